@@ -1,0 +1,107 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perturbcore.errors import InputError, LeakError, ParameterError
+from perturbcore.responses import check_responses, make_responses
+from perturbcore.splits import (
+    add_folds,
+    assign_folds,
+    check_disjoint,
+    check_leakage,
+    cross_line_leaks,
+)
+
+
+def small(n=12, lines=("A", "B")):
+    obs = pd.DataFrame(
+        [(f"P{i}", line) for line in lines for i in range(n)], columns=["perturbation", "cell_line"]
+    )
+    X = np.random.default_rng(0).normal(size=(len(obs), 4))
+    return make_responses(X, obs, list("wxyz"), dataset="toy")
+
+
+@given(st.permutations([f"P{i}" for i in range(11)]), st.integers(0, 5))
+def test_folds_do_not_depend_on_the_order_or_repeats_of_rows(names, seed):
+    a = assign_folds(sorted(names), 4, seed)
+    b = assign_folds(names + names[:3], 4, seed)
+    pd.testing.assert_series_equal(a, b)
+    assert sorted(a.value_counts()) == [2, 3, 3, 3]
+
+
+def test_folds_depend_on_the_seed():
+    names = [f"P{i}" for i in range(40)]
+    assert (assign_folds(names, seed=0) != assign_folds(names, seed=1)).any()
+
+
+def test_a_perturbation_has_one_fold_in_every_line():
+    responses = add_folds(small())
+    assert cross_line_leaks(responses.obs).empty
+    check_leakage(responses, joint=True)
+
+
+@pytest.mark.parametrize("n_folds", [0, 1, 13])
+def test_impossible_numbers_of_folds_are_refused(n_folds):
+    with pytest.raises(ParameterError, match="n_folds"):
+        assign_folds([f"P{i}" for i in range(12)], n_folds)
+
+
+def test_missing_name_is_refused():
+    with pytest.raises(InputError, match="missing"):
+        assign_folds(["a", None])
+
+
+def test_a_planted_cross_line_leak_is_caught_for_joint_models_and_reported_for_others():
+    responses = add_folds(small())
+    row = responses.obs_names[0]
+    responses.obs.loc[row, "fold"] = (responses.obs.loc[row, "fold"] + 1) % 5
+    with pytest.raises(LeakError, match=responses.obs.loc[row, "perturbation"]):
+        check_leakage(responses, joint=True)
+    with pytest.warns(UserWarning, match="joint"):
+        check_leakage(responses)
+
+
+def test_a_planted_leak_within_a_line_is_caught():
+    responses = add_folds(small(lines=("A",)))
+    doubled = responses.obs.copy()
+    doubled.iloc[1, doubled.columns.get_loc("perturbation")] = doubled["perturbation"].iloc[0]
+    doubled["fold"] = [0, 1] + [2] * 10
+    responses.obs = doubled
+    with pytest.raises(LeakError, match="P0"):
+        check_leakage(responses)
+
+
+def test_train_and_test_must_be_disjoint():
+    check_disjoint(["a"], ["b"])
+    with pytest.raises(LeakError, match="'b'"):
+        check_disjoint(["a", "b"], ["b"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda r: r.obs.drop(columns="cell_line", inplace=True), "cell_line"),
+        (lambda r: r.uns.pop("perturbcore"), "uns"),
+        (lambda r: r.uns["perturbcore"].update(task="x"), "'x'"),
+        (lambda r: r.X.__setitem__((1, 2), np.nan), "gene 'y'"),
+        (lambda r: r.obs.__setitem__("perturbation", "P0"), "two rows"),
+        (lambda r: setattr(r, "var_names", list("wwyz")), "twice"),
+        (lambda r: r.uns["perturbcore"].update(task="deg"), "layers"),
+        (lambda r: r.obs.__setitem__("cell_line", [None] + ["A"] * 23), "empty in row"),
+    ],
+)
+def test_bad_responses_are_named(spoil, message):
+    responses = small()
+    spoil(responses)
+    with pytest.raises(InputError, match=message):
+        check_responses(responses, folds=False)
+
+
+def test_labels_outside_minus_one_to_one_are_refused():
+    obs = pd.DataFrame({"perturbation": ["a", "b"], "cell_line": "A"})
+    with pytest.raises(InputError, match="value 2"):
+        make_responses([[2, 0], [1, 1]], obs, ["x", "y"], dataset="toy", task="deg")
+    with pytest.raises(InputError, match="observed"):
+        make_responses([[1, 0], [1, 1]], obs, ["x", "y"], dataset="toy", task="deg_pairs")
