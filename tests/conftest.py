@@ -2,6 +2,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# a shared machine must not fail a test by being slow, and CI must not draw other examples than we did
+settings.register_profile("steady", deadline=None, derandomize=True, max_examples=40)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

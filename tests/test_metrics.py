@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from perturbcore.errors import ParameterError
+from perturbcore.metrics import metric, metrics_of
+from perturbcore.metrics.ranks import row_ranks
+
+LFC = metrics_of("lfc")
+PAIRS = metrics_of("pairs")
+
+
+@pytest.fixture
+def case():
+    rng = np.random.default_rng(3)
+    truth = rng.normal(size=(9, 40)).astype(np.float32)
+    truth[:, 5:9] = 0  # silent genes tie
+    prediction = (0.5 * truth + rng.normal(size=truth.shape)).astype(np.float32)
+    prediction[:, 5:9] = 0
+    return truth, prediction, rng.normal(size=40).astype(np.float32)
+
+
+def test_ranks_equal_scipy_with_ties(case):
+    values = np.round(case[0], 1)
+    np.testing.assert_array_equal(row_ranks(values), stats.rankdata(values, axis=1) - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "one"),
+    [
+        ("L2", lambda t, p, m: np.linalg.norm(t - p)),
+        ("MSE", lambda t, p, m: np.mean((t - p) ** 2)),
+        ("MAE", lambda t, p, m: np.mean(np.abs(t - p))),
+        ("Pearson", lambda t, p, m: stats.pearsonr(t, p)[0]),
+        ("Spearman", lambda t, p, m: stats.spearmanr(t, p)[0]),
+        ("Pearson_delta", lambda t, p, m: stats.pearsonr(t - m, p - m)[0]),
+        ("cosine", lambda t, p, m: t @ p / np.linalg.norm(t) / np.linalg.norm(p)),
+        (
+            "top20_recall",
+            lambda t, p, m: len(set(np.argsort(-abs(t))[:20]) & set(np.argsort(-abs(p))[:20])) / 20,
+        ),
+    ],
+)
+def test_each_metric_equals_its_definition_row_by_row(case, name, one):
+    truth, prediction, mean = case
+    want = [
+        one(t, p, mean.astype(float))
+        for t, p in zip(truth.astype(float), prediction.astype(float), strict=True)
+    ]
+    np.testing.assert_allclose(metric(name).function(truth, prediction, mean), want, rtol=2e-6)
+
+
+def test_discrimination_equals_a_loop(case):
+    truth, prediction, _ = case
+    want = []
+    for k, p in enumerate(prediction):
+        d = np.linalg.norm(truth - p, axis=1)
+        want.append(1 - (np.delete(d, k) < d[k]).mean())
+    np.testing.assert_allclose(metric("discrimination").function(truth, prediction), want)
+
+
+def test_a_constant_prediction_has_a_defined_value_in_every_metric(case):
+    truth, _, mean = case
+    for name in LFC:
+        for constant in (np.zeros_like(truth), np.tile(mean, (len(truth), 1))):
+            values = metric(name).function(truth, constant, mean)
+            assert np.isfinite(values).all(), name
+    zero = np.zeros_like(truth)
+    for name in ("Pearson", "Spearman", "cosine"):
+        assert (metric(name).function(truth, zero, mean) == 0).all()
+    assert (metric("Pearson_delta").function(truth, np.tile(mean, (9, 1)), mean) == 0).all()
+    np.testing.assert_allclose(metric("top20_recall").function(truth, zero), 20 / 40)
+    flat = metric("discrimination").function(truth, np.tile(mean, (9, 1)))
+    assert abs(flat.mean() - 0.5) < 1e-9
+
+
+def test_a_perfect_prediction_reaches_the_best_bound(case):
+    truth, _, mean = case
+    for name in LFC:
+        m = metric(name)
+        best = m.bounds[1] if m.higher_is_better else m.bounds[0]
+        got = m.function(truth, truth.copy(), mean)
+        if name == "top20_recall":  # 36 genes have an effect, so the first 20 are distinct
+            assert (got == 1).all()
+        np.testing.assert_allclose(got, best, atol=1e-6)
+
+
+@given(st.integers(0, 10_000))
+def test_metrics_do_not_depend_on_the_order_of_genes_or_perturbations(seed):
+    rng = np.random.default_rng(seed)
+    truth = np.round(rng.normal(size=(5, 30)), 1)
+    prediction = np.round(rng.normal(size=(5, 30)), 1)
+    mean = rng.normal(size=30)
+    genes, rows = rng.permutation(30), rng.permutation(5)
+    for name in LFC:
+        f = metric(name).function
+        a = f(truth, prediction, mean)
+        b = f(truth[rows][:, genes], prediction[rows][:, genes], mean[genes])
+        if name != "top20_recall":  # ties of the truth at the cut have no right answer
+            np.testing.assert_allclose(a[rows], b, atol=1e-9, err_msg=name)
+
+
+def pairs(seed, n=300, genes=25):
+    rng = np.random.default_rng(seed)
+    gene = rng.integers(genes, size=n)
+    label = rng.integers(2, size=n)
+    return label, np.round(rng.normal(size=n) + 0.3 * label, 1), gene
+
+
+@given(st.integers(0, 10_000))
+def test_pair_metrics_equal_a_loop_over_genes(seed):
+    label, score, gene = pairs(seed)
+    top, bottom, aucs, ap, weight = 0.0, 0.0, [], 0.0, 0
+    for g in np.unique(gene):
+        y, s = label[gene == g], score[gene == g]
+        if 0 < y.sum() < len(y):
+            auc, n = roc_auc_score(y, s), y.sum() * (1 - y).sum()
+            top, bottom = top + auc * n, bottom + n
+            aucs.append(auc)
+            ap += average_precision_score(y, s) * y.sum()
+            weight += y.sum()
+    assert metric("auroc_within").function(label, score, gene) == pytest.approx(top / bottom)
+    assert metric("auroc_per_gene").function(label, score, gene) == pytest.approx(np.mean(aucs))
+    assert metric("ap_within").function(label, score, gene) == pytest.approx(ap / weight)
+    want = f1_score(label, score >= 0.2, average="macro")
+    assert metric("macro_F1").function(label, score, gene, 0.2) == pytest.approx(want)
+
+
+def test_a_score_that_depends_on_the_gene_alone_is_worth_exactly_one_half():
+    label, _, gene = pairs(1)
+    rate = np.random.default_rng(0).normal(size=25)[gene]
+    assert metric("auroc_within").function(label, rate, gene) == 0.5
+    assert metric("auroc_per_gene").function(label, rate, gene) == 0.5
+
+
+def test_pair_metrics_without_a_pair_to_compare_are_defined():
+    for name in PAIRS:
+        value = metric(name).function(np.zeros(4), np.arange(4.0), np.arange(4), 0.5)
+        assert np.isfinite(value)
+
+
+def test_unknown_metric_lists_those_there_are():
+    with pytest.raises(ParameterError, match="L2"):
+        metric("l2")
