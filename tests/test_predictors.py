@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Lasso, Ridge
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.predictors import KNN, Linear, NestedSpace, SklearnPredictor, Targets, predictor
+from perturbcore.predictors.space import principal_axes, standardise
+
+N, M, D, G, Q = 150, 30, 40, 60, 20
+
+
+def case(dtype=np.float64, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(N + M, D)) @ rng.normal(size=(D, D))
+    X[:, 3] = 2.5  # a constant column
+    Y = np.tanh(X[:, :6] @ rng.normal(size=(6, G)) / 10) + 0.5 * rng.normal(size=(N + M, G)) + 0.3
+    return X[:N].astype(dtype), X[N:].astype(dtype), Y[:N].astype(dtype), Y[N:].astype(dtype)
+
+
+def reference(estimator, grid, X, Y, Z, reduce=True):
+    """The published pipeline, in scikit-learn's own words."""
+    steps = [StandardScaler(), PCA(Q, svd_solver="full")] if reduce else []
+    pipe = make_pipeline(*steps, estimator)
+    name = type(estimator).__name__.lower()
+    loss = make_scorer(lambda y, p: -np.linalg.norm(y - p, axis=1).mean())
+    search = GridSearchCV(
+        pipe,
+        {f"{name}__{k}": v for k, v in grid.items()},
+        scoring=loss,
+        cv=KFold(5, shuffle=True, random_state=42),
+    ).fit(X, Y)
+    return search.predict(Z), list(search.best_params_.values())[0], search.cv_results_
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_knn_equals_grid_search(seed):
+    X, Z, Y, _ = case(seed=seed)
+    grid = [3, 5, 10, 20, 40]
+    space = NestedSpace(X, Z, Q)
+    got, k = KNN(grid).predict(space, Targets(Y))
+    want, best, results = reference(KNeighborsRegressor(), {"n_neighbors": grid}, X, Y, Z)
+    assert k == best
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    losses = KNN(grid).inner_losses(space, Targets(Y), grid)
+    np.testing.assert_allclose(losses.mean(axis=0), -results["mean_test_score"], atol=1e-8)
+
+
+@pytest.mark.parametrize(("kind", "estimator"), [("lasso", Lasso(tol=1e-9, max_iter=200_000)), ("ridge", Ridge())])
+@pytest.mark.parametrize("reduce", [True, False])
+def test_linear_models_equal_grid_search(kind, estimator, reduce):
+    X, Z, Y, _ = case()
+    grid = [1e-3, 1e-2, 1e-1, 1.0] if kind == "lasso" else [1.0, 100.0, 10_000.0]
+    got, alpha = Linear(kind, grid).predict(NestedSpace(X, Z, Q, reduce=reduce), Targets(Y))
+    want, best, _ = reference(estimator, {"alpha": grid}, X, Y, Z, reduce)
+    assert alpha == best
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_the_gram_of_a_whole_line_serves_any_subset_of_its_rows():
+    X, Z, Y, _ = case()
+    whole = np.vstack([np.ones((7, G)), Y])[np.random.default_rng(0).permutation(N + 7)]
+    rows = np.array([int(np.flatnonzero((whole == y).all(axis=1))[0]) for y in Y])
+    a = KNN([5, 10]).predict(NestedSpace(X, Z, Q), Targets(Y, whole @ whole.T, rows))
+    b = KNN([5, 10]).predict(NestedSpace(X, Z, Q), Targets(Y))
+    np.testing.assert_array_equal(a[0], b[0])
+
+
+def test_any_sklearn_regressor_gives_the_same_as_grid_search():
+    X, Z, Y, _ = case()
+    grid = {"n_neighbors": [5, 20]}
+    got, chosen = SklearnPredictor(KNeighborsRegressor(), grid).predict(
+        NestedSpace(X, Z, Q), Targets(Y)
+    )
+    want, best, _ = reference(KNeighborsRegressor(), grid, X, Y, Z)
+    assert chosen == {"n_neighbors": best}
+    np.testing.assert_allclose(got, want, atol=1e-8)
+
+
+def test_knn_with_all_inner_neighbours_scores_like_the_mean():
+    X, Z, Y, _ = case()
+    space = NestedSpace(X, Z, Q)
+    losses = KNN([120]).inner_losses(space, Targets(Y), [120])
+    want = [np.linalg.norm(Y[b] - Y[a].mean(axis=0), axis=1).mean() for a, b in space.splits]
+    np.testing.assert_allclose(losses[:, 0], want)
+    assert sorted(space.outer.neighbours(N)[0]) == list(range(N))
+
+
+def test_equal_distances_keep_the_order_of_training_rows():
+    X = np.zeros((12, 3))
+    space = NestedSpace(X, X[:2], 2, reduce=False)
+    np.testing.assert_array_equal(space.outer.neighbours(4), [[0, 1, 2, 3]] * 2)
+
+
+@pytest.mark.parametrize("shape", [(900, 800), (800, 2000)])
+def test_large_pca_agrees_with_the_exact_one(shape):
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(shape[0], 50)) * 3 @ rng.normal(size=(50, shape[1]))
+    Z = (Z + rng.normal(size=shape)).astype(np.float32)
+    Z -= Z.mean(axis=0)
+    axes = principal_axes(Z, 50)[:, :50]
+    exact = np.linalg.svd(Z, full_matrices=False)[2][:50].T
+    np.testing.assert_allclose(np.linalg.svd(axes.T @ exact)[1], 1, atol=1e-4)
+    warm = principal_axes(Z[:-50], 50, start=principal_axes(Z, 50))[:, :50]
+    exact = np.linalg.svd(Z[:-50], full_matrices=False)[2][:50].T
+    np.testing.assert_allclose(np.linalg.svd(warm.T @ exact)[1], 1, atol=1e-3)
+
+
+def test_standardise_equals_sklearn_in_float32():
+    X, Z, _, _ = case(np.float32)
+    scaler = StandardScaler().fit(X)
+    ours = standardise(X, Z)
+    assert ours[0].dtype == np.float32
+    np.testing.assert_allclose(ours[0], scaler.transform(X), atol=1e-5)
+    np.testing.assert_allclose(ours[1], scaler.transform(Z), atol=1e-5)
+
+
+def test_test_rows_do_not_change_the_model():
+    X, Z, Y, _ = case()
+    poisoned = Z.copy()
+    poisoned[1:] = 1e6
+    for model in (KNN([5, 10]), Linear("lasso"), Linear("ridge", [1.0, 10.0])):
+        a, _ = model.predict(NestedSpace(X, Z, Q), Targets(Y))
+        b, _ = model.predict(NestedSpace(X, poisoned, Q), Targets(Y))
+        np.testing.assert_allclose(a[0], b[0], atol=1e-9)
+
+
+def test_bad_parameters_are_named():
+    with pytest.raises(ParameterError, match="at least 1"):
+        KNN([0])
+    with pytest.raises(ParameterError, match="above 0"):
+        Linear("lasso", [0.0])
+    with pytest.raises(ParameterError, match="elastic"):
+        Linear("elastic")
+    with pytest.raises(ParameterError, match="knn, lasso, ridge"):
+        predictor("forest")
+    with pytest.raises(ParameterError, match="knn"):
+        predictor("knn", neighbours=[3])
+    with pytest.raises(ParameterError, match="depth"):
+        SklearnPredictor(Ridge(), {"depth": [1]})
+    with pytest.raises(ParameterError, match="fit and predict"):
+        SklearnPredictor("ridge")
+    X, Z, Y, _ = case()
+    with pytest.raises(ParameterError, match="inner training set"):
+        KNN([500]).predict(NestedSpace(X, Z, Q), Targets(Y))
+    with pytest.raises(InputError, match="too few"):
+        NestedSpace(X[:3], Z, Q)
