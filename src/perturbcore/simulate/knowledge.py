@@ -1,0 +1,244 @@
+"""What is known about the simulated genes: interactions, pathways, text and sequences."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+AMINO_ACIDS = np.array(list("ACDEFGHIKLMNPQRSTVWY"))
+# abundance of each residue in real proteins, rounded (per cent, alphabetical one-letter order)
+_RESIDUE_FREQUENCY = np.array(
+    [
+        8.3,
+        1.4,
+        5.5,
+        6.7,
+        3.9,
+        7.1,
+        2.3,
+        5.9,
+        5.8,
+        9.7,
+        2.4,
+        4.1,
+        4.7,
+        3.9,
+        5.5,
+        6.6,
+        5.4,
+        6.9,
+        1.1,
+        2.9,
+    ]
+)
+_THEMES = [
+    ("ribosome biogenesis", "ribosome rrna nucleolus subunit maturation nucleolar"),
+    ("proteasome degradation", "proteasome ubiquitin proteolysis degradation peptidase lid"),
+    ("rna splicing", "spliceosome intron splicing snrnp mrna lariat"),
+    ("dna replication", "replication origin helicase polymerase fork licensing"),
+    ("mitochondrial respiration", "mitochondrion respiratory electron oxidase complex cristae"),
+    ("cell cycle checkpoint", "mitosis spindle checkpoint anaphase cyclin kinetochore"),
+    ("translation initiation", "translation initiation factor codon cap methionine"),
+    ("chromatin remodelling", "chromatin nucleosome histone remodelling acetylation bromodomain"),
+    ("transcription mediator", "transcription mediator promoter polymerase enhancer activator"),
+    ("dna repair", "repair strand break recombination excision damage"),
+    ("vesicle transport", "vesicle golgi coat tethering secretory trafficking"),
+    ("protein folding", "chaperone folding heat unfolded chaperonin client"),
+    ("lipid synthesis", "lipid sterol fatty membrane desaturase cholesterol"),
+    ("autophagy", "autophagy lysosome phagophore cargo vacuole nutrient"),
+    ("growth signalling", "growth receptor kinase phosphorylation ligand cascade"),
+    ("interferon response", "interferon antiviral cytokine innate stimulated immune"),
+    ("nuclear pore transport", "nuclear pore import export karyopherin envelope"),
+    ("amino acid metabolism", "amino acid transaminase serine glycine catabolic"),
+    ("glycolysis", "glycolysis glucose pyruvate hexose lactate fermentation"),
+    ("mrna decay", "decay deadenylation exosome cap turnover nonsense"),
+    ("cytoskeleton", "actin filament myosin cortex adhesion migration"),
+    ("cilium assembly", "cilium axoneme basal intraflagellar centriole tubulin"),
+    ("iron sulphur clusters", "iron sulphur cluster scaffold frataxin heme"),
+    ("trna modification", "trna synthetase aminoacyl anticodon wobble modification"),
+    ("hypoxia response", "hypoxia oxygen hydroxylase erythropoietin vascular prolyl"),
+    ("apoptosis", "apoptosis caspase death mitochondrial bcl survival"),
+    ("wnt signalling", "wnt catenin destruction frizzled axin polarity"),
+    ("nucleotide synthesis", "purine pyrimidine nucleotide reductase folate dihydrofolate"),
+    ("peroxisome", "peroxisome peroxin catalase plasmalogen oxidation matrix"),
+    ("glycosylation", "glycan glycosylation dolichol oligosaccharide mannose anchor"),
+]
+_NOISE_WORDS = (
+    "protein gene encodes human family member binding domain associated required function cell "
+    "conserved expressed tissue variant isoform interacts activity putative subunit regulation "
+    "processing localised cytoplasm nucleus essential component highly similar disease"
+).split()
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Everything a database could hold about the simulated genes, and the truth behind it.
+
+    Attributes
+    ----------
+    genes : list of str
+    modules : ndarray of int, shape (n_genes,)
+        The module each gene truly works in.
+    families : ndarray of int, shape (n_genes,)
+    interactions : csr_matrix, shape (n_genes, n_genes)
+        True undirected interactions (symmetric, 0/1).
+    network : DataFrame
+        Interactions as a database would report them: columns source, target, weight in (0, 1];
+        some true ones are missing, some reported ones are false.
+    annotation : dict of str to list of str
+    descriptions : dict of str to str
+    sequences : dict of str to str
+    """
+
+    genes: list
+    modules: np.ndarray
+    families: np.ndarray
+    interactions: sp.csr_matrix
+    network: pd.DataFrame
+    annotation: dict
+    descriptions: dict
+    sequences: dict
+
+
+def make_knowledge(n_genes: int, n_modules: int, seed: np.random.SeedSequence) -> Knowledge:
+    """Draw genes with modules, interactions, annotation sets, texts and sequences."""
+    rngs = [np.random.default_rng(s) for s in seed.spawn(6)]
+    width = max(4, len(str(n_genes)))
+    genes = [f"G{i + 1:0{width}d}" for i in range(n_genes)]
+    share = rngs[0].dirichlet(np.full(n_modules, 6.0))
+    # every module has a member, whatever the sizes
+    modules = np.concatenate(
+        [np.arange(n_modules), rngs[0].choice(n_modules, n_genes - n_modules, p=share)]
+    )
+    modules = rngs[0].permutation(modules)
+    pairs = _true_interactions(modules, n_modules, rngs[1])
+    matrix = sp.coo_matrix((np.ones(len(pairs)), pairs.T), shape=(n_genes, n_genes))
+    matrix = (matrix + matrix.T).tocsr()
+    matrix.data[:] = 1.0
+    network = _reported_network(pairs, genes, rngs[2])
+    annotation, of_module = _annotation(modules, n_modules, genes, rngs[3])
+    descriptions = _descriptions(genes, annotation, of_module, rngs[4])
+    families, sequences = _sequences(modules, n_modules, genes, rngs[5])
+    return Knowledge(genes, modules, families, matrix, network, annotation, descriptions, sequences)
+
+
+def _true_interactions(modules, n_modules, rng, within=8.0, across=1.5):
+    """Degree-corrected block model: dense inside modules, sparse between related modules."""
+    n = len(modules)
+    propensity = rng.pareto(3.0, n) + 0.3
+    pairs = []
+    for m in range(n_modules):
+        members = np.flatnonzero(modules == m)
+        if len(members) < 2:
+            continue
+        p = propensity[members] / propensity[members].sum()
+        k = int(within * len(members) / 2)
+        pairs.append(members[rng.choice(len(members), (2, k), p=p)].T)
+    partner = np.roll(np.arange(n_modules), 1)
+    source = rng.choice(n, int(across * n / 2) + 1, p=propensity / propensity.sum())
+    target = rng.choice(n, len(source), p=propensity / propensity.sum())
+    for i in np.flatnonzero(rng.random(len(source)) < 0.5):
+        near = np.flatnonzero(modules == partner[modules[source[i]]])
+        target[i] = rng.choice(near)
+    pairs.append(np.column_stack([source, target]))
+    # a ring keeps the graph in one piece: no gene is out of reach of the network
+    order = np.argsort(modules, kind="stable")
+    pairs.append(np.column_stack([order, np.roll(order, 1)]))
+    pairs = np.sort(np.concatenate(pairs), axis=1)
+    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+
+
+def _reported_network(pairs, genes, rng, missing=0.2, false=0.15):
+    n = len(genes)
+    kept = pairs[rng.random(len(pairs)) >= missing]
+    spurious = rng.integers(0, n, (int(false * len(pairs)), 2))
+    spurious = np.sort(spurious[spurious[:, 0] != spurious[:, 1]], axis=1)
+    both = np.concatenate([kept, spurious])
+    weight = np.concatenate([rng.beta(6, 2, len(kept)), rng.beta(3, 4, len(spurious))])
+    names = np.array(genes)
+    frame = pd.DataFrame(
+        {"source": names[both[:, 0]], "target": names[both[:, 1]], "weight": weight.round(3) + 1e-3}
+    )
+    return frame.drop_duplicates(["source", "target"]).reset_index(drop=True)
+
+
+def _theme(m: int) -> tuple:
+    title, words = _THEMES[m % len(_THEMES)]
+    # more modules than themes: the same process in another place, told apart by its own word
+    cycle = m // len(_THEMES)
+    return (
+        (title, words.split())
+        if not cycle
+        else (f"{title} {cycle + 1}", [*words.split(), f"type{cycle + 1}"])
+    )
+
+
+def _annotation(modules, n_modules, genes, rng, miss=0.35, extra=0.25):
+    """Pathway-like sets that overlap modules imperfectly, and some that have nothing to do with them."""
+    n = len(genes)
+    sets, of_module = {}, {}
+
+    def add(title, members, m):
+        found = members[rng.random(len(members)) >= miss]
+        wrong = rng.integers(0, n, rng.binomial(len(members), extra))
+        chosen = np.unique(np.concatenate([found, wrong]))
+        if len(chosen) >= 2:
+            term = f"SIM:{len(sets) + 1:04d} {title}"
+            sets[term] = [genes[i] for i in chosen]
+            of_module[term] = m
+
+    for m in range(n_modules):
+        members = np.flatnonzero(modules == m)
+        title = _theme(m)[0]
+        add(title, members, m)
+        add(f"regulation of {title}", members[rng.random(len(members)) < 0.5], m)
+        if m % 2 == 0 and n_modules > 1:
+            both = np.flatnonzero((modules == m) | (modules == (m + 1) % n_modules))
+            add(f"{title} and {_theme((m + 1) % n_modules)[0]}", both, m)
+    for k in range(max(2, n_modules // 2)):
+        add(
+            f"tissue marker set {k + 1}",
+            rng.choice(n, min(n, max(4, n // 25)), replace=False),
+            None,
+        )
+    return sets, of_module
+
+
+def _descriptions(genes, annotation, of_module, rng):
+    """One short text a gene: words of its annotated pathways among words that say nothing."""
+    terms_of = {g: [] for g in genes}
+    for term, members in annotation.items():
+        if of_module[term] is not None:
+            for g in members:
+                terms_of[g].append(term)
+    texts = {}
+    for g in genes:
+        words = list(rng.choice(_NOISE_WORDS, 10))
+        for term in terms_of[g][:3]:
+            words += list(rng.choice(_theme(of_module[term])[1], 3))
+        words += list(rng.choice(_theme(int(rng.integers(len(_THEMES))))[1], 2))
+        texts[g] = f"{g}: " + " ".join(rng.permutation(words)) + "."
+    return texts
+
+
+def _sequences(modules, n_modules, genes, rng, aligned=0.6, mutation=0.25):
+    """Protein-like sequences, mutated copies of family ancestors; over half follow their module."""
+    n = len(genes)
+    n_families = max(2, n // 30)
+    home = rng.integers(0, n_families, (n_modules, 2))
+    follows = rng.random(n) < aligned
+    families = np.where(
+        follows, home[modules, rng.integers(0, 2, n)], rng.integers(0, n_families, n)
+    )
+    frequency = _RESIDUE_FREQUENCY / _RESIDUE_FREQUENCY.sum()
+    ancestors = [rng.choice(20, int(rng.integers(90, 260)), p=frequency) for _ in range(n_families)]
+    sequences = {}
+    for g, f in zip(genes, families, strict=True):
+        residues = ancestors[f].copy()
+        hit = rng.random(len(residues)) < mutation * rng.uniform(0.5, 1.4)
+        residues[hit] = rng.choice(20, int(hit.sum()), p=frequency)
+        start, cut = rng.integers(1, len(residues) - 12), int(rng.integers(0, 10))
+        residues = np.delete(residues, slice(start, start + cut))
+        sequences[g] = "M" + "".join(AMINO_ACIDS[residues])
+    return families, sequences
