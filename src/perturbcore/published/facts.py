@@ -13,6 +13,7 @@ from perturbcore.errors import InputError
 FACTS = (
     "cole2026_methods",
     "cole2026_medians",
+    "cole2026_tahoe_lfc_read_off",
     "bendidi2024_table2",
     "bendidi2024_tables3_10",
     "csendes2025",
