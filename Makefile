@@ -1,0 +1,127 @@
+# make help lists the verbs. Everything is made below .venv, data, results and _build.
+
+PROFILE ?= demo
+VENV    ?= .venv
+PYTHON  ?= python3
+PERTURBCORE_RESULTS ?= results
+export PERTURBCORE_RESULTS
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+BIN      := $(VENV)/bin
+READY    := $(VENV)/.ready
+NAME     := $(basename $(notdir $(PROFILE)))
+SETTINGS := $(if $(filter %.yml %.yaml,$(PROFILE)),$(PROFILE),notebooks/profiles/$(PROFILE).yml)
+OUT      := $(PERTURBCORE_RESULTS)/$(NAME)
+HTML     := _build/html
+# The book shows the chapters its table of contents names; _toc.yml is the only list.
+CHAPTERS := $(shell sed -n 's|^[ -]*file: *book/chapters/\([A-Za-z0-9_]*\).*|\1|p' _toc.yml)
+PACKAGE  := $(filter-out src/perturbcore/cli.py,$(shell find src -type f ! -name '*.pyc'))
+PAGES    := $(shell find book -path book/chapters -prune -o -path book/_static/mathjax -prune -o -type f -print)
+
+# Kernels that run side by side share the cores instead of fighting for them.
+CORES    := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+JOBS      = $(if $(filter -j,$(MAKEFLAGS)),$(CORES),$(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),1))
+THREADS   = $(shell echo $$(( $(CORES) > $(JOBS) ? $(CORES) / $(JOBS) : 1 )))
+SHARE     = $(foreach v,OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS NUMBA_NUM_THREADS \
+            LOKY_MAX_CPU_COUNT,$(v)="$${$(v):-$(THREADS)}")
+
+.PHONY: help
+help: ## this list
+	@echo "make <verb> [PROFILE=demo|real|paper|path/to/my.yml] [-j2]"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || \
+	 sed -n 's/^\([a-z]*\):.*## /  \1  /p' Makefile
+
+.PHONY: book
+book: $(HTML)/.built-$(NAME) ## run the chapters that need it, build the book, say where it is
+	@echo "the book ($(NAME)): $(abspath $(HTML))/index.html"
+
+.PHONY: test
+test: $(READY) ## run the tests; ARGS="-k words" chooses
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: data
+data: $(READY) ## fetch and verify what a profile needs, each licence first
+	$(BIN)/perturbcore data fetch --profile $(PROFILE)
+
+.PHONY: run
+run: $(READY) ## one chapter with other values: CHAPTER=name ARGS="-p name value"
+	@test -n "$(CHAPTER)" || { echo 'which one? make run CHAPTER=name ARGS="-p name value"'; \
+	  $(BIN)/perturbcore chapters; exit 2; }
+	$(SHARE) $(BIN)/perturbcore run $(CHAPTER) --profile $(PROFILE) $(ARGS)
+
+.PHONY: notebooks
+notebooks: $(READY) ## the chapters as plain .ipynb, for papermill or Jupyter
+	$(BIN)/perturbcore notebook --all --out $(PERTURBCORE_RESULTS)/notebooks
+
+.PHONY: serve
+serve: book ## show the book at a local address
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(HTML) $(or $(PORT),8000)
+
+.PHONY: linkcheck
+linkcheck: book ## try every outside link of the book (needs the network)
+	$(BIN)/perturbcore book --profile $(PROFILE) --linkcheck
+
+.PHONY: bench
+bench: $(READY) ## measure speed side by side with what one would use instead
+	$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: constraints
+constraints: $(READY) ## resolve the exact pins anew
+	$(BIN)/uv pip compile -q --upgrade --no-header --no-annotate --no-emit-index-url \
+	  $(foreach l,$(PIP_FIND_LINKS),--find-links $(l)) --extra test pyproject.toml \
+	  | grep -v '^--' | sed 's/+cpu$$//' > $(VENV)/constraints.new
+	{ sed '/^[^#]/,$$d' constraints.txt; cat $(VENV)/constraints.new; } > $(VENV)/constraints.txt
+	mv $(VENV)/constraints.txt constraints.txt
+
+.PHONY: clean
+clean: ## remove what was computed and built, keep data and the environment
+	rm -rf _build book/chapters book/_static/mathjax $(PERTURBCORE_RESULTS)
+
+.PHONY: distclean
+distclean: clean ## remove downloads and the environment as well
+	rm -rf data .venv
+
+# --- the environment ---------------------------------------------------------------------------
+
+# uv does not compile by default; without bytecode every kernel would pay for it at each start.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make environments; on Debian: apt-get install python3-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv 2> >(grep -v WARNING >&2) || true
+	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode \
+	  $(foreach l,$(PIP_FIND_LINKS),--find-links $(l)) -c constraints.txt -e '.[test]' \
+	  || $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+# --- chapters ----------------------------------------------------------------------------------
+
+$(SETTINGS):
+	@echo "error: there is no profile $(PROFILE): choose one of notebooks/profiles, or give a path"; exit 1
+
+$(OUT)/data.ready: $(SETTINGS) | $(READY)
+	$(BIN)/perturbcore data fetch --profile $(PROFILE)
+	@mkdir -p $(@D) && touch $@
+
+# A chapter names what must have run before it in its header: "after: [other_chapter]".
+after = $(patsubst %,$(OUT)/chapters/%.ipynb,$(shell sed -n 's/^\# *after: *\[\(.*\)\].*/\1/p' \
+        notebooks/$(1).py 2>/dev/null | tr , ' '))
+define chapter
+$(OUT)/chapters/$(1).ipynb: notebooks/$(1).py $(SETTINGS) $(PACKAGE) constraints.txt $(call after,$(1)) \
+                            | $(READY) $(OUT)/data.ready
+	$$(SHARE) $(BIN)/perturbcore run $(1) --profile $(PROFILE) --for-book
+endef
+$(foreach c,$(CHAPTERS),$(eval $(call chapter,$(c))))
+
+# The stamp lies inside the HTML, so that a build with another profile replaces it as well.
+$(HTML)/.built-$(NAME): $(CHAPTERS:%=$(OUT)/chapters/%.ipynb) $(PAGES) $(PACKAGE) _config.yml _toc.yml \
+                        $(SETTINGS) | $(READY)
+	$(BIN)/perturbcore book --profile $(PROFILE)
+	@touch $@
