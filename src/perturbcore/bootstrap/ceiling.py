@@ -38,6 +38,7 @@ def noise_ceiling(
     metrics=METRICS,
     batches="all",
     perturbations=None,
+    resample=("batches", "cells"),
     n_jobs=1,
     progress=True,
     checkpoint=None,
@@ -71,6 +72,8 @@ def noise_ceiling(
         control cells too (the paper's Eq. 1).
     perturbations : sequence of str, optional
         Only these; the values of a perturbation do not depend on which others are asked for.
+    resample : sequence out of "batches", "cells"
+        Levels of the hierarchy at which to draw; the published bootstrap draws at both.
     n_jobs : int
         Threads; the values do not depend on it.
     progress : bool
@@ -96,19 +99,32 @@ def noise_ceiling(
     first, then the line's perturbations in sorted order, below each its outer trials and drawn
     batches; batches are sorted as strings. Cells keep the order of the file: another order draws
     other cells, which moves a value by the Monte-Carlo error of the samples (about 2 % of the
-    0.9 quantile of L2 with 100 samples). A perturbation with one cell in a batch has no cells to
-    resample there: the bootstrap then underestimates its noise; with n cells in all by a factor
-    of about sqrt((n - 1) / n).
+    0.9 quantile of L2 with 100 samples).
+
+    How the estimate relates to the true error: n cells with variance s^2 in B batches without
+    batch effects have an effect with variance s^2 / n, but drawing at both levels gives
+    s^2 / n ((B - 1) / B + (m - 1) / m) with m = n / B cells in a batch, because batch means
+    differ by the noise of their cells, which is then drawn again. So where batches differ little
+    the L2 error is overestimated, by up to sqrt(2); with large batch effects or a single batch
+    it is not, and with few cells or batches it is underestimated. `resample` = ("cells",) leaves
+    out batch noise, ("batches",) counts nothing twice but needs many batches.
 
     References
     ----------
     Cole et al. 2026, Methods 4.7.1, Eq. 12; effects by Eq. 4 to 6.
     """
-    check_choices(control=control, batches=batches, n_outer=n_outer, n_inner=n_inner)
+    check_choices(
+        control=control, batches=batches, n_outer=n_outer, n_inner=n_inner, resample=resample
+    )
     metrics, quantiles = check_metrics(metrics), check_quantiles(quantiles)
     cells = Cells.from_screen(screen)
     options = dict(
-        control=control, batches=batches, n_outer=int(n_outer), n_inner=int(n_inner), seed=seed
+        control=control,
+        batches=batches,
+        n_outer=int(n_outer),
+        n_inner=int(n_inner),
+        seed=seed,
+        resample=sorted(resample),
     )
     return ceiling_of_cells(
         cells, options, metrics, quantiles, perturbations, n_jobs, progress, checkpoint
@@ -128,9 +144,10 @@ def ceiling_of_cells(
         )
     tables = []
     total = sum(map(len, wanted))
-    with Checkpoint(checkpoint) as store, tqdm(
-        total=total, desc="noise ceiling", disable=not progress
-    ) as bar:
+    with (
+        Checkpoint(checkpoint) as store,
+        tqdm(total=total, desc="noise ceiling", disable=not progress) as bar,
+    ):
         for sampler, names in zip(samplers, wanted, strict=True):
             done = store.finished(run, sampler.line)
             done = {name: values for name, values in done.items() if name in names}

@@ -127,7 +127,10 @@ class Cells:
                 rows[~control][members], treated["batch"].to_numpy()[members]
             )
         if need_controls and not index.controls:
-            raise InputError(f"cell line {line!r} has no control cells (is_control is False in every row); declare them, or drop the line")
+            raise InputError(
+                f"cell line {line!r} has no control cells (is_control is False in every row); "
+                "declare them, or drop the line"
+            )
         return index
 
     def read(self, rows):

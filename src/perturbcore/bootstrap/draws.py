@@ -28,13 +28,14 @@ def perturbation_stream(seed, position) -> np.random.SeedSequence:
     return child(np.random.SeedSequence(seed), 1 + int(position))
 
 
-def drawn_batches(n_batches, stream, n_outer) -> np.ndarray:
+def drawn_batches(n_batches, stream, n_outer, resample=True) -> np.ndarray:
     """Batches drawn with replacement in each outer trial, int (n_outer, n_batches).
 
-    A single batch is not resampled (it could only be drawn again).
+    A single batch is not resampled (it could only be drawn again); without `resample` each trial
+    has every batch once.
     """
-    if n_batches == 1:
-        return np.zeros((n_outer, 1), dtype=int)
+    if n_batches == 1 or not resample:
+        return np.tile(np.arange(n_batches), (n_outer, 1))
     return np.stack(
         [
             np.random.default_rng(child(stream, trial)).integers(n_batches, size=n_batches)
@@ -62,7 +63,7 @@ def drawn_cells(n_cells, stream, trial, position, kind, n_inner) -> np.ndarray:
     return rng.integers(n_cells, size=(n_inner, n_cells))
 
 
-def batch_weights(batch, n_cells, drawn, stream, kind, n_inner) -> np.ndarray:
+def batch_weights(batch, n_cells, drawn, stream, kind, n_inner, resample=True) -> np.ndarray:
     """Weight of each cell of one batch in the point estimate and in every bootstrap sample.
 
     Parameters
@@ -75,6 +76,8 @@ def batch_weights(batch, n_cells, drawn, stream, kind, n_inner) -> np.ndarray:
         Of :func:`drawn_batches`.
     stream, kind, n_inner
         See :func:`drawn_cells`.
+    resample : bool
+        Whether cells are drawn; else each drawn batch has each of its cells once.
 
     Returns
     -------
@@ -86,6 +89,9 @@ def batch_weights(batch, n_cells, drawn, stream, kind, n_inner) -> np.ndarray:
     counts = np.zeros((n_outer, n_inner * n_cells))
     offset = np.arange(n_inner)[:, None] * n_cells
     for trial, position in np.argwhere(drawn == batch):
+        if not resample:
+            counts[trial] += 1
+            continue
         cells = drawn_cells(n_cells, stream, trial, position, kind, n_inner)
         counts[trial] += np.bincount((cells + offset).ravel(), minlength=n_inner * n_cells)
     weights = np.empty((1 + n_outer * n_inner, n_cells))

@@ -21,6 +21,7 @@ KEPT_BYTES = 2**30
 SPARSE_SHARE = 0.03
 CONTROLS = ("global", "matched")
 BATCHES = ("all", "with_controls")
+LEVELS = ("batches", "cells")
 
 
 def weighted_sums(cells, parts) -> np.ndarray:
@@ -117,11 +118,14 @@ class LineSampler:
         (Eq. 4). "none" takes the values as effects already.
     batches : {"all", "with_controls"}
         Every batch with perturbed cells, or only those that have control cells too.
+    resample : sequence out of "batches", "cells"
+        The levels at which there is drawing.
     """
 
-    def __init__(self, cells, line, *, control, batches, n_outer, n_inner, seed):
+    def __init__(self, cells, line, *, control, batches, n_outer, n_inner, seed, resample=LEVELS):
         self.cells, self.line, self.control = cells, line, control
         self.n_outer, self.n_inner, self.seed = n_outer, n_inner, seed
+        self.resample = resample
         index = cells.of_line(line, need_controls=control != "none")
         self.controls = index.controls
         self.position = {name: i for i, name in enumerate(index.perturbed)}
@@ -162,7 +166,7 @@ class LineSampler:
         """Control means, (1 + n_outer * n_inner, genes), shared by the line's perturbations."""
         if self._shared is None:
             stream = control_stream(self.seed)
-            drawn = drawn_batches(len(self.controls), stream, self.n_outer)
+            drawn = self._drawn(self.controls, stream)
             self._shared = weighted_sums(
                 self.cells, self._parts(self.controls.values(), drawn, stream, CONTROL)
             )
@@ -185,10 +189,8 @@ class LineSampler:
         """
         groups = self.perturbed[name] if groups is None else groups
         stream = self.stream(name) if stream is None else stream
-        drawn = drawn_batches(len(groups), stream, self.n_outer)
-        effects = weighted_sums(
-            self.cells, self._parts(groups.values(), drawn, stream, PERTURBED)
-        )
+        drawn = self._drawn(groups, stream)
+        effects = weighted_sums(self.cells, self._parts(groups.values(), drawn, stream, PERTURBED))
         if self.control == "global":
             effects -= self.shared_control()
         elif self.control == "matched":
@@ -196,12 +198,16 @@ class LineSampler:
             effects -= weighted_sums(self._kept, self._parts(matched, drawn, stream, CONTROL))
         return effects
 
+    def _drawn(self, groups, stream):
+        return drawn_batches(len(groups), stream, self.n_outer, "batches" in self.resample)
+
     def _parts(self, groups, drawn, stream, kind):
+        cells = "cells" in self.resample
         for batch, rows in enumerate(groups):
-            yield rows, batch_weights(batch, len(rows), drawn, stream, kind, self.n_inner)
+            yield rows, batch_weights(batch, len(rows), drawn, stream, kind, self.n_inner, cells)
 
 
-def check_choices(*, control, batches, n_outer, n_inner) -> None:
+def check_choices(*, control, batches, n_outer, n_inner, resample=LEVELS) -> None:
     """Refuse unknown choices and empty trials.
 
     Raises
@@ -212,6 +218,8 @@ def check_choices(*, control, batches, n_outer, n_inner) -> None:
         raise ParameterError(f"control={control!r}: choose from {', '.join(CONTROLS)}")
     if batches not in BATCHES:
         raise ParameterError(f"batches={batches!r}: choose from {', '.join(BATCHES)}")
+    if not resample or set(resample) - set(LEVELS):
+        raise ParameterError(f"resample={resample!r}: choose one or both of {', '.join(LEVELS)}")
     for name, value in (("n_outer", n_outer), ("n_inner", n_inner)):
         if int(value) != value or value < 1:
             raise ParameterError(f"{name}={value!r}: give a whole number of at least 1")

@@ -1,0 +1,619 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import pearsonr, rankdata, spearmanr
+
+from perturbcore.bootstrap import (
+    ceiling_by_cells,
+    ceiling_scores,
+    noise_ceiling,
+    replicate_ceiling,
+    split_half,
+)
+from perturbcore.bootstrap.distances import distances, row_ranks
+from perturbcore.bootstrap.draws import (
+    CONTROL,
+    PERTURBED,
+    batch_weights,
+    control_stream,
+    drawn_batches,
+    drawn_cells,
+    perturbation_stream,
+)
+from perturbcore.errors import InputError, ParameterError
+
+ALL = ("L2", "MSE", "MAE", "Spearman", "Pearson")
+
+
+def make_screen(n_perturbations=6, genes=25, batches=3, lines=("A",), seed=0, scale="counts"):
+    rng = np.random.default_rng(seed)
+    obs = []
+    for line in lines:
+        for p in range(n_perturbations):
+            n = rng.integers(6, 14)
+            obs += [(f"P{p}", f"b{b}", line, False) for b in rng.integers(batches, size=n)]
+        obs += [("ctrl", f"b{i % batches}", line, True) for i in range(7 * batches)]
+    obs = pd.DataFrame(obs, columns=["perturbation", "batch", "cell_line", "is_control"])
+    obs.index = [f"c{i}" for i in range(len(obs))]
+    counts = rng.poisson(rng.gamma(0.7, 2, size=genes), size=(len(obs), genes)).astype(np.float32)
+    screen = ad.AnnData(sp.csr_matrix(counts), obs=obs)
+    screen.var_names = [f"g{i}" for i in range(genes)]
+    screen.uns["perturbcore"] = {
+        "scale": scale,
+        "dataset": "toy",
+        "identifier": "symbol",
+        "simulated": True,
+    }
+    return screen
+
+
+def logged(screen):
+    counts = screen.X.toarray().astype(np.float64)
+    return np.log1p(counts * (1e4 / counts.sum(axis=1, keepdims=True)))
+
+
+def gathered_samples(x, groups, stream, kind, drawn, n_inner):
+    """The slow way: copy the drawn cells, average them, average the drawn batches."""
+    samples = []
+    for trial in range(len(drawn)):
+        for inner in range(n_inner):
+            means = []
+            for position, batch in enumerate(drawn[trial]):
+                rows = groups[batch]
+                cells = drawn_cells(len(rows), stream, trial, position, kind, n_inner)[inner]
+                means.append(x[rows[cells]].mean(axis=0))
+            samples.append(np.mean(means, axis=0))
+    return np.array(samples)
+
+
+def groups_of(screen, perturbation, line):
+    obs = screen.obs.reset_index(drop=True)
+    mine = obs[(obs["perturbation"] == perturbation) & (obs["cell_line"] == line)]
+    return {b: mine.index[mine["batch"] == b].to_numpy() for b in sorted(mine["batch"].unique())}
+
+
+def reference_table(screen, control, n_outer, n_inner, quantiles, seed, batches="all"):
+    x, rows = logged(screen), []
+    for line in sorted(screen.obs["cell_line"].unique()):
+        here = screen.obs[screen.obs["cell_line"] == line]
+        controls = groups_of(screen, "ctrl", line)
+        names = sorted(here.loc[~here["is_control"], "perturbation"].unique())
+        for position, name in enumerate(names):
+            groups = groups_of(screen, name, line)
+            if batches == "with_controls":
+                groups = {b: r for b, r in groups.items() if b in controls}
+            stream = perturbation_stream(seed, position)
+            drawn = drawn_batches(len(groups), stream, n_outer)
+            cells = list(groups.values())
+            sample = gathered_samples(x, cells, stream, PERTURBED, drawn, n_inner)
+            point = np.mean([x[r].mean(axis=0) for r in cells], axis=0)
+            if control == "global":
+                c_stream = control_stream(seed)
+                c_drawn = drawn_batches(len(controls), c_stream, n_outer)
+                everyone = list(controls.values())
+                sample -= gathered_samples(x, everyone, c_stream, CONTROL, c_drawn, n_inner)
+                point = point - np.mean([x[r].mean(axis=0) for r in everyone], axis=0)
+            else:
+                matched = [controls[b] for b in groups]
+                sample -= gathered_samples(x, matched, stream, CONTROL, drawn, n_inner)
+                point = point - np.mean([x[r].mean(axis=0) for r in matched], axis=0)
+            values = {
+                "L2": [np.linalg.norm(s - point) for s in sample],
+                "MSE": [np.mean((s - point) ** 2) for s in sample],
+                "MAE": [np.mean(np.abs(s - point)) for s in sample],
+                "Spearman": [spearmanr(s, point)[0] for s in sample],
+                "Pearson": [pearsonr(s, point)[0] for s in sample],
+            }
+            for q in quantiles:
+                for m in ALL:
+                    rows.append((line, name, q, m, np.quantile(values[m], q), len(groups)))
+    columns = ["cell_line", "perturbation", "quantile", "metric", "value", "n_batches"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.mark.parametrize("control", ["global", "matched"])
+def test_weights_give_what_gathering_the_same_drawn_cells_gives(control):
+    screen = make_screen(lines=("B", "A"))
+    table = noise_ceiling(
+        screen, control=control, n_outer=4, n_inner=3, quantiles=(0.1, 0.9), progress=False
+    )
+    expected = reference_table(screen, control, 4, 3, (0.1, 0.9), 5050)
+    for column in ("cell_line", "perturbation", "quantile", "metric", "n_batches"):
+        assert (table[column].to_numpy() == expected[column].to_numpy()).all()
+    np.testing.assert_allclose(table["value"], expected["value"], rtol=1e-9, atol=1e-12)
+    assert (table["dataset"] == "toy").all()
+    counted = screen.obs.groupby(["cell_line", "perturbation"]).size()
+    assert all(counted[r.cell_line, r.perturbation] == r.n_cells for r in table.itertuples())
+
+
+def test_batches_without_controls_count_or_not_as_asked():
+    screen = make_screen()
+    orphan = (screen.obs["batch"] == "b2") & screen.obs["is_control"]
+    screen = screen[~orphan.to_numpy()].copy()
+    options = dict(n_outer=3, n_inner=2, quantiles=(0.5,), progress=False)
+    for batches in ("all", "with_controls"):
+        table = noise_ceiling(screen, batches=batches, **options)
+        expected = reference_table(screen, "global", 3, 2, (0.5,), 5050, batches)
+        np.testing.assert_allclose(table["value"], expected["value"], rtol=1e-9, atol=1e-12)
+    with pytest.raises(InputError, match="'b2'.*with_controls"):
+        noise_ceiling(screen, control="matched", **options)
+    matched = noise_ceiling(screen, control="matched", batches="with_controls", **options)
+    expected = reference_table(screen, "matched", 3, 2, (0.5,), 5050, "with_controls")
+    np.testing.assert_allclose(matched["value"], expected["value"], rtol=1e-9, atol=1e-12)
+
+
+def test_values_do_not_depend_on_what_else_is_asked_for_or_on_threads():
+    screen = make_screen(lines=("A", "B"))
+    options = dict(n_outer=3, n_inner=3, progress=False)
+    full = noise_ceiling(screen, **options)
+    some = noise_ceiling(screen, perturbations=["P4", "P1"], n_jobs=2, **options)
+    expected = full[full["perturbation"].isin(["P1", "P4"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some, expected)
+    one_line = noise_ceiling(screen[(screen.obs["cell_line"] == "B").to_numpy()], **options)
+    expected = full[full["cell_line"] == "B"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(one_line, expected)
+    pd.testing.assert_frame_equal(noise_ceiling(screen, n_jobs=3, **options), full)
+    other = noise_ceiling(screen, seed=1, **options)
+    assert not np.allclose(other["value"], full["value"])
+
+
+@pytest.mark.parametrize("kind", ["dense", "csc", "backed", "backed_dense"])
+@pytest.mark.parametrize("control", ["global", "matched"])
+def test_storage_of_the_cells_does_not_matter(tmp_path, kind, control):
+    screen = make_screen(seed=3)
+    options = dict(control=control, n_outer=3, n_inner=2, progress=False)
+    expected = noise_ceiling(screen, **options)
+    other = screen.copy()
+    if kind in ("dense", "backed_dense"):
+        other.X = other.X.toarray()
+    if kind == "csc":
+        other.X = sp.csc_matrix(other.X)
+    if kind.startswith("backed"):
+        other.write_h5ad(tmp_path / "screen.h5ad")
+        other = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+    table = noise_ceiling(other, **options)
+    np.testing.assert_allclose(table["value"], expected["value"], rtol=1e-9, atol=1e-12)
+
+
+def test_blocks_of_cells_do_not_change_the_result(monkeypatch):
+    from perturbcore.bootstrap import sampler
+
+    screen = make_screen(seed=4)
+    options = dict(control="matched", n_outer=3, n_inner=2, progress=False)
+    expected = noise_ceiling(screen, **options)
+    monkeypatch.setattr(sampler, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(sampler, "KEPT_BYTES", 1)
+    monkeypatch.setattr(sampler, "SPARSE_SHARE", 2.0)
+    table = noise_ceiling(screen, **options)
+    np.testing.assert_allclose(table["value"], expected["value"], rtol=1e-9, atol=1e-12)
+
+
+def test_logged_screens_are_not_normalised_again():
+    screen = make_screen()
+    expected = noise_ceiling(screen, n_outer=2, n_inner=2, progress=False)
+    screen.X = sp.csr_matrix(logged(screen))
+    screen.uns["perturbcore"]["scale"] = "log1p"
+    table = noise_ceiling(screen, n_outer=2, n_inner=2, progress=False)
+    np.testing.assert_allclose(table["value"], expected["value"], rtol=1e-9, atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    n_outer=st.integers(1, 4),
+    n_inner=st.integers(1, 3),
+    seed=st.integers(0, 10**6),
+)
+def test_weights_of_a_sample_sum_to_one_and_count_whole_cells(sizes, n_outer, n_inner, seed):
+    stream = perturbation_stream(seed, 0)
+    drawn = drawn_batches(len(sizes), stream, n_outer)
+    weights = [batch_weights(b, n, drawn, stream, PERTURBED, n_inner) for b, n in enumerate(sizes)]
+    total = sum(w.sum(axis=1) for w in weights)
+    np.testing.assert_allclose(total, 1.0)
+    for n, w in zip(sizes, weights, strict=True):
+        counts = w[1:] * n * len(sizes)
+        np.testing.assert_allclose(counts, counts.round(), atol=1e-9)
+        np.testing.assert_allclose(w[0], 1 / (n * len(sizes)))
+
+
+def test_streams_are_those_that_numpy_spawns():
+    spawned = np.random.SeedSequence(5050).spawn(3)
+    for mine, theirs in zip(
+        (control_stream(5050), perturbation_stream(5050, 0), perturbation_stream(5050, 1)),
+        spawned,
+        strict=True,
+    ):
+        assert (mine.generate_state(4) == theirs.generate_state(4)).all()
+
+
+def test_one_batch_is_resampled_by_cells_only_and_has_the_known_error():
+    rng = np.random.default_rng(0)
+    n, genes = 40, 60
+    obs = pd.DataFrame(
+        {
+            "perturbation": ["P"] * n + ["ctrl"],
+            "batch": "b",
+            "cell_line": "A",
+            "is_control": [False] * n + [True],
+        },
+        index=[f"c{i}" for i in range(n + 1)],
+    )
+    x = np.vstack([rng.normal(size=(n, genes)), np.zeros((1, genes))])
+    screen = ad.AnnData(x, obs=obs)
+    screen.uns["perturbcore"] = {"scale": "log1p", "dataset": "toy"}
+    table = noise_ceiling(
+        screen,
+        n_outer=20,
+        n_inner=50,
+        quantiles=(np.arange(1000) + 0.5) / 1000,
+        metrics=("MSE",),
+        progress=False,
+    )
+    # One control cell is always drawn as itself; the variance of a resampled mean is known.
+    expected = x[:n].var(axis=0).mean() / n
+    assert table["value"].mean() == pytest.approx(expected, rel=0.03)
+
+
+def test_batch_noise_is_part_of_the_ceiling():
+    rng = np.random.default_rng(1)
+    shifts = rng.normal(size=(6, 30))
+    batch = np.repeat(np.arange(6), 20)
+    x = shifts[batch] + 0.05 * rng.normal(size=(120, 30))
+    labels = np.array(["P"] * 120)
+    options = dict(n_outer=30, n_inner=5, quantiles=(0.5,), metrics=("MSE",), leave_one_out=False)
+    blind = replicate_ceiling(x, labels, **options)["value"][0]
+    aware = replicate_ceiling(x, labels, batches=batch.astype(str), **options)["value"][0]
+    assert aware == pytest.approx(shifts.var(axis=0).mean() / 6, rel=0.25)
+    assert aware > 10 * blind
+
+
+def test_levels_of_drawing_can_be_told_apart():
+    screen, _ = known_noise_screen(n=100, batches=5)
+    options = dict(n_outer=20, n_inner=10, quantiles=(0.5,), metrics=("MSE",), progress=False)
+    found = {
+        levels: noise_ceiling(screen, resample=levels, **options)["value"].mean()
+        for levels in (("batches",), ("cells",), ("batches", "cells"))
+    }
+    assert found["cells",] == pytest.approx(2 * 0.95 / 100, rel=0.1)
+    assert found["batches",] == pytest.approx(2 * 0.8 / 100, rel=0.15)
+    both = found["batches", "cells"]
+    assert both == pytest.approx(found["cells",] + found["batches",], rel=0.15)
+    with pytest.raises(ParameterError, match="resample"):
+        noise_ceiling(screen, resample=("genes",), **options)
+
+
+def test_distances_agree_with_scipy_and_are_defined_for_constants():
+    rng = np.random.default_rng(2)
+    samples = rng.integers(0, 4, size=(5, 30)).astype(float)
+    point = rng.integers(0, 4, size=30).astype(float)
+    found = distances(samples, point, ALL)
+    for i, s in enumerate(samples):
+        assert found["Spearman"][i] == pytest.approx(spearmanr(s, point)[0])
+        assert found["Pearson"][i] == pytest.approx(pearsonr(s, point)[0])
+        assert found["MAE"][i] == pytest.approx(np.abs(s - point).mean())
+    constant = distances(np.full((1, 30), 0.1), point, ALL)
+    assert constant["Pearson"][0] == 0 and constant["Spearman"][0] == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(-3, 3), min_size=4, max_size=4), min_size=1, max_size=4))
+def test_row_ranks_are_average_ranks(values):
+    values = np.array(values, dtype=float)
+    np.testing.assert_array_equal(row_ranks(values), rankdata(values, axis=1))
+
+
+def test_bad_requests_are_refused_with_what_to_do():
+    screen = make_screen()
+    with pytest.raises(ParameterError, match="P99.*obs"):
+        noise_ceiling(screen, perturbations=["P1", "P99"], progress=False)
+    with pytest.raises(ParameterError, match="control='plates'.*global, matched"):
+        noise_ceiling(screen, control="plates")
+    with pytest.raises(ParameterError, match="metrics.*choose"):
+        noise_ceiling(screen, metrics=("L3",))
+    with pytest.raises(ParameterError, match="between 0 and 1"):
+        noise_ceiling(screen, quantiles=(1.5,))
+    with pytest.raises(ParameterError, match="n_inner=0"):
+        noise_ceiling(screen, n_inner=0)
+    bare = screen.copy()
+    del bare.obs["batch"]
+    with pytest.raises(InputError, match="batch.*declare_screen"):
+        noise_ceiling(bare)
+    undeclared = screen.copy()
+    undeclared.uns = {}
+    with pytest.raises(InputError, match="scale"):
+        noise_ceiling(undeclared)
+    no_controls = screen[~screen.obs["is_control"].to_numpy()].copy()
+    with pytest.raises(InputError, match="no control cells"):
+        noise_ceiling(no_controls)
+    lonely = screen.copy()
+    batch = lonely.obs["batch"].astype(object)
+    batch[(lonely.obs["perturbation"] == "P2").to_numpy()] = "b9"
+    lonely.obs["batch"] = batch
+    with pytest.raises(InputError, match="P2"):
+        noise_ceiling(lonely, batches="with_controls", progress=False)
+
+
+def test_finished_perturbations_are_read_back_and_only_for_the_same_question(tmp_path, monkeypatch):
+    from perturbcore.bootstrap import ceiling
+
+    screen = make_screen()
+    options = dict(n_outer=2, n_inner=2, progress=False, checkpoint=tmp_path / "kept.sqlite")
+    done = []
+    real = ceiling._quantiles
+    monkeypatch.setattr(
+        ceiling, "_quantiles", lambda s, name, *rest: done.append(name) or real(s, name, *rest)
+    )
+    some = noise_ceiling(screen, perturbations=["P0", "P3"], **options)
+    assert sorted(done) == ["P0", "P3"]
+    full = noise_ceiling(screen, **options)
+    assert sorted(done) == sorted(["P0", "P1", "P2", "P3", "P4", "P5"])
+    again = noise_ceiling(screen, **options)
+    assert len(done) == 6
+    pd.testing.assert_frame_equal(again, full)
+    pd.testing.assert_frame_equal(full, noise_ceiling(screen, n_outer=2, n_inner=2, progress=False))
+    pd.testing.assert_frame_equal(
+        some, full[full["perturbation"].isin(["P0", "P3"])].reset_index(drop=True)
+    )
+    del done[:]
+    noise_ceiling(screen, seed=6, **options)
+    assert len(done) == 6
+    changed = screen.copy()
+    changed.X.data[0] += 1
+    del done[:]
+    noise_ceiling(changed, **options)
+    assert len(done) == 6
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    screen = make_screen(n_perturbations=8)
+    screen.write_h5ad(tmp_path / "screen.h5ad")
+    script = textwrap.dedent(
+        """
+        import sys, time
+        import anndata as ad
+        from perturbcore.bootstrap import ceiling, noise_ceiling
+        real = ceiling._quantiles
+        def slow(sampler, name, *rest):
+            if name == "P5":
+                print("reached", flush=True)
+                time.sleep(60)
+            return real(sampler, name, *rest)
+        ceiling._quantiles = slow
+        screen = ad.read_h5ad(sys.argv[1], backed="r")
+        noise_ceiling(screen, n_outer=2, n_inner=2, progress=False, checkpoint=sys.argv[2])
+        """
+    )
+    kept = tmp_path / "kept.sqlite"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "screen.h5ad"), str(kept)],
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"reached\n"
+    time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    import sqlite3
+
+    names = [r[0] for r in sqlite3.connect(kept).execute("SELECT perturbation FROM ceilings")]
+    assert set(names) >= {"P0", "P1", "P2", "P3"} and "P5" not in names
+    backed = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+    resumed = noise_ceiling(backed, n_outer=2, n_inner=2, progress=False, checkpoint=kept)
+    fresh = noise_ceiling(screen, n_outer=2, n_inner=2, progress=False)
+    np.testing.assert_allclose(resumed["value"], fresh["value"], rtol=1e-9, atol=1e-12)
+
+
+def test_a_checkpoint_that_is_something_else_is_refused(tmp_path):
+    wrong = tmp_path / "notes.txt"
+    wrong.write_text("not a database, but long enough to be read as one " * 10)
+    with pytest.raises(InputError, match="notes.txt"):
+        noise_ceiling(make_screen(), n_outer=1, n_inner=1, progress=False, checkpoint=wrong)
+
+
+def known_noise_screen(n=200, genes=80, n_perturbations=3, seed=0, batches=4):
+    """Cells are a known effect plus unit noise, so that every error is known beforehand."""
+    rng = np.random.default_rng(seed)
+    names = np.repeat([f"P{i}" for i in range(n_perturbations)] + ["ctrl"], n)
+    effects = np.vstack([2 * rng.normal(size=(n_perturbations, genes)), np.zeros((1, genes))])
+    x = np.repeat(effects, n, axis=0) + rng.normal(size=(len(names), genes))
+    obs = pd.DataFrame(
+        {
+            "perturbation": names,
+            "batch": [f"b{i % batches}" for i in range(len(names))],
+            "cell_line": "A",
+            "is_control": names == "ctrl",
+        },
+        index=[f"c{i}" for i in range(len(names))],
+    )
+    screen = ad.AnnData(x, obs=obs)
+    screen.uns["perturbcore"] = {"scale": "log1p", "dataset": "known", "identifier": "symbol"}
+    truth = pd.DataFrame(
+        effects[:-1], index=[f"A|P{i}" for i in range(n_perturbations)], columns=screen.var_names
+    )
+    return screen, truth
+
+
+@pytest.mark.parametrize("batches", [1, 4])
+def test_noise_falls_with_cells_as_its_square_root_and_the_bootstrap_as_its_formula(batches):
+    screen, truth = known_noise_screen(batches=batches)
+    table = ceiling_by_cells(
+        screen,
+        [20, 80],
+        n_outer=10,
+        n_inner=4,
+        n_repeats=3,
+        quantiles=(0.5,),
+        metrics=("L2",),
+        truth=truth,
+        progress=False,
+    )
+    means = table.groupby(["estimate", "cells"])["value"].mean()
+    for cells in (20, 80):
+        expected = np.sqrt(80 * (1 / cells + 1 / 200))
+        assert means["true", cells] == pytest.approx(expected, rel=0.1)
+        twice = [(batches - 1) / batches + 1 - batches / n for n in (cells, 200)]
+        formula = np.sqrt(80 * (twice[0] / cells + twice[1] / 200))
+        assert means["bootstrap", cells] == pytest.approx(formula, rel=0.08)
+    assert set(table.columns) >= {"dataset", "cell_line", "perturbation", "repeat", "n_batches"}
+    assert (table.groupby(["estimate", "cells"]).size() == 9).all()
+    as_responses = ad.AnnData(truth.to_numpy(), obs=pd.DataFrame(index=truth.index))
+    as_responses.obs["cell_line"] = "A"
+    as_responses.obs["perturbation"] = [i.split("|")[1] for i in truth.index]
+    as_responses.var_names = truth.columns
+    again = ceiling_by_cells(
+        screen, [20, 80], n_outer=10, n_inner=4, n_repeats=3, quantiles=(0.5,), metrics=("L2",),
+        truth=as_responses, progress=False, n_jobs=2,
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_curves_keep_to_perturbations_with_enough_cells():
+    screen = make_screen()
+    sizes = screen.obs.loc[~screen.obs["is_control"], "perturbation"].value_counts()
+    top = int(sizes.max())
+    options = dict(n_outer=2, n_inner=2, progress=False)
+    strict = ceiling_by_cells(screen, [3, top], **options)
+    assert set(strict["perturbation"]) == set(sizes.index[sizes == top])
+    loose = ceiling_by_cells(screen, [3, top], common=False, **options)
+    assert set(loose.loc[loose["cells"] == 3, "perturbation"]) == set(sizes.index)
+    with pytest.raises(InputError, match="smaller sizes"):
+        ceiling_by_cells(screen, [1000], **options)
+    with pytest.raises(ParameterError, match="sizes"):
+        ceiling_by_cells(screen, [0], **options)
+    with pytest.raises(InputError, match="truth lacks"):
+        truth = pd.DataFrame(0.0, index=["A|nobody"], columns=screen.var_names)
+        ceiling_by_cells(screen, [3], truth=truth, **options)
+
+
+@pytest.mark.parametrize("control", ["global", "matched"])
+@pytest.mark.parametrize("by", ["cells", "batches"])
+def test_halves_tell_the_error_of_the_whole(by, control):
+    screen, truth = known_noise_screen()
+    table = split_half(screen, by=by, control=control, n_splits=10, progress=False)
+    table = table.set_index(["perturbation", "metric"])
+    expected = np.sqrt(80 * 2 / 200)
+    for name in ("P0", "P1", "P2"):
+        assert table.loc[(name, "L2"), "full"] == pytest.approx(expected, rel=0.15)
+        assert table.loc[(name, "MSE"), "full"] == pytest.approx(expected**2 / 80, rel=0.3)
+        r = table.loc[(name, "Pearson"), "value"]
+        assert table.loc[(name, "Pearson"), "full"] == pytest.approx(2 * r / (1 + r))
+        signal = truth.loc[f"A|{name}"].var()
+        assert r == pytest.approx(signal / (signal + 2 / 100), abs=0.02)
+    assert (table["n_splits"] == 10).all() and (table["n_cells"] == 200).all()
+
+
+def test_halves_of_batches_see_batch_noise_that_halves_of_cells_cannot():
+    screen, _ = known_noise_screen()
+    shift = np.random.default_rng(9).normal(size=(4, 80))
+    treated = ~screen.obs["is_control"].to_numpy()
+    batch = screen.obs["batch"].str[1:].astype(int).to_numpy()
+    screen.X = screen.X + np.where(treated[:, None], shift[batch], 0)
+    options = dict(n_splits=10, metrics=("L2",), progress=False)
+    cells = split_half(screen, by="cells", **options)["value"].mean()
+    batches = split_half(screen, by="batches", **options)["value"].mean()
+    assert batches > 2 * cells
+
+
+def test_halves_of_one_batch_are_undefined_and_say_so():
+    screen, _ = known_noise_screen(n=10, batches=1)
+    table = split_half(screen, by="batches", n_splits=4, progress=False)
+    assert table["value"].isna().all() and (table["n_splits"] == 0).all()
+    table = split_half(screen, by="cells", n_splits=4, progress=False)
+    assert table["value"].notna().all() and (table["n_splits"] == 4).all()
+
+
+def test_replicates_need_no_cells():
+    rng = np.random.default_rng(5)
+    genes, n = 50, 4
+    labels = np.repeat(["P0", "P1", "solo", "ctrl"], [n, n, 1, 20])
+    x = rng.normal(size=(len(labels), genes))
+    table = replicate_ceiling(
+        x, labels, labels == "ctrl", dataset="wells", cell_line="PC3", quantiles=(0.5,)
+    )
+    assert list(table.columns[:8]) == [
+        "dataset", "cell_line", "perturbation", "quantile", "metric", "value", "n_cells",
+        "n_batches",
+    ]  # fmt: skip
+    left = table[table["estimate"] == "leave_one_out"]
+    assert set(left["perturbation"]) == {"P0", "P1"}
+    wells = x[labels == "P0"]
+    apart = [np.linalg.norm(wells[i] - np.delete(wells, i, axis=0).mean(axis=0)) for i in range(n)]
+    found = left[(left["perturbation"] == "P0") & (left["metric"] == "L2")]["value"].item()
+    assert found == pytest.approx(np.mean(apart))
+    boot = table[(table["estimate"] == "bootstrap") & (table["metric"] == "MSE")]
+    boot = boot.set_index("perturbation")["value"]
+    ctrl = x[labels == "ctrl"].var(axis=0).mean() / 20
+    assert boot["P0"] == pytest.approx(wells.var(axis=0).mean() / n + ctrl, rel=0.3)
+    assert boot["solo"] == pytest.approx(ctrl, rel=0.3)
+
+
+def test_replicates_from_columns_plates_and_effects():
+    rng = np.random.default_rng(6)
+    obs = pd.DataFrame(
+        {
+            "target": np.tile(["P0", "P1", "DMSO"], 8),
+            "plate": np.repeat(["x", "y"], 12),
+            "line": "A549",
+        },
+        index=[f"w{i}" for i in range(24)],
+    )
+    obs["vehicle"] = obs["target"] == "DMSO"
+    shift = np.where(obs["plate"] == "x", 5.0, 0.0)[:, None] * rng.normal(size=20)
+    wells = ad.AnnData(rng.normal(size=(24, 20)) + shift, obs=obs)
+    options = dict(batches="plate", cell_line="line", quantiles=(0.5,), metrics=("L2",))
+    matched = replicate_ceiling(wells, "target", "vehicle", control="matched", **options)
+    shared = replicate_ceiling(wells, "target", "vehicle", control="global", **options)
+    assert set(matched["cell_line"]) == {"A549"} and (matched["n_batches"] == 2).all()
+    boot = (matched["estimate"] == "bootstrap").to_numpy()
+    assert (matched["value"][boot] < shared["value"][boot]).all()
+    plain = replicate_ceiling(wells, "target", **options)
+    assert set(plain["perturbation"]) == {"P0", "P1", "DMSO"}
+    with pytest.raises(InputError, match="'drug' is not a column"):
+        replicate_ceiling(wells, "drug")
+    with pytest.raises(InputError, match="values for 24"):
+        replicate_ceiling(wells, ["a", "b"])
+    with pytest.raises(InputError, match="finite"):
+        replicate_ceiling(np.array([[np.nan, 1.0]]), ["a"])
+
+
+def fold_responses(names, folds, line="A"):
+    obs = pd.DataFrame(
+        {"perturbation": names, "cell_line": line, "fold": folds},
+        index=[f"{line}|{n}" for n in names],
+    )
+    responses = ad.AnnData(np.zeros((len(names), 2), dtype=np.float32), obs=obs)
+    responses.uns["perturbcore"] = {"dataset": "toy", "task": "lfc"}
+    return responses
+
+
+def test_fold_scores_are_means_over_the_folds_perturbations():
+    table = noise_ceiling(make_screen(), n_outer=2, n_inner=3, progress=False)
+    names, folds = [f"P{i}" for i in range(6)], [0, 1, 0, 1, 2, 2]
+    scores = ceiling_scores(table, fold_responses(names, folds))
+    assert set(scores["predictor"]) == {"experimental_error"}
+    assert set(scores["metric"]) == set(ALL) and (scores["n_test"] == 2).all()
+    for metric, q in (("L2", 0.9), ("Spearman", 0.1)):
+        part = table[(table["metric"] == metric) & np.isclose(table["quantile"], q)]
+        by_name = part.set_index("perturbation")["value"]
+        mine = scores[scores["metric"] == metric].set_index("fold")["value"]
+        for fold in range(3):
+            members = [n for n, f in zip(names, folds, strict=True) if f == fold]
+            assert mine[fold] == pytest.approx(by_name[members].mean())
+
+
+def test_fold_scores_refuse_what_the_ceiling_does_not_cover():
+    table = noise_ceiling(make_screen(), n_outer=2, n_inner=2, progress=False)
+    with pytest.raises(InputError, match=r"A\|P77"):
+        ceiling_scores(table, fold_responses(["P0", "P77"], [0, 1]))
+    with pytest.raises(InputError, match="quantile 0.7"):
+        ceiling_scores(table, fold_responses(["P0"], [0]), quantile=0.7)
