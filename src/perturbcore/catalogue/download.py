@@ -186,9 +186,19 @@ def _address(found: Entry) -> str:
 
 def _way_out(found: Entry, target: Path) -> str:
     return (
-        f"set PERTURBCORE_MIRROR to a folder that has {found.tree_path}, or put the file of "
-        f"{_address(found)} at {target}"
+        "set PERTURBCORE_MIRROR to a folder with the tree owner/repository/commit/path, or put the "
+        f"file of {_address(found)} at {target}"
     )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, requests.exceptions.HTTPError) and error.response is not None:
+        return f"the server answered {error.response.status_code}"
+    if isinstance(error, requests.exceptions.Timeout):
+        return "the server did not answer in time"
+    if isinstance(error, requests.exceptions.ConnectionError):
+        return "no connection, or it broke off"
+    return f"{type(error).__name__}: {error}"
 
 
 def _agree(found: Entry, accept: bool | None) -> None:
@@ -221,15 +231,18 @@ def _download(found: Entry, target: Path, progress, corrupt: str) -> None:
         )
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(got, target)
+    # the chain of connection errors below says nothing that the reason does not
     except (requests.exceptions.RequestException, OSError) as error:
         raise DownloadError(
-            f"{found.name} could not be downloaded ({error}){corrupt}; " + _way_out(found, target)
-        ) from error
+            f"{found.name} could not be downloaded ({_reason(error)}){corrupt}; "
+            + _way_out(found, target)
+        ) from None
     except ValueError as error:
         raise DownloadError(
-            f"what {_address(found)} sent is not the pinned file {found.name} ({error}){corrupt}; "
-            "it was not kept. Try again; if it stays so, " + _way_out(found, target)
-        ) from error
+            f"what {_address(found)} sent is not the pinned file {found.name} "
+            f"(pinned sha256 {found.sha256}; {error}){corrupt}; it was not kept. "
+            "Try again; if it stays so, " + _way_out(found, target)
+        ) from None
     finally:
         pooch.get_logger().setLevel(level)
         (partial / name).unlink(missing_ok=True)

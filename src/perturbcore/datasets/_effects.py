@@ -1,0 +1,14 @@
+"""From a declared screen to responses with folds, the same way for every data set."""
+
+from anndata import AnnData
+
+from perturbcore.splits import add_folds
+
+
+def responses_of(screen: AnnData, *, control: str, batches: str, n_folds: int, seed: int):
+    """Return the batch-aware effects of `screen` with folds; see `perturbcore.effects.ba_ate`."""
+    from perturbcore.effects import ba_ate
+
+    responses = ba_ate(screen, control=control, batches=batches)
+    n_folds = min(n_folds, responses.obs["perturbation"].nunique())
+    return add_folds(responses, n_folds, seed)
