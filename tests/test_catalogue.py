@@ -1,0 +1,380 @@
+import dataclasses
+import hashlib
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from perturbcore import catalogue
+from perturbcore.catalogue import Entry, download, entries, entry, fetch, fetch_many, records
+from perturbcore.catalogue.__main__ import main
+from perturbcore.errors import DownloadError, ParameterError
+
+GOOD = os.urandom(200_000)
+OTHER = b"gene,label\nTP53,1\n"
+FORK = multiprocessing.get_context("fork")
+
+
+def make_entry(name, content, restricted=False):
+    return Entry(
+        name=name,
+        source="Test source",
+        owner="someone",
+        repository="somewhere",
+        commit="0" * 40,
+        path=f"data/{name}.bin",
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        licence="Some Licence",
+        licence_note="Non-commercial use only." if restricted else "",
+        restricted=restricted,
+        citations=("someone2026",),
+        description="a file of the tests",
+    )
+
+
+class Server:
+    """A web server whose answers the test chooses."""
+
+    def __init__(self):
+        self.answers = {}
+        self.requests = Counter()
+        self.half_sent = threading.Event()
+        self.stop_stalling = threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.requests[self.path] += 1
+                outer.answers.get(self.path, outer.not_found)(self)
+
+            def log_message(self, *args):
+                pass
+
+        self.httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.httpd.daemon_threads = True
+        threading.Thread(target=self.httpd.serve_forever, args=(0.02,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.httpd.server_port}"
+
+    def close(self):
+        self.stop_stalling.set()
+        self.httpd.shutdown()
+        self.httpd.server_close()
+
+    @staticmethod
+    def not_found(handler):
+        handler.send_error(404)
+
+    @staticmethod
+    def send(content, length=None, status=200, kind="application/octet-stream"):
+        def answer(handler):
+            handler.send_response(status)
+            handler.send_header("Content-Type", kind)
+            if length != "none":
+                handler.send_header("Content-Length", str(length or len(content)))
+            handler.end_headers()
+            handler.wfile.write(content)
+
+        return answer
+
+    def stall(self, content):
+        def answer(handler):
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(content)))
+            handler.end_headers()
+            handler.wfile.write(content[: len(content) // 2])
+            handler.wfile.flush()
+            self.half_sent.set()
+            self.stop_stalling.wait(30)
+
+        return answer
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A server, two catalogue entries, an empty cache; no mirror, and the network allowed."""
+    server = Server()
+    fakes = {
+        "good": make_entry("good", GOOD),
+        "other": make_entry("other", OTHER),
+        "restricted": make_entry("restricted", OTHER, restricted=True),
+    }
+    monkeypatch.setattr(records, "_records", lambda: fakes)
+    monkeypatch.setattr(download, "_shown", set())
+    for name in ("PERTURBCORE_MIRROR", "PERTURBCORE_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PERTURBCORE_URL", server.url)
+    monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path / "data"))
+    for name, content in (("good", GOOD), ("other", OTHER), ("restricted", OTHER)):
+        server.answers["/" + fakes[name].tree_path] = server.send(content)
+    server.entries = fakes
+    server.cached = lambda name: tmp_path / "data" / fakes[name].tree_path
+    yield server
+    server.close()
+
+
+def leftovers(folder):
+    return [p for p in Path(folder).rglob("*") if p.is_file()]
+
+
+def test_good_file_is_fetched_once(place):
+    path = fetch("good", progress=False)
+    assert path == place.cached("good") and path.read_bytes() == GOOD
+    assert fetch("good", progress=False) == path
+    assert sum(place.requests.values()) == 1
+    assert leftovers(catalogue.data_folder()) == [path]
+
+
+def test_folder_argument_wins_over_environment(place, tmp_path):
+    path = fetch("good", folder=tmp_path / "elsewhere", progress=False)
+    assert path.is_relative_to(tmp_path / "elsewhere")
+    assert not place.cached("good").exists()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Server.send(GOOD[:-1] + b"x"),
+        Server.send(GOOD[:1000], length="none"),
+        Server.send(GOOD[:1000], length=len(GOOD)),
+        Server.send(GOOD + b"more"),
+        Server.send(b"<html>rate limit</html>", kind="text/html"),
+        Server.send(b""),
+        Server.send(b"<html>no</html>", status=403, kind="text/html"),
+        Server.send(GOOD, status=500),
+        Server.not_found,
+    ],
+    ids=["changed", "cut", "cut-announced", "longer", "page", "empty", "403", "500", "404"],
+)
+def test_anything_else_is_refused_and_not_kept(place, answer):
+    place.answers["/" + place.entries["good"].tree_path] = answer
+    with pytest.raises(DownloadError, match="good") as error:
+        fetch("good", progress=False)
+    assert "PERTURBCORE_MIRROR" in str(error.value) and place.url in str(error.value)
+    assert leftovers(catalogue.data_folder()) == []
+    place.answers["/" + place.entries["good"].tree_path] = place.send(GOOD)
+    assert fetch("good", progress=False).read_bytes() == GOOD
+
+
+def test_status_is_named(place):
+    place.answers["/" + place.entries["good"].tree_path] = Server.not_found
+    with pytest.raises(DownloadError, match="404"):
+        fetch("good", progress=False)
+
+
+def test_corrupt_cache_is_replaced(place):
+    path = fetch("good", progress=False)
+    path.write_bytes(GOOD[:-1] + b"?")
+    assert fetch("good", progress=False).read_bytes() == GOOD
+    path.write_bytes(GOOD[:100])
+    assert catalogue.verify(["good"]) == {"good": "corrupt"}
+    assert fetch("good", progress=False).read_bytes() == GOOD
+    assert sum(place.requests.values()) == 3
+
+
+def test_corrupt_cache_is_refused_without_network(place, monkeypatch):
+    path = fetch("good", progress=False)
+    path.write_bytes(GOOD[:100])
+    monkeypatch.setenv("PERTURBCORE_OFFLINE", "1")
+    with pytest.raises(DownloadError, match="corrupt") as error:
+        fetch("good", progress=False)
+    assert hashlib.sha256(GOOD[:100]).hexdigest() in str(error.value)
+    monkeypatch.delenv("PERTURBCORE_OFFLINE")
+    place.answers.clear()
+    with pytest.raises(DownloadError, match="corrupt"):
+        fetch("good", progress=False)
+
+
+def test_offline_names_the_way_out_and_asks_nobody(place, monkeypatch):
+    monkeypatch.setenv("PERTURBCORE_OFFLINE", "1")
+    with pytest.raises(DownloadError, match="PERTURBCORE_OFFLINE") as error:
+        fetch("good", progress=False)
+    assert "PERTURBCORE_MIRROR" in str(error.value) and str(place.cached("good")) in str(
+        error.value
+    )
+    assert not place.requests
+    monkeypatch.setenv("PERTURBCORE_OFFLINE", "0")
+    assert fetch("good", progress=False).is_file()
+
+
+def test_no_server(place, monkeypatch):
+    monkeypatch.setenv("PERTURBCORE_URL", "http://127.0.0.1:1")
+    with pytest.raises(DownloadError, match="no connection"):
+        fetch("good", progress=False)
+
+
+def test_mirror_comes_first_and_is_checked(place, tmp_path, monkeypatch):
+    mirror = tmp_path / "mirror"
+    path = mirror / place.entries["good"].tree_path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(GOOD)
+    monkeypatch.setenv("PERTURBCORE_MIRROR", str(mirror))
+    assert fetch("good", progress=False) == path
+    assert not place.requests
+    assert fetch("other", progress=False) == place.cached("other")  # what it lacks is downloaded
+    path.write_bytes(OTHER)
+    with pytest.raises(DownloadError) as error:
+        fetch("good", progress=False)
+    assert str(path) in str(error.value)
+    for content in (GOOD, OTHER):
+        assert hashlib.sha256(content).hexdigest() in str(error.value)
+    monkeypatch.setenv("PERTURBCORE_MIRROR", str(tmp_path / "nowhere"))
+    with pytest.raises(DownloadError, match="nowhere"):
+        fetch("good", progress=False)
+
+
+def test_cache_serves_as_mirror(place, tmp_path, monkeypatch):
+    fetch("good", progress=False)
+    monkeypatch.setenv("PERTURBCORE_MIRROR", os.environ["PERTURBCORE_DATA"])
+    monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path / "second"))
+    assert fetch("good", progress=False).read_bytes() == GOOD
+    assert sum(place.requests.values()) == 1
+
+
+def test_licence_is_shown_once_before_the_download(place, capsys):
+    fetch("other", progress=False)
+    fetch("good", progress=False)
+    shown = capsys.readouterr().err
+    assert shown.count("Some Licence") == 1 and "RESTRICTED" not in shown
+    fetch("restricted", progress=False)
+    assert "RESTRICTED USE" in capsys.readouterr().err
+
+
+def test_licence_choices(place, capsys):
+    with pytest.raises(DownloadError, match="Non-commercial"):
+        fetch("restricted", accept_licence=False, progress=False)
+    assert not place.requests
+    assert fetch("good", accept_licence=False, progress=False).is_file()
+    assert fetch("restricted", accept_licence=True, progress=False).is_file()
+    assert capsys.readouterr().err == ""
+
+
+def test_fetch_many_goes_on_past_a_failure(place, capsys):
+    place.answers["/" + place.entries["good"].tree_path] = Server.not_found
+    with pytest.raises(DownloadError, match="1 of 3.*\n- good"):
+        fetch_many(["good", "other", "restricted"], progress=False)
+    assert place.cached("other").is_file() and place.cached("restricted").is_file()
+    paths = fetch_many(["other", "restricted", "other"], progress=False)
+    assert list(paths) == ["other", "restricted"]
+    assert capsys.readouterr().err.count("Some Licence") == 2  # two sets of terms, each once
+
+
+def fetch_in_child(name, queue):
+    try:
+        queue.put(hashlib.sha256(fetch(name, progress=False).read_bytes()).hexdigest())
+    except Exception as error:
+        queue.put(repr(error))
+
+
+def test_many_processes_at_once(place):
+    queue = FORK.Queue()
+    children = [FORK.Process(target=fetch_in_child, args=("good", queue)) for _ in range(6)]
+    for child in children:
+        child.start()
+    got = [queue.get(timeout=30) for _ in children]
+    for child in children:
+        child.join()
+    assert set(got) == {hashlib.sha256(GOOD).hexdigest()}
+    assert leftovers(catalogue.data_folder()) == [place.cached("good")]
+
+
+def test_killed_download_leaves_nothing_that_passes(place):
+    place.answers["/" + place.entries["good"].tree_path] = place.stall(GOOD)
+    child = FORK.Process(target=fetch_in_child, args=("good", FORK.Queue()))
+    child.start()
+    assert place.half_sent.wait(30)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    place.stop_stalling.set()
+    assert not place.cached("good").exists()
+    partial = leftovers(catalogue.data_folder())
+    assert all(p.parent.name == download.PARTIAL for p in partial)
+    for path in partial:
+        os.utime(path, (0, 0))
+    place.answers["/" + place.entries["good"].tree_path] = place.send(GOOD)
+    assert fetch("good", progress=False).read_bytes() == GOOD
+    assert leftovers(catalogue.data_folder()) == [place.cached("good")]
+
+
+def test_hash_is_taken_again_when_the_file_changes(place):
+    path = fetch("other", progress=False)
+    first = download.sha256_of(path)
+    stat = path.stat()
+    path.write_bytes(OTHER[:-1] + b"!")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert download.sha256_of(path) != first
+
+
+def test_unknown_name_suggests_the_close_one():
+    with pytest.raises(ParameterError, match="stringdb"):
+        entry("string_db")
+    with pytest.raises(ParameterError, match="stringdb"):
+        fetch("string_db")
+
+
+def test_every_entry_is_complete():
+    table = entries()
+    assert table.index.is_unique and len(table) > 100
+    assert table["sha256"].str.fullmatch(r"[0-9a-f]{64}").all() and table["sha256"].is_unique
+    assert table["commit"].str.fullmatch(r"[0-9a-f]{40}").all()
+    assert (table["bytes"] > 0).all()
+    for column in ("owner", "repository", "path", "licence", "description", "citations"):
+        assert (table[column].str.strip() != "").all(), column
+    assert not table["path"].str.contains(r"\.\.|^/|\\").any()
+    for name in table.index:
+        found = entry(name)
+        expected = f"{found.owner}/{found.repository}/{found.commit}/{found.path}"
+        assert found.url == f"https://raw.githubusercontent.com/{expected}"
+        assert re.fullmatch(r"[A-Za-z0-9._/+-]+", found.url.removeprefix("https://"))
+
+
+def test_unclear_licences_are_restricted():
+    for item in map(entry, entries().index):
+        if (
+            "NC" in item.licence
+            or "Non-Commercial" in item.licence
+            or item.licence == "none stated"
+        ):
+            assert item.restricted and item.licence_note, item.name
+    assert entry("stringdb").licence == "CC-BY-4.0" and not entry("stringdb").restricted
+    assert "conflict" in catalogue.licence("sigrecon/tahoe.a498")
+    assert entry("cole2026/scores/essential_lfc").restricted
+
+
+def test_notice_groups_by_source_and_counts_files():
+    notice = catalogue.licence_notice(["perturbqa/k562-de", "perturbqa/k562-dir", "stringdb"])
+    assert notice.count("Licence:") == 2
+    assert "2 files, 3.6 MB" in notice and notice.startswith("RESTRICTED USE: PerturbQA")
+    assert catalogue.licence_notice("stringdb").count("\n") == 1
+
+
+def test_licence_page_is_the_generated_one(tmp_path):
+    page = Path(__file__).parents[1] / "DATA_LICENSES.md"
+    assert page.read_text(encoding="utf-8") == catalogue.licences_markdown()
+    main(["--licences", "--write", str(tmp_path / "page.md")])
+    assert (tmp_path / "page.md").read_bytes() == page.read_bytes()
+
+
+def test_listing_and_entry_are_plain_data(capsys):
+    main([])
+    assert "stringdb" in capsys.readouterr().out
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        entry("stringdb").sha256 = "0"
+
+
+@pytest.mark.mirror
+def test_mirror_has_every_entry(mirror, monkeypatch):
+    monkeypatch.setenv("PERTURBCORE_MIRROR", str(mirror))
+    monkeypatch.setenv("PERTURBCORE_OFFLINE", "1")
+    assert set(catalogue.verify().values()) == {"ok"}
+    table = entries()
+    sizes = {name: path.stat().st_size for name, path in fetch_many(table.index).items()}
+    assert sizes == table["bytes"].to_dict()
