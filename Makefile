@@ -46,13 +46,13 @@ test: $(READY) ## run the tests; ARGS="-k words" chooses
 
 .PHONY: data
 data: $(READY) ## fetch and verify what a profile needs, each licence first
-	$(BIN)/perturbcore data fetch --profile $(PROFILE)
+	@$(BIN)/perturbcore data fetch --profile $(PROFILE)
 
 .PHONY: run
 run: $(READY) ## one chapter with other values: CHAPTER=name ARGS="-p name value"
 	@test -n "$(CHAPTER)" || { echo 'which one? make run CHAPTER=name ARGS="-p name value"'; \
 	  $(BIN)/perturbcore chapters; exit 2; }
-	$(SHARE) $(BIN)/perturbcore run $(CHAPTER) --profile $(PROFILE) $(ARGS)
+	@$(SHARE) $(BIN)/perturbcore run $(CHAPTER) --profile $(PROFILE) $(ARGS)
 
 .PHONY: notebooks
 notebooks: $(READY) ## the chapters as plain .ipynb, for papermill or Jupyter
@@ -107,7 +107,7 @@ $(SETTINGS):
 	@echo "error: there is no profile $(PROFILE): choose one of notebooks/profiles, or give a path"; exit 1
 
 $(OUT)/data.ready: $(SETTINGS) | $(READY)
-	$(BIN)/perturbcore data fetch --profile $(PROFILE)
+	@$(BIN)/perturbcore data fetch --profile $(PROFILE)
 	@mkdir -p $(@D) && touch $@
 
 # A chapter names what must have run before it in its header: "after: [other_chapter]".
@@ -116,12 +116,12 @@ after = $(patsubst %,$(OUT)/chapters/%.ipynb,$(shell sed -n 's/^\# *after: *\[\(
 define chapter
 $(OUT)/chapters/$(1).ipynb: notebooks/$(1).py $(SETTINGS) $(PACKAGE) constraints.txt $(call after,$(1)) \
                             | $(READY) $(OUT)/data.ready
-	$$(SHARE) $(BIN)/perturbcore run $(1) --profile $(PROFILE) --for-book
+	@echo 'running $(1) ($(NAME), '$$(THREADS)' threads)'; $$(SHARE) $(BIN)/perturbcore run $(1) --profile $(PROFILE) --for-book
 endef
 $(foreach c,$(CHAPTERS),$(eval $(call chapter,$(c))))
 
 # The stamp lies inside the HTML, so that a build with another profile replaces it as well.
 $(HTML)/.built-$(NAME): $(CHAPTERS:%=$(OUT)/chapters/%.ipynb) $(PAGES) $(PACKAGE) _config.yml _toc.yml \
                         $(SETTINGS) | $(READY)
-	$(BIN)/perturbcore book --profile $(PROFILE)
+	@echo 'building the book ($(NAME))'; $(BIN)/perturbcore book --profile $(PROFILE)
 	@touch $@

@@ -20,6 +20,9 @@ from perturbcore.provenance import record
 _OUTSIDE = re.compile(
     r"""<(?:script|img|iframe|source|link(?=[^>]*rel=["'](?:stylesheet|preload|icon)))[^>]*?"""
     r"""(?:src|href)=["']((?:https?:)?//[^"']+)""", re.I)
+_NEEDLESS = re.compile(
+    r"""<link rel="preload" as="font"[^>]*>|<script>const THEBE_JS_URL[^<]*</script>"""
+    r"""|<script[^>]*sphinx-thebe\.js[^>]*></script>""")
 
 
 class BookError(RuntimeError):
@@ -51,6 +54,7 @@ def build(profile: Profile) -> Path:
     shutil.rmtree(stage, ignore_errors=True)
     _sphinx(stage, config, "-W", "-n", "--keep-going")
     html = stage / "_build" / "html"
+    _finish(html)
     if outside := outside_references(html):
         raise BookError("these pages would load something from outside:\n" + "\n".join(outside))
     final, old = root / "_build" / "html", root / "_build" / "html.old"
@@ -149,6 +153,14 @@ def _sphinx(stage: Path, config: Path, *options: str) -> None:
                         text.splitlines()[-20:]) + f"\n(all of it: {log})")
 
 
+def _finish(html: Path) -> None:
+    # The theme preloads fonts in a way that fails for pages opened from disk, and prepares twice
+    # for live code that this book does not offer.
+    for page in html.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(_NEEDLESS.sub("", text), encoding="utf-8")
+
+
 def _banner(profile: Profile) -> str:
     here = record()
     cells = "The cells on these pages are <strong>simulated</strong>." if profile.simulated else \
@@ -161,7 +173,8 @@ def _banner(profile: Profile) -> str:
 
 def _record_page(profile: Profile, names: list[str]) -> str:
     notes = run_notes(profile)
-    rows = "".join(f"| [{n['title']}](/book/chapters/{n['chapter']}.ipynb) | {n['seconds']:.1f} | {n['started']} "
+    rows = "".join(f"| [{n['title']}](/book/chapters/{n['chapter']}.ipynb) | {n['seconds']:.1f} | "
+                   f"{n['started'][:16].replace('T', ' ')} "
                    f"| {n['commit'][:10]}{'+' if n['dirty'] else ''} | {n['cpu']} "
                    f"| {n['gpu'] or 'none'} |\n" for n in notes)
     here = notes[-1] if notes else record()

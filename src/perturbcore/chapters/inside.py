@@ -95,4 +95,12 @@ def open_chapter(name: str, module: ModuleType | None = None) -> OpenChapter:
             given[key] = parameters[key].parse(value, name)
     values = resolve(parameters, given, name)
     vars(module).update(values)
+    _draw_vectors()
     return OpenChapter(name, load_profile(values["profile"]), values)
+
+
+def _draw_vectors() -> None:
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg")

@@ -55,6 +55,8 @@ def run_aside(chapter: Chapter, profile: Profile, given: dict, out: Path | None 
 def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Path) -> Path:
     """Execute a chapter into ``target`` and write its provenance to ``note``.
 
+    Code is folded, never hidden, unless a cell is tagged ``show-input``.
+
     The executed notebook appears under its name only when every cell has passed. A failed run
     leaves ``<name>.failed.ipynb`` beside it and whatever was there before.
 
@@ -148,6 +150,17 @@ def _tidy(notebook, facts: dict) -> None:
         papermill.pop(key, None)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
-        tags = cell.metadata.get("tags", [])
-        if "injected-parameters" in tags and "hide-input" not in tags:
-            cell.metadata["tags"] = [*tags, "hide-input"]
+        if cell.cell_type == "code":
+            _fold(cell)
+
+
+def _fold(cell) -> None:
+    tags = cell.metadata.get("tags", [])
+    if "show-input" in tags or any(tag.startswith(("hide-", "remove-")) for tag in tags):
+        return
+    cell.metadata["tags"] = [*tags, "hide-input"]
+    for tag, prompt in (("injected-parameters", "the values of this run"),
+                        ("parameters", "the parameters and their defaults")):
+        if tag in tags:
+            cell.metadata["mystnb"] = {"code_prompt_show": f"Show {prompt}",
+                                       "code_prompt_hide": f"Hide {prompt}"}
