@@ -1,0 +1,200 @@
+"""What an embedding is, and how its rows are put in the order of other ids."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from perturbcore.digest import digest
+from perturbcore.errors import InputError, ParameterError
+
+IDENTIFIERS = ("symbol", "ensembl", "entrez", "drug")
+_ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{11}(\.\d+)?$", re.IGNORECASE)
+_VERSION = re.compile(r"^(ENS[A-Z]*\d{11})\.\d+$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """One vector per gene or drug.
+
+    Parameters
+    ----------
+    name
+        Name shown in tables and figures, such as ``"STRING"``.
+    modality
+        Family that decides the colour, such as ``"Prior knowledge"``.
+    ids
+        n unique strings, one a row.
+    X
+        Finite float32 matrix, n x d.
+    identifier
+        What the ids are: one of ``symbol``, ``ensembl``, ``entrez``, ``drug``.
+    cell_line
+        Cell line whose cells the embedding was made from; ``None`` serves all lines.
+    source
+        One line: from what it was made, and what was left out.
+
+    Raises
+    ------
+    InputError
+        If the ids repeat or are empty, the shapes disagree, or a value is not finite; the
+        message names the embedding and the offending id.
+    """
+
+    name: str
+    modality: str
+    ids: pd.Index
+    X: np.ndarray
+    identifier: str = "symbol"
+    cell_line: str | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        """Check every promise of the contract, once, where the embedding comes into being."""
+        if not self.name or not isinstance(self.name, str):
+            raise InputError(f"an embedding needs a name (a non-empty string), got {self.name!r}")
+        if not self.modality or not isinstance(self.modality, str):
+            raise InputError(f"embedding {self.name!r} needs a modality, got {self.modality!r}")
+        if self.identifier not in IDENTIFIERS:
+            raise ParameterError(
+                f"embedding {self.name!r}: identifier {self.identifier!r} is unknown; "
+                f"choose one of {', '.join(IDENTIFIERS)}"
+            )
+        ids = check_ids(self.ids, f"embedding {self.name!r}")
+        X = _check_matrix(self.X, ids, self.name)
+        X.setflags(write=False)
+        object.__setattr__(self, "ids", ids)
+        object.__setattr__(self, "X", X)
+
+    @property
+    def dim(self) -> int:
+        """Number of dimensions d."""
+        return self.X.shape[1]
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of ids, values, identifier and cell line; name and colour do not enter."""
+        return digest(self.ids, self.X, self.identifier, self.cell_line)
+
+    def __len__(self) -> int:
+        """Return the number of ids."""
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        """Say name, size and identifier instead of printing the matrix."""
+        line = f", cell_line={self.cell_line!r}" if self.cell_line else ""
+        return (
+            f"Embedding({self.name!r}, {self.modality!r}, {len(self)} {self.identifier} ids "
+            f"x {self.dim} dimensions{line})"
+        )
+
+
+def check_ids(ids: Iterable, where: str) -> pd.Index:
+    """Return the ids as an index of unique, non-empty strings.
+
+    Raises
+    ------
+    InputError
+        Naming `where` and the first id that is empty, repeated, or not a string.
+    """
+    values = list(ids)
+    if not values:
+        raise InputError(f"{where} has no ids: it is empty")
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            raise InputError(
+                f"{where}: id {value!r} in row {row} is {type(value).__name__}, not a string; "
+                "convert ids to strings (entrez ids too) before handing them over"
+            )
+        if not value.strip():
+            raise InputError(f"{where}: row {row} has an empty id; name or remove the row")
+    index = pd.Index([str(v) for v in values], dtype=object, name="id")
+    repeated = index[index.duplicated()].unique()
+    if len(repeated):
+        raise InputError(
+            f"{where}: {len(repeated)} ids occur more than once, such as {some(repeated)}; "
+            "keep one row an id (average them if they are isoforms or probes of one gene)"
+        )
+    return index
+
+
+def _check_matrix(X, ids: pd.Index, name: str) -> np.ndarray:
+    X = np.asarray(X)
+    if X.dtype == object or X.dtype.kind not in "fiub":
+        raise InputError(
+            f"embedding {name!r}: values have type {X.dtype}, not numbers; convert them to floats"
+        )
+    if X.ndim != 2 or X.shape[1] == 0:
+        raise InputError(
+            f"embedding {name!r}: values have shape {X.shape}; expected ids x dimensions, "
+            "with at least one dimension"
+        )
+    if X.shape[0] != len(ids):
+        raise InputError(
+            f"embedding {name!r}: {X.shape[0]} rows of values but {len(ids)} ids; "
+            "give one id a row"
+        )
+    with np.errstate(over="ignore"):
+        X = np.array(X, dtype=np.float32, order="C")
+    bad = ~np.isfinite(X).all(axis=1)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        column = int(np.flatnonzero(~np.isfinite(X[row]))[0])
+        raise InputError(
+            f"embedding {name!r}: {int(bad.sum())} rows hold NaN or infinite values, first "
+            f"{ids[row]!r} (row {row}, dimension {column}); remove those ids (they are then "
+            "treated as missing) or fill them before loading"
+        )
+    return X
+
+
+def align(embedding: Embedding, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Put the rows of an embedding in the order of `ids`.
+
+    Ids are compared exactly; nothing is trimmed, upper-cased or stripped of its version.
+
+    Parameters
+    ----------
+    embedding
+        n x d.
+    ids
+        m perturbations, repetitions allowed.
+
+    Returns
+    -------
+    X
+        float32, m x d; rows of ids without an embedding are NaN.
+    present
+        Boolean, m; whether the id has an embedding.
+    """
+    rows = embedding.ids.get_indexer(pd.Index(list(ids), dtype=object))
+    present = rows >= 0
+    X = np.full((len(rows), embedding.dim), np.nan, dtype=np.float32)
+    X[present] = embedding.X[rows[present]]
+    return X, present
+
+
+def strip_version(identifier: str) -> str:
+    """Drop the version from an Ensembl id (``ENSG00000141510.18``); other ids are untouched."""
+    match = _VERSION.match(identifier)
+    return match.group(1) if match else identifier
+
+
+def looks_like(ids: Iterable[str]) -> str | None:
+    """Guess the identifier of ids: ``ensembl`` or ``entrez`` if most look so, else ``None``."""
+    values = list(ids)
+    counts = {
+        "ensembl": sum(bool(_ENSEMBL.match(v.strip())) for v in values),
+        "entrez": sum(v.strip().isdigit() for v in values),
+    }
+    best = max(counts, key=counts.get)
+    return best if values and counts[best] > len(values) / 2 else None
+
+
+def some(ids, n: int = 5) -> str:
+    """List the first few ids for a message."""
+    shown = ", ".join(str(i) for i in list(ids)[:n])
+    return f"{shown}, ..." if len(ids) > n else shown

@@ -1,0 +1,97 @@
+"""From one kind of gene id to another, with a report of every id that did not go one to one."""
+
+import numpy as np
+import pandas as pd
+
+from perturbcore.embeddings.base import Embedding, some
+from perturbcore.errors import InputError, ParameterError
+
+
+def convert_ids(
+    embedding: Embedding,
+    table: pd.DataFrame | None = None,
+    to: str = "symbol",
+    *,
+    duplicates: str = "error",
+) -> tuple[Embedding, pd.DataFrame]:
+    """Rename the ids of an embedding through an id map.
+
+    Parameters
+    ----------
+    embedding
+        With ``identifier`` symbol, ensembl or entrez.
+    table
+        Columns ``symbol``, ``ensembl``, ``entrez`` (optionally ``chromosome`` and ``biotype``,
+        which help to decide between candidates, see `perturbcore.identifiers.convert`); the
+        catalogue's gene table if left out.
+    to
+        ``symbol``, ``ensembl`` or ``entrez``.
+    duplicates
+        What to do where several ids become one: ``error``, or ``mean`` to average their vectors.
+
+    Returns
+    -------
+    embedding
+        Ids that are missing from the map, or lead to several ids, have no row; their numbers are in
+        ``source``.
+    report
+        One row an id of the input, indexed by it: ``status`` (ok, resolved, ambiguous, missing),
+        ``value``, ``candidates``, ``shared`` (several ids lead to this value).
+
+    Raises
+    ------
+    InputError
+        The map lacks a column, no id could be converted, or several ids become one.
+    ParameterError
+        Unknown identifier or option.
+    """
+    from perturbcore.identifiers import convert
+
+    if duplicates not in ("error", "mean"):
+        raise ParameterError(f"duplicates must be error or mean, got {duplicates!r}")
+    if table is not None:
+        table = _complete(table, embedding.identifier, to)
+    _, report = convert(embedding.ids, embedding.identifier, to, table)
+    report = report.reindex(embedding.ids)
+    done = report["value"].notna().to_numpy()
+    where = f"embedding {embedding.name!r}"
+    if not done.any():
+        raise InputError(
+            f"{where}: none of its {len(done)} {embedding.identifier} ids ({some(embedding.ids)}) "
+            f"leads to a single {to} id in the map; is its identifier declared rightly?"
+        )
+    values = report["value"][done].astype(str).to_numpy()
+    names, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
+    shared = names[counts > 1]
+    if len(shared) and duplicates == "error":
+        from_ = [f"{n} ({some(embedding.ids[done][values == n], 3)})" for n in shared[:3]]
+        raise InputError(
+            f"{where}: {len(shared)} {to} ids come from several {embedding.identifier} ids: "
+            f"{some(from_, 3)}{'' if len(shared) <= 3 else ', ...'}; "
+            'pass duplicates="mean" to average them, or drop rows first'
+        )
+    X = np.zeros((len(names), embedding.dim))
+    np.add.at(X, codes, embedding.X[done].astype(np.float64))
+    X /= counts[:, None]
+    left_out = {s: int((report["status"] == s).sum()) for s in ("missing", "ambiguous")}
+    text = (
+        f"{embedding.source}; ids converted from {embedding.identifier} to {to}: "
+        f"{left_out['missing']} not in the map, {left_out['ambiguous']} ambiguous, "
+        f"{len(shared)} averaged"
+    )
+    renamed = Embedding(
+        embedding.name, embedding.modality, pd.Index(names), X, to, embedding.cell_line, text
+    )
+    return renamed, report
+
+
+def _complete(table: pd.DataFrame, from_: str, to: str) -> pd.DataFrame:
+    for column in (from_, to):
+        if column not in table and column in ("symbol", "ensembl", "entrez"):
+            raise InputError(
+                f"the id map has no column {column!r}; it has {list(table.columns)}; it needs "
+                "columns symbol, ensembl and entrez"
+            )
+    extra = [c for c in ("chromosome", "biotype") if c not in table]
+    table = table.assign(**dict.fromkeys(extra, ""))
+    return table.fillna({c: "" for c in table}).astype(str)

@@ -1,0 +1,109 @@
+"""Embeddings of genes from how they vary over unperturbed cells."""
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from sklearn.decomposition import PCA
+
+from perturbcore.embeddings.base import Embedding
+from perturbcore.embeddings.linalg import DENSE, NOISE, check_dim, fix_signs
+from perturbcore.embeddings.registry import register
+from perturbcore.errors import InputError, ParameterError
+
+
+@register("expression", kind="screen")
+def expression_embeddings(
+    screen: AnnData,
+    *,
+    name: str,
+    modality: str = "Expression",
+    source: str = "control cells",
+    cell_line: str | None = None,
+    dim: int = 128,
+    max_cells: int = 10_000,
+    seed: int = 0,
+) -> list[Embedding]:
+    """Principal components of genes over the control cells of each cell line.
+
+    The rows of the genes x cells matrix are the samples, so genes that rise and fall in the same
+    cells come to lie together. No perturbed cell is looked at.
+
+    Parameters
+    ----------
+    screen
+        Cells x genes, in memory or backed; counts are normalised to 1e4 a cell and logged.
+    cell_line
+        One line only; by default every line of the screen gets its own embedding.
+    dim
+        Wanted dimensions; fewer where there are fewer cells or genes.
+    max_cells
+        At most so many control cells of a line are read, drawn at random.
+    seed
+        Draw of the cells, start vector of the decomposition.
+
+    Returns
+    -------
+    list of Embedding
+        One a cell line; genes sorted, those that no drawn cell expresses are left out and counted
+        in ``source``.
+
+    References
+    ----------
+    Cole et al. 2026, section 4.5.1, "PCA".
+    """
+    dim = check_dim(dim, name)
+    if max_cells < 2:
+        raise ParameterError(f"embedding {name!r}: max_cells must be at least 2, got {max_cells}")
+    lines = screen.obs["cell_line"].astype(str).to_numpy()
+    if cell_line is not None and cell_line not in lines:
+        raise ParameterError(
+            f"embedding {name!r}: the screen has no cell line {cell_line!r}; it has "
+            f"{', '.join(sorted(set(lines)))}"
+        )
+    wanted = [cell_line] if cell_line is not None else sorted(set(lines))
+    identifier = screen.uns.get("perturbcore", {}).get("identifier", "symbol")
+    made = []
+    for line in wanted:
+        rows = np.flatnonzero(screen.obs["is_control"].to_numpy(bool) & (lines == line))
+        if len(rows) < 2:
+            raise InputError(
+                f"embedding {name!r}: cell line {line!r} has {len(rows)} control cells; "
+                "at least 2 are needed"
+            )
+        n_all = len(rows)
+        if n_all > max_cells:
+            rows = np.sort(np.random.default_rng(seed).choice(rows, max_cells, replace=False))
+        genes, X = _gene_components(log_normalised(screen, rows), screen.var_names, dim, seed)
+        silent = screen.n_vars - len(genes)
+        note = f"; {silent} genes silent in them have no vector" if silent else ""
+        text = f"{source} of {line}; {len(rows)} of {n_all} cells, PCA, {X.shape[1]} dimensions"
+        made.append(Embedding(name, modality, genes, X, identifier, line, text + note))
+    return made
+
+
+def log_normalised(screen: AnnData, rows: np.ndarray) -> sp.csr_matrix:
+    """Cells of a screen, normalised to 1e4 and logged, as a sparse matrix in memory."""
+    from perturbcore.screens import normalise
+
+    part = screen[rows].to_memory() if screen.isbacked else screen[rows].copy()
+    return sp.csr_matrix(normalise(part).X)
+
+
+def _gene_components(cells: sp.csr_matrix, names, dim: int, seed: int):
+    order = np.argsort(np.asarray(names).astype(str), kind="stable")
+    matrix = cells.T.tocsr()[order].astype(np.float64)
+    keep = matrix.getnnz(axis=1) > 0
+    matrix, genes = matrix[np.flatnonzero(keep)], pd.Index(np.asarray(names)[order][keep])
+    size = min(dim, min(matrix.shape) - 1)
+    if size < 1:
+        raise InputError(f"{matrix.shape[0]} expressed genes are too few for an embedding")
+    if min(matrix.shape) <= max(DENSE, dim):
+        pca = PCA(size, svd_solver="full")
+        X = pca.fit_transform(matrix.toarray())
+    else:
+        # Centres inside the iteration, so that the matrix stays sparse.
+        pca = PCA(size, svd_solver="arpack", random_state=seed)
+        X = pca.fit_transform(matrix)
+    kept = pca.singular_values_ > NOISE * pca.singular_values_[0]
+    return genes, fix_signs(np.ascontiguousarray(X[:, kept]))

@@ -1,0 +1,77 @@
+"""The families of builders that a profile can name."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from perturbcore.errors import ParameterError
+
+# Arguments that a specification gives outside of the options.
+COMMON = ("name", "modality", "identifier", "source", "cell_line")
+FAMILIES = ("annotation", "controls", "expression", "network", "sequence", "text")
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A function that makes embeddings, and the kind of source that it reads."""
+
+    name: str
+    kind: str
+    function: Callable
+
+    @property
+    def options(self) -> dict:
+        """Keyword options with their defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {
+            p.name: p.default
+            for p in parameters
+            if p.kind is p.KEYWORD_ONLY and p.name not in COMMON
+        }
+
+    def check_options(self, options: dict, where: str) -> None:
+        """Refuse options that the function does not have."""
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            raise ParameterError(
+                f"{where}: builder {self.name!r} has no option {', '.join(map(repr, unknown))}; "
+                f"it has {', '.join(sorted(self.options)) or 'none'}"
+            )
+
+
+_BUILDERS: dict[str, Builder] = {}
+
+
+def register(name: str, *, kind: str) -> Callable:
+    """Make a function known to profiles under `name`; `kind` says what it is given first."""
+
+    def wrap(function: Callable) -> Callable:
+        _BUILDERS[name] = Builder(name, kind, function)
+        return function
+
+    return wrap
+
+
+def builders() -> dict[str, Builder]:
+    """All registered builders by name; each family is imported when first asked for."""
+    for family in FAMILIES:
+        importlib.import_module(f"perturbcore.embeddings.{family}")
+    return dict(sorted(_BUILDERS.items()))
+
+
+def get_builder(name: str, where: str = "embedding") -> Builder:
+    """Look a builder up by name.
+
+    Raises
+    ------
+    ParameterError
+        If there is none of that name; the message lists those there are.
+    """
+    known = builders()
+    if name not in known:
+        raise ParameterError(
+            f"{where}: builder {name!r} is unknown; there are {', '.join(known)} "
+            "(or give file: for a table of your own)"
+        )
+    return known[name]
