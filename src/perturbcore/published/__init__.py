@@ -1,0 +1,33 @@
+"""The papers' published numbers in the book's scores schema, their figures and their claims."""
+
+from perturbcore.published.claims import audit, claims, counts
+from perturbcore.published.facts import bendidi2024, csendes2025, facts, wu2025
+from perturbcore.published.figures import FIGURES, FigureData, figure_data
+from perturbcore.published.read import (
+    experimental_error,
+    read_ceiling,
+    read_cross_context,
+    read_scores,
+)
+from perturbcore.published.tables import Published, load_published, medians, read_tables
+
+__all__ = [
+    "FIGURES",
+    "FigureData",
+    "Published",
+    "audit",
+    "bendidi2024",
+    "claims",
+    "counts",
+    "csendes2025",
+    "experimental_error",
+    "facts",
+    "figure_data",
+    "load_published",
+    "medians",
+    "read_ceiling",
+    "read_cross_context",
+    "read_scores",
+    "read_tables",
+    "wu2025",
+]

@@ -49,12 +49,8 @@ _TAHOE_LFC = (
 )
 
 FIGURES: dict[str, FigureSpec] = {
-    "1": FigureSpec(
-        "box", "Essential, LFC, kNN", section="essential_lfc", panels=_ESSENTIAL
-    ),
-    "2": FigureSpec(
-        "rank", "Essential, LFC, kNN: ranks", section="essential_lfc", panels=_ESSENTIAL
-    ),
+    "1": FigureSpec("box", "Essential, LFC, kNN", section="essential_lfc", panels=_ESSENTIAL),
+    "2": FigureSpec("rank", "Essential, LFC, kNN: ranks", section="essential_lfc", panels=_ESSENTIAL),
     "3": FigureSpec(
         "none",
         "Similarity of the embeddings (CCA)",
@@ -200,12 +196,7 @@ class FigureData:
         return self.scores[self.scores["metric"] == metric]
 
     def _pivot(self, how: str, metric: str | None) -> pd.DataFrame:
-        wide = (
-            self._rows(metric)
-            .groupby(["cell_line", "display"])["value"]
-            .agg(how)
-            .unstack("display")
-        )
+        wide = self._rows(metric).groupby(["cell_line", "display"])["value"].agg(how).unstack("display")
         rows = [p for p in self.spec.panels if p in wide.index] or list(wide.index)
         return wide.loc[rows, [d for d in self.order if d in wide]]
 

@@ -128,9 +128,7 @@ def _modality(embedding: str) -> str:
     return "Not classified"
 
 
-def parse_method(
-    name: str, *, dataset: str, task: str, cell_line: str | None = None
-) -> Method:
+def parse_method(name: str, *, dataset: str, task: str, cell_line: str | None = None) -> Method:
     """Read a published row name.
 
     Parameters

@@ -130,7 +130,7 @@ def medians() -> Published:
 
 
 def load_published(*, download: bool = False, folder=None) -> Published:
-    """Published scores of Cole et al. 2026, as complete as they are to be had.
+    """Load the published scores of Cole et al. 2026, as complete as they are to be had.
 
     Parameters
     ----------
