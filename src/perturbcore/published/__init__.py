@@ -2,13 +2,10 @@
 
 from perturbcore.published.claims import audit, claims, counts
 from perturbcore.published.facts import bendidi2024, csendes2025, facts, wu2025
-from perturbcore.published.figures import FIGURES, FigureData, figure_data
-from perturbcore.published.read import (
-    experimental_error,
-    read_ceiling,
-    read_cross_context,
-    read_scores,
-)
+from perturbcore.published.figure_specs import FIGURES
+from perturbcore.published.figures import FigureData, figure_data
+from perturbcore.published.read import read_cross_context, read_scores
+from perturbcore.published.read_ceiling import experimental_error, read_ceiling
 from perturbcore.published.tables import Published, load_published, medians, read_tables
 
 __all__ = [

@@ -6,10 +6,13 @@ import pandas as pd
 
 from perturbcore.errors import ParameterError
 from perturbcore.published import (  # noqa: F401 - importing registers the rules
+    rules_bendidi,
     rules_chemical,
+    rules_csendes,
+    rules_fusion,
     rules_methods,
+    rules_modality,
     rules_models,
-    rules_others,
     rules_ranking,
 )
 from perturbcore.published.evidence import NEEDS_TABLES, VERDICTS, Evidence, Finding, needs_tables

@@ -100,7 +100,7 @@ class Evidence:
         return self.published.level
 
     def fig(self, name: str) -> FigureData:
-        """Data of one figure."""
+        """Return the data of one figure."""
         if name not in self._figures:
             self._figures[name] = figure_data(name, self.published)
         return self._figures[name]
@@ -135,7 +135,7 @@ class Evidence:
         return table[methods].rsub(floor, axis=0).div(floor - ceiling, axis=0)
 
     def versus(self, name: str, a: str, b: str, metric: str | None = None) -> Versus:
-        """Method a against method b in one figure."""
+        """Compare method a with method b in one figure."""
         figure = self.fig(name)
         medians = self.better(name, figure.medians(metric)[[a, b]])
         wins = int((medians[a] > medians[b]).sum())
@@ -166,12 +166,12 @@ class Evidence:
 
 
 def needs_tables() -> Finding:
-    """Finding of a rule that needs single folds where only medians are at hand."""
+    """Return the finding of a rule that needs single folds where only medians are at hand."""
     return Finding(NEEDS_TABLES, "", f"This is decided on single folds or other rows: {HOW_TO_GET}.")
 
 
 def verdict(full: bool, partly: bool = False) -> str:
-    """Holds if `full`, else holds with a qualification if `partly`, else fails."""
+    """Grade: holds if `full`, else holds with a qualification if `partly`, else fails."""
     return HOLDS if full else QUALIFIED if partly else FAILS
 
 

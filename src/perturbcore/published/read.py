@@ -40,7 +40,8 @@ N_FOLDS = 5
 _OLDER = re.compile(r"essential.regression$")
 
 
-def _read_csv(path, required: tuple[str, ...]) -> pd.DataFrame:
+def read_csv(path, required: tuple[str, ...]) -> pd.DataFrame:
+    """Read a table as text and check that it has the columns it must have."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; `make data PROFILE=real` fetches published tables")
@@ -60,7 +61,8 @@ def _read_csv(path, required: tuple[str, ...]) -> pd.DataFrame:
     return table
 
 
-def _numbers(table: pd.DataFrame, column: str, path, *, needed: bool) -> pd.Series:
+def numbers(table: pd.DataFrame, column: str, path, *, needed: bool) -> pd.Series:
+    """Turn a column into numbers; text that is none, or an empty cell if `needed`, is an error."""
     values = pd.to_numeric(table[column], errors="coerce")
     text = table[column]
     bad = values.isna() & text.notna() & (text.str.lower() != "nan")
@@ -157,7 +159,7 @@ def read_scores(path, *, dataset: str, task: str) -> pd.DataFrame:
     if task not in PRIMARY:
         raise ParameterError(f"task {task!r} is not one of {', '.join(PRIMARY)}")
     primary = PRIMARY[task]
-    table = _read_csv(path, ("name", "fold", primary))
+    table = read_csv(path, ("name", "fold", primary))
     if table["name"].isna().any():
         row = int(table["name"].isna().to_numpy().argmax())
         raise InputError(f"{path}: column 'name', data row {row + 1} is empty; fetch it again")
@@ -188,132 +190,11 @@ def read_scores(path, *, dataset: str, task: str) -> pd.DataFrame:
     wanted = LFC_METRICS if task == "lfc" else DEG_METRICS
     metrics = [m for m in wanted if m in table.columns]
     for metric in metrics:
-        wide[metric] = _numbers(table, metric, path, needed=metric == primary)
+        wide[metric] = numbers(table, metric, path, needed=metric == primary)
     ids = [c for c in SCORE_COLUMNS if c not in ("metric", "value")]
     scores = wide.melt(ids, metrics, "metric", "value").dropna(subset="value")
     _check_complete(scores, path, dataset, primary)
     return scores[SCORE_COLUMNS].reset_index(drop=True)
-
-
-def read_ceiling(path, *, dataset: str, cell_line: str | None = None) -> pd.DataFrame:
-    """Read one published table of per-perturbation experimental error.
-
-    Parameters
-    ----------
-    path : str or Path
-        For instance `exp_err_essential_k562_outer_10_inner_10_seed_5050.csv`.
-    dataset : str
-        Data set of the table.
-    cell_line : str, optional
-        For tables of one cell line; the Sciplex table names its lines itself.
-
-    Returns
-    -------
-    pandas.DataFrame
-        dataset, cell_line, perturbation, quantile, metric, value, n_batches; `n_cells` is not
-        published and is missing.
-
-    Raises
-    ------
-    InputError
-        If the file is absent, damaged or renamed; the message names file and column.
-
-    References
-    ----------
-    Cole et al. 2026, Eq. 12 and Section 4.7.1.
-    """
-    table = _read_csv(path, ("quantile", "pert_id", "n_batches_pert"))
-    if "L2" not in table.columns and "value" not in table.columns:
-        raise InputError(f"{path}: column 'L2' (or 'value') is missing; fetch the table again")
-    if cell_line is None and "cell_line" not in table.columns:
-        raise InputError(f"{path}: column 'cell_line' is missing, and none was given")
-    if table["pert_id"].isna().any():
-        row = int(table["pert_id"].isna().to_numpy().argmax())
-        raise InputError(f"{path}: column 'pert_id', data row {row + 1} is empty; fetch it again")
-    table = table.rename(columns={"value": "L2"})
-    metrics = [m for m in LFC_METRICS if m in table.columns]
-    out = pd.DataFrame(
-        {
-            "dataset": dataset,
-            "cell_line": cell_line
-            or table.get("cell_line", pd.Series(dtype=str)).str.removeprefix(f"{dataset}_"),
-            "perturbation": table["pert_id"],
-            "quantile": _numbers(table, "quantile", path, needed=True),
-            "n_batches": _numbers(table, "n_batches_pert", path, needed=True).astype(int),
-        }
-    )
-    for metric in metrics:
-        out[metric] = _numbers(table, metric, path, needed=True)
-    counts = out.groupby(["cell_line", "perturbation"])["quantile"].nunique()
-    if counts.nunique() != 1:
-        short = counts.idxmin()
-        raise InputError(
-            f"{path}: column 'quantile': perturbation {short[1]!r} has {counts.min()} quantiles, "
-            f"others have {counts.max()}; the table looks truncated; fetch it again"
-        )
-    ids = ["dataset", "cell_line", "perturbation", "quantile", "n_batches"]
-    return out.melt(ids, metrics, "metric", "value")
-
-
-def experimental_error(
-    ceiling: pd.DataFrame, folds: pd.Series | None = None, *, quantile: float = 0.9
-) -> pd.DataFrame:
-    """Experimental-error rows of the scores schema from per-perturbation quantiles.
-
-    For each fold the row is the mean, over the fold's test perturbations, of the perturbation's
-    quantile. The published folds of Essential and Sciplex come with the authors' data and not with
-    their tables; without `folds` there is one row a cell line over all perturbations, with fold -1.
-
-    Parameters
-    ----------
-    ceiling : pandas.DataFrame
-        As `read_ceiling` returns.
-    folds : pandas.Series, optional
-        Fold of each perturbation (index: perturbation; values: 0, 1, ...).
-    quantile : float
-        Which quantile over the resamples; the paper uses 0.9 where lower is better.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `SCORE_COLUMNS`.
-
-    Raises
-    ------
-    ParameterError
-        If the quantile is not in the table.
-    InputError
-        If a perturbation has no fold.
-
-    References
-    ----------
-    Cole et al. 2026, Section 4.7.1.
-    """
-    have = sorted(ceiling["quantile"].unique())
-    if quantile not in have:
-        raise ParameterError(f"quantile {quantile} is not in the table, which has {have}")
-    rows = ceiling[ceiling["quantile"] == quantile].copy()
-    if folds is None:
-        rows["fold"] = -1
-    else:
-        rows["fold"] = rows["perturbation"].map(folds)
-        if rows["fold"].isna().any():
-            lost = rows.loc[rows["fold"].isna(), "perturbation"].iloc[0]
-            raise InputError(f"perturbation {lost!r} of the experimental-error table has no fold")
-        rows["fold"] = rows["fold"].astype(int)
-    keys = ["dataset", "cell_line", "fold", "metric"]
-    out = rows.groupby(keys, as_index=False, sort=True)["value"].mean()
-    out = out.assign(
-        task="lfc",
-        embedding="",
-        display="Experimental Error",
-        modality="Positive control",
-        predictor="experimental_error",
-        method=f"Experimental error (quantile {quantile})",
-        perturbation_set="full",
-        source="published",
-    )
-    return out[SCORE_COLUMNS]
 
 
 def read_cross_context(path, *, dataset: str, metric: str) -> pd.DataFrame:
@@ -342,7 +223,7 @@ def read_cross_context(path, *, dataset: str, metric: str) -> pd.DataFrame:
     ----------
     Cole et al. 2026, Figures S12 and S13.
     """
-    table = _read_csv(path, ("cell_type", *CROSS_METHODS))
+    table = read_csv(path, ("cell_type", *CROSS_METHODS))
     wavegc = "STRING WaveGC" if dataset == "essential" else "ChatGPT"
     out = []
     for column, (predictor, display, modality) in CROSS_METHODS.items():
@@ -361,7 +242,7 @@ def read_cross_context(path, *, dataset: str, metric: str) -> pd.DataFrame:
                     "method": column,
                     "perturbation_set": "cross-context",
                     "metric": metric,
-                    "value": _numbers(table, column, path, needed=True),
+                    "value": numbers(table, column, path, needed=True),
                     "source": "published",
                 }
             )

@@ -5,12 +5,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from perturbcore.published.facts import facts, source_of
-from perturbcore.published.read import (
-    SCORE_COLUMNS,
-    read_ceiling,
-    read_cross_context,
-    read_scores,
-)
+from perturbcore.published.read import SCORE_COLUMNS, read_cross_context, read_scores
+from perturbcore.published.read_ceiling import read_ceiling
 
 SCORE_TABLES = {
     "cole2026/scores/essential_lfc": ("essential", "lfc"),

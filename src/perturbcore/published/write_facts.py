@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from perturbcore.published.figures import ALL_TAHOE, FIGURES, figure_data
+from perturbcore.published.figure_specs import ALL_TAHOE, FIGURES
+from perturbcore.published.figures import figure_data
 from perturbcore.published.tables import Published, load_published
 
 COMMIT = "e5b4caf734fd81b24bee004eb2d55d2f675cd4a2"
 HEAD = f"""\
-# Published medians over folds per cell line, three decimals, of the methods the figures show.
+# Published medians over folds per cell line, three decimals (three significant
+# digits below 0.1), of the methods the figures show.
 # Cole et al. 2026, Foundation Models Improve Perturbation Response Prediction; computed from the
 # score tables of genbio-ai/foundation-models-perturbation@{COMMIT} (GenBio AI Community License,
 # non-commercial) by `python -m perturbcore.published.write_facts`.
@@ -89,7 +91,13 @@ def median_rows(published: Published) -> pd.DataFrame:
         modality=("modality", "first"),
         value=("value", "median"),
     )
-    return out[COLUMNS].round({"value": 3})
+    out["value"] = out["value"].map(_rounded)
+    return out[COLUMNS]
+
+
+def _rounded(value: float) -> float:
+    """Round to three decimals, or to three significant digits where that keeps more (MSE)."""
+    return round(value, 3) if abs(value) >= 0.1 else float(f"{value:.3g}")
 
 
 def main(argv: list[str] | None = None) -> None:
