@@ -199,6 +199,46 @@ def test_blocks_of_cells_do_not_change_the_result(monkeypatch):
     np.testing.assert_allclose(table["value"], expected["value"], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("control", ["global", "matched"])
+def test_never_more_than_a_block_of_cells_is_held(monkeypatch, control):
+    from perturbcore.bootstrap import sampler
+    from perturbcore.bootstrap.cells import Cells
+
+    sizes = []
+    real = Cells.read
+    monkeypatch.setattr(Cells, "read", lambda s, rows: sizes.append(len(rows)) or real(s, rows))
+    monkeypatch.setattr(sampler, "BLOCK_BYTES", 20 * 25 * 8)
+    monkeypatch.setattr(sampler, "KEPT_BYTES", 1)
+    screen = make_screen(genes=25)
+    noise_ceiling(screen, control=control, n_outer=2, n_inner=2, progress=False)
+    assert max(sizes) <= 20 < screen.n_obs
+
+
+@pytest.mark.parametrize("batches", ["all", "with_controls"])
+@pytest.mark.parametrize("control", ["global", "matched"])
+def test_errors_are_taken_from_the_effects_that_models_are_trained_on(control, batches):
+    from perturbcore.bootstrap.cells import Cells
+    from perturbcore.bootstrap.sampler import LineSampler
+    from perturbcore.effects import ba_ate
+
+    screen = make_screen(n_perturbations=4)
+    drop = (screen.obs["batch"] == "b2") & screen.obs["is_control"]
+    if (control, batches) != ("matched", "all"):
+        screen = screen[~drop.to_numpy()].copy()
+    responses = ba_ate(screen, control=control, batches=batches, progress=False)
+    sampler = LineSampler(
+        Cells.from_screen(screen),
+        "A",
+        control=control,
+        batches=batches,
+        n_outer=1,
+        n_inner=1,
+        seed=0,
+    )
+    for name, row in zip(responses.obs["perturbation"], responses.X, strict=True):
+        np.testing.assert_allclose(sampler.effects(name)[0], row, atol=1e-5)
+
+
 def test_logged_screens_are_not_normalised_again():
     screen = make_screen()
     expected = noise_ceiling(screen, n_outer=2, n_inner=2, progress=False)
@@ -617,3 +657,17 @@ def test_fold_scores_refuse_what_the_ceiling_does_not_cover():
         ceiling_scores(table, fold_responses(["P0", "P77"], [0, 1]))
     with pytest.raises(InputError, match="quantile 0.7"):
         ceiling_scores(table, fold_responses(["P0"], [0]), quantile=0.7)
+
+
+@pytest.mark.mirror
+def test_noise_of_raw_counts_falls_with_cells(mirror):
+    from perturbcore.datasets import papalexi
+
+    screen = papalexi.load().screen
+    table = ceiling_by_cells(
+        screen, [20, 80], perturbations=["STAT1", "IRF1"], quantiles=(0.5,), progress=False
+    )
+    means = table.groupby(["perturbation", "cells"])["value"].mean()
+    for name in ("STAT1", "IRF1"):
+        # Four times the cells: half the error of the perturbed cells; controls hardly count.
+        assert means[name, 80] / means[name, 20] == pytest.approx(0.5, abs=0.15)

@@ -106,8 +106,11 @@ def noise_ceiling(
     s^2 / n ((B - 1) / B + (m - 1) / m) with m = n / B cells in a batch, because batch means
     differ by the noise of their cells, which is then drawn again. So where batches differ little
     the L2 error is overestimated, by up to sqrt(2); with large batch effects or a single batch
-    it is not, and with few cells or batches it is underestimated. `resample` = ("cells",) leaves
-    out batch noise, ("batches",) counts nothing twice but needs many batches.
+    it is not, and with few cells or batches it is underestimated. Global controls add to it: what
+    a batch does to perturbed and control cells alike cancels in the effect, but not between
+    batches drawn independently. :func:`perturbcore.bootstrap.split_half` counts nothing twice.
+    `resample` = ("cells",) leaves out batch noise; ("batches",) has the cells' noise once but needs many
+    batches.
 
     References
     ----------
@@ -155,10 +158,11 @@ def ceiling_of_cells(
             todo = [name for name in names if name not in done]
             if todo and options["control"] == "global":
                 sampler.shared_control()
-            results = Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(
-                delayed(_quantiles)(sampler, name, metrics, quantiles) for name in todo
-            )
-            for name, values in zip(todo, results, strict=True):
+            # Unordered, so that no finished perturbation waits for a slow one to be kept.
+            parallel = Parallel(n_jobs, backend="threading", return_as="generator_unordered")
+            for name, values in parallel(
+                delayed(_named)(_quantiles, sampler, name, metrics, quantiles) for name in todo
+            ):
                 store.keep(run, sampler.line, name, values)
                 done[name] = values
                 bar.update()
@@ -199,6 +203,10 @@ def check_quantiles(quantiles) -> tuple:
     if not quantiles or not all(0 <= q <= 1 for q in quantiles):
         raise ParameterError(f"quantiles={list(quantiles)}: each must lie between 0 and 1")
     return quantiles
+
+
+def _named(function, sampler, name, *rest):
+    return name, function(sampler, name, *rest)
 
 
 def _quantiles(sampler, name, metrics, quantiles) -> np.ndarray:
