@@ -149,7 +149,7 @@ def main():
             "simulated": (300, 1000, 12, 60, 1500, 0.3),
             "Essential": (60, 6640, 48, 150, 8000, 0.3),
         }
-        n = {"simulated": 60, "Essential": 20}
+        n = {"simulated": 40, "Essential": 6}
     rows = []
     for kind, shape in shapes.items():
         screen = make_screen(*shape)

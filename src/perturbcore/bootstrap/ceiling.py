@@ -109,8 +109,8 @@ def noise_ceiling(
     it is not, and with few cells or batches it is underestimated. Global controls add to it: what
     a batch does to perturbed and control cells alike cancels in the effect, but not between
     batches drawn independently. :func:`perturbcore.bootstrap.split_half` counts nothing twice.
-    `resample` = ("cells",) leaves out batch noise; ("batches",) has the cells' noise once but needs many
-    batches.
+    `resample` = ("cells",) leaves out batch noise; ("batches",) has the cells' noise once but
+    needs many batches.
 
     References
     ----------
