@@ -51,7 +51,9 @@ def test_knn_equals_grid_search(seed):
     np.testing.assert_allclose(losses.mean(axis=0), -results["mean_test_score"], atol=1e-8)
 
 
-@pytest.mark.parametrize(("kind", "estimator"), [("lasso", Lasso(tol=1e-9, max_iter=200_000)), ("ridge", Ridge())])
+@pytest.mark.parametrize(
+    ("kind", "estimator"), [("lasso", Lasso(tol=1e-9, max_iter=200_000)), ("ridge", Ridge())]
+)
 @pytest.mark.parametrize("reduce", [True, False])
 def test_linear_models_equal_grid_search(kind, estimator, reduce):
     X, Z, Y, _ = case()
@@ -74,9 +76,7 @@ def test_the_gram_of_a_whole_line_serves_any_subset_of_its_rows():
 def test_any_sklearn_regressor_gives_the_same_as_grid_search():
     X, Z, Y, _ = case()
     grid = {"n_neighbors": [5, 20]}
-    got, chosen = SklearnPredictor(KNeighborsRegressor(), grid).predict(
-        NestedSpace(X, Z, Q), Targets(Y)
-    )
+    got, chosen = SklearnPredictor(KNeighborsRegressor(), grid).predict(NestedSpace(X, Z, Q), Targets(Y))
     want, best, _ = reference(KNeighborsRegressor(), grid, X, Y, Z)
     assert chosen == {"n_neighbors": best}
     np.testing.assert_allclose(got, want, atol=1e-8)

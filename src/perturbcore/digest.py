@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,7 @@ def _feed(h, part) -> None:
         h.update(json.dumps(part, sort_keys=True, default=str).encode())
 
 
+@cache
 def code_digest(*rooms: str) -> str:
     """Hash the source text of modules or packages of perturbcore.
 

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from perturbcore.errors import InputError
 
-TASKS = ("lfc", "deg", "deg_pairs")
+TASKS = ("lfc", "deg", "deg_pairs", "dir_pairs")
 REQUIRED = ("perturbation", "cell_line", "fold")
 
 
@@ -137,9 +137,9 @@ def _check_labels(responses: AnnData, task: str, source: str) -> None:
     if not np.isin(values, (-1, 0, 1)).all():
         bad = values[~np.isin(values, (-1, 0, 1))][0]
         raise InputError(f"{source}: layers['deg'] has the value {bad}; labels are -1, 0, 1")
-    if task == "deg_pairs" and "observed" not in responses.layers:
+    if task.endswith("_pairs") and "observed" not in responses.layers:
         raise InputError(
-            f"{source}: task 'deg_pairs' needs layers['observed']: which labels are known. "
+            f"{source}: task '{task}' needs layers['observed']: which labels are known. "
             "If all are, declare task 'deg'"
         )
 

@@ -3,16 +3,29 @@
 from perturbcore.errors import ParameterError
 from perturbcore.predictors.base import Predictor, SklearnPredictor, Targets
 from perturbcore.predictors.knn import KNN
+from perturbcore.predictors.labels import LabelKernel, LabelKNN
 from perturbcore.predictors.linear import Linear
 from perturbcore.predictors.space import NestedSpace
 
-__all__ = ["KNN", "Linear", "NestedSpace", "Predictor", "SklearnPredictor", "Targets", "predictor"]
+__all__ = [
+    "KNN",
+    "LabelKNN",
+    "LabelKernel",
+    "Linear",
+    "NestedSpace",
+    "Predictor",
+    "SklearnPredictor",
+    "Targets",
+    "predictor",
+]
 
 # a new predictor: one file beside these and one line here
 BY_NAME = {
     "knn": lambda **o: KNN(**o),
     "lasso": lambda **o: Linear("lasso", **o),
     "ridge": lambda **o: Linear("ridge", **o),
+    "label_knn": lambda **o: LabelKNN(**o),
+    "label_kernel": lambda **o: LabelKernel(**o),
 }
 
 

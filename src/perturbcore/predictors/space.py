@@ -122,7 +122,6 @@ class Space:
         return np.take_along_axis(near, order, axis=1)
 
 
-
 @dataclass
 class NestedSpace:
     """Reduced coordinates of an outer fold and of its inner folds.

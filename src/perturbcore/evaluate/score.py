@@ -1,0 +1,144 @@
+"""Score the units of a group: predictions of log fold-changes, or of partial labels."""
+
+import time
+
+import numpy as np
+
+from perturbcore.evaluate.controls import Baseline
+from perturbcore.evaluate.plan import Group, Line, Protocol
+from perturbcore.evaluate.store import UnitResult
+from perturbcore.metrics import metric
+from perturbcore.metrics.ranks import row_ranks
+from perturbcore.metrics.regression import pearson
+from perturbcore.predictors import NestedSpace, Targets
+from perturbcore.predictors.labels import Labels
+from perturbcore.splits import check_disjoint
+
+
+class _Reduced:
+    """The reduced space of a group, made when first needed and shared by its units."""
+
+    def __init__(self, embedding, protocol: Protocol):
+        self.embedding, self.protocol = embedding, protocol
+        self._made: dict = {}
+
+    def of(self, line: Line, train: np.ndarray, test: np.ndarray):
+        """Return the space, and which training and test rows have the embedding."""
+        at = self.embedding.ids.get_indexer(line.ids)
+        has_train, has_test = train[at[train] >= 0], test[at[test] >= 0]
+        key = (tuple(line.ids[has_train]), tuple(line.ids[has_test]))
+        if key not in self._made:
+            X = self.embedding.X
+            self._made[key] = NestedSpace(
+                X[at[has_train]],
+                X[at[has_test]],
+                self.protocol.n_components,
+                reduce=getattr(self.embedding, "reduce", True),
+                inner_folds=self.protocol.inner_folds,
+                inner_seed=self.protocol.inner_seed,
+            )
+        return self._made[key], has_train, has_test
+
+
+def score_group(group: Group, protocol: Protocol, metrics: list[str], detail: list[str], truth: dict):
+    """Score all units of a group.
+
+    Parameters
+    ----------
+    group : Group
+    protocol : Protocol
+    metrics, detail : list of str
+        Metrics to report, and those of which single perturbations are kept.
+    truth : dict
+        Scratch shared by all groups: ranks of the true responses of a fold.
+
+    Returns
+    -------
+    list of UnitResult
+    """
+    reduced = _Reduced(group.units[0].embedding, protocol)
+    results = []
+    for unit in group.units:
+        started = time.perf_counter()
+        train, test = unit.line.rows(unit.fold)
+        check_disjoint(unit.line.ids[train], unit.line.ids[test])
+        score = _score_lfc if unit.line.observed is None else _score_pairs
+        values, per_perturbation, chosen, covered = score(
+            unit, reduced, train, test, metrics, detail, truth
+        )
+        about = {
+            **unit.about,
+            "n_train": len(train),
+            "n_test": len(test),
+            "coverage": covered,
+            "chosen": "" if chosen is None else str(chosen),
+            "seconds": round(time.perf_counter() - started, 4),
+        }
+        results.append(UnitResult(unit.key, about, values, per_perturbation))
+    return results
+
+
+def _score_lfc(unit, reduced, train, test, metrics, detail, truth):
+    Y = unit.line.Y
+    mean = Y[train].mean(axis=0, dtype=np.float64).astype(Y.dtype)
+    chosen, covered = None, float("nan")
+    if isinstance(unit.predictor, Baseline):
+        prediction = unit.predictor.predict_lfc(Y[train], len(test))
+    else:
+        space, has_train, has_test = reduced.of(unit.line, train, test)
+        # as published: without embedding, a test perturbation gets the mean of all training ones
+        prediction = np.tile(mean, (len(test), 1))
+        covered = (len(has_train) + len(has_test)) / (len(train) + len(test))
+        if len(has_test):
+            targets = Targets(Y[has_train], unit.line.gram, has_train)
+            values, chosen = unit.predictor.predict(space, targets)
+            prediction[np.isin(test, has_test)] = values
+    each = lfc_metrics(Y[test], prediction, mean, metrics, truth, (unit.line.name, unit.fold))
+    names = unit.line.ids[test]
+    kept = {m: (names, each[m]) for m in detail if m in each}
+    return {m: float(v.mean()) for m, v in each.items()}, kept, chosen, covered
+
+
+def lfc_metrics(Y, prediction, mean, metrics, truth=None, fold_key=None) -> dict[str, np.ndarray]:
+    """Evaluate metrics of log fold-changes, one value a perturbation.
+
+    Parameters
+    ----------
+    Y, prediction : (n, g) arrays
+        True and predicted responses.
+    mean : (g,) array
+        Mean training response.
+    metrics : list of str
+        Names of registered "lfc" metrics.
+    truth, fold_key : dict, hashable, optional
+        Scratch in which the ranks of `Y` are kept for the next prediction of the same fold.
+    """
+    out = {}
+    for name in metrics:
+        if name == "Spearman" and truth is not None:
+            if fold_key not in truth:
+                truth[fold_key] = row_ranks(Y)
+            out[name] = pearson(truth[fold_key], row_ranks(prediction))
+        else:
+            out[name] = metric(name).function(Y, prediction, mean)
+    return out
+
+
+def _score_pairs(unit, reduced, train, test, metrics, detail, truth):
+    line = unit.line
+    known = Labels.from_dense(line.Y[train], line.observed[train])
+    query = Labels.from_dense(line.Y[test], line.observed[test])
+    rate = known.rates()
+    score, chosen, threshold, covered = rate[query.genes], None, None, float("nan")
+    if not isinstance(unit.predictor, Baseline):
+        space, has_train, has_test = reduced.of(line, train, test)
+        covered = (len(has_train) + len(has_test)) / (len(train) + len(test))
+        if len(has_test):
+            here = np.isin(test, has_test)
+            part = query.take(np.flatnonzero(here))
+            values, chosen, threshold = unit.predictor.predict(
+                space, known.take(np.searchsorted(train, has_train)), part, rate
+            )
+            score[np.repeat(here, np.diff(query.indptr))] = values
+    values = {m: metric(m).function(query.label, score, query.genes, threshold) for m in metrics}
+    return values, {}, chosen, covered

@@ -1,0 +1,295 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from perturbcore.embeddings import Embedding
+from perturbcore.errors import InputError, LeakError, ParameterError
+from perturbcore.evaluate import Protocol, ScoreStore, evaluate
+from perturbcore.evaluate.store import COLUMNS
+from perturbcore.predictors import KNN, LabelKNN, Linear, SklearnPredictor
+from perturbcore.responses import make_responses
+from perturbcore.splits import add_folds
+
+SMALL = Protocol(n_components=8)
+KS = KNN([3, 5, 10])
+
+
+def world(n=60, g=30, d=12, lines=("A", "B"), seed=0):
+    """Responses that follow a latent vector, its embedding with gaps, and a useless one."""
+    rng = np.random.default_rng(seed)
+    names = [f"P{i:03d}" for i in range(n)]
+    latent = rng.normal(size=(n, 4))
+    obs, X = [], []
+    for line in lines:
+        W = rng.normal(size=(4, g))
+        X.append(np.tanh(latent) @ W + 0.4 * rng.normal(size=(n, g)) + 0.5)
+        obs += [(p, line) for p in names]
+    responses = make_responses(
+        np.vstack(X), pd.DataFrame(obs, columns=["perturbation", "cell_line"]),
+        [f"g{i}" for i in range(g)], dataset="toy",
+    )  # fmt: skip
+    rows = rng.permutation(n)[: n - 7]
+    good = latent[rows] @ rng.normal(size=(4, d)) + 0.1 * rng.normal(size=(len(rows), d))
+    embeddings = [
+        Embedding("good", "Prior knowledge", pd.Index(names)[rows], good.astype(np.float32)),
+        Embedding("noise", "Negative control", pd.Index(names), rng.random((n, d), dtype=np.float32)),
+    ]
+    return add_folds(responses), embeddings
+
+
+def value(scores, **where):
+    for k, v in where.items():
+        scores = scores[scores[k] == v]
+    assert len(scores), where
+    return scores["value"].to_numpy()
+
+
+def test_scores_equal_the_published_procedure_written_out():
+    responses, (good, _) = world()
+    scores = evaluate(responses, [good], [KS], protocol=SMALL, progress=False)
+    loss = make_scorer(lambda y, p: -np.linalg.norm(y - p, axis=1).mean())
+    X = pd.DataFrame(good.X, index=good.ids)
+    for line in ("A", "B"):
+        part = responses[responses.obs["cell_line"] == line]
+        Y = pd.DataFrame(part.X, index=part.obs["perturbation"]).sort_index()
+        fold = part.obs.set_index("perturbation")["fold"].loc[Y.index]
+        for f in range(5):
+            train, test = Y[fold != f], Y[fold == f]
+            has = train.index.intersection(X.index, sort=True)
+            pipe = make_pipeline(StandardScaler(), PCA(8), KNeighborsRegressor())
+            grid = {"kneighborsregressor__n_neighbors": [3, 5, 10]}
+            folds = KFold(5, shuffle=True, random_state=42)
+            model = GridSearchCV(pipe, grid, scoring=loss, cv=folds)
+            model.fit(X.loc[has].to_numpy(), train.loc[has].to_numpy())
+            predicted = pd.DataFrame(np.tile(train.mean().to_numpy(), (len(test), 1)), index=test.index)
+            there = test.index.intersection(X.index)
+            predicted.loc[there] = model.predict(X.loc[there].to_numpy())
+            want = np.linalg.norm(test.to_numpy() - predicted.to_numpy(), axis=1).mean()
+            got = value(scores, cell_line=line, fold=f, embedding="good", metric="L2")
+            np.testing.assert_allclose(got, want, rtol=1e-5)
+            unit = scores[
+                (scores["cell_line"] == line) & (scores["fold"] == f) & (scores["embedding"] == "good")
+            ]
+            assert unit["chosen"].iloc[0] == str(list(model.best_params_.values())[0])
+            mean = np.linalg.norm(test - train.mean(), axis=1).mean()
+            got = value(scores, cell_line=line, fold=f, predictor="train_mean", metric="L2")
+            np.testing.assert_allclose(got, mean, rtol=1e-5)
+            none = np.linalg.norm(test, axis=1).mean()
+            got = value(scores, cell_line=line, fold=f, predictor="no_change", metric="L2")
+            np.testing.assert_allclose(got, none, rtol=1e-5)
+
+
+def test_the_table_has_floor_ceiling_and_provenance():
+    responses, embeddings = world()
+    scores = evaluate(responses, embeddings, [KS, Linear("lasso")], protocol=SMALL, progress=False)
+    assert list(scores.columns) == COLUMNS
+    l2 = scores[scores["metric"] == "L2"].groupby(["embedding", "predictor"])["value"].mean()
+    assert l2["idealized", "knn"] < l2["good", "knn"] < l2["noise", "knn"]
+    assert l2["good", "knn"] < l2["", "train_mean"] < l2["", "no_change"]
+    assert scores[["value", "seconds", "finished", "version", "device", "key"]].notna().all().all()
+    assert scores.loc[scores["embedding"] == "good", "coverage"].between(0.87, 0.9).all()
+
+
+def test_row_order_of_the_file_does_not_matter():
+    responses, embeddings = world()
+    shuffled = responses[np.random.default_rng(1).permutation(responses.n_obs)].copy()
+    kw = dict(protocol=SMALL, progress=False)
+    a = evaluate(responses, embeddings, [KS], **kw)
+    b = evaluate(shuffled, embeddings, [KS], **kw)
+    pd.testing.assert_frame_equal(a[COLUMNS[:10]], b[COLUMNS[:10]])
+
+
+def test_threads_and_shared_spaces_do_not_change_a_number():
+    responses, embeddings = world()
+    kw = dict(protocol=SMALL, progress=False)
+    together = evaluate(responses, embeddings, [KS, Linear("ridge")], n_jobs=2, **kw)
+    for line in ("A", "B"):
+        alone = evaluate(responses, embeddings, [KS], cell_lines=[line], **kw)
+        both = together[(together["cell_line"] == line) & (together["predictor"] != "ridge")]
+        np.testing.assert_allclose(alone["value"], both["value"], rtol=1e-6)
+
+
+def test_finished_units_are_not_computed_again_and_changed_ones_are(tmp_path, monkeypatch):
+    responses, embeddings = world()
+    store = ScoreStore(tmp_path / "s.sqlite")
+    kw = dict(protocol=SMALL, progress=False, store=store)
+    first = evaluate(responses, embeddings, [KS], **kw)
+    calls = []
+    import perturbcore.evaluate.run as run
+
+    original = run.score_group
+    monkeypatch.setattr(run, "score_group", lambda g, *a: calls.append(len(g.units)) or original(g, *a))
+    again = evaluate(responses, embeddings, [KS], **kw)
+    assert calls == []
+    pd.testing.assert_frame_equal(first, again)
+    X = embeddings[1].X.copy()
+    X[0, 0] += 1
+    changed = Embedding("noise", "Negative control", embeddings[1].ids, X)
+    evaluate(responses, [embeddings[0], changed], [KS], **kw)
+    assert sum(calls) == 10  # 2 lines x 5 folds of the changed embedding only
+    responses.obs["fold"] = (responses.obs["fold"] + 0) % 5
+    responses.X[0] += 1  # one perturbation of one line
+    calls.clear()
+    evaluate(responses, embeddings, [KS], **kw)
+    assert sum(calls) == 5 * 5  # line A: five folds of two embeddings, idealized and two baselines
+
+
+def test_a_killed_run_resumes_to_the_identical_table(tmp_path):
+    script = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        sys.path.insert(0, {str(os.path.dirname(__file__))!r})
+        from test_evaluate import world, SMALL, KS
+        from perturbcore.evaluate import ScoreStore, evaluate
+        store = ScoreStore(sys.argv[1])
+        put, n = store.put, [0]
+        def dying(results):
+            put(results)
+            n[0] += 1
+            if n[0] == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+        store.put = dying
+        r, e = world()
+        evaluate(r, e, [KS], protocol=SMALL, store=store, progress=False)
+        """
+    )
+    path = tmp_path / "s.sqlite"
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    responses, embeddings = world()
+    store = ScoreStore(path)
+    kept = store._db.execute("SELECT count(*) FROM units").fetchone()[0]
+    assert kept >= 4
+    resumed = evaluate(responses, embeddings, [KS], protocol=SMALL, store=store, progress=False)
+    whole = evaluate(responses, embeddings, [KS], protocol=SMALL, progress=False)
+    columns = [c for c in COLUMNS if c not in ("seconds", "finished")]
+    pd.testing.assert_frame_equal(resumed[columns], whole[columns])
+
+
+def test_a_planted_leak_is_refused_before_any_work(tmp_path):
+    responses, embeddings = world(lines=("A",))
+    twice = responses.obs["perturbation"].astype(str).to_numpy()
+    twice[1] = twice[0]
+    responses.obs["perturbation"] = twice
+    with pytest.raises((LeakError, InputError), match="P000"):
+        evaluate(responses, embeddings, [KS], protocol=SMALL, progress=False)
+
+
+def test_test_responses_are_never_read_in_training():
+    responses, embeddings = world(lines=("A",))
+    kw = dict(protocol=SMALL, progress=False, folds=[2], controls=("train_mean",), metrics=["L2"])
+    a = evaluate(responses, embeddings, [KS, Linear("lasso")], **kw)
+    test = (responses.obs["fold"] == 2).to_numpy()
+    shifted = responses.copy()
+    shifted.X[test] += 100
+    b = evaluate(shifted, embeddings, [KS, Linear("lasso")], **kw)
+    # predictions are unchanged: every error grows by the shift alone
+    assert (b["chosen"] == a["chosen"]).all()
+    np.testing.assert_allclose(b["value"], 100 * np.sqrt(30), rtol=0.02)
+
+
+def test_any_sklearn_regressor_can_be_plugged_in():
+    from sklearn.ensemble import RandomForestRegressor
+
+    responses, embeddings = world(lines=("A",))
+    forest = SklearnPredictor(RandomForestRegressor(20, random_state=0), name="forest")
+    scores = evaluate(responses, embeddings[:1], [forest], protocol=SMALL, progress=False)
+    l2 = scores[scores["metric"] == "L2"].groupby("predictor")["value"].mean()
+    assert l2["forest"] < l2["train_mean"]
+
+
+def pair_world(seed=0):
+    rng = np.random.default_rng(seed)
+    responses, embeddings = world(n=120, g=50, lines=("A",))
+    deg = np.where(responses.X > 1.2, 1, np.where(responses.X < -0.4, -1, 0))
+    observed = rng.random(deg.shape) < 0.3
+    obs = responses.obs[["perturbation", "cell_line", "fold"]]
+    out = make_responses(
+        deg, obs, responses.var_names, dataset="toy", task="deg_pairs", observed=observed
+    )
+    return out, embeddings
+
+
+def test_partial_labels_use_only_what_is_known_and_equal_a_loop():
+    responses, embeddings = pair_world()
+    scores = evaluate(responses, embeddings, [LabelKNN([4], prior=2.0)], protocol=SMALL, progress=False)
+    assert (value(scores, predictor="train_mean", metric="auroc_within") == 0.5).all()
+    auc = scores[scores["metric"] == "auroc_within"].groupby("embedding")["value"].mean()
+    assert auc["good"] > 0.6 and abs(auc["noise"] - 0.5) < 0.06 and auc["idealized"] > auc["noise"]
+    # by hand, fold 0, first labelled pair
+    hidden = responses.copy()
+    unknown = ~hidden.layers["observed"]
+    hidden.layers["deg"] = np.where(unknown, 1, hidden.layers["deg"]).astype(np.int8)
+    again = evaluate(hidden, embeddings, [LabelKNN([4], prior=2.0)], protocol=SMALL, progress=False)
+    keep = ["good", "noise", ""]
+    a = scores[scores["embedding"].isin(keep)]["value"]
+    b = again[again["embedding"].isin(keep)]["value"]
+    np.testing.assert_array_equal(a, b)
+
+
+def test_direction_is_scored_among_differentially_expressed_pairs_only():
+    responses, embeddings = pair_world()
+    responses.uns["perturbcore"]["task"] = "dir_pairs"
+    scores = evaluate(responses, embeddings, ["kernel"], protocol=SMALL, progress=False)
+    assert (value(scores, predictor="train_mean", metric="auroc_within") == 0.5).all()
+    assert value(scores, embedding="good", metric="auroc_within").mean() > 0.6
+
+
+def test_exported_parquet_holds_what_chapters_claim(tmp_path):
+    responses, embeddings = world(lines=("A",))
+    store = ScoreStore(tmp_path / "s.sqlite")
+    kw = dict(protocol=SMALL, progress=False, store=store)
+    evaluate(responses, embeddings, [KS], scope="chapter", **kw)
+    evaluate(responses, embeddings[:1], [KS], scope="chapter", **kw)  # the chapter dropped one
+    frame = pd.read_parquet(store.export(tmp_path / "scores.parquet"))
+    assert set(frame["embedding"]) == {"good", "idealized", ""}
+    each = store.per_perturbation(frame["key"].unique(), "L2")
+    mean = each.groupby("key")["value"].mean()
+    l2 = frame[frame["metric"] == "L2"].set_index("key")["value"]
+    np.testing.assert_allclose(mean.loc[l2.index], l2, rtol=1e-5)
+
+
+def test_what_is_not_a_store_is_refused(tmp_path):
+    path = tmp_path / "s.sqlite"
+    path.write_text("not a database, only some text that is long enough to be read as a header")
+    with pytest.raises(InputError, match="not a score store"):
+        ScoreStore(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (dict(predictors=["forest"]), ParameterError, "knn"),
+        (dict(metrics=["auroc_within"]), ParameterError, "auroc_within"),
+        (dict(controls=["best"]), ParameterError, "best"),
+        (dict(cell_lines=["C"]), InputError, "'C'"),
+        (dict(folds=[9]), InputError, "fold 9"),
+    ],
+)
+def test_bad_requests_are_named(change, error, message):
+    responses, embeddings = world()
+    with pytest.raises(error, match=message):
+        evaluate(responses, embeddings, **{"protocol": SMALL, "progress": False, **change})
+
+
+def test_an_embedding_of_other_ids_or_a_repeated_name_is_refused():
+    responses, (good, noise) = world()
+    other = Embedding("other", "Protein", pd.Index([f"ENSG{i}" for i in range(len(good.ids))]), good.X)
+    with pytest.raises(InputError, match="ENSG0"):
+        evaluate(responses, [other], [KS], progress=False)
+    with pytest.raises(InputError, match="two embeddings"):
+        evaluate(responses, [good, good], [KS], progress=False)
+    with pytest.raises(ParameterError, match="inner_order"):
+        Protocol(inner_order="random")
