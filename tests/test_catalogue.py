@@ -363,6 +363,13 @@ def test_licence_page_is_the_generated_one(tmp_path):
     assert (tmp_path / "page.md").read_bytes() == page.read_bytes()
 
 
+def test_citations_are_in_the_bibliography():
+    book = Path(__file__).parents[1] / "book" / "references.bib"
+    keys = set(re.findall(r"^@\w+\{([^,\s]+),", book.read_text(encoding="utf-8"), re.MULTILINE))
+    cited = {key for name in entries().index for key in entry(name).citations}
+    assert cited <= keys
+
+
 def test_listing_and_entry_are_plain_data(capsys):
     main([])
     assert "stringdb" in capsys.readouterr().out

@@ -61,7 +61,7 @@ def read_r(path, name: str):
     try:
         with warnings.catch_warnings():
             # classes that R packages define come as plain records, which is what is wanted
-            warnings.filterwarnings("ignore", message="Missing constructor")
+            warnings.simplefilter("ignore", UserWarning)
             objects = rdata.read_rda(path)
     except Exception as error:  # rdata, gzip, bz2 and lzma each have their own for a cut file
         raise InputError(f"{path}: not a whole R data file ({error}); fetch it again") from error

@@ -101,7 +101,7 @@ def available() -> list[str]:
     return sorted(n for n in names if n not in NOT_DATASETS and not n.startswith("_"))
 
 
-def load(name: str, **options) -> Dataset:
+def load(name: str, /, **options) -> Dataset:
     """Load a data set by the name of its module.
 
     Parameters

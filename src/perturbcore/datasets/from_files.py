@@ -1,11 +1,13 @@
 """Your own screen of cells, or your own responses, from an .h5ad file."""
 
+import inspect
 from pathlib import Path
 
 from perturbcore.datasets._effects import responses_of
 from perturbcore.datasets.base import Card, Dataset
-from perturbcore.errors import InputError, ParameterError
+from perturbcore.errors import ParameterError
 from perturbcore.responses import check_responses, read_responses
+from perturbcore.screens import declare_screen, read_screen
 from perturbcore.splits import add_folds, check_leakage
 
 
@@ -14,17 +16,11 @@ def load(
     responses=None,
     name: str = "mine",
     title: str = "",
-    perturbation: str = "perturbation",
-    batch: str = "batch",
-    cell_line: str = "cell_line",
-    control="control",
-    scale: str = "",
-    identifier: str = "symbol",
-    backed: bool = False,
     effect_control: str = "global",
     effect_batches: str = "all",
     n_folds: int = 5,
     seed: int = 0,
+    backed: bool = False,
     **declared,
 ) -> Dataset:
     """Load one of your files: a screen, from which effects are computed, or responses.
@@ -32,26 +28,22 @@ def load(
     Parameters
     ----------
     screen : path, optional
-        Cells x genes, `.h5ad`. `perturbation`, `batch` and `cell_line` name its ``obs`` columns.
+        Cells x genes, `.h5ad`.
     responses : path, optional
         One row a (cell line, perturbation), `.h5ad`; see `perturbcore.responses`. Folds are added
         where there is no column `fold`. Give either this or `screen`.
     name, title : str
         Key in the scores table; what a page calls the data set.
-    control : str or list of str
-        Label of control cells in column `perturbation`.
-    scale : str
-        What the screen's ``X`` holds: "counts" or "log1p". It is never guessed.
-    identifier : str
-        What the perturbation names are: "symbol", "ensembl", "entrez" or "drug".
-    backed : bool
-        Whether to leave the cells on disk.
     effect_control, effect_batches : str
         Variant of the effect; see `control` and `batches` of `perturbcore.effects.ba_ate`.
     n_folds, seed : int
-        See `perturbcore.splits.assign_folds`.
+        See `perturbcore.splits.assign_folds`; never more folds than perturbations.
+    backed : bool
+        Whether to leave the cells of the screen on disk.
     **declared
-        Further options of `perturbcore.screens.read_screen`.
+        What the screen's columns and values mean: the options of
+        `perturbcore.screens.declare_screen`, such as `perturbation`, `batch`, `cell_line`,
+        `control` and `scale`. A file written from a declared screen needs none.
 
     Returns
     -------
@@ -60,33 +52,25 @@ def load(
     Raises
     ------
     ParameterError
-        Not exactly one of `screen` and `responses` is given, or `scale` is not declared.
+        Not exactly one of `screen` and `responses` is given, or an option is unknown.
     InputError
-        The file is not what was declared; the message names the column and value.
+        The file is not what was declared; the message names file, column and value.
     """
     if (screen is None) == (responses is None):
         raise ParameterError("give either screen=<file.h5ad> or responses=<file.h5ad>")
     if responses is not None:
         return _from_responses(Path(responses), name, title, n_folds, seed, declared)
-    if not scale:
-        raise ParameterError("declare what the screen's X holds: scale='counts' or scale='log1p'")
-    from perturbcore.screens import read_screen
-
+    known = [p for p in inspect.signature(declare_screen).parameters if p != "adata"]
+    unknown = [option for option in declared if option not in known]
+    if unknown:
+        raise ParameterError(
+            f"'{unknown[0]}' is no option of a screen; there are: {', '.join(known)}"
+        )
     path = Path(screen)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    cells = read_screen(
-        path,
-        backed=backed,
-        dataset=name,
-        perturbation=perturbation,
-        batch=batch,
-        cell_line=cell_line,
-        control=control,
-        scale=scale,
-        identifier=identifier,
-        **declared,
-    )
+    if declared:
+        declared = {"dataset": name, **declared}
+    cells = read_screen(path, backed=backed, **declared)
+    cells.uns["perturbcore"]["dataset"] = name
     card = Card()
     note = f"{path.name}; {int(cells.obs['is_control'].sum()):,} control cells"
     card.step_of("screen", cells, note=note)
@@ -108,6 +92,7 @@ def load(
         responses=table,
         card=card.frame(),
         notes=(f"Read from {path.name}.",),
+        simulated=bool(cells.uns["perturbcore"].get("simulated", False)),
     )
 
 

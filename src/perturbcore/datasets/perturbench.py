@@ -102,8 +102,8 @@ def load(
     card.step_of(
         "single perturbations",
         screen,
-        note=f"{n_doubles} doubles ({int(double.sum()):,} cells) dropped; "
-        f"{int(screen.obs['is_control'].sum()):,} control cells",
+        note=(f"{n_doubles} doubles ({int(double.sum()):,} cells) dropped; " if n_doubles else "")
+        + f"{int(screen.obs['is_control'].sum()):,} control cells",
     )
     return Dataset(
         name=part,

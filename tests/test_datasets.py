@@ -1,0 +1,552 @@
+import dataclasses
+import inspect
+
+import numpy as np
+import pandas as pd
+import pytest
+import rdata
+import scipy.sparse as sp
+from anndata import AnnData
+
+from perturbcore import catalogue, datasets
+from perturbcore.datasets import essential, l1000_kd, papalexi, perturbench
+from perturbcore.datasets._read import read_csv, read_h5ad, read_r
+from perturbcore.datasets.base import CARD_COLUMNS, Card
+from perturbcore.errors import InputError, LeakError, ParameterError
+from perturbcore.responses import check_responses, make_responses
+from perturbcore.splits import assign_folds, check_leakage
+
+PAIRS = (
+    "pert,gene,label,split\nA,G1,1,train\nA,G2,0,train\nB,G1,1,test\nB,G3,1,test\nC,G2,0,train\n"
+)
+DIRECTIONS = "pert,gene,label,split\nA,G1,1,train\nB,G1,0,test\n"
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+# ---- finding data sets
+
+
+def test_every_module_is_a_data_set():
+    assert datasets.available() == sorted(
+        ["essential", "from_files", "l1000_kd", "papalexi", "perturbench", "simulated"]
+    )
+    for name in datasets.available():
+        loader = __import__(f"perturbcore.datasets.{name}", fromlist=["load"]).load
+        assert inspect.signature(loader).return_annotation is datasets.Dataset
+
+
+def test_unknown_name_and_option_list_what_exists():
+    with pytest.raises(ParameterError, match="did you mean 'papalexi'.*essential, from_files"):
+        datasets.load("papalexy")
+    with pytest.raises(ParameterError, match="no option 'line'; it has: lines, n_folds, seed"):
+        datasets.load("essential", line="K562")
+    with pytest.raises(ParameterError, match="n_cell_lines"):
+        datasets.load("simulated", n_celllines=2)
+
+
+def test_names_point_into_the_catalogue():
+    for line in essential.LINES.values():
+        for task in essential.TASKS:
+            catalogue.entry(f"perturbqa/{line}-{task}")
+    for module in (papalexi, l1000_kd, perturbench):
+        catalogue.entry(module.SOURCE)
+
+
+def test_card_keeps_missing_counts_missing():
+    card = Card()
+    card.step("file", cells=10, note="x")
+    frame = card.frame()
+    assert list(frame.columns) == list(CARD_COLUMNS)
+    assert frame.loc[0, "cells"] == 10 and frame["genes"].isna().all()
+    assert (frame[["cells", "genes"]].dtypes == "Int64").all()
+
+
+def test_dataset_is_frozen():
+    dataset = datasets.Dataset(name="x", title="x", task="lfc", card=Card().frame())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        dataset.name = "y"
+
+
+# ---- reading
+
+
+def test_read_csv_names_what_is_wrong(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_csv(tmp_path / "no.csv", ["a"])
+    path = write(tmp_path / "x.csv", "pert,gen,label\nA,B,1\n")
+    with pytest.raises(InputError, match=r"x\.csv: no column 'gene' \(it has: pert, gen, label\)"):
+        read_csv(path, ["pert", "gene"])
+    with pytest.raises(InputError, match="column 'label' is empty in line 3"):
+        read_csv(write(path, "pert,gene,label\nA,B,1\nA,C\n"), ["pert", "gene", "label"])
+    with pytest.raises(InputError, match="not a readable table"):
+        read_csv(write(path, ""), ["pert"])
+    with pytest.raises(InputError, match="no rows"):
+        read_csv(write(path, "pert,gene\n"), ["pert"])
+    with pytest.raises(InputError, match="not a readable table"):
+        read_csv(write(path, "a,b\n1,2\n1,2,3,4\n"), ["a"])
+    assert read_csv(write(path, "a\nNA\nnan\nNULL\n"), ["a"])["a"].tolist() == ["NA", "nan", "NULL"]
+
+
+def test_read_r_refuses_cut_files_and_other_objects(tmp_path):
+    path = tmp_path / "x.rda"
+    rdata.write_rda(path, {"table": pd.DataFrame({"a": np.arange(2000.0)})})
+    assert len(read_r(path, "table")) == 2000
+    with pytest.raises(InputError, match="no object 'other' .*table"):
+        read_r(path, "other")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match=r"x\.rda: not a whole R data file"):
+        read_r(path, "table")
+    with pytest.raises(InputError, match="not a whole R data file"):
+        read_r(write(path, "<html>404</html>"), "table")
+
+
+def test_read_h5ad_refuses_cut_files_and_missing_columns(tmp_path):
+    path = tmp_path / "x.h5ad"
+    AnnData(np.eye(50, dtype=np.float32)).write_h5ad(path)
+    with pytest.raises(InputError, match="no column 'condition'"):
+        read_h5ad(path, ["condition"])
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(InputError, match=r"x\.h5ad: not a readable"):
+        read_h5ad(path)
+
+
+# ---- Essential
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("label", "lable"), "no column 'label'"),
+        (("A,G2,0,train", "A,G2,2,train"), "column 'label' has '2' in line 3"),
+        (("A,G2,0,train", "A,G2,0.0,train"), "column 'label' has '0.0'"),
+        (("A,G2,0,train", "A,G2,0,val"), "column 'split' has 'val' in line 3"),
+        (("A,G2,0,train", "A,G1,0,train"), r"pair \(pert 'A', gene 'G1'\) is there twice"),
+        (("A,G2,0,train", "A,G2,0,test"), "column 'split' puts pert 'A' in train and in test"),
+        (("A,G2,0,train", ",G2,0,train"), "column 'pert' is empty in line 3"),
+        (("C,G2,0,train\n", "C,G2,0"), "column 'split' is empty in line 6"),
+        (("C,G2,0,train\n", "C,G2,0,tra"), "column 'split' has 'tra' in line 6"),
+    ],
+)
+def test_bad_pairs_are_refused(tmp_path, change, message):
+    with pytest.raises(InputError, match=message) as error:
+        essential.read_pairs(write(tmp_path / "k562-de.csv", PAIRS.replace(*change)))
+    assert "k562-de.csv" in str(error.value)
+
+
+def test_pairs_keep_gene_names_that_look_like_nothing(tmp_path):
+    table = essential.read_pairs(write(tmp_path / "x.csv", PAIRS.replace("G3", "NAN")))
+    assert table["gene"].tolist() == ["G1", "G2", "G1", "NAN", "G2"]
+    assert table["label"].dtype == np.int8
+
+
+@pytest.fixture
+def two_lines(tmp_path, monkeypatch):
+    texts = {
+        "perturbqa/k562-de": PAIRS,
+        "perturbqa/k562-dir": DIRECTIONS,
+        "perturbqa/rpe1-de": "pert,gene,label,split\nD,G4,1,train\nA,G1,0,test\n",
+        "perturbqa/rpe1-dir": "pert,gene,label,split\nD,G4,0,train\n",
+    }
+    paths = {n: write(tmp_path / f"{n.split('/')[1]}.csv", t) for n, t in texts.items()}
+    monkeypatch.setattr(essential, "fetch", lambda name, **_: paths[name])
+    return paths
+
+
+def test_essential_labels_by_hand(two_lines):
+    loaded = essential.load(lines=("K562", "RPE1"), n_folds=2)
+    r = loaded.responses
+    check_responses(r)
+    check_leakage(r, joint=True)
+    assert list(r.var_names) == ["G1", "G2", "G3", "G4"]
+    assert list(r.obs_names) == ["K562|A", "K562|B", "K562|C", "RPE1|A", "RPE1|D"]
+    expected = [[1, 0, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, -1]]
+    assert r.layers["deg"].tolist() == expected and r.layers["deg"].dtype == np.int8
+    # B-G3 is differentially expressed without a direction: its sign is not known
+    known = [[1, 1, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
+    assert r.layers["observed"].astype(int).tolist() == known
+    assert r.obs["split_de"].tolist() == ["train", "test", "train", "test", "train"]
+    assert r.obs["split_dir"].tolist() == ["train", "test", "", "", "train"]
+    assert r.obs["n_labels"].tolist() == [2, 1, 1, 1, 1]
+    assert r.obs["n_de"].tolist() == [1, 1, 0, 0, 1]
+    assert r.obs.loc["K562|A", "fold"] == r.obs.loc["RPE1|A", "fold"]
+    assert r.uns["perturbcore"]["task"] == loaded.task == "deg_pairs"
+    assert "2 up" not in loaded.card["note"][0] and "1 without direction" in loaded.card["note"][0]
+    assert essential.pairs("K562", "de").query("pert == 'B' and gene == 'G3'")["label"].item() == 1
+
+
+def test_direction_without_expression_change_is_refused(two_lines):
+    two_lines["perturbqa/k562-dir"].write_text(DIRECTIONS + "C,G2,1,train\n")
+    with pytest.raises(InputError, match="K562: pert 'C', gene 'G2' has a direction"):
+        essential.load(lines="K562", n_folds=2)
+
+
+def test_essential_choices_are_checked():
+    with pytest.raises(ParameterError, match="no Essential cell line 'k562'.*K562, RPE1"):
+        essential.pairs("k562")
+    with pytest.raises(ParameterError, match="de, dir"):
+        essential.pairs("K562", "direction")
+    with pytest.raises(ParameterError, match="lines is empty"):
+        essential.load(lines=[])
+
+
+@pytest.mark.mirror
+def test_essential_counts_are_those_of_the_files(mirror):
+    loaded = datasets.load("essential")
+    r, card = loaded.responses, loaded.card
+    assert card["perturbations"].tolist() == [1831, 2002, 1364, 1540, 2654]
+    assert card["genes"].tolist() == [4136, 4760, 7435, 6842, 10440]
+    n_pairs = {"K562": 157_679, "RPE1": 187_089, "HepG2": 126_889, "Jurkat": 142_822}
+    lines = r.obs["cell_line"].to_numpy()
+    for line, n in n_pairs.items():
+        assert r.layers["observed"][lines == line].sum() == n
+    assert "827 perturbations are in every line" in card["note"].iloc[-1]
+    per = r.obs.groupby("perturbation")["cell_line"].nunique()
+    assert (per == 4).sum() == 827
+    folds = assign_folds(r.obs["perturbation"])
+    assert (folds.loc[r.obs["perturbation"]].to_numpy() == r.obs["fold"].to_numpy()).all()
+    path = mirror / catalogue.entry("perturbqa/hepg2-dir").tree_path
+    for row in pd.read_csv(path, keep_default_na=False).iloc[::400].itertuples():
+        where = r.obs_names.get_loc(f"HepG2|{row.pert}"), r.var_names.get_loc(row.gene)
+        assert r.layers["deg"][where] == (1 if row.label == 1 else -1)
+    both = r.obs[r.obs["split_dir"] != ""]
+    assert (both["split_de"] == both["split_dir"]).all()
+
+
+# ---- Papalexi
+
+
+def eccite(counts, guides, replicates):
+    def matrix(m, names):
+        coo = sp.coo_matrix(m.T)
+        return {
+            "i": coo.row.astype(np.int32),
+            "j": coo.col.astype(np.int32),
+            "x": coo.data.astype(float),
+            "Dim": np.array(coo.shape, dtype=np.int32),
+            "Dimnames": [np.array(names), None],
+        }
+
+    names = [f"{t}g{i}" for t in ("NT", "AAA", "BBB") for i in (1, 2)]
+    targets = [t for t in ("non-targeting", "AAA", "BBB") for _ in (1, 2)]
+    return {
+        "response_matrix": matrix(counts, [f"G{i}" for i in range(counts.shape[1])]),
+        "grna_matrix": matrix(guides, names),
+        "extra_covariates": pd.DataFrame({"bio_rep": replicates}),
+        "grna_target_data_frame": pd.DataFrame({"grna_id": names, "grna_target": targets}),
+    }
+
+
+@pytest.fixture
+def small_eccite(tmp_path):
+    rng = np.random.default_rng(1)
+    n = 90
+    counts = rng.poisson(3, (n, 12)) + 1
+    guides = rng.poisson(0.3, (n, 6))
+    guides[np.arange(n), np.arange(n) % 6] += 20
+    guides[0] = [20, 20, 0, 0, 0, 0]
+    guides[1] = [0, 10, 8, 0, 0, 0]
+    guides[2] = 0
+    replicates = [f"rep_{1 + (i // 6) % 3}" for i in range(n)]
+    path = tmp_path / "eccite.rda"
+
+    def save(**parts):
+        data = {**eccite(counts, guides, replicates), **parts}
+        rdata.write_rda(path, {"lowmoi_example_data": data})
+        return path
+
+    return save, counts, guides, replicates
+
+
+def test_leading_guide_against_a_loop():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(1.0, (200, 7))
+    guide, umis, share, tied = papalexi.leading_guide(sp.csr_matrix(counts))
+    for i, row in enumerate(counts):
+        assert umis[i] == row.max()
+        if row.sum() == 0:
+            assert share[i] == 0
+            continue
+        assert row[guide[i]] == row.max()
+        assert share[i] == pytest.approx(row.max() / row.sum())
+        assert tied[i] == ((row == row.max()).sum() > 1)
+
+
+def test_papalexi_from_guides_to_effects(small_eccite):
+    save, counts, guides, replicates = small_eccite
+    loaded = papalexi.load(path=save(), n_folds=2)
+    screen = loaded.screen
+    dropped = {"cell1", "cell2", "cell3"}  # a tie, a share of 10/18, no gRNA at all
+    top = np.sort(guides, axis=1)[:, -1]
+    weak = {f"cell{i + 1}" for i in range(90) if top[i] < 0.8 * guides[i].sum()}
+    assert set(screen.obs_names) == {f"cell{i + 1}" for i in range(90)} - dropped - weak
+    rows = [int(n.removeprefix("cell")) - 1 for n in screen.obs_names]
+    assert (screen.X.toarray() == counts[rows]).all()
+    target = np.array(["non-targeting"] * 2 + ["AAA"] * 2 + ["BBB"] * 2)
+    assert (screen.obs["perturbation"] == target[np.argmax(guides[rows], axis=1)]).all()
+    assert screen.obs["batch"].tolist() == [replicates[i] for i in rows]
+    assert (screen.obs["is_control"] == (screen.obs["perturbation"] == "non-targeting")).all()
+    assert screen.uns["perturbcore"]["scale"] == "counts"
+    assert loaded.card["cells"].tolist() == [90, len(rows)]
+    check_responses(loaded.responses)
+
+    logged = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))
+    frame = pd.DataFrame(logged[rows], index=screen.obs_names)
+    by = frame.groupby([screen.obs["perturbation"], screen.obs["batch"]]).mean()
+    effect = by.loc["AAA"].mean() - by.loc["non-targeting"].mean()
+    got = loaded.responses["THP-1|AAA"].X.ravel()
+    np.testing.assert_allclose(got, effect, atol=1e-5)
+
+
+def test_papalexi_refuses_other_files_and_options(small_eccite):
+    save, counts, *_ = small_eccite
+    with pytest.raises(ParameterError, match="min_fraction=1.2"):
+        papalexi.load(min_fraction=1.2, path=save())
+    with pytest.raises(InputError, match="no part 'bio_rep'"):
+        papalexi.load(path=save(extra_covariates=pd.DataFrame({"replicate": ["r"] * 90})))
+    with pytest.raises(InputError, match="90, 90 and 89 cells"):
+        papalexi.load(path=save(extra_covariates=pd.DataFrame({"bio_rep": ["r"] * 89})))
+    table = pd.DataFrame({"grna_id": ["NTg1"], "grna_target": ["non-targeting"]})
+    with pytest.raises(InputError, match="gRNA 'NTg2' is not in column 'grna_id'"):
+        papalexi.load(path=save(grna_target_data_frame=table))
+
+
+@pytest.mark.mirror
+def test_papalexi_counts_are_those_of_the_file(mirror):
+    loaded = datasets.load("papalexi", effects=False)
+    assert loaded.card["cells"].tolist() == [20_729, 16_192]
+    assert loaded.card["perturbations"].tolist() == [26, 25]
+    assert loaded.card["batches"].tolist() == [3, 3]
+    assert loaded.screen.n_vars == 299 and loaded.responses is None
+    *_, guide_counts, guides, targets, _ = papalexi._read(catalogue.fetch("papalexi"))
+    guide, _, _, tied = papalexi.leading_guide(guide_counts)
+    assert not tied.any()
+    assert (targets[guide] == "non-targeting").sum() == 2386  # as Papalexi et al. have them
+    assert set(targets) - set(targets[guide]) == {"CD274"}
+
+
+# ---- L1000 knock-downs
+
+
+def plate():
+    names = ["AAA"] * 4 + ["BBBold"] * 3 + ["trcn0000000001"] * 2 + ["GFP"] * 3 + ["UnTrt"] * 2
+    symbols = ["AAA"] * 4 + ["BBB"] * 3 + ["CCC"] * 2 + ["GFP"] * 3 + ["UnTrt"] * 2
+    kinds = ["trt_sh"] * 9 + ["ctl_vector"] * 3 + ["ctl_untrt"] * 2
+    ids = np.array([f"A{i:02d}" for i in range(14)])
+    return {
+        "mat": np.random.default_rng(2).normal(size=(5, 14)),
+        "cid": ids,
+        "cdesc": pd.DataFrame(
+            {
+                "id": ids,
+                "pert_type": kinds,
+                "pert_iname": names,
+                "pert_mfc_desc": symbols,
+                "pert_univ_id": "7",
+                "pert_plate": "P1",
+            }
+        ),
+        "rdesc": pd.DataFrame({"pr_gene_symbol": [f"G{i}" for i in range(5)]}),
+    }
+
+
+def save_plate(tmp_path, gct):
+    rdata.write_rda(tmp_path / "kd.RData", {"kd_gct": gct})
+    return tmp_path / "kd.RData"
+
+
+@pytest.mark.parametrize("untreated", [False, True])
+def test_l1000_effects_against_plain_means(tmp_path, untreated):
+    gct = plate()
+    loaded = l1000_kd.load(path=save_plate(tmp_path, gct), n_folds=2, untreated=untreated)
+    z = gct["mat"].T
+    base = z[9:14].mean(0) if untreated else z[9:12].mean(0)
+    r = loaded.responses
+    assert list(r.obs_names) == ["A549|AAA", "A549|BBB"]
+    np.testing.assert_allclose(r.X, [z[:4].mean(0) - base, z[4:7].mean(0) - base], atol=1e-6)
+    assert r.obs["n_cells"].tolist() == [4, 3]
+    assert r.obs["symbol_in_file"].tolist() == ["AAA", "BBBold"]
+    assert r.uns["perturbcore"]["scale"] == "zscore"
+    assert loaded.card["cells"].tolist()[:3] == [14, 12, 12 if untreated else 10]
+    assert loaded.replicates.obs["is_control"].sum() == (5 if untreated else 3)
+    more = l1000_kd.load(path=save_plate(tmp_path, gct), n_folds=2, hairpins=True).responses
+    assert "A549|CCC" in more.obs_names
+
+
+def test_l1000_refuses_other_files(tmp_path):
+    def broken(**parts):
+        return save_plate(tmp_path, {**plate(), **parts})
+
+    table = plate()["cdesc"]
+    with pytest.raises(InputError, match="no part 'pert_type'"):
+        l1000_kd.load(path=broken(cdesc=table.rename(columns={"pert_type": "type"})))
+    with pytest.raises(InputError, match="column 'pert_type' has no 'ctl_vector'"):
+        l1000_kd.load(path=broken(cdesc=table.replace("ctl_vector", "trt_sh")))
+    with pytest.raises(InputError, match="5 x 13, but there are 5 row and 14"):
+        l1000_kd.load(path=broken(mat=plate()["mat"][:, 1:]))
+    with pytest.raises(InputError, match="not in the order"):
+        l1000_kd.load(path=broken(cid=table["id"].to_numpy(str)[::-1]))
+    values = plate()["mat"]
+    values[2, 3] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        l1000_kd.load(path=broken(mat=values))
+
+
+@pytest.mark.mirror
+def test_l1000_counts_are_those_of_the_file(mirror):
+    loaded = datasets.load("l1000_kd")
+    assert loaded.card["cells"].tolist()[:3] == [374, 360, 352]
+    assert loaded.card["perturbations"].tolist() == [85, 81, 81, 81]
+    assert loaded.responses.shape == (81, 976)
+    check_responses(loaded.responses)
+    # the mean length of the effects, as another program had it
+    assert np.linalg.norm(loaded.responses.X, axis=1).mean() == pytest.approx(34.7, abs=0.05)
+
+
+# ---- PerturBench
+
+
+def development_file(path, suffix=True):
+    rng = np.random.default_rng(3)
+    conditions = ["control", "AAA", "BBB", "AAA+BBB"]
+    rows = [(c, "norman19", "k562") for c in conditions for _ in range(8)]
+    rows += [(c, "mcfaline23", x) for c in conditions[:3] for x in ("A172", "T98G") for _ in "123"]
+    obs = pd.DataFrame(rows, columns=["condition", "dataset", "cell_type"])
+    obs.index = [f"ACGT{i}" + (f"-{1 + i % 2}" if suffix else "") for i in range(len(obs))]
+    X = sp.csr_matrix(np.log1p(rng.poisson(1.0, (len(obs), 6))).astype(np.float64))
+    adata = AnnData(X, obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(6)]))
+    adata.write_h5ad(path)
+    return adata
+
+
+def test_perturbench_parts(tmp_path):
+    path = tmp_path / "devel.h5ad"
+    adata = development_file(path)
+    loaded = perturbench.load("norman", path=path, n_folds=2)
+    assert loaded.name == "norman"
+    assert loaded.card["cells"].tolist() == [50, 32, 24]
+    assert loaded.card["perturbations"].tolist() == [3, 3, 2]
+    assert set(loaded.screen.obs["batch"]) == {"1", "2"}
+    assert set(loaded.screen.obs["perturbation"]) == {"control", "AAA", "BBB"}
+    np.testing.assert_allclose(loaded.screen.X.toarray(), adata.X.toarray()[:24], rtol=1e-6)
+    means = pd.DataFrame(adata.X.toarray()).groupby(
+        [adata.obs["condition"].to_numpy(), np.arange(50) % 2, adata.obs["dataset"].to_numpy()]
+    )
+    means = means.mean().xs("norman19", level=2)
+    effect = means.loc["AAA"].mean() - means.loc["control"].mean()
+    np.testing.assert_allclose(loaded.responses["K562|AAA"].X.ravel(), effect, atol=1e-6)
+    glioma = perturbench.load("mcfaline", path=path, n_folds=2, effects=False)
+    assert set(glioma.screen.obs["cell_line"]) == {"A172", "T98G"}
+    assert glioma.responses is None and glioma.card["batches"].iloc[-1] == 2
+
+
+def test_perturbench_refuses_other_files(tmp_path):
+    path = tmp_path / "devel.h5ad"
+    adata = development_file(path, suffix=False)
+    with pytest.raises(InputError, match="cell 'ACGT0' has no GEM group"):
+        perturbench.load("norman", path=path)
+    with pytest.raises(ParameterError, match="norman, mcfaline"):
+        perturbench.load("replogle", path=path)
+    adata.obs = adata.obs.rename(columns={"cell_type": "line"})
+    adata.write_h5ad(path)
+    with pytest.raises(InputError, match="no column 'cell_type'"):
+        perturbench.load("norman", path=path)
+
+
+@pytest.mark.mirror
+def test_perturbench_counts_are_those_of_the_file(mirror):
+    norman = datasets.load("perturbench", effects=False)
+    assert norman.card["cells"].tolist() == [5961, 3375, 1895]
+    assert norman.card["perturbations"].iloc[-1] == 18 and norman.card["batches"].iloc[-1] == 8
+    glioma = datasets.load("perturbench", part="mcfaline").responses
+    assert glioma.n_obs == 27 and glioma.obs["cell_line"].nunique() == 3
+    assert (glioma.obs.groupby("perturbation")["fold"].nunique() == 1).all()
+
+
+# ---- simulated, and your own
+
+
+def test_simulated_keeps_its_truth():
+    sizes = dict(n_perturbations=12, n_genes=60, n_batches=3, n_control_cells=30, n_modules=5)
+    sizes |= dict(cells_per_perturbation=(10, 12), n_cell_lines=2)
+    loaded = datasets.load("simulated", **sizes, seed=4, n_folds=3)
+    assert loaded.simulated and loaded.responses.uns["perturbcore"]["simulated"]
+    assert loaded.extras["simulation"].screen is loaded.screen
+    assert loaded.responses.n_obs == 24 and set(loaded.responses.obs["fold"]) == {0, 1, 2}
+    assert loaded.card["cells"].iloc[0] == loaded.screen.n_obs
+    again = datasets.load("simulated", **sizes, seed=4, n_folds=3)
+    assert (again.responses.X == loaded.responses.X).all()
+
+
+@pytest.fixture
+def own_screen(tmp_path):
+    rng = np.random.default_rng(5)
+    obs = pd.DataFrame({"gene": ["ctrl", "AAA", "BBB"] * 20, "lane": ["1", "2"] * 30})
+    obs.index = obs.index.astype(str)
+    counts = sp.csr_matrix(rng.poisson(2.0, (60, 8)).astype(np.float32) + np.eye(60, 8))
+    path = tmp_path / "own.h5ad"
+    AnnData(counts, obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(8)])).write_h5ad(path)
+    return path
+
+
+OWN = dict(
+    perturbation="gene", batch="lane", control="ctrl", scale="counts", cell_line_value="iPSC"
+)
+
+
+def test_own_screen(own_screen, tmp_path):
+    loaded = datasets.load("from_files", screen=own_screen, name="ours", n_folds=2, **OWN)
+    assert list(loaded.responses.obs_names) == ["iPSC|AAA", "iPSC|BBB"]
+    assert loaded.responses.uns["perturbcore"]["dataset"] == loaded.name == "ours"
+    assert loaded.card["cells"].tolist() == [60, 40]
+    on_disk = datasets.load("from_files", screen=own_screen, n_folds=2, backed=True, **OWN)
+    np.testing.assert_allclose(on_disk.responses.X, loaded.responses.X, atol=1e-6)
+    loaded.screen.write_h5ad(tmp_path / "declared.h5ad")
+    again = datasets.load("from_files", screen=tmp_path / "declared.h5ad", name="b", n_folds=2)
+    np.testing.assert_allclose(again.responses.X, loaded.responses.X, atol=1e-6)
+    assert again.responses.uns["perturbcore"]["dataset"] == "b"
+
+
+def test_own_screen_must_be_what_is_declared(own_screen):
+    with pytest.raises(ParameterError, match="either screen"):
+        datasets.load("from_files")
+    with pytest.raises(ParameterError, match="'lane' is no option of a screen.*cell_line_value"):
+        datasets.load("from_files", screen=own_screen, lane="1")
+    with pytest.raises(InputError, match="well"):
+        datasets.load("from_files", screen=own_screen, **{**OWN, "batch": "well"})
+    with pytest.raises(InputError, match="DMSO"):
+        datasets.load("from_files", screen=own_screen, **{**OWN, "control": "DMSO"})
+    with pytest.raises(InputError, match=r"own\.h5ad"):
+        datasets.load("from_files", screen=own_screen)
+    own_screen.write_bytes(own_screen.read_bytes()[:4000])
+    with pytest.raises(InputError, match=r"own\.h5ad"):
+        datasets.load("from_files", screen=own_screen, **OWN)
+
+
+def test_own_responses(tmp_path):
+    names = [f"P{i}" for i in range(6)]
+    obs = pd.DataFrame({"perturbation": names * 2, "cell_line": ["X"] * 6 + ["Y"] * 6})
+    table = make_responses(np.ones((12, 4)), obs, list("abcd"), dataset="theirs")
+    path = tmp_path / "responses.h5ad"
+    table.write_h5ad(path)
+    loaded = datasets.load("from_files", responses=path, n_folds=3)
+    check_leakage(loaded.responses, joint=True)
+    assert set(loaded.responses.obs["fold"]) == {0, 1, 2} and loaded.task == "lfc"
+    assert "made here" in loaded.card["note"][0]
+    table.obs["fold"] = list(range(6)) * 2
+    table.write_h5ad(path)
+    kept = datasets.load("from_files", responses=path).responses
+    assert kept.obs["fold"].tolist() == list(range(6)) * 2
+    table.obs["perturbation"] = ["P0", "P0", *names[2:], *names]
+    table.obs["cell_line"] = ["X"] * 6 + ["Y"] * 6
+    table.write_h5ad(path)
+    with pytest.raises((InputError, LeakError), match="P0"):
+        datasets.load("from_files", responses=path)
+    with pytest.raises(ParameterError, match="'scale' is for a screen"):
+        datasets.load("from_files", responses=path, scale="log1p")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(InputError, match=r"responses\.h5ad"):
+        datasets.load("from_files", responses=path)

@@ -1,0 +1,153 @@
+import numpy as np
+import pandas as pd
+import pytest
+import rdata
+
+from perturbcore import identifiers
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.identifiers import (
+    convert,
+    current_symbols,
+    descriptions,
+    gene_table,
+    previous_symbols,
+)
+
+ROWS = [
+    ("ENSG1", "11", "AAA1", "1", "protein_coding", "first gene"),
+    ("ENSG2", "12", "DUP", "2", "protein_coding", "coding one [Source:HGNC Symbol;Acc:HGNC:5]"),
+    ("ENSG3", "", "DUP", "2", "lncRNA", "antisense"),
+    ("ENSG4", "14", "TWO", "3", "protein_coding", "two a"),
+    ("ENSG5", "15", "TWO", "X", "protein_coding", "two b"),
+    ("ENSG6", "16", "HAP", "6", "protein_coding", "on the chromosome"),
+    ("ENSG7", "16", "HAP", "CHR_HSCHR6_MHC_QBL", "protein_coding", "on the haplotype"),
+    ("ENSG8", "18", "PATCH", "CHR_HG76_PATCH", "protein_coding", "on a patch only"),
+    ("ENSG9", "19", "", "4", "lncRNA", ""),
+    ("ENSG10", "20", "MANY", "5", "protein_coding", "two entrez"),
+    ("ENSG10", "21", "MANY", "5", "protein_coding", "two entrez"),
+]
+
+
+@pytest.fixture
+def table():
+    columns = ["ensembl", "entrez", "symbol", "chromosome", "biotype", "description"]
+    return pd.DataFrame(ROWS, columns=columns)
+
+
+def test_conversion_says_what_it_could_not_do(table):
+    ids = ["AAA1", "DUP", "TWO", "HAP", "PATCH", "NEW", "AAA1"]
+    converted, report = convert(ids, "symbol", "ensembl", table)
+    assert converted.index.tolist() == ids
+    assert converted.fillna("-").tolist() == [
+        "ENSG1", "ENSG2", "-", "ENSG6", "ENSG8", "-", "ENSG1"
+    ]  # fmt: skip
+    assert report["status"].to_dict() == {
+        "AAA1": "ok",
+        "DUP": "resolved",
+        "TWO": "ambiguous",
+        "HAP": "ok",
+        "PATCH": "ok",
+        "NEW": "missing",
+    }
+    assert report.loc["TWO", "candidates"] == "ENSG4, ENSG5"
+    assert not report["shared"].any()
+
+
+def test_conversion_between_all_kinds(table):
+    assert convert(["ENSG1.14"], "ensembl", "symbol", table)[0].tolist() == ["AAA1"]
+    assert convert(["ENSG9"], "ensembl", "symbol", table)[1]["status"].tolist() == ["missing"]
+    assert convert(["11"], "entrez", "ensembl", table)[0].tolist() == ["ENSG1"]
+    assert convert(["MANY"], "symbol", "entrez", table)[1]["status"].tolist() == ["ambiguous"]
+    converted, report = convert(["20", "21"], "entrez", "symbol", table)
+    assert converted.tolist() == ["MANY", "MANY"] and report["shared"].all()
+    assert len(convert([], "entrez", "symbol", table)[0]) == 0
+
+
+def test_conversion_refuses_nonsense(table):
+    with pytest.raises(ParameterError, match="'hgnc'.*symbol, ensembl, entrez"):
+        convert(["AAA1"], "symbol", "hgnc", table)
+    with pytest.raises(InputError, match="missing"):
+        convert(["AAA1", np.nan], "symbol", "ensembl", table)
+
+
+def test_order_of_ids_and_rows_does_not_matter(table):
+    ids = ["TWO", "DUP", "AAA1", "HAP"]
+    first = convert(ids, "symbol", "ensembl", table)[0]
+    shuffled = table.sample(frac=1, random_state=1)
+    second = convert(ids[::-1], "symbol", "ensembl", shuffled)[0]
+    pd.testing.assert_series_equal(first.sort_index(), second.sort_index())
+
+
+def test_old_symbols_find_todays(table, tmp_path):
+    path = tmp_path / "old.csv"
+    rows = ["ENSG1,AAA", "ENSG2,DUP", "ENSG4,OLD", "ENSG5,OLD", "ENSG6,AAA1", "ENSG0,GONE"]
+    path.write_text("\n".join(["ensembl_id,gene_name", *rows]))
+    previous = previous_symbols(table, path)
+    # AAA1 is borne by another gene today; OLD leads to one symbol by two genes
+    assert previous.to_dict() == {"AAA": "AAA1", "OLD": "TWO"}
+    current, report = current_symbols(["AAA", "DUP", "NEW", "AAA1", "AAA"], table, previous)
+    assert current.tolist() == ["AAA1", "DUP", "NEW", "AAA1", "AAA1"]
+    assert current.index.tolist() == ["AAA", "DUP", "NEW", "AAA1", "AAA"]
+    assert report["status"].tolist() == ["renamed", "current", "unknown", "current"]
+    assert report["shared"].tolist() == [True, False, False, True]
+    path.write_text("ensembl,gene_name\nENSG1,AAA\n")
+    with pytest.raises(InputError, match="no column 'ensembl_id'"):
+        previous_symbols(table, path)
+
+
+def test_descriptions_have_no_source_and_prefer_the_coding_gene(table):
+    texts = descriptions(table)
+    assert texts["DUP"] == "coding one"
+    assert texts["HAP"] == "on the chromosome" and texts["PATCH"] == "on a patch only"
+    assert "" not in texts and len(texts) == 6
+    assert texts == descriptions(table.sample(frac=1, random_state=2))
+
+
+def raw_table():
+    return pd.DataFrame(
+        {
+            "ensgene": ["ENSG1", "ENSG2"],
+            "entrez": pd.array([7105, 12], dtype="Int32"),
+            "symbol": ["AAA1", ""],
+            "chr": ["X", "1"],
+            "biotype": ["protein_coding", "lncRNA"],
+            "description": ["first", ""],
+        }
+    )
+
+
+def test_gene_table_of_a_file(tmp_path):
+    path = tmp_path / "grch38.rda"
+    rdata.write_rda(path, {"grch38": raw_table()})
+    table = gene_table(path)
+    assert table.columns.tolist() == list(identifiers.COLUMNS)
+    assert table.loc[0].tolist() == ["ENSG1", "7105", "AAA1", "X", "protein_coding", "first"]
+    rdata.write_rda(path, {"grch38": raw_table().drop(columns="entrez")})
+    with pytest.raises(InputError, match="no part 'entrez'"):
+        gene_table(path)
+
+
+def test_gene_table_is_read_once_and_kept(tmp_path, monkeypatch):
+    path = tmp_path / "grch38.rda"
+    rdata.write_rda(path, {"grch38": raw_table()})
+    monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("perturbcore.catalogue.fetch", lambda name, **_: path)
+    first = gene_table()
+    kept = list((tmp_path / "data").rglob("*.parquet"))
+    assert len(kept) == 1
+    path.unlink()
+    pd.testing.assert_frame_equal(gene_table(), first)
+    rdata.write_rda(path, {"grch38": raw_table()})
+    kept[0].write_bytes(kept[0].read_bytes()[:50])  # a damaged copy is made again
+    pd.testing.assert_frame_equal(gene_table(), first)
+
+
+@pytest.mark.mirror
+def test_real_gene_table(mirror, tmp_path, monkeypatch):
+    monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path))
+    table = gene_table()
+    assert len(table) == 75_118
+    converted, _ = convert(["TP53", "MYC", "AARS"], "symbol", "ensembl", table)
+    assert converted.fillna("-").tolist() == ["ENSG00000141510", "ENSG00000136997", "-"]
+    assert current_symbols(["AARS", "TP53"], table)[0].tolist() == ["AARS1", "TP53"]
+    assert descriptions(table)["TP53"] == "tumor protein p53"
