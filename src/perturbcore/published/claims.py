@@ -9,11 +9,13 @@ from perturbcore.published import (  # noqa: F401 - importing registers the rule
     rules_bendidi,
     rules_chemical,
     rules_csendes,
+    rules_discussion,
     rules_fusion,
     rules_methods,
     rules_modality,
     rules_models,
     rules_ranking,
+    rules_state,
 )
 from perturbcore.published.evidence import NEEDS_TABLES, VERDICTS, Evidence, Finding, needs_tables
 from perturbcore.published.facts import facts

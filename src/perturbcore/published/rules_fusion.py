@@ -8,7 +8,7 @@ from perturbcore.published.evidence import (
     verdict,
 )
 from perturbcore.published.rules import rule
-from perturbcore.published.rules_models import FULL, SIMPLE, WAVEGC, _pair
+from perturbcore.published.rules_models import FULL, SIMPLE, WAVEGC, pair
 
 
 @rule("fusion_improves")
@@ -39,7 +39,7 @@ def fusion_improves(ev: Evidence) -> Finding:
 @rule("full_beats_simple")
 def full_beats_simple(ev: Evidence) -> Finding:
     """Compare full fusion with simple fusion."""
-    return _pair(ev, "5", FULL, SIMPLE)
+    return pair(ev, "5", FULL, SIMPLE)
 
 
 @rule("fusion_at_ceiling")

@@ -1,4 +1,4 @@
-"""Rules on fine-tuning, generative models, and unseen lines (Figures 4, S12-S14)."""
+"""Rules on fine-tuning, generative models, and GEARS (Figures 4, S14)."""
 
 import pandas as pd
 
@@ -26,7 +26,7 @@ SIMPLE, FULL = "Fusion (Simple)", "Fusion (Full)"
 WAVEGC = "STRING WaveGC"
 
 
-def _pair(ev: Evidence, figure: str, a: str, b: str) -> Finding:
+def pair(ev: Evidence, figure: str, a: str, b: str) -> Finding:
     """Whether method a is better than method b, on medians and in the folds."""
     versus = ev.versus(figure, a, b)
     most = versus.fold_wins is None or versus.fold_wins > versus.n_folds / 2
@@ -46,7 +46,7 @@ def _pair(ev: Evidence, figure: str, a: str, b: str) -> Finding:
 @rule("insilico_best")
 def insilico_best(ev: Evidence) -> Finding:
     """In-silico KO fine-tuning against the frozen model with kNN and with an MLP."""
-    knn, mlp = _pair(ev, "4", INSILICO, KNN3M), _pair(ev, "4", INSILICO, MLP3M)
+    knn, mlp = pair(ev, "4", INSILICO, KNN3M), pair(ev, "4", INSILICO, MLP3M)
     versus = [ev.versus("4", INSILICO, KNN3M), ev.versus("4", INSILICO, MLP3M)]
     order = [HOLDS, QUALIFIED, FAILS]
     size = ev.gap("4", [INSILICO, KNN3M]).iloc[0]
@@ -65,13 +65,13 @@ def insilico_best(ev: Evidence) -> Finding:
 @rule("indexing_hurts")
 def indexing_hurts(ev: Evidence) -> Finding:
     """Compare indexing fine-tuning with kNN on the frozen model."""
-    return _pair(ev, "4", KNN3M, INDEXING)
+    return pair(ev, "4", KNN3M, INDEXING)
 
 
 @rule("gnn_tuning_hurts")
 def gnn_tuning_hurts(ev: Evidence) -> Finding:
     """Compare the fine-tuned STRING GNN with kNN on the frozen one."""
-    return _pair(ev, "4", GNN_KNN, GNN_TUNED)
+    return pair(ev, "4", GNN_KNN, GNN_TUNED)
 
 
 @rule("mlp_between")
@@ -209,71 +209,6 @@ def advanced_full_set(ev: Evidence) -> Finding:
         medians=f"{best} lower on {int(wins[best])} of {int(gain[best].notna().sum())} lines",
         means=means,
         folds=folds,
-    )
-
-
-def _cross(ev: Evidence) -> pd.DataFrame:
-    """Mean over held-out lines: (data set, metric) x method, larger is better."""
-    out = {}
-    for dataset, figure in (("Essential", "S12"), ("Tahoe", "S13")):
-        for metric in ev.fig(figure).spec.panels:
-            mean = ev.fig(figure).medians(metric).mean()
-            out[(dataset, metric)] = mean.rename(
-                lambda d: "MLP" if d.startswith("MLP (") and "One" not in d else d
-            )
-    return pd.DataFrame(out).T
-
-
-def _change(table: pd.DataFrame, a: str, b: str) -> pd.Series:
-    """Relative improvement of a over b; MAE is an error."""
-    change = table[a] / table[b] - 1
-    error = table.index.get_level_values(1) == "mae"
-    return change.where(~error, -change)
-
-
-@rule("mlp_vs_state")
-def mlp_vs_state(ev: Evidence) -> Finding:
-    """Embedding MLP against STATE in six settings; similar means within 5 %."""
-    change = _change(_cross(ev), "MLP", "STATE")
-    better, similar = change > 0, (change <= 0) & (change > -0.05)
-    n = int(better.sum() + similar.sum())
-    return Finding(
-        verdict(n == 3 and not similar.any(), n == 3),
-        f"better in {int(better.sum())}, within 5 % in {int(similar.sum())} of 6",
-        "Change of the MLP against STATE, mean over held-out lines: "
-        + ", ".join(f"{d} {m} {percent(v)}" for (d, m), v in change.items())
-        + ".",
-        means=f"{n} of 6",
-    )
-
-
-@rule("mlp_64_percent")
-def mlp_64_percent(ev: Evidence) -> Finding:
-    """Largest improvement of the MLP over STATE."""
-    change = _change(_cross(ev), "MLP", "STATE")
-    where = change.idxmax()
-    return Finding(
-        verdict(0.63 < change.max() < 0.66),
-        percent(change.max(), 1),
-        f"The largest improvement is {percent(change.max(), 1)} ({where[0]}, {where[1]}); the largest "
-        "loss "
-        f"is {percent(change.min())} ({change.idxmin()[0]}, {change.idxmin()[1]}).",
-        means=percent(change.max(), 1),
-    )
-
-
-@rule("one_hot_similar")
-def one_hot_similar(ev: Evidence) -> Finding:
-    """Compare the MLP with embeddings with the MLP with one-hot codes; similar means within 10 %."""
-    change = _change(_cross(ev), "MLP (One-Hot)", "MLP")
-    small = change.abs() < 0.1
-    return Finding(
-        verdict(bool(small.all()), int(small.sum()) > 3) if small.sum() < 4 else HOLDS,
-        f"within 10 % in {int(small.sum())} of 6",
-        "Change when the embedding is replaced by a one-hot code: "
-        + ", ".join(f"{d} {m} {percent(v)}" for (d, m), v in change.items())
-        + ".",
-        means=f"{int(small.sum())} of 6",
     )
 
 
