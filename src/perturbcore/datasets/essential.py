@@ -194,14 +194,14 @@ def _responses(tables: dict[str, pd.DataFrame]) -> AnnData:
     genes = pd.Index(sorted(set().union(*(t["gene"] for t in tables.values()))))
     obs, rows, columns, values, start = [], [], [], [], 0
     for line, table in tables.items():
-        grouped = table.groupby("pert", sort=True)
+        grouped = table.assign(de=table["deg"].abs()).groupby("pert", sort=True)
         part = pd.DataFrame(
             {
                 "cell_line": line,
                 "split_de": grouped["split_de"].first(),
                 "split_dir": grouped["split_dir"].first().fillna(""),
                 "n_labels": grouped["deg"].count(),
-                "n_de": grouped["deg"].agg(lambda d: int((d.abs() == 1).sum())),
+                "n_de": grouped["de"].sum().astype(int),
             }
         ).rename_axis("perturbation")
         known = table[table["deg"].notna()]
