@@ -110,7 +110,7 @@ def _take(adata, matrix, start, stop, by_column):
         )
         return kind(parts, shape=shape, copy=False)
     if matrix is None:
-        part = adata[start:stop].X
+        part = _take_view(adata, start, stop)
     elif by_column:
         part = matrix[:, start:stop]
     else:
@@ -118,3 +118,15 @@ def _take(adata, matrix, start, stop, by_column):
     if hasattr(part, "compute"):
         part = part.compute()
     return kind(part)
+
+
+def _take_view(adata, start, stop):
+    """Read rows of a view of a backed file: AnnData makes no view of a view, nor reads a part."""
+    whole = adata._adata_ref
+    rows = np.arange(whole.n_obs)[adata._oidx][start:stop]
+    low, high = rows.min(), rows.max() + 1
+    if _format(whole.X) != "csc" and high - low <= 4 * len(rows):
+        part = whole.X[low:high][rows - low]
+    else:
+        part = whole[rows].X
+    return part[:, np.arange(whole.n_vars)[adata._vidx]]

@@ -96,21 +96,29 @@ def normalise(adata: AnnData) -> AnnData:
     check_declared(adata)
     if str(adata.uns["perturbcore"]["scale"]) == "log1p":
         return adata
-    parts = [block.astype(np.float32) for _, _, block in blocks(adata)]
     if is_by_column(adata):
-        matrix = sp.hstack(parts, format="csr", dtype=np.float32)
+        by_gene = [block.astype(np.float32) for _, _, block in blocks(adata)]
+        parts = [_log_of_share(sp.hstack(by_gene, format="csr"), adata.obs_names)]
     else:
-        matrix = sp.vstack(parts, format="csr", dtype=np.float32)
-    del parts
-    total = np.asarray(matrix.sum(1, dtype=np.float64)).ravel()
-    if (total <= 0).any():
-        cell = adata.obs_names[(total <= 0).argmax()]
-        raise InputError(f"cell {cell!r} has no counts: drop it, it cannot be normalised")
-    matrix.data *= np.repeat((1e4 / total), np.diff(matrix.indptr)).astype(np.float32)
-    np.log1p(matrix.data, out=matrix.data)
+        parts = [_log_of_share(b, adata.obs_names[i:j]) for i, j, b in blocks(adata)]
+    matrix = parts[0] if len(parts) == 1 else sp.vstack(parts, format="csr")
     out = AnnData(X=matrix, obs=adata.obs.copy(), var=adata.var.copy())
     out.uns["perturbcore"] = {**dict(adata.uns["perturbcore"]), "scale": "log1p"}
     return out
+
+
+def _log_of_share(block, cells):
+    total = np.asarray(block.sum(1, dtype=np.float64)).ravel()
+    if (total <= 0).any():
+        raise InputError(
+            f"cell {cells[(total <= 0).argmax()]!r} has no counts: drop it, it cannot be normalised"
+        )
+    data = block.data * np.repeat((1e4 / total).astype(np.float32), np.diff(block.indptr))
+    # scipy shares the indices of a block with the screen where it can; the result must not
+    return sp.csr_matrix(
+        (np.log1p(data).astype(np.float32, copy=False), block.indices.copy(), block.indptr.copy()),
+        shape=block.shape,
+    )
 
 
 def _plain(adata):

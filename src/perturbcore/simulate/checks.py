@@ -1,5 +1,7 @@
 """What the sizes of a simulated experiment may be."""
 
+from numbers import Real
+
 import numpy as np
 
 from perturbcore.errors import ParameterError
@@ -35,14 +37,18 @@ def check_parameters(p: dict) -> None:
     )
     if not whole or not 1 <= cells[0] <= cells[1]:
         refuse("cells_per_perturbation", "give (smallest, largest) with 1 <= smallest <= largest")
-    for name in ("null_fraction", "line_specificity"):
-        if not 0 <= p[name] <= 1:
-            refuse(name, "give a number from 0 to 1")
-    if not 0 <= p["dropout"] < 1:
-        refuse("dropout", "give a number from 0 to below 1")
-    for name in ("effect_size", "stress_size", "batch_effect"):
-        if not (np.isfinite(p[name]) and p[name] >= 0):
-            refuse(name, "give a number of at least 0")
-    for name in ("dispersion", "library_size"):
-        if not (np.isfinite(p[name]) and p[name] > 0):
-            refuse(name, "give a number above 0")
+    ranges = {
+        "null_fraction": (lambda v: 0 <= v <= 1, "from 0 to 1"),
+        "line_specificity": (lambda v: 0 <= v <= 1, "from 0 to 1"),
+        "dropout": (lambda v: 0 <= v < 1, "from 0 to below 1"),
+        "effect_size": (lambda v: v >= 0, "of at least 0"),
+        "stress_size": (lambda v: v >= 0, "of at least 0"),
+        "batch_effect": (lambda v: v >= 0, "of at least 0"),
+        "dispersion": (lambda v: v > 0, "above 0"),
+        "library_size": (lambda v: v > 0, "above 0"),
+    }
+    for name, (allowed, words) in ranges.items():
+        value = p[name]
+        number = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
+        if not number or not allowed(value):
+            refuse(name, f"give a number {words}")

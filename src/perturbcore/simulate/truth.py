@@ -15,7 +15,9 @@ def expected_effects(model: Model, shift: np.ndarray) -> np.ndarray:
     every perturbation is in every batch). The expectation is a sum over quantiles of the library
     size (9 Gauss-Hermite nodes), of the programmes (7 nodes) and over the negative-binomial law,
     tabulated once as a function of log rate and interpolated. Approximation: a cell's total count
-    is its library size times the expected kept fraction, not a random number of its own.
+    is its library size times the expected kept fraction, not a random number of its own. Checked
+    against 120,000 cells a perturbation, this is off by 1 to 2 % of the effect's length at 1,000
+    genes and 6 % at 150, where single genes make up much of a cell's total.
 
     Parameters
     ----------

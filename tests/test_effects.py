@@ -1,0 +1,307 @@
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import scipy.sparse as sp
+from anndata import AnnData
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from perturbcore.effects import ba_ate, group_moments, pseudobulk
+from perturbcore.effects import ba_ate as ba_ate_function
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.screens import declare_screen, normalise, read_screen
+
+VARIANTS = [(c, b) for c in ("global", "matched") for b in ("with_controls", "all")]
+
+
+def small_screen(seed=0, n_cells=400, n_genes=23, bare_batch=False):
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(rng.gamma(0.4, 3.0, (n_cells, n_genes)))
+    counts[:, 0] += 1
+    counts[0, 1] = 5000  # beyond the table of small counts
+    obs = pd.DataFrame(
+        {
+            "perturbation": rng.choice(
+                ["ntc", "A", "B", "C", "D"], n_cells, p=[0.3, 0.3, 0.2, 0.1, 0.1]
+            ),
+            "batch": rng.choice(["1", "2", "3", "4"], n_cells, p=[0.4, 0.3, 0.2, 0.1]),
+            "cell_line": rng.choice(["x", "y"], n_cells),
+        },
+        index=[f"c{i}" for i in range(n_cells)],
+    )
+    if bare_batch:
+        obs.loc[(obs["perturbation"] == "ntc") & (obs["batch"] == "4"), "batch"] = "1"
+    var = pd.DataFrame(index=[f"g{i}" for i in range(n_genes)])
+    adata = AnnData(sp.csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
+    return declare_screen(adata, dataset="small", scale="counts", control="ntc", unmatched="keep")
+
+
+def loop_normalise(counts):
+    out = np.empty(counts.shape)
+    for i, row in enumerate(counts):
+        out[i] = np.log1p(row * 1e4 / row.sum())
+    return out
+
+
+def loop_ba_ate(screen, control, batches, x=None):
+    """The equations as they are printed: means of cells, then means of batches."""
+    x = loop_normalise(np.asarray(screen.X.toarray(), dtype=float)) if x is None else x
+    obs = screen.obs
+    effects = {}
+    for line in sorted(set(obs["cell_line"])):
+        inside = (obs["cell_line"] == line).to_numpy()
+        ctrl = inside & obs["is_control"].to_numpy()
+        y = {b: x[ctrl & (obs["batch"] == b).to_numpy()].mean(0) for b in set(obs["batch"][ctrl])}
+        for p in sorted(set(obs["perturbation"][inside & ~ctrl])):
+            mine = inside & (obs["perturbation"] == p).to_numpy()
+            used = set(obs["batch"][mine])
+            if batches == "with_controls":
+                used &= set(y)
+            treated = {b: x[mine & (obs["batch"] == b).to_numpy()].mean(0) for b in used}
+            if control == "matched":
+                effect = np.mean([treated[b] - y[b] for b in used], axis=0)
+            else:
+                effect = np.mean(list(treated.values()), axis=0) - np.mean(list(y.values()), axis=0)
+            n = sum((mine & (obs["batch"] == b).to_numpy()).sum() for b in used)
+            effects[f"{line}|{p}"] = (effect, n, len(used))
+    return effects
+
+
+@pytest.mark.parametrize(("control", "batches"), VARIANTS)
+@pytest.mark.parametrize("bare", [False, True])
+def test_ba_ate_is_the_printed_equation(control, batches, bare):
+    screen = small_screen(bare_batch=bare)
+    if bare and (control, batches) == ("matched", "all"):
+        with pytest.raises(InputError, match=r"4 \(x\)"):
+            ba_ate(screen, control=control, batches=batches)
+        return
+    got = ba_ate(screen, control=control, batches=batches)
+    want = loop_ba_ate(screen, control, batches)
+    assert list(got.obs_names) == list(want)
+    assert got.X.dtype == np.float32
+    for name, (effect, n, m) in want.items():
+        np.testing.assert_allclose(got[name].X.ravel(), effect, atol=2e-6)
+        assert got.obs.loc[name, "n_cells"] == n
+        assert got.obs.loc[name, "n_batches"] == m
+    assert got.uns["perturbcore"]["task"] == "lfc"
+
+
+def test_the_variants_differ_where_a_batch_has_no_controls():
+    screen = small_screen(bare_batch=True)
+    a = ba_ate(screen, batches="with_controls")
+    b = ba_ate(screen, batches="all")
+    assert np.abs(a.X - b.X).max() > 1e-3
+    assert (b.obs["n_batches"] >= a.obs["n_batches"]).all()
+    assert b.obs["n_batches"].sum() > a.obs["n_batches"].sum()
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    order=st.permutations(range(60)),
+    chunk=st.integers(1, 70),
+    control=st.sampled_from(["global", "matched"]),
+)
+def test_order_of_cells_and_size_of_chunks_do_not_matter(order, chunk, control):
+    screen = small_screen(3, 60, 7)
+    want = ba_ate(screen, control=control, drop_unmatched=True)
+    got = ba_ate(screen[list(order)].copy(), control=control, chunk_size=chunk, drop_unmatched=True)
+    assert list(got.obs_names) == list(want.obs_names)
+    np.testing.assert_allclose(got.X, want.X, atol=1e-6)
+    pd.testing.assert_frame_equal(got.obs, want.obs)
+
+
+def stored(screen, kind, folder):
+    x = screen.X
+    out = AnnData(
+        {"dense": x.toarray(), "csc": x.tocsc(), "csr64": x.astype(np.int64)}.get(
+            kind.split("-")[-1], x
+        ),
+        obs=screen.obs,
+        var=screen.var,
+        uns=dict(screen.uns),
+    )
+    if not kind.startswith("backed"):
+        return out
+    path = folder / f"{kind}.h5ad"
+    out.write_h5ad(path)
+    return read_screen(path, backed=True)
+
+
+@pytest.mark.parametrize(
+    "kind", ["dense", "csc", "csr64", "backed-csr", "backed-csc", "backed-dense", "backed-csr64"]
+)
+def test_every_kind_of_storage_gives_the_same(kind, tmp_path):
+    screen = small_screen(1)
+    other = stored(screen, kind, tmp_path)
+    assert other.isbacked == kind.startswith("backed")
+    genes = ["g5", "g2", "g11"]
+    for options in (
+        {},
+        {"chunk_size": 7},
+        {"genes": genes},
+        {"genes": genes, "size_factors": "kept"},
+    ):
+        np.testing.assert_allclose(
+            ba_ate(other, **options).X, ba_ate(screen, **options).X, atol=1e-6
+        )
+    a, b = group_moments(other, by_batch=True), group_moments(screen, by_batch=True)
+    pd.testing.assert_frame_equal(a.groups, b.groups)
+    np.testing.assert_allclose(a.sum, b.sum, rtol=1e-6)
+    np.testing.assert_allclose(a.sumsq, b.sumsq, rtol=1e-6)
+    part = other[100:300]
+    np.testing.assert_allclose(
+        ba_ate(part, drop_unmatched=True).X,
+        ba_ate(screen[100:300], drop_unmatched=True).X,
+        atol=1e-6,
+    )
+
+
+def test_lazy_and_unsorted_matrices_give_the_same():
+    da = pytest.importorskip("dask.array")
+    screen = small_screen(1)
+    want = ba_ate(screen).X
+    lazy = AnnData(
+        da.from_array(screen.X.toarray(), chunks=(90, -1)), screen.obs, screen.var, dict(screen.uns)
+    )
+    np.testing.assert_allclose(ba_ate(lazy).X, want, atol=1e-6)
+    x = screen.X
+    # the same matrix with each value stored as two entries that add up to it
+    split = sp.csr_matrix(
+        (np.repeat(x.data / 2, 2), np.repeat(x.indices, 2), x.indptr * 2), shape=x.shape
+    )
+    doubled = AnnData(split, screen.obs, screen.var, dict(screen.uns))
+    np.testing.assert_allclose(ba_ate(doubled).X, want, atol=1e-6)
+    assert doubled.X.nnz == 2 * x.nnz
+
+
+def test_logged_values_are_used_as_they_are():
+    screen = small_screen(2)
+    logged = normalise(screen)
+    np.testing.assert_allclose(ba_ate(logged).X, ba_ate(screen).X, atol=2e-6)
+
+
+def test_genes_are_left_out_after_or_before_normalising():
+    screen = small_screen(4)
+    genes = ["g9", "g0", "g3"]
+    after = ba_ate(screen, genes=genes)
+    assert list(after.var_names) == genes
+    np.testing.assert_array_equal(after.X, ba_ate(screen)[:, genes].X)
+    before = ba_ate(screen, genes=genes, size_factors="kept")
+    np.testing.assert_allclose(before.X, ba_ate(screen[:, genes].copy()).X, atol=1e-6)
+    assert np.abs(before.X - after.X).max() > 1e-3
+
+
+def test_moments_and_pseudobulk_agree_with_scanpy():
+    screen = small_screen(5)
+    reference = AnnData(screen.X.astype(np.float64), screen.obs, screen.var)
+    sc.pp.normalize_total(reference, target_sum=1e4)
+    sc.pp.log1p(reference)
+    want = sc.get.aggregate(reference, by=["cell_line", "perturbation"], func=["mean", "var"])
+    moments = group_moments(screen)
+    names = moments.groups["cell_line"] + "_" + moments.groups["perturbation"]
+    want = want[names.to_numpy()]
+    np.testing.assert_allclose(moments.mean, want.layers["mean"], atol=1e-9)
+    np.testing.assert_allclose(moments.var, want.layers["var"], atol=1e-8)
+    assert (moments.groups["is_control"] == (moments.groups["perturbation"] == "ntc")).all()
+    assert moments.n.sum() == screen.n_obs
+
+    bulk = pseudobulk(screen, ["cell_line", "perturbation"])
+    np.testing.assert_allclose(bulk.X, moments.mean, atol=1e-6)
+    assert list(bulk.obs_names) == list(names.str.replace("_", "|"))
+    assert bulk.obs["n_cells"].sum() == screen.n_obs
+    counts = pseudobulk(screen, "batch", values="counts")
+    total = pd.DataFrame(screen.X.toarray()).groupby(screen.obs["batch"].to_numpy()).sum()
+    np.testing.assert_allclose(counts.X, total.to_numpy())
+
+
+def test_moments_by_batch_add_up_to_moments():
+    screen = small_screen(6)
+    fine, coarse = group_moments(screen, by_batch=True), group_moments(screen)
+    keys = [fine.groups["cell_line"], fine.groups["perturbation"]]
+    np.testing.assert_allclose(pd.DataFrame(fine.sum).groupby(keys).sum(), coarse.sum, rtol=1e-9)
+    one = group_moments(screen, cell_lines=["y"])
+    assert set(one.groups["cell_line"]) == {"y"}
+    np.testing.assert_array_equal(
+        one.sum, coarse.sum[(coarse.groups["cell_line"] == "y").to_numpy()]
+    )
+    lonely = group_moments(small_screen(6, 30), by_batch=True)
+    assert np.isnan(lonely.var[lonely.n == 1]).all()
+    assert np.isfinite(lonely.var[lonely.n > 1]).all()
+
+
+def test_a_batch_shift_biases_the_pooled_mean_but_not_the_effect():
+    rng = np.random.default_rng(0)
+    n, shift = 4000, 0.8
+    batch = rng.choice(["a", "b"], n)
+    # batch b has most of the perturbed cells, and gene 0 is higher in it
+    treated = rng.random(n) < np.where(batch == "b", 0.85, 0.15)
+    value = 1.0 + shift * (batch == "b")[:, None] * [1, 0] + 0.5 * treated[:, None] * [0, 1]
+    obs = pd.DataFrame(
+        {"perturbation": np.where(treated, "K", "ntc"), "batch": batch, "cell_line": "x"},
+        index=[f"c{i}" for i in range(n)],
+    )
+    x = value + rng.normal(0, 0.05, value.shape)
+    adata = AnnData(x, obs=obs, var=pd.DataFrame(index=["g0", "g1"]))
+    screen = declare_screen(adata, dataset="t", scale="log1p", control="ntc")
+    pooled = x[treated].mean(0) - x[~treated].mean(0)
+    assert pooled[0] > 0.4
+    for control, batches in VARIANTS:
+        effect = ba_ate(screen, control=control, batches=batches).X[0]
+        np.testing.assert_allclose(effect, [0, 0.5], atol=0.02)
+
+
+def test_many_groups_are_read_in_parts_with_the_same_result(monkeypatch):
+    import sys
+
+    screen = small_screen(7)
+    want = ba_ate(screen, control="matched").X
+    monkeypatch.setattr(sys.modules[ba_ate_function.__module__], "MAX_SUM_BYTES", 10)
+    np.testing.assert_array_equal(ba_ate(screen, control="matched").X, want)
+
+
+def test_bad_requests_are_refused_with_a_way_out():
+    screen = small_screen()
+    with pytest.raises(ParameterError, match="'matched'"):
+        ba_ate(screen, control="paired")
+    with pytest.raises(ParameterError, match="with_controls"):
+        ba_ate(screen, batches="some")
+    with pytest.raises(ParameterError, match="size_factors"):
+        ba_ate(screen, size_factors="median")
+    with pytest.raises(ParameterError, match="chunk_size=0"):
+        ba_ate(screen, chunk_size=0)
+    with pytest.raises(InputError, match="nope"):
+        ba_ate(screen, genes=["g1", "nope"])
+    with pytest.raises(InputError, match="twice"):
+        ba_ate(screen, genes=["g1", "g1"])
+    with pytest.raises(InputError, match="nowhere"):
+        group_moments(screen, cell_lines=["nowhere"])
+    with pytest.raises(InputError, match="plate"):
+        pseudobulk(screen, ["plate"])
+    with pytest.raises(InputError, match="declare_screen"):
+        ba_ate(AnnData(screen.X, screen.obs, screen.var))
+    with pytest.raises(InputError, match="log1p"):
+        pseudobulk(normalise(screen), values="counts")
+
+
+def test_perturbations_without_controls_at_hand_are_listed_or_dropped():
+    screen = small_screen()
+    screen = screen[(screen.obs["perturbation"] != "D") | (screen.obs["batch"] == "4")].copy()
+    screen = screen[~(screen.obs["is_control"] & (screen.obs["batch"] == "4"))].copy()
+    with pytest.raises(InputError, match=r"2 perturbations .*'D \(x\)'"):
+        ba_ate(screen)
+    kept = ba_ate(screen, drop_unmatched=True)
+    assert "D" not in set(kept.obs["perturbation"])
+    assert "D" in set(ba_ate(screen, batches="all").obs["perturbation"])
+    bare = screen[~(screen.obs["is_control"] & (screen.obs["cell_line"] == "y"))].copy()
+    with pytest.raises(InputError, match=r"cell_line \['y'\]"):
+        ba_ate(bare)
+
+
+def test_result_survives_a_file(tmp_path):
+    effects = ba_ate(small_screen())
+    effects.write_h5ad(tmp_path / "r.h5ad")
+    back = anndata.read_h5ad(tmp_path / "r.h5ad")
+    np.testing.assert_array_equal(back.X, effects.X)
+    assert back.uns["perturbcore"]["control"] == "global"
