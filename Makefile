@@ -20,11 +20,15 @@ OUT      := $(PERTURBCORE_RESULTS)/$(NAME)
 HTML     := _build/html
 # The book shows the chapters its table of contents names; _toc.yml is the only list.
 CHAPTERS := $(shell sed -n 's|^[ -]*file: *book/chapters/\([A-Za-z0-9_]*\).*|\1|p' _toc.yml)
-PACKAGE  := $(filter-out src/perturbcore/cli.py,$(shell find src -type f ! -name '*.pyc'))
+MISSING  := $(filter-out $(basename $(notdir $(wildcard notebooks/*.py))),$(CHAPTERS))
+ifneq ($(and $(MISSING),$(filter book serve linkcheck,$(MAKECMDGOALS))),)
+$(error _toc.yml names chapters that notebooks/ does not have: $(MISSING))
+endif
+PACKAGE  := $(filter-out src/perturbcore/cli/%,$(shell find src -type f ! -name '*.pyc'))
 PAGES    := $(shell find book -path book/chapters -prune -o -path book/_static/mathjax -prune -o -type f -print)
 
 # Kernels that run side by side share the cores instead of fighting for them.
-CORES    := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+CORES    := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 JOBS      = $(if $(filter -j,$(MAKEFLAGS)),$(CORES),$(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),1))
 THREADS   = $(shell echo $$(( $(CORES) > $(JOBS) ? $(CORES) / $(JOBS) : 1 )))
 SHARE     = $(foreach v,OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS NUMBA_NUM_THREADS \
@@ -68,7 +72,9 @@ linkcheck: book ## try every outside link of the book (needs the network)
 
 .PHONY: bench
 bench: $(READY) ## measure speed side by side with what one would use instead
-	$(BIN)/python -m benchmarks $(ARGS)
+	@mkdir -p $(PERTURBCORE_RESULTS)/benchmarks
+	for b in benchmarks/bench_*.py; do $(BIN)/python $$b $(ARGS) \
+	  --out $(PERTURBCORE_RESULTS)/benchmarks/$$(basename $$b .py).json; done
 
 .PHONY: constraints
 constraints: $(READY) ## resolve the exact pins anew

@@ -18,3 +18,89 @@ def mirror() -> Path:
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"PERTURBCORE_MIRROR={folder} is not a folder")
     return Path(folder)
+
+
+HEADER = """\
+# ---
+# jupyter:
+#   kernelspec:
+#     name: python3
+#     display_name: Python 3
+#   perturbcore:
+#     after: [{after}]
+# ---
+
+"""
+FIRST = HEADER.format(after="") + """\
+# %% [markdown]
+# # First chapter
+#
+# As said before {cite:p}`someone2026`, $x^2$ grows.
+
+# %% tags=["parameters"]
+profile: str = "demo"
+k: int = 5  # neighbours
+grid: list[float] = [0.1, 1.0]
+limit: int | None = None
+
+# %%
+from perturbcore.chapters import open_chapter
+
+chapter = open_chapter("first")
+print("k is", k, "grid is", grid)
+
+# %% mystnb={"figure": {"caption": "It rises.", "name": "fig-line"}, "image": {"alt": "a line"}}
+import matplotlib.pyplot as plt
+
+figure, ax = plt.subplots()
+ax.plot([1, 2, k])
+chapter.save_figure(figure, "line");
+
+# %%
+import pandas as pd
+
+table = pd.DataFrame({"name": ["a", "b", "c", "d"], "value": [0.5, 10, 9, k]})
+chapter.save_table(table, "values")
+
+# %% [markdown]
+# Have [the values](tables/first/values.csv), drawn in {numref}`fig-line`.
+"""
+SECOND = HEADER.format(after="first") + """\
+# %% [markdown]
+# # Second chapter
+
+# %% tags=["parameters"]
+profile: str = "demo"
+flag: bool = True
+
+# %%
+from perturbcore.chapters import open_chapter
+
+chapter = open_chapter("second")
+sorted(p.name for p in chapter.profile.results.glob("tables/*/*.csv"))
+"""
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch) -> Path:
+    """A whole project with two tiny chapters, the second after the first."""
+    (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
+    (tmp_path / "book").mkdir()
+    write = {
+        "notebooks/first.py": FIRST,
+        "notebooks/second.py": SECOND,
+        "notebooks/profiles/demo.yml": "title: tiny\nsimulated: true\nchapters:\n  first: {k: 7}\n",
+        "notebooks/profiles/other.yml": "title: other\nsimulated: false\n",
+        "_toc.yml": "format: jb-book\nroot: book/index\nchapters:\n"
+                    "  - file: book/chapters/first\n  - file: book/chapters/second\n"
+                    "  - file: book/record\n",
+        "book/index.md": "# The book\n\nStart with [the first](chapters/first.ipynb).\n",
+        "book/record.md": "# Run record\n\n```{include} chapters/_record.md\n```\n\n"
+                          "```{bibliography}\n```\n",
+        "book/references.bib": "@misc{someone2026, author={Someone, A.}, title={T}, year={2026}}\n",
+    }
+    for name, text in write.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("PERTURBCORE_ROOT", str(tmp_path))
+    monkeypatch.delenv("PERTURBCORE_RESULTS", raising=False)
+    return tmp_path

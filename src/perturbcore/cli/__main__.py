@@ -1,0 +1,5 @@
+import sys
+
+from perturbcore.cli import main
+
+sys.exit(main())

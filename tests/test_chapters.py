@@ -1,0 +1,272 @@
+import json
+from types import ModuleType
+
+import nbformat
+import papermill
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from papermill.exceptions import PapermillExecutionError
+
+from perturbcore.chapters import (
+    ChapterError,
+    book,
+    find_chapter,
+    find_chapters,
+    open_chapter,
+    run_aside,
+    run_for_book,
+)
+from perturbcore.chapters.parameters import declared, resolve
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.profiles import load_profile
+
+CELL = """\
+profile: str = "demo"  # which profile
+k: int = 5
+alpha: float = 1
+deep: bool = False
+ks: list[int] = [1, 2]
+names: list[str] = []
+anything: list = [1, "a"]
+options: dict = {"a": 1}
+limit: float | None = None
+"""
+
+
+def test_declarations_are_read_with_type_default_and_remark():
+    found = declared(CELL, "x")
+    assert list(found) == ["profile", "k", "alpha", "deep", "ks", "names", "anything", "options",
+                           "limit"]
+    assert found["profile"].help == "which profile"
+    assert [p.type for p in found.values()] == ["str", "int", "float", "bool", "list[int]",
+                                                "list[str]", "list", "dict", "float | None"]
+    assert found["ks"].default == [1, 2]
+
+
+@pytest.mark.parametrize("line, message", [
+    ("k = 5", "only lines 'name: type = default'"),
+    ("k: int", "only lines"),
+    ("import os", "only lines"),
+    ("k: int = 'five'", "k must be int, not str"),
+    ("k: int = None", "k must be int, not NoneType"),
+    ("k: set = {1}", "type is one of int, float"),
+    ("k: int | str = 1", "type is one of"),
+    ("k: list[list[int]] = []", "type is one of"),
+    ("k: int = len([])", "must be a plain value"),
+])
+def test_a_wrong_declaration_is_refused(line, message):
+    with pytest.raises(ParameterError, match=message):
+        declared(line, "x")
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"K": 3}, r"unknown parameter K; this chapter has profile: str; k: int; alpha: float"),
+    ({"k": "3"}, r"k must be int, not str \('3'\)"),
+    ({"k": 3.0}, "k must be int, not float"),
+    ({"k": True}, "k must be int, not bool"),
+    ({"alpha": False}, "alpha must be float, not bool"),
+    ({"deep": 1}, "deep must be bool, not int"),
+    ({"ks": (1, 2)}, "ks must be list"),
+    ({"ks": [1, 2.5]}, r"ks must be list\[int\], but holds 2.5"),
+    ({"k": None}, "k must be int, not NoneType"),
+])
+def test_unknown_names_and_wrong_types_are_refused(given, message):
+    with pytest.raises(ParameterError, match=message):
+        resolve(declared(CELL, "x"), given, "x")
+
+
+def test_an_int_serves_where_a_float_is_declared():
+    values = resolve(declared(CELL, "x"), {"alpha": 2, "limit": 3}, "x")
+    assert values == {"alpha": 2.0, "limit": 3.0}
+    assert all(type(v) is float for v in values.values())
+
+
+@pytest.mark.parametrize("name, text, value", [
+    ("k", "7", 7), ("alpha", "1e-3", 1e-3), ("deep", "true", True), ("deep", "False", False),
+    ("ks", "[5, 10]", [5, 10]), ("ks", "5,10", [5, 10]), ("ks", "[]", []),
+    ("names", "[a, b]", ["a", "b"]), ("names", '["a", "b"]', ["a", "b"]), ("names", "a", ["a"]),
+    ("options", '{"b": 2}', {"b": 2}), ("limit", "none", None), ("limit", "2", 2.0),
+    ("profile", "7", "7"),
+])
+def test_text_of_a_command_line_becomes_the_declared_type(name, text, value):
+    read = declared(CELL, "x")[name].parse(text, "x")
+    assert read == value and type(read) is type(value)
+
+
+@pytest.mark.parametrize("name, text", [("k", "7.5"), ("k", "many"), ("deep", "7"), ("ks", "a,b"),
+                                        ("ks", "[1"), ("options", "3"), ("k", "none")])
+def test_text_that_does_not_fit_is_refused(name, text):
+    with pytest.raises(ParameterError, match=f"{name} must be"):
+        declared(CELL, "x")[name].parse(text, "x")
+
+
+@given(st.lists(st.integers()), st.floats(allow_nan=False, allow_infinity=False))
+def test_values_survive_the_way_through_text(ks, alpha):
+    parameters = declared(CELL, "x")
+    assert parameters["ks"].parse(json.dumps(ks), "x") == ks
+    assert parameters["alpha"].parse(repr(alpha), "x") == alpha
+
+
+def test_chapters_come_in_the_order_of_the_book(tree):
+    (tree / "notebooks" / "aside.py").write_text((tree / "notebooks" / "first.py").read_text())
+    assert [c.name for c in find_chapters()] == ["first", "second", "aside"]
+    assert find_chapter("second").after == ("first",)
+    assert find_chapter("first").title == "First chapter"
+    with pytest.raises(ParameterError, match="no chapter 'frist'; there are first, second, aside"):
+        find_chapter("frist")
+
+
+def test_values_come_from_default_then_profile_then_command(tree):
+    first, demo = find_chapter("first"), load_profile("demo")
+    assert first.values(demo) == {"k": 7, "profile": "demo"}
+    assert first.values(demo, {"k": "9", "limit": "none"}) == {"k": 9, "limit": None,
+                                                               "profile": "demo"}
+    with pytest.raises(ParameterError, match="unknown parameter kk; this chapter has"):
+        first.values(demo, {"kk": "9"})
+    for text, message in (("first: {k: seven}", "demo.yml, chapter first: k must be int"),
+                          ("first: {neighbours: 7}", "unknown parameter neighbours"),
+                          ("frist: {k: 7}", "there is no chapter 'frist'")):
+        (tree / "notebooks/profiles/demo.yml").write_text(
+            f"title: t\nsimulated: true\nchapters: {{{text}}}\n")
+        with pytest.raises(ParameterError, match=message):
+            first.values(load_profile("demo"))
+
+
+def test_a_chapter_without_one_sound_parameters_cell_is_refused(tree):
+    path = tree / "notebooks" / "first.py"
+    whole = path.read_text()
+    path.write_text(whole.replace(' tags=["parameters"]', ""))
+    with pytest.raises(ParameterError, match="exactly one cell tagged parameters, it has 0"):
+        _ = find_chapter("first").parameters
+    path.write_text(whole.replace('profile: str = "demo"\n', ""))
+    with pytest.raises(ParameterError, match="must declare profile: str"):
+        _ = find_chapter("first").parameters
+
+
+def test_a_run_publishes_an_executed_notebook_with_its_provenance(tree):
+    demo = load_profile("demo")
+    target = run_for_book(find_chapter("first"), demo)
+    assert target == tree / "results/demo/chapters/first.ipynb"
+    assert sorted(p.name for p in target.parent.iterdir()) == ["first.ipynb"]
+    notebook = nbformat.read(target, as_version=4)
+    nbformat.validate(notebook)
+    text = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", []))
+    assert "k is 7 grid is [0.1, 1.0]" in text
+    injected = [c for c in notebook.cells if "injected-parameters" in c.metadata.get("tags", [])]
+    assert len(injected) == 1 and "hide-input" in injected[0].metadata["tags"]
+    assert [c["id"] for c in notebook.cells] == [f"cell-{i}" for i in range(len(notebook.cells))]
+    assert "input_path" not in notebook.metadata["papermill"]
+    assert any("image/svg+xml" in o.get("data", {}) for c in notebook.cells
+               for o in c.get("outputs", []))
+    facts = json.loads((tree / "results/demo/runs/first.json").read_text())
+    assert facts == notebook.metadata["perturbcore"]
+    assert facts["parameters"] == {"profile": "demo", "k": 7, "grid": [0.1, 1.0], "limit": None}
+    assert facts["profile_digest"] == demo.digest and facts["seconds"] > 0
+    assert facts["packages"]["papermill"] == papermill.__version__
+    assert (tree / "results/demo/tables/first/values.csv").read_text().startswith("name,value\na,")
+    assert (tree / "results/demo/figures/first/line.svg").read_text().count("<svg") == 1
+
+
+def test_a_run_with_other_values_leaves_the_book_alone(tree):
+    path = tree / "notebooks" / "first.py"
+    path.write_text(path.read_text().split("# %% mystnb")[0])
+    one = run_aside(find_chapter("first"), load_profile("demo"), {"grid": "0.5"})
+    assert one.parent == tree / "results/demo/runs" and one.name.startswith("first-")
+    assert json.loads(one.with_suffix(".json").read_text())["parameters"]["grid"] == [0.5]
+    assert not (tree / "results/demo/chapters").exists()
+
+
+def test_a_failed_chapter_is_shown_kept_aside_and_never_published(tree):
+    chapters = tree / "results/demo/chapters"
+    chapters.mkdir(parents=True)
+    (chapters / "second.ipynb").write_text("the last good one")
+    path = tree / "notebooks" / "second.py"
+    path.write_text(path.read_text() + "\n# %%\nvalue = {}\nvalue['missing']\n")
+    with pytest.raises(ChapterError) as caught:
+        run_for_book(find_chapter("second"), load_profile("demo"))
+    message = str(caught.value)
+    assert "chapter second failed in code cell 4" in message
+    assert "value['missing']" in message and "KeyError: 'missing'" in message
+    assert "\x1b[" not in message
+    assert (chapters / "second.ipynb").read_text() == "the last good one"
+    assert sorted(p.name for p in chapters.iterdir()) == ["second.failed.ipynb", "second.ipynb"]
+    assert not (tree / "results/demo/runs/second.json").exists()
+
+
+def test_a_kernel_that_does_not_start_is_tried_once_more(tree, monkeypatch):
+    calls = []
+    real = papermill.execute_notebook
+
+    def flaky(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(papermill, "execute_notebook", flaky)
+    path = tree / "notebooks" / "second.py"
+    path.write_text(path.read_text().split("# %%\nfrom")[0])
+    assert run_for_book(find_chapter("second"), load_profile("demo")).is_file()
+    assert len(calls) == 2
+
+    def dead(*arguments, **options):
+        calls.append(1)
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    calls.clear()
+    monkeypatch.setattr(papermill, "execute_notebook", dead)
+    with pytest.raises(ChapterError, match="Kernel died"):
+        run_for_book(find_chapter("second"), load_profile("demo"))
+    assert len(calls) == 2
+
+
+def running(**values) -> ModuleType:
+    module = ModuleType("__main__")
+    exec("profile: str = 'demo'\nk: int = 5\ngrid: list[float] = [0.1]\nlimit: int | None = None",
+         vars(module))
+    vars(module).update(values)
+    return module
+
+
+def test_a_running_chapter_checks_what_anyone_passed(tree):
+    module = running(grid="[1, 2]")
+    chapter = open_chapter("first", module)
+    assert module.grid == chapter.parameters["grid"] == [1.0, 2.0]
+    assert chapter.profile.name == "demo"
+    with pytest.raises(ParameterError, match="unknown parameter kk; this chapter has profile"):
+        open_chapter("first", running(kk=3))
+    with pytest.raises(ParameterError, match="k must be int"):
+        open_chapter("first", running(k="three"))
+    with pytest.raises(ParameterError, match="no profile named 'dmeo'"):
+        open_chapter("first", running(profile="dmeo"))
+
+
+def test_plain_papermill_runs_the_plain_notebook_and_is_refused_too(tree):
+    path = tree / "notebooks" / "first.py"
+    path.write_text(path.read_text().split("# %% mystnb")[0])
+    plain, out = tree / "plain.ipynb", tree / "out.ipynb"
+    nbformat.write(find_chapter("first").notebook, plain)
+    papermill.execute_notebook(plain, out, {"k": 3, "grid": "[4]"}, progress_bar=False)
+    assert "k is 3 grid is [4.0]" in out.read_text()
+    with pytest.raises(PapermillExecutionError, match="unknown parameter neighbours"):
+        papermill.execute_notebook(plain, out, {"neighbours": 3}, progress_bar=False)
+
+
+def test_a_book_is_not_assembled_from_chapters_that_were_not_run(tree):
+    with pytest.raises(InputError, match="not run yet with profile demo: first, second; make book"):
+        book.assemble(load_profile("demo"))
+
+
+def test_what_a_page_would_load_from_outside_is_found(tmp_path):
+    (tmp_path / "good.html").write_text(
+        '<script src="_static/a.js"></script><a href="https://example.org">x</a>'
+        '<link rel="canonical" href="https://example.org">')
+    (tmp_path / "good.css").write_text("a { background: url(data:image/png;base64,AA) }")
+    assert book.outside_references(tmp_path) == []
+    (tmp_path / "bad.html").write_text(
+        '<script async src="https://cdn.example.org/a.js"></script>'
+        "<link href='//fonts.example.org/f.css' rel='stylesheet'><img src='http://example.org/i'>")
+    (tmp_path / "bad.css").write_text("@import 'https://example.org/b.css';")
+    found = book.outside_references(tmp_path)
+    assert len(found) == 4 and found[0] == "bad.css: https://example.org/b.css"

@@ -1,0 +1,155 @@
+import subprocess
+import sys
+
+import anndata as ad
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from perturbcore import __version__
+from perturbcore.cli import main
+
+
+def test_help_answers_without_loading_the_heavy_libraries():
+    code = ("import sys; from perturbcore.cli import main\n"
+            "try: main(['--help'])\n"
+            "except SystemExit as e: assert e.code == 0\n"
+            "heavy = {'numpy', 'pandas', 'scanpy', 'torch', 'sklearn', 'papermill', 'yaml'}\n"
+            "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for verb in ("run", "notebook", "chapters", "profiles", "book", "data", "check", "effects",
+                 "ceiling", "evaluate"):
+        assert f"\n    {verb} " in done.stdout
+    done = subprocess.run([sys.executable, "-m", "perturbcore.cli", "--version"],
+                          capture_output=True, text=True)
+    assert done.stdout == f"perturbcore {__version__}\n"
+
+
+def test_chapters_and_profiles_are_listed(tree, capsys):
+    assert main(["chapters"]) == 0
+    text = capsys.readouterr().out
+    assert "first: First chapter\n    profile: str = 'demo'\n    k: int = 5  # neighbours\n" in text
+    assert main(["profiles"]) == 0
+    assert capsys.readouterr().out == "demo: tiny (simulated cells)\nother: other\n"
+
+
+def test_a_run_writes_where_it_is_told_and_says_so(tree, capsys):
+    path = tree / "notebooks" / "first.py"
+    path.write_text(path.read_text().split("# %% mystnb")[0])
+    out = tree / "mine" / "my.ipynb"
+    assert main(["run", "first", "-p", "grid", "[5, 10]", "-p", "k", "2", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert "k is 2 grid is [5.0, 10.0]" in out.read_text()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["run", "first", "-p", "kk", "3"], "unknown parameter kk; this chapter has profile: str; k: int"),
+    (["run", "first", "-p", "k", "many"], "k must be int, not 'many'"),
+    (["run", "frist"], "there is no chapter 'frist'"),
+    (["run", "first", "--profile", "dmeo"], "no profile named 'dmeo'"),
+    (["run", "first", "--for-book", "-p", "k", "3"], "takes its values from the profile"),
+    (["notebook", "--out", "x"], "name a chapter, or give --all"),
+    (["book"], "not run yet with profile demo: first, second"),
+    (["check", "nowhere.h5ad"], "nowhere.h5ad"),
+    (["data", "list", "no_such_entry"], "no_such_entry"),
+])
+def test_wrong_input_is_one_clean_line(tree, capsys, arguments, message):
+    assert main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and message in errors and "Traceback" not in errors
+
+
+def test_a_failed_chapter_is_exit_status_one(tree, capsys):
+    path = tree / "notebooks" / "second.py"
+    path.write_text(path.read_text() + "\n# %%\n1 / 0\n")
+    assert main(["run", "second"]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: chapter second failed in code cell 4") and "1 / 0" in errors
+    assert "papermill" not in errors
+
+
+def test_plain_notebooks_have_a_kernel_and_no_outputs(tree, capsys):
+    assert main(["notebook", "--all", "--out", str(tree / "plain")]) == 0
+    assert main(["notebook", "first", "--out", str(tree / "one.ipynb")]) == 0
+    assert [p.name for p in sorted((tree / "plain").iterdir())] == ["first.ipynb", "second.ipynb"]
+    assert (tree / "plain/first.ipynb").read_text() == (tree / "one.ipynb").read_text()
+    notebook = nbformat.read(tree / "one.ipynb", as_version=4)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert not any(c.get("outputs") for c in notebook.cells)
+
+
+def test_data_of_a_profile_is_listed_with_its_licence(tree, capsys):
+    assert main(["data", "fetch"]) == 0
+    assert "needs no files from elsewhere" in capsys.readouterr().out
+    (tree / "notebooks/profiles/demo.yml").write_text(
+        "title: t\nsimulated: false\ndata: [stringdb]\n")
+    assert main(["data", "list", "--profile", "demo"]) == 0
+    assert "stringdb: 1.4 MB, " in capsys.readouterr().out
+
+
+NAMES = [f"P{i}" for i in range(40)]
+
+
+def screen(path, counts=True):
+    rng = np.random.default_rng(0)
+    n = 492
+    obs = pd.DataFrame({
+        "gene": np.tile(["ctrl", *NAMES], n // 41),
+        "lane": np.repeat(["one", "two"], n // 2),
+        "line": "K562",
+    }, index=[f"cell{i}" for i in range(n)])
+    X = rng.poisson(5, (n, 8)).astype(np.float32)
+    if not counts:
+        X += 0.5
+    ad.AnnData(X, obs, pd.DataFrame(index=[f"gene{i}" for i in range(8)])).write_h5ad(path)
+    return [str(path), "--perturbation", "gene", "--batch", "lane", "--cell-line", "line",
+            "--control", "ctrl", "--scale", "counts"]
+
+
+def test_a_screen_becomes_responses_a_ceiling_and_scores(tmp_path, capsys):
+    declared = screen(tmp_path / "screen.h5ad")
+    assert main(["check", *declared]) == 0
+    assert ("492 cells x 8 genes, 40 perturbations, 12 control cells, 2 batches, cell lines: K562"
+            in capsys.readouterr().out)
+
+    responses = tmp_path / "responses.h5ad"
+    assert main(["effects", *declared, "--out", str(responses), "--folds", "5"]) == 0
+    read = ad.read_h5ad(responses)
+    assert read.shape == (40, 8) and sorted(set(read.obs["fold"])) == [0, 1, 2, 3, 4]
+
+    ceiling = tmp_path / "ceiling.parquet"
+    assert main(["ceiling", *declared, "--out", str(ceiling), "--outer", "2", "--inner", "2"]) == 0
+    assert set(pd.read_parquet(ceiling)["perturbation"]) == set(NAMES)
+
+    embedding = tmp_path / "mine.csv"
+    rng = np.random.default_rng(1)
+    pd.DataFrame(rng.normal(size=(40, 3)), index=NAMES).to_csv(embedding)
+    scores = tmp_path / "scores.csv"
+    assert main(["evaluate", str(responses), str(embedding), "--ceiling", str(ceiling),
+                 "--store", str(tmp_path / "store.db"), "--out", str(scores)]) == 0
+    table = pd.read_csv(scores)
+    L2 = table[table["metric"] == "L2"].set_index(["fold", "predictor", "embedding"])["value"].sort_index()
+    for fold in range(5):
+        assert (L2.loc[fold, "knn", "mine"] > 0).all()
+        assert (L2.loc[fold, "experimental_error"] > 0).all()
+
+
+def test_a_wrong_screen_is_one_clean_line(tmp_path, capsys):
+    assert main(["check", *screen(tmp_path / "screen.h5ad", counts=False)]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    wrong = screen(tmp_path / "screen.h5ad")
+    wrong[wrong.index("ctrl")] = "control"
+    assert main(["effects", *wrong, "--out", str(tmp_path / "x.h5ad")]) == 2
+    assert "control" in capsys.readouterr().err
+    assert not (tmp_path / "x.h5ad").exists()
+    assert main(["check", str(tmp_path / "screen.h5ad"), "--control", "ctrl"]) == 2
+    assert "--scale counts or --scale log1p" in capsys.readouterr().err
+
+
+def test_tables_are_written_as_parquet_or_csv_only(tmp_path, capsys):
+    declared = screen(tmp_path / "screen.h5ad")
+    out = str(tmp_path / "c.xlsx")
+    assert main(["ceiling", *declared, "--outer", "2", "--inner", "1", "--out", out]) == 2
+    assert "tables are written as .parquet or .csv" in capsys.readouterr().err

@@ -1,0 +1,107 @@
+import dataclasses
+
+import pytest
+
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.profiles import load_profile, profile_names, project_root, results_root
+
+
+def write(tree, text, name="mine"):
+    path = tree / f"{name}.yml"
+    path.write_text(text)
+    return path
+
+
+def test_a_profile_is_read_by_name_and_by_path(tree):
+    by_name = load_profile("demo")
+    assert (by_name.name, by_name.simulated, by_name.chapters) == ("demo", True, {"first": {"k": 7}})
+    assert by_name.address == "demo"
+    mine = write(tree, "title: mine\nsimulated: false\n")
+    by_path = load_profile(mine)
+    assert by_path.name == "mine" and load_profile(by_path.address) == by_path
+    assert profile_names() == ["demo", "other"]
+
+
+def test_everything_a_profile_can_hold(tree):
+    profile = load_profile(write(tree, """
+title: all of it
+simulated: false
+summary: words
+data: [one, two]
+datasets:
+  - {name: simulated}
+  - {name: essential, loader: perturbqa, options: {lines: [k562]}}
+embeddings:
+  - {name: string, dim: 8}
+chapters:
+  first: {k: 3}
+  second:
+"""))
+    assert profile.data == ("one", "two")
+    assert [(d.name, d.loader) for d in profile.datasets] == [
+        ("simulated", "simulated"), ("essential", "perturbqa")]
+    assert profile.dataset("essential").options["lines"] == ["k562"]
+    assert profile.chapters["second"] == {}
+    with pytest.raises(ParameterError, match="no data set 'tahoe'; it has simulated, essential"):
+        profile.dataset("tahoe")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        profile.title = "another"
+    with pytest.raises(TypeError):
+        profile.datasets[1].options["lines"] = []
+
+
+@pytest.mark.parametrize("text, message", [
+    ("title: a\nsimulated: true\nchaptrs: {}\n", "mine.yml: unknown key chaptrs; known are title"),
+    ("title: a\n", "the key 'simulated' is missing"),
+    ("title: a\nsimulated: 'yes'\n", "simulated must be a bool, not str"),
+    ("title: a\nsimulated: true\ndatasets: [{name: x, lader: y}]\n", "unknown key of a data set lader"),
+    ("title: a\nsimulated: true\ndatasets: [x]\n", "each data set is a mapping with a name"),
+    ("title: a\nsimulated: true\ndatasets: [{name: x, options: [1]}]\n", "options of x must be"),
+    ("title: a\nsimulated: true\nembeddings: [{dim: 3}]\n", "each embedding is a mapping"),
+    ("title: a\nsimulated: true\nembeddings: [{name: e}, {name: e}]\n", "embedding named twice: e"),
+    ("title: a\nsimulated: true\ndata: [{a: 1}]\n", "data lists names"),
+    ("title: a\nsimulated: true\nchapters: {first: [1]}\n", "chapters: first must map"),
+    ("- a\n", "a profile is a mapping"),
+    ("title: [\n", "not valid YAML"),
+])
+def test_a_bad_profile_is_refused_by_file_and_key(tree, text, message):
+    path = write(tree, text)
+    with pytest.raises(ParameterError, match=message) as caught:
+        load_profile(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_profile_that_is_not_there_lists_those_that_are(tree):
+    with pytest.raises(ParameterError, match="no profile named 'dmeo'; there are demo, other"):
+        load_profile("dmeo")
+    with pytest.raises(ParameterError, match="does not exist"):
+        load_profile(tree / "none.yml")
+
+
+def test_results_follow_the_environment(tree, monkeypatch):
+    assert load_profile("demo").results == tree / "results" / "demo"
+    monkeypatch.setenv("PERTURBCORE_RESULTS", str(tree / "elsewhere"))
+    assert load_profile("demo").results == tree / "elsewhere" / "demo"
+    assert results_root() == tree / "elsewhere"
+
+
+def test_the_digest_follows_content_and_not_wording(tree):
+    base = "title: a\nsimulated: true\nchapters: {first: {k: %s}}\n"
+    one = load_profile(write(tree, base % 1, "one")).digest
+    assert load_profile(write(tree, "# a remark\n" + base % 1, "two")).digest == one
+    assert load_profile(write(tree, base % 2, "three")).digest != one
+
+
+def test_the_project_is_found_from_below_and_missed_with_a_way_out(tree, monkeypatch):
+    monkeypatch.delenv("PERTURBCORE_ROOT")
+    monkeypatch.chdir(tree / "notebooks")
+    assert project_root() == tree
+    monkeypatch.setenv("PERTURBCORE_ROOT", str(tree / "book"))
+    with pytest.raises(InputError, match="set PERTURBCORE_ROOT"):
+        project_root()
+
+
+def test_the_profiles_of_the_project_are_sound():
+    for name in profile_names():
+        profile = load_profile(name)
+        assert profile.title and profile.summary
