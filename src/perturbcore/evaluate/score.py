@@ -50,7 +50,7 @@ def score_group(group: Group, protocol: Protocol, metrics: list[str], detail: li
     metrics, detail : list of str
         Metrics to report, and those of which single perturbations are kept.
     truth : dict
-        Scratch shared by all groups: ranks of the true responses of a fold.
+        Scratch shared by all groups: true responses of a fold, their ranks, the training mean.
 
     Returns
     -------
@@ -79,27 +79,34 @@ def score_group(group: Group, protocol: Protocol, metrics: list[str], detail: li
 
 
 def _score_lfc(unit, reduced, train, test, metrics, detail, truth):
-    Y = unit.line.Y
-    mean = Y[train].mean(axis=0, dtype=np.float64).astype(Y.dtype)
+    line = unit.line
+    if (line.name, unit.fold) not in truth:
+        mean = line.Y[train].mean(axis=0, dtype=np.float64).astype(line.Y.dtype)
+        truth[line.name, unit.fold] = (line.Y[test], mean, row_ranks(line.Y[test]))
+    observed, mean, ranks = truth[line.name, unit.fold]
     chosen, covered = None, float("nan")
     if isinstance(unit.predictor, Baseline):
-        prediction = unit.predictor.predict_lfc(Y[train], len(test))
+        prediction = unit.predictor.predict_lfc(line.Y[train], len(test))
     else:
-        space, has_train, has_test = reduced.of(unit.line, train, test)
-        # as published: without embedding, a test perturbation gets the mean of all training ones
-        prediction = np.tile(mean, (len(test), 1))
+        space, has_train, has_test = reduced.of(line, train, test)
         covered = (len(has_train) + len(has_test)) / (len(train) + len(test))
+        prediction, chosen = None, None
         if len(has_test):
-            targets = Targets(Y[has_train], unit.line.gram, has_train)
-            values, chosen = unit.predictor.predict(space, targets)
-            prediction[np.isin(test, has_test)] = values
-    each = lfc_metrics(Y[test], prediction, mean, metrics, truth, (unit.line.name, unit.fold))
-    names = unit.line.ids[test]
+            targets = Targets(line.Y, line.gram, has_train)
+            prediction, chosen = unit.predictor.predict(space, targets)
+        if len(has_test) < len(test):
+            # as published: without embedding, a test perturbation gets the mean of all training ones
+            filled = np.tile(mean, (len(test), 1))
+            if prediction is not None:
+                filled[np.isin(test, has_test)] = prediction
+            prediction = filled
+    each = lfc_metrics(observed, prediction, mean, metrics, ranks)
+    names = line.ids[test]
     kept = {m: (names, each[m]) for m in detail if m in each}
     return {m: float(v.mean()) for m, v in each.items()}, kept, chosen, covered
 
 
-def lfc_metrics(Y, prediction, mean, metrics, truth=None, fold_key=None) -> dict[str, np.ndarray]:
+def lfc_metrics(Y, prediction, mean, metrics, ranks=None) -> dict[str, np.ndarray]:
     """Evaluate metrics of log fold-changes, one value a perturbation.
 
     Parameters
@@ -110,15 +117,13 @@ def lfc_metrics(Y, prediction, mean, metrics, truth=None, fold_key=None) -> dict
         Mean training response.
     metrics : list of str
         Names of registered "lfc" metrics.
-    truth, fold_key : dict, hashable, optional
-        Scratch in which the ranks of `Y` are kept for the next prediction of the same fold.
+    ranks : (n, g) array, optional
+        ``row_ranks(Y)``, where several predictions are scored against the same `Y`.
     """
     out = {}
     for name in metrics:
-        if name == "Spearman" and truth is not None:
-            if fold_key not in truth:
-                truth[fold_key] = row_ranks(Y)
-            out[name] = pearson(truth[fold_key], row_ranks(prediction))
+        if name == "Spearman" and ranks is not None:
+            out[name] = pearson(ranks, row_ranks(prediction))
         else:
             out[name] = metric(name).function(Y, prediction, mean)
     return out

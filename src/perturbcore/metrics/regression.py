@@ -162,12 +162,11 @@ def discrimination(truth, prediction, train_mean=None):
 
     Ties count half; a prediction that is the same for all perturbations scores about 0.5.
     """
-    t = truth.astype(np.float64)
-    p = prediction.astype(np.float64)
-    d = (t**2).sum(1)[None, :] - 2 * p @ t.T  # |p|^2 is the same along a row
+    # |p|^2 is the same along a row
+    d = np.einsum("ij,ij->i", truth, truth, dtype=np.float64)[None, :] - 2.0 * (prediction @ truth.T)
     own = np.diag(d)[:, None]
-    slack = 1e-9 * np.abs(d).max()
+    slack = (1e-6 if truth.dtype == np.float32 else 1e-12) * np.abs(d).max()
     nearer = (d < own - slack).sum(axis=1)
     level = (np.abs(d - own) <= slack).sum(axis=1) - 1
-    others = max(len(t) - 1, 1)
+    others = max(len(truth) - 1, 1)
     return 1 - (nearer + 0.5 * level) / others

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,28 +13,31 @@ from perturbcore.errors import ParameterError
 from perturbcore.predictors.space import NestedSpace
 
 
-@dataclass(eq=False)
 class Targets:
     """Training responses of one fold.
 
-    Attributes
+    Parameters
     ----------
-    Y : (n, g) float array
-        Log fold-changes of the training perturbations that have the embedding.
+    Y : (N, g) float array
+        Log fold-changes; the rows of a whole cell line where `rows` is given.
     gram : (N, N) float64 array, optional
-        ``Y_all @ Y_all.T`` of the whole cell line, and
+        ``Y @ Y.T``; computed from the training rows where absent.
     rows : (n,) int array, optional
-        which of its rows are the training ones, in the order of `Y`.
+        Which rows are the training ones (those with the embedding); all by default.
     """
 
-    Y: np.ndarray
-    gram: np.ndarray | None = None
-    rows: np.ndarray | None = None
+    def __init__(self, Y: np.ndarray, gram: np.ndarray | None = None, rows: np.ndarray | None = None):
+        self.source = np.ascontiguousarray(Y)
+        self.rows = np.arange(len(Y)) if rows is None else np.asarray(rows)
+        if gram is None:
+            gram = self.source.astype(np.float64)
+            gram = gram @ gram.T
+        self.gram = gram
 
-    def __post_init__(self):
-        if self.gram is None:
-            Y = self.Y.astype(np.float64)
-            self.gram, self.rows = Y @ Y.T, np.arange(len(Y))
+    @cached_property
+    def Y(self) -> np.ndarray:
+        """The (n, g) training responses, copied only for predictors that need them whole."""
+        return self.source[self.rows]
 
 
 class Predictor(Protocol):

@@ -44,15 +44,24 @@ def _squared_errors(gram, rows, train, validation, near, grid, out):
 
 @numba.njit(nogil=True, cache=True)
 def _mean_rows(Y, near, k):
-    out = np.zeros((near.shape[0], Y.shape[1]), dtype=np.float32)
+    """Mean of the first k rows named by near, accumulated in float64, four rows a pass."""
+    g = Y.shape[1]
+    out = np.empty((near.shape[0], g), dtype=Y.dtype)
     for p in range(near.shape[0]):
-        total = np.zeros(Y.shape[1], dtype=np.float64)
-        for i in range(k):
-            y = Y[near[p, i]]
-            for g in range(Y.shape[1]):
-                total[g] += y[g]
-        for g in range(Y.shape[1]):
-            out[p, g] = total[g] / k
+        total = np.zeros(g)
+        i = 0
+        while i + 4 <= k:
+            a, b, c, d = Y[near[p, i]], Y[near[p, i + 1]], Y[near[p, i + 2]], Y[near[p, i + 3]]
+            for j in range(g):
+                total[j] += (np.float64(a[j]) + np.float64(b[j])) + (np.float64(c[j]) + np.float64(d[j]))
+            i += 4
+        while i < k:
+            a = Y[near[p, i]]
+            for j in range(g):
+                total[j] += a[j]
+            i += 1
+        for j in range(g):
+            out[p, j] = total[j] / k
     return out
 
 
@@ -97,8 +106,9 @@ class KNN:
             ordered = [v for v in self.grid if v in usable]
             losses = self.inner_losses(space, targets, usable)
             k = best_of(losses[:, [usable.index(v) for v in ordered]], ordered)
-        Y = np.ascontiguousarray(targets.Y)
-        return _mean_rows(Y, space.outer.neighbours(max(usable)), k).astype(Y.dtype), k
+        near = targets.rows[space.outer.neighbours(max(usable))]
+        prediction = _mean_rows(targets.source, near, k)
+        return prediction.astype(targets.source.dtype, copy=False), k
 
     def inner_losses(self, space: NestedSpace, targets: Targets, grid: Sequence[int]):
         """Mean L2 of each inner fold (rows) and each k of the sorted `grid` (columns)."""
