@@ -68,7 +68,7 @@ def test_the_gram_of_a_whole_line_serves_any_subset_of_its_rows():
     X, Z, Y, _ = case()
     whole = np.vstack([np.ones((7, G)), Y])[np.random.default_rng(0).permutation(N + 7)]
     rows = np.array([int(np.flatnonzero((whole == y).all(axis=1))[0]) for y in Y])
-    a = KNN([5, 10]).predict(NestedSpace(X, Z, Q), Targets(Y, whole @ whole.T, rows))
+    a = KNN([5, 10]).predict(NestedSpace(X, Z, Q), Targets(whole, whole @ whole.T, rows))
     b = KNN([5, 10]).predict(NestedSpace(X, Z, Q), Targets(Y))
     np.testing.assert_array_equal(a[0], b[0])
 
