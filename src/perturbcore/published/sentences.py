@@ -13,6 +13,16 @@ def _modality(data: FigureData) -> pd.Series:
     return data.scores.drop_duplicates("display").set_index("display")["modality"]
 
 
+def _each(values: pd.Series, form) -> str:
+    """Write a value once where there is one panel, or where all panels agree."""
+    words = [form(v) for v in values]
+    if len(words) == 1:
+        return words[0]
+    if len(set(words)) == 1:
+        return f"{words[0]} (every line)"
+    return by_line(values, form)
+
+
 def _box(data: FigureData) -> str:
     medians = data.medians()
     modality = _modality(data)[medians.columns]
@@ -22,17 +32,18 @@ def _box(data: FigureData) -> str:
     best = (sign * medians[single]).idxmax(axis=1)
     value = (sign * medians[single]).max(axis=1)
     floor, limit = sign * medians["Train Mean"], sign * medians["Experimental Error"]
-    better = (sign * medians[single]).gt(floor, axis=0).sum(axis=1)
-    words = "lower" if lower else "higher"
-    text = (
-        f"Best single method: {by_line(best, str)}. Of {len(single)}, "
-        f"{by_line(better, '{:.0f}'.format)} have a {words} median {data.spec.metric} than Train Mean"
-    )
+    name = "macro F1" if data.spec.metric == "f1_score" else data.spec.metric
+    text = f"{_each(best, str)} {'has' if len(single) == 1 else 'is the best single method with'} "
+    text += f"median {name} {_each(sign * value, '{:.3f}'.format)}"
+    if len(single) > 1:
+        better = (sign * medians[single]).gt(floor, axis=0).sum(axis=1)
+        of = f"{{:.0f}} of {len(single)}".format
+        text += f"; {_each(better, of)} are {'below' if lower else 'above'} Train Mean"
     share = ((value - floor) / (limit - floor)).where(limit > floor)
     if share.notna().any():
         text += (
-            "; the best closes, of the gap from Train Mean to experimental error, "
-            f"{by_line(share.dropna(), percent)}"
+            "; of the gap from Train Mean to experimental error it closes "
+            f"{_each(share.dropna(), percent)}"
         )
     missing = list(share.index[share.isna()])
     if missing:
@@ -43,7 +54,7 @@ def _box(data: FigureData) -> str:
     fusion = medians.columns[modality == "Fusion"]
     if len(fusion):
         closed = (sign * medians[fusion]).sub(floor, axis=0).div(limit - floor, axis=0)
-        text += "; " + "; ".join(f"{d} {by_line(closed[d], percent)}" for d in fusion)
+        text += "; " + "; ".join(f"{d} closes {_each(closed[d], percent)}" for d in fusion)
     return text + "."
 
 
@@ -63,7 +74,7 @@ def _rank(data: FigureData) -> str:
 def _scatter(data: FigureData) -> str:
     rows = data.scores.pivot_table(index=["display", "fold"], columns="metric", values="value")
     rho = {m: rows["L2"].corr(rows[m], method="spearman") for m in data.spec.panels}
-    kind = "folds" if data.level == "folds" else "medians"
+    kind = "points" if data.level == "folds" else "medians"
     return (
         f"Spearman correlation with L2 over {len(rows)} {kind}: "
         + ", ".join(f"{m} {v:.3f}" for m, v in rho.items())
