@@ -1,0 +1,285 @@
+"""The books of the demo and real profiles, end to end and opened in a browser from disk."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+         "--disable-component-update --disable-sync").split()
+
+pytestmark = pytest.mark.book
+
+
+def build(profile: str, copy_to: Path) -> Path:
+    """Run ``make book`` in the checkout and keep a copy of the HTML."""
+    venv = Path(sys.prefix)
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(
+        ["make", "-j2", "-o", f"{venv}/.ready", "book", f"PROFILE={profile}", f"VENV={venv}"],
+        cwd=ROOT, env=keep, text=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert "all chapters" in done.stdout or "_build/html/index.html" in done.stdout
+    return Path(shutil.copytree(ROOT / "_build/html", copy_to / profile))
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory) -> Path:
+    """HTML of the demo book."""
+    return build("demo", tmp_path_factory.mktemp("books"))
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory, mirror, demo) -> Path:
+    """HTML of the real book, from the mirrored files."""
+    return build("real", tmp_path_factory.mktemp("books"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, or a skip that says how to get it."""
+    path = os.environ.get("PERTURBCORE_CHROMIUM") or shutil.which("chromium")
+    if not path:
+        pytest.skip("install Chromium, or name it in PERTURBCORE_CHROMIUM")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield running
+        running.close()
+
+
+def pages_of(html: Path) -> list[Path]:
+    """Every page of the table of contents, and those the theme adds."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    names = [toc["root"], *re.findall(r"'file': '([^']+)'", str(toc))]
+    pages = [html / f"{name}.html" for name in names]
+    return [*pages, html / "index.html", html / "search.html", html / "genindex.html"]
+
+
+class Visit:
+    """One page opened in the browser, with everything it complained about."""
+
+    def __init__(self, browser, url: str, width: int = 1280, settle: int = 300):
+        self.page = browser.new_page(viewport={"width": width, "height": 900})
+        self.trouble: list[str] = []
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.trouble.append(f"script: {error}"))
+        self.page.on("requestfailed", lambda r: self.trouble.append(f"failed: {r.url}"))
+        self.page.on("request", self._request)
+        self.page.goto(url)
+        self.page.wait_for_load_state("load")
+        self.page.wait_for_timeout(settle)
+
+    def _console(self, message):
+        if message.type in ("error", "warning"):
+            self.trouble.append(f"{message.type}: {message.text}")
+
+    def _request(self, request):
+        if urlsplit(request.url).scheme not in ("file", "data", "blob"):
+            self.trouble.append(f"leaves the machine: {request.url}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.page.close()
+
+
+LINKS = """() => [...document.querySelectorAll('a[href], img[src], source[src], link[rel=stylesheet]')]
+    .map(e => e.href || e.src)"""
+IMAGES = """() => [...document.querySelectorAll('article img')]
+    .filter(i => !i.complete || !i.naturalWidth || !(i.alt || '').trim()
+                 || /^(\\.\\.\\/)*_images/.test(i.alt))
+    .map(i => i.getAttribute('src') + ' alt: ' + i.alt)"""
+TOO_WIDE = """() => [...document.querySelectorAll('article *')]
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 1
+                 && !e.closest('.table-frame, pre, mjx-container, .math, .cell_output'))
+    .slice(0, 5).map(e => e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 60))"""
+
+
+@cache
+def anchors(path: str) -> set[str]:
+    return set(re.findall(r"""\b(?:id|name)=["']([^"']+)""", Path(path).read_text()))
+
+
+def broken(urls: list[str]) -> list[str]:
+    """Links to files or anchors that are not there."""
+    bad = []
+    for url in set(urls):
+        parts = urlsplit(url)
+        if parts.scheme != "file":
+            continue
+        path = Path(unquote(parts.path))
+        if not path.is_file():
+            bad.append(url)
+        elif parts.fragment and path.suffix == ".html" and unquote(parts.fragment) not in anchors(
+                str(path)):
+            bad.append(url)
+    return sorted(bad)
+
+
+def check_pages(browser, html: Path) -> None:
+    """Open every page from disk, wide and on a phone; collect what is wrong on any."""
+    wrong = {}
+    for path in pages_of(html):
+        assert path.is_file(), path
+        with Visit(browser, path.as_uri()) as visit:
+            found = visit.trouble + [f"broken link {u}" for u in broken(
+                visit.page.evaluate(LINKS))]
+            found += [f"image {i}" for i in visit.page.evaluate(IMAGES)]
+            if path.name not in ("index.html", "search.html", "genindex.html"):
+                found += [] if visit.page.locator("article h1").count() == 1 else ["not one h1"]
+            visit.page.set_viewport_size({"width": 375, "height": 740})
+            if visit.page.evaluate("document.documentElement.scrollWidth > innerWidth + 1"):
+                found.append(f"wider than a phone: {visit.page.evaluate(TOO_WIDE)}")
+        if found:
+            wrong[path.relative_to(html).as_posix()] = found
+    assert not wrong, "\n".join(f"{page}: {what}" for page, all_of in wrong.items()
+                                for what in all_of)
+
+
+@pytest.mark.browser
+def test_every_page_of_the_demo_opens_without_a_complaint(demo, browser):
+    check_pages(browser, demo)
+
+
+@pytest.mark.browser
+@pytest.mark.mirror
+def test_every_page_of_the_real_book_opens_without_a_complaint(real, browser):
+    check_pages(browser, real)
+
+
+@pytest.mark.browser
+def test_search_finds_pages(demo, browser):
+    with Visit(browser, (demo / "search.html").as_uri() + "?q=embedding", settle=1500) as visit:
+        results = visit.page.locator("#search-results li a")
+        assert results.count() >= 2
+        assert not broken([results.nth(i).evaluate("a => a.href") for i in range(results.count())])
+        assert not visit.trouble
+
+
+@pytest.mark.browser
+def test_tables_sort_by_a_click_and_by_the_keyboard(demo, browser):
+    for path in pages_of(demo):
+        with Visit(browser, path.as_uri()) as visit:
+            buttons = visit.page.locator("article table button.sort")
+            if not buttons.count():
+                continue
+            table = visit.page.locator("article table:has(button.sort)").first
+            for column in range(table.locator("thead th").count()):
+                button = table.locator("thead th").nth(column).locator("button")
+                if not button.count():
+                    continue
+                cells = table.locator(f"tbody tr > :nth-child({column + 1})")
+                before = sorted(cells.all_inner_texts())
+                button.evaluate("b => { for (let d = b.closest('details'); d; "
+                                "d = d.parentElement.closest('details')) d.open = true }")
+                button.click()
+                up = cells.all_inner_texts()
+                button.press("Enter")
+                down = cells.all_inner_texts()
+                assert sorted(up) == sorted(down) == before
+                assert table.locator("thead th").nth(column).get_attribute(
+                    "aria-sort") == "descending"
+                numbers = [to_number(t) for t in up]
+                if all(n is not None for n in numbers):
+                    assert numbers == sorted(numbers)
+                    assert [to_number(t) for t in down] == sorted(numbers, reverse=True)
+            return
+    pytest.fail("no page has a table that sorts")
+
+
+def to_number(text: str) -> float | None:
+    try:
+        return float(text.replace(",", "").replace("\u2212", "-"))
+    except ValueError:
+        return None
+
+
+@pytest.mark.browser
+def test_formulas_are_drawn_from_a_local_file(demo, browser):
+    drawn = 0
+    for path in pages_of(demo):
+        if 'class="math' in path.read_text():
+            with Visit(browser, path.as_uri(), settle=1500) as visit:
+                drawn += visit.page.locator("mjx-container svg").count()
+                assert visit.page.locator("mjx-merror").count() == 0, path
+    assert drawn
+
+
+@pytest.mark.browser
+def test_pages_fit_paper_and_the_dark(demo, browser, tmp_path):
+    path = pages_of(demo)[1]
+    with Visit(browser, path.as_uri()) as visit:
+        visit.page.emulate_media(media="print")
+        assert not visit.page.locator(".bd-sidebar-primary").is_visible()
+        assert visit.page.locator("h1:visible").count() == 1
+        sheet = visit.page.pdf(path=tmp_path / "page.pdf")
+        assert len(sheet) > 10_000
+        visit.page.emulate_media(media="screen")
+        visit.page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        assert contrast(visit.page, "article p") >= 4.5
+        visit.page.evaluate("document.documentElement.dataset.theme = 'light'")
+        assert contrast(visit.page, "article p") >= 4.5
+
+
+def contrast(page, selector: str) -> float:
+    """Contrast ratio of an element's text against the page (WCAG 2)."""
+    colours = page.evaluate(
+        """s => [getComputedStyle(document.querySelector(s)).color,
+                 getComputedStyle(document.body).backgroundColor]""", selector)
+    light = []
+    for colour in colours:
+        parts = [int(float(x)) / 255 for x in re.findall(r"[\d.]+", colour)[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        light.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+def test_every_page_says_whether_its_cells_are_simulated(demo):
+    for path in pages_of(demo)[:-3]:
+        assert "are <strong>simulated</strong>" in path.read_text(), path
+
+
+@pytest.mark.mirror
+def test_no_page_of_the_real_book_calls_its_cells_simulated(real):
+    for path in pages_of(real)[:-3]:
+        assert "The cells on these pages are real." in path.read_text(), path
+
+
+def test_every_chapter_has_its_tables_and_vector_figures(demo):
+    for page in sorted((demo / "book/chapters").glob("*.html")):
+        text = page.read_text()
+        figures = re.findall(r'<img[^>]+src="[^"]*_images/([^"]+)"', text)
+        assert figures and all(f.endswith(".svg") for f in figures), (page.name, figures)
+        tables = list((ROOT / "results/demo/tables" / page.stem).glob("*.csv"))
+        assert tables and ".csv" in text, page.name
+
+
+def test_chapters_are_prose_and_calls_not_programs():
+    for path in sorted((ROOT / "notebooks").glob("*.py")):
+        import jupytext
+
+        cells = [c.source for c in jupytext.read(path).cells if c.cell_type == "code"]
+        assert len(cells) <= 12, f"{path.name}: {len(cells)} code cells"
+        for source in cells:
+            assert len(source.splitlines()) <= 14, f"{path.name}: a long cell\n{source}"
+            assert not re.search(r"^\s*(def|class) ", source, re.M), f"{path.name}\n{source}"
+
+
+def test_every_source_of_the_catalogue_is_in_the_bibliography():
+    from perturbcore import catalogue
+
+    keys = set(re.findall(r"^@\w+\{([^,]+),", (ROOT / "book/references.bib").read_text(), re.M))
+    asked = {key for name in catalogue.entries().index for key in catalogue.entry(name).citations}
+    assert asked <= keys, asked - keys
