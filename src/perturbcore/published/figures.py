@@ -38,7 +38,7 @@ class FigureData:
     order: list[str]
     lines: pd.DataFrame
     level: str
-    notes: tuple[str, ...] = field(default=())
+    _tables: dict = field(default_factory=dict, repr=False, compare=False)
 
     def medians(self, metric: str | None = None) -> pd.DataFrame:
         """Median over folds: cell lines x methods, in the order of the figure."""
@@ -52,18 +52,23 @@ class FigureData:
         """(cell line, fold) x methods, or None where only medians are at hand."""
         if self.level == "medians":
             return None
-        rows = self._rows(metric)
-        wide = rows.pivot(index=["cell_line", "fold"], columns="display", values="value")
-        return wide.reindex(columns=[d for d in self.order if d in wide])
+        if ("folds", metric) not in self._tables:
+            rows = self._rows(metric)
+            wide = rows.pivot(index=["cell_line", "fold"], columns="display", values="value")
+            self._tables["folds", metric] = wide[[d for d in self.order if d in wide]]
+        return self._tables["folds", metric].copy()
 
     def _rows(self, metric: str | None) -> pd.DataFrame:
         metric = metric or (self.spec.rank_metric if self.spec.kind == "rank" else self.spec.metric)
         return self.scores[self.scores["metric"] == metric]
 
     def _pivot(self, how: str, metric: str | None) -> pd.DataFrame:
-        wide = self._rows(metric).groupby(["cell_line", "display"])["value"].agg(how).unstack("display")
-        rows = [p for p in self.spec.panels if p in wide.index] or list(wide.index)
-        return wide.loc[rows, [d for d in self.order if d in wide]]
+        if (how, metric) not in self._tables:
+            by = self._rows(metric).groupby(["cell_line", "display"])["value"]
+            wide = by.agg(how).unstack("display")
+            rows = [p for p in self.spec.panels if p in wide.index] or list(wide.index)
+            self._tables[how, metric] = wide.loc[rows, [d for d in self.order if d in wide]]
+        return self._tables[how, metric].copy()
 
 
 def _one_run_per_line(scores: pd.DataFrame) -> pd.DataFrame:

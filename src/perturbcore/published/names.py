@@ -128,6 +128,7 @@ def _modality(embedding: str) -> str:
     return "Not classified"
 
 
+@cache
 def parse_method(name: str, *, dataset: str, task: str, cell_line: str | None = None) -> Method:
     """Read a published row name.
 
