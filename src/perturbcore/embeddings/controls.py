@@ -7,10 +7,12 @@ import numpy as np
 
 from perturbcore.embeddings.base import Embedding, check_ids
 from perturbcore.embeddings.linalg import check_dim
+from perturbcore.embeddings.registry import register
 
 MODALITY = "Negative control"
 
 
+@register("random", kind="ids")
 def random_embedding(
     ids: Iterable[str],
     dim: int = 100,
@@ -43,6 +45,7 @@ def random_embedding(
     )
 
 
+@register("shuffled", kind="embedding")
 def shuffled(embedding: Embedding, seed: int = 0, *, name: str | None = None) -> Embedding:
     """Give every vector of an embedding to a randomly chosen other id.
 

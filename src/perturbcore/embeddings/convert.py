@@ -85,6 +85,41 @@ def convert_ids(
     return renamed, report
 
 
+def add_aliases(embedding: Embedding, aliases: pd.Series) -> tuple[Embedding, pd.DataFrame]:
+    """Let ids of an older naming find the vector of today's id.
+
+    Parameters
+    ----------
+    embedding
+        n x d.
+    aliases
+        Today's id, indexed by the older one (`perturbcore.identifiers.previous_symbols`).
+
+    Returns
+    -------
+    embedding
+        The same rows, and behind them one for each older id that had none while today's id has;
+        their number is in ``source``.
+    report
+        Columns ``id`` (older) and ``value`` (today's), one row an added id.
+    """
+    if not aliases.index.is_unique:
+        twice = aliases.index[aliases.index.duplicated()][0]
+        raise InputError(f"alias {twice!r} leads to several ids; keep one, or leave it out")
+    added = aliases[~aliases.index.isin(embedding.ids) & aliases.isin(embedding.ids)].sort_index()
+    rows = embedding.ids.get_indexer(pd.Index(added.to_numpy(), dtype=object))
+    grown = Embedding(
+        embedding.name,
+        embedding.modality,
+        embedding.ids.append(pd.Index(added.index, dtype=object)),
+        np.concatenate([embedding.X, embedding.X[rows]]),
+        embedding.identifier,
+        embedding.cell_line,
+        f"{embedding.source}; {len(added)} older ids added",
+    )
+    return grown, pd.DataFrame({"id": added.index, "value": added.to_numpy()})
+
+
 def _complete(table: pd.DataFrame, from_: str, to: str) -> pd.DataFrame:
     for column in (from_, to):
         if column not in table and column in ("symbol", "ensembl", "entrez"):

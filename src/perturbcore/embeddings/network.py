@@ -26,7 +26,7 @@ def network_embedding(
     source: str = "interaction network",
     dim: int = 128,
     method: str = "laplacian",
-    components: str = "largest",
+    components: str = "all",
     min_weight: float = 0.0,
     weighted: bool = True,
     restart: float = 0.5,
@@ -51,10 +51,10 @@ def network_embedding(
         node of the network a vector. ``diffusion``: singular vectors of log(1 + n p), where p is
         the stationary distribution of a random walk with restart from each node.
     components
-        Used by ``laplacian``: ``largest`` embeds the largest connected component and leaves the
-        other nodes without a vector (the distance between nodes that no path connects is
-        undefined); ``all`` takes the smallest non-zero eigenvalues over all components, so that
-        nodes of small components sit at or near the origin.
+        Used by ``laplacian``: ``all`` takes the smallest non-zero eigenvalues over all connected
+        components (a zero one only says which component a node is in), so that nodes of small
+        components sit at or near the origin; ``largest`` embeds the largest component and leaves
+        the other nodes without a vector.
     min_weight
         Edges below this weight are left out.
     weighted

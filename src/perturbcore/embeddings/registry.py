@@ -21,23 +21,35 @@ class Builder:
     function: Callable
 
     @property
+    def accepts(self) -> dict:
+        """Arguments behind the first (the source), with their defaults."""
+        parameters = list(inspect.signature(self.function).parameters.values())[1:]
+        return {p.name: p.default for p in parameters}
+
+    @property
     def options(self) -> dict:
-        """Keyword options with their defaults."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return {
-            p.name: p.default
-            for p in parameters
-            if p.kind is p.KEYWORD_ONLY and p.name not in COMMON
-        }
+        """Arguments that a specification may give as options, with their defaults."""
+        return {k: v for k, v in self.accepts.items() if k not in COMMON}
 
     def check_options(self, options: dict, where: str) -> None:
-        """Refuse options that the function does not have."""
-        unknown = sorted(set(options) - set(self.options))
+        """Refuse options that the function does not have, and values of another type."""
+        known = self.options
+        unknown = sorted(set(options) - set(known))
         if unknown:
             raise ParameterError(
                 f"{where}: builder {self.name!r} has no option {', '.join(map(repr, unknown))}; "
-                f"it has {', '.join(sorted(self.options)) or 'none'}"
+                f"it has {', '.join(sorted(known)) or 'none'}"
             )
+        for option, value in options.items():
+            wanted = type(known[option])
+            fits = isinstance(value, (int, float) if wanted is float else wanted)
+            if isinstance(value, bool) and wanted is not bool:
+                fits = False
+            if known[option] is not None and not fits:
+                raise ParameterError(
+                    f"{where}: option {option!r} of builder {self.name!r} must be "
+                    f"{wanted.__name__}, such as {known[option]!r}, not {value!r}"
+                )
 
 
 _BUILDERS: dict[str, Builder] = {}

@@ -1,0 +1,224 @@
+"""Embeddings: the contract, alignment, coverage, controls and conversion of ids."""
+
+from dataclasses import replace
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perturbcore.embeddings import (
+    Embedding,
+    add_aliases,
+    align,
+    check_coverage,
+    convert_ids,
+    coverage_table,
+    near_matches,
+    random_embedding,
+    shuffled,
+)
+from perturbcore.errors import InputError, ParameterError
+
+
+def make(ids, X=None, **kw):
+    X = np.arange(2.0 * len(ids)).reshape(-1, 2) if X is None else X
+    return Embedding("E", "Protein", pd.Index(list(ids)), X, **kw)
+
+
+def responses(pairs, identifier="symbol"):
+    obs = pd.DataFrame(pairs, columns=["cell_line", "perturbation"])
+    obs.index = obs["cell_line"] + "|" + obs["perturbation"]
+    adata = ad.AnnData(np.zeros((len(obs), 1), np.float32), obs=obs)
+    adata.uns["perturbcore"] = {"identifier": identifier}
+    return adata
+
+
+def test_an_embedding_is_float32_read_only_and_named_by_its_content():
+    e = make(["A", "B"])
+    assert e.X.dtype == np.float32 and e.dim == 2 and len(e) == 2
+    with pytest.raises(ValueError):
+        e.X[0, 0] = 1
+    assert e.digest == replace(e, name="other", modality="DNA").digest
+    assert e.digest != make(["A", "C"]).digest
+    assert e.digest != make(["A", "B"], cell_line="K562").digest
+    assert e.digest != make(["A", "B"], X=np.eye(2)).digest
+
+
+def test_the_callers_array_is_left_alone():
+    X = np.ones((2, 2), np.float32)
+    e = make(["A", "B"], X=X)
+    X[0, 0] = 5
+    assert e.X[0, 0] == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "X", "words"),
+    [
+        (["A", "A", "B"], np.ones((3, 2)), ["'E'", "more than once", "A"]),
+        (["A", ""], np.ones((2, 2)), ["'E'", "row 1", "empty id"]),
+        (["A", 7], np.ones((2, 2)), ["7", "int", "row 1"]),
+        ([], np.ones((0, 2)), ["'E'", "no ids"]),
+        (["A", "B"], np.ones(2), ["'E'", "shape (2,)"]),
+        (["A", "B"], np.ones((2, 0)), ["'E'", "shape (2, 0)"]),
+        (["A", "B"], np.ones((3, 2)), ["3 rows", "2 ids"]),
+        (["A", "B"], np.array([[1, 2], [3, np.nan]]), ["'E'", "'B'", "row 1", "dimension 1"]),
+        (["A", "B"], np.array([[1, 1e300], [3, 4]]), ["'E'", "'A'", "dimension 1"]),
+        (["A", "B"], np.array([["1", "2"], ["3", "4"]]), ["'E'", "not numbers"]),
+        (["A", "B"], np.array([[1, None], [3, 4]], object), ["'E'", "not numbers"]),
+    ],
+)
+def test_what_breaks_the_contract_is_named(ids, X, words):
+    with pytest.raises(InputError) as error:
+        make(pd.Index(ids, dtype=object), X)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_name_modality_and_identifier_are_checked():
+    with pytest.raises(InputError, match="needs a name"):
+        Embedding("", "DNA", pd.Index(["A"]), np.ones((1, 1)))
+    with pytest.raises(InputError, match="needs a modality"):
+        Embedding("E", "", pd.Index(["A"]), np.ones((1, 1)))
+    with pytest.raises(ParameterError, match="uniprot.*symbol, ensembl, entrez, drug"):
+        make(["A"], identifier="uniprot")
+
+
+names = st.lists(st.text("ABCDEF", min_size=1, max_size=4), min_size=1, max_size=12, unique=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(names, st.lists(st.text("ABCDEFG", min_size=1, max_size=4), max_size=15), st.randoms())
+def test_align_equals_a_loop_and_ignores_the_order_of_rows(ids, wanted, random):
+    X = np.random.default_rng(0).normal(size=(len(ids), 3)).astype(np.float32)
+    order = list(range(len(ids)))
+    random.shuffle(order)
+    got, present = align(make([ids[i] for i in order], X[order]), wanted)
+    assert got.shape == (len(wanted), 3) and got.dtype == np.float32
+    for k, w in enumerate(wanted):
+        assert present[k] == (w in ids)
+        want = X[ids.index(w)] if w in ids else np.full(3, np.nan, np.float32)
+        np.testing.assert_array_equal(got[k], want)
+
+
+def test_near_matches_are_counted_but_never_made():
+    e = make(["ENSG00000000003.15", "ENSG00000000005.6", "tp53", "MYC "], np.eye(4))
+    wanted = ["ENSG00000000003", "ENSG00000000005", "TP53", "MYC", "KRAS"]
+    assert near_matches(e, wanted) == {"whitespace": 1, "case": 1, "version": 2}
+    assert not align(e, wanted)[1].any()
+    table = coverage_table([e], responses([("K562", w) for w in wanted]))
+    hint = table.loc[0, "hint"]
+    assert "2 more would match without the Ensembl version" in hint
+    assert "1 more would match ignoring case" in hint
+    with pytest.raises(InputError, match=r"'E' covers 0 of 5.*2 more would match without"):
+        check_coverage(e, wanted)
+
+
+def test_coverage_counts_perturbations_of_each_line():
+    r = responses([("K562", "A"), ("K562", "B"), ("K562", "Z"), ("RPE1", "A"), ("RPE1", "Y")])
+    own = make(["A", "Y"], cell_line="RPE1")
+    foreign = make(["A", "Y"], cell_line="K-562")
+    table = coverage_table([make(["A", "B"]), own, foreign], r)
+    assert table["cell_line"].tolist() == ["K562", "RPE1", "RPE1", "K-562"]
+    assert table["n_perturbations"].tolist() == [3, 2, 2, 0]
+    assert table["n_covered"].tolist() == [2, 1, 2, 0]
+    np.testing.assert_allclose(table["coverage"], [2 / 3, 0.5, 1.0, np.nan])
+    assert table["missing"].tolist()[:2] == ["Z", "Y"]
+    assert "no responses of cell line 'K-562'" in table.loc[3, "hint"]
+    assert coverage_table([own], responses([("RPE1", "A")], "ensembl")).loc[0, "hint"].startswith(
+        "ids are symbol, perturbations are ensembl"
+    )
+
+
+def test_coverage_names_a_missing_column():
+    adata = responses([("K562", "A")])
+    del adata.obs["cell_line"]
+    with pytest.raises(InputError, match="cell_line"):
+        coverage_table([make(["A"])], adata)
+
+
+def test_random_rows_depend_on_seed_and_id_alone():
+    a = random_embedding(["A", "B", "C"], 7, seed=3)
+    b = random_embedding(["X", "C", "A"], 7, seed=3)
+    np.testing.assert_array_equal(align(a, ["A", "C"])[0], align(b, ["A", "C"])[0])
+    assert (align(a, ["A"])[0] != random_embedding(["A"], 7, seed=4).X).all()
+    assert a.modality == "Negative control"
+
+
+def test_random_numbers_are_uniform_and_unrelated():
+    X = random_embedding([f"G{i}" for i in range(500)], 100, seed=0).X
+    assert X.min() >= 0 and X.max() < 1
+    assert abs(X.mean() - 0.5) < 0.01 and abs(X.var() - 1 / 12) < 0.002
+    off = np.corrcoef(X)[np.triu_indices(500, 1)]
+    assert abs(off.mean()) < 0.005 and abs(off.std() - 0.1) < 0.01
+
+
+@pytest.mark.parametrize("dim", [0, -1, 2.5, True, "3"])
+def test_a_dimension_is_a_positive_whole_number(dim):
+    with pytest.raises(ParameterError, match="dim must be"):
+        random_embedding(["A"], dim)
+
+
+@settings(max_examples=40, deadline=None)
+@given(names, st.integers(0, 99), st.randoms())
+def test_shuffling_keeps_the_vectors_and_ignores_the_order_of_ids(ids, seed, random):
+    e = make(ids, np.arange(float(len(ids)))[:, None])
+    s = shuffled(e, seed)
+    assert sorted(s.X.ravel()) == sorted(e.X.ravel()) and s.ids.equals(e.ids)
+    order = list(range(len(ids)))
+    random.shuffle(order)
+    again = shuffled(make([ids[i] for i in order], e.X[order]), seed)
+    np.testing.assert_array_equal(align(s, ids)[0], align(again, ids)[0])
+
+
+def test_shuffling_moves_most_rows():
+    e = make([f"G{i}" for i in range(200)], np.arange(200.0)[:, None])
+    assert (shuffled(e, 0).X != e.X).mean() > 0.95
+    assert shuffled(e, 0).name == "shuffled E"
+
+
+TABLE = pd.DataFrame(
+    {
+        "ensembl": ["ENSG1", "ENSG2", "ENSG3", "ENSG4", "ENSG5"],
+        "entrez": ["1", "2", "3", "4", "5"],
+        "symbol": ["A", "B", "B", "D", "E"],
+    }
+)
+
+
+def test_conversion_reports_missing_and_ambiguous_ids():
+    e = make(["A", "B", "Q"], np.array([[1.0], [2], [3]]))
+    got, report = convert_ids(e, TABLE, "entrez")
+    assert got.ids.tolist() == ["1"] and got.identifier == "entrez" and got.X.tolist() == [[1.0]]
+    assert report["status"].to_dict() == {"A": "ok", "B": "ambiguous", "Q": "missing"}
+    assert "1 not in the map, 1 ambiguous" in got.source
+
+
+def test_several_rows_of_one_id_are_an_error_unless_averaged():
+    e = make(["2", "3", "4"], np.array([[1.0], [3], [7]]), identifier="entrez")
+    with pytest.raises(InputError, match=r"'E': 1 symbol ids .* B \(2, 3\).*duplicates="):
+        convert_ids(e, TABLE, "symbol")
+    got, report = convert_ids(e, TABLE, "symbol", duplicates="mean")
+    assert dict(zip(got.ids, got.X[:, 0], strict=True)) == {"B": 2.0, "D": 7.0}
+    assert report["shared"].tolist() == [True, True, False]
+
+
+def test_conversion_that_cannot_work_says_why():
+    with pytest.raises(InputError, match="none of its 2 ensembl ids.*declared rightly"):
+        convert_ids(make(["A", "B"], identifier="ensembl"), TABLE, "symbol")
+    with pytest.raises(InputError, match="no column 'entrez'"):
+        convert_ids(make(["A", "B"]), TABLE.drop(columns="entrez"), "entrez")
+    with pytest.raises(ParameterError, match="duplicates must be"):
+        convert_ids(make(["A"]), TABLE, "entrez", duplicates="first")
+
+
+def test_older_names_get_the_vector_of_todays():
+    e = make(["A", "B"], np.array([[1.0], [2]]))
+    aliases = pd.Series({"OLDA": "A", "B": "A", "OLDQ": "Q"})
+    got, report = add_aliases(e, aliases)
+    assert got.ids.tolist() == ["A", "B", "OLDA"] and got.X[:, 0].tolist() == [1, 2, 1]
+    assert report.to_dict("list") == {"id": ["OLDA"], "value": ["A"]}
+    with pytest.raises(InputError, match="'OLDA' leads to several"):
+        add_aliases(e, pd.Series(["A", "B"], index=["OLDA", "OLDA"]))

@@ -1,0 +1,227 @@
+"""Reading and writing embeddings: every format, and every way a file can be wrong."""
+
+import pickle
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from perturbcore.embeddings import (
+    Embedding,
+    load_embedding,
+    load_embeddings,
+    random_embedding,
+    save_embedding,
+)
+from perturbcore.errors import InputError, ParameterError
+
+IDS = ["TP53", "MYC", "NA"]  # a gene id that table readers like to take for missing
+X = np.array([[1.5, -2.25], [0.1, 3e-8], [7.0, 1e10]], np.float32)
+
+
+@pytest.fixture
+def embedding():
+    return Embedding("E", "Protein", pd.Index(IDS), X, "symbol", "K562", "made for a test")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz", ".h5ad"])
+def test_round_trip_keeps_everything(tmp_path, embedding, suffix):
+    got = load_embedding(save_embedding(embedding, tmp_path / f"file{suffix}"))
+    assert got.digest == embedding.digest
+    for field in ("name", "modality", "identifier", "cell_line", "source"):
+        assert getattr(got, field) == getattr(embedding, field)
+    assert load_embedding(tmp_path / f"file{suffix}", name="N").name == "N"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_round_trip_through_text_keeps_every_bit(tmp_path, suffix):
+    e = random_embedding([f"G{i}" for i in range(50)], 9)
+    got = load_embedding(save_embedding(e, tmp_path / f"file{suffix}"))
+    np.testing.assert_array_equal(got.X, e.X)
+    assert got.ids.tolist() == e.ids.tolist() and got.name == "file"
+
+
+def test_text_without_header_is_recognised(tmp_path):
+    path = tmp_path / "v.csv"
+    path.write_text("TP53,0.1,0.2\nMYC,0.3,0.4\n")
+    assert load_embedding(path).ids.tolist() == ["TP53", "MYC"]
+    assert load_embedding(path, header=True).ids.tolist() == ["MYC"]
+    path.write_text("gene,0,1\nTP53,0.1,0.2\n")  # numbered columns are a header
+    assert load_embedding(path).ids.tolist() == ["TP53"]
+
+
+def test_text_ids_stay_text(tmp_path):
+    path = tmp_path / "v.csv"
+    path.write_text(",a,b\n007,1,2\n1017,3,4\n")
+    assert load_embedding(path, identifier="entrez").ids.tolist() == ["007", "1017"]
+    path.write_text("gene,a,b\nNA,1,2\nnull,3,4\n")
+    assert load_embedding(path).ids.tolist() == ["NA", "null"]
+    path.write_text("a,gene,b\n1,TP53,2\n")
+    assert load_embedding(path, id_column="gene").X.tolist() == [[1, 2]]
+
+
+def test_parquet_with_ids_in_a_column_or_whole_number_index(tmp_path):
+    path = tmp_path / "v.parquet"
+    pd.DataFrame({"a": X[:, 0], "gene": IDS, "b": X[:, 1]}).to_parquet(path)
+    np.testing.assert_array_equal(load_embedding(path).X, X)
+    pd.DataFrame(X, index=[7157, 4609, 5], columns=["a", "b"]).to_parquet(path)
+    assert load_embedding(path, identifier="entrez").ids.tolist() == ["7157", "4609", "5"]
+
+
+def test_h5ad_sparse_dense_obsm_and_id_column(tmp_path):
+    path = tmp_path / "v.h5ad"
+    adata = ad.AnnData(sp.csr_matrix(X), obs=pd.DataFrame({"g": ["A", "B", "C"]}, index=IDS))
+    adata.obsm["fp"] = np.eye(3)
+    adata.write_h5ad(path)
+    np.testing.assert_array_equal(load_embedding(path).X, X)
+    np.testing.assert_array_equal(load_embedding(path, obsm="fp").X, np.eye(3))
+    assert load_embedding(path, id_column="g").ids.tolist() == ["A", "B", "C"]
+    with pytest.raises(InputError, match="no obsm key 'no'; it has fp"):
+        load_embedding(path, obsm="no")
+    with pytest.raises(InputError, match="no obs column 'no'; it has g"):
+        load_embedding(path, id_column="no")
+
+
+def test_a_folder_gives_its_embeddings_by_name(tmp_path):
+    for name in ("b", "a"):
+        random_ = random_embedding(IDS, 3, name=name)
+        save_embedding(random_, tmp_path / f"{name}.npz")
+    (tmp_path / "notes.txt").write_text("not an embedding")
+    assert [e.name for e in load_embeddings(tmp_path)] == ["a", "b"]
+    save_embedding(random_, tmp_path / "again.npz")
+    with pytest.raises(InputError, match=r"a.npz.*again.npz.*same name 'a'"):
+        load_embeddings(tmp_path)
+    with pytest.raises(ParameterError, match="name cannot"):
+        load_embeddings(tmp_path, name="x")
+    with pytest.raises(InputError, match="is a folder; load_embeddings"):
+        load_embedding(tmp_path)
+    with pytest.raises(InputError, match="not a folder; load_embedding "):
+        load_embeddings(tmp_path / "a.npz")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="no file of a known kind"):
+        load_embeddings(tmp_path / "none")
+
+
+CSV = {
+    "gene,a,b\nTP53,1,x\nMYC,2,3\n": ["column 'b' is not numeric", "'TP53'", "'x'"],
+    "gene,a,b\nTP53,1,2\nMYC,,3\n": ["'MYC'", "column 'a'", "missing"],
+    "gene,a,b\nTP53,1,2\nMYC,nan,3\n": ["'MYC'", "column 'a'"],
+    "gene,a,b\nTP53,1,inf\nMYC,2,3\n": ["'TP53'", "column 'b'"],
+    "gene,a,b\nTP53,1,2\nMYC,2\n": ["'MYC'", "column 'b'", "cut off"],
+    "gene,a,b\nTP53,1,2\nMYC,2,3,4\n": ["cannot be read"],
+    "gene,a,b\nTP53,1,2\nTP53,2,3\n": ["TP53", "more than once"],
+    "gene,a,b\nTP53,1,2\n,2,3\n": ["row 1 has an empty id"],
+    "gene,a,b\n": ["empty", "0 ids"],
+    "gene;a;b\nTP53;1;2\n": ["single column", "commas"],
+    "gene,a,b\nENSG00000141510,1,2\nENSG00000136997,1,2\n": [
+        "ENSG00000141510",
+        "look like ensembl",
+        "symbol is declared",
+    ],
+    "gene,a,b\n7157,1,2\n4609,1,2\n": ["look like entrez", "identifier='entrez'"],
+    "": ["0 bytes"],
+}
+
+
+@pytest.mark.parametrize("text", list(CSV))
+def test_a_bad_table_is_refused_by_name(tmp_path, text):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        load_embedding(path)
+    for word in ["bad.csv", *CSV[text]]:
+        assert word in str(error.value)
+
+
+def test_symbols_declared_ensembl_are_refused_and_versions_stripped_on_request(tmp_path):
+    path = tmp_path / "v.csv"
+    path.write_text("gene,a\nTP53,1\nMYC,2\n")
+    with pytest.raises(InputError, match="look like symbol ids, but ensembl is declared"):
+        load_embedding(path, identifier="ensembl")
+    path.write_text("gene,a\nENSG00000141510.18,1\nENSG00000136997.21,2\n")
+    kept = load_embedding(path, identifier="ensembl")
+    assert kept.ids[0] == "ENSG00000141510.18"
+    bare = load_embedding(path, identifier="ensembl", strip_versions=True)
+    assert bare.ids[0] == "ENSG00000141510"
+    path.write_text("gene,a\nENSG00000141510.18,1\nENSG00000141510.2,2\n")
+    with pytest.raises(InputError, match="more than once"):
+        load_embedding(path, identifier="ensembl", strip_versions=True)
+
+
+def test_missing_unknown_and_pickled_files(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        load_embedding(tmp_path / "no.csv")
+    other = tmp_path / "v.xlsx"
+    other.write_text("x")
+    with pytest.raises(InputError, match=r"'.xlsx'; known are .parquet, .csv"):
+        load_embedding(other)
+    with pytest.raises(ParameterError, match="xlsx"):
+        save_embedding(random_embedding(IDS, 2), other)
+    for suffix in (".pkl", ".pt", ".npy"):
+        path = tmp_path / f"v{suffix}"
+        path.write_bytes(pickle.dumps({"ids": IDS}))
+        with pytest.raises(InputError, match="never opened"):
+            load_embedding(path)
+
+
+class _Trap:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was opened",))
+
+
+def test_npz_with_objects_is_refused_unopened(tmp_path):
+    path = tmp_path / "v.npz"
+    np.savez(path, ids=np.array([_Trap()] * 3, object), X=X)
+    with pytest.raises(InputError, match=r"v.npz holds pickled objects.*astype\(str\)"):
+        load_embedding(path)
+    np.savez(path, ids=np.array(IDS), X=X.astype(object))
+    with pytest.raises(InputError, match="holds pickled objects"):
+        load_embedding(path)
+    path.write_bytes(pickle.dumps(_Trap()))
+    with pytest.raises(InputError, match="pickled objects|damaged"):
+        load_embedding(path)
+
+
+def test_npz_with_wrong_arrays(tmp_path):
+    path = tmp_path / "v.npz"
+    np.savez(path, genes=np.array(IDS), X=X)
+    with pytest.raises(InputError, match="lacks the array ids; it has genes, X"):
+        load_embedding(path)
+    np.savez(path, ids=np.array(IDS)[:2], X=X)
+    with pytest.raises(InputError, match="3 rows of values but 2 ids"):
+        load_embedding(path)
+    np.savez(path, ids=np.array([IDS]), X=X)
+    with pytest.raises(InputError, match=r"ids has shape \(1, 3\)"):
+        load_embedding(path)
+    np.savez(path, ids=np.array(IDS), X=np.where(X > 5, np.nan, X))
+    with pytest.raises(InputError, match=r"v.npz.*first 'NA' \(row 2, dimension 0\)"):
+        load_embedding(path)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz", ".h5ad"])
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_a_truncated_file_is_refused(tmp_path, suffix, share):
+    path = save_embedding(
+        random_embedding([f"G{i}" for i in range(300)], 40), tmp_path / f"v{suffix}"
+    )
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InputError, match=rf"v{suffix}.*fetch it again"):
+        load_embedding(path)
+
+
+def test_parquet_without_ids_or_with_wrong_columns(tmp_path):
+    path = tmp_path / "v.parquet"
+    pd.DataFrame(X, columns=["a", "b"]).to_parquet(path)
+    with pytest.raises(InputError, match="neither an index of ids nor a text column"):
+        load_embedding(path)
+    with pytest.raises(InputError, match="no column 'gene'; it has a, b"):
+        load_embedding(path, id_column="gene")
+    pd.DataFrame({"gene": IDS, "a": X[:, 0], "note": ["u", "v", "w"]}).to_parquet(path)
+    with pytest.raises(InputError, match="column 'note' is not numeric.*'TP53' holds 'u'"):
+        load_embedding(path)
+    pd.DataFrame({"gene": IDS, "a": [1.0, None, 2.0]}).to_parquet(path)
+    with pytest.raises(InputError, match="'MYC' in column 'a'"):
+        load_embedding(path)
