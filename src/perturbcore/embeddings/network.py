@@ -216,7 +216,7 @@ def _top_eigen(M, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         # Shifted by one, the wanted end of the spectrum is also the largest in magnitude.
         shifted = (M + sp.identity(n)).tocsr()
         try:
-            values, vectors = eigsh(shifted, k=k, which="LA", v0=start, tol=1e-7)
+            values, vectors = eigsh(shifted, k=k, which="LA", v0=start, tol=1e-7, maxiter=200)
         except ArpackNoConvergence:
             # Long chains have eigenvalues too close together for plain Lanczos.
             values, vectors = eigsh(shifted.tocsc(), k=k, sigma=2.001, which="LM", v0=start)
