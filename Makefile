@@ -46,7 +46,7 @@ book: $(HTML)/.built-$(NAME) ## run the chapters that need it, build the book, s
 
 .PHONY: test
 test: $(READY) ## run the tests; ARGS="-k words" chooses
-	$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: data
 data: $(READY) ## fetch and verify what a profile needs, each licence first
@@ -60,7 +60,7 @@ run: $(READY) ## one chapter with other values: CHAPTER=name ARGS="-p name value
 
 .PHONY: notebooks
 notebooks: $(READY) ## the chapters as plain .ipynb, for papermill or Jupyter
-	$(BIN)/perturbcore notebook --all --out $(PERTURBCORE_RESULTS)/notebooks
+	@$(BIN)/perturbcore notebook --all --out $(PERTURBCORE_RESULTS)/notebooks
 
 .PHONY: serve
 serve: book ## show the book at a local address
@@ -68,7 +68,7 @@ serve: book ## show the book at a local address
 
 .PHONY: linkcheck
 linkcheck: book ## try every outside link of the book (needs the network)
-	$(BIN)/perturbcore book --profile $(PROFILE) --linkcheck
+	@$(BIN)/perturbcore book --profile $(PROFILE) --linkcheck
 
 .PHONY: bench
 bench: $(READY) ## measure speed side by side with what one would use instead
@@ -100,12 +100,14 @@ $(READY): pyproject.toml constraints.txt
 	  echo "error: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
 	  echo "error: $(PYTHON) cannot make environments; on Debian: apt-get install python3-venv"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check uv 2> >(grep -v WARNING >&2) || true
-	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode \
+	@echo 'setting up $(VENV): some minutes the first time'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv 2> >(grep -v WARNING >&2) || true
+	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode \
 	  $(foreach l,$(PIP_FIND_LINKS),--find-links $(l)) -c constraints.txt -e '.[test]' \
-	  || $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
-	touch $@
+	  || { echo 'uv did not manage, pip tries'; $(BIN)/python -m pip install -q \
+	       --disable-pip-version-check -c constraints.txt -e '.[test]'; }
+	@touch $@
 
 # --- chapters ----------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.book
 def build(profile: str, copy_to: Path) -> Path:
     """Run ``make book`` in the checkout and keep a copy of the HTML."""
     venv = Path(sys.prefix)
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "PROFILE"))}
     done = subprocess.run(
         ["make", "-j2", "-o", f"{venv}/.ready", "book", f"PROFILE={profile}", f"VENV={venv}"],
         cwd=ROOT, env=keep, text=True, stdin=subprocess.DEVNULL,

@@ -130,7 +130,8 @@ def test_a_screen_becomes_responses_a_ceiling_and_scores(tmp_path, capsys):
     assert main(["evaluate", str(responses), str(embedding), "--ceiling", str(ceiling),
                  "--store", str(tmp_path / "store.db"), "--out", str(scores)]) == 0
     table = pd.read_csv(scores)
-    L2 = table[table["metric"] == "L2"].set_index(["fold", "predictor", "embedding"])["value"].sort_index()
+    L2 = table[table["metric"] == "L2"].set_index(["fold", "predictor", "embedding"])
+    L2 = L2["value"].sort_index()
     for fold in range(5):
         assert (L2.loc[fold, "knn", "mine"] > 0).all()
         assert (L2.loc[fold, "experimental_error"] > 0).all()

@@ -27,7 +27,7 @@ def project(tree):
 def make(project, *arguments, old=f"{VENV}/.ready", **environment):
     """Run make in a project with this environment, which is taken as ready."""
     keep = {k: v for k, v in os.environ.items()
-            if not k.startswith(("MAKE", "MFLAGS", "PERTURBCORE_", "OMP_", "LOKY_"))}
+            if not k.startswith(("MAKE", "MFLAGS", "PROFILE", "PERTURBCORE_", "OMP_", "LOKY_"))}
     return subprocess.run(
         ["make", "-o", old, f"VENV={VENV}", *arguments], cwd=project, text=True,
         capture_output=True, stdin=subprocess.DEVNULL,
@@ -148,6 +148,11 @@ def test_the_life_of_a_book(project):
     index.write_text(good + '\n<script src="https://cdn.example.org/x.js"></script>\n')
     done = make(project, "book")
     assert done.returncode and "book/index.html: https://cdn.example.org/x.js" in done.stderr
+    index.write_text(good)
+    index.write_text(good + "\n[dead](http://127.0.0.1:9/nothing)\n")
+    done = make(project, "linkcheck")
+    assert done.returncode and "[broken] http://127.0.0.1:9/nothing" in done.stderr
+    assert "Traceback" not in done.stderr
     index.write_text(good)
     source = project / "notebooks/second.py"
     source.write_text(source.read_text() + "\n# %%\n1 / 0\n")

@@ -109,4 +109,4 @@ def published() -> list[str]:
     toc = project_root() / "_toc.yml"
     if not toc.is_file():
         return []
-    return re.findall(r"file:\s*book/chapters/(\w+)", toc.read_text(encoding="utf-8"))
+    return re.findall(r"^[ -]*file:\s*book/chapters/(\w+)", toc.read_text(encoding="utf-8"), re.M)
