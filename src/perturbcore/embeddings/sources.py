@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,10 @@ def find_source(spec: dict, kind: str, context: BuildContext) -> Source:
     label, sha = str(name), None
     fetch = context.fetch
     if fetch is None:
-        from perturbcore.catalogue import entry, fetch
+        from perturbcore import catalogue
 
-        found = entry(name)
+        found = catalogue.entry(name)
+        fetch = partial(catalogue.fetch, progress=False)
         label, sha = f"{found.description} [{', '.join(found.citations)}]", found.sha256
     path = Path(fetch(name))
     return _file(path, label, sha or file_sha256(path), kind, spec, table_of=name)
