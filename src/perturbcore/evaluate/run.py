@@ -184,7 +184,7 @@ def _compute(units, lines, store, protocol, metrics, detail, n_jobs, progress):
             Y = line.Y.astype(np.float64)
             line.gram = Y @ Y.T
     groups = group_units(units)
-    stamp = _stamp()
+    origin = stamp()
     truth: dict = {}
     bar = tqdm(total=len(units), unit="unit", disable=not progress, mininterval=1)
     # one thread a group: BLAS threads inside would only fight for the same cores
@@ -193,14 +193,15 @@ def _compute(units, lines, store, protocol, metrics, detail, n_jobs, progress):
         for results in work(
             joblib.delayed(score_group)(g, protocol, metrics, detail, truth) for g in groups
         ):
-            finished = datetime.now(UTC).isoformat(timespec="seconds")
+            now = datetime.now(UTC).isoformat(timespec="seconds")
             for r in results:
-                r.about.update(stamp, finished=finished)
+                r.about.update(origin, finished=now)
             store.put(results)
             bar.update(len(results))
 
 
-def _stamp() -> dict:
+def stamp() -> dict:
+    """Columns that say what computed a unit: version, commit, device, time."""
     from perturbcore.provenance import record
 
     about = record()
@@ -208,6 +209,7 @@ def _stamp() -> dict:
         "version": about["perturbcore"],
         "commit": about["commit"] + ("+changes" if about["dirty"] else ""),
         "device": f"{about['cpu']}, {about['cores']} cores",
+        "finished": about["started"],
     }
 
 

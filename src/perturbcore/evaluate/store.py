@@ -111,6 +111,18 @@ class ScoreStore:
             now = time.time()
             db.executemany("INSERT INTO members VALUES (?, ?, ?)", [(scope, k, now) for k in keys])
 
+    def join(self, scope: str, keys: Sequence[str]) -> None:
+        """Add units to those of `scope`."""
+        with self._db as db:
+            now = time.time()
+            rows = [(scope, k, now) for k in keys]
+            db.executemany("INSERT OR REPLACE INTO members VALUES (?, ?, ?)", rows)
+
+    def keys_of(self, scope: str) -> list[str]:
+        """Return the keys of the units of `scope`."""
+        query = "SELECT key FROM members WHERE scope = ?"
+        return [k for (k,) in self._db.execute(query, (scope,))]
+
     def scores(self, keys: Iterable[str] | None = None) -> pd.DataFrame:
         """Return the tidy scores of `keys` (default: of every claimed unit, newest first kept)."""
         if keys is None:

@@ -1,0 +1,206 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Which embedding predicts the response?
+#
+# Knock a gene down, and thousands of others move. Can we say **how a cell will respond to a
+# perturbation that nobody has tried in it**, from what is known about the perturbed gene? An
+# *embedding* is that knowledge as a vector: a place in a network of interactions, a protein
+# sequence, a text. If two genes with near vectors cause near responses, then the response of a new
+# gene can be read off its neighbours. Cole et al. {cite}`cole2026` asked which kind of knowledge does
+# this best. This chapter asks the same of the data of this build.
+#
+# It is hard for two reasons. Most perturbations do little or do the *same*: a stressed cell looks
+# stressed, whatever stressed it, so that the mean of all training responses
+# ([Train Mean](term-train-mean)) is hard to beat. And responses are measured with noise, so that no
+# prediction can be perfect: the [experimental error](term-experimental-error) says what a repeated
+# experiment would reach.
+
+# %% tags=["parameters"]
+profile: str = "demo"
+dataset: str = "simulated"
+k: list[int] = [20, 40, 60, 80, 100]
+alpha: list[float] = [0.001, 0.01, 0.1, 1.0]
+n_components: int = 100
+n_outer: int = 10
+n_inner: int = 10
+cca_components: int = 10
+seed: int = 0
+n_jobs: int = 2
+
+# %% tags=["hide-input"]
+from perturbcore import figures, pages, summary
+from perturbcore.chapters import open_chapter
+from perturbcore.embeddings import cca_matrix
+from perturbcore.evaluate import Protocol
+from perturbcore.metrics import metric
+from perturbcore.study import Study
+from perturbcore.uncertainty import rank_table, ranks
+
+chapter = open_chapter("embedding_ranking")
+study = Study(chapter, n_jobs)
+pages.banner(chapter)
+
+# %% [markdown]
+# ## What was done to what
+#
+# Perturbations are split into five folds, the same perturbation in the same fold in every cell
+# line. For each fold and embedding: standardise, reduce by PCA, predict the held-out perturbations
+# from their nearest training perturbations, with the number of neighbours k chosen on inner folds.
+# A held-out perturbation without an embedding gets the Train Mean. The
+# [protocol](../protocol.md) has every constant.
+
+# %% tags=["hide-input"]
+data = study.dataset(dataset)
+built = study.embeddings(dataset, seed=seed)
+limit = study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner)
+protocol = Protocol(n_components=n_components)
+models = study.models(data.task, knn=k, lasso=alpha)
+scores = study.evaluate(dataset, models, protocol=protocol, embeddings=built, ceiling=limit, seed=seed)
+main = summary.primary_metric(scores)
+pages.show_table(chapter, data.card, "data", caption=f"{data.title}: what is in it, step by step.")
+
+# %% tags=["hide-input"]
+pages.show_table(
+    chapter,
+    study.coverage(dataset),
+    "coverage",
+    caption="Share of the perturbations that each embedding has a vector for.",
+    keep=["embedding", "modality", "cell_line", "dim", "n_covered", "n_perturbations", "coverage"],
+)
+
+# %% [markdown]
+# ## The answer
+
+# %% tags=["hide-input"]
+told = summary.headline(scores)
+pages.say(summary.answer(told, main, data))
+
+# %% [markdown]
+# ## Scores by embedding
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours, one panel a cell line. Box: quartiles and range over five folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where it was measured, the experimental error (orange), all medians over folds. Worst at the top.", "name": "fig-ranking"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line, sorted from worst at the top to best at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
+nearest = summary.main_predictor(scores, "knn")
+axis = metric(main)
+boxes = figures.box_by_method(nearest, main, lower_is_better=not axis.higher_is_better, label=axis.label)
+pages.show_figure(chapter, boxes, "ranking", nearest[nearest["metric"] == main])
+
+# %% tags=["hide-input"]
+pages.figure_links(chapter, boxes, "ranking", nearest[nearest["metric"] == main])
+
+# %% [markdown]
+# **How to read it.** Distance from the grey line is what an embedding adds to the Train Mean.
+# An embedding at the grey line carries no usable information about these responses, like the random
+# one. *Idealized* embeddings are computed from the responses themselves, those to be predicted
+# included: a ceiling for any embedding.
+
+# %% tags=["hide-input"]
+table = summary.ranking_table(scores)
+pages.show_table(
+    chapter,
+    table,
+    "ranking",
+    caption="All cell lines together. Bold: the best, and what cannot be told apart from it.",
+    keep=summary.RANKING_COLUMNS,
+    bold="with_best",
+)
+
+# %% [markdown]
+# The interval is over folds and allows for their overlapping training sets (Nadeau and Bengio);
+# *p* compares with the best, fold by fold, adjusted for the number of comparisons (Holm). With five
+# folds, only large differences can be told apart: a missing difference is not evidence of equality.
+#
+# ### Is each place in the ranking real?
+
+# %% tags=["hide-input"]
+pages.show_table(
+    chapter,
+    summary.significant_neighbours(scores, main),
+    "neighbours",
+    caption="Each embedding against the next in the ranking, over all cell lines.",
+    keep={"place": "Place", "display": "Embedding", "mean": "Score", "next": "Next", "behind": "Next is worse by",
+          "p_holm": "p (Holm)", "distinguishable": "Told apart"},
+)
+
+# %% [markdown]
+# ### How much of the gap is closed
+
+# %% tags=["hide-input"]
+pages.show_table(
+    chapter,
+    summary.gap_table(scores, main).reset_index(),
+    "gap-closed",
+    caption=f"Share of the way from Train Mean (0) to the ceiling ({told.ceiling_name}, 1), medians over folds.",
+)
+
+# %% [markdown]
+# ## Ranks
+#
+# Within each cell line and fold, embeddings are ranked by score. A ranking that holds across lines
+# and folds is more convincing than one mean.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Ranks of the embeddings over all cell lines and folds (kNN). Box: quartiles; points: single folds; black bar: mean rank with its 95 % bootstrap interval.", "name": "fig-ranks"}, "image": {"alt": "For each embedding, the distribution of its rank over cell lines and folds, with the interval of the mean rank; embeddings sorted from the worst median rank at the top to the best at the bottom."}}
+competing = nearest[~nearest["embedding"].isin(["idealized"])]
+placed = rank_table(competing, main)
+plot = figures.rank_plot(ranks(competing, main), placed, label=f"Rank of {axis.label} (1 is best)")
+pages.show_figure(chapter, plot, "ranks", placed)
+
+# %% [markdown]
+# ## Which embeddings say the same?
+#
+# Canonical correlation asks how well one embedding can be predicted from another, gene by gene
+# (R² on the first principal components, over the perturbations all of them have).
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Similarity of embeddings: R² of predicting one from another by canonical correlation analysis, after Cole et al., Fig. 3. Names carry the colour of their modality; order by average-linkage clustering.", "name": "fig-cca"}, "image": {"alt": "Clustered heat map of the pairwise similarity of embeddings."}}
+line = study.lines(dataset)[0]
+here = [e for e in built if e.cell_line in (None, line)]
+similarity = cca_matrix(here, cca_components, cell_line=line)
+heat = figures.similarity_map(similarity, {e.name: e.modality for e in here}, label="R² (CCA)")
+pages.show_figure(chapter, heat, "similarity", similarity.reset_index())
+
+# %% [markdown]
+# ## Does the predictor matter?
+#
+# The same embeddings through the second predictor of the profile. If the ranking changed with the
+# predictor, it would say little about the embeddings.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same as the first figure with the second predictor (lasso for log fold-changes, a cosine kernel for labels).", "name": "fig-second"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line with the second predictor."}}
+second = summary.main_predictor(scores, models[1].name)
+other = figures.box_by_method(second, main, lower_is_better=not axis.higher_is_better, label=axis.label)
+pages.show_figure(chapter, other, "ranking-second", second[second["metric"] == main])
+
+# %% tags=["hide-input"]
+pages.say(summary.predictor_agreement(scores, main, "knn", models[1].name))
+
+# %% [markdown]
+# ## Does the metric matter?
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The main metric against the others, one point a cell line, fold and embedding (controls left out); the title gives Spearman's rank correlation.", "name": "fig-metrics"}, "image": {"alt": "Scatter plots of the main metric against each other metric, one point per cell line, fold and embedding."}}
+embeddings_only = nearest[~nearest["modality"].str.endswith("control")]
+others = [m for m in scores["metric"].unique() if m != main]
+agreement = figures.metric_scatter(embeddings_only, main, others)
+pages.show_figure(chapter, agreement, "metrics", embeddings_only)
+
+# %% [markdown]
+# ## What would change the answer
+#
+# Other folds (`seed` of the profile's data set), other k or number of components, a screen with more
+# cells or more perturbations, an embedding that is not here yet: [add your own](add_your_own).
+# To run this chapter with other parameters:
+#
+# ```bash
+# make run CHAPTER=embedding_ranking ARGS="-p k '[5, 10]' -p n_components 20"
+# ```
+#
+# Parameters: `dataset`, `k`, `alpha` (second predictor, where it is lasso), `n_components`, `n_outer`
+# and `n_inner` (noise ceiling), `cca_components`, `seed`, `n_jobs`.

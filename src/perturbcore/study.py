@@ -1,0 +1,216 @@
+"""A profile at work: its data sets, embeddings, noise ceilings and scores, each made once."""
+
+from functools import cached_property
+
+import pandas as pd
+
+from perturbcore.bootstrap import ceiling_scores, noise_ceiling, replicate_ceiling
+from perturbcore.datasets import load
+from perturbcore.digest import code_digest, digest
+from perturbcore.embeddings import BuildContext, build_all, coverage_table
+from perturbcore.embeddings.controls import random_embedding
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.evaluate import Protocol, ScoreStore, evaluate
+from perturbcore.evaluate.run import PAIR_TARGETS, stamp
+from perturbcore.evaluate.store import UnitResult, write_atomically
+from perturbcore.predictors import KNN, LabelKernel, LabelKNN, Linear
+from perturbcore.responses import cell_lines
+
+MIN_COVERAGE = 0.2
+
+
+class Study:
+    """What a chapter asks for, computed or found among the results of its profile.
+
+    Parameters
+    ----------
+    chapter : OpenChapter
+        The running chapter; `perturbcore.chapters.open_chapter` gives it.
+    n_jobs : int
+        Threads.
+    """
+
+    def __init__(self, chapter, n_jobs: int = 2):
+        self.chapter = chapter
+        self.profile = chapter.profile
+        self.n_jobs = n_jobs
+        self._datasets: dict = {}
+        self._embeddings: dict = {}
+
+    @cached_property
+    def store(self) -> ScoreStore:
+        """The score store of the profile."""
+        return ScoreStore(self.profile.results / "scores.sqlite")
+
+    def dataset(self, name: str):
+        """Load a data set of the profile (once)."""
+        if name not in self._datasets:
+            entry = self.profile.dataset(name)
+            self._datasets[name] = load(entry.loader, **entry.options)
+        return self._datasets[name]
+
+    def embeddings(self, name: str, *, seed: int = 0, covering: float = MIN_COVERAGE) -> list:
+        """Build the profile's embeddings that serve a data set, and the random control.
+
+        Embeddings that cover less than `covering` of the perturbations of every cell line are left
+        out; `coverage` shows them all. A specification with `datasets: [...]` serves only those.
+        """
+        made = self._built(name)
+        responses = self.dataset(name).responses
+        table = coverage_table(made, responses)
+        enough = set(table.loc[table["coverage"] >= covering, "embedding"])
+        kept = [e for e in made if e.name in enough]
+        ids = sorted(responses.obs["perturbation"].astype(str).unique())
+        identifier = responses.uns["perturbcore"]["identifier"]
+        return [*kept, random_embedding(ids, 100, seed, identifier=identifier)]
+
+    def coverage(self, name: str) -> pd.DataFrame:
+        """How many perturbations of a data set each embedding of the profile covers."""
+        return coverage_table(self._built(name), self.dataset(name).responses)
+
+    def _built(self, name: str) -> list:
+        if name not in self._embeddings:
+            specs = []
+            for spec in self.profile.embeddings:
+                spec = dict(spec)
+                serves = spec.pop("datasets", None)
+                if serves is None or name in serves:
+                    specs.append(spec)
+            if not specs:
+                raise InputError(
+                    f"profile '{self.profile.name}' has no embedding for data set '{name}': "
+                    "add one under 'embeddings'"
+                )
+            context = BuildContext(dataset=self.dataset(name), folder=self.profile.path.parent)
+            cache = self.profile.results / "embeddings"
+            self._embeddings[name] = build_all(specs, context, cache=cache)
+        return self._embeddings[name]
+
+    def ceiling(self, name: str, *, n_outer: int = 10, n_inner: int = 10) -> pd.DataFrame | None:
+        """Experimental error of each perturbation, or None where the data hold no replicates."""
+        data = self.dataset(name)
+        if data.ceiling is not None:
+            return data.ceiling
+        if data.screen is None and data.replicates is None:
+            return None
+        folder = self.profile.results / "ceilings"
+        folder.mkdir(parents=True, exist_ok=True)
+        options = dict(self.profile.dataset(name).options)
+        responses = data.responses
+        key = digest(name, responses.X, list(responses.obs_names), n_outer, n_inner, options,
+                     code_digest("bootstrap"))  # fmt: skip
+        path = folder / f"{name}-{key}.parquet"
+        if not path.exists():
+            table = self._make_ceiling(data, n_outer, n_inner, folder / f"{name}.sqlite", options)
+            write_atomically(path, table.to_parquet(index=False))
+        return pd.read_parquet(path)
+
+    def _make_ceiling(self, data, n_outer, n_inner, checkpoint, options):
+        trials = dict(n_outer=n_outer, n_inner=n_inner, n_jobs=self.n_jobs, checkpoint=checkpoint)
+        if data.replicates is not None:
+            wells = data.replicates
+            table = replicate_ceiling(
+                wells,
+                "perturbation",
+                wells.obs["is_control"].to_numpy(bool),
+                cell_line="cell_line",
+                dataset=data.name,
+                **trials,
+            )
+            table = table[table["estimate"] == "bootstrap"].drop(columns="estimate")
+        else:
+            wanted = sorted(data.responses.obs["perturbation"].astype(str).unique())
+            table = noise_ceiling(
+                data.screen,
+                control=options.get("control", "global"),
+                batches=options.get("batches", "all"),
+                perturbations=wanted,
+                **trials,
+            )
+        return table.assign(dataset=data.name)
+
+    @staticmethod
+    def models(task: str, *, knn, lasso=()) -> list:
+        """Return the two predictors that a ranking compares: kNN, then lasso (or, for labels, kernel)."""
+        if task in PAIR_TARGETS:
+            return [LabelKNN(knn), LabelKernel()]
+        return [KNN(knn), Linear("lasso", lasso)]
+
+    def evaluate(
+        self,
+        name: str,
+        predictors=("knn",),
+        *,
+        protocol: Protocol | None = None,
+        embeddings=None,
+        ceiling: pd.DataFrame | None = None,
+        seed: int = 0,
+        **options,
+    ) -> pd.DataFrame:
+        """Score the embeddings on a data set, with floor, ceiling and experimental error.
+
+        Parameters
+        ----------
+        name : str
+            Data set of the profile.
+        predictors, protocol, seed, options
+            See `perturbcore.evaluate.evaluate`.
+        embeddings : list, optional
+            `embeddings(name)` by default.
+        ceiling : pandas.DataFrame, optional
+            `ceiling(name)`; its rows become units of predictor "experimental_error".
+        """
+        responses = self.dataset(name).responses
+        if embeddings is None:
+            embeddings = self.embeddings(name, seed=seed)
+        scope = f"{self.chapter.name}/{name}"
+        evaluate(
+            responses, embeddings, predictors, store=self.store, scope=scope, protocol=protocol,
+            seed=seed, n_jobs=self.n_jobs, progress=False, **options,
+        )  # fmt: skip
+        if ceiling is not None:
+            self._put_ceiling(ceiling, responses, scope, seed)
+        self.store.export(self.profile.results / "scores.parquet")
+        return self.store.scores(self.store.keys_of(scope))
+
+    def _put_ceiling(self, ceiling, responses, scope, seed) -> None:
+        rows = ceiling_scores(ceiling, responses)
+        results = []
+        for (line, fold), part in rows.groupby(["cell_line", "fold"], observed=True):
+            metrics = dict(zip(part["metric"], part["value"].astype(float), strict=True))
+            first = part.iloc[0]
+            about = {
+                **{c: str(first[c]) for c in ("dataset", "task", "embedding", "modality", "predictor")},
+                "cell_line": str(line),
+                "fold": int(fold),
+                "seed": seed,
+                "n_train": int((responses.obs["cell_line"] == line).sum() - first["n_test"]),
+                "n_test": int(first["n_test"]),
+                "coverage": 1.0,
+                "chosen": "",
+                "seconds": 0.0,
+                **stamp(),
+            }
+            key = digest(
+                "ceiling", {k: about[k] for k in ("dataset", "cell_line", "fold", "seed")}, metrics
+            )
+            results.append(UnitResult(key, about, metrics))
+        self.store.put(results)
+        self.store.join(scope, [r.key for r in results])
+
+    def lines(self, name: str) -> list[str]:
+        """Cell lines of a data set, in their order."""
+        return cell_lines(self.dataset(name).responses)
+
+    def names(self, task: str | None = None) -> list[str]:
+        """List the data sets of the profile, or those of one task."""
+        names = [d.name for d in self.profile.datasets]
+        return names if task is None else [n for n in names if self.dataset(n).task == task]
+
+    def require(self, name: str) -> None:
+        """Raise `ParameterError` where the profile has no such data set."""
+        if name not in self.names():
+            raise ParameterError(
+                f"profile '{self.profile.name}' has no data set '{name}'; "
+                f"it has: {', '.join(self.names())}"
+            )
