@@ -50,7 +50,7 @@ def write_screen(path, *, n_cells, n_genes, n_perturbations, n_batches, seed=0):
         "unmatched": "keep",
     }  # fmt: skip
     frame.write_h5ad(path)
-    depth = 0.42 * n_genes
+    depth = 0.3 * n_genes
     indptr = [0]
     with h5py.File(path, "a") as f:
         f.pop("X", None)

@@ -321,3 +321,16 @@ def test_a_file_of_another_kind_of_container(tmp_path):
     anndata.AnnData(raw().X).write_h5ad(tmp_path / "bare.h5ad")
     with pytest.raises(InputError, match=r"bare.h5ad.*no column 'perturbation'"):
         read_screen(tmp_path / "bare.h5ad", **FACTS)
+
+
+@pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csc_matrix, np.asarray])
+def test_dropping_from_a_backed_file_leaves_the_rest_as_in_memory(kind, tmp_path):
+    adata = raw()
+    adata.obs["batch"] = np.where(adata.obs["perturbation"] == "C", "far", "near")
+    adata.X = kind(adata.X.toarray())
+    adata.write_h5ad(tmp_path / "d.h5ad")
+    backed = read_screen(tmp_path / "d.h5ad", backed=True, unmatched="drop", **FACTS)
+    memory = declare_screen(adata, unmatched="drop", **FACTS)
+    assert backed.isbacked
+    assert list(backed.obs_names) == list(memory.obs_names)
+    np.testing.assert_array_equal(ba_ate(backed).X, ba_ate(memory).X)
