@@ -27,6 +27,7 @@ from perturbcore.published import (
     unused_rows,
     wu2025,
 )
+from perturbcore.published.draw import caption, draw, page
 from perturbcore.published.names import parse_method
 from perturbcore.published.write_facts import median_rows
 
@@ -291,6 +292,19 @@ def test_figures_from_medians_alone():
         assert set(figure_table(data)["method"]) == set(data.order)
     assert list(not_drawn()["figure"]) == ["Figure 3", "Figure S5", "Figure S6"]
     assert "make data" in published.note
+
+
+@pytest.mark.parametrize("name", ["1", "2", "4", "S11", "S12", "S14"])
+def test_figures_are_drawn_with_caption_and_alt_text(name):
+    data = figure_data(name, medians())
+    figure = draw(data)
+    drawn = {t.get_text() for axis in figure.axes for t in axis.get_yticklabels()}
+    if data.spec.kind != "scatter":
+        assert set(data.order) <= drawn
+    text = page(data, "chapter", "stem")
+    assert ":alt: Cole et al. 2026" in text and ":name: fig-stem" in text
+    assert text.count("\n| ") == 2 + len(figure_table(data))
+    assert "medians" in caption(data) or data.spec.kind in ("rank", "bars")
 
 
 def test_folds_are_asked_for_where_they_decide():

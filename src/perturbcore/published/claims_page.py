@@ -3,7 +3,7 @@
 import pandas as pd
 
 from perturbcore.published.claims import counts
-from perturbcore.published.draw import markdown_table
+from perturbcore.published.draw import markdown_table, plain
 from perturbcore.published.evidence import (
     FAILS,
     HOLDS,
@@ -23,6 +23,13 @@ from perturbcore.published.unreported import (
 
 # A word and a sign, so that a verdict is told without colour.
 SIGNS = {HOLDS: "✓", QUALIFIED: "◐", FAILS: "✗", UNDECIDED: "?", NEEDS_TABLES: "…"}
+PLURAL = {
+    HOLDS: "hold",
+    QUALIFIED: "hold with a qualification",
+    FAILS: "fail",
+    UNDECIDED: "cannot be decided from what is public",
+    NEEDS_TABLES: "need the full tables",
+}
 
 
 def summary(table: pd.DataFrame, published: Published) -> str:
@@ -41,7 +48,7 @@ def summary(table: pd.DataFrame, published: Published) -> str:
         MyST.
     """
     total = counts(table).loc["all"]
-    words = [f"**{n}** {v}" for v, n in total.drop("all").items() if n]
+    words = [f"**{n}** {PLURAL[v]}" for v, n in total.drop("all").items() if n]
     text = f"Of {total['all']} claims, {listed(words)}."
     failed = table.loc[table["verdict"] == FAILS, "id"]
     if len(failed):
@@ -69,17 +76,17 @@ def cards(table: pd.DataFrame, *, dropdown: bool = False) -> str:
     out = []
     for row in table.itertuples():
         title = f"{SIGNS[row.verdict]} {row.id}: {row.claim} ({row.verdict})"
-        lines = [f"*{row.paper}, {row.where}.* Test: {row.test}.", ""]
+        lines = [f"*{row.paper}, {row.where}.* Test: {plain(row.test)}.", ""]
         if row.number:
-            lines += [f"**{row.number}**", ""]
-        lines += [row.why, ""]
+            lines += [f"**{plain(row.number)}**", ""]
+        lines += [plain(row.why), ""]
         for name, value in (
             ("On medians", row.on_medians),
             ("On means", row.on_means),
             ("Fold by fold", row.by_fold),
         ):
             if value:
-                lines += [f"- {name}: {value}"]
+                lines += [f"- {name}: {plain(value)}"]
         kind = "dropdown" if dropdown else "admonition"
         out += [f"::::{{{kind}}} {title}", *lines, "::::", ""]
     return "\n".join(out)
@@ -151,7 +158,9 @@ def unused(published: Published, chapter) -> str:
     table = chapter.save_table(unused_rows(published), "unused-rows")
     here = table[(table["dataset"] == "essential") & (table["task"] == "lfc")]
     ahead = here[here["difference"] > 0]
-    named = [f"{r.method} ({r.ahead} of {r.n} folds, {r.difference:+.3f})" for r in ahead.itertuples()]
+    named = [
+        f"{plain(r.display)} ({r.ahead} of {r.n} folds, {r.difference:+.3f})" for r in ahead.itertuples()
+    ]
     text = (
         f"{len(table)} methods of the tables of the full sets are in no figure, {len(here)} of them "
         "for Essential "
@@ -159,5 +168,5 @@ def unused(published: Published, chapter) -> str:
         "best "
         "five of each data set and task:"
     )
-    best = table.groupby(["dataset", "task"], sort=False).head(5)
+    best = table.groupby(["dataset", "task"], sort=False).head(5).drop(columns=["method", "modality"])
     return f"{text}\n\n{markdown_table(best)}\n\n[All of them](tables/{chapter.name}/unused-rows.csv)\n"

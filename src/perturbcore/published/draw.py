@@ -1,5 +1,7 @@
 """Published figures in the book's look, and their place on a page."""
 
+import re
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -124,7 +126,7 @@ def page(data: FigureData, chapter: str, name: str) -> str:
     numbers = markdown_table(table)
     return "\n".join(
         [
-            sentence,
+            plain(sentence),
             "",
             f":::{{figure}} figures/{chapter}/{name}.svg",
             f":name: fig-{name}",
@@ -165,8 +167,14 @@ def present(chapter, published: Published, *figures: str) -> None:
         display(Markdown(page(data, chapter.name, name)))
 
 
+def plain(text: str) -> str:
+    """Escape what Markdown would take for markup."""
+    return re.sub(r"([\\_*|<>\[\]`$])", r"\\\1", text)
+
+
 def markdown_table(table: pd.DataFrame) -> str:
     """Write a table in Markdown, numbers with three decimals."""
-    cells = table.map(lambda v: f"{v:.3f}" if isinstance(v, float) else str(v)).replace("nan", "")
+    cells = table.map(lambda v: f"{v:.3f}" if isinstance(v, float) else plain(str(v)))
+    cells = cells.replace("nan", "")
     rows = [list(table.columns), ["---"] * table.shape[1], *cells.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)

@@ -177,11 +177,11 @@ def verdict(full: bool, partly: bool = False) -> str:
 
 def percent(value: float, digits: int = 0) -> str:
     """Write a share as a percentage."""
-    return f"{100 * value:.{digits}f} %"
+    return f"{100 * value:.{digits}f}%"
 
 
 def by_line(values: pd.Series, form=percent) -> str:
-    """Write a value for each line, such as 'K-562 77 %, Hep-G2 62 %'."""
+    """Write a value for each line, such as 'K-562 77%, Hep-G2 62%'."""
     return ", ".join(f"{line} {form(value)}" for line, value in values.items())
 
 

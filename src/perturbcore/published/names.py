@@ -173,7 +173,16 @@ def parse_method(name: str, *, dataset: str, task: str, cell_line: str | None = 
     if embedding in _displays(dataset):
         display, modality = _displays(dataset)[embedding]
         return Method(predictor, embedding, display, modality)
-    return Method(predictor, embedding, embedding, _modality(embedding))
+    return Method(predictor, embedding, _joined(embedding, dataset), _modality(embedding))
+
+
+def _joined(embedding: str, dataset: str) -> str:
+    """Display name of two embeddings set side by side; others keep their name."""
+    match = re.match(r"^(.+\))_x_(.+\))_(pca_)?concatenated_\(D=\d+\)$", embedding)
+    if not match:
+        return embedding
+    parts = [_displays(dataset).get(part, (part, ""))[0] for part in match.groups()[:2]]
+    return " + ".join(parts) + (" (PCA blocks)" if match.group(3) else " (concatenated)")
 
 
 def methods_of(section: str, *, head: str = "knn") -> pd.DataFrame:

@@ -98,7 +98,7 @@ def near_ceiling(ev: Evidence) -> Finding:
     near = gap >= 0.8
     return Finding(
         verdict(bool(near.all()), int(near.sum()) >= 3),
-        f"{int(near.sum())} of {len(gap)} lines at 80 % or more",
+        f"{int(near.sum())} of {len(gap)} lines at 80% or more",
         f"Full fusion closes {by_line(gap)} of the gap. The limit itself is not firm: the Idealized "
         "Baseline, "
         f"which sees the test responses, reaches {by_line(idealized)}.",

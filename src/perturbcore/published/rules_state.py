@@ -33,13 +33,13 @@ def _change(table: pd.DataFrame, a: str, b: str) -> pd.Series:
 
 @rule("mlp_vs_state")
 def mlp_vs_state(ev: Evidence) -> Finding:
-    """Embedding MLP against STATE in six settings; similar means within 5 %."""
+    """Embedding MLP against STATE in six settings; similar means within 5%."""
     change = _change(_cross(ev), "MLP", "STATE")
     better, similar = change > 0, (change <= 0) & (change > -0.05)
     n = int(better.sum() + similar.sum())
     return Finding(
         verdict(n == 3 and not similar.any(), n == 3),
-        f"better in {int(better.sum())}, within 5 % in {int(similar.sum())} of 6",
+        f"better in {int(better.sum())}, within 5% in {int(similar.sum())} of 6",
         "Change of the MLP against STATE, mean over held-out lines: "
         + ", ".join(f"{d} {m} {percent(v)}" for (d, m), v in change.items())
         + ".",
@@ -64,12 +64,12 @@ def mlp_64_percent(ev: Evidence) -> Finding:
 
 @rule("one_hot_similar")
 def one_hot_similar(ev: Evidence) -> Finding:
-    """Compare the MLP with embeddings with the MLP with one-hot codes; similar means within 10 %."""
+    """Compare the MLP with embeddings with the MLP with one-hot codes; similar means within 10%."""
     change = _change(_cross(ev), "MLP (One-Hot)", "MLP")
     small = change.abs() < 0.1
     return Finding(
         verdict(bool(small.all()), int(small.sum()) > 3) if small.sum() < 4 else HOLDS,
-        f"within 10 % in {int(small.sum())} of 6",
+        f"within 10% in {int(small.sum())} of 6",
         "Change when the embedding is replaced by a one-hot code: "
         + ", ".join(f"{d} {m} {percent(v)}" for (d, m), v in change.items())
         + ".",

@@ -13,14 +13,8 @@ def _modality(data: FigureData) -> pd.Series:
     return data.scores.drop_duplicates("display").set_index("display")["modality"]
 
 
-def _each(values: pd.Series, form) -> str:
-    """Write a value once where there is one panel, or where all panels agree."""
-    words = [form(v) for v in values]
-    if len(words) == 1:
-        return words[0]
-    if len(set(words)) == 1:
-        return f"{words[0]} (every line)"
-    return by_line(values, form)
+def _lines(values: pd.Series) -> str:
+    return percent(values.iloc[0]) if len(values) == 1 else by_line(values)
 
 
 def _box(data: FigureData) -> str:
@@ -33,28 +27,28 @@ def _box(data: FigureData) -> str:
     value = (sign * medians[single]).max(axis=1)
     floor, limit = sign * medians["Train Mean"], sign * medians["Experimental Error"]
     name = "macro F1" if data.spec.metric == "f1_score" else data.spec.metric
-    text = f"{_each(best, str)} {'has' if len(single) == 1 else 'is the best single method with'} "
-    text += f"median {name} {_each(sign * value, '{:.3f}'.format)}"
-    if len(single) > 1:
-        better = (sign * medians[single]).gt(floor, axis=0).sum(axis=1)
-        of = f"{{:.0f}} of {len(single)}".format
-        text += f"; {_each(better, of)} are {'below' if lower else 'above'} Train Mean"
+    better = (sign * medians[single]).gt(floor, axis=0).sum(axis=1)
     share = ((value - floor) / (limit - floor)).where(limit > floor)
-    if share.notna().any():
-        text += (
-            "; of the gap from Train Mean to experimental error it closes "
-            f"{_each(share.dropna(), percent)}"
-        )
-    missing = list(share.index[share.isna()])
-    if missing:
-        text += (
-            f" (no such share on {listed(missing)}, where the published experimental error is worse "
-            "than Train Mean)"
-        )
+    side = "below" if lower else "above"
+    parts = []
+    for i, line in enumerate(medians.index):
+        first = i == 0
+        inside = []
+        if pd.notna(share[line]):
+            of = " of the gap from Train Mean to experimental error" if first else ""
+            inside.append(f"{percent(share[line])}{of}")
+        else:
+            inside.append("no gap: the published experimental error is worse than Train Mean")
+        if len(single) > 1:
+            inside.append(f"{better[line]} of {len(single)}" + (f" {side} Train Mean" if first else ""))
+        where = f"{line} " if len(medians) > 1 else ""
+        parts.append(f"{where}{best[line]} {sign * value[line]:.3f} ({'; '.join(inside)})")
+    head = f"{'Lowest' if lower else 'Highest'} median {name} of a single method: "
+    text = head + ", ".join(parts)
     fusion = medians.columns[modality == "Fusion"]
     if len(fusion):
         closed = (sign * medians[fusion]).sub(floor, axis=0).div(limit - floor, axis=0)
-        text += "; " + "; ".join(f"{d} closes {_each(closed[d], percent)}" for d in fusion)
+        text += ". " + "; ".join(f"{d} closes {_lines(closed[d])}" for d in fusion)
     return text + "."
 
 

@@ -42,7 +42,7 @@ def neighbours(figure: str, published: Published, *, by: tuple[str, ...] = ()) -
     Returns
     -------
     pandas.DataFrame
-        place, method, mean, next_method, behind (how much worse the next is), low, high (95 %),
+        place, method, mean, next_method, behind (how much worse the next is), low, high (95%),
         p_holm, distinguishable; and `by`.
 
     Raises
@@ -184,7 +184,7 @@ def unused_rows(published: Published) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        dataset, task, predictor, method, modality, n (folds and lines), mean (primary metric),
+        dataset, task, predictor, display, method, modality, n (folds and lines), mean (primary metric),
         reference (the best single embedding of the figure), ahead (folds better than it), and
         difference (mean; positive is better). Best first within a data set and task.
 
@@ -235,6 +235,7 @@ def unused_rows(published: Published) -> pd.DataFrame:
                     "dataset": dataset,
                     "task": task,
                     "predictor": group["predictor"].iloc[0],
+                    "display": group["display"].iloc[0],
                     "method": key,
                     "modality": group["modality"].iloc[0],
                     "n": len(group),
