@@ -12,7 +12,7 @@
 #
 # Three papers, their claims in our words, and for each a stated test: Cole et al. {cite:p}`cole2026`, Bendidi et al. {cite:p}`bendidi2024` and Csendes et al.
 # {cite:p}`csendes2025`. Nothing on this page is typed: verdicts, numbers and reasons come from the published
-# numbers, on medians over folds (as the figures of Cole et al. do), on means, and fold by fold.
+# numbers, in every profile of this book, on medians over folds (as the figures of Cole et al. do), on means, and fold by fold.
 #
 # A claim *holds* if its test is passed in full; it *holds with a qualification* if the direction is right and the
 # test is not passed everywhere; it *fails* if the published numbers go against it; and some *cannot be decided*
@@ -23,9 +23,8 @@
 profile: str = "demo"
 download: bool = False  # fetch the authors' tables (14 MB, non-commercial licence) if they are not at hand
 
-# %%
-from IPython.display import Markdown
-
+# %% tags=["hide-input"]
+from perturbcore import pages
 from perturbcore.chapters import open_chapter
 from perturbcore.published import audit, counts, load_published
 from perturbcore.published.claims_page import cards, summary
@@ -33,46 +32,46 @@ from perturbcore.published.claims_page import cards, summary
 chapter = open_chapter("claims")
 published = load_published(download=download)
 table = audit(published)
-Markdown(summary(table, published))
+pages.say(summary(table, published))
 
 # %% [markdown]
 # ## Verdicts by paper
 
-# %%
-chapter.save_table(counts(table).reset_index(), "counts")
+# %% tags=["hide-input"]
+pages.show_table(chapter, counts(table), "counts", caption="Number of claims by verdict.")
 
 # %% [markdown]
 # ## Claims that fail
 #
 # First what does not hold, with its number.
 
-# %%
-Markdown(cards(table[table["verdict"] == "fails"]))
+# %% tags=["hide-input"]
+pages.say(cards(table[table["verdict"] == "fails"]))
 
 # %% [markdown]
 # ## Every claim
 #
-# [Download as CSV](tables/claims/claims.csv): claim, place, test, verdict, number, reason, and the same question on
+# The file under the table has all of it: claim, place, test, verdict, number, reason, and the same question on
 # medians, means and folds.
 
-# %%
-shown = chapter.save_table(table, "claims")
-shown[["id", "claim", "where", "verdict", "number"]]
+# %% tags=["hide-input"]
+pages.show_table(chapter, table, "claims", keep=["id", "claim", "where", "verdict", "number"],
+                 caption="Every claim, where it stands, its verdict and the number that decides.")
 
 # %% [markdown]
 # ## Claim by claim: Cole et al. 2026
 
-# %%
-Markdown(cards(table[table["paper"] == "Cole et al. 2026"], dropdown=True))
+# %% tags=["hide-input"]
+pages.say(cards(table[table["paper"] == "Cole et al. 2026"], dropdown=True))
 
 # %% [markdown]
 # ## Claim by claim: Bendidi et al. 2024 and Csendes et al. 2025
 #
-# Judged from their printed tables, their text and their public notebooks; neither reports intervals for the values
-# compared here.
+# Judged from their printed tables, their text and their public notebooks. Table 2 of Bendidi et al. and the numbers
+# of Csendes et al. carry no intervals; the appendix tables of Bendidi et al. have standard deviations over runs.
 
-# %%
-Markdown(cards(table[table["paper"] != "Cole et al. 2026"], dropdown=True))
+# %% tags=["hide-input"]
+pages.say(cards(table[table["paper"] != "Cole et al. 2026"], dropdown=True))
 
 # %% [markdown]
 # ## What the papers do not report
@@ -81,19 +80,19 @@ Markdown(cards(table[table["paper"] != "Cole et al. 2026"], dropdown=True))
 # corrected resampled t-test, adjusted for the number of neighbours. Five folds separate only what differs clearly:
 # not distinguishable is not the same as equal.
 
-# %%
+# %% tags=["hide-input"]
 from perturbcore.published.claims_page import certainty, choice, unused
 
-Markdown(certainty(published, chapter))
+pages.say(certainty(published, chapter))
 
 # %% [markdown]
 # Figure S14 shows one line for Latent Diffusion and one for Schrödinger Bridge; the tables hold two runs of each.
 
-# %%
-Markdown(choice(published, chapter))
+# %% tags=["hide-input"]
+pages.say(choice(published, chapter))
 
 # %% [markdown]
 # And the tables hold more models than the figures show.
 
-# %%
-Markdown(unused(published, chapter))
+# %% tags=["hide-input"]
+pages.say(unused(published, chapter))

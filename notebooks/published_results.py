@@ -12,7 +12,7 @@
 #
 # Cole et al. {cite:p}`cole2026` publish, fold by fold, the scores of the models behind their figures. This
 # chapter redraws every figure that those tables allow: the same methods in the same order, the same reference
-# lines, the same way of averaging. It is the yardstick for the other chapters, and the ground on which
+# lines, the same way of averaging; the numbers are theirs, in every profile of this book. It is the yardstick for the other chapters, and the ground on which
 # {doc}`the audit of the claims <claims>` stands.
 #
 # How to read a panel: a row is a method, a point is a fold, the box spans the quartiles. Train Mean is the floor
@@ -24,23 +24,22 @@
 profile: str = "demo"
 download: bool = False  # fetch the authors' tables (14 MB, non-commercial licence) if they are not at hand
 
-# %%
-from IPython.display import Markdown
-
+# %% tags=["hide-input"]
+from perturbcore import pages
 from perturbcore.chapters import open_chapter
 from perturbcore.published import load_published, not_drawn
 from perturbcore.published.draw import present
 
 chapter = open_chapter("published_results")
 published = load_published(download=download)
-Markdown(f":::{{note}}\n{published.note}\n:::")
+pages.say(f":::{{note}}\n{published.note}\n:::")
 
 # %% [markdown]
 # ## Which embeddings predict best (Figures 1 and 2)
 #
 # Knock-downs of about 2,000 genes in each of four cell lines (Essential), log fold-change, kNN on each embedding.
 
-# %%
+# %% tags=["hide-input"]
 present(chapter, published, "1", "2")
 
 # %% [markdown]
@@ -48,7 +47,7 @@ present(chapter, published, "1", "2")
 #
 # Figure 4 is drawn in the order of the paper, which groups methods by model.
 
-# %%
+# %% tags=["hide-input"]
 present(chapter, published, "4", "5")
 
 # %% [markdown]
@@ -56,13 +55,13 @@ present(chapter, published, "4", "5")
 #
 # 105 over-expressed genes in one line; the same methods.
 
-# %%
+# %% tags=["hide-input"]
 present(chapter, published, "S1")
 
 # %% [markdown]
 # ## Lasso instead of kNN (Figures S2 and S3)
 
-# %%
+# %% tags=["hide-input"]
 present(chapter, published, "S2", "S3")
 
 # %% [markdown]
@@ -71,7 +70,7 @@ present(chapter, published, "S2", "S3")
 # Each gene goes down, stays or goes up; macro F1 over genes. Train Mean here always names the most frequent class.
 # The Tahoe values are averaged over 45 lines within a fold.
 
-# %%
+# %% tags=["hide-input"]
 present(chapter, published, "S4", "S7", "S10")
 
 # %% [markdown]
@@ -80,19 +79,19 @@ present(chapter, published, "S4", "S7", "S10")
 # Sciplex. The published experimental error of two lines lies above Train Mean and No Change, because it was computed
 # on differently normalised data; there it is no ceiling.
 
-# %%
+# %% tags=["hide-input"]
 present(chapter, published, "S8", "S9")
 
 # %% [markdown]
 # ## Do other metrics agree (Figure S11)
 
-# %%
+# %% tags=["hide-input"]
 present(chapter, published, "S11")
 
 # %% [markdown]
 # ## Unseen cell lines: the comparison with STATE (Figures S12 and S13)
 
-# %%
+# %% tags=["hide-input"]
 present(chapter, published, "S12", "S13")
 
 # %% [markdown]
@@ -101,7 +100,7 @@ present(chapter, published, "S12", "S13")
 # Scored on an older, smaller set of perturbations with other folds: these numbers must not be compared with those of
 # Figure 1. {doc}`The audit <claims>` says what the tables hold for the full set.
 
-# %%
+# %% tags=["hide-input"]
 present(chapter, published, "S14")
 
 # %% [markdown]
@@ -109,5 +108,5 @@ present(chapter, published, "S14")
 #
 # Three figures need data that are not among the published tables.
 
-# %%
-chapter.save_table(not_drawn(), "not-drawn")
+# %% tags=["hide-input"]
+pages.show_table(chapter, not_drawn(), "not-drawn", caption="Figures that take more than the published tables.")

@@ -302,7 +302,7 @@ def test_figures_are_drawn_with_caption_and_alt_text(name):
     if data.spec.kind != "scatter":
         assert set(data.order) <= drawn
     text = page(data, "chapter", "stem")
-    assert ":alt: Cole et al. 2026" in text and ":name: fig-stem" in text
+    assert ":alt: Cole et al. 2026" in text and ":name: fig-chapter-stem" in text
     assert text.count("\n| ") == 2 + len(figure_table(data))
     assert "medians" in caption(data) or data.spec.kind in ("rank", "bars")
 

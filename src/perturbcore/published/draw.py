@@ -114,7 +114,7 @@ def page(data: FigureData, chapter: str, name: str) -> str:
     chapter : str
         Name of the chapter, whose folders hold `<name>.svg` and `<name>.csv`.
     name : str
-        Stem of both files, and label of the figure.
+        Stem of both files; the figure has the label `fig-<chapter>-<name>`, with hyphens only.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def page(data: FigureData, chapter: str, name: str) -> str:
             plain(sentence),
             "",
             f":::{{figure}} figures/{chapter}/{name}.svg",
-            f":name: fig-{name}",
+            f":name: fig-{chapter}-{name}".replace("_", "-"),
             f":alt: {caption(data)} {sentence}",
             "",
             caption(data),

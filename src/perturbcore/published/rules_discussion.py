@@ -69,9 +69,10 @@ def molecules_poor(ev: Evidence) -> Finding:
     return Finding(
         verdict(bool((both < 0.25).all()), bool((both < 0.5).any())),
         f"close at best {percent(both.min())} to {percent(both.max())} in DEG",
-        f"The best molecule embedding closes {by_line(tahoe)} on Tahoe and {by_line(sciplex)} on "
+        f"The best molecule embedding closes {percent(tahoe.iloc[0])} on Tahoe and {by_line(sciplex)} "
+        "on "
         "Sciplex of "
         "the way from the best negative control to the experimental error in DEG; Tahoe LFC is not "
         "public.",
-        medians=by_line(both),
+        medians=f"Tahoe {percent(tahoe.iloc[0])}, {by_line(sciplex)}",
     )

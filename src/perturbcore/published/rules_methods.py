@@ -159,7 +159,7 @@ def deg_train_mean(ev: Evidence) -> Finding:
         f"The rows drawn as Train Mean (`prior`) equal those of the most frequent class in {same} of "
         f"{len(both)} folds and lines: what is scored is the most likely class of each gene, not a "
         "sample from "
-        "the class distribution. A sample would score lower, so the control is the stronger one.",
+        "the class distribution.",
         folds=f"{same} of {len(both)} equal",
     )
 
