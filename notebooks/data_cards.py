@@ -1,0 +1,92 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The data
+#
+# Every data set of this build: what it is, where it comes from, on what terms, how much of it is left after each
+# filter, and what it can and cannot carry. Then every file from elsewhere that this project knows. No file is part of the
+# project: each is fetched from its authors' repository at a pinned commit, checked against its sha256, and keeps its own
+# licence.
+
+# %% tags=["parameters"]
+profile: str = "demo"
+n_jobs: int = 2
+
+# %% tags=["hide-input"]
+from perturbcore import about, pages
+from perturbcore.chapters import open_chapter
+from perturbcore.study import Study
+
+chapter = open_chapter("data_cards")
+study = Study(chapter, n_jobs)
+pages.banner(chapter)
+
+# %% [markdown]
+# ## Data sets of this profile
+#
+# One table a data set. Each row is a step from the file to what is evaluated, with the counts *after* it; a count
+# without meaning for these data is a dash. [Perturbations](term-perturbation) are counted without
+# [controls](term-control), [batches](term-batch) within [cell lines](term-cell-line).
+
+# %% tags=["hide-input"]
+for name in study.names():
+    data = study.dataset(name)
+    pages.say(f"**{data.title}** (`{name}`)\n\n{about.dataset_facts(data)}")
+    pages.show_table(chapter, data.card, f"card-{name}", caption=f"{data.title}: counts after each step.")
+    if data.sources:
+        sources = about.file_table(data.sources)
+        caption = f"{data.title}: its files."
+        pages.show_table(chapter, sources, f"files-{name}", caption=caption, digits=1, keep=about.FILE_COLUMNS)
+
+# %% [markdown]
+# ## Files that this profile reads
+#
+# Data sets, and the sources from which embeddings are built. *Terms* says what a licence forbids; where it is empty, the
+# licence asks for attribution at most. Some are for non-commercial use only: then so is what is computed from them.
+
+# %% tags=["hide-input"]
+if chapter.profile.data:
+    files = about.file_table(chapter.profile.data)
+    restricted = pages.number(int(files["restricted"].sum()))
+    pages.say(f"{len(files)} files, {files['megabytes'].sum():.0f} MB, {restricted} of them of restricted use.")
+    caption = "Files of this profile."
+    pages.show_table(chapter, files, "files", caption=caption, digits=1, keep=about.FILE_COLUMNS)
+else:
+    pages.say("This profile reads no file from elsewhere: its cells, networks and texts are simulated.")
+
+# %% [markdown]
+# ## Every source
+#
+# All that the project can fetch, one row a source and licence. *None stated* means that all rights are with the authors.
+
+# %% tags=["hide-input"]
+sources = about.source_table()
+pages.say(
+    f"{sources['files'].sum()} files of {sources['source'].nunique()} sources; "
+    f"{sources['files'][sources['restricted']].sum()} of the files are of restricted use."
+)
+heads = {"source": "Source", "licence": "Licence", "terms": "Terms", "files": "Files", "megabytes": "MB"}
+pages.show_table(chapter, sources, "sources", caption="Sources and licences.", digits=1, keep=heads)
+
+# %% [markdown]
+# ## How to get them
+#
+# ```bash
+# make data PROFILE=real                # shows each licence first, downloads, verifies
+# make book PROFILE=real                # the same book on real screens
+# perturbcore data list --profile real  # what is at hand, and on what terms
+# ```
+#
+# A file whose sha256 is not the pinned one is refused and not kept. Without a network, put the files into a folder with
+# the tree `owner/repository/commit/path` and name it in `PERTURBCORE_MIRROR`. The whole table, one row a file, is
+# {py:func}`perturbcore.catalogue.entries`.

@@ -1,0 +1,96 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Metrics and constants
+#
+# What the [protocol](../protocol.md) leaves to numbers. Nothing in the tables of this page is typed: formulas stand
+# beside the functions they describe, and defaults are read from the signatures, at the moment of this build.
+
+# %% tags=["parameters"]
+profile: str = "demo"
+
+# %% tags=["hide-input"]
+from perturbcore import about, pages
+from perturbcore.chapters import open_chapter
+
+chapter = open_chapter("protocol_constants")
+metrics = about.metric_table()
+chapter.save_table(metrics, "metrics")
+count = metrics.groupby("task").size()
+pages.say(
+    f"There are {count['lfc']} metrics for log fold-changes and {count['pairs']} for partial labels. "
+    "The first of each list ranks the methods ([as a table](tables/protocol_constants/metrics.csv))."
+)
+
+# %% [markdown]
+# ## Metrics of log fold-changes
+#
+# For one perturbation $k$, with measured response $\Delta_k$, predicted response $\hat\Delta_k$ and training mean
+# $\bar\Delta$, over $G$ genes; $T_{20}$ are the 20 genes of largest absolute effect, $r$ is Pearson's correlation. A
+# score is the mean over the test perturbations of a fold.
+
+# %% tags=["hide-input"]
+pages.say(about.metric_markdown(metrics[metrics["task"] == "lfc"]))
+
+# %% [markdown]
+# ## Metrics of partial labels
+#
+# Over the known labels $y_{kg}$ of the test perturbations of a fold, with predicted scores $s_{kg}$; $n_g^+$ and $n_g^-$
+# count the positive and negative labels of gene $g$.
+
+# %% tags=["hide-input"]
+pages.say(about.metric_markdown(metrics[metrics["task"] == "pairs"]))
+
+# %% [markdown]
+# ## Constants of the evaluation
+#
+# The defaults of the code. A profile or a chapter may set others: grids and components that a chapter used are among its
+# parameters, and all of them are in the [run record](run_record.ipynb).
+
+# %% tags=["hide-input"]
+evaluation = about.defaults([
+    "perturbcore.splits.assign_folds",
+    "perturbcore.evaluate.Protocol",
+    "perturbcore.predictors.KNN:grid",
+    "perturbcore.predictors.Linear:grid",
+    "perturbcore.predictors.LabelKNN:grid, prior",
+    "perturbcore.predictors.LabelKernel:grid, total, prior",
+])
+pages.show_table(chapter, evaluation, "evaluation", caption="Folds, pipeline and grids.")
+
+# %% [markdown]
+# ## Constants of effects and ceilings
+#
+# These are the parameters behind
+# [Where paper, code and numbers disagree](protocol-disagreements).
+
+# %% tags=["hide-input"]
+choices = about.defaults([
+    "perturbcore.effects.ba_ate:control, batches, size_factors, drop_unmatched",
+    "perturbcore.datasets.simulated.load:control, batches, n_folds, fold_seed",
+    "perturbcore.bootstrap.noise_ceiling:control, batches, n_outer, n_inner, quantiles, seed, resample",
+    "perturbcore.bootstrap.ceiling_scores:quantile",
+])
+pages.show_table(chapter, choices, "effects-and-ceilings", caption="Effects and experimental error.")
+
+# %% [markdown]
+# ## Constants of the uncertainty
+
+# %% tags=["hide-input"]
+doubts = about.defaults([
+    "perturbcore.uncertainty.mean_ci:confidence, test_ratio",
+    "perturbcore.uncertainty.paired_differences:units, confidence, test",
+    "perturbcore.uncertainty.rank_table:confidence, n_boot, resample",
+    "perturbcore.uncertainty.gap_closed:floor, ceiling, aggregate",
+])
+pages.show_table(chapter, doubts, "uncertainty", caption="Intervals, differences, ranks, gaps.")

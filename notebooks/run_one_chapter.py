@@ -1,0 +1,140 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Run one chapter
+#
+# Every chapter is a notebook with parameters. It can be run with other values in three ways: by Make, by the
+# `perturbcore` command, by plain papermill. All three were run for this page while the book was built, on a screen so
+# small that each takes seconds; what stands below a command is what it printed. `mine` is a folder of your own (here: a
+# temporary one). None of this touches the scores of the book.
+
+# %% tags=["parameters"]
+profile: str = "demo"
+k: list[int] = [3, 6]
+n_components: int = 16
+
+# %% tags=["hide-input"]
+import pandas as pd
+
+from perturbcore import pages
+from perturbcore.chapters import open_chapter
+from perturbcore.console import Console
+
+chapter = open_chapter("run_one_chapter")
+console = Console()
+shown = console.mine / "results/tiny/tables/embedding_ranking/ranking.csv"
+
+# %% [markdown]
+# ## What there is
+#
+# Chapters, and the name, type and default of each parameter:
+
+# %% tags=["hide-input"]
+console.run("perturbcore chapters");
+
+# %% [markdown]
+# ## A profile of your own
+#
+# A profile is the one file that holds the parameters of a whole run: data sets, embeddings and, under `chapters`, the
+# values that differ from a chapter's defaults. This one is a simulated screen of one cell line.
+
+# %% tags=["hide-input"]
+tiny = """
+title: Tiny simulated screen
+simulated: true
+datasets:
+  - name: simulated
+    options: {n_cell_lines: 1, n_perturbations: 60, n_genes: 200, n_batches: 4, n_control_cells: 200}
+embeddings:
+  - {name: Interactome, modality: Prior knowledge, builder: network, source: simulated, dim: 16}
+  - {name: Sequence, modality: Protein, builder: sequence, source: simulated, dim: 16}
+"""
+console.write("tiny.yml", tiny);
+
+# %% [markdown]
+# The whole book on it would be `make book PROFILE=mine/tiny.yml`. Here, one chapter, with the numbers of neighbours
+# and of principal components given on the command line.
+#
+# ## One: Make
+#
+# `make run` sets the environment up if need be, and says where the executed notebook is (without `--out`: under
+# `results/<profile>/runs`).
+
+# %% tags=["hide-input"]
+values = f"-p k '{k}' -p n_components {n_components}"
+given = f'ARGS="{values} --out mine/one.ipynb"'
+console.run(f"make run CHAPTER=embedding_ranking PROFILE=mine/tiny.yml {given}")
+first = pd.read_csv(shown)
+
+# %% [markdown]
+# ## Two: the `perturbcore` command
+#
+# The same without Make, once the environment is active. The units of the first run are found in the score store and not
+# computed again.
+
+# %% tags=["hide-input"]
+console.run(f"perturbcore run embedding_ranking --profile mine/tiny.yml {values} --out mine/two.ipynb")
+second = pd.read_csv(shown)
+
+# %% [markdown]
+# ## Three: papermill
+#
+# `perturbcore notebook` (or `make notebooks`, for all) writes the plain `.ipynb`. Any tool that runs notebooks can take
+# it from there; Jupyter opens it too. papermill reads the `chapters` section of no profile: what a profile sets there must
+# be given by `-p`.
+
+# %% tags=["hide-input"]
+console.run("perturbcore notebook embedding_ranking --out mine/plain.ipynb")
+plain = "papermill --no-progress-bar mine/plain.ipynb mine/three.ipynb"
+console.run(f"{plain} -p profile mine/tiny.yml {values}")
+third = pd.read_csv(shown)
+
+# %% tags=["hide-input"]
+same = first.equals(second) and second.equals(third)
+pages.say(f"The three show the same table: {pages.number(same)}.")
+heads = {"display": "Method", "modality": "Modality", "value": "L2", "low": "95 % low", "high": "high"}
+pages.show_table(chapter, third, "ranking", caption="Ranking on the tiny screen (simulated).", keep=heads)
+
+# %% [markdown]
+# ## What is refused
+#
+# A name that does not exist, with the names that do:
+
+# %% tags=["hide-input"]
+console.run("perturbcore run embedding_ranking --profile mine/tiny.yml -p neighbours 5", fails=True);
+
+# %% [markdown]
+# A value of the wrong type, a chapter or a profile that does not exist:
+
+# %% tags=["hide-input"]
+console.run("perturbcore run embedding_ranking --profile mine/tiny.yml -p k many", fails=True)
+console.run("perturbcore run embeding_ranking", fails=True)
+console.run("perturbcore run embedding_ranking --profile mine/huge.yml", fails=True);
+
+# %% [markdown]
+# papermill itself takes any name and any type. The chapter checks them all the same, in its first cell, before any work:
+
+# %% tags=["hide-input"]
+console.run(f"{plain} -p profile mine/tiny.yml -p neighbours 5", fails=True, last=1);
+
+# %% [markdown]
+# ## Where results are
+#
+# | place | what |
+# |---|---|
+# | `results/<profile>/runs/` | executed notebooks of `make run`, with the record of each run beside it |
+# | `results/<profile>/tables/<chapter>/` | each table of a chapter as CSV |
+# | `results/<profile>/figures/<chapter>/` | each figure as SVG |
+# | `results/<profile>/scores.parquet` | all scores of the profile, one row a metric a unit |
+#
+# `PERTURBCORE_RESULTS` names another place than `results`. A profile of another name has a folder of its own.

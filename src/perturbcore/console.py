@@ -1,0 +1,103 @@
+"""Commands that a page runs for real, shown with what they printed."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from IPython.display import Markdown, display
+
+from perturbcore.errors import InputError
+from perturbcore.profiles import project_root
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# what Make says to a Make below it would change what the shown command does
+_MAKE = ("MAKE", "MFLAGS", "PROFILE", "CHAPTER", "ARGS")
+
+
+class Console:
+    """Run commands in the checkout and show them; ``mine/`` in a command is a temporary folder.
+
+    Results go to ``mine/results``, so that nothing here touches the scores of the book. The folder
+    is removed when the page has run.
+
+    Attributes
+    ----------
+    mine : pathlib.Path
+        The temporary folder.
+    """
+
+    def __init__(self):
+        self._folder = tempfile.TemporaryDirectory(prefix="perturbcore-")
+        self.mine = Path(self._folder.name).resolve()
+
+    def write(self, name: str, text: str, *, language: str = "yaml") -> Path:
+        """Write a file into ``mine`` and show it."""
+        path = self.mine / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        display(Markdown(f"`mine/{name}`:\n\n~~~~{language}\n{text.strip()}\n~~~~"))
+        return path
+
+    def run(self, command: str, *, fails: bool = False, last: int | None = None) -> str:
+        """Run a command in the checkout, show it with its output, and return the output.
+
+        Parameters
+        ----------
+        command : str
+            As a reader would type it, with the environment of this book active.
+        fails : bool
+            Whether it is to fail; the page fails where the command does not do what it is to do.
+        last : int, optional
+            Lines of the output to show, from its end; all by default.
+
+        Raises
+        ------
+        InputError
+            The command failed, or did not fail where it was to.
+        """
+        typed = re.sub(r"(?<![\w./-])mine(?=/)", str(self.mine), command)
+        # a plain make uses the environment of this book, and does not set it up again
+        make = f'make() {{ command make -s -o {sys.prefix}/.ready "$@"; }}\n'
+        done = subprocess.run(
+            ["bash", "-c", make + typed],
+            cwd=project_root(),
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        printed = self.tidy(done.stdout)
+        if bool(done.returncode) != fails:
+            raise InputError(f"'{command}' ended with status {done.returncode}:\n{printed}")
+        lines = printed.splitlines()
+        cut = ["..."] if last is not None and len(lines) > last else []
+        shown = [f"$ {command}", *cut, *(lines[-last:] if last is not None else lines)]
+        if fails:
+            shown.append(f"(exit status {done.returncode})")
+        display(Markdown("~~~~console\n" + "\n".join(shown) + "\n~~~~"))
+        return printed
+
+    def tidy(self, text: str) -> str:
+        """Take colours, progress bars and the folders of this machine out of a text."""
+        lines = [line.rsplit("\r", 1)[-1].rstrip() for line in _ANSI.sub("", text).splitlines()]
+        kept = "\n".join(line for line in lines if line)
+        places = {str(self.mine): "mine", f"{project_root()}/": "", sys.prefix: ".venv"}
+        for place, name in places.items():
+            kept = kept.replace(place, name)
+        return kept
+
+    def _environment(self) -> dict:
+        keep = {k: v for k, v in os.environ.items() if not k.startswith(_MAKE)}
+        return {
+            **keep,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "PERTURBCORE_RESULTS": str(self.mine / "results"),
+            "VENV": sys.prefix,
+            "JUPYTER_PREFER_ENV_PATH": "1",
+            "PYTHONWARNINGS": "ignore",
+            "COLUMNS": "100",
+        }
