@@ -21,10 +21,11 @@ class Metric:
     formula, reference : str
         LaTeX formula for one perturbation (or one fold); where it comes from.
     task : str
-        "lfc" or "pairs".
+        "lfc", "pairs" or "deg".
     function : callable
         ``lfc``: (truth, prediction, train_mean) -> one value a perturbation.
         ``pairs``: (label, score, gene, threshold) -> one value.
+        ``deg``: (label, probability) -> one value, the mean over genes.
     """
 
     name: str
@@ -66,5 +67,5 @@ def metric(name: str) -> Metric:
 
 
 def metrics_of(task: str) -> list[str]:
-    """Return the names of the metrics of a task ("lfc" or "pairs")."""
+    """Return the names of the metrics of a task ("lfc", "pairs" or "deg")."""
     return [m.name for m in _METRICS.values() if m.task == task]
