@@ -8,13 +8,21 @@ from sklearn.decomposition import PCA
 
 from perturbcore.digest import digest
 from perturbcore.evaluate.plan import Line
+from perturbcore.predictors import deg
 
 NEGATIVE, POSITIVE = "Negative control", "Positive control"
+# the Train Mean of labels is the prior: its argmax, which F1 scores, is the most frequent class
+LABEL_BASELINES = {
+    "train_mean": deg.prior,
+    "prior": deg.prior,
+    "most_frequent": deg.most_frequent,
+    "no_change": deg.no_change,
+}
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A prediction that uses no embedding: "train_mean" or "no_change".
+    """A prediction that uses no embedding: "train_mean", "no_change", of labels "most_frequent".
 
     References
     ----------
@@ -34,6 +42,10 @@ class Baseline:
         if self.name == "no_change":
             one = np.zeros_like(one)
         return np.tile(one.astype(Y_train.dtype), (n_test, 1))
+
+    def predict_deg(self, label: np.ndarray, n_test: int) -> np.ndarray:
+        """Return (3, n_test, g) probabilities of -1, 0 and 1 from training labels (n, g)."""
+        return LABEL_BASELINES[self.name](label, n_test)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,17 +23,22 @@ class Protocol:
     n_components : int
         Principal components kept (100; Norman 50).
     inner_folds, inner_seed : int
-        Inner cross-validation: shuffled K-fold.
+        Inner cross-validation: K-fold.
+    inner_shuffle : bool, optional
+        Whether inner folds are shuffled; as published by default: for log fold-changes and pairs,
+        not for complete labels.
     inner_order : {"id", "file"}
         Order in which training perturbations enter the inner folds: sorted by id, which does not
         depend on the file, or as they lie in the file, as the published code does.
     missing : {"train_mean"}
-        A test perturbation without embedding gets the mean of all training responses.
+        A test perturbation without embedding gets the mean of all training responses, or for
+        complete labels each gene's most frequent class.
     """
 
     n_components: int = 100
     inner_folds: int = 5
     inner_seed: int = 42
+    inner_shuffle: bool | None = None
     inner_order: str = "id"
     missing: str = "train_mean"
 

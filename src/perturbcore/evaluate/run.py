@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from perturbcore.errors import InputError, ParameterError
-from perturbcore.evaluate.controls import NEGATIVE, Baseline, Idealized
+from perturbcore.evaluate.controls import LABEL_BASELINES, NEGATIVE, Baseline, Idealized
 from perturbcore.evaluate.plan import Line, Protocol, Unit, check_names, group_units, unit_key
 from perturbcore.evaluate.score import score_group
 from perturbcore.evaluate.store import ScoreStore, write_atomically
@@ -26,8 +26,9 @@ PAIR_TARGETS = {"deg_pairs": "differential expression", "dir_pairs": "direction"
 def lines_of(responses: AnnData, protocol: Protocol, lines: Sequence[str] | None = None) -> list[Line]:
     """Lay the responses of each cell line out for evaluation.
 
-    Labels become 0/1: for "deg_pairs" whether a gene is differentially expressed, for "dir_pairs"
-    whether a differentially expressed gene goes up (others are unknown).
+    Complete labels ("deg") stay -1, 0, 1. Partial ones become 0/1: for "deg_pairs" whether a gene
+    is differentially expressed, for "dir_pairs" whether a differentially expressed gene goes up
+    (others are unknown).
     """
     out = []
     task = responses.uns["perturbcore"]["task"]
@@ -45,6 +46,8 @@ def lines_of(responses: AnnData, protocol: Protocol, lines: Sequence[str] | None
             Y = (deg > 0 if task == "dir_pairs" else deg != 0).astype(np.float32)
             used = observed.any(axis=0)
             Y, observed = np.ascontiguousarray(Y[:, used]), np.ascontiguousarray(observed[:, used])
+        elif task == "deg":
+            Y = np.ascontiguousarray(rows.layers["deg"], dtype=np.int8)
         else:
             Y = np.ascontiguousarray(rows.X, dtype=np.float32)
         fold = rows.obs["fold"].to_numpy().astype(int)
@@ -63,8 +66,8 @@ def plan_units(
         if "idealized" in controls:
             served = [*served, Idealized.of(line, protocol.n_components, seed)]
         pairs = [(e, p) for e in served for p in predictors]
-        names = ("train_mean",) if line.observed is not None else ("train_mean", "no_change")
-        pairs += [(None, Baseline(c)) for c in names if c in controls]
+        names = {"lfc": ("train_mean", "no_change"), "deg": tuple(LABEL_BASELINES)}
+        pairs += [(None, Baseline(c)) for c in names.get(task, ("train_mean",)) if c in controls]
         for fold in chosen:
             if not (line.fold == fold).any():
                 raise InputError(f"cell line '{line.name}' has no perturbation in fold {fold}")
@@ -109,7 +112,8 @@ def evaluate(
     embeddings : sequence of Embedding
         Aligned by id with the perturbations. One with a `cell_line` serves only that line.
     predictors : sequence of str or Predictor
-        Names ("knn", "lasso", "ridge"; for labels "knn", "kernel") or predictor objects.
+        Names ("knn", "lasso", "ridge"; for labels "logistic", "knn"; for partial ones also
+        "kernel") or predictor objects.
     store : ScoreStore, optional
         Where finished units are kept; a unit found there is not computed again.
     scope : str, optional
@@ -117,7 +121,8 @@ def evaluate(
     protocol : Protocol, optional
         Components, inner folds, order, missing rule.
     controls : sequence of str
-        Of "train_mean", "no_change", "idealized".
+        Of "train_mean", "no_change", "idealized"; for labels also "most_frequent" and "prior",
+        which is what "train_mean" stands for there.
     metrics : sequence of str, optional
         All metrics of the task by default.
     cell_lines, folds : sequences, optional
@@ -147,20 +152,16 @@ def evaluate(
     check_leakage(responses)
     about = responses.uns["perturbcore"]
     task = about["task"]
-    if task == "deg":
-        raise ParameterError(
-            "task 'deg' (complete labels) has no predictor yet; use 'lfc' or 'deg_pairs'"
-        )
-    kind = "pairs" if task in PAIR_TARGETS else "lfc"
+    kind = "pairs" if task in PAIR_TARGETS else task
     models = [_model(p, kind) for p in predictors]
     _check_metrics(metrics, kind)
     embeddings = list(embeddings)
     check_names(embeddings, models)
-    unknown = set(controls) - {"train_mean", "no_change", "idealized"}
+    there = ["train_mean", "no_change", "idealized"]
+    there += [c for c in LABEL_BASELINES if c not in there] if kind == "deg" else []
+    unknown = sorted(set(controls) - set(there))
     if unknown:
-        raise ParameterError(
-            f"no control '{sorted(unknown)[0]}'; there are: train_mean, no_change, idealized"
-        )
+        raise ParameterError(f"no control '{unknown[0]}'; there are: {', '.join(there)}")
     lines = lines_of(responses, protocol, cell_lines)
     _check_coverage(embeddings, lines)
     units = plan_units(
@@ -180,7 +181,8 @@ def evaluate(
 def _compute(units, lines, store, protocol, metrics, detail, n_jobs, progress):
     pending = {id(u.line) for u in units}
     for line in lines:
-        if id(line) in pending and line.observed is None:
+        # complete labels are int8: nothing is predicted from their inner products
+        if id(line) in pending and line.observed is None and line.Y.dtype != np.int8:
             Y = line.Y.astype(np.float64)
             line.gram = Y @ Y.T
     groups = group_units(units)
@@ -216,7 +218,7 @@ def stamp() -> dict:
 def _model(p, kind):
     if not isinstance(p, str):
         return p
-    return make_predictor(f"label_{p}" if kind == "pairs" else p)
+    return make_predictor({"pairs": f"label_{p}", "deg": f"deg_{p}"}.get(kind, p))
 
 
 def _check_metrics(metrics, kind) -> None:

@@ -1,4 +1,4 @@
-"""Score the units of a group: predictions of log fold-changes, or of partial labels."""
+"""Score the units of a group: predictions of log fold-changes, of labels, or of partial labels."""
 
 import time
 
@@ -8,9 +8,11 @@ from perturbcore.evaluate.controls import Baseline
 from perturbcore.evaluate.plan import Group, Line, Protocol
 from perturbcore.evaluate.store import UnitResult
 from perturbcore.metrics import metric
+from perturbcore.metrics.deg import deg_metrics
 from perturbcore.metrics.ranks import row_ranks
 from perturbcore.metrics.regression import pearson
 from perturbcore.predictors import NestedSpace, Targets
+from perturbcore.predictors.deg import most_frequent
 from perturbcore.predictors.labels import Labels
 from perturbcore.splits import check_disjoint
 
@@ -18,8 +20,10 @@ from perturbcore.splits import check_disjoint
 class _Reduced:
     """The reduced space of a group, made when first needed and shared by its units."""
 
-    def __init__(self, embedding, protocol: Protocol):
+    def __init__(self, embedding, protocol: Protocol, task: str):
         self.embedding, self.protocol = embedding, protocol
+        shuffle = protocol.inner_shuffle
+        self.shuffle = task != "deg" if shuffle is None else shuffle
         self._made: dict = {}
 
     def of(self, line: Line, train: np.ndarray, test: np.ndarray):
@@ -36,6 +40,7 @@ class _Reduced:
                 reduce=getattr(self.embedding, "reduce", True),
                 inner_folds=self.protocol.inner_folds,
                 inner_seed=self.protocol.inner_seed,
+                inner_shuffle=self.shuffle,
             )
         return self._made[key], has_train, has_test
 
@@ -56,13 +61,14 @@ def score_group(group: Group, protocol: Protocol, metrics: list[str], detail: li
     -------
     list of UnitResult
     """
-    reduced = _Reduced(group.units[0].embedding, protocol)
+    task = group.units[0].about["task"]
+    reduced = _Reduced(group.units[0].embedding, protocol, task)
     results = []
     for unit in group.units:
         started = time.perf_counter()
         train, test = unit.line.rows(unit.fold)
         check_disjoint(unit.line.ids[train], unit.line.ids[test])
-        score = _score_lfc if unit.line.observed is None else _score_pairs
+        score = {"lfc": _score_lfc, "deg": _score_deg}.get(task, _score_pairs)
         values, per_perturbation, chosen, covered = score(
             unit, reduced, train, test, metrics, detail, truth
         )
@@ -104,6 +110,22 @@ def _score_lfc(unit, reduced, train, test, metrics, detail, truth):
     names = line.ids[test]
     kept = {m: (names, each[m]) for m in detail if m in each}
     return {m: float(v.mean()) for m, v in each.items()}, kept, chosen, covered
+
+
+def _score_deg(unit, reduced, train, test, metrics, detail, truth):
+    line = unit.line
+    chosen, covered = None, float("nan")
+    if isinstance(unit.predictor, Baseline):
+        prediction = unit.predictor.predict_deg(line.Y[train], len(test))
+    else:
+        space, has_train, has_test = reduced.of(line, train, test)
+        covered = (len(has_train) + len(has_test)) / (len(train) + len(test))
+        # as published: without embedding, a test perturbation gets each gene's most frequent class
+        prediction = most_frequent(line.Y[train], len(test))
+        if len(has_test):
+            values, chosen = unit.predictor.predict(space, line.Y[has_train])
+            prediction[:, np.isin(test, has_test)] = values
+    return deg_metrics(line.Y[test], prediction, metrics), {}, chosen, covered
 
 
 def lfc_metrics(Y, prediction, mean, metrics, ranks=None) -> dict[str, np.ndarray]:

@@ -2,19 +2,25 @@
 
 from perturbcore.errors import ParameterError
 from perturbcore.predictors.base import Predictor, SklearnPredictor, Targets
+from perturbcore.predictors.deg import DEGKNN, DEGLogistic, LabelLogistic
 from perturbcore.predictors.knn import KNN
 from perturbcore.predictors.labels import LabelKernel, LabelKNN
 from perturbcore.predictors.linear import Linear
+from perturbcore.predictors.softmax import Softmax
 from perturbcore.predictors.space import NestedSpace
 
 __all__ = [
+    "DEGKNN",
     "KNN",
+    "DEGLogistic",
     "LabelKNN",
     "LabelKernel",
+    "LabelLogistic",
     "Linear",
     "NestedSpace",
     "Predictor",
     "SklearnPredictor",
+    "Softmax",
     "Targets",
     "predictor",
 ]
@@ -26,6 +32,9 @@ BY_NAME = {
     "ridge": lambda **o: Linear("ridge", **o),
     "label_knn": lambda **o: LabelKNN(**o),
     "label_kernel": lambda **o: LabelKernel(**o),
+    "label_logistic": lambda **o: LabelLogistic(**o),
+    "deg_knn": lambda **o: DEGKNN(**o),
+    "deg_logistic": lambda **o: DEGLogistic(**o),
 }
 
 

@@ -135,7 +135,10 @@ class NestedSpace:
     reduce : bool
         False leaves coordinates as they are (the idealized embedding).
     inner_folds, inner_seed : int
-        Shuffled K-fold over the training rows, in their order.
+        K-fold over the training rows, in their order.
+    inner_shuffle : bool
+        Whether rows are shuffled (with `inner_seed`), as published for log fold-changes, or cut in
+        their order, as for labels.
     """
 
     train: np.ndarray
@@ -145,6 +148,7 @@ class NestedSpace:
     inner_folds: int = 5
     inner_seed: int = 42
     seed: int = 0
+    inner_shuffle: bool = True
 
     def __post_init__(self):
         if len(self.train) < self.inner_folds:
@@ -156,7 +160,8 @@ class NestedSpace:
     @cached_property
     def splits(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Inner (training, validation) row numbers."""
-        folds = KFold(self.inner_folds, shuffle=True, random_state=self.inner_seed)
+        seed = self.inner_seed if self.inner_shuffle else None
+        folds = KFold(self.inner_folds, shuffle=self.inner_shuffle, random_state=seed)
         return list(folds.split(self.train))
 
     @cached_property
