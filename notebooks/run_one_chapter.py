@@ -40,7 +40,7 @@ shown = console.mine / "results/tiny/tables/embedding_ranking/ranking.csv"
 # Chapters, and the name, type and default of each parameter:
 
 # %% tags=["hide-input"]
-console.run("perturbcore chapters");
+console.run("perturbcore chapters")
 
 # %% [markdown]
 # ## A profile of your own
@@ -59,7 +59,7 @@ embeddings:
   - {name: Interactome, modality: Prior knowledge, builder: network, source: simulated, dim: 16}
   - {name: Sequence, modality: Protein, builder: sequence, source: simulated, dim: 16}
 """
-console.write("tiny.yml", tiny);
+console.write("tiny.yml", tiny)
 
 # %% [markdown]
 # The whole book on it would be `make book PROFILE=mine/tiny.yml`. Here, one chapter, with the numbers of neighbours
@@ -111,7 +111,7 @@ pages.show_table(chapter, third, "ranking", caption="Ranking on the tiny screen 
 # A name that does not exist, with the names that do:
 
 # %% tags=["hide-input"]
-console.run("perturbcore run embedding_ranking --profile mine/tiny.yml -p neighbours 5", fails=True);
+console.run("perturbcore run embedding_ranking --profile mine/tiny.yml -p neighbours 5", fails=True)
 
 # %% [markdown]
 # A value of the wrong type, a chapter or a profile that does not exist:
@@ -119,13 +119,13 @@ console.run("perturbcore run embedding_ranking --profile mine/tiny.yml -p neighb
 # %% tags=["hide-input"]
 console.run("perturbcore run embedding_ranking --profile mine/tiny.yml -p k many", fails=True)
 console.run("perturbcore run embeding_ranking", fails=True)
-console.run("perturbcore run embedding_ranking --profile mine/huge.yml", fails=True);
+console.run("perturbcore run embedding_ranking --profile mine/huge.yml", fails=True)
 
 # %% [markdown]
 # papermill itself takes any name and any type. The chapter checks them all the same, in its first cell, before any work:
 
 # %% tags=["hide-input"]
-console.run(f"{plain} -p profile mine/tiny.yml -p neighbours 5", fails=True, last=1);
+console.run(f"{plain} -p profile mine/tiny.yml -p neighbours 5", fails=True, last=1)
 
 # %% [markdown]
 # ## Where results are

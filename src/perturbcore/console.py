@@ -33,16 +33,15 @@ class Console:
         self._folder = tempfile.TemporaryDirectory(prefix="perturbcore-")
         self.mine = Path(self._folder.name).resolve()
 
-    def write(self, name: str, text: str, *, language: str = "yaml") -> Path:
-        """Write a file into ``mine`` and show it."""
+    def write(self, name: str, text: str, *, language: str = "yaml") -> None:
+        """Write a file into ``mine`` and show it; ``mine/`` in its text is the folder."""
         path = self.mine / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(self._placed(text), encoding="utf-8")
         display(Markdown(f"`mine/{name}`:\n\n~~~~{language}\n{text.strip()}\n~~~~"))
-        return path
 
-    def run(self, command: str, *, fails: bool = False, last: int | None = None) -> str:
-        """Run a command in the checkout, show it with its output, and return the output.
+    def run(self, command: str, *, fails: bool = False, last: int | None = None) -> None:
+        """Run a command in the checkout and show it with its output.
 
         Parameters
         ----------
@@ -58,7 +57,7 @@ class Console:
         InputError
             The command failed, or did not fail where it was to.
         """
-        typed = re.sub(r"(?<![\w./-])mine(?=/)", str(self.mine), command)
+        typed = self._placed(command)
         # a plain make uses the environment of this book, and does not set it up again
         make = f'make() {{ command make -s -o {sys.prefix}/.ready "$@"; }}\n'
         done = subprocess.run(
@@ -68,9 +67,8 @@ class Console:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
         )
-        printed = self.tidy(done.stdout)
+        printed = self.tidy(done.stdout.decode("utf-8", "replace"))
         if bool(done.returncode) != fails:
             raise InputError(f"'{command}' ended with status {done.returncode}:\n{printed}")
         lines = printed.splitlines()
@@ -79,16 +77,20 @@ class Console:
         if fails:
             shown.append(f"(exit status {done.returncode})")
         display(Markdown("~~~~console\n" + "\n".join(shown) + "\n~~~~"))
-        return printed
 
     def tidy(self, text: str) -> str:
         """Take colours, progress bars and the folders of this machine out of a text."""
-        lines = [line.rsplit("\r", 1)[-1].rstrip() for line in _ANSI.sub("", text).splitlines()]
+        # of a line that was written over, as progress bars are, the last state stays
+        lines = [line.rstrip().rsplit("\r", 1)[-1] for line in _ANSI.sub("", text).split("\n")]
         kept = "\n".join(line for line in lines if line)
-        places = {str(self.mine): "mine", f"{project_root()}/": "", sys.prefix: ".venv"}
+        root = str(project_root())
+        places = {str(self.mine): "mine", f"{root}/": "", root: ".", sys.prefix: ".venv"}
         for place, name in places.items():
             kept = kept.replace(place, name)
         return kept
+
+    def _placed(self, text: str) -> str:
+        return re.sub(r"(?<![\w./-])mine(?=/)", str(self.mine), text)
 
     def _environment(self) -> dict:
         keep = {k: v for k, v in os.environ.items() if not k.startswith(_MAKE)}

@@ -1,0 +1,78 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+#   perturbcore:
+#     after: [embedding_ranking, noise_ceiling, published_results, claims, run_one_chapter, add_your_own, data_cards, protocol_constants]
+# ---
+
+# %% [markdown]
+# # Run record
+#
+# What computed this book: which chapters, for how long, from which state of the code, on what machine, with which
+# parameters. It runs after all other chapters. Every score in `scores.parquet` carries version, commit, device and time
+# of its own, since scores of an earlier run are kept where nothing they depend on has changed.
+
+# %% tags=["parameters"]
+profile: str = "demo"
+
+# %% tags=["hide-input"]
+from perturbcore import about, pages
+from perturbcore.chapters import open_chapter
+from perturbcore.provenance import record
+
+chapter = open_chapter("run_record")
+pages.banner(chapter)
+
+# %% [markdown]
+# ## Chapters
+#
+# Seconds are those of the last run of the chapter, the start of its kernel included; a chapter whose inputs have not
+# changed is not run again. A plus behind a commit: files had changes that were not committed.
+
+# %% tags=["hide-input"]
+runs = about.run_table(chapter.profile)
+pages.say(f"{len(runs)} chapters, {runs['seconds'].sum():.0f} seconds, one after the other.")
+heads = {"title": "Chapter", "seconds": "Seconds", "started": "Started (UTC)", "commit": "Commit"}
+heads["parameters"] = "Parameters"
+pages.show_table(chapter, runs, "chapters", caption="Chapters of this book.", digits=1, keep=heads)
+
+# %% [markdown]
+# ## Machine and versions
+
+# %% tags=["hide-input"]
+machine = about.machine_table(record())
+pages.show_table(chapter, machine, "machine", caption="The machine, and the packages that matter most.")
+
+# %% [markdown]
+# All packages are pinned in `constraints.txt`.
+#
+# ## Parameters of the profile
+#
+# What is not set here has the default of the chapter (its parameters stand in its first code cell, and in the table of
+# chapters above) or of the package ([metrics and constants](protocol_constants.ipynb)).
+
+# %% tags=["hide-input"]
+settings = about.profile_table(chapter.profile)
+pages.say(f"Profile `{chapter.profile.name}`: {chapter.profile.title}. {chapter.profile.summary}")
+pages.show_table(chapter, settings, "profile", caption="Data sets, embeddings and parameters of chapters.")
+
+# %% [markdown]
+# ## Speed beside what one would use instead
+#
+# Same input, same answer (the last column says how far apart the two are), seconds of each. *Ratio* is how many times
+# longer the other takes.
+
+# %% tags=["hide-input"]
+measured = about.benchmark_table(chapter.profile)
+if measured.empty:
+    pages.say("Not measured on this machine yet: `make bench` does it (minutes), and the next build shows it here.")
+else:
+    heads = about.BENCHMARK_COLUMNS
+    pages.show_table(chapter, measured, "benchmarks", caption="Benchmarks.", digits=2, keep=heads)

@@ -1,0 +1,171 @@
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from perturbcore import about, catalogue
+from perturbcore.chapters import find_chapters, run_for_book
+from perturbcore.console import Console
+from perturbcore.datasets import Dataset
+from perturbcore.effects import ba_ate
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.metrics import metric
+from perturbcore.profiles import load_profile
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_metric_is_listed_with_the_function_that_computes_it():
+    table = about.metric_table()
+    assert {"L2", "Pearson_delta", "auroc_within"} <= set(table["name"])
+    row = table.set_index("name").loc["L2"]
+    assert row["better"] == "lower" and row["function"] == "perturbcore.metrics.regression.l2"
+    text = about.metric_markdown(table)
+    lines = text.splitlines()
+    assert len(lines) == len(table) + 2
+    # a cell that is split by a bar of its formula would give a sixth column
+    assert {line.count("|") for line in lines} == {6}
+    assert metric("L2").formula in lines[2] and r"\vert T_{20}" in text
+
+
+def test_defaults_are_those_of_the_signature_with_their_meaning():
+    name = "perturbcore.effects.ba_ate"
+    table = about.defaults([f"{name}:control, drop_unmatched"]).set_index("parameter")
+    for parameter, row in table.iterrows():
+        assert row["default"] == str(inspect.signature(ba_ate).parameters[parameter].default)
+    assert table.loc["drop_unmatched", "meaning"].startswith("Leave out perturbations without a batch")
+    whole = about.defaults([name])
+    assert set(whole["parameter"]) == set(inspect.signature(ba_ate).parameters) - {"screen"}
+    grid = about.defaults(["perturbcore.predictors.KNN:grid"]).iloc[0]
+    assert grid["default"] == "20, 40, 60, 80, 100" and grid["meaning"].startswith("Candidate k")
+    pair = about.defaults(["perturbcore.splits.assign_folds:seed"]).iloc[0]
+    assert pair["meaning"] == "Seed of the permutation."
+
+
+@pytest.mark.parametrize("text, message", [
+    ("perturbcore.effects.ba_ete", "perturbcore.effects has no 'ba_ete'"),
+    ("perturbcore.effects.ba_ate:controls", "no parameter 'controls'; it has: screen, control"),
+])
+def test_a_default_that_is_not_there_is_refused(text, message):
+    with pytest.raises(ParameterError, match=message):
+        about.defaults([text])
+
+
+def test_files_and_sources_say_licence_and_terms():
+    row = about.file_table(["perturbqa/k562-de"]).iloc[0]
+    entry = catalogue.entry("perturbqa/k562-de")
+    assert row["sha256"] == entry.sha256 and row["megabytes"] == entry.bytes / 1e6
+    assert "Non-commercial" in row["terms"] and entry.commit[:10] in row["where"]
+    sources = about.source_table()
+    assert sources["files"].sum() == len(catalogue.entries())
+    assert sources["bytes"].sum() == catalogue.entries()["bytes"].sum()
+    assert sources.loc[sources["restricted"], "terms"].ne("").all()
+
+
+def test_a_data_set_says_what_it_can_carry():
+    data = Dataset("x", "X", "deg_pairs", pd.DataFrame(), notes=("One.", "Two."), citations=("a", "b"))
+    text = about.dataset_facts(data)
+    assert "known for some genes" in text and "- One.\n- Two." in text and "{cite:p}`a,b`" in text
+
+
+def test_the_run_record_has_every_chapter_that_ran(tree):
+    profile = load_profile("demo")
+    with pytest.raises(InputError, match="no chapter has run with profile demo"):
+        about.run_table(profile)
+    run_for_book(find_chapters()[0], profile)
+    table = about.run_table(profile)
+    assert list(table["chapter"]) == ["first"]
+    assert "k=7" in table["parameters"][0] and table["seconds"][0] > 0
+    settings = about.profile_table(profile)
+    assert settings.to_dict("records") == [{"of": "first", "name": "k", "value": "7"}]
+
+
+def test_benchmarks_are_read_where_they_are(tree):
+    profile = load_profile("demo")
+    assert about.benchmark_table(profile).empty
+    folder = tree / "results" / "benchmarks"
+    folder.mkdir(parents=True)
+    rows = [{"task": "t", "ours_seconds": 1.0, "baseline_seconds": 4.0, "ratio": 4.0, "agreement": 2e-9}]
+    (folder / "b.json").write_text(json.dumps(rows))
+    table = about.benchmark_table(profile)
+    assert list(table.columns) == list(about.BENCHMARK_COLUMNS)
+    assert table.loc[0, "ratio"] == 4.0 and table.loc[0, "agreement"] == "2e-09"
+    (folder / "c.json").write_text('[{"task": "t"}]')
+    with pytest.raises(InputError, match="c.json has no column 'ours_seconds'"):
+        about.benchmark_table(profile)
+    (folder / "c.json").write_text("<html>")
+    with pytest.raises(InputError, match="c.json is not a table"):
+        about.benchmark_table(profile)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    texts = []
+    monkeypatch.setattr("perturbcore.console.display", lambda m: texts.append(m.data))
+    return texts
+
+
+def test_a_command_is_shown_as_typed_with_what_it_printed(tree, shown):
+    console = Console()
+    console.write("a.txt", "see mine/b, not yours/mine/c\n", language="text")
+    assert (console.mine / "a.txt").read_text() == f"see {console.mine}/b, not yours/mine/c\n"
+    console.run("ls mine/; echo mine/a.txt; pwd; echo $PERTURBCORE_RESULTS")
+    assert "`mine/a.txt`" in shown[0] and "see mine/b" in shown[0]
+    lines = shown[1].splitlines()
+    assert lines[1] == "$ ls mine/; echo mine/a.txt; pwd; echo $PERTURBCORE_RESULTS"
+    assert lines[2:4] == ["a.txt", "mine/a.txt"] and lines[4:6] == [".", "mine/results"]
+    console.run("seq 9; printf 'slow\\rfast\\n'", last=2)
+    assert shown[2].splitlines()[2:5] == ["...", "9", "fast"]
+
+
+def test_a_page_fails_where_a_command_does_not_do_what_it_says(tree, shown):
+    console = Console()
+    with pytest.raises(InputError, match=r"'false' ended with status 1"):
+        console.run("false")
+    with pytest.raises(InputError, match="'true' ended with status 0"):
+        console.run("true", fails=True)
+    console.run("perturbcore run frist", fails=True)
+    assert "there is no chapter 'frist'" in shown[-1] and "(exit status 2)" in shown[-1]
+
+
+def test_make_inside_a_page_does_not_hear_the_make_around_it(tree, shown, monkeypatch):
+    monkeypatch.setenv("MAKEFLAGS", "--no-such-flag")
+    monkeypatch.setenv("PROFILE", "nowhere")
+    (tree / "Makefile").write_text(
+        "VENV ?= .venv\nPROFILE ?= demo\n"
+        "run: $(VENV)/.ready\n\t@echo profile $(PROFILE) in $(VENV)\n"
+        "$(VENV)/.ready: always\n\t@echo setting up; exit 1\nalways: ;\n"
+    )
+    Console().run("make run")
+    assert shown[-1].splitlines()[2] == "profile demo in .venv"
+
+
+def test_the_protocol_names_functions_and_parameters_that_exist():
+    text = (ROOT / "book" / "protocol.md").read_text()
+    named = set(re.findall(r"\{py:(?:func|class)\}`([\w.]+)`", text))
+    assert len(named) > 20
+    for name in named:
+        about.defaults([name])
+    choices = re.findall(r"`(\w+)` of \{py:\w+\}`([\w.]+)`", text)
+    assert len(choices) >= 4
+    for parameter, name in choices:
+        assert about.defaults([f"{name}:{parameter}"])["parameter"].tolist() == [parameter]
+
+
+def test_every_term_that_is_linked_has_a_meaning():
+    meant = re.findall(r"\]\{#(term-[\w-]+)\}", (ROOT / "book" / "glossary.md").read_text())
+    assert len(meant) == len(set(meant)) > 30
+    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.py")]
+    linked = {t for p in pages for t in re.findall(r"\]\((term-[\w-]+)\)", p.read_text())}
+    assert linked and not linked - set(meant)
+
+
+def test_the_run_record_comes_after_the_other_chapters():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    names = re.findall(r"book/chapters/(\w+)", str(toc))
+    record = next(c for c in find_chapters() if c.name == "run_record")
+    assert set(record.after) == set(names) - {"run_record"}
