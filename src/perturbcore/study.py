@@ -53,7 +53,8 @@ class Study:
         """Build the profile's embeddings that serve a data set, and the random control.
 
         Embeddings that cover less than `covering` of the perturbations of every cell line are left
-        out; `coverage` shows them all. A specification with `datasets: [...]` serves only those.
+        out; `coverage` shows them all. A specification with `datasets: [...]` serves only those. Those
+        that a data set brings along (``extras["embeddings"]``) come first.
         """
         made = self._built(name)
         responses = self.dataset(name).responses
@@ -76,14 +77,17 @@ class Study:
                 serves = spec.pop("datasets", None)
                 if serves is None or name in serves:
                     specs.append(spec)
-            if not specs:
+            # a data set may bring embeddings of its own
+            own = self.dataset(name).extras.get("embeddings", list)
+            brought = own() if callable(own) else []
+            if not specs and not brought:
                 raise InputError(
                     f"profile '{self.profile.name}' has no embedding for data set '{name}': "
                     "add one under 'embeddings'"
                 )
             context = BuildContext(dataset=self.dataset(name), folder=self.profile.path.parent)
             cache = self.profile.results / "embeddings"
-            self._embeddings[name] = build_all(specs, context, cache=cache)
+            self._embeddings[name] = [*brought, *build_all(specs, context, cache=cache)]
         return self._embeddings[name]
 
     def ceiling(self, name: str, *, n_outer: int = 10, n_inner: int = 10) -> pd.DataFrame | None:

@@ -11,6 +11,7 @@ from perturbcore.errors import ParameterError
 def data(options) -> None:
     """List or fetch the foreign files that a profile needs."""
     from perturbcore import catalogue
+    from perturbcore.authors.layout import REPOSITORY, data_root
 
     names = list(options.name)
     if options.profile or not names:
@@ -21,10 +22,19 @@ def data(options) -> None:
         if not names:
             print(f"profile {profile.name} needs no files from elsewhere")
             return
+    # not in the catalogue: its files have no pinned address and checksum that we could know
+    authors, names = REPOSITORY in names, [n for n in names if n != REPOSITORY]
+    if authors and options.action == "list":
+        state = "there" if data_root().is_dir() else "missing"
+        print(f"{REPOSITORY}: the authors' preprocessed data, {state} at {data_root()}")
     if options.action == "fetch":
-        for name, path in catalogue.fetch_many(names).items():
+        for name, path in (catalogue.fetch_many(names) if names else {}).items():
             print(f"{name}: {path}")
-    else:
+        if authors:
+            from perturbcore.authors.download import fetch_authors_data
+
+            print(f"{REPOSITORY}: {fetch_authors_data()}")
+    elif names:
         for name, state in catalogue.verify(names).items():
             entry = catalogue.entry(name)
             print(f"{name}: {entry.bytes / 1e6:.1f} MB, {entry.licence}, {state}; "

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from perturbcore import __version__
-from perturbcore.cli import book_verbs, file_verbs
+from perturbcore.cli import book_verbs, file_verbs, paper
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,6 +75,8 @@ def parser() -> argparse.ArgumentParser:
     v.add_argument("--store", type=Path, help="file that keeps finished units, to resume")
     v.add_argument("--seed", type=int, default=0)
     v.add_argument("--jobs", type=int, default=1)
+
+    paper.add_verbs(verb)
     return top
 
 
