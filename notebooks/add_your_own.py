@@ -60,8 +60,10 @@ from perturbcore.effects import ba_ate
 from perturbcore.screens import read_screen
 from perturbcore.splits import add_folds
 
-meaning = dict(dataset="mine", perturbation="gene", batch="lane", cell_line=None, cell_line_value="mine")
-screen = read_screen(console.mine / "screen.h5ad", control="control", scale="counts", **meaning)
+columns_mean = dict(perturbation="gene", batch="lane", cell_line=None, cell_line_value="mine")
+screen = read_screen(
+    console.mine / "screen.h5ad", dataset="mine", control="control", scale="counts", **columns_mean
+)
 responses = add_folds(ba_ate(screen, progress=False))
 print(responses.shape, "perturbations x genes")
 
@@ -77,7 +79,8 @@ import pandas as pd
 
 sets = simulation.annotation
 genes = sorted({gene for members in sets.values() for gene in members})
-table = pd.DataFrame({name: [int(g in members) for g in genes] for name, members in sets.items()}, index=genes)
+belongs = {name: [int(g in members) for g in genes] for name, members in sets.items()}
+table = pd.DataFrame(belongs, index=genes)
 table.to_csv(console.mine / "annotation.csv")
 given = "mine/annotation.csv --ceiling mine/ceiling.csv"
 console.run(f"perturbcore evaluate mine/responses.h5ad {given} --out mine/scores.csv", last=1)
@@ -91,14 +94,13 @@ from perturbcore.embeddings import coverage_table, load_embedding, random_embedd
 from perturbcore.evaluate import Protocol, evaluate
 from perturbcore.predictors import KNN
 
+protocol = Protocol(n_components=n_components)
 mine = load_embedding(console.mine / "annotation.csv", name="My annotation")
 random = random_embedding(list(mine.ids), mine.dim, seed)
-scores = evaluate(
-    responses, [mine, random], [KNN(k)], protocol=Protocol(n_components=n_components), progress=False
-)
+scores = evaluate(responses, [mine, random], [KNN(k)], protocol=protocol, progress=False)
 covered = coverage_table([mine], responses)
 heads = ["embedding", "dim", "n_covered", "n_perturbations", "coverage"]
-pages.show_table(chapter, covered, "coverage", caption="How many perturbations it covers.", keep=heads)
+pages.show_table(chapter, covered, "coverage", caption="What it covers.", keep=heads)
 
 # %% [markdown]
 # ## Your predictor
@@ -111,10 +113,10 @@ from sklearn.kernel_ridge import KernelRidge
 
 from perturbcore.predictors import SklearnPredictor
 
-kernel = SklearnPredictor(KernelRidge(kernel="rbf"), grid={"alpha": [0.1, 1.0, 10.0]}, name="kernel ridge")
-both = evaluate(
-    responses, [mine, random], [KNN(k), kernel], protocol=Protocol(n_components=n_components), progress=False
+kernel = SklearnPredictor(
+    KernelRidge(kernel="rbf"), grid={"alpha": [0.1, 1.0, 10.0]}, name="kernel ridge"
 )
+both = evaluate(responses, [mine, random], [KNN(k), kernel], protocol=protocol, progress=False)
 
 # %% tags=["hide-input"]
 mean = both[both["metric"] == "L2"].groupby(["embedding", "predictor"])["value"].agg(["mean", "std"]).reset_index()
@@ -137,9 +139,10 @@ simulated: true
 datasets:
   - name: mine
     loader: from_files
-    options: {screen: mine/screen.h5ad, perturbation: gene, batch: lane, cell_line: null,
-              cell_line_value: mine, control: control, scale: counts}
-embeddings: [{name: My annotation, modality: Prior knowledge, file: mine/annotation.csv}]
+    options: {screen: mine/screen.h5ad, perturbation: gene, batch: lane,
+              cell_line: null, cell_line_value: mine, control: control, scale: counts}
+embeddings:
+  - {name: My annotation, modality: Prior knowledge, file: mine/annotation.csv}
 """
 console.write("notebooks/profiles/mine.yml", own)
 
@@ -165,7 +168,8 @@ from perturbcore.study import Study
 chapter = open_chapter("my_chapter")
 study = Study(chapter)
 scores = study.evaluate("mine", study.models("lfc", knn=k, lasso=[0.1]))
-pages.show_table(chapter, summary.ranking_table(scores), "ranking", caption="My ranking.")
+ranking = summary.ranking_table(scores)
+pages.show_table(chapter, ranking, "ranking", caption="My ranking.")
 '''
 console.write("notebooks/my_chapter.py", text, language="python")
 console.run("PERTURBCORE_ROOT=mine/ perturbcore run my_chapter --profile mine -p k 3,6 --out mine/my_chapter.ipynb")

@@ -46,7 +46,18 @@ for name in study.names():
     if data.sources:
         sources = about.file_table(data.sources)
         caption = f"{data.title}: its files."
-        pages.show_table(chapter, sources, f"files-{name}", caption=caption, digits=1, keep=about.FILE_COLUMNS)
+        heads = about.FILE_COLUMNS
+        pages.show_table(chapter, sources, f"files-{name}", caption=caption, digits=1, keep=heads)
+
+# %% tags=["hide-input"]
+for name in study.names():
+    data = study.dataset(name)
+    if "simulation" in data.extras:
+        planted = data.extras["simulation"].true_effects.obs
+        share = f"{int(planted['near_null'].sum()):,} of {len(planted):,}"
+        pages.say(f"{data.title}: {share} responses were planted with next to no effect. How it was made:")
+        made = about.simulation_table(data)
+        pages.show_table(chapter, made, f"simulation-{name}", caption="Parameters of the simulation.")
 
 # %% [markdown]
 # ## Files that this profile reads

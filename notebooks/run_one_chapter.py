@@ -54,10 +54,13 @@ title: Tiny simulated screen
 simulated: true
 datasets:
   - name: simulated
-    options: {n_cell_lines: 1, n_perturbations: 60, n_genes: 200, n_batches: 4, n_control_cells: 200}
+    options: {n_cell_lines: 1, n_perturbations: 60, n_genes: 200,
+              n_batches: 4, n_control_cells: 200}
 embeddings:
-  - {name: Interactome, modality: Prior knowledge, builder: network, source: simulated, dim: 16}
-  - {name: Sequence, modality: Protein, builder: sequence, source: simulated, dim: 16}
+  - {name: Interactome, modality: Prior knowledge, builder: network,
+     source: simulated, dim: 16}
+  - {name: Sequence, modality: Protein, builder: sequence,
+     source: simulated, dim: 16}
 """
 console.write("tiny.yml", tiny)
 

@@ -1,6 +1,7 @@
 import inspect
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import yaml
 from perturbcore import about, catalogue
 from perturbcore.chapters import find_chapters, run_for_book
 from perturbcore.console import Console
-from perturbcore.datasets import Dataset
+from perturbcore.datasets import Dataset, load
 from perturbcore.effects import ba_ate
 from perturbcore.errors import InputError, ParameterError
 from perturbcore.metrics import metric
@@ -27,8 +28,8 @@ def test_every_metric_is_listed_with_the_function_that_computes_it():
     text = about.metric_markdown(table)
     lines = text.splitlines()
     assert len(lines) == len(table) + 2
-    # a cell that is split by a bar of its formula would give a sixth column
-    assert {line.count("|") for line in lines} == {6}
+    # a cell that is split by a bar of its formula would give a seventh column
+    assert {line.count("|") for line in lines} == {7}
     assert metric("L2").formula in lines[2] and r"\vert T_{20}" in text
 
 
@@ -70,6 +71,16 @@ def test_a_data_set_says_what_it_can_carry():
     data = Dataset("x", "X", "deg_pairs", pd.DataFrame(), notes=("One.", "Two."), citations=("a", "b"))
     text = about.dataset_facts(data)
     assert "known for some genes" in text and "- One.\n- Two." in text and "{cite:p}`a,b`" in text
+
+
+def test_a_simulation_says_how_it_was_made():
+    sizes = dict(n_cell_lines=1, n_perturbations=12, n_genes=80, n_batches=2, n_control_cells=40)
+    table = about.simulation_table(load("simulated", **sizes)).set_index("parameter")
+    assert table.loc["n_genes", "value"] == "80" and table.loc["seed", "value"] == "0"
+    assert table.loc["n_modules", "value"] == "25"
+    assert table.loc["n_batches", "meaning"].startswith("Batches in each cell line")
+    with pytest.raises(InputError, match="'x' was not simulated here"):
+        about.simulation_table(Dataset("x", "X", "lfc", pd.DataFrame()))
 
 
 def test_the_run_record_has_every_chapter_that_ran(tree):
@@ -120,6 +131,18 @@ def test_a_command_is_shown_as_typed_with_what_it_printed(tree, shown):
     assert lines[2:4] == ["a.txt", "mine/a.txt"] and lines[4:6] == [".", "mine/results"]
     console.run("seq 9; printf 'slow\\rfast\\n'", last=2)
     assert shown[2].splitlines()[2:5] == ["...", "9", "fast"]
+
+
+def test_long_lines_are_folded_as_a_shell_reads_them(tree, shown):
+    command = "echo a " + " ".join(f"--option-{i} 'value {i}'" for i in range(9))
+    Console().run(command)
+    lines = shown[0].splitlines()[1:-1]
+    assert max(map(len, lines)) <= 86
+    n = sum(line.endswith("\\") for line in lines) + 1
+    folded = "\n".join(lines[:n]).removeprefix("$ ")
+    said = [subprocess.check_output(["bash", "-c", c], text=True) for c in (command, folded)]
+    assert n > 2 and said[0] == said[1]
+    assert " ".join(" ".join(lines[n:]).split()) == said[0].strip()
 
 
 def test_a_page_fails_where_a_command_does_not_do_what_it_says(tree, shown):

@@ -56,12 +56,13 @@ def metric_table() -> pd.DataFrame:
 
 def metric_markdown(table: pd.DataFrame) -> str:
     """Write a table of metrics as Markdown, with set formulas and links to the functions."""
-    lines = ["| metric | formula | better | bounds | after |", "|---|---|---|---|---|"]
+    lines = ["| metric | formula | better | bounds | after | function |", "|---|---|---|---|---|---|"]
     for m in table.itertuples():
         # a bar inside a formula would end the cell
         formula = m.formula.replace("|", r"\vert ")
-        link = f"{{py:func}}`{m.label} <{m.function}>`"
-        lines.append(f"| {link} | ${formula}$ | {m.better} | {m.bounds} | {m.reference} |")
+        link = f"{{py:func}}`~{m.function}`"
+        cells = (m.label, f"${formula}$", m.better, m.bounds, m.reference, link)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -196,6 +197,22 @@ def dataset_facts(data: Dataset) -> str:
         first = f"What is predicted: {tasks.get(data.task, data.task)} ({shape})."
     cited = f"\n\nPlease cite {{cite:p}}`{','.join(data.citations)}`." if data.citations else ""
     return first + "\n\nWhat it can and cannot carry:\n\n" + "\n".join(lines) + cited
+
+
+def simulation_table(data: Dataset) -> pd.DataFrame:
+    """List the parameters a simulated data set was made with: parameter, value, meaning.
+
+    Raises
+    ------
+    InputError
+        The data set is not one of `perturbcore.simulate`.
+    """
+    if "simulation" not in data.extras:
+        raise InputError(f"data set '{data.name}' was not simulated here: it has no parameters to list")
+    used = data.extras["simulation"].parameters
+    table = defaults(["perturbcore.simulate.simulate_screen"]).set_index("parameter").loc[list(used)]
+    values = [_short(v) for v in used.values()]
+    return pd.DataFrame({"parameter": list(used), "value": values, "meaning": table["meaning"].tolist()})
 
 
 def run_table(profile: Profile) -> pd.DataFrame:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 from IPython.display import Markdown, display
@@ -13,6 +14,7 @@ from perturbcore.errors import InputError
 from perturbcore.profiles import project_root
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+WIDTH = 84
 # what Make says to a Make below it would change what the shown command does
 _MAKE = ("MAKE", "MFLAGS", "PROFILE", "CHAPTER", "ARGS")
 
@@ -73,7 +75,8 @@ class Console:
             raise InputError(f"'{command}' ended with status {done.returncode}:\n{printed}")
         lines = printed.splitlines()
         cut = ["..."] if last is not None and len(lines) > last else []
-        shown = [f"$ {command}", *cut, *(lines[-last:] if last is not None else lines)]
+        lines = lines[-last:] if last is not None else lines
+        shown = [*_folded(f"$ {command}"), *cut, *(part for line in lines for part in _wrapped(line))]
         if fails:
             shown.append(f"(exit status {done.returncode})")
         display(Markdown("~~~~console\n" + "\n".join(shown) + "\n~~~~"))
@@ -103,3 +106,21 @@ class Console:
             "PYTHONWARNINGS": "ignore",
             "COLUMNS": "100",
         }
+
+
+def _wrapped(line: str) -> list[str]:
+    """Break a long line of output between words."""
+    options = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "    "}
+    return textwrap.wrap(line, WIDTH, **options) if len(line) > WIDTH else [line]
+
+
+def _folded(command: str) -> list[str]:
+    """Break a long command before its options, as a shell reads it."""
+    lines = [""]
+    for part in re.split(r" (?=-)", command):
+        if lines[-1] and len(lines[-1]) + len(part) > WIDTH - 2:
+            lines[-1] += " \\"
+            lines.append(f"    {part}")
+        else:
+            lines[-1] += f" {part}" if lines[-1] else part
+    return lines
