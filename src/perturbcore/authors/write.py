@@ -148,7 +148,8 @@ def _documented(dataset: str, made: AnnData, screen: AnnData) -> AnnData:
         order = np.argsort(out["symbol"].to_numpy(), kind="stable")
         out, made = out.iloc[order].drop(columns="cell_line"), made[order]
         out["test_split"] = norman_folds(len(out))
-    out.index = pd.Index(perturbation if dataset != "norman" else out["gene_id"], dtype=str)
+    names = perturbation if dataset != "norman" else out["gene_id"].to_numpy()
+    out.index = pd.Index(names, dtype=str)
     if dataset != "norman":
         out.index = out.index + "_" + out["cell_line"].to_numpy()
     X = np.asarray(made.layers["deg"] if "deg" in made.layers else made.X)

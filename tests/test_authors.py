@@ -1,0 +1,476 @@
+import shutil
+from types import SimpleNamespace
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from perturbcore.authors import (
+    LAYOUTS,
+    agreement,
+    choices,
+    compare,
+    counts,
+    list_embeddings,
+    present,
+    protocol_of,
+    read_authors_responses,
+    read_embeddings,
+    reproduce,
+    score_dataset,
+    verdict,
+)
+from perturbcore.authors.compare import published_names
+from perturbcore.authors.fixture import write_fixture
+from perturbcore.authors.reference import against_sklearn, plain_metrics
+from perturbcore.embeddings.build import build
+from perturbcore.embeddings.sources import BuildContext
+from perturbcore.errors import InputError, LeakError, ParameterError
+from perturbcore.evaluate import Protocol, evaluate
+from perturbcore.published import Published, load_published, medians
+from perturbcore.published.read import SCORE_COLUMNS
+from perturbcore.splits import check_leakage
+
+FIRST = {"essential": "K-562", "norman": "K-562", "sciplex": "A549", "tahoe": "CVCL_0023"}
+WAVEGC = "KG_WaveGC_G_StringDB_combined_0.0_(D=128)"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_fixture(tmp_path_factory.mktemp("authors"), seed=0)
+
+
+@pytest.fixture
+def copy(root, tmp_path):
+    """A copy of the layout that a test may damage, without the raw cells."""
+    target = tmp_path / "layout"
+    leave = shutil.ignore_patterns("raw*", "*matrix*", "Norman*", "GEARS*")
+    shutil.copytree(root, target, ignore=leave)
+    return target
+
+
+def change(path, function):
+    adata = ad.read_h5ad(path)
+    changed = function(adata)
+    (adata if changed is None else changed).write_h5ad(path)
+
+
+def small(root, dataset="essential", **options):
+    options = {
+        "embeddings": ["STRING WaveGC"] if dataset in ("essential", "norman") else ["maccs"],
+        "cell_lines": [FIRST[dataset]],
+        "folds": [0],
+        "estimators": ["knn"],
+        "progress": False,
+        **options,
+    }
+    return score_dataset(dataset, root, **options)
+
+
+def values(scores):
+    keys = ["cell_line", "fold", "embedding", "predictor", "metric"]
+    return scores.set_index(keys)["value"].sort_index()
+
+
+# --- reading -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", LAYOUTS)
+def test_responses_carry_values_folds_and_identifiers_of_the_file(root, dataset):
+    layout = LAYOUTS[dataset]
+    raw = ad.read_h5ad(root / layout.files["lfc"])
+    read = read_authors_responses(dataset, root=root)
+    np.testing.assert_array_equal(read.X, np.asarray(raw.X, dtype=np.float32))
+    assert list(read.var_names) == list(raw.var_names)
+    assert read.uns["perturbcore"]["identifier"] == ("drug" if layout.drug_embeddings else "ensembl")
+    lines = raw.obs["cell_line"] if "cell_line" in raw.obs else pd.Series("K-562", raw.obs_names)
+    assert list(read.obs["cell_line"]) == list(lines.astype(str))
+    for i in range(0, raw.n_obs, 7):
+        row, fold = raw.obs.iloc[i], int(read.obs["fold"].iloc[i])
+        if layout.splits == "test_split":
+            assert fold == int(float(row["test_split"]))
+        else:
+            assert [row[f"fold_{k}"] == "test" for k in range(5)] == [k == fold for k in range(5)]
+        name = read.obs["perturbation"].iloc[i]
+        assert name == str(row[layout.perturbation]).removesuffix(".0")
+    check_leakage(read, joint=True)
+
+
+@pytest.mark.parametrize("kind", [int, float, str, "category"])
+def test_a_stored_fold_may_be_any_kind_of_number(copy, kind):
+    path = copy / LAYOUTS["essential"].files["lfc"]
+    before = read_authors_responses("essential", root=copy).obs["fold"].to_numpy()
+
+    def store(adata):
+        folds = adata.obs["test_split"].astype(int)
+        adata.obs["test_split"] = folds.astype(str).astype(kind)
+
+    change(path, store)
+    np.testing.assert_array_equal(read_authors_responses("essential", root=copy).obs["fold"], before)
+
+
+def test_rows_keep_the_order_of_the_file_and_genes_are_found_by_name(copy):
+    path = copy / LAYOUTS["norman"].files["lfc"]
+    before = read_authors_responses("norman", root=copy)
+    rng = np.random.default_rng(0)
+    rows, genes = rng.permutation(before.n_obs), rng.permutation(before.n_vars)
+    change(path, lambda a: a[rows][:, genes].copy())
+    after = read_authors_responses("norman", root=copy)
+    assert list(after.obs["perturbation"]) == list(before.obs["perturbation"].iloc[rows])
+    np.testing.assert_array_equal(after[:, before.var_names].X, before[rows].X)
+
+
+def test_of_several_doses_the_published_one_is_kept(copy):
+    path = copy / LAYOUTS["sciplex"].files["lfc"]
+    before = read_authors_responses("sciplex", root=copy)
+
+    def more(adata):
+        low = adata.copy()
+        low.X = low.X * 0
+        low.obs["dose"] = 10.0
+        low.obs_names = "low " + low.obs_names
+        out = ad.concat([low, adata])
+        # the published code's trap: doses as text
+        out.obs["dose"] = out.obs["dose"].astype(str)
+        return out
+
+    change(path, more)
+    after = read_authors_responses("sciplex", root=copy)
+    np.testing.assert_array_equal(after.X, before.X)
+    assert "dose" in after.uns["perturbcore"]["notes"][0]
+
+
+def test_drugs_that_share_a_cid_stay_two_perturbations_with_one_embedding(copy):
+    path = copy / LAYOUTS["tahoe"].files["lfc"]
+    cid = str(read_authors_responses("tahoe", root=copy).obs["perturbation"].iloc[0])
+
+    def share(adata):
+        second = adata.obs["drug"] == "Simulated drug 001"
+        adata.obs.loc[second, "pubchem_cid"] = int(cid)
+
+    change(path, share)
+    read = read_authors_responses("tahoe", root=copy)
+    names = [n for n in read.obs["perturbation"].unique() if n.startswith(f"{cid} (")]
+    assert names == [f"{cid} (Simulated drug 000)", f"{cid} (Simulated drug 001)"]
+    assert any("share PubChem CID" in n for n in read.uns["perturbcore"]["notes"])
+    maccs = next(e for e in read_embeddings("tahoe", read, copy)[0] if e.name == "MACCS")
+    a, b = maccs.ids.get_indexer(names)
+    np.testing.assert_array_equal(maccs.X[a], maccs.X[b])
+
+
+def put(column, value, row=0):
+    """A damage: one value of a column of obs."""
+
+    def damage(adata):
+        values = adata.obs[column].astype(object).to_numpy(copy=True)
+        values[row] = adata.obs[column].iloc[1] if value is None else value
+        adata.obs[column] = pd.Series(values, adata.obs_names).infer_objects()
+
+    return damage
+
+
+def drop(*columns):
+    return lambda adata: adata.obs.drop(columns=list(columns), inplace=True)
+
+
+DAMAGE = {
+    "no gene": ("essential", drop("gene_id"), "'gene_id'"),
+    "no line": ("essential", drop("cell_line"), "'cell_line'"),
+    "no fold": ("essential", drop("test_split"), "'test_split'"),
+    "half a fold": ("norman", put("test_split", 0.5), "'test_split' has '0.5' in row 1"),
+    "empty fold": ("essential", put("test_split", np.nan, 2), "'test_split' has 'nan' in row 3"),
+    "twice": ("norman", put("gene_id", None), "two rows"),
+    "not finite": ("norman", lambda a: a.X.__setitem__((2, 3), np.nan), "NaN or infinity"),
+    "no fold columns": ("sciplex", drop(*(f"fold_{k}" for k in range(5))), "'fold_0'"),
+    "several tests": ("sciplex", lambda a: a.obs.__setitem__("fold_1", "test"), "several columns"),
+    "never tested": ("tahoe", lambda a: a.obs.__setitem__("fold_2", "train"), "'fold_2' never says"),
+    "half a cid": ("tahoe", put("pubchem_cid", 7.5), "'pubchem_cid' has '7.5' in row 1"),
+    "empty cid": ("tahoe", put("pubchem_cid", np.nan), "'pubchem_cid' is empty in row 1"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_file_is_named_with_its_column(copy, name):
+    dataset, damage, text = DAMAGE[name]
+    path = copy / LAYOUTS[dataset].files["lfc"]
+
+    change(path, damage)
+    with pytest.raises(InputError, match=text) as error:
+        read_authors_responses(dataset, root=copy)
+    assert path.name in str(error.value)
+
+
+def test_a_truncated_file_and_an_absent_one_are_named(copy):
+    path = copy / LAYOUTS["essential"].files["lfc"]
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match="not a readable .h5ad"):
+        read_authors_responses("essential", root=copy)
+    path.unlink()
+    with pytest.raises(InputError, match="PERTURBCORE_PAPER_DATA"):
+        read_authors_responses("essential", root=copy)
+    with pytest.raises(ParameterError, match="no task 'deg'"):
+        read_authors_responses("norman", "deg", copy)
+
+
+def test_a_leaking_fold_column_is_reported(copy, tmp_path):
+    leaking = write_fixture(tmp_path / "leak", datasets=["essential"], leak=3)
+    with pytest.warns(
+        UserWarning, match="3 perturbations are in different folds in different cell lines"
+    ):
+        done = small(leaking, embeddings=["STRING WaveGC"])
+    assert len(done.scores)
+    read = read_authors_responses("essential", root=leaking)
+    with pytest.raises(LeakError, match="3 perturbations"):
+        check_leakage(read, joint=True)
+
+
+# --- embeddings --------------------------------------------------------------------------------------
+
+
+def test_embeddings_bear_the_names_and_modalities_of_the_figures(root):
+    listed, left_out = list_embeddings("essential", ["K-562", "Jurkat"], root)
+    names = [(e.display, e.modality, e.cell_line) for e in listed]
+    assert ("STRING WaveGC", "Prior knowledge", None) in names
+    assert ("PCA", "Negative control", "K-562") in names and (
+        "PCA",
+        "Negative control",
+        "Jurkat",
+    ) in names
+    assert ("AIDO.StructureTokenizer", "Protein", None) in names
+    assert all("Norman" not in e.key for e in listed)
+    # as the figure: the control first, then proteins before prior knowledge
+    order = [e.display for e in listed]
+    assert order.index("PCA") < order.index("AIDO.StructureTokenizer") < order.index("STRING WaveGC")
+    assert any("ESM2 left out" in line for line in left_out)
+    assert any("scGPT of K-562 left out" in line for line in left_out)
+    assert any("Hep-G2" in line and "no responses" in line for line in left_out)
+    norman = list_embeddings("norman", root=root)[0]
+    assert "AIDOcell_3M_Norman_Aligned_(D=128)" in [e.key for e in norman]
+    assert all("essential" not in e.key for e in norman)
+
+
+def test_embeddings_hold_the_rows_of_the_file_as_float32(root):
+    responses = read_authors_responses("essential", root=root)
+    found, _ = read_embeddings("essential", responses, root, names=["STRING WaveGC", "PCA"])
+    assert {(e.name, e.cell_line) for e in found} == {
+        ("STRING WaveGC", None),
+        *(("PCA", line) for line in LAYOUTS["essential"].lines),
+    }
+    wavegc = next(e for e in found if e.name == "STRING WaveGC")
+    raw = ad.read_h5ad(root / "gene_embeddings" / f"{WAVEGC}.h5ad")
+    assert sp.issparse(raw.X) and wavegc.X.dtype == np.float32 and wavegc.dim == 128
+    wanted = set(responses.obs["perturbation"]) & set(raw.obs_names)
+    assert set(wavegc.ids) == wanted and len(wanted) < responses.obs["perturbation"].nunique()
+    np.testing.assert_array_equal(wavegc.X, raw[list(wavegc.ids)].X.toarray())
+    drugs = read_authors_responses("tahoe", root=root)
+    cids = read_embeddings("tahoe", drugs, root)[0][0]
+    assert cids.identifier == "drug" and cids.ids.str.fullmatch(r"\d+").all()
+    with pytest.raises(ParameterError, match="no embedding 'nothing'"):
+        read_embeddings("essential", responses, root, names=["nothing"])
+
+
+def test_an_embedding_lacking_a_drug_is_refused_as_published_or_by_choice(copy):
+    path = copy / LAYOUTS["sciplex"].drug_embeddings
+    change(path, lambda a: a[1:].copy())
+    responses = read_authors_responses("sciplex", root=copy)
+    with pytest.raises(InputError, match="Simulated drug 000") as error:
+        read_embeddings("sciplex", responses, copy)
+    assert path.name in str(error.value)
+    found, notes = read_embeddings("sciplex", responses, copy, missing_drugs="leave_out")
+    assert not found and sum("it lacks 1 drugs" in n for n in notes) == 3
+    found, _ = read_embeddings("sciplex", responses, copy, missing_drugs="train_mean")
+    assert len(found) == 3
+
+
+def test_bad_embedding_files_are_named(copy):
+    responses = read_authors_responses("norman", root=copy)
+    path = copy / "gene_embeddings" / f"{WAVEGC}.h5ad"
+
+    def nan(adata):
+        adata.X = adata.X.toarray()
+        adata.X[adata.obs_names.get_loc(responses.obs["perturbation"].iloc[0]), 5] = np.nan
+
+    first = responses.obs["perturbation"].iloc[0]
+    if first in ad.read_h5ad(path).obs_names:
+        change(path, nan)
+        with pytest.raises(InputError, match="NaN") as error:
+            read_embeddings("norman", responses, copy, names=["STRING WaveGC"])
+        assert path.name in str(error.value)
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="not a readable .h5ad file") as error:
+        read_embeddings("norman", responses, copy)
+    assert path.name in str(error.value)
+
+
+def test_a_profile_may_name_single_files_of_the_layout(root, monkeypatch):
+    monkeypatch.setenv("PERTURBCORE_PAPER_DATA", str(root))
+    responses = read_authors_responses("essential")
+    context = BuildContext(dataset=SimpleNamespace(responses=responses, screen=None))
+    folder = "$PERTURBCORE_PAPER_DATA/gene_embeddings"
+    one = build({"name": "W", "file": f"{folder}/{WAVEGC}.h5ad", "identifier": "ensembl"}, context)
+    assert one.dim == 128 and one.identifier == "ensembl"
+    name = "PCA_Fair_essential_{cell_line}_controls_(D=128).h5ad"
+    several = build({"name": "P", "file": f"{folder}/{name}", "identifier": "ensembl"}, context)
+    assert {e.cell_line for e in several} == set(LAYOUTS["essential"].lines)
+    drug = {"name": "M", "file": "$PERTURBCORE_PAPER_DATA/tahoe/tahoe_drug_embeddings.h5ad",
+            "obsm": "maccs", "identifier": "drug"}  # fmt: skip
+    assert build(drug, context).dim == 167
+
+
+# --- the benchmark -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", LAYOUTS)
+def test_scores_equal_plain_scikit_learn(root, dataset):
+    responses = read_authors_responses(dataset, root=root)
+    name = "STRING WaveGC" if dataset in ("essential", "norman") else "MACCS"
+    used, _ = read_embeddings(dataset, responses, root, names=[name])
+    estimators = ["knn", "lasso"]
+    done = small(root, dataset, responses=responses, embeddings=[name], estimators=estimators)
+    table = against_sklearn(responses, used, done.scores, cell_line=FIRST[dataset])
+    assert set(table["embedding"]) == {"idealized", name}
+    assert (table["chosen"].astype(float) == table["chosen_sklearn"].astype(float)).all()
+    off = table.set_index(["predictor", "metric"])["difference"].abs()
+    assert off["knn"].drop("Spearman").max() < 1e-6 and off["knn"].max() < 1e-4
+    # coordinate descent stops at scikit-learn's tolerance of 1e-4
+    assert off["lasso"].max() < 5e-4
+
+
+def test_baselines_and_the_rule_for_missing_genes(root):
+    responses = read_authors_responses("essential", root=root)
+    done = small(root, responses=responses)
+    rows = responses[responses.obs["cell_line"] == "K-562"]
+    test = (rows.obs["fold"] == 0).to_numpy()
+    mean = rows.X[~test].mean(axis=0)
+    for predictor, guess in (("train_mean", mean), ("no_change", np.zeros_like(mean))):
+        plain = plain_metrics(rows.X[test], np.tile(guess, (test.sum(), 1)))
+        own = done.scores[done.scores["predictor"] == predictor].set_index("metric")["value"]
+        for metric in ("L2", "MSE", "MAE"):
+            assert own[metric] == pytest.approx(plain[metric], rel=1e-6)
+    # with no test perturbation known, the prediction is the Train Mean of all training perturbations
+    known = read_embeddings("essential", responses, root, names=["STRING WaveGC"])[0][0]
+    keep = ~known.ids.isin(rows.obs["perturbation"][test])
+    blind = type(known)(known.name, known.modality, known.ids[keep], known.X[keep], known.identifier)
+    scores = evaluate(responses, [blind], protocol=protocol_of("essential"), controls=["train_mean"],
+                      cell_lines=["K-562"], folds=[0], progress=False)  # fmt: skip
+    l2 = scores[scores["metric"] == "L2"].set_index("predictor")["value"]
+    assert l2["knn"] == pytest.approx(l2["train_mean"], rel=1e-6)
+    assert done.simulated and done.scores["coverage"].dropna().max() == 1.0
+
+
+def test_the_fixture_written_twice_gives_identical_scores(root, tmp_path):
+    again = write_fixture(tmp_path / "again", seed=0, datasets=["essential", "norman"])
+    for dataset in ("essential", "norman"):
+        one, two = (small(r, dataset).scores for r in (root, again))
+        pd.testing.assert_series_equal(values(one), values(two), check_exact=True)
+
+
+def test_the_order_of_rows_matters_only_where_the_protocol_says_so(copy):
+    """Inner folds by id do not see the order of the file; the published ones do."""
+    path = copy / LAYOUTS["essential"].files["lfc"]
+    by_id = Protocol(inner_order="id")
+    before = small(copy, protocol=by_id).scores
+    order = np.random.default_rng(1).permutation(ad.read_h5ad(path).n_obs)
+    change(path, lambda a: a[order].copy())
+    after = small(copy, protocol=by_id).scores
+    pd.testing.assert_series_equal(values(before), values(after), rtol=1e-5)
+    assert protocol_of("essential").inner_order == "file"
+    # in file order the scores of the shuffled file are again those of scikit-learn on that file
+    responses = read_authors_responses("essential", root=copy)
+    used, _ = read_embeddings("essential", responses, copy, names=["STRING WaveGC"])
+    shuffled = small(copy).scores
+    table = against_sklearn(responses, used, shuffled, cell_line="K-562", estimators=["knn"])
+    assert table["difference"].abs().max() < 1e-5
+
+
+def test_published_constants():
+    assert protocol_of("norman").n_components == 50 and protocol_of("tahoe").n_components == 100
+    assert LAYOUTS["norman"].k == (5, 10, 15, 20) and LAYOUTS["essential"].k == (20, 40, 60, 80, 100)
+    assert len(choices()) >= 10 and choices().notna().all(axis=None)
+
+
+def test_what_is_absent_is_left_out_and_named(copy):
+    (copy / LAYOUTS["tahoe"].files["lfc"]).unlink()
+    shutil.rmtree(copy / "sciplex")
+    (copy / "gene_embeddings" / f"{WAVEGC}.h5ad").unlink()
+    assert present("lfc", copy)[0] == ["essential", "norman"]
+    done = reproduce(root=copy, published_error=False, progress=False, folds=[0], estimators=["knn"],
+                     cell_lines={"essential": ["K-562"]})  # fmt: skip
+    assert set(done.scores["dataset"]) == {"essential", "norman"}
+    assert sum(note.startswith(("tahoe: left out", "sciplex: left out")) for note in done.notes) == 2
+    assert any("STRING WaveGC left out" in note for note in done.notes)
+    assert "STRING WaveGC" not in set(done.scores["embedding"])
+    with pytest.raises(InputError, match="none of the authors' data"):
+        reproduce(root=copy / "nowhere")
+
+
+# --- beside the published scores ---------------------------------------------------------------------
+
+
+def published_of(scores, shift):
+    """Published rows made from our own, moved by `shift`."""
+    rows = published_names(scores).dropna(subset="value")
+    rows = rows.assign(value=rows["value"] + shift, method="x", perturbation_set="full", source="test")
+    return Published(rows[SCORE_COLUMNS], None, "folds")
+
+
+def test_every_row_meets_its_published_one(root):
+    done = small(root, folds=[0, 1])
+    other = published_of(done.scores, 0.25)
+    table = compare(done.scores, other)
+    assert (table["status"] == "both").all()
+    np.testing.assert_allclose(table["difference"], -0.25)
+    # a constant has no correlation: 0 here, missing there, no row in the table
+    undefined = (table["display"] == "No Change") & (table["metric"] == "Pearson")
+    assert not undefined.any()
+    summary = agreement(table)
+    assert summary["largest"].max() == pytest.approx(0.25) and (summary["rows"] == 2).all()
+    assert "0 of" in verdict(table) and "0.25" in verdict(table)
+    fewer = Published(other.scores[other.scores["fold"] == 0], None, "folds")
+    assert set(compare(done.scores, fewer)["status"]) == {"both", "not published"}
+
+
+def test_medians_are_compared_with_medians(root):
+    done = small(root, folds=[0, 1, 2], embeddings=["STRING WaveGC", "GenotypeVAE"])
+    table = compare(done.scores, medians())
+    both = table[(table["status"] == "both") & (table["metric"] == "L2")]
+    assert {"STRING WaveGC", "GenotypeVAE", "Train Mean", "Random Embeddings"} <= set(both["display"])
+    assert (both["fold"] == -1).all() and (both["n"] == 3).all()
+    one = both[(both["display"] == "STRING WaveGC") & (both["predictor"] == "knn")].iloc[0]
+    own = done.scores[
+        (done.scores["embedding"] == "STRING WaveGC") & (done.scores["predictor"] == "knn")
+    ]
+    assert one["reproduced"] == pytest.approx(own.loc[own["metric"] == "L2", "value"].median())
+    assert one["published"] == pytest.approx(4.660, abs=1e-3)  # K-562, Figure 1
+    assert counts(table)["rows"].sum() == (table["metric"] == "L2").sum()
+
+
+@pytest.mark.mirror
+def test_published_rows_have_the_names_that_the_layout_gives(mirror):
+    """Scores under our names for the files of the layout find every row of the published figures."""
+    published = load_published()
+    assert published.level == "folds"
+    for dataset in ("essential", "norman", "sciplex"):
+        rows = published.scores[
+            (published.scores["dataset"] == dataset)
+            & (published.scores["task"] == "lfc")
+            & (published.scores["perturbation_set"] == "full")
+            & published.scores["predictor"].isin(["knn", "lasso", "train_mean", "no_change"])
+        ]
+        ours = rows.assign(
+            embedding=rows["display"].mask(rows["predictor"].isin(["train_mean", "no_change"]), "")
+        )
+        table = compare(ours, published)
+        both = table[table["status"] == "both"]
+        assert len(both) == len(table) > 100
+        np.testing.assert_allclose(both["difference"], 0)
+    first = rows = published.scores[published.scores["display"] == "STRING WaveGC"]
+    first = rows[
+        (rows["cell_line"] == "K-562") & (rows["predictor"] == "knn") & (rows["metric"] == "L2")
+    ]
+    first = first[(first["dataset"] == "essential") & (first["perturbation_set"] == "full")].sort_values(
+        "fold"
+    )
+    np.testing.assert_allclose(first["value"], [4.6658, 4.6427, 4.5533, 4.7282, 4.6603], atol=1e-4)
