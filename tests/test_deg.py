@@ -1,0 +1,429 @@
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import scipy.sparse as sp
+from anndata import AnnData
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ttest_ind
+from statsmodels.stats.multitest import multipletests
+
+import perturbcore.deg.plan as plan_module
+from perturbcore.bootstrap import deg_ceiling, deg_ceiling_scores
+from perturbcore.bootstrap.deg_sampler import LabelSampler, Source
+from perturbcore.bootstrap.draws import child, control_stream, drawn_cells, perturbation_stream
+from perturbcore.deg import (
+    benjamini_hochberg,
+    call_genes,
+    deg_labels,
+    majority,
+    p_values,
+    t_statistics,
+)
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.screens import declare_screen, read_screen
+from perturbcore.splits import add_folds
+
+QUIET = dict(progress=False)
+
+
+def screen(n=1500, g=60, k=5, batches=3, seed=0, effect=2.5):
+    """Two lines, effects on a tenth of the genes, a gene never seen, all perturbations in batches."""
+    rng = np.random.default_rng(seed)
+    level = rng.lognormal(0, 0.8, g)
+    level[0] = 0
+    pert = np.where(rng.random(n) < 0.3, k, rng.integers(0, k, n))
+    fold = np.where(rng.random((k, g)) < 0.1, effect, 1.0) ** rng.choice([-1, 1], (k, g))
+    fold = np.vstack([fold, np.ones(g)])
+    library = rng.lognormal(0, 0.3, (n, 1))
+    X = rng.poisson(library * level * fold[pert]).astype(np.float32)
+    X[:, 1] += X.sum(axis=1) == 0
+    names = np.array([f"P{i}" for i in range(k)] + ["ctrl"])
+    obs = pd.DataFrame(
+        {
+            "perturbation": names[pert],
+            "batch": rng.integers(0, batches, n).astype(str),
+            "cell_line": np.where(rng.random(n) < 0.5, "A", "B"),
+        },
+        index=[f"c{i}" for i in range(n)],
+    )
+    return declare(sp.csr_matrix(X), obs)
+
+
+def declare(X, obs, genes=None):
+    genes = [f"g{i}" for i in range(X.shape[1])] if genes is None else genes
+    adata = AnnData(X, obs=obs, var=pd.DataFrame(index=genes))
+    return declare_screen(
+        adata, dataset="toy", perturbation="perturbation", batch="batch", cell_line="cell_line",
+        control="ctrl", scale="counts", simulated=True, unmatched="keep",
+    )  # fmt: skip
+
+
+def by_scanpy(cells, genes_first=None):
+    """Return {perturbation: frame of scores and adjusted p-values by gene} of some cells."""
+    cells = AnnData(sp.csr_matrix(cells.X), obs=cells.obs.copy(), var=cells.var.copy())
+    if genes_first is not None:
+        cells = cells[:, genes_first].copy()
+    sc.pp.normalize_total(cells, target_sum=1e4)
+    sc.pp.log1p(cells)
+    cells.obs["perturbation"] = pd.Categorical(cells.obs["perturbation"])
+    sc.tl.rank_genes_groups(cells, "perturbation", reference="ctrl", method="t-test")
+    found = {}
+    for name in cells.obs["perturbation"].cat.categories.drop("ctrl"):
+        frame = sc.get.rank_genes_groups_df(cells, name).set_index("names")
+        found[name] = frame.loc[cells.var_names]
+    return found
+
+
+def labels_of(frame):
+    return (np.sign(frame["scores"]) * (frame["pvals_adj"] < 0.05)).to_numpy().astype(int)
+
+
+def assert_same(out, cells, **how):
+    for line in ("A", "B"):
+        want = by_scanpy(cells[cells.obs["cell_line"] == line], **how)
+        for name, frame in want.items():
+            row = out.obs_names.get_loc(f"{line}|{name}")
+            np.testing.assert_allclose(out.layers["t"][row], frame["scores"], atol=1e-4)
+            np.testing.assert_allclose(out.layers["p_adj"][row], frame["pvals_adj"], atol=1e-5)
+            near = np.abs(frame["pvals_adj"] - 0.05) < 1e-5
+            same = out.layers["deg"][row] == labels_of(frame)
+            assert (same | near).all()
+
+
+def test_pooled_labels_agree_with_scanpy(tmp_path):
+    cells = screen()
+    out = deg_labels(cells, min_cells=10, statistics=True, **QUIET)
+    assert_same(out, cells)
+    assert 20 < (out.layers["deg"] != 0).sum() < 200 and set(np.unique(out.layers["deg"])) == {-1, 0, 1}
+    np.testing.assert_array_equal(out.X, out.layers["deg"])
+    # columns, a file on disk and small chunks give the same
+    by_column = cells.copy()
+    by_column.X = cells.X.tocsc()
+    cells.write_h5ad(tmp_path / "s.h5ad")
+    backed = read_screen(tmp_path / "s.h5ad", backed=True)
+    for other, chunk in ((by_column, None), (backed, 37)):
+        again = deg_labels(other, min_cells=10, chunk_size=chunk, **QUIET)
+        np.testing.assert_array_equal(again.layers["deg"], out.layers["deg"])
+
+
+def test_genes_are_filtered_before_or_after_normalising():
+    cells = screen()
+    genes = [f"g{i}" for i in range(40, 4, -2)]
+    first = deg_labels(cells, genes=genes, size_factors="kept", min_cells=10, statistics=True, **QUIET)
+    assert list(first.var_names) == genes
+    assert_same(first, cells, genes_first=genes)
+    after = deg_labels(cells, genes=genes, min_cells=10, statistics=True, **QUIET)
+    whole = deg_labels(cells, min_cells=10, statistics=True, **QUIET)[:, genes]
+    np.testing.assert_allclose(after.layers["t"], whole.layers["t"], rtol=1e-6)
+    assert np.abs(first.layers["t"] - after.layers["t"]).max() > 0.1
+
+
+def test_the_label_of_each_gene_is_what_scipy_says():
+    cells = screen(n=300, g=12, k=2)
+    for test in ("welch", "student"):
+        out = deg_labels(cells, test=test, min_cells=5, statistics=True, **QUIET)
+        X = np.asarray(cells.X.todense())
+        Y = np.log1p(1e4 * X / X.sum(axis=1, keepdims=True))
+        for row, (name, line) in out.obs[["perturbation", "cell_line"]].iterrows():
+            here = (cells.obs["cell_line"] == line).to_numpy()
+            a = Y[here & (cells.obs["perturbation"] == name).to_numpy()]
+            b = Y[here & cells.obs["is_control"].to_numpy()]
+            t, p = ttest_ind(a, b, equal_var=test == "student")
+            t, p = np.nan_to_num(t), np.where(np.isnan(p), 1, p)
+            i = out.obs_names.get_loc(row)
+            np.testing.assert_allclose(out.layers["t"][i], t, atol=1e-4)
+            want = np.sign(t) * multipletests(p, method="fdr_bh")[0]
+            np.testing.assert_array_equal(out.layers["deg"][i], want)
+
+
+def loop_majority(votes):
+    """The published rule, word for word."""
+    counts = {c: votes.count(c) for c in (-1, 0, 1)}
+    tied = [c for c in counts if counts[c] == max(counts.values())]
+    return tied[0] if len(tied) == 1 else int(np.sign(sum(tied)))
+
+
+def test_votes_per_batch_agree_with_scanpy_and_a_loop():
+    cells = screen(n=2400, batches=4, seed=3)
+    out = deg_labels(cells, variant="per_batch", min_cells=12, **QUIET)
+    n = cells.obs.groupby(["cell_line", "batch", "perturbation"]).size()
+    split = 0
+    for line in ("A", "B"):
+        votes: dict = {}
+        for batch in sorted(cells.obs["batch"].unique()):
+            here = cells[(cells.obs["cell_line"] == line) & (cells.obs["batch"] == batch)]
+            for name, frame in by_scanpy(here).items():
+                if n[line, batch, name] > 12 and n[line, batch, "ctrl"] > 12:
+                    votes.setdefault(name, []).append(labels_of(frame))
+        for name, found in votes.items():
+            row = out.obs_names.get_loc(f"{line}|{name}")
+            table = np.array(found)
+            assert out.obs["n_batches"].iloc[row] == len(table)
+            np.testing.assert_array_equal(out.layers["votes_up"][row], (table == 1).sum(axis=0))
+            want = [loop_majority(list(v)) for v in table.T]
+            np.testing.assert_array_equal(out.layers["deg"][row], want)
+            split += (np.ptp(table, axis=0) > 0).sum()
+    assert split > 20  # batches did disagree
+
+
+@pytest.mark.parametrize(
+    ("votes", "label"),
+    [
+        ([1, 1, 0], 1),
+        ([-1, 0, 0], 0),
+        ([0, 1], 1),
+        ([0, -1], -1),
+        ([1, -1], 0),
+        ([1, 0, -1], 0),
+        ([1, 1, -1, -1, 0], 0),
+        ([1, 1, 0, 0, -1], 1),
+        ([-1, -1, 0, 0, 1], -1),
+        ([1], 1),
+        ([0, 0, 1, 1, -1, -1], 0),
+        ([1, 1, 1, 0, 0, 0, -1], 1),
+    ],
+)
+def test_majority_by_hand(votes, label):
+    up, down, flat = (np.array([[votes.count(c)]]) for c in (1, -1, 0))
+    assert majority(up, down, flat)[0, 0] == label == loop_majority(votes)
+
+
+def test_an_error_planted_in_one_batch_is_outvoted_but_not_when_pooled():
+    rng = np.random.default_rng(1)
+    n, g = 900, 20
+    obs = pd.DataFrame(
+        {
+            "perturbation": np.where(np.arange(n) % 2 == 0, "ctrl", "P"),
+            "batch": (np.arange(n) // 2 % 3).astype(str),
+            "cell_line": "A",
+        },
+        index=[f"c{i}" for i in range(n)],
+    )
+    X = rng.poisson(3.0, (n, g)).astype(np.float32)
+    wrong = ((obs["perturbation"] == "P") & (obs["batch"] == "1")).to_numpy()
+    X[wrong, 4] *= 6
+    cells = declare(sp.csr_matrix(X), obs)
+    voted = deg_labels(cells, variant="per_batch", **QUIET)
+    assert voted.layers["votes_up"][0, 4] == 1 and voted.layers["deg"][0, 4] == 0
+    assert deg_labels(cells, **QUIET).layers["deg"][0, 4] == 1
+
+
+def counted(sizes, drug=None):
+    """A screen with the given number of cells of each (perturbation, batch)."""
+    rows = [(p, b) for (p, b), n in sizes.items() for _ in range(n)]
+    obs = pd.DataFrame(
+        rows, columns=["perturbation", "batch"], index=[f"c{i}" for i in range(len(rows))]
+    )
+    obs["cell_line"] = "A"
+    if drug:
+        obs["drug"] = obs["perturbation"].map(drug)
+    X = np.random.default_rng(0).poisson(4.0, (len(obs), 10)) + 1.0
+    return declare(sp.csr_matrix(X.astype(np.float32)), obs)
+
+
+def test_minimum_cells_strict_or_not_pooled_and_per_batch():
+    cells = counted(
+        {
+            ("ctrl", "1"): 50,
+            ("ctrl", "2"): 15,
+            ("P", "1"): 30,
+            ("Q", "1"): 16,
+            ("Q", "2"): 15,
+            ("R", "2"): 40,
+        }
+    )
+    code = deg_labels(cells, **QUIET)
+    assert list(code.obs["perturbation"]) == ["Q", "R"] and code.uns["perturbcore"]["n_too_few"] == 1
+    assert list(code.obs["n_cells"]) == [31, 40] and list(code.obs["n_batches"]) == [2, 1]
+    paper = deg_labels(cells, strict=False, **QUIET)
+    assert list(paper.obs["perturbation"]) == ["P", "Q", "R"]
+    # batch 2 has too few controls at 15, enough at 14
+    voted = deg_labels(cells, variant="per_batch", min_cells=15, **QUIET)
+    assert list(voted.obs["perturbation"]) == ["P", "Q"] and list(voted.obs["n_batches"]) == [1, 1]
+    voted = deg_labels(cells, variant="per_batch", min_cells=14, **QUIET)
+    assert list(voted.obs["n_batches"]) == [1, 2, 1] and list(voted.obs["n_cells"]) == [30, 31, 40]
+
+
+def test_cells_may_be_counted_over_the_doses_of_a_drug():
+    cells = counted(
+        {("ctrl", "1"): 30, ("P_low", "1"): 12, ("P_high", "1"): 12, ("Q_low", "1"): 12},
+        drug={"ctrl": "vehicle", "P_low": "P", "P_high": "P", "Q_low": "Q"},
+    )
+    out = deg_labels(cells, variant="per_batch", min_cells=20, count_by="drug", **QUIET)
+    assert list(out.obs["perturbation"]) == ["P_high", "P_low"] and list(out.obs["n_cells"]) == [12, 12]
+    with pytest.raises(InputError, match="no perturbation has more than 20 cells"):
+        deg_labels(cells, variant="per_batch", min_cells=20, **QUIET)
+
+
+def test_one_cell_groups_constant_genes_and_zero_variance():
+    cells = counted({("ctrl", "1"): 40, ("P", "1"): 1, ("Q", "1"): 2, ("R", "1"): 40})
+    out = deg_labels(cells, min_cells=0, **QUIET)
+    assert list(out.obs["perturbation"]) == ["Q", "R"]
+    # log1p values, so that genes can be constant: one everywhere, one within groups
+    rng = np.random.default_rng(0)
+    obs = cells.obs[["perturbation", "batch", "cell_line"]].copy()
+    X = rng.random((len(obs), 4)).astype(np.float32)
+    X[:, 0], X[:, 1] = 0.3, np.where(obs["perturbation"] == "R", np.float32(0.7), np.float32(0.1))
+    X[:, 2] = 0
+    cells = declare_screen(
+        AnnData(sp.csr_matrix(X), obs=obs, var=pd.DataFrame(index=list("abcd"))), dataset="toy",
+        perturbation="perturbation", batch="batch", cell_line="cell_line", control="ctrl",
+        scale="log1p", simulated=True,
+    )  # fmt: skip
+    for test in ("welch", "student"):
+        out = deg_labels(cells, test=test, statistics=True, **QUIET)
+        t, p = out.layers["t"][0], out.layers["p_adj"][0]
+        assert t[0] == 0 and t[2] == 0 and p[0] == 1 and p[2] == 1
+        assert t[1] == np.inf and p[1] == 0
+        assert list(out.layers["deg"][0][:3]) == [0, 1, 0]
+
+
+@given(st.integers(0, 100_000), st.integers(1, 40), st.sampled_from([0.01, 0.05, 0.3]))
+def test_false_discovery_rate_is_that_of_statsmodels(seed, g, alpha):
+    rng = np.random.default_rng(seed)
+    t = rng.standard_t(3, (4, g)) * rng.choice([0, 1, 3], (4, g))
+    t[0] = np.round(t[0])  # ties
+    df = rng.uniform(1, 60, (4, g))
+    adjusted = benjamini_hochberg(p_values(t, df))
+    called = call_genes(t, df, alpha)
+    for i in range(4):
+        want = multipletests(p_values(t[i], df[i]), method="fdr_bh")[1]
+        np.testing.assert_allclose(adjusted[i], want)
+        np.testing.assert_array_equal(called[i], np.sign(t[i]) * (want < alpha))
+
+
+def test_a_screen_read_in_parts_gives_the_same(monkeypatch):
+    cells = screen()
+    for variant in ("pooled", "per_batch"):
+        whole = deg_labels(cells, variant=variant, min_cells=10, **QUIET)
+        monkeypatch.setattr(plan_module, "MAX_SUM_BYTES", 60 * 16 * 3)
+        parts = deg_labels(cells, variant=variant, min_cells=10, **QUIET)
+        monkeypatch.undo()
+        np.testing.assert_array_equal(whole.layers["deg"], parts.layers["deg"])
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        (dict(variant="batch"), ParameterError, "per_batch"),
+        (dict(test="t"), ParameterError, "welch"),
+        (dict(alpha=0), ParameterError, "alpha"),
+        (dict(min_cells=-1), ParameterError, "min_cells"),
+        (dict(min_cells=2.5), ParameterError, "min_cells"),
+        (dict(variant="per_batch", statistics=True), ParameterError, "pooled"),
+        (dict(genes=["g1", "nope"]), InputError, "nope"),
+        (dict(count_by="drug"), InputError, "drug"),
+        (dict(min_cells=10_000), InputError, "control cells"),
+        (dict(variant="per_batch", min_cells=90), InputError, "control cells in any one batch"),
+    ],
+)
+def test_bad_requests_are_named(how, error, message):
+    with pytest.raises(error, match=message):
+        deg_labels(screen(), **how, **QUIET)
+
+
+# the noise ceiling of labels
+
+
+def explicit(cells, line, rows, controls):
+    """Labels of cells that are copied as often as drawn."""
+    X = np.asarray(cells.X.todense(), dtype=np.float64)
+    Y = np.log1p(1e4 * X / X.sum(axis=1, keepdims=True))
+    t, p = ttest_ind(Y[rows], Y[controls], equal_var=False)
+    p = np.where(np.isnan(p), 1, p)
+    return (np.sign(np.nan_to_num(t)) * multipletests(p, method="fdr_bh")[0]).astype(int)
+
+
+def rows_where(cells, **where):
+    keep = np.ones(cells.n_obs, dtype=bool)
+    for column, value in where.items():
+        keep &= (cells.obs[column] == value).to_numpy()
+    return np.flatnonzero(keep)
+
+
+def test_pooled_trials_are_the_tests_of_the_drawn_cells():
+    cells = screen(n=500, g=25, k=3)
+    how = dict(variant="pooled", test="welch", alpha=0.05, min_cells=10, strict=True, size_factors="all")
+    sampler = LabelSampler(Source(cells, cells.var_names, how, None), "A", (1, 4), 7)
+    got = sampler.labels("P1")
+    rows = rows_where(cells, cell_line="A", perturbation="P1")
+    controls = rows_where(cells, cell_line="A", perturbation="ctrl")
+    drawn = drawn_cells(len(rows), perturbation_stream(7, 1), 0, 0, 0, 4)
+    of_control = drawn_cells(len(controls), child(control_stream(7), 0), 0, 0, 1, 4)
+    for i in range(4):
+        want = explicit(cells, "A", rows[drawn[i]], controls[of_control[i]])
+        np.testing.assert_array_equal(got[i], want)
+    assert len({tuple(row) for row in got}) > 1
+
+
+def test_trials_per_batch_are_the_votes_of_the_drawn_batches():
+    cells = screen(n=900, g=25, k=2, batches=3, effect=4.0)
+    how = dict(
+        variant="per_batch", test="welch", alpha=0.05, min_cells=10, strict=True, size_factors="all"
+    )
+    sampler = LabelSampler(Source(cells, cells.var_names, how, None), "A", (4, 2), 7)
+    got = sampler.labels("P0")
+    drawn = sampler._drawn("P0")
+    assert max(copy for *_, copy in drawn) > 0  # a batch was drawn twice
+    for trial in range(4):
+        for inner in range(2):
+            votes = []
+            for _, position, place, copy in [d for d in drawn if d[0] == trial]:
+                batch = str(sorted(sampler.controls).index(place))
+                rows = rows_where(cells, cell_line="A", batch=batch, perturbation="P0")
+                controls = rows_where(cells, cell_line="A", batch=batch, perturbation="ctrl")
+                a = drawn_cells(len(rows), perturbation_stream(7, 0), trial, position, 0, 2)[inner]
+                stream = child(control_stream(7), int(batch))
+                b = drawn_cells(len(controls), stream, trial, copy, 1, 2)[inner]
+                votes.append(explicit(cells, "A", rows[a], controls[b]))
+            want = [loop_majority(list(v)) for v in np.array(votes).T]
+            np.testing.assert_array_equal(got[trial * 2 + inner], want)
+
+
+def test_the_ceiling_rises_with_cells_and_does_not_depend_on_threads():
+    found = []
+    for n in (600, 4000):
+        cells = screen(n=n, k=10, g=40)
+        labels = add_folds(deg_labels(cells, min_cells=5, **QUIET), 2)
+        table = deg_ceiling(cells, labels, n_trials=6, **QUIET)
+        pd.testing.assert_frame_equal(table, deg_ceiling(cells, labels, n_trials=6, n_jobs=2, **QUIET))
+        rows = deg_ceiling_scores(table)
+        assert len(rows) == 2 * 2 * 5 and (rows["predictor"] == "experimental_error").all()
+        f1 = table[table["metric"] == "f1_score"].groupby("quantile")["value"].mean()
+        assert f1.is_monotonic_increasing and f1.iloc[-1] < 1
+        found.append(rows.loc[rows["metric"] == "f1_score", "value"].mean())
+    assert found[0] < found[1] < 1
+
+
+def test_the_ceiling_follows_genes_and_options_of_the_labels():
+    cells = screen(n=2400, batches=3)
+    genes = [f"g{i}" for i in range(30, 4, -1)]
+    for size_factors in ("kept", "all"):
+        labels = deg_labels(
+            cells, variant="per_batch", genes=genes, size_factors=size_factors, min_cells=10, **QUIET
+        )
+        table = deg_ceiling(cells, add_folds(labels, 2), n_outer=2, n_inner=2, **QUIET)
+        f1 = table.loc[table["metric"] == "f1_score", "value"]
+        assert f1.between(0.6, 1).all() and f1.nunique() > 2
+    with pytest.raises(InputError, match="cannot be tested"):
+        deg_ceiling(cells, labels, min_cells=60, **QUIET)
+    with pytest.raises(ParameterError, match="no option 'cells'"):
+        deg_ceiling(cells, labels, cells=1, **QUIET)
+    with pytest.raises(ParameterError, match="L2"):
+        deg_ceiling(cells, labels, metrics=["L2"], **QUIET)
+    with pytest.raises(InputError, match="quantile"):
+        deg_ceiling_scores(table, 0.15)
+    labels.uns["perturbcore"]["task"] = "lfc"
+    with pytest.raises(InputError, match="task 'deg'"):
+        deg_ceiling(cells, labels, **QUIET)
+
+
+def test_t_of_a_group_by_hand():
+    # means 2 and 1, variances 1 and 4, 4 and 16 cells: 1 / sqrt(1/4 + 4/16)
+    one = np.ones((1, 1))
+    t, df = t_statistics(2 * one, one, [4], np.ones(1), 4 * np.ones(1), 16)
+    assert t[0, 0] == pytest.approx(np.sqrt(2)) and df[0, 0] == pytest.approx(0.25 / (1 / 48 + 1 / 240))
+    t, df = t_statistics(2 * one, one, [4], np.ones(1), 4 * np.ones(1), 16, "student")
+    assert t[0, 0] == pytest.approx(1 / np.sqrt(3.5 * (1 / 4 + 1 / 16))) and df[0, 0] == 18
