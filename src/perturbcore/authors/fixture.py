@@ -81,7 +81,7 @@ def write_fixture(
             make = effects_of_raw if task == "lfc" else labels_of_raw
             few = {} if task == "lfc" else {"min_cells": 3}
             table = make(dataset, root, progress=False, **few)
-            _add_folds(table, dataset, seed, leak if dataset == "essential" else 0)
+            _add_folds(table, dataset, simulation, seed, leak if dataset == "essential" else 0)
             table.uns["perturbcore"] = {"simulated": True}
             if dataset == "essential" and task == "deg":
                 # as in the authors' files: other gene order, align by name
@@ -94,12 +94,16 @@ def write_fixture(
     return root
 
 
-def _add_folds(table, dataset: str, seed: int, leak: int) -> None:
+def _add_folds(table, dataset: str, simulation, seed: int, leak: int) -> None:
     layout = LAYOUTS[dataset]
     if dataset == "norman":
         return
-    key = "gene_id" if layout.identifier == "ensembl" else "drug"
-    folds = assign_folds(table.obs[key], 5, seed)
+    drugs = drugs_of(simulation)
+    # folds of all perturbations, so that responses and labels have the same
+    key, names = "drug", drugs.index
+    if layout.identifier == "ensembl":
+        key, names = "gene_id", ensembl(simulation)[drugs["gene"]]
+    folds = assign_folds(names, 5, seed)
     fold = folds.loc[table.obs[key].astype(str)].to_numpy()
     if layout.splits == "test_split":
         moved = table.obs[key].isin(folds.index[:leak]) & (table.obs["cell_line"] == ESSENTIAL_LINES[1])

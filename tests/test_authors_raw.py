@@ -1,0 +1,462 @@
+import hashlib
+import json
+import shutil
+from types import SimpleNamespace
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import scipy.sparse as sp
+
+from perturbcore.authors import LAYOUTS, norman_folds, read_authors_responses
+from perturbcore.authors.download import RECORD, fetch_authors_data
+from perturbcore.authors.fixture import write_fixture
+from perturbcore.authors.fixture_raw import N_KEPT, SCIPLEX_LINES, TAHOE_LINES
+from perturbcore.authors.layout import REPOSITORY, VARIABLE, data_root
+from perturbcore.authors.raw_drugs import SOLVENT, VEHICLE
+from perturbcore.authors.reference import plain_metrics
+from perturbcore.cli import main
+from perturbcore.datasets import available, load
+from perturbcore.errors import DownloadError, InputError, ParameterError
+from perturbcore.published import read_ceiling
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_fixture(tmp_path_factory.mktemp("raw"), seed=3, tasks=("lfc", "deg"))
+
+
+@pytest.fixture
+def raw(root, tmp_path):
+    """A copy of the raw cells that a test may damage."""
+    for name in LAYOUTS:
+        shutil.copytree(root / name, tmp_path / "in" / name)
+    return tmp_path / "in"
+
+
+def normalised(X):
+    adata = ad.AnnData(sp.csr_matrix(X, dtype=np.float64))
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    return np.asarray(adata.X.todense())
+
+
+def verb(*arguments):
+    return main(["paper", *map(str, arguments)])
+
+
+# --- effects -----------------------------------------------------------------------------------------
+
+
+def test_essential_effects_are_unweighted_over_all_batches(root, tmp_path):
+    out = tmp_path / "deltas.h5ad"
+    assert verb("responses", "essential", "--raw", root, "--out", out) == 0
+    made, cells = ad.read_h5ad(out), ad.read_h5ad(root / "essential" / "raw_data.h5ad")
+    assert {"gene_id", "cell_line"} <= set(made.obs) and "test_split" not in made.obs
+    assert list(made.var_names) == list(cells.var_names)
+    for line in ("K-562", "hTERT-RPE1"):
+        here = cells[cells.obs["cell_line"] == line]
+        X = pd.DataFrame(normalised(here.X))
+        keys = [here.obs["gene_id"].to_numpy(), here.obs["gem_group"].to_numpy()]
+        # mean of each batch, then of the batches, whether or not a batch has controls
+        mean = X.groupby(keys).mean().groupby(level=0).mean()
+        delta = mean.drop(index="non-targeting") - mean.loc["non-targeting"]
+        rows = made[made.obs["cell_line"] == line]
+        np.testing.assert_allclose(rows.X, delta.loc[rows.obs["gene_id"]], atol=2e-6)
+        assert rows.n_obs == len(delta)
+
+
+def test_norman_is_matched_filtered_first_and_folded_by_the_published_rule(root, tmp_path):
+    out = tmp_path / "norman.h5ad"
+    assert verb("responses", "norman", "--raw", root, "--out", out) == 0
+    made = ad.read_h5ad(out)
+    cells = ad.read_h5ad(root / "norman" / "NormanWeissman2019_filtered.h5ad")
+    kept = ad.read_h5ad(root / "norman" / "GEARS_perturb_processed.h5ad").var_names
+    cells = cells[cells.obs["nperts"] <= 1, cells.var["ensemble_id"].isin(kept)]
+    assert list(made.var_names) == list(cells.var["ensemble_id"]) and made.n_vars == N_KEPT
+    X = normalised(cells.X)
+    group, gene = cells.obs["gemgroup"].to_numpy(), cells.obs["perturbation"].astype(str).to_numpy()
+    assert list(made.obs["symbol"]) == sorted(set(gene) - {"control"})
+    for n in (0, 7, 50):
+        symbol = made.obs["symbol"].iloc[n]
+        assert made.obs["gene_id"].iloc[n] == cells.var.loc[symbol, "ensemble_id"]
+        deltas = [
+            X[(group == g) & (gene == symbol)].mean(0) - X[(group == g) & (gene == "control")].mean(0)
+            for g in np.unique(group[gene == symbol])
+        ]
+        np.testing.assert_allclose(made.X[n], np.mean(deltas, axis=0), atol=2e-6)
+    order = np.random.RandomState(42).permutation(110)
+    for fold, rows in enumerate(np.array_split(order, 5)):
+        assert (made.obs["test_split"].to_numpy()[rows] == fold).all()
+    assert np.bincount(norman_folds(105)).tolist() == [21] * 5
+    assert read_authors_responses("norman", path=out).n_obs == 110
+
+
+def test_renamed_norman_symbols_have_their_known_ids(raw):
+    path = raw / "norman" / "NormanWeissman2019_filtered.h5ad"
+    cells = ad.read_h5ad(path)
+    names = cells.obs["perturbation"].astype(str)
+    first, second = sorted(set(names[cells.obs["nperts"] == 1]))[:2]
+    cells.obs["perturbation"] = names.replace({first: "C19orf26"})
+    cells.write_h5ad(path)
+    out = raw / "n.h5ad"
+    assert verb("responses", "norman", "--raw", raw, "--out", out) == 0
+    made = ad.read_h5ad(out).obs
+    assert made.loc[made["symbol"] == "C19orf26", "gene_id"].tolist() == ["ENSG00000099625"]
+    cells.obs["perturbation"] = names.replace({second: "NOBODY"})
+    cells.write_h5ad(path)
+    assert verb("responses", "norman", "--raw", raw, "--out", out) == 2
+
+
+def chemical(root, dataset):
+    """Cells, symbols and kept genes of the small raw files, read here from scratch."""
+    if dataset == "tahoe":
+        cells = ad.concat([ad.read_h5ad(root / "tahoe" / "raw" / f"{c}.h5ad") for c in TAHOE_LINES])
+        cells = cells[cells.obs["pass_filter"] == "full"].copy()
+        obs = cells.obs
+        obs["dose"] = [eval(t)[0][1] for t in obs["drugname_drugconc"].astype(str)]
+        obs["drug"] = obs["drug"].astype(str).str.strip()
+        return cells, SOLVENT
+    folder = root / "sciplex"
+    table = pd.read_csv(next(folder.glob("*matrix")), sep="\t", header=None).to_numpy()
+    obs = pd.read_csv(folder / "sciPlex3_pData.txt", sep=" ").set_index("cell")
+    genes = pd.read_csv(next(folder.glob("*gene.ann*")), sep="\t", header=None)
+    X = np.zeros((len(obs), len(genes)))
+    for gene, cell, count in table:
+        X[cell - 1, gene - 1] = count
+    kept = obs["cell_type"].notna().to_numpy()
+    names = {"cell_type": "cell_line", "product_name": "drug", "plate_oligo": "plate"}
+    obs = obs[kept].rename(columns=names)
+    return ad.AnnData(X[kept], obs=obs, var=pd.DataFrame(index=genes[0].to_numpy())), VEHICLE
+
+
+@pytest.mark.parametrize("dataset", ["sciplex", "tahoe"])
+def test_chemical_effects_are_matched_on_plates_and_filtered_last(root, tmp_path, dataset):
+    layout = LAYOUTS[dataset]
+    cells, control = chemical(root, dataset)
+    stored = root / layout.files["lfc"]
+    out = tmp_path / "out.h5ad"
+    assert verb("responses", dataset, "--raw", root, "--out", out, "--folds", stored) == 0
+    made = ad.read_h5ad(out)
+    assert list(made.var_names) == list(cells.var_names[:N_KEPT])
+    assert set(made.obs["dose"]) == {layout.dose}
+    X = {"all": normalised(cells.X)[:, :N_KEPT], "kept": normalised(cells.X[:, :N_KEPT])}
+    obs = cells.obs
+    assert (
+        verb("responses", dataset, "--raw", root, "--out", tmp_path / "k.h5ad", "--totals", "kept") == 0
+    )
+    tables = {"all": made, "kept": ad.read_h5ad(tmp_path / "k.h5ad")}
+    for n in (0, 11, made.n_obs - 1):
+        line, drug = made.obs["cell_line"].iloc[n], made.obs["drug"].iloc[n]
+        here = (obs["cell_line"] == line).to_numpy()
+        treated = here & (obs["drug"] == drug).to_numpy() & (obs["dose"] == layout.dose).to_numpy()
+        blank = here & (obs["dose"] == 0).to_numpy()
+        assert (obs["drug"][blank] == control).all()
+        for totals, table in tables.items():
+            deltas = []
+            for plate in sorted(set(obs["plate"][treated])):
+                on = (obs["plate"] == plate).to_numpy()
+                deltas.append(X[totals][treated & on].mean(0) - X[totals][blank & on].mean(0))
+            np.testing.assert_allclose(table.X[n], np.mean(deltas, axis=0), atol=2e-6)
+    assert not np.allclose(tables["all"].X, tables["kept"].X, atol=1e-3)
+    one, two = read_authors_responses(dataset, path=out), read_authors_responses(dataset, root=root)
+    pd.testing.assert_series_equal(one.obs["fold"], two.obs["fold"])
+    if dataset == "tahoe":
+        assert made.obs["pubchem_cid"].notna().all()
+
+
+def test_folds_are_taken_from_a_table_by_drug(root, tmp_path):
+    stored = ad.read_h5ad(root / LAYOUTS["tahoe"].files["lfc"]).obs
+    columns = ["drug", *(f"fold_{k}" for k in range(5))]
+    splits = stored[columns].drop_duplicates("drug").astype(str)
+    splits["drug"] += " "
+    splits.to_csv(tmp_path / "tahoe_splits_drug.csv", index=False)
+    out = tmp_path / "t.h5ad"
+    folds = tmp_path / "tahoe_splits_drug.csv"
+    assert verb("responses", "tahoe", "--raw", root, "--out", out, "--folds", folds) == 0
+    pd.testing.assert_frame_equal(
+        ad.read_h5ad(out).obs[columns].astype(str), stored[columns].astype(str), check_names=False
+    )
+    splits.iloc[1:].to_csv(folds, index=False)
+    assert verb("responses", "tahoe", "--raw", root, "--out", out, "--folds", folds) == 2
+
+
+# --- labels ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:DataFrame is highly fragmented")
+def test_essential_labels_are_those_of_scanpy(root, tmp_path):
+    out = tmp_path / "deg.h5ad"
+    least = ["--task", "deg", "--min-cells", 8]
+    assert verb("responses", "essential", "--raw", root, "--out", out, *least) == 0
+    made = ad.read_h5ad(out)
+    assert made.X.dtype == np.int8
+    cells = ad.read_h5ad(root / "essential" / "raw_data.h5ad")
+    cells = cells[cells.obs["cell_line"] == "Jurkat"].copy()
+    n = cells.obs["gene_id"].value_counts()
+    cells = cells[cells.obs["gene_id"].isin(n.index[n > 8])].copy()
+    sc.pp.normalize_total(cells, target_sum=1e4)
+    sc.pp.log1p(cells)
+    cells.obs["gene_id"] = cells.obs["gene_id"].astype(str).astype("category")
+    sc.tl.rank_genes_groups(cells, "gene_id", reference="non-targeting", method="t-test")
+    rows = made[made.obs["cell_line"] == "Jurkat"]
+    assert set(rows.obs["gene_id"]) == set(cells.obs["gene_id"]) - {"non-targeting"}
+    for gene in rows.obs["gene_id"].iloc[::20]:
+        found = sc.get.rank_genes_groups_df(cells, gene).set_index("names").loc[rows.var_names]
+        label = np.sign(found["scores"]) * (found["pvals_adj"] < 0.05)
+        np.testing.assert_array_equal(rows.X[list(rows.obs["gene_id"]).index(gene)], label)
+
+
+@pytest.mark.filterwarnings("ignore:DataFrame is highly fragmented")
+def test_chemical_labels_are_votes_of_plates_with_enough_cells_of_the_drug(root, tmp_path):
+    out = tmp_path / "deg.h5ad"
+    least = 3
+    options = ["--task", "deg", "--min-cells", least]
+    assert verb("responses", "sciplex", "--raw", root, "--out", out, *options) == 0
+    made = ad.read_h5ad(out)
+    cells, _ = chemical(root, "sciplex")
+    # genes first, then totals, unlike the effects
+    cells = cells[:, :N_KEPT].copy()
+    sc.pp.normalize_total(cells, target_sum=1e4)
+    sc.pp.log1p(cells)
+    obs = cells.obs
+    n = obs.groupby(["cell_line", "plate", "drug"])["drug"].transform("size")
+    used = cells[((n > least) & obs["dose"].isin([0, 10000])).to_numpy()].copy()
+    compared = 0
+    for (line, drug), part in used.obs[used.obs["dose"] > 0].groupby(["cell_line", "drug"]):
+        votes = []
+        for plate, members in part.groupby("plate"):
+            blank = used.obs_names[(used.obs["cell_line"] == line) & (used.obs["plate"] == plate)
+                                   & (used.obs["dose"] == 0)]  # fmt: skip
+            if len(members) < 2 or len(blank) < 2:
+                continue
+            both = used[[*members.index, *blank]].copy()
+            both.obs["group"] = pd.Categorical(np.where(both.obs["dose"] > 0, "drug", "blank"))
+            sc.tl.rank_genes_groups(both, "group", groups=["drug"], reference="blank", method="t-test")
+            found = sc.get.rank_genes_groups_df(both, "drug").set_index("names").loc[made.var_names]
+            votes.append(np.sign(found["scores"]) * (found["pvals_adj"] < 0.05))
+        row = made.obs_names.get_indexer([f"{drug}_{line}"])[0]
+        assert (row >= 0) == bool(votes)
+        if len(votes) != 1:  # the vote itself is tested with the labels' own room
+            continue
+        np.testing.assert_array_equal(made.X[row], votes[0])
+        compared += 1
+        if compared == 25:
+            break
+    assert compared == 25
+
+
+@pytest.mark.parametrize("dataset", ["essential", "sciplex", "tahoe"])
+def test_label_files_of_the_layout_are_read(root, dataset):
+    read = read_authors_responses(dataset, "deg", root)
+    assert read.uns["perturbcore"]["task"] == "deg"
+    assert set(np.unique(read.layers["deg"])) <= {-1, 0, 1} and (read.layers["deg"] != 0).any()
+    lfc = read_authors_responses(dataset, root=root)
+    both = read.obs_names.intersection(lfc.obs_names)
+    assert len(both) == read.n_obs
+    assert (read.obs.loc[both, "fold"] == lfc.obs.loc[both, "fold"]).all()
+    if dataset == "essential":
+        assert list(read.var_names) == sorted(read.var_names)
+
+
+def test_label_rows_without_a_gene_drop_out_with_a_note(raw):
+    path = raw / LAYOUTS["essential"].files["deg"].split("/", 1)[0] / "essential_deg_with_split.h5ad"
+    table = ad.read_h5ad(path)
+    gene = table.obs["gene_id"].astype(object).to_numpy(copy=True)
+    gene[:2] = np.nan
+    table.obs["gene_id"] = pd.Series(gene, table.obs_names)
+    table.write_h5ad(path)
+    read = read_authors_responses("essential", "deg", path=path)
+    assert read.n_obs == table.n_obs - 2
+    assert "2 rows without a gene" in read.uns["perturbcore"]["notes"][0]
+
+
+# --- experimental error ------------------------------------------------------------------------------
+
+
+def test_experimental_error_has_the_published_columns_and_is_readable(root, tmp_path):
+    few = ["--outer", 3, "--inner", 2]
+    out = tmp_path / "norman.csv"
+    assert verb("error", "norman", "--raw", root, "--out", out, *few) == 0
+    head = ["quantile", "L2", "MSE", "MAE", "Spearman", "Pearson", "pert_id", "n_batches_pert"]
+    assert list(pd.read_csv(out)) == head
+    table = read_ceiling(out, dataset="norman", cell_line="K-562")
+    assert table["perturbation"].nunique() == 110 and set(table["quantile"]) >= {0.1, 0.9}
+    wide = table[table["metric"].isin(["L2", "MSE"])].pivot(
+        index=["perturbation", "quantile"], columns="metric", values="value"
+    )
+    top = wide.xs(0.995, level="quantile")
+    np.testing.assert_allclose(top["L2"] ** 2 / N_KEPT, top["MSE"], rtol=0.02)
+    matched = tmp_path / "matched.csv"
+    assert verb("error", "norman", "--raw", root, "--out", matched, *few, "--controls", "matched") == 0
+    assert not np.allclose(pd.read_csv(out)["L2"], pd.read_csv(matched)["L2"])
+    out = tmp_path / "sciplex.csv"
+    assert verb("error", "sciplex", "--raw", root, "--out", out, *few) == 0
+    assert list(pd.read_csv(out)) == ["quantile", "value", "pert_id", "n_batches_pert", "cell_line"]
+    table = read_ceiling(out, dataset="sciplex")
+    assert set(table["cell_line"]) == set(SCIPLEX_LINES)
+    out = tmp_path / "one.csv"
+    one = ["--cell-line", "Jurkat", *few]
+    assert verb("error", "essential", "--raw", root, "--out", out, *one) == 0
+    assert "cell_line" not in pd.read_csv(out)
+    assert verb("error", "essential", "--raw", root, "--out", out, "--cell-line", "HeLa") == 2
+
+
+# --- wrong raw files ---------------------------------------------------------------------------------
+
+
+def test_wrong_raw_files_are_named(raw, capsys):
+    out = raw / "x.h5ad"
+
+    def says(dataset, *texts, options=()):
+        assert verb("responses", dataset, "--raw", raw, "--out", out, *options) == 2
+        error = capsys.readouterr().err
+        assert all(t in error for t in texts), error
+
+    path = raw / "essential" / "raw_data.h5ad"
+    cells = ad.read_h5ad(path)
+    cells.obs = cells.obs.rename(columns={"gem_group": "lane"})
+    cells.write_h5ad(path)
+    says("essential", "'gem_group'", "raw_data.h5ad")
+    (raw / "norman" / "GEARS_perturb_processed.h5ad").unlink()
+    says("norman", "GEARS_perturb_processed.h5ad")
+    matrix = next((raw / "sciplex").glob("*matrix"))
+    matrix.write_text("1\t99999999\t1\n")
+    says("sciplex", "matrix", "'cell' has 99999999")
+    says("tahoe", "'dose' never equals 7", options=("--dose", 7))
+    path = raw / "tahoe" / "raw" / f"{TAHOE_LINES[0]}.h5ad"
+    cells = ad.read_h5ad(path)
+    cells.obs["drugname_drugconc"] = "much"
+    cells.write_h5ad(path)
+    says("tahoe", "'drugname_drugconc' has 'much'")
+    (raw / "tahoe" / "tahoe_coding_non_mt_genes.txt").unlink()
+    says("tahoe", "tahoe_coding_non_mt_genes.txt")
+    says("norman", "no labels for 'norman'", options=("--task", "deg"))
+    says("essential", "--min-cells is for", options=("--min-cells", 3))
+
+
+# --- as data sets, and by the command ----------------------------------------------------------------
+
+
+def test_data_sets_bring_their_embeddings(root, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(root))
+    assert {f"cole_{d}" for d in LAYOUTS} <= set(available())
+    for name in LAYOUTS:
+        data = load(f"cole_{name}")
+        assert data.name == name and data.task == "lfc" and data.simulated
+        assert data.responses.uns["perturbcore"]["dataset"] == name
+        assert len(data.card) == data.responses.obs["cell_line"].nunique()
+    labels = load("cole_essential", task="deg", embeddings=["PCA"])
+    assert labels.task == "deg" and {e.name for e in labels.extras["embeddings"]()} == {"PCA"}
+    with pytest.raises(ParameterError, match="no option 'folds'"):
+        load("cole_norman", folds=3)
+    monkeypatch.setenv(VARIABLE, str(root / "nowhere"))
+    with pytest.raises(InputError, match="make data PROFILE=paper"):
+        load("cole_essential")
+
+
+def test_the_command_compares_and_writes_every_row(root, tmp_path, capsys):
+    out = tmp_path / "table.csv"
+    assert verb("compare", "norman", "--root", root, "--out", out) == 0
+    said = capsys.readouterr().out
+    assert "simulated" in said and "ESM2 left out" in said
+    table = pd.read_csv(out)
+    assert {"reproduced", "published", "difference", "status"} <= set(table)
+    assert (table.loc[table["status"] == "both", "display"] == "STRING WaveGC").any()
+    assert verb("compare", "norman", "--root", tmp_path, "--out", out) == 2
+
+
+def test_plain_metrics_of_a_case_done_by_hand():
+    Y = np.array([[0.0, 3.0, 4.0], [1.0, 2.0, 3.0]])
+    found = plain_metrics(Y, np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 4.0]]))
+    assert found["L2"] == pytest.approx((5 + 1) / 2) and found["MSE"] == pytest.approx(26 / 6)
+    assert found["MAE"] == pytest.approx(8 / 6) and np.isnan(found["Pearson"])
+
+
+# --- download ----------------------------------------------------------------------------------------
+
+
+class Host:
+    """Stands for the data's host: files with size and checksum, and a record of what was asked."""
+
+    def __init__(self, files, wrong=()):
+        self.files, self.wrong, self.asked = files, set(wrong), []
+
+    def dataset_info(self, repo_id, revision=None, files_metadata=False):
+        assert repo_id == REPOSITORY and files_metadata
+        siblings = [
+            SimpleNamespace(
+                rfilename=n, size=len(c), lfs=SimpleNamespace(sha256=hashlib.sha256(c).hexdigest())
+            )
+            for n, c in self.files.items()
+        ]
+        return SimpleNamespace(sha="abc123", siblings=siblings, card_data={"license": "cc-by-nc-4.0"})
+
+    def hf_hub_download(self, repo_id, filename, *, repo_type, revision, local_dir):
+        assert (repo_id, repo_type, revision) == (REPOSITORY, "dataset", "abc123")
+        self.asked.append(filename)
+        path = local_dir / filename
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"cut off" if filename in self.wrong else self.files[filename])
+
+
+FILES = {
+    LAYOUTS["norman"].files["lfc"]: b"norman",
+    "gene_embeddings/ESM2_(D=1280).h5ad": b"esm2" * 9,
+    "essential/raw_data.h5ad": b"not a file the readers open",
+}
+
+
+def test_download_says_size_and_licence_fetches_what_is_read_and_does_not_fetch_twice(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    host, folder = Host(FILES), tmp_path / "paper"
+    assert fetch_authors_data(folder, client=host, progress=False) == folder
+    said = capsys.readouterr().err
+    assert "cc-by-nc-4.0" in said and "2 files, 2 to download" in said
+    assert sorted(host.asked) == sorted(list(FILES)[:2])
+    assert (folder / list(FILES)[1]).read_bytes() == FILES[list(FILES)[1]]
+    assert set(json.loads((folder / RECORD).read_text())) == set(list(FILES)[:2])
+    host.asked.clear()
+    fetch_authors_data(folder, client=host, progress=False)
+    assert not host.asked and "0 to download" in capsys.readouterr().err
+    # a cut-off file is seen and fetched again, the other is kept
+    (folder / list(FILES)[0]).write_bytes(b"nor")
+    fetch_authors_data(folder, client=host, progress=False)
+    assert host.asked == [list(FILES)[0]]
+
+
+def test_download_refuses_what_is_not_the_stated_file(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    name = list(FILES)[1]
+    with pytest.raises(DownloadError, match="not the file the host states"):
+        fetch_authors_data(tmp_path, client=Host(FILES, wrong=[name]), progress=False)
+    assert not (tmp_path / name).exists() and (tmp_path / list(FILES)[0]).exists()
+    with pytest.raises(DownloadError, match="were they renamed"):
+        fetch_authors_data(tmp_path, client=Host({"other.txt": b"x"}), progress=False)
+
+    class Away:
+        def dataset_info(self, *args, **kwargs):
+            raise OSError("no connection")
+
+    with pytest.raises(DownloadError, match=f"no connection.*{VARIABLE}"):
+        fetch_authors_data(tmp_path, client=Away(), progress=False)
+
+
+def test_a_copy_on_disk_is_used_without_a_download(root, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv(VARIABLE, str(root))
+    assert fetch_authors_data(client=Host({})) == root == data_root()
+    assert "nothing is downloaded" in capsys.readouterr().out
+    assert main(["data", "fetch", REPOSITORY]) == 0
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "no"))
+    assert main(["data", "fetch", REPOSITORY]) == 2
+
+
+def test_without_the_client_library_the_message_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(DownloadError, match="pip install huggingface_hub"):
+        fetch_authors_data(tmp_path)
