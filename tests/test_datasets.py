@@ -32,7 +32,10 @@ def write(path, text):
 
 def test_every_module_is_a_data_set():
     assert datasets.available() == sorted(
-        ["essential", "from_files", "l1000_kd", "papalexi", "perturbench", "simulated"]
+        [
+            *(f"cole_{name}" for name in ("essential", "norman", "sciplex", "tahoe")),
+            *("essential", "from_files", "l1000_kd", "papalexi", "perturbench", "simulated"),
+        ]
     )
     for name in datasets.available():
         loader = __import__(f"perturbcore.datasets.{name}", fromlist=["load"]).load
