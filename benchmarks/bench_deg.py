@@ -1,0 +1,237 @@
+"""DEG labels against scanpy, and the classifier of labels against one scikit-learn model a gene.
+
+Labels: each contender runs in a process of its own, so that peak memory is its own, once to warm up
+and then to be timed, from raw counts in memory. The classifier is compared at its own job: one fit
+with a given penalty on all genes, and class-balanced probabilities of the test perturbations.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+FULL = {"n_cells": 60_000, "n_genes": 5_000, "n_perturbations": 300}
+SMALL = {"n_cells": 4_000, "n_genes": 300, "n_perturbations": 20}
+FITS = [(400, 500), (400, 2_000), (1_600, 2_000), (1_600, 6_640)]
+SMALL_FITS = [(120, 40)]
+DIMENSIONS, C = 100, 1e5
+
+
+def make_counts(n_cells, n_genes, n_perturbations, seed=0):
+    """CSR counts of about a tenth non-zero entries, a twentieth of the cells controls."""
+    rng = np.random.default_rng(seed)
+    share = rng.lognormal(0.0, 1.8, n_genes)
+    share /= share.sum()
+    code = np.where(
+        rng.random(n_cells) < 0.05, n_perturbations, rng.integers(0, n_perturbations, n_cells)
+    )
+    fold = np.where(rng.random((n_perturbations + 1, n_genes)) < 0.02, 2.5, 1.0)
+    fold[-1] = 1
+    blocks = []
+    for start in range(0, n_cells, 2000):
+        here = code[start : start + 2000]
+        library = rng.lognormal(np.log(0.2 * n_genes), 0.35, len(here))
+        block = rng.poisson(library[:, None] * share * fold[here]).astype(np.float32)
+        block[:, 0] += block.sum(axis=1) == 0
+        blocks.append(sp.csr_matrix(block))
+    names = np.array([f"P{i:04d}" for i in range(n_perturbations)] + ["control"], dtype=object)
+    obs = pd.DataFrame(
+        {"perturbation": names[code], "batch": rng.integers(1, 21, n_cells).astype(str)},
+        index=[f"c{i}" for i in range(n_cells)],
+    )
+    return sp.vstack(blocks, format="csr"), obs
+
+
+def ours(adata, statistics=True):
+    from perturbcore.deg import deg_labels
+    from perturbcore.screens import declare_screen
+
+    screen = declare_screen(
+        adata, dataset="benchmark", perturbation="perturbation", batch="batch", cell_line=None,
+        cell_line_value="K562", control="control", scale="counts", simulated=True, validate=False,
+    )  # fmt: skip
+    return lambda: deg_labels(screen, statistics=statistics, progress=False)
+
+
+def scanpy(adata):
+    import scanpy as sc
+
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype("category")
+
+    def run():
+        cells = adata.copy()
+        sc.pp.normalize_total(cells, target_sum=1e4)
+        sc.pp.log1p(cells)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sc.tl.rank_genes_groups(cells, "perturbation", reference="control", method="t-test")
+        return cells
+
+    return run
+
+
+def table_of(who, result):
+    """Return names, genes, t and adjusted p of a contender, outside of what is timed."""
+    if who == "ours":
+        order = np.argsort(result.var_names)
+        return {k: result.layers[k][:, order] for k in ("t", "p_adj")}
+    found = result.uns["rank_genes_groups"]
+    names = sorted(found["names"].dtype.names)
+    out = {}
+    for key, field in (("t", "scores"), ("p_adj", "pvals_adj")):
+        order = [np.argsort(found["names"][n]) for n in names]
+        out[key] = np.stack([found[field][n][o] for n, o in zip(names, order, strict=True)])
+    return out
+
+
+def child(who, folder):
+    import anndata
+
+    adata = anndata.read_h5ad(Path(folder) / "cells.h5ad")
+    run = scanpy(adata) if who == "scanpy" else ours(adata, statistics=who == "ours")
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = run()
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if who != "labels":
+        np.savez(Path(folder) / f"{who}.npz", **table_of(who, result))
+    # the first run compiles and imports
+    print(json.dumps({"seconds": min(seconds[1:]), "extra_mb": peak - held}))
+
+
+def measure(who, folder):
+    command = [sys.executable, __file__, "--child", who, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    if done.returncode:
+        raise RuntimeError(f"{who} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def bench_labels(sizes) -> list:
+    """Compare tests of every perturbation against control."""
+    from anndata import AnnData
+
+    with tempfile.TemporaryDirectory() as folder:
+        X, obs = make_counts(**sizes)
+        density = X.nnz / np.prod(X.shape)
+        genes = pd.DataFrame(index=[f"g{i:05d}" for i in range(X.shape[1])])
+        AnnData(X, obs=obs, var=genes).write_h5ad(Path(folder) / "cells.h5ad")
+        found = {who: measure(who, folder) for who in ("ours", "labels", "scanpy")}
+        a, b = (np.load(Path(folder) / f"{who}.npz") for who in ("ours", "scanpy"))
+        apart = np.abs(b["p_adj"] - 0.05) > 1e-4
+        labels = [np.sign(f["t"]) * (f["p_adj"] < 0.05) for f in (a, b)]
+        agreement = {
+            "largest difference in t": float(np.abs(a["t"] - b["t"]).max()),
+            "largest difference in adjusted p": float(np.abs(a["p_adj"] - b["p_adj"]).max()),
+            "labels that differ away from the threshold": int(((labels[0] != labels[1]) & apart).sum()),
+            "labels that are not 0": int((labels[1] != 0).sum()),
+        }
+    what = (
+        f"{sizes['n_cells']:,} cells x {sizes['n_genes']:,} genes, density {density:.2f}, "
+        f"{sizes['n_perturbations']} perturbations"
+    )
+    rows = []
+    for who, kind in (("ours", "DEG labels with t and adjusted p"), ("labels", "DEG labels")):
+        rows.append(
+            {
+                "task": f"{kind}, {what}",
+                "baseline": "scanpy normalize_total, log1p, rank_genes_groups (t-test)",
+                "ours_seconds": round(found[who]["seconds"], 3),
+                "baseline_seconds": round(found["scanpy"]["seconds"], 3),
+                "ratio": round(found["scanpy"]["seconds"] / found[who]["seconds"], 2),
+                "ours_extra_mb": round(found[who]["extra_mb"]),
+                "baseline_extra_mb": round(found["scanpy"]["extra_mb"]),
+                "agreement": agreement,
+            }
+        )
+    return rows
+
+
+def make_labels(n, n_genes, seed=0):
+    """Coordinates, and labels of which a tenth follow them."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n + n // 4, DIMENSIONS)).astype(np.float32)
+    score = X[:, :10] @ rng.normal(size=(10, n_genes)) / np.sqrt(10) + rng.normal(size=(len(X), n_genes))
+    label = np.where(score > 1.8, 1, np.where(score < -1.8, -1, 0)).astype(np.int8)
+    label[:3] = [[-1], [0], [1]]
+    return X[:n], label[:n], X[n:], label[n:]
+
+
+def bench_fits(sizes, sample, device) -> list:
+    """Compare one fit on all genes; the baseline is timed on a sample of them and scaled up."""
+    from sklearn.linear_model import LogisticRegression
+
+    from perturbcore.metrics.deg import deg_metrics
+    from perturbcore.predictors import Softmax
+
+    rows = []
+    for n, n_genes in sizes:
+        X, label, X_test, truth = make_labels(n, n_genes)
+        model = Softmax(device=device)
+        model.fit(X, label[:, :8] + 1, C)
+        start = time.perf_counter()
+        ours = model.probabilities(model.fit(X, label + 1, C), X_test)
+        seconds = time.perf_counter() - start
+        genes = np.arange(n_genes)[:: max(1, n_genes // sample)][:sample]
+        theirs = np.empty((3, len(X_test), len(genes)), dtype=np.float32)
+        start = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it stops at 100 iterations, as ours does
+            for i, gene in enumerate(genes):
+                one = LogisticRegression(C=C / (2 * n_genes * n), class_weight="balanced", max_iter=100)
+                theirs[:, :, i] = one.fit(X, label[:, gene]).predict_proba(X_test).T
+        other = (time.perf_counter() - start) * n_genes / len(genes)
+        f1 = [
+            deg_metrics(truth[:, genes], p, ["f1_score"])["f1_score"]
+            for p in (ours[:, :, genes], theirs)
+        ]
+        rows.append(
+            {
+                "task": f"Classifier, {n:,} perturbations x {n_genes:,} genes, {model.place.type}",
+                "baseline": f"scikit-learn LogisticRegression a gene ({len(genes)} timed, scaled up)",
+                "ours_seconds": round(seconds, 2),
+                "baseline_seconds": round(other, 2),
+                "ratio": round(other / seconds, 2),
+                "agreement": {"macro F1, ours": round(f1[0], 4), "macro F1, baseline": round(f1[1], 4)},
+            }
+        )
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="a run of seconds, to see that it works")
+    parser.add_argument("--out", type=Path, help="write the table as JSON here")
+    parser.add_argument("--device", default="auto", help="of the classifier: auto, cpu or cuda")
+    parser.add_argument("--only", choices=["labels", "fits"])
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(*args.child)
+        return
+    rows = [] if args.only == "fits" else bench_labels(SMALL if args.small else FULL)
+    if args.only != "labels":
+        rows += bench_fits(SMALL_FITS if args.small else FITS, 10 if args.small else 100, args.device)
+    print(pd.DataFrame(rows).drop(columns=["baseline", "agreement"]).to_string(index=False))
+    for row in rows:
+        print(row["task"], row["agreement"])
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,369 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from perturbcore.embeddings import Embedding
+from perturbcore.errors import ParameterError
+from perturbcore.evaluate import Protocol, ScoreStore, evaluate
+from perturbcore.metrics.deg import called_per_gene
+from perturbcore.predictors import DEGKNN, DEGLogistic, LabelLogistic, NestedSpace, Softmax
+from perturbcore.predictors.deg import most_frequent, no_change, prior
+from perturbcore.responses import make_responses
+from perturbcore.splits import add_folds
+
+SMALL = Protocol(n_components=6)
+TIGHT = dict(max_iter=1000, tolerance=1e-10, precision="float64")
+QUIET = dict(protocol=SMALL, progress=False)
+
+
+def labels(n=90, g=24, d=8, seed=0, lines=("A",)):
+    """Labels that follow a latent vector, its embedding with gaps, and a useless one."""
+    rng = np.random.default_rng(seed)
+    names = [f"P{i:03d}" for i in range(n)]
+    latent = rng.normal(size=(n, 4))
+    obs, Y = [], []
+    for line in lines:
+        score = np.tanh(latent) @ rng.normal(size=(4, g)) + 0.4 * rng.normal(size=(n, g))
+        Y.append(np.where(score > 1.3, 1, np.where(score < -1.3, -1, 0)))
+        obs += [(p, line) for p in names]
+    Y = np.vstack(Y)
+    Y[:, 0] = 0  # never changes
+    Y[:, 1] = np.minimum(Y[:, 1], 0)  # never goes up
+    responses = make_responses(
+        Y, pd.DataFrame(obs, columns=["perturbation", "cell_line"]), [f"g{i}" for i in range(g)],
+        dataset="toy", task="deg",
+    )  # fmt: skip
+    rows = rng.permutation(n)[: n - 9]
+    good = latent[rows] @ rng.normal(size=(4, d)) + 0.1 * rng.normal(size=(len(rows), d))
+    embeddings = [
+        Embedding("good", "Prior knowledge", pd.Index(names)[rows], good.astype(np.float32)),
+        Embedding("noise", "Negative control", pd.Index(names), rng.random((n, d), dtype=np.float32)),
+    ]
+    return add_folds(responses), embeddings
+
+
+def written_out(X, y, C, start, max_iter, dtype):
+    """Fit the published classifier as torch users would: a linear layer, autograd, weights by hand."""
+    n, g = y.shape
+    layer = torch.nn.Linear(X.shape[1], 3 * g, dtype=dtype)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(start[:, :-1]).permute(2, 0, 1).reshape(3 * g, -1))
+        layer.bias.copy_(torch.tensor(start[:, -1]).T.reshape(-1))
+    weight = np.zeros((g, 3))
+    for gene in range(g):
+        for c in range(3):
+            count = (y[:, gene] == c).sum()
+            weight[gene, c] = n / (3 * count) if count else 0
+    weight, X, y = (
+        torch.tensor(weight, dtype=dtype),
+        torch.tensor(X, dtype=dtype),
+        torch.tensor(y).long(),
+    )
+    optimiser = torch.optim.LBFGS(
+        layer.parameters(), lr=1, max_iter=max_iter, line_search_fn="strong_wolfe"
+    )
+
+    def loss():
+        optimiser.zero_grad()
+        logits = layer(X).view(n, g, 3)
+        each = [
+            torch.nn.functional.cross_entropy(logits[:, i], y[:, i], weight=weight[i]) for i in range(g)
+        ]
+        value = torch.stack(each).mean() + (layer.weight**2).sum() / C
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    with torch.no_grad():
+        return layer(X).view(n, g, 3).softmax(-1).permute(2, 0, 1).numpy()
+
+
+def problem(n=60, d=5, g=7, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d)).astype(np.float32)
+    score = np.einsum("nd,dcg->ncg", X, rng.normal(size=(d, 3, g))) + 3 * rng.gumbel(size=(n, 3, g))
+    return X, score.argmax(axis=1).astype(np.int8)
+
+
+@pytest.mark.parametrize("C", [1.0, 1e3, 1e7])
+def test_the_classifier_is_the_published_one_step_for_step(C):
+    X, y = problem()
+    y[:, 0] = 1  # one class
+    y[:, 1] = np.minimum(y[:, 1], 1)  # two classes
+    model = Softmax(precision="float64", max_iter=12, seed=3)
+    start = 2 * torch.rand((3, 6, 7), generator=torch.Generator().manual_seed(3)).numpy() - 1
+    want = written_out(X, y, C, (start / np.sqrt(5)).astype(float), 12, torch.float64)
+    got = model.probabilities(model.fit(X, y, C), X)
+    np.testing.assert_allclose(got, want, atol=2e-5)
+    np.testing.assert_allclose(got.sum(axis=0), 1, atol=1e-6)
+
+
+def test_converged_it_equals_a_scikit_learn_classifier_of_each_gene():
+    X, y = problem(n=150)
+    model = Softmax(**TIGHT)
+    for C in (1e3, 1e5):
+        got = model.probabilities(model.fit(X, y, C), X)
+        for gene in range(7):
+            # their C multiplies a sum over rows of weights that add up to n, ours a mean over genes
+            theirs = LogisticRegression(
+                C=C / (2 * 7 * 150), class_weight="balanced", tol=1e-8, max_iter=5000
+            )
+            theirs.fit(X.astype(np.float64), y[:, gene])
+            want = theirs.predict_proba(X.astype(np.float64)).T
+            np.testing.assert_allclose(got[:, :, gene], want, atol=2e-4)
+
+
+def test_converged_it_does_not_depend_on_the_start_and_by_default_the_seed_decides():
+    X, y = problem(n=150)
+    a, b = (Softmax(seed=s, **TIGHT).fit(X, y, 1e3).numpy() for s in (0, 1))
+    np.testing.assert_allclose(a[:, :-1], b[:, :-1], atol=1e-4)
+    one, same, other = (Softmax(seed=s, max_iter=3).fit(X, y, 1e7).numpy() for s in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_a_gene_is_fitted_from_its_known_labels_only():
+    X, y = problem(n=80)
+    codes = y.copy()
+    hidden = np.random.default_rng(1).random(y.shape) < 0.3
+    codes[hidden] = -1
+    model = Softmax(**TIGHT)
+    got = model.probabilities(model.fit(X, codes, 1e3), X)
+    for gene in range(7):
+        keep = ~hidden[:, gene]
+        # the penalty is shared out over genes: one gene of seven
+        alone = model.probabilities(model.fit(X[keep], y[keep][:, [gene]], 1e3 / 7), X)
+        np.testing.assert_allclose(got[:, :, gene], alone[:, :, 0], atol=1e-4)
+
+
+def test_blocks_of_genes_do_not_change_the_fit(monkeypatch):
+    import perturbcore.predictors.softmax as module
+
+    X, y = problem()
+    whole = Softmax(precision="float64").fit(X, y, 1e3).numpy()
+    monkeypatch.setattr(module, "_CPU_BLOCK", 3 * 60 * 2)
+    np.testing.assert_allclose(Softmax(precision="float64").fit(X, y, 1e3).numpy(), whole, atol=1e-6)
+
+
+def test_baselines_are_scikit_learn_dummies_with_one_row_of_each_class_added():
+    responses, _ = labels()
+    train = np.asarray(responses.layers["deg"])[:70]
+    padded = np.vstack([train, np.repeat([[-1], [0], [1]], train.shape[1], axis=1)])
+    X = np.zeros((len(padded), 1))
+    for ours, kind in (
+        (prior, dict(strategy="prior")),
+        (most_frequent, dict(strategy="most_frequent")),
+        (no_change, dict(strategy="constant", constant=np.zeros(train.shape[1], dtype=int))),
+    ):
+        theirs = DummyClassifier(**kind).fit(X, padded).predict_proba(X[:5])
+        np.testing.assert_allclose(
+            ours(train, 5), np.stack(theirs, axis=2).transpose(1, 0, 2), atol=1e-6
+        )
+
+
+def test_neighbour_frequencies_and_their_balance_equal_a_loop():
+    responses, (_, noise) = labels()
+    Y = np.asarray(responses.layers["deg"])
+    space = NestedSpace(noise.X[:70], noise.X[70:], 6, inner_shuffle=False)
+    near = space.outer.neighbours(4)
+    for balance in (0.0, 0.5, 1.0):
+        got, chosen = DEGKNN([4], [balance], prior=2.0).predict(space, Y[:70])
+        assert chosen == f"4, balance {balance:g}"
+        for i, gene in ((0, 0), (3, 5), (11, 20)):
+            counts = np.array([(Y[:70, gene] == c).sum() + 1 for c in (-1, 0, 1)])
+            rate = counts / counts.sum()
+            around = [(Y[near[i], gene] == c).sum() for c in (-1, 0, 1)]
+            want = (np.array(around) + 2 * rate) / rate**balance
+            np.testing.assert_allclose(got[:, i, gene], want / want.sum(), rtol=1e-5)
+
+
+def value(scores, **where):
+    for k, v in where.items():
+        scores = scores[scores[k] == v]
+    assert len(scores), where
+    return scores["value"].to_numpy()
+
+
+def test_scores_equal_the_published_procedure_written_out():
+    responses, (good, _) = labels()
+    model = DEGLogistic([1.0, 1e3], softmax=dict(max_iter=150, tolerance=1e-8, precision="float64"))
+    scores = evaluate(responses, [good], [model], controls=["train_mean"], folds=[0, 3], **QUIET)
+    X = pd.DataFrame(good.X, index=good.ids)
+    Y = pd.DataFrame(responses.layers["deg"], index=responses.obs["perturbation"]).sort_index()
+    fold = responses.obs.set_index("perturbation")["fold"].loc[Y.index]
+
+    def fit_predict(X_train, Y_train, X_test, C):
+        reduce = make_pipeline(StandardScaler(), PCA(6))
+        Z, Z_test = reduce.fit_transform(X_train), reduce.transform(X_test)
+        found = model.model.probabilities(model.model.fit(Z, Y_train.astype(np.int8) + 1, C), Z_test)
+        return found.argmax(axis=0) - 1
+
+    def score(y, called):
+        each = [
+            f1_score(y[:, g], called[:, g], labels=np.unique(y[:, g]), average="macro", zero_division=0)
+            for g in range(y.shape[1])
+        ]
+        return np.mean(each)
+
+    for f in (0, 3):
+        train, test = Y[fold != f], Y[fold == f]
+        has = train.index.intersection(X.index, sort=True)
+        A, B = X.loc[has].to_numpy(), train.loc[has].to_numpy()
+        tuned = [
+            np.mean([score(B[b], fit_predict(A[a], B[a], A[b], C)) for a, b in KFold(5).split(A)])
+            for C in model.grid
+        ]
+        C = model.grid[int(np.argmax(tuned))]
+        common = [np.bincount(train[g] + 1, minlength=3).argmax() - 1 for g in Y]
+        called = pd.DataFrame(np.tile(common, (len(test), 1)), index=test.index)
+        there = test.index.intersection(X.index)
+        assert len(there) < len(test)
+        called.loc[there] = fit_predict(A, B, X.loc[there].to_numpy(), C)
+        got = scores[(scores["fold"] == f) & (scores["embedding"] == "good")]
+        assert value(got, metric="f1_score")[0] == pytest.approx(
+            score(test.to_numpy(), called.to_numpy())
+        )
+        assert got["chosen"].iloc[0] == f"{C:g}" and 0.85 < got["coverage"].iloc[0] < 0.95
+
+
+def test_the_table_has_floor_ceiling_and_ranks_embeddings():
+    responses, embeddings = labels(n=120, lines=("A", "B"))
+    models = [DEGLogistic([1e3], softmax={"max_iter": 30}), "knn"]
+    controls = ["train_mean", "prior", "most_frequent", "no_change", "idealized"]
+    scores = evaluate(responses, embeddings, models, controls=controls, **QUIET)
+    assert set(scores["metric"]) == {"f1_score", "precision", "recall", "roc_auc", "average_precision"}
+    f1 = scores[scores["metric"] == "f1_score"].groupby(["embedding", "predictor"])["value"].mean()
+    for name in ("logistic", "knn"):
+        assert f1["idealized", name] > f1["good", name] > f1["noise", name] + 0.05
+        assert f1["good", name] > f1["", "train_mean"] + 0.05
+    assert f1["", "train_mean"] == f1["", "prior"] == f1["", "most_frequent"]
+    assert abs(f1["", "no_change"] - f1["", "prior"]) < 0.05
+    auc = scores[scores["metric"] == "roc_auc"].groupby(["embedding", "predictor"])["value"].mean()
+    # the prior is constant: half for each class that has both labels, 0 for absent ones
+    assert auc["", "prior"] < 0.5 < auc["good", "logistic"]
+    assert (scores["task"] == "deg").all() and scores["value"].between(0, 1).all()
+
+
+def test_finished_units_are_not_computed_again_and_the_device_is_no_part_of_them(tmp_path):
+    responses, (good, _) = labels()
+    store = ScoreStore(tmp_path / "s.sqlite")
+    kw = dict(store=store, controls=["train_mean"], **QUIET)
+    first = evaluate(responses, [good], [DEGLogistic([1e3])], **kw)
+    again = evaluate(responses, [good], [DEGLogistic([1e3], softmax={"device": "cpu"})], **kw)
+    pd.testing.assert_frame_equal(first, again)
+    other = evaluate(responses, [good], [DEGLogistic([1e3], softmax={"seed": 1})], **kw)
+    assert set(other["key"]) != set(first["key"])
+
+
+def test_inner_folds_of_labels_are_in_order_and_can_be_shuffled():
+    X = np.random.default_rng(0).random((20, 3), dtype=np.float32)
+    ordered = NestedSpace(X, X, inner_shuffle=False).splits
+    np.testing.assert_array_equal(ordered[0][1], np.arange(4))
+    assert not np.array_equal(NestedSpace(X, X).splits[0][1], np.arange(4))
+    responses, (good, _) = labels()
+    both = [
+        evaluate(
+            responses, [good], ["knn"], controls=[], progress=False,
+            protocol=Protocol(n_components=6, inner_shuffle=shuffle),
+        )["chosen"].tolist()
+        for shuffle in (None, True)
+    ]  # fmt: skip
+    assert both[0] != both[1]
+
+
+def test_test_labels_are_never_read_in_training():
+    responses, (good, _) = labels()
+    kw = dict(controls=["train_mean"], folds=[2], **QUIET)
+    models = [DEGLogistic([1.0, 1e3], softmax={"max_iter": 30}), "knn"]
+    before = evaluate(responses, [good], models, **kw)
+    changed = responses.copy()
+    test = (changed.obs["fold"] == 2).to_numpy()
+    changed.layers["deg"][test] = np.roll(changed.layers["deg"][test], 1, axis=0)
+    after = evaluate(changed, [good], models, **kw)
+    assert (before["chosen"] == after["chosen"]).all() and (before["value"] != after["value"]).any()
+
+
+def test_partial_labels_get_a_classifier_that_reads_only_what_is_known():
+    rng = np.random.default_rng(2)
+    responses, embeddings = labels(n=150)
+    # up or not: what a linear classifier can see of a latent effect, up or down it could not
+    deg = np.maximum(responses.layers["deg"], 0)
+    observed = rng.random(deg.shape) < 0.5
+    obs = responses.obs[["perturbation", "cell_line", "fold"]]
+
+    def pairs(deg):
+        return make_responses(
+            deg, obs, responses.var_names, dataset="toy", task="deg_pairs", observed=observed
+        )
+
+    model = LabelLogistic([1.0, 1e3], softmax={"max_iter": 30})
+    kw = dict(controls=["train_mean"], metrics=["auroc_within"], folds=[0, 1, 2], **QUIET)
+    scores = evaluate(pairs(deg), embeddings, [model, "knn"], **kw)
+    auc = scores[scores["metric"] == "auroc_within"].groupby(["embedding", "predictor"])["value"].mean()
+    assert auc["good", "logistic"] > 0.6 and abs(auc["noise", "logistic"] - 0.5) < 0.1
+    hidden = np.where(observed, deg, 1)
+    again = evaluate(pairs(hidden), embeddings, [model, "knn"], **kw)
+    np.testing.assert_array_equal(scores["value"], again["value"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_same_scores():
+    responses, (good, _) = labels(n=300, g=100)
+    found = [
+        evaluate(
+            responses,
+            [good],
+            [DEGLogistic(softmax={"device": device})],
+            controls=[],
+            metrics=["f1_score", "roc_auc"],
+            **QUIET,
+        )["value"].to_numpy()
+        for device in ("cpu", "cuda")
+    ]
+    assert np.abs(found[0].mean() - found[1].mean()) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DEGLogistic([0.0]), "above 0"),
+        (lambda: DEGLogistic([]), "above 0"),
+        (lambda: DEGLogistic(softmax={"device": "gpu9"}), "gpu9"),
+        (lambda: DEGLogistic(softmax={"steps": 4}), "steps"),
+        (lambda: LabelLogistic(softmax={"precision": "half"}), "float32"),
+        (lambda: DEGKNN([0]), "at least 1"),
+        (lambda: DEGKNN([5], [2.0]), "between 0 and 1"),
+        (lambda: Softmax(max_iter=0), "max_iter"),
+    ],
+)
+def test_bad_parameters_are_named(make, message):
+    with pytest.raises(ParameterError, match=message):
+        make()
+
+
+def test_predictors_and_controls_of_another_task_are_named():
+    responses, embeddings = labels()
+    with pytest.raises(ParameterError, match="deg_lasso"):
+        evaluate(responses, embeddings, ["lasso"], **QUIET)
+    with pytest.raises(ParameterError, match="most_frequent"):
+        evaluate(responses, embeddings, ["knn"], controls=["median"], **QUIET)
+    with pytest.raises(ParameterError, match="f1_score"):
+        evaluate(responses, embeddings, ["knn"], metrics=["L2"], **QUIET)
+
+
+def test_a_class_balanced_fit_calls_rare_classes():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3)).astype(np.float32)
+    y = np.where(X[:, :1] + 0.5 * rng.normal(size=(300, 1)) > 2, 1, 0).astype(np.int8)
+    assert 3 < y.sum() < 20
+    model = Softmax()
+    p = model.probabilities(model.fit(X, y + 1, 1e3), X)
+    assert called_per_gene(y, p)["recall"][0] > 0.9
