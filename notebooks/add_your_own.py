@@ -31,8 +31,7 @@ from perturbcore.simulate import simulate_screen
 
 chapter = open_chapter("add_your_own")
 console = Console()
-sizes = dict(n_cell_lines=1, n_perturbations=80, n_genes=300, n_batches=4, n_control_cells=300)
-simulation = simulate_screen(**sizes, seed=seed)
+simulation = simulate_screen(n_cell_lines=1, n_perturbations=80, n_genes=300, n_batches=4, n_control_cells=300, seed=seed)
 cells = simulation.screen.copy()
 cells.obs = cells.obs.rename(columns={"perturbation": "gene", "batch": "lane"}).drop(columns=["is_control", "cell_line"])
 cells.uns.clear()
@@ -60,10 +59,9 @@ from perturbcore.effects import ba_ate
 from perturbcore.screens import read_screen
 from perturbcore.splits import add_folds
 
-columns_mean = dict(perturbation="gene", batch="lane", cell_line=None, cell_line_value="mine")
-screen = read_screen(
-    console.mine / "screen.h5ad", dataset="mine", control="control", scale="counts", **columns_mean
-)
+meaning = dict(perturbation="gene", batch="lane", control="control", scale="counts")
+meaning |= dict(dataset="mine", cell_line=None, cell_line_value="mine")
+screen = read_screen(console.mine / "screen.h5ad", **meaning)
 responses = add_folds(ba_ate(screen, progress=False))
 print(responses.shape, "perturbations x genes")
 
@@ -79,28 +77,33 @@ import pandas as pd
 
 sets = simulation.annotation
 genes = sorted({gene for members in sets.values() for gene in members})
-belongs = {name: [int(g in members) for g in genes] for name, members in sets.items()}
+belongs = {name: [int(g in m) for g in genes] for name, m in sets.items()}
 table = pd.DataFrame(belongs, index=genes)
 table.to_csv(console.mine / "annotation.csv")
-given = "mine/annotation.csv --ceiling mine/ceiling.csv"
-console.run(f"perturbcore evaluate mine/responses.h5ad {given} --out mine/scores.csv", last=1)
+given = "mine/responses.h5ad mine/annotation.csv --ceiling mine/ceiling.csv"
+console.run(f"perturbcore evaluate {given} --out mine/scores.csv", last=1)
 
 # %% [markdown]
 # `scores.csv` is the table that every figure of this book is drawn from: one row a metric a [unit](term-unit). In Python,
 # an embedding is loaded and scored like this, with a random one beside it:
 
 # %% tags=["show-input"]
-from perturbcore.embeddings import coverage_table, load_embedding, random_embedding
+from perturbcore.embeddings import load_embedding, random_embedding
 from perturbcore.evaluate import Protocol, evaluate
 from perturbcore.predictors import KNN
 
 protocol = Protocol(n_components=n_components)
 mine = load_embedding(console.mine / "annotation.csv", name="My annotation")
 random = random_embedding(list(mine.ids), mine.dim, seed)
-scores = evaluate(responses, [mine, random], [KNN(k)], protocol=protocol, progress=False)
+quiet = dict(protocol=protocol, progress=False)
+scores = evaluate(responses, [mine, random], [KNN(k)], **quiet)
+
+# %% tags=["hide-input"]
+from perturbcore.embeddings import coverage_table
+
 covered = coverage_table([mine], responses)
 heads = ["embedding", "dim", "n_covered", "n_perturbations", "coverage"]
-pages.show_table(chapter, covered, "coverage", caption="What it covers.", keep=heads)
+pages.show_table(chapter, covered, "coverage", caption="What your embedding covers.", keep=heads)
 
 # %% [markdown]
 # ## Your predictor
@@ -113,10 +116,9 @@ from sklearn.kernel_ridge import KernelRidge
 
 from perturbcore.predictors import SklearnPredictor
 
-kernel = SklearnPredictor(
-    KernelRidge(kernel="rbf"), grid={"alpha": [0.1, 1.0, 10.0]}, name="kernel ridge"
-)
-both = evaluate(responses, [mine, random], [KNN(k), kernel], protocol=protocol, progress=False)
+model = KernelRidge(kernel="rbf")
+kernel = SklearnPredictor(model, {"alpha": [0.1, 1.0, 10.0]}, name="kernel ridge")
+both = evaluate(responses, [mine, random], [KNN(k), kernel], **quiet)
 
 # %% tags=["hide-input"]
 mean = both[both["metric"] == "L2"].groupby(["embedding", "predictor"])["value"].agg(["mean", "std"]).reset_index()
@@ -133,18 +135,7 @@ pages.show_table(chapter, order, "own", caption="Your embedding and predictor, b
 # returns a {py:class}`perturbcore.datasets.Dataset`.)
 
 # %% tags=["hide-input"]
-own = """
-title: My screen
-simulated: true
-datasets:
-  - name: mine
-    loader: from_files
-    options: {screen: mine/screen.h5ad, perturbation: gene, batch: lane,
-              cell_line: null, cell_line_value: mine, control: control, scale: counts}
-embeddings:
-  - {name: My annotation, modality: Prior knowledge, file: mine/annotation.csv}
-"""
-console.write("notebooks/profiles/mine.yml", own)
+console.example("mine.yml", "notebooks/profiles/mine.yml")
 
 # %% [markdown]
 # A chapter is one file in `notebooks/`: text, a cell of parameters with their types, and cells that call the package. A
@@ -152,29 +143,9 @@ console.write("notebooks/profiles/mine.yml", own)
 # (`PERTURBCORE_ROOT` names it; in yours, leave that out).
 
 # %% tags=["hide-input"]
-text = '''
-# %% [markdown]
-# # My chapter
-
-# %% tags=["parameters"]
-profile: str = "mine"
-k: list[int] = [5]
-
-# %%
-from perturbcore import pages, summary
-from perturbcore.chapters import open_chapter
-from perturbcore.study import Study
-
-chapter = open_chapter("my_chapter")
-study = Study(chapter)
-scores = study.evaluate("mine", study.models("lfc", knn=k, lasso=[0.1]))
-ranking = summary.ranking_table(scores)
-pages.show_table(chapter, ranking, "ranking", caption="My ranking.")
-'''
-console.write("notebooks/my_chapter.py", text, language="python")
-console.run("PERTURBCORE_ROOT=mine/ perturbcore run my_chapter --profile mine -p k 3,6 --out mine/my_chapter.ipynb")
-
-# %% tags=["hide-input"]
+console.example("my_chapter.py.txt", "notebooks/my_chapter.py")
+here = "PERTURBCORE_ROOT=mine/"
+console.run(f"{here} perturbcore run my_chapter --profile mine -p k 3,6 --out mine/my_chapter.ipynb")
 ranking = pd.read_csv(console.mine / "results/mine/tables/my_chapter/ranking.csv")
 heads = {"display": "Method", "value": "L2", "low": "95 % low", "high": "high", "gap_closed": "Gap closed"}
 pages.show_table(chapter, ranking, "my-chapter", caption="The table of that chapter.", keep=heads)

@@ -28,8 +28,8 @@ metrics = about.metric_table()
 chapter.save_table(metrics, "metrics")
 count = metrics.groupby("task").size()
 pages.say(
-    f"There are {count['lfc']} metrics for log fold-changes and {count['pairs']} for partial labels. "
-    "The first of each list ranks the methods ([as a table](tables/protocol_constants/metrics.csv))."
+    f"There are {count['lfc']} metrics for log fold-changes, {count['deg']} for complete labels and "
+    f"{count['pairs']} for partial ones. The first of each list ranks the methods ([as a table](tables/protocol_constants/metrics.csv))."
 )
 
 # %% [markdown]
@@ -41,6 +41,14 @@ pages.say(
 
 # %% tags=["hide-input"]
 pages.say(about.metric_markdown(metrics[metrics["task"] == "lfc"]))
+
+# %% [markdown]
+# ## Metrics of complete labels
+#
+# Labels are −1, 0 or 1, predictions a probability of each; $C_g$ are the classes among the test labels of gene $g$.
+
+# %% tags=["hide-input"]
+pages.say(about.metric_markdown(metrics[metrics["task"] == "deg"]))
 
 # %% [markdown]
 # ## Metrics of partial labels
@@ -65,6 +73,8 @@ evaluation = about.defaults([
     "perturbcore.predictors.Linear:grid",
     "perturbcore.predictors.LabelKNN:grid, prior",
     "perturbcore.predictors.LabelKernel:grid, total, prior",
+    "perturbcore.predictors.DEGLogistic:grid",
+    "perturbcore.predictors.DEGKNN:grid, balance, prior",
 ])
 pages.show_table(chapter, evaluation, "evaluation", caption="Folds, pipeline and grids.")
 
@@ -80,6 +90,9 @@ choices = about.defaults([
     "perturbcore.datasets.simulated.load:control, batches, n_folds, fold_seed",
     "perturbcore.bootstrap.noise_ceiling:control, batches, n_outer, n_inner, quantiles, seed, resample",
     "perturbcore.bootstrap.ceiling_scores:quantile",
+    "perturbcore.deg.deg_labels:variant, test, min_cells, strict, alpha",
+    "perturbcore.bootstrap.deg_ceiling:n_trials, n_outer, n_inner",
+    "perturbcore.bootstrap.deg_ceiling_scores:quantile",
 ])
 pages.show_table(chapter, choices, "effects-and-ceilings", caption="Effects and experimental error.")
 

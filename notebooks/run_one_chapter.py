@@ -49,20 +49,7 @@ console.run("perturbcore chapters")
 # values that differ from a chapter's defaults. This one is a simulated screen of one cell line.
 
 # %% tags=["hide-input"]
-tiny = """
-title: Tiny simulated screen
-simulated: true
-datasets:
-  - name: simulated
-    options: {n_cell_lines: 1, n_perturbations: 60, n_genes: 200,
-              n_batches: 4, n_control_cells: 200}
-embeddings:
-  - {name: Interactome, modality: Prior knowledge, builder: network,
-     source: simulated, dim: 16}
-  - {name: Sequence, modality: Protein, builder: sequence,
-     source: simulated, dim: 16}
-"""
-console.write("tiny.yml", tiny)
+console.example("tiny.yml", "tiny.yml")
 
 # %% [markdown]
 # The whole book on it would be `make book PROFILE=mine/tiny.yml`. Here, one chapter, with the numbers of neighbours

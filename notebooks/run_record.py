@@ -38,6 +38,7 @@ pages.banner(chapter)
 
 # %% tags=["hide-input"]
 runs = about.run_table(chapter.profile)
+runs = runs[runs["chapter"] != chapter.name]  # a record of itself would be that of its last run
 pages.say(f"{len(runs)} chapters, {runs['seconds'].sum():.0f} seconds, one after the other.")
 heads = {"title": "Chapter", "seconds": "Seconds", "started": "Started (UTC)", "commit": "Commit"}
 heads["parameters"] = "Parameters"

@@ -28,8 +28,8 @@ def test_every_metric_is_listed_with_the_function_that_computes_it():
     text = about.metric_markdown(table)
     lines = text.splitlines()
     assert len(lines) == len(table) + 2
-    # a cell that is split by a bar of its formula would give a seventh column
-    assert {line.count("|") for line in lines} == {7}
+    # a cell that is split by a bar of its formula would give a sixth column
+    assert {line.count("|") for line in lines} == {6}
     assert metric("L2").formula in lines[2] and r"\vert T_{20}" in text
 
 
@@ -122,13 +122,16 @@ def shown(monkeypatch):
 
 def test_a_command_is_shown_as_typed_with_what_it_printed(tree, shown):
     console = Console()
-    console.write("a.txt", "see mine/b, not yours/mine/c\n", language="text")
+    console.write("a.txt", "see mine/b, not yours/mine/c\n")
     assert (console.mine / "a.txt").read_text() == f"see {console.mine}/b, not yours/mine/c\n"
-    console.run("ls mine/; echo mine/a.txt; pwd; echo $PERTURBCORE_RESULTS")
+    console.example("tiny.yml", "profiles/tiny.yml")
+    assert load_profile(console.mine / "profiles" / "tiny.yml").simulated
+    assert shown.pop().startswith("`mine/profiles/tiny.yml`:\n\n~~~~yaml\ntitle: ")
+    console.run("ls mine/a*; echo mine/a.txt; pwd; echo $PERTURBCORE_RESULTS")
     assert "`mine/a.txt`" in shown[0] and "see mine/b" in shown[0]
     lines = shown[1].splitlines()
-    assert lines[1] == "$ ls mine/; echo mine/a.txt; pwd; echo $PERTURBCORE_RESULTS"
-    assert lines[2:4] == ["a.txt", "mine/a.txt"] and lines[4:6] == [".", "mine/results"]
+    assert lines[1] == "$ ls mine/a*; echo mine/a.txt; pwd; echo $PERTURBCORE_RESULTS"
+    assert lines[2:4] == ["mine/a.txt", "mine/a.txt"] and lines[4:6] == [".", "mine/results"]
     console.run("seq 9; printf 'slow\\rfast\\n'", last=2)
     assert shown[2].splitlines()[2:5] == ["...", "9", "fast"]
 

@@ -37,14 +37,14 @@ FILE_COLUMNS = {
 
 def metric_table() -> pd.DataFrame:
     """List the registered metrics: task, name, label, direction, bounds, formula, reference."""
-    found = [metric(name) for task in ("lfc", "pairs") for name in metrics_of(task)]
+    found = [metric(name) for task in ("lfc", "deg", "pairs") for name in metrics_of(task)]
     rows = [
         {
             "task": m.task,
             "name": m.name,
             "label": m.label,
             "better": "higher" if m.higher_is_better else "lower",
-            "bounds": f"{m.bounds[0]} to {str(m.bounds[1]).replace('inf', '∞')}",
+            "bounds": f"{m.bounds[0]} to {m.bounds[1]}".replace("inf", "∞").replace("-", "\u2212"),
             "formula": m.formula,
             "reference": m.reference,
             "function": f"{m.function.__module__}.{m.function.__name__}",
@@ -56,12 +56,12 @@ def metric_table() -> pd.DataFrame:
 
 def metric_markdown(table: pd.DataFrame) -> str:
     """Write a table of metrics as Markdown, with set formulas and links to the functions."""
-    lines = ["| metric | formula | better | bounds | after | function |", "|---|---|---|---|---|---|"]
+    lines = ["| metric | formula | better | after | function |", "|---|---|---|---|---|"]
     for m in table.itertuples():
         # a bar inside a formula would end the cell
         formula = m.formula.replace("|", r"\vert ")
         link = f"{{py:func}}`~{m.function}`"
-        cells = (m.label, f"${formula}$", m.better, m.bounds, m.reference, link)
+        cells = (m.label, f"${formula}$", f"{m.better} ({m.bounds})", m.reference, link)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

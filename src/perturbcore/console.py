@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from importlib.resources import files
 from pathlib import Path
 
 from IPython.display import Markdown, display
@@ -14,7 +15,7 @@ from perturbcore.errors import InputError
 from perturbcore.profiles import project_root
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-WIDTH = 84
+WIDTH = 76
 # what Make says to a Make below it would change what the shown command does
 _MAKE = ("MAKE", "MFLAGS", "PROFILE", "CHAPTER", "ARGS")
 
@@ -35,12 +36,25 @@ class Console:
         self._folder = tempfile.TemporaryDirectory(prefix="perturbcore-")
         self.mine = Path(self._folder.name).resolve()
 
-    def write(self, name: str, text: str, *, language: str = "yaml") -> None:
+    def example(self, name: str, target: str) -> None:
+        """Copy a file of ``perturbcore/examples`` into ``mine`` and show it.
+
+        Parameters
+        ----------
+        name : str
+            Name of the example.
+        target : str
+            Where in ``mine`` to put it; its suffix says how to colour it on the page.
+        """
+        self.write(target, (files("perturbcore") / "examples" / name).read_text(encoding="utf-8"))
+
+    def write(self, target: str, text: str) -> None:
         """Write a file into ``mine`` and show it; ``mine/`` in its text is the folder."""
-        path = self.mine / name
+        path = self.mine / target
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self._placed(text), encoding="utf-8")
-        display(Markdown(f"`mine/{name}`:\n\n~~~~{language}\n{text.strip()}\n~~~~"))
+        language = {".yml": "yaml", ".py": "python"}.get(path.suffix, "text")
+        display(Markdown(f"`mine/{target}`:\n\n~~~~{language}\n{text.strip()}\n~~~~"))
 
     def run(self, command: str, *, fails: bool = False, last: int | None = None) -> None:
         """Run a command in the checkout and show it with its output.
