@@ -182,6 +182,18 @@ def test_the_protocol_names_functions_and_parameters_that_exist():
         assert about.defaults([f"{name}:{parameter}"])["parameter"].tolist() == [parameter]
 
 
+def test_every_source_that_is_cited_is_in_the_bibliography():
+    known = set(re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(), re.M))
+    keys = {k for text in catalogue.entries()["citations"] for k in text.split(", ") if k}
+    for path in (ROOT / "src" / "perturbcore" / "datasets").glob("*.py"):
+        for found in re.findall(r"citations=\((.*?)\)", path.read_text(), re.S):
+            keys |= set(re.findall(r'"(\w+)"', found))
+    for path in [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.py")]:
+        for found in re.findall(r"\{cite(?::\w+)?\}`([^`{]+)`", path.read_text()):
+            keys |= set(found.replace(" ", "").split(","))
+    assert len(keys) > 20 and not keys - known
+
+
 def test_every_term_that_is_linked_has_a_meaning():
     meant = re.findall(r"\]\{#(term-[\w-]+)\}", (ROOT / "book" / "glossary.md").read_text())
     assert len(meant) == len(set(meant)) > 30
