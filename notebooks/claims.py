@@ -33,6 +33,8 @@ chapter = open_chapter("claims")
 published = load_published(download=download)
 table = audit(published)
 pages.say(summary(table, published))
+verdicts = table["verdict"].value_counts()
+pages.take_home(chapter, f"Of {len(table)} claims of three papers: " + ", ".join(f"{n} {v}" for v, n in verdicts.items()) + ".")
 
 # %% [markdown]
 # ## Verdicts by paper

@@ -49,7 +49,6 @@ from perturbcore.uncertainty import rank_table, ranks
 
 chapter = open_chapter("embedding_ranking")
 study = Study(chapter, n_jobs)
-pages.banner(chapter)
 
 # %% [markdown]
 # ## What was done to what
@@ -69,15 +68,8 @@ models = study.models(data.task, knn=k, lasso=alpha)
 scores = study.evaluate(dataset, models, protocol=protocol, embeddings=built, ceiling=limit, seed=seed)
 main = summary.primary_metric(scores)
 pages.show_table(chapter, data.card, "data", caption=f"{data.title}: what is in it, step by step.")
-
-# %% tags=["hide-input"]
-pages.show_table(
-    chapter,
-    study.coverage(dataset),
-    "coverage",
-    caption="Share of the perturbations that each embedding has a vector for.",
-    keep=["embedding", "modality", "cell_line", "dim", "n_covered", "n_perturbations", "coverage"],
-)
+pages.show_table(chapter, study.coverage(dataset), "coverage", keep=pages.COVERAGE,
+                 caption="Share of the perturbations that each embedding has a vector for.")
 
 # %% [markdown]
 # ## The answer
@@ -85,6 +77,7 @@ pages.show_table(
 # %% tags=["hide-input"]
 told = summary.headline(scores)
 pages.say(summary.answer(told, main, data))
+pages.take_home(chapter, summary.one_line(told, main))
 
 # %% [markdown]
 # ## Scores by embedding
@@ -95,9 +88,6 @@ axis = metric(main)
 boxes = figures.box_by_method(nearest, main, lower_is_better=not axis.higher_is_better, label=axis.label)
 pages.show_figure(chapter, boxes, "ranking", nearest[nearest["metric"] == main])
 
-# %% tags=["hide-input"]
-pages.figure_links(chapter, boxes, "ranking", nearest[nearest["metric"] == main])
-
 # %% [markdown]
 # **How to read it.** Distance from the grey line is what an embedding adds to the Train Mean.
 # An embedding at the grey line carries no usable information about these responses, like the random
@@ -106,42 +96,21 @@ pages.figure_links(chapter, boxes, "ranking", nearest[nearest["metric"] == main]
 
 # %% tags=["hide-input"]
 table = summary.ranking_table(scores)
-pages.show_table(
-    chapter,
-    table,
-    "ranking",
-    caption="All cell lines together. Bold: the best, and what cannot be told apart from it.",
-    keep=summary.RANKING_COLUMNS,
-    bold="with_best",
-)
+pages.show_table(chapter, table, "ranking", keep=summary.RANKING_COLUMNS, bold="with_best",
+                 caption="All cell lines. Bold: the best, and what cannot be told apart from it.")
 
 # %% [markdown]
 # The interval is over folds and allows for their overlapping training sets (Nadeau and Bengio);
 # *p* compares with the best, fold by fold, adjusted for the number of comparisons (Holm). With five
 # folds, only large differences can be told apart: a missing difference is not evidence of equality.
 #
-# ### Is each place in the ranking real?
+# **Is each place in the ranking real, and how much of the gap is closed?**
 
 # %% tags=["hide-input"]
-pages.show_table(
-    chapter,
-    summary.significant_neighbours(scores, main),
-    "neighbours",
-    caption="Each embedding against the next in the ranking, over all cell lines.",
-    keep={"place": "Place", "display": "Embedding", "mean": "Score", "next": "Next", "behind": "Next is worse by",
-          "p_holm": "p (Holm)", "distinguishable": "Told apart"},
-)
-
-# %% [markdown]
-# ### How much of the gap is closed
-
-# %% tags=["hide-input"]
-pages.show_table(
-    chapter,
-    summary.gap_table(scores, main).reset_index(),
-    "gap-closed",
-    caption=f"Share of the way from Train Mean (0) to the ceiling ({told.ceiling_name}, 1), medians over folds.",
-)
+pages.show_table(chapter, summary.significant_neighbours(scores, main), "neighbours", keep=summary.NEIGHBOURS,
+                 caption="Each embedding against the next in the ranking, over all cell lines.")
+pages.show_table(chapter, summary.gap_table(scores, main).reset_index(), "gap-closed",
+                 caption="Share of the way from Train Mean (0) to the ceiling (1), medians over folds.")
 
 # %% [markdown]
 # ## Ranks
@@ -178,8 +147,6 @@ pages.show_figure(chapter, heat, "similarity", similarity.reset_index())
 second = summary.main_predictor(scores, models[1].name)
 other = figures.box_by_method(second, main, lower_is_better=not axis.higher_is_better, label=axis.label)
 pages.show_figure(chapter, other, "ranking-second", second[second["metric"] == main])
-
-# %% tags=["hide-input"]
 pages.say(summary.predictor_agreement(scores, main, "knn", models[1].name))
 
 # %% [markdown]

@@ -41,7 +41,6 @@ from perturbcore.evaluate import ScoreStore, save_scores
 
 chapter = open_chapter("reproduction")
 found = page.find_data(chapter, datasets, root=root, fixture=fixture, seed=seed)
-pages.banner(chapter)
 pages.say(f":::{{{'warning' if found.simulated else 'note'}}}\n{found.sentence}\n:::")
 
 # %% [markdown]

@@ -1,32 +1,45 @@
 """What a chapter shows: tables and figures, each with a file to take away, and computed sentences."""
 
-import base64
 import html
-import io
 
 import numpy as np
 import pandas as pd
-from IPython.display import HTML, Markdown
+from IPython.display import HTML, Markdown, display
 
 from perturbcore.errors import InputError
+from perturbcore.evaluate.store import write_atomically
 
-SIMULATED = "These cells are simulated. Nothing on this page is a statement about real cells."
-
-
-def say(text: str) -> Markdown:
-    """Return a computed sentence for display."""
-    return Markdown(text)
+COVERAGE = ["embedding", "modality", "cell_line", "dim", "n_covered", "n_perturbations", "coverage"]
 
 
-def banner(chapter) -> HTML:
-    """Say which profile a page was computed from; first thing where cells are simulated."""
-    profile = chapter.profile
-    kind, lead = ("warning", SIMULATED) if profile.simulated else ("note", profile.title)
-    detail = f"Profile <code>{html.escape(profile.name)}</code>: {html.escape(profile.summary)}"
-    return HTML(
-        f'<div class="admonition {kind}"><p class="admonition-title">{html.escape(lead)}</p>'
-        f"<p>{detail}</p></div>"
-    )
+def say(text: str) -> None:
+    """Show a computed sentence (Markdown)."""
+    display(Markdown(text))
+
+
+def take_home(chapter, text: str) -> None:
+    """Show the one-line answer of a chapter and keep it for the first page of the book."""
+    path = chapter.profile.results / "answers" / f"{chapter.name}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())
+    display(Markdown(f"**In one line.** {text}"))
+
+
+def taken_home(chapter, names) -> dict[str, str]:
+    """Return the one-line answers of other chapters of the profile, by name.
+
+    Raises
+    ------
+    InputError
+        A chapter has left none: it has not run in this profile.
+    """
+    folder = chapter.profile.results / "answers"
+    missing = [n for n in names if not (folder / f"{n}.md").is_file()]
+    if missing:
+        raise InputError(
+            f"chapter '{missing[0]}' has not run in profile '{chapter.profile.name}': run it first"
+        )
+    return {n: (folder / f"{n}.md").read_text() for n in names}
 
 
 def number(value, digits: int = 3) -> str:
@@ -44,7 +57,7 @@ def number(value, digits: int = 3) -> str:
 
 def show_table(
     chapter, table: pd.DataFrame, name: str, *, caption: str, digits: int = 3, keep=None, bold=None
-) -> HTML:
+) -> None:
     """Show a table, sortable, and write all of it as CSV among the results.
 
     Parameters
@@ -85,37 +98,22 @@ def show_table(
         )
         rows.append(f'<tr class="best">{cells}</tr>' if strong[i] else f"<tr>{cells}</tr>")
     head = "".join(f'<th scope="col">{html.escape(str(h))}</th>' for h in heads.values())
-    data = table.to_csv(index=False).encode()
-    return HTML(
+    shown = HTML(
         f'<table class="dataframe scores" id="table-{name}"><caption>{html.escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        f'<p class="download">{_link(data, f"{name}.csv", "text/csv", "Download this table (CSV)")}</p>'
     )
+    display(shown, Markdown(f"[{name}.csv](tables/{chapter.name}/{name}.csv)"))
 
 
-def show_figure(chapter, figure, name: str, data: pd.DataFrame | None = None):
+def show_figure(chapter, figure, name: str, data: pd.DataFrame | None = None) -> None:
     """Show a figure; write it as SVG, and the numbers behind it as CSV, among the results.
 
     Caption and alternative text stand in the notebook, at the cell.
     """
     chapter.save_figure(figure, name)
+    display(figure)
+    links = f"[{name}.svg](figures/{chapter.name}/{name}.svg)"
     if data is not None:
         chapter.save_table(data.reset_index(drop=True), f"{name}-data")
-    return figure
-
-
-def figure_links(chapter, figure, name: str, data: pd.DataFrame | None = None) -> HTML:
-    """Links to take a figure and its numbers away, for the cell after the figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    links = [_link(buffer.getvalue(), f"{name}.svg", "image/svg+xml", "Download the figure (SVG)")]
-    if data is not None:
-        csv = data.to_csv(index=False).encode()
-        links.append(_link(csv, f"{name}.csv", "text/csv", "its numbers (CSV)"))
-    return HTML(f'<p class="download">{" · ".join(links)}</p>')
-
-
-def _link(content: bytes, name: str, kind: str, text: str) -> str:
-    # inside the page, so that a page saved or sent alone keeps its downloads
-    coded = base64.b64encode(content).decode()
-    return f'<a download="{html.escape(name)}" href="data:{kind};base64,{coded}">{html.escape(text)}</a>'
+        links += f" · [{name}-data.csv](tables/{chapter.name}/{name}-data.csv)"
+    display(Markdown(links))

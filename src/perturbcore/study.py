@@ -12,7 +12,7 @@ from perturbcore.embeddings.controls import random_embedding
 from perturbcore.errors import InputError, ParameterError
 from perturbcore.evaluate import Protocol, ScoreStore, evaluate
 from perturbcore.evaluate.run import PAIR_TARGETS, stamp
-from perturbcore.evaluate.store import UnitResult, write_atomically
+from perturbcore.evaluate.store import ASIDE, UnitResult, write_atomically
 from perturbcore.predictors import KNN, LabelKernel, LabelKNN, Linear
 from perturbcore.responses import cell_lines
 
@@ -133,6 +133,44 @@ class Study:
             )
         return table.assign(dataset=data.name)
 
+    def scope(self, part: str) -> str:
+        """Name under which the store keeps what this chapter claims for one of its parts.
+
+        A run with other parameters than the profile's claims a name of its own, so that it never
+        changes the scores of the book.
+        """
+        from perturbcore.chapters import find_chapter
+
+        chapter = find_chapter(self.chapter.name)
+        expected = {k: p.default for k, p in chapter.parameters.items()} | chapter.values(self.profile)
+        given = {k: v for k, v in self.chapter.parameters.items() if k not in ("profile", "n_jobs")}
+        own = f"{self.chapter.name}/{part}"
+        changed = {k: v for k, v in given.items() if expected[k] != v}
+        return f"{ASIDE}{own}/{digest(changed)}" if changed else own
+
+    def claimed(self, chapter: str) -> pd.DataFrame:
+        """Return the scores that another chapter of the book claims.
+
+        Raises
+        ------
+        InputError
+            That chapter has not run in this profile.
+        """
+        entry = self.profile.chapters.get(chapter, {}).get("dataset")
+        from perturbcore.chapters import find_chapter
+
+        name = entry or find_chapter(chapter).parameters["dataset"].default
+        keys = self.store.keys_of(f"{chapter}/{name}")
+        if not keys:
+            raise InputError(
+                f"chapter '{chapter}' has no scores in profile '{self.profile.name}': run it first"
+            )
+        return self.store.scores(keys)
+
+    def export(self) -> None:
+        """Write the scores of the book: ``results/<profile>/scores.parquet``."""
+        self.store.export(self.profile.results / "scores.parquet")
+
     @staticmethod
     def models(task: str, *, knn, lasso=()) -> list:
         """Return the two predictors that a ranking compares: kNN, then lasso (or, for labels, kernel)."""
@@ -167,14 +205,14 @@ class Study:
         responses = self.dataset(name).responses
         if embeddings is None:
             embeddings = self.embeddings(name, seed=seed)
-        scope = f"{self.chapter.name}/{name}"
+        scope = self.scope(name)
         evaluate(
             responses, embeddings, predictors, store=self.store, scope=scope, protocol=protocol,
             seed=seed, n_jobs=self.n_jobs, progress=False, **options,
         )  # fmt: skip
         if ceiling is not None:
             self._put_ceiling(ceiling, responses, scope, seed)
-        self.store.export(self.profile.results / "scores.parquet")
+        self.export()
         return self.store.scores(self.store.keys_of(scope))
 
     def _put_ceiling(self, ceiling, responses, scope, seed) -> None:

@@ -114,6 +114,15 @@ RANKING_COLUMNS = {
     "behind": "Behind best",
     "p_from_best": "p (Holm)",
 }
+NEIGHBOURS = {
+    "place": "Place",
+    "display": "Embedding",
+    "mean": "Score",
+    "next": "Next",
+    "behind": "Next is worse by",
+    "p_holm": "p (Holm)",
+    "distinguishable": "Told apart",
+}
 
 
 @dataclass(frozen=True)
@@ -262,3 +271,45 @@ def predictor_agreement(scores: pd.DataFrame, metric: str, first: str, second: s
         f"Over {len(mean)} embeddings, the mean scores of {first} and {second} have a rank correlation "
         f"of {rho:.2f}; {second} is the better predictor for {int(better.sum())} of them."
     )
+
+
+def one_line(told: Headline, metric: str) -> str:
+    """Condense the answer of a ranking to one sentence."""
+    m = find_metric(metric)
+    if told.best in told.useless:
+        return (
+            f"No embedding can be shown to beat the Train Mean ({m.label} {told.floor:.2f}); the best, "
+            f"{told.best}, reaches {told.value:.2f}, the ceiling lies at {told.ceiling:.2f}."
+        )
+    return (
+        f"{told.best} ({told.modality.lower()}) is best of {told.n} and closes {percent(told.gap)} of the gap "
+        f"between Train Mean and ceiling; {len(told.useless)} of {told.n} cannot be shown to beat the Train Mean."
+    )
+
+
+def three_sentences(told: Headline, metric: str, profile) -> list[str]:
+    """Give the answer of the first page: the best, the rest, the limit, each with its number."""
+    m = find_metric(metric)
+    where = "on simulated cells with known truth" if profile.simulated else "on real cells"
+    first = (
+        f"In this build, {where}, {told.best} ({told.modality.lower()}) predicts unseen perturbations best: "
+        f"{m.label} {told.value:.3f} (95 % interval {told.low:.3f} to {told.high:.3f}), where the Train Mean "
+        f"reaches {told.floor:.3f}."
+    )
+    rivals = f"{len(told.rivals)} of the other {told.n - 1} embeddings cannot be told apart from it"
+    dull = (
+        f"{len(told.useless)} of {told.n} ({listed(told.useless)})"
+        if told.useless
+        else f"none of {told.n}"
+    )
+    second = f"{rivals}, and {dull} cannot be shown to beat the Train Mean."
+    third = (
+        f"The best closes {percent(told.gap)} of the gap between Train Mean and ceiling "
+        f"({told.ceiling_name}, {told.ceiling:.3f}): the rest of the response is still unpredicted."
+    )
+    if told.gap >= 1:
+        third = (
+            f"It reaches the ceiling ({told.ceiling_name}, {told.ceiling:.3f}), closing {percent(told.gap)} "
+            "of the gap from the Train Mean."
+        )
+    return [first, second[0].upper() + second[1:], third]

@@ -27,6 +27,9 @@ COLUMNS = [
 ]  # fmt: skip
 IDENTITY = ["dataset", "task", "cell_line", "fold", "embedding", "predictor", "seed", "metric"]
 
+# scopes of runs with other parameters than the book's: kept for resuming, never exported
+ASIDE = "aside/"
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS units (key TEXT PRIMARY KEY, about TEXT NOT NULL, metrics TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS detail (
@@ -128,7 +131,7 @@ class ScoreStore:
         if keys is None:
             query = (
                 "SELECT u.key, u.about, u.metrics FROM units u JOIN members m ON m.key = u.key "
-                "ORDER BY m.touched, u.key"
+                f"WHERE m.scope NOT LIKE '{ASIDE}%' ORDER BY m.touched, u.key"
             )
             found = self._db.execute(query).fetchall()
         else:

@@ -1,12 +1,12 @@
 """Figures: tidy table in, matplotlib figure out; nothing here computes a score."""
 
-from perturbcore.figures.boxes import box_by_method, method_order, reference_lines
+from perturbcore.figures.boxes import box_by_method, interval_plot, method_order, reference_lines
 from perturbcore.figures.clustermap import similarity_map
 from perturbcore.figures.ranks import rank_plot
-from perturbcore.figures.scatter import agreement, curves, metric_scatter
+from perturbcore.figures.scatter import agreement, board, curves, metric_scatter, points_by_amount
 from perturbcore.figures.style import MODALITIES, colour, display_names
 
 __all__ = [
-    "MODALITIES", "agreement", "box_by_method", "colour", "curves", "display_names",
-    "method_order", "metric_scatter", "rank_plot", "reference_lines", "similarity_map",
+    "MODALITIES", "agreement", "board", "box_by_method", "colour", "curves", "display_names", "interval_plot",
+    "method_order", "metric_scatter", "points_by_amount", "rank_plot", "reference_lines", "similarity_map",
 ]  # fmt: skip

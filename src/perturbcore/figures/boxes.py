@@ -115,6 +115,7 @@ def _draw(axis, data: pd.DataFrame, order: list[str]) -> None:
         axis.plot([middle, middle], [y - 0.31, y + 0.31], color=c, lw=2, zorder=3)
         axis.plot(values, np.full(len(values), y), ls="", marker=marker(modality), ms=3.6,
                   color=c, mec="white", mew=0.4, zorder=4)  # fmt: skip
+    axis.margins(x=0.05)
     axis.grid(axis="x", color="#dddddd", lw=0.6)
     axis.set_axisbelow(True)
     axis.tick_params(axis="y", length=0)
@@ -136,3 +137,39 @@ def _reference(axis, lines: pd.DataFrame) -> None:
             fontsize=6.5, color=c, annotation_clip=False,
         )  # fmt: skip
         at = line["value"]
+
+
+def interval_plot(table: pd.DataFrame, *, label: str) -> Figure:
+    """Draw one row a method: its mean and 95 % interval, floor and ceiling as lines, best at the bottom.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        `perturbcore.summary.ranking_table`: display, modality, value, low, high; best first.
+    label : str
+        Of the axis.
+    """
+    ends = table["display"].isin([*REFERENCES, "Idealized", "No Change"])
+    rows = table[~ends].iloc[::-1].reset_index(drop=True)
+    figure = Figure(figsize=(7.2, 0.3 * len(rows) + 1.2), layout="constrained")
+    axis = figure.subplots()
+    for y, row in rows.iterrows():
+        c = colour(row["modality"])
+        axis.plot([row["low"], row["high"]], [y, y], color=c, lw=2.2, alpha=0.6, solid_capstyle="butt")
+        axis.plot(row["value"], y, marker=marker(row["modality"]), color=c, ms=7, mec="white", mew=0.6)
+    names = [
+        "Train Mean",
+        "Experimental error" if (table["display"] == "Experimental error").any() else "Idealized",
+    ]
+    lines = table[table["display"].isin(names)]
+    _reference(axis, lines[["display", "modality", "value"]])
+    axis.set_yticks(range(len(rows)), rows["display"])
+    for text, modality in zip(axis.get_yticklabels(), rows["modality"], strict=True):
+        text.set_color(colour(modality))
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.set_xlabel(label)
+    axis.grid(axis="x", color="#dddddd", lw=0.6)
+    axis.set_axisbelow(True)
+    axis.tick_params(axis="y", length=0)
+    legend_of(figure, rows["modality"])
+    return figure

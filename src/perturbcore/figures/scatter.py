@@ -7,6 +7,15 @@ from scipy.stats import spearmanr
 
 from perturbcore.figures.style import colour, display_names, legend_of, marker
 
+# series that are no modalities: colour, marker, dash
+LOOKS = [
+    ("#0072B2", "o", "-"),
+    ("#D55E00", "s", "--"),
+    ("#009E73", "^", "-."),
+    ("#6b6b6b", "D", ":"),
+    ("#CC79A7", "v", (0, (5, 1))),
+]
+
 
 def metric_scatter(scores: pd.DataFrame, x: str, others: list[str], *, columns: int = 2) -> Figure:
     """Draw metric `x` against each of `others`, one point a unit; titles give Spearman's rho.
@@ -66,7 +75,7 @@ def curves(
         Whether x is on a logarithmic axis.
     """
     panels = list(dict.fromkeys(table[panel])) if panel else [None]
-    looks = [("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#6b6b6b", "D", ":")]
+    looks = LOOKS
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(1.2 + 3.3 * columns, 2.9 * rows), layout="constrained")
@@ -105,8 +114,7 @@ def agreement(
     figure = Figure(figsize=(4.4, 4.1), layout="constrained")
     axis = figure.subplots()
     labels = np.zeros(len(x), int) if labels is None else np.asarray(labels)
-    looks = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#6b6b6b", "D")]
-    for name, (c, m) in zip(dict.fromkeys(labels), looks, strict=False):
+    for name, (c, m, _) in zip(dict.fromkeys(labels), LOOKS, strict=False):
         here = labels == name
         axis.plot(np.asarray(x)[here], np.asarray(y)[here], ls="", marker=m, color=c, ms=3.5,
                   alpha=0.6, mew=0, label=str(name))  # fmt: skip
@@ -117,4 +125,57 @@ def agreement(
     axis.set_title(title, loc="left")
     if len(set(labels)) > 1:
         axis.legend(loc="best")
+    return figure
+
+
+def points_by_amount(
+    table: pd.DataFrame, x: str, y: str, panel: str, *, xlabel: str, ylabel: str
+) -> Figure:
+    """Draw one point a row over a logarithmic x, one panel a value of `panel`, with a running median."""
+    panels = list(dict.fromkeys(table[panel]))
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(1.2 + 3.3 * columns, 2.8 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True)
+    for axis in axes.ravel()[len(panels) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes.ravel(), panels, strict=False):
+        here = table[table[panel] == name].sort_values(x)
+        axis.plot(here[x], here[y], ls="", marker="o", ms=3, color="#0072B2", alpha=0.45, mew=0)
+        if len(here) >= 20:
+            groups = np.array_split(np.arange(len(here)), 8)
+            middle = [(here[x].iloc[g].median(), here[y].iloc[g].median()) for g in groups]
+            axis.plot(*zip(*middle, strict=True), color="#D55E00", lw=1.8)
+        axis.set_xscale("log")
+        axis.set_title(str(name), loc="left")
+        axis.set_xlabel(xlabel)
+        axis.grid(color="#e5e5e5", lw=0.6)
+    axes[0, 0].set_ylabel(ylabel)
+    return figure
+
+
+def board(table: pd.DataFrame, columns: list[str], *, name: str, group: str, xlabel: str) -> Figure:
+    """Draw a leaderboard: one row a method, one panel a column, one look a group.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Best first; `name` and `group` name its columns.
+    columns : list of str
+        Values to draw, one panel each.
+    """
+    order = list(table[name])[::-1]
+    figure = Figure(figsize=(2.6 + 1.9 * len(columns), 0.25 * len(order) + 1.1), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(columns), sharey=True))
+    for axis, column in zip(axes, columns, strict=True):
+        for (label, here), (c, m, _) in zip(table.groupby(group, sort=False), LOOKS, strict=False):
+            y = [order.index(n) for n in here[name]]
+            axis.plot(here[column], y, ls="", marker=m, color=c, ms=5, label=label)
+        axis.axvline(0.5, color="#6b6b6b", ls="--", lw=0.9)
+        axis.set_title(column, loc="left")
+        axis.set_xlabel(xlabel)
+        axis.grid(color="#e5e5e5", lw=0.6)
+    axes[0].set_yticks(range(len(order)), order)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=len(labels))
     return figure

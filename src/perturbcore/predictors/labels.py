@@ -217,7 +217,7 @@ class LabelKernel(_TunedSmoother):
         Weight m of the gene's own rate.
     """
 
-    grid: Sequence[float] = (1.0, 2.0, 3.0, 4.0, 6.0)
+    grid: Sequence[float] = (1.0, 2.0, 4.0)
     total: float = 60.0
     prior: float = 3.0
     name: str = "kernel"

@@ -1,0 +1,74 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A screen where little can be learnt
+#
+# Not every screen can rank embeddings. With few perturbations, a new one has no near neighbour whose
+# response is known, whatever the embedding says. A benchmark that shows only screens where the method
+# works teaches the wrong lesson; this chapter shows one where it does not.
+
+# %% tags=["parameters"]
+profile: str = "demo"
+dataset: str = "simulated_few"
+k: list[int] = [5, 10, 20, 40]
+alpha: list[float] = [0.001, 0.01, 0.1, 1.0]
+n_components: int = 30
+n_outer: int = 10
+n_inner: int = 10
+seed: int = 0
+n_jobs: int = 2
+
+# %% tags=["hide-input"]
+from perturbcore import figures, pages, summary
+from perturbcore.chapters import open_chapter
+from perturbcore.evaluate import Protocol
+from perturbcore.study import Study
+
+chapter = open_chapter("low_signal")
+study = Study(chapter, n_jobs)
+
+# %% tags=["hide-input"]
+data = study.dataset(dataset)
+limit = study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner)
+models = study.models(data.task, knn=k, lasso=alpha)
+scores = study.evaluate(dataset, models, protocol=Protocol(n_components=n_components), ceiling=limit, seed=seed)
+main = summary.primary_metric(scores)
+pages.show_table(chapter, data.card, "data", caption=f"{data.title}: what is in it, step by step.")
+pages.show_table(chapter, study.coverage(dataset), "coverage", keep=pages.COVERAGE,
+                 caption="Share of the perturbations that each embedding has a vector for.")
+
+# %% [markdown]
+# ## The answer
+
+# %% tags=["hide-input"]
+told = summary.headline(scores)
+pages.say(summary.answer(told, main, data))
+pages.take_home(chapter, summary.one_line(told, main))
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours. Box: quartiles and range over five folds; points: folds. Dashed: Train Mean, best embedding, experimental error, medians over folds.", "name": "fig-low-signal"}, "image": {"alt": "Box plots of the prediction error of each embedding, most of which lie at or beyond the Train Mean."}}
+nearest = summary.main_predictor(scores, "knn")
+boxes = figures.box_by_method(nearest, main, lower_is_better=main == "L2", label=main)
+pages.show_figure(chapter, boxes, "ranking", nearest[nearest["metric"] == main])
+
+# %% tags=["hide-input"]
+pages.show_table(chapter, summary.ranking_table(scores), "ranking", keep=summary.RANKING_COLUMNS, bold="with_best",
+                 caption="Bold: the best, and what cannot be told apart from it.")
+
+# %% [markdown]
+# **How to read it.** The Train Mean still beats No Change: the shared part of the responses can be
+# learnt from few perturbations. The experimental error is far below both, so the rest of the response
+# is real and measured; it is only that no embedding finds it with so few examples.
+#
+# ```bash
+# make run CHAPTER=low_signal ARGS="-p k '[3, 5]'"
+# ```

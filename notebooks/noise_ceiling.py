@@ -1,0 +1,99 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How good can a prediction be?
+#
+# A response is measured on some tens of cells. Measured again, it would come out differently. No
+# prediction can be asked to be nearer to a measurement than a second measurement would be. That
+# distance is the [experimental error](term-experimental-error). Cole et al. {cite}`cole2026` estimate
+# it by a bootstrap: draw batches with replacement, in each drawn batch draw cells with replacement,
+# compute the effect again, and take the 0.9 quantile of its distance to the original. This chapter
+# computes it for the data of this build, and asks what the papers could not: **is it right?**
+
+# %% tags=["parameters"]
+profile: str = "demo"
+dataset: str = "simulated"
+sizes: list[int] = [10, 20, 50, 100]
+n_outer: int = 10
+n_inner: int = 10
+quantile: float = 0.9
+seed: int = 5050
+n_jobs: int = 2
+
+# %% tags=["hide-input"]
+from perturbcore import figures, noise, pages
+from perturbcore.chapters import open_chapter
+from perturbcore.study import Study
+
+chapter = open_chapter("noise_ceiling")
+study = Study(chapter, n_jobs)
+
+# %% [markdown]
+# ## What was done to what
+
+# %% tags=["hide-input"]
+data = study.dataset(dataset)
+ceiling = study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner)
+each = noise.by_line(ceiling, data.responses, quantile)
+pages.show_table(chapter, data.card, "data", caption=f"{data.title}: what is in it, step by step.")
+
+# %% [markdown]
+# ## The experimental error of each perturbation
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Experimental error (0.9 quantile of the bootstrap, L2) of each perturbation against its number of cells, one panel a cell line; line: running median.", "name": "fig-noise-cells"}, "image": {"alt": "Scatter plots of the experimental error of each perturbation against its number of cells: the error falls as cells grow."}}
+points = figures.points_by_amount(each, "n_cells", "value", "cell_line", xlabel="cells of the perturbation",
+                                  ylabel="experimental error (L2)")
+pages.show_figure(chapter, points, "error-by-cells", each)
+
+# %% tags=["hide-input"]
+summary = noise.line_summary(each)
+pages.show_table(chapter, summary, "by-line", caption="Experimental error and size of the effects, by cell line. "
+                 "Floor: an effect of 0 (No Change). Ceiling: the experimental error.")
+share = (each["above"].mean()) * 100
+pages.take_home(chapter, f"{share:.0f} % of the perturbations move the cell further than the experimental "
+                "error; for the others, No Change is as good as a repeated experiment.")
+
+# %% [markdown]
+# ## Is the estimate right?
+#
+# Cells are left out at random until each perturbation has the same small number, and the error is
+# estimated anew. On simulated cells the truth is known, and the true error of each subsample is
+# drawn beside its estimates. On real cells only the estimates can be compared.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Median error of an effect (L2) against the cells per perturbation: the published bootstrap, a bootstrap of batches only and, on simulated cells, the true error. Line: median over perturbations; band: quartiles.", "name": "fig-noise-truth"}, "image": {"alt": "Curves of the estimated error against the number of cells per perturbation for two bootstrap estimates, and the true error where it is known; all fall with more cells."}}
+curve = noise.curves_by_cells(data, sizes, n_outer=n_outer, n_inner=n_inner, seed=seed, n_jobs=n_jobs)
+plot = figures.curves(curve, "cells", "value", "estimate", low="low", high="high", panel="cell_line",
+                      xlabel="cells per perturbation", ylabel="median error (L2)")
+pages.show_figure(chapter, plot, "calibration", curve)
+
+# %% tags=["hide-input"]
+pages.say(noise.said(curve))
+pages.show_table(chapter, curve, "calibration", digits=2, caption="The numbers of the figure; n: perturbations "
+                 "with at least the largest number of cells.")
+
+# %% [markdown]
+# **Why the published estimate is too large where batches matter little.** Drawing batches already
+# carries the noise of the cells in them; drawing the cells again inside adds it a second time. The
+# variance of the sample is $\frac{s^2}{n}\left(\frac{B-1}{B} + \frac{m-1}{m}\right)$ for $B$ batches of
+# $m$ cells: up to twice the true one, so that the L2 error is up to $\sqrt 2$ times too large. With few
+# cells a batch the two terms make up for each other. The paper calls its estimate a lower bound of
+# the error of a true replicate, which would add what batches do not capture; both can be true.
+#
+# ## What would change the answer
+#
+# Another quantile, more trials, a matched instead of a global control. To run this chapter with
+# other parameters:
+#
+# ```bash
+# make run CHAPTER=noise_ceiling ARGS="-p quantile 0.5 -p sizes '[10, 40]'"
+# ```
