@@ -16,6 +16,8 @@ from perturbcore.evaluate import Protocol, ScoreStore, evaluate
 from perturbcore.metrics.deg import called_per_gene
 from perturbcore.predictors import DEGKNN, DEGLogistic, LabelLogistic, NestedSpace, Softmax
 from perturbcore.predictors.deg import most_frequent, no_change, prior
+from perturbcore.predictors.label_logistic import fit_genes
+from perturbcore.predictors.labels import Labels
 from perturbcore.responses import make_responses
 from perturbcore.splits import add_folds
 
@@ -67,16 +69,12 @@ def written_out(X, y, C, start, max_iter, dtype):
         torch.tensor(X, dtype=dtype),
         torch.tensor(y).long(),
     )
-    optimiser = torch.optim.LBFGS(
-        layer.parameters(), lr=1, max_iter=max_iter, line_search_fn="strong_wolfe"
-    )
+    optimiser = torch.optim.LBFGS(layer.parameters(), lr=1, max_iter=max_iter, line_search_fn="strong_wolfe")
 
     def loss():
         optimiser.zero_grad()
         logits = layer(X).view(n, g, 3)
-        each = [
-            torch.nn.functional.cross_entropy(logits[:, i], y[:, i], weight=weight[i]) for i in range(g)
-        ]
+        each = [torch.nn.functional.cross_entropy(logits[:, i], y[:, i], weight=weight[i]) for i in range(g)]
         value = torch.stack(each).mean() + (layer.weight**2).sum() / C
         value.backward()
         return value
@@ -113,9 +111,7 @@ def test_converged_it_equals_a_scikit_learn_classifier_of_each_gene():
         got = model.probabilities(model.fit(X, y, C), X)
         for gene in range(7):
             # their C multiplies a sum over rows of weights that add up to n, ours a mean over genes
-            theirs = LogisticRegression(
-                C=C / (2 * 7 * 150), class_weight="balanced", tol=1e-8, max_iter=5000
-            )
+            theirs = LogisticRegression(C=C / (2 * 7 * 150), class_weight="balanced", tol=1e-8, max_iter=5000)
             theirs.fit(X.astype(np.float64), y[:, gene])
             want = theirs.predict_proba(X.astype(np.float64)).T
             np.testing.assert_allclose(got[:, :, gene], want, atol=2e-4)
@@ -144,6 +140,27 @@ def test_a_gene_is_fitted_from_its_known_labels_only():
         np.testing.assert_allclose(got[:, :, gene], alone[:, :, 0], atol=1e-4)
 
 
+@pytest.mark.parametrize("share", [0.15, 0.9])
+def test_partial_labels_are_fitted_to_the_optimum_of_the_same_objective(share):
+    rng = np.random.default_rng(0)
+    X, y = problem(n=60, d=20, g=9)
+    y = np.minimum(y, 1).astype(np.int8)
+    observed = rng.random(y.shape) < share  # fewer labels than coordinates, or more
+    observed[:, 0] &= y[:, 0] == 1  # one class
+    known = Labels.from_dense(y, observed)
+    grid = [1e3, 1.0]
+    got = fit_genes(X, known, grid)
+    both = np.array([len(set(y[observed[:, g], g])) == 2 for g in range(9)])
+    assert not both[0] and both.sum() > 4
+    assert (got[:, :, ~both] == 0).all() and (got[:, :, both] != 0).all()
+    codes = np.where(observed, y, -1)
+    model = Softmax(2, **TIGHT)
+    for W, C in zip(got, grid, strict=True):
+        want = model.probabilities(model.fit(X, codes, C), X)[1]
+        logit = X.astype(np.float64) @ W[:-1] + W[-1]
+        np.testing.assert_allclose(1 / (1 + np.exp(-logit[:, both])), want[:, both], atol=2e-4)
+
+
 def test_blocks_of_genes_do_not_change_the_fit(monkeypatch):
     import perturbcore.predictors.softmax as module
 
@@ -164,9 +181,7 @@ def test_baselines_are_scikit_learn_dummies_with_one_row_of_each_class_added():
         (no_change, dict(strategy="constant", constant=np.zeros(train.shape[1], dtype=int))),
     ):
         theirs = DummyClassifier(**kind).fit(X, padded).predict_proba(X[:5])
-        np.testing.assert_allclose(
-            ours(train, 5), np.stack(theirs, axis=2).transpose(1, 0, 2), atol=1e-6
-        )
+        np.testing.assert_allclose(ours(train, 5), np.stack(theirs, axis=2).transpose(1, 0, 2), atol=1e-6)
 
 
 def test_neighbour_frequencies_and_their_balance_equal_a_loop():
@@ -228,9 +243,7 @@ def test_scores_equal_the_published_procedure_written_out():
         assert len(there) < len(test)
         called.loc[there] = fit_predict(A, B, X.loc[there].to_numpy(), C)
         got = scores[(scores["fold"] == f) & (scores["embedding"] == "good")]
-        assert value(got, metric="f1_score")[0] == pytest.approx(
-            score(test.to_numpy(), called.to_numpy())
-        )
+        assert value(got, metric="f1_score")[0] == pytest.approx(score(test.to_numpy(), called.to_numpy()))
         assert got["chosen"].iloc[0] == f"{C:g}" and 0.85 < got["coverage"].iloc[0] < 0.95
 
 
@@ -300,11 +313,9 @@ def test_partial_labels_get_a_classifier_that_reads_only_what_is_known():
     obs = responses.obs[["perturbation", "cell_line", "fold"]]
 
     def pairs(deg):
-        return make_responses(
-            deg, obs, responses.var_names, dataset="toy", task="deg_pairs", observed=observed
-        )
+        return make_responses(deg, obs, responses.var_names, dataset="toy", task="deg_pairs", observed=observed)
 
-    model = LabelLogistic([1.0, 1e3], softmax={"max_iter": 30})
+    model = LabelLogistic([1.0, 10.0, 1e3])
     kw = dict(controls=["train_mean"], metrics=["auroc_within"], folds=[0, 1, 2], **QUIET)
     scores = evaluate(pairs(deg), embeddings, [model, "knn"], **kw)
     auc = scores[scores["metric"] == "auroc_within"].groupby(["embedding", "predictor"])["value"].mean()
@@ -338,7 +349,8 @@ def test_a_gpu_gives_the_same_scores():
         (lambda: DEGLogistic([]), "above 0"),
         (lambda: DEGLogistic(softmax={"device": "gpu9"}), "gpu9"),
         (lambda: DEGLogistic(softmax={"steps": 4}), "steps"),
-        (lambda: LabelLogistic(softmax={"precision": "half"}), "float32"),
+        (lambda: DEGLogistic(softmax={"precision": "half"}), "float32"),
+        (lambda: LabelLogistic([-1.0]), "above 0"),
         (lambda: DEGKNN([0]), "at least 1"),
         (lambda: DEGKNN([5], [2.0]), "between 0 and 1"),
         (lambda: Softmax(max_iter=0), "max_iter"),

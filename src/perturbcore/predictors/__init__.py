@@ -2,8 +2,9 @@
 
 from perturbcore.errors import ParameterError
 from perturbcore.predictors.base import Predictor, SklearnPredictor, Targets
-from perturbcore.predictors.deg import DEGKNN, DEGLogistic, LabelLogistic
+from perturbcore.predictors.deg import DEGKNN, DEGLogistic
 from perturbcore.predictors.knn import KNN
+from perturbcore.predictors.label_logistic import LabelLogistic
 from perturbcore.predictors.labels import LabelKernel, LabelKNN
 from perturbcore.predictors.linear import Linear
 from perturbcore.predictors.softmax import Softmax

@@ -10,11 +10,9 @@ import numpy as np
 from perturbcore.errors import ParameterError
 from perturbcore.metrics.deg import deg_metrics, one_hot
 from perturbcore.predictors.base import best_of
-from perturbcore.predictors.labels import Labels, _TunedSmoother
+from perturbcore.predictors.label_logistic import C_GRID
 from perturbcore.predictors.softmax import Softmax
 from perturbcore.predictors.space import NestedSpace
-
-C_GRID = (1.0, 1e3, 1e5, 1e7)
 
 
 def class_counts(label: np.ndarray) -> np.ndarray:
@@ -200,45 +198,6 @@ class DEGKNN(_Tuned):
 
     def _named(self, chosen):
         return f"{chosen[0]}, balance {chosen[1]:g}"
-
-
-@dataclass
-class LabelLogistic(_TunedSmoother):
-    """Class-balanced classifier of each gene from the labels that are known.
-
-    For the partial labels of :class:`perturbcore.predictors.LabelKNN`: differentially expressed or
-    not, up or down. Genes share nothing, so one with few known labels is predicted from few.
-
-    Parameters
-    ----------
-    grid : sequence of float
-        Candidate C.
-    softmax : dict
-        See :class:`DEGLogistic`.
-    """
-
-    grid: Sequence[float] = C_GRID
-    softmax: dict = field(default_factory=dict)
-    name: str = "logistic"
-
-    def __post_init__(self):
-        self.grid = _positive(self.grid)
-        self.model = _softmax(2, self.softmax)
-
-    @property
-    def spec(self) -> dict:
-        """Grid and options."""
-        return {"class": "label_logistic", "grid": self.grid, **_identity(self.model)}
-
-    def _scores(self, space, known: Labels, query: Labels, rate, grid):
-        codes = np.full((len(space.train), known.n_genes), -1, dtype=np.int8)
-        codes[np.repeat(np.arange(len(codes)), np.diff(known.indptr)), known.genes] = known.label
-        rows = np.repeat(np.arange(len(space.test)), np.diff(query.indptr))
-        out = np.empty((len(grid), len(query.genes)))
-        for j, C in enumerate(grid):
-            theta = self.model.fit(space.train, codes, C)
-            out[j] = self.model.probabilities(theta, space.test)[1][rows, query.genes]
-        return out
 
 
 def _positive(grid) -> list[float]:
