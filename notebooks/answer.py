@@ -59,7 +59,7 @@ glue("profile_summary", chapter.profile.summary, display=False)
 # %% [markdown]
 # ## The picture
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean score of every embedding over all cell lines with its 95 % interval (over folds). Dashed lines: Train Mean (floor) and ceiling. Best at the bottom.", "name": "fig-answer"}, "image": {"alt": "One row an embedding: its mean score with a 95 % interval, coloured by modality, between the floor (Train Mean) and the ceiling."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean score of every embedding over all cell lines with its 95 % interval (over folds). Dashed lines: Train Mean (floor) and ceiling. Best at the bottom. Download: [figure](figures/answer/ranking.svg), [numbers](tables/answer/ranking-data.csv).", "name": "fig-answer"}, "image": {"alt": "One row an embedding: its mean score with a 95 % interval, coloured by modality, between the floor (Train Mean) and the ceiling."}}
 table = summary.ranking_table(scores)
 plot = figures.interval_plot(table, label=summary.find_metric(main).label)
 pages.show_figure(chapter, plot, "ranking", table)

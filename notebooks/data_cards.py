@@ -29,7 +29,6 @@ from perturbcore.study import Study
 
 chapter = open_chapter("data_cards")
 study = Study(chapter, n_jobs)
-pages.banner(chapter)
 
 # %% [markdown]
 # ## Data sets of this profile

@@ -82,7 +82,7 @@ pages.take_home(chapter, summary.one_line(told, main))
 # %% [markdown]
 # ## Scores by embedding
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours, one panel a cell line. Box: quartiles and range over five folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where it was measured, the experimental error (orange), all medians over folds. Worst at the top.", "name": "fig-ranking"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line, sorted from worst at the top to best at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours, one panel a cell line. Box: quartiles and range over five folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where it was measured, the experimental error (orange), all medians over folds. Worst at the top. Download: [figure](figures/embedding_ranking/ranking.svg), [numbers](tables/embedding_ranking/ranking-data.csv).", "name": "fig-ranking"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line, sorted from worst at the top to best at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
 nearest = summary.main_predictor(scores, "knn")
 axis = metric(main)
 boxes = figures.box_by_method(nearest, main, lower_is_better=not axis.higher_is_better, label=axis.label)
@@ -118,7 +118,7 @@ pages.show_table(chapter, summary.gap_table(scores, main).reset_index(), "gap-cl
 # Within each cell line and fold, embeddings are ranked by score. A ranking that holds across lines
 # and folds is more convincing than one mean.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Ranks of the embeddings over all cell lines and folds (kNN). Box: quartiles; points: single folds; black bar: mean rank with its 95 % bootstrap interval.", "name": "fig-ranks"}, "image": {"alt": "For each embedding, the distribution of its rank over cell lines and folds, with the interval of the mean rank; embeddings sorted from the worst median rank at the top to the best at the bottom."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Ranks of the embeddings over all cell lines and folds (kNN). Box: quartiles; points: single folds; black bar: mean rank with its 95 % bootstrap interval. Download: [figure](figures/embedding_ranking/ranks.svg), [numbers](tables/embedding_ranking/ranks-data.csv).", "name": "fig-ranks"}, "image": {"alt": "For each embedding, the distribution of its rank over cell lines and folds, with the interval of the mean rank; embeddings sorted from the worst median rank at the top to the best at the bottom."}}
 competing = nearest[~nearest["embedding"].isin(["idealized"])]
 placed = rank_table(competing, main)
 plot = figures.rank_plot(ranks(competing, main), placed, label=f"Rank of {axis.label} (1 is best)")
@@ -130,7 +130,7 @@ pages.show_figure(chapter, plot, "ranks", placed)
 # Canonical correlation asks how well one embedding can be predicted from another, gene by gene
 # (R² on the first principal components, over the perturbations all of them have).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Similarity of embeddings: R² of predicting one from another by canonical correlation analysis, after Cole et al., Fig. 3. Names carry the colour of their modality; order by average-linkage clustering.", "name": "fig-cca"}, "image": {"alt": "Clustered heat map of the pairwise similarity of embeddings."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Similarity of embeddings: R² of predicting one from another by canonical correlation analysis, after Cole et al., Fig. 3. Names carry the colour of their modality; order by average-linkage clustering. Download: [figure](figures/embedding_ranking/similarity.svg), [numbers](tables/embedding_ranking/similarity-data.csv).", "name": "fig-cca"}, "image": {"alt": "Clustered heat map of the pairwise similarity of embeddings."}}
 line = study.lines(dataset)[0]
 here = [e for e in built if e.cell_line in (None, line)]
 similarity = cca_matrix(here, cca_components, cell_line=line)
@@ -143,16 +143,18 @@ pages.show_figure(chapter, heat, "similarity", similarity.reset_index())
 # The same embeddings through the second predictor of the profile. If the ranking changed with the
 # predictor, it would say little about the embeddings.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same as the first figure with the second predictor (lasso for log fold-changes, a cosine kernel for labels).", "name": "fig-second"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line with the second predictor."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same as the first figure with the second predictor (lasso for log fold-changes, a cosine kernel for labels). Download: [figure](figures/embedding_ranking/ranking-second.svg), [numbers](tables/embedding_ranking/ranking-second-data.csv).", "name": "fig-second"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line with the second predictor."}}
 second = summary.main_predictor(scores, models[1].name)
 other = figures.box_by_method(second, main, lower_is_better=not axis.higher_is_better, label=axis.label)
 pages.show_figure(chapter, other, "ranking-second", second[second["metric"] == main])
+
+# %% tags=["hide-input"]
 pages.say(summary.predictor_agreement(scores, main, "knn", models[1].name))
 
 # %% [markdown]
 # ## Does the metric matter?
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The main metric against the others, one point a cell line, fold and embedding (controls left out); the title gives Spearman's rank correlation.", "name": "fig-metrics"}, "image": {"alt": "Scatter plots of the main metric against each other metric, one point per cell line, fold and embedding."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The main metric against the others, one point a cell line, fold and embedding (controls left out); the title gives Spearman's rank correlation. Download: [figure](figures/embedding_ranking/metrics.svg), [numbers](tables/embedding_ranking/metrics-data.csv).", "name": "fig-metrics"}, "image": {"alt": "Scatter plots of the main metric against each other metric, one point per cell line, fold and embedding."}}
 embeddings_only = nearest[~nearest["modality"].str.endswith("control")]
 others = [m for m in scores["metric"].unique() if m != main]
 agreement = figures.metric_scatter(embeddings_only, main, others)

@@ -55,7 +55,7 @@ told = summary.headline(scores)
 pages.say(summary.answer(told, main, data))
 pages.take_home(chapter, summary.one_line(told, main))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours. Box: quartiles and range over five folds; points: folds. Dashed: Train Mean, best embedding, experimental error, medians over folds.", "name": "fig-low-signal"}, "image": {"alt": "Box plots of the prediction error of each embedding, most of which lie at or beyond the Train Mean."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours. Box: quartiles and range over five folds; points: folds. Dashed: Train Mean, best embedding, experimental error, medians over folds. Download: [figure](figures/low_signal/ranking.svg), [numbers](tables/low_signal/ranking-data.csv).", "name": "fig-low-signal"}, "image": {"alt": "Box plots of the prediction error of each embedding, most of which lie at or beyond the Train Mean."}}
 nearest = summary.main_predictor(scores, "knn")
 boxes = figures.box_by_method(nearest, main, lower_is_better=main == "L2", label=main)
 pages.show_figure(chapter, boxes, "ranking", nearest[nearest["metric"] == main])

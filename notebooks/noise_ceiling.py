@@ -50,7 +50,7 @@ pages.show_table(chapter, data.card, "data", caption=f"{data.title}: what is in 
 # %% [markdown]
 # ## The experimental error of each perturbation
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Experimental error (0.9 quantile of the bootstrap, L2) of each perturbation against its number of cells, one panel a cell line; line: running median.", "name": "fig-noise-cells"}, "image": {"alt": "Scatter plots of the experimental error of each perturbation against its number of cells: the error falls as cells grow."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Experimental error (0.9 quantile of the bootstrap, L2) of each perturbation against its number of cells, one panel a cell line; line: running median. Download: [figure](figures/noise_ceiling/error-by-cells.svg), [numbers](tables/noise_ceiling/error-by-cells-data.csv).", "name": "fig-noise-cells"}, "image": {"alt": "Scatter plots of the experimental error of each perturbation against its number of cells: the error falls as cells grow."}}
 points = figures.points_by_amount(each, "n_cells", "value", "cell_line", xlabel="cells of the perturbation",
                                   ylabel="experimental error (L2)")
 pages.show_figure(chapter, points, "error-by-cells", each)
@@ -70,7 +70,7 @@ pages.take_home(chapter, f"{share:.0f} % of the perturbations move the cell furt
 # estimated anew. On simulated cells the truth is known, and the true error of each subsample is
 # drawn beside its estimates. On real cells only the estimates can be compared.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Median error of an effect (L2) against the cells per perturbation: the published bootstrap, a bootstrap of batches only and, on simulated cells, the true error. Line: median over perturbations; band: quartiles.", "name": "fig-noise-truth"}, "image": {"alt": "Curves of the estimated error against the number of cells per perturbation for two bootstrap estimates, and the true error where it is known; all fall with more cells."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Median error of an effect (L2) against the cells per perturbation: the published bootstrap, a bootstrap of batches only and, on simulated cells, the true error. Line: median over perturbations; band: quartiles. Download: [figure](figures/noise_ceiling/calibration.svg), [numbers](tables/noise_ceiling/calibration-data.csv).", "name": "fig-noise-truth"}, "image": {"alt": "Curves of the estimated error against the number of cells per perturbation for two bootstrap estimates, and the true error where it is known; all fall with more cells."}}
 curve = noise.curves_by_cells(data, sizes, n_outer=n_outer, n_inner=n_inner, seed=seed, n_jobs=n_jobs)
 plot = figures.curves(curve, "cells", "value", "estimate", low="low", high="high", panel="cell_line",
                       xlabel="cells per perturbation", ylabel="median error (L2)")

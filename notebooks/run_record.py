@@ -28,7 +28,6 @@ from perturbcore.chapters import open_chapter
 from perturbcore.provenance import record
 
 chapter = open_chapter("run_record")
-pages.banner(chapter)
 
 # %% [markdown]
 # ## Chapters

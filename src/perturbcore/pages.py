@@ -108,12 +108,10 @@ def show_table(
 def show_figure(chapter, figure, name: str, data: pd.DataFrame | None = None) -> None:
     """Show a figure; write it as SVG, and the numbers behind it as CSV, among the results.
 
-    Caption and alternative text stand in the notebook, at the cell.
+    Caption and alternative text stand in the notebook, at the cell; the caption links to
+    ``figures/<chapter>/<name>.svg`` and, with `data`, to ``tables/<chapter>/<name>-data.csv``.
     """
     chapter.save_figure(figure, name)
-    display(figure)
-    links = f"[{name}.svg](figures/{chapter.name}/{name}.svg)"
     if data is not None:
         chapter.save_table(data.reset_index(drop=True), f"{name}-data")
-        links += f" · [{name}-data.csv](tables/{chapter.name}/{name}-data.csv)"
-    display(Markdown(links))
+    display(figure)
