@@ -63,12 +63,9 @@ pages.show_figure(chapter, boxes, "ranking", nearest[nearest["metric"] == main])
 # %% tags=["hide-input"]
 pages.show_table(chapter, summary.ranking_table(scores), "ranking", keep=summary.RANKING_COLUMNS, bold="with_best",
                  caption="Bold: the best, and what cannot be told apart from it.")
+pages.say(summary.reading(scores))
 
 # %% [markdown]
-# **How to read it.** The Train Mean still beats No Change: the shared part of the responses can be
-# learnt from few perturbations. The experimental error is far below both, so the rest of the response
-# is real and measured; it is only that no embedding finds it with so few examples.
-#
 # ```bash
 # make run CHAPTER=low_signal ARGS="-p k '[3, 5]'"
 # ```

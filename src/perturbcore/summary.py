@@ -297,11 +297,7 @@ def three_sentences(told: Headline, metric: str, profile) -> list[str]:
         f"reaches {told.floor:.3f}."
     )
     rivals = f"{len(told.rivals)} of the other {told.n - 1} embeddings cannot be told apart from it"
-    dull = (
-        f"{len(told.useless)} of {told.n} ({listed(told.useless)})"
-        if told.useless
-        else f"none of {told.n}"
-    )
+    dull = f"{len(told.useless)} of {told.n} ({listed(told.useless)})" if told.useless else f"none of {told.n}"
     second = f"{rivals}, and {dull} cannot be shown to beat the Train Mean."
     third = (
         f"The best closes {percent(told.gap)} of the gap between Train Mean and ceiling "
@@ -313,3 +309,29 @@ def three_sentences(told: Headline, metric: str, profile) -> list[str]:
             "of the gap from the Train Mean."
         )
     return [first, second[0].upper() + second[1:], third]
+
+
+def reading(scores: pd.DataFrame, predictor: str = "knn") -> str:
+    """Say what floor and ceiling mean on a screen where little is learnt: what is there to be found."""
+    metric = primary_metric(scores)
+    sign = 1 if find_metric(metric).higher_is_better else -1
+    rows = main_predictor(scores[scores["metric"] == metric], predictor)
+    mean = rows.groupby(["embedding", "predictor"])["value"].mean()
+    floor, none = mean["", FLOOR], mean["", "no_change"]
+    limit = mean["", "experimental_error"] if ("", "experimental_error") in mean.index else np.nan
+    shared = (
+        f"The Train Mean ({floor:.2f}) beats No Change ({none:.2f}): the shared part of the responses is "
+        "learnt even from few perturbations."
+        if sign * (floor - none) > 0
+        else f"The Train Mean ({floor:.2f}) does not beat No Change ({none:.2f}): the responses share little."
+    )
+    if not np.isfinite(limit):
+        return f"{shared} Without replicates, it cannot be said how much of the rest is noise."
+    rest = (
+        f"The experimental error ({limit:.2f}) lies beyond the Train Mean: the rest of the response is real "
+        "and measured; no embedding finds it with so few examples."
+        if sign * (limit - floor) > 0
+        else f"The experimental error ({limit:.2f}) is no better than the Train Mean: what is left of the "
+        "responses cannot be told from noise, by any embedding."
+    )
+    return f"{shared} {rest}"
