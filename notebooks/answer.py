@@ -24,8 +24,9 @@ chapters: list[str] = ["embedding_ranking", "noise_ceiling", "low_signal", "lead
 # %% tags=["hide-input"]
 from myst_nb import glue
 
-from perturbcore import figures, pages, provenance, summary
+from perturbcore import figures, pages, provenance, sentences, summary
 from perturbcore.chapters import open_chapter
+from perturbcore.metrics import metric
 from perturbcore.study import Study
 
 chapter = open_chapter("answer")
@@ -42,10 +43,10 @@ told = summary.headline(scores)
 # ## The answer in three sentences
 
 # %% tags=["hide-input"]
-sentences = summary.three_sentences(told, main, chapter.profile)
-for number, sentence in enumerate(sentences, 1):
+three = sentences.three_sentences(told, main, chapter.profile)
+for number, sentence in enumerate(three, 1):
     glue(f"answer{number}", sentence, display=False)
-pages.say("\n".join(f"{n}. {s}" for n, s in enumerate(sentences, 1)))
+pages.say("\n".join(f"{n}. {s}" for n, s in enumerate(three, 1)))
 
 # %% tags=["hide-input"]
 for name, line in pages.taken_home(chapter, chapters).items():
@@ -61,7 +62,7 @@ glue("profile_summary", chapter.profile.summary, display=False)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean score of every embedding over all cell lines with its 95 % interval (over folds). Dashed lines: Train Mean (floor) and ceiling. Best at the bottom. Download: [figure](figures/answer/ranking.svg), [numbers](tables/answer/ranking-data.csv).", "name": "fig-answer"}, "image": {"alt": "One row an embedding: its mean score with a 95 % interval, coloured by modality, between the floor (Train Mean) and the ceiling."}}
 table = summary.ranking_table(scores)
-plot = figures.interval_plot(table, label=summary.find_metric(main).label)
+plot = figures.interval_plot(table, label=metric(main).label)
 pages.show_figure(chapter, plot, "ranking", table)
 
 # %% tags=["hide-input"]

@@ -39,7 +39,7 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore import figures, pages, summary
+from perturbcore import figures, pages, sentences, summary
 from perturbcore.chapters import open_chapter
 from perturbcore.embeddings import cca_matrix
 from perturbcore.evaluate import Protocol
@@ -78,8 +78,8 @@ pages.show_table(chapter, study.coverage(dataset), "coverage", keep=pages.COVERA
 
 # %% tags=["hide-input"]
 told = summary.headline(scores)
-pages.say(summary.answer(told, main, data))
-pages.take_home(chapter, summary.one_line(told, main))
+pages.say(sentences.answer(told, main, data))
+pages.take_home(chapter, sentences.one_line(told, main))
 pages.show_table(chapter, summary.ranking_table(scores), "ranking", keep=summary.RANKING_COLUMNS, bold="with_best",
                  caption="All cell lines. Bold: the best, and what cannot be told apart from it.")
 
@@ -150,7 +150,7 @@ other = figures.box_by_method(second, main, lower_is_better=not axis.higher_is_b
 pages.show_figure(chapter, other, "ranking-second", second[second["metric"] == main])
 
 # %% tags=["hide-input"]
-pages.say(summary.predictor_agreement(scores, main, "knn", models[1].name))
+pages.say(sentences.predictor_agreement(scores, main, "knn", models[1].name))
 
 # %% [markdown]
 # ## Does the metric matter?

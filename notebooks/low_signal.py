@@ -29,7 +29,7 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore import figures, pages, summary
+from perturbcore import figures, pages, sentences, summary
 from perturbcore.chapters import open_chapter
 from perturbcore.evaluate import Protocol
 from perturbcore.study import Study
@@ -52,8 +52,8 @@ pages.show_table(chapter, study.coverage(dataset), "coverage", keep=pages.COVERA
 
 # %% tags=["hide-input"]
 told = summary.headline(scores)
-pages.say(summary.answer(told, main, data))
-pages.take_home(chapter, summary.one_line(told, main))
+pages.say(sentences.answer(told, main, data))
+pages.take_home(chapter, sentences.one_line(told, main))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours. Box: quartiles and range over five folds; points: folds. Dashed: Train Mean, best embedding, experimental error, medians over folds. Download: [figure](figures/low_signal/ranking.svg), [numbers](tables/low_signal/ranking-data.csv).", "name": "fig-low-signal"}, "image": {"alt": "Box plots of the prediction error of each embedding, most of which lie at or beyond the Train Mean."}}
 nearest = summary.main_predictor(scores, "knn")
@@ -63,7 +63,7 @@ pages.show_figure(chapter, boxes, "ranking", nearest[nearest["metric"] == main])
 # %% tags=["hide-input"]
 pages.show_table(chapter, summary.ranking_table(scores), "ranking", keep=summary.RANKING_COLUMNS, bold="with_best",
                  caption="Bold: the best, and what cannot be told apart from it.")
-pages.say(summary.reading(scores))
+pages.say(sentences.reading(scores))
 
 # %% [markdown]
 # ```bash

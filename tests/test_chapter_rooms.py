@@ -1,0 +1,136 @@
+"""Rooms that chapters call: pages, study, noise, leaderboard."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perturbcore import leaderboard, noise, pages
+from perturbcore.chapters import OpenChapter, find_chapter
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.profiles import load_profile
+from perturbcore.study import Study
+
+PROFILE = """
+title: Small
+simulated: true
+datasets:
+  - name: simulated
+    options: {n_cell_lines: 1, n_perturbations: 60, n_genes: 150, n_batches: 3, n_control_cells: 120,
+              cells_per_perturbation: [12, 30], n_modules: 6}
+embeddings:
+  - {name: Interactome, modality: Prior knowledge, builder: network, source: simulated, dim: 16}
+  - {name: Text, modality: Prior knowledge, builder: text, source: simulated, dim: 16, datasets: [other]}
+chapters:
+  embedding_ranking: {k: [5, 10], n_components: 10}
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "small.yml").write_text(PROFILE)
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PERTURBCORE_RESULTS", str(folder / "results"))
+    yield make(folder / "small.yml")
+    patch.undo()
+
+
+def make(path, **parameters):
+    profile = load_profile(path)
+    chapter = find_chapter("embedding_ranking")
+    values = {k: p.default for k, p in chapter.parameters.items()} | chapter.values(profile)
+    return Study(OpenChapter("embedding_ranking", profile, values | parameters), n_jobs=1)
+
+
+def test_a_study_scores_embeddings_with_floor_ceiling_and_random(study):
+    limit = study.ceiling("simulated", n_outer=3, n_inner=3)
+    models = study.models("lfc", knn=[5, 10], lasso=[0.1])
+    scores = study.evaluate("simulated", models, ceiling=limit)
+    assert {"Interactome", "random", "idealized", ""} == set(scores["embedding"])  # Text serves another set
+    assert {"train_mean", "no_change", "experimental_error"} <= set(scores["predictor"])
+    exported = pd.read_parquet(study.profile.results / "scores.parquet")
+    assert len(exported) == len(scores)
+    pd.testing.assert_frame_equal(study.claimed("embedding_ranking"), scores)
+
+
+def test_a_run_with_other_parameters_leaves_the_scores_of_the_book_alone(study):
+    before = pd.read_parquet(study.profile.results / "scores.parquet")
+    aside = make(study.profile.path, k=[3])
+    aside._datasets = study._datasets
+    scores = aside.evaluate("simulated", aside.models("lfc", knn=[3], lasso=[1.0]))
+    assert (scores.loc[scores["predictor"] == "knn", "chosen"] == "3").all()
+    after = pd.read_parquet(study.profile.results / "scores.parquet")
+    pd.testing.assert_frame_equal(before, after)
+
+
+def test_what_a_profile_lacks_is_named(study):
+    with pytest.raises(ParameterError, match="simulated"):
+        study.require("essential")
+    with pytest.raises(InputError, match="noise_ceiling"):
+        study.claimed("noise_ceiling")
+
+
+def test_noise_curves_fall_with_cells_and_are_held_against_the_truth(study):
+    data = study.dataset("simulated")
+    table = noise.curves_by_cells(data, [5, 12], n_outer=4, n_inner=4, seed=0)
+    wide = table.pivot(index="cells", columns="estimate", values="value")
+    assert (wide.loc[5] > wide.loc[12]).all()
+    assert set(wide.columns) == {noise.BOTH, noise.BATCHES, noise.TRUE}
+    ratio = noise.calibration(table).set_index("cells")
+    np.testing.assert_allclose(ratio[noise.BOTH], wide[noise.BOTH] / wide[noise.TRUE])
+    assert "times the true error" in noise.said(table)
+    assert "The truth is unknown" in noise.said(table[table["estimate"] != noise.TRUE])
+    each = noise.by_line(study.ceiling("simulated", n_outer=3, n_inner=3), data.responses)
+    assert len(each) == 60
+    first = each.iloc[0]
+    row = data.responses[f"{first['cell_line']}|{first['perturbation']}"].X.ravel()
+    assert first["effect"] == pytest.approx(np.linalg.norm(row), rel=1e-5)
+
+
+def test_the_leaderboard_stands_on_published_values_alone_where_there_are_no_labels(study):
+    empty = leaderboard.ours(study)
+    assert empty.empty and "PROFILE=real" in leaderboard.verdict(empty)
+    board = leaderboard.board(empty, "de")
+    assert board["method"].iloc[0] == "SUMMER (LLM)" and len(board) == 9
+    assert board["mean"].is_monotonic_decreasing
+
+
+@pytest.mark.mirror
+def test_the_authors_split_is_kept_and_neighbours_beat_a_guess(mirror):
+    from perturbcore.embeddings import BuildContext, build
+    from perturbcore.evaluate import evaluate
+    from perturbcore.predictors import LabelKNN
+
+    responses = leaderboard.split_responses("HepG2", "dir")
+    fold = responses.obs["fold"]
+    assert set(fold) == {-1, 0} and 0.15 < (fold == 0).mean() < 0.35
+    spec = {"name": "GO", "modality": "Prior knowledge", "builder": "annotation", "source": "go_bp_2021"}
+    scores = evaluate(responses, [build(spec, BuildContext())], [LabelKNN()], folds=[0],
+                      controls=("train_mean",), progress=False)  # fmt: skip
+    value = scores[scores["metric"] == leaderboard.METRIC].set_index("predictor")["value"]
+    assert value["train_mean"] == 0.5 and value["knn"] > 0.6
+
+
+def test_tables_write_all_and_show_what_is_asked(tmp_path, monkeypatch, study):
+    shown = []
+    monkeypatch.setattr(pages, "display", lambda *a: shown.extend(a))
+    table = pd.DataFrame({"a": [1.23456, np.nan], "b": ["<x>", "y"], "hidden": [True, False]})
+    pages.show_table(study.chapter, table, "t", caption="Cap & tion", keep=["a", "b"], bold="hidden")
+    html = shown[0].data
+    assert "1.235" in html and "&lt;x&gt;" in html and "Cap &amp; tion" in html and "–" in html
+    assert 'class="best"' in html and "hidden" not in html.split("<tbody>")[1]
+    written = pd.read_csv(study.profile.results / "tables" / "embedding_ranking" / "t.csv")
+    assert list(written.columns) == ["a", "b", "hidden"]
+    with pytest.raises(InputError, match="no column 'c'"):
+        pages.show_table(study.chapter, table, "t", caption="", keep=["c"])
+    pages.take_home(study.chapter, "One line.")
+    assert pages.taken_home(study.chapter, ["embedding_ranking"]) == {"embedding_ranking": "One line."}
+    with pytest.raises(InputError, match="claims"):
+        pages.taken_home(study.chapter, ["claims"])
+    assert [pages.number(v) for v in (None, -1.5, 1234, True, np.float64(0.5))] == [
+        "–",
+        "\u22121.500",
+        "1,234",
+        "yes",
+        "0.500",
+    ]
