@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from perturbcore.errors import ParameterError
-from perturbcore.metrics.pairs import auroc_within, macro_f1
+from perturbcore.metrics.pairs import auroc_within
 from perturbcore.predictors.base import best_of
 from perturbcore.predictors.space import NestedSpace, Space
 
@@ -87,22 +87,25 @@ def _knn_scores(indptr, genes, label, near, grid, q_indptr, q_genes, rate, prior
 
 
 @numba.njit(nogil=True, cache=True)
-def _weighted_scores(indptr, genes, label, weight, q_indptr, q_genes, rate, prior, out):
-    """out[e] = score of query entry e from all rows with weight[p, row]."""
-    known = np.zeros(len(rate))
-    positive = np.zeros(len(rate))
+def _kernel_scores(indptr, genes, label, weight, q_indptr, q_genes, rate, prior, out):
+    """out[j, e] = score of query entry e with the weights weight[p, row, j] of its row p."""
+    n_powers = weight.shape[2]
+    known = np.zeros((len(rate), n_powers))
+    positive = np.zeros((len(rate), n_powers))
     for p in range(weight.shape[0]):
         known[:] = 0.0
         positive[:] = 0.0
         for row in range(weight.shape[1]):
-            w = weight[p, row]
-            if w > 0.0:
+            if weight[p, row, 0] > 0.0:
                 for e in range(indptr[row], indptr[row + 1]):
-                    known[genes[e]] += w
-                    positive[genes[e]] += w * label[e]
+                    g = genes[e]
+                    for j in range(n_powers):
+                        known[g, j] += weight[p, row, j]
+                        positive[g, j] += weight[p, row, j] * label[e]
         for e in range(q_indptr[p], q_indptr[p + 1]):
             g = q_genes[e]
-            out[e] = (positive[g] + prior * rate[g]) / (known[g] + prior)
+            for j in range(n_powers):
+                out[j, e] = (positive[g, j] + prior * rate[g]) / (known[g, j] + prior)
 
 
 def cosine_kernel(space: Space) -> np.ndarray:
@@ -116,21 +119,34 @@ def cosine_kernel(space: Space) -> np.ndarray:
     return np.maximum(unit(space.test) @ unit(space.train).T, 0)
 
 
-def weighted_scores(known: Labels, query: Labels, weight, *, total, prior, rate) -> np.ndarray:
-    """Score the entries of `query` by kernel weights scaled to sum `total` a row."""
-    size = weight.sum(axis=1, keepdims=True)
-    weight = np.divide(weight * total, size, out=np.zeros_like(weight), where=size > 0)
-    out = np.empty(len(query.genes))
-    _weighted_scores(
-        known.indptr, known.genes, known.label, weight, query.indptr, query.genes, rate, prior, out
+def kernel_scores(known: Labels, query: Labels, kernel, powers, *, total, prior, rate) -> np.ndarray:
+    """Score the entries of `query` by a kernel (m, n) raised to each power, (n_powers, n_entries).
+
+    The weights of a row are scaled to sum `total`; a row without any positive weight gets the rates.
+    """
+    weight = np.empty((*kernel.shape, len(powers)))
+    for j, power in enumerate(powers):
+        raised = kernel**power
+        size = raised.sum(axis=1, keepdims=True)
+        weight[:, :, j] = np.divide(raised * total, size, out=np.zeros_like(raised), where=size > 0)
+    out = np.empty((len(powers), len(query.genes)))
+    _kernel_scores(
+        known.indptr, known.genes, known.label, weight, query.indptr, query.genes, rate, float(prior), out
     )
     return out
 
 
 def best_threshold(label: np.ndarray, score: np.ndarray) -> float:
-    """Threshold of largest macro F1 among 99 quantiles of the scores."""
+    """Threshold of largest macro F1 (`perturbcore.metrics.pairs.macro_f1`) among 99 score quantiles."""
     cuts = np.unique(np.quantile(score, np.linspace(0.01, 0.99, 99)))
-    return float(cuts[np.argmax([macro_f1(label, score, None, c) for c in cuts])])
+    order = np.argsort(score)
+    below = np.searchsorted(score[order], cuts, side="left")  # entries called negative
+    positives_below = np.r_[0.0, np.cumsum(label[order])][below]
+    n, positive = len(label), label.sum()
+    hit, called = positive - positives_below, n - below
+    rejected = below - positives_below
+    f1 = 2 * hit / np.maximum(positive + called, 1) + 2 * rejected / np.maximum(n - positive + below, 1)
+    return float(cuts[np.argmax(f1)])
 
 
 class _TunedSmoother:
@@ -234,7 +250,4 @@ class LabelKernel(_TunedSmoother):
 
     def _scores(self, space, known, query, rate, grid):
         kernel = cosine_kernel(space)
-        return [
-            weighted_scores(known, query, kernel**p, total=self.total, prior=self.prior, rate=rate)
-            for p in grid
-        ]
+        return kernel_scores(known, query, kernel, grid, total=self.total, prior=self.prior, rate=rate)
