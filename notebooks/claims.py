@@ -34,7 +34,7 @@ published = load_published(download=download)
 table = audit(published)
 pages.say(summary(table, published))
 verdicts = table["verdict"].value_counts()
-pages.take_home(chapter, f"Of {len(table)} claims of three papers: " + ", ".join(f"{n} {v}" for v, n in verdicts.items()) + ".")
+pages.take_home(chapter, f"Of {len(table)} claims of three papers: " + "; ".join(f"{v}: {n}" for v, n in verdicts.items()) + ".")
 
 # %% [markdown]
 # ## Verdicts by paper
