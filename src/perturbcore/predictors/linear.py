@@ -24,7 +24,7 @@ def _descend(gram, cross, penalty, W, tolerance, max_sweeps):
     """Lasso by cyclic coordinate descent on each column of W; gram = X'X, cross = X'Y."""
     d, g = W.shape
     for t in range(g):
-        residual = cross[:, t] - gram @ W[:, t]
+        residual = cross[:, t] - gram @ np.ascontiguousarray(W[:, t])
         for _ in range(max_sweeps):
             largest = 0.0
             size = 0.0
