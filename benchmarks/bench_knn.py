@@ -22,11 +22,11 @@ from perturbcore.predictors import KNN, NestedSpace, Targets
 from perturbcore.responses import make_responses
 from perturbcore.splits import add_folds
 
-# dimensions of the 33 embeddings of Cole et al. 2026, Fig. 1 (32 files and the random one)
+# dimensions of the 33 methods of Cole et al. 2026, Fig. 1, that use an embedding (31 files, random, idealized)
 PUBLISHED_DIMS = (
     [4352, 384, 384, 1024, 1280, 2304, 2304, 1024, 2048, 512, 128, 256, 640, 128, 256, 640, 512, 512]
     + [1536] * 6
-    + [318, 256, 128, 256, 128, 512, 128, 100]
+    + [318, 256, 128, 256, 128, 512, 128, 100, 100]
 )
 
 
