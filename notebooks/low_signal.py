@@ -66,6 +66,9 @@ pages.show_table(chapter, summary.ranking_table(scores), "ranking", keep=summary
 pages.say(sentences.reading(scores))
 
 # %% [markdown]
+# Where a response is the mean of a few replicate wells, the bootstrap is too optimistic: resampling
+# $n$ wells shows only $(n-1)/n$ of the variance of their mean, and none of what all wells share.
+#
 # ```bash
 # make run CHAPTER=low_signal ARGS="-p k '[3, 5]'"
 # ```
