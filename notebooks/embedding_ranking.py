@@ -151,6 +151,9 @@ pages.show_figure(chapter, other, "ranking-second", second[second["metric"] == m
 
 # %% tags=["hide-input"]
 pages.say(sentences.predictor_agreement(scores, main, "knn", models[1].name))
+again = figures.display_names(rank_table(second[second["embedding"] != "idealized"], main))
+pages.show_table(chapter, again, "ranks-second", keep=["display", "median_rank", "mean_rank", "low", "high"],
+                 caption="Ranks with the second predictor: median, mean and its 95 % bootstrap interval.")
 
 # %% [markdown]
 # ## Does the metric matter?

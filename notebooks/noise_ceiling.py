@@ -46,6 +46,7 @@ data = study.dataset(dataset)
 ceiling = study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner)
 each = noise.by_line(ceiling, data.responses, quantile)
 pages.show_table(chapter, data.card, "data", caption=f"{data.title}: what is in it, step by step.")
+pages.say(" ".join(data.notes))
 
 # %% [markdown]
 # ## The experimental error of each perturbation

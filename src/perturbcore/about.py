@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from perturbcore import catalogue
+from perturbcore.authors.layout import REPOSITORY
 from perturbcore.chapters.book import run_notes
 from perturbcore.datasets import Dataset
 from perturbcore.errors import InputError, ParameterError
@@ -145,14 +146,14 @@ def file_table(names) -> pd.DataFrame:
     Parameters
     ----------
     names : iterable of str
-        Catalogue entries.
+        Catalogue entries; the authors' data set as a whole is not one, and has its own data cards.
 
     Returns
     -------
     pandas.DataFrame
         The fields of `perturbcore.catalogue.Entry`, with `terms`, `megabytes` and `where` for the page.
     """
-    found = [catalogue.entry(n) for n in names]
+    found = [catalogue.entry(n) for n in names if n != REPOSITORY]
     rows = [
         {
             **vars(e),
