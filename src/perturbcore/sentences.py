@@ -84,7 +84,9 @@ def three_sentences(told: Headline, metric: str, profile) -> list[str]:
         f"{m.label} {told.value:.3f} (95 % interval {told.low:.3f} to {told.high:.3f}), where the Train Mean "
         f"reaches {told.floor:.3f}."
     )
-    rivals = f"{len(told.rivals) or 'none'} of the other {told.n - 1} embeddings cannot be told apart from it"
+    rivals = f"{len(told.rivals)} of the other {told.n - 1} embeddings cannot be told apart from it"
+    if not told.rivals:
+        rivals = f"all of the other {told.n - 1} embeddings are distinguishably worse"
     dull = f"{len(told.useless)} of {told.n} ({listed(told.useless)})" if told.useless else f"none of {told.n}"
     second = f"{rivals}, and {dull} cannot be shown to beat the Train Mean."
     third = (
