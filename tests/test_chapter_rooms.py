@@ -65,7 +65,7 @@ def test_a_run_with_other_parameters_leaves_the_scores_of_the_book_alone(study):
 
 def test_what_a_profile_lacks_is_named(study):
     with pytest.raises(ParameterError, match="simulated"):
-        study.require("essential")
+        study.dataset("essential")
     with pytest.raises(InputError, match="noise_ceiling"):
         study.claimed("noise_ceiling")
 

@@ -9,7 +9,7 @@ from perturbcore.datasets import load
 from perturbcore.digest import code_digest, digest
 from perturbcore.embeddings import BuildContext, build_all, coverage_table
 from perturbcore.embeddings.controls import random_embedding
-from perturbcore.errors import InputError, ParameterError
+from perturbcore.errors import InputError
 from perturbcore.evaluate import Protocol, ScoreStore, evaluate
 from perturbcore.evaluate.run import PAIR_TARGETS, stamp
 from perturbcore.evaluate.store import ASIDE, UnitResult, write_atomically
@@ -248,11 +248,3 @@ class Study:
         """List the data sets of the profile, or those of one task."""
         names = [d.name for d in self.profile.datasets]
         return names if task is None else [n for n in names if self.dataset(n).task == task]
-
-    def require(self, name: str) -> None:
-        """Raise `ParameterError` where the profile has no such data set."""
-        if name not in self.names():
-            raise ParameterError(
-                f"profile '{self.profile.name}' has no data set '{name}'; "
-                f"it has: {', '.join(self.names())}"
-            )

@@ -14,7 +14,6 @@ from perturbcore.embeddings.controls import random_embedding
 from perturbcore.errors import InputError, ParameterError
 from perturbcore.evaluate import Protocol, ScoreStore, evaluate
 from perturbcore.predictors import KNN, Linear
-from perturbcore.responses import cell_lines
 
 METRICS = ("L2", "MSE", "MAE", "Spearman", "Pearson")
 ESTIMATORS = ("knn", "lasso")
@@ -221,16 +220,3 @@ def published_ceilings() -> pd.DataFrame | None:
     from perturbcore.published import load_published
 
     return load_published().ceilings
-
-
-def lines_and_folds(dataset: str, root=None) -> pd.DataFrame:
-    """Count test perturbations by cell line and fold, as the published fold names have them."""
-    responses = read_authors_responses(dataset, root=root)
-    obs = responses.obs[responses.obs["fold"] >= 0]
-    table = obs.groupby(["cell_line", "fold"], sort=False).size().rename("n_test").reset_index()
-    place = {line: n for n, line in enumerate(cell_lines(responses))}
-    table = table.sort_values(
-        ["cell_line", "fold"], key=lambda c: c.map(place) if c.name == "cell_line" else c
-    )
-    table.insert(0, "name", table["cell_line"] + "." + table["fold"].astype(str))
-    return table.reset_index(drop=True)

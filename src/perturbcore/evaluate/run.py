@@ -169,7 +169,8 @@ def evaluate(
         protocol=protocol, seed=seed, controls=controls,
     )  # fmt: skip
     store = store if store is not None else ScoreStore()
-    missing = [u for u in units if u.key not in store.have(u.key for u in units)]
+    finished = store.have(u.key for u in units)
+    missing = [u for u in units if u.key not in finished]
     if missing:
         names = list(metrics or metrics_of(kind))
         detail = [n for n in ("L2", "Pearson_delta") if n in names]
