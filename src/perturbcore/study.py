@@ -10,7 +10,7 @@ from perturbcore.digest import code_digest, digest
 from perturbcore.embeddings import BuildContext, build_all, coverage_table
 from perturbcore.embeddings.controls import random_embedding
 from perturbcore.errors import InputError
-from perturbcore.evaluate import Protocol, ScoreStore, evaluate
+from perturbcore.evaluate import Protocol, ScoreStore, evaluate, evaluate_joint
 from perturbcore.evaluate.run import PAIR_TARGETS, stamp
 from perturbcore.evaluate.store import ASIDE, UnitResult, write_atomically
 from perturbcore.predictors import KNN, LabelKernel, LabelKNN, Linear
@@ -162,9 +162,7 @@ class Study:
         name = entry or find_chapter(chapter).parameters["dataset"].default
         keys = self.store.keys_of(f"{chapter}/{name}")
         if not keys:
-            raise InputError(
-                f"chapter '{chapter}' has no scores in profile '{self.profile.name}': run it first"
-            )
+            raise InputError(f"chapter '{chapter}' has no scores in profile '{self.profile.name}': run it first")
         return self.store.scores(keys)
 
     def export(self) -> None:
@@ -215,6 +213,27 @@ class Study:
         self.export()
         return self.store.scores(self.store.keys_of(scope))
 
+    def evaluate_joint(self, name: str, models, *, seed: int = 0, responses=None, **options) -> pd.DataFrame:
+        """Score models that predict whole folds, beside what `evaluate` has claimed; return theirs.
+
+        Parameters
+        ----------
+        name : str
+            Data set of the profile.
+        models : list
+            See `perturbcore.evaluate.JointModel`.
+        responses : AnnData, optional
+            Those of the data set by default.
+        seed, options
+            See `perturbcore.evaluate.evaluate_joint`.
+        """
+        responses = self.dataset(name).responses if responses is None else responses
+        scores = evaluate_joint(
+            responses, models, store=self.store, scope=self.scope(name), seed=seed, progress=False, **options
+        )
+        self.export()
+        return scores
+
     def _put_ceiling(self, ceiling, responses, scope, seed) -> None:
         rows = ceiling_scores(ceiling, responses)
         results = []
@@ -233,9 +252,7 @@ class Study:
                 "seconds": 0.0,
                 **stamp(),
             }
-            key = digest(
-                "ceiling", {k: about[k] for k in ("dataset", "cell_line", "fold", "seed")}, metrics
-            )
+            key = digest("ceiling", {k: about[k] for k in ("dataset", "cell_line", "fold", "seed")}, metrics)
             results.append(UnitResult(key, about, metrics))
         self.store.put(results)
         self.store.join(scope, [r.key for r in results])

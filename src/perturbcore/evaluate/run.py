@@ -55,9 +55,7 @@ def lines_of(responses: AnnData, protocol: Protocol, lines: Sequence[str] | None
     return out
 
 
-def plan_units(
-    lines, embeddings, predictors, *, dataset, task, folds, protocol, seed, controls
-) -> list[Unit]:
+def plan_units(lines, embeddings, predictors, *, dataset, task, folds, protocol, seed, controls) -> list[Unit]:
     """List every unit of an evaluation with its content key."""
     units = []
     for line in lines:
@@ -193,9 +191,7 @@ def _compute(units, lines, store, protocol, metrics, detail, n_jobs, progress):
     # one thread a group: BLAS threads inside would only fight for the same cores
     with threadpool_limits(1), bar:
         work = joblib.Parallel(n_jobs, prefer="threads", return_as="generator_unordered")
-        for results in work(
-            joblib.delayed(score_group)(g, protocol, metrics, detail, truth) for g in groups
-        ):
+        for results in work(joblib.delayed(score_group)(g, protocol, metrics, detail, truth) for g in groups):
             now = datetime.now(UTC).isoformat(timespec="seconds")
             for r in results:
                 r.about.update(origin, finished=now)

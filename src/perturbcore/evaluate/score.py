@@ -69,9 +69,7 @@ def score_group(group: Group, protocol: Protocol, metrics: list[str], detail: li
         train, test = unit.line.rows(unit.fold)
         check_disjoint(unit.line.ids[train], unit.line.ids[test])
         score = {"lfc": _score_lfc, "deg": _score_deg}.get(task, _score_pairs)
-        values, per_perturbation, chosen, covered = score(
-            unit, reduced, train, test, metrics, detail, truth
-        )
+        values, per_perturbation, chosen, covered = score(unit, reduced, train, test, metrics, detail, truth)
         about = {
             **unit.about,
             "n_train": len(train),

@@ -34,6 +34,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS units (key TEXT PRIMARY KEY, about TEXT NOT NULL, metrics TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS detail (
     key TEXT, metric TEXT, perturbations TEXT, value BLOB, PRIMARY KEY (key, metric));
+CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, note TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS members (scope TEXT, key TEXT, touched REAL, PRIMARY KEY (scope, key));
 """
 
@@ -52,12 +53,15 @@ class UnitResult:
         Metric name -> value over the fold.
     detail : dict
         Metric name -> (perturbation names, values), one value a test perturbation.
+    note : dict
+        Plain values that the model wants kept with the unit.
     """
 
     key: str
     about: dict
     metrics: dict
     detail: dict = field(default_factory=dict)
+    note: dict = field(default_factory=dict)
 
 
 class ScoreStore:
@@ -100,6 +104,8 @@ class ScoreStore:
                     "INSERT OR REPLACE INTO units VALUES (?, ?, ?)",
                     (r.key, json.dumps(r.about), json.dumps(r.metrics)),
                 )
+                if r.note:
+                    db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (r.key, json.dumps(r.note)))
                 for metric, (names, values) in r.detail.items():
                     blob = np.asarray(values, dtype=np.float32).tobytes()
                     db.execute(
@@ -153,11 +159,14 @@ class ScoreStore:
         for key, names, blob in self._db.execute(query, (metric,)):
             if key in wanted:
                 value = np.frombuffer(blob, dtype=np.float32)
-                parts.append(
-                    pd.DataFrame({"key": key, "perturbation": json.loads(names), "value": value})
-                )
+                parts.append(pd.DataFrame({"key": key, "perturbation": json.loads(names), "value": value}))
         empty = pd.DataFrame(columns=["key", "perturbation", "value"])
         return pd.concat(parts, ignore_index=True) if parts else empty
+
+    def notes(self, keys: Iterable[str]) -> dict[str, dict]:
+        """Return what models noted with those of `keys` that have a note."""
+        wanted = set(keys)
+        return {k: json.loads(n) for k, n in self._db.execute("SELECT * FROM notes") if k in wanted}
 
     def export(self, path) -> Path:
         """Write all claimed scores as Parquet, atomically; two chapters may export at once."""
