@@ -1,0 +1,219 @@
+"""The training loop: known minima, early stopping, and a kill that changes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.training import Batches, Learner, constant_after_warmup, cosine_after_warmup, fit
+
+
+class Line(Learner):
+    """y = x w with dropout, so that the random stream matters."""
+
+    def __init__(self, d=3, lr=0.05, dropout=0.1):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Linear(d, 1)
+        self.dropout = torch.nn.Dropout(dropout)
+        self.lr = lr
+
+    def loss(self, batch):
+        x, y = batch
+        error = ((self.dropout(self.layer(x))[:, 0] - y) ** 2).mean()
+        return {"loss": error, "twice": 2 * error}
+
+    def optimizer(self):
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+
+def data(n=64, seed=0):
+    rng = np.random.default_rng(seed)
+    x = torch.tensor(rng.normal(size=(n, 3)), dtype=torch.float32)
+    return x, x @ torch.tensor([1.0, -2.0, 0.5])
+
+
+def batches(x, y, size=16, **options):
+    return Batches(len(x), size, lambda i: (x[i], y[i]), **options)
+
+
+def weights(learner):
+    return torch.cat([p.detach().ravel() for p in learner.parameters()])
+
+
+def test_it_finds_the_line():
+    x, y = data()
+    learner = Line(dropout=0.0)
+    trained = fit(learner, batches(x, y), batches(*data(seed=1), shuffle=False), max_epochs=150)
+    np.testing.assert_allclose(weights(learner)[:3], [1, -2, 0.5], atol=0.02)
+    assert list(trained.history) == ["epoch", "train_loss", "train_twice", "val", "seconds"]
+    np.testing.assert_allclose(trained.history["train_twice"], 2 * trained.history["train_loss"], rtol=1e-5)
+    assert trained.best_epoch == trained.history["val"].idxmin() and not learner.training
+
+
+def test_early_stopping_keeps_the_best_weights():
+    x, y = data()
+    learner = Line(lr=0.5, dropout=0.3)
+    validation = batches(*data(seed=1), shuffle=False)
+    trained = fit(learner, batches(x, y), validation, max_epochs=200, patience=3)
+    assert trained.epochs < 200 and trained.epochs == trained.best_epoch + 4
+    value = np.average([learner.loss(b)["loss"].item() for b in validation.epoch(0)])
+    assert value == pytest.approx(trained.history["val"].min(), rel=1e-5)
+
+
+def test_same_seed_same_weights_and_another_seed_others():
+    x, y = data()
+    made = []
+    for seed in (0, 0, 1):
+        learner = Line()
+        fit(learner, batches(x, y, seed=seed), max_epochs=4, seed=seed)
+        made.append(weights(learner))
+    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
+
+
+KILLED = """
+import os, signal, sys, torch
+sys.path.insert(0, {tests!r})
+from test_training import Line, batches, data, fit
+from perturbcore.training.learner import Learner
+
+class Dies(Line):
+    def loss(self, batch):
+        if self.trainer.current_epoch == 5 and torch.is_grad_enabled():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().loss(batch)
+
+fit(Dies(), batches(*data()), batches(*data(seed=1), shuffle=False), max_epochs=9, ema={ema},
+    folder={folder!r}, key="k", checkpoint_seconds=0)
+"""
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_killed_training_resumes_to_the_same_weights(tmp_path, ema):
+    x, y = data()
+    validation = batches(*data(seed=1), shuffle=False)
+    whole = Line()
+    uninterrupted = fit(whole, batches(x, y), validation, max_epochs=9, ema=ema)
+    script = KILLED.format(tests=os.path.dirname(__file__), ema=ema, folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (tmp_path / "last.ckpt").exists() and not (tmp_path / "done.json").exists()
+    resumed = Line()
+    after = fit(resumed, batches(x, y), validation, max_epochs=9, ema=ema, folder=tmp_path, key="k")
+    assert torch.equal(weights(whole), weights(resumed))
+    columns = ["epoch", "train_loss", "val"]
+    assert after.history[columns].equals(uninterrupted.history[columns])
+
+
+def test_a_finished_training_is_loaded_not_repeated(tmp_path):
+    x, y = data()
+    first = Line()
+    a = fit(first, batches(x, y), max_epochs=3, folder=tmp_path, key="k")
+
+    class Refuses(Line):
+        def loss(self, batch):
+            raise AssertionError("trained again")
+
+    second = Refuses()
+    b = fit(second, batches(x, y), max_epochs=3, folder=tmp_path, key="k")
+    assert torch.equal(weights(first), weights(second)) and a.history.equals(b.history)
+
+
+def test_another_key_is_refused(tmp_path):
+    fit(Line(), batches(*data()), max_epochs=1, folder=tmp_path, key="k")
+    with pytest.raises(ParameterError, match="delete it"):
+        fit(Line(), batches(*data()), max_epochs=1, folder=tmp_path, key="other")
+
+
+def test_damaged_files_name_the_way_out(tmp_path):
+    fit(Line(), batches(*data()), max_epochs=1, folder=tmp_path / "a", key="k")
+    (tmp_path / "a" / "weights.safetensors").write_bytes(b"no")
+    with pytest.raises(InputError, match="delete the folder"):
+        fit(Line(), batches(*data()), max_epochs=1, folder=tmp_path / "a", key="k")
+    folder = tmp_path / "b"
+    folder.mkdir()
+    (folder / "key.txt").write_text("k")
+    (folder / "last.ckpt").write_bytes(b"PK\\x03\\x04 not whole")
+    with pytest.raises(InputError, match="train anew"):
+        fit(Line(), batches(*data()), max_epochs=1, folder=folder, key="k")
+
+
+def test_a_pickled_object_in_a_checkpoint_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path}/ran",))
+
+    folder = tmp_path / "c"
+    folder.mkdir()
+    (folder / "key.txt").write_text("k")
+    torch.save({"state_dict": Evil()}, folder / "last.ckpt")
+    with pytest.raises(Exception, match=r"train anew|weights.only|Weights only"):
+        fit(Line(), batches(*data()), max_epochs=1, folder=folder, key="k")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_loss_that_diverges_is_said():
+    x, y = data()
+    with pytest.raises(InputError, match="learning rate"):
+        fit(Line(lr=1e30), batches(x, y * 1e30), max_epochs=3)
+
+
+def test_ema_is_the_weighted_mean_of_the_weights():
+    x, y = data()
+    plain, seen = Line(dropout=0.0), []
+
+    class Tells(Line):
+        def on_train_batch_end(self, *_):
+            seen.append(weights(self).clone())
+
+    fit(plain, batches(x, y), max_epochs=2, ema=0.8)
+    fit(Tells(dropout=0.0), batches(x, y), max_epochs=2)
+    mean = seen[0]
+    for now in seen[1:]:
+        mean = 0.8 * mean + 0.2 * now
+    torch.testing.assert_close(weights(plain), mean)
+
+
+def test_batches():
+    made = Batches(10, 4, lambda i, rng: (i.tolist(), rng.random()), seed=3)
+    first, again, next_ = (list(made.epoch(e)) for e in (0, 0, 1))
+    assert first == again and first != next_ and len(made) == 3
+    assert sorted(sum((b[0] for b in first), [])) == list(range(10))
+    fixed = Batches(10, 4, lambda i, rng: rng.random(), shuffle=False)
+    assert list(fixed.epoch(0)) == list(fixed.epoch(7))
+    assert [len(i) for i in Batches(3, 2, lambda i: i, steps=4).indices(0)] == [2, 2, 2, 2]
+    with pytest.raises(ParameterError, match="at least 1"):
+        Batches(0, 4, lambda i: i)
+
+
+def test_schedules():
+    def rates(schedule, n):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+        steps, out = schedule(optimizer), []
+        for _ in range(n):
+            out.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            steps.step()
+        return out
+
+    rises = rates(lambda o: constant_after_warmup(o, 4), 6)
+    np.testing.assert_allclose(rises, [2e-8, 0.5, 1, 1.5, 2, 2], rtol=1e-6)
+    falls = rates(lambda o: cosine_after_warmup(o, 2, 10), 11)
+    np.testing.assert_allclose([falls[0], falls[2], falls[6], falls[10]], [0, 2, 1, 0], atol=1e-6)
+
+
+def test_patience_without_validation():
+    with pytest.raises(ParameterError, match="validation"):
+        fit(Line(), batches(*data()), max_epochs=1, patience=2)
+
+
+def test_done_file_is_plain_json(tmp_path):
+    fit(Line(), batches(*data()), max_epochs=2, folder=tmp_path, key="k")
+    assert json.loads((tmp_path / "done.json").read_text())["epochs"] == 2
