@@ -3,8 +3,8 @@
 from perturbcore.molecules.report import molecule_counts, molecule_report, said, to_look_at
 from perturbcore.molecules.tables import (
     DRUG_COLUMNS,
+    builtin_compounds,
     check_drugs,
-    compounds,
     read_drugs,
     sciplex_drugs,
     tahoe_drugs,
@@ -14,7 +14,7 @@ from perturbcore.molecules.tables import (
 __all__ = [
     "DRUG_COLUMNS",
     "check_drugs",
-    "compounds",
+    "builtin_compounds",
     "molecule_counts",
     "molecule_report",
     "read_drugs",

@@ -21,7 +21,7 @@ def _compounds() -> pd.DataFrame:
     return check_drugs(frame, "built-in table of compounds")
 
 
-def compounds() -> pd.DataFrame:
+def builtin_compounds() -> pd.DataFrame:
     """Return the built-in table of approved and tool compounds.
 
     Returns
