@@ -11,8 +11,8 @@ from pathlib import Path
 
 from perturbcore import __version__
 
-PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "anndata", "scanpy", "torch", "gseapy",
-            "matplotlib", "papermill", "jupyter-book")
+PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "anndata", "scanpy", "torch", "lightning",
+            "torch-geometric", "rdkit", "pot", "gseapy", "matplotlib", "papermill", "jupyter-book")
 
 
 def record() -> dict:
