@@ -87,25 +87,46 @@ def _knn_scores(indptr, genes, label, near, grid, q_indptr, q_genes, rate, prior
 
 
 @numba.njit(nogil=True, cache=True)
+def _by_gene(indptr, genes, n_genes):
+    """The same entries gene by gene: where each gene begins, then row and entry number."""
+    begin = np.zeros(n_genes + 1, dtype=np.int64)
+    for g in genes:
+        begin[g + 1] += 1
+    begin = np.cumsum(begin)
+    at = begin[:-1].copy()
+    rows = np.empty(len(genes), dtype=np.int64)
+    entries = np.empty(len(genes), dtype=np.int64)
+    for row in range(len(indptr) - 1):
+        for e in range(indptr[row], indptr[row + 1]):
+            g = genes[e]
+            rows[at[g]] = row
+            entries[at[g]] = e
+            at[g] += 1
+    return begin, rows, entries
+
+
+@numba.njit(nogil=True, cache=True)
 def _kernel_scores(indptr, genes, label, weight, q_indptr, q_genes, rate, prior, out):
-    """out[j, e] = score of query entry e with the weights weight[p, row, j] of its row p."""
+    """out[j, e] = score of query entry e with the weights weight[p, row, j] of its row p.
+
+    Labels are sparse: only the rows that know a query entry's own gene are visited.
+    """
     n_powers = weight.shape[2]
-    known = np.zeros((len(rate), n_powers))
-    positive = np.zeros((len(rate), n_powers))
+    begin, rows, entries = _by_gene(indptr, genes, len(rate))
+    known = np.empty(n_powers)
+    positive = np.empty(n_powers)
     for p in range(weight.shape[0]):
-        known[:] = 0.0
-        positive[:] = 0.0
-        for row in range(weight.shape[1]):
-            if weight[p, row, 0] > 0.0:
-                for e in range(indptr[row], indptr[row + 1]):
-                    g = genes[e]
-                    for j in range(n_powers):
-                        known[g, j] += weight[p, row, j]
-                        positive[g, j] += weight[p, row, j] * label[e]
-        for e in range(q_indptr[p], q_indptr[p + 1]):
-            g = q_genes[e]
+        for q in range(q_indptr[p], q_indptr[p + 1]):
+            g = q_genes[q]
+            known[:] = 0.0
+            positive[:] = 0.0
+            for at in range(begin[g], begin[g + 1]):
+                row, y = rows[at], label[entries[at]]
+                for j in range(n_powers):
+                    known[j] += weight[p, row, j]
+                    positive[j] += weight[p, row, j] * y
             for j in range(n_powers):
-                out[j, e] = (positive[g, j] + prior * rate[g]) / (known[g, j] + prior)
+                out[j, q] = (positive[j] + prior * rate[g]) / (known[j] + prior)
 
 
 def cosine_kernel(space: Space) -> np.ndarray:
