@@ -88,7 +88,7 @@ def _knn_scores(indptr, genes, label, near, grid, q_indptr, q_genes, rate, prior
 
 @numba.njit(nogil=True, cache=True)
 def _by_gene(indptr, genes, n_genes):
-    """The same entries gene by gene: where each gene begins, then row and entry number."""
+    """Sort the entries by gene: where each gene begins, then row and entry number of each."""
     begin = np.zeros(n_genes + 1, dtype=np.int64)
     for g in genes:
         begin[g + 1] += 1
