@@ -34,7 +34,8 @@ def test_every_module_is_a_data_set():
     assert datasets.available() == sorted(
         [
             *(f"cole_{name}" for name in ("essential", "norman", "sciplex", "tahoe")),
-            *("essential", "from_files", "l1000_kd", "papalexi", "perturbench", "simulated"),
+            *("essential", "from_files", "l1000_kd", "papalexi", "perturbench", "prnet", "simulated"),
+            "simulated_drugs",
         ]
     )
     for name in datasets.available():

@@ -4,16 +4,16 @@ from functools import cached_property
 
 import pandas as pd
 
-from perturbcore.bootstrap import ceiling_scores, noise_ceiling, replicate_ceiling
 from perturbcore.datasets import load
 from perturbcore.digest import code_digest, digest
 from perturbcore.embeddings import BuildContext, build_all, coverage_table
 from perturbcore.embeddings.controls import random_embedding
 from perturbcore.errors import InputError
 from perturbcore.evaluate import Protocol, ScoreStore, evaluate, evaluate_joint
-from perturbcore.evaluate.run import PAIR_TARGETS, stamp
-from perturbcore.evaluate.store import ASIDE, UnitResult, write_atomically
-from perturbcore.predictors import KNN, LabelKernel, LabelKNN, Linear
+from perturbcore.evaluate.run import PAIR_TARGETS
+from perturbcore.evaluate.store import ASIDE, write_atomically
+from perturbcore.limits import experimental_error, limit_units, rooms
+from perturbcore.predictors import DEGKNN, KNN, DEGLogistic, LabelKernel, LabelKNN, Linear
 from perturbcore.responses import cell_lines
 
 MIN_COVERAGE = 0.2
@@ -90,8 +90,27 @@ class Study:
             self._embeddings[name] = [*brought, *build_all(specs, context, cache=cache)]
         return self._embeddings[name]
 
-    def ceiling(self, name: str, *, n_outer: int = 10, n_inner: int = 10) -> pd.DataFrame | None:
-        """Experimental error of each perturbation, or None where the data hold no replicates."""
+    def ceiling(
+        self, name: str, *, n_outer: int = 10, n_inner: int = 10, n_trials: int = 20
+    ) -> pd.DataFrame | None:
+        """Experimental error, or None where the data hold no replicates.
+
+        Parameters
+        ----------
+        name : str
+            Data set of the profile.
+        n_outer, n_inner : int
+            Trials over batches, and over cells within them (published: 10 x 10, chemicals 10 x 20;
+            labels by batch 3 x 3).
+        n_trials : int
+            Trials for labels that pool the batches.
+
+        Returns
+        -------
+        pandas.DataFrame or None
+            A row a perturbation, quantile and metric (log fold-changes), or a row a fold, quantile
+            and metric (labels).
+        """
         data = self.dataset(name)
         if data.ceiling is not None:
             return data.ceiling
@@ -101,37 +120,18 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         options = dict(self.profile.dataset(name).options)
         responses = data.responses
-        key = digest(name, responses.X, list(responses.obs_names), n_outer, n_inner, options,
-                     code_digest("bootstrap"))  # fmt: skip
+        # of labels the folds decide too: their error is scored fold by fold
+        trials = [n_outer, n_inner] + ([n_trials, *responses.obs["fold"]] if data.task == "deg" else [])
+        made_by = code_digest(*rooms(data.task))
+        key = digest(name, responses.X, list(responses.obs_names), *trials, options, made_by)
         path = folder / f"{name}-{key}.parquet"
         if not path.exists():
-            table = self._make_ceiling(data, n_outer, n_inner, folder / f"{name}.sqlite", options)
+            table = experimental_error(
+                data, n_outer=n_outer, n_inner=n_inner, n_trials=n_trials, options=options,
+                n_jobs=self.n_jobs, checkpoint=folder / f"{name}.sqlite",
+            )  # fmt: skip
             write_atomically(path, table.to_parquet(index=False))
         return pd.read_parquet(path)
-
-    def _make_ceiling(self, data, n_outer, n_inner, checkpoint, options):
-        trials = dict(n_outer=n_outer, n_inner=n_inner, n_jobs=self.n_jobs, checkpoint=checkpoint)
-        if data.replicates is not None:
-            wells = data.replicates
-            table = replicate_ceiling(
-                wells,
-                "perturbation",
-                wells.obs["is_control"].to_numpy(bool),
-                cell_line="cell_line",
-                dataset=data.name,
-                **trials,
-            )
-            table = table[table["estimate"] == "bootstrap"].drop(columns="estimate")
-        else:
-            wanted = sorted(data.responses.obs["perturbation"].astype(str).unique())
-            table = noise_ceiling(
-                data.screen,
-                control=options.get("control", "global"),
-                batches=options.get("batches", "all"),
-                perturbations=wanted,
-                **trials,
-            )
-        return table.assign(dataset=data.name)
 
     def scope(self, part: str) -> str:
         """Name under which the store keeps what this chapter claims for one of its parts.
@@ -170,8 +170,16 @@ class Study:
         self.store.export(self.profile.results / "scores.parquet")
 
     @staticmethod
-    def models(task: str, *, knn, lasso=()) -> list:
-        """Return the two predictors that a ranking compares: kNN, then lasso (or, for labels, kernel)."""
+    def models(task: str, *, knn, lasso=(), C=None, softmax=None) -> list:
+        """Return the two predictors that a ranking compares.
+
+        kNN, then lasso; for partial labels a kernel; for complete labels the published logistic
+        classifier, with the candidates `C` (the published grid by default) and the options `softmax`
+        of its fit.
+        """
+        if task == "deg":
+            grid = {} if C is None else {"grid": C}
+            return [DEGKNN(knn), DEGLogistic(**grid, softmax=dict(softmax or {}))]
         if task in PAIR_TARGETS:
             return [LabelKNN(knn), LabelKernel()]
         return [KNN(knn), Linear("lasso", lasso)]
@@ -209,7 +217,9 @@ class Study:
             seed=seed, n_jobs=self.n_jobs, progress=False, **options,
         )  # fmt: skip
         if ceiling is not None:
-            self._put_ceiling(ceiling, responses, scope, seed)
+            units = limit_units(ceiling, responses, seed)
+            self.store.put(units)
+            self.store.join(scope, [u.key for u in units])
         self.export()
         return self.store.scores(self.store.keys_of(scope))
 
@@ -233,29 +243,6 @@ class Study:
         )
         self.export()
         return scores
-
-    def _put_ceiling(self, ceiling, responses, scope, seed) -> None:
-        rows = ceiling_scores(ceiling, responses)
-        results = []
-        for (line, fold), part in rows.groupby(["cell_line", "fold"], observed=True):
-            metrics = dict(zip(part["metric"], part["value"].astype(float), strict=True))
-            first = part.iloc[0]
-            about = {
-                **{c: str(first[c]) for c in ("dataset", "task", "embedding", "modality", "predictor")},
-                "cell_line": str(line),
-                "fold": int(fold),
-                "seed": seed,
-                "n_train": int((responses.obs["cell_line"] == line).sum() - first["n_test"]),
-                "n_test": int(first["n_test"]),
-                "coverage": 1.0,
-                "chosen": "",
-                "seconds": 0.0,
-                **stamp(),
-            }
-            key = digest("ceiling", {k: about[k] for k in ("dataset", "cell_line", "fold", "seed")}, metrics)
-            results.append(UnitResult(key, about, metrics))
-        self.store.put(results)
-        self.store.join(scope, [r.key for r in results])
 
     def lines(self, name: str) -> list[str]:
         """Cell lines of a data set, in their order."""
