@@ -15,27 +15,11 @@ from perturbcore.digest import code_digest, digest
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.convert import add_aliases, convert_ids
 from perturbcore.embeddings.load import load_embedding, save_embedding
-from perturbcore.embeddings.registry import COMMON, Builder, get_builder
+from perturbcore.embeddings.registry import COMMON
 from perturbcore.embeddings.sources import BuildContext, Source, find_source
+from perturbcore.embeddings.specs import check_spec, depth
 from perturbcore.errors import InputError, ParameterError
 
-KEYS = (
-    "name",
-    "modality",
-    "builder",
-    "source",
-    "file",
-    "of",
-    "identifier",
-    "cell_line",
-    "columns",
-    "convert_to",
-    "duplicates",
-    "aliases",
-    "options",
-)
-LOADER = ("id_column", "obsm", "header", "strip_versions")
-ALIASES = "previous_symbols"
 CELL_LINE = "{cell_line}"
 
 
@@ -111,66 +95,14 @@ def build_all(
         raise ParameterError(f"embedding {twice[0]!r} is specified twice; give each its own name")
     # Everything that can be wrong with a specification is said before the first long computation.
     for spec in specs:
-        _check(spec, names)
+        check_spec(spec, names)
     made: dict[str, list[Embedding]] = {}
-    order = sorted(specs, key=lambda s: _depth(s, dict(zip(names, specs, strict=True))))
+    order = sorted(specs, key=lambda s: depth(s, dict(zip(names, specs, strict=True))))
     for spec in (bar := tqdm(order, desc="embeddings", disable=not progress)):
         bar.set_postfix_str(spec["name"])
         plan = _Plan(spec, context, made)
         made[spec["name"]] = plan.cached(Path(cache)) if cache is not None else plan.run()[0]
     return [e for name in names for e in made[name]]
-
-
-def _depth(spec: dict, by_name: dict, seen: tuple = ()) -> int:
-    if "of" not in spec:
-        return 0
-    if spec["name"] in seen:
-        raise ParameterError(f"embedding {spec['name']!r} is made from itself; correct of:")
-    return 1 + _depth(by_name[spec["of"]], by_name, (*seen, spec["name"]))
-
-
-def _check(spec: dict, names: Iterable[str] = ()) -> tuple[Builder | None, dict]:
-    """Return the builder (None: a table of vectors) and its options."""
-    if not isinstance(spec.get("name"), str) or not spec["name"]:
-        raise ParameterError(f"an embedding specification needs a name: {spec}")
-    where = f"embedding {spec['name']!r}"
-    options = {k: v for k, v in spec.items() if k not in KEYS}
-    nested = spec.get("options") or {}
-    if not isinstance(nested, dict):
-        raise ParameterError(f"{where}: options must map names to values, got {nested!r}")
-    options |= nested
-    if "file" in spec and "source" in spec:
-        raise ParameterError(f"{where}: give either source or file, not both")
-    if "duplicates" in spec and "convert_to" not in spec:
-        raise ParameterError(f"{where}: duplicates is of use with convert_to alone")
-    if spec.get("aliases", ALIASES) != ALIASES:
-        raise ParameterError(f"{where}: aliases must be {ALIASES}, got {spec['aliases']!r}")
-    title = spec.get("builder") or ("file" if "file" in spec else None)
-    if title is None:
-        raise ParameterError(f"{where}: give builder: or file:")
-    if title == "file":
-        unknown = sorted(set(options) - set(LOADER))
-        if unknown:
-            raise ParameterError(
-                f"{where}: a file has no option {', '.join(map(repr, unknown))}; it has "
-                f"{', '.join((*KEYS, *LOADER))}"
-            )
-        return None, options
-    builder = get_builder(title, where)
-    builder.check_options(options, where)
-    if "columns" in spec and builder.kind not in ("edges", "texts"):
-        raise ParameterError(f"{where}: builder {title!r} has no use for columns:")
-    if (builder.kind == "embedding") != ("of" in spec):
-        raise ParameterError(
-            f"{where}: builder {title!r} "
-            + ("needs of: the name of an embedding" if "of" not in spec else "has no use for of:")
-        )
-    if "of" in spec and spec["of"] not in names:
-        raise ParameterError(
-            f"{where}: there is no embedding {spec['of']!r} to be made from; there are "
-            f"{', '.join(map(str, names)) or 'none'}"
-        )
-    return builder, options
 
 
 class _Plan:
@@ -179,7 +111,11 @@ class _Plan:
     def __init__(self, spec: dict, context: BuildContext, made: dict):
         self.spec, self.context = dict(spec), context
         made = {k: [v] if isinstance(v, Embedding) else list(v) for k, v in made.items()}
-        self.builder, self.options = _check(self.spec, tuple(made))
+        self.builder, self.options = check_spec(self.spec, tuple(made))
+        self.content = ""
+        if self.builder is not None and self.builder.prepare is not None:
+            where = f"embedding {self.spec['name']!r}"
+            self.options, self.content = self.builder.prepare(self.options, self.context.folder, where)
         self.parents = made.get(self.spec.get("of"), [])
         self.sources = self._sources()
 
@@ -194,6 +130,8 @@ class _Plan:
         if self.builder is not None and self.builder.kind == "embedding":
             return {}
         kind = self.builder.kind if self.builder else "table"
+        if kind == "drugs_of":
+            kind = "drugs"
         if CELL_LINE not in str(self.spec.get("file", "")):
             return {line: find_source(self.spec, kind, self.context)}
         lines = [line] if line else self._lines()
@@ -217,6 +155,9 @@ class _Plan:
     def key(self) -> str:
         """Content key: specification without paths, sources, code."""
         spec = {k: v for k, v in self.spec.items() if k != "file"}
+        if self.content:  # what an option points to counts, not where it lies
+            spec = {k: v for k, v in spec.items() if k not in self.options and k != "options"}
+            spec["content"] = self.content
         sources = {str(line): source.digest for line, source in self.sources.items()}
         rooms = ["embeddings"]
         if "convert_to" in spec:
@@ -225,6 +166,8 @@ class _Plan:
             sources["aliases"] = digest(self.context.previous_symbols())
         if "convert_to" in spec or "aliases" in spec:
             rooms.append("identifiers")
+        if self.builder is not None and self.builder.kind in ("drugs", "drugs_of"):
+            rooms.append("molecules")
         parents = [[e.name, e.digest] for e in self.parents]
         return digest(spec, sources, parents, code_digest(*rooms))
 
@@ -253,6 +196,10 @@ class _Plan:
         common |= source.defaults | given
         if self.builder is None:
             return [load_embedding(source.read(), **common, **self.options)]
+        if self.builder.kind == "drugs_of":
+            arguments = self._arguments(common) | self.options
+            made = [self.builder.function(e, source.read(), **arguments) for e in self.parents]
+            return [self._declared(e, line) for e in made]
         result = self.builder.function(source.read(), **self._arguments(common), **self.options)
         result = result if isinstance(result, list) else [result]
         return [self._declared(e, line) for e in result]

@@ -12,7 +12,7 @@ from perturbcore.embeddings.registry import register
 MODALITY = "Negative control"
 
 
-@register("random", kind="ids")
+@register("random", kind="ids", entity="any")
 def random_embedding(
     ids: Iterable[str],
     dim: int = 100,
@@ -45,7 +45,7 @@ def random_embedding(
     )
 
 
-@register("shuffled", kind="embedding")
+@register("shuffled", kind="embedding", entity="any")
 def shuffled(embedding: Embedding, seed: int = 0, *, name: str | None = None) -> Embedding:
     """Give every vector of an embedding to a randomly chosen other id.
 

@@ -9,22 +9,52 @@ from perturbcore.errors import ParameterError
 
 # Arguments that a specification gives outside of the options.
 COMMON = ("name", "modality", "identifier", "source", "cell_line")
-FAMILIES = ("annotation", "controls", "expression", "network", "sequence", "text")
+FAMILIES = (
+    "annotation",
+    "controls",
+    "descriptors",
+    "drug_text",
+    "expression",
+    "fingerprints",
+    "network",
+    "sequence",
+    "smiles_transformers",
+    "targets",
+    "text",
+)
 
 
 @dataclass(frozen=True)
 class Builder:
-    """A function that makes embeddings, and the kind of source that it reads."""
+    """A function that makes embeddings, what it reads and what it describes.
+
+    Attributes
+    ----------
+    name, kind, function
+        See `register`; kind "embedding" and "drugs_of" are made from another embedding (``of:``).
+    entity : {"gene", "drug", "any"}
+        What its vectors stand for.
+    prepare
+        Maps options and the folder of relative paths to options with paths resolved, and to the
+        digest of what the options point to; it fails before anything long begins.
+    """
 
     name: str
     kind: str
     function: Callable
+    entity: str = "gene"
+    prepare: Callable | None = None
+
+    @property
+    def needs_of(self) -> bool:
+        """Whether it is made from another embedding."""
+        return self.kind in ("embedding", "drugs_of")
 
     @property
     def accepts(self) -> dict:
-        """Arguments behind the first (the source), with their defaults."""
-        parameters = list(inspect.signature(self.function).parameters.values())[1:]
-        return {p.name: p.default for p in parameters}
+        """Arguments behind what it is made from, with their defaults."""
+        parameters = list(inspect.signature(self.function).parameters.values())
+        return {p.name: p.default for p in parameters[1 + (self.kind == "drugs_of") :]}
 
     @property
     def options(self) -> dict:
@@ -55,11 +85,16 @@ class Builder:
 _BUILDERS: dict[str, Builder] = {}
 
 
-def register(name: str, *, kind: str) -> Callable:
-    """Make a function known to profiles under `name`; `kind` says what it is given first."""
+def register(name: str, *, kind: str, entity: str = "gene", prepare: Callable | None = None) -> Callable:
+    """Make a function known to profiles under `name`.
+
+    `kind` says what it is given first: edges, sets, texts, sequences, screen, ids, drugs (a table of
+    drugs), embedding (another embedding), or drugs_of (another embedding, then a table of drugs).
+    `entity` and `prepare`: see `Builder`.
+    """
 
     def wrap(function: Callable) -> Callable:
-        _BUILDERS[name] = Builder(name, kind, function)
+        _BUILDERS[name] = Builder(name, kind, function, entity, prepare)
         return function
 
     return wrap

@@ -75,9 +75,9 @@ def find_source(spec: dict, kind: str, context: BuildContext) -> Source:
     Parameters
     ----------
     spec
-        With ``source`` (``simulated``, ``screen``, or a catalogue name) or ``file``.
+        With ``source`` (``simulated``, ``screen``, ``compounds``, or a catalogue name) or ``file``.
     kind
-        What the builder wants: edges, sets, texts, sequences, screen, ids, or table.
+        What the builder wants: edges, sets, texts, sequences, screen, ids, drugs, or table.
     context
         Where to look.
 
@@ -91,6 +91,8 @@ def find_source(spec: dict, kind: str, context: BuildContext) -> Source:
         return _screen(spec, context, where)
     if kind == "ids":
         return _ids(spec, context, where)
+    if kind == "drugs":
+        return _drugs(spec, context, where)
     if "file" in spec:
         path = local_path(spec["file"], context, where)
         return _file(path, path.name, file_sha256(path), kind, spec)
@@ -215,6 +217,43 @@ def _screen(spec: dict, context: BuildContext, where: str) -> Source:
     key = digest(part, screen.var_names, screen.obs["cell_line"].astype(str)[control], declared)
     kind = "simulated control cells" if declared.get("simulated") else "control cells"
     return Source(kind, key, lambda: screen, {})
+
+
+def _drugs(spec: dict, context: BuildContext, where: str) -> Source:
+    """Table of drugs: a file, the built-in compounds, the catalogue's, or by default the data set's."""
+    from perturbcore import molecules
+
+    name, columns = spec.get("source"), spec.get("columns")
+    fetch = context.fetch or _fetch
+    if "file" in spec:
+        path = local_path(spec["file"], context, where)
+        drugs, label = molecules.read_drugs(path, columns), path.name
+    elif name in (None, "dataset", "simulated"):
+        drugs = (getattr(context.dataset, "extras", None) or {}).get("drugs")
+        if drugs is None:
+            raise InputError(
+                f"{where}: drug embeddings are made from a table of drugs, but the data set brings none; "
+                "give file: (name, smiles, targets, mechanism) or source: compounds, tahoe_drug_metadata, "
+                "sciplex_samples"
+            )
+        drugs = molecules.check_drugs(drugs, f"drugs of {getattr(context.dataset, 'name', 'the data set')}")
+        label = "drug table of the data set"
+    elif name == "compounds":
+        drugs, label = molecules.builtin_compounds(), "built-in compounds [zhang2025]"
+    elif name == "tahoe_drug_metadata":
+        drugs, label = molecules.tahoe_drugs(fetch(name)), "Tahoe-100M drug table [zhang2025]"
+    elif name in ("sciplex_samples", "sciplex_drugs"):
+        drugs = molecules.sciplex_drugs(fetch("sciplex_samples"), fetch("sciplex_drugs"))
+        label = "Sci-Plex 3 compounds [srivatsan2020]"
+    else:
+        drugs, label = molecules.read_drugs(fetch(name), columns), str(name)
+    return Source(label, digest(drugs), lambda: drugs, {})
+
+
+def _fetch(name: str) -> Path:
+    from perturbcore import catalogue
+
+    return Path(catalogue.fetch(name, progress=False))
 
 
 def _ids(spec: dict, context: BuildContext, where: str) -> Source:
