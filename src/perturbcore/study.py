@@ -8,6 +8,7 @@ from perturbcore.datasets import load
 from perturbcore.digest import code_digest, digest
 from perturbcore.embeddings import BuildContext, build_all, coverage_table
 from perturbcore.embeddings.controls import random_embedding
+from perturbcore.embeddings.specs import serving
 from perturbcore.errors import InputError
 from perturbcore.evaluate import Protocol, ScoreStore, evaluate, evaluate_joint
 from perturbcore.evaluate.run import PAIR_TARGETS
@@ -53,8 +54,9 @@ class Study:
         """Build the profile's embeddings that serve a data set, and the random control.
 
         Embeddings that cover less than `covering` of the perturbations of every cell line are left
-        out; `coverage` shows them all. A specification with `datasets: [...]` serves only those. Those
-        that a data set brings along (``extras["embeddings"]``) come first.
+        out; `coverage` shows them all. Embeddings of drugs serve data sets of drugs, those of genes the
+        others, and a specification with `datasets: [...]` only those. Those that a data set brings along
+        (``extras["embeddings"]``) come first.
         """
         made = self._built(name)
         responses = self.dataset(name).responses
@@ -71,12 +73,8 @@ class Study:
 
     def _built(self, name: str) -> list:
         if name not in self._embeddings:
-            specs = []
-            for spec in self.profile.embeddings:
-                spec = dict(spec)
-                serves = spec.pop("datasets", None)
-                if serves is None or name in serves:
-                    specs.append(spec)
+            identifier = self.dataset(name).responses.uns["perturbcore"]["identifier"]
+            specs, serve = serving(self.profile.embeddings, name, identifier)
             # a data set may bring embeddings of its own
             own = self.dataset(name).extras.get("embeddings", list)
             brought = own() if callable(own) else []
@@ -87,7 +85,8 @@ class Study:
                 )
             context = BuildContext(dataset=self.dataset(name), folder=self.profile.path.parent)
             cache = self.profile.results / "embeddings"
-            self._embeddings[name] = [*brought, *build_all(specs, context, cache=cache)]
+            made = build_all(specs, context, cache=cache)
+            self._embeddings[name] = [*brought, *(e for e in made if e.name in serve)]
         return self._embeddings[name]
 
     def ceiling(
