@@ -1,0 +1,1 @@
+"""Generative decoders: control cells and a perturbation's embedding in, perturbed cells out."""
