@@ -191,7 +191,8 @@ def _simulated(kind: str, context: BuildContext, where: str) -> Source:
         f"simulated {SIMULATED[kind]}",
         digest(content),
         lambda: value,
-        {"identifier": known} if known else {},
+        # what is known of genes goes by gene in a screen of drugs too
+        {"identifier": known} if known and known != "drug" else {},
     )
 
 
