@@ -21,6 +21,7 @@ from perturbcore.embeddings.specs import check_spec, depth
 from perturbcore.errors import InputError, ParameterError
 
 CELL_LINE = "{cell_line}"
+MODELS = "models"  # folder in the cache for what builders train: a fine-tuning starts from there
 
 
 def build(
@@ -159,7 +160,7 @@ class _Plan:
             spec = {k: v for k, v in spec.items() if k not in self.options and k != "options"}
             spec["content"] = self.content
         sources = {str(line): source.digest for line, source in self.sources.items()}
-        rooms = ["embeddings"]
+        rooms = ["embeddings", *(self.builder.rooms if self.builder is not None else ())]
         if "convert_to" in spec:
             sources["id_map"] = digest(self.context.id_map) if self.context.id_map is not None else ""
         if "aliases" in spec:
@@ -171,15 +172,18 @@ class _Plan:
         parents = [[e.name, e.digest] for e in self.parents]
         return digest(spec, sources, parents, code_digest(*rooms))
 
-    def run(self) -> tuple[list[Embedding], list]:
-        """Build; the second value holds one id report an embedding, where ids were converted."""
+    def run(self, models: Path | None = None) -> tuple[list[Embedding], list]:
+        """Build; the second value holds one id report an embedding, where ids were converted.
+
+        What a builder trains is kept in the folder `models`, where there is one.
+        """
         made = []
         if self.builder is not None and self.builder.kind == "embedding":
             for parent in self.parents:
                 arguments = {"name": self.spec["name"], **self.options}
                 made.append(self._declared(self.builder.function(parent, **arguments), None))
         for line, source in self.sources.items():
-            made += self._from_source(line, source)
+            made += self._from_source(line, source, models)
         reports = []
         if "convert_to" in self.spec:
             how = self.spec.get("duplicates", "error")
@@ -190,7 +194,7 @@ class _Plan:
             made = [add_aliases(e, self.context.previous_symbols())[0] for e in made]
         return made, reports
 
-    def _from_source(self, line: str | None, source: Source) -> list[Embedding]:
+    def _from_source(self, line: str | None, source: Source, models: Path | None) -> list[Embedding]:
         given = {k: self.spec[k] for k in ("modality", "identifier") if k in self.spec}
         common = {"name": self.spec["name"], "source": source.label, "cell_line": line}
         common |= source.defaults | given
@@ -200,7 +204,8 @@ class _Plan:
             arguments = self._arguments(common) | self.options
             made = [self.builder.function(e, source.read(), **arguments) for e in self.parents]
             return [self._declared(e, line) for e in made]
-        result = self.builder.function(source.read(), **self._arguments(common), **self.options)
+        arguments = self._arguments(common | {"models": models})
+        result = self.builder.function(source.read(), **arguments, **self.options)
         result = result if isinstance(result, list) else [result]
         return [self._declared(e, line) for e in result]
 
@@ -230,7 +235,7 @@ class _Plan:
                 return [load_embedding(f) for f in files]
             except InputError:
                 shutil.rmtree(kept, ignore_errors=True)  # damaged: build it again
-        made, reports = self.run()
+        made, reports = self.run(models=folder / MODELS)
         partial = folder / f".{kept.name}-{uuid.uuid4().hex}"
         partial.mkdir(parents=True)
         for number, embedding in enumerate(made):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from perturbcore.errors import ParameterError
 
 # Arguments that a specification gives outside of the options.
-COMMON = ("name", "modality", "identifier", "source", "cell_line")
+COMMON = ("name", "modality", "identifier", "source", "cell_line", "models")
 FAMILIES = (
     "annotation",
     "controls",
@@ -16,11 +16,14 @@ FAMILIES = (
     "drug_text",
     "expression",
     "fingerprints",
+    "graph_network",
     "network",
+    "node2vec",
     "sequence",
     "smiles_transformers",
     "targets",
     "text",
+    "wavelets",
 )
 
 
@@ -37,6 +40,8 @@ class Builder:
     prepare
         Maps options and the folder of relative paths to options with paths resolved, and to the
         digest of what the options point to; it fails before anything long begins.
+    rooms
+        Further rooms of the package whose code decides the vectors.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Builder:
     function: Callable
     entity: str = "gene"
     prepare: Callable | None = None
+    rooms: tuple[str, ...] = ()
 
     @property
     def needs_of(self) -> bool:
@@ -85,16 +91,19 @@ class Builder:
 _BUILDERS: dict[str, Builder] = {}
 
 
-def register(name: str, *, kind: str, entity: str = "gene", prepare: Callable | None = None) -> Callable:
+def register(
+    name: str, *, kind: str, entity: str = "gene", prepare: Callable | None = None, rooms: tuple[str, ...] = ()
+) -> Callable:
     """Make a function known to profiles under `name`.
 
     `kind` says what it is given first: edges, sets, texts, sequences, screen, ids, drugs (a table of
     drugs), embedding (another embedding), or drugs_of (another embedding, then a table of drugs).
-    `entity` and `prepare`: see `Builder`.
+    `entity`, `prepare` and `rooms`: see `Builder`. A function with an argument `models` is given a folder
+    to keep what it trains.
     """
 
     def wrap(function: Callable) -> Callable:
-        _BUILDERS[name] = Builder(name, kind, function, entity, prepare)
+        _BUILDERS[name] = Builder(name, kind, function, entity, prepare, tuple(rooms))
         return function
 
     return wrap

@@ -1,0 +1,226 @@
+"""A graph convolutional network with residual layers, pretrained to tell edges from random pairs.
+
+torch and torch-geometric are imported here: only what trains or reads such a network imports this.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch_geometric.nn import GCNConv
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+
+from perturbcore.embeddings.graph_network import check_held_out, check_weights, split_edges
+from perturbcore.training import Batches, Learner, Trained, fit
+
+
+class SymmetricProduct(torch.autograd.Function):
+    """A @ x for a symmetric sparse A that needs no gradient: the backward pass is A @ gradient."""
+
+    @staticmethod
+    def forward(ctx, A: Tensor, x: Tensor) -> Tensor:
+        """Multiply."""
+        ctx.A = A
+        return A @ x
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        """Multiply again: A is its own transpose."""
+        return None, ctx.A @ gradient.contiguous()
+
+
+class Convolution(GCNConv):
+    """torch-geometric's GCNConv on a matrix that is normalised once, as one sparse product a pass."""
+
+    def __init__(self, dim: int):
+        super().__init__(dim, dim, normalize=False)
+
+    def forward(self, x: Tensor, A: Tensor) -> Tensor:
+        """(n, d) -> (m, d) for A of m x n; a square A must be symmetric."""
+        x = self.lin(x)
+        x = SymmetricProduct.apply(A, x) if A.shape[0] == A.shape[1] else torch.sparse.mm(A, x)
+        return x + self.bias
+
+
+class GraphNetwork(nn.Module):
+    """Learned node vectors -> layers of x + Dropout(GELU(GCNConv(LayerNorm(x)))) -> Linear.
+
+    Parameters
+    ----------
+    n, dim, layers : int
+        Nodes, width, number of layers.
+    dropout : float
+    """
+
+    def __init__(self, n: int, dim: int, layers: int, dropout: float):
+        super().__init__()
+        self.node = nn.Parameter(torch.randn(n, dim))
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(layers))
+        self.convolutions = nn.ModuleList(Convolution(dim) for _ in range(layers))
+        self.out = nn.Linear(dim, dim)
+        self.dropout = dropout
+
+    def forward(self, A: Tensor) -> Tensor:
+        """Return the vectors of all nodes (n, dim) for the normalised matrix A."""
+        x = self.node
+        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
+            x = x + F.dropout(F.gelu(convolution(norm(x), A)), self.dropout, self.training)
+        return self.out(x)
+
+
+def normalised(A) -> Tensor:
+    """D^-1/2 (A + I) D^-1/2 of a symmetric matrix of weights, as a sparse float32 tensor (CSR)."""
+    A = sp.coo_matrix(A)
+    edges = torch.as_tensor(np.stack([A.row, A.col]).astype(np.int64))
+    weight = torch.as_tensor(A.data.astype(np.float32))
+    check_weights(A, edges.numpy(), weight.numpy())
+    edges, weight = gcn_norm(edges, weight, A.shape[0])
+    return sparse_tensor(sp.csr_matrix((weight.numpy(), edges.numpy()), shape=A.shape))
+
+
+def sparse_tensor(A: sp.csr_matrix) -> Tensor:
+    """Turn a scipy CSR matrix into a torch one."""
+    A.sort_indices()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*[Ss]parse.*")
+        return torch.sparse_csr_tensor(
+            torch.as_tensor(A.indptr.astype(np.int64)), torch.as_tensor(A.indices.astype(np.int64)),
+            torch.as_tensor(A.data.astype(np.float32)), A.shape,
+        )  # fmt: skip
+
+
+class LinkLearner(Learner):
+    """Dot products of edges above those of random pairs (binary cross-entropy)."""
+
+    def __init__(self, network: GraphNetwork, A: Tensor, lr: float, weight_decay: float):
+        super().__init__()
+        self.network, self.lr, self.decay = network, lr, weight_decay
+        self.register_buffer("A", A, persistent=False)
+
+    def loss(self, batch) -> dict[str, Tensor]:
+        """Mean over the edges of the batch, plus the mean over as many random pairs."""
+        z = self.network(self.A)
+        parts = [(z[i] * z[j]).sum(dim=1) for i, j in (batch["edges"].T, batch["others"].T)]
+        return {"loss": F.softplus(-parts[0]).mean() + F.softplus(parts[1]).mean()}
+
+    def optimizer(self):
+        """Adam, as published."""
+        return torch.optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.decay)
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """A network that has learnt the links of a graph.
+
+    Attributes
+    ----------
+    network : GraphNetwork
+    A : scipy.sparse matrix
+        Weights of the whole graph, held-out edges included, which the vectors are computed on.
+    auroc : float
+        Of held-out edges against as many random pairs that are no edges, when the held-out edges took
+        no part in message passing.
+    trained : Trained
+        How the training went.
+    """
+
+    network: GraphNetwork
+    A: sp.csr_matrix
+    auroc: float
+    trained: Trained
+
+    def vectors(self) -> np.ndarray:
+        """Node embeddings on the whole graph, (n, dim) float32."""
+        return _vectors(self.network, normalised(self.A))
+
+
+def pretrain(
+    A,
+    *,
+    dim: int,
+    layers: int,
+    dropout: float,
+    lr: float,
+    weight_decay: float,
+    batch_size: int,
+    max_epochs: int,
+    patience: int,
+    validation: float,
+    seed: int,
+    folder: Path | None = None,
+    key: str = "",
+    device: str = "auto",
+) -> Pretrained:
+    """Pretrain a `GraphNetwork` by link prediction.
+
+    A share of the undirected edges is held out: it is not in the matrix of message passing, neither
+    in training nor in validation. (In the published loader each edge is listed twice, an edge can be
+    in both parts, and validation passes messages over the whole graph.)
+
+    Parameters
+    ----------
+    A : (n, n) sparse matrix
+        Symmetric weights without loops.
+    dim, layers, dropout
+        See `GraphNetwork`.
+    lr, weight_decay, batch_size, max_epochs, patience
+        Adam; edges a batch, each with one uniform random pair; early stopping on the held-out edges.
+    validation : float
+        Share of edges held out.
+    seed : int
+        Of the split, the first weights, the batches and the random pairs.
+    folder, key, device
+        See `perturbcore.training.fit`.
+
+    References
+    ----------
+    Cole et al. 2026, section 4.5.2 (STRING GNN); Kipf and Welling 2017.
+    """
+    A = sp.csr_matrix(A)
+    n = A.shape[0]
+    edges, held = split_edges(A, validation, seed)
+    inside = sp.coo_matrix((np.asarray(A[edges[:, 0], edges[:, 1]]).ravel(), edges.T), shape=A.shape)
+    message = (inside + inside.T).tocsr()
+    check_held_out(message, held)
+    others = random_pairs(A, len(held), np.random.default_rng([seed, 1]))
+
+    def batch(index, rng):
+        return {"edges": torch.as_tensor(edges[index]), "others": torch.as_tensor(rng.integers(n, size=(len(index), 2)))}
+
+    def held_batch(index):
+        return {"edges": torch.as_tensor(held[index]), "others": torch.as_tensor(others[index])}
+
+    torch.manual_seed(seed)
+    network = GraphNetwork(n, dim, layers, dropout)
+    learner = LinkLearner(network, normalised(message), lr, weight_decay)
+    trained = fit(
+        learner, Batches(len(edges), batch_size, batch, seed=seed),
+        Batches(len(held), len(held), held_batch, shuffle=False),
+        max_epochs=max_epochs, patience=patience, grad_clip=1.0, folder=folder, key=key, seed=seed, device=device,
+    )  # fmt: skip
+    z = _vectors(network, learner.A)
+    score = np.concatenate([(z[p[:, 0]] * z[p[:, 1]]).sum(axis=1) for p in (held, others)])
+    label = np.repeat([1, 0], [len(held), len(others)])
+    return Pretrained(network, A, float(roc_auc_score(label, score)), trained)
+
+
+def random_pairs(A, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw `size` pairs of distinct nodes that are no edges of A, (size, 2)."""
+    n, found = A.shape[0], np.empty((0, 2), np.int64)
+    while len(found) < size:
+        pairs = rng.integers(n, size=(2 * size, 2))
+        pairs = pairs[(pairs[:, 0] != pairs[:, 1]) & (np.asarray(A[pairs[:, 0], pairs[:, 1]]).ravel() == 0)]
+        found = np.concatenate([found, pairs])
+    return found[:size]
+
+
+def _vectors(network: GraphNetwork, A: Tensor) -> np.ndarray:
+    network.eval()
+    with torch.no_grad():
+        return network(A).numpy()
