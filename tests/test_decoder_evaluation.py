@@ -1,0 +1,358 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+from perturbcore.decoders.cells import Cells, batch_mean
+from perturbcore.decoders.distances import batch_weights, energy_distance, median_distance, mmd, variance_ratio
+from perturbcore.decoders.evaluation import DecoderModel
+from perturbcore.decoders.generators import Shift, generate
+from perturbcore.effects import ba_ate
+from perturbcore.embeddings import Embedding
+from perturbcore.errors import InputError, LeakError, ParameterError
+from perturbcore.evaluate import Protocol, ScoreStore, evaluate, evaluate_joint
+from perturbcore.predictors import KNN
+from perturbcore.screens import declare_screen
+from perturbcore.splits import add_folds
+
+N_GENES, PERTURBATIONS = 6, [f"P{i}" for i in range(12)]
+
+
+def make_screen(seed=0, lines=("A",)):
+    """Log-normalised cells in three batches of unequal size; perturbations shift the mean."""
+    rng = np.random.default_rng(seed)
+    shift = rng.normal(0, 0.5, (len(PERTURBATIONS), N_GENES))
+    rows, labels = [], []
+    for line in lines:
+        for p, name in [(-1, "control"), *enumerate(PERTURBATIONS)]:
+            for b, n in enumerate((5, 9, 14) if p < 0 else rng.integers(2, 6, 3)):
+                mean = 2 + 0.3 * b + (shift[p] if p >= 0 else 0)
+                rows.append(np.maximum(mean + rng.normal(0, 0.2, (n, N_GENES)), 0.01))
+                labels += [(name, f"b{b}", line)] * n
+    obs = pd.DataFrame(labels, columns=["perturbation", "batch", "cell_line"])
+    obs.index = [f"c{i}" for i in range(len(obs))]
+    genes = pd.DataFrame(index=[f"g{j}" for j in range(N_GENES)])
+    cells = AnnData(sp.csr_matrix(np.concatenate(rows).astype(np.float32)), obs=obs, var=genes)
+    return declare_screen(cells, dataset="toy", control="control", scale="log1p")
+
+
+@pytest.fixture(scope="module")
+def screen():
+    return make_screen()
+
+
+@pytest.fixture(scope="module")
+def responses(screen):
+    return add_folds(ba_ate(screen, progress=False), 3, 0)
+
+
+@pytest.fixture(scope="module")
+def cells(screen, responses):
+    return Cells.of(screen, responses.var_names)
+
+
+def embedding(names=PERTURBATIONS, seed=1):
+    X = np.random.default_rng(seed).normal(size=(len(names), 4))
+    return Embedding("toy", "Prior knowledge", pd.Index(names), X)
+
+
+@dataclass
+class Spy:
+    """A generator that remembers what it was given and adds the vector's first coordinate."""
+
+    seen: list
+    spec = {"class": "spy"}
+    chosen, history, seconds = "nothing", None, 0.0
+
+    def fit(self, data):
+        self.data = data
+        self.seen.append(data)
+
+    def sample(self, controls, index, names, seed):
+        move = self.data.vectors.loc[list(names)].to_numpy()[:, 0]
+        return controls.toarray() + move[index][:, None]
+
+
+def model(cells, make, **changes):
+    values = {"name": "toy", "predictor": "spy", "embedding": embedding(), **changes}
+    return DecoderModel(cells, make, **values)
+
+
+# ---- distances -------------------------------------------------------------------------------------
+
+
+def brute_energy(x, y, wx, wy):
+    def mean(a, b, wa, wb, same):
+        total = weight = 0.0
+        for i in range(len(a)):
+            for j in range(len(b)):
+                if same and i == j:
+                    continue
+                total += wa[i] * wb[j] * np.sqrt(((a[i] - b[j]) ** 2).sum())
+                weight += wa[i] * wb[j]
+        return total / weight
+
+    return 2 * mean(x, y, wx, wy, False) - mean(x, x, wx, wx, True) - mean(y, y, wy, wy, True)
+
+
+def brute_mmd(x, y, wx, wy, s):
+    def mean(a, b, wa, wb, same):
+        total = weight = 0.0
+        for i in range(len(a)):
+            for j in range(len(b)):
+                if same and i == j:
+                    continue
+                total += wa[i] * wb[j] * np.exp(-((a[i] - b[j]) ** 2).sum() / (2 * s * s))
+                weight += wa[i] * wb[j]
+        return total / weight
+
+    return mean(x, x, wx, wx, True) + mean(y, y, wy, wy, True) - 2 * mean(x, y, wx, wy, False)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("block", [3, 7, 1000])
+def test_distances_equal_loops_whatever_the_blocks(weighted, block):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(5, 1, (13, 4)), rng.normal(4, 2, (17, 4))
+    wx = rng.random(13) if weighted else np.ones(13)
+    wy = rng.random(17) if weighted else np.ones(17)
+    given = {"wx": wx, "wy": wy} if weighted else {}
+    assert energy_distance(x, y, block=block, **given) == pytest.approx(brute_energy(x, y, wx, wy), rel=1e-9)
+    assert mmd(x, y, 1.7, block=block, **given) == pytest.approx(brute_mmd(x, y, wx, wy, 1.7), rel=1e-9)
+
+
+def test_samples_of_one_distribution_are_at_distance_zero_on_average():
+    rng = np.random.default_rng(1)
+    pairs = [(rng.normal(size=(8, 3)), rng.normal(size=(20, 3))) for _ in range(400)]
+    for values in ([energy_distance(x, y) for x, y in pairs], [mmd(x, y, 1.5) for x, y in pairs]):
+        error = np.std(values) / np.sqrt(len(values))
+        assert abs(np.mean(values)) < 4 * error
+    far = [energy_distance(x + 2, y) for x, y in pairs[:20]]
+    assert min(far) > 0.5
+
+
+def test_energy_distance_of_gaussians_has_its_known_value():
+    # two normals of variance 1 a distance m apart: 2 E|N(m, 2)| - 2 E|N(0, 2)|; quantiles leave no chance
+    from scipy.stats import norm
+
+    m, x = 1.5, norm.ppf((np.arange(1500) + 0.5) / 1500)[:, None]
+
+    s = np.sqrt(2)
+
+    def folded(mu):
+        return s * np.sqrt(2 / np.pi) * np.exp(-(mu**2) / (2 * s * s)) + mu * (1 - 2 * norm.cdf(-mu / s))
+
+    assert energy_distance(x, x + m) == pytest.approx(2 * folded(m) - 2 * folded(0), abs=0.005)
+
+
+def test_median_distance_and_its_limit():
+    x = np.array([[0.0], [1.0], [3.0]])
+    assert median_distance(x) == 2.0
+    assert median_distance(np.ones((4, 2))) == 1.0
+    many = np.random.default_rng(0).normal(size=(3000, 2))
+    assert median_distance(many) == pytest.approx(median_distance(many, limit=3000), rel=0.05)
+
+
+def test_variance_ratio_is_that_of_numpy_and_leaves_out_constant_genes():
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(0, 2, (30, 3)), rng.normal(0, 1, (25, 3))
+    y[:, 1] = 4.1
+    got = variance_ratio(x, y)
+    want = x.var(axis=0, ddof=1) / y.var(axis=0, ddof=1)
+    assert got[[0, 2]] == pytest.approx(want[[0, 2]])
+    assert np.isnan(got[1])
+
+
+def test_one_cell_has_no_distribution():
+    one, many = np.zeros((1, 2)), np.random.default_rng(0).normal(size=(5, 2))
+    assert np.isnan(energy_distance(one, many))
+    assert np.isnan(mmd(many, one, 1.0))
+    assert np.isnan(variance_ratio(one, many)).all()
+
+
+def test_weights_bring_one_composition_of_batches_to_another():
+    w = batch_weights(["a", "a", "a", "b"], ["a", "b"])
+    assert w == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
+    assert batch_weights(["a", "c"], ["a"]) == pytest.approx([1, 0])
+    assert batch_weights(["c", "c"], ["a"]) == pytest.approx([0.5, 0.5])
+
+
+def test_distances_refuse_what_makes_no_sense():
+    with pytest.raises(InputError, match="same columns"):
+        energy_distance(np.zeros((3, 2)), np.zeros((3, 4)))
+    with pytest.raises(InputError, match="NaN"):
+        mmd(np.array([[np.nan], [1.0]]), np.zeros((2, 1)), 1.0)
+    with pytest.raises(ParameterError, match="bandwidth"):
+        mmd(np.zeros((2, 1)), np.zeros((2, 1)), 0.0)
+    with pytest.raises(InputError, match="weights"):
+        energy_distance(np.zeros((2, 1)), np.zeros((2, 1)), wx=[1.0])
+
+
+# ---- evaluation ------------------------------------------------------------------------------------
+
+
+def test_a_shift_of_control_cells_gives_back_the_shift(cells, responses):
+    seen = []
+    scores = evaluate_joint(responses, [model(cells, lambda: Spy(seen))], metrics=["L2"], progress=False)
+    vectors = embedding()
+    first = dict(zip(vectors.ids, vectors.X[:, 0], strict=True))
+    # every control cell is carried over (no batch has more than 100), so nothing is left to chance
+    moved = responses.obs["perturbation"].map(first).to_numpy()[:, None]
+    each = np.linalg.norm(responses.X - moved, axis=1)
+    want = pd.Series(each).groupby(responses.obs["fold"].to_numpy()).mean()
+    got = scores.set_index("fold")["value"].sort_index()
+    assert got.to_numpy() == pytest.approx(want.to_numpy(), rel=1e-5)
+
+
+def test_cells_of_test_perturbations_are_never_handed_over(cells, responses):
+    seen = []
+    evaluate_joint(responses, [model(cells, lambda: Spy(seen))], metrics=["L2"], progress=False)
+    assert len(seen) == 3
+    tested = [set(data.test) for data in seen]
+    assert set().union(*tested) == set(PERTURBATIONS)
+    for data in seen:
+        learnt = set(data.perturbation)
+        assert learnt == set(PERTURBATIONS) - set(data.test)
+        assert not set(data.responses.obs["perturbation"]) & set(data.test)
+        n = np.isin(cells.perturbation, list(learnt)).sum()
+        assert data.cells.shape[0] == n and data.controls.shape[0] == cells.is_control.sum()
+    with pytest.raises(LeakError, match="P1"):
+        cells.training("A", ["P0", "P1"], ["P1", "P2"])
+
+
+def test_per_batch_averages_equal_a_loop(cells, responses):
+    m = model(cells, lambda: Spy([]), cells_per_batch=4)
+    held = responses.obs["fold"].to_numpy() == 0
+    train, test = responses[~held].copy(), responses[held].copy()
+    got = m.fit_predict(train, test, fold=0).values
+    drawn = cells.draw_controls("A", 4, m._seed("A", 0))
+    X = cells.X.toarray()
+    level = np.mean([X[cells.is_control & (cells.batch == b)].mean(axis=0) for b in ("b0", "b1", "b2")], axis=0)
+    vectors = embedding()
+    for i, name in enumerate(test.obs["perturbation"]):
+        a = vectors.X[list(vectors.ids).index(name), 0]
+        means = []
+        for b in ("b0", "b1", "b2"):
+            rows = [r for r in drawn if cells.batch[r] == b]
+            assert len(rows) == 4
+            means.append((X[rows] + a).mean(axis=0))
+        assert got[i] == pytest.approx(np.mean(means, axis=0) - level, abs=1e-5)
+
+
+def test_a_perturbation_without_embedding_gets_the_train_mean(cells, responses):
+    known = [p for p in PERTURBATIONS if p not in ("P3", "P4")]
+    seen = []
+    m = model(cells, lambda: Spy(seen), embedding=embedding(known))
+    for fold in range(3):
+        held = responses.obs["fold"].to_numpy() == fold
+        train, test = responses[~held].copy(), responses[held].copy()
+        prediction = m.fit_predict(train, test, fold=fold)
+        for i, name in enumerate(test.obs["perturbation"]):
+            if name in ("P3", "P4"):
+                assert prediction.values[i] == pytest.approx(train.X.mean(axis=0), abs=1e-6)
+        assert prediction.coverage == pytest.approx(10 / 12)
+    assert not any({"P3", "P4"} & set(data.perturbation) for data in seen)
+
+
+def test_shift_by_knn_is_the_knn_of_evaluate(cells, responses):
+    e = embedding()
+    protocol = Protocol(n_components=3)
+    options = {"protocol": protocol, "controls": ("train_mean", "no_change"), "progress": False}
+    scores = evaluate(responses, [e], [KNN([1, 2, 3])], metrics=["L2"], **options)
+    models = [
+        model(cells, lambda: Shift("knn", [1, 2, 3], 3), name="knn"),
+        model(cells, lambda: Shift("train_mean"), name="mean", embedding=None),
+        model(cells, lambda: Shift("nothing"), name="none", embedding=None),
+    ]
+    shifted = evaluate_joint(responses, models, metrics=["L2"], progress=False)
+    for name, who in (("knn", "knn"), ("mean", "train_mean"), ("none", "no_change")):
+        got = shifted[shifted["embedding"] == name].set_index("fold")["value"].sort_index()
+        want = scores[scores["predictor"] == who].set_index("fold")["value"].sort_index()
+        assert got.to_numpy() == pytest.approx(want.to_numpy(), rel=1e-5)
+    knn = shifted[shifted["embedding"] == "knn"].set_index("fold")["chosen"].sort_index()
+    tuned = scores[scores["predictor"] == "knn"].set_index("fold")["chosen"].sort_index()
+    assert list(knn) == list(tuned)
+
+
+def test_own_batches_are_a_choice(responses):
+    screen = make_screen()
+    # P0 is only in batch b2
+    keep = ~((screen.obs["perturbation"] == "P0") & (screen.obs["batch"] != "b2")).to_numpy()
+    cells = Cells.of(screen[keep].copy())
+    seed = 5
+    own = cells.draw_controls("A", 3, seed, {"b2"})
+    assert set(cells.batch[own]) == {"b2"} and len(own) == 3
+    assert set(cells.batch[cells.draw_controls("A", 3, seed)]) == {"b0", "b1", "b2"}
+    assert list(own) == [r for r in cells.draw_controls("A", 3, seed, {"b2", "nowhere"}) if cells.batch[r] == "b2"]
+    assert len(cells.draw_controls("A", 3, seed, {"nowhere"})) == 9
+    assert len(cells.draw_controls("A", 100, seed)) == 28
+    with pytest.raises(ParameterError, match="batches"):
+        model(cells, lambda: Spy([]), batches="some")
+
+
+def test_finished_units_and_kept_cells_are_found_again(cells, responses, tmp_path):
+    seen = []
+    store = ScoreStore(tmp_path / "scores.sqlite")
+    m = model(cells, lambda: Spy(seen), folder=tmp_path, keep=2, keep_cells=6)
+    first = evaluate_joint(responses, [m], store=store, metrics=["L2"], progress=False)
+    again = evaluate_joint(responses, [m], store=store, metrics=["L2"], progress=False)
+    assert len(seen) == 3
+    pd.testing.assert_frame_equal(first, again)
+    note = store.notes(first["key"])[first["key"].iloc[0]]
+    assert set(note) == {"train_seconds", "sample_seconds", "sampled_cells", "training_cells"}
+    kept = m.generated(responses, "A", 0)
+    assert len(seen) == 3
+    assert len(set(kept.perturbation)) == 2 and kept.X.shape == (12, N_GENES)
+    assert np.isfinite(kept.X).all()
+    for file in (tmp_path / "cells").iterdir():
+        file.unlink()
+    made = m.generated(responses, "A", 0)
+    assert len(seen) == 4
+    assert np.array_equal(made.X, kept.X)
+
+
+def test_cell_lines_are_learnt_apart():
+    screen = make_screen(lines=("A", "B"))
+    responses = add_folds(ba_ate(screen, progress=False), 3, 0)
+    cells = Cells.of(screen, responses.var_names)
+    seen = []
+    m = model(cells, lambda: Spy(seen))
+    scores = evaluate_joint(responses, [m], metrics=["L2"], progress=False)
+    assert sorted(scores["cell_line"].unique()) == ["A", "B"] and len(seen) == 6
+    with pytest.raises(InputError, match="one cell line at a time"):
+        m.fit_predict(responses, responses, fold=0)
+
+
+def test_genes_are_taken_by_name(screen, responses):
+    turned = responses[:, ::-1].copy()
+    cells = Cells.of(screen, turned.var_names)
+    assert list(cells.genes) == list(turned.var_names)
+    assert np.allclose(cells.X.toarray(), np.asarray(screen.X.todense())[:, ::-1])
+    with pytest.raises(InputError, match="nowhere"):
+        Cells.of(screen, ["g1", "nowhere"])
+    with pytest.raises(InputError, match="genes"):
+        model(cells, lambda: Spy([])).fit_predict(responses, responses, fold=0)
+
+
+def test_generation_in_parts_equals_one_call(monkeypatch):
+    controls = sp.csr_matrix(np.arange(12.0).reshape(6, 2))
+
+    class Adds:
+        def sample(self, controls, index, names, seed):
+            return controls.toarray() + 100 * np.array([int(n[1]) for n in names])[index][:, None]
+
+    rows = {"P1": np.array([0, 1]), "P2": np.array([2, 3, 4]), "P3": np.array([5])}
+    for limit in (1, 4, 100):
+        monkeypatch.setattr("perturbcore.decoders.generators.TOGETHER", limit)
+        made = dict(generate(Adds(), lambda r: controls[r], rows, ["P1", "P2", "P3"], 0))
+        for name, r in rows.items():
+            assert np.array_equal(made[name], controls[r].toarray() + 100 * int(name[1]))
+
+
+def test_batch_mean_weighs_batches_alike():
+    X = np.array([[1.0], [3.0], [10.0]])
+    assert batch_mean(X, ["a", "a", "b"]) == pytest.approx([6.0])
+    assert batch_mean(sp.csr_matrix(X), ["a", "a", "b"]) == pytest.approx([6.0])
