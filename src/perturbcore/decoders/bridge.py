@@ -13,7 +13,7 @@ class Bridge:
     r"""Stochastic bridge from control to perturbed cells in latent space.
 
     Between a control cell :math:`x_0` and a perturbed cell :math:`x_1` runs a Brownian bridge,
-    :math:`x_t = (1-t) x_0 + t x_1 + \sigma\sqrt{t(1-t)}\,\varepsilon`. With ``targets="velocity"`` the
+    :math:`x_t = (1-t) x_0 + t x_1 + \sigma\sqrt{t(1-t)}\,\varepsilon`. With ``targets="published"`` the
     network learns the velocity of its probability flow,
     :math:`v = x_1 - x_0 + \frac{1-2t}{2\sqrt{t(1-t)}}\,\sigma\varepsilon`, and the score times
     :math:`\sigma^2/2`, weighted by :math:`\lambda_t = 2\sqrt{t(1-t)}/\sigma`. With
@@ -39,7 +39,7 @@ class Bridge:
         spread = (t * (1 - t)).sqrt()
         x = torch.lerp(source, target, t) + sigma * spread * noise
         first, second = network(x[:, None], time * self.options.time_scale, condition).unbind(1)
-        if self.options.targets == "velocity":
+        if self.options.targets == "published":
             velocity = target - source + (1 - 2 * t) / (2 * t * (1 - t) + TINY) * spread * sigma * noise
             flow = (first - velocity).square().mean()
             score = (2 * spread / sigma * second + noise).square().mean()
@@ -59,7 +59,7 @@ class Bridge:
             t = i * pause
             time = torch.full((len(x),), t * self.options.time_scale, device=x.device)
             first, second = network(x[:, None], time, condition).unbind(1)
-            if self.options.targets == "velocity":
+            if self.options.targets == "published":
                 drift = first + second
             else:
                 drift = first - sigma * math.sqrt(t / (1 - t)) * second

@@ -24,13 +24,17 @@ class Diffusion:
     r"""Denoising diffusion of perturbed cells in latent space.
 
     The network sees the noised target, the time step, the embedding and, with ``source=True``, a
-    control cell as a second channel; it predicts the noise. Predicted clean cells are clipped to the
-    range of the training latents.
+    control cell as a second channel. With ``targets="published"`` it predicts the noise; with
+    ``targets="bounded"`` the velocity
+    :math:`\sqrt{\bar\alpha}\,\varepsilon - \sqrt{1-\bar\alpha}\,x_0`, from which noise and clean cell
+    follow without dividing by :math:`\sqrt{\bar\alpha}`, so that an error at the noisy end is not blown
+    up. Predicted clean cells are clipped to the range of the training latents.
 
     References
     ----------
-    Ho et al. 2020 (DDPM), Algorithms 1 and 2; Song et al. 2021 (DDIM), Eq. 12; Cole et al. 2026,
-    Methods 4.7.4. The released code zeroes the source channel in training: ``source=False``.
+    Ho et al. 2020 (DDPM), Algorithms 1 and 2; Song et al. 2021 (DDIM), Eq. 12; Salimans & Ho 2022
+    (velocity), Section 4; Cole et al. 2026, Methods 4.7.4. The released code zeroes the source channel
+    in training: ``source=False``.
     """
 
     channels = (2, 1)
@@ -40,11 +44,13 @@ class Diffusion:
         self.signal = cosine_schedule(options.timesteps)
 
     def loss(self, network, source, target, condition, time, noise) -> dict:
-        """Mean squared error of the predicted noise; `time` (n,) uniform in [0, 1)."""
+        """Mean squared error of the network's target; `time` (n,) uniform in [0, 1)."""
         step = (time * self.options.timesteps).long().clamp(max=self.options.timesteps - 1)
-        signal = self.signal.to(time.device)[step, None]
-        noised = (signal.sqrt() * target + (1 - signal).sqrt() * noise).to(target.dtype)
+        signal = self.signal.to(time.device, target.dtype)[step, None]
+        noised = signal.sqrt() * target + (1 - signal).sqrt() * noise
         guess = network(self._channels(noised, source), step.to(target.dtype), condition)[:, 0]
+        if self.options.targets == "bounded":
+            noise = signal.sqrt() * noise - (1 - signal).sqrt() * target
         return {"loss": (guess - noise).square().mean()}
 
     def sample(self, network, source, condition, noise, *, sampler, steps, low, high) -> torch.Tensor:
@@ -73,7 +79,10 @@ class Diffusion:
             now, then = signal[i], signal[i + 1]
             time = torch.full((len(x),), float(step), device=x.device)
             guess = network(self._channels(x, source), time, condition)[:, 0]
-            clean = ((x - math.sqrt(1 - now) * guess) / math.sqrt(now)).clamp(low, high)
+            if self.options.targets == "bounded":
+                clean = (math.sqrt(now) * x - math.sqrt(1 - now) * guess).clamp(low, high)
+            else:
+                clean = ((x - math.sqrt(1 - now) * guess) / math.sqrt(now)).clamp(low, high)
             if sampler == "ddim":
                 guess = (x - math.sqrt(now) * clean) / math.sqrt(1 - now)
                 x = math.sqrt(then) * clean + math.sqrt(1 - then) * guess

@@ -113,28 +113,32 @@ class Latent:
         return (np.asarray(difference, dtype=np.float32) * self._factor) @ self.loadings.T
 
 
-class Standard:
-    """Each coordinate of the perturbation embeddings to mean 0, variance 1; constants to 0.
+class VectorScale:
+    """Units in which perturbation embeddings reach the network.
 
     Parameters
     ----------
-    active : bool
-        False leaves embeddings as they are, as published.
+    scaling : {"none", "unit", "global"}
+        As they are (published); each coordinate to mean 0 and variance 1, constants to 0; or all
+        centred and multiplied by one factor that brings the mean variance to 1.
     """
 
-    def __init__(self, active: bool = True):
-        self.active = active
+    def __init__(self, scaling: str = "none"):
+        self.scaling = scaling
 
-    def fit(self, vectors) -> "Standard":
+    def fit(self, vectors) -> "VectorScale":
         """Fit on the vectors of training perturbations, shape (n_perturbations, d)."""
-        deviation = vectors.std(axis=0)
-        self.mean = vectors.mean(axis=0)
-        self.scale = np.where(deviation > TINY, 1 / np.maximum(deviation, TINY), 0)
+        deviation, self.mean = vectors.std(axis=0), vectors.mean(axis=0)
+        if self.scaling == "none":
+            deviation, self.mean = np.ones_like(deviation), np.zeros_like(deviation)
+        elif self.scaling == "global":
+            deviation = np.full_like(deviation, np.sqrt((deviation**2).mean()))
+        self.factor = np.where(deviation > TINY, 1 / np.maximum(deviation, TINY), 0)
         return self
 
     def transform(self, vectors) -> np.ndarray:
         """Vectors (n, d) to float32 (n, d)."""
-        return (((vectors - self.mean) * self.scale) if self.active else vectors).astype(np.float32)
+        return ((vectors - self.mean) * self.factor).astype(np.float32)
 
 
 def check_cells(cells, name: str, n_genes: int | None = None):

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import torch
 
 from perturbcore.decoders.checks import batch_codes, check_labels, choose_validation
-from perturbcore.decoders.latent import Latent, Standard, check_cells
+from perturbcore.decoders.latent import Latent, VectorScale, check_cells
 from perturbcore.decoders.learner import DecoderLearner
 from perturbcore.decoders.options import DecoderOptions
 from perturbcore.decoders.pairs import Pairs
@@ -109,9 +109,9 @@ class Decoder:
         trains = ~held[codes]
         batches = batch_codes(o, source_batch, target_batch, source.shape[0], target.shape[0])
         self.latent = Latent(o.n_components, o.scaling, seed).fit(_stack(source, target[np.flatnonzero(trains)]))
-        self.standard = Standard(o.standardise).fit(table[~held])
+        self.vector_scale = VectorScale(o.embedding_scaling).fit(table[~held])
         z0, z1 = self.latent.transform(source), self.latent.transform(target)
-        x = self.standard.transform(table)
+        x = self.vector_scale.transform(table)
 
         def pairs(rows):
             of_target = batches[1][rows] if batches[1] is not None else None
@@ -208,8 +208,8 @@ class Decoder:
 
     def _condition(self, vectors, index, n):
         values = np.atleast_2d(np.asarray(vectors, dtype=np.float64))
-        if values.shape[1] != len(self.standard.mean):
-            fitted = len(self.standard.mean)
+        if values.shape[1] != len(self.vector_scale.mean):
+            fitted = len(self.vector_scale.mean)
             raise InputError(f"vectors: {values.shape[1]} columns, the decoder was fitted on {fitted}")
         if not np.isfinite(values).all():
             raise InputError("vectors hold values that are not finite: leave these perturbations out")
@@ -220,7 +220,7 @@ class Decoder:
         index = np.asarray(index, dtype=np.int64)
         if len(index) != n or (n and not 0 <= index.min() <= index.max() < len(values)):
             raise InputError(f"index: {n} numbers from 0 to {len(values) - 1} are needed, one a cell")
-        return torch.from_numpy(self.standard.transform(values)), torch.from_numpy(index)
+        return torch.from_numpy(self.vector_scale.transform(values)), torch.from_numpy(index)
 
 
 def _training_options(options):

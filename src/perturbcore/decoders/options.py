@@ -18,7 +18,8 @@ CHOICES = {
     "scope": ("perturbation", "batch"),
     "partners": ("any", "same_batch"),
     "schedule": ("cosine", "constant"),
-    "targets": ("velocity", "bounded"),
+    "targets": ("published", "bounded"),
+    "embedding_scaling": ("none", "unit", "global"),
 }
 POSITIVE = (
     "n_components", "group", "width", "depth", "heads", "frequencies", "time_scale", "sigma", "timesteps",
@@ -30,7 +31,7 @@ OPTIONAL = ("patience", "gradient_clip", "epoch_cells", "ema")
 
 @dataclass(frozen=True)
 class DecoderOptions:
-    """Options of a decoder; see `perturbcore.decoders.presets` for tried sets of them.
+    r"""Options of a decoder; see `perturbcore.decoders.presets` for tried sets of them.
 
     Attributes
     ----------
@@ -40,9 +41,9 @@ class DecoderOptions:
     scaling : {"minmax", "unit", "global"}
         ``"minmax"``: one linear map takes the training latents to [-1, 1], as published;
         ``"unit"``: each component to variance 1; ``"global"``: one factor, mean variance 1.
-    standardise : bool
-        Bring each coordinate of the perturbation embeddings to mean 0 and variance 1 over the
-        training perturbations.
+    embedding_scaling : {"none", "unit", "global"}
+        Perturbation embeddings as they are (published), each coordinate to mean 0 and variance 1
+        over the training perturbations, or all by one factor to mean variance 1.
     residual : bool
         Decoded cells keep the part of the control cell that the latent space cannot show. As
         published they lose it.
@@ -68,9 +69,11 @@ class DecoderOptions:
         Diffusion: steps of the noise schedule.
     sigma : float
         Bridge: diffusion coefficient, in units of the scaled latent space.
-    targets : {"velocity", "bounded"}
-        Bridge: learn velocity and scaled score as published, or the two conditional means they
-        are made of, which stay bounded near the ends of the path.
+    targets : {"published", "bounded"}
+        What the network itself gives. Diffusion: the noise, or the velocity
+        :math:`\sqrt{\bar\alpha}\,\varepsilon - \sqrt{1-\bar\alpha}\,x_0` that noise and clean cell follow
+        from. Bridge: velocity and scaled score, or the two conditional means they are made of. The
+        bounded ones have no factor that grows without limit at an end of the path.
     last_noise : bool
         Bridge: add noise in the last step too, as published.
     learning_rate, weight_decay, batch_size, max_epochs, warmup, schedule, gradient_clip
@@ -93,7 +96,7 @@ class DecoderOptions:
     method: str
     n_components: int = 50
     scaling: str = "minmax"
-    standardise: bool = False
+    embedding_scaling: str = "none"
     residual: bool = False
     coupling: str = "independent"
     scope: str = "perturbation"
@@ -110,7 +113,7 @@ class DecoderOptions:
     source: bool = True
     timesteps: int = 1000
     sigma: float = 1.0
-    targets: str = "velocity"
+    targets: str = "published"
     last_noise: bool = True
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
@@ -149,8 +152,8 @@ class DecoderOptions:
                 f"width={self.width}, heads={self.heads}, frequencies={self.frequencies}: width must be a "
                 "multiple of twice the heads and frequencies even"
             )
-        if self.partners == "same_batch" and self.coupling != "independent":
-            raise ParameterError("partners='same_batch' pairs cells by batch: leave coupling at 'independent'")
+        if self.partners == "same_batch" and self.coupling != "independent" and self.scope == "batch":
+            raise ParameterError("partners='same_batch' needs scope='perturbation': coupling all cells undoes it")
         if self.scope == "perturbation" and self.coupling != "independent" and self.batch_size % self.group:
             raise ParameterError(f"batch_size={self.batch_size} is not a multiple of group={self.group}")
         if self.method == "bridge" and self.steps < 2:

@@ -35,9 +35,9 @@ class Pairs:
         self.source, self.target = torch.from_numpy(source), torch.from_numpy(target[order])
         self.vectors = torch.from_numpy(vectors)
         self.drawn, self.start, self.count = np.unique(perturbation[order], return_index=True, return_counts=True)
-        self.partners = None
+        self.batches = None
         if options.partners == "same_batch":
-            self.partners = _by_batch(source_batch, target_batch[order])
+            self.batches = _Batches(source_batch, target_batch[order], perturbation[order])
 
     def __len__(self) -> int:
         """Cells, controls included: the length of an epoch as published."""
@@ -50,6 +50,9 @@ class Pairs:
         group = o.group if grouped else 1
         chosen = np.repeat(rng.integers(len(self.drawn), size=-(-n // group)), group)
         rows = self.start[chosen] + (rng.random(len(chosen)) * self.count[chosen]).astype(np.int64)
+        if self.batches is not None and grouped:
+            # a group stands in one batch of the screen: that of its first cell
+            rows = self.batches.mates(np.repeat(rows[::group], group), rng)
         target, source = self.target[rows], self.source[self._controls(rows, rng)]
         if o.coupling != "independent":
             shape = (-1, group if grouped else len(rows), target.shape[1])
@@ -59,18 +62,29 @@ class Pairs:
         return source[:n], target[:n], self.vectors[self.drawn[chosen[:n]]]
 
     def _controls(self, rows, rng):
-        draw = rng.random(len(rows))
-        if self.partners is None:
-            return (draw * len(self.source)).astype(np.int64)
-        order, start, count = self.partners
-        at = start[rows] + (draw * count[rows]).astype(np.int64)
-        same = order[np.minimum(at, len(order) - 1)]
-        return np.where(count[rows] > 0, same, (draw * len(order)).astype(np.int64))
+        if self.batches is not None:
+            return self.batches.controls(rows, rng)
+        return (rng.random(len(rows)) * len(self.source)).astype(np.int64)
 
 
-def _by_batch(source_batch, target_batch):
-    """Sort control cells by batch; say where those of each perturbed cell's batch start, and how many."""
-    order = np.argsort(source_batch, kind="stable")
-    there = source_batch[order]
-    start = np.searchsorted(there, target_batch, side="left")
-    return order, start, np.searchsorted(there, target_batch, side="right") - start
+class _Batches:
+    """Control cells of each perturbed cell's batch, and other cells of its perturbation in it."""
+
+    def __init__(self, source_batch, target_batch, perturbation):
+        self.order = np.argsort(source_batch, kind="stable")
+        there = source_batch[self.order]
+        self.start = np.searchsorted(there, target_batch, side="left")
+        self.count = np.searchsorted(there, target_batch, side="right") - self.start
+        stratum = np.unique(np.stack([perturbation, target_batch], axis=1), axis=0, return_inverse=True)[1].ravel()
+        self.by_stratum = np.argsort(stratum, kind="stable")
+        _, first, size = np.unique(stratum[self.by_stratum], return_index=True, return_counts=True)
+        self.first, self.size = first[stratum], size[stratum]
+
+    def mates(self, rows, rng):
+        return self.by_stratum[self.first[rows] + (rng.random(len(rows)) * self.size[rows]).astype(np.int64)]
+
+    def controls(self, rows, rng):
+        # a batch without controls borrows from all
+        start = np.where(self.count[rows] > 0, self.start[rows], 0)
+        count = np.where(self.count[rows] > 0, self.count[rows], len(self.order))
+        return self.order[start + (rng.random(len(rows)) * count).astype(np.int64)]
