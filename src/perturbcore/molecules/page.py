@@ -2,7 +2,8 @@
 
 from perturbcore import pages, summary
 from perturbcore.molecules.report import molecule_counts, molecule_report, said, to_look_at
-from perturbcore.molecules.signal import drugs_of, known_targets_said, twins_said
+from perturbcore.molecules.sentences import answer, columns, known_targets_said, twins_said
+from perturbcore.molecules.signal import drugs_of
 
 LOOK = {
     "drug": "Drug",
@@ -69,11 +70,13 @@ def further(chapter, study, names, models, *, protocol, n_outer: int, n_inner: i
     for name in names:
         limit = study.ceiling(name, n_outer=n_outer, n_inner=n_inner)
         scores = study.evaluate(name, models, protocol=protocol, ceiling=limit, seed=seed)
+        told = summary.headline(scores, "L2")
+        pages.say(answer(told, study.dataset(name)))
         pages.show_table(
             chapter,
             summary.ranking_table(scores, "L2"),
             f"ranking-{name}",
-            keep=summary.RANKING_COLUMNS,
+            keep=columns(told),
             bold="with_best",
             caption=f"{study.dataset(name).title}, all cell lines, k nearest neighbours.",
         )

@@ -1,4 +1,4 @@
-"""What a chemical screen can carry: drugs beyond noise, twins across folds, information in embeddings."""
+"""What a chemical screen can carry: effects beyond noise and replicates; information in embeddings."""
 
 import numpy as np
 import pandas as pd
@@ -6,22 +6,29 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
 from perturbcore.noise import by_line
-from perturbcore.summary import FLOOR, main_predictor, primary_metric
 
 NOISE = {
     "cell_line": "Cell line",
     "drugs": "Drugs",
     "effect": "Median effect",
     "error": "Median error",
-    "beyond": "Share of drugs beyond their error",
+    "beyond": "Share beyond their error",
+    "same": "Same drug, other plates",
+    "other": "Other drugs",
+    "reproducible": "Share reproducible",
 }
+BY_CHANCE = 0.05
 FEWEST = 4
-ENOUGH = 0.25
 
 
 def drugs_of(data) -> pd.DataFrame | None:
     """Table of drugs that a data set brings, or None."""
     return (data.extras or {}).get("drugs")
+
+
+def truth_of(data):
+    """Return the true effects of a simulated screen, or None."""
+    return getattr((data.extras or {}).get("simulation"), "true_effects", None)
 
 
 def beyond_noise(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
@@ -55,118 +62,104 @@ def beyond_noise(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
     ).reset_index()[columns]
 
 
-def noise_said(data, table: pd.DataFrame) -> str:
-    """Say how many drugs stand out from noise: by their own error, by replicates, and by the truth."""
-    if table.empty:
-        first = "These data hold no replicates, so that it cannot be said how many drugs stand out from noise."
+def plate_effects(data) -> pd.DataFrame | None:
+    """Effect of each drug on each plate: its mean minus that of the plate's vehicle.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        Indexed by cell_line, batch, perturbation; columns genes. None where the data set has neither
+        replicate wells nor cells.
+    """
+    from perturbcore.effects import pseudobulk
+
+    keys = ["cell_line", "batch", "perturbation"]
+    if data.replicates is not None:
+        obs, X = data.replicates.obs, pd.DataFrame(np.asarray(data.replicates.X, float))
+        wells = [obs[k].astype(str).to_numpy() for k in (*keys[:2],)]
+        control = obs["is_control"].to_numpy(bool)
+        names = np.where(control, "", obs["perturbation"].astype(str))
+        means = X.groupby([*wells, names]).mean()
+    elif data.screen is not None:
+        bulk = pseudobulk(data.screen, by=keys, progress=False)
+        obs = bulk.obs
+        names = np.where(obs["is_control"].to_numpy(bool), "", obs["perturbation"].astype(str))
+        index = [obs["cell_line"].astype(str).to_numpy(), obs["batch"].astype(str).to_numpy(), names]
+        means = pd.DataFrame(np.asarray(bulk.X, float), index=index).groupby(level=[0, 1, 2]).mean()
     else:
-        share = float(np.average(table["beyond"], weights=table["drugs"]))
-        most = "Most drugs do not stand out from noise" if share < 0.5 else "Most drugs stand out from noise"
-        by = ", ".join(f"{r.cell_line} {r.beyond:.0%}" for r in table.itertuples()) if len(table) < 6 else ""
-        first = (
-            f"{most}: the effect of {share:.0%} of them is larger than their own experimental error"
-            f"{f' ({by})' if by and len(table) > 1 else ''}; the median effect has an L2 of "
-            f"{table['effect'].median():.2f}, the median error is {table['error'].median():.2f}."
-        )
-    agreement = (data.extras or {}).get("agreement")
-    if agreement is not None:
-        first += f" {agreement['sentence']}"
-    truth = _truth(data)
-    if truth is not None and "inert" in truth.obs:
-        inert = truth.obs["inert"].to_numpy(bool)
-        size = np.linalg.norm(np.asarray(truth.X, float), axis=1)
-        first += (
-            f" In truth {inert.mean():.0%} of the drugs do nothing, and of the others half move the cell by "
-            f"less than {np.median(size[~inert]):.2f}."
-        )
-    return first
+        return None
+    means.index.names = keys
+    vehicle = means.xs("", level="perturbation")
+    plates = pd.MultiIndex.from_arrays([means.index.get_level_values(k) for k in keys[:2]])
+    known = plates.isin(vehicle.index) & (means.index.get_level_values("perturbation") != "")
+    return means[known] - vehicle.loc[plates[known]].to_numpy()
 
 
-def one_line(told, table: pd.DataFrame, data) -> str:
-    """Condense the answer of the chapter to one sentence.
+def reproducibility(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Ask of each drug whether one half of its plates finds it again among all drugs on the other half.
+
+    The mean drug of each plate is taken away first, so that what all drugs share, and the noise of the
+    plate's vehicle, find nobody again.
 
     Parameters
     ----------
-    told : Headline
-        Of `perturbcore.summary.headline`.
-    table : pandas.DataFrame
-        Of `beyond_noise`.
-    data : Dataset
+    profiles : pandas.DataFrame
+        Of `plate_effects`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a cell line: `drugs` (on two plates or more), `same` and `other` (mean correlation over
+        genes between halves, of a drug with itself and with other drugs), `reproducible` (share of drugs
+        whose own correlation is above the 95 % quantile of the others; 5 % by chance).
     """
-    drugs = data.responses.obs["perturbation"].nunique()
-    part = f"Of {told.n} drug embeddings on {drugs} drugs, "
-    if told.best in told.useless:
-        part += (
-            f"none can be shown to beat the Train Mean (L2 {told.floor:.2f}); the best, {told.best}, reaches "
-            f"{told.value:.2f}"
+    rows = []
+    for line, part in profiles.groupby(level="cell_line", sort=False):
+        centred = part - part.groupby(level="batch").transform("mean")
+        place = centred.groupby(level="perturbation").cumcount()
+        plates = centred.groupby(level="perturbation")[centred.columns[0]].transform("size")
+        first = (place < plates / 2).to_numpy()
+        several = (plates > 1).to_numpy()
+        halves = [centred[several & h].groupby(level="perturbation").mean() for h in (first, ~first)]
+        if len(halves[0]) < FEWEST:
+            continue
+        a, b = (_rows(h.to_numpy()) for h in halves)
+        r = a @ b.T
+        own, other = np.diag(r), r[~np.eye(len(r), dtype=bool)]
+        rows.append(
+            {
+                "cell_line": line,
+                "drugs": len(r),
+                "same": float(own.mean()),
+                "other": float(other.mean()),
+                "reproducible": float((own > np.quantile(other, 1 - BY_CHANCE)).mean()),
+            }
         )
-    else:
-        part += (
-            f"{told.best} ({told.modality.lower()}) is best with an L2 of {told.value:.2f} against "
-            f"{told.floor:.2f} for the Train Mean, and {len(told.useless)} cannot be shown to beat it"
-        )
-    if table.empty:
-        return part + "."
-    share = float(np.average(table["beyond"], weights=table["drugs"]))
-    return f"{part}; {share:.0%} of the effects are larger than their own experimental error."
+    return pd.DataFrame(rows, columns=["cell_line", "drugs", "same", "other", "reproducible"])
 
 
-def _truth(data):
-    return getattr((data.extras or {}).get("simulation"), "true_effects", None)
+def _rows(X: np.ndarray) -> np.ndarray:
+    X = X - X.mean(axis=1, keepdims=True)
+    return X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(float).tiny)
 
 
-def twins_said(report: pd.DataFrame, responses) -> str:
-    """Say in how far folds part drugs that are one molecule, or one but for salt or stereo-chemistry.
-
-    Parameters
-    ----------
-    report : pandas.DataFrame
-        Of `perturbcore.molecules.molecule_report`.
-    responses : AnnData
-        With folds.
-    """
-    obs = responses.obs
-    folds = obs.groupby(obs["perturbation"].astype(str))["fold"]
-    shared = int((folds.nunique() == 1).sum())
-    lines = obs["cell_line"].nunique()
-    where = "" if lines == 1 else f", the same in all {lines} cell lines"
-    first = f"Each drug lies in one fold{where}"
-    if shared < folds.ngroups:
-        first = f"{folds.ngroups - shared} of {folds.ngroups} drugs lie in different folds in different cell lines"
-    fold, flat = folds.first(), report.loc[report["flat"] != "", "flat"]
-    flat = flat[flat.index.isin(fold.index)]
-    groups = [fold[list(drugs)] for drugs in flat.groupby(flat).groups.values() if len(drugs) > 1]
-    if not groups:
-        return f"{first}; no two drugs are one molecule up to salt and stereo-chemistry."
-    n = sum(len(g) for g in groups)
-    apart = sum(len(g) for g in groups if g.nunique() > 1)
-    return (
-        f"{first}; but {n} drugs are one molecule with another up to salt and stereo-chemistry, and {apart} of "
-        "these have such a twin in another fold, which flatters every embedding a little."
-    )
+def noise_table(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
+    """Join `beyond_noise` and `reproducibility`, one row a cell line; missing where data are."""
+    beyond = beyond_noise(data, ceiling)
+    profiles = plate_effects(data)
+    again = reproducibility(profiles) if profiles is not None else None
+    if again is None or again.empty:
+        return beyond.assign(same=np.nan, other=np.nan, reproducible=np.nan)
+    if beyond.empty:
+        return again.assign(effect=np.nan, error=np.nan, beyond=np.nan)[list(NOISE)]
+    return beyond.merge(again.drop(columns="drugs"), on="cell_line", how="left")[list(NOISE)]
 
 
-def known_targets_said(report: pd.DataFrame, table: pd.DataFrame, name: str) -> str:
-    """Say how many drugs of a table without targets have one in another table, matched by structure.
-
-    Parameters
-    ----------
-    report : pandas.DataFrame
-        Of `molecule_report`, of the drugs in question.
-    table : pandas.DataFrame
-        Drugs with targets; name is what it is called.
-    """
-    from perturbcore.molecules.report import molecule_report
-
-    targeted = table[table["targets"] != ""]
-    known = set(molecule_report(targeted)["flat"]) - {""}
-    n = int(report["flat"].isin(known).sum())
-    few = n < ENOUGH * len(report)
-    return (
-        f"The data set names no targets. {n} of its {len(report)} drugs ({n / len(report):.0%}) have one in "
-        f"{name}, matched by structure without salt and stereo-chemistry"
-        + (": too few to ask here what targets are worth." if few else ".")
-    )
+def true_error(data) -> float:
+    """Mean L2 between measured and true effects: what a perfect prediction would score."""
+    measured, truth = data.responses, truth_of(data)
+    X = np.asarray(truth[measured.obs_names, measured.var_names].X, float)
+    return float(np.linalg.norm(np.asarray(measured.X, float) - X, axis=1).mean())
 
 
 def information(embeddings, data) -> pd.DataFrame:
@@ -186,7 +179,7 @@ def information(embeddings, data) -> pd.DataFrame:
         minus the correlation of the true effects (mean over cell lines, the mean drug taken away).
         Empty without a truth.
     """
-    truth = _truth(data)
+    truth = truth_of(data)
     if truth is None:
         return pd.DataFrame(columns=["embedding", "modality", "n", "follows"])
     active = ~truth.obs["inert"].to_numpy(bool) if "inert" in truth.obs else np.ones(truth.n_obs, bool)
@@ -206,91 +199,3 @@ def information(embeddings, data) -> pd.DataFrame:
         rho = spearmanr(pdist(V), pdist(effect.loc[known].to_numpy(), "correlation")).statistic
         rows.append({"embedding": e.name, "modality": e.modality, "n": len(known), "follows": float(rho)})
     return pd.DataFrame(rows).sort_values("follows", ascending=False, ignore_index=True)
-
-
-def information_said(told: pd.DataFrame, scores: pd.DataFrame, predictor: str = "knn") -> str:
-    """Say whether the ranking of embeddings is the order of what they know of the true effects.
-
-    Parameters
-    ----------
-    told : pandas.DataFrame
-        Of `information`.
-    scores : pandas.DataFrame
-        Scores of the same embeddings.
-    """
-    if told.empty:
-        return (
-            "On real cells nobody knows what an embedding should say; on simulated ones it is known "
-            "(`make run CHAPTER=small_molecules PROFILE=demo`)."
-        )
-    from perturbcore.metrics import metric as find_metric
-
-    metric = primary_metric(scores)
-    rows = main_predictor(scores[scores["metric"] == metric], predictor)
-    value = rows.groupby("embedding")["value"].mean()
-    both = told[~told["modality"].str.endswith("control")].assign(value=told["embedding"].map(value)).dropna()
-    good = both["value"] if find_metric(metric).higher_is_better else -both["value"]
-    test = spearmanr(both["follows"], good)
-    by = both.groupby("modality")["follows"].median().sort_values(ascending=False)
-    best = both.loc[good.idxmax(), "embedding"]
-    agrees = test.pvalue < 0.05 and test.statistic > 0
-    return (
-        f"Here the truth is known: distances in an embedding follow the true effects best in "
-        f"{both['embedding'].iloc[0]} (rank correlation {both['follows'].iloc[0]:.2f} over pairs of drugs; "
-        + "medians: "
-        + ", ".join(f"{m.lower()} {v:.2f}" for m, v in by.items())
-        + f"), {predictor} scores {best} best, and over {len(both)} embeddings the two orders correlate by "
-        f"{test.statistic:.2f} (p = {test.pvalue:.2g}): the ranking "
-        + ("is" if agrees else "is not distinguishably")
-        + " the order of what the embeddings know."
-    )
-
-
-def beside_said(scores: pd.DataFrame, published) -> str:
-    """Set the gain of the best embedding over Train Mean beside the published one on Sci-Plex.
-
-    Parameters
-    ----------
-    scores : pandas.DataFrame
-        Own scores, task "lfc".
-    published : Published
-    """
-    from perturbcore.published.figures import figure_data
-
-    rows = main_predictor(scores[scores["metric"] == "L2"], "knn")
-    mean = rows.groupby(["embedding", "predictor", "modality"])["value"].mean().reset_index()
-    floor = float(mean.loc[mean["predictor"] == FLOOR, "value"].iloc[0])
-    own = mean[~mean["modality"].str.endswith("control")]
-    own = own.loc[own["value"].idxmin()]
-    figure = figure_data("S8", published)
-    medians = figure.medians()
-    real = figure.scores.drop_duplicates("display").set_index("display")["modality"]
-    names = [d for d in medians if not real[d].endswith("control") and real[d] not in ("Fusion", "Advanced")]
-    gain = 1 - medians[names].min(axis=1) / medians["Train Mean"]
-    each = ", ".join(f"{line} {g:.1%}" for line, g in gain.items())
-    return (
-        f"On Sci-Plex the published best embedding lowers the L2 of the Train Mean by {each} (medians over "
-        f"folds); here the best, {own['embedding']}, lowers it by {1 - own['value'] / floor:.1%}."
-    )
-
-
-def tahoe_read_off() -> tuple[str, pd.DataFrame]:
-    """Figures S5 and S6, whose scores are not public: what can be read off the images, and a sentence."""
-    from perturbcore.published.facts import facts
-
-    table = facts("cole2026_tahoe_lfc_read_off")
-    wide = table.set_index(["figure", "display_name"])["L2_median"]
-    parts = []
-    for figure, estimator in table[["figure", "estimator"]].drop_duplicates().itertuples(index=False):
-        here = wide[figure]
-        name = next(n for n in here.index if "best by median" in n)
-        gap = (here["Train Mean"] - here[name]) / (here["Train Mean"] - here["Experimental Error"])
-        parts.append(
-            f"{estimator}: {name.split(' (')[0]} {here[name]:.2f} against {here['Train Mean']:.2f}, "
-            f"{gap:.0%} of the gap"
-        )
-    sentence = (
-        "The scores of Figures S5 and S6 (Tahoe) are not in the authors' repository. Read off the images, "
-        f"the best embedding is hardly better than the Train Mean ({'; '.join(parts)})."
-    )
-    return sentence, table.rename(columns={"display_name": "method"})
