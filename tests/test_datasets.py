@@ -35,7 +35,7 @@ def test_every_module_is_a_data_set():
         [
             *(f"cole_{name}" for name in ("essential", "norman", "sciplex", "tahoe")),
             *("essential", "from_files", "l1000_kd", "papalexi", "perturbench", "prnet", "simulated"),
-            "simulated_drugs",
+            *("sciplex_signatures", "simulated_drugs", "tahoe_signatures"),
         ]
     )
     for name in datasets.available():
