@@ -29,15 +29,16 @@ def noise_said(data, table: pd.DataFrame) -> str:
     if np.isfinite(again):
         most = "Most drugs are near noise" if again < 0.5 else "Most drugs stand out from noise"
         parts.append(
-            f"{most}: {again:.0%} of them are found again, that is, the two halves of a drug's plates resemble each "
-            f"other more than {1 - BY_CHANCE:.0%} of the pairs of different drugs do (by chance: {BY_CHANCE:.0%}). "
+            f"{most}: {again:.0%} of them are found again, that is, the two halves of a drug's plates resemble "
+            f"each other more than {1 - BY_CHANCE:.0%} of the pairs of different drugs do (by chance: "
+            f"{BY_CHANCE:.0%}). "
             f"On average, halves of one drug correlate by {_mean(table, 'same'):.2f}, of different drugs by "
             f"{_mean(table, 'other'):.2f}, the mean drug taken away."
         )
     if np.isfinite(beyond):
         parts.append(
-            f"The measured effect of {beyond:.0%} is larger than its own experimental error, which it contains; the "
-            f"median effect has an L2 of {table['effect'].median():.2f}, the median error is "
+            f"The measured effect of {beyond:.0%} is larger than its own experimental error, which it contains; "
+            f"the median effect has an L2 of {table['effect'].median():.2f}, the median error is "
             f"{table['error'].median():.2f}."
         )
     if not parts:
@@ -104,7 +105,8 @@ def answer(told, data) -> str:
         share = f"closes **{gap:.0%}**" if gap > 0 else f"closes nothing ({gap:.0%})"
         second = f"It {share} of the gap between Train Mean and ceiling ({ceiling})."
     else:
-        second = f"The ceiling ({ceiling}) is no better than the Train Mean: there is no gap to close."rivals, dull = len(told.rivals), len(told.useless)
+        second = f"The ceiling ({ceiling}) is no better than the Train Mean: there is no gap to close."
+    rivals, dull = len(told.rivals), len(told.useless)
     third = f"Of the other {told.n - 1}, {rivals or 'none'} cannot be told apart from it"
     if rivals == told.n - 1:
         third = f"None of the other {told.n - 1} can be told apart from it"
