@@ -8,12 +8,17 @@ from anndata import AnnData
 
 from perturbcore.decoders.cells import Cells, batch_mean
 from perturbcore.decoders.distances import batch_weights, energy_distance, median_distance, mmd, variance_ratio
+from perturbcore.decoders.distributions import HALVES, distribution_table
 from perturbcore.decoders.evaluation import DecoderModel
+from perturbcore.decoders.gears import GearsPredictions
+from perturbcore.decoders.gears_run import run_gears
 from perturbcore.decoders.generators import Shift, generate
 from perturbcore.effects import ba_ate
 from perturbcore.embeddings import Embedding
 from perturbcore.errors import InputError, LeakError, ParameterError
 from perturbcore.evaluate import Protocol, ScoreStore, evaluate, evaluate_joint
+from perturbcore.figures.cells import cell_grid
+from perturbcore.figures.pareto import pareto_front, pareto_plot
 from perturbcore.predictors import KNN
 from perturbcore.screens import declare_screen
 from perturbcore.splits import add_folds
@@ -21,20 +26,20 @@ from perturbcore.splits import add_folds
 N_GENES, PERTURBATIONS = 6, [f"P{i}" for i in range(12)]
 
 
-def make_screen(seed=0, lines=("A",)):
+def make_screen(seed=0, lines=("A",), n_genes=N_GENES):
     """Log-normalised cells in three batches of unequal size; perturbations shift the mean."""
     rng = np.random.default_rng(seed)
-    shift = rng.normal(0, 0.5, (len(PERTURBATIONS), N_GENES))
+    shift = rng.normal(0, 0.5, (len(PERTURBATIONS), n_genes))
     rows, labels = [], []
     for line in lines:
         for p, name in [(-1, "control"), *enumerate(PERTURBATIONS)]:
             for b, n in enumerate((5, 9, 14) if p < 0 else rng.integers(2, 6, 3)):
                 mean = 2 + 0.3 * b + (shift[p] if p >= 0 else 0)
-                rows.append(np.maximum(mean + rng.normal(0, 0.2, (n, N_GENES)), 0.01))
+                rows.append(np.maximum(mean + rng.normal(0, 0.2, (n, n_genes)), 0.01))
                 labels += [(name, f"b{b}", line)] * n
     obs = pd.DataFrame(labels, columns=["perturbation", "batch", "cell_line"])
     obs.index = [f"c{i}" for i in range(len(obs))]
-    genes = pd.DataFrame(index=[f"g{j}" for j in range(N_GENES)])
+    genes = pd.DataFrame(index=[f"g{j}" for j in range(n_genes)])
     cells = AnnData(sp.csr_matrix(np.concatenate(rows).astype(np.float32)), obs=obs, var=genes)
     return declare_screen(cells, dataset="toy", control="control", scale="log1p")
 
@@ -356,3 +361,159 @@ def test_batch_mean_weighs_batches_alike():
     X = np.array([[1.0], [3.0], [10.0]])
     assert batch_mean(X, ["a", "a", "b"]) == pytest.approx([6.0])
     assert batch_mean(sp.csr_matrix(X), ["a", "a", "b"]) == pytest.approx([6.0])
+
+
+# ---- GEARS -----------------------------------------------------------------------------------------
+
+
+def saved(responses, path, shift=0.0, drop=(), **changes):
+    table = pd.DataFrame(np.asarray(responses.X) + shift, columns=list(responses.var_names))
+    table.insert(0, "fold", responses.obs["fold"].to_numpy())
+    table.insert(0, "perturbation", responses.obs["perturbation"].to_numpy())
+    table = table[~table["perturbation"].isin(drop)].assign(**changes)
+    if path.suffix == ".csv":
+        table.to_csv(path, index=False)
+    elif path.suffix == ".npz":
+        labels = {c: table[c].to_numpy().astype(str if c == "perturbation" else int) for c in table.columns[:2]}
+        np.savez(path, X=table.iloc[:, 2:].to_numpy(), genes=np.array(table.columns[2:], dtype=str), **labels)
+    else:
+        obs = table.iloc[:, :2].reset_index(drop=True)
+        obs.index = obs.index.astype(str)
+        AnnData(table.iloc[:, 2:].to_numpy(), obs=obs, var=pd.DataFrame(index=table.columns[2:])).write_h5ad(path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz", ".h5ad"])
+def test_saved_predictions_are_scored(responses, tmp_path, suffix):
+    # off by 0.3 in every gene: the L2 error is 0.3 * sqrt(genes)
+    path = saved(responses[::-1, ::-1].copy(), tmp_path / f"gears{suffix}", shift=0.3)
+    scores = evaluate_joint(responses, [GearsPredictions(path)], metrics=["L2"], progress=False)
+    assert scores["value"].to_numpy() == pytest.approx(0.3 * np.sqrt(N_GENES), rel=1e-4)
+    assert set(scores["predictor"]) == {"gears"} and set(scores["coverage"]) == {1.0}
+
+
+def test_what_gears_cannot_predict_gets_the_train_mean(responses, tmp_path):
+    lost = responses.obs["perturbation"].iloc[0]
+    fold = int(responses.obs["fold"].iloc[0])
+    held = responses.obs["fold"].to_numpy() == fold
+    train, test = responses[~held].copy(), responses[held].copy()
+    m = GearsPredictions(saved(responses, tmp_path / "g.csv", drop=[lost]))
+    prediction = m.fit_predict(train, test, fold=fold)
+    assert prediction.values[0] == pytest.approx(train.X.mean(axis=0), abs=1e-6)
+    assert prediction.values[1:] == pytest.approx(test.X[1:], abs=1e-6)
+    assert prediction.coverage == pytest.approx(1 - 1 / held.sum())
+
+
+def test_predictions_of_another_fold_or_of_nothing_are_refused(responses, tmp_path):
+    other = saved(responses, tmp_path / "a.csv", fold=(responses.obs["fold"].to_numpy() + 1) % 3)
+    with pytest.raises(LeakError, match="trained on"):
+        evaluate_joint(responses, [GearsPredictions(other)], progress=False)
+    few = saved(responses[:, :4].copy(), tmp_path / "b.csv")
+    with pytest.raises(InputError, match="2 genes"):
+        evaluate_joint(responses, [GearsPredictions(few)], progress=False)
+    with pytest.raises(InputError, match="no such file"):
+        GearsPredictions(tmp_path / "none.csv")
+    (tmp_path / "c.csv").write_text("perturbation,g0\nP0,1\n")
+    with pytest.raises(InputError, match="no column 'fold'"):
+        GearsPredictions(tmp_path / "c.csv")
+    (tmp_path / "d.csv").write_text("perturbation,fold,g0\nP0,0,nan\n")
+    with pytest.raises(InputError, match="P0.*not finite"):
+        GearsPredictions(tmp_path / "d.csv")
+    (tmp_path / "e.csv").write_text("perturbation,fold,g0\nP0,0,1\nP0,1,1\n")
+    with pytest.raises(InputError, match="twice"):
+        GearsPredictions(tmp_path / "e.csv")
+    (tmp_path / "f.npz").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="not a readable"):
+        GearsPredictions(tmp_path / "f.npz")
+
+
+def test_gears_itself_runs_on_local_files(tmp_path):
+    pytest.importorskip("gears", reason="cell-gears is not part of the environment")
+    screen = make_screen(n_genes=24)
+    responses = add_folds(ba_ate(screen, progress=False), 3, 0)
+    sets = {f"T{i}": [*PERTURBATIONS[i : i + 4], "g0", "g1"] for i in range(0, 12, 2)}
+    cells = Cells.of(screen, responses.var_names)
+    options = {"cell_line": "A", "fold": 0, "epochs": 1, "hidden_size": 8, "batch_size": 8}
+    table, seconds = run_gears(cells, responses, sets, tmp_path / "work", **options)
+    table.to_csv(tmp_path / "gears.csv", index=False)
+    model = GearsPredictions(tmp_path / "gears.csv")
+    scores = evaluate_joint(responses, [model], folds=[0], metrics=["L2"], progress=False)
+    assert np.isfinite(scores["value"]).all() and seconds > 0
+    assert set(table["perturbation"]) <= set(responses.obs["perturbation"][responses.obs["fold"] == 0])
+    with pytest.raises(InputError, match="not empty"):
+        run_gears(cells, responses, sets, tmp_path / "work", **options)
+
+
+def test_without_the_package_the_way_out_is_named(cells, responses, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "gears", None)
+    with pytest.raises(ParameterError, match="cell-gears"):
+        run_gears(cells, responses, {}, tmp_path, cell_line="A", fold=0)
+
+
+# ---- distributions and figures ---------------------------------------------------------------------
+
+
+def test_cells_moved_by_the_truth_come_closest(screen, responses, cells, tmp_path):
+    class Truth(Spy):
+        def sample(self, controls, index, names, seed):
+            rows = [list(responses.obs["perturbation"]).index(n) for n in names]
+            return controls.toarray() + responses.X[rows][index]
+
+    models = [
+        model(cells, lambda: Truth([]), name="truth", folder=tmp_path),
+        model(cells, lambda: Shift("nothing"), name="none", predictor="shift", folder=tmp_path),
+    ]
+    table = distribution_table(models, responses, cells, folds=[0, 1], n_components=4)
+    assert set(table["metric"]) == {"energy", "mmd", "energy_genes", "variance_ratio"}
+    assert set(table["fold"]) == {0, 1}
+    mean = table.groupby(["metric", "embedding"])["value"].mean().unstack()
+    distances = ["energy", "mmd", "energy_genes"]
+    assert (mean.loc[distances, "truth"] < 0.5 * mean.loc[distances, "none"]).all()
+    assert (mean.loc[distances, HALVES].abs() < 0.5 * mean.loc[distances, "none"]).all()
+    # cells of the toy screen have the same spread everywhere
+    assert mean.loc["variance_ratio", "truth"] == pytest.approx(1, abs=0.5)
+
+
+def test_the_pareto_front_is_that_of_a_loop():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        cost, error = rng.integers(0, 6, 12).astype(float), rng.integers(0, 6, 12).astype(float)
+        cost[3], error[5] = np.nan, np.inf
+        there = np.isfinite(cost) & np.isfinite(error)
+        want = [
+            bool(there[i])
+            and not any(
+                there[j]
+                and cost[j] <= cost[i]
+                and error[j] <= error[i]
+                and (cost[j], error[j]) != (cost[i], error[i])
+                for j in range(12)
+            )
+            for i in range(12)
+        ]
+        assert pareto_front(cost, error).tolist() == want
+
+
+def test_figures_show_every_method_and_panel():
+    table = pd.DataFrame(
+        {
+            "display": ["kNN", "Flow"], "modality": ["Prior knowledge", "Advanced"], "seconds": [0.1, 20.0],
+            "value": [5.0, 5.2], "low": [4.8, 5.0], "high": [5.2, 5.4], "dataset": "toy",
+        }
+    )  # fmt: skip
+    lines = pd.DataFrame(
+        [{"display": "Train Mean", "modality": "Negative control", "value": 5.5, "dataset": "toy"}]
+    )
+    figure = pareto_plot(table, references=lines, xlabel="s", ylabel="L2")
+    texts = {t.get_text() for t in figure.axes[0].texts}
+    assert {"kNN", "Flow", "Train Mean"} <= texts and figure.axes[0].get_xscale() == "log"
+    rng = np.random.default_rng(0)
+    rows = [
+        {"perturbation": p, "column": c, "sample": s, "x": rng.normal(), "y": rng.normal()}
+        for p in ("A", "B")
+        for c, s in (("", "control"), ("Observed", "observed"), ("Flow", "generated"))
+        for _ in range(5)
+    ]
+    figure = cell_grid(pd.DataFrame(rows), row="perturbation", column="column", xlabel="x", ylabel="y")
+    assert len(figure.axes) == 4
+    assert [a.get_title(loc="left") for a in figure.axes[:2]] == ["Observed", "Flow"]
