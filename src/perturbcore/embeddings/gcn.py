@@ -60,7 +60,8 @@ class GraphNetwork(nn.Module):
 
     def __init__(self, n: int, dim: int, layers: int, dropout: float):
         super().__init__()
-        self.node = nn.Parameter(torch.randn(n, dim))
+        # small, so that at first the neighbours' sum and not a node's own random start decides
+        self.node = nn.Parameter(0.1 * torch.randn(n, dim))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(layers))
         self.convolutions = nn.ModuleList(Convolution(dim) for _ in range(layers))
         self.out = nn.Linear(dim, dim)
@@ -74,14 +75,14 @@ class GraphNetwork(nn.Module):
         return self.out(x)
 
 
-def normalised(A) -> Tensor:
-    """D^-1/2 (A + I) D^-1/2 of a symmetric matrix of weights, as a sparse float32 tensor (CSR)."""
+def normalised(A) -> sp.csr_matrix:
+    """D^-1/2 (A + I) D^-1/2 of a symmetric matrix of weights, float32."""
     A = sp.coo_matrix(A)
     edges = torch.as_tensor(np.stack([A.row, A.col]).astype(np.int64))
     weight = torch.as_tensor(A.data.astype(np.float32))
     check_weights(A, edges.numpy(), weight.numpy())
     edges, weight = gcn_norm(edges, weight, A.shape[0])
-    return sparse_tensor(sp.csr_matrix((weight.numpy(), edges.numpy()), shape=A.shape))
+    return sp.csr_matrix((weight.numpy(), edges.numpy()), shape=A.shape)
 
 
 def sparse_tensor(A: sp.csr_matrix) -> Tensor:
@@ -137,7 +138,7 @@ class Pretrained:
 
     def vectors(self) -> np.ndarray:
         """Node embeddings on the whole graph, (n, dim) float32."""
-        return _vectors(self.network, normalised(self.A))
+        return _vectors(self.network, sparse_tensor(normalised(self.A)))
 
 
 def pretrain(
@@ -198,7 +199,7 @@ def pretrain(
 
     torch.manual_seed(seed)
     network = GraphNetwork(n, dim, layers, dropout)
-    learner = LinkLearner(network, normalised(message), lr, weight_decay)
+    learner = LinkLearner(network, sparse_tensor(normalised(message)), lr, weight_decay)
     trained = fit(
         learner, Batches(len(edges), batch_size, batch, seed=seed),
         Batches(len(held), len(held), held_batch, shuffle=False),
