@@ -222,8 +222,8 @@ def information_said(told: pd.DataFrame, scores: pd.DataFrame, predictor: str = 
     """
     if told.empty:
         return (
-            "On real cells nobody knows what an embedding should say; on simulated ones it is known "
-            "(`make run CHAPTER=small_molecules PROFILE=demo`)."
+            "Whether the ranking is the order of what the embeddings know cannot be asked here; on the simulated "
+            "drugs, whose truth is known, it can (`make run CHAPTER=small_molecules PROFILE=demo`)."
         )
     from perturbcore.metrics import metric as find_metric
 

@@ -1,0 +1,419 @@
+"""Embeddings of drugs: fingerprints, descriptors, targets, text, SMILES transformers, and whom they serve."""
+
+from types import MappingProxyType, SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perturbcore.embeddings import BuildContext, Embedding, build, build_all
+from perturbcore.embeddings.descriptors import PHYSICAL
+from perturbcore.embeddings.drug_text import drug_texts
+from perturbcore.embeddings.fingerprints import KINDS, fingerprint
+from perturbcore.embeddings.specs import entity_of, serving
+from perturbcore.embeddings.targets import target_encoding, target_genes, target_weights
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.molecules import builtin_compounds
+
+DRUGS = pd.DataFrame(
+    {
+        "smiles": ["CC(=O)Oc1ccccc1C(=O)O", "CCN(CC)CC.Cl", "oops", "Cn1cnc2c1c(=O)n(C)c(=O)n2C"],
+        "targets": ["PTGS1;PTGS2", "CHRM1", "", "ADORA1;ADORA2A;PDE4A;PDE5A"],
+        "mechanism": ["cyclooxygenase inhibitor", "", "cyclooxygenase inhibitor", "adenosine antagonist"],
+    },
+    index=["aspirin", "triethylamine", "oops", "caffeine"],
+)
+TEN = builtin_compounds().iloc[::13].head(10)
+
+
+def dataset(drugs=DRUGS):
+    return SimpleNamespace(name="mine", extras=MappingProxyType({"drugs": drugs}), screen=None, responses=None)
+
+
+# --- fingerprints and descriptors ------------------------------------------------------------------------------
+
+
+def by_rdkit(kind, mol):
+    """Compute the same fingerprint through rdkit's older calls."""
+    from rdkit import Chem
+    from rdkit.Avalon import pyAvalonTools
+    from rdkit.Chem import AllChem, MACCSkeys, rdMHFPFingerprint, rdReducedGraphs
+
+    if kind == "maccs":
+        return list(MACCSkeys.GenMACCSKeys(mol))
+    if kind == "topological":
+        return list(Chem.RDKFingerprint(mol, fpSize=2000))
+    if kind == "secfp":
+        return list(rdMHFPFingerprint.MHFPEncoder(2048, 42).EncodeSECFPMol(mol, radius=3, length=2000))
+    if kind == "avalon":
+        return list(pyAvalonTools.GetAvalonFP(mol, 2000))
+    if kind == "erg":
+        return list(rdReducedGraphs.GetErGFingerprint(mol))
+    name, diameter = kind.split(":")
+    return list(
+        AllChem.GetMorganFingerprintAsBitVect(mol, int(diameter) // 2, nBits=2000, useFeatures=name == "fcfp")
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fingerprints_of_ten_molecules_are_rdkits(kind):
+    from rdkit import Chem, rdBase
+
+    made = fingerprint(TEN, name=kind, kind=kind)
+    assert list(made.ids) == list(TEN.index) and made.identifier == "drug"
+    with rdBase.BlockLogs():
+        expected = [by_rdkit(kind, Chem.MolFromSmiles(s)) for s in TEN["smiles"]]
+    np.testing.assert_array_equal(made.X, np.asarray(expected, dtype=np.float32))
+    assert made.X.any(axis=1).all()
+
+
+def test_kinds_differ_and_widths_are_the_published_ones():
+    widths = {kind: fingerprint(TEN, name=kind, kind=kind).dim for kind in KINDS}
+    published = {"maccs": 167, "topological": 2000, "secfp": 2000, "avalon": 2000, "erg": 315, "ecfp:2": 2000}
+    assert {k: widths[k] for k in published} == published
+    ecfp = [fingerprint(TEN, name="x", kind=k).X.sum() for k in ("ecfp:0", "ecfp:2", "ecfp:4", "ecfp:6")]
+    assert ecfp == sorted(ecfp) and len(set(ecfp)) == 4
+    assert np.array_equal(fingerprint(TEN, name="x", kind="ecfp").X, fingerprint(TEN, name="x", kind="ecfp:4").X)
+
+
+def test_counts_count_and_bits_do_not():
+    long_chain = pd.DataFrame({"smiles": ["CCCCCCCC"]}, index=["octane"])
+    counts = fingerprint(long_chain, name="x", kind="ecfp:2", counts=True).X
+    bits = fingerprint(long_chain, name="x", kind="ecfp:2").X
+    assert counts.max() > 1 and np.array_equal(counts > 0, bits > 0)
+
+
+def test_unreadable_drugs_have_no_vector_and_are_counted():
+    made = fingerprint(DRUGS, name="x", kind="maccs")
+    assert list(made.ids) == ["aspirin", "triethylamine", "caffeine"]
+    assert "1 of 4 drugs have no readable SMILES" in made.source
+    with pytest.raises(InputError, match="none of 1 SMILES"):
+        fingerprint(DRUGS.loc[["oops"]], name="x")
+
+
+def test_parent_takes_the_salt_away():
+    both = pd.DataFrame({"smiles": ["CCN(CC)CC.Cl", "CCN(CC)CC"]}, index=["salt", "base"])
+    whole, parent = (fingerprint(both, name="x", kind="ecfp:2", parent=p).X for p in (False, True))
+    assert not np.array_equal(whole[0], whole[1]) and np.array_equal(parent[0], parent[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "magic"}, "there are maccs"),
+        ({"kind": "ecfp:3"}, "diameter"),
+        ({"kind": "maccs", "counts": True}, "no counts"),
+    ],
+)
+def test_wrong_fingerprints_say_what_there_is(options, message):
+    with pytest.raises(ParameterError, match=message):
+        fingerprint(TEN, name="x", **options)
+
+
+def test_descriptors_are_rdkits_on_a_log_scale():
+    from rdkit import Chem
+    from rdkit.Chem import Crippen, Descriptors
+
+    made = build({"name": "d", "builder": "descriptors"}, BuildContext(dataset=dataset()))
+    mol = Chem.MolFromSmiles(DRUGS.at["caffeine", "smiles"])
+    row = dict(zip(PHYSICAL, made.X[list(made.ids).index("caffeine")], strict=True))
+    assert row["MolWt"] == pytest.approx(np.log1p(Descriptors.MolWt(mol)), rel=1e-6)
+    logp = Crippen.MolLogP(mol)
+    assert logp < 0 and row["MolLogP"] == pytest.approx(-np.log1p(-logp), rel=1e-6)
+    assert (
+        build({"name": "d", "builder": "descriptors", "which": "all"}, BuildContext(dataset=dataset())).dim > 150
+    )
+
+
+# --- targets ---------------------------------------------------------------------------------------------------
+
+
+def test_target_encodings_by_hand():
+    binary = target_encoding(DRUGS, name="t")
+    genes = sorted(["PTGS1", "PTGS2", "CHRM1", "ADORA1", "ADORA2A", "PDE4A", "PDE5A"])
+    assert list(binary.ids) == ["aspirin", "triethylamine", "caffeine"]
+    expected = [[g in DRUGS.at[d, "targets"].split(";") for g in genes] for d in binary.ids]
+    np.testing.assert_array_equal(binary.X, np.array(expected, np.float32))
+    ranked = target_encoding(DRUGS, name="t", weights="rank").X[2]
+    assert dict(zip(genes, ranked, strict=True)) == {
+        **dict.fromkeys(genes, 0.0), "ADORA1": 1.0, "ADORA2A": 0.5, "PDE4A": 0.25, "PDE5A": 0.125,
+    }  # fmt: skip
+    assert "1 of 4 drugs have no vector" in binary.source
+
+
+def test_given_weights_must_match_the_targets():
+    given = DRUGS.assign(weights=["7;6.5", "5", "", "6;5;4;3"])
+    assert target_weights(given, "given", "x")["aspirin"] == {"PTGS1": 7.0, "PTGS2": 6.5}
+    with pytest.raises(InputError, match="'aspirin' has 2 targets"):
+        target_weights(given.assign(weights=["7", "5", "", "6;5;4;3"]), "given", "x")
+    with pytest.raises(InputError, match="no column 'weights'"):
+        target_weights(DRUGS, "given", "x")
+    with pytest.raises(InputError, match="no gene is the target of 3"):
+        target_encoding(DRUGS, name="x", min_drugs=3)
+
+
+GENES = Embedding(
+    "G", "DNA", pd.Index(["PTGS1", "PTGS2", "ADORA2A", "PDE4A", "PDE5A"]),
+    np.array([[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]], np.float32),
+)  # fmt: skip
+
+
+def test_gene_embeddings_of_targets_by_hand():
+    side = target_genes(GENES, DRUGS, name="t")
+    assert list(side.ids) == ["aspirin", "caffeine"], "triethylamine's target has no vector, oops no target"
+    # caffeine's first target has no vector: the next three count
+    np.testing.assert_array_equal(side.X, [[1, 2, 3, 4, 0, 0], [5, 6, 7, 8, 9, 10]])
+    np.testing.assert_array_equal(target_genes(GENES, DRUGS, name="t", how="sum").X, [[4, 6], [21, 24]])
+    weighted = target_genes(GENES, DRUGS, name="t", how="weight", n_targets=2)
+    # weights are those of the places in the table: PTGS1 1, PTGS2 1/2; ADORA2A 1/2, PDE4A 1/4
+    np.testing.assert_allclose(weighted.X, [[2.5, 4], [4.25, 5]])
+    with pytest.raises(InputError, match="no vector for any target"):
+        target_genes(GENES, DRUGS.loc[["triethylamine"]], name="t")
+    ensembl = Embedding("E", "DNA", pd.Index(["ENSG00000095303"]), np.ones((1, 2)), "ensembl")
+    with pytest.raises(InputError, match="convert_to: symbol"):
+        target_genes(ensembl, DRUGS, name="t")
+
+
+# --- text ------------------------------------------------------------------------------------------------------
+
+
+def test_drug_texts_and_their_neighbours():
+    texts = drug_texts(DRUGS)
+    assert texts["aspirin"] == "aspirin. cyclooxygenase inhibitor. PTGS1 PTGS2"
+    assert drug_texts(DRUGS, ["mechanism"])["triethylamine"] == ""
+    made = build({"name": "t", "builder": "drug_text", "dim": 20, "source": "compounds"})
+    X = made.X / np.linalg.norm(made.X, axis=1, keepdims=True)
+    near = X @ X[made.ids.get_loc("Trametinib")]
+    mechanism = builtin_compounds().loc[made.ids, "mechanism"]
+    inside = near[(mechanism == "MEK inhibitor").to_numpy()].mean()
+    assert inside > 0.7 > near.mean() + 0.3
+    with pytest.raises(ParameterError, match="name, mechanism, targets"):
+        drug_texts(DRUGS, ["colour"])
+
+
+# --- SMILES transformers ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    letters = ["<pad>", "<s>", "</s>", "<unk>", *"CNOSFclnos()[]=#+-123456789@H"]
+    core = Tokenizer(models.WordLevel({t: i for i, t in enumerate(letters)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+@pytest.fixture(scope="module")
+def roberta(tmp_path_factory, tokenizer):
+    import torch
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-roberta"
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=130, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    RobertaForMaskedLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory, tokenizer):
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-t5"
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, pad_token_id=0,
+        decoder_start_token_id=0,
+    )  # fmt: skip
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def transform(folder, drugs=DRUGS, **options):
+    spec = {"name": "T", "builder": "smiles_transformer", "model": str(folder), **options}
+    return build(spec, BuildContext(dataset=dataset(drugs)))
+
+
+@pytest.mark.parametrize("model", ["roberta", "t5"])
+def test_a_vector_does_not_depend_on_the_molecules_beside_it(model, request):
+    folder = request.getfixturevalue(model)
+    together = transform(folder)
+    assert together.modality == "SMILES transformer" and together.dim == 16 and len(together) == 3
+    for drug in together.ids:
+        alone = transform(folder, DRUGS.loc[[drug]])
+        np.testing.assert_allclose(together.X[together.ids.get_loc(drug)], alone.X[0], atol=2e-6)
+    np.testing.assert_allclose(transform(folder, batch_size=1).X, together.X, atol=2e-6)
+    assert np.abs(together.X[0] - together.X[2]).max() > 1e-3
+
+
+def test_mean_over_tokens_by_hand(roberta):
+    import torch
+    from transformers import AutoTokenizer, RobertaModel
+
+    tokenizer = AutoTokenizer.from_pretrained(roberta)
+    encoder = RobertaModel.from_pretrained(roberta).eval()
+    with torch.no_grad():
+        ids = tokenizer("CCN(CC)CC.Cl", return_tensors="pt")["input_ids"]
+        expected = encoder(ids).last_hidden_state[0].mean(0).numpy()
+    np.testing.assert_allclose(transform(roberta, DRUGS.loc[["triethylamine"]]).X[0], expected, atol=2e-6)
+
+
+def test_long_smiles_are_cut_and_counted(roberta):
+    drugs = pd.DataFrame({"smiles": ["C" * 300, "CCO"]}, index=["long", "short"])
+    assert "1 SMILES cut at 20 tokens" in transform(roberta, drugs, max_length=20).source
+    assert len(transform(roberta, drugs)) == 2, "longer than the model's positions"
+
+
+def test_pickled_weights_are_never_opened(roberta, tmp_path):
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "pickled"
+    shutil.copytree(roberta, folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="safetensors"):
+        transform(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(InputError, match="no config.json"):
+        transform(folder)
+    with pytest.raises(InputError, match="does not exist"):
+        transform(tmp_path / "nowhere")
+    with pytest.raises(ParameterError, match="give model"):
+        build({"name": "T", "builder": "smiles_transformer"}, BuildContext(dataset=dataset()))
+
+
+def test_code_of_a_model_folder_is_never_run(roberta, tmp_path):
+    import json
+    import shutil
+
+    folder = tmp_path / "foreign"
+    shutil.copytree(roberta, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "foreign", "auto_map": {"AutoConfig": "code.C", "AutoModel": "code.M"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text("open(__file__ + '.ran', 'w').close()\n")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        transform(folder)
+    assert not list(folder.glob("*.ran"))
+
+
+def test_other_weights_are_not_taken_from_the_cache(roberta, t5, tmp_path):
+    context = BuildContext(dataset=dataset())
+
+    def made(folder, **options):
+        spec = {"name": "T", "builder": "smiles_transformer", "model": str(folder), **options}
+        return build_all([spec], context, cache=tmp_path)[0]
+
+    first = made(roberta)
+    assert np.array_equal(made(roberta).X, first.X)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert not np.array_equal(made(t5).X, first.X)
+    assert made(roberta, max_length=5).source != first.source
+
+
+# --- whom a specification serves ---------------------------------------------------------------------------------
+
+SPECS = [
+    {"name": "net", "builder": "network", "source": "stringdb"},
+    {"name": "maccs", "builder": "fingerprint", "kind": "maccs"},
+    {"name": "of", "builder": "target_genes", "of": "net"},
+    {"name": "mixed", "builder": "shuffled", "of": "maccs"},
+    {"name": "mixed net", "builder": "shuffled", "of": "net"},
+    {"name": "dice", "builder": "random"},
+    {"name": "vectors", "file": "v.npz", "identifier": "drug", "datasets": ["one"]},
+    {"name": "gene vectors", "file": "g.npz"},
+]
+
+
+def test_drugs_are_served_by_drug_builders_and_genes_by_gene_builders():
+    specs, names = serving(SPECS, "one", "drug")
+    assert names == ["maccs", "of", "mixed", "dice", "vectors"]
+    assert [s["name"] for s in specs] == ["net", *names], "what an embedding is made from is built as well"
+    assert all("datasets" not in s for s in specs)
+    assert serving(SPECS, "two", "drug")[1] == ["maccs", "of", "mixed", "dice"]
+    assert serving(SPECS, "one", "symbol")[1] == ["net", "mixed net", "dice", "gene vectors"]
+    only = [{**s, "datasets": ["other"]} for s in SPECS]
+    assert serving(only, "one", "drug") == ([], [])
+    assert SPECS[6]["datasets"] == ["one"], "the profile stays as it is"
+
+
+def test_an_embedding_of_itself_is_refused():
+    specs = {"a": {"name": "a", "builder": "shuffled", "of": "a"}}
+    with pytest.raises(ParameterError, match="made from itself"):
+        entity_of(specs["a"], specs)
+
+
+def test_drug_specs_build_together_with_their_genes(tmp_path):
+    genes = tmp_path / "genes.csv"
+    pd.DataFrame(GENES.X, index=GENES.ids).to_csv(genes)
+    vectors = tmp_path / "vectors.csv"
+    pd.DataFrame(np.eye(3), index=["aspirin", "12345", "caffeine"]).to_csv(vectors)
+    specs = [
+        {"name": "targets", "modality": "Protein affinity", "builder": "target_genes", "of": "G", "how": "sum"},
+        {"name": "MiniMol", "modality": "SMILES transformer", "file": str(vectors), "identifier": "drug"},
+        {"name": "G", "file": str(genes)},
+    ]
+    chosen, names = serving(specs, "mine", "drug")
+    made = {e.name: e for e in build_all(chosen, BuildContext(dataset=dataset()), cache=tmp_path / "cache")}
+    assert names == ["targets", "MiniMol"] and set(made) == {"targets", "MiniMol", "G"}
+    np.testing.assert_array_equal(made["targets"].X, [[4, 6], [21, 24]])
+    assert made["targets"].modality == "Protein affinity" and made["targets"].identifier == "drug"
+    assert made["MiniMol"].identifier == "drug" and list(made["MiniMol"].ids) == ["aspirin", "12345", "caffeine"]
+
+
+def test_obsm_tables_serve_drugs(tmp_path):
+    import anndata as ad
+
+    table = ad.AnnData(np.zeros((2, 1), np.float32), obs=pd.DataFrame(index=["2244", "2519"]))
+    table.obsm["Uni-Mol"] = np.array([[1.0, 2], [3, 4]])
+    table.write_h5ad(tmp_path / "t.h5ad")
+    made = build({"name": "Uni-Mol", "file": str(tmp_path / "t.h5ad"), "obsm": "Uni-Mol", "identifier": "drug"})
+    assert list(made.ids) == ["2244", "2519"] and made.X.tolist() == [[1, 2], [3, 4]]
+
+
+def test_a_changed_drug_table_is_built_anew(tmp_path):
+    spec = [{"name": "m", "builder": "fingerprint", "kind": "maccs"}]
+    first = build_all(spec, BuildContext(dataset=dataset()), cache=tmp_path)[0]
+    other = DRUGS.assign(smiles=["CCO", "CCN", "CCC", "CCS"])
+    second = build_all(spec, BuildContext(dataset=dataset(other)), cache=tmp_path)[0]
+    assert len(second) == 4 and len(first) == 3
+
+
+def test_tables_from_a_file_and_errors(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("id,structure\nA,CCO\nB,CCN\n")
+    spec = {
+        "name": "m",
+        "builder": "fingerprint",
+        "kind": "maccs",
+        "file": str(path),
+        "columns": ["id", "structure"],
+    }
+    assert list(build(spec).ids) == ["A", "B"]
+    with pytest.raises(InputError, match="brings none.*tahoe_drug_metadata"):
+        build({"name": "m", "builder": "fingerprint"}, BuildContext(dataset=SimpleNamespace(extras={})))
+    with pytest.raises(ParameterError, match="needs of:"):
+        build({"name": "m", "builder": "target_genes"}, BuildContext(dataset=dataset()))
+
+
+@pytest.mark.mirror
+def test_catalogue_tables_make_drug_embeddings(mirror):
+    made = build({"name": "m", "builder": "target_encoding", "source": "tahoe_drug_metadata"})
+    assert len(made) == 264 and made.dim > 200
+    assert len(build({"name": "m", "builder": "fingerprint", "kind": "maccs", "source": "sciplex_samples"})) == 188

@@ -1,0 +1,304 @@
+"""Molecules: reading tables of drugs, what is reported of SMILES, what a screen can carry."""
+
+from types import MappingProxyType, SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from rdkit import Chem
+
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.molecules import (
+    builtin_compounds,
+    check_drugs,
+    molecule_counts,
+    molecule_report,
+    read_drugs,
+    said,
+    sciplex_drugs,
+    tahoe_drugs,
+    targets_of,
+    to_look_at,
+)
+from perturbcore.molecules import sentences as told
+from perturbcore.molecules.signal import information, plate_effects, reproducibility
+from perturbcore.molecules.structures import canonical, parse
+
+ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
+MIXED = {
+    "aspirin": ASPIRIN,
+    "acetylsalicylic acid": "O=C(C)Oc1ccccc1C(=O)O",  # the same, written otherwise
+    "aspirin sodium": "CC(=O)Oc1ccccc1C(=O)[O-].[Na+]",
+    "L-alanine": "C[C@H](N)C(=O)O",
+    "D-alanine": "C[C@@H](N)C(=O)O",
+    "alanine": "CC(N)C(=O)O",
+    "caffeine": "Cn1cnc2c1c(=O)n(C)c(=O)n2C",
+    "not there": "",
+    "five bonds": "C(C)(C)(C)(C)C",
+    "nonsense": "hello",
+    "titled": "CCO ethanol",
+}
+
+
+def table(smiles, **columns) -> pd.DataFrame:
+    return pd.DataFrame({"smiles": pd.Series(smiles), **columns})
+
+
+@pytest.fixture(scope="module")
+def report():
+    return molecule_report(table(MIXED))
+
+
+def test_each_drug_keeps_its_row_and_its_own_smiles(report):
+    assert list(report.index) == list(MIXED)
+    assert list(report["smiles"]) == list(MIXED.values())
+
+
+def test_canonical_form_is_rdkits(report):
+    for drug in ("aspirin", "caffeine", "L-alanine", "aspirin sodium"):
+        assert report.at[drug, "canonical"] == Chem.MolToSmiles(Chem.MolFromSmiles(MIXED[drug]))
+
+
+def test_duplicates_salts_and_stereo_isomers_are_told_apart(report):
+    assert report.at["aspirin", "same_molecule"] == "acetylsalicylic acid"
+    assert report.at["aspirin", "same_parent"] == "aspirin sodium"
+    assert set(report.at["aspirin sodium", "same_parent"].split("; ")) == {"aspirin", "acetylsalicylic acid"}
+    assert report.at["aspirin sodium", "removed"] == "[Na+]"
+    assert report.at["aspirin sodium", "parent"] == report.at["aspirin", "canonical"]
+    assert set(report.at["L-alanine", "stereo_isomer"].split("; ")) == {"D-alanine", "alanine"}
+    assert report.at["L-alanine", "same_parent"] == report.at["L-alanine", "same_molecule"] == ""
+    assert (report.at["L-alanine", "stereo_known"], report.at["L-alanine", "stereo_open"]) == (1, 0)
+    assert (report.at["alanine", "stereo_known"], report.at["alanine", "stereo_open"]) == (0, 1)
+    assert not report.loc["caffeine", ["same_molecule", "same_parent", "stereo_isomer"]].any()
+
+
+def test_unreadable_smiles_are_reported_with_their_reason(report):
+    assert report.at["not there", "problem"] == "no SMILES"
+    assert "valence" in report.at["five bonds", "problem"]
+    assert report.at["nonsense", "problem"] == "not a SMILES"
+    assert "ethanol" in report.at["titled", "problem"]
+    # two unreadable drugs are not the same molecule
+    assert not report.loc[report["problem"] != "", ["same_molecule", "same_parent", "stereo_isomer"]].any().any()
+
+
+def test_counts_and_sentence_agree_with_the_report(report):
+    counts = molecule_counts(report).set_index("kind")["drugs"].to_dict()
+    assert counts == {
+        "unreadable": 4,
+        "salt": 1,
+        "same molecule": 2,
+        "same parent": 3,
+        "stereo isomer": 3,
+        "stereo open": 1,
+    }
+    assert "4 have no readable SMILES" in said(report)
+    looked_at = set(to_look_at(report)["drug"])
+    assert looked_at == set(MIXED) - {"caffeine"}
+
+
+def test_canonical_can_leave_salt_and_stereo_out():
+    assert canonical(MIXED["aspirin sodium"], parent=True) == canonical(ASPIRIN)
+    assert canonical(MIXED["L-alanine"], stereo=False) == canonical(MIXED["alanine"])
+    with pytest.raises(InputError, match="hello"):
+        canonical("hello")
+
+
+def test_cxsmiles_extension_is_no_second_word():
+    assert parse("CCO |$;;R$|")[1] == ""
+
+
+# --- tables --------------------------------------------------------------------------------------------------
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_read_drugs_keeps_what_is_there(tmp_path):
+    path = write(tmp_path / "d.csv", 'name,smiles,targets,mechanism\nA,CCO,"EGFR, ERBB2;EGFR",x\nB,CCN,,\n')
+    drugs = read_drugs(path)
+    assert list(drugs.index) == ["A", "B"]
+    assert targets_of(drugs) == {"A": ["EGFR", "ERBB2"], "B": []}
+    tabs = write(tmp_path / "d.tsv", "id\tstructure\nA\tCCO\nB\tCCN\n")
+    assert list(read_drugs(tabs, ["id", "structure"])["smiles"]) == ["CCO", "CCN"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ("name,smiles\n", "no rows"),
+        ("name,smiles,targets\nA,CCO,EGFR\nB,CC", r"row 2 \('B'\) has 2 cells.*cut off"),
+        ("name,smiles\nA,CCO\nB,Cc1cccc", r"ends within row 2 \('B'"),
+        ("name,smiles\nA,first sample\nB,second sample\nC,CCO\n", r"2 of 3 cannot be read, first row 1 \('A'"),
+        ("name,smiles\nA,CCO\nA,CCN\n", "'A' stands in rows 1, 2"),
+        ("name,smiles\nA,CCO\n ,CCN\n", "row 2 has no name"),
+        ("name,structure\nA,CCO\n", "columns must name"),
+        ("name,smiles\nA,\nB,\n", "empty in every row"),
+    ],
+)
+def test_a_table_that_is_cut_off_or_no_chemistry_names_the_row(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read_drugs(write(tmp_path / "bad.csv", text))
+
+
+def test_one_slip_is_reported_and_not_refused(tmp_path):
+    drugs = read_drugs(write(tmp_path / "d.csv", "name,smiles\nA,CCO\nB,CC(\nC,CCN\n"))
+    assert list(molecule_report(drugs)["problem"] != "") == [False, True, False]
+
+
+def test_read_drugs_parquet_and_missing_file(tmp_path):
+    pd.DataFrame({"name": ["A"], "smiles": ["CCO"]}).to_parquet(tmp_path / "d.parquet")
+    assert list(read_drugs(tmp_path / "d.parquet").index) == ["A"]
+    with pytest.raises(InputError, match="does not exist"):
+        read_drugs(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="no column 'smiles'"):
+        check_drugs(pd.DataFrame({"x": ["CCO"]}, index=["A"]), "mine")
+
+
+def test_built_in_compounds_are_canonical_and_sourced():
+    drugs = builtin_compounds()
+    assert 110 <= len(drugs) <= 150 and drugs.index.is_unique
+    for smiles in drugs["smiles"]:
+        assert Chem.MolToSmiles(Chem.MolFromSmiles(smiles)) == smiles
+    assert (drugs[["targets", "mechanism", "source"]] != "").all().all()
+    assert drugs["source"].str.contains("CID").all()
+    drugs.loc[:, "targets"] = ""
+    assert (builtin_compounds()["targets"] != "").all(), "a caller's change must not reach the next"
+
+
+@pytest.mark.mirror
+def test_built_in_facts_are_those_of_the_tahoe_table(mirror):
+    path = next(mirror.glob("samuelbharti/*/*/data/drug_metadata.parquet"))
+    tahoe = tahoe_drugs(path)
+    tahoe.index = [n[0].upper() + n[1:] for n in tahoe.index]
+    ours = builtin_compounds()
+    for drug, row in ours.iterrows():
+        assert canonical(tahoe.at[drug, "smiles"]) == row["smiles"]
+        assert tahoe.at[drug, "targets"] == row["targets"]
+    by_cid = tahoe_drugs(path, by="pubchem_cid")
+    assert by_cid.index.str.fullmatch(r"\d+").all() and len(by_cid) < len(tahoe)
+    with pytest.raises(ParameterError, match="pubchem_cid"):
+        tahoe_drugs(path, by="name")
+
+
+@pytest.mark.mirror
+def test_sciplex_table(mirror):
+    folder = next(mirror.glob("cole-trapnell-lab/*/*/large_screen/bin"))
+    drugs = sciplex_drugs(folder / "Supplementary_Table_3.txt", folder / "drugProperties_short.tsv")
+    assert len(drugs) == 188
+    assert (molecule_report(drugs)["problem"] == "").all()
+    assert (drugs["targets"] == "").all() and drugs["mechanism"].str.contains("HDAC").any()
+
+
+# --- what a screen can carry ---------------------------------------------------------------------------------
+
+
+def wells(strength, n_drugs=40, n_genes=60, seed=0) -> SimpleNamespace:
+    """Wells on two plates, each with vehicle; drug i has an own effect of size strength[i]."""
+    rng = np.random.default_rng(seed)
+    effects = rng.standard_normal((n_drugs, n_genes)) * np.asarray(strength)[:, None]
+    X, rows = [], []
+    for plate in ("p1", "p2"):
+        shift = rng.standard_normal(n_genes)
+        for drug in range(-3, n_drugs):
+            own = effects[drug] + 2.0 if drug >= 0 else 0.0
+            X.append(5 + shift + own + rng.standard_normal(n_genes) * 0.3)
+            rows.append(("control" if drug < 0 else f"d{drug}", plate, "A", drug < 0))
+    obs = pd.DataFrame(rows, columns=["perturbation", "batch", "cell_line", "is_control"])
+    obs.index = [f"w{i}" for i in range(len(obs))]
+    return SimpleNamespace(replicates=AnnData(np.array(X, np.float32), obs=obs), screen=None, extras={})
+
+
+def test_plate_effects_by_hand():
+    data = wells(np.ones(40))
+    profiles = plate_effects(data)
+    a = data.replicates
+    plate = (a.obs["batch"] == "p2").to_numpy()
+    control = a.obs["is_control"].to_numpy()
+    mine = (a.obs["perturbation"] == "d7").to_numpy()
+    expected = a.X[plate & mine].astype(float).mean(0) - a.X[plate & control].astype(float).mean(0)
+    np.testing.assert_allclose(profiles.loc[("A", "p2", "d7")], expected, rtol=1e-5)
+    assert len(profiles) == 80
+    assert plate_effects(SimpleNamespace(replicates=None, screen=None)) is None
+
+
+def test_reproducibility_finds_effects_and_not_noise():
+    # what all drugs share must find nobody again: it is large here
+    strong = reproducibility(plate_effects(wells(np.full(40, 1.0)))).iloc[0]
+    assert strong["reproducible"] > 0.95 and strong["same"] > 0.8 and abs(strong["other"]) < 0.1
+    none = reproducibility(plate_effects(wells(np.zeros(40)))).iloc[0]
+    assert none["reproducible"] < 0.2 and abs(none["same"]) < 0.15
+    half = reproducibility(plate_effects(wells(np.repeat([1.0, 0.0], 20)))).iloc[0]
+    assert 0.45 < half["reproducible"] < 0.65
+
+
+def test_information_orders_embeddings_by_what_they_know():
+    from perturbcore.embeddings import Embedding
+
+    rng = np.random.default_rng(1)
+    effects = rng.standard_normal((30, 80)).astype(np.float32)
+    names = [f"d{i}" for i in range(30)]
+    obs = pd.DataFrame({"perturbation": names, "cell_line": "A", "inert": [False] * 25 + [True] * 5}, index=names)
+    truth = AnnData(effects, obs=obs)
+    data = SimpleNamespace(extras=MappingProxyType({"simulation": SimpleNamespace(true_effects=truth)}))
+
+    def made(name, X):
+        return Embedding(name, "Gene target", pd.Index(names), X, "drug")
+
+    noise = rng.standard_normal(effects.shape)
+    table = information([made("nothing", noise), made("all", effects), made("some", effects + 1.5 * noise)], data)
+    assert list(table["embedding"]) == ["all", "some", "nothing"]
+    assert table["follows"].iloc[0] > 0.5 > table["follows"].iloc[1] > 0.1
+    assert (table["n"] == 25).all(), "inert drugs have no direction to follow"
+    assert information([], SimpleNamespace(extras={})).empty
+
+
+def test_twins_across_folds_are_counted(report):
+    drugs = [d for d in MIXED if report.at[d, "problem"] == ""]
+    fold = dict.fromkeys(drugs, 0) | {"aspirin sodium": 1}
+    obs = pd.DataFrame(
+        {
+            "perturbation": drugs * 2,
+            "cell_line": ["A"] * len(drugs) + ["B"] * len(drugs),
+            "fold": [fold[d] for d in drugs] * 2,
+        }
+    )
+    text = told.twins_said(report, SimpleNamespace(obs=obs))
+    # 3 aspirins of which one lies elsewhere, 3 alanines together
+    assert "same in all 2 cell lines" in text and "6 drugs are one molecule" in text and "3 of these" in text
+    obs.loc[0, "fold"] = 3
+    assert "1 of 7 drugs lie in different folds" in told.twins_said(report, SimpleNamespace(obs=obs))
+
+
+def test_known_targets_are_matched_by_structure(report):
+    known = table({"x": "CC(=O)Oc1ccccc1C(=O)[O-].[K+]", "y": "CCCCCC"}, targets=["PTGS1", "GENE"])
+    text = told.known_targets_said(report, check_drugs(known, "known"), "a table")
+    assert f"3 of its {len(report)} drugs" in text
+
+
+def test_answer_names_no_gap_where_there_is_none():
+    headline = dict(
+        best="MACCS", modality="Molecule structure", value=3.0, low=2.0, high=4.0, floor=3.1, gap=0.4, n=4,
+        rivals=["a", "b", "c"], useless=["MACCS", "a", "b", "c"], ceiling_name="Experimental error",
+    )  # fmt: skip
+    data = SimpleNamespace(title="T", responses=SimpleNamespace(obs=pd.DataFrame({"perturbation": ["p"]})))
+    below = SimpleNamespace(**headline, ceiling=2.0)
+    above = SimpleNamespace(**headline, ceiling=3.5)
+    assert "40%" in told.answer(below, data) and "no gap to close" not in told.answer(below, data)
+    assert "no gap to close" in told.answer(above, data) and "40%" not in told.answer(above, data)
+    assert "gap_closed" in told.columns(below) and "gap_closed" not in told.columns(above)
+    assert "None of the other 3" in told.answer(below, data)
+    assert "none can be shown to beat" in told.one_line(
+        below, pd.DataFrame(columns=["drugs", "reproducible", "beyond"]), data
+    )
+
+
+def test_tahoe_read_off_reports_the_gap():
+    sentence, table_ = told.tahoe_read_off()
+    assert set(table_["figure"]) == {"S5", "S6"}
+    knn = table_[table_["figure"] == "S5"].set_index("method")["L2_median"]
+    gap = (knn["Train Mean"] - knn["MiniMol (best by median)"]) / (knn["Train Mean"] - knn["Experimental Error"])
+    assert f"{gap:.0%} of the gap" in sentence
