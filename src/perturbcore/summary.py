@@ -10,7 +10,7 @@ from perturbcore.figures.style import display_names
 from perturbcore.metrics import metric as find_metric
 from perturbcore.uncertainty import gap_closed, indistinguishable, mean_ci, rank_table
 
-PRIMARY = {"lfc": "L2", "deg_pairs": "auroc_within", "dir_pairs": "auroc_within"}
+PRIMARY = {"lfc": "L2", "deg": "f1_score", "deg_pairs": "auroc_within", "dir_pairs": "auroc_within"}
 FLOOR, CEILINGS = "train_mean", ("experimental_error", "idealized")
 
 

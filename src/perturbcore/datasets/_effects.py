@@ -12,3 +12,12 @@ def responses_of(screen: AnnData, *, control: str, batches: str, n_folds: int, s
     responses = ba_ate(screen, control=control, batches=batches)
     n_folds = min(n_folds, responses.obs["perturbation"].nunique())
     return add_folds(responses, n_folds, seed)
+
+
+def labels_of(screen: AnnData, *, dataset: str, n_folds: int, seed: int, **how) -> AnnData:
+    """Return labels of differential expression with folds; see `perturbcore.deg.deg_labels`."""
+    from perturbcore.deg import deg_labels
+
+    labels = deg_labels(screen, progress=False, **how)
+    labels.uns["perturbcore"]["dataset"] = dataset
+    return add_folds(labels, min(n_folds, labels.obs["perturbation"].nunique()), seed)

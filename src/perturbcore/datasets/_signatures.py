@@ -177,6 +177,7 @@ def signature_dataset(
     table: pd.DataFrame,
     *,
     k: int,
+    min_labels: int,
     unmatched: str,
     n_folds: int,
     seed: int,
@@ -196,6 +197,9 @@ def signature_dataset(
         Drug table: `smiles`, `targets`, `mechanism`.
     k : int
         Genes labelled at each end.
+    min_labels : int
+        Keep the genes that are labelled (1 or -1) in at least so many signatures, of all lines
+        together: one that never is has nothing to predict.
     unmatched : {"drop", "keep"}
         What becomes of drugs that the table does not have: a kept one has no embedding.
     shared_wells : bool
@@ -209,6 +213,8 @@ def signature_dataset(
         columns of the table), "unmatched" (tuple of names).
     """
     check_k(k)
+    if isinstance(min_labels, bool) or not isinstance(min_labels, int | np.integer) or min_labels < 0:
+        raise ParameterError(f"min_labels={min_labels!r}: give a whole number of at least 0")
     if unmatched not in ("drop", "keep"):
         raise ParameterError(f"unmatched={unmatched!r}: choose 'drop' or 'keep'")
     everyone = sorted({d for s in lines.values() for d in s.ranked})
@@ -230,6 +236,11 @@ def signature_dataset(
     check_k(k, len(genes))
     drugs = _drugs(matched.loc[kept], table)
     responses = _responses(name, lines, kept, genes, k)
+    often = (responses.layers["deg"] != 0).sum(axis=0) >= min_labels
+    if not often.any():
+        most = int((responses.layers["deg"] != 0).sum(axis=0).max())
+        raise ParameterError(f"min_labels={min_labels}: no gene is labelled more than {most} times")
+    responses = responses[:, often].copy()
     responses.uns["perturbcore"].update(k=int(k), shared_wells=bool(shared_wells))
     # salts of one drug are near copies of each other: they lie in one fold
     n_folds = min(n_folds, drugs["parent"].nunique())
@@ -240,8 +251,9 @@ def signature_dataset(
     card.step(
         "responses",
         perturbations=len(kept),
-        genes=len(genes),
-        note=f"{responses.n_obs} rows of drug and line; {k} genes up and {k} down in each",
+        genes=responses.n_vars,
+        note=f"{responses.n_obs} rows of drug and line, {k} genes up and {k} down in each; genes labelled at "
+        f"least {min_labels} times",
     )
     return Dataset(
         name=name,

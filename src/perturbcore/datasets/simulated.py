@@ -1,9 +1,10 @@
-"""The simulated screen: cells with known truth, and their estimated effects."""
+"""The simulated screen: cells with known truth, and their estimated effects or labels."""
 
 from types import MappingProxyType
 
-from perturbcore.datasets._effects import responses_of
+from perturbcore.datasets._effects import labels_of, responses_of
 from perturbcore.datasets.base import Card, Dataset
+from perturbcore.errors import ParameterError
 
 NOTES = (
     "These cells are simulated: the true effects, the network and the annotation behind them are "
@@ -12,14 +13,25 @@ NOTES = (
 
 
 def load(
-    control: str = "global", batches: str = "all", n_folds: int = 5, fold_seed: int = 0, **options
+    task: str = "lfc",
+    control: str = "global",
+    batches: str = "all",
+    min_cells: int = 30,
+    test: str = "welch",
+    n_folds: int = 5,
+    fold_seed: int = 0,
+    **options,
 ) -> Dataset:
-    """Simulate a screen and estimate its effects.
+    """Simulate a screen and estimate its effects, or label its genes.
 
     Parameters
     ----------
+    task : {"lfc", "deg"}
+        "deg": labels of differential expression, batches pooled (:func:`perturbcore.deg.deg_labels`).
     control, batches : str
         Variant of the effect; see `perturbcore.effects.ba_ate`.
+    min_cells, test
+        For labels: a perturbation needs more than so many cells; which t-test.
     n_folds, fold_seed : int
         See `perturbcore.splits.assign_folds`.
     **options
@@ -37,6 +49,8 @@ def load(
     """
     from perturbcore.simulate import simulate_screen
 
+    if task not in ("lfc", "deg"):
+        raise ParameterError(f"task={task!r}: choose 'lfc' or 'deg'")
     _check(simulate_screen, options)
     simulation = simulate_screen(**options)
     screen = simulation.screen
@@ -47,13 +61,22 @@ def load(
         screen,
         note=f"{lines} cell lines; {int(screen.obs['is_control'].sum()):,} control cells",
     )
-    responses = responses_of(
-        screen, control=control, batches=batches, n_folds=n_folds, seed=fold_seed
-    )
+    if task == "deg":
+        how = dict(variant="pooled", min_cells=min_cells, test=test, n_folds=n_folds, seed=fold_seed)
+        responses = labels_of(screen, dataset="simulated_deg", **how)
+        card.step(
+            "labels",
+            perturbations=responses.obs["perturbation"].nunique(),
+            genes=responses.n_vars,
+            note=f"{responses.n_obs} rows with more than {min_cells} cells; "
+            f"{(responses.layers['deg'] != 0).mean():.1%} of labels are not 0",
+        )
+    else:
+        responses = responses_of(screen, control=control, batches=batches, n_folds=n_folds, seed=fold_seed)
     return Dataset(
-        name="simulated",
-        title="Simulated screen",
-        task="lfc",
+        name="simulated" if task == "lfc" else "simulated_deg",
+        title="Simulated screen" if task == "lfc" else "Simulated screen (labels)",
+        task=task,
         screen=screen,
         responses=responses,
         card=card.frame(),
@@ -66,11 +89,7 @@ def load(
 def _check(function, options) -> None:
     import inspect
 
-    from perturbcore.errors import ParameterError
-
     known = list(inspect.signature(function).parameters)
     unknown = [o for o in options if o not in known]
     if unknown:
-        raise ParameterError(
-            f"simulate_screen has no parameter '{unknown[0]}'; it has: {', '.join(known)}"
-        )
+        raise ParameterError(f"simulate_screen has no parameter '{unknown[0]}'; it has: {', '.join(known)}")

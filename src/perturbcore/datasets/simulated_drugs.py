@@ -3,13 +3,9 @@
 import inspect
 from types import MappingProxyType
 
-import pandas as pd
-from anndata import AnnData
-
-from perturbcore.datasets._effects import responses_of
+from perturbcore.datasets._effects import labels_of, responses_of
 from perturbcore.datasets.base import Card, Dataset
 from perturbcore.errors import ParameterError
-from perturbcore.splits import add_folds
 
 TASKS = ("lfc", "deg")
 NOTES = (
@@ -83,8 +79,10 @@ def load(
         responses = responses_of(screen, control=control, batches=batches, n_folds=n_folds, seed=fold_seed)
         note = "plate-matched differences of means" if control == "matched" else "one control for all plates"
     else:
-        responses = _labels(screen, min_cells, test, n_folds, fold_seed)
-        note = f"rows with more than {min_cells} cells on a plate; {_share(responses):.1%} of labels not 0"
+        how = dict(variant="per_batch", min_cells=min_cells, test=test, n_folds=n_folds, seed=fold_seed)
+        responses = labels_of(screen, dataset="simulated_drugs_deg", **how)
+        share = (responses.layers["deg"] != 0).mean()
+        note = f"rows with more than {min_cells} cells on a plate; {share:.1%} of labels are not 0"
     card.step(
         "responses",
         cells=int(responses.obs["n_cells"].sum()),
@@ -103,15 +101,3 @@ def load(
         simulated=True,
         extras=MappingProxyType({"simulation": simulation, "drugs": simulation.drugs}),
     )
-
-
-def _labels(screen, min_cells, test, n_folds, seed) -> AnnData:
-    from perturbcore.deg import deg_labels
-
-    labels = deg_labels(screen, variant="per_batch", test=test, min_cells=min_cells, progress=False)
-    labels.uns["perturbcore"]["dataset"] = "simulated_drugs_deg"
-    return add_folds(labels, min(n_folds, labels.obs["perturbation"].nunique()), seed)
-
-
-def _share(responses) -> float:
-    return float(pd.Series((responses.layers["deg"] != 0).mean(axis=1)).mean())

@@ -29,6 +29,7 @@ NOTES = (
 def load(
     lines=None,
     k: int = 50,
+    min_labels: int = 1,
     unmatched: str = "drop",
     n_folds: int = 5,
     seed: int = 0,
@@ -43,6 +44,8 @@ def load(
         Cell lines, out of ten; all by default.
     k : int
         Genes labelled at each end of a ranking.
+    min_labels : int
+        Keep only genes labelled in at least so many signatures, of all lines together.
     unmatched : {"drop", "keep"}
         What becomes of drugs that the drug table does not have.
     n_folds, seed : int
@@ -83,6 +86,7 @@ def load(
         found,
         tahoe_drugs(drugs),
         k=k,
+        min_labels=min_labels,
         unmatched=unmatched,
         n_folds=n_folds,
         seed=seed,
