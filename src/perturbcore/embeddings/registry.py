@@ -11,6 +11,7 @@ from perturbcore.errors import ParameterError
 COMMON = ("name", "modality", "identifier", "source", "cell_line", "models")
 FAMILIES = (
     "annotation",
+    "cell_transformer",
     "controls",
     "descriptors",
     "drug_text",

@@ -1,0 +1,1 @@
+"""Fine-tuning: encoders of cells and of interaction graphs adapted to predict responses."""

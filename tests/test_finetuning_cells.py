@@ -1,0 +1,580 @@
+import copy
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+from safetensors.torch import load_file, save_file
+
+from perturbcore.embeddings.registry import builders
+from perturbcore.errors import DownloadError, InputError, ParameterError
+from perturbcore.evaluate import evaluate_joint
+from perturbcore.evaluate.joint import blanked
+from perturbcore.finetuning.adapters import LoRA, adapt, trainable
+from perturbcore.finetuning.cells import CellTransformer
+from perturbcore.finetuning.frozen import encoder_digest, frozen_embeddings, gene_vectors
+from perturbcore.finetuning.huggingface import load_huggingface
+from perturbcore.finetuning.models import FrozenMLP, Indexing, InSilicoKO
+from perturbcore.finetuning.objectives import IndexingHead, KnockOutHead, unsquared_l2
+from perturbcore.finetuning.pretrain import MaskedExpression, components, load_encoder, pretrain
+from perturbcore.finetuning.tokens import control_cells
+from perturbcore.responses import make_responses
+from perturbcore.splits import add_folds
+from perturbcore.training import fit
+
+N_GENES, N_MODULES = 40, 4
+MODULE = np.arange(N_GENES) % N_MODULES
+GENES = [f"G{i:02d}" for i in range(N_GENES)]
+TINY = dict(dim=8, heads=2, layers=1, latents=4, epochs=2, batch_size=16, asked=20)
+
+
+def planted_screen(n=300, seed=0, lines=("A", "B")):
+    """Genes of a module rise and fall together; two batches differ in every gene; the last gene is silent."""
+    rng = np.random.default_rng(seed)
+    blocks, obs = [], []
+    for line in lines:
+        level = rng.uniform(1.0, 2.5, N_GENES)
+        batch = rng.integers(0, 2, n)
+        factor = rng.normal(size=(n, N_MODULES))
+        rate = level + 0.7 * factor[:, MODULE] + 0.8 * batch[:, None] * rng.normal(size=N_GENES)
+        counts = rng.poisson(np.exp(rate))
+        counts[:, -1] = 0
+        blocks.append(counts)
+        obs.append(pd.DataFrame({"batch": np.where(batch, "b2", "b1"), "cell_line": line}))
+    obs = pd.concat(obs, ignore_index=True).assign(perturbation="control", is_control=True)
+    obs.loc[obs.index % 10 == 0, ["perturbation", "is_control"]] = ["G00", False]
+    obs.index = [f"c{i}" for i in range(len(obs))]
+    screen = AnnData(np.concatenate(blocks).astype(np.float32), obs=obs, var=pd.DataFrame(index=GENES))
+    about = {"scale": "counts", "dataset": "planted", "identifier": "symbol", "simulated": True}
+    screen.uns["perturbcore"] = about
+    return screen
+
+
+def planted_responses(seed=0, lines=("A", "B"), names=None):
+    """Perturbing a gene of a module has the effect of that module."""
+    rng = np.random.default_rng(seed)
+    effect = rng.normal(size=(N_MODULES, 30))
+    names = GENES[:32] + ["not measured"] if names is None else names
+    at = [GENES.index(n) % N_MODULES if n in GENES else 0 for n in names]
+    X = np.concatenate([effect[at] + 0.1 * rng.normal(size=(len(at), 30)) for _ in lines])
+    obs = pd.DataFrame({"perturbation": names * len(lines), "cell_line": np.repeat(lines, len(at))})
+    # two output genes are none of the cells' genes
+    return add_folds(make_responses(X, obs, [*GENES[:28], "X1", "X2"], dataset="planted"), 4)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return control_cells(planted_screen())
+
+
+@pytest.fixture(scope="module")
+def trained(cells):
+    return pretrain(cells, dim=16, heads=2, layers=1, latents=8, epochs=8, batch_size=16, lr=1e-2, asked=20)
+
+
+def test_control_cells_are_read_normalised_and_centred(cells):
+    screen = planted_screen()
+    assert cells.values.shape == (540, N_GENES) and cells.lines == ("A", "B")
+    rows = (screen.obs["cell_line"] == "B") & screen.obs["is_control"]
+    counts = screen.X[rows.to_numpy()]
+    expected = np.log1p(counts / counts.sum(1, keepdims=True) * 1e4)
+    np.testing.assert_allclose(cells.mean[1], expected.mean(0), rtol=1e-5)
+    batch = screen.obs.loc[rows, "batch"].to_numpy()
+    for b in ("b1", "b2"):
+        np.testing.assert_allclose(cells.of("B")[batch == b].mean(0), cells.mean[1], atol=1e-4)
+    plain = control_cells(screen, batch_centred=False, cell_lines=["B"])
+    np.testing.assert_allclose(plain.values, expected, rtol=1e-5)
+    few = control_cells(screen, max_genes=5, keep=["G07"], max_cells=50)
+    assert len(few.genes) == 5 and "G07" in few.genes and GENES[-1] not in few.genes
+    assert len(few.values) == 100
+    assert list(cells.take(["G05", "G01"]).mean[0]) == [cells.mean[0, 5], cells.mean[0, 1]]
+
+
+def test_what_cannot_be_read_is_refused(cells):
+    screen = planted_screen(20)
+    with pytest.raises(ParameterError, match="no cell line 'Z'.*A, B"):
+        control_cells(screen, cell_lines=["Z"])
+    with pytest.raises(ParameterError, match="max_cells=1"):
+        control_cells(screen, max_cells=1)
+    screen.obs.loc[screen.obs["cell_line"] == "B", "is_control"] = False
+    with pytest.raises(InputError, match="'B' has 0 control cells"):
+        control_cells(screen)
+    with pytest.raises(InputError, match="first 'nope'"):
+        cells.take(["G01", "nope"])
+    for wrong in (dict(masked=0.0), dict(start="luck"), dict(dim=10, heads=4), dict(attention="none")):
+        with pytest.raises(ParameterError, match=next(iter(wrong))):
+            pretrain(cells, **wrong)
+
+
+def test_pretraining_beats_the_mean_and_finds_the_modules(cells, trained):
+    assert 0.9 < trained.error_of_mean < 1.1
+    # the planted factors explain a good part of each gene
+    assert trained.error < 0.8 * trained.error_of_mean
+    vectors = gene_vectors(trained.encoder, cells, "A")[:-1]
+    vectors = vectors - vectors.mean(0)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    nearest = (vectors @ vectors.T - 2 * np.eye(len(vectors))).argmax(1)
+    assert (MODULE[:-1][nearest] == MODULE[:-1]).mean() > 0.9
+
+
+def test_pretraining_from_random_vectors_also_learns(cells):
+    random = pretrain(cells, dim=16, heads=2, layers=1, latents=8, epochs=20, batch_size=32, lr=1e-2,
+                      asked=20, start="random")  # fmt: skip
+    assert random.error < 0.9 * random.error_of_mean
+
+
+def test_start_vectors_are_principal_components(cells):
+    start = components(cells, 4)
+    np.testing.assert_allclose(np.linalg.norm(start, axis=1), 2.0, rtol=1e-4)
+    z = (cells.values - cells.mean[cells.line]) / cells.sd[cells.line]
+    _, s, vt = np.linalg.svd(z[:, :-1].astype(float), full_matrices=False)
+    expected = vt[:4].T * s[:4]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(start[:-1] @ start[:-1].T / 4, expected @ expected.T, atol=5e-3)
+
+
+@pytest.mark.parametrize("attention", ["latent", "full"])
+def test_the_value_of_a_masked_gene_never_enters(cells, attention):
+    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, cells.lines, dim=8, heads=2, layers=1,
+                              latents=4, attention=attention)  # fmt: skip
+    values = torch.from_numpy(cells.values[:5].copy())
+    visible, query = torch.arange(0, N_GENES, 2), torch.tensor([1, 3, 4])
+    before = encoder(values, 0, query, visible)
+    changed = values.clone()
+    changed[:, 1::2] = torch.tensor([float("nan"), 9.0]).repeat(10)
+    assert torch.equal(before, encoder(changed, 0, query, visible))
+    changed = values.clone()
+    changed[:, 2] += 1.0
+    assert not torch.equal(before, encoder(changed, 0, query, visible))
+
+
+@pytest.mark.parametrize("attention", ["latent", "full"])
+def test_queries_and_genes_can_be_taken_in_any_order(cells, attention):
+    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, cells.lines, dim=8, heads=2, layers=2,
+                              latents=4, attention=attention).double()  # fmt: skip
+    values = torch.from_numpy(cells.values[:3].astype(np.float64))
+    everything = encoder(values, 1)
+    query = torch.tensor([7, 0, 7])
+    torch.testing.assert_close(everything[:, query], encoder(values, 1, query))
+    order = torch.randperm(N_GENES, generator=torch.manual_seed(0))
+    other = copy.deepcopy(encoder)
+    for name in ("gene", "mean", "sd"):
+        axis = 0 if name == "gene" else 1
+        getattr(other, name).data = getattr(encoder, name).data.index_select(axis, order)
+    torch.testing.assert_close(other(values[:, order], 1), everything[:, order])
+
+
+def test_reading_genes_is_attention_with_shared_weights(cells):
+    """One matrix product in place of attention cell by cell, written out here."""
+    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, cells.lines, dim=8, heads=2, latents=3).double()
+    gene, direction = encoder.gene, encoder.direction(encoder.gene)
+    z = torch.randn(2, N_GENES, dtype=torch.float64)
+    a, read = encoder.read.attention, encoder.read
+    expected = []
+    for cell in z:
+        q, k, v = a.query(read.latent), a.key(gene), cell[:, None] * a.value(direction)
+        heads = [torch.softmax(q[:, s] @ k[:, s].T / 2.0, -1) @ v[:, s] for s in (slice(0, 4), slice(4, 8))]
+        expected.append(read.feed(read.latent + a.out(torch.cat(heads, 1) * N_GENES**0.5)))
+    # the bias of the value projection belongs to the projection of the direction
+    v = a.value(direction)
+    assert v.shape == (N_GENES, 8)
+    torch.testing.assert_close(read(z, gene, direction), torch.stack(expected))
+
+
+def test_same_seed_same_encoder_and_a_killed_run_resumes(cells, tmp_path, monkeypatch):
+    first = pretrain(cells, **TINY | {"epochs": 3})
+    again = pretrain(cells, **TINY | {"epochs": 3})
+    assert encoder_digest(first.encoder) == encoder_digest(again.encoder)
+    other = pretrain(cells, **TINY | {"epochs": 3, "seed": 1})
+    assert encoder_digest(other.encoder) != encoder_digest(first.encoder)
+
+    monkeypatch.setattr(fit, "__kwdefaults__", fit.__kwdefaults__ | {"checkpoint_seconds": 0.0})
+    whole, calls = MaskedExpression.loss, []
+
+    def dies(self, batch):
+        calls.append(1)
+        if len(calls) == 85:  # in the third epoch of 31 + 4 batches each
+            raise RuntimeError("killed")
+        return whole(self, batch)
+
+    monkeypatch.setattr(MaskedExpression, "loss", dies)
+    with pytest.raises(RuntimeError, match="killed"):
+        pretrain(cells, **TINY | {"epochs": 3}, folder=tmp_path)
+    assert list(tmp_path.glob("*/last.ckpt"))
+    monkeypatch.setattr(MaskedExpression, "loss", whole)
+    resumed = pretrain(cells, **TINY | {"epochs": 3}, folder=tmp_path)
+    assert encoder_digest(resumed.encoder) == encoder_digest(first.encoder)
+    # finished: loaded, not trained
+    monkeypatch.setattr(MaskedExpression, "loss", lambda *a: 1 / 0)
+    loaded = pretrain(cells, **TINY | {"epochs": 3}, folder=tmp_path)
+    assert encoder_digest(loaded.encoder) == encoder_digest(first.encoder)
+    (file,) = tmp_path.glob("*/encoder.safetensors")
+    assert encoder_digest(load_encoder(file)) == encoder_digest(first.encoder)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InputError, match="not an encoder"):
+        load_encoder(file)
+    with pytest.raises(InputError, match="no such file"):
+        load_encoder(tmp_path / "none")
+
+
+def test_frozen_vectors_are_means_over_cells_and_leave_the_encoder_alone(cells, trained):
+    before = encoder_digest(trained.encoder)
+    with torch.no_grad():
+        each = [trained.encoder(torch.from_numpy(c[None]), 1)[0].numpy() for c in cells.of("B")]
+    np.testing.assert_allclose(
+        gene_vectors(trained.encoder, cells, "B", max_cells=1000), np.mean(each, 0), atol=1e-5
+    )
+    made = frozen_embeddings(trained.encoder, cells, name="mine")
+    assert [(e.name, e.cell_line) for e in made] == [("mine", "A"), ("mine", "B")]
+    assert GENES[-1] not in made[0].ids and len(made[0]) == N_GENES - 1
+    assert encoder_digest(trained.encoder) == before
+
+
+def test_the_builder_of_profiles_makes_the_same_embedding(tmp_path):
+    screen = planted_screen(120)
+    options = dict(dim=8, heads=2, layers=1, latents=4, epochs=1)
+    builder = builders()["cell_transformer"]
+    builder.check_options(options, "here")
+    made = builder.function(screen, name="CT", models=tmp_path, **options)
+    cells = control_cells(screen)
+    direct = frozen_embeddings(pretrain(cells, **options).encoder, cells, name="CT")
+    assert [e.digest for e in made] == [e.digest for e in direct]
+    assert list(tmp_path.glob("*/encoder.safetensors"))
+
+
+def test_knock_out_of_a_silent_gene_changes_nothing(cells, trained):
+    position = cells.position("A")
+    outputs = cells.genes.get_indexer([*GENES[:28], "X1", "X2"])
+    mean = np.arange(30, dtype=np.float32)
+    knock_out = KnockOutHead(trained.encoder, cells.mean[0], position, outputs, mean, hidden=(8,))
+    torch.nn.init.normal_(knock_out.head[-1].weight)
+    knock_out.eval()
+    silent, loud = torch.tensor([N_GENES - 1]), torch.tensor([3])
+    profile = torch.from_numpy(cells.mean[:1])
+    with torch.no_grad():
+        embedded = trained.encoder(profile, 0)[0]
+        embedded = (embedded - embedded.mean(0)) / embedded.std(0)
+        as_is = knock_out.head(embedded[None, :28]).squeeze(-1)
+        assert torch.equal(knock_out.knocked_out(silent), profile)
+        torch.testing.assert_close(knock_out(silent)[:, :28], torch.from_numpy(mean[:28]) + as_is)
+        assert (knock_out(loud)[:, :28] - knock_out(silent)[:, :28]).abs().max() > 1e-4
+        # output genes that the cells lack stay at the training mean
+        assert torch.equal(knock_out(loud)[0, 28:], torch.from_numpy(mean[28:]))
+    knocked = knock_out.knocked_out(torch.tensor([3, 5]))
+    different = knocked != profile
+    assert different.sum() == 2 and different[0, 3] and different[1, 5] and (knocked[different] == 0).all()
+
+
+def test_losses_against_numpy(cells, trained):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 5, 7)).astype(np.float32)
+    expected = np.mean([np.linalg.norm(x - y) for x, y in zip(a, b, strict=True)])
+    assert unsquared_l2(torch.from_numpy(a), torch.from_numpy(b)).item() == pytest.approx(expected, rel=1e-5)
+    outputs = np.arange(28)
+    knock_out = KnockOutHead(trained.encoder, cells.mean[0], 0, outputs, np.zeros(28, np.float32), asked=14)
+    batch = {"target": torch.arange(4), "response": torch.ones(4, 28)}
+    # every gene is off by 1: the error of a draw of genes stands for that of all
+    assert knock_out.train().loss(batch)["loss"].item() == pytest.approx(28**0.5, rel=1e-5)
+    assert knock_out.eval().loss(batch)["loss"].item() == pytest.approx(28**0.5, rel=1e-5)
+
+
+def test_indexing_averages_the_target_over_cells(cells, trained):
+    head = IndexingHead(trained.encoder, cells.of("A"), 0, np.zeros(6, np.float32), hidden=(), n_eval=10_000)
+    torch.nn.init.normal_(head.head[-1].weight)
+    head.eval()
+    vectors = torch.from_numpy(gene_vectors(trained.encoder, cells, "A", max_cells=10_000))
+    with torch.no_grad():
+        # the frozen head's prediction, until the encoder moves: standardised over genes, of 32 cells
+        some = trained.encoder(head.cells[head.fixed[:32]], 0).mean(0)
+        scaled = (vectors[[4, 9]] - some.mean(0)) / some.std(0)
+        torch.testing.assert_close(head(torch.tensor([4, 9])), head.head(scaled), atol=1e-3, rtol=1e-3)
+
+
+def test_adapters_change_nothing_at_first_and_leave_the_weights_as_they_were(cells, trained):
+    encoder = copy.deepcopy(trained.encoder)
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    values = torch.from_numpy(cells.values[:3])
+    expected = encoder(values)
+    adapt(encoder, LoRA(rank=2))
+    torch.testing.assert_close(encoder(values), expected)
+    adapted = [n for n, _ in encoder.named_parameters() if "lora_A" in n]
+    # direction; query, key and value of read, process and write: each 16 x 2 + 2 x 16
+    assert len(adapted) == 10 and trainable(encoder) == 10 * (16 * 2 + 2 * 16)
+    assert trainable(encoder) < 0.25 * sum(p.numel() for p in trained.encoder.parameters())
+
+    optimizer = torch.optim.Adam([p for p in encoder.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        encoder(values).square()[..., 0].sum().backward()
+        optimizer.step()
+    after = {k.replace(".base_layer", ""): v for k, v in encoder.state_dict().items() if "lora_" not in k}
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[k], before[k]) for k in before)
+    assert not torch.allclose(encoder(values), expected)
+
+    whole = adapt(copy.deepcopy(trained.encoder), None)
+    assert trainable(whole) == sum(p.numel() for p in trained.encoder.parameters())
+    with pytest.raises(ParameterError, match="called nothing; it has .*query"):
+        adapt(copy.deepcopy(trained.encoder), LoRA(layers=("nothing",)))
+    with pytest.raises(ParameterError, match="rank=0"):
+        adapt(copy.deepcopy(trained.encoder), LoRA(rank=0))
+
+
+def models(encoder, cells, **options):
+    common = dict(lrs=(1e-2,), epochs=4, device="cpu") | options
+    return [
+        FrozenMLP(encoder, cells, hidden=(16,), **common),
+        Indexing(encoder, cells, hidden=(16,), adapter=LoRA(rank=2), n_cells=4, n_eval=16, **common),
+        InSilicoKO(encoder, cells, hidden=(8,), adapter=LoRA(rank=2), asked=10, **common),
+    ]
+
+
+def test_models_are_scored_beat_the_mean_and_leave_the_encoder_alone(cells, trained):
+    before = encoder_digest(trained.encoder)
+    responses = planted_responses()
+    made = models(trained.encoder, cells, epochs=25)
+    scores = evaluate_joint(responses, made, cell_lines=["A"], folds=[0], metrics=["L2"], progress=False)
+    assert encoder_digest(trained.encoder) == before
+    train = responses[(responses.obs["fold"] != 0) & (responses.obs["cell_line"] == "A")]
+    test = responses[(responses.obs["fold"] == 0) & (responses.obs["cell_line"] == "A")]
+    floor = np.linalg.norm(np.asarray(test.X) - np.asarray(train.X).mean(0), axis=1).mean()
+    by_model = scores.set_index("predictor")["value"]
+    assert set(by_model.index) == {"frozen + MLP", "indexing", "in-silico KO"}
+    # modules are planted in cells and responses alike
+    assert by_model["frozen + MLP"] < 0.7 * floor and by_model["indexing"] < 0.9 * floor
+    assert by_model["in-silico KO"] < 0.99 * floor
+    assert scores["chosen"].str.match(r"lr 0.01, epoch \d+").all()
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_test_responses_are_not_read_and_the_seed_decides(cells, trained, kind):
+    responses = planted_responses(lines=("A",))
+    train, test = responses[responses.obs["fold"] != 1].copy(), responses[responses.obs["fold"] == 1]
+    poisoned = blanked(test)
+    assert np.isnan(poisoned.X).all()
+    model = models(trained.encoder, cells, epochs=2)[kind]
+    first = model.fit_predict(train, poisoned, fold=1)
+    assert np.isfinite(first.values).all()
+    torch.manual_seed(99)
+    shuffled = train[::-1].copy()
+    other = blanked(test[::-1])
+    again = models(trained.encoder, cells, epochs=2)[kind].fit_predict(train, other, fold=1)
+    np.testing.assert_array_equal(again.values[::-1], first.values)
+    # the order of the file does not choose the validation perturbations
+    moved = model.fit_predict(shuffled, poisoned, fold=1)
+    np.testing.assert_allclose(moved.values, first.values, atol=1e-4)
+    reseeded = models(trained.encoder, cells, epochs=2, seed=5)[kind].fit_predict(train, poisoned, fold=1)
+    assert not np.allclose(reseeded.values, first.values)
+    assert model.spec != models(trained.encoder, cells, epochs=3)[kind].spec
+    json.dumps(model.spec)
+
+
+def test_validation_comes_from_training_perturbations_and_chooses_the_rate(cells, trained):
+    responses = planted_responses(lines=("A",))
+    train, test = responses[responses.obs["fold"] != 1].copy(), blanked(responses[responses.obs["fold"] == 1])
+    model = FrozenMLP(trained.encoder, cells, hidden=(16,), lrs=(1e-9, 1e-2), epochs=5)
+    seen = []
+    batches = model._batches
+    model._batches = lambda at, Y, shuffle: seen.append((set(at), shuffle)) or batches(at, Y, shuffle)
+    prediction = model.fit_predict(train, test, fold=1)
+    assert prediction.note["A"]["lr"] == 1e-2
+    targets = set(cells.genes.get_indexer(train.obs["perturbation"])) - {-1}
+    (fitted, _), (checked, _) = seen[:2]
+    assert fitted | checked == targets and not fitted & checked
+    assert len(checked) == round(0.2 * len(targets))
+    tested = set(cells.genes.get_indexer(test.obs["perturbation"]))
+    assert not (fitted | checked) & tested
+
+
+def test_a_target_that_is_not_measured_gets_the_training_mean(cells, trained):
+    responses = planted_responses(lines=("A",))
+    fold = int(responses.obs.loc["A|not measured", "fold"])
+    train, test = (
+        responses[responses.obs["fold"] != fold].copy(),
+        blanked(responses[responses.obs["fold"] == fold]),
+    )
+    prediction = models(trained.encoder, cells, epochs=1)[0].fit_predict(train, test, fold=fold)
+    row = list(test.obs["perturbation"]).index("not measured")
+    np.testing.assert_allclose(prediction.values[row], np.asarray(train.X).mean(0), atol=1e-6)
+    assert prediction.coverage == pytest.approx(32 / 33)
+    assert prediction.note["A"]["missing"] == 1
+    # with nobody measured, every prediction is the mean, and says so
+    strangers = planted_responses(lines=("A",), names=[f"s{i}" for i in range(12)])
+    train = strangers[strangers.obs["fold"] != 0].copy()
+    test = blanked(strangers[strangers.obs["fold"] == 0])
+    prediction = models(trained.encoder, cells)[2].fit_predict(train, test, fold=0)
+    np.testing.assert_allclose(prediction.values, np.tile(train.X.mean(0), (test.n_obs, 1)), atol=1e-6)
+    assert prediction.coverage == 0 and "training mean" in prediction.chosen
+
+
+def test_wrong_use_is_refused(cells, trained):
+    with pytest.raises(ParameterError, match="lrs="):
+        FrozenMLP(trained.encoder, cells, lrs=())
+    responses = planted_responses(lines=("Z",))
+    test = blanked(responses[responses.obs["fold"] == 0])
+    with pytest.raises(ParameterError, match="no control cells of cell line 'Z'"):
+        FrozenMLP(trained.encoder, cells).fit_predict(responses[responses.obs["fold"] != 0].copy(), test, fold=0)
+    labels = responses.copy()
+    labels.uns["perturbcore"] = labels.uns["perturbcore"] | {"task": "deg"}
+    with pytest.raises(ParameterError, match="log fold-changes; the task is 'deg'"):
+        FrozenMLP(trained.encoder, cells).fit_predict(labels, labels, fold=0)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A tiny random BERT whose tokens are genes and whose token types are levels of expression."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=N_GENES + 2, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                        intermediate_size=16, max_position_embeddings=48, type_vocab_size=8)  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    (folder / "genes.json").write_text(json.dumps({g: i + 2 for i, g in enumerate(GENES[:30])}))
+    return folder
+
+
+@pytest.mark.parametrize("encoding", ["bins", "rank"])
+def test_hugging_face_checkpoint_is_an_encoder_like_ours(cells, checkpoint, encoding):
+    encoder = load_huggingface(checkpoint, cells, encoding=encoding)
+    assert list(encoder.genes) == GENES[:30] and encoder.dim == 16
+    before = encoder_digest(encoder)
+    made = frozen_embeddings(encoder, cells, max_cells=8)
+    assert made[0].dim == 16
+    responses = planted_responses(lines=("A",))
+    train, test = responses[responses.obs["fold"] != 1].copy(), blanked(responses[responses.obs["fold"] == 1])
+    for model in models(encoder, cells, epochs=1):
+        prediction = model.fit_predict(train, test, fold=1)
+        assert np.isfinite(prediction.values).all() and prediction.coverage == pytest.approx(30 / 33)
+    assert encoder_digest(encoder) == before
+
+
+def test_levels_and_ranks_are_what_the_model_is_given(cells, checkpoint):
+    bins = load_huggingface(checkpoint, cells)
+    values = torch.tensor(cells.take(bins.genes).values[:2])
+    level = torch.ceil(values / np.log1p(1e4) * 7).long()
+    direct = bins.model(input_ids=torch.arange(2, 32).expand(2, -1), token_type_ids=level).last_hidden_state
+    torch.testing.assert_close(bins(values), direct)
+    torch.testing.assert_close(bins(values, 0, torch.tensor([5, 1])), direct[:, [5, 1]])
+
+    rank = load_huggingface(checkpoint, cells, encoding="rank")
+    values[0, 4:] = 0.0  # four genes left
+    usual = np.expm1(cells.take(rank.genes).mean.mean(0))
+    order = np.argsort(-np.expm1(values[0, :4].numpy()) / usual[:4], kind="stable")
+    direct = rank.model(input_ids=torch.tensor(order + 2)[None]).last_hidden_state[0]
+    both = rank(values)
+    torch.testing.assert_close(both[0, order], direct, atol=1e-5, rtol=1e-4)
+    assert (both[0, 4:] == 0).all()
+    assert (rank(torch.zeros(2, 30)) == 0).all()
+
+
+def test_a_registered_architecture_reads_values(cells, tmp_path):
+    """As AIDO.Cell does: expression in, one position a gene and two more out."""
+    from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+    from transformers.modeling_outputs import BaseModelOutput
+
+    class ToyConfig(PretrainedConfig):
+        model_type = "toy_cell"
+        hidden_size = 4
+
+    class Toy(PreTrainedModel):
+        config_class = ToyConfig
+
+        def __init__(self, config):
+            super().__init__(config)
+            self.line = torch.nn.Linear(1, 4)
+            self.post_init()
+
+        def get_input_embeddings(self):
+            return None
+
+        def forward(self, input_ids, attention_mask=None):
+            x = torch.nn.functional.pad(input_ids * attention_mask, (0, 2))
+            return BaseModelOutput(last_hidden_state=self.line(x.unsqueeze(-1)))
+
+    AutoConfig.register("toy_cell", ToyConfig)
+    AutoModel.register(ToyConfig, Toy)
+    model = Toy(ToyConfig())
+    model.save_pretrained(tmp_path)
+    (tmp_path / "genes.txt").write_text("\n".join(["absent", *GENES[::-1]]))
+    encoder = load_huggingface(tmp_path, cells, encoding="values", extra_tokens=2)
+    assert list(encoder.genes) == GENES
+    values = torch.from_numpy(cells.values[:3]).clamp_min(0)
+    torch.testing.assert_close(encoder(values), model.line(values.unsqueeze(-1)))
+    with pytest.raises(InputError, match="extra_tokens=2"):
+        load_huggingface(tmp_path, cells, encoding="values")(values)
+
+
+def test_checkpoints_that_are_not_safe_or_not_complete_are_refused(cells, checkpoint, tmp_path):
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint, folder)
+    (folder / "genes.json").unlink()
+    with pytest.raises(InputError, match="no vocabulary.*genes="):
+        load_huggingface(folder, cells)
+    with pytest.raises(InputError, match="none of the 40 genes"):
+        load_huggingface(folder, cells, genes=["ENSG1", "ENSG2"])
+    with pytest.raises(InputError, match="a token 99"):
+        load_huggingface(folder, cells, genes={"G00": 99})
+    with pytest.raises(InputError, match="maps each gene"):
+        load_huggingface(folder, cells, genes={"G00": "one"})
+    with pytest.raises(ParameterError, match="bins, rank, values"):
+        load_huggingface(folder, cells, encoding="words")
+    config = json.loads((folder / "config.json").read_text())
+    for change, genes, message in (
+        ({"type_vocab_size": 9}, GENES, "do not have the sizes"),
+        ({"model_type": "cellfoundation"}, GENES, "own code is not run"),
+        ({}, GENES * 2, "a token 79"),
+    ):
+        (folder / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(InputError, match=message):
+            load_huggingface(folder, cells, genes=genes)
+    (folder / "config.json").write_text(json.dumps(config))
+
+    weights = load_file(folder / "model.safetensors")
+    lost = "encoder.layer.0.attention.self.key.weight"
+    save_file({k: v for k, v in weights.items() if k != lost}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=f"lack 1 weights.*{lost}"):
+        load_huggingface(folder, cells, genes=GENES)
+    one_type = BertConfig.from_pretrained(folder, type_vocab_size=1, max_position_embeddings=10)
+    BertModel(one_type).save_pretrained(tmp_path / "one")
+    with pytest.raises(InputError, match="1 token types.*encoding='rank'"):
+        load_huggingface(tmp_path / "one", cells, genes=GENES)
+    few = BertConfig.from_pretrained(folder, max_position_embeddings=10)
+    BertModel(few).save_pretrained(tmp_path / "few")
+    with pytest.raises(InputError, match="40 genes, but the model has 10 positions.*max_genes=10"):
+        load_huggingface(tmp_path / "few", cells, genes=GENES)
+
+    # weights that would run code when opened
+    class Boom:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    (folder / "model.safetensors").unlink()
+    torch.save(Boom(), folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="only pytorch_model.bin: pickled weights"):
+        load_huggingface(folder, cells)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(InputError, match="neither a folder nor a name"):
+        load_huggingface(str(tmp_path / "nowhere" / "at" / "all"), cells)
+
+
+def test_code_in_a_checkpoint_is_never_run(cells, checkpoint, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    encoder = load_huggingface(folder, cells)
+    assert type(encoder.model).__name__ == "BertModel" and not (tmp_path / "ran").exists()
+
+
+def test_an_unreachable_hub_is_said(cells, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError, match="some/model.*give the folder"):
+        load_huggingface("some/model", cells, cache=tmp_path)
