@@ -192,7 +192,10 @@ def pretrain(
     others = random_pairs(A, len(held), np.random.default_rng([seed, 1]))
 
     def batch(index, rng):
-        return {"edges": torch.as_tensor(edges[index]), "others": torch.as_tensor(rng.integers(n, size=(len(index), 2)))}
+        return {
+            "edges": torch.as_tensor(edges[index]),
+            "others": torch.as_tensor(rng.integers(n, size=(len(index), 2))),
+        }
 
     def held_batch(index):
         return {"edges": torch.as_tensor(held[index]), "others": torch.as_tensor(others[index])}

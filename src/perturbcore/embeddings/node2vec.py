@@ -81,9 +81,7 @@ def node2vec_embedding(
     counts = cooccurrence(A, walks=walks, length=length, window=window, p=p, q=q, seed=seed)
     M = mutual_information(counts, negatives)
     if not M.nnz:
-        raise InputError(
-            f"embedding {name!r}: no pair of nodes meets more often than by chance; lower negatives"
-        )
+        raise InputError(f"embedding {name!r}: no pair of nodes meets more often than by chance; lower negatives")
     scores = truncated_svd(M, dim, seed)
     # the symmetric share: U S^(1/2) on either side of the factorisation
     X = fix_signs(scores / np.sqrt(np.linalg.norm(scores, axis=0)))

@@ -56,9 +56,7 @@ class Product(torch.autograd.Function):
 def read_nodes(network: GraphNetwork, start: Tensor, steps) -> Tensor:
     """Embed the nodes of `Neighbourhood.around`: what ``network(A)[nodes]`` is, computed from less."""
     x = network.node[start]
-    for (A, transposed, kept), norm, convolution in zip(
-        steps, network.norms, network.convolutions, strict=True
-    ):
+    for (A, transposed, kept), norm, convolution in zip(steps, network.norms, network.convolutions, strict=True):
         # (A x) W = A (x W), and A has fewer rows than columns
         new = convolution.lin(Product.apply(A, transposed, norm(x))) + convolution.bias
         x = x[kept] + F.dropout(F.gelu(new), network.dropout, network.training)
