@@ -152,8 +152,9 @@ def _load(model: str, revision: str, name: str):
     from transformers.utils import logging
 
     given = {} if Path(model).is_dir() else {"revision": revision}
-    shown = logging.get_verbosity()
+    shown, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # an unused head is no news here
+    logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(model, trust_remote_code=False, **given)
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False, **given)
@@ -165,4 +166,6 @@ def _load(model: str, revision: str, name: str):
         raise InputError(f"embedding {name!r}: model '{model}' cannot be loaded ({text}); {SAFE}") from None
     finally:
         logging.set_verbosity(shown)
+        if bar:
+            logging.enable_progress_bar()
     return tokenizer, whole.get_encoder() if config.is_encoder_decoder else whole
