@@ -1,0 +1,550 @@
+"""Decoders where the answer is known: Gaussians, modes, oracles; couplings; what must be refused."""
+
+from functools import partial
+
+import numpy as np
+import ot
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from perturbcore.decoders import model as model_module
+from perturbcore.decoders.backbones import make_backbone
+from perturbcore.decoders.bridge import Bridge
+from perturbcore.decoders.couplings import couple
+from perturbcore.decoders.diffusion import Diffusion, cosine_schedule
+from perturbcore.decoders.flow import Flow
+from perturbcore.decoders.latent import Latent
+from perturbcore.decoders.model import Decoder
+from perturbcore.decoders.options import DecoderOptions
+from perturbcore.decoders.pairs import Pairs
+from perturbcore.decoders.presets import LAPTOP, PUBLISHED
+from perturbcore.errors import InputError, ParameterError
+
+L = 3
+TINY = {
+    "n_components": L, "scaling": "unit", "backbone": "mlp", "width": 48, "depth": 2, "frequencies": 16,
+    "time_scale": 1000.0, "dropout": 0.0, "batch_size": 256, "patience": None, "max_epochs": 4,
+    "epoch_cells": 256 * 80, "ema": 0.9, "ema_every": 5, "learning_rate": 5e-3, "schedule": "cosine",
+}  # fmt: skip
+KINDS = {
+    "diffusion": {"sampler": "ddim", "steps": 40, "targets": "bounded"},
+    "flow": {"steps": 20},
+    "bridge": {"steps": 40, "sigma": 0.5, "last_noise": False, "targets": "bounded"},
+}
+MIX = np.array([[1, 0.6, 0], [0, 0.8, -0.3], [0, 0, 0.5]])
+SHIFT = np.array([1.5, -1.0, 0.5])
+WAYS = ["gaussian", "modes", "identity"]
+
+
+def options(method, **changes):
+    return DecoderOptions(method, **{**TINY, **KINDS[method], **changes})
+
+
+def quick(method="flow", **changes):
+    """Options of a training that only has to run."""
+    small = {"width": 16, "batch_size": 32, "epoch_cells": 64, "max_epochs": 4}
+    return options(method, **{**small, "validation_batches": 2, **changes})
+
+
+def screen(rng, n=900):
+    source = rng.normal(size=(n, L))
+    modes = np.where(rng.random((n, 1)) < 0.5, -2, 2) * np.array([1, 0.5, 0]) + 0.3 * rng.normal(size=(n, L))
+    cells = [rng.normal(size=(n, L)) @ MIX.T + SHIFT, modes, rng.normal(size=(n, L))]
+    vectors = pd.DataFrame(np.eye(3), index=WAYS)
+    return source, np.concatenate(cells), np.repeat(WAYS, n), vectors
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def decoded(request):
+    """Cells that each kind of decoder, fitted once, makes of new control cells."""
+    rng = np.random.default_rng(0)
+    source, target, labels, vectors = screen(rng)
+    decoder = Decoder(options(request.param)).fit(source, target, labels, vectors, validation=0)
+    new = rng.normal(size=(1500, L))
+    cells = decoder.sample(np.tile(new, (3, 1)), vectors, np.repeat([0, 1, 2], 1500), seed=3)
+    return request.param, new, dict(zip(WAYS, cells.reshape(3, 1500, L), strict=True))
+
+
+def test_gaussian_becomes_shifted_correlated_gaussian(decoded):
+    _, _, cells = decoded
+    found = cells["gaussian"]
+    assert np.abs(found.mean(axis=0) - SHIFT).max() < 0.2
+    assert np.abs(np.cov(found.T) - MIX @ MIX.T).max() < 0.35
+    # the correlation is not there by chance: that of the controls is zero
+    assert np.corrcoef(found.T)[0, 1] > 0.4
+
+
+def test_two_modes_are_recovered(decoded):
+    _, _, cells = decoded
+    found = cells["modes"]
+    upper = found[:, 0] > 0
+    assert 0.35 < upper.mean() < 0.65
+    assert np.mean(np.abs(found[:, 0]) < 0.7) < 0.12
+    for side, sign in ((upper, 1), (~upper, -1)):
+        assert np.abs(np.median(found[side], axis=0) - sign * np.array([2, 1, 0])).max() < 0.3
+
+
+def test_identity_perturbation_keeps_the_distribution_and_the_flow_keeps_the_cells(decoded):
+    method, new, cells = decoded
+    found = cells["identity"]
+    assert np.abs(found.mean(axis=0)).max() < 0.2 and np.abs(found.std(axis=0) - 1).max() < 0.2
+    moved = np.sqrt(np.mean((found - new) ** 2))
+    assert moved < 0.3 if method == "flow" else moved > 0.3
+    assert np.sqrt(np.mean((cells["gaussian"] - new) ** 2)) > 0.8
+
+
+class Oracle(torch.nn.Module):
+    """Answers in closed form where a network would be trained."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x, time, condition):
+        return self.answer(x, time)
+
+
+def normals(n, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return lambda: torch.randn((n, L), generator=generator)
+
+
+@pytest.mark.parametrize("targets", ["published", "bounded"])
+@pytest.mark.parametrize(("sampler", "steps"), [("ddpm", 1000), ("ddim", 200)])
+def test_diffusion_samplers_draw_the_gaussian_of_a_perfect_network(targets, sampler, steps):
+    mean, deviation = torch.tensor([0.5, -0.3, 0.0]), torch.tensor([0.2, 0.4, 0.1])
+    process = Diffusion(options("diffusion", targets=targets))
+
+    def answer(x, time):
+        signal = process.signal[time.long()].float()[:, None]
+        noised = x[:, 0]
+        clean = mean + signal.sqrt() * deviation**2 / (signal * deviation**2 + 1 - signal) * (
+            noised - signal.sqrt() * mean
+        )
+        noise = (noised - signal.sqrt() * clean) / (1 - signal).sqrt()
+        out = noise if targets == "published" else signal.sqrt() * noise - (1 - signal).sqrt() * clean
+        return out[:, None]
+
+    bounds = {"low": torch.full((L,), -9.0), "high": torch.full((L,), 9.0)}
+    drawn = process.sample(
+        Oracle(answer), torch.zeros(4000, L), torch.zeros(4000, 1), normals(4000),
+        sampler=sampler, steps=steps, **bounds,
+    )  # fmt: skip
+    assert torch.allclose(drawn.mean(dim=0), mean, atol=0.03)
+    assert torch.allclose(drawn.std(dim=0), deviation, rtol=0.1)
+
+
+def test_predicted_cells_stay_in_the_range_of_training():
+    process = Diffusion(options("diffusion", targets="published"))
+    wild = Oracle(lambda x, time: -50 * torch.ones_like(x[:, :1]))
+    high = torch.tensor([1.0, 2.0, 3.0])
+    drawn = process.sample(
+        wild, torch.zeros(8, L), torch.zeros(8, 1), normals(8), sampler="ddim", steps=10, low=-high, high=high
+    )
+    assert torch.allclose(drawn, high.expand(8, L))
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("midpoint", 20), ("dopri5", 20), ("rk4", 10)])
+def test_flow_follows_a_known_field(sampler, steps):
+    # dx/dt = -2 x has the solution x exp(-2)
+    process = Flow(options("flow"))
+    field = Oracle(lambda x, time: -2 * x)
+    start = torch.randn(50, L)
+    end = process.sample(field, start, torch.zeros(50, 1), None, sampler=sampler, steps=steps, low=None, high=None)
+    assert torch.allclose(end, start * np.exp(-2), atol=2e-3)
+
+
+@pytest.mark.parametrize("targets", ["published", "bounded"])
+def test_bridge_reaches_the_targets_of_a_perfect_network(targets):
+    # from N(0, 1) to N(3, 0.25) by independent pairs: everything is Gaussian, so conditional means are linear
+    sigma, mean, deviation = 0.7, 3.0, 0.5
+    process = Bridge(options("bridge", targets=targets, sigma=sigma))
+
+    def answer(x, time):
+        t = (time / 1000)[:, None]
+        spread = (t * (1 - t)).sqrt()
+        variance = (1 - t) ** 2 + t**2 * deviation**2 + sigma**2 * spread**2
+        away = (x[:, 0] - t * mean) / variance
+        velocity = mean + (t * deviation**2 - (1 - t)) * away
+        noise = sigma * spread * away
+        if targets == "published":
+            inside = spread.clamp(min=1e-6)
+            velocity, noise = (
+                velocity + (1 - 2 * t) / (2 * inside) * sigma * noise,
+                -sigma / (2 * inside) * noise,
+            )
+        return torch.stack([velocity, noise], dim=1)
+
+    drawn = process.sample(
+        Oracle(answer), torch.randn(6000, L), torch.zeros(6000, 1), normals(6000),
+        sampler="euler_maruyama", steps=200, low=None, high=None,
+    )  # fmt: skip
+    assert torch.allclose(drawn.mean(dim=0), torch.full((L,), mean), atol=0.04)
+    assert torch.allclose(drawn.std(dim=0), torch.full((L,), deviation), atol=0.04)
+
+
+def test_losses_are_least_at_the_truth():
+    rng = torch.Generator().manual_seed(0)
+    source, target, noise = (torch.randn((400, L), generator=rng) for _ in range(3))
+    time, condition = torch.rand(400, generator=rng), torch.zeros(400, 1)
+    t = time[:, None]
+    spread = (t * (1 - t)).sqrt()
+    velocity = target - source + (1 - 2 * t) / (2 * spread) * 0.5 * noise
+    truths = {
+        "flow": (Flow, {}, (target - source)[:, None]),
+        "bridge": (Bridge, {"targets": "published"}, torch.stack([velocity, -0.5 / (2 * spread) * noise], dim=1)),
+        "diffusion": (Diffusion, {"targets": "published"}, noise[:, None]),
+    }
+    for method, (process, changes, truth) in truths.items():
+        at = process(options(method, **changes))
+        right = at.loss(Oracle(lambda x, time, out=truth: out), source, target, condition, time, noise)["loss"]
+        wrong = at.loss(Oracle(lambda x, time, out=truth: out + 0.1), source, target, condition, time, noise)[
+            "loss"
+        ]
+        assert right < 1e-4 and wrong > 0.005
+
+
+def test_source_cell_is_seen_only_where_asked():
+    seen = []
+    watch = Oracle(lambda x, time: seen.append(x[:, 1].abs().max().item()) or x[:, :1])
+    source = torch.full((4, L), 5.0)
+    for shown in (True, False):
+        process = Diffusion(options("diffusion", source=shown))
+        process.loss(watch, source, torch.zeros(4, L), torch.zeros(4, 1), torch.rand(4), torch.randn(4, L))
+        edge = torch.ones(L)
+        process.sample(watch, source, torch.zeros(4, 1), normals(4), sampler="ddim", steps=2, low=-edge, high=edge)
+    assert seen == [5.0] * 3 + [0.0] * 3
+
+
+def test_cosine_schedule_is_the_formula():
+    share = cosine_schedule(1000).numpy()
+    t = np.arange(1001) / 1000
+    f = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
+    np.testing.assert_allclose(share[:990], (f / f[0])[1:991], rtol=1e-6)
+    assert (np.diff(share) < 0).all() and share[-1] > 0 and np.isclose(share[-1] / share[-2], 1 - 0.999)
+
+
+def conditioned(vectors_seen, shifts, vectors_asked, seed=0):
+    """Mean shift that a flow predicts for new perturbations after seeing others."""
+    rng = np.random.default_rng(seed)
+    n, each = len(shifts), 40
+    names = [f"p{i}" for i in range(n)]
+    source = rng.normal(size=(500, L))
+    target = rng.normal(size=(n * each, L)) + np.repeat(shifts, each, axis=0)
+    decoder = Decoder(options("flow", embedding_scaling="unit", epoch_cells=256 * 30, coupling="optimal"))
+    decoder.fit(source, target, np.repeat(names, each), pd.DataFrame(vectors_seen, names), validation=0)
+    m = len(vectors_asked)
+    new = rng.normal(size=(200, L))
+    cells = decoder.sample(np.tile(new, (m, 1)), vectors_asked, np.repeat(np.arange(m), 200))
+    return cells.reshape(m, 200, L).mean(axis=1) - new.mean(axis=0)
+
+
+def test_conditioning_matters_and_shuffled_embeddings_do_as_badly_as_random_ones():
+    rng = np.random.default_rng(1)
+    vectors = rng.uniform(-1, 1, size=(50, 2))
+    shifts = 2 * np.stack([vectors[:, 0], vectors[:, 1], vectors.sum(axis=1)], axis=1)
+    given = {"true": vectors, "shuffled": rng.permutation(vectors), "random": rng.uniform(-1, 1, size=(50, 2))}
+    error = {
+        name: np.linalg.norm(conditioned(v[:40], shifts[:40], v[40:]) - shifts[40:], axis=1).mean()
+        for name, v in given.items()
+    }
+    floor = np.linalg.norm(shifts[:40].mean(axis=0) - shifts[40:], axis=1).mean()
+    assert error["true"] < 0.4 * floor
+    assert error["shuffled"] > 0.8 * floor and error["random"] > 0.8 * floor
+    assert 0.6 < error["shuffled"] / error["random"] < 1.7
+
+
+def test_cells_of_validation_perturbations_are_never_trained_on():
+    source, target, labels, vectors = screen(np.random.default_rng(2), n=60)
+    poisoned = target.copy()
+    poisoned[labels == "modes"] = 1e3
+    a, b = (
+        Decoder(quick()).fit(source, cells, labels, vectors, validation=["modes"]) for cells in (target, poisoned)
+    )
+    np.testing.assert_array_equal(a.latent.loadings, b.latent.loadings)
+    np.testing.assert_array_equal(a.latent.low, b.latent.low)
+    np.testing.assert_array_equal(a.trained.history["train_loss"], b.trained.history["train_loss"])
+    assert b.trained.history["val"].min() > 1e3 * a.trained.history["val"].max()
+    assert a.validation == ["modes"]
+
+
+def test_training_stops_when_validation_gets_no_better():
+    rng = np.random.default_rng(3)
+    source, target, labels, vectors = screen(rng, n=40)
+    # the validation perturbation moves against the others: learning them can only hurt
+    labels = np.where(labels == "identity", "gaussian", labels)
+    target[labels == "modes"] = -3 * SHIFT + rng.normal(size=(40, L))
+    decoder = Decoder(quick(patience=2, max_epochs=40, epoch_cells=320)).fit(
+        source, target, labels, vectors, validation=["modes"]
+    )
+    assert decoder.trained.epochs < 40
+    assert decoder.trained.epochs == decoder.trained.best_epoch + 3
+
+
+def test_same_seed_same_cells():
+    source, target, labels, vectors = screen(np.random.default_rng(4), n=50)
+    for method in KINDS:
+        decoders = [Decoder(quick(method)).fit(source, target, labels, vectors, seed=5) for _ in range(2)]
+        drawn = [d.sample(source, vectors.iloc[:1], seed=s) for d, s in ((decoders[0], 1), (decoders[1], 1))]
+        np.testing.assert_array_equal(*drawn)
+        other = decoders[0].sample(source, vectors.iloc[:1], seed=2)
+        assert (method == "flow") == np.array_equal(drawn[0], other)
+        assert decoders[0].validation == decoders[1].validation
+
+
+def test_one_call_for_many_perturbations_equals_a_call_for_each_cell(monkeypatch):
+    source, target, labels, vectors = screen(np.random.default_rng(4), n=50)
+    decoder = Decoder(quick(residual=True)).fit(source, target, labels, vectors)
+    index = np.arange(12) % 3
+    cells = source[:12]
+    together = decoder.sample(cells, vectors, index)
+    alone = np.concatenate([decoder.sample(cells[[i]], vectors.iloc[[index[i]]]) for i in range(12)])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    monkeypatch.setattr(model_module, "CHUNK", 5)
+    np.testing.assert_allclose(decoder.sample(cells, vectors, index), together, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["flow", "bridge"])
+def test_killed_and_resumed_training_equals_uninterrupted(tmp_path, monkeypatch, method):
+    monkeypatch.setattr(model_module, "fit", partial(model_module.fit, checkpoint_seconds=0.0))
+    source, target, labels, vectors = screen(np.random.default_rng(6), n=50)
+    o = quick(method, max_epochs=6)
+
+    def run(folder):
+        return Decoder(o).fit(source, target, labels, vectors, validation=["modes"], folder=folder)
+
+    whole = run(None)
+    make, calls = Pairs.make, []
+
+    def dies(self, index, rng):
+        calls.append(1)
+        if len(calls) == 14:
+            raise MemoryError("killed")
+        return make(self, index, rng)
+
+    monkeypatch.setattr(Pairs, "make", dies)
+    with pytest.raises(MemoryError):
+        run(tmp_path)
+    monkeypatch.setattr(Pairs, "make", make)
+    assert list(tmp_path.glob("*/last.ckpt"))
+    resumed = run(tmp_path)
+    for name, weight in whole.learner.state_dict().items():
+        assert torch.equal(weight, resumed.learner.state_dict()[name]), name
+    np.testing.assert_array_equal(whole.trained.history["val"], resumed.trained.history["val"])
+    monkeypatch.setattr(Pairs, "make", dies)
+    again = run(tmp_path)
+    np.testing.assert_array_equal(again.sample(source, vectors.iloc[0]), whole.sample(source, vectors.iloc[0]))
+    assert len(calls) == 14, "a finished training is loaded, not repeated"
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
+def test_values_that_are_not_finite_are_refused(kind):
+    source, target, labels, vectors = screen(np.random.default_rng(7), n=30)
+    decoder = Decoder(quick())
+    for bad in (np.nan, np.inf):
+        broken = target.copy()
+        broken[4, 2] = bad
+        with pytest.raises(InputError, match="perturbed cells: value .* row 4, column 2"):
+            decoder.fit(kind(source), kind(broken), labels, vectors)
+        with pytest.raises(InputError, match="control cells"):
+            decoder.fit(kind(broken), kind(source), labels[:30], vectors)
+    decoder.fit(kind(source), kind(target), labels, vectors)
+    with pytest.raises(InputError, match="row 4, column 2"):
+        decoder.sample(kind(broken), vectors.iloc[0])
+
+
+def test_what_does_not_fit_together_is_refused():
+    source, target, labels, vectors = screen(np.random.default_rng(7), n=20)
+    fitted = partial(Decoder(quick()).fit, source, target)
+    with pytest.raises(InputError, match="1 perturbations have none .*modes"):
+        fitted(labels, vectors.drop(index="modes"))
+    with pytest.raises(InputError, match="'modes' are not finite"):
+        fitted(labels, vectors.drop(index="modes").reindex(WAYS))
+    with pytest.raises(InputError, match="more than once"):
+        fitted(labels, pd.concat([vectors, vectors]))
+    with pytest.raises(InputError, match="59 labels for 60"):
+        fitted(labels[1:], vectors)
+    with pytest.raises(ParameterError, match="holds all 3"):
+        fitted(labels, vectors, validation=WAYS)
+    with pytest.raises(ParameterError, match="'nobody'"):
+        fitted(labels, vectors, validation=["nobody"])
+    with pytest.raises(InputError, match="3 genes, perturbed cells 2"):
+        Decoder(quick()).fit(source, target[:, :2], labels, vectors)
+    with pytest.raises(ParameterError, match="needs validation"):
+        Decoder(quick(patience=2)).fit(source, target, labels, vectors, validation=0)
+    with pytest.raises(ParameterError, match="needs source_batch"):
+        Decoder(quick(partners="same_batch")).fit(source, target, labels, vectors)
+    with pytest.raises(ParameterError, match="n_components=9"):
+        Decoder(quick(n_components=9)).fit(source, target, labels, vectors)
+    with pytest.raises(InputError, match="call fit first"):
+        Decoder(quick()).sample_latent(source, vectors)
+    decoder = Decoder(quick()).fit(source, target, labels, vectors)
+    with pytest.raises(InputError, match="3 vectors for 20 cells"):
+        decoder.sample(source, vectors)
+    with pytest.raises(InputError, match="from 0 to 2"):
+        decoder.sample(source, vectors, np.full(20, 3))
+    with pytest.raises(InputError, match="2 columns"):
+        decoder.sample(source, vectors.iloc[:1, :2])
+    with pytest.raises(ParameterError, match="flow samples with midpoint"):
+        decoder.sample(source, vectors.iloc[:1], sampler="ddim")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "unet"}, "dit, mlp"),
+        ({"width": 30, "backbone": "dit"}, "multiple"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"coupling": "optimal", "group": 7}, "group=7"),
+        ({"partners": "same_batch", "coupling": "optimal", "scope": "batch"}, "undoes"),
+        ({"learning_rate": 0}, "above 0"),
+        ({"colour": 3}, "no option 'colour'"),
+    ],
+)
+def test_options_are_checked(changes, message):
+    with pytest.raises(ParameterError, match=message):
+        options("flow").changed(**changes)
+
+
+def test_a_constant_gene_and_a_perturbation_with_one_cell_are_no_trouble():
+    rng = np.random.default_rng(8)
+    source, target, labels, vectors = screen(rng, n=40)
+    source, target = (np.column_stack([x, np.full(len(x), 0.25), np.zeros(len(x))]) for x in (source, target))
+    keep = (labels != "modes") | (np.cumsum(labels == "modes") == 1)
+    for method in KINDS:
+        o = quick(method, coupling="optimal", partners="same_batch")
+        decoder = Decoder(o).fit(
+            source, target[keep], labels[keep], vectors, validation=["identity"],
+            source_batch=np.tile(["a", "b"], 20), target_batch=np.resize(["a", "b", "c"], keep.sum()),
+        )  # fmt: skip
+        cells = decoder.sample(source, vectors.loc["modes"])
+        assert np.isfinite(cells).all()
+        np.testing.assert_allclose(cells[:, 3], 0.25, atol=1e-6)
+        np.testing.assert_allclose(cells[:, 4], 0, atol=1e-6)
+        assert decoder.trained.history["train_loss"].notna().all()
+
+
+@pytest.mark.parametrize("scaling", ["minmax", "unit", "global"])
+def test_latent_is_scaler_and_pca(scaling):
+    rng = np.random.default_rng(9)
+    cells = np.maximum(rng.normal(size=(80, 4)) @ rng.normal(size=(4, 12)) + 0.3 * rng.normal(size=(80, 12)), 0)
+    cells[:, 5] = 0.7
+    new = np.maximum(rng.normal(size=(7, 12)), 0)
+    scaler = StandardScaler().fit(cells)
+    pca = PCA(4).fit(scaler.transform(cells))
+    expected = scaler.inverse_transform(pca.inverse_transform(pca.transform(scaler.transform(new))))
+    dense, sparse = (Latent(4, scaling).fit(kind(cells)) for kind in (np.asarray, sp.csr_matrix))
+    for latent in (dense, sparse):
+        z = latent.transform(new)
+        expected[:, 5] = 0.7
+        np.testing.assert_allclose(latent.inverse(z), expected, atol=1e-4)
+        np.testing.assert_allclose(latent.shift(z[1:] - z[0]), expected[1:] - expected[0], atol=1e-4)
+        np.testing.assert_allclose(latent.explained, pca.explained_variance_ratio_.sum(), rtol=1e-4)
+        own = latent.transform(cells)
+        if scaling == "minmax":
+            assert np.isclose(own.min(), -1, atol=1e-5) and np.isclose(own.max(), 1, atol=1e-5)
+        else:
+            assert np.isclose(own.var(axis=0).mean(), 1, atol=1e-4)
+            assert (own >= latent.low - 1e-5).all() and (own <= latent.high + 1e-5).all()
+    np.testing.assert_allclose(np.abs(dense.transform(new)), np.abs(sparse.transform(new)), atol=1e-3)
+
+
+def test_residual_decoding_of_an_unmoved_cell_is_the_cell():
+    source, target, labels, vectors = screen(np.random.default_rng(10), n=40)
+    decoder = Decoder(quick(n_components=2, residual=True)).fit(source, target, labels, vectors)
+    z0 = decoder.latent.transform(source)
+    np.testing.assert_allclose(decoder.decode(z0, z0, sp.csr_matrix(source)), source, atol=1e-5)
+    lossy = Decoder(quick(n_components=2)).fit(source, target, labels, vectors)
+    assert np.abs(lossy.decode(z0, z0, source) - source).max() > 0.1
+
+
+def test_optimal_coupling_is_exact_transport():
+    rng = np.random.default_rng(11)
+    source, target = (torch.from_numpy(rng.normal(size=(3, 12, 4))) for _ in range(2))
+    partner = couple(source, target, "optimal")
+    even = np.full(12, 1 / 12)
+    for s, t, p in zip(source.numpy(), target.numpy(), partner.numpy(), strict=True):
+        assert sorted(p) == list(range(12))
+        np.testing.assert_allclose(((s[p] - t) ** 2).sum(axis=1).mean(), ot.emd2(even, even, ot.dist(t, s)))
+
+
+def test_entropic_coupling_draws_from_the_sinkhorn_plan():
+    rng = np.random.default_rng(12)
+    source, target = (torch.from_numpy(rng.normal(size=(1, 6, 2))) for _ in range(2))
+    even, sigma = np.full(6, 1 / 6), 1.0
+    plan = ot.sinkhorn(even, even, ot.dist(target[0].numpy(), source[0].numpy()), reg=2 * sigma**2)
+    many = 4000
+    drawn = couple(source.expand(many, 6, 2), target.expand(many, 6, 2), "entropic", sigma=sigma, rng=rng)
+    counts = np.stack([np.bincount(drawn[:, i].numpy(), minlength=6) / many for i in range(6)])
+    np.testing.assert_allclose(counts, 6 * plan, atol=0.03)
+    cold = couple(source, target, "entropic", sigma=0.25, rng=rng)
+    assert (cold == couple(source, target, "optimal")).float().mean() > 0.6
+    with pytest.raises(ParameterError, match="choose"):
+        couple(source, target, "greedy")
+
+
+def test_pairs_are_of_one_perturbation_and_where_asked_of_one_batch():
+    rng = np.random.default_rng(13)
+    n = 400
+    code, batch = rng.integers(1, 4, size=n), rng.integers(0, 3, size=n)
+    code[code == 3] = 2
+    code[0] = 3  # one cell
+    target = np.stack([code, batch, rng.normal(size=n)], axis=1).astype(np.float32)
+    own = rng.integers(0, 2, size=60)  # batch 2 has no controls
+    source = np.stack([np.zeros(60), own, rng.normal(size=60)], axis=1).astype(np.float32)
+    vectors = np.arange(5, dtype=np.float32)[:, None]
+    for coupling in ("independent", "optimal"):
+        pairs = Pairs(
+            source, target, code, vectors, options("flow", coupling=coupling, partners="same_batch"), own, batch
+        )
+        drawn = [pairs.make(np.arange(256), rng) for _ in range(20)]
+        s, t, v = (torch.cat(p).numpy() for p in zip(*drawn, strict=True))
+        assert (t[:, 0] == v[:, 0]).all() and set(v[:, 0]) == {1, 2, 3}
+        matched = t[:, 1] < 2
+        assert (s[matched, 1] == t[matched, 1]).all() and set(s[~matched, 1]) == {0, 1}
+        # each perturbation weighs the same, the one with a single cell too
+        assert np.abs(np.bincount(v[:, 0].astype(int))[1:] / len(v) - 1 / 3).max() < 0.08
+
+
+@pytest.mark.parametrize("backbone", ["mlp", "dit"])
+def test_backbones_start_at_zero_and_learn_from_every_input(backbone):
+    o = DecoderOptions("diffusion", backbone=backbone, width=16, depth=2, heads=2, frequencies=8, dropout=0.0)
+    torch.manual_seed(0)
+    network = make_backbone(o, 5, 4, (2, 1))
+    x, time, condition = torch.randn(64, 2, 5), torch.rand(64), torch.randn(64, 4)
+    assert network(x, time, condition).shape == (64, 1, 5)
+    assert not network(x, time, condition).any()
+    wanted = x[:, :1] * condition[:, :1, None] + x[:, 1:] * time[:, None, None]
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        loss = (network(x, time, condition) - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    network.eval()
+    with torch.no_grad():
+        here = network(x, time, condition)
+        assert not torch.allclose(here, network(x, time + 0.5, condition))
+        assert not torch.allclose(here, network(x, time, -condition))
+        changed = x.clone()
+        changed[:, 1] = 0
+        assert not torch.allclose(here, network(changed, time, condition))
+
+
+def test_published_sizes_are_those_of_the_protocol():
+    assert set(PUBLISHED) == {"diffusion", "flow", "bridge"}
+    for o in PUBLISHED.values():
+        assert (o.backbone, o.width, o.depth, o.heads, o.frequencies) == ("dit", 128, 4, 4, 256)
+        assert (o.learning_rate, o.batch_size, o.max_epochs, o.patience) == (1e-3, 256, 100, 10)
+        assert (o.ema, o.ema_every, o.scaling, o.n_components) == (0.995, 10, "minmax", 50)
+        assert o.partners == "any" and not o.residual
+    assert not PUBLISHED["diffusion"].source and PUBLISHED["diffusion"].sampler == "ddpm"
+    assert PUBLISHED["flow"].steps == 20 and PUBLISHED["bridge"].steps == 250
+    assert set(LAPTOP) >= set(PUBLISHED)
