@@ -1,0 +1,89 @@
+"""What fusions without a neural network have in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from anndata import AnnData
+
+from perturbcore.digest import digest
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.evaluate.joint import Prediction
+from perturbcore.evaluate.run import PAIR_TARGETS
+from perturbcore.fusion.fold import LineFold, lay_out_fold
+
+FILES = (
+    "averaging",
+    "competitor",
+    "competitors",
+    "concatenation",
+    "fold",
+    "kernels",
+    "mixed",
+    "ridge",
+    "stacking",
+)
+ROOMS = (*(f"fusion/{name}" for name in FILES), "predictors", "embeddings")
+
+
+@dataclass
+class Competitor:
+    """What all competitors share; subclasses say how a laid-out fold is predicted.
+
+    Parameters
+    ----------
+    embeddings : sequence of Embedding
+        The sources. Negative controls do not belong here.
+    n_components, inner_folds, inner_seed : int
+        As `perturbcore.evaluate.Protocol`.
+    name : str
+        Name in the scores table.
+    """
+
+    embeddings: Sequence
+    n_components: int = 100
+    inner_folds: int = 5
+    inner_seed: int = 42
+    name: str = ""
+    modality: str = "Fusion"
+    predictor: str = ""
+    joint: bool = field(default=False, init=False)
+    rooms: tuple = field(default=ROOMS, init=False)
+
+    tasks = ("lfc", "deg", "deg_pairs", "dir_pairs")
+    genes = False
+
+    def __post_init__(self):
+        self.embeddings = sorted(self.embeddings, key=lambda e: (e.name, e.cell_line or ""))
+        if not self.embeddings:
+            raise InputError(f"{self.name}: there is no embedding to fuse")
+        self.digest = digest([(e.name, e.cell_line, e.digest) for e in self.embeddings])
+
+    @property
+    def spec(self) -> dict:
+        """Everything the predictions depend on besides the embeddings."""
+        return {"class": type(self).__name__, "n_components": self.n_components,
+                "inner_folds": self.inner_folds, "inner_seed": self.inner_seed, **self.options()}  # fmt: skip
+
+    def options(self) -> dict:
+        """Options of the method, as plain values."""
+        return {}
+
+    def fit_predict(self, train: AnnData, test: AnnData, *, fold: int) -> Prediction:
+        """Tune on inner folds of `train`, learn from all of it, predict the rows of `test`."""
+        task = train.uns["perturbcore"]["task"]
+        if task not in self.tasks:
+            raise ParameterError(f"{self.name} predicts {', '.join(self.tasks)}, not '{task}'; leave it out")
+        laid = lay_out_fold(
+            train, test, self.embeddings, n_components=self.n_components, inner_folds=self.inner_folds,
+            inner_seed=self.inner_seed, genes=self.genes and task in PAIR_TARGETS,
+        )  # fmt: skip
+        prediction = self.predict(laid)
+        if laid.pairs:
+            prediction.values = laid.widened(np.asarray(prediction.values), train.n_vars)
+        prediction.coverage = laid.coverage
+        return prediction
+
+    def predict(self, fold: LineFold) -> Prediction:
+        """Predict the test rows of a laid-out fold."""
+        raise NotImplementedError

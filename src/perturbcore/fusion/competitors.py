@@ -1,0 +1,268 @@
+"""Fusions without a neural network, each a `JointModel` of one cell line."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from perturbcore.errors import ParameterError
+from perturbcore.evaluate.joint import Prediction
+from perturbcore.fusion.averaging import Averaging
+from perturbcore.fusion.competitor import Competitor
+from perturbcore.fusion.concatenation import concatenate
+from perturbcore.fusion.fold import LineFold
+from perturbcore.fusion.kernels import Smoother, all_pairs, cosines, single_auroc, source_weights, summed
+from perturbcore.fusion.mixed import MixedModel, gene_features
+from perturbcore.fusion.ridge import predict, tune
+from perturbcore.fusion.stacking import Stacking
+from perturbcore.metrics.pairs import auroc_within
+from perturbcore.predictors import DEGKNN, KNN, LabelKNN, NestedSpace, Targets
+from perturbcore.predictors.base import best_of
+from perturbcore.predictors.deg import most_frequent
+from perturbcore.predictors.labels import best_threshold
+
+# what the mixed model chooses from on the inner folds: strength shared by all genes, modules, own
+MIXED = (
+    MixedModel(shared=0.02, module=0.0, own=0.3),
+    MixedModel(shared=0.02, module=0.01, own=0.3),
+    MixedModel(shared=0.005, module=0.1, own=0.1),
+)
+
+
+def _called(fold: LineFold, values, label, score, chosen, note=None) -> Prediction:
+    cut = {fold.line: best_threshold(np.asarray(label), np.asarray(score, dtype=np.float64))}
+    return Prediction(values, cut, str(chosen), note=note or {})
+
+
+def _weights(fold: LineFold, weights) -> dict:
+    return {"weights": {s.name: round(float(w), 4) for s, w in zip(fold.sources, weights, strict=True)}}
+
+
+@dataclass
+class Concatenation(Competitor):
+    """Concatenate all sources, reduce by PCA, then k nearest neighbours as for a single source."""
+
+    k: Sequence[int] = (5, 10, 20, 40, 80)
+    name: str = "Concatenation + PCA"
+    predictor: str = "knn"
+
+    def options(self) -> dict:
+        """Candidate k."""
+        return {"k": list(self.k)}
+
+    def predict(self, fold: LineFold) -> Prediction:
+        """Predict as a single embedding is evaluated."""
+        both = fold.ids.append(fold.test_ids)
+        whole = concatenate(self.embeddings, fold.ids, both, cell_line=fold.line)
+        at, to = whole.ids.get_indexer(fold.ids), whole.ids.get_indexer(fold.test_ids)
+        has, there = np.flatnonzero(at >= 0), np.flatnonzero(to >= 0)
+        space = NestedSpace(
+            whole.X[at[has]], whole.X[to[there]], self.n_components, inner_folds=self.inner_folds,
+            inner_seed=self.inner_seed, inner_shuffle=fold.task != "deg",
+        )  # fmt: skip
+        if fold.pairs:
+            known = fold.labels()
+            rate = known.rates()
+            model = LabelKNN(self.k)
+            query = all_pairs(len(there), fold.known.n_genes)
+            scores, k, threshold = model.predict(space, known.take(has), query, rate)
+            values = np.tile(rate, (len(fold.test_ids), 1))
+            values[there] = scores.reshape(len(there), -1)
+            return Prediction(values, {fold.line: threshold}, str(k))
+        if fold.task == "deg":
+            values = most_frequent(fold.Y, len(fold.test_ids))
+            values[:, there], chosen = DEGKNN(self.k).predict(space, fold.Y[has])
+            return Prediction(values, chosen=chosen)
+        values = np.tile(fold.Y.mean(axis=0), (len(fold.test_ids), 1))
+        values[there], k = KNN(self.k).predict(space, Targets(fold.Y[has]))
+        return Prediction(values, chosen=str(k))
+
+
+@dataclass
+class AveragedKNN(Competitor):
+    """Average the k-nearest-neighbour predictions of the sources."""
+
+    k: Sequence[int] = (5, 10, 20, 40, 80)
+    name: str = "Averaged kNN"
+    predictor: str = "average"
+
+    def options(self) -> dict:
+        """Candidate k."""
+        return {"k": list(self.k)}
+
+    def predict(self, fold: LineFold) -> Prediction:
+        """See `perturbcore.fusion.averaging.Averaging`."""
+        model = Averaging(tuple(sorted(self.k)))
+        if fold.pairs:
+            values, k, label, score = model.pairs(fold)
+            return _called(fold, values, label, score, k)
+        values, k = model.classes(fold) if fold.task == "deg" else model.responses(fold)
+        return Prediction(values, chosen=str(k))
+
+
+@dataclass
+class Stacked(Competitor):
+    """Stack single-source models by non-negative least squares on out-of-fold predictions."""
+
+    name: str = "Stacking"
+    predictor: str = "stack"
+    tasks = ("lfc", "deg_pairs", "dir_pairs")
+
+    def predict(self, fold: LineFold) -> Prediction:
+        """See `perturbcore.fusion.stacking.Stacking`."""
+        if fold.pairs:
+            values, w, label, score = Stacking().pairs(fold)
+            return _called(fold, values, label, score, "", _weights(fold, w))
+        values, w = Stacking().responses(fold)
+        return Prediction(values, note=_weights(fold, w))
+
+
+@dataclass
+class KernelSum(Competitor):
+    """Smooth the labels of all training perturbations by a power of the summed cosine kernels.
+
+    Parameters
+    ----------
+    powers : sequence of float
+        Candidates.
+    exponents : sequence of float
+        Candidates for how much more a source counts that is good alone; 0: all count alike.
+    """
+
+    powers: Sequence[float] = (1.0, 2.0, 3.0, 4.0, 6.0)
+    exponents: Sequence[float] = (0.0, 1.0, 2.0)
+    name: str = "Kernel sum smoother"
+    predictor: str = "kernel"
+    tasks = ("deg", "deg_pairs", "dir_pairs")
+
+    def options(self) -> dict:
+        """Candidate powers and exponents."""
+        return {"powers": list(self.powers), "exponents": list(self.exponents)}
+
+    def predict(self, fold: LineFold) -> Prediction:
+        """See `perturbcore.fusion.kernels.Smoother`."""
+        kernels, smoother = cosines(fold), Smoother(powers=self.powers)
+        if fold.task == "deg":
+            train, test = summed(kernels)
+            power = smoother.tune_classes(fold, train)
+            return Prediction(smoother.probabilities(fold.Y, test, power), chosen=f"power {power:g}")
+        alone = single_auroc(fold, kernels)
+        grid = [(e, p) for e in self.exponents for p in self.powers]
+        sums = [summed(kernels, source_weights(alone, e)) for e in self.exponents]
+        truth = [fold.labels(b) for _, b in fold.splits]
+        scores = [np.concatenate([smoother.inner(fold, train, a, b) for train, _ in sums]) for a, b in fold.splits]
+        losses = [
+            [-auroc_within(q.label, s, q.genes) for s in part] for q, part in zip(truth, scores, strict=True)
+        ]
+        exponent, power = best_of(np.array(losses), grid)
+        at = grid.index((exponent, power))
+        label = np.concatenate([q.label for q in truth])
+        score = np.concatenate([s[at] for s in scores])
+        values = smoother.scores(fold.labels(), sums[list(self.exponents).index(exponent)][1], power)
+        note = _weights(fold, source_weights(alone, exponent))
+        return _called(fold, values, label, score, f"power {power:g}, exponent {exponent:g}", note)
+
+
+@dataclass
+class KernelRidge(Competitor):
+    """Kernel ridge with one kernel a source; weights and penalty by exact leave-one-out error."""
+
+    penalties: Sequence[float] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    steps: int = 8
+    name: str = "Multi-kernel ridge"
+    predictor: str = "ridge"
+    tasks = ("lfc",)
+
+    def options(self) -> dict:
+        """Candidate penalties and steps of the search over weights."""
+        return {"penalties": list(self.penalties), "steps": self.steps}
+
+    def predict(self, fold: LineFold) -> Prediction:
+        """See `perturbcore.fusion.ridge`."""
+        kernels = cosines(fold, cut=False)
+        fit = tune([k for k, _ in kernels], fold.Y @ fold.Y.T, list(self.penalties), steps=self.steps)
+        values = predict(kernels, fit.weights, fit.penalty, fold.Y)
+        return Prediction(values, chosen=f"penalty {fit.penalty:g}", note=_weights(fold, fit.weights))
+
+
+@dataclass
+class PairModel(Competitor):
+    """Kernel mixed model of labelled pairs; its variances are chosen among a few on inner folds.
+
+    Parameters
+    ----------
+    candidates : sequence of MixedModel
+        One alone is not tuned.
+    exponent : float
+        How much more a source counts that is good alone: weights are a power of its AUROC above a guess.
+    tuned_on : int
+        How many of the inner folds are used, to save time.
+    """
+
+    candidates: Sequence[MixedModel] = MIXED
+    exponent: float = 2.0
+    tuned_on: int = 2
+    name: str = "Kernel mixed model"
+    predictor: str = "mixed"
+    tasks = ("deg_pairs", "dir_pairs")
+    genes = True
+
+    def options(self) -> dict:
+        """Candidates and inner folds used."""
+        return {"candidates": [asdict(c) for c in self.candidates], "exponent": self.exponent,
+                "tuned_on": self.tuned_on}  # fmt: skip
+
+    def predict(self, fold: LineFold) -> Prediction:
+        """See `perturbcore.fusion.mixed`."""
+        kernels = cosines(fold)
+        weights = source_weights(single_auroc(fold, kernels), self.exponent)
+        train, test = summed(kernels, weights)
+        phi = gene_features(fold.sources)
+        losses, scores, truth = [], [], []
+        for a, b in fold.splits[: self.tuned_on]:
+            query = fold.labels(b)
+            rows = np.repeat(np.arange(len(b)), np.diff(query.indptr))
+            inner, cross = train[np.ix_(a, a)], train[np.ix_(b, a)]
+            found = [c.scores(fold.labels(a), inner, cross, phi)[rows, query.genes] for c in self.candidates]
+            losses.append([-auroc_within(query.label, s, query.genes) for s in found])
+            scores.append(found)
+            truth.append(query.label)
+        best = best_of(np.array(losses), list(self.candidates))
+        at = list(self.candidates).index(best)
+        values = best.scores(fold.labels(), train, test, phi)
+        chosen = f"shared {best.shared:g}, module {best.module:g}, own {best.own:g}"
+        return _called(fold, values, np.concatenate(truth), np.concatenate([s[at] for s in scores]), chosen,
+                       _weights(fold, weights))  # fmt: skip
+
+
+# a new competitor: one class above and one line here
+ALL = (Concatenation, AveragedKNN, Stacked, KernelSum, KernelRidge, PairModel)
+
+
+def competitors(task: str, embeddings, *, k=(5, 10, 20, 40, 80), n_components: int = 100) -> list[Competitor]:
+    """List the competitors that can predict a task.
+
+    Parameters
+    ----------
+    task : str
+        "lfc", "deg", "deg_pairs" or "dir_pairs".
+    embeddings : sequence of Embedding
+        Sources; negative controls are left out.
+    k : sequence of int
+        Candidates of the nearest-neighbour competitors.
+    n_components : int
+
+    Raises
+    ------
+    ParameterError
+        No competitor predicts that task.
+    """
+    sources = [e for e in embeddings if e.modality != "Negative control"]
+    out = []
+    for kind in ALL:
+        if task in kind.tasks:
+            options = {"k": tuple(k)} if kind in (Concatenation, AveragedKNN) else {}
+            out.append(kind(sources, n_components=n_components, **options))
+    if not out:
+        raise ParameterError(f"no competitor predicts task '{task}'; tasks: lfc, deg, deg_pairs, dir_pairs")
+    return out
