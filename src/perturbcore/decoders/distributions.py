@@ -89,14 +89,15 @@ def distribution_table(
                 "n_train": int((~test).sum()),
                 "n_test": int(test.sum()),
             }
-            latent = _latent(cells, line, here.obs["perturbation"].astype(str)[~test], n_components)
+            latent = training_latent(cells, line, here.obs["perturbation"].astype(str)[~test], n_components)
             rows += [{**shared, **r} for r in _fold(models, responses, cells, line, fold, latent, seed)]
     if not rows:
         raise InputError("no generated cells to compare: no model has kept any")
     return pd.DataFrame(rows)
 
 
-def _latent(cells: Cells, line, training, n_components) -> Latent:
+def training_latent(cells: Cells, line: str, training, n_components: int) -> Latent:
+    """Fit the latent space of a fold on the control cells and the cells of the `training` perturbations."""
     rows = np.concatenate([cells.controls(line), cells.of_perturbations(line, training)])
     X = cells.X[rows]
     varies = int((X.max(axis=0).toarray() > X.min(axis=0).toarray()).sum())
