@@ -133,7 +133,7 @@ def _reference(axis, lines: pd.DataFrame) -> None:
         shift = 0 if not close else shift + 1
         axis.annotate(
             line["display"], (line["value"], 1.0), xycoords=axis.get_xaxis_transform(),
-            xytext=(0, 2 + 7.5 * (shift % 2)), textcoords="offset points", ha="center", va="bottom",
+            xytext=(0, 2 + 7.5 * (shift % 3)), textcoords="offset points", ha="center", va="bottom",
             fontsize=6.5, color=c, annotation_clip=False,
         )  # fmt: skip
         at = line["value"]
