@@ -137,9 +137,7 @@ class _Plan:
             return {line: find_source(self.spec, kind, self.context)}
         lines = [line] if line else self._lines()
         return {
-            one: find_source(
-                self.spec | {"file": self.spec["file"].replace(CELL_LINE, one)}, kind, self.context
-            )
+            one: find_source(self.spec | {"file": self.spec["file"].replace(CELL_LINE, one)}, kind, self.context)
             for one in lines
         }
 
@@ -148,9 +146,7 @@ class _Plan:
             adata = getattr(self.context.dataset, part, None)
             if adata is not None:
                 return sorted(adata.obs["cell_line"].astype(str).unique())
-        raise InputError(
-            f"embedding {self.spec['name']!r}: {CELL_LINE} in file needs a data set with cell lines"
-        )
+        raise InputError(f"embedding {self.spec['name']!r}: {CELL_LINE} in file needs a data set with cell lines")
 
     @property
     def key(self) -> str:

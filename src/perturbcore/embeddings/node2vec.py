@@ -56,7 +56,7 @@ def node2vec_embedding(
     min_weight, weighted
         Edges below this weight are left out; ``False`` sets the others to one.
     seed
-        Of the walks, one stream a start node.
+        Of the walks.
 
     Raises
     ------
@@ -111,10 +111,10 @@ def cooccurrence(A, *, walks: int, length: int, window: int, p: float, q: float,
     A.sort_indices()
     n = A.shape[0]
     total = sp.csr_matrix((n, n))
-    starts = np.random.SeedSequence(seed).generate_state(n, np.uint32)
+    rng = np.random.default_rng(seed)
     for first in range(0, n, BLOCK):
         nodes = np.arange(first, min(first + BLOCK, n))
-        paths = _walk(A.indptr, A.indices, A.data, nodes, starts[nodes], walks, length, float(p), float(q))
+        paths = _walk(A.indptr, A.indices, A.data, nodes, walks, length, float(p), float(q), rng)
         pairs = [(paths[:, :-k].ravel(), paths[:, k:].ravel()) for k in range(1, min(window, length - 1) + 1)]
         row, column = (np.concatenate(side) for side in zip(*pairs, strict=True))
         total = total + sp.coo_matrix((np.ones(len(row)), (row, column)), shape=(n, n)).tocsr()
@@ -133,12 +133,11 @@ def mutual_information(counts, negatives: float = 1.0):
 
 
 @numba.njit(cache=True)
-def _walk(indptr, indices, weight, nodes, seeds, walks, length, p, q):
-    """Walks (n_nodes x walks, length); a step is drawn by rejection, so that no table is needed."""
+def _walk(indptr, indices, weight, nodes, walks, length, p, q, rng):
+    """Return walks (n_nodes x walks, length); a step is drawn by rejection, so that no table is needed."""
     paths = np.empty((len(nodes) * walks, length), np.int32)
     ceiling = max(1.0, 1.0 / p, 1.0 / q)
     for s in range(len(nodes)):
-        np.random.seed(seeds[s])
         for w in range(walks):
             path = paths[s * walks + w]
             path[0] = nodes[s]
@@ -147,8 +146,8 @@ def _walk(indptr, indices, weight, nodes, seeds, walks, length, p, q):
                 a, b = indptr[here], indptr[here + 1]
                 top = weight[a:b].max()
                 while True:
-                    e = a + np.random.randint(b - a)
-                    if np.random.random() * top > weight[e]:
+                    e = a + int(rng.random() * (b - a))
+                    if rng.random() * top > weight[e]:
                         continue
                     new = indices[e]
                     if t == 1:
@@ -162,7 +161,7 @@ def _walk(indptr, indices, weight, nodes, seeds, walks, length, p, q):
                         at = c + np.searchsorted(indices[c:d], new)
                         if at == d or indices[at] != new:
                             bias = 1.0 / q
-                    if np.random.random() * ceiling <= bias:
+                    if rng.random() * ceiling <= bias:
                         break
                 path[t] = new
     return paths

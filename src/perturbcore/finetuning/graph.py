@@ -274,7 +274,7 @@ class _Data:
         return (counts / counts.sum(axis=0)).astype(np.float32)
 
     def bias(self) -> np.ndarray:
-        """What the head starts from: the floor of its genes, on the scale of its output."""
+        """Return what the head starts from: the floor of its genes, on the scale of its output."""
         floor = self.floor[..., self.columns]
         if self.kind == "lfc":
             return floor
