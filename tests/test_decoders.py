@@ -28,7 +28,7 @@ L = 3
 TINY = {
     "n_components": L, "scaling": "unit", "backbone": "mlp", "width": 48, "depth": 2, "frequencies": 16,
     "time_scale": 1000.0, "dropout": 0.0, "batch_size": 256, "patience": None, "max_epochs": 4,
-    "epoch_cells": 256 * 80, "ema": 0.9, "ema_every": 5, "learning_rate": 5e-3, "schedule": "cosine",
+    "epoch_cells": 256 * 65, "ema": 0.9, "ema_every": 5, "learning_rate": 5e-3, "schedule": "cosine",
 }  # fmt: skip
 KINDS = {
     "diffusion": {"sampler": "ddim", "steps": 40, "targets": "bounded"},
@@ -360,7 +360,7 @@ def test_values_that_are_not_finite_are_refused(kind):
 def test_what_does_not_fit_together_is_refused():
     source, target, labels, vectors = screen(np.random.default_rng(7), n=20)
     fitted = partial(Decoder(quick()).fit, source, target)
-    with pytest.raises(InputError, match="1 perturbations have none .*modes"):
+    with pytest.raises(InputError, match="1 perturbations have none .modes"):
         fitted(labels, vectors.drop(index="modes"))
     with pytest.raises(InputError, match="'modes' are not finite"):
         fitted(labels, vectors.drop(index="modes").reindex(WAYS))
@@ -370,7 +370,7 @@ def test_what_does_not_fit_together_is_refused():
         fitted(labels[1:], vectors)
     with pytest.raises(ParameterError, match="holds all 3"):
         fitted(labels, vectors, validation=WAYS)
-    with pytest.raises(ParameterError, match="'nobody'"):
+    with pytest.raises(ParameterError, match="nobody have no cells"):
         fitted(labels, vectors, validation=["nobody"])
     with pytest.raises(InputError, match="3 genes, perturbed cells 2"):
         Decoder(quick()).fit(source, target[:, :2], labels, vectors)

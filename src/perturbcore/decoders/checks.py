@@ -16,13 +16,15 @@ def check_labels(perturbation, n: int, vectors: pd.DataFrame):
     vectors = vectors.set_axis(vectors.index.astype(str))
     bare = [p for p in names if p not in vectors.index]
     if bare:
-        raise InputError(f"vectors: {len(bare)} perturbations have none ({bare[:3]}); leave their cells out")
+        raise InputError(
+            f"vectors: {len(bare)} perturbations have none ({', '.join(bare[:3])}); leave their cells out"
+        )
     table = vectors.loc[names].to_numpy(dtype=np.float64)
     if len(table) != len(names):
         raise InputError("vectors: a perturbation is in its index more than once")
     if not np.isfinite(table).all():
         bad = names[~np.isfinite(table).all(axis=1)]
-        raise InputError(f"vectors: values of {bad[0]!r} are not finite; leave its cells out")
+        raise InputError(f"vectors: values of '{bad[0]}' are not finite; leave its cells out")
     return codes, names, table
 
 
@@ -37,7 +39,7 @@ def choose_validation(validation, names, seed: int) -> list[str]:
         chosen = sorted({str(v) for v in validation})
         lost = [v for v in chosen if v not in names]
         if lost:
-            raise ParameterError(f"validation: {lost[:3]} have no cells among the perturbed cells")
+            raise ParameterError(f"validation: {', '.join(lost[:3])} have no cells among the perturbed cells")
     if len(chosen) >= len(names):
         raise ParameterError(f"validation holds all {len(names)} perturbations: none is left to train on")
     return chosen
