@@ -14,6 +14,7 @@ from perturbcore.errors import DownloadError, InputError, ParameterError
 from perturbcore.evaluate import evaluate_joint
 from perturbcore.evaluate.joint import blanked
 from perturbcore.finetuning.adapters import LoRA, adapt, trainable
+from perturbcore.finetuning.cell_models import cell_models
 from perturbcore.finetuning.cells import CellTransformer
 from perturbcore.finetuning.frozen import encoder_digest, frozen_embeddings, gene_vectors
 from perturbcore.finetuning.huggingface import load_huggingface
@@ -578,3 +579,17 @@ def test_an_unreachable_hub_is_said(cells, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(DownloadError, match="some/model.*give the folder"):
         load_huggingface("some/model", cells, cache=tmp_path)
+
+
+def test_a_chapter_gets_all_of_it_from_plain_numbers(checkpoint, tmp_path):
+    screen = planted_screen(120)
+    sizes = dict(dim=8, heads=2, layers=1, latents=4, pretraining_epochs=1, hidden=(8,), epochs=1, epochs_ko=1)
+    made = cell_models(screen, targets=["G03"], max_genes=20, rank=2, lrs=(1e-2,), folder=tmp_path, **sizes)
+    assert "G03" in made.cells.genes and len(made.cells.genes) == 20
+    assert [m.predictor for m in made.models] == ["frozen + MLP", "indexing", "in-silico KO"]
+    assert made.models[1].adapter == LoRA(2, 4.0) and [e.cell_line for e in made.embeddings] == ["A", "B"]
+    scores = evaluate_joint(planted_responses(), made.models, folds=[1], metrics=["L2"], progress=False)
+    assert len(scores) == 6 and np.isfinite(scores["value"]).all()
+    loaded = cell_models(screen, checkpoint=str(checkpoint), rank=0, **sizes)
+    assert loaded.pretrained is None and loaded.embeddings[0].dim == 16
+    assert loaded.models[2].adapter is None
