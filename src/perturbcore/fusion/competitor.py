@@ -1,7 +1,7 @@
 """What fusions without a neural network have in common."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from anndata import AnnData
@@ -83,6 +83,24 @@ class Competitor:
             prediction.values = laid.widened(np.asarray(prediction.values), train.n_vars)
         prediction.coverage = laid.coverage
         return prediction
+
+    def with_only(self, sources: Sequence[str], name: str | None = None) -> "Competitor":
+        """Return the same competitor with some of its sources.
+
+        Raises
+        ------
+        ParameterError
+            It has no such source.
+        """
+        unknown = sorted(set(sources) - set(self.sources))
+        if unknown:
+            raise ParameterError(f"{self.name} has no source '{unknown[0]}'; it has: {', '.join(self.sources)}")
+        return replace(self, embeddings=[e for e in self.embeddings if e.name in sources], name=name or self.name)
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the sources."""
+        return sorted({e.name for e in self.embeddings})
 
     def predict(self, fold: LineFold) -> Prediction:
         """Predict the test rows of a laid-out fold."""

@@ -23,7 +23,6 @@ from perturbcore.predictors.labels import best_threshold
 
 # what the mixed model chooses from on the inner folds: strength shared by all genes, modules, own
 MIXED = (
-    MixedModel(shared=0.02, module=0.0, own=0.3),
     MixedModel(shared=0.02, module=0.01, own=0.3),
     MixedModel(shared=0.005, module=0.1, own=0.1),
 )
@@ -147,20 +146,29 @@ class KernelSum(Competitor):
             power = smoother.tune_classes(fold, train)
             return Prediction(smoother.probabilities(fold.Y, test, power), chosen=f"power {power:g}")
         alone = single_auroc(fold, kernels)
-        grid = [(e, p) for e in self.exponents for p in self.powers]
-        sums = [summed(kernels, source_weights(alone, e)) for e in self.exponents]
         truth = [fold.labels(b) for _, b in fold.splits]
-        scores = [np.concatenate([smoother.inner(fold, train, a, b) for train, _ in sums]) for a, b in fold.splits]
+        # one after the other: first what a source counts, at the middle power, then the power
+        middle = self.powers[len(self.powers) // 2]
+        sums = [summed(kernels, source_weights(alone, e)) for e in self.exponents]
+        losses = [self._losses(fold, Smoother((middle,)), train, truth)[0] for train, _ in sums]
+        exponent = best_of(np.concatenate(losses, axis=1), list(self.exponents))
+        train, test = sums[list(self.exponents).index(exponent)]
+        loss, scores = self._losses(fold, smoother, train, truth)
+        power = best_of(loss, list(self.powers))
+        at = list(self.powers).index(power)
+        label = np.concatenate([q.label for q in truth])
+        score = np.concatenate([s[at] for s in scores])
+        values = smoother.scores(fold.labels(), test, power)
+        note = _weights(fold, source_weights(alone, exponent))
+        return _called(fold, values, label, score, f"power {power:g}, exponent {exponent:g}", note)
+
+    @staticmethod
+    def _losses(fold, smoother, kernel, truth):
+        scores = [smoother.inner(fold, kernel, a, b) for a, b in fold.splits]
         losses = [
             [-auroc_within(q.label, s, q.genes) for s in part] for q, part in zip(truth, scores, strict=True)
         ]
-        exponent, power = best_of(np.array(losses), grid)
-        at = grid.index((exponent, power))
-        label = np.concatenate([q.label for q in truth])
-        score = np.concatenate([s[at] for s in scores])
-        values = smoother.scores(fold.labels(), sums[list(self.exponents).index(exponent)][1], power)
-        note = _weights(fold, source_weights(alone, exponent))
-        return _called(fold, values, label, score, f"power {power:g}, exponent {exponent:g}", note)
+        return np.array(losses), scores
 
 
 @dataclass

@@ -31,6 +31,8 @@ class Source:
         Which rows have the embedding.
     gene : (g, q) float64 array
         The same map applied to the embedding's vectors of the readout genes; zero where it has none.
+    key : str
+        Digest of what the coordinates depend on.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Source:
     has_train: np.ndarray
     has_test: np.ndarray
     gene: np.ndarray | None = None
+    key: str = ""
 
 
 @dataclass(eq=False)
@@ -98,8 +101,9 @@ class LineFold:
         return out
 
 
+# several competitors ask for the same fold
 _REDUCED: dict[str, Source] = {}
-KEPT = 500
+KEPT = 300
 
 
 def lay_out_fold(
@@ -168,9 +172,10 @@ def _targets(rows: AnnData, task: str):
 
 def _reduce(embedding, ids, test_ids, n_components, genes) -> Source:
     wanted = [] if genes is None else list(genes)
-    key = digest(embedding.name, embedding.digest, ids, test_ids, n_components, wanted)
-    if key in _REDUCED:
-        return _REDUCED[key]
+    key = digest(embedding.name, embedding.digest, ids, test_ids, n_components)
+    full_key = digest(key, wanted)
+    if full_key in _REDUCED:
+        return _REDUCED[full_key]
     at = [embedding.ids.get_indexer(i) for i in (ids, test_ids, wanted)]
     known = [embedding.X[a[a >= 0]].astype(np.float64) for a in at]
     scaled = standardise(*known)
@@ -181,8 +186,8 @@ def _reduce(embedding, ids, test_ids, n_components, genes) -> Source:
         full[a >= 0] = rows @ axes
         parts.append(full)
     train, test, gene = parts
-    source = Source(embedding.name, train, test, at[0] >= 0, at[1] >= 0, gene if wanted else None)
+    source = Source(embedding.name, train, test, at[0] >= 0, at[1] >= 0, gene if wanted else None, key)
     while len(_REDUCED) >= KEPT:
         _REDUCED.pop(next(iter(_REDUCED)))
-    _REDUCED[key] = source
+    _REDUCED[full_key] = source
     return source

@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from perturbcore.errors import ParameterError
+from perturbcore.fusion.kernels import raise_to
 from perturbcore.predictors.labels import Labels
 
 
@@ -52,7 +53,7 @@ def _spread(rows, genes, left, phi, out):
         out[i] += total
 
 
-def gene_features(sources, n_features: int = 50) -> np.ndarray:
+def gene_features(sources, n_features: int = 32) -> np.ndarray:
     """Coordinates of the readout genes over all sources, centred, mean square length one.
 
     Parameters
@@ -95,7 +96,7 @@ class MixedModel:
     noise: float = 2.3
     power: float = 3.0
     iterations: int = 20
-    tolerance: float = 1e-2
+    tolerance: float = 3e-2
 
     def __post_init__(self):
         if min(self.shared, self.module, self.own) < 0 or self.noise <= 0 or self.power <= 0:
@@ -128,9 +129,9 @@ class MixedModel:
         return f
 
     def _raised(self, train, test):
-        scale = np.diag(train**self.power).mean() if len(train) else 1.0
-        scale = scale if scale > 0 else 1.0
-        return tuple(np.ascontiguousarray(k**self.power / scale, dtype=np.float32) for k in (train, test))
+        raised = [raise_to(np.asarray(k, dtype=np.float32), self.power) for k in (train, test)]
+        scale = np.float32(np.diag(raised[0]).mean())
+        return [np.ascontiguousarray(k / scale if scale > 0 else k) for k in raised]
 
     def _system(self, known, K, phi):
         parts = [np.full((known.n_genes, 1), np.sqrt(self.shared))] if self.shared else []
