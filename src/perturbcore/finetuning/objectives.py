@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from perturbcore.finetuning.frozen import spread_rows
 from perturbcore.training import Learner
 
 
@@ -118,8 +119,6 @@ class IndexingHead(Objective):
         weight_decay=0.0, seed=0,
     ):  # fmt: skip
         super().__init__(mean, lr, weight_decay)
-        from perturbcore.finetuning.frozen import spread_rows
-
         self.encoder, self.line, self.n_cells = encoder, line, n_cells
         values = torch.tensor(np.asarray(values, dtype=np.float32))
         self.register_buffer("cells", values, persistent=False)
@@ -152,8 +151,9 @@ class KnockOutHead(Objective):
         Position of each output gene among the encoder's, -1 where it is none: such a gene is
         predicted at its training mean.
     asked : int, optional
-        Output genes of a training step, drawn anew each time; their error is scaled to that of all.
-        All by default, and always in validation and prediction.
+        Output genes of a training step, drawn anew each time; validation takes twice as many, the same
+        ones each time. Their error is scaled to that of all. All genes by default, and always in
+        prediction.
 
     References
     ----------
@@ -191,10 +191,13 @@ class KnockOutHead(Objective):
         return self.mean.expand(len(target), -1).index_add(1, read, change)
 
     def loss(self, batch) -> dict:
-        """Un-squared L2 error, over a draw of the measured output genes while training."""
+        """Un-squared L2 error, over a draw of the measured output genes where `asked` is given."""
         truth, n = batch["response"], len(self.measured)
-        if not self.training or self.asked is None or self.asked >= n:
+        if self.asked is None or self.asked >= n:
             return super().loss(batch)
-        genes = self.measured[torch.randperm(n, device=truth.device)[: self.asked]]
+        if self.training:
+            genes = self.measured[torch.randperm(n, device=truth.device)[: self.asked]]
+        else:
+            genes = self.measured[torch.from_numpy(spread_rows(n, 2 * self.asked)).to(truth.device)]
         error = unsquared_l2(self(batch["target"], genes), truth[:, genes])
         return {"loss": error * (truth.shape[1] / len(genes)) ** 0.5}
