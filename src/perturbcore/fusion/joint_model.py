@@ -20,10 +20,10 @@ from perturbcore.predictors.labels import Labels, best_threshold
 from perturbcore.splits import check_disjoint
 
 ROOMS = (
-    "fusion/joint_model", "fusion/learner", "fusion/network", "fusion/transformer", "fusion/cell_line",
-    "fusion/neighbours", "fusion/sources", "fusion/presets", "predictors/labels", "predictors/space",
-    "training",
-)  # fmt: skip
+    *(f"fusion/{part}" for part in ("joint_model", "train", "learner", "network", "transformer", "cell_line")),
+    *(f"fusion/{part}" for part in ("neighbours", "gather", "sources", "presets")),
+    *("predictors/labels", "predictors/space", "training"),
+)
 
 
 def validation_rows(perturbations: Sequence[str], share: float) -> np.ndarray:

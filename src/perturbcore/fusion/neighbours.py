@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from perturbcore.fusion.gather import label_sums
 from perturbcore.fusion.sources import Sources
 from perturbcore.predictors.labels import GENE_WEIGHT, Labels
 from perturbcore.predictors.space import principal_axes, standardise
@@ -146,8 +147,8 @@ class Neighbours(nn.Module):
         np.add.at(count, (memory.line, memory.perturbation), 1)
         np.add.at(spread, (memory.line, memory.perturbation), excess[:, None] * unit[memory.gene])
         for name, array in {
-            "of": memory.of, "kernels": memory.kernels, "perturbation": memory.perturbation,
-            "label_line": memory.line, "label": memory.label, "start": memory.start,
+            "of": memory.of, "kernels": memory.kernels, "column": memory.perturbation * n_lines + memory.line,
+            "label": memory.label, "start": memory.start,
             "positive": positive, "known": known, "overall": overall, "unit": unit, "total": total,
             "count": count, "spread": spread,
         }.items():  # fmt: skip
@@ -188,39 +189,27 @@ class Neighbours(nn.Module):
             Labels of the pairs where they are training labels, to be left out of the genes' rates.
         """
         k, affinity, scale = self._weights(vector, rows, line, alive)
-        n = self.start[gene + 1] - self.start[gene]
-        pair = torch.repeat_interleave(torch.arange(len(gene), device=gene.device), n)
-        at = torch.arange(len(pair), device=gene.device) + (self.start[gene] - (n.cumsum(0) - n))[pair]
-        who = row[pair]
-        w = torch.take(k, who * k.shape[1] + self.perturbation[at])
-        w = w * torch.take(affinity, who * affinity.shape[1] + self.label_line[at])
-        zero = torch.zeros(len(gene), dtype=w.dtype, device=w.device)
-        hit = zero.index_add(0, pair, w * self.label[at]) * scale[row]
-        seen = zero.index_add(0, pair, w) * scale[row]
-        positive, known = (torch.take(c, line[row] * c.shape[1] + gene) for c in (self.positive, self.known))
+        weight = (k[:, :, None] * affinity[:, None, :]).flatten(1)
+        hit, seen = label_sums(weight, row, gene, self.start, self.column, self.label)
+        hit, seen = hit * scale[row], seen * scale[row]
+        positive, known = pick(self.positive, line[row], gene), pick(self.known, line[row], gene)
         if label is not None:
             positive, known = positive - label, known - 1
         score = self._smooth(hit, seen, positive, known, self.overall[line][row])
-        strength, spread = self._around(k, affinity, scale)
-        return score + strength[row] + (spread[row] * self.unit[gene]).sum(dim=1)
+        return score + pick(self._around(k, affinity, scale), row, gene)
 
     @torch.no_grad()
     def all(self, vector, rows, line, alive) -> torch.Tensor:
         """Score all genes, (B, G)."""
         k, affinity, scale = self._weights(vector, rows, line, alive)
-        hit = seen = 0.0
-        genes = torch.repeat_interleave(torch.arange(len(self.start) - 1, device=k.device), self.start.diff())
-        for number in range(affinity.shape[1]):
-            here = self.label_line == number
-            index = torch.stack([genes[here], self.perturbation[here]])
-            size = (len(self.start) - 1, k.shape[1])
-            w = (k * affinity[:, number, None] * scale[:, None]).T
-            ones = torch.ones(index.shape[1], device=k.device)
-            hit = hit + (torch.sparse_coo_tensor(index, self.label[here], size) @ w).T
-            seen = seen + (torch.sparse_coo_tensor(index, ones, size) @ w).T
+        weight = (k[:, :, None] * (affinity * scale[:, None])[:, None, :]).flatten(1).T
+        gene = torch.repeat_interleave(torch.arange(len(self.unit), device=k.device), self.start.diff())
+        index, size = torch.stack([gene, self.column]), (len(self.unit), len(weight))
+        labels = [self.label, torch.ones_like(self.label)]
+        tables = [torch.sparse_coo_tensor(index, x, size, check_invariants=False) for x in labels]
+        hit, seen = ((table @ weight).T for table in tables)
         score = self._smooth(hit, seen, self.positive[line], self.known[line], self.overall[line][:, None])
-        strength, spread = self._around(k, affinity, scale)
-        return score + strength[:, None] + spread @ self.unit.T
+        return score + self._around(k, affinity, scale)
 
     def _weights(self, vector, rows, line, alive):
         w = self.source_weights(vector) * alive
@@ -242,4 +231,10 @@ class Neighbours(nn.Module):
         total = ((w @ self.total.T) * affinity).sum(dim=1)
         count = ((w @ self.count.T) * affinity).sum(dim=1)
         spread = torch.einsum("blf,bl->bf", torch.einsum("bu,luf->blf", w, self.spread), affinity)
-        return 10 * self.strength * total / (count + 50), self.alike * spread / 10
+        strength = 10 * self.strength * total / (count + 50)
+        return strength[:, None] + (self.alike * spread / 10) @ self.unit.T
+
+
+def pick(table: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+    """Take the entries (row, column) of a matrix."""
+    return torch.take(table, row * table.shape[1] + column)

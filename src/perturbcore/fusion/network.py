@@ -137,15 +137,6 @@ class LinearHead(nn.Sequential):
         """Return (B, n_out)."""
         return self(vector)
 
-    def some(self, vector, row, gene) -> torch.Tensor:
-        """Return the outputs of (row, gene) pairs only."""
-        for layer in list(self)[:-1]:
-            vector = layer(vector)
-        last = self[-1]
-        # embedding() rather than indexing: its gradient adds up much faster
-        weight = F.embedding(gene, last.weight)
-        return (vector[row] * weight).sum(dim=1) + last.bias[gene]
-
 
 class FactorHead(nn.Module):
     """Score of (response, gene): inner product of the two's vectors, plus the response's own part.
@@ -169,12 +160,6 @@ class FactorHead(nn.Module):
         """Return (B, G)."""
         h = self.up(vector)
         return self.vector(h) @ (self.map(self.genes) + self.free).T + self.main(h)
-
-    def some(self, vector, row, gene) -> torch.Tensor:
-        """Return the outputs of (row, gene) pairs only."""
-        h = self.up(vector)
-        genes = F.embedding(gene, self.map(self.genes) + self.free)
-        return (self.vector(h)[row] * genes).sum(dim=1) + self.main(h)[row, 0]
 
 
 def _head(s: Settings, width: int, n_out: int, genes) -> nn.Module:

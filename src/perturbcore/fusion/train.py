@@ -84,8 +84,7 @@ def build(model, train, obs, sources: Sources, learning: np.ndarray, seed: int) 
     task = train.uns["perturbcore"]["task"]
     if (s.head == "factor" or s.neighbours) and task not in PAIR_TARGETS:
         raise InputError(
-            f"head='factor' and neighbours=True are for partial labels, not for task '{task}': use "
-            "another preset"
+            f"head='factor' and neighbours=True are for partial labels, not for task '{task}': use another preset"
         )
     lines = sorted(obs["cell_line"].unique())
     line = obs["cell_line"].map({name: i for i, name in enumerate(lines)}).to_numpy().astype(np.int64)

@@ -1,0 +1,550 @@
+"""Fusion transformer: masking, published sizes, training that can be killed, and no peeking."""
+
+import multiprocessing
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.model_selection import train_test_split
+
+from perturbcore.embeddings import Embedding
+from perturbcore.errors import InputError, LeakError, ParameterError
+from perturbcore.evaluate.joint import blanked, evaluate_joint
+from perturbcore.fusion import inspect
+from perturbcore.fusion.cell_line import line_profiles
+from perturbcore.fusion.gather import label_sums, listed_sums
+from perturbcore.fusion.joint_model import TransformerFusion, validation_rows
+from perturbcore.fusion.network import FusionNetwork
+from perturbcore.fusion.presets import PRESETS, Settings, preset
+from perturbcore.fusion.sources import lay_out, normalise
+from perturbcore.fusion.train import build, gene_vectors
+from perturbcore.fusion.transformer import Encoder, EncoderLayer
+from perturbcore.fusion.tuning import tune
+from perturbcore.responses import make_responses
+from perturbcore.splits import add_folds
+
+torch.set_num_threads(1)
+TINY = dict(d_model=12, heads=3, layers=2, batch=8, max_epochs=3, patience=3, warmup=0.5, ae_widths=(8,))
+ESSENTIAL = [
+    *(4352, 384, 1024, 1280, 2304, 2304, 1024, 2048, 512, 128, 256, 640, 128, 256, 640, 512, 512),
+    *[1536] * 6,
+    *(318, 256, 128, 256, 128, 512),
+]
+SCIPLEX = [384, 384, 126, 2000, 2000, 315, 2000, 167, 2000, 1536]
+TAHOE = [
+    *(384, 384, 1536, 167, 2000, 512, 1000, 800, 2000, 315, 1024, 2000, 2000, 1536),
+    *(300, 300, 1000, 800, 881, 189, 223, 2000, 2000, 79, 511, 511, 519, 519, 1920),
+]
+
+
+def make(task="lfc", n=24, genes=10, lines=("A", "B"), seed=0):
+    """Responses that are a linear map of two embeddings, and three embeddings that miss some ids."""
+    rng = np.random.default_rng(seed)
+    ids = np.array([f"P{i:02d}" for i in range(n)])
+    z = rng.normal(size=(n, 6)).astype(np.float32)
+    first = Embedding("first", "Prior knowledge", ids, z[:, :3])
+    second = Embedding("second", "Protein", ids[3:], z[3:, 3:])
+    third = Embedding("third", "Protein", ids[::2], rng.normal(size=(len(ids[::2]), 4)).astype(np.float32))
+    W = rng.normal(size=(6, genes))
+    obs = pd.DataFrame({"perturbation": np.tile(ids, len(lines)), "cell_line": np.repeat(lines, n)})
+    Y = np.concatenate([z @ W + i for i in range(len(lines))])
+    names = [f"P{i:02d}" for i in range(genes)]
+    if task == "lfc":
+        out = make_responses(Y, obs, names, dataset="planted")
+    else:
+        deg = np.sign(Y) * (np.abs(Y) > 1.5)
+        observed = rng.random(Y.shape) < 0.7 if task.endswith("pairs") else None
+        out = make_responses(deg, obs, names, dataset="planted", task=task, observed=observed)
+    return add_folds(out, 4, seed), [first, second, third]
+
+
+def halves(responses, fold=0):
+    """Split off one fold."""
+    test = (responses.obs["fold"] == fold).to_numpy()
+    return responses[~test].copy(), blanked(responses[test])
+
+
+def network(settings, n_sources=3, n_lines=2, n_out=5, seed=0):
+    """A network of sources of width 4, and tables of 9 vectors for them."""
+    names = [f"s{j}" for j in range(n_sources)]
+    net = FusionNetwork(settings, names, [4] * n_sources, n_lines, n_out, seed=seed).eval()
+    draw = torch.Generator().manual_seed(1)
+    return net, [torch.randn(10, 4, generator=draw) for _ in names]
+
+
+@pytest.mark.parametrize(
+    ("name", "dims", "lines", "outputs", "count"),
+    [
+        ("lfc_simple", ESSENTIAL, 4, 6640, 3_910_440),
+        ("lfc_full", ESSENTIAL, 4, 6640, 23_677_386),
+        ("deg_essential", ESSENTIAL, 4, 3 * 6640, 5_500_820),
+        ("deg_sciplex", SCIPLEX, 3, 3 * 18590, 7_376_370),
+        ("deg_tahoe", TAHOE, 45, 3 * 19937, 9_363_111),
+    ],
+)
+def test_presets_have_the_published_number_of_parameters(name, dims, lines, outputs, count):
+    profiles = np.zeros((lines, 6640), np.float32)
+    names = [f"s{j}" for j in range(len(dims))]
+    net = FusionNetwork(PRESETS[name], names, dims, lines, outputs, profiles=profiles)
+    assert sum(p.numel() for p in net.parameters()) == count
+
+
+@pytest.mark.parametrize("line", ["add", "token", "apart"])
+def test_a_masked_source_changes_no_bit(line):
+    settings = Settings(d_model=12, heads=3, layers=2, line=line, gate=True, token_norm=True)
+    net, tables = network(settings)
+    # parts draw from streams of their own: three sources of four start as they do among three
+    more, extended = network(settings, n_sources=4)
+    at = torch.tensor([[0, 1, 2], [3, 9, 4], [9, 9, 5], [9, 9, 9]])
+    number = torch.tensor([0, 1, 1, 0])
+    expected = net(tables, at, number)
+    masked = torch.cat([at, torch.full((4, 1), 9)], dim=1)
+    assert torch.equal(more([*tables, extended[3]], masked, number), expected)
+    # what stands in the place of a missing vector is never read
+    for table in tables:
+        table[9] = torch.randn(4)
+    assert torch.equal(net(tables, at, number), expected)
+
+
+def test_missing_sources_may_stand_in_any_order():
+    settings = Settings(d_model=12, heads=3, layers=2)
+    net, tables = network(settings, n_sources=4)
+    at = torch.tensor([[1, 9, 2, 9], [3, 9, 4, 9]])
+    number = torch.tensor([0, 1])
+    expected = net(tables, at, number)
+    order = [1, 0, 3, 2]
+    net.project = torch.nn.ModuleList(net.project[j] for j in order)
+    swapped = net([tables[j] for j in order], at[:, order], number)
+    assert torch.equal(swapped, expected)
+    order = [2, 1, 0, 3]
+    net.project = torch.nn.ModuleList(net.project[j] for j in [3, 0, 1, 2])
+    assert torch.allclose(net([tables[j] for j in [2, 1, 0, 3]], at[:, order], number), expected, atol=1e-5)
+
+
+def test_an_encoder_layer_is_torch_s_where_nothing_is_masked():
+    torch.manual_seed(0)
+    ours = EncoderLayer(12, 3, 0.0, gate=False)
+    theirs = torch.nn.TransformerEncoderLayer(12, 3, 24, 0.0, "gelu", batch_first=True)
+    with torch.no_grad():
+        theirs.self_attn.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
+        theirs.self_attn.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]))
+    theirs.self_attn.out_proj.load_state_dict(ours.out.state_dict())
+    for a, b in ((ours.up, "linear1"), (ours.down, "linear2"), (ours.norm1, "norm1"), (ours.norm2, "norm2")):
+        getattr(theirs, b).load_state_dict(a.state_dict())
+    x = torch.randn(4, 5, 12)
+    alive = torch.ones(4, 5, dtype=torch.bool)
+    assert torch.allclose(ours(x, alive)[0], theirs(x), atol=1e-5)
+    alive[1:, 3:] = False
+    masked, weights = ours(x, alive, weights=True)
+    assert torch.allclose(masked[:, :3], theirs(x, src_key_padding_mask=~alive)[:, :3], atol=1e-5)
+    assert weights[1:, :, 3:].abs().max() == 0
+    gated = EncoderLayer(12, 3, 0.0, gate=True)
+    gated.load_state_dict(ours.state_dict(), strict=False)
+    with torch.no_grad():
+        gated.gate.weight.zero_()
+        gated.gate.bias.fill_(40.0)
+    assert torch.allclose(gated(x, alive)[0], masked, atol=1e-6)
+
+
+def test_encoder_starts_with_zero_biases():
+    encoder = Encoder(12, 3, 2, 0.0, gate=True)
+    biases = [p.detach() for n, p in encoder.named_parameters() if n.endswith("bias")]
+    assert all(float(p.abs().max()) == 0 for p in biases)
+    bound = np.sqrt(6 / (12 + 24))
+    assert float(encoder.layers[0].up.weight.detach().abs().max()) <= bound
+
+
+def model_of(embeddings, name="lfc_simple", **changes):
+    """A tiny model of a preset."""
+    controls = pd.DataFrame(np.random.default_rng(5).random((2, 10)), index=["A", "B"])
+    settings = preset(name, **{**TINY, **changes})
+    return TransformerFusion(embeddings, settings, controls=controls, device="cpu")
+
+
+CASES = [
+    ("lfc", "lfc_simple", {}),
+    ("lfc", "lfc_full", {}),
+    ("deg", "deg_sciplex", {}),
+    ("deg_pairs", "labels", {"validation": 0.2}),
+    ("dir_pairs", "labels", {"neighbours": False, "head": "linear", "validation": 0.25, "refit": "all"}),
+]
+
+
+@pytest.mark.parametrize(("task", "name", "changes"), CASES)
+def test_trains_and_predicts_with_missing_sources_without_looking_at_test_rows(task, name, changes):
+    responses, embeddings = make(task)
+    model = model_of(embeddings, name, **changes)
+    train, test = halves(responses)
+    first = model.fit_predict(train, test, fold=0)
+    shape = (3, *test.shape) if task == "deg" else test.shape
+    assert first.values.shape == shape
+    assert np.isfinite(first.values).all()
+    if task == "deg":
+        assert np.allclose(first.values.sum(axis=0), 1, atol=1e-5)
+    if name == "labels":
+        assert (first.threshold is not None) == (model.settings.refit == "none")
+    # the same seed, the embeddings in another order, other test labels: the same scores
+    poisoned = test.copy()
+    if "deg" in poisoned.layers:
+        poisoned.layers["deg"][:] = 1
+    poisoned.X[:] = 7
+    again = replace(model, embeddings=embeddings[::-1])
+    assert again.digest == model.digest
+    assert np.array_equal(again.fit_predict(train, poisoned, fold=0).values, first.values)
+    other = replace(model, seed=7).fit_predict(train, test, fold=0)
+    assert not np.array_equal(other.values, first.values)
+
+
+@pytest.mark.parametrize(("task", "name", "changes"), CASES)
+def test_gradients_reach_every_parameter(task, name, changes):
+    responses, embeddings = make(task)
+    model = model_of(embeddings, name, **changes)
+    obs = responses.obs[["perturbation", "cell_line"]]
+    rows = np.ones(len(obs), dtype=bool)
+    sources = lay_out(embeddings, obs, rows)
+    learner = build(model, responses, obs, sources, rows, 0).train()
+    optimizer = learner.optimizer()
+    reached = {n: torch.zeros_like(p) for n, p in learner.named_parameters()}
+    # heads that start at zero let gradients through after the first step
+    for _ in range(3):
+        optimizer.zero_grad()
+        learner.loss(torch.arange(len(obs)))["loss"].backward()
+        for n, p in learner.named_parameters():
+            assert p.grad is not None, n
+            reached[n] += p.grad.abs()
+        optimizer.step()
+    # a key's bias shifts all attention logits alike, and softmax takes that out
+    still = [n for n, g in reached.items() if float(g.max()) == 0 and not n.endswith("key.bias")]
+    assert still == []
+
+
+@pytest.mark.parametrize("task", ["lfc", "deg", "deg_pairs"])
+def test_overfits_ten_perturbations(task):
+    responses, embeddings = make(task, n=10)
+    linear = {"head": "linear", "neighbours": False, "weight_decay": 0.0} if task == "deg_pairs" else {}
+    name = {"lfc": "lfc_simple", "deg": "deg_sciplex", "deg_pairs": "labels"}[task]
+    settings = preset(name, **{**TINY, "d_model": 24, "batch": 20, "lr": 5e-3, "hide_source": 0.0, **linear})
+    settings = settings.but(token_dropout=0.0, dropout=0.0)
+    model = TransformerFusion(embeddings, settings)
+    obs = responses.obs[["perturbation", "cell_line"]]
+    rows = np.ones(len(obs), dtype=bool)
+    learner = build(model, responses, obs, lay_out(embeddings, obs, rows), rows, 0)
+    optimizer, batch = learner.optimizer(), torch.arange(len(obs))
+    learner.eval()  # the cell line's dropout stays on in training
+    before = float(learner.validation_loss(batch).detach())
+    for _ in range(250):
+        optimizer.zero_grad()
+        loss = learner.validation_loss(batch)
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.05 * before
+
+
+def test_validation_is_as_published():
+    ids = ["b", "a", "c", "b", "e", "d", "a", "f", "g", "h"]
+    _, held = train_test_split(["b", "a", "c", "e", "d", "f", "g", "h"], test_size=0.2, random_state=42)
+    marked = validation_rows(ids, 0.2)
+    assert set(np.array(ids)[marked]) == set(held)
+    assert not set(np.array(ids)[~marked]) & set(held)
+    assert not validation_rows(ids, 0).any()
+
+
+def test_losses_are_the_published_ones():
+    responses, embeddings = make("deg")
+    model = model_of(embeddings, "deg_sciplex")
+    obs = responses.obs[["perturbation", "cell_line"]]
+    rows = np.ones(len(obs), dtype=bool)
+    learner = build(model, responses, obs, lay_out(embeddings, obs, rows), rows, 0).eval()
+    batch = torch.arange(0, len(obs), 3)
+    logit = learner.predict(batch).reshape(len(batch), -1, 3)
+    label = np.asarray(responses.layers["deg"]) + 1
+    each = []
+    for g in range(label.shape[1]):
+        n = np.bincount(label[:, g], minlength=3)
+        weight = torch.tensor([len(label) / (3 * c) if c else 0.0 for c in n], dtype=torch.float32)
+        target = torch.as_tensor(label[batch.numpy(), g]).long()
+        each.append(torch.nn.functional.cross_entropy(logit[:, g], target, weight=weight))
+    assert float(learner.validation_loss(batch)) == pytest.approx(float(torch.stack(each).mean()), rel=1e-5)
+    responses, embeddings = make("lfc")
+    learner = build(model_of(embeddings), responses, obs, lay_out(embeddings, obs, rows), rows, 0).eval()
+    error = learner.predict(batch).numpy() - responses.X[batch.numpy()]
+    expected = np.linalg.norm(error, axis=1).mean()
+    assert float(learner.validation_loss(batch)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_partial_labels_start_at_the_train_mean():
+    responses, embeddings = make("deg_pairs")
+    model = model_of(embeddings, "labels", neighbours=False)
+    obs = responses.obs[["perturbation", "cell_line"]]
+    rows = np.ones(len(obs), dtype=bool)
+    learner = build(model, responses, obs, lay_out(embeddings, obs, rows), rows, 0)
+    here = (obs["cell_line"] == "B").to_numpy()
+    known, positive = responses.layers["observed"][here], (responses.layers["deg"][here] != 0)
+    overall = (positive & known).sum() / known.sum()
+    rate = ((positive & known).sum(axis=0) + 5 * overall) / (known.sum(axis=0) + 5)
+    score = learner.predict(np.flatnonzero(here)).numpy()
+    assert np.allclose(1 / (1 + np.exp(-score)), rate, atol=1e-5)
+
+
+def test_neighbours_start_as_the_smoother_they_say_and_never_see_their_own_labels():
+    responses, embeddings = make("deg_pairs", n=16, genes=6)
+    model = model_of(embeddings, "labels")
+    obs = responses.obs[["perturbation", "cell_line"]]
+    rows = np.ones(len(obs), dtype=bool)
+    sources = lay_out(embeddings, obs, rows)
+    learner = build(model, responses, obs, sources, rows, 0)
+    score = learner.predict(np.arange(len(obs))).numpy()
+    label, observed = responses.layers["deg"] != 0, responses.layers["observed"]
+    ids, line = obs["perturbation"].to_numpy(), obs["cell_line"].to_numpy()
+    K = np.zeros((len(ids), len(ids)))
+    for e in embeddings:
+        at = e.ids.get_indexer(ids)
+        X = e.X[np.unique(at[at >= 0])]
+        Z = np.where(at[:, None] >= 0, (e.X[at] - X.mean(axis=0)) / X.std(axis=0), 0)
+        Z = Z / np.maximum(np.linalg.norm(Z, axis=1, keepdims=True), 1e-9)
+        K += np.maximum(Z @ Z.T, 0)
+    K = (K + 1e-8) ** 3
+    K[ids[:, None] == ids] = 0
+    K *= np.where(line[:, None] == line, 1, 0.3)
+    K *= 60 / K.sum(axis=1, keepdims=True)
+    for i in range(len(ids)):
+        here = line == line[i]
+        overall = label[here][observed[here]].mean()
+        rate = ((label & observed)[here].sum(axis=0) + 5 * overall) / (observed[here].sum(axis=0) + 5)
+        z = (K[i] @ (label & observed) + 3 * rate) / (K[i] @ observed + 3)
+        assert np.allclose(score[i], np.log(z / (1 - z)), atol=1e-3)
+    # in training, labels of the perturbation itself do not move its score
+    batch = torch.tensor([2])
+    at = learner.at[batch]
+    vector = learner.network.eval()(learner.tables, at, learner.line[batch])
+    genes = torch.arange(6)
+    zeros = torch.zeros(6, dtype=torch.long)
+    ask = (vector, batch, learner.line[batch], learner.alive(at), zeros, genes)
+    own = torch.as_tensor((label & observed)[2].astype(np.float32))
+    asked = observed[2]
+    before = learner.neighbours(*ask, own)[asked]
+    flipped = responses.copy()
+    flipped.layers["deg"][2] = np.where(label[2], 0, 1)
+    changed = build(model, flipped, obs, sources, rows, 0)
+    # the line's overall rate, towards which a gene's is pulled, is common to all: it is kept here
+    changed.neighbours.overall.copy_(learner.neighbours.overall)
+    after = changed.neighbours(*ask, 1 - own)[asked]
+    assert torch.allclose(before, after, atol=1e-6)
+
+
+def test_scores_of_some_pairs_are_those_of_all_genes():
+    responses, embeddings = make("deg_pairs")
+    model = model_of(embeddings, "labels")
+    train, test = halves(responses)
+    fitted = model.fit(train, test)
+    learner = fitted.learners[0]
+    batch = torch.tensor([1, 30, len(fitted.obs) - 1])
+    at, line = learner.at[batch], learner.line[batch]
+    with torch.no_grad():
+        vector = learner.network(learner.tables, at, line)
+        row, gene = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([3, 4, 9, 0, 1])
+        some = learner.neighbours(vector, batch, line, learner.alive(at), row, gene)
+        every = learner.neighbours.all(vector, batch, line, learner.alive(at))
+    assert torch.allclose(some, every[row, gene], atol=1e-5)
+
+
+def test_label_sums_on_the_cpu_are_those_by_listing():
+    rng = np.random.default_rng(0)
+    start = torch.tensor([0, 2, 2, 7])
+    column = torch.as_tensor(rng.integers(0, 6, 7))
+    label = torch.as_tensor(rng.integers(0, 2, 7).astype(np.float32))
+    row, gene = torch.tensor([0, 1, 1, 3]), torch.tensor([0, 2, 1, 2])
+    found = []
+    for function in (label_sums, listed_sums):
+        weight = torch.arange(24.0).reshape(4, 6).requires_grad_()
+        hit, seen = function(weight, row, gene, start, column, label)
+        (hit.square().sum() + 2 * seen.square().sum()).backward()
+        found.append((hit.detach(), seen.detach(), weight.grad))
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b)
+
+
+def _train_and_die(model, train, test, after):
+    import os
+
+    from perturbcore.training import fit as module  # noqa: F401
+    from perturbcore.training.fit import _Keep
+
+    original = _Keep.on_train_epoch_end
+
+    def stop(self, trainer, learner):
+        original(self, trainer, learner)
+        if trainer.current_epoch == after:
+            os._exit(9)
+
+    _Keep.on_train_epoch_end = stop
+    import perturbcore.fusion.train as room
+
+    whole = room.fit
+    room.fit = lambda *a, **k: whole(*a, **k, checkpoint_seconds=0.0)
+    model.fit_predict(train, test, fold=0)
+
+
+def test_killed_training_resumes_to_the_same_weights(tmp_path):
+    responses, embeddings = make("lfc")
+    train, test = halves(responses)
+    plain = model_of(embeddings, max_epochs=5)
+    expected = plain.fit(train, test)
+    kept = replace(plain, folder=tmp_path / "models")
+    child = multiprocessing.get_context("fork").Process(target=_train_and_die, args=(kept, train, test, 2))
+    child.start()
+    child.join()
+    assert child.exitcode == 9
+    assert len(list(tmp_path.rglob("last.ckpt"))) == 1
+    resumed = kept.fit(train, test)
+    for (name, a), b in zip(
+        expected.learners[0].state_dict().items(), resumed.learners[0].state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+    # what is finished is loaded, whatever is hidden at prediction
+    hidden = replace(kept, hidden=("first",))
+    loaded = hidden.fit(train, test)
+    assert loaded.trainings[0].history.equals(resumed.trainings[0].history)
+    assert len(list(tmp_path.rglob("done.json"))) == 1
+    assert not np.array_equal(
+        hidden.prediction(loaded, train, test).values, kept.prediction(resumed, train, test).values
+    )
+    assert hidden.spec != kept.spec
+
+
+def test_evaluates_jointly_and_refuses_a_leak_across_lines():
+    responses, embeddings = make("lfc")
+    model = model_of(embeddings)
+    scores = evaluate_joint(responses, [model], folds=[1], metrics=["L2"], progress=False)
+    assert set(scores["cell_line"]) == {"A", "B"}
+    assert (scores["predictor"] == "transformer").all()
+    row = np.flatnonzero((responses.obs["cell_line"] == "B") & (responses.obs["perturbation"] == "P05"))
+    responses.obs.iloc[row, responses.obs.columns.get_loc("fold")] = (responses.obs["fold"].iloc[row] + 1) % 4
+    with pytest.raises(LeakError, match="P05"):
+        evaluate_joint(responses, [model], folds=[1], metrics=["L2"], progress=False)
+    train, test = halves(make("lfc")[0])
+    with pytest.raises(LeakError):
+        model.fit(train, train)
+    test.obs["cell_line"] = "C"
+    with pytest.raises(InputError, match="'C' has no training rows"):
+        model.fit(train, test)
+
+
+def test_expression_of_one_line_can_serve_all():
+    ids = ["P1", "P2"]
+    obs = pd.DataFrame({"perturbation": ids * 2, "cell_line": ["A", "A", "B", "B"]})
+    train = np.ones(4, dtype=bool)
+    a = Embedding("cells", "Expression", ids, np.array([[1.0], [2.0]]), cell_line="A")
+    b = Embedding("cells", "Expression", ids, np.array([[3.0], [4.0]]), cell_line="B")
+    own = lay_out([b, a], obs, train)
+    assert own.tables[0][own.at[:, 0], 0].tolist() == [1, 2, 3, 4]
+    quirk = lay_out([a, b], obs, train, expression_line="B")
+    assert quirk.tables[0][quirk.at[:, 0], 0].tolist() == [3, 4, 3, 4]
+    only = lay_out([a], obs, train)
+    assert only.present[:, 0].tolist() == [True, True, False, False]
+    with pytest.raises(ParameterError, match="'C'"):
+        lay_out([a, b], obs, train, expression_line="C")
+    with pytest.raises(InputError, match="twice"):
+        lay_out([a, a], obs, train)
+
+
+def test_sources_are_normalised_over_training_rows():
+    responses, embeddings = make("lfc")
+    obs = responses.obs
+    train = (obs["fold"] != 0).to_numpy()
+    sources = lay_out(embeddings, obs, train)
+    z = normalise(sources, train, "zscore")
+    rows = np.stack([sources.tables[1][i] for i in sources.at[train, 1]])
+    expected = (sources.tables[1] - rows.mean(axis=0)) / rows.std(axis=0)
+    assert np.allclose(z.tables[1], expected, atol=1e-5)
+    unit = normalise(sources, train, "unit")
+    assert np.allclose(np.linalg.norm(unit.tables[2][:-1], axis=1), 2, atol=1e-5)
+    assert not unit.tables[2][-1].any()
+
+
+def test_control_profiles_follow_the_published_quirk():
+    table = pd.DataFrame([[1.0, 2.0], [3.0, 2.0]], index=["A", "B"])
+    quirk = line_profiles(table, ["B", "A"])
+    assert quirk[0, 0] == pytest.approx((np.log1p(3) - 2) / np.sqrt(2))
+    assert line_profiles(table, ["A"], quirk=False)[0, 0] == pytest.approx(0)
+    with pytest.raises(InputError, match="'C'"):
+        line_profiles(table, ["C"])
+
+
+def test_attention_is_shared_by_the_sources_that_are_there():
+    responses, embeddings = make("deg_pairs")
+    model = model_of(embeddings, "labels")
+    fitted = model.fit(*halves(responses))
+    for way in inspect.WAYS:
+        table = inspect.source_attention(fitted, way=way)
+        wide = table.pivot_table(index=["cell_line", "perturbation"], columns="source", values="attention")
+        assert np.allclose(wide.sum(axis=1), 1, atol=1e-5)
+        third = table[table["source"] == "third"].set_index("perturbation")["attention"]
+        assert third.isna().equals(~third.index.to_series().isin(embeddings[2].ids))
+    with pytest.raises(ParameterError, match="way"):
+        inspect.source_attention(fitted, way="gradient")
+
+
+def test_ablations_hide_or_leave_out():
+    responses, embeddings = make("lfc")
+    train, test = halves(responses)
+    model = model_of(embeddings)
+    fitted = model.fit(train, test)
+    rows = np.arange(fitted.n_train, len(fitted.obs))
+    names = [m.name for m in inspect.leave_one_out(model)]
+    assert names == [f"Simple fusion without {s}" for s in ("first", "second", "third")]
+    alone = inspect.only_one(model)[1]
+    assert alone.hidden == ("first", "third")
+    # a perturbation without the only source left is told apart by its cell line alone
+    value = fitted.predict(rows, alone.hidden)
+    here = (fitted.obs["cell_line"] == "A").to_numpy()[rows]
+    lacking = ~fitted.sources.present[rows, 1] & here
+    assert len(np.unique(value[lacking], axis=0)) <= 1
+    steps = inspect.growing(model, ["third", "first", "second"], retrain=True)
+    assert [m.sources for m in steps] == [["third"], ["first", "third"], ["first", "second", "third"]]
+    assert np.array_equal(
+        steps[-1].fit_predict(train, test, fold=0).values, model.prediction(fitted, train, test).values
+    )
+
+
+def test_tuning_is_stored_and_goes_on(tmp_path):
+    responses, embeddings = make("lfc", n=12)
+    train, _ = halves(responses)
+    model = model_of(embeddings, max_epochs=1)
+    space = {"layers": (1, 2), "lr": (1e-3, 1e-2, "log"), "line": ["add", "token"]}
+    _, two = tune(model, train, trials=2, folder=tmp_path, space=space)
+    best, three = tune(model, train, trials=3, folder=tmp_path, space=space)
+    assert three.iloc[:2].equals(two)
+    assert len(three) == 3
+    row = three.loc[three["val"].idxmin()]
+    assert (best.settings.layers, best.settings.lr) == (row["layers"], row["lr"])
+    with pytest.raises(ParameterError, match="space"):
+        tune(model, train, trials=1, folder=tmp_path, space={"lr": (1.0, 0.1)})
+
+
+def test_genes_have_vectors_of_their_own():
+    _, embeddings = make()
+    vectors = gene_vectors(embeddings, ["P00", "P04", "other", "P06"])
+    assert vectors.shape == (4, 4)
+    assert np.isfinite(vectors).all()
+    assert gene_vectors(embeddings, ["x", "y"]).tolist() == [[0.0], [0.0]]
+
+
+def test_settings_refuse_what_cannot_be():
+    with pytest.raises(ParameterError, match="head="):
+        Settings(head="big")
+    with pytest.raises(ParameterError, match="heads"):
+        preset("labels", heads=7)
+    with pytest.raises(ParameterError, match="no setting 'width'"):
+        preset("labels", width=3)
+    with pytest.raises(ParameterError, match="no fusion preset"):
+        preset("large")
+    responses, embeddings = make("lfc")
+    with pytest.raises(InputError, match="partial labels"):
+        model_of(embeddings, "labels").fit(*halves(responses))
+    with pytest.raises(ParameterError, match="controls"):
+        TransformerFusion(embeddings, preset("lfc_full"))
+    with pytest.raises(ParameterError, match="hide"):
+        TransformerFusion(embeddings, hidden=("fourth",))
