@@ -298,7 +298,7 @@ def test_same_seed_same_cells():
 
 def test_one_call_for_many_perturbations_equals_a_call_for_each_cell(monkeypatch):
     source, target, labels, vectors = screen(np.random.default_rng(4), n=50)
-    decoder = Decoder(quick(residual=True)).fit(source, target, labels, vectors)
+    decoder = Decoder(quick(residual="cell")).fit(source, target, labels, vectors)
     index = np.arange(12) % 3
     cells = source[:12]
     together = decoder.sample(cells, vectors, index)
@@ -453,13 +453,20 @@ def test_latent_is_scaler_and_pca(scaling):
     np.testing.assert_allclose(np.abs(dense.transform(new)), np.abs(sparse.transform(new)), atol=1e-3)
 
 
-def test_residual_decoding_of_an_unmoved_cell_is_the_cell():
+def test_residual_says_what_of_the_unseen_part_of_a_cell_is_kept():
     source, target, labels, vectors = screen(np.random.default_rng(10), n=40)
-    decoder = Decoder(quick(n_components=2, residual=True)).fit(source, target, labels, vectors)
-    z0 = decoder.latent.transform(source)
-    np.testing.assert_allclose(decoder.decode(z0, z0, sp.csr_matrix(source)), source, atol=1e-5)
-    lossy = Decoder(quick(n_components=2)).fit(source, target, labels, vectors)
-    assert np.abs(lossy.decode(z0, z0, source) - source).max() > 0.1
+    fitted = {
+        r: Decoder(quick(n_components=2, residual=r)).fit(source, target, labels, vectors)
+        for r in ("none", "cell", "centred")
+    }
+    latent = fitted["none"].latent
+    z0 = latent.transform(source)
+    made = {r: d.decode(z0, z0, sp.csr_matrix(source)) for r, d in fitted.items()}
+    np.testing.assert_allclose(made["cell"], source, atol=1e-5)
+    np.testing.assert_allclose(made["none"], latent.inverse(z0), atol=1e-5)
+    np.testing.assert_allclose(made["centred"].mean(axis=0), made["none"].mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(made["centred"].var(axis=0), source.var(axis=0), rtol=1e-4)
+    assert (made["none"].var(axis=0) < 0.9 * source.var(axis=0)).any()
 
 
 def test_optimal_coupling_is_exact_transport():
@@ -544,7 +551,7 @@ def test_published_sizes_are_those_of_the_protocol():
         assert (o.backbone, o.width, o.depth, o.heads, o.frequencies) == ("dit", 128, 4, 4, 256)
         assert (o.learning_rate, o.batch_size, o.max_epochs, o.patience) == (1e-3, 256, 100, 10)
         assert (o.ema, o.ema_every, o.scaling, o.n_components) == (0.995, 10, "minmax", 50)
-        assert o.partners == "any" and not o.residual
+        assert o.partners == "any" and o.residual == "none"
     assert not PUBLISHED["diffusion"].source and PUBLISHED["diffusion"].sampler == "ddpm"
     assert PUBLISHED["flow"].steps == 20 and PUBLISHED["bridge"].steps == 250
     assert set(LAPTOP) >= set(PUBLISHED)

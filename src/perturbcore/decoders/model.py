@@ -112,6 +112,10 @@ class Decoder:
         self.vector_scale = VectorScale(o.embedding_scaling).fit(table[~held])
         z0, z1 = self.latent.transform(source), self.latent.transform(target)
         x = self.vector_scale.transform(table)
+        # mean over controls of what the latent space does not show of them
+        self.unseen = (
+            np.asarray(source.mean(axis=0)).ravel() - self.latent.inverse(z0.mean(axis=0, keepdims=True))[0]
+        )
 
         def pairs(rows):
             of_target = batches[1][rows] if batches[1] is not None else None
@@ -174,10 +178,11 @@ class Decoder:
 
         Linear: means of latents and of cells over any groups decode to the means of decoded cells.
         """
-        if not self.options.residual:
+        if self.options.residual == "none":
             return self.latent.inverse(z)
         cells = cells.toarray() if sp.issparse(cells) else np.asarray(cells)
-        return cells.astype(np.float32, copy=False) + self.latent.shift(np.asarray(z) - z0)
+        moved = cells.astype(np.float32, copy=False) + self.latent.shift(np.asarray(z) - z0)
+        return moved - self.unseen if self.options.residual == "centred" else moved
 
     def sample_latent(
         self, z0, vectors, index=None, *, seed: int = 0, sampler: str | None = None, steps: int | None = None

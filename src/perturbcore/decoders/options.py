@@ -18,6 +18,7 @@ CHOICES = {
     "scope": ("perturbation", "batch"),
     "partners": ("any", "same_batch"),
     "schedule": ("cosine", "constant"),
+    "residual": ("none", "cell", "centred"),
     "targets": ("published", "bounded"),
     "embedding_scaling": ("none", "unit", "global"),
 }
@@ -44,9 +45,11 @@ class DecoderOptions:
     embedding_scaling : {"none", "unit", "global"}
         Perturbation embeddings as they are (published), each coordinate to mean 0 and variance 1
         over the training perturbations, or all by one factor to mean variance 1.
-    residual : bool
-        Decoded cells keep the part of the control cell that the latent space cannot show. As
-        published they lose it.
+    residual : {"none", "cell", "centred"}
+        What of the part of the control cell that the latent space cannot show reaches the decoded
+        cell: nothing, as published, so that variance is lost and the unseen part is that of the
+        average training cell; the cell's own part; or the cell's own part less its mean over the
+        controls, which keeps the published mean and the variance of cells.
     coupling : {"independent", "optimal", "entropic"}
         How control and perturbed cells of a mini-batch are paired. ``"entropic"`` is the static
         Schrödinger bridge, regularised by ``2 * sigma ** 2``.
@@ -97,7 +100,7 @@ class DecoderOptions:
     n_components: int = 50
     scaling: str = "minmax"
     embedding_scaling: str = "none"
-    residual: bool = False
+    residual: str = "none"
     coupling: str = "independent"
     scope: str = "perturbation"
     group: int = 16

@@ -2,8 +2,8 @@
 
 ``LAPTOP`` trains in about 5 s on one processor core on a screen of 10,000 cells and 400 genes and
 decodes 10,000 cells in 1 to 3 s. It departs from the published set where that costs accuracy at any size:
-control cells of the perturbed cell's own batch (`partners`), decoded cells that keep what the latent space
-cannot show (`residual`), network targets that stay bounded (`targets`). Its strong `dropout` acts on the
+control cells of the perturbed cell's own batch (`partners`), decoded cells that vary also where the latent
+space cannot show it (`residual`), network targets that stay bounded (`targets`). Its strong `dropout` acts on the
 embedding's branch: tens of perturbations are few to learn from. Change one option at a time with
 ``LAPTOP["flow"].changed(partners="any")``; ``.changed(**SMALL_TRANSFORMER)`` gives the published
 architecture at a small size; ``PUBLISHED["flow"].changed(n_components=128)`` the published larger latent
@@ -18,7 +18,7 @@ PUBLISHED = {
     "bridge": DecoderOptions("bridge", coupling="optimal", scope="batch", sigma=1.0, steps=250),
 }
 _SMALL = {
-    "n_components": 50, "scaling": "global", "embedding_scaling": "global", "residual": True,
+    "n_components": 50, "scaling": "global", "embedding_scaling": "global", "residual": "centred",
     "partners": "same_batch", "backbone": "mlp", "width": 128, "depth": 2, "frequencies": 64, "dropout": 0.7,
     "time_scale": 1000.0, "batch_size": 256, "epoch_cells": 256 * 40, "max_epochs": 10, "patience": 5,
     "learning_rate": 2e-3, "schedule": "cosine", "ema": 0.95, "ema_every": 5, "validation_batches": 16,
