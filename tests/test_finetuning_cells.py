@@ -168,11 +168,12 @@ def test_queries_and_genes_can_be_taken_in_any_order(cells, attention):
     torch.testing.assert_close(other(values[:, order], 1), everything[:, order])
 
 
-def test_reading_genes_is_attention_with_shared_weights(cells):
+@pytest.mark.parametrize("n_cells", [2, 3, 5])
+def test_reading_genes_is_attention_with_shared_weights(cells, n_cells):
     """One matrix product in place of attention cell by cell, written out here."""
     encoder = CellTransformer(cells.genes, cells.mean, cells.sd, cells.lines, dim=8, heads=2, latents=3).double()
     gene, direction = encoder.gene, encoder.direction(encoder.gene)
-    z = torch.randn(2, N_GENES, dtype=torch.float64)
+    z = torch.randn(n_cells, N_GENES, dtype=torch.float64)
     a, read = encoder.read.attention, encoder.read
     expected = []
     for cell in z:

@@ -65,9 +65,9 @@ class Read(nn.Module):
     """Latent vectors read the expression of all genes.
 
     The weights follow from the genes' vectors alone and are the same for every cell; what is read is
-    each gene's expression along a direction of its own. So the reading of any number of cells is one
-    matrix product. The weighted mean is scaled by the square root of the number of genes, lest the
-    signal of many independent genes vanish beside the latents.
+    each gene's expression along a direction of its own. So all cells are read by one matrix product.
+    The weighted mean is scaled by the square root of the number of genes, lest the signal of many
+    independent genes vanish beside the latents.
     """
 
     def __init__(self, dim: int, heads: int, latents: int):
@@ -80,8 +80,14 @@ class Read(nn.Module):
         a = self.attention
         q, k, v = a.split(a.query(self.latent)), a.split(a.key(gene)), a.split(a.value(direction))
         weight = torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, -1)
-        both = torch.einsum("hlg,hgd->glhd", weight, v).flatten(1)
-        read = (z @ both).unflatten(-1, (len(self.latent), -1)) * len(gene) ** 0.5
+        if len(z) < len(self.latent):
+            # few cells: their values first; many: the weights first
+            read = torch.einsum("hlg,hgx->lxh", weight, torch.einsum("ng,hgd->hgnd", z, v).flatten(2))
+            read = read.unflatten(1, (len(z), -1)).permute(1, 0, 3, 2).flatten(2)
+        else:
+            both = torch.einsum("hlg,hgd->glhd", weight, v).flatten(1)
+            read = (z @ both).unflatten(-1, (len(self.latent), -1))
+        read = read * len(gene) ** 0.5
         return self.feed(self.latent + a.out(read))
 
 
