@@ -304,7 +304,7 @@ def test_one_call_for_many_perturbations_equals_a_call_for_each_cell(monkeypatch
     together = decoder.sample(cells, vectors, index)
     alone = np.concatenate([decoder.sample(cells[[i]], vectors.iloc[[index[i]]]) for i in range(12)])
     np.testing.assert_allclose(together, alone, atol=1e-5)
-    monkeypatch.setattr(model_module, "CHUNK", 5)
+    monkeypatch.setitem(model_module.CHUNK, "mlp", 5)
     np.testing.assert_allclose(decoder.sample(cells, vectors, index), together, atol=1e-5)
 
 

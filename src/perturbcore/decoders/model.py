@@ -17,8 +17,9 @@ from perturbcore.digest import code_digest, digest
 from perturbcore.errors import InputError, ParameterError
 from perturbcore.training import Batches, fit
 
-# cells that go through the network together when sampling; random draws are seeded chunk by chunk
-CHUNK = 8192
+# cells that go through a network together when sampling, small enough for a processor's cache where each
+# is many tokens; random draws are seeded chunk by chunk
+CHUNK = {"mlp": 8192, "dit": 512}
 CODE = ("latent", "pairs", "couplings", "backbones", "diffusion", "flow", "bridge", "learner")
 
 
@@ -196,14 +197,15 @@ class Decoder:
         x, index = self._condition(vectors, index, len(z0))
         device = _device(self.device)
         learner = self.learner.to(device).eval()
+        chunk = CHUNK[o.backbone]
         bounds = [torch.from_numpy(b).to(device) for b in (self.latent.low, self.latent.high)]
         z0 = torch.from_numpy(np.ascontiguousarray(z0, dtype=np.float32))
         out = np.empty(z0.shape, dtype=np.float32)
         with torch.no_grad():
-            for start in range(0, len(z0), CHUNK):
-                rows = slice(start, start + CHUNK)
+            for start in range(0, len(z0), chunk):
+                rows = slice(start, start + chunk)
                 here, condition = z0[rows].to(device), x[index[rows]].to(device)
-                noise = _normals(here, np.random.SeedSequence([seed, start // CHUNK]))
+                noise = _normals(here, np.random.SeedSequence([seed, start // chunk]))
                 drawn = learner.process.sample(
                     learner.network, here, condition, noise, sampler=sampler, steps=steps,
                     low=bounds[0], high=bounds[1],
