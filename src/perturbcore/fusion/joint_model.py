@@ -110,6 +110,9 @@ class TransformerFusion:
     precision, device : str
         See `perturbcore.training.fit`; bf16 is "bf16-mixed".
     progress : bool
+    joint : bool
+        Whether `evaluate_joint` gives it all cell lines at once, as published, or one at a time: for
+        splits that differ between lines.
 
     References
     ----------
@@ -130,7 +133,7 @@ class TransformerFusion:
     progress: bool = False
     predictor: str = "transformer"
     modality: str = "Fusion"
-    joint: bool = field(default=True, init=False)
+    joint: bool = True
     rooms: tuple[str, ...] = field(default=ROOMS, init=False)
 
     def __post_init__(self):
