@@ -32,6 +32,7 @@ def distribution_table(
     *,
     folds: Sequence[int] | None = None,
     n_components: int = 30,
+    most: int = 300,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Compare generated with held-out cells of the test perturbations of every fold.
@@ -51,8 +52,10 @@ def distribution_table(
         All by default.
     n_components : int
         Of the latent space; cut where a screen allows fewer.
+    most : int
+        Observed cells of a perturbation that are compared; of more, these are drawn.
     seed : int
-        Of the halves.
+        Of that draw and of the halves.
 
     Returns
     -------
@@ -90,7 +93,7 @@ def distribution_table(
                 "n_test": int(test.sum()),
             }
             latent = training_latent(cells, line, here.obs["perturbation"].astype(str)[~test], n_components)
-            rows += [{**shared, **r} for r in _fold(models, responses, cells, line, fold, latent, seed)]
+            rows += [{**shared, **r} for r in _fold(models, responses, cells, line, fold, latent, most, seed)]
     if not rows:
         raise InputError("no generated cells to compare: no model has kept any")
     return pd.DataFrame(rows)
@@ -104,12 +107,13 @@ def training_latent(cells: Cells, line: str, training, n_components: int) -> Lat
     return Latent(min(n_components, len(rows) - 1, varies), "global").fit(X)
 
 
-def _fold(models, responses, cells, line, fold, latent, seed):
+def _fold(models, responses, cells, line, fold, latent, most, seed):
     kept = [m.generated(responses, line, fold) for m in models]
     common = set(kept[0].perturbation).intersection(*(set(k.perturbation) for k in kept)) if kept else set()
     controls = cells.X[cells.controls(line)]
     for name in sorted(common):
         at = cells.of_perturbations(line, [name])
+        at = np.sort(np.random.default_rng([seed, 19]).permutation(at)[:most])
         seen = _Observed(cells.X[at].toarray(), cells.batch[at], latent, controls)
         for model, made in zip(models, kept, strict=True):
             mine = made.perturbation == name

@@ -124,6 +124,8 @@ class Shift:
         Grid of neighbours.
     n_components : int
         Of the embedding.
+    inner_folds : int
+        By which k is chosen.
 
     Notes
     -----
@@ -131,16 +133,23 @@ class Shift:
     change the mean that is scored.
     """
 
-    def __init__(self, by: str = "knn", k: Sequence[int] = (20, 40, 60, 80, 100), n_components: int = 100):
+    def __init__(
+        self,
+        by: str = "knn",
+        k: Sequence[int] = (20, 40, 60, 80, 100),
+        n_components: int = 100,
+        inner_folds: int = 5,
+    ):
         if by not in ("knn", "train_mean", "nothing"):
             raise ParameterError(f"by={by!r}: choose 'knn', 'train_mean' or 'nothing'")
-        self.by, self.k, self.n_components = by, list(k), n_components
+        self.by, self.k, self.n_components, self.inner_folds = by, list(k), n_components, inner_folds
         self.chosen, self.history, self.seconds = "", None, 0.0
 
     @property
     def spec(self) -> dict:
         """Its parameters."""
-        return {"class": "shift", "by": self.by, "k": self.k, "n_components": self.n_components}
+        own = {"k": self.k, "n_components": self.n_components, "inner_folds": self.inner_folds}
+        return {"class": "shift", "by": self.by, **own}
 
     def fit(self, data: Training) -> None:
         """Compute the vector of each test perturbation."""
@@ -162,7 +171,7 @@ class Shift:
         vectors = data.vectors.astype(np.float32)
         space = NestedSpace(
             vectors.loc[names[order]].to_numpy(), vectors.loc[test].to_numpy(), self.n_components,
-            inner_folds=5, inner_seed=42, inner_shuffle=True,
+            inner_folds=self.inner_folds, inner_seed=42, inner_shuffle=True,
         )  # fmt: skip
         targets = Targets(np.asarray(data.responses.X, dtype=np.float32)[order])
         values, k = KNN(self.k).predict(space, targets)

@@ -47,7 +47,7 @@ def verdict(contest: Contest) -> dict:
     return {
         "best": decoders.iloc[0],
         "knn": by.loc[shown(given, "knn", given)],
-        "ridge": by.loc[shown(given, "ridge", given)],
+        "ridge": by.loc[ridge] if (ridge := shown(given, "ridge", given)) in by.index else None,
         "floor": by.loc["Train Mean"],
         "beats": list(decoders.loc[decoders["difference_high"] < 0, "display"]),
         "loses": list(decoders.loc[decoders["difference_low"] > 0, "display"]),
@@ -58,7 +58,7 @@ def verdict(contest: Contest) -> dict:
 def answer(contest: Contest) -> str:
     """Answer for one data set whether a decoder beats kNN, by how much, and whether the distribution does it."""
     v = verdict(contest)
-    best, knn, ridge = v["best"], v["knn"], v["ridge"]
+    best, knn = v["best"], v["knn"]
     low, high = signed(best["difference_low"]), signed(best["difference_high"])
     between = f"{signed(best['difference'])} (95 % interval {low} to {high}, {int(best['n_folds'])} folds)"
     if v["beats"]:
@@ -70,6 +70,9 @@ def answer(contest: Contest) -> str:
         f"{contest.embedding.name} {knn['value']:.3f}, the Train Mean {v['floor']['value']:.3f}; decoder minus "
         f"kNN {between}."
     )
+    text += (
+        f" It is better for {round(best['wins'] * best['n_each']):.0f} of {best['n_each']:.0f} held-out responses."
+    )
     if v["loses"]:
         text += f" {listed(v['loses'])} {_verb(v['loses'], 'is', 'are')} distinguishably worse than kNN."
     ratio = best["seconds"] / knn["seconds"]
@@ -77,26 +80,29 @@ def answer(contest: Contest) -> str:
         f" Training and sampling take {seconds(best['seconds'])} a fold and cell line, kNN "
         f"{seconds(knn['seconds'])}: {ratio:,.0f} times as long."
     )
-    return text + " " + _attribution(v, ridge) + (f" {contest.note}" if contest.note else "")
+    if min(best["value"], knn["value"]) >= v["floor"]["value"]:
+        text += (
+            " Neither is better than the Train Mean: here the embedding teaches nothing beyond it, and which of "
+            "the two is worse decides little."
+        )
+    return " ".join(part for part in (text, _attribution(v), contest.note) if part)
 
 
-def _attribution(v: dict, ridge) -> str:
+def _attribution(v: dict) -> str:
     """Say whether a model without any distribution, on the same embedding, does as well."""
-    gain, linear = v["best"]["difference"], ridge["difference"]
+    ridge, best = v["ridge"], v["best"]
+    if ridge is None:
+        return ""
     head = f"Ridge regression on the same embedding, which models no distribution, is at {ridge['value']:.3f}"
-    if gain >= 0:
+    if best["difference"] >= 0:
         return f"{head}."
-    if linear <= gain:
-        return (
-            f"{head}: at least as good, so that what separates the decoder from kNN is not that it models a "
-            "distribution."
-        )
-    if linear < 0:
-        share = linear / gain
-        return (
-            f"{head}: it has {100 * share:.0f} % of the decoder's gain over kNN, which is to that extent a "
-            "better regression and no better distribution."
-        )
+    if ridge["value"] <= best["value"]:
+        return f"{head}, no worse than the decoder: its gain over kNN needs no distribution."
+    if not v["beats"]:
+        return f"{head}."
+    if ridge["difference"] < 0:
+        share = 100 * ridge["difference"] / best["difference"]
+        return f"{head}: {share:.0f} % of the decoder's gain over kNN is that of a better regression."
     return f"{head}, so that a linear regression does not explain the gain."
 
 
@@ -109,7 +115,7 @@ def take_home(contests: list[Contest], published: Published) -> str:
         v = verdict(c)
         best = v["best"]
         parts.append(
-            f"on {c.title}, {listed(v['beats'])} of {v['n']} (best {best['display']}, "
+            f"on {c.title.split(' (')[0]}, {listed(v['beats'])} of {v['n']} (best {best['display']}, "
             f"{signed(best['difference'])} L2, 95 % interval "
             f"{signed(best['difference_low'])} to {signed(best['difference_high'])}, "
             f"{best['seconds'] / v['knn']['seconds']:,.0f} times the time)"

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from perturbcore.decoders.contest import SHIFTED, TITLES, UNCHANGED, Contest
+from perturbcore.decoders.contest import SHIFTED, TITLES, UNCHANGED, Contest, shown
 from perturbcore.decoders.distributions import METRICS
 from perturbcore.metrics import metric as find_metric
 from perturbcore.uncertainty import mean_ci, paired_differences
@@ -19,6 +19,7 @@ SCORE_COLUMNS = {
     "difference_low": "95 % low",
     "difference_high": "high",
     "p_holm": "p (Holm)",
+    "wins": "Beats kNN on (share)",
 }
 DISTRIBUTION_COLUMNS = {
     "display": "Cells",
@@ -47,7 +48,7 @@ def score_table(contest: Contest, metric: str = "L2") -> pd.DataFrame:
         display, modality, embedding, predictor, value, low, high (mean over folds with its 95 %
         interval), difference to kNN on the same folds with difference_low, difference_high and p_holm
         (adjusted over the methods), beats_knn (whether that interval lies on the better side of zero),
-        seconds of training and sampling a fold and cell line; best first.
+        seconds of training and sampling a fold and cell line, wins and n_each (see `wins`); best first.
     """
     rows = contest.scores[contest.scores["metric"] == metric]
     ratio = float((rows["n_test"] / rows["n_train"]).mean())
@@ -61,7 +62,7 @@ def score_table(contest: Contest, metric: str = "L2") -> pd.DataFrame:
     table = pd.DataFrame(out)
     against = against_knn(contest, metric)
     table = table.merge(against, on=["embedding", "predictor"], how="left")
-    table = table.merge(contest.cost, on="display", how="left")
+    table = table.merge(contest.cost, on="display", how="left").merge(wins(contest), on="display", how="left")
     sign = -1 if find_metric(metric).higher_is_better else 1
     table["beats_knn"] = np.maximum(sign * table["difference_low"], sign * table["difference_high"]) < 0
     return table.iloc[np.argsort(sign * table["value"].to_numpy(), kind="stable")].reset_index(drop=True)
@@ -84,6 +85,24 @@ def against_knn(contest: Contest, metric: str = "L2") -> pd.DataFrame:
     )
 
 
+def wins(contest: Contest) -> pd.DataFrame:
+    """Share of the held-out perturbations on which a method has a lower L2 than kNN on the embedding.
+
+    Returns
+    -------
+    pandas.DataFrame
+        display, wins (ties count half), n_each (perturbations, counted in every cell line).
+    """
+    wide = contest.each.pivot_table(index=["cell_line", "perturbation"], columns="display", values="value")
+    knn = shown(contest.embedding.name, "knn", contest.embedding.name)
+    rows = []
+    for name in wide.columns.drop(knn):
+        both = wide[[name, knn]].dropna()
+        share = ((both[name] < both[knn]) + 0.5 * (both[name] == both[knn])).mean()
+        rows.append({"display": name, "wins": float(share), "n_each": len(both)})
+    return pd.DataFrame(rows)
+
+
 def summary_table(contests: list[Contest], metric: str = "L2") -> pd.DataFrame:
     """`score_table` of every data set, one below the other."""
     return pd.concat([score_table(c, metric).assign(data=c.title) for c in contests], ignore_index=True)
@@ -104,7 +123,10 @@ def cost_points(contests: list[Contest]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Methods with their seconds for the Pareto figure, and lines for those that cost nothing."""
     table = summary_table(contests)
     line = table["display"].isin(LINES)
-    return table[~line & table["seconds"].gt(0)], table[line & (table["display"] != "Idealized")]
+    # the two others are far off and would squeeze the rest
+    return table[~line & table["seconds"].gt(0)], table[
+        table["display"].isin(["Train Mean", "Experimental error"])
+    ]
 
 
 def curve_table(contests: list[Contest]) -> pd.DataFrame:
@@ -156,8 +178,10 @@ def panels(contests: list[Contest]) -> pd.DataFrame:
     parts = []
     for c in contests:
         rows = c.scores[c.scores["metric"] == "L2"]
-        where = rows["cell_line"].astype(str)
-        parts.append(rows.assign(cell_line=where if len(contests) == 1 else c.title.split(" (")[0] + ", " + where))
+        where, short = rows["cell_line"].astype(str), c.title.split(" (")[0]
+        if len(contests) > 1:
+            where = short if len(c.lines()) == 1 else short + ", " + where
+        parts.append(rows.assign(cell_line=where))
     return pd.concat(parts, ignore_index=True)
 
 

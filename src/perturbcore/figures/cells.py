@@ -27,6 +27,10 @@ def cell_grid(table: pd.DataFrame, *, row: str, column: str, xlabel: str, ylabel
         here = table[table[row] == name]
         control = here[here["sample"] == "control"]
         observed = here[here["sample"] == "observed"]
+        for side in ("x", "y"):
+            # a few far cells must not squeeze the others
+            low, high = here[side].quantile([0.01, 0.99])
+            axes[r, 0].set(**{f"{side}lim": (low - 0.15 * (high - low), high + 0.15 * (high - low))})
         for axis, which in zip(axes[r], columns, strict=True):
             cells = here[(here[column] == which) & (here["sample"] != "control")]
             c = OBSERVED if (cells["sample"] == "observed").any() else GENERATED

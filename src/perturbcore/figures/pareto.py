@@ -6,6 +6,9 @@ from matplotlib.figure import Figure
 
 from perturbcore.figures.style import colour, legend_of, marker
 
+# of a letter and of a line of a label, as shares of the panel
+WIDTH, HEIGHT = 0.0125, 0.045
+
 
 def pareto_front(cost, error) -> np.ndarray:
     """Say which methods no other matches in one and beats in the other; both lower is better.
@@ -44,7 +47,7 @@ def pareto_plot(
     Parameters
     ----------
     table : pandas.DataFrame
-        One row a method: display, modality, `cost` (above 0), `error`, `low`, `high` and `panel`.
+        One row a method: display, modality, `cost` (above 0), `error` and `panel`.
     references : pandas.DataFrame, optional
         Lines without a cost: display, modality, value, `panel`.
     xlabel, ylabel : str
@@ -81,7 +84,6 @@ def _panel(axis, here, cost, error, lines) -> None:
         axis.step(x, y, where="post", color="#333333", lw=1.2, ls="-", zorder=1)
     for on, (_, row) in zip(front, here.iterrows(), strict=True):
         c = colour(row["modality"])
-        axis.plot([row[cost]] * 2, [row["low"], row["high"]], color=c, lw=1.4, alpha=0.45, zorder=2)
         axis.plot(row[cost], row[error], marker=marker(row["modality"]), ls="", ms=8, color=c,
                   mec="black" if on else "white", mew=1.3 if on else 0.6, zorder=3)  # fmt: skip
     axis.set_xlim(*edge)
@@ -91,22 +93,28 @@ def _panel(axis, here, cost, error, lines) -> None:
             line["display"], (1.0, line["value"]), xycoords=axis.get_yaxis_transform(), fontsize=6.5, ha="right",
             xytext=(-2, 2), textcoords="offset points", color=colour(line["modality"]),
         )  # fmt: skip
-    axis.margins(y=0.12)
+    axis.margins(y=0.15)
     _label(axis, here, cost, error)
     axis.grid(color="#e5e5e5", lw=0.6)
     axis.set_axisbelow(True)
 
 
 def _label(axis, here, cost, error) -> None:
-    """Write each name beside its point, pushed apart where names would lie on each other."""
+    """Write each name beside its point, moved up or down where it would lie on another name."""
     low, high = axis.get_ylim()
-    gap, last = 0.048 * (high - low), -np.inf
-    middle = np.sqrt(np.prod(axis.get_xlim()))
-    for _, row in here.sort_values(error).iterrows():
-        y = max(row[error], last + gap)
-        last = y
-        right = row[cost] > middle
+    left, right = np.log10(axis.get_xlim())
+    taken: list[tuple] = []
+    for _, row in here.sort_values(error, ascending=False).iterrows():
+        x = (np.log10(row[cost]) - left) / (right - left)
+        y = (row[error] - low) / (high - low)
+        to_left = x > 0.5
+        width = WIDTH * len(str(row["display"]))
+        span = (x - 0.02 - width, x - 0.02) if to_left else (x + 0.02, x + 0.02 + width)
+        near = [t for t in taken if t[0] < span[1] and span[0] < t[1]]
+        tries = sorted((y + k * HEIGHT / 2 for k in range(-40, 41)), key=lambda v: abs(v - y))
+        place = next((v for v in tries if 0.02 < v < 0.98 and all(abs(v - t[2]) >= HEIGHT for t in near)), y)
+        taken.append((*span, place))
         axis.annotate(
-            row["display"], (row[cost], row[error]), xytext=(row[cost] * (0.82 if right else 1.22), y), fontsize=7,
-            ha="right" if right else "left", va="center", color=colour(row["modality"]),
+            row["display"], (span[1] if to_left else span[0], place), xycoords="axes fraction", fontsize=7,
+            ha="right" if to_left else "left", va="center", color=colour(row["modality"]),
         )  # fmt: skip
