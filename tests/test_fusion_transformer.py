@@ -266,12 +266,14 @@ def test_losses_are_the_published_ones():
         weight = torch.tensor([len(label) / (3 * c) if c else 0.0 for c in n], dtype=torch.float32)
         target = torch.as_tensor(label[batch.numpy(), g]).long()
         each.append(torch.nn.functional.cross_entropy(logit[:, g], target, weight=weight))
-    assert float(learner.validation_loss(batch)) == pytest.approx(float(torch.stack(each).mean()), rel=1e-5)
+    assert float(learner.validation_loss(batch).detach()) == pytest.approx(
+        float(torch.stack(each).mean()), rel=1e-5
+    )
     responses, embeddings = make("lfc")
     learner = build(model_of(embeddings), responses, obs, lay_out(embeddings, obs, rows), rows, 0).eval()
     error = learner.predict(batch).numpy() - responses.X[batch.numpy()]
     expected = np.linalg.norm(error, axis=1).mean()
-    assert float(learner.validation_loss(batch)) == pytest.approx(expected, rel=1e-5)
+    assert float(learner.validation_loss(batch).detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_partial_labels_start_at_the_train_mean():

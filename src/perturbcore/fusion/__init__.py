@@ -1,0 +1,1 @@
+"""Fusion: many embeddings in one prediction, by simple models and by a transformer."""
