@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -6,9 +7,11 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
+from perturbcore.decoders import page, tables
 from perturbcore.decoders.cells import Cells, batch_mean
+from perturbcore.decoders.contest import MEAN_SHIFTED, SHIFTED, UNCHANGED, Contest, shown
 from perturbcore.decoders.distances import batch_weights, energy_distance, median_distance, mmd, variance_ratio
-from perturbcore.decoders.distributions import HALVES, distribution_table
+from perturbcore.decoders.distributions import HALVES, METRICS, distribution_table
 from perturbcore.decoders.evaluation import DecoderModel
 from perturbcore.decoders.gears import GearsPredictions
 from perturbcore.decoders.gears_run import run_gears
@@ -517,3 +520,132 @@ def test_figures_show_every_method_and_panel():
     figure = cell_grid(pd.DataFrame(rows), row="perturbation", column="column", xlabel="x", ylabel="y")
     assert len(figure.axes) == 4
     assert [a.get_title(loc="left") for a in figure.axes[:2]] == ["Observed", "Flow"]
+
+
+# ---- the chapter's tables and sentences ------------------------------------------------------------
+
+
+def fake_contest(decoder=0.0, ridge=0.1, title="Toy (screen)", floor=6.0):
+    """Ten folds in which the decoder differs from kNN by `decoder` and ridge by `ridge`, give or take little."""
+    rng = np.random.default_rng(0)
+    methods = [
+        ("toy", "knn", "Prior knowledge", 5.0), ("toy", "ridge", "Prior knowledge", 5.0 + ridge),
+        ("Flow matching", "flow", "Advanced", 5.0 + decoder), ("random", "flow", "Negative control", 6.2),
+        ("", "train_mean", "Negative control", floor), ("", "no_change", "Negative control", 7.0),
+    ]  # fmt: skip
+    rows, each = [], []
+    for fold in range(10):
+        level = rng.normal(0, 0.5)
+        for name, predictor, modality, value in methods:
+            row = {"dataset": "toy", "task": "lfc", "cell_line": "A", "fold": fold, "embedding": name, "seed": 0,
+                   "modality": modality, "predictor": predictor, "metric": "L2", "n_train": 90, "n_test": 10,
+                   "value": value + level + rng.normal(0, 0.01)}  # fmt: skip
+            row["display"] = shown(name, predictor, "toy")
+            rows.append(row)
+            each.append(
+                {"display": row["display"], "cell_line": "A", "perturbation": f"P{fold}", "value": row["value"]}
+            )
+    scores = pd.DataFrame(rows)
+    cost = pd.DataFrame({"display": scores["display"].unique()})
+    cost["seconds"] = np.where(cost["display"].str.startswith("Flow"), 20.0, 0.1)
+    cost["train_seconds"], cost["sample_seconds"] = cost["seconds"] * 0.9, cost["seconds"] * 0.1
+    data = SimpleNamespace(title=title, name="toy")
+    given = SimpleNamespace(name="toy")
+    return Contest(data, None, given, list(range(10)), [], [], scores, cost, pd.DataFrame(each), None)
+
+
+def test_methods_are_named_by_what_they_know():
+    assert shown("toy", "knn", "toy") == "kNN, toy"
+    assert shown("random", "flow", "toy") == "Flow matching, random embedding"
+    assert shown("Latent diffusion", "diffusion", "toy") == "Latent diffusion"
+    assert shown("", "train_mean", "toy") == "Train Mean"
+
+
+@pytest.mark.parametrize("difference", [-0.5, 0.5])
+def test_a_clear_difference_to_knn_is_found_with_its_sign(difference):
+    found = tables.score_table(fake_contest(difference)).set_index("display")
+    flow = found.loc["Flow matching"]
+    assert flow["difference"] == pytest.approx(difference, abs=0.02)
+    assert flow["difference_low"] < difference < flow["difference_high"]
+    assert bool(flow["beats_knn"]) is (difference < 0)
+    assert flow["wins"] == (1.0 if difference < 0 else 0.0)
+    assert np.isnan(found.loc["kNN, toy", "difference"]) and not found.loc["kNN, toy", "beats_knn"]
+
+
+def test_the_answer_leads_with_the_verdict_and_asks_whether_it_is_the_distribution():
+    wins, loses, level = (page.answer(fake_contest(d, r)) for d, r in ((-0.5, -0.3), (0.5, 0.1), (0.001, 0.1)))
+    assert "Flow matching beats kNN" in wins and "61 % of the decoder's gain" in wins
+    assert "No decoder can be shown to beat kNN" in loses and "is distinguishably worse" in loses
+    assert "No decoder can be shown" in level and "worse than kNN" not in level
+    assert "needs no distribution" in page.answer(fake_contest(-0.5, -0.6))
+    assert "does not explain the gain" in page.answer(fake_contest(-0.5, 0.2))
+    assert "Neither is better than the Train Mean" not in loses
+    assert "Neither is better than the Train Mean" in page.answer(fake_contest(0.5, 0.1, floor=4.0))
+    assert "200 times" in wins
+
+
+def test_one_line_names_every_data_set(tmp_path):
+    line = page.take_home([fake_contest(-0.5), fake_contest(0.5, title="Other (cells)")], None)
+    assert "on Toy, Flow matching of 1" in line and "on Other, none of 1" in line
+
+
+def test_cost_and_front():
+    contests = [fake_contest(0.5)]
+    points, lines = tables.cost_points(contests)
+    assert "Train Mean" not in set(points["display"]) and list(lines["display"]) == ["Train Mean"]
+    cost = tables.cost_table(contests).set_index("display")
+    assert cost.loc["Flow matching", "times_knn"] == pytest.approx(200)
+    assert "Toy (screen): kNN, toy" in page.front_sentence(contests)
+    assert page.seconds(0.004) == "4 ms" and page.seconds(3.25) == "3.2 s" and page.seconds(7200) == "120 minutes"
+
+
+def test_distribution_tables_are_taken_against_shifted_controls():
+    rows = [
+        {
+            "display": name,
+            "fold": fold,
+            "metric": metric,
+            "value": value + 0.001 * fold,
+            "n_train": 90,
+            "n_test": 10,
+        }
+        for fold in range(8)
+        for metric in METRICS
+        for name, value in (
+            (SHIFTED, 0.5),
+            (UNCHANGED, 1.0),
+            (HALVES, 0.0),
+            (MEAN_SHIFTED, 0.7),
+            ("Flow matching", 0.3),
+        )
+    ]
+    summary = tables.distribution_summary(pd.DataFrame(rows), fake_contest())
+    flow = summary.set_index("display").loc["Flow matching"]
+    assert flow["difference"] == pytest.approx(-0.2) and flow["high"] < 0
+    assert flow["unexplained"] == pytest.approx(0.3, abs=0.01)
+    assert list(summary["display"])[0] == HALVES
+    assert "Flow matching generates cells closer" in page.distribution_answer(summary)
+
+
+@pytest.mark.mirror
+def test_published_rows_say_that_diffusion_beats_knn_on_the_full_set(mirror):
+    from perturbcore.published import load_published
+
+    text = page.published_sentences(load_published())
+    assert "17 of 20 folds" in text and "S14 mixes runs" in text
+
+
+def test_the_authors_cells_come_with_their_responses(tmp_path, monkeypatch):
+    from perturbcore.authors.fixture import write_fixture
+    from perturbcore.datasets import load
+
+    write_fixture(tmp_path, datasets=("norman",))
+    monkeypatch.setenv("PERTURBCORE_PAPER_DATA", str(tmp_path))
+    data = load("cole_cells", dataset="norman")
+    cells = Cells.of(data.screen, data.responses.var_names)
+    assert set(data.responses.obs["perturbation"]) <= set(cells.perturbation)
+    assert set(data.responses.obs["cell_line"]) == set(cells.cell_line)
+    for file in (tmp_path / "norman").glob("NormanWeissman*"):
+        file.unlink()
+    without = load("cole_cells", dataset="norman")
+    assert without.screen is None and "No cells" in without.notes[-1]
