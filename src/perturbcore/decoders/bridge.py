@@ -24,8 +24,7 @@ class Bridge:
 
     References
     ----------
-    Tong et al. 2024 (simulation-free Schrödinger bridges), Eq. 8-10 and Algorithm 1; Cole et al.
-    2026, Methods 4.7.4.
+    Tong et al. 2024 (simulation-free Schrödinger bridges), Section 3; Cole et al. 2026, Methods 4.7.4.
     """
 
     channels = (1, 2)

@@ -40,7 +40,7 @@ def couple(
 
     References
     ----------
-    Tong et al. 2024 (simulation-free Schrödinger bridges), Sections 3.1 and 3.2; Pooladian et al. 2023.
+    Tong et al. 2024 (simulation-free Schrödinger bridges), Section 3; Pooladian et al. 2023.
     """
     groups, n = target.shape[:2]
     if coupling == "independent" or n == 1:
