@@ -12,6 +12,8 @@ from perturbcore.decoders.cells import Cells
 from perturbcore.decoders.distributions import distribution_table
 from perturbcore.decoders.evaluation import DecoderModel
 from perturbcore.decoders.generators import DecoderGenerator, Shift
+from perturbcore.embeddings import BuildContext, build_all
+from perturbcore.embeddings.controls import random_embedding
 from perturbcore.errors import ParameterError
 from perturbcore.evaluate import Protocol
 from perturbcore.predictors import KNN, Linear
@@ -178,10 +180,9 @@ def contest(
     there = sorted(set(responses.obs["fold"].astype(int)) - {-1})
     folds = [f for f in there if f in folds] if folds else there
     folds = folds[:REHEARSAL_FOLDS] if rehearsal else folds
-    built = {e.name: e for e in study.embeddings(name, seed=seed)}
-    if embedding not in built:
-        raise ParameterError(f"no embedding '{embedding}' for data set '{name}'; there are: {', '.join(built)}")
-    chosen, random = built[embedding], built["random"]
+    chosen = _embedding(study, data, embedding)
+    ids = sorted(responses.obs["perturbation"].astype(str).unique())
+    random = random_embedding(ids, 100, seed, identifier=responses.uns["perturbcore"]["identifier"])
     lines = [str(line) for line in pd.unique(responses.obs["cell_line"].astype(str))]
     predictors = [KNN(k), Linear("ridge", RIDGE)]
     n_train = min(int((responses.obs.loc[responses.obs["cell_line"].astype(str) == line, "fold"] != f).sum())
@@ -226,6 +227,24 @@ def contest(
     cost = _cost(scores, study.store.notes(joint["key"].unique()))
     each = _each(scores, study.store)
     return Contest(data, responses, chosen, folds, models, shifts, scores, cost, each, cells, note)
+
+
+def _embedding(study, data, name: str):
+    """Build one embedding of the profile, or take it from those that the data set brings along."""
+    own = data.extras.get("embeddings", list)
+    brought = {e.name: e for e in (own() if callable(own) else [])}
+    if name in brought:
+        return brought[name]
+    specs = {spec["name"]: dict(spec) for spec in study.profile.embeddings}
+    if name not in specs:
+        there = ", ".join([*brought, *specs])
+        raise ParameterError(f"no embedding '{name}' for data set '{data.name}'; there are: {there or 'none'}")
+    spec = specs[name]
+    spec.pop("datasets", None)
+    needed = [specs[spec["of"]]] if spec.get("of") in specs else []
+    context = BuildContext(dataset=data, folder=study.profile.path.parent)
+    made = build_all([*needed, spec], context, cache=study.profile.results / "embeddings")
+    return next(e for e in made if e.name == name)
 
 
 def _gears(path: str, name: str) -> list:
