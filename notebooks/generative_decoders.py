@@ -117,7 +117,7 @@ if contests:
 
 # %% tags=["hide-input"]
 if contests:
-    pages.say(page.front_sentence(contests))
+    pages.say(page.front_sentence(contests) + "\n\n" + page.training_sentence(contests))
     pages.show_table(chapter, tables.cost_table(contests), "cost", digits=2,
                      caption="Mean seconds of a fold and cell line on this machine, and what they buy.")
     pages.show_table(chapter, tables.other_metrics(contests), "metrics",

@@ -599,6 +599,16 @@ def test_cost_and_front():
     assert page.seconds(0.004) == "4 ms" and page.seconds(3.25) == "3.2 s" and page.seconds(7200) == "120 minutes"
 
 
+def test_trainings_that_stopped_too_early_are_counted():
+    contest = fake_contest()
+    runs = [("a", [3, 2, 1.0]), ("b", [3, 1, 2.0]), ("c", [1, 2, 3.0])]
+    frames = [
+        pd.DataFrame({"display": n, "cell_line": "A", "fold": 0, "epoch": range(3), "val": v}) for n, v in runs
+    ]
+    contest.histories = lambda: pd.concat(frames, ignore_index=True)
+    assert "Toy (screen): 1 of 3." in page.training_sentence([contest])
+
+
 def test_distribution_tables_are_taken_against_shifted_controls():
     rows = [
         {

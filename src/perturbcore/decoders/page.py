@@ -135,6 +135,21 @@ def front_sentence(contests: list[Contest]) -> str:
     return "On the Pareto front, from quick to slow. " + ". ".join(parts) + "."
 
 
+def training_sentence(contests: list[Contest]) -> str:
+    """Say in how many trainings the validation loss was still falling when the time was up."""
+    parts = []
+    for c in contests:
+        runs = [h for _, h in c.histories().groupby(["display", "cell_line", "fold"], sort=False)]
+        runs = [h for h in runs if "val" in h and h["val"].notna().any()]
+        late = sum(h["val"].idxmin() == h.index[-1] for h in runs)
+        parts.append(f"{c.title}: {late} of {len(runs)}")
+    return (
+        "Trainings whose validation loss was lowest in the very last epoch, so that more time might have helped: "
+        + "; ".join(parts)
+        + ". Where these are many, a verdict against a decoder is one against a decoder trained this briefly."
+    )
+
+
 def distribution_answer(summary: pd.DataFrame) -> str:
     """Say whether decoders generate better cells than shifted controls, and how far they are from the floor."""
     by = summary.set_index("display")
