@@ -273,6 +273,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(graph, tmp_path, monkeypatch):
     again = GraphModel(model, nodes, **grid, folder=tmp_path).fit_predict(train, test, fold=0).values
     np.testing.assert_array_equal(again, want)
     assert len(calls) < 45
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("wrong", [{"lrs": []}, {"batch_sizes": [0]}, {"epochs": 0}, {"validation": 1.0}])

@@ -28,7 +28,7 @@ def wavelet_embedding(
     scales: list = [1.0, 3.0, 9.0],  # noqa: B006 - read only; profiles show it as the default
     kernels: list = ["heat", "mexican_hat"],  # noqa: B006
     order: int = 12,
-    landmarks: int = 2000,
+    landmarks: int = 1000,
     min_weight: float = 0.0,
     weighted: bool = True,
     seed: int = 0,

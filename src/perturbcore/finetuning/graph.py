@@ -1,6 +1,7 @@
 """A pretrained graph network fine-tuned to predict responses, as a model that is scored by folds."""
 
 import copy
+import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
@@ -168,10 +169,11 @@ class GraphModel:
         order = order[np.random.default_rng([self.seed, fold, 7]).permutation(len(order))]
         n_out = max(1, round(self.validation * len(order)))
         parts = order[n_out:], order[:n_out]
-        best, losses = None, {}
+        best, losses, folders = None, {}, []
         for lr, size in product(self.lrs, self.batch_sizes):
             objective = self._objective(data, at[parts[0]], lr)
             folder, key = self._place(data, at, line, fold, lr, size)
+            folders.append(folder)
             try:
                 done = fit(
                     objective, self._batches(data, at, parts[0], size), self._batches(data, at, parts[1], None),
@@ -188,6 +190,8 @@ class GraphModel:
                 f"model {self.name!r}: training diverged with every learning rate of {list(self.lrs)} in cell "
                 f"line {line!r}; add smaller ones"
             )
+        for folder in filter(None, folders):  # the fold is done: nothing is left to resume
+            shutil.rmtree(folder, ignore_errors=True)
         _, chosen, objective = best
         found = self._predict(objective, asked[ask])
         values[..., ask[:, None], data.columns] = found
@@ -211,10 +215,14 @@ class GraphModel:
     def _vectors(self) -> np.ndarray:
         return self.pretrained.vectors()
 
+    def _read(self, nodes: np.ndarray) -> dict:
+        # the vectors of a frozen network are known beforehand
+        return {"vectors": torch.as_tensor(self._vectors[nodes])} if self.frozen else self._near.around(nodes)
+
     def _batches(self, data, at, rows, size) -> Batches:
         def make(index):
             chosen = rows[index]
-            batch = {"label": torch.as_tensor(data.label[chosen]), **self._near.around(at[chosen])}
+            batch = {"label": torch.as_tensor(data.label[chosen]), **self._read(at[chosen])}
             if data.known is not None:
                 batch["known"] = torch.as_tensor(data.known[chosen])
             return batch
@@ -224,7 +232,7 @@ class GraphModel:
     @torch.no_grad()
     def _predict(self, objective, nodes) -> np.ndarray:
         objective.eval()
-        found = objective(**self._near.around(nodes))
+        found = objective(**self._read(nodes))
         if objective.task == "deg":
             found = torch.softmax(found, dim=0)
         elif objective.task == "pairs":

@@ -86,22 +86,24 @@ class GraphObjective(Learner):
         super().__init__()
         self.network, self.task, self.lr, self.decay = network, task, lr, weight_decay
         self.network.requires_grad_(not frozen)
-        if frozen:
-            self.network.dropout = 0.0
         bias = torch.as_tensor(np.asarray(bias, dtype=np.float32))
         self.register_buffer("centre", torch.as_tensor(centre))
         self.register_buffer("scale", torch.as_tensor(scale))
         self.weight = nn.Parameter(torch.zeros(*bias.shape, len(centre)))
         self.bias = nn.Parameter(bias)
 
-    def forward(self, start: Tensor, steps) -> Tensor:
-        """Response, log odds, or (3, ...) class scores of nodes by genes."""
-        z = (read_nodes(self.network, start, steps) - self.centre) / self.scale
-        return z @ self.weight.mT + self.bias[..., None, :]
+    def forward(self, start: Tensor | None = None, steps=None, vectors: Tensor | None = None) -> Tensor:
+        """Response, log odds, or (3, ...) class scores of nodes by genes.
+
+        The nodes are given as `Neighbourhood.around` says; or, of a frozen network, by their `vectors`.
+        """
+        z = read_nodes(self.network, start, steps) if vectors is None else vectors
+        return (z - self.centre) / self.scale @ self.weight.mT + self.bias[..., None, :]
 
     def loss(self, batch) -> dict[str, Tensor]:
         """Un-squared L2 error; or cross-entropy, of pairs over the known labels."""
-        found, label = self(batch["start"], batch["steps"]), batch["label"]
+        found = self(**{k: batch[k] for k in ("start", "steps", "vectors") if k in batch})
+        label = batch["label"]
         if self.task == "lfc":
             return {"loss": unsquared_l2(found, label)}
         if self.task == "deg":
