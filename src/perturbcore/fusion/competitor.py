@@ -11,6 +11,7 @@ from perturbcore.errors import InputError, ParameterError
 from perturbcore.evaluate.joint import Prediction
 from perturbcore.evaluate.run import PAIR_TARGETS
 from perturbcore.fusion.fold import LineFold, lay_out_fold
+from perturbcore.predictors.labels import best_threshold
 
 FILES = (
     "averaging",
@@ -105,3 +106,14 @@ class Competitor:
     def predict(self, fold: LineFold) -> Prediction:
         """Predict the test rows of a laid-out fold."""
         raise NotImplementedError
+
+
+def called(fold: LineFold, values, label, score, chosen, note=None) -> Prediction:
+    """Make the prediction of labelled pairs, with the threshold of best F1 on inner labels and scores."""
+    cut = {fold.line: best_threshold(np.asarray(label), np.asarray(score, dtype=np.float64))}
+    return Prediction(values, cut, str(chosen), note=note or {})
+
+
+def noted_weights(fold: LineFold, weights) -> dict:
+    """Note of what a fusion gave each source."""
+    return {"weights": {s.name: round(float(w), 4) for s, w in zip(fold.sources, weights, strict=True)}}

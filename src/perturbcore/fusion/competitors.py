@@ -1,40 +1,24 @@
 """Fusions without a neural network, each a `JointModel` of one cell line."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from perturbcore.errors import ParameterError
 from perturbcore.evaluate.joint import Prediction
 from perturbcore.fusion.averaging import Averaging
-from perturbcore.fusion.competitor import Competitor
+from perturbcore.fusion.competitor import Competitor, called, noted_weights
 from perturbcore.fusion.concatenation import concatenate
 from perturbcore.fusion.fold import LineFold
 from perturbcore.fusion.kernels import Smoother, all_pairs, cosines, single_auroc, source_weights, summed
-from perturbcore.fusion.mixed import MixedModel, gene_features
+from perturbcore.fusion.pair_model import PairModel
 from perturbcore.fusion.ridge import predict, tune
 from perturbcore.fusion.stacking import Stacking
 from perturbcore.metrics.pairs import auroc_within
 from perturbcore.predictors import DEGKNN, KNN, LabelKNN, NestedSpace, Targets
 from perturbcore.predictors.base import best_of
 from perturbcore.predictors.deg import most_frequent
-from perturbcore.predictors.labels import best_threshold
-
-# what the mixed model chooses from on the inner folds: strength shared by all genes, modules, own
-MIXED = (
-    MixedModel(shared=0.02, module=0.01, own=0.3),
-    MixedModel(shared=0.005, module=0.1, own=0.1),
-)
-
-
-def _called(fold: LineFold, values, label, score, chosen, note=None) -> Prediction:
-    cut = {fold.line: best_threshold(np.asarray(label), np.asarray(score, dtype=np.float64))}
-    return Prediction(values, cut, str(chosen), note=note or {})
-
-
-def _weights(fold: LineFold, weights) -> dict:
-    return {"weights": {s.name: round(float(w), 4) for s, w in zip(fold.sources, weights, strict=True)}}
 
 
 @dataclass
@@ -94,7 +78,7 @@ class AveragedKNN(Competitor):
         model = Averaging(tuple(sorted(self.k)))
         if fold.pairs:
             values, k, label, score = model.pairs(fold)
-            return _called(fold, values, label, score, k)
+            return called(fold, values, label, score, k)
         values, k = model.classes(fold) if fold.task == "deg" else model.responses(fold)
         return Prediction(values, chosen=str(k))
 
@@ -111,9 +95,9 @@ class Stacked(Competitor):
         """See `perturbcore.fusion.stacking.Stacking`."""
         if fold.pairs:
             values, w, label, score = Stacking().pairs(fold)
-            return _called(fold, values, label, score, "", _weights(fold, w))
+            return called(fold, values, label, score, "", noted_weights(fold, w))
         values, w = Stacking().responses(fold)
-        return Prediction(values, note=_weights(fold, w))
+        return Prediction(values, note=noted_weights(fold, w))
 
 
 @dataclass
@@ -159,8 +143,8 @@ class KernelSum(Competitor):
         label = np.concatenate([q.label for q in truth])
         score = np.concatenate([s[at] for s in scores])
         values = smoother.scores(fold.labels(), test, power)
-        note = _weights(fold, source_weights(alone, exponent))
-        return _called(fold, values, label, score, f"power {power:g}, exponent {exponent:g}", note)
+        note = noted_weights(fold, source_weights(alone, exponent))
+        return called(fold, values, label, score, f"power {power:g}, exponent {exponent:g}", note)
 
     @staticmethod
     def _losses(fold, smoother, kernel, truth):
@@ -190,64 +174,16 @@ class KernelRidge(Competitor):
         kernels = cosines(fold, cut=False)
         fit = tune([k for k, _ in kernels], fold.Y @ fold.Y.T, list(self.penalties), steps=self.steps)
         values = predict(kernels, fit.weights, fit.penalty, fold.Y)
-        return Prediction(values, chosen=f"penalty {fit.penalty:g}", note=_weights(fold, fit.weights))
-
-
-@dataclass
-class PairModel(Competitor):
-    """Kernel mixed model of labelled pairs; its variances are chosen among a few on inner folds.
-
-    Parameters
-    ----------
-    candidates : sequence of MixedModel
-        One alone is not tuned.
-    exponent : float
-        How much more a source counts that is good alone: weights are a power of its AUROC above a guess.
-    tuned_on : int
-        How many of the inner folds are used, to save time.
-    """
-
-    candidates: Sequence[MixedModel] = MIXED
-    exponent: float = 2.0
-    tuned_on: int = 2
-    name: str = "Kernel mixed model"
-    predictor: str = "mixed"
-    tasks = ("deg_pairs", "dir_pairs")
-    genes = True
-
-    def options(self) -> dict:
-        """Candidates and inner folds used."""
-        return {"candidates": [asdict(c) for c in self.candidates], "exponent": self.exponent,
-                "tuned_on": self.tuned_on}  # fmt: skip
-
-    def predict(self, fold: LineFold) -> Prediction:
-        """See `perturbcore.fusion.mixed`."""
-        kernels = cosines(fold)
-        weights = source_weights(single_auroc(fold, kernels), self.exponent)
-        train, test = summed(kernels, weights)
-        phi = gene_features(fold.sources)
-        losses, scores, truth = [], [], []
-        for a, b in fold.splits[: self.tuned_on]:
-            query = fold.labels(b)
-            rows = np.repeat(np.arange(len(b)), np.diff(query.indptr))
-            inner, cross = train[np.ix_(a, a)], train[np.ix_(b, a)]
-            found = [c.scores(fold.labels(a), inner, cross, phi)[rows, query.genes] for c in self.candidates]
-            losses.append([-auroc_within(query.label, s, query.genes) for s in found])
-            scores.append(found)
-            truth.append(query.label)
-        best = best_of(np.array(losses), list(self.candidates))
-        at = list(self.candidates).index(best)
-        values = best.scores(fold.labels(), train, test, phi)
-        chosen = f"shared {best.shared:g}, module {best.module:g}, own {best.own:g}"
-        return _called(fold, values, np.concatenate(truth), np.concatenate([s[at] for s in scores]), chosen,
-                       _weights(fold, weights))  # fmt: skip
+        return Prediction(values, chosen=f"penalty {fit.penalty:g}", note=noted_weights(fold, fit.weights))
 
 
 # a new competitor: one class above and one line here
 ALL = (Concatenation, AveragedKNN, Stacked, KernelSum, KernelRidge, PairModel)
 
 
-def competitors(task: str, embeddings, *, k=(5, 10, 20, 40, 80), n_components: int = 100) -> list[Competitor]:
+def competitors(
+    task: str, embeddings, *, k=(5, 10, 20, 40, 80), n_components: int = 100, inner_folds: int = 5
+) -> list[Competitor]:
     """List the competitors that can predict a task.
 
     Parameters
@@ -258,7 +194,8 @@ def competitors(task: str, embeddings, *, k=(5, 10, 20, 40, 80), n_components: i
         Sources; negative controls are left out.
     k : sequence of int
         Candidates of the nearest-neighbour competitors.
-    n_components : int
+    n_components, inner_folds : int
+        As `perturbcore.evaluate.Protocol`.
 
     Raises
     ------
@@ -270,7 +207,7 @@ def competitors(task: str, embeddings, *, k=(5, 10, 20, 40, 80), n_components: i
     for kind in ALL:
         if task in kind.tasks:
             options = {"k": tuple(k)} if kind in (Concatenation, AveragedKNN) else {}
-            out.append(kind(sources, n_components=n_components, **options))
+            out.append(kind(sources, n_components=n_components, inner_folds=inner_folds, **options))
     if not out:
         raise ParameterError(f"no competitor predicts task '{task}'; tasks: lfc, deg, deg_pairs, dir_pairs")
     return out

@@ -1,0 +1,140 @@
+"""What each source adds: alone, left out, and added one by one."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from perturbcore.digest import code_digest, digest
+from perturbcore.errors import ParameterError
+from perturbcore.evaluate.joint import blanked
+from perturbcore.evaluate.run import PAIR_TARGETS
+from perturbcore.evaluate.store import write_atomically
+from perturbcore.fusion.competitor import ROOMS
+from perturbcore.fusion.fold import LineFold, lay_out_fold
+from perturbcore.fusion.kernels import Smoother, cosines, summed
+from perturbcore.fusion.ridge import loo_losses, predict
+from perturbcore.metrics.pairs import auroc_within
+from perturbcore.responses import cell_lines, rows_of
+
+PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+POWER = 3.0
+
+
+class _Sources:
+    """Scores of any set of sources with equal weights: on the training part, and on the test rows."""
+
+    def __init__(self, fold: LineFold, test: AnnData):
+        self.fold, self.names = fold, [s.name for s in fold.sources]
+        self.kernels = cosines(fold, cut=fold.pairs)
+        if fold.pairs:
+            deg = np.asarray(test.layers["deg"])[:, fold.columns]
+            asked = np.asarray(test.layers["observed"], dtype=bool)[:, fold.columns]
+            asked = asked & (deg != 0) if fold.task == "dir_pairs" else asked
+            self.at = np.nonzero(asked)
+            self.label = (deg > 0 if fold.task == "dir_pairs" else deg != 0)[self.at].astype(float)
+        else:
+            self.gram = fold.Y @ fold.Y.T
+            self.truth = np.asarray(test.X, dtype=np.float64)
+
+    def _sum(self, chosen):
+        return summed([self.kernels[i] for i in chosen])
+
+    def inner(self, chosen: Sequence[int]) -> float:
+        """Score on training perturbations alone; higher is better."""
+        train, _ = self._sum(chosen)
+        if not self.fold.pairs:
+            return -float(loo_losses(train, self.gram, PENALTIES).min())
+        smoother, found = Smoother((POWER,)), []
+        for a, b in self.fold.splits:
+            query = self.fold.labels(b)
+            found.append(auroc_within(query.label, smoother.inner(self.fold, train, a, b)[0], query.genes))
+        return float(np.mean(found))
+
+    def test(self, chosen: Sequence[int]) -> float:
+        """Score of the test rows, in the task's own metric."""
+        train, test = self._sum(chosen)
+        if self.fold.pairs:
+            score = Smoother((POWER,)).scores(self.fold.labels(), test, POWER)
+            return float(auroc_within(self.label, score[self.at].astype(float), self.at[1]))
+        penalty = PENALTIES[int(np.argmin(loo_losses(train, self.gram, PENALTIES)))]
+        values = predict([(train, test)], [1.0], penalty, self.fold.Y)
+        return float(np.linalg.norm(self.truth - values, axis=1).mean())
+
+
+def ablate(
+    responses: AnnData, embeddings, *, folds=None, greedy_folds=None, n_components=100, inner_folds=3
+) -> pd.DataFrame:
+    """Score the summed-kernel fusion with each source alone, each left out, and sources added greedily.
+
+    Equal weights and, for labelled pairs, one power: so that a difference is the source's and not that
+    of tuning. The greedy order is chosen on training perturbations only.
+
+    Parameters
+    ----------
+    responses : AnnData
+        Task "lfc" (kernel ridge) or labelled pairs (kernel smoother).
+    embeddings : sequence of Embedding
+    folds, greedy_folds : sequence of int, optional
+        All by default; the greedy search is the slow part.
+    n_components, inner_folds : int
+
+    Returns
+    -------
+    pandas.DataFrame
+        cell_line, fold, kind ("all", "alone", "without", "greedy"), source (added last, for "greedy"),
+        n_sources, value (L2 or AUROC within gene).
+    """
+    task = responses.uns["perturbcore"]["task"]
+    if task != "lfc" and task not in PAIR_TARGETS:
+        raise ParameterError(f"sources are ablated on log fold-changes and labelled pairs, not on '{task}'")
+    sources = [e for e in embeddings if e.modality != "Negative control"]
+    rows = []
+    for line in cell_lines(responses):
+        here = rows_of(responses, line)
+        number = here.obs["fold"].to_numpy().astype(int)
+        for fold in sorted(set(number) - {-1}) if folds is None else folds:
+            train, test = here[number != fold], here[number == fold]
+            laid = lay_out_fold(train, blanked(test), sources, n_components=n_components, inner_folds=inner_folds)
+            scorer = _Sources(laid, test)
+            greedy = greedy_folds is None or fold in greedy_folds
+            rows += [{"cell_line": line, "fold": int(fold), **row} for row in _of_fold(scorer, greedy)]
+    return pd.DataFrame(rows)
+
+
+def _of_fold(scorer: _Sources, greedy: bool):
+    names = scorer.names
+    every = list(range(len(names)))
+    yield {"kind": "all", "source": "", "n_sources": len(every), "value": scorer.test(every)}
+    for i, name in enumerate(names):
+        yield {"kind": "alone", "source": name, "n_sources": 1, "value": scorer.test([i])}
+        rest = [j for j in every if j != i]
+        if rest:
+            yield {"kind": "without", "source": name, "n_sources": len(rest), "value": scorer.test(rest)}
+    chosen: list[int] = []
+    while greedy and len(chosen) < len(names):
+        left = [i for i in every if i not in chosen]
+        chosen.append(max(left, key=lambda i: scorer.inner([*chosen, i])))
+        yield {
+            "kind": "greedy",
+            "source": names[chosen[-1]],
+            "n_sources": len(chosen),
+            "value": scorer.test(chosen),
+        }
+
+
+def kept_ablation(chapter, responses: AnnData, embeddings, **options) -> pd.DataFrame:
+    """Return `ablate`'s table, from the results of the profile where it is there already."""
+    about = responses.uns["perturbcore"]
+    layers = [responses.layers[k] for k in ("deg", "observed") if k in responses.layers]
+    key = digest(
+        about["dataset"], about["task"], responses.X, *layers, responses.obs["fold"].to_numpy(),
+        sorted((e.name, e.cell_line or "", e.digest) for e in embeddings), options,
+        code_digest("fusion/ablation", *ROOMS),
+    )  # fmt: skip
+    path = chapter.profile.results / "ablations" / f"{about['dataset']}-{key}.parquet"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, ablate(responses, embeddings, **options).to_parquet(index=False))
+    return pd.read_parquet(path)

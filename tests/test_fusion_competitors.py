@@ -1,0 +1,365 @@
+"""Fusions without a neural network: exact algebra, missing sources, copies of one source, no peeking."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.kernel_ridge import KernelRidge as SklearnKernelRidge
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneOut, cross_val_predict
+
+from perturbcore.embeddings import Embedding
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.evaluate import evaluate, evaluate_joint
+from perturbcore.evaluate.joint import blanked
+from perturbcore.fusion.ablation import ablate
+from perturbcore.fusion.averaging import smoother_error
+from perturbcore.fusion.competitors import (
+    AveragedKNN,
+    Concatenation,
+    KernelRidge,
+    KernelSum,
+    PairModel,
+    Stacked,
+    competitors,
+)
+from perturbcore.fusion.fold import lay_out_fold
+from perturbcore.fusion.kernels import Smoother, cosines, smoothed, source_weights, summed
+from perturbcore.fusion.mixed import MixedModel
+from perturbcore.fusion.ridge import centred, loo_losses, predict, tune
+from perturbcore.fusion.stacking import non_negative
+from perturbcore.predictors import KNN, LabelKernel
+from perturbcore.predictors.labels import Labels, kernel_scores
+from perturbcore.responses import make_responses
+from perturbcore.splits import add_folds
+
+GENES = 14
+PAIR_TASKS = ("deg_pairs", "dir_pairs")
+
+
+def world(task="lfc", n=80, seed=0, missing=True, n_folds=4):
+    """Responses driven by four latent traits, of which each of two sources shows two; one source is noise."""
+    rng = np.random.default_rng(seed)
+    ids = np.array([f"P{i:02d}" for i in range(n)])
+    genes = np.array([f"G{i:02d}" for i in range(GENES)])
+    z, w = rng.normal(size=(n, 4)), rng.normal(size=(GENES, 4))
+    both, traits = np.r_[ids, genes], np.r_[z, w].astype(np.float32)
+    parts = {"first": traits[:, :2], "second": traits[:, 2:], "noise": rng.normal(size=(n + GENES, 3))}
+    sources = []
+    for i, (name, X) in enumerate(parts.items()):
+        here = np.ones(len(both), bool)
+        if missing:
+            here[i : n - 6 : 7] = False
+            here[0] = False  # the first perturbation has no source at all
+        wide = np.repeat(X, 2, axis=1) + 0.05 * rng.normal(size=(len(X), 2 * X.shape[1]))
+        sources.append(Embedding(name, "Prior knowledge", both[here], wide[here].astype(np.float32)))
+    Y = z @ w.T + 0.3 * rng.normal(size=(n, GENES))
+    obs = pd.DataFrame({"perturbation": ids, "cell_line": "A"})
+    observed = rng.random(Y.shape) < 0.7 if task in PAIR_TASKS else None
+    # of labelled pairs, a response is learnable where it goes one way
+    deg = {"deg_pairs": Y > 0.5, "dir_pairs": np.sign(Y)}.get(task, np.sign(Y) * (np.abs(Y) > 1))
+    out = make_responses(Y if task == "lfc" else deg, obs, genes, dataset="w", task=task, observed=observed)
+    return add_folds(out, n_folds, seed), sources
+
+
+def split(responses, fold=0):
+    test = responses.obs["fold"].to_numpy() == fold
+    return responses[~test].copy(), blanked(responses[test])
+
+
+def small(models):
+    return [replace(m, inner_folds=3) for m in models]
+
+
+def run(model, responses, fold=0):
+    return model.fit_predict(*split(responses, fold), fold=fold)
+
+
+# ------------------------------------------------------------------------------------ kernel ridge
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.01, 0.3, 5.0]))
+def test_leave_one_out_is_exact(seed, penalty):
+    rng = np.random.default_rng(seed)
+    X, Y = rng.normal(size=(12, 4)), rng.normal(size=(12, 3)) + 2
+    K = X @ X.T
+    scale = np.trace(centred(K)) / len(K)
+    # an unpenalised intercept: ridge in the features themselves, refitted without each row
+    left_out = cross_val_predict(Ridge(alpha=penalty * scale), X, Y, cv=LeaveOneOut())
+    expected = np.linalg.norm(Y - left_out, axis=1).mean()
+    assert loo_losses(K, Y @ Y.T, [penalty])[0] == pytest.approx(expected, rel=1e-8)
+
+
+def test_kernel_ridge_predicts_as_scikit_learn_does():
+    rng = np.random.default_rng(1)
+    X, T, Y = rng.normal(size=(20, 5)), rng.normal(size=(4, 5)), rng.normal(size=(20, 3)) + 1
+    K = X @ X.T
+    scale = np.trace(centred(K)) / len(K)
+    centre, mean = X.mean(axis=0), Y.mean(axis=0)
+    theirs = SklearnKernelRidge(alpha=0.7 * scale).fit(X - centre, Y - mean).predict(T - centre) + mean
+    assert np.allclose(predict([(K, T @ X.T)], [1.0], 0.7, Y), theirs)
+
+
+def test_weights_find_the_informative_kernel_and_beat_equal_ones():
+    rng = np.random.default_rng(2)
+    good, bad = rng.normal(size=(40, 3)), rng.normal(size=(40, 3))
+    Y = good @ rng.normal(size=(3, 6))
+    fit = tune([bad @ bad.T, good @ good.T], Y @ Y.T, [0.01, 0.1, 1.0])
+    equal = tune([bad @ bad.T, good @ good.T], Y @ Y.T, [0.01, 0.1, 1.0], steps=0)
+    assert fit.weights[1] > 0.9 and fit.loss < equal.loss
+    assert fit.path == sorted(fit.path, reverse=True) and fit.weights.sum() == pytest.approx(1)
+
+
+def test_stack_weights_solve_non_negative_least_squares():
+    rng = np.random.default_rng(3)
+    X, y = rng.normal(size=(30, 4)), rng.normal(size=30)
+    X[:, 3] = X[:, 0]  # a copy makes the system singular
+    w = non_negative(X.T @ X, X.T @ y)
+    gradient = X.T @ (X @ w - y)
+    assert (w >= 0).all() and (gradient > -1e-8).all() and np.abs(w * gradient).max() < 1e-8
+
+
+@given(st.integers(0, 1000))
+def test_error_of_a_smoother_needs_only_inner_products(seed):
+    rng = np.random.default_rng(seed)
+    Y, a, b = rng.normal(size=(15, 4)), np.arange(9), np.arange(9, 15)
+    W = rng.random((6, 9))
+    expected = np.linalg.norm(Y[b] - W @ Y[a], axis=1).mean()
+    assert smoother_error(W, Y @ Y.T, a, b) == pytest.approx(expected)
+
+
+# ------------------------------------------------------------------------------------ labelled pairs
+
+
+def test_smoother_agrees_with_the_single_source_predictor():
+    rng = np.random.default_rng(4)
+    label, observed = rng.integers(0, 2, (20, 6)), rng.random((20, 6)) < 0.5
+    known, query = Labels.from_dense(label, observed), Labels.from_dense(label[:5], observed[:5])
+    kernel = rng.random((5, 20)) * (rng.random((5, 20)) < 0.7)
+    kernel[0] = 0
+    theirs = kernel_scores(known, query, kernel, [3.0], total=60.0, prior=3.0, rate=known.rates())[0]
+    mine = Smoother((3.0,)).scores(known, kernel, 3.0)
+    rows = np.repeat(np.arange(5), np.diff(query.indptr))
+    assert np.allclose(mine[rows, query.genes], theirs, rtol=1e-5)
+    assert np.allclose(mine[0], known.rates(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shared, module, own", [(0.2, 0.0, 0.0), (0.0, 0.3, 0.1), (0.1, 0.2, 0.3)])
+def test_mixed_model_is_the_posterior_mean_of_its_covariance(shared, module, own):
+    rng = np.random.default_rng(5)
+    n, g, m = 12, 7, 3
+    z = rng.random((n + m, 4))
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    K = z @ z.T
+    phi = rng.normal(size=(g, 2)).astype(np.float32)
+    observed = rng.random((n, g)) < 0.6
+    known = Labels.from_dense(rng.integers(0, 2, (n, g)), observed)
+    model = MixedModel(shared, module, own, noise=1.3, power=2.0, iterations=300, tolerance=1e-7)
+    mine = model.scores(known, K[:n, :n], K[n:, :n], phi)
+    # brute force: the covariance of all pairs written out, and solved
+    k = K**2 / np.diag(K[:n, :n] ** 2).mean()
+    rows = np.repeat(np.arange(n), np.diff(known.indptr))
+    between = np.eye(g) + shared + module * phi @ phi.T
+    cov = k[np.ix_(rows, rows)] * between[np.ix_(known.genes, known.genes)]
+    cov += own * (rows[:, None] == rows) + 1.3 * np.eye(len(rows))
+    alpha = np.linalg.solve(cov, known.label - known.rates()[known.genes])
+    at, gene = np.repeat(np.arange(m), g), np.tile(np.arange(g), m)
+    cross = k[n:, :n][np.ix_(at, rows)] * between[np.ix_(gene, known.genes)]
+    expected = known.rates()[gene] + cross @ alpha
+    assert np.allclose(mine.ravel(), expected, atol=2e-5)
+
+
+def test_sources_count_by_how_good_they_are_alone():
+    auroc = np.array([0.7, 0.6, 0.45])
+    assert np.allclose(source_weights(auroc, 2.0), [0.8, 0.2, 0])
+    assert np.allclose(source_weights(auroc, 0.0), 1 / 3)
+    assert np.allclose(source_weights(np.array([0.4, 0.5]), 2.0), 0.5)
+
+
+def test_a_row_without_neighbours_gets_the_rates():
+    known = Labels.from_dense(np.eye(4), np.ones((4, 4), bool))
+    assert np.allclose(smoothed(known, np.zeros((2, 4)), 3.0), known.rates(), rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------------ every competitor
+
+EVERY = [(task, i) for task in ("lfc", "deg", *PAIR_TASKS) for i in range(len(competitors(task, world()[1])))]
+
+
+@pytest.mark.parametrize("task, i", EVERY)
+def test_beats_the_train_mean_with_missing_sources(task, i):
+    responses, sources = world(task)
+    model = small(competitors(task, sources))[i]
+    scores = evaluate_joint(responses, [model], folds=[0, 1], progress=False)
+    metric = {"lfc": "L2", "deg": "f1_score"}.get(task, "auroc_within")
+    floor = evaluate(responses, sources[:1], ["knn"], controls=("train_mean",), folds=[0, 1], progress=False)
+    floor = floor[floor["predictor"] == "train_mean"]
+    mine, mean = (s.loc[s["metric"] == metric, "value"].mean() for s in (scores, floor))
+    assert mine < mean if task == "lfc" else mine > mean
+    if task in PAIR_TASKS:
+        assert "macro_F1" in set(scores["metric"])
+
+
+@pytest.mark.parametrize("task, i", EVERY)
+def test_poisoned_test_rows_change_nothing_and_the_same_seed_gives_the_same(task, i):
+    responses, sources = world(task)
+    model = small(competitors(task, sources))[i]
+    first = run(model, responses)
+    poisoned = responses.copy()
+    test = (poisoned.obs["fold"] == 0).to_numpy()
+    if task == "lfc":
+        poisoned.X[test] = 1e6
+    else:
+        poisoned.layers["deg"][test] = np.where(np.asarray(poisoned.layers["deg"][test]) == 1, -1, 1)
+    if task in PAIR_TASKS:  # which labels are asked must not matter either
+        poisoned.layers["observed"][test] = True
+    train, _ = split(responses)
+    again = model.fit_predict(train, poisoned[test].copy(), fold=0)
+    assert np.array_equal(first.values, again.values) and first.threshold == again.threshold
+
+
+@pytest.mark.parametrize("task, i", EVERY)
+def test_order_of_rows_and_sources_changes_nothing(task, i):
+    responses, sources = world(task)
+    first = run(small(competitors(task, sources))[i], responses)
+    train, test = split(responses)
+    order = np.random.default_rng(0).permutation(train.n_obs)
+    model = small(competitors(task, sources[::-1]))[i]
+    assert model.digest == small(competitors(task, sources))[i].digest
+    again = model.fit_predict(train[order].copy(), test, fold=0)
+    assert np.allclose(first.values, again.values, atol=1e-5)
+
+
+FOR_PAIRS = (AveragedKNN, Concatenation, Stacked, KernelSum, PairModel)
+LINEAR = [
+    ("lfc", AveragedKNN), ("lfc", Concatenation), ("lfc", Stacked), ("lfc", KernelRidge), ("deg", AveragedKNN),
+    ("deg", KernelSum), *((t, k) for t in PAIR_TASKS for k in FOR_PAIRS),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("task, kind", LINEAR)
+def test_fusing_copies_of_one_source_is_that_source(task, kind):
+    responses, sources = world(task, missing=False)
+    copies = [replace(sources[0], name=f"copy {i}") for i in range(3)]
+    one = run(kind(copies[:1], inner_folds=3), responses).values
+    three = run(kind(copies, inner_folds=3), responses).values
+    assert np.allclose(one, three, atol=2e-4 * np.abs(one).max())
+
+
+def test_concatenation_of_one_source_is_kNN_in_it():
+    responses, sources = world(missing=False)
+    single = evaluate(responses, sources[:1], [KNN([3, 5, 10])], progress=False)
+    single = single[(single["embedding"] == "first") & (single["metric"] == "L2")]
+    fused = evaluate_joint(responses, [Concatenation(sources[:1], k=(3, 5, 10))], progress=False)
+    fused = fused[fused["metric"] == "L2"]
+    assert np.allclose(fused["value"], single["value"], rtol=1e-5)
+    assert list(fused["chosen"]) == list(single["chosen"])
+
+
+def test_smoother_of_one_source_is_the_single_source_kernel():
+    responses, sources = world("deg_pairs", missing=False)
+    single = evaluate(responses, sources[:1], [LabelKernel([2.0])], progress=False)
+    single = single[(single["embedding"] == "first") & (single["metric"] == "auroc_within")]
+    fused = evaluate_joint(responses, [KernelSum(sources[:1], powers=(2.0,))], progress=False)
+    fused = fused[fused["metric"] == "auroc_within"]
+    assert np.allclose(fused["value"], single["value"], atol=0.01)
+
+
+@pytest.mark.parametrize("task", ["lfc", *PAIR_TASKS])
+def test_fusion_of_both_halves_beats_either(task):
+    responses, sources = world(task, n=120)
+    kind = KernelRidge if task == "lfc" else PairModel
+    metric = "L2" if task == "lfc" else "auroc_within"
+    models = [kind([s], name=s.name) for s in sources[:2]] + [kind(sources[:2], name="both")]
+    scores = evaluate_joint(responses, models, progress=False)
+    mean = scores[scores["metric"] == metric].groupby("embedding")["value"].mean()
+    best = mean.idxmin() if task == "lfc" else mean.idxmax()
+    assert best == "both"
+
+
+def test_a_perturbation_without_any_source_gets_the_mean():
+    responses, sources = world()
+    train, test = split(responses, int(responses.obs["fold"].iloc[0]))
+    row = list(test.obs["perturbation"]).index("P00")
+    mean = train.X.mean(axis=0)
+    for model in (AveragedKNN(sources), Concatenation(sources)):
+        values = replace(model, inner_folds=3).fit_predict(train, test, fold=0).values
+        assert np.allclose(values[row], mean, atol=1e-4)
+
+
+def test_notes_weigh_every_source_and_noise_the_least():
+    responses, sources = world("deg_pairs", n=120)
+    weights = run(PairModel(sources), responses).note["weights"]
+    assert set(weights) == {"first", "second", "noise"} and weights["noise"] == min(weights.values())
+    assert sum(weights.values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_genes_without_a_known_training_label_get_the_overall_rate():
+    responses, sources = world("deg_pairs")
+    train = (responses.obs["fold"] != 0).to_numpy()
+    observed = np.asarray(responses.layers["observed"]).copy()
+    observed[train, 3] = False
+    responses.layers["observed"] = observed
+    values = run(KernelSum(sources), responses).values
+    label = np.asarray(responses.layers["deg"])[train][observed[train]] != 0
+    assert np.allclose(values[:, 3], label.mean(), atol=1e-6) and values.shape[1] == GENES
+
+
+# ------------------------------------------------------------------------------------ ablation
+
+
+@pytest.mark.parametrize("task", ["lfc", "deg_pairs"])
+def test_ablation_finds_noise_useless_and_never_chooses_by_test_labels(task):
+    responses, sources = world(task, n=100)
+    table = ablate(responses, sources, folds=[0, 1], inner_folds=3)
+    sign = -1 if task == "lfc" else 1
+    mean = table.groupby(["kind", "source"])["value"].mean() * sign
+    assert mean["alone", "noise"] < min(mean["alone", "first"], mean["alone", "second"])
+    assert mean["without", "noise"] > max(mean["without", "first"], mean["without", "second"])
+    greedy = table[table["kind"] == "greedy"]
+    every = table[table["kind"] == "all"].set_index("fold")["value"]
+    last = greedy[greedy["n_sources"] == 3].set_index("fold")["value"]
+    assert np.allclose(last, every) and list(greedy.loc[greedy["n_sources"] == 3, "source"]) == ["noise"] * 2
+    poisoned = responses.copy()
+    test = (poisoned.obs["fold"] == 0).to_numpy()
+    if task == "lfc":
+        poisoned.X[test] = poisoned.X[test][::-1]
+    else:
+        poisoned.layers["deg"][test] = np.asarray(poisoned.layers["deg"])[test][::-1]
+    again = ablate(poisoned, sources, folds=[0], inner_folds=3)
+    one = greedy[greedy["fold"] == 0]
+    assert list(again.loc[again["kind"] == "greedy", "source"]) == list(one["source"])
+    assert not np.allclose(again.loc[again["kind"] == "greedy", "value"], one["value"])
+
+
+# ------------------------------------------------------------------------------------ refusals
+
+
+def test_refusals_say_what_to_do():
+    responses, sources = world("deg")
+    with pytest.raises(ParameterError, match="Multi-kernel ridge predicts lfc, not 'deg'"):
+        run(KernelRidge(sources), responses)
+    with pytest.raises(ParameterError, match="no competitor predicts task 'signs'"):
+        competitors("signs", sources)
+    with pytest.raises(InputError, match="no embedding to fuse"):
+        KernelSum([])
+    with pytest.raises(ParameterError, match="no source 'third'; it has: first, noise, second"):
+        KernelSum(sources).with_only(["third"])
+    with pytest.raises(ParameterError, match="variances"):
+        MixedModel(own=-1.0)
+    foreign = [Embedding("ensembl", "Protein", ["ENSG00000000001"], np.ones((1, 2), np.float32))]
+    with pytest.raises(InputError, match="convert the embeddings' ids"):
+        run(KernelSum(foreign), responses)
+    with pytest.raises(ParameterError, match="do not fit 3 sources"):
+        train, test = split(responses)
+        summed(cosines(lay_out_fold(train, test, sources)), [1.0])
+
+
+def test_negative_controls_are_not_sources():
+    _, sources = world()
+    control = replace(sources[2], name="shuffled first", modality="Negative control")
+    for model in competitors("deg_pairs", [*sources[:2], control]):
+        assert model.sources == ["first", "second"]
