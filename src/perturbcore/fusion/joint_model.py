@@ -224,6 +224,8 @@ class TransformerFusion:
             "epochs": [t.epochs for t in fitted.trainings],
             "sources": fitted.sources.names,
         }
+        if not self.hidden:
+            note["weights"] = self._attention(fitted)
         return Prediction(
             values,
             threshold=threshold,
@@ -231,6 +233,14 @@ class TransformerFusion:
             coverage=float(known.any(axis=1).mean()),
             note=note,
         )
+
+    def _attention(self, fitted: Fitted) -> dict[str, float]:
+        """Mean attention to each source over the test rows; to its kernel, where neighbours are asked."""
+        from perturbcore.fusion.inspect import source_attention
+
+        way = "neighbours" if self.settings.neighbours else "rollout"
+        share = source_attention(fitted, way=way).groupby("source")["attention"].mean()
+        return {source: round(float(w), 4) for source, w in share.fillna(0).items()}
 
     def _thresholds(self, fitted: Fitted, train: AnnData) -> dict[str, float]:
         rows = np.flatnonzero(fitted.validation)

@@ -1,0 +1,257 @@
+"""What the chapter says of fusions and single sources: tables, sentences, two figures."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from perturbcore.figures.style import colour
+from perturbcore.fusion.contest import NOT_SOURCES, Contest
+from perturbcore.metrics import metric as find_metric
+from perturbcore.summary import ranking_table
+from perturbcore.uncertainty import paired_differences
+
+GAIN_COLUMNS = {
+    "method": "Fusion",
+    "value": "Score",
+    "gain": "Gain over the best single source",
+    "low": "95 % low",
+    "high": "high",
+    "p_holm": "p (Holm)",
+    "lines": "Lines ahead",
+    "verdict": "Verdict",
+    "seconds": "Seconds a fold and line",
+}
+RANK_COLUMNS = {
+    "display": "Method",
+    "modality": "Modality",
+    "value": "Score",
+    "low": "95 % low",
+    "high": "high",
+    "gap_closed": "Gap closed",
+    "behind": "Behind best",
+    "p_from_best": "p (Holm)",
+}
+ABLATION_COLUMNS = {
+    "source": "Source",
+    "alone": "Alone",
+    "without": "All but it",
+    "all": "All",
+    "lost": "Lost without it",
+}
+SIMPLE = ("knn", "average", "stack", "kernel", "ridge", "mixed")
+TOP_SINGLES = 4
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def name_of(single: tuple[str, str]) -> str:
+    """Name of a single source and its predictor, as the tables have it."""
+    return f"{single[0]}, {single[1]}"
+
+
+def gains(contest: Contest) -> pd.DataFrame:
+    """Compare each fusion with the best single source, over all cell lines; best first.
+
+    Returns
+    -------
+    pandas.DataFrame
+        method, predictor, value, reference (score of the best single source), gain (positive is better),
+        low, high (95 % interval over folds, corrected for overlapping training sets), p_holm, lines (how
+        many cell lines it is ahead in, of how many), verdict, seconds (mean of a fold and line).
+    """
+    metric = contest.metric
+    sign = 1.0 if find_metric(metric).higher_is_better else -1.0
+    best = name_of(contest.best_single)
+    scores = contest.scores
+    fused = contest.fused.drop_duplicates("embedding").set_index("embedding")
+    rows = scores[scores["embedding"].isin([best, *fused.index])]
+    found = paired_differences(rows, metric, reference=(best, "knn"), by=())
+    bounds = np.sort(-sign * found[["low", "high"]].to_numpy(), axis=1)
+    one = rows[rows["metric"] == metric]
+    by_line = one.pivot_table(index="cell_line", columns="embedding", values="value")
+    ahead = (sign * by_line.sub(by_line[best], axis=0) > 0).sum()
+    seconds = contest.fused.drop_duplicates("key").groupby("embedding")["seconds"].mean()
+    better = np.where(found["better"] == "b", "better", "worse")
+    table = pd.DataFrame(
+        {
+            "method": found["embedding_b"],
+            "predictor": fused.loc[found["embedding_b"], "predictor"].to_numpy(),
+            "value": found["mean_b"],
+            "reference": found["mean_a"],
+            "gain": -sign * found["difference"],
+            "low": bounds[:, 0],
+            "high": bounds[:, 1],
+            "p_holm": found["p_holm"],
+            "lines": [f"{ahead[m]} of {len(by_line)}" for m in found["embedding_b"]],
+            "verdict": np.where(found["distinguishable"], better, "not told apart"),
+            "seconds": seconds.loc[found["embedding_b"]].to_numpy(),
+        }
+    )
+    return table.sort_values("gain", ascending=False, ignore_index=True)
+
+
+def ranking(contest: Contest) -> pd.DataFrame:
+    """Rank fusions, the best single sources, floors and ceilings; see `perturbcore.summary.ranking_table`."""
+    return ranking_table(shown(contest))
+
+
+def shown(contest: Contest, n: int = TOP_SINGLES) -> pd.DataFrame:
+    """Scores of the main metric: all fusions, the `n` best single sources, floors and ceilings."""
+    metric = contest.metric
+    rows = contest.scores[contest.scores["metric"] == metric]
+    fused = set(contest.fused["embedding"])
+    single = rows[~rows["modality"].isin(NOT_SOURCES) & ~rows["embedding"].isin(fused)]
+    order = (
+        single.groupby("embedding")["value"].mean().sort_values(ascending=not find_metric(metric).higher_is_better)
+    )
+    return rows[~rows["embedding"].isin(order.index[n:])]
+
+
+def by_line(contest: Contest, table: pd.DataFrame) -> pd.DataFrame:
+    """Mean over folds of each fusion and of the best single source in every line, in the order of `table`."""
+    rows = contest.scores[contest.scores["metric"] == contest.metric]
+    order = [name_of(contest.best_single), *table["method"]]
+    wide = rows.pivot_table(index="embedding", columns="cell_line", values="value").loc[order]
+    return wide.rename_axis(columns=None).reset_index(names="method")
+
+
+def setting(contest: Contest) -> str:
+    """Say what was fused."""
+    names = list(dict.fromkeys(e.name for e in contest.sources))
+    n = contest.fused.drop_duplicates("embedding")
+    fold = contest.fused["fold"].nunique()
+    said = (
+        f"{contest.data.title}: {len(names)} sources ({', '.join(names)}), {len(n)} fusions, "
+        f"{contest.fused['cell_line'].nunique()} cell lines, {fold} folds, scored by "
+        f"{find_metric(contest.metric).label}."
+    )
+    return " ".join([said, *contest.without])
+
+
+def answer(contest: Contest, table: pd.DataFrame) -> str:
+    """Lead with the simple fusion where it ties or beats the transformer."""
+    metric = find_metric(contest.metric)
+    n = contest.singles[~contest.singles["modality"].isin(NOT_SOURCES)]
+    n = n[["embedding", "predictor"]].drop_duplicates().shape[0]
+    alone = f"the best of {n} single sources and predictors ({name_of(contest.best_single)}, named after the fact)"
+    simple, deep = table[table["predictor"].isin(SIMPLE)], table[table["predictor"] == "transformer"]
+    said = []
+    best = table.iloc[0]
+    said.append(
+        f"**{best['method']}** does best of {len(table)} fusions: {metric.label} {best['value']:.3f} against "
+        f"{best['reference']:.3f} for {alone}, a gain of {_signed(best['gain'])} (95 % interval "
+        f"{_signed(best['low'])} to {_signed(best['high'])}; ahead in {best['lines']} lines): {best['verdict']}."
+    )
+    if len(simple) and len(deep):
+        a, b = simple.iloc[0], deep.iloc[0]
+        low, high, told = between(contest, a["method"], b["method"])
+        gain = a["gain"] - b["gain"]
+        if told and gain < 0:
+            verdict = "the transformer is better"
+        elif told:
+            verdict = "the simple fusion is better"
+        else:
+            verdict = "they cannot be told apart"
+        said.append(
+            f"Simple or deep? The best simple fusion is {a['method']} ({a['value']:.3f}, {a['seconds']:.1f} s a "
+            f"fold and line), the best transformer {b['method']} ({b['value']:.3f}, {b['seconds']:.1f} s): a "
+            f"difference of {_signed(gain)} ({_signed(low)} to {_signed(high)}); {verdict}."
+        )
+    worse = table.loc[table["gain"] < 0, "method"]
+    if len(worse):
+        said.append(f"Worse than the best single source on average: {', '.join(worse)}.")
+    return "\n\n".join(said)
+
+
+def between(contest: Contest, a: str, b: str) -> tuple[float, float, bool]:
+    """Interval of how much better `a` is than `b`, and whether they can be told apart."""
+    rows = contest.scores[contest.scores["embedding"].isin([a, b])]
+    found = paired_differences(rows, contest.metric, reference=(b, "knn"), by=()).iloc[0]
+    sign = 1.0 if find_metric(contest.metric).higher_is_better else -1.0
+    low, high = np.sort(-sign * found[["low", "high"]].to_numpy(dtype=float))
+    return float(low), float(high), bool(found["distinguishable"])
+
+
+def one_line(contest: Contest, table: pd.DataFrame, record: str = "") -> str:
+    """Condense the chapter to one sentence."""
+    best = table.iloc[0]
+    said = (
+        f"{best['method']}: {find_metric(contest.metric).label} {best['value']:.3f} against "
+        f"{best['reference']:.3f} for the best single source, {best['verdict']}"
+    )
+    return f"{said}; {record}." if record else f"{said}."
+
+
+def learnt(contest: Contest) -> pd.DataFrame:
+    """Mean weight of each source in each fusion that weighs them; one column a fusion."""
+    wide = contest.weights.pivot_table(index="source", columns="method", values="weight", aggfunc="mean")
+    if not len(wide):
+        return pd.DataFrame(columns=["source"])
+    return wide.loc[wide.mean(axis=1).sort_values(ascending=False).index].rename_axis(columns=None).reset_index()
+
+
+def ablation_table(ablation: pd.DataFrame) -> pd.DataFrame:
+    """Score of the summed kernels with each source alone and without it, mean over lines and folds.
+
+    Returns
+    -------
+    pandas.DataFrame
+        source, alone, without, lost (how much worse the fusion is without it), in the order of `lost`.
+    """
+    mean = ablation[ablation["kind"] != "greedy"].groupby(["kind", "source"])["value"].mean()
+    every = float(mean.loc[("all", "")])
+    table = pd.DataFrame({"alone": mean.loc["alone"], "without": mean.loc["without"]}).rename_axis("source")
+    return table.assign(all=every).reset_index()
+
+
+def lost(table: pd.DataFrame, higher_is_better: bool) -> pd.DataFrame:
+    """Add how much worse the fusion is without each source; the most missed first."""
+    sign = 1.0 if higher_is_better else -1.0
+    out = table.assign(lost=sign * (table["all"] - table["without"]))
+    return out.sort_values("lost", ascending=False, ignore_index=True)
+
+
+def growth(ablation: pd.DataFrame) -> pd.DataFrame:
+    """Score against the number of sources, added greedily: mean over lines and folds, and which came first."""
+    rows = ablation[ablation["kind"] == "greedy"]
+    first = rows[rows["n_sources"] == 1]["source"].value_counts()
+    out = rows.groupby(["cell_line", "n_sources"], as_index=False)["value"].mean()
+    out.attrs["first"] = first
+    return out
+
+
+def growth_said(curve: pd.DataFrame, table: pd.DataFrame, metric: str) -> str:
+    """Say how the score grows with sources, and which one is missed most."""
+    m = find_metric(metric)
+    mean = curve.groupby("n_sources")["value"].mean()
+    best = int(mean.idxmax() if m.higher_is_better else mean.idxmin())
+    most, least = table.iloc[0], table.iloc[-1]
+    said = (
+        f"One source chosen on training perturbations gives {m.label} {mean.iloc[0]:.3f}, all {mean.index[-1]} "
+        f"give {mean.iloc[-1]:.3f}; the best mean is reached with {best}. Most missed is {most['source']} "
+        f"({_signed(-most['lost'])} without it)"
+    )
+    tail = f", least {least['source']} ({_signed(-least['lost'])}"
+    return said + tail + (": leaving it out helps)." if least["lost"] < 0 else ").")
+
+
+def growth_figure(curve: pd.DataFrame, label: str) -> Figure:
+    """Draw the score against the number of sources, one line a cell line and their mean."""
+    figure = Figure(figsize=(6.2, 3.4), layout="constrained")
+    axis = figure.subplots()
+    for line, rows in curve.groupby("cell_line"):
+        axis.plot(rows["n_sources"], rows["value"], color="#b0b0b0", lw=1)
+        axis.annotate(str(line), (rows["n_sources"].iloc[-1], rows["value"].iloc[-1]), xytext=(4, 0),
+                      textcoords="offset points", va="center", fontsize=7.5, color="#666666")  # fmt: skip
+    mean = curve.groupby("n_sources")["value"].mean()
+    axis.plot(mean.index, mean, color=colour("Fusion"), lw=2.2, marker="o", ms=4)
+    axis.annotate("mean", (mean.index[0], mean.iloc[0]), xytext=(-4, 6), textcoords="offset points",
+                  ha="right", fontsize=8, color=colour("Fusion"))  # fmt: skip
+    axis.set_xticks(list(mean.index))
+    axis.set_xlim(mean.index[0] - 0.6, mean.index[-1] + 0.9)
+    axis.set_xlabel("Number of sources, the most useful first")
+    axis.set_ylabel(label)
+    axis.grid(color="#e5e5e5", lw=0.6)
+    return figure
