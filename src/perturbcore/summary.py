@@ -97,7 +97,7 @@ def ranking_table(scores: pd.DataFrame, metric: str | None = None, predictor: st
     best = best.rename(columns={"p_holm": "p_from_best"})
     table = table.merge(best[[*keys, "behind", "p_from_best", "with_best"]], on=keys, how="left")
     table["competes"] = table["with_best"].notna()
-    table["with_best"] = table["with_best"].fillna(False).astype(bool)
+    table["with_best"] = table["with_best"].eq(True)
     order = table["value"] if not m.higher_is_better else -table["value"]
     table = table.iloc[np.argsort(order.to_numpy(), kind="stable")].reset_index(drop=True)
     return display_names(table)

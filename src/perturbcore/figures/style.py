@@ -26,6 +26,8 @@ MODALITIES = {
 NAMES = {
     "train_mean": "Train Mean",
     "no_change": "No Change",
+    "most_frequent": "Most frequent class",
+    "prior": "Class frequencies",
     "experimental_error": "Experimental error",
     "idealized": "Idealized",
     "random": "Random",
