@@ -9,7 +9,7 @@
 #     language: python
 #     name: python3
 #   perturbcore:
-#     after: [embedding_ranking, noise_ceiling, low_signal, leaderboard, claims]
+#     after: [embedding_ranking, noise_ceiling, low_signal, fusion, fine_tuning, generative_decoders, small_molecules, chemical_deg, leaderboard, claims]
 # ---
 
 # %% [markdown]
@@ -19,7 +19,10 @@
 
 # %% tags=["parameters"]
 profile: str = "demo"
-chapters: list[str] = ["embedding_ranking", "noise_ceiling", "low_signal", "leaderboard", "claims"]
+chapters: list[str] = [
+    "embedding_ranking", "noise_ceiling", "low_signal", "fusion", "fine_tuning", "generative_decoders",
+    "small_molecules", "chemical_deg", "leaderboard", "claims",
+]
 
 # %% tags=["hide-input"]
 from myst_nb import glue
