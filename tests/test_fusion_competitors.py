@@ -29,7 +29,7 @@ from perturbcore.fusion.competitors import (
 from perturbcore.fusion.fold import lay_out_fold
 from perturbcore.fusion.kernels import Smoother, cosines, smoothed, source_weights, summed
 from perturbcore.fusion.mixed import MixedModel
-from perturbcore.fusion.ridge import centred, loo_losses, predict, tune
+from perturbcore.fusion.ridge import centred, loo_losses, predict, shaped, tune
 from perturbcore.fusion.stacking import non_negative
 from perturbcore.predictors import KNN, LabelKernel
 from perturbcore.predictors.labels import Labels, kernel_scores
@@ -103,6 +103,16 @@ def test_kernel_ridge_predicts_as_scikit_learn_does():
     assert np.allclose(predict([(K, T @ X.T)], [1.0], 0.7, Y), theirs)
 
 
+def test_bent_kernels_are_kernels_and_leave_missing_rows_out():
+    rng = np.random.default_rng(6)
+    X = rng.normal(size=(15, 4))
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    has = np.arange(15) != 3
+    K, cross = shaped([(X @ X.T, X[:5] @ X.T)], 4, [(has, has[:5])])[0]
+    assert np.linalg.eigvalsh(K).min() > -1e-10 and np.allclose(cross, K[:5])
+    assert not K[3].any() and np.allclose(np.diag(K)[has], 1)
+
+
 def test_weights_find_the_informative_kernel_and_beat_equal_ones():
     rng = np.random.default_rng(2)
     good, bad = rng.normal(size=(40, 3)), rng.normal(size=(40, 3))
@@ -111,6 +121,9 @@ def test_weights_find_the_informative_kernel_and_beat_equal_ones():
     equal = tune([bad @ bad.T, good @ good.T], Y @ Y.T, [0.01, 0.1, 1.0], steps=0)
     assert fit.weights[1] > 0.9 and fit.loss < equal.loss
     assert fit.path == sorted(fit.path, reverse=True) and fit.weights.sum() == pytest.approx(1)
+    # the search takes a short cut to the same error
+    K = fit.weights[0] * bad @ bad.T + fit.weights[1] * good @ good.T
+    assert fit.loss == pytest.approx(loo_losses(K, Y @ Y.T, [fit.penalty])[0])
 
 
 def test_stack_weights_solve_non_negative_least_squares():

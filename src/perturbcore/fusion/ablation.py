@@ -14,12 +14,13 @@ from perturbcore.evaluate.store import write_atomically
 from perturbcore.fusion.competitor import ROOMS
 from perturbcore.fusion.fold import LineFold, lay_out_fold
 from perturbcore.fusion.kernels import Smoother, cosines, summed
-from perturbcore.fusion.ridge import loo_losses, predict
+from perturbcore.fusion.ridge import Decomposed, loo_losses, shaped
 from perturbcore.metrics.pairs import auroc_within
 from perturbcore.responses import cell_lines, rows_of
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 POWER = 3.0
+DEGREE = 4
 
 
 class _Sources:
@@ -28,6 +29,8 @@ class _Sources:
     def __init__(self, fold: LineFold, test: AnnData):
         self.fold, self.names = fold, [s.name for s in fold.sources]
         self.kernels = cosines(fold, cut=fold.pairs)
+        if not fold.pairs:
+            self.kernels = shaped(self.kernels, DEGREE, [(s.has_train, s.has_test) for s in fold.sources])
         if fold.pairs:
             deg = np.asarray(test.layers["deg"])[:, fold.columns]
             asked = np.asarray(test.layers["observed"], dtype=bool)[:, fold.columns]
@@ -58,8 +61,9 @@ class _Sources:
         if self.fold.pairs:
             score = Smoother((POWER,)).scores(self.fold.labels(), test, POWER)
             return float(auroc_within(self.label, score[self.at].astype(float), self.at[1]))
-        penalty = PENALTIES[int(np.argmin(loo_losses(train, self.gram, PENALTIES)))]
-        values = predict([(train, test)], [1.0], penalty, self.fold.Y)
+        found = Decomposed.of(train)
+        penalty = PENALTIES[int(np.argmin(found.losses(self.gram, PENALTIES)))]
+        values = found.predict(test, penalty, self.fold.Y)
         return float(np.linalg.norm(self.truth - values, axis=1).mean())
 
 
@@ -68,7 +72,7 @@ def ablate(
 ) -> pd.DataFrame:
     """Score the summed-kernel fusion with each source alone, each left out, and sources added greedily.
 
-    Equal weights and, for labelled pairs, one power: so that a difference is the source's and not that
+    Equal weights, and one power or degree: so that a difference is the source's and not that
     of tuning. The greedy order is chosen on training perturbations only.
 
     Parameters

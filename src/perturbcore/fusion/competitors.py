@@ -13,7 +13,7 @@ from perturbcore.fusion.concatenation import concatenate
 from perturbcore.fusion.fold import LineFold
 from perturbcore.fusion.kernels import Smoother, all_pairs, cosines, single_auroc, source_weights, summed
 from perturbcore.fusion.pair_model import PairModel
-from perturbcore.fusion.ridge import predict, tune
+from perturbcore.fusion.ridge import loo_losses, predict, shaped, tune
 from perturbcore.fusion.stacking import Stacking
 from perturbcore.metrics.pairs import auroc_within
 from perturbcore.predictors import DEGKNN, KNN, LabelKNN, NestedSpace, Targets
@@ -159,22 +159,29 @@ class KernelSum(Competitor):
 class KernelRidge(Competitor):
     """Kernel ridge with one kernel a source; weights and penalty by exact leave-one-out error."""
 
-    penalties: Sequence[float] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    degrees: Sequence[int] = (1, 2, 4)
+    penalties: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     steps: int = 8
     name: str = "Multi-kernel ridge"
     predictor: str = "ridge"
     tasks = ("lfc",)
 
     def options(self) -> dict:
-        """Candidate penalties and steps of the search over weights."""
-        return {"penalties": list(self.penalties), "steps": self.steps}
+        """Candidate degrees and penalties, and steps of the search over weights."""
+        return {"degrees": list(self.degrees), "penalties": list(self.penalties), "steps": self.steps}
 
     def predict(self, fold: LineFold) -> Prediction:
         """See `perturbcore.fusion.ridge`."""
-        kernels = cosines(fold, cut=False)
-        fit = tune([k for k, _ in kernels], fold.Y @ fold.Y.T, list(self.penalties), steps=self.steps)
-        values = predict(kernels, fit.weights, fit.penalty, fold.Y)
-        return Prediction(values, chosen=f"penalty {fit.penalty:g}", note=noted_weights(fold, fit.weights))
+        found, gram = cosines(fold, cut=False), fold.Y @ fold.Y.T
+        has = [(s.has_train, s.has_test) for s in fold.sources]
+        bent = {d: shaped(found, d, has) for d in self.degrees}
+        # one after the other: the degree with equal weights, then the weights
+        equal = [loo_losses(summed(bent[d])[0], gram, self.penalties).min() for d in self.degrees]
+        degree = self.degrees[int(np.argmin(equal))]
+        fit = tune([k for k, _ in bent[degree]], gram, list(self.penalties), steps=self.steps)
+        values = predict(bent[degree], fit.weights, fit.penalty, fold.Y)
+        chosen = f"degree {degree}, penalty {fit.penalty:g}"
+        return Prediction(values, chosen=chosen, note=noted_weights(fold, fit.weights))
 
 
 # a new competitor: one class above and one line here
