@@ -1,0 +1,188 @@
+"""Data sets of drugs: the simulated screen against its truth, ranked signatures by hand, real files."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perturbcore.classification.tables import labels_against_truth
+from perturbcore.datasets import load
+from perturbcore.datasets._signatures import (
+    Signatures,
+    check_k,
+    common_genes,
+    match_drugs,
+    parent,
+    top_k_labels,
+)
+from perturbcore.deg import deg_labels
+from perturbcore.digest import digest
+from perturbcore.effects import ba_ate
+from perturbcore.errors import InputError, ParameterError
+from perturbcore.simulate.chemistry import simulate_drug_screen
+
+SMALL = dict(n_drugs=24, n_cell_lines=2, n_genes=160, n_modules=8, seed=3)
+
+
+@pytest.fixture(scope="module")
+def screen():
+    """A small chemical screen with its truth."""
+    return simulate_drug_screen(**SMALL)
+
+
+def at_response_dose(simulated):
+    obs = simulated.screen.obs
+    keep = obs["is_control"] | (obs["dose"] == simulated.parameters["response_dose"])
+    return simulated.screen[keep.to_numpy()].copy()
+
+
+def test_every_plate_of_a_drug_has_vehicle(screen):
+    obs = screen.screen.obs
+    vehicle = set(map(tuple, obs.loc[obs["is_control"], ["cell_line", "batch"]].astype(str).to_numpy()))
+    assert set(map(tuple, obs[["cell_line", "batch"]].astype(str).to_numpy())) <= vehicle
+    plates = obs[~obs["is_control"]].groupby(["cell_line", "perturbation"], observed=True)["batch"].nunique()
+    assert (plates == 3).all()
+    assert set(obs.loc[obs["is_control"], "dose"]) == {0.0}
+
+
+def test_the_same_seed_gives_the_same_cells(screen):
+    again = simulate_drug_screen(**SMALL)
+    other = simulate_drug_screen(**(SMALL | {"seed": 4}))
+    assert digest(again.screen.X) == digest(screen.screen.X) != digest(other.screen.X)
+
+
+def test_effects_follow_the_truth_and_inert_drugs_do_nothing(screen):
+    effects = ba_ate(at_response_dose(screen), control="matched", progress=False)
+    truth = screen.true_effects[effects.obs_names, effects.var_names]
+    size = np.linalg.norm(truth.X, axis=1)
+    inert = truth.obs["inert"].to_numpy(bool)
+    assert inert.any() and size[inert].max() < 1e-6
+    strong = np.argsort(size)[-8:]
+    r = [np.corrcoef(effects.X[i], truth.X[i])[0, 1] for i in strong]
+    assert np.median(r) > 0.6
+    # an inert drug's estimate is noise: far shorter than that of the strong ones
+    length = np.linalg.norm(effects.X, axis=1)
+    assert length[inert].mean() < length[strong].mean()
+
+
+def test_drugs_of_one_target_act_alike(screen):
+    truth, targets = screen.true_effects, screen.drugs["targets"]
+    first = truth[(truth.obs["cell_line"] == truth.obs["cell_line"].iloc[0]) & ~truth.obs["inert"]]
+    names = first.obs["perturbation"].astype(str).tolist()
+    r = np.corrcoef(first.X)
+    shared, other = [], []
+    for i, a in enumerate(names):
+        for j in range(i):
+            same = set(targets[a].split(";")) & set(targets[names[j]].split(";"))
+            (shared if same else other).append(r[i, j])
+    if not shared:  # 24 drugs drawn with this seed do share targets; another seed may not
+        pytest.fail("no two drugs share a target: draw more drugs in this test")
+    assert np.mean(shared) > np.mean(other) + 0.2
+
+
+def test_labels_find_the_truth_and_a_wrong_plate_is_outvoted():
+    simulated = simulate_drug_screen(**(SMALL | {"effect_size": 1.2, "cells_per_plate": (60, 90)}))
+    cells = at_response_dose(simulated)
+
+    def labels(cells):
+        return deg_labels(cells, variant="per_batch", min_cells=20, progress=False)
+
+    clean = labels(cells)
+    table = labels_against_truth(clean, simulated.true_effects)
+    assert (table["right"] > 0.9).all() and (table["inert"].fillna(0) < 0.02).all()
+    # one plate's cells of the strongest drug are exchanged for vehicle cells of that plate
+    truth = simulated.true_effects
+    strongest = truth.obs.iloc[int(np.argmax(np.linalg.norm(truth.X, axis=1)))]
+    name, line = str(strongest["perturbation"]), str(strongest["cell_line"])
+    obs = cells.obs
+    here = (obs["perturbation"] == name) & (obs["cell_line"] == line)
+    plate = obs.loc[here, "batch"].iloc[0]
+    bad = np.flatnonzero((here & (obs["batch"] == plate)).to_numpy())
+    vehicle = np.flatnonzero((obs["is_control"] & (obs["batch"] == plate) & (obs["cell_line"] == line)).to_numpy())
+    X = cells.X.tolil()
+    X[bad] = cells.X[vehicle[np.arange(len(bad)) % len(vehicle)]]
+    spoiled = cells.copy()
+    spoiled.X = X.tocsr()
+    row = f"{line}|{name}"
+    before = np.asarray(clean[row].layers["deg"]).ravel()
+    after = np.asarray(labels(spoiled)[row].layers["deg"]).ravel()
+    assert (before != 0).sum() >= 10
+    # two good plates of three carry the vote: no sign is turned, and most labels stay
+    assert not (before * after < 0).any()
+    assert (after[before != 0] == before[before != 0]).mean() > 0.8
+
+
+def test_parameters_are_checked_before_anything_is_drawn():
+    for wrong in ({"n_drugs": 0}, {"response_dose": 3.0}, {"inert_fraction": 1.5}, {"plates_per_drug": 9}):
+        with pytest.raises(ParameterError):
+            simulate_drug_screen(**(SMALL | wrong))
+    with pytest.raises(InputError):
+        simulate_drug_screen(pd.DataFrame({"smiles": ["C"]}, index=["methane"]))
+    with pytest.raises(ParameterError, match="no parameter 'n_drug'"):
+        load("simulated_drugs", n_drug=3)
+
+
+def test_simulated_data_set_has_drug_level_folds_and_its_drugs():
+    data = load("simulated_drugs", **SMALL)
+    obs = data.responses.obs
+    assert obs.groupby("perturbation", observed=True)["fold"].nunique().eq(1).all()
+    assert obs["cell_line"].nunique() == 2 and data.task == "lfc" and data.simulated
+    drugs = data.extras["drugs"]
+    assert {"smiles", "targets", "mechanism"} <= set(drugs) and drugs["smiles"].str.len().gt(0).all()
+    assert set(obs["perturbation"]) <= set(drugs.index)
+    assert data.responses.uns["perturbcore"]["identifier"] == "drug"
+
+
+def test_top_k_labels_by_hand():
+    genes = pd.Index(list("abcdef"))
+    label = top_k_labels(np.array(["x", "c", "a", "f", "b", "e", "d"]), genes, 2)
+    assert label.tolist() == [1, 0, 1, -1, -1, 0]
+
+
+def test_k_must_label_something_and_not_everything():
+    for k in (0, -1, 2.0, True, "3"):
+        with pytest.raises(ParameterError, match="whole number"):
+            check_k(k)
+    with pytest.raises(ParameterError, match="below 5"):
+        check_k(5, 9)
+    check_k(4, 9)
+
+
+def test_genes_ranked_twice_or_not_by_all_are_left_out():
+    one = Signatures({"d": np.array(["a", "b", "c", "c"]), "e": np.array(["a", "b", "c"])}, {})
+    two = Signatures({"d": np.array(["a", "c", "b", "z"])}, {})
+    assert common_genes({"1": one, "2": two}, ["d", "e"]) == (["a", "b"], 1)
+
+
+def test_drugs_are_matched_by_name_and_the_unmatched_stay_unmatched():
+    table = pd.DataFrame({"smiles": ["C"] * 4}, index=["Bortezomib", "UNC-0379", "Panobinostat (LBH589)", "AZD"])
+    found = match_drugs(["Bortezomib", "unc0379", "panobinostat", "azd1", "alias me"], table, {"alias me": "AZD"})
+    assert found["how"].to_dict() == {
+        "Bortezomib": "name", "unc0379": "spelling", "panobinostat": "beginning", "azd1": "", "alias me": "alias",
+    }  # fmt: skip
+    assert found.loc["azd1", "in_table"] is None or pd.isna(found.loc["azd1", "in_table"])
+    assert parent("Imatinib mesylate") == parent("imatinib")
+
+
+@pytest.mark.mirror
+def test_prnet_says_how_little_replicates_agree(mirror):
+    data = load("prnet")
+    assert data.responses.n_obs == 301 and not data.simulated
+    agreement = data.extras["agreement"]
+    same = next(v for k, v in agreement.items() if "same" in k or "replicate" in k)
+    assert 0.1 < float(same) < 0.3
+    assert data.extras["drugs"]["smiles"].str.len().gt(0).all()
+    with pytest.raises(ParameterError):
+        load("prnet", control="none")
+
+
+@pytest.mark.mirror
+@pytest.mark.parametrize("name", ["sciplex_signatures", "tahoe_signatures"])
+def test_signatures_have_k_genes_up_and_down_in_every_row(mirror, name):
+    data = load(name, k=25)
+    deg = np.asarray(data.responses.layers["deg"])
+    assert ((deg == 1).sum(axis=1) == 25).all() and ((deg == -1).sum(axis=1) == 25).all()
+    obs = data.responses.obs
+    assert obs.groupby("perturbation", observed=True)["fold"].nunique().eq(1).all()
+    assert set(obs["perturbation"]) <= set(data.extras["drugs"].index)
+    with pytest.raises(ParameterError, match="k="):
+        load(name, k=0)
