@@ -120,7 +120,7 @@ def contest(
             models += found
             networks.append(about)
         else:
-            without.append(f"{path} is not there: no graph network can be pretrained and fine-tuned.")
+            without.append(f"{links} is not in the authors' folder: no graph network can be fine-tuned.")
     if cells is not None and data.screen is not None and task == "lfc":
         from perturbcore.finetuning.cell_models import cell_models
 

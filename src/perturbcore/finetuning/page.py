@@ -217,9 +217,9 @@ def one_line(contests: list[Contest], tables: list[pd.DataFrame]) -> str:
         top = own.loc[own["gain"].idxmax()]
         plain = _plain(table[table["embedding"] == top["embedding"]])
         label = find_metric(primary_metric(contest.scores)).label
-        told += f"; {top['embedding']}, {top['predictor']} gains {_signed(top['gain'])} {label}"
+        told += f"; the gain of {top['embedding']}, {top['predictor']}, is {_signed(top['gain'])} {label}"
         if plain is not None:
-            told += f", a {plain['predictor']} smoother on the frozen vectors {_signed(plain['gain'])}"
+            told += f", that of a {plain['predictor']} smoother on the frozen vectors {_signed(plain['gain'])}"
         return told + "."
     return told + "."
 
