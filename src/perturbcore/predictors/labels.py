@@ -140,6 +140,16 @@ def cosine_kernel(space: Space) -> np.ndarray:
     return np.maximum(unit(space.test) @ unit(space.train).T, 0)
 
 
+def _power(kernel: np.ndarray, power: float) -> np.ndarray:
+    """Raise to a power; a whole number of doublings costs as many products, not a pow() an entry."""
+    doublings = np.log2(power)
+    if doublings < 0 or doublings != int(doublings):
+        return kernel**power
+    for _ in range(int(doublings)):
+        kernel = kernel * kernel
+    return kernel
+
+
 def kernel_scores(known: Labels, query: Labels, kernel, powers, *, total, prior, rate) -> np.ndarray:
     """Score the entries of `query` by a kernel (m, n) raised to each power, (n_powers, n_entries).
 
@@ -147,7 +157,7 @@ def kernel_scores(known: Labels, query: Labels, kernel, powers, *, total, prior,
     """
     weight = np.empty((*kernel.shape, len(powers)))
     for j, power in enumerate(powers):
-        raised = kernel**power
+        raised = _power(kernel, power)
         size = raised.sum(axis=1, keepdims=True)
         weight[:, :, j] = np.divide(raised * total, size, out=np.zeros_like(raised), where=size > 0)
     out = np.empty((len(powers), len(query.genes)))
