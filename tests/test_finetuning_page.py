@@ -1,0 +1,207 @@
+"""The contest of frozen and adapted representations, and what the chapter says of it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perturbcore.chapters import OpenChapter, find_chapter
+from perturbcore.errors import ParameterError
+from perturbcore.finetuning import page
+from perturbcore.finetuning.contest import FEW, Contest, contest, graph_models, links_models, node_numbers
+from perturbcore.profiles import load_profile
+from perturbcore.study import Study
+
+PROFILE = """
+title: Small
+simulated: true
+datasets:
+  - name: simulated
+    options: {n_cell_lines: 1, n_perturbations: 60, n_genes: 150, n_batches: 3, n_control_cells: 120,
+              cells_per_perturbation: [12, 30], n_modules: 6}
+embeddings:
+  - {name: Interactome, modality: Prior knowledge, builder: network, source: simulated, dim: 16}
+  - {name: GNN, modality: Prior knowledge, builder: gnn, source: simulated, dim: 8, max_epochs: 4}
+"""
+CELLS = dict(dim=8, heads=2, layers=1, latents=4, pretraining_epochs=1, hidden=(8,), epochs=1, epochs_ko=1,
+             lrs=(1e-2,), n_eval=8, n_cells=2, batch_size=32)  # fmt: skip
+GRAPH = {"lrs": [0.01], "batch_sizes": [32], "epochs": 2, "patience": 1}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "small.yml").write_text(PROFILE)
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PERTURBCORE_RESULTS", str(folder / "results"))
+    profile = load_profile(folder / "small.yml")
+    values = {k: p.default for k, p in find_chapter("fine_tuning").parameters.items()}
+    yield Study(OpenChapter("fine_tuning", profile, values), n_jobs=1)
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def made(study):
+    return contest(
+        study, "simulated", frozen=["Interactome", "Elsewhere"], graphs=["GNN"], graph=GRAPH, cells=CELLS,
+        links="gnn/none.txt", k=[40, 50], k_few=[3, 5], n_components=8, n_outer=2, n_inner=2,
+    )  # fmt: skip
+
+
+def test_everything_is_scored_on_the_same_folds(made):
+    scores = made.scores[made.scores["metric"] == "L2"]
+    folds = scores.groupby(["embedding", "predictor"])["fold"].nunique()
+    assert (folds == 5).all()
+    uses = {
+        ("Interactome", "knn"), ("GNN", "knn"), ("GNN", "fine-tuned"), ("GNN", "frozen + linear"),
+        ("Cell transformer", "knn"), ("Cell transformer", "frozen + MLP"), ("Cell transformer", "indexing"),
+        ("Cell transformer", "in-silico KO"), ("", "train_mean"), ("", "no_change"),
+        ("", "experimental_error"), ("random", "knn"), ("idealized", "knn"),
+    }  # fmt: skip
+    assert set(folds.index) == uses
+    knn = scores[scores["predictor"] == "knn"]
+    assert set(knn["chosen"]) <= {"3", "5"}  # few perturbations, so the small grid
+    assert 60 < FEW
+
+
+def test_what_is_missing_is_said(made):
+    said = page.setting([made])
+    assert "Not at hand for this data set: Elsewhere." in said
+    assert "gnn/none.txt is not in the authors' folder" in said
+    assert list(page.networks([made, made])["embedding"]) == ["GNN", "Cell transformer"]
+
+
+def test_a_second_run_trains_nothing(study, made, monkeypatch):
+    monkeypatch.setattr("perturbcore.finetuning.graph.fit", None)
+    monkeypatch.setattr("perturbcore.finetuning.models.fit", None)
+    again = contest(
+        study, "simulated", frozen=["Interactome"], graphs=["GNN"], graph=GRAPH, cells=CELLS, k_few=[3, 5],
+        n_components=8, n_outer=2, n_inner=2,
+    )  # fmt: skip
+    key = ["embedding", "predictor", "cell_line", "fold", "metric"]
+    a, b = (c.scores.sort_values(key)["value"].to_numpy() for c in (made, again))
+    np.testing.assert_array_equal(a, b)
+    assert not list((study.profile.results / "models").glob("graph-*"))
+
+
+def test_only_a_graph_network_is_fine_tuned(study):
+    with pytest.raises(ParameterError, match="not made by builder gnn.*has: GNN"):
+        graph_models(study, "simulated", "Interactome")
+
+
+def test_a_file_of_scored_links(study, tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = np.unique(np.sort(rng.integers(50, size=(200, 2)), axis=1), axis=0)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    table = pd.DataFrame(pairs, columns=["protein1", "protein2"]).astype(str).radd("E")
+    table["combined_score"] = rng.integers(400, 1000, len(table))
+    table.to_csv(tmp_path / "links.txt", sep="\t", index=False)
+    embedding, models, about = links_models(
+        study, tmp_path / "links.txt", "ensembl", name="L", pretraining={"dim": 4, "max_epochs": 2}, lrs=[0.1]
+    )
+    assert embedding.dim == 4 and embedding.identifier == "ensembl" and len(embedding) == 50
+    assert [m.predictor for m in models] == ["fine-tuned", "frozen + linear"]
+    weights = models[0].pretrained.A
+    first = table.iloc[0]
+    at = embedding.ids.get_indexer([first["protein1"], first["protein2"]])
+    assert weights[at[0], at[1]] == pytest.approx(first["combined_score"] / 1000)
+    assert about["learnt"] == f"{len(table)} links of 50 genes"
+
+
+def test_older_names_lead_to_the_node():
+    nodes = node_numbers(np.array(["A", "B", "C"]), pd.Series({"OLDB": "B", "A": "C", "X": "Y"}))
+    assert nodes.to_dict() == {"A": 0, "B": 1, "C": 2, "OLDB": 1}
+    assert node_numbers(np.array(["A"])).to_dict() == {"A": 0}
+
+
+# tables and sentences, from scores with known differences
+
+
+class Data:
+    """Stands for a data set."""
+
+    title, name = "Toy", "toy"
+
+
+def scored(uses: dict, floor=10.0, folds=5):
+    """L2 of each (embedding, predictor), the same in every fold but for a common offset."""
+    rows = []
+    for (name, predictor), value in uses.items():
+        for fold in range(folds):
+            noise = 0.01 * ((fold * 7 + len(name) + len(predictor)) % 5)
+            rows.append((name, predictor, fold, value + 0.3 * fold + noise))
+    for fold in range(folds):
+        rows.append(("", "train_mean", fold, floor + 0.3 * fold))
+        rows.append(("idealized", "knn", fold, 1.0))
+    out = pd.DataFrame(rows, columns=["embedding", "predictor", "fold", "value"])
+    modality = {"": "Negative control", "idealized": "Positive control"}
+    out["modality"] = out["embedding"].map(modality).fillna("Prior knowledge")
+    return out.assign(
+        dataset="toy", task="lfc", cell_line="A", metric="L2", seed=0, n_train=80, n_test=20, coverage=1.0,
+        chosen="", seconds=2.0, key=out["embedding"] + out["predictor"] + out["fold"].astype(str),
+    )  # fmt: skip
+
+
+def toy(uses, **options):
+    empty = pd.DataFrame(columns=["embedding", "learnt", "seconds", "quality"])
+    return Contest(Data, scored(uses, **options), empty)
+
+
+def test_gain_is_positive_where_a_use_is_better():
+    made = toy({("G", "knn"): 6.0, ("G", "fine-tuned"): 5.0, ("G", "frozen + linear"): 7.0, ("H", "knn"): 4.0})
+    table = page.gains(made).set_index("predictor")
+    assert set(table["embedding"]) == {"G"}  # H has one use only
+    assert table.loc["fine-tuned", "gain"] == pytest.approx(1.0, abs=0.05)
+    assert table.loc["frozen + linear", "gain"] == pytest.approx(-1.0, abs=0.05)
+    assert (table["low"] < table["gain"]).all() and (table["gain"] < table["high"]).all()
+    assert table["verdict"].to_dict() == {"fine-tuned": "better", "frozen + linear": "worse"}
+    rows = made.scores[made.scores["embedding"] == "G"].pivot(index="fold", columns="predictor", values="value")
+    by_hand = (rows["knn"] - rows["fine-tuned"]).mean()
+    assert table.loc["fine-tuned", "gain"] == pytest.approx(by_hand)
+
+
+def test_what_is_said_follows_the_scores():
+    made = toy({("G", "knn"): 6.0, ("G", "fine-tuned"): 5.0, ("G", "frozen + linear"): 5.6, ("G", "ridge"): 4.5})
+    table = page.gains(made)
+    said = page.answer(made, table)
+    assert "**G, fine-tuned**" in said and "better. It beats the Train Mean." in said
+    assert "frozen + linear**" not in said  # a head alone adapts nothing
+    assert "the best of 4 methods is G, frozen ridge" in said
+    told = page.surprises(made, table)
+    assert "Adapting the network itself is worth +0.6" in told
+    assert "another predictor on the frozen vectors (ridge)" in told and "worse" in told
+    line = page.one_line([made], [table])
+    assert line.startswith("Of 1 fine-tunings, 1 beat kNN") and "that of a ridge smoother" in line
+
+
+def test_worse_than_the_floor_is_said():
+    made = toy({("G", "knn"): 12.5, ("G", "fine-tuned"): 12.0}, floor=10.0)
+    assert "better. It is worse than the Train Mean." in page.answer(made, page.gains(made))
+
+
+def test_without_any_fine_tuning_the_frozen_ones_are_compared():
+    made = toy({("G", "knn"): 6.0, ("H", "knn"): 4.0})
+    table = page.gains(made)
+    assert table.empty
+    assert "no representation could be adapted" in page.answer(made, table)
+    assert page.one_line([made], [table]).endswith("frozen, H, frozen kNN is best.")
+
+
+def test_flat_names_every_use_once():
+    made = toy({("G", "knn"): 6.0, ("G", "kernel"): 5.0, ("G", "fine-tuned"): 5.0})
+    rows = page.flat(made.scores)
+    assert set(rows["embedding"]) == {"G, frozen kNN", "G, frozen kernel", "G, fine-tuned", "", "idealized"}
+    assert set(rows.loc[rows["embedding"] != "", "predictor"]) == {"knn"}
+    assert not rows.duplicated(["embedding", "predictor", "fold", "metric"]).any()
+
+
+def test_the_figure_shows_each_gain():
+    tables = [page.gains(toy({("G", "knn"): 6.0, ("G", "fine-tuned"): v, ("G", "kernel"): 5.5})) for v in (5, 7)]
+    figure = page.gain_figure([*tables, tables[0].iloc[:0]], ["L2 error", "L2 error", "x"])
+    assert len(figure.axes) == 2
+    for axis, table in zip(figure.axes, tables, strict=True):
+        shown = sorted(line.get_xdata()[0] for line in axis.lines if len(line.get_xdata()) == 1)
+        np.testing.assert_allclose(shown, np.sort(table["gain"]))
+        labels = [t.get_text() for t in axis.get_yticklabels()]
+        assert set(labels) == {"G, fine-tuned", "G, frozen kernel"}
+    joined = page.joined(tables)
+    assert joined["beats"].tolist() == [True, True, True, False]
