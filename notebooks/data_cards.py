@@ -53,7 +53,8 @@ for name in study.names():
     data = study.dataset(name)
     if "simulation" in data.extras:
         planted = data.extras["simulation"].true_effects.obs
-        share = f"{int(planted['near_null'].sum()):,} of {len(planted):,}"
+        dull = planted["inert" if "inert" in planted else "near_null"]
+        share = f"{int(dull.sum()):,} of {len(dull):,}"
         pages.say(f"{data.title}: {share} responses were planted with next to no effect. How it was made:")
         made = about.simulation_table(data)
         pages.show_table(chapter, made, f"simulation-{name}", caption="Parameters of the simulation.")

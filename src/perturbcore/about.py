@@ -211,7 +211,8 @@ def simulation_table(data: Dataset) -> pd.DataFrame:
     if "simulation" not in data.extras:
         raise InputError(f"data set '{data.name}' was not simulated here: it has no parameters to list")
     used = data.extras["simulation"].parameters
-    table = defaults(["perturbcore.simulate.simulate_screen"]).set_index("parameter").loc[list(used)]
+    maker = "chemistry.simulate_drug_screen" if "doses" in used else "simulate_screen"
+    table = defaults([f"perturbcore.simulate.{maker}"]).set_index("parameter").loc[list(used)]
     values = [_short(v) for v in used.values()]
     return pd.DataFrame({"parameter": list(used), "value": values, "meaning": table["meaning"].tolist()})
 
