@@ -108,7 +108,7 @@ pages.show_table(chapter, page.ranking(c), "ranking", keep=page.RANK_COLUMNS, bo
 #
 # ## What fusion learnt, and what each source adds
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of the summed kernels (equal weights) against the number of sources; in each line and fold, the next source is the one that helps most on training perturbations. Grey: cell lines; pink: their mean. Download: [figure](figures/fusion/growth.svg), [numbers](tables/fusion/growth-data.csv).", "name": "fig-growth"}, "image": {"alt": "Line plot of the prediction score against the number of fused sources, one line a cell line and their mean."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of the summed kernels (equal weights) against the number of sources; in each line and fold, the next source is the one that helps most on training perturbations. Grey: cell lines; blue: their mean. Download: [figure](figures/fusion/growth.svg), [numbers](tables/fusion/growth-data.csv).", "name": "fig-growth"}, "image": {"alt": "Line plot of the prediction score against the number of fused sources, one line a cell line and their mean."}}
 ablation = kept_ablation(chapter, c.data.responses, c.sources, greedy_folds=greedy_folds,
                          n_components=n_components, inner_folds=inner_folds)
 curve = page.growth(ablation)
