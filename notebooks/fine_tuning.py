@@ -94,9 +94,8 @@ pages.take_home(chapter, page.one_line(contests, tables))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "One panel a data set. Gain over k nearest neighbours on the same representation left frozen, mean over cell lines, with the 95 % interval over folds. Filled: something was trained by gradient steps on responses; open: another predictor on the frozen vectors. Right of the dashed line is better. Download: [figure](figures/fine_tuning/gains.svg), [numbers](tables/fine_tuning/gains-data.csv).", "name": "fig-gains"}, "image": {"alt": "For each use of each representation, the gain in score over kNN on the same representation with its 95 percent interval, best at the top; a dashed line marks no gain."}}
 main = primary_metric(contests[0].scores)
-if any(len(t) for t in tables):
-    labels = [metric(primary_metric(c.scores)).label for c in contests]
-    pages.show_figure(chapter, page.gain_figure(tables, labels), "gains", page.joined(tables))
+labels = [metric(primary_metric(c.scores)).label for c in contests]
+pages.show_figure(chapter, page.gain_figure(tables, labels), "gains", page.joined(tables))
 
 # %% tags=["hide-input"]
 if any(len(t) for t in tables):

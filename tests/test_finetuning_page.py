@@ -203,5 +203,8 @@ def test_the_figure_shows_each_gain():
         np.testing.assert_allclose(shown, np.sort(table["gain"]))
         labels = [t.get_text() for t in axis.get_yticklabels()]
         assert set(labels) == {"G, fine-tuned", "G, frozen kernel"}
+    nothing = [page.gains(toy({("G", "knn"): 6.0}))]
+    assert "Nothing could be adapted" in page.gain_figure(nothing, ["L2"]).texts[0].get_text()
+    assert page.joined(nothing).empty
     joined = page.joined(tables)
     assert joined["beats"].tolist() == [True, True, True, False]

@@ -132,8 +132,7 @@ def answer(contest: Contest, table: pd.DataFrame) -> str:
             f"on it frozen, a gain of {_signed(row.gain)} (95 % interval {_signed(row.low)} to "
             f"{_signed(row.high)}): {row.verdict}. {floor}"
         )
-    if not said:
-        said.append(f"On {contest.title}, no representation could be adapted; the frozen ones are compared.")
+    said = said or [f"On {contest.title}, no representation could be adapted; the frozen ones are compared."]
     best, ties, n = _best(contest)
     rest = f"On {contest.title}, the best of {n} methods is {best['display']} ({label} {best['value']:.3f})"
     rest += (
@@ -143,10 +142,9 @@ def answer(contest: Contest, table: pd.DataFrame) -> str:
 
 
 def _best(contest: Contest) -> tuple[pd.Series, list, int]:
-    ranked = ranking(contest)
-    real = ranked[ranked["competes"] & ~ranked["modality"].str.endswith("control")]
-    best = real.iloc[0]
-    return best, [d for d in real.loc[real["with_best"], "display"] if d != best["display"]], len(real)
+    real = ranking(contest)
+    real = real[real["competes"] & ~real["modality"].str.endswith("control")]
+    return real.iloc[0], list(real["display"][1:][real["with_best"][1:]]), len(real)
 
 
 def surprises(contest: Contest, table: pd.DataFrame) -> str:
@@ -190,7 +188,7 @@ def _against(contest: Contest, first: tuple, second: tuple) -> tuple[float, floa
     scores, metric = contest.scores, primary_metric(contest.scores)
     method = pd.MultiIndex.from_frame(scores[["embedding", "predictor"]])
     found = paired_differences(scores[method.isin([first, second])], metric, reference=first, by=()).iloc[0]
-    sign = 1.0 if find_metric(metric).higher_is_better else -1.0
+    sign = 1 if find_metric(metric).higher_is_better else -1
     low, high = sorted(-sign * found[["low", "high"]].to_numpy(dtype=float))
     told = ("better" if found["better"] == "b" else "worse") if found["distinguishable"] else "not told apart"
     return float(-sign * found["difference"]), low, high, told
@@ -230,11 +228,15 @@ def gain_figure(tables: list[pd.DataFrame], labels: list[str]) -> Figure:
     Parameters
     ----------
     tables : list of pandas.DataFrame
-        Of `gains`; empty ones are left out.
+        Of `gains`; empty ones are left out, and where all are, the figure says so.
     labels : list of str
         Metric of each.
     """
     drawn = [(t.sort_values("gain", ascending=False), m) for t, m in zip(tables, labels, strict=True) if len(t)]
+    if not drawn:
+        figure = Figure(figsize=(7.4, 1.0))
+        figure.text(0.5, 0.5, "Nothing could be adapted in this profile.", ha="center", va="center")
+        return figure
     sizes = [len(t) for t, _ in drawn]
     figure = Figure(figsize=(7.4, 0.32 * sum(sizes) + 1.1 * len(drawn) + 0.2), layout="constrained")
     axes = figure.subplots(len(drawn), squeeze=False, height_ratios=sizes)[:, 0]
@@ -250,7 +252,6 @@ def gain_figure(tables: list[pd.DataFrame], labels: list[str]) -> Figure:
         axis.set_title(rows["data"].iloc[0], loc="left")
         axis.set_xlabel(f"Gain in {label} over kNN on the same representation (right is better)")
         axis.grid(axis="x", color="#dddddd", lw=0.6)
-        axis.set_axisbelow(True)
         axis.tick_params(axis="y", length=0)
     legend_of(figure, pd.concat([t for t, _ in drawn])["modality"])
     return figure
@@ -279,7 +280,7 @@ def networks(contests: list[Contest]) -> pd.DataFrame:
 
 def joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """Put the gains on several data sets into one table, each best gain first, with a column `beats`."""
-    parts = [t.sort_values("gain", ascending=False) for t in tables if len(t)]
+    parts = [t.sort_values("gain", ascending=False) for t in tables if len(t)] or tables[:1]
     return pd.concat(parts, ignore_index=True).assign(beats=lambda t: t["verdict"] == "better")
 
 
