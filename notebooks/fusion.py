@@ -57,12 +57,13 @@ study = Study(chapter, n_jobs)
 # folds of the training part.
 #
 # - **Concatenation + PCA**, then kNN; **Averaged kNN**: one kNN a source, predictions averaged;
-#   **Stacking**: models of single sources, weighted by non-negative least squares on inner folds.
+#   **Stacking**: models of single sources, weighted by non-negative least squares on
+#   inner folds {cite}`breiman1996`.
 # - **Multi-kernel ridge** (log fold-changes): one cosine kernel a source; how far the kernels are bent,
-#   weights and penalty by exact leave-one-out error. **Kernel sum smoother** (labels): the known labels of
+#   weights and penalty by exact leave-one-out error {cite}`golub1979`. **Kernel sum smoother** (labels): the known labels of
 #   similar perturbations, weighted by a power of the summed kernels, where a source counts by how good it
-#   is alone. **Kernel mixed model** (labels): the same kernels in a Gaussian model of all labelled pairs at
-#   once. It tells what is particular to a gene from what a perturbation does to all genes, and what
+#   is alone. **Kernel mixed model** (labels): the same kernels in a Gaussian model {cite}`rasmussen2006` of all
+#   labelled pairs at once. It tells what is particular to a gene from what a perturbation does to all genes, and what
 #   similar perturbations share from what is a perturbation's own; some of the smoother is added.
 # - **Transformers**: each source a token, attention over those a gene has. *Simple* and *Full* are the
 #   published models; where the profile sets smaller widths or other rates, the parameters show it. For
