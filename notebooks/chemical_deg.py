@@ -34,9 +34,7 @@ C: list[float] = [1.0, 1000.0, 100000.0, 10000000.0]
 gene_C: list[float] = [100000.0]
 max_iter: int = 100
 n_components: int = 100
-n_outer: int = 3
-n_inner: int = 3
-n_trials: int = 20
+trials: list[int] = [3, 3, 20]  # experimental error: plates, cells within them; pooled labels
 seed: int = 0
 n_jobs: int = 2
 
@@ -52,7 +50,7 @@ from perturbcore.study import Study
 chapter = open_chapter("chemical_deg")
 study = Study(chapter, n_jobs)
 fit = dict(k=k, max_iter=max_iter, n_components=n_components, seed=seed)
-noise = dict(n_outer=n_outer, n_inner=n_inner, n_trials=n_trials)
+noise = dict(zip(("n_outer", "n_inner", "n_trials"), trials, strict=True))
 
 # %% [markdown]
 # ## What was done to what
@@ -136,6 +134,7 @@ for name, part in gene_parts.items():
     score = summary.primary_metric(part.scores)
     pages.say(f"{sentences.counts_said(part)} {sentences.finding(part, score)}")
     pages.say(sentences.truth_said(part, classification.truth_table(part)))
+    pages.say(sentences.batches_said(parts | gene_parts))
     pages.show_table(chapter, classification.by_line(part, score), f"lines-{name}", keep=classification.LINES,
                      caption=f"{part.title}: {metric(score).label} by cell line and over them, both predictors.")
 
@@ -167,5 +166,5 @@ present(chapter, load_published(), "S7", "S10", "S4")
 # ```
 #
 # Parameters: `datasets`, `by_line`, `embeddings`, `genes`, `gene_embeddings`, `k` (kNN), `C` and `gene_C` (one value: not
-# tuned, as published for Tahoe), `max_iter`, `n_components`, `n_outer` and `n_inner` (experimental error of labels
-# by plate), `n_trials` (of pooled labels), `seed`, `n_jobs`.
+# tuned, as published for Tahoe), `max_iter`, `n_components`, `trials` (experimental error: draws of plates and of
+# cells within them for labels by plate, draws for pooled labels), `seed`, `n_jobs`.

@@ -126,7 +126,7 @@ pages.show_table(chapter, page.learnt(c), "weights",
 # %% [markdown]
 # ## On a split and metric that nobody here made
 #
-# The [leaderboard](leaderboard) of Wu et al. {cite}`wu2025`: the authors' own test perturbations. Every fusion
+# The [leaderboard](leaderboard.ipynb) of Wu et al. {cite}`wu2025`: the authors' own test perturbations. Every fusion
 # is tuned on inner folds of the training split, and predicts the test split once.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "PerturbQA, task de: AUROC per gene on the authors' test split; fusions, the best single sources and the published methods. Dashed: a guess. Download: [figure](figures/fusion/board.svg), [numbers](tables/fusion/board-data.csv).", "name": "fig-fusion-board"}, "image": {"alt": "Dot plot of the AUROC of fusions, single sources and published methods in four cell lines on the authors' test split."}}

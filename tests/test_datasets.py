@@ -33,7 +33,7 @@ def write(path, text):
 def test_every_module_is_a_data_set():
     assert datasets.available() == sorted(
         [
-            *(f"cole_{name}" for name in ("essential", "norman", "sciplex", "tahoe")),
+            *(f"cole_{name}" for name in ("cells", "essential", "norman", "sciplex", "tahoe")),
             *("essential", "from_files", "l1000_kd", "papalexi", "perturbench", "prnet", "simulated"),
             *("sciplex_signatures", "simulated_drugs", "tahoe_signatures"),
         ]

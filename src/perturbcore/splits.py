@@ -90,7 +90,9 @@ def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
     Raises
     ------
     LeakError
-        A perturbation has rows in two folds of one cell line (or of any, if `joint`).
+        A perturbation has rows in two folds of one cell line (or of any, if `joint`, or if the cell
+        lines were pooled in one well, ``uns["perturbcore"]["shared_wells"]``: then what a well did to
+        one line it did to all, and a copy of another line's response would be scored).
     InputError
         A fold is missing.
 
@@ -116,6 +118,11 @@ def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
             f"{len(across)} perturbations are in different folds in different cell lines, "
             f"for example '{across.index[0]}' (column 'fold')"
         )
+        if responses.uns.get("perturbcore", {}).get("shared_wells"):
+            raise LeakError(
+                f"{what}, but these lines share wells, so that a drug agrees with itself across lines "
+                "even where it is inert; use splits.add_folds"
+            )
         if joint:
             raise LeakError(f"{what}: a joint model would see them in training; use splits.add_folds")
         warnings.warn(f"{what}: harmless for one model a line, a leak for joint models", stacklevel=2)

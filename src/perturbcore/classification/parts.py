@@ -12,7 +12,7 @@ from perturbcore.evaluate.run import PAIR_TARGETS
 from perturbcore.predictors import LabelKNN, LabelLogistic
 
 CONTROLS = ("train_mean", "most_frequent", "no_change", "idealized")
-NEGATIVE = "Negative control"
+NEGATIVE, RANDOM = "Negative control", "random"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def evaluate_parts(
     names : sequence of str
         Data sets of the profile.
     embeddings : sequence of str
-        Only these, beside the negative controls; all of the profile by default.
+        Only these, and random vectors; all of the profile by default.
     k, C, max_iter
         Grids of kNN and of the logistic classifier; its iterations (complete labels).
     n_components : int
@@ -111,8 +111,8 @@ def evaluate_parts(
             absent[name] = str(error)
             continue
         built = study.embeddings(name, seed=seed)
-        kept = [e for e in built if not embeddings or e.name in embeddings or e.modality == NEGATIVE]
-        if not any(e.modality != NEGATIVE for e in kept):
+        kept = [e for e in built if not embeddings or e.name in embeddings or e.name == RANDOM]
+        if all(e.modality == NEGATIVE for e in kept):
             there = ", ".join(sorted({e.name for e in built}))
             raise ParameterError(f"data set '{name}': none of embeddings={list(embeddings)} among {there}")
         limit = study.ceiling(name, n_outer=n_outer, n_inner=n_inner, n_trials=n_trials)

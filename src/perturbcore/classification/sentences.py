@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from perturbcore import summary
-from perturbcore.classification.parts import Part
-from perturbcore.classification.tables import RANDOM, beats_random, families, label_counts
+from perturbcore.classification.parts import RANDOM, Part
+from perturbcore.classification.tables import VISIBLE, beats_random, families, label_counts, truth_table
 from perturbcore.metrics import metric as find_metric
 from perturbcore.sentences import listed, percent
 
@@ -128,4 +128,21 @@ def truth_said(part: Part, table: pd.DataFrame | None) -> str:
         f"but only {percent(mean['found'])} of the effects large enough to be seen are labelled: what the "
         "tests say is nearly always right, and much is not said. Among perturbations that do nothing, "
         f"{100 * mean['inert']:.2f} % of the labels are not 0."
+    )
+
+
+def batches_said(parts: Mapping[str, Part], visible: float = VISIBLE) -> str:
+    """Compare labels that pool batches with labels voted by plates, where the truth of both is known."""
+    rates = {}
+    for part in parts.values():
+        table = truth_table(part, visible)
+        if table is not None:
+            rates[part.data.responses.uns["perturbcore"]["variant"]] = float(table["inert"].mean())
+    if not {"pooled", "per_batch"} <= set(rates):
+        return ""
+    return (
+        f"Perturbations that do next to nothing get {100 * rates['per_batch']:.2f} % labels that are not 0 where "
+        f"each plate is tested against its own controls, and {100 * rates['pooled']:.1f} % where batches are "
+        "pooled, as is published for small batches: batches hold unequal shares of controls here, and the pooled "
+        "test takes the difference of batches for an effect."
     )

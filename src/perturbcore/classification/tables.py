@@ -3,13 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from perturbcore.classification.parts import NEGATIVE, Part
+from perturbcore.classification.parts import NEGATIVE, RANDOM, Part
 from perturbcore.figures.style import display_names
 from perturbcore.metrics import metric as find_metric
 from perturbcore.summary import main_predictor
 from perturbcore.uncertainty import paired_differences
 
-RANDOM = "random"
 # effects on log1p(1e4) expression that a screen of some dozen cells could see
 VISIBLE = 0.25
 

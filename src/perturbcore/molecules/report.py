@@ -32,7 +32,7 @@ def molecule_report(drugs: pd.DataFrame) -> pd.DataFrame:
         fragment, uncharged), `flat` (parent without stereo), `components`, `removed` (what the parent
         leaves out), `stereo_known`, `stereo_open` (counts), `problem` (why it cannot be read), and the
         other drugs that are `same_molecule`, `same_parent` (but another form), `stereo_isomer` (equal
-        without stereo), each joined by ``; ``.
+        without stereo), each joined by semicolons.
     """
     rows = [_row(str(drug), str(smiles)) for drug, smiles in drugs["smiles"].items()]
     table = pd.DataFrame(rows).set_index("drug")
