@@ -1,0 +1,317 @@
+"""Labels of several data sets: R's string lists, averages, families, truth, experimental error."""
+
+import bz2
+import gzip
+import lzma
+import struct
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from perturbcore import classification, limits
+from perturbcore.bootstrap import deg_ceiling, replicate_ceiling
+from perturbcore.classification import Part, averaged, families, panels, sentences
+from perturbcore.classification.parts import models_of
+from perturbcore.classification.tables import beats_random, labels_against_truth
+from perturbcore.datasets import load
+from perturbcore.datasets._rstrings import read_string_lists
+from perturbcore.datasets._signatures import Signatures, read_signatures, signature_dataset
+from perturbcore.datasets.base import Card, Dataset
+from perturbcore.errors import InputError, LeakError, ParameterError
+from perturbcore.responses import make_responses
+from perturbcore.splits import add_folds, check_leakage
+from perturbcore.study import Study
+
+# ---- R files of string lists, written here byte by byte
+
+
+def integer(n):
+    return struct.pack(">i", n)
+
+
+def char(text):
+    raw = b"" if text is None else text.encode()
+    return integer(9 | 0x40000) + integer(-1 if text is None else len(raw)) + raw
+
+
+def symbol(text):
+    return integer(1) + char(text)
+
+
+def strings(values):
+    return integer(16) + integer(len(values)) + b"".join(map(char, values))
+
+
+def named_list(members, first):
+    """R list with names; the symbol `names` is written once and referred to afterwards."""
+    tag = symbol("names") if first else integer(255 | (2 << 8))
+    body = b"".join(members.values())
+    attributes = integer(2 | 0x400) + tag + strings(list(members)) + integer(254)
+    return integer(19 | 0x200) + integer(len(members)) + body + attributes
+
+
+def r_file(drugs, name="sig"):
+    inner, first = {}, True
+    for drug, (up, full) in drugs.items():
+        inner[drug] = named_list({"up": strings(up), "up_full": strings(full)}, first)
+        first = False
+    head = b"RDX3\nX\n" + integer(3) + integer(0x040403) + integer(0x030500) + integer(5) + b"UTF-8"
+    return head + integer(2 | 0x400) + symbol(name) + named_list(inner, first) + integer(254)
+
+
+DRUGS = {"α-drug": (["B"], ["B", "A", None]), "other": ([], ["A", "B"])}
+
+
+@pytest.mark.parametrize("pack", [bytes, bz2.compress, gzip.compress, lzma.compress])
+def test_string_lists_are_read_whatever_the_compression(tmp_path, pack):
+    path = tmp_path / "sig.rda"
+    path.write_bytes(pack(r_file(DRUGS)))
+    found = read_string_lists(path, "sig")
+    assert {d: {p: v.tolist() for p, v in parts.items()} for d, parts in found.items()} == {
+        "α-drug": {"up": ["B"], "up_full": ["B", "A", ""]},
+        "other": {"up": [], "up_full": ["A", "B"]},
+    }
+    with pytest.raises(InputError, match="no object 'x' .it has: sig"):
+        read_string_lists(path, "x")
+
+
+def test_our_reader_agrees_with_the_reader_of_r_files(tmp_path):
+    import rdata
+
+    path = tmp_path / "sig.rda"
+    path.write_bytes(bz2.compress(r_file({"a": (["G1"], ["G1", "G2", "G1"]), "b": ([], ["G2"])})))
+    theirs = rdata.read_rda(path)["sig"]
+    ours = read_string_lists(path, "sig")
+    assert list(theirs) == list(ours)
+    for drug in ours:
+        for part in ours[drug]:
+            assert list(theirs[drug][part]) == ours[drug][part].tolist()
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path, whole = tmp_path / "sig.rda", r_file(DRUGS)
+    for bad in (whole[:-30], bz2.compress(whole)[:-9], b"PK\x03\x04 not R at all", b""):
+        path.write_bytes(bad)
+        with pytest.raises(InputError, match="sig.rda: not a whole R data file"):
+            read_string_lists(path, "sig")
+    # numbers where strings were expected: an R vector of type 14
+    path.write_bytes(whole.replace(strings(["B"]), integer(14) + integer(0)))
+    with pytest.raises(InputError, match="R type 14"):
+        read_string_lists(path, "sig")
+    with pytest.raises(InputError, match="no such file"):
+        read_string_lists(tmp_path / "none.rda", "sig")
+    path.write_bytes(r_file(DRUGS).replace(b"up_full", b"up_fool"))
+    with pytest.raises(InputError, match="drug 'α-drug' has no genes 'up_full'"):
+        read_signatures(path, "sig")
+
+
+# ---- signatures as a data set
+
+
+def signatures(lines=("L1", "L2"), shared=True, **options):
+    genes = [f"g{i}" for i in range(12)]
+    rng = np.random.default_rng(0)
+    drugs = ["alpha", "alpha hydrochloride", "beta", "gamma", "delta", "nobody"]
+    found = {
+        line: Signatures({d: rng.permutation(genes).astype(object) for d in drugs}, dict.fromkeys(drugs, 9))
+        for line in lines
+    }
+    table = pd.DataFrame({"smiles": "C", "targets": "", "mechanism": ""}, index=[*drugs[:-1], "more"])
+    how = dict(k=2, min_labels=0, unmatched="drop", n_folds=3, seed=0)
+    return signature_dataset(
+        "sig", "Sig", found, table, shared_wells=shared, sources=(), citations=(), notes=(), **(how | options)
+    )
+
+
+def test_unmatched_drugs_are_reported_and_salts_lie_in_one_fold():
+    data = signatures()
+    assert data.extras["unmatched"] == ("nobody",)
+    assert "nobody" in data.card.set_index("step").loc["drug table", "note"]
+    obs = data.responses.obs
+    assert "nobody" not in set(obs["perturbation"]) and len(obs) == 10
+    fold = obs.groupby("perturbation", observed=True)["fold"].first()
+    assert fold["alpha"] == fold["alpha hydrochloride"]
+    kept = signatures(unmatched="keep")
+    assert "nobody" in set(kept.responses.obs["perturbation"])
+    with pytest.raises(ParameterError, match="unmatched='ask'"):
+        signatures(unmatched="ask")
+    often = signatures(min_labels=5)
+    moved = (often.responses.layers["deg"] != 0).sum(axis=0)
+    assert (moved >= 5).all() and often.responses.n_vars < 12
+    with pytest.raises(ParameterError, match="min_labels=99"):
+        signatures(min_labels=99)
+    with pytest.raises(ParameterError, match="share 12 genes"):
+        signatures(k=6)
+
+
+@pytest.mark.filterwarnings("ignore:.*different folds:UserWarning")
+def test_lines_that_share_wells_are_never_scored_across():
+    responses = signatures(shared=True).responses
+    check_leakage(responses)
+    at = responses.obs.index[0]
+    responses.obs.loc[at, "fold"] = (responses.obs.loc[at, "fold"] + 1) % 3
+    with pytest.raises(LeakError, match="share wells"):
+        check_leakage(responses)
+    responses.uns["perturbcore"]["shared_wells"] = False
+    check_leakage(responses)
+    with pytest.raises(LeakError, match="joint"):
+        check_leakage(responses, joint=True)
+
+
+# ---- averages, families, truth
+
+
+def tidy(methods, lines=("A", "B"), folds=5, metric="f1_score", seed=0):
+    """Scores of `methods`: (embedding, predictor, modality) -> level, small noise by fold."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for line in lines:
+        for fold in range(folds):
+            for (embedding, predictor, modality), level in methods.items():
+                value = level + 0.002 * rng.normal()
+                rows.append(("d", "deg", line, fold, embedding, modality, predictor, 0, metric, value, 80, 20))
+    columns = ["dataset", "task", "cell_line", "fold", "embedding", "modality", "predictor", "seed", "metric"]
+    return pd.DataFrame(rows, columns=[*columns, "value", "n_train", "n_test"])
+
+
+METHODS = {
+    ("good", "logistic", "Gene target"): 0.60,
+    ("fair", "logistic", "Gene target"): 0.54,
+    ("dull", "logistic", "Molecule structure"): 0.50,
+    ("random", "logistic", "Negative control"): 0.50,
+    ("idealized", "logistic", "Positive control"): 0.80,
+    ("", "train_mean", "Negative control"): 0.48,
+    ("", "no_change", "Negative control"): 0.48,
+}
+
+
+def part_of(scores, data=None):
+    return Part("d", data or signatures(), scores, [])
+
+
+def test_mean_over_lines_is_taken_within_a_fold():
+    scores = tidy(METHODS)
+    wide = averaged(scores)
+    assert set(wide["cell_line"]) == {"mean of 2 cell lines"}
+    one = wide[(wide["embedding"] == "good") & (wide["fold"] == 3)]["value"].item()
+    by_hand = scores[(scores["embedding"] == "good") & (scores["fold"] == 3)]["value"].mean()
+    assert one == pytest.approx(by_hand)
+    # a method that one line lacks is not averaged over the others
+    gone = scores[~((scores["embedding"] == "fair") & (scores["cell_line"] == "B"))]
+    assert "fair" not in set(averaged(gone)["embedding"])
+    shown = panels({"d": part_of(scores)}, ["d"])
+    assert set(shown["cell_line"]) == {"A", "B", "mean of 2 lines"}
+    two = panels({"d": part_of(scores), "e": part_of(scores)})
+    assert set(two["cell_line"]) == {"Sig: mean of 2 lines"}
+
+
+def test_families_are_held_against_random():
+    table = families(tidy(METHODS), "f1_score").set_index("modality")
+    assert list(table.index) == ["Gene target", "Molecule structure"]
+    assert table.loc["Gene target", ["n", "best"]].tolist() == [2, "good"]
+    assert table.loc["Gene target", "over_random"] == pytest.approx(0.10, abs=0.01)
+    assert table.loc["Gene target", "over_floor"] == pytest.approx(0.12, abs=0.01)
+    assert table.loc["Gene target", "p_random"] < 0.001 and table.loc["Molecule structure", "p_random"] > 0.05
+    good, rest = beats_random(tidy(METHODS), "f1_score")
+    assert sorted(good) == ["fair", "good"] and rest == ["dull"]
+
+
+def test_sentences_carry_the_numbers_of_the_scores():
+    limit = {("", "experimental_error", "Positive control"): 0.90}
+    part = part_of(tidy(METHODS | limit))
+    said = sentences.finding(part, "f1_score")
+    assert "**good** (gene target) is best: Macro F1 0.60" in said and "25 % of the way" in said
+    assert "Of 3 embeddings, 2 (fair and good) can be told from random vectors" in said
+    read = sentences.reading(part, "f1_score")
+    assert "calls rare classes" in read and "would reach 0.90" in read
+    without = part_of(tidy(METHODS))
+    assert "cannot be said what a repeated experiment" in sentences.reading(without, "f1_score")
+    assert "2 of 3 embeddings" in sentences.one_line({"d": part}, "f1_score")
+    poor = part_of(tidy({k: 0.5 for k in METHODS}))
+    assert "none of 3 embeddings can be told" in sentences.one_line({"d": poor}, "f1_score")
+    assert "No labels of drugs" in sentences.one_line({}, "f1_score")
+    assert "`x`. gone" in sentences.absent_said({"x": "gone"}) and sentences.absent_said({}) == ""
+
+
+def labelled(label, line="L", genes=None, **obs):
+    label = np.asarray(label)
+    table = pd.DataFrame({"perturbation": [f"p{i}" for i in range(len(label))], "cell_line": line, **obs})
+    genes = genes or [f"g{i}" for i in range(label.shape[1])]
+    return make_responses(label, table, genes, dataset="d", task="deg", identifier="drug")
+
+
+def test_labels_against_truth_by_hand():
+    responses = labelled([[1, 0, -1, 0], [0, 1, 0, 0]])
+    effect = np.array([[0.5, 0.5, 0.5, 0.1], [0.0, 0.0, 0.0, 0.0]])
+    truth = AnnData(effect, obs=responses.obs.assign(inert=[False, True]), var=responses.var)
+    row = labels_against_truth(responses, truth[::-1], visible=0.25).iloc[0]
+    assert row["labelled"] == pytest.approx(3 / 8)
+    # of the labels 1, -1 (wrong sign) and 1 (no effect there), one is right
+    assert row["right"] == pytest.approx(1 / 3)
+    assert row["found"] == pytest.approx(1 / 3) and row["inert"] == pytest.approx(1 / 4)
+
+
+def test_label_counts_by_hand():
+    data = Dataset("d", "D", "deg", Card().frame(), responses=labelled([[1, 0, -1], [0, 0, 0]]))
+    row = classification.label_counts(Part("d", data, pd.DataFrame(), [])).iloc[0]
+    assert row[["perturbations", "genes"]].tolist() == [2, 3]
+    assert row["share"] == pytest.approx(1 / 3) and row["median"] == 1 and row["none"] == 0.5
+    assert row["constant"] == pytest.approx(1 / 3)
+
+
+def test_classifier_comes_first_and_effects_are_refused():
+    assert [m.name for m in models_of(Study, "deg", k=[3], C=[1.0], max_iter=5)] == ["logistic", "knn"]
+    assert [m.name for m in models_of(Study, "deg_pairs", k=[3], C=[1.0], max_iter=5)] == ["logistic", "knn"]
+    with pytest.raises(ParameterError, match="has no labels"):
+        models_of(Study, "lfc", k=[3], C=[1.0], max_iter=5)
+
+
+# ---- the simulated genetic screen with labels, and the experimental error of a data set
+
+
+def test_labels_of_a_genetic_screen_have_an_experimental_error():
+    small = dict(n_cell_lines=1, n_perturbations=12, n_genes=60, n_modules=4, n_batches=2, n_control_cells=150)
+    data = load("simulated", task="deg", cells_per_perturbation=(35, 60), n_folds=2, seed=1, **small)
+    assert data.task == "deg" and data.responses.uns["perturbcore"]["variant"] == "pooled"
+    how = dict(n_outer=2, n_inner=2, n_trials=6)
+    table = limits.experimental_error(data, options={}, **how)
+    expected = deg_ceiling(data.screen, data.responses, n_trials=6, progress=False)
+    pd.testing.assert_frame_equal(table, expected)
+    units = limits.limit_units(table, data.responses, seed=4)
+    assert [u.about["fold"] for u in units] == [0, 1]
+    at = table[(table["fold"] == 0) & (table["metric"] == "f1_score") & np.isclose(table["quantile"], 0.1)]
+    assert units[0].metrics["f1_score"] == at["value"].item()
+    assert units[0].about["predictor"] == "experimental_error" and units[0].about["n_test"] == 6
+    with pytest.raises(ParameterError, match="task='labels'"):
+        load("simulated", task="labels")
+
+
+@pytest.mark.parametrize("control", ["matched", "global"])
+def test_replicates_are_resampled_by_the_variant_of_the_responses(control):
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame(
+        {
+            "perturbation": np.tile(["a", "b", "control", "control"], 3),
+            "batch": np.repeat(["p1", "p2", "p3"], 4),
+            "cell_line": "L",
+            "is_control": np.tile([False, False, True, True], 3),
+        },
+        index=[f"w{i}" for i in range(12)],
+    )
+    plate = np.repeat([0.0, 5.0, -5.0], 4)[:, None]
+    wells = AnnData((rng.normal(size=(12, 6)) + plate).astype(np.float32), obs=obs)
+    responses = add_folds(labelled(np.zeros((2, 6))), 2, 0)
+    responses.obs["perturbation"] = ["a", "b"]
+    responses.uns["perturbcore"].update(task="lfc", control=control)
+    data = Dataset("d", "D", "lfc", Card().frame(), responses=responses, replicates=wells)
+    found = limits.experimental_error(data, n_outer=4, n_inner=3, n_trials=1, options={"control": "global"})
+    expected = replicate_ceiling(
+        wells, "perturbation", obs["is_control"].to_numpy(), cell_line="cell_line", control=control,
+        batches="batch" if control == "matched" else None, n_outer=4, n_inner=3, leave_one_out=False,
+    )  # fmt: skip
+    np.testing.assert_allclose(found["value"], expected["value"])
+    big = found.loc[(found["metric"] == "L2") & (found["quantile"] == 0.9), "value"].max()
+    # plates differ by 5 a gene: only matching takes that away
+    assert (big < 5) == (control == "matched")
