@@ -73,7 +73,7 @@ for name, part in parts.items():
     pages.show_table(chapter, part.data.card, f"data-{name}", caption=f"{part.data.title}: what is in it, step by step.")
     pages.show_table(chapter, classification.label_counts(part), f"labels-{name}", keep=classification.LABELS,
                      caption=f"{part.title}: labels by cell line.")
-    pages.say(sentences.counts_said(part))
+    pages.say(f"{sentences.counts_said(part)} {sentences.left_out_said(part)}")
 
 # %% [markdown]
 # ## The answer

@@ -1,5 +1,6 @@
 """A profile at work: its data sets, embeddings, noise ceilings and scores, each made once."""
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import pandas as pd
@@ -50,15 +51,17 @@ class Study:
             self._datasets[name] = load(entry.loader, **entry.options)
         return self._datasets[name]
 
-    def embeddings(self, name: str, *, seed: int = 0, covering: float = MIN_COVERAGE) -> list:
+    def embeddings(
+        self, name: str, *, seed: int = 0, covering: float = MIN_COVERAGE, only: Sequence[str] = ()
+    ) -> list:
         """Build the profile's embeddings that serve a data set, and the random control.
 
         Embeddings that cover less than `covering` of the perturbations of every cell line are left
         out; `coverage` shows them all. Embeddings of drugs serve data sets of drugs, those of genes the
         others, and a specification with `datasets: [...]` only those. Those that a data set brings along
-        (``extras["embeddings"]``) come first.
+        (``extras["embeddings"]``) come first. With `only`, no others than these are built.
         """
-        made = self._built(name)
+        made = self._built(name, tuple(only))
         responses = self.dataset(name).responses
         table = coverage_table(made, responses)
         enough = set(table.loc[table["coverage"] >= covering, "embedding"])
@@ -71,23 +74,24 @@ class Study:
         """How many perturbations of a data set each embedding of the profile covers."""
         return coverage_table(self._built(name), self.dataset(name).responses)
 
-    def _built(self, name: str) -> list:
-        if name not in self._embeddings:
+    def _built(self, name: str, only: tuple = ()) -> list:
+        if (name, only) not in self._embeddings:
             identifier = self.dataset(name).responses.uns["perturbcore"]["identifier"]
-            specs, serve = serving(self.profile.embeddings, name, identifier)
+            specs, serve = serving(self.profile.embeddings, name, identifier, only)
             # a data set may bring embeddings of its own
             own = self.dataset(name).extras.get("embeddings", list)
             brought = own() if callable(own) else []
+            brought = [e for e in brought if not only or e.name in only]
             if not specs and not brought:
                 raise InputError(
-                    f"profile '{self.profile.name}' has no embedding for data set '{name}': "
-                    "add one under 'embeddings'"
+                    f"profile '{self.profile.name}' has no embedding for data set '{name}'"
+                    f"{' among ' + ', '.join(only) if only else ''}: add one under 'embeddings'"
                 )
             context = BuildContext(dataset=self.dataset(name), folder=self.profile.path.parent)
             cache = self.profile.results / "embeddings"
             made = build_all(specs, context, cache=cache)
-            self._embeddings[name] = [*brought, *(e for e in made if e.name in serve)]
-        return self._embeddings[name]
+            self._embeddings[name, only] = [*brought, *(e for e in made if e.name in serve)]
+        return self._embeddings[name, only]
 
     def ceiling(
         self, name: str, *, n_outer: int = 10, n_inner: int = 10, n_trials: int = 20

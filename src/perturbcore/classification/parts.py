@@ -101,7 +101,9 @@ def evaluate_parts(
     Raises
     ------
     ParameterError
-        A data set has no labels, or none of `embeddings` is among those of the profile.
+        A data set has no labels.
+    InputError
+        None of `embeddings` is in the profile, serves the data set and covers enough of it.
     """
     parts, absent = {}, {}
     for name in names:
@@ -110,18 +112,19 @@ def evaluate_parts(
         except InputError as error:
             absent[name] = str(error)
             continue
-        built = study.embeddings(name, seed=seed)
-        kept = [e for e in built if not embeddings or e.name in embeddings or e.name == RANDOM]
-        if all(e.modality == NEGATIVE for e in kept):
-            there = ", ".join(sorted({e.name for e in built}))
-            raise ParameterError(f"data set '{name}': none of embeddings={list(embeddings)} among {there}")
+        built = study.embeddings(name, seed=seed, only=embeddings)
+        if all(e.modality == NEGATIVE for e in built):
+            raise InputError(
+                f"data set '{name}': no embedding of embeddings={list(embeddings)} has vectors for enough of "
+                "its perturbations; name others"
+            )
         limit = study.ceiling(name, n_outer=n_outer, n_inner=n_inner, n_trials=n_trials)
         options = {"controls": CONTROLS} if data.task == "deg" else {}
         scores = study.evaluate(
             name, models_of(study, data.task, k=k, C=C, max_iter=max_iter),
-            protocol=Protocol(n_components=n_components), embeddings=kept, ceiling=limit, seed=seed, **options,
+            protocol=Protocol(n_components=n_components), embeddings=built, ceiling=limit, seed=seed, **options,
         )  # fmt: skip
-        parts[name] = Part(name, data, scores, sorted(set(embeddings) - {e.name for e in kept}))
+        parts[name] = Part(name, data, scores, sorted(set(embeddings) - {e.name for e in built}))
     return parts, absent
 
 

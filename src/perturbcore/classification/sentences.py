@@ -21,6 +21,15 @@ def absent_said(absent: Mapping[str, str]) -> str:
     return "\n\n".join(f"Left out: data set `{name}`. {why}" for name, why in absent.items())
 
 
+def left_out_said(part: Part) -> str:
+    """Name the embeddings asked for that a data set cannot use; empty where there are none."""
+    if not part.left_out:
+        return ""
+    return (
+        f"{part.title} has no use for {listed(part.left_out)}: absent, or with vectors for too few perturbations."
+    )
+
+
 def counts_said(part: Part) -> str:
     """Say how sparse the labels of a data set are."""
     table = label_counts(part)

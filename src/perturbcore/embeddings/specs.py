@@ -109,7 +109,9 @@ def entity_of(spec: dict, by_name: dict) -> str:
     return builder.entity if builder is not None else "gene"
 
 
-def serving(specs: Sequence[dict], dataset: str, identifier: str) -> tuple[list[dict], list[str]]:
+def serving(
+    specs: Sequence[dict], dataset: str, identifier: str, only: Sequence[str] = ()
+) -> tuple[list[dict], list[str]]:
     """Choose the specifications that serve a data set.
 
     A specification serves a data set of drugs if its vectors stand for drugs, one of genes if they
@@ -121,6 +123,8 @@ def serving(specs: Sequence[dict], dataset: str, identifier: str) -> tuple[list[
         All of a profile.
     dataset, identifier
         Name of the data set, and what its perturbations are ("drug", or a kind of gene id).
+    only
+        No others than these, if given.
 
     Returns
     -------
@@ -136,6 +140,8 @@ def serving(specs: Sequence[dict], dataset: str, identifier: str) -> tuple[list[
     names = []
     for spec in specs:
         named = allowed[spec["name"]]
+        if only and spec["name"] not in only:
+            continue
         if (named is None or dataset in named) and entity_of(spec, by_name) in (wanted, "any"):
             names.append(spec["name"])
     needed = set()
