@@ -112,7 +112,7 @@ class LinkLearner(Learner):
 
     def optimizer(self):
         """Adam, as published."""
-        return torch.optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.decay)
+        return torch.optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.decay, fused=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -114,4 +114,4 @@ class GraphObjective(Learner):
     def optimizer(self):
         """Adam over what learns."""
         learning = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.Adam(learning, lr=self.lr, weight_decay=self.decay)
+        return torch.optim.Adam(learning, lr=self.lr, weight_decay=self.decay, fused=True)
