@@ -14,7 +14,7 @@ from perturbcore import classification, limits
 from perturbcore.bootstrap import deg_ceiling, replicate_ceiling
 from perturbcore.classification import Part, averaged, families, panels, sentences
 from perturbcore.classification.parts import models_of
-from perturbcore.classification.tables import beats_random, labels_against_truth
+from perturbcore.classification.tables import beats_floors, labels_against_truth
 from perturbcore.datasets import load
 from perturbcore.datasets._rstrings import read_string_lists
 from perturbcore.datasets._signatures import Signatures, read_signatures, signature_dataset
@@ -214,8 +214,15 @@ def test_families_are_held_against_random():
     assert table.loc["Gene target", "over_random"] == pytest.approx(0.10, abs=0.01)
     assert table.loc["Gene target", "over_floor"] == pytest.approx(0.12, abs=0.01)
     assert table.loc["Gene target", "p_random"] < 0.001 and table.loc["Molecule structure", "p_random"] > 0.05
-    good, rest = beats_random(tidy(METHODS), "f1_score")
+    good, rest = beats_floors(tidy(METHODS), "f1_score")
     assert sorted(good) == ["fair", "good"] and rest == ["dull"]
+    # better than random vectors is not enough where those are worse than the Train Mean
+    low = METHODS | {
+        ("random", "logistic", "Negative control"): 0.30,
+        ("", "train_mean", "Negative control"): 0.57,
+    }
+    assert beats_floors(tidy(low), "f1_score")[0] == ["good"]
+    assert families(tidy(low), "f1_score")["p_floor"].iloc[0] < 0.01
 
 
 def test_sentences_carry_the_numbers_of_the_scores():
@@ -223,14 +230,16 @@ def test_sentences_carry_the_numbers_of_the_scores():
     part = part_of(tidy(METHODS | limit))
     said = sentences.finding(part, "f1_score")
     assert "**good** (gene target) is best: Macro F1 0.60" in said and "25 % of the way" in said
-    assert "Of 3 embeddings, 2 (fair and good) can be told from random vectors" in said
+    assert "Of 3 embeddings, 2 (good and fair) can be shown to beat both" in said
     read = sentences.reading(part, "f1_score")
-    assert "calls rare classes" in read and "would reach 0.90" in read
+    assert "read from the random ones" in read and "would reach 0.90" in read
+    worse = part_of(tidy(METHODS | {("random", "logistic", "Negative control"): 0.30}))
+    assert "must beat both" in sentences.reading(worse, "f1_score")
     without = part_of(tidy(METHODS))
     assert "cannot be said what a repeated experiment" in sentences.reading(without, "f1_score")
     assert "2 of 3 embeddings" in sentences.one_line({"d": part}, "f1_score")
     poor = part_of(tidy({k: 0.5 for k in METHODS}))
-    assert "none of 3 embeddings can be told" in sentences.one_line({"d": poor}, "f1_score")
+    assert "none of 3 embeddings can be shown to beat both" in sentences.one_line({"d": poor}, "f1_score")
     assert "No labels of drugs" in sentences.one_line({}, "f1_score")
     assert "`x`. gone" in sentences.absent_said({"x": "gone"}) and sentences.absent_said({}) == ""
 

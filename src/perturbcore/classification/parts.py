@@ -68,6 +68,7 @@ def evaluate_parts(
     embeddings: Sequence[str] = (),
     k: Sequence[int],
     C: Sequence[float],
+    C_of: Mapping[str, Sequence[float]] | None = None,
     max_iter: int = 100,
     n_components: int = 100,
     n_outer: int = 3,
@@ -86,6 +87,8 @@ def evaluate_parts(
         Only these, and random vectors; all of the profile by default.
     k, C, max_iter
         Grids of kNN and of the logistic classifier; its iterations (complete labels).
+    C_of : mapping, optional
+        C of single data sets, where it is not `C`.
     n_components : int
         Principal components of an embedding.
     n_outer, n_inner, n_trials
@@ -105,7 +108,7 @@ def evaluate_parts(
     InputError
         None of `embeddings` is in the profile, serves the data set and covers enough of it.
     """
-    parts, absent = {}, {}
+    parts, absent, C_of = {}, {}, dict(C_of or {})
     for name in names:
         try:
             data = study.dataset(name)
@@ -121,7 +124,7 @@ def evaluate_parts(
         limit = study.ceiling(name, n_outer=n_outer, n_inner=n_inner, n_trials=n_trials)
         options = {"controls": CONTROLS} if data.task == "deg" else {}
         scores = study.evaluate(
-            name, models_of(study, data.task, k=k, C=C, max_iter=max_iter),
+            name, models_of(study, data.task, k=k, C=C_of.get(name, C), max_iter=max_iter),
             protocol=Protocol(n_components=n_components), embeddings=built, ceiling=limit, seed=seed, **options,
         )  # fmt: skip
         parts[name] = Part(name, data, scores, sorted(set(embeddings) - {e.name for e in built}))

@@ -7,7 +7,7 @@ import pandas as pd
 
 from perturbcore import summary
 from perturbcore.classification.parts import RANDOM, Part
-from perturbcore.classification.tables import VISIBLE, beats_random, families, label_counts, truth_table
+from perturbcore.classification.tables import VISIBLE, beats_floors, families, label_counts, truth_table
 from perturbcore.metrics import metric as find_metric
 from perturbcore.sentences import listed, percent
 
@@ -53,15 +53,20 @@ def reading(part: Part, metric: str, predictor: str = "logistic") -> str:
     text = f"{part.title}: the Train Mean reaches {floor:.3f}, random vectors {random:.3f}"
     if random > floor + NOTABLE:
         text += (
-            ", without knowing anything: the class-balanced classifier calls rare classes, which the "
-            "score rewards. What an embedding adds must be read from the random ones"
+            ", without knowing anything: the classifier gives rare classes their weight, which the score "
+            "rewards. What an embedding adds must be read from the random ones"
+        )
+    elif random < floor - NOTABLE:
+        text += (
+            ": the classifier gives rare classes their weight also where it has nothing to tell them by, and "
+            "with so few perturbations that costs more than it gains. A useful embedding must beat both"
         )
     ideal = mean.get(("idealized", predictor), np.nan)
     text += f". Vectors made from the labels themselves reach {ideal:.3f}"
     limit = mean.get(("", "experimental_error"), np.nan)
     if np.isfinite(limit):
         return f"{text}; a repeated experiment would reach {limit:.3f} (experimental error, q = 0.1)."
-    return f"{text}; without cells, it cannot be said what a repeated experiment would reach."
+    return f"{text}; without replicates, it cannot be said what a repeated experiment would reach."
 
 
 def _means(scores, metric, predictor) -> pd.Series:
@@ -70,22 +75,23 @@ def _means(scores, metric, predictor) -> pd.Series:
 
 
 def finding(part: Part, metric: str, predictor: str = "logistic") -> str:
-    """Say which embedding is best on a data set, and how many beat random vectors."""
+    """Say which embedding is best on a data set, and how many beat random vectors and Train Mean."""
     m = find_metric(metric)
     table = families(part.scores, metric, predictor)
     mean = _means(part.scores, metric, predictor)
-    top, good, rest = table.iloc[0], *beats_random(part.scores, metric, predictor)
+    top, good, rest = table.iloc[0], *beats_floors(part.scores, metric, predictor)
     text = (
         f"On {part.title}, **{top['best']}** ({top['modality'].lower()}) is best: {m.label} {top['value']:.3f}, "
         f"against {mean[RANDOM, predictor]:.3f} for random vectors and {mean['', 'train_mean']:.3f} for the "
         "Train Mean"
     )
     end = ("", "experimental_error") if ("", "experimental_error") in mean.index else ("idealized", predictor)
-    gap = (top["value"] - mean[RANDOM, predictor]) / (mean[end] - mean[RANDOM, predictor])
-    name = "experimental error" if end[0] == "" else "idealized vectors"
-    if mean[end] > mean[RANDOM, predictor]:
-        text += f"; from random to {name} ({mean[end]:.3f}) that is {percent(gap)} of the way"
-    return f"{text}. Of {len(good) + len(rest)} embeddings, {_told(good)} can be told from random vectors."
+    name = "the experimental error" if end[0] == "" else "idealized vectors"
+    floor = max(mean[RANDOM, predictor], mean["", "train_mean"])
+    if mean[end] > floor:
+        share = percent((top["value"] - floor) / (mean[end] - floor))
+        text += f"; from the better of the two to {name} ({mean[end]:.3f}) that is {share} of the way"
+    return f"{text}. Of {len(good) + len(rest)} embeddings, {_told(good)} can be shown to beat both."
 
 
 def _told(names) -> str:
@@ -97,12 +103,13 @@ def one_line(parts: Mapping[str, Part], metric: str, predictor: str = "logistic"
     said = []
     for part in parts.values():
         top = families(part.scores, metric, predictor).iloc[0]
-        good, rest = beats_random(part.scores, metric, predictor)
+        good, rest = beats_floors(part.scores, metric, predictor)
         mean = _means(part.scores, metric, predictor)
         n = len(good) + len(rest)
         said.append(
-            f"on {part.title}, {len(good) or 'none'} of {n} embeddings can be told from random vectors (best: "
-            f"{top['best']}, {UP.get(metric, metric)} {top['value']:.3f}; random {mean[RANDOM, predictor]:.3f})"
+            f"on {part.title}, {len(good) or 'none'} of {n} embeddings can be shown to beat both random vectors "
+            f"and the Train Mean (best: {top['best']}, {UP.get(metric, metric)} {top['value']:.3f}; random "
+            f"{mean[RANDOM, predictor]:.3f}, Train Mean {mean['', 'train_mean']:.3f})"
         )
     text = "; ".join(said)
     return f"Which genes a drug moves: {text}." if said else "No labels of drugs are at hand in this profile."
@@ -128,9 +135,9 @@ def metrics_said(part: Part, metric: str, others=("roc_auc", "average_precision"
 
 
 def truth_said(part: Part, table: pd.DataFrame | None) -> str:
-    """Say how true the labels of a simulated screen are; empty where the truth is not known."""
+    """Say how true the labels of a simulated screen are, or that it cannot be known."""
     if table is None:
-        return ""
+        return f"{part.title}: whether these labels are right cannot be checked, since the truth is not known."
     mean = table[["right", "found", "inert"]].mean()
     return (
         f"{part.title}: {percent(mean['right'])} of the labels that are not 0 have the sign of the true effect, "

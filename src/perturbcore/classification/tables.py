@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from perturbcore.classification.parts import NEGATIVE, RANDOM, Part
+from perturbcore.classification.parts import RANDOM, Part
 from perturbcore.figures.style import display_names
 from perturbcore.metrics import metric as find_metric
-from perturbcore.summary import main_predictor
+from perturbcore.summary import FLOOR, main_predictor
 from perturbcore.uncertainty import paired_differences
 
 # effects on log1p(1e4) expression that a screen of some dozen cells could see
@@ -20,7 +20,8 @@ FAMILIES = {
     "median": "Median",
     "over_random": "Best over random",
     "over_floor": "Best over Train Mean",
-    "p_random": "p against random (Holm)",
+    "p_random": "p against random",
+    "p_floor": "p against Train Mean",
 }
 LINES = {
     "dataset": "Data set",
@@ -139,16 +140,16 @@ def families(scores: pd.DataFrame, metric: str, predictor: str = "logistic") -> 
     -------
     pandas.DataFrame
         modality, n (embeddings), best, value (mean over lines and folds), median (over the family),
-        over_random, over_floor (gain of the best, positive is better), p_random (Holm over families,
-        paired by fold; the best is chosen on the same folds, so that it looks a little too small).
-        Best family first.
+        over_random, over_floor (gain of the best over random vectors and over the Train Mean, positive is
+        better), p_random, p_floor (Holm over families, paired by fold; the best is chosen on the same
+        folds, so that they look a little too small). Best family first.
     """
     m = find_metric(metric)
     sign = 1 if m.higher_is_better else -1
     rows = main_predictor(scores[scores["metric"] == metric], predictor)
     mean = display_names(rows).groupby(["embedding", "predictor", "modality", "display"])["value"].mean()
     mean = mean.reset_index()
-    floor = mean.loc[mean["predictor"] == "train_mean", "value"].iloc[0]
+    floor = mean.loc[mean["predictor"] == FLOOR, "value"].iloc[0]
     random = mean.loc[mean["embedding"] == RANDOM, "value"]
     random = float(random.iloc[0]) if len(random) else np.nan
     real = mean[(mean["embedding"] != "") & ~mean["modality"].str.endswith("control")]
@@ -168,23 +169,34 @@ def families(scores: pd.DataFrame, metric: str, predictor: str = "logistic") -> 
             }
         )
     out = pd.DataFrame(out)
-    chosen = rows[rows["embedding"].isin([*out["embedding"], RANDOM])]
-    if np.isfinite(random) and len(out):
-        against = paired_differences(chosen, metric, reference=(RANDOM, predictor), by=())
-        p = against.set_index("embedding_b")["p_holm"]
-        out["p_random"] = out["embedding"].map(p)
-    else:
-        out["p_random"] = np.nan
+    for column, embedding, model in (("p_random", RANDOM, predictor), ("p_floor", "", FLOOR)):
+        out[column] = out["embedding"].map(_p_against(rows, metric, list(out["embedding"]), embedding, model))
     return out.sort_values("value", ascending=not m.higher_is_better).reset_index(drop=True)
 
 
-def beats_random(scores: pd.DataFrame, metric: str, predictor: str = "logistic") -> tuple[list, list]:
-    """Which embeddings are distinguishably better than random vectors, and which are not."""
+def _p_against(rows, metric, embeddings, embedding, model) -> dict:
+    """Give the adjusted p-value of each of `embeddings` against one method, where that was scored."""
+    reference = (rows["embedding"] == embedding) & (rows["predictor"] == model)
+    if not embeddings or not reference.any():
+        return {}
+    chosen = rows[rows["embedding"].isin([e for e in embeddings if e]) | reference]
+    against = paired_differences(chosen, metric, reference=(embedding, model), by=())
+    return dict(zip(against["embedding_b"], against["p_holm"], strict=True))
+
+
+def beats_floors(scores: pd.DataFrame, metric: str, predictor: str = "logistic") -> tuple[list, list]:
+    """Which embeddings are distinguishably better than random vectors and than the Train Mean, and which not."""
     rows = main_predictor(scores[scores["metric"] == metric], predictor)
-    rows = rows[(rows["embedding"] != "") & ((rows["modality"] != NEGATIVE) | (rows["embedding"] == RANDOM))]
-    against = paired_differences(rows, metric, reference=(RANDOM, predictor), by=())
-    good = (against["better"] == "b") & against["distinguishable"]
-    return list(against.loc[good, "embedding_b"]), list(against.loc[~good, "embedding_b"])
+    alone, random = rows["embedding"] == "", rows["embedding"] == RANDOM
+    real = ~alone & ~rows["modality"].str.endswith("control")
+    names = list(dict.fromkeys(rows.loc[real, "embedding"]))
+    good = set(names)
+    for floor, reference in ((random, (RANDOM, predictor)), (rows["predictor"] == FLOOR, ("", FLOOR))):
+        if floor.any() and names:
+            against = paired_differences(rows[real | floor], metric, reference=reference, by=())
+            better = (against["better"] == "b") & against["distinguishable"]
+            good &= set(against.loc[better, "embedding_b"])
+    return [n for n in names if n in good], [n for n in names if n not in good]
 
 
 def by_line(part: Part, metric: str) -> pd.DataFrame:
