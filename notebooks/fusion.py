@@ -96,16 +96,24 @@ pages.show_figure(chapter, boxes, "fusion", rows)
 # **How to read it.** The yardstick of a fusion is the best single source, not the Train Mean. That source is
 # named after the fact, from the same folds, which favours it a little.
 
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What each fusion gains over the best single source, in every cell line (grey) and over all (blue), with 95 % intervals over folds. Right of zero is better. Download: [figure](figures/fusion/gain.svg), [numbers](tables/fusion/gain-data.csv).", "name": "fig-fusion-gain"}, "image": {"alt": "Dot plot with intervals: the gain of each fusion over the best single source, one row a fusion, one small marker a cell line and a large one for all, with a line at zero."}}
+lines = page.by_line(c, gains)
+label = f"Gain over the best single source ({axis.label})"
+gain = figures.gain_plot(lines, gains, reference=page.name_of(c.best_single), label=label)
+pages.show_figure(chapter, gain, "gain", lines)
+
 # %% tags=["hide-input"]
 pages.show_table(chapter, gains, "gains", keep=page.GAIN_COLUMNS,
                  caption="Each fusion against the best single source, over all cell lines. Interval over folds.")
-pages.show_table(chapter, page.by_line(c, gains), "by-line", caption="The same line by line: the best single source first.")
+pages.show_table(chapter, page.by_line_text(lines, page.name_of(c.best_single)), "by-line",
+                 caption="Line by line: the score, and its gain over the best single source (95 % interval over folds).")
 pages.show_table(chapter, page.ranking(c), "ranking", keep=page.RANK_COLUMNS, bold="with_best",
                  caption="With floor and ceiling. Bold: the best, and what cannot be told apart from it.")
 
 # %% [markdown]
 # The interval allows for the overlap of training sets (Nadeau and Bengio); *p* is adjusted for the number of
-# fusions (Holm).
+# fusions (Holm): *not after adjustment* means that the interval excludes zero, but that so many comparisons
+# would show such a difference by chance.
 #
 # ## What fusion learnt, and what each source adds
 
@@ -130,13 +138,13 @@ pages.show_table(chapter, page.learnt(c), "weights",
 # is tuned on inner folds of the training split, and predicts the test split once.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "PerturbQA, task de: AUROC per gene on the authors' test split; fusions, the best single sources and the published methods. Dashed: a guess. Download: [figure](figures/fusion/board.svg), [numbers](tables/fusion/board-data.csv).", "name": "fig-fusion-board"}, "image": {"alt": "Dot plot of the AUROC of fusions, single sources and published methods in four cell lines on the authors' test split."}}
-lines = list(leaderboard.LINES.values())
+screens = list(leaderboard.LINES.values())
 de = board.combined(singles, fused, "de")
-pages.show_figure(chapter, figures.board(de, lines, name="method", group="origin", xlabel="AUROC per gene"), "board", de)
+pages.show_figure(chapter, figures.board(de, screens, name="method", group="origin", xlabel="AUROC per gene"), "board", de)
 
 # %% tags=["hide-input"]
 pages.say(board.verdict(singles, fused))
-shown = {"method": "Method", "origin": "Origin", **{line: line for line in lines}, "mean": "Mean"}
+shown = {"method": "Method", "origin": "Origin", **{line: line for line in screens}, "mean": "Mean"}
 pages.show_table(chapter, de, "board-de", keep=shown, caption="Task de. Floor: a guess, 0.5; ceiling: 1.")
 pages.show_table(chapter, board.combined(singles, fused, "dir"), "board-dir", keep=shown, caption="Task dir. Floor: a guess, 0.5.")
 

@@ -32,7 +32,7 @@ from perturbcore.fusion.mixed import MixedModel
 from perturbcore.fusion.ridge import centred, loo_losses, predict, shaped, tune
 from perturbcore.fusion.stacking import non_negative
 from perturbcore.predictors import KNN, LabelKernel
-from perturbcore.predictors.labels import Labels, kernel_scores
+from perturbcore.predictors.labels import Labels, kernel_scores, raise_to
 from perturbcore.responses import make_responses
 from perturbcore.splits import add_folds
 
@@ -158,6 +158,27 @@ def test_smoother_agrees_with_the_single_source_predictor():
     rows = np.repeat(np.arange(5), np.diff(query.indptr))
     assert np.allclose(mine[rows, query.genes], theirs, rtol=1e-5)
     assert np.allclose(mine[0], known.rates(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("task", PAIR_TASKS)
+def test_scores_of_known_pairs_are_those_among_all_pairs(task):
+    responses, embeddings = world(task)
+    train, test = split(responses)
+    fold = lay_out_fold(train, blanked(test), embeddings, n_components=20, inner_folds=3)
+    kernel, smoother = summed(cosines(fold))[0], Smoother((1.0, 2.0, 3.0, 6.0))
+    for i, (a, b) in enumerate(fold.splits):
+        known, query = fold.inner[i]
+        rows = np.repeat(np.arange(len(b)), np.diff(query.indptr))
+        few = smoother.inner(fold, kernel, i)
+        for power, scores in zip(smoother.powers, few, strict=True):
+            every = smoother.scores(known, kernel[np.ix_(b, a)], power)
+            np.testing.assert_allclose(scores, every[rows, query.genes], rtol=2e-5)
+
+
+@given(st.floats(0.2, 9.0) | st.integers(1, 17))
+def test_a_kernel_is_raised_as_pow_does(power):
+    kernel = np.random.default_rng(0).random((4, 5))
+    np.testing.assert_allclose(raise_to(kernel, power), kernel**power, rtol=1e-12)
 
 
 @pytest.mark.parametrize("shared, module, own", [(0.2, 0.0, 0.0), (0.0, 0.3, 0.1), (0.1, 0.2, 0.3)])

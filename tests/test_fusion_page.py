@@ -8,6 +8,7 @@ import pytest
 
 from perturbcore.errors import ParameterError
 from perturbcore.evaluate.store import COLUMNS, ScoreStore, UnitResult
+from perturbcore.figures import gain_plot
 from perturbcore.fusion import board, page
 from perturbcore.fusion.contest import Contest, contest, fusion_transformers, weights_of
 
@@ -58,8 +59,26 @@ def test_the_best_single_source_is_the_yardstick(toy):
     assert table.loc["Stacking", "gain"] == pytest.approx(1.0, abs=0.02)
     assert table.loc["Simple fusion", "gain"] == pytest.approx(-1.5, abs=0.02)
     assert table.loc["Stacking", "verdict"] == "better" and table.loc["Simple fusion", "verdict"] == "worse"
-    assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
     assert table.loc["Stacking", "lines"] == "2 of 2" and table.loc["Simple fusion", "lines"] == "0 of 2"
+
+
+def test_gains_line_by_line_add_up_and_keep_their_sign(toy):
+    table = page.gains(toy)
+    lines = page.by_line(toy, table)
+    assert list(lines["method"].unique()) == list(table["method"]) and list(lines["cell_line"][:2]) == ["A", "B"]
+    assert (lines["low"] < lines["gain"]).all() and (lines["gain"] < lines["high"]).all()
+    np.testing.assert_allclose(lines.groupby("method", sort=False)["gain"].mean(), table["gain"])
+    text = page.by_line_text(lines, "S, knn").set_index("method")
+    one = lines.iloc[0]
+    assert text.loc["S, knn", "A"] == f"{one['reference']:.3f}"
+    assert text.loc["Stacking", "A"].startswith(f"{one['value']:.3f}: +{one['gain']:.3f} (+")
+    assert "−1.5" in text.loc["Simple fusion", "B"]
+    figure = gain_plot(lines, table, reference="S, knn", label="Gain")
+    axis = figure.axes[0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["Simple fusion", "Stacking"]
+    drawn = axis.lines[0]
+    np.testing.assert_allclose(drawn.get_xdata(), lines[lines["cell_line"] == "A"]["gain"])
+    assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
 
 
 def test_the_chapter_leads_with_what_is_best(toy):

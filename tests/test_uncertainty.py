@@ -21,6 +21,7 @@ from perturbcore.uncertainty import (
     rank_table,
     ranks,
     sign_flip_p,
+    verdicts,
 )
 
 
@@ -439,3 +440,16 @@ def test_paired_bootstrap_agrees_with_the_t_interval_on_many_pairs():
         paired_bootstrap(a, b[:3])
     with pytest.raises(InputError, match="NaN"):
         paired_bootstrap([1.0, np.nan], [1.0, 2.0])
+
+
+def test_verdicts_say_where_only_the_adjustment_takes_a_difference_away():
+    table = pd.DataFrame(
+        {
+            "better": ["b", "a", "b", "a", "b"],
+            "low": [-3.0, 1.0, -3.0, 1.0, -1.0],
+            "high": [-1.0, 2.0, -1.0, 2.0, 1.0],
+            "distinguishable": [True, True, False, False, False],
+        }
+    )
+    late = ", not after adjustment"
+    assert list(verdicts(table)) == ["better", "worse", f"better{late}", f"worse{late}", "not told apart"]

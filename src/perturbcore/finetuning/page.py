@@ -9,7 +9,7 @@ from perturbcore.finetuning.contest import FROZEN, Contest
 from perturbcore.metrics import metric as find_metric
 from perturbcore.sentences import listed
 from perturbcore.summary import primary_metric, ranking_table
-from perturbcore.uncertainty import paired_differences
+from perturbcore.uncertainty import paired_differences, verdicts
 
 GAIN_COLUMNS = {
     "data": "Data",
@@ -76,7 +76,7 @@ def gains(contest: Contest) -> pd.DataFrame:
         data, embedding, modality, predictor, frozen (score of kNN), value, gain (positive is better),
         low, high (95 % interval over folds, corrected for overlapping training sets), p_holm (over the
         uses of a representation), adapted (whether the use trains on responses by gradient steps),
-        verdict ("better", "worse", "not told apart"), seconds (mean of a fold and line).
+        verdict (see `perturbcore.uncertainty.verdicts`), seconds (mean of a fold and line).
     """
     scores = contest.scores
     metric = primary_metric(scores)
@@ -89,7 +89,6 @@ def gains(contest: Contest) -> pd.DataFrame:
         found = paired_differences(rows, metric, reference=(name, "knn"), by=())
         found = found[found["embedding_a"] == found["embedding_b"]]
         bounds = np.sort(-sign * found[["low", "high"]].to_numpy(), axis=1)
-        better = np.where(found["better"] == "b", "better", "worse")
         table = pd.DataFrame(
             {
                 "data": contest.title,
@@ -103,7 +102,7 @@ def gains(contest: Contest) -> pd.DataFrame:
                 "high": bounds[:, 1],
                 "p_holm": found["p_holm"],
                 "adapted": ~found["predictor_b"].isin(FROZEN),
-                "verdict": np.where(found["distinguishable"], better, "not told apart"),
+                "verdict": verdicts(found),
             }
         )
         table["seconds"] = [seconds[name, p] for p in table["predictor"]]
@@ -187,11 +186,11 @@ def _against(contest: Contest, first: tuple, second: tuple) -> tuple[float, floa
     """Gain of the second (embedding, predictor) over the first, its interval, and the verdict."""
     scores, metric = contest.scores, primary_metric(contest.scores)
     method = pd.MultiIndex.from_frame(scores[["embedding", "predictor"]])
-    found = paired_differences(scores[method.isin([first, second])], metric, reference=first, by=()).iloc[0]
+    found = paired_differences(scores[method.isin([first, second])], metric, reference=first, by=())
     sign = 1 if find_metric(metric).higher_is_better else -1
-    low, high = sorted(-sign * found[["low", "high"]].to_numpy(dtype=float))
-    told = ("better" if found["better"] == "b" else "worse") if found["distinguishable"] else "not told apart"
-    return float(-sign * found["difference"]), low, high, told
+    one = found.iloc[0]
+    low, high = sorted(-sign * one[["low", "high"]].to_numpy(dtype=float))
+    return float(-sign * one["difference"]), low, high, verdicts(found)[0]
 
 
 def one_line(contests: list[Contest], tables: list[pd.DataFrame]) -> str:

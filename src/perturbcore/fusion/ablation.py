@@ -16,10 +16,11 @@ from perturbcore.fusion.fold import LineFold, lay_out_fold
 from perturbcore.fusion.kernels import Smoother, cosines, summed
 from perturbcore.fusion.ridge import Decomposed, loo_losses, shaped
 from perturbcore.metrics.pairs import auroc_within
+from perturbcore.predictors.labels import Labels
 from perturbcore.responses import cell_lines, rows_of
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-POWER = 3.0
+SMOOTHER = Smoother((3.0,))
 DEGREE = 4
 
 
@@ -35,32 +36,36 @@ class _Sources:
             deg = np.asarray(test.layers["deg"])[:, fold.columns]
             asked = np.asarray(test.layers["observed"], dtype=bool)[:, fold.columns]
             asked = asked & (deg != 0) if fold.task == "dir_pairs" else asked
-            self.at = np.nonzero(asked)
-            self.label = (deg > 0 if fold.task == "dir_pairs" else deg != 0)[self.at].astype(float)
+            self.query = Labels.from_dense(deg > 0 if fold.task == "dir_pairs" else deg != 0, asked)
         else:
             self.gram = fold.Y @ fold.Y.T
             self.truth = np.asarray(test.X, dtype=np.float64)
 
-    def _sum(self, chosen):
-        return summed([self.kernels[i] for i in chosen])
-
-    def inner(self, chosen: Sequence[int]) -> float:
-        """Score on training perturbations alone; higher is better."""
-        train, _ = self._sum(chosen)
+    def inner(self, train: np.ndarray) -> float:
+        """Score of a kernel on training perturbations alone; higher is better."""
         if not self.fold.pairs:
             return -float(loo_losses(train, self.gram, PENALTIES).min())
-        smoother, found = Smoother((POWER,)), []
-        for a, b in self.fold.splits:
-            query = self.fold.labels(b)
-            found.append(auroc_within(query.label, smoother.inner(self.fold, train, a, b)[0], query.genes))
+        found = []
+        for i, (_, query) in enumerate(self.fold.inner):
+            found.append(auroc_within(query.label, SMOOTHER.inner(self.fold, train, i)[0], query.genes))
         return float(np.mean(found))
+
+    def greedy(self) -> list[int]:
+        """Order the sources: the next is the one that helps most on training perturbations."""
+        total, chosen = np.zeros_like(self.kernels[0][0]), []
+        while len(chosen) < len(self.names):
+            left = [i for i in range(len(self.names)) if i not in chosen]
+            n = len(chosen) + 1
+            chosen.append(max(left, key=lambda i: self.inner((total + self.kernels[i][0]) / n)))
+            total += self.kernels[chosen[-1]][0]
+        return chosen
 
     def test(self, chosen: Sequence[int]) -> float:
         """Score of the test rows, in the task's own metric."""
-        train, test = self._sum(chosen)
+        train, test = summed([self.kernels[i] for i in chosen])
         if self.fold.pairs:
-            score = Smoother((POWER,)).scores(self.fold.labels(), test, POWER)
-            return float(auroc_within(self.label, score[self.at].astype(float), self.at[1]))
+            score = SMOOTHER.pairs(self.fold.known, self.query, test)[0]
+            return float(auroc_within(self.query.label, score, self.query.genes))
         found = Decomposed.of(train)
         penalty = PENALTIES[int(np.argmin(found.losses(self.gram, PENALTIES)))]
         values = found.predict(test, penalty, self.fold.Y)
@@ -116,16 +121,10 @@ def _of_fold(scorer: _Sources, greedy: bool):
         rest = [j for j in every if j != i]
         if rest:
             yield {"kind": "without", "source": name, "n_sources": len(rest), "value": scorer.test(rest)}
-    chosen: list[int] = []
-    while greedy and len(chosen) < len(names):
-        left = [i for i in every if i not in chosen]
-        chosen.append(max(left, key=lambda i: scorer.inner([*chosen, i])))
-        yield {
-            "kind": "greedy",
-            "source": names[chosen[-1]],
-            "n_sources": len(chosen),
-            "value": scorer.test(chosen),
-        }
+    order = scorer.greedy() if greedy else []
+    for n in range(1, len(order) + 1):
+        value = scorer.test(order[:n])
+        yield {"kind": "greedy", "source": names[order[n - 1]], "n_sources": n, "value": value}
 
 
 def kept_ablation(chapter, responses: AnnData, embeddings, **options) -> pd.DataFrame:

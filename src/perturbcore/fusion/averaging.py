@@ -86,9 +86,9 @@ class Averaging:
         weights = Averaging((k,)).weights(fold, everything, None, outer=True)[0]
         return weights @ fold.Y, k
 
-    def inner_pairs(self, fold: LineFold, a, b) -> np.ndarray:
-        """Scores of the known pairs of rows `b`, learned from rows `a`, (n_k, n_pairs)."""
-        known, query = fold.labels(a), fold.labels(b)
+    def inner_pairs(self, fold: LineFold, split: int) -> np.ndarray:
+        """Scores of the known validation pairs of an inner fold, (n_k, n_pairs)."""
+        (a, b), (known, query) = fold.splits[split], fold.inner[split]
         rate = known.rates()
         counts = np.diff(query.indptr)
         total, n = np.zeros((len(self.k), len(query.genes))), np.zeros(len(query.genes))
@@ -106,14 +106,14 @@ class Averaging:
     def pairs(self, fold: LineFold):
         """Score every pair of the test rows, (m, g); return also k, inner labels and inner scores."""
         losses, scores, truth = [], [], []
-        for a, b in fold.splits:
-            found, query = self.inner_pairs(fold, a, b), fold.labels(b)
+        for i, (_, query) in enumerate(fold.inner):
+            found = self.inner_pairs(fold, i)
             losses.append([-auroc_within(query.label, s, query.genes) for s in found])
             scores.append(found)
             truth.append(query.label)
         k = best_of(np.array(losses), list(self.k))
         at = list(self.k).index(k)
-        known, everything = fold.labels(), np.arange(len(fold.ids))
+        known, everything = fold.known, np.arange(len(fold.ids))
         rate = known.rates()
         total, n = np.zeros((len(fold.test_ids), len(rate)), np.float32), np.zeros(len(fold.test_ids))
         for source in fold.sources:

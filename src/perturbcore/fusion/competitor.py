@@ -21,6 +21,7 @@ FILES = (
     "fold",
     "kernels",
     "mixed",
+    "pair_model",
     "ridge",
     "stacking",
 )

@@ -44,7 +44,7 @@ class Concatenation(Competitor):
             inner_seed=self.inner_seed, inner_shuffle=fold.task != "deg",
         )  # fmt: skip
         if fold.pairs:
-            known = fold.labels()
+            known = fold.known
             rate = known.rates()
             model = LabelKNN(self.k)
             query = all_pairs(len(there), fold.known.n_genes)
@@ -130,7 +130,7 @@ class KernelSum(Competitor):
             power = smoother.tune_classes(fold, train)
             return Prediction(smoother.probabilities(fold.Y, test, power), chosen=f"power {power:g}")
         alone = single_auroc(fold, kernels)
-        truth = [fold.labels(b) for _, b in fold.splits]
+        truth = [query for _, query in fold.inner]
         # one after the other: first what a source counts, at the middle power, then the power
         middle = self.powers[len(self.powers) // 2]
         sums = [summed(kernels, source_weights(alone, e)) for e in self.exponents]
@@ -142,13 +142,13 @@ class KernelSum(Competitor):
         at = list(self.powers).index(power)
         label = np.concatenate([q.label for q in truth])
         score = np.concatenate([s[at] for s in scores])
-        values = smoother.scores(fold.labels(), test, power)
+        values = smoother.scores(fold.known, test, power)
         note = noted_weights(fold, source_weights(alone, exponent))
         return called(fold, values, label, score, f"power {power:g}, exponent {exponent:g}", note)
 
     @staticmethod
     def _losses(fold, smoother, kernel, truth):
-        scores = [smoother.inner(fold, kernel, a, b) for a, b in fold.splits]
+        scores = [smoother.inner(fold, kernel, i) for i in range(len(fold.splits))]
         losses = [
             [-auroc_within(q.label, s, q.genes) for s in part] for q, part in zip(truth, scores, strict=True)
         ]

@@ -1,6 +1,7 @@
 """One cell line and fold, laid out for a fusion of several embeddings."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -88,9 +89,10 @@ class LineFold:
         known = [np.concatenate([s.has_train, s.has_test]) for s in self.sources]
         return float(np.any(known, axis=0).mean())
 
-    def labels(self, rows=None) -> Labels:
-        """Known labels of some training rows, of all by default (pairs only)."""
-        return self.known if rows is None else self.known.take(rows)
+    @cached_property
+    def inner(self) -> list[tuple[Labels, Labels]]:
+        """Known labels of the training and of the validation rows of each inner fold (pairs only)."""
+        return [(self.known.take(a), self.known.take(b)) for a, b in self.splits]
 
     def widened(self, values: np.ndarray, n_genes: int) -> np.ndarray:
         """Give genes without any known training label the overall rate (pairs only)."""

@@ -13,7 +13,7 @@ from perturbcore.metrics.deg import deg_metrics
 from perturbcore.metrics.pairs import auroc_within
 from perturbcore.predictors.base import best_of
 from perturbcore.predictors.deg import class_counts
-from perturbcore.predictors.labels import Labels
+from perturbcore.predictors.labels import Labels, kernel_scores, raise_to
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -65,16 +65,6 @@ def summed(kernels, weights=None) -> tuple[np.ndarray, np.ndarray]:
     return tuple(out)
 
 
-def raise_to(kernel: np.ndarray, power: float) -> np.ndarray:
-    """Raise each entry to a power; whole powers by multiplication, which is much faster."""
-    if power != int(power) or power > 8:
-        return kernel**power
-    out = kernel.copy()
-    for _ in range(int(power) - 1):
-        out *= kernel
-    return out
-
-
 def all_pairs(n_rows: int, n_genes: int) -> Labels:
     """Query of every pair, so that a score never depends on which labels are asked."""
     genes = np.tile(np.arange(n_genes), n_rows)
@@ -112,10 +102,9 @@ def single_auroc(fold: LineFold, kernels, power: float = 2.0) -> np.ndarray:
     if key not in _ALONE:
         smoother = Smoother((power,))
         out = np.empty((len(fold.splits), len(kernels)))
-        for i, (a, b) in enumerate(fold.splits):
-            query = fold.labels(b)
+        for i, (_, query) in enumerate(fold.inner):
             for s, (train, _) in enumerate(kernels):
-                out[i, s] = auroc_within(query.label, smoother.inner(fold, train, a, b)[0], query.genes)
+                out[i, s] = auroc_within(query.label, smoother.inner(fold, train, i)[0], query.genes)
         _ALONE[key] = out.mean(axis=0)
     return _ALONE[key]
 
@@ -146,12 +135,18 @@ class Smoother:
     total: float = 60.0
     prior: float = 3.0
 
-    def inner(self, fold: LineFold, kernel: np.ndarray, a, b) -> np.ndarray:
-        """Scores of the known pairs of rows `b`, learned from rows `a`, (n_powers, n_pairs)."""
-        known, query = fold.labels(a), fold.labels(b)
-        rows = np.repeat(np.arange(len(b)), np.diff(query.indptr))
-        cross = kernel[np.ix_(b, a)]
-        return np.stack([self.scores(known, cross, p)[rows, query.genes] for p in self.powers])
+    def inner(self, fold: LineFold, kernel: np.ndarray, split: int) -> np.ndarray:
+        """Scores of the known validation pairs of an inner fold, (n_powers, n_pairs).
+
+        Labels are known for few genes of a perturbation: only these are scored.
+        """
+        (a, b), (known, query) = fold.splits[split], fold.inner[split]
+        return self.pairs(known, query, kernel[np.ix_(b, a)])
+
+    def pairs(self, known: Labels, query: Labels, kernel: np.ndarray) -> np.ndarray:
+        """Scores of the pairs of `query` alone, by a kernel (m, n), (n_powers, n_pairs)."""
+        return kernel_scores(known, query, kernel, self.powers, total=self.total, prior=self.prior,
+                             rate=known.rates())  # fmt: skip
 
     def scores(self, known: Labels, kernel: np.ndarray, power: float) -> np.ndarray:
         """Scores of every pair of the kernel's rows, (m, g)."""

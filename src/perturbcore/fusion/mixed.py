@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 import scipy.sparse as sp
+from scipy.linalg import eigh
 
 from perturbcore.errors import ParameterError
-from perturbcore.fusion.kernels import raise_to
-from perturbcore.predictors.labels import Labels
+from perturbcore.predictors.labels import Labels, raise_to
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True)
@@ -70,8 +70,9 @@ def gene_features(sources, n_features: int = 32) -> np.ndarray:
     parts = [s.gene / np.maximum(np.linalg.norm(s.gene, axis=1, keepdims=True), 1e-12) for s in sources]
     F = np.concatenate(parts, axis=1) / np.sqrt(len(parts))
     F -= F.mean(axis=0)
-    values, vectors = np.linalg.eigh(F.T @ F)
-    F = F @ vectors[:, ::-1][:, :n_features]
+    width = F.shape[1]
+    _, vectors = eigh(F.T @ F, subset_by_index=[max(width - n_features, 0), width - 1])
+    F = F @ vectors[:, ::-1]
     length = np.sqrt((F**2).sum(axis=1).mean())
     return (F / max(length, 1e-12)).astype(np.float32)
 

@@ -8,7 +8,7 @@ from perturbcore.figures.style import colour
 from perturbcore.fusion.contest import NOT_SOURCES, Contest
 from perturbcore.metrics import metric as find_metric
 from perturbcore.summary import ranking_table
-from perturbcore.uncertainty import paired_differences
+from perturbcore.uncertainty import paired_differences, verdicts
 
 GAIN_COLUMNS = {
     "method": "Fusion",
@@ -68,12 +68,11 @@ def gains(contest: Contest) -> pd.DataFrame:
     fused = contest.fused.drop_duplicates("embedding").set_index("embedding")
     rows = scores[scores["embedding"].isin([best, *fused.index])]
     found = paired_differences(rows, metric, reference=(best, "knn"), by=())
-    bounds = np.sort(-sign * found[["low", "high"]].to_numpy(), axis=1)
+    bounds = _bounds(found, sign)
     one = rows[rows["metric"] == metric]
     by_line = one.pivot_table(index="cell_line", columns="embedding", values="value")
     ahead = (sign * by_line.sub(by_line[best], axis=0) > 0).sum()
     seconds = contest.fused.drop_duplicates("key").groupby("embedding")["seconds"].mean()
-    better = np.where(found["better"] == "b", "better", "worse")
     table = pd.DataFrame(
         {
             "method": found["embedding_b"],
@@ -85,7 +84,7 @@ def gains(contest: Contest) -> pd.DataFrame:
             "high": bounds[:, 1],
             "p_holm": found["p_holm"],
             "lines": [f"{ahead[m]} of {len(by_line)}" for m in found["embedding_b"]],
-            "verdict": np.where(found["distinguishable"], better, "not told apart"),
+            "verdict": verdicts(found),
             "seconds": seconds.loc[found["embedding_b"]].to_numpy(),
         }
     )
@@ -110,11 +109,49 @@ def shown(contest: Contest, n: int = TOP_SINGLES) -> pd.DataFrame:
 
 
 def by_line(contest: Contest, table: pd.DataFrame) -> pd.DataFrame:
-    """Mean over folds of each fusion and of the best single source in every line, in the order of `table`."""
-    rows = contest.scores[contest.scores["metric"] == contest.metric]
-    order = [name_of(contest.best_single), *table["method"]]
-    wide = rows.pivot_table(index="embedding", columns="cell_line", values="value").loc[order]
+    """Compare each fusion with the best single source in every line, in the order of `table`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        method, cell_line, value, reference, gain (positive is better), low, high (95 % interval over the
+        folds of the line, corrected for overlapping training sets, not for the number of fusions).
+    """
+    sign = 1.0 if find_metric(contest.metric).higher_is_better else -1.0
+    best = name_of(contest.best_single)
+    rows = contest.scores[contest.scores["embedding"].isin([best, *table["method"]])]
+    found = paired_differences(rows, contest.metric, reference=(best, "knn"), by=("cell_line",))
+    bounds = _bounds(found, sign)
+    out = pd.DataFrame(
+        {
+            "method": found["embedding_b"],
+            "cell_line": found["cell_line"],
+            "value": found["mean_b"],
+            "reference": found["mean_a"],
+            "gain": -sign * found["difference"],
+            "low": bounds[:, 0],
+            "high": bounds[:, 1],
+        }
+    )
+    place = {name: i for i, name in enumerate(table["method"])}
+    return out.sort_values(["method", "cell_line"], key=lambda c: c.map(place).fillna(c), ignore_index=True)
+
+
+def by_line_text(lines: pd.DataFrame, best: str) -> pd.DataFrame:
+    """Lay `by_line` out with one column a line: the score, and the gain with its interval."""
+    text = [
+        f"{r.value:.3f}: {_signed(r.gain)} ({_signed(r.low)} to {_signed(r.high)})"
+        for r in lines.itertuples()
+    ]
+    wide = lines.assign(text=text).pivot(index="method", columns="cell_line", values="text")
+    first = lines.groupby("cell_line")["reference"].first().map("{:.3f}".format).rename(best)
+    wide = pd.concat([first.to_frame().T, wide.loc[lines["method"].unique()]])
     return wide.rename_axis(columns=None).reset_index(names="method")
+
+
+def _bounds(found: pd.DataFrame, sign: float) -> np.ndarray:
+    """Interval of the gain: `paired_differences` has the reference first."""
+    return np.sort(-sign * found[["low", "high"]].to_numpy(dtype=float), axis=1)
 
 
 def setting(contest: Contest) -> str:

@@ -62,12 +62,12 @@ class PairModel(Competitor):
         phi = gene_features(fold.sources)
         grid = [(c, b) for c in self.candidates for b in self.blends]
         losses, scores, truth, spread = [], [], [], []
-        for a, b in fold.splits[: self.tuned_on]:
-            query, known = fold.labels(b), fold.labels(a)
+        for i, (a, b) in enumerate(fold.splits[: self.tuned_on]):
+            known, query = fold.inner[i]
             rows = np.repeat(np.arange(len(b)), np.diff(query.indptr))
             inner, cross = train[np.ix_(a, a)], train[np.ix_(b, a)]
             rate = known.rates()[query.genes]
-            near = self._smoothed(known, cross)[rows, query.genes] - rate
+            near = self.smoother.inner(fold, train, i)[0] - rate
             mixed = [c.scores(known, inner, cross, phi)[rows, query.genes] - rate for c in self.candidates]
             # both are shrunken, by different amounts: brought to one spread before they are added
             spread.append([m.std() / max(near.std(), 1e-12) for m in mixed])
@@ -77,11 +77,11 @@ class PairModel(Competitor):
             truth.append(query.label)
         best, blend = best_of(np.array(losses), grid)
         at = grid.index((best, blend))
-        values = best.scores(fold.labels(), train, test, phi)
+        values = best.scores(fold.known, train, test, phi)
         if blend:
             scale = float(np.mean(spread, axis=0)[list(self.candidates).index(best)])
-            rate = fold.labels().rates().astype(np.float32)
-            values = values + np.float32(blend * scale) * (self._smoothed(fold.labels(), test) - rate)
+            rate = fold.known.rates().astype(np.float32)
+            values = values + np.float32(blend * scale) * (self._smoothed(fold.known, test) - rate)
         chosen = f"shared {best.shared:g}, module {best.module:g}, own {best.own:g}, smoother {blend:g}"
         return called(fold, values, np.concatenate(truth), np.concatenate([s[at] for s in scores]), chosen,
                        noted_weights(fold, weights))  # fmt: skip

@@ -97,11 +97,10 @@ class Stacking:
         kernels = cosines(fold)
         smoother = Smoother(powers=self.powers)
         truth, rates, found = [], [], []
-        for a, b in fold.splits:
-            query, rate = fold.labels(b), fold.labels(a).rates()
+        for i, (known, query) in enumerate(fold.inner):
             truth.append(query)
-            rates.append(rate[query.genes])
-            found.append(np.stack([smoother.inner(fold, train, a, b) for train, _ in kernels]))
+            rates.append(known.rates()[query.genes])
+            found.append(np.stack([smoother.inner(fold, train, i) for train, _ in kernels]))
         losses = np.array(
             [[[-auroc_within(q.label, s, q.genes) for s in of] for of in part]
              for q, part in zip(truth, found, strict=True)]
@@ -112,11 +111,11 @@ class Stacking:
         X = np.concatenate([[part[s, j] for s, j in enumerate(at)] for part in found], axis=1) - rate
         label = np.concatenate([q.label for q in truth])
         w = non_negative(X @ X.T, X @ (label - rate))
-        overall = fold.labels().rates()
+        overall = fold.known.rates()
         values = np.tile(overall, (len(fold.test_ids), 1))
         for s, (_, test) in enumerate(kernels):
             if w[s] > 0:
-                values += w[s] * (smoother.scores(fold.labels(), test, best[s]) - overall)
+                values += w[s] * (smoother.scores(fold.known, test, best[s]) - overall)
         return values, w, label, rate + w @ X
 
 

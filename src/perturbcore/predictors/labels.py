@@ -140,14 +140,17 @@ def cosine_kernel(space: Space) -> np.ndarray:
     return np.maximum(unit(space.test) @ unit(space.train).T, 0)
 
 
-def _power(kernel: np.ndarray, power: float) -> np.ndarray:
-    """Raise to a power; a whole number of doublings costs as many products, not a pow() an entry."""
-    doublings = np.log2(power)
-    if doublings < 0 or doublings != int(doublings):
+def raise_to(kernel: np.ndarray, power: float) -> np.ndarray:
+    """Raise each entry to a power; a whole one by a few products, which is much faster than pow()."""
+    if power != int(power) or power < 1:
         return kernel**power
-    for _ in range(int(doublings)):
-        kernel = kernel * kernel
-    return kernel
+    out, square, left = None, kernel, int(power)
+    while left:
+        if left % 2:
+            out = square if out is None else out * square
+        left //= 2
+        square = square * square if left else square
+    return out
 
 
 def kernel_scores(known: Labels, query: Labels, kernel, powers, *, total, prior, rate) -> np.ndarray:
@@ -155,9 +158,9 @@ def kernel_scores(known: Labels, query: Labels, kernel, powers, *, total, prior,
 
     The weights of a row are scaled to sum `total`; a row without any positive weight gets the rates.
     """
-    weight = np.empty((*kernel.shape, len(powers)))
+    weight = np.empty((*kernel.shape, len(powers)), dtype=kernel.dtype)
     for j, power in enumerate(powers):
-        raised = _power(kernel, power)
+        raised = raise_to(kernel, power)
         size = raised.sum(axis=1, keepdims=True)
         weight[:, :, j] = np.divide(raised * total, size, out=np.zeros_like(raised), where=size > 0)
     out = np.empty((len(powers), len(query.genes)))

@@ -4,6 +4,7 @@ from perturbcore.uncertainty.differences import (
     indistinguishable,
     neighbour_table,
     paired_differences,
+    verdicts,
 )
 from perturbcore.uncertainty.gap import gap_closed
 from perturbcore.uncertainty.intervals import (
@@ -30,4 +31,5 @@ __all__ = [
     "rank_table",
     "ranks",
     "sign_flip_p",
+    "verdicts",
 ]

@@ -123,6 +123,22 @@ def paired_differences(
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
+def verdicts(table: pd.DataFrame) -> np.ndarray:
+    """Say in words how the second method of each row of `paired_differences` does against the first.
+
+    Returns
+    -------
+    (n,) array of str
+        "better", "worse"; either with ", not after adjustment" where the interval excludes zero but the
+        p-value adjusted for the number of comparisons does not reach the level; else "not told apart".
+    """
+    word = np.where(table["better"] == "b", "better", "worse").astype(object)
+    apart = (table["low"] > 0) | (table["high"] < 0)
+    return np.select(
+        [table["distinguishable"], apart], [word, word + ", not after adjustment"], "not told apart"
+    )
+
+
 def indistinguishable(scores, metric, **options) -> pd.DataFrame:
     """Which methods are not distinguishable from the best of their group.
 
