@@ -46,7 +46,8 @@ told = summary.headline(scores)
 # ## The answer in three sentences
 
 # %% tags=["hide-input"]
-three = sentences.three_sentences(told, main, chapter.profile)
+fused = summary.best_fusion(told, study.claimed("fusion"), main)
+three = sentences.three_sentences(told, main, chapter.profile, fused)
 for number, sentence in enumerate(three, 1):
     glue(f"answer{number}", sentence, display=False)
 pages.say("\n".join(f"{n}. {s}" for n, s in enumerate(three, 1)))

@@ -30,6 +30,7 @@ k: list[int] = [5, 10, 20, 40]
 n_components: int = 50
 inner_folds: int = 5
 greedy_folds: list[int] = [0]
+folds_looked_at: list[int] = []  # in which settings were chosen
 n_outer: int = 10
 n_inner: int = 10
 seed: int = 0
@@ -38,7 +39,7 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 from perturbcore import figures, leaderboard, pages
 from perturbcore.chapters import open_chapter
-from perturbcore.fusion import board, page
+from perturbcore.fusion import board, contributions, page
 from perturbcore.fusion.ablation import kept_ablation
 from perturbcore.fusion.contest import contest
 from perturbcore.metrics import metric
@@ -75,8 +76,7 @@ options = dict(k=k, n_components=n_components, inner_folds=inner_folds, n_outer=
 c = contest(study, dataset, transformers=transformers, **options)
 gains = page.gains(c)
 pages.say(page.setting(c))
-pages.show_table(chapter, study.coverage(dataset), "coverage", keep=pages.COVERAGE,
-                 caption="Share of the perturbations that each source has a vector for.")
+pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the perturbations that each source has a vector for.")
 
 # %% [markdown]
 # ## The answer
@@ -84,7 +84,7 @@ pages.show_table(chapter, study.coverage(dataset), "coverage", keep=pages.COVERA
 # %% tags=["hide-input"]
 singles = leaderboard.ours(study, dataset, knn=k) if c.data.task == "deg_pairs" else c.singles.iloc[:0]
 fused = board.fused(study, dataset, k=k, inner_folds=inner_folds, transformers=leaderboard_transformers, sources=c)
-pages.say(page.answer(c, gains))
+pages.say(page.answer(c, gains, folds_looked_at))
 pages.take_home(chapter, page.one_line(c, gains, board.record(fused)))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Fusions, the best single sources, floors and ceilings, one panel a cell line. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean, the best method and, where it was measured, the experimental error. Worst at the top. Download: [figure](figures/fusion/fusion.svg), [numbers](tables/fusion/fusion-data.csv).", "name": "fig-fusion"}, "image": {"alt": "Box plots of the score of each fusion and of the best single sources in each cell line, sorted from worst at the top to best at the bottom, with Train Mean and ceiling."}}
@@ -117,18 +117,18 @@ pages.show_table(chapter, page.ranking(c), "ranking", keep=page.RANK_COLUMNS, bo
 #
 # ## What fusion learnt, and what each source adds
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of the summed kernels (equal weights) against the number of sources; in each line and fold, the next source is the one that helps most on training perturbations. Grey: cell lines; blue: their mean. Download: [figure](figures/fusion/growth.svg), [numbers](tables/fusion/growth-data.csv).", "name": "fig-growth"}, "image": {"alt": "Line plot of the prediction score against the number of fused sources, one line a cell line and their mean."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of the summed kernels (equal weights) against the number of sources; in each line, the next source is the one that helps most on training perturbations. Grey: cell lines; blue: their mean. Download: [figure](figures/fusion/growth.svg), [numbers](tables/fusion/growth-data.csv).", "name": "fig-growth"}, "image": {"alt": "Line plot of the prediction score against the number of fused sources, one line a cell line and their mean."}}
 ablation = kept_ablation(chapter, c.data.responses, c.sources, greedy_folds=greedy_folds,
                          n_components=n_components, inner_folds=inner_folds)
-curve = page.growth(ablation)
-pages.show_figure(chapter, page.growth_figure(curve, axis.label), "growth", curve)
+curve = contributions.growth(ablation)
+pages.show_figure(chapter, contributions.growth_figure(curve, axis.label), "growth", curve)
 
 # %% tags=["hide-input"]
-alone = page.lost(page.ablation_table(ablation), axis.higher_is_better)
-pages.say(page.growth_said(curve, alone, c.metric))
-pages.show_table(chapter, alone, "ablation", keep=page.ABLATION_COLUMNS,
+alone = contributions.lost(contributions.ablation_table(ablation), axis.higher_is_better)
+pages.say(contributions.growth_said(curve, alone, c.metric))
+pages.show_table(chapter, alone, "ablation", keep=contributions.ABLATION_COLUMNS,
                  caption="Summed kernels with one source alone, with all but it, and with all.")
-pages.show_table(chapter, page.learnt(c), "weights",
+pages.show_table(chapter, contributions.learnt(c), "weights",
                  caption="Share of each source in the fusions that weigh them (attention, for transformers).")
 
 # %% [markdown]

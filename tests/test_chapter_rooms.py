@@ -134,3 +134,21 @@ def test_tables_write_all_and_show_what_is_asked(tmp_path, monkeypatch, study):
         "yes",
         "0.500",
     ]
+
+
+def test_coverage_has_a_row_an_embedding_and_the_file_has_the_counts(tmp_path, monkeypatch, study):
+    shown = []
+    monkeypatch.setattr(pages, "display", lambda *a: shown.extend(a))
+    rows = [("B", "Protein", 8, line, 10, 5 + i) for i, line in enumerate("XY")]
+    rows += [("A", "Expression", 4, line, 10, 10) for line in "XY"]
+    names = ["embedding", "modality", "dim", "cell_line", "n_perturbations", "n_covered"]
+    table = pd.DataFrame(rows, columns=names).assign(coverage=lambda t: t["n_covered"] / t["n_perturbations"])
+    pages.show_coverage(study.chapter, table, caption="Share.")
+    html = shown[0].data
+    assert html.count("<tr>") == 3 and html.index(">B<") < html.index(">A<")
+    assert all(f">{x}<" in html for x in ("Embedding", "X", "Y", "0.500", "0.600"))
+    written = pd.read_csv(study.profile.results / "tables" / "embedding_ranking" / "coverage.csv")
+    assert list(written["n_covered"]) == [5, 6, 10, 10]
+    many = pd.concat([table.assign(cell_line=table["cell_line"] + str(i)) for i in range(3)])
+    pages.show_coverage(study.chapter, many, caption="Share.")
+    assert ">least<" in shown[2].data and ">X0<" not in shown[2].data

@@ -1,5 +1,6 @@
 """What the chapter on fusion says is held against scores with known differences."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from perturbcore.errors import ParameterError
 from perturbcore.evaluate.store import COLUMNS, ScoreStore, UnitResult
 from perturbcore.figures import gain_plot
-from perturbcore.fusion import board, page
+from perturbcore.fusion import board, contributions, page
 from perturbcore.fusion.contest import Contest, contest, fusion_transformers, weights_of
 
 LINES = ("A", "B")
@@ -91,6 +92,20 @@ def test_the_chapter_leads_with_what_is_best(toy):
     assert page.one_line(toy, page.gains(toy), "on a board 0.7").endswith("; on a board 0.7.")
 
 
+def test_folds_that_were_looked_at_are_left_out_of_a_second_comparison(toy):
+    fused = toy.fused.copy()
+    # all that the transformer gains, it gains in the fold that was looked at
+    here = (fused["embedding"] == "Simple fusion") & (fused["fold"] == 0)
+    fused.loc[here, "value"] -= 20.0
+    flattered = replace(toy, fused=fused)
+    table = page.gains(flattered).set_index("method")
+    assert table.loc["Simple fusion", "gain"] > 0
+    said = page.without_folds(flattered, page.gains(flattered), [0])
+    assert "with fold 0 in view" in said and "−1.4" in said and "over S, knn" in said and "over Stacking" in said
+    assert said in page.answer(flattered, page.gains(flattered), [0])
+    assert page.without_folds(toy, page.gains(toy), []) == ""
+
+
 def test_ranking_has_floor_and_ceiling(toy):
     table = page.ranking(toy)
     assert {"Train Mean", "Idealized", "Random"} <= set(table["display"])
@@ -105,14 +120,14 @@ def test_weights_and_ablation():
          ("A", 0, "greedy", "S", 1, 7.0), ("A", 0, "greedy", "T", 2, 6.0)],
         columns=["cell_line", "fold", "kind", "source", "n_sources", "value"],
     )  # fmt: skip
-    lost = page.lost(page.ablation_table(table), higher_is_better=False)
+    lost = contributions.lost(contributions.ablation_table(table), higher_is_better=False)
     assert lost["source"].tolist() == ["S", "T"] and lost["lost"].tolist() == [2.0, -0.5]
-    said = page.growth_said(page.growth(table), lost, "L2")
+    said = contributions.growth_said(contributions.growth(table), lost, "L2")
     assert "7.000" in said and "leaving it out helps" in said
 
 
 def test_learnt_weights_have_a_column_a_fusion(toy):
-    table = page.learnt(toy)
+    table = contributions.learnt(toy)
     assert table["source"].tolist() == ["S", "T"] and table["Stacking"].tolist() == [0.75, 0.25]
 
 

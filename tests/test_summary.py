@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,3 +96,15 @@ def test_lists_read_as_sentences():
     assert sentences.listed(["a"]) == "a"
     assert sentences.listed(["a", "b", "c"]) == "a, b and c"
     assert sentences.percent(float("nan")) == "an undefined part"
+
+
+def test_the_first_page_says_what_fusion_adds():
+    told = summary.headline(scores())
+    assert summary.best_fusion(told, scores(), "L2") is None
+    fused = scores({("all", "ridge", "Fusion"): 4.5, ("some", "knn", "Fusion"): 6.0})
+    name, n, gap = summary.best_fusion(told, fused, "L2")
+    assert (name, n) == ("all", 2) and gap == pytest.approx(3.5 / 4, abs=0.05)
+    real = SimpleNamespace(simulated=False)
+    third = sentences.three_sentences(told, "L2", real, (name, n, gap))[2]
+    assert f"the best of 2 fusions of them (all) {round(100 * gap)} %: the rest" in third
+    assert "fusion" not in sentences.three_sentences(told, "L2", real)[2]

@@ -9,7 +9,7 @@ from IPython.display import HTML, Markdown, display
 from perturbcore.errors import InputError
 from perturbcore.evaluate.store import write_atomically
 
-COVERAGE = ["embedding", "modality", "cell_line", "dim", "n_covered", "n_perturbations", "coverage"]
+MOST_LINES = 5
 
 
 def say(text: str) -> None:
@@ -103,6 +103,28 @@ def show_table(
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
     display(shown, Markdown(f"[{name}.csv](tables/{chapter.name}/{name}.csv)"))
+
+
+def show_coverage(chapter, table: pd.DataFrame, *, caption: str) -> None:
+    """Show one row an embedding with the share of each cell line that it covers; the file has all.
+
+    Parameters
+    ----------
+    chapter : OpenChapter
+    table : pandas.DataFrame
+        `perturbcore.embeddings.coverage.coverage_table`. Of more than 5 cell lines, the least and the
+        largest share are shown.
+    caption : str
+    """
+    shown = table.rename(columns={"embedding": "Embedding", "modality": "Modality", "dim": "Dimensions"})
+    about = ["Embedding", "Modality", "Dimensions"]
+    share = shown.groupby([*about, "cell_line"], sort=False)["coverage"].mean().unstack()
+    share = share.loc[list(dict.fromkeys(shown[about].itertuples(index=False, name=None)))]
+    if share.shape[1] > MOST_LINES:
+        share = pd.DataFrame({"least": share.min(axis=1), "most": share.max(axis=1)})
+    wide = share.rename_axis(columns=None).reset_index()
+    show_table(chapter, wide, "coverage", caption=f"{caption} One column a cell line; the file has the counts.")
+    chapter.save_table(table.reset_index(drop=True), "coverage")
 
 
 def show_figure(chapter, figure, name: str, data: pd.DataFrame | None = None) -> None:

@@ -75,8 +75,16 @@ def one_line(told: Headline, metric: str) -> str:
     )
 
 
-def three_sentences(told: Headline, metric: str, profile) -> list[str]:
-    """Give the answer of the first page: the best, the rest, the limit, each with its number."""
+def signed(value: float) -> str:
+    """Write a difference with its sign."""
+    return f"{value:+.3f}".replace("-", "\u2212") if np.isfinite(value) else "undefined"
+
+
+def three_sentences(told: Headline, metric: str, profile, fused: tuple | None = None) -> list[str]:
+    """Give the answer of the first page: the best, the rest, the limit, each with its number.
+
+    `fused` is what `perturbcore.summary.best_fusion` returns.
+    """
     m = find_metric(metric)
     where = "on simulated cells with known truth" if profile.simulated else "on real cells"
     first = (
@@ -97,6 +105,13 @@ def three_sentences(told: Headline, metric: str, profile) -> list[str]:
         third = (
             f"It reaches the ceiling ({told.ceiling_name}, {told.ceiling:.3f}), closing {percent(told.gap)} "
             "of the gap from the Train Mean."
+        )
+    elif fused is not None:
+        name, n, gap = fused
+        third = (
+            f"The best closes {percent(told.gap)} of the gap between Train Mean and ceiling "
+            f"({told.ceiling_name}, {told.ceiling:.3f}), the best of {n} fusions of them ({name}) "
+            f"{percent(gap)}{': the rest of the response is still unpredicted' if max(gap, told.gap) < 1 else ''}."
         )
     return [first, second[0].upper() + second[1:], third]
 

@@ -199,6 +199,25 @@ def headline(scores: pd.DataFrame, metric: str | None = None, predictor: str = "
     )
 
 
+def best_fusion(told: Headline, scores: pd.DataFrame, metric: str) -> tuple[str, int, float] | None:
+    """Name the best fusion of a data set, how many there are, and the share of the gap of `told` it closes.
+
+    Parameters
+    ----------
+    told : Headline
+        Of the single embeddings on the same data set.
+    scores : pandas.DataFrame
+        Tidy scores with fusions (modality "Fusion"); None is returned where there are none.
+    metric : str
+    """
+    rows = scores[(scores["metric"] == metric) & (scores["modality"] == "Fusion")]
+    if not len(rows):
+        return None
+    mean = rows.groupby("embedding")["value"].mean()
+    name = mean.idxmax() if find_metric(metric).higher_is_better else mean.idxmin()
+    return str(name), len(mean), float((mean[name] - told.floor) / (told.ceiling - told.floor))
+
+
 def significant_neighbours(scores: pd.DataFrame, metric: str, predictor: str = "knn") -> pd.DataFrame:
     """Say for each embedding of the ranking whether the next one is truly worse."""
     from perturbcore.uncertainty import neighbour_table

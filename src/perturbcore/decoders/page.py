@@ -7,7 +7,7 @@ from perturbcore.decoders.contest import MEAN_SHIFTED, SHIFTED, TITLES, UNCHANGE
 from perturbcore.decoders.distributions import HALVES
 from perturbcore.decoders.tables import cost_points, is_decoder, score_table
 from perturbcore.published import Published
-from perturbcore.sentences import listed
+from perturbcore.sentences import listed, signed
 
 
 def setting(contests: list[Contest], without: list[str]) -> str:
@@ -198,13 +198,6 @@ def seconds(value: float) -> str:
     if value >= 120:
         return f"{value / 60:.0f} minutes"
     return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s" if value >= 0.1 else f"{1000 * value:.0f} ms"
-
-
-def signed(value: float) -> str:
-    """Write a difference with its sign."""
-    if not np.isfinite(value):
-        return "undefined"
-    return f"{value:+.3f}".replace("-", "\u2212")
 
 
 def _verb(names, one: str, many: str) -> str:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from perturbcore.figures.style import colour, legend_of, marker
 from perturbcore.finetuning.contest import FROZEN, Contest
 from perturbcore.metrics import metric as find_metric
-from perturbcore.sentences import listed
+from perturbcore.sentences import listed, signed
 from perturbcore.summary import primary_metric, ranking_table
 from perturbcore.uncertainty import paired_differences, verdicts
 
@@ -128,8 +128,8 @@ def answer(contest: Contest, table: pd.DataFrame) -> str:
         )
         said.append(
             f"**{row.embedding}, {row.predictor}**: {label} {row.value:.3f} against {row.frozen:.3f} for kNN "
-            f"on it frozen, a gain of {_signed(row.gain)} (95 % interval {_signed(row.low)} to "
-            f"{_signed(row.high)}): {row.verdict}. {floor}"
+            f"on it frozen, a gain of {signed(row.gain)} (95 % interval {signed(row.low)} to "
+            f"{signed(row.high)}): {row.verdict}. {floor}"
         )
     said = said or [f"On {contest.title}, no representation could be adapted; the frozen ones are compared."]
     best, ties, n = _best(contest)
@@ -160,8 +160,8 @@ def surprises(contest: Contest, table: pd.DataFrame) -> str:
             gain, low, high, told = _against(contest, (name, head["predictor"]), (name, best["predictor"]))
             said.append(
                 f"{name}: a head trained on the frozen network ({head['predictor']}) gains "
-                f"{_signed(head['gain'])} over kNN, {best['predictor']} {_signed(best['gain'])}. Adapting the "
-                f"network itself is worth {_signed(gain)} (95 % interval {_signed(low)} to {_signed(high)}: "
+                f"{signed(head['gain'])} over kNN, {best['predictor']} {signed(best['gain'])}. Adapting the "
+                f"network itself is worth {signed(gain)} (95 % interval {signed(low)} to {signed(high)}: "
                 f"{told})."
             )
         plain = _plain(rows)
@@ -169,8 +169,8 @@ def surprises(contest: Contest, table: pd.DataFrame) -> str:
             gain, low, high, told = _against(contest, (name, plain["predictor"]), (name, best["predictor"]))
             said.append(
                 f"{name}: nothing but another predictor on the frozen vectors ({plain['predictor']}) gains "
-                f"{_signed(plain['gain'])} over kNN. Against that, {best['predictor']} is {_signed(gain)} (95 % "
-                f"interval {_signed(low)} to {_signed(high)}: {told}), and takes "
+                f"{signed(plain['gain'])} over kNN. Against that, {best['predictor']} is {signed(gain)} (95 % "
+                f"interval {signed(low)} to {signed(high)}: {told}), and takes "
                 f"{_times(best['seconds'], plain['seconds'])}."
             )
     return "\n\n".join(said) or f"On {contest.title}, nothing was adapted."
@@ -214,9 +214,9 @@ def one_line(contests: list[Contest], tables: list[pd.DataFrame]) -> str:
         top = own.loc[own["gain"].idxmax()]
         plain = _plain(table[table["embedding"] == top["embedding"]])
         label = find_metric(primary_metric(contest.scores)).label
-        told += f"; the gain of {top['embedding']}, {top['predictor']}, is {_signed(top['gain'])} {label}"
+        told += f"; the gain of {top['embedding']}, {top['predictor']}, is {signed(top['gain'])} {label}"
         if plain is not None:
-            told += f", that of a {plain['predictor']} smoother on the frozen vectors {_signed(plain['gain'])}"
+            told += f", that of a {plain['predictor']} smoother on the frozen vectors {signed(plain['gain'])}"
         return told + "."
     return told + "."
 
@@ -285,10 +285,6 @@ def joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 def _use(predictor: pd.Series) -> pd.Series:
     return predictor.where(~predictor.isin(FROZEN), "frozen " + predictor)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "\u2212")
 
 
 def _times(seconds: float, other: float) -> str:

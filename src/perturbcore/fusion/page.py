@@ -1,12 +1,13 @@
-"""What the chapter says of fusions and single sources: tables, sentences, two figures."""
+"""What the chapter says of fusions and single sources: tables and sentences."""
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from perturbcore.figures.style import colour
 from perturbcore.fusion.contest import NOT_SOURCES, Contest
 from perturbcore.metrics import metric as find_metric
+from perturbcore.sentences import signed
 from perturbcore.summary import ranking_table
 from perturbcore.uncertainty import paired_differences, verdicts
 
@@ -31,19 +32,8 @@ RANK_COLUMNS = {
     "behind": "Behind best",
     "p_from_best": "p (Holm)",
 }
-ABLATION_COLUMNS = {
-    "source": "Source",
-    "alone": "Alone",
-    "without": "All but it",
-    "all": "All",
-    "lost": "Lost without it",
-}
 SIMPLE = ("knn", "average", "stack", "kernel", "ridge", "mixed")
 TOP_SINGLES = 4
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
 
 
 def name_of(single: tuple[str, str]) -> str:
@@ -140,7 +130,7 @@ def by_line(contest: Contest, table: pd.DataFrame) -> pd.DataFrame:
 def by_line_text(lines: pd.DataFrame, best: str) -> pd.DataFrame:
     """Lay `by_line` out with one column a line: the score, and the gain with its interval."""
     text = [
-        f"{r.value:.3f}: {_signed(r.gain)} ({_signed(r.low)} to {_signed(r.high)})"
+        f"{r.value:.3f}: {signed(r.gain)} ({signed(r.low)} to {signed(r.high)})"
         for r in lines.itertuples()
     ]
     wide = lines.assign(text=text).pivot(index="method", columns="cell_line", values="text")
@@ -167,8 +157,11 @@ def setting(contest: Contest) -> str:
     return " ".join([said, *contest.without])
 
 
-def answer(contest: Contest, table: pd.DataFrame) -> str:
-    """Lead with the simple fusion where it ties or beats the transformer."""
+def answer(contest: Contest, table: pd.DataFrame, folds_looked_at=()) -> str:
+    """Say what is best, by how much, and whether the transformer is worth it.
+
+    `folds_looked_at` are those in which settings were chosen: see `without_folds`.
+    """
     metric = find_metric(contest.metric)
     n = contest.singles[~contest.singles["modality"].isin(NOT_SOURCES)]
     n = n[["embedding", "predictor"]].drop_duplicates().shape[0]
@@ -178,8 +171,8 @@ def answer(contest: Contest, table: pd.DataFrame) -> str:
     best = table.iloc[0]
     said.append(
         f"**{best['method']}** does best of {len(table)} fusions: {metric.label} {best['value']:.3f} against "
-        f"{best['reference']:.3f} for {alone}, a gain of {_signed(best['gain'])} (95 % interval "
-        f"{_signed(best['low'])} to {_signed(best['high'])}; ahead in {best['lines']} lines): {best['verdict']}."
+        f"{best['reference']:.3f} for {alone}, a gain of {signed(best['gain'])} (95 % interval "
+        f"{signed(best['low'])} to {signed(best['high'])}; ahead in {best['lines']} lines): {best['verdict']}."
     )
     if len(simple) and len(deep):
         a, b = simple.iloc[0], deep.iloc[0]
@@ -194,12 +187,38 @@ def answer(contest: Contest, table: pd.DataFrame) -> str:
         said.append(
             f"Simple or deep? The best simple fusion is {a['method']} ({a['value']:.3f}, {a['seconds']:.1f} s a "
             f"fold and line), the best transformer {b['method']} ({b['value']:.3f}, {b['seconds']:.1f} s): a "
-            f"difference of {_signed(gain)} ({_signed(low)} to {_signed(high)}); {verdict}."
+            f"difference of {signed(gain)} ({signed(low)} to {signed(high)}); {verdict}."
         )
+    said += [text for text in [without_folds(contest, table, folds_looked_at)] if text]
     worse = table.loc[table["gain"] < 0, "method"]
     if len(worse):
         said.append(f"Worse than the best single source on average: {', '.join(worse)}.")
     return "\n\n".join(said)
+
+
+def without_folds(contest: Contest, table: pd.DataFrame, folds) -> str:
+    """Repeat the two main comparisons without the folds in which settings were chosen; empty if none were."""
+    deep = table.loc[table["predictor"] == "transformer", "method"]
+    simple = table.loc[table["predictor"].isin(SIMPLE), "method"]
+    if not len(folds) or not len(deep):
+        return ""
+    some = "fold " + ", ".join(str(f) for f in folds)
+    rest = replace(
+        contest,
+        singles=contest.singles[~contest.singles["fold"].isin(folds)],
+        fused=contest.fused[~contest.fused["fold"].isin(folds)],
+    )
+    said = []
+    for other in [name_of(contest.best_single), *simple.iloc[:1]]:
+        low, high, _ = between(rest, deep.iloc[0], other)
+        mean = rest.scores[rest.scores["metric"] == rest.metric].groupby("embedding")["value"].mean()
+        sign = 1.0 if find_metric(rest.metric).higher_is_better else -1.0
+        gain = sign * (mean[deep.iloc[0]] - mean[other])
+        said.append(f"{signed(gain)} ({signed(low)} to {signed(high)}) over {other}")
+    return (
+        f"Settings of {deep.iloc[0]} were chosen with {some} in view. On the other folds alone its gain is "
+        f"{' and '.join(said)}."
+    )
 
 
 def between(contest: Contest, a: str, b: str) -> tuple[float, float, bool]:
@@ -219,76 +238,3 @@ def one_line(contest: Contest, table: pd.DataFrame, record: str = "") -> str:
         f"{best['reference']:.3f} for the best single source, {best['verdict']}"
     )
     return f"{said}; {record}." if record else f"{said}."
-
-
-def learnt(contest: Contest) -> pd.DataFrame:
-    """Mean weight of each source in each fusion that weighs them; one column a fusion."""
-    wide = contest.weights.pivot_table(index="source", columns="method", values="weight", aggfunc="mean")
-    if not len(wide):
-        return pd.DataFrame(columns=["source"])
-    return wide.loc[wide.mean(axis=1).sort_values(ascending=False).index].rename_axis(columns=None).reset_index()
-
-
-def ablation_table(ablation: pd.DataFrame) -> pd.DataFrame:
-    """Score of the summed kernels with each source alone and without it, mean over lines and folds.
-
-    Returns
-    -------
-    pandas.DataFrame
-        source, alone, without, lost (how much worse the fusion is without it), in the order of `lost`.
-    """
-    mean = ablation[ablation["kind"] != "greedy"].groupby(["kind", "source"])["value"].mean()
-    every = float(mean.loc[("all", "")])
-    table = pd.DataFrame({"alone": mean.loc["alone"], "without": mean.loc["without"]}).rename_axis("source")
-    return table.assign(all=every).reset_index()
-
-
-def lost(table: pd.DataFrame, higher_is_better: bool) -> pd.DataFrame:
-    """Add how much worse the fusion is without each source; the most missed first."""
-    sign = 1.0 if higher_is_better else -1.0
-    out = table.assign(lost=sign * (table["all"] - table["without"]))
-    return out.sort_values("lost", ascending=False, ignore_index=True)
-
-
-def growth(ablation: pd.DataFrame) -> pd.DataFrame:
-    """Score against the number of sources, added greedily: mean over lines and folds, and which came first."""
-    rows = ablation[ablation["kind"] == "greedy"]
-    first = rows[rows["n_sources"] == 1]["source"].value_counts()
-    out = rows.groupby(["cell_line", "n_sources"], as_index=False)["value"].mean()
-    out.attrs["first"] = first
-    return out
-
-
-def growth_said(curve: pd.DataFrame, table: pd.DataFrame, metric: str) -> str:
-    """Say how the score grows with sources, and which one is missed most."""
-    m = find_metric(metric)
-    mean = curve.groupby("n_sources")["value"].mean()
-    best = int(mean.idxmax() if m.higher_is_better else mean.idxmin())
-    most, least = table.iloc[0], table.iloc[-1]
-    said = (
-        f"One source chosen on training perturbations gives {m.label} {mean.iloc[0]:.3f}, all {mean.index[-1]} "
-        f"give {mean.iloc[-1]:.3f}; the best mean is reached with {best}. Most missed is {most['source']} "
-        f"({_signed(-most['lost'])} without it)"
-    )
-    tail = f", least {least['source']} ({_signed(-least['lost'])}"
-    return said + tail + (": leaving it out helps)." if least["lost"] < 0 else ").")
-
-
-def growth_figure(curve: pd.DataFrame, label: str) -> Figure:
-    """Draw the score against the number of sources, one line a cell line and their mean."""
-    figure = Figure(figsize=(6.2, 3.4), layout="constrained")
-    axis = figure.subplots()
-    for line, rows in curve.groupby("cell_line"):
-        axis.plot(rows["n_sources"], rows["value"], color="#b0b0b0", lw=1)
-        axis.annotate(str(line), (rows["n_sources"].iloc[-1], rows["value"].iloc[-1]), xytext=(4, 0),
-                      textcoords="offset points", va="center", fontsize=7.5, color="#666666")  # fmt: skip
-    mean = curve.groupby("n_sources")["value"].mean()
-    axis.plot(mean.index, mean, color=colour("Fusion"), lw=2.2, marker="o", ms=4)
-    axis.annotate("mean", (mean.index[0], mean.iloc[0]), xytext=(-4, 6), textcoords="offset points",
-                  ha="right", fontsize=8, color=colour("Fusion"))  # fmt: skip
-    axis.set_xticks(list(mean.index))
-    axis.set_xlim(mean.index[0] - 0.6, mean.index[-1] + 0.9)
-    axis.set_xlabel("Number of sources, the most useful first")
-    axis.set_ylabel(label)
-    axis.grid(color="#e5e5e5", lw=0.6)
-    return figure
