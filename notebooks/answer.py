@@ -20,8 +20,8 @@
 # %% tags=["parameters"]
 profile: str = "demo"
 chapters: list[str] = [
-    "embedding_ranking", "noise_ceiling", "low_signal", "fusion", "fine_tuning", "generative_decoders",
-    "small_molecules", "chemical_deg", "leaderboard", "claims",
+    "embedding_ranking", "noise_ceiling", "low_signal", "fine_tuning", "small_molecules", "fusion",
+    "generative_decoders", "chemical_deg", "leaderboard", "claims",
 ]
 
 # %% tags=["hide-input"]

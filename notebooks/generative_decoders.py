@@ -151,7 +151,7 @@ if contests:
     pages.show_figure(chapter, grid, "cells", cells)
 
 # %% [markdown]
-# **As distributions.** Energy distance and MMD between generated and held-out cells, corrected for
+# **As distributions.** [Energy distance](term-energy-distance) and MMD between generated and held-out cells, corrected for
 # sample size, so that two samples of the same cells are at zero on average. The trivial answer is
 # control cells shifted by the kNN prediction; the best that any model can do is what two halves of the
 # observed cells reach. In the simulation all cells of a perturbation respond alike, so that a shift is
