@@ -55,7 +55,7 @@ def score_group(group: Group, protocol: Protocol, metrics: list[str], detail: li
     metrics, detail : list of str
         Metrics to report, and those of which single perturbations are kept.
     truth : dict
-        Scratch shared by all groups: true responses of a fold, their ranks, the training mean.
+        Scratch shared by all groups: true responses of a fold, their ranks, the training mean; known labels.
 
     Returns
     -------
@@ -151,8 +151,9 @@ def lfc_metrics(Y, prediction, mean, metrics, ranks=None) -> dict[str, np.ndarra
 
 def _score_pairs(unit, reduced, train, test, metrics, detail, truth):
     line = unit.line
-    known = Labels.from_dense(line.Y[train], line.observed[train])
-    query = Labels.from_dense(line.Y[test], line.observed[test])
+    if line.name not in truth:
+        truth[line.name] = Labels.from_dense(line.Y, line.observed)
+    known, query = truth[line.name].take(train), truth[line.name].take(test)
     rate = known.rates()
     score, chosen, threshold, covered = rate[query.genes], None, None, float("nan")
     if not isinstance(unit.predictor, Baseline):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import nn
 
@@ -141,11 +142,11 @@ class Neighbours(nn.Module):
         unit = np.divide(genes, length, out=np.zeros_like(genes), where=length > 0)
         excess = memory.label - rate[memory.line, memory.gene]
         shape = (n_lines, memory.kernels.shape[2])
-        total, count = np.zeros(shape), np.zeros(shape)
-        spread = np.zeros((*shape, genes.shape[1]))
-        np.add.at(total, (memory.line, memory.perturbation), excess)
-        np.add.at(count, (memory.line, memory.perturbation), 1)
-        np.add.at(spread, (memory.line, memory.perturbation), excess[:, None] * unit[memory.gene])
+        at = memory.line * shape[1] + memory.perturbation
+        total = np.bincount(at, weights=excess, minlength=shape[0] * shape[1]).reshape(shape)
+        count = np.bincount(at, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
+        excesses = sp.csr_matrix((excess, (at, memory.gene)), (shape[0] * shape[1], len(unit)))
+        spread = (excesses @ unit).reshape(*shape, -1)
         for name, array in {
             "of": memory.of, "kernels": memory.kernels, "column": memory.perturbation * n_lines + memory.line,
             "label": memory.label, "start": memory.start,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
+from scipy.linalg import eigh
 
 from perturbcore.digest import digest
 from perturbcore.errors import InputError
@@ -57,9 +58,9 @@ def gene_vectors(embeddings: Sequence, genes, n_components: int = GENE_COMPONENT
     X = np.concatenate(blocks, axis=1)
     X = X - X.mean(axis=0)
     # eigenvectors of the small side: the genes are many
-    value, axes = np.linalg.eigh((X.T @ X).astype(np.float64))
-    q = min(n_components, *X.shape)
-    out = X @ axes[:, np.argsort(-value)[:q]].astype(np.float32)
+    width, q = X.shape[1], min(n_components, *X.shape)
+    _, axes = eigh((X.T @ X).astype(np.float64), subset_by_index=[width - q, width - 1])
+    out = X @ axes[:, ::-1].astype(np.float32)
     size = np.sqrt((out**2).sum(axis=1).mean())
     return (out / size * np.sqrt(q)).astype(np.float32) if size > 0 else out
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-import scipy.sparse as sp
 
 from perturbcore.errors import ParameterError
 from perturbcore.metrics.pairs import auroc_within
@@ -40,13 +39,9 @@ class Labels:
     @classmethod
     def from_dense(cls, label: np.ndarray, observed: np.ndarray) -> "Labels":
         """Make from (n, g) 0/1 labels and a (n, g) bool mask of the known ones."""
-        pattern = sp.csr_matrix(observed)
-        pattern.sort_indices()
-        rows = np.repeat(np.arange(len(label)), np.diff(pattern.indptr))
-        values = label[rows, pattern.indices].astype(np.float64)
-        return cls(
-            pattern.indptr.astype(np.int64), pattern.indices.astype(np.int64), values, label.shape[1]
-        )
+        rows, genes = np.nonzero(np.asarray(observed, dtype=bool))
+        indptr = np.r_[0, np.cumsum(np.bincount(rows, minlength=len(label)))]
+        return cls(indptr, genes, label[rows, genes].astype(np.float64), label.shape[1])
 
     def take(self, rows: np.ndarray) -> "Labels":
         """Return the labels of some rows, in that order."""
@@ -106,16 +101,40 @@ def _by_gene(indptr, genes, n_genes):
 
 
 @numba.njit(nogil=True, cache=True)
-def _kernel_scores(indptr, genes, label, weight, q_indptr, q_genes, rate, prior, out):
-    """out[j, e] = score of query entry e with the weights weight[p, row, j] of its row p.
+def _raised(x, power, whole):
+    """X ** power; `whole` is the power where that is a whole number, else 0."""
+    if whole == 0:
+        return x**power
+    out = 1.0
+    while whole:
+        if whole % 2:
+            out *= x
+        whole //= 2
+        x *= x
+    return out
 
-    Labels are sparse: only the rows that know a query entry's own gene are visited.
+
+@numba.njit(nogil=True, cache=True)
+def _kernel_scores(indptr, genes, label, kernel, powers, total, q_indptr, q_genes, rate, prior, out):
+    """out[j, e] = score of query entry e with the weights kernel[p] ** powers[j] of its row p, scaled to `total`.
+
+    Labels are sparse: only the rows that know a query entry's own gene are visited. Weights are made a
+    row at a time, so that they stay in the cache.
     """
-    n_powers = weight.shape[2]
+    n, n_powers = kernel.shape[1], len(powers)
     begin, rows, entries = _by_gene(indptr, genes, len(rate))
-    known = np.empty(n_powers)
-    positive = np.empty(n_powers)
-    for p in range(weight.shape[0]):
+    whole = np.array([int(x) if x == np.floor(x) else 0 for x in powers])
+    weight = np.empty((n, n_powers))
+    known, positive = np.empty(n_powers), np.empty(n_powers)
+    for p in range(kernel.shape[0]):
+        for j in range(n_powers):
+            size = 0.0
+            for row in range(n):
+                weight[row, j] = _raised(float(kernel[p, row]), powers[j], whole[j])
+                size += weight[row, j]
+            scale = total / size if size > 0 else 0.0
+            for row in range(n):
+                weight[row, j] *= scale
         for q in range(q_indptr[p], q_indptr[p + 1]):
             g = q_genes[q]
             known[:] = 0.0
@@ -123,8 +142,8 @@ def _kernel_scores(indptr, genes, label, weight, q_indptr, q_genes, rate, prior,
             for at in range(begin[g], begin[g + 1]):
                 row, y = rows[at], label[entries[at]]
                 for j in range(n_powers):
-                    known[j] += weight[p, row, j]
-                    positive[j] += weight[p, row, j] * y
+                    known[j] += weight[row, j]
+                    positive[j] += weight[row, j] * y
             for j in range(n_powers):
                 out[j, q] = (positive[j] + prior * rate[g]) / (known[j] + prior)
 
@@ -158,15 +177,11 @@ def kernel_scores(known: Labels, query: Labels, kernel, powers, *, total, prior,
 
     The weights of a row are scaled to sum `total`; a row without any positive weight gets the rates.
     """
-    weight = np.empty((*kernel.shape, len(powers)), dtype=kernel.dtype)
-    for j, power in enumerate(powers):
-        raised = raise_to(kernel, power)
-        size = raised.sum(axis=1, keepdims=True)
-        weight[:, :, j] = np.divide(raised * total, size, out=np.zeros_like(raised), where=size > 0)
     out = np.empty((len(powers), len(query.genes)))
     _kernel_scores(
-        known.indptr, known.genes, known.label, weight, query.indptr, query.genes, rate, float(prior), out
-    )
+        known.indptr, known.genes, known.label, np.ascontiguousarray(kernel), np.asarray(powers, dtype=np.float64),
+        float(total), query.indptr, query.genes, rate, float(prior), out,
+    )  # fmt: skip
     return out
 
 
