@@ -22,7 +22,7 @@ from perturbcore.splits import check_disjoint
 ROOMS = (
     *(f"fusion/{part}" for part in ("joint_model", "train", "learner", "network", "transformer", "cell_line")),
     *(f"fusion/{part}" for part in ("neighbours", "gather", "sources", "presets")),
-    *("predictors/labels", "predictors/space", "training"),
+    *("predictors/labels", "predictors/space", "embeddings/linalg", "training"),
 )
 
 

@@ -8,6 +8,7 @@ import torch
 from scipy.linalg import eigh
 
 from perturbcore.digest import digest
+from perturbcore.embeddings.linalg import fix_signs
 from perturbcore.errors import InputError
 from perturbcore.evaluate.run import PAIR_TARGETS
 from perturbcore.fusion.cell_line import line_profiles
@@ -60,7 +61,8 @@ def gene_vectors(embeddings: Sequence, genes, n_components: int = GENE_COMPONENT
     # eigenvectors of the small side: the genes are many
     width, q = X.shape[1], min(n_components, *X.shape)
     _, axes = eigh((X.T @ X).astype(np.float64), subset_by_index=[width - q, width - 1])
-    out = X @ axes[:, ::-1].astype(np.float32)
+    # the sign of an eigenvector is the solver's choice, and what is trained would depend on it
+    out = X @ fix_signs(axes[:, ::-1].copy()).astype(np.float32)
     size = np.sqrt((out**2).sum(axis=1).mean())
     return (out / size * np.sqrt(q)).astype(np.float32) if size > 0 else out
 
