@@ -164,9 +164,12 @@ present(chapter, load_published(), "5")
 # %% [markdown]
 # ## What would change the answer
 #
-# More epochs and members for the transformers, sources that say something new, other screens. A training
-# goes on where it was killed, and a finished one is not repeated.
+# More epochs and members for the transformers, sources that say something new, other screens. `trials` lets a
+# transformer search its settings in each fold, on training perturbations alone {cite}`akiba2019`; `space` says which
+# (depth, learning rate and style of the cell line as published, by default). A search and a training go on
+# where they were killed, and a finished one is not repeated.
 #
 # ```bash
 # make run CHAPTER=fusion ARGS="-p seed 1 -p transformers '{\"Simple fusion\": {\"preset\": \"lfc_simple\"}}'"
+# make run CHAPTER=fusion ARGS="-p transformers '{\"Simple fusion\": {\"preset\": \"lfc_simple\", \"trials\": 20}}'"
 # ```

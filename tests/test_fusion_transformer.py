@@ -21,7 +21,7 @@ from perturbcore.fusion.presets import PRESETS, Settings, preset
 from perturbcore.fusion.sources import lay_out, normalise
 from perturbcore.fusion.train import build, gene_vectors
 from perturbcore.fusion.transformer import Encoder, EncoderLayer
-from perturbcore.fusion.tuning import tune
+from perturbcore.fusion.tuning import read_space, tune
 from perturbcore.responses import make_responses
 from perturbcore.splits import add_folds
 
@@ -524,6 +524,31 @@ def test_tuning_is_stored_and_goes_on(tmp_path):
     assert (best.settings.layers, best.settings.lr) == (row["layers"], row["lr"])
     with pytest.raises(ParameterError, match="space"):
         tune(model, train, trials=1, folder=tmp_path, space={"lr": (1.0, 0.1)})
+
+
+def test_trials_of_a_profile_search_each_fold_on_its_training_rows(tmp_path):
+    responses, embeddings = make("lfc", n=12)
+    train, test = halves(responses)
+    rate = {"low": 1e-3, "high": 1e-2, "log": True}
+    space = {"layers": {"low": 1, "high": 2}, "lr": rate, "line": ["add", "token"]}
+    assert read_space(space) == {"layers": (1, 2), "lr": (1e-3, 1e-2, "log"), "line": ["add", "token"]}
+    assert set(read_space(None)) == {"layers", "lr", "line"}
+    for wrong in ({"lr": {"low": 1}}, {"lr": {"low": 1, "high": 2, "step": 1}}, {"lr": 3}, {"line": []}):
+        with pytest.raises(ParameterError, match="space"):
+            read_space(wrong)
+    plain = model_of(embeddings, max_epochs=1)
+    model = replace(plain, trials=3, space=space, folder=tmp_path / "a")
+    assert model.spec != plain.spec and replace(plain, trials=0, space=space).spec == plain.spec
+    found = model.fit_predict(train, test, fold=0)
+    best, tried = tune(plain, train, trials=3, folder=tmp_path / "b", space=read_space(space), seed=model.seed)
+    assert found.note["tuned"] == {k: best.settings.spec[k] for k in space} and found.note["trials"] == len(tried)
+    np.testing.assert_array_equal(found.values, best.fit_predict(train, test, fold=0).values)
+    poisoned = test.copy()
+    poisoned.X[:] = np.nan
+    again = replace(model, folder=None).fit_predict(train, poisoned, fold=0)
+    np.testing.assert_array_equal(found.values, again.values)
+    with pytest.raises(ParameterError, match="validation above 0"):
+        replace(plain, settings=plain.settings.but(validation=0.0), trials=2)
 
 
 def test_genes_have_vectors_of_their_own():

@@ -116,5 +116,6 @@ def _label(axis, here, cost, error) -> None:
         taken.append((*span, place))
         axis.annotate(
             row["display"], (span[1] if to_left else span[0], place), xycoords="axes fraction", fontsize=7,
-            ha="right" if to_left else "left", va="center", color=colour(row["modality"]),
+            ha="right" if to_left else "left", va="center", color=colour(row["modality"]), zorder=2,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )  # fmt: skip

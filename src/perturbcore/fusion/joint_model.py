@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from perturbcore.splits import check_disjoint
 
 ROOMS = (
     *(f"fusion/{part}" for part in ("joint_model", "train", "learner", "network", "transformer", "cell_line")),
-    *(f"fusion/{part}" for part in ("neighbours", "gather", "sources", "presets")),
+    *(f"fusion/{part}" for part in ("neighbours", "gather", "sources", "presets", "tuning")),
     *("predictors/labels", "predictors/space", "embeddings/linalg", "training"),
 )
 
@@ -113,6 +114,11 @@ class TransformerFusion:
     joint : bool
         Whether `evaluate_joint` gives it all cell lines at once, as published, or one at a time: for
         splits that differ between lines.
+    trials : int
+        Settings tried by `perturbcore.fusion.tuning.tune` in each fold, on its training rows alone; 0:
+        none, the settings are used as they are.
+    space : dict, optional
+        What is varied, see `perturbcore.fusion.tuning.read_space`.
 
     References
     ----------
@@ -134,6 +140,8 @@ class TransformerFusion:
     predictor: str = "transformer"
     modality: str = "Fusion"
     joint: bool = True
+    trials: int = 0
+    space: dict | None = None
     rooms: tuple[str, ...] = field(default=ROOMS, init=False)
 
     def __post_init__(self):
@@ -146,6 +154,9 @@ class TransformerFusion:
             raise ParameterError(
                 "line_source='autoencoder' needs the lines' mean control profiles: give controls="
             )
+
+        if self.trials and self.settings.validation == 0:
+            raise ParameterError(f"{self.name}: trials need validation rows: set validation above 0")
 
     @property
     def sources(self) -> list[str]:
@@ -167,7 +178,8 @@ class TransformerFusion:
     @property
     def spec(self) -> dict:
         """What decides the predictions, besides data."""
-        return {**self.training_spec, "hidden": sorted(self.hidden)}
+        tuned = {"trials": self.trials, "space": self.space} if self.trials else {}
+        return {**self.training_spec, "hidden": sorted(self.hidden), **tuned}
 
     @cached_property
     def digest(self) -> str:
@@ -201,9 +213,24 @@ class TransformerFusion:
         return Fitted(learners, trainings, sources, obs.reset_index(drop=True), train.n_obs, held)
 
     def fit_predict(self, train: AnnData, test: AnnData, *, fold: int) -> Prediction:
-        """Train, and predict the rows of `test`."""
-        fitted = self.fit(train, test, fold=fold)
-        return self.prediction(fitted, train, test)
+        """Tune where trials are asked for, train, and predict the rows of `test`."""
+        model, found = self.tuned(train, fold)
+        prediction = model.prediction(model.fit(train, test, fold=fold), train, test)
+        prediction.note.update(found)
+        return prediction
+
+    def tuned(self, train: AnnData, fold: int) -> tuple["TransformerFusion", dict]:
+        """Return the model with the settings best on validation rows of `train`, and what they are."""
+        if not self.trials:
+            return self, {}
+        from perturbcore.fusion.tuning import read_space, tune
+
+        plain = replace(self, trials=0, space=None)
+        space = read_space(self.space)
+        with TemporaryDirectory() as scratch:
+            folder, how = Path(self.folder or scratch) / "searches", {"space": space, "seed": self.seed}
+            best, tried = tune(plain, train, trials=self.trials, folder=folder, fold=fold, **how)
+        return best, {"tuned": {k: best.settings.spec[k] for k in space}, "trials": len(tried)}
 
     def prediction(self, fitted: Fitted, train: AnnData, test: AnnData) -> Prediction:
         """Turn what trained members say of the test rows into a prediction."""

@@ -15,6 +15,33 @@ from perturbcore.fusion.joint_model import TransformerFusion
 PUBLISHED_SPACE = {"layers": (1, 8), "lr": (1e-5, 1e-3, "log"), "line": ["add", "token"]}
 
 
+def read_space(space: Mapping | None) -> dict:
+    """Read a search space as a profile writes it; the published one by default.
+
+    Parameters
+    ----------
+    space : mapping, optional
+        Setting -> list of choices, or a mapping with ``low``, ``high`` and perhaps ``log: true``.
+
+    Raises
+    ------
+    ParameterError
+        A value is neither.
+    """
+    if not space:
+        return dict(PUBLISHED_SPACE)
+    out = {}
+    for name, choice in space.items():
+        if isinstance(choice, Mapping):
+            unknown = sorted(set(choice) - {"low", "high", "log"})
+            if unknown or not {"low", "high"} <= set(choice):
+                raise ParameterError(f"space['{name}'] = {dict(choice)}: give low, high and perhaps log: true")
+            choice = (choice["low"], choice["high"], *(["log"] if choice.get("log") else []))
+        _check(name, choice)
+        out[name] = choice
+    return out
+
+
 def tune(
     model: TransformerFusion,
     train: AnnData,
