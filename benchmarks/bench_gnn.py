@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from torch_geometric.nn import GCNConv
 
 from perturbcore.embeddings.gcn import GraphNetwork, normalised, pretrain, random_pairs, sparse_tensor
-from perturbcore.embeddings.graph_network import split_edges
+from perturbcore.embeddings.held_out_edges import split_edges
 from perturbcore.finetuning.graph_objectives import Neighbourhood, read_nodes
 
 DIM, LAYERS, PUBLISHED_BATCH = 64, 2, 4096

@@ -24,14 +24,8 @@ from perturbcore.embeddings.gcn import (
     random_pairs,
     sparse_tensor,
 )
-from perturbcore.embeddings.graph_network import (
-    check_held_out,
-    check_weights,
-    gnn_embedding,
-    keep_edges,
-    pretrained_network,
-    split_edges,
-)
+from perturbcore.embeddings.graph_network import gnn_embedding, keep_edges, pretrained_network
+from perturbcore.embeddings.held_out_edges import check_held_out, check_weights, split_edges
 from perturbcore.embeddings.network import adjacency
 from perturbcore.embeddings.node2vec import cooccurrence, mutual_information, node2vec_embedding
 from perturbcore.embeddings.tables import read_edges

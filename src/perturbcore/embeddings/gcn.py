@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import GCNConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
-from perturbcore.embeddings.graph_network import check_held_out, check_weights, split_edges
+from perturbcore.embeddings.held_out_edges import check_held_out, check_weights, split_edges
 from perturbcore.training import Batches, Learner, Trained, fit
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from perturbcore.errors import ParameterError
-from perturbcore.fusion.joint_model import Fitted, TransformerFusion
+from perturbcore.fusion.fitted import Fitted
 
 WAYS = ("rollout", "cls", "neighbours")
 
@@ -90,7 +90,7 @@ def _from_cls(layers, way):
     return flow[:, 0]
 
 
-def leave_one_out(model: TransformerFusion, *, retrain: bool = False) -> list[TransformerFusion]:
+def leave_one_out(model, *, retrain: bool = False) -> list:
     """Return the model without each of its sources in turn, named "<name> without <source>".
 
     Parameters
@@ -110,12 +110,12 @@ def leave_one_out(model: TransformerFusion, *, retrain: bool = False) -> list[Tr
     return out
 
 
-def only_one(model: TransformerFusion, *, retrain: bool = False) -> list[TransformerFusion]:
+def only_one(model, *, retrain: bool = False) -> list:
     """Return the model with each of its sources alone, named "<name>, only <source>"."""
     return [some_sources(model, [s], f"{model.name}, only {s}", retrain=retrain) for s in model.sources]
 
 
-def growing(model: TransformerFusion, order: Sequence[str], *, retrain: bool = False) -> list[TransformerFusion]:
+def growing(model, order: Sequence[str], *, retrain: bool = False) -> list:
     """Return the model with the first, the first two, ... of its sources in an order.
 
     Named "<name>, <n> sources". All of them is the last.
@@ -126,9 +126,7 @@ def growing(model: TransformerFusion, order: Sequence[str], *, retrain: bool = F
     ]
 
 
-def some_sources(
-    model: TransformerFusion, sources: Sequence[str], name: str, *, retrain: bool = False
-) -> TransformerFusion:
+def some_sources(model, sources: Sequence[str], name: str, *, retrain: bool = False):
     """Return the model with some of its sources, hidden at prediction or trained without.
 
     Raises

@@ -15,14 +15,15 @@ from perturbcore.digest import code_digest, digest
 from perturbcore.errors import InputError, ParameterError
 from perturbcore.evaluate.joint import Prediction
 from perturbcore.evaluate.run import PAIR_TARGETS
+from perturbcore.fusion.fitted import Fitted, pair_labels
 from perturbcore.fusion.presets import LFC_SIMPLE, Settings
-from perturbcore.fusion.sources import Sources, lay_out
-from perturbcore.predictors.labels import Labels, best_threshold
+from perturbcore.fusion.sources import lay_out
+from perturbcore.predictors.labels import best_threshold
 from perturbcore.splits import check_disjoint
 
 ROOMS = (
     *(f"fusion/{part}" for part in ("joint_model", "train", "learner", "network", "transformer", "cell_line")),
-    *(f"fusion/{part}" for part in ("neighbours", "gather", "sources", "presets", "tuning")),
+    *(f"fusion/{part}" for part in ("fitted", "neighbours", "gather", "sources", "presets", "tuning")),
     *("predictors/labels", "predictors/space", "embeddings/linalg", "training"),
 )
 
@@ -52,35 +53,6 @@ def validation_rows(perturbations: Sequence[str], share: float) -> np.ndarray:
         raise InputError(f"{len(distinct)} training perturbation: validation needs at least two")
     _, held = train_test_split(distinct, test_size=share, random_state=42)
     return np.isin(ids, held)
-
-
-@dataclass(eq=False)
-class Fitted:
-    """Trained members of one fold, and the rows they can predict.
-
-    Attributes
-    ----------
-    learners : list of FusionLearner
-    trainings : list of Trained
-    sources : Sources
-        Of training rows, then test rows.
-    obs : pandas.DataFrame
-        `perturbation`, `cell_line` of the same rows.
-    n_train : int
-    validation : (n_train,) bool array
-    """
-
-    learners: list
-    trainings: list
-    sources: Sources
-    obs: pd.DataFrame
-    n_train: int
-    validation: np.ndarray
-
-    def predict(self, rows, hidden: Sequence[str] = ()) -> np.ndarray:
-        """Mean prediction of the members for some rows, with some sources hidden, (m, n_out)."""
-        at = self.sources.without([h for h in hidden if h in self.sources.names]).at
-        return np.mean([one.predict(np.asarray(rows), at).numpy() for one in self.learners], axis=0)
 
 
 @dataclass(eq=False)
@@ -286,17 +258,3 @@ class TransformerFusion:
         about = [train.uns["perturbcore"]["task"], int(fold), list(train.var_names)]
         content = [train.X, *layers, obs["perturbation"], obs["cell_line"]]
         return digest(about, *content, self.training_spec, self.digest, code_digest(*self.rooms))
-
-
-def pair_labels(responses: AnnData) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (n, g) in {0, 1} and which are known, of a partial-label task."""
-    deg = np.asarray(responses.layers["deg"])
-    observed = np.asarray(responses.layers["observed"], dtype=bool)
-    if responses.uns["perturbcore"]["task"] == "dir_pairs":
-        return deg > 0, observed & (deg != 0)
-    return deg != 0, observed
-
-
-def known_labels(responses: AnnData) -> Labels:
-    """Labels of a partial-label task in sparse form."""
-    return Labels.from_dense(*pair_labels(responses))

@@ -12,7 +12,7 @@ from perturbcore.embeddings.linalg import fix_signs
 from perturbcore.errors import InputError
 from perturbcore.evaluate.run import PAIR_TARGETS
 from perturbcore.fusion.cell_line import line_profiles
-from perturbcore.fusion.joint_model import known_labels
+from perturbcore.fusion.fitted import known_labels
 from perturbcore.fusion.learner import DEGLearner, FusionLearner, LFCLearner, PairLearner
 from perturbcore.fusion.neighbours import Neighbours, remember
 from perturbcore.fusion.network import FusionNetwork

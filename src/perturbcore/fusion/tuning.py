@@ -9,7 +9,6 @@ from anndata import AnnData
 
 from perturbcore.digest import code_digest, digest
 from perturbcore.errors import ParameterError
-from perturbcore.fusion.joint_model import TransformerFusion
 
 # as published: depth, learning rate (log), and how the cell line enters
 PUBLISHED_SPACE = {"layers": (1, 8), "lr": (1e-5, 1e-3, "log"), "line": ["add", "token"]}
@@ -43,7 +42,7 @@ def read_space(space: Mapping | None) -> dict:
 
 
 def tune(
-    model: TransformerFusion,
+    model,
     train: AnnData,
     *,
     trials: int,
@@ -51,7 +50,7 @@ def tune(
     fold: int = 0,
     space: Mapping | None = None,
     seed: int = 0,
-) -> tuple[TransformerFusion, pd.DataFrame]:
+) -> tuple:
     """Choose settings by the validation loss within the training rows of one fold.
 
     Parameters
