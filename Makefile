@@ -46,7 +46,7 @@ book: $(HTML)/.built-$(NAME) ## run the chapters that need it, build the book, s
 
 .PHONY: test
 test: $(READY) ## run the tests; ARGS="-k words" chooses
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: data
 data: $(READY) ## fetch and verify what a profile needs, each licence first

@@ -9,7 +9,7 @@
 #     language: python
 #     name: python3
 #   perturbcore:
-#     after: [embedding_ranking, noise_ceiling, low_signal, fusion, fine_tuning, generative_decoders, small_molecules, chemical_deg, leaderboard, claims]
+#     after: [embedding_ranking, noise_ceiling, low_signal, fine_tuning, small_molecules, fusion, generative_decoders, chemical_deg, leaderboard, claims]
 # ---
 
 # %% [markdown]

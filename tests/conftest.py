@@ -9,6 +9,11 @@ settings.register_profile("steady", deadline=None, derandomize=True, max_example
 settings.load_profile("steady")
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the books: they take longest, and the other tests fill what they leave idle."""
+    items.sort(key=lambda item: item.get_closest_marker("book") is None)
+
+
 @pytest.fixture(scope="session")
 def mirror() -> Path:
     """Folder of the real data files, or a skip that says how to get them."""
