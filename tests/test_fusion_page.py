@@ -1,6 +1,7 @@
 """What the chapter on fusion says is held against scores with known differences."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -149,6 +150,10 @@ def test_one_source_is_refused_and_a_transformer_names_its_preset():
         contest(study, "toy")
     with pytest.raises(ParameterError, match="preset"):
         fusion_transformers(study, None, [one], {"X": {"layers": 2}})
+    study.profile = SimpleNamespace(results=Path("nowhere"))
+    wanted = {"X": {"preset": "lfc_simple", "layers": 2, "seed": 7, "trials": 3, "space": {"layers": [1, 2]}}}
+    (made,), without = fusion_transformers(study, None, [one], wanted)
+    assert (made.seed, made.trials, made.settings.layers, without) == (7, 3, 2, [])
 
 
 def test_without_labels_the_board_shows_the_published_methods():

@@ -84,7 +84,8 @@ def contest(
     dataset : str
     transformers : dict of dict
         Name -> ``preset`` (see `perturbcore.fusion.presets`) and settings that are to differ from it; with
-        ``trials`` (and ``space``) settings are searched in each fold, see `perturbcore.fusion.tuning`.
+        ``trials`` (and ``space``) settings are searched in each fold, see `perturbcore.fusion.tuning`;
+        ``seed`` is that of the training.
     k, n_components
         Of kNN and PCA.
     inner_folds : int
@@ -139,7 +140,7 @@ def fusion_transformers(study, data, sources, wanted: dict, *, joint: bool = Tru
         options = dict(options)
         if "preset" not in options:
             raise ParameterError(f"transformer '{name}' names no preset: give preset: lfc_simple, lfc_full, ...")
-        search = {k: options.pop(k) for k in ("trials", "space") if k in options}
+        own = {k: options.pop(k) for k in ("seed", "trials", "space") if k in options}
         settings = preset(options.pop("preset"), **options)
         controls = None
         if settings.line_source == "autoencoder":
@@ -158,7 +159,7 @@ def fusion_transformers(study, data, sources, wanted: dict, *, joint: bool = Tru
                 controls=controls,
                 joint=joint,
                 folder=study.profile.results / "models",
-                **search,
+                **own,
             )  # fmt: skip
         )
     return models, without
