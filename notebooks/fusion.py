@@ -87,7 +87,7 @@ fused = board.fused(study, dataset, k=k, inner_folds=inner_folds, transformers=l
 pages.say(page.answer(c, gains, folds_looked_at))
 pages.take_home(chapter, page.one_line(c, gains, board.record(fused)))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Fusions, the best single sources, floors and ceilings, one panel a cell line. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean, the best method and, where it was measured, the experimental error. Worst at the top. Download: [figure](figures/fusion/fusion.svg), [numbers](tables/fusion/fusion-data.csv).", "name": "fig-fusion"}, "image": {"alt": "Box plots of the score of each fusion and of the best single sources in each cell line, sorted from worst at the top to best at the bottom, with Train Mean and ceiling."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Fusions, the best single sources, floors and ceilings, one panel a cell line. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean, the best single source of the line and, where it was measured, the experimental error. Worst at the top. Download: [figure](figures/fusion/fusion.svg), [numbers](tables/fusion/fusion-data.csv).", "name": "fig-fusion"}, "image": {"alt": "Box plots of the score of each fusion and of the best single sources in each cell line, sorted from worst at the top to best at the bottom, with Train Mean and ceiling."}}
 axis, rows = metric(c.metric), page.shown(c)
 boxes = figures.box_by_method(rows, c.metric, lower_is_better=not axis.higher_is_better, label=axis.label)
 pages.show_figure(chapter, boxes, "fusion", rows)
