@@ -106,6 +106,14 @@ TOO_WIDE = """() => [...document.querySelectorAll('article *')]
                  && !e.closest('.table-frame, pre, mjx-container, .math, .cell_output'))
     .slice(0, 5).map(e => e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 60))"""
 
+# rows that a caption calls bold, and glued sentences that are none of a heading's
+WEIGHT = """() => [
+    ...[...document.querySelectorAll('article tr.best td')]
+        .filter(e => +getComputedStyle(e).fontWeight < 600).map(e => 'not bold: ' + e.textContent),
+    ...[...document.querySelectorAll('article p > .pasted-text')]
+        .filter(e => +getComputedStyle(e).fontWeight >= 600).map(e => 'bold: ' + e.textContent)
+    ].slice(0, 5)"""
+
 
 @cache
 def anchors(path: str) -> set[str]:
@@ -137,6 +145,7 @@ def check_pages(browser, html: Path) -> None:
             found = visit.trouble + [f"broken link {u}" for u in broken(
                 visit.page.evaluate(LINKS))]
             found += [f"image {i}" for i in visit.page.evaluate(IMAGES)]
+            found += visit.page.evaluate(WEIGHT)
             if path.name not in ("index.html", "search.html", "genindex.html"):
                 found += [] if visit.page.locator("article h1").count() == 1 else ["not one h1"]
             visit.page.set_viewport_size({"width": 375, "height": 740})
