@@ -11,6 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from perturbcore.errors import InputError, ParameterError
 from perturbcore.uncertainty import (
     friedman,
+    gain_table,
     gap_closed,
     holm,
     indistinguishable,
@@ -453,3 +454,14 @@ def test_verdicts_say_where_only_the_adjustment_takes_a_difference_away():
     )
     late = ", not after adjustment"
     assert list(verdicts(table)) == ["better", "worse", f"better{late}", f"worse{late}", "not told apart"]
+
+
+@pytest.mark.parametrize("metric, sign", [("L2", -1), ("auroc_within", 1)])
+def test_a_gain_is_positive_where_a_method_is_better_than_the_reference(metric, sign):
+    rng = np.random.default_rng(0)
+    values = {("ref", "knn"): rng.normal(5, 0.1, (2, 5)), ("other", "knn"): rng.normal(6, 0.1, (2, 5))}
+    scores = make_scores(values, metric=metric)
+    (row,) = gain_table(scores, metric, reference=("ref", "knn"), by=()).to_dict("records")
+    expected = sign * (values["other", "knn"].mean() - values["ref", "knn"].mean())
+    assert row["gain"] == pytest.approx(expected) and row["low"] < row["gain"] < row["high"]
+    assert (row["embedding"], row["verdict"]) == ("other", "better" if sign > 0 else "worse")

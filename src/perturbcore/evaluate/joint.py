@@ -23,6 +23,7 @@ from perturbcore.evaluate.score import lfc_metrics
 from perturbcore.evaluate.store import ScoreStore, UnitResult
 from perturbcore.metrics import metric, metrics_of
 from perturbcore.metrics.deg import deg_metrics
+from perturbcore.predictors.labels import pair_labels
 from perturbcore.responses import cell_lines as lines_in
 from perturbcore.responses import check_responses, rows_of
 from perturbcore.splits import check_disjoint, check_leakage
@@ -218,12 +219,9 @@ def _score_line(prediction, train, test, rows, line, metrics):
         ids = list(test.obs["perturbation"].astype(str))
         detail = {m: (ids, each[m]) for m in ("L2", "Pearson_delta") if m in each}
         return {m: float(v.mean()) for m, v in each.items()}, detail
-    deg = np.asarray(test.layers["deg"])
-    asked = np.asarray(test.layers["observed"], dtype=bool)
-    if task == "dir_pairs":
-        asked = asked & (deg != 0)
+    label, asked = pair_labels(test)
     at, gene = np.nonzero(asked)
-    label = (deg > 0 if task == "dir_pairs" else deg != 0)[at, gene].astype(np.float64)
+    label = label[at, gene].astype(np.float64)
     cut = (prediction.threshold or {}).get(line)
     names = [m for m in metrics if cut is not None or m != "macro_F1"]
     score = values[at, gene].astype(np.float64)

@@ -17,6 +17,7 @@ from perturbcore.evaluate.score import score_group
 from perturbcore.evaluate.store import ScoreStore, write_atomically
 from perturbcore.metrics import metric, metrics_of
 from perturbcore.predictors import predictor as make_predictor
+from perturbcore.predictors.labels import pair_labels
 from perturbcore.responses import cell_lines, check_responses, rows_of
 from perturbcore.splits import check_leakage
 
@@ -39,11 +40,8 @@ def lines_of(responses: AnnData, protocol: Protocol, lines: Sequence[str] | None
         rows = rows[order]
         observed = None
         if task in PAIR_TARGETS:
-            observed = np.asarray(rows.layers["observed"], dtype=bool)
-            deg = np.asarray(rows.layers["deg"])
-            if task == "dir_pairs":
-                observed = observed & (deg != 0)
-            Y = (deg > 0 if task == "dir_pairs" else deg != 0).astype(np.float32)
+            label, observed = pair_labels(rows)
+            Y = label.astype(np.float32)
             used = observed.any(axis=0)
             Y, observed = np.ascontiguousarray(Y[:, used]), np.ascontiguousarray(observed[:, used])
         elif task == "deg":

@@ -17,7 +17,7 @@ from perturbcore.embeddings.gcn import Pretrained, normalised
 from perturbcore.errors import InputError, ParameterError
 from perturbcore.evaluate.joint import Prediction
 from perturbcore.finetuning.graph_objectives import GraphObjective, Neighbourhood
-from perturbcore.predictors.labels import Labels, best_threshold
+from perturbcore.predictors.labels import Labels, best_threshold, pair_labels
 from perturbcore.training import Batches, fit
 
 KINDS = {"lfc": "lfc", "deg": "deg", "deg_pairs": "pairs", "dir_pairs": "pairs"}
@@ -260,11 +260,8 @@ class _Data:
         elif self.kind == "deg":
             self.label = np.asarray(rows.layers["deg"], dtype=np.int8)
         else:
-            deg = np.asarray(rows.layers["deg"])
-            self.known = np.asarray(rows.layers["observed"], dtype=bool)
-            if task == "dir_pairs":
-                self.known = self.known & (deg != 0)
-            self.label = (deg > 0 if task == "dir_pairs" else deg != 0).astype(np.float32)
+            label, self.known = pair_labels(rows)
+            self.label = label.astype(np.float32)
         self.floor = self._floor()
         self.columns = np.arange(rows.n_vars)
         if self.known is not None:

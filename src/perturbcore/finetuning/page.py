@@ -1,6 +1,5 @@
 """What the chapter says of frozen and fine-tuned representations: tables, sentences, one figure."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -9,7 +8,7 @@ from perturbcore.finetuning.contest import FROZEN, Contest
 from perturbcore.metrics import metric as find_metric
 from perturbcore.sentences import listed, signed
 from perturbcore.summary import primary_metric, ranking_table
-from perturbcore.uncertainty import paired_differences, verdicts
+from perturbcore.uncertainty import gain_table
 
 GAIN_COLUMNS = {
     "data": "Data",
@@ -80,36 +79,22 @@ def gains(contest: Contest) -> pd.DataFrame:
     """
     scores = contest.scores
     metric = primary_metric(scores)
-    sign = 1.0 if find_metric(metric).higher_is_better else -1.0
     seconds = scores.drop_duplicates("key").groupby(["embedding", "predictor"])["seconds"].mean()
     tables = []
     for name, rows in scores[~scores["embedding"].isin(CONTROLS)].groupby("embedding", sort=False):
         if rows["predictor"].nunique() < 2 or not (rows["predictor"] == "knn").any():
             continue
-        found = paired_differences(rows, metric, reference=(name, "knn"), by=())
-        found = found[found["embedding_a"] == found["embedding_b"]]
-        bounds = np.sort(-sign * found[["low", "high"]].to_numpy(), axis=1)
-        table = pd.DataFrame(
-            {
-                "data": contest.title,
-                "embedding": name,
-                "modality": rows["modality"].iloc[0],
-                "predictor": found["predictor_b"],
-                "frozen": found["mean_a"],
-                "value": found["mean_b"],
-                "gain": -sign * found["difference"],
-                "low": bounds[:, 0],
-                "high": bounds[:, 1],
-                "p_holm": found["p_holm"],
-                "adapted": ~found["predictor_b"].isin(FROZEN),
-                "verdict": verdicts(found),
-            }
-        )
-        table["seconds"] = [seconds[name, p] for p in table["predictor"]]
-        tables.append(table)
+        found = gain_table(rows, metric, reference=(name, "knn"), by=()).rename(columns={"reference": "frozen"})
+        tables.append(
+            found.assign(
+                data=contest.title, modality=rows["modality"].iloc[0],
+                adapted=~found["predictor"].isin(FROZEN),
+                seconds=[seconds[name, p] for p in found["predictor"]],
+            )
+        )  # fmt: skip
     columns = ["data", "embedding", "modality", "predictor", "frozen", "value", "gain", "low", "high", "p_holm",
                "adapted", "verdict", "seconds"]  # fmt: skip
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
 
 def adapted(table: pd.DataFrame) -> pd.DataFrame:
@@ -186,11 +171,8 @@ def _against(contest: Contest, first: tuple, second: tuple) -> tuple[float, floa
     """Gain of the second (embedding, predictor) over the first, its interval, and the verdict."""
     scores, metric = contest.scores, primary_metric(contest.scores)
     method = pd.MultiIndex.from_frame(scores[["embedding", "predictor"]])
-    found = paired_differences(scores[method.isin([first, second])], metric, reference=first, by=())
-    sign = 1 if find_metric(metric).higher_is_better else -1
-    one = found.iloc[0]
-    low, high = sorted(-sign * one[["low", "high"]].to_numpy(dtype=float))
-    return float(-sign * one["difference"]), low, high, verdicts(found)[0]
+    one = gain_table(scores[method.isin([first, second])], metric, reference=first, by=()).iloc[0]
+    return one["gain"], one["low"], one["high"], one["verdict"]
 
 
 def one_line(contests: list[Contest], tables: list[pd.DataFrame]) -> str:

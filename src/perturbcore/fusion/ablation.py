@@ -16,7 +16,7 @@ from perturbcore.fusion.fold import LineFold, lay_out_fold
 from perturbcore.fusion.kernels import Smoother, cosines, summed
 from perturbcore.fusion.ridge import Decomposed, loo_losses, shaped
 from perturbcore.metrics.pairs import auroc_within
-from perturbcore.predictors.labels import Labels
+from perturbcore.predictors.labels import Labels, pair_labels
 from perturbcore.responses import cell_lines, rows_of
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -33,10 +33,7 @@ class _Sources:
         if not fold.pairs:
             self.kernels = shaped(self.kernels, DEGREE, [(s.has_train, s.has_test) for s in fold.sources])
         if fold.pairs:
-            deg = np.asarray(test.layers["deg"])[:, fold.columns]
-            asked = np.asarray(test.layers["observed"], dtype=bool)[:, fold.columns]
-            asked = asked & (deg != 0) if fold.task == "dir_pairs" else asked
-            self.query = Labels.from_dense(deg > 0 if fold.task == "dir_pairs" else deg != 0, asked)
+            self.query = Labels.from_dense(*(x[:, fold.columns] for x in pair_labels(test)))
         else:
             self.gram = fold.Y @ fold.Y.T
             self.truth = np.asarray(test.X, dtype=np.float64)

@@ -8,7 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.fusion.sources import Sources
-from perturbcore.predictors.labels import Labels
+from perturbcore.predictors.labels import Labels, pair_labels
 
 
 @dataclass(eq=False)
@@ -38,15 +38,6 @@ class Fitted:
         """Mean prediction of the members for some rows, with some sources hidden, (m, n_out)."""
         at = self.sources.without([h for h in hidden if h in self.sources.names]).at
         return np.mean([one.predict(np.asarray(rows), at).numpy() for one in self.learners], axis=0)
-
-
-def pair_labels(responses: AnnData) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (n, g) in {0, 1} and which are known, of a partial-label task."""
-    deg = np.asarray(responses.layers["deg"])
-    observed = np.asarray(responses.layers["observed"], dtype=bool)
-    if responses.uns["perturbcore"]["task"] == "dir_pairs":
-        return deg > 0, observed & (deg != 0)
-    return deg != 0, observed
 
 
 def known_labels(responses: AnnData) -> Labels:

@@ -11,7 +11,7 @@ from sklearn.model_selection import KFold
 from perturbcore.digest import digest
 from perturbcore.errors import InputError
 from perturbcore.evaluate.run import PAIR_TARGETS
-from perturbcore.predictors.labels import Labels
+from perturbcore.predictors.labels import Labels, pair_labels
 from perturbcore.predictors.space import principal_axes, standardise
 
 # a source that fewer training perturbations have teaches nothing that cross-validation could show
@@ -159,13 +159,9 @@ def _targets(rows: AnnData, task: str):
     everything = np.arange(rows.n_vars)
     if task == "lfc":
         return everything, np.asarray(rows.X, dtype=np.float64), None
-    deg = np.asarray(rows.layers["deg"])
     if task == "deg":
-        return everything, np.ascontiguousarray(deg, dtype=np.int8), None
-    observed = np.asarray(rows.layers["observed"], dtype=bool)
-    if task == "dir_pairs":
-        observed = observed & (deg != 0)
-    label = deg > 0 if task == "dir_pairs" else deg != 0
+        return everything, np.ascontiguousarray(rows.layers["deg"], dtype=np.int8), None
+    label, observed = pair_labels(rows)
     columns = np.flatnonzero(observed.any(axis=0))
     if not len(columns):
         raise InputError("no training label is known: layers['observed'] is empty")

@@ -15,10 +15,10 @@ from perturbcore.digest import code_digest, digest
 from perturbcore.errors import InputError, ParameterError
 from perturbcore.evaluate.joint import Prediction
 from perturbcore.evaluate.run import PAIR_TARGETS
-from perturbcore.fusion.fitted import Fitted, pair_labels
+from perturbcore.fusion.fitted import Fitted
 from perturbcore.fusion.presets import LFC_SIMPLE, Settings
 from perturbcore.fusion.sources import lay_out
-from perturbcore.predictors.labels import best_threshold
+from perturbcore.predictors.labels import best_threshold, pair_labels
 from perturbcore.splits import check_disjoint
 
 ROOMS = (

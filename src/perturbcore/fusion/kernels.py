@@ -153,7 +153,7 @@ class Smoother:
         return smoothed(known, self._weight(kernel, power), self.prior)
 
     def _weight(self, kernel, power):
-        raised = kernel if power == 1 else raise_to(kernel, power)
+        raised = raise_to(kernel, power)
         size = raised.sum(axis=1, keepdims=True)
         return raised * np.divide(self.total, size, out=np.zeros_like(size), where=size > 0)
 

@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from perturbcore.fusion.contest import NOT_SOURCES, Contest
 from perturbcore.metrics import metric as find_metric
 from perturbcore.sentences import signed
 from perturbcore.summary import ranking_table
-from perturbcore.uncertainty import paired_differences, verdicts
+from perturbcore.uncertainty import gain_table
 
 GAIN_COLUMNS = {
     "method": "Fusion",
@@ -57,28 +56,19 @@ def gains(contest: Contest) -> pd.DataFrame:
     scores = contest.scores
     fused = contest.fused.drop_duplicates("embedding").set_index("embedding")
     rows = scores[scores["embedding"].isin([best, *fused.index])]
-    found = paired_differences(rows, metric, reference=(best, "knn"), by=())
-    bounds = _bounds(found, sign)
+    found = gain_table(rows, metric, reference=(best, "knn"), by=())
     one = rows[rows["metric"] == metric]
     by_line = one.pivot_table(index="cell_line", columns="embedding", values="value")
     ahead = (sign * by_line.sub(by_line[best], axis=0) > 0).sum()
     seconds = contest.fused.drop_duplicates("key").groupby("embedding")["seconds"].mean()
-    table = pd.DataFrame(
-        {
-            "method": found["embedding_b"],
-            "predictor": fused.loc[found["embedding_b"], "predictor"].to_numpy(),
-            "value": found["mean_b"],
-            "reference": found["mean_a"],
-            "gain": -sign * found["difference"],
-            "low": bounds[:, 0],
-            "high": bounds[:, 1],
-            "p_holm": found["p_holm"],
-            "lines": [f"{ahead[m]} of {len(by_line)}" for m in found["embedding_b"]],
-            "verdict": verdicts(found),
-            "seconds": seconds.loc[found["embedding_b"]].to_numpy(),
-        }
+    table = found.rename(columns={"embedding": "method"}).assign(
+        predictor=fused.loc[found["embedding"], "predictor"].to_numpy(),
+        lines=[f"{ahead[m]} of {len(by_line)}" for m in found["embedding"]],
+        seconds=seconds.loc[found["embedding"]].to_numpy(),
     )
-    return table.sort_values("gain", ascending=False, ignore_index=True)
+    columns = ["method", "predictor", "value", "reference", "gain", "low", "high", "p_holm", "lines", "verdict",
+               "seconds"]  # fmt: skip
+    return table[columns].sort_values("gain", ascending=False, ignore_index=True)
 
 
 def ranking(contest: Contest) -> pd.DataFrame:
@@ -107,22 +97,11 @@ def by_line(contest: Contest, table: pd.DataFrame) -> pd.DataFrame:
         method, cell_line, value, reference, gain (positive is better), low, high (95 % interval over the
         folds of the line, corrected for overlapping training sets, not for the number of fusions).
     """
-    sign = 1.0 if find_metric(contest.metric).higher_is_better else -1.0
     best = name_of(contest.best_single)
     rows = contest.scores[contest.scores["embedding"].isin([best, *table["method"]])]
-    found = paired_differences(rows, contest.metric, reference=(best, "knn"), by=("cell_line",))
-    bounds = _bounds(found, sign)
-    out = pd.DataFrame(
-        {
-            "method": found["embedding_b"],
-            "cell_line": found["cell_line"],
-            "value": found["mean_b"],
-            "reference": found["mean_a"],
-            "gain": -sign * found["difference"],
-            "low": bounds[:, 0],
-            "high": bounds[:, 1],
-        }
-    )
+    found = gain_table(rows, contest.metric, reference=(best, "knn"), by=("cell_line",))
+    out = found.rename(columns={"embedding": "method"})
+    out = out[["method", "cell_line", "value", "reference", "gain", "low", "high"]]
     place = {name: i for i, name in enumerate(table["method"])}
     return out.sort_values(["method", "cell_line"], key=lambda c: c.map(place).fillna(c), ignore_index=True)
 
@@ -137,11 +116,6 @@ def by_line_text(lines: pd.DataFrame, best: str) -> pd.DataFrame:
     first = lines.groupby("cell_line")["reference"].first().map("{:.3f}".format).rename(best)
     wide = pd.concat([first.to_frame().T, wide.loc[lines["method"].unique()]])
     return wide.rename_axis(columns=None).reset_index(names="method")
-
-
-def _bounds(found: pd.DataFrame, sign: float) -> np.ndarray:
-    """Interval of the gain: `paired_differences` has the reference first."""
-    return np.sort(-sign * found[["low", "high"]].to_numpy(dtype=float), axis=1)
 
 
 def setting(contest: Contest) -> str:
@@ -176,9 +150,9 @@ def answer(contest: Contest, table: pd.DataFrame, folds_looked_at=()) -> str:
     )
     if len(simple) and len(deep):
         a, b = simple.iloc[0], deep.iloc[0]
-        low, high, told = between(contest, a["method"], b["method"])
-        gain = a["gain"] - b["gain"]
-        if told and gain < 0:
+        one = between(contest, a["method"], b["method"])
+        told = one["distinguishable"]
+        if told and one["gain"] < 0:
             verdict = "the transformer is better"
         elif told:
             verdict = "the simple fusion is better"
@@ -187,7 +161,7 @@ def answer(contest: Contest, table: pd.DataFrame, folds_looked_at=()) -> str:
         said.append(
             f"Simple or deep? The best simple fusion is {a['method']} ({a['value']:.3f}, {a['seconds']:.1f} s a "
             f"fold and line), the best transformer {b['method']} ({b['value']:.3f}, {b['seconds']:.1f} s): a "
-            f"difference of {signed(gain)} ({signed(low)} to {signed(high)}); {verdict}."
+            f"difference of {signed(one['gain'])} ({signed(one['low'])} to {signed(one['high'])}); {verdict}."
         )
     said += [text for text in [without_folds(contest, table, folds_looked_at)] if text]
     worse = table.loc[table["gain"] < 0, "method"]
@@ -210,24 +184,18 @@ def without_folds(contest: Contest, table: pd.DataFrame, folds) -> str:
     )
     said = []
     for other in [name_of(contest.best_single), *simple.iloc[:1]]:
-        low, high, _ = between(rest, deep.iloc[0], other)
-        mean = rest.scores[rest.scores["metric"] == rest.metric].groupby("embedding")["value"].mean()
-        sign = 1.0 if find_metric(rest.metric).higher_is_better else -1.0
-        gain = sign * (mean[deep.iloc[0]] - mean[other])
-        said.append(f"{signed(gain)} ({signed(low)} to {signed(high)}) over {other}")
+        one = between(rest, deep.iloc[0], other)
+        said.append(f"{signed(one['gain'])} ({signed(one['low'])} to {signed(one['high'])}) over {other}")
     return (
         f"Settings of {deep.iloc[0]} were chosen with {some} in view. On the other folds alone its gain is "
         f"{' and '.join(said)}."
     )
 
 
-def between(contest: Contest, a: str, b: str) -> tuple[float, float, bool]:
-    """Interval of how much better `a` is than `b`, and whether they can be told apart."""
+def between(contest: Contest, a: str, b: str) -> pd.Series:
+    """Return how much better `a` is than `b` over all cell lines: a row of `uncertainty.gain_table`."""
     rows = contest.scores[contest.scores["embedding"].isin([a, b])]
-    found = paired_differences(rows, contest.metric, reference=(b, "knn"), by=()).iloc[0]
-    sign = 1.0 if find_metric(contest.metric).higher_is_better else -1.0
-    low, high = np.sort(-sign * found[["low", "high"]].to_numpy(dtype=float))
-    return float(low), float(high), bool(found["distinguishable"])
+    return gain_table(rows, contest.metric, reference=(b, "knn"), by=()).iloc[0]
 
 
 def one_line(contest: Contest, table: pd.DataFrame, record: str = "") -> str:

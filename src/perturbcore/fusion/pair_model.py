@@ -81,10 +81,8 @@ class PairModel(Competitor):
         if blend:
             scale = float(np.mean(spread, axis=0)[list(self.candidates).index(best)])
             rate = fold.known.rates().astype(np.float32)
-            values = values + np.float32(blend * scale) * (self._smoothed(fold.known, test) - rate)
+            near = self.smoother.scores(fold.known, test, self.smoother.powers[0])
+            values = values + np.float32(blend * scale) * (near - rate)
         chosen = f"shared {best.shared:g}, module {best.module:g}, own {best.own:g}, smoother {blend:g}"
         return called(fold, values, np.concatenate(truth), np.concatenate([s[at] for s in scores]), chosen,
                        noted_weights(fold, weights))  # fmt: skip
-
-    def _smoothed(self, known, kernel):
-        return self.smoother.scores(known, kernel, self.smoother.powers[0])

@@ -58,6 +58,19 @@ class Labels:
         return (positive + gene_weight * overall) / (known + gene_weight)
 
 
+def pair_labels(responses) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (n, g) in {0, 1} and which are known, of responses (AnnData) with a partial-label task.
+
+    For "deg_pairs" whether a gene is differentially expressed, for "dir_pairs" whether a differentially
+    expressed gene goes up (others are unknown).
+    """
+    deg = np.asarray(responses.layers["deg"])
+    observed = np.asarray(responses.layers["observed"], dtype=bool)
+    if responses.uns["perturbcore"]["task"] == "dir_pairs":
+        return deg > 0, observed & (deg != 0)
+    return deg != 0, observed
+
+
 @numba.njit(nogil=True, cache=True)
 def _knn_scores(indptr, genes, label, near, grid, q_indptr, q_genes, rate, prior, out):
     """out[j, e] = score of query entry e from the grid[j] nearest rows."""

@@ -1,6 +1,7 @@
 """How sure a score, a difference or a ranking is."""
 
 from perturbcore.uncertainty.differences import (
+    gain_table,
     indistinguishable,
     neighbour_table,
     paired_differences,
@@ -21,6 +22,7 @@ __all__ = [
     "Difference",
     "Interval",
     "friedman",
+    "gain_table",
     "gap_closed",
     "holm",
     "indistinguishable",

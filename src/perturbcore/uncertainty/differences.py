@@ -139,6 +139,32 @@ def verdicts(table: pd.DataFrame) -> np.ndarray:
     )
 
 
+def gain_table(scores, metric, *, reference, by=("cell_line",), **options) -> pd.DataFrame:
+    """`paired_differences` as gains over one method: positive is better, whatever the metric.
+
+    Parameters
+    ----------
+    scores, metric, by, options
+        As `paired_differences`.
+    reference : "best", str or (embedding, predictor)
+
+    Returns
+    -------
+    DataFrame
+        The columns of `by`; embedding, predictor, value, reference (score of the reference), gain, low,
+        high, p_holm, distinguishable, verdict (see `verdicts`).
+    """
+    found = paired_differences(scores, metric, reference=reference, by=by, **options)
+    # the reference comes first, so that less is a gain where more is better
+    sign = -1.0 if direction(metric, options.get("higher_is_better")) else 1.0
+    bounds = np.sort(sign * found[["low", "high"]].to_numpy(dtype=float), axis=1)
+    return found[list(by)].assign(
+        embedding=found["embedding_b"], predictor=found["predictor_b"], value=found["mean_b"],
+        reference=found["mean_a"], gain=sign * found["difference"], low=bounds[:, 0], high=bounds[:, 1],
+        p_holm=found["p_holm"], distinguishable=found["distinguishable"], verdict=verdicts(found),
+    )  # fmt: skip
+
+
 def indistinguishable(scores, metric, **options) -> pd.DataFrame:
     """Which methods are not distinguishable from the best of their group.
 
