@@ -24,7 +24,7 @@ MISSING  := $(filter-out $(basename $(notdir $(wildcard notebooks/*.py))),$(CHAP
 ifneq ($(and $(MISSING),$(filter book serve linkcheck,$(MAKECMDGOALS))),)
 $(error _toc.yml names chapters that notebooks/ does not have: $(MISSING))
 endif
-PACKAGE  := $(filter-out src/perturbcore/cli/%,$(shell find src -type f ! -name '*.pyc'))
+PACKAGE  := $(filter-out src/perturbcore/book/cli/%,$(shell find src -type f ! -name '*.pyc'))
 PAGES    := $(shell find book -path book/chapters -prune -o -path book/_static/mathjax -prune -o -type f -print)
 
 # Kernels that run side by side share the cores instead of fighting for them.

@@ -16,8 +16,8 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.stats import pearsonr, spearmanr
 
-from perturbcore.bootstrap import noise_ceiling
-from perturbcore.bootstrap.draws import (
+from perturbcore.score.ceiling.ceiling import noise_ceiling
+from perturbcore.score.ceiling.draws import (
     CONTROL,
     PERTURBED,
     control_stream,

@@ -17,12 +17,12 @@ import ot
 import pandas as pd
 import torch
 
-from perturbcore.decoders.couplings import couple
-from perturbcore.decoders.learner import DecoderLearner
-from perturbcore.decoders.model import Decoder
-from perturbcore.decoders.options import DecoderOptions
-from perturbcore.decoders.pairs import Pairs
-from perturbcore.decoders.presets import LAPTOP, PUBLISHED
+from perturbcore.models.decoders.couplings import couple
+from perturbcore.models.decoders.learner import DecoderLearner
+from perturbcore.models.decoders.model import Decoder
+from perturbcore.models.decoders.options import DecoderOptions
+from perturbcore.models.decoders.pairs import Pairs
+from perturbcore.models.decoders.presets import LAPTOP, PUBLISHED
 
 N_CONDITION = 64
 
@@ -59,7 +59,9 @@ def steps(row, sizes, batch, devices):
         for n_latent in sizes:
             for method in PUBLISHED:
                 mlp = trained_step(LAPTOP[method], n_latent, batch, device)
-                dit = trained_step(PUBLISHED[method].changed(coupling="independent"), n_latent, batch, device)
+                dit = trained_step(
+                    PUBLISHED[method].changed(coupling="independent"), n_latent, batch, device
+                )
                 task = f"training step, {method}, {n_latent} components, {batch} cells, {device}"
                 row(task, mlp, dit, "MLP (laptop)", "transformer (published)")
 
@@ -69,7 +71,9 @@ def small_decoder(method, n_cells=400, device="cpu", **changes):
     rng = np.random.default_rng(0)
     names = [f"p{i}" for i in range(8)]
     vectors = pd.DataFrame(rng.normal(size=(8, N_CONDITION)), names)
-    o = LAPTOP[method].changed(max_epochs=2, epoch_cells=1024, patience=None, partners="any", **changes)
+    o = LAPTOP[method].changed(
+        max_epochs=2, epoch_cells=1024, patience=None, partners="any", **changes
+    )
     source, target = rng.normal(size=(2, n_cells, 60))
     return Decoder(o, device).fit(source, target, np.resize(names, n_cells), vectors, validation=0)
 
@@ -95,7 +99,11 @@ def together(row, counts):
         decoder = small_decoder(method)
         for n in counts:
             rng = np.random.default_rng(1)
-            z, x, index = rng.normal(size=(n, 50)), rng.normal(size=(8, N_CONDITION)), np.arange(n) % 8
+            z, x, index = (
+                rng.normal(size=(n, 50)),
+                rng.normal(size=(8, N_CONDITION)),
+                np.arange(n) % 8,
+            )
             start = time.perf_counter()
             a = decoder.sample_latent(z, x, index)
             fast = time.perf_counter() - start
@@ -104,7 +112,14 @@ def together(row, counts):
             slow = time.perf_counter() - start
             # the bridge draws other noise for each call: only the flow can agree cell by cell
             agreement = float(np.abs(a - b).max()) if method == "flow" else None
-            row(f"sampling, {method}, {n} cells", fast, slow, "one call", "a call for each cell", agreement)
+            row(
+                f"sampling, {method}, {n} cells",
+                fast,
+                slow,
+                "one call",
+                "a call for each cell",
+                agreement,
+            )
 
 
 def solvers(row, n):
@@ -120,7 +135,9 @@ def solvers(row, n):
     for count in (5, 10, 20):
         fast, out = drawn("midpoint", count)
         task = f"sampling, flow, {n} cells, midpoint with {count} steps"
-        row(task, fast, slow, "midpoint", "dopri5, tolerance 1e-4", float(np.abs(out - exact).max()))
+        row(
+            task, fast, slow, "midpoint", "dopri5, tolerance 1e-4", float(np.abs(out - exact).max())
+        )
 
 
 def drawing(row, cells, batch):
@@ -160,7 +177,14 @@ def couplings(row, groups, sizes):
         theirs = [(c * plan).sum() for c, plan in zip(costs, plans, strict=True)]
         fast, slow = timed(lambda s=source, t=target: couple(s, t, "optimal")), timed(transport)
         agreement = float(np.abs(np.subtract(ours, theirs)).max())
-        row(f"optimal coupling, {groups} groups of {size}", fast, slow, "assignment", "POT emd", agreement)
+        row(
+            f"optimal coupling, {groups} groups of {size}",
+            fast,
+            slow,
+            "assignment",
+            "POT emd",
+            agreement,
+        )
 
 
 def main():

@@ -54,8 +54,8 @@ def make_counts(n_cells, n_genes, n_perturbations, seed=0):
 
 def ours(adata, scale, statistics=True):
     """Return what prepares a run, and the run itself."""
-    from perturbcore.deg import deg_labels
-    from perturbcore.screens import declare_screen
+    from perturbcore.data.deg.labels import deg_labels
+    from perturbcore.data.screens.declare import declare_screen
 
     screen = declare_screen(
         adata, dataset="benchmark", perturbation="perturbation", batch="batch", cell_line=None,
@@ -147,7 +147,9 @@ def bench_labels(sizes) -> list:
             ("log1p", "scanpy rank_genes_groups (t-test)"),
         ):
             found = {who: measure(who, scale, folder) for who in ("ours", "labels", "scanpy")}
-            agreement = compare(*(np.load(Path(folder) / f"{who}.npz") for who in ("ours", "scanpy")))
+            agreement = compare(
+                *(np.load(Path(folder) / f"{who}.npz") for who in ("ours", "scanpy"))
+            )
             for who, kind in (("ours", "DEG labels, t and adjusted p"), ("labels", "DEG labels")):
                 rows.append(
                     {
@@ -182,7 +184,9 @@ def make_labels(n, n_genes, seed=0):
     """Coordinates, and labels of which a tenth follow them."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n + n // 4, DIMENSIONS)).astype(np.float32)
-    score = X[:, :10] @ rng.normal(size=(10, n_genes)) / np.sqrt(10) + rng.normal(size=(len(X), n_genes))
+    score = X[:, :10] @ rng.normal(size=(10, n_genes)) / np.sqrt(10) + rng.normal(
+        size=(len(X), n_genes)
+    )
     label = np.where(score > 1.8, 1, np.where(score < -1.8, -1, 0)).astype(np.int8)
     label[:3] = [[-1], [0], [1]]
     return X[:n], label[:n], X[n:], label[n:]
@@ -192,8 +196,8 @@ def bench_fits(sizes, sample, device) -> list:
     """Compare one fit on all genes; the baseline is timed on a sample of them and scaled up."""
     from sklearn.linear_model import LogisticRegression
 
-    from perturbcore.metrics.deg import deg_metrics
-    from perturbcore.predictors import Softmax
+    from perturbcore.models.simple.softmax import Softmax
+    from perturbcore.score.metrics.deg import deg_metrics
 
     rows = []
     for n, n_genes in sizes:
@@ -209,7 +213,9 @@ def bench_fits(sizes, sample, device) -> list:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it stops at 100 iterations, as ours does
             for i, gene in enumerate(genes):
-                one = LogisticRegression(C=C / (2 * n_genes * n), class_weight="balanced", max_iter=100)
+                one = LogisticRegression(
+                    C=C / (2 * n_genes * n), class_weight="balanced", max_iter=100
+                )
                 theirs[:, :, i] = one.fit(X, label[:, gene]).predict_proba(X_test).T
         other = (time.perf_counter() - start) * n_genes / len(genes)
         f1 = [
@@ -223,7 +229,10 @@ def bench_fits(sizes, sample, device) -> list:
                 "ours_seconds": round(seconds, 2),
                 "baseline_seconds": round(other, 2),
                 "ratio": round(other / seconds, 2),
-                "agreement": {"macro F1, ours": round(f1[0], 4), "macro F1, baseline": round(f1[1], 4)},
+                "agreement": {
+                    "macro F1, ours": round(f1[0], 4),
+                    "macro F1, baseline": round(f1[1], 4),
+                },
             }
         )
     return rows
@@ -231,7 +240,9 @@ def bench_fits(sizes, sample, device) -> list:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="a run of seconds, to see that it works")
+    parser.add_argument(
+        "--small", action="store_true", help="a run of seconds, to see that it works"
+    )
     parser.add_argument("--out", type=Path, help="write the table as JSON here")
     parser.add_argument("--device", default="auto", help="of the classifier: auto, cpu or cuda")
     parser.add_argument("--only", choices=["labels", "fits"])
@@ -242,7 +253,9 @@ def main():
         return
     rows = [] if args.only == "fits" else bench_labels(SMALL if args.small else FULL)
     if args.only != "labels":
-        rows += bench_fits(SMALL_FITS if args.small else FITS, 10 if args.small else 100, args.device)
+        rows += bench_fits(
+            SMALL_FITS if args.small else FITS, 10 if args.small else 100, args.device
+        )
     print(pd.DataFrame(rows).drop(columns=["baseline", "agreement"]).to_string(index=False))
     for row in rows:
         print(row["task"], row["agreement"])

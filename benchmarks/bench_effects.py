@@ -75,8 +75,8 @@ def write_screen(path, *, n_cells, n_genes, n_perturbations, n_batches, seed=0):
 
 
 def ours(path, control):
-    from perturbcore.effects import ba_ate
-    from perturbcore.screens import read_screen
+    from perturbcore.data.effects.ba_ate import ba_ate
+    from perturbcore.data.screens.read import read_screen
 
     screen = read_screen(path, backed=True, validate=False)
     return ba_ate(screen, control=control, batches="with_controls", progress=False).to_df()
@@ -113,7 +113,7 @@ def baseline(path, control):
 def child(who, path, control, out):
     run = {"ours": ours, "baseline": baseline}[who]
     # imports are not what is compared
-    importlib.import_module({"ours": "perturbcore.effects", "baseline": "scanpy"}[who])
+    importlib.import_module({"ours": "perturbcore.data.effects", "baseline": "scanpy"}[who])
     start_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
     effect = run(path, control)

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from perturbcore.finetuning.models import Indexing, InSilicoKO
-from perturbcore.finetuning.pretrain import pretrain
-from perturbcore.finetuning.tokens import ControlCells
+from perturbcore.embeddings.cell_models.pretrain import pretrain
+from perturbcore.embeddings.cell_models.tokens import ControlCells
+from perturbcore.models.finetuning.models import Indexing, InSilicoKO
 
 SIZES = dict(dim=32, heads=4, layers=1, latents=16)
 
@@ -38,18 +38,32 @@ def random_cells(n, g, seed=0):
 def pretraining(n, g, attention, device):
     """Seconds of the second epoch: the first one also warms up."""
     trained = pretrain(
-        random_cells(n, g), attention=attention, epochs=2, asked=128, device=device, start="random", **SIZES
+        random_cells(n, g),
+        attention=attention,
+        epochs=2,
+        asked=128,
+        device=device,
+        start="random",
+        **SIZES,
     )
     seconds = float(np.diff(trained.history["seconds"])[-1])
-    return {"what": "pretraining", "attention": attention, "genes": g, "cells": n, "s_per_epoch": seconds}
+    return {
+        "what": "pretraining",
+        "attention": attention,
+        "genes": g,
+        "cells": n,
+        "s_per_epoch": seconds,
+    }
 
 
 def forward(n, g, attention):
     """Seconds to embed every gene of `n` cells, without gradients."""
-    from perturbcore.finetuning.cells import CellTransformer
+    from perturbcore.embeddings.cell_models.cells import CellTransformer
 
     cells = random_cells(n, g)
-    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, cells.lines, attention=attention, **SIZES)
+    encoder = CellTransformer(
+        cells.genes, cells.mean, cells.sd, cells.lines, attention=attention, **SIZES
+    )
     values = torch.from_numpy(cells.values)
     with torch.no_grad():
         encoder(values[:2])
@@ -57,7 +71,13 @@ def forward(n, g, attention):
         for part in values.split(16):
             encoder(part)
     seconds = time.perf_counter() - start
-    return {"what": "all genes of cells", "attention": attention, "genes": g, "cells": n, "s": seconds}
+    return {
+        "what": "all genes of cells",
+        "attention": attention,
+        "genes": g,
+        "cells": n,
+        "s": seconds,
+    }
 
 
 def tuning(kind, n_perturbations, g, device, attention="latent"):

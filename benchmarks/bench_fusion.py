@@ -18,12 +18,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from perturbcore.embeddings import Embedding
-from perturbcore.fusion.joint_model import TransformerFusion
-from perturbcore.fusion.presets import preset
-from perturbcore.fusion.sources import lay_out
-from perturbcore.fusion.train import build
-from perturbcore.responses import make_responses
+from perturbcore.data.responses import make_responses
+from perturbcore.embeddings.base import Embedding
+from perturbcore.models.fusion.joint_model import TransformerFusion
+from perturbcore.models.fusion.presets import preset
+from perturbcore.models.fusion.sources import lay_out
+from perturbcore.models.fusion.train import build
 
 LINES = ("A", "B", "C", "D")
 WIDTH = 512
@@ -85,7 +85,9 @@ def make(perturbations, genes, n_sources, seed=0):
     """Random responses of four lines, and sources that each miss a third of the perturbations."""
     rng = np.random.default_rng(seed)
     ids = np.array([f"P{i:05d}" for i in range(perturbations)])
-    obs = pd.DataFrame({"perturbation": np.tile(ids, 4), "cell_line": np.repeat(LINES, perturbations)})
+    obs = pd.DataFrame(
+        {"perturbation": np.tile(ids, 4), "cell_line": np.repeat(LINES, perturbations)}
+    )
     obs["fold"] = 0
     Y = rng.normal(size=(len(obs), genes)).astype(np.float32)
     responses = make_responses(Y, obs, [f"G{i}" for i in range(genes)], dataset="benchmark")

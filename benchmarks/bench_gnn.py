@@ -16,9 +16,15 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch_geometric.nn import GCNConv
 
-from perturbcore.embeddings.gcn import GraphNetwork, normalised, pretrain, random_pairs, sparse_tensor
+from perturbcore.embeddings.gcn import (
+    GraphNetwork,
+    normalised,
+    pretrain,
+    random_pairs,
+    sparse_tensor,
+)
 from perturbcore.embeddings.held_out_edges import split_edges
-from perturbcore.finetuning.graph_objectives import Neighbourhood, read_nodes
+from perturbcore.models.finetuning.graph_objectives import Neighbourhood, read_nodes
 
 DIM, LAYERS, PUBLISHED_BATCH = 64, 2, 4096
 
@@ -93,7 +99,10 @@ def passes(A):
     ours = GraphNetwork(A.shape[0], DIM, LAYERS, 0.0)
     theirs = Published(copy.deepcopy(ours))
     coo = A.tocoo()
-    inputs = (sparse_tensor(normalised(A)), torch.as_tensor(np.stack([coo.row, coo.col]).astype(np.int64)))
+    inputs = (
+        sparse_tensor(normalised(A)),
+        torch.as_tensor(np.stack([coo.row, coo.col]).astype(np.int64)),
+    )
     seconds, gradients = [], []
     for net, graph_of in zip((ours, theirs), inputs, strict=True):
 
@@ -146,7 +155,11 @@ def fine_tuning(A, batch):
             if i == 1:
                 start = time.perf_counter()
             net.zero_grad()
-            z = read_nodes(net, **near.around(nodes)) if part else net(whole)[torch.as_tensor(nodes)]
+            z = (
+                read_nodes(net, **near.around(nodes))
+                if part
+                else net(whole)[torch.as_tensor(nodes)]
+            )
             z.square().mean().backward()
         seconds.append((time.perf_counter() - start) / (len(batches) - 1))
         values.append(net.node.grad.clone())
@@ -170,7 +183,9 @@ def main(argv=None):
     parser.add_argument("--out", help="write the rows as JSON")
     options = parser.parse_args(argv)
     sizes = (
-        [(400, 2000)] if options.small else [(2500, 15_000), (5000, 30_000), (10_000, 60_000), (20_000, 240_000)]
+        [(400, 2000)]
+        if options.small
+        else [(2500, 15_000), (5000, 30_000), (10_000, 60_000), (20_000, 240_000)]
     )
     rows = []
     for n, edges in sizes:

@@ -13,10 +13,10 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, LeaveOneOut
 
-from perturbcore.fusion.kernels import smoothed
-from perturbcore.fusion.mixed import MixedModel
-from perturbcore.fusion.ridge import centred, loo_losses, predict, tune
-from perturbcore.predictors.labels import Labels
+from perturbcore.models.fusion.kernels import smoothed
+from perturbcore.models.fusion.mixed import MixedModel
+from perturbcore.models.fusion.ridge import centred, loo_losses, predict, tune
+from perturbcore.models.simple.labels import Labels
 
 PENALTIES = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
 
@@ -51,7 +51,9 @@ def leave_one_out(n, g):
 
     def theirs():
         grid = {"alpha": [p * scale for p in PENALTIES]}
-        model = GridSearchCV(KernelRidge(kernel="precomputed"), grid, scoring=loss, cv=LeaveOneOut())
+        model = GridSearchCV(
+            KernelRidge(kernel="precomputed"), grid, scoring=loss, cv=LeaveOneOut()
+        )
         return model.fit(K, Y)
 
     def ours():
@@ -72,7 +74,11 @@ def weights(n, g, sources):
     """Search kernel weights; the baseline scores the same points by leave-one-out refits in closed form."""
     rng = np.random.default_rng(1)
     parts = [rng.normal(size=(n, 20)) for _ in range(sources)]
-    Y = parts[0] @ rng.normal(size=(20, g)) + parts[1] @ rng.normal(size=(20, g)) + rng.normal(size=(n, g))
+    Y = (
+        parts[0] @ rng.normal(size=(20, g))
+        + parts[1] @ rng.normal(size=(20, g))
+        + rng.normal(size=(n, g))
+    )
     kernels = [p @ p.T for p in parts]
     gram = Y @ Y.T
     fit, mine = timed(lambda: tune(kernels, gram, PENALTIES), 1)
@@ -160,7 +166,12 @@ def main(argv=None):
     if options.small:
         rows = [leave_one_out(60, 40), weights(60, 40, 3), smoother(80, 60, 10), mixed(60, 40, 10)]
     else:
-        rows = [leave_one_out(300, 1000), weights(300, 1000, 8), smoother(1300, 4136, 40), mixed(300, 400, 60)]
+        rows = [
+            leave_one_out(300, 1000),
+            weights(300, 1000, 8),
+            smoother(1300, 4136, 40),
+            mixed(300, 400, 60),
+        ]
     print(pd.DataFrame(rows).to_string(index=False))
     if options.out:
         with open(options.out, "w") as file:

@@ -16,15 +16,36 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from perturbcore.embeddings import Embedding
-from perturbcore.evaluate import evaluate
-from perturbcore.predictors import KNN, NestedSpace, Targets
-from perturbcore.responses import make_responses
-from perturbcore.splits import add_folds
+from perturbcore.data.folds import add_folds
+from perturbcore.data.responses import make_responses
+from perturbcore.embeddings.base import Embedding
+from perturbcore.models.simple.base import Targets
+from perturbcore.models.simple.knn import KNN
+from perturbcore.models.simple.space import NestedSpace
+from perturbcore.score.run import evaluate
 
 # dimensions of the 33 methods of Cole et al. 2026, Fig. 1, that use an embedding (31 files, random, idealized)
 PUBLISHED_DIMS = (
-    [4352, 384, 384, 1024, 1280, 2304, 2304, 1024, 2048, 512, 128, 256, 640, 128, 256, 640, 512, 512]
+    [
+        4352,
+        384,
+        384,
+        1024,
+        1280,
+        2304,
+        2304,
+        1024,
+        2048,
+        512,
+        128,
+        256,
+        640,
+        128,
+        256,
+        640,
+        512,
+        512,
+    ]
     + [1536] * 6
     + [318, 256, 128, 256, 128, 512, 128, 100, 100]
 )

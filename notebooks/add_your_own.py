@@ -24,10 +24,10 @@ n_components: int = 16
 seed: int = 0
 
 # %% tags=["hide-input"]
-from perturbcore import pages
-from perturbcore.chapters import open_chapter
-from perturbcore.console import Console
-from perturbcore.simulate import simulate_screen
+from perturbcore.book.inside import open_chapter
+from perturbcore.core.console import Console
+from perturbcore.data.simulate.screen import simulate_screen
+from perturbcore.report import pages
 
 chapter = open_chapter("add_your_own")
 console = Console()
@@ -55,9 +55,9 @@ console.run(f"perturbcore ceiling mine/screen.h5ad {columns} --outer 5 --inner 5
 # The same in Python, with the functions behind the commands:
 
 # %% tags=["show-input"]
-from perturbcore.effects import ba_ate
-from perturbcore.screens import read_screen
-from perturbcore.splits import add_folds
+from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.folds import add_folds
+from perturbcore.data.screens.read import read_screen
 
 meaning = dict(perturbation="gene", batch="lane", control="control", scale="counts")
 meaning |= dict(dataset="mine", cell_line=None, cell_line_value="mine")
@@ -88,9 +88,11 @@ console.run(f"perturbcore evaluate {given} --out mine/scores.csv", last=1)
 # an embedding is loaded and scored like this, with a random one beside it:
 
 # %% tags=["show-input"]
-from perturbcore.embeddings import load_embedding, random_embedding
-from perturbcore.evaluate import Protocol, evaluate
-from perturbcore.predictors import KNN
+from perturbcore.embeddings.controls import random_embedding
+from perturbcore.embeddings.load import load_embedding
+from perturbcore.models.simple.knn import KNN
+from perturbcore.score.plan import Protocol
+from perturbcore.score.run import evaluate
 
 protocol = Protocol(n_components=n_components)
 mine = load_embedding(console.mine / "annotation.csv", name="My annotation")
@@ -99,7 +101,7 @@ quiet = dict(protocol=protocol, progress=False)
 scores = evaluate(responses, [mine, random], [KNN(k)], **quiet)
 
 # %% tags=["hide-input"]
-from perturbcore.embeddings import coverage_table
+from perturbcore.embeddings.coverage import coverage_table
 
 covered = coverage_table([mine], responses)
 heads = ["embedding", "dim", "n_covered", "n_perturbations", "coverage"]
@@ -114,7 +116,7 @@ pages.show_table(chapter, covered, "coverage", caption="What your embedding cove
 # %% tags=["show-input"]
 from sklearn.kernel_ridge import KernelRidge
 
-from perturbcore.predictors import SklearnPredictor
+from perturbcore.models.simple.base import SklearnPredictor
 
 model = KernelRidge(kernel="rbf")
 kernel = SklearnPredictor(model, {"alpha": [0.1, 1.0, 10.0]}, name="kernel ridge")
@@ -132,7 +134,7 @@ pages.show_table(chapter, order, "own", caption="Your embedding and predictor, b
 #
 # A profile names data sets and embeddings; `from_files` reads yours. With this file, `make book PROFILE=mine.yml` is the
 # whole book on your data. (In code, a data set is one file in `src/perturbcore/datasets` with a function `load` that
-# returns a {py:class}`perturbcore.datasets.Dataset`.)
+# returns a {py:class}`perturbcore.data.sets.base.Dataset`.)
 
 # %% tags=["hide-input"]
 console.example("mine.yml", "notebooks/profiles/mine.yml")

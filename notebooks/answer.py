@@ -27,10 +27,11 @@ chapters: list[str] = [
 # %% tags=["hide-input"]
 from myst_nb import glue
 
-from perturbcore import figures, pages, provenance, sentences, summary
-from perturbcore.chapters import open_chapter
-from perturbcore.metrics import metric
-from perturbcore.study import Study
+from perturbcore.book.inside import open_chapter
+from perturbcore.book.study import Study
+from perturbcore.core import provenance
+from perturbcore.report import figures, pages, sentences, summary
+from perturbcore.score.metrics.registry import metric
 
 chapter = open_chapter("answer")
 study = Study(chapter)

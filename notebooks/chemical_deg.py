@@ -39,13 +39,13 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore import classification, figures, pages, summary
-from perturbcore.chapters import open_chapter
-from perturbcore.classification import sentences
-from perturbcore.metrics import metric
-from perturbcore.published import load_published
-from perturbcore.published.draw import present
-from perturbcore.study import Study
+from perturbcore.book.inside import open_chapter
+from perturbcore.book.study import Study
+from perturbcore.report import classification, figures, pages, summary
+from perturbcore.report.classification import sentences
+from perturbcore.report.published.draw import present
+from perturbcore.report.published.tables import load_published
+from perturbcore.score.metrics.registry import metric
 
 chapter = open_chapter("chemical_deg")
 study = Study(chapter, n_jobs)

@@ -24,10 +24,11 @@ profile: str = "demo"
 download: bool = False  # fetch the authors' tables (14 MB, non-commercial licence) if they are not at hand
 
 # %% tags=["hide-input"]
-from perturbcore import pages
-from perturbcore.chapters import open_chapter
-from perturbcore.published import audit, counts, load_published
-from perturbcore.published.claims_page import cards, summary
+from perturbcore.book.inside import open_chapter
+from perturbcore.report import pages
+from perturbcore.report.published.claims import audit, counts
+from perturbcore.report.published.claims_page import cards, summary
+from perturbcore.report.published.tables import load_published
 
 chapter = open_chapter("claims")
 published = load_published(download=download)
@@ -83,7 +84,7 @@ pages.say(cards(table[table["paper"] != "Cole et al. 2026"], dropdown=True))
 # not distinguishable is not the same as equal.
 
 # %% tags=["hide-input"]
-from perturbcore.published.claims_page import certainty, choice, unused
+from perturbcore.report.published.claims_page import certainty, choice, unused
 
 pages.say(certainty(published, chapter))
 

@@ -23,9 +23,10 @@ profile: str = "demo"
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore import about, pages
-from perturbcore.chapters import open_chapter
-from perturbcore.study import Study
+from perturbcore.book import about
+from perturbcore.book.inside import open_chapter
+from perturbcore.book.study import Study
+from perturbcore.report import pages
 
 chapter = open_chapter("data_cards")
 study = Study(chapter, n_jobs)
@@ -100,4 +101,4 @@ pages.show_table(chapter, sources, "sources", caption="Sources and licences.", d
 #
 # A file whose sha256 is not the pinned one is refused and not kept. Without a network, put the files into a folder with
 # the tree `owner/repository/commit/path` and name it in `PERTURBCORE_MIRROR`. The whole table, one row a file, is
-# {py:func}`perturbcore.catalogue.entries`.
+# {py:func}`perturbcore.data.catalogue.entries`.

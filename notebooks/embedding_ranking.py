@@ -39,15 +39,15 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore import figures, pages, sentences, summary
-from perturbcore.chapters import open_chapter
-from perturbcore.embeddings import cca_matrix
-from perturbcore.evaluate import Protocol
-from perturbcore.metrics import metric
-from perturbcore.published import load_published
-from perturbcore.published.draw import present
-from perturbcore.study import Study
-from perturbcore.uncertainty import rank_table, ranks
+from perturbcore.book.inside import open_chapter
+from perturbcore.book.study import Study
+from perturbcore.embeddings.similarity import cca_matrix
+from perturbcore.report import figures, pages, sentences, summary
+from perturbcore.report.published.draw import present
+from perturbcore.report.published.tables import load_published
+from perturbcore.score.metrics.registry import metric
+from perturbcore.score.plan import Protocol
+from perturbcore.score.uncertainty.ranking import rank_table, ranks
 
 chapter = open_chapter("embedding_ranking")
 study = Study(chapter, n_jobs)

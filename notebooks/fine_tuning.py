@@ -42,15 +42,15 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore import figures, pages
-from perturbcore.chapters import open_chapter
-from perturbcore.finetuning import page
-from perturbcore.finetuning.contest import contest
-from perturbcore.metrics import metric
-from perturbcore.published import load_published
-from perturbcore.published.draw import present
-from perturbcore.study import Study
-from perturbcore.summary import primary_metric
+from perturbcore.book.inside import open_chapter
+from perturbcore.book.study import Study
+from perturbcore.models.finetuning import page
+from perturbcore.report import figures, pages
+from perturbcore.report.finetuning.contest import contest
+from perturbcore.report.published.draw import present
+from perturbcore.report.published.tables import load_published
+from perturbcore.report.summary import primary_metric
+from perturbcore.score.metrics.registry import metric
 
 chapter = open_chapter("fine_tuning")
 study = Study(chapter, n_jobs)

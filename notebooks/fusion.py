@@ -37,15 +37,15 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore import figures, leaderboard, pages
-from perturbcore.chapters import open_chapter
-from perturbcore.fusion import board, contributions, page
-from perturbcore.fusion.ablation import kept_ablation
-from perturbcore.fusion.contest import contest
-from perturbcore.metrics import metric
-from perturbcore.published import load_published
-from perturbcore.published.draw import present
-from perturbcore.study import Study
+from perturbcore.book.inside import open_chapter
+from perturbcore.book.study import Study
+from perturbcore.models.fusion import board, contributions, page
+from perturbcore.models.fusion.ablation import kept_ablation
+from perturbcore.report import figures, leaderboard, pages
+from perturbcore.report.fusion.contest import contest
+from perturbcore.report.published.draw import present
+from perturbcore.report.published.tables import load_published
+from perturbcore.score.metrics.registry import metric
 
 chapter = open_chapter("fusion")
 study = Study(chapter, n_jobs)

@@ -43,15 +43,15 @@ gears: str = ""
 seed: int = 0
 
 # %% tags=["hide-input"]
-from perturbcore import figures, pages
-from perturbcore.chapters import open_chapter
-from perturbcore.decoders import page, pictures, tables
-from perturbcore.decoders.contest import contest
-from perturbcore.figures.cells import cell_grid
-from perturbcore.figures.pareto import pareto_plot
-from perturbcore.published import load_published
-from perturbcore.published.draw import present
-from perturbcore.study import Study
+from perturbcore.book.inside import open_chapter
+from perturbcore.book.study import Study
+from perturbcore.models.decoders import page, pictures, tables
+from perturbcore.report import figures, pages
+from perturbcore.report.decoders.contest import contest
+from perturbcore.report.figures.cells import cell_grid
+from perturbcore.report.figures.pareto import pareto_plot
+from perturbcore.report.published.draw import present
+from perturbcore.report.published.tables import load_published
 
 chapter = open_chapter("generative_decoders")
 study = Study(chapter)
@@ -180,7 +180,7 @@ pages.say(page.published_sentences(published))
 # %% [markdown]
 # **GEARS** {cite}`roohani2024` is a competitor here where its predictions are given as a file (`gears`, a
 # path that may hold `{dataset}`). Its package can be run without its download step on files made from
-# the gene sets of a profile: `perturbcore.decoders.gears_run.run_gears` does so in an environment that
+# the gene sets of a profile: `perturbcore.models.decoders.gears_run.run_gears` does so in an environment that
 # has `cell-gears` 0.1.2, which this one does not install because it is no longer maintained. No GEARS
 # row above means that no file was given.
 #

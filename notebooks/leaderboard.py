@@ -31,9 +31,9 @@ k: list[int] = [5, 10, 20, 40, 80]
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore import figures, leaderboard, pages
-from perturbcore.chapters import open_chapter
-from perturbcore.study import Study
+from perturbcore.book.inside import open_chapter
+from perturbcore.book.study import Study
+from perturbcore.report import figures, leaderboard, pages
 
 chapter = open_chapter("leaderboard")
 study = Study(chapter, n_jobs)

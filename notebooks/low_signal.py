@@ -29,10 +29,10 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore import figures, pages, sentences, summary
-from perturbcore.chapters import open_chapter
-from perturbcore.evaluate import Protocol
-from perturbcore.study import Study
+from perturbcore.book.inside import open_chapter
+from perturbcore.book.study import Study
+from perturbcore.report import figures, pages, sentences, summary
+from perturbcore.score.plan import Protocol
 
 chapter = open_chapter("low_signal")
 study = Study(chapter, n_jobs)

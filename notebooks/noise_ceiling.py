@@ -31,9 +31,9 @@ seed: int = 5050
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore import figures, noise, pages
-from perturbcore.chapters import open_chapter
-from perturbcore.study import Study
+from perturbcore.book.inside import open_chapter
+from perturbcore.book.study import Study
+from perturbcore.report import figures, noise, pages
 
 chapter = open_chapter("noise_ceiling")
 study = Study(chapter, n_jobs)

@@ -20,8 +20,9 @@
 profile: str = "demo"
 
 # %% tags=["hide-input"]
-from perturbcore import about, pages
-from perturbcore.chapters import open_chapter
+from perturbcore.book import about
+from perturbcore.book.inside import open_chapter
+from perturbcore.report import pages
 
 chapter = open_chapter("protocol_constants")
 metrics = about.metric_table()
@@ -67,14 +68,14 @@ pages.say(about.metric_markdown(metrics[metrics["task"] == "pairs"]))
 
 # %% tags=["hide-input"]
 evaluation = about.defaults([
-    "perturbcore.splits.assign_folds",
-    "perturbcore.evaluate.Protocol",
-    "perturbcore.predictors.KNN:grid",
-    "perturbcore.predictors.Linear:grid",
-    "perturbcore.predictors.LabelKNN:grid, prior",
-    "perturbcore.predictors.LabelKernel:grid, total, prior",
-    "perturbcore.predictors.DEGLogistic:grid",
-    "perturbcore.predictors.DEGKNN:grid, balance, prior",
+    "perturbcore.data.folds.assign_folds",
+    "perturbcore.score.plan.Protocol",
+    "perturbcore.models.simple.knn.KNN:grid",
+    "perturbcore.models.simple.linear.Linear:grid",
+    "perturbcore.models.simple.labels.LabelKNN:grid, prior",
+    "perturbcore.models.simple.labels.LabelKernel:grid, total, prior",
+    "perturbcore.models.simple.deg.DEGLogistic:grid",
+    "perturbcore.models.simple.deg.DEGKNN:grid, balance, prior",
 ])
 pages.show_table(chapter, evaluation, "evaluation", caption="Folds, pipeline and grids.")
 
@@ -86,13 +87,13 @@ pages.show_table(chapter, evaluation, "evaluation", caption="Folds, pipeline and
 
 # %% tags=["hide-input"]
 choices = about.defaults([
-    "perturbcore.effects.ba_ate:control, batches, size_factors, drop_unmatched",
-    "perturbcore.datasets.simulated.load:control, batches, n_folds, fold_seed",
-    "perturbcore.bootstrap.noise_ceiling:control, batches, n_outer, n_inner, quantiles, seed, resample",
-    "perturbcore.bootstrap.ceiling_scores:quantile",
-    "perturbcore.deg.deg_labels:variant, test, min_cells, strict, alpha",
-    "perturbcore.bootstrap.deg_ceiling:n_trials, n_outer, n_inner",
-    "perturbcore.bootstrap.deg_ceiling_scores:quantile",
+    "perturbcore.data.effects.ba_ate:control, batches, size_factors, drop_unmatched",
+    "perturbcore.data.sets.simulated.load:control, batches, n_folds, fold_seed",
+    "perturbcore.score.ceiling.ceiling.noise_ceiling:control, batches, n_outer, n_inner, quantiles, seed, resample",
+    "perturbcore.score.ceiling.fold_scores.ceiling_scores:quantile",
+    "perturbcore.data.deg.labels.deg_labels:variant, test, min_cells, strict, alpha",
+    "perturbcore.score.ceiling.deg.deg_ceiling:n_trials, n_outer, n_inner",
+    "perturbcore.score.ceiling.deg.deg_ceiling_scores:quantile",
 ])
 pages.show_table(chapter, choices, "effects-and-ceilings", caption="Effects and experimental error.")
 
@@ -101,9 +102,9 @@ pages.show_table(chapter, choices, "effects-and-ceilings", caption="Effects and 
 
 # %% tags=["hide-input"]
 doubts = about.defaults([
-    "perturbcore.uncertainty.mean_ci:confidence, test_ratio",
-    "perturbcore.uncertainty.paired_differences:units, confidence, test",
-    "perturbcore.uncertainty.rank_table:confidence, n_boot, resample",
-    "perturbcore.uncertainty.gap_closed:floor, ceiling, aggregate",
+    "perturbcore.score.uncertainty.intervals.mean_ci:confidence, test_ratio",
+    "perturbcore.score.uncertainty.differences.paired_differences:units, confidence, test",
+    "perturbcore.score.uncertainty.ranking.rank_table:confidence, n_boot, resample",
+    "perturbcore.score.uncertainty.gap.gap_closed:floor, ceiling, aggregate",
 ])
 pages.show_table(chapter, doubts, "uncertainty", caption="Intervals, differences, ranks, gaps.")

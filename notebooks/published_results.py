@@ -25,10 +25,11 @@ profile: str = "demo"
 download: bool = False  # fetch the authors' tables (14 MB, non-commercial licence) if they are not at hand
 
 # %% tags=["hide-input"]
-from perturbcore import pages
-from perturbcore.chapters import open_chapter
-from perturbcore.published import load_published, not_drawn
-from perturbcore.published.draw import present
+from perturbcore.book.inside import open_chapter
+from perturbcore.report import pages
+from perturbcore.report.published.draw import present
+from perturbcore.report.published.sentences import not_drawn
+from perturbcore.report.published.tables import load_published
 
 chapter = open_chapter("published_results")
 published = load_published(download=download)

@@ -34,10 +34,14 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore import figures, pages
-from perturbcore.authors import agreement, choices, compare, counts, page, reproduce
-from perturbcore.chapters import open_chapter
-from perturbcore.evaluate import ScoreStore, save_scores
+from perturbcore.book.inside import open_chapter
+from perturbcore.data.authors import page
+from perturbcore.data.authors.choices import choices
+from perturbcore.report import figures, pages
+from perturbcore.report.reproduction.benchmark import reproduce
+from perturbcore.report.reproduction.compare import agreement, compare, counts
+from perturbcore.score.run import save_scores
+from perturbcore.score.store import ScoreStore
 
 chapter = open_chapter("reproduction")
 found = page.find_data(chapter, datasets, root=root, fixture=fixture, seed=seed)

@@ -26,9 +26,9 @@ n_components: int = 16
 # %% tags=["hide-input"]
 import pandas as pd
 
-from perturbcore import pages
-from perturbcore.chapters import open_chapter
-from perturbcore.console import Console
+from perturbcore.book.inside import open_chapter
+from perturbcore.core.console import Console
+from perturbcore.report import pages
 
 chapter = open_chapter("run_one_chapter")
 console = Console()

@@ -23,9 +23,10 @@
 profile: str = "demo"
 
 # %% tags=["hide-input"]
-from perturbcore import about, pages
-from perturbcore.chapters import open_chapter
-from perturbcore.provenance import record
+from perturbcore.book import about
+from perturbcore.book.inside import open_chapter
+from perturbcore.core.provenance import record
+from perturbcore.report import pages
 
 chapter = open_chapter("run_record")
 

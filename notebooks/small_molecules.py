@@ -38,15 +38,15 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore import figures, pages, summary
-from perturbcore.chapters import open_chapter
-from perturbcore.evaluate import Protocol
-from perturbcore.metrics import metric
-from perturbcore.molecules import page, sentences, signal
-from perturbcore.published import load_published
-from perturbcore.published.draw import present
-from perturbcore.sentences import predictor_agreement
-from perturbcore.study import Study
+from perturbcore.book.inside import open_chapter
+from perturbcore.book.study import Study
+from perturbcore.data.molecules import page, sentences, signal
+from perturbcore.report import figures, pages, summary
+from perturbcore.report.published.draw import present
+from perturbcore.report.published.tables import load_published
+from perturbcore.report.sentences import predictor_agreement
+from perturbcore.score.metrics.registry import metric
+from perturbcore.score.plan import Protocol
 
 chapter = open_chapter("small_molecules")
 study = Study(chapter, n_jobs)

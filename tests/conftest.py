@@ -36,7 +36,9 @@ HEADER = """\
 # ---
 
 """
-FIRST = HEADER.format(after="") + """\
+FIRST = (
+    HEADER.format(after="")
+    + """\
 # %% [markdown]
 # # First chapter
 #
@@ -49,7 +51,7 @@ grid: list[float] = [0.1, 1.0]
 limit: int | None = None
 
 # %%
-from perturbcore.chapters import open_chapter
+from perturbcore.book.inside import open_chapter
 
 chapter = open_chapter("first")
 print("k is", k, "grid is", grid)
@@ -70,7 +72,10 @@ chapter.save_table(table, "values")
 # %% [markdown]
 # Have [the values](tables/first/values.csv), drawn in {numref}`fig-line`.
 """
-SECOND = HEADER.format(after="first") + """\
+)
+SECOND = (
+    HEADER.format(after="first")
+    + """\
 # %% [markdown]
 # # Second chapter
 
@@ -79,11 +84,12 @@ profile: str = "demo"
 flag: bool = True
 
 # %%
-from perturbcore.chapters import open_chapter
+from perturbcore.book.inside import open_chapter
 
 chapter = open_chapter("second")
 sorted(p.name for p in chapter.profile.results.glob("tables/*/*.csv"))
 """
+)
 
 
 @pytest.fixture
@@ -97,11 +103,11 @@ def tree(tmp_path, monkeypatch) -> Path:
         "notebooks/profiles/demo.yml": "title: tiny\nsimulated: true\nchapters:\n  first: {k: 7}\n",
         "notebooks/profiles/other.yml": "title: other\nsimulated: false\n",
         "_toc.yml": "format: jb-book\nroot: book/index\nchapters:\n"
-                    "  - file: book/chapters/first\n  - file: book/chapters/second\n"
-                    "  - file: book/record\n",
+        "  - file: book/chapters/first\n  - file: book/chapters/second\n"
+        "  - file: book/record\n",
         "book/index.md": "# The book\n\nStart with [the first](chapters/first.ipynb).\n",
         "book/record.md": "# Run record\n\n```{include} chapters/_record.md\n```\n\n"
-                          "```{bibliography}\n```\n",
+        "```{bibliography}\n```\n",
         "book/references.bib": "@misc{someone2026, author={Someone, A.}, title={T}, year={2026}}\n",
     }
     for name, text in write.items():

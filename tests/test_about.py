@@ -8,14 +8,16 @@ import pandas as pd
 import pytest
 import yaml
 
-from perturbcore import about, catalogue
-from perturbcore.chapters import find_chapters, run_for_book
-from perturbcore.console import Console
-from perturbcore.datasets import Dataset, load
-from perturbcore.effects import ba_ate
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.metrics import metric
-from perturbcore.profiles import load_profile
+from perturbcore.book import about
+from perturbcore.book.runner import run_for_book
+from perturbcore.book.source import find_chapters
+from perturbcore.core.console import Console
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.profile import load_profile
+from perturbcore.data import catalogue
+from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.sets.base import Dataset, load
+from perturbcore.score.metrics.registry import metric
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,7 +26,7 @@ def test_every_metric_is_listed_with_the_function_that_computes_it():
     table = about.metric_table()
     assert {"L2", "Pearson_delta", "auroc_within"} <= set(table["name"])
     row = table.set_index("name").loc["L2"]
-    assert row["better"] == "lower" and row["function"] == "perturbcore.metrics.regression.l2"
+    assert row["better"] == "lower" and row["function"] == "perturbcore.score.metrics.regression.l2"
     text = about.metric_markdown(table)
     lines = text.splitlines()
     assert len(lines) == len(table) + 2
@@ -34,23 +36,31 @@ def test_every_metric_is_listed_with_the_function_that_computes_it():
 
 
 def test_defaults_are_those_of_the_signature_with_their_meaning():
-    name = "perturbcore.effects.ba_ate"
+    name = "perturbcore.data.effects.ba_ate"
     table = about.defaults([f"{name}:control, drop_unmatched"]).set_index("parameter")
     for parameter, row in table.iterrows():
         assert row["default"] == str(inspect.signature(ba_ate).parameters[parameter].default)
-    assert table.loc["drop_unmatched", "meaning"].startswith("Leave out perturbations without a batch")
+    assert table.loc["drop_unmatched", "meaning"].startswith(
+        "Leave out perturbations without a batch"
+    )
     whole = about.defaults([name])
     assert set(whole["parameter"]) == set(inspect.signature(ba_ate).parameters) - {"screen"}
-    grid = about.defaults(["perturbcore.predictors.KNN:grid"]).iloc[0]
+    grid = about.defaults(["perturbcore.models.simple.knn.KNN:grid"]).iloc[0]
     assert grid["default"] == "20, 40, 60, 80, 100" and grid["meaning"].startswith("Candidate k")
-    pair = about.defaults(["perturbcore.splits.assign_folds:seed"]).iloc[0]
+    pair = about.defaults(["perturbcore.data.folds.assign_folds:seed"]).iloc[0]
     assert pair["meaning"] == "Seed of the permutation."
 
 
-@pytest.mark.parametrize("text, message", [
-    ("perturbcore.effects.ba_ete", "perturbcore.effects has no 'ba_ete'"),
-    ("perturbcore.effects.ba_ate:controls", "no parameter 'controls'; it has: screen, control"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("perturbcore.data.effects.ba_ete", "perturbcore.data.effects has no 'ba_ete'"),
+        (
+            "perturbcore.data.effects.ba_ate:controls",
+            "no parameter 'controls'; it has: screen, control",
+        ),
+    ],
+)
 def test_a_default_that_is_not_there_is_refused(text, message):
     with pytest.raises(ParameterError, match=message):
         about.defaults([text])
@@ -68,7 +78,9 @@ def test_files_and_sources_say_licence_and_terms():
 
 
 def test_a_data_set_says_what_it_can_carry():
-    data = Dataset("x", "X", "deg_pairs", pd.DataFrame(), notes=("One.", "Two."), citations=("a", "b"))
+    data = Dataset(
+        "x", "X", "deg_pairs", pd.DataFrame(), notes=("One.", "Two."), citations=("a", "b")
+    )
     text = about.dataset_facts(data)
     assert "known for some genes" in text and "- One.\n- Two." in text and "{cite:p}`a,b`" in text
 
@@ -100,7 +112,9 @@ def test_benchmarks_are_read_where_they_are(tree):
     assert about.benchmark_table(profile).empty
     folder = tree / "results" / "benchmarks"
     folder.mkdir(parents=True)
-    rows = [{"task": "t", "ours_seconds": 1.0, "baseline_seconds": 4.0, "ratio": 4.0, "agreement": 2e-9}]
+    rows = [
+        {"task": "t", "ours_seconds": 1.0, "baseline_seconds": 4.0, "ratio": 4.0, "agreement": 2e-9}
+    ]
     (folder / "b.json").write_text(json.dumps(rows))
     table = about.benchmark_table(profile)
     assert list(table.columns) == list(about.BENCHMARK_COLUMNS)
@@ -116,7 +130,7 @@ def test_benchmarks_are_read_where_they_are(tree):
 @pytest.fixture
 def shown(monkeypatch):
     texts = []
-    monkeypatch.setattr("perturbcore.console.display", lambda m: texts.append(m.data))
+    monkeypatch.setattr("perturbcore.core.console.display", lambda m: texts.append(m.data))
     return texts
 
 

@@ -7,31 +7,28 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from perturbcore.authors import (
-    LAYOUTS,
-    agreement,
-    choices,
-    compare,
-    counts,
-    list_embeddings,
-    present,
-    protocol_of,
-    read_authors_responses,
-    read_embeddings,
-    reproduce,
-    score_dataset,
-    verdict,
-)
-from perturbcore.authors.compare import published_names
-from perturbcore.authors.fixture import write_fixture
-from perturbcore.authors.reference import against_sklearn, plain_metrics
+from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.data.authors.choices import choices
+from perturbcore.data.authors.fixture import write_fixture
+from perturbcore.data.authors.inventory import list_embeddings, read_embeddings
+from perturbcore.data.authors.layout import LAYOUTS, present
+from perturbcore.data.authors.read import read_authors_responses
+from perturbcore.data.folds import check_leakage
 from perturbcore.embeddings.build import build
 from perturbcore.embeddings.sources import BuildContext
-from perturbcore.errors import InputError, LeakError, ParameterError
-from perturbcore.evaluate import Protocol, evaluate
-from perturbcore.published import Published, load_published, medians
-from perturbcore.published.read import SCORE_COLUMNS
-from perturbcore.splits import check_leakage
+from perturbcore.report.published.read import SCORE_COLUMNS
+from perturbcore.report.published.tables import Published, load_published, medians
+from perturbcore.report.reproduction.benchmark import protocol_of, reproduce, score_dataset
+from perturbcore.report.reproduction.compare import (
+    agreement,
+    compare,
+    counts,
+    published_names,
+    verdict,
+)
+from perturbcore.report.reproduction.reference import against_sklearn, plain_metrics
+from perturbcore.score.plan import Protocol
+from perturbcore.score.run import evaluate
 
 FIRST = {"essential": "K-562", "norman": "K-562", "sciplex": "A549", "tahoe": "CVCL_0023"}
 WAVEGC = "KG_WaveGC_G_StringDB_combined_0.0_(D=128)"
@@ -84,7 +81,9 @@ def test_responses_carry_values_folds_and_identifiers_of_the_file(root, dataset)
     read = read_authors_responses(dataset, root=root)
     np.testing.assert_array_equal(read.X, np.asarray(raw.X, dtype=np.float32))
     assert list(read.var_names) == list(raw.var_names)
-    assert read.uns["perturbcore"]["identifier"] == ("drug" if layout.drug_embeddings else "ensembl")
+    assert read.uns["perturbcore"]["identifier"] == (
+        "drug" if layout.drug_embeddings else "ensembl"
+    )
     lines = raw.obs["cell_line"] if "cell_line" in raw.obs else pd.Series("K-562", raw.obs_names)
     assert list(read.obs["cell_line"]) == list(lines.astype(str))
     for i in range(0, raw.n_obs, 7):
@@ -108,7 +107,9 @@ def test_a_stored_fold_may_be_any_kind_of_number(copy, kind):
         adata.obs["test_split"] = folds.astype(str).astype(kind)
 
     change(path, store)
-    np.testing.assert_array_equal(read_authors_responses("essential", root=copy).obs["fold"], before)
+    np.testing.assert_array_equal(
+        read_authors_responses("essential", root=copy).obs["fold"], before
+    )
 
 
 def test_rows_keep_the_order_of_the_file_and_genes_are_found_by_name(copy):
@@ -185,7 +186,11 @@ DAMAGE = {
     "not finite": ("norman", lambda a: a.X.__setitem__((2, 3), np.nan), "NaN or infinity"),
     "no fold columns": ("sciplex", drop(*(f"fold_{k}" for k in range(5))), "'fold_0'"),
     "several tests": ("sciplex", lambda a: a.obs.__setitem__("fold_1", "test"), "several columns"),
-    "never tested": ("tahoe", lambda a: a.obs.__setitem__("fold_2", "train"), "'fold_2' never says"),
+    "never tested": (
+        "tahoe",
+        lambda a: a.obs.__setitem__("fold_2", "train"),
+        "'fold_2' never says",
+    ),
     "half a cid": ("tahoe", put("pubchem_cid", 7.5), "'pubchem_cid' has '7.5' in row 1"),
     "empty cid": ("tahoe", put("pubchem_cid", np.nan), "'pubchem_cid' is empty in row 1"),
 }
@@ -242,7 +247,9 @@ def test_embeddings_bear_the_names_and_modalities_of_the_figures(root):
     assert all("Norman" not in e.key for e in listed)
     # as the figure: the control first, then proteins before prior knowledge
     order = [e.display for e in listed]
-    assert order.index("PCA") < order.index("AIDO.StructureTokenizer") < order.index("STRING WaveGC")
+    assert (
+        order.index("PCA") < order.index("AIDO.StructureTokenizer") < order.index("STRING WaveGC")
+    )
     assert any("ESM2 left out" in line for line in left_out)
     assert any("scGPT of K-562 left out" in line for line in left_out)
     assert any("Hep-G2" in line and "no responses" in line for line in left_out)
@@ -352,7 +359,9 @@ def test_baselines_and_the_rule_for_missing_genes(root):
     # with no test perturbation known, the prediction is the Train Mean of all training perturbations
     known = read_embeddings("essential", responses, root, names=["STRING WaveGC"])[0][0]
     keep = ~known.ids.isin(rows.obs["perturbation"][test])
-    blind = type(known)(known.name, known.modality, known.ids[keep], known.X[keep], known.identifier)
+    blind = type(known)(
+        known.name, known.modality, known.ids[keep], known.X[keep], known.identifier
+    )
     scores = evaluate(responses, [blind], protocol=protocol_of("essential"), controls=["train_mean"],
                       cell_lines=["K-562"], folds=[0], progress=False)  # fmt: skip
     l2 = scores[scores["metric"] == "L2"].set_index("predictor")["value"]
@@ -387,7 +396,13 @@ def test_the_order_of_rows_matters_only_where_the_protocol_says_so(copy):
 
 def test_published_constants():
     assert protocol_of("norman").n_components == 50 and protocol_of("tahoe").n_components == 100
-    assert LAYOUTS["norman"].k == (5, 10, 15, 20) and LAYOUTS["essential"].k == (20, 40, 60, 80, 100)
+    assert LAYOUTS["norman"].k == (5, 10, 15, 20) and LAYOUTS["essential"].k == (
+        20,
+        40,
+        60,
+        80,
+        100,
+    )
     assert len(choices()) >= 10 and choices().notna().all(axis=None)
 
 
@@ -399,7 +414,9 @@ def test_what_is_absent_is_left_out_and_named(copy):
     done = reproduce(root=copy, published_error=False, progress=False, folds=[0], estimators=["knn"],
                      cell_lines={"essential": ["K-562"]})  # fmt: skip
     assert set(done.scores["dataset"]) == {"essential", "norman"}
-    assert sum(note.startswith(("tahoe: left out", "sciplex: left out")) for note in done.notes) == 2
+    assert (
+        sum(note.startswith(("tahoe: left out", "sciplex: left out")) for note in done.notes) == 2
+    )
     assert any("STRING WaveGC left out" in note for note in done.notes)
     assert "STRING WaveGC" not in set(done.scores["embedding"])
     with pytest.raises(InputError, match="none of the authors' data"):
@@ -412,7 +429,9 @@ def test_what_is_absent_is_left_out_and_named(copy):
 def published_of(scores, shift):
     """Published rows made from our own, moved by `shift`."""
     rows = published_names(scores).dropna(subset="value")
-    rows = rows.assign(value=rows["value"] + shift, method="x", perturbation_set="full", source="test")
+    rows = rows.assign(
+        value=rows["value"] + shift, method="x", perturbation_set="full", source="test"
+    )
     return Published(rows[SCORE_COLUMNS], None, "folds")
 
 
@@ -436,7 +455,9 @@ def test_medians_are_compared_with_medians(root):
     done = small(root, folds=[0, 1, 2], embeddings=["STRING WaveGC", "GenotypeVAE"])
     table = compare(done.scores, medians())
     both = table[(table["status"] == "both") & (table["metric"] == "L2")]
-    assert {"STRING WaveGC", "GenotypeVAE", "Train Mean", "Random Embeddings"} <= set(both["display"])
+    assert {"STRING WaveGC", "GenotypeVAE", "Train Mean", "Random Embeddings"} <= set(
+        both["display"]
+    )
     assert (both["fold"] == -1).all() and (both["n"] == 3).all()
     one = both[(both["display"] == "STRING WaveGC") & (both["predictor"] == "knn")].iloc[0]
     own = done.scores[
@@ -470,7 +491,7 @@ def test_published_rows_have_the_names_that_the_layout_gives(mirror):
     first = rows[
         (rows["cell_line"] == "K-562") & (rows["predictor"] == "knn") & (rows["metric"] == "L2")
     ]
-    first = first[(first["dataset"] == "essential") & (first["perturbation_set"] == "full")].sort_values(
-        "fold"
-    )
+    first = first[
+        (first["dataset"] == "essential") & (first["perturbation_set"] == "full")
+    ].sort_values("fold")
     np.testing.assert_allclose(first["value"], [4.6658, 4.6427, 4.5533, 4.7282, 4.6603], atol=1e-4)

@@ -10,17 +10,18 @@ import pytest
 import scanpy as sc
 import scipy.sparse as sp
 
-from perturbcore.authors import LAYOUTS, norman_folds, read_authors_responses
-from perturbcore.authors.download import RECORD, fetch_authors_data
-from perturbcore.authors.fixture import write_fixture
-from perturbcore.authors.fixture_raw import N_KEPT, SCIPLEX_LINES, TAHOE_LINES
-from perturbcore.authors.layout import REPOSITORY, VARIABLE, data_root
-from perturbcore.authors.raw_drugs import SOLVENT, VEHICLE
-from perturbcore.authors.reference import plain_metrics
-from perturbcore.cli import main
-from perturbcore.datasets import available, load
-from perturbcore.errors import DownloadError, InputError, ParameterError
-from perturbcore.published import read_ceiling
+from perturbcore.book.cli import main
+from perturbcore.core.errors import DownloadError, InputError, ParameterError
+from perturbcore.data.authors.download import RECORD, fetch_authors_data
+from perturbcore.data.authors.fixture import write_fixture
+from perturbcore.data.authors.fixture_raw import N_KEPT, SCIPLEX_LINES, TAHOE_LINES
+from perturbcore.data.authors.layout import LAYOUTS, REPOSITORY, VARIABLE, data_root
+from perturbcore.data.authors.raw_drugs import SOLVENT, VEHICLE
+from perturbcore.data.authors.read import read_authors_responses
+from perturbcore.data.authors.write import norman_folds
+from perturbcore.data.sets.base import available, load
+from perturbcore.report.published.read_ceiling import read_ceiling
+from perturbcore.report.reproduction.reference import plain_metrics
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,8 @@ def test_norman_is_matched_filtered_first_and_folded_by_the_published_rule(root,
         symbol = made.obs["symbol"].iloc[n]
         assert made.obs["gene_id"].iloc[n] == cells.var.loc[symbol, "ensemble_id"]
         deltas = [
-            X[(group == g) & (gene == symbol)].mean(0) - X[(group == g) & (gene == "control")].mean(0)
+            X[(group == g) & (gene == symbol)].mean(0)
+            - X[(group == g) & (gene == "control")].mean(0)
             for g in np.unique(group[gene == symbol])
         ]
         np.testing.assert_allclose(made.X[n], np.mean(deltas, axis=0), atol=2e-6)
@@ -145,7 +147,8 @@ def test_chemical_effects_are_matched_on_plates_and_filtered_last(root, tmp_path
     X = {"all": normalised(cells.X)[:, :N_KEPT], "kept": normalised(cells.X[:, :N_KEPT])}
     obs = cells.obs
     assert (
-        verb("responses", dataset, "--raw", root, "--out", tmp_path / "k.h5ad", "--totals", "kept") == 0
+        verb("responses", dataset, "--raw", root, "--out", tmp_path / "k.h5ad", "--totals", "kept")
+        == 0
     )
     tables = {"all": made, "kept": ad.read_h5ad(tmp_path / "k.h5ad")}
     for n in (0, 11, made.n_obs - 1):
@@ -234,7 +237,9 @@ def test_chemical_labels_are_votes_of_plates_with_enough_cells_of_the_drug(root,
                 continue
             both = used[[*members.index, *blank]].copy()
             both.obs["group"] = pd.Categorical(np.where(both.obs["dose"] > 0, "drug", "blank"))
-            sc.tl.rank_genes_groups(both, "group", groups=["drug"], reference="blank", method="t-test")
+            sc.tl.rank_genes_groups(
+                both, "group", groups=["drug"], reference="blank", method="t-test"
+            )
             found = sc.get.rank_genes_groups_df(both, "drug").set_index("names").loc[made.var_names]
             votes.append(np.sign(found["scores"]) * (found["pvals_adj"] < 0.05))
         row = made.obs_names.get_indexer([f"{drug}_{line}"])[0]
@@ -262,7 +267,9 @@ def test_label_files_of_the_layout_are_read(root, dataset):
 
 
 def test_label_rows_without_a_gene_drop_out_with_a_note(raw):
-    path = raw / LAYOUTS["essential"].files["deg"].split("/", 1)[0] / "essential_deg_with_split.h5ad"
+    path = (
+        raw / LAYOUTS["essential"].files["deg"].split("/", 1)[0] / "essential_deg_with_split.h5ad"
+    )
     table = ad.read_h5ad(path)
     gene = table.obs["gene_id"].astype(object).to_numpy(copy=True)
     gene[:2] = np.nan
@@ -290,7 +297,9 @@ def test_experimental_error_has_the_published_columns_and_is_readable(root, tmp_
     top = wide.xs(0.995, level="quantile")
     np.testing.assert_allclose(top["L2"] ** 2 / N_KEPT, top["MSE"], rtol=0.02)
     matched = tmp_path / "matched.csv"
-    assert verb("error", "norman", "--raw", root, "--out", matched, *few, "--controls", "matched") == 0
+    assert (
+        verb("error", "norman", "--raw", root, "--out", matched, *few, "--controls", "matched") == 0
+    )
     assert not np.allclose(pd.read_csv(out)["L2"], pd.read_csv(matched)["L2"])
     out = tmp_path / "sciplex.csv"
     assert verb("error", "sciplex", "--raw", root, "--out", out, *few) == 0
@@ -392,7 +401,9 @@ class Host:
             )
             for n, c in self.files.items()
         ]
-        return SimpleNamespace(sha="abc123", siblings=siblings, card_data={"license": "cc-by-nc-4.0"})
+        return SimpleNamespace(
+            sha="abc123", siblings=siblings, card_data={"license": "cc-by-nc-4.0"}
+        )
 
     def hf_hub_download(self, repo_id, filename, *, repo_type, revision, local_dir):
         assert (repo_id, repo_type, revision) == (REPOSITORY, "dataset", "abc123")

@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-         "--disable-component-update --disable-sync").split()
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
 
 pytestmark = pytest.mark.book
 
@@ -25,8 +27,13 @@ def build(profile: str, copy_to: Path) -> Path:
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "PROFILE"))}
     done = subprocess.run(
         ["make", "-j2", "-o", f"{venv}/.ready", "book", f"PROFILE={profile}", f"VENV={venv}"],
-        cwd=ROOT, env=keep, text=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        cwd=ROOT,
+        env=keep,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert done.returncode == 0, done.stdout[-6000:]
     assert "all chapters" in done.stdout or "_build/html/index.html" in done.stdout
     return Path(shutil.copytree(ROOT / "_build/html", copy_to / profile))
@@ -130,8 +137,11 @@ def broken(urls: list[str]) -> list[str]:
         path = Path(unquote(parts.path))
         if not path.is_file():
             bad.append(url)
-        elif parts.fragment and path.suffix == ".html" and unquote(parts.fragment) not in anchors(
-                str(path)):
+        elif (
+            parts.fragment
+            and path.suffix == ".html"
+            and unquote(parts.fragment) not in anchors(str(path))
+        ):
             bad.append(url)
     return sorted(bad)
 
@@ -142,8 +152,7 @@ def check_pages(browser, html: Path) -> None:
     for path in pages_of(html):
         assert path.is_file(), path
         with Visit(browser, path.as_uri()) as visit:
-            found = visit.trouble + [f"broken link {u}" for u in broken(
-                visit.page.evaluate(LINKS))]
+            found = visit.trouble + [f"broken link {u}" for u in broken(visit.page.evaluate(LINKS))]
             found += [f"image {i}" for i in visit.page.evaluate(IMAGES)]
             found += visit.page.evaluate(WEIGHT)
             if path.name not in ("index.html", "search.html", "genindex.html"):
@@ -153,8 +162,9 @@ def check_pages(browser, html: Path) -> None:
                 found.append(f"wider than a phone: {visit.page.evaluate(TOO_WIDE)}")
         if found:
             wrong[path.relative_to(html).as_posix()] = found
-    assert not wrong, "\n".join(f"{page}: {what}" for page, all_of in wrong.items()
-                                for what in all_of)
+    assert not wrong, "\n".join(
+        f"{page}: {what}" for page, all_of in wrong.items() for what in all_of
+    )
 
 
 @pytest.mark.browser
@@ -191,15 +201,18 @@ def test_tables_sort_by_a_click_and_by_the_keyboard(demo, browser):
                     continue
                 cells = table.locator(f"tbody tr > :nth-child({column + 1})")
                 before = sorted(cells.all_inner_texts())
-                button.evaluate("b => { for (let d = b.closest('details'); d; "
-                                "d = d.parentElement.closest('details')) d.open = true }")
+                button.evaluate(
+                    "b => { for (let d = b.closest('details'); d; "
+                    "d = d.parentElement.closest('details')) d.open = true }"
+                )
                 button.click()
                 up = cells.all_inner_texts()
                 button.press("Enter")
                 down = cells.all_inner_texts()
                 assert sorted(up) == sorted(down) == before
-                assert table.locator("thead th").nth(column).get_attribute(
-                    "aria-sort") == "descending"
+                assert (
+                    table.locator("thead th").nth(column).get_attribute("aria-sort") == "descending"
+                )
                 numbers = [to_number(t) for t in up]
                 if all(n is not None for n in numbers):
                     assert numbers == sorted(numbers)
@@ -246,7 +259,9 @@ def contrast(page, selector: str) -> float:
     """Contrast ratio of an element's text against the page (WCAG 2)."""
     colours = page.evaluate(
         """s => [getComputedStyle(document.querySelector(s)).color,
-                 getComputedStyle(document.body).backgroundColor]""", selector)
+                 getComputedStyle(document.body).backgroundColor]""",
+        selector,
+    )
     light = []
     for colour in colours:
         parts = [int(float(x)) / 255 for x in re.findall(r"[\d.]+", colour)[:3]]
@@ -293,7 +308,7 @@ def test_chapters_are_prose_and_calls_not_programs():
 
 
 def test_every_source_of_the_catalogue_is_in_the_bibliography():
-    from perturbcore import catalogue
+    from perturbcore.data import catalogue
 
     keys = set(re.findall(r"^@\w+\{([^,]+),", (ROOT / "book/references.bib").read_text(), re.M))
     asked = {key for name in catalogue.entries().index for key in catalogue.entry(name).citations}

@@ -14,15 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, rankdata, spearmanr
 
-from perturbcore.bootstrap import (
-    ceiling_by_cells,
-    ceiling_scores,
-    noise_ceiling,
-    replicate_ceiling,
-    split_half,
-)
-from perturbcore.bootstrap.distances import distances, row_ranks
-from perturbcore.bootstrap.draws import (
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.score.ceiling.ceiling import noise_ceiling
+from perturbcore.score.ceiling.curves import ceiling_by_cells
+from perturbcore.score.ceiling.distances import distances, row_ranks
+from perturbcore.score.ceiling.draws import (
     CONTROL,
     PERTURBED,
     batch_weights,
@@ -31,7 +27,9 @@ from perturbcore.bootstrap.draws import (
     drawn_cells,
     perturbation_stream,
 )
-from perturbcore.errors import InputError, ParameterError
+from perturbcore.score.ceiling.fold_scores import ceiling_scores
+from perturbcore.score.ceiling.halves import split_half
+from perturbcore.score.ceiling.replicates import replicate_ceiling
 
 ALL = ("L2", "MSE", "MAE", "Spearman", "Pearson")
 
@@ -187,7 +185,7 @@ def test_storage_of_the_cells_does_not_matter(tmp_path, kind, control):
 
 
 def test_blocks_of_cells_do_not_change_the_result(monkeypatch):
-    from perturbcore.bootstrap import sampler
+    from perturbcore.score.ceiling import sampler
 
     screen = make_screen(seed=4)
     options = dict(control="matched", n_outer=3, n_inner=2, progress=False)
@@ -201,8 +199,8 @@ def test_blocks_of_cells_do_not_change_the_result(monkeypatch):
 
 @pytest.mark.parametrize("control", ["global", "matched"])
 def test_never_more_than_a_block_of_cells_is_held(monkeypatch, control):
-    from perturbcore.bootstrap import sampler
-    from perturbcore.bootstrap.cells import Cells
+    from perturbcore.score.ceiling import sampler
+    from perturbcore.score.ceiling.cells import Cells
 
     sizes = []
     real = Cells.read
@@ -217,9 +215,9 @@ def test_never_more_than_a_block_of_cells_is_held(monkeypatch, control):
 @pytest.mark.parametrize("batches", ["all", "with_controls"])
 @pytest.mark.parametrize("control", ["global", "matched"])
 def test_errors_are_taken_from_the_effects_that_models_are_trained_on(control, batches):
-    from perturbcore.bootstrap.cells import Cells
-    from perturbcore.bootstrap.sampler import LineSampler
-    from perturbcore.effects import ba_ate
+    from perturbcore.data.effects.ba_ate import ba_ate
+    from perturbcore.score.ceiling.cells import Cells
+    from perturbcore.score.ceiling.sampler import LineSampler
 
     screen = make_screen(n_perturbations=4)
     drop = (screen.obs["batch"] == "b2") & screen.obs["is_control"]
@@ -385,7 +383,7 @@ def test_bad_requests_are_refused_with_what_to_do():
 
 
 def test_finished_perturbations_are_read_back_and_only_for_the_same_question(tmp_path, monkeypatch):
-    from perturbcore.bootstrap import ceiling
+    from perturbcore.score.ceiling import ceiling
 
     screen = make_screen()
     options = dict(n_outer=2, n_inner=2, progress=False, checkpoint=tmp_path / "kept.sqlite")
@@ -422,7 +420,8 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
         """
         import sys, time
         import anndata as ad
-        from perturbcore.bootstrap import ceiling, noise_ceiling
+        from perturbcore.score.ceiling import ceiling
+        from perturbcore.score.ceiling.ceiling import noise_ceiling
         real = ceiling._quantiles
         def slow(sampler, name, *rest):
             if name == "P5":
@@ -661,7 +660,7 @@ def test_fold_scores_refuse_what_the_ceiling_does_not_cover():
 
 @pytest.mark.mirror
 def test_noise_of_raw_counts_falls_with_cells(mirror):
-    from perturbcore.datasets import papalexi
+    from perturbcore.data.sets import papalexi
 
     screen = papalexi.load().screen
     table = ceiling_by_cells(

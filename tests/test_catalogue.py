@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from perturbcore import catalogue
-from perturbcore.catalogue import Entry, download, entries, entry, fetch, fetch_many, records
-from perturbcore.catalogue.__main__ import main
-from perturbcore.errors import DownloadError, ParameterError
+from perturbcore.core.errors import DownloadError, ParameterError
+from perturbcore.data import catalogue
+from perturbcore.data.catalogue import Entry, download, entries, entry, fetch, fetch_many, records
+from perturbcore.data.catalogue.__main__ import main
 
 GOOD = os.urandom(200_000)
 OTHER = b"gene,label\nTP53,1\n"

@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbcore import leaderboard, noise, pages
-from perturbcore.chapters import OpenChapter, find_chapter
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.profiles import load_profile
-from perturbcore.study import Study
+from perturbcore.book.inside import OpenChapter
+from perturbcore.book.source import find_chapter
+from perturbcore.book.study import Study
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.profile import load_profile
+from perturbcore.report import leaderboard, noise, pages
 
 PROFILE = """
 title: Small
@@ -46,7 +47,9 @@ def test_a_study_scores_embeddings_with_floor_ceiling_and_random(study):
     limit = study.ceiling("simulated", n_outer=3, n_inner=3)
     models = study.models("lfc", knn=[5, 10], lasso=[0.1])
     scores = study.evaluate("simulated", models, ceiling=limit)
-    assert {"Interactome", "random", "idealized", ""} == set(scores["embedding"])  # Text serves another set
+    assert {"Interactome", "random", "idealized", ""} == set(
+        scores["embedding"]
+    )  # Text serves another set
     assert {"train_mean", "no_change", "experimental_error"} <= set(scores["predictor"])
     exported = pd.read_parquet(study.profile.results / "scores.parquet")
     assert len(exported) == len(scores)
@@ -97,14 +100,20 @@ def test_the_leaderboard_stands_on_published_values_alone_where_there_are_no_lab
 
 @pytest.mark.mirror
 def test_the_authors_split_is_kept_and_neighbours_beat_a_guess(mirror):
-    from perturbcore.embeddings import BuildContext, build
-    from perturbcore.evaluate import evaluate
-    from perturbcore.predictors import LabelKNN
+    from perturbcore.embeddings.build import build
+    from perturbcore.embeddings.sources import BuildContext
+    from perturbcore.models.simple.labels import LabelKNN
+    from perturbcore.score.run import evaluate
 
     responses = leaderboard.split_responses("HepG2", "dir")
     fold = responses.obs["fold"]
     assert set(fold) == {-1, 0} and 0.15 < (fold == 0).mean() < 0.35
-    spec = {"name": "GO", "modality": "Prior knowledge", "builder": "annotation", "source": "go_bp_2021"}
+    spec = {
+        "name": "GO",
+        "modality": "Prior knowledge",
+        "builder": "annotation",
+        "source": "go_bp_2021",
+    }
     scores = evaluate(responses, [build(spec, BuildContext())], [LabelKNN()], folds=[0],
                       controls=("train_mean",), progress=False)  # fmt: skip
     value = scores[scores["metric"] == leaderboard.METRIC].set_index("predictor")["value"]
@@ -115,7 +124,9 @@ def test_tables_write_all_and_show_what_is_asked(tmp_path, monkeypatch, study):
     shown = []
     monkeypatch.setattr(pages, "display", lambda *a: shown.extend(a))
     table = pd.DataFrame({"a": [1.23456, np.nan], "b": ["<x>", "y"], "hidden": [True, False]})
-    pages.show_table(study.chapter, table, "t", caption="Cap & tion", keep=["a", "b"], bold="hidden")
+    pages.show_table(
+        study.chapter, table, "t", caption="Cap & tion", keep=["a", "b"], bold="hidden"
+    )
     html = shown[0].data
     assert "1.235" in html and "&lt;x&gt;" in html and "Cap &amp; tion" in html and "–" in html
     assert 'class="best"' in html and "hidden" not in html.split("<tbody>")[1]
@@ -124,7 +135,9 @@ def test_tables_write_all_and_show_what_is_asked(tmp_path, monkeypatch, study):
     with pytest.raises(InputError, match="no column 'c'"):
         pages.show_table(study.chapter, table, "t", caption="", keep=["c"])
     pages.take_home(study.chapter, "One line.")
-    assert pages.taken_home(study.chapter, ["embedding_ranking"]) == {"embedding_ranking": "One line."}
+    assert pages.taken_home(study.chapter, ["embedding_ranking"]) == {
+        "embedding_ranking": "One line."
+    }
     with pytest.raises(InputError, match="claims"):
         pages.taken_home(study.chapter, ["claims"])
     assert [pages.number(v) for v in (None, -1.5, 1234, True, np.float64(0.5))] == [
@@ -142,7 +155,9 @@ def test_coverage_has_a_row_an_embedding_and_the_file_has_the_counts(tmp_path, m
     rows = [("B", "Protein", 8, line, 10, 5 + i) for i, line in enumerate("XY")]
     rows += [("A", "Expression", 4, line, 10, 10) for line in "XY"]
     names = ["embedding", "modality", "dim", "cell_line", "n_perturbations", "n_covered"]
-    table = pd.DataFrame(rows, columns=names).assign(coverage=lambda t: t["n_covered"] / t["n_perturbations"])
+    table = pd.DataFrame(rows, columns=names).assign(
+        coverage=lambda t: t["n_covered"] / t["n_perturbations"]
+    )
     pages.show_coverage(study.chapter, table, caption="Share.")
     html = shown[0].data
     assert html.count("<tr>") == 3 and html.index(">B<") < html.index(">A<")

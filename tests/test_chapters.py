@@ -8,18 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from papermill.exceptions import PapermillExecutionError
 
-from perturbcore.chapters import (
-    ChapterError,
-    book,
-    find_chapter,
-    find_chapters,
-    open_chapter,
-    run_aside,
-    run_for_book,
-)
-from perturbcore.chapters.parameters import declared, resolve
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.profiles import load_profile
+from perturbcore.book import book
+from perturbcore.book.inside import open_chapter
+from perturbcore.book.parameters import declared, resolve
+from perturbcore.book.runner import ChapterError, run_aside, run_for_book
+from perturbcore.book.source import find_chapter, find_chapters
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.profile import load_profile
 
 CELL = """\
 profile: str = "demo"  # which profile
@@ -36,41 +31,65 @@ limit: float | None = None
 
 def test_declarations_are_read_with_type_default_and_remark():
     found = declared(CELL, "x")
-    assert list(found) == ["profile", "k", "alpha", "deep", "ks", "names", "anything", "options",
-                           "limit"]
+    assert list(found) == [
+        "profile",
+        "k",
+        "alpha",
+        "deep",
+        "ks",
+        "names",
+        "anything",
+        "options",
+        "limit",
+    ]
     assert found["profile"].help == "which profile"
-    assert [p.type for p in found.values()] == ["str", "int", "float", "bool", "list[int]",
-                                                "list[str]", "list", "dict", "float | None"]
+    assert [p.type for p in found.values()] == [
+        "str",
+        "int",
+        "float",
+        "bool",
+        "list[int]",
+        "list[str]",
+        "list",
+        "dict",
+        "float | None",
+    ]
     assert found["ks"].default == [1, 2]
 
 
-@pytest.mark.parametrize("line, message", [
-    ("k = 5", "only lines 'name: type = default'"),
-    ("k: int", "only lines"),
-    ("import os", "only lines"),
-    ("k: int = 'five'", "k must be int, not str"),
-    ("k: int = None", "k must be int, not NoneType"),
-    ("k: set = {1}", "type is one of int, float"),
-    ("k: int | str = 1", "type is one of"),
-    ("k: list[list[int]] = []", "type is one of"),
-    ("k: int = len([])", "must be a plain value"),
-])
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("k = 5", "only lines 'name: type = default'"),
+        ("k: int", "only lines"),
+        ("import os", "only lines"),
+        ("k: int = 'five'", "k must be int, not str"),
+        ("k: int = None", "k must be int, not NoneType"),
+        ("k: set = {1}", "type is one of int, float"),
+        ("k: int | str = 1", "type is one of"),
+        ("k: list[list[int]] = []", "type is one of"),
+        ("k: int = len([])", "must be a plain value"),
+    ],
+)
 def test_a_wrong_declaration_is_refused(line, message):
     with pytest.raises(ParameterError, match=message):
         declared(line, "x")
 
 
-@pytest.mark.parametrize("given, message", [
-    ({"K": 3}, r"unknown parameter K; this chapter has profile: str; k: int; alpha: float"),
-    ({"k": "3"}, r"k must be int, not str \('3'\)"),
-    ({"k": 3.0}, "k must be int, not float"),
-    ({"k": True}, "k must be int, not bool"),
-    ({"alpha": False}, "alpha must be float, not bool"),
-    ({"deep": 1}, "deep must be bool, not int"),
-    ({"ks": (1, 2)}, "ks must be list"),
-    ({"ks": [1, 2.5]}, r"ks must be list\[int\], but holds 2.5"),
-    ({"k": None}, "k must be int, not NoneType"),
-])
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"K": 3}, r"unknown parameter K; this chapter has profile: str; k: int; alpha: float"),
+        ({"k": "3"}, r"k must be int, not str \('3'\)"),
+        ({"k": 3.0}, "k must be int, not float"),
+        ({"k": True}, "k must be int, not bool"),
+        ({"alpha": False}, "alpha must be float, not bool"),
+        ({"deep": 1}, "deep must be bool, not int"),
+        ({"ks": (1, 2)}, "ks must be list"),
+        ({"ks": [1, 2.5]}, r"ks must be list\[int\], but holds 2.5"),
+        ({"k": None}, "k must be int, not NoneType"),
+    ],
+)
 def test_unknown_names_and_wrong_types_are_refused(given, message):
     with pytest.raises(ParameterError, match=message):
         resolve(declared(CELL, "x"), given, "x")
@@ -82,20 +101,42 @@ def test_an_int_serves_where_a_float_is_declared():
     assert all(type(v) is float for v in values.values())
 
 
-@pytest.mark.parametrize("name, text, value", [
-    ("k", "7", 7), ("alpha", "1e-3", 1e-3), ("deep", "true", True), ("deep", "False", False),
-    ("ks", "[5, 10]", [5, 10]), ("ks", "5,10", [5, 10]), ("ks", "[]", []),
-    ("names", "[a, b]", ["a", "b"]), ("names", '["a", "b"]', ["a", "b"]), ("names", "a", ["a"]),
-    ("options", '{"b": 2}', {"b": 2}), ("limit", "none", None), ("limit", "2", 2.0),
-    ("profile", "7", "7"),
-])
+@pytest.mark.parametrize(
+    "name, text, value",
+    [
+        ("k", "7", 7),
+        ("alpha", "1e-3", 1e-3),
+        ("deep", "true", True),
+        ("deep", "False", False),
+        ("ks", "[5, 10]", [5, 10]),
+        ("ks", "5,10", [5, 10]),
+        ("ks", "[]", []),
+        ("names", "[a, b]", ["a", "b"]),
+        ("names", '["a", "b"]', ["a", "b"]),
+        ("names", "a", ["a"]),
+        ("options", '{"b": 2}', {"b": 2}),
+        ("limit", "none", None),
+        ("limit", "2", 2.0),
+        ("profile", "7", "7"),
+    ],
+)
 def test_text_of_a_command_line_becomes_the_declared_type(name, text, value):
     read = declared(CELL, "x")[name].parse(text, "x")
     assert read == value and type(read) is type(value)
 
 
-@pytest.mark.parametrize("name, text", [("k", "7.5"), ("k", "many"), ("deep", "7"), ("ks", "a,b"),
-                                        ("ks", "[1"), ("options", "3"), ("k", "none")])
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("k", "7.5"),
+        ("k", "many"),
+        ("deep", "7"),
+        ("ks", "a,b"),
+        ("ks", "[1"),
+        ("options", "3"),
+        ("k", "none"),
+    ],
+)
 def test_text_that_does_not_fit_is_refused(name, text):
     with pytest.raises(ParameterError, match=f"{name} must be"):
         declared(CELL, "x")[name].parse(text, "x")
@@ -120,15 +161,21 @@ def test_chapters_come_in_the_order_of_the_book(tree):
 def test_values_come_from_default_then_profile_then_command(tree):
     first, demo = find_chapter("first"), load_profile("demo")
     assert first.values(demo) == {"k": 7, "profile": "demo"}
-    assert first.values(demo, {"k": "9", "limit": "none"}) == {"k": 9, "limit": None,
-                                                               "profile": "demo"}
+    assert first.values(demo, {"k": "9", "limit": "none"}) == {
+        "k": 9,
+        "limit": None,
+        "profile": "demo",
+    }
     with pytest.raises(ParameterError, match="unknown parameter kk; this chapter has"):
         first.values(demo, {"kk": "9"})
-    for text, message in (("first: {k: seven}", "demo.yml, chapter first: k must be int"),
-                          ("first: {neighbours: 7}", "unknown parameter neighbours"),
-                          ("frist: {k: 7}", "there is no chapter 'frist'")):
+    for text, message in (
+        ("first: {k: seven}", "demo.yml, chapter first: k must be int"),
+        ("first: {neighbours: 7}", "unknown parameter neighbours"),
+        ("frist: {k: 7}", "there is no chapter 'frist'"),
+    ):
         (tree / "notebooks/profiles/demo.yml").write_text(
-            f"title: t\nsimulated: true\nchapters: {{{text}}}\n")
+            f"title: t\nsimulated: true\nchapters: {{{text}}}\n"
+        )
         with pytest.raises(ParameterError, match=message):
             first.values(load_profile("demo"))
 
@@ -157,8 +204,9 @@ def test_a_run_publishes_an_executed_notebook_with_its_provenance(tree):
     assert len(injected) == 1 and "hide-input" in injected[0].metadata["tags"]
     assert [c["id"] for c in notebook.cells] == [f"cell-{i}" for i in range(len(notebook.cells))]
     assert "input_path" not in notebook.metadata["papermill"]
-    assert any("image/svg+xml" in o.get("data", {}) for c in notebook.cells
-               for o in c.get("outputs", []))
+    assert any(
+        "image/svg+xml" in o.get("data", {}) for c in notebook.cells for o in c.get("outputs", [])
+    )
     facts = json.loads((tree / "results/demo/runs/first.json").read_text())
     assert facts == notebook.metadata["perturbcore"]
     assert facts["parameters"] == {"profile": "demo", "k": 7, "grid": [0.1, 1.0], "limit": None}
@@ -223,8 +271,10 @@ def test_a_kernel_that_does_not_start_is_tried_once_more(tree, monkeypatch):
 
 def running(**values) -> ModuleType:
     module = ModuleType("__main__")
-    exec("profile: str = 'demo'\nk: int = 5\ngrid: list[float] = [0.1]\nlimit: int | None = None",
-         vars(module))
+    exec(
+        "profile: str = 'demo'\nk: int = 5\ngrid: list[float] = [0.1]\nlimit: int | None = None",
+        vars(module),
+    )
     vars(module).update(values)
     return module
 
@@ -261,12 +311,14 @@ def test_a_book_is_not_assembled_from_chapters_that_were_not_run(tree):
 def test_what_a_page_would_load_from_outside_is_found(tmp_path):
     (tmp_path / "good.html").write_text(
         '<script src="_static/a.js"></script><a href="https://example.org">x</a>'
-        '<link rel="canonical" href="https://example.org">')
+        '<link rel="canonical" href="https://example.org">'
+    )
     (tmp_path / "good.css").write_text("a { background: url(data:image/png;base64,AA) }")
     assert book.outside_references(tmp_path) == []
     (tmp_path / "bad.html").write_text(
         '<script async src="https://cdn.example.org/a.js"></script>'
-        "<link href='//fonts.example.org/f.css' rel='stylesheet'><img src='http://example.org/i'>")
+        "<link href='//fonts.example.org/f.css' rel='stylesheet'><img src='http://example.org/i'>"
+    )
     (tmp_path / "bad.css").write_text("@import 'https://example.org/b.css';")
     found = book.outside_references(tmp_path)
     assert len(found) == 4 and found[0] == "bad.css: https://example.org/b.css"

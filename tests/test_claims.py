@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbcore.errors import ParameterError
-from perturbcore.published import Published, audit, claims, counts, load_published, medians
-from perturbcore.published.claims import Claim, decide
-from perturbcore.published.claims_page import cards, certainty, choice, summary, unused
-from perturbcore.published.evidence import (
+from perturbcore.core.errors import ParameterError
+from perturbcore.report.published.claims import Claim, audit, claims, counts, decide
+from perturbcore.report.published.claims_page import cards, certainty, choice, summary, unused
+from perturbcore.report.published.evidence import (
     FAILS,
     HOLDS,
     NEEDS_TABLES,
@@ -17,9 +16,10 @@ from perturbcore.published.evidence import (
     VERDICTS,
     Evidence,
 )
-from perturbcore.published.figures import figure_data
-from perturbcore.published.rules import RULES, rule
-from perturbcore.published.rules_bendidi import CONTROL_SHARE, table2_against_appendix
+from perturbcore.report.published.figures import figure_data
+from perturbcore.report.published.rules import RULES, rule
+from perturbcore.report.published.rules_bendidi import CONTROL_SHARE, table2_against_appendix
+from perturbcore.report.published.tables import Published, load_published, medians
 
 
 @pytest.fixture(scope="module")

@@ -10,19 +10,20 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from perturbcore import classification, limits
-from perturbcore.bootstrap import deg_ceiling, replicate_ceiling
-from perturbcore.classification import Part, averaged, families, panels, sentences
-from perturbcore.classification.parts import models_of
-from perturbcore.classification.tables import beats_floors, labels_against_truth
-from perturbcore.datasets import load
-from perturbcore.datasets._rstrings import read_string_lists
-from perturbcore.datasets._signatures import Signatures, read_signatures, signature_dataset
-from perturbcore.datasets.base import Card, Dataset
-from perturbcore.errors import InputError, LeakError, ParameterError
-from perturbcore.responses import make_responses
-from perturbcore.splits import add_folds, check_leakage
-from perturbcore.study import Study
+from perturbcore.book.study import Study
+from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.data.folds import add_folds, check_leakage
+from perturbcore.data.responses import make_responses
+from perturbcore.data.sets._rstrings import read_string_lists
+from perturbcore.data.sets._signatures import Signatures, read_signatures, signature_dataset
+from perturbcore.data.sets.base import Card, Dataset, load
+from perturbcore.report import classification
+from perturbcore.report.classification import Part, averaged, families, panels, sentences
+from perturbcore.report.classification.parts import models_of
+from perturbcore.report.classification.tables import beats_floors, labels_against_truth
+from perturbcore.score import limits
+from perturbcore.score.ceiling.deg import deg_ceiling
+from perturbcore.score.ceiling.replicates import replicate_ceiling
 
 # ---- R files of string lists, written here byte by byte
 
@@ -115,13 +116,25 @@ def signatures(lines=("L1", "L2"), shared=True, **options):
     rng = np.random.default_rng(0)
     drugs = ["alpha", "alpha hydrochloride", "beta", "gamma", "delta", "nobody"]
     found = {
-        line: Signatures({d: rng.permutation(genes).astype(object) for d in drugs}, dict.fromkeys(drugs, 9))
+        line: Signatures(
+            {d: rng.permutation(genes).astype(object) for d in drugs}, dict.fromkeys(drugs, 9)
+        )
         for line in lines
     }
-    table = pd.DataFrame({"smiles": "C", "targets": "", "mechanism": ""}, index=[*drugs[:-1], "more"])
+    table = pd.DataFrame(
+        {"smiles": "C", "targets": "", "mechanism": ""}, index=[*drugs[:-1], "more"]
+    )
     how = dict(k=2, min_labels=0, unmatched="drop", n_folds=3, seed=0)
     return signature_dataset(
-        "sig", "Sig", found, table, shared_wells=shared, sources=(), citations=(), notes=(), **(how | options)
+        "sig",
+        "Sig",
+        found,
+        table,
+        shared_wells=shared,
+        sources=(),
+        citations=(),
+        notes=(),
+        **(how | options),
     )
 
 
@@ -171,8 +184,33 @@ def tidy(methods, lines=("A", "B"), folds=5, metric="f1_score", seed=0):
         for fold in range(folds):
             for (embedding, predictor, modality), level in methods.items():
                 value = level + 0.002 * rng.normal()
-                rows.append(("d", "deg", line, fold, embedding, modality, predictor, 0, metric, value, 80, 20))
-    columns = ["dataset", "task", "cell_line", "fold", "embedding", "modality", "predictor", "seed", "metric"]
+                rows.append(
+                    (
+                        "d",
+                        "deg",
+                        line,
+                        fold,
+                        embedding,
+                        modality,
+                        predictor,
+                        0,
+                        metric,
+                        value,
+                        80,
+                        20,
+                    )
+                )
+    columns = [
+        "dataset",
+        "task",
+        "cell_line",
+        "fold",
+        "embedding",
+        "modality",
+        "predictor",
+        "seed",
+        "metric",
+    ]
     return pd.DataFrame(rows, columns=[*columns, "value", "n_train", "n_test"])
 
 
@@ -213,7 +251,10 @@ def test_families_are_held_against_random():
     assert table.loc["Gene target", ["n", "best"]].tolist() == [2, "good"]
     assert table.loc["Gene target", "over_random"] == pytest.approx(0.10, abs=0.01)
     assert table.loc["Gene target", "over_floor"] == pytest.approx(0.12, abs=0.01)
-    assert table.loc["Gene target", "p_random"] < 0.001 and table.loc["Molecule structure", "p_random"] > 0.05
+    assert (
+        table.loc["Gene target", "p_random"] < 0.001
+        and table.loc["Molecule structure", "p_random"] > 0.05
+    )
     good, rest = beats_floors(tidy(METHODS), "f1_score")
     assert sorted(good) == ["fair", "good"] and rest == ["dull"]
     # better than random vectors is not enough where those are worse than the Train Mean
@@ -239,14 +280,18 @@ def test_sentences_carry_the_numbers_of_the_scores():
     assert "cannot be said what a repeated experiment" in sentences.reading(without, "f1_score")
     assert "2 of 3 embeddings" in sentences.one_line({"d": part}, "f1_score")
     poor = part_of(tidy({k: 0.5 for k in METHODS}))
-    assert "none of 3 embeddings can be shown to beat both" in sentences.one_line({"d": poor}, "f1_score")
+    assert "none of 3 embeddings can be shown to beat both" in sentences.one_line(
+        {"d": poor}, "f1_score"
+    )
     assert "No labels of drugs" in sentences.one_line({}, "f1_score")
     assert "`x`. gone" in sentences.absent_said({"x": "gone"}) and sentences.absent_said({}) == ""
 
 
 def labelled(label, line="L", genes=None, **obs):
     label = np.asarray(label)
-    table = pd.DataFrame({"perturbation": [f"p{i}" for i in range(len(label))], "cell_line": line, **obs})
+    table = pd.DataFrame(
+        {"perturbation": [f"p{i}" for i in range(len(label))], "cell_line": line, **obs}
+    )
     genes = genes or [f"g{i}" for i in range(label.shape[1])]
     return make_responses(label, table, genes, dataset="d", task="deg", identifier="drug")
 
@@ -271,8 +316,14 @@ def test_label_counts_by_hand():
 
 
 def test_classifier_comes_first_and_effects_are_refused():
-    assert [m.name for m in models_of(Study, "deg", k=[3], C=[1.0], max_iter=5)] == ["logistic", "knn"]
-    assert [m.name for m in models_of(Study, "deg_pairs", k=[3], C=[1.0], max_iter=5)] == ["logistic", "knn"]
+    assert [m.name for m in models_of(Study, "deg", k=[3], C=[1.0], max_iter=5)] == [
+        "logistic",
+        "knn",
+    ]
+    assert [m.name for m in models_of(Study, "deg_pairs", k=[3], C=[1.0], max_iter=5)] == [
+        "logistic",
+        "knn",
+    ]
     with pytest.raises(ParameterError, match="has no labels"):
         models_of(Study, "lfc", k=[3], C=[1.0], max_iter=5)
 
@@ -281,8 +332,17 @@ def test_classifier_comes_first_and_effects_are_refused():
 
 
 def test_labels_of_a_genetic_screen_have_an_experimental_error():
-    small = dict(n_cell_lines=1, n_perturbations=12, n_genes=60, n_modules=4, n_batches=2, n_control_cells=150)
-    data = load("simulated", task="deg", cells_per_perturbation=(35, 60), n_folds=2, seed=1, **small)
+    small = dict(
+        n_cell_lines=1,
+        n_perturbations=12,
+        n_genes=60,
+        n_modules=4,
+        n_batches=2,
+        n_control_cells=150,
+    )
+    data = load(
+        "simulated", task="deg", cells_per_perturbation=(35, 60), n_folds=2, seed=1, **small
+    )
     assert data.task == "deg" and data.responses.uns["perturbcore"]["variant"] == "pooled"
     how = dict(n_outer=2, n_inner=2, n_trials=6)
     table = limits.experimental_error(data, options={}, **how)
@@ -290,7 +350,9 @@ def test_labels_of_a_genetic_screen_have_an_experimental_error():
     pd.testing.assert_frame_equal(table, expected)
     units = limits.limit_units(table, data.responses, seed=4)
     assert [u.about["fold"] for u in units] == [0, 1]
-    at = table[(table["fold"] == 0) & (table["metric"] == "f1_score") & np.isclose(table["quantile"], 0.1)]
+    at = table[
+        (table["fold"] == 0) & (table["metric"] == "f1_score") & np.isclose(table["quantile"], 0.1)
+    ]
     assert units[0].metrics["f1_score"] == at["value"].item()
     assert units[0].about["predictor"] == "experimental_error" and units[0].about["n_test"] == 6
     with pytest.raises(ParameterError, match="task='labels'"):
@@ -315,7 +377,9 @@ def test_replicates_are_resampled_by_the_variant_of_the_responses(control):
     responses.obs["perturbation"] = ["a", "b"]
     responses.uns["perturbcore"].update(task="lfc", control=control)
     data = Dataset("d", "D", "lfc", Card().frame(), responses=responses, replicates=wells)
-    found = limits.experimental_error(data, n_outer=4, n_inner=3, n_trials=1, options={"control": "global"})
+    found = limits.experimental_error(
+        data, n_outer=4, n_inner=3, n_trials=1, options={"control": "global"}
+    )
     expected = replicate_ceiling(
         wells, "perturbation", obs["is_control"].to_numpy(), cell_line="cell_line", control=control,
         batches="batch" if control == "matched" else None, n_outer=4, n_inner=3, leave_one_out=False,

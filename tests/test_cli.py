@@ -8,22 +8,35 @@ import pandas as pd
 import pytest
 
 from perturbcore import __version__
-from perturbcore.cli import main
+from perturbcore.book.cli import main
 
 
 def test_help_answers_without_loading_the_heavy_libraries():
-    code = ("import sys; from perturbcore.cli import main\n"
-            "try: main(['--help'])\n"
-            "except SystemExit as e: assert e.code == 0\n"
-            "heavy = {'numpy', 'pandas', 'scanpy', 'torch', 'sklearn', 'papermill', 'yaml'}\n"
-            "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n")
+    code = (
+        "import sys; from perturbcore.book.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as e: assert e.code == 0\n"
+        "heavy = {'numpy', 'pandas', 'scanpy', 'torch', 'sklearn', 'papermill', 'yaml'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for verb in ("run", "notebook", "chapters", "profiles", "book", "data", "check", "effects",
-                 "ceiling", "evaluate"):
+    for verb in (
+        "run",
+        "notebook",
+        "chapters",
+        "profiles",
+        "book",
+        "data",
+        "check",
+        "effects",
+        "ceiling",
+        "evaluate",
+    ):
         assert f"\n    {verb} " in done.stdout
-    done = subprocess.run([sys.executable, "-m", "perturbcore.cli", "--version"],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "perturbcore.book.cli", "--version"], capture_output=True, text=True
+    )
     assert done.stdout == f"perturbcore {__version__}\n"
 
 
@@ -44,17 +57,23 @@ def test_a_run_writes_where_it_is_told_and_says_so(tree, capsys):
     assert "k is 2 grid is [5.0, 10.0]" in out.read_text()
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["run", "first", "-p", "kk", "3"], "unknown parameter kk; this chapter has profile: str; k: int"),
-    (["run", "first", "-p", "k", "many"], "k must be int, not 'many'"),
-    (["run", "frist"], "there is no chapter 'frist'"),
-    (["run", "first", "--profile", "dmeo"], "no profile named 'dmeo'"),
-    (["run", "first", "--for-book", "-p", "k", "3"], "takes its values from the profile"),
-    (["notebook", "--out", "x"], "name a chapter, or give --all"),
-    (["book"], "not run yet with profile demo: first, second"),
-    (["check", "nowhere.h5ad"], "nowhere.h5ad"),
-    (["data", "list", "no_such_entry"], "no_such_entry"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["run", "first", "-p", "kk", "3"],
+            "unknown parameter kk; this chapter has profile: str; k: int",
+        ),
+        (["run", "first", "-p", "k", "many"], "k must be int, not 'many'"),
+        (["run", "frist"], "there is no chapter 'frist'"),
+        (["run", "first", "--profile", "dmeo"], "no profile named 'dmeo'"),
+        (["run", "first", "--for-book", "-p", "k", "3"], "takes its values from the profile"),
+        (["notebook", "--out", "x"], "name a chapter, or give --all"),
+        (["book"], "not run yet with profile demo: first, second"),
+        (["check", "nowhere.h5ad"], "nowhere.h5ad"),
+        (["data", "list", "no_such_entry"], "no_such_entry"),
+    ],
+)
 def test_wrong_input_is_one_clean_line(tree, capsys, arguments, message):
     assert main(arguments) == 2
     errors = capsys.readouterr().err
@@ -84,7 +103,8 @@ def test_data_of_a_profile_is_listed_with_its_licence(tree, capsys):
     assert main(["data", "fetch"]) == 0
     assert "needs no files from elsewhere" in capsys.readouterr().out
     (tree / "notebooks/profiles/demo.yml").write_text(
-        "title: t\nsimulated: false\ndata: [stringdb]\n")
+        "title: t\nsimulated: false\ndata: [stringdb]\n"
+    )
     assert main(["data", "list", "--profile", "demo"]) == 0
     assert "stringdb: 1.4 MB, " in capsys.readouterr().out
 
@@ -95,24 +115,40 @@ NAMES = [f"P{i}" for i in range(40)]
 def screen(path, counts=True):
     rng = np.random.default_rng(0)
     n = 492
-    obs = pd.DataFrame({
-        "gene": np.tile(["ctrl", *NAMES], n // 41),
-        "lane": np.repeat(["one", "two"], n // 2),
-        "line": "K562",
-    }, index=[f"cell{i}" for i in range(n)])
+    obs = pd.DataFrame(
+        {
+            "gene": np.tile(["ctrl", *NAMES], n // 41),
+            "lane": np.repeat(["one", "two"], n // 2),
+            "line": "K562",
+        },
+        index=[f"cell{i}" for i in range(n)],
+    )
     X = rng.poisson(5, (n, 8)).astype(np.float32)
     if not counts:
         X += 0.5
     ad.AnnData(X, obs, pd.DataFrame(index=[f"gene{i}" for i in range(8)])).write_h5ad(path)
-    return [str(path), "--perturbation", "gene", "--batch", "lane", "--cell-line", "line",
-            "--control", "ctrl", "--scale", "counts"]
+    return [
+        str(path),
+        "--perturbation",
+        "gene",
+        "--batch",
+        "lane",
+        "--cell-line",
+        "line",
+        "--control",
+        "ctrl",
+        "--scale",
+        "counts",
+    ]
 
 
 def test_a_screen_becomes_responses_a_ceiling_and_scores(tmp_path, capsys):
     declared = screen(tmp_path / "screen.h5ad")
     assert main(["check", *declared]) == 0
-    assert ("492 cells x 8 genes, 40 perturbations, 12 control cells, 2 batches, cell lines: K562"
-            in capsys.readouterr().out)
+    assert (
+        "492 cells x 8 genes, 40 perturbations, 12 control cells, 2 batches, cell lines: K562"
+        in capsys.readouterr().out
+    )
 
     responses = tmp_path / "responses.h5ad"
     assert main(["effects", *declared, "--out", str(responses), "--folds", "5"]) == 0
@@ -127,8 +163,22 @@ def test_a_screen_becomes_responses_a_ceiling_and_scores(tmp_path, capsys):
     rng = np.random.default_rng(1)
     pd.DataFrame(rng.normal(size=(40, 3)), index=NAMES).to_csv(embedding)
     scores = tmp_path / "scores.csv"
-    assert main(["evaluate", str(responses), str(embedding), "--ceiling", str(ceiling),
-                 "--store", str(tmp_path / "store.db"), "--out", str(scores)]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                str(responses),
+                str(embedding),
+                "--ceiling",
+                str(ceiling),
+                "--store",
+                str(tmp_path / "store.db"),
+                "--out",
+                str(scores),
+            ]
+        )
+        == 0
+    )
     table = pd.read_csv(scores)
     L2 = table[table["metric"] == "L2"].set_index(["fold", "predictor", "embedding"])
     L2 = L2["value"].sort_index()

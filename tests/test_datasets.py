@@ -8,13 +8,14 @@ import rdata
 import scipy.sparse as sp
 from anndata import AnnData
 
-from perturbcore import catalogue, datasets
-from perturbcore.datasets import essential, l1000_kd, papalexi, perturbench
-from perturbcore.datasets._read import read_csv, read_h5ad, read_r
-from perturbcore.datasets.base import CARD_COLUMNS, Card
-from perturbcore.errors import InputError, LeakError, ParameterError
-from perturbcore.responses import check_responses, make_responses
-from perturbcore.splits import assign_folds, check_leakage
+from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.data import catalogue
+from perturbcore.data import sets as datasets
+from perturbcore.data.folds import assign_folds, check_leakage
+from perturbcore.data.responses import check_responses, make_responses
+from perturbcore.data.sets import essential, l1000_kd, papalexi, perturbench
+from perturbcore.data.sets._read import read_csv, read_h5ad, read_r
+from perturbcore.data.sets.base import CARD_COLUMNS, Card
 
 PAIRS = (
     "pert,gene,label,split\nA,G1,1,train\nA,G2,0,train\nB,G1,1,test\nB,G3,1,test\nC,G2,0,train\n"
@@ -34,12 +35,20 @@ def test_every_module_is_a_data_set():
     assert datasets.available() == sorted(
         [
             *(f"cole_{name}" for name in ("cells", "essential", "norman", "sciplex", "tahoe")),
-            *("essential", "from_files", "l1000_kd", "papalexi", "perturbench", "prnet", "simulated"),
+            *(
+                "essential",
+                "from_files",
+                "l1000_kd",
+                "papalexi",
+                "perturbench",
+                "prnet",
+                "simulated",
+            ),
             *("sciplex_signatures", "simulated_drugs", "tahoe_signatures"),
         ]
     )
     for name in datasets.available():
-        loader = __import__(f"perturbcore.datasets.{name}", fromlist=["load"]).load
+        loader = __import__(f"perturbcore.data.sets.{name}", fromlist=["load"]).load
         assert inspect.signature(loader).return_annotation is datasets.Dataset
 
 

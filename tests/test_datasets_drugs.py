@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbcore.classification.tables import labels_against_truth
-from perturbcore.datasets import load
-from perturbcore.datasets._signatures import (
+from perturbcore.core.digest import digest
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.deg.labels import deg_labels
+from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.sets._signatures import (
     Signatures,
     check_k,
     common_genes,
@@ -14,11 +16,9 @@ from perturbcore.datasets._signatures import (
     parent,
     top_k_labels,
 )
-from perturbcore.deg import deg_labels
-from perturbcore.digest import digest
-from perturbcore.effects import ba_ate
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.simulate.chemistry import simulate_drug_screen
+from perturbcore.data.sets.base import load
+from perturbcore.data.simulate.chemistry import simulate_drug_screen
+from perturbcore.report.classification.tables import labels_against_truth
 
 SMALL = dict(n_drugs=24, n_cell_lines=2, n_genes=160, n_modules=8, seed=3)
 
@@ -37,9 +37,15 @@ def at_response_dose(simulated):
 
 def test_every_plate_of_a_drug_has_vehicle(screen):
     obs = screen.screen.obs
-    vehicle = set(map(tuple, obs.loc[obs["is_control"], ["cell_line", "batch"]].astype(str).to_numpy()))
+    vehicle = set(
+        map(tuple, obs.loc[obs["is_control"], ["cell_line", "batch"]].astype(str).to_numpy())
+    )
     assert set(map(tuple, obs[["cell_line", "batch"]].astype(str).to_numpy())) <= vehicle
-    plates = obs[~obs["is_control"]].groupby(["cell_line", "perturbation"], observed=True)["batch"].nunique()
+    plates = (
+        obs[~obs["is_control"]]
+        .groupby(["cell_line", "perturbation"], observed=True)["batch"]
+        .nunique()
+    )
     assert (plates == 3).all()
     assert set(obs.loc[obs["is_control"], "dose"]) == {0.0}
 
@@ -97,7 +103,9 @@ def test_labels_find_the_truth_and_a_wrong_plate_is_outvoted():
     here = (obs["perturbation"] == name) & (obs["cell_line"] == line)
     plate = obs.loc[here, "batch"].iloc[0]
     bad = np.flatnonzero((here & (obs["batch"] == plate)).to_numpy())
-    vehicle = np.flatnonzero((obs["is_control"] & (obs["batch"] == plate) & (obs["cell_line"] == line)).to_numpy())
+    vehicle = np.flatnonzero(
+        (obs["is_control"] & (obs["batch"] == plate) & (obs["cell_line"] == line)).to_numpy()
+    )
     X = cells.X.tolil()
     X[bad] = cells.X[vehicle[np.arange(len(bad)) % len(vehicle)]]
     spoiled = cells.copy()
@@ -112,7 +120,12 @@ def test_labels_find_the_truth_and_a_wrong_plate_is_outvoted():
 
 
 def test_parameters_are_checked_before_anything_is_drawn():
-    for wrong in ({"n_drugs": 0}, {"response_dose": 3.0}, {"inert_fraction": 1.5}, {"plates_per_drug": 9}):
+    for wrong in (
+        {"n_drugs": 0},
+        {"response_dose": 3.0},
+        {"inert_fraction": 1.5},
+        {"plates_per_drug": 9},
+    ):
         with pytest.raises(ParameterError):
             simulate_drug_screen(**(SMALL | wrong))
     with pytest.raises(InputError):
@@ -127,7 +140,9 @@ def test_simulated_data_set_has_drug_level_folds_and_its_drugs():
     assert obs.groupby("perturbation", observed=True)["fold"].nunique().eq(1).all()
     assert obs["cell_line"].nunique() == 2 and data.task == "lfc" and data.simulated
     drugs = data.extras["drugs"]
-    assert {"smiles", "targets", "mechanism"} <= set(drugs) and drugs["smiles"].str.len().gt(0).all()
+    assert {"smiles", "targets", "mechanism"} <= set(drugs) and drugs["smiles"].str.len().gt(
+        0
+    ).all()
     assert set(obs["perturbation"]) <= set(drugs.index)
     assert data.responses.uns["perturbcore"]["identifier"] == "drug"
 
@@ -154,8 +169,12 @@ def test_genes_ranked_twice_or_not_by_all_are_left_out():
 
 
 def test_drugs_are_matched_by_name_and_the_unmatched_stay_unmatched():
-    table = pd.DataFrame({"smiles": ["C"] * 4}, index=["Bortezomib", "UNC-0379", "Panobinostat (LBH589)", "AZD"])
-    found = match_drugs(["Bortezomib", "unc0379", "panobinostat", "azd1", "alias me"], table, {"alias me": "AZD"})
+    table = pd.DataFrame(
+        {"smiles": ["C"] * 4}, index=["Bortezomib", "UNC-0379", "Panobinostat (LBH589)", "AZD"]
+    )
+    found = match_drugs(
+        ["Bortezomib", "unc0379", "panobinostat", "azd1", "alias me"], table, {"alias me": "AZD"}
+    )
     assert found["how"].to_dict() == {
         "Bortezomib": "name", "unc0379": "spelling", "panobinostat": "beginning", "azd1": "", "alias me": "alias",
     }  # fmt: skip

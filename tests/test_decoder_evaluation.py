@@ -7,24 +7,33 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from perturbcore.decoders import page, tables
-from perturbcore.decoders.cells import Cells, batch_mean
-from perturbcore.decoders.contest import MEAN_SHIFTED, SHIFTED, UNCHANGED, Contest, shown
-from perturbcore.decoders.distances import batch_weights, energy_distance, median_distance, mmd, variance_ratio
-from perturbcore.decoders.distributions import HALVES, METRICS, distribution_table
-from perturbcore.decoders.evaluation import DecoderModel
-from perturbcore.decoders.gears import GearsPredictions
-from perturbcore.decoders.gears_run import run_gears
-from perturbcore.decoders.generators import Shift, generate
-from perturbcore.effects import ba_ate
-from perturbcore.embeddings import Embedding
-from perturbcore.errors import InputError, LeakError, ParameterError
-from perturbcore.evaluate import Protocol, ScoreStore, evaluate, evaluate_joint
-from perturbcore.figures.cells import cell_grid
-from perturbcore.figures.pareto import pareto_front, pareto_plot
-from perturbcore.predictors import KNN
-from perturbcore.screens import declare_screen
-from perturbcore.splits import add_folds
+from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.folds import add_folds
+from perturbcore.data.screens.declare import declare_screen
+from perturbcore.embeddings.base import Embedding
+from perturbcore.models.decoders import page, tables
+from perturbcore.models.decoders.cells import Cells, batch_mean
+from perturbcore.models.decoders.distances import (
+    batch_weights,
+    energy_distance,
+    median_distance,
+    mmd,
+    variance_ratio,
+)
+from perturbcore.models.decoders.distributions import HALVES, METRICS, distribution_table
+from perturbcore.models.decoders.evaluation import DecoderModel
+from perturbcore.models.decoders.gears import GearsPredictions
+from perturbcore.models.decoders.gears_run import run_gears
+from perturbcore.models.decoders.generators import Shift, generate
+from perturbcore.models.simple.knn import KNN
+from perturbcore.report.decoders.contest import MEAN_SHIFTED, SHIFTED, UNCHANGED, Contest, shown
+from perturbcore.report.figures.cells import cell_grid
+from perturbcore.report.figures.pareto import pareto_front, pareto_plot
+from perturbcore.score.joint import evaluate_joint
+from perturbcore.score.plan import Protocol
+from perturbcore.score.run import evaluate
+from perturbcore.score.store import ScoreStore
 
 N_GENES, PERTURBATIONS = 6, [f"P{i}" for i in range(12)]
 
@@ -128,8 +137,12 @@ def test_distances_equal_loops_whatever_the_blocks(weighted, block):
     wx = rng.random(13) if weighted else np.ones(13)
     wy = rng.random(17) if weighted else np.ones(17)
     given = {"wx": wx, "wy": wy} if weighted else {}
-    assert energy_distance(x, y, block=block, **given) == pytest.approx(brute_energy(x, y, wx, wy), rel=1e-9)
-    assert mmd(x, y, 1.7, block=block, **given) == pytest.approx(brute_mmd(x, y, wx, wy, 1.7), rel=1e-9)
+    assert energy_distance(x, y, block=block, **given) == pytest.approx(
+        brute_energy(x, y, wx, wy), rel=1e-9
+    )
+    assert mmd(x, y, 1.7, block=block, **given) == pytest.approx(
+        brute_mmd(x, y, wx, wy, 1.7), rel=1e-9
+    )
 
 
 def test_samples_of_one_distribution_are_at_distance_zero_on_average():
@@ -151,7 +164,9 @@ def test_energy_distance_of_gaussians_has_its_known_value():
     s = np.sqrt(2)
 
     def folded(mu):
-        return s * np.sqrt(2 / np.pi) * np.exp(-(mu**2) / (2 * s * s)) + mu * (1 - 2 * norm.cdf(-mu / s))
+        return s * np.sqrt(2 / np.pi) * np.exp(-(mu**2) / (2 * s * s)) + mu * (
+            1 - 2 * norm.cdf(-mu / s)
+        )
 
     assert energy_distance(x, x + m) == pytest.approx(2 * folded(m) - 2 * folded(0), abs=0.005)
 
@@ -204,7 +219,9 @@ def test_distances_refuse_what_makes_no_sense():
 
 def test_a_shift_of_control_cells_gives_back_the_shift(cells, responses):
     seen = []
-    scores = evaluate_joint(responses, [model(cells, lambda: Spy(seen))], metrics=["L2"], progress=False)
+    scores = evaluate_joint(
+        responses, [model(cells, lambda: Spy(seen))], metrics=["L2"], progress=False
+    )
     vectors = embedding()
     first = dict(zip(vectors.ids, vectors.X[:, 0], strict=True))
     # every control cell is carried over (no batch has more than 100), so nothing is left to chance
@@ -238,7 +255,9 @@ def test_per_batch_averages_equal_a_loop(cells, responses):
     got = m.fit_predict(train, test, fold=0).values
     drawn = cells.draw_controls("A", 4, m._seed("A", 0))
     X = cells.X.toarray()
-    level = np.mean([X[cells.is_control & (cells.batch == b)].mean(axis=0) for b in ("b0", "b1", "b2")], axis=0)
+    level = np.mean(
+        [X[cells.is_control & (cells.batch == b)].mean(axis=0) for b in ("b0", "b1", "b2")], axis=0
+    )
     vectors = embedding()
     for i, name in enumerate(test.obs["perturbation"]):
         a = vectors.X[list(vectors.ids).index(name), 0]
@@ -294,7 +313,9 @@ def test_own_batches_are_a_choice(responses):
     own = cells.draw_controls("A", 3, seed, {"b2"})
     assert set(cells.batch[own]) == {"b2"} and len(own) == 3
     assert set(cells.batch[cells.draw_controls("A", 3, seed)]) == {"b0", "b1", "b2"}
-    assert list(own) == [r for r in cells.draw_controls("A", 3, seed, {"b2", "nowhere"}) if cells.batch[r] == "b2"]
+    assert list(own) == [
+        r for r in cells.draw_controls("A", 3, seed, {"b2", "nowhere"}) if cells.batch[r] == "b2"
+    ]
     assert len(cells.draw_controls("A", 3, seed, {"nowhere"})) == 9
     assert len(cells.draw_controls("A", 100, seed)) == 28
     with pytest.raises(ParameterError, match="batches"):
@@ -354,7 +375,7 @@ def test_generation_in_parts_equals_one_call(monkeypatch):
 
     rows = {"P1": np.array([0, 1]), "P2": np.array([2, 3, 4]), "P3": np.array([5])}
     for limit in (1, 4, 100):
-        monkeypatch.setattr("perturbcore.decoders.generators.TOGETHER", limit)
+        monkeypatch.setattr("perturbcore.models.decoders.generators.TOGETHER", limit)
         made = dict(generate(Adds(), lambda r: controls[r], rows, ["P1", "P2", "P3"], 0))
         for name, r in rows.items():
             assert np.array_equal(made[name], controls[r].toarray() + 100 * int(name[1]))
@@ -377,12 +398,22 @@ def saved(responses, path, shift=0.0, drop=(), **changes):
     if path.suffix == ".csv":
         table.to_csv(path, index=False)
     elif path.suffix == ".npz":
-        labels = {c: table[c].to_numpy().astype(str if c == "perturbation" else int) for c in table.columns[:2]}
-        np.savez(path, X=table.iloc[:, 2:].to_numpy(), genes=np.array(table.columns[2:], dtype=str), **labels)
+        labels = {
+            c: table[c].to_numpy().astype(str if c == "perturbation" else int)
+            for c in table.columns[:2]
+        }
+        np.savez(
+            path,
+            X=table.iloc[:, 2:].to_numpy(),
+            genes=np.array(table.columns[2:], dtype=str),
+            **labels,
+        )
     else:
         obs = table.iloc[:, :2].reset_index(drop=True)
         obs.index = obs.index.astype(str)
-        AnnData(table.iloc[:, 2:].to_numpy(), obs=obs, var=pd.DataFrame(index=table.columns[2:])).write_h5ad(path)
+        AnnData(
+            table.iloc[:, 2:].to_numpy(), obs=obs, var=pd.DataFrame(index=table.columns[2:])
+        ).write_h5ad(path)
     return path
 
 
@@ -442,7 +473,9 @@ def test_gears_itself_runs_on_local_files(tmp_path):
     model = GearsPredictions(tmp_path / "gears.csv")
     scores = evaluate_joint(responses, [model], folds=[0], metrics=["L2"], progress=False)
     assert np.isfinite(scores["value"]).all() and seconds > 0
-    assert set(table["perturbation"]) <= set(responses.obs["perturbation"][responses.obs["fold"] == 0])
+    assert set(table["perturbation"]) <= set(
+        responses.obs["perturbation"][responses.obs["fold"] == 0]
+    )
     with pytest.raises(InputError, match="not empty"):
         run_gears(cells, responses, sets, tmp_path / "work", **options)
 
@@ -517,7 +550,9 @@ def test_figures_show_every_method_and_panel():
         for c, s in (("", "control"), ("Observed", "observed"), ("Flow", "generated"))
         for _ in range(5)
     ]
-    figure = cell_grid(pd.DataFrame(rows), row="perturbation", column="column", xlabel="x", ylabel="y")
+    figure = cell_grid(
+        pd.DataFrame(rows), row="perturbation", column="column", xlabel="x", ylabel="y"
+    )
     assert len(figure.axes) == 4
     assert [a.get_title(loc="left") for a in figure.axes[:2]] == ["Observed", "Flow"]
 
@@ -543,7 +578,12 @@ def fake_contest(decoder=0.0, ridge=0.1, title="Toy (screen)", floor=6.0):
             row["display"] = shown(name, predictor, "toy")
             rows.append(row)
             each.append(
-                {"display": row["display"], "cell_line": "A", "perturbation": f"P{fold}", "value": row["value"]}
+                {
+                    "display": row["display"],
+                    "cell_line": "A",
+                    "perturbation": f"P{fold}",
+                    "value": row["value"],
+                }
             )
     scores = pd.DataFrame(rows)
     cost = pd.DataFrame({"display": scores["display"].unique()})
@@ -551,7 +591,9 @@ def fake_contest(decoder=0.0, ridge=0.1, title="Toy (screen)", floor=6.0):
     cost["train_seconds"], cost["sample_seconds"] = cost["seconds"] * 0.9, cost["seconds"] * 0.1
     data = SimpleNamespace(title=title, name="toy")
     given = SimpleNamespace(name="toy")
-    return Contest(data, None, given, list(range(10)), [], [], scores, cost, pd.DataFrame(each), None)
+    return Contest(
+        data, None, given, list(range(10)), [], [], scores, cost, pd.DataFrame(each), None
+    )
 
 
 def test_methods_are_named_by_what_they_know():
@@ -573,7 +615,9 @@ def test_a_clear_difference_to_knn_is_found_with_its_sign(difference):
 
 
 def test_the_answer_leads_with_the_verdict_and_asks_whether_it_is_the_distribution():
-    wins, loses, level = (page.answer(fake_contest(d, r)) for d, r in ((-0.5, -0.3), (0.5, 0.1), (0.001, 0.1)))
+    wins, loses, level = (
+        page.answer(fake_contest(d, r)) for d, r in ((-0.5, -0.3), (0.5, 0.1), (0.001, 0.1))
+    )
     assert "Flow matching beats kNN" in wins and "61 % of the decoder's gain" in wins
     assert "No decoder can be shown to beat kNN" in loses and "is distinguishably worse" in loses
     assert "No decoder can be shown" in level and "worse than kNN" not in level
@@ -596,14 +640,19 @@ def test_cost_and_front():
     cost = tables.cost_table(contests).set_index("display")
     assert cost.loc["Flow matching", "times_knn"] == pytest.approx(200)
     assert "Toy (screen): kNN, toy" in page.front_sentence(contests)
-    assert page.seconds(0.004) == "4 ms" and page.seconds(3.25) == "3.2 s" and page.seconds(7200) == "120 minutes"
+    assert (
+        page.seconds(0.004) == "4 ms"
+        and page.seconds(3.25) == "3.2 s"
+        and page.seconds(7200) == "120 minutes"
+    )
 
 
 def test_trainings_that_stopped_too_early_are_counted():
     contest = fake_contest()
     runs = [("a", [3, 2, 1.0]), ("b", [3, 1, 2.0]), ("c", [1, 2, 3.0])]
     frames = [
-        pd.DataFrame({"display": n, "cell_line": "A", "fold": 0, "epoch": range(3), "val": v}) for n, v in runs
+        pd.DataFrame({"display": n, "cell_line": "A", "fold": 0, "epoch": range(3), "val": v})
+        for n, v in runs
     ]
     contest.histories = lambda: pd.concat(frames, ignore_index=True)
     assert "Toy (screen): 1 of 3." in page.training_sentence([contest])
@@ -639,15 +688,15 @@ def test_distribution_tables_are_taken_against_shifted_controls():
 
 @pytest.mark.mirror
 def test_published_rows_say_that_diffusion_beats_knn_on_the_full_set(mirror):
-    from perturbcore.published import load_published
+    from perturbcore.report.published.tables import load_published
 
     text = page.published_sentences(load_published())
     assert "17 of 20 folds" in text and "S14 mixes runs" in text
 
 
 def test_the_authors_cells_come_with_their_responses(tmp_path, monkeypatch):
-    from perturbcore.authors.fixture import write_fixture
-    from perturbcore.datasets import load
+    from perturbcore.data.authors.fixture import write_fixture
+    from perturbcore.data.sets.base import load
 
     write_fixture(tmp_path, datasets=("norman",))
     monkeypatch.setenv("PERTURBCORE_PAPER_DATA", str(tmp_path))

@@ -11,18 +11,18 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from perturbcore.decoders import model as model_module
-from perturbcore.decoders.backbones import make_backbone
-from perturbcore.decoders.bridge import Bridge
-from perturbcore.decoders.couplings import couple
-from perturbcore.decoders.diffusion import Diffusion, cosine_schedule
-from perturbcore.decoders.flow import Flow
-from perturbcore.decoders.latent import Latent
-from perturbcore.decoders.model import Decoder
-from perturbcore.decoders.options import DecoderOptions
-from perturbcore.decoders.pairs import Pairs
-from perturbcore.decoders.presets import LAPTOP, PUBLISHED
-from perturbcore.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.models.decoders import model as model_module
+from perturbcore.models.decoders.backbones import make_backbone
+from perturbcore.models.decoders.bridge import Bridge
+from perturbcore.models.decoders.couplings import couple
+from perturbcore.models.decoders.diffusion import Diffusion, cosine_schedule
+from perturbcore.models.decoders.flow import Flow
+from perturbcore.models.decoders.latent import Latent
+from perturbcore.models.decoders.model import Decoder
+from perturbcore.models.decoders.options import DecoderOptions
+from perturbcore.models.decoders.pairs import Pairs
+from perturbcore.models.decoders.presets import LAPTOP, PUBLISHED
 
 L = 3
 TINY = {
@@ -52,7 +52,9 @@ def quick(method="flow", **changes):
 
 def screen(rng, n=900):
     source = rng.normal(size=(n, L))
-    modes = np.where(rng.random((n, 1)) < 0.5, -2, 2) * np.array([1, 0.5, 0]) + 0.3 * rng.normal(size=(n, L))
+    modes = np.where(rng.random((n, 1)) < 0.5, -2, 2) * np.array([1, 0.5, 0]) + 0.3 * rng.normal(
+        size=(n, L)
+    )
     cells = [rng.normal(size=(n, L)) @ MIX.T + SHIFT, modes, rng.normal(size=(n, L))]
     vectors = pd.DataFrame(np.eye(3), index=WAYS)
     return source, np.concatenate(cells), np.repeat(WAYS, n), vectors
@@ -126,7 +128,9 @@ def test_diffusion_samplers_draw_the_gaussian_of_a_perfect_network(targets, samp
             noised - signal.sqrt() * mean
         )
         noise = (noised - signal.sqrt() * clean) / (1 - signal).sqrt()
-        out = noise if targets == "published" else signal.sqrt() * noise - (1 - signal).sqrt() * clean
+        out = (
+            noise if targets == "published" else signal.sqrt() * noise - (1 - signal).sqrt() * clean
+        )
         return out[:, None]
 
     bounds = {"low": torch.full((L,), -9.0), "high": torch.full((L,), 9.0)}
@@ -143,7 +147,14 @@ def test_predicted_cells_stay_in_the_range_of_training():
     wild = Oracle(lambda x, time: -50 * torch.ones_like(x[:, :1]))
     high = torch.tensor([1.0, 2.0, 3.0])
     drawn = process.sample(
-        wild, torch.zeros(8, L), torch.zeros(8, 1), normals(8), sampler="ddim", steps=10, low=-high, high=high
+        wild,
+        torch.zeros(8, L),
+        torch.zeros(8, 1),
+        normals(8),
+        sampler="ddim",
+        steps=10,
+        low=-high,
+        high=high,
     )
     assert torch.allclose(drawn, high.expand(8, L))
 
@@ -154,7 +165,9 @@ def test_flow_follows_a_known_field(sampler, steps):
     process = Flow(options("flow"))
     field = Oracle(lambda x, time: -2 * x)
     start = torch.randn(50, L)
-    end = process.sample(field, start, torch.zeros(50, 1), None, sampler=sampler, steps=steps, low=None, high=None)
+    end = process.sample(
+        field, start, torch.zeros(50, 1), None, sampler=sampler, steps=steps, low=None, high=None
+    )
     assert torch.allclose(end, start * np.exp(-2), atol=2e-3)
 
 
@@ -196,15 +209,21 @@ def test_losses_are_least_at_the_truth():
     velocity = target - source + (1 - 2 * t) / (2 * spread) * 0.5 * noise
     truths = {
         "flow": (Flow, {}, (target - source)[:, None]),
-        "bridge": (Bridge, {"targets": "published"}, torch.stack([velocity, -0.5 / (2 * spread) * noise], dim=1)),
+        "bridge": (
+            Bridge,
+            {"targets": "published"},
+            torch.stack([velocity, -0.5 / (2 * spread) * noise], dim=1),
+        ),
         "diffusion": (Diffusion, {"targets": "published"}, noise[:, None]),
     }
     for method, (process, changes, truth) in truths.items():
         at = process(options(method, **changes))
-        right = at.loss(Oracle(lambda x, time, out=truth: out), source, target, condition, time, noise)["loss"]
-        wrong = at.loss(Oracle(lambda x, time, out=truth: out + 0.1), source, target, condition, time, noise)[
-            "loss"
-        ]
+        right = at.loss(
+            Oracle(lambda x, time, out=truth: out), source, target, condition, time, noise
+        )["loss"]
+        wrong = at.loss(
+            Oracle(lambda x, time, out=truth: out + 0.1), source, target, condition, time, noise
+        )["loss"]
         assert right < 1e-4 and wrong > 0.005
 
 
@@ -214,9 +233,20 @@ def test_source_cell_is_seen_only_where_asked():
     source = torch.full((4, L), 5.0)
     for shown in (True, False):
         process = Diffusion(options("diffusion", source=shown))
-        process.loss(watch, source, torch.zeros(4, L), torch.zeros(4, 1), torch.rand(4), torch.randn(4, L))
+        process.loss(
+            watch, source, torch.zeros(4, L), torch.zeros(4, 1), torch.rand(4), torch.randn(4, L)
+        )
         edge = torch.ones(L)
-        process.sample(watch, source, torch.zeros(4, 1), normals(4), sampler="ddim", steps=2, low=-edge, high=edge)
+        process.sample(
+            watch,
+            source,
+            torch.zeros(4, 1),
+            normals(4),
+            sampler="ddim",
+            steps=2,
+            low=-edge,
+            high=edge,
+        )
     assert seen == [5.0] * 3 + [0.0] * 3
 
 
@@ -225,7 +255,11 @@ def test_cosine_schedule_is_the_formula():
     t = np.arange(1001) / 1000
     f = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
     np.testing.assert_allclose(share[:990], (f / f[0])[1:991], rtol=1e-6)
-    assert (np.diff(share) < 0).all() and share[-1] > 0 and np.isclose(share[-1] / share[-2], 1 - 0.999)
+    assert (
+        (np.diff(share) < 0).all()
+        and share[-1] > 0
+        and np.isclose(share[-1] / share[-2], 1 - 0.999)
+    )
 
 
 def conditioned(vectors_seen, shifts, vectors_asked, seed=0):
@@ -235,8 +269,12 @@ def conditioned(vectors_seen, shifts, vectors_asked, seed=0):
     names = [f"p{i}" for i in range(n)]
     source = rng.normal(size=(500, L))
     target = rng.normal(size=(n * each, L)) + np.repeat(shifts, each, axis=0)
-    decoder = Decoder(options("flow", embedding_scaling="unit", epoch_cells=256 * 30, coupling="optimal"))
-    decoder.fit(source, target, np.repeat(names, each), pd.DataFrame(vectors_seen, names), validation=0)
+    decoder = Decoder(
+        options("flow", embedding_scaling="unit", epoch_cells=256 * 30, coupling="optimal")
+    )
+    decoder.fit(
+        source, target, np.repeat(names, each), pd.DataFrame(vectors_seen, names), validation=0
+    )
     m = len(vectors_asked)
     new = rng.normal(size=(200, L))
     cells = decoder.sample(np.tile(new, (m, 1)), vectors_asked, np.repeat(np.arange(m), 200))
@@ -247,7 +285,11 @@ def test_conditioning_matters_and_shuffled_embeddings_do_as_badly_as_random_ones
     rng = np.random.default_rng(1)
     vectors = rng.uniform(-1, 1, size=(50, 2))
     shifts = 2 * np.stack([vectors[:, 0], vectors[:, 1], vectors.sum(axis=1)], axis=1)
-    given = {"true": vectors, "shuffled": rng.permutation(vectors), "random": rng.uniform(-1, 1, size=(50, 2))}
+    given = {
+        "true": vectors,
+        "shuffled": rng.permutation(vectors),
+        "random": rng.uniform(-1, 1, size=(50, 2)),
+    }
     error = {
         name: np.linalg.norm(conditioned(v[:40], shifts[:40], v[40:]) - shifts[40:], axis=1).mean()
         for name, v in given.items()
@@ -263,7 +305,8 @@ def test_cells_of_validation_perturbations_are_never_trained_on():
     poisoned = target.copy()
     poisoned[labels == "modes"] = 1e3
     a, b = (
-        Decoder(quick()).fit(source, cells, labels, vectors, validation=["modes"]) for cells in (target, poisoned)
+        Decoder(quick()).fit(source, cells, labels, vectors, validation=["modes"])
+        for cells in (target, poisoned)
     )
     np.testing.assert_array_equal(a.latent.loadings, b.latent.loadings)
     np.testing.assert_array_equal(a.latent.low, b.latent.low)
@@ -288,8 +331,13 @@ def test_training_stops_when_validation_gets_no_better():
 def test_same_seed_same_cells():
     source, target, labels, vectors = screen(np.random.default_rng(4), n=50)
     for method in KINDS:
-        decoders = [Decoder(quick(method)).fit(source, target, labels, vectors, seed=5) for _ in range(2)]
-        drawn = [d.sample(source, vectors.iloc[:1], seed=s) for d, s in ((decoders[0], 1), (decoders[1], 1))]
+        decoders = [
+            Decoder(quick(method)).fit(source, target, labels, vectors, seed=5) for _ in range(2)
+        ]
+        drawn = [
+            d.sample(source, vectors.iloc[:1], seed=s)
+            for d, s in ((decoders[0], 1), (decoders[1], 1))
+        ]
         np.testing.assert_array_equal(*drawn)
         other = decoders[0].sample(source, vectors.iloc[:1], seed=2)
         assert (method == "flow") == np.array_equal(drawn[0], other)
@@ -302,7 +350,9 @@ def test_one_call_for_many_perturbations_equals_a_call_for_each_cell(monkeypatch
     index = np.arange(12) % 3
     cells = source[:12]
     together = decoder.sample(cells, vectors, index)
-    alone = np.concatenate([decoder.sample(cells[[i]], vectors.iloc[[index[i]]]) for i in range(12)])
+    alone = np.concatenate(
+        [decoder.sample(cells[[i]], vectors.iloc[[index[i]]]) for i in range(12)]
+    )
     np.testing.assert_allclose(together, alone, atol=1e-5)
     monkeypatch.setitem(model_module.CHUNK, "mlp", 5)
     np.testing.assert_allclose(decoder.sample(cells, vectors, index), together, atol=1e-5)
@@ -337,7 +387,9 @@ def test_killed_and_resumed_training_equals_uninterrupted(tmp_path, monkeypatch,
     np.testing.assert_array_equal(whole.trained.history["val"], resumed.trained.history["val"])
     monkeypatch.setattr(Pairs, "make", dies)
     again = run(tmp_path)
-    np.testing.assert_array_equal(again.sample(source, vectors.iloc[0]), whole.sample(source, vectors.iloc[0]))
+    np.testing.assert_array_equal(
+        again.sample(source, vectors.iloc[0]), whole.sample(source, vectors.iloc[0])
+    )
     assert len(calls) == 14, "a finished training is loaded, not repeated"
 
 
@@ -413,7 +465,9 @@ def test_options_are_checked(changes, message):
 def test_a_constant_gene_and_a_perturbation_with_one_cell_are_no_trouble():
     rng = np.random.default_rng(8)
     source, target, labels, vectors = screen(rng, n=40)
-    source, target = (np.column_stack([x, np.full(len(x), 0.25), np.zeros(len(x))]) for x in (source, target))
+    source, target = (
+        np.column_stack([x, np.full(len(x), 0.25), np.zeros(len(x))]) for x in (source, target)
+    )
     keep = (labels != "modes") | (np.cumsum(labels == "modes") == 1)
     for method in KINDS:
         o = quick(method, coupling="optimal", partners="same_batch")
@@ -431,7 +485,9 @@ def test_a_constant_gene_and_a_perturbation_with_one_cell_are_no_trouble():
 @pytest.mark.parametrize("scaling", ["minmax", "unit", "global"])
 def test_latent_is_scaler_and_pca(scaling):
     rng = np.random.default_rng(9)
-    cells = np.maximum(rng.normal(size=(80, 4)) @ rng.normal(size=(4, 12)) + 0.3 * rng.normal(size=(80, 12)), 0)
+    cells = np.maximum(
+        rng.normal(size=(80, 4)) @ rng.normal(size=(4, 12)) + 0.3 * rng.normal(size=(80, 12)), 0
+    )
     cells[:, 5] = 0.7
     new = np.maximum(rng.normal(size=(7, 12)), 0)
     scaler = StandardScaler().fit(cells)
@@ -442,7 +498,9 @@ def test_latent_is_scaler_and_pca(scaling):
         z = latent.transform(new)
         expected[:, 5] = 0.7
         np.testing.assert_allclose(latent.inverse(z), expected, atol=1e-4)
-        np.testing.assert_allclose(latent.shift(z[1:] - z[0]), expected[1:] - expected[0], atol=1e-4)
+        np.testing.assert_allclose(
+            latent.shift(z[1:] - z[0]), expected[1:] - expected[0], atol=1e-4
+        )
         np.testing.assert_allclose(latent.explained, pca.explained_variance_ratio_.sum(), rtol=1e-4)
         own = latent.transform(cells)
         if scaling == "minmax":
@@ -450,7 +508,9 @@ def test_latent_is_scaler_and_pca(scaling):
         else:
             assert np.isclose(own.var(axis=0).mean(), 1, atol=1e-4)
             assert (own >= latent.low - 1e-5).all() and (own <= latent.high + 1e-5).all()
-    np.testing.assert_allclose(np.abs(dense.transform(new)), np.abs(sparse.transform(new)), atol=1e-3)
+    np.testing.assert_allclose(
+        np.abs(dense.transform(new)), np.abs(sparse.transform(new)), atol=1e-3
+    )
 
 
 def test_residual_says_what_of_the_unseen_part_of_a_cell_is_kept():
@@ -476,7 +536,9 @@ def test_optimal_coupling_is_exact_transport():
     even = np.full(12, 1 / 12)
     for s, t, p in zip(source.numpy(), target.numpy(), partner.numpy(), strict=True):
         assert sorted(p) == list(range(12))
-        np.testing.assert_allclose(((s[p] - t) ** 2).sum(axis=1).mean(), ot.emd2(even, even, ot.dist(t, s)))
+        np.testing.assert_allclose(
+            ((s[p] - t) ** 2).sum(axis=1).mean(), ot.emd2(even, even, ot.dist(t, s))
+        )
 
 
 def test_entropic_coupling_draws_from_the_sinkhorn_plan():
@@ -485,7 +547,9 @@ def test_entropic_coupling_draws_from_the_sinkhorn_plan():
     even, sigma = np.full(6, 1 / 6), 1.0
     plan = ot.sinkhorn(even, even, ot.dist(target[0].numpy(), source[0].numpy()), reg=2 * sigma**2)
     many = 4000
-    drawn = couple(source.expand(many, 6, 2), target.expand(many, 6, 2), "entropic", sigma=sigma, rng=rng)
+    drawn = couple(
+        source.expand(many, 6, 2), target.expand(many, 6, 2), "entropic", sigma=sigma, rng=rng
+    )
     counts = np.stack([np.bincount(drawn[:, i].numpy(), minlength=6) / many for i in range(6)])
     np.testing.assert_allclose(counts, 6 * plan, atol=0.03)
     cold = couple(source, target, "entropic", sigma=0.25, rng=rng)
@@ -506,7 +570,13 @@ def test_pairs_are_of_one_perturbation_and_where_asked_of_one_batch():
     vectors = np.arange(5, dtype=np.float32)[:, None]
     for coupling in ("independent", "optimal"):
         pairs = Pairs(
-            source, target, code, vectors, options("flow", coupling=coupling, partners="same_batch"), own, batch
+            source,
+            target,
+            code,
+            vectors,
+            options("flow", coupling=coupling, partners="same_batch"),
+            own,
+            batch,
         )
         drawn = [pairs.make(np.arange(256), rng) for _ in range(20)]
         s, t, v = (torch.cat(p).numpy() for p in zip(*drawn, strict=True))
@@ -519,7 +589,9 @@ def test_pairs_are_of_one_perturbation_and_where_asked_of_one_batch():
 
 @pytest.mark.parametrize("backbone", ["mlp", "dit"])
 def test_backbones_start_at_zero_and_learn_from_every_input(backbone):
-    o = DecoderOptions("diffusion", backbone=backbone, width=16, depth=2, heads=2, frequencies=8, dropout=0.0)
+    o = DecoderOptions(
+        "diffusion", backbone=backbone, width=16, depth=2, heads=2, frequencies=8, dropout=0.0
+    )
     torch.manual_seed(0)
     network = make_backbone(o, 5, 4, (2, 1))
     x, time, condition = torch.randn(64, 2, 5), torch.rand(64), torch.randn(64, 4)

@@ -9,21 +9,17 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 from statsmodels.stats.multitest import multipletests
 
-import perturbcore.deg.plan as plan_module
-from perturbcore.bootstrap import deg_ceiling, deg_ceiling_scores
-from perturbcore.bootstrap.deg_sampler import LabelSampler, Source
-from perturbcore.bootstrap.draws import child, control_stream, drawn_cells, perturbation_stream
-from perturbcore.deg import (
-    benjamini_hochberg,
-    call_genes,
-    deg_labels,
-    majority,
-    p_values,
-    t_statistics,
-)
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.screens import declare_screen, read_screen
-from perturbcore.splits import add_folds
+import perturbcore.data.deg.plan as plan_module
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.deg.labels import deg_labels
+from perturbcore.data.deg.tests import benjamini_hochberg, call_genes, p_values, t_statistics
+from perturbcore.data.deg.votes import majority
+from perturbcore.data.folds import add_folds
+from perturbcore.data.screens.declare import declare_screen
+from perturbcore.data.screens.read import read_screen
+from perturbcore.score.ceiling.deg import deg_ceiling, deg_ceiling_scores
+from perturbcore.score.ceiling.deg_sampler import LabelSampler, Source
+from perturbcore.score.ceiling.draws import child, control_stream, drawn_cells, perturbation_stream
 
 QUIET = dict(progress=False)
 
@@ -96,7 +92,11 @@ def test_pooled_labels_agree_with_scanpy(tmp_path):
     cells = screen()
     out = deg_labels(cells, min_cells=10, statistics=True, **QUIET)
     assert_same(out, cells)
-    assert 20 < (out.layers["deg"] != 0).sum() < 200 and set(np.unique(out.layers["deg"])) == {-1, 0, 1}
+    assert 20 < (out.layers["deg"] != 0).sum() < 200 and set(np.unique(out.layers["deg"])) == {
+        -1,
+        0,
+        1,
+    }
     np.testing.assert_array_equal(out.X, out.layers["deg"])
     # columns, a file on disk and small chunks give the same
     by_column = cells.copy()
@@ -111,7 +111,9 @@ def test_pooled_labels_agree_with_scanpy(tmp_path):
 def test_genes_are_filtered_before_or_after_normalising():
     cells = screen()
     genes = [f"g{i}" for i in range(40, 4, -2)]
-    first = deg_labels(cells, genes=genes, size_factors="kept", min_cells=10, statistics=True, **QUIET)
+    first = deg_labels(
+        cells, genes=genes, size_factors="kept", min_cells=10, statistics=True, **QUIET
+    )
     assert list(first.var_names) == genes
     assert_same(first, cells, genes_first=genes)
     after = deg_labels(cells, genes=genes, min_cells=10, statistics=True, **QUIET)
@@ -235,7 +237,9 @@ def test_minimum_cells_strict_or_not_pooled_and_per_batch():
         }
     )
     code = deg_labels(cells, **QUIET)
-    assert list(code.obs["perturbation"]) == ["Q", "R"] and code.uns["perturbcore"]["n_too_few"] == 1
+    assert (
+        list(code.obs["perturbation"]) == ["Q", "R"] and code.uns["perturbcore"]["n_too_few"] == 1
+    )
     assert list(code.obs["n_cells"]) == [31, 40] and list(code.obs["n_batches"]) == [2, 1]
     paper = deg_labels(cells, strict=False, **QUIET)
     assert list(paper.obs["perturbation"]) == ["P", "Q", "R"]
@@ -252,7 +256,10 @@ def test_cells_may_be_counted_over_the_doses_of_a_drug():
         drug={"ctrl": "vehicle", "P_low": "P", "P_high": "P", "Q_low": "Q"},
     )
     out = deg_labels(cells, variant="per_batch", min_cells=20, count_by="drug", **QUIET)
-    assert list(out.obs["perturbation"]) == ["P_high", "P_low"] and list(out.obs["n_cells"]) == [12, 12]
+    assert list(out.obs["perturbation"]) == ["P_high", "P_low"] and list(out.obs["n_cells"]) == [
+        12,
+        12,
+    ]
     with pytest.raises(InputError, match="no perturbation has more than 20 cells"):
         deg_labels(cells, variant="per_batch", min_cells=20, **QUIET)
 
@@ -345,7 +352,9 @@ def rows_where(cells, **where):
 
 def test_pooled_trials_are_the_tests_of_the_drawn_cells():
     cells = screen(n=500, g=25, k=3)
-    how = dict(variant="pooled", test="welch", alpha=0.05, min_cells=10, strict=True, size_factors="all")
+    how = dict(
+        variant="pooled", test="welch", alpha=0.05, min_cells=10, strict=True, size_factors="all"
+    )
     sampler = LabelSampler(Source(cells, cells.var_names, how, None), "A", (1, 4), 7)
     got = sampler.labels("P1")
     rows = rows_where(cells, cell_line="A", perturbation="P1")
@@ -388,7 +397,9 @@ def test_the_ceiling_rises_with_cells_and_does_not_depend_on_threads():
         cells = screen(n=n, k=10, g=40)
         labels = add_folds(deg_labels(cells, min_cells=5, **QUIET), 2)
         table = deg_ceiling(cells, labels, n_trials=6, **QUIET)
-        pd.testing.assert_frame_equal(table, deg_ceiling(cells, labels, n_trials=6, n_jobs=2, **QUIET))
+        pd.testing.assert_frame_equal(
+            table, deg_ceiling(cells, labels, n_trials=6, n_jobs=2, **QUIET)
+        )
         rows = deg_ceiling_scores(table)
         assert len(rows) == 2 * 2 * 5 and (rows["predictor"] == "experimental_error").all()
         f1 = table[table["metric"] == "f1_score"].groupby("quantile")["value"].mean()
@@ -402,7 +413,12 @@ def test_the_ceiling_follows_genes_and_options_of_the_labels():
     genes = [f"g{i}" for i in range(30, 4, -1)]
     for size_factors in ("kept", "all"):
         labels = deg_labels(
-            cells, variant="per_batch", genes=genes, size_factors=size_factors, min_cells=10, **QUIET
+            cells,
+            variant="per_batch",
+            genes=genes,
+            size_factors=size_factors,
+            min_cells=10,
+            **QUIET,
         )
         table = deg_ceiling(cells, add_folds(labels, 2), n_outer=2, n_inner=2, **QUIET)
         f1 = table.loc[table["metric"] == "f1_score", "value"]
@@ -424,6 +440,8 @@ def test_t_of_a_group_by_hand():
     # means 2 and 1, variances 1 and 4, 4 and 16 cells: 1 / sqrt(1/4 + 4/16)
     one = np.ones((1, 1))
     t, df = t_statistics(2 * one, one, [4], np.ones(1), 4 * np.ones(1), 16)
-    assert t[0, 0] == pytest.approx(np.sqrt(2)) and df[0, 0] == pytest.approx(0.25 / (1 / 48 + 1 / 240))
+    assert t[0, 0] == pytest.approx(np.sqrt(2)) and df[0, 0] == pytest.approx(
+        0.25 / (1 / 48 + 1 / 240)
+    )
     t, df = t_statistics(2 * one, one, [4], np.ones(1), 4 * np.ones(1), 16, "student")
     assert t[0, 0] == pytest.approx(1 / np.sqrt(3.5 * (1 / 4 + 1 / 16))) and df[0, 0] == 18

@@ -1,15 +1,9 @@
-import ast
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
-import pytest
 import scipy.sparse as sp
 
-import perturbcore
-from perturbcore.decoders import evaluation
-from perturbcore.digest import code_digest, digest
-from perturbcore.fusion import competitor, joint_model
+import perturbcore.core.digest as code
+from perturbcore.core.digest import digest, imports_of
 
 
 def test_equal_content_has_equal_digest_and_a_changed_value_does_not():
@@ -29,34 +23,32 @@ def test_frames_series_and_sparse_are_told_apart_by_content():
     assert digest(m) == digest(m.tocsc())
 
 
-def test_code_digest_follows_the_named_rooms():
-    assert code_digest("errors") != code_digest("digest")
-    assert code_digest("errors") == code_digest("errors")
+def test_a_result_depends_on_what_its_code_imports_and_on_nothing_else():
+    found = imports_of("perturbcore.models.fusion.joint_model")
+    assert {"perturbcore.models.fusion.transformer", "perturbcore.core.training.fit"} <= found
+    assert not any(m.startswith(("perturbcore.report", "perturbcore.book")) for m in found)
 
 
-def read_by(modules, package):
-    """Every module of `package` that these import, directly or not, inside functions too."""
-    root, found, left = Path(perturbcore.__file__).parent, set(), list(modules)
-    while left:
-        module = left.pop()
-        if module in found or not (root / f"{module}.py").exists():
-            continue
-        found.add(module)
-        for node in ast.walk(ast.parse((root / f"{module}.py").read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"perturbcore.{package}"):
-                name = node.module.removeprefix("perturbcore.").replace(".", "/")
-                left += [name, *(f"{name}/{a.name}" for a in node.names)]
-    return found
+def package(tmp_path, monkeypatch, **files):
+    """A stand-in for the package, of the files given."""
+    for name, text in files.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(code, "_ROOT", tmp_path)
+    for kept in (code._imported, code._tree, code._normal, code.code_digest):
+        kept.cache_clear()
+    return code.code_digest("perturbcore.a")
 
 
-@pytest.mark.parametrize(
-    "package, modules, rooms, besides",
-    [
-        ("fusion", ["fusion/competitors"], competitor.ROOMS, set()),
-        # what attention says is a note, not a score
-        ("fusion", ["fusion/joint_model", "fusion/train"], joint_model.ROOMS, {"fusion/inspect"}),
-        ("decoders", ["decoders/evaluation", "decoders/generators"], evaluation.ROOMS, set()),
-    ],
-)
-def test_the_key_of_a_score_knows_all_code_that_decides_it(package, modules, rooms, besides):
-    assert read_by(modules, package) - besides <= set(rooms)
+A = '"""Doc."""\nfrom perturbcore.b import two\n\n\ndef one():\n    """Say one."""\n    return 1 + two\n'
+
+
+def test_prose_and_layout_change_no_key_and_a_formula_does(tmp_path, monkeypatch):
+    files = {"a": A, "b": "two = 2\n", "c": "red = 1\n"}
+    first = package(tmp_path, monkeypatch, **files)
+    assert package(tmp_path, monkeypatch, **files | {"c": "red = 2\n"}) == first
+    reworded = A.replace("Say one.", "Return one.").replace("return", "# a comment\n    return")
+    assert package(tmp_path, monkeypatch, **files | {"a": reworded}) == first
+    assert package(tmp_path, monkeypatch, **files | {"a": A.replace("1 +", "1 -")}) != first
+    assert package(tmp_path, monkeypatch, **files | {"b": "two = 3\n"}) != first
+    for kept in (code._imported, code._tree, code._normal, code.code_digest):
+        kept.cache_clear()

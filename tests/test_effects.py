@@ -8,10 +8,12 @@ from anndata import AnnData
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perturbcore.effects import ba_ate, group_moments, pseudobulk
-from perturbcore.effects import ba_ate as ba_ate_function
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.screens import declare_screen, normalise, read_screen
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.effects.ba_ate import ba_ate as ba_ate_function
+from perturbcore.data.effects.moments import group_moments, pseudobulk
+from perturbcore.data.screens.declare import declare_screen
+from perturbcore.data.screens.read import normalise, read_screen
 
 VARIANTS = [(c, b) for c in ("global", "matched") for b in ("with_controls", "all")]
 

@@ -9,18 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perturbcore.embeddings import (
-    Embedding,
-    add_aliases,
-    align,
-    check_coverage,
-    convert_ids,
-    coverage_table,
-    near_matches,
-    random_embedding,
-    shuffled,
-)
-from perturbcore.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.embeddings.base import Embedding, align
+from perturbcore.embeddings.controls import random_embedding, shuffled
+from perturbcore.embeddings.convert import add_aliases, convert_ids
+from perturbcore.embeddings.coverage import check_coverage, coverage_table, near_matches
 
 
 def make(ids, X=None, **kw):
@@ -127,8 +120,10 @@ def test_coverage_counts_perturbations_of_each_line():
     np.testing.assert_allclose(table["coverage"], [2 / 3, 0.5, 1.0, np.nan])
     assert table["missing"].tolist()[:2] == ["Z", "Y"]
     assert "no responses of cell line 'K-562'" in table.loc[3, "hint"]
-    assert coverage_table([own], responses([("RPE1", "A")], "ensembl")).loc[0, "hint"].startswith(
-        "ids are symbol, perturbations are ensembl"
+    assert (
+        coverage_table([own], responses([("RPE1", "A")], "ensembl"))
+        .loc[0, "hint"]
+        .startswith("ids are symbol, perturbations are ensembl")
     )
 
 

@@ -17,23 +17,20 @@ from sklearn.manifold import SpectralEmbedding
 from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 
-from perturbcore.embeddings import (
-    BuildContext,
-    align,
-    build,
-    build_all,
-    builders,
-    coverage_table,
-    random_embedding,
-    save_embedding,
-)
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.tables import read_edges
 from perturbcore.embeddings.annotation import annotation_embedding, read_gmt
+from perturbcore.embeddings.base import align
+from perturbcore.embeddings.build import build, build_all
+from perturbcore.embeddings.controls import random_embedding
+from perturbcore.embeddings.coverage import coverage_table
 from perturbcore.embeddings.expression import expression_embeddings
+from perturbcore.embeddings.load import save_embedding
 from perturbcore.embeddings.network import adjacency, network_embedding
+from perturbcore.embeddings.registry import builders
 from perturbcore.embeddings.sequence import read_fasta, sequence_embedding
-from perturbcore.embeddings.tables import read_edges
+from perturbcore.embeddings.sources import BuildContext
 from perturbcore.embeddings.text import text_embedding
-from perturbcore.errors import InputError, ParameterError
 
 METHODS = ("laplacian", "regularised", "diffusion")
 
@@ -205,7 +202,9 @@ def test_bad_network_options():
 def random_sets(n_genes=500, n_sets=450, seed=0):
     rng = np.random.default_rng(seed)
     genes = np.array([f"G{i:03d}" for i in range(n_genes)])
-    return {f"S{k:03d}": genes[rng.choice(n_genes, 8, replace=False)].tolist() for k in range(n_sets)}
+    return {
+        f"S{k:03d}": genes[rng.choice(n_genes, 8, replace=False)].tolist() for k in range(n_sets)
+    }
 
 
 @pytest.mark.parametrize("size", [{}, {"n_genes": 60, "n_sets": 40}])
@@ -480,9 +479,7 @@ def test_catalogue_files_and_own_files(tmp_path, monkeypatch):
     (tmp_path / "sets.gmt").write_text("S1\t\tA\tB\nS2\t\tB\tC\nS3\t\tA\tC\tD\n")
     (tmp_path / "texts.csv").write_text("gene,note\nA,big red\nB,big blue\nC,red blue\n")
     (tmp_path / "p.fasta").write_text(">A\nMKLM\n>B\nMKLV\n>C\nLMKL\n")
-    save_embedding(
-        random_embedding(["1", "2", "9"], 4, identifier="entrez"), tmp_path / "mine.csv"
-    )
+    save_embedding(random_embedding(["1", "2", "9"], 4, identifier="entrez"), tmp_path / "mine.csv")
     catalogue = {"pairs": "pairs.txt", "sets": "sets.gmt", "mine": "mine.csv"}
     context = BuildContext(
         fetch=lambda name: tmp_path / catalogue[name],
@@ -513,8 +510,15 @@ def test_catalogue_files_and_own_files(tmp_path, monkeypatch):
     assert (mine.name, mine.modality, mine.identifier) == ("Mine", "DNA", "symbol")
     assert mine.ids.tolist() == ["A", "B", "OLD"] and "1 not in the map" in mine.source
     cached = build_all(
-        [{"name": "M", "builder": "file", "source": "mine", "identifier": "entrez",
-          "convert_to": "symbol"}],
+        [
+            {
+                "name": "M",
+                "builder": "file",
+                "source": "mine",
+                "identifier": "entrez",
+                "convert_to": "symbol",
+            }
+        ],
         context,
         cache=tmp_path / "cache",
     )
@@ -636,7 +640,7 @@ def test_real_string_neighbours_lie_together(mirror):
 
 @pytest.mark.mirror
 def test_real_tables_load(mirror):
-    from perturbcore.embeddings import load_embedding
+    from perturbcore.embeddings.load import load_embedding
 
     deepce = load_embedding(next(mirror.glob("pth1993/DeepCE/*/DeepCE/data/gene_vector.csv")))
     assert (len(deepce), deepce.dim) == (978, 128) and "DDR1" in deepce.ids

@@ -6,20 +6,27 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbcore.embeddings import BuildContext, Embedding, build, build_all
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.molecules.tables import builtin_compounds
+from perturbcore.embeddings.base import Embedding
+from perturbcore.embeddings.build import build, build_all
 from perturbcore.embeddings.descriptors import PHYSICAL
 from perturbcore.embeddings.drug_text import drug_texts
 from perturbcore.embeddings.fingerprints import KINDS, fingerprint
+from perturbcore.embeddings.sources import BuildContext
 from perturbcore.embeddings.specs import entity_of, serving
 from perturbcore.embeddings.targets import target_encoding, target_genes, target_weights
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.molecules import builtin_compounds
 
 DRUGS = pd.DataFrame(
     {
         "smiles": ["CC(=O)Oc1ccccc1C(=O)O", "CCN(CC)CC.Cl", "oops", "Cn1cnc2c1c(=O)n(C)c(=O)n2C"],
         "targets": ["PTGS1;PTGS2", "CHRM1", "", "ADORA1;ADORA2A;PDE4A;PDE5A"],
-        "mechanism": ["cyclooxygenase inhibitor", "", "cyclooxygenase inhibitor", "adenosine antagonist"],
+        "mechanism": [
+            "cyclooxygenase inhibitor",
+            "",
+            "cyclooxygenase inhibitor",
+            "adenosine antagonist",
+        ],
     },
     index=["aspirin", "triethylamine", "oops", "caffeine"],
 )
@@ -27,7 +34,9 @@ TEN = builtin_compounds().iloc[::13].head(10)
 
 
 def dataset(drugs=DRUGS):
-    return SimpleNamespace(name="mine", extras=MappingProxyType({"drugs": drugs}), screen=None, responses=None)
+    return SimpleNamespace(
+        name="mine", extras=MappingProxyType({"drugs": drugs}), screen=None, responses=None
+    )
 
 
 # --- fingerprints and descriptors ------------------------------------------------------------------------------
@@ -44,14 +53,18 @@ def by_rdkit(kind, mol):
     if kind == "topological":
         return list(Chem.RDKFingerprint(mol, fpSize=2000))
     if kind == "secfp":
-        return list(rdMHFPFingerprint.MHFPEncoder(2048, 42).EncodeSECFPMol(mol, radius=3, length=2000))
+        return list(
+            rdMHFPFingerprint.MHFPEncoder(2048, 42).EncodeSECFPMol(mol, radius=3, length=2000)
+        )
     if kind == "avalon":
         return list(pyAvalonTools.GetAvalonFP(mol, 2000))
     if kind == "erg":
         return list(rdReducedGraphs.GetErGFingerprint(mol))
     name, diameter = kind.split(":")
     return list(
-        AllChem.GetMorganFingerprintAsBitVect(mol, int(diameter) // 2, nBits=2000, useFeatures=name == "fcfp")
+        AllChem.GetMorganFingerprintAsBitVect(
+            mol, int(diameter) // 2, nBits=2000, useFeatures=name == "fcfp"
+        )
     )
 
 
@@ -69,11 +82,22 @@ def test_fingerprints_of_ten_molecules_are_rdkits(kind):
 
 def test_kinds_differ_and_widths_are_the_published_ones():
     widths = {kind: fingerprint(TEN, name=kind, kind=kind).dim for kind in KINDS}
-    published = {"maccs": 167, "topological": 2000, "secfp": 2000, "avalon": 2000, "erg": 315, "ecfp:2": 2000}
+    published = {
+        "maccs": 167,
+        "topological": 2000,
+        "secfp": 2000,
+        "avalon": 2000,
+        "erg": 315,
+        "ecfp:2": 2000,
+    }
     assert {k: widths[k] for k in published} == published
-    ecfp = [fingerprint(TEN, name="x", kind=k).X.sum() for k in ("ecfp:0", "ecfp:2", "ecfp:4", "ecfp:6")]
+    ecfp = [
+        fingerprint(TEN, name="x", kind=k).X.sum() for k in ("ecfp:0", "ecfp:2", "ecfp:4", "ecfp:6")
+    ]
     assert ecfp == sorted(ecfp) and len(set(ecfp)) == 4
-    assert np.array_equal(fingerprint(TEN, name="x", kind="ecfp").X, fingerprint(TEN, name="x", kind="ecfp:4").X)
+    assert np.array_equal(
+        fingerprint(TEN, name="x", kind="ecfp").X, fingerprint(TEN, name="x", kind="ecfp:4").X
+    )
 
 
 def test_counts_count_and_bits_do_not():
@@ -121,7 +145,10 @@ def test_descriptors_are_rdkits_on_a_log_scale():
     logp = Crippen.MolLogP(mol)
     assert logp < 0 and row["MolLogP"] == pytest.approx(-np.log1p(-logp), rel=1e-6)
     assert (
-        build({"name": "d", "builder": "descriptors", "which": "all"}, BuildContext(dataset=dataset())).dim > 150
+        build(
+            {"name": "d", "builder": "descriptors", "which": "all"}, BuildContext(dataset=dataset())
+        ).dim
+        > 150
     )
 
 
@@ -160,10 +187,14 @@ GENES = Embedding(
 
 def test_gene_embeddings_of_targets_by_hand():
     side = target_genes(GENES, DRUGS, name="t")
-    assert list(side.ids) == ["aspirin", "caffeine"], "triethylamine's target has no vector, oops no target"
+    assert list(side.ids) == ["aspirin", "caffeine"], (
+        "triethylamine's target has no vector, oops no target"
+    )
     # caffeine's first target has no vector: the next three count
     np.testing.assert_array_equal(side.X, [[1, 2, 3, 4, 0, 0], [5, 6, 7, 8, 9, 10]])
-    np.testing.assert_array_equal(target_genes(GENES, DRUGS, name="t", how="sum").X, [[4, 6], [21, 24]])
+    np.testing.assert_array_equal(
+        target_genes(GENES, DRUGS, name="t", how="sum").X, [[4, 6], [21, 24]]
+    )
     weighted = target_genes(GENES, DRUGS, name="t", how="weight", n_targets=2)
     # weights are those of the places in the table: PTGS1 1, PTGS2 1/2; ADORA2A 1/2, PDE4A 1/4
     np.testing.assert_allclose(weighted.X, [[2.5, 4], [4.25, 5]])
@@ -206,7 +237,11 @@ def tokenizer():
         single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
     )
 
 
@@ -268,7 +303,9 @@ def test_mean_over_tokens_by_hand(roberta):
     with torch.no_grad():
         ids = tokenizer("CCN(CC)CC.Cl", return_tensors="pt")["input_ids"]
         expected = encoder(ids).last_hidden_state[0].mean(0).numpy()
-    np.testing.assert_allclose(transform(roberta, DRUGS.loc[["triethylamine"]]).X[0], expected, atol=2e-6)
+    np.testing.assert_allclose(
+        transform(roberta, DRUGS.loc[["triethylamine"]]).X[0], expected, atol=2e-6
+    )
 
 
 def test_long_smiles_are_cut_and_counted(roberta):
@@ -344,7 +381,9 @@ SPECS = [
 def test_drugs_are_served_by_drug_builders_and_genes_by_gene_builders():
     specs, names = serving(SPECS, "one", "drug")
     assert names == ["maccs", "of", "mixed", "dice", "vectors"]
-    assert [s["name"] for s in specs] == ["net", *names], "what an embedding is made from is built as well"
+    assert [s["name"] for s in specs] == ["net", *names], (
+        "what an embedding is made from is built as well"
+    )
     assert all("datasets" not in s for s in specs)
     assert serving(SPECS, "two", "drug")[1] == ["maccs", "of", "mixed", "dice"]
     assert serving(SPECS, "one", "symbol")[1] == ["net", "mixed net", "dice", "gene vectors"]
@@ -365,16 +404,34 @@ def test_drug_specs_build_together_with_their_genes(tmp_path):
     vectors = tmp_path / "vectors.csv"
     pd.DataFrame(np.eye(3), index=["aspirin", "12345", "caffeine"]).to_csv(vectors)
     specs = [
-        {"name": "targets", "modality": "Protein affinity", "builder": "target_genes", "of": "G", "how": "sum"},
-        {"name": "MiniMol", "modality": "SMILES transformer", "file": str(vectors), "identifier": "drug"},
+        {
+            "name": "targets",
+            "modality": "Protein affinity",
+            "builder": "target_genes",
+            "of": "G",
+            "how": "sum",
+        },
+        {
+            "name": "MiniMol",
+            "modality": "SMILES transformer",
+            "file": str(vectors),
+            "identifier": "drug",
+        },
         {"name": "G", "file": str(genes)},
     ]
     chosen, names = serving(specs, "mine", "drug")
-    made = {e.name: e for e in build_all(chosen, BuildContext(dataset=dataset()), cache=tmp_path / "cache")}
+    made = {
+        e.name: e
+        for e in build_all(chosen, BuildContext(dataset=dataset()), cache=tmp_path / "cache")
+    }
     assert names == ["targets", "MiniMol"] and set(made) == {"targets", "MiniMol", "G"}
     np.testing.assert_array_equal(made["targets"].X, [[4, 6], [21, 24]])
     assert made["targets"].modality == "Protein affinity" and made["targets"].identifier == "drug"
-    assert made["MiniMol"].identifier == "drug" and list(made["MiniMol"].ids) == ["aspirin", "12345", "caffeine"]
+    assert made["MiniMol"].identifier == "drug" and list(made["MiniMol"].ids) == [
+        "aspirin",
+        "12345",
+        "caffeine",
+    ]
 
 
 def test_obsm_tables_serve_drugs(tmp_path):
@@ -383,7 +440,14 @@ def test_obsm_tables_serve_drugs(tmp_path):
     table = ad.AnnData(np.zeros((2, 1), np.float32), obs=pd.DataFrame(index=["2244", "2519"]))
     table.obsm["Uni-Mol"] = np.array([[1.0, 2], [3, 4]])
     table.write_h5ad(tmp_path / "t.h5ad")
-    made = build({"name": "Uni-Mol", "file": str(tmp_path / "t.h5ad"), "obsm": "Uni-Mol", "identifier": "drug"})
+    made = build(
+        {
+            "name": "Uni-Mol",
+            "file": str(tmp_path / "t.h5ad"),
+            "obsm": "Uni-Mol",
+            "identifier": "drug",
+        }
+    )
     assert list(made.ids) == ["2244", "2519"] and made.X.tolist() == [[1, 2], [3, 4]]
 
 
@@ -407,7 +471,10 @@ def test_tables_from_a_file_and_errors(tmp_path):
     }
     assert list(build(spec).ids) == ["A", "B"]
     with pytest.raises(InputError, match="brings none.*tahoe_drug_metadata"):
-        build({"name": "m", "builder": "fingerprint"}, BuildContext(dataset=SimpleNamespace(extras={})))
+        build(
+            {"name": "m", "builder": "fingerprint"},
+            BuildContext(dataset=SimpleNamespace(extras={})),
+        )
     with pytest.raises(ParameterError, match="needs of:"):
         build({"name": "m", "builder": "target_genes"}, BuildContext(dataset=dataset()))
 
@@ -416,4 +483,16 @@ def test_tables_from_a_file_and_errors(tmp_path):
 def test_catalogue_tables_make_drug_embeddings(mirror):
     made = build({"name": "m", "builder": "target_encoding", "source": "tahoe_drug_metadata"})
     assert len(made) == 264 and made.dim > 200
-    assert len(build({"name": "m", "builder": "fingerprint", "kind": "maccs", "source": "sciplex_samples"})) == 188
+    assert (
+        len(
+            build(
+                {
+                    "name": "m",
+                    "builder": "fingerprint",
+                    "kind": "maccs",
+                    "source": "sciplex_samples",
+                }
+            )
+        )
+        == 188
+    )

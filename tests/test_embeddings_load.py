@@ -8,14 +8,10 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from perturbcore.embeddings import (
-    Embedding,
-    load_embedding,
-    load_embeddings,
-    random_embedding,
-    save_embedding,
-)
-from perturbcore.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.embeddings.base import Embedding
+from perturbcore.embeddings.controls import random_embedding
+from perturbcore.embeddings.load import load_embedding, load_embeddings, save_embedding
 
 IDS = ["TP53", "MYC", "NA"]  # a gene id that table readers like to take for missing
 X = np.array([[1.5, -2.25], [0.1, 3e-8], [7.0, 1e10]], np.float32)

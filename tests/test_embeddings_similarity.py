@@ -11,8 +11,9 @@ from sklearn.cross_decomposition import CCA
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from perturbcore.embeddings import Embedding, cca_matrix, cca_r2
-from perturbcore.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.embeddings.base import Embedding
+from perturbcore.embeddings.similarity import cca_matrix, cca_r2
 
 
 def related(n=300, d=12, seed=0):
@@ -58,8 +59,12 @@ def test_closed_form_equals_the_iteration(seed, p, q):
     X = rng.normal(size=(80, p))
     size = min(p, q)
     # Well separated canonical correlations, which the iteration can tell apart.
-    Y = np.hstack([X[:, :size] + rng.normal(size=(80, size)) * np.arange(1, size + 1) * 0.4,
-                   rng.normal(size=(80, q - size))])
+    Y = np.hstack(
+        [
+            X[:, :size] + rng.normal(size=(80, size)) * np.arange(1, size + 1) * 0.4,
+            rng.normal(size=(80, q - size)),
+        ]
+    )
     want = CCA(size, max_iter=100_000, tol=1e-16).fit(X, Y).score(X, Y)
     assert cca_r2(X, Y) == pytest.approx(want, abs=1e-4)
 

@@ -14,13 +14,17 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from perturbcore.embeddings import Embedding
-from perturbcore.errors import InputError, LeakError, ParameterError
-from perturbcore.evaluate import Protocol, ScoreStore, evaluate
-from perturbcore.evaluate.store import COLUMNS
-from perturbcore.predictors import KNN, LabelKNN, Linear, SklearnPredictor
-from perturbcore.responses import make_responses
-from perturbcore.splits import add_folds
+from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.data.folds import add_folds
+from perturbcore.data.responses import make_responses
+from perturbcore.embeddings.base import Embedding
+from perturbcore.models.simple.base import SklearnPredictor
+from perturbcore.models.simple.knn import KNN
+from perturbcore.models.simple.labels import LabelKNN
+from perturbcore.models.simple.linear import Linear
+from perturbcore.score.plan import Protocol
+from perturbcore.score.run import evaluate
+from perturbcore.score.store import COLUMNS, ScoreStore
 
 SMALL = Protocol(n_components=8)
 KS = KNN([3, 5, 10])
@@ -44,7 +48,9 @@ def world(n=60, g=30, d=12, lines=("A", "B"), seed=0):
     good = latent[rows] @ rng.normal(size=(4, d)) + 0.1 * rng.normal(size=(len(rows), d))
     embeddings = [
         Embedding("good", "Prior knowledge", pd.Index(names)[rows], good.astype(np.float32)),
-        Embedding("noise", "Negative control", pd.Index(names), rng.random((n, d), dtype=np.float32)),
+        Embedding(
+            "noise", "Negative control", pd.Index(names), rng.random((n, d), dtype=np.float32)
+        ),
     ]
     return add_folds(responses), embeddings
 
@@ -73,14 +79,18 @@ def test_scores_equal_the_published_procedure_written_out():
             folds = KFold(5, shuffle=True, random_state=42)
             model = GridSearchCV(pipe, grid, scoring=loss, cv=folds)
             model.fit(X.loc[has].to_numpy(), train.loc[has].to_numpy())
-            predicted = pd.DataFrame(np.tile(train.mean().to_numpy(), (len(test), 1)), index=test.index)
+            predicted = pd.DataFrame(
+                np.tile(train.mean().to_numpy(), (len(test), 1)), index=test.index
+            )
             there = test.index.intersection(X.index)
             predicted.loc[there] = model.predict(X.loc[there].to_numpy())
             want = np.linalg.norm(test.to_numpy() - predicted.to_numpy(), axis=1).mean()
             got = value(scores, cell_line=line, fold=f, embedding="good", metric="L2")
             np.testing.assert_allclose(got, want, rtol=1e-5)
             unit = scores[
-                (scores["cell_line"] == line) & (scores["fold"] == f) & (scores["embedding"] == "good")
+                (scores["cell_line"] == line)
+                & (scores["fold"] == f)
+                & (scores["embedding"] == "good")
             ]
             assert unit["chosen"].iloc[0] == str(list(model.best_params_.values())[0])
             mean = np.linalg.norm(test - train.mean(), axis=1).mean()
@@ -127,10 +137,12 @@ def test_finished_units_are_not_computed_again_and_changed_ones_are(tmp_path, mo
     kw = dict(protocol=SMALL, progress=False, store=store)
     first = evaluate(responses, embeddings, [KS], **kw)
     calls = []
-    import perturbcore.evaluate.run as run
+    import perturbcore.score.run as run
 
     original = run.score_group
-    monkeypatch.setattr(run, "score_group", lambda g, *a: calls.append(len(g.units)) or original(g, *a))
+    monkeypatch.setattr(
+        run, "score_group", lambda g, *a: calls.append(len(g.units)) or original(g, *a)
+    )
     again = evaluate(responses, embeddings, [KS], **kw)
     assert calls == []
     pd.testing.assert_frame_equal(first, again)
@@ -152,7 +164,8 @@ def test_a_killed_run_resumes_to_the_identical_table(tmp_path):
         import os, signal, sys
         sys.path.insert(0, {str(os.path.dirname(__file__))!r})
         from test_evaluate import world, SMALL, KS
-        from perturbcore.evaluate import ScoreStore, evaluate
+        from perturbcore.score.store import ScoreStore
+        from perturbcore.score.run import evaluate
         store = ScoreStore(sys.argv[1])
         put, n = store.put, [0]
         def dying(results):
@@ -224,7 +237,9 @@ def pair_world(seed=0):
 
 def test_partial_labels_use_only_what_is_known_and_equal_a_loop():
     responses, embeddings = pair_world()
-    scores = evaluate(responses, embeddings, [LabelKNN([4], prior=2.0)], protocol=SMALL, progress=False)
+    scores = evaluate(
+        responses, embeddings, [LabelKNN([4], prior=2.0)], protocol=SMALL, progress=False
+    )
     assert (value(scores, predictor="train_mean", metric="auroc_within") == 0.5).all()
     auc = scores[scores["metric"] == "auroc_within"].groupby("embedding")["value"].mean()
     assert auc["good"] > 0.6 and abs(auc["noise"] - 0.5) < 0.06 and auc["idealized"] > auc["noise"]
@@ -286,7 +301,9 @@ def test_bad_requests_are_named(change, error, message):
 
 def test_an_embedding_of_other_ids_or_a_repeated_name_is_refused():
     responses, (good, noise) = world()
-    other = Embedding("other", "Protein", pd.Index([f"ENSG{i}" for i in range(len(good.ids))]), good.X)
+    other = Embedding(
+        "other", "Protein", pd.Index([f"ENSG{i}" for i in range(len(good.ids))]), good.X
+    )
     with pytest.raises(InputError, match="ENSG0"):
         evaluate(responses, [other], [KS], progress=False)
     with pytest.raises(InputError, match="two embeddings"):

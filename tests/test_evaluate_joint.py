@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbcore.embeddings import Embedding
-from perturbcore.errors import InputError, LeakError, ParameterError
-from perturbcore.evaluate import Prediction, Protocol, ScoreStore, evaluate, evaluate_joint
-from perturbcore.predictors import KNN
-from perturbcore.responses import make_responses
-from perturbcore.splits import add_folds
+from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.data.folds import add_folds
+from perturbcore.data.responses import make_responses
+from perturbcore.embeddings.base import Embedding
+from perturbcore.models.simple.knn import KNN
+from perturbcore.score.joint import Prediction, evaluate_joint
+from perturbcore.score.plan import Protocol
+from perturbcore.score.run import evaluate
+from perturbcore.score.store import ScoreStore
 
 
 def responses(task="lfc", n=30, g=12, lines=("A", "B"), seed=0):
@@ -24,7 +27,9 @@ def responses(task="lfc", n=30, g=12, lines=("A", "B"), seed=0):
         X = np.sign(X) * (np.abs(X) > 0.7)
     if task.endswith("pairs"):
         observed = rng.random(X.shape) < 0.6
-    out = make_responses(X, obs, [f"y{j}" for j in range(g)], dataset="toy", task=task, observed=observed)
+    out = make_responses(
+        X, obs, [f"y{j}" for j in range(g)], dataset="toy", task=task, observed=observed
+    )
     return add_folds(out, 3)
 
 
@@ -37,7 +42,6 @@ class Model:
     modality: str = "Fusion"
     predictor: str = "mean"
     digest: str = "x"
-    rooms: tuple = ("splits",)
     joint: bool = False
     seen: list = field(default_factory=list)
 
@@ -46,7 +50,9 @@ class Model:
         return {"how": self.how}
 
     def fit_predict(self, train, test, *, fold):
-        self.seen.append((fold, sorted(set(train.obs["cell_line"])), list(test.obs["perturbation"])))
+        self.seen.append(
+            (fold, sorted(set(train.obs["cell_line"])), list(test.obs["perturbation"]))
+        )
         assert not set(train.obs["perturbation"]) & set(test.obs["perturbation"])
         if self.how == "peek":
             return Prediction(np.asarray(test.X))
@@ -60,7 +66,9 @@ class Model:
         if task == "deg_pairs":
             positive = (train.layers["deg"] != 0) & train.layers["observed"]
             rate = (positive.sum(0) + 1) / (train.layers["observed"].sum(0) + 2)
-            return Prediction(np.tile(rate, (test.n_obs, 1)), {"A": 0.5, "B": 0.5}, note={"rate": rate.tolist()})
+            return Prediction(
+                np.tile(rate, (test.n_obs, 1)), {"A": 0.5, "B": 0.5}, note={"rate": rate.tolist()}
+            )
         out = np.zeros(test.shape, dtype=np.float32)
         for line in set(test.obs["cell_line"]):
             rows = (test.obs["cell_line"] == line).to_numpy()
@@ -142,7 +150,9 @@ def test_labels_of_test_rows_do_not_change_a_prediction():
     seen = []
     for model, given in zip(models, (data, poisoned), strict=True):
         kept = model.fit_predict
-        model.fit_predict = lambda a, b, *, fold, kept=kept: seen.append(kept(a, b, fold=fold)) or seen[-1]
+        model.fit_predict = lambda a, b, *, fold, kept=kept: (
+            seen.append(kept(a, b, fold=fold)) or seen[-1]
+        )
         evaluate_joint(given, [model], folds=[0], progress=False)
     np.testing.assert_array_equal(seen[0].values, seen[2].values)
 
@@ -150,7 +160,9 @@ def test_labels_of_test_rows_do_not_change_a_prediction():
 def test_scores_join_those_of_evaluate_in_one_table():
     data, store = responses(), ScoreStore()
     names = sorted(set(data.obs["perturbation"]))
-    e = Embedding("e", "Protein", pd.Index(names), np.random.default_rng(1).normal(size=(30, 4)), "symbol")
+    e = Embedding(
+        "e", "Protein", pd.Index(names), np.random.default_rng(1).normal(size=(30, 4)), "symbol"
+    )
     evaluate(data, [e], [KNN([3])], store=store, scope="s", protocol=Protocol(3), progress=False)
     evaluate_joint(data, [Model()], store=store, scope="s", progress=False)
     both = store.scores(store.keys_of("s"))

@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbcore import figures, summary
-from perturbcore.errors import InputError
-from perturbcore.figures.style import MODALITIES
+from perturbcore.core.errors import InputError
+from perturbcore.report import figures, summary
+from perturbcore.report.figures.style import MODALITIES
 
 # the scores that test_summary.py makes serve here as well
-_spec = importlib.util.spec_from_file_location("scores_of_summary", Path(__file__).with_name("test_summary.py"))
+_spec = importlib.util.spec_from_file_location(
+    "scores_of_summary", Path(__file__).with_name("test_summary.py")
+)
 _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
 scores = _module.scores
@@ -25,9 +27,18 @@ def svg(figure) -> str:
 
 def test_boxes_name_every_method_and_draw_the_reference_lines():
     text = svg(figures.box_by_method(scores(), "L2", lower_is_better=True))
-    for word in ("good", "twin", "Train Mean", "Experimental error", "Idealized", "Prior knowledge"):
+    for word in (
+        "good",
+        "twin",
+        "Train Mean",
+        "Experimental error",
+        "Idealized",
+        "Prior knowledge",
+    ):
         assert word in text
-    lines = figures.reference_lines(figures.display_names(scores()).query("metric == 'L2'"), lower_is_better=True)
+    lines = figures.reference_lines(
+        figures.display_names(scores()).query("metric == 'L2'"), lower_is_better=True
+    )
     medians = scores().query("predictor == 'train_mean'").groupby("cell_line")["value"].median()
     drawn = lines[lines["display"] == "Train Mean"].set_index("panel")["value"]
     pd.testing.assert_series_equal(drawn, medians, check_names=False)
@@ -49,7 +60,7 @@ def test_a_method_without_scores_in_a_panel_is_said_to_be_so():
 
 
 def test_other_figures_draw():
-    from perturbcore.uncertainty import rank_table, ranks
+    from perturbcore.score.uncertainty.ranking import rank_table, ranks
 
     rows = scores()
     table = rank_table(rows, "L2")

@@ -9,22 +9,30 @@ import torch
 from anndata import AnnData
 from safetensors.torch import load_file, save_file
 
+from perturbcore.core.errors import DownloadError, InputError, ParameterError
+from perturbcore.core.training.fit import fit
+from perturbcore.data.folds import add_folds
+from perturbcore.data.responses import make_responses
+from perturbcore.embeddings.cell_models.cells import CellTransformer
+from perturbcore.embeddings.cell_models.frozen import (
+    encoder_digest,
+    frozen_embeddings,
+    gene_vectors,
+)
+from perturbcore.embeddings.cell_models.huggingface import load_huggingface
+from perturbcore.embeddings.cell_models.objectives import IndexingHead, KnockOutHead, unsquared_l2
+from perturbcore.embeddings.cell_models.pretrain import (
+    MaskedExpression,
+    components,
+    load_encoder,
+    pretrain,
+)
+from perturbcore.embeddings.cell_models.tokens import control_cells
 from perturbcore.embeddings.registry import builders
-from perturbcore.errors import DownloadError, InputError, ParameterError
-from perturbcore.evaluate import evaluate_joint
-from perturbcore.evaluate.joint import blanked
-from perturbcore.finetuning.adapters import LoRA, adapt, trainable
-from perturbcore.finetuning.cell_models import cell_models
-from perturbcore.finetuning.cells import CellTransformer
-from perturbcore.finetuning.frozen import encoder_digest, frozen_embeddings, gene_vectors
-from perturbcore.finetuning.huggingface import load_huggingface
-from perturbcore.finetuning.models import FrozenMLP, Indexing, InSilicoKO
-from perturbcore.finetuning.objectives import IndexingHead, KnockOutHead, unsquared_l2
-from perturbcore.finetuning.pretrain import MaskedExpression, components, load_encoder, pretrain
-from perturbcore.finetuning.tokens import control_cells
-from perturbcore.responses import make_responses
-from perturbcore.splits import add_folds
-from perturbcore.training import fit
+from perturbcore.models.finetuning.adapters import LoRA, adapt, trainable
+from perturbcore.models.finetuning.cell_models import cell_models
+from perturbcore.models.finetuning.models import FrozenMLP, Indexing, InSilicoKO
+from perturbcore.score.joint import blanked, evaluate_joint
 
 N_GENES, N_MODULES = 40, 4
 MODULE = np.arange(N_GENES) % N_MODULES
@@ -48,7 +56,9 @@ def planted_screen(n=300, seed=0, lines=("A", "B")):
     obs = pd.concat(obs, ignore_index=True).assign(perturbation="control", is_control=True)
     obs.loc[obs.index % 10 == 0, ["perturbation", "is_control"]] = ["G00", False]
     obs.index = [f"c{i}" for i in range(len(obs))]
-    screen = AnnData(np.concatenate(blocks).astype(np.float32), obs=obs, var=pd.DataFrame(index=GENES))
+    screen = AnnData(
+        np.concatenate(blocks).astype(np.float32), obs=obs, var=pd.DataFrame(index=GENES)
+    )
     about = {"scale": "counts", "dataset": "planted", "identifier": "symbol", "simulated": True}
     screen.uns["perturbcore"] = about
     return screen
@@ -73,7 +83,9 @@ def cells():
 
 @pytest.fixture(scope="module")
 def trained(cells):
-    return pretrain(cells, dim=16, heads=2, layers=1, latents=8, epochs=8, batch_size=16, lr=1e-2, asked=20)
+    return pretrain(
+        cells, dim=16, heads=2, layers=1, latents=8, epochs=8, batch_size=16, lr=1e-2, asked=20
+    )
 
 
 def test_control_cells_are_read_normalised_and_centred(cells):
@@ -105,7 +117,12 @@ def test_what_cannot_be_read_is_refused(cells):
         control_cells(screen)
     with pytest.raises(InputError, match="first 'nope'"):
         cells.take(["G01", "nope"])
-    for wrong in (dict(masked=0.0), dict(start="luck"), dict(dim=10, heads=4), dict(attention="none")):
+    for wrong in (
+        dict(masked=0.0),
+        dict(start="luck"),
+        dict(dim=10, heads=4),
+        dict(attention="none"),
+    ):
         with pytest.raises(ParameterError, match=next(iter(wrong))):
             pretrain(cells, **wrong)
 
@@ -171,14 +188,19 @@ def test_queries_and_genes_can_be_taken_in_any_order(cells, attention):
 @pytest.mark.parametrize("n_cells", [2, 3, 5])
 def test_reading_genes_is_attention_with_shared_weights(cells, n_cells):
     """One matrix product in place of attention cell by cell, written out here."""
-    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, cells.lines, dim=8, heads=2, latents=3).double()
+    encoder = CellTransformer(
+        cells.genes, cells.mean, cells.sd, cells.lines, dim=8, heads=2, latents=3
+    ).double()
     gene, direction = encoder.gene, encoder.direction(encoder.gene)
     z = torch.randn(n_cells, N_GENES, dtype=torch.float64)
     a, read = encoder.read.attention, encoder.read
     expected = []
     for cell in z:
         q, k, v = a.query(read.latent), a.key(gene), cell[:, None] * a.value(direction)
-        heads = [torch.softmax(q[:, s] @ k[:, s].T / 2.0, -1) @ v[:, s] for s in (slice(0, 4), slice(4, 8))]
+        heads = [
+            torch.softmax(q[:, s] @ k[:, s].T / 2.0, -1) @ v[:, s]
+            for s in (slice(0, 4), slice(4, 8))
+        ]
         expected.append(read.feed(read.latent + a.out(torch.cat(heads, 1) * N_GENES**0.5)))
     # the bias of the value projection belongs to the projection of the direction
     v = a.value(direction)
@@ -267,16 +289,25 @@ def test_knock_out_of_a_silent_gene_changes_nothing(cells, trained):
         assert torch.equal(knock_out(loud)[0, 28:], torch.from_numpy(mean[28:]))
     knocked = knock_out.knocked_out(torch.tensor([3, 5]))
     different = knocked != profile
-    assert different.sum() == 2 and different[0, 3] and different[1, 5] and (knocked[different] == 0).all()
+    assert (
+        different.sum() == 2
+        and different[0, 3]
+        and different[1, 5]
+        and (knocked[different] == 0).all()
+    )
 
 
 def test_losses_against_numpy(cells, trained):
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 5, 7)).astype(np.float32)
     expected = np.mean([np.linalg.norm(x - y) for x, y in zip(a, b, strict=True)])
-    assert unsquared_l2(torch.from_numpy(a), torch.from_numpy(b)).item() == pytest.approx(expected, rel=1e-5)
+    assert unsquared_l2(torch.from_numpy(a), torch.from_numpy(b)).item() == pytest.approx(
+        expected, rel=1e-5
+    )
     outputs = np.arange(28)
-    knock_out = KnockOutHead(trained.encoder, cells.mean[0], 0, outputs, np.zeros(28, np.float32), asked=14)
+    knock_out = KnockOutHead(
+        trained.encoder, cells.mean[0], 0, outputs, np.zeros(28, np.float32), asked=14
+    )
     batch = {"target": torch.arange(4), "response": torch.ones(4, 28)}
     # every gene is off by 1: the error of a draw of genes stands for that of all
     assert knock_out.train().loss(batch)["loss"].item() == pytest.approx(28**0.5, rel=1e-5)
@@ -284,7 +315,9 @@ def test_losses_against_numpy(cells, trained):
 
 
 def test_indexing_averages_the_target_over_cells(cells, trained):
-    head = IndexingHead(trained.encoder, cells.of("A"), 0, np.zeros(6, np.float32), hidden=(), n_eval=10_000)
+    head = IndexingHead(
+        trained.encoder, cells.of("A"), 0, np.zeros(6, np.float32), hidden=(), n_eval=10_000
+    )
     torch.nn.init.normal_(head.head[-1].weight)
     head.eval()
     vectors = torch.from_numpy(gene_vectors(trained.encoder, cells, "A", max_cells=10_000))
@@ -292,7 +325,9 @@ def test_indexing_averages_the_target_over_cells(cells, trained):
         # the frozen head's prediction, until the encoder moves: standardised over genes, of 32 cells
         some = trained.encoder(head.cells[head.fixed[:32]], 0).mean(0)
         scaled = (vectors[[4, 9]] - some.mean(0)) / some.std(0)
-        torch.testing.assert_close(head(torch.tensor([4, 9])), head.head(scaled), atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            head(torch.tensor([4, 9])), head.head(scaled), atol=1e-3, rtol=1e-3
+        )
 
 
 def test_adapters_change_nothing_at_first_and_leave_the_weights_as_they_were(cells, trained):
@@ -312,7 +347,9 @@ def test_adapters_change_nothing_at_first_and_leave_the_weights_as_they_were(cel
         optimizer.zero_grad()
         encoder(values).square()[..., 0].sum().backward()
         optimizer.step()
-    after = {k.replace(".base_layer", ""): v for k, v in encoder.state_dict().items() if "lora_" not in k}
+    after = {
+        k.replace(".base_layer", ""): v for k, v in encoder.state_dict().items() if "lora_" not in k
+    }
     assert after.keys() == before.keys()
     assert all(torch.equal(after[k], before[k]) for k in before)
     assert not torch.allclose(encoder(values), expected)
@@ -329,7 +366,9 @@ def models(encoder, cells, **options):
     common = dict(lrs=(1e-2,), epochs=4, device="cpu") | options
     return [
         FrozenMLP(encoder, cells, hidden=(16,), **common),
-        Indexing(encoder, cells, hidden=(16,), adapter=LoRA(rank=2), n_cells=4, n_eval=16, **common),
+        Indexing(
+            encoder, cells, hidden=(16,), adapter=LoRA(rank=2), n_cells=4, n_eval=16, **common
+        ),
         InSilicoKO(encoder, cells, hidden=(8,), adapter=LoRA(rank=2), asked=10, **common),
     ]
 
@@ -338,7 +377,9 @@ def test_models_are_scored_beat_the_mean_and_leave_the_encoder_alone(cells, trai
     before = encoder_digest(trained.encoder)
     responses = planted_responses()
     made = models(trained.encoder, cells, epochs=25)
-    scores = evaluate_joint(responses, made, cell_lines=["A"], folds=[0], metrics=["L2"], progress=False)
+    scores = evaluate_joint(
+        responses, made, cell_lines=["A"], folds=[0], metrics=["L2"], progress=False
+    )
     assert encoder_digest(trained.encoder) == before
     train = responses[(responses.obs["fold"] != 0) & (responses.obs["cell_line"] == "A")]
     test = responses[(responses.obs["fold"] == 0) & (responses.obs["cell_line"] == "A")]
@@ -354,7 +395,10 @@ def test_models_are_scored_beat_the_mean_and_leave_the_encoder_alone(cells, trai
 @pytest.mark.parametrize("kind", [0, 1, 2])
 def test_test_responses_are_not_read_and_the_seed_decides(cells, trained, kind):
     responses = planted_responses(lines=("A",))
-    train, test = responses[responses.obs["fold"] != 1].copy(), responses[responses.obs["fold"] == 1]
+    train, test = (
+        responses[responses.obs["fold"] != 1].copy(),
+        responses[responses.obs["fold"] == 1],
+    )
     poisoned = blanked(test)
     assert np.isnan(poisoned.X).all()
     model = models(trained.encoder, cells, epochs=2)[kind]
@@ -368,7 +412,9 @@ def test_test_responses_are_not_read_and_the_seed_decides(cells, trained, kind):
     # the order of the file does not choose the validation perturbations
     moved = model.fit_predict(shuffled, poisoned, fold=1)
     np.testing.assert_allclose(moved.values, first.values, atol=1e-4)
-    reseeded = models(trained.encoder, cells, epochs=2, seed=5)[kind].fit_predict(train, poisoned, fold=1)
+    reseeded = models(trained.encoder, cells, epochs=2, seed=5)[kind].fit_predict(
+        train, poisoned, fold=1
+    )
     assert not np.allclose(reseeded.values, first.values)
     assert model.spec != models(trained.encoder, cells, epochs=3)[kind].spec
     json.dumps(model.spec)
@@ -376,11 +422,16 @@ def test_test_responses_are_not_read_and_the_seed_decides(cells, trained, kind):
 
 def test_validation_comes_from_training_perturbations_and_chooses_the_rate(cells, trained):
     responses = planted_responses(lines=("A",))
-    train, test = responses[responses.obs["fold"] != 1].copy(), blanked(responses[responses.obs["fold"] == 1])
+    train, test = (
+        responses[responses.obs["fold"] != 1].copy(),
+        blanked(responses[responses.obs["fold"] == 1]),
+    )
     model = FrozenMLP(trained.encoder, cells, hidden=(16,), lrs=(1e-9, 1e-2), epochs=5)
     seen = []
     batches = model._batches
-    model._batches = lambda at, Y, shuffle: seen.append((set(at), shuffle)) or batches(at, Y, shuffle)
+    model._batches = lambda at, Y, shuffle: (
+        seen.append((set(at), shuffle)) or batches(at, Y, shuffle)
+    )
     prediction = model.fit_predict(train, test, fold=1)
     assert prediction.note["A"]["lr"] == 1e-2
     targets = set(cells.genes.get_indexer(train.obs["perturbation"])) - {-1}
@@ -408,7 +459,9 @@ def test_a_target_that_is_not_measured_gets_the_training_mean(cells, trained):
     train = strangers[strangers.obs["fold"] != 0].copy()
     test = blanked(strangers[strangers.obs["fold"] == 0])
     prediction = models(trained.encoder, cells)[2].fit_predict(train, test, fold=0)
-    np.testing.assert_allclose(prediction.values, np.tile(train.X.mean(0), (test.n_obs, 1)), atol=1e-6)
+    np.testing.assert_allclose(
+        prediction.values, np.tile(train.X.mean(0), (test.n_obs, 1)), atol=1e-6
+    )
     assert prediction.coverage == 0 and "training mean" in prediction.chosen
 
 
@@ -418,7 +471,9 @@ def test_wrong_use_is_refused(cells, trained):
     responses = planted_responses(lines=("Z",))
     test = blanked(responses[responses.obs["fold"] == 0])
     with pytest.raises(ParameterError, match="no control cells of cell line 'Z'"):
-        FrozenMLP(trained.encoder, cells).fit_predict(responses[responses.obs["fold"] != 0].copy(), test, fold=0)
+        FrozenMLP(trained.encoder, cells).fit_predict(
+            responses[responses.obs["fold"] != 0].copy(), test, fold=0
+        )
     labels = responses.copy()
     labels.uns["perturbcore"] = labels.uns["perturbcore"] | {"task": "deg"}
     with pytest.raises(ParameterError, match="log fold-changes; the task is 'deg'"):
@@ -447,10 +502,15 @@ def test_hugging_face_checkpoint_is_an_encoder_like_ours(cells, checkpoint, enco
     made = frozen_embeddings(encoder, cells, max_cells=8)
     assert made[0].dim == 16
     responses = planted_responses(lines=("A",))
-    train, test = responses[responses.obs["fold"] != 1].copy(), blanked(responses[responses.obs["fold"] == 1])
+    train, test = (
+        responses[responses.obs["fold"] != 1].copy(),
+        blanked(responses[responses.obs["fold"] == 1]),
+    )
     for model in models(encoder, cells, epochs=1):
         prediction = model.fit_predict(train, test, fold=1)
-        assert np.isfinite(prediction.values).all() and prediction.coverage == pytest.approx(30 / 33)
+        assert np.isfinite(prediction.values).all() and prediction.coverage == pytest.approx(
+            30 / 33
+        )
     assert encoder_digest(encoder) == before
 
 
@@ -458,7 +518,9 @@ def test_levels_and_ranks_are_what_the_model_is_given(cells, checkpoint):
     bins = load_huggingface(checkpoint, cells)
     values = torch.tensor(cells.take(bins.genes).values[:2])
     level = torch.ceil(values / np.log1p(1e4) * 7).long()
-    direct = bins.model(input_ids=torch.arange(2, 32).expand(2, -1), token_type_ids=level).last_hidden_state
+    direct = bins.model(
+        input_ids=torch.arange(2, 32).expand(2, -1), token_type_ids=level
+    ).last_hidden_state
     torch.testing.assert_close(bins(values), direct)
     torch.testing.assert_close(bins(values, 0, torch.tensor([5, 1])), direct[:, [5, 1]])
 
@@ -539,7 +601,11 @@ def test_checkpoints_that_are_not_safe_or_not_complete_are_refused(cells, checkp
 
     weights = load_file(folder / "model.safetensors")
     lost = "encoder.layer.0.attention.self.key.weight"
-    save_file({k: v for k, v in weights.items() if k != lost}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v for k, v in weights.items() if k != lost},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     with pytest.raises(InputError, match=f"lack 1 weights.*{lost}"):
         load_huggingface(folder, cells, genes=GENES)
     one_type = BertConfig.from_pretrained(folder, type_vocab_size=1, max_position_embeddings=10)
@@ -584,12 +650,28 @@ def test_an_unreachable_hub_is_said(cells, monkeypatch, tmp_path):
 
 def test_a_chapter_gets_all_of_it_from_plain_numbers(checkpoint, tmp_path):
     screen = planted_screen(120)
-    sizes = dict(dim=8, heads=2, layers=1, latents=4, pretraining_epochs=1, hidden=(8,), epochs=1, epochs_ko=1)
-    made = cell_models(screen, targets=["G03"], max_genes=20, rank=2, lrs=(1e-2,), folder=tmp_path, **sizes)
+    sizes = dict(
+        dim=8,
+        heads=2,
+        layers=1,
+        latents=4,
+        pretraining_epochs=1,
+        hidden=(8,),
+        epochs=1,
+        epochs_ko=1,
+    )
+    made = cell_models(
+        screen, targets=["G03"], max_genes=20, rank=2, lrs=(1e-2,), folder=tmp_path, **sizes
+    )
     assert "G03" in made.cells.genes and len(made.cells.genes) == 20
     assert [m.predictor for m in made.models] == ["frozen + MLP", "indexing", "in-silico KO"]
-    assert made.models[1].adapter == LoRA(2, 4.0) and [e.cell_line for e in made.embeddings] == ["A", "B"]
-    scores = evaluate_joint(planted_responses(), made.models, folds=[1], metrics=["L2"], progress=False)
+    assert made.models[1].adapter == LoRA(2, 4.0) and [e.cell_line for e in made.embeddings] == [
+        "A",
+        "B",
+    ]
+    scores = evaluate_joint(
+        planted_responses(), made.models, folds=[1], metrics=["L2"], progress=False
+    )
     assert len(scores) == 6 and np.isfinite(scores["value"]).all()
     loaded = cell_models(screen, checkpoint=str(checkpoint), rank=0, **sizes)
     assert loaded.pretrained is None and loaded.embeddings[0].dim == 16

@@ -7,19 +7,20 @@ import pandas as pd
 import pytest
 import torch
 
-from perturbcore.embeddings import Embedding
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.folds import add_folds
+from perturbcore.data.responses import make_responses
+from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.gcn import normalised, sparse_tensor
 from perturbcore.embeddings.graph_network import pretrained_network
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.evaluate import Protocol, evaluate, evaluate_joint
-from perturbcore.evaluate.joint import blanked
-from perturbcore.finetuning.graph import GraphModel, _Data
-from perturbcore.finetuning.graph_objectives import GraphObjective, Neighbourhood, read_nodes
-from perturbcore.metrics.pairs import auroc_within
-from perturbcore.predictors import KNN
-from perturbcore.predictors.labels import Labels
-from perturbcore.responses import make_responses
-from perturbcore.splits import add_folds
+from perturbcore.models.finetuning.graph import GraphModel, _Data
+from perturbcore.models.finetuning.graph_objectives import GraphObjective, Neighbourhood, read_nodes
+from perturbcore.models.simple.knn import KNN
+from perturbcore.models.simple.labels import Labels
+from perturbcore.score.joint import blanked, evaluate_joint
+from perturbcore.score.metrics.pairs import auroc_within
+from perturbcore.score.plan import Protocol
+from perturbcore.score.run import evaluate
 
 QUICK = dict(lrs=[1e-2], batch_sizes=[32], epochs=15, patience=4)
 
@@ -38,7 +39,15 @@ def planted(n, k, inside=0.2, outside=0.005, seed=0):
 def graph():
     edges, community = planted(160, 4)
     model, ids = pretrained_network(
-        edges, name="G", dim=12, layers=2, dropout=0.0, lr=1e-2, batch_size=10_000, max_epochs=60, patience=20
+        edges,
+        name="G",
+        dim=12,
+        layers=2,
+        dropout=0.0,
+        lr=1e-2,
+        batch_size=10_000,
+        max_epochs=60,
+        patience=20,
     )
     return model, pd.Series(np.arange(len(ids)), ids), community
 
@@ -94,7 +103,12 @@ def test_head_starts_at_what_the_training_responses_say(graph, task):
     train, _ = halves(responses_of(community, task))
     data = _Data(train, task)
     head = GraphObjective(
-        copy.deepcopy(model.network), np.zeros(12, "f"), np.ones(12, "f"), data.bias(), task=data.kind, lr=1e-3
+        copy.deepcopy(model.network),
+        np.zeros(12, "f"),
+        np.ones(12, "f"),
+        data.bias(),
+        task=data.kind,
+        lr=1e-3,
     )
     found = head(**Neighbourhood(normalised(model.A), 2).around(np.array([3, 8]))).detach().numpy()
     if task == "lfc":
@@ -115,17 +129,26 @@ def test_unknown_labels_have_no_weight(graph):
     data = _Data(train, "deg_pairs")
     torch.manual_seed(0)
     head = GraphObjective(
-        copy.deepcopy(model.network), np.zeros(12, "f"), np.ones(12, "f"), data.bias(), task="pairs", lr=1e-3
+        copy.deepcopy(model.network),
+        np.zeros(12, "f"),
+        np.ones(12, "f"),
+        data.bias(),
+        task="pairs",
+        lr=1e-3,
     )
     torch.nn.init.normal_(head.weight)
     batch = Neighbourhood(normalised(model.A), 2).around(np.arange(6))
     label, known = torch.as_tensor(data.label[:6]), torch.as_tensor(data.known[:6])
     want = head.loss({**batch, "label": label, "known": known})["loss"]
-    other = head.loss({**batch, "label": torch.where(known, label, 1 - label), "known": known})["loss"]
+    other = head.loss({**batch, "label": torch.where(known, label, 1 - label), "known": known})[
+        "loss"
+    ]
     assert want == other
     p = 1 / (1 + np.exp(-head(**batch).detach().numpy()))
     y, o = data.label[:6], data.known[:6]
-    by_hand = [-np.log(p[i, j] if y[i, j] else 1 - p[i, j]) for i, j in zip(*np.nonzero(o), strict=True)]
+    by_hand = [
+        -np.log(p[i, j] if y[i, j] else 1 - p[i, j]) for i, j in zip(*np.nonzero(o), strict=True)
+    ]
     assert want.item() == pytest.approx(np.mean(by_hand), rel=1e-4)
 
 
@@ -139,7 +162,13 @@ def test_it_learns_where_responses_follow_the_graph(graph):
     models = [GraphModel(model, nodes, **QUICK), GraphModel(model, nodes, **QUICK, frozen=True)]
     joint = evaluate_joint(responses, models, folds=[0, 1], metrics=["L2"], progress=False)
     frozen = evaluate(
-        responses, [vectors], [KNN([5, 10])], protocol=Protocol(10), folds=[0, 1], metrics=["L2"], progress=False
+        responses,
+        [vectors],
+        [KNN([5, 10])],
+        protocol=Protocol(10),
+        folds=[0, 1],
+        metrics=["L2"],
+        progress=False,
     )
     value = pd.concat([joint, frozen]).groupby("predictor")["value"].mean()
     assert value["fine-tuned"] < 0.7 * value["train_mean"]
@@ -154,7 +183,11 @@ def test_it_learns_nothing_where_responses_are_noise(graph):
     rng = np.random.default_rng(1)
     mixed = pd.Series(rng.permutation(community.to_numpy()), community.index)
     joint = evaluate_joint(
-        responses_of(mixed), [GraphModel(model, nodes, **QUICK)], folds=[0], metrics=["L2"], progress=False
+        responses_of(mixed),
+        [GraphModel(model, nodes, **QUICK)],
+        folds=[0],
+        metrics=["L2"],
+        progress=False,
     )
     responses = responses_of(mixed)
     train, test = responses[responses.obs["fold"] != 0], responses[responses.obs["fold"] == 0]
@@ -166,7 +199,9 @@ def test_partial_labels_and_classes(graph):
     model, nodes, community = graph
     for task in ("deg_pairs", "dir_pairs"):
         responses = responses_of(community, task)
-        scores = evaluate_joint(responses, [GraphModel(model, nodes, **QUICK)], folds=[0], progress=False)
+        scores = evaluate_joint(
+            responses, [GraphModel(model, nodes, **QUICK)], folds=[0], progress=False
+        )
         value = scores.set_index("metric")["value"]
         assert value["auroc_within"] > 0.7 and value["macro_F1"] > 0.6
     train, test = halves(responses_of(community, "deg"))
@@ -197,10 +232,16 @@ def test_perturbations_outside_the_graph_get_the_training_mean(graph):
     found = GraphModel(model, nodes, **QUICK).fit_predict(train, test, fold=0)
     outside = test.obs["perturbation"].str.startswith("X").to_numpy()
     assert outside.any()
-    np.testing.assert_allclose(found.values[outside], np.tile(train.X.mean(axis=0), (outside.sum(), 1)), rtol=1e-5)
+    np.testing.assert_allclose(
+        found.values[outside], np.tile(train.X.mean(axis=0), (outside.sum(), 1)), rtol=1e-5
+    )
     assert found.coverage == pytest.approx(160 / 165)
-    nothing = GraphModel(model, pd.Series([0], ["elsewhere"]), **QUICK).fit_predict(train, test, fold=0)
-    np.testing.assert_allclose(nothing.values, np.tile(train.X.mean(axis=0), (len(test), 1)), rtol=1e-5)
+    nothing = GraphModel(model, pd.Series([0], ["elsewhere"]), **QUICK).fit_predict(
+        train, test, fold=0
+    )
+    np.testing.assert_allclose(
+        nothing.values, np.tile(train.X.mean(axis=0), (len(test), 1)), rtol=1e-5
+    )
 
 
 def test_test_responses_do_not_reach_the_model(graph):
@@ -223,7 +264,9 @@ def test_same_seed_same_numbers_whatever_the_order_of_rows(graph):
     order = np.random.default_rng(0).permutation(train.n_obs)
     again = GraphModel(model, nodes, **QUICK).fit_predict(train[order].copy(), test, fold=0).values
     np.testing.assert_allclose(one, again, atol=1e-5)
-    np.testing.assert_array_equal(one, GraphModel(model, nodes, **QUICK).fit_predict(train, test, fold=0).values)
+    np.testing.assert_array_equal(
+        one, GraphModel(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
+    )
     other = GraphModel(model, nodes, **QUICK, seed=1).fit_predict(train, test, fold=0).values
     assert np.abs(one - other).max() > 1e-4
     for name, value in model.network.state_dict().items():
@@ -243,7 +286,9 @@ def test_rate_and_batch_size_are_chosen_by_validation_loss(graph):
 def test_a_diverging_rate_is_not_chosen(graph):
     model, nodes, community = graph
     train, test = halves(responses_of(community))
-    found = GraphModel(model, nodes, **dict(QUICK, lrs=[1e30, 1e-2])).fit_predict(train, test, fold=0)
+    found = GraphModel(model, nodes, **dict(QUICK, lrs=[1e30, 1e-2])).fit_predict(
+        train, test, fold=0
+    )
     assert "lr 0.01" in found.chosen and np.isfinite(found.values).all()
     with pytest.raises(InputError, match="every learning rate"):
         GraphModel(model, nodes, **dict(QUICK, lrs=[1e30])).fit_predict(train, test, fold=0)
@@ -270,13 +315,17 @@ def test_a_killed_run_resumes_to_the_same_numbers(graph, tmp_path, monkeypatch):
     assert len(finished) == 1
     calls.clear()
     limit = 10**9
-    again = GraphModel(model, nodes, **grid, folder=tmp_path).fit_predict(train, test, fold=0).values
+    again = (
+        GraphModel(model, nodes, **grid, folder=tmp_path).fit_predict(train, test, fold=0).values
+    )
     np.testing.assert_array_equal(again, want)
     assert len(calls) < 45
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("wrong", [{"lrs": []}, {"batch_sizes": [0]}, {"epochs": 0}, {"validation": 1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"lrs": []}, {"batch_sizes": [0]}, {"epochs": 0}, {"validation": 1.0}]
+)
 def test_options_out_of_range(graph, wrong):
     model, nodes, _ = graph
     with pytest.raises(ParameterError):
@@ -289,4 +338,4 @@ def test_what_decides_the_numbers_is_in_the_key(graph):
     assert base.digest == GraphModel(model, nodes, **QUICK).digest
     assert base.spec != GraphModel(model, nodes, **QUICK, frozen=True).spec
     assert base.digest != GraphModel(model, nodes.iloc[::-1], **QUICK).digest
-    assert {"finetuning", "training"} <= set(base.rooms) and not base.joint
+    assert not base.joint

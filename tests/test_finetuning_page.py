@@ -4,12 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbcore.chapters import OpenChapter, find_chapter
-from perturbcore.errors import ParameterError
-from perturbcore.finetuning import page
-from perturbcore.finetuning.contest import FEW, Contest, contest, graph_models, links_models, node_numbers
-from perturbcore.profiles import load_profile
-from perturbcore.study import Study
+from perturbcore.book.inside import OpenChapter
+from perturbcore.book.source import find_chapter
+from perturbcore.book.study import Study
+from perturbcore.core.errors import ParameterError
+from perturbcore.core.profile import load_profile
+from perturbcore.models.finetuning import page
+from perturbcore.report.finetuning.contest import (
+    FEW,
+    Contest,
+    contest,
+    graph_models,
+    links_models,
+    node_numbers,
+)
 
 PROFILE = """
 title: Small
@@ -71,8 +79,8 @@ def test_what_is_missing_is_said(made):
 
 
 def test_a_second_run_trains_nothing(study, made, monkeypatch):
-    monkeypatch.setattr("perturbcore.finetuning.graph.fit", None)
-    monkeypatch.setattr("perturbcore.finetuning.models.fit", None)
+    monkeypatch.setattr("perturbcore.models.finetuning.graph.fit", None)
+    monkeypatch.setattr("perturbcore.models.finetuning.models.fit", None)
     again = contest(
         study, "simulated", frozen=["Interactome"], graphs=["GNN"], graph=GRAPH, cells=CELLS, k_few=[3, 5],
         n_components=8, n_outer=2, n_inner=2,
@@ -96,7 +104,12 @@ def test_a_file_of_scored_links(study, tmp_path):
     table["combined_score"] = rng.integers(400, 1000, len(table))
     table.to_csv(tmp_path / "links.txt", sep="\t", index=False)
     embedding, models, about = links_models(
-        study, tmp_path / "links.txt", "ensembl", name="L", pretraining={"dim": 4, "max_epochs": 2}, lrs=[0.1]
+        study,
+        tmp_path / "links.txt",
+        "ensembl",
+        name="L",
+        pretraining={"dim": 4, "max_epochs": 2},
+        lrs=[0.1],
     )
     assert embedding.dim == 4 and embedding.identifier == "ensembl" and len(embedding) == 50
     assert [m.predictor for m in models] == ["fine-tuned", "frozen + linear"]
@@ -147,20 +160,36 @@ def toy(uses, **options):
 
 
 def test_gain_is_positive_where_a_use_is_better():
-    made = toy({("G", "knn"): 6.0, ("G", "fine-tuned"): 5.0, ("G", "frozen + linear"): 7.0, ("H", "knn"): 4.0})
+    made = toy(
+        {
+            ("G", "knn"): 6.0,
+            ("G", "fine-tuned"): 5.0,
+            ("G", "frozen + linear"): 7.0,
+            ("H", "knn"): 4.0,
+        }
+    )
     table = page.gains(made).set_index("predictor")
     assert set(table["embedding"]) == {"G"}  # H has one use only
     assert table.loc["fine-tuned", "gain"] == pytest.approx(1.0, abs=0.05)
     assert table.loc["frozen + linear", "gain"] == pytest.approx(-1.0, abs=0.05)
     assert (table["low"] < table["gain"]).all() and (table["gain"] < table["high"]).all()
     assert table["verdict"].to_dict() == {"fine-tuned": "better", "frozen + linear": "worse"}
-    rows = made.scores[made.scores["embedding"] == "G"].pivot(index="fold", columns="predictor", values="value")
+    rows = made.scores[made.scores["embedding"] == "G"].pivot(
+        index="fold", columns="predictor", values="value"
+    )
     by_hand = (rows["knn"] - rows["fine-tuned"]).mean()
     assert table.loc["fine-tuned", "gain"] == pytest.approx(by_hand)
 
 
 def test_what_is_said_follows_the_scores():
-    made = toy({("G", "knn"): 6.0, ("G", "fine-tuned"): 5.0, ("G", "frozen + linear"): 5.6, ("G", "ridge"): 4.5})
+    made = toy(
+        {
+            ("G", "knn"): 6.0,
+            ("G", "fine-tuned"): 5.0,
+            ("G", "frozen + linear"): 5.6,
+            ("G", "ridge"): 4.5,
+        }
+    )
     table = page.gains(made)
     said = page.answer(made, table)
     assert "**G, fine-tuned**" in said and "better. It beats the Train Mean." in said
@@ -189,13 +218,22 @@ def test_without_any_fine_tuning_the_frozen_ones_are_compared():
 def test_flat_names_every_use_once():
     made = toy({("G", "knn"): 6.0, ("G", "kernel"): 5.0, ("G", "fine-tuned"): 5.0})
     rows = page.flat(made.scores)
-    assert set(rows["embedding"]) == {"G, frozen kNN", "G, frozen kernel", "G, fine-tuned", "", "idealized"}
+    assert set(rows["embedding"]) == {
+        "G, frozen kNN",
+        "G, frozen kernel",
+        "G, fine-tuned",
+        "",
+        "idealized",
+    }
     assert set(rows.loc[rows["embedding"] != "", "predictor"]) == {"knn"}
     assert not rows.duplicated(["embedding", "predictor", "fold", "metric"]).any()
 
 
 def test_the_figure_shows_each_gain():
-    tables = [page.gains(toy({("G", "knn"): 6.0, ("G", "fine-tuned"): v, ("G", "kernel"): 5.5})) for v in (5, 7)]
+    tables = [
+        page.gains(toy({("G", "knn"): 6.0, ("G", "fine-tuned"): v, ("G", "kernel"): 5.5}))
+        for v in (5, 7)
+    ]
     figure = page.gain_figure([*tables, tables[0].iloc[:0]], ["L2 error", "L2 error", "x"])
     assert len(figure.axes) == 2
     for axis, table in zip(figure.axes, tables, strict=True):

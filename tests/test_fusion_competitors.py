@@ -11,13 +11,13 @@ from sklearn.kernel_ridge import KernelRidge as SklearnKernelRidge
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
-from perturbcore.embeddings import Embedding
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.evaluate import evaluate, evaluate_joint
-from perturbcore.evaluate.joint import blanked
-from perturbcore.fusion.ablation import ablate
-from perturbcore.fusion.averaging import smoother_error
-from perturbcore.fusion.competitors import (
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.folds import add_folds
+from perturbcore.data.responses import make_responses
+from perturbcore.embeddings.base import Embedding
+from perturbcore.models.fusion.ablation import ablate
+from perturbcore.models.fusion.averaging import smoother_error
+from perturbcore.models.fusion.competitors import (
     AveragedKNN,
     Concatenation,
     KernelRidge,
@@ -26,15 +26,15 @@ from perturbcore.fusion.competitors import (
     Stacked,
     competitors,
 )
-from perturbcore.fusion.fold import lay_out_fold
-from perturbcore.fusion.kernels import Smoother, cosines, smoothed, source_weights, summed
-from perturbcore.fusion.mixed import MixedModel
-from perturbcore.fusion.ridge import centred, loo_losses, predict, shaped, tune
-from perturbcore.fusion.stacking import non_negative
-from perturbcore.predictors import KNN, LabelKernel
-from perturbcore.predictors.labels import Labels, kernel_scores, raise_to
-from perturbcore.responses import make_responses
-from perturbcore.splits import add_folds
+from perturbcore.models.fusion.fold import lay_out_fold
+from perturbcore.models.fusion.kernels import Smoother, cosines, smoothed, source_weights, summed
+from perturbcore.models.fusion.mixed import MixedModel
+from perturbcore.models.fusion.ridge import centred, loo_losses, predict, shaped, tune
+from perturbcore.models.fusion.stacking import non_negative
+from perturbcore.models.simple.knn import KNN
+from perturbcore.models.simple.labels import LabelKernel, Labels, kernel_scores, raise_to
+from perturbcore.score.joint import blanked, evaluate_joint
+from perturbcore.score.run import evaluate
 
 GENES = 14
 PAIR_TASKS = ("deg_pairs", "dir_pairs")
@@ -47,7 +47,11 @@ def world(task="lfc", n=80, seed=0, missing=True, n_folds=4):
     genes = np.array([f"G{i:02d}" for i in range(GENES)])
     z, w = rng.normal(size=(n, 4)), rng.normal(size=(GENES, 4))
     both, traits = np.r_[ids, genes], np.r_[z, w].astype(np.float32)
-    parts = {"first": traits[:, :2], "second": traits[:, 2:], "noise": rng.normal(size=(n + GENES, 3))}
+    parts = {
+        "first": traits[:, :2],
+        "second": traits[:, 2:],
+        "noise": rng.normal(size=(n + GENES, 3)),
+    }
     sources = []
     for i, (name, X) in enumerate(parts.items()):
         here = np.ones(len(both), bool)
@@ -55,13 +59,17 @@ def world(task="lfc", n=80, seed=0, missing=True, n_folds=4):
             here[i : n - 6 : 7] = False
             here[0] = False  # the first perturbation has no source at all
         wide = np.repeat(X, 2, axis=1) + 0.05 * rng.normal(size=(len(X), 2 * X.shape[1]))
-        sources.append(Embedding(name, "Prior knowledge", both[here], wide[here].astype(np.float32)))
+        sources.append(
+            Embedding(name, "Prior knowledge", both[here], wide[here].astype(np.float32))
+        )
     Y = z @ w.T + 0.3 * rng.normal(size=(n, GENES))
     obs = pd.DataFrame({"perturbation": ids, "cell_line": "A"})
     observed = rng.random(Y.shape) < 0.7 if task in PAIR_TASKS else None
     # of labelled pairs, a response is learnable where it goes one way
     deg = {"deg_pairs": Y > 0.5, "dir_pairs": np.sign(Y)}.get(task, np.sign(Y) * (np.abs(Y) > 1))
-    out = make_responses(Y if task == "lfc" else deg, obs, genes, dataset="w", task=task, observed=observed)
+    out = make_responses(
+        Y if task == "lfc" else deg, obs, genes, dataset="w", task=task, observed=observed
+    )
     return add_folds(out, n_folds, seed), sources
 
 
@@ -99,7 +107,9 @@ def test_kernel_ridge_predicts_as_scikit_learn_does():
     K = X @ X.T
     scale = np.trace(centred(K)) / len(K)
     centre, mean = X.mean(axis=0), Y.mean(axis=0)
-    theirs = SklearnKernelRidge(alpha=0.7 * scale).fit(X - centre, Y - mean).predict(T - centre) + mean
+    theirs = (
+        SklearnKernelRidge(alpha=0.7 * scale).fit(X - centre, Y - mean).predict(T - centre) + mean
+    )
     assert np.allclose(predict([(K, T @ X.T)], [1.0], 0.7, Y), theirs)
 
 
@@ -153,7 +163,9 @@ def test_smoother_agrees_with_the_single_source_predictor():
     known, query = Labels.from_dense(label, observed), Labels.from_dense(label[:5], observed[:5])
     kernel = rng.random((5, 20)) * (rng.random((5, 20)) < 0.7)
     kernel[0] = 0
-    theirs = kernel_scores(known, query, kernel, [3.0], total=60.0, prior=3.0, rate=known.rates())[0]
+    theirs = kernel_scores(known, query, kernel, [3.0], total=60.0, prior=3.0, rate=known.rates())[
+        0
+    ]
     mine = Smoother((3.0,)).scores(known, kernel, 3.0)
     rows = np.repeat(np.arange(5), np.diff(query.indptr))
     assert np.allclose(mine[rows, query.genes], theirs, rtol=1e-5)
@@ -220,7 +232,11 @@ def test_a_row_without_neighbours_gets_the_rates():
 
 # ------------------------------------------------------------------------------------ every competitor
 
-EVERY = [(task, i) for task in ("lfc", "deg", *PAIR_TASKS) for i in range(len(competitors(task, world()[1])))]
+EVERY = [
+    (task, i)
+    for task in ("lfc", "deg", *PAIR_TASKS)
+    for i in range(len(competitors(task, world()[1])))
+]
 
 
 @pytest.mark.parametrize("task, i", EVERY)
@@ -229,7 +245,9 @@ def test_beats_the_train_mean_with_missing_sources(task, i):
     model = small(competitors(task, sources))[i]
     scores = evaluate_joint(responses, [model], folds=[0, 1], progress=False)
     metric = {"lfc": "L2", "deg": "f1_score"}.get(task, "auroc_within")
-    floor = evaluate(responses, sources[:1], ["knn"], controls=("train_mean",), folds=[0, 1], progress=False)
+    floor = evaluate(
+        responses, sources[:1], ["knn"], controls=("train_mean",), folds=[0, 1], progress=False
+    )
     floor = floor[floor["predictor"] == "train_mean"]
     mine, mean = (s.loc[s["metric"] == metric, "value"].mean() for s in (scores, floor))
     assert mine < mean if task == "lfc" else mine > mean
@@ -247,7 +265,9 @@ def test_poisoned_test_rows_change_nothing_and_the_same_seed_gives_the_same(task
     if task == "lfc":
         poisoned.X[test] = 1e6
     else:
-        poisoned.layers["deg"][test] = np.where(np.asarray(poisoned.layers["deg"][test]) == 1, -1, 1)
+        poisoned.layers["deg"][test] = np.where(
+            np.asarray(poisoned.layers["deg"][test]) == 1, -1, 1
+        )
     if task in PAIR_TASKS:  # which labels are asked must not matter either
         poisoned.layers["observed"][test] = True
     train, _ = split(responses)
@@ -327,7 +347,9 @@ def test_a_perturbation_without_any_source_gets_the_mean():
 def test_notes_weigh_every_source_and_noise_the_least():
     responses, sources = world("deg_pairs", n=120)
     weights = run(PairModel(sources), responses).note["weights"]
-    assert set(weights) == {"first", "second", "noise"} and weights["noise"] == min(weights.values())
+    assert set(weights) == {"first", "second", "noise"} and weights["noise"] == min(
+        weights.values()
+    )
     assert sum(weights.values()) == pytest.approx(1, abs=1e-3)
 
 
@@ -356,7 +378,10 @@ def test_ablation_finds_noise_useless_and_never_chooses_by_test_labels(task):
     greedy = table[table["kind"] == "greedy"]
     every = table[table["kind"] == "all"].set_index("fold")["value"]
     last = greedy[greedy["n_sources"] == 3].set_index("fold")["value"]
-    assert np.allclose(last, every) and list(greedy.loc[greedy["n_sources"] == 3, "source"]) == ["noise"] * 2
+    assert (
+        np.allclose(last, every)
+        and list(greedy.loc[greedy["n_sources"] == 3, "source"]) == ["noise"] * 2
+    )
     poisoned = responses.copy()
     test = (poisoned.obs["fold"] == 0).to_numpy()
     if task == "lfc":

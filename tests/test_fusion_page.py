@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbcore.errors import ParameterError
-from perturbcore.evaluate.store import COLUMNS, ScoreStore, UnitResult
-from perturbcore.figures import gain_plot
-from perturbcore.fusion import board, contributions, page
-from perturbcore.fusion.contest import Contest, contest, fusion_transformers, weights_of
+from perturbcore.core.errors import ParameterError
+from perturbcore.models.fusion import board, contributions, page
+from perturbcore.report.figures import gain_plot
+from perturbcore.report.fusion.contest import Contest, contest, fusion_transformers, weights_of
+from perturbcore.score.store import COLUMNS, ScoreStore, UnitResult
 
 LINES = ("A", "B")
 
@@ -44,10 +44,16 @@ def toy():
         + rows("T", "knn", "Protein", 8.0)
     )
     fused = pd.DataFrame(
-        rows("Stacking", "stack", "Fusion", 6.0) + rows("Simple fusion", "transformer", "Fusion", 8.5)
+        rows("Stacking", "stack", "Fusion", 6.0)
+        + rows("Simple fusion", "transformer", "Fusion", 8.5)
     )
     weights = pd.DataFrame(
-        [("Stacking", line, f, s, w) for line in LINES for f in range(5) for s, w in (("S", 0.75), ("T", 0.25))],
+        [
+            ("Stacking", line, f, s, w)
+            for line in LINES
+            for f in range(5)
+            for s, w in (("S", 0.75), ("T", 0.25))
+        ],
         columns=["method", "cell_line", "fold", "source", "weight"],
     )
     data = SimpleNamespace(title="Toy", task="lfc")
@@ -60,14 +66,22 @@ def test_the_best_single_source_is_the_yardstick(toy):
     table = page.gains(toy).set_index("method")
     assert table.loc["Stacking", "gain"] == pytest.approx(1.0, abs=0.02)
     assert table.loc["Simple fusion", "gain"] == pytest.approx(-1.5, abs=0.02)
-    assert table.loc["Stacking", "verdict"] == "better" and table.loc["Simple fusion", "verdict"] == "worse"
-    assert table.loc["Stacking", "lines"] == "2 of 2" and table.loc["Simple fusion", "lines"] == "0 of 2"
+    assert (
+        table.loc["Stacking", "verdict"] == "better"
+        and table.loc["Simple fusion", "verdict"] == "worse"
+    )
+    assert (
+        table.loc["Stacking", "lines"] == "2 of 2"
+        and table.loc["Simple fusion", "lines"] == "0 of 2"
+    )
 
 
 def test_gains_line_by_line_add_up_and_keep_their_sign(toy):
     table = page.gains(toy)
     lines = page.by_line(toy, table)
-    assert list(lines["method"].unique()) == list(table["method"]) and list(lines["cell_line"][:2]) == ["A", "B"]
+    assert list(lines["method"].unique()) == list(table["method"]) and list(
+        lines["cell_line"][:2]
+    ) == ["A", "B"]
     assert (lines["low"] < lines["gain"]).all() and (lines["gain"] < lines["high"]).all()
     np.testing.assert_allclose(lines.groupby("method", sort=False)["gain"].mean(), table["gain"])
     text = page.by_line_text(lines, "S, knn").set_index("method")
@@ -102,7 +116,12 @@ def test_folds_that_were_looked_at_are_left_out_of_a_second_comparison(toy):
     table = page.gains(flattered).set_index("method")
     assert table.loc["Simple fusion", "gain"] > 0
     said = page.without_folds(flattered, page.gains(flattered), [0])
-    assert "with fold 0 in view" in said and "−1.4" in said and "over S, knn" in said and "over Stacking" in said
+    assert (
+        "with fold 0 in view" in said
+        and "−1.4" in said
+        and "over S, knn" in said
+        and "over Stacking" in said
+    )
     assert said in page.answer(flattered, page.gains(flattered), [0])
     assert page.without_folds(toy, page.gains(toy), []) == ""
 
@@ -151,7 +170,15 @@ def test_one_source_is_refused_and_a_transformer_names_its_preset():
     with pytest.raises(ParameterError, match="preset"):
         fusion_transformers(study, None, [one], {"X": {"layers": 2}})
     study.profile = SimpleNamespace(results=Path("nowhere"))
-    wanted = {"X": {"preset": "lfc_simple", "layers": 2, "seed": 7, "trials": 3, "space": {"layers": [1, 2]}}}
+    wanted = {
+        "X": {
+            "preset": "lfc_simple",
+            "layers": 2,
+            "seed": 7,
+            "trials": 3,
+            "space": {"layers": [1, 2]},
+        }
+    }
     (made,), without = fusion_transformers(study, None, [one], wanted)
     assert (made.seed, made.trials, made.settings.layers, without) == (7, 3, 2, [])
 

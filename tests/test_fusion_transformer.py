@@ -9,24 +9,26 @@ import pytest
 import torch
 from sklearn.model_selection import train_test_split
 
-from perturbcore.embeddings import Embedding
-from perturbcore.errors import InputError, LeakError, ParameterError
-from perturbcore.evaluate.joint import blanked, evaluate_joint
-from perturbcore.fusion import inspect
-from perturbcore.fusion.cell_line import line_profiles
-from perturbcore.fusion.gather import label_sums, listed_sums
-from perturbcore.fusion.joint_model import TransformerFusion, validation_rows
-from perturbcore.fusion.network import FusionNetwork
-from perturbcore.fusion.presets import PRESETS, Settings, preset
-from perturbcore.fusion.sources import lay_out, normalise
-from perturbcore.fusion.train import build, gene_vectors
-from perturbcore.fusion.transformer import Encoder, EncoderLayer
-from perturbcore.fusion.tuning import read_space, tune
-from perturbcore.responses import make_responses
-from perturbcore.splits import add_folds
+from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.data.folds import add_folds
+from perturbcore.data.responses import make_responses
+from perturbcore.embeddings.base import Embedding
+from perturbcore.models.fusion import inspect
+from perturbcore.models.fusion.cell_line import line_profiles
+from perturbcore.models.fusion.gather import label_sums, listed_sums
+from perturbcore.models.fusion.joint_model import TransformerFusion, validation_rows
+from perturbcore.models.fusion.network import FusionNetwork
+from perturbcore.models.fusion.presets import PRESETS, Settings, preset
+from perturbcore.models.fusion.sources import lay_out, normalise
+from perturbcore.models.fusion.train import build, gene_vectors
+from perturbcore.models.fusion.transformer import Encoder, EncoderLayer
+from perturbcore.models.fusion.tuning import read_space, tune
+from perturbcore.score.joint import blanked, evaluate_joint
 
 torch.set_num_threads(1)
-TINY = dict(d_model=12, heads=3, layers=2, batch=8, max_epochs=3, patience=3, warmup=0.5, ae_widths=(8,))
+TINY = dict(
+    d_model=12, heads=3, layers=2, batch=8, max_epochs=3, patience=3, warmup=0.5, ae_widths=(8,)
+)
 ESSENTIAL = [
     *(4352, 384, 1024, 1280, 2304, 2304, 1024, 2048, 512, 128, 256, 640, 128, 256, 640, 512, 512),
     *[1536] * 6,
@@ -46,7 +48,9 @@ def make(task="lfc", n=24, genes=10, lines=("A", "B"), seed=0):
     z = rng.normal(size=(n, 6)).astype(np.float32)
     first = Embedding("first", "Prior knowledge", ids, z[:, :3])
     second = Embedding("second", "Protein", ids[3:], z[3:, 3:])
-    third = Embedding("third", "Protein", ids[::2], rng.normal(size=(len(ids[::2]), 4)).astype(np.float32))
+    third = Embedding(
+        "third", "Protein", ids[::2], rng.normal(size=(len(ids[::2]), 4)).astype(np.float32)
+    )
     W = rng.normal(size=(6, genes))
     obs = pd.DataFrame({"perturbation": np.tile(ids, len(lines)), "cell_line": np.repeat(lines, n)})
     Y = np.concatenate([z @ W + i for i in range(len(lines))])
@@ -120,7 +124,9 @@ def test_missing_sources_may_stand_in_any_order():
     assert torch.equal(swapped, expected)
     order = [2, 1, 0, 3]
     net.project = torch.nn.ModuleList(net.project[j] for j in [3, 0, 1, 2])
-    assert torch.allclose(net([tables[j] for j in [2, 1, 0, 3]], at[:, order], number), expected, atol=1e-5)
+    assert torch.allclose(
+        net([tables[j] for j in [2, 1, 0, 3]], at[:, order], number), expected, atol=1e-5
+    )
 
 
 def test_an_encoder_layer_is_torch_s_where_nothing_is_masked():
@@ -128,10 +134,19 @@ def test_an_encoder_layer_is_torch_s_where_nothing_is_masked():
     ours = EncoderLayer(12, 3, 0.0, gate=False)
     theirs = torch.nn.TransformerEncoderLayer(12, 3, 24, 0.0, "gelu", batch_first=True)
     with torch.no_grad():
-        theirs.self_attn.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
-        theirs.self_attn.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]))
+        theirs.self_attn.in_proj_weight.copy_(
+            torch.cat([ours.query.weight, ours.key.weight, ours.value.weight])
+        )
+        theirs.self_attn.in_proj_bias.copy_(
+            torch.cat([ours.query.bias, ours.key.bias, ours.value.bias])
+        )
     theirs.self_attn.out_proj.load_state_dict(ours.out.state_dict())
-    for a, b in ((ours.up, "linear1"), (ours.down, "linear2"), (ours.norm1, "norm1"), (ours.norm2, "norm2")):
+    for a, b in (
+        (ours.up, "linear1"),
+        (ours.down, "linear2"),
+        (ours.norm1, "norm1"),
+        (ours.norm2, "norm2"),
+    ):
         getattr(theirs, b).load_state_dict(a.state_dict())
     x = torch.randn(4, 5, 12)
     alive = torch.ones(4, 5, dtype=torch.bool)
@@ -168,7 +183,11 @@ CASES = [
     ("lfc", "lfc_full", {}),
     ("deg", "deg_sciplex", {}),
     ("deg_pairs", "labels", {"validation": 0.2}),
-    ("dir_pairs", "labels", {"neighbours": False, "head": "linear", "validation": 0.25, "refit": "all"}),
+    (
+        "dir_pairs",
+        "labels",
+        {"neighbours": False, "head": "linear", "validation": 0.25, "refit": "all"},
+    ),
 ]
 
 
@@ -223,9 +242,13 @@ def test_gradients_reach_every_parameter(task, name, changes):
 @pytest.mark.parametrize("task", ["lfc", "deg", "deg_pairs"])
 def test_overfits_ten_perturbations(task):
     responses, embeddings = make(task, n=10)
-    linear = {"head": "linear", "neighbours": False, "weight_decay": 0.0} if task == "deg_pairs" else {}
+    linear = (
+        {"head": "linear", "neighbours": False, "weight_decay": 0.0} if task == "deg_pairs" else {}
+    )
     name = {"lfc": "lfc_simple", "deg": "deg_sciplex", "deg_pairs": "labels"}[task]
-    settings = preset(name, **{**TINY, "d_model": 24, "batch": 20, "lr": 5e-3, "hide_source": 0.0, **linear})
+    settings = preset(
+        name, **{**TINY, "d_model": 24, "batch": 20, "lr": 5e-3, "hide_source": 0.0, **linear}
+    )
     settings = settings.but(token_dropout=0.0, dropout=0.0)
     model = TransformerFusion(embeddings, settings)
     obs = responses.obs[["perturbation", "cell_line"]]
@@ -244,7 +267,9 @@ def test_overfits_ten_perturbations(task):
 
 def test_validation_is_as_published():
     ids = ["b", "a", "c", "b", "e", "d", "a", "f", "g", "h"]
-    _, held = train_test_split(["b", "a", "c", "e", "d", "f", "g", "h"], test_size=0.2, random_state=42)
+    _, held = train_test_split(
+        ["b", "a", "c", "e", "d", "f", "g", "h"], test_size=0.2, random_state=42
+    )
     marked = validation_rows(ids, 0.2)
     assert set(np.array(ids)[marked]) == set(held)
     assert not set(np.array(ids)[~marked]) & set(held)
@@ -270,7 +295,9 @@ def test_losses_are_the_published_ones():
         float(torch.stack(each).mean()), rel=1e-5
     )
     responses, embeddings = make("lfc")
-    learner = build(model_of(embeddings), responses, obs, lay_out(embeddings, obs, rows), rows, 0).eval()
+    learner = build(
+        model_of(embeddings), responses, obs, lay_out(embeddings, obs, rows), rows, 0
+    ).eval()
     error = learner.predict(batch).numpy() - responses.X[batch.numpy()]
     expected = np.linalg.norm(error, axis=1).mean()
     assert float(learner.validation_loss(batch).detach()) == pytest.approx(expected, rel=1e-5)
@@ -314,7 +341,9 @@ def test_neighbours_start_as_the_smoother_they_say_and_never_see_their_own_label
     for i in range(len(ids)):
         here = line == line[i]
         overall = label[here][observed[here]].mean()
-        rate = ((label & observed)[here].sum(axis=0) + 5 * overall) / (observed[here].sum(axis=0) + 5)
+        rate = ((label & observed)[here].sum(axis=0) + 5 * overall) / (
+            observed[here].sum(axis=0) + 5
+        )
         z = (K[i] @ (label & observed) + 3 * rate) / (K[i] @ observed + 3)
         assert np.allclose(score[i], np.log(z / (1 - z)), atol=1e-3)
     # in training, labels of the perturbation itself do not move its score
@@ -371,8 +400,8 @@ def test_label_sums_on_the_cpu_are_those_by_listing():
 def _train_and_die(model, train, test, after):
     import os
 
-    from perturbcore.training import fit as module  # noqa: F401
-    from perturbcore.training.fit import _Keep
+    from perturbcore.core.training.fit import _Keep
+    from perturbcore.core.training.fit import fit as module  # noqa: F401
 
     original = _Keep.on_train_epoch_end
 
@@ -382,7 +411,7 @@ def _train_and_die(model, train, test, after):
             os._exit(9)
 
     _Keep.on_train_epoch_end = stop
-    import perturbcore.fusion.train as room
+    import perturbcore.models.fusion.train as room
 
     whole = room.fit
     room.fit = lambda *a, **k: whole(*a, **k, checkpoint_seconds=0.0)
@@ -395,14 +424,18 @@ def test_killed_training_resumes_to_the_same_weights(tmp_path):
     plain = model_of(embeddings, max_epochs=5)
     expected = plain.fit(train, test)
     kept = replace(plain, folder=tmp_path / "models")
-    child = multiprocessing.get_context("fork").Process(target=_train_and_die, args=(kept, train, test, 2))
+    child = multiprocessing.get_context("fork").Process(
+        target=_train_and_die, args=(kept, train, test, 2)
+    )
     child.start()
     child.join()
     assert child.exitcode == 9
     assert len(list(tmp_path.rglob("last.ckpt"))) == 1
     resumed = kept.fit(train, test)
     for (name, a), b in zip(
-        expected.learners[0].state_dict().items(), resumed.learners[0].state_dict().values(), strict=True
+        expected.learners[0].state_dict().items(),
+        resumed.learners[0].state_dict().values(),
+        strict=True,
     ):
         assert torch.equal(a, b), name
     # what is finished is loaded, whatever is hidden at prediction
@@ -422,8 +455,12 @@ def test_evaluates_jointly_and_refuses_a_leak_across_lines():
     scores = evaluate_joint(responses, [model], folds=[1], metrics=["L2"], progress=False)
     assert set(scores["cell_line"]) == {"A", "B"}
     assert (scores["predictor"] == "transformer").all()
-    row = np.flatnonzero((responses.obs["cell_line"] == "B") & (responses.obs["perturbation"] == "P05"))
-    responses.obs.iloc[row, responses.obs.columns.get_loc("fold")] = (responses.obs["fold"].iloc[row] + 1) % 4
+    row = np.flatnonzero(
+        (responses.obs["cell_line"] == "B") & (responses.obs["perturbation"] == "P05")
+    )
+    responses.obs.iloc[row, responses.obs.columns.get_loc("fold")] = (
+        responses.obs["fold"].iloc[row] + 1
+    ) % 4
     with pytest.raises(LeakError, match="P05"):
         evaluate_joint(responses, [model], folds=[1], metrics=["L2"], progress=False)
     train, test = halves(make("lfc")[0])
@@ -481,7 +518,9 @@ def test_attention_is_shared_by_the_sources_that_are_there():
     fitted = model.fit(*halves(responses))
     for way in inspect.WAYS:
         table = inspect.source_attention(fitted, way=way)
-        wide = table.pivot_table(index=["cell_line", "perturbation"], columns="source", values="attention")
+        wide = table.pivot_table(
+            index=["cell_line", "perturbation"], columns="source", values="attention"
+        )
         assert np.allclose(wide.sum(axis=1), 1, atol=1e-5)
         third = table[table["source"] == "third"].set_index("perturbation")["attention"]
         assert third.isna().equals(~third.index.to_series().isin(embeddings[2].ids))
@@ -505,9 +544,14 @@ def test_ablations_hide_or_leave_out():
     lacking = ~fitted.sources.present[rows, 1] & here
     assert len(np.unique(value[lacking], axis=0)) <= 1
     steps = inspect.growing(model, ["third", "first", "second"], retrain=True)
-    assert [m.sources for m in steps] == [["third"], ["first", "third"], ["first", "second", "third"]]
+    assert [m.sources for m in steps] == [
+        ["third"],
+        ["first", "third"],
+        ["first", "second", "third"],
+    ]
     assert np.array_equal(
-        steps[-1].fit_predict(train, test, fold=0).values, model.prediction(fitted, train, test).values
+        steps[-1].fit_predict(train, test, fold=0).values,
+        model.prediction(fitted, train, test).values,
     )
 
 
@@ -531,17 +575,30 @@ def test_trials_of_a_profile_search_each_fold_on_its_training_rows(tmp_path):
     train, test = halves(responses)
     rate = {"low": 1e-3, "high": 1e-2, "log": True}
     space = {"layers": {"low": 1, "high": 2}, "lr": rate, "line": ["add", "token"]}
-    assert read_space(space) == {"layers": (1, 2), "lr": (1e-3, 1e-2, "log"), "line": ["add", "token"]}
+    assert read_space(space) == {
+        "layers": (1, 2),
+        "lr": (1e-3, 1e-2, "log"),
+        "line": ["add", "token"],
+    }
     assert set(read_space(None)) == {"layers", "lr", "line"}
-    for wrong in ({"lr": {"low": 1}}, {"lr": {"low": 1, "high": 2, "step": 1}}, {"lr": 3}, {"line": []}):
+    for wrong in (
+        {"lr": {"low": 1}},
+        {"lr": {"low": 1, "high": 2, "step": 1}},
+        {"lr": 3},
+        {"line": []},
+    ):
         with pytest.raises(ParameterError, match="space"):
             read_space(wrong)
     plain = model_of(embeddings, max_epochs=1)
     model = replace(plain, trials=3, space=space, folder=tmp_path / "a")
     assert model.spec != plain.spec and replace(plain, trials=0, space=space).spec == plain.spec
     found = model.fit_predict(train, test, fold=0)
-    best, tried = tune(plain, train, trials=3, folder=tmp_path / "b", space=read_space(space), seed=model.seed)
-    assert found.note["tuned"] == {k: best.settings.spec[k] for k in space} and found.note["trials"] == len(tried)
+    best, tried = tune(
+        plain, train, trials=3, folder=tmp_path / "b", space=read_space(space), seed=model.seed
+    )
+    assert found.note["tuned"] == {k: best.settings.spec[k] for k in space} and found.note[
+        "trials"
+    ] == len(tried)
     np.testing.assert_array_equal(found.values, best.fit_predict(train, test, fold=0).values)
     poisoned = test.copy()
     poisoned.X[:] = np.nan

@@ -14,7 +14,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch_geometric.nn import GCNConv
 
-from perturbcore.embeddings import BuildContext, build_all, builders
+from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.data.tables import read_edges
+from perturbcore.embeddings.build import build_all
 from perturbcore.embeddings.gcn import (
     Convolution,
     GraphNetwork,
@@ -28,11 +30,13 @@ from perturbcore.embeddings.graph_network import gnn_embedding, keep_edges, pret
 from perturbcore.embeddings.held_out_edges import check_held_out, check_weights, split_edges
 from perturbcore.embeddings.network import adjacency
 from perturbcore.embeddings.node2vec import cooccurrence, mutual_information, node2vec_embedding
-from perturbcore.embeddings.tables import read_edges
+from perturbcore.embeddings.registry import builders
+from perturbcore.embeddings.sources import BuildContext
 from perturbcore.embeddings.wavelets import wavelet_coefficients, wavelet_embedding
-from perturbcore.errors import InputError, LeakError, ParameterError
 
-OPTIONS = dict(dim=16, layers=2, dropout=0.0, lr=1e-2, batch_size=10_000, max_epochs=60, patience=20)
+OPTIONS = dict(
+    dim=16, layers=2, dropout=0.0, lr=1e-2, batch_size=10_000, max_epochs=60, patience=20
+)
 BUILT = {
     "gnn": lambda edges, **o: gnn_embedding(edges, name="E", **OPTIONS | o),
     "wavelets": lambda edges, **o: wavelet_embedding(edges, name="E", dim=16, **o),
@@ -47,7 +51,9 @@ def planted(n=240, k=6, inside=0.2, outside=0.005, seed=0):
     p = np.where(community[:, None] == community, inside, outside)
     i, j = np.nonzero(np.triu(rng.random((n, n)) < p, 1))
     names = np.array([f"N{v:04d}" for v in range(n)])
-    edges = pd.DataFrame({"source": names[i], "target": names[j], "weight": rng.uniform(0.5, 1, len(i))})
+    edges = pd.DataFrame(
+        {"source": names[i], "target": names[j], "weight": rng.uniform(0.5, 1, len(i))}
+    )
     return edges, pd.Series(community, names)
 
 
@@ -75,7 +81,9 @@ def test_neighbours_in_the_embedding_are_of_one_community(family):
 def test_same_seed_same_numbers_and_order_of_edges_means_nothing(family):
     edges, _ = planted(80, 4)
     want = BUILT[family](edges)
-    turned = edges.rename(columns={"source": "target", "target": "source"}).sample(frac=1, random_state=1)
+    turned = edges.rename(columns={"source": "target", "target": "source"}).sample(
+        frac=1, random_state=1
+    )
     assert BUILT[family](turned).digest == want.digest
     assert want.ids.is_monotonic_increasing and np.isfinite(want.X).all()
     if family != "wavelets":
@@ -87,14 +95,22 @@ def test_profiles_can_name_them_and_training_is_found_again(tmp_path):
     edges, _ = planted(80, 4)
     edges.to_csv(tmp_path / "edges.tsv", sep="\t", index=False)
     options = dict(dim=8, max_epochs=6, batch_size=1000)
-    spec = {"name": "G", "modality": "Prior knowledge", "builder": "gnn", "file": "edges.tsv", **options}
+    spec = {
+        "name": "G",
+        "modality": "Prior knowledge",
+        "builder": "gnn",
+        "file": "edges.tsv",
+        **options,
+    }
     context = BuildContext(folder=tmp_path)
     (first,) = build_all([spec], context, cache=tmp_path / "cache")
     (again,) = build_all([spec], context, cache=tmp_path / "cache")
     assert first.digest == again.digest and "AUROC of held-out edges" in first.source
     # a fine-tuning starts from the network that the builder trained: nothing is trained twice
     again = read_edges(tmp_path / "edges.tsv")
-    found, ids = pretrained_network(again, name="G", models=tmp_path / "cache" / "models", **options)
+    found, ids = pretrained_network(
+        again, name="G", models=tmp_path / "cache" / "models", **options
+    )
     np.testing.assert_array_equal(found.vectors(), first.X)
     assert list(ids) == list(first.ids)
     folders = list((tmp_path / "cache" / "models").iterdir())
@@ -103,7 +119,9 @@ def test_profiles_can_name_them_and_training_is_found_again(tmp_path):
 
 def test_naming_the_builders_does_not_import_torch():
     code = "import sys; from perturbcore.embeddings import builders; builders(); print('torch' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert said.strip() == "False"
 
 
@@ -135,7 +153,9 @@ def test_split_takes_each_edge_once():
     inside = sp.coo_matrix((np.ones(len(train)), train.T), shape=A.shape)
     check_held_out(inside + inside.T, held)
     pairs = random_pairs(A, 300, np.random.default_rng(0))
-    assert (np.asarray(A[pairs[:, 0], pairs[:, 1]]) == 0).all() and (pairs[:, 0] != pairs[:, 1]).all()
+    assert (np.asarray(A[pairs[:, 0], pairs[:, 1]]) == 0).all() and (
+        pairs[:, 0] != pairs[:, 1]
+    ).all()
 
 
 def test_a_held_out_edge_in_message_passing_is_caught():
@@ -190,7 +210,9 @@ def test_messages_are_weighted_by_their_own_edges():
     _, A = adjacency(edges)
     dense = A.toarray() + np.eye(60)
     root = 1 / np.sqrt(dense.sum(axis=1))
-    np.testing.assert_allclose(normalised(A).toarray(), root[:, None] * dense * root, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(
+        normalised(A).toarray(), root[:, None] * dense * root, rtol=1e-5, atol=1e-8
+    )
 
 
 # the network
@@ -200,7 +222,10 @@ def test_convolution_equals_torch_geometric():
     edges, _ = planted(60, 3)
     _, A = adjacency(edges)
     coo = A.tocoo()
-    index, weight = torch.as_tensor(np.stack([coo.row, coo.col]).astype(np.int64)), torch.as_tensor(coo.data)
+    index, weight = (
+        torch.as_tensor(np.stack([coo.row, coo.col]).astype(np.int64)),
+        torch.as_tensor(coo.data),
+    )
     torch.manual_seed(0)
     theirs, ours = GCNConv(8, 8), Convolution(8)
     ours.load_state_dict(theirs.state_dict())
@@ -233,7 +258,9 @@ def test_layers_are_the_published_ones():
     torch.testing.assert_close(net(sparse_tensor(normalised(A))), want)
 
 
-@pytest.mark.parametrize("wrong", [{"layers": 0}, {"validation": 1.0}, {"lr": 0.0}, {"dim": 0}, {"rescue": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"layers": 0}, {"validation": 1.0}, {"lr": 0.0}, {"dim": 0}, {"rescue": -1}]
+)
 def test_options_out_of_range(wrong):
     edges, _ = planted(60, 3)
     with pytest.raises(ParameterError, match=next(iter(wrong))):
@@ -280,7 +307,11 @@ def test_rescue_rule_equals_loops(threshold, rescue):
 
 def test_without_scores_all_pairs_stay():
     edges, _ = planted(60, 3)
-    assert len(keep_edges(edges.drop(columns="weight"), 0.9)) == len(keep_edges(edges, 0.0)) == len(edges)
+    assert (
+        len(keep_edges(edges.drop(columns="weight"), 0.9))
+        == len(keep_edges(edges, 0.0))
+        == len(edges)
+    )
 
 
 # wavelets
@@ -298,7 +329,9 @@ def test_polynomial_equals_the_matrix_function():
     np.testing.assert_allclose(C[:, 1], (1.5 * L @ expm(np.eye(50) - 1.5 * L))[:, at], atol=1e-4)
 
 
-@pytest.mark.parametrize("wrong", [{"kernels": ["sinc"]}, {"kernels": []}, {"scales": [0.0]}, {"order": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"kernels": ["sinc"]}, {"kernels": []}, {"scales": [0.0]}, {"order": 0}]
+)
 def test_wavelet_options(wrong):
     edges, _ = planted(40, 2)
     with pytest.raises(ParameterError):
@@ -314,7 +347,10 @@ def test_cooccurrence_approaches_the_closed_form():
     _, A = adjacency(edges)
     P = A.toarray() / A.toarray().sum(axis=1, keepdims=True)
     length, window, walks = 5, 2, 3000
-    got = cooccurrence(A, walks=walks, length=length, window=window, p=1, q=1, seed=0).toarray() / walks
+    got = (
+        cooccurrence(A, walks=walks, length=length, window=window, p=1, q=1, seed=0).toarray()
+        / walks
+    )
     want, at = np.zeros((30, 30)), np.ones(30)
     for t in range(length):
         for r in range(1, window + 1):

@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 import rdata
 
-from perturbcore import identifiers
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.identifiers import (
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data import identifiers
+from perturbcore.data.identifiers import (
     convert,
     current_symbols,
     descriptions,
@@ -131,7 +131,7 @@ def test_gene_table_is_read_once_and_kept(tmp_path, monkeypatch):
     path = tmp_path / "grch38.rda"
     rdata.write_rda(path, {"grch38": raw_table()})
     monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr("perturbcore.catalogue.fetch", lambda name, **_: path)
+    monkeypatch.setattr("perturbcore.data.catalogue.fetch", lambda name, **_: path)
     first = gene_table()
     kept = list((tmp_path / "data").rglob("*.parquet"))
     assert len(kept) == 1

@@ -19,19 +19,27 @@ def project(tree):
     for name in ("Makefile", "_config.yml", "constraints.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, tree / name)
     shutil.copytree(ROOT / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "book/_static", tree / "book/_static",
-                    ignore=shutil.ignore_patterns("mathjax"))
+    shutil.copytree(
+        ROOT / "book/_static", tree / "book/_static", ignore=shutil.ignore_patterns("mathjax")
+    )
     return tree
 
 
 def make(project, *arguments, old=f"{VENV}/.ready", **environment):
     """Run make in a project with this environment, which is taken as ready."""
-    keep = {k: v for k, v in os.environ.items()
-            if not k.startswith(("MAKE", "MFLAGS", "PROFILE", "PERTURBCORE_", "OMP_", "LOKY_"))}
+    keep = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("MAKE", "MFLAGS", "PROFILE", "PERTURBCORE_", "OMP_", "LOKY_"))
+    }
     return subprocess.run(
-        ["make", "-o", old, f"VENV={VENV}", *arguments], cwd=project, text=True,
-        capture_output=True, stdin=subprocess.DEVNULL,
-        env={**keep, "PYTHONPATH": str(project / "src"), **environment})
+        ["make", "-o", old, f"VENV={VENV}", *arguments],
+        cwd=project,
+        text=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        env={**keep, "PYTHONPATH": str(project / "src"), **environment},
+    )
 
 
 def would_run(project, *arguments):
@@ -51,8 +59,19 @@ def age(project):
 
 def test_help_lists_every_verb_and_is_the_default(project):
     text = make(project).stdout
-    for verb in ("book", "test", "data", "run", "notebooks", "serve", "linkcheck", "bench", "clean",
-                 "distclean", "help"):
+    for verb in (
+        "book",
+        "test",
+        "data",
+        "run",
+        "notebooks",
+        "serve",
+        "linkcheck",
+        "bench",
+        "clean",
+        "distclean",
+        "help",
+    ):
         assert re.search(rf"^ +{verb} +\w", text, re.M), verb
     assert text == make(project, "help").stdout
     assert not (project / "results").exists()

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from perturbcore.errors import ParameterError
-from perturbcore.metrics import metric, metrics_of
-from perturbcore.metrics.ranks import row_ranks
+from perturbcore.core.errors import ParameterError
+from perturbcore.score.metrics.ranks import row_ranks
+from perturbcore.score.metrics.registry import metric, metrics_of
 
 LFC = metrics_of("lfc")
 PAIRS = metrics_of("pairs")

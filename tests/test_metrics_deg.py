@@ -12,9 +12,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from perturbcore.errors import InputError
-from perturbcore.metrics import metric, metrics_of
-from perturbcore.metrics.deg import called_per_gene, deg_metrics, one_hot, ranked_per_gene
+from perturbcore.core.errors import InputError
+from perturbcore.score.metrics.deg import called_per_gene, deg_metrics, one_hot, ranked_per_gene
+from perturbcore.score.metrics.registry import metric, metrics_of
 
 NAMES = ["f1_score", "precision", "recall", "roc_auc", "average_precision"]
 
@@ -45,7 +45,9 @@ def by_hand(label, p, gene):
         "precision": precision_score(y, called, **kw),
         "recall": recall_score(y, called, **kw),
     }
-    auc = [roc_auc_score(y == c, s[c + 1]) if 0 < (y == c).sum() < len(y) else 0.0 for c in (-1, 0, 1)]
+    auc = [
+        roc_auc_score(y == c, s[c + 1]) if 0 < (y == c).sum() < len(y) else 0.0 for c in (-1, 0, 1)
+    ]
     ap = [average_precision_score(y == c, s[c + 1]) for c in present]
     if present == [-1]:
         ap = [1.0, 0.0, 0.0]

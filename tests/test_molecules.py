@@ -8,22 +8,19 @@ import pytest
 from anndata import AnnData
 from rdkit import Chem
 
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.molecules import (
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.molecules import sentences as told
+from perturbcore.data.molecules.structures import canonical, parse
+from perturbcore.data.molecules.tables import (
     builtin_compounds,
     check_drugs,
-    molecule_counts,
-    molecule_report,
     read_drugs,
-    said,
     sciplex_drugs,
     tahoe_drugs,
     targets_of,
-    to_look_at,
 )
-from perturbcore.molecules import sentences as told
-from perturbcore.molecules.signal import information, plate_effects, reproducibility
-from perturbcore.molecules.structures import canonical, parse
+from perturbcore.report.molecules.report import molecule_counts, molecule_report, said, to_look_at
+from perturbcore.report.molecules.signal import information, plate_effects, reproducibility
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 MIXED = {
@@ -63,7 +60,10 @@ def test_canonical_form_is_rdkits(report):
 def test_duplicates_salts_and_stereo_isomers_are_told_apart(report):
     assert report.at["aspirin", "same_molecule"] == "acetylsalicylic acid"
     assert report.at["aspirin", "same_parent"] == "aspirin sodium"
-    assert set(report.at["aspirin sodium", "same_parent"].split("; ")) == {"aspirin", "acetylsalicylic acid"}
+    assert set(report.at["aspirin sodium", "same_parent"].split("; ")) == {
+        "aspirin",
+        "acetylsalicylic acid",
+    }
     assert report.at["aspirin sodium", "removed"] == "[Na+]"
     assert report.at["aspirin sodium", "parent"] == report.at["aspirin", "canonical"]
     assert set(report.at["L-alanine", "stereo_isomer"].split("; ")) == {"D-alanine", "alanine"}
@@ -79,7 +79,11 @@ def test_unreadable_smiles_are_reported_with_their_reason(report):
     assert report.at["nonsense", "problem"] == "not a SMILES"
     assert "ethanol" in report.at["titled", "problem"]
     # two unreadable drugs are not the same molecule
-    assert not report.loc[report["problem"] != "", ["same_molecule", "same_parent", "stereo_isomer"]].any().any()
+    assert (
+        not report.loc[report["problem"] != "", ["same_molecule", "same_parent", "stereo_isomer"]]
+        .any()
+        .any()
+    )
 
 
 def test_counts_and_sentence_agree_with_the_report(report):
@@ -117,7 +121,9 @@ def write(path, text):
 
 
 def test_read_drugs_keeps_what_is_there(tmp_path):
-    path = write(tmp_path / "d.csv", 'name,smiles,targets,mechanism\nA,CCO,"EGFR, ERBB2;EGFR",x\nB,CCN,,\n')
+    path = write(
+        tmp_path / "d.csv", 'name,smiles,targets,mechanism\nA,CCO,"EGFR, ERBB2;EGFR",x\nB,CCN,,\n'
+    )
     drugs = read_drugs(path)
     assert list(drugs.index) == ["A", "B"]
     assert targets_of(drugs) == {"A": ["EGFR", "ERBB2"], "B": []}
@@ -132,7 +138,10 @@ def test_read_drugs_keeps_what_is_there(tmp_path):
         ("name,smiles\n", "no rows"),
         ("name,smiles,targets\nA,CCO,EGFR\nB,CC", r"row 2 \('B'\) has 2 cells.*cut off"),
         ("name,smiles\nA,CCO\nB,Cc1cccc", r"ends within row 2 \('B'"),
-        ("name,smiles\nA,first sample\nB,second sample\nC,CCO\n", r"2 of 3 cannot be read, first row 1 \('A'"),
+        (
+            "name,smiles\nA,first sample\nB,second sample\nC,CCO\n",
+            r"2 of 3 cannot be read, first row 1 \('A'",
+        ),
         ("name,smiles\nA,CCO\nA,CCN\n", "'A' stands in rows 1, 2"),
         ("name,smiles\nA,CCO\n ,CCN\n", "row 2 has no name"),
         ("name,structure\nA,CCO\n", "columns must name"),
@@ -209,7 +218,9 @@ def wells(strength, n_drugs=40, n_genes=60, seed=0) -> SimpleNamespace:
             rows.append(("control" if drug < 0 else f"d{drug}", plate, "A", drug < 0))
     obs = pd.DataFrame(rows, columns=["perturbation", "batch", "cell_line", "is_control"])
     obs.index = [f"w{i}" for i in range(len(obs))]
-    return SimpleNamespace(replicates=AnnData(np.array(X, np.float32), obs=obs), screen=None, extras={})
+    return SimpleNamespace(
+        replicates=AnnData(np.array(X, np.float32), obs=obs), screen=None, extras={}
+    )
 
 
 def test_plate_effects_by_hand():
@@ -236,20 +247,26 @@ def test_reproducibility_finds_effects_and_not_noise():
 
 
 def test_information_orders_embeddings_by_what_they_know():
-    from perturbcore.embeddings import Embedding
+    from perturbcore.embeddings.base import Embedding
 
     rng = np.random.default_rng(1)
     effects = rng.standard_normal((30, 80)).astype(np.float32)
     names = [f"d{i}" for i in range(30)]
-    obs = pd.DataFrame({"perturbation": names, "cell_line": "A", "inert": [False] * 25 + [True] * 5}, index=names)
+    obs = pd.DataFrame(
+        {"perturbation": names, "cell_line": "A", "inert": [False] * 25 + [True] * 5}, index=names
+    )
     truth = AnnData(effects, obs=obs)
-    data = SimpleNamespace(extras=MappingProxyType({"simulation": SimpleNamespace(true_effects=truth)}))
+    data = SimpleNamespace(
+        extras=MappingProxyType({"simulation": SimpleNamespace(true_effects=truth)})
+    )
 
     def made(name, X):
         return Embedding(name, "Gene target", pd.Index(names), X, "drug")
 
     noise = rng.standard_normal(effects.shape)
-    table = information([made("nothing", noise), made("all", effects), made("some", effects + 1.5 * noise)], data)
+    table = information(
+        [made("nothing", noise), made("all", effects), made("some", effects + 1.5 * noise)], data
+    )
     assert list(table["embedding"]) == ["all", "some", "nothing"]
     assert table["follows"].iloc[0] > 0.5 > table["follows"].iloc[1] > 0.1
     assert (table["n"] == 25).all(), "inert drugs have no direction to follow"
@@ -268,9 +285,15 @@ def test_twins_across_folds_are_counted(report):
     )
     text = told.twins_said(report, SimpleNamespace(obs=obs))
     # 3 aspirins of which one lies elsewhere, 3 alanines together
-    assert "same in all 2 cell lines" in text and "6 drugs are one molecule" in text and "3 of these" in text
+    assert (
+        "same in all 2 cell lines" in text
+        and "6 drugs are one molecule" in text
+        and "3 of these" in text
+    )
     obs.loc[0, "fold"] = 3
-    assert "1 of 7 drugs lie in different folds" in told.twins_said(report, SimpleNamespace(obs=obs))
+    assert "1 of 7 drugs lie in different folds" in told.twins_said(
+        report, SimpleNamespace(obs=obs)
+    )
 
 
 def test_known_targets_are_matched_by_structure(report):
@@ -284,7 +307,9 @@ def test_answer_names_no_gap_where_there_is_none():
         best="MACCS", modality="Molecule structure", value=3.0, low=2.0, high=4.0, floor=3.1, gap=0.4, n=4,
         rivals=["a", "b", "c"], useless=["MACCS", "a", "b", "c"], ceiling_name="Experimental error",
     )  # fmt: skip
-    data = SimpleNamespace(title="T", responses=SimpleNamespace(obs=pd.DataFrame({"perturbation": ["p"]})))
+    data = SimpleNamespace(
+        title="T", responses=SimpleNamespace(obs=pd.DataFrame({"perturbation": ["p"]}))
+    )
     below = SimpleNamespace(**headline, ceiling=2.0)
     above = SimpleNamespace(**headline, ceiling=3.5)
     assert "40%" in told.answer(below, data) and "no gap to close" not in told.answer(below, data)
@@ -300,5 +325,7 @@ def test_tahoe_read_off_reports_the_gap():
     sentence, table_ = told.tahoe_read_off()
     assert set(table_["figure"]) == {"S5", "S6"}
     knn = table_[table_["figure"] == "S5"].set_index("method")["L2_median"]
-    gap = (knn["Train Mean"] - knn["MiniMol (best by median)"]) / (knn["Train Mean"] - knn["Experimental Error"])
+    gap = (knn["Train Mean"] - knn["MiniMol (best by median)"]) / (
+        knn["Train Mean"] - knn["Experimental Error"]
+    )
     assert f"{gap:.0%} of the gap" in sentence

@@ -8,9 +8,12 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.predictors import KNN, Linear, NestedSpace, SklearnPredictor, Targets, predictor
-from perturbcore.predictors.space import principal_axes, standardise
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.models.simple import predictor
+from perturbcore.models.simple.base import SklearnPredictor, Targets
+from perturbcore.models.simple.knn import KNN
+from perturbcore.models.simple.linear import Linear
+from perturbcore.models.simple.space import NestedSpace, principal_axes, standardise
 
 N, M, D, G, Q = 150, 30, 40, 60, 20
 
@@ -76,7 +79,9 @@ def test_the_gram_of_a_whole_line_serves_any_subset_of_its_rows():
 def test_any_sklearn_regressor_gives_the_same_as_grid_search():
     X, Z, Y, _ = case()
     grid = {"n_neighbors": [5, 20]}
-    got, chosen = SklearnPredictor(KNeighborsRegressor(), grid).predict(NestedSpace(X, Z, Q), Targets(Y))
+    got, chosen = SklearnPredictor(KNeighborsRegressor(), grid).predict(
+        NestedSpace(X, Z, Q), Targets(Y)
+    )
     want, best, _ = reference(KNeighborsRegressor(), grid, X, Y, Z)
     assert chosen == {"n_neighbors": best}
     np.testing.assert_allclose(got, want, atol=1e-8)

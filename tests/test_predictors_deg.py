@@ -10,16 +10,19 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from perturbcore.embeddings import Embedding
-from perturbcore.errors import ParameterError
-from perturbcore.evaluate import Protocol, ScoreStore, evaluate
-from perturbcore.metrics.deg import called_per_gene
-from perturbcore.predictors import DEGKNN, DEGLogistic, LabelLogistic, NestedSpace, Softmax
-from perturbcore.predictors.deg import most_frequent, no_change, prior
-from perturbcore.predictors.label_logistic import fit_genes
-from perturbcore.predictors.labels import Labels
-from perturbcore.responses import make_responses
-from perturbcore.splits import add_folds
+from perturbcore.core.errors import ParameterError
+from perturbcore.data.folds import add_folds
+from perturbcore.data.responses import make_responses
+from perturbcore.embeddings.base import Embedding
+from perturbcore.models.simple.deg import DEGKNN, DEGLogistic, most_frequent, no_change, prior
+from perturbcore.models.simple.label_logistic import LabelLogistic, fit_genes
+from perturbcore.models.simple.labels import Labels
+from perturbcore.models.simple.softmax import Softmax
+from perturbcore.models.simple.space import NestedSpace
+from perturbcore.score.metrics.deg import called_per_gene
+from perturbcore.score.plan import Protocol
+from perturbcore.score.run import evaluate
+from perturbcore.score.store import ScoreStore
 
 SMALL = Protocol(n_components=6)
 TIGHT = dict(max_iter=1000, tolerance=1e-10, precision="float64")
@@ -47,7 +50,9 @@ def labels(n=90, g=24, d=8, seed=0, lines=("A",)):
     good = latent[rows] @ rng.normal(size=(4, d)) + 0.1 * rng.normal(size=(len(rows), d))
     embeddings = [
         Embedding("good", "Prior knowledge", pd.Index(names)[rows], good.astype(np.float32)),
-        Embedding("noise", "Negative control", pd.Index(names), rng.random((n, d), dtype=np.float32)),
+        Embedding(
+            "noise", "Negative control", pd.Index(names), rng.random((n, d), dtype=np.float32)
+        ),
     ]
     return add_folds(responses), embeddings
 
@@ -69,12 +74,17 @@ def written_out(X, y, C, start, max_iter, dtype):
         torch.tensor(X, dtype=dtype),
         torch.tensor(y).long(),
     )
-    optimiser = torch.optim.LBFGS(layer.parameters(), lr=1, max_iter=max_iter, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        layer.parameters(), lr=1, max_iter=max_iter, line_search_fn="strong_wolfe"
+    )
 
     def loss():
         optimiser.zero_grad()
         logits = layer(X).view(n, g, 3)
-        each = [torch.nn.functional.cross_entropy(logits[:, i], y[:, i], weight=weight[i]) for i in range(g)]
+        each = [
+            torch.nn.functional.cross_entropy(logits[:, i], y[:, i], weight=weight[i])
+            for i in range(g)
+        ]
         value = torch.stack(each).mean() + (layer.weight**2).sum() / C
         value.backward()
         return value
@@ -111,7 +121,9 @@ def test_converged_it_equals_a_scikit_learn_classifier_of_each_gene():
         got = model.probabilities(model.fit(X, y, C), X)
         for gene in range(7):
             # their C multiplies a sum over rows of weights that add up to n, ours a mean over genes
-            theirs = LogisticRegression(C=C / (2 * 7 * 150), class_weight="balanced", tol=1e-8, max_iter=5000)
+            theirs = LogisticRegression(
+                C=C / (2 * 7 * 150), class_weight="balanced", tol=1e-8, max_iter=5000
+            )
             theirs.fit(X.astype(np.float64), y[:, gene])
             want = theirs.predict_proba(X.astype(np.float64)).T
             np.testing.assert_allclose(got[:, :, gene], want, atol=2e-4)
@@ -162,12 +174,14 @@ def test_partial_labels_are_fitted_to_the_optimum_of_the_same_objective(share):
 
 
 def test_blocks_of_genes_do_not_change_the_fit(monkeypatch):
-    import perturbcore.predictors.softmax as module
+    import perturbcore.models.simple.softmax as module
 
     X, y = problem()
     whole = Softmax(precision="float64").fit(X, y, 1e3).numpy()
     monkeypatch.setattr(module, "_CPU_BLOCK", 3 * 60 * 2)
-    np.testing.assert_allclose(Softmax(precision="float64").fit(X, y, 1e3).numpy(), whole, atol=1e-6)
+    np.testing.assert_allclose(
+        Softmax(precision="float64").fit(X, y, 1e3).numpy(), whole, atol=1e-6
+    )
 
 
 def test_baselines_are_scikit_learn_dummies_with_one_row_of_each_class_added():
@@ -181,7 +195,9 @@ def test_baselines_are_scikit_learn_dummies_with_one_row_of_each_class_added():
         (no_change, dict(strategy="constant", constant=np.zeros(train.shape[1], dtype=int))),
     ):
         theirs = DummyClassifier(**kind).fit(X, padded).predict_proba(X[:5])
-        np.testing.assert_allclose(ours(train, 5), np.stack(theirs, axis=2).transpose(1, 0, 2), atol=1e-6)
+        np.testing.assert_allclose(
+            ours(train, 5), np.stack(theirs, axis=2).transpose(1, 0, 2), atol=1e-6
+        )
 
 
 def test_neighbour_frequencies_and_their_balance_equal_a_loop():
@@ -218,12 +234,16 @@ def test_scores_equal_the_published_procedure_written_out():
     def fit_predict(X_train, Y_train, X_test, C):
         reduce = make_pipeline(StandardScaler(), PCA(6))
         Z, Z_test = reduce.fit_transform(X_train), reduce.transform(X_test)
-        found = model.model.probabilities(model.model.fit(Z, Y_train.astype(np.int8) + 1, C), Z_test)
+        found = model.model.probabilities(
+            model.model.fit(Z, Y_train.astype(np.int8) + 1, C), Z_test
+        )
         return found.argmax(axis=0) - 1
 
     def score(y, called):
         each = [
-            f1_score(y[:, g], called[:, g], labels=np.unique(y[:, g]), average="macro", zero_division=0)
+            f1_score(
+                y[:, g], called[:, g], labels=np.unique(y[:, g]), average="macro", zero_division=0
+            )
             for g in range(y.shape[1])
         ]
         return np.mean(each)
@@ -243,7 +263,9 @@ def test_scores_equal_the_published_procedure_written_out():
         assert len(there) < len(test)
         called.loc[there] = fit_predict(A, B, X.loc[there].to_numpy(), C)
         got = scores[(scores["fold"] == f) & (scores["embedding"] == "good")]
-        assert value(got, metric="f1_score")[0] == pytest.approx(score(test.to_numpy(), called.to_numpy()))
+        assert value(got, metric="f1_score")[0] == pytest.approx(
+            score(test.to_numpy(), called.to_numpy())
+        )
         assert got["chosen"].iloc[0] == f"{C:g}" and 0.85 < got["coverage"].iloc[0] < 0.95
 
 
@@ -252,7 +274,13 @@ def test_the_table_has_floor_ceiling_and_ranks_embeddings():
     models = [DEGLogistic([1e3], softmax={"max_iter": 30}), "knn"]
     controls = ["train_mean", "prior", "most_frequent", "no_change", "idealized"]
     scores = evaluate(responses, embeddings, models, controls=controls, **QUIET)
-    assert set(scores["metric"]) == {"f1_score", "precision", "recall", "roc_auc", "average_precision"}
+    assert set(scores["metric"]) == {
+        "f1_score",
+        "precision",
+        "recall",
+        "roc_auc",
+        "average_precision",
+    }
     f1 = scores[scores["metric"] == "f1_score"].groupby(["embedding", "predictor"])["value"].mean()
     for name in ("logistic", "knn"):
         assert f1["idealized", name] > f1["good", name] > f1["noise", name] + 0.05
@@ -313,12 +341,18 @@ def test_partial_labels_get_a_classifier_that_reads_only_what_is_known():
     obs = responses.obs[["perturbation", "cell_line", "fold"]]
 
     def pairs(deg):
-        return make_responses(deg, obs, responses.var_names, dataset="toy", task="deg_pairs", observed=observed)
+        return make_responses(
+            deg, obs, responses.var_names, dataset="toy", task="deg_pairs", observed=observed
+        )
 
     model = LabelLogistic([1.0, 10.0, 1e3])
     kw = dict(controls=["train_mean"], metrics=["auroc_within"], folds=[0, 1, 2], **QUIET)
     scores = evaluate(pairs(deg), embeddings, [model, "knn"], **kw)
-    auc = scores[scores["metric"] == "auroc_within"].groupby(["embedding", "predictor"])["value"].mean()
+    auc = (
+        scores[scores["metric"] == "auroc_within"]
+        .groupby(["embedding", "predictor"])["value"]
+        .mean()
+    )
     assert auc["good", "logistic"] > 0.6 and abs(auc["noise", "logistic"] - 0.5) < 0.1
     hidden = np.where(observed, deg, 1)
     again = evaluate(pairs(hidden), embeddings, [model, "knn"], **kw)

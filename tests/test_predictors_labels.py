@@ -1,10 +1,17 @@
 import numpy as np
 import pytest
 
-from perturbcore.errors import ParameterError
-from perturbcore.metrics.pairs import macro_f1
-from perturbcore.predictors import LabelKernel, LabelKNN, NestedSpace
-from perturbcore.predictors.labels import Labels, best_threshold, cosine_kernel, kernel_scores
+from perturbcore.core.errors import ParameterError
+from perturbcore.models.simple.labels import (
+    LabelKernel,
+    LabelKNN,
+    Labels,
+    best_threshold,
+    cosine_kernel,
+    kernel_scores,
+)
+from perturbcore.models.simple.space import NestedSpace
+from perturbcore.score.metrics.pairs import macro_f1
 
 
 def case(n=40, m=9, g=15, seed=0):
@@ -40,7 +47,10 @@ def test_kernel_scores_equal_the_formula_written_out():
     space = NestedSpace(X[:n], X[n:], 5).outer
     kernel = cosine_kernel(space)
     kernel[3] = 0  # a perturbation like no other falls back to the rates
-    known, query = Labels.from_dense(label[:n], observed[:n]), Labels.from_dense(label[n:], observed[n:])
+    known, query = (
+        Labels.from_dense(label[:n], observed[:n]),
+        Labels.from_dense(label[n:], observed[n:]),
+    )
     rate = known.rates()
     got = kernel_scores(known, query, kernel, [1.0, 3.0], total=60, prior=2.0, rate=rate)
     for power, scores in zip([1.0, 3.0], got, strict=True):
@@ -54,7 +64,10 @@ def test_kernel_scores_equal_the_formula_written_out():
 def test_knn_scores_equal_the_formula_written_out():
     X, label, observed, n = case()
     space = NestedSpace(X[:n], X[n:], 5)
-    known, query = Labels.from_dense(label[:n], observed[:n]), Labels.from_dense(label[n:], observed[n:])
+    known, query = (
+        Labels.from_dense(label[:n], observed[:n]),
+        Labels.from_dense(label[n:], observed[n:]),
+    )
     rate = known.rates()
     got, k, _ = LabelKNN([7], prior=3.0).predict(space, known, query, rate)
     near = space.outer.neighbours(7)

@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.profiles import load_profile, profile_names, project_root, results_root
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.profile import load_profile, profile_names, project_root, results_root
 
 
 def write(tree, text, name="mine"):
@@ -14,7 +14,11 @@ def write(tree, text, name="mine"):
 
 def test_a_profile_is_read_by_name_and_by_path(tree):
     by_name = load_profile("demo")
-    assert (by_name.name, by_name.simulated, by_name.chapters) == ("demo", True, {"first": {"k": 7}})
+    assert (by_name.name, by_name.simulated, by_name.chapters) == (
+        "demo",
+        True,
+        {"first": {"k": 7}},
+    )
     assert by_name.address == "demo"
     mine = write(tree, "title: mine\nsimulated: false\n")
     by_path = load_profile(mine)
@@ -23,7 +27,10 @@ def test_a_profile_is_read_by_name_and_by_path(tree):
 
 
 def test_everything_a_profile_can_hold(tree):
-    profile = load_profile(write(tree, """
+    profile = load_profile(
+        write(
+            tree,
+            """
 title: all of it
 simulated: false
 summary: words
@@ -36,10 +43,14 @@ embeddings:
 chapters:
   first: {k: 3}
   second:
-"""))
+""",
+        )
+    )
     assert profile.data == ("one", "two")
     assert [(d.name, d.loader) for d in profile.datasets] == [
-        ("simulated", "simulated"), ("essential", "perturbqa")]
+        ("simulated", "simulated"),
+        ("essential", "perturbqa"),
+    ]
     assert profile.dataset("essential").options["lines"] == ["k562"]
     assert profile.chapters["second"] == {}
     with pytest.raises(ParameterError, match="no data set 'tahoe'; it has simulated, essential"):
@@ -50,20 +61,35 @@ chapters:
         profile.datasets[1].options["lines"] = []
 
 
-@pytest.mark.parametrize("text, message", [
-    ("title: a\nsimulated: true\nchaptrs: {}\n", "mine.yml: unknown key chaptrs; known are title"),
-    ("title: a\n", "the key 'simulated' is missing"),
-    ("title: a\nsimulated: 'yes'\n", "simulated must be a bool, not str"),
-    ("title: a\nsimulated: true\ndatasets: [{name: x, lader: y}]\n", "unknown key of a data set lader"),
-    ("title: a\nsimulated: true\ndatasets: [x]\n", "each data set is a mapping with a name"),
-    ("title: a\nsimulated: true\ndatasets: [{name: x, options: [1]}]\n", "options of x must be"),
-    ("title: a\nsimulated: true\nembeddings: [{dim: 3}]\n", "each embedding is a mapping"),
-    ("title: a\nsimulated: true\nembeddings: [{name: e}, {name: e}]\n", "embedding named twice: e"),
-    ("title: a\nsimulated: true\ndata: [{a: 1}]\n", "data lists names"),
-    ("title: a\nsimulated: true\nchapters: {first: [1]}\n", "chapters: first must map"),
-    ("- a\n", "a profile is a mapping"),
-    ("title: [\n", "not valid YAML"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "title: a\nsimulated: true\nchaptrs: {}\n",
+            "mine.yml: unknown key chaptrs; known are title",
+        ),
+        ("title: a\n", "the key 'simulated' is missing"),
+        ("title: a\nsimulated: 'yes'\n", "simulated must be a bool, not str"),
+        (
+            "title: a\nsimulated: true\ndatasets: [{name: x, lader: y}]\n",
+            "unknown key of a data set lader",
+        ),
+        ("title: a\nsimulated: true\ndatasets: [x]\n", "each data set is a mapping with a name"),
+        (
+            "title: a\nsimulated: true\ndatasets: [{name: x, options: [1]}]\n",
+            "options of x must be",
+        ),
+        ("title: a\nsimulated: true\nembeddings: [{dim: 3}]\n", "each embedding is a mapping"),
+        (
+            "title: a\nsimulated: true\nembeddings: [{name: e}, {name: e}]\n",
+            "embedding named twice: e",
+        ),
+        ("title: a\nsimulated: true\ndata: [{a: 1}]\n", "data lists names"),
+        ("title: a\nsimulated: true\nchapters: {first: [1]}\n", "chapters: first must map"),
+        ("- a\n", "a profile is a mapping"),
+        ("title: [\n", "not valid YAML"),
+    ],
+)
 def test_a_bad_profile_is_refused_by_file_and_key(tree, text, message):
     path = write(tree, text)
     with pytest.raises(ParameterError, match=message) as caught:

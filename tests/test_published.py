@@ -6,30 +6,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.published import (
-    FIGURES,
-    bendidi2024,
-    csendes2025,
-    describe,
-    experimental_error,
-    facts,
-    figure_data,
-    figure_table,
-    load_published,
-    medians,
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.authors.names import parse_method
+from perturbcore.report.published.draw import caption, draw, page
+from perturbcore.report.published.facts import bendidi2024, csendes2025, facts, wu2025
+from perturbcore.report.published.figure_specs import FIGURES
+from perturbcore.report.published.figures import figure_data
+from perturbcore.report.published.read import read_scores
+from perturbcore.report.published.read_ceiling import experimental_error, read_ceiling
+from perturbcore.report.published.sentences import describe, figure_table, not_drawn
+from perturbcore.report.published.tables import load_published, medians
+from perturbcore.report.published.unreported import (
     neighbours,
-    not_drawn,
     ranking_certainty,
-    read_ceiling,
-    read_scores,
     run_choice,
     unused_rows,
-    wu2025,
 )
-from perturbcore.published.draw import caption, draw, page
-from perturbcore.published.names import parse_method
-from perturbcore.published.write_facts import median_rows
+from perturbcore.report.published.write_facts import median_rows
 
 REPOSITORY = "genbio-ai/foundation-models-perturbation/e5b4caf734fd81b24bee004eb2d55d2f675cd4a2"
 WAVEGC = "knn_baseline_KG_WaveGC_G_StringDB_combined_0.0_(D=128)"
@@ -411,7 +404,9 @@ def test_rank_medians_of_figure_2(published, mirror):
         by_name = group.set_index("name")["L2"]
         values = pd.Series(
             {
-                row.display: by_name[row.method.replace("HEAD_TYPE", "knn").replace("CELL_LINE", line)]
+                row.display: by_name[
+                    row.method.replace("HEAD_TYPE", "knn").replace("CELL_LINE", line)
+                ]
                 for row in wanted.itertuples()
             }
         )
@@ -443,7 +438,9 @@ def test_gap_closed_by_single_embedding_and_fusion(published, mirror):
             floor = median["context mean baseline", line]
             expected = (floor - median[name, line]) / (floor - ceiling[line])
             row = figure.loc[line]
-            got = (row["Train Mean"] - row[display]) / (row["Train Mean"] - row["Experimental Error"])
+            got = (row["Train Mean"] - row[display]) / (
+                row["Train Mean"] - row["Experimental Error"]
+            )
             assert got == pytest.approx(expected, rel=1e-12)
             gaps[display, line] = round(100 * got)
     assert gaps["STRING WaveGC", "K-562"] == 77

@@ -7,10 +7,12 @@ import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 
-from perturbcore.effects import ba_ate, group_moments
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.screens import blocks as room
-from perturbcore.screens import declare_screen, normalise, read_screen, validate_screen
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.effects.moments import group_moments
+from perturbcore.data.screens import blocks as room
+from perturbcore.data.screens.declare import declare_screen, validate_screen
+from perturbcore.data.screens.read import normalise, read_screen
 
 FACTS = {"dataset": "t", "scale": "counts", "control": "ntc"}
 

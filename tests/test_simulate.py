@@ -3,11 +3,11 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from perturbcore.digest import digest
-from perturbcore.effects import ba_ate
-from perturbcore.errors import ParameterError
-from perturbcore.screens import validate_screen
-from perturbcore.simulate import replicate_screen, simulate_screen
+from perturbcore.core.digest import digest
+from perturbcore.core.errors import ParameterError
+from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.screens.declare import validate_screen
+from perturbcore.data.simulate.screen import replicate_screen, simulate_screen
 
 SIZES = {
     "n_cell_lines": 2,

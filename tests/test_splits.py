@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perturbcore.errors import InputError, LeakError, ParameterError
-from perturbcore.responses import check_responses, make_responses
-from perturbcore.splits import (
+from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.data.folds import (
     add_folds,
     assign_folds,
     check_disjoint,
     check_leakage,
     cross_line_leaks,
 )
+from perturbcore.data.responses import check_responses, make_responses
 
 
 def small(n=12, lines=("A", "B")):

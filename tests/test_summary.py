@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbcore import sentences, summary
-from perturbcore.errors import InputError
+from perturbcore.core.errors import InputError
+from perturbcore.report import sentences, summary
 
 # mean score over folds of each method; folds share a small common shift
 MEANS = {
@@ -27,9 +27,15 @@ def scores(means=MEANS, metric="L2", task="lfc"):
         shift = rng.normal(0, 0.3, 5)
         for (embedding, predictor, modality), mean in means.items():
             for fold in range(5):
-                noise = 0 if predictor in ("train_mean", "experimental_error") else rng.normal(0, 0.05)
-                rows.append((line, fold, embedding, predictor, modality, mean + shift[fold] + noise))
-    frame = pd.DataFrame(rows, columns=["cell_line", "fold", "embedding", "predictor", "modality", "value"])
+                noise = (
+                    0 if predictor in ("train_mean", "experimental_error") else rng.normal(0, 0.05)
+                )
+                rows.append(
+                    (line, fold, embedding, predictor, modality, mean + shift[fold] + noise)
+                )
+    frame = pd.DataFrame(
+        rows, columns=["cell_line", "fold", "embedding", "predictor", "modality", "value"]
+    )
     return frame.assign(dataset="toy", task=task, metric=metric, seed=0, n_train=80, n_test=20)
 
 
@@ -38,7 +44,9 @@ def test_the_ranking_puts_the_best_first_and_marks_what_cannot_be_told_apart():
     competing = table[table["competes"]]
     assert list(competing["display"][:2]) in (["good", "twin"], ["twin", "good"])
     assert set(competing.loc[competing["with_best"], "display"]) == {"good", "twin"}
-    assert not table.loc[table["display"].isin(["Idealized", "Experimental error"]), "competes"].any()
+    assert not table.loc[
+        table["display"].isin(["Idealized", "Experimental error"]), "competes"
+    ].any()
     gap = table.set_index("display")["gap_closed"]
     assert gap["good"] == pytest.approx(3 / 4, abs=0.03)  # (8 - 5) / (8 - 4)
     assert (table["low"] < table["value"]).all() and (table["value"] < table["high"]).all()
@@ -88,7 +96,13 @@ def test_neighbours_and_gaps_cover_every_competing_method():
     told_apart = table.set_index("display")["distinguishable"]
     assert told_apart[["good", "twin"]].sum() == 1  # only the later of the two is told from dull
     wide = summary.gap_table(scores(), "L2")
-    assert wide.loc["No Change", "mean"] < 0 < wide.loc["good", "mean"] < 1 < wide.loc["Idealized", "mean"]
+    assert (
+        wide.loc["No Change", "mean"]
+        < 0
+        < wide.loc["good", "mean"]
+        < 1
+        < wide.loc["Idealized", "mean"]
+    )
 
 
 def test_lists_read_as_sentences():

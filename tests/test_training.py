@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.training import Batches, Learner, constant_after_warmup, cosine_after_warmup, fit
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.training.batches import Batches
+from perturbcore.core.training.fit import fit
+from perturbcore.core.training.learner import Learner, constant_after_warmup, cosine_after_warmup
 
 
 class Line(Learner):
@@ -54,7 +56,9 @@ def test_it_finds_the_line():
     trained = fit(learner, batches(x, y), batches(*data(seed=1), shuffle=False), max_epochs=150)
     np.testing.assert_allclose(weights(learner)[:3], [1, -2, 0.5], atol=0.02)
     assert list(trained.history) == ["epoch", "train_loss", "train_twice", "val", "seconds"]
-    np.testing.assert_allclose(trained.history["train_twice"], 2 * trained.history["train_loss"], rtol=1e-5)
+    np.testing.assert_allclose(
+        trained.history["train_twice"], 2 * trained.history["train_loss"], rtol=1e-5
+    )
     assert trained.best_epoch == trained.history["val"].idxmin() and not learner.training
 
 
@@ -82,7 +86,7 @@ KILLED = """
 import os, signal, sys, torch
 sys.path.insert(0, {tests!r})
 from test_training import Line, batches, data, fit
-from perturbcore.training.learner import Learner
+from perturbcore.core.training.learner import Learner
 
 class Dies(Line):
     def loss(self, batch):
@@ -102,7 +106,9 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, ema):
     whole = Line()
     uninterrupted = fit(whole, batches(x, y), validation, max_epochs=9, ema=ema)
     script = KILLED.format(tests=os.path.dirname(__file__), ema=ema, folder=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (tmp_path / "last.ckpt").exists() and not (tmp_path / "done.json").exists()
     resumed = Line()

@@ -8,22 +8,17 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from perturbcore.errors import InputError, ParameterError
-from perturbcore.uncertainty import (
-    friedman,
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.score.uncertainty.differences import (
     gain_table,
-    gap_closed,
-    holm,
     indistinguishable,
-    mean_ci,
     neighbour_table,
-    paired_bootstrap,
     paired_differences,
-    rank_table,
-    ranks,
-    sign_flip_p,
     verdicts,
 )
+from perturbcore.score.uncertainty.gap import gap_closed
+from perturbcore.score.uncertainty.intervals import holm, mean_ci, paired_bootstrap, sign_flip_p
+from perturbcore.score.uncertainty.ranking import friedman, rank_table, ranks
 
 
 def make_scores(values, *, metric="L2", seeds=1, **columns):
@@ -453,13 +448,22 @@ def test_verdicts_say_where_only_the_adjustment_takes_a_difference_away():
         }
     )
     late = ", not after adjustment"
-    assert list(verdicts(table)) == ["better", "worse", f"better{late}", f"worse{late}", "not told apart"]
+    assert list(verdicts(table)) == [
+        "better",
+        "worse",
+        f"better{late}",
+        f"worse{late}",
+        "not told apart",
+    ]
 
 
 @pytest.mark.parametrize("metric, sign", [("L2", -1), ("auroc_within", 1)])
 def test_a_gain_is_positive_where_a_method_is_better_than_the_reference(metric, sign):
     rng = np.random.default_rng(0)
-    values = {("ref", "knn"): rng.normal(5, 0.1, (2, 5)), ("other", "knn"): rng.normal(6, 0.1, (2, 5))}
+    values = {
+        ("ref", "knn"): rng.normal(5, 0.1, (2, 5)),
+        ("other", "knn"): rng.normal(6, 0.1, (2, 5)),
+    }
     scores = make_scores(values, metric=metric)
     (row,) = gain_table(scores, metric, reference=("ref", "knn"), by=()).to_dict("records")
     expected = sign * (values["other", "knn"].mean() - values["ref", "knn"].mean())

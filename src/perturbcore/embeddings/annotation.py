@@ -8,10 +8,10 @@ import pandas as pd
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfTransformer
 
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.linalg import check_dim, truncated_svd
 from perturbcore.embeddings.registry import register
-from perturbcore.errors import InputError, ParameterError
 
 
 @register("annotation", kind="sets")
@@ -59,9 +59,7 @@ def annotation_embedding(
             f"embedding {name!r}: need 1 <= min_size <= max_size, got {min_size} and {max_size}"
         )
     members = {s: sorted(set(g)) for s, g in sorted(sets.items())}
-    used = {
-        s: g for s, g in members.items() if min_size <= len(g) <= (max_size or max(len(g), 1))
-    }
+    used = {s: g for s, g in members.items() if min_size <= len(g) <= (max_size or max(len(g), 1))}
     if not used:
         raise InputError(
             f"embedding {name!r}: none of {len(members)} sets has between {min_size} and "

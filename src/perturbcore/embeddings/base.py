@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from perturbcore.digest import digest
-from perturbcore.errors import InputError, ParameterError
+from perturbcore.core.digest import digest
+from perturbcore.core.errors import InputError, ParameterError
 
 IDENTIFIERS = ("symbol", "ensembl", "entrez", "drug")
 _ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{11}(\.\d+)?$", re.IGNORECASE)
@@ -134,8 +134,7 @@ def _check_matrix(X, ids: pd.Index, name: str) -> np.ndarray:
         )
     if X.shape[0] != len(ids):
         raise InputError(
-            f"embedding {name!r}: {X.shape[0]} rows of values but {len(ids)} ids; "
-            "give one id a row"
+            f"embedding {name!r}: {X.shape[0]} rows of values but {len(ids)} ids; give one id a row"
         )
     with np.errstate(over="ignore"):
         X = np.array(X, dtype=np.float32, order="C")

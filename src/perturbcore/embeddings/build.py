@@ -11,14 +11,14 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from perturbcore.digest import code_digest, digest
+from perturbcore.core.digest import code_digest, digest
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.convert import add_aliases, convert_ids
 from perturbcore.embeddings.load import load_embedding, save_embedding
 from perturbcore.embeddings.registry import COMMON
 from perturbcore.embeddings.sources import BuildContext, Source, find_source
 from perturbcore.embeddings.specs import check_spec, depth
-from perturbcore.errors import InputError, ParameterError
 
 CELL_LINE = "{cell_line}"
 MODELS = "models"  # folder in the cache for what builders train: a fine-tuning starts from there
@@ -116,7 +116,9 @@ class _Plan:
         self.content = ""
         if self.builder is not None and self.builder.prepare is not None:
             where = f"embedding {self.spec['name']!r}"
-            self.options, self.content = self.builder.prepare(self.options, self.context.folder, where)
+            self.options, self.content = self.builder.prepare(
+                self.options, self.context.folder, where
+            )
         self.parents = made.get(self.spec.get("of"), [])
         self.sources = self._sources()
 
@@ -137,7 +139,9 @@ class _Plan:
             return {line: find_source(self.spec, kind, self.context)}
         lines = [line] if line else self._lines()
         return {
-            one: find_source(self.spec | {"file": self.spec["file"].replace(CELL_LINE, one)}, kind, self.context)
+            one: find_source(
+                self.spec | {"file": self.spec["file"].replace(CELL_LINE, one)}, kind, self.context
+            )
             for one in lines
         }
 
@@ -146,7 +150,9 @@ class _Plan:
             adata = getattr(self.context.dataset, part, None)
             if adata is not None:
                 return sorted(adata.obs["cell_line"].astype(str).unique())
-        raise InputError(f"embedding {self.spec['name']!r}: {CELL_LINE} in file needs a data set with cell lines")
+        raise InputError(
+            f"embedding {self.spec['name']!r}: {CELL_LINE} in file needs a data set with cell lines"
+        )
 
     @property
     def key(self) -> str:
@@ -156,17 +162,20 @@ class _Plan:
             spec = {k: v for k, v in spec.items() if k not in self.options and k != "options"}
             spec["content"] = self.content
         sources = {str(line): source.digest for line, source in self.sources.items()}
-        rooms = ["embeddings", *(self.builder.rooms if self.builder is not None else ())]
+        made_by = ["perturbcore.embeddings.sources"]
+        made_by.append(
+            self.builder.function if self.builder is not None else "perturbcore.embeddings.load"
+        )
         if "convert_to" in spec:
-            sources["id_map"] = digest(self.context.id_map) if self.context.id_map is not None else ""
+            sources["id_map"] = (
+                digest(self.context.id_map) if self.context.id_map is not None else ""
+            )
         if "aliases" in spec:
             sources["aliases"] = digest(self.context.previous_symbols())
         if "convert_to" in spec or "aliases" in spec:
-            rooms.append("identifiers")
-        if self.builder is not None and self.builder.kind in ("drugs", "drugs_of"):
-            rooms.append("molecules")
+            made_by.append("perturbcore.embeddings.convert")
         parents = [[e.name, e.digest] for e in self.parents]
-        return digest(spec, sources, parents, code_digest(*rooms))
+        return digest(spec, sources, parents, code_digest(*made_by))
 
     def run(self, models: Path | None = None) -> tuple[list[Embedding], list]:
         """Build; the second value holds one id report an embedding, where ids were converted.
@@ -190,7 +199,9 @@ class _Plan:
             made = [add_aliases(e, self.context.previous_symbols())[0] for e in made]
         return made, reports
 
-    def _from_source(self, line: str | None, source: Source, models: Path | None) -> list[Embedding]:
+    def _from_source(
+        self, line: str | None, source: Source, models: Path | None
+    ) -> list[Embedding]:
         given = {k: self.spec[k] for k in ("modality", "identifier") if k in self.spec}
         common = {"name": self.spec["name"], "source": source.label, "cell_line": line}
         common |= source.defaults | given

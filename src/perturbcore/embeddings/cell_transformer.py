@@ -8,8 +8,7 @@ from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.registry import register
 
 
-@register("cell_transformer", kind="screen", rooms=("finetuning/cells", "finetuning/frozen",
-          "finetuning/pretrain", "finetuning/tokens", "training"))  # fmt: skip
+@register("cell_transformer", kind="screen")
 def cell_transformer(
     screen: AnnData,
     *,
@@ -44,9 +43,9 @@ def cell_transformer(
     models
         Folder where the trained encoder is kept.
     dim, heads, layers, latents, attention, start, epochs, lr
-        See `perturbcore.finetuning.pretrain.pretrain`.
+        See `perturbcore.embeddings.cell_models.pretrain.pretrain`.
     max_cells, max_genes, batch_centred
-        See `perturbcore.finetuning.tokens.control_cells`.
+        See `perturbcore.embeddings.cell_models.tokens.control_cells`.
     seed
         Draw of the cells, weights, batches, masks.
 
@@ -55,9 +54,9 @@ def cell_transformer(
     list of Embedding
         One a cell line; genes that no drawn cell expresses are left out.
     """
-    from perturbcore.finetuning.frozen import frozen_embeddings
-    from perturbcore.finetuning.pretrain import pretrain
-    from perturbcore.finetuning.tokens import control_cells
+    from perturbcore.embeddings.cell_models.frozen import frozen_embeddings
+    from perturbcore.embeddings.cell_models.pretrain import pretrain
+    from perturbcore.embeddings.cell_models.tokens import control_cells
 
     cells = control_cells(
         screen,

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding, some
-from perturbcore.errors import InputError, ParameterError
 
 
 def convert_ids(
@@ -22,7 +22,7 @@ def convert_ids(
         With ``identifier`` symbol, ensembl or entrez.
     table
         Columns ``symbol``, ``ensembl``, ``entrez`` (optionally ``chromosome`` and ``biotype``,
-        which help to decide between candidates, see `perturbcore.identifiers.convert`); the
+        which help to decide between candidates, see `perturbcore.data.identifiers.convert`); the
         catalogue's gene table if left out.
     to
         ``symbol``, ``ensembl`` or ``entrez``.
@@ -45,7 +45,7 @@ def convert_ids(
     ParameterError
         Unknown identifier or option.
     """
-    from perturbcore.identifiers import convert
+    from perturbcore.data.identifiers import convert
 
     if duplicates not in ("error", "mean"):
         raise ParameterError(f"duplicates must be error or mean, got {duplicates!r}")
@@ -93,7 +93,7 @@ def add_aliases(embedding: Embedding, aliases: pd.Series) -> tuple[Embedding, pd
     embedding
         n x d.
     aliases
-        Today's id, indexed by the older one (`perturbcore.identifiers.previous_symbols`).
+        Today's id, indexed by the older one (`perturbcore.data.identifiers.previous_symbols`).
 
     Returns
     -------

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from perturbcore.core.errors import InputError
 from perturbcore.embeddings.base import Embedding, some, strip_version
-from perturbcore.errors import InputError
 
 
 def coverage_table(embeddings: Iterable[Embedding], responses) -> pd.DataFrame:

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from perturbcore.core.errors import ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.fingerprints import MODALITY, left_out
 from perturbcore.embeddings.registry import register
-from perturbcore.errors import ParameterError
 
 # size, lipophilicity, polarity, flexibility, shape, saturation, charge: what a chemist asks first
 PHYSICAL = (
@@ -36,7 +36,9 @@ def descriptor_functions(which: str = "physical") -> dict:
         raise ParameterError(f"set of descriptors {which!r} is not one of: {', '.join(SETS)}")
     own = {
         "FormalCharge": Chem.GetFormalCharge,
-        "NumHalogens": lambda mol: sum(a.GetSymbol() in ("F", "Cl", "Br", "I") for a in mol.GetAtoms()),
+        "NumHalogens": lambda mol: sum(
+            a.GetSymbol() in ("F", "Cl", "Br", "I") for a in mol.GetAtoms()
+        ),
         "NumAtomStereoCenters": rdMolDescriptors.CalcNumAtomStereoCenters,
         "NumAmideBonds": rdMolDescriptors.CalcNumAmideBonds,
     }
@@ -70,7 +72,7 @@ def descriptors(
     """
     from rdkit import rdBase
 
-    from perturbcore.molecules.structures import molecules
+    from perturbcore.data.molecules.structures import molecules
 
     functions = descriptor_functions(which)
     read = molecules(drugs, parent=parent)
@@ -81,5 +83,9 @@ def descriptors(
         raise ParameterError(f"embedding {name!r}: no descriptor is finite for all drugs")
     X = np.sign(X[:, keep]) * np.log1p(np.abs(X[:, keep]))
     dropped = f", {int((~keep).sum())} not finite for all" if not keep.all() else ""
-    text = f"{source}; {int(keep.sum())} descriptors of rdkit{dropped}{', parent molecule' * parent}"
-    return Embedding(name, modality, pd.Index(list(read)), X, "drug", None, text + left_out(drugs, read))
+    text = (
+        f"{source}; {int(keep.sum())} descriptors of rdkit{dropped}{', parent molecule' * parent}"
+    )
+    return Embedding(
+        name, modality, pd.Index(list(read)), X, "drug", None, text + left_out(drugs, read)
+    )

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
+from perturbcore.core.errors import ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.registry import register
 from perturbcore.embeddings.text import text_embedding
-from perturbcore.errors import ParameterError
 
 PARTS = ("name", "mechanism", "targets")
 

@@ -6,10 +6,10 @@ import scipy.sparse as sp
 from anndata import AnnData
 from sklearn.decomposition import PCA
 
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.linalg import DENSE, NOISE, check_dim, fix_signs
 from perturbcore.embeddings.registry import register
-from perturbcore.errors import InputError, ParameterError
 
 
 @register("expression", kind="screen")
@@ -84,7 +84,7 @@ def expression_embeddings(
 
 def log_normalised(screen: AnnData, rows: np.ndarray) -> sp.csr_matrix:
     """Cells of a screen, normalised to 1e4 and logged, as a sparse matrix in memory."""
-    from perturbcore.screens import normalise
+    from perturbcore.data.screens.read import normalise
 
     part = screen[rows].to_memory() if screen.isbacked else screen[rows].copy()
     return sp.csr_matrix(normalise(part).X)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from perturbcore.core.errors import ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.linalg import check_dim
 from perturbcore.embeddings.registry import register
-from perturbcore.errors import ParameterError
 
 MODALITY = "Molecule structure"
 KINDS = ("maccs", "topological", "secfp", "avalon", "erg", "ecfp:2", "ecfp:4", "fcfp:4")
@@ -111,14 +111,16 @@ def fingerprint(
         Whether to take the largest organic fragment, uncharged, instead of the whole salt; the paper
         took the SMILES as they are.
     """
-    from perturbcore.molecules.structures import molecules
+    from perturbcore.data.molecules.structures import molecules
 
     bits = check_dim(bits, name)
     function = fingerprint_function(kind, bits, counts)
     read = molecules(drugs, parent=parent)
     X = np.stack([np.asarray(function(mol), dtype=np.float32) for mol in read.values()])
     text = f"{source}; {kind} fingerprint, {X.shape[1]} numbers{', parent molecule' * parent}"
-    return Embedding(name, modality, pd.Index(list(read)), X, "drug", None, text + left_out(drugs, read))
+    return Embedding(
+        name, modality, pd.Index(list(read)), X, "drug", None, text + left_out(drugs, read)
+    )
 
 
 def left_out(drugs: pd.DataFrame, kept) -> str:

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch_geometric.nn import GCNConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
+from perturbcore.core.training.batches import Batches
+from perturbcore.core.training.fit import Trained, fit
+from perturbcore.core.training.learner import Learner
 from perturbcore.embeddings.held_out_edges import check_held_out, check_weights, split_edges
-from perturbcore.training import Batches, Learner, Trained, fit
 
 
 class SymmetricProduct(torch.autograd.Function):
@@ -177,7 +179,7 @@ def pretrain(
     seed : int
         Of the split, the first weights, the batches and the random pairs.
     folder, key, device
-        See `perturbcore.training.fit`.
+        See `perturbcore.core.training.fit`.
 
     References
     ----------
@@ -186,7 +188,9 @@ def pretrain(
     A = sp.csr_matrix(A)
     n = A.shape[0]
     edges, held = split_edges(A, validation, seed)
-    inside = sp.coo_matrix((np.asarray(A[edges[:, 0], edges[:, 1]]).ravel(), edges.T), shape=A.shape)
+    inside = sp.coo_matrix(
+        (np.asarray(A[edges[:, 0], edges[:, 1]]).ravel(), edges.T), shape=A.shape
+    )
     message = (inside + inside.T).tocsr()
     check_held_out(message, held)
     others = random_pairs(A, len(held), np.random.default_rng([seed, 1]))
@@ -219,7 +223,9 @@ def random_pairs(A, size: int, rng: np.random.Generator) -> np.ndarray:
     n, found = A.shape[0], np.empty((0, 2), np.int64)
     while len(found) < size:
         pairs = rng.integers(n, size=(2 * size, 2))
-        pairs = pairs[(pairs[:, 0] != pairs[:, 1]) & (np.asarray(A[pairs[:, 0], pairs[:, 1]]).ravel() == 0)]
+        pairs = pairs[
+            (pairs[:, 0] != pairs[:, 1]) & (np.asarray(A[pairs[:, 0], pairs[:, 1]]).ravel() == 0)
+        ]
         found = np.concatenate([found, pairs])
     return found[:size]
 

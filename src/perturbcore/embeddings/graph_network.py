@@ -6,17 +6,17 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from perturbcore.digest import code_digest, digest
+from perturbcore.core.digest import code_digest, digest
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.linalg import check_dim
 from perturbcore.embeddings.network import adjacency
 from perturbcore.embeddings.registry import register
-from perturbcore.errors import InputError, ParameterError
 
 FEWEST = 20  # nodes; below, nothing is left to learn from once edges are held out
 
 
-@register("gnn", kind="edges", rooms=("training",))
+@register("gnn", kind="edges")
 def gnn_embedding(
     edges: pd.DataFrame,
     *,
@@ -107,11 +107,13 @@ def pretrained_network(edges: pd.DataFrame, *, name: str, models: Path | None = 
     kept = keep_edges(edges, options.pop("threshold"), options.pop("rescue"))
     ids, A = adjacency(kept, weighted=options.pop("weighted"), name=name)
     if len(ids) < FEWEST:
-        raise InputError(f"embedding {name!r}: a network of {len(ids)} nodes is too small for builder gnn")
+        raise InputError(
+            f"embedding {name!r}: a network of {len(ids)} nodes is too small for builder gnn"
+        )
     # torch-geometric takes seconds to import, and most builds find the embedding in the cache
     from perturbcore.embeddings.gcn import pretrain
 
-    key = digest(ids, A, options, code_digest("embeddings/gcn", "embeddings/graph_network", "training"))
+    key = digest(ids, A, options, code_digest("perturbcore.embeddings.graph_network"))
     folder = Path(models) / f"gnn-{key}" if models is not None else None
     return pretrain(A, folder=folder, key=key, **options), ids
 
@@ -164,7 +166,9 @@ def _check(options: dict, name: str) -> None:
     least = {"layers": 1, "batch_size": 1, "max_epochs": 1, "patience": 1, "rescue": 0}
     for option, low in least.items():
         if options[option] < low:
-            raise ParameterError(f"embedding {name!r}: {option} must be at least {low}, got {options[option]}")
+            raise ParameterError(
+                f"embedding {name!r}: {option} must be at least {low}, got {options[option]}"
+            )
     if not 0 < options["validation"] < 1 or not 0 <= options["dropout"] < 1 or options["lr"] <= 0:
         raise ParameterError(
             f"embedding {name!r}: validation must lie between 0 and 1, dropout in [0, 1), lr above 0, got "

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from perturbcore.errors import InputError, LeakError
+from perturbcore.core.errors import InputError, LeakError
 
 
 def split_edges(A, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +40,10 @@ def check_held_out(A, held: np.ndarray) -> None:
         Edges held out.
     """
     A = sp.csr_matrix(A)
-    weight = np.asarray(A[held[:, 0], held[:, 1]]).ravel() + np.asarray(A[held[:, 1], held[:, 0]]).ravel()
+    weight = (
+        np.asarray(A[held[:, 0], held[:, 1]]).ravel()
+        + np.asarray(A[held[:, 1], held[:, 0]]).ravel()
+    )
     if (weight != 0).any():
         i, j = held[np.flatnonzero(weight)[0]]
         raise LeakError(

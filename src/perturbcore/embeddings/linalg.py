@@ -4,7 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.decomposition import TruncatedSVD
 
-from perturbcore.errors import ParameterError
+from perturbcore.core.errors import ParameterError
 
 # Directions below this share of the largest singular value are rounding noise; standardising
 # them afterwards would blow that noise up to the weight of a real dimension.

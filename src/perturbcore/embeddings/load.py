@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.tables import read_table, read_text
 from perturbcore.embeddings.base import Embedding, check_ids, looks_like, strip_version
-from perturbcore.embeddings.tables import read_table, read_text
-from perturbcore.errors import InputError, ParameterError
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".npz", ".h5ad")
 _META = ("name", "modality", "identifier", "cell_line", "source")
@@ -157,9 +157,7 @@ def _from_parquet(path: Path, id_column):
     meta = frame.attrs.get("perturbcore", {})
     if id_column is not None:
         if id_column not in frame:
-            raise InputError(
-                f"{path} has no column {id_column!r}; it has {_names(frame.columns)}"
-            )
+            raise InputError(f"{path} has no column {id_column!r}; it has {_names(frame.columns)}")
         ids, frame = frame[id_column], frame.drop(columns=id_column)
     elif isinstance(frame.index, pd.RangeIndex):
         texts = [c for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]

@@ -7,10 +7,10 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from sklearn.utils.extmath import randomized_svd
 
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.linalg import DENSE, NOISE, check_dim, fix_signs
 from perturbcore.embeddings.registry import register
-from perturbcore.errors import InputError, ParameterError
 
 METHODS = ("laplacian", "regularised", "diffusion")
 LARGEST_DIFFUSION = 30_000

@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.linalg import check_dim, fix_signs, truncated_svd
 from perturbcore.embeddings.network import adjacency
 from perturbcore.embeddings.registry import register
-from perturbcore.errors import InputError, ParameterError
 
 BLOCK = 1024  # start nodes whose pairs are counted at once: bounds the memory
 
@@ -81,7 +81,9 @@ def node2vec_embedding(
     counts = cooccurrence(A, walks=walks, length=length, window=window, p=p, q=q, seed=seed)
     M = mutual_information(counts, negatives)
     if not M.nnz:
-        raise InputError(f"embedding {name!r}: no pair of nodes meets more often than by chance; lower negatives")
+        raise InputError(
+            f"embedding {name!r}: no pair of nodes meets more often than by chance; lower negatives"
+        )
     scores = truncated_svd(M, dim, seed)
     # the symmetric share: U S^(1/2) on either side of the factorisation
     X = fix_signs(scores / np.sqrt(np.linalg.norm(scores, axis=0)))
@@ -115,7 +117,10 @@ def cooccurrence(A, *, walks: int, length: int, window: int, p: float, q: float,
     for first in range(0, n, BLOCK):
         nodes = np.arange(first, min(first + BLOCK, n))
         paths = _walk(A.indptr, A.indices, A.data, nodes, walks, length, float(p), float(q), rng)
-        pairs = [(paths[:, :-k].ravel(), paths[:, k:].ravel()) for k in range(1, min(window, length - 1) + 1)]
+        pairs = [
+            (paths[:, :-k].ravel(), paths[:, k:].ravel())
+            for k in range(1, min(window, length - 1) + 1)
+        ]
         row, column = (np.concatenate(side) for side in zip(*pairs, strict=True))
         total = total + sp.coo_matrix((np.ones(len(row)), (row, column)), shape=(n, n)).tocsr()
     return (total + total.T).tocsr()

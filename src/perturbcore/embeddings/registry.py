@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from perturbcore.errors import ParameterError
+from perturbcore.core.errors import ParameterError
 
 # Arguments that a specification gives outside of the options.
 COMMON = ("name", "modality", "identifier", "source", "cell_line", "models")
@@ -41,8 +41,6 @@ class Builder:
     prepare
         Maps options and the folder of relative paths to options with paths resolved, and to the
         digest of what the options point to; it fails before anything long begins.
-    rooms
-        Further rooms of the package whose code decides the vectors.
     """
 
     name: str
@@ -50,7 +48,6 @@ class Builder:
     function: Callable
     entity: str = "gene"
     prepare: Callable | None = None
-    rooms: tuple[str, ...] = ()
 
     @property
     def needs_of(self) -> bool:
@@ -93,18 +90,18 @@ _BUILDERS: dict[str, Builder] = {}
 
 
 def register(
-    name: str, *, kind: str, entity: str = "gene", prepare: Callable | None = None, rooms: tuple[str, ...] = ()
+    name: str, *, kind: str, entity: str = "gene", prepare: Callable | None = None
 ) -> Callable:
     """Make a function known to profiles under `name`.
 
     `kind` says what it is given first: edges, sets, texts, sequences, screen, ids, drugs (a table of
     drugs), embedding (another embedding), or drugs_of (another embedding, then a table of drugs).
-    `entity`, `prepare` and `rooms`: see `Builder`. A function with an argument `models` is given a folder
+    `entity` and `prepare`: see `Builder`. A function with an argument `models` is given a folder
     to keep what it trains.
     """
 
     def wrap(function: Callable) -> Callable:
-        _BUILDERS[name] = Builder(name, kind, function, entity, prepare, tuple(rooms))
+        _BUILDERS[name] = Builder(name, kind, function, entity, prepare)
         return function
 
     return wrap

@@ -8,10 +8,10 @@ import pandas as pd
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.linalg import check_dim, truncated_svd
 from perturbcore.embeddings.registry import register
-from perturbcore.errors import InputError, ParameterError
 
 RESIDUES = frozenset("ACDEFGHIKLMNPQRSTVWYBZXUOJ*")
 

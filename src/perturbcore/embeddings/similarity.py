@@ -8,8 +8,8 @@ from sklearn.cross_decomposition import CCA
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding, align
-from perturbcore.errors import InputError, ParameterError
 
 COMMON_IDS = "common_ids"
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from perturbcore.digest import digest
+from perturbcore.core.digest import digest
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.fingerprints import left_out
 from perturbcore.embeddings.registry import register
 from perturbcore.embeddings.sources import file_sha256
-from perturbcore.errors import InputError, ParameterError
 
 # names of the published models; their weights have licences of their own
 HUB = {
@@ -100,7 +100,7 @@ def smiles_transformer(
     """
     from rdkit import Chem
 
-    from perturbcore.molecules.structures import molecules
+    from perturbcore.data.molecules.structures import molecules
 
     if batch_size < 1 or max_length < 1:
         raise ParameterError(f"embedding {name!r}: batch_size and max_length must be at least 1")
@@ -108,13 +108,15 @@ def smiles_transformer(
     texts = [Chem.MolToSmiles(mol) for mol in read.values()]
     tokenizer, encoder = _load(HUB.get(model, model), revision, name)
     X, cut = embed_texts(texts, tokenizer, encoder, batch_size=batch_size, max_length=max_length)
-    about = (
-        f"{source}; {Path(model).name}, mean over tokens{f', {cut} SMILES cut at {max_length} tokens' * bool(cut)}"
+    about = f"{source}; {Path(model).name}, mean over tokens{f', {cut} SMILES cut at {max_length} tokens' * bool(cut)}"
+    return Embedding(
+        name, modality, pd.Index(list(read)), X, "drug", None, about + left_out(drugs, read)
     )
-    return Embedding(name, modality, pd.Index(list(read)), X, "drug", None, about + left_out(drugs, read))
 
 
-def embed_texts(texts, tokenizer, encoder, *, batch_size: int, max_length: int) -> tuple[np.ndarray, int]:
+def embed_texts(
+    texts, tokenizer, encoder, *, batch_size: int, max_length: int
+) -> tuple[np.ndarray, int]:
     """Mean of the last hidden states over the tokens that are no padding.
 
     Returns
@@ -138,7 +140,11 @@ def embed_texts(texts, tokenizer, encoder, *, batch_size: int, max_length: int) 
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = tokenizer(
-                [texts[i] for i in rows], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+                [texts[i] for i in rows],
+                padding=True,
+                truncation=True,
+                max_length=max_length,
+                return_tensors="pt",
             )
             mask = batch["attention_mask"]
             hidden = encoder(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
@@ -163,7 +169,9 @@ def _load(model: str, revision: str, name: str):
         )
     except Exception as error:  # transformers raises many kinds
         text = " ".join(str(error).split())[:300]
-        raise InputError(f"embedding {name!r}: model '{model}' cannot be loaded ({text}); {SAFE}") from None
+        raise InputError(
+            f"embedding {name!r}: model '{model}' cannot be loaded ({text}); {SAFE}"
+        ) from None
     finally:
         logging.set_verbosity(shown)
         if bar:

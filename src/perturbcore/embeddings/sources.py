@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from perturbcore.digest import digest
-from perturbcore.errors import InputError, ParameterError
+from perturbcore.core.digest import digest
+from perturbcore.core.errors import InputError, ParameterError
 
 SIMULATED = {
     "edges": "network",
@@ -28,16 +28,16 @@ class BuildContext:
     Parameters
     ----------
     dataset
-        `perturbcore.datasets.Dataset`: its screen for expression embeddings, its perturbations for
+        `perturbcore.data.sets.base.Dataset`: its screen for expression embeddings, its perturbations for
         random ones, its simulation for ``source: simulated``.
     ids
         Perturbations for random embeddings, if not those of the data set.
     fetch
-        Catalogue name to path; `perturbcore.catalogue.fetch` if left out.
+        Catalogue name to path; `perturbcore.data.catalogue.fetch` if left out.
     id_map
         Columns symbol, ensembl, entrez, for ``convert_to``; the catalogue's gene table if left out.
     aliases
-        Today's symbol by an older one, for ``aliases``; `perturbcore.identifiers.previous_symbols`
+        Today's symbol by an older one, for ``aliases``; `perturbcore.data.identifiers.previous_symbols`
         if left out.
     folder
         Where relative paths of ``file`` start; the working directory if left out.
@@ -54,7 +54,7 @@ class BuildContext:
         """Return today's symbol, indexed by an older one."""
         if self.aliases is not None:
             return self.aliases
-        from perturbcore.identifiers import previous_symbols
+        from perturbcore.data.identifiers import previous_symbols
 
         return previous_symbols()
 
@@ -106,7 +106,7 @@ def find_source(spec: dict, kind: str, context: BuildContext) -> Source:
     label, sha = str(name), None
     fetch = context.fetch
     if fetch is None:
-        from perturbcore import catalogue
+        from perturbcore.data import catalogue
 
         found = catalogue.entry(name)
         fetch = partial(catalogue.fetch, progress=False)
@@ -133,9 +133,9 @@ def file_sha256(path: Path) -> str:
 
 
 def _file(path: Path, label: str, sha: str, kind: str, spec: dict, table_of=None) -> Source:
+    from perturbcore.data.tables import read_edges
     from perturbcore.embeddings.annotation import read_gmt
     from perturbcore.embeddings.sequence import read_fasta
-    from perturbcore.embeddings.tables import read_edges
 
     columns = spec.get("columns")
     readers = {
@@ -149,11 +149,11 @@ def _file(path: Path, label: str, sha: str, kind: str, spec: dict, table_of=None
 
 
 def _texts(path: Path, columns, gene_table: bool) -> dict[str, str]:
-    from perturbcore.embeddings.tables import read_table
+    from perturbcore.data.tables import read_table
 
     if gene_table:
-        from perturbcore.identifiers import descriptions
-        from perturbcore.identifiers import gene_table as table_of_genes
+        from perturbcore.data.identifiers import descriptions
+        from perturbcore.data.identifiers import gene_table as table_of_genes
 
         return descriptions(table_of_genes())
     frame = read_table(path)
@@ -222,7 +222,7 @@ def _screen(spec: dict, context: BuildContext, where: str) -> Source:
 
 def _drugs(spec: dict, context: BuildContext, where: str) -> Source:
     """Table of drugs: a file, the built-in compounds, the catalogue's, or by default the data set's."""
-    from perturbcore import molecules
+    from perturbcore.data import molecules
 
     name, columns = spec.get("source"), spec.get("columns")
     fetch = context.fetch or _fetch
@@ -237,7 +237,9 @@ def _drugs(spec: dict, context: BuildContext, where: str) -> Source:
                 "give file: (name, smiles, targets, mechanism) or source: compounds, tahoe_drug_metadata, "
                 "sciplex_samples"
             )
-        drugs = molecules.check_drugs(drugs, f"drugs of {getattr(context.dataset, 'name', 'the data set')}")
+        drugs = molecules.check_drugs(
+            drugs, f"drugs of {getattr(context.dataset, 'name', 'the data set')}"
+        )
         label = "drug table of the data set"
     elif name == "compounds":
         drugs, label = molecules.builtin_compounds(), "built-in compounds [zhang2025]"
@@ -252,7 +254,7 @@ def _drugs(spec: dict, context: BuildContext, where: str) -> Source:
 
 
 def _fetch(name: str) -> Path:
-    from perturbcore import catalogue
+    from perturbcore.data import catalogue
 
     return Path(catalogue.fetch(name, progress=False))
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from perturbcore.core.errors import ParameterError
 from perturbcore.embeddings.registry import Builder, builders, get_builder
-from perturbcore.errors import ParameterError
 
 KEYS = (
     "name",

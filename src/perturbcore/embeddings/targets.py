@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding, some
 from perturbcore.embeddings.registry import register
-from perturbcore.errors import InputError, ParameterError
 
 MODALITY = "Gene target"
 HALVING = 0.5
@@ -28,7 +28,7 @@ def target_weights(drugs: pd.DataFrame, weights: str, where: str) -> dict[str, d
     InputError
         Weights are missing, not numbers, or not as many as targets; the message names the drug.
     """
-    from perturbcore.molecules import targets_of
+    from perturbcore.data.molecules.tables import targets_of
 
     if weights not in WEIGHTS:
         raise ParameterError(f"{where}: weights {weights!r} is not one of: {', '.join(WEIGHTS)}")
@@ -83,7 +83,9 @@ def target_encoding(
     hit = pd.Series([g for genes in known.values() for g in genes]).value_counts()
     columns = sorted(hit.index[hit >= min_drugs]) if len(hit) else []
     if not columns:
-        raise InputError(f"{where}: no gene is the target of {min_drugs} or more of {len(drugs)} drugs")
+        raise InputError(
+            f"{where}: no gene is the target of {min_drugs} or more of {len(drugs)} drugs"
+        )
     at = {gene: i for i, gene in enumerate(columns)}
     kept = [d for d, genes in known.items() if any(g in at for g in genes)]
     X = np.zeros((len(kept), len(columns)), dtype=np.float32)
@@ -158,7 +160,9 @@ def target_genes(
             else:
                 X[row, 0] += known[drug][gene] * vectors[gene]
     text = f"{source}; {genes.name} of up to {n_targets} targets, {how}{_none(drugs, kept, 'such a target')}"
-    return Embedding(name, modality, pd.Index(kept), X.reshape(len(kept), -1), "drug", genes.cell_line, text)
+    return Embedding(
+        name, modality, pd.Index(kept), X.reshape(len(kept), -1), "drug", genes.cell_line, text
+    )
 
 
 def _none(drugs: pd.DataFrame, kept, what: str) -> str:

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from perturbcore.core.errors import InputError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.linalg import check_dim, truncated_svd
 from perturbcore.embeddings.registry import register
-from perturbcore.errors import InputError
 
 
 @register("text", kind="texts")

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from perturbcore.core.errors import ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.linalg import check_dim, fix_signs
 from perturbcore.embeddings.network import adjacency
 from perturbcore.embeddings.registry import register
-from perturbcore.errors import ParameterError
 
 KERNELS = {
     "heat": lambda x: np.exp(-x),
@@ -78,7 +78,9 @@ def wavelet_embedding(
     dim = check_dim(dim, name)
     unknown = [k for k in kernels if k not in KERNELS]
     if unknown or not kernels:
-        raise ParameterError(f"embedding {name!r}: kernels must be of {', '.join(KERNELS)}, got {kernels}")
+        raise ParameterError(
+            f"embedding {name!r}: kernels must be of {', '.join(KERNELS)}, got {kernels}"
+        )
     if not scales or min(scales) <= 0 or order < 1 or landmarks < 1:
         raise ParameterError(
             f"embedding {name!r}: scales must be above 0, order and landmarks at least 1, got "
@@ -136,6 +138,6 @@ def wavelet_coefficients(A, at: np.ndarray, filters, order: int) -> np.ndarray:
 
 def chebyshev_weights(kernel: str, scale: float, order: int) -> np.ndarray:
     """Weights of T_0 .. T_order(x - 1) that interpolate g(scale x) on [0, 2] at Chebyshev points."""
-    return np.polynomial.chebyshev.chebinterpolate(lambda x: KERNELS[kernel](scale * (x + 1)), order).astype(
-        np.float32
-    )
+    return np.polynomial.chebyshev.chebinterpolate(
+        lambda x: KERNELS[kernel](scale * (x + 1)), order
+    ).astype(np.float32)

@@ -1,0 +1,241 @@
+"""Assemble the executed chapters of a profile and build the HTML book from them."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from perturbcore.book.source import find_chapter, published
+from perturbcore.core.errors import InputError
+from perturbcore.core.profile import Profile, project_root
+from perturbcore.core.provenance import record
+
+_OUTSIDE = re.compile(
+    r"""<(?:script|img|iframe|source|link(?=[^>]*rel=["'](?:stylesheet|preload|icon)))[^>]*?"""
+    r"""(?:src|href)=["']((?:https?:)?//[^"']+)""",
+    re.I,
+)
+_NEEDLESS = re.compile(
+    r"""<link rel="preload" as="font"[^>]*>|<script>const THEBE_JS_URL[^<]*</script>"""
+    r"""|<script[^>]*sphinx-thebe\.js[^>]*></script>"""
+)
+
+
+class BookError(RuntimeError):
+    """The book could not be built; the message holds the warnings."""
+
+
+def build(profile: Profile) -> Path:
+    """Build ``_build/html`` from the executed chapters of a profile.
+
+    The book is built aside and takes its place only when there was not a single warning, so the
+    last good one stays readable.
+
+    Returns
+    -------
+    Path
+        The first page.
+
+    Raises
+    ------
+    InputError
+        A chapter of the table of contents has not been run with this profile.
+    BookError
+        The build gave a warning, or a page would load something from outside.
+    """
+    root = project_root()
+    config = assemble(profile)
+    stage = root / "_build" / "stage"
+    # Sphinx cannot know that a page shows numbers of a chapter that changed: build all pages.
+    shutil.rmtree(stage, ignore_errors=True)
+    _sphinx(stage, config, "-W", "-n", "--keep-going")
+    html = stage / "_build" / "html"
+    _finish(html)
+    if outside := outside_references(html):
+        raise BookError("these pages would load something from outside:\n" + "\n".join(outside))
+    final, old = root / "_build" / "html", root / "_build" / "html.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    html.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(stage)
+    return final / "index.html"
+
+
+def linkcheck(profile: Profile) -> str:
+    """Try every outside link of the book; returns one line for each that does not answer."""
+    config = assemble(profile)
+    stage = project_root() / "_build" / "linkcheck"
+    shutil.rmtree(stage, ignore_errors=True)
+    failure = None
+    try:
+        _sphinx(stage, config, "--builder", "linkcheck")
+    except BookError as error:  # Sphinx fails already for one broken link; its report says which
+        failure = error
+    reports = [p.read_text(encoding="utf-8") for p in stage.rglob("output.txt")]
+    broken = [line for line in "".join(reports).splitlines() if "[redirected" not in line]
+    if failure and not broken:
+        raise failure
+    return "\n".join(broken)
+
+
+def assemble(profile: Profile) -> Path:
+    """Lay the executed chapters, their tables and figures, and the run record into ``book/``.
+
+    Returns
+    -------
+    Path
+        The configuration of this build: ``_config.yml`` with a banner that names the profile.
+    """
+    root = project_root()
+    names = published()
+    missing = [n for n in names if not (profile.results / "chapters" / f"{n}.ipynb").is_file()]
+    if missing:
+        raise InputError(
+            f"not run yet with profile {profile.name}: {', '.join(missing)}; "
+            f"make book PROFILE={profile.address} runs them"
+        )
+    chapters = root / "book" / "chapters"
+    shutil.rmtree(chapters, ignore_errors=True)
+    chapters.mkdir(parents=True)
+    for name in names:
+        shutil.copyfile(profile.results / "chapters" / f"{name}.ipynb", chapters / f"{name}.ipynb")
+        for kind in ("tables", "figures"):
+            source = profile.results / kind / name
+            if source.is_dir():
+                shutil.copytree(source, chapters / kind / name)
+    (chapters / "_record.md").write_text(_record_page(profile, names), encoding="utf-8")
+    mathjax = root / "book" / "_static" / "mathjax"
+    mathjax.mkdir(parents=True, exist_ok=True)
+    bundle = files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg.js"
+    shutil.copyfile(str(bundle), mathjax / "tex-svg.js")
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    config.setdefault("html", {})["announcement"] = _banner(profile)
+    target = root / "_build" / "config.yml"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return target
+
+
+def run_notes(profile: Profile) -> list[dict]:
+    """Provenance of each chapter of the book, in its order."""
+    notes = [profile.results / "runs" / f"{name}.json" for name in published()]
+    return [json.loads(n.read_text(encoding="utf-8")) for n in notes if n.is_file()]
+
+
+def seconds_table(profile: Profile) -> str:
+    """How long each chapter took, as aligned text."""
+    rows = [(n["chapter"], n["seconds"]) for n in run_notes(profile)]
+    width = max([len("all chapters"), *(len(name) for name, _ in rows)])
+    rows.append(("all chapters", sum(s for _, s in rows)))
+    return "\n".join(f"  {name:<{width}}  {seconds:8.1f} s" for name, seconds in rows)
+
+
+def outside_references(html: Path) -> list[str]:
+    """Scripts, styles, fonts and images that pages would load from another machine."""
+    found = set()
+    for page in sorted(html.rglob("*.html")):
+        text = page.read_text(encoding="utf-8")
+        found |= {f"{page.relative_to(html)}: {url}" for url in _OUTSIDE.findall(text)}
+    for sheet in sorted(html.rglob("*.css")):
+        text = sheet.read_text(encoding="utf-8", errors="replace")
+        urls = re.findall(r"""(?:url\(|@import\s+)["']?((?:https?:)?//[^"')\s]+)""", text)
+        found |= {f"{sheet.relative_to(html)}: {url}" for url in urls}
+    return sorted(found)
+
+
+def _sphinx(stage: Path, config: Path, *options: str) -> None:
+    log = project_root() / "_build" / "build.log"
+    command = [
+        sys.executable,
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
+        "build",
+        str(project_root()),
+        "--path-output",
+        str(stage),
+        "--config",
+        str(config),
+        *options,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=project_root())
+    text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+    log.write_text(text, encoding="utf-8")
+    if done.returncode:
+        lines = [
+            line for line in text.splitlines() if re.search(r"WARNING|ERROR|rror:|xception", line)
+        ]
+        raise BookError(
+            "the book was not built:\n"
+            + "\n".join(lines[:40] or text.splitlines()[-20:])
+            + f"\n(all of it: {log})"
+        )
+
+
+def _finish(html: Path) -> None:
+    # The theme preloads fonts in a way that fails for pages opened from disk, and prepares twice
+    # for live code that this book does not offer.
+    for page in html.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(_NEEDLESS.sub("", text), encoding="utf-8")
+
+
+def _banner(profile: Profile) -> str:
+    here = record()
+    cells = (
+        "The cells on these pages are <strong>simulated</strong>."
+        if profile.simulated
+        else "The cells on these pages are real."
+    )
+    commit = (
+        f", commit {here['commit'][:10]}{'+' if here['dirty'] else ''}" if here["commit"] else ""
+    )
+    return (
+        f"{cells} Profile <strong>{escape(profile.name)}</strong>: {escape(profile.title)}. "
+        f"Built {datetime.now(UTC):%Y-%m-%d}{commit}."
+    )
+
+
+def _record_page(profile: Profile, names: list[str]) -> str:
+    notes = run_notes(profile)
+    rows = "".join(
+        f"| [{n['title']}](/book/chapters/{n['chapter']}.ipynb) | {n['seconds']:.1f} | "
+        f"{n['started'][:16].replace('T', ' ')} "
+        f"| {n['commit'][:10]}{'+' if n['dirty'] else ''} | {n['cpu']} "
+        f"| {n['gpu'] or 'none'} |\n"
+        for n in notes
+    )
+    here = notes[-1] if notes else record()
+    packages = "".join(f"| {k} | {v} |\n" for k, v in here["packages"].items())
+    changed = "".join(
+        f"| {n} | `{p}` | `{json.dumps(v)}` |\n"
+        for n in names
+        for p, v in profile.chapters.get(n, {}).items()
+        if p in find_chapter(n).parameters
+    )
+    return "\n".join(
+        [
+            f"Profile **{profile.name}**: {profile.title}. {profile.summary}",
+            "",
+            "| chapter | seconds | started (UTC) | commit | processor | GPU |",
+            "|---|---|---|---|---|---|",
+            rows,
+            "| parameter set by the profile | name | value |",
+            "|---|---|---|",
+            changed or "| every chapter | | its own defaults |\n",
+            f"perturbcore {here['perturbcore']}, Python {here['python']}, {here['platform']}, "
+            f"{here['cores']} cores, {here['memory_gib']} GiB",
+            "",
+            "| package | version |",
+            "|---|---|",
+            packages,
+        ]
+    )

@@ -1,0 +1,27 @@
+"""The ``perturbcore`` command: a few verbs for people who don't want to write Python."""
+
+import sys
+
+from perturbcore.book.cli.options import parser
+from perturbcore.book.cli.reported import Reported
+from perturbcore.core.errors import DownloadError, InputError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    0 is success, 1 a chapter or book that failed, 2 a wrong input or parameter.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        options.call(options)
+    except (InputError, DownloadError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Reported as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; what was finished is kept", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,5 @@
+import sys
+
+from perturbcore.book.cli import main
+
+sys.exit(main())

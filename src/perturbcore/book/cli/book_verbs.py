@@ -1,0 +1,82 @@
+"""Verbs about chapters, profiles and the book.
+
+Everything heavy is imported inside the verbs, so that help answers at once.
+"""
+
+from perturbcore.book.cli.reported import Reported
+from perturbcore.core.errors import ParameterError
+
+
+def run(options) -> None:
+    """Execute one chapter."""
+    from perturbcore.book.runner import ChapterError, run_aside, run_for_book
+    from perturbcore.book.source import find_chapter
+    from perturbcore.core.profile import load_profile
+
+    chapter, profile = find_chapter(options.chapter), load_profile(options.profile)
+    if options.for_book and (options.p or options.out):
+        raise ParameterError("--for-book takes its values from the profile: no -p, no --out")
+    try:
+        if options.for_book:
+            target = run_for_book(chapter, profile)
+        else:
+            target = run_aside(chapter, profile, dict(options.p), options.out)
+    except ChapterError as error:
+        raise Reported(error) from None
+    print(target)
+
+
+def notebook(options) -> None:
+    """Write chapters as plain notebooks for papermill or Jupyter."""
+    import nbformat
+
+    from perturbcore.book.source import find_chapter, find_chapters
+
+    if bool(options.chapter) == options.all:
+        raise ParameterError("name a chapter, or give --all")
+    chapters = find_chapters() if options.all else [find_chapter(options.chapter)]
+    for chapter in chapters:
+        path = options.out / f"{chapter.name}.ipynb" if options.all else options.out
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(chapter.notebook, path)
+        print(path)
+
+
+def chapters(options) -> None:
+    """List chapters and their parameters."""
+    from perturbcore.book.source import find_chapters
+
+    for chapter in find_chapters():
+        print(f"{chapter.name}: {chapter.title}")
+        for p in chapter.parameters.values():
+            print(f"    {p.name}: {p.type} = {p.default!r}" + (f"  # {p.help}" if p.help else ""))
+
+
+def profiles(options) -> None:
+    """List the profiles that come with the project."""
+    from perturbcore.core.profile import load_profile, profile_names
+
+    for name in profile_names():
+        profile = load_profile(name)
+        print(f"{name}: {profile.title}" + (" (simulated cells)" if profile.simulated else ""))
+        if profile.summary:
+            print(f"    {profile.summary.strip()}")
+
+
+def book(options) -> None:
+    """Build the HTML book from executed chapters."""
+    from perturbcore.book import book as builder
+    from perturbcore.core.profile import load_profile
+
+    profile = load_profile(options.profile)
+    try:
+        if options.linkcheck:
+            if broken := builder.linkcheck(profile):
+                raise Reported(f"these links do not answer:\n{broken}")
+            print("every outside link answers")
+        else:
+            page = builder.build(profile)
+            print(f"seconds a chapter (as they ran last):\n{builder.seconds_table(profile)}")
+            print(f"built {page}")
+    except builder.BookError as error:
+        raise Reported(error) from None

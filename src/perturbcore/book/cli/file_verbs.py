@@ -1,0 +1,156 @@
+"""Verbs about a user's own files: from a screen to scores.
+
+Everything heavy is imported inside the verbs, so that help answers at once.
+"""
+
+from pathlib import Path
+
+from perturbcore.core.errors import ParameterError
+
+
+def data(options) -> None:
+    """List or fetch the foreign files that a profile needs."""
+    from perturbcore.data import catalogue
+    from perturbcore.data.authors.layout import REPOSITORY, data_root
+
+    names = list(options.name)
+    if options.profile or not names:
+        from perturbcore.core.profile import load_profile
+
+        profile = load_profile(options.profile or "demo")
+        names += [n for n in profile.data if n not in names]
+        if not names:
+            print(f"profile {profile.name} needs no files from elsewhere")
+            return
+    # not in the catalogue: its files have no pinned address and checksum that we could know
+    authors, names = REPOSITORY in names, [n for n in names if n != REPOSITORY]
+    if authors and options.action == "list":
+        state = "there" if data_root().is_dir() else "missing"
+        print(f"{REPOSITORY}: the authors' preprocessed data, {state} at {data_root()}")
+    if options.action == "fetch":
+        for name, path in (catalogue.fetch_many(names) if names else {}).items():
+            print(f"{name}: {path}")
+        if authors:
+            from perturbcore.data.authors.download import fetch_authors_data
+
+            print(f"{REPOSITORY}: {fetch_authors_data()}")
+    elif names:
+        for name, state in catalogue.verify(names).items():
+            entry = catalogue.entry(name)
+            print(
+                f"{name}: {entry.bytes / 1e6:.1f} MB, {entry.licence}, {state}; {entry.description}"
+            )
+
+
+def check(options) -> None:
+    """Validate a screen."""
+    screen = _screen(options)
+    obs = screen.obs
+    lines = ", ".join(sorted(obs["cell_line"].unique()))
+    print(
+        f"{options.screen}: {screen.n_obs} cells x {screen.n_vars} genes, "
+        f"{obs.loc[~obs['is_control'], 'perturbation'].nunique()} perturbations, "
+        f"{int(obs['is_control'].sum())} control cells, {obs['batch'].nunique()} batches, "
+        f"cell lines: {lines}"
+    )
+
+
+def effects(options) -> None:
+    """Turn a screen into responses with folds."""
+    from perturbcore.data.effects.ba_ate import ba_ate
+    from perturbcore.data.folds import assign_folds
+
+    responses = ba_ate(_screen(options), control=options.controls, batches=options.batches)
+    folds = assign_folds(
+        responses.obs["perturbation"].unique(), n_folds=options.folds, seed=options.seed
+    )
+    responses.obs["fold"] = responses.obs["perturbation"].map(folds).astype(int).to_numpy()
+    responses.write_h5ad(options.out)
+    print(f"{options.out}: {responses.n_obs} perturbations x {responses.n_vars} genes")
+
+
+def ceiling(options) -> None:
+    """Estimate the experimental error of each perturbation of a screen."""
+    from perturbcore.score.ceiling.ceiling import noise_ceiling
+
+    table = noise_ceiling(
+        _screen(options),
+        control=options.controls,
+        n_outer=options.outer,
+        n_inner=options.inner,
+        seed=options.seed,
+    )
+    _write(table, options.out)
+
+
+def evaluate(options) -> None:
+    """Score embeddings on responses."""
+    import pandas as pd
+
+    from perturbcore.data.responses import read_responses
+    from perturbcore.embeddings.load import load_embedding
+    from perturbcore.score.ceiling.fold_scores import ceiling_scores
+    from perturbcore.score.run import evaluate as score
+    from perturbcore.score.store import ScoreStore
+
+    responses = read_responses(options.responses)
+    embeddings = [load_embedding(path) for path in options.embeddings]
+    reached = None
+    if options.ceiling:
+        reached = ceiling_scores(_read(options.ceiling), responses)
+    scores = score(
+        responses,
+        embeddings,
+        options.predictor or ["knn"],
+        store=ScoreStore(options.store or ":memory:"),
+        seed=options.seed,
+        n_jobs=options.jobs,
+    )
+    if reached is not None:
+        scores = pd.concat([scores, reached], ignore_index=True)
+    _write(scores, options.out)
+
+
+def _screen(options):
+    from perturbcore.data.screens.read import read_screen
+
+    declared = {
+        name: getattr(options, name)
+        for name in (
+            "perturbation",
+            "batch",
+            "cell_line",
+            "control",
+            "control_column",
+            "batch_value",
+            "cell_line_value",
+            "scale",
+            "identifier",
+            "unmatched",
+            "dataset",
+        )
+    }
+    declared = {name: value for name, value in declared.items() if value is not None}
+    if declared:
+        if "scale" not in declared:
+            raise ParameterError("say what X holds: --scale counts or --scale log1p")
+        declared.setdefault("dataset", options.screen.stem)
+    return read_screen(options.screen, backed=options.backed, **declared)
+
+
+def _read(path: Path):
+    import pandas as pd
+
+    if path.suffix not in (".parquet", ".csv"):
+        raise ParameterError(f"{path}: tables are read from .parquet or .csv")
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+
+
+def _write(table, path: Path) -> None:
+    if path.suffix == ".parquet":
+        table.to_parquet(path, index=False)
+    elif path.suffix == ".csv":
+        table.to_csv(path, index=False)
+    else:
+        raise ParameterError(f"{path}: tables are written as .parquet or .csv")
+    print(f"{path}: {len(table)} rows")

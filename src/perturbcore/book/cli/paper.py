@@ -1,0 +1,178 @@
+"""Verbs about the authors' data (Cole et al. 2026): from raw cells to their layout.
+
+Everything heavy is imported inside the verbs, so that help answers at once.
+"""
+
+from pathlib import Path
+
+from perturbcore.core.errors import ParameterError
+
+DATASETS = ("essential", "norman", "sciplex", "tahoe")
+
+
+def responses(options) -> None:
+    """Turn raw cells in the documented layout into responses in the documented layout."""
+    from perturbcore.data.authors.write import add_stored_folds, effects_of_raw, labels_of_raw
+
+    if options.out.suffix != ".h5ad":
+        raise ParameterError(f"{options.out}: responses are written as .h5ad")
+    shared = dict(dose=options.dose, backed=not options.in_memory)
+    if options.task == "lfc":
+        if options.min_cells is not None:
+            raise ParameterError("--min-cells is for --task deg: effects have no minimum")
+        table = effects_of_raw(
+            options.dataset, options.raw, batches=options.batches, totals=options.totals, **shared
+        )
+    else:
+        table = labels_of_raw(
+            options.dataset, options.raw, test=options.test, min_cells=options.min_cells, **shared
+        )
+    if options.folds:
+        add_stored_folds(table, options.dataset, options.folds)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    table.write_h5ad(options.out)
+    folds = (
+        ""
+        if _has_folds(table)
+        else "; without folds, which --folds takes from a file that has them"
+    )
+    print(f"{options.out}: {table.n_obs} rows x {table.n_vars} genes{folds}")
+
+
+def error(options) -> None:
+    """Write the experimental error of raw cells in the published columns."""
+    from perturbcore.data.authors.error import error_of_raw
+
+    if options.out.suffix != ".csv":
+        raise ParameterError(f"{options.out}: the published columns are written as .csv")
+    table = error_of_raw(
+        options.dataset,
+        options.raw,
+        control=options.controls,
+        totals=options.totals,
+        dose=options.dose,
+        n_outer=options.outer,
+        n_inner=options.inner,
+        seed=options.seed,
+        cell_line=options.cell_line,
+        backed=not options.in_memory,
+        n_jobs=options.jobs,
+        checkpoint=options.checkpoint,
+    )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(options.out, index=False)
+    print(f"{options.out}: {table['pert_id'].nunique()} perturbations, {len(table)} rows")
+
+
+def compare(options) -> None:
+    """Run the published benchmark on the authors' data and set it beside the published scores."""
+    from perturbcore.report.reproduction.benchmark import reproduce
+    from perturbcore.report.reproduction.compare import agreement, verdict
+    from perturbcore.report.reproduction.compare import compare as side_by_side
+    from perturbcore.score.store import ScoreStore
+
+    if options.out.suffix != ".csv":
+        raise ParameterError(f"{options.out}: the comparison is written as .csv")
+    done = reproduce(
+        options.dataset or None,
+        options.root,
+        store=ScoreStore(options.store or ":memory:"),
+        n_jobs=options.jobs,
+        seed=options.seed,
+    )
+    for note in done.notes:
+        print(note)
+    table = side_by_side(done.scores)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(options.out, index=False)
+    print(agreement(table).to_string(index=False))
+    if done.simulated:
+        print("the data are simulated: differences from the published scores mean nothing")
+    else:
+        print(verdict(table))
+    print(f"{options.out}: {len(table)} rows")
+
+
+def fixture(options) -> None:
+    """Write the authors' layout, small, from simulated cells (for developers and tests)."""
+    from perturbcore.data.authors.fixture import write_fixture
+
+    root = write_fixture(options.folder, seed=options.seed, tasks=options.task or ("lfc",))
+    print(f"{root}: simulated; use it with PERTURBCORE_PAPER_DATA={root}")
+
+
+def fetch(options) -> None:
+    """Download the authors' preprocessed data (size and licence are shown first)."""
+    from perturbcore.data.authors.download import fetch_authors_data
+
+    print(fetch_authors_data(options.root))
+
+
+def _has_folds(table) -> bool:
+    return "test_split" in table.obs or "fold_0" in table.obs
+
+
+def add_verbs(verb) -> None:
+    """Add ``paper`` and its verbs to the command; `verb` makes a parser from a function."""
+    top = verb(paper)
+    verbs = top.add_subparsers(required=True, metavar="VERB", title="verbs")
+
+    def inner(call):
+        line = call.__doc__.splitlines()[0]
+        new = verbs.add_parser(call.__name__, help=line, description=line)
+        new.set_defaults(call=call)
+        return new
+
+    v = inner(responses)
+    _raw_options(v)
+    v.add_argument("--out", type=Path, required=True, help=".h5ad in the documented layout")
+    v.add_argument("--task", choices=["lfc", "deg"], default="lfc")
+    v.add_argument("--folds", type=Path, help="take the stored folds from this .h5ad or .csv")
+    v.add_argument("--batches", choices=["all", "with_controls"], default="all",
+                   help="as the published code, or as the paper")  # fmt: skip
+    v.add_argument("--totals", choices=["all", "kept"], default="all",
+                   help="chemicals: genes over which a cell's total is taken")  # fmt: skip
+    v.add_argument("--test", choices=["welch", "student"], default="welch",
+                   help="of labels: as the published code, or as the paper")  # fmt: skip
+    v.add_argument("--min-cells", type=int, help="of labels: groups must have more cells than this")
+
+    v = inner(error)
+    _raw_options(v)
+    v.add_argument("--out", type=Path, required=True, help=".csv in the published columns")
+    v.add_argument("--controls", choices=["global", "matched"],
+                   help="of the whole line, or of the same batch; as published by default")  # fmt: skip
+    v.add_argument("--totals", choices=["kept", "all"], default="kept",
+                   help="chemicals: genes over which a cell's total is taken")  # fmt: skip
+    v.add_argument("--cell-line", help="only this one")
+    v.add_argument("--outer", type=int, help="draws of batches")
+    v.add_argument("--inner", type=int, help="draws of cells in each")
+    v.add_argument("--seed", type=int, default=5050)
+    v.add_argument("--jobs", type=int, default=1)
+    v.add_argument("--checkpoint", type=Path, help="file that keeps finished perturbations")
+
+    v = inner(compare)
+    v.add_argument("dataset", nargs="*", help=f"of {', '.join(DATASETS)}; all that are there")
+    v.add_argument("--root", type=Path, help="folder of the layout, else PERTURBCORE_PAPER_DATA")
+    v.add_argument("--out", type=Path, required=True, help=".csv")
+    v.add_argument("--store", type=Path, help="file that keeps finished units, to resume")
+    v.add_argument("--seed", type=int, default=0)
+    v.add_argument("--jobs", type=int, default=1)
+
+    v = inner(fixture)
+    v.add_argument("folder", type=Path)
+    v.add_argument("--seed", type=int, default=0)
+    v.add_argument("--task", action="append", choices=["lfc", "deg"], help="repeatable")
+
+    v = inner(fetch)
+    v.add_argument("--root", type=Path, help="folder to put them; data/paper by default")
+
+
+def paper(options) -> None:
+    """Read, make and compare the authors' data of Cole et al. 2026 (see 'paper --help')."""
+
+
+def _raw_options(verb) -> None:
+    verb.add_argument("dataset", choices=DATASETS)
+    verb.add_argument("--raw", type=Path, required=True, help="folder with the raw files")
+    verb.add_argument("--dose", type=float, help="chemicals: the dose that is kept")
+    verb.add_argument("--in-memory", action="store_true", help="Essential: read all cells at once")

@@ -1,0 +1,110 @@
+"""What a chapter uses while it runs: checked parameters, its profile, and its places for files."""
+
+import inspect
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+
+from perturbcore.book.parameters import declared_types, resolve
+from perturbcore.core.profile import Profile, load_profile
+
+_PLAIN = (bool, int, float, str, list, dict, tuple, set, type(None))
+
+
+@dataclass(frozen=True)
+class OpenChapter:
+    """A running chapter.
+
+    Attributes
+    ----------
+    name
+        Name of the chapter.
+    profile
+        The profile it runs with.
+    parameters
+        Checked values of its parameters.
+    """
+
+    name: str
+    profile: Profile
+    parameters: dict
+
+    @property
+    def tables(self) -> Path:
+        """Folder of the tables this chapter shows, ``results/<profile>/tables/<chapter>``."""
+        return self._folder("tables")
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the figures this chapter shows, ``results/<profile>/figures/<chapter>``."""
+        return self._folder("figures")
+
+    def save_table(self, table, name: str):
+        """Write a data frame as CSV among the chapter's tables and return it for display."""
+        numbered = isinstance(table.index, pd.RangeIndex)
+        table.to_csv(self.tables / f"{name}.csv", index=not numbered)
+        return table
+
+    def save_figure(self, figure, name: str):
+        """Write a matplotlib figure as SVG among the chapter's figures and return it."""
+        import matplotlib
+
+        figure = getattr(figure, "figure", figure)
+        # Without a date and with fixed ids, an unchanged figure is an unchanged file.
+        with matplotlib.rc_context({"svg.hashsalt": f"{self.name}/{name}"}):
+            figure.savefig(
+                self.figures / f"{name}.svg", bbox_inches="tight", metadata={"Date": None}
+            )
+        return figure
+
+    def _folder(self, kind: str) -> Path:
+        folder = self.profile.results / kind / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def open_chapter(name: str, module: ModuleType | None = None) -> OpenChapter:
+    """Check the parameters of the running notebook and open its profile.
+
+    The first code cell after the parameters calls this. It is what refuses an unknown name or a
+    wrong type also when plain papermill, which checks neither, passed the values.
+
+    Parameters
+    ----------
+    name
+        Name of the chapter.
+    module
+        Where the notebook's names live; ``__main__`` in a notebook.
+
+    Raises
+    ------
+    ParameterError
+        A value has the wrong type, or a plain value was set before this call that no parameter
+        declares.
+    """
+    module = module or sys.modules["__main__"]
+    parameters = declared_types(inspect.get_annotations(module), name)
+    # In and Out are IPython's history.
+    given = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, _PLAIN) and not key.startswith("_") and key not in ("In", "Out")
+    }
+    for key, value in given.items():
+        # papermill's command line hands over a list as the text "[5, 10]".
+        if key in parameters and isinstance(value, str):
+            given[key] = parameters[key].parse(value, name)
+    values = resolve(parameters, given, name)
+    vars(module).update(values)
+    _draw_vectors()
+    return OpenChapter(name, load_profile(values["profile"]), values)
+
+
+def _draw_vectors() -> None:
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg")

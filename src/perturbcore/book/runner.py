@@ -1,0 +1,184 @@
+"""Execute a chapter with papermill; nothing that failed is ever published."""
+
+import json
+import os
+import re
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import nbformat
+
+from perturbcore.book.source import Chapter
+from perturbcore.core.digest import digest
+from perturbcore.core.profile import Profile, project_root
+from perturbcore.core.provenance import record
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class ChapterError(RuntimeError):
+    """A chapter failed; the message shows the cell and what it raised."""
+
+
+def run_for_book(chapter: Chapter, profile: Profile) -> Path:
+    """Run a chapter with the profile's parameters and keep it for the book.
+
+    Returns
+    -------
+    Path
+        ``results/<profile>/chapters/<chapter>.ipynb``.
+    """
+    target = profile.results / "chapters" / f"{chapter.name}.ipynb"
+    note = profile.results / "runs" / f"{chapter.name}.json"
+    return run(chapter, profile, chapter.values(profile), target, note)
+
+
+def run_aside(chapter: Chapter, profile: Profile, given: dict, out: Path | None = None) -> Path:
+    """Run a chapter with other parameters, without touching the book.
+
+    Parameters
+    ----------
+    given
+        Parameter values; text is parsed by the declared type.
+    out
+        Where to put the executed notebook; otherwise ``results/<profile>/runs``, under a name that
+        follows from the parameters.
+    """
+    values = chapter.values(profile, given)
+    stem = f"{chapter.name}-{digest(values)[:8]}"
+    target = Path(out) if out else profile.results / "runs" / f"{stem}.ipynb"
+    return run(chapter, profile, values, target, target.with_suffix(".json"))
+
+
+def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Path) -> Path:
+    """Execute a chapter into ``target`` and write its provenance to ``note``.
+
+    Code is folded, never hidden, unless a cell is tagged ``show-input``.
+
+    The executed notebook appears under its name only when every cell has passed. A failed run
+    leaves ``<name>.failed.ipynb`` beside it and whatever was there before.
+
+    Raises
+    ------
+    ChapterError
+        A cell raised.
+    """
+    target, note = target.resolve(), note.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    failed = target.with_name(f"{target.stem}.failed.ipynb")
+    partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
+    failed.unlink(missing_ok=True)
+    began = record()
+    clock = time.perf_counter()
+    try:
+        _execute(chapter, values, partial)
+        executed = nbformat.read(partial, as_version=4)
+        _gate(chapter, executed)
+        facts = {
+            **began,
+            "chapter": chapter.name,
+            "title": chapter.title,
+            "seconds": round(time.perf_counter() - clock, 1),
+            "profile": profile.name,
+            "profile_digest": profile.digest,
+            "simulated": profile.simulated,
+            "parameters": {**{n: p.default for n, p in chapter.parameters.items()}, **values},
+        }
+        _tidy(executed, facts)
+        nbformat.write(executed, partial)
+        written = note.with_name(f".{note.name}.{os.getpid()}")
+        written.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        os.replace(written, note)
+        os.replace(partial, target)
+    except ChapterError as error:
+        if partial.exists():
+            os.replace(partial, failed)
+            raise ChapterError(f"{error}\nThe partial notebook is {failed}") from None
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def _execute(chapter: Chapter, values: dict, partial: Path) -> None:
+    # A kernel named python3 in the user's own folder must not win over this environment's.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    for attempt in (1, 2):
+        try:
+            papermill.execute_notebook(
+                chapter.notebook,
+                str(partial),
+                parameters=values,
+                kernel_name="python3",
+                cwd=str(project_root()),
+                progress_bar=sys.stderr.isatty(),
+                start_timeout=120,
+            )
+            return
+        except PapermillExecutionError as error:
+            with suppress(FileNotFoundError):
+                _gate(chapter, nbformat.read(partial, as_version=4))
+            raise ChapterError(f"{chapter.name}: {error.ename}: {error.evalue}") from None
+        except RuntimeError as error:
+            # Two kernels that start at once can pick the same port: the loser never answers.
+            started = partial.exists() and any(
+                c.get("execution_count") for c in nbformat.read(partial, as_version=4).cells
+            )
+            if started or attempt == 2:
+                raise ChapterError(f"{chapter.name}: {error}") from None
+
+
+def _gate(chapter: Chapter, notebook) -> None:
+    number = 0
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        number += 1
+        if "raises-exception" in cell.metadata.get("tags", []):
+            continue
+        for output in cell.outputs:
+            if output.output_type == "error":
+                raise ChapterError(_explain(chapter, number, cell, output))
+
+
+def _explain(chapter: Chapter, number: int, cell, output) -> str:
+    trace = _ANSI.sub("", "\n".join(output.get("traceback", []))).splitlines()
+    if len(trace) > 30:
+        trace = [*trace[:8], f"... {len(trace) - 30} lines left out ...", *trace[-22:]]
+    source = "\n".join(f"    {line}" for line in cell.source.splitlines()[:12])
+    return f"chapter {chapter.name} failed in code cell {number}:\n{source}\n" + "\n".join(
+        trace or [f"{output.ename}: {output.evalue}"]
+    )
+
+
+def _tidy(notebook, facts: dict) -> None:
+    notebook.metadata["perturbcore"] = facts
+    papermill = notebook.metadata.get("papermill", {})
+    for key in ("input_path", "output_path", "environment_variables"):
+        papermill.pop(key, None)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+        if cell.cell_type == "code":
+            _fold(cell)
+
+
+def _fold(cell) -> None:
+    tags = cell.metadata.get("tags", [])
+    if "show-input" in tags or any(tag.startswith(("hide-", "remove-")) for tag in tags):
+        return
+    cell.metadata["tags"] = [*tags, "hide-input"]
+    for tag, prompt in (
+        ("injected-parameters", "the values of this run"),
+        ("parameters", "the parameters and their defaults"),
+    ):
+        if tag in tags:
+            cell.metadata["mystnb"] = {
+                "code_prompt_show": f"Show {prompt}",
+                "code_prompt_hide": f"Hide {prompt}",
+            }

@@ -1,0 +1,277 @@
+"""A profile at work: its data sets, embeddings, noise ceilings and scores, each made once."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import pandas as pd
+
+from perturbcore.core.digest import code_digest, digest
+from perturbcore.core.errors import InputError
+from perturbcore.data.responses import cell_lines
+from perturbcore.data.sets.base import load
+from perturbcore.embeddings.build import build_all
+from perturbcore.embeddings.controls import random_embedding
+from perturbcore.embeddings.coverage import coverage_table
+from perturbcore.embeddings.sources import BuildContext
+from perturbcore.embeddings.specs import serving
+from perturbcore.models.simple.deg import DEGKNN, DEGLogistic
+from perturbcore.models.simple.knn import KNN
+from perturbcore.models.simple.labels import LabelKernel, LabelKNN
+from perturbcore.models.simple.linear import Linear
+from perturbcore.score.joint import evaluate_joint
+from perturbcore.score.limits import experimental_error, limit_units
+from perturbcore.score.plan import Protocol
+from perturbcore.score.run import PAIR_TARGETS, evaluate
+from perturbcore.score.store import ASIDE, ScoreStore, write_atomically
+
+MIN_COVERAGE = 0.2
+
+
+class Study:
+    """What a chapter asks for, computed or found among the results of its profile.
+
+    Parameters
+    ----------
+    chapter : OpenChapter
+        The running chapter; `perturbcore.book.inside.open_chapter` gives it.
+    n_jobs : int
+        Threads.
+    """
+
+    def __init__(self, chapter, n_jobs: int = 2):
+        self.chapter = chapter
+        self.profile = chapter.profile
+        self.n_jobs = n_jobs
+        self._datasets: dict = {}
+        self._embeddings: dict = {}
+
+    @cached_property
+    def store(self) -> ScoreStore:
+        """The score store of the profile."""
+        return ScoreStore(self.profile.results / "scores.sqlite")
+
+    def dataset(self, name: str):
+        """Load a data set of the profile (once)."""
+        if name not in self._datasets:
+            entry = self.profile.dataset(name)
+            self._datasets[name] = load(entry.loader, **entry.options)
+        return self._datasets[name]
+
+    def embeddings(
+        self, name: str, *, seed: int = 0, covering: float = MIN_COVERAGE, only: Sequence[str] = ()
+    ) -> list:
+        """Build the profile's embeddings that serve a data set, and the random control.
+
+        Embeddings that cover less than `covering` of the perturbations of every cell line are left
+        out; `coverage` shows them all. Embeddings of drugs serve data sets of drugs, those of genes the
+        others, and a specification with `datasets: [...]` only those. Those that a data set brings along
+        (``extras["embeddings"]``) come first. With `only`, no others than these are built.
+        """
+        made = self._built(name, tuple(only))
+        responses = self.dataset(name).responses
+        table = coverage_table(made, responses)
+        enough = set(table.loc[table["coverage"] >= covering, "embedding"])
+        kept = [e for e in made if e.name in enough]
+        ids = sorted(responses.obs["perturbation"].astype(str).unique())
+        identifier = responses.uns["perturbcore"]["identifier"]
+        return [*kept, random_embedding(ids, 100, seed, identifier=identifier)]
+
+    def coverage(self, name: str) -> pd.DataFrame:
+        """How many perturbations of a data set each embedding of the profile covers."""
+        return coverage_table(self._built(name), self.dataset(name).responses)
+
+    def _built(self, name: str, only: tuple = ()) -> list:
+        if (name, only) not in self._embeddings:
+            identifier = self.dataset(name).responses.uns["perturbcore"]["identifier"]
+            specs, serve = serving(self.profile.embeddings, name, identifier, only)
+            # a data set may bring embeddings of its own
+            own = self.dataset(name).extras.get("embeddings", list)
+            brought = own() if callable(own) else []
+            brought = [e for e in brought if not only or e.name in only]
+            if not specs and not brought:
+                raise InputError(
+                    f"profile '{self.profile.name}' has no embedding for data set '{name}'"
+                    f"{' among ' + ', '.join(only) if only else ''}: add one under 'embeddings'"
+                )
+            context = BuildContext(dataset=self.dataset(name), folder=self.profile.path.parent)
+            cache = self.profile.results / "embeddings"
+            made = build_all(specs, context, cache=cache)
+            self._embeddings[name, only] = [*brought, *(e for e in made if e.name in serve)]
+        return self._embeddings[name, only]
+
+    def ceiling(
+        self, name: str, *, n_outer: int = 10, n_inner: int = 10, n_trials: int = 20
+    ) -> pd.DataFrame | None:
+        """Experimental error, or None where the data hold no replicates.
+
+        Parameters
+        ----------
+        name : str
+            Data set of the profile.
+        n_outer, n_inner : int
+            Trials over batches, and over cells within them (published: 10 x 10, chemicals 10 x 20;
+            labels by batch 3 x 3).
+        n_trials : int
+            Trials for labels that pool the batches.
+
+        Returns
+        -------
+        pandas.DataFrame or None
+            A row a perturbation, quantile and metric (log fold-changes), or a row a fold, quantile
+            and metric (labels).
+        """
+        data = self.dataset(name)
+        if data.ceiling is not None:
+            return data.ceiling
+        if data.screen is None and data.replicates is None:
+            return None
+        folder = self.profile.results / "ceilings"
+        folder.mkdir(parents=True, exist_ok=True)
+        options = dict(self.profile.dataset(name).options)
+        responses = data.responses
+        # of labels the folds decide too: their error is scored fold by fold
+        trials = [n_outer, n_inner] + (
+            [n_trials, *responses.obs["fold"]] if data.task == "deg" else []
+        )
+        made_by = code_digest(experimental_error)
+        key = digest(name, responses.X, list(responses.obs_names), *trials, options, made_by)
+        path = folder / f"{name}-{key}.parquet"
+        if not path.exists():
+            table = experimental_error(
+                data, n_outer=n_outer, n_inner=n_inner, n_trials=n_trials, options=options,
+                n_jobs=self.n_jobs, checkpoint=folder / f"{name}.sqlite",
+            )  # fmt: skip
+            write_atomically(path, table.to_parquet(index=False))
+        return pd.read_parquet(path)
+
+    def scope(self, part: str) -> str:
+        """Name under which the store keeps what this chapter claims for one of its parts.
+
+        A run with other parameters than the profile's claims a name of its own, so that it never
+        changes the scores of the book.
+        """
+        from perturbcore.book.source import find_chapter
+
+        chapter = find_chapter(self.chapter.name)
+        expected = {k: p.default for k, p in chapter.parameters.items()} | chapter.values(
+            self.profile
+        )
+        given = {k: v for k, v in self.chapter.parameters.items() if k not in ("profile", "n_jobs")}
+        own = f"{self.chapter.name}/{part}"
+        changed = {k: v for k, v in given.items() if expected[k] != v}
+        return f"{ASIDE}{own}/{digest(changed)}" if changed else own
+
+    def claimed(self, chapter: str) -> pd.DataFrame:
+        """Return the scores that another chapter of the book claims.
+
+        Raises
+        ------
+        InputError
+            That chapter has not run in this profile.
+        """
+        entry = self.profile.chapters.get(chapter, {}).get("dataset")
+        from perturbcore.book.source import find_chapter
+
+        name = entry or find_chapter(chapter).parameters["dataset"].default
+        keys = self.store.keys_of(f"{chapter}/{name}")
+        if not keys:
+            raise InputError(
+                f"chapter '{chapter}' has no scores in profile '{self.profile.name}': run it first"
+            )
+        return self.store.scores(keys)
+
+    def export(self) -> None:
+        """Write the scores of the book: ``results/<profile>/scores.parquet``."""
+        self.store.export(self.profile.results / "scores.parquet")
+
+    @staticmethod
+    def models(task: str, *, knn, lasso=(), C=None, softmax=None) -> list:
+        """Return the two predictors that a ranking compares.
+
+        kNN, then lasso; for partial labels a kernel; for complete labels the published logistic
+        classifier, with the candidates `C` (the published grid by default) and the options `softmax`
+        of its fit.
+        """
+        if task == "deg":
+            grid = {} if C is None else {"grid": C}
+            return [DEGKNN(knn), DEGLogistic(**grid, softmax=dict(softmax or {}))]
+        if task in PAIR_TARGETS:
+            return [LabelKNN(knn), LabelKernel()]
+        return [KNN(knn), Linear("lasso", lasso)]
+
+    def evaluate(
+        self,
+        name: str,
+        predictors=("knn",),
+        *,
+        protocol: Protocol | None = None,
+        embeddings=None,
+        ceiling: pd.DataFrame | None = None,
+        seed: int = 0,
+        **options,
+    ) -> pd.DataFrame:
+        """Score the embeddings on a data set, with floor, ceiling and experimental error.
+
+        Parameters
+        ----------
+        name : str
+            Data set of the profile.
+        predictors, protocol, seed, options
+            See `perturbcore.score.run.evaluate`.
+        embeddings : list, optional
+            `embeddings(name)` by default.
+        ceiling : pandas.DataFrame, optional
+            `ceiling(name)`; its rows become units of predictor "experimental_error".
+        """
+        responses = self.dataset(name).responses
+        if embeddings is None:
+            embeddings = self.embeddings(name, seed=seed)
+        scope = self.scope(name)
+        evaluate(
+            responses, embeddings, predictors, store=self.store, scope=scope, protocol=protocol,
+            seed=seed, n_jobs=self.n_jobs, progress=False, **options,
+        )  # fmt: skip
+        if ceiling is not None:
+            units = limit_units(ceiling, responses, seed)
+            self.store.put(units)
+            self.store.join(scope, [u.key for u in units])
+        self.export()
+        return self.store.scores(self.store.keys_of(scope))
+
+    def evaluate_joint(
+        self, name: str, models, *, seed: int = 0, responses=None, **options
+    ) -> pd.DataFrame:
+        """Score models that predict whole folds, beside what `evaluate` has claimed; return theirs.
+
+        Parameters
+        ----------
+        name : str
+            Data set of the profile.
+        models : list
+            See `perturbcore.score.joint.JointModel`.
+        responses : AnnData, optional
+            Those of the data set by default.
+        seed, options
+            See `perturbcore.score.joint.evaluate_joint`.
+        """
+        responses = self.dataset(name).responses if responses is None else responses
+        scores = evaluate_joint(
+            responses,
+            models,
+            store=self.store,
+            scope=self.scope(name),
+            seed=seed,
+            progress=False,
+            **options,
+        )
+        self.export()
+        return scores
+
+    def lines(self, name: str) -> list[str]:
+        """Cell lines of a data set, in their order."""
+        return cell_lines(self.dataset(name).responses)
+
+    def names(self, task: str | None = None) -> list[str]:
+        """List the data sets of the profile, or those of one task."""
+        names = [d.name for d in self.profile.datasets]
+        return names if task is None else [n for n in names if self.dataset(n).task == task]

@@ -1,5 +1,0 @@
-import sys
-
-from perturbcore.cli import main
-
-sys.exit(main())

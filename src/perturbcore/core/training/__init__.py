@@ -1,0 +1,1 @@
+"""Train a torch model: batches, early stopping, best weights, resume; lightning underneath."""

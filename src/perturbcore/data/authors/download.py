@@ -1,0 +1,168 @@
+"""Fetch the authors' preprocessed data from their host: size and licence first, resumed, verified."""
+
+import hashlib
+import json
+import os
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+from tqdm import tqdm
+
+from perturbcore.core.errors import DownloadError
+from perturbcore.data.authors.layout import (
+    GENE_EMBEDDINGS,
+    LAYOUTS,
+    REPOSITORY,
+    VARIABLE,
+    data_root,
+)
+
+# what the readers open; the raw matrices and the fusion caches are not among it
+PATTERNS = (
+    *(name for layout in LAYOUTS.values() for name in layout.files.values()),
+    *(layout.drug_embeddings for layout in LAYOUTS.values() if layout.drug_embeddings),
+    f"{GENE_EMBEDDINGS}/*.h5ad",
+)
+RECORD = ".fetched.json"
+
+
+def fetch_authors_data(
+    folder=None, *, client=None, patterns=PATTERNS, revision=None, progress=True
+) -> Path:
+    """Download the files of the layout that are not there yet.
+
+    Each file is checked against the size and sha256 that the host states; one that is there and
+    right is not downloaded again, one that is cut off is taken up where it stopped.
+
+    Parameters
+    ----------
+    folder : path, optional
+        ``data/paper`` by default. Nothing is downloaded where ``PERTURBCORE_PAPER_DATA`` is set.
+    client : object, optional
+        With `dataset_info` and `hf_hub_download` of ``huggingface_hub.HfApi``, which it is by default.
+    patterns : sequence of str
+        Which files.
+    revision : str, optional
+        Commit of the data; the newest by default. What was fetched is recorded in ``.fetched.json``.
+    progress : bool
+
+    Returns
+    -------
+    Path
+        The root of the layout.
+
+    Raises
+    ------
+    DownloadError
+        The host cannot be reached, lacks the files, or a file is not what it states.
+    """
+    if folder is None and os.environ.get(VARIABLE, ""):
+        root = data_root()
+        if not root.is_dir():
+            raise DownloadError(f"{VARIABLE}={root} is not a folder; correct or unset it")
+        print(f"authors' data: the copy at {root} ({VARIABLE}); nothing is downloaded")
+        return root
+    root = data_root(folder)
+    client = _client() if client is None else client
+    try:
+        about = client.dataset_info(REPOSITORY, revision=revision, files_metadata=True)
+    except Exception as error:  # the library raises its own and those of two HTTP libraries
+        raise DownloadError(
+            f"the authors' data ({REPOSITORY}) cannot be asked for: {error}; with a copy of the files "
+            f"on disk, set {VARIABLE} to its folder"
+        ) from error
+    wanted = [f for f in about.siblings if any(fnmatch(f.rfilename, p) for p in patterns)]
+    if not wanted:
+        raise DownloadError(
+            f"{REPOSITORY} at {about.sha} holds none of the files of the layout, such as {patterns[0]}; "
+            "were they renamed?"
+        )
+    record = _record(root)
+    todo = [f for f in wanted if not _whole(root / f.rfilename, f, record)]
+    size = sum(f.size or 0 for f in todo)
+    print(
+        f"authors' data: {REPOSITORY} at {about.sha}, {len(wanted)} files, "
+        f"{len(todo)} to download ({size / 1e9:.2f} GB) into {root}\n"
+        f"licence: {_licence(about)}; the data are the authors', read their terms at their host first",
+        file=sys.stderr,
+        flush=True,
+    )
+    root.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=size, unit="B", unit_scale=True, disable=not progress, desc="fetch") as bar:
+        for one in todo:
+            bar.set_postfix_str(one.rfilename)
+            _fetch(client, one, about.sha, root)
+            stat = (root / one.rfilename).stat()
+            record[one.rfilename] = [stat.st_size, stat.st_mtime_ns, _sha(one)]
+            (root / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+            bar.update(one.size or 0)
+    return root
+
+
+def _client():
+    try:
+        from huggingface_hub import HfApi
+    except ImportError as error:
+        raise DownloadError(
+            "downloading the authors' data needs the package huggingface_hub: "
+            f"`pip install huggingface_hub`, or set {VARIABLE} to a folder that holds the files"
+        ) from error
+    return HfApi()
+
+
+def _fetch(client, one, revision: str, root: Path) -> None:
+    try:
+        client.hf_hub_download(
+            REPOSITORY, one.rfilename, repo_type="dataset", revision=revision, local_dir=root
+        )
+    except Exception as error:  # as above
+        raise DownloadError(
+            f"{one.rfilename} of {REPOSITORY}: {error}; run again, what has come is kept"
+        ) from error
+    path = root / one.rfilename
+    if not _matches(path, one):
+        path.unlink(missing_ok=True)
+        raise DownloadError(
+            f"{path}: what came is not the file the host states (size {one.size}, sha256 {_sha(one)}); "
+            "it was removed, run again"
+        )
+
+
+def _whole(path: Path, one, record: dict) -> bool:
+    """Whether a file is there and right; a checksum once seen holds until the file changes."""
+    if not path.is_file():
+        return False
+    stat = path.stat()
+    if record.get(one.rfilename) == [stat.st_size, stat.st_mtime_ns, _sha(one)]:
+        return True
+    return _matches(path, one)
+
+
+def _matches(path: Path, one) -> bool:
+    if not path.is_file() or (one.size is not None and path.stat().st_size != one.size):
+        return False
+    if _sha(one) is None:
+        return True
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest() == _sha(one)
+
+
+def _sha(one) -> str | None:
+    stored = getattr(one, "lfs", None)
+    if stored is None:
+        return None
+    return stored["sha256"] if isinstance(stored, dict) else stored.sha256
+
+
+def _licence(about) -> str:
+    card = getattr(about, "card_data", None) or {}
+    found = card.get("license") if hasattr(card, "get") else None
+    return str(found or "not stated at the host")
+
+
+def _record(root: Path) -> dict:
+    try:
+        return dict(json.loads((root / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}

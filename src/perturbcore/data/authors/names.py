@@ -1,0 +1,207 @@
+"""From the row names of the published score tables to predictor, embedding, display name, modality.
+
+A published row name holds the estimator, the embedding file and sometimes the cell line
+("knn_baseline_scGPT_essential_K-562_controls_(D=512)"). Here the cell line is taken out, so that
+one embedding has one name over all lines, as in the figures.
+"""
+
+import re
+from functools import cache
+from typing import NamedTuple
+
+import pandas as pd
+
+from perturbcore.report.published.facts import facts
+
+LINES = {
+    "essential": ("K-562", "Hep-G2", "Jurkat", "hTERT-RPE1"),
+    "norman": ("K-562",),
+    "sciplex": ("MCF7", "K562", "A549"),
+}
+
+NEGATIVE, POSITIVE = "Negative control", "Positive control"
+
+
+class Method(NamedTuple):
+    """What one published row name stands for."""
+
+    predictor: str
+    embedding: str
+    display: str
+    modality: str
+
+
+_WAVEGC = "KG_WaveGC_G_StringDB_combined_0.0_(D=128)"
+_AIDO3M = "AIDOcell_3M_essential_CELL_LINE_2025_11_26_(D=128)"
+_GNN = "GNN_Simple_Official_(D=256)"
+
+# Rows that are not "<estimator>_baseline_<embedding>"; display names are those of the figures
+# where a figure shows the row.
+_SPECIAL = {
+    "context mean baseline": Method("train_mean", "", "Train Mean", NEGATIVE),
+    "no change baseline": Method("no_change", "", "No Change", NEGATIVE),
+    "no_change": Method("no_change", "", "No Change", NEGATIVE),
+    "prior": Method("prior", "", "Train Mean", NEGATIVE),
+    "most_frequent": Method("most_frequent", "", "Most Frequent Class", NEGATIVE),
+    "GEARS": Method("gears", "", "GEARS", "Advanced"),
+    "Supervised_Finetuned_Simple_GNN": Method(
+        "finetune_gnn", _GNN, "STRING GNN Fine-Tuning", "Prior knowledge"
+    ),
+    "AIDO.Cell 3M (fine-tuned, frozen backbone)": Method(
+        "mlp_frozen", _AIDO3M, "AIDO.Cell 3M Frozen + MLP", "Expression"
+    ),
+    "AIDO.Cell 3M (fine-tuned, indexing mode)": Method(
+        "finetune_indexing", _AIDO3M, "AIDO.Cell 3M Fine-Tuning (Indexing)", "Expression"
+    ),
+    "AIDO.Cell 3M (fine-tuned, InSilicoKO)": Method(
+        "finetune_insilico_ko", _AIDO3M, "AIDO.Cell 3M Fine-Tuning (In-Silico KO)", "Expression"
+    ),
+    "Final Simple Fusion": Method("fusion_simple", "all sources", "Fusion (Simple)", "Fusion"),
+    "Final Full Fusion": Method("fusion_full", "all sources", "Fusion (Full)", "Fusion"),
+}
+
+_GENERATIVE = {
+    "Diffusion": ("latent_diffusion", "Latent Diffusion"),
+    "Flow": ("flow_matching", "Flow Matching"),
+    "Schrodinger": ("schrodinger_bridge", "Schrödinger Bridge"),
+}
+_RUN = {
+    "V1": "run V1, PCA 128",
+    "R2": "run R2, PCA 50",
+    "v1": "run v1, full set",
+    "Feb2_2026": "run Feb2_2026, full set",
+}
+
+_FAMILY = [
+    (r"^AIDO\.?[Cc]ell|^scGPT_|^scPRINT|^Geneformer|^TranscriptFormer", "Expression"),
+    (r"^AIDOdna", "DNA"),
+    (r"^AIDOprot|^ESM2|^RAG-16B|^STRING_sequence", "Protein"),
+    (r"^PCA_Fair", NEGATIVE),
+    (
+        r"^scGenePT|^GenotypeVAE|^DepMap|^KG_|^GNN_|^STRING_|^RegNetwork",
+        "Prior knowledge",
+    ),
+    (r"^cats", "Molecule structure"),
+    (r"^fcfp", "Molecule structure"),
+]
+
+
+@cache
+def _displays(dataset: str) -> dict[str, tuple[str, str]]:
+    """Embedding name -> display name and modality, from the figures of one data set."""
+    table = facts("cole2026_methods")
+    out: dict[str, tuple[str, str]] = {}
+    for row in table[table["section"].str.startswith(dataset + "_")].itertuples():
+        name = re.sub(r"^HEAD_TYPE_baseline_", "", row.method)
+        out.setdefault(name, (row.display, row.modality))
+    return out
+
+
+def without_line(name: str, cell_line: str | None) -> str:
+    """Embedding name with the cell line replaced by CELL_LINE.
+
+    Parameters
+    ----------
+    name : str
+        Embedding name as published.
+    cell_line : str or None
+        The row's cell line.
+
+    Returns
+    -------
+    str
+    """
+    if cell_line and "_essential_" in name:
+        return name.replace(f"_essential_{cell_line}_", "_essential_CELL_LINE_")
+    return name
+
+
+def _modality(embedding: str) -> str:
+    if "concatenated" in embedding:
+        return "Fusion"
+    for suffix in ("_concat", "_sum", "_weighted"):
+        if embedding.endswith(suffix):
+            return "Gene target"
+    for pattern, modality in _FAMILY:
+        if re.search(pattern, embedding):
+            return modality
+    return "Not classified"
+
+
+@cache
+def parse_method(name: str, *, dataset: str, task: str, cell_line: str | None = None) -> Method:
+    """Read a published row name.
+
+    Parameters
+    ----------
+    name : str
+        Value of the `name` column of a published score table.
+    dataset : {"essential", "norman", "sciplex", "tahoe"}
+        The same file may have another display name in another data set's figure.
+    task : {"lfc", "deg"}
+        In DEG tables a bare embedding name means the linear classifier.
+    cell_line : str, optional
+        The row's cell line, to be taken out of the name.
+
+    Returns
+    -------
+    Method
+        predictor, embedding, display, modality. Embeddings that no figure shows keep their own name
+        as display name, and get the modality of their family.
+
+    References
+    ----------
+    Cole et al. 2026, Figures 1-5 and S1-S14 (display names and categories).
+    """
+    if name in _SPECIAL:
+        return _SPECIAL[name]
+    if name.lower().startswith("experimental"):
+        return Method("experimental_error", "", "Experimental Error", POSITIVE)
+    if name.startswith("Fusion_"):
+        return Method("fusion_simple", "all sources", "Simple Fusion", "Fusion")
+    head, _, run = name.partition("_")
+    if head in _GENERATIVE and run in _RUN:
+        predictor, display = _GENERATIVE[head]
+        return Method(predictor, _WAVEGC, f"{display} ({_RUN[run]})", "Advanced")
+    match = re.match(r"^(knn|lasso)_baseline_(.*)$", name)
+    predictor = match.group(1) if match else ("logistic" if task == "deg" else "other")
+    embedding = without_line(match.group(2) if match else name, cell_line)
+    if embedding == "random":
+        return Method(predictor, "random", "Random Embeddings", NEGATIVE)
+    if embedding == "pca":
+        return Method(predictor, "idealized", "Idealized Baseline", POSITIVE)
+    if embedding in _displays(dataset):
+        display, modality = _displays(dataset)[embedding]
+        return Method(predictor, embedding, display, modality)
+    return Method(predictor, embedding, _joined(embedding, dataset), _modality(embedding))
+
+
+def _joined(embedding: str, dataset: str) -> str:
+    """Display name of two embeddings set side by side; others keep their name."""
+    match = re.match(r"^(.+\))_x_(.+\))_(pca_)?concatenated_\(D=\d+\)$", embedding)
+    if not match:
+        return embedding
+    parts = [_displays(dataset).get(part, (part, ""))[0] for part in match.groups()[:2]]
+    return " + ".join(parts) + (" (PCA blocks)" if match.group(3) else " (concatenated)")
+
+
+def methods_of(section: str, *, head: str = "knn") -> pd.DataFrame:
+    """Methods of one family of figures, in their order.
+
+    Parameters
+    ----------
+    section : str
+        "essential_lfc", "norman_lfc", "sciplex_lfc", "tahoe_lfc", "essential_deg", "sciplex_deg",
+        "tahoe_deg", "fine_tuning", "fusion" or "advanced_methods".
+    head : {"knn", "lasso"}
+        Estimator put in place of HEAD_TYPE.
+
+    Returns
+    -------
+    pandas.DataFrame
+        order, method (published row name, CELL_LINE kept), display, modality.
+    """
+    table = facts("cole2026_methods")
+    out = table[table["section"] == section].drop(columns="section").reset_index(drop=True)
+    out["method"] = out["method"].str.replace("HEAD_TYPE", head, regex=False)
+    return out.sort_values("order", ignore_index=True)

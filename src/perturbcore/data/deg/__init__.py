@@ -1,0 +1,1 @@
+"""Differentially expressed genes: tests from group moments, false discovery rate, votes of batches."""

@@ -1,0 +1,142 @@
+"""Folds are data: made once from perturbation names, stored with the responses, checked for leaks."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from perturbcore.core.errors import InputError, LeakError, ParameterError
+
+
+def assign_folds(perturbations, n_folds: int = 5, seed: int = 0) -> pd.Series:
+    """Assign each perturbation to one fold, whatever the order or number of its rows.
+
+    The distinct names are sorted, permuted with `seed` and cut into `n_folds` nearly equal parts,
+    so that a perturbation measured in several cell lines lies in the same fold in all of them.
+
+    Parameters
+    ----------
+    perturbations : array-like of str
+        Perturbation names; repeats are allowed.
+    n_folds : int
+        Number of folds, at least 2.
+    seed : int
+        Seed of the permutation.
+
+    Returns
+    -------
+    pandas.Series
+        Fold (0 .. n_folds - 1), indexed by the sorted distinct perturbation.
+
+    Raises
+    ------
+    ParameterError
+        `n_folds` is below 2 or above the number of perturbations.
+    InputError
+        A perturbation name is missing.
+    """
+    names = pd.Index(perturbations)
+    if names.hasnans:
+        raise InputError("a perturbation name is missing (NaN): name or drop those rows")
+    names = names.astype(str).unique().sort_values()
+    if n_folds < 2 or n_folds > len(names):
+        raise ParameterError(
+            f"n_folds={n_folds} is not possible with {len(names)} perturbations: "
+            f"give a number from 2 to {len(names)}"
+        )
+    folds = np.empty(len(names), dtype=int)
+    order = np.random.default_rng(seed).permutation(len(names))
+    for fold, part in enumerate(np.array_split(order, n_folds)):
+        folds[part] = fold
+    return pd.Series(folds, index=names, name="fold")
+
+
+def add_folds(responses: AnnData, n_folds: int = 5, seed: int = 0) -> AnnData:
+    """Write ``obs["fold"]`` of `responses` in place and return it; see `assign_folds`."""
+    folds = assign_folds(responses.obs["perturbation"], n_folds, seed)
+    responses.obs["fold"] = folds.loc[responses.obs["perturbation"].astype(str)].to_numpy()
+    return responses
+
+
+def cross_line_leaks(obs: pd.DataFrame) -> pd.Series:
+    """List the perturbations that lie in different folds in different cell lines.
+
+    Parameters
+    ----------
+    obs : pandas.DataFrame
+        Columns `perturbation`, `cell_line`, `fold`.
+
+    Returns
+    -------
+    pandas.Series
+        Number of distinct folds (> 1), indexed by perturbation; empty where nothing leaks.
+    """
+    n = obs.groupby("perturbation", observed=True)["fold"].nunique()
+    return n[n > 1]
+
+
+def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
+    """Refuse folds by which a test perturbation would be seen in training.
+
+    Parameters
+    ----------
+    responses : AnnData
+        Rows with ``obs`` columns `perturbation`, `cell_line`, `fold`.
+    joint : bool
+        True where one model is trained over all cell lines: then a perturbation must be in the
+        same fold in every line. False for one model a line: such a perturbation is only reported.
+
+    Raises
+    ------
+    LeakError
+        A perturbation has rows in two folds of one cell line (or of any, if `joint`, or if the cell
+        lines were pooled in one well, ``uns["perturbcore"]["shared_wells"]``: then what a well did to
+        one line it did to all, and a copy of another line's response would be scored).
+    InputError
+        A fold is missing.
+
+    Warns
+    -----
+    UserWarning
+        Folds differ between cell lines, and `joint` is False.
+    """
+    obs = responses.obs
+    if obs["fold"].isna().any():
+        row = obs.index[obs["fold"].isna()][0]
+        raise InputError(f"column 'fold' is empty in row '{row}': give every row a fold")
+    within = obs.groupby(["cell_line", "perturbation"], observed=True)["fold"].nunique()
+    if (within > 1).any():
+        line, name = within.index[within > 1][0]
+        raise LeakError(
+            f"perturbation '{name}' is in {within.max()} folds of cell line '{line}' (column 'fold'): "
+            "it would be tested on itself; keep all its rows in one fold (splits.add_folds does)"
+        )
+    across = cross_line_leaks(obs)
+    if len(across):
+        what = (
+            f"{len(across)} perturbations are in different folds in different cell lines, "
+            f"for example '{across.index[0]}' (column 'fold')"
+        )
+        if responses.uns.get("perturbcore", {}).get("shared_wells"):
+            raise LeakError(
+                f"{what}, but these lines share wells, so that a drug agrees with itself across lines "
+                "even where it is inert; use splits.add_folds"
+            )
+        if joint:
+            raise LeakError(
+                f"{what}: a joint model would see them in training; use splits.add_folds"
+            )
+        warnings.warn(
+            f"{what}: harmless for one model a line, a leak for joint models", stacklevel=2
+        )
+
+
+def check_disjoint(train, test) -> None:
+    """Raise `LeakError` where a test perturbation is also among the training ones."""
+    both = pd.Index(train).intersection(pd.Index(test))
+    if len(both):
+        raise LeakError(
+            f"{len(both)} test perturbations are also in training, for example '{both[0]}': "
+            "make the folds again with splits.assign_folds"
+        )

@@ -1,0 +1,123 @@
+"""From a SMILES to a molecule: what cannot be read, what is a salt, what is left without stereo."""
+
+from functools import cache
+
+from perturbcore.core.errors import InputError
+
+
+def parse(smiles: str):
+    """Read a SMILES.
+
+    Parameters
+    ----------
+    smiles
+        One molecule, or several parted by dots.
+
+    Returns
+    -------
+    mol
+        rdkit molecule, or None.
+    problem
+        Why there is none, in rdkit's words where it has some; empty where there is one.
+    """
+    from rdkit import Chem, rdBase
+
+    text = str(smiles).strip()
+    if not text:
+        return None, "no SMILES"
+    head, _, rest = text.partition(" ")
+    # rdkit takes a second word for a title and reads on without a word
+    if rest and not rest.lstrip().startswith("|"):
+        return None, f"text behind the SMILES ('{rest.strip()}')"
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(text)
+        if mol is not None and mol.GetNumAtoms():
+            return mol, ""
+        raw = Chem.MolFromSmiles(head, sanitize=False)
+        if raw is None or not raw.GetNumAtoms():
+            return None, "not a SMILES"
+        problems = Chem.DetectChemistryProblems(raw)
+    return None, problems[0].Message() if problems else "not a possible molecule"
+
+
+def canonical(smiles: str, *, parent: bool = False, stereo: bool = True) -> str:
+    """Write a SMILES in rdkit's canonical form.
+
+    Parameters
+    ----------
+    smiles
+        What `parse` can read.
+    parent
+        The largest organic fragment alone, its charges neutralised where that is possible.
+    stereo
+        Whether to write stereo-chemistry.
+
+    Raises
+    ------
+    InputError
+        It cannot be read.
+    """
+    from rdkit import Chem
+
+    mol, problem = parse(smiles)
+    if mol is None:
+        raise InputError(f"SMILES '{smiles}' cannot be read: {problem}")
+    if parent:
+        mol = parent_of(mol)
+    # rdkit keeps marks of removed stereo in the atom order unless the molecule is read anew
+    text = Chem.MolToSmiles(mol, isomericSmiles=stereo)
+    return Chem.CanonSmiles(text, useChiral=int(stereo)) if not stereo else text
+
+
+def parent_of(mol):
+    """Largest organic fragment of a molecule, uncharged as far as possible."""
+    from rdkit import rdBase
+
+    chooser, uncharger = _standardisers()
+    with rdBase.BlockLogs():
+        return uncharger.uncharge(chooser.choose(mol))
+
+
+@cache
+def _standardisers():
+    from rdkit.Chem.MolStandardize import rdMolStandardize
+
+    return rdMolStandardize.LargestFragmentChooser(preferOrganic=True), rdMolStandardize.Uncharger()
+
+
+def stereo_count(mol) -> tuple[int, int]:
+    """Stereo-centres and -bonds of a molecule: how many are specified, and how many are not."""
+    from rdkit import Chem
+
+    found = Chem.FindPotentialStereo(mol)
+    known = sum(s.specified == Chem.StereoSpecified.Specified for s in found)
+    return known, len(found) - known
+
+
+def molecules(drugs, *, parent: bool = False) -> dict:
+    """Read the SMILES of a table of drugs; those that cannot be read are left out.
+
+    Parameters
+    ----------
+    drugs : pandas.DataFrame
+        Indexed by drug, with column `smiles`.
+    parent
+        See `canonical`.
+
+    Returns
+    -------
+    dict
+        rdkit molecule by drug, in the order of the table.
+
+    Raises
+    ------
+    InputError
+        None can be read.
+    """
+    read = {drug: parse(smiles)[0] for drug, smiles in drugs["smiles"].items()}
+    kept = {drug: parent_of(m) if parent else m for drug, m in read.items() if m is not None}
+    if not kept:
+        raise InputError(
+            f"none of {len(read)} SMILES can be read (first: '{drugs['smiles'].iloc[0]}')"
+        )
+    return kept

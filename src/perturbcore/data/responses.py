@@ -1,0 +1,182 @@
+"""The border between cells and scores: one row a perturbation and cell line, checked when read."""
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from perturbcore.core.errors import InputError
+
+TASKS = ("lfc", "deg", "deg_pairs", "dir_pairs")
+REQUIRED = ("perturbation", "cell_line", "fold")
+
+
+def make_responses(
+    X,
+    obs: pd.DataFrame,
+    genes,
+    *,
+    dataset: str,
+    task: str = "lfc",
+    identifier: str = "symbol",
+    observed=None,
+    simulated: bool = False,
+) -> AnnData:
+    """Assemble and check a responses table.
+
+    Parameters
+    ----------
+    X : (n_rows, n_genes) array
+        Log fold-changes (`task` "lfc"), or labels in {-1, 0, 1} ("deg", "deg_pairs").
+    obs : pandas.DataFrame
+        Columns `perturbation`, `cell_line`, and where known `fold`, `n_cells`, `n_batches`.
+    genes : sequence of str
+        Gene ids, one a column.
+    dataset, task, identifier : str
+        Name of the data set; what `X` holds; what the perturbation names are
+        ("symbol", "ensembl", "entrez" or "drug").
+    observed : (n_rows, n_genes) bool array, optional
+        Which labels are known; for "deg_pairs" only.
+    simulated : bool
+        Whether the cells were simulated.
+
+    Returns
+    -------
+    AnnData
+        See `check_responses` for the contract.
+    """
+    obs = obs.copy()
+    for column in ("perturbation", "cell_line"):
+        obs[column] = obs[column].astype(str)
+    obs.index = (obs["cell_line"] + "|" + obs["perturbation"]).to_numpy()
+    var = pd.DataFrame(index=pd.Index(genes, dtype=str))
+    out = AnnData(np.asarray(X, dtype=np.float32), obs=obs, var=var)
+    if task != "lfc":
+        out.layers["deg"] = np.asarray(X).astype(np.int8)
+    if observed is not None:
+        out.layers["observed"] = np.asarray(observed, dtype=bool)
+        out.X = out.X * out.layers["observed"]
+    out.uns["perturbcore"] = {
+        "dataset": dataset,
+        "task": task,
+        "identifier": identifier,
+        "simulated": bool(simulated),
+    }
+    check_responses(out, folds="fold" in obs)
+    return out
+
+
+def check_responses(responses: AnnData, *, folds: bool = True, source: str = "responses") -> None:
+    """Check the contract of a responses table.
+
+    Parameters
+    ----------
+    responses : AnnData
+        Rows = (cell line, perturbation). ``obs``: `perturbation`, `cell_line`, `fold`.
+        ``X``: log fold-changes; ``layers["deg"]``, ``layers["observed"]`` for labels.
+        ``uns["perturbcore"]``: `dataset`, `task`, `identifier`, `simulated`.
+    folds : bool
+        Whether the folds must be there already.
+    source : str
+        What to call the table in messages: a file's path where there is one.
+
+    Raises
+    ------
+    InputError
+        Names the column, row or value that breaks the contract, and the way out.
+    """
+    missing = [c for c in REQUIRED if c not in responses.obs and (folds or c != "fold")]
+    if missing:
+        raise InputError(
+            f"{source}: obs has no column '{missing[0]}' (it has: {', '.join(responses.obs.columns)}); "
+            "rename yours, or make folds with perturbcore.data.folds.add_folds"
+        )
+    about = responses.uns.get("perturbcore")
+    if not isinstance(about, dict) or "task" not in about:
+        raise InputError(
+            f"{source}: uns['perturbcore'] does not say what X holds; declare it with "
+            "perturbcore.data.responses.make_responses(..., dataset=..., task='lfc')"
+        )
+    task = about["task"]
+    if task not in TASKS:
+        raise InputError(f"{source}: task '{task}' is unknown; it is one of {', '.join(TASKS)}")
+    if responses.n_obs == 0 or responses.n_vars == 0:
+        raise InputError(f"{source}: it has {responses.n_obs} rows and {responses.n_vars} genes")
+    for column in ("perturbation", "cell_line"):
+        if responses.obs[column].isna().any():
+            row = responses.obs_names[responses.obs[column].isna().to_numpy()][0]
+            raise InputError(f"{source}: column '{column}' is empty in row '{row}'")
+    twice = responses.obs.duplicated(["cell_line", "perturbation"])
+    if twice.any():
+        row = responses.obs[twice].iloc[0]
+        raise InputError(
+            f"{source}: perturbation '{row['perturbation']}' has two rows in cell line "
+            f"'{row['cell_line']}'; average or drop one"
+        )
+    if responses.var_names.has_duplicates:
+        gene = responses.var_names[responses.var_names.duplicated()][0]
+        raise InputError(f"{source}: gene '{gene}' is there twice; make var_names unique")
+    X = responses.X.data if sp.issparse(responses.X) else responses.X
+    if not np.isfinite(X).all():
+        bad = np.argwhere(~np.isfinite(_dense(responses.X)))[0]
+        raise InputError(
+            f"{source}: X has NaN or infinity at row '{responses.obs_names[bad[0]]}', "
+            f"gene '{responses.var_names[bad[1]]}'; drop that row or gene"
+        )
+    if task != "lfc":
+        _check_labels(responses, task, source)
+
+
+def _check_labels(responses: AnnData, task: str, source: str) -> None:
+    if "deg" not in responses.layers:
+        raise InputError(f"{source}: task '{task}' needs layers['deg'] with labels -1, 0, 1")
+    values = _dense(responses.layers["deg"])
+    wrong = (values != -1) & (values != 0) & (values != 1)
+    if wrong.any():
+        bad = values[wrong][0]
+        raise InputError(f"{source}: layers['deg'] has the value {bad}; labels are -1, 0, 1")
+    if task.endswith("_pairs") and "observed" not in responses.layers:
+        raise InputError(
+            f"{source}: task '{task}' needs layers['observed']: which labels are known. "
+            "If all are, declare task 'deg'"
+        )
+
+
+def _dense(X) -> np.ndarray:
+    return X.toarray() if sp.issparse(X) else np.asarray(X)
+
+
+def read_responses(path) -> AnnData:
+    """Read a responses table from `.h5ad` and check it.
+
+    Raises
+    ------
+    InputError
+        The file is not there, is not an h5ad file, or breaks the contract.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file; 'perturbcore effects' makes one from a screen")
+    try:
+        responses = ad.read_h5ad(path)
+    except Exception as error:  # h5py and anndata raise many kinds on a truncated file
+        raise InputError(f"{path}: not a readable .h5ad file ({error}); fetch it again") from error
+    check_responses(responses, folds=False, source=str(path))
+    return responses
+
+
+def rows_of(responses: AnnData, cell_line: str) -> AnnData:
+    """Return the rows of one cell line (a view)."""
+    rows = (responses.obs["cell_line"] == cell_line).to_numpy()
+    if not rows.any():
+        lines = ", ".join(map(str, responses.obs["cell_line"].unique()))
+        raise InputError(f"no cell line '{cell_line}' in these responses; there are: {lines}")
+    return responses[rows]
+
+
+def cell_lines(responses: AnnData) -> list[str]:
+    """Return the cell lines in their order of first appearance."""
+    return [str(c) for c in pd.unique(responses.obs["cell_line"].astype(str))]

@@ -1,0 +1,1 @@
+"""Screens of cells: declared, validated and normalised; in memory or backed on disk."""

@@ -1,0 +1,119 @@
+"""Read foreign files loudly: a wrong one is named with its column and value, never half read."""
+
+import warnings
+from pathlib import Path
+
+import pandas as pd
+
+from perturbcore.core.errors import InputError
+
+
+def read_csv(path, columns, **kwargs) -> pd.DataFrame:
+    """Read the named columns of a comma-separated file as strings.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    columns : sequence of str
+        Columns that must be there; others are left out.
+
+    Raises
+    ------
+    InputError
+        The file is not there or not readable, is empty, or lacks a column or a value.
+    """
+    path = _existing(path)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, **kwargs)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable table ({error}); fetch it again") from error
+    missing = [c for c in columns if c not in table]
+    if missing:
+        raise InputError(
+            f"{path}: no column '{missing[0]}' (it has: {', '.join(map(str, table.columns))}); "
+            "rename it, or fetch the file again"
+        )
+    table = table[list(columns)]
+    if table.empty:
+        raise InputError(f"{path}: it has no rows; fetch it again")
+    for column in columns:
+        empty = table[column].isna() | (table[column] == "")
+        if empty.any():
+            raise InputError(
+                f"{path}: column '{column}' is empty in line {int(empty.to_numpy().argmax()) + 2}; "
+                "is the file truncated? fetch it again"
+            )
+    return table
+
+
+def read_r(path, name: str):
+    """Return one object of an R data file.
+
+    Raises
+    ------
+    InputError
+        The file is not there, is not a whole R data file, or has no such object.
+    """
+    import rdata
+
+    path = _existing(path)
+    try:
+        with warnings.catch_warnings():
+            # classes that R packages define come as plain records, which is what is wanted
+            warnings.simplefilter("ignore", UserWarning)
+            objects = rdata.read_rda(path)
+    except Exception as error:  # rdata, gzip, bz2 and lzma each have their own for a cut file
+        raise InputError(f"{path}: not a whole R data file ({error}); fetch it again") from error
+    if name not in objects:
+        raise InputError(f"{path}: no object '{name}' (it has: {', '.join(objects)})")
+    return objects[name]
+
+
+def read_h5ad(path, obs=()):
+    """Read an h5ad file whose `obs` has the named columns.
+
+    Raises
+    ------
+    InputError
+        The file is not there, is not a whole h5ad file, or lacks a column.
+    """
+    import anndata
+
+    path = _existing(path)
+    try:
+        adata = anndata.read_h5ad(path)
+    except Exception as error:  # h5py and anndata raise many kinds on a truncated file
+        raise InputError(f"{path}: not a readable .h5ad file ({error}); fetch it again") from error
+    missing = [c for c in obs if c not in adata.obs]
+    if missing:
+        raise InputError(
+            f"{path}: obs has no column '{missing[0]}' (it has: {', '.join(adata.obs.columns)})"
+        )
+    return adata
+
+
+def member(path, record, *names):
+    """Return a part of an R record (list, data frame or S4 object), by name, step by step.
+
+    Raises
+    ------
+    InputError
+        There is no such part.
+    """
+    for name in names:
+        try:
+            record = record[name] if hasattr(record, "__getitem__") else getattr(record, name)
+        except (KeyError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"{path}: no part '{name}' where it was expected ({'$'.join(names)}); "
+                "is this another version of the file?"
+            ) from error
+    return record
+
+
+def _existing(path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    return path

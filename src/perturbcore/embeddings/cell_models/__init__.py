@@ -1,0 +1,1 @@
+"""Cell_models."""

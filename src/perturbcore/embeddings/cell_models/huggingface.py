@@ -1,0 +1,308 @@
+"""Encoders of cells from Hugging Face checkpoints: safetensors alone, and no code of theirs is run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from perturbcore.core.errors import DownloadError, InputError, ParameterError
+from perturbcore.embeddings.cell_models.cells import LARGEST
+from perturbcore.embeddings.cell_models.tokens import ControlCells
+
+ENCODINGS = ("bins", "rank", "values")
+VOCABULARIES = ("genes.json", "genes.txt", "vocab.json", "vocab.txt")
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+FILES = ["*.safetensors", "*.json", *VOCABULARIES]
+# log1p(1e4): no normalised value is larger
+TOP = float(np.log1p(1e4))
+
+
+class HuggingFaceCells(nn.Module):
+    """A transformer of `transformers` as an encoder of cells; made by `load_huggingface`.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+    genes : sequence of str
+        Genes whose expression it is given, in that order.
+    tokens : sequence of int
+        Token of each gene; for "values" its position in the input.
+    encoding : {"bins", "rank", "values"}
+        See `load_huggingface`.
+    size : int
+        Tokens of the vocabulary.
+    typical : (n_genes,) array
+        Typical expression of each gene, by which ranks are made comparable.
+    extra : int
+        Positions beyond the genes that the model appends to its output.
+    """
+
+    adaptable: tuple[str, ...] = ()
+
+    def __init__(
+        self, model, genes, tokens, encoding: str, size: int, typical=None, extra: int = 0
+    ):
+        super().__init__()
+        self.model, self.genes, self.encoding, self.size, self.extra = (
+            model,
+            pd.Index(genes),
+            encoding,
+            size,
+            extra,
+        )
+        self.dim = int(model.config.hidden_size)
+        self.register_buffer("tokens", torch.tensor(np.asarray(tokens, dtype=np.int64)))
+        typical = np.ones(len(self.genes)) if typical is None else typical
+        self.register_buffer(
+            "typical", torch.tensor(np.asarray(typical, dtype=np.float32)).clamp_min(1e-3)
+        )
+        self.spec = {"encoding": encoding, "extra": extra}
+
+    def forward(self, values: Tensor, line: int = 0, query: Tensor | None = None) -> Tensor:
+        """Embed genes in cells; the cell line takes no part.
+
+        Parameters
+        ----------
+        values : (n, n_genes) tensor
+            log1p(1e4) expression.
+        line : int
+        query : (q,) tensor of int, optional
+
+        Returns
+        -------
+        (n, q, dim) tensor
+            With "rank", genes that are not expressed, or rank too low to fit in, are zero.
+        """
+        encode = {"bins": self._bins, "rank": self._rank, "values": self._values}[self.encoding]
+        hidden = encode(values.clamp_min(0.0))
+        return hidden if query is None else hidden[:, query]
+
+    def _bins(self, values):
+        top = self.model.config.type_vocab_size - 1
+        level = torch.ceil(values / TOP * top).clamp(0, top).long()
+        ids = self.tokens.expand(len(values), -1)
+        return self.model(input_ids=ids, token_type_ids=level).last_hidden_state
+
+    def _values(self, values):
+        full = values.new_zeros(len(values), self.size).index_copy(1, self.tokens, values)
+        measured = torch.zeros_like(full, dtype=torch.long).index_fill(1, self.tokens, 1)
+        hidden = self.model(input_ids=full, attention_mask=measured).last_hidden_state
+        if hidden.shape[1] != self.size + self.extra:
+            raise InputError(
+                f"the model returns {hidden.shape[1]} positions for {self.size} genes: give extra_tokens="
+                f"{hidden.shape[1] - self.size}"
+            )
+        return hidden[:, self.tokens]
+
+    def _rank(self, values):
+        share = torch.expm1(values) / torch.expm1(self.typical)
+        length = min(int((values > 0).sum(1).max()), self.model.config.max_position_embeddings)
+        out = values.new_zeros(len(values), len(self.genes), self.dim)
+        if not length:
+            return out
+        top, order = share.sort(dim=1, descending=True, stable=True)
+        order, there = order[:, :length], top[:, :length] > 0
+        ids = torch.where(there, self.tokens[order], 0)
+        hidden = self.model(input_ids=ids, attention_mask=there.long()).last_hidden_state
+        hidden = hidden * there.unsqueeze(-1)
+        return out.scatter_add(1, order.unsqueeze(-1).expand(-1, -1, self.dim), hidden)
+
+
+def load_huggingface(
+    source: str | Path,
+    cells: ControlCells,
+    *,
+    encoding: str = "bins",
+    genes: Sequence[str] | Mapping[str, int] | None = None,
+    extra_tokens: int = 0,
+    revision: str | None = None,
+    cache: Path | None = None,
+) -> HuggingFaceCells:
+    """Load a checkpoint from a folder or the hub, to be used like the embedded transformer.
+
+    Weights are read from safetensors; code that comes with a checkpoint is never run, and pickled
+    weights are refused. An architecture that `transformers` does not have must be registered by the
+    package that defines it (``AutoConfig.register``, ``AutoModel.register``) before this is called.
+
+    Parameters
+    ----------
+    source : str or path
+        A folder, or a name on the hub such as ``"organisation/model"``.
+    cells : ControlCells
+        The genes measured there that the vocabulary knows are those that the encoder reads.
+    encoding : {"bins", "rank", "values"}
+        How expression is given to the model. "bins": a token a gene, its expression as token type, in
+        as many equal steps as the model has token types. "rank": tokens of the expressed genes, sorted
+        by expression over the gene's average in control cells, as Geneformer reads them; a gene set to
+        zero is thereby deleted. "values": the expression itself, at the gene's position, with an
+        attention mask of the genes measured, as AIDO.Cell reads it.
+    genes : sequence of str or mapping, optional
+        Vocabulary: genes in the order of their tokens, or gene -> token. By default read from
+        ``genes.json``, ``genes.txt``, ``vocab.json`` or ``vocab.txt`` of the checkpoint.
+    extra_tokens : int
+        "values": positions that the model appends to its output.
+    revision : str, optional
+        Commit on the hub.
+    cache : path, optional
+        Where downloads are kept.
+
+    Returns
+    -------
+    HuggingFaceCells
+        Frozen.
+
+    Raises
+    ------
+    InputError
+        No safetensors, no vocabulary, an unknown architecture, none of the genes known, or too many
+        genes for the model's positions.
+    DownloadError
+        The hub cannot be reached, or has no such checkpoint.
+    """
+    if encoding not in ENCODINGS:
+        raise ParameterError(f"encoding={encoding!r} is not one of {', '.join(ENCODINGS)}")
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = _download(str(source), revision, cache)
+    if not list(folder.glob("*.safetensors")):
+        pickled = sorted({f.name for pattern in PICKLED for f in folder.glob(pattern)})
+        raise InputError(
+            f"{folder} has no .safetensors file"
+            + (
+                f", only {pickled[0]}: pickled weights can run code and are not read; "
+                if pickled
+                else "; "
+            )
+            + "save the model with model.save_pretrained(folder, safe_serialization=True)"
+        )
+    token_of, size = _vocabulary(folder, genes)
+    known = [g for g in cells.genes if g in token_of]
+    if not known:
+        raise InputError(
+            f"{source}: none of the {len(cells.genes)} genes measured (such as {cells.genes[0]!r}) is in its "
+            f"vocabulary (such as {next(iter(token_of))!r}): give genes= in the ids of the screen"
+        )
+    model = _model(folder)
+    _check(model, source, encoding, len(known), max(token_of[g] for g in known))
+    average = cells.take(known).mean.mean(axis=0)
+    encoder = HuggingFaceCells(
+        model,
+        known,
+        [token_of[g] for g in known],
+        encoding,
+        size,
+        average.clip(0, LARGEST),
+        extra_tokens,
+    )
+    return encoder.requires_grad_(False).eval()
+
+
+def _download(name: str, revision, cache) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(name, revision=revision, cache_dir=cache, allow_patterns=FILES)
+        )
+    except HFValidationError as error:
+        raise InputError(f"{name!r} is neither a folder nor a name on the hub ({error})") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise DownloadError(
+            f"{name}: cannot be had from the hub ({type(error).__name__}); download it elsewhere, and give the "
+            "folder"
+        ) from error
+
+
+def _vocabulary(folder: Path, genes) -> tuple[dict[str, int], int]:
+    where = "genes="
+    if genes is None:
+        file = next((folder / name for name in VOCABULARIES if (folder / name).is_file()), None)
+        if file is None:
+            raise InputError(
+                f"{folder} has no vocabulary ({', '.join(VOCABULARIES)}): give genes=, the list of genes in "
+                "the order of the model's tokens"
+            )
+        where, text = str(file), file.read_text(encoding="utf-8")
+        try:
+            genes = json.loads(text) if file.suffix == ".json" else text.split()
+        except json.JSONDecodeError as error:
+            raise InputError(f"{file} is not valid JSON ({error})") from error
+    if not isinstance(genes, Mapping):
+        genes = {str(g): i for i, g in enumerate(genes)}
+    if not genes or not all(isinstance(t, int | np.integer) and t >= 0 for t in genes.values()):
+        raise InputError(
+            f"{where}: a vocabulary is a list of genes, or maps each gene to its token (0, 1, ...)"
+        )
+    return {str(g): int(t) for g, t in genes.items()}, max(genes.values()) + 1
+
+
+def _model(folder: Path):
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
+            model, found = AutoModel.from_pretrained(
+                folder, config=config, trust_remote_code=False, use_safetensors=True, local_files_only=True,
+                dtype=torch.float32, output_loading_info=True,
+            )  # fmt: skip
+    except (ValueError, OSError, KeyError) as error:
+        raise InputError(
+            f"{folder}: transformers cannot load this checkpoint by itself ({str(error).splitlines()[0]}). Its "
+            "own code is not run: install the package that defines the architecture, import it so that it "
+            "registers with AutoModel, and load again"
+        ) from error
+    except RuntimeError as error:
+        raise InputError(
+            f"{folder}: the weights do not have the sizes that config.json says; take both from one checkpoint"
+        ) from error
+    # a missing weight would be drawn at random; the pooler is not used
+    missing = sorted(k for k in found["missing_keys"] if "pooler" not in k)
+    if missing:
+        raise InputError(
+            f"{folder}: the safetensors lack {len(missing)} weights of the model, first {missing[0]!r}"
+        )
+    return model
+
+
+@contextmanager
+def _quiet():
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _check(model, source, encoding, n_genes, largest) -> None:
+    config = model.config
+    rows = model.get_input_embeddings().num_embeddings if encoding != "values" else largest + 1
+    if largest >= rows:
+        raise InputError(
+            f"{source}: the vocabulary has a token {largest}, the model only {rows} of them"
+        )
+    if encoding == "bins":
+        if getattr(config, "type_vocab_size", 0) < 2:
+            raise InputError(
+                f"{source}: the model has {getattr(config, 'type_vocab_size', 0)} token types; encoding='bins' "
+                "needs at least 2: choose encoding='rank' or 'values'"
+            )
+        if n_genes > config.max_position_embeddings:
+            raise InputError(
+                f"{source}: {n_genes} genes, but the model has {config.max_position_embeddings} positions: read "
+                f"fewer with control_cells(max_genes={config.max_position_embeddings}), or use encoding='rank'"
+            )

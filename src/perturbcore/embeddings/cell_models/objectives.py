@@ -1,0 +1,205 @@
+"""From an encoder to a response: indexing, in-silico knock-out, and a head on frozen vectors."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from perturbcore.core.training.learner import Learner
+from perturbcore.embeddings.cell_models.frozen import spread_rows
+
+
+def unsquared_l2(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Mean over perturbations of the Euclidean norm of the error (Cole et al. 2026, Eq. 14, 16)."""
+    return (prediction - truth).square().sum(-1).clamp_min(1e-12).sqrt().mean()
+
+
+def head(n_in: int, hidden: Sequence[int], n_out: int, seed: int = 0) -> nn.Sequential:
+    """Multilayer perceptron whose last layer begins at zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = []
+        for width in hidden:
+            layers += [nn.Linear(n_in, width), nn.GELU()]
+            n_in = width
+        last = nn.Linear(n_in, n_out)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)
+
+
+class Scaler(nn.Module):
+    """Standardise embeddings by their mean and spread over genes, before any fine-tuning."""
+
+    def __init__(self, vectors: Tensor):
+        super().__init__()
+        self.register_buffer("centre", vectors.mean(0))
+        self.register_buffer("scale", vectors.std(0).clamp_min(1e-6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., d) -> (..., d)."""
+        return (x - self.centre) / self.scale
+
+
+class Objective(Learner):
+    """Predict responses of a cell line from the positions of the target genes.
+
+    The prediction begins at the mean training response and the network learns the rest.
+
+    Parameters
+    ----------
+    mean : (g,) array
+        Mean training response.
+    lr, weight_decay : float
+        Of Adam.
+    """
+
+    def __init__(self, mean: np.ndarray, lr: float, weight_decay: float = 0.0):
+        super().__init__()
+        self.mean = nn.Parameter(torch.tensor(np.asarray(mean, dtype=np.float32)))
+        self.lr, self.weight_decay = lr, weight_decay
+
+    def forward(self, target: Tensor, genes: Tensor | None = None) -> Tensor:
+        """Positions (b,) -> responses (b, g), or those of some output genes."""
+        raise NotImplementedError
+
+    def loss(self, batch) -> dict:
+        """Un-squared L2 error."""
+        return {"loss": unsquared_l2(self(batch["target"]), batch["response"])}
+
+    def optimizer(self):
+        """Adam over what learns."""
+        learning = [p for p in self.parameters() if p.requires_grad]
+        return torch.optim.Adam(learning, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+
+
+class FrozenHead(Objective):
+    """Head on the vectors of a frozen encoder, standardised over genes.
+
+    Parameters
+    ----------
+    vectors : (n_genes, d) array
+    """
+
+    def __init__(
+        self, vectors: np.ndarray, mean, *, hidden=(1024, 2048), lr=1e-3, weight_decay=0.0, seed=0
+    ):
+        super().__init__(mean, lr, weight_decay)
+        table = torch.tensor(np.asarray(vectors, dtype=np.float32))
+        self.register_buffer("table", Scaler(table)(table))
+        self.head = head(table.shape[1], hidden, len(self.mean), seed)
+
+    def forward(self, target, genes=None):
+        """Positions (b,) -> responses (b, g)."""
+        out = self.mean + self.head(self.table[target])
+        return out if genes is None else out[:, genes]
+
+
+class IndexingHead(Objective):
+    """Mean over control cells of the encoder's embedding of the target gene, standardised, then a head.
+
+    Parameters
+    ----------
+    encoder : CellEncoder
+        Before its first training step; it is then the frozen head's, on the mean of other cells.
+    values : (n, n_genes) array
+        Control cells of the line.
+    line : int
+    n_cells : int
+        Cells averaged in a training step, drawn anew each time. Validation and prediction average
+        `n_eval` cells, the same ones each time.
+    n_eval : int
+
+    References
+    ----------
+    Cole et al. 2026, Eq. 13-14.
+    """
+
+    def __init__(
+        self, encoder, values, line, mean, *, n_cells=16, n_eval=128, hidden=(1024, 2048), lr=1e-3,
+        weight_decay=0.0, seed=0,
+    ):  # fmt: skip
+        super().__init__(mean, lr, weight_decay)
+        self.encoder, self.line, self.n_cells = encoder, line, n_cells
+        values = torch.tensor(np.asarray(values, dtype=np.float32))
+        self.register_buffer("cells", values, persistent=False)
+        at = torch.from_numpy(spread_rows(len(values), n_eval))
+        self.register_buffer("fixed", at, persistent=False)
+        with torch.no_grad():
+            self.scaler = Scaler(encoder(values[at[:32]], line).mean(0))
+        self.head = head(encoder.dim, hidden, len(self.mean), seed)
+
+    def forward(self, target, genes=None):
+        """Positions (b,) -> responses (b, g)."""
+        rows = self.fixed
+        if self.training:
+            rows = torch.randperm(len(self.cells), device=self.cells.device)[: self.n_cells]
+        embedded = self.encoder(self.cells[rows], self.line, target).mean(0)
+        out = self.mean + self.head(self.scaler(embedded))
+        return out if genes is None else out[:, genes]
+
+
+class KnockOutHead(Objective):
+    """The average control profile with the target gene at zero, embedded; one head reads every gene.
+
+    Parameters
+    ----------
+    encoder : CellEncoder
+    average : (n_genes,) array
+        Average control profile of the line.
+    line : int
+    output : (g,) array of int
+        Position of each output gene among the encoder's, -1 where it is none: such a gene is
+        predicted at its training mean.
+    asked : int, optional
+        Output genes of a training step, drawn anew each time; validation takes twice as many, the same
+        ones each time. Their error is scaled to that of all. All genes by default, and always in
+        prediction.
+
+    References
+    ----------
+    Cole et al. 2026, Eq. 15-16.
+    """
+
+    def __init__(
+        self, encoder, average, line, output, mean, *, asked=None, hidden=(64, 32), lr=1e-3,
+        weight_decay=0.0, seed=0,
+    ):  # fmt: skip
+        super().__init__(mean, lr, weight_decay)
+        self.encoder, self.line, self.asked = encoder, line, asked
+        average = torch.tensor(np.asarray(average, dtype=np.float32))
+        self.register_buffer("average", average, persistent=False)
+        output = torch.from_numpy(np.asarray(output, dtype=np.int64))
+        self.register_buffer("output", output, persistent=False)
+        self.register_buffer("measured", torch.where(output >= 0)[0], persistent=False)
+        with torch.no_grad():
+            self.scaler = Scaler(encoder(average[None], line)[0])
+        self.head = head(encoder.dim, hidden, 1, seed)
+
+    def knocked_out(self, target: Tensor) -> Tensor:
+        """Profiles (b, n_genes), each with its target gene at zero."""
+        values = self.average.repeat(len(target), 1)
+        values[torch.arange(len(target), device=target.device), target] = 0.0
+        return values
+
+    def forward(self, target, genes=None):
+        """Positions (b,) -> responses (b, g), or of the output genes `genes`."""
+        read = self.measured if genes is None else genes
+        embedded = self.encoder(self.knocked_out(target), self.line, self.output[read])
+        change = self.head(self.scaler(embedded)).squeeze(-1)
+        if genes is not None:
+            return self.mean[genes] + change
+        return self.mean.expand(len(target), -1).index_add(1, read, change)
+
+    def loss(self, batch) -> dict:
+        """Un-squared L2 error, over a draw of the measured output genes where `asked` is given."""
+        truth, n = batch["response"], len(self.measured)
+        if self.asked is None or self.asked >= n:
+            return super().loss(batch)
+        if self.training:
+            genes = self.measured[torch.randperm(n, device=truth.device)[: self.asked]]
+        else:
+            genes = self.measured[torch.from_numpy(spread_rows(n, 2 * self.asked)).to(truth.device)]
+        error = unsquared_l2(self(batch["target"], genes), truth[:, genes])
+        return {"loss": error * (truth.shape[1] / len(genes)) ** 0.5}

@@ -1,0 +1,158 @@
+"""The cells of a screen as decoders need them: who may be learnt from, which controls are carried over."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from perturbcore.core.digest import digest
+from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.data.screens.read import normalise
+
+
+@dataclass(eq=False)
+class Cells:
+    """Log-normalised cells of a screen with their labels.
+
+    Attributes
+    ----------
+    X : csr_matrix of float32, shape (n_cells, n_genes)
+        log1p(1e4 * count / total).
+    genes : Index
+    perturbation, batch, cell_line : ndarray of str, shape (n_cells,)
+    is_control : ndarray of bool, shape (n_cells,)
+    """
+
+    X: sp.csr_matrix
+    genes: pd.Index
+    perturbation: np.ndarray
+    batch: np.ndarray
+    cell_line: np.ndarray
+    is_control: np.ndarray
+
+    @classmethod
+    def of(cls, screen: AnnData, genes=None) -> "Cells":
+        """Normalise a declared screen and keep `genes` (those of the responses), in this order.
+
+        Raises
+        ------
+        InputError
+            A gene is not in the screen.
+        """
+        screen = normalise(screen)
+        X = sp.csr_matrix(screen.X, dtype=np.float32)
+        names = pd.Index(screen.var_names.astype(str))
+        if genes is not None and list(genes) != list(names):
+            at = names.get_indexer(pd.Index(genes))
+            if (at < 0).any():
+                lost = list(np.asarray(genes)[at < 0][:3])
+                raise InputError(
+                    f"genes {lost} of the responses are not in the screen: both must name genes alike"
+                )
+            X, names = X[:, at], names[at]
+        labels = (
+            screen.obs[c].astype(str).to_numpy() for c in ("perturbation", "batch", "cell_line")
+        )
+        return cls(X, names, *labels, screen.obs["is_control"].to_numpy(bool))
+
+    @cached_property
+    def digest(self) -> str:
+        """Content of cells and labels."""
+        return digest(
+            self.X, list(self.genes), self.perturbation, self.batch, self.cell_line, self.is_control
+        )
+
+    def controls(self, line: str) -> np.ndarray:
+        """Rows of the control cells of a line.
+
+        Raises
+        ------
+        InputError
+            There is none.
+        """
+        rows = np.flatnonzero(self.is_control & (self.cell_line == line))
+        if not len(rows):
+            raise InputError(
+                f"cell line '{line}' has no control cells: nothing can be carried over"
+            )
+        return rows
+
+    def of_perturbations(self, line: str, names) -> np.ndarray:
+        """Rows of the cells of some perturbations in a line."""
+        here = ~self.is_control & (self.cell_line == line)
+        return np.flatnonzero(here & np.isin(self.perturbation, list(names)))
+
+    def training(self, line: str, names, held_out) -> np.ndarray:
+        """Rows of the perturbed cells that may be learnt from.
+
+        Raises
+        ------
+        LeakError
+            A held-out perturbation is among the training ones.
+        """
+        both = sorted(set(names) & set(held_out))
+        if both:
+            raise LeakError(
+                f"{len(both)} held-out perturbations are among the training ones, such as {both[:3]}: a "
+                "decoder would be scored on cells that it has seen"
+            )
+        return self.of_perturbations(line, names)
+
+    def control_level(self, line: str) -> np.ndarray:
+        """Global control pseudobulk (n_genes,): mean over batches of the mean control cell (Eq. 6)."""
+        rows = self.controls(line)
+        return batch_mean(self.X[rows], self.batch[rows])
+
+    def draw_controls(self, line: str, n: int, seed: int, batches=None) -> np.ndarray:
+        """Draw at most `n` control cells in each batch, without replacement.
+
+        Parameters
+        ----------
+        line : str
+        n : int
+            All control cells of a batch that has no more.
+        seed : int
+            The same cells for every model and perturbation, so that they differ in what they learnt and
+            not in their starting points.
+        batches : collection of str, optional
+            Only these; all of the line where none of them has controls.
+
+        Returns
+        -------
+        ndarray of int
+            Rows, sorted by batch.
+        """
+        if n < 1:
+            raise ParameterError(f"{n} control cells a batch: give at least 1")
+        rows = self.controls(line)
+        if batches is not None:
+            own = rows[np.isin(self.batch[rows], list(batches))]
+            rows = own if len(own) else rows
+        rng = np.random.default_rng([seed, 11])
+        parts = []
+        for name in np.unique(self.batch[rows]):
+            there = rows[self.batch[rows] == name]
+            parts.append(np.sort(rng.permutation(there)[:n]))
+        return np.concatenate(parts)
+
+
+def batch_mean(X, batch) -> np.ndarray:
+    """Mean over batches of the mean cell of each: (n_genes,) float64.
+
+    Parameters
+    ----------
+    X : array or sparse matrix, shape (n_cells, n_genes)
+    batch : (n_cells,) array
+
+    References
+    ----------
+    Cole et al. 2026, Methods 4.7.4: per-batch pseudobulks, then their average.
+    """
+    batch = np.asarray(batch)
+    levels = [
+        X[np.flatnonzero(batch == name)].mean(axis=0, dtype=np.float64) for name in np.unique(batch)
+    ]
+    return np.mean([np.asarray(level).ravel() for level in levels], axis=0)

@@ -1,0 +1,193 @@
+"""Kernel mixed model of labelled pairs: each gene's own response, shared modules, overall strength.
+
+The label of (perturbation p, gene g) is ``b_g + f(p, g) + noise`` with a Gaussian ``f`` of covariance::
+
+    k(p, p') [1(g = g') + shared + module phi_g . phi_g'] + own 1(p = p')
+
+k is a power of the summed cosine kernels of the sources; phi are coordinates of the readout genes in
+the same sources. The first term is a smoother of each gene by itself; `shared` is the strength of a
+perturbation on all genes, `module` that on genes of one kind, and `own` the strength of a perturbation
+that no kernel foretells: it keeps a strong training perturbation from being taken for many gene-specific
+responses. Only known labels enter. The linear system is solved by conjugate gradients; a product costs
+the labelled pairs within genes, and one small matrix product for what genes share.
+"""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import scipy.sparse as sp
+from scipy.linalg import eigh
+
+from perturbcore.core.errors import ParameterError
+from perturbcore.models.simple.labels import Labels, raise_to
+
+
+@numba.njit(nogil=True, cache=True, fastmath=True)
+def _within_genes(start, rows, K, a, out):
+    """Add the product of the block-diagonal part: pairs of one gene through the kernel K."""
+    for g in range(len(start) - 1):
+        for i in range(start[g], start[g + 1]):
+            line = K[rows[i]]
+            total = np.float32(0)
+            for j in range(start[g], start[g + 1]):
+                total += line[rows[j]] * a[j]
+            out[i] += total
+
+
+@numba.njit(nogil=True, cache=True, fastmath=True)
+def _gather(rows, genes, a, phi, out):
+    """out[p] += sum over pairs of p of a * phi of the pair's gene."""
+    for i in range(len(rows)):
+        for j in range(phi.shape[1]):
+            out[rows[i], j] += a[i] * phi[genes[i], j]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=True)
+def _spread(rows, genes, left, phi, out):
+    """out[pair] += left of its perturbation . phi of its gene."""
+    for i in range(len(rows)):
+        total = np.float32(0)
+        for j in range(phi.shape[1]):
+            total += left[rows[i], j] * phi[genes[i], j]
+        out[i] += total
+
+
+def gene_features(sources, n_features: int = 32) -> np.ndarray:
+    """Coordinates of the readout genes over all sources, centred, mean square length one.
+
+    Parameters
+    ----------
+    sources : list of Source
+        With `gene` coordinates.
+    n_features : int
+        Leading singular directions kept.
+
+    Returns
+    -------
+    (g, q) float32 array
+    """
+    parts = [
+        s.gene / np.maximum(np.linalg.norm(s.gene, axis=1, keepdims=True), 1e-12) for s in sources
+    ]
+    F = np.concatenate(parts, axis=1) / np.sqrt(len(parts))
+    F -= F.mean(axis=0)
+    width = F.shape[1]
+    _, vectors = eigh(F.T @ F, subset_by_index=[max(width - n_features, 0), width - 1])
+    F = F @ vectors[:, ::-1]
+    length = np.sqrt((F**2).sum(axis=1).mean())
+    return (F / max(length, 1e-12)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class MixedModel:
+    """Variances of the parts, relative to that of a gene's own response.
+
+    Parameters
+    ----------
+    shared, module, own, noise : float
+        See the head of this file.
+    power : float
+        Power of the summed cosine kernel.
+    iterations, tolerance : int, float
+        Conjugate gradients stop at either; the tolerance is relative to the labels.
+    """
+
+    shared: float = 0.02
+    module: float = 0.01
+    own: float = 0.3
+    noise: float = 2.3
+    power: float = 3.0
+    iterations: int = 20
+    tolerance: float = 3e-2
+
+    def __post_init__(self):
+        if min(self.shared, self.module, self.own) < 0 or self.noise <= 0 or self.power <= 0:
+            raise ParameterError("variances must not be negative, noise and power must be above 0")
+
+    def scores(
+        self, known: Labels, train: np.ndarray, test: np.ndarray, phi: np.ndarray
+    ) -> np.ndarray:
+        """Learn from known labels and score every pair of the test rows.
+
+        Parameters
+        ----------
+        known : Labels
+            Labels of n training rows.
+        train, test : (n, n), (m, n) arrays
+            Summed cosine kernels, not negative.
+        phi : (g, q) array
+            See `gene_features`.
+
+        Returns
+        -------
+        (m, g) float32 array
+            Posterior mean of the label; a row without any kernel weight gets the genes' rates.
+        """
+        K, T = self._raised(train, test)
+        system = self._system(known, K, phi)
+        alpha = system.solve(self.iterations, self.tolerance)
+        A = sp.csr_matrix((alpha, (system.rows, system.genes)), shape=(len(K), known.n_genes))
+        f = known.rates().astype(np.float32) + (A.T @ T.T).T
+        if system.phi.shape[1]:
+            f += (T @ system.gathered(alpha)) @ system.phi.T
+        return f
+
+    def _raised(self, train, test):
+        raised = [raise_to(np.asarray(k, dtype=np.float32), self.power) for k in (train, test)]
+        scale = np.float32(np.diag(raised[0]).mean())
+        return [np.ascontiguousarray(k / scale if scale > 0 else k) for k in raised]
+
+    def _system(self, known, K, phi):
+        parts = [np.full((known.n_genes, 1), np.sqrt(self.shared))] if self.shared else []
+        parts += [phi * np.sqrt(self.module)] if self.module else []
+        joined = np.concatenate(parts, axis=1) if parts else np.zeros((known.n_genes, 0))
+        return _System(
+            known, K, np.ascontiguousarray(joined, dtype=np.float32), self.own, self.noise
+        )
+
+
+class _System:
+    """Covariance of the known pairs as a linear map."""
+
+    def __init__(self, known: Labels, K, phi, own, noise):
+        rows = np.repeat(np.arange(len(known.indptr) - 1), np.diff(known.indptr))
+        order = np.lexsort((rows, known.genes))
+        self.rows, self.genes = rows[order].astype(np.int32), known.genes[order].astype(np.int32)
+        self.start = np.r_[0, np.cumsum(np.bincount(self.genes, minlength=known.n_genes))]
+        self.residual = (known.label - known.rates()[known.genes])[order].astype(np.float32)
+        self.K, self.phi, self.own, self.noise = K, phi, np.float32(own), np.float32(noise)
+
+    def gathered(self, a):
+        out = np.zeros((len(self.K), self.phi.shape[1]), dtype=np.float32)
+        _gather(self.rows, self.genes, a, self.phi, out)
+        return out
+
+    def times(self, a):
+        out = self.noise * a
+        _within_genes(self.start, self.rows, self.K, a, out)
+        if self.own:
+            strength = np.bincount(self.rows, weights=a, minlength=len(self.K)).astype(np.float32)
+            out += self.own * strength[self.rows]
+        if self.phi.shape[1]:
+            _spread(self.rows, self.genes, self.K @ self.gathered(a), self.phi, out)
+        return out
+
+    def solve(self, iterations, tolerance):
+        r = self.residual.copy()
+        x, d = np.zeros_like(r), r.copy()
+        size = first = float(r @ r)
+        for _ in range(iterations):
+            if size <= tolerance**2 * first:
+                break
+            moved = self.times(d)
+            bend = float(d @ moved)
+            # cutting negative cosines may cost the kernel its definiteness: stop where it shows
+            if bend <= 0:
+                break
+            step = np.float32(size / bend)
+            x += step * d
+            r -= step * moved
+            before, size = size, float(r @ r)
+            d = r + np.float32(size / before) * d
+        return x

@@ -1,0 +1,330 @@
+"""Predictors of partial differential-expression labels: known labels of near perturbations.
+
+Only labels that are known count. The score of (perturbation, gene) is the share of positives among
+the known labels of its neighbours for that gene, pulled towards the gene's own rate:
+``(sum_j w_j y_jg + m b_g) / (sum_j w_j o_jg + m)`` with weights w, labels y, known-mask o, the
+gene's smoothed training rate b and the weight m of that prior.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from perturbcore.core.errors import ParameterError
+from perturbcore.models.simple.base import best_of
+from perturbcore.models.simple.space import NestedSpace, Space
+from perturbcore.score.metrics.pairs import auroc_within
+
+GENE_WEIGHT = 5.0
+
+
+@dataclass(eq=False)
+class Labels:
+    """Known labels of some perturbations: a sparse pattern of 0/1 values.
+
+    Attributes
+    ----------
+    indptr, genes, label : arrays
+        CSR layout: the genes with a known label of each perturbation, and the labels (0 or 1).
+    n_genes : int
+    """
+
+    indptr: np.ndarray
+    genes: np.ndarray
+    label: np.ndarray
+    n_genes: int
+
+    @classmethod
+    def from_dense(cls, label: np.ndarray, observed: np.ndarray) -> "Labels":
+        """Make from (n, g) 0/1 labels and a (n, g) bool mask of the known ones."""
+        rows, genes = np.nonzero(np.asarray(observed, dtype=bool))
+        indptr = np.r_[0, np.cumsum(np.bincount(rows, minlength=len(label)))]
+        return cls(indptr, genes, label[rows, genes].astype(np.float64), label.shape[1])
+
+    def take(self, rows: np.ndarray) -> "Labels":
+        """Return the labels of some rows, in that order."""
+        n = np.diff(self.indptr)[rows]
+        indptr = np.r_[0, np.cumsum(n)]
+        flat = np.repeat(self.indptr[rows] - indptr[:-1], n) + np.arange(indptr[-1])
+        return Labels(indptr, self.genes[flat], self.label[flat], self.n_genes)
+
+    def rates(self, gene_weight: float = GENE_WEIGHT) -> np.ndarray:
+        """Share of positives a gene, pulled to the overall share by `gene_weight` labels, (g,)."""
+        overall = self.label.mean() if len(self.label) else 0.5
+        positive = np.bincount(self.genes, weights=self.label, minlength=self.n_genes)
+        known = np.bincount(self.genes, minlength=self.n_genes)
+        return (positive + gene_weight * overall) / (known + gene_weight)
+
+
+def pair_labels(responses) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (n, g) in {0, 1} and which are known, of responses (AnnData) with a partial-label task.
+
+    For "deg_pairs" whether a gene is differentially expressed, for "dir_pairs" whether a differentially
+    expressed gene goes up (others are unknown).
+    """
+    deg = np.asarray(responses.layers["deg"])
+    observed = np.asarray(responses.layers["observed"], dtype=bool)
+    if responses.uns["perturbcore"]["task"] == "dir_pairs":
+        return deg > 0, observed & (deg != 0)
+    return deg != 0, observed
+
+
+@numba.njit(nogil=True, cache=True)
+def _knn_scores(indptr, genes, label, near, grid, q_indptr, q_genes, rate, prior, out):
+    """out[j, e] = score of query entry e from the grid[j] nearest rows."""
+    known = np.zeros(len(rate))
+    positive = np.zeros(len(rate))
+    for p in range(near.shape[0]):
+        known[:] = 0.0
+        positive[:] = 0.0
+        j = 0
+        for i in range(near.shape[1]):
+            row = near[p, i]
+            for e in range(indptr[row], indptr[row + 1]):
+                known[genes[e]] += 1.0
+                positive[genes[e]] += label[e]
+            if i + 1 == grid[j]:
+                for e in range(q_indptr[p], q_indptr[p + 1]):
+                    g = q_genes[e]
+                    out[j, e] = (positive[g] + prior * rate[g]) / (known[g] + prior)
+                j += 1
+                if j == len(grid):
+                    break
+
+
+@numba.njit(nogil=True, cache=True)
+def _by_gene(indptr, genes, n_genes):
+    """Sort the entries by gene: where each gene begins, then row and entry number of each."""
+    begin = np.zeros(n_genes + 1, dtype=np.int64)
+    for g in genes:
+        begin[g + 1] += 1
+    begin = np.cumsum(begin)
+    at = begin[:-1].copy()
+    rows = np.empty(len(genes), dtype=np.int64)
+    entries = np.empty(len(genes), dtype=np.int64)
+    for row in range(len(indptr) - 1):
+        for e in range(indptr[row], indptr[row + 1]):
+            g = genes[e]
+            rows[at[g]] = row
+            entries[at[g]] = e
+            at[g] += 1
+    return begin, rows, entries
+
+
+@numba.njit(nogil=True, cache=True)
+def _raised(x, power, whole):
+    """X ** power; `whole` is the power where that is a whole number, else 0."""
+    if whole == 0:
+        return x**power
+    out = 1.0
+    while whole:
+        if whole % 2:
+            out *= x
+        whole //= 2
+        x *= x
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _kernel_scores(
+    indptr, genes, label, kernel, powers, total, q_indptr, q_genes, rate, prior, out
+):
+    """out[j, e] = score of query entry e with the weights kernel[p] ** powers[j] of its row p, scaled to `total`.
+
+    Labels are sparse: only the rows that know a query entry's own gene are visited. Weights are made a
+    row at a time, so that they stay in the cache.
+    """
+    n, n_powers = kernel.shape[1], len(powers)
+    begin, rows, entries = _by_gene(indptr, genes, len(rate))
+    whole = np.array([int(x) if x == np.floor(x) else 0 for x in powers])
+    weight = np.empty((n, n_powers))
+    known, positive = np.empty(n_powers), np.empty(n_powers)
+    for p in range(kernel.shape[0]):
+        for j in range(n_powers):
+            size = 0.0
+            for row in range(n):
+                weight[row, j] = _raised(float(kernel[p, row]), powers[j], whole[j])
+                size += weight[row, j]
+            scale = total / size if size > 0 else 0.0
+            for row in range(n):
+                weight[row, j] *= scale
+        for q in range(q_indptr[p], q_indptr[p + 1]):
+            g = q_genes[q]
+            known[:] = 0.0
+            positive[:] = 0.0
+            for at in range(begin[g], begin[g + 1]):
+                row, y = rows[at], label[entries[at]]
+                for j in range(n_powers):
+                    known[j] += weight[row, j]
+                    positive[j] += weight[row, j] * y
+            for j in range(n_powers):
+                out[j, q] = (positive[j] + prior * rate[g]) / (known[j] + prior)
+
+
+def cosine_kernel(space: Space) -> np.ndarray:
+    """Cosine of each test row with each training row, negative parts cut, (m, n)."""
+
+    def unit(x):
+        x = x.astype(np.float64)
+        length = np.linalg.norm(x, axis=1, keepdims=True)
+        return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
+
+    return np.maximum(unit(space.test) @ unit(space.train).T, 0)
+
+
+def raise_to(kernel: np.ndarray, power: float) -> np.ndarray:
+    """Raise each entry to a power; a whole one by a few products, which is much faster than pow()."""
+    if power != int(power) or power < 1:
+        return kernel**power
+    out, square, left = None, kernel, int(power)
+    while left:
+        if left % 2:
+            out = square if out is None else out * square
+        left //= 2
+        square = square * square if left else square
+    return out
+
+
+def kernel_scores(
+    known: Labels, query: Labels, kernel, powers, *, total, prior, rate
+) -> np.ndarray:
+    """Score the entries of `query` by a kernel (m, n) raised to each power, (n_powers, n_entries).
+
+    The weights of a row are scaled to sum `total`; a row without any positive weight gets the rates.
+    """
+    out = np.empty((len(powers), len(query.genes)))
+    _kernel_scores(
+        known.indptr, known.genes, known.label, np.ascontiguousarray(kernel), np.asarray(powers, dtype=np.float64),
+        float(total), query.indptr, query.genes, rate, float(prior), out,
+    )  # fmt: skip
+    return out
+
+
+def best_threshold(label: np.ndarray, score: np.ndarray) -> float:
+    """Threshold of largest macro F1 (`perturbcore.score.metrics.pairs.macro_f1`) among 99 score quantiles."""
+    cuts = np.unique(np.quantile(score, np.linspace(0.01, 0.99, 99)))
+    order = np.argsort(score)
+    below = np.searchsorted(score[order], cuts, side="left")  # entries called negative
+    positives_below = np.r_[0.0, np.cumsum(label[order])][below]
+    n, positive = len(label), label.sum()
+    hit, called = positive - positives_below, n - below
+    rejected = below - positives_below
+    f1 = 2 * hit / np.maximum(positive + called, 1) + 2 * rejected / np.maximum(
+        n - positive + below, 1
+    )
+    return float(cuts[np.argmax(f1)])
+
+
+class _TunedSmoother:
+    """Choose a grid value by AUROC within gene on the inner folds, then score the test entries."""
+
+    grid: Sequence
+    prior: float
+
+    def predict(self, space: NestedSpace, known: Labels, query: Labels, rate: np.ndarray):
+        """Return scores of the `query` entries, the chosen grid value, and the F1 threshold.
+
+        Parameters
+        ----------
+        space : NestedSpace
+            Its training rows are those of `known`, its test rows those of `query`.
+        known, query : Labels
+            Training labels; entries to score (their labels are not read).
+        rate : (g,) array
+            Smoothed rate of each gene over all training perturbations.
+        """
+        losses, inner_scores, inner_labels = [], [], []
+        for (a, b), inner in zip(space.splits, space.inner, strict=True):
+            train, validation = known.take(a), known.take(b)
+            scores = self._scores(inner, train, validation, train.rates(), self.grid)
+            losses.append([-auroc_within(validation.label, s, validation.genes) for s in scores])
+            inner_scores.append(scores)
+            inner_labels.append(validation.label)
+        chosen = best_of(np.array(losses), self.grid)
+        at = list(self.grid).index(chosen)
+        pooled = np.concatenate([s[at] for s in inner_scores])
+        threshold = best_threshold(np.concatenate(inner_labels), pooled)
+        return self._scores(space.outer, known, query, rate, [chosen])[0], chosen, threshold
+
+
+@dataclass
+class LabelKNN(_TunedSmoother):
+    """Share of positives among the known labels of the k nearest perturbations.
+
+    Parameters
+    ----------
+    grid : sequence of int
+        Candidate k.
+    prior : float
+        Weight m of the gene's own rate, in labels.
+    """
+
+    grid: Sequence[int] = (5, 10, 20, 40, 80)
+    prior: float = 3.0
+    name: str = "knn"
+
+    def __post_init__(self):
+        self.grid = sorted({int(k) for k in self.grid})
+        if not self.grid or self.grid[0] < 1 or self.prior <= 0:
+            raise ParameterError(
+                f"k must be at least 1 and prior above 0: {self.grid}, {self.prior}"
+            )
+
+    @property
+    def spec(self) -> dict:
+        """Grid and prior."""
+        return {"class": "label_knn", "grid": self.grid, "prior": self.prior}
+
+    def _scores(self, space, known, query, rate, grid):
+        usable = [min(k, len(space.train)) for k in grid]
+        ks = np.unique(np.asarray(usable, dtype=np.int64))
+        out = np.empty((len(ks), len(query.genes)))
+        near = space.neighbours(int(ks[-1]))
+        _knn_scores(
+            known.indptr, known.genes, known.label, near, ks, query.indptr, query.genes, rate,
+            float(self.prior), out,
+        )  # fmt: skip
+        return out[np.searchsorted(ks, usable)]
+
+
+@dataclass
+class LabelKernel(_TunedSmoother):
+    """All training perturbations, weighted by a power of the cosine to them.
+
+    Parameters
+    ----------
+    grid : sequence of float
+        Candidate powers.
+    total : float
+        Sum of the weights of a perturbation.
+    prior : float
+        Weight m of the gene's own rate.
+    """
+
+    grid: Sequence[float] = (1.0, 2.0, 4.0)
+    total: float = 60.0
+    prior: float = 3.0
+    name: str = "kernel"
+
+    def __post_init__(self):
+        self.grid = [float(p) for p in self.grid]
+        if not self.grid or min(self.grid) <= 0 or self.prior <= 0 or self.total <= 0:
+            raise ParameterError("powers, total and prior must be above 0")
+
+    @property
+    def spec(self) -> dict:
+        """Grid, total and prior."""
+        return {
+            "class": "label_kernel",
+            "grid": self.grid,
+            "total": self.total,
+            "prior": self.prior,
+        }
+
+    def _scores(self, space, known, query, rate, grid):
+        kernel = cosine_kernel(space)
+        return kernel_scores(
+            known, query, kernel, grid, total=self.total, prior=self.prior, rate=rate
+        )

@@ -1,0 +1,190 @@
+"""Standardise -> PCA, refitted inside every fold, once for all predictors that share a fold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import cholesky, eigh, qr
+from sklearn.model_selection import KFold
+
+from perturbcore.core.errors import InputError
+
+# below this smaller side the eigendecomposition is exact; above it, subspace iteration is faster
+EXACT_SIDE = 700
+OVERSAMPLE = 20
+COLD_ITERATIONS = 7
+WARM_ITERATIONS = 2
+
+
+def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+    """Centre and scale columns by the training mean and (population) standard deviation.
+
+    Constant columns are centred only, as scikit-learn's ``StandardScaler`` does. The dtype of the
+    input is kept (the published pipeline runs in float32).
+    """
+    mean = train.mean(axis=0, dtype=np.float64)
+    std = np.sqrt(((train - mean) ** 2).mean(axis=0, dtype=np.float64))
+    # rounding must not turn a constant column into a huge one
+    std[std <= 10 * np.finfo(train.dtype).eps * np.maximum(np.abs(mean), 1e-30)] = 1.0
+    return [((x - mean) / std).astype(train.dtype) for x in (train, *others)]
+
+
+def principal_axes(
+    Z: np.ndarray, n_components: int, *, seed: int = 0, start: np.ndarray | None = None
+) -> np.ndarray:
+    """Leading principal axes of centred data.
+
+    Exact (symmetric eigendecomposition of the smaller side) up to `EXACT_SIDE`; above it by
+    subspace iteration with oversampling, seeded, or warm from `start`.
+
+    Parameters
+    ----------
+    Z : (n, d) array
+        Centred rows.
+    n_components : int
+        Number of axes q; cut to min(n, d) where larger.
+    seed : int
+        Seed of the starting subspace.
+    start : (d, q') array, optional
+        Axes of similar data (the outer training set, for an inner fold).
+
+    Returns
+    -------
+    (d, q) array
+        Orthonormal columns, leading axis first.
+    """
+    n, d = Z.shape
+    q = min(n_components, n, d)
+    if min(n, d) <= EXACT_SIDE:
+        small = (Z.T @ Z if d <= n else Z @ Z.T).astype(np.float64)
+        side = len(small)
+        values, vectors = eigh(small, subset_by_index=[side - q, side - 1], check_finite=False)
+        vectors = vectors[:, ::-1]
+        if d > n:
+            length = np.sqrt(np.maximum(values[::-1], 1e-30))
+            vectors = Z.T.astype(np.float64) @ (vectors / length)
+        return vectors.astype(Z.dtype)
+    width = min(q + OVERSAMPLE, n, d)
+    if start is None or start.shape != (d, width):
+        V = np.random.default_rng(seed).standard_normal((d, width)).astype(Z.dtype)
+        iterations = COLD_ITERATIONS
+    else:
+        V, iterations = start, WARM_ITERATIONS
+    for _ in range(iterations):
+        V = _orthonormal(Z.T @ (Z @ V))
+    scores = Z @ V
+    _, rotation = eigh((scores.T @ scores).astype(np.float64), check_finite=False)
+    return V @ rotation[:, ::-1].astype(Z.dtype)
+
+
+def _orthonormal(V: np.ndarray) -> np.ndarray:
+    """Orthonormal basis by two rounds of Cholesky QR (matrix products only), else by QR."""
+    try:
+        for _ in range(2):
+            factor = cholesky((V.T @ V).astype(np.float64), check_finite=False)
+            V = V @ np.linalg.inv(factor).astype(V.dtype)
+    except np.linalg.LinAlgError:
+        return qr(V, mode="economic", check_finite=False)[0]
+    return V
+
+
+@dataclass(eq=False)
+class Space:
+    """One training set and the rows to predict, in reduced coordinates.
+
+    `orthogonal` says whether the training columns are centred and mutually orthogonal, as PCA
+    scores are: then lasso and ridge have closed forms.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    orthogonal: bool = True
+
+    def __post_init__(self):
+        self._near: dict[int, np.ndarray] = {}
+
+    def neighbours(self, k: int) -> np.ndarray:
+        """Return the `k` nearest training rows of each test row, nearest first.
+
+        Euclidean distance; equal distances keep the order of the training rows.
+        """
+        k = min(k, len(self.train))
+        if k not in self._near:
+            self._near[k] = self._find(k)
+        return self._near[k]
+
+    def _find(self, k: int) -> np.ndarray:
+        test, train = self.test.astype(np.float64), self.train.astype(np.float64)
+        distance = (train**2).sum(axis=1) - 2 * test @ train.T
+        near = np.sort(np.argpartition(distance, k - 1, axis=1)[:, :k], axis=1)
+        order = np.argsort(np.take_along_axis(distance, near, axis=1), axis=1, kind="stable")
+        return np.take_along_axis(near, order, axis=1)
+
+
+@dataclass
+class NestedSpace:
+    """Reduced coordinates of an outer fold and of its inner folds.
+
+    Parameters
+    ----------
+    train, test : (n, d), (m, d) arrays
+        Embedding rows of the training and test perturbations (all present).
+    n_components : int
+        Components kept; cut where a training set has fewer rows or columns.
+    reduce : bool
+        False leaves coordinates as they are (the idealized embedding).
+    inner_folds, inner_seed : int
+        K-fold over the training rows, in their order.
+    inner_shuffle : bool
+        Whether rows are shuffled (with `inner_seed`), as published for log fold-changes, or cut in
+        their order, as for labels.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    n_components: int = 100
+    reduce: bool = True
+    inner_folds: int = 5
+    inner_seed: int = 42
+    seed: int = 0
+    inner_shuffle: bool = True
+
+    def __post_init__(self):
+        if len(self.train) < self.inner_folds:
+            raise InputError(
+                f"{len(self.train)} training perturbations have this embedding: too few for "
+                f"{self.inner_folds} inner folds; use an embedding that covers more, or fewer folds"
+            )
+
+    @cached_property
+    def splits(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Inner (training, validation) row numbers."""
+        seed = self.inner_seed if self.inner_shuffle else None
+        folds = KFold(self.inner_folds, shuffle=self.inner_shuffle, random_state=seed)
+        return list(folds.split(self.train))
+
+    @cached_property
+    def _outer(self) -> tuple[Space, np.ndarray | None]:
+        return self._space(self.train, self.test, None)
+
+    @property
+    def outer(self) -> Space:
+        """The outer training set and its test rows."""
+        return self._outer[0]
+
+    @cached_property
+    def inner(self) -> Sequence[Space]:
+        """The inner training sets with their validation rows, in the order of `splits`."""
+        start = self._outer[1]
+        return [self._space(self.train[a], self.train[b], start)[0] for a, b in self.splits]
+
+    def _space(self, train, test, start):
+        if not self.reduce:
+            return Space(train, test, False), None
+        train, test = standardise(train, test)
+        width = self.n_components + OVERSAMPLE
+        axes = principal_axes(train, self.n_components, seed=self.seed, start=start)
+        keep = axes[:, : self.n_components]
+        warm = axes if axes.shape[1] == width else None
+        return Space(train @ keep, test @ keep), warm

@@ -1,0 +1,123 @@
+"""Error against cost, with the methods that no other beats in both."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from perturbcore.report.figures.style import colour, legend_of, marker
+
+# of a letter and of a line of a label, as shares of the panel
+WIDTH, HEIGHT = 0.0125, 0.045
+
+
+def pareto_front(cost, error) -> np.ndarray:
+    """Say which methods no other matches in one and beats in the other; both lower is better.
+
+    Parameters
+    ----------
+    cost, error : (n,) arrays
+        Entries that are not finite are never on the front.
+
+    Returns
+    -------
+    (n,) bool array
+        Equal methods are on the front together.
+    """
+    cost, error = np.asarray(cost, dtype=float), np.asarray(error, dtype=float)
+    there = np.isfinite(cost) & np.isfinite(error)
+    no_worse = (cost[None] <= cost[:, None]) & (error[None] <= error[:, None])
+    better = (cost[None] < cost[:, None]) | (error[None] < error[:, None])
+    beaten = (no_worse & better & there[None]).any(axis=1)
+    return there & ~beaten
+
+
+def pareto_plot(
+    table: pd.DataFrame,
+    *,
+    cost: str = "seconds",
+    error: str = "value",
+    panel: str = "dataset",
+    references: pd.DataFrame | None = None,
+    xlabel: str,
+    ylabel: str,
+    columns: int = 2,
+) -> Figure:
+    """Draw error against cost on a logarithmic axis; the Pareto front is a step line.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row a method: display, modality, `cost` (above 0), `error` and `panel`.
+    references : pandas.DataFrame, optional
+        Lines without a cost: display, modality, value, `panel`.
+    xlabel, ylabel : str
+    columns : int
+        Panels in a row.
+    """
+    names = list(dict.fromkeys(table[panel]))
+    columns = min(columns, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(1.0 + 4.6 * columns, 4.0 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.ravel()[len(names) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes.ravel(), names, strict=False):
+        here = table[(table[panel] == name) & (table[cost] > 0) & table[error].notna()]
+        lines = references[references[panel] == name] if references is not None else table.iloc[:0]
+        _panel(axis, here, cost, error, lines)
+        axis.set_title(str(name), loc="left")
+        axis.set_xlabel(xlabel)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(ylabel)
+    legend_of(figure, table["modality"])
+    return figure
+
+
+def _panel(axis, here, cost, error, lines) -> None:
+    front = pareto_front(here[cost], here[error])
+    step = here[front].sort_values(cost)
+    axis.set_xscale("log")
+    edge = (here[cost].min() / 3, here[cost].max() * 4)
+    x = [*step[cost], edge[1]]
+    y = [*step[error], step[error].iloc[-1]] if len(step) else []
+    if len(step):
+        axis.step(x, y, where="post", color="#333333", lw=1.2, ls="-", zorder=1)
+    for on, (_, row) in zip(front, here.iterrows(), strict=True):
+        c = colour(row["modality"])
+        axis.plot(row[cost], row[error], marker=marker(row["modality"]), ls="", ms=8, color=c,
+                  mec="black" if on else "white", mew=1.3 if on else 0.6, zorder=3)  # fmt: skip
+    axis.set_xlim(*edge)
+    for _, line in lines.iterrows():
+        axis.axhline(line["value"], color=colour(line["modality"]), ls="--", lw=0.9, zorder=0)
+        axis.annotate(
+            line["display"], (1.0, line["value"]), xycoords=axis.get_yaxis_transform(), fontsize=6.5, ha="right",
+            xytext=(-2, 2), textcoords="offset points", color=colour(line["modality"]),
+        )  # fmt: skip
+    axis.margins(y=0.15)
+    _label(axis, here, cost, error)
+    axis.grid(color="#e5e5e5", lw=0.6)
+    axis.set_axisbelow(True)
+
+
+def _label(axis, here, cost, error) -> None:
+    """Write each name beside its point, moved up or down where it would lie on another name."""
+    low, high = axis.get_ylim()
+    left, right = np.log10(axis.get_xlim())
+    taken: list[tuple] = []
+    for _, row in here.sort_values(error, ascending=False).iterrows():
+        x = (np.log10(row[cost]) - left) / (right - left)
+        y = (row[error] - low) / (high - low)
+        to_left = x > 0.5
+        width = WIDTH * len(str(row["display"]))
+        span = (x - 0.02 - width, x - 0.02) if to_left else (x + 0.02, x + 0.02 + width)
+        near = [t for t in taken if t[0] < span[1] and span[0] < t[1]]
+        tries = sorted((y + k * HEIGHT / 2 for k in range(-40, 41)), key=lambda v: abs(v - y))
+        place = next(
+            (v for v in tries if 0.02 < v < 0.98 and all(abs(v - t[2]) >= HEIGHT for t in near)), y
+        )
+        taken.append((*span, place))
+        axis.annotate(
+            row["display"], (span[1] if to_left else span[0], place), xycoords="axes fraction", fontsize=7,
+            ha="right" if to_left else "left", va="center", color=colour(row["modality"]), zorder=2,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+        )  # fmt: skip

@@ -1,0 +1,146 @@
+"""What a chapter shows: tables and figures, each with a file to take away, and computed sentences."""
+
+import html
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, Markdown, display
+
+from perturbcore.core.errors import InputError
+from perturbcore.score.store import write_atomically
+
+MOST_LINES = 5
+
+
+def say(text: str) -> None:
+    """Show a computed sentence (Markdown)."""
+    display(Markdown(text))
+
+
+def take_home(chapter, text: str) -> None:
+    """Show the one-line answer of a chapter and keep it for the first page of the book."""
+    path = chapter.profile.results / "answers" / f"{chapter.name}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())
+    display(Markdown(f"**In one line.** {text}"))
+
+
+def taken_home(chapter, names) -> dict[str, str]:
+    """Return the one-line answers of other chapters of the profile, by name.
+
+    Raises
+    ------
+    InputError
+        A chapter has left none: it has not run in this profile.
+    """
+    folder = chapter.profile.results / "answers"
+    missing = [n for n in names if not (folder / f"{n}.md").is_file()]
+    if missing:
+        raise InputError(
+            f"chapter '{missing[0]}' has not run in profile '{chapter.profile.name}': run it first"
+        )
+    return {n: (folder / f"{n}.md").read_text() for n in names}
+
+
+def number(value, digits: int = 3) -> str:
+    """Write a number as a table does; a missing one is an en dash."""
+    if value is None or (isinstance(value, float) and not np.isfinite(value)) or value is pd.NA:
+        return "–"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    if isinstance(value, float | np.floating):
+        return f"{value:.{digits}f}".replace("-", "\u2212")
+    return str(value)
+
+
+def show_table(
+    chapter, table: pd.DataFrame, name: str, *, caption: str, digits: int = 3, keep=None, bold=None
+) -> None:
+    """Show a table, sortable, and write all of it as CSV among the results.
+
+    Parameters
+    ----------
+    chapter : OpenChapter
+        Whose table it is: the CSV goes to ``results/<profile>/tables/<chapter>/<name>.csv``.
+    table : pandas.DataFrame
+        Its index is shown only where it has a name.
+    name, caption : str
+        File name; sentence above the table.
+    digits : int
+        Decimals of floating-point numbers on the page (the file has all).
+    keep : list or dict, optional
+        Columns to show, or a mapping from column to heading; the file has all.
+    bold : str, optional
+        Boolean column that marks rows to stress (best, or not distinguishable from the best).
+
+    Raises
+    ------
+    InputError
+        A column to show is not in the table.
+    """
+    if table.index.name is not None:
+        table = table.reset_index()
+    table = table.reset_index(drop=True)
+    chapter.save_table(table, name)
+    heads = dict(keep) if isinstance(keep, dict) else {c: str(c) for c in keep or table.columns}
+    missing = [c for c in heads if c not in table]
+    if missing:
+        raise InputError(f"table '{name}' has no column '{missing[0]}'; it has: {', '.join(table)}")
+    strong = table[bold].to_numpy(dtype=bool) if bold else np.zeros(len(table), bool)
+    numeric = [c for c in heads if pd.api.types.is_numeric_dtype(table[c])]
+    rows = []
+    for i, values in enumerate(table[list(heads)].itertuples(index=False)):
+        cells = "".join(
+            f'<td class="{"num" if c in numeric else "txt"}">{html.escape(number(v, digits))}</td>'
+            for c, v in zip(heads, values, strict=True)
+        )
+        rows.append(f'<tr class="best">{cells}</tr>' if strong[i] else f"<tr>{cells}</tr>")
+    head = "".join(f'<th scope="col">{html.escape(str(h))}</th>' for h in heads.values())
+    shown = HTML(
+        f'<table class="dataframe scores" id="table-{name}"><caption>{html.escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+    display(shown, Markdown(f"[{name}.csv](tables/{chapter.name}/{name}.csv)"))
+
+
+def show_coverage(chapter, table: pd.DataFrame, *, caption: str) -> None:
+    """Show one row an embedding with the share of each cell line that it covers; the file has all.
+
+    Parameters
+    ----------
+    chapter : OpenChapter
+    table : pandas.DataFrame
+        `perturbcore.embeddings.coverage.coverage_table`. Of more than 5 cell lines, the least and the
+        largest share are shown.
+    caption : str
+    """
+    shown = table.rename(
+        columns={"embedding": "Embedding", "modality": "Modality", "dim": "Dimensions"}
+    )
+    about = ["Embedding", "Modality", "Dimensions"]
+    share = shown.groupby([*about, "cell_line"], sort=False)["coverage"].mean().unstack()
+    share = share.loc[list(dict.fromkeys(shown[about].itertuples(index=False, name=None)))]
+    if share.shape[1] > MOST_LINES:
+        share = pd.DataFrame({"least": share.min(axis=1), "most": share.max(axis=1)})
+    wide = share.rename_axis(columns=None).reset_index()
+    show_table(
+        chapter,
+        wide,
+        "coverage",
+        caption=f"{caption} One column a cell line; the file has the counts.",
+    )
+    chapter.save_table(table.reset_index(drop=True), "coverage")
+
+
+def show_figure(chapter, figure, name: str, data: pd.DataFrame | None = None) -> None:
+    """Show a figure; write it as SVG, and the numbers behind it as CSV, among the results.
+
+    Caption and alternative text stand in the notebook, at the cell; the caption links to
+    ``figures/<chapter>/<name>.svg`` and, with `data`, to ``tables/<chapter>/<name>-data.csv``.
+    """
+    chapter.save_figure(figure, name)
+    if data is not None:
+        chapter.save_table(data.reset_index(drop=True), f"{name}-data")
+    display(figure)

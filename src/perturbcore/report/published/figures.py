@@ -1,0 +1,191 @@
+"""Which rows, in which order, with which reference lines, each figure of Cole et al. 2026 shows.
+
+Only the choice is made here; drawing is left to `perturbcore.report.figures`.
+"""
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from perturbcore.core.errors import ParameterError
+from perturbcore.data.authors.names import methods_of, without_line
+from perturbcore.report.published.figure_specs import ALL_TAHOE, FIGURES, METRICS, FigureSpec
+from perturbcore.report.published.tables import Published
+
+
+@dataclass(frozen=True)
+class FigureData:
+    """The data behind one published figure, ready to draw.
+
+    Attributes
+    ----------
+    figure, spec
+        Name and what is shown.
+    scores : pandas.DataFrame
+        Scores schema, the rows drawn; `display` and `modality` are those of the figure. For rank
+        plots `value` is the rank (metric "rank_L2_knn" or "rank_L2_lasso"; 1 is best).
+    order : list of str
+        Display names from top to bottom.
+    lines : pandas.DataFrame
+        Reference lines: panel, display, modality, value.
+    level : {"folds", "medians"}
+        Whether points are folds or published medians.
+    """
+
+    figure: str
+    spec: FigureSpec
+    scores: pd.DataFrame
+    order: list[str]
+    lines: pd.DataFrame
+    level: str
+    _tables: dict = field(default_factory=dict, repr=False, compare=False)
+
+    def medians(self, metric: str | None = None) -> pd.DataFrame:
+        """Median over folds: cell lines x methods, in the order of the figure."""
+        return self._pivot("median", metric)
+
+    def means(self, metric: str | None = None) -> pd.DataFrame | None:
+        """Mean over folds, or None where only medians are at hand."""
+        return None if self.level == "medians" else self._pivot("mean", metric)
+
+    def folds(self, metric: str | None = None) -> pd.DataFrame | None:
+        """(cell line, fold) x methods, or None where only medians are at hand."""
+        if self.level == "medians":
+            return None
+        if ("folds", metric) not in self._tables:
+            rows = self._rows(metric)
+            wide = rows.pivot(index=["cell_line", "fold"], columns="display", values="value")
+            self._tables["folds", metric] = wide[[d for d in self.order if d in wide]]
+        return self._tables["folds", metric].copy()
+
+    def _rows(self, metric: str | None) -> pd.DataFrame:
+        metric = metric or (self.spec.rank_metric if self.spec.kind == "rank" else self.spec.metric)
+        return self.scores[self.scores["metric"] == metric]
+
+    def _pivot(self, how: str, metric: str | None) -> pd.DataFrame:
+        if (how, metric) not in self._tables:
+            by = self._rows(metric).groupby(["cell_line", "display"])["value"]
+            wide = by.agg(how).unstack("display")
+            rows = [p for p in self.spec.panels if p in wide.index] or list(wide.index)
+            self._tables[how, metric] = wide.loc[rows, [d for d in self.order if d in wide]]
+        return self._tables[how, metric].copy()
+
+
+def _one_run_per_line(scores: pd.DataFrame) -> pd.DataFrame:
+    """Give the runs that Figure S14 shows for each line the row names of the figure."""
+    diffusion = {
+        "K-562": "Diffusion_V1",
+        "hTERT-RPE1": "Diffusion_V1",
+        "Hep-G2": "Diffusion_R2",
+        "Jurkat": "Diffusion_R2",
+    }
+    line, method = scores["cell_line"], scores["method"]
+    shown = method == line.map(diffusion)
+    first = (line == "K-562") & (scores["fold"] == 1)
+    bridge = ((method == "Schrodinger_V1") & first) | ((method == "Schrodinger_R2") & ~first)
+    out = scores.copy()
+    out.loc[shown, "method"] = "Latent Diffusion"
+    out.loc[bridge, "method"] = "Schrödinger Bridge"
+    return out
+
+
+def _select(published: Published, spec: FigureSpec) -> pd.DataFrame:
+    scores = published.scores
+    rows = scores[
+        (scores["dataset"] == spec.dataset)
+        & (scores["task"] == spec.task)
+        & (scores["perturbation_set"] == spec.perturbation_set)
+    ]
+    if spec.section == "advanced_methods" and published.level == "folds":
+        rows = _one_run_per_line(rows)
+    if spec.task == "cross_context":
+        return rows
+    methods = methods_of(spec.section, head=spec.head)
+    methods["key"] = [without_line(m, "K-562") for m in methods["method"]]
+    names = rows[["method", "cell_line"]].drop_duplicates()
+    names["key"] = [without_line(m, c) for m, c in names.itertuples(index=False)]
+    names = names.merge(methods[["key", "display", "modality", "order"]], on="key")
+    rows = rows.drop(columns=["display", "modality"]).merge(names, on=["method", "cell_line"])
+    if spec.dataset == "tahoe" and published.level == "folds":
+        keys = [c for c in rows.columns if c not in ("cell_line", "value")]
+        rows = rows.groupby(keys, as_index=False, dropna=False)["value"].mean()
+        rows["cell_line"] = ALL_TAHOE
+    return rows
+
+
+def _ranks(rows: pd.DataFrame, spec: FigureSpec, level: str) -> pd.DataFrame:
+    if level == "medians":
+        return rows[rows["metric"] == spec.rank_metric]
+    rows = rows[rows["metric"] == spec.metric].copy()
+    rows["value"] = rows.groupby(["cell_line", "fold"])["value"].rank()
+    return rows.assign(metric=spec.rank_metric)
+
+
+def _lines(data: pd.DataFrame, spec: FigureSpec) -> pd.DataFrame:
+    rows = data[data["metric"] == spec.metric]
+    value = rows.groupby(["cell_line", "display", "modality"], as_index=False)["value"].median()
+    out = []
+    for panel in spec.panels:
+        here = value[value["cell_line"] == panel]
+        out.append(here[here["display"].isin(("Train Mean", "Experimental Error"))])
+        if spec.section == "fusion":
+            pool = here[here["modality"] == "Fusion"]
+        else:
+            pool = here[~here["modality"].isin(("Positive control", "Fusion"))]
+        best = pool["value"].idxmin() if spec.lower_is_better else pool["value"].idxmax()
+        if pool.loc[best, "display"] != "Train Mean":
+            out.append(pool.loc[[best]])
+    lines = pd.concat(out, ignore_index=True).rename(columns={"cell_line": "panel"})
+    return lines[["panel", "display", "modality", "value"]]
+
+
+def figure_data(figure: str, published: Published) -> FigureData:
+    """Choose the rows of one figure of Cole et al. 2026.
+
+    Parameters
+    ----------
+    figure : str
+        "1" to "5", "S1" to "S14".
+    published : Published
+        As `load_published` returns.
+
+    Returns
+    -------
+    FigureData
+
+    Raises
+    ------
+    ParameterError
+        If there is no such figure, or its data are not public; the message says what is missing.
+
+    References
+    ----------
+    Cole et al. 2026, Figures 1-5 and S1-S14. Reference lines are medians over folds of Train Mean,
+    of the experimental error and of the best method that is neither a positive control nor a fusion
+    (Figure 5: the best fusion).
+    """
+    if figure not in FIGURES:
+        raise ParameterError(f"no figure {figure!r}; there are {', '.join(FIGURES)}")
+    spec = FIGURES[figure]
+    if spec.missing:
+        raise ParameterError(f"Figure {figure}: {spec.missing}")
+    rows = _select(published, spec)
+    no_lines = pd.DataFrame(columns=["panel", "display", "modality", "value"])
+    if spec.kind == "bars":
+        order = list(dict.fromkeys(rows["display"]))
+        return FigureData(figure, spec, rows, order, no_lines, published.level)
+    order = list(rows.sort_values("order")["display"].drop_duplicates())
+    lines = no_lines
+    if spec.kind == "box":
+        lines = _lines(rows, spec)
+        rows = rows[rows["metric"] == spec.metric]
+    elif spec.kind == "rank":
+        rows = _ranks(rows, spec, published.level)
+        medians = rows.groupby("display")["value"].median()
+        order = list(medians.sort_values(ascending=False, kind="stable").index)
+    elif spec.kind == "scatter":
+        controls = rows["modality"].isin(("Positive control", "Negative control"))
+        rows = rows[(rows["cell_line"] == "K-562") & ~controls & rows["metric"].isin(METRICS)]
+        order = [d for d in order if d in set(rows["display"])]
+    rows = rows.drop(columns=["key", "order"]).reset_index(drop=True)
+    return FigureData(figure, spec, rows, order, lines, published.level)

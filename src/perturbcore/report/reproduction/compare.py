@@ -1,0 +1,177 @@
+"""Reproduced against published: the same rows side by side, with their differences."""
+
+import numpy as np
+import pandas as pd
+
+from perturbcore.core.errors import InputError
+from perturbcore.report.published.tables import Published, load_published
+from perturbcore.report.reproduction.benchmark import METRICS
+
+KEYS = ["dataset", "task", "cell_line", "fold", "predictor", "display", "metric"]
+COLUMNS = [
+    *KEYS,
+    "modality",
+    "method",
+    "reproduced",
+    "published",
+    "difference",
+    "n",
+    "status",
+]
+CONTROLS = {
+    "train_mean": "Train Mean",
+    "no_change": "No Change",
+    "experimental_error": "Experimental Error",
+}
+EMBEDDINGS = {"random": "Random Embeddings", "idealized": "Idealized Baseline"}
+CORRELATIONS = ("Spearman", "Pearson")
+STATUS = {"both": "both", "left_only": "not published", "right_only": "not reproduced"}
+
+
+def published_names(scores: pd.DataFrame) -> pd.DataFrame:
+    """Call the rows of a scores table as the figures of the paper do.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Of `perturbcore.report.reproduction.benchmark`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the column `display` ("Train Mean", "Random Embeddings", "STRING WaveGC", ...).
+        Correlations of No Change, which are 0 here, are missing as in the published tables.
+    """
+    scores = scores.copy()
+    scores["display"] = scores["embedding"].replace(EMBEDDINGS)
+    control = scores["predictor"].isin(CONTROLS)
+    scores.loc[control, "display"] = scores.loc[control, "predictor"].map(CONTROLS)
+    undefined = (scores["predictor"] == "no_change") & scores["metric"].isin(CORRELATIONS)
+    scores.loc[undefined, "value"] = np.nan
+    return scores
+
+
+def compare(scores: pd.DataFrame, published: Published | None = None) -> pd.DataFrame:
+    """Set reproduced and published scores side by side, row by row.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Of `perturbcore.report.reproduction.benchmark.reproduce`.
+    published : Published, optional
+        `perturbcore.report.published.tables.load_published()` by default: single folds where the tables are at
+        hand; else the kept medians over folds, and then both columns are medians and `fold` is -1.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `COLUMNS`; `difference` = reproduced - published; `n` folds behind the row; `status`
+        "both", "not published" or "not reproduced". Published rows are those of the data sets, cell
+        lines and estimators in `scores`, of the full perturbation set. `method` is the published
+        name of the row.
+
+    Raises
+    ------
+    InputError
+        `scores` holds none of the published metrics.
+    """
+    published = load_published() if published is None else published
+    ours = published_names(scores)
+    ours = ours[ours["metric"].isin(METRICS) & (ours["fold"] >= 0)]
+    if ours.empty:
+        raise InputError(f"the scores have none of the published metrics {', '.join(METRICS)}")
+    theirs = published.scores
+    theirs = theirs[
+        (theirs["perturbation_set"] == "full")
+        & theirs["dataset"].isin(ours["dataset"].unique())
+        & theirs["task"].isin(ours["task"].unique())
+        & theirs["predictor"].isin(ours["predictor"].unique())
+        & theirs["metric"].isin(ours["metric"].unique())
+    ]
+    pairs = ours[["dataset", "cell_line"]].drop_duplicates()
+    theirs = theirs.merge(pairs, on=["dataset", "cell_line"])
+    both = [_averaged(t, published.level) for t in (ours, theirs)]
+    if published.level == "folds":
+        same = both[0][["dataset", "cell_line", "fold"]].drop_duplicates()
+        both[1] = both[1].merge(same, on=["dataset", "cell_line", "fold"])
+    left = both[0].rename(columns={"value": "reproduced"})
+    right = both[1].rename(columns={"value": "published"}).drop(columns="n")
+    table = left.merge(right, on=KEYS, how="outer", suffixes=("", "_published"), indicator="status")
+    table["modality"] = table["modality"].fillna(table["modality_published"])
+    table["status"] = table["status"].astype(str).map(STATUS)
+    table["difference"] = table["reproduced"] - table["published"]
+    # a value that is missing in the published table by definition is not a row of its own
+    undefined = table["reproduced"].isna() & table["published"].isna()
+    table = table[~undefined]
+    return table[COLUMNS].sort_values(KEYS, ignore_index=True)
+
+
+def _averaged(table: pd.DataFrame, level: str) -> pd.DataFrame:
+    method = table["method"] if "method" in table else pd.Series(pd.NA, index=table.index)
+    table = table.assign(method=method)
+    names = [*KEYS, "modality"] + ([] if method.isna().all() else ["method"])
+    if level == "folds" or (table["fold"] < 0).all():
+        out = table[[*names, "value"]].assign(n=1)
+    else:
+        table = table.assign(fold=-1)
+        grouped = table.groupby(names, sort=False, dropna=False)["value"]
+        out = grouped.agg(value="median", n="size").reset_index()
+    return out.drop_duplicates(KEYS)
+
+
+def agreement(table: pd.DataFrame, metric: str = "L2") -> pd.DataFrame:
+    """Summarise a comparison by data set, estimator and embedding.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `compare`.
+    metric : str
+
+    Returns
+    -------
+    pandas.DataFrame
+        dataset, predictor, display, modality, `rows` compared, medians `reproduced` and
+        `published`, `mean_difference`, `largest` (absolute) difference; the worst first.
+    """
+    rows = table[(table["metric"] == metric) & (table["status"] == "both")]
+    by = ["dataset", "predictor", "display", "modality"]
+    out = rows.groupby(by, sort=False).agg(
+        rows=("difference", "size"),
+        reproduced=("reproduced", "median"),
+        published=("published", "median"),
+        mean_difference=("difference", "mean"),
+        largest=("difference", lambda d: d.abs().max()),
+    )
+    out = out.reset_index()
+    return out.sort_values(["dataset", "largest"], ascending=[True, False], ignore_index=True)
+
+
+def counts(table: pd.DataFrame, metric: str = "L2") -> pd.DataFrame:
+    """Count rows by data set and status."""
+    rows = table[table["metric"] == metric]
+    return rows.groupby(["dataset", "status"]).size().rename("rows").reset_index()
+
+
+def verdict(table: pd.DataFrame, metric: str = "L2", tolerance: float = 0.01) -> str:
+    """Say in a sentence how well the published scores were reproduced.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `compare`.
+    metric : str
+    tolerance : float
+        What counts as the same: the published components come from an unseeded solver.
+    """
+    rows = table[(table["metric"] == metric) & (table["status"] == "both")]
+    if rows.empty:
+        return f"No row of {metric} is both reproduced and published."
+    rows = rows[~rows["display"].isin(["Random Embeddings"])]
+    off = rows["difference"].abs()
+    worst = rows.loc[off.idxmax()]
+    return (
+        f"{int((off <= tolerance).sum())} of {len(rows)} published {metric} values are reproduced "
+        f"within {tolerance:g} (random embeddings apart); the largest difference is {off.max():.3g}, "
+        f"{worst['display']} ({worst['predictor']}) in {worst['cell_line']}."
+    )

@@ -1,0 +1,185 @@
+"""What the chapter on reproduction shows: the data it found, and its scores beside a reference."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from perturbcore.core.errors import InputError
+from perturbcore.data.authors.inventory import read_embeddings
+from perturbcore.data.authors.layout import HOW_TO_GET, data_root, present
+from perturbcore.data.authors.read import read_authors_responses
+from perturbcore.report import figures
+from perturbcore.report.published.tables import load_published
+from perturbcore.report.reproduction.benchmark import Benchmark
+from perturbcore.report.reproduction.compare import compare, published_names, verdict
+from perturbcore.report.reproduction.reference import against_sklearn
+
+HEADINGS = {
+    "dataset": "Data set",
+    "predictor": "Estimator",
+    "display": "Embedding",
+    "rows": "Folds compared",
+    "reproduced": "Reproduced (median)",
+    "published": "Published (median)",
+    "mean_difference": "Mean difference",
+    "largest": "Largest difference",
+}
+CHECKED = {
+    "predictor": "Estimator",
+    "embedding": "Embedding",
+    "fold": "Fold",
+    "value": "Here",
+    "sklearn": "scikit-learn",
+    "difference": "Difference",
+    "chosen": "Tuned to",
+    "chosen_sklearn": "Tuned to (scikit-learn)",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the authors' data are, and what a page must say of them."""
+
+    root: Path
+    simulated: bool
+    sentence: str
+
+
+def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: int = 0) -> Found:
+    """Find the authors' data, or write a small simulated fixture in their layout.
+
+    Parameters
+    ----------
+    chapter : OpenChapter
+    datasets : sequence of str
+        Data sets the page is about.
+    root : str
+        Folder of the layout; empty: ``PERTURBCORE_PAPER_DATA``, else ``data/paper``.
+    fixture : bool
+        Whether a fixture may take the place of data that are not there.
+    seed : int
+        Of the fixture.
+
+    Raises
+    ------
+    InputError
+        None of the data are there, and no fixture is wanted.
+    """
+    place = data_root(root or None)
+    there = [d for d in present("lfc", place)[0] if d in datasets]
+    if there:
+        simulated = any(
+            read_authors_responses(d, root=place).uns["perturbcore"]["simulated"] for d in there
+        )
+        kind = "simulated files in their layout" if simulated else "authors' preprocessed data"
+        return Found(place, simulated, f"Read from the {kind}: {', '.join(there)}.")
+    if not fixture:
+        raise InputError(f"{place}: none of the authors' data are there; {HOW_TO_GET}")
+    from perturbcore.data.authors.fixture import write_fixture
+
+    place = write_fixture(chapter.profile.results / "authors_fixture", seed=seed, datasets=datasets)
+    sentence = (
+        "**The authors' preprocessed data are not on this machine.** What follows runs the same code "
+        "on a small fixture: simulated cells in the authors' layout, with the file names of their "
+        "embeddings and nothing of their content. Its scores say nothing about real cells or real "
+        f"models, and are not comparable with the published ones. To have the real ones: {HOW_TO_GET}."
+    )
+    return Found(place, True, sentence)
+
+
+def left_out(done: Benchmark) -> str:
+    """List what was left out, in a sentence and a closed list."""
+    if not done.notes:
+        return "Nothing of the layout is missing."
+    lines = "\n".join(f"- {note}" for note in done.notes)
+    n = len(done.notes)
+    return f":::{{dropdown}} Left out or noted: {n} line{'s' if n > 1 else ''}\n{lines}\n:::"
+
+
+def sklearn_check(
+    found: Found, done: Benchmark, embeddings, *, fold: int = 0, solver: str = "full"
+) -> pd.DataFrame:
+    """Compute a few units of each data set's first cell line again with plain scikit-learn.
+
+    Parameters
+    ----------
+    found : Found
+    done : Benchmark
+    embeddings : sequence of str
+        By display or published name; those that a data set does not have are passed over.
+    fold : int
+    solver : str
+        Of scikit-learn's PCA.
+
+    Returns
+    -------
+    pandas.DataFrame
+        See `perturbcore.report.reproduction.reference.against_sklearn`, with `dataset`.
+    """
+    tables = []
+    estimators = [p for p in ("knn", "lasso") if p in set(done.scores["predictor"])]
+    for dataset in done.scores["dataset"].unique():
+        responses = read_authors_responses(dataset, root=found.root)
+        line = done.scores.loc[done.scores["dataset"] == dataset, "cell_line"].iloc[0]
+        used = set(done.scores.loc[done.scores["dataset"] == dataset, "embedding"])
+        read = read_embeddings(dataset, responses, found.root, missing_drugs="leave_out")[0]
+        chosen = [e for e in read if e.name in used and e.name in embeddings]
+        table = against_sklearn(
+            responses,
+            chosen,
+            done.scores[done.scores["dataset"] == dataset],
+            cell_line=line,
+            folds=(fold,),
+            estimators=estimators,
+            solver=solver,
+        )
+        tables.append(table.assign(dataset=dataset))
+    return pd.concat(tables, ignore_index=True)
+
+
+def check_sentence(check: pd.DataFrame) -> str:
+    """Say how far the scores are from scikit-learn's."""
+    rows = check[check["metric"] == "L2"]
+    off = rows["difference"].abs()
+    same = (rows["chosen"].astype(float) == rows["chosen_sklearn"].astype(float)).sum()
+    return (
+        f"Against plain scikit-learn on the same files, over {len(rows)} units: largest difference in "
+        f"L2 {off.max():.1e} (kNN {off[rows['predictor'] == 'knn'].max():.1e}); the same k or alpha is "
+        f"chosen in {same} of {len(rows)}."
+    )
+
+
+def answer(found: Found, done: Benchmark, check: pd.DataFrame) -> str:
+    """Give the chapter's one-paragraph answer, computed."""
+    if found.simulated:
+        return (
+            check_sentence(check)
+            + " Nothing can be said about the published scores without the data."
+        )
+    return f"{verdict(compare(done.scores))} {check_sentence(check)}"
+
+
+def reference_figure(found: Found, done: Benchmark, check: pd.DataFrame) -> Figure:
+    """Draw L2 here against the published value, or, on simulated files, against scikit-learn's."""
+    if found.simulated:
+        rows = check[check["metric"] == "L2"]
+        x, y, what = rows["sklearn"], rows["value"], "scikit-learn (same files)"
+        labels = rows["predictor"]
+    else:
+        table = compare(done.scores)
+        rows = table[(table["metric"] == "L2") & (table["status"] == "both")]
+        x, y, labels = rows["published"], rows["reproduced"], rows["dataset"]
+        what = f"published ({load_published().level})"
+    return figures.agreement(
+        np.asarray(x), np.asarray(y), xlabel=f"L2, {what}", ylabel="L2, here", labels=labels
+    )
+
+
+def scores_for_figure(done: Benchmark, dataset: str, predictor: str = "knn") -> pd.DataFrame:
+    """Scores of a data set under the names of the published figures, for a box plot."""
+    rows = published_names(done.scores)
+    rows = rows[(rows["dataset"] == dataset) & (rows["fold"] >= 0)]
+    return rows[(rows["predictor"] == predictor) | (rows["embedding"] == "")]

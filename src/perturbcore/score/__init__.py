@@ -1,0 +1,1 @@
+"""Scores: tasks, metrics, the evaluation loop, ceilings and uncertainty."""

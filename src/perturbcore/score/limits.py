@@ -1,0 +1,114 @@
+"""Experimental error of a data set, by what it holds, and as units of the scores table."""
+
+import pandas as pd
+
+from perturbcore.core.digest import digest
+from perturbcore.data.sets.base import Dataset
+from perturbcore.score.ceiling.ceiling import noise_ceiling
+from perturbcore.score.ceiling.deg import deg_ceiling, deg_ceiling_scores
+from perturbcore.score.ceiling.fold_scores import ceiling_scores
+from perturbcore.score.ceiling.replicates import replicate_ceiling
+from perturbcore.score.run import stamp
+from perturbcore.score.store import UnitResult
+
+LABEL_TASK = "deg"
+
+
+def experimental_error(
+    data: Dataset,
+    *,
+    n_outer: int,
+    n_inner: int,
+    n_trials: int,
+    options: dict,
+    n_jobs: int = 1,
+    checkpoint=None,
+) -> pd.DataFrame:
+    """Estimate the experimental error from the cells or the replicate wells of a data set.
+
+    Parameters
+    ----------
+    data : Dataset
+        With a screen, or with replicates.
+    n_outer, n_inner, n_trials : int
+        See `perturbcore.book.study.Study.ceiling`.
+    options : dict
+        Options that the data set was loaded with: the variant of the effect, where its responses do
+        not say it.
+    n_jobs : int
+        Threads.
+    checkpoint : path, optional
+        See `perturbcore.score.ceiling.ceiling.noise_ceiling`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a perturbation, quantile and metric (log fold-changes), or a fold, quantile and metric
+        (labels).
+    """
+    trials = dict(n_outer=n_outer, n_inner=n_inner, n_jobs=n_jobs)
+    responses = data.responses
+    if data.task == LABEL_TASK:
+        return deg_ceiling(data.screen, responses, n_trials=n_trials, progress=False, **trials)
+    control = responses.uns["perturbcore"].get("control", options.get("control", "global"))
+    if data.replicates is not None:
+        wells = data.replicates
+        table = replicate_ceiling(
+            wells,
+            "perturbation",
+            wells.obs["is_control"].to_numpy(bool),
+            cell_line="cell_line",
+            dataset=data.name,
+            batches="batch" if control == "matched" else None,
+            control=control,
+            checkpoint=checkpoint,
+            **trials,
+        )
+        table = table[table["estimate"] == "bootstrap"].drop(columns="estimate")
+    else:
+        table = noise_ceiling(
+            data.screen,
+            control=control,
+            batches=options.get("batches", "all"),
+            perturbations=sorted(responses.obs["perturbation"].astype(str).unique()),
+            checkpoint=checkpoint,
+            **trials,
+        )
+    return table.assign(dataset=data.name)
+
+
+def limit_units(ceiling: pd.DataFrame, responses, seed: int = 0) -> list[UnitResult]:
+    """Return one unit of predictor "experimental_error" a cell line and fold.
+
+    Parameters
+    ----------
+    ceiling : DataFrame
+        Of `experimental_error`; that of labels has a column `fold`.
+    responses : AnnData
+        With folds.
+    seed : int
+        Recorded with the units.
+    """
+    rows = deg_ceiling_scores(ceiling) if "fold" in ceiling else ceiling_scores(ceiling, responses)
+    line_size = responses.obs["cell_line"].astype(str).value_counts()
+    results = []
+    for (line, fold), part in rows.groupby(["cell_line", "fold"], observed=True):
+        metrics = dict(zip(part["metric"], part["value"].astype(float), strict=True))
+        first = part.iloc[0]
+        about = {
+            **{c: str(first[c]) for c in ("dataset", "task", "embedding", "modality", "predictor")},
+            "cell_line": str(line),
+            "fold": int(fold),
+            "seed": seed,
+            "n_train": int(line_size[str(line)] - first["n_test"]),
+            "n_test": int(first["n_test"]),
+            "coverage": 1.0,
+            "chosen": "",
+            "seconds": 0.0,
+            **stamp(),
+        }
+        key = digest(
+            "ceiling", {k: about[k] for k in ("dataset", "cell_line", "fold", "seed")}, metrics
+        )
+        results.append(UnitResult(key, about, metrics))
+    return results

@@ -1,0 +1,1 @@
+"""Metrics: pure functions of arrays, registered with direction, bounds, formula and reference."""

@@ -1,0 +1,248 @@
+"""Metrics of predicted differential expression: each gene over the test perturbations, then a mean.
+
+Labels are -1, 0 or 1, predictions a probability for each of the three. A class without a test
+label is treated as in the published evaluation: left out of F1, precision, recall and average
+precision, and counted as 0 in AUROC.
+"""
+
+import numba
+import numpy as np
+
+from perturbcore.core.errors import InputError
+from perturbcore.score.metrics.registry import register
+
+COLE = "Cole et al. 2026, Supplemental Methods"
+CLASSES = np.array([-1, 0, 1], dtype=np.int8)
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(label, probability, right, called, true):
+    """Add up, for each class (row) and gene (column), hits, calls and labels."""
+    for i in range(label.shape[0]):
+        for g in range(label.shape[1]):
+            # equal probabilities go to the first class, as argmax has it
+            best = 0
+            if probability[1, i, g] > probability[0, i, g]:
+                best = 1
+            if probability[2, i, g] > probability[best, i, g]:
+                best = 2
+            truth = label[i, g] + 1
+            called[best, g] += 1
+            true[truth, g] += 1
+            if best == truth:
+                right[best, g] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _rank(label, probability, order, which, auroc, ap):
+    """Area under the ROC curve and average precision of one class, gene by gene.
+
+    `order` (g, m) sorts the test perturbations of each gene by ascending probability.
+    """
+    m = order.shape[1]
+    for g in range(order.shape[0]):
+        positive = 0
+        for i in range(m):
+            positive += label[i, g] == which
+        negative = m - positive
+        hits, misses, area, total = 0, 0, 0.0, 0.0
+        i = m - 1
+        while i >= 0:
+            score = probability[order[g, i], g]
+            old_hits, old_misses = hits, misses
+            # equal scores are one threshold
+            while i >= 0 and probability[order[g, i], g] == score:
+                if label[order[g, i], g] == which:
+                    hits += 1
+                else:
+                    misses += 1
+                i -= 1
+            area += 0.5 * (misses - old_misses) * (hits + old_hits)
+            total += (hits - old_hits) * hits / (hits + misses)
+        auroc[g] = area / (positive * negative) if positive and negative else 0.0
+        ap[g] = total / positive if positive else np.nan
+
+
+def _check(label, probability) -> tuple[np.ndarray, np.ndarray]:
+    label, probability = np.asarray(label), np.asarray(probability)
+    if label.ndim != 2 or probability.shape != (3, *label.shape):
+        raise InputError(
+            f"labels of shape {label.shape} need probabilities of shape (3, perturbations, genes), "
+            f"not {probability.shape}"
+        )
+    if not len(label):
+        raise InputError("no test perturbations to score")
+    return label.astype(np.int8, copy=False), np.ascontiguousarray(probability)
+
+
+def called_per_gene(label, probability) -> dict[str, np.ndarray]:
+    """Score the most probable class of each gene: F1, precision, recall.
+
+    Parameters
+    ----------
+    label : (m, g) int array in {-1, 0, 1}
+    probability : (3, m, g) float array
+        Of -1, 0 and 1; any scores with the same argmax do. Equal ones go to the first class.
+
+    Returns
+    -------
+    dict of (g,) arrays
+        ``f1_score``, ``precision``, ``recall``: each class by itself (0 where undefined),
+        averaged over the classes among the gene's labels.
+
+    Raises
+    ------
+    InputError
+        Shapes do not fit.
+    """
+    label, probability = _check(label, probability)
+    right, called, true = (np.zeros((3, label.shape[1]), dtype=np.int64) for _ in range(3))
+    _count(label, probability, right, called, true)
+    present = true > 0
+    n = present.sum(axis=0)
+    return {
+        name: (_share(top, bottom) * present).sum(axis=0) / n
+        for name, top, bottom in (
+            ("f1_score", 2 * right, called + true),
+            ("precision", right, called),
+            ("recall", right, true),
+        )
+    }
+
+
+def ranked_per_gene(label, probability) -> dict[str, np.ndarray]:
+    """Score how each class ranks the test perturbations of a gene: AUROC, average precision.
+
+    Parameters
+    ----------
+    label, probability
+        See :func:`called_per_gene`; the values of `probability` are only compared within a class
+        and gene.
+
+    Returns
+    -------
+    dict of (g,) arrays
+        ``roc_auc``: one class against the others, averaged over all three, a class without
+        positives (or without negatives) counting 0. ``average_precision``: averaged over the
+        classes among the gene's labels.
+
+    Raises
+    ------
+    InputError
+        Shapes do not fit.
+
+    Notes
+    -----
+    Equal to ``torchmetrics`` 1.9 (multiclass, macro, exact thresholds), with one oddity of it:
+    where all labels of a gene are its first class (-1), the absent classes count 0 in average
+    precision instead of being left out.
+    """
+    label, probability = _check(label, probability)
+    auroc, ap = (np.empty((3, label.shape[1])) for _ in range(2))
+    for c, which in enumerate(CLASSES):
+        order = np.argsort(np.ascontiguousarray(probability[c].T), axis=1)
+        _rank(label, probability[c], order, which, auroc[c], ap[c])
+    ap[1:, (label == -1).all(axis=0)] = 0.0
+    return {"roc_auc": auroc.mean(axis=0), "average_precision": np.nanmean(ap, axis=0)}
+
+
+def deg_metrics(label, probability, names) -> dict[str, float]:
+    """Evaluate metrics of the "deg" task, sharing the work between them.
+
+    Parameters
+    ----------
+    label, probability
+        See :func:`called_per_gene`.
+    names : list of str
+        Of f1_score, precision, recall, roc_auc, average_precision.
+
+    Returns
+    -------
+    dict of float
+        Means over genes.
+    """
+    found = {}
+    if set(names) & {"f1_score", "precision", "recall"}:
+        found |= called_per_gene(label, probability)
+    if set(names) & {"roc_auc", "average_precision"}:
+        found |= ranked_per_gene(label, probability)
+    return {name: float(found[name].mean()) for name in names}
+
+
+def one_hot(label) -> np.ndarray:
+    """Labels as (3, m, g) float32 probabilities of 0 and 1."""
+    return (np.asarray(label)[None] == CLASSES[:, None, None]).astype(np.float32)
+
+
+def _share(top, bottom):
+    return np.divide(top, bottom, out=np.zeros(top.shape), where=bottom > 0)
+
+
+@register(
+    "f1_score",
+    "Macro F1",
+    higher_is_better=True,
+    bounds=(0, 1),
+    formula=r"\frac{1}{G} \sum_g \frac{1}{|C_g|} \sum_{c \in C_g} F_1^{(g,c)}",
+    reference=COLE,
+    task="deg",
+)
+def f1_score(label, probability):
+    """F1 of each class among a gene's test labels, averaged over classes, then over genes."""
+    return deg_metrics(label, probability, ["f1_score"])["f1_score"]
+
+
+@register(
+    "precision",
+    "Precision",
+    higher_is_better=True,
+    bounds=(0, 1),
+    formula=r"\frac{1}{G} \sum_g \frac{1}{|C_g|} \sum_{c \in C_g} \frac{TP}{TP + FP}",
+    reference=COLE,
+    task="deg",
+)
+def precision(label, probability):
+    """Share of a class's calls that are right, averaged as `f1_score`; 0 without calls."""
+    return deg_metrics(label, probability, ["precision"])["precision"]
+
+
+@register(
+    "recall",
+    "Recall",
+    higher_is_better=True,
+    bounds=(0, 1),
+    formula=r"\frac{1}{G} \sum_g \frac{1}{|C_g|} \sum_{c \in C_g} \frac{TP}{TP + FN}",
+    reference=COLE,
+    task="deg",
+)
+def recall(label, probability):
+    """Share of a class's labels that are called, averaged as `f1_score`."""
+    return deg_metrics(label, probability, ["recall"])["recall"]
+
+
+@register(
+    "roc_auc",
+    "AUROC",
+    higher_is_better=True,
+    bounds=(0, 1),
+    formula=r"\frac{1}{G} \sum_g \frac{1}{3} \sum_c \mathrm{AUROC}_{g,c}",
+    reference=COLE,
+    task="deg",
+)
+def roc_auc(label, probability):
+    """One-against-rest AUROC over three classes, an absent class counting 0, averaged over genes."""
+    return deg_metrics(label, probability, ["roc_auc"])["roc_auc"]
+
+
+@register(
+    "average_precision",
+    "Average precision",
+    higher_is_better=True,
+    bounds=(0, 1),
+    formula=r"\frac{1}{G} \sum_g \frac{1}{|C_g|} \sum_{c \in C_g} \mathrm{AP}_{g,c}",
+    reference=COLE,
+    task="deg",
+)
+def average_precision(label, probability):
+    """Average precision of each class among a gene's test labels, averaged over genes."""
+    return deg_metrics(label, probability, ["average_precision"])["average_precision"]

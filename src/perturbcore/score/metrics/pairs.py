@@ -1,0 +1,154 @@
+"""Metrics of partial differential-expression labels, compared only within a gene.
+
+A pair is (perturbation, gene) with a known label. Genes differ in how often they respond, and
+labels are known for a chosen few perturbations a gene; comparing scores only among the labelled
+test perturbations of one gene takes both out, so that the Train Mean scores exactly 0.5.
+"""
+
+import numba
+import numpy as np
+
+from perturbcore.core.errors import InputError
+from perturbcore.score.metrics.registry import register
+
+HERE = "this book"
+
+
+@numba.njit(nogil=True, cache=True)
+def _rank_sums(order, score, code, label, n_genes):
+    """Positives, negatives and rank sum of the positives of each gene; `order` sorts the scores."""
+    positive, known = np.zeros(n_genes), np.zeros(n_genes)
+    rank_sum, ties, tied = np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_genes)
+    last = np.full(n_genes, -np.inf)
+    for i in order:
+        g = code[i]
+        if known[g] == 0 or score[i] != last[g]:
+            # the positives of the last run of equal scores share its mean rank
+            rank_sum[g] += tied[g] * (known[g] - 0.5 * (ties[g] - 1))
+            ties[g] = tied[g] = 0
+            last[g] = score[i]
+        known[g] += 1
+        ties[g] += 1
+        tied[g] += label[i]
+        positive[g] += label[i]
+    rank_sum += tied * (known - 0.5 * (ties - 1))
+    return positive, known - positive, rank_sum
+
+
+def _by_gene(label, score, gene):
+    """Positives, negatives and rank sum of the positives (ties shared) of each gene."""
+    score = np.asarray(score, dtype=np.float64)
+    if np.isnan(score).any():
+        raise InputError("a score is NaN: pairs cannot be ranked by it")
+    genes, code = _codes(np.asarray(gene))
+    label = np.asarray(label, dtype=np.float64)
+    return _rank_sums(np.argsort(score), score, code, label, genes)
+
+
+def _codes(gene: np.ndarray) -> tuple[int, np.ndarray]:
+    """Count the genes, and number the entries by gene; whole numbers need no sorting."""
+    if gene.dtype.kind in "iu" and len(gene) and gene.min() >= 0 and gene.max() < 4 * len(gene):
+        seen = np.bincount(gene) > 0
+        return int(seen.sum()), (np.cumsum(seen) - 1)[gene]
+    names, code = np.unique(gene, return_inverse=True)
+    return len(names), code
+
+
+def concordance(label, score, gene) -> tuple[np.ndarray, np.ndarray]:
+    """Count concordant (positive, negative) pairs a gene.
+
+    Parameters
+    ----------
+    label, score, gene : (n,) arrays
+        0/1 label, score, gene of each labelled pair.
+
+    Returns
+    -------
+    concordant, possible : (n_genes,) arrays
+        Ties count half. AUROC of a gene is their ratio where `possible` > 0.
+    """
+    positive, negative, rank_sum = _by_gene(label, score, gene)
+    return rank_sum - positive * (positive + 1) / 2, positive * negative
+
+
+@register(
+    "auroc_within",
+    "AUROC within gene",
+    higher_is_better=True,
+    bounds=(0, 1),
+    formula=r"\frac{\sum_g \#\{s_{ig} > s_{jg}: y_{ig}=1, y_{jg}=0\}}{\sum_g n_g^+ n_g^-}",
+    reference=HERE,
+    task="pairs",
+)
+def auroc_within(label, score, gene, threshold=None):
+    """Concordance over pairs of labelled perturbations of the same gene, pooled over genes."""
+    concordant, possible = concordance(label, score, gene)
+    return float(concordant.sum() / possible.sum()) if possible.sum() else 0.5
+
+
+@register(
+    "auroc_per_gene",
+    "AUROC per gene, averaged",
+    higher_is_better=True,
+    bounds=(0, 1),
+    formula=r"\frac{1}{|G^\pm|}\sum_{g \in G^\pm} \mathrm{AUROC}_g",
+    reference="Wu et al. 2025 (PerturbQA)",
+    task="pairs",
+)
+def auroc_per_gene(label, score, gene, threshold=None):
+    """AUROC of each gene with both labels, averaged over those genes."""
+    concordant, possible = concordance(label, score, gene)
+    keep = possible > 0
+    return float((concordant[keep] / possible[keep]).mean()) if keep.any() else 0.5
+
+
+@register(
+    "ap_within",
+    "Average precision within gene",
+    higher_is_better=True,
+    bounds=(0, 1),
+    formula=r"\frac{\sum_g n_g^+ \mathrm{AP}_g}{\sum_g n_g^+}",
+    reference=HERE,
+    task="pairs",
+)
+def ap_within(label, score, gene, threshold=None):
+    """Average precision of each gene with both labels, weighted by its positives.
+
+    Tied scores are one threshold, as in scikit-learn's ``average_precision_score``.
+    """
+    order = np.lexsort((-score, gene))
+    g, s, y = np.asarray(gene)[order], np.asarray(score)[order], np.asarray(label)[order]
+    first = np.r_[True, g[1:] != g[:-1]]
+    last_of_tie = np.r_[(g[1:] != g[:-1]) | (s[1:] != s[:-1]), True]
+    code = np.cumsum(first) - 1
+    before = np.flatnonzero(first)[code]
+    cumulative = np.cumsum(y)
+    hits = cumulative - (cumulative[before] - y[before])
+    precision = hits / (np.arange(len(y)) - before + 1)
+    # every positive of a tie has the precision at the end of its tie
+    end = np.flatnonzero(last_of_tie)[np.r_[0, np.cumsum(last_of_tie)[:-1]]]
+    n = np.bincount(code)
+    positive = np.bincount(code, weights=y)
+    both = ((positive > 0) & (positive < n))[code]
+    total = y[both].sum()
+    return float((precision[end] * y)[both].sum() / total) if total else 0.0
+
+
+@register(
+    "macro_F1",
+    "Macro F1 of labelled pairs",
+    higher_is_better=True,
+    bounds=(0, 1),
+    formula=r"\tfrac12 (F_1^{+} + F_1^{-})",
+    reference="after Cole et al. 2026, Supplemental Methods, on labelled pairs only",
+    task="pairs",
+)
+def macro_f1(label, score, gene, threshold=0.5):
+    """F1 of the positive and of the negative class at `threshold`, averaged; 0 where undefined."""
+    label = np.asarray(label, dtype=bool)
+    called = np.asarray(score) >= (0.5 if threshold is None else threshold)
+    scores = []
+    for truth, call in ((label, called), (~label, ~called)):
+        bottom = truth.sum() + call.sum()
+        scores.append(2 * (truth & call).sum() / bottom if bottom else 0.0)
+    return float(np.mean(scores))

@@ -1,0 +1,174 @@
+"""Metrics of predicted log fold-changes: one value a perturbation, to be averaged afterwards.
+
+A correlation with a constant prediction (or a constant truth) is undefined; it is set to 0, the
+value of a prediction that carries no information, so that No Change can be ranked.
+"""
+
+import numpy as np
+
+from perturbcore.score.metrics.ranks import row_ranks
+from perturbcore.score.metrics.registry import register
+
+COLE = "Cole et al. 2026"
+
+
+def _row_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    top = np.einsum("ij,ij->i", a, b, dtype=np.float64)
+    a2 = np.einsum("ij,ij->i", a, a, dtype=np.float64)
+    b2 = np.einsum("ij,ij->i", b, b, dtype=np.float64)
+    bottom = np.sqrt(a2 * b2)
+    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+
+
+def _centred(a: np.ndarray) -> np.ndarray:
+    centred = a - a.mean(axis=1, keepdims=True, dtype=np.float64).astype(a.dtype)
+    # a constant row must be exactly zero, not rounding noise
+    centred[np.ptp(a, axis=1) == 0] = 0
+    return centred
+
+
+@register(
+    "L2",
+    "L2 error",
+    higher_is_better=False,
+    bounds=(0, np.inf),
+    formula=r"\lVert \Delta_k - \hat\Delta_k \rVert_2",
+    reference=f"{COLE}, Eq. 7",
+)
+def l2(truth, prediction, train_mean=None):
+    """Euclidean norm of the error over genes, one value a perturbation (natural-log units)."""
+    d = truth - prediction
+    return np.sqrt(np.einsum("ij,ij->i", d, d, dtype=np.float64))
+
+
+@register(
+    "MSE",
+    "Mean squared error",
+    higher_is_better=False,
+    bounds=(0, np.inf),
+    formula=r"\frac{1}{G}\sum_g (\Delta_{kg} - \hat\Delta_{kg})^2",
+    reference=f"{COLE}, Fig. S11",
+)
+def mse(truth, prediction, train_mean=None):
+    """Mean squared error over genes, one value a perturbation."""
+    d = truth - prediction
+    return np.einsum("ij,ij->i", d, d, dtype=np.float64) / d.shape[1]
+
+
+@register(
+    "MAE",
+    "Mean absolute error",
+    higher_is_better=False,
+    bounds=(0, np.inf),
+    formula=r"\frac{1}{G}\sum_g |\Delta_{kg} - \hat\Delta_{kg}|",
+    reference=f"{COLE}, Fig. S11",
+)
+def mae(truth, prediction, train_mean=None):
+    """Mean absolute error over genes, one value a perturbation."""
+    return np.abs(truth - prediction).mean(axis=1, dtype=np.float64)
+
+
+@register(
+    "Pearson",
+    "Pearson correlation",
+    higher_is_better=True,
+    bounds=(-1, 1),
+    formula=r"r(\Delta_k, \hat\Delta_k)",
+    reference=f"{COLE}, Fig. S11",
+)
+def pearson(truth, prediction, train_mean=None):
+    """Pearson correlation over genes, one value a perturbation; 0 where undefined."""
+    return _row_cosine(_centred(truth), _centred(prediction))
+
+
+@register(
+    "Spearman",
+    "Spearman correlation",
+    higher_is_better=True,
+    bounds=(-1, 1),
+    formula=r"r(\mathrm{rank}\,\Delta_k, \mathrm{rank}\,\hat\Delta_k)",
+    reference=f"{COLE}, Fig. S11",
+)
+def spearman(truth, prediction, train_mean=None):
+    """Spearman correlation over genes (ties share ranks), one value a perturbation."""
+    return pearson(row_ranks(truth), row_ranks(prediction))
+
+
+@register(
+    "Pearson_delta",
+    "Pearson correlation beyond the training mean",
+    higher_is_better=True,
+    bounds=(-1, 1),
+    formula=r"r(\Delta_k - \bar\Delta, \hat\Delta_k - \bar\Delta)",
+    reference="after the systematic-variation critique: GEARS issue 82, Csendes et al. 2025",
+)
+def pearson_delta(truth, prediction, train_mean):
+    """Pearson correlation after subtracting the mean training response (g,); 0 where undefined."""
+    residual = prediction - train_mean
+    # the Train Mean itself must give exactly 0, not the sign of its rounding errors
+    scale = np.abs(prediction).max(axis=1, keepdims=True)
+    residual[np.abs(residual) <= 1e-6 * scale] = 0
+    return pearson(truth - train_mean, residual)
+
+
+@register(
+    "cosine",
+    "Cosine similarity",
+    higher_is_better=True,
+    bounds=(-1, 1),
+    formula=r"\frac{\Delta_k \cdot \hat\Delta_k}{\lVert\Delta_k\rVert\,\lVert\hat\Delta_k\rVert}",
+    reference="PerturBench (Wu et al. 2024)",
+)
+def cosine(truth, prediction, train_mean=None):
+    """Cosine of the angle between true and predicted response; 0 for a zero vector."""
+    return _row_cosine(truth, prediction)
+
+
+@register(
+    "top20_recall",
+    "Recall of the 20 strongest genes",
+    higher_is_better=True,
+    bounds=(0, 1),
+    formula=r"|T_{20}(\Delta_k) \cap T_{20}(\hat\Delta_k)| / 20",
+    reference="after GEARS (Roohani et al. 2023), top 20 DE genes",
+)
+def top20_recall(truth, prediction, train_mean=None, n=20):
+    """Share of the `n` genes of largest absolute effect that are also among the predicted `n`.
+
+    Predictions without any spread in absolute effect rank no gene above another: they get n / G.
+    """
+    n = min(n, truth.shape[1])
+    top = np.argpartition(-np.abs(truth), n - 1, axis=1)[:, :n]
+    size = np.abs(prediction)
+    cut = -np.partition(-size, n - 1, axis=1)[:, n - 1 : n]
+    above = size > cut
+    tied = size == cut
+    # ties at the cut share the places that are left, so that the order of genes does not matter
+    left = n - above.sum(axis=1, keepdims=True)
+    weight = above + tied * (left / tied.sum(axis=1, keepdims=True))
+    return np.take_along_axis(weight, top, axis=1).sum(axis=1) / n
+
+
+@register(
+    "discrimination",
+    "Perturbation discrimination",
+    higher_is_better=True,
+    bounds=(0, 1),
+    formula=r"1 - \frac{\mathrm{rank}_q\,\lVert \hat\Delta_k - \Delta_q \rVert_2 [q = k]}{K}",
+    reference="after cell-eval (Arc Institute) discrimination score, Euclidean distance",
+)
+def discrimination(truth, prediction, train_mean=None):
+    """1 minus the share of other true responses that lie nearer to the prediction.
+
+    Ties count half; a prediction that is the same for all perturbations scores about 0.5.
+    """
+    # |p|^2 is the same along a row
+    d = np.einsum("ij,ij->i", truth, truth, dtype=np.float64)[None, :] - 2.0 * (
+        prediction @ truth.T
+    )
+    own = np.diag(d)[:, None]
+    slack = (1e-6 if truth.dtype == np.float32 else 1e-12) * np.abs(d).max()
+    nearer = (d < own - slack).sum(axis=1)
+    level = (np.abs(d - own) <= slack).sum(axis=1) - 1
+    others = max(len(truth) - 1, 1)
+    return 1 - (nearer + 0.5 * level) / others

@@ -1,0 +1,214 @@
+"""Where finished units live: one SQLite file a profile, safe against a kill at any moment.
+
+A unit is written in one transaction when it is finished, under a key made of everything its scores
+depend on. A second run finds the key and does not compute; a changed input has another key.
+"""
+
+import io
+import json
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from perturbcore.core.errors import InputError
+
+COLUMNS = [
+    "dataset", "task", "cell_line", "fold", "embedding", "modality", "predictor", "seed", "metric",
+    "value", "n_train", "n_test", "coverage", "seconds", "chosen", "key", "version", "commit",
+    "device", "finished",
+]  # fmt: skip
+IDENTITY = ["dataset", "task", "cell_line", "fold", "embedding", "predictor", "seed", "metric"]
+
+# scopes of runs with other parameters than the book's: kept for resuming, never exported
+ASIDE = "aside/"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS units (key TEXT PRIMARY KEY, about TEXT NOT NULL, metrics TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS detail (
+    key TEXT, metric TEXT, perturbations TEXT, value BLOB, PRIMARY KEY (key, metric));
+CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, note TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS members (scope TEXT, key TEXT, touched REAL, PRIMARY KEY (scope, key));
+"""
+
+
+@dataclass
+class UnitResult:
+    """Scores of one unit.
+
+    Attributes
+    ----------
+    key : str
+        Content key.
+    about : dict
+        The columns of the scores table that do not depend on the metric.
+    metrics : dict of float
+        Metric name -> value over the fold.
+    detail : dict
+        Metric name -> (perturbation names, values), one value a test perturbation.
+    note : dict
+        Plain values that the model wants kept with the unit.
+    """
+
+    key: str
+    about: dict
+    metrics: dict
+    detail: dict = field(default_factory=dict)
+    note: dict = field(default_factory=dict)
+
+
+class ScoreStore:
+    """Finished units of a profile.
+
+    Parameters
+    ----------
+    path : path-like
+        SQLite file; made with its folder where absent. ":memory:" keeps nothing.
+
+    Raises
+    ------
+    InputError
+        The file is there but is not a score store.
+    """
+
+    def __init__(self, path=":memory:"):
+        self.path = path if str(path) == ":memory:" else Path(path)
+        if isinstance(self.path, Path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(self.path, timeout=120, check_same_thread=False)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                f"{path}: not a score store ({error}); move it away and the units are computed again"
+            ) from error
+
+    def have(self, keys: Iterable[str]) -> set[str]:
+        """Return those of `keys` that are finished."""
+        known = {k for (k,) in self._db.execute("SELECT key FROM units")}
+        return known.intersection(keys)
+
+    def put(self, results: Iterable[UnitResult]) -> None:
+        """Write finished units, all or none of them."""
+        with self._db as db:
+            for r in results:
+                db.execute(
+                    "INSERT OR REPLACE INTO units VALUES (?, ?, ?)",
+                    (r.key, json.dumps(r.about), json.dumps(r.metrics)),
+                )
+                if r.note:
+                    db.execute(
+                        "INSERT OR REPLACE INTO notes VALUES (?, ?)", (r.key, json.dumps(r.note))
+                    )
+                for metric, (names, values) in r.detail.items():
+                    blob = np.asarray(values, dtype=np.float32).tobytes()
+                    db.execute(
+                        "INSERT OR REPLACE INTO detail VALUES (?, ?, ?, ?)",
+                        (r.key, metric, json.dumps(list(map(str, names))), blob),
+                    )
+
+    def claim(self, scope: str, keys: Sequence[str]) -> None:
+        """Declare that the units of `scope` are now exactly `keys` (older ones leave the table)."""
+        with self._db as db:
+            db.execute("DELETE FROM members WHERE scope = ?", (scope,))
+            now = time.time()
+            db.executemany("INSERT INTO members VALUES (?, ?, ?)", [(scope, k, now) for k in keys])
+
+    def join(self, scope: str, keys: Sequence[str]) -> None:
+        """Add units to those of `scope`."""
+        with self._db as db:
+            now = time.time()
+            rows = [(scope, k, now) for k in keys]
+            db.executemany("INSERT OR REPLACE INTO members VALUES (?, ?, ?)", rows)
+
+    def keys_of(self, scope: str) -> list[str]:
+        """Return the keys of the units of `scope`."""
+        query = "SELECT key FROM members WHERE scope = ?"
+        return [k for (k,) in self._db.execute(query, (scope,))]
+
+    def scores(self, keys: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return the tidy scores of `keys` (default: of every claimed unit, newest first kept)."""
+        if keys is None:
+            query = (
+                "SELECT u.key, u.about, u.metrics FROM units u JOIN members m ON m.key = u.key "
+                f"WHERE m.scope NOT LIKE '{ASIDE}%' ORDER BY m.touched, u.key"
+            )
+            found = self._db.execute(query).fetchall()
+        else:
+            wanted = set(keys)
+            found = [r for r in self._db.execute("SELECT * FROM units") if r[0] in wanted]
+        rows = []
+        for key, about, metrics in found:
+            shared = {**json.loads(about), "key": key}
+            rows += [{**shared, "metric": m, "value": v} for m, v in json.loads(metrics).items()]
+        frame = pd.DataFrame(rows, columns=COLUMNS)
+        frame["value"] = frame["value"].astype(float)
+        frame = frame.drop_duplicates(IDENTITY, keep="last").sort_values(IDENTITY)
+        return frame.reset_index(drop=True)
+
+    def per_perturbation(self, keys: Iterable[str], metric: str) -> pd.DataFrame:
+        """Return one value a test perturbation: columns `key`, `perturbation`, `value`."""
+        wanted, parts = set(keys), []
+        query = "SELECT key, perturbations, value FROM detail WHERE metric = ?"
+        for key, names, blob in self._db.execute(query, (metric,)):
+            if key in wanted:
+                value = np.frombuffer(blob, dtype=np.float32)
+                parts.append(
+                    pd.DataFrame({"key": key, "perturbation": json.loads(names), "value": value})
+                )
+        empty = pd.DataFrame(columns=["key", "perturbation", "value"])
+        return pd.concat(parts, ignore_index=True) if parts else empty
+
+    def notes(self, keys: Iterable[str]) -> dict[str, dict]:
+        """Return what models noted with those of `keys` that have a note."""
+        wanted = set(keys)
+        return {k: json.loads(n) for k, n in self._db.execute("SELECT * FROM notes") if k in wanted}
+
+    def export(self, path) -> Path:
+        """Write all claimed scores as Parquet, atomically; two chapters may export at once."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._exclusive():
+            buffer = io.BytesIO()
+            self.scores().to_parquet(buffer, index=False)
+            write_atomically(path, buffer.getvalue())
+        return path
+
+    @contextmanager
+    def _exclusive(self):
+        # a second connection: the write lock must not roll back or commit the first one's work
+        if self.path == ":memory:":
+            yield
+            return
+        with closing(sqlite3.connect(self.path, timeout=120, isolation_level=None)) as lock:
+            lock.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            finally:
+                lock.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees either the old or the new content, never a part."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,1 @@
+"""How sure a score, a difference or a ranking is."""
