@@ -44,7 +44,7 @@ from perturbcore.book.study import Study
 from perturbcore.report import classification, figures, pages, summary
 from perturbcore.report.classification import sentences
 from perturbcore.report.published.draw import present
-from perturbcore.report.published.tables import load_published
+from perturbcore.data.published.tables import load_published
 from perturbcore.score.metrics.registry import metric
 
 chapter = open_chapter("chemical_deg")

@@ -28,7 +28,7 @@ from perturbcore.book.inside import open_chapter
 from perturbcore.report import pages
 from perturbcore.report.published.claims import audit, counts
 from perturbcore.report.published.claims_page import cards, summary
-from perturbcore.report.published.tables import load_published
+from perturbcore.data.published.tables import load_published
 
 chapter = open_chapter("claims")
 published = load_published(download=download)

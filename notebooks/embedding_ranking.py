@@ -44,7 +44,7 @@ from perturbcore.book.study import Study
 from perturbcore.embeddings.similarity import cca_matrix
 from perturbcore.report import figures, pages, sentences, summary
 from perturbcore.report.published.draw import present
-from perturbcore.report.published.tables import load_published
+from perturbcore.data.published.tables import load_published
 from perturbcore.score.metrics.registry import metric
 from perturbcore.score.plan import Protocol
 from perturbcore.score.uncertainty.ranking import rank_table, ranks

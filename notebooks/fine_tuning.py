@@ -48,7 +48,7 @@ from perturbcore.models.finetuning import page
 from perturbcore.report import figures, pages
 from perturbcore.report.finetuning.contest import contest
 from perturbcore.report.published.draw import present
-from perturbcore.report.published.tables import load_published
+from perturbcore.data.published.tables import load_published
 from perturbcore.report.summary import primary_metric
 from perturbcore.score.metrics.registry import metric
 

@@ -44,7 +44,7 @@ from perturbcore.models.fusion.ablation import kept_ablation
 from perturbcore.report import figures, leaderboard, pages
 from perturbcore.report.fusion.contest import contest
 from perturbcore.report.published.draw import present
-from perturbcore.report.published.tables import load_published
+from perturbcore.data.published.tables import load_published
 from perturbcore.score.metrics.registry import metric
 
 chapter = open_chapter("fusion")

@@ -51,7 +51,7 @@ from perturbcore.report.decoders.contest import contest
 from perturbcore.report.figures.cells import cell_grid
 from perturbcore.report.figures.pareto import pareto_plot
 from perturbcore.report.published.draw import present
-from perturbcore.report.published.tables import load_published
+from perturbcore.data.published.tables import load_published
 
 chapter = open_chapter("generative_decoders")
 study = Study(chapter)

@@ -29,7 +29,7 @@ from perturbcore.book.inside import open_chapter
 from perturbcore.report import pages
 from perturbcore.report.published.draw import present
 from perturbcore.report.published.sentences import not_drawn
-from perturbcore.report.published.tables import load_published
+from perturbcore.data.published.tables import load_published
 
 chapter = open_chapter("published_results")
 published = load_published(download=download)

@@ -43,7 +43,7 @@ from perturbcore.book.study import Study
 from perturbcore.data.molecules import page, sentences, signal
 from perturbcore.report import figures, pages, summary
 from perturbcore.report.published.draw import present
-from perturbcore.report.published.tables import load_published
+from perturbcore.data.published.tables import load_published
 from perturbcore.report.sentences import predictor_agreement
 from perturbcore.score.metrics.registry import metric
 from perturbcore.score.plan import Protocol

@@ -16,8 +16,8 @@ from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.folds import check_leakage
 from perturbcore.embeddings.build import build
 from perturbcore.embeddings.sources import BuildContext
-from perturbcore.report.published.read import SCORE_COLUMNS
-from perturbcore.report.published.tables import Published, load_published, medians
+from perturbcore.data.published.read import SCORE_COLUMNS
+from perturbcore.data.published.tables import Published, load_published, medians
 from perturbcore.report.reproduction.benchmark import protocol_of, reproduce, score_dataset
 from perturbcore.report.reproduction.compare import (
     agreement,

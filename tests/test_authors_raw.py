@@ -20,7 +20,7 @@ from perturbcore.data.authors.raw_drugs import SOLVENT, VEHICLE
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.authors.write import norman_folds
 from perturbcore.data.sets.base import available, load
-from perturbcore.report.published.read_ceiling import read_ceiling
+from perturbcore.data.published.read import read_ceiling
 from perturbcore.report.reproduction.reference import plain_metrics
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.data.published.tables import Published, load_published, medians
 from perturbcore.report.published.claims import Claim, audit, claims, counts, decide
 from perturbcore.report.published.claims_page import cards, certainty, choice, summary, unused
 from perturbcore.report.published.evidence import (
@@ -19,7 +20,6 @@ from perturbcore.report.published.evidence import (
 from perturbcore.report.published.figures import figure_data
 from perturbcore.report.published.rules import RULES, rule
 from perturbcore.report.published.rules_bendidi import CONTROL_SHARE, table2_against_appendix
-from perturbcore.report.published.tables import Published, load_published, medians
 
 
 @pytest.fixture(scope="module")

@@ -688,7 +688,7 @@ def test_distribution_tables_are_taken_against_shifted_controls():
 
 @pytest.mark.mirror
 def test_published_rows_say_that_diffusion_beats_knn_on_the_full_set(mirror):
-    from perturbcore.report.published.tables import load_published
+    from perturbcore.data.published.tables import load_published
 
     text = page.published_sentences(load_published())
     assert "17 of 20 folds" in text and "S14 mixes runs" in text

@@ -7,15 +7,14 @@ import pandas as pd
 import pytest
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.authors.names import parse_method
+from perturbcore.data.published.facts import facts
+from perturbcore.data.published.names import parse_method
+from perturbcore.data.published.read import read_ceiling, read_scores
+from perturbcore.data.published.tables import load_published, medians
 from perturbcore.report.published.draw import caption, draw, page
-from perturbcore.report.published.facts import bendidi2024, csendes2025, facts, wu2025
 from perturbcore.report.published.figure_specs import FIGURES
 from perturbcore.report.published.figures import figure_data
-from perturbcore.report.published.read import read_scores
-from perturbcore.report.published.read_ceiling import experimental_error, read_ceiling
 from perturbcore.report.published.sentences import describe, figure_table, not_drawn
-from perturbcore.report.published.tables import load_published, medians
 from perturbcore.report.published.unreported import (
     neighbours,
     ranking_certainty,
@@ -230,24 +229,6 @@ def test_perturbation_sets_are_kept_apart(tmp_path):
         read_scores(path, dataset="essential", task="lfc")
 
 
-def test_experimental_error_is_a_mean_over_the_fold(tmp_path):
-    raw = small_ceiling(tmp_path / "e.csv")
-    ceiling = read_ceiling(tmp_path / "e.csv", dataset="norman", cell_line="K-562")
-    folds = pd.Series({f"G{i}": i % 2 for i in range(6)})
-    rows = experimental_error(ceiling, folds).set_index("fold")["value"]
-    for fold in (0, 1):
-        values = [
-            raw.loc[(raw["pert_id"] == f"G{i}") & (raw["quantile"] == 0.9), "L2"].item()
-            for i in range(6)
-            if i % 2 == fold
-        ]
-        assert rows[fold] == pytest.approx(np.mean(values), rel=1e-12)
-    with pytest.raises(InputError, match="'G5'.*no fold"):
-        experimental_error(ceiling, folds.drop("G5"))
-    with pytest.raises(ParameterError, match="0.7"):
-        experimental_error(ceiling, folds, quantile=0.7)
-
-
 def test_malformed_experimental_error(tmp_path):
     path = tmp_path / "e.csv"
     table = small_ceiling(path)
@@ -263,10 +244,18 @@ def test_malformed_experimental_error(tmp_path):
 
 
 def test_facts_have_a_source_and_the_right_size():
-    table2, appendix = bendidi2024()
+    table2, appendix = facts("bendidi2024_table2"), facts("bendidi2024_tables3_10")
     assert len(table2) == 26 * 9 and set(appendix["table"]) == set(range(3, 11))
-    assert set(csendes2025()["dataset"]) >= {"Adamson", "Norman", "Replogle K562", "Replogle RPE1"}
-    assert set(wu2025()["task"]) == {"de", "dir"} and wu2025()["auc_per_gene"].between(0, 1).all()
+    assert set(facts("csendes2025")["dataset"]) >= {
+        "Adamson",
+        "Norman",
+        "Replogle K562",
+        "Replogle RPE1",
+    }
+    assert (
+        set(facts("wu2025_table1")["task"]) == {"de", "dir"}
+        and facts("wu2025_table1")["auc_per_gene"].between(0, 1).all()
+    )
     with pytest.raises(InputError, match="no facts"):
         facts("nothing")
 
@@ -350,9 +339,9 @@ def test_experimental_error_lines(published, figure, line, value):
 
 @pytest.mark.mirror
 def test_published_rows_are_means_of_quantiles(published):
-    rows = experimental_error(
-        published.ceilings[published.ceilings["dataset"] == "norman"].reset_index(drop=True)
-    ).set_index("metric")["value"]
+    rows = published.ceilings
+    rows = rows[(rows["dataset"] == "norman") & (rows["quantile"] == 0.9)]
+    rows = rows.groupby("metric")["value"].mean()
     table = published.scores
     table = table[(table["dataset"] == "norman") & (table["predictor"] == "experimental_error")]
     folds = table.groupby("metric")["value"].mean()
@@ -381,7 +370,8 @@ def test_norman_experimental_error_fold_by_fold(published, mirror):
     ordered = sorted(genes, key=natural)
     order = np.random.RandomState(42).permutation(len(ordered))
     folds = {ordered[i]: f for f, part in enumerate(np.array_split(order, 5)) for i in part}
-    rebuilt = experimental_error(table, pd.Series(folds)).set_index("fold")["value"]
+    table = table[table["quantile"] == 0.9].set_index("perturbation")["value"]
+    rebuilt = table.groupby(table.index.map(folds)).mean()
     rows = published.scores
     rows = rows[
         (rows["dataset"] == "norman")

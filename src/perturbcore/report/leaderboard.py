@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from perturbcore.data.published.facts import facts
 from perturbcore.data.responses import make_responses
 from perturbcore.data.sets import essential
 from perturbcore.models.simple.labels import LabelKernel, LabelKNN
-from perturbcore.report.published.facts import wu2025
 from perturbcore.score.run import evaluate
 
 LINES = {"k562": "K562", "rpe1": "RPE1", "hepg2": "HepG2", "jurkat": "Jurkat"}
@@ -80,7 +80,7 @@ def board(scores: pd.DataFrame, task: str) -> pd.DataFrame:
         method, origin ("this book" or "Wu et al. 2025"), one column a line, mean; published values
         have two decimals.
     """
-    published = wu2025()
+    published = facts("wu2025_table1")
     published = published[published["task"] == task]
     wide = published.pivot(index="method", columns="cell_line", values="auc_per_gene")
     wide = wide.rename(columns=LINES)[list(LINES.values())].assign(origin="Wu et al. 2025")

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.authors.layout import GENE_EMBEDDINGS, Layout, data_root, layout_of
-from perturbcore.data.authors.names import methods_of, parse_method
+from perturbcore.data.published.names import methods_of, parse_method
 from perturbcore.data.responses import cell_lines
 from perturbcore.data.sets._read import read_h5ad
 from perturbcore.embeddings.base import Embedding

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from perturbcore.data.published.tables import Published
 from perturbcore.models.decoders.distributions import HALVES
 from perturbcore.report.decoders.contest import (
     MEAN_SHIFTED,
@@ -13,7 +14,6 @@ from perturbcore.report.decoders.contest import (
     shown,
 )
 from perturbcore.report.decoders.tables import cost_points, is_decoder, score_table
-from perturbcore.report.published.tables import Published
 from perturbcore.report.sentences import listed, signed
 
 

@@ -293,7 +293,7 @@ def beside_said(scores: pd.DataFrame, published) -> str:
 
 def tahoe_read_off() -> tuple[str, pd.DataFrame]:
     """Figures S5 and S6, whose scores are not public: what can be read off the images, and a sentence."""
-    from perturbcore.report.published.facts import facts
+    from perturbcore.data.published.facts import facts
 
     table = facts("cole2026_tahoe_lfc_read_off")
     wide = table.set_index(["figure", "display_name"])["L2_median"]

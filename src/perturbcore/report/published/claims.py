@@ -1,10 +1,12 @@
 """The claims of the papers, each decided by a rule on the published numbers."""
 
 from dataclasses import dataclass
+from importlib.resources import files
 
 import pandas as pd
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.data.published.tables import Published
 from perturbcore.report.published.evidence import (
     NEEDS_TABLES,
     VERDICTS,
@@ -12,9 +14,7 @@ from perturbcore.report.published.evidence import (
     Finding,
     needs_tables,
 )
-from perturbcore.report.published.facts import facts
 from perturbcore.report.published.rules import RULES
-from perturbcore.report.published.tables import Published
 
 PAPERS = {
     "cole2026": "Cole et al. 2026",
@@ -80,7 +80,9 @@ def claims(paper: str | None = None) -> list[Claim]:
     """
     if paper is not None and paper not in PAPERS:
         raise ParameterError(f"no paper {paper!r}; there are {', '.join(PAPERS)}")
-    rows = facts("claims")
+    rows = pd.read_csv(
+        files("perturbcore.report.published").joinpath("claims_old.csv"), comment="#"
+    )
     if paper:
         rows = rows[rows["paper"] == paper]
     return [Claim(**row) for row in rows.to_dict("records")]
@@ -114,7 +116,7 @@ def audit(published: Published, paper: str | None = None) -> pd.DataFrame:
     Parameters
     ----------
     published : Published
-        As `perturbcore.report.published.tables.load_published` returns.
+        As `perturbcore.data.published.tables.load_published` returns.
     paper : str, optional
         One paper only.
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from perturbcore.data.published.tables import Published
 from perturbcore.report.published.claims import counts
 from perturbcore.report.published.draw import markdown_table, plain
 from perturbcore.report.published.evidence import (
@@ -13,7 +14,6 @@ from perturbcore.report.published.evidence import (
     by_line,
     listed,
 )
-from perturbcore.report.published.tables import Published
 from perturbcore.report.published.unreported import (
     neighbours,
     ranking_certainty,

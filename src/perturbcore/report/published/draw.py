@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from perturbcore.data.published.tables import Published
 from perturbcore.report.published.figures import FigureData, figure_data
 from perturbcore.report.published.sentences import describe, figure_table
-from perturbcore.report.published.tables import Published
 
 AXIS = {
     "L2": "L2 error (lower is better)",

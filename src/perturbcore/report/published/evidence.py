@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from perturbcore.data.published.tables import HOW_TO_GET, Published
 from perturbcore.report.published.figures import FigureData, figure_data
-from perturbcore.report.published.tables import HOW_TO_GET, Published
 
 HOLDS = "holds"
 QUALIFIED = "holds with a qualification"

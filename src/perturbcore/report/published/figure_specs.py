@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from perturbcore.data.authors.names import LINES
+from perturbcore.data.published.names import LINES
 
 ALL_TAHOE = "mean of 45 lines"
 METRICS = ("L2", "MSE", "MAE", "Spearman", "Pearson")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.data.authors.names import methods_of, without_line
+from perturbcore.data.published.names import methods_of, without_line
+from perturbcore.data.published.tables import Published
 from perturbcore.report.published.figure_specs import ALL_TAHOE, FIGURES, METRICS, FigureSpec
-from perturbcore.report.published.tables import Published
 
 
 @dataclass(frozen=True)

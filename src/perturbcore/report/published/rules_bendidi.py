@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from perturbcore.data.published.facts import facts
 from perturbcore.report.published.evidence import (
     Evidence,
     Finding,
@@ -10,7 +11,6 @@ from perturbcore.report.published.evidence import (
     percent,
     verdict,
 )
-from perturbcore.report.published.facts import bendidi2024
 from perturbcore.report.published.rules import rule
 
 NAMES = {"Replogle2022": "Replogle", "L1000": "L1000"}
@@ -23,7 +23,7 @@ CONTROL_SHARE = {"Replogle2022": 22_428 / 424_942, "L1000": 25_691 / 100_153}
 
 
 def _table2() -> pd.DataFrame:
-    table = bendidi2024()[0]
+    table = facts("bendidi2024_table2")
     return table.pivot(index=["dataset", "task", "metric"], columns="model", values="value")
 
 
@@ -95,7 +95,7 @@ def table2_against_appendix() -> pd.DataFrame:
         dataset, task, metric, model, value, best (in the units of Table 2), difference, agrees.
         Batch integration is left out: its normaliser is not printed.
     """
-    table2, appendix = bendidi2024()
+    table2, appendix = facts("bendidi2024_table2"), facts("bendidi2024_tables3_10")
     scale = appendix["unit"].map({"percent": 0.01}).fillna(1.0)
     best = (
         appendix.assign(best=appendix["mean"] * scale)
@@ -130,7 +130,7 @@ def bendidi_table2_is_best(ev: Evidence) -> Finding:
 @rule("bendidi_selection_gain")
 def bendidi_selection_gain(ev: Evidence) -> Finding:
     """Measure what choosing the best of four post-processings on the score itself gains."""
-    appendix = bendidi2024()[1]
+    appendix = facts("bendidi2024_tables3_10")
     wide = appendix.pivot_table(
         index=["dataset", "model", "metric"], columns="postprocessing", values="mean"
     ).dropna()
@@ -153,7 +153,7 @@ def bendidi_selection_gain(ev: Evidence) -> Finding:
 @rule("bendidi_knn")
 def bendidi_knn(ev: Evidence) -> Finding:
     """Compare kNN top-1 accuracy with the share of controls."""
-    appendix = bendidi2024()[1]
+    appendix = facts("bendidi2024_tables3_10")
     rows = appendix[(appendix["metric"] == "knn_top1") & (appendix["model"] != RANDOM)]
     lift = rows["mean"] - 100 * rows["dataset"].map(CONTROL_SHARE)
     near = lift.abs() <= 0.1

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from perturbcore.data.published.facts import facts
 from perturbcore.report.published.evidence import (
     UNDECIDED,
     Evidence,
@@ -11,7 +12,6 @@ from perturbcore.report.published.evidence import (
     percent,
     verdict,
 )
-from perturbcore.report.published.facts import facts
 from perturbcore.report.published.rules import rule
 
 CONTROLS = ["Train Mean", "No Change", "Random Embeddings"]

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from perturbcore.data.published.facts import facts
 from perturbcore.report.published.evidence import (
     UNDECIDED,
     Evidence,
@@ -10,13 +11,12 @@ from perturbcore.report.published.evidence import (
     listed,
     verdict,
 )
-from perturbcore.report.published.facts import csendes2025
 from perturbcore.report.published.rules import rule
 
 
 def _delta(source: str | None = "article text") -> pd.DataFrame:
     """Pearson delta: data set x (model, feature)."""
-    rows = csendes2025()
+    rows = facts("csendes2025")
     rows = rows[(rows["metric"] == "pearson_delta") & (rows["subgroup"] == "all")]
     if source:
         rows = rows[rows["source"] == source]
@@ -110,7 +110,7 @@ def csendes_other_models(ev: Evidence) -> Finding:
 @rule("csendes_raw_pearson")
 def csendes_raw_pearson(ev: Evidence) -> Finding:
     """Raw Pearson correlation of all models above 0.95."""
-    rows = csendes2025()
+    rows = facts("csendes2025")
     rows = rows[(rows["metric"] == "pearson") & (rows["subgroup"] == "all")]
     return Finding(
         verdict(bool((rows["value"] > 0.95).all())),
@@ -123,7 +123,7 @@ def csendes_raw_pearson(ev: Evidence) -> Finding:
 @rule("csendes_diversity")
 def csendes_diversity(ev: Evidence) -> Finding:
     """Similarity of perturbations against the lead of the best forest over Train Mean."""
-    rows = csendes2025()
+    rows = facts("csendes2025")
     similar = rows[rows["metric"] == "median_pairwise_pearson"].set_index("dataset")["value"]
     table = _delta()
     forests = [c for c in table if c.startswith("RF ")]
@@ -157,7 +157,7 @@ def csendes_top20(ev: Evidence) -> Finding:
 @rule("csendes_subgroups")
 def csendes_subgroups(ev: Evidence) -> Finding:
     """Train Mean and the GO forest against scGPT in the four Norman subgroups."""
-    rows = csendes2025()
+    rows = facts("csendes2025")
     rows = rows[(rows["dataset"] == "Norman") & (rows["metric"] == "pearson_delta")]
     rows = rows[rows["subgroup"] != "all"]
     wide = rows.pivot(index="subgroup", columns="model", values="value")
@@ -179,7 +179,7 @@ def csendes_subgroups(ev: Evidence) -> Finding:
 @rule("csendes_regulons")
 def csendes_regulons(ev: Evidence) -> Finding:
     """Coherence of embeddings within regulons, CollecTRI."""
-    rows = csendes2025()
+    rows = facts("csendes2025")
     value = rows[rows["metric"] == "coherence_delta"].set_index("model")["value"]
     return Finding(
         verdict(

@@ -1,5 +1,6 @@
 """Rules on what the methods section states: controls, limits, counts, dimensions, metrics."""
 
+from perturbcore.data.published.facts import facts
 from perturbcore.report.published.evidence import (
     HOLDS,
     QUALIFIED,
@@ -10,7 +11,6 @@ from perturbcore.report.published.evidence import (
     needs_tables,
     verdict,
 )
-from perturbcore.report.published.facts import facts
 from perturbcore.report.published.rules import rule
 
 

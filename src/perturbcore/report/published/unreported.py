@@ -3,12 +3,12 @@
 import pandas as pd
 
 from perturbcore.core.errors import InputError
-from perturbcore.data.authors.names import without_line
+from perturbcore.data.published.names import without_line
+from perturbcore.data.published.read import PRIMARY
+from perturbcore.data.published.tables import HOW_TO_GET, Published
 from perturbcore.report.published.evidence import Evidence
 from perturbcore.report.published.figure_specs import FIGURES
 from perturbcore.report.published.figures import FigureData, figure_data
-from perturbcore.report.published.read import PRIMARY
-from perturbcore.report.published.tables import HOW_TO_GET, Published
 
 # Five folds: the test set is a quarter of the training set.
 TEST_RATIO = 0.25

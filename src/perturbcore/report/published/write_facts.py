@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from perturbcore.data.published.tables import Published, load_published
 from perturbcore.report.published.figure_specs import ALL_TAHOE, FIGURES
 from perturbcore.report.published.figures import figure_data
-from perturbcore.report.published.tables import Published, load_published
 
 COMMIT = "e5b4caf734fd81b24bee004eb2d55d2f675cd4a2"
 HEAD = f"""\

@@ -220,6 +220,6 @@ def reproduce(
 
 def published_ceilings() -> pd.DataFrame | None:
     """Return the published experimental error of each perturbation, or None where it is not at hand."""
-    from perturbcore.report.published.tables import load_published
+    from perturbcore.data.published.tables import load_published
 
     return load_published().ceilings

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from perturbcore.core.errors import InputError
-from perturbcore.report.published.tables import Published, load_published
+from perturbcore.data.published.tables import Published, load_published
 from perturbcore.report.reproduction.benchmark import METRICS
 
 KEYS = ["dataset", "task", "cell_line", "fold", "predictor", "display", "metric"]
@@ -59,7 +59,7 @@ def compare(scores: pd.DataFrame, published: Published | None = None) -> pd.Data
     scores : pandas.DataFrame
         Of `perturbcore.report.reproduction.benchmark.reproduce`.
     published : Published, optional
-        `perturbcore.report.published.tables.load_published()` by default: single folds where the tables are at
+        `perturbcore.data.published.tables.load_published()` by default: single folds where the tables are at
         hand; else the kept medians over folds, and then both columns are medians and `fold` is -1.
 
     Returns

@@ -11,8 +11,8 @@ from perturbcore.core.errors import InputError
 from perturbcore.data.authors.inventory import read_embeddings
 from perturbcore.data.authors.layout import HOW_TO_GET, data_root, present
 from perturbcore.data.authors.read import read_authors_responses
+from perturbcore.data.published.tables import load_published
 from perturbcore.report import figures
-from perturbcore.report.published.tables import load_published
 from perturbcore.report.reproduction.benchmark import Benchmark
 from perturbcore.report.reproduction.compare import compare, published_names, verdict
 from perturbcore.report.reproduction.reference import against_sklearn

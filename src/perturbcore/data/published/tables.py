@@ -4,9 +4,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from perturbcore.report.published.facts import facts, source_of
-from perturbcore.report.published.read import SCORE_COLUMNS, read_cross_context, read_scores
-from perturbcore.report.published.read_ceiling import read_ceiling
+from perturbcore.data import catalogue
+from perturbcore.data.published.facts import facts, source_of
+from perturbcore.data.published.read import (
+    SCORE_COLUMNS,
+    read_ceiling,
+    read_cross_context,
+    read_scores,
+)
 
 SCORE_TABLES = {
     "cole2026/scores/essential_lfc": ("essential", "lfc"),
@@ -49,7 +54,6 @@ class Published:
     ceilings : pandas.DataFrame or None
         Per-perturbation experimental error; None at level "medians".
     level : {"folds", "medians"}
-        What the scores hold.
     missing : tuple of str
         Catalogue names of the tables that are not at hand.
     """
@@ -64,7 +68,7 @@ class Published:
         """One sentence that says what the numbers are, and how to get the rest."""
         if self.level == "folds":
             return (
-                "Drawn from the authors' published score tables, one value a fold "
+                "Drawn from the authors' published score tables, one value per fold "
                 "(genbio-ai/foundation-models-perturbation at commit e5b4caf)."
             )
         return (
@@ -73,56 +77,27 @@ class Published:
         )
 
 
-def _score_frames(paths: dict) -> pd.DataFrame:
-    frames = [
-        read_scores(paths[name], dataset=dataset, task=task)
-        for name, (dataset, task) in SCORE_TABLES.items()
-    ]
-    frames += [
-        read_cross_context(paths[name], dataset=dataset, metric=metric)
-        for name, (dataset, metric) in CROSS_TABLES.items()
-    ]
-    return pd.concat(frames, ignore_index=True)
-
-
 def read_tables(paths: dict) -> Published:
-    """Read the published tables from files.
-
-    Parameters
-    ----------
-    paths : dict of str to Path
-        Catalogue name -> file, for every name in `TABLES`.
-
-    Returns
-    -------
-    Published
-        At level "folds".
-
-    Raises
-    ------
-    InputError
-        If a table is damaged or another one; the message names file and column.
-    """
-    ceilings = [
-        read_ceiling(paths[name], dataset=dataset, cell_line=line)
-        for name, (dataset, line) in CEILING_TABLES.items()
+    """Read the published tables from files (catalogue name -> path, for every name in `TABLES`)."""
+    scores = [
+        *(read_scores(paths[n], dataset=d, task=task) for n, (d, task) in SCORE_TABLES.items()),
+        *(read_cross_context(paths[n], dataset=d, metric=m) for n, (d, m) in CROSS_TABLES.items()),
     ]
-    return Published(_score_frames(paths), pd.concat(ceilings, ignore_index=True), "folds")
+    ceilings = [
+        read_ceiling(paths[n], dataset=d, cell_line=line) for n, (d, line) in CEILING_TABLES.items()
+    ]
+    return Published(
+        pd.concat(scores, ignore_index=True), pd.concat(ceilings, ignore_index=True), "folds"
+    )
 
 
-def medians() -> Published:
-    """Return the published medians over folds kept in the package; needs no file and no network.
-
-    Returns
-    -------
-    Published
-        At level "medians"; `missing` names the tables that would give the folds.
-    """
+def medians(missing: tuple[str, ...] = TABLES) -> Published:
+    """Return the published medians over folds kept in the package; needs no file and no network."""
     table = facts("cole2026_medians")
     table = table.assign(
         fold=-1, embedding=table["embedding"].fillna(""), source=source_of("cole2026_medians")
     )
-    return Published(table[SCORE_COLUMNS], None, "medians", TABLES)
+    return Published(table[SCORE_COLUMNS], None, "medians", missing)
 
 
 def load_published(*, download: bool = False, folder=None) -> Published:
@@ -148,12 +123,9 @@ def load_published(*, download: bool = False, folder=None) -> Published:
     InputError
         If a table is damaged.
     """
-    from perturbcore.data import catalogue
-
     if not download:
         state = catalogue.verify(TABLES, folder=folder)
         missing = tuple(name for name, value in state.items() if value != "ok")
         if missing:
-            kept = medians()
-            return Published(kept.scores, None, "medians", missing)
+            return medians(missing)
     return read_tables(catalogue.fetch_many(TABLES, folder=folder, progress=download))

@@ -11,14 +11,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from perturbcore.report.published.facts import facts
+from perturbcore.data.published.facts import facts
 
 LINES = {
     "essential": ("K-562", "Hep-G2", "Jurkat", "hTERT-RPE1"),
     "norman": ("K-562",),
     "sciplex": ("MCF7", "K562", "A549"),
 }
-
 NEGATIVE, POSITIVE = "Negative control", "Positive control"
 
 
@@ -38,28 +37,26 @@ _GNN = "GNN_Simple_Official_(D=256)"
 # Rows that are not "<estimator>_baseline_<embedding>"; display names are those of the figures
 # where a figure shows the row.
 _SPECIAL = {
-    "context mean baseline": Method("train_mean", "", "Train Mean", NEGATIVE),
-    "no change baseline": Method("no_change", "", "No Change", NEGATIVE),
-    "no_change": Method("no_change", "", "No Change", NEGATIVE),
-    "prior": Method("prior", "", "Train Mean", NEGATIVE),
-    "most_frequent": Method("most_frequent", "", "Most Frequent Class", NEGATIVE),
-    "GEARS": Method("gears", "", "GEARS", "Advanced"),
-    "Supervised_Finetuned_Simple_GNN": Method(
-        "finetune_gnn", _GNN, "STRING GNN Fine-Tuning", "Prior knowledge"
-    ),
-    "AIDO.Cell 3M (fine-tuned, frozen backbone)": Method(
-        "mlp_frozen", _AIDO3M, "AIDO.Cell 3M Frozen + MLP", "Expression"
-    ),
-    "AIDO.Cell 3M (fine-tuned, indexing mode)": Method(
-        "finetune_indexing", _AIDO3M, "AIDO.Cell 3M Fine-Tuning (Indexing)", "Expression"
-    ),
-    "AIDO.Cell 3M (fine-tuned, InSilicoKO)": Method(
-        "finetune_insilico_ko", _AIDO3M, "AIDO.Cell 3M Fine-Tuning (In-Silico KO)", "Expression"
-    ),
-    "Final Simple Fusion": Method("fusion_simple", "all sources", "Fusion (Simple)", "Fusion"),
-    "Final Full Fusion": Method("fusion_full", "all sources", "Fusion (Full)", "Fusion"),
-}
-
+    name: Method(*rest)
+    for name, *rest in (
+        ("context mean baseline", "train_mean", "", "Train Mean", NEGATIVE),
+        ("no change baseline", "no_change", "", "No Change", NEGATIVE),
+        ("no_change", "no_change", "", "No Change", NEGATIVE),
+        ("prior", "prior", "", "Train Mean", NEGATIVE),
+        ("most_frequent", "most_frequent", "", "Most Frequent Class", NEGATIVE),
+        ("GEARS", "gears", "", "GEARS", "Advanced"),
+        ("Supervised_Finetuned_Simple_GNN", "finetune_gnn", _GNN, "STRING GNN Fine-Tuning",
+         "Prior knowledge"),
+        ("AIDO.Cell 3M (fine-tuned, frozen backbone)", "mlp_frozen", _AIDO3M,
+         "AIDO.Cell 3M Frozen + MLP", "Expression"),
+        ("AIDO.Cell 3M (fine-tuned, indexing mode)", "finetune_indexing", _AIDO3M,
+         "AIDO.Cell 3M Fine-Tuning (Indexing)", "Expression"),
+        ("AIDO.Cell 3M (fine-tuned, InSilicoKO)", "finetune_insilico_ko", _AIDO3M,
+         "AIDO.Cell 3M Fine-Tuning (In-Silico KO)", "Expression"),
+        ("Final Simple Fusion", "fusion_simple", "all sources", "Fusion (Simple)", "Fusion"),
+        ("Final Full Fusion", "fusion_full", "all sources", "Fusion (Full)", "Fusion"),
+    )
+}  # fmt: skip
 _GENERATIVE = {
     "Diffusion": ("latent_diffusion", "Latent Diffusion"),
     "Flow": ("flow_matching", "Flow Matching"),
@@ -71,18 +68,15 @@ _RUN = {
     "v1": "run v1, full set",
     "Feb2_2026": "run Feb2_2026, full set",
 }
-
 _FAMILY = [
+    (r"concatenated", "Fusion"),
+    (r"_(concat|sum|weighted)$", "Gene target"),
     (r"^AIDO\.?[Cc]ell|^scGPT_|^scPRINT|^Geneformer|^TranscriptFormer", "Expression"),
     (r"^AIDOdna", "DNA"),
     (r"^AIDOprot|^ESM2|^RAG-16B|^STRING_sequence", "Protein"),
     (r"^PCA_Fair", NEGATIVE),
-    (
-        r"^scGenePT|^GenotypeVAE|^DepMap|^KG_|^GNN_|^STRING_|^RegNetwork",
-        "Prior knowledge",
-    ),
-    (r"^cats", "Molecule structure"),
-    (r"^fcfp", "Molecule structure"),
+    (r"^scGenePT|^GenotypeVAE|^DepMap|^KG_|^GNN_|^STRING_|^RegNetwork", "Prior knowledge"),
+    (r"^cats|^fcfp", "Molecule structure"),
 ]
 
 
@@ -98,56 +92,17 @@ def _displays(dataset: str) -> dict[str, tuple[str, str]]:
 
 
 def without_line(name: str, cell_line: str | None) -> str:
-    """Embedding name with the cell line replaced by CELL_LINE.
-
-    Parameters
-    ----------
-    name : str
-        Embedding name as published.
-    cell_line : str or None
-        The row's cell line.
-
-    Returns
-    -------
-    str
-    """
-    if cell_line and "_essential_" in name:
-        return name.replace(f"_essential_{cell_line}_", "_essential_CELL_LINE_")
-    return name
-
-
-def _modality(embedding: str) -> str:
-    if "concatenated" in embedding:
-        return "Fusion"
-    for suffix in ("_concat", "_sum", "_weighted"):
-        if embedding.endswith(suffix):
-            return "Gene target"
-    for pattern, modality in _FAMILY:
-        if re.search(pattern, embedding):
-            return modality
-    return "Not classified"
+    """Replace the cell line in an embedding's published name by CELL_LINE."""
+    return name.replace(f"_essential_{cell_line}_", "_essential_CELL_LINE_") if cell_line else name
 
 
 @cache
 def parse_method(name: str, *, dataset: str, task: str, cell_line: str | None = None) -> Method:
-    """Read a published row name.
+    """Read a published row name: predictor, embedding, display name, modality.
 
-    Parameters
-    ----------
-    name : str
-        Value of the `name` column of a published score table.
-    dataset : {"essential", "norman", "sciplex", "tahoe"}
-        The same file may have another display name in another data set's figure.
-    task : {"lfc", "deg"}
-        In DEG tables a bare embedding name means the linear classifier.
-    cell_line : str, optional
-        The row's cell line, to be taken out of the name.
-
-    Returns
-    -------
-    Method
-        predictor, embedding, display, modality. Embeddings that no figure shows keep their own name
-        as display name, and get the modality of their family.
+    One file may have another display name in another data set's figure, so `dataset` decides. In
+    "deg" tables a bare embedding name means the linear classifier. Embeddings that no figure shows
+    keep their own name as display name, and get the modality of their family.
 
     References
     ----------
@@ -173,7 +128,8 @@ def parse_method(name: str, *, dataset: str, task: str, cell_line: str | None = 
     if embedding in _displays(dataset):
         display, modality = _displays(dataset)[embedding]
         return Method(predictor, embedding, display, modality)
-    return Method(predictor, embedding, _joined(embedding, dataset), _modality(embedding))
+    modality = next((m for pattern, m in _FAMILY if re.search(pattern, embedding)), None)
+    return Method(predictor, embedding, _joined(embedding, dataset), modality or "Not classified")
 
 
 def _joined(embedding: str, dataset: str) -> str:
@@ -186,7 +142,7 @@ def _joined(embedding: str, dataset: str) -> str:
 
 
 def methods_of(section: str, *, head: str = "knn") -> pd.DataFrame:
-    """Methods of one family of figures, in their order.
+    """Methods of one family of figures in their order: order, method, display, modality.
 
     Parameters
     ----------
@@ -194,12 +150,7 @@ def methods_of(section: str, *, head: str = "knn") -> pd.DataFrame:
         "essential_lfc", "norman_lfc", "sciplex_lfc", "tahoe_lfc", "essential_deg", "sciplex_deg",
         "tahoe_deg", "fine_tuning", "fusion" or "advanced_methods".
     head : {"knn", "lasso"}
-        Estimator put in place of HEAD_TYPE.
-
-    Returns
-    -------
-    pandas.DataFrame
-        order, method (published row name, CELL_LINE kept), display, modality.
+        Estimator put in place of HEAD_TYPE in the published row names (CELL_LINE is kept).
     """
     table = facts("cole2026_methods")
     out = table[table["section"] == section].drop(columns="section").reset_index(drop=True)

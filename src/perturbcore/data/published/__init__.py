@@ -1,0 +1,1 @@
+"""The numbers that the papers publish: kept facts, and readers of their score tables."""
