@@ -16,7 +16,8 @@
 # Every chapter is a notebook with parameters. It can be run with other values in three ways: by Make, by the
 # `perturbcore` command, by plain papermill. All three were run for this page while the book was built, on a screen so
 # small that each takes seconds; what stands below a command is what it printed. `mine` is a folder of your own (here: a
-# temporary one). None of this touches the scores of the book.
+# temporary one). A run with other values keeps its tables, figures and scores in a folder of its own, which its page
+# names. None of this touches the book.
 
 # %% tags=["parameters"]
 profile: str = "demo"
@@ -32,7 +33,7 @@ from perturbcore.report import pages
 
 chapter = open_chapter("run_one_chapter")
 console = Console()
-shown = console.mine / "results/tiny/tables/embedding_ranking/ranking.csv"
+results = console.mine / "results/tiny"
 
 # %% [markdown]
 # ## What there is
@@ -57,13 +58,14 @@ console.example("tiny.yml", "tiny.yml")
 #
 # ## One: Make
 #
-# `make run` sets the environment up if need be, and says where the executed notebook is (without `--out`: under
-# `results/<profile>/runs`).
+# `make run` sets the environment up if need be, and says where the executed notebook is (without `--out`: in the
+# folder of the run).
 
 # %% tags=["hide-input"]
 values = f"-p k '{k}' -p n_components {n_components}"
 given = f'ARGS="{values} --out mine/one.ipynb"'
 console.run(f"make run CHAPTER=embedding_ranking PROFILE=mine/tiny.yml {given}")
+shown = next(results.glob("runs/embedding_ranking-*/tables/embedding_ranking/ranking.csv"))
 first = pd.read_csv(shown)
 
 # %% [markdown]
@@ -122,9 +124,9 @@ console.run(f"{plain} -p profile mine/tiny.yml -p neighbours 5", fails=True, las
 #
 # | place | what |
 # |---|---|
-# | `results/<profile>/runs/` | executed notebooks of `make run`, with the record of each run beside it |
+# | `results/<profile>/scores.parquet` | all scores of the book, one row per metric of a unit |
 # | `results/<profile>/tables/<chapter>/` | each table of a chapter as CSV |
 # | `results/<profile>/figures/<chapter>/` | each figure as SVG |
-# | `results/<profile>/scores.parquet` | all scores of the profile, one row a metric a unit |
+# | `results/<profile>/runs/<chapter>-<digest>/` | the same of one run with other values: its `scores.parquet`, `tables`, `figures`, answer, executed notebook and the record of the run |
 #
 # `PERTURBCORE_RESULTS` names another place than `results`. A profile of another name has a folder of its own.

@@ -9,6 +9,7 @@ from perturbcore.book.source import find_chapter
 from perturbcore.book.study import Study
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.profile import load_profile
+from perturbcore.models.simple.knn import KNN
 from perturbcore.report import leaderboard, noise, pages
 
 PROFILE = """
@@ -58,10 +59,16 @@ def test_a_study_scores_embeddings_with_floor_ceiling_and_random(study):
 
 def test_a_run_with_other_parameters_leaves_the_scores_of_the_book_alone(study):
     before = pd.read_parquet(study.profile.results / "scores.parquet")
-    aside = make(study.profile.path, k=[3])
-    aside._datasets = study._datasets
-    scores = aside.evaluate("simulated", aside.models("lfc", knn=[3], lasso=[1.0]))
-    assert (scores.loc[scores["predictor"] == "knn", "chosen"] == "3").all()
+    folders = set()
+    for k in (3, 4, 5, 6, 7):
+        aside = make(study.profile.path, k=[k])
+        aside._datasets = study._datasets
+        scores = aside.evaluate("simulated", [KNN([k])], embeddings=study.embeddings("simulated"))
+        assert (scores.loc[scores["predictor"] == "knn", "chosen"] == str(k)).all()
+        kept = pd.read_parquet(aside.chapter.folder / "scores.parquet")
+        pd.testing.assert_frame_equal(kept, scores)
+        folders.add(aside.chapter.folder)
+    assert len(folders) == 5 and all(f.parent.name == "runs" for f in folders)
     after = pd.read_parquet(study.profile.results / "scores.parquet")
     pd.testing.assert_frame_equal(before, after)
 

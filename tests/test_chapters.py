@@ -2,13 +2,15 @@ import json
 from types import ModuleType
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from papermill.exceptions import PapermillExecutionError
 
-from perturbcore.book import book
+from perturbcore.book import build as book
+from perturbcore.book.cli import main
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.parameters import declared, resolve
 from perturbcore.book.runner import ChapterError, run_aside, run_for_book
@@ -216,13 +218,39 @@ def test_a_run_publishes_an_executed_notebook_with_its_provenance(tree):
     assert (tree / "results/demo/figures/first/line.svg").read_text().count("<svg") == 1
 
 
-def test_a_run_with_other_values_leaves_the_book_alone(tree):
+def without_figure(tree):
+    """Take the figure out of the first chapter: kernels that draw nothing start faster."""
     path = tree / "notebooks" / "first.py"
-    path.write_text(path.read_text().split("# %% mystnb")[0])
-    one = run_aside(find_chapter("first"), load_profile("demo"), {"grid": "0.5"})
-    assert one.parent == tree / "results/demo/runs" and one.name.startswith("first-")
-    assert json.loads(one.with_suffix(".json").read_text())["parameters"]["grid"] == [0.5]
-    assert not (tree / "results/demo/chapters").exists()
+    head, rest = path.read_text().split("# %% mystnb")
+    path.write_text(head + "# %%\nimport pandas as pd\n" + rest.split("import pandas as pd\n")[1])
+
+
+def by_papermill(tree, k):
+    plain = tree / "plain.ipynb"
+    nbformat.write(find_chapter("first").notebook, plain)
+    out = tree / f"sweep-{k}.ipynb"
+    return papermill.execute_notebook(plain, out, {"k": k}, progress_bar=False)
+
+
+def by_command(tree, k):
+    assert main(["run", "first", "-p", "k", str(k)]) == 0
+    return nbformat.read(next((tree / "results/demo/runs").glob("*/*.ipynb")), as_version=4)
+
+
+@pytest.mark.parametrize("run", [by_papermill, by_command])
+def test_a_sweep_keeps_every_run_in_a_folder_of_its_own(tree, run):
+    without_figure(tree)
+    book = run_for_book(find_chapter("first"), load_profile("demo"))
+    results = tree / "results/demo"
+    before = (book.read_text(), (results / "tables/first/values.csv").read_text())
+    notebooks = [run(tree, k) for k in (1, 2, 3, 4, 5)]
+    tables = sorted((results / "runs").glob("first-*/tables/first/values.csv"))
+    assert sorted(pd.read_csv(t)["value"].iloc[-1] for t in tables) == [1, 2, 3, 4, 5]
+    assert before == (book.read_text(), (results / "tables/first/values.csv").read_text())
+    # each says on its page where its own are
+    said = [json.dumps(n) for n in notebooks]
+    assert all("Other values than the book's" in s and "runs/first-" in s for s in said)
+    assert "Other values" not in before[0]
 
 
 def test_a_failed_chapter_is_shown_kept_aside_and_never_published(tree):

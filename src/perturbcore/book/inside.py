@@ -3,12 +3,14 @@
 import inspect
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
 
 from perturbcore.book.parameters import declared_types, resolve
+from perturbcore.book.source import find_chapter, run_folder
 from perturbcore.core.profile import Profile, load_profile
 
 _PLAIN = (bool, int, float, str, list, dict, tuple, set, type(None))
@@ -32,15 +34,29 @@ class OpenChapter:
     profile: Profile
     parameters: dict
 
+    @cached_property
+    def changed(self) -> dict:
+        """Parameters whose values differ from the book's."""
+        return find_chapter(self.name).changed(self.profile, self.parameters)
+
+    @property
+    def folder(self) -> Path:
+        """What this run leaves goes here, so that no run with other values touches the book.
+
+        ``results/<profile>`` for the book's own values, otherwise
+        ``results/<profile>/runs/<chapter>-<digest of the changed values>``.
+        """
+        return run_folder(self.profile, self.name, self.changed)
+
     @property
     def tables(self) -> Path:
-        """Folder of the tables this chapter shows, ``results/<profile>/tables/<chapter>``."""
-        return self._folder("tables")
+        """Folder of the tables this chapter shows, ``<folder>/tables/<chapter>``."""
+        return self._made("tables")
 
     @property
     def figures(self) -> Path:
-        """Folder of the figures this chapter shows, ``results/<profile>/figures/<chapter>``."""
-        return self._folder("figures")
+        """Folder of the figures this chapter shows, ``<folder>/figures/<chapter>``."""
+        return self._made("figures")
 
     def save_table(self, table, name: str):
         """Write a data frame as CSV among the chapter's tables and return it for display."""
@@ -60,8 +76,8 @@ class OpenChapter:
             )
         return figure
 
-    def _folder(self, kind: str) -> Path:
-        folder = self.profile.results / kind / self.name
+    def _made(self, kind: str) -> Path:
+        folder = self.folder / kind / self.name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -100,7 +116,22 @@ def open_chapter(name: str, module: ModuleType | None = None) -> OpenChapter:
     values = resolve(parameters, given, name)
     vars(module).update(values)
     _draw_vectors()
-    return OpenChapter(name, load_profile(values["profile"]), values)
+    chapter = OpenChapter(name, load_profile(values["profile"]), values)
+    if chapter.changed:
+        _say_where(chapter)
+    return chapter
+
+
+def _say_where(chapter: OpenChapter) -> None:
+    from IPython.display import Markdown, display
+
+    values = ", ".join(f"`{k}={v!r}`" for k, v in chapter.changed.items())
+    folder = f"[{chapter.folder}]({chapter.folder.as_uri()})"
+    display(
+        Markdown(
+            f"**Other values than the book's:** {values}. Tables, figures and scores: {folder}"
+        )
+    )
 
 
 def _draw_vectors() -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-from perturbcore.book.source import Chapter
-from perturbcore.core.digest import digest
+from perturbcore.book.source import Chapter, run_folder
 from perturbcore.core.profile import Profile, project_root
 from perturbcore.core.provenance import record
 
@@ -43,12 +42,15 @@ def run_aside(chapter: Chapter, profile: Profile, given: dict, out: Path | None 
     given
         Parameter values; text is parsed by the declared type.
     out
-        Where to put the executed notebook; otherwise ``results/<profile>/runs``, under a name that
-        follows from the parameters.
+        Where to put the executed notebook; otherwise beside its tables, figures and scores, in
+        ``results/<profile>/runs/<chapter>-<digest of the changed values>``.
     """
     values = chapter.values(profile, given)
-    stem = f"{chapter.name}-{digest(values)[:8]}"
-    target = Path(out) if out else profile.results / "runs" / f"{stem}.ipynb"
+    changed = chapter.changed(profile, values)
+    folder = run_folder(profile, chapter.name, changed)
+    if not changed:
+        folder = folder / "runs" / chapter.name
+    target = Path(out) if out else folder / f"{chapter.name}.ipynb"
     return run(chapter, profile, values, target, target.with_suffix(".json"))
 
 
@@ -86,6 +88,7 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
             "profile_digest": profile.digest,
             "simulated": profile.simulated,
             "parameters": {**{n: p.default for n, p in chapter.parameters.items()}, **values},
+            "folder": str(run_folder(profile, chapter.name, chapter.changed(profile, values))),
         }
         _tidy(executed, facts)
         nbformat.write(executed, partial)

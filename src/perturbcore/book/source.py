@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from perturbcore.book.parameters import Parameter, declared, resolve
+from perturbcore.core.digest import digest
 from perturbcore.core.errors import ParameterError
 from perturbcore.core.profile import Profile, project_root
 
@@ -91,6 +92,19 @@ class Chapter:
             read = parameter.parse if isinstance(value, str) else parameter.check
             values[name] = read(value, self.name)
         return {**values, "profile": profile.address}
+
+    def changed(self, profile: Profile, values: dict) -> dict:
+        """Return the values that differ from those of the book and can change a result."""
+        book = {k: p.default for k, p in self.parameters.items()} | self.values(profile)
+        rest = {k: v for k, v in values.items() if k not in ("profile", "n_jobs")}
+        return {k: v for k, v in rest.items() if book[k] != v}
+
+
+def run_folder(profile: Profile, name: str, changed: dict) -> Path:
+    """Folder of what a run leaves: the profile's, or one of its own where values are changed."""
+    if not changed:
+        return profile.results
+    return profile.results / "runs" / f"{name}-{digest(changed)[:8]}"
 
 
 def find_chapters() -> list[Chapter]:

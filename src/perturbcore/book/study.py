@@ -44,6 +44,7 @@ class Study:
         self.n_jobs = n_jobs
         self._datasets: dict = {}
         self._embeddings: dict = {}
+        self._scopes: set[str] = set()
 
     @cached_property
     def store(self) -> ScoreStore:
@@ -150,16 +151,11 @@ class Study:
         A run with other parameters than the profile's claims a name of its own, so that it never
         changes the scores of the book.
         """
-        from perturbcore.book.source import find_chapter
-
-        chapter = find_chapter(self.chapter.name)
-        expected = {k: p.default for k, p in chapter.parameters.items()} | chapter.values(
-            self.profile
-        )
-        given = {k: v for k, v in self.chapter.parameters.items() if k not in ("profile", "n_jobs")}
         own = f"{self.chapter.name}/{part}"
-        changed = {k: v for k, v in given.items() if expected[k] != v}
-        return f"{ASIDE}{own}/{digest(changed)}" if changed else own
+        if self.chapter.changed:
+            own = f"{ASIDE}{own}/{digest(self.chapter.changed)}"
+        self._scopes.add(own)
+        return own
 
     def claimed(self, chapter: str) -> pd.DataFrame:
         """Return the scores that another chapter of the book claims.
@@ -181,8 +177,14 @@ class Study:
         return self.store.scores(keys)
 
     def export(self) -> None:
-        """Write the scores of the book: ``results/<profile>/scores.parquet``."""
-        self.store.export(self.profile.results / "scores.parquet")
+        """Write ``scores.parquet``: of the whole book, or of this run where it has a folder of its own."""
+        path = self.chapter.folder / "scores.parquet"
+        if not self.chapter.changed:
+            self.store.export(path)
+            return
+        keys = [key for scope in sorted(self._scopes) for key in self.store.keys_of(scope)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, self.store.scores(keys).to_parquet(index=False))
 
     @staticmethod
     def models(task: str, *, knn, lasso=(), C=None, softmax=None) -> list:

@@ -19,7 +19,7 @@ def say(text: str) -> None:
 
 def take_home(chapter, text: str) -> None:
     """Show the one-line answer of a chapter and keep it for the first page of the book."""
-    path = chapter.profile.results / "answers" / f"{chapter.name}.md"
+    path = chapter.folder / "answers" / f"{chapter.name}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode())
     display(Markdown(f"**In one line.** {text}"))

@@ -65,7 +65,7 @@ def profiles(options) -> None:
 
 def book(options) -> None:
     """Build the HTML book from executed chapters."""
-    from perturbcore.book import book as builder
+    from perturbcore.book import build as builder
     from perturbcore.core.profile import load_profile
 
     profile = load_profile(options.profile)
