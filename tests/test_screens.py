@@ -9,8 +9,8 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.effects.ba_ate import ba_ate
-from perturbcore.data.effects.moments import group_moments
-from perturbcore.data.screens import blocks as room
+from perturbcore.data.effects.moments import pseudobulk
+from perturbcore.data.screens import values as room
 from perturbcore.data.screens.declare import declare_screen, validate_screen
 from perturbcore.data.screens.read import normalise, read_screen
 
@@ -306,7 +306,7 @@ def test_sparse_cells_are_never_densified(monkeypatch):
     validate_screen(screen)
     normalise(screen)
     ba_ate(screen, control="matched")
-    group_moments(screen)
+    pseudobulk(screen)
 
 
 def test_blocks_hold_few_values(monkeypatch):

@@ -15,9 +15,9 @@ from perturbcore.data.deg.tests import (
     t_statistics,
 )
 from perturbcore.data.deg.votes import majority
-from perturbcore.data.effects.accumulate import accumulate, gene_columns
+from perturbcore.data.effects.moments import accumulate, gene_columns
 from perturbcore.data.responses import make_responses
-from perturbcore.data.screens.labels import check_declared
+from perturbcore.data.screens.declare import check_declared
 
 
 def deg_labels(

@@ -5,8 +5,8 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.effects.accumulate import accumulate, gene_columns
-from perturbcore.data.screens.labels import check_declared
+from perturbcore.data.effects.moments import accumulate, gene_columns
+from perturbcore.data.screens.declare import check_declared
 
 # the running sums of one pass; a screen with more groups is read once for each part of its lines
 MAX_SUM_BYTES = 2_000_000_000

@@ -1,133 +1,159 @@
-"""Counts, sums and sums of squares of groups of cells, and the pseudobulk profiles they give."""
+"""Weighted sums of normalised cells, one row per group, in one pass over a screen.
 
-from dataclasses import dataclass
+Zeros contribute nothing to any sum (log1p(0) = 0), so only stored values are visited, and what is
+kept is one row per group, never a cell.
+"""
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numba import njit
+from tqdm import tqdm
 
-from perturbcore.core.errors import InputError
-from perturbcore.data.effects.accumulate import accumulate, gene_columns
-from perturbcore.data.screens.labels import check_declared
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.screens.declare import check_declared
+from perturbcore.data.screens.values import blocks
+
+TARGET_SUM = 1e4
+# UMI counts are mostly small whole numbers, and a cell has few different ones: their log1p is
+# computed once a cell
+_SMALL = 64
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Moments of normalised expression, log1p(1e4 * count / total), over groups of cells.
+@njit(cache=True, nogil=True)
+def add_rows(
+    data, indices, indptr, group, weight, column, own_total, target, logged, first, second
+):
+    """Add the cells of a CSR block to the rows of their groups, in place.
 
-    Attributes
-    ----------
-    groups : DataFrame, one row a group
-        The columns that define the groups, `is_control` where every cell of a group agrees on it
-        by definition (groups by perturbation), and `n` cells.
-    sum, sumsq : ndarray of float64, shape (n_groups, n_genes)
-    genes : Index
+    `group` (n_rows,) is the row of `first` of each cell, -1 for none; `column` (n_genes,) the column
+    of each gene, -1 for none; `target` the total that a cell is scaled to, 0 for as it is; `own_total`
+    takes that total over the kept genes only. `first`, `second` (n_groups, n_kept): weighted sums and
+    sums of squares; a `second` of no rows is left alone.
     """
+    squares = second.shape[0] > 0
+    known = np.empty(_SMALL)
+    for i in range(len(group)):
+        g = group[i]
+        if g < 0:
+            continue
+        scale = 1.0
+        if target > 0:
+            total = 0.0
+            for k in range(indptr[i], indptr[i + 1]):
+                if not own_total or column[indices[k]] >= 0:
+                    total += data[k]
+            if total <= 0:
+                continue
+            scale = target / total
+        known[:] = -1.0
+        w = weight[i]
+        for k in range(indptr[i], indptr[i + 1]):
+            j = column[indices[k]]
+            if j < 0:
+                continue
+            value = float(data[k])
+            if logged:
+                small = int(value) if 0 <= value < _SMALL else _SMALL
+                if small < _SMALL and small == value:
+                    if known[small] < 0:
+                        known[small] = np.log1p(value * scale)
+                    value = known[small]
+                else:
+                    value = np.log1p(value * scale)
+            else:
+                value *= scale
+            first[g, j] += w * value
+            if squares:
+                second[g, j] += w * value * value
 
-    groups: pd.DataFrame
-    sum: np.ndarray
-    sumsq: np.ndarray
-    genes: pd.Index
 
-    @property
-    def n(self) -> np.ndarray:
-        """Cells in each group, shape (n_groups,)."""
-        return self.groups["n"].to_numpy()
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean of each group, shape (n_groups, n_genes)."""
-        return self.sum / self.n[:, None]
-
-    @property
-    def var(self) -> np.ndarray:
-        """Unbiased variance (n - 1) of each group; NaN where a group is a single cell."""
-        n = self.n[:, None].astype(float)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            spread = np.maximum(self.sumsq - self.sum**2 / n, 0.0) / (n - 1)
-        return np.where(n > 1, spread, np.nan)
+def gene_columns(screen: AnnData, genes) -> tuple:
+    """Column of each gene of the screen in the result (-1: left out), and the names kept, in order."""
+    if genes is None:
+        return np.arange(screen.n_vars), screen.var_names
+    kept = pd.Index(list(genes))
+    if kept.has_duplicates:
+        raise InputError(f"genes: {kept[kept.duplicated()][0]!r} is asked for twice; name it once")
+    position = screen.var_names.get_indexer(kept)
+    if (position < 0).any() or not len(kept):
+        missing = list(kept[position < 0][:5])
+        raise InputError(
+            f"genes: {missing} not in the screen ({screen.n_vars} genes, such as "
+            f"{list(screen.var_names[:3])}); leave them out or check the identifier"
+        )
+    column = np.full(screen.n_vars, -1)
+    column[position] = np.arange(len(kept))
+    return column, kept
 
 
-def group_moments(
+def accumulate(
     screen: AnnData,
+    group: np.ndarray,
+    weight: np.ndarray,
+    n_groups: int,
+    column: np.ndarray,
     *,
-    by_batch: bool = False,
-    genes=None,
-    cell_lines=None,
     size_factors: str = "all",
+    squares: bool = False,
     chunk_size: int | None = None,
     progress: bool = True,
-) -> Moments:
-    """Count, sum and sum the squares of the cells of each (cell_line, perturbation), in one pass.
-
-    Memory is bounded by groups x genes: with `by_batch` there are as many groups as (cell_line,
-    perturbation, batch) triples that occur; take one cell line at a time where that is too many.
+) -> tuple:
+    """Sum ``weight * value`` over the cells of each group, value = log1p(1e4 * count / total).
 
     Parameters
     ----------
     screen : AnnData
-        A declared screen, in memory or backed on disk.
-    by_batch : bool
-        Whether batches are groups of their own.
-    genes : list of str, optional
-        Genes to keep; totals are taken according to `size_factors`.
-    cell_lines : list of str, optional
-        Leave other lines out.
+        A declared screen, in memory or backed.
+    group : ndarray of int, shape (n_cells,)
+        Group of each cell, -1 for none.
+    weight : ndarray of float, shape (n_cells,)
+    column : ndarray
+        From :func:`gene_columns`.
     size_factors : {"all", "kept"}
-        Whether a cell's total counts all genes of the screen, or only those kept.
-    chunk_size : int, optional
-        Cells read at a time.
-    progress : bool
+        Whether totals are over all genes of the screen, or over those kept. Counts only.
+    squares : bool
+        Whether squares are summed too.
 
     Returns
     -------
-    Moments
-        Controls are groups too (`is_control`); groups are sorted.
-
-    Raises
-    ------
-    InputError
-        If the screen is not declared, or a gene or cell line is not in it.
+    (ndarray, ndarray)
+        float64, (n_groups, n_kept); the second has no rows unless `squares`.
     """
-    check_declared(screen)
-    by = ["cell_line", "perturbation"] + (["batch"] if by_batch else [])
-    obs = screen.obs
-    use = np.ones(len(obs), dtype=bool)
-    if cell_lines is not None:
-        known = set(obs["cell_line"].astype(str))
-        unknown = [c for c in cell_lines if c not in known]
-        if unknown:
-            raise InputError(f"cell_lines: {unknown} not in the screen; it has {sorted(known)}")
-        use = obs["cell_line"].astype(str).isin(list(cell_lines)).to_numpy()
-    column, kept = gene_columns(screen, genes)
-    code, groups = _groups(obs, by, use)
-    control = obs.loc[use, "is_control"].to_numpy(dtype=bool)
-    groups["is_control"] = np.bincount(code[use], weights=control, minlength=len(groups)) > 0
-    first, second = accumulate(
-        screen,
-        code,
-        np.ones(len(obs)),
-        len(groups),
-        column,
-        size_factors=size_factors,
-        squares=True,
-        chunk_size=chunk_size,
-        progress=progress,
-    )
-    return Moments(groups, first, second, kept)
+    if size_factors not in ("all", "kept"):
+        raise ParameterError(f"size_factors={size_factors!r}: choose 'all' or 'kept' genes")
+    counts = screen.uns["perturbcore"]["scale"] == "counts"
+    target = TARGET_SUM if counts else 0.0
+    n_kept = int((column >= 0).sum())
+    first = np.zeros((n_groups, n_kept))
+    second = np.zeros((n_groups if squares else 0, n_kept))
+    group = np.ascontiguousarray(group, dtype=np.int64)
+    weight = np.ascontiguousarray(weight, dtype=np.float64)
+    column = np.ascontiguousarray(column, dtype=np.int64)
+    own = size_factors == "kept"
+    wanted = None if (group >= 0).all() else lambda a, b: bool((group[a:b] >= 0).any())
+    with tqdm(
+        total=screen.n_obs, unit="cell", disable=not progress, delay=5, unit_scale=True
+    ) as bar:
+        for start, stop, b in blocks(screen, chunk_size, wanted):
+            add_rows(
+                b.data, b.indices, b.indptr, group[start:stop], weight[start:stop], column, own,
+                target, counts, first, second,
+            )  # fmt: skip
+            bar.update(stop - bar.n)
+    return first, second
 
 
 def pseudobulk(
     screen: AnnData,
     by=("cell_line", "perturbation"),
     *,
-    values: str = "log1p",
     genes=None,
     size_factors: str = "all",
     chunk_size: int | None = None,
     progress: bool = True,
 ) -> AnnData:
-    """Average (or add up) the cells of each group, in one pass.
+    """Average log1p(1e4 * count / total) over the cells of each group, in one pass.
 
     Parameters
     ----------
@@ -135,12 +161,8 @@ def pseudobulk(
         A declared screen, in memory or backed on disk.
     by : list of str
         Columns of obs whose combinations are the groups.
-    values : {"log1p", "counts"}
-        ``"log1p"``: the mean of log1p(1e4 * count / total). ``"counts"``: the sum of counts.
-    genes : list of str, optional
-    size_factors : {"all", "kept"}
-    chunk_size : int, optional
-    progress : bool
+    genes, size_factors, chunk_size, progress
+        See :func:`accumulate`.
 
     Returns
     -------
@@ -162,11 +184,13 @@ def pseudobulk(
         if screen.obs[c].isna().any():
             raise InputError(f"obs[{c!r}] has missing values: fill them or drop these cells")
     column, kept = gene_columns(screen, genes)
-    code, groups = _groups(screen.obs, by, np.ones(screen.n_obs, dtype=bool))
+    # sorted groups, so that the order of cells cannot matter
+    groupby = screen.obs[by].astype(str).groupby(by, sort=True, observed=True)
+    code, groups = groupby.ngroup().to_numpy(), groupby.size().rename("n").reset_index()
     if "perturbation" in by:
         control = screen.obs["is_control"].to_numpy(dtype=bool)
         groups["is_control"] = np.bincount(code, weights=control, minlength=len(groups)) > 0
-    weight = 1.0 / groups["n"].to_numpy()[code] if values == "log1p" else np.ones(len(code))
+    weight = 1.0 / groups["n"].to_numpy()[code]
     total, _ = accumulate(
         screen,
         code,
@@ -174,22 +198,11 @@ def pseudobulk(
         len(groups),
         column,
         size_factors=size_factors,
-        values=values,
         chunk_size=chunk_size,
         progress=progress,
     )
     groups = groups.rename(columns={"n": "n_cells"})
     groups.index = groups[by].agg("|".join, axis=1).to_numpy()
     out = AnnData(total.astype(np.float32), obs=groups, var=screen.var.loc[kept, []])
-    out.uns["perturbcore"] = {**dict(screen.uns["perturbcore"]), "scale": values}
+    out.uns["perturbcore"] = {**dict(screen.uns["perturbcore"]), "scale": "log1p"}
     return out
-
-
-def _groups(obs, by, use):
-    """Give groups their numbers in sorted order, so that the order of cells cannot matter."""
-    keys = obs.loc[use, by].astype(str)
-    found = keys.groupby(by, sort=True, observed=True)
-    code = np.full(len(obs), -1)
-    code[use] = found.ngroup().to_numpy()
-    groups = found.size().rename("n").reset_index()
-    return code, groups

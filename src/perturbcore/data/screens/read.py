@@ -9,9 +9,14 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.screens.blocks import blocks, is_by_column
-from perturbcore.data.screens.declare import declare_screen, validate_screen
-from perturbcore.data.screens.labels import as_labels, check_declared, check_labels
+from perturbcore.data.screens.declare import (
+    as_labels,
+    check_declared,
+    check_labels,
+    declare_screen,
+    validate_screen,
+)
+from perturbcore.data.screens.values import blocks
 
 
 def read_screen(path, *, backed: bool = False, validate: bool = True, **declaration) -> AnnData:
@@ -47,9 +52,8 @@ def read_screen(path, *, backed: bool = False, validate: bool = True, **declarat
                 f"{path}: not an .h5ad (HDF5) file, or broken; write one with AnnData.write_h5ad"
             )
         with h5py.File(path) as f:
-            lacking = [k for k in ("X", "obs", "var") if k not in f]
-        if lacking:
-            raise InputError(f"{path}: HDF5, but not AnnData (no {', '.join(lacking)})")
+            if lacking := [k for k in ("X", "obs", "var") if k not in f]:
+                raise InputError(f"{path}: HDF5, but not AnnData (no {', '.join(lacking)})")
         adata = anndata.read_h5ad(path, backed="r" if backed else None)
     except InputError:
         raise
@@ -65,11 +69,7 @@ def read_screen(path, *, backed: bool = False, validate: bool = True, **declarat
                 f"obs has {list(adata.obs.columns)}"
             )
         _plain(adata)
-        check_declared(adata)
-        if validate:
-            validate_screen(adata)
-        else:
-            check_labels(adata, str(adata.uns["perturbcore"].get("unmatched", "error")) != "keep")
+        (validate_screen if validate else check_labels)(adata)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
     return adata
@@ -96,11 +96,7 @@ def normalise(adata: AnnData) -> AnnData:
     check_declared(adata)
     if str(adata.uns["perturbcore"]["scale"]) == "log1p":
         return adata
-    if is_by_column(adata):
-        by_gene = [block.astype(np.float32) for _, _, block in blocks(adata)]
-        parts = [_log_of_share(sp.hstack(by_gene, format="csr"), adata.obs_names)]
-    else:
-        parts = [_log_of_share(b, adata.obs_names[i:j]) for i, j, b in blocks(adata)]
+    parts = [_log_of_share(b, adata.obs_names[i:j]) for i, j, b in blocks(adata)]
     matrix = parts[0] if len(parts) == 1 else sp.vstack(parts, format="csr")
     out = AnnData(X=matrix, obs=adata.obs.copy(), var=adata.var.copy())
     out.uns["perturbcore"] = {**dict(adata.uns["perturbcore"]), "scale": "log1p"}

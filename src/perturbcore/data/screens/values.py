@@ -1,25 +1,113 @@
-"""What the numbers of a screen must be: checked block by block, never densified."""
+"""The values of a screen, read in blocks wherever they lie, and checked against its declared scale."""
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import scipy.sparse as sp
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError
-from perturbcore.data.screens.blocks import blocks, is_by_column
+from perturbcore.core.errors import InputError, ParameterError
 
+# 4 million stored values are about 50 MB with their indices: enough for speed, no burden
+BLOCK_VALUES = 4_000_000
 # log1p of counts scaled to 1e4 cannot exceed this, nor can a cell's values undo to more than 1e4
 _LOG_MAX = np.log1p(1e4)
 _TOTAL_MAX = 1e4 * 1.01
 
 
-def check_values(adata: AnnData, chunk_size: int | None = None) -> None:
-    """Check that the values of a declared screen are what its scale says.
+def blocks(
+    adata: AnnData,
+    chunk_size: int | None = None,
+    wanted: Callable[[int, int], bool] | None = None,
+) -> Iterator[tuple[int, int, sp.csr_matrix]]:
+    """Iterate over the cells of a screen without ever holding all of them.
 
     Parameters
     ----------
     adata : AnnData
-        In memory or backed.
+        In memory, backed on disk or lazy (dask); dense or CSR. A matrix stored gene by gene (CSC)
+        cannot be read by rows: it is turned into CSR in memory first.
     chunk_size : int, optional
-        See :func:`perturbcore.data.screens.blocks.blocks`.
+        Cells per block; by default as many as hold about four million stored values.
+    wanted : callable, optional
+        ``wanted(start, stop)`` says whether any row of a block is of use; others are not read.
+
+    Yields
+    ------
+    (int, int, csr_matrix)
+        First row, the one past the last, and these rows, duplicate entries summed. The block may
+        share memory with the screen: never write to it.
+    """
+    whole = isinstance(chunk_size, int | np.integer) and not isinstance(chunk_size, bool)
+    if chunk_size is not None and not (whole and chunk_size >= 1):
+        raise ParameterError(
+            f"chunk_size={chunk_size!r}: give a whole number of at least 1 or None"
+        )
+    matrix = _matrix(adata)
+    cuts = _cuts(matrix, adata.shape, chunk_size)
+    for start, stop in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+        if wanted is not None and not wanted(start, stop):
+            continue
+        block = _rows(adata, matrix, start, stop)
+        if not block.has_canonical_format:
+            block = block.copy()
+            block.sum_duplicates()
+        yield start, stop, block
+
+
+def _matrix(adata: AnnData):
+    # a view of a backed file would be read whole by .X: its blocks are read through the view
+    if adata.is_view and adata.isbacked:
+        return None
+    matrix = adata.X
+    if matrix is None:
+        raise InputError("the screen has no X: put the counts (or log1p values) of its cells there")
+    if getattr(matrix, "format", "") == "csc":
+        return sp.csr_matrix(matrix if sp.issparse(matrix) else matrix[:])
+    return matrix
+
+
+def _cuts(matrix, shape, chunk_size) -> np.ndarray:
+    n_cells, n_genes = shape
+    if chunk_size is None and getattr(matrix, "format", "") != "csr":
+        chunk_size = max(1, BLOCK_VALUES // max(1, n_genes))
+    if chunk_size is not None:
+        return np.append(np.arange(0, n_cells, chunk_size), n_cells)
+    indptr = np.asarray(matrix.indptr if sp.issparse(matrix) else matrix.group["indptr"][:])
+    cuts = [0]
+    while cuts[-1] < n_cells:
+        end = int(np.searchsorted(indptr, indptr[cuts[-1]] + BLOCK_VALUES, side="right")) - 1
+        cuts.append(min(n_cells, max(end, cuts[-1] + 1)))
+    return np.array(cuts)
+
+
+def _rows(adata, matrix, start, stop) -> sp.csr_matrix:
+    if sp.issparse(matrix) and matrix.format == "csr":
+        first, last = matrix.indptr[start], matrix.indptr[stop]
+        parts = (
+            matrix.data[first:last],
+            matrix.indices[first:last],
+            matrix.indptr[start : stop + 1] - first,
+        )
+        return sp.csr_matrix(parts, shape=(stop - start, adata.n_vars), copy=False)
+    part = _rows_of_view(adata, start, stop) if matrix is None else matrix[start:stop]
+    return sp.csr_matrix(part.compute() if hasattr(part, "compute") else part)
+
+
+def _rows_of_view(adata, start, stop):
+    """Read rows of a view of a backed file: AnnData makes no view of a view, nor reads a part."""
+    whole = adata._adata_ref
+    rows = np.arange(whole.n_obs)[adata._oidx][start:stop]
+    low, high = rows.min(), rows.max() + 1
+    if getattr(whole.X, "format", "") != "csc" and high - low <= 4 * len(rows):
+        part = whole.X[low:high][rows - low]
+    else:
+        part = whole[rows].X
+    return part[:, np.arange(whole.n_vars)[adata._vidx]]
+
+
+def check_values(adata: AnnData, chunk_size: int | None = None) -> None:
+    """Check, block by block, that the values of a declared screen are what its scale says.
 
     Raises
     ------
@@ -27,18 +115,16 @@ def check_values(adata: AnnData, chunk_size: int | None = None) -> None:
         Naming the first offending cell and gene, the value, and what to declare instead.
     """
     scale = str(adata.uns["perturbcore"]["scale"])
-    by_column = is_by_column(adata)
     total = np.zeros(adata.n_obs)
     whole, largest = True, 0.0
     for start, stop, block in blocks(adata, chunk_size):
         data = block.data
         if not len(data):
             continue
-        _refuse(adata, block, start, ~np.isfinite(data), "is not finite: remove or repair it")
+        at = (adata, block, start)
+        _refuse(*at, ~np.isfinite(data), "is not finite: remove or repair it")
         _refuse(
-            adata,
-            block,
-            start,
+            *at,
             data < 0,
             "is negative: expression cannot be; scaled or centred values are of no use here, "
             "give raw counts or log1p values",
@@ -46,18 +132,13 @@ def check_values(adata: AnnData, chunk_size: int | None = None) -> None:
         largest = max(largest, float(data.max()))
         broken = data != np.floor(data)
         if scale == "counts":
-            _refuse(adata, block, start, broken, _not_counts(data))
-        elif whole:
-            whole = not broken.any()
-        if scale == "log1p":
-            too_large = data > _LOG_MAX * 1.0001
-            _refuse(adata, block, start, too_large, _not_log(whole))
-            data = np.expm1(data.astype(np.float64))
-        if by_column:
-            total += np.bincount(block.indices, weights=data, minlength=adata.n_obs)
+            _refuse(*at, broken, _not_counts(data))
         else:
-            rows = np.repeat(np.arange(stop - start), np.diff(block.indptr))
-            total[start:stop] = np.bincount(rows, weights=data, minlength=stop - start)
+            whole = whole and not broken.any()
+            _refuse(*at, data > _LOG_MAX * 1.0001, _not_log(whole))
+            data = np.expm1(data.astype(np.float64))
+        rows = np.repeat(np.arange(stop - start), np.diff(block.indptr))
+        total[start:stop] = np.bincount(rows, weights=data, minlength=stop - start)
     empty = total <= 0
     if empty.any():
         raise InputError(
@@ -77,19 +158,15 @@ def check_values(adata: AnnData, chunk_size: int | None = None) -> None:
         )
 
 
-def _refuse(adata, block, start, bad, why):
-    if not bad.any():
-        return
-    k = int(bad.argmax())
-    major = start + int(np.searchsorted(block.indptr, k, side="right")) - 1
-    minor = int(block.indices[k])
-    cell, gene = (minor, major) if block.format == "csc" else (major, minor)
-    raise InputError(
-        f"X[{adata.obs_names[cell]!r}, {adata.var_names[gene]!r}] = {block.data[k]:g} {why}"
-    )
+def _refuse(adata, block, start, bad, why) -> None:
+    if bad.any():
+        k = int(bad.argmax())
+        cell = start + int(np.searchsorted(block.indptr, k, side="right")) - 1
+        gene = adata.var_names[int(block.indices[k])]
+        raise InputError(f"X[{adata.obs_names[cell]!r}, {gene!r}] = {block.data[k]:g} {why}")
 
 
-def _not_counts(data):
+def _not_counts(data) -> str:
     if data.max() <= _LOG_MAX:
         return (
             "is not a whole number, though scale='counts': the values look already logged "
@@ -101,7 +178,7 @@ def _not_counts(data):
     )
 
 
-def _not_log(whole):
+def _not_log(whole) -> str:
     if whole:
         return (
             "is larger than log1p(1e4) = 9.21, though scale='log1p': whole numbers look like "
