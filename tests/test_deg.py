@@ -12,8 +12,7 @@ from statsmodels.stats.multitest import multipletests
 import perturbcore.data.deg.plan as plan_module
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.deg.labels import deg_labels
-from perturbcore.data.deg.tests import benjamini_hochberg, call_genes, p_values, t_statistics
-from perturbcore.data.deg.votes import majority
+from perturbcore.data.deg.tests import call_genes, majority, p_values, t_statistics
 from perturbcore.data.folds import add_folds
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.screens.read import read_screen
@@ -293,11 +292,9 @@ def test_false_discovery_rate_is_that_of_statsmodels(seed, g, alpha):
     t = rng.standard_t(3, (4, g)) * rng.choice([0, 1, 3], (4, g))
     t[0] = np.round(t[0])  # ties
     df = rng.uniform(1, 60, (4, g))
-    adjusted = benjamini_hochberg(p_values(t, df))
     called = call_genes(t, df, alpha)
     for i in range(4):
         want = multipletests(p_values(t[i], df[i]), method="fdr_bh")[1]
-        np.testing.assert_allclose(adjusted[i], want)
         np.testing.assert_array_equal(called[i], np.sign(t[i]) * (want < alpha))
 
 

@@ -2,19 +2,19 @@
 
 import numpy as np
 from anndata import AnnData
+from scipy.stats import false_discovery_control
 from tqdm import tqdm
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.data.deg.plan import plan_tests
 from perturbcore.data.deg.tests import (
-    benjamini_hochberg,
     call_genes,
     check_test,
+    majority,
     mean_and_variance,
     p_values,
     t_statistics,
 )
-from perturbcore.data.deg.votes import majority
 from perturbcore.data.effects.moments import accumulate, gene_columns
 from perturbcore.data.responses import make_responses
 from perturbcore.data.screens.declare import check_declared
@@ -44,7 +44,7 @@ def deg_labels(
     variant : {"pooled", "per_batch"}
         ``"pooled"``, for small batches: all perturbed against all control cells of the cell line,
         batches ignored. ``"per_batch"``, for large ones: perturbed against control cells of the
-        same batch, then a majority vote of the batches (:func:`perturbcore.data.deg.votes.majority`).
+        same batch, then a majority vote of the batches (:func:`perturbcore.data.deg.tests.majority`).
     test : {"welch", "student"}
         Welch's t-test, as the published code has it, or Student's, as the paper's text says.
     min_cells : int
@@ -133,7 +133,7 @@ def deg_labels(
             down[row] += label < 0
             if statistics:
                 layers["t"][row] = t
-                layers["p_adj"][row] = benjamini_hochberg(p_values(t, df))
+                layers["p_adj"][row] = false_discovery_control(p_values(t, df), axis=1)
     if variant == "pooled":
         label = (up - down).astype(np.int8)
     else:

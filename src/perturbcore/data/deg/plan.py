@@ -60,13 +60,7 @@ class Comparisons:
 
 
 def plan_tests(obs, variant, min_cells, strict, count_by=None) -> Comparisons:
-    """Choose the groups of cells to test.
-
-    Raises
-    ------
-    ParameterError, InputError
-        See :func:`deg_labels`.
-    """
+    """Choose the groups of cells to test; see :func:`perturbcore.data.deg.labels.deg_labels`."""
     if variant not in VARIANTS:
         raise ParameterError(f"variant={variant!r}: choose one of {list(VARIANTS)}")
     if isinstance(min_cells, bool) or not isinstance(min_cells, int | np.integer) or min_cells < 0:
