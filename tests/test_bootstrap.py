@@ -12,12 +12,12 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import pearsonr, rankdata, spearmanr
+from scipy.stats import pearsonr, spearmanr
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.score.ceiling.ceiling import noise_ceiling
+from perturbcore.score.ceiling.ceiling import noise_ceiling, replicate_ceiling
 from perturbcore.score.ceiling.curves import ceiling_by_cells
-from perturbcore.score.ceiling.distances import distances, row_ranks
+from perturbcore.score.ceiling.distances import distances
 from perturbcore.score.ceiling.draws import (
     CONTROL,
     PERTURBED,
@@ -29,9 +29,10 @@ from perturbcore.score.ceiling.draws import (
 )
 from perturbcore.score.ceiling.fold_scores import ceiling_scores
 from perturbcore.score.ceiling.halves import split_half
-from perturbcore.score.ceiling.replicates import replicate_ceiling
 
 ALL = ("L2", "MSE", "MAE", "Spearman", "Pearson")
+
+ABOUT = {"identifier": "symbol", "simulated": True}
 
 
 def make_screen(n_perturbations=6, genes=25, batches=3, lines=("A",), seed=0, scale="counts"):
@@ -289,7 +290,7 @@ def test_one_batch_is_resampled_by_cells_only_and_has_the_known_error():
     )
     x = np.vstack([rng.normal(size=(n, genes)), np.zeros((1, genes))])
     screen = ad.AnnData(x, obs=obs)
-    screen.uns["perturbcore"] = {"scale": "log1p", "dataset": "toy"}
+    screen.uns["perturbcore"] = {"scale": "log1p", "dataset": "toy", **ABOUT}
     table = noise_ceiling(
         screen,
         n_outer=20,
@@ -308,10 +309,11 @@ def test_batch_noise_is_part_of_the_ceiling():
     shifts = rng.normal(size=(6, 30))
     batch = np.repeat(np.arange(6), 20)
     x = shifts[batch] + 0.05 * rng.normal(size=(120, 30))
-    labels = np.array(["P"] * 120)
-    options = dict(n_outer=30, n_inner=5, quantiles=(0.5,), metrics=("MSE",), leave_one_out=False)
-    blind = replicate_ceiling(x, labels, **options)["value"][0]
-    aware = replicate_ceiling(x, labels, batches=batch.astype(str), **options)["value"][0]
+    about = dict(perturbation="P", cell_line="A", is_control=False)
+    options = dict(control="none", n_outer=30, n_inner=5, quantiles=(0.5,), metrics=("MSE",))
+    blind = replicate_ceiling(wells_of(x, **about), **options)["value"][0]
+    with_batch = wells_of(x, **about, batch=batch.astype(str))
+    aware = replicate_ceiling(with_batch, **options)["value"][0]
     assert aware == pytest.approx(shifts.var(axis=0).mean() / 6, rel=0.25)
     assert aware > 10 * blind
 
@@ -344,13 +346,6 @@ def test_distances_agree_with_scipy_and_are_defined_for_constants():
     assert constant["Pearson"][0] == 0 and constant["Spearman"][0] == 0
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(st.integers(-3, 3), min_size=4, max_size=4), min_size=1, max_size=4))
-def test_row_ranks_are_average_ranks(values):
-    values = np.array(values, dtype=float)
-    np.testing.assert_array_equal(row_ranks(values), rankdata(values, axis=1))
-
-
 def test_bad_requests_are_refused_with_what_to_do():
     screen = make_screen()
     with pytest.raises(ParameterError, match="P99.*obs"):
@@ -365,11 +360,11 @@ def test_bad_requests_are_refused_with_what_to_do():
         noise_ceiling(screen, n_inner=0)
     bare = screen.copy()
     del bare.obs["batch"]
-    with pytest.raises(InputError, match="batch.*declare_screen"):
+    with pytest.raises(InputError, match="batch.*declare the screen"):
         noise_ceiling(bare)
     undeclared = screen.copy()
     undeclared.uns = {}
-    with pytest.raises(InputError, match="scale"):
+    with pytest.raises(InputError, match="declare_screen"):
         noise_ceiling(undeclared)
     no_controls = screen[~screen.obs["is_control"].to_numpy()].copy()
     with pytest.raises(InputError, match="no control cells"):
@@ -421,7 +416,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
         import sys, time
         import anndata as ad
         from perturbcore.score.ceiling import ceiling
-        from perturbcore.score.ceiling.ceiling import noise_ceiling
+        from perturbcore.score.ceiling.ceiling import noise_ceiling, replicate_ceiling
         real = ceiling._quantiles
         def slow(sampler, name, *rest):
             if name == "P5":
@@ -475,7 +470,7 @@ def known_noise_screen(n=200, genes=80, n_perturbations=3, seed=0, batches=4):
         index=[f"c{i}" for i in range(len(names))],
     )
     screen = ad.AnnData(x, obs=obs)
-    screen.uns["perturbcore"] = {"scale": "log1p", "dataset": "known", "identifier": "symbol"}
+    screen.uns["perturbcore"] = {"scale": "log1p", "dataset": "known", **ABOUT}
     truth = pd.DataFrame(
         effects[:-1], index=[f"A|P{i}" for i in range(n_perturbations)], columns=screen.var_names
     )
@@ -571,58 +566,44 @@ def test_halves_of_one_batch_are_undefined_and_say_so():
     assert table["value"].notna().all() and (table["n_splits"] == 4).all()
 
 
+def wells_of(x, **obs):
+    return ad.AnnData(x, obs=pd.DataFrame(obs, index=[f"w{i}" for i in range(len(x))]))
+
+
 def test_replicates_need_no_cells():
     rng = np.random.default_rng(5)
     genes, n = 50, 4
     labels = np.repeat(["P0", "P1", "solo", "ctrl"], [n, n, 1, 20])
     x = rng.normal(size=(len(labels), genes))
-    table = replicate_ceiling(
-        x, labels, labels == "ctrl", dataset="wells", cell_line="PC3", quantiles=(0.5,)
-    )
-    assert list(table.columns[:8]) == [
+    wells = wells_of(x, perturbation=labels, cell_line="PC3", is_control=labels == "ctrl")
+    table = replicate_ceiling(wells, dataset="wells", quantiles=(0.5,))
+    assert list(table) == [
         "dataset", "cell_line", "perturbation", "quantile", "metric", "value", "n_cells",
         "n_batches",
     ]  # fmt: skip
-    left = table[table["estimate"] == "leave_one_out"]
-    assert set(left["perturbation"]) == {"P0", "P1"}
-    wells = x[labels == "P0"]
-    apart = [np.linalg.norm(wells[i] - np.delete(wells, i, axis=0).mean(axis=0)) for i in range(n)]
-    found = left[(left["perturbation"] == "P0") & (left["metric"] == "L2")]["value"].item()
-    assert found == pytest.approx(np.mean(apart))
-    boot = table[(table["estimate"] == "bootstrap") & (table["metric"] == "MSE")]
-    boot = boot.set_index("perturbation")["value"]
+    boot = table[table["metric"] == "MSE"].set_index("perturbation")["value"]
     ctrl = x[labels == "ctrl"].var(axis=0).mean() / 20
-    assert boot["P0"] == pytest.approx(wells.var(axis=0).mean() / n + ctrl, rel=0.3)
+    assert boot["P0"] == pytest.approx(x[labels == "P0"].var(axis=0).mean() / n + ctrl, rel=0.3)
     assert boot["solo"] == pytest.approx(ctrl, rel=0.3)
 
 
-def test_replicates_from_columns_plates_and_effects():
+def test_replicates_on_plates():
     rng = np.random.default_rng(6)
-    obs = pd.DataFrame(
-        {
-            "target": np.tile(["P0", "P1", "DMSO"], 8),
-            "plate": np.repeat(["x", "y"], 12),
-            "line": "A549",
-        },
-        index=[f"w{i}" for i in range(24)],
-    )
-    obs["vehicle"] = obs["target"] == "DMSO"
-    shift = np.where(obs["plate"] == "x", 5.0, 0.0)[:, None] * rng.normal(size=20)
-    wells = ad.AnnData(rng.normal(size=(24, 20)) + shift, obs=obs)
-    options = dict(batches="plate", cell_line="line", quantiles=(0.5,), metrics=("L2",))
-    matched = replicate_ceiling(wells, "target", "vehicle", control="matched", **options)
-    shared = replicate_ceiling(wells, "target", "vehicle", control="global", **options)
+    name, plate = np.tile(["P0", "P1", "DMSO"], 8), np.repeat(["x", "y"], 12)
+    shift = np.where(plate == "x", 5.0, 0.0)[:, None] * rng.normal(size=20)
+    about = dict(perturbation=name, cell_line="A549", batch=plate)
+    wells = wells_of(rng.normal(size=(24, 20)) + shift, **about, is_control=name == "DMSO")
+    options = dict(quantiles=(0.5,), metrics=("L2",))
+    matched = replicate_ceiling(wells, control="matched", **options)
+    shared = replicate_ceiling(wells, control="global", **options)
     assert set(matched["cell_line"]) == {"A549"} and (matched["n_batches"] == 2).all()
-    boot = (matched["estimate"] == "bootstrap").to_numpy()
-    assert (matched["value"][boot] < shared["value"][boot]).all()
-    plain = replicate_ceiling(wells, "target", **options)
+    assert (matched["value"] < shared["value"]).all()
+    plain = replicate_ceiling(wells_of(wells.X, **about, is_control=False), control="none")
     assert set(plain["perturbation"]) == {"P0", "P1", "DMSO"}
-    with pytest.raises(InputError, match="'drug' is not a column"):
-        replicate_ceiling(wells, "drug")
-    with pytest.raises(InputError, match="values for 24"):
-        replicate_ceiling(wells, ["a", "b"])
+    with pytest.raises(InputError, match="lack obs column 'is_control'"):
+        replicate_ceiling(wells_of(wells.X, **about))
     with pytest.raises(InputError, match="finite"):
-        replicate_ceiling(np.array([[np.nan, 1.0]]), ["a"])
+        replicate_ceiling(wells_of(wells.X * np.nan, **about, is_control=False))
 
 
 def fold_responses(names, folds, line="A"):

@@ -23,7 +23,7 @@ from perturbcore.report.classification.parts import models_of
 from perturbcore.report.classification.tables import beats_floors, labels_against_truth
 from perturbcore.score import limits
 from perturbcore.score.ceiling.deg import deg_ceiling
-from perturbcore.score.ceiling.replicates import replicate_ceiling
+from perturbcore.score.ceiling.ceiling import replicate_ceiling
 
 # ---- R files of string lists, written here byte by byte
 
@@ -380,10 +380,7 @@ def test_replicates_are_resampled_by_the_variant_of_the_responses(control):
     found = limits.experimental_error(
         data, n_outer=4, n_inner=3, n_trials=1, options={"control": "global"}
     )
-    expected = replicate_ceiling(
-        wells, "perturbation", obs["is_control"].to_numpy(), cell_line="cell_line", control=control,
-        batches="batch" if control == "matched" else None, n_outer=4, n_inner=3, leave_one_out=False,
-    )  # fmt: skip
+    expected = replicate_ceiling(wells, control=control, n_outer=4, n_inner=3)
     np.testing.assert_allclose(found["value"], expected["value"])
     big = found.loc[(found["metric"] == "L2") & (found["quantile"] == 0.9), "value"].max()
     # plates differ by 5 a gene: only matching takes that away

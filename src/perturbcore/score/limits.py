@@ -4,10 +4,9 @@ import pandas as pd
 
 from perturbcore.core.digest import digest
 from perturbcore.data.sets.base import Dataset
-from perturbcore.score.ceiling.ceiling import noise_ceiling
+from perturbcore.score.ceiling.ceiling import noise_ceiling, replicate_ceiling
 from perturbcore.score.ceiling.deg import deg_ceiling, deg_ceiling_scores
 from perturbcore.score.ceiling.fold_scores import ceiling_scores
-from perturbcore.score.ceiling.replicates import replicate_ceiling
 from perturbcore.score.run import stamp
 from perturbcore.score.store import UnitResult
 
@@ -52,19 +51,9 @@ def experimental_error(
         return deg_ceiling(data.screen, responses, n_trials=n_trials, progress=False, **trials)
     control = responses.uns["perturbcore"].get("control", options.get("control", "global"))
     if data.replicates is not None:
-        wells = data.replicates
         table = replicate_ceiling(
-            wells,
-            "perturbation",
-            wells.obs["is_control"].to_numpy(bool),
-            cell_line="cell_line",
-            dataset=data.name,
-            batches="batch" if control == "matched" else None,
-            control=control,
-            checkpoint=checkpoint,
-            **trials,
+            data.replicates, control=control, dataset=data.name, checkpoint=checkpoint, **trials
         )
-        table = table[table["estimate"] == "bootstrap"].drop(columns="estimate")
     else:
         table = noise_ceiling(
             data.screen,

@@ -10,22 +10,16 @@ import scipy.sparse as sp
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError
+from perturbcore.data.screens.declare import COLUMNS, check_declared
 
 TARGET_SUM = 1e4
-COLUMNS = ("perturbation", "batch", "cell_line", "is_control")
-SCALES = ("counts", "log1p")
 
 
 @dataclass
 class LineCells:
     """Row numbers of one cell line; batches sorted as strings, rows in file order.
 
-    Attributes
-    ----------
-    controls : dict of str to ndarray
-        Batch to the row numbers of its control cells.
-    perturbed : dict of str to dict
-        Perturbation (sorted) to batch to row numbers.
+    `controls`: batch -> rows; `perturbed`: perturbation (sorted) -> batch -> rows.
     """
 
     controls: dict = field(default_factory=dict)
@@ -63,26 +57,9 @@ class Cells:
 
     @classmethod
     def from_screen(cls, screen) -> "Cells":
-        """Wrap a declared screen (AnnData, in memory or backed on disk).
-
-        Raises
-        ------
-        InputError
-            If a column of the screen contract or its declared scale is missing.
-        """
-        missing = [c for c in COLUMNS if c not in screen.obs]
-        if missing:
-            raise InputError(
-                f"the screen's obs lacks {', '.join(missing)}; declare it with "
-                "perturbcore.data.screens.declare.declare_screen"
-            )
-        declared = screen.uns.get("perturbcore", {})
-        scale = str(declared.get("scale", ""))
-        if scale not in SCALES:
-            raise InputError(
-                f"the screen's uns['perturbcore']['scale'] is {scale!r}, not one of {SCALES}; "
-                "declare it with perturbcore.data.screens.declare.declare_screen"
-            )
+        """Wrap a declared screen (AnnData, in memory or backed on disk)."""
+        check_declared(screen)
+        declared = screen.uns["perturbcore"]
         # What identifies a backed screen is its file: hashing tens of gigabytes would cost more
         # than reading the cells of one line.
         source = ()
@@ -93,8 +70,8 @@ class Cells:
         return cls(
             screen.X,
             *(obs[c].to_numpy() for c in COLUMNS),
-            scale=scale,
-            dataset=str(declared.get("dataset", "")),
+            scale=str(declared["scale"]),
+            dataset=str(declared["dataset"]),
             source=(list(source), [str(v) for v in screen.var_names]),
         )
 
@@ -108,13 +85,7 @@ class Cells:
         return sorted(self.obs["cell_line"].unique())
 
     def of_line(self, line, need_controls=True) -> LineCells:
-        """Row numbers of one cell line by perturbation and batch.
-
-        Raises
-        ------
-        InputError
-            If the line has no control cells and they are needed.
-        """
+        """Row numbers of one cell line by perturbation and batch."""
         rows = np.flatnonzero((self.obs["cell_line"] == line).to_numpy())
         here = self.obs.iloc[rows]
         index = LineCells()
@@ -134,16 +105,7 @@ class Cells:
         return index
 
     def read(self, rows):
-        """Normalised expression of some cells.
-
-        Parameters
-        ----------
-        rows : ndarray of int
-
-        Returns
-        -------
-        csr_matrix or ndarray, float64, len(rows) x genes, in the order of `rows`.
-        """
+        """Normalised expression of some cells, float64 (rows, genes), in the order of `rows`."""
         order = np.argsort(rows, kind="stable")
         with self._lock:  # a backed file has one read position
             block = self.X[np.asarray(rows)[order]]

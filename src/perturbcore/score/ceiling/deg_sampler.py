@@ -5,8 +5,7 @@ import scipy.sparse as sp
 
 from perturbcore.core.errors import InputError
 from perturbcore.data.deg.plan import plan_tests
-from perturbcore.data.deg.tests import call_genes, mean_and_variance, t_statistics
-from perturbcore.data.deg.tests import majority
+from perturbcore.data.deg.tests import call_genes, majority, mean_and_variance, t_statistics
 from perturbcore.data.effects.moments import gene_columns
 from perturbcore.score.ceiling.cells import Cells
 from perturbcore.score.ceiling.draws import (

@@ -3,6 +3,7 @@
 import numpy as np
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.score.metrics.ranks import row_ranks
 
 ERRORS = ("L2", "MSE", "MAE")
 SIMILARITIES = ("Spearman", "Pearson")
@@ -10,13 +11,7 @@ METRICS = ERRORS + SIMILARITIES
 
 
 def check_metrics(metrics) -> tuple:
-    """Return the metrics as a tuple, refusing unknown names.
-
-    Raises
-    ------
-    ParameterError
-        If a name is not one of L2, MSE, MAE, Spearman, Pearson.
-    """
+    """Return the metrics as a tuple, refusing unknown names."""
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     unknown = [m for m in metrics if m not in METRICS]
     if unknown or not metrics:
@@ -25,23 +20,10 @@ def check_metrics(metrics) -> tuple:
 
 
 def distances(samples, point, metrics=METRICS) -> dict:
-    """Distance of each sample to the point estimate.
+    """Distance (n,) by metric of samples (n, genes) to the point estimate, (genes,) or (n, genes).
 
-    Parameters
-    ----------
-    samples : ndarray, (n, genes)
-    point : ndarray, (genes,) or (n, genes)
-    metrics : sequence of str
-        L2 is the Euclidean norm of the difference, MSE and MAE are means over genes, Spearman
-        and Pearson correlations across genes. A correlation with a constant vector is 0.
-
-    Returns
-    -------
-    dict of str to ndarray (n,)
-
-    References
-    ----------
-    Cole et al. 2026, Eq. 12 (L2) and Eq. 7.
+    L2 is the Euclidean norm of the difference (Cole et al. 2026, Eq. 12), MSE and MAE are means over
+    genes, Spearman and Pearson (Eq. 7) correlations across genes, 0 where one vector is constant.
     """
     samples = np.atleast_2d(np.asarray(samples, dtype=np.float64))
     point = np.atleast_2d(np.asarray(point, dtype=np.float64))
@@ -56,32 +38,12 @@ def distances(samples, point, metrics=METRICS) -> dict:
     if "Pearson" in metrics:
         out["Pearson"] = _correlation(samples, point)
     if "Spearman" in metrics:
-        out["Spearman"] = _correlation(row_ranks(samples), row_ranks(point))
+        out["Spearman"] = _correlation(_ranks(samples), _ranks(point))
     return {m: out[m] for m in metrics}
 
 
-def row_ranks(values) -> np.ndarray:
-    """Ranks within each row, 1 = smallest, ties share their average rank.
-
-    Parameters
-    ----------
-    values : ndarray, (n, genes)
-    """
-    values = np.atleast_2d(values)
-    order = np.argsort(values, axis=1)
-    ordered = np.take_along_axis(values, order, axis=1)
-    n = values.shape[1]
-    position = np.arange(n)
-    new = np.ones(values.shape, dtype=bool)
-    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    first = np.maximum.accumulate(np.where(new, position, 0), axis=1)
-    last_of_run = np.ones(values.shape, dtype=bool)
-    last_of_run[:, :-1] = new[:, 1:]
-    last = np.where(last_of_run, position, n)[:, ::-1]
-    last = np.minimum.accumulate(last, axis=1)[:, ::-1]
-    ranks = np.empty(values.shape)
-    np.put_along_axis(ranks, order, (first + last) / 2 + 1, axis=1)
-    return ranks
+def _ranks(values) -> np.ndarray:
+    return row_ranks(values).astype(np.float64)
 
 
 def _correlation(a, b) -> np.ndarray:

@@ -47,17 +47,8 @@ def drawn_batches(n_batches, stream, n_outer, resample=True) -> np.ndarray:
 def drawn_cells(n_cells, stream, trial, position, kind, n_inner) -> np.ndarray:
     """Cells drawn for one drawn batch, int (n_inner, n_cells), numbered within the batch.
 
-    Parameters
-    ----------
-    n_cells : int
-        Cells of the drawn batch; as many are drawn, with replacement.
-    stream : SeedSequence
-        Of the perturbation or of the controls.
-    trial, position : int
-        Outer trial, and position of the drawn batch in it: a batch drawn twice is resampled
-        twice, independently.
-    kind : {PERTURBED, CONTROL}
-        Perturbed cells and the control cells of the same batch have streams of their own.
+    As many are drawn as there are, with replacement. A batch drawn twice (`position` in the outer
+    `trial`) is resampled twice, independently; perturbed and control cells have streams of their own.
     """
     rng = np.random.default_rng(child(stream, trial, position, kind))
     return rng.integers(n_cells, size=(n_inner, n_cells))
@@ -65,19 +56,6 @@ def drawn_cells(n_cells, stream, trial, position, kind, n_inner) -> np.ndarray:
 
 def batch_weights(batch, n_cells, drawn, stream, kind, n_inner, resample=True) -> np.ndarray:
     """Weight of each cell of one batch in the point estimate and in every bootstrap sample.
-
-    Parameters
-    ----------
-    batch : int
-        Which batch, numbered as in `drawn`.
-    n_cells : int
-        Cells of that batch.
-    drawn : ndarray of int, (n_outer, n_batches)
-        Of :func:`drawn_batches`.
-    stream, kind, n_inner
-        See :func:`drawn_cells`.
-    resample : bool
-        Whether cells are drawn; else each drawn batch has each of its cells once.
 
     Returns
     -------

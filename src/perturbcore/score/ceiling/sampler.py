@@ -25,20 +25,8 @@ LEVELS = ("batches", "cells")
 
 
 def weighted_sums(cells, parts) -> np.ndarray:
-    """Sum of weights times expression over groups of cells.
+    """Sum of weights (samples, n) times expression over groups of cells: float64 (samples, genes).
 
-    Parameters
-    ----------
-    cells : Cells
-    parts : iterable of (rows, weights)
-        Row numbers (n,), and weights (samples, n).
-
-    Returns
-    -------
-    ndarray, float64, (samples, genes)
-
-    Notes
-    -----
     Small groups are joined and large ones cut so that one block of cells holds about 32 MB.
     """
     limit = max(16, BLOCK_BYTES // (8 * cells.n_genes))
@@ -175,17 +163,8 @@ class LineSampler:
     def effects(self, name, groups=None, stream=None) -> np.ndarray:
         """Effect of a perturbation: point estimate in row 0, bootstrap samples below.
 
-        Parameters
-        ----------
-        name : str
-        groups : dict of str to ndarray, optional
-            Batch to row numbers, where not all cells of the perturbation shall be used.
-        stream : SeedSequence, optional
-            Where not the perturbation's own.
-
-        Returns
-        -------
-        ndarray, float64, (1 + n_outer * n_inner, genes)
+        `groups` (batch -> rows) where not all of its cells shall be used, `stream` where not its own.
+        float64, (1 + n_outer * n_inner, genes).
         """
         groups = self.perturbed[name] if groups is None else groups
         stream = self.stream(name) if stream is None else stream
@@ -208,12 +187,7 @@ class LineSampler:
 
 
 def check_choices(*, control, batches, n_outer, n_inner, resample=LEVELS) -> None:
-    """Refuse unknown choices and empty trials.
-
-    Raises
-    ------
-    ParameterError
-    """
+    """Refuse unknown choices and empty trials."""
     if control not in CONTROLS:
         raise ParameterError(f"control={control!r}: choose from {', '.join(CONTROLS)}")
     if batches not in BATCHES:

@@ -11,14 +11,8 @@ from perturbcore.core.errors import InputError
 class Checkpoint:
     """Quantile tables of finished perturbations in one SQLite file.
 
-    Each perturbation is one transaction: what was finished before the process was killed is
-    there after it. Entries are keyed by a digest of data, parameters and code, so that a file
-    may serve many runs and never answers for another one.
-
-    Parameters
-    ----------
-    path : path or None
-        None keeps nothing.
+    Each perturbation is one transaction, keyed by a digest of data, parameters and code, so that a
+    file may serve many runs and never answers for another one. A path of None keeps nothing.
     """
 
     def __init__(self, path=None):
