@@ -40,7 +40,7 @@ from perturbcore.data.authors.choices import choices
 from perturbcore.report import figures, pages
 from perturbcore.report.reproduction.benchmark import reproduce
 from perturbcore.report.reproduction.compare import agreement, compare, counts
-from perturbcore.score.run import save_scores
+from perturbcore.score.store import save_scores
 from perturbcore.score.store import ScoreStore
 
 chapter = open_chapter("reproduction")

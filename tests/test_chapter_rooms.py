@@ -54,6 +54,7 @@ def test_a_study_scores_embeddings_with_floor_ceiling_and_random(study):
     assert {"train_mean", "no_change", "experimental_error"} <= set(scores["predictor"])
     exported = pd.read_parquet(study.profile.results / "scores.parquet")
     assert len(exported) == len(scores)
+    assert set(exported["key"]) == set(study.store.keys_of("embedding_ranking/simulated"))
     pd.testing.assert_frame_equal(study.claimed("embedding_ranking"), scores)
 
 

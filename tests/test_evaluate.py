@@ -24,7 +24,7 @@ from perturbcore.models.simple.labels import LabelKNN
 from perturbcore.models.simple.linear import Linear
 from perturbcore.score.plan import Protocol
 from perturbcore.score.run import evaluate
-from perturbcore.score.store import COLUMNS, ScoreStore
+from perturbcore.score.store import COLUMNS, ScoreStore, read_scores, save_scores
 
 SMALL = Protocol(n_components=8)
 KS = KNN([3, 5, 10])
@@ -274,6 +274,37 @@ def test_exported_parquet_holds_what_chapters_claim(tmp_path):
     mean = each.groupby("key")["value"].mean()
     l2 = frame[frame["metric"] == "L2"].set_index("key")["value"]
     np.testing.assert_allclose(mean.loc[l2.index], l2, rtol=1e-5)
+
+
+def test_two_screens_of_one_loader_keep_their_own_scores(tmp_path):
+    store = ScoreStore(tmp_path / "s.sqlite")
+    kw = dict(protocol=SMALL, progress=False, store=store, folds=[0], metrics=["L2"])
+    for name, seed in (("first", 0), ("second", 1)):
+        responses, embeddings = world(lines=("A",), seed=seed)
+        evaluate(responses, embeddings, [KS], scope=f"chapter/{name}", dataset=name, **kw)
+        evaluate(responses, embeddings, [KS], scope=f"other/{name}", dataset=name, **kw)
+    frame = pd.read_parquet(store.export(tmp_path / "scores.parquet"))
+    for chapter in ("chapter", "other"):
+        for name in ("first", "second"):
+            own = frame[(frame["chapter"] == chapter) & (frame["dataset"] == name)]
+            assert set(own["key"]) == set(store.keys_of(f"{chapter}/{name}")) and len(own) == 5
+    a, b = (frame.loc[frame["dataset"] == n, "value"].to_numpy() for n in ("first", "second"))
+    assert (a != b).all()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_scores_read_back_complete(tmp_path, suffix):
+    responses, embeddings = world(lines=("A",))
+    scores = evaluate(responses, embeddings, [KS], protocol=SMALL, folds=[0], progress=False)
+    path = tmp_path / f"scores.{suffix}"
+    save_scores(scores, path)
+    pd.testing.assert_frame_equal(read_scores(path), scores, check_exact=False)
+    plain = pd.read_csv(path) if suffix == "csv" else pd.read_parquet(path)
+    assert plain["embedding"].notna().all()
+    with pytest.raises(InputError, match="no such file"):
+        read_scores(tmp_path / "none.csv")
+    with pytest.raises(ParameterError, match="parquet"):
+        save_scores(scores, tmp_path / "scores.txt")
 
 
 def test_what_is_not_a_store_is_refused(tmp_path):

@@ -230,11 +230,11 @@ class Study:
             embeddings = self.embeddings(name, seed=seed)
         scope = self.scope(name)
         evaluate(
-            responses, embeddings, predictors, store=self.store, scope=scope, protocol=protocol,
-            seed=seed, n_jobs=self.n_jobs, progress=False, **options,
+            responses, embeddings, predictors, store=self.store, scope=scope, dataset=name,
+            protocol=protocol, seed=seed, n_jobs=self.n_jobs, progress=False, **options,
         )  # fmt: skip
         if ceiling is not None:
-            units = limit_units(ceiling, responses, seed)
+            units = limit_units(ceiling, responses, seed, dataset=name)
             self.store.put(units)
             self.store.join(scope, [u.key for u in units])
         self.export()
@@ -262,6 +262,7 @@ class Study:
             models,
             store=self.store,
             scope=self.scope(name),
+            dataset=name,
             seed=seed,
             progress=False,
             **options,

@@ -10,7 +10,13 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError
 
-TASKS = ("lfc", "deg", "deg_pairs", "dir_pairs")
+# layers that the responses of each task have; `perturbcore.score.task.register_task` adds to it
+LAYERS: dict[str, tuple[str, ...]] = {
+    "lfc": (),
+    "deg": ("deg",),
+    "deg_pairs": ("deg", "observed"),
+    "dir_pairs": ("deg", "observed"),
+}
 REQUIRED = ("perturbation", "cell_line", "fold")
 
 
@@ -54,7 +60,7 @@ def make_responses(
     obs.index = (obs["cell_line"] + "|" + obs["perturbation"]).to_numpy()
     var = pd.DataFrame(index=pd.Index(genes, dtype=str))
     out = AnnData(np.asarray(X, dtype=np.float32), obs=obs, var=var)
-    if task != "lfc":
+    if "deg" in LAYERS.get(task, ()):
         out.layers["deg"] = np.asarray(X).astype(np.int8)
     if observed is not None:
         out.layers["observed"] = np.asarray(observed, dtype=bool)
@@ -101,8 +107,8 @@ def check_responses(responses: AnnData, *, folds: bool = True, source: str = "re
             "perturbcore.data.responses.make_responses(..., dataset=..., task='lfc')"
         )
     task = about["task"]
-    if task not in TASKS:
-        raise InputError(f"{source}: task '{task}' is unknown; it is one of {', '.join(TASKS)}")
+    if task not in LAYERS:
+        raise InputError(f"{source}: task '{task}' is unknown; it is one of {', '.join(LAYERS)}")
     if responses.n_obs == 0 or responses.n_vars == 0:
         raise InputError(f"{source}: it has {responses.n_obs} rows and {responses.n_vars} genes")
     for column in ("perturbation", "cell_line"):
@@ -121,31 +127,32 @@ def check_responses(responses: AnnData, *, folds: bool = True, source: str = "re
         raise InputError(f"{source}: gene '{gene}' is there twice; make var_names unique")
     X = responses.X.data if sp.issparse(responses.X) else responses.X
     if not np.isfinite(X).all():
-        bad = np.argwhere(~np.isfinite(_dense(responses.X)))[0]
+        bad = np.argwhere(~np.isfinite(dense(responses.X)))[0]
         raise InputError(
             f"{source}: X has NaN or infinity at row '{responses.obs_names[bad[0]]}', "
             f"gene '{responses.var_names[bad[1]]}'; drop that row or gene"
         )
-    if task != "lfc":
+    if "deg" in LAYERS[task]:
         _check_labels(responses, task, source)
 
 
 def _check_labels(responses: AnnData, task: str, source: str) -> None:
     if "deg" not in responses.layers:
         raise InputError(f"{source}: task '{task}' needs layers['deg'] with labels -1, 0, 1")
-    values = _dense(responses.layers["deg"])
+    values = dense(responses.layers["deg"])
     wrong = (values != -1) & (values != 0) & (values != 1)
     if wrong.any():
         bad = values[wrong][0]
         raise InputError(f"{source}: layers['deg'] has the value {bad}; labels are -1, 0, 1")
-    if task.endswith("_pairs") and "observed" not in responses.layers:
+    if "observed" in LAYERS[task] and "observed" not in responses.layers:
         raise InputError(
             f"{source}: task '{task}' needs layers['observed']: which labels are known. "
             "If all are, declare task 'deg'"
         )
 
 
-def _dense(X) -> np.ndarray:
+def dense(X) -> np.ndarray:
+    """Return a sparse or dense matrix as a dense one."""
     return X.toarray() if sp.issparse(X) else np.asarray(X)
 
 

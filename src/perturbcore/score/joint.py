@@ -7,7 +7,6 @@ the training perturbations, and the names of those to be predicted.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -24,35 +23,9 @@ from perturbcore.models.simple.labels import pair_labels
 from perturbcore.score.group import lfc_metrics
 from perturbcore.score.metrics.deg import deg_metrics
 from perturbcore.score.metrics.registry import metric, metrics_of
+from perturbcore.score.model import Prediction
 from perturbcore.score.run import PAIR_TARGETS, _check_metrics, stamp
 from perturbcore.score.store import ScoreStore, UnitResult
-
-
-@dataclass
-class Prediction:
-    """What a model says of the test perturbations of a fold.
-
-    Attributes
-    ----------
-    values : (n_test, g) array
-        Log fold-changes; for partial labels scores (higher: more likely positive); for complete
-        labels (3, n_test, g) probabilities of -1, 0 and 1.
-    threshold : dict of float, optional
-        Partial labels: cell line -> score from which a pair is called positive; without it the
-        F1 score is not reported.
-    chosen : str
-        What was tuned, for the table.
-    coverage : float
-        Share of the perturbations that the model knew anything of.
-    note : dict
-        Plain values to keep with the unit (seconds of a part, weights of the sources).
-    """
-
-    values: np.ndarray
-    threshold: dict[str, float] | None = None
-    chosen: str = ""
-    coverage: float = 1.0
-    note: dict = field(default_factory=dict)
 
 
 class JointModel(Protocol):
@@ -96,6 +69,7 @@ def evaluate_joint(
     *,
     store: ScoreStore | None = None,
     scope: str | None = None,
+    dataset: str | None = None,
     folds: Sequence[int] | None = None,
     cell_lines: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
@@ -110,7 +84,7 @@ def evaluate_joint(
         Perturbations x genes; see `perturbcore.data.responses.check_responses`.
     models : sequence of JointModel
         Told apart by name and predictor.
-    store, scope, folds, cell_lines, metrics, seed, progress
+    store, scope, dataset, folds, cell_lines, metrics, seed, progress
         As in `perturbcore.score.run.evaluate`. The units are added to those of `scope`.
 
     Returns
@@ -148,7 +122,7 @@ def evaluate_joint(
             for fold in tqdm(there, desc=model.name, disable=not progress, mininterval=1):
                 # a joint model learns from every line: each of its units depends on all of them
                 identity = {
-                    "dataset": about["dataset"],
+                    "dataset": dataset or about["dataset"],
                     "task": about["task"],
                     "fold": int(fold),
                     "embedding": model.name,

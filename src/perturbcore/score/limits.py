@@ -66,7 +66,9 @@ def experimental_error(
     return table.assign(dataset=data.name)
 
 
-def limit_units(ceiling: pd.DataFrame, responses, seed: int = 0) -> list[UnitResult]:
+def limit_units(
+    ceiling: pd.DataFrame, responses, seed: int = 0, dataset: str | None = None
+) -> list[UnitResult]:
     """Return one unit of predictor "experimental_error" a cell line and fold.
 
     Parameters
@@ -77,6 +79,8 @@ def limit_units(ceiling: pd.DataFrame, responses, seed: int = 0) -> list[UnitRes
         With folds.
     seed : int
         Recorded with the units.
+    dataset : str, optional
+        Name of the data set in the scores, see `perturbcore.score.run.evaluate`.
     """
     rows = deg_ceiling_scores(ceiling) if "fold" in ceiling else ceiling_scores(ceiling, responses)
     line_size = responses.obs["cell_line"].astype(str).value_counts()
@@ -85,7 +89,8 @@ def limit_units(ceiling: pd.DataFrame, responses, seed: int = 0) -> list[UnitRes
         metrics = dict(zip(part["metric"], part["value"].astype(float), strict=True))
         first = part.iloc[0]
         about = {
-            **{c: str(first[c]) for c in ("dataset", "task", "embedding", "modality", "predictor")},
+            "dataset": dataset or str(first["dataset"]),
+            **{c: str(first[c]) for c in ("task", "embedding", "modality", "predictor")},
             "cell_line": str(line),
             "fold": int(fold),
             "seed": seed,

@@ -19,9 +19,9 @@ from perturbcore.score.controls import LABEL_BASELINES, NEGATIVE, Baseline, Idea
 from perturbcore.score.group import score_group
 from perturbcore.score.metrics.registry import metric, metrics_of
 from perturbcore.score.plan import Line, Protocol, Unit, check_names, group_units, unit_key
-from perturbcore.score.store import ScoreStore, write_atomically
+from perturbcore.score.store import ScoreStore
 
-PAIR_TARGETS = {"deg_pairs": "differential expression", "dir_pairs": "direction"}
+PAIR_TARGETS = ("deg_pairs", "dir_pairs")
 
 
 def lines_of(
@@ -94,6 +94,7 @@ def evaluate(
     *,
     store: ScoreStore | None = None,
     scope: str | None = None,
+    dataset: str | None = None,
     protocol: Protocol | None = None,
     controls: Sequence[str] = ("train_mean", "no_change", "idealized"),
     metrics: Sequence[str] | None = None,
@@ -118,6 +119,9 @@ def evaluate(
         Where finished units are kept; a unit found there is not computed again.
     scope : str, optional
         What these units belong to in the store (a chapter); by default dataset and task.
+    dataset : str, optional
+        Name of the data set in the scores: part of what a unit is. Of the profile in the book; that
+        which the responses declare by default.
     protocol : Protocol, optional
         Components, inner folds, order, missing rule.
     controls : sequence of str
@@ -165,7 +169,7 @@ def evaluate(
     lines = lines_of(responses, protocol, cell_lines)
     _check_coverage(embeddings, lines)
     units = plan_units(
-        lines, embeddings, models, dataset=about["dataset"], task=task, folds=folds,
+        lines, embeddings, models, dataset=dataset or about["dataset"], task=task, folds=folds,
         protocol=protocol, seed=seed, controls=controls,
     )  # fmt: skip
     store = store if store is not None else ScoreStore()
@@ -241,18 +245,3 @@ def _check_coverage(embeddings, lines) -> None:
                 f"'{e.ids[0]}', the perturbations like '{served[0].ids[0]}'; convert one to the "
                 "other (perturbcore.embeddings.convert.convert_ids)"
             )
-
-
-def save_scores(scores: pd.DataFrame, path) -> None:
-    """Write scores as `.parquet` or `.csv`, atomically."""
-    from pathlib import Path
-
-    path = Path(path)
-    if path.suffix == ".parquet":
-        content = scores.to_parquet(index=False)
-    elif path.suffix == ".csv":
-        content = scores.to_csv(index=False).encode()
-    else:
-        raise ParameterError(f"{path}: scores are written as .parquet or .csv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)

@@ -4,7 +4,6 @@ A unit is written in one transaction when it is finished, under a key made of ev
 depend on. A second run finds the key and does not compute; a changed input has another key.
 """
 
-import io
 import json
 import os
 import sqlite3
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from perturbcore.core.errors import InputError
+from perturbcore.core.errors import InputError, ParameterError
 
 COLUMNS = [
     "dataset", "task", "cell_line", "fold", "embedding", "modality", "predictor", "seed", "metric",
@@ -123,36 +122,36 @@ class ScoreStore:
             db.executemany("INSERT INTO members VALUES (?, ?, ?)", [(scope, k, now) for k in keys])
 
     def join(self, scope: str, keys: Sequence[str]) -> None:
-        """Add units to those of `scope`."""
+        """Add units to those of `scope`; earlier units of the same identity leave it."""
+        there = self._identities([*self.keys_of(scope), *keys])
+        new = {there[k] for k in keys if k in there}
+        stale = [(scope, k) for k, unit in there.items() if unit in new and k not in set(keys)]
         with self._db as db:
-            now = time.time()
-            rows = [(scope, k, now) for k in keys]
+            db.executemany("DELETE FROM members WHERE scope = ? AND key = ?", stale)
+            rows = [(scope, k, time.time()) for k in keys]
             db.executemany("INSERT OR REPLACE INTO members VALUES (?, ?, ?)", rows)
+
+    def _identities(self, keys: Iterable[str]) -> dict[str, tuple]:
+        wanted = set(keys)
+        rows = [r for r in self._db.execute("SELECT key, about FROM units") if r[0] in wanted]
+        return {key: tuple(json.loads(about).get(c) for c in IDENTITY[:-1]) for key, about in rows}
 
     def keys_of(self, scope: str) -> list[str]:
         """Return the keys of the units of `scope`."""
         query = "SELECT key FROM members WHERE scope = ?"
         return [k for (k,) in self._db.execute(query, (scope,))]
 
-    def scores(self, keys: Iterable[str] | None = None) -> pd.DataFrame:
-        """Return the tidy scores of `keys` (default: of every claimed unit, newest first kept)."""
-        if keys is None:
-            query = (
-                "SELECT u.key, u.about, u.metrics FROM units u JOIN members m ON m.key = u.key "
-                f"WHERE m.scope NOT LIKE '{ASIDE}%' ORDER BY m.touched, u.key"
-            )
-            found = self._db.execute(query).fetchall()
-        else:
-            wanted = set(keys)
-            found = [r for r in self._db.execute("SELECT * FROM units") if r[0] in wanted]
+    def scores(self, keys: Iterable[str]) -> pd.DataFrame:
+        """Return the tidy scores of `keys`, one row per metric and unit."""
+        wanted = set(keys)
+        found = [r for r in self._db.execute("SELECT * FROM units") if r[0] in wanted]
         rows = []
         for key, about, metrics in found:
             shared = {**json.loads(about), "key": key}
             rows += [{**shared, "metric": m, "value": v} for m, v in json.loads(metrics).items()]
         frame = pd.DataFrame(rows, columns=COLUMNS)
         frame["value"] = frame["value"].astype(float)
-        frame = frame.drop_duplicates(IDENTITY, keep="last").sort_values(IDENTITY)
-        return frame.reset_index(drop=True)
+        return frame.sort_values([*IDENTITY, "key"], ignore_index=True)
 
     def per_perturbation(self, keys: Iterable[str], metric: str) -> pd.DataFrame:
         """Return one value a test perturbation: columns `key`, `perturbation`, `value`."""
@@ -173,14 +172,17 @@ class ScoreStore:
         return {k: json.loads(n) for k, n in self._db.execute("SELECT * FROM notes") if k in wanted}
 
     def export(self, path) -> Path:
-        """Write all claimed scores as Parquet, atomically; two chapters may export at once."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write the scores of every scope of the book, atomically; two chapters may export at once.
+
+        A column `chapter` says which one claims a row: a unit that two chapters show is there twice.
+        """
+        query = "SELECT DISTINCT scope FROM members WHERE scope NOT LIKE ? ORDER BY scope"
         with self._exclusive():
-            buffer = io.BytesIO()
-            self.scores().to_parquet(buffer, index=False)
-            write_atomically(path, buffer.getvalue())
-        return path
+            scopes = [s for (s,) in self._db.execute(query, (f"{ASIDE}%",))]
+            parts = [self.scores(self.keys_of(s)).assign(chapter=s.split("/")[0]) for s in scopes]
+            empty = pd.DataFrame(columns=[*COLUMNS, "chapter"])
+            save_scores(pd.concat(parts, ignore_index=True) if parts else empty, path)
+        return Path(path)
 
     @contextmanager
     def _exclusive(self):
@@ -198,6 +200,50 @@ class ScoreStore:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+# what a floor has for an embedding in CSV files, where an empty field would be read as missing
+NO_EMBEDDING = "(no embedding)"
+
+
+def save_scores(scores: pd.DataFrame, path) -> None:
+    """Write scores as `.parquet` or `.csv`, atomically; `read_scores` reads both."""
+    path = Path(path)
+    if path.suffix == ".parquet":
+        content = scores.to_parquet(index=False)
+    elif path.suffix == ".csv":
+        named = scores.assign(embedding=scores["embedding"].replace("", NO_EMBEDDING))
+        content = named.to_csv(index=False).encode()
+    else:
+        raise ParameterError(f"{path}: scores are written as .parquet or .csv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+
+
+def read_scores(path) -> pd.DataFrame:
+    """Read scores that `save_scores` wrote, every name as it was.
+
+    Raises
+    ------
+    InputError
+        The file is not there, or lacks a column.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file of scores")
+    if path.suffix == ".parquet":
+        scores = pd.read_parquet(path)
+    else:
+        numbers = {"fold", "seed", "value", "n_train", "n_test", "coverage", "seconds"}
+        texts = {c: str for c in [*COLUMNS, "chapter"] if c not in numbers}
+        scores = pd.read_csv(
+            path, dtype=texts, keep_default_na=False, na_values=dict.fromkeys(numbers, "")
+        )
+        scores["embedding"] = scores["embedding"].replace(NO_EMBEDDING, "")
+    missing = [c for c in IDENTITY if c not in scores]
+    if missing:
+        raise InputError(f"{path}: scores have no column '{missing[0]}'")
+    return scores
 
 
 def write_atomically(path: Path, content: bytes) -> None:

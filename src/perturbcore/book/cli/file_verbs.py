@@ -91,7 +91,7 @@ def evaluate(options) -> None:
     from perturbcore.embeddings.load import load_embedding
     from perturbcore.score.ceiling.fold_scores import ceiling_scores
     from perturbcore.score.run import evaluate as score
-    from perturbcore.score.store import ScoreStore
+    from perturbcore.score.store import ScoreStore, save_scores
 
     responses = read_responses(options.responses)
     embeddings = [load_embedding(path) for path in options.embeddings]
@@ -108,7 +108,8 @@ def evaluate(options) -> None:
     )
     if reached is not None:
         scores = pd.concat([scores, reached], ignore_index=True)
-    _write(scores, options.out)
+    save_scores(scores, options.out)
+    print(f"{options.out}: {len(scores)} rows")
 
 
 def _screen(options):

@@ -15,60 +15,9 @@ import numpy as np
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.simple.base import best_of
 from perturbcore.models.simple.space import NestedSpace, Space
+from perturbcore.score.labels import GENE_WEIGHT, Labels, best_threshold  # noqa: F401
 from perturbcore.score.metrics.pairs import auroc_within
-
-GENE_WEIGHT = 5.0
-
-
-@dataclass(eq=False)
-class Labels:
-    """Known labels of some perturbations: a sparse pattern of 0/1 values.
-
-    Attributes
-    ----------
-    indptr, genes, label : arrays
-        CSR layout: the genes with a known label of each perturbation, and the labels (0 or 1).
-    n_genes : int
-    """
-
-    indptr: np.ndarray
-    genes: np.ndarray
-    label: np.ndarray
-    n_genes: int
-
-    @classmethod
-    def from_dense(cls, label: np.ndarray, observed: np.ndarray) -> "Labels":
-        """Make from (n, g) 0/1 labels and a (n, g) bool mask of the known ones."""
-        rows, genes = np.nonzero(np.asarray(observed, dtype=bool))
-        indptr = np.r_[0, np.cumsum(np.bincount(rows, minlength=len(label)))]
-        return cls(indptr, genes, label[rows, genes].astype(np.float64), label.shape[1])
-
-    def take(self, rows: np.ndarray) -> "Labels":
-        """Return the labels of some rows, in that order."""
-        n = np.diff(self.indptr)[rows]
-        indptr = np.r_[0, np.cumsum(n)]
-        flat = np.repeat(self.indptr[rows] - indptr[:-1], n) + np.arange(indptr[-1])
-        return Labels(indptr, self.genes[flat], self.label[flat], self.n_genes)
-
-    def rates(self, gene_weight: float = GENE_WEIGHT) -> np.ndarray:
-        """Share of positives a gene, pulled to the overall share by `gene_weight` labels, (g,)."""
-        overall = self.label.mean() if len(self.label) else 0.5
-        positive = np.bincount(self.genes, weights=self.label, minlength=self.n_genes)
-        known = np.bincount(self.genes, minlength=self.n_genes)
-        return (positive + gene_weight * overall) / (known + gene_weight)
-
-
-def pair_labels(responses) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (n, g) in {0, 1} and which are known, of responses (AnnData) with a partial-label task.
-
-    For "deg_pairs" whether a gene is differentially expressed, for "dir_pairs" whether a differentially
-    expressed gene goes up (others are unknown).
-    """
-    deg = np.asarray(responses.layers["deg"])
-    observed = np.asarray(responses.layers["observed"], dtype=bool)
-    if responses.uns["perturbcore"]["task"] == "dir_pairs":
-        return deg > 0, observed & (deg != 0)
-    return deg != 0, observed
+from perturbcore.score.task import pair_labels  # noqa: F401
 
 
 @numba.njit(nogil=True, cache=True)
@@ -200,21 +149,6 @@ def kernel_scores(
         float(total), query.indptr, query.genes, rate, float(prior), out,
     )  # fmt: skip
     return out
-
-
-def best_threshold(label: np.ndarray, score: np.ndarray) -> float:
-    """Threshold of largest macro F1 (`perturbcore.score.metrics.pairs.macro_f1`) among 99 score quantiles."""
-    cuts = np.unique(np.quantile(score, np.linspace(0.01, 0.99, 99)))
-    order = np.argsort(score)
-    below = np.searchsorted(score[order], cuts, side="left")  # entries called negative
-    positives_below = np.r_[0.0, np.cumsum(label[order])][below]
-    n, positive = len(label), label.sum()
-    hit, called = positive - positives_below, n - below
-    rejected = below - positives_below
-    f1 = 2 * hit / np.maximum(positive + called, 1) + 2 * rejected / np.maximum(
-        n - positive + below, 1
-    )
-    return float(cuts[np.argmax(f1)])
 
 
 class _TunedSmoother:

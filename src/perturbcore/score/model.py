@@ -1,0 +1,196 @@
+"""What a model is: it learns from a fold and predicts its test perturbations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from perturbcore.core.errors import InputError
+from perturbcore.data.folds import check_disjoint
+from perturbcore.data.responses import dense
+from perturbcore.score.task import Task, task_of
+
+# all that a model is told of a test perturbation: not even its number of cells, which tells its effect
+ASKED = ["perturbation", "cell_line", "fold"]
+NEGATIVE, POSITIVE = "Negative control", "Positive control"
+
+
+@dataclass
+class Prediction:
+    """What a model says of the test perturbations of a fold.
+
+    Attributes
+    ----------
+    values : (n_test, g) array
+        Log fold-changes; for partial labels scores of every pair (higher: more likely positive);
+        for complete labels (3, n_test, g) probabilities of -1, 0 and 1.
+    threshold : dict of float, optional
+        Partial labels: cell line -> score from which a pair is called positive; without it the
+        F1 score is not reported.
+    chosen : str
+        What was tuned, for the table.
+    coverage : float
+        Share of the perturbations that the model knew anything of.
+    note : dict
+        Plain values to keep with the unit (seconds of a part, weights of the sources).
+    """
+
+    values: np.ndarray
+    threshold: dict[str, float] | None = None
+    chosen: str = ""
+    coverage: float = 1.0
+    note: dict = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Fold:
+    """What a model gets: the training responses, and the names of the perturbations to predict.
+
+    Nothing of the test responses can be reached from here, not even which of their labels are known
+    (benchmarks chose which pairs to label partly by the answer).
+
+    Attributes
+    ----------
+    number : int
+    task : Task
+    cell_lines : tuple of str
+        One, or all of them for a joint model.
+    train : AnnData
+        Training responses.
+    test : AnnData
+        `perturbation`, `cell_line` and `fold` of the test rows, and the genes; X is NaN.
+    gram : (n_train, n_train) float64 array, optional
+        Inner products of the training responses, where the task has them.
+    cache : dict
+        Shared by models of one `group`, for what they would otherwise compute again.
+    """
+
+    number: int
+    task: Task
+    cell_lines: tuple[str, ...]
+    train: AnnData
+    test: AnnData
+    gram: np.ndarray | None = None
+    cache: dict = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, responses: AnnData, number: int, cell_lines: Sequence[str] | None = None) -> "Fold":
+        """Cut a fold from responses, hiding those of its test perturbations.
+
+        Raises
+        ------
+        InputError
+            No perturbation of these cell lines is in this fold.
+        LeakError
+            A test perturbation is also among the training ones of its line.
+        """
+        line = responses.obs["cell_line"].astype(str)
+        lines = tuple(cell_lines or pd.unique(line))
+        here = line.isin(lines).to_numpy()
+        test = here & (responses.obs["fold"].to_numpy().astype(int) == number)
+        if not test.any():
+            raise InputError(
+                f"cell line {', '.join(repr(n) for n in lines)} has no perturbation in fold {number}"
+            )
+        train, names = here & ~test, responses.obs["perturbation"].astype(str)
+        for name in lines:
+            at = (line == name).to_numpy()
+            check_disjoint(names[train & at], names[test & at])
+        return cls(
+            int(number),
+            task_of(responses),
+            lines,
+            _copied(responses, train),
+            _asked(responses, test),
+        )
+
+    @cached_property
+    def truth(self) -> Any:
+        """Training truth in the form of the task: an (n, g) array, or `Labels`."""
+        return self.task.truth(self.train)
+
+    @cached_property
+    def train_ids(self) -> pd.Index:
+        """Training perturbations, one per row."""
+        return pd.Index(self.train.obs["perturbation"].astype(str))
+
+    @cached_property
+    def test_ids(self) -> pd.Index:
+        """Test perturbations, one per row."""
+        return pd.Index(self.test.obs["perturbation"].astype(str))
+
+
+def _copied(responses: AnnData, rows: np.ndarray) -> AnnData:
+    """Copy rows with their layers, and of `uns` only what declares them."""
+    part = responses[rows]
+    return AnnData(
+        np.array(dense(part.X), dtype=np.float32),
+        obs=part.obs.copy(),
+        var=responses.var.copy(),
+        layers={k: np.array(v) for k, v in part.layers.items()},
+        uns={"perturbcore": dict(responses.uns["perturbcore"])},
+    )
+
+
+def _asked(responses: AnnData, rows: np.ndarray) -> AnnData:
+    obs = responses.obs.loc[rows, ASKED].copy()
+    X = np.full((len(obs), responses.n_vars), np.nan, dtype=np.float32)
+    uns = {"perturbcore": dict(responses.uns["perturbcore"])}
+    return AnnData(X, obs=obs, var=responses.var.copy(), uns=uns)
+
+
+class Model:
+    """A method: it learns from a fold and predicts its test perturbations.
+
+    A subclass writes `predict`, and `fit` where learning is a step of its own; any object with these
+    methods and attributes does as well. Every fold gets a copy of the model, so that `fit` may keep
+    what it learned in attributes.
+
+    Attributes
+    ----------
+    name, modality, predictor : str
+        Columns `embedding`, `modality`, `predictor` of the scores.
+    spec : dict
+        Every hyperparameter and the seed, as plain values.
+    digest : str
+        Content of what the model learns from besides the responses.
+    joint : bool
+        Whether one model serves all cell lines; their folds must then agree.
+    tasks : tuple of str, optional
+        Names of the tasks that it predicts; None: all.
+    cell_line : str, optional
+        The only line that it serves; None: all.
+    group : str, optional
+        Models of one group may share work through `Fold.cache`, and groups run in threads side by
+        side. A model without group runs alone.
+    """
+
+    name: str
+    modality: str
+    predictor: str
+    spec: Mapping[str, Any]
+    digest: str
+    joint: bool = False
+    tasks: tuple[str, ...] | None = None
+    cell_line: str | None = None
+    group: str | None = None
+
+    def fit(self, fold: Fold) -> "Model":
+        """Learn from the training responses of a fold."""
+        return self
+
+    def predict(self, fold: Fold) -> Prediction:
+        """Predict the test perturbations of the fold that it was fitted to."""
+        raise NotImplementedError
+
+
+def fit_predict(model, fold: Fold) -> Prediction:
+    """Run a model on a fold; one with a `fit_predict(train, test, fold=)` of its own is still served."""
+    own = getattr(model, "fit_predict", None)
+    if own is not None:
+        return own(fold.train, fold.test, fold=fold.number)
+    return model.fit(fold).predict(fold)

@@ -1,0 +1,286 @@
+"""What is predicted: truth, floors, inner loss and metrics of each task. Nothing else knows tasks.
+
+A new task is one object passed to `register_task`; the kinds below cover log fold-changes, complete
+labels and partial labels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from anndata import AnnData
+
+from perturbcore.core.errors import ParameterError
+from perturbcore.data.responses import LAYERS
+from perturbcore.score.labels import Labels, class_shares, most_frequent
+from perturbcore.score.metrics.deg import deg_metrics, one_hot
+from perturbcore.score.metrics.pairs import auroc_within
+from perturbcore.score.metrics.ranks import row_ranks
+from perturbcore.score.metrics.registry import metric, metrics_of
+from perturbcore.score.metrics.regression import pearson
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be predicted of the test perturbations of a fold.
+
+    Attributes
+    ----------
+    name : str
+        What ``uns["perturbcore"]["task"]`` of responses says.
+    title : str
+        What a reader is told.
+    primary : str
+        Metric that leads: rankings and answers use it.
+    kind : str
+        "lfc" (log fold-changes), "deg" (complete labels -1, 0, 1) or "pairs" (partial labels).
+    floors : mapping
+        Name -> function of the training truth that returns one prediction for every test
+        perturbation, shaped as one of `blank`. "train_mean" is the first.
+    detail : tuple of str
+        Metrics of which the value of each perturbation is kept.
+    inner_shuffle : bool
+        Whether inner folds are shuffled, as published.
+    """
+
+    name: str
+    title: str
+    primary: str
+    kind: ClassVar[str]
+    floors: ClassVar[Mapping[str, Callable]]
+    layers: ClassVar[tuple[str, ...]] = ()
+    detail: ClassVar[tuple[str, ...]] = ()
+    inner_shuffle: ClassVar[bool] = True
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics, the leading one first."""
+        names = metrics_of(self.kind)
+        return [self.primary, *(m for m in names if m != self.primary)]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the primary metric."""
+        return metric(self.primary).higher_is_better
+
+    def check_metrics(self, names: Sequence[str] | None) -> list[str]:
+        """Return `names`, all metrics by default; refuse those of another task."""
+        there = metrics_of(self.kind)
+        for name in names or ():
+            if metric(name).task != self.kind:
+                raise ParameterError(
+                    f"metric '{name}' is for {metric(name).task}; here: {', '.join(there)}"
+                )
+        return list(names or there)
+
+    def truth(self, rows: AnnData) -> Any:
+        """What is known of some rows: an (n, g) array, or `Labels` where labels are partial."""
+        raise NotImplementedError
+
+    def shape(self, n: int, n_genes: int) -> tuple[int, ...]:
+        """Shape of a prediction of `n` perturbations."""
+        return (n, n_genes)
+
+    def floor(self, truth, n: int, name: str = "train_mean") -> np.ndarray:
+        """Predict `n` perturbations by a floor of this task, learned from training truth."""
+        one = self.floors[name](truth)[..., None, :]
+        return np.repeat(one, n, axis=-2)
+
+    def dense(self, truth) -> np.ndarray:
+        """Truth as (n, g) floats: the coordinates of the idealized embedding."""
+        return np.asarray(truth, dtype=np.float32)
+
+    def products(self, truth) -> np.ndarray | None:
+        """Inner products between rows, (n, n) float64, where a model can use them for its tuning."""
+        return None
+
+    def loss(self, truth, values) -> float:
+        """Loss that inner folds minimise."""
+        raise NotImplementedError
+
+    def score(self, truth, values, names, *, train, memo: dict, threshold=None):
+        """Evaluate metrics of a prediction.
+
+        Parameters
+        ----------
+        truth, train
+            Of the test and of the training perturbations, see `truth`.
+        values : array
+            Shaped as `shape` says.
+        names : list of str
+            Metrics.
+        memo : dict
+            Kept between the predictions of one fold.
+        threshold : float, optional
+            Partial labels: score from which a pair is called positive.
+
+        Returns
+        -------
+        values : dict of float
+        each : dict of (n,) arrays
+            Of the metrics in `detail`.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LogFoldChanges(Task):
+    """Log fold-changes: (n, g) floats."""
+
+    kind = "lfc"
+    floors = {
+        "train_mean": lambda Y: Y.mean(axis=0, dtype=np.float64).astype(Y.dtype),
+        "no_change": lambda Y: np.zeros(Y.shape[1], dtype=Y.dtype),
+    }
+    detail = ("L2", "Pearson_delta")
+
+    def truth(self, rows):
+        """(n, g) float32."""
+        return np.ascontiguousarray(rows.X, dtype=np.float32)
+
+    def products(self, truth):
+        """``Y Y'`` in float64."""
+        Y = truth.astype(np.float64)
+        return Y @ Y.T
+
+    def loss(self, truth, values):
+        """Mean over perturbations of the Euclidean norm of the error."""
+        error = truth - values
+        return float(np.sqrt(np.einsum("ij,ij->i", error, error, dtype=np.float64)).mean())
+
+    def score(self, truth, values, names, *, train, memo, threshold=None):
+        """One value per perturbation, then their mean."""
+        if "mean" not in memo:
+            memo["mean"], memo["ranks"] = self.floors["train_mean"](train), row_ranks(truth)
+        each = {}
+        for name in names:
+            if name == "Spearman":
+                each[name] = pearson(memo["ranks"], row_ranks(values))
+            else:
+                each[name] = metric(name).function(truth, values, memo["mean"])
+        kept = {m: each[m] for m in self.detail if m in each}
+        return {m: float(v.mean()) for m, v in each.items()}, kept
+
+
+@dataclass(frozen=True)
+class Classes(Task):
+    """Complete labels: -1, 0 or 1 of every gene; predictions are (3, n, g) probabilities."""
+
+    kind = "deg"
+    floors = {
+        "train_mean": class_shares,
+        "prior": class_shares,
+        "most_frequent": most_frequent,
+        "no_change": lambda label: one_hot(np.zeros(label.shape[1], dtype=np.int8)),
+    }
+    layers = ("deg",)
+    inner_shuffle = False
+
+    def truth(self, rows):
+        """(n, g) int8."""
+        return np.ascontiguousarray(rows.layers["deg"], dtype=np.int8)
+
+    def shape(self, n, n_genes):
+        """Three probabilities per label."""
+        return (3, n, n_genes)
+
+    def loss(self, truth, values):
+        """Minus macro F1."""
+        return -deg_metrics(truth, values, ["f1_score"])["f1_score"]
+
+    def score(self, truth, values, names, *, train, memo, threshold=None):
+        """Each gene over the test perturbations, then the mean over genes."""
+        return deg_metrics(truth, values, list(names)), {}
+
+
+@dataclass(frozen=True)
+class Pairs(Task):
+    """Partial labels: 0 or 1 of the known pairs of perturbation and gene; predictions are scores.
+
+    With `direction` a pair is positive where a differentially expressed gene goes up (others are
+    unknown), without it where a gene is differentially expressed.
+    """
+
+    direction: bool = field(default=False)
+    kind = "pairs"
+    floors = {"train_mean": Labels.rates}
+    layers = ("deg", "observed")
+
+    def dense_labels(self, rows: AnnData) -> tuple[np.ndarray, np.ndarray]:
+        """Labels (n, g) in {0, 1} and which are known."""
+        deg = np.asarray(rows.layers["deg"])
+        observed = np.asarray(rows.layers["observed"], dtype=bool)
+        return (deg > 0, observed & (deg != 0)) if self.direction else (deg != 0, observed)
+
+    def truth(self, rows):
+        """`Labels` of the known pairs."""
+        return Labels.from_dense(*self.dense_labels(rows))
+
+    def dense(self, truth):
+        """Known positives are 1, all else 0."""
+        out = np.zeros((len(truth), truth.n_genes), dtype=np.float32)
+        out[truth.rows, truth.genes] = truth.label
+        return out
+
+    def loss(self, truth, values):
+        """Minus AUROC within gene, over the known pairs."""
+        return -auroc_within(truth.label, values[truth.rows, truth.genes], truth.genes)
+
+    def score(self, truth, values, names, *, train, memo, threshold=None):
+        """Only known pairs count; F1 only where there is a threshold."""
+        score = values[truth.rows, truth.genes].astype(np.float64)
+        names = [m for m in names if threshold is not None or m != "macro_F1"]
+        return {
+            m: metric(m).function(truth.label, score, truth.genes, threshold) for m in names
+        }, {}
+
+
+_TASKS: dict[str, Task] = {}
+
+
+def register_task(task: Task) -> Task:
+    """Make a task known by its name; responses that declare it are then read, scored and shown."""
+    _TASKS[task.name] = task
+    LAYERS[task.name] = task.layers
+    return task
+
+
+def task_of(source: AnnData | str | Task) -> Task:
+    """Return the task of responses, or the one of this name.
+
+    Raises
+    ------
+    ParameterError
+        No such task; the message lists those there are.
+    """
+    if isinstance(source, Task):
+        return source
+    name = source if isinstance(source, str) else source.uns["perturbcore"]["task"]
+    if name not in _TASKS:
+        raise ParameterError(f"no task '{name}'; there are: {', '.join(_TASKS)}")
+    return _TASKS[name]
+
+
+register_task(LogFoldChanges("lfc", "log fold-changes", "L2"))
+register_task(Classes("deg", "labels of differential expression", "f1_score"))
+register_task(
+    Pairs(
+        "deg_pairs",
+        "labels of differential expression, known for some genes of each perturbation",
+        "auroc_within",
+    )
+)
+register_task(
+    Pairs(
+        "dir_pairs",
+        "directions of differential expression, known for some genes",
+        "auroc_within",
+        direction=True,
+    )
+)
+
+
+def pair_labels(responses: AnnData) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (n, g) in {0, 1} and which are known, of responses with partial labels."""
+    return task_of(responses).dense_labels(responses)
