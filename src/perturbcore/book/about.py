@@ -217,7 +217,7 @@ def simulation_table(data: Dataset) -> pd.DataFrame:
             f"data set '{data.name}' was not simulated here: it has no parameters to list"
         )
     used = data.extras["simulation"].parameters
-    maker = "chemistry.simulate_drug_screen" if "doses" in used else "simulate_screen"
+    maker = "chemistry.simulate_drug_screen" if "doses" in used else "screen.simulate_screen"
     table = defaults([f"perturbcore.data.simulate.{maker}"]).set_index("parameter").loc[list(used)]
     values = [_short(v) for v in used.values()]
     return pd.DataFrame(

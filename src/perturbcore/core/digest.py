@@ -134,7 +134,16 @@ def _tree(module: str) -> ast.Module:
 
 @cache
 def _normal(module: str) -> str:
-    return ast.dump(_without_docstrings(ast.parse(_path(module).read_text(encoding="utf-8"))))
+    tree = ast.parse(_path(module).read_text(encoding="utf-8"))
+    text = ast.dump(_without_docstrings(tree))
+    # a data file that the module names, and that lies beside it, is part of it
+    beside = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and _is_name(n.value)}
+    files = [_path(module).parent / name for name in sorted(beside)]
+    return text + "".join(digest(f.read_bytes().hex()) for f in files if f.is_file())
+
+
+def _is_name(value) -> bool:
+    return isinstance(value, str) and value.endswith((".yml", ".csv", ".json"))
 
 
 def _without_docstrings(tree):

@@ -6,49 +6,66 @@ import numpy as np
 
 from perturbcore.core.errors import ParameterError
 
+# smallest value, largest value, in words; whole numbers first
+WHOLE = {
+    "n_cell_lines": 1,
+    "n_perturbations": 1,
+    "n_genes": 2,
+    "n_batches": 1,
+    "n_plates": 1,
+    "plates_per_drug": 1,
+    "n_modules": 1,
+    "n_control_cells": 1,
+    "seed": 0,
+}
+NUMBERS = {
+    "null_fraction": (0, 1),
+    "inert_fraction": (0, 1),
+    "line_specificity": (0, 1),
+    "other_dose_cells": (0, 1),
+    "dropout": (0, 1 - 1e-9),
+    "effect_size": (0, np.inf),
+    "stress_size": (0, np.inf),
+    "batch_effect": (0, np.inf),
+    "dispersion": (1e-9, np.inf),
+    "library_size": (1e-9, np.inf),
+}
+PAIRS = ("cells_per_perturbation", "cells_per_plate", "vehicle_cells")
+AT_MOST = {"n_perturbations": "n_genes", "n_modules": "n_genes", "plates_per_drug": "n_plates"}
+
+
+def refuse(p: dict, name: str, why: str) -> None:
+    """Raise the error that names a parameter, its value and what is wanted."""
+    raise ParameterError(f"{name}={p[name]!r}: {why}")
+
+
+def is_whole(value) -> bool:
+    """Say whether a value is a whole number."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value) -> bool:
+    """Say whether a value is a finite number."""
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(value))
+
 
 def check_parameters(p: dict) -> None:
     """Refuse sizes that no experiment can have; the message names the parameter."""
-
-    def refuse(name, why):
-        raise ParameterError(f"{name}={p[name]!r}: {why}")
-
-    least = {
-        "n_cell_lines": 1,
-        "n_perturbations": 1,
-        "n_genes": 2,
-        "n_batches": 1,
-        "n_modules": 1,
-        "seed": 0,
-    }
-    for name, low in (least | {"n_control_cells": 1}).items():
-        if isinstance(p[name], bool) or not isinstance(p[name], int | np.integer) or p[name] < low:
-            refuse(name, f"give a whole number of at least {low}")
-    for name in ("n_perturbations", "n_modules"):
-        if p[name] > p["n_genes"]:
-            refuse(name, f"cannot exceed n_genes={p['n_genes']}")
-    if p["n_control_cells"] < p["n_batches"]:
-        refuse("n_control_cells", f"each of n_batches={p['n_batches']} needs a control cell")
-    cells = p["cells_per_perturbation"]
-    whole = (
-        len(cells) == 2 and all(isinstance(c, int | np.integer) for c in cells)
-        if isinstance(cells, tuple | list)
-        else False
-    )
-    if not whole or not 1 <= cells[0] <= cells[1]:
-        refuse("cells_per_perturbation", "give (smallest, largest) with 1 <= smallest <= largest")
-    ranges = {
-        "null_fraction": (lambda v: 0 <= v <= 1, "from 0 to 1"),
-        "line_specificity": (lambda v: 0 <= v <= 1, "from 0 to 1"),
-        "dropout": (lambda v: 0 <= v < 1, "from 0 to below 1"),
-        "effect_size": (lambda v: v >= 0, "of at least 0"),
-        "stress_size": (lambda v: v >= 0, "of at least 0"),
-        "batch_effect": (lambda v: v >= 0, "of at least 0"),
-        "dispersion": (lambda v: v > 0, "above 0"),
-        "library_size": (lambda v: v > 0, "above 0"),
-    }
-    for name, (allowed, words) in ranges.items():
-        value = p[name]
-        number = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
-        if not number or not allowed(value):
-            refuse(name, f"give a number {words}")
+    for name in p.keys() & WHOLE.keys():
+        if not is_whole(p[name]) or p[name] < WHOLE[name]:
+            refuse(p, name, f"give a whole number of at least {WHOLE[name]}")
+    for name, other in AT_MOST.items():
+        if name in p and p[name] > p[other]:
+            refuse(p, name, f"cannot exceed {other}={p[other]}")
+    if "n_control_cells" in p and p["n_control_cells"] < p["n_batches"]:
+        refuse(p, "n_control_cells", f"each of n_batches={p['n_batches']} needs a control cell")
+    for name in p.keys() & set(PAIRS):
+        pair = p[name]
+        good = isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_whole, pair))
+        if not good or not 1 <= pair[0] <= pair[1]:
+            refuse(p, name, "give (smallest, largest) with 1 <= smallest <= largest")
+    for name in p.keys() & NUMBERS.keys():
+        low, high = NUMBERS[name]
+        if not is_number(p[name]) or not low <= p[name] <= high:
+            above = f"of at least {low:g}" if high == np.inf else f"from {low:g} to {high:g}"
+            refuse(p, name, f"give a number {above}")

@@ -7,8 +7,12 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.data.simulate.cells import CONTROL, as_screen, draw_batches, draw_cells
-from perturbcore.data.simulate.chemistry_checks import check_compounds, check_drug_parameters
-from perturbcore.data.simulate.chemistry_model import make_drug_model, place_targets
+from perturbcore.data.simulate.chemistry_model import (
+    check_compounds,
+    check_drug_parameters,
+    make_drug_model,
+    place_targets,
+)
 from perturbcore.data.simulate.knowledge import make_knowledge
 from perturbcore.data.simulate.model import Model
 from perturbcore.data.simulate.truth import expected_effects
@@ -132,7 +136,7 @@ def simulate_drug_screen(
 
         compounds = builtin_compounds()
     check_compounds(compounds)
-    check_drug_parameters(parameters, compounds)
+    check_drug_parameters(parameters, len(compounds))
     s_pick, s_know, s_model, s_batch, s_design, s_cells = np.random.SeedSequence([911, seed]).spawn(
         6
     )

@@ -5,9 +5,40 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from perturbcore.core.errors import ParameterError
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.simulate.checks import check_parameters, is_number, is_whole, refuse
 from perturbcore.data.simulate.knowledge import Knowledge
 from perturbcore.data.simulate.model import Model, make_model
+
+
+COLUMNS = ("smiles", "targets", "mechanism")
+
+
+def check_compounds(compounds: pd.DataFrame) -> None:
+    """Refuse a compound table that a screen cannot be made of; the message names the row."""
+    missing = [c for c in COLUMNS if c not in compounds]
+    if missing:
+        raise InputError(
+            f"compounds: no column '{missing[0]}' (there are: {', '.join(map(str, compounds.columns))})"
+        )
+    if compounds.index.has_duplicates:
+        name = compounds.index[compounds.index.duplicated()][0]
+        raise InputError(f"compounds: '{name}' is there twice; give each compound one row")
+
+
+def check_drug_parameters(p: dict, n_compounds: int) -> None:
+    """Refuse sizes that no chemical screen can have; the message names the parameter."""
+    check_parameters(p)
+    n = p["n_drugs"]
+    if n is not None and not (is_whole(n) and 1 <= n <= n_compounds):
+        refuse(
+            p, "n_drugs", f"give a whole number from 1 to {n_compounds}, the number of compounds"
+        )
+    doses = list(p["doses"]) if isinstance(p["doses"], tuple | list) else []
+    if not doses or len(set(doses)) < len(doses) or not all(is_number(d) and d > 0 for d in doses):
+        refuse(p, "doses", "give distinct doses above 0")
+    if p["response_dose"] not in doses:
+        refuse(p, "response_dose", f"choose one of doses={doses}")
 
 
 def targets_of(compounds: pd.DataFrame) -> pd.Series:
@@ -17,13 +48,7 @@ def targets_of(compounds: pd.DataFrame) -> pd.Series:
 
 
 def place_targets(knowledge: Knowledge, compounds: pd.DataFrame, seed) -> Knowledge:
-    """Give genes the names of the compounds' targets, targets of one mechanism in one module.
-
-    Raises
-    ------
-    ParameterError
-        There are more targets than genes.
-    """
+    """Give genes the names of the compounds' targets, targets of one mechanism in one module."""
     # a child of its own: the seed has already served make_knowledge
     rng = np.random.default_rng(np.random.SeedSequence([*seed.generate_state(2), 17]))
     home: dict = {}

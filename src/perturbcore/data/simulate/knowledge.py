@@ -1,94 +1,26 @@
 """What is known about the simulated genes: interactions, pathways, text and sequences."""
 
 from dataclasses import dataclass
+from importlib.resources import files
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+import yaml
 
-AMINO_ACIDS = np.array(list("ACDEFGHIKLMNPQRSTVWY"))
-# abundance of each residue in real proteins, rounded (per cent, alphabetical one-letter order)
-_RESIDUE_FREQUENCY = np.array(
-    [
-        8.3,
-        1.4,
-        5.5,
-        6.7,
-        3.9,
-        7.1,
-        2.3,
-        5.9,
-        5.8,
-        9.7,
-        2.4,
-        4.1,
-        4.7,
-        3.9,
-        5.5,
-        6.6,
-        5.4,
-        6.9,
-        1.1,
-        2.9,
-    ]
-)
-_THEMES = [
-    ("ribosome biogenesis", "ribosome rrna nucleolus subunit maturation nucleolar"),
-    ("proteasome degradation", "proteasome ubiquitin proteolysis degradation peptidase lid"),
-    ("rna splicing", "spliceosome intron splicing snrnp mrna lariat"),
-    ("dna replication", "replication origin helicase polymerase fork licensing"),
-    ("mitochondrial respiration", "mitochondrion respiratory electron oxidase complex cristae"),
-    ("cell cycle checkpoint", "mitosis spindle checkpoint anaphase cyclin kinetochore"),
-    ("translation initiation", "translation initiation factor codon cap methionine"),
-    ("chromatin remodelling", "chromatin nucleosome histone remodelling acetylation bromodomain"),
-    ("transcription mediator", "transcription mediator promoter polymerase enhancer activator"),
-    ("dna repair", "repair strand break recombination excision damage"),
-    ("vesicle transport", "vesicle golgi coat tethering secretory trafficking"),
-    ("protein folding", "chaperone folding heat unfolded chaperonin client"),
-    ("lipid synthesis", "lipid sterol fatty membrane desaturase cholesterol"),
-    ("autophagy", "autophagy lysosome phagophore cargo vacuole nutrient"),
-    ("growth signalling", "growth receptor kinase phosphorylation ligand cascade"),
-    ("interferon response", "interferon antiviral cytokine innate stimulated immune"),
-    ("nuclear pore transport", "nuclear pore import export karyopherin envelope"),
-    ("amino acid metabolism", "amino acid transaminase serine glycine catabolic"),
-    ("glycolysis", "glycolysis glucose pyruvate hexose lactate fermentation"),
-    ("mrna decay", "decay deadenylation exosome cap turnover nonsense"),
-    ("cytoskeleton", "actin filament myosin cortex adhesion migration"),
-    ("cilium assembly", "cilium axoneme basal intraflagellar centriole tubulin"),
-    ("iron sulphur clusters", "iron sulphur cluster scaffold frataxin heme"),
-    ("trna modification", "trna synthetase aminoacyl anticodon wobble modification"),
-    ("hypoxia response", "hypoxia oxygen hydroxylase erythropoietin vascular prolyl"),
-    ("apoptosis", "apoptosis caspase death mitochondrial bcl survival"),
-    ("wnt signalling", "wnt catenin destruction frizzled axin polarity"),
-    ("nucleotide synthesis", "purine pyrimidine nucleotide reductase folate dihydrofolate"),
-    ("peroxisome", "peroxisome peroxin catalase plasmalogen oxidation matrix"),
-    ("glycosylation", "glycan glycosylation dolichol oligosaccharide mannose anchor"),
-]
-_NOISE_WORDS = (
-    "protein gene encodes human family member binding domain associated required function cell "
-    "conserved expressed tissue variant isoform interacts activity putative subunit regulation "
-    "processing localised cytoplasm nucleus essential component highly similar disease"
-).split()
+_WORDS = yaml.safe_load(files(__package__).joinpath("knowledge.yml").read_text("utf-8"))
+_THEMES = list(_WORDS["themes"].items())
+_NOISE_WORDS = _WORDS["noise_words"].split()
+_RESIDUES = pd.Series(_WORDS["residues"])
 
 
 @dataclass(frozen=True)
 class Knowledge:
     """Everything a database could hold about the simulated genes, and the truth behind it.
 
-    Attributes
-    ----------
-    genes : list of str
-    modules : ndarray of int, shape (n_genes,)
-        The module each gene truly works in.
-    families : ndarray of int, shape (n_genes,)
-    interactions : csr_matrix, shape (n_genes, n_genes)
-        True undirected interactions (symmetric, 0/1).
-    network : DataFrame
-        Interactions as a database would report them: columns source, target, weight in (0, 1];
-        some true ones are missing, some reported ones are false.
-    annotation : dict of str to list of str
-    descriptions : dict of str to str
-    sequences : dict of str to str
+    `modules`, `families` (n_genes,): the module each gene truly works in, its sequence family.
+    `interactions`: true undirected ones, symmetric 0/1. `network`: interactions as a database would
+    report them (source, target, weight in (0, 1]): some true ones missing, some false.
     """
 
     genes: list
@@ -231,7 +163,7 @@ def _sequences(modules, n_modules, genes, rng, aligned=0.6, mutation=0.25):
     families = np.where(
         follows, home[modules, rng.integers(0, 2, n)], rng.integers(0, n_families, n)
     )
-    frequency = _RESIDUE_FREQUENCY / _RESIDUE_FREQUENCY.sum()
+    frequency = _RESIDUES.to_numpy() / _RESIDUES.sum()
     ancestors = [rng.choice(20, int(rng.integers(90, 260)), p=frequency) for _ in range(n_families)]
     sequences = {}
     for g, f in zip(genes, families, strict=True):
@@ -240,5 +172,5 @@ def _sequences(modules, n_modules, genes, rng, aligned=0.6, mutation=0.25):
         residues[hit] = rng.choice(20, int(hit.sum()), p=frequency)
         start, cut = rng.integers(1, len(residues) - 12), int(rng.integers(0, 10))
         residues = np.delete(residues, slice(start, start + cut))
-        sequences[g] = "M" + "".join(AMINO_ACIDS[residues])
+        sequences[g] = "M" + "".join(_RESIDUES.index[residues])
     return families, sequences
