@@ -151,6 +151,7 @@ def interval_plot(table: pd.DataFrame, *, label: str) -> Figure:
     label : str
         Of the axis.
     """
+    table = display_names(table)
     ends = table["display"].isin([*REFERENCES, "Idealized", "No Change"])
     rows = table[~ends].iloc[::-1].reset_index(drop=True)
     figure = Figure(figsize=(7.2, 0.3 * len(rows) + 1.2), layout="constrained")

@@ -82,6 +82,8 @@ def display_names(scores):
     out = scores.copy()
     if "display" in out:
         return out
+    if "method" in out:
+        return out.assign(display=out["method"])
     name = out["embedding"].where(out["embedding"] != "", out["predictor"])
     out["display"] = name.map(NAMES).fillna(name)
     return out

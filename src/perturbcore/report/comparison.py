@@ -1,0 +1,328 @@
+"""Scores become a comparison: gains with intervals, ranking, share of the gap, answer.
+
+Every chapter compares with this class, so that "better", "tie" and "share of the gap" mean the same
+on every page. Floors and ceilings are shown, but they never compete: the best is the best method
+that learns from data, and adjustments for many comparisons count competitors only.
+"""
+
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from perturbcore.report.paired import PREDICTORS, PairedScores, verdict
+from perturbcore.report.text import listed, percent, plural
+from perturbcore.score.metrics.registry import metric as registered
+from perturbcore.score.uncertainty.intervals import holm, t_statistics
+
+FULL_COVERAGE = 0.995
+RANKING_COLUMNS = {
+    "method": "Method",
+    "modality": "Modality",
+    "coverage": "Coverage",
+    "value": "Score",
+    "low": "95 % low",
+    "high": "high",
+    "gap_closed": "Gap closed",
+    "median_rank": "Median rank",
+    "behind": "Behind best",
+    "p_best": "p against best",
+    "p_floor": "p against Train Mean",
+}
+GAIN_COLUMNS = {
+    "method": "Method",
+    "value": "Score",
+    "reference": "Reference",
+    "gain": "Gain",
+    "low": "95 % low",
+    "high": "high",
+    "p_holm": "p (Holm)",
+    "lines": "Lines ahead",
+    "verdict": "Verdict",
+    "seconds": "Seconds per fold and line",
+}
+NEIGHBOUR_COLUMNS = {
+    "place": "Place",
+    "method": "Method",
+    "value": "Score",
+    "next": "Next",
+    "behind": "Next is worse by",
+    "p_holm": "p (Holm)",
+    "verdict": "The next is",
+}
+
+
+class Comparison(PairedScores):
+    """What a chapter says of methods on one data set; parameters as `PairedScores`."""
+
+    @property
+    def noun(self) -> str:
+        """What competes: embeddings, or methods where predictors differ."""
+        same = self.methods.loc[self.competitors, "predictor"].nunique() == 1
+        return "embedding" if same else "method"
+
+    def _best_first(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Sort a table indexed by method, and make the methods a column."""
+        order = (-self.sign * self.means).sort_values(kind="stable").index
+        return table.loc[order].rename_axis(index="method", columns=None).reset_index()
+
+    def table(self) -> pd.DataFrame:
+        """Mean over folds by method (rows, best first) and cell line (columns), and over all."""
+        wide = self.units.groupby(level="cell_line", observed=True).mean().T
+        wide.insert(0, "modality", self.methods["modality"])
+        return self._best_first(wide.assign(**{"all lines": self.means}))
+
+    def gap_table(self) -> pd.DataFrame:
+        """Share of the gap by method (rows, best first) and cell line (columns), and over all."""
+        lines = self.gap(("cell_line",))
+        wide = lines.pivot(index="method", columns="cell_line", values="gap_closed")
+        wide["all lines"] = self.gap().set_index("method")["gap_closed"]
+        return self._best_first(wide)
+
+    def ranking(self) -> pd.DataFrame:
+        """Rank all methods over all cell lines, best first; floors and ceilings do not compete.
+
+        Returns
+        -------
+        pandas.DataFrame
+            method, embedding, predictor, modality, value (mean over lines and folds), low, high
+            (95 % interval over folds), coverage, seconds, competes, median_rank, floor, ceiling,
+            gap_closed, behind (how much worse than the best), p_best (adjusted over competitors),
+            against_best (see `verdict`), with_best (the best, or not shown to be worse), over_floor
+            (gain over the Train Mean), p_floor (adjusted over competitors), against_floor.
+        """
+        return self._best_first(self._ranking)
+
+    @cached_property
+    def _ranking(self) -> pd.DataFrame:
+        """`ranking`, indexed by method."""
+        interval = t_statistics(self._by_fold(self.units).to_numpy(), self._test_ratio())
+        table = self.methods.assign(
+            value=self.means,
+            low=interval["low"],
+            high=interval["high"],
+            coverage=self.coverage,
+            seconds=self.seconds,
+            competes=self.methods.index.isin(self.competitors),
+            median_rank=self.ranks().groupby("method")["rank"].median(),
+        )
+        table = table.join(self.gap().set_index("method")[["floor", "ceiling", "gap_closed"]])
+        rivals = self.gains(self.best).set_index("method")
+        table["behind"], table["p_best"] = -rivals["gain"], rivals["p_holm"]
+        table["against_best"] = rivals["verdict"]
+        table["with_best"] = rivals["verdict"].isin(["tie", "undecidable"])
+        table["with_best"] = table["with_best"].eq(True) | (table.index == self.best)
+        beyond = self.gains(self.floor).set_index("method")
+        table["over_floor"], table["p_floor"] = beyond["gain"], beyond["p_holm"]
+        table["against_floor"] = beyond["verdict"]
+        return table
+
+    def neighbours(self) -> pd.DataFrame:
+        """Compare each competitor with the next in the ranking, adjusted over these pairs.
+
+        Returns
+        -------
+        pandas.DataFrame
+            place, method, value, next, behind (how much worse the next is), p_holm, verdict (of the
+            next); the last has no next.
+        """
+        order = list((-self.sign * self.means[self.competitors]).sort_values(kind="stable").index)
+        pairs = [self.between(b, a) for a, b in zip(order, order[1:], strict=False)]
+        found = pd.DataFrame(pairs, columns=["against", "method", "gain", "p"])
+        found = found.astype({"gain": float, "p": float})
+        p_holm = holm(found["p"])
+        told = [verdict(g, p) for g, p in zip(found["gain"], p_holm, strict=True)]
+        found = found.assign(behind=-found["gain"], p_holm=p_holm, verdict=told)
+        found = found.rename(columns={"method": "next", "against": "method"})
+        out = pd.DataFrame({"place": range(1, len(order) + 1), "method": order})
+        out["value"] = self.means[order].to_numpy()
+        return out.merge(found.drop(columns=["gain", "p"]), on="method", how="left")
+
+    def unproven(self) -> list[str]:
+        """Competitors that cannot be shown to beat the Train Mean, best first."""
+        table = self.ranking()
+        return list(table.loc[table["competes"] & (table["against_floor"] != "better"), "method"])
+
+    def ties(self) -> list[str]:
+        """Competitors that are not shown to be worse than the best, best first."""
+        table = self.ranking()
+        tied = table["with_best"] & (table["method"] != self.best)
+        return list(table.loc[tied, "method"])
+
+    def about(self, method: str) -> str:
+        """Modality of a method in brackets, with its coverage where vectors are missing."""
+        words = [self.methods.loc[method, "modality"].lower()]
+        share = self.coverage[method]
+        if share < FULL_COVERAGE:
+            words.append(f"with a vector for {percent(share)} of the perturbations")
+        return f"({', '.join(words)})"
+
+    def score_said(self, method: str) -> str:
+        """Write the score of a method with its 95 % interval, where it has one."""
+        row = self._ranking.loc[method]
+        if not np.isfinite(row["low"]):
+            return f"{row['value']:.3f}"
+        return f"{row['value']:.3f} (95 % interval {row['low']:.3f} to {row['high']:.3f})"
+
+    def gap_said(self, method: str | None = None) -> str:
+        """Say what a method, the best by default, closes of the gap; a clause without subject."""
+        row = self.gap().set_index("method").loc[method or self.best]
+        ceiling, share = f"{self.ceiling}, {row['ceiling']:.3f}", row["gap_closed"]
+        if not np.isfinite(share):
+            return f"has no gap to close: the ceiling ({ceiling}) is no better than the Train Mean"
+        gap = f"of the gap between Train Mean and ceiling ({ceiling})"
+        if share <= 0:
+            return f"closes nothing {gap}: {percent(share)}"
+        return f"{'reaches the ceiling and ' if share >= 1 else ''}closes {percent(share)} {gap}"
+
+    def answer(self, title: str = "these data") -> str:
+        """Say in three paragraphs what is best, what it closes of the gap, what ties or fails."""
+        n, best = len(self.competitors), self.best
+        first = (
+            f"On {title}, the best of {n} {plural(n, self.noun)} is **{best}** {self.about(best)}: "
+            f"{self.label} {self.score_said(best)}, against {self.means[self.floor]:.3f} for the "
+            "Train Mean."
+        )
+        gaps = self.gap(("cell_line",))
+        gaps = gaps[(gaps["method"] == best) & gaps["gap_closed"].notna()]
+        each = [f"{r.cell_line} {percent(r.gap_closed)}" for r in gaps.itertuples()]
+        by_line = f"; by cell line: {', '.join(each)}" if len(each) > 1 else ""
+        third = ", and ".join(p for p in (self._rivals_said(), self._floor_said()) if p)
+        second = f"It {self.gap_said()}{by_line}."
+        return f"{first}\n\n{second}\n\n{third[0].upper()}{third[1:]}."
+
+    def _rivals_said(self) -> str:
+        if len(self.competitors) == 1:
+            return ""
+        if not self.ties():
+            return f"every other {self.noun} is distinguishably worse"
+        if len(self.ties()) == len(self.competitors) - 1:
+            return f"no other {self.noun} can be told apart from it"
+        return f"of the others, {listed(self.ties())} cannot be told apart from it"
+
+    def _floor_said(self) -> str:
+        if not self.unproven():
+            return f"every {self.noun} beats the Train Mean"
+        if len(self.unproven()) == len(self.competitors):
+            return f"no {self.noun} can be shown to beat the Train Mean"
+        return f"{listed(self.unproven())} cannot be shown to beat the Train Mean"
+
+    def one_line(self) -> str:
+        """Condense the answer to one sentence."""
+        n, unproven, ties, best = len(self.competitors), self.unproven(), self.ties(), self.best
+        if best in unproven:
+            return (
+                f"No {self.noun} can be shown to beat the Train Mean ({self.label} "
+                f"{self.means[self.floor]:.2f}); the best of {n}, {best} {self.about(best)}, "
+                f"reaches {self.means[best]:.2f}, the ceiling lies at "
+                f"{self.means[self.ceiling]:.2f}."
+            )
+        tied = f" ({len(ties)} {plural(ties, 'other ties', 'others tie')} with it)" if ties else ""
+        return (
+            f"{best} {self.about(best)} is best of {n}{tied} and {self.gap_said()}; "
+            f"{len(unproven)} of {n} cannot be shown to beat the Train Mean."
+        )
+
+    def reading(self) -> str:
+        """Say what floor and ceiling mean: what is there to be learnt beyond the Train Mean."""
+        floor, said = self.means[self.floor], []
+        named = {p: m for m, p in self.methods["predictor"].items()}
+        if "no_change" in named:
+            none = self.means[named["no_change"]]
+            beats = self.sign * (floor - none) > 0
+            shared = "the shared part of the responses is learnt even from few perturbations"
+            said.append(
+                f"The Train Mean ({floor:.2f}) {'beats' if beats else 'does not beat'} No Change "
+                f"({none:.2f}): {shared if beats else 'the responses share little'}."
+            )
+        if "experimental_error" not in named:
+            said.append("Without replicates, it cannot be said how much of the rest is noise.")
+            return " ".join(said)
+        limit = self.means[named["experimental_error"]]
+        rest = (
+            "lies beyond the Train Mean: some of what is left of the responses is real and measured"
+            if self.sign * (limit - floor) > 0
+            else "is no better than the Train Mean: by this measure, what is left of the responses "
+            "cannot be told from noise"
+        )
+        return " ".join([*said, f"The experimental error ({limit:.2f}) {rest}."])
+
+    def figure(self) -> Figure:
+        """Draw the ranking: means with intervals, best at the top, floor and ceiling as lines."""
+        from perturbcore.report.figures.boxes import interval_plot
+
+        return interval_plot(self.ranking(), label=self.label)
+
+
+def three_sentences(
+    comparison: Comparison, *, simulated: bool, fused: Comparison | None = None
+) -> list[str]:
+    """Give the answer of the first page: the best, the rest, the limit, each with its number.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        Of single embeddings.
+    simulated : bool
+        Whether the cells are.
+    fused : Comparison, optional
+        With fusions (modality "Fusion"), floor and ceiling of the same data set.
+    """
+    c, n = comparison, len(comparison.competitors)
+    unproven, ties = c.unproven(), c.ties()
+    where = "on simulated cells with known truth" if simulated else "on real cells"
+    floor = f"where the Train Mean reaches {c.means[c.floor]:.3f}"
+    score = f"{c.label} {c.score_said(c.best)}, {floor}"
+    first = f"{c.best} {c.about(c.best)} predicts unseen perturbations best: {score}."
+    if c.best in unproven:
+        first = (
+            "no embedding can be shown to predict unseen perturbations better than the Train Mean; "
+            f"the best of {n}, {c.best} {c.about(c.best)}, has {score}."
+        )
+    rivals = f"all of the other {n - 1} embeddings are distinguishably worse"
+    if n == 1:
+        rivals = "it is the only embedding"
+    elif len(ties) == n - 1:
+        rivals = f"none of the other {n - 1} embeddings can be told apart from it"
+    elif ties:
+        rivals = f"{len(ties)} of the other {n - 1} embeddings cannot be told apart from it"
+    rest = f"all of the {n} beat the Train Mean"
+    if len(unproven) == n:
+        rest = f"none of the {n} can be shown to beat the Train Mean"
+    elif unproven:
+        some = f"{len(unproven)} of the {n} ({listed(unproven)})"
+        rest = f"{some} cannot be shown to beat the Train Mean"
+    second = f"{rivals[0].upper()}{rivals[1:]}, and {rest}."
+    third = f"The best {c.gap_said()}{_fusion_said(c, fused)}."
+    return [f"In this build, {where}, {first}", second, third]
+
+
+def _fusion_said(comparison: Comparison, fused: Comparison | None) -> str:
+    """Say what the best fusion closes of the same gap; empty where it cannot be said."""
+    if fused is None:
+        return ""
+    names = list(fused.methods.index[fused.methods["modality"] == "Fusion"])
+    same = set(fused.scores["dataset"]) == set(comparison.scores["dataset"])
+    if not names or not same or fused.ceiling != comparison.ceiling:
+        return ""
+    best = fused.best_of(names)
+    share = fused.gap().set_index("method")["gap_closed"][best]
+    if not np.isfinite(share):
+        return ""
+    return f"; the best of {len(names)} fusions of them ({best}) closes {percent(share)}"
+
+
+def predictor_agreement(scores: pd.DataFrame, metric: str, first: str, second: str) -> str:
+    """Say how far two predictors rank the embeddings alike."""
+    rows = scores[(scores["metric"] == metric) & ~scores["modality"].str.endswith("control")]
+    mean = rows.groupby(["embedding", "predictor"])["value"].mean().unstack()
+    mean = mean[[first, second]].dropna()
+    rho = mean.corr("spearman").iloc[0, 1]
+    sign = 1 if registered(metric).higher_is_better else -1
+    better = int((sign * (mean[second] - mean[first]) > 0).sum())
+    a, b = (PREDICTORS.get(p, p) for p in (first, second))
+    return (
+        f"Over {len(mean)} embeddings, the mean scores of {a} and {b} have a rank correlation of "
+        f"{rho:.2f}; {b} is the better predictor for {better} of them."
+    )

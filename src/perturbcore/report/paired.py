@@ -1,0 +1,352 @@
+"""Methods scored on the same folds and lines: means, gains with intervals, share of the gap."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+import perturbcore.score.metrics.deg
+import perturbcore.score.metrics.pairs
+import perturbcore.score.metrics.regression  # noqa: F401  (all three register their metrics)
+from perturbcore.core.errors import InputError
+from perturbcore.report.figures.style import display_names
+from perturbcore.score.metrics.registry import metric as registered
+from perturbcore.score.uncertainty.intervals import holm, t_statistics
+
+PRIMARY = {"lfc": "L2", "deg": "f1_score", "deg_pairs": "auroc_within", "dir_pairs": "auroc_within"}
+FLOOR, CEILINGS = "train_mean", ("experimental_error", "idealized")
+LEVEL = 0.05
+PREDICTORS = {"knn": "kNN"}
+GAINS = [
+    "method", "value", "against", "reference", "gain", "low", "high", "p", "p_holm", "lines",
+]  # fmt: skip
+
+
+def verdict(gain: float, p: float) -> str:
+    """Say how a method does against a reference, given its gain and the adjusted p-value.
+
+    "better" or "worse" where p < 0.05; "tie" where it is not, whatever the interval of the single
+    comparison; "undecidable" where there is no p-value (one fold only).
+    """
+    if not np.isfinite(p):
+        return "undecidable"
+    return "tie" if p >= LEVEL else "better" if gain > 0 else "worse"
+
+
+def primary_metric(scores: pd.DataFrame) -> str:
+    """Return the metric that ranks methods on the task of these scores.
+
+    Raises
+    ------
+    InputError
+        The scores hold several tasks, or one without a primary metric.
+    """
+    tasks = list(scores["task"].unique())
+    if len(tasks) != 1 or tasks[0] not in PRIMARY:
+        raise InputError(f"scores of one task among {', '.join(PRIMARY)} are needed, not {tasks}")
+    return PRIMARY[tasks[0]]
+
+
+def method_names(scores: pd.DataFrame) -> pd.Series:
+    """Name the method of each row: its embedding, with the predictor where it has several."""
+    name = display_names(scores.drop(columns=["display", "method"], errors="ignore"))["display"]
+    several = scores.groupby("embedding")["predictor"].transform("nunique") > 1
+    with_predictor = name + ", " + scores["predictor"].replace(PREDICTORS)
+    return name.where(~several | (scores["embedding"] == ""), with_predictor)
+
+
+class PairedScores:
+    """Methods scored on the same folds and cell lines of one data set, by one metric.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Tidy scores of one data set and task, floors and ceilings among them. A column `method` (or
+        `display`) names the methods; otherwise `method_names` does.
+    metric : str, optional
+        The primary metric of the task by default.
+    reference : str, optional
+        Method that `gains` compares with by default.
+    predictor : str, optional
+        Keep only this predictor, and what has none.
+
+    Raises
+    ------
+    InputError
+        Several data sets or tasks, no row of the metric, or one method scored twice in a unit.
+
+    Notes
+    -----
+    A unit is a cell line and fold; seeds are averaged. The same perturbations are in the same fold
+    in every line, so that folds are the observations: differences are taken within units and
+    averaged over lines before they are tested. Intervals and p-values are those of the corrected
+    resampled t-test, because training sets of folds overlap. Of the idealized embedding only the
+    predictor with the best score is kept: it is to be a ceiling.
+
+    References
+    ----------
+    Nadeau and Bengio 2003, Machine Learning 52. Holm 1979, Scandinavian Journal of Statistics 6.
+    """
+
+    def __init__(
+        self,
+        scores: pd.DataFrame,
+        metric: str | None = None,
+        reference: str | None = None,
+        *,
+        predictor: str | None = None,
+    ):
+        self.metric = metric or primary_metric(scores)
+        self.reference = reference
+        about = registered(self.metric)
+        self.label, self.higher_is_better = about.label, about.higher_is_better
+        self.sign = 1.0 if about.higher_is_better else -1.0
+        rows = scores[scores["metric"] == self.metric]
+        if rows.empty:
+            there = ", ".join(sorted(scores["metric"].unique()))
+            raise InputError(f"the scores have no metric '{self.metric}'; they have: {there}")
+        if "dataset" in rows and rows["dataset"].nunique() > 1:
+            names = ", ".join(sorted(rows["dataset"].unique()))
+            raise InputError(f"scores of one data set are needed, not of {names}")
+        rows = self._kept(rows, predictor)
+        name = rows.get("method", rows.get("display"))
+        self.scores = rows.assign(method=method_names(rows) if name is None else name)
+        self._check_once()
+        columns = ["method", "embedding", "predictor", "modality"]
+        self.methods = self.scores.drop_duplicates("method")[columns].set_index("method")
+        units = self.scores.pivot_table(
+            index=["cell_line", "fold"], columns="method", values="value", observed=True
+        )
+        self.units = units.reindex(columns=self.methods.index)
+
+    def _kept(self, rows: pd.DataFrame, predictor: str | None) -> pd.DataFrame:
+        """Keep rows of one predictor, and of the idealized embedding the best one's."""
+        ideal = rows["embedding"] == "idealized"
+        if predictor is not None:
+            rows = rows[ideal | (rows["embedding"] == "") | (rows["predictor"] == predictor)]
+            ideal = rows["embedding"] == "idealized"
+        mean = self.sign * rows[ideal].groupby("predictor")["value"].mean()
+        return rows[~ideal | (rows["predictor"] == mean.idxmax())] if len(mean) else rows
+
+    def _check_once(self) -> None:
+        unit = [c for c in ("cell_line", "fold", "method", "seed") if c in self.scores]
+        twice = self.scores.duplicated(unit)
+        if twice.any():
+            where = ", ".join(f"{c}={v}" for c, v in self.scores.loc[twice, unit].iloc[0].items())
+            raise InputError(
+                f"{int(twice.sum())} score(s) are there twice, such as {where}; keep one row per "
+                "unit and metric, and give methods different names"
+            )
+
+    @cached_property
+    def competitors(self) -> list[str]:
+        """Methods that compete: all but floors, ceilings and other controls.
+
+        Raises
+        ------
+        InputError
+            There are none.
+        """
+        names = self.methods.index[~self.methods["modality"].str.endswith("control")]
+        if not len(names):
+            raise InputError("only controls were scored: add an embedding or a method to compare")
+        return list(names)
+
+    @cached_property
+    def means(self) -> pd.Series:
+        """Score of each method, as every table prints it: mean over lines, then over folds."""
+        return self._by_fold(self.units).mean()
+
+    @cached_property
+    def best(self) -> str:
+        """Competitor of the best mean score, named after the fact."""
+        return self.best_of(self.competitors)
+
+    def best_of(self, methods: Sequence[str]) -> str:
+        """Return the one of best mean score among `methods`."""
+        return str((self.sign * self.means[list(methods)]).idxmax())
+
+    @property
+    def floor(self) -> str:
+        """What the Train Mean is called here.
+
+        Raises
+        ------
+        InputError
+            It was not scored.
+        """
+        return self._control((FLOOR,), "floor")
+
+    @property
+    def ceiling(self) -> str:
+        """The experimental error where it was measured, else the idealized embedding.
+
+        Raises
+        ------
+        InputError
+            The scores have neither.
+        """
+        return self._control(CEILINGS, "ceiling")
+
+    def _control(self, names: Sequence[str], what: str) -> str:
+        for name in names:
+            at = (self.methods[["embedding", "predictor"]] == name).any(axis=1)
+            if at.any():
+                return str(self.methods.index[at][0])
+        raise InputError(
+            f"the scores have no {what} ({' or '.join(names)}): evaluate with controls"
+        )
+
+    @cached_property
+    def seconds(self) -> pd.Series:
+        """Mean seconds per fold and line of each method; missing where not measured."""
+        return self._mean_of("seconds")
+
+    @cached_property
+    def coverage(self) -> pd.Series:
+        """Share of the perturbations that a method has a vector for; missing if it needs none."""
+        return self._mean_of("coverage")
+
+    def _mean_of(self, column: str) -> pd.Series:
+        if column not in self.scores:
+            return pd.Series(np.nan, index=self.methods.index)
+        return self.scores[column].astype(float).groupby(self.scores["method"]).mean()
+
+    @staticmethod
+    def _by_fold(units: pd.DataFrame) -> pd.DataFrame:
+        return units.groupby(level="fold").mean()
+
+    def _test_ratio(self, line: str | None = None) -> float:
+        """Test over training size; k folds of equal size where sizes are not known."""
+        rows = self.scores if line is None else self.scores[self.scores["cell_line"] == line]
+        if {"n_test", "n_train"} <= set(rows):
+            known = rows[(rows["n_test"] > 0) & (rows["n_train"] > 0)]
+            if len(known):
+                return float((known["n_test"] / known["n_train"]).mean())
+        folds = rows["fold"].nunique()
+        return 1 / (folds - 1) if folds > 1 else 1.0
+
+    def gains(
+        self,
+        reference: str | Mapping[str, str] | None = None,
+        by: Sequence[str] = (),
+        methods: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """Compare methods with a reference on the same units; a positive gain is better.
+
+        Parameters
+        ----------
+        reference : str or mapping, optional
+            One method for all, or the reference of each method; that of the comparison, or the best
+            competitor, by default.
+        by : () or ("cell_line",)
+            Over all cell lines, or within each.
+        methods : sequence of str, optional
+            Which to compare: all competitors but the reference by default.
+
+        Returns
+        -------
+        pandas.DataFrame
+            (cell_line,) method, value, against (the reference), reference (its score on the same
+            units), gain, low, high (95 % interval over folds), p, p_holm (adjusted over the methods
+            compared with the same reference), lines ("3 of 4": in how many cell lines it is ahead
+            on average), verdict (see `verdict`), seconds (mean per fold and line), embedding,
+            predictor, modality; largest gain first.
+        """
+        if not isinstance(reference, Mapping):
+            name = reference or self.reference or self.best
+            names = self.competitors if methods is None else methods
+            reference = {m: name for m in names if m != name}
+        unknown = [m for m in (*reference, *reference.values()) if m not in self.units]
+        if unknown:
+            raise InputError(f"no method '{unknown[0]}'; there are: {', '.join(self.units)}")
+        lines = list(dict.fromkeys(self.units.index.get_level_values("cell_line")))
+        parts = [self._against(reference, line) for line in (lines if by else [None])]
+        return pd.concat(parts, ignore_index=True)
+
+    def _against(self, reference: Mapping[str, str], line: str | None) -> pd.DataFrame:
+        units = self.units if line is None else self.units.xs(line, drop_level=False)
+        ratio = self._test_ratio(line)
+        parts = [pd.DataFrame(columns=GAINS)]
+        for name in dict.fromkeys(reference.values()):
+            mine = units[[m for m, r in reference.items() if r == name]]
+            gain = self.sign * mine.sub(units[name], axis=0)
+            # equal methods may differ by rounding, in the same direction in every fold
+            gain = gain.mask(gain.abs() <= 1e-12 * mine.abs().max().max(), 0.0)
+            there = gain.notna()
+            found = t_statistics(self._by_fold(gain).to_numpy(), ratio)
+            ahead = gain.groupby(level="cell_line", observed=True).mean() > 0
+            part = {
+                "value": self._by_fold(mine.where(there)).mean(),
+                "against": name,
+                "reference": self._by_fold(mine.where(there).sub(self.sign * gain)).mean(),
+                "gain": found["mean"],
+                **{c: found[c] for c in ("low", "high", "p")},
+                "p_holm": holm(found["p"]),
+                "lines": [f"{n} of {len(ahead)}" for n in ahead.sum()],
+            }
+            table = pd.DataFrame(part, index=mine.columns.rename("method"))
+            parts.append(table.reset_index())
+        table = pd.concat([p for p in parts if len(p)] or parts[:1])
+        told = zip(table["gain"], table["p_holm"], strict=True)
+        table["verdict"] = [verdict(g, p) for g, p in told]
+        table["seconds"] = table["method"].map(self.seconds)
+        table = table.join(self.methods, on="method")
+        if line is not None:
+            table.insert(0, "cell_line", line)
+        return table.sort_values("gain", ascending=False, kind="stable")
+
+    def own_gains(self, predictor: str = "knn", by: Sequence[str] = ()) -> pd.DataFrame:
+        """Compare each use of a representation with one predictor on the same representation.
+
+        Adjusted over the uses of a representation, see `gains`; embeddings with one use are left
+        out.
+        """
+        named = self.methods.loc[self.competitors].reset_index()
+        base = named[named["predictor"] == predictor].set_index("embedding")["method"]
+        rest = named[(named["predictor"] != predictor) & named["embedding"].isin(base.index)]
+        return self.gains(dict(zip(rest["method"], rest["embedding"].map(base), strict=True)), by)
+
+    def between(self, a: str, b: str) -> pd.Series:
+        """Return how much better `a` is than `b` over all cell lines: one row of `gains`."""
+        return self.gains(b, methods=[a]).iloc[0]
+
+    def gap(self, by: Sequence[str] = ()) -> pd.DataFrame:
+        """Share of the way from floor to ceiling that each method goes.
+
+        (score - floor) / (ceiling - floor), each a mean over the same lines and folds: a reader can
+        compute it from the numbers in the row. 0 is the floor, 1 the ceiling; beyond is possible.
+
+        Returns
+        -------
+        pandas.DataFrame
+            (cell_line,) method, value, floor, ceiling, gap_closed; missing where the ceiling is not
+            better than the floor.
+        """
+        lines = self.units.groupby(level="cell_line", observed=True)
+        parts = []
+        for line, units in lines if by else [(None, self.units)]:
+            rows = [self._ends(units, method) for method in units]
+            table = pd.DataFrame(rows, columns=["method", "value", "floor", "ceiling"])
+            way = table["ceiling"] - table["floor"]
+            share = (table["value"] - table["floor"]) / way + 0.0  # no negative zero
+            table["gap_closed"] = share.where(self.sign * way > 0)
+            if line is not None:
+                table.insert(0, "cell_line", line)
+            parts.append(table)
+        return pd.concat(parts, ignore_index=True)
+
+    def _ends(self, units: pd.DataFrame, method: str) -> tuple[str, float, float, float]:
+        """Mean of a method, of the floor and of the ceiling over the units that the method has."""
+        there = units.loc[
+            units[method].notna(), list(dict.fromkeys([method, self.floor, self.ceiling]))
+        ]
+        mean = self._by_fold(there).mean()
+        return method, float(mean[method]), float(mean[self.floor]), float(mean[self.ceiling])
+
+    def ranks(self) -> pd.DataFrame:
+        """Rank of each method in each cell line and fold (1 is best, ties share); no ceilings."""
+        ceilings = self.methods.index[self.methods["modality"] == "Positive control"]
+        rank = (-self.sign * self.units.drop(columns=ceilings)).rank(axis=1)
+        return rank.stack().rename("rank").reset_index().join(self.methods, on="method")
