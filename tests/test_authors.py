@@ -10,14 +10,14 @@ import scipy.sparse as sp
 from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.data.authors.choices import choices
 from perturbcore.data.authors.fixture import write_fixture
-from perturbcore.data.authors.inventory import list_embeddings, read_embeddings
 from perturbcore.data.authors.layout import LAYOUTS, present
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.folds import check_leakage
-from perturbcore.embeddings.build import build
-from perturbcore.embeddings.sources import BuildContext
 from perturbcore.data.published.read import SCORE_COLUMNS
 from perturbcore.data.published.tables import Published, load_published, medians
+from perturbcore.embeddings.authors import list_embeddings, read_embeddings
+from perturbcore.embeddings.build import build
+from perturbcore.embeddings.sources import BuildContext
 from perturbcore.report.reproduction.benchmark import protocol_of, reproduce, score_dataset
 from perturbcore.report.reproduction.compare import (
     agreement,

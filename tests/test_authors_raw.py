@@ -19,8 +19,9 @@ from perturbcore.data.authors.layout import LAYOUTS, REPOSITORY, VARIABLE, data_
 from perturbcore.data.authors.raw_drugs import SOLVENT, VEHICLE
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.authors.write import norman_folds
-from perturbcore.data.sets.base import available, load
 from perturbcore.data.published.read import read_ceiling
+from perturbcore.data.sets.base import load
+from perturbcore.embeddings.authors import own_embeddings
 from perturbcore.report.reproduction.reference import plain_metrics
 
 
@@ -351,19 +352,18 @@ def test_wrong_raw_files_are_named(raw, capsys):
 
 def test_data_sets_bring_their_embeddings(root, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(root))
-    assert {f"cole_{d}" for d in LAYOUTS} <= set(available())
     for name in LAYOUTS:
-        data = load(f"cole_{name}")
+        data = load("cole", dataset=name)
         assert data.name == name and data.task == "lfc" and data.simulated
         assert data.responses.uns["perturbcore"]["dataset"] == name
         assert len(data.card) == data.responses.obs["cell_line"].nunique()
-    labels = load("cole_essential", task="deg", embeddings=["PCA"])
-    assert labels.task == "deg" and {e.name for e in labels.extras["embeddings"]()} == {"PCA"}
+    labels = load("cole", task="deg", embeddings=["PCA"])
+    assert labels.task == "deg" and {e.name for e in own_embeddings(labels)} == {"PCA"}
     with pytest.raises(ParameterError, match="no option 'folds'"):
-        load("cole_norman", folds=3)
+        load("cole", folds=3)
     monkeypatch.setenv(VARIABLE, str(root / "nowhere"))
     with pytest.raises(InputError, match="make data PROFILE=paper"):
-        load("cole_essential")
+        load("cole")
 
 
 def test_the_command_compares_and_writes_every_row(root, tmp_path, capsys):

@@ -124,13 +124,13 @@ def signatures(lines=("L1", "L2"), shared=True, **options):
     table = pd.DataFrame(
         {"smiles": "C", "targets": "", "mechanism": ""}, index=[*drugs[:-1], "more"]
     )
-    how = dict(k=2, min_labels=0, unmatched="drop", n_folds=3, seed=0)
+    how = dict(k=2, min_labels=0, n_folds=3, seed=0)
     return signature_dataset(
         "sig",
-        "Sig",
         found,
         table,
         shared_wells=shared,
+        title="Sig",
         sources=(),
         citations=(),
         notes=(),
@@ -146,10 +146,6 @@ def test_unmatched_drugs_are_reported_and_salts_lie_in_one_fold():
     assert "nobody" not in set(obs["perturbation"]) and len(obs) == 10
     fold = obs.groupby("perturbation", observed=True)["fold"].first()
     assert fold["alpha"] == fold["alpha hydrochloride"]
-    kept = signatures(unmatched="keep")
-    assert "nobody" in set(kept.responses.obs["perturbation"])
-    with pytest.raises(ParameterError, match="unmatched='ask'"):
-        signatures(unmatched="ask")
     often = signatures(min_labels=5)
     moved = (often.responses.layers["deg"] != 0).sum(axis=0)
     assert (moved >= 5).all() and often.responses.n_vars < 12

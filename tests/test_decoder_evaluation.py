@@ -700,11 +700,11 @@ def test_the_authors_cells_come_with_their_responses(tmp_path, monkeypatch):
 
     write_fixture(tmp_path, datasets=("norman",))
     monkeypatch.setenv("PERTURBCORE_PAPER_DATA", str(tmp_path))
-    data = load("cole_cells", dataset="norman")
+    data = load("cole", dataset="norman", cells=True)
     cells = Cells.of(data.screen, data.responses.var_names)
     assert set(data.responses.obs["perturbation"]) <= set(cells.perturbation)
     assert set(data.responses.obs["cell_line"]) == set(cells.cell_line)
     for file in (tmp_path / "norman").glob("NormanWeissman*"):
         file.unlink()
-    without = load("cole_cells", dataset="norman")
+    without = load("cole", dataset="norman", cells=True)
     assert without.screen is None and "No cells" in without.notes[-1]

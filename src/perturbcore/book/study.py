@@ -9,6 +9,7 @@ from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError
 from perturbcore.data.responses import cell_lines
 from perturbcore.data.sets.base import load
+from perturbcore.embeddings.authors import own_embeddings
 from perturbcore.embeddings.build import build_all
 from perturbcore.embeddings.controls import random_embedding
 from perturbcore.embeddings.coverage import coverage_table
@@ -66,7 +67,7 @@ class Study:
         Embeddings that cover less than `covering` of the perturbations of every cell line are left
         out; `coverage` shows them all. Embeddings of drugs serve data sets of drugs, those of genes the
         others, and a specification with `datasets: [...]` only those. Those that a data set brings along
-        (``extras["embeddings"]``) come first. With `only`, no others than these are built.
+        (`perturbcore.embeddings.authors.own_embeddings`) come first. With `only`, no others than these are built.
         """
         made = self._built(name, tuple(only))
         responses = self.dataset(name).responses
@@ -85,9 +86,7 @@ class Study:
         if (name, only) not in self._embeddings:
             identifier = self.dataset(name).responses.uns["perturbcore"]["identifier"]
             specs, serve = serving(self.profile.embeddings, name, identifier, only)
-            # a data set may bring embeddings of its own
-            own = self.dataset(name).extras.get("embeddings", list)
-            brought = own() if callable(own) else []
+            brought = own_embeddings(self.dataset(name))
             brought = [e for e in brought if not only or e.name in only]
             if not specs and not brought:
                 raise InputError(

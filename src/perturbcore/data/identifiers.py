@@ -51,7 +51,7 @@ def gene_table(path=None) -> pd.DataFrame:
 
 
 def _read_gene_table(path) -> pd.DataFrame:
-    from perturbcore.data.sets._read import member, read_r
+    from perturbcore.data.read import member, read_r
 
     raw = read_r(path, "grch38")
     names = {"ensgene": "ensembl", "chr": "chromosome"}
@@ -90,7 +90,7 @@ def previous_symbols(table: pd.DataFrame | None = None, path=None) -> pd.Series:
         several of today's are left out.
     """
     from perturbcore.data.catalogue import fetch
-    from perturbcore.data.sets._read import read_csv
+    from perturbcore.data.read import read_csv
 
     table = gene_table() if table is None else table
     source = path or fetch("gene_info_table", progress=False)

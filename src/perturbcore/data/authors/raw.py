@@ -11,9 +11,9 @@ from anndata import AnnData
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.authors import raw_drugs
 from perturbcore.data.authors.layout import layout_of
+from perturbcore.data.read import read_h5ad
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.screens.read import read_screen
-from perturbcore.data.sets._read import read_h5ad
 
 CONTROL = "non-targeting"
 # symbols of the Norman guides that no annotation of its files knows any more

@@ -20,8 +20,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
+from perturbcore.data.read import read_csv, read_h5ad
 from perturbcore.data.screens.declare import declare_screen
-from perturbcore.data.sets._read import read_csv, read_h5ad
 
 VEHICLE, SOLVENT = "Vehicle", "DMSO_TF"
 SCIPLEX_COLUMNS = {"cell_type": "cell_line", "product_name": "drug", "plate_oligo": "plate"}

@@ -10,8 +10,8 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError
 from perturbcore.data.authors.layout import Layout, file_of, layout_of, require
+from perturbcore.data.read import read_h5ad
 from perturbcore.data.responses import make_responses
-from perturbcore.data.sets._read import read_h5ad
 
 FOLD_COLUMN = re.compile(r"^fold_(\d+)$")
 

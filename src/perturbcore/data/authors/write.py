@@ -11,7 +11,7 @@ from perturbcore.data.authors.layout import layout_of
 from perturbcore.data.authors.raw import CONTROLS, check_choice, raw_folder, raw_screens
 from perturbcore.data.authors.read import FOLD_COLUMN
 from perturbcore.data.effects.ba_ate import ba_ate
-from perturbcore.data.sets._read import read_csv, read_h5ad
+from perturbcore.data.read import read_csv, read_h5ad
 
 DRUG_METADATA = (
     "pubchem_cid",

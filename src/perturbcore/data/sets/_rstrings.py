@@ -9,53 +9,32 @@ import gzip
 import lzma
 import struct
 import zlib
-from pathlib import Path
 
 import numba
 import numpy as np
 
 from perturbcore.core.errors import InputError
+from perturbcore.data.read import existing
 
 SYMBOL, PAIRLIST, CHAR, STRINGS, LIST, NIL, REFERENCE = 1, 2, 9, 16, 19, 254, 255
 HAS_ATTRIBUTES, HAS_TAG = 0x200, 0x400
-_MISSING = -1
+DAMAGED = (
+    OSError, EOFError, ValueError, IndexError, struct.error, lzma.LZMAError, zlib.error,
+)  # fmt: skip
 
 
 def read_string_lists(path, name: str) -> dict:
     """Read an object that is a named list, nested at will, of character vectors.
 
-    Parameters
-    ----------
-    path : path
-        An `.rda` file of R's binary (XDR) format, compressed or not.
-    name : str
-        The object.
-
-    Returns
-    -------
-    dict
-        Nested as in the file; a character vector is an object array of str (missing values "").
-
-    Raises
-    ------
-    InputError
-        The file is not there, is cut short, has no such object, or holds something else.
+    `path` is an `.rda` file of R's binary (XDR) format, compressed or not. Returns dictionaries nested
+    as in the file; a character vector is an object array of str (missing values ""). Refused: a file
+    that is cut short, has no object `name`, or holds something else.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    path = existing(path)
     try:
         reader = _Reader(_decompressed(path.read_bytes()))
         found = reader.file()
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        IndexError,
-        struct.error,
-        lzma.LZMAError,
-        zlib.error,
-    ) as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: not a whole R data file ({error}); fetch it again") from error
     if name not in found:
         raise InputError(f"{path}: no object '{name}' (it has: {', '.join(found)})")
@@ -63,12 +42,9 @@ def read_string_lists(path, name: str) -> dict:
 
 
 def _decompressed(raw: bytes) -> bytes:
-    if raw[:3] == b"BZh":
-        return bz2.decompress(raw)
-    if raw[:2] == b"\x1f\x8b":
-        return gzip.decompress(raw)
-    if raw[:6] == b"\xfd7zXZ\x00":
-        return lzma.decompress(raw)
+    for mark, module in ((b"BZh", bz2), (b"\x1f\x8b", gzip), (b"\xfd7zXZ\x00", lzma)):
+        if raw.startswith(mark):
+            return module.decompress(raw)
     return raw
 
 
@@ -78,7 +54,7 @@ class _Reader:
             raise ValueError("it does not begin as a binary R data file")
         self.raw, self.bytes, self.at = raw, np.frombuffer(raw, dtype=np.uint8), 7
         self.references: list[str] = []
-        # one Python string a distinct value: the same gene comes in every list
+        # one Python string per distinct value: the same gene comes in every list
         self.known: dict[int, str] = {}
         version, _, _ = (self.integer() for _ in range(3))
         if version == 3:
@@ -172,7 +148,7 @@ def _scan(raw, at, n):
         ) | np.int64(raw[at + 7])
         at += 8
         if length == 0xFFFFFFFF:
-            length = _MISSING
+            length = -1  # a missing value
         if at + length > len(raw):
             return start, size, code, -1
         value = np.uint64(0xCBF29CE484222325)

@@ -3,6 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral
 from types import MappingProxyType
 
 import numpy as np
@@ -13,17 +15,8 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.folds import assign_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.data.sets._rstrings import read_string_lists
-from perturbcore.data.sets.base import Card, Dataset
+from perturbcore.data.sets.base import Card, Dataset, card_of
 
-RANK_NOTES = (
-    "A signature is a ranking of genes by log fold-change times -log10 of the adjusted p-value; the "
-    "values themselves are not in the files. Genes whose adjusted p-value is 1 lie in the middle in "
-    "arbitrary order, so only the ends are used: the top k genes are labelled 1, the bottom k -1, all "
-    "others 0.",
-    "Every drug gets k genes up and k down, also one that does nothing: its labels are then noise. No "
-    "count of differentially expressed genes and no effect size can be had from rankings.",
-    "No cells, no replicates: the experimental error of these labels cannot be estimated.",
-)
 SALTS = (
     "hydrochloride dihydrochloride hydrobromide mesylate dimesylate maleate acetate diacetate sulfate "
     "disulfate citrate tosylate sodium potassium chloride hydrate dihydrate monohydrate hemihydrate "
@@ -31,6 +24,7 @@ SALTS = (
 ).split()
 
 
+@dataclass
 class Signatures:
     """Ranked genes of the drugs of one cell line.
 
@@ -42,18 +36,12 @@ class Signatures:
         Drug -> length of its list of significantly up-regulated genes (100 at most).
     """
 
-    def __init__(self, ranked: Mapping, n_up: Mapping):
-        self.ranked, self.n_up = dict(ranked), dict(n_up)
+    ranked: dict
+    n_up: dict
 
 
 def read_signatures(path, name: str) -> Signatures:
-    """Read one file of ranked signatures.
-
-    Raises
-    ------
-    InputError
-        The file is damaged, or is not drug -> (`up`, `up_full`).
-    """
+    """Read one file of ranked signatures: drug -> (`up`, `up_full`)."""
     found = read_string_lists(path, name)
     if not isinstance(found, dict) or not found:
         raise InputError(
@@ -84,22 +72,11 @@ def parent(name: str) -> str:
 def match_drugs(
     names, table: pd.DataFrame, aliases: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    """Find drugs in a table by name.
+    """Find drugs in a table (indexed by drug) by name.
 
-    Parameters
-    ----------
-    names : iterable of str
-    table : DataFrame
-        Indexed by drug.
-    aliases : mapping, optional
-        Name -> name in the table.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by name: `in_table` (or missing) and `how`: "name"; "alias"; "spelling", equal but for
-        case and punctuation; "beginning", the only name of the table that begins so (at least eight
-        letters: a name cut short); "" where none was found.
+    Returns a table indexed by name: `in_table` (or missing) and `how`: "name"; "alias"; "spelling",
+    equal but for case and punctuation; "beginning", the only name of the table that begins so (at
+    least eight letters: a name cut short); "" where none was found.
     """
     aliases = dict(aliases or {})
     by_spelling: dict[str, list[str]] = {}
@@ -137,19 +114,7 @@ def common_genes(lines: Mapping[str, Signatures], drugs) -> tuple[list[str], int
 
 
 def top_k_labels(ranked, genes: pd.Index, k: int) -> np.ndarray:
-    """Label the first k of `genes` in a ranking 1, the last k -1, all others 0.
-
-    Parameters
-    ----------
-    ranked : array of str
-        All genes of the signature, most up-regulated first; each of `genes` once.
-    genes : pandas.Index
-    k : int
-
-    Returns
-    -------
-    int8 array, (len(genes),)
-    """
+    """Label the first k of `genes` in a ranking 1, the last k -1, all others 0 (int8)."""
     order = genes.get_indexer(np.asarray(ranked, dtype=object))
     order = order[order >= 0]
     label = np.zeros(len(genes), dtype=np.int8)
@@ -158,42 +123,32 @@ def top_k_labels(ranked, genes: pd.Index, k: int) -> np.ndarray:
     return label
 
 
-def check_k(k, n_genes: int | None = None) -> None:
+def check_k(k: int, n_genes: int | None = None) -> None:
     """Refuse a k that labels nothing, or so many genes that both ends meet."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise ParameterError(f"k={k!r}: give a whole number of at least 1")
+    _whole("k", k, 1)
     if n_genes is not None and 2 * k >= n_genes:
         raise ParameterError(
             f"k={k}: the signatures share {n_genes} genes, so that k must be below {(n_genes + 1) // 2}"
         )
 
 
-def chosen_lines(lines, known: Mapping[str, str]) -> list[str]:
-    """Return the lines asked for, or refuse an unknown one."""
-    lines = list(known) if lines is None else [lines] if isinstance(lines, str) else list(lines)
-    unknown = [line for line in lines if line not in known]
-    if unknown or not lines:
-        what = f"no cell line '{unknown[0]}'" if unknown else "lines is empty"
-        raise ParameterError(f"{what}; there are: {', '.join(known)}")
-    return lines
+def _whole(name: str, value, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ParameterError(f"{name}={value!r}: give a whole number of at least {least}")
 
 
 def signature_dataset(
     name: str,
-    title: str,
     lines: Mapping[str, Signatures],
     table: pd.DataFrame,
     *,
     k: int,
     min_labels: int,
-    unmatched: str,
     n_folds: int,
     seed: int,
     shared_wells: bool,
-    sources: tuple,
-    citations: tuple,
-    notes: tuple,
     aliases: Mapping[str, str] | None = None,
+    **about,
 ) -> Dataset:
     """Make a data set of signed top-k labels from ranked signatures.
 
@@ -202,17 +157,17 @@ def signature_dataset(
     lines : mapping
         Cell line -> its signatures.
     table : DataFrame
-        Drug table: `smiles`, `targets`, `mechanism`.
+        Drug table: `smiles`, `targets`, `mechanism`. Drugs that it does not have are dropped and named.
     k : int
         Genes labelled at each end.
     min_labels : int
         Keep the genes that are labelled (1 or -1) in at least so many signatures, of all lines
         together: one that never is has nothing to predict.
-    unmatched : {"drop", "keep"}
-        What becomes of drugs that the table does not have: a kept one has no embedding.
     shared_wells : bool
         Whether the lines were measured together in one well, which the responses then declare
         (``uns["perturbcore"]["shared_wells"]``).
+    **about
+        Title, sources, citations and notes.
 
     Returns
     -------
@@ -221,93 +176,76 @@ def signature_dataset(
         columns of the table), "unmatched" (tuple of names).
     """
     check_k(k)
-    if (
-        isinstance(min_labels, bool)
-        or not isinstance(min_labels, int | np.integer)
-        or min_labels < 0
-    ):
-        raise ParameterError(f"min_labels={min_labels!r}: give a whole number of at least 0")
-    if unmatched not in ("drop", "keep"):
-        raise ParameterError(f"unmatched={unmatched!r}: choose 'drop' or 'keep'")
-    everyone = sorted({d for s in lines.values() for d in s.ranked})
+    _whole("min_labels", min_labels, 0)
     card = Card()
-    lengths = [len(r) for s in lines.values() for r in s.ranked.values()]
-    n_rows = sum(len(s.ranked) for s in lines.values())
-    note = f"{n_rows} signatures in {len(lines)} cell lines, {min(lengths):,} to {max(lengths):,} genes each"
-    card.step("files", perturbations=len(everyone), note=note)
-    matched = match_drugs(everyone, table, aliases)
-    lost = tuple(matched.index[matched["how"] == ""])
-    how = matched["how"].value_counts()
-    said = ", ".join(
-        f"{how[h]} by {h}" for h in ("name", "spelling", "beginning", "alias") if h in how
-    )
-    kept = [d for d in everyone if unmatched == "keep" or d not in lost]
-    if not kept:
-        raise InputError(
-            f"{name}: none of {len(everyone)} drugs is in the drug table, such as '{everyone[0]}'"
-        )
-    gone = (
-        f"; not found, {unmatched == 'drop' and 'dropped' or 'kept'}: {', '.join(lost)}"
-        if lost
-        else ""
-    )
-    card.step("drug table", perturbations=len(kept), note=f"found {said}{gone}")
-    genes, n_twice = common_genes(lines, kept)
+    drugs, lost = _drugs(name, lines, table, aliases, card)
+    genes, n_twice = common_genes(lines, drugs.index)
     check_k(k, len(genes))
-    drugs = _drugs(matched.loc[kept], table)
-    responses = _responses(name, lines, kept, genes, k)
-    often = (responses.layers["deg"] != 0).sum(axis=0) >= min_labels
-    if not often.any():
-        most = int((responses.layers["deg"] != 0).sum(axis=0).max())
-        raise ParameterError(f"min_labels={min_labels}: no gene is labelled more than {most} times")
-    responses = responses[:, often].copy()
+    responses = _responses(name, lines, drugs.index, genes, k)
+    times = (responses.layers["deg"] != 0).sum(axis=0)
+    if not (times >= min_labels).any():
+        raise ParameterError(
+            f"min_labels={min_labels}: no gene is labelled more than {int(times.max())} times"
+        )
+    responses = responses[:, times >= min_labels].copy()
     responses.uns["perturbcore"].update(k=int(k), shared_wells=bool(shared_wells))
     # salts of one drug are near copies of each other: they lie in one fold
-    n_folds = min(n_folds, drugs["parent"].nunique())
-    folds = assign_folds(drugs["parent"], n_folds, seed)
+    folds = assign_folds(drugs["parent"], min(n_folds, drugs["parent"].nunique()), seed)
     responses.obs["fold"] = folds.loc[drugs.loc[responses.obs["perturbation"], "parent"]].to_numpy()
     note = f"genes that all signatures rank; {n_twice} of them dropped: a name there twice"
-    card.step("common genes", perturbations=len(kept), genes=len(genes), note=note)
-    card.step(
-        "responses",
-        perturbations=len(kept),
-        genes=responses.n_vars,
-        note=f"{responses.n_obs} rows of drug and line, {k} genes up and {k} down in each; genes labelled at "
+    card.step("common genes", perturbations=len(drugs), genes=len(genes), note=note)
+    card.responses(
+        responses,
+        f"{responses.n_obs} rows of drug and line, {k} genes up and {k} down in each; genes labelled at "
         f"least {min_labels} times",
     )
+    about["notes"] = (*card_of("signatures")["notes"], _weak(responses, k), *about["notes"])
     return Dataset(
         name=name,
-        title=title,
         task="deg",
         responses=responses,
         card=card.frame(),
-        sources=sources,
-        citations=citations,
-        notes=(*RANK_NOTES, _weak(responses, k), *notes),
         extras=MappingProxyType({"drugs": drugs, "unmatched": lost}),
+        **about,
     )
 
 
-def _responses(name, lines, kept, genes, k) -> AnnData:
+def _drugs(
+    name: str, lines, table: pd.DataFrame, aliases, card: Card
+) -> tuple[pd.DataFrame, tuple]:
+    """The drugs of the signatures that the table has, with its columns; and those it does not have."""
+    everyone = sorted({d for s in lines.values() for d in s.ranked})
+    lengths = [len(r) for s in lines.values() for r in s.ranked.values()]
+    size = f"{min(lengths):,} to {max(lengths):,} genes each"
+    note = f"{len(lengths)} signatures in {len(lines)} cell lines, {size}"
+    card.step("files", perturbations=len(everyone), note=note)
+    matched = match_drugs(everyone, table, aliases)
+    lost = tuple(matched.index[matched["how"] == ""])
+    matched = matched.drop(index=list(lost)).rename_axis("perturbation")
+    if matched.empty:
+        raise InputError(
+            f"{name}: none of {len(everyone)} drugs is in the drug table, such as '{everyone[0]}'"
+        )
+    how = matched["how"].value_counts()
+    kinds = ("name", "spelling", "beginning", "alias")
+    note = "found " + ", ".join(f"{how[h]} by {h}" for h in kinds if h in how)
+    note += f"; not found, dropped: {', '.join(lost)}" if lost else ""
+    card.step("drug table", perturbations=len(matched), note=note)
+    drugs = table.reindex(matched["in_table"])[["smiles", "targets", "mechanism"]].fillna("")
+    drugs = drugs.set_index(matched.index).assign(in_table=matched["in_table"], how=matched["how"])
+    return drugs.assign(parent=[parent(n) for n in matched["in_table"]]), lost
+
+
+def _responses(name: str, lines, drugs, genes: list[str], k: int) -> AnnData:
     index = pd.Index(genes, dtype=object)
     rows, labels = [], []
     for line, signatures in lines.items():
-        for drug in kept:
+        for drug in drugs:
             if drug in signatures.ranked:
                 labels.append(top_k_labels(signatures.ranked[drug], index, k))
                 rows.append((drug, line, signatures.n_up[drug]))
     obs = pd.DataFrame(rows, columns=["perturbation", "cell_line", "n_up"])
     return make_responses(np.stack(labels), obs, genes, dataset=name, task="deg", identifier="drug")
-
-
-def _drugs(matched: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    drugs = table.reindex(matched["in_table"])[["smiles", "targets", "mechanism"]].fillna("")
-    drugs.index = matched.index
-    drugs.index.name = "perturbation"
-    names = matched["in_table"].where(matched["how"] != "", matched.index.to_series())
-    return drugs.assign(
-        in_table=matched["in_table"], how=matched["how"], parent=[parent(n) for n in names]
-    )
 
 
 def _weak(responses: AnnData, k: int) -> str:

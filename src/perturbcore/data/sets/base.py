@@ -4,12 +4,15 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
+import yaml
 from anndata import AnnData
 
 from perturbcore.core.errors import ParameterError
@@ -29,7 +32,7 @@ class Dataset:
     task : str
         "lfc", "deg" or "deg_pairs".
     card : pandas.DataFrame
-        One row a step from the file to what is used, with the counts after that step; columns
+        One row per step from the file to what is used, with the counts after that step; columns
         `step`, `cells` (wells, for plate screens), `perturbations` (controls not counted), `genes`,
         `batches`, `note`. A count that has no meaning for the data is missing.
     responses : anndata.AnnData, optional
@@ -39,7 +42,7 @@ class Dataset:
     replicates : anndata.AnnData, optional
         Wells by genes with their controls, for a ceiling from replicates.
     ceiling : pandas.DataFrame, optional
-        Noise ceiling a perturbation, where it comes with the data.
+        Experimental error of each perturbation, where it is published with the data.
     sources, citations : tuple of str
         Names in the catalogue; keys in the bibliography.
     notes : tuple of str
@@ -47,7 +50,7 @@ class Dataset:
     simulated : bool
         Whether the cells were simulated.
     extras : mapping
-        Anything more, such as the truth of a simulation.
+        Anything more, such as the truth of a simulation or a table of drugs.
     """
 
     name: str
@@ -71,12 +74,14 @@ class Card:
     def __init__(self):
         self._rows: list[dict] = []
 
-    def step(self, step: str, *, cells=None, perturbations=None, genes=None, batches=None, note=""):
+    def step(
+        self, step: str, *, cells=None, perturbations=None, genes=None, batches=None, note: str = ""
+    ) -> None:
         """Add a row from plain counts; None means that the count has no meaning here."""
         counts = (cells, perturbations, genes, batches)
         self._rows.append(dict(zip(CARD_COLUMNS, (step, *counts, note), strict=True)))
 
-    def step_of(self, step: str, screen: AnnData, note: str = ""):
+    def step_of(self, step: str, screen: AnnData, note: str = "") -> None:
         """Add a row with the counts of a declared screen; controls are no perturbation."""
         obs = screen.obs
         self.step(
@@ -88,10 +93,32 @@ class Card:
             note=note,
         )
 
+    def responses(self, responses: AnnData, note: str, *, cells: bool = True) -> None:
+        """Add the row "responses"; `cells` says whether cells are counted."""
+        obs = responses.obs
+        self.step(
+            "responses",
+            cells=int(obs["n_cells"].sum()) if cells and "n_cells" in obs else None,
+            perturbations=obs["perturbation"].nunique(),
+            genes=responses.n_vars,
+            note=note,
+        )
+
     def frame(self) -> pd.DataFrame:
         """Return the card; counts are nullable integers."""
         frame = pd.DataFrame(self._rows, columns=list(CARD_COLUMNS))
         return frame.astype(dict.fromkeys(CARD_COLUMNS[1:5], "Int64"))
+
+
+@cache
+def _cards() -> dict[str, dict]:
+    file = resources.files("perturbcore.data.sets") / "cards.yml"
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def card_of(name: str) -> dict[str, Any]:
+    """What ``cards.yml`` says of a data set: title, sources, citations, notes, and its constants."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in _cards()[name].items()}
 
 
 def available() -> list[str]:
@@ -111,10 +138,6 @@ def load(name: str, /, **options) -> Dataset:
     **options
         Handed to the `load` of that module.
 
-    Returns
-    -------
-    Dataset
-
     Raises
     ------
     ParameterError
@@ -126,17 +149,21 @@ def load(name: str, /, **options) -> Dataset:
         hint = f" (did you mean '{close[0]}'?)" if close else ""
         raise ParameterError(f"no data set '{name}'{hint}; there are: {', '.join(names)}")
     loader = importlib.import_module(f"perturbcore.data.sets.{name}").load
-    _check_options(name, loader, options)
+    check_options(f"data set '{name}'", loader, options)
     return loader(**options)
 
 
-def _check_options(name: str, loader, options: dict) -> None:
-    parameters = inspect.signature(loader).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return
-    known = [p.name for p in parameters]
+def check_options(what: str, function: Callable, options: Mapping[str, Any]) -> None:
+    """Refuse an option that `function` does not take, and list those that it takes."""
+    parameters = inspect.signature(function).parameters.values()
+    known = [p.name for p in parameters if p.name != "adata"]
     unknown = [o for o in options if o not in known]
-    if unknown:
-        raise ParameterError(
-            f"data set '{name}' has no option '{unknown[0]}'; it has: {', '.join(known)}"
-        )
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise ParameterError(f"{what} has no option '{unknown[0]}'; it has: {', '.join(known)}")
+
+
+def check_choice(name: str, value, allowed) -> str:
+    """Return a choice, or refuse one that is not among those allowed."""
+    if value not in allowed:
+        raise ParameterError(f"{name} '{value}' is not one of: {', '.join(map(str, allowed))}")
+    return value

@@ -7,26 +7,12 @@ from anndata import AnnData
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.folds import add_folds
+from perturbcore.data.read import read_csv
 from perturbcore.data.responses import make_responses
-from perturbcore.data.sets._read import read_csv
-from perturbcore.data.sets.base import Card, Dataset
+from perturbcore.data.sets.base import Card, Dataset, card_of, check_choice
 
 LINES = {"K562": "k562", "RPE1": "rpe1", "HepG2": "hepg2", "Jurkat": "jurkat"}
 TASKS = ("de", "dir")
-COLUMNS = ("pert", "gene", "label", "split")
-SPLITS = ("train", "test")
-NOTES = (
-    "Labels are partial: about 90 labelled genes a perturbation, at most 20 of them differentially "
-    "expressed; a gene without a label is unknown, not unchanged.",
-    "Differential expression is a label, not an effect size: it gives no log fold-change.",
-    "Never score transfer between cell lines on these labels: pairs were selected so that a gene "
-    "differentially expressed in one line nearly always is in another.",
-    "The authors' split into train and test is by perturbation within a line and kept beside our "
-    "folds. Between lines it differs (903 of 2,654 perturbations are in train in one line and in "
-    "test in another): a model trained on several lines would leak by it.",
-    "Symbols are those of the original screens, some since renamed (AARS is now AARS1).",
-    "Non-commercial use only.",
-)
 
 
 def pairs(line: str, task: str = "de") -> pd.DataFrame:
@@ -34,9 +20,8 @@ def pairs(line: str, task: str = "de") -> pd.DataFrame:
 
     Parameters
     ----------
-    line : str
-        "K562", "RPE1", "HepG2" or "Jurkat".
-    task : str
+    line : {"K562", "RPE1", "HepG2", "Jurkat"}
+    task : {"de", "dir"}
         "de": is the gene differentially expressed (1) or not (0); "dir": given that it is, does it
         go up (1) or down (0).
 
@@ -45,28 +30,19 @@ def pairs(line: str, task: str = "de") -> pd.DataFrame:
     pandas.DataFrame
         Columns `pert`, `gene` (symbols), `label` (int8), `split` ("train" or "test").
 
-    Raises
-    ------
-    ParameterError
-        There is no such line or task.
-    InputError
-        The file is damaged; the message names its column and value.
-
     References
     ----------
     Wu et al. 2025, section 4.
     """
-    if line not in LINES:
-        raise ParameterError(f"no Essential cell line '{line}'; there are: {', '.join(LINES)}")
-    if task not in TASKS:
-        raise ParameterError(f"no task '{task}' of labelled pairs; there are: {', '.join(TASKS)}")
+    check_choice("Essential cell line", line, LINES)
+    check_choice("task", task, TASKS)
     return read_pairs(fetch(f"perturbqa/{LINES[line]}-{task}", progress=False))
 
 
 def read_pairs(path) -> pd.DataFrame:
     """Read and check one file of labelled pairs; see `pairs`."""
-    table = read_csv(path, COLUMNS)
-    for column, allowed in (("label", ("0", "1")), ("split", SPLITS)):
+    table = read_csv(path, ("pert", "gene", "label", "split"))
+    for column, allowed in (("label", ("0", "1")), ("split", ("train", "test"))):
         wrong = ~table[column].isin(allowed)
         if wrong.any():
             raise InputError(
@@ -100,7 +76,7 @@ def load(lines=tuple(LINES), n_folds: int = 5, seed: int = 0) -> Dataset:
     Returns
     -------
     Dataset
-        ``responses``: one row a (cell line, perturbation), columns the union of the lines' genes;
+        ``responses``: one row per (cell line, perturbation), columns the union of the lines' genes;
         ``layers["observed"]``: is the label known; ``layers["deg"]``: 1 up, -1 down, 0 not
         differentially expressed (or not observed). A pair that is differentially expressed but has
         no direction has no sign, so it is not observed; `pairs` keeps it. ``obs`` has the authors'
@@ -137,38 +113,21 @@ def load(lines=tuple(LINES), n_folds: int = 5, seed: int = 0) -> Dataset:
     )
     return Dataset(
         name="essential",
-        title="Essential screens (partial labels)",
         task="deg_pairs",
         responses=responses,
         card=card.frame(),
         sources=tuple(f"perturbqa/{LINES[line]}-{task}" for line in lines for task in TASKS),
-        citations=("wu2025", "replogle2022", "nadig2025"),
-        notes=NOTES,
+        **card_of("essential"),
     )
 
 
-def join_direction(de: pd.DataFrame, direction: pd.DataFrame, line: str):
-    """Give every differentially expressed pair its sign.
+def join_direction(
+    de: pd.DataFrame, direction: pd.DataFrame, line: str
+) -> tuple[pd.DataFrame, str]:
+    """Give every differentially expressed pair its sign, and say the counts in words.
 
-    Parameters
-    ----------
-    de, direction : pandas.DataFrame
-        Both tables of one line, as `pairs` returns them.
-    line : str
-        For messages.
-
-    Returns
-    -------
-    labels : pandas.DataFrame
-        Columns `pert`, `gene`, `deg` (-1, 0, 1; missing where the direction is unknown),
-        `split_de`, `split_dir`.
-    note : str
-        The counts, in words.
-
-    Raises
-    ------
-    InputError
-        A pair has a direction but is not differentially expressed.
+    Both tables are those of `pairs`. Returns a table with columns `pert`, `gene`, `deg` (-1, 0, 1;
+    missing where the direction is unknown), `split_de`, `split_dir`; and the counts.
     """
     de = de.rename(columns={"label": "de", "split": "split_de"})
     direction = direction.rename(columns={"label": "up", "split": "split_dir"})

@@ -7,24 +7,12 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.catalogue import fetch
+from perturbcore.data.read import member, read_r
 from perturbcore.data.screens.declare import declare_screen
-from perturbcore.data.sets._effects import responses_of
-from perturbcore.data.sets._read import member, read_r
-from perturbcore.data.sets.base import Card, Dataset
+from perturbcore.data.sets._make import responses_of
+from perturbcore.data.sets.base import Card, Dataset, card_of
 
-SOURCE = "papalexi"
-OBJECT = "lowmoi_example_data"
 CONTROL = "non-targeting"
-NOTES = (
-    "Raw UMI counts, but of 299 chosen genes only: a cell's total count is the total over these "
-    "genes, so normalised values are noisier than in the whole screen.",
-    "Batches are the three biological replicates; lanes are not in the file.",
-    "25 related targets (interferon and PD-L1 regulation) suffice for effects and noise ceilings, "
-    "not for ranking embeddings; of the 26th, CD274, the file has no cell.",
-    "The file has gRNA counts, not assignments: a cell is given to the gRNA with most UMIs and "
-    "dropped where that one has too small a share of them. Without that filter the assignment has "
-    "2,386 control cells.",
-)
 
 
 def load(
@@ -33,7 +21,6 @@ def load(
     batches: str = "all",
     n_folds: int = 5,
     seed: int = 0,
-    effects: bool = True,
     path=None,
 ) -> Dataset:
     """Load the screen and its batch-aware effects.
@@ -47,8 +34,6 @@ def load(
         Variant of the effect; see `perturbcore.data.effects.ba_ate`.
     n_folds, seed : int
         See `perturbcore.data.folds.assign_folds`.
-    effects : bool
-        Whether to compute responses too.
     path : path, optional
         Another copy of the file; the catalogue's otherwise.
 
@@ -60,18 +45,17 @@ def load(
     References
     ----------
     Papalexi et al. 2021; the threshold of 0.8 is the default of Barry et al. 2024 for screens with
-    one gRNA a cell.
+    one gRNA per cell.
     """
     if not 0 <= min_fraction < 1:
         raise ParameterError(f"min_fraction={min_fraction} is not in [0, 1)")
-    path = path or fetch(SOURCE, progress=False)
+    path = path or fetch("papalexi", progress=False)
     counts, genes, guide_counts, guides, targets, replicate = _read(path)
     card = Card()
-    n_targets = len(set(targets) - {CONTROL})
     card.step(
         "file",
         cells=counts.shape[0],
-        perturbations=n_targets,
+        perturbations=len(set(targets) - {CONTROL}),
         genes=counts.shape[1],
         batches=len(set(replicate)),
         note=f"{len(guides)} gRNAs, {int((targets == CONTROL).sum())} of them non-targeting",
@@ -90,16 +74,11 @@ def load(
         },
         index=[f"cell{i + 1}" for i in range(counts.shape[0])],
     )[keep]
-    cells = AnnData(counts[keep], obs=obs, var=pd.DataFrame(index=genes))
     screen = declare_screen(
-        cells,
+        AnnData(counts[keep], obs=obs, var=pd.DataFrame(index=genes)),
         dataset="papalexi",
-        perturbation="perturbation",
-        batch="batch",
-        cell_line="cell_line",
         control=CONTROL,
         scale="counts",
-        identifier="symbol",
     )
     card.step_of(
         "one gRNA a cell",
@@ -107,37 +86,22 @@ def load(
         note=f"{int((~keep).sum()):,} cells dropped: leading gRNA below {min_fraction:g} of UMIs, "
         f"or tied; {int(screen.obs['is_control'].sum()):,} control cells",
     )
+    responses = responses_of(screen, control=control, batches=batches, n_folds=n_folds, seed=seed)
     return Dataset(
         name="papalexi",
-        title="Papalexi THP-1 (ECCITE-seq, raw counts)",
         task="lfc",
         screen=screen,
-        responses=responses_of(screen, control=control, batches=batches, n_folds=n_folds, seed=seed)
-        if effects
-        else None,
+        responses=responses,
         card=card.frame(),
-        sources=(SOURCE,),
-        citations=("papalexi2021", "barry2024"),
-        notes=NOTES,
+        **card_of("papalexi"),
     )
 
 
-def leading_guide(counts: sp.csr_matrix):
+def leading_guide(counts: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Find the gRNA with most UMIs in every cell.
 
-    Parameters
-    ----------
-    counts : (n_cells, n_guides) sparse matrix
-        gRNA UMI counts.
-
-    Returns
-    -------
-    guide, umis : (n_cells,) int arrays
-        Column of the leading gRNA and its count.
-    share : (n_cells,) float array
-        Its share of the cell's gRNA UMIs; 0 where the cell has none.
-    tied : (n_cells,) bool array
-        Whether another gRNA has as many.
+    Returns per cell: the column of the leading gRNA, its count, its share of the cell's gRNA UMIs (0
+    where the cell has none), and whether another gRNA has as many.
     """
     counts = sp.csr_matrix(counts)
     guide = np.asarray(counts.argmax(axis=1)).ravel()
@@ -151,17 +115,12 @@ def leading_guide(counts: sp.csr_matrix):
 
 
 def _read(path):
-    data = read_r(path, OBJECT)
+    data = read_r(path, "lowmoi_example_data")
     counts, genes = _matrix(path, data, "response_matrix")
     guide_counts, guides = _matrix(path, data, "grna_matrix")
     table = member(path, data, "grna_target_data_frame")
-    of_guide = dict(
-        zip(
-            member(path, table, "grna_id").astype(str),
-            member(path, table, "grna_target").astype(str),
-            strict=True,
-        )
-    )
+    ids, names = (member(path, table, c).astype(str) for c in ("grna_id", "grna_target"))
+    of_guide = dict(zip(ids, names, strict=True))
     unknown = [g for g in guides if g not in of_guide]
     if unknown:
         raise InputError(f"{path}: gRNA '{unknown[0]}' is not in column 'grna_id'")
@@ -175,9 +134,9 @@ def _read(path):
     return counts, genes, guide_counts, guides, targets, replicate
 
 
-def _matrix(path, data, name):
-    i, j, x, shape, names = (
-        member(path, data, name, part) for part in ("i", "j", "x", "Dim", "Dimnames")
-    )
+def _matrix(path, data, name: str):
+    """A sparse R matrix, turned to cells in rows, and the names of its columns."""
+    parts = ("i", "j", "x", "Dim", "Dimnames")
+    i, j, x, shape, names = (member(path, data, name, part) for part in parts)
     matrix = sp.coo_matrix((x, (i, j)), shape=tuple(int(n) for n in shape))
     return matrix.T.tocsr().astype(np.float32), np.array([str(n) for n in names[0]])

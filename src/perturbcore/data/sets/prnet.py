@@ -6,42 +6,26 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError
 from perturbcore.data.catalogue import fetch
-from perturbcore.data.folds import add_folds
-from perturbcore.data.responses import make_responses
-from perturbcore.data.sets._read import read_h5ad
-from perturbcore.data.sets.base import Card, Dataset
+from perturbcore.data.read import read_h5ad
+from perturbcore.data.sets._make import make_wells, responses_of_wells, well_effects
+from perturbcore.data.sets.base import Card, Dataset, card_of, check_choice
 
-SOURCE = "prnet"
 CONTROL = "DMSO"
 COLUMNS = ("pert_iname", "pert_id", "pert_type", "rna_plate", "dose", "cell_type", "SMILES")
-NOTES = (
-    "Values are log2 expression of 978 landmark genes (level 3: normalised within the plate), not "
-    "counts: an effect is a difference of log2 expression to the DMSO wells of the same plate.",
-    "One cell line (HT115), 6 hours, one well of a drug on each of two plates, 9 and 11 DMSO wells: "
-    "two replicates are all there is to estimate an experimental error from.",
-    "Doses differ between drugs (80 nM to 160 µM, half of them at 10 µM) and are not modelled.",
-    "The file names no targets.",
-)
 
 
-def load(
-    both_plates: bool = True,
-    control: str = "matched",
-    n_folds: int = 5,
-    seed: int = 0,
-    path=None,
-) -> Dataset:
+def load(control: str = "matched", n_folds: int = 5, seed: int = 0, path=None) -> Dataset:
     """Load the wells of both plates and the plate-matched effects of the drugs.
+
+    Only drugs that lie on both plates are kept: one on one plate has no replicate, so that resampling
+    plates would give it an experimental error of nearly nothing.
 
     Parameters
     ----------
-    both_plates : bool
-        Keep only the drugs that lie on both plates. A drug on one plate has no replicate, so that
-        resampling plates would give it an experimental error of nearly nothing.
     control : {"matched", "global"}
-        Whether a drug's well is compared with the DMSO wells of its own plate, or of both.
+        Whether a drug's well is compared with the DMSO wells of its own plate (Eq. 4), or of both (Eq. 6).
     n_folds, seed : int
         Folds are by drug; see `perturbcore.data.folds.assign_folds`.
     path : path, optional
@@ -51,16 +35,14 @@ def load(
     -------
     Dataset
         ``responses``: task "lfc", log2 (``uns["perturbcore"]["scale"] == "log2"``); `n_cells` counts
-        wells. ``replicates``: wells x genes with their DMSO wells. ``extras``: "drugs", a DataFrame
+        wells. ``replicates``: wells x genes with their DMSO wells. ``extras["drugs"]``: a DataFrame
         indexed by perturbation (smiles, targets and mechanism, which are empty, dose in micromolar,
-        pert_ids, n_structures); "agreement", see `replicate_agreement`.
+        pert_ids, n_structures).
 
     Raises
     ------
     InputError
         The file is damaged or is another version.
-    ParameterError
-        `control` is neither of the two.
 
     Notes
     -----
@@ -73,144 +55,71 @@ def load(
     ----------
     Qi et al. 2024; Subramanian et al. 2017.
     """
-    if control not in ("matched", "global"):
-        raise ParameterError(f"control={control!r}: choose 'matched' (Eq. 4) or 'global' (Eq. 6)")
-    path = path or fetch(SOURCE, progress=False)
+    check_choice("control", control, ("matched", "global"))
+    path = path or fetch("prnet", progress=False)
     wells = _wells(path)
     card = Card()
     treated = ~wells.obs["is_control"].to_numpy()
     drugs = _drugs(wells.obs[treated])
     several = int((drugs["n_structures"] > 1).sum())
-    note = (
-        f"cells are wells; {several} names with two registered structures are one perturbation each"
-    )
-    _step(card, "file", wells, note)
+    note = f"{several} names with two registered structures are one perturbation each"
+    card.step_of("file", wells, f"cells are wells; {note}")
     plates = wells.obs[treated].groupby("perturbation")["batch"].nunique()
-    if both_plates:
-        keep = plates.index[plates == wells.obs["batch"].nunique()]
-        wells = wells[~treated | wells.obs["perturbation"].isin(keep).to_numpy()].copy()
-        drugs = drugs.loc[keep]
-        _step(
-            card, "both plates", wells, f"{len(plates) - len(keep)} drugs on one plate only dropped"
-        )
-    profiles = plate_effects(wells, control)
-    responses = add_folds(_responses(profiles, wells, control), n_folds, seed)
-    agreement = replicate_agreement(profiles)
-    card.step(
-        "responses",
-        perturbations=responses.n_obs,
-        genes=responses.n_vars,
-        note=f"mean over plates of the difference to {'its' if control == 'matched' else 'all'} DMSO wells",
-    )
+    keep = plates.index[plates == wells.obs["batch"].nunique()]
+    wells = wells[~treated | wells.obs["perturbation"].isin(keep).to_numpy()].copy()
+    note = f"{len(plates) - len(keep)} drugs on one plate only dropped"
+    card.step_of("both plates", wells, note)
+    responses = responses_of_wells(wells, control=control, n_folds=n_folds, seed=seed)
+    which = "its" if control == "matched" else "all"
+    note = f"mean over plates of the difference to {which} DMSO wells"
+    card.responses(responses, note, cells=False)
+    about = card_of("prnet")
+    about["notes"] += (replicate_agreement(well_effects(wells, control)),)
     return Dataset(
         name="prnet",
-        title="L1000 drugs (PRnet's two plates)",
         task="lfc",
         responses=responses,
         replicates=wells,
         card=card.frame(),
-        sources=(SOURCE,),
-        citations=("qi2024", "subramanian2017"),
-        notes=(*NOTES, agreement["sentence"]),
-        extras=MappingProxyType({"drugs": drugs, "agreement": MappingProxyType(agreement)}),
+        extras=MappingProxyType({"drugs": drugs.loc[keep]}),
+        **about,
     )
 
 
-def plate_effects(wells: AnnData, control: str = "matched") -> pd.DataFrame:
-    """Mean effect of each drug on each plate, indexed by (plate, perturbation), columns genes."""
-    X = pd.DataFrame(np.asarray(wells.X, dtype=np.float64), columns=wells.var_names)
-    obs = wells.obs
-    treated = ~obs["is_control"].to_numpy()
-    base = X[~treated].groupby(obs["batch"].to_numpy()[~treated]).mean()
-    if control == "global":
-        base.loc[:] = base.to_numpy().mean(axis=0)
-    means = X[treated].groupby(
-        [obs["batch"].to_numpy()[treated], obs["perturbation"].to_numpy()[treated]]
-    )
-    means = means.mean().rename_axis(["batch", "perturbation"])
-    return means - base.loc[means.index.get_level_values("batch")].to_numpy()
-
-
-def replicate_agreement(profiles: pd.DataFrame) -> dict:
-    """Correlate the effects of the two plates, of the same drug and of different ones.
-
-    Parameters
-    ----------
-    profiles : DataFrame
-        Of `plate_effects`.
-
-    Returns
-    -------
-    dict
-        same, other: mean Pearson correlation over genes; centred_same, centred_other: the same after
-        the mean effect of the plate is taken away; n: drugs on both plates; sentence.
-    """
-    plates = profiles.index.get_level_values("batch").unique()[:2]
-    first, second = (profiles.loc[p] for p in plates)
-    both = first.index.intersection(second.index)
-    out = {"n": len(both)}
-    for name, shift in (("", 0), ("centred_", 1)):
-        z = [
-            _rows(p.loc[both].to_numpy() - shift * p.loc[both].to_numpy().mean(axis=0))
-            for p in (first, second)
-        ]
-        r = z[0] @ z[1].T
-        out[f"{name}same"] = float(np.diag(r).mean())
-        out[f"{name}other"] = float((r.sum() - np.trace(r)) / (r.size - len(both)))
-    out["sentence"] = (
+def replicate_agreement(effects: pd.DataFrame) -> str:
+    """Say how the effects of the two plates correlate, of the same drug and of different ones."""
+    first, second = (effects.loc[p] for p in effects.index.unique("batch")[:2])
+    drugs = first.index.intersection(second.index)
+    n = len(drugs)
+    r = np.corrcoef(first.loc[drugs], second.loc[drugs])[:n, n:]
+    other = (r.sum() - np.trace(r)) / (r.size - n)
+    return (
         f"Most drugs are near noise: the effects of one drug on the two plates correlate by "
-        f"{out['same']:.2f} on average ({out['n']} drugs), those of two different drugs by {out['other']:.2f}."
-    )
-    return out
-
-
-def _rows(X) -> np.ndarray:
-    X = X - X.mean(axis=1, keepdims=True)
-    return X / np.linalg.norm(X, axis=1, keepdims=True)
-
-
-def _step(card, name, wells, note):
-    obs = wells.obs
-    card.step(
-        name,
-        cells=wells.n_obs,
-        perturbations=obs.loc[~obs["is_control"], "perturbation"].nunique(),
-        genes=wells.n_vars,
-        batches=obs["batch"].nunique(),
-        note=note,
+        f"{np.diag(r).mean():.2f} on average ({n} drugs), those of two different drugs by {other:.2f}."
     )
 
 
 def _wells(path) -> AnnData:
     raw = read_h5ad(path, COLUMNS)
-    X = np.asarray(raw.X.toarray() if hasattr(raw.X, "toarray") else raw.X, dtype=np.float32)
-    if not np.isfinite(X).all():
-        raise InputError(f"{path}: X has NaN or infinity; is this another version of the file?")
     obs = raw.obs[list(COLUMNS)].astype({c: str for c in COLUMNS if c != "dose"})
-    control = (obs["pert_iname"] == CONTROL).to_numpy()
-    for plate, part in obs.groupby("rna_plate"):
-        if not (part["pert_iname"] == CONTROL).any():
-            raise InputError(f"{path}: column 'pert_iname' has no '{CONTROL}' on plate '{plate}'")
+    control = obs["pert_iname"] == CONTROL
+    without = ~control.groupby(obs["rna_plate"]).any()
+    if without.any():
+        plate = without.index[without][0]
+        raise InputError(f"{path}: column 'pert_iname' has no '{CONTROL}' on plate '{plate}'")
     table = pd.DataFrame(
         {
-            "perturbation": np.where(control, "control", obs["pert_iname"]),
-            "batch": obs["rna_plate"].to_numpy(),
-            "cell_line": obs["cell_type"].to_numpy(),
+            "perturbation": obs["pert_iname"],
+            "batch": obs["rna_plate"],
+            "cell_line": obs["cell_type"],
             "is_control": control,
-            "dose": obs["dose"].astype(float).to_numpy(),
-            "smiles": np.where(control, "", obs["SMILES"]),
-            "pert_id": obs["pert_id"].to_numpy(),
+            "dose": obs["dose"].astype(float),
+            "smiles": obs["SMILES"].mask(control, ""),
+            "pert_id": obs["pert_id"],
         },
-        index=obs.index.astype(str),
-    )
-    out = AnnData(X, obs=table, var=pd.DataFrame(index=raw.var_names.astype(str)))
-    out.uns["perturbcore"] = {
-        "dataset": "prnet",
-        "scale": "log2",
-        "identifier": "drug",
-        "simulated": False,
-    }
-    return out
+    ).set_axis(obs.index.astype(str))
+    about = dict(dataset="prnet", scale="log2", identifier="drug")
+    return make_wells(raw.X, table, raw.var_names, path=path, **about)
 
 
 def _drugs(obs: pd.DataFrame) -> pd.DataFrame:
@@ -228,24 +137,4 @@ def _drugs(obs: pd.DataFrame) -> pd.DataFrame:
             "n_structures": len(found),
             "n_plates": part["batch"].nunique(),
         }
-    out = pd.DataFrame.from_dict(rows, orient="index")
-    out.index.name = "perturbation"
-    return out
-
-
-def _responses(profiles: pd.DataFrame, wells: AnnData, control: str) -> AnnData:
-    effects = profiles.groupby(level="perturbation").mean()
-    obs = wells.obs[~wells.obs["is_control"].to_numpy()].groupby("perturbation")
-    table = pd.DataFrame(
-        {
-            "cell_line": obs["cell_line"].first(),
-            "n_cells": obs.size(),
-            "n_batches": obs["batch"].nunique(),
-        }
-    ).loc[effects.index]
-    out = make_responses(
-        effects.to_numpy(), table.rename_axis("perturbation").reset_index(), effects.columns,
-        dataset="prnet", task="lfc", identifier="drug",
-    )  # fmt: skip
-    out.uns["perturbcore"].update(scale="log2", control=control)
-    return out
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("perturbation")

@@ -2,14 +2,9 @@
 
 from types import MappingProxyType
 
-from perturbcore.core.errors import ParameterError
-from perturbcore.data.sets._effects import labels_of, responses_of
-from perturbcore.data.sets.base import Card, Dataset
-
-NOTES = (
-    "These cells are simulated: the true effects, the network and the annotation behind them are "
-    "known, and nothing about real cells follows from them.",
-)
+from perturbcore.data.sets._make import labels_of, responses_of
+from perturbcore.data.sets.base import Card, Dataset, card_of, check_choice, check_options
+from perturbcore.data.simulate.screen import simulate_screen
 
 
 def load(
@@ -27,7 +22,7 @@ def load(
     Parameters
     ----------
     task : {"lfc", "deg"}
-        "deg": labels of differential expression, batches pooled (:func:`perturbcore.data.deg.labels.deg_labels`).
+        "deg": labels of differential expression, batches pooled (`perturbcore.data.deg.labels.deg_labels`).
     control, batches : str
         Variant of the effect; see `perturbcore.data.effects.ba_ate`.
     min_cells, test
@@ -47,25 +42,19 @@ def load(
     ParameterError
         An option is unknown or out of its range.
     """
-    from perturbcore.data.simulate.screen import simulate_screen
-
-    if task not in ("lfc", "deg"):
-        raise ParameterError(f"task={task!r}: choose 'lfc' or 'deg'")
-    _check(simulate_screen, options)
+    check_choice("task", task, ("lfc", "deg"))
+    check_options("simulate_screen", simulate_screen, options)
     simulation = simulate_screen(**options)
     screen = simulation.screen
     card = Card()
-    lines = screen.obs["cell_line"].nunique()
-    card.step_of(
-        "simulated",
-        screen,
-        note=f"{lines} cell lines; {int(screen.obs['is_control'].sum()):,} control cells",
-    )
-    if task == "deg":
-        how = dict(
-            variant="pooled", min_cells=min_cells, test=test, n_folds=n_folds, seed=fold_seed
-        )
-        responses = labels_of(screen, dataset="simulated_deg", **how)
+    lines, controls = screen.obs["cell_line"].nunique(), int(screen.obs["is_control"].sum())
+    card.step_of("simulated", screen, note=f"{lines} cell lines; {controls:,} control cells")
+    folds = dict(n_folds=n_folds, seed=fold_seed)
+    labelled = task == "deg"
+    name = "simulated_deg" if labelled else "simulated"
+    if labelled:
+        how = dict(variant="pooled", min_cells=min_cells, test=test)
+        responses = labels_of(screen, dataset=name, **how, **folds)
         card.step(
             "labels",
             perturbations=responses.obs["perturbation"].nunique(),
@@ -74,28 +63,16 @@ def load(
             f"{(responses.layers['deg'] != 0).mean():.1%} of labels are not 0",
         )
     else:
-        responses = responses_of(
-            screen, control=control, batches=batches, n_folds=n_folds, seed=fold_seed
-        )
+        responses = responses_of(screen, control=control, batches=batches, **folds)
+    about = card_of("simulated")
     return Dataset(
-        name="simulated" if task == "lfc" else "simulated_deg",
-        title="Simulated screen" if task == "lfc" else "Simulated screen (labels)",
+        name=name,
+        title=about["title"] + (" (labels)" if labelled else ""),
         task=task,
         screen=screen,
         responses=responses,
         card=card.frame(),
-        notes=NOTES,
+        notes=about["notes"],
         simulated=True,
         extras=MappingProxyType({"simulation": simulation}),
     )
-
-
-def _check(function, options) -> None:
-    import inspect
-
-    known = list(inspect.signature(function).parameters)
-    unknown = [o for o in options if o not in known]
-    if unknown:
-        raise ParameterError(
-            f"simulate_screen has no parameter '{unknown[0]}'; it has: {', '.join(known)}"
-        )

@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.embeddings.authors import own_embeddings
 from perturbcore.embeddings.build import build_all
 from perturbcore.embeddings.controls import random_embedding
 from perturbcore.embeddings.sources import BuildContext
@@ -248,8 +249,7 @@ def contest(
 
 def _embedding(study, data, name: str):
     """Build one embedding of the profile, or take it from those that the data set brings along."""
-    own = data.extras.get("embeddings", list)
-    brought = {e.name: e for e in (own() if callable(own) else [])}
+    brought = {e.name: e for e in own_embeddings(data)}
     if name in brought:
         return brought[name]
     specs = {spec["name"]: dict(spec) for spec in study.profile.embeddings}

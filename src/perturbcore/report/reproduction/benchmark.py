@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.authors.inventory import read_embeddings
+from perturbcore.embeddings.authors import read_embeddings
 from perturbcore.data.authors.layout import LAYOUTS, file_of, layout_of, present
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.embeddings.controls import random_embedding

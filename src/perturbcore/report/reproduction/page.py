@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from perturbcore.core.errors import InputError
-from perturbcore.data.authors.inventory import read_embeddings
+from perturbcore.embeddings.authors import read_embeddings
 from perturbcore.data.authors.layout import HOW_TO_GET, data_root, present
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.published.tables import load_published

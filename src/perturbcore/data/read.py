@@ -3,37 +3,20 @@
 import warnings
 from pathlib import Path
 
+import anndata
 import pandas as pd
 
 from perturbcore.core.errors import InputError
 
 
 def read_csv(path, columns, **kwargs) -> pd.DataFrame:
-    """Read the named columns of a comma-separated file as strings.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    columns : sequence of str
-        Columns that must be there; others are left out.
-
-    Raises
-    ------
-    InputError
-        The file is not there or not readable, is empty, or lacks a column or a value.
-    """
-    path = _existing(path)
+    """Read the named columns of a comma-separated file as strings; refuse an empty value."""
+    path = existing(path)
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, **kwargs)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable table ({error}); fetch it again") from error
-    missing = [c for c in columns if c not in table]
-    if missing:
-        raise InputError(
-            f"{path}: no column '{missing[0]}' (it has: {', '.join(map(str, table.columns))}); "
-            "rename it, or fetch the file again"
-        )
+    need(table, columns, path)
     table = table[list(columns)]
     if table.empty:
         raise InputError(f"{path}: it has no rows; fetch it again")
@@ -48,16 +31,10 @@ def read_csv(path, columns, **kwargs) -> pd.DataFrame:
 
 
 def read_r(path, name: str):
-    """Return one object of an R data file.
-
-    Raises
-    ------
-    InputError
-        The file is not there, is not a whole R data file, or has no such object.
-    """
+    """Return one object of an R data file, or say that the file is cut or has no such object."""
     import rdata
 
-    path = _existing(path)
+    path = existing(path)
     try:
         with warnings.catch_warnings():
             # classes that R packages define come as plain records, which is what is wanted
@@ -70,37 +47,19 @@ def read_r(path, name: str):
     return objects[name]
 
 
-def read_h5ad(path, obs=()):
-    """Read an h5ad file whose `obs` has the named columns.
-
-    Raises
-    ------
-    InputError
-        The file is not there, is not a whole h5ad file, or lacks a column.
-    """
-    import anndata
-
-    path = _existing(path)
+def read_h5ad(path, obs=()) -> anndata.AnnData:
+    """Read an h5ad file whose `obs` has the named columns, or say what is wrong with it."""
+    path = existing(path)
     try:
         adata = anndata.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many kinds on a truncated file
         raise InputError(f"{path}: not a readable .h5ad file ({error}); fetch it again") from error
-    missing = [c for c in obs if c not in adata.obs]
-    if missing:
-        raise InputError(
-            f"{path}: obs has no column '{missing[0]}' (it has: {', '.join(adata.obs.columns)})"
-        )
+    need(adata.obs, obs, path, "obs has")
     return adata
 
 
 def member(path, record, *names):
-    """Return a part of an R record (list, data frame or S4 object), by name, step by step.
-
-    Raises
-    ------
-    InputError
-        There is no such part.
-    """
+    """Return a part of an R record (list, data frame or S4 object), by name, step by step."""
     for name in names:
         try:
             record = record[name] if hasattr(record, "__getitem__") else getattr(record, name)
@@ -112,7 +71,18 @@ def member(path, record, *names):
     return record
 
 
-def _existing(path) -> Path:
+def need(table: pd.DataFrame, columns, path, has: str = "") -> None:
+    """Refuse a table that lacks a column."""
+    missing = [c for c in columns if c not in table]
+    if missing:
+        raise InputError(
+            f"{path}: {has}{' ' if has else ''}no column '{missing[0]}' (it has: "
+            f"{', '.join(map(str, table.columns))}); rename it, or fetch the file again"
+        )
+
+
+def existing(path) -> Path:
+    """Return the path of a file that is there."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")

@@ -1,0 +1,119 @@
+"""The data sets of Cole et al. 2026 as their authors preprocessed them: stored folds, own embeddings."""
+
+from types import MappingProxyType
+
+import pandas as pd
+from anndata import AnnData
+
+from perturbcore.core.errors import InputError
+from perturbcore.data.authors.layout import data_root, layout_of
+from perturbcore.data.authors.raw import raw_screens
+from perturbcore.data.authors.read import read_authors_responses
+from perturbcore.data.folds import check_leakage
+from perturbcore.data.published.tables import load_published
+from perturbcore.data.sets.base import Card, Dataset, check_choice
+
+SIMULATED = (
+    "These files are a small fixture in the authors' layout, written from simulated cells: they say "
+    "nothing about real cells or about the models whose file names they bear."
+)
+
+
+def load(
+    dataset: str = "essential",
+    task: str = "lfc",
+    root=None,
+    embeddings: list[str] | None = None,
+    cells: bool = False,
+) -> Dataset:
+    """Load responses with their stored folds, and say which embeddings come with them.
+
+    Parameters
+    ----------
+    dataset : {"essential", "norman", "sciplex", "tahoe"}
+    task : {"lfc", "deg"}
+        Log fold-changes, or labels of differential expression.
+    root : path, optional
+        Folder of the authors' layout; ``PERTURBCORE_PAPER_DATA``, else ``data/paper``.
+    embeddings : list of str, optional
+        Only these of the authors' embeddings, by display or published name.
+    cells : bool
+        Also the raw cells, from a folder of `root` that is named like the data set (see
+        `perturbcore.data.authors.raw.raw_screens`); where they are not there, a note says so.
+
+    Returns
+    -------
+    Dataset
+        ``ceiling``: the published experimental error, where the published tables are at hand and know
+        every perturbation. ``extras["authors"]``: `dataset`, `root` and `names` for
+        `perturbcore.embeddings.authors.own_embeddings`.
+
+    Raises
+    ------
+    InputError
+        The file is absent or not of the layout.
+
+    Warns
+    -----
+    UserWarning
+        A perturbation lies in different folds in different cell lines.
+
+    References
+    ----------
+    Cole et al. 2026; Replogle et al. 2022; Nadig et al. 2025; Norman et al. 2019; Srivatsan et al.
+    2020; Zhang et al. 2025.
+    """
+    layout = layout_of(
+        check_choice("dataset", dataset, ("essential", "norman", "sciplex", "tahoe"))
+    )
+    responses = read_authors_responses(dataset, task, root)
+    check_leakage(responses)
+    about = responses.uns["perturbcore"]
+    card = Card()
+    for line, part in responses.obs.groupby("cell_line", sort=False):
+        sizes = part.loc[part["fold"] >= 0, "fold"].value_counts().sort_index()
+        card.step(
+            str(line),
+            perturbations=part["perturbation"].nunique(),
+            genes=responses.n_vars,
+            note=f"stored folds of {', '.join(str(n) for n in sizes)}",
+        )
+    notes = [*about["notes"], *([SIMULATED] if about["simulated"] else [])]
+    screen = None
+    if cells:
+        try:
+            screen = next(iter(raw_screens(dataset, data_root(root))))
+        except InputError as error:
+            notes.append(f"No cells: {error}.")
+    ceiling = _published_error(responses, notes) if task == "lfc" else None
+    own = {"dataset": dataset, "root": root, "names": embeddings}
+    return Dataset(
+        name=dataset,
+        title=layout.title + (", simulated in the authors' layout" if about["simulated"] else ""),
+        task=task,
+        responses=responses,
+        screen=screen,
+        ceiling=ceiling,
+        card=card.frame(),
+        citations=layout.citations,
+        notes=tuple(notes),
+        simulated=bool(about["simulated"]),
+        extras=MappingProxyType({"authors": own}),
+    )
+
+
+def _published_error(responses: AnnData, notes: list[str]) -> pd.DataFrame | None:
+    """The published experimental error, or None and a note that says why there is none."""
+    table, why = load_published().ceilings, "the published tables are not on this machine"
+    if table is not None:
+        table = table[table["dataset"] == responses.uns["perturbcore"]["dataset"]]
+        keys = ["cell_line", "perturbation"]
+        wanted = pd.MultiIndex.from_frame(responses.obs[keys].astype(str))
+        lost = wanted[~wanted.isin(pd.MultiIndex.from_frame(table[keys]))]
+        why = "none is published for these responses"
+        if len(table) and not len(lost):
+            return table
+        if len(table):
+            why = f"the published tables lack {len(lost)} responses, such as {'|'.join(lost[0])}"
+    notes.append(f"No experimental error: {why}.")
+    return None
