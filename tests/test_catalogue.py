@@ -1,4 +1,3 @@
-import dataclasses
 import hashlib
 import multiprocessing
 import os
@@ -10,8 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from perturbcore.core.errors import DownloadError, ParameterError
+from perturbcore.core.profile import load_profile, profile_names
 from perturbcore.data import catalogue
 from perturbcore.data.catalogue import Entry, download, entries, entry, fetch, fetch_many, records
 from perturbcore.data.catalogue.__main__ import main
@@ -119,6 +120,34 @@ def place(tmp_path, monkeypatch):
     server.cached = lambda name: tmp_path / "data" / fakes[name].tree_path
     yield server
     server.close()
+
+
+def blob_of(content):
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def test_a_git_blob_id_is_enough(place):
+    """Of a file that nobody here could hash, the id in its repository's tree says what it must be."""
+    found = place.entries["good"]
+    place.entries["good"] = found.model_copy(update={"sha256": "", "blob": blob_of(GOOD)})
+    assert fetch("good", progress=False).read_bytes() == GOOD
+    assert catalogue.verify(["good"]) == {"good": "ok"}
+    place.cached("good").write_bytes(GOOD[:-1])
+    assert catalogue.verify(["good"]) == {"good": "corrupt"}
+    place.answers["/" + found.tree_path] = place.send(OTHER)
+    with pytest.raises(DownloadError, match=f"blob is {blob_of(OTHER)}, pinned is {blob_of(GOOD)}"):
+        fetch("good", progress=False)
+    with pytest.raises(ValidationError, match="neither a sha256 nor a git blob id"):
+        Entry(**found.model_dump() | {"sha256": ""})
+    # the id that git itself gives this content
+    assert blob_of(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
+
+
+def test_no_profile_needs_an_optional_file():
+    optional = set(entries().index[entries()["optional"]])
+    assert "cole2026/scores/tahoe_lfc" in optional
+    for name in profile_names():
+        assert not optional & set(load_profile(name).data)
 
 
 def leftovers(folder):
@@ -306,11 +335,11 @@ def test_killed_download_leaves_nothing_that_passes(place):
 
 def test_hash_is_taken_again_when_the_file_changes(place):
     path = fetch("other", progress=False)
-    first = download.sha256_of(path)
+    first = download.hash_of(path)
     stat = path.stat()
     path.write_bytes(OTHER[:-1] + b"!")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    assert download.sha256_of(path) != first
+    assert download.hash_of(path) != first
 
 
 def test_unknown_name_suggests_the_close_one():
@@ -323,9 +352,9 @@ def test_unknown_name_suggests_the_close_one():
 def test_every_entry_is_complete():
     table = entries()
     assert table.index.is_unique and len(table) > 100
-    assert table["sha256"].str.fullmatch(r"[0-9a-f]{64}").all() and table["sha256"].is_unique
-    assert table["commit"].str.fullmatch(r"[0-9a-f]{40}").all()
-    assert (table["bytes"] > 0).all()
+    needed = table[~table["optional"]]
+    assert (needed["sha256"] != "").all() and needed["sha256"].is_unique
+    assert (needed["bytes"] > 0).all() and table["blob"].is_unique
     for column in ("owner", "repository", "path", "licence", "description", "citations"):
         assert (table[column].str.strip() != "").all(), column
     assert not table["path"].str.contains(r"\.\.|^/|\\").any()
@@ -373,7 +402,7 @@ def test_citations_are_in_the_bibliography():
 def test_listing_and_entry_are_plain_data(capsys):
     main([])
     assert "stringdb" in capsys.readouterr().out
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(ValidationError, match="frozen"):
         entry("stringdb").sha256 = "0"
 
 
@@ -381,7 +410,13 @@ def test_listing_and_entry_are_plain_data(capsys):
 def test_mirror_has_every_entry(mirror, monkeypatch):
     monkeypatch.setenv("PERTURBCORE_MIRROR", str(mirror))
     monkeypatch.setenv("PERTURBCORE_OFFLINE", "1")
-    assert set(catalogue.verify().values()) == {"ok"}
     table = entries()
+    # what only a git blob id pins is too large for a mirror, and no profile needs it
+    table = table[~table["optional"]]
+    assert set(catalogue.verify(table.index).values()) == {"ok"}
+    for name in table.index:
+        path, found = fetch(name), entry(name)
+        assert download.hash_of(path, "sha256") == found.sha256, name
+        assert download.hash_of(path, "blob") == found.blob, name
     sizes = {name: path.stat().st_size for name, path in fetch_many(table.index).items()}
     assert sizes == table["bytes"].to_dict()

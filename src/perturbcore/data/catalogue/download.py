@@ -1,10 +1,11 @@
-"""Bring a catalogue file to this machine; nothing passes whose sha256 is not the pinned one."""
+"""Bring a catalogue file to this machine; nothing passes that is not the pinned file."""
 
 import hashlib
 import os
 import sys
 import time
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 import requests
@@ -17,7 +18,7 @@ PARTIAL = ".partial"
 STALE_SECONDS = 24 * 3600
 TIMEOUT_SECONDS = 30
 
-_verified: dict[tuple, str] = {}
+_hashed: dict[tuple, str] = {}
 _shown: set[tuple] = set()
 
 
@@ -26,15 +27,25 @@ def data_folder(folder=None) -> Path:
     return Path(folder or os.environ.get("PERTURBCORE_DATA") or "data")
 
 
-def sha256_of(path) -> str:
-    """Hash a file; a file whose size and time stamp did not change is hashed once a process."""
+def hash_of(path, kind: str = "sha256") -> str:
+    """The "sha256" of a file, or its git "blob" id; taken once while size and time stamp stay."""
     path = Path(path)
     stat = path.stat()
-    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
-    if key not in _verified:
+    key = (kind, str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    if key not in _hashed:
+        made = hashlib.sha256() if kind == "sha256" else hashlib.sha1(usedforsecurity=False)
+        if kind == "blob":
+            made.update(b"blob %d\0" % stat.st_size)
         with path.open("rb") as handle:
-            _verified[key] = hashlib.file_digest(handle, "sha256").hexdigest()
-    return _verified[key]
+            _hashed[key] = hashlib.file_digest(handle, lambda: made).hexdigest()
+    return _hashed[key]
+
+
+def _differs(found: Entry, path: Path) -> str:
+    """Say in what a file differs from the pinned one; empty where it is that file."""
+    kind = "sha256" if found.sha256 else "blob"
+    have, pinned = hash_of(path, kind), getattr(found, kind)
+    return "" if have == pinned else f"its {kind} is {have}, pinned is {pinned}"
 
 
 def fetch(name: str, *, folder=None, accept_licence: bool | None = None, progress=True) -> Path:
@@ -43,24 +54,16 @@ def fetch(name: str, *, folder=None, accept_licence: bool | None = None, progres
     Looked for in this order: the mirror folder of ``PERTURBCORE_MIRROR``, the cache, the network
     (``PERTURBCORE_URL`` replaces the server's address; ``PERTURBCORE_OFFLINE=1`` forbids it).
     Mirror and cache have the tree ``owner/repository/commit/path``. Wherever the file comes from,
-    its sha256 is checked first, so a truncated file, an error page or a changed file never
-    reaches a reader.
+    its sha256 (or git blob id) is checked first, so a truncated file, an error page or a changed file
+    never reaches a reader.
 
     Parameters
     ----------
-    name : str
-        Name of an entry.
     folder : path, optional
         Cache folder; see `data_folder`.
     accept_licence : bool, optional
         None shows the licence before the first download from a source; True does not (you have
         shown it); False refuses to download from sources of restricted use.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    pathlib.Path
 
     Raises
     ------
@@ -70,34 +73,37 @@ def fetch(name: str, *, folder=None, accept_licence: bool | None = None, progres
         The catalogue has no such entry.
     """
     found = entry(name)
-    mirrored = _from_mirror(found)
-    if mirrored is not None:
-        return mirrored
+    for root in _mirror():
+        if not root.is_dir():
+            raise DownloadError(f"PERTURBCORE_MIRROR={root} is not a folder; correct or unset it")
+        path = root / found.tree_path
+        if path.is_file():
+            if wrong := _differs(found, path):
+                raise DownloadError(
+                    f"{path} in the mirror is not the pinned file: {wrong}; replace it, or remove it "
+                    f"to download from {found.url}"
+                )
+            return path
     target = data_folder(folder) / found.tree_path
     corrupt = ""
     if target.is_file():
-        have = sha256_of(target)
-        if have == found.sha256:
+        if not (wrong := _differs(found, target)):
             return target
-        corrupt = f"; the cached {target} is corrupt (sha256 {have}, pinned {found.sha256})"
+        corrupt = f"; the cached {target} is corrupt ({wrong})"
     if os.environ.get("PERTURBCORE_OFFLINE", "") not in ("", "0"):
         raise DownloadError(
             f"{name} is not on this machine{corrupt}, and PERTURBCORE_OFFLINE forbids the network; "
             + _way_out(found, target)
         )
     _agree(found, accept_licence)
-    _download(found, target, progress, corrupt)
+    _download(found, target, data_folder(folder) / PARTIAL, progress, corrupt)
     return target
 
 
 def fetch_many(
-    names, *, folder=None, accept_licence: bool | None = None, progress=True
+    names: str | Iterable[str], *, folder=None, accept_licence: bool | None = None, progress=True
 ) -> dict[str, Path]:
     """Fetch several files, showing each licence before anything is downloaded.
-
-    Returns
-    -------
-    dict of str to pathlib.Path
 
     Raises
     ------
@@ -108,17 +114,12 @@ def fetch_many(
     found = [entry(name) for name in names]
     if accept_licence is None:
         for item in found:
-            if not _at_hand(item, folder):
+            if not any(path.is_file() for path in _places(item, folder)):
                 _agree(item, None)
         accept_licence = True
     paths, failures = {}, []
-    with tqdm(
-        total=sum(f.bytes for f in found),
-        unit="B",
-        unit_scale=True,
-        disable=not progress,
-        desc="fetch",
-    ) as bar:
+    total = sum(f.bytes for f in found)
+    with tqdm(total=total, unit="B", unit_scale=True, disable=not progress, desc="fetch") as bar:
         for item in found:
             bar.set_postfix_str(item.name)
             try:
@@ -135,48 +136,23 @@ def fetch_many(
     return paths
 
 
-def verify(names=None, *, folder=None) -> dict[str, str]:
-    """Say of each file whether it is at hand, without any download.
-
-    Returns
-    -------
-    dict of str to str
-        "ok", "missing" or "corrupt".
-    """
+def verify(names: Iterable[str] | None = None, *, folder=None) -> dict[str, str]:
+    """Say of each file whether it is "ok", "missing" or "corrupt", without any download."""
     out = {}
     for name in entries().index if names is None else names:
         item = entry(name)
-        places = [root / item.tree_path for root in _roots(folder)]
-        there = [sha256_of(p) == item.sha256 for p in places if p.is_file()]
-        out[name] = "missing" if not there else "ok" if there[0] else "corrupt"
+        path = next((p for p in _places(item, folder) if p.is_file()), None)
+        out[name] = "missing" if path is None else "corrupt" if _differs(item, path) else "ok"
     return out
 
 
-def _roots(folder) -> list[Path]:
+def _mirror() -> list[Path]:
     mirror = os.environ.get("PERTURBCORE_MIRROR", "")
-    return [*([Path(mirror)] if mirror else []), data_folder(folder)]
+    return [Path(mirror)] if mirror else []
 
 
-def _at_hand(item: Entry, folder) -> bool:
-    return any((root / item.tree_path).is_file() for root in _roots(folder))
-
-
-def _from_mirror(found: Entry) -> Path | None:
-    mirror = os.environ.get("PERTURBCORE_MIRROR", "")
-    if not mirror:
-        return None
-    if not Path(mirror).is_dir():
-        raise DownloadError(f"PERTURBCORE_MIRROR={mirror} is not a folder; correct or unset it")
-    path = Path(mirror) / found.tree_path
-    if not path.is_file():
-        return None
-    have = sha256_of(path)
-    if have != found.sha256:
-        raise DownloadError(
-            f"{path} in the mirror is not the pinned file: its sha256 is {have}, pinned is "
-            f"{found.sha256}; replace it, or remove it to download from {found.url}"
-        )
-    return path
+def _places(item: Entry, folder) -> list[Path]:
+    return [root / item.tree_path for root in (*_mirror(), data_folder(folder))]
 
 
 def _address(found: Entry) -> str:
@@ -213,49 +189,37 @@ def _agree(found: Entry, accept: bool | None) -> None:
         print(licence_notice(found.name), file=sys.stderr, flush=True)
 
 
-def _download(found: Entry, target: Path, progress, corrupt: str) -> None:
+def _download(found: Entry, target: Path, folder: Path, progress, corrupt: str) -> None:
     import pooch
 
-    partial = _partial_folder(target, found)
-    name = f"{os.getpid()}-{uuid.uuid4().hex}"
-    downloader = pooch.HTTPDownloader(progressbar=bool(progress), timeout=TIMEOUT_SECONDS)
-    level = pooch.get_logger().level
-    pooch.get_logger().setLevel("ERROR")
+    _clean(folder)
+    partial = folder / f"{os.getpid()}-{uuid.uuid4().hex}"
+    get = pooch.HTTPDownloader(progressbar=bool(progress), timeout=TIMEOUT_SECONDS)
     try:
-        got = pooch.retrieve(
-            _address(found),
-            f"sha256:{found.sha256}",
-            fname=name,
-            path=partial,
-            downloader=downloader,
-        )
+        get(_address(found), str(partial), None)
+        if wrong := _differs(found, partial):
+            raise DownloadError(
+                f"what {_address(found)} sent is not the pinned file {found.name} ({wrong}){corrupt}; "
+                "it was not kept. Try again; if it stays so, " + _way_out(found, target)
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(got, target)
+        os.replace(partial, target)
     # the chain of connection errors below says nothing that the reason does not
     except (requests.exceptions.RequestException, OSError) as error:
         raise DownloadError(
             f"{found.name} could not be downloaded ({_reason(error)}){corrupt}; "
             + _way_out(found, target)
         ) from None
-    except ValueError as error:
-        raise DownloadError(
-            f"what {_address(found)} sent is not the pinned file {found.name} "
-            f"(pinned sha256 {found.sha256}; {error}){corrupt}; it was not kept. "
-            "Try again; if it stays so, " + _way_out(found, target)
-        ) from None
     finally:
-        pooch.get_logger().setLevel(level)
-        (partial / name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
-def _partial_folder(target: Path, found: Entry) -> Path:
-    root = Path(*target.parts[: len(target.parts) - len(Path(found.tree_path).parts)])
-    partial = root / PARTIAL
-    partial.mkdir(parents=True, exist_ok=True)
-    for old in partial.iterdir():  # a killed process cannot clean up after itself
+def _clean(folder: Path) -> None:
+    """Make the folder of unfinished downloads; a killed process cannot clean up after itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
         try:
             if time.time() - old.stat().st_mtime > STALE_SECONDS:
                 old.unlink()
         except OSError:
             continue
-    return partial

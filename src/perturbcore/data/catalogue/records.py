@@ -1,57 +1,77 @@
-"""The catalogue's records, read from one YAML file a source."""
+"""The catalogue's records, read from one YAML file per source."""
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 
 import pandas as pd
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from perturbcore.core.errors import ParameterError
 
+HEAD = """\
+# Licences of the data
 
-@dataclass(frozen=True)
-class Entry:
+The licence of this project covers its code and prose only. The files below are not part of it: \
+they are fetched at run time from their authors' repositories, at a pinned commit and checked \
+against a sha256 or a git blob id, and each keeps its own terms. *Restricted* means that \
+commercial use or passing the file on is not allowed, or that no licence allows it.
+
+This table is written from the catalogue: \
+`python -m perturbcore.data.catalogue --licences --write DATA_LICENSES.md`.
+
+| source | repository @ commit | licence | restricted | what to know | files |
+|---|---|---|---|---|---|
+"""
+
+
+class Entry(BaseModel):
     """One file at one commit of a public repository.
 
-    Parameters
+    Attributes
     ----------
-    name : str
-        What the project calls the file.
     source : str
-        Title of the source that the file belongs to; licences are shown once a source.
-    owner, repository, commit, path : str
-        Where the file is; `commit` is the full hash.
-    sha256 : str
-        64 hexadecimal characters.
+        Title of the source that the file belongs to; licences are shown once per source.
+    sha256, blob : str
+        What the file must be: its sha256, or its git blob id (sha1 of the word blob, the size, a zero
+        byte and the content), which is enough where nobody could compute the sha256.
     bytes : int
-        Size of the file.
-    licence : str
-        SPDX identifier, or the licence's name, or "none stated".
-    licence_note : str
-        What a user must know: non-commercial, no licence file, conflicting statements.
+        0 where it is not known.
+    licence, licence_note : str
+        SPDX identifier, the licence's name, or "none stated"; what a user must know of it.
     restricted : bool
         Whether commercial use or passing on is not allowed (or nowhere allowed).
     citations : tuple of str
         Keys in the book's bibliography.
-    description : str
-        One line.
+    optional : bool
+        Whether no profile needs the file.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     source: str
     owner: str
     repository: str
-    commit: str
+    commit: str = Field(pattern=r"^[0-9a-f]{40}$")
     path: str
-    sha256: str
-    bytes: int
+    sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    blob: str = Field("", pattern=r"^([0-9a-f]{40})?$")
+    bytes: int = 0
     licence: str
     licence_note: str
     restricted: bool
     citations: tuple[str, ...]
     description: str
+    optional: bool = False
+
+    @model_validator(mode="after")
+    def _pinned(self) -> "Entry":
+        if not (self.sha256 or self.blob):
+            raise ValueError(f"'{self.name}' has neither a sha256 nor a git blob id")
+        return self
 
     @property
     def tree_path(self) -> str:
@@ -71,123 +91,90 @@ def _records() -> dict[str, Entry]:
     for file in sorted(folder.iterdir(), key=lambda f: f.name):
         if not file.name.endswith(".yml"):
             continue
-        source = yaml.safe_load(file.read_text(encoding="utf-8"))
-        shared = {k: source[k] for k in ("owner", "repository", "commit")}
-        for item in source["files"]:
-            item = {
-                "licence": source["licence"],
-                "licence_note": source["licence_note"],
-                "restricted": source["restricted"],
-                "citations": source["citations"],
-                **item,
-            }
+        shared = yaml.safe_load(file.read_text(encoding="utf-8"))
+        files, title = shared.pop("files"), shared.pop("title")
+        for item in files:
             if item["name"] in records:
                 raise ValueError(
                     f"{file.name}: the name '{item['name']}' is in the catalogue twice"
                 )
-            item["citations"] = tuple(item["citations"])
-            records[item["name"]] = Entry(source=source["title"], **shared, **item)
+            records[item["name"]] = Entry(source=title, **(shared | item))
     return records
 
 
 def entry(name: str) -> Entry:
-    """Return one entry.
-
-    Raises
-    ------
-    ParameterError
-        No entry has that name; the message lists the closest ones.
-    """
+    """Return one entry; where no entry has that name, the error lists the closest ones."""
     records = _records()
     if name not in records:
         close = difflib.get_close_matches(str(name), records, n=5, cutoff=0.4)
         hint = f"close names: {', '.join(close)}; " if close else ""
         raise ParameterError(
-            f"the catalogue has no '{name}'; {hint}all names: perturbcore.data.catalogue.entries().index"
+            f"the catalogue has no '{name}'; {hint}all names: "
+            "perturbcore.data.catalogue.entries().index"
         )
     return records[name]
 
 
 def entries() -> pd.DataFrame:
-    """List the catalogue.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by name, one row a file, with the fields of `Entry` and its `url`.
-    """
+    """List the catalogue, indexed by name: one row per file, fields of `Entry`, and `url`."""
     rows = [
-        {**vars(e), "citations": ", ".join(e.citations), "url": e.url} for e in _records().values()
+        {**e.model_dump(), "citations": ", ".join(e.citations), "url": e.url}
+        for e in _records().values()
     ]
     return pd.DataFrame(rows).set_index("name")
 
 
 def licence(name: str) -> str:
     """Return the licence of one entry with what a user must know, in one line."""
-    found = entry(name)
-    return f"{found.licence}. {found.licence_note}".strip() if found.licence_note else found.licence
+    return f"{entry(name).licence}. {entry(name).licence_note}".removesuffix(". ")
 
 
-def licence_notice(names) -> str:
-    """Write the notice to show before files are downloaded, grouped by source and licence.
+def _by_terms(files: Iterable[Entry]) -> list[list[Entry]]:
+    """Group files by source and licence."""
+    groups: dict[tuple, list[Entry]] = {}
+    for e in files:
+        terms = (e.source, e.tree_path.split("/")[:3], e.licence, e.licence_note, e.restricted)
+        groups.setdefault(tuple(map(str, terms)), []).append(e)
+    return list(groups.values())
 
-    Parameters
-    ----------
-    names : str or iterable of str
-        Names of entries.
 
-    Returns
-    -------
-    str
-        One paragraph a source and licence; restricted ones say so in their first line.
+def licence_notice(names: str | Iterable[str]) -> str:
+    """Write the notice to show before files are downloaded.
+
+    One paragraph per source and licence; restricted ones say so in their first line.
     """
     names = [names] if isinstance(names, str) else list(names)
-    groups: dict[tuple, list[Entry]] = {}
-    for found in map(entry, names):
-        groups.setdefault((found.source, found.licence, found.licence_note), []).append(found)
     paragraphs = []
-    for (source, terms, note), files in groups.items():
-        mark = "RESTRICTED USE: " if files[0].restricted else ""
-        size = sum(f.bytes for f in files)
+    for files in _by_terms(map(entry, names)):
+        first, size = files[0], sum(f.bytes for f in files)
+        mark = "RESTRICTED USE: " if first.restricted else ""
         amount = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
         count = "1 file" if len(files) == 1 else f"{len(files)} files"
-        lines = [
-            f"{mark}{source} ({files[0].owner}/{files[0].repository}): {count}, {amount}",
-            f"  Licence: {terms}. {note}".rstrip(),
-        ]
-        paragraphs.append("\n".join(lines))
+        unknown = "" if all(f.bytes for f in files) else ", not all of known size"
+        paragraphs.append(
+            f"{mark}{first.source} ({first.owner}/{first.repository}): {count}, {amount}{unknown}\n"
+            + f"  Licence: {first.licence}. {first.licence_note}".rstrip()
+        )
     return "\n".join(paragraphs)
 
 
 def licences_markdown() -> str:
     """Write the content of DATA_LICENSES.md from the catalogue."""
-    groups: dict[tuple, list[Entry]] = {}
-    for found in _records().values():
-        key = (found.source, found.owner, found.repository, found.commit)
-        groups.setdefault((*key, found.licence, found.licence_note, found.restricted), []).append(
-            found
-        )
-    lines = [
-        "# Licences of the data",
-        "",
-        "The licence of this project covers its code and prose only. The files below are not part "
-        "of it: they are fetched at run time from their authors' repositories, at a pinned commit "
-        "and checked against a sha256, and each keeps its own terms. *Restricted* means that "
-        "commercial use or passing the file on is not allowed, or that no licence allows it.",
-        "",
-        "This table is written from the catalogue: "
-        "`python -m perturbcore.data.catalogue --licences --write DATA_LICENSES.md`.",
-        "",
-        "| source | repository @ commit | licence | restricted | what to know | files |",
-        "|---|---|---|---|---|---|",
-    ]
-    for (source, owner, repository, commit, terms, note, restricted), files in groups.items():
+    lines = []
+    for files in _by_terms(_records().values()):
+        e = files[0]
         names = [f"`{f.name}`" for f in files]
         if len(names) > 12:
             names = names[:3] + [f"... and {len(names) - 3} more"]
-        lines.append(
-            f"| {source} | [{owner}/{repository}](https://github.com/{owner}/{repository}/tree/"
-            f"{commit}) @ {commit[:10]} | {terms} | {'yes' if restricted else 'no'} | {note} | "
-            f"{', '.join(names)} |"
+        repository = f"{e.owner}/{e.repository}"
+        tree = f"https://github.com/{repository}/tree/{e.commit}"
+        cells = (
+            e.source,
+            f"[{repository}]({tree}) @ {e.commit[:10]}",
+            e.licence,
+            "yes" if e.restricted else "no",
+            e.licence_note,
+            ", ".join(names),
         )
-    return "\n".join(lines) + "\n"
+        lines.append(f"| {' | '.join(cells)} |\n")
+    return HEAD + "".join(lines)
