@@ -8,7 +8,7 @@ import pandas as pd
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError
 from perturbcore.data.responses import cell_lines
-from perturbcore.data.sets.base import load
+from perturbcore.data.stored import open_dataset
 from perturbcore.embeddings.authors import own_embeddings
 from perturbcore.embeddings.build import build_all
 from perturbcore.embeddings.controls import random_embedding
@@ -53,10 +53,11 @@ class Study:
         return ScoreStore(self.profile.results / "scores.sqlite")
 
     def dataset(self, name: str):
-        """Load a data set of the profile (once)."""
+        """Open a data set of the profile; see `perturbcore.data.stored.open_dataset`."""
         if name not in self._datasets:
             entry = self.profile.dataset(name)
-            self._datasets[name] = load(entry.loader, **entry.options)
+            folder = self.profile.results / "responses"
+            self._datasets[name] = open_dataset(name, entry.loader, entry.options, folder)
         return self._datasets[name]
 
     def embeddings(
@@ -123,7 +124,7 @@ class Study:
         data = self.dataset(name)
         if data.ceiling is not None:
             return data.ceiling
-        if data.screen is None and data.replicates is None:
+        if not (data.holds("screen") or data.holds("replicates")):
             return None
         folder = self.profile.results / "ceilings"
         folder.mkdir(parents=True, exist_ok=True)

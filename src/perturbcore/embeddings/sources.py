@@ -185,8 +185,7 @@ def _simulated(kind: str, context: BuildContext, where: str) -> Source:
         )
     value = getattr(simulation, SIMULATED[kind])
     content = value if isinstance(value, pd.DataFrame) else [list(value), list(value.values())]
-    screen = context.dataset.screen
-    known = screen.uns.get("perturbcore", {}).get("identifier") if screen is not None else None
+    known = _identifier(context.dataset)
     return Source(
         f"simulated {SIMULATED[kind]}",
         digest(content),
@@ -196,17 +195,33 @@ def _simulated(kind: str, context: BuildContext, where: str) -> Source:
     )
 
 
+def _identifier(data) -> str | None:
+    for part in ("responses", "screen"):
+        adata = getattr(data, part, None)
+        if adata is not None:
+            return adata.uns.get("perturbcore", {}).get("identifier")
+    return None
+
+
 def _screen(spec: dict, context: BuildContext, where: str) -> Source:
     if spec.get("source") not in (None, "screen", "simulated") or "file" in spec:
         raise ParameterError(
             f"{where}: this builder reads the control cells of the data set; leave source out"
         )
-    screen = getattr(context.dataset, "screen", None)
-    if screen is None:
+    data = context.dataset
+    if getattr(data, "key", ""):  # opened from disk: cells are read only where they are needed
+        there = data.holds("screen")
+    else:
+        there = getattr(data, "screen", None) is not None
+    if not there:
         raise InputError(
             f"{where}: expression embeddings are made from control cells, but the data set has no "
             "screen of cells"
         )
+    if getattr(data, "key", ""):
+        kind = "simulated control cells" if data.simulated else "control cells"
+        return Source(kind, digest("screen", data.key), lambda: data.screen, {})
+    screen = data.screen
     declared = screen.uns.get("perturbcore", {})
     control = screen.obs["is_control"].to_numpy(bool)
     if screen.isbacked:

@@ -51,6 +51,8 @@ class Dataset:
         Whether the cells were simulated.
     extras : mapping
         Anything more, such as the truth of a simulation or a table of drugs.
+    key : str
+        Content key of a data set that was opened from disk (`perturbcore.data.stored`).
     """
 
     name: str
@@ -66,6 +68,11 @@ class Dataset:
     notes: tuple[str, ...] = ()
     simulated: bool = False
     extras: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    key: str = ""
+
+    def holds(self, part: str) -> bool:
+        """Whether the data set has "responses", a "screen", "replicates" or a "ceiling"."""
+        return getattr(self, part) is not None
 
 
 class Card:
@@ -128,6 +135,22 @@ def available() -> list[str]:
     return sorted(n for n in names if n not in NOT_DATASETS and not n.startswith("_"))
 
 
+def module_of(name: str):
+    """Return the module that loads a data set.
+
+    Raises
+    ------
+    ParameterError
+        There is none of that name; the message lists those that are there.
+    """
+    names = available()
+    if name not in names:
+        close = difflib.get_close_matches(str(name), names, n=1)
+        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        raise ParameterError(f"no data set '{name}'{hint}; there are: {', '.join(names)}")
+    return importlib.import_module(f"perturbcore.data.sets.{name}")
+
+
 def load(name: str, /, **options) -> Dataset:
     """Load a data set by the name of its module.
 
@@ -143,12 +166,7 @@ def load(name: str, /, **options) -> Dataset:
     ParameterError
         The name or an option is unknown; the message lists what exists.
     """
-    names = available()
-    if name not in names:
-        close = difflib.get_close_matches(str(name), names, n=1)
-        hint = f" (did you mean '{close[0]}'?)" if close else ""
-        raise ParameterError(f"no data set '{name}'{hint}; there are: {', '.join(names)}")
-    loader = importlib.import_module(f"perturbcore.data.sets.{name}").load
+    loader = module_of(name).load
     check_options(f"data set '{name}'", loader, options)
     return loader(**options)
 

@@ -102,6 +102,11 @@ def load(
     )
 
 
+def inputs(root=None, **_) -> list:
+    """Files that `load` reads: a change of one makes what is kept of the data set out of date."""
+    return [p for p in data_root(root).rglob("*") if p.is_file()]
+
+
 def _published_error(responses: AnnData, notes: list[str]) -> pd.DataFrame | None:
     """The published experimental error, or None and a note that says why there is none."""
     table, why = load_published().ceilings, "the published tables are not on this machine"

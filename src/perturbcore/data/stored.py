@@ -1,0 +1,266 @@
+"""Data sets on disk: responses are made once, under a key of all they depend on, and then opened."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.io import read_elem, write_elem
+
+from perturbcore.core.digest import code_digest, digest
+from perturbcore.core.errors import InputError
+from perturbcore.data import catalogue
+from perturbcore.data.sets.base import Dataset, load, module_of
+
+_PLAIN = ("name", "title", "task", "simulated", "sources", "citations", "notes")
+_TABLES = (AnnData, pd.DataFrame)
+# larger screens stay where they are, and are read from there when a chapter asks for cells
+_LARGEST = 2 * 10**9
+
+
+class StoredDataset(Dataset):
+    """A data set of which only what is asked for is read.
+
+    ``<path>.h5ad`` holds the responses, ``<path>.h5`` the rest. What the files cannot hold (a
+    function, cells of a very large screen) is loaded anew when it is asked for.
+    """
+
+    def __init__(self, path: Path, facts: dict, loader: str, options: Mapping):
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["plain"].items()}
+        card = pd.DataFrame(facts["card"]["data"], columns=facts["card"]["columns"])
+        kept = {**plain, "card": card.astype(facts["card"]["types"]), "key": facts["key"]}
+        vars(self).update(kept, _path=path, _facts=facts, _loader=loader, _options=options)
+
+    def holds(self, part: str) -> bool:
+        """Whether a part is there; it is not read for that."""
+        return part in self._facts["parts"]
+
+    @cached_property
+    def _loaded(self) -> Dataset:
+        return load(self._loader, **self._options)
+
+    def _part(self, name: str) -> Any:
+        if not self.holds(name):
+            return None
+        if name in self._facts["elsewhere"]:
+            return getattr(self._loaded, name)
+        return _read(self._path, name, self._facts)
+
+    @cached_property
+    def responses(self) -> AnnData | None:
+        """See `Dataset`."""
+        return self._part("responses")
+
+    @cached_property
+    def screen(self) -> AnnData | None:
+        """See `Dataset`."""
+        return self._part("screen")
+
+    @cached_property
+    def replicates(self) -> AnnData | None:
+        """See `Dataset`."""
+        return self._part("replicates")
+
+    @cached_property
+    def ceiling(self) -> pd.DataFrame | None:
+        """See `Dataset`."""
+        return self._part("ceiling")
+
+    @cached_property
+    def extras(self) -> Mapping[str, Any]:
+        """See `Dataset`; a simulation comes without its cells, which are the screen."""
+        return _Extras(self)
+
+
+class _Extras(Mapping):
+    def __init__(self, data: StoredDataset):
+        self._data, self._read = data, {}
+
+    def __getitem__(self, name: str) -> Any:
+        kinds = self._data._facts["extras"]
+        if name not in kinds:
+            raise KeyError(name)
+        if name not in self._read:
+            if kinds[name] is None:
+                self._read[name] = self._data._loaded.extras[name]
+            else:
+                self._read[name] = _unpack(self._data._path, f"extras/{name}", kinds[name])
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data._facts["extras"])
+
+    def __len__(self) -> int:
+        return len(self._data._facts["extras"])
+
+
+def open_dataset(name: str, loader: str, options: Mapping, folder: Path) -> Dataset:
+    """Open a data set, made and kept in ``folder/<name>-<key>.h5ad`` when it is asked for first.
+
+    The key is made of the options, the code of the loader (`code_digest`) and the files that it
+    reads: those of the catalogue by their sha256, others by their size and time of change. Files
+    are those that an option names and those that a function ``inputs(**options)`` beside ``load``
+    returns.
+
+    Parameters
+    ----------
+    name : str
+        Name in the profile, which the file bears.
+    loader, options
+        See `perturbcore.data.sets.base.load`.
+    """
+    module = module_of(loader)
+    inputs = [str(v) for v in options.values() if isinstance(v, str | Path)]
+    if hasattr(module, "inputs"):
+        inputs += [str(p) for p in module.inputs(**options)]
+    stamps = [_stamp(p) for p in sorted(inputs)]
+    key = digest(loader, dict(options), code_digest(module.__name__), stamps)
+    path = Path(folder) / f"{name}-{key}"
+    facts = _facts(path)
+    if facts is None:
+        _make(path, load(loader, **options), key)
+        for old in path.parent.glob(f"{name}-{'?' * len(key)}.h5*"):
+            if not old.name.startswith(path.name):
+                old.unlink(missing_ok=True)
+        facts = _facts(path)
+    return StoredDataset(path, facts, loader, options)
+
+
+def _stamp(text: str) -> list:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        return []
+    state = path.stat()
+    return [str(path.resolve()), state.st_size, state.st_mtime_ns]
+
+
+def _facts(path: Path) -> dict | None:
+    """Facts of a kept data set, or None where there is none or a file of the catalogue changed."""
+    if not path.with_name(f"{path.name}.h5").is_file():
+        return None
+    with h5py.File(f"{path}.h5") as file:
+        facts = json.loads(file.attrs["facts"])
+    return facts if facts["files"] == _files(facts["plain"]["sources"]) else None
+
+
+def _files(names) -> dict:
+    found = {}
+    for name in names:
+        try:
+            found[name] = catalogue.entry(name).sha256
+        except InputError:  # not of the catalogue
+            found[name] = ""
+    return found
+
+
+def _make(path: Path, data: Dataset, key: str) -> None:
+    """Write a data set; both files appear when they are complete, that with the facts last."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    there = {p: getattr(data, p) for p in ("responses", "screen", "replicates", "ceiling")}
+    there = {p: value for p, value in there.items() if value is not None}
+    elsewhere = [p for p, value in there.items() if _too_large(value)]
+    card = data.card
+    facts = {
+        "key": key,
+        "plain": {k: getattr(data, k) for k in _PLAIN},
+        "card": {
+            "columns": list(card),
+            "data": json.loads(card.to_json(orient="values")),
+            "types": {c: str(t) for c, t in card.dtypes.items()},
+        },
+        "parts": list(there),
+        "elsewhere": elsewhere,
+        "uns": {},
+        "extras": {},
+        "files": _files(data.sources),
+    }
+    rest, own = [path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("h5", "h5ad")]
+    try:
+        with h5py.File(rest, "w") as file:
+            for part, value in there.items():
+                if part in elsewhere:
+                    continue
+                if isinstance(value, AnnData):
+                    facts["uns"][part] = _jsonable(dict(value.uns))
+                if part != "responses":
+                    write_elem(file, part, value, dataset_kwargs={"compression": "lzf"})
+            for name, value in data.extras.items():
+                facts["extras"][name] = _pack(file, f"extras/{name}", value)
+            file.attrs["facts"] = json.dumps(facts)
+        if "responses" in there:
+            with h5py.File(own, "w") as file:
+                write_elem(file, "/", there["responses"])
+            os.replace(own, f"{path}.h5ad")
+        os.replace(rest, f"{path}.h5")
+    finally:
+        rest.unlink(missing_ok=True)
+        own.unlink(missing_ok=True)
+
+
+def _too_large(value) -> bool:
+    if not isinstance(value, AnnData):
+        return False
+    X = value.X
+    return value.isbacked or getattr(X, "data", X).nbytes > _LARGEST
+
+
+def _read(path: Path, part: str, facts: dict):
+    if part == "responses":
+        with h5py.File(f"{path}.h5ad") as file:
+            value = read_elem(file)
+    else:
+        with h5py.File(f"{path}.h5") as file:
+            value = read_elem(file[part])
+    if facts["uns"].get(part) is not None:
+        value.uns = facts["uns"][part]
+    return value
+
+
+def _jsonable(value):
+    """Return a value if JSON gives it back as it is, otherwise None."""
+    try:
+        return value if json.loads(json.dumps(value)) == value else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _pack(file: h5py.File, place: str, value) -> Any:
+    """Write a value and return how it was written; None where files cannot hold it."""
+    if isinstance(value, _TABLES):
+        write_elem(file, place, value)
+        return "table"
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        fields.pop("screen", None)
+        kinds = {name: _pack(file, f"{place}/{name}", v) for name, v in fields.items()}
+        return {name: kind for name, kind in kinds.items() if kind is not None}
+    try:
+        text = json.dumps(dict(value) if isinstance(value, Mapping) else value, default=_scalar)
+    except (TypeError, ValueError):
+        return None
+    file.create_dataset(place, data=text)
+    return "tuple" if isinstance(value, tuple) else "plain"
+
+
+def _scalar(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError
+
+
+def _unpack(path: Path, place: str, kind) -> Any:
+    with h5py.File(f"{path}.h5") as file:
+        if kind == "table":
+            return read_elem(file[place])
+        if isinstance(kind, str):
+            value = json.loads(file[place][()])
+            return tuple(value) if kind == "tuple" else value
+    return SimpleNamespace(**{n: _unpack(path, f"{place}/{n}", k) for n, k in kind.items()})
