@@ -50,5 +50,9 @@ def test_prose_and_layout_change_no_key_and_a_formula_does(tmp_path, monkeypatch
     assert package(tmp_path, monkeypatch, **files | {"a": reworded}) == first
     assert package(tmp_path, monkeypatch, **files | {"a": A.replace("1 +", "1 -")}) != first
     assert package(tmp_path, monkeypatch, **files | {"b": "two = 3\n"}) != first
+    (tmp_path / "facts.csv").write_text("1")
+    first = package(tmp_path, monkeypatch, **files | {"b": 'two = "facts.csv"\n'})
+    (tmp_path / "facts.csv").write_text("2")
+    assert package(tmp_path, monkeypatch, **files | {"b": 'two = "facts.csv"\n'}) != first
     for kept in (code._imported, code._tree, code._normal, code.code_digest):
         kept.cache_clear()
