@@ -41,10 +41,10 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.study import Study
-from perturbcore.report import classification, figures, pages, summary
-from perturbcore.report.classification import sentences
-from perturbcore.report.published.draw import present
 from perturbcore.data.published.tables import load_published
+from perturbcore.report import figures, labels, pages
+from perturbcore.report.comparison import RANKING_COLUMNS
+from perturbcore.report.published.draw import present
 from perturbcore.score.metrics.registry import metric
 
 chapter = open_chapter("chemical_deg")
@@ -67,27 +67,27 @@ noise = dict(zip(("n_outer", "n_inner", "n_trials"), trials, strict=True))
 # Train Mean of this task), the most frequent class, no change, and random vectors.
 
 # %% tags=["hide-input"]
-parts, absent = classification.evaluate_parts(study, datasets, embeddings=embeddings, **fit, **noise)
-pages.say(sentences.absent_said(absent))
+parts, absent = labels.evaluate_labels(study, datasets, embeddings=embeddings, **fit, **noise)
+pages.say(labels.absent_said(absent))
 for name, part in parts.items():
     pages.show_table(chapter, part.data.card, f"data-{name}", caption=f"{part.data.title}: what is in it, step by step.")
-    pages.show_table(chapter, classification.label_counts(part), f"labels-{name}", keep=classification.LABELS,
+    pages.show_table(chapter, labels.label_counts(part), f"labels-{name}", keep=labels.LABELS,
                      caption=f"{part.title}: labels by cell line.")
-    pages.say(f"{sentences.counts_said(part)} {sentences.left_out_said(part)}")
+    pages.say(labels.counts_said(part))
 
 # %% [markdown]
 # ## The answer
 
 # %% tags=["hide-input"]
 for name, part in parts.items():
-    pages.say(sentences.finding(part, "f1_score"))
-    pages.show_table(chapter, classification.families(part.scores, "f1_score"), f"families-{name}",
-                     keep=classification.FAMILIES, caption=f"{part.title}: embeddings by family, mean over cell lines.")
-pages.take_home(chapter, sentences.one_line(parts, "f1_score"))
+    pages.say(labels.finding(part.comparison("f1_score"), part.title))
+    pages.show_table(chapter, labels.families(part.comparison("f1_score")), f"families-{name}", keep=labels.FAMILIES,
+                     caption=f"{part.title}: embeddings by family, mean over cell lines.")
+pages.take_home(chapter, labels.one_line(parts, "f1_score"))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Macro F1 of every drug embedding with the logistic classifier. Panels: cell lines, and the mean over the lines within each fold. Box: quartiles and range over five folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where there are cells, the experimental error (orange), all medians over folds. Worst at the top. Download: [figure](figures/chemical_deg/ranking.svg), [numbers](tables/chemical_deg/ranking-data.csv).", "name": "fig-deg"}, "image": {"alt": "Box plots of macro F1 of each drug embedding, one panel a cell line and one for the mean of the lines, sorted from worst at the top to best at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
-everything = classification.panels(parts, by_line)
-main = summary.main_predictor(everything, "logistic")
+everything = labels.panels(parts, by_line)
+main = everything[everything["predictor"].eq(labels.MAIN) | everything["embedding"].eq("")]
 axis = metric("f1_score")
 boxes = figures.box_by_method(main, "f1_score", lower_is_better=False, label=axis.label)
 pages.show_figure(chapter, boxes, "ranking", main[main["metric"] == "f1_score"])
@@ -101,9 +101,9 @@ pages.show_figure(chapter, boxes, "ranking", main[main["metric"] == "f1_score"])
 
 # %% tags=["hide-input"]
 for name, part in parts.items():
-    pages.say(sentences.reading(part, "f1_score"))
-    pages.show_table(chapter, summary.ranking_table(part.scores, "f1_score", "logistic"), f"ranking-{name}",
-                     keep=summary.RANKING_COLUMNS, bold="with_best",
+    c = part.comparison("f1_score")
+    pages.say(labels.reading(c, part.title))
+    pages.show_table(chapter, c.ranking(), f"ranking-{name}", keep=RANKING_COLUMNS, bold="with_best",
                      caption=f"{part.title}, all cell lines. Bold: the best, and what cannot be told apart from it.")
 
 # %% [markdown]
@@ -111,11 +111,9 @@ for name, part in parts.items():
 
 # %% tags=["hide-input"]
 for name, part in parts.items():
-    true = classification.truth_table(part)
-    pages.say(sentences.truth_said(part, true))
-    pages.say(sentences.predictors_said(part, "f1_score"))
-    pages.say(sentences.metrics_said(part, "f1_score"))
-    pages.show_table(chapter, classification.by_line(part, "f1_score"), f"lines-{name}", keep=classification.LINES,
+    pages.say(labels.truth_said(part))
+    pages.say(labels.agreement_said(part, "f1_score"))
+    pages.show_table(chapter, labels.by_line(part, "f1_score"), f"lines-{name}", keep=labels.LINES,
                      caption=f"{part.title}: macro F1 by cell line and over them, both predictors.")
 
 # %% [markdown]
@@ -126,22 +124,23 @@ for name, part in parts.items():
 # of PerturbQA {cite}`wu2025`: differentially expressed or not), each gene's classifier learns from those that are.
 
 # %% tags=["hide-input"]
-gene_parts, gone = classification.evaluate_parts(
+gene_parts, gone = labels.evaluate_labels(
     study, [genes] if genes else [], embeddings=gene_embeddings, **fit, **noise
 )
-pages.say(sentences.absent_said(gone))
+pages.say(labels.absent_said(gone))
 for name, part in gene_parts.items():
-    score = summary.primary_metric(part.scores)
-    pages.say(f"{sentences.counts_said(part)} {sentences.finding(part, score)}")
-    pages.say(sentences.truth_said(part, classification.truth_table(part)))
-    pages.say(sentences.batches_said(parts | gene_parts))
-    pages.show_table(chapter, classification.by_line(part, score), f"lines-{name}", keep=classification.LINES,
+    c = part.comparison()
+    score = c.metric
+    pages.say(f"{labels.counts_said(part)} {labels.finding(c, part.title)}")
+    pages.say(labels.truth_said(part))
+    pages.say(labels.batches_said(parts | gene_parts))
+    pages.show_table(chapter, labels.by_line(part, score), f"lines-{name}", keep=labels.LINES,
                      caption=f"{part.title}: {metric(score).label} by cell line and over them, both predictors.")
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The same for knocked-down genes, with the logistic classifier. Download: [figure](figures/chemical_deg/genes.svg), [numbers](tables/chemical_deg/genes-data.csv).", "name": "fig-deg-genes"}, "image": {"alt": "Box plots of the classification score of a few gene embeddings and floors, one panel a cell line and one for the mean of the lines."}}
-shown = classification.panels(gene_parts or parts, [genes])
-score = summary.primary_metric(shown)
-shown = summary.main_predictor(shown, "logistic")
+shown = labels.panels(gene_parts or parts, [genes])
+score = next(iter((gene_parts or parts).values())).comparison().metric
+shown = shown[shown["predictor"].eq(labels.MAIN) | shown["embedding"].eq("")]
 boxes = figures.box_by_method(shown, score, lower_is_better=False, label=metric(score).label)
 pages.show_figure(chapter, boxes, "genes", shown[shown["metric"] == score])
 

@@ -40,11 +40,11 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.study import Study
-from perturbcore.data.molecules import page, sentences, signal
-from perturbcore.report import figures, pages, summary
-from perturbcore.report.published.draw import present
 from perturbcore.data.published.tables import load_published
-from perturbcore.report.sentences import predictor_agreement
+from perturbcore.report import drugs, figures, pages
+from perturbcore.report.comparison import NEIGHBOUR_COLUMNS, Comparison, predictor_agreement
+from perturbcore.report.molecules import show_molecules
+from perturbcore.report.published.draw import present
 from perturbcore.score.metrics.registry import metric
 from perturbcore.score.plan import Protocol
 
@@ -75,24 +75,24 @@ pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the drug
 # ## How much is there to predict?
 
 # %% tags=["hide-input"]
-noise = signal.noise_table(data, limit)
-pages.say(sentences.noise_said(data, noise))
-pages.say(sentences.reading(scores, data))
-pages.show_table(chapter, noise, "noise", keep=signal.NOISE, digits=2,
+noise = drugs.noise_table(data, limit)
+pages.say(drugs.noise_said(data, noise))
+c = Comparison(scores, "L2", predictor="knn")
+pages.say(drugs.reading(c, data))
+pages.show_table(chapter, noise, "noise", keep=drugs.NOISE, digits=2,
                  caption="Effects beside their experimental error (L2), and correlation of two halves of the plates.")
 
 # %% [markdown]
 # ## The answer
 
 # %% tags=["hide-input"]
-told = summary.headline(scores, "L2")
-pages.say(sentences.answer(told, data))
-pages.take_home(chapter, sentences.one_line(told, noise, data))
-pages.show_table(chapter, summary.ranking_table(scores, "L2"), "ranking", keep=sentences.columns(told), bold="with_best",
+pages.say(c.answer(data.title))
+pages.take_home(chapter, drugs.one_line(c, noise, data))
+pages.show_table(chapter, c.ranking(), "ranking", keep=drugs.columns(c), bold="with_best",
                  caption="All cell lines. Bold: the best, and what cannot be told apart from it.")
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Error of every drug embedding with k nearest neighbours, one panel a cell line. Box: quartiles and range over five folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where it was measured, the experimental error (orange), all medians over folds. Worst at the top. Download: [figure](figures/small_molecules/ranking.svg), [numbers](tables/small_molecules/ranking-data.csv).", "name": "fig-drugs"}, "image": {"alt": "Box plots of the prediction error of each drug embedding in each cell line, sorted from worst at the top to best at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
-nearest = summary.main_predictor(scores, "knn")
+nearest = c.scores
 axis = metric("L2")
 boxes = figures.box_by_method(nearest, "L2", lower_is_better=True, label=axis.label)
 pages.show_figure(chapter, boxes, "ranking", nearest[nearest["metric"] == "L2"])
@@ -107,21 +107,26 @@ pages.show_figure(chapter, boxes, "ranking", nearest[nearest["metric"] == "L2"])
 # with the best, fold by fold, adjusted for the number of comparisons (Holm).
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, summary.significant_neighbours(scores, "L2"), "neighbours", keep=summary.NEIGHBOURS,
+pages.show_table(chapter, c.neighbours(), "neighbours", keep=NEIGHBOUR_COLUMNS,
                  caption="Each embedding against the next in the ranking, over all cell lines.")
-pages.say(sentences.information_said(signal.information(built, data), scores))
+pages.say(drugs.information_said(drugs.information(built, data), c))
 
 # %% [markdown]
 # ## Does the predictor matter?
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The same with lasso. A lasso that finds nothing sets all weights to zero and predicts the Train Mean: boxes that coincide with it. Download: [figure](figures/small_molecules/ranking-lasso.svg), [numbers](tables/small_molecules/ranking-lasso-data.csv).", "name": "fig-drugs-lasso"}, "image": {"alt": "Box plots of the prediction error of each drug embedding in each cell line with lasso; many coincide with the Train Mean."}}
-second = summary.main_predictor(scores, models[1].name)
+second = Comparison(scores, "L2", predictor=models[1].name).scores
 other = figures.box_by_method(second, "L2", lower_is_better=True, label=axis.label)
 pages.show_figure(chapter, other, "ranking-lasso", second[second["metric"] == "L2"])
 
 # %% tags=["hide-input"]
 pages.say(predictor_agreement(scores, "L2", "knn", models[1].name))
-page.further(chapter, study, also, models, protocol=protocol, n_outer=n_outer, n_inner=n_inner, seed=seed)
+for name in also:
+    limit = study.ceiling(name, n_outer=n_outer, n_inner=n_inner)
+    more = Comparison(study.evaluate(name, models, protocol=protocol, ceiling=limit, seed=seed), "L2", predictor="knn")
+    pages.say(more.answer(study.dataset(name).title))
+    pages.show_table(chapter, more.ranking(), f"ranking-{name}", keep=drugs.columns(more), bold="with_best",
+                     caption=f"{study.dataset(name).title}, all cell lines, k nearest neighbours.")
 
 # %% [markdown]
 # ## The molecules themselves
@@ -131,7 +136,7 @@ page.further(chapter, study, also, models, protocol=protocol, n_outer=n_outer, n
 # listed here and was left as it is.
 
 # %% tags=["hide-input"]
-page.molecules(chapter, data, targets_from)
+show_molecules(chapter, data, targets_from)
 
 # %% [markdown]
 # ## What the paper found
@@ -142,11 +147,11 @@ page.molecules(chapter, data, targets_from)
 
 # %% tags=["hide-input"]
 published = load_published()
-pages.say(sentences.beside_said(scores, published))
+pages.say(drugs.beside_said(c, published))
 present(chapter, published, "S8", "S9")
 
 # %% tags=["hide-input"]
-sentence, read_off = sentences.tahoe_read_off()
+sentence, read_off = drugs.tahoe_read_off()
 pages.say(sentence)
 pages.show_table(chapter, read_off, "tahoe-read-off", digits=2, caption="Figures S5 and S6, read off by eye: medians of L2.")
 

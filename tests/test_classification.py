@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,13 +18,11 @@ from perturbcore.data.responses import make_responses
 from perturbcore.data.sets._rstrings import read_string_lists
 from perturbcore.data.sets._signatures import Signatures, read_signatures, signature_dataset
 from perturbcore.data.sets.base import Card, Dataset, load
-from perturbcore.report import classification
-from perturbcore.report.classification import Part, averaged, families, panels, sentences
-from perturbcore.report.classification.parts import models_of
-from perturbcore.report.classification.tables import beats_floors, labels_against_truth
+from perturbcore.report import labels
+from perturbcore.report.labels import Labelled, averaged, beats_floors, families, models_of, panels
 from perturbcore.score import limits
-from perturbcore.score.ceiling.deg import deg_ceiling
 from perturbcore.score.ceiling.ceiling import replicate_ceiling
+from perturbcore.score.ceiling.deg import deg_ceiling
 
 # ---- R files of string lists, written here byte by byte
 
@@ -222,7 +221,11 @@ METHODS = {
 
 
 def part_of(scores, data=None):
-    return Part("d", data or signatures(), scores, [])
+    return Labelled("d", data or signatures(), scores, [])
+
+
+def compared(methods):
+    return part_of(tidy(methods)).comparison("f1_score")
 
 
 def test_mean_over_lines_is_taken_within_a_fold():
@@ -242,45 +245,44 @@ def test_mean_over_lines_is_taken_within_a_fold():
 
 
 def test_families_are_held_against_random():
-    table = families(tidy(METHODS), "f1_score").set_index("modality")
+    table = families(compared(METHODS)).set_index("modality")
     assert list(table.index) == ["Gene target", "Molecule structure"]
-    assert table.loc["Gene target", ["n", "best"]].tolist() == [2, "good"]
+    assert table.loc["Gene target", ["n", "method"]].tolist() == [2, "good"]
     assert table.loc["Gene target", "over_random"] == pytest.approx(0.10, abs=0.01)
     assert table.loc["Gene target", "over_floor"] == pytest.approx(0.12, abs=0.01)
     assert (
         table.loc["Gene target", "p_random"] < 0.001
         and table.loc["Molecule structure", "p_random"] > 0.05
     )
-    good, rest = beats_floors(tidy(METHODS), "f1_score")
+    good, rest = beats_floors(compared(METHODS))
     assert sorted(good) == ["fair", "good"] and rest == ["dull"]
     # better than random vectors is not enough where those are worse than the Train Mean
     low = METHODS | {
         ("random", "logistic", "Negative control"): 0.30,
         ("", "train_mean", "Negative control"): 0.57,
     }
-    assert beats_floors(tidy(low), "f1_score")[0] == ["good"]
-    assert families(tidy(low), "f1_score")["p_floor"].iloc[0] < 0.01
+    assert beats_floors(compared(low))[0] == ["good"]
+    assert families(compared(low))["p_floor"].iloc[0] < 0.01
 
 
 def test_sentences_carry_the_numbers_of_the_scores():
     limit = {("", "experimental_error", "Positive control"): 0.90}
     part = part_of(tidy(METHODS | limit))
-    said = sentences.finding(part, "f1_score")
+    c = part.comparison("f1_score")
+    said = labels.finding(c, part.title)
     assert "**good** (gene target) is best: Macro F1 0.60" in said and "25 % of the way" in said
     assert "Of 3 embeddings, 2 (good and fair) can be shown to beat both" in said
-    read = sentences.reading(part, "f1_score")
+    read = labels.reading(c, part.title)
     assert "read from the random ones" in read and "would reach 0.90" in read
-    worse = part_of(tidy(METHODS | {("random", "logistic", "Negative control"): 0.30}))
-    assert "must beat both" in sentences.reading(worse, "f1_score")
-    without = part_of(tidy(METHODS))
-    assert "cannot be said what a repeated experiment" in sentences.reading(without, "f1_score")
-    assert "2 of 3 embeddings" in sentences.one_line({"d": part}, "f1_score")
+    worse = compared(METHODS | {("random", "logistic", "Negative control"): 0.30})
+    assert "must beat both" in labels.reading(worse, "D")
+    assert "cannot be said what a repeated experiment" in labels.reading(compared(METHODS), "D")
+    assert "2 of 3 embeddings" in labels.one_line({"d": part}, "f1_score")
     poor = part_of(tidy({k: 0.5 for k in METHODS}))
-    assert "none of 3 embeddings can be shown to beat both" in sentences.one_line(
-        {"d": poor}, "f1_score"
-    )
-    assert "No labels of drugs" in sentences.one_line({}, "f1_score")
-    assert "`x`. gone" in sentences.absent_said({"x": "gone"}) and sentences.absent_said({}) == ""
+    line = labels.one_line({"d": poor}, "f1_score")
+    assert "none of 3 embeddings can be shown to beat both" in line
+    assert "No labels of drugs" in labels.one_line({}, "f1_score")
+    assert "`x`. gone" in labels.absent_said({"x": "gone"}) and labels.absent_said({}) == ""
 
 
 def labelled(label, line="L", genes=None, **obs):
@@ -296,7 +298,9 @@ def test_labels_against_truth_by_hand():
     responses = labelled([[1, 0, -1, 0], [0, 1, 0, 0]])
     effect = np.array([[0.5, 0.5, 0.5, 0.1], [0.0, 0.0, 0.0, 0.0]])
     truth = AnnData(effect, obs=responses.obs.assign(inert=[False, True]), var=responses.var)
-    row = labels_against_truth(responses, truth[::-1], visible=0.25).iloc[0]
+    simulation = SimpleNamespace(true_effects=truth[::-1])
+    data = Dataset("d", "D", "deg", Card().frame(), responses, extras={"simulation": simulation})
+    row = labels.truth_table(part_of(None, data), visible=0.25).iloc[0]
     assert row["labelled"] == pytest.approx(3 / 8)
     # of the labels 1, -1 (wrong sign) and 1 (no effect there), one is right
     assert row["right"] == pytest.approx(1 / 3)
@@ -305,7 +309,7 @@ def test_labels_against_truth_by_hand():
 
 def test_label_counts_by_hand():
     data = Dataset("d", "D", "deg", Card().frame(), responses=labelled([[1, 0, -1], [0, 0, 0]]))
-    row = classification.label_counts(Part("d", data, pd.DataFrame(), [])).iloc[0]
+    row = labels.label_counts(part_of(pd.DataFrame(), data)).iloc[0]
     assert row[["perturbations", "genes"]].tolist() == [2, 3]
     assert row["share"] == pytest.approx(1 / 3) and row["median"] == 1 and row["none"] == 0.5
     assert row["constant"] == pytest.approx(1 / 3)

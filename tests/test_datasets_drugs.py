@@ -18,7 +18,7 @@ from perturbcore.data.sets._signatures import (
 )
 from perturbcore.data.sets.base import load
 from perturbcore.data.simulate.chemistry import simulate_drug_screen
-from perturbcore.report.classification.tables import labels_against_truth
+from perturbcore.report.labels import labels_against_truth
 
 SMALL = dict(n_drugs=24, n_cell_lines=2, n_genes=160, n_modules=8, seed=3)
 

@@ -9,7 +9,6 @@ from anndata import AnnData
 from rdkit import Chem
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.molecules import sentences as told
 from perturbcore.data.molecules.structures import canonical, parse
 from perturbcore.data.molecules.tables import (
     builtin_compounds,
@@ -19,8 +18,17 @@ from perturbcore.data.molecules.tables import (
     tahoe_drugs,
     targets_of,
 )
-from perturbcore.report.molecules.report import molecule_counts, molecule_report, said, to_look_at
-from perturbcore.report.molecules.signal import information, plate_effects, reproducibility
+from perturbcore.report import drugs
+from perturbcore.report.comparison import Comparison
+from perturbcore.report.drugs import information, plate_effects, reproducibility
+from perturbcore.report.molecules import (
+    known_targets_said,
+    molecule_counts,
+    molecule_report,
+    said,
+    to_look_at,
+    twins_said,
+)
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 MIXED = {
@@ -283,7 +291,7 @@ def test_twins_across_folds_are_counted(report):
             "fold": [fold[d] for d in drugs] * 2,
         }
     )
-    text = told.twins_said(report, SimpleNamespace(obs=obs))
+    text = twins_said(report, SimpleNamespace(obs=obs))
     # 3 aspirins of which one lies elsewhere, 3 alanines together
     assert (
         "same in all 2 cell lines" in text
@@ -291,41 +299,49 @@ def test_twins_across_folds_are_counted(report):
         and "3 of these" in text
     )
     obs.loc[0, "fold"] = 3
-    assert "1 of 7 drugs lie in different folds" in told.twins_said(
-        report, SimpleNamespace(obs=obs)
-    )
+    assert "1 of 7 drugs lie in different folds" in twins_said(report, SimpleNamespace(obs=obs))
 
 
 def test_known_targets_are_matched_by_structure(report):
     known = table({"x": "CC(=O)Oc1ccccc1C(=O)[O-].[K+]", "y": "CCCCCC"}, targets=["PTGS1", "GENE"])
-    text = told.known_targets_said(report, check_drugs(known, "known"), "a table")
+    text = known_targets_said(report, check_drugs(known, "known"), "a table")
     assert f"3 of its {len(report)} drugs" in text
 
 
+def scored(ceiling):
+    means = {"MACCS": 3.0, "ECFP:2": 3.02, "train_mean": 3.1, "experimental_error": ceiling}
+    rng, rows = np.random.default_rng(0), []
+    for name, mean in means.items():
+        alone = name in ("train_mean", "experimental_error")
+        about = dict(
+            dataset="d", task="lfc", cell_line="A", embedding="" if alone else name,
+            predictor=name if alone else "knn", metric="L2", n_train=8, n_test=2,
+            modality="Molecule structure" if not alone else "Positive control" if "error" in name else "Negative control",
+        )  # fmt: skip
+        rows += [about | {"fold": f, "value": mean + 0.3 * rng.normal()} for f in range(5)]
+    return Comparison(pd.DataFrame(rows), "L2")
+
+
 def test_answer_names_no_gap_where_there_is_none():
-    headline = dict(
-        best="MACCS", modality="Molecule structure", value=3.0, low=2.0, high=4.0, floor=3.1, gap=0.4, n=4,
-        rivals=["a", "b", "c"], useless=["MACCS", "a", "b", "c"], ceiling_name="Experimental error",
-    )  # fmt: skip
     data = SimpleNamespace(
         title="T", responses=SimpleNamespace(obs=pd.DataFrame({"perturbation": ["p"]}))
     )
-    below = SimpleNamespace(**headline, ceiling=2.0)
-    above = SimpleNamespace(**headline, ceiling=3.5)
-    assert "40%" in told.answer(below, data) and "no gap to close" not in told.answer(below, data)
-    assert "no gap to close" in told.answer(above, data) and "40%" not in told.answer(above, data)
-    assert "gap_closed" in told.columns(below) and "gap_closed" not in told.columns(above)
-    assert "None of the other 3" in told.answer(below, data)
-    assert "none can be shown to beat" in told.one_line(
-        below, pd.DataFrame(columns=["drugs", "reproducible", "beyond"]), data
-    )
+    below, above = scored(1.5), scored(4.5)
+    assert "of the gap" in below.answer("T") and "no gap to close" not in below.answer("T")
+    assert "no gap to close" in above.answer("T") and "%  of the gap" not in above.answer("T")
+    assert "gap_closed" in drugs.columns(below) and "gap_closed" not in drugs.columns(above)
+    nothing = pd.DataFrame(columns=["drugs", "reproducible", "beyond"])
+    line = drugs.one_line(below, nothing, data)
+    assert line.startswith("On 1 drugs (T): No embedding can be shown to beat the Train Mean")
+    again = nothing.assign(drugs=[4.0], reproducible=[0.25])
+    assert "25 % of the drugs are found again" in drugs.one_line(below, again, data)
 
 
 def test_tahoe_read_off_reports_the_gap():
-    sentence, table_ = told.tahoe_read_off()
+    sentence, table_ = drugs.tahoe_read_off()
     assert set(table_["figure"]) == {"S5", "S6"}
     knn = table_[table_["figure"] == "S5"].set_index("method")["L2_median"]
     gap = (knn["Train Mean"] - knn["MiniMol (best by median)"]) / (
         knn["Train Mean"] - knn["Experimental Error"]
     )
-    assert f"{gap:.0%} of the gap" in sentence
+    assert f"{100 * gap:.0f} % of the gap" in sentence

@@ -59,7 +59,7 @@ def check_drugs(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     InputError
         A column is missing, a name is empty or repeated, or SMILES are not chemistry: most of them
         cannot be parsed. The message names the row. Single unreadable SMILES are no error: see
-        `perturbcore.report.molecules.report.molecule_report`.
+        `perturbcore.report.molecules.molecule_report`.
     """
     if "smiles" not in frame:
         raise InputError(

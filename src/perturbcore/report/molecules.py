@@ -1,9 +1,23 @@
-"""What a reader must know of a table of molecules: unreadable, salts, duplicates, stereo-isomers."""
+"""What a reader must know of the molecules: unreadable, salts, duplicates, stereo-isomers."""
 
 import pandas as pd
+from rdkit import Chem
 
 from perturbcore.data.molecules.structures import canonical, parent_of, parse, stereo_count
+from perturbcore.embeddings.sources import BuildContext, find_source
+from perturbcore.report import pages
+from perturbcore.report.drugs import drugs_of
+from perturbcore.report.text import percent
 
+LOOK = {
+    "drug": "Drug",
+    "problem": "Unreadable because",
+    "removed": "Beside the parent",
+    "same_molecule": "Same molecule as",
+    "same_parent": "Same but for salt",
+    "stereo_isomer": "Same but for stereo",
+}
+ENOUGH = 0.25
 KINDS = {
     "unreadable": "SMILES missing or unreadable: no structure embedding has the drug",
     "salt": "several components (salt, solvate, hydrate)",
@@ -48,8 +62,6 @@ def _row(drug: str, smiles: str) -> dict:
            "removed": "", "stereo_known": 0, "stereo_open": 0, "problem": problem}  # fmt: skip
     if mol is None:
         return row
-    from rdkit import Chem
-
     whole = canonical(smiles)
     parts = whole.split(".")
     parent = parent_of(mol)
@@ -66,8 +78,6 @@ def _row(drug: str, smiles: str) -> dict:
 
 
 def _without_parent(parts: list[str], parent) -> list[str]:
-    from rdkit import Chem
-
     wanted = Chem.MolToSmiles(parent)
     left = list(parts)
     for part in parts:
@@ -153,3 +163,65 @@ def said(report: pd.DataFrame) -> str:
         f"another in stereo-chemistry alone; {n['stereo_open']} leave a stereo-centre open. Nothing was merged: "
         "each stays a perturbation of its own, and folds do not keep such drugs together."
     )
+
+
+def twins_said(report: pd.DataFrame, responses) -> str:
+    """Say in how far folds part drugs that are one molecule up to salt or stereo-chemistry."""
+    obs = responses.obs
+    folds = obs.groupby(obs["perturbation"].astype(str))["fold"]
+    shared = int((folds.nunique() == 1).sum())
+    lines = obs["cell_line"].nunique()
+    where = "" if lines == 1 else f", the same in all {lines} cell lines"
+    first = f"Each drug lies in one fold{where}"
+    if shared < folds.ngroups:
+        first = f"{folds.ngroups - shared} of {folds.ngroups} drugs lie in different folds in different cell lines"
+    fold, flat = folds.first(), report.loc[report["flat"] != "", "flat"]
+    flat = flat[flat.index.isin(fold.index)]
+    groups = [fold[list(drugs)] for drugs in flat.groupby(flat).groups.values() if len(drugs) > 1]
+    if not groups:
+        return f"{first}; no two drugs are one molecule up to salt and stereo-chemistry."
+    n = sum(len(g) for g in groups)
+    apart = sum(len(g) for g in groups if g.nunique() > 1)
+    return (
+        f"{first}; but {n} drugs are one molecule with another up to salt and stereo-chemistry, and {apart} of "
+        "these have such a twin in another fold, which flatters every embedding a little."
+    )
+
+
+def known_targets_said(report: pd.DataFrame, table: pd.DataFrame, name: str) -> str:
+    """Say how many drugs without targets have one in another table, matched by structure."""
+    targeted = table[table["targets"] != ""]
+    known = set(molecule_report(targeted)["flat"]) - {""}
+    n = int(report["flat"].isin(known).sum())
+    few = n < ENOUGH * len(report)
+    return (
+        f"The data set names no targets. {n} of its {len(report)} drugs ({percent(n / len(report))}) have one in "
+        f"{name}, matched by structure without salt and stereo-chemistry"
+        + (": too few to ask here what targets are worth." if few else ".")
+    )
+
+
+def show_molecules(chapter, data, targets_from: str = "") -> None:
+    """Show the report of a data set's molecules: counts, drugs to look at, sentences.
+
+    `targets_from` names a drug table of the catalogue to look targets up in, where the data set names
+    none.
+    """
+    drugs = drugs_of(data)
+    if drugs is None:
+        pages.say(
+            f"{data.title} brings vectors of its drugs, but no SMILES in this project's layout: there "
+            "is no molecule to check here."
+        )
+        return
+    report = molecule_report(drugs)
+    pages.say(said(report))
+    pages.say(twins_said(report, data.responses))
+    counted, doubtful = molecule_counts(report), to_look_at(report)
+    caption = "What rdkit made of the SMILES."
+    pages.show_table(chapter, counted, "molecules", digits=2, caption=caption)
+    caption = "Drugs to look at (the file has all)."
+    pages.show_table(chapter, doubtful, "molecules-to-look-at", keep=LOOK, caption=caption)
+    if targets_from and not (drugs["targets"] != "").any():
+        source = find_source({"name": "targets", "source": targets_from}, "drugs", BuildContext())
+        pages.say(known_targets_said(report, source.read(), source.label.split(" [")[0]))

@@ -1,0 +1,314 @@
+"""What the chapter on small molecules computes and says: what a screen carries, and who finds it."""
+
+import numpy as np
+import pandas as pd
+from scipy.spatial.distance import pdist
+from scipy.stats import spearmanr
+
+from perturbcore.data.published.facts import facts
+from perturbcore.report.comparison import RANKING_COLUMNS, Comparison
+from perturbcore.report.noise import by_line
+from perturbcore.report.text import percent
+
+NOISE = {
+    "cell_line": "Cell line",
+    "drugs": "Drugs",
+    "effect": "Median effect",
+    "error": "Median error",
+    "beyond": "Share beyond their error",
+    "same": "Same drug, other plates",
+    "other": "Other drugs",
+    "reproducible": "Share reproducible",
+}
+BY_CHANCE = 0.05
+FEWEST = 4
+
+
+def drugs_of(data) -> pd.DataFrame | None:
+    """Table of drugs that a data set brings, or None."""
+    return (data.extras or {}).get("drugs")
+
+
+def truth_of(data):
+    """Return the true effects of a simulated screen, or None."""
+    return getattr((data.extras or {}).get("simulation"), "true_effects", None)
+
+
+def beyond_noise(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
+    """Compare the size of each drug's effect with its own experimental error, per cell line.
+
+    effect, error: medians of L2 (error: quantile 0.9 under resampling); beyond: share of drugs whose
+    effect is larger than its error.
+    """
+    columns = ["cell_line", "drugs", "effect", "error", "beyond"]
+    if ceiling is None:
+        return pd.DataFrame(columns=columns)
+    table = by_line(ceiling, data.responses)
+    groups = table.groupby("cell_line", observed=True)
+    return pd.DataFrame(
+        {
+            "drugs": groups.size(),
+            "effect": groups["effect"].median(),
+            "error": groups["value"].median(),
+            "beyond": groups["above"].mean(),
+        }
+    ).reset_index()[columns]
+
+
+def plate_effects(data) -> pd.DataFrame | None:
+    """Effect of each drug on each plate: its mean minus that of the plate's vehicle.
+
+    Indexed by cell_line, batch, perturbation; columns genes. None where the data set has neither
+    replicate wells nor cells.
+    """
+    from perturbcore.data.effects.moments import pseudobulk
+
+    keys = ["cell_line", "batch", "perturbation"]
+    wells = data.replicates
+    if wells is None and data.screen is not None:
+        wells = pseudobulk(data.screen, by=keys, progress=False)
+    if wells is None:
+        return None
+    obs = wells.obs
+    name = obs["perturbation"].astype(str).mask(obs["is_control"].to_numpy(bool), "")
+    index = [obs["cell_line"].astype(str), obs["batch"].astype(str), name]
+    means = pd.DataFrame(np.asarray(wells.X, float), index=pd.MultiIndex.from_arrays(index))
+    means = means.groupby(level=[0, 1, 2]).mean().rename_axis(keys)
+    vehicle = means.xs("", level="perturbation")
+    plates = pd.MultiIndex.from_arrays([means.index.get_level_values(k) for k in keys[:2]])
+    known = plates.isin(vehicle.index) & (means.index.get_level_values("perturbation") != "")
+    return means[known] - vehicle.loc[plates[known]].to_numpy()
+
+
+def reproducibility(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Ask of each drug whether one half of its plates finds it again among all drugs on the other.
+
+    The mean drug of each plate is taken away first, so that what all drugs share, and the noise of the
+    plate's vehicle, find nobody again. One row per cell line: drugs (on two plates or more), same and
+    other (mean correlation over genes between halves, of a drug with itself and with other drugs),
+    reproducible (share of drugs whose own correlation is above the 95 % quantile of the others; 5 %
+    by chance).
+    """
+    rows = []
+    for line, part in profiles.groupby(level="cell_line", sort=False):
+        centred = part - part.groupby(level="batch").transform("mean")
+        place = centred.groupby(level="perturbation").cumcount()
+        plates = centred.groupby(level="perturbation")[centred.columns[0]].transform("size")
+        first = (place < plates / 2).to_numpy()
+        several = (plates > 1).to_numpy()
+        halves = [
+            centred[several & h].groupby(level="perturbation").mean() for h in (first, ~first)
+        ]
+        if len(halves[0]) < FEWEST:
+            continue
+        a, b = (_rows(h.to_numpy()) for h in halves)
+        r = a @ b.T
+        own, other = np.diag(r), r[~np.eye(len(r), dtype=bool)]
+        rows.append(
+            {
+                "cell_line": line,
+                "drugs": len(r),
+                "same": float(own.mean()),
+                "other": float(other.mean()),
+                "reproducible": float((own > np.quantile(other, 1 - BY_CHANCE)).mean()),
+            }
+        )
+    return pd.DataFrame(rows, columns=["cell_line", "drugs", "same", "other", "reproducible"])
+
+
+def _rows(X: np.ndarray) -> np.ndarray:
+    X = X - X.mean(axis=1, keepdims=True)
+    return X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(float).tiny)
+
+
+def noise_table(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
+    """Join `beyond_noise` and `reproducibility`, one row a cell line; missing where data are."""
+    beyond = beyond_noise(data, ceiling)
+    profiles = plate_effects(data)
+    again = reproducibility(profiles) if profiles is not None else None
+    if again is None or again.empty:
+        return beyond.assign(same=np.nan, other=np.nan, reproducible=np.nan)
+    if beyond.empty:
+        return again.assign(effect=np.nan, error=np.nan, beyond=np.nan)[list(NOISE)]
+    return beyond.merge(again.drop(columns="drugs"), on="cell_line", how="left")[list(NOISE)]
+
+
+def true_error(data) -> float:
+    """Mean L2 between measured and true effects: what a perfect prediction would score."""
+    measured, truth = data.responses, truth_of(data)
+    X = np.asarray(truth[measured.obs_names, measured.var_names].X, float)
+    return float(np.linalg.norm(np.asarray(measured.X, float) - X, axis=1).mean())
+
+
+def information(embeddings, data) -> pd.DataFrame:
+    """Ask how well the distances of embeddings follow the true effects of a simulated screen.
+
+    Returns
+    -------
+    pandas.DataFrame
+        embedding, modality, n (drugs that are not inert and have a vector), follows: Spearman's rank
+        correlation, over pairs of drugs, of Euclidean distance in the standardised embedding with one
+        minus the correlation of the true effects (mean over cell lines, the mean drug taken away).
+        Empty without a truth.
+    """
+    truth = truth_of(data)
+    if truth is None:
+        return pd.DataFrame(columns=["embedding", "modality", "n", "follows"])
+    active = (
+        ~truth.obs["inert"].to_numpy(bool) if "inert" in truth.obs else np.ones(truth.n_obs, bool)
+    )
+    X = pd.DataFrame(np.asarray(truth.X, float)[active])
+    effect = X.groupby(truth.obs["perturbation"].astype(str).to_numpy()[active]).mean()
+    effect -= effect.mean()
+    rows = []
+    for e in embeddings:
+        known = effect.index.intersection(e.ids)
+        if len(known) < FEWEST:
+            continue
+        V = e.X[e.ids.get_indexer(known)].astype(float)
+        sd = V.std(axis=0)
+        V = (V - V.mean(axis=0))[:, sd > 0] / sd[sd > 0]
+        if not V.shape[1]:
+            continue
+        rho = spearmanr(pdist(V), pdist(effect.loc[known].to_numpy(), "correlation")).statistic
+        rows.append(
+            {"embedding": e.name, "modality": e.modality, "n": len(known), "follows": float(rho)}
+        )
+    return pd.DataFrame(rows).sort_values("follows", ascending=False, ignore_index=True)
+
+
+def _mean(table: pd.DataFrame, column: str) -> float:
+    known = table[table[column].notna()]
+    return float(np.average(known[column], weights=known["drugs"])) if len(known) else float("nan")
+
+
+def noise_said(data, table: pd.DataFrame) -> str:
+    """Say how many drugs stand out: by replicates, by their own error, and by the truth."""
+    again, beyond = (_mean(table, c) for c in ("reproducible", "beyond"))
+    parts = []
+    if np.isfinite(again):
+        most = "Most drugs are near noise" if again < 0.5 else "Most drugs stand out from noise"
+        parts.append(
+            f"{most}: {percent(again)} of them are found again, that is, the two halves of a drug's plates resemble "
+            f"each other more than {percent(1 - BY_CHANCE)} of the pairs of different drugs do (by chance: "
+            f"{percent(BY_CHANCE)}). "
+            f"On average, halves of one drug correlate by {_mean(table, 'same'):.2f}, of different drugs by "
+            f"{_mean(table, 'other'):.2f}, the mean drug taken away."
+        )
+    if np.isfinite(beyond):
+        parts.append(
+            f"The measured effect of {percent(beyond)} is larger than its own experimental error, which it contains; "
+            f"the median effect has an L2 of {table['effect'].median():.2f}, the median error is "
+            f"{table['error'].median():.2f}."
+        )
+    if not parts:
+        parts.append(
+            "These data hold no replicates: it cannot be said how many drugs stand out from noise."
+        )
+    truth = truth_of(data)
+    if truth is not None and "inert" in truth.obs:
+        inert = truth.obs["inert"].to_numpy(bool)
+        size = np.linalg.norm(np.asarray(truth.X, float), axis=1)
+        parts.append(
+            f"In truth {percent(inert.mean())} do nothing, and of the others half move the cell by less than "
+            f"{np.median(size[~inert]):.2f}."
+        )
+    return " ".join(parts)
+
+
+def reading(c: Comparison, data) -> str:
+    """Say what lies between No Change, the Train Mean, the experimental error and the truth."""
+    said = c.reading()
+    if truth_of(data) is not None:
+        said += f" Predicting every true effect would score {true_error(data):.2f}."
+    return said
+
+
+def columns(c: Comparison) -> dict:
+    """Columns of the ranking to show: without the share of the gap where there is no gap."""
+    gap = c.ranking()["gap_closed"].notna().any()
+    return {k: v for k, v in RANKING_COLUMNS.items() if k != "gap_closed" or gap}
+
+
+def one_line(c: Comparison, table: pd.DataFrame, data) -> str:
+    """Condense the answer of the chapter to one sentence; `table` is of `noise_table`."""
+    drugs = data.responses.obs["perturbation"].nunique()
+    part = f"On {drugs} drugs ({data.title}): {c.one_line().rstrip('.')}"
+    again, beyond = (_mean(table, column) for column in ("reproducible", "beyond"))
+    if np.isfinite(again):
+        rest = f"{percent(again)} of the drugs are found again in replicates, the others near noise"
+        return f"{part}. {rest}."
+    if np.isfinite(beyond):
+        return f"{part}. {percent(beyond)} of the effects are larger than their experimental error."
+    return f"{part}."
+
+
+def information_said(known: pd.DataFrame, c: Comparison) -> str:
+    """Say whether the ranking is the order of what the embeddings know; `known`: `information`."""
+    if known.empty:
+        return (
+            "Whether the ranking is the order of what the embeddings know cannot be asked here; on the simulated "
+            "drugs, whose truth is known, it can (`make run CHAPTER=small_molecules PROFILE=demo`)."
+        )
+    value = c.means.rename(c.methods["embedding"])
+    both = known[~known["modality"].str.endswith("control")]
+    both = both.assign(value=both["embedding"].map(value)).dropna()
+    good = c.sign * both["value"]
+    test = spearmanr(both["follows"], good)
+    by = both.groupby("modality")["follows"].median().sort_values(ascending=False)
+    best = both.loc[good.idxmax(), "embedding"]
+    agrees = test.pvalue < 0.05 and test.statistic > 0
+    return (
+        f"Here the truth is known: distances in an embedding follow the true effects best in "
+        f"{both['embedding'].iloc[0]} (rank correlation {both['follows'].iloc[0]:.2f} over pairs of drugs; "
+        + "medians: "
+        + ", ".join(f"{m.lower()} {v:.2f}" for m, v in by.items())
+        + f"), the predictor scores {best} best, and over {len(both)} embeddings the two orders correlate by "
+        f"{test.statistic:.2f} (p = {test.pvalue:.2g}, were they independent): the ranking "
+        + ("is" if agrees else "is not distinguishably")
+        + " the order of what the embeddings know."
+    )
+
+
+def beside_said(c: Comparison, published) -> str:
+    """Set the gain of the best embedding over Train Mean beside the published one on Sci-Plex."""
+    from perturbcore.report.published.figures import figure_data
+
+    figure = figure_data("S8", published)
+    medians = figure.medians()
+    real = figure.scores.drop_duplicates("display").set_index("display")["modality"]
+    names = [
+        d
+        for d in medians
+        if not real[d].endswith("control") and real[d] not in ("Fusion", "Advanced")
+    ]
+    gain = 1 - medians[names].min(axis=1) / medians["Train Mean"]
+    each = ", ".join(f"{line} {percent(g, 1)}" for line, g in gain.items())
+    here = 1 - c.means[c.best] / c.means[c.floor]
+    return (
+        f"On Sci-Plex the published best embedding lowers the L2 of the Train Mean by {each} (medians "
+        f"over folds); here the best, {c.best}, {'lowers' if here > 0 else 'raises'} it by "
+        f"{percent(abs(here), 1)}."
+    )
+
+
+def tahoe_read_off() -> tuple[str, pd.DataFrame]:
+    """Figures S5 and S6: what can be read off the images, and a sentence."""
+    table = facts("cole2026_tahoe_lfc_read_off")
+    wide = table.set_index(["figure", "display_name"])["L2_median"]
+    parts = []
+    for figure, estimator in (
+        table[["figure", "estimator"]].drop_duplicates().itertuples(index=False)
+    ):
+        here = wide[figure]
+        name = next(n for n in here.index if "best by median" in n)
+        gap = (here["Train Mean"] - here[name]) / (here["Train Mean"] - here["Experimental Error"])
+        parts.append(
+            f"{estimator}: {name.split(' (')[0]} {here[name]:.2f} against {here['Train Mean']:.2f}, "
+            f"{percent(gap)} of the gap"
+        )
+    sentence = (
+        "The scores of Figures S5 and S6 (Tahoe) need two files of the authors' repository that are "
+        f"not at hand here. Read off the images, the best embedding is hardly better than the Train Mean ({'; '.join(parts)})."
+    )
+    return sentence, table.rename(columns={"display_name": "method"})

@@ -1,0 +1,426 @@
+"""What the chapter on labels of differential expression computes, shows and says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.sets.base import Dataset
+from perturbcore.models.simple.label_logistic import LabelLogistic
+from perturbcore.models.simple.labels import LabelKNN
+from perturbcore.report.comparison import Comparison, predictor_agreement
+from perturbcore.report.text import listed, percent
+from perturbcore.score.metrics.registry import metric as find_metric
+from perturbcore.score.plan import Protocol
+from perturbcore.score.task import task_of
+
+CONTROLS = ("train_mean", "most_frequent", "no_change", "idealized")
+NEGATIVE, RANDOM, MAIN = "Negative control", "random", "logistic"
+# effects on log1p(1e4) expression that a screen of some dozen cells could see
+VISIBLE = 0.25
+# a difference of F1 below this is not worth an explanation
+NOTABLE = 0.005
+
+FAMILIES = {
+    "modality": "Family",
+    "n": "Embeddings",
+    "method": "Best",
+    "value": "Its score",
+    "median": "Median",
+    "over_random": "Best over random",
+    "over_floor": "Best over Train Mean",
+    "p_random": "p against random",
+    "p_floor": "p against Train Mean",
+}
+LINES = {
+    "method": "Method",
+    "modality": "Modality",
+    "cell_line": "Cell line",
+    "logistic": "Logistic",
+    "knn": "kNN",
+}
+LABELS = {
+    "cell_line": "Cell line",
+    "perturbations": "Perturbations",
+    "genes": "Genes",
+    "share": "Share not 0",
+    "median": "Not 0 in the median perturbation",
+    "none": "Perturbations without any",
+    "constant": "Genes with one class only",
+}
+TRUTH = {
+    "cell_line": "Cell line",
+    "labelled": "Labels not 0",
+    "right": "Right of those",
+    "found": "Found of visible effects",
+    "inert": "Labels not 0, no effect",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """One data set of labels, scored with the logistic classifier and with kNN.
+
+    Attributes
+    ----------
+    name, data
+        In the profile; the data set.
+    scores : pandas.DataFrame
+        Of all embeddings, predictors, floors and ceilings.
+    left_out : list of str
+        Embeddings asked for that this data set has not, or hardly has.
+    """
+
+    name: str
+    data: Dataset
+    scores: pd.DataFrame
+    left_out: list
+
+    @property
+    def title(self) -> str:
+        """Title without what stands in brackets."""
+        return self.data.title.split(" (")[0]
+
+    def comparison(self, metric: str | None = None, predictor: str = MAIN) -> Comparison:
+        """Methods of one predictor, with floors and ceilings."""
+        return Comparison(self.scores, metric, predictor=predictor)
+
+
+def models_of(study, task: str, *, k, C, max_iter: int) -> list:
+    """Return the classifier and kNN for a task of labels, complete or known in part."""
+    kind = task_of(task).kind
+    if kind == "pairs":
+        return [LabelLogistic(C), LabelKNN(k)]
+    if kind != "deg":
+        raise ParameterError(
+            f"task '{task}' has no labels; give data sets of task deg or deg_pairs"
+        )
+    return study.models(task, knn=k, C=C, softmax={"max_iter": max_iter})[::-1]
+
+
+def evaluate_labels(
+    study,
+    names: Sequence[str],
+    *,
+    embeddings: Sequence[str] = (),
+    k: Sequence[int],
+    C: Sequence[float],
+    C_of: Mapping[str, Sequence[float]] | None = None,
+    max_iter: int = 100,
+    n_components: int = 100,
+    n_outer: int = 3,
+    n_inner: int = 3,
+    n_trials: int = 20,
+    seed: int = 0,
+) -> tuple[dict[str, Labelled], dict[str, str]]:
+    """Score embeddings on data sets of labels with the logistic classifier and with kNN.
+
+    Only `embeddings` of the profile, and random vectors (all by default). `C_of` has the grid of C
+    for single data sets; the experimental error is resampled `n_outer`, `n_inner`, `n_trials` times
+    where there are cells. Returns the scored data sets, and why others are not at hand, by name.
+    """
+    parts, absent = {}, {}
+    for name in names:
+        try:
+            data = study.dataset(name)
+        except InputError as error:
+            absent[name] = str(error)
+            continue
+        built = study.embeddings(name, seed=seed, only=embeddings)
+        if all(e.modality == NEGATIVE for e in built):
+            raise InputError(
+                f"data set '{name}': no embedding of embeddings={list(embeddings)} has vectors for "
+                "enough of its perturbations; name others"
+            )
+        models = models_of(
+            study, data.task, k=k, C=dict(C_of or {}).get(name, C), max_iter=max_iter
+        )
+        limit = study.ceiling(name, n_outer=n_outer, n_inner=n_inner, n_trials=n_trials)
+        options = {"controls": CONTROLS} if task_of(data.task).kind == "deg" else {}
+        scores = study.evaluate(
+            name, models, protocol=Protocol(n_components=n_components), embeddings=built,
+            ceiling=limit, seed=seed, **options,
+        )  # fmt: skip
+        left_out = sorted(set(embeddings) - {e.name for e in built})
+        parts[name] = Labelled(name, data, scores, left_out)
+    return parts, absent
+
+
+def averaged(scores: pd.DataFrame, label: str | None = None) -> pd.DataFrame:
+    """Average over the cell lines within each fold, as published for Tahoe: one row per fold."""
+    n = scores["cell_line"].nunique()
+    keys = ["dataset", "task", "fold", "embedding", "modality", "predictor", "metric"]
+    out = scores.groupby(keys, as_index=False)[["value", "n_train", "n_test"]].mean()
+    # a method that is missing in a line would be averaged over other lines than the rest
+    whole = scores.groupby(keys)["cell_line"].nunique().to_numpy() == n
+    return out[whole].assign(cell_line=label or f"mean of {n} cell lines")
+
+
+def panels(parts: Mapping[str, Labelled], by_line: Sequence[str] = ()) -> pd.DataFrame:
+    """Lay scores out as panels of one figure (column `cell_line`): the mean over the lines of each.
+
+    Data sets in `by_line` get a panel per cell line as well, as published for Sci-Plex.
+    """
+    out = []
+    for name, part in parts.items():
+        front = f"{part.title}: " if len(parts) > 1 else ""
+        n = part.scores["cell_line"].nunique()
+        if name in by_line or n == 1:
+            out.append(part.scores.assign(cell_line=front + part.scores["cell_line"].astype(str)))
+        if n > 1:
+            out.append(averaged(part.scores, f"{front}mean of {n} lines"))
+    return pd.concat(out, ignore_index=True)
+
+
+def label_counts(part: Labelled) -> pd.DataFrame:
+    """Count labels by cell line.
+
+    share: labels that are not 0, of those known; median: such labels of a perturbation; none: share
+    of perturbations without any; constant: share of genes that have one class only.
+    """
+    rows = []
+    for line, here in _by_line(part.data.responses):
+        label = np.asarray(here.layers["deg"])
+        known = np.asarray(here.layers.get("observed", np.ones(label.shape)), dtype=bool)
+        moved, asked = (label != 0) & known, known.any(axis=0)
+        rows.append(
+            {
+                "cell_line": line,
+                "perturbations": len(label),
+                "genes": int(asked.sum()),
+                "share": moved.sum() / known.sum(),
+                "median": float(np.median(moved.sum(axis=1))),
+                "none": float((moved.sum(axis=1) == 0).mean()),
+                "constant": float((~moved.any(axis=0))[asked].mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def truth_table(part: Labelled, visible: float = VISIBLE) -> pd.DataFrame | None:
+    """Hold the labels of a simulated screen against the truth it was drawn from.
+
+    A true effect of at least `visible` (log1p of counts scaled to 1e4) counts as visible.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        cell_line, labelled (share of labels that are not 0), right (share of those that have the
+        sign of the true effect), found (share of visible effects that are labelled with the right
+        sign), inert (share of labels that are not 0 among perturbations that do nothing). None
+        where the truth is not known.
+    """
+    simulation = part.data.extras.get("simulation")
+    if simulation is None:
+        return None
+    return labels_against_truth(part.data.responses, simulation.true_effects, visible)
+
+
+def labels_against_truth(responses, truth, visible: float = VISIBLE) -> pd.DataFrame:
+    """See `truth_table`; rows of `truth` are found by name."""
+    rows = []
+    for line, here in _by_line(responses):
+        true = truth[here.obs_names, here.var_names]
+        y, effect = np.asarray(here.layers["deg"]), np.asarray(true.X)
+        right, seen = np.sign(effect) == y, np.abs(effect) >= visible
+        inert = true.obs["inert" if "inert" in true.obs else "near_null"].to_numpy(bool)
+        shares = {
+            "labelled": y != 0,
+            "right": right[y != 0],
+            "found": right[seen],
+            "inert": y[inert] != 0,
+        }
+        means = {k: float(v.mean()) if v.size else np.nan for k, v in shares.items()}
+        rows.append({"cell_line": line, **means})
+    return pd.DataFrame(rows)
+
+
+def _by_line(responses):
+    for line in pd.unique(responses.obs["cell_line"].astype(str)):
+        yield str(line), responses[(responses.obs["cell_line"].astype(str) == line).to_numpy()]
+
+
+def _random(c: Comparison) -> str | None:
+    """Return what random vectors are called in a comparison, if they were scored."""
+    names = c.methods.index[c.methods["embedding"] == RANDOM]
+    return str(names[0]) if len(names) else None
+
+
+def families(c: Comparison) -> pd.DataFrame:
+    """Condense a ranking to families of embeddings, each held against random vectors.
+
+    Returns
+    -------
+    pandas.DataFrame
+        modality, n (embeddings), method (the best), value (mean over lines and folds), median (over
+        the family), over_random, over_floor (gain of the best, positive is better), p_random,
+        p_floor (Holm over families; the best is chosen on the same folds, so that they look a
+        little too small). Best family first.
+    """
+    real = c.methods.loc[c.competitors, "modality"]
+    best = {m: c.best_of(list(part.index)) for m, part in real.groupby(real)}
+    out = pd.DataFrame({"modality": list(best), "method": list(best.values())})
+    out["n"] = out["modality"].map(real.value_counts())
+    out["value"] = out["method"].map(c.means)
+    out["median"] = out["modality"].map(c.means[real.index].groupby(real).median())
+    for column, floor in (("random", _random(c)), ("floor", c.floor)):
+        table = c.gains(floor, methods=list(best.values())).set_index("method") if floor else {}
+        out[f"over_{column}"] = out["method"].map(table["gain"] if floor else {})
+        out[f"p_{column}"] = out["method"].map(table["p_holm"] if floor else {})
+    return out.sort_values("value", ascending=not c.higher_is_better, ignore_index=True)
+
+
+def beats_floors(c: Comparison) -> tuple[list[str], list[str]]:
+    """Embeddings that are better than random vectors and than the Train Mean, and those not."""
+    good = set(c.competitors)
+    for floor in filter(None, (_random(c), c.floor)):
+        gains = c.gains(floor, methods=c.competitors)
+        good &= set(gains.loc[gains["verdict"] == "better", "method"])
+    return [m for m in c.competitors if m in good], [m for m in c.competitors if m not in good]
+
+
+def by_line(part: Labelled, metric: str) -> pd.DataFrame:
+    """Mean over folds by method and cell line, and over the lines, both predictors side by side."""
+    tables = {p: part.comparison(metric, p).table() for p in (MAIN, "knn")}
+    keys = ["method", "modality"]
+    long = [t.melt(keys, var_name="cell_line", value_name=p) for p, t in tables.items()]
+    out = long[0].merge(long[1], on=[*keys, "cell_line"], how="outer")
+    up = find_metric(metric).higher_is_better
+    return out.sort_values(["cell_line", MAIN], ascending=[True, not up], ignore_index=True)
+
+
+def absent_said(absent: Mapping[str, str]) -> str:
+    """Name the data sets that are not at hand, with the reason; empty where all are."""
+    return "\n\n".join(f"Left out: data set `{name}`. {why}" for name, why in absent.items())
+
+
+def counts_said(part: Labelled) -> str:
+    """Say how sparse the labels of a data set are, and which embeddings it has no use for."""
+    table = label_counts(part)
+    of = "of the known labels" if task_of(part.data.task).kind == "pairs" else "of the labels"
+    one = f"In {part.title}, {_range(table['share'])} {of} are not 0"
+    if table["none"].max() > 0:
+        one += f"; {_range(table['none'])} of the perturbations have none that is not"
+    if not part.left_out:
+        return f"{one}."
+    return (
+        f"{one}. {part.title} has no use for {listed(part.left_out)}: absent, or with vectors for "
+        "too few perturbations."
+    )
+
+
+def _range(values: pd.Series) -> str:
+    low, high = f"{100 * values.min():.1f}", f"{100 * values.max():.1f}"
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def reading(c: Comparison, title: str) -> str:
+    """Say what floor, random vectors and ceiling mean for the scores of a data set."""
+    floor, random = c.means[c.floor], c.means.get(_random(c), np.nan)
+    text = f"{title}: the Train Mean reaches {floor:.3f}, random vectors {random:.3f}"
+    if random > floor + NOTABLE:
+        text += (
+            ", without knowing anything: the classifier gives rare classes their weight, which the "
+            "score rewards. What an embedding adds must be read from the random ones"
+        )
+    elif random < floor - NOTABLE:
+        text += (
+            ": the classifier gives rare classes their weight also where it has nothing to tell "
+            "them by, and with so few perturbations that costs more than it gains. A useful "
+            "embedding must beat both"
+        )
+    ceilings = c.methods[c.methods["modality"] == "Positive control"]
+    ideal = c.means[ceilings.index[ceilings["embedding"] == "idealized"]]
+    error = c.means[ceilings.index[ceilings["predictor"] == "experimental_error"]]
+    text += f". Vectors made from the labels themselves reach {ideal.max():.3f}"
+    if len(error):
+        limit = f"{error.iloc[0]:.3f} (experimental error, q = 0.1)"
+        return f"{text}; a repeated experiment would reach {limit}."
+    return f"{text}; without replicates, it cannot be said what a repeated experiment would reach."
+
+
+def finding(c: Comparison, title: str) -> str:
+    """Say which embedding is best, and how many beat random vectors and the Train Mean."""
+    good, rest = beats_floors(c)
+    random, floor = c.means.get(_random(c), np.nan), c.means[c.floor]
+    end, start = c.means[c.ceiling], np.nanmax([random, floor])
+    text = (
+        f"On {title}, **{c.best}** {c.about(c.best)} is best: {c.label} {c.means[c.best]:.3f}, "
+        f"against {random:.3f} for random vectors and {floor:.3f} for the Train Mean"
+    )
+    if end > start:
+        share = percent((c.means[c.best] - start) / (end - start))
+        text += f"; from the better of the two to the ceiling ({c.ceiling}, {end:.3f}) that is "
+        text += f"{share} of the way"
+    some = f"{len(good)} ({listed(good)})" if good else "none"
+    return f"{text}. Of {len(good) + len(rest)} embeddings, {some} can be shown to beat both."
+
+
+def one_line(parts: Mapping[str, Labelled], metric: str) -> str:
+    """Condense the answer on all data sets of drugs to one sentence."""
+    said = []
+    for part in parts.values():
+        c = part.comparison(metric)
+        good, rest = beats_floors(c)
+        name = "macro F1" if metric == "f1_score" else c.label
+        said.append(
+            f"on {part.title}, {len(good) or 'none'} of {len(good) + len(rest)} embeddings can be "
+            f"shown to beat both random vectors and the Train Mean (best: {c.best}, {name} "
+            f"{c.means[c.best]:.3f}; random {c.means.get(_random(c), np.nan):.3f}, Train Mean "
+            f"{c.means[c.floor]:.3f})"
+        )
+    if not said:
+        return "No labels of drugs are at hand in this profile."
+    return f"Which genes a drug moves: {'; '.join(said)}."
+
+
+def agreement_said(part: Labelled, metric: str, others=("roc_auc", "average_precision")) -> str:
+    """Say how far another predictor, and other metrics, rank the embeddings alike."""
+    first = f"{part.title}. {predictor_agreement(part.scores, metric, 'knn', MAIN)}"
+    rows = part.scores[part.scores["predictor"] == MAIN]
+    rows = rows[~rows["modality"].str.endswith("control")]
+    wide = rows.pivot_table(index="embedding", columns="metric", values="value")
+    there = [o for o in others if o in wide and wide[o].notna().all()]
+    if len(wide) < 3 or not there:
+        return first
+    rho = wide.corr("spearman")[metric]
+    names = listed([f"{find_metric(o).label} ({rho[o]:.2f})" for o in there])
+    label = find_metric(metric).label
+    return f"{first} Rank correlation of {label} over the {len(wide)} embeddings with {names}."
+
+
+def truth_said(part: Labelled) -> str:
+    """Say how true the labels of a simulated screen are, or that it cannot be known."""
+    table = truth_table(part)
+    if table is None:
+        return (
+            f"{part.title}: whether these labels are right cannot be checked, since the truth is "
+            "not known."
+        )
+    mean = table[["right", "found", "inert"]].mean()
+    return (
+        f"{part.title}: {percent(mean['right'])} of the labels that are not 0 have the sign of the "
+        f"true effect, but only {percent(mean['found'])} of the effects large enough to be seen "
+        "are labelled: what the tests say is nearly always right, and much is not said. Among "
+        f"perturbations that do nothing, {100 * mean['inert']:.2f} % of the labels are not 0."
+    )
+
+
+def batches_said(parts: Mapping[str, Labelled]) -> str:
+    """Compare labels that pool batches with labels voted by plates, where both truths are known."""
+    rates = {}
+    for part in parts.values():
+        table = truth_table(part)
+        if table is not None:
+            rates[part.data.responses.uns["perturbcore"]["variant"]] = float(table["inert"].mean())
+    if not {"pooled", "per_batch"} <= set(rates):
+        return ""
+    return (
+        f"Perturbations that do next to nothing get {100 * rates['per_batch']:.2f} % labels that "
+        "are not 0 where each plate is tested against its own controls, and "
+        f"{100 * rates['pooled']:.1f} % where batches are pooled, as is published for small "
+        "batches: batches hold unequal shares of controls here, and the pooled test takes a "
+        "difference of batches for an effect."
+    )
