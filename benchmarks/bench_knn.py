@@ -19,10 +19,10 @@ from sklearn.preprocessing import StandardScaler
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
+from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.models.simple.base import Targets
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import NestedSpace
-from perturbcore.score.run import evaluate
 
 # dimensions of the 33 methods of Cole et al. 2026, Fig. 1, that use an embedding (31 files, random, idealized)
 PUBLISHED_DIMS = (
@@ -111,7 +111,7 @@ def figure_one(sizes, genes, dims, n_jobs=2):
         for i, d in enumerate(dims)
     ]
     start = time.perf_counter()
-    scores = evaluate(responses, embeddings, ["knn"], controls=(), n_jobs=n_jobs)
+    scores = evaluate_embeddings(responses, embeddings, ["knn"], controls=(), n_jobs=n_jobs)
     seconds = time.perf_counter() - start
     units = scores["key"].nunique()
     return {

@@ -90,15 +90,15 @@ console.run(f"perturbcore evaluate {given} --out mine/scores.csv", last=1)
 # %% tags=["show-input"]
 from perturbcore.embeddings.controls import random_embedding
 from perturbcore.embeddings.load import load_embedding
+from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.models.simple.knn import KNN
-from perturbcore.score.plan import Protocol
-from perturbcore.score.run import evaluate
+from perturbcore.models.simple.space import Protocol
 
 protocol = Protocol(n_components=n_components)
 mine = load_embedding(console.mine / "annotation.csv", name="My annotation")
 random = random_embedding(list(mine.ids), mine.dim, seed)
 quiet = dict(protocol=protocol, progress=False)
-scores = evaluate(responses, [mine, random], [KNN(k)], **quiet)
+scores = evaluate_embeddings(responses, [mine, random], [KNN(k)], **quiet)
 
 # %% tags=["hide-input"]
 from perturbcore.embeddings.coverage import coverage_table
@@ -120,7 +120,7 @@ from perturbcore.models.simple.base import SklearnPredictor
 
 model = KernelRidge(kernel="rbf")
 kernel = SklearnPredictor(model, {"alpha": [0.1, 1.0, 10.0]}, name="kernel ridge")
-both = evaluate(responses, [mine, random], [KNN(k), kernel], **quiet)
+both = evaluate_embeddings(responses, [mine, random], [KNN(k), kernel], **quiet)
 
 # %% tags=["hide-input"]
 mean = both[both["metric"] == "L2"].groupby(["embedding", "predictor"])["value"].agg(["mean", "std"]).reset_index()

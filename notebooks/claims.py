@@ -25,10 +25,10 @@ download: bool = False  # fetch the authors' tables (14 MB, non-commercial licen
 
 # %% tags=["hide-input"]
 from perturbcore.book.inside import open_chapter
+from perturbcore.data.published.tables import load_published
 from perturbcore.report import pages
 from perturbcore.report.published.claims import audit, counts
 from perturbcore.report.published.claims_page import cards, summary
-from perturbcore.data.published.tables import load_published
 
 chapter = open_chapter("claims")
 published = load_published(download=download)

@@ -41,12 +41,12 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.study import Study
+from perturbcore.data.published.tables import load_published
 from perturbcore.embeddings.similarity import cca_matrix
+from perturbcore.models.simple.space import Protocol
 from perturbcore.report import figures, pages, sentences, summary
 from perturbcore.report.published.draw import present
-from perturbcore.data.published.tables import load_published
 from perturbcore.score.metrics.registry import metric
-from perturbcore.score.plan import Protocol
 from perturbcore.score.uncertainty.ranking import rank_table, ranks
 
 chapter = open_chapter("embedding_ranking")

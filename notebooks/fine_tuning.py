@@ -44,11 +44,11 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.study import Study
+from perturbcore.data.published.tables import load_published
 from perturbcore.models.finetuning import page
 from perturbcore.report import figures, pages
 from perturbcore.report.finetuning.contest import contest
 from perturbcore.report.published.draw import present
-from perturbcore.data.published.tables import load_published
 from perturbcore.report.summary import primary_metric
 from perturbcore.score.metrics.registry import metric
 

@@ -39,12 +39,12 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.study import Study
+from perturbcore.data.published.tables import load_published
 from perturbcore.models.fusion import board, contributions, page
 from perturbcore.models.fusion.ablation import kept_ablation
 from perturbcore.report import figures, leaderboard, pages
 from perturbcore.report.fusion.contest import contest
 from perturbcore.report.published.draw import present
-from perturbcore.data.published.tables import load_published
 from perturbcore.score.metrics.registry import metric
 
 chapter = open_chapter("fusion")

@@ -45,13 +45,13 @@ seed: int = 0
 # %% tags=["hide-input"]
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.study import Study
+from perturbcore.data.published.tables import load_published
 from perturbcore.models.decoders import page, pictures, tables
 from perturbcore.report import figures, pages
 from perturbcore.report.decoders.contest import contest
 from perturbcore.report.figures.cells import cell_grid
 from perturbcore.report.figures.pareto import pareto_plot
 from perturbcore.report.published.draw import present
-from perturbcore.data.published.tables import load_published
 
 chapter = open_chapter("generative_decoders")
 study = Study(chapter)

@@ -31,8 +31,8 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.study import Study
+from perturbcore.models.simple.space import Protocol
 from perturbcore.report import figures, pages, sentences, summary
-from perturbcore.score.plan import Protocol
 
 chapter = open_chapter("low_signal")
 study = Study(chapter, n_jobs)

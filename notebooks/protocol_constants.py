@@ -69,7 +69,7 @@ pages.say(about.metric_markdown(metrics[metrics["task"] == "pairs"]))
 # %% tags=["hide-input"]
 evaluation = about.defaults([
     "perturbcore.data.folds.assign_folds",
-    "perturbcore.score.plan.Protocol",
+    "perturbcore.models.simple.space.Protocol",
     "perturbcore.models.simple.knn.KNN:grid",
     "perturbcore.models.simple.linear.Linear:grid",
     "perturbcore.models.simple.labels.LabelKNN:grid, prior",

@@ -26,10 +26,10 @@ download: bool = False  # fetch the authors' tables (14 MB, non-commercial licen
 
 # %% tags=["hide-input"]
 from perturbcore.book.inside import open_chapter
+from perturbcore.data.published.tables import load_published
 from perturbcore.report import pages
 from perturbcore.report.published.draw import present
 from perturbcore.report.published.sentences import not_drawn
-from perturbcore.data.published.tables import load_published
 
 chapter = open_chapter("published_results")
 published = load_published(download=download)

@@ -40,8 +40,7 @@ from perturbcore.data.authors.choices import choices
 from perturbcore.report import figures, pages
 from perturbcore.report.reproduction.benchmark import reproduce
 from perturbcore.report.reproduction.compare import agreement, compare, counts
-from perturbcore.score.store import save_scores
-from perturbcore.score.store import ScoreStore
+from perturbcore.score.store import ScoreStore, save_scores
 
 chapter = open_chapter("reproduction")
 found = page.find_data(chapter, datasets, root=root, fixture=fixture, seed=seed)

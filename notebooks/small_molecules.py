@@ -41,12 +41,12 @@ n_jobs: int = 2
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.study import Study
 from perturbcore.data.published.tables import load_published
+from perturbcore.models.simple.space import Protocol
 from perturbcore.report import drugs, figures, pages
 from perturbcore.report.comparison import NEIGHBOUR_COLUMNS, Comparison, predictor_agreement
 from perturbcore.report.molecules import show_molecules
 from perturbcore.report.published.draw import present
 from perturbcore.score.metrics.registry import metric
-from perturbcore.score.plan import Protocol
 
 chapter = open_chapter("small_molecules")
 study = Study(chapter, n_jobs)

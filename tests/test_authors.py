@@ -18,6 +18,8 @@ from perturbcore.data.published.tables import Published, load_published, medians
 from perturbcore.embeddings.authors import list_embeddings, read_embeddings
 from perturbcore.embeddings.build import build
 from perturbcore.embeddings.sources import BuildContext
+from perturbcore.models.simple import evaluate_embeddings as evaluate
+from perturbcore.models.simple.space import Protocol
 from perturbcore.report.reproduction.benchmark import protocol_of, reproduce, score_dataset
 from perturbcore.report.reproduction.compare import (
     agreement,
@@ -27,8 +29,6 @@ from perturbcore.report.reproduction.compare import (
     verdict,
 )
 from perturbcore.report.reproduction.reference import against_sklearn, plain_metrics
-from perturbcore.score.plan import Protocol
-from perturbcore.score.run import evaluate
 
 FIRST = {"essential": "K-562", "norman": "K-562", "sciplex": "A549", "tahoe": "CVCL_0023"}
 WAVEGC = "KG_WaveGC_G_StringDB_combined_0.0_(D=128)"

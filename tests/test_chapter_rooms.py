@@ -110,8 +110,8 @@ def test_the_leaderboard_stands_on_published_values_alone_where_there_are_no_lab
 def test_the_authors_split_is_kept_and_neighbours_beat_a_guess(mirror):
     from perturbcore.embeddings.build import build
     from perturbcore.embeddings.sources import BuildContext
+    from perturbcore.models.simple import evaluate_embeddings as evaluate
     from perturbcore.models.simple.labels import LabelKNN
-    from perturbcore.score.run import evaluate
 
     responses = leaderboard.split_responses("HepG2", "dir")
     fold = responses.obs["fold"]

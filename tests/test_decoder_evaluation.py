@@ -26,13 +26,13 @@ from perturbcore.models.decoders.evaluation import DecoderModel
 from perturbcore.models.decoders.gears import GearsPredictions
 from perturbcore.models.decoders.gears_run import run_gears
 from perturbcore.models.decoders.generators import Shift, generate
+from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.knn import KNN
+from perturbcore.models.simple.space import Protocol
 from perturbcore.report.decoders.contest import MEAN_SHIFTED, SHIFTED, UNCHANGED, Contest, shown
 from perturbcore.report.figures.cells import cell_grid
 from perturbcore.report.figures.pareto import pareto_front, pareto_plot
 from perturbcore.score.joint import evaluate_joint
-from perturbcore.score.plan import Protocol
-from perturbcore.score.run import evaluate
 from perturbcore.score.store import ScoreStore
 
 N_GENES, PERTURBATIONS = 6, [f"P{i}" for i in range(12)]

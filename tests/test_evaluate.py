@@ -18,12 +18,12 @@ from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
+from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.base import SklearnPredictor
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.labels import LabelKNN
 from perturbcore.models.simple.linear import Linear
-from perturbcore.score.plan import Protocol
-from perturbcore.score.run import evaluate
+from perturbcore.models.simple.space import Protocol
 from perturbcore.score.store import COLUMNS, ScoreStore, read_scores, save_scores
 
 SMALL = Protocol(n_components=8)
@@ -137,11 +137,11 @@ def test_finished_units_are_not_computed_again_and_changed_ones_are(tmp_path, mo
     kw = dict(protocol=SMALL, progress=False, store=store)
     first = evaluate(responses, embeddings, [KS], **kw)
     calls = []
-    import perturbcore.score.run as run
+    import perturbcore.score.evaluate as module
 
-    original = run.score_group
+    original = module._run
     monkeypatch.setattr(
-        run, "score_group", lambda g, *a: calls.append(len(g.units)) or original(g, *a)
+        module, "_run", lambda jobs, *a: calls.append(len(jobs)) or original(jobs, *a)
     )
     again = evaluate(responses, embeddings, [KS], **kw)
     assert calls == []
@@ -165,7 +165,7 @@ def test_a_killed_run_resumes_to_the_identical_table(tmp_path):
         sys.path.insert(0, {str(os.path.dirname(__file__))!r})
         from test_evaluate import world, SMALL, KS
         from perturbcore.score.store import ScoreStore
-        from perturbcore.score.run import evaluate
+        from perturbcore.models.simple import evaluate_embeddings as evaluate
         store = ScoreStore(sys.argv[1])
         put, n = store.put, [0]
         def dying(results):
@@ -337,7 +337,7 @@ def test_an_embedding_of_other_ids_or_a_repeated_name_is_refused():
     )
     with pytest.raises(InputError, match="ENSG0"):
         evaluate(responses, [other], [KS], progress=False)
-    with pytest.raises(InputError, match="two embeddings"):
+    with pytest.raises(InputError, match="rename one"):
         evaluate(responses, [good, good], [KS], progress=False)
     with pytest.raises(ParameterError, match="inner_order"):
         Protocol(inner_order="random")

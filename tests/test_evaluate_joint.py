@@ -10,10 +10,12 @@ from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
+from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.knn import KNN
-from perturbcore.score.joint import Prediction, evaluate_joint
-from perturbcore.score.plan import Protocol
-from perturbcore.score.run import evaluate
+from perturbcore.models.simple.space import Protocol
+from perturbcore.score.evaluate import evaluate as evaluate_models
+from perturbcore.score.model import Model as Base
+from perturbcore.score.model import Prediction
 from perturbcore.score.store import ScoreStore
 
 
@@ -34,7 +36,7 @@ def responses(task="lfc", n=30, g=12, lines=("A", "B"), seed=0):
 
 
 @dataclass
-class Model:
+class Model(Base):
     """Train Mean of each line, or whatever `how` says."""
 
     how: str = "mean"
@@ -49,9 +51,10 @@ class Model:
     def spec(self):
         return {"how": self.how}
 
-    def fit_predict(self, train, test, *, fold):
+    def predict(self, fold):
+        train, test = fold.train, fold.test
         self.seen.append(
-            (fold, sorted(set(train.obs["cell_line"])), list(test.obs["perturbation"]))
+            (fold.number, sorted(set(train.obs["cell_line"])), list(test.obs["perturbation"]))
         )
         assert not set(train.obs["perturbation"]) & set(test.obs["perturbation"])
         if self.how == "peek":
@@ -83,7 +86,7 @@ def wide(scores):
 @pytest.mark.parametrize("joint", [False, True])
 def test_train_mean_as_a_model_scores_like_the_train_mean(joint):
     data = responses()
-    ours = wide(evaluate_joint(data, [Model(joint=joint)], progress=False))
+    ours = wide(evaluate_models(data, [Model(joint=joint)], progress=False))
     plain = evaluate(data, [], [], controls=("train_mean",), progress=False)
     theirs = wide(plain)[ours.columns]
     assert len(ours) == 6 and "L2" in ours
@@ -92,7 +95,7 @@ def test_train_mean_as_a_model_scores_like_the_train_mean(joint):
 
 def test_labels_are_scored_as_evaluate_does():
     data = responses("deg")
-    ours = wide(evaluate_joint(data, [Model()], progress=False))
+    ours = wide(evaluate_models(data, [Model()], progress=False))
     theirs = wide(evaluate(data, [], [], controls=("prior",), progress=False))
     # the prior counts three rows more, which moves no ranking of classes with this many rows
     np.testing.assert_allclose(ours["f1_score"], theirs["f1_score"], atol=0.06)
@@ -100,7 +103,7 @@ def test_labels_are_scored_as_evaluate_does():
 
 def test_partial_labels_need_a_threshold_for_f1():
     data = responses("deg_pairs")
-    scores = evaluate_joint(data, [Model()], progress=False)
+    scores = evaluate_models(data, [Model()], progress=False)
     assert {"auroc_within", "macro_F1"} <= set(scores["metric"])
     level = scores.loc[scores["metric"] == "auroc_within", "value"]
     np.testing.assert_allclose(level, 0.5, atol=1e-9)
@@ -108,12 +111,12 @@ def test_partial_labels_need_a_threshold_for_f1():
 
 def test_a_model_that_reads_test_responses_gets_nan_and_is_refused():
     with pytest.raises(InputError, match="blanked"):
-        evaluate_joint(responses(), [Model("peek")], progress=False)
+        evaluate_models(responses(), [Model("peek")], progress=False)
 
 
 def test_wrong_shape_is_refused():
     with pytest.raises(InputError, match=r"\(10, 3\), where \(10, 12\)"):
-        evaluate_joint(responses(), [Model("short")], progress=False)
+        evaluate_models(responses(), [Model("short")], progress=False)
 
 
 def test_a_planted_leak_across_lines_is_refused_for_joint_models_only():
@@ -121,24 +124,24 @@ def test_a_planted_leak_across_lines_is_refused_for_joint_models_only():
     row = data.obs_names[(data.obs["cell_line"] == "B") & (data.obs["perturbation"] == "g00")][0]
     data.obs.loc[row, "fold"] = (data.obs.loc[row, "fold"] + 1) % 3
     with pytest.raises(LeakError, match="g00"):
-        evaluate_joint(data, [Model(joint=True)], progress=False)
+        evaluate_models(data, [Model(joint=True)], progress=False)
     with pytest.warns(UserWarning, match="joint"):
-        evaluate_joint(data, [Model()], progress=False)
+        evaluate_models(data, [Model()], progress=False)
 
 
 def test_finished_units_are_not_run_again_and_notes_are_kept(tmp_path):
     data, path = responses("deg_pairs"), tmp_path / "s.sqlite"
     first = Model()
-    a = evaluate_joint(data, [first], store=ScoreStore(path), progress=False)
+    a = evaluate_models(data, [first], store=ScoreStore(path), progress=False)
     second = Model()
     store = ScoreStore(path)
-    b = evaluate_joint(data, [second], store=store, progress=False)
+    b = evaluate_models(data, [second], store=store, progress=False)
     assert len(first.seen) == 6 and not second.seen
     pd.testing.assert_frame_equal(a, b)
     notes = store.notes(b["key"])
     assert len(notes) == 6 and all(len(n["rate"]) == 12 for n in notes.values())
     changed = Model(how="other")
-    evaluate_joint(data, [changed], store=store, progress=False)
+    evaluate_models(data, [changed], store=store, progress=False)
     assert len(changed.seen) == 6
 
 
@@ -149,11 +152,9 @@ def test_labels_of_test_rows_do_not_change_a_prediction():
     models = [Model(), Model()]
     seen = []
     for model, given in zip(models, (data, poisoned), strict=True):
-        kept = model.fit_predict
-        model.fit_predict = lambda a, b, *, fold, kept=kept: (
-            seen.append(kept(a, b, fold=fold)) or seen[-1]
-        )
-        evaluate_joint(given, [model], folds=[0], progress=False)
+        kept = model.predict
+        model.predict = lambda fold, kept=kept: seen.append(kept(fold)) or seen[-1]
+        evaluate_models(given, [model], folds=[0], progress=False)
     np.testing.assert_array_equal(seen[0].values, seen[2].values)
 
 
@@ -164,11 +165,11 @@ def test_scores_join_those_of_evaluate_in_one_table():
         "e", "Protein", pd.Index(names), np.random.default_rng(1).normal(size=(30, 4)), "symbol"
     )
     evaluate(data, [e], [KNN([3])], store=store, scope="s", protocol=Protocol(3), progress=False)
-    evaluate_joint(data, [Model()], store=store, scope="s", progress=False)
+    evaluate_models(data, [Model()], store=store, scope="s", add=True, progress=False)
     both = store.scores(store.keys_of("s"))
     assert {"e", "mean of training", "idealized", ""} == set(both["embedding"])
 
 
 def test_two_models_of_one_name():
     with pytest.raises(ParameterError, match="rename"):
-        evaluate_joint(responses(), [Model(), Model()], progress=False)
+        evaluate_models(responses(), [Model(), Model()], progress=False)

@@ -15,12 +15,12 @@ from perturbcore.embeddings.gcn import normalised, sparse_tensor
 from perturbcore.embeddings.graph_network import pretrained_network
 from perturbcore.models.finetuning.graph import GraphModel, _Data
 from perturbcore.models.finetuning.graph_objectives import GraphObjective, Neighbourhood, read_nodes
+from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.labels import Labels
+from perturbcore.models.simple.space import Protocol
 from perturbcore.score.joint import blanked, evaluate_joint
 from perturbcore.score.metrics.pairs import auroc_within
-from perturbcore.score.plan import Protocol
-from perturbcore.score.run import evaluate
 
 QUICK = dict(lrs=[1e-2], batch_sizes=[32], epochs=15, patience=4)
 

@@ -31,10 +31,10 @@ from perturbcore.models.fusion.kernels import Smoother, cosines, smoothed, sourc
 from perturbcore.models.fusion.mixed import MixedModel
 from perturbcore.models.fusion.ridge import centred, loo_losses, predict, shaped, tune
 from perturbcore.models.fusion.stacking import non_negative
+from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.labels import LabelKernel, Labels, kernel_scores, raise_to
 from perturbcore.score.joint import blanked, evaluate_joint
-from perturbcore.score.run import evaluate
 
 GENES = 14
 PAIR_TASKS = ("deg_pairs", "dir_pairs")

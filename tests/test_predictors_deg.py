@@ -14,15 +14,16 @@ from perturbcore.core.errors import ParameterError
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.simple.deg import DEGKNN, DEGLogistic, most_frequent, no_change, prior
+from perturbcore.models.simple import evaluate_embeddings as evaluate
+from perturbcore.models.simple.base import Targets
+from perturbcore.models.simple.deg import DEGKNN, DEGLogistic
 from perturbcore.models.simple.label_logistic import LabelLogistic, fit_genes
-from perturbcore.models.simple.labels import Labels
 from perturbcore.models.simple.softmax import Softmax
-from perturbcore.models.simple.space import NestedSpace
+from perturbcore.models.simple.space import NestedSpace, Protocol
+from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.deg import called_per_gene
-from perturbcore.score.plan import Protocol
-from perturbcore.score.run import evaluate
 from perturbcore.score.store import ScoreStore
+from perturbcore.score.task import task_of
 
 SMALL = Protocol(n_components=6)
 TIGHT = dict(max_iter=1000, tolerance=1e-10, precision="float64")
@@ -190,13 +191,15 @@ def test_baselines_are_scikit_learn_dummies_with_one_row_of_each_class_added():
     padded = np.vstack([train, np.repeat([[-1], [0], [1]], train.shape[1], axis=1)])
     X = np.zeros((len(padded), 1))
     for ours, kind in (
-        (prior, dict(strategy="prior")),
-        (most_frequent, dict(strategy="most_frequent")),
-        (no_change, dict(strategy="constant", constant=np.zeros(train.shape[1], dtype=int))),
+        ("prior", dict(strategy="prior")),
+        ("most_frequent", dict(strategy="most_frequent")),
+        ("no_change", dict(strategy="constant", constant=np.zeros(train.shape[1], dtype=int))),
     ):
         theirs = DummyClassifier(**kind).fit(X, padded).predict_proba(X[:5])
         np.testing.assert_allclose(
-            ours(train, 5), np.stack(theirs, axis=2).transpose(1, 0, 2), atol=1e-6
+            task_of("deg").floor(train, 5, ours),
+            np.stack(theirs, axis=2).transpose(1, 0, 2),
+            atol=1e-6,
         )
 
 
@@ -206,7 +209,7 @@ def test_neighbour_frequencies_and_their_balance_equal_a_loop():
     space = NestedSpace(noise.X[:70], noise.X[70:], 6, inner_shuffle=False)
     near = space.outer.neighbours(4)
     for balance in (0.0, 0.5, 1.0):
-        got, chosen = DEGKNN([4], [balance], prior=2.0).predict(space, Y[:70])
+        got, chosen = DEGKNN([4], [balance], prior=2.0).predict(space, Targets(Y[:70]))
         assert chosen == f"4, balance {balance:g}"
         for i, gene in ((0, 0), (3, 5), (11, 20)):
             counts = np.array([(Y[:70, gene] == c).sum() + 1 for c in (-1, 0, 1)])
@@ -397,7 +400,7 @@ def test_bad_parameters_are_named(make, message):
 
 def test_predictors_and_controls_of_another_task_are_named():
     responses, embeddings = labels()
-    with pytest.raises(ParameterError, match="deg_lasso"):
+    with pytest.raises(ParameterError, match="lasso"):
         evaluate(responses, embeddings, ["lasso"], **QUIET)
     with pytest.raises(ParameterError, match="most_frequent"):
         evaluate(responses, embeddings, ["knn"], controls=["median"], **QUIET)

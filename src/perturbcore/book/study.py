@@ -15,15 +15,12 @@ from perturbcore.embeddings.controls import random_embedding
 from perturbcore.embeddings.coverage import coverage_table
 from perturbcore.embeddings.sources import BuildContext
 from perturbcore.embeddings.specs import serving
-from perturbcore.models.simple.deg import DEGKNN, DEGLogistic
-from perturbcore.models.simple.knn import KNN
-from perturbcore.models.simple.labels import LabelKernel, LabelKNN
-from perturbcore.models.simple.linear import Linear
-from perturbcore.score.joint import evaluate_joint
+from perturbcore.models.simple import evaluate_embeddings, predictor
+from perturbcore.models.simple.space import Protocol
+from perturbcore.score.evaluate import evaluate
 from perturbcore.score.limits import experimental_error, limit_units
-from perturbcore.score.plan import Protocol
-from perturbcore.score.run import PAIR_TARGETS, evaluate
 from perturbcore.score.store import ASIDE, ScoreStore, write_atomically
+from perturbcore.score.task import task_of
 
 MIN_COVERAGE = 0.2
 
@@ -132,7 +129,7 @@ class Study:
         responses = data.responses
         # of labels the folds decide too: their error is scored fold by fold
         trials = [n_outer, n_inner] + (
-            [n_trials, *responses.obs["fold"]] if data.task == "deg" else []
+            [n_trials, *responses.obs["fold"]] if task_of(data.task).kind == "deg" else []
         )
         made_by = code_digest(experimental_error)
         key = digest(name, responses.X, list(responses.obs_names), *trials, options, made_by)
@@ -194,12 +191,13 @@ class Study:
         classifier, with the candidates `C` (the published grid by default) and the options `softmax`
         of its fit.
         """
-        if task == "deg":
-            grid = {} if C is None else {"grid": C}
-            return [DEGKNN(knn), DEGLogistic(**grid, softmax=dict(softmax or {}))]
-        if task in PAIR_TARGETS:
-            return [LabelKNN(knn), LabelKernel()]
-        return [KNN(knn), Linear("lasso", lasso)]
+        second = {
+            "lfc": ("lasso", {"grid": lasso}),
+            "deg": ("logistic", {**({} if C is None else {"grid": C}), "softmax": softmax or {}}),
+            "pairs": ("kernel", {}),
+        }
+        name, options = second[task_of(task).kind]
+        return [predictor("knn", task, grid=knn), predictor(name, task, **options)]
 
     def evaluate(
         self,
@@ -219,7 +217,7 @@ class Study:
         name : str
             Data set of the profile.
         predictors, protocol, seed, options
-            See `perturbcore.score.run.evaluate`.
+            See `perturbcore.models.simple.evaluate_embeddings`.
         embeddings : list, optional
             `embeddings(name)` by default.
         ceiling : pandas.DataFrame, optional
@@ -229,7 +227,7 @@ class Study:
         if embeddings is None:
             embeddings = self.embeddings(name, seed=seed)
         scope = self.scope(name)
-        evaluate(
+        evaluate_embeddings(
             responses, embeddings, predictors, store=self.store, scope=scope, dataset=name,
             protocol=protocol, seed=seed, n_jobs=self.n_jobs, progress=False, **options,
         )  # fmt: skip
@@ -250,16 +248,17 @@ class Study:
         name : str
             Data set of the profile.
         models : list
-            See `perturbcore.score.joint.JointModel`.
+            See `perturbcore.score.model.Model`.
         responses : AnnData, optional
             Those of the data set by default.
         seed, options
-            See `perturbcore.score.joint.evaluate_joint`.
+            See `perturbcore.score.evaluate.evaluate`.
         """
         responses = self.dataset(name).responses if responses is None else responses
-        scores = evaluate_joint(
+        scores = evaluate(
             responses,
             models,
+            add=True,
             store=self.store,
             scope=self.scope(name),
             dataset=name,

@@ -10,10 +10,10 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.sets.base import Dataset
 from perturbcore.models.simple.label_logistic import LabelLogistic
 from perturbcore.models.simple.labels import LabelKNN
+from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison, predictor_agreement
 from perturbcore.report.text import listed, percent
 from perturbcore.score.metrics.registry import metric as find_metric
-from perturbcore.score.plan import Protocol
 from perturbcore.score.task import task_of
 
 CONTROLS = ("train_mean", "most_frequent", "no_change", "idealized")

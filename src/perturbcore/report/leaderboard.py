@@ -9,8 +9,8 @@ from anndata import AnnData
 from perturbcore.data.published.facts import facts
 from perturbcore.data.responses import make_responses
 from perturbcore.data.sets import essential
+from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.models.simple.labels import LabelKernel, LabelKNN
-from perturbcore.score.run import evaluate
 
 LINES = {"k562": "K562", "rpe1": "RPE1", "hepg2": "HepG2", "jurkat": "Jurkat"}
 TASKS = {"de": "deg_pairs", "dir": "dir_pairs"}
@@ -61,7 +61,7 @@ def ours(study, dataset: str = "essential", *, knn=(5, 10, 20, 40, 80)) -> pd.Da
             with warnings.catch_warnings():
                 # their split is made a line; one model a line sees no test perturbation of its line
                 warnings.filterwarnings("ignore", message=".*joint models.*")
-                scores = evaluate(
+                scores = evaluate_embeddings(
                     split_responses(line, short), embeddings, [LabelKNN(knn), LabelKernel()],
                     store=study.store, scope=study.scope(f"{line}/{short}"), folds=[0],
                     controls=("train_mean",), n_jobs=study.n_jobs, progress=False,

@@ -31,7 +31,7 @@ def class_shares(label: np.ndarray) -> np.ndarray:
 
 def most_frequent(label: np.ndarray) -> np.ndarray:
     """Probability 1 for the most frequent class of each gene (the first on ties), (3, g)."""
-    return one_hot(class_counts(label).argmax(axis=0) - 1)
+    return one_hot(class_counts(label).argmax(axis=0)[None] - 1)[:, 0]
 
 
 @dataclass(eq=False)
@@ -70,6 +70,11 @@ class Labels:
     def __getitem__(self, rows) -> "Labels":
         """Return the labels of some rows, in that order."""
         return self.take(rows)
+
+    def used(self) -> tuple[np.ndarray, "Labels"]:
+        """Return the genes that have a known label, and the same labels with only those genes."""
+        genes, code = np.unique(self.genes, return_inverse=True)
+        return genes, Labels(self.indptr, code, self.label, len(genes))
 
     @property
     def rows(self) -> np.ndarray:

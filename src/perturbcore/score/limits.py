@@ -7,10 +7,9 @@ from perturbcore.data.sets.base import Dataset
 from perturbcore.score.ceiling.ceiling import noise_ceiling, replicate_ceiling
 from perturbcore.score.ceiling.deg import deg_ceiling, deg_ceiling_scores
 from perturbcore.score.ceiling.fold_scores import ceiling_scores
-from perturbcore.score.run import stamp
+from perturbcore.score.evaluate import stamp
 from perturbcore.score.store import UnitResult
-
-LABEL_TASK = "deg"
+from perturbcore.score.task import task_of
 
 
 def experimental_error(
@@ -47,7 +46,7 @@ def experimental_error(
     """
     trials = dict(n_outer=n_outer, n_inner=n_inner, n_jobs=n_jobs)
     responses = data.responses
-    if data.task == LABEL_TASK:
+    if task_of(data.task).kind == "deg":
         return deg_ceiling(data.screen, responses, n_trials=n_trials, progress=False, **trials)
     control = responses.uns["perturbcore"].get("control", options.get("control", "global"))
     if data.replicates is not None:
@@ -80,7 +79,7 @@ def limit_units(
     seed : int
         Recorded with the units.
     dataset : str, optional
-        Name of the data set in the scores, see `perturbcore.score.run.evaluate`.
+        Name of the data set in the scores, see `perturbcore.models.simple.evaluate_embeddings`.
     """
     rows = deg_ceiling_scores(ceiling) if "fold" in ceiling else ceiling_scores(ceiling, responses)
     line_size = responses.obs["cell_line"].astype(str).value_counts()

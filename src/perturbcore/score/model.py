@@ -1,5 +1,6 @@
 """What a model is: it learns from a fold and predicts its test perturbations."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -193,4 +194,4 @@ def fit_predict(model, fold: Fold) -> Prediction:
     own = getattr(model, "fit_predict", None)
     if own is not None:
         return own(fold.train, fold.test, fold=fold.number)
-    return model.fit(fold).predict(fold)
+    return copy.copy(model).fit(fold).predict(fold)

@@ -38,6 +38,8 @@ class Task:
     floors : mapping
         Name -> function of the training truth that returns one prediction for every test
         perturbation, shaped as one of `blank`. "train_mean" is the first.
+    missing : str
+        Floor that a perturbation gets of which a model knows nothing, as published.
     detail : tuple of str
         Metrics of which the value of each perturbation is kept.
     inner_shuffle : bool
@@ -50,6 +52,7 @@ class Task:
     kind: ClassVar[str]
     floors: ClassVar[Mapping[str, Callable]]
     layers: ClassVar[tuple[str, ...]] = ()
+    missing: ClassVar[str] = "train_mean"
     detail: ClassVar[tuple[str, ...]] = ()
     inner_shuffle: ClassVar[bool] = True
 
@@ -172,9 +175,10 @@ class Classes(Task):
         "train_mean": class_shares,
         "prior": class_shares,
         "most_frequent": most_frequent,
-        "no_change": lambda label: one_hot(np.zeros(label.shape[1], dtype=np.int8)),
+        "no_change": lambda label: one_hot(np.zeros_like(label[:1]))[:, 0],
     }
     layers = ("deg",)
+    missing = "most_frequent"
     inner_shuffle = False
 
     def truth(self, rows):
@@ -218,9 +222,10 @@ class Pairs(Task):
         return Labels.from_dense(*self.dense_labels(rows))
 
     def dense(self, truth):
-        """Known positives are 1, all else 0."""
-        out = np.zeros((len(truth), truth.n_genes), dtype=np.float32)
-        out[truth.rows, truth.genes] = truth.label
+        """Known positives are 1, all else 0; genes without any known pair are left out."""
+        used, gene = np.unique(truth.genes, return_inverse=True)
+        out = np.zeros((len(truth), len(used)), dtype=np.float32)
+        out[truth.rows, gene] = truth.label
         return out
 
     def loss(self, truth, values):

@@ -89,8 +89,8 @@ def evaluate(options) -> None:
 
     from perturbcore.data.responses import read_responses
     from perturbcore.embeddings.load import load_embedding
+    from perturbcore.models.simple import evaluate_embeddings
     from perturbcore.score.ceiling.fold_scores import ceiling_scores
-    from perturbcore.score.run import evaluate as score
     from perturbcore.score.store import ScoreStore, save_scores
 
     responses = read_responses(options.responses)
@@ -98,7 +98,7 @@ def evaluate(options) -> None:
     reached = None
     if options.ceiling:
         reached = ceiling_scores(_read(options.ceiling), responses)
-    scores = score(
+    scores = evaluate_embeddings(
         responses,
         embeddings,
         options.predictor or ["knn"],

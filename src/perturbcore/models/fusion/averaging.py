@@ -9,9 +9,10 @@ from perturbcore.core.errors import ParameterError
 from perturbcore.models.fusion.fold import LineFold, Source
 from perturbcore.models.fusion.kernels import smoothed
 from perturbcore.models.simple.base import best_of
-from perturbcore.models.simple.deg import DEGKNN, prior
+from perturbcore.models.simple.deg import DEGKNN
 from perturbcore.models.simple.labels import LabelKNN
 from perturbcore.models.simple.space import Space
+from perturbcore.score.labels import class_shares
 from perturbcore.score.metrics.deg import deg_metrics
 from perturbcore.score.metrics.pairs import auroc_within
 
@@ -102,7 +103,7 @@ class Averaging:
                 space = Space(source.train[a[has_a]], source.train[b[has_b]])
                 where = np.repeat(has_b, counts)
                 part = query.take(np.flatnonzero(has_b))
-                total[:, where] += model._scores(
+                total[:, where] += model.scores(
                     space, known.take(np.flatnonzero(has_a)), part, rate, self.k
                 )
                 n[where] += 1
@@ -143,7 +144,7 @@ class Averaging:
                 losses[i, j] = -deg_metrics(fold.Y[b], p, ["f1_score"])["f1_score"]
         chosen = best_of(losses, grid)
         everything = np.arange(len(fold.ids))
-        return self._classes(fold, model, everything, None, [chosen], True)[0], model._named(chosen)
+        return self._classes(fold, model, everything, None, [chosen], True)[0], model.called(chosen)
 
     def _classes(self, fold, model, a, b, grid, outer):
         n_b = len(fold.test_ids) if outer else len(b)
@@ -155,10 +156,10 @@ class Averaging:
             if has_a.any() and there.any():
                 test = source.test if outer else source.train[b]
                 space = Space(source.train[a[has_a]], test[there])
-                for j, p in enumerate(model._predictions(space, fold.Y[a[has_a]], grid)):
+                for j, p in enumerate(model.predictions(space, fold.Y[a[has_a]], grid)):
                     total[j][:, there] += p
                 n[there] += 1
-        base = prior(fold.Y[a], n_b)
+        base = np.repeat(class_shares(fold.Y[a])[:, None], n_b, axis=1)
         return [
             np.where(n[:, None] > 0, t / np.maximum(n, 1)[:, None], base).astype(np.float32)
             for t in total

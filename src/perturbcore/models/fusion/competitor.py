@@ -23,7 +23,7 @@ class Competitor:
     embeddings : sequence of Embedding
         The sources. Negative controls do not belong here.
     n_components, inner_folds, inner_seed : int
-        As `perturbcore.score.plan.Protocol`.
+        As `perturbcore.models.simple.space.Protocol`.
     name : str
         Name in the scores table.
     """

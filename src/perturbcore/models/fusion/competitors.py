@@ -12,7 +12,6 @@ from perturbcore.models.fusion.concatenation import concatenate
 from perturbcore.models.fusion.fold import LineFold
 from perturbcore.models.fusion.kernels import (
     Smoother,
-    all_pairs,
     cosines,
     single_auroc,
     source_weights,
@@ -22,12 +21,13 @@ from perturbcore.models.fusion.pair_model import PairModel
 from perturbcore.models.fusion.ridge import loo_losses, predict, shaped, tune
 from perturbcore.models.fusion.stacking import Stacking
 from perturbcore.models.simple.base import Targets, best_of
-from perturbcore.models.simple.deg import DEGKNN, most_frequent
+from perturbcore.models.simple.deg import DEGKNN
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.labels import LabelKNN
 from perturbcore.models.simple.space import NestedSpace
 from perturbcore.score.joint import Prediction
 from perturbcore.score.metrics.pairs import auroc_within
+from perturbcore.score.task import task_of
 
 
 @dataclass
@@ -53,17 +53,13 @@ class Concatenation(Competitor):
             inner_seed=self.inner_seed, inner_shuffle=fold.task != "deg",
         )  # fmt: skip
         if fold.pairs:
-            known = fold.known
-            rate = known.rates()
-            model = LabelKNN(self.k)
-            query = all_pairs(len(there), fold.known.n_genes)
-            scores, k, threshold = model.predict(space, known.take(has), query, rate)
-            values = np.tile(rate, (len(fold.test_ids), 1))
-            values[there] = scores.reshape(len(there), -1)
+            values = np.tile(fold.known.rates(), (len(fold.test_ids), 1))
+            targets = Targets(fold.known, rows=has)
+            values[there], k, threshold = LabelKNN(self.k).predict(space, targets)
             return Prediction(values, {fold.line: threshold}, str(k))
         if fold.task == "deg":
-            values = most_frequent(fold.Y, len(fold.test_ids))
-            values[:, there], chosen = DEGKNN(self.k).predict(space, fold.Y[has])
+            values = task_of(fold.task).floor(fold.Y, len(fold.test_ids), "most_frequent")
+            values[:, there], chosen = DEGKNN(self.k).predict(space, Targets(fold.Y[has]))
             return Prediction(values, chosen=chosen)
         values = np.tile(fold.Y.mean(axis=0), (len(fold.test_ids), 1))
         values[there], k = KNN(self.k).predict(space, Targets(fold.Y[has]))
@@ -218,7 +214,7 @@ def competitors(
     k : sequence of int
         Candidates of the nearest-neighbour competitors.
     n_components, inner_folds : int
-        As `perturbcore.score.plan.Protocol`.
+        As `perturbcore.models.simple.space.Protocol`.
 
     Raises
     ------

@@ -128,7 +128,7 @@ def lay_out_fold(
         Those of other cell lines, and those that fewer than 10 training perturbations have, are
         left out.
     n_components, inner_folds, inner_seed : int
-        As `perturbcore.score.plan.Protocol`. Reduction sees no label and is fitted once a fold, on
+        As `perturbcore.models.simple.space.Protocol`. Reduction sees no label and is fitted once a fold, on
         all training perturbations.
     genes : bool
         Whether coordinates of the readout genes are wanted.

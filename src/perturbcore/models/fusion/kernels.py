@@ -10,8 +10,8 @@ from perturbcore.core.digest import digest
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.fusion.fold import LineFold
 from perturbcore.models.simple.base import best_of
-from perturbcore.models.simple.deg import class_counts
 from perturbcore.models.simple.labels import Labels, kernel_scores, raise_to
+from perturbcore.score.labels import class_counts
 from perturbcore.score.metrics.deg import deg_metrics
 from perturbcore.score.metrics.pairs import auroc_within
 
@@ -63,12 +63,6 @@ def summed(kernels, weights=None) -> tuple[np.ndarray, np.ndarray]:
                 total += w * k[part]
         out.append(total)
     return tuple(out)
-
-
-def all_pairs(n_rows: int, n_genes: int) -> Labels:
-    """Query of every pair, so that a score never depends on which labels are asked."""
-    genes = np.tile(np.arange(n_genes), n_rows)
-    return Labels(np.arange(n_rows + 1) * n_genes, genes, np.zeros(len(genes)), n_genes)
 
 
 def smoothed(known: Labels, weight: np.ndarray, prior: float) -> np.ndarray:

@@ -1,55 +1,70 @@
-"""Predictors: scikit-learn's fit and predict, with tuning inside the fold."""
+"""Models of one embedding: predictors with scikit-learn's fit and predict, tuned inside the fold."""
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.simple.base import Predictor, SklearnPredictor, Targets
 from perturbcore.models.simple.deg import DEGKNN, DEGLogistic
+from perturbcore.models.simple.embedding import (
+    Floor,
+    OnEmbedding,
+    embedding_models,
+    evaluate_embeddings,
+)
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.label_logistic import LabelLogistic
 from perturbcore.models.simple.labels import LabelKernel, LabelKNN
 from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.softmax import Softmax
-from perturbcore.models.simple.space import NestedSpace
+from perturbcore.models.simple.space import NestedSpace, Protocol
+from perturbcore.score.task import Task, task_of
 
 __all__ = [
     "DEGKNN",
     "KNN",
     "DEGLogistic",
+    "Floor",
     "LabelKNN",
     "LabelKernel",
     "LabelLogistic",
     "Linear",
     "NestedSpace",
+    "OnEmbedding",
     "Predictor",
+    "Protocol",
     "SklearnPredictor",
     "Softmax",
     "Targets",
+    "embedding_models",
+    "evaluate_embeddings",
     "predictor",
 ]
 
-# a new predictor: one file beside these and one line here
-BY_NAME = {
-    "knn": lambda **o: KNN(**o),
-    "lasso": lambda **o: Linear("lasso", **o),
-    "ridge": lambda **o: Linear("ridge", **o),
-    "label_knn": lambda **o: LabelKNN(**o),
-    "label_kernel": lambda **o: LabelKernel(**o),
-    "label_logistic": lambda **o: LabelLogistic(**o),
-    "deg_knn": lambda **o: DEGKNN(**o),
-    "deg_logistic": lambda **o: DEGLogistic(**o),
+# a new predictor: one file beside these and one line here, under the kind of task that it predicts
+BY_KIND = {
+    "lfc": {
+        "knn": KNN,
+        "lasso": lambda **o: Linear("lasso", **o),
+        "ridge": lambda **o: Linear("ridge", **o),
+    },
+    "deg": {"knn": DEGKNN, "logistic": DEGLogistic},
+    "pairs": {"knn": LabelKNN, "kernel": LabelKernel, "logistic": LabelLogistic},
 }
 
 
-def predictor(name: str, **options) -> Predictor:
-    """Return the predictor called `name` in profiles and score tables.
+def predictor(name: str, task: Task | str = "lfc", **options) -> Predictor:
+    """Return the predictor called `name` in profiles and score tables, for a task.
 
     Raises
     ------
     ParameterError
         No such predictor, or it has no such option.
     """
-    if name not in BY_NAME:
-        raise ParameterError(f"no predictor '{name}'; there are: {', '.join(BY_NAME)}")
+    task = task_of(task)
+    there = BY_KIND.get(task.kind, {})
+    if name not in there:
+        raise ParameterError(
+            f"no predictor '{name}' of {task.title}; there are: {', '.join(there) or 'none'}"
+        )
     try:
-        return BY_NAME[name](**options)
+        return there[name](**options)
     except TypeError as error:
         raise ParameterError(f"predictor '{name}': {error}") from error

@@ -1,16 +1,17 @@
-"""What a predictor is, and how an ordinary scikit-learn regressor becomes one."""
+"""What a predictor is: from reduced coordinates to responses, tuned inside the fold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.simple.space import NestedSpace
+from perturbcore.models.simple.space import NestedSpace, Space
+from perturbcore.score.task import Task, task_of
 
 
 class Targets:
@@ -18,49 +19,28 @@ class Targets:
 
     Parameters
     ----------
-    Y : (N, g) float array
-        Log fold-changes; the rows of a whole cell line where `rows` is given.
+    source : (N, g) array or Labels
+        Training truth in the form of the task.
     gram : (N, N) float64 array, optional
-        ``Y @ Y.T``; computed from the training rows where absent.
+        ``Y @ Y.T`` of log fold-changes; computed where absent and asked for.
     rows : (n,) int array, optional
-        Which rows are the training ones (those with the embedding); all by default.
+        Which rows have the embedding, in the order of the space; all by default.
     """
 
-    def __init__(
-        self, Y: np.ndarray, gram: np.ndarray | None = None, rows: np.ndarray | None = None
-    ):
-        self.source = np.ascontiguousarray(Y)
-        self.rows = np.arange(len(Y)) if rows is None else np.asarray(rows)
-        if gram is None:
-            gram = self.source.astype(np.float64)
-            gram = gram @ gram.T
-        self.gram = gram
+    def __init__(self, source, gram: np.ndarray | None = None, rows: np.ndarray | None = None):
+        self.source = source
+        self.rows = np.arange(len(source)) if rows is None else np.asarray(rows)
+        self._gram = gram
 
     @cached_property
-    def Y(self) -> np.ndarray:
-        """The (n, g) training responses, copied only for predictors that need them whole."""
+    def Y(self):
+        """Truth of the rows with the embedding, copied only for predictors that need it whole."""
         return self.source[self.rows]
 
-
-class Predictor(Protocol):
-    """A model of log fold-changes that tunes itself inside the fold.
-
-    A predictor has a `name`, a JSON-able `spec` (its identity in the score store) and `predict`.
-    """
-
-    name: str
-
-    @property
-    def spec(self) -> Mapping[str, Any]:
-        """Everything the predictions depend on, for the unit's key."""
-
-    def predict(self, space: NestedSpace, targets: Targets) -> tuple[np.ndarray, Any]:
-        """Return (m, g) predictions of the test rows, and the tuned parameter."""
-
-
-def mean_l2(error: np.ndarray) -> float:
-    """Mean over rows of the Euclidean norm: the loss that inner folds minimise."""
-    return float(np.sqrt(np.einsum("ij,ij->i", error, error, dtype=np.float64)).mean())
+    @cached_property
+    def gram(self) -> np.ndarray:
+        """Inner products of all rows of `source`."""
+        return task_of("lfc").products(self.source) if self._gram is None else self._gram
 
 
 def best_of(losses: np.ndarray, grid: Sequence) -> Any:
@@ -74,8 +54,71 @@ def best_of(losses: np.ndarray, grid: Sequence) -> Any:
     return grid[int(np.argmin(losses.mean(axis=0)))]
 
 
+def checked_grid(grid: Sequence, kind: type, least: float, message: str) -> list:
+    """Return the candidates as numbers; refuse an empty grid or one at or below `least`."""
+    grid = [kind(v) for v in grid]
+    if not grid or min(grid) <= least:
+        raise ParameterError(f"{message}, not {grid}")
+    return grid
+
+
+class Predictor:
+    """A predictor that chooses a candidate by the task's loss on the inner folds.
+
+    A subclass says how rows of a space are predicted for each candidate.
+
+    Attributes
+    ----------
+    name : str
+        Column `predictor` of the scores.
+    spec : mapping
+        Everything that predictions depend on besides data, as plain values.
+    task : Task
+        A task of the kind that it predicts.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    grid: Sequence
+    task: ClassVar[Task] = task_of("lfc")
+
+    def candidates(self) -> list:
+        """List what is tuned over."""
+        return list(self.grid)
+
+    def predictions(self, space: Space, truth, grid: Sequence) -> Iterator[np.ndarray]:
+        """Yield predictions of the test rows of `space`, one per candidate."""
+        raise NotImplementedError
+
+    def called(self, chosen) -> Any:
+        """Name the chosen candidate for the scores table."""
+        return chosen
+
+    def predict(self, space: NestedSpace, targets: Targets) -> tuple:
+        """Tune, refit on all training rows, predict the test rows.
+
+        Returns
+        -------
+        values : array
+            Shaped as the task says.
+        chosen
+            The tuned candidate.
+        """
+        grid = self.candidates()
+        chosen = grid[0]
+        if len(grid) > 1:
+            losses = np.empty((len(space.splits), len(grid)))
+            for i, ((a, b), inner) in enumerate(zip(space.splits, space.inner, strict=True)):
+                truth = targets.Y[b]
+                for j, values in enumerate(self.predictions(inner, targets.Y[a], grid)):
+                    losses[i, j] = self.task.loss(truth, values)
+            chosen = best_of(losses, grid)
+        values = next(iter(self.predictions(space.outer, targets.Y, [chosen])))
+        return values, self.called(chosen)
+
+
 @dataclass
-class SklearnPredictor:
+class SklearnPredictor(Predictor):
     """Any scikit-learn regressor with a grid, tuned by mean L2 over the shared inner folds.
 
     Parameters
@@ -89,7 +132,7 @@ class SklearnPredictor:
     """
 
     estimator: Any
-    grid: Mapping[str, Sequence] = field(default_factory=dict)
+    grid: Mapping[str, Sequence] = field(default_factory=dict)  # type: ignore[assignment]
     name: str = ""
 
     def __post_init__(self):
@@ -115,19 +158,13 @@ class SklearnPredictor:
             "grid": {k: list(v) for k, v in self.grid.items()},
         }
 
-    def predict(self, space: NestedSpace, targets: Targets):
-        """Tune on the inner folds, refit on all training rows, predict the test rows."""
-        candidates = list(ParameterGrid(dict(self.grid)))
-        chosen = candidates[0]
-        if len(candidates) > 1:
-            losses = np.empty((len(space.splits), len(candidates)))
-            for i, ((a, b), inner) in enumerate(zip(space.splits, space.inner, strict=True)):
-                for j, candidate in enumerate(candidates):
-                    model = clone(self.estimator).set_params(**candidate)
-                    model.fit(inner.train, targets.Y[a])
-                    losses[i, j] = mean_l2(targets.Y[b] - model.predict(inner.test))
-            chosen = best_of(losses, candidates)
-        model = clone(self.estimator).set_params(**chosen)
-        outer = space.outer
-        prediction = model.fit(outer.train, targets.Y).predict(outer.test)
-        return np.asarray(prediction, dtype=targets.Y.dtype).reshape(len(outer.test), -1), chosen
+    def candidates(self) -> list:
+        """List the combinations of the grid."""
+        return list(ParameterGrid(dict(self.grid)))
+
+    def predictions(self, space, truth, grid):
+        """Fit a clone for each combination."""
+        for candidate in grid:
+            model = clone(self.estimator).set_params(**candidate).fit(space.train, truth)
+            values = np.asarray(model.predict(space.test), dtype=truth.dtype)
+            yield values.reshape(len(space.test), -1)

@@ -8,79 +8,15 @@ import numba
 import numpy as np
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.simple.base import best_of
+from perturbcore.models.simple.base import Predictor, checked_grid
 from perturbcore.models.simple.label_logistic import C_GRID
 from perturbcore.models.simple.softmax import Softmax
-from perturbcore.models.simple.space import NestedSpace
-from perturbcore.score.metrics.deg import deg_metrics, one_hot
-
-
-def class_counts(label: np.ndarray) -> np.ndarray:
-    """Labels -1, 0 and 1 of each gene, with one of each added, (3, g).
-
-    References
-    ----------
-    Cole et al. 2026, Supplemental Methods: baselines are fitted on the training labels and one more
-    row of each class, so that all three are always there.
-    """
-    return np.stack([(label == c).sum(axis=0) for c in (-1, 0, 1)]) + 1
-
-
-def prior(label: np.ndarray, n: int) -> np.ndarray:
-    """Predict the class frequencies of each gene, (3, n, g): the Train Mean of this task.
-
-    Its most probable class, which is what F1 scores, is the most frequent one.
-    """
-    counts = class_counts(label)
-    share = (counts / counts.sum(axis=0)).astype(np.float32)
-    return np.repeat(share[:, None], n, axis=1)
-
-
-def most_frequent(label: np.ndarray, n: int) -> np.ndarray:
-    """Predict the most frequent class of each gene (the first on ties), (3, n, g)."""
-    return np.repeat(one_hot(class_counts(label).argmax(axis=0)[None] - 1), n, axis=1)
-
-
-def no_change(label: np.ndarray, n: int) -> np.ndarray:
-    """Predict that no gene changes, (3, n, g)."""
-    return one_hot(np.zeros((n, label.shape[1]), dtype=np.int8))
-
-
-class _Tuned:
-    """Choose a grid value by mean macro F1 on the inner folds, then predict the test rows."""
-
-    def candidates(self) -> list:
-        """List the grid values."""
-        raise NotImplementedError
-
-    def predict(self, space: NestedSpace, label: np.ndarray):
-        """Tune, refit on all training rows and predict.
-
-        Parameters
-        ----------
-        space : NestedSpace
-        label : (n, g) int8 array in {-1, 0, 1}
-            Labels of the training rows of `space`.
-
-        Returns
-        -------
-        probability : (3, m, g) float32 array
-        chosen : str
-            The tuned grid value.
-        """
-        grid = self.candidates()
-        chosen = grid[0]
-        if len(grid) > 1:
-            losses = np.empty((len(space.splits), len(grid)))
-            for i, ((a, b), inner) in enumerate(zip(space.splits, space.inner, strict=True)):
-                for j, p in enumerate(self._predictions(inner, label[a], grid)):
-                    losses[i, j] = -deg_metrics(label[b], p, ["f1_score"])["f1_score"]
-            chosen = best_of(losses, grid)
-        return next(iter(self._predictions(space.outer, label, [chosen]))), self._named(chosen)
+from perturbcore.score.labels import class_shares
+from perturbcore.score.task import task_of
 
 
 @dataclass
-class DEGLogistic(_Tuned):
+class DEGLogistic(Predictor):
     """Class-balanced softmax classifier of each gene, see :class:`perturbcore.models.simple.softmax.Softmax`.
 
     Parameters
@@ -98,9 +34,10 @@ class DEGLogistic(_Tuned):
     grid: Sequence[float] = C_GRID
     softmax: dict = field(default_factory=dict)
     name: str = "logistic"
+    task = task_of("deg")
 
     def __post_init__(self):
-        self.grid = _positive(self.grid)
+        self.grid = checked_grid(self.grid, float, 0, "C must be above 0")
         self.model = _softmax(3, self.softmax)
 
     @property
@@ -108,17 +45,15 @@ class DEGLogistic(_Tuned):
         """Grid and options; the device is not part of what is computed."""
         return {"class": "deg_logistic", "grid": self.grid, **_identity(self.model)}
 
-    def candidates(self) -> list:
-        """List the candidate C."""
-        return list(self.grid)
-
-    def _predictions(self, space, label, grid):
+    def predictions(self, space, label, grid):
+        """Fit all genes for each C."""
         for C in grid:
             theta = self.model.fit(space.train, label + 1, C)
             yield self.model.probabilities(theta, space.test)
 
-    def _named(self, C):
-        return f"{C:g}"
+    def called(self, chosen):
+        """C."""
+        return f"{chosen:g}"
 
 
 @numba.njit(nogil=True, cache=True)
@@ -141,7 +76,7 @@ def _neighbour_counts(label, near, grid, down, up):
 
 
 @dataclass
-class DEGKNN(_Tuned):
+class DEGKNN(Predictor):
     """Class frequencies among the k nearest perturbations.
 
     The frequencies are pulled to the gene's own by `prior` labels, and divided by a power of
@@ -162,6 +97,7 @@ class DEGKNN(_Tuned):
     balance: Sequence[float] = (0.0, 0.5, 1.0)
     prior: float = 3.0
     name: str = "knn"
+    task = task_of("deg")
 
     def __post_init__(self):
         self.grid = sorted({int(k) for k in self.grid})
@@ -183,30 +119,24 @@ class DEGKNN(_Tuned):
         """List pairs of k and balance."""
         return list(product(self.grid, self.balance))
 
-    def _predictions(self, space, label, grid):
+    def predictions(self, space, label, grid):
+        """Count the labels of the neighbours once for all candidates."""
         usable = [min(k, len(space.train)) for k, _ in grid]
         ks = np.unique(np.asarray(usable, dtype=np.int64))
         label = np.ascontiguousarray(label, dtype=np.int8)
         shape = (len(ks), len(space.test), label.shape[1])
         down, up = (np.zeros(shape, dtype=np.int16) for _ in range(2))
         _neighbour_counts(label, space.neighbours(int(ks[-1])), ks, down, up)
-        counts = class_counts(label)
-        rate = (counts / counts.sum(axis=0)).astype(np.float32)[:, None]
+        rate = class_shares(label)[:, None]
         for k, (_, balance) in zip(usable, grid, strict=True):
             at = int(np.searchsorted(ks, k))
             found = np.stack([down[at], k - down[at] - up[at], up[at]]).astype(np.float32)
             score = (found + self.prior * rate) / rate**balance
             yield score / score.sum(axis=0)
 
-    def _named(self, chosen):
+    def called(self, chosen):
+        """K and balance."""
         return f"{chosen[0]}, balance {chosen[1]:g}"
-
-
-def _positive(grid) -> list[float]:
-    grid = [float(C) for C in grid]
-    if not grid or min(grid) <= 0:
-        raise ParameterError(f"C must be above 0, not {grid}")
-    return grid
 
 
 def _softmax(n_classes, options) -> Softmax:

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.simple.base import Targets, best_of
+from perturbcore.models.simple.base import Predictor, Targets, best_of, checked_grid
 from perturbcore.models.simple.space import NestedSpace
 
 
@@ -68,7 +68,7 @@ def _mean_rows(Y, near, k):
 
 
 @dataclass
-class KNN:
+class KNN(Predictor):
     """Mean response of the k training perturbations with the nearest embedding.
 
     Parameters
@@ -85,9 +85,7 @@ class KNN:
     name: str = "knn"
 
     def __post_init__(self):
-        self.grid = [int(k) for k in self.grid]
-        if not self.grid or min(self.grid) < 1:
-            raise ParameterError(f"k must be at least 1, not {self.grid}")
+        self.grid = checked_grid(self.grid, int, 0, "k must be at least 1")
 
     @property
     def spec(self) -> dict:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from perturbcore.core.errors import ParameterError
-from perturbcore.models.simple.labels import Labels, _TunedSmoother
+from perturbcore.models.simple.base import checked_grid
+from perturbcore.models.simple.labels import Smoother
+from perturbcore.score.labels import Labels
 
 C_GRID = (1.0, 1e3, 1e5, 1e7)
 MAX_STEPS = 100
@@ -129,7 +130,7 @@ def fit_genes(X: np.ndarray, known: Labels, grid: Sequence[float]) -> np.ndarray
 
 
 @dataclass
-class LabelLogistic(_TunedSmoother):
+class LabelLogistic(Smoother):
     """Class-balanced logistic classifier of each gene from the labels that are known.
 
     For the partial labels of :class:`perturbcore.models.simple.labels.LabelKNN`: differentially expressed or
@@ -146,19 +147,17 @@ class LabelLogistic(_TunedSmoother):
     name: str = "logistic"
 
     def __post_init__(self):
-        self.grid = [float(C) for C in self.grid]
-        if not self.grid or min(self.grid) <= 0:
-            raise ParameterError(f"C must be above 0, not {self.grid}")
+        self.grid = checked_grid(self.grid, float, 0, "C must be above 0")
 
     @property
     def spec(self) -> dict:
         """The grid."""
         return {"class": "label_logistic", "grid": self.grid}
 
-    def _scores(self, space, known: Labels, query: Labels, rate, grid):
-        rows = np.repeat(np.arange(len(space.test)), np.diff(query.indptr))
+    def scores(self, space, known, query, rate, grid):
+        """See `Smoother.scores`."""
         test = np.c_[space.test, np.ones(len(space.test))].astype(np.float64)
         out = np.empty((len(grid), len(query.genes)))
         for score, W in zip(out, fit_genes(space.train, known, grid), strict=True):
-            score[:] = (test @ W)[rows, query.genes]
+            score[:] = (test @ W)[query.rows, query.genes]
         return 1.0 / (1.0 + np.exp(-np.clip(out, -500, 500)))

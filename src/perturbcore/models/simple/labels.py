@@ -13,11 +13,11 @@ import numba
 import numpy as np
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.simple.base import best_of
+from perturbcore.models.simple.base import Predictor, Targets, best_of, checked_grid
 from perturbcore.models.simple.space import NestedSpace, Space
 from perturbcore.score.labels import GENE_WEIGHT, Labels, best_threshold  # noqa: F401
 from perturbcore.score.metrics.pairs import auroc_within
-from perturbcore.score.task import pair_labels  # noqa: F401
+from perturbcore.score.task import pair_labels, task_of  # noqa: F401
 
 
 @numba.njit(nogil=True, cache=True)
@@ -151,40 +151,46 @@ def kernel_scores(
     return out
 
 
-class _TunedSmoother:
-    """Choose a grid value by AUROC within gene on the inner folds, then score the test entries."""
+class Smoother(Predictor):
+    """Choose a candidate by AUROC within gene on the inner folds, then score every pair."""
 
-    grid: Sequence
+    task = task_of("deg_pairs")
     prior: float
 
-    def predict(self, space: NestedSpace, known: Labels, query: Labels, rate: np.ndarray):
-        """Return scores of the `query` entries, the chosen grid value, and the F1 threshold.
+    def scores(self, space: Space, known: Labels, query: Labels, rate, grid) -> np.ndarray:
+        """Score the entries of `query` (their labels are not read), (len(grid), n_entries).
 
-        Parameters
-        ----------
-        space : NestedSpace
-            Its training rows are those of `known`, its test rows those of `query`.
-        known, query : Labels
-            Training labels; entries to score (their labels are not read).
-        rate : (g,) array
-            Smoothed rate of each gene over all training perturbations.
+        `known` are the labels of the training rows of `space`, the rows of `query` its test rows;
+        `rate` (g,) is the smoothed rate of each gene.
         """
+        raise NotImplementedError
+
+    def predict(self, space: NestedSpace, targets: Targets):
+        """Return scores (m, g) of all pairs, the chosen candidate, and the threshold of best F1."""
+        rate = targets.source.rates()
+        genes, source = targets.source.used()
+        known = source[targets.rows]
         losses, inner_scores, inner_labels = [], [], []
         for (a, b), inner in zip(space.splits, space.inner, strict=True):
-            train, validation = known.take(a), known.take(b)
-            scores = self._scores(inner, train, validation, train.rates(), self.grid)
-            losses.append([-auroc_within(validation.label, s, validation.genes) for s in scores])
-            inner_scores.append(scores)
+            train, validation = known[a], known[b]
+            found = self.scores(inner, train, validation, train.rates(), self.grid)
+            losses.append([-auroc_within(validation.label, s, validation.genes) for s in found])
+            inner_scores.append(found)
             inner_labels.append(validation.label)
         chosen = best_of(np.array(losses), self.grid)
         at = list(self.grid).index(chosen)
         pooled = np.concatenate([s[at] for s in inner_scores])
         threshold = best_threshold(np.concatenate(inner_labels), pooled)
-        return self._scores(space.outer, known, query, rate, [chosen])[0], chosen, threshold
+        # a gene without any known training label gets the overall rate
+        values = np.tile(rate, (len(space.test), 1))
+        every = Labels.every_pair(len(values), len(genes))
+        found = self.scores(space.outer, known, every, rate[genes], [chosen])[0]
+        values[:, genes] = found.reshape(len(values), -1)
+        return values, chosen, threshold
 
 
 @dataclass
-class LabelKNN(_TunedSmoother):
+class LabelKNN(Smoother):
     """Share of positives among the known labels of the k nearest perturbations.
 
     Parameters
@@ -211,7 +217,8 @@ class LabelKNN(_TunedSmoother):
         """Grid and prior."""
         return {"class": "label_knn", "grid": self.grid, "prior": self.prior}
 
-    def _scores(self, space, known, query, rate, grid):
+    def scores(self, space, known, query, rate, grid):
+        """See `Smoother.scores`."""
         usable = [min(k, len(space.train)) for k in grid]
         ks = np.unique(np.asarray(usable, dtype=np.int64))
         out = np.empty((len(ks), len(query.genes)))
@@ -224,7 +231,7 @@ class LabelKNN(_TunedSmoother):
 
 
 @dataclass
-class LabelKernel(_TunedSmoother):
+class LabelKernel(Smoother):
     """All training perturbations, weighted by a power of the cosine to them.
 
     Parameters
@@ -243,9 +250,9 @@ class LabelKernel(_TunedSmoother):
     name: str = "kernel"
 
     def __post_init__(self):
-        self.grid = [float(p) for p in self.grid]
-        if not self.grid or min(self.grid) <= 0 or self.prior <= 0 or self.total <= 0:
-            raise ParameterError("powers, total and prior must be above 0")
+        self.grid = checked_grid(self.grid, float, 0, "powers must be above 0")
+        if self.prior <= 0 or self.total <= 0:
+            raise ParameterError("total and prior must be above 0")
 
     @property
     def spec(self) -> dict:
@@ -257,7 +264,8 @@ class LabelKernel(_TunedSmoother):
             "prior": self.prior,
         }
 
-    def _scores(self, space, known, query, rate, grid):
+    def scores(self, space, known, query, rate, grid):
+        """See `Smoother.scores`."""
         kernel = cosine_kernel(space)
         return kernel_scores(
             known, query, kernel, grid, total=self.total, prior=self.prior, rate=rate

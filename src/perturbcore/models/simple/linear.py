@@ -12,8 +12,8 @@ import numba
 import numpy as np
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.simple.base import Targets, best_of, mean_l2
-from perturbcore.models.simple.space import NestedSpace, Space
+from perturbcore.models.simple.base import Predictor, checked_grid
+from perturbcore.models.simple.space import Space
 
 TOLERANCE = 1e-7
 MAX_SWEEPS = 1000
@@ -74,7 +74,7 @@ def _weights(space: Space, Y: np.ndarray, alphas: Sequence[float], kind: str):
 
 
 @dataclass
-class Linear:
+class Linear(Predictor):
     """Lasso or ridge regression with alpha tuned on the inner folds.
 
     Parameters
@@ -97,9 +97,7 @@ class Linear:
     def __post_init__(self):
         if self.kind not in ("lasso", "ridge"):
             raise ParameterError(f"kind '{self.kind}' is not one of lasso, ridge")
-        self.grid = [float(a) for a in self.grid]
-        if not self.grid or min(self.grid) <= 0:
-            raise ParameterError(f"alpha must be above 0, not {self.grid}")
+        self.grid = checked_grid(self.grid, float, 0, "alpha must be above 0")
         self.name = self.name or self.kind
 
     @property
@@ -107,20 +105,10 @@ class Linear:
         """Penalty and grid."""
         return {"class": self.kind, "grid": self.grid}
 
-    def predict(self, space: NestedSpace, targets: Targets):
-        """Choose alpha by mean L2 on the inner folds, refit, predict the test rows."""
-        alpha = self.grid[0]
-        if len(self.grid) > 1:
-            losses = np.empty((len(space.splits), len(self.grid)))
-            for i, ((a, b), inner) in enumerate(zip(space.splits, space.inner, strict=True)):
-                predictions = self._predict(inner, targets.Y[a], self.grid)
-                losses[i] = [mean_l2(targets.Y[b] - p) for p in predictions]
-            alpha = best_of(losses, self.grid)
-        return next(iter(self._predict(space.outer, targets.Y, [alpha]))), alpha
-
-    def _predict(self, space: Space, Y: np.ndarray, alphas):
+    def predictions(self, space, Y, grid):
+        """Solve the centred problem for each alpha."""
         mean = Y.mean(axis=0, dtype=np.float64)
         centre = space.train.mean(axis=0, dtype=np.float64)
         test = space.test - centre
-        for W in _weights(space, (Y - mean).astype(np.float64), alphas, self.kind):
+        for W in _weights(space, (Y - mean).astype(np.float64), grid, self.kind):
             yield (test @ W + mean).astype(Y.dtype)

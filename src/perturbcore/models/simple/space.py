@@ -8,7 +8,7 @@ import numpy as np
 from scipy.linalg import cholesky, eigh, qr
 from sklearn.model_selection import KFold
 
-from perturbcore.core.errors import InputError
+from perturbcore.core.errors import InputError, ParameterError
 
 # below this smaller side the eigendecomposition is exact; above it, subspace iteration is faster
 EXACT_SIDE = 700
@@ -87,6 +87,41 @@ def _orthonormal(V: np.ndarray) -> np.ndarray:
     except np.linalg.LinAlgError:
         return qr(V, mode="economic", check_finite=False)[0]
     return V
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How embeddings are turned into predictions; the defaults are the published ones.
+
+    Parameters
+    ----------
+    n_components : int
+        Principal components kept (100; Norman 50).
+    inner_folds, inner_seed : int
+        Inner cross-validation: K-fold.
+    inner_shuffle : bool, optional
+        Whether inner folds are shuffled; as published by default: for log fold-changes and pairs,
+        not for complete labels.
+    inner_order : {"id", "file"}
+        Order in which training perturbations enter the inner folds: sorted by id, which does not
+        depend on the file, or as they lie in the file, as the published code does.
+    """
+
+    n_components: int = 100
+    inner_folds: int = 5
+    inner_seed: int = 42
+    inner_shuffle: bool | None = None
+    inner_order: str = "id"
+
+    def __post_init__(self):
+        if self.inner_order not in ("id", "file"):
+            raise ParameterError(f"inner_order '{self.inner_order}' is not one of: id, file")
+        if self.n_components < 1 or self.inner_folds < 2:
+            raise ParameterError("n_components must be at least 1 and inner_folds at least 2")
+
+    def order(self, ids) -> np.ndarray:
+        """Order in which rows are taken."""
+        return np.argsort(ids) if self.inner_order == "id" else np.arange(len(ids))
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ from perturbcore.models.decoders.evaluation import DecoderModel
 from perturbcore.models.decoders.generators import DecoderGenerator, Shift
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.linear import Linear
-from perturbcore.score.plan import Protocol
+from perturbcore.models.simple.space import Protocol
 
 TITLES = {"diffusion": "Latent diffusion", "flow": "Flow matching", "bridge": "Schrödinger bridge"}
 SHIFTED, MEAN_SHIFTED, UNCHANGED = (

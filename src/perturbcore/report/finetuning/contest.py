@@ -15,7 +15,7 @@ from perturbcore.embeddings.convert import add_aliases
 from perturbcore.embeddings.graph_network import pretrained_network
 from perturbcore.embeddings.sources import BuildContext, find_source
 from perturbcore.embeddings.specs import check_spec
-from perturbcore.score.plan import Protocol
+from perturbcore.models.simple.space import Protocol
 from perturbcore.score.run import PAIR_TARGETS
 
 RETRAINED = "STRING GNN, retrained"

@@ -8,9 +8,9 @@ import pandas as pd
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.fusion.competitors import competitors
+from perturbcore.models.simple.space import Protocol
 from perturbcore.report.summary import primary_metric
 from perturbcore.score.metrics.registry import metric as find_metric
-from perturbcore.score.plan import Protocol
 from perturbcore.score.run import PAIR_TARGETS
 
 NOT_SOURCES = ("Negative control", "Positive control")

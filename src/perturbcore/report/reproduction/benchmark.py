@@ -11,11 +11,11 @@ from perturbcore.embeddings.authors import read_embeddings
 from perturbcore.data.authors.layout import LAYOUTS, file_of, layout_of, present
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.embeddings.controls import random_embedding
+from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.linear import Linear
+from perturbcore.models.simple.space import Protocol
 from perturbcore.score.ceiling.fold_scores import ceiling_scores
-from perturbcore.score.plan import Protocol
-from perturbcore.score.run import evaluate
 from perturbcore.score.store import ScoreStore
 
 METRICS = ("L2", "MSE", "MAE", "Spearman", "Pearson")
@@ -29,7 +29,7 @@ class Benchmark:
     Attributes
     ----------
     scores : pandas.DataFrame
-        See `perturbcore.score.run.evaluate`.
+        See `perturbcore.models.simple.evaluate_embeddings`.
     notes : tuple of str
     simulated : bool
         Whether the data were written from simulated cells.
@@ -95,7 +95,7 @@ def score_dataset(
     ceiling : pandas.DataFrame, optional
         Experimental error of each perturbation; adds rows of predictor "experimental_error".
     store, scope, cell_lines, folds, seed, n_jobs, progress
-        See `perturbcore.score.run.evaluate`.
+        See `perturbcore.models.simple.evaluate_embeddings`.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def score_dataset(
     ids = sorted(responses.obs["perturbation"].astype(str).unique())
     identifier = responses.uns["perturbcore"]["identifier"]
     used.append(random_embedding(ids, protocol.n_components, seed, identifier=identifier))
-    scores = evaluate(
+    scores = evaluate_embeddings(
         responses,
         used,
         estimators_of(dataset, estimators),

@@ -146,7 +146,7 @@ def against_sklearn(
     Parameters
     ----------
     responses, embeddings, scores
-        What `perturbcore.score.run.evaluate` was given, and what it returned.
+        What `perturbcore.models.simple.evaluate_embeddings` was given, and what it returned.
     cell_line, folds, estimators, solver
         Which units; see `sklearn_scores`.
 

@@ -1,0 +1,244 @@
+"""Models of one embedding, the floors and the idealized ceiling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from sklearn.decomposition import PCA
+
+from perturbcore.core.digest import digest
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.responses import cell_lines as lines_in
+from perturbcore.data.responses import check_responses, rows_of
+from perturbcore.models.simple.base import Predictor, Targets
+from perturbcore.models.simple.space import NestedSpace, Protocol
+from perturbcore.score.evaluate import evaluate
+from perturbcore.score.model import NEGATIVE, POSITIVE, Fold, Model, Prediction
+from perturbcore.score.task import Task, task_of
+
+CONTROLS = ("train_mean", "no_change", "idealized")
+
+
+class OnEmbedding(Model):
+    """A predictor on one embedding: standardise, PCA, predict; refitted in every fold.
+
+    A test perturbation without embedding gets the floor that the task names.
+
+    Parameters
+    ----------
+    embedding : Embedding
+        Aligned by id with the perturbations. One with a `cell_line` serves only that line.
+    predictor : Predictor
+    protocol : Protocol
+    """
+
+    def __init__(self, embedding, predictor: Predictor, protocol: Protocol | None = None):
+        self.embedding, self.way, self.protocol = embedding, predictor, protocol or Protocol()
+        self.name, self.modality = embedding.name, embedding.modality
+        self.cell_line, self.predictor = embedding.cell_line, predictor.name
+        self.digest = self.group = embedding.digest
+        self.spec = {"predictor": dict(predictor.spec), "protocol": vars(self.protocol)}
+        self.code = (type(self), type(predictor))
+
+    def predict(self, fold: Fold) -> Prediction:
+        """Tune on the inner folds, learn from all training rows, predict the test rows."""
+        ids = [fold.train_ids, fold.test_ids]
+        at = [self.embedding.ids.get_indexer(i) for i in ids]
+        order = [self.protocol.order(i) for i in ids]
+        train, test = (o[a[o] >= 0] for o, a in zip(order, at, strict=True))
+        values = fold.task.floor(fold.truth, len(ids[1]), fold.task.missing)
+        chosen, cut = "", [0.5]
+        if len(test):
+            space = self._space(fold, ids[0][train], ids[1][test], at[0][train], at[1][test])
+            targets = Targets(fold.truth, fold.gram, train)
+            values[..., test, :], chosen, *cut = self.way.predict(space, targets)
+        coverage = (len(train) + len(test)) / (len(ids[0]) + len(ids[1]))
+        threshold = {fold.cell_lines[0]: cut[0]} if cut else None
+        return Prediction(values, threshold, str(chosen), coverage)
+
+    def _space(self, fold: Fold, train_ids, test_ids, train, test) -> NestedSpace:
+        """Reduced coordinates, shared with other predictors and with lines of the same rows."""
+        p = self.protocol
+        shuffle = fold.task.inner_shuffle if p.inner_shuffle is None else p.inner_shuffle
+        key = (tuple(train_ids), tuple(test_ids), p, shuffle)
+        if key not in fold.cache:
+            fold.cache[key] = NestedSpace(
+                self.embedding.X[train],
+                self.embedding.X[test],
+                p.n_components,
+                reduce=getattr(self.embedding, "reduce", True),
+                inner_folds=p.inner_folds,
+                inner_seed=p.inner_seed,
+                inner_shuffle=shuffle,
+            )
+        return fold.cache[key]
+
+
+@dataclass(eq=False)
+class Floor(Model):
+    """A prediction that uses no embedding, such as "train_mean" or "no_change"; see `Task.floors`.
+
+    References
+    ----------
+    Cole et al. 2026, 4.7.2.
+    """
+
+    predictor: str
+    name = digest = ""
+    modality = NEGATIVE
+    group = "floors"
+
+    @property
+    def spec(self) -> dict:  # type: ignore[override]
+        """The name is all there is."""
+        return {"class": self.predictor}
+
+    def predict(self, fold: Fold) -> Prediction:
+        """Predict the same for every perturbation."""
+        values = fold.task.floor(fold.truth, fold.test.n_obs, self.predictor)
+        return Prediction(values, {fold.cell_lines[0]: 0.5}, coverage=float("nan"))
+
+
+@dataclass(frozen=True, eq=False)
+class Idealized:
+    """The responses themselves, training and test together, compressed by PCA: a ceiling.
+
+    Its coordinates are used as they are, without scaler and PCA.
+
+    References
+    ----------
+    Cole et al. 2026, 4.7.1; Eckart & Young 1936.
+    """
+
+    ids: pd.Index
+    X: np.ndarray
+    cell_line: str
+    name: str = "idealized"
+    modality: str = POSITIVE
+    reduce: bool = False
+
+    @classmethod
+    def of(cls, responses: AnnData, line: str, protocol: Protocol, seed: int = 0) -> "Idealized":
+        """Compress the responses of one cell line; components are cut where there are fewer."""
+        rows, task = rows_of(responses, line), task_of(responses)
+        ids = pd.Index(rows.obs["perturbation"].astype(str))
+        order = protocol.order(ids)
+        Y = task.dense(task.truth(rows[order]))
+        q = min(protocol.n_components, *Y.shape)
+        return cls(ids[order], PCA(q, random_state=seed).fit_transform(Y), line)
+
+    @property
+    def digest(self) -> str:
+        """Content key."""
+        return digest("idealized", self.X, self.ids)
+
+
+def embedding_models(
+    responses: AnnData,
+    embeddings: Sequence,
+    predictors: Sequence = ("knn",),
+    *,
+    protocol: Protocol | None = None,
+    controls: Sequence[str] = CONTROLS,
+    cell_lines: Sequence[str] | None = None,
+    seed: int = 0,
+) -> list[Model]:
+    """Return a model for each embedding and predictor, and the controls; see `evaluate_embeddings`."""
+    from perturbcore.models.simple import predictor
+
+    protocol = protocol or Protocol()
+    task = task_of(responses)
+    chosen = [predictor(p, task) if isinstance(p, str) else p for p in predictors]
+    _check_predictors(chosen, task)
+    there = list(dict.fromkeys([*CONTROLS, *task.floors]))
+    unknown = sorted(set(controls) - set(there))
+    if unknown:
+        raise ParameterError(f"no control '{unknown[0]}'; there are: {', '.join(there)}")
+    lines = list(cell_lines or lines_in(responses))
+    _check_coverage(
+        embeddings, {line: rows_of(responses, line).obs["perturbation"] for line in lines}
+    )
+    served = list(embeddings)
+    if "idealized" in controls:
+        served += [Idealized.of(responses, line, protocol, seed) for line in lines]
+    models: list[Model] = [OnEmbedding(e, p, protocol) for e in served for p in chosen]
+    return [*models, *(Floor(c) for c in controls if c in task.floors)]
+
+
+def evaluate_embeddings(
+    responses: AnnData,
+    embeddings: Sequence,
+    predictors: Sequence = ("knn",),
+    *,
+    models: Sequence[Model] = (),
+    protocol: Protocol | None = None,
+    controls: Sequence[str] = CONTROLS,
+    cell_lines: Sequence[str] | None = None,
+    seed: int = 0,
+    **options,
+) -> pd.DataFrame:
+    """Score embeddings and predictors by nested cross-validation, with floors and a ceiling.
+
+    Parameters
+    ----------
+    responses : AnnData
+        Perturbations x genes; see `perturbcore.data.responses.check_responses`.
+    embeddings : sequence of Embedding
+        Aligned by id with the perturbations. One with a `cell_line` serves only that line.
+    predictors : sequence of str or Predictor
+        Names ("knn", "lasso", "ridge"; for labels "logistic", "knn"; for partial ones also
+        "kernel") or predictor objects.
+    models : sequence of Model
+        More models, scored beside them.
+    protocol : Protocol, optional
+        Components, inner folds, order.
+    controls : sequence of str
+        "idealized" and floors of the task: "train_mean", "no_change"; for labels also
+        "most_frequent" and "prior", which is what "train_mean" stands for there.
+    cell_lines, seed, **options
+        See `perturbcore.score.evaluate.evaluate`; the seed is also that of what is random in a
+        control.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Tidy scores, one row per metric and unit; columns as `perturbcore.score.store.COLUMNS`.
+
+    Raises
+    ------
+    LeakError
+        A test perturbation would be seen in training.
+    InputError, ParameterError
+        The responses, an embedding or a parameter is not what it should be.
+    """
+    check_responses(responses)
+    made = embedding_models(
+        responses,
+        embeddings,
+        predictors,
+        protocol=protocol,
+        controls=controls,
+        cell_lines=cell_lines,
+        seed=seed,
+    )
+    return evaluate(responses, [*made, *models], cell_lines=cell_lines, seed=seed, **options)
+
+
+def _check_predictors(predictors: Sequence[Predictor], task: Task) -> None:
+    for p in predictors:
+        if p.task.kind != task.kind:
+            raise ParameterError(f"predictor '{p.name}' predicts {p.task.title}, not {task.title}")
+
+
+def _check_coverage(embeddings: Sequence, ids: dict[str, pd.Series]) -> None:
+    for e in embeddings:
+        served = {line: names for line, names in ids.items() if e.cell_line in (None, line)}
+        if served and not any(e.ids.isin(names).any() for names in served.values()):
+            first = next(iter(served.values())).iloc[0]
+            raise InputError(
+                f"embedding '{e.name}' has none of the perturbations: its ids look like "
+                f"'{e.ids[0]}', the perturbations like '{first}'; convert one to the "
+                "other (perturbcore.embeddings.convert.convert_ids)"
+            )

@@ -1,0 +1,308 @@
+"""The one loop that scores models: nested cross-validation by folds, resumable."""
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import joblib
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from perturbcore.core.digest import code_digest, digest
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.provenance import record
+from perturbcore.data.folds import check_leakage
+from perturbcore.data.responses import cell_lines as lines_in
+from perturbcore.data.responses import check_responses, rows_of
+from perturbcore.score.model import Fold, Prediction, fit_predict
+from perturbcore.score.store import ScoreStore, UnitResult
+from perturbcore.score.task import Task, task_of
+
+
+def evaluate(
+    responses: AnnData,
+    models: Sequence,
+    *,
+    store: ScoreStore | None = None,
+    scope: str | None = None,
+    add: bool = False,
+    dataset: str | None = None,
+    folds: Sequence[int] | None = None,
+    cell_lines: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+    n_jobs: int = 1,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Score models on every fold; a unit found in the store is not computed again.
+
+    Parameters
+    ----------
+    responses : AnnData
+        Perturbations x genes; see `perturbcore.data.responses.check_responses`.
+    models : sequence of Model
+        See `perturbcore.score.model.Model`; told apart by name, predictor and cell line.
+    store : ScoreStore, optional
+        Where finished units are kept.
+    scope : str, optional
+        What these units belong to in the store (a chapter); by default data set and task.
+    add : bool
+        Whether they join the units of `scope`; by default they replace them.
+    dataset : str, optional
+        Name of the data set in the scores, part of what a unit is: in the book the name in the
+        profile. By default what the responses declare.
+    folds, cell_lines : sequences, optional
+        Only these.
+    metrics : sequence of str, optional
+        All metrics of the task by default.
+    seed : int
+        Recorded with each unit.
+    n_jobs : int
+        Threads over groups of models, see `perturbcore.score.model.Model`. Under
+        ``joblib.parallel_config(backend="dask")`` the groups go to the workers of that cluster.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Tidy scores, one row per metric and unit; columns as `perturbcore.score.store.COLUMNS`.
+
+    Raises
+    ------
+    LeakError
+        A test perturbation would be seen in training.
+    InputError, ParameterError
+        The responses, a prediction or a parameter is not what it should be.
+    """
+    models = list(models)
+    check_responses(responses)
+    check_leakage(responses, joint=any(m.joint for m in models))
+    task = task_of(responses)
+    names = task.check_metrics(metrics)
+    _check_models(models, task)
+    lines = list(cell_lines or lines_in(responses))
+    dataset = dataset or responses.uns["perturbcore"]["dataset"]
+    about = {"dataset": dataset, "task": task.name, "seed": seed}
+    jobs = _plan(responses, models, lines, folds, about, [metrics and names])
+    store = store if store is not None else ScoreStore()
+    keys = [key for job in jobs for key in job.keys.values()]
+    finished = store.have(keys)
+    missing = [job for job in jobs if not finished.issuperset(job.keys.values())]
+    if missing:
+        with tqdm(total=len(missing), unit="fold", disable=not progress, mininterval=1) as bar:
+            origin = stamp()
+            for results, n in _results(responses, task, missing, names, n_jobs):
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                for r in results:
+                    r.about.update(origin, finished=now)
+                store.put(results)
+                bar.update(n)
+    (store.join if add else store.claim)(scope or f"{dataset}/{task.name}", keys)
+    return store.scores(keys)
+
+
+@dataclass(eq=False)
+class _Job:
+    """One model and fold; a unit, known by its key, of every cell line."""
+
+    model: object
+    number: int
+    lines: tuple[str, ...]
+    about: dict
+    keys: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def group(self) -> str | None:
+        return getattr(self.model, "group", None)
+
+
+def _plan(responses, models, lines, folds, about, options) -> list[_Job]:
+    content, numbers = {}, {}
+    for line in lines:
+        rows = rows_of(responses, line)
+        fold = rows.obs["fold"].to_numpy().astype(int)
+        layers = [rows.layers[k] for k in sorted(rows.layers)]
+        ids = rows.obs["perturbation"].astype(str)
+        content[line] = digest(line, rows.X, *layers, ids, fold, list(rows.var_names))
+        numbers[line] = set(fold[fold >= 0])
+    jobs = []
+    for model in models:
+        only = getattr(model, "cell_line", None)
+        served = tuple(line for line in lines if only in (None, line))
+        code = code_digest("perturbcore.score.evaluate", *getattr(model, "code", [type(model)]))
+        for part in [served] if model.joint and served else [(line,) for line in served]:
+            there = sorted(set().union(*(numbers[line] for line in part)))
+            for number in there if folds is None else folds:
+                here = {
+                    **about,
+                    "fold": int(number),
+                    "embedding": model.name,
+                    "modality": model.modality,
+                    "predictor": model.predictor,
+                }
+                # a joint model learns from every line: each of its units depends on all of them
+                made_of = [content[line] for line in part]
+                shared = digest(here, made_of, dict(model.spec), model.digest, options, code)
+                asked = [line for line in part if number in numbers[line]]
+                if not asked:
+                    raise InputError(
+                        f"cell line {', '.join(map(repr, part))} has no perturbation in fold {number}"
+                    )
+                keys = {line: digest(shared, line) for line in asked}
+                jobs.append(_Job(model, int(number), part, here, keys))
+    return jobs
+
+
+def _results(responses, task, jobs, names, n_jobs) -> Iterator[tuple[list[UnitResult], int]]:
+    """Run the jobs, those of groups in threads, and yield results with the number of jobs done."""
+    jobs = sorted(jobs, key=lambda job: job.number)
+    groups: dict[tuple, list[_Job]] = {}
+    for job in jobs:
+        if job.group is not None:
+            groups.setdefault((job.number, job.group), []).append(job)
+    cuts = _Cuts(responses, task)
+    # one thread per group: BLAS threads inside would only fight for the same cores
+    with threadpool_limits(1):
+        work = joblib.Parallel(n_jobs, prefer="threads", return_as="generator_unordered")
+        yield from work(
+            joblib.delayed(_run)(group, [cuts.of(job, products=True) for job in group], names)
+            for group in groups.values()
+        )
+    for job in jobs:
+        if job.group is None:
+            yield _run([job], [cuts.of(job)], names)
+
+
+@dataclass(eq=False)
+class _Cut:
+    """A fold with what it hides: per cell line the truth of the test rows, and what scoring needs."""
+
+    fold: Fold
+    hidden: dict[str, dict]
+
+
+class _Cuts:
+    """Folds, cut when first asked for; those of an earlier fold number are let go."""
+
+    def __init__(self, responses: AnnData, task: Task):
+        self.responses, self.task = responses, task
+        self._made: dict[tuple, _Cut] = {}
+        self._products: dict[str, np.ndarray | None] = {}
+
+    def of(self, job: _Job, products: bool = False) -> _Cut:
+        key = (job.number, job.lines)
+        if key not in self._made:
+            self._made = {k: cut for k, cut in self._made.items() if k[0] == job.number}
+            self._made[key] = self._cut(job)
+        fold = self._made[key].fold
+        if products and fold.gram is None and len(job.lines) == 1:
+            fold.gram = self._gram(job.lines[0], fold.number)
+        return self._made[key]
+
+    def _cut(self, job: _Job) -> _Cut:
+        fold = Fold.of(self.responses, job.number, job.lines)
+        trained = fold.train.obs["cell_line"].astype(str).to_numpy()
+        asked = fold.test.obs["cell_line"].astype(str).to_numpy()
+        hidden = {}
+        for line in job.keys:
+            rows = rows_of(self.responses, line)
+            truth = self.task.truth(rows[rows.obs["fold"].to_numpy().astype(int) == job.number])
+            hidden[line] = {
+                "at": np.flatnonzero(asked == line),
+                "truth": truth,
+                "train": fold.truth[np.flatnonzero(trained == line)],
+                "memo": {},
+            }
+        return _Cut(fold, hidden)
+
+    def _gram(self, line: str, number: int) -> np.ndarray | None:
+        """Cut the training block out of the products of a whole line, which are made once."""
+        rows = rows_of(self.responses, line)
+        if line not in self._products:
+            self._products[line] = self.task.products(self.task.truth(rows))
+        gram = self._products[line]
+        train = np.flatnonzero(rows.obs["fold"].to_numpy().astype(int) != number)
+        return None if gram is None else gram[np.ix_(train, train)]
+
+
+def _run(jobs: list[_Job], cuts: list[_Cut], names: list[str]) -> tuple[list[UnitResult], int]:
+    results: list[UnitResult] = []
+    cache: dict = {}
+    for job, cut in zip(jobs, cuts, strict=True):
+        fold = copy.copy(cut.fold)
+        fold.cache = cache
+        started = time.perf_counter()
+        prediction = fit_predict(job.model, fold)
+        _check_prediction(prediction, fold, job.model)
+        seconds = (time.perf_counter() - started) / len(job.keys)
+        for line, key in job.keys.items():
+            part = cut.hidden[line]
+            values, each = fold.task.score(
+                part["truth"],
+                prediction.values[..., part["at"], :],
+                names,
+                train=part["train"],
+                memo=part["memo"],
+                threshold=(prediction.threshold or {}).get(line),
+            )
+            about = {
+                **job.about,
+                "cell_line": line,
+                "n_train": len(part["train"]),
+                "n_test": len(part["at"]),
+                "coverage": float(prediction.coverage),
+                "chosen": str(prediction.chosen),
+                "seconds": round(seconds, 4),
+            }
+            ids = fold.test_ids[part["at"]]
+            detail = {m: (ids, v) for m, v in each.items()}
+            results.append(UnitResult(key, about, values, detail, prediction.note))
+    return results, len(jobs)
+
+
+def _check_prediction(prediction: Prediction, fold: Fold, model) -> None:
+    values = prediction.values = np.asarray(prediction.values)
+    shape = fold.task.shape(*fold.test.shape)
+    if values.shape != shape:
+        raise InputError(
+            f"model '{model.name}' predicts an array {values.shape}, where {shape} is due"
+        )
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"model '{model.name}' predicts NaN or infinity: its training diverged, or it read the "
+            "responses of test perturbations, which are blanked; lower its learning rate, or mend it"
+        )
+
+
+def _check_models(models: Sequence, task: Task) -> None:
+    names = [(m.name, m.predictor, getattr(m, "cell_line", None)) for m in models]
+    twice = [n for n in names if names.count(n) > 1]
+    if twice:
+        raise ParameterError(
+            f"two models are called '{twice[0][0]}' and predict by '{twice[0][1]}': rename one, since "
+            "scores are told apart by name"
+        )
+    for model in models:
+        tasks = getattr(model, "tasks", None)
+        if tasks is not None and task.name not in tasks:
+            raise ParameterError(
+                f"{model.name} ({model.predictor}) predicts {', '.join(tasks)}, not '{task.name}'; "
+                "leave it out"
+            )
+
+
+def stamp() -> dict:
+    """Columns that say what computed a unit: version, commit, device, time."""
+    about = record()
+    return {
+        "version": about["perturbcore"],
+        "commit": about["commit"] + ("+changes" if about["dirty"] else ""),
+        "device": f"{about['cpu']}, {about['cores']} cores",
+        "finished": about["started"],
+    }
