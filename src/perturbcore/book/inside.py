@@ -103,11 +103,12 @@ def open_chapter(name: str, module: ModuleType | None = None) -> OpenChapter:
     """
     module = module or sys.modules["__main__"]
     parameters = declared_types(inspect.get_annotations(module), name)
-    # In and Out are IPython's history.
+    # In and Out are IPython's history; an imported constant (SOME_COLUMNS) is no parameter.
     given = {
         key: value
         for key, value in vars(module).items()
         if isinstance(value, _PLAIN) and not key.startswith("_") and key not in ("In", "Out")
+        if not (key.isupper() and "_" in key)
     }
     for key, value in given.items():
         # papermill's command line hands over a list as the text "[5, 10]".
