@@ -337,6 +337,15 @@ def test_answer_names_no_gap_where_there_is_none():
     assert "25 % of the drugs are found again" in drugs.one_line(below, again, data)
 
 
+def test_the_ranking_is_held_against_what_embeddings_know():
+    known = pd.DataFrame(
+        {"embedding": ["MACCS", "ECFP:2"], "modality": "Molecule structure", "follows": [0.5, 0.2]}
+    )
+    text = drugs.information_said(known, scored(1.5))
+    assert "best in MACCS (rank correlation 0.50" in text and "over 2 embeddings" in text
+    assert "cannot be asked here" in drugs.information_said(known.iloc[:0], scored(1.5))
+
+
 def test_tahoe_read_off_reports_the_gap():
     sentence, table_ = drugs.tahoe_read_off()
     assert set(table_["figure"]) == {"S5", "S6"}

@@ -250,7 +250,7 @@ def information_said(known: pd.DataFrame, c: Comparison) -> str:
             "Whether the ranking is the order of what the embeddings know cannot be asked here; on the simulated "
             "drugs, whose truth is known, it can (`make run CHAPTER=small_molecules PROFILE=demo`)."
         )
-    value = c.means.rename(c.methods["embedding"])
+    value = {c.methods.at[m, "embedding"]: c.means[m] for m in c.competitors}
     both = known[~known["modality"].str.endswith("control")]
     both = both.assign(value=both["embedding"].map(value)).dropna()
     good = c.sign * both["value"]
