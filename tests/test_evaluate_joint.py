@@ -1,10 +1,13 @@
 """Models that predict whole folds are scored as `evaluate` scores embeddings, and cannot peek."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import FunctionType, MethodType, ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 
 from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.data.folds import add_folds
@@ -15,8 +18,9 @@ from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import Protocol
 from perturbcore.score.evaluate import evaluate as evaluate_models
 from perturbcore.score.model import Model as Base
-from perturbcore.score.model import Prediction
+from perturbcore.score.model import Fold, Prediction
 from perturbcore.score.store import ScoreStore
+from perturbcore.score.task import task_of
 
 
 def responses(task="lfc", n=30, g=12, lines=("A", "B"), seed=0):
@@ -173,3 +177,117 @@ def test_scores_join_those_of_evaluate_in_one_table():
 def test_two_models_of_one_name():
     with pytest.raises(ParameterError, match="rename"):
         evaluate_models(responses(), [Model(), Model()], progress=False)
+
+
+def reachable(thing):
+    """Every array that can be reached from an object: attributes, bases of views, closures, frames."""
+    arrays, seen, left = [], set(), [thing]
+    while left:
+        x = left.pop()
+        if id(x) in seen or isinstance(x, ModuleType | type | str | bytes):
+            continue
+        seen.add(id(x))
+        if isinstance(x, np.ndarray):
+            arrays.append(x)
+            left += [x.base] if x.base is not None else []
+            left += list(x.ravel()[:5000]) if x.dtype == object else []
+        elif isinstance(x, pd.DataFrame):
+            left += [x[c].to_numpy() for c in x] + [x.to_numpy(), x.index, x.attrs]
+        elif isinstance(x, pd.Series | pd.Index):
+            left += [x.to_numpy(), x.array]
+        elif isinstance(x, Mapping):
+            left += [*x.keys(), *x.values()]
+        elif isinstance(x, list | tuple | set | frozenset):
+            left += list(x)
+        elif isinstance(x, FunctionType):
+            left += [c.cell_contents for c in x.__closure__ or ()] + list(x.__defaults__ or ())
+        elif isinstance(x, MethodType):
+            left += [x.__self__, x.__func__]
+        elif isinstance(x, AnnData):
+            left += [
+                x.X,
+                x.obs,
+                x.var,
+                x.uns,
+                *(dict(m) for m in (x.layers, x.obsm, x.varm, x.obsp)),
+            ]
+        left += list(getattr(x, "__dict__", {}).values())
+        left += [getattr(x, n) for n in getattr(type(x), "__slots__", ()) if hasattr(x, n)]
+    return arrays
+
+
+@dataclass(eq=False)
+class Spy(Model):
+    """Turn anything that varies between the test perturbations into a score, else give the floor."""
+
+    name: str = "spy"
+    group: str | None = None
+    found: list = field(default_factory=list)
+
+    def predict(self, fold):
+        arrays = reachable(fold)
+        self.found.append([np.array(a) for a in arrays if a.dtype.kind in "fiub"])
+        values = fold.task.floor(fold.truth, fold.test.n_obs).astype(float)
+        for a in self.found[-1]:
+            if len(a.shape) and a.shape[0] == fold.test.n_obs and np.isfinite(a).all():
+                told = a.reshape(len(a), -1).sum(axis=1, dtype=float)
+                values = values + 1e-6 * (told - told.mean())[:, None]
+        return Prediction(values, {line: 0.5 for line in fold.cell_lines})
+
+
+def leaky(task, n=90, g=41):
+    """Responses of which mask, number of cells and unstructured parts tell the answer."""
+    rng = np.random.default_rng(3)
+    strong = rng.random(n) < 0.5
+    X = rng.normal(size=(n, g)) * np.where(strong, 3, 0.3)[:, None]
+    observed = None
+    if task != "lfc":
+        X = np.sign(X) * (np.abs(X) > 0.7)
+    if task.endswith("pairs"):
+        observed = rng.random((n, g)) < np.where(strong, 0.8, 0.3)[:, None]
+    obs = pd.DataFrame({"perturbation": [f"p{i:02d}" for i in range(n)], "cell_line": "A"})
+    obs["n_cells"] = np.where(strong, 40, 200) + rng.integers(0, 9, n)
+    genes = [f"y{j}" for j in range(g)]
+    out = make_responses(X, obs, genes, dataset="toy", task=task, observed=observed)
+    out.uns["effect"], out.obsm["size"] = np.array(strong), strong[:, None] * 1.0
+    return add_folds(out, 3)
+
+
+@pytest.mark.parametrize("task", ["lfc", "deg", "deg_pairs", "dir_pairs"])
+def test_nothing_of_the_test_responses_can_be_reached_from_a_fold(task):
+    data = leaky(task)
+    names = pd.Index(data.obs["perturbation"].astype(str))
+    X = np.random.default_rng(1).normal(size=(90, 6)).astype(np.float32)
+    embedding = Embedding("e", "Protein", names, X, "symbol")
+    spies = [Spy(), Spy(name="spy in a group", group=embedding.digest)]
+    scores = evaluate(data, [embedding], models=spies, protocol=Protocol(3), progress=False)
+    primary = scores[scores["metric"] == task_of(task).primary]
+    level = primary.groupby("embedding")["value"].mean()
+    floor = primary.loc[primary["predictor"] == "train_mean", "value"].mean()
+    # the one in a group also finds the coordinates of the embedding, which it may read
+    assert level["spy"] == pytest.approx(floor, abs=1e-3)
+    for spy in spies:
+        for fold, arrays in enumerate(spy.found):
+            test = (data.obs["fold"] == fold).to_numpy()
+            for hidden in [data.X, *(data.layers[k] for k in data.layers)]:
+                rows = {r.tobytes() for r in np.asarray(hidden[test], dtype=float)}
+                rows -= {r.tobytes() for r in np.asarray(hidden[~test], dtype=float)}
+                for a in arrays:
+                    if a.ndim == 2 and a.shape[1] == data.n_vars:
+                        assert rows.isdisjoint(r.tobytes() for r in a.astype(float))
+
+
+@pytest.mark.parametrize("what", ["mask", "cells", "closure"])
+def test_the_spy_finds_what_was_once_left_in_a_fold(what):
+    data = leaky("deg_pairs")
+    fold = Fold.of(data, 0)
+    test = data[(data.obs["fold"] == 0).to_numpy()]
+    if what == "mask":  # labels were blanked, but which of them are known was kept
+        fold.test.layers["observed"] = test.layers["observed"].copy()
+    elif what == "cells":
+        fold.test.obs["n_cells"] = test.obs["n_cells"].to_numpy()
+    else:
+        fold.cache["later"] = lambda: test
+    task, truth = fold.task, fold.task.truth(test)
+    found = task.score(truth, Spy().predict(fold).values, ["auroc_within"], train=None, memo={})[0]
+    assert abs(found["auroc_within"] - 0.5) > 0.2

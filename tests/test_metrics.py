@@ -145,3 +145,11 @@ def test_pair_metrics_without_a_pair_to_compare_are_defined():
 def test_unknown_metric_lists_those_there_are():
     with pytest.raises(ParameterError, match="L2"):
         metric("l2")
+
+
+def test_responses_at_the_same_distance_share_their_rank():
+    truth = np.array([[0.0, 0], [3, 4], [3, 4], [10, 0], [0, 5]])
+    score = metric("discrimination").function
+    np.testing.assert_allclose(score(truth, truth), [1, 0.875, 0.875, 1, 1])
+    nothing = np.zeros_like(truth)  # the lengths decide: 0, then three of length 5, then 10
+    np.testing.assert_allclose(score(truth, nothing), [1, 0.5, 0.5, 0, 0.5])

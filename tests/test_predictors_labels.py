@@ -3,10 +3,11 @@ import pytest
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.simple.base import Targets
+from perturbcore.models.simple.label_logistic import LabelLogistic
 from perturbcore.models.simple.labels import LabelKernel, LabelKNN, cosine_kernel, kernel_scores
 from perturbcore.models.simple.space import NestedSpace
 from perturbcore.score.labels import Labels, best_threshold
-from perturbcore.score.metrics.pairs import macro_f1
+from perturbcore.score.metrics.pairs import auroc_within, macro_f1
 
 
 def case(n=40, m=9, g=15, seed=0):
@@ -67,6 +68,29 @@ def test_knn_scores_equal_the_formula_written_out():
     y, o = (label * observed)[:n][near].sum(1), observed[:n][near].sum(1)
     np.testing.assert_allclose(got, (y + 3 * rate) / (o + 3))
     assert k == 7
+
+
+@pytest.mark.parametrize(
+    ("make", "grid"),
+    [(LabelKNN, [3, 25]), (LabelKernel, [0.5, 8.0]), (LabelLogistic, [1e-3, 1e3])],
+)
+def test_the_candidate_of_best_auroc_on_inner_folds_predicts(make, grid):
+    X, label, observed, n = case(n=60, g=30)
+    label = (X[:, :1] + 0.3 * np.random.default_rng(5).normal(size=label.shape) > 0.3) * 1.0
+    known = Labels.from_dense(label[:n], observed[:n])
+    space = NestedSpace(X[:n], X[n:], 5)
+    losses = []
+    for value in grid:
+        each = []
+        for (a, b), inner in zip(space.splits, space.inner, strict=True):
+            alone = make([value])
+            s = alone.scores(inner, known[a], known[b], known[a].rates(), alone.grid)[0]
+            each.append(auroc_within(known[b].label, s, known[b].genes))
+        losses.append(np.mean(each))
+    best = grid[int(np.argmax(losses))]
+    values, chosen, _ = make(grid).predict(space, Targets(known))
+    assert abs(losses[0] - losses[1]) > 1e-3 and chosen == best
+    np.testing.assert_array_equal(values, make([best]).predict(space, Targets(known))[0])
 
 
 def test_the_threshold_is_the_best_of_its_quantiles():
