@@ -13,6 +13,7 @@ from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
+from perturbcore.models import registry
 from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import Protocol
@@ -291,3 +292,44 @@ def test_the_spy_finds_what_was_once_left_in_a_fold(what):
     task, truth = fold.task, fold.task.truth(test)
     found = task.score(truth, Spy().predict(fold).values, ["auroc_within"], train=None, memo={})[0]
     assert abs(found["auroc_within"] - 0.5) > 0.2
+
+
+def test_a_model_of_ones_own_is_one_file_and_one_line(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from perturbcore.models.simple import KNN\n"
+        "from perturbcore.score.model import Model, Prediction\n"
+        "class Mine(Model):\n"
+        "    name, modality, predictor, digest = 'mine', 'Fusion', 'half', ''\n"
+        "    tasks = ('lfc',)\n"
+        "    def __init__(self, embeddings, share=0.5):\n"
+        "        self.share, self.spec = share, {'share': share}\n"
+        "    def fit(self, fold):\n"
+        "        self.mean = fold.truth.mean(axis=0)\n"
+        "        return self\n"
+        "    def predict(self, fold):\n"
+        "        values = fold.task.floor(fold.truth, fold.test.n_obs, 'no_change')\n"
+        "        return Prediction(values + self.share * self.mean)\n"
+        "class Few(KNN):\n"
+        "    def __init__(self):\n"
+        "        super().__init__([2], name='few')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
+    registry.register_model("mine", "mine:Mine")
+    registry.register_model("few", "mine:Few")
+    data, names = responses(), sorted({f"g{i:02d}" for i in range(30)})
+    X = np.random.default_rng(1).normal(size=(30, 4))
+    e = Embedding("e", "Protein", pd.Index(names), X, "symbol")
+    wanted = ["knn", "few", {"name": "mine", "share": 0.2}, "mixed"]
+    models = registry.build_models(wanted, "lfc", [e], Protocol(3))
+    assert [(m.name, m.predictor) for m in models] == [
+        ("e", "knn"), ("e", "few"), ("mine", "half")
+    ]  # fmt: skip
+    scores = evaluate_models(data, models[1:], progress=False)
+    assert set(scores["predictor"]) == {"few", "half"}
+    labels = registry.build_models(wanted, "deg_pairs", [e])
+    assert [m.predictor for m in labels] == ["knn", "mixed"]
+    with pytest.raises(ParameterError, match="no model 'other'; there are: knn"):
+        registry.build_models(["other"], "lfc", [e])
+    with pytest.raises(ParameterError, match="depth"):
+        registry.build_models([{"name": "mine", "depth": 2}], "lfc", [e])

@@ -15,6 +15,7 @@ from perturbcore.embeddings.controls import random_embedding
 from perturbcore.embeddings.coverage import coverage_table
 from perturbcore.embeddings.sources import BuildContext
 from perturbcore.embeddings.specs import serving
+from perturbcore.models.registry import build_models
 from perturbcore.models.simple import evaluate_embeddings, predictor
 from perturbcore.models.simple.space import Protocol
 from perturbcore.score.evaluate import evaluate
@@ -222,14 +223,22 @@ class Study:
             `embeddings(name)` by default.
         ceiling : pandas.DataFrame, optional
             `ceiling(name)`; its rows become units of predictor "experimental_error".
+
+        The models that the profile lists and that predict this task are scored as well.
         """
         responses = self.dataset(name).responses
         if embeddings is None:
             embeddings = self.embeddings(name, seed=seed)
         scope = self.scope(name)
+        own = [p if isinstance(p, str) else p.name for p in predictors]
+        more = [
+            m
+            for m in build_models(self.profile.models, task_of(responses), embeddings, protocol)
+            if m.predictor not in own or m.group is None
+        ]
         evaluate_embeddings(
-            responses, embeddings, predictors, store=self.store, scope=scope, dataset=name,
-            protocol=protocol, seed=seed, n_jobs=self.n_jobs, progress=False, **options,
+            responses, embeddings, predictors, models=more, store=self.store, scope=scope,
+            dataset=name, protocol=protocol, seed=seed, n_jobs=self.n_jobs, progress=False, **options,
         )  # fmt: skip
         if ceiling is not None:
             units = limit_units(ceiling, responses, seed, dataset=name)

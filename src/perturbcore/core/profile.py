@@ -70,6 +70,9 @@ class Profile:
         What to load, in order.
     embeddings
         Specifications for the embedding builders, each a mapping with at least ``name``.
+    models
+        Models that every chapter whose task they predict scores besides its own: names or mappings
+        with at least ``name``, see `perturbcore.models.registry`.
     chapters
         For each chapter, the parameter values that differ from the chapter's own defaults.
     """
@@ -82,6 +85,7 @@ class Profile:
     data: tuple[str, ...] = ()
     datasets: tuple[DatasetEntry, ...] = ()
     embeddings: tuple[dict, ...] = ()
+    models: tuple[str | dict, ...] = ()
     chapters: dict = field(default_factory=dict)
 
     @property
@@ -94,7 +98,12 @@ class Profile:
         """Content of the profile as 16 hexadecimal characters."""
         datasets = [[d.name, d.loader, dict(d.options)] for d in self.datasets]
         return digest(
-            self.simulated, list(self.data), datasets, list(self.embeddings), self.chapters
+            self.simulated,
+            list(self.data),
+            datasets,
+            list(self.embeddings),
+            list(self.models),
+            self.chapters,
         )
 
     @property
@@ -121,6 +130,7 @@ _KINDS = {
     "data": list,
     "datasets": list,
     "embeddings": list,
+    "models": list,
     "chapters": dict,
 }
 
@@ -184,6 +194,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
         data=data,
         datasets=datasets,
         embeddings=embeddings,
+        models=tuple(raw.get("models", [])),
         chapters=chapters,
     )
 

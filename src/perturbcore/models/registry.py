@@ -1,0 +1,82 @@
+"""Models by name: what ``models: [...]`` of a profile may list."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+from perturbcore.core.errors import ParameterError
+from perturbcore.models.simple import BY_KIND, OnEmbedding, Predictor, Protocol
+from perturbcore.models.simple import predictor as make_predictor
+from perturbcore.score.model import NEGATIVE, POSITIVE, Model
+from perturbcore.score.task import Task, task_of
+
+# a new model: one file with its class, and one line here
+_MODELS = {
+    "concatenation": "perturbcore.models.fusion.competitors:Concatenation",
+    "averaged": "perturbcore.models.fusion.competitors:AveragedKNN",
+    "stacking": "perturbcore.models.fusion.competitors:Stacked",
+    "kernel_sum": "perturbcore.models.fusion.competitors:KernelSum",
+    "multi_kernel_ridge": "perturbcore.models.fusion.competitors:KernelRidge",
+    "mixed": "perturbcore.models.fusion.pair_model:PairModel",
+}
+
+
+def register_model(name: str, where: str) -> None:
+    """Make a model known by a name.
+
+    Parameters
+    ----------
+    name : str
+        What a profile lists.
+    where : str
+        ``"module:class"``. Of a `Predictor` one is made for each embedding; any other class is a
+        `Model` called with ``embeddings=[...]``: all sources of the data set.
+    """
+    _MODELS[name] = where
+
+
+def model_names() -> list[str]:
+    """Names that a profile may list."""
+    return list(dict.fromkeys([*(n for kind in BY_KIND.values() for n in kind), *_MODELS]))
+
+
+def build_models(
+    wanted: Sequence, task: Task | str, embeddings: Sequence, protocol: Protocol | None = None
+) -> list[Model]:
+    """Make those of the listed models that predict a task.
+
+    Parameters
+    ----------
+    wanted : sequence of str or mapping
+        Names, or mappings of `name` and options.
+    task, embeddings, protocol
+        What is predicted, from what, and how an embedding is reduced.
+
+    Raises
+    ------
+    ParameterError
+        No such model, or it has no such option.
+    """
+    task = task_of(task)
+    models: list[Model] = []
+    sources = [e for e in embeddings if e.modality not in (NEGATIVE, POSITIVE)]
+    for entry in wanted:
+        options = dict(entry) if isinstance(entry, Mapping) else {"name": entry}
+        name = options.pop("name")
+        if name not in model_names():
+            raise ParameterError(f"no model '{name}'; there are: {', '.join(model_names())}")
+        if name in BY_KIND.get(task.kind, {}):
+            way = make_predictor(name, task, **options)
+            models += [OnEmbedding(e, way, protocol) for e in embeddings]
+        elif name in _MODELS:
+            module, _, attribute = _MODELS[name].partition(":")
+            kind = getattr(import_module(module), attribute)
+            try:
+                if issubclass(kind, Predictor):
+                    made = kind(**options)
+                    if made.task.kind == task.kind:
+                        models += [OnEmbedding(e, made, protocol) for e in embeddings]
+                elif kind.tasks is None or task.name in kind.tasks:
+                    models.append(kind(embeddings=sources, **options))
+            except TypeError as error:
+                raise ParameterError(f"model '{name}': {error}") from error
+    return models
