@@ -1,6 +1,6 @@
 """A simulated chemical screen: real compounds, whose effects follow their targets, affinity and dose."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -14,48 +14,27 @@ from perturbcore.data.simulate.chemistry_model import (
     place_targets,
 )
 from perturbcore.data.simulate.knowledge import make_knowledge
-from perturbcore.data.simulate.model import Model
-from perturbcore.data.simulate.truth import expected_effects
+from perturbcore.data.simulate.screen import SimulatedScreen
+from perturbcore.data.simulate.truth import expected_effects, truth_of
 
 
 @dataclass(frozen=True)
-class SimulatedDrugScreen:
-    """A simulated chemical experiment and everything that is true or known about it.
+class SimulatedDrugScreen(SimulatedScreen):
+    """A simulated chemical experiment: `perturbation` is the drug, `batch` the plate.
+
+    `screen.obs` also has `dose` in micromolar (0 for vehicle); `true_effects` are at the response dose.
 
     Attributes
     ----------
-    screen : AnnData, cells x genes
-        Counts; `perturbation` is the drug, `batch` the plate, `dose` the dose in micromolar (0 for
-        vehicle); the control label is ``"control"``.
-    true_effects : AnnData, (cell_line, perturbation) x genes
-        Expected plate-matched BA-ATE at the response dose; obs columns `perturbation`, `cell_line`,
-        `efficacy` (length of the effect on the log rate scale, root mean square over genes) and
-        `inert`.
     drugs : DataFrame
         Indexed by drug: the columns of `compounds` and `inert`.
     affinity : DataFrame
-        One row a (drug, target): `drug`, `target`, `pkd` (-log10 of molar Kd), `weight` (occupancy at
-        the response dose).
-    network, annotation, descriptions, sequences, modules, families
-        What is known of the genes, target symbols among them; see
-        :class:`perturbcore.data.simulate.screen.SimulatedScreen`.
-    parameters : dict
-        What :func:`simulate_drug_screen` was called with, compounds left out.
+        One row per (drug, target): `drug`, `target`, `pkd` (-log10 of molar Kd), `weight` (occupancy
+        at the response dose).
     """
 
-    screen: AnnData
-    true_effects: AnnData
     drugs: pd.DataFrame
     affinity: pd.DataFrame
-    network: pd.DataFrame
-    annotation: dict
-    descriptions: dict
-    sequences: dict
-    modules: pd.Series
-    families: pd.Series
-    parameters: dict
-    model: Model = field(repr=False)
-    batches: dict = field(repr=False)
 
 
 def simulate_drug_screen(
@@ -159,22 +138,16 @@ def simulate_drug_screen(
         plates_per_drug, cells_per_plate, vehicle_cells, other_dose_cells, s_design,
     )  # fmt: skip
     counts = draw_cells(model, design, batches["shift"], s_cells, progress)
-    genes = pd.Index(knowledge.genes)
     at_dose = list(doses).index(response_dose) * len(compounds) + np.arange(len(compounds))
     return SimulatedDrugScreen(
-        screen=_screen(model, design, counts, list(compounds.index), doses),
-        true_effects=_truth(model, batches, at_dose, compounds.index, inert),
+        _screen(model, design, counts, list(compounds.index), doses),
+        _truth(model, batches, at_dose, compounds.index, inert),
+        knowledge,
+        parameters,
+        model,
+        batches,
         drugs=drugs,
         affinity=affinity,
-        network=knowledge.network,
-        annotation=knowledge.annotation,
-        descriptions=knowledge.descriptions,
-        sequences=knowledge.sequences,
-        modules=pd.Series(knowledge.modules, index=genes, name="module"),
-        families=pd.Series(knowledge.families, index=genes, name="family"),
-        parameters=parameters,
-        model=model,
-        batches=batches,
     )
 
 
@@ -227,28 +200,8 @@ def _screen(model, design, counts, drugs, doses) -> AnnData:
 
 
 def _truth(model, batches, at_dose, drugs, inert) -> AnnData:
-    lines = model.cell_lines
-    chosen = Model(
-        **{**vars(model), "perturbations": list(drugs), "effects": model.effects[:, at_dose]}
-    )
-    effects = expected_effects(chosen, batches["shift"])
+    chosen = replace(model, perturbations=list(drugs), effects=model.effects[:, at_dose])
     size = np.sqrt((chosen.effects.astype(float) ** 2).mean(-1))
-    obs = pd.DataFrame(
-        {
-            "perturbation": np.tile(np.asarray(drugs, dtype=object), len(lines)),
-            "cell_line": np.repeat(np.asarray(lines, dtype=object), len(drugs)),
-            "efficacy": size.ravel(),
-            "inert": np.tile(inert, len(lines)),
-        }
-    )
-    obs.index = (obs["cell_line"] + "|" + obs["perturbation"]).to_numpy()
-    X = effects.reshape(-1, effects.shape[-1]).astype(np.float32)
-    out = AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(model.genes, dtype=object)))
-    out.uns["perturbcore"] = {
-        "dataset": "simulated_drugs",
-        "task": "lfc",
-        "identifier": "drug",
-        "simulated": True,
-        "truth": "expected BA-ATE",
-    }
-    return out
+    about = {"efficacy": size.ravel(), "inert": np.tile(inert, len(model.cell_lines))}
+    effects = expected_effects(chosen, batches["shift"])
+    return truth_of(chosen, effects, "simulated_drugs", "drug", about)

@@ -10,7 +10,6 @@ from perturbcore.data.simulate.checks import check_parameters, is_number, is_who
 from perturbcore.data.simulate.knowledge import Knowledge
 from perturbcore.data.simulate.model import Model, make_model
 
-
 COLUMNS = ("smiles", "targets", "mechanism")
 
 

@@ -9,9 +9,9 @@ from anndata import AnnData
 from perturbcore.core.errors import ParameterError
 from perturbcore.data.simulate.cells import as_screen, draw_batches, draw_cells, draw_design
 from perturbcore.data.simulate.checks import check_parameters
-from perturbcore.data.simulate.knowledge import make_knowledge
+from perturbcore.data.simulate.knowledge import Knowledge, make_knowledge
 from perturbcore.data.simulate.model import Model, make_model
-from perturbcore.data.simulate.truth import expected_effects
+from perturbcore.data.simulate.truth import expected_effects, truth_of
 
 
 @dataclass(frozen=True)
@@ -24,36 +24,57 @@ class SimulatedScreen:
         Counts with the columns every screen has (`perturbation`, `batch`, `cell_line`,
         `is_control`); the control label is ``"control"``.
     true_effects : AnnData, (cell_line, perturbation) x genes
-        The expected BA-ATE (see :func:`perturbcore.data.simulate.truth.expected_effects`), obs columns
-        `perturbation`, `cell_line`, `strength`, `near_null`, `n_cells`, `n_batches`.
-    network : DataFrame
-        Reported undirected interactions: `source`, `target`, `weight`.
-    annotation : dict of str to list of str
-        Pathway-like gene sets.
-    descriptions : dict of str to str
-        A short text a gene.
-    sequences : dict of str to str
-        An amino-acid sequence a gene.
-    modules, families : Series
-        The hidden module and sequence family of each gene.
-    true_network : DataFrame
-        The interactions that effects travel along, each once: `source`, `target`.
+        The expected BA-ATE (see :func:`perturbcore.data.simulate.truth.expected_effects`); obs also
+        has `strength` and `near_null` (genes), or `efficacy` and `inert` (drugs).
+    knowledge : Knowledge
+        What databases say of the genes, and the hidden modules behind it.
     parameters : dict
-        What :func:`simulate_screen` was called with.
+        What the simulation was called with.
     """
 
     screen: AnnData
     true_effects: AnnData
-    network: pd.DataFrame
-    annotation: dict
-    descriptions: dict
-    sequences: dict
-    modules: pd.Series
-    families: pd.Series
-    true_network: pd.DataFrame
+    knowledge: Knowledge
     parameters: dict
     model: Model = field(repr=False)
     batches: dict = field(repr=False)
+
+    @property
+    def network(self) -> pd.DataFrame:
+        """Reported undirected interactions: `source`, `target`, `weight`."""
+        return self.knowledge.network
+
+    @property
+    def annotation(self) -> dict[str, list[str]]:
+        """Pathway-like gene sets."""
+        return self.knowledge.annotation
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """A short text per gene."""
+        return self.knowledge.descriptions
+
+    @property
+    def sequences(self) -> dict[str, str]:
+        """An amino-acid sequence per gene."""
+        return self.knowledge.sequences
+
+    @property
+    def modules(self) -> pd.Series:
+        """The hidden module of each gene."""
+        return pd.Series(self.knowledge.modules, index=self.knowledge.genes, name="module")
+
+    @property
+    def families(self) -> pd.Series:
+        """The hidden sequence family of each gene."""
+        return pd.Series(self.knowledge.families, index=self.knowledge.genes, name="family")
+
+    @property
+    def true_network(self) -> pd.DataFrame:
+        """The interactions that effects travel along, each once: `source`, `target`."""
+        names = np.array(self.knowledge.genes)
+        a, b = np.nonzero(np.triu(self.knowledge.interactions.toarray()))
+        return pd.DataFrame({"source": names[a], "target": names[b]})
 
 
 def simulate_screen(
@@ -133,45 +154,24 @@ def simulate_screen(
     s_know, s_model, s_batch, s_design, s_cells = root.spawn(5)
     knowledge = make_knowledge(n_genes, n_modules, s_know)
     model = make_model(
-        knowledge,
-        s_model,
-        n_cell_lines=n_cell_lines,
-        n_perturbations=n_perturbations,
-        null_fraction=null_fraction,
-        effect_size=effect_size,
-        stress_size=stress_size,
-        line_specificity=line_specificity,
-        batch_effect=batch_effect,
-        dispersion=dispersion,
-        dropout=dropout,
-        library_size=library_size,
-    )
+        knowledge, s_model, n_cell_lines=n_cell_lines, n_perturbations=n_perturbations,
+        null_fraction=null_fraction, effect_size=effect_size, stress_size=stress_size,
+        line_specificity=line_specificity, batch_effect=batch_effect, dispersion=dispersion,
+        dropout=dropout, library_size=library_size,
+    )  # fmt: skip
     batches = draw_batches(model, n_batches, s_batch)
     design = draw_design(
+        model, batches, model.cell_lines, model.perturbations, cells_per_perturbation,
+        n_control_cells, s_design,
+    )  # fmt: skip
+    counts = draw_cells(model, design, batches["shift"], s_cells, progress)
+    return SimulatedScreen(
+        as_screen(model, design, counts, "simulated"),
+        _true_effects(model, batches, design),
+        knowledge,
+        parameters,
         model,
         batches,
-        model.cell_lines,
-        model.perturbations,
-        cells_per_perturbation,
-        n_control_cells,
-        s_design,
-    )
-    counts = draw_cells(model, design, batches["shift"], s_cells, progress)
-    names = np.array(knowledge.genes)
-    upper = np.nonzero(np.triu(knowledge.interactions.toarray()))
-    return SimulatedScreen(
-        screen=as_screen(model, design, counts, "simulated"),
-        true_effects=_true_effects(model, batches, design),
-        network=knowledge.network,
-        annotation=knowledge.annotation,
-        descriptions=knowledge.descriptions,
-        sequences=knowledge.sequences,
-        modules=pd.Series(knowledge.modules, index=names, name="module"),
-        families=pd.Series(knowledge.families, index=names, name="family"),
-        true_network=pd.DataFrame({"source": names[upper[0]], "target": names[upper[1]]}),
-        parameters=parameters,
-        model=model,
-        batches=batches,
     )
 
 
@@ -214,11 +214,8 @@ def replicate_screen(
         If a perturbation or cell line is not in the simulation, or a size is out of range.
     """
     model, parameters = simulated.model, simulated.parameters
-    cells = (
-        parameters["cells_per_perturbation"]
-        if cells_per_perturbation is None
-        else cells_per_perturbation
-    )
+    cells = parameters["cells_per_perturbation"]
+    cells = cells if cells_per_perturbation is None else cells_per_perturbation
     cells = (cells, cells) if np.isscalar(cells) else tuple(cells)
     controls = parameters["n_control_cells"] if n_control_cells is None else n_control_cells
     check_parameters(
@@ -247,32 +244,12 @@ def replicate_screen(
     return as_screen(model, design, counts, "simulated replicate")
 
 
-def _true_effects(model, batches, design):
-    effects = expected_effects(model, batches["shift"])
-    rows, n = [], design[design["perturbation"] >= 0].groupby(["line", "perturbation"])["batch"]
-    n_cells, n_batches = n.size().to_dict(), n.nunique().to_dict()
-    for i, line in enumerate(model.cell_lines):
-        for j, pert in enumerate(model.perturbations):
-            rows.append(
-                (
-                    pert,
-                    line,
-                    model.strength[i, j],
-                    model.near_null[i, j],
-                    n_cells[i, j],
-                    n_batches[i, j],
-                )
-            )
-    columns = ["perturbation", "cell_line", "strength", "near_null", "n_cells", "n_batches"]
-    obs = pd.DataFrame(rows, columns=columns)
-    obs.index = (obs["cell_line"] + "|" + obs["perturbation"]).to_numpy()
-    var = pd.DataFrame(index=pd.Index(model.genes, dtype=object))
-    out = AnnData(effects.reshape(-1, len(model.genes)).astype(np.float32), obs=obs, var=var)
-    out.uns["perturbcore"] = {
-        "dataset": "simulated",
-        "task": "lfc",
-        "identifier": "symbol",
-        "simulated": True,
-        "truth": "expected BA-ATE",
-    }
-    return out
+def _true_effects(model, batches, design) -> AnnData:
+    index = pd.MultiIndex.from_product(
+        [range(len(model.cell_lines)), range(len(model.perturbations))]
+    )
+    cells = design[design["perturbation"] >= 0].groupby(["line", "perturbation"])["batch"]
+    counts = cells.agg(n_cells="size", n_batches="nunique").reindex(index)
+    about = {"strength": model.strength.ravel(), "near_null": model.near_null.ravel()}
+    about |= {c: counts[c].to_numpy() for c in counts}
+    return truth_of(model, expected_effects(model, batches["shift"]), "simulated", "symbol", about)

@@ -1,6 +1,8 @@
 """The effects that an experiment without sampling noise would measure."""
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from scipy.stats import nbinom
 
 from perturbcore.data.simulate.model import Model
@@ -113,3 +115,21 @@ def _expect(log_rate, sd, keep, grid, scales, table):
     )
     along = (np.log(kept) - np.log(scales[0])) / (np.log(scales[1]) - np.log(scales[0]))
     return low + along * (high - low)
+
+
+def truth_of(model: Model, effects, dataset: str, identifier: str, about: dict) -> AnnData:
+    """Lay expected effects (lines, perturbations, genes) out as responses; `about`: obs columns."""
+    index = pd.MultiIndex.from_product([model.cell_lines, model.perturbations])
+    line, name = (index.get_level_values(i).to_numpy(dtype=object) for i in (0, 1))
+    obs = pd.DataFrame({"perturbation": name, "cell_line": line, **about})
+    obs.index = (obs["cell_line"] + "|" + obs["perturbation"]).to_numpy()
+    X = effects.reshape(-1, effects.shape[-1]).astype(np.float32)
+    out = AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(model.genes, dtype=object)))
+    out.uns["perturbcore"] = {
+        "dataset": dataset,
+        "task": "lfc",
+        "identifier": identifier,
+        "simulated": True,
+        "truth": "expected BA-ATE",
+    }
+    return out
