@@ -1,4 +1,4 @@
-"""Pretraining and fine-tuning of the cell transformer: seconds an epoch, latent and full attention.
+"""Pretraining and fine-tuning of the cell transformer: seconds per epoch.
 
 Run: python benchmarks/bench_finetuning.py [--small] [--device cpu|gpu] [--out rows.json]
 """
@@ -35,35 +35,30 @@ def random_cells(n, g, seed=0):
     )
 
 
-def pretraining(n, g, attention, device):
+def pretraining(n, g, device):
     """Seconds of the second epoch: the first one also warms up."""
     trained = pretrain(
         random_cells(n, g),
-        attention=attention,
         epochs=2,
         asked=128,
         device=device,
-        start="random",
         **SIZES,
     )
     seconds = float(np.diff(trained.history["seconds"])[-1])
     return {
         "what": "pretraining",
-        "attention": attention,
         "genes": g,
         "cells": n,
         "s_per_epoch": seconds,
     }
 
 
-def forward(n, g, attention):
+def forward(n, g):
     """Seconds to embed every gene of `n` cells, without gradients."""
     from perturbcore.embeddings.cell_models.cells import CellTransformer
 
     cells = random_cells(n, g)
-    encoder = CellTransformer(
-        cells.genes, cells.mean, cells.sd, cells.lines, attention=attention, **SIZES
-    )
+    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, cells.lines, **SIZES)
     values = torch.from_numpy(cells.values)
     with torch.no_grad():
         encoder(values[:2])
@@ -73,17 +68,16 @@ def forward(n, g, attention):
     seconds = time.perf_counter() - start
     return {
         "what": "all genes of cells",
-        "attention": attention,
         "genes": g,
         "cells": n,
         "s": seconds,
     }
 
 
-def tuning(kind, n_perturbations, g, device, attention="latent"):
+def tuning(kind, n_perturbations, g, device):
     """Seconds an epoch over perturbations, batch 8, validation included."""
     cells = random_cells(200, g)
-    encoder = pretrain(cells, epochs=1, start="random", attention=attention, **SIZES).encoder
+    encoder = pretrain(cells, epochs=1, **SIZES).encoder
     model = kind(encoder, cells, lrs=(1e-3,), epochs=3, device=device)
     rng = np.random.default_rng(0)
     at = rng.permutation(g)[:n_perturbations]
@@ -93,7 +87,6 @@ def tuning(kind, n_perturbations, g, device, attention="latent"):
     seconds = (time.perf_counter() - start) / 3
     return {
         "what": model.predictor,
-        "attention": attention,
         "genes": g,
         "perturbations": len(at),
         "s_per_epoch": seconds,
@@ -115,11 +108,8 @@ def main():
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
 
     for g in genes:
-        for attention in ("latent", "full"):
-            # full attention over 4,000 genes takes minutes an epoch on one core
-            n = cells if attention == "latent" or g <= 1000 else cells // 8
-            report(pretraining(n, g, attention, args.device))
-            report(forward(n, g, attention))
+        report(pretraining(cells, g, args.device))
+        report(forward(cells, g))
     for g in genes:
         for kind in (Indexing, InSilicoKO):
             report(tuning(kind, 64 if args.small else 240, g, args.device))

@@ -22,8 +22,8 @@ from perturbcore.embeddings.gcn import (
     pretrain,
     random_pairs,
     sparse_tensor,
+    split_edges,
 )
-from perturbcore.embeddings.held_out_edges import split_edges
 from perturbcore.models.finetuning.graph_objectives import Neighbourhood, read_nodes
 
 DIM, LAYERS, PUBLISHED_BATCH = 64, 2, 4096

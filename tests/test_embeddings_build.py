@@ -18,8 +18,6 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.tables import read_edges
-from perturbcore.embeddings.annotation import annotation_embedding, read_gmt
 from perturbcore.embeddings.base import align
 from perturbcore.embeddings.build import build, build_all
 from perturbcore.embeddings.controls import random_embedding
@@ -27,12 +25,12 @@ from perturbcore.embeddings.coverage import coverage_table
 from perturbcore.embeddings.expression import expression_embeddings
 from perturbcore.embeddings.load import save_embedding
 from perturbcore.embeddings.network import adjacency, network_embedding
-from perturbcore.embeddings.registry import builders
-from perturbcore.embeddings.sequence import read_fasta, sequence_embedding
+from perturbcore.embeddings.readers import read_edges, read_fasta, read_gmt
+from perturbcore.embeddings.registry import builders, register
 from perturbcore.embeddings.sources import BuildContext
-from perturbcore.embeddings.text import text_embedding
+from perturbcore.embeddings.words import annotation_embedding, sequence_embedding, text_embedding
 
-METHODS = ("laplacian", "regularised", "diffusion")
+METHODS = ("laplacian", "diffusion")
 
 
 def same_up_to_sign(A, B, atol=1e-4):
@@ -107,10 +105,9 @@ def test_network_of_any_small_graph_is_finite_and_ignores_order(seed, random):
     assert network_embedding(edges.iloc[rows], name="E", dim=4).digest == e.digest
 
 
-def test_weights_matter_unless_switched_off():
+def test_weights_matter_and_weak_edges_can_be_left_out():
     edges, _ = modular(60)
     flat = network_embedding(edges.drop(columns="weight"), name="E", dim=5)
-    assert network_embedding(edges, name="E", dim=5, weighted=False).digest == flat.digest
     assert network_embedding(edges, name="E", dim=5).digest != flat.digest
     strong = edges[edges["weight"] >= 0.8]
     want = network_embedding(strong, name="E", dim=5)
@@ -122,16 +119,12 @@ def test_components_and_isolated_nodes():
     island = pd.DataFrame(
         {"source": ["X1", "X2", "Y1"], "target": ["X2", "X3", "Y1"], "weight": 1.0}
     )
-    both = pd.concat([edges, island])
-    largest = network_embedding(both, name="E", dim=5, components="largest")
     alone = network_embedding(edges, name="E", dim=5)
-    assert largest.digest == alone.digest
-    assert "3 nodes outside the largest component" in largest.source
-    everything = network_embedding(both, name="E", dim=5)
-    X, present = align(everything, ["X1", "X2", "X3", "Y1"])
+    both = network_embedding(pd.concat([edges, island]), name="E", dim=5)
+    X, present = align(both, ["X1", "X2", "X3", "Y1"])
     assert present.tolist() == [True, True, True, False]  # a lone loop says nothing of Y1
     assert (X[:3] == 0).all()
-    same_up_to_sign(align(everything, alone.ids)[0], alone.X)
+    same_up_to_sign(align(both, alone.ids)[0], alone.X)
 
 
 def test_the_smallest_eigenvalues_over_all_components_are_taken():
@@ -182,18 +175,19 @@ def test_bad_edges_are_named(change, words):
         assert word in str(error.value)
 
 
-def test_bad_network_options():
-    edges, _ = modular(20)
-    for option, word in [
-        ({"method": "x"}, "laplacian, regularised, diffusion"),
-        ({"components": "x"}, "largest or all"),
-        ({"restart": 1.0}, "between 0 and 1"),
-        ({"dim": 0}, "dim must be"),
-    ]:
-        with pytest.raises(ParameterError, match=word):
-            network_embedding(edges, name="E", **option)
-    with pytest.raises(InputError, match="min_weight"):
-        network_embedding(edges, name="E", min_weight=2)
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"method": "x"}, "'method' .* must be 'laplacian' or 'diffusion', got 'x'"),
+        ({"restart": 1.0}, "'restart' .* must be less than 1, got 1.0"),
+        ({"dim": 0}, "'dim' .* must be greater than or equal to 1"),
+        ({"dim": True}, "'dim' .* must be a valid integer"),
+        ({"min_weight": 2.0}, "none of .* is left .* lower min_weight"),
+    ],
+)
+def test_bad_network_options(option, words):
+    with pytest.raises(InputError, match=f"embedding 'E': .*{words}"):
+        network_embedding(modular(20)[0], name="E", **option)
 
 
 # sets, texts, sequences
@@ -225,10 +219,8 @@ def test_annotation_ignores_order_repeats_and_sets_of_one():
     want = annotation_embedding(sets, name="E", dim=6)
     got = annotation_embedding(mixed, name="E", dim=6)
     assert got.digest == want.digest and "40 of 41 sets" in got.source
-    with pytest.raises(InputError, match="none of 40 sets has between 100"):
-        annotation_embedding(sets, name="E", min_size=100)
-    with pytest.raises(ParameterError, match="min_size"):
-        annotation_embedding(sets, name="E", min_size=5, max_size=2)
+    with pytest.raises(InputError, match="none of 1 sets has at least 2"):
+        annotation_embedding({"lone": ["G1"]}, name="E")
 
 
 def test_rank_limits_the_dimensions():
@@ -294,7 +286,7 @@ def test_sequence_families_lie_together_and_isoforms_are_averaged():
     for bad, word in [("MK1", "'1'"), (["MK", None], "None")]:
         with pytest.raises(InputError, match=f"sequence of 'BAD' holds {word}"):
             sequence_embedding(sequences | {"BAD": bad}, name="E")
-    with pytest.raises(ParameterError, match="k must be"):
+    with pytest.raises(ParameterError, match="'k' .* must be less than or equal to 5"):
         sequence_embedding(sequences, name="E", k=9)
     short = sequence_embedding(sequences | {"ZZ": "MK"}, name="E", dim=3)
     assert "1 ids without a kept word" in short.source and "ZZ" not in short.ids
@@ -447,13 +439,7 @@ def test_all_builders_from_specifications_and_from_the_cache(context, tmp_path, 
     ]
     plain = build_all(SPECS, context)
     # Nothing is built a second time: the builders are broken, the answer is the same.
-    for name in ("network", "annotation", "text", "sequence", "expression"):
-        builder = builders()[name]
-        broken = type(builder)(name, builder.kind, lambda source, *, dim=1, **_: 1 / 0)
-        monkeypatch.setitem(
-            __import__("perturbcore.embeddings.registry", fromlist=["_"])._BUILDERS, name, broken
-        )
-        monkeypatch.setattr(type(broken), "check_options", lambda *a: None)
+    monkeypatch.setattr("perturbcore.embeddings.registry.Builder.make", lambda *a, **b: 1 / 0)
     again = build_all(SPECS, context, cache=tmp_path)
     for a, b, c in zip(made, again, plain, strict=True):
         assert a.digest == b.digest == c.digest
@@ -532,7 +518,7 @@ def test_one_file_a_cell_line(tmp_path, context):
     for line in ("K562", "RPE1"):
         save_embedding(random_embedding(["A", line], 3), tmp_path / f"PCA_{line}_(D=3).csv")
     here = BuildContext(dataset=context.dataset, folder=tmp_path)
-    made = build({"name": "PCA", "file": "PCA_{cell_line}_(D=3).csv"}, here)
+    made = build_all([{"name": "PCA", "file": "PCA_{cell_line}_(D=3).csv"}], here)
     assert [(e.cell_line, e.ids[1]) for e in made] == [("K562", "K562"), ("RPE1", "RPE1")]
     with pytest.raises(InputError, match="'PCA': the file .*PCA_HepG2.* does not exist"):
         build({"name": "PCA", "file": "PCA_{cell_line}_(D=3).csv", "cell_line": "HepG2"}, here)
@@ -548,9 +534,8 @@ NET = {"name": "E", "builder": "network", "source": "simulated"}
         ({"name": "E"}, ParameterError, ["'E'", "give builder: or file:"]),
         ({"name": "E", "builder": "gcn"}, ParameterError, ["'gcn'", "annotation", "network"]),
         (NET | {"dims": 3}, ParameterError, ["'dims'", "dim, method"]),
-        (NET | {"dim": "3"}, ParameterError, ["'dim'", "must be int", "'3'"]),
-        (NET | {"weighted": 1}, ParameterError, ["'weighted'", "must be bool"]),
-        (NET | {"options": [1]}, ParameterError, ["options must map"]),
+        (NET | {"dim": "3"}, ParameterError, ["'dim'", "must be a valid integer", "'3'"]),
+        (NET | {"options": [1]}, ParameterError, ["options must be a valid dictionary"]),
         (NET | {"file": "x"}, ParameterError, ["either source or file"]),
         (NET | {"of": "F"}, ParameterError, ["no use for of"]),
         (NET | {"duplicates": "mean"}, ParameterError, ["convert_to"]),
@@ -595,8 +580,33 @@ def test_circles_repeats_and_missing_parts_are_refused(context):
         build_all([NET])
     with pytest.raises(InputError, match="no screen"):
         build_all([SPECS[5]])
-    with pytest.raises(InputError, match="need a data set, or ids"):
+    with pytest.raises(InputError, match="need a data set"):
         build_all([SPECS[6]])
+
+
+def test_a_new_builder_is_one_function_and_its_options_are_checked(monkeypatch, tmp_path):
+    """One file and one line: the function below stands for the file, the family's name for the line."""
+    import sys
+    from types import ModuleType
+
+    from perturbcore.embeddings import registry
+
+    @register("lengths", kind="texts", modality="LLM")
+    def lengths(texts: dict, *, power: int = 1):
+        return list(texts), np.array([[len(t) ** power] for t in texts.values()]), "lengths"
+
+    monkeypatch.setitem(sys.modules, "perturbcore.embeddings.mine", ModuleType("mine"))
+    monkeypatch.setattr(registry, "FAMILIES", (*registry.FAMILIES, "mine"))
+    (tmp_path / "t.csv").write_text("gene,note\nA,aa\nB,bbb\n")
+    spec = {"name": "L", "builder": "lengths", "file": "t.csv", "power": 2}
+    try:
+        (made,) = build_all([spec], BuildContext(folder=tmp_path), cache=tmp_path / "cache")
+        assert made.X.tolist() == [[4], [9]] and made.modality == "LLM"
+        assert made.source == "t.csv; lengths" and "lengths" in builders()
+        with pytest.raises(ParameterError, match="'power' .* valid integer, got 'x' .default: 1"):
+            build(spec | {"power": "x"}, BuildContext(folder=tmp_path))
+    finally:
+        registry._BUILDERS.pop("lengths")
 
 
 # real files
@@ -631,8 +641,7 @@ def test_real_networks_cover_what_they_did(mirror, monkeypatch, tmp_path):
 def test_real_string_neighbours_lie_together(mirror):
     edges = read_edges(next(mirror.glob("recursionpharma/*/*/*/*/StringDB.txt")))
     assert list(edges) == ["source", "target"] and len(edges) == 116118
-    e = network_embedding(edges, name="STRING", dim=32, components="largest")
-    assert len(e) == 9445
+    e = network_embedding(edges, name="STRING", dim=32)
     Z = StandardScaler().fit_transform(e.X)
     nearest = np.argsort(((Z - Z[e.ids.get_loc("RPS9")]) ** 2).sum(axis=1))[:11]
     assert sum(g.startswith(("RPS", "RPL", "UBA52", "FAU")) for g in e.ids[nearest]) >= 8

@@ -10,12 +10,16 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.molecules.tables import builtin_compounds
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.build import build, build_all
-from perturbcore.embeddings.descriptors import PHYSICAL
-from perturbcore.embeddings.drug_text import drug_texts
-from perturbcore.embeddings.fingerprints import KINDS, fingerprint
+from perturbcore.embeddings.drugs import (
+    KINDS,
+    PHYSICAL,
+    fingerprint,
+    target_encoding,
+    target_genes,
+)
 from perturbcore.embeddings.sources import BuildContext
 from perturbcore.embeddings.specs import entity_of, serving
-from perturbcore.embeddings.targets import target_encoding, target_genes, target_weights
+from perturbcore.embeddings.words import drug_texts
 
 DRUGS = pd.DataFrame(
     {
@@ -100,13 +104,6 @@ def test_kinds_differ_and_widths_are_the_published_ones():
     )
 
 
-def test_counts_count_and_bits_do_not():
-    long_chain = pd.DataFrame({"smiles": ["CCCCCCCC"]}, index=["octane"])
-    counts = fingerprint(long_chain, name="x", kind="ecfp:2", counts=True).X
-    bits = fingerprint(long_chain, name="x", kind="ecfp:2").X
-    assert counts.max() > 1 and np.array_equal(counts > 0, bits > 0)
-
-
 def test_unreadable_drugs_have_no_vector_and_are_counted():
     made = fingerprint(DRUGS, name="x", kind="maccs")
     assert list(made.ids) == ["aspirin", "triethylamine", "caffeine"]
@@ -115,18 +112,12 @@ def test_unreadable_drugs_have_no_vector_and_are_counted():
         fingerprint(DRUGS.loc[["oops"]], name="x")
 
 
-def test_parent_takes_the_salt_away():
-    both = pd.DataFrame({"smiles": ["CCN(CC)CC.Cl", "CCN(CC)CC"]}, index=["salt", "base"])
-    whole, parent = (fingerprint(both, name="x", kind="ecfp:2", parent=p).X for p in (False, True))
-    assert not np.array_equal(whole[0], whole[1]) and np.array_equal(parent[0], parent[1])
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"kind": "magic"}, "there are maccs"),
         ({"kind": "ecfp:3"}, "diameter"),
-        ({"kind": "maccs", "counts": True}, "no counts"),
+        ({"bits": 0}, "'bits' .* greater than or equal to 1"),
     ],
 )
 def test_wrong_fingerprints_say_what_there_is(options, message):
@@ -144,12 +135,6 @@ def test_descriptors_are_rdkits_on_a_log_scale():
     assert row["MolWt"] == pytest.approx(np.log1p(Descriptors.MolWt(mol)), rel=1e-6)
     logp = Crippen.MolLogP(mol)
     assert logp < 0 and row["MolLogP"] == pytest.approx(-np.log1p(-logp), rel=1e-6)
-    assert (
-        build(
-            {"name": "d", "builder": "descriptors", "which": "all"}, BuildContext(dataset=dataset())
-        ).dim
-        > 150
-    )
 
 
 # --- targets ---------------------------------------------------------------------------------------------------
@@ -166,17 +151,8 @@ def test_target_encodings_by_hand():
         **dict.fromkeys(genes, 0.0), "ADORA1": 1.0, "ADORA2A": 0.5, "PDE4A": 0.25, "PDE5A": 0.125,
     }  # fmt: skip
     assert "1 of 4 drugs have no vector" in binary.source
-
-
-def test_given_weights_must_match_the_targets():
-    given = DRUGS.assign(weights=["7;6.5", "5", "", "6;5;4;3"])
-    assert target_weights(given, "given", "x")["aspirin"] == {"PTGS1": 7.0, "PTGS2": 6.5}
-    with pytest.raises(InputError, match="'aspirin' has 2 targets"):
-        target_weights(given.assign(weights=["7", "5", "", "6;5;4;3"]), "given", "x")
-    with pytest.raises(InputError, match="no column 'weights'"):
-        target_weights(DRUGS, "given", "x")
-    with pytest.raises(InputError, match="no gene is the target of 3"):
-        target_encoding(DRUGS, name="x", min_drugs=3)
+    with pytest.raises(InputError, match="none of 1 drugs has a target"):
+        target_encoding(DRUGS.loc[["oops"]], name="t")
 
 
 GENES = Embedding(
@@ -211,15 +187,13 @@ def test_gene_embeddings_of_targets_by_hand():
 def test_drug_texts_and_their_neighbours():
     texts = drug_texts(DRUGS)
     assert texts["aspirin"] == "aspirin. cyclooxygenase inhibitor. PTGS1 PTGS2"
-    assert drug_texts(DRUGS, ["mechanism"])["triethylamine"] == ""
+    assert texts["oops"] == "oops. cyclooxygenase inhibitor"
     made = build({"name": "t", "builder": "drug_text", "dim": 20, "source": "compounds"})
     X = made.X / np.linalg.norm(made.X, axis=1, keepdims=True)
     near = X @ X[made.ids.get_loc("Trametinib")]
     mechanism = builtin_compounds().loc[made.ids, "mechanism"]
     inside = near[(mechanism == "MEK inhibitor").to_numpy()].mean()
     assert inside > 0.7 > near.mean() + 0.3
-    with pytest.raises(ParameterError, match="name, mechanism, targets"):
-        drug_texts(DRUGS, ["colour"])
 
 
 # --- SMILES transformers ---------------------------------------------------------------------------------------

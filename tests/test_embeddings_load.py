@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.controls import random_embedding
-from perturbcore.embeddings.load import load_embedding, load_embeddings, save_embedding
+from perturbcore.embeddings.load import load_embedding, save_embedding
 
 IDS = ["TP53", "MYC", "NA"]  # a gene id that table readers like to take for missing
 X = np.array([[1.5, -2.25], [0.1, 3e-8], [7.0, 1e10]], np.float32)
@@ -80,26 +80,6 @@ def test_h5ad_sparse_dense_obsm_and_id_column(tmp_path):
         load_embedding(path, id_column="no")
 
 
-def test_a_folder_gives_its_embeddings_by_name(tmp_path):
-    for name in ("b", "a"):
-        random_ = random_embedding(IDS, 3, name=name)
-        save_embedding(random_, tmp_path / f"{name}.npz")
-    (tmp_path / "notes.txt").write_text("not an embedding")
-    assert [e.name for e in load_embeddings(tmp_path)] == ["a", "b"]
-    save_embedding(random_, tmp_path / "again.npz")
-    with pytest.raises(InputError, match=r"a.npz.*again.npz.*same name 'a'"):
-        load_embeddings(tmp_path)
-    with pytest.raises(ParameterError, match="name cannot"):
-        load_embeddings(tmp_path, name="x")
-    with pytest.raises(InputError, match="is a folder; load_embeddings"):
-        load_embedding(tmp_path)
-    with pytest.raises(InputError, match="not a folder; load_embedding "):
-        load_embeddings(tmp_path / "a.npz")
-    (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="no file of a known kind"):
-        load_embeddings(tmp_path / "none")
-
-
 CSV = {
     "gene,a,b\nTP53,1,x\nMYC,2,3\n": ["column 'b' is not numeric", "'TP53'", "'x'"],
     "gene,a,b\nTP53,1,2\nMYC,,3\n": ["'MYC'", "column 'a'", "missing"],
@@ -147,8 +127,9 @@ def test_symbols_declared_ensembl_are_refused_and_versions_stripped_on_request(t
 
 
 def test_missing_unknown_and_pickled_files(tmp_path):
-    with pytest.raises(InputError, match="does not exist"):
-        load_embedding(tmp_path / "no.csv")
+    for path in (tmp_path, tmp_path / "no.csv"):
+        with pytest.raises(InputError, match="does not exist, or is a folder"):
+            load_embedding(path)
     other = tmp_path / "v.xlsx"
     other.write_text("x")
     with pytest.raises(InputError, match=r"'.xlsx'; known are .parquet, .csv"):

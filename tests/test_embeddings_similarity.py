@@ -5,15 +5,13 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.cross_decomposition import CCA
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.similarity import cca_matrix, cca_r2
+from perturbcore.embeddings.similarity import cca_matrix
 
 
 def related(n=300, d=12, seed=0):
@@ -40,33 +38,15 @@ def published_r2(x, y, n):
     return CCA(n, max_iter=20_000, tol=1e-13).fit(X, Y).score(X, Y)
 
 
-@pytest.mark.parametrize("method", ["exact", "nipals"])
-def test_cca_matrix_equals_the_published_steps(method):
+def test_cca_matrix_equals_the_published_steps():
     embeddings = related()
-    got = cca_matrix(embeddings, 5, method=method)
+    got = cca_matrix(embeddings, 5)
     assert got.index.tolist() == ["b", "a", "c"] and got.attrs["common_ids"] == 300
     by_name = {e.name: e for e in embeddings}
     for one, other in itertools.combinations("abc", 2):
         want = published_r2(by_name[one], by_name[other], 5)
-        assert got.loc[one, other] == got.loc[other, one] == pytest.approx(want, abs=1e-3)
+        assert got.loc[one, other] == got.loc[other, one] == pytest.approx(want, abs=1e-5)
     assert (np.diag(got) == 1).all() and got.loc["a", "b"] > got.loc["a", "c"]
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 1000), st.integers(2, 6), st.integers(2, 6))
-def test_closed_form_equals_the_iteration(seed, p, q):
-    rng = np.random.default_rng(seed)
-    X = rng.normal(size=(80, p))
-    size = min(p, q)
-    # Well separated canonical correlations, which the iteration can tell apart.
-    Y = np.hstack(
-        [
-            X[:, :size] + rng.normal(size=(80, size)) * np.arange(1, size + 1) * 0.4,
-            rng.normal(size=(80, q - size)),
-        ]
-    )
-    want = CCA(size, max_iter=100_000, tol=1e-16).fit(X, Y).score(X, Y)
-    assert cca_r2(X, Y) == pytest.approx(want, abs=1e-4)
 
 
 def test_cca_of_rows_in_another_order_and_of_partial_overlap():
@@ -76,9 +56,6 @@ def test_cca_of_rows_in_another_order_and_of_partial_overlap():
     pd.testing.assert_frame_equal(cca_matrix([a, b, turned], 5), cca_matrix([a, b, c], 5))
     part = Embedding("c", "DNA", c.ids[:50], c.X[:50])
     assert cca_matrix([a, b, part], 5).attrs["common_ids"] == 50
-    pairs = cca_matrix([a, b, part], 5, common="pairwise")
-    assert pairs.attrs["common_ids"].loc["a", "c"] == 50
-    assert pairs.loc["a", "b"] == cca_matrix([a, b], 5).loc["a", "b"]
 
 
 def test_cca_refuses_what_cannot_be_compared():
@@ -94,5 +71,3 @@ def test_cca_refuses_what_cannot_be_compared():
     assert cca_matrix([a, own], 5, cell_line="K562").shape == (2, 2)
     with pytest.raises(ParameterError, match="identifiers differ"):
         cca_matrix([a, Embedding("x", "DNA", a.ids, a.X, "entrez")])
-    with pytest.raises(ParameterError, match="exact or nipals"):
-        cca_matrix([a, b], method="fast")

@@ -7,7 +7,6 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data import identifiers
 from perturbcore.data.identifiers import (
     convert,
-    current_symbols,
     descriptions,
     gene_table,
     previous_symbols,
@@ -85,11 +84,6 @@ def test_old_symbols_find_todays(table, tmp_path):
     previous = previous_symbols(table, path)
     # AAA1 is borne by another gene today; OLD leads to one symbol by two genes
     assert previous.to_dict() == {"AAA": "AAA1", "OLD": "TWO"}
-    current, report = current_symbols(["AAA", "DUP", "NEW", "AAA1", "AAA"], table, previous)
-    assert current.tolist() == ["AAA1", "DUP", "NEW", "AAA1", "AAA1"]
-    assert current.index.tolist() == ["AAA", "DUP", "NEW", "AAA1", "AAA"]
-    assert report["status"].tolist() == ["renamed", "current", "unknown", "current"]
-    assert report["shared"].tolist() == [True, False, False, True]
     path.write_text("ensembl,gene_name\nENSG1,AAA\n")
     with pytest.raises(InputError, match="no column 'ensembl_id'"):
         previous_symbols(table, path)
@@ -149,5 +143,5 @@ def test_real_gene_table(mirror, tmp_path, monkeypatch):
     assert len(table) == 75_118
     converted, _ = convert(["TP53", "MYC", "AARS"], "symbol", "ensembl", table)
     assert converted.fillna("-").tolist() == ["ENSG00000141510", "ENSG00000136997", "-"]
-    assert current_symbols(["AARS", "TP53"], table)[0].tolist() == ["AARS1", "TP53"]
+    assert previous_symbols(table)["AARS"] == "AARS1"
     assert descriptions(table)["TP53"] == "tumor protein p53"

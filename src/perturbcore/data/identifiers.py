@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -13,24 +14,14 @@ COLUMNS = ("ensembl", "entrez", "symbol", "chromosome", "biotype", "description"
 CHROMOSOMES = (*map(str, range(1, 23)), "X", "Y", "MT")
 
 
-def gene_table(path=None) -> pd.DataFrame:
-    """Return the Ensembl GRCh38 gene table.
-
-    Parameters
-    ----------
-    path : path, optional
-        An R data file like annotables' ``grch38.rda``; the catalogue's otherwise.
+def gene_table(path: Path | str | None = None) -> pd.DataFrame:
+    """Return the Ensembl GRCh38 gene table: an R data file at `path`, or the catalogue's.
 
     Returns
     -------
     pandas.DataFrame
-        One row an (Ensembl id, Entrez id); columns `ensembl`, `entrez`, `symbol`, `chromosome`,
+        One row per (Ensembl id, Entrez id); columns `ensembl`, `entrez`, `symbol`, `chromosome`,
         `biotype`, `description`, all str, "" where there is none.
-
-    Raises
-    ------
-    InputError
-        The file is damaged or lacks a column.
     """
     from perturbcore.data.catalogue import data_folder, entry, fetch
 
@@ -53,13 +44,9 @@ def gene_table(path=None) -> pd.DataFrame:
 def _read_gene_table(path) -> pd.DataFrame:
     from perturbcore.data.read import member, read_r
 
-    raw = read_r(path, "grch38")
-    names = {"ensgene": "ensembl", "chr": "chromosome"}
-    columns = {}
-    for column in ("ensgene", "entrez", "symbol", "chr", "biotype", "description"):
-        columns[names.get(column, column)] = member(path, raw, column)
-    table = pd.DataFrame(columns).astype("string").fillna("").astype(str)
-    return table[list(COLUMNS)].reset_index(drop=True)
+    raw, theirs = read_r(path, "grch38"), {"ensembl": "ensgene", "chromosome": "chr"}
+    table = pd.DataFrame({c: member(path, raw, theirs.get(c, c)) for c in COLUMNS})
+    return table.astype("string").fillna("").astype(str).reset_index(drop=True)
 
 
 def _keep(table: pd.DataFrame, kept: Path) -> None:
@@ -72,14 +59,16 @@ def _keep(table: pd.DataFrame, kept: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def previous_symbols(table: pd.DataFrame | None = None, path=None) -> pd.Series:
+def previous_symbols(
+    table: pd.DataFrame | None = None, path: Path | str | None = None
+) -> pd.Series:
     """Map symbols of an older annotation to today's, through the Ensembl id they share.
 
     Parameters
     ----------
-    table : pandas.DataFrame, optional
+    table
         See `gene_table`.
-    path : path, optional
+    path
         A csv file with columns `ensembl_id`, `gene_name`; the catalogue's ``gene_info_table``
         otherwise.
 
@@ -103,7 +92,9 @@ def previous_symbols(table: pd.DataFrame | None = None, path=None) -> pd.Series:
     return both.set_index("gene_name")["symbol"].rename("symbol").sort_index()
 
 
-def convert(ids, from_: str, to: str, table: pd.DataFrame | None = None):
+def convert(
+    ids: Iterable[str], from_: str, to: str, table: pd.DataFrame | None = None
+) -> tuple[pd.Series, pd.DataFrame]:
     """Convert gene ids and report every one that is not one to one.
 
     Genes on alternative haplotypes and patches are used only where the id has none on a chromosome.
@@ -112,17 +103,17 @@ def convert(ids, from_: str, to: str, table: pd.DataFrame | None = None):
 
     Parameters
     ----------
-    ids : sequence of str
+    ids
         Ids to convert; repeats are allowed. Version suffixes of Ensembl ids are ignored.
-    from_, to : str
+    from_, to
         "symbol", "ensembl" or "entrez".
-    table : pandas.DataFrame, optional
+    table
         See `gene_table`.
 
     Returns
     -------
     converted : pandas.Series
-        One value an id, in the order given, missing (NA) where there is no single answer.
+        One value per id, in the order given, missing (NA) where there is no single answer.
     report : pandas.DataFrame
         Indexed by the distinct ids; columns `status` ("ok", "resolved", "ambiguous", "missing"),
         `value`, `candidates` (joined by a comma), `shared` (several ids lead to this value).
@@ -137,7 +128,7 @@ def convert(ids, from_: str, to: str, table: pd.DataFrame | None = None):
     for kind in (from_, to):
         if kind not in KINDS:
             raise ParameterError(f"'{kind}' is no kind of gene id; they are: {', '.join(KINDS)}")
-    ids = pd.Index(ids)
+    ids = pd.Index(list(ids), dtype=object)
     if ids.hasnans:
         raise InputError("a gene id is missing (NaN): name or drop it before conversion")
     ids = ids.astype(str)
@@ -173,15 +164,10 @@ def _decide(candidates: list[str], coding: list[str]):
 
 
 def descriptions(table: pd.DataFrame | None = None) -> dict[str, str]:
-    """Return a short text a symbol, for text embeddings.
+    """Return a short text per symbol, for text embeddings.
 
     The symbol itself is not part of the text, nor is the "[Source:...]" that Ensembl appends. Where
     a symbol has several genes, the one on a chromosome and coding for a protein comes first.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame, optional
-        See `gene_table`.
     """
     table = gene_table() if table is None else table
     text = table["description"].str.replace(r"\s*\[Source:[^\]]*\]\s*$", "", regex=True).str.strip()
@@ -194,39 +180,3 @@ def descriptions(table: pd.DataFrame | None = None) -> dict[str, str]:
     rows = rows.sort_values(["patch", "noncoding", "ensembl"], kind="stable")
     rows = rows.drop_duplicates("symbol").sort_values("symbol")
     return dict(zip(rows["symbol"], rows["text"], strict=True))
-
-
-def current_symbols(symbols, table: pd.DataFrame | None = None, previous=None):
-    """Bring symbols up to date, so that old data and new knowledge meet under one name.
-
-    Parameters
-    ----------
-    symbols : sequence of str
-        Gene symbols, old or new; repeats are allowed.
-    table : pandas.DataFrame, optional
-        See `gene_table`.
-    previous : pandas.Series, optional
-        See `previous_symbols`.
-
-    Returns
-    -------
-    current : pandas.Series
-        Today's symbol, indexed by the one given; unknown ones stay as they are.
-    report : pandas.DataFrame
-        Indexed by the distinct symbols; columns `status` ("current", "renamed", "unknown"), `value`
-        and `shared` (another of the symbols given leads to this value too).
-    """
-    table = gene_table() if table is None else table
-    previous = previous_symbols(table) if previous is None else previous
-    symbols = pd.Index(symbols).astype(str)
-    report = pd.DataFrame(index=pd.Index(symbols.unique(), name="symbol"))
-    known = report.index.isin(set(table["symbol"]))
-    report["value"] = report.index.where(known, report.index.map(lambda s: previous.get(s, s)))
-    renamed = report["value"] != report.index
-    report["status"] = "unknown"
-    report.loc[known, "status"] = "current"
-    report.loc[renamed, "status"] = "renamed"
-    report["shared"] = report["value"].duplicated(keep=False)
-    report = report[["status", "value", "shared"]]
-    current = pd.Series(report["value"].reindex(symbols).array, index=symbols, name="symbol")
-    return current, report

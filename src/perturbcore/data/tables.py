@@ -1,4 +1,4 @@
-"""Reading plain tables and edge lists, with errors that name file, line and column."""
+"""Reading plain tables, with errors that name file, line and column."""
 
 import csv
 from pathlib import Path
@@ -11,15 +11,8 @@ from perturbcore.core.errors import InputError
 def read_text(path, separator: str, header: bool | None = None) -> pd.DataFrame:
     """Read a delimited text file; the first column stays text, nothing is taken for missing.
 
-    Parameters
-    ----------
-    path
-        File.
-    separator
-        ``","`` or a tab.
-    header
-        Whether the first line names the columns. ``None``: it does, unless all its cells behind
-        the first are numbers and at least one of them has a decimal point.
+    With ``header=None`` the first line names the columns, unless all its cells behind the first are
+    numbers and at least one of them has a decimal point.
     """
     path = Path(path)
     try:
@@ -67,36 +60,3 @@ def read_table(path) -> pd.DataFrame:
     with open(path, encoding="utf-8-sig", errors="replace") as handle:
         line = handle.readline()
     return read_text(path, "\t" if "\t" in line else ",")
-
-
-def read_edges(path, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
-    """Read an edge list.
-
-    Parameters
-    ----------
-    path
-        Table with a header.
-    columns
-        Names of the two node columns and, if there are weights, of the weight column; by default
-        ``source, target[, weight]`` if these exist, else the first two columns and ``weight``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns source, target and, where given, weight.
-    """
-    frame = read_table(path)
-    if columns is None:
-        ends = ["source", "target"] if {"source", "target"} <= set(frame) else frame.columns[:2]
-        columns = [*ends, *(["weight"] if "weight" in frame else [])]
-    missing = [c for c in columns if c not in frame]
-    if missing or len(columns) not in (2, 3):
-        raise InputError(
-            f"{path}: an edge list needs two node columns (and a weight), got {list(columns)}; "
-            f"the file has {list(frame.columns)}"
-        )
-    names = dict(zip(columns, ("source", "target", "weight"), strict=False))
-    edges = frame[list(columns)].rename(columns=names)
-    for end in ("source", "target"):
-        edges[end] = edges[end].astype(str)
-    return edges

@@ -27,7 +27,7 @@ class Embedding:
     modality
         Family that decides the colour, such as ``"Prior knowledge"``.
     ids
-        n unique strings, one a row.
+        n unique strings, one per row.
     X
         Finite float32 matrix, n x d.
     identifier
@@ -56,15 +56,16 @@ class Embedding:
         """Check every promise of the contract, once, where the embedding comes into being."""
         if not self.name or not isinstance(self.name, str):
             raise InputError(f"an embedding needs a name (a non-empty string), got {self.name!r}")
+        where = f"embedding {self.name!r}"
         if not self.modality or not isinstance(self.modality, str):
-            raise InputError(f"embedding {self.name!r} needs a modality, got {self.modality!r}")
+            raise InputError(f"{where} needs a modality, got {self.modality!r}")
         if self.identifier not in IDENTIFIERS:
             raise ParameterError(
-                f"embedding {self.name!r}: identifier {self.identifier!r} is unknown; "
+                f"{where}: identifier {self.identifier!r} is unknown; "
                 f"choose one of {', '.join(IDENTIFIERS)}"
             )
-        ids = check_ids(self.ids, f"embedding {self.name!r}")
-        X = _check_matrix(self.X, ids, self.name)
+        ids = check_ids(self.ids, where)
+        X = _check_matrix(self.X, ids, where)
         X.setflags(write=False)
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "X", X)
@@ -93,13 +94,7 @@ class Embedding:
 
 
 def check_ids(ids: Iterable, where: str) -> pd.Index:
-    """Return the ids as an index of unique, non-empty strings.
-
-    Raises
-    ------
-    InputError
-        Naming `where` and the first id that is empty, repeated, or not a string.
-    """
+    """Return the ids as an index of unique, non-empty strings, or name the first that is not."""
     values = list(ids)
     if not values:
         raise InputError(f"{where} has no ids: it is empty")
@@ -116,34 +111,31 @@ def check_ids(ids: Iterable, where: str) -> pd.Index:
     if len(repeated):
         raise InputError(
             f"{where}: {len(repeated)} ids occur more than once, such as {some(repeated)}; "
-            "keep one row an id (average them if they are isoforms or probes of one gene)"
+            "keep one row per id (average them if they are isoforms or probes of one gene)"
         )
     return index
 
 
-def _check_matrix(X, ids: pd.Index, name: str) -> np.ndarray:
+def _check_matrix(X, ids: pd.Index, where: str) -> np.ndarray:
     X = np.asarray(X)
-    if X.dtype == object or X.dtype.kind not in "fiub":
-        raise InputError(
-            f"embedding {name!r}: values have type {X.dtype}, not numbers; convert them to floats"
-        )
+    if X.dtype.kind not in "fiub":
+        raise InputError(f"{where}: values have type {X.dtype}, not numbers; convert them")
     if X.ndim != 2 or X.shape[1] == 0:
         raise InputError(
-            f"embedding {name!r}: values have shape {X.shape}; expected ids x dimensions, "
+            f"{where}: values have shape {X.shape}; expected ids x dimensions, "
             "with at least one dimension"
         )
     if X.shape[0] != len(ids):
         raise InputError(
-            f"embedding {name!r}: {X.shape[0]} rows of values but {len(ids)} ids; give one id a row"
+            f"{where}: {X.shape[0]} rows of values but {len(ids)} ids; give one id per row"
         )
     with np.errstate(over="ignore"):
         X = np.array(X, dtype=np.float32, order="C")
-    bad = ~np.isfinite(X).all(axis=1)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        column = int(np.flatnonzero(~np.isfinite(X[row]))[0])
+    bad = np.argwhere(~np.isfinite(X))
+    if len(bad):
+        row, column = bad[0]
         raise InputError(
-            f"embedding {name!r}: {int(bad.sum())} rows hold NaN or infinite values, first "
+            f"{where}: {len(np.unique(bad[:, 0]))} rows hold NaN or infinite values, first "
             f"{ids[row]!r} (row {row}, dimension {column}); remove those ids (they are then "
             "treated as missing) or fill them before loading"
         )
@@ -193,7 +185,7 @@ def looks_like(ids: Iterable[str]) -> str | None:
     return best if values and counts[best] > len(values) / 2 else None
 
 
-def some(ids, n: int = 5) -> str:
+def some(ids: Sequence, n: int = 5) -> str:
     """List the first few ids for a message."""
     shown = ", ".join(str(i) for i in list(ids)[:n])
     return f"{shown}, ..." if len(ids) > n else shown

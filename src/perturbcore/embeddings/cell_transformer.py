@@ -1,34 +1,29 @@
-"""Embeddings of genes from a transformer pretrained on the control cells of the screen, left frozen."""
+"""Embeddings of genes from a transformer pretrained on the screen's control cells, left frozen."""
 
 from pathlib import Path
 
 from anndata import AnnData
 
-from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.registry import register
+from perturbcore.embeddings.expression import Cells
+from perturbcore.embeddings.registry import Dim, Positive, register
 
 
-@register("cell_transformer", kind="screen")
+@register("cell_transformer", kind="screen", modality="Expression")
 def cell_transformer(
     screen: AnnData,
     *,
-    name: str,
-    modality: str = "Expression",
     cell_line: str | None = None,
     models: Path | None = None,
-    dim: int = 64,
-    heads: int = 4,
-    layers: int = 2,
-    latents: int = 32,
-    attention: str = "latent",
-    start: str = "components",
-    epochs: int = 5,
-    lr: float = 3e-3,
-    max_cells: int = 2000,
-    max_genes: int | None = None,
-    batch_centred: bool = True,
+    dim: Dim = 64,
+    heads: Dim = 4,
+    layers: Dim = 2,
+    latents: Dim = 32,
+    epochs: Dim = 5,
+    lr: Positive = 3e-3,
+    max_cells: Cells = 2000,
+    max_genes: Cells | None = None,
     seed: int = 0,
-) -> list[Embedding]:
+):
     """Train a transformer to fill in masked genes of control cells; average its gene embeddings.
 
     One encoder is trained on all cell lines; each line's embedding is the mean over its own control
@@ -42,9 +37,9 @@ def cell_transformer(
         One line only, for training too; all by default.
     models
         Folder where the trained encoder is kept.
-    dim, heads, layers, latents, attention, start, epochs, lr
+    dim, heads, layers, latents, epochs, lr
         See `perturbcore.embeddings.cell_models.pretrain.pretrain`.
-    max_cells, max_genes, batch_centred
+    max_cells, max_genes
         See `perturbcore.embeddings.cell_models.tokens.control_cells`.
     seed
         Draw of the cells, weights, batches, masks.
@@ -52,22 +47,19 @@ def cell_transformer(
     Returns
     -------
     list of Embedding
-        One a cell line; genes that no drawn cell expresses are left out.
+        One per cell line; genes that no drawn cell expresses are left out.
     """
+    # torch takes seconds to import, and most builds find the embedding in the cache
     from perturbcore.embeddings.cell_models.frozen import frozen_embeddings
     from perturbcore.embeddings.cell_models.pretrain import pretrain
     from perturbcore.embeddings.cell_models.tokens import control_cells
 
+    lines = None if cell_line is None else [cell_line]
     cells = control_cells(
-        screen,
-        cell_lines=None if cell_line is None else [cell_line],
-        max_cells=max_cells,
-        max_genes=max_genes,
-        batch_centred=batch_centred,
-        seed=seed,
+        screen, cell_lines=lines, max_cells=max_cells, max_genes=max_genes, seed=seed
     )
     trained = pretrain(
-        cells, dim=dim, heads=heads, layers=layers, latents=latents, attention=attention, start=start,
-        epochs=epochs, lr=lr, seed=seed, folder=models,
+        cells, dim=dim, heads=heads, layers=layers, latents=latents, epochs=epochs, lr=lr, seed=seed,
+        folder=models,
     )  # fmt: skip
-    return frozen_embeddings(trained.encoder, cells, name=name, modality=modality)
+    return frozen_embeddings(trained.encoder, cells)

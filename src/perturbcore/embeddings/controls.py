@@ -1,78 +1,46 @@
 """Embeddings that must not work: random numbers, and real vectors handed to the wrong ids."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from perturbcore.embeddings.base import Embedding, check_ids
-from perturbcore.embeddings.linalg import check_dim
-from perturbcore.embeddings.registry import register
+from perturbcore.embeddings.registry import Dim, register
 
 MODALITY = "Negative control"
 
 
-@register("random", kind="ids", entity="any")
-def random_embedding(
-    ids: Iterable[str],
-    dim: int = 100,
-    seed: int = 0,
-    *,
-    name: str = "random",
-    identifier: str = "symbol",
-) -> Embedding:
+@register("random", kind="ids", modality=MODALITY, entity="any")
+def random_embedding(ids: Sequence[str], dim: Dim = 100, seed: int = 0):
     """Independent uniform numbers in [0, 1) for every id (Cole et al. 2026, section 4.7.2).
 
     A row depends on the seed and its own id alone, so that adding or reordering perturbations
-    changes no other row.
-
-    Parameters
-    ----------
-    ids
-        Perturbations; repetitions are an error.
-    dim
-        Number of dimensions d.
-    seed
-        Seed of the draw.
-    name, identifier
-        As in `Embedding`.
+    changes no other row. Repeated ids are an error.
     """
-    dim = check_dim(dim, name)
-    ids = check_ids(ids, f"embedding {name!r}")
+    ids = check_ids(ids, "random embedding")
     X = np.stack([_generator(seed, i).random(dim, dtype=np.float32) for i in ids])
-    return Embedding(
-        name, MODALITY, ids, X, identifier, source=f"uniform random numbers, seed {seed}"
-    )
+    return ids, X, f"uniform random numbers, seed {seed}"
 
 
-@register("shuffled", kind="embedding", entity="any")
-def shuffled(embedding: Embedding, seed: int = 0, *, name: str | None = None) -> Embedding:
+@register("shuffled", kind="embedding", modality=MODALITY, entity="any")
+def shuffled(embedding: Embedding, seed: int = 0):
     """Give every vector of an embedding to a randomly chosen other id.
 
     The cloud of vectors stays as it was; only the link from id to vector is broken. What an
-    embedding gains over this control is owed to that link.
-
-    Parameters
-    ----------
-    embedding
-        n x d.
-    seed
-        Seed of the permutation; the order of the ids has no influence.
-    name
-        Default ``"shuffled <name>"``.
+    embedding gains over this control is owed to that link. The order of the ids has no influence.
     """
     order = np.argsort(embedding.ids.to_numpy().astype(str), kind="stable")
     permutation = np.random.default_rng(seed).permutation(len(order))
     X = np.empty_like(embedding.X)
     X[order] = embedding.X[order[permutation]]
-    return Embedding(
-        name or f"shuffled {embedding.name}",
-        MODALITY,
-        embedding.ids,
-        X,
-        embedding.identifier,
-        embedding.cell_line,
-        f"{embedding.name} with its rows permuted, seed {seed}",
+    return replace(
+        embedding,
+        name=f"shuffled {embedding.name}",
+        modality=MODALITY,
+        X=X,
+        source=f"{embedding.name} with its rows permuted, seed {seed}",
     )
 
 

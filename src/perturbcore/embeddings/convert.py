@@ -1,9 +1,12 @@
 """From one kind of gene id to another, with a report of every id that did not go one to one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.identifiers import convert
 from perturbcore.embeddings.base import Embedding, some
 
 
@@ -35,7 +38,7 @@ def convert_ids(
         Ids that are missing from the map, or lead to several ids, have no row; their numbers are in
         ``source``.
     report
-        One row an id of the input, indexed by it: ``status`` (ok, resolved, ambiguous, missing),
+        One row per id of the input, indexed by it: ``status`` (ok, resolved, ambiguous, missing),
         ``value``, ``candidates``, ``shared`` (several ids lead to this value).
 
     Raises
@@ -45,47 +48,41 @@ def convert_ids(
     ParameterError
         Unknown identifier or option.
     """
-    from perturbcore.data.identifiers import convert
-
     if duplicates not in ("error", "mean"):
         raise ParameterError(f"duplicates must be error or mean, got {duplicates!r}")
+    own = embedding.identifier
     if table is not None:
-        table = _complete(table, embedding.identifier, to)
-    _, report = convert(embedding.ids, embedding.identifier, to, table)
+        table = _complete(table, own, to)
+    _, report = convert(embedding.ids, own, to, table)
     report = report.reindex(embedding.ids)
     done = report["value"].notna().to_numpy()
     where = f"embedding {embedding.name!r}"
     if not done.any():
         raise InputError(
-            f"{where}: none of its {len(done)} {embedding.identifier} ids ({some(embedding.ids)}) "
+            f"{where}: none of its {len(done)} {own} ids ({some(embedding.ids)}) "
             f"leads to a single {to} id in the map; is its identifier declared rightly?"
         )
     values = report["value"][done].astype(str).to_numpy()
     names, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
     shared = names[counts > 1]
     if len(shared) and duplicates == "error":
-        from_ = [f"{n} ({some(embedding.ids[done][values == n], 3)})" for n in shared[:3]]
+        from_ = [f"{n} ({some(embedding.ids[done][values == n], 3)})" for n in shared[:4]]
         raise InputError(
-            f"{where}: {len(shared)} {to} ids come from several {embedding.identifier} ids: "
-            f"{some(from_, 3)}{'' if len(shared) <= 3 else ', ...'}; "
+            f"{where}: {len(shared)} {to} ids come from several {own} ids: {some(from_, 3)}; "
             'pass duplicates="mean" to average them, or drop rows first'
         )
     X = np.zeros((len(names), embedding.dim))
     np.add.at(X, codes, embedding.X[done].astype(np.float64))
     X /= counts[:, None]
-    left_out = {s: int((report["status"] == s).sum()) for s in ("missing", "ambiguous")}
+    missing, ambiguous = ((report["status"] == s).sum() for s in ("missing", "ambiguous"))
     text = (
-        f"{embedding.source}; ids converted from {embedding.identifier} to {to}: "
-        f"{left_out['missing']} not in the map, {left_out['ambiguous']} ambiguous, "
-        f"{len(shared)} averaged"
+        f"{embedding.source}; ids converted from {own} to {to}: {missing} not in the map, "
+        f"{ambiguous} ambiguous, {len(shared)} averaged"
     )
-    renamed = Embedding(
-        embedding.name, embedding.modality, pd.Index(names), X, to, embedding.cell_line, text
-    )
-    return renamed, report
+    return replace(embedding, ids=pd.Index(names), X=X, identifier=to, source=text), report
 
 
-def add_aliases(embedding: Embedding, aliases: pd.Series) -> tuple[Embedding, pd.DataFrame]:
+def add_aliases(embedding: Embedding, aliases: pd.Series) -> Embedding:
     """Let ids of an older naming find the vector of today's id.
 
     Parameters
@@ -97,27 +94,21 @@ def add_aliases(embedding: Embedding, aliases: pd.Series) -> tuple[Embedding, pd
 
     Returns
     -------
-    embedding
+    Embedding
         The same rows, and behind them one for each older id that had none while today's id has;
         their number is in ``source``.
-    report
-        Columns ``id`` (older) and ``value`` (today's), one row an added id.
     """
     if not aliases.index.is_unique:
         twice = aliases.index[aliases.index.duplicated()][0]
         raise InputError(f"alias {twice!r} leads to several ids; keep one, or leave it out")
     added = aliases[~aliases.index.isin(embedding.ids) & aliases.isin(embedding.ids)].sort_index()
     rows = embedding.ids.get_indexer(pd.Index(added.to_numpy(), dtype=object))
-    grown = Embedding(
-        embedding.name,
-        embedding.modality,
-        embedding.ids.append(pd.Index(added.index, dtype=object)),
-        np.concatenate([embedding.X, embedding.X[rows]]),
-        embedding.identifier,
-        embedding.cell_line,
-        f"{embedding.source}; {len(added)} older ids added",
+    return replace(
+        embedding,
+        ids=embedding.ids.append(pd.Index(added.index, dtype=object)),
+        X=np.concatenate([embedding.X, embedding.X[rows]]),
+        source=f"{embedding.source}; {len(added)} older ids added",
     )
-    return grown, pd.DataFrame({"id": added.index, "value": added.to_numpy()})
 
 
 def _complete(table: pd.DataFrame, from_: str, to: str) -> pd.DataFrame:
@@ -128,5 +119,4 @@ def _complete(table: pd.DataFrame, from_: str, to: str) -> pd.DataFrame:
                 "columns symbol, ensembl and entrez"
             )
     extra = [c for c in ("chromosome", "biotype") if c not in table]
-    table = table.assign(**dict.fromkeys(extra, ""))
-    return table.fillna({c: "" for c in table}).astype(str)
+    return table.assign(**dict.fromkeys(extra, "")).fillna("").astype(str)

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch_geometric.nn import GCNConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
+from perturbcore.core.errors import InputError, LeakError
 from perturbcore.core.training.batches import Batches
 from perturbcore.core.training.fit import Trained, fit
 from perturbcore.core.training.learner import Learner
-from perturbcore.embeddings.held_out_edges import check_held_out, check_weights, split_edges
 
 
 class SymmetricProduct(torch.autograd.Function):
@@ -55,9 +55,8 @@ class GraphNetwork(nn.Module):
 
     Parameters
     ----------
-    n, dim, layers : int
+    n, dim, layers
         Nodes, width, number of layers.
-    dropout : float
     """
 
     def __init__(self, n: int, dim: int, layers: int, dropout: float):
@@ -123,13 +122,12 @@ class Pretrained:
 
     Attributes
     ----------
-    network : GraphNetwork
-    A : scipy.sparse matrix
+    A
         Weights of the whole graph, held-out edges included, which the vectors are computed on.
-    auroc : float
-        Of held-out edges against as many random pairs that are no edges, when the held-out edges took
-        no part in message passing.
-    trained : Trained
+    auroc
+        Of held-out edges against as many random pairs that are no edges, when the held-out edges
+        took no part in message passing.
+    trained
         How the training went.
     """
 
@@ -144,7 +142,7 @@ class Pretrained:
 
 
 def pretrain(
-    A,
+    A: sp.csr_matrix,
     *,
     dim: int,
     layers: int,
@@ -158,7 +156,6 @@ def pretrain(
     seed: int,
     folder: Path | None = None,
     key: str = "",
-    device: str = "auto",
 ) -> Pretrained:
     """Pretrain a `GraphNetwork` by link prediction.
 
@@ -173,12 +170,13 @@ def pretrain(
     dim, layers, dropout
         See `GraphNetwork`.
     lr, weight_decay, batch_size, max_epochs, patience
-        Adam; edges a batch, each with one uniform random pair; early stopping on the held-out edges.
-    validation : float
+        Adam; edges per batch, each with one uniform random pair; early stopping on the held-out
+        edges.
+    validation
         Share of edges held out.
-    seed : int
+    seed
         Of the split, the first weights, the batches and the random pairs.
-    folder, key, device
+    folder, key
         See `perturbcore.core.training.fit`.
 
     References
@@ -188,9 +186,7 @@ def pretrain(
     A = sp.csr_matrix(A)
     n = A.shape[0]
     edges, held = split_edges(A, validation, seed)
-    inside = sp.coo_matrix(
-        (np.asarray(A[edges[:, 0], edges[:, 1]]).ravel(), edges.T), shape=A.shape
-    )
+    inside = sp.coo_matrix((weights_of(A, edges), edges.T), shape=A.shape)
     message = (inside + inside.T).tocsr()
     check_held_out(message, held)
     others = random_pairs(A, len(held), np.random.default_rng([seed, 1]))
@@ -209,8 +205,8 @@ def pretrain(
     learner = LinkLearner(network, sparse_tensor(normalised(message)), lr, weight_decay)
     trained = fit(
         learner, Batches(len(edges), batch_size, batch, seed=seed),
-        Batches(len(held), len(held), held_batch, shuffle=False),
-        max_epochs=max_epochs, patience=patience, grad_clip=1.0, folder=folder, key=key, seed=seed, device=device,
+        Batches(len(held), len(held), held_batch, shuffle=False), max_epochs=max_epochs,
+        patience=patience, grad_clip=1.0, folder=folder, key=key, seed=seed,
     )  # fmt: skip
     z = _vectors(network, learner.A)
     score = np.concatenate([(z[p[:, 0]] * z[p[:, 1]]).sum(axis=1) for p in (held, others)])
@@ -218,19 +214,71 @@ def pretrain(
     return Pretrained(network, A, float(roc_auc_score(label, score)), trained)
 
 
-def random_pairs(A, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw `size` pairs of distinct nodes that are no edges of A, (size, 2)."""
-    n, found = A.shape[0], np.empty((0, 2), np.int64)
-    while len(found) < size:
-        pairs = rng.integers(n, size=(2 * size, 2))
-        pairs = pairs[
-            (pairs[:, 0] != pairs[:, 1]) & (np.asarray(A[pairs[:, 0], pairs[:, 1]]).ravel() == 0)
-        ]
-        found = np.concatenate([found, pairs])
-    return found[:size]
-
-
 def _vectors(network: GraphNetwork, A: Tensor) -> np.ndarray:
     network.eval()
     with torch.no_grad():
         return network(A).numpy()
+
+
+def weights_of(A: sp.csr_matrix, pairs: np.ndarray) -> np.ndarray:
+    """Weights of pairs of nodes, (m, 2) -> (m,); 0 where there is no edge."""
+    return np.asarray(sp.csr_matrix(A)[pairs[:, 0], pairs[:, 1]]).ravel()
+
+
+def split_edges(A: sp.csr_matrix, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split undirected edges into those to learn from and those held out.
+
+    Parameters
+    ----------
+    A : (n, n) sparse matrix
+        Symmetric, without loops.
+    share
+        Of edges held out, at least one.
+    seed
+        Of the split.
+
+    Returns
+    -------
+    train, held : (m, 2) int64 arrays
+        Each edge once, smaller node number first.
+    """
+    upper = sp.triu(A, 1).tocoo()
+    edges = np.column_stack([upper.row, upper.col]).astype(np.int64)
+    order = np.random.default_rng([seed, 0]).permutation(len(edges))
+    n = max(1, round(share * len(edges)))
+    return edges[np.sort(order[n:])], edges[np.sort(order[:n])]
+
+
+def random_pairs(A: sp.csr_matrix, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw `size` pairs of distinct nodes that are no edges of A, (size, 2)."""
+    drawn = np.empty((0, 2), np.int64)
+    while len(drawn) < size:
+        pairs = rng.integers(A.shape[0], size=(2 * size, 2))
+        pairs = pairs[(pairs[:, 0] != pairs[:, 1]) & (weights_of(A, pairs) == 0)]
+        drawn = np.concatenate([drawn, pairs])
+    return drawn[:size]
+
+
+def check_held_out(A: sp.csr_matrix, held: np.ndarray) -> None:
+    """Raise `LeakError` where a held-out edge (a row of `held`) passes messages in A."""
+    leaks = (weights_of(A, held) != 0) | (weights_of(A, held[:, ::-1]) != 0)
+    if leaks.any():
+        i, j = held[np.flatnonzero(leaks)[0]]
+        raise LeakError(
+            f"{int(leaks.sum())} of {len(held)} held-out edges take part in message passing, for "
+            f"example {i} - {j}: take both directions of a held-out edge out of the graph "
+            "(split_edges)"
+        )
+
+
+def check_weights(A: sp.csr_matrix, edges: np.ndarray, weight: np.ndarray) -> None:
+    """Raise `InputError` where a list of weights (m,) does not belong to its edges (2, m) of A."""
+    want = weights_of(A, edges.T)
+    wrong = ~np.isclose(want, weight, rtol=1e-5, atol=1e-8)
+    if wrong.any():
+        e = int(np.flatnonzero(wrong)[0])
+        raise InputError(
+            f"{int(wrong.sum())} of {len(weight)} weights do not belong to their edge: edge "
+            f"{edges[0, e]} - {edges[1, e]} weighs {want[e]:.4g}, the list says {weight[e]:.4g}; "
+            "order both lists alike"
+        )

@@ -3,20 +3,12 @@
 import numpy as np
 import scipy.sparse as sp
 from sklearn.decomposition import TruncatedSVD
-
-from perturbcore.core.errors import ParameterError
+from sklearn.utils.extmath import randomized_svd
 
 # Directions below this share of the largest singular value are rounding noise; standardising
 # them afterwards would blow that noise up to the weight of a real dimension.
 NOISE = 1e-6
 DENSE = 400
-
-
-def check_dim(dim, name: str) -> int:
-    """Return `dim` as an int, or say what is wrong with it."""
-    if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or dim < 1:
-        raise ParameterError(f"embedding {name!r}: dim must be a whole number >= 1, got {dim!r}")
-    return int(dim)
 
 
 def fix_signs(X: np.ndarray) -> np.ndarray:
@@ -30,19 +22,8 @@ def fix_signs(X: np.ndarray) -> np.ndarray:
 def truncated_svd(matrix, dim: int, seed: int = 0) -> np.ndarray:
     """Left singular vectors times singular values, U S, of a tall sparse or dense matrix.
 
-    Parameters
-    ----------
-    matrix
-        n x m, sparse or dense.
-    dim
-        Wanted number of columns; fewer come back where the matrix has a lower rank.
-    seed
-        Start vector of the Lanczos iteration.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64, n x min(dim, rank), columns by falling singular value, signs fixed.
+    Returns float64, n x min(dim, rank), columns by falling singular value, signs fixed; `seed`
+    draws the start vector of the Lanczos iteration.
     """
     if min(matrix.shape) <= max(DENSE, dim):
         dense = matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix)
@@ -55,3 +36,10 @@ def truncated_svd(matrix, dim: int, seed: int = 0) -> np.ndarray:
         S = svd.singular_values_
     keep = S > NOISE * S[0] if len(S) and S[0] > 0 else np.zeros(len(S), bool)
     return fix_signs(scores[:, keep])
+
+
+def half_scaled_svd(matrix: np.ndarray, dim: int, seed: int) -> np.ndarray:
+    """U S^(1/2) of a large dense matrix by randomised iteration: its factors' symmetric share."""
+    U, S, _ = randomized_svd(matrix, min(dim, *matrix.shape), n_iter=4, random_state=seed)
+    keep = S > NOISE * S[0]
+    return fix_signs(U[:, keep] * np.sqrt(S[keep]))

@@ -1,64 +1,50 @@
 """Embeddings of the nodes of an interaction network."""
 
+from typing import Annotated, Literal
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from pydantic import Field
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
-from sklearn.utils.extmath import randomized_svd
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.linalg import DENSE, NOISE, check_dim, fix_signs
-from perturbcore.embeddings.registry import register
+from perturbcore.embeddings.linalg import DENSE, fix_signs, half_scaled_svd
+from perturbcore.embeddings.registry import Dim, register
 
-METHODS = ("laplacian", "regularised", "diffusion")
 LARGEST_DIFFUSION = 30_000
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 @register("network", kind="edges")
 def network_embedding(
     edges: pd.DataFrame,
     *,
-    name: str,
-    modality: str = "Prior knowledge",
-    identifier: str = "symbol",
-    source: str = "interaction network",
-    dim: int = 128,
-    method: str = "laplacian",
-    components: str = "all",
+    dim: Dim = 128,
+    method: Literal["laplacian", "diffusion"] = "laplacian",
     min_weight: float = 0.0,
-    weighted: bool = True,
-    restart: float = 0.5,
+    restart: Share = 0.5,
     seed: int = 0,
-) -> Embedding:
+):
     """Embed the nodes of an undirected network.
 
     Parameters
     ----------
     edges
-        Columns ``source``, ``target`` and optionally ``weight`` (positive). An edge listed more
-        than once, or in both directions, counts once with its largest weight; self-loops count
-        for nothing.
+        See `adjacency`.
     dim
         Wanted dimensions; a component of n nodes has at most n - 1.
     method
         ``laplacian``: eigenvectors of the normalised Laplacian with the smallest non-zero
-        eigenvalues, divided by the root of the degree (Laplacian eigenmaps; "STRING Spectral" of
-        Cole et al. 2026, section 4.5.2, made with scikit-learn's SpectralEmbedding, is this).
-        ``regularised``: the same with the mean degree added to every degree, which keeps small
-        components and dangling branches from taking dimensions for themselves, and gives every
-        node of the network a vector. ``diffusion``: singular vectors of log(1 + n p), where p is
-        the stationary distribution of a random walk with restart from each node.
-    components
-        Used by ``laplacian``: ``all`` takes the smallest non-zero eigenvalues over all connected
-        components (a zero one only says which component a node is in), so that nodes of small
-        components sit at or near the origin; ``largest`` embeds the largest component and leaves
-        the other nodes without a vector.
+        eigenvalues over all connected components (a zero one only says which component a node is
+        in), divided by the root of the degree (Laplacian eigenmaps; "STRING Spectral" of
+        Cole et al. 2026, section 4.5.2, made with scikit-learn's SpectralEmbedding, is this). Nodes
+        of small components sit at or near the origin. ``diffusion``: singular vectors of
+        log(1 + n p), where p is the stationary distribution of a random walk with restart from
+        each node.
     min_weight
         Edges below this weight are left out.
-    weighted
-        ``False`` sets every remaining weight to one.
     restart
         Restart probability of ``diffusion``, in (0, 1).
     seed
@@ -78,135 +64,98 @@ def network_embedding(
 
     References
     ----------
-    Belkin and Niyogi 2003 (Laplacian eigenmaps); Qin and Rohe 2013 (regularised spectral
-    clustering); Cho, Berger and Peng 2016 (diffusion component analysis).
+    Belkin and Niyogi 2003 (Laplacian eigenmaps); Cho, Berger and Peng 2016 (diffusion component
+    analysis).
     """
-    dim = check_dim(dim, name)
-    _check_options(name, method, components, restart)
-    ids, A = adjacency(edges, min_weight=min_weight, weighted=weighted, name=name)
-    left_out = 0
+    ids, A = adjacency(edges, min_weight)
     if method == "laplacian":
-        keep, X = _laplacian(A, dim, components, seed)
-        left_out = len(ids) - len(keep)
-        ids = ids[keep]
-    elif method == "regularised":
-        X = _regularised(A, dim, seed)
+        X = _laplacian(A, dim, seed)
     else:
-        X = _diffusion(A, dim, restart, seed, name)
+        X = _diffusion(A, dim, restart, seed)
     if X.shape[1] == 0:
-        raise InputError(f"embedding {name!r}: the network has too few edges to be embedded")
-    note = f"; {left_out} nodes outside the largest component have no vector" if left_out else ""
-    text = f"{source}; {A.nnz // 2} edges, {method}, {X.shape[1]} dimensions{note}"
-    return Embedding(name, modality, pd.Index(ids), X, identifier, None, text)
+        raise InputError("the network has too few edges to be embedded")
+    return ids, X, f"{A.nnz // 2} edges, {method}, {X.shape[1]} dimensions"
 
 
-def adjacency(
-    edges: pd.DataFrame, *, min_weight: float = 0.0, weighted: bool = True, name: str = "network"
-) -> tuple[np.ndarray, sp.csr_matrix]:
+def adjacency(edges: pd.DataFrame, min_weight: float = 0.0) -> tuple[np.ndarray, sp.csr_matrix]:
     """Turn an edge list into sorted node ids and a symmetric sparse matrix without loops.
 
-    Nodes that keep no edge are left out: nothing is known about where they belong.
+    Parameters
+    ----------
+    edges
+        Columns ``source``, ``target`` and optionally ``weight`` (positive). An edge listed more
+        than once, or in both directions, counts once with its largest weight; self-loops count
+        for nothing.
+    min_weight
+        Edges below this weight are left out.
 
     Returns
     -------
     ids
-        n sorted strings.
+        n sorted strings; nodes that keep no edge are left out: nothing is known about them.
     A
         float64 CSR, n x n.
     """
     missing = {"source", "target"} - set(edges.columns)
     if missing:
         raise InputError(
-            f"embedding {name!r}: edges lack column {sorted(missing)}; found "
-            f"{list(edges.columns)}; name the two node columns source and target"
+            f"edges lack column {sorted(missing)}; found {list(edges.columns)}; name the two node "
+            "columns source and target"
         )
-    ends = edges[["source", "target"]].astype(object).to_numpy()
-    for row, column in np.argwhere(pd.isna(edges[["source", "target"]]).to_numpy() | (ends == "")):
-        raise InputError(
-            f"embedding {name!r}: edge {row} has no {('source', 'target')[column]}; remove it"
-        )
-    weight = _weights(edges, name)
+    ends = edges[["source", "target"]].astype(object)
+    for row, column in np.argwhere((ends.isna() | (ends == "")).to_numpy()):
+        raise InputError(f"edge {row} has no {ends.columns[column]}; remove it")
+    ends, weight = ends.to_numpy(), _weights(edges)
     keep = (ends[:, 0] != ends[:, 1]) & (weight > 0) & (weight >= min_weight)
     if not keep.any():
         raise InputError(
-            f"embedding {name!r}: none of {len(edges)} edges is left after dropping self-loops, "
-            f"zero weights and weights below {min_weight}; lower min_weight"
+            f"none of {len(edges)} edges is left after dropping self-loops, zero weights and "
+            f"weights below {min_weight}; lower min_weight"
         )
     ids, codes = np.unique(ends[keep].astype(str).ravel(), return_inverse=True)
-    codes = np.sort(codes.reshape(-1, 2), axis=1)
-    weight = weight[keep] if weighted else np.ones(int(keep.sum()))
-    table = pd.DataFrame({"i": codes[:, 0], "j": codes[:, 1], "w": weight})
-    table = table.groupby(["i", "j"], as_index=False)["w"].max()
+    table = pd.DataFrame(np.sort(codes.reshape(-1, 2), axis=1), columns=["i", "j"])
+    table = table.assign(w=weight[keep]).groupby(["i", "j"], as_index=False)["w"].max()
     half = sp.coo_matrix((table["w"], (table["i"], table["j"])), shape=(len(ids), len(ids)))
     return ids, (half + half.T).tocsr()
 
 
-def _weights(edges: pd.DataFrame, name: str) -> np.ndarray:
+def _weights(edges: pd.DataFrame) -> np.ndarray:
     if "weight" not in edges:
         return np.ones(len(edges))
     weight = pd.to_numeric(edges["weight"], errors="coerce").to_numpy(dtype=np.float64)
-    bad = ~np.isfinite(weight) | (weight < 0)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
+    for row in np.flatnonzero(~np.isfinite(weight) | (weight < 0)):
         edge = edges.iloc[row]
         raise InputError(
-            f"embedding {name!r}: edge {row} ({edge['source']} - {edge['target']}) has weight "
-            f"{edge['weight']!r}; weights must be finite and not negative"
+            f"edge {row} ({edge['source']} - {edge['target']}) has weight {edge['weight']!r}; "
+            "weights must be finite and not negative"
         )
     return weight
 
 
-def _check_options(name, method, components, restart) -> None:
-    if method not in METHODS:
-        raise ParameterError(
-            f"embedding {name!r}: method {method!r} is unknown; choose one of {', '.join(METHODS)}"
-        )
-    if components not in ("largest", "all"):
-        raise ParameterError(
-            f"embedding {name!r}: components {components!r} is unknown; choose largest or all"
-        )
-    if not 0 < restart < 1:
-        raise ParameterError(
-            f"embedding {name!r}: restart must lie between 0 and 1, got {restart!r}"
-        )
+def normalised_adjacency(A: sp.csr_matrix) -> tuple[sp.csr_matrix, np.ndarray]:
+    """D^-1/2 A D^-1/2 of a symmetric matrix, and the degrees D."""
+    degree = np.asarray(A.sum(axis=1)).ravel()
+    root = sp.diags(1 / np.sqrt(degree))
+    return (root @ A @ root).tocsr(), degree
 
 
-def _laplacian(A, dim: int, components: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows kept, and eigenvectors over root degree by rising non-zero Laplacian eigenvalue."""
-    n_parts, part = connected_components(A, directed=False)
-    sizes = np.bincount(part, minlength=n_parts)
-    chosen = [int(sizes.argmax())] if components == "largest" else range(n_parts)
+def _laplacian(A: sp.csr_matrix, dim: int, seed: int) -> np.ndarray:
+    """Eigenvectors over root degree, by rising non-zero Laplacian eigenvalue of any component."""
+    _, part = connected_components(A, directed=False)
     pieces = []
-    by_part = np.split(np.argsort(part, kind="stable"), np.cumsum(sizes)[:-1])
-    for label in chosen:
-        nodes = by_part[label]
-        sub = A[nodes][:, nodes].tocsr()
-        degree = np.asarray(sub.sum(axis=1)).ravel()
-        values, vectors = _top_eigen(_scaled(sub, degree), min(dim + 1, len(nodes)), seed)
+    for nodes in np.split(np.argsort(part, kind="stable"), np.cumsum(np.bincount(part))[:-1]):
+        M, degree = normalised_adjacency(A[nodes][:, nodes].tocsr())
+        values, vectors = _top_eigen(M, min(dim + 1, len(nodes)), seed)
         vectors = vectors[:, 1:] / np.sqrt(degree)[:, None]
         pieces += [(1 - v, nodes, vectors[:, k]) for k, v in enumerate(values[1:])]
     pieces.sort(key=lambda piece: piece[0])
-    keep = by_part[chosen[0]] if components == "largest" else np.arange(A.shape[0])
     X = np.zeros((A.shape[0], min(dim, len(pieces))))
     for column, (_, nodes, vector) in enumerate(pieces[:dim]):
         X[nodes, column] = vector
-    return keep, fix_signs(X[keep])
+    return fix_signs(X)
 
 
-def _regularised(A, dim: int, seed: int) -> np.ndarray:
-    degree = np.asarray(A.sum(axis=1)).ravel()
-    degree = degree + degree.mean()
-    values, vectors = _top_eigen(_scaled(A, degree), min(dim, A.shape[0]), seed)
-    vectors = vectors[:, values > NOISE] / np.sqrt(degree)[:, None]
-    return fix_signs(vectors)
-
-
-def _scaled(A, degree: np.ndarray):
-    root = sp.diags(1 / np.sqrt(degree))
-    return (root @ A @ root).tocsr()
-
-
-def _top_eigen(M, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _top_eigen(M: sp.csr_matrix, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the k largest eigenvalues (falling) and eigenvectors of a symmetric matrix."""
     n = M.shape[0]
     if n <= max(DENSE, 2 * k):
@@ -225,12 +174,12 @@ def _top_eigen(M, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return values[order], vectors[:, order]
 
 
-def _diffusion(A, dim: int, restart: float, seed: int, name: str) -> np.ndarray:
+def _diffusion(A: sp.csr_matrix, dim: int, restart: float, seed: int) -> np.ndarray:
     n = A.shape[0]
     if n > LARGEST_DIFFUSION:
         raise ParameterError(
-            f"embedding {name!r}: method diffusion holds an n x n matrix and {n} nodes are more "
-            f"than {LARGEST_DIFFUSION}; use method regularised, or raise min_weight"
+            f"method diffusion holds an n x n matrix and {n} nodes are more than "
+            f"{LARGEST_DIFFUSION}; use method laplacian, or raise min_weight"
         )
     degree = np.asarray(A.sum(axis=1)).ravel()
     step = (A @ sp.diags(1 / degree)).tocsr().astype(np.float32) * np.float32(1 - restart)
@@ -246,6 +195,4 @@ def _diffusion(A, dim: int, restart: float, seed: int, name: str) -> np.ndarray:
         walks[nodes] = p.T
     walks *= n
     np.log1p(walks, out=walks)
-    U, S, _ = randomized_svd(walks, min(dim, n), n_iter=4, random_state=seed)
-    keep = S > NOISE * S[0]
-    return fix_signs(U[:, keep] * np.sqrt(S[keep]))
+    return half_scaled_svd(walks, dim, seed)

@@ -1,41 +1,58 @@
-"""The families of builders that a profile can name."""
+"""The builders that a profile can name: functions with options that are checked by their types.
+
+A builder is one function in one file, and the file's name in `FAMILIES`::
+
+    @register("counts", kind="texts")
+    def count_embedding(texts: dict[str, str], *, dim: Dim = 128):
+        '''Embed genes by ...'''
+        return ids, X, "what was done, for the line on the source"
+
+What the function needs comes first, without a default; options have a type and a default, which
+pydantic checks strictly (``Annotated[int, Field(ge=1)]``, ``Literal["heat", "band"]``).
+"""
 
 import importlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, wraps
+from typing import Annotated
 
-from perturbcore.core.errors import ParameterError
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-# Arguments that a specification gives outside of the options.
-COMMON = ("name", "modality", "identifier", "source", "cell_line", "models")
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.embeddings.base import Embedding
+from perturbcore.embeddings.load import load_embedding
+
 FAMILIES = (
-    "annotation",
     "cell_transformer",
     "controls",
-    "descriptors",
-    "drug_text",
+    "drugs",
     "expression",
-    "fingerprints",
     "graph_network",
     "network",
     "node2vec",
-    "sequence",
     "smiles_transformers",
-    "targets",
-    "text",
     "wavelets",
+    "words",
 )
+KNOWLEDGE = "Prior knowledge"
+# What a specification says of every embedding, and where builders keep what they train: no options.
+GIVEN = ("name", "modality", "identifier", "source", "cell_line", "models")
+
+Dim = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
 class Builder:
-    """A function that makes embeddings, what it reads and what it describes.
+    """A function that makes embeddings, and what a profile must know about it.
 
     Attributes
     ----------
-    name, kind, function
-        See `register`; kind "embedding" and "drugs_of" are made from another embedding (``of:``).
+    name, kind, function, modality
+        See `register`.
     entity : {"gene", "drug", "any"}
         What its vectors stand for.
     prepare
@@ -46,6 +63,7 @@ class Builder:
     name: str
     kind: str
     function: Callable
+    modality: str = KNOWLEDGE
     entity: str = "gene"
     prepare: Callable | None = None
 
@@ -54,57 +72,128 @@ class Builder:
         """Whether it is made from another embedding."""
         return self.kind in ("embedding", "drugs_of")
 
-    @property
-    def accepts(self) -> dict:
-        """Arguments behind what it is made from, with their defaults."""
-        parameters = list(inspect.signature(self.function).parameters.values())
-        return {p.name: p.default for p in parameters[1 + (self.kind == "drugs_of") :]}
+    @cached_property
+    def given(self) -> tuple[str, ...]:
+        """Which of `GIVEN` the function takes."""
+        return tuple(p for p in inspect.signature(self.function).parameters if p in GIVEN)
 
-    @property
-    def options(self) -> dict:
-        """Arguments that a specification may give as options, with their defaults."""
-        return {k: v for k, v in self.accepts.items() if k not in COMMON}
+    @cached_property
+    def options(self) -> type[BaseModel]:
+        """Options of the function with their types and defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        fields = {
+            p.name: (p.annotation, p.default)
+            for p in parameters
+            if p.default is not p.empty and p.name not in GIVEN
+        }
+        return create_model(self.name, __config__=ConfigDict(extra="forbid", strict=True), **fields)
 
-    def check_options(self, options: dict, where: str) -> None:
-        """Refuse options that the function does not have, and values of another type."""
-        known = self.options
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            raise ParameterError(
-                f"{where}: builder {self.name!r} has no option {', '.join(map(repr, unknown))}; "
-                f"it has {', '.join(sorted(known)) or 'none'}"
-            )
-        for option, value in options.items():
-            wanted = type(known[option])
-            fits = isinstance(value, (int, float) if wanted is float else wanted)
-            if isinstance(value, bool) and wanted is not bool:
-                fits = False
-            if known[option] is not None and not fits:
+    def check(self, options: dict, where: str) -> None:
+        """Refuse options that the function does not have, and values of another type or range."""
+        try:
+            self.options(**options)
+        except ValidationError as error:
+            raise ParameterError(f"{where}: {self._fault(error.errors()[0])}") from None
+
+    def _fault(self, fault: dict) -> str:
+        option = fault["loc"][0]
+        if fault["type"] == "extra_forbidden":
+            known = ", ".join(sorted(self.options.model_fields)) or "none"
+            return f"builder {self.name!r} has no option {option!r}; it has {known}"
+        wanted = fault["msg"].replace("Input should", "must")
+        default = self.options.model_fields[option].default
+        return (
+            f"option {option!r} of builder {self.name!r} {wanted}, got {fault['input']!r} "
+            f"(default: {default!r})"
+        )
+
+    def make(self, *sources, given: dict | None = None, **options) -> list[Embedding]:
+        """Call the function and name what it returns; errors name the embedding.
+
+        Parameters
+        ----------
+        *sources
+            What the function needs.
+        given
+            Of `GIVEN`: what is to be said of the embedding.
+        **options
+            Options of the function.
+        """
+        given = {k: v for k, v in (given or {}).items() if v is not None}
+        name = given.get("name", self.name)
+        where = f"embedding {name!r}"
+        self.check(options, where)
+        try:
+            passed = {k: v for k, v in given.items() if k in self.given}
+            made = self.function(*sources, **options, **passed)
+            if isinstance(made, tuple):
+                made = self._embedding(*made, name, given, sources)
+            made = made if isinstance(made, list) else [made]
+        except InputError as error:
+            text = str(error)
+            text = text if text.startswith(where) else f"{where}: {text}"
+            raise type(error)(text) from None
+        wanted = given.get("identifier")
+        for e in made:
+            if wanted not in (None, e.identifier):
                 raise ParameterError(
-                    f"{where}: option {option!r} of builder {self.name!r} must be "
-                    f"{wanted.__name__}, such as {known[option]!r}, not {value!r}"
+                    f"{where}: its ids are {e.identifier} ids, not {wanted}; leave identifier out, "
+                    f"or use convert_to: {wanted}"
                 )
+        changes = {k: given[k] for k in ("name", "modality", "cell_line") if k in given}
+        return [replace(e, **changes) for e in made]
 
-
-_BUILDERS: dict[str, Builder] = {}
+    def _embedding(self, ids, X, about: str, name: str, given: dict, sources) -> Embedding:
+        identifier = "drug" if self.entity == "drug" else given.get("identifier", "symbol")
+        line = sources[0].cell_line if self.needs_of else None
+        about = f"{given['source']}; {about}" if given.get("source") else about
+        return Embedding(name, self.modality, pd.Index(ids), X, identifier, line, about)
 
 
 def register(
-    name: str, *, kind: str, entity: str = "gene", prepare: Callable | None = None
+    name: str,
+    *,
+    kind: str,
+    modality: str = KNOWLEDGE,
+    entity: str = "gene",
+    prepare: Callable | None = None,
 ) -> Callable:
-    """Make a function known to profiles under `name`.
+    """Make a function known to profiles under `name`, and let it be called with `name=` and the like, too.
 
-    `kind` says what it is given first: edges, sets, texts, sequences, screen, ids, drugs (a table of
-    drugs), embedding (another embedding), or drugs_of (another embedding, then a table of drugs).
-    `entity` and `prepare`: see `Builder`. A function with an argument `models` is given a folder
-    to keep what it trains.
+    Parameters
+    ----------
+    name
+        What a profile calls it (``builder: network``).
+    kind
+        What the function is given first: edges, sets, texts, sequences, screen, ids, drugs (a table
+        of drugs), embedding (another embedding), or drugs_of (another embedding, then a table of
+        drugs). It returns ids, vectors and a line on what was done, or whole embeddings. An
+        argument `models` is a folder for what it trains.
+    modality
+        Family of its embeddings unless a profile says otherwise.
+    entity, prepare
+        See `Builder`.
     """
 
     def wrap(function: Callable) -> Callable:
-        _BUILDERS[name] = Builder(name, kind, function, entity, prepare)
-        return function
+        builder = _BUILDERS[name] = Builder(name, kind, function, modality, entity, prepare)
+        parameters = inspect.signature(function).parameters.values()
+        n = sum(p.default is p.empty for p in parameters)
+        order = [p.name for p in parameters][n:]
+
+        @wraps(function)
+        def build(*arguments, **options) -> Embedding | list[Embedding]:
+            options = dict(zip(order, arguments[n:], strict=False)) | options
+            given = {k: options.pop(k) for k in GIVEN if k in options}
+            made = builder.make(*arguments[:n], given=given, **options)
+            return made if kind == "screen" else made[0]
+
+        return build
 
     return wrap
+
+
+_BUILDERS = {"file": Builder("file", "table", load_embedding, modality="")}
 
 
 def builders() -> dict[str, Builder]:
@@ -115,13 +204,7 @@ def builders() -> dict[str, Builder]:
 
 
 def get_builder(name: str, where: str = "embedding") -> Builder:
-    """Look a builder up by name.
-
-    Raises
-    ------
-    ParameterError
-        If there is none of that name; the message lists those there are.
-    """
+    """Look a builder up by name; an unknown one is refused with the list of those there are."""
     known = builders()
     if name not in known:
         raise ParameterError(

@@ -1,6 +1,6 @@
 """Embeddings of drugs from language models of SMILES (ChemBERTa, MolT5), through transformers."""
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +8,10 @@ import pandas as pd
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.fingerprints import left_out
-from perturbcore.embeddings.registry import register
-from perturbcore.embeddings.sources import file_sha256
+from perturbcore.data.molecules.structures import molecules
+from perturbcore.embeddings.drugs import unread
+from perturbcore.embeddings.registry import Dim, register
+from perturbcore.embeddings.sources import file_sha256, resolved
 
 # names of the published models; their weights have licences of their own
 HUB = {
@@ -22,52 +22,51 @@ HUB = {
 WEIGHTS = "*.safetensors"
 READ = (".json", ".txt", ".model", ".safetensors")
 SAFE = (
-    "only safetensors weights are opened, because pickled ones can run code; load the model once where you "
-    "trust it, and save_pretrained(folder, safe_serialization=True)"
+    "only safetensors weights are opened, because pickled ones can run code; load the model once "
+    "where you trust it, and save_pretrained(folder, safe_serialization=True)"
 )
 
 
 def prepare(options: dict, folder: Path | None, where: str) -> tuple[dict, str]:
     """Resolve ``model`` to a folder where it is one, and digest what decides the vectors.
 
-    Raises
-    ------
-    ParameterError, InputError
-        No model is given, or its folder has no configuration or no safetensors weights.
+    A missing model, or a folder without configuration or safetensors weights, is refused.
     """
-    model = str(options.get("model") or "")
+    model = options.get("model", "")
     if not model:
         raise ParameterError(f"{where}: give model: a folder, or {', '.join(HUB)}, or a hub id")
     others = {k: v for k, v in options.items() if k != "model"}
-    path = Path(os.path.expandvars(model)).expanduser()
-    path = path if path.is_absolute() else (folder or Path.cwd()) / path
+    path = resolved(model, folder)
     if path.is_dir():
-        files = sorted(f for f in path.iterdir() if f.is_file())
         if not (path / "config.json").is_file():
             raise InputError(f"{where}: folder {path} has no config.json: is it a saved model?")
         if not list(path.glob(WEIGHTS)):
             raise InputError(f"{where}: folder {path} has no {WEIGHTS} file; {SAFE}")
-        content = [[f.name, file_sha256(f)] for f in files if f.suffix in READ]
-        return options | {"model": str(path)}, digest(others, content)
+        files = sorted(f for f in path.iterdir() if f.is_file() and f.suffix in READ)
+        return options | {"model": str(path)}, digest(
+            others, [[f.name, file_sha256(f)] for f in files]
+        )
     if "$" in str(path) or model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise InputError(f"{where}: the model folder {path} does not exist; check the path")
     name = HUB.get(model, model)
     return options | {"model": name}, digest(others, name)
 
 
-@register("smiles_transformer", kind="drugs", entity="drug", prepare=prepare)
+@register(
+    "smiles_transformer",
+    kind="drugs",
+    modality="SMILES transformer",
+    entity="drug",
+    prepare=prepare,
+)
 def smiles_transformer(
     drugs: pd.DataFrame,
     *,
-    name: str,
-    modality: str = "SMILES transformer",
-    source: str = "drug table",
     model: str = "ChemBERTa-77M-MTR",
     revision: str = "main",
-    batch_size: int = 32,
-    max_length: int = 512,
-    parent: bool = False,
-) -> Embedding:
+    batch_size: Dim = 32,
+    max_length: Dim = 512,
+):
     """Embed drugs by the mean of a transformer's last hidden states over the tokens of their SMILES.
 
     Padding is masked in attention and in the mean, so that a vector does not depend on the molecules
@@ -76,8 +75,8 @@ def smiles_transformer(
     Parameters
     ----------
     drugs
-        Indexed by drug, column `smiles`, taken in rdkit's canonical form; those that cannot be read are
-        left out and counted in ``source``.
+        Indexed by drug, column `smiles`, taken in rdkit's canonical form; those that cannot be read
+        are left out and counted in ``source``.
     model
         Folder of a saved model and tokenizer, a name among `HUB`, or a hub id. Weights must be
         safetensors; code of a repository is never run.
@@ -86,8 +85,6 @@ def smiles_transformer(
         text.
     batch_size, max_length
         Molecules at once; longest token sequence (longer ones are cut, and counted in ``source``).
-    parent
-        Whether to take the largest organic fragment, uncharged, instead of the whole salt.
 
     Raises
     ------
@@ -100,32 +97,18 @@ def smiles_transformer(
     """
     from rdkit import Chem
 
-    from perturbcore.data.molecules.structures import molecules
-
-    if batch_size < 1 or max_length < 1:
-        raise ParameterError(f"embedding {name!r}: batch_size and max_length must be at least 1")
-    read = molecules(drugs, parent=parent)
+    read = molecules(drugs)
     texts = [Chem.MolToSmiles(mol) for mol in read.values()]
-    tokenizer, encoder = _load(HUB.get(model, model), revision, name)
-    X, cut = embed_texts(texts, tokenizer, encoder, batch_size=batch_size, max_length=max_length)
-    about = f"{source}; {Path(model).name}, mean over tokens{f', {cut} SMILES cut at {max_length} tokens' * bool(cut)}"
-    return Embedding(
-        name, modality, pd.Index(list(read)), X, "drug", None, about + left_out(drugs, read)
-    )
+    tokenizer, encoder = _load(HUB.get(model, model), revision)
+    X, n_cut = _embed(texts, tokenizer, encoder, batch_size, max_length)
+    cut = f", {n_cut} SMILES cut at {max_length} tokens" if n_cut else ""
+    return list(read), X, f"{Path(model).name}, mean over tokens{cut}{unread(drugs, read)}"
 
 
-def embed_texts(
-    texts, tokenizer, encoder, *, batch_size: int, max_length: int
+def _embed(
+    texts: Sequence[str], tokenizer, encoder, batch_size: int, max_length: int
 ) -> tuple[np.ndarray, int]:
-    """Mean of the last hidden states over the tokens that are no padding.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32, texts x hidden size.
-    int
-        How many texts were longer than `max_length` tokens.
-    """
+    """Mean of the last hidden states (texts x hidden size), and how many texts were too long."""
     import torch
 
     limit = getattr(encoder.config, "max_position_embeddings", None)
@@ -140,12 +123,9 @@ def embed_texts(
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = tokenizer(
-                [texts[i] for i in rows],
-                padding=True,
-                truncation=True,
-                max_length=max_length,
+                [texts[i] for i in rows], padding=True, truncation=True, max_length=max_length,
                 return_tensors="pt",
-            )
+            )  # fmt: skip
             mask = batch["attention_mask"]
             hidden = encoder(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
             weight = mask.unsqueeze(-1).to(hidden.dtype)
@@ -153,27 +133,20 @@ def embed_texts(
     return out, int((lengths > max_length).sum())
 
 
-def _load(model: str, revision: str, name: str):
+def _load(model: str, revision: str):
     from transformers import AutoConfig, AutoModel, AutoTokenizer
-    from transformers.utils import logging
 
-    given = {} if Path(model).is_dir() else {"revision": revision}
-    shown, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # an unused head is no news here
-    logging.disable_progress_bar()
+    from perturbcore.embeddings.cell_models.huggingface import quiet
+
+    given = {"trust_remote_code": False}
+    if not Path(model).is_dir():
+        given["revision"] = revision
     try:
-        config = AutoConfig.from_pretrained(model, trust_remote_code=False, **given)
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False, **given)
-        whole = AutoModel.from_pretrained(
-            model, config=config, trust_remote_code=False, use_safetensors=True, **given
-        )
+        with quiet():  # an unused head is no news here
+            config = AutoConfig.from_pretrained(model, **given)
+            tokenizer = AutoTokenizer.from_pretrained(model, **given)
+            whole = AutoModel.from_pretrained(model, config=config, use_safetensors=True, **given)
     except Exception as error:  # transformers raises many kinds
         text = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"embedding {name!r}: model '{model}' cannot be loaded ({text}); {SAFE}"
-        ) from None
-    finally:
-        logging.set_verbosity(shown)
-        if bar:
-            logging.enable_progress_bar()
+        raise InputError(f"model '{model}' cannot be loaded ({text}); {SAFE}") from None
     return tokenizer, whole.get_encoder() if config.is_encoder_decoder else whole

@@ -1,31 +1,37 @@
 """Embedding entries of a profile: what they may say, and which of them serve a data set."""
 
 from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.embeddings.registry import Builder, builders, get_builder
 
-KEYS = (
-    "name",
-    "modality",
-    "builder",
-    "source",
-    "file",
-    "of",
-    "identifier",
-    "cell_line",
-    "columns",
-    "convert_to",
-    "duplicates",
-    "aliases",
-    "options",
-)
-LOADER = ("id_column", "obsm", "header", "strip_versions")
-ALIASES = "previous_symbols"
 WITH_COLUMNS = ("edges", "texts", "drugs", "drugs_of")
 
 
-def check_spec(spec: dict, names: Iterable[str] = ()) -> tuple[Builder | None, dict]:
+class Spec(BaseModel):
+    """What an entry may say beside the options of its builder; see `perturbcore.embeddings.build`."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: Annotated[str, Field(min_length=1)]
+    modality: str | None = None
+    builder: str | None = None
+    source: str | None = None
+    file: str | None = None
+    of: str | None = None
+    identifier: str | None = None
+    cell_line: str | None = None
+    columns: list[str] | None = None
+    convert_to: str | None = None
+    duplicates: Literal["error", "mean"] | None = None
+    aliases: Literal["previous_symbols"] | None = None
+    options: dict = {}
+
+
+def check_spec(spec: dict, names: Iterable[str] = ()) -> tuple[Builder, dict]:
     """Check a specification before anything is built.
 
     Parameters
@@ -37,8 +43,8 @@ def check_spec(spec: dict, names: Iterable[str] = ()) -> tuple[Builder | None, d
 
     Returns
     -------
-    Builder or None
-        None: a table of vectors.
+    Builder
+        ``file`` for a table of vectors.
     dict
         The builder's options.
 
@@ -50,40 +56,33 @@ def check_spec(spec: dict, names: Iterable[str] = ()) -> tuple[Builder | None, d
     if not isinstance(spec.get("name"), str) or not spec["name"]:
         raise ParameterError(f"an embedding specification needs a name: {spec}")
     where = f"embedding {spec['name']!r}"
-    options = {k: v for k, v in spec.items() if k not in KEYS}
-    nested = spec.get("options") or {}
-    if not isinstance(nested, dict):
-        raise ParameterError(f"{where}: options must map names to values, got {nested!r}")
-    options |= nested
-    if "file" in spec and "source" in spec:
-        raise ParameterError(f"{where}: give either source or file, not both")
-    if "duplicates" in spec and "convert_to" not in spec:
-        raise ParameterError(f"{where}: duplicates is of use with convert_to alone")
-    if spec.get("aliases", ALIASES) != ALIASES:
-        raise ParameterError(f"{where}: aliases must be {ALIASES}, got {spec['aliases']!r}")
-    title = spec.get("builder") or ("file" if "file" in spec else None)
+    try:
+        said = Spec(**spec)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        wanted = fault["msg"].replace("Input should", "must")
+        raise ParameterError(
+            f"{where}: {fault['loc'][0]} {wanted}, got {fault['input']!r}"
+        ) from None
+    options = said.model_extra | said.options
+    title = said.builder or ("file" if said.file else None)
     if title is None:
         raise ParameterError(f"{where}: give builder: or file:")
-    if title == "file":
-        unknown = sorted(set(options) - set(LOADER))
-        if unknown:
-            raise ParameterError(
-                f"{where}: a file has no option {', '.join(map(repr, unknown))}; it has "
-                f"{', '.join((*KEYS, *LOADER))}"
-            )
-        return None, options
+    if said.file and said.source:
+        raise ParameterError(f"{where}: give either source or file, not both")
+    if said.duplicates and not said.convert_to:
+        raise ParameterError(f"{where}: duplicates is of use with convert_to alone")
     builder = get_builder(title, where)
-    builder.check_options(options, where)
-    if "columns" in spec and builder.kind not in WITH_COLUMNS:
+    builder.check(options, where)
+    if said.columns and builder.kind not in WITH_COLUMNS:
         raise ParameterError(f"{where}: builder {title!r} has no use for columns:")
-    if builder.needs_of != ("of" in spec):
+    if builder.needs_of and not said.of:
+        raise ParameterError(f"{where}: builder {title!r} needs of: the name of an embedding")
+    if said.of and not builder.needs_of:
+        raise ParameterError(f"{where}: builder {title!r} has no use for of:")
+    if said.of and said.of not in names:
         raise ParameterError(
-            f"{where}: builder {title!r} "
-            + ("needs of: the name of an embedding" if "of" not in spec else "has no use for of:")
-        )
-    if "of" in spec and spec["of"] not in names:
-        raise ParameterError(
-            f"{where}: there is no embedding {spec['of']!r} to be made from; there are "
+            f"{where}: there is no embedding {said.of!r} to be made from; there are "
             f"{', '.join(map(str, names)) or 'none'}"
         )
     return builder, options
@@ -99,7 +98,7 @@ def depth(spec: dict, by_name: dict, seen: tuple = ()) -> int:
 
 
 def entity_of(spec: dict, by_name: dict) -> str:
-    """Say what the vectors of a specification stand for: "gene", "drug", or "any" for random ones."""
+    """Say what the vectors of a specification stand for: "gene", "drug", or "any" (random ones)."""
     if spec.get("identifier") == "drug":
         return "drug"
     builder = builders().get(spec.get("builder"))
@@ -134,16 +133,16 @@ def serving(
         Names of those that serve.
     """
     specs = [dict(s) for s in specs]
-    allowed = {s["name"]: s.pop("datasets", None) for s in specs}
+    allowed = {s["name"]: s.pop("datasets", None) or [dataset] for s in specs}
     by_name = {s["name"]: s for s in specs}
-    wanted = "drug" if identifier == "drug" else "gene"
-    names = []
-    for spec in specs:
-        named = allowed[spec["name"]]
-        if only and spec["name"] not in only:
-            continue
-        if (named is None or dataset in named) and entity_of(spec, by_name) in (wanted, "any"):
-            names.append(spec["name"])
+    wanted = ("drug" if identifier == "drug" else "gene", "any")
+    names = [
+        name
+        for name, spec in by_name.items()
+        if (not only or name in only)
+        and dataset in allowed[name]
+        and entity_of(spec, by_name) in wanted
+    ]
     needed = set()
     for name in names:
         while name in by_name and name not in needed:

@@ -20,7 +20,7 @@ from perturbcore.data.authors.fixture_raw import (
 from perturbcore.data.authors.layout import GENE_EMBEDDINGS, LAYOUTS
 from perturbcore.data.authors.write import effects_of_raw, labels_of_raw
 from perturbcore.data.folds import assign_folds
-from perturbcore.embeddings import annotation, network, sequence, text
+from perturbcore.embeddings import network, words
 
 # file name -> what of the simulation it is derived from, and its width
 GENE_FILES = {
@@ -121,9 +121,9 @@ def _sources(simulation) -> dict:
     out = {}
     built = {
         "network": network.network_embedding(simulation.network, dim=40, name="n"),
-        "annotation": annotation.annotation_embedding(simulation.annotation, dim=40, name="a"),
-        "text": text.text_embedding(simulation.descriptions, dim=40, name="t"),
-        "sequence": sequence.sequence_embedding(simulation.sequences, dim=40, name="s"),
+        "annotation": words.annotation_embedding(simulation.annotation, dim=40, name="a"),
+        "text": words.text_embedding(simulation.descriptions, dim=40, name="t"),
+        "sequence": words.sequence_embedding(simulation.sequences, dim=40, name="s"),
     }
     for kind, embedding in built.items():
         out[kind] = pd.DataFrame(embedding.X, index=embedding.ids).reindex(genes).fillna(0.0)

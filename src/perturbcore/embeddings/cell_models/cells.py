@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from perturbcore.core.errors import ParameterError
 
-ATTENTION = ("latent", "full")
 # standard deviations beyond which expression is not told apart
 LARGEST = 10.0
 
@@ -25,12 +24,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Read `context` (n, m, d) at `x` (n, q, d)."""
-        q, k, v = (
-            self.split(self.query(x)),
-            self.split(self.key(context)),
-            self.split(self.value(context)),
-        )
-        read = F.scaled_dot_product_attention(q, k, v)
+        given = self.query(x), self.key(context), self.value(context)
+        read = F.scaled_dot_product_attention(*(self.split(t) for t in given))
         return self.out(read.transpose(-3, -2).flatten(-2))
 
     def split(self, t: Tensor) -> Tensor:
@@ -43,11 +38,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.norm, self.up, self.down = (
-            nn.LayerNorm(dim),
-            nn.Linear(dim, 2 * dim),
-            nn.Linear(2 * dim, dim),
-        )
+        self.norm = nn.LayerNorm(dim)
+        self.up, self.down = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d) -> (..., d)."""
@@ -90,9 +82,8 @@ class Read(nn.Module):
         weight = torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, -1)
         if len(z) < len(self.latent):
             # few cells: their values first; many: the weights first
-            read = torch.einsum(
-                "hlg,hgx->lxh", weight, torch.einsum("ng,hgd->hgnd", z, v).flatten(2)
-            )
+            values = torch.einsum("ng,hgd->hgnd", z, v).flatten(2)
+            read = torch.einsum("hlg,hgx->lxh", weight, values)
             read = read.unflatten(1, (len(z), -1)).permute(1, 0, 3, 2).flatten(2)
         else:
             both = torch.einsum("hlg,hgd->glhd", weight, v).flatten(1)
@@ -102,24 +93,24 @@ class Read(nn.Module):
 
 
 class CellTransformer(nn.Module):
-    """Encoder of cells with one token a gene.
+    """Encoder of cells with one token per gene.
 
     A token is the gene's vector plus its expression, in standard deviations from the mean of the
-    control cells of its line, times a direction that follows from the gene's vector. With
-    ``attention="latent"`` a few latent vectors read all genes, attend to one another for `layers`
-    rounds, and the token of each queried gene reads them: time grows with genes x latents, and with
-    the genes that are asked for. With ``attention="full"`` every token attends to every other for
-    `layers` rounds, which takes time and memory in proportion to genes squared.
+    control cells of its line, times a direction that follows from the gene's vector. A few latent
+    vectors read all genes, attend to one another for `layers` rounds, and the token of each queried
+    gene reads them: time grows with genes x latents, and with the genes that are asked for.
 
     Parameters
     ----------
-    genes : sequence of str
+    genes
+        Columns of the expression that is read.
     mean, sd : (n_lines, n_genes) arrays
-        Of control cells, log1p(1e4) scale; see `perturbcore.embeddings.cell_models.tokens.ControlCells`.
-    lines : sequence of str
-    dim, heads, layers, latents : int
-    attention : {"latent", "full"}
-    seed : int
+        Of control cells, log1p(1e4) scale; see `ControlCells`.
+    lines
+        Names of the cell lines.
+    dim, heads, layers, latents
+        Width, attention heads, rounds, number of latent vectors.
+    seed
         Initial weights.
     start : (n_genes, dim) array, optional
         Initial gene vectors; normal random numbers by default.
@@ -148,23 +139,19 @@ class CellTransformer(nn.Module):
         heads: int = 4,
         layers: int = 2,
         latents: int = 32,
-        attention: str = "latent",
         seed: int = 0,
         start: np.ndarray | None = None,
     ):
         super().__init__()
-        if attention not in ATTENTION:
-            raise ParameterError(f"attention={attention!r} is not one of {', '.join(ATTENTION)}")
         if dim < 1 or heads < 1 or dim % heads or layers < 1 or latents < 1:
             raise ParameterError(
                 f"dim={dim} must be a multiple of heads={heads}, and layers={layers} and "
                 f"latents={latents} at least 1"
             )
         self.genes, self.lines, self.dim = pd.Index(genes, dtype=object), tuple(lines), dim
-        self.config = dict(dim=dim, heads=heads, layers=layers, latents=latents,
-                           attention=attention, seed=seed)  # fmt: skip
-        self.register_buffer("mean", torch.tensor(np.asarray(mean, dtype=np.float32)))
-        self.register_buffer("sd", torch.tensor(np.asarray(sd, dtype=np.float32)))
+        self.config = dict(dim=dim, heads=heads, layers=layers, latents=latents, seed=seed)
+        for name, array in (("mean", mean), ("sd", sd)):
+            self.register_buffer(name, torch.tensor(np.asarray(array, dtype=np.float32)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             given = torch.randn(len(self.genes), dim)
@@ -173,15 +160,15 @@ class CellTransformer(nn.Module):
             self.gene = nn.Parameter(given)
             self.masked = nn.Parameter(torch.randn(dim) * 0.1)
             self.direction = nn.Linear(dim, dim, bias=False)
-            self.read = Read(dim, heads, latents) if attention == "latent" else None
+            self.read = Read(dim, heads, latents)
             self.process = nn.ModuleList(Block(dim, heads) for _ in range(layers))
-            self.write = Block(dim, heads) if attention == "latent" else None
+            self.write = Block(dim, heads)
             self.norm = nn.LayerNorm(dim)
             self.to_gene = nn.Linear(dim, dim, bias=False)
             self.to_value = nn.Linear(dim, 1)
 
     def standardised(self, values: Tensor, line: Tensor | int) -> Tensor:
-        """Express values as standard deviations from the mean of the line's control cells, (n, n_genes)."""
+        """Express values (n, n_genes) as standard deviations from the mean of the line's controls."""
         return ((values - self.mean[line]) / self.sd[line]).clamp(-LARGEST, LARGEST)
 
     def forward(
@@ -191,30 +178,19 @@ class CellTransformer(nn.Module):
         query: Tensor | None = None,
         visible: Tensor | None = None,
     ) -> Tensor:
-        """Embed genes in cells.
+        """Embed genes in cells: expression (n, n_genes), log1p(1e4) -> (n, q, dim).
 
         Parameters
         ----------
-        values : (n, n_genes) tensor
-            log1p(1e4) expression.
+        values, query
+            Expression; positions of the genes to embed, all by default.
         line : int or (n,) tensor of int
             Cell line, as position in `lines`.
-        query : (q,) tensor of int, optional
-            Genes to embed; all by default.
         visible : (v,) tensor of int, optional
             Genes whose expression may be read, all by default; the values of the others, queried
             ones too, take no part.
-
-        Returns
-        -------
-        (n, q, dim) tensor
         """
         z = self.standardised(values, line)
-        if self.read is None:
-            x = self._tokens(z, None, visible)
-            for block in self.process:
-                x = block(x)
-            return self.norm(x if query is None else x[:, query])
         gene, direction, shown = self.gene, self.direction(self.gene), z
         if visible is not None:
             gene, direction, shown = gene[visible], direction[visible], z[:, visible]
@@ -231,9 +207,8 @@ class CellTransformer(nn.Module):
         seen = torch.zeros(len(self.genes), dtype=torch.bool, device=z.device)
         seen[visible] = True
         # `where` takes nothing from the values of masked genes, whatever they are
-        return torch.where(
-            (seen if query is None else seen[query]).unsqueeze(-1), shown, gene + self.masked
-        )
+        seen = seen if query is None else seen[query]
+        return torch.where(seen.unsqueeze(-1), shown, gene + self.masked)
 
     def predict(self, embedded: Tensor, query: Tensor | None = None) -> Tensor:
         """Standardised expression of queried genes, (n, q), from their embeddings (n, q, dim)."""

@@ -17,11 +17,11 @@ class CellEncoder(Protocol):
 
     Attributes
     ----------
-    genes : pandas.Index
+    genes
         Columns of the expression it reads.
-    dim : int
+    dim
         Size of a gene's embedding.
-    adaptable : tuple of str
+    adaptable
         Last names of the linear layers that adapters are put on; empty for all.
     """
 
@@ -30,7 +30,10 @@ class CellEncoder(Protocol):
     adaptable: tuple[str, ...]
 
     def __call__(self, values: Tensor, line: int = 0, query: Tensor | None = None) -> Tensor:
-        """Expression (n, n_genes) -> embeddings (n, q, dim) of the queried genes, or of all."""
+        """Expression (n, n_genes) -> embeddings (n, q, dim) of the queried genes, or of all.
+
+        A gene that an encoder of variable gene sets has not read in a cell is zero there.
+        """
 
 
 def encoder_digest(encoder: nn.Module) -> str:
@@ -45,6 +48,23 @@ def spread_rows(n: int, most: int) -> np.ndarray:
     return np.arange(n) if n <= most else np.linspace(0, n - 1, most).astype(int)
 
 
+def cells_with(embedded: Tensor) -> Tensor:
+    """In how many cells each gene was read, (n, q, d) -> (q, 1): those where it is not zero."""
+    return (embedded != 0).any(-1).sum(0).unsqueeze(-1)
+
+
+def mean_over_cells(embedded: Tensor) -> Tensor:
+    """Mean over the cells that have a gene, (n, q, d) -> (q, d); zero where none has.
+
+    An encoder of variable gene sets reads only the genes that a cell expresses.
+
+    References
+    ----------
+    Cole et al. 2026, Eq. 11.
+    """
+    return embedded.sum(0) / cells_with(embedded).clamp_min(1)
+
+
 @torch.no_grad()
 def gene_vectors(
     encoder: CellEncoder,
@@ -54,36 +74,40 @@ def gene_vectors(
     max_cells: int = 256,
     batch_size: int = 32,
 ) -> np.ndarray:
-    """Average each gene's embedding over the control cells of a line.
+    """Average each gene's embedding over the control cells of a line that have the gene.
 
     Parameters
     ----------
-    encoder : CellEncoder
+    encoder
         Its genes must be those of `cells`; see `ControlCells.take`.
-    cells : ControlCells
-    line : str
-    max_cells : int
+    cells, line
+        Which cells.
+    max_cells
         At most so many cells, spread over those there are.
-    batch_size : int
+    batch_size
         Cells at a time.
 
     Returns
     -------
     (n_genes, dim) float32 array
+        Zero for a gene that no cell has.
 
     References
     ----------
-    Cole et al. 2026, 4.10: F(X), the mean over cells before Eq. 13.
+    Cole et al. 2026, Eq. 11, and section 4.10: F(X), the mean over cells before Eq. 13.
     """
     values = cells.of(line)
     values = torch.from_numpy(values[spread_rows(len(values), max_cells)])
     total = torch.zeros(len(encoder.genes), encoder.dim, dtype=torch.float64)
+    count = torch.zeros(len(encoder.genes), 1)
     was = encoder.training
     encoder.eval()
     for part in values.split(batch_size):
-        total += encoder(part, cells.position(line)).sum(0, dtype=torch.float64)
+        embedded = encoder(part, cells.position(line))
+        total += embedded.sum(0, dtype=torch.float64)
+        count += cells_with(embedded)
     encoder.train(was)
-    return (total / len(values)).float().numpy()
+    return (total / count.clamp_min(1)).float().numpy()
 
 
 def frozen_embeddings(
@@ -91,34 +115,19 @@ def frozen_embeddings(
     cells: ControlCells,
     *,
     name: str = "Cell transformer",
-    modality: str = "Expression",
     max_cells: int = 256,
 ) -> list[Embedding]:
-    """Make an embedding of each cell line from a frozen encoder.
+    """Make an embedding of each cell line from a frozen encoder; see `gene_vectors`.
 
-    Genes that no control cell expresses have no vector.
-
-    Parameters
-    ----------
-    encoder, cells, max_cells
-        See `gene_vectors`.
-    name, modality : str
-
-    Returns
-    -------
-    list of Embedding
+    Genes that no control cell expresses, or that the encoder reads in none, have no vector.
     """
     cells = cells.take(encoder.genes)
-    known = np.ptp(cells.values, axis=0) > 0
-    return [
-        Embedding(
-            name,
-            modality,
-            cells.genes[known],
-            gene_vectors(encoder, cells, line, max_cells=max_cells)[known],
-            cells.identifier,
-            line,
-            f"frozen encoder; {cells.source}",
-        )
-        for line in cells.lines
-    ]
+    varies = np.ptp(cells.values, axis=0) > 0
+    made = []
+    for line in cells.lines:
+        X = gene_vectors(encoder, cells, line, max_cells=max_cells)
+        known = varies & X.any(axis=1)
+        about = f"frozen encoder; {cells.source}"
+        ids = cells.genes[known]
+        made.append(Embedding(name, "Expression", ids, X[known], cells.identifier, line, about))
+    return made

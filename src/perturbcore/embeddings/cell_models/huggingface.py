@@ -1,7 +1,7 @@
 """Encoders of cells from Hugging Face checkpoints: safetensors alone, and no code of theirs is run."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,55 +28,46 @@ class HuggingFaceCells(nn.Module):
     Parameters
     ----------
     model : transformers.PreTrainedModel
-    genes : sequence of str
+    genes
         Genes whose expression it is given, in that order.
-    tokens : sequence of int
+    tokens
         Token of each gene; for "values" its position in the input.
-    encoding : {"bins", "rank", "values"}
+    encoding
         See `load_huggingface`.
-    size : int
+    size
         Tokens of the vocabulary.
     typical : (n_genes,) array
         Typical expression of each gene, by which ranks are made comparable.
-    extra : int
+    extra
         Positions beyond the genes that the model appends to its output.
     """
 
     adaptable: tuple[str, ...] = ()
 
     def __init__(
-        self, model, genes, tokens, encoding: str, size: int, typical=None, extra: int = 0
+        self,
+        model,
+        genes: Sequence[str],
+        tokens: Sequence[int],
+        encoding: str,
+        size: int,
+        typical: np.ndarray,
+        extra: int = 0,
     ):
         super().__init__()
-        self.model, self.genes, self.encoding, self.size, self.extra = (
-            model,
-            pd.Index(genes),
-            encoding,
-            size,
-            extra,
-        )
+        self.model, self.genes, self.encoding = model, pd.Index(genes), encoding
+        self.size, self.extra = size, extra
         self.dim = int(model.config.hidden_size)
+        typical = torch.tensor(np.asarray(typical, dtype=np.float32)).clamp_min(1e-3)
         self.register_buffer("tokens", torch.tensor(np.asarray(tokens, dtype=np.int64)))
-        typical = np.ones(len(self.genes)) if typical is None else typical
-        self.register_buffer(
-            "typical", torch.tensor(np.asarray(typical, dtype=np.float32)).clamp_min(1e-3)
-        )
+        self.register_buffer("typical", typical)
         self.spec = {"encoding": encoding, "extra": extra}
 
     def forward(self, values: Tensor, line: int = 0, query: Tensor | None = None) -> Tensor:
-        """Embed genes in cells; the cell line takes no part.
+        """Embed genes in cells: log1p(1e4) expression (n, n_genes) -> (n, q, dim).
 
-        Parameters
-        ----------
-        values : (n, n_genes) tensor
-            log1p(1e4) expression.
-        line : int
-        query : (q,) tensor of int, optional
-
-        Returns
-        -------
-        (n, q, dim) tensor
-            With "rank", genes that are not expressed, or rank too low to fit in, are zero.
+        The cell line takes no part. With "rank", genes that are not expressed, or rank too low to fit
+        in, are zero.
         """
         encode = {"bins": self._bins, "rank": self._rank, "values": self._values}[self.encoding]
         hidden = encode(values.clamp_min(0.0))
@@ -94,8 +85,8 @@ class HuggingFaceCells(nn.Module):
         hidden = self.model(input_ids=full, attention_mask=measured).last_hidden_state
         if hidden.shape[1] != self.size + self.extra:
             raise InputError(
-                f"the model returns {hidden.shape[1]} positions for {self.size} genes: give extra_tokens="
-                f"{hidden.shape[1] - self.size}"
+                f"the model returns {hidden.shape[1]} positions for {self.size} genes: give "
+                f"extra_tokens={hidden.shape[1] - self.size}"
             )
         return hidden[:, self.tokens]
 
@@ -120,8 +111,6 @@ def load_huggingface(
     encoding: str = "bins",
     genes: Sequence[str] | Mapping[str, int] | None = None,
     extra_tokens: int = 0,
-    revision: str | None = None,
-    cache: Path | None = None,
 ) -> HuggingFaceCells:
     """Load a checkpoint from a folder or the hub, to be used like the embedded transformer.
 
@@ -131,25 +120,21 @@ def load_huggingface(
 
     Parameters
     ----------
-    source : str or path
+    source
         A folder, or a name on the hub such as ``"organisation/model"``.
-    cells : ControlCells
+    cells
         The genes measured there that the vocabulary knows are those that the encoder reads.
     encoding : {"bins", "rank", "values"}
-        How expression is given to the model. "bins": a token a gene, its expression as token type, in
-        as many equal steps as the model has token types. "rank": tokens of the expressed genes, sorted
-        by expression over the gene's average in control cells, as Geneformer reads them; a gene set to
-        zero is thereby deleted. "values": the expression itself, at the gene's position, with an
-        attention mask of the genes measured, as AIDO.Cell reads it.
-    genes : sequence of str or mapping, optional
+        How expression is given to the model. "bins": a token per gene, its expression as token type,
+        in as many equal steps as the model has token types. "rank": tokens of the expressed genes,
+        sorted by expression over the gene's average in control cells, as Geneformer reads them; a
+        gene set to zero is thereby deleted. "values": the expression itself, at the gene's position,
+        with an attention mask of the genes measured, as AIDO.Cell reads it.
+    genes
         Vocabulary: genes in the order of their tokens, or gene -> token. By default read from
         ``genes.json``, ``genes.txt``, ``vocab.json`` or ``vocab.txt`` of the checkpoint.
-    extra_tokens : int
+    extra_tokens
         "values": positions that the model appends to its output.
-    revision : str, optional
-        Commit on the hub.
-    cache : path, optional
-        Where downloads are kept.
 
     Returns
     -------
@@ -168,54 +153,45 @@ def load_huggingface(
         raise ParameterError(f"encoding={encoding!r} is not one of {', '.join(ENCODINGS)}")
     folder = Path(source)
     if not folder.is_dir():
-        folder = _download(str(source), revision, cache)
+        folder = _download(str(source))
     if not list(folder.glob("*.safetensors")):
         pickled = sorted({f.name for pattern in PICKLED for f in folder.glob(pattern)})
+        only = ""
+        if pickled:
+            only = f", only {pickled[0]}: pickled weights can run code and are not read"
         raise InputError(
-            f"{folder} has no .safetensors file"
-            + (
-                f", only {pickled[0]}: pickled weights can run code and are not read; "
-                if pickled
-                else "; "
-            )
-            + "save the model with model.save_pretrained(folder, safe_serialization=True)"
+            f"{folder} has no .safetensors file{only}; save the model with "
+            "model.save_pretrained(folder, safe_serialization=True)"
         )
     token_of, size = _vocabulary(folder, genes)
     known = [g for g in cells.genes if g in token_of]
     if not known:
         raise InputError(
-            f"{source}: none of the {len(cells.genes)} genes measured (such as {cells.genes[0]!r}) is in its "
-            f"vocabulary (such as {next(iter(token_of))!r}): give genes= in the ids of the screen"
+            f"{source}: none of the {len(cells.genes)} genes measured (such as {cells.genes[0]!r}) is "
+            f"in its vocabulary (such as {next(iter(token_of))!r}): give genes= in the ids of the "
+            "screen"
         )
     model = _model(folder)
     _check(model, source, encoding, len(known), max(token_of[g] for g in known))
     average = cells.take(known).mean.mean(axis=0)
-    encoder = HuggingFaceCells(
-        model,
-        known,
-        [token_of[g] for g in known],
-        encoding,
-        size,
-        average.clip(0, LARGEST),
-        extra_tokens,
-    )
+    tokens = [token_of[g] for g in known]
+    typical = average.clip(0, LARGEST)
+    encoder = HuggingFaceCells(model, known, tokens, encoding, size, typical, extra_tokens)
     return encoder.requires_grad_(False).eval()
 
 
-def _download(name: str, revision, cache) -> Path:
+def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(
-            snapshot_download(name, revision=revision, cache_dir=cache, allow_patterns=FILES)
-        )
+        return Path(snapshot_download(name, allow_patterns=FILES))
     except HFValidationError as error:
         raise InputError(f"{name!r} is neither a folder nor a name on the hub ({error})") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise DownloadError(
-            f"{name}: cannot be had from the hub ({type(error).__name__}); download it elsewhere, and give the "
-            "folder"
+            f"{name}: cannot be had from the hub ({type(error).__name__}); download it elsewhere, and "
+            "give the folder"
         ) from error
 
 
@@ -225,8 +201,8 @@ def _vocabulary(folder: Path, genes) -> tuple[dict[str, int], int]:
         file = next((folder / name for name in VOCABULARIES if (folder / name).is_file()), None)
         if file is None:
             raise InputError(
-                f"{folder} has no vocabulary ({', '.join(VOCABULARIES)}): give genes=, the list of genes in "
-                "the order of the model's tokens"
+                f"{folder} has no vocabulary ({', '.join(VOCABULARIES)}): give genes=, the list of "
+                "genes in the order of the model's tokens"
             )
         where, text = str(file), file.read_text(encoding="utf-8")
         try:
@@ -245,36 +221,38 @@ def _vocabulary(folder: Path, genes) -> tuple[dict[str, int], int]:
 def _model(folder: Path):
     from transformers import AutoConfig, AutoModel
 
+    given = {"trust_remote_code": False, "local_files_only": True}
     try:
-        with _quiet():
-            config = AutoConfig.from_pretrained(
-                folder, trust_remote_code=False, local_files_only=True
-            )
-            model, found = AutoModel.from_pretrained(
-                folder, config=config, trust_remote_code=False, use_safetensors=True, local_files_only=True,
-                dtype=torch.float32, output_loading_info=True,
+        with quiet():
+            config = AutoConfig.from_pretrained(folder, **given)
+            model, loaded = AutoModel.from_pretrained(
+                folder, config=config, use_safetensors=True, dtype=torch.float32,
+                output_loading_info=True, **given,
             )  # fmt: skip
     except (ValueError, OSError, KeyError) as error:
         raise InputError(
-            f"{folder}: transformers cannot load this checkpoint by itself ({str(error).splitlines()[0]}). Its "
-            "own code is not run: install the package that defines the architecture, import it so that it "
-            "registers with AutoModel, and load again"
+            f"{folder}: transformers cannot load this checkpoint by itself "
+            f"({str(error).splitlines()[0]}). Its own code is not run: install the package that defines "
+            "the architecture, import it so that it registers with AutoModel, and load again"
         ) from error
     except RuntimeError as error:
         raise InputError(
-            f"{folder}: the weights do not have the sizes that config.json says; take both from one checkpoint"
+            f"{folder}: the weights do not have the sizes that config.json says; take both from one "
+            "checkpoint"
         ) from error
     # a missing weight would be drawn at random; the pooler is not used
-    missing = sorted(k for k in found["missing_keys"] if "pooler" not in k)
+    missing = sorted(k for k in loaded["missing_keys"] if "pooler" not in k)
     if missing:
         raise InputError(
-            f"{folder}: the safetensors lack {len(missing)} weights of the model, first {missing[0]!r}"
+            f"{folder}: the safetensors lack {len(missing)} weights of the model, first "
+            f"{missing[0]!r}"
         )
     return model
 
 
 @contextmanager
-def _quiet():
+def quiet() -> Iterator[None]:
+    """Silence transformers' warnings and bars."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -295,14 +273,16 @@ def _check(model, source, encoding, n_genes, largest) -> None:
         raise InputError(
             f"{source}: the vocabulary has a token {largest}, the model only {rows} of them"
         )
-    if encoding == "bins":
-        if getattr(config, "type_vocab_size", 0) < 2:
-            raise InputError(
-                f"{source}: the model has {getattr(config, 'type_vocab_size', 0)} token types; encoding='bins' "
-                "needs at least 2: choose encoding='rank' or 'values'"
-            )
-        if n_genes > config.max_position_embeddings:
-            raise InputError(
-                f"{source}: {n_genes} genes, but the model has {config.max_position_embeddings} positions: read "
-                f"fewer with control_cells(max_genes={config.max_position_embeddings}), or use encoding='rank'"
-            )
+    if encoding != "bins":
+        return
+    types, most = getattr(config, "type_vocab_size", 0), config.max_position_embeddings
+    if types < 2:
+        raise InputError(
+            f"{source}: the model has {types} token types; encoding='bins' needs at least 2: choose "
+            "encoding='rank' or 'values'"
+        )
+    if n_genes > most:
+        raise InputError(
+            f"{source}: {n_genes} genes, but the model has {most} positions: read fewer with "
+            f"control_cells(max_genes={most}), or use encoding='rank'"
+        )

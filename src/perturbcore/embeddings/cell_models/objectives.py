@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from perturbcore.core.training.learner import Learner
-from perturbcore.embeddings.cell_models.frozen import spread_rows
+from perturbcore.embeddings.cell_models.frozen import mean_over_cells, spread_rows
 
 
 def unsquared_l2(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -45,14 +45,8 @@ class Scaler(nn.Module):
 class Objective(Learner):
     """Predict responses of a cell line from the positions of the target genes.
 
-    The prediction begins at the mean training response and the network learns the rest.
-
-    Parameters
-    ----------
-    mean : (g,) array
-        Mean training response.
-    lr, weight_decay : float
-        Of Adam.
+    The prediction begins at the mean training response (g,) and the network learns the rest, by
+    Adam.
     """
 
     def __init__(self, mean: np.ndarray, lr: float, weight_decay: float = 0.0):
@@ -75,12 +69,7 @@ class Objective(Learner):
 
 
 class FrozenHead(Objective):
-    """Head on the vectors of a frozen encoder, standardised over genes.
-
-    Parameters
-    ----------
-    vectors : (n_genes, d) array
-    """
+    """Head on the vectors (n_genes, d) of a frozen encoder, standardised over genes."""
 
     def __init__(
         self, vectors: np.ndarray, mean, *, hidden=(1024, 2048), lr=1e-3, weight_decay=0.0, seed=0
@@ -97,19 +86,17 @@ class FrozenHead(Objective):
 
 
 class IndexingHead(Objective):
-    """Mean over control cells of the encoder's embedding of the target gene, standardised, then a head.
+    """Mean over control cells of the encoder's embedding of the target gene, then a head.
 
     Parameters
     ----------
-    encoder : CellEncoder
-        Before its first training step; it is then the frozen head's, on the mean of other cells.
+    encoder
+        Before its first training step it gives the frozen head's vectors, of other cells.
     values : (n, n_genes) array
         Control cells of the line.
-    line : int
-    n_cells : int
+    n_cells
         Cells averaged in a training step, drawn anew each time. Validation and prediction average
         `n_eval` cells, the same ones each time.
-    n_eval : int
 
     References
     ----------
@@ -127,7 +114,7 @@ class IndexingHead(Objective):
         at = torch.from_numpy(spread_rows(len(values), n_eval))
         self.register_buffer("fixed", at, persistent=False)
         with torch.no_grad():
-            self.scaler = Scaler(encoder(values[at[:32]], line).mean(0))
+            self.scaler = Scaler(mean_over_cells(encoder(values[at[:32]], line)))
         self.head = head(encoder.dim, hidden, len(self.mean), seed)
 
     def forward(self, target, genes=None):
@@ -135,7 +122,7 @@ class IndexingHead(Objective):
         rows = self.fixed
         if self.training:
             rows = torch.randperm(len(self.cells), device=self.cells.device)[: self.n_cells]
-        embedded = self.encoder(self.cells[rows], self.line, target).mean(0)
+        embedded = mean_over_cells(self.encoder(self.cells[rows], self.line, target))
         out = self.mean + self.head(self.scaler(embedded))
         return out if genes is None else out[:, genes]
 
@@ -145,17 +132,15 @@ class KnockOutHead(Objective):
 
     Parameters
     ----------
-    encoder : CellEncoder
     average : (n_genes,) array
         Average control profile of the line.
-    line : int
     output : (g,) array of int
         Position of each output gene among the encoder's, -1 where it is none: such a gene is
         predicted at its training mean.
-    asked : int, optional
-        Output genes of a training step, drawn anew each time; validation takes twice as many, the same
-        ones each time. Their error is scaled to that of all. All genes by default, and always in
-        prediction.
+    asked
+        Output genes of a training step, drawn anew each time; validation takes twice as many, the
+        same ones each time. Their error is scaled to that of all. All genes by default, and always
+        in prediction.
 
     References
     ----------

@@ -19,7 +19,7 @@ from perturbcore.core.training.learner import Learner, cosine_after_warmup
 from perturbcore.embeddings.cell_models.cells import LARGEST, CellTransformer
 from perturbcore.embeddings.cell_models.tokens import ControlCells
 
-STARTS = ("components", "random")
+MASKED, HELD_OUT = 0.5, 0.1  # share of the genes masked, share of the cells held out
 ENCODER = "encoder.safetensors"
 
 
@@ -29,14 +29,13 @@ class Pretrained:
 
     Attributes
     ----------
-    encoder : CellTransformer
+    encoder
         Frozen: no parameter asks for a gradient.
-    history : pandas.DataFrame
-        One row an epoch; `val` is `error` in that epoch.
-    error, error_of_mean : float
-        Mean squared error of masked genes in held-out control cells, in units of the variance of each
-        gene: of the encoder, and of predicting each gene's mean in the line.
-    seconds : float
+    history
+        One row per epoch; `val` is `error` in that epoch.
+    error, error_of_mean
+        Mean squared error of masked genes in held-out control cells, in units of the variance of
+        each gene: of the encoder, and of predicting each gene's mean in the line.
     """
 
     encoder: CellTransformer
@@ -76,77 +75,55 @@ def pretrain(
     heads: int = 4,
     layers: int = 2,
     latents: int = 32,
-    attention: str = "latent",
-    start: str = "components",
     epochs: int = 5,
     batch_size: int = 32,
     lr: float = 3e-3,
-    masked: float = 0.5,
     asked: int = 128,
-    validation: float = 0.1,
     seed: int = 0,
     folder: Path | None = None,
     device: str = "auto",
-    progress: bool = False,
 ) -> Pretrained:
     """Train a cell transformer to fill in masked genes of control cells.
 
-    In each batch a random share of the genes is masked: their values are never read, and the encoder
-    predicts `asked` of them from the others. Perturbed cells take no part.
+    In each batch a random half of the genes is masked: their values are never read, and the encoder
+    predicts `asked` of them from the others. Gene vectors start as principal components of the genes
+    over the same cells, from which the training converges in few epochs. Perturbed cells take no
+    part.
 
     Parameters
     ----------
-    cells : ControlCells
-    dim, heads, layers, latents, attention
+    cells
+        See `control_cells`; a tenth of them is held out to choose the epoch and report the error.
+    dim, heads, layers, latents
         See `CellTransformer`.
-    start : {"components", "random"}
-        Initial gene vectors: principal components of the genes over the same cells (brought to equal
-        length), from which masked prediction converges in few epochs; or random numbers.
-    epochs, batch_size : int
-        Batch size in cells.
-    lr : float
-        Highest learning rate.
-    masked : float
-        Share of genes masked, in (0, 1).
-    asked : int
+    epochs, batch_size, lr
+        Batch size in cells, highest learning rate.
+    asked
         Masked genes predicted in each batch; fewer take less time.
-    validation : float
-        Share of cells held out to choose the epoch and report the error.
-    seed : int
+    seed
         Weights, held-out cells, batches, masks.
-    folder : path, optional
+    folder
         Where trained encoders are kept, each under its content key; a finished one is loaded and a
         killed training goes on.
-    device : str
+    device
         "auto", "cpu", "gpu".
-    progress : bool
-
-    Returns
-    -------
-    Pretrained
 
     Raises
     ------
     ParameterError
         A number is out of range.
     """
-    if start not in STARTS:
-        raise ParameterError(f"start={start!r} is not one of {', '.join(STARTS)}")
     n, g = cells.values.shape
-    n_masked, n_out = int(round(masked * g)), int(round(validation * n))
+    n_masked, n_out = int(round(MASKED * g)), int(round(HELD_OUT * n))
     if not 0 < n_masked < g or not 0 < n_out < n or epochs < 1 or asked < 1:
         raise ParameterError(
-            f"masked={masked}, validation={validation} (of {g} genes, {n} cells), epochs={epochs} and "
-            f"asked={asked}: shares must leave something on both sides, numbers be at least 1"
+            f"{g} genes, {n} cells, epochs={epochs} and asked={asked}: masked genes and held-out "
+            "cells must leave something on both sides, numbers be at least 1"
         )
-    spec = dict(dim=dim, heads=heads, layers=layers, latents=latents, attention=attention, start=start,
-                epochs=epochs, batch_size=batch_size, lr=lr, masked=masked, asked=asked,
-                validation=validation, seed=seed)  # fmt: skip
-    begin = components(cells, dim, seed) if start == "components" else None
-    encoder = CellTransformer(
-        cells.genes, cells.mean, cells.sd, cells.lines,
-        dim=dim, heads=heads, layers=layers, latents=latents, attention=attention, seed=seed, start=begin,
-    )  # fmt: skip
+    sizes = dict(dim=dim, heads=heads, layers=layers, latents=latents, seed=seed)
+    spec = sizes | dict(epochs=epochs, batch_size=batch_size, lr=lr, asked=asked)
+    start = components(cells, dim, seed)
+    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, cells.lines, start=start, **sizes)
     order = np.random.default_rng([seed, 1]).permutation(n)
     values, line = torch.from_numpy(cells.values), torch.from_numpy(cells.line)
 
@@ -170,7 +147,7 @@ def pretrain(
     key = digest(spec, cells.digest, code_digest("perturbcore.embeddings.cell_models.pretrain"))
     kept = Path(folder) / f"cell-transformer-{key}" if folder is not None else None
     done = fit(learner, train, held_out, max_epochs=epochs, folder=kept, key=key, grad_clip=1.0,
-               device=device, seed=seed, progress=progress)  # fmt: skip
+               device=device, seed=seed)  # fmt: skip
     encoder.requires_grad_(False).eval()
     if kept is not None and not (kept / ENCODER).exists():
         save_encoder(encoder, kept / ENCODER)
@@ -180,19 +157,10 @@ def pretrain(
 
 
 def components(cells: ControlCells, dim: int, seed: int = 0) -> np.ndarray:
-    """Principal components of genes over control cells, every gene's vector of length sqrt(dim).
+    """Principal components of genes over control cells, (n_genes, dim), of length sqrt(dim) each.
 
-    Parameters
-    ----------
-    cells : ControlCells
-    dim : int
-        Components; where there are fewer cells or genes, and for genes that never vary, the rest is
-        filled with normal random numbers.
-    seed : int
-
-    Returns
-    -------
-    (n_genes, dim) float32 array
+    Where there are fewer cells or genes than `dim`, and for genes that never vary, the rest is
+    filled with normal random numbers.
     """
     z = ((cells.values - cells.mean[cells.line]) / cells.sd[cells.line]).clip(-LARGEST, LARGEST)
     size = min(dim, min(z.shape))
@@ -226,13 +194,7 @@ def save_encoder(encoder: CellTransformer, path: Path) -> None:
 
 
 def load_encoder(path: Path) -> CellTransformer:
-    """Read an encoder that `save_encoder` wrote.
-
-    Raises
-    ------
-    InputError
-        The file is not there, or is not such an encoder.
-    """
+    """Read an encoder that `save_encoder` wrote; any other file is refused."""
     path = Path(path)
     if not path.is_file():
         raise InputError(

@@ -1,0 +1,195 @@
+"""Embeddings from words: of annotation sets, descriptions, protein sequences and drugs' labels.
+
+All count words (sets, terms, k-mers), weigh them by TF-IDF and reduce them by a truncated SVD:
+latent semantic analysis (Deerwester et al. 1990).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from pydantic import Field
+from sklearn.feature_extraction.text import TfidfTransformer, TfidfVectorizer
+
+from perturbcore.core.errors import InputError
+from perturbcore.embeddings.linalg import truncated_svd
+from perturbcore.embeddings.registry import Dim, register
+
+RESIDUES = frozenset("ACDEFGHIKLMNPQRSTVWYBZXUOJ*")
+SMALLEST = 2  # genes in a set: a set of one tells no two genes apart
+
+
+@register("annotation", kind="sets")
+def annotation_embedding(sets: Mapping[str, Iterable[str]], *, dim: Dim = 128, seed: int = 0):
+    """Embed genes by the sets that hold them.
+
+    A gene is a document and its sets are the words: a set shared with few genes says more than a
+    set shared with many. The linear relative of the GenotypeVAE of Cole et al. 2026, section 4.5.2,
+    which autoencodes the same kind of vector.
+
+    Parameters
+    ----------
+    sets
+        Set name to gene ids, as `read_gmt` returns; sets of one gene are left out.
+    dim
+        Wanted dimensions; fewer where the sets have a lower rank.
+    seed
+        Start vector of the SVD.
+
+    Returns
+    -------
+    Embedding
+        Genes of at least one set, sorted.
+    """
+    members = [sorted(set(genes)) for _, genes in sorted(sets.items())]
+    used = [genes for genes in members if len(genes) >= SMALLEST]
+    if not used:
+        raise InputError(f"none of {len(members)} sets has at least {SMALLEST} genes")
+    ids, rows = np.unique(np.concatenate(used), return_inverse=True)
+    columns = np.repeat(np.arange(len(used)), [len(genes) for genes in used])
+    counts = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(ids), len(used)))
+    X = truncated_svd(TfidfTransformer().fit_transform(counts), dim, seed)
+    about = f"{len(used)} of {len(members)} sets, TF-IDF and SVD, {X.shape[1]} dimensions"
+    return ids, X, about
+
+
+@register("text", kind="texts")
+def text_embedding(texts: Mapping[str, str], *, dim: Dim = 128, min_df: Dim = 2, seed: int = 0):
+    """Embed genes by their descriptions: words and pairs of words.
+
+    It counts words and knows nothing of their meaning: the modest relative of GenePT (Cole et al.
+    2026, section 4.5.2), which asks a language model to embed the same kind of text.
+
+    Parameters
+    ----------
+    texts
+        Id to description.
+    dim
+        Wanted dimensions; fewer where the texts have a lower rank.
+    min_df
+        Words of fewer texts are left out; 2 drops, for instance, the gene's own symbol.
+    seed
+        Start vector of the SVD.
+
+    Returns
+    -------
+    Embedding
+        Ids sorted; ids whose text has no usable word are left out and counted in ``source``.
+    """
+    ids = sorted(texts)
+    for i in ids:
+        if not isinstance(texts[i], str):
+            raise InputError(
+                f"the description of {i!r} is {type(texts[i]).__name__}, not text; leave the id "
+                "out or give it a text"
+            )
+    vectorizer = TfidfVectorizer(
+        ngram_range=(1, 2), min_df=min_df, sublinear_tf=True, stop_words="english"
+    )
+    matrix = _counted(vectorizer, [texts[i] for i in ids], "descriptions", "min_df")
+    keep, X, note = _reduced(matrix, dim, seed, "a usable word")
+    about = f"{matrix.shape[1]} terms, TF-IDF and SVD, {X.shape[1]} dimensions{note}"
+    return pd.Index(ids)[keep], X, about
+
+
+@register("sequence", kind="sequences", modality="Protein")
+def sequence_embedding(
+    sequences: Mapping[str, str | Iterable[str]],
+    *,
+    dim: Dim = 128,
+    k: Annotated[int, Field(ge=1, le=5)] = 3,
+    min_df: Dim = 2,
+    seed: int = 0,
+):
+    """Embed genes by the k-mers of their proteins.
+
+    A stand-in for protein language models, not one of them: it sees which short words two
+    proteins share, so it finds close relatives, and knows nothing of structure, remote homology or
+    function. Where the embeddings of ESM2 or ProtT5 are at hand, load those.
+
+    Parameters
+    ----------
+    sequences
+        Id to amino acids in one-letter code, or to several isoforms, whose k-mer profiles are
+        averaged (Cole et al. 2026, section 4.5.4, average isoforms likewise).
+    dim
+        Wanted dimensions; fewer where the profiles have a lower rank.
+    k
+        Length of the words.
+    min_df
+        k-mers of fewer sequences are left out.
+    seed
+        Start vector of the SVD.
+
+    Returns
+    -------
+    Embedding
+        Ids sorted; ids without any kept k-mer are left out and counted in ``source``.
+    """
+    ids = sorted(sequences)
+    listed = [[s] if isinstance(s, str) else list(s) for s in (sequences[i] for i in ids)]
+    rows = np.repeat(np.arange(len(ids)), [len(own) for own in listed])
+    isoforms = [isoform for own in listed for isoform in own]
+    for row, isoform in zip(rows, isoforms, strict=True):
+        wrong = sorted(set(isoform.upper()) - RESIDUES) if isinstance(isoform, str) else [isoform]
+        if wrong:
+            raise InputError(
+                f"the sequence of {ids[row]!r} holds {wrong[0]!r}, which is no amino acid in "
+                "one-letter code"
+            )
+    vectorizer = TfidfVectorizer(
+        analyzer="char", ngram_range=(k, k), lowercase=False, min_df=min_df, sublinear_tf=True
+    )
+    matrix = _counted(vectorizer, [s.upper() for s in isoforms], "sequences", "min_df or k")
+    mean = sp.csr_matrix(
+        (np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(len(ids), len(rows))
+    )
+    mean = sp.diags(1 / np.maximum(np.asarray(mean.sum(axis=1)).ravel(), 1)) @ mean
+    keep, X, note = _reduced((mean @ matrix).tocsr(), dim, seed, "a kept word")
+    about = f"{matrix.shape[1]} words of {k} residues, {X.shape[1]} dimensions{note}"
+    return pd.Index(ids)[keep], X, about
+
+
+@register("drug_text", kind="drugs", entity="drug")
+def drug_text(drugs: pd.DataFrame, *, dim: Dim = 128, min_df: Dim = 2, seed: int = 0):
+    """Embed drugs by name, mechanism and targets, as `text_embedding` embeds descriptions.
+
+    It counts words; for a language model's vectors of the same texts give a file, with modality
+    ``LLM``.
+
+    Parameters
+    ----------
+    drugs
+        Indexed by drug; columns `mechanism` and `targets`.
+    dim, min_df, seed
+        See `text_embedding`; drugs without a word that others share have no vector.
+    """
+    made = text_embedding.__wrapped__(drug_texts(drugs), dim=dim, min_df=min_df, seed=seed)
+    return *made[:2], f"name, mechanism, targets; {made[2]}"
+
+
+def drug_texts(drugs: pd.DataFrame) -> dict[str, str]:
+    """Write one line per drug: its name, mechanism and targets, as far as the table has them."""
+    targets = drugs["targets"].astype(str).str.replace(";", " ")
+    parts = zip(drugs.index.astype(str), drugs["mechanism"].astype(str), targets, strict=True)
+    return {part[0]: ". ".join(p for p in part if p) for part in parts}
+
+
+def _counted(vectorizer: TfidfVectorizer, texts: list[str], what: str, way_out: str):
+    try:
+        return vectorizer.fit_transform(texts)
+    except ValueError as error:
+        raise InputError(
+            f"no word occurs in at least {vectorizer.min_df} of {len(texts)} {what} ({error}); "
+            f"lower {way_out}"
+        ) from None
+
+
+def _reduced(matrix: sp.csr_matrix, dim: int, seed: int, what: str):
+    """Rows with a word, their vectors, and a note on the others."""
+    keep = matrix.getnnz(axis=1) > 0
+    n = int((~keep).sum())
+    note = f"; {n} ids without {what} have no vector" if n else ""
+    return keep, truncated_svd(matrix[np.flatnonzero(keep)], dim, seed), note
