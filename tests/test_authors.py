@@ -16,7 +16,7 @@ from perturbcore.data.folds import check_leakage
 from perturbcore.data.published.read import SCORE_COLUMNS
 from perturbcore.data.published.tables import Published, load_published, medians
 from perturbcore.embeddings.authors import list_embeddings, read_embeddings
-from perturbcore.embeddings.build import build
+from perturbcore.embeddings.build import build, build_all
 from perturbcore.embeddings.sources import BuildContext
 from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.space import Protocol
@@ -319,7 +319,8 @@ def test_a_profile_may_name_single_files_of_the_layout(root, monkeypatch):
     one = build({"name": "W", "file": f"{folder}/{WAVEGC}.h5ad", "identifier": "ensembl"}, context)
     assert one.dim == 128 and one.identifier == "ensembl"
     name = "PCA_Fair_essential_{cell_line}_controls_(D=128).h5ad"
-    several = build({"name": "P", "file": f"{folder}/{name}", "identifier": "ensembl"}, context)
+    spec = {"name": "P", "file": f"{folder}/{name}", "identifier": "ensembl"}
+    several = build_all([spec], context)
     assert {e.cell_line for e in several} == set(LAYOUTS["essential"].lines)
     drug = {"name": "M", "file": "$PERTURBCORE_PAPER_DATA/tahoe/tahoe_drug_embeddings.h5ad",
             "obsm": "maccs", "identifier": "drug"}  # fmt: skip

@@ -585,7 +585,7 @@ def test_circles_repeats_and_missing_parts_are_refused(context):
 
 
 def test_a_new_builder_is_one_function_and_its_options_are_checked(monkeypatch, tmp_path):
-    """One file and one line: the function below stands for the file, the family's name for the line."""
+    """One file and one line: the function stands for the file, the family's name for the line."""
     import sys
     from types import ModuleType
 

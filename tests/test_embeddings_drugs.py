@@ -1,4 +1,4 @@
-"""Embeddings of drugs: fingerprints, descriptors, targets, text, SMILES transformers, and whom they serve."""
+"""Embeddings of drugs: structure, targets, text, SMILES models, and whom they serve."""
 
 from types import MappingProxyType, SimpleNamespace
 
@@ -43,7 +43,7 @@ def dataset(drugs=DRUGS):
     )
 
 
-# --- fingerprints and descriptors ------------------------------------------------------------------------------
+# fingerprints and descriptors
 
 
 def by_rdkit(kind, mol):
@@ -137,7 +137,7 @@ def test_descriptors_are_rdkits_on_a_log_scale():
     assert logp < 0 and row["MolLogP"] == pytest.approx(-np.log1p(-logp), rel=1e-6)
 
 
-# --- targets ---------------------------------------------------------------------------------------------------
+# targets
 
 
 def test_target_encodings_by_hand():
@@ -181,7 +181,7 @@ def test_gene_embeddings_of_targets_by_hand():
         target_genes(ensembl, DRUGS, name="t")
 
 
-# --- text ------------------------------------------------------------------------------------------------------
+# text
 
 
 def test_drug_texts_and_their_neighbours():
@@ -196,7 +196,7 @@ def test_drug_texts_and_their_neighbours():
     assert inside > 0.7 > near.mean() + 0.3
 
 
-# --- SMILES transformers ---------------------------------------------------------------------------------------
+# SMILES transformers
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,8 @@ def roberta(tmp_path_factory, tokenizer):
     torch.manual_seed(0)
     config = RobertaConfig(
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=130, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        intermediate_size=32, max_position_embeddings=130, pad_token_id=0, bos_token_id=1,
+        eos_token_id=2,
     )  # fmt: skip
     RobertaForMaskedLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -243,8 +244,8 @@ def t5(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("models") / "tiny-t5"
     torch.manual_seed(0)
     config = T5Config(
-        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, pad_token_id=0,
-        decoder_start_token_id=0,
+        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
+        pad_token_id=0, decoder_start_token_id=0,
     )  # fmt: skip
     T5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -338,7 +339,7 @@ def test_other_weights_are_not_taken_from_the_cache(roberta, t5, tmp_path):
     assert made(roberta, max_length=5).source != first.source
 
 
-# --- whom a specification serves ---------------------------------------------------------------------------------
+# whom a specification serves
 
 SPECS = [
     {"name": "net", "builder": "network", "source": "stringdb"},

@@ -40,7 +40,6 @@ def graph():
     edges, community = planted(160, 4)
     model, ids = pretrained_network(
         edges,
-        name="G",
         dim=12,
         layers=2,
         dropout=0.0,

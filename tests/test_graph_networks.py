@@ -1,4 +1,4 @@
-"""Graph embeddings on planted graphs, and the two published defects as tests that they are not here."""
+"""Graph embeddings on planted graphs, and that the two published defects are not here."""
 
 import subprocess
 import sys
@@ -118,7 +118,8 @@ def test_profiles_can_name_them_and_training_is_found_again(tmp_path):
 
 
 def test_naming_the_builders_does_not_import_torch():
-    code = "import sys; from perturbcore.embeddings.registry import builders; builders(); print('torch' in sys.modules)"
+    code = "import sys; from perturbcore.embeddings.registry import builders; builders()"
+    code += "; print('torch' in sys.modules)"
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
@@ -172,7 +173,7 @@ def test_a_held_out_edge_in_message_passing_is_caught():
 
 
 def test_the_published_split_leaks_and_ours_does_not():
-    """The loader adds both directions to a list that has both, and splits rows with source < target."""
+    """The loader adds both directions to a list that has both, and splits rows."""
     edges, _ = planted(80, 4)
     _, A = adjacency(edges)
     one = np.column_stack(sp.triu(A).nonzero())
@@ -192,7 +193,7 @@ def test_the_published_split_leaks_and_ours_does_not():
 
 
 def test_the_published_order_of_weights_is_caught():
-    """Edges interleaved with their reverses, weights appended as a block: most belong to another edge."""
+    """Edges interleaved with their reverses, weights as a block: most are another edge's."""
     edges, _ = planted(80, 4)
     _, A = adjacency(edges)
     upper = sp.triu(A).tocoo()

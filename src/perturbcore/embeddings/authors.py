@@ -1,4 +1,4 @@
-"""The authors' embeddings (Cole et al. 2026): which there are, what figures call them, reading them."""
+"""The authors' embeddings (Cole et al. 2026): which there are, what figures call them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -52,9 +52,9 @@ def list_embeddings(
 ) -> tuple[list[Listed], list[str]]:
     """List the embeddings that serve a data set, in the order of its figure, then by name.
 
-    `lines` are the cell lines of the responses; those of the figures by default. The second list has
-    one line per embedding of the figures whose file is absent, and per file that names a cell line
-    the responses do not have.
+    `lines` are the cell lines of the responses; those of the figures by default. The second list
+    has one line per embedding of the figures whose file is absent, and per file that names a cell
+    line the responses do not have.
     """
     layout = layout_of(dataset)
     lines = list(layout.lines if lines is None else lines)
@@ -184,7 +184,7 @@ def read_embeddings(
 
 
 def _cut(e: Listed, adata: AnnData, wanted: pd.Index, identifier: str) -> Embedding | None:
-    """The rows of the perturbations `wanted`, or None where the file has none of them."""
+    """Return the rows of the perturbations `wanted`, or None where the file has none of them."""
     ids = pd.Index(adata.obs_names.astype(str))
     if ids.str.fullmatch(r"\d+\.0").all():  # a CID that went through a float
         ids = ids.str.removesuffix(".0")

@@ -41,14 +41,15 @@ def build_all(
     Parameters
     ----------
     specs
-        Each has a ``name``; then either ``builder`` (see `perturbcore.embeddings.registry.builders`)
-        with ``source`` (``simulated``, or a name of the catalogue) or ``file``, or ``file`` alone for
-        a table of vectors (``builder: file`` with ``source`` for one of the catalogue). Further:
-        ``modality``, ``identifier``, ``cell_line``, ``columns`` (of an edge list or a table of
-        texts), ``convert_to`` and ``duplicates`` (see `convert_ids`),
-        ``aliases: previous_symbols`` (see `add_aliases`), ``of`` (the embedding, perhaps a later one,
-        that ``builder: shuffled`` shuffles); all other keys, or those under ``options``, are options
-        of the builder. ``{cell_line}`` in ``file`` stands for each cell line of the data set.
+        Each has a ``name``; then either ``builder`` (see
+        `perturbcore.embeddings.registry.builders`) with ``source`` (``simulated``, or a name of the
+        catalogue) or ``file``, or ``file`` alone for a table of vectors (``builder: file`` with
+        ``source`` for one of the catalogue). Further: ``modality``, ``identifier``, ``cell_line``,
+        ``columns`` (of an edge list or a table of texts), ``convert_to`` and ``duplicates`` (see
+        `convert_ids`), ``aliases: previous_symbols`` (see `add_aliases`), ``of`` (the embedding,
+        perhaps a later one, that ``builder: shuffled`` shuffles); all other keys, or those under
+        ``options``, are options of the builder. ``{cell_line}`` in ``file`` stands for each cell
+        line of the data set.
     context
         Where sources are found.
     cache
@@ -120,7 +121,7 @@ class _Plan:
         adata = described(self.context.dataset)
         if adata is None:
             raise InputError(f"{self.where}: {CELL_LINE} in file needs a data set with cell lines")
-        return cell_lines(adata)
+        return sorted(cell_lines(adata))
 
     @property
     def key(self) -> str:

@@ -59,7 +59,7 @@ def cell_transformer(
         screen, cell_lines=lines, max_cells=max_cells, max_genes=max_genes, seed=seed
     )
     trained = pretrain(
-        cells, dim=dim, heads=heads, layers=layers, latents=latents, epochs=epochs, lr=lr, seed=seed,
-        folder=models,
+        cells, dim=dim, heads=heads, layers=layers, latents=latents, epochs=epochs, lr=lr,
+        seed=seed, folder=models,
     )  # fmt: skip
     return frozen_embeddings(trained.encoder, cells)

@@ -22,8 +22,8 @@ SECFP_RADIUS = 3
 PHYSICAL = (
     "MolWt", "HeavyAtomCount", "MolLogP", "MolMR", "TPSA", "LabuteASA", "NumHDonors",
     "NumHAcceptors", "NumHeteroatoms", "NumRotatableBonds", "RingCount", "NumAromaticRings",
-    "NumAliphaticRings", "FractionCSP3", "NumAtomStereoCenters", "NumAmideBonds", "Kappa1", "Kappa2",
-    "Kappa3", "BertzCT", "BalabanJ", "qed", "FormalCharge", "NumHalogens",
+    "NumAliphaticRings", "FractionCSP3", "NumAtomStereoCenters", "NumAmideBonds", "Kappa1",
+    "Kappa2", "Kappa3", "BertzCT", "BalabanJ", "qed", "FormalCharge", "NumHalogens",
 )  # fmt: skip
 HALVING = 0.5
 
@@ -53,8 +53,8 @@ def fingerprint_function(kind: str, bits: int = 2000) -> Callable:
     ----------
     kind
         ``maccs`` (166 keys, bit 0 unused), ``topological`` (paths of one to seven bonds, Daylight's
-        kind), ``secfp`` (hashed circular SMILES, radius 3), ``avalon``, ``erg`` (reduced graph, real
-        numbers), ``ecfp:<diameter>`` and ``fcfp:<diameter>`` (Morgan atoms, or pharmacophoric
+        kind), ``secfp`` (hashed circular SMILES, radius 3), ``avalon``, ``erg`` (reduced graph,
+        real numbers), ``ecfp:<diameter>`` and ``fcfp:<diameter>`` (Morgan atoms, or pharmacophoric
         features; without a number the diameter is 4).
     bits
         Width of hashed fingerprints; ``maccs`` (167) and ``erg`` (315) have their own.

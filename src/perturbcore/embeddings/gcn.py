@@ -38,7 +38,7 @@ class SymmetricProduct(torch.autograd.Function):
 
 
 class Convolution(GCNConv):
-    """torch-geometric's GCNConv on a matrix that is normalised once, as one sparse product a pass."""
+    """torch-geometric's GCNConv on a matrix that is normalised once, as one sparse product."""
 
     def __init__(self, dim: int):
         super().__init__(dim, dim, normalize=False)
@@ -160,8 +160,8 @@ def pretrain(
     """Pretrain a `GraphNetwork` by link prediction.
 
     A share of the undirected edges is held out: it is not in the matrix of message passing, neither
-    in training nor in validation. (In the published loader each edge is listed twice, an edge can be
-    in both parts, and validation passes messages over the whole graph.)
+    in training nor in validation. (In the published loader each edge is listed twice, an edge can
+    be in both parts, and validation passes messages over the whole graph.)
 
     Parameters
     ----------

@@ -54,7 +54,8 @@ def gnn_embedding(
     Returns
     -------
     Embedding
-        Output of the last layer on the whole graph; its ``source`` tells the AUROC of held-out edges.
+        Output of the last layer on the whole graph; its ``source`` tells the AUROC of held-out
+        edges.
 
     Raises
     ------
@@ -115,8 +116,8 @@ def keep_edges(edges: pd.DataFrame, threshold: float = 0.0, rescue: int = 20) ->
     threshold
         Smallest weight of an edge.
     rescue
-        A node with fewer kept edges gets its best-scoring others back, until it has this many or all
-        it had. As published, every undirected edge counts as two entries of a node, one per
+        A node with fewer kept edges gets its best-scoring others back, until it has this many or
+        all it had. As published, every undirected edge counts as two entries of a node, one per
         direction, so that half as many distinct edges suffice.
 
     Returns

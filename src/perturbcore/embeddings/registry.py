@@ -158,7 +158,7 @@ def register(
     entity: str = "gene",
     prepare: Callable | None = None,
 ) -> Callable:
-    """Make a function known to profiles under `name`, and let it be called with `name=` and the like, too.
+    """Make a function known to profiles; it can then be called with ``name=`` and the like, too.
 
     Parameters
     ----------

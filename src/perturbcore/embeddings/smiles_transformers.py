@@ -67,10 +67,10 @@ def smiles_transformer(
     batch_size: Dim = 32,
     max_length: Dim = 512,
 ):
-    """Embed drugs by the mean of a transformer's last hidden states over the tokens of their SMILES.
+    """Embed drugs by the mean of a transformer's last hidden states over their SMILES' tokens.
 
-    Padding is masked in attention and in the mean, so that a vector does not depend on the molecules
-    it shares a batch with. Of encoder-decoders (MolT5) the encoder is used.
+    Padding is masked in attention and in the mean, so that a vector does not depend on the
+    molecules it shares a batch with. Of encoder-decoders (MolT5) the encoder is used.
 
     Parameters
     ----------

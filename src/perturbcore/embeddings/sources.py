@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -237,7 +237,7 @@ def _ids(spec: dict, context: BuildContext, where: str) -> Source:
 
 
 def described(data: Any) -> AnnData | None:
-    """The responses of a data set, or its screen, or None."""
+    """Return the responses of a data set, or its screen, or None."""
     for part in ("responses", "screen"):
         adata = getattr(data, part, None)
         if adata is not None:

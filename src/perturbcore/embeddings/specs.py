@@ -12,7 +12,7 @@ WITH_COLUMNS = ("edges", "texts", "drugs", "drugs_of")
 
 
 class Spec(BaseModel):
-    """What an entry may say beside the options of its builder; see `perturbcore.embeddings.build`."""
+    """What an entry may say beside the options of its builder; see `build_all`."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 

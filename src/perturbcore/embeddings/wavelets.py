@@ -1,4 +1,4 @@
-"""Embeddings from spectral graph wavelets: how a unit of heat at a node spreads, at several scales."""
+"""Embeddings from spectral graph wavelets: how heat at a node spreads, at several scales."""
 
 import numpy as np
 import pandas as pd
@@ -96,7 +96,7 @@ def wavelet_coefficients(
 
 
 def _chebyshev_weights(kernel: str, scale: float, order: int) -> np.ndarray:
-    """Weights of T_0 .. T_order(x - 1) that interpolate g(scale x) on [0, 2] at Chebyshev points."""
+    """Weights of T_0 .. T_order(x - 1) that interpolate g(scale x) on [0, 2]."""
     return np.polynomial.chebyshev.chebinterpolate(
         lambda x: KERNELS[kernel](scale * (x + 1)), order
     ).astype(np.float32)

@@ -64,10 +64,10 @@ class Block(nn.Module):
 class Read(nn.Module):
     """Latent vectors read the expression of all genes.
 
-    The weights follow from the genes' vectors alone and are the same for every cell; what is read is
-    each gene's expression along a direction of its own. So all cells are read by one matrix product.
-    The weighted mean is scaled by the square root of the number of genes, lest the signal of many
-    independent genes vanish beside the latents.
+    The weights follow from the genes' vectors alone and are the same for every cell; what is read
+    is each gene's expression along a direction of its own. So all cells are read by one matrix
+    product. The weighted mean is scaled by the square root of the number of genes, lest the signal
+    of many independent genes vanish beside the latents.
     """
 
     def __init__(self, dim: int, heads: int, latents: int):
@@ -168,7 +168,7 @@ class CellTransformer(nn.Module):
             self.to_value = nn.Linear(dim, 1)
 
     def standardised(self, values: Tensor, line: Tensor | int) -> Tensor:
-        """Express values (n, n_genes) as standard deviations from the mean of the line's controls."""
+        """Express values (n, n_genes) in standard deviations from the line's control mean."""
         return ((values - self.mean[line]) / self.sd[line]).clamp(-LARGEST, LARGEST)
 
     def forward(

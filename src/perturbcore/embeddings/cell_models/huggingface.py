@@ -1,4 +1,4 @@
-"""Encoders of cells from Hugging Face checkpoints: safetensors alone, and no code of theirs is run."""
+"""Encoders of cells from Hugging Face checkpoints: safetensors alone, no code of theirs."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,8 +66,8 @@ class HuggingFaceCells(nn.Module):
     def forward(self, values: Tensor, line: int = 0, query: Tensor | None = None) -> Tensor:
         """Embed genes in cells: log1p(1e4) expression (n, n_genes) -> (n, q, dim).
 
-        The cell line takes no part. With "rank", genes that are not expressed, or rank too low to fit
-        in, are zero.
+        The cell line takes no part. With "rank", genes that are not expressed, or rank too low to
+        fit in, are zero.
         """
         encode = {"bins": self._bins, "rank": self._rank, "values": self._values}[self.encoding]
         hidden = encode(values.clamp_min(0.0))
@@ -125,11 +125,11 @@ def load_huggingface(
     cells
         The genes measured there that the vocabulary knows are those that the encoder reads.
     encoding : {"bins", "rank", "values"}
-        How expression is given to the model. "bins": a token per gene, its expression as token type,
-        in as many equal steps as the model has token types. "rank": tokens of the expressed genes,
-        sorted by expression over the gene's average in control cells, as Geneformer reads them; a
-        gene set to zero is thereby deleted. "values": the expression itself, at the gene's position,
-        with an attention mask of the genes measured, as AIDO.Cell reads it.
+        How expression is given to the model. "bins": a token per gene, its expression as token
+        type, in as many equal steps as the model has token types. "rank": tokens of the expressed
+        genes, sorted by expression over the gene's average in control cells, as Geneformer reads
+        them; a gene set to zero is thereby deleted. "values": the expression itself, at the gene's
+        position, with an attention mask of the genes measured, as AIDO.Cell reads it.
     genes
         Vocabulary: genes in the order of their tokens, or gene -> token. By default read from
         ``genes.json``, ``genes.txt``, ``vocab.json`` or ``vocab.txt`` of the checkpoint.
@@ -167,9 +167,9 @@ def load_huggingface(
     known = [g for g in cells.genes if g in token_of]
     if not known:
         raise InputError(
-            f"{source}: none of the {len(cells.genes)} genes measured (such as {cells.genes[0]!r}) is "
-            f"in its vocabulary (such as {next(iter(token_of))!r}): give genes= in the ids of the "
-            "screen"
+            f"{source}: none of the {len(cells.genes)} genes measured (such as {cells.genes[0]!r}) "
+            f"is in its vocabulary (such as {next(iter(token_of))!r}): give genes= in the ids of "
+            "the screen"
         )
     model = _model(folder)
     _check(model, source, encoding, len(known), max(token_of[g] for g in known))
@@ -190,8 +190,8 @@ def _download(name: str) -> Path:
         raise InputError(f"{name!r} is neither a folder nor a name on the hub ({error})") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise DownloadError(
-            f"{name}: cannot be had from the hub ({type(error).__name__}); download it elsewhere, and "
-            "give the folder"
+            f"{name}: cannot be had from the hub ({type(error).__name__}); download it elsewhere, "
+            "and give the folder"
         ) from error
 
 
@@ -232,13 +232,13 @@ def _model(folder: Path):
     except (ValueError, OSError, KeyError) as error:
         raise InputError(
             f"{folder}: transformers cannot load this checkpoint by itself "
-            f"({str(error).splitlines()[0]}). Its own code is not run: install the package that defines "
-            "the architecture, import it so that it registers with AutoModel, and load again"
+            f"({str(error).splitlines()[0]}). Its own code is not run: install the package that "
+            "defines the architecture, import it so that it registers with AutoModel, and retry"
         ) from error
     except RuntimeError as error:
         raise InputError(
-            f"{folder}: the weights do not have the sizes that config.json says; take both from one "
-            "checkpoint"
+            f"{folder}: the weights do not have the sizes that config.json says; take both from "
+            "one checkpoint"
         ) from error
     # a missing weight would be drawn at random; the pooler is not used
     missing = sorted(k for k in loaded["missing_keys"] if "pooler" not in k)
@@ -278,8 +278,8 @@ def _check(model, source, encoding, n_genes, largest) -> None:
     types, most = getattr(config, "type_vocab_size", 0), config.max_position_embeddings
     if types < 2:
         raise InputError(
-            f"{source}: the model has {types} token types; encoding='bins' needs at least 2: choose "
-            "encoding='rank' or 'values'"
+            f"{source}: the model has {types} token types; encoding='bins' needs at least 2: "
+            "choose encoding='rank' or 'values'"
         )
     if n_genes > most:
         raise InputError(

@@ -128,7 +128,7 @@ class IndexingHead(Objective):
 
 
 class KnockOutHead(Objective):
-    """The average control profile with the target gene at zero, embedded; one head reads every gene.
+    """The average control profile without the target gene, embedded; one head reads every gene.
 
     Parameters
     ----------

@@ -86,9 +86,9 @@ def pretrain(
     """Train a cell transformer to fill in masked genes of control cells.
 
     In each batch a random half of the genes is masked: their values are never read, and the encoder
-    predicts `asked` of them from the others. Gene vectors start as principal components of the genes
-    over the same cells, from which the training converges in few epochs. Perturbed cells take no
-    part.
+    predicts `asked` of them from the others. Gene vectors start as principal components of the
+    genes over the same cells, from which the training converges in few epochs. Perturbed cells take
+    no part.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ class ControlCells:
         if line not in self.lines:
             raise ParameterError(
                 f"there are no control cells of cell line {line!r}, only of "
-                f"{', '.join(self.lines)}: read them too, with control_cells(screen, cell_lines=...)"
+                f"{', '.join(self.lines)}: read them too, with control_cells(cell_lines=...)"
             )
         return self.lines.index(line)
 
