@@ -162,7 +162,7 @@ def _simulated(kind: str, context: BuildContext, where: str) -> Source:
         raise ParameterError(
             f"{where}: a simulation holds {', '.join(SIMULATED)}, but the builder wants {kind}"
         )
-    value = getattr(simulation, SIMULATED[kind])
+    value = getattr(getattr(simulation, "knowledge", simulation), SIMULATED[kind])
     content = value if isinstance(value, pd.DataFrame) else [list(value), list(value.values())]
     # what is known of genes goes by gene in a screen of drugs too
     known = _identifier(context.dataset) or "drug"
