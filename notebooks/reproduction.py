@@ -35,9 +35,8 @@ n_jobs: int = 2
 
 # %% tags=["hide-input"]
 from perturbcore.book.inside import open_chapter
-from perturbcore.data.authors import page
-from perturbcore.data.authors.choices import choices
 from perturbcore.report import figures, pages
+from perturbcore.report.reproduction import page
 from perturbcore.report.reproduction.benchmark import reproduce
 from perturbcore.report.reproduction.compare import agreement, compare, counts
 from perturbcore.score.store import ScoreStore, save_scores
@@ -56,7 +55,7 @@ pages.say(f":::{{{'warning' if found.simulated else 'note'}}}\n{found.sentence}\
 # followed; each such choice is a parameter:
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, choices(), "choices", caption="Where paper and code differ or leave open.",
+pages.show_table(chapter, page.choices(), "choices", caption="Where paper and code differ or leave open.",
                  keep={"choice": "Choice", "paper": "Paper", "code": "Published code", "here": "Here"})
 
 # %% tags=["hide-input"]
@@ -74,7 +73,7 @@ pages.say(page.left_out(done))
 # %% tags=["hide-input"]
 pages.say(page.answer(found, done, check))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 computed here against its reference, one point a unit: the published score where the files are the authors', plain scikit-learn on the same files where they are simulated. Dashed: equality. Download: [figure](figures/reproduction/reproduced.svg).", "name": "fig-reproduced"}, "image": {"alt": "Scatter plot of scores computed here against reference scores, with the line of equality."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 computed here against its reference, one point per unit: the published score where the files are the authors', plain scikit-learn on the same files where they are simulated. Dashed: equality. Download: [figure](figures/reproduction/reproduced.svg).", "name": "fig-reproduced"}, "image": {"alt": "Scatter plot of scores computed here against reference scores, with the line of equality."}}
 plot = page.reference_figure(found, done, check)
 pages.show_figure(chapter, plot, "reproduced")
 
@@ -114,7 +113,7 @@ pages.show_table(chapter, check[check["metric"] == "L2"], "scikit-learn", keep=p
 #
 # The first data set, with k nearest neighbours, under the names of the published figure.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 of every embedding (kNN) on the first data set, one panel a cell line, drawn as the published figure is. Dashed lines: Train Mean, the best embedding and, where it is at hand, the experimental error. Download: [figure](figures/reproduction/scores.svg), [numbers](tables/reproduction/scores-data.csv).", "name": "fig-reproduced-scores"}, "image": {"alt": "Box plots of the L2 of each embedding, sorted from worst at the top to best at the bottom."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 of every embedding (kNN) on the first data set, one panel per cell line, drawn as the published figure is. Dashed lines: Train Mean, the best embedding and, where it is at hand, the experimental error. Download: [figure](figures/reproduction/scores.svg), [numbers](tables/reproduction/scores-data.csv).", "name": "fig-reproduced-scores"}, "image": {"alt": "Box plots of the L2 of each embedding, sorted from worst at the top to best at the bottom."}}
 shown = page.scores_for_figure(done, done.scores["dataset"].iloc[0])
 boxes = figures.box_by_method(shown, "L2", lower_is_better=True, label="L2")
 pages.show_figure(chapter, boxes, "scores", shown[shown["metric"] == "L2"])

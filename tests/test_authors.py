@@ -8,8 +8,8 @@ import pytest
 import scipy.sparse as sp
 
 from perturbcore.core.errors import InputError, LeakError, ParameterError
-from perturbcore.data.authors.choices import choices
-from perturbcore.data.authors.fixture import write_fixture
+from perturbcore.report.reproduction.page import choices
+from perturbcore.report.reproduction.fixture import write_fixture
 from perturbcore.data.authors.layout import LAYOUTS, present
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.folds import check_leakage
@@ -336,7 +336,7 @@ def test_scores_equal_plain_scikit_learn(root, dataset):
     name = "STRING WaveGC" if dataset in ("essential", "norman") else "MACCS"
     used, _ = read_embeddings(dataset, responses, root, names=[name])
     estimators = ["knn", "lasso"]
-    done = small(root, dataset, responses=responses, embeddings=[name], estimators=estimators)
+    done = small(root, dataset, embeddings=[name], estimators=estimators)
     table = against_sklearn(responses, used, done.scores, cell_line=FIRST[dataset])
     assert set(table["embedding"]) == {"idealized", name}
     assert (table["chosen"].astype(float) == table["chosen_sklearn"].astype(float)).all()
@@ -348,7 +348,7 @@ def test_scores_equal_plain_scikit_learn(root, dataset):
 
 def test_baselines_and_the_rule_for_missing_genes(root):
     responses = read_authors_responses("essential", root=root)
-    done = small(root, responses=responses)
+    done = small(root)
     rows = responses[responses.obs["cell_line"] == "K-562"]
     test = (rows.obs["fold"] == 0).to_numpy()
     mean = rows.X[~test].mean(axis=0)
@@ -412,7 +412,7 @@ def test_what_is_absent_is_left_out_and_named(copy):
     shutil.rmtree(copy / "sciplex")
     (copy / "gene_embeddings" / f"{WAVEGC}.h5ad").unlink()
     assert present("lfc", copy)[0] == ["essential", "norman"]
-    done = reproduce(root=copy, published_error=False, progress=False, folds=[0], estimators=["knn"],
+    done = reproduce(root=copy, progress=False, folds=[0], estimators=["knn"],
                      cell_lines={"essential": ["K-562"]})  # fmt: skip
     assert set(done.scores["dataset"]) == {"essential", "norman"}
     assert (

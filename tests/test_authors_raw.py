@@ -13,10 +13,8 @@ import scipy.sparse as sp
 from perturbcore.book.cli import main
 from perturbcore.core.errors import DownloadError, InputError, ParameterError
 from perturbcore.data.authors.download import RECORD, fetch_authors_data
-from perturbcore.data.authors.fixture import write_fixture
-from perturbcore.data.authors.fixture_raw import N_KEPT, SCIPLEX_LINES, TAHOE_LINES
+from perturbcore.report.reproduction.fixture import CONTROL, N_KEPT, TAHOE_LINES, write_fixture
 from perturbcore.data.authors.layout import LAYOUTS, REPOSITORY, VARIABLE, data_root
-from perturbcore.data.authors.raw_drugs import SOLVENT, VEHICLE
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.authors.write import norman_folds
 from perturbcore.data.published.read import read_ceiling
@@ -121,7 +119,7 @@ def chemical(root, dataset):
         obs = cells.obs
         obs["dose"] = [eval(t)[0][1] for t in obs["drugname_drugconc"].astype(str)]
         obs["drug"] = obs["drug"].astype(str).str.strip()
-        return cells, SOLVENT
+        return cells, CONTROL["tahoe"]
     folder = root / "sciplex"
     table = pd.read_csv(next(folder.glob("*matrix")), sep="\t", header=None).to_numpy()
     obs = pd.read_csv(folder / "sciPlex3_pData.txt", sep=" ").set_index("cell")
@@ -132,7 +130,7 @@ def chemical(root, dataset):
     kept = obs["cell_type"].notna().to_numpy()
     names = {"cell_type": "cell_line", "product_name": "drug", "plate_oligo": "plate"}
     obs = obs[kept].rename(columns=names)
-    return ad.AnnData(X[kept], obs=obs, var=pd.DataFrame(index=genes[0].to_numpy())), VEHICLE
+    return ad.AnnData(X[kept], obs=obs, var=pd.DataFrame(index=genes[0].to_numpy())), CONTROL["sciplex"]
 
 
 @pytest.mark.parametrize("dataset", ["sciplex", "tahoe"])
@@ -306,7 +304,7 @@ def test_experimental_error_has_the_published_columns_and_is_readable(root, tmp_
     assert verb("error", "sciplex", "--raw", root, "--out", out, *few) == 0
     assert list(pd.read_csv(out)) == ["quantile", "value", "pert_id", "n_batches_pert", "cell_line"]
     table = read_ceiling(out, dataset="sciplex")
-    assert set(table["cell_line"]) == set(SCIPLEX_LINES)
+    assert set(table["cell_line"]) == set(LAYOUTS["sciplex"].lines)
     out = tmp_path / "one.csv"
     one = ["--cell-line", "Jurkat", *few]
     assert verb("error", "essential", "--raw", root, "--out", out, *one) == 0

@@ -695,7 +695,7 @@ def test_published_rows_say_that_diffusion_beats_knn_on_the_full_set(mirror):
 
 
 def test_the_authors_cells_come_with_their_responses(tmp_path, monkeypatch):
-    from perturbcore.data.authors.fixture import write_fixture
+    from perturbcore.report.reproduction.fixture import write_fixture
     from perturbcore.data.sets.base import load
 
     write_fixture(tmp_path, datasets=("norman",))

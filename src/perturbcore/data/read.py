@@ -87,3 +87,16 @@ def existing(path) -> Path:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     return path
+
+
+def numbers(values: pd.Series, column: str, path, *, whole: str = "") -> pd.Series:
+    """Read a column as numbers; `whole` says what they must be where only 0, 1, ... are right."""
+    out = pd.to_numeric(values.astype(str), errors="coerce")
+    wrong = out.isna() | ((out != out.round()) | (out < 0) if whole else False)
+    if wrong.any():
+        row = int(wrong.to_numpy().argmax())
+        raise InputError(
+            f"{path}: column '{column}' has '{values.iloc[row]}' in row {row + 1}"
+            + (f": {whole}" if whole else ", not a number")
+        )
+    return out

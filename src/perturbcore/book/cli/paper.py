@@ -41,7 +41,7 @@ def responses(options) -> None:
 
 def error(options) -> None:
     """Write the experimental error of raw cells in the published columns."""
-    from perturbcore.data.authors.error import error_of_raw
+    from perturbcore.report.reproduction.error import error_of_raw
 
     if options.out.suffix != ".csv":
         raise ParameterError(f"{options.out}: the published columns are written as .csv")
@@ -95,7 +95,7 @@ def compare(options) -> None:
 
 def fixture(options) -> None:
     """Write the authors' layout, small, from simulated cells (for developers and tests)."""
-    from perturbcore.data.authors.fixture import write_fixture
+    from perturbcore.report.reproduction.fixture import write_fixture
 
     root = write_fixture(options.folder, seed=options.seed, tasks=options.task or ("lfc",))
     print(f"{root}: simulated; use it with PERTURBCORE_PAPER_DATA={root}")

@@ -27,13 +27,12 @@ PATTERNS = (
 RECORD = ".fetched.json"
 
 
-def fetch_authors_data(
-    folder=None, *, client=None, patterns=PATTERNS, revision=None, progress=True
-) -> Path:
+def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Path:
     """Download the files of the layout that are not there yet.
 
     Each file is checked against the size and sha256 that the host states; one that is there and
-    right is not downloaded again, one that is cut off is taken up where it stopped.
+    right is not downloaded again, one that is cut off is taken up where it stopped. What was fetched
+    is recorded in ``.fetched.json``.
 
     Parameters
     ----------
@@ -41,16 +40,6 @@ def fetch_authors_data(
         ``data/paper`` by default. Nothing is downloaded where ``PERTURBCORE_PAPER_DATA`` is set.
     client : object, optional
         With `dataset_info` and `hf_hub_download` of ``huggingface_hub.HfApi``, which it is by default.
-    patterns : sequence of str
-        Which files.
-    revision : str, optional
-        Commit of the data; the newest by default. What was fetched is recorded in ``.fetched.json``.
-    progress : bool
-
-    Returns
-    -------
-    Path
-        The root of the layout.
 
     Raises
     ------
@@ -66,16 +55,16 @@ def fetch_authors_data(
     root = data_root(folder)
     client = _client() if client is None else client
     try:
-        about = client.dataset_info(REPOSITORY, revision=revision, files_metadata=True)
+        about = client.dataset_info(REPOSITORY, files_metadata=True)
     except Exception as error:  # the library raises its own and those of two HTTP libraries
         raise DownloadError(
             f"the authors' data ({REPOSITORY}) cannot be asked for: {error}; with a copy of the files "
             f"on disk, set {VARIABLE} to its folder"
         ) from error
-    wanted = [f for f in about.siblings if any(fnmatch(f.rfilename, p) for p in patterns)]
+    wanted = [f for f in about.siblings if any(fnmatch(f.rfilename, p) for p in PATTERNS)]
     if not wanted:
         raise DownloadError(
-            f"{REPOSITORY} at {about.sha} holds none of the files of the layout, such as {patterns[0]}; "
+            f"{REPOSITORY} at {about.sha} holds none of the files of the layout, such as {PATTERNS[0]}; "
             "were they renamed?"
         )
     record = _record(root)

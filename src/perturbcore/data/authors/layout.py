@@ -1,11 +1,15 @@
 """Where the authors' preprocessed data lie, and what the published benchmark does with each data set."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 
+import yaml
+
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.catalogue import data_folder
 
 VARIABLE = "PERTURBCORE_PAPER_DATA"
 REPOSITORY = "genbio-ai/foundation-models-perturbation"
@@ -14,35 +18,11 @@ HOW_TO_GET = (
     f"`make data PROFILE=paper` downloads them (size and licence are shown first); {VARIABLE}=<folder> "
     "uses a copy that is already on disk"
 )
-TASKS = ("lfc", "deg")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One data set of the documented layout, with the constants of its published benchmark.
-
-    Attributes
-    ----------
-    name, title : str
-    files : mapping
-        Task -> file below the root.
-    perturbation : str
-        Column of obs that embeddings are indexed by.
-    identifier : {"ensembl", "drug"}
-    lines : tuple of str
-        Cell lines in the order of the figures; empty where the file alone says (Tahoe).
-    only_line : str
-        The one cell line of a file without a column `cell_line`.
-    splits : {"test_split", "fold_columns"}
-        One column with the fold, or a column a fold that says "test".
-    drug_embeddings : str
-        File with the drug embeddings; empty for genes.
-    dose : float or None
-        The dose that is kept.
-    n_components : int
-        Principal components, also the width of the random embedding.
-    k, alpha : tuple
-        Grids of the two estimators.
+    """One data set of the documented layout; ``layout.yml`` says what each attribute means.
 
     References
     ----------
@@ -51,89 +31,62 @@ class Layout:
 
     name: str
     title: str
-    files: MappingProxyType
+    citations: tuple[str, ...]
+    files: dict[str, str]
     perturbation: str
     identifier: str
-    lines: tuple = ()
-    only_line: str = ""
-    splits: str = "test_split"
-    drug_embeddings: str = ""
-    dose: float | None = None
-    n_components: int = 100
-    k: tuple = (20, 40, 60, 80, 100)
-    alpha: tuple = (1e-3, 1e-2, 1e-1, 1.0)
-    citations: tuple = field(default=("cole2026",))
+    lines: tuple[str, ...]
+    only_line: str
+    splits: str
+    drug_embeddings: str
+    dose: float | None
+    n_components: int
+    k: tuple[int, ...]
+    alpha: tuple[float, ...]
+    control: str
+    error_control: str
+    trials: tuple[int, int]
+    min_cells: int
+    min_cells_of: str
+    raw: dict[str, str]
+
+    @property
+    def chemical(self) -> bool:
+        """Whether perturbations are drugs."""
+        return self.identifier == "drug"
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of obs that a file must have, folds apart."""
         if self.only_line:
             return (self.perturbation,)
-        extra = ("drug", "dose") if self.identifier == "drug" else ()
+        extra = ("drug", "dose") if self.chemical else ()
         return tuple(dict.fromkeys((self.perturbation, "cell_line", *extra)))
 
+    @property
+    def declared(self) -> dict[str, str]:
+        """What the columns and values of the raw cells mean, for `declare_screen`.
 
-LAYOUTS = MappingProxyType(
-    {
-        "essential": Layout(
-            "essential",
-            "Essential (Replogle et al., Nadig et al.)",
-            MappingProxyType(
-                {
-                    "lfc": "essential/essential_pseudobulk_deltas_all_perts.h5ad",
-                    "deg": "essential/essential_deg_with_split.h5ad",
-                }
-            ),
-            "gene_id",
-            "ensembl",
-            ("K-562", "Hep-G2", "Jurkat", "hTERT-RPE1"),
-            citations=("cole2026", "replogle2022", "nadig2025"),
-        ),
-        "norman": Layout(
-            "norman",
-            "Norman (single perturbations)",
-            MappingProxyType({"lfc": "norman/norman_pseudobulk_deltas.h5ad"}),
-            "gene_id",
-            "ensembl",
-            ("K-562",),
-            only_line="K-562",
-            n_components=50,
-            k=(5, 10, 15, 20),
-            citations=("cole2026", "norman2019"),
-        ),
-        "sciplex": Layout(
-            "sciplex",
-            "Sci-Plex 3",
-            MappingProxyType(
-                {
-                    "lfc": "sciplex/sciplex3_pseudobulk_filtered.h5ad",
-                    "deg": "sciplex/sciplex3_deg_filtered.h5ad",
-                }
-            ),
-            "drug",
-            "drug",
-            ("MCF7", "K562", "A549"),
-            splits="fold_columns",
-            drug_embeddings="sciplex/sciplex_drug_embeddings.h5ad",
-            dose=10000.0,
-        ),
-        "tahoe": Layout(
-            "tahoe",
-            "Tahoe-100M",
-            MappingProxyType(
-                {
-                    "lfc": "tahoe/tahoe_pseudobulk_pert_platematched_withsplits.h5ad",
-                    "deg": "tahoe/tahoe_deg_filtered.h5ad",
-                }
-            ),
-            "pubchem_cid",
-            "drug",
-            splits="fold_columns",
-            drug_embeddings="tahoe/tahoe_drug_embeddings.h5ad",
-            dose=5.0,
-        ),
-    }
-)
+        The published effects count every batch, whether or not it has control cells: unmatched ones
+        are kept.
+        """
+        about = dict(dataset=self.name, identifier=self.identifier)
+        return about | dict(scale="counts", unmatched="keep") | self.raw
+
+
+def _layouts() -> MappingProxyType:
+    file = resources.files("perturbcore.data.authors") / "layout.yml"
+    blocks = yaml.safe_load(file.read_text(encoding="utf-8"))
+    defaults = blocks.pop("defaults")
+    made = {}
+    for name, block in blocks.items():
+        values = (defaults | block).items()
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values}
+        made[name] = Layout(name=name, **plain)
+    return MappingProxyType(made)
+
+
+LAYOUTS = _layouts()
 
 
 def layout_of(dataset: str) -> Layout:
@@ -147,30 +100,18 @@ def layout_of(dataset: str) -> Layout:
 
 def data_root(folder=None) -> Path:
     """Folder of the authors' data: `folder`, else ``PERTURBCORE_PAPER_DATA``, else ``data/paper``."""
-    if folder is not None:
-        return Path(folder).expanduser()
-    if declared := os.environ.get(VARIABLE, ""):
-        return Path(declared).expanduser()
-    from perturbcore.data.catalogue import data_folder
-
-    return Path(data_folder()) / "paper"
+    declared = folder or os.environ.get(VARIABLE, "")
+    return Path(declared).expanduser() if declared else Path(data_folder()) / "paper"
 
 
 def file_of(dataset: str, task: str = "lfc", root=None) -> Path:
-    """Path of the responses of a data set, whether or not it is there.
-
-    Raises
-    ------
-    ParameterError
-        There is no such data set, or it has no such task.
-    """
-    layout = layout_of(dataset)
-    if task not in layout.files:
+    """Path of the responses of a data set, whether or not it is there."""
+    files = layout_of(dataset).files
+    if task not in files:
         raise ParameterError(
-            f"the authors' data of '{dataset}' have no task '{task}'; there are: "
-            f"{', '.join(layout.files)}"
+            f"the authors' data of '{dataset}' have no task '{task}'; there are: {', '.join(files)}"
         )
-    return data_root(root) / layout.files[task]
+    return data_root(root) / files[task]
 
 
 def require(path: Path) -> Path:
@@ -181,20 +122,7 @@ def require(path: Path) -> Path:
 
 
 def present(task: str = "lfc", root=None) -> tuple[list[str], list[str]]:
-    """List the data sets whose responses are there, and one line for each that is left out.
-
-    Parameters
-    ----------
-    task : {"lfc", "deg"}
-    root : path, optional
-        See `data_root`.
-
-    Returns
-    -------
-    names : list of str
-    left_out : list of str
-        One line a data set.
-    """
+    """List the data sets whose responses are there, and one line for each that is left out."""
     names, left_out = [], []
     for name, layout in LAYOUTS.items():
         if task not in layout.files:

@@ -1,5 +1,20 @@
-"""The authors' raw genetic screens, as documented, declared as screens of this project."""
+"""The authors' raw screens, as documented, declared as screens of this project.
 
+Essential: ``raw_data.h5ad`` (obs `gene_id`, `gem_group`, `cell_line`). Norman:
+``NormanWeissman2019_filtered.h5ad`` (obs `perturbation`, `nperts`, `gemgroup`; var `ensemble_id`) and
+``GEARS_perturb_processed.h5ad``.
+
+Sci-Plex: a UMI matrix in text (1-based gene, cell, count; a file ``*UMI.count.matrix*``), its genes
+(``*gene.annotations*``: id, name), its cells (``*cell.annotations*``, in the order of the matrix)
+and what was done to them (``*pData*``: `cell_type`, `product_name`, `plate_oligo`, `dose`); or all
+of it as ``*.h5ad`` with these columns of obs and `gene_name` of var. Kept genes:
+``mart_export_protein_coding.txt``, column `Gene name`.
+
+Tahoe: a ``.h5ad`` per cell line below ``raw`` (obs `cell_line`, `plate`, `drug`,
+`drugname_drugconc`, `pass_filter`). Kept genes: ``tahoe_coding_non_mt_genes.txt``, a symbol per line.
+"""
+
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,24 +23,24 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.authors import raw_drugs
-from perturbcore.data.authors.layout import layout_of
-from perturbcore.data.read import read_h5ad
+from perturbcore.core.errors import InputError
+from perturbcore.data.authors.layout import Layout, layout_of
+from perturbcore.data.read import existing, need, numbers, read_csv, read_h5ad
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.screens.read import read_screen
 
-CONTROL = "non-targeting"
 # symbols of the Norman guides that no annotation of its files knows any more
 RENAMED = {
     "C19orf26": "ENSG00000099625",
     "KIAA1804": "ENSG00000143674",
     "C3orf72": "ENSG00000206262",
 }
-# per data set: which controls, and how cells are counted, as in the published code
-CONTROLS = {"essential": "global", "norman": "matched", "sciplex": "matched", "tahoe": "matched"}
-ERROR_CONTROLS = {**CONTROLS, "norman": "global"}
-TRIALS = {"essential": (10, 10), "norman": (10, 10), "sciplex": (10, 20), "tahoe": (10, 20)}
+SCIPLEX_COLUMNS = {"cell_type": "cell_line", "product_name": "drug", "plate_oligo": "plate"}
+TAHOE_COLUMNS = ("cell_line", "plate", "drug", "drugname_drugconc", "pass_filter")
+# too few cells, and drugs without a structure of their own, in the published data
+TAHOE_LINES_DROPPED = ("CVCL_1571", "CVCL_1531", "CVCL_1715", "CVCL_1577", "CVCL_1716")
+TAHOE_DRUGS_DROPPED = ("Trametinib (DMSO_TF solvate)", "Sacubitril/Valsartan", "Verteporfin")
+SYMBOLS = ("gene_name", "gene_symbol", "symbol", "gene_short_name")
 
 
 def raw_screens(
@@ -36,16 +51,13 @@ def raw_screens(
     dose: float | None = None,
     backed: bool = True,
 ) -> Iterator[AnnData]:
-    """Read the raw cells of a data set, a screen at a time.
+    """Read the raw cells of a data set, a screen at a time (Tahoe one per file, the others one in all).
 
     Parameters
     ----------
     dataset : {"essential", "norman", "sciplex", "tahoe"}
     folder : path
-        The folder with the raw files, or the root above it. Essential: ``raw_data.h5ad`` (obs
-        `gene_id`, `gem_group`, `cell_line`). Norman: ``NormanWeissman2019_filtered.h5ad`` (obs
-        `perturbation`, `nperts`, `gemgroup`; var `ensemble_id`) and
-        ``GEARS_perturb_processed.h5ad``. Chemicals: see `perturbcore.data.authors.raw_drugs`.
+        The folder with the raw files, or the root above it.
     filter_first : bool
         Chemicals: drop the other genes before cells are normalised (as experimental error and labels
         do) rather than after (as effects do); then `uns["perturbcore"]["genes"]` lists the kept ones.
@@ -53,11 +65,6 @@ def raw_screens(
         Chemicals: dose that is kept; the published one by default.
     backed : bool
         Essential: leave the cells on disk.
-
-    Yields
-    ------
-    AnnData
-        A declared screen; Tahoe one a file, the others one in all.
 
     Raises
     ------
@@ -67,13 +74,13 @@ def raw_screens(
     layout = layout_of(dataset)
     folder = raw_folder(dataset, folder)
     if dataset == "essential":
-        yield _essential(folder, backed)
+        yield read_screen(folder / "raw_data.h5ad", backed=backed, **layout.declared)
     elif dataset == "norman":
-        yield _norman(folder)
+        yield _norman(folder, layout)
     else:
         dose = layout.dose if dose is None else float(dose)
-        read = raw_drugs.sciplex if dataset == "sciplex" else raw_drugs.tahoe
-        yield from read(folder, dose, filter_first)
+        for part in (_sciplex if dataset == "sciplex" else _tahoe)(folder, layout):
+            yield _chemical(layout, *part, dose=dose, filter_first=filter_first)
 
 
 def raw_folder(dataset: str, folder) -> Path:
@@ -84,81 +91,171 @@ def raw_folder(dataset: str, folder) -> Path:
     return folder / dataset if (folder / dataset).is_dir() else folder
 
 
-def _essential(folder: Path, backed: bool) -> AnnData:
-    return read_screen(
-        folder / "raw_data.h5ad",
-        backed=backed,
-        dataset="essential",
-        perturbation="gene_id",
-        batch="gem_group",
-        cell_line="cell_line",
-        control=CONTROL,
-        scale="counts",
-        identifier="ensembl",
-        # the published effects count every batch, whether or not it has control cells
-        unmatched="keep",
-    )
-
-
-def _norman(folder: Path) -> AnnData:
+def _norman(folder: Path, layout: Layout) -> AnnData:
     path = folder / "NormanWeissman2019_filtered.h5ad"
     cells = read_h5ad(path, ("perturbation", "nperts", "gemgroup"))
-    if "ensemble_id" not in cells.var:
-        raise InputError(f"{path}: var has no column 'ensemble_id'")
-    kept = read_h5ad(folder / "GEARS_perturb_processed.h5ad").var
+    need(cells.var, ["ensemble_id"], path, "var has")
+    gears = read_h5ad(folder / "GEARS_perturb_processed.h5ad").var
     ids = cells.var["ensemble_id"].astype(str)
-    genes = ids.isin(set(kept.index.astype(str))).to_numpy()
-    if not genes.any():
+    kept = ids.isin(set(gears.index.astype(str))).to_numpy()
+    if not kept.any():
         raise InputError(
             f"{path}: no 'ensemble_id' is among the genes of GEARS_perturb_processed.h5ad, such as "
-            f"'{kept.index[0]}'"
+            f"'{gears.index[0]}'"
         )
-    nperts = pd.to_numeric(cells.obs["nperts"].astype(str), errors="coerce")
-    if nperts.isna().any():
-        bad = cells.obs["nperts"][nperts.isna()].iloc[0]
-        raise InputError(f"{path}: column 'nperts' has '{bad}', not a number")
-    single = (nperts <= 1).to_numpy()
-    symbol = cells.obs["perturbation"].astype(str)[single]
-    control = (nperts == 0).to_numpy()[single]
+    if ids[kept].duplicated().any():
+        raise InputError(f"{path}: 'ensemble_id' has {ids[kept][ids[kept].duplicated()][0]} twice")
+    n = numbers(cells.obs["nperts"], "nperts", path).to_numpy()
     known = dict(zip(cells.var_names.astype(str), ids, strict=True))
-    if "gene_name" in kept:
-        names = kept["gene_name"].astype(str)
-        known |= dict(zip(names, names.index.astype(str), strict=True))
-    target = symbol.map(known | RENAMED)
-    lost = target.isna().to_numpy() & ~control
-    if lost.any():
+    if "gene_name" in gears:
+        known |= dict(zip(gears["gene_name"].astype(str), gears.index.astype(str), strict=True))
+    symbol = cells.obs["perturbation"].astype(str)[n <= 1]
+    target = symbol.map(known | RENAMED).mask(n[n <= 1] == 0, layout.raw["control"])
+    if target.isna().any():
         raise InputError(
-            f"{path}: column 'perturbation': no Ensembl id for {sorted(set(symbol[lost]))[:5]}; the "
-            "gene tables of the two files do not know them"
+            f"{path}: column 'perturbation': no Ensembl id for "
+            f"{sorted(set(symbol[target.isna()]))[:5]}; the gene tables of the two files do not know "
+            "them"
         )
-    obs = pd.DataFrame(
-        {
-            "gene_id": np.where(control, CONTROL, target),
-            "symbol": symbol.to_numpy(),
-            "gemgroup": cells.obs["gemgroup"].to_numpy()[single],
-        },
-        index=cells.obs_names[single],
-    )
-    X = cells.X[np.flatnonzero(single)][:, np.flatnonzero(genes)]
-    X = sp.csr_matrix(X) if sp.issparse(X) else np.asarray(X)
-    var = pd.DataFrame(index=pd.Index(ids[genes].to_numpy(), dtype=str))
-    if var.index.has_duplicates:
-        raise InputError(f"{path}: 'ensemble_id' has {var.index[var.index.duplicated()][0]} twice")
-    return declare_screen(
-        AnnData(X, obs=obs, var=var),
-        dataset="norman",
-        perturbation="gene_id",
-        batch="gemgroup",
-        cell_line_value=layout_of("norman").only_line,
-        control=CONTROL,
-        scale="counts",
-        identifier="ensembl",
-        unmatched="keep",
-    )
+    gemgroup = cells.obs["gemgroup"][n <= 1]
+    obs = pd.DataFrame({"gene_id": target, "symbol": symbol, "gemgroup": gemgroup})
+    X = _csr(cells.X[np.flatnonzero(n <= 1)][:, np.flatnonzero(kept)])
+    var = pd.DataFrame(index=pd.Index(ids[kept].to_numpy(), dtype=str))
+    return declare_screen(AnnData(X, obs=obs, var=var), **layout.declared)
 
 
-def check_choice(name: str, value: str, allowed) -> str:
-    """Refuse a choice that is not among those allowed."""
-    if value not in allowed:
-        raise ParameterError(f"{name} '{value}' is not one of: {', '.join(allowed)}")
-    return value
+def _sciplex(folder: Path, layout: Layout) -> Iterator[tuple]:
+    cells, path = _sciplex_cells(folder)
+    cells.obs = cells.obs.rename(columns=SCIPLEX_COLUMNS)
+    need(cells.obs, ("cell_line", "drug", "plate", "dose"), path)
+    cells = cells[cells.obs["cell_line"].notna().to_numpy()]
+    listed = read_csv(folder / "mart_export_protein_coding.txt", ("Gene name",))["Gene name"]
+    dose = numbers(cells.obs["dose"], "dose", path)
+    vehicle = cells.obs["drug"].astype(str).str.strip() == layout.raw["control"]
+    yield cells, dose, vehicle.to_numpy(), set(listed), path
+
+
+def _tahoe(folder: Path, layout: Layout) -> Iterator[tuple]:
+    inside = folder / "raw" if (folder / "raw").is_dir() else folder
+    files = [f for f in sorted(inside.glob("*.h5ad")) if not f.name.startswith("tahoe_")]
+    if not files:
+        raise InputError(f"{inside}: no .h5ad file of raw cells (one per cell line)")
+    lines = existing(folder / "tahoe_coding_non_mt_genes.txt").read_text(encoding="utf-8")
+    listed = {line.strip() for line in lines.splitlines()} - {""}
+    for path in files:
+        cells = read_h5ad(path, TAHOE_COLUMNS)
+        obs = cells.obs[list(TAHOE_COLUMNS)].astype(str)
+        keep = (obs["pass_filter"] == "full") & ~obs["cell_line"].isin(TAHOE_LINES_DROPPED)
+        keep &= ~obs["drug"].str.strip().isin(TAHOE_DRUGS_DROPPED)
+        if keep.any():
+            text = obs["drugname_drugconc"][keep]
+            dose = text.map({t: _concentration(t, path) for t in text.unique()}).astype(float)
+            yield cells[keep.to_numpy()], dose, (dose == 0).to_numpy(), listed, path
+
+
+def _chemical(
+    layout: Layout,
+    cells: AnnData,
+    doses: pd.Series,
+    control: np.ndarray,
+    listed: set[str],
+    path: Path,
+    *,
+    dose: float,
+    filter_first: bool,
+) -> AnnData:
+    """Declare one dose and the vehicle; batches are plates."""
+    column = next((c for c in SYMBOLS if c in cells.var), None)
+    symbols = cells.var[column] if column else cells.var_names.to_series()
+    genes = symbols.astype(str).isin(listed).to_numpy()
+    if not genes.any():
+        raise InputError(f"{path}: none of its genes is in the list of kept genes")
+    known = sorted({float(d) for d in doses[~control]})
+    if dose not in known:
+        raise InputError(f"{path}: column 'dose' never equals {dose:g}; it has {known[:8]}")
+    obs = cells.obs[["drug", "cell_line", "plate"]].astype(str).assign(dose=doses)
+    obs["drug"] = obs["drug"].str.strip()
+    # cells of a drug on a plate, over all doses: the published filter of the labels counts them so
+    n = obs.groupby(["cell_line", "plate", "drug"])["drug"].transform("size")
+    rows = np.flatnonzero(control | (obs["dose"] == dose).to_numpy())
+    obs = obs.assign(n_drug_plate=n).iloc[rows].copy()
+    obs.loc[control[rows], "drug"] = layout.raw["control"]
+    plates = pd.MultiIndex.from_frame(obs[["cell_line", "plate"]])
+    bare = plates[~control[rows]].difference(plates[control[rows]])
+    if len(bare):
+        raise InputError(f"{path}: plate '{bare[0][1]}' of {bare[0][0]} has no controls")
+    names = pd.Index(cells.var_names.astype(str))
+    columns = np.flatnonzero(genes) if filter_first else np.arange(len(names))
+    var = pd.DataFrame(index=names[columns])
+    screen = declare_screen(
+        AnnData(_csr(cells.X[rows])[:, columns], obs=obs, var=var), **layout.declared
+    )
+    screen.uns["perturbcore"]["genes"] = list(names[genes])
+    screen.uns["perturbcore"]["dose"] = float(dose)
+    return screen
+
+
+def _csr(X):
+    return sp.csr_matrix(X) if sp.issparse(X) else np.asarray(X)
+
+
+def _sciplex_cells(folder: Path) -> tuple[AnnData, Path]:
+    if not list(folder.glob("*UMI.count.matrix*")):
+        names = sorted(folder.glob("*.h5ad"))
+        files = [f for f in names if "filtered" not in f.name and "embeddings" not in f.name]
+        if len(files) != 1:
+            raise InputError(
+                f"{folder}: neither a file *UMI.count.matrix* nor one .h5ad file of raw cells "
+                f"({len(files)} found)"
+            )
+        return read_h5ad(files[0]), files[0]
+    matrix = _one(folder, "*UMI.count.matrix*", "the counts")
+    genes = _table(_one(folder, "*gene.annotations*", "the genes of the matrix"))
+    barcodes = _table(_one(folder, "*cell.annotations*", "the cells of the matrix"))
+    about_path = _one(folder, "*pData*", "what was done to the cells")
+    about = _table(about_path, header=0)
+    need(about, ("cell", *SCIPLEX_COLUMNS, "dose"), about_path)
+    if about["cell"].duplicated().any():
+        twice = about["cell"][about["cell"].duplicated()].iloc[0]
+        raise InputError(f"{about_path}: column 'cell' has '{twice}' twice")
+    entries = _table(matrix).iloc[:, :3].set_axis(["gene", "cell", "count"], axis=1)
+    for column, size in (("gene", len(genes)), ("cell", len(barcodes))):
+        index = numbers(entries[column], column, matrix, whole=f"it counts from 1 to {size}")
+        if not index.between(1, size).all():
+            bad = index[~index.between(1, size)].iloc[0]
+            raise InputError(f"{matrix}: column '{column}' has {bad}; it counts from 1 to {size}")
+    X = sp.csr_matrix(
+        (entries["count"].astype(np.float32), (entries["cell"] - 1, entries["gene"] - 1)),
+        shape=(len(barcodes), len(genes)),
+    )
+    obs = about.set_index("cell").reindex(barcodes[0].astype(str)).rename_axis(index=None)
+    var = pd.DataFrame({"gene_name": genes[1].to_numpy()}, index=genes[0].astype(str).to_numpy())
+    return AnnData(X, obs=obs, var=var), matrix
+
+
+def _one(folder: Path, pattern: str, what: str) -> Path:
+    paths = sorted(folder.glob(pattern))
+    if len(paths) != 1:
+        raise InputError(f"{folder}: {len(paths)} files {pattern} ({what}); one is needed")
+    return paths[0]
+
+
+def _table(path: Path, header=None) -> pd.DataFrame:
+    # written by R: fields in quotes, and without a name for the first (row names) column
+    how = dict(sep=r"\s+", header=header, quotechar='"')
+    try:
+        table = pd.read_csv(path, index_col=False if header is None else None, **how)
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors
+        raise InputError(f"{path}: not a readable table ({error}); fetch it again") from error
+    if header is None and len(table) and str(table.iloc[0, 0]) in ("id", "gene_id", "cell"):
+        table = table.iloc[1:].reset_index(drop=True)
+    return table
+
+
+def _concentration(text: str, path: Path) -> float:
+    try:
+        return float(ast.literal_eval(text)[0][1])
+    except (ValueError, SyntaxError, IndexError, TypeError) as error:
+        raise InputError(
+            f"{path}: column 'drugname_drugconc' has {text!r}, not like [('DMSO_TF', 0.0, 'uM')]"
+        ) from error

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError
 from perturbcore.data.authors.layout import Layout, file_of, layout_of, require
-from perturbcore.data.read import read_h5ad
+from perturbcore.data.read import need, numbers, read_h5ad
 from perturbcore.data.responses import make_responses
 
 FOLD_COLUMN = re.compile(r"^fold_(\d+)$")
@@ -49,14 +49,14 @@ def read_authors_responses(dataset: str, task: str = "lfc", root=None, *, path=N
         raise InputError(f"{path}: it has no X; fetch it again")
     obs = adata.obs.reset_index(drop=True)
     notes: list[str] = []
-    keep = _usable(layout, obs, task, path, notes)
-    rows = np.flatnonzero(keep)
+    rows = np.flatnonzero(_usable(layout, obs, task, path, notes))
     obs = obs.iloc[rows].reset_index(drop=True)
+    folds = _test_split if layout.splits == "test_split" else _fold_columns
     new = pd.DataFrame(
         {
             "perturbation": _perturbations(layout, obs, path, notes),
             "cell_line": layout.only_line or obs["cell_line"].astype(str),
-            "fold": _folds(layout, obs, path, notes),
+            "fold": folds(layout, obs, path, notes),
         }
     )
     for column in ("symbol", "drug", "dose"):
@@ -66,17 +66,14 @@ def read_authors_responses(dataset: str, task: str = "lfc", root=None, *, path=N
     X = X.toarray() if sp.issparse(X) else np.asarray(X)
     if X.dtype.kind not in "fiub":
         raise InputError(f"{path}: X has values of type {X.dtype}, not numbers")
-    simulated = bool(adata.uns.get("perturbcore", {}).get("simulated", False))
+    about = dict(
+        dataset=dataset,
+        task=task,
+        identifier=layout.identifier,
+        simulated=bool(adata.uns.get("perturbcore", {}).get("simulated", False)),
+    )
     try:
-        out = make_responses(
-            X,
-            new,
-            adata.var_names.astype(str),
-            dataset=dataset,
-            task=task,
-            identifier=layout.identifier,
-            simulated=simulated,
-        )
+        out = make_responses(X, new, adata.var_names.astype(str), **about)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from None
     out.uns["perturbcore"]["notes"] = notes
@@ -88,15 +85,14 @@ def _usable(layout: Layout, obs: pd.DataFrame, task: str, path: Path, notes: lis
     keep = np.ones(len(obs), dtype=bool)
     if task == "deg" and layout.splits == "test_split":
         # two genes that share a symbol have rows without obs there, which the published task drops
-        lost = obs[layout.perturbation].isna().to_numpy()
-        if "test_split" in obs:
-            lost |= obs["test_split"].isna().to_numpy()
-        if lost.any():
-            notes.append(f"{path.name}: {int(lost.sum())} rows without a gene or fold are dropped")
-        keep &= ~lost
-    if "dose" in obs and layout.dose is not None:
-        by = ["cell_line", layout.perturbation, "drug"]
-        if obs.duplicated(list(dict.fromkeys(by))).any():
+        columns = [c for c in (layout.perturbation, "test_split") if c in obs]
+        keep = obs[columns].notna().all(axis=1).to_numpy()
+        if not keep.all():
+            notes.append(
+                f"{path.name}: {int((~keep).sum())} rows without a gene or fold are dropped"
+            )
+    if layout.dose is not None and "dose" in obs:
+        if obs.duplicated(list({"cell_line", layout.perturbation, "drug"})).any():
             dose = pd.to_numeric(obs["dose"].astype(str), errors="coerce")
             keep &= (dose == layout.dose).to_numpy()
             notes.append(
@@ -104,10 +100,8 @@ def _usable(layout: Layout, obs: pd.DataFrame, task: str, path: Path, notes: lis
                 f"({int(keep.sum())} of {len(obs)} rows)"
             )
     if not keep.any():
-        raise InputError(
-            f"{path}: no row is left"
-            + (f": column 'dose' never equals {layout.dose:g}" if layout.dose is not None else "")
-        )
+        why = "" if layout.dose is None else f": column 'dose' never equals {layout.dose:g}"
+        raise InputError(f"{path}: no row is left{why}")
     return keep
 
 
@@ -120,64 +114,43 @@ def _perturbations(layout: Layout, obs: pd.DataFrame, path: Path, notes: list) -
         raise InputError(f"{path}: column '{column}' is empty in row {row + 1}{what}")
     if column != "pubchem_cid":
         return values.astype(str).to_numpy()
-    number = pd.to_numeric(values.astype(str), errors="coerce")
-    wrong = number.isna() | (number != number.round())
-    if wrong.any():
-        row = int(wrong.to_numpy().argmax())
-        raise InputError(
-            f"{path}: column 'pubchem_cid' has '{values.iloc[row]}' in row {row + 1}: a PubChem CID "
-            "is a whole number"
-        )
+    number = numbers(values, column, path, whole="a PubChem CID is a whole number")
     cid = number.astype("int64").astype(str)
     shared = cid[pd.DataFrame({"line": obs["cell_line"], "cid": cid}).duplicated()].unique()
     if len(shared):
         notes.append(
-            f"{path.name}: drugs share PubChem CID {', '.join(shared[:5])}: each is a perturbation of "
-            "its own, with the same embedding"
+            f"{path.name}: drugs share PubChem CID {', '.join(shared[:5])}: each is a perturbation "
+            "of its own, with the same embedding"
         )
-    drug = obs["drug"].astype(str)
-    return np.where(cid.isin(shared), cid + " (" + drug + ")", cid)
+    return np.where(cid.isin(shared), cid + " (" + obs["drug"].astype(str) + ")", cid)
 
 
-def _folds(layout: Layout, obs: pd.DataFrame, path: Path, notes: list) -> np.ndarray:
-    if layout.splits == "test_split":
-        return _test_split(obs, path)
-    names = sorted((c for c in obs if FOLD_COLUMN.match(str(c))), key=lambda c: int(c[5:]))
-    if len(names) < 2:
-        raise InputError(
-            f"{path}: obs needs the columns 'fold_0', 'fold_1', ... of the stored folds (it has: "
-            f"{', '.join(map(str, obs.columns))})"
-        )
-    tests = np.stack([(obs[c].astype(str) == "test").to_numpy() for c in names], axis=1)
-    for column, hit in zip(names, tests.any(axis=0), strict=True):
-        if not hit:
-            raise InputError(f"{path}: column '{column}' never says 'test'")
-    often = tests.sum(axis=1)
-    if (often > 1).any():
-        row = int((often > 1).argmax())
-        which = [c for c, t in zip(names, tests[row], strict=True) if t]
-        raise InputError(
-            f"{path}: row {row + 1} ('{obs[layout.perturbation].iloc[row]}', "
-            f"{obs['cell_line'].iloc[row]}) says 'test' in several columns: {', '.join(which)}"
-        )
-    if (often == 0).any():
-        notes.append(f"{path.name}: {int((often == 0).sum())} rows are in no fold's test set")
-    number = np.array([int(c[5:]) for c in names])
-    return np.where(often == 1, number[tests.argmax(axis=1)], -1)
-
-
-def _test_split(obs: pd.DataFrame, path: Path) -> np.ndarray:
+def _test_split(layout: Layout, obs: pd.DataFrame, path: Path, notes: list) -> np.ndarray:
     if "test_split" not in obs:
         raise InputError(
             f"{path}: obs has no column 'test_split' (it has: {', '.join(map(str, obs.columns))}); "
             "'perturbcore paper responses --folds' takes it from another file"
         )
-    text = obs["test_split"].astype(object)
-    number = pd.to_numeric(text.where(text.notna(), None), errors="coerce")
-    wrong = number.isna() | (number != number.round()) | (number < 0)
-    if wrong.any():
-        row = int(wrong.to_numpy().argmax())
+    folds = numbers(obs["test_split"], "test_split", path, whole="a fold is 0, 1, ...")
+    return folds.astype(int).to_numpy()
+
+
+def _fold_columns(layout: Layout, obs: pd.DataFrame, path: Path, notes: list) -> np.ndarray:
+    names = sorted((c for c in obs if FOLD_COLUMN.match(str(c))), key=lambda c: int(c[5:]))
+    need(obs, ["fold_0", "fold_1", *names], path, "obs has")
+    tests = obs[names].astype(str) == "test"
+    for column in names:
+        if not tests[column].any():
+            raise InputError(f"{path}: column '{column}' never says 'test'")
+    often = tests.sum(axis=1).to_numpy()
+    if (often > 1).any():
+        row = int((often > 1).argmax())
         raise InputError(
-            f"{path}: column 'test_split' has '{text.iloc[row]}' in row {row + 1}: a fold is 0, 1, ..."
+            f"{path}: row {row + 1} ('{obs[layout.perturbation].iloc[row]}', "
+            f"{obs['cell_line'].iloc[row]}) says 'test' in several columns: "
+            f"{', '.join(tests.columns[tests.iloc[row]])}"
         )
-    return number.astype(int).to_numpy()
+    if (often == 0).any():
+        notes.append(f"{path.name}: {int((often == 0).sum())} rows are in no fold's test set")
+    number = np.array([int(c[5:]) for c in names])
+    return np.where(often == 1, number[tests.to_numpy().argmax(axis=1)], -1)

@@ -8,16 +8,8 @@ from perturbcore.data.published.tables import Published, load_published
 from perturbcore.report.reproduction.benchmark import METRICS
 
 KEYS = ["dataset", "task", "cell_line", "fold", "predictor", "display", "metric"]
-COLUMNS = [
-    *KEYS,
-    "modality",
-    "method",
-    "reproduced",
-    "published",
-    "difference",
-    "n",
-    "status",
-]
+VALUES = ["reproduced", "published", "difference"]
+COLUMNS = [*KEYS, "modality", "method", *VALUES, "n", "status"]
 CONTROLS = {
     "train_mean": "Train Mean",
     "no_change": "No Change",
@@ -29,18 +21,9 @@ STATUS = {"both": "both", "left_only": "not published", "right_only": "not repro
 
 
 def published_names(scores: pd.DataFrame) -> pd.DataFrame:
-    """Call the rows of a scores table as the figures of the paper do.
+    """Call the rows of a scores table as the figures of the paper do, in the column `display`.
 
-    Parameters
-    ----------
-    scores : pandas.DataFrame
-        Of `perturbcore.report.reproduction.benchmark`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        With the column `display` ("Train Mean", "Random Embeddings", "STRING WaveGC", ...).
-        Correlations of No Change, which are 0 here, are missing as in the published tables.
+    Correlations of No Change, which are 0 here, are missing as in the published tables.
     """
     scores = scores.copy()
     scores["display"] = scores["embedding"].replace(EMBEDDINGS)
@@ -59,8 +42,9 @@ def compare(scores: pd.DataFrame, published: Published | None = None) -> pd.Data
     scores : pandas.DataFrame
         Of `perturbcore.report.reproduction.benchmark.reproduce`.
     published : Published, optional
-        `perturbcore.data.published.tables.load_published()` by default: single folds where the tables are at
-        hand; else the kept medians over folds, and then both columns are medians and `fold` is -1.
+        `perturbcore.data.published.tables.load_published()` by default: single folds where the tables
+        are at hand; else the kept medians over folds, and then both columns are medians and `fold`
+        is -1.
 
     Returns
     -------
@@ -80,16 +64,9 @@ def compare(scores: pd.DataFrame, published: Published | None = None) -> pd.Data
     ours = ours[ours["metric"].isin(METRICS) & (ours["fold"] >= 0)]
     if ours.empty:
         raise InputError(f"the scores have none of the published metrics {', '.join(METRICS)}")
-    theirs = published.scores
-    theirs = theirs[
-        (theirs["perturbation_set"] == "full")
-        & theirs["dataset"].isin(ours["dataset"].unique())
-        & theirs["task"].isin(ours["task"].unique())
-        & theirs["predictor"].isin(ours["predictor"].unique())
-        & theirs["metric"].isin(ours["metric"].unique())
-    ]
-    pairs = ours[["dataset", "cell_line"]].drop_duplicates()
-    theirs = theirs.merge(pairs, on=["dataset", "cell_line"])
+    theirs = published.scores[published.scores["perturbation_set"] == "full"]
+    for keys in (["dataset", "cell_line"], ["task"], ["predictor"], ["metric"]):
+        theirs = theirs.merge(ours[keys].drop_duplicates(), on=keys)
     both = [_averaged(t, published.level) for t in (ours, theirs)]
     if published.level == "folds":
         same = both[0][["dataset", "cell_line", "fold"]].drop_duplicates()
@@ -120,19 +97,10 @@ def _averaged(table: pd.DataFrame, level: str) -> pd.DataFrame:
 
 
 def agreement(table: pd.DataFrame, metric: str = "L2") -> pd.DataFrame:
-    """Summarise a comparison by data set, estimator and embedding.
+    """Summarise a comparison by data set, estimator and embedding; the worst first.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Of `compare`.
-    metric : str
-
-    Returns
-    -------
-    pandas.DataFrame
-        dataset, predictor, display, modality, `rows` compared, medians `reproduced` and
-        `published`, `mean_difference`, `largest` (absolute) difference; the worst first.
+    `table` is that of `compare`. Returns dataset, predictor, display, modality, `rows` compared,
+    medians `reproduced` and `published`, `mean_difference`, `largest` (absolute) difference.
     """
     rows = table[(table["metric"] == metric) & (table["status"] == "both")]
     by = ["dataset", "predictor", "display", "modality"]
@@ -156,13 +124,7 @@ def counts(table: pd.DataFrame, metric: str = "L2") -> pd.DataFrame:
 def verdict(table: pd.DataFrame, metric: str = "L2", tolerance: float = 0.01) -> str:
     """Say in a sentence how well the published scores were reproduced.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Of `compare`.
-    metric : str
-    tolerance : float
-        What counts as the same: the published components come from an unseeded solver.
+    `tolerance` is what counts as the same: the published components come from an unseeded solver.
     """
     rows = table[(table["metric"] == metric) & (table["status"] == "both")]
     if rows.empty:

@@ -1,6 +1,7 @@
 """What the chapter on reproduction shows: the data it found, and its scores beside a reference."""
 
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from perturbcore.core.errors import InputError
-from perturbcore.embeddings.authors import read_embeddings
 from perturbcore.data.authors.layout import HOW_TO_GET, data_root, present
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.published.tables import load_published
+from perturbcore.embeddings.authors import read_embeddings
 from perturbcore.report import figures
 from perturbcore.report.reproduction.benchmark import Benchmark
 from perturbcore.report.reproduction.compare import compare, published_names, verdict
+from perturbcore.report.reproduction.fixture import write_fixture
 from perturbcore.report.reproduction.reference import against_sklearn
 
 HEADINGS = {
@@ -59,14 +61,7 @@ def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: 
     root : str
         Folder of the layout; empty: ``PERTURBCORE_PAPER_DATA``, else ``data/paper``.
     fixture : bool
-        Whether a fixture may take the place of data that are not there.
-    seed : int
-        Of the fixture.
-
-    Raises
-    ------
-    InputError
-        None of the data are there, and no fixture is wanted.
+        Whether a fixture may take the place of data that are not there, else InputError.
     """
     place = data_root(root or None)
     there = [d for d in present("lfc", place)[0] if d in datasets]
@@ -78,8 +73,6 @@ def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: 
         return Found(place, simulated, f"Read from the {kind}: {', '.join(there)}.")
     if not fixture:
         raise InputError(f"{place}: none of the authors' data are there; {HOW_TO_GET}")
-    from perturbcore.data.authors.fixture import write_fixture
-
     place = write_fixture(chapter.profile.results / "authors_fixture", seed=seed, datasets=datasets)
     sentence = (
         "**The authors' preprocessed data are not on this machine.** What follows runs the same code "
@@ -88,6 +81,14 @@ def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: 
         f"models, and are not comparable with the published ones. To have the real ones: {HOW_TO_GET}."
     )
     return Found(place, True, sentence)
+
+
+def choices() -> pd.DataFrame:
+    """Where paper and published code differ or leave open, and the parameter that decides here.
+
+    Columns `choice`, `paper`, `code`, `here`; defaults follow the published code.
+    """
+    return pd.read_csv(resources.files("perturbcore.report.reproduction") / "choices.csv")
 
 
 def left_out(done: Benchmark) -> str:
@@ -104,38 +105,19 @@ def sklearn_check(
 ) -> pd.DataFrame:
     """Compute a few units of each data set's first cell line again with plain scikit-learn.
 
-    Parameters
-    ----------
-    found : Found
-    done : Benchmark
-    embeddings : sequence of str
-        By display or published name; those that a data set does not have are passed over.
-    fold : int
-    solver : str
-        Of scikit-learn's PCA.
-
-    Returns
-    -------
-    pandas.DataFrame
-        See `perturbcore.report.reproduction.reference.against_sklearn`, with `dataset`.
+    `embeddings` are display names; those that a data set does not have are passed over. Returns
+    `perturbcore.report.reproduction.reference.against_sklearn`, with `dataset`.
     """
     tables = []
     estimators = [p for p in ("knn", "lasso") if p in set(done.scores["predictor"])]
-    for dataset in done.scores["dataset"].unique():
+    for dataset, scores in done.scores.groupby("dataset", sort=False):
         responses = read_authors_responses(dataset, root=found.root)
-        line = done.scores.loc[done.scores["dataset"] == dataset, "cell_line"].iloc[0]
-        used = set(done.scores.loc[done.scores["dataset"] == dataset, "embedding"])
-        read = read_embeddings(dataset, responses, found.root, missing_drugs="leave_out")[0]
-        chosen = [e for e in read if e.name in used and e.name in embeddings]
-        table = against_sklearn(
-            responses,
-            chosen,
-            done.scores[done.scores["dataset"] == dataset],
-            cell_line=line,
-            folds=(fold,),
-            estimators=estimators,
-            solver=solver,
+        names = sorted(set(embeddings) & set(scores["embedding"]))
+        used, _ = read_embeddings(
+            dataset, responses, found.root, missing_drugs="leave_out", names=names
         )
+        first = dict(cell_line=scores["cell_line"].iloc[0], folds=(fold,), solver=solver)
+        table = against_sklearn(responses, used, scores, estimators=estimators, **first)
         tables.append(table.assign(dataset=dataset))
     return pd.concat(tables, ignore_index=True)
 

@@ -3,6 +3,8 @@
 Slow, and made to be read beside the published code: what the fast evaluation is held against.
 """
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -14,9 +16,10 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError
 from perturbcore.data.authors.layout import layout_of
 from perturbcore.data.responses import rows_of
+from perturbcore.data.sets.base import check_choice
 from perturbcore.embeddings.base import Embedding, align
 
 INNER = KFold(5, shuffle=True, random_state=42)
@@ -43,8 +46,6 @@ def sklearn_scores(
     ----------
     responses : AnnData
         Of `perturbcore.data.authors.read.read_authors_responses`.
-    cell_line : str
-    fold : int
     embedding : Embedding or None
         None: the idealized embedding, PCA of training and test responses, without scaler and PCA.
     estimator : {"knn", "lasso"}
@@ -61,8 +62,7 @@ def sklearn_scores(
     InputError
         A training set has fewer rows or columns than components: scikit-learn cuts nothing.
     """
-    if estimator not in ("knn", "lasso"):
-        raise ParameterError(f"estimator '{estimator}' is not one of: knn, lasso")
+    check_choice("estimator", estimator, ("knn", "lasso"))
     layout = layout_of(responses.uns["perturbcore"]["dataset"])
     rows = rows_of(responses, cell_line)
     Y = np.asarray(rows.X)
@@ -102,17 +102,10 @@ def sklearn_scores(
 
 
 def plain_metrics(Y: np.ndarray, prediction: np.ndarray) -> dict:
-    """Compute the published metrics of one fold, written out.
+    """Compute the published metrics of one fold, written out; rows are perturbations.
 
-    Parameters
-    ----------
-    Y, prediction : (n, g) arrays
-
-    Returns
-    -------
-    dict
-        L2: mean over perturbations of the Euclidean norm. MSE, MAE: mean over all entries. Spearman,
-        Pearson: mean over perturbations of the correlation over genes (missing for a constant).
+    L2: mean over perturbations of the Euclidean norm. MSE, MAE: mean over all entries. Spearman,
+    Pearson: mean over perturbations of the correlation over genes (missing for a constant).
     """
     Y, prediction = Y.astype(np.float64), prediction.astype(np.float64)
     error = prediction - Y
@@ -143,48 +136,22 @@ def against_sklearn(
 ) -> pd.DataFrame:
     """Compute units again with scikit-learn and set them beside scores that were computed fast.
 
-    Parameters
-    ----------
-    responses, embeddings, scores
-        What `perturbcore.models.simple.evaluate_embeddings` was given, and what it returned.
-    cell_line, folds, estimators, solver
-        Which units; see `sklearn_scores`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        predictor, embedding, cell_line, fold, metric, `value` (fast), `sklearn`, `difference`,
-        `chosen`, `chosen_sklearn`.
+    `responses`, `embeddings` and `scores` are what `perturbcore.models.simple.evaluate_embeddings` was
+    given and what it returned; the rest says which units. Returns predictor, embedding, cell_line, fold, metric,
+    `value` (fast), `sklearn`, `difference`, `chosen`, `chosen_sklearn`.
     """
     here = [e for e in embeddings if e.cell_line in (None, cell_line)]
+    units = product([("idealized", None), *((e.name, e) for e in here)], estimators, folds)
     out = []
-    for name, embedding in [("idealized", None), *((e.name, e) for e in here)]:
-        for estimator in estimators:
-            for fold in folds:
-                own = scores[
-                    (scores["cell_line"] == cell_line)
-                    & (scores["fold"] == fold)
-                    & (scores["embedding"] == name)
-                    & (scores["predictor"] == estimator)
-                ].set_index("metric")
-                plain = sklearn_scores(
-                    responses, cell_line, fold, embedding, estimator, solver=solver
-                )
-                chosen = plain.pop("chosen")
-                for metric, value in plain.items():
-                    out.append(
-                        {
-                            "predictor": estimator,
-                            "embedding": name,
-                            "cell_line": cell_line,
-                            "fold": fold,
-                            "metric": metric,
-                            "value": own.loc[metric, "value"],
-                            "sklearn": value,
-                            "chosen": own.loc[metric, "chosen"],
-                            "chosen_sklearn": str(chosen),
-                        }
-                    )
+    for (name, embedding), estimator, fold in units:
+        unit = dict(predictor=estimator, embedding=name, cell_line=cell_line, fold=fold)
+        own = scores.loc[(scores[list(unit)] == pd.Series(unit)).all(axis=1)].set_index("metric")
+        plain = sklearn_scores(responses, cell_line, fold, embedding, estimator, solver=solver)
+        chosen = str(plain.pop("chosen"))
+        for metric, value in plain.items():
+            fast = own.loc[metric]
+            both = dict(metric=metric, value=fast["value"], sklearn=value)
+            out.append({**unit, **both, "chosen": fast["chosen"], "chosen_sklearn": chosen})
     table = pd.DataFrame(out)
     table["difference"] = table["value"] - table["sklearn"]
     return table
