@@ -5,8 +5,8 @@
     python scripts/golden.py freeze ../before/results/demo golden-demo.csv
     python scripts/golden.py compare results/demo golden-demo.csv
 
-A unit is a chapter, data set, task, cell line, fold, embedding, predictor, seed and metric. Exit status
-1 where a value differs by more than the tolerance, or a unit is missing.
+A unit is a chapter, data set, task, cell line, fold, embedding, predictor, seed and metric. Exit
+status 1 where a value differs by more than the tolerance, or a unit is missing.
 """
 
 import argparse
