@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.score.ceiling.ceiling import noise_ceiling, replicate_ceiling
 from perturbcore.score.ceiling.curves import ceiling_by_cells
 from perturbcore.score.ceiling.distances import distances
@@ -28,7 +30,7 @@ from perturbcore.score.ceiling.draws import (
     perturbation_stream,
 )
 from perturbcore.score.ceiling.fold_scores import ceiling_scores
-from perturbcore.score.ceiling.halves import split_half
+from perturbcore.score.ceiling.halves import noise_floor, split_half
 
 ALL = ("L2", "MSE", "MAE", "Spearman", "Pearson")
 
@@ -564,6 +566,38 @@ def test_halves_of_one_batch_are_undefined_and_say_so():
     assert table["value"].isna().all() and (table["n_splits"] == 0).all()
     table = split_half(screen, by="cells", n_splits=4, progress=False)
     assert table["value"].notna().all() and (table["n_splits"] == 4).all()
+
+
+@pytest.mark.parametrize(
+    "control, batch_effect", [("global", 0.0), ("global", 0.5), ("matched", 0.5)]
+)
+def test_the_noise_floor_is_the_true_error_whatever_the_number_of_cells(control, batch_effect):
+    sizes = dict(n_cell_lines=1, n_genes=200, n_modules=8, n_batches=6, n_control_cells=600)
+    simulated = simulate_screen(
+        **sizes, n_perturbations=60, cells_per_perturbation=(10, 200), batch_effect=batch_effect,
+        seed=4,
+    )  # fmt: skip
+    variant = dict(control=control, batches="with_controls")
+    effects = ba_ate(simulated.screen, progress=False, **variant)
+    truth = simulated.true_effects[effects.obs_names, effects.var_names]
+    error = np.linalg.norm(effects.X - truth.X, axis=1)
+    table = noise_floor(simulated.screen, n_splits=5, progress=False, **variant)
+    table = table[table["metric"] == "L2"].set_index("perturbation")
+    floor = table.loc[effects.obs["perturbation"], "value"].to_numpy()
+    assert np.nanmean(floor) == pytest.approx(np.nanmean(error), rel=0.05)
+    few = (effects.obs["n_cells"] < 60).to_numpy()
+    for part in (few, ~few):
+        assert np.nanmean(floor[part]) == pytest.approx(np.nanmean(error[part]), rel=0.08)
+
+
+def test_one_cell_is_no_ceiling():
+    screen, _ = known_noise_screen(n=12, batches=2)
+    rows = np.flatnonzero((screen.obs["perturbation"] == "P0").to_numpy())
+    lonely = screen[np.setdiff1d(np.arange(screen.n_obs), rows[1:])].copy()
+    table = noise_floor(lonely, n_splits=3, progress=False)
+    alone = table["perturbation"] == "P0"
+    assert (table.loc[alone, "n_cells"] == 1).all()
+    assert table.loc[alone, "value"].isna().all() and table.loc[~alone, "value"].notna().all()
 
 
 def wells_of(x, **obs):

@@ -355,7 +355,7 @@ def test_labels_of_a_genetic_screen_have_an_experimental_error():
     ]
     assert units[0].metrics["f1_score"] == at["value"].item()
     assert units[0].about["predictor"] == "experimental_error" and units[0].about["n_test"] == 6
-    with pytest.raises(ParameterError, match="task='labels'"):
+    with pytest.raises(ParameterError, match="task 'labels'"):
         load("simulated", task="labels")
 
 
@@ -381,7 +381,13 @@ def test_replicates_are_resampled_by_the_variant_of_the_responses(control):
         data, n_outer=4, n_inner=3, n_trials=1, options={"control": "global"}
     )
     expected = replicate_ceiling(wells, control=control, n_outer=4, n_inner=3)
+    found, floor = (found[found["estimate"] == e] for e in ("bootstrap", "noise_floor"))
     np.testing.assert_allclose(found["value"], expected["value"])
+    low = floor.loc[floor["metric"] == "L2", "value"]
+    # a half of the plates holds a drug and its vehicle: their common shift cancels
+    assert len(low) == 2 and (low < 5).all()
+    units = limits.limit_units(pd.concat([found, floor]), responses)
+    assert {u.about["predictor"] for u in units} == {"experimental_error", "noise_floor"}
     big = found.loc[(found["metric"] == "L2") & (found["quantile"] == 0.9), "value"].max()
     # plates differ by 5 a gene: only matching takes that away
     assert (big < 5) == (control == "matched")

@@ -15,7 +15,7 @@ from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.uncertainty.intervals import holm, t_statistics
 
 PRIMARY = {"lfc": "L2", "deg": "f1_score", "deg_pairs": "auroc_within", "dir_pairs": "auroc_within"}
-FLOOR, CEILINGS = "train_mean", ("experimental_error", "idealized")
+FLOOR, CEILINGS = "train_mean", ("noise_floor", "experimental_error", "idealized")
 LEVEL = 0.05
 PREDICTORS = {"knn": "kNN"}
 GAINS = [
@@ -180,7 +180,7 @@ class PairedScores:
 
     @property
     def ceiling(self) -> str:
-        """The experimental error where it was measured, else the idealized embedding.
+        """The noise floor where it can be estimated, else the experimental error, else idealized.
 
         Raises
         ------

@@ -7,9 +7,13 @@ from perturbcore.data.sets.base import Dataset
 from perturbcore.score.ceiling.ceiling import noise_ceiling, replicate_ceiling
 from perturbcore.score.ceiling.deg import deg_ceiling, deg_ceiling_scores
 from perturbcore.score.ceiling.fold_scores import ceiling_scores
+from perturbcore.score.ceiling.halves import noise_floor
 from perturbcore.score.evaluate import stamp
 from perturbcore.score.store import UnitResult
 from perturbcore.score.task import task_of
+
+# random halves of a screen; cells below which an effect is not estimable
+N_SPLITS, MIN_CELLS = 10, 10
 
 
 def experimental_error(
@@ -22,7 +26,10 @@ def experimental_error(
     n_jobs: int = 1,
     checkpoint=None,
 ) -> pd.DataFrame:
-    """Estimate the experimental error from the cells or the replicate wells of a data set.
+    """Estimate ceilings from the cells or the replicate wells of a data set.
+
+    The published experimental error, and for log fold-changes the noise floor: what the true effects
+    would score against the measured ones, from disjoint halves.
 
     Parameters
     ----------
@@ -41,8 +48,8 @@ def experimental_error(
     Returns
     -------
     pandas.DataFrame
-        A row a perturbation, quantile and metric (log fold-changes), or a fold, quantile and metric
-        (labels).
+        One row per estimate ("bootstrap", "noise_floor"), perturbation, quantile and metric (log
+        fold-changes), or per fold, quantile and metric (labels).
     """
     trials = dict(n_outer=n_outer, n_inner=n_inner, n_jobs=n_jobs)
     responses = data.responses
@@ -62,13 +69,23 @@ def experimental_error(
             checkpoint=checkpoint,
             **trials,
         )
-    return table.assign(dataset=data.name)
+    floor = noise_floor(
+        data.screen if data.replicates is None else data.replicates,
+        sorted(responses.obs["perturbation"].astype(str).unique()),
+        n_splits=N_SPLITS,
+        control=control,
+        batches=options.get("batches", "all"),
+        min_cells=MIN_CELLS if data.replicates is None else 2,
+        progress=False,
+    )
+    both = {"bootstrap": table, "noise_floor": floor}
+    return pd.concat(both, names=["estimate"]).reset_index(level=0).assign(dataset=data.name)
 
 
 def limit_units(
     ceiling: pd.DataFrame, responses, seed: int = 0, dataset: str | None = None
 ) -> list[UnitResult]:
-    """Return one unit of predictor "experimental_error" a cell line and fold.
+    """Return one unit per cell line and fold of each ceiling: experimental error, noise floor.
 
     Parameters
     ----------
@@ -84,7 +101,7 @@ def limit_units(
     rows = deg_ceiling_scores(ceiling) if "fold" in ceiling else ceiling_scores(ceiling, responses)
     line_size = responses.obs["cell_line"].astype(str).value_counts()
     results = []
-    for (line, fold), part in rows.groupby(["cell_line", "fold"], observed=True):
+    for (_, line, fold), part in rows.groupby(["predictor", "cell_line", "fold"], observed=True):
         metrics = dict(zip(part["metric"], part["value"].astype(float), strict=True))
         first = part.iloc[0]
         about = {
@@ -101,7 +118,9 @@ def limit_units(
             **stamp(),
         }
         key = digest(
-            "ceiling", {k: about[k] for k in ("dataset", "cell_line", "fold", "seed")}, metrics
+            "ceiling",
+            {k: about[k] for k in ("dataset", "predictor", "cell_line", "fold", "seed")},
+            metrics,
         )
         results.append(UnitResult(key, about, metrics))
     return results

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from perturbcore.core.errors import InputError
 from perturbcore.report.figures.style import colour, display_names, legend_of, marker
 
-REFERENCES = ("Train Mean", "Experimental error", "Experimental Error")
+REFERENCES = ("Train Mean", "Noise floor", "Experimental error", "Experimental Error")
 
 
 def method_order(scores: pd.DataFrame, lower_is_better: bool) -> list[str]:
@@ -164,11 +164,8 @@ def interval_plot(table: pd.DataFrame, *, label: str) -> Figure:
         axis.plot(
             row["value"], y, marker=marker(row["modality"]), color=c, ms=7, mec="white", mew=0.6
         )
-    names = [
-        "Train Mean",
-        "Experimental error" if (table["display"] == "Experimental error").any() else "Idealized",
-    ]
-    lines = table[table["display"].isin(names)]
+    ceilings = [n for n in (*REFERENCES[1:], "Idealized") if (table["display"] == n).any()]
+    lines = table[table["display"].isin(["Train Mean", *ceilings[:1]])]
     _reference(axis, lines[["display", "modality", "value"]])
     axis.set_yticks(range(len(rows)), rows["display"])
     for text, modality in zip(axis.get_yticklabels(), rows["modality"], strict=True):

@@ -29,6 +29,7 @@ NAMES = {
     "most_frequent": "Most frequent class",
     "prior": "Class frequencies",
     "experimental_error": "Experimental error",
+    "noise_floor": "Noise floor",
     "idealized": "Idealized",
     "random": "Random",
 }

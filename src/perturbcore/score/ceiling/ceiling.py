@@ -4,13 +4,12 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from perturbcore.core.digest import code_digest, digest
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import ParameterError
 from perturbcore.score.ceiling.cells import Cells
 from perturbcore.score.ceiling.distances import METRICS, check_metrics, distances
 from perturbcore.score.ceiling.sampler import LineSampler, check_choices
@@ -226,18 +225,7 @@ def replicate_ceiling(
     Cole et al. 2026, Methods 4.7.1, Eq. 12.
     """
     metrics, quantiles = check_metrics(metrics), check_quantiles(quantiles)
-    X = wells.X.toarray() if sp.issparse(wells.X) else np.asarray(wells.X)
-    if not np.isfinite(X).all():
-        raise InputError("replicates must be finite; drop those, or genes, with missing values")
-    columns = ["perturbation", "cell_line", "is_control"] + ["batch"] * (control == "matched")
-    if missing := [c for c in columns if c not in wells.obs]:
-        raise InputError(f"replicates lack obs column {missing[0]!r}; they have: {list(wells.obs)}")
-    obs = wells.obs
-    by_plate = control != "global" and "batch" in obs
-    batch = obs["batch"] if by_plate else np.full(len(obs), "")
-    cells = Cells(
-        X, obs["perturbation"], batch, obs["cell_line"], obs["is_control"], "effects", dataset
-    )  # fmt: skip
+    cells = Cells.of(wells, dataset, by_plate=control != "global")
     options = dict(control=control, batches="all", n_outer=n_outer, n_inner=n_inner, seed=seed)
     return ceiling_of_cells(cells, options, metrics, quantiles, None, n_jobs, progress, checkpoint)
 

@@ -75,6 +75,24 @@ class Cells:
             source=(list(source), [str(v) for v in screen.var_names]),
         )
 
+    @classmethod
+    def of(cls, cells, dataset: str = "", by_plate: bool = True) -> "Cells":
+        """Wrap a declared screen, or replicate wells on the scale of the responses.
+
+        Wells have obs `perturbation`, `cell_line`, `is_control` and, if `by_plate`, may have `batch`.
+        """
+        if "perturbcore" in cells.uns and "scale" in cells.uns["perturbcore"]:
+            return cls.from_screen(cells)
+        X = cells.X.toarray() if sp.issparse(cells.X) else np.asarray(cells.X)
+        if not np.isfinite(X).all():
+            raise InputError("replicates must be finite; drop those, or genes, with missing values")
+        obs = cells.obs
+        if missing := [c for c in ("perturbation", "cell_line", "is_control") if c not in obs]:
+            raise InputError(f"replicates lack obs column {missing[0]!r}; they have: {list(obs)}")
+        batch = obs["batch"] if by_plate and "batch" in obs else np.full(len(obs), "")
+        about = (obs["perturbation"], batch, obs["cell_line"], obs["is_control"])
+        return cls(X, *about, scale="effects", dataset=dataset)
+
     def digest(self) -> str:
         """Content key of the cells (for a backed file: its size and time of change)."""
         content = self.X if isinstance(self.X, np.ndarray) or sp.issparse(self.X) else None

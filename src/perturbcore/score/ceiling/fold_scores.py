@@ -6,7 +6,7 @@ import pandas as pd
 from perturbcore.core.errors import InputError
 from perturbcore.score.ceiling.distances import SIMILARITIES
 
-PREDICTOR = "experimental_error"
+PREDICTOR, NOISE_FLOOR = "experimental_error", "noise_floor"
 MODALITY = "Positive control"
 
 
@@ -38,14 +38,22 @@ def ceiling_scores(ceiling, responses, quantile=0.9, metrics=None) -> pd.DataFra
 
     Notes
     -----
-    It is an upper quantile of resampling noise: good predictions may lie beyond it.
+    It is an upper quantile of resampling noise: good predictions may lie beyond it. The noise floor
+    (predictor "noise_floor", where the table has it) is a mean; perturbations of which it is not
+    estimable are left out of it.
 
     References
     ----------
     Cole et al. 2026, Methods 4.7.1 (errors at q = 0.9, scores at q = 0.1).
     """
     if "estimate" in ceiling:
-        ceiling = ceiling[ceiling["estimate"] == "bootstrap"]
+        floor = ceiling[ceiling["estimate"] == "noise_floor"].assign(quantile=quantile)
+        ceiling = ceiling[ceiling["estimate"] == "bootstrap"].drop(columns="estimate")
+        both = [ceiling_scores(ceiling, responses, quantile, metrics)]
+        if len(floor):
+            floor = ceiling_scores(floor.drop(columns="estimate"), responses, quantile)
+            both.append(floor.assign(predictor=NOISE_FLOOR))
+        return pd.concat(both, ignore_index=True)
     metrics = list(ceiling["metric"].unique()) if metrics is None else list(metrics)
     if "fold" not in responses.obs:
         raise InputError("the responses have no obs column 'fold'; add folds first")
@@ -71,8 +79,9 @@ def ceiling_scores(ceiling, responses, quantile=0.9, metrics=None) -> pd.DataFra
         here = here[["cell_line", "perturbation", "value"]].astype(
             {"cell_line": str, "perturbation": str}
         )
-        joined = units.merge(here, how="left", on=["cell_line", "perturbation"], validate="1:1")
-        lost = joined[joined["value"].isna()]
+        keys = ["cell_line", "perturbation"]
+        joined = units.merge(here, how="left", on=keys, validate="1:1", indicator=True)
+        lost = joined[joined["_merge"] == "left_only"]
         if len(lost):
             named = [f"{r.cell_line}|{r.perturbation}" for r in lost.head(3).itertuples()]
             raise InputError(
