@@ -10,14 +10,17 @@
 # %% [markdown]
 # # Which claims hold
 #
-# Three papers, their claims in our words, and for each a stated test: Cole et al. {cite:p}`cole2026`, Bendidi et al. {cite:p}`bendidi2024` and Csendes et al.
-# {cite:p}`csendes2025`. Nothing on this page is typed: verdicts, numbers and reasons come from the published
-# numbers, in every profile of this book, on medians over folds (as the figures of Cole et al. do), on means, and fold by fold.
+# Three papers, their claims in their words and in ours, and for each a stated test: Cole et al. {cite:p}`cole2026`,
+# Bendidi et al. {cite:p}`bendidi2024` and Csendes et al. {cite:p}`csendes2025`. Nothing on this page is typed:
+# verdicts, numbers and reasons come from the published numbers, in every profile of this book, on medians over folds
+# (as the figures of Cole et al. do), on means, and fold by fold.
 #
 # A claim *holds* if its test is passed in full; it *holds with a qualification* if the direction is right and the
 # test is not passed everywhere; it *fails* if the published numbers go against it; and some *cannot be decided*
-# from what is public. A failed claim says that the published numbers do not bear it out as we read it, and why; the
-# sentence beside it says how much hangs on it. The tests are ours, and others may be stricter or milder.
+# from what is public. Both cut-offs stand in each card. That something is better (*superiority*) is asked of every
+# line and fold; that something is no better, or as good (*equivalence*), fails only where the corrected interval of
+# the difference, or a stated margin, says otherwise. A failed claim says that the published numbers do not bear it
+# out as we read it, and why. The tests are ours, and others may be stricter or milder.
 
 # %% tags=["parameters"]
 profile: str = "demo"
@@ -27,26 +30,33 @@ download: bool = False  # fetch the authors' tables (14 MB, non-commercial licen
 from perturbcore.book.inside import open_chapter
 from perturbcore.data.published.tables import load_published
 from perturbcore.report import pages
-from perturbcore.report.published.claims import audit, counts
-from perturbcore.report.published.claims_page import cards, summary
+from perturbcore.report.published.claims.audit import audit, counts
+from perturbcore.report.published.claims.page import cards, certainty, choice, summary, unused
 
 chapter = open_chapter("claims")
 published = load_published(download=download)
-table = audit(published)
+everything = audit(published)
+table, own = everything[~everything["own"]], everything[everything["own"]]
 pages.say(summary(table, published))
 verdicts = table["verdict"].value_counts()
 pages.take_home(chapter, f"Of {len(table)} claims of three papers: " + "; ".join(f"{v}: {n}" for v, n in verdicts.items()) + ".")
 
 # %% [markdown]
-# ## Verdicts by paper
+# ## What the abstracts say
+
+# %% tags=["hide-input"]
+pages.say(cards(table[table["weight"] == "abstract"]))
+
+# %% [markdown]
+# ## Verdicts by paper, by weight and by kind
 
 # %% tags=["hide-input"]
 pages.show_table(chapter, counts(table), "counts", caption="Number of claims by verdict.")
+pages.show_table(chapter, counts(table, "weight"), "counts-by-weight", caption="The same by where a claim stands.")
+pages.show_table(chapter, counts(table, "kind"), "counts-by-kind", caption="The same by what is claimed.")
 
 # %% [markdown]
 # ## Claims that fail
-#
-# First what does not hold, with its number.
 
 # %% tags=["hide-input"]
 pages.say(cards(table[table["verdict"] == "fails"]))
@@ -54,18 +64,18 @@ pages.say(cards(table[table["verdict"] == "fails"]))
 # %% [markdown]
 # ## Every claim
 #
-# The file under the table has all of it: claim, place, test, verdict, number, reason, and the same question on
-# medians, means and folds.
+# The file under the table has all of it: claim, quotation, place, test, both cut-offs, verdict, number, reason, and
+# the same question on medians, means and folds.
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, table, "claims", keep=["id", "claim", "where", "verdict", "number"],
+pages.show_table(chapter, table, "claims", keep=["id", "claim", "where", "weight", "kind", "verdict", "number"],
                  caption="Every claim, where it stands, its verdict and the number that decides.")
 
 # %% [markdown]
 # ## Claim by claim: Cole et al. 2026
 
 # %% tags=["hide-input"]
-pages.say(cards(table[table["paper"] == "Cole et al. 2026"], dropdown=True))
+pages.say(cards(table[table["paper"] == "Cole et al. 2026"], dropdown=True, anchors=True))
 
 # %% [markdown]
 # ## Claim by claim: Bendidi et al. 2024 and Csendes et al. 2025
@@ -74,7 +84,15 @@ pages.say(cards(table[table["paper"] == "Cole et al. 2026"], dropdown=True))
 # of Csendes et al. carry no intervals; the appendix tables of Bendidi et al. have standard deviations over runs.
 
 # %% tags=["hide-input"]
-pages.say(cards(table[table["paper"] != "Cole et al. 2026"], dropdown=True))
+pages.say(cards(table[table["paper"] != "Cole et al. 2026"], dropdown=True, anchors=True))
+
+# %% [markdown]
+# ## Observations of ours
+#
+# Not claims of the papers: what their tables show about the measures that they use.
+
+# %% tags=["hide-input"]
+pages.say(cards(own, dropdown=True))
 
 # %% [markdown]
 # ## What the papers do not report
@@ -84,8 +102,6 @@ pages.say(cards(table[table["paper"] != "Cole et al. 2026"], dropdown=True))
 # not distinguishable is not the same as equal.
 
 # %% tags=["hide-input"]
-from perturbcore.report.published.claims_page import certainty, choice, unused
-
 pages.say(certainty(published, chapter))
 
 # %% [markdown]

@@ -11,10 +11,15 @@ from perturbcore.data.published.facts import facts
 from perturbcore.data.published.names import parse_method
 from perturbcore.data.published.read import read_ceiling, read_scores
 from perturbcore.data.published.tables import load_published, medians
-from perturbcore.report.published.draw import caption, draw, page
-from perturbcore.report.published.figure_specs import FIGURES
-from perturbcore.report.published.figures import figure_data
-from perturbcore.report.published.sentences import describe, figure_table, not_drawn
+from perturbcore.report.published.draw import (
+    caption,
+    describe,
+    draw,
+    figure_table,
+    not_drawn,
+    page,
+)
+from perturbcore.report.published.figures import FIGURES, figure_data
 from perturbcore.report.published.unreported import (
     neighbours,
     ranking_certainty,
@@ -272,7 +277,7 @@ def test_figures_from_medians_alone():
         assert set(data.order) == set(data.scores["display"])
         assert describe(data).endswith(".")
         assert set(figure_table(data)["method"]) == set(data.order)
-    assert list(not_drawn()["figure"]) == ["Figure 3", "Figure S5", "Figure S6"]
+    assert list(not_drawn(published)["figure"]) == ["Figure 3", "Figure S5", "Figure S6"]
     assert "make data" in published.note
 
 

@@ -275,13 +275,7 @@ def beside_said(c: Comparison, published) -> str:
     from perturbcore.report.published.figures import figure_data
 
     figure = figure_data("S8", published)
-    medians = figure.medians()
-    real = figure.scores.drop_duplicates("display").set_index("display")["modality"]
-    names = [
-        d
-        for d in medians
-        if not real[d].endswith("control") and real[d] not in ("Fusion", "Advanced")
-    ]
+    medians, names = figure.medians(), figure.select("single")
     gain = 1 - medians[names].min(axis=1) / medians["Train Mean"]
     each = ", ".join(f"{line} {percent(g, 1)}" for line, g in gain.items())
     here = 1 - c.means[c.best] / c.means[c.floor]

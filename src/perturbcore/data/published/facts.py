@@ -1,4 +1,4 @@
-"""Small tables that live in the package: what the papers print, and which methods their figures show.
+"""Small tables that live in the package: what papers print, which methods their figures show.
 
 Every file names its source in comment lines at its top.
 """
@@ -15,6 +15,7 @@ FACTS = (
     "cole2026_methods",
     "cole2026_medians",
     "cole2026_tahoe_lfc_read_off",
+    "cole2026_cross_context",
     "bendidi2024_table2",
     "bendidi2024_tables3_10",
     "csendes2025",

@@ -93,7 +93,8 @@ def _check_complete(scores: pd.DataFrame, path, dataset: str, metric: str) -> No
     if twice.any():
         row = main[twice].iloc[0]
         raise InputError(
-            f"{path}: column 'name': {row['method']!r} has two rows for {row['cell_line']}.{row['fold']}"
+            f"{path}: column 'name': {row['method']!r} has two rows for "
+            f"{row['cell_line']}.{row['fold']}"
         )
     lines = LINES.get(dataset) or tuple(sorted(main["cell_line"].unique()))
     for predictor in ("no_change", "experimental_error"):

@@ -1,4 +1,4 @@
-"""All published scores at once: the full tables where they are at hand, else the medians kept here."""
+"""All published scores at once: full tables where they are at hand, else the medians kept here."""
 
 from dataclasses import dataclass
 
@@ -22,6 +22,8 @@ SCORE_TABLES = {
     "cole2026/scores/sciplex_deg": ("sciplex", "deg"),
     "cole2026/scores/tahoe_deg": ("tahoe", "deg"),
 }
+# Read where they are at hand: Figures S5 and S6 are drawn from them.
+TAHOE_LFC = {"cole2026/scores/tahoe_lfc": ("tahoe", "lfc")}
 CROSS_TABLES = {
     f"cole2026/cross_context/{dataset}_{metric}_summary": (dataset, metric)
     for dataset in ("essential", "tahoe")
@@ -78,9 +80,13 @@ class Published:
 
 
 def read_tables(paths: dict) -> Published:
-    """Read the published tables from files (catalogue name -> path, for every name in `TABLES`)."""
+    """Read the published tables from files.
+
+    `paths` has the path of every name in `TABLES`, and of those in `TAHOE_LFC` that are at hand.
+    """
+    tables = SCORE_TABLES | {n: v for n, v in TAHOE_LFC.items() if n in paths}
     scores = [
-        *(read_scores(paths[n], dataset=d, task=task) for n, (d, task) in SCORE_TABLES.items()),
+        *(read_scores(paths[n], dataset=d, task=task) for n, (d, task) in tables.items()),
         *(read_cross_context(paths[n], dataset=d, metric=m) for n, (d, m) in CROSS_TABLES.items()),
     ]
     ceilings = [
@@ -123,9 +129,8 @@ def load_published(*, download: bool = False, folder=None) -> Published:
     InputError
         If a table is damaged.
     """
-    if not download:
-        state = catalogue.verify(TABLES, folder=folder)
-        missing = tuple(name for name, value in state.items() if value != "ok")
-        if missing:
-            return medians(missing)
-    return read_tables(catalogue.fetch_many(TABLES, folder=folder, progress=download))
+    state = catalogue.verify((*TABLES, *TAHOE_LFC), folder=folder)
+    if not download and any(state[name] != "ok" for name in TABLES):
+        return medians(tuple(name for name in TABLES if state[name] != "ok"))
+    extra = tuple(name for name in TAHOE_LFC if state[name] == "ok")
+    return read_tables(catalogue.fetch_many((*TABLES, *extra), folder=folder, progress=download))

@@ -14,6 +14,7 @@ from perturbcore.report.decoders.contest import (
     shown,
 )
 from perturbcore.report.decoders.tables import cost_points, is_decoder, score_table
+from perturbcore.report.published.claims.audit import answer as claim
 from perturbcore.report.sentences import listed, signed
 
 
@@ -118,7 +119,7 @@ def _attribution(v: dict) -> str:
 def take_home(contests: list[Contest], published: Published) -> str:
     """Condense the chapter to one sentence; without cells, to what is published."""
     if not contests:
-        return f"No cells in this profile; published: {_full_set(published).number}."
+        return f"No cells in this profile; published: {claim('cole-31', published).number}."
     parts = []
     for c in contests:
         v = verdict(c)
@@ -187,20 +188,10 @@ def distribution_answer(summary: pd.DataFrame) -> str:
 
 def published_sentences(published: Published) -> str:
     """Say what the published rows of the full set hold beside Figure S14, and which runs that figure draws."""
-    from perturbcore.report.published.evidence import Evidence
-    from perturbcore.report.published.rules_models import drawn_runs
-
-    full, drawn = _full_set(published), drawn_runs(Evidence(published))
+    full, drawn = claim("cole-31", published), claim("cole-32", published)
     return (
         f"**{full.number}.** {full.why}\n\n**Figure S14 mixes runs: {drawn.number}.** {drawn.why}"
     )
-
-
-def _full_set(published: Published):
-    from perturbcore.report.published.evidence import Evidence
-    from perturbcore.report.published.rules_models import advanced_full_set
-
-    return advanced_full_set(Evidence(published))
 
 
 def seconds(value: float) -> str:

@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from perturbcore.data.published.names import POSITIVE
 from perturbcore.data.published.tables import Published
-from perturbcore.report.published.figures import FigureData, figure_data
-from perturbcore.report.published.sentences import describe, figure_table
+from perturbcore.report import figures
+from perturbcore.report.figures.style import colour, marker
+from perturbcore.report.published.figures import FIGURES, FigureData, at_hand, figure_data
+from perturbcore.report.text import listed, percent
 
 AXIS = {
     "L2": "L2 error (lower is better)",
@@ -17,23 +20,19 @@ AXIS = {
     "overlap_at_N": "Overlap of DE genes (higher is better)",
     "mae": "Mean absolute error (lower is better)",
 }
+METRIC_NAMES = {
+    "f1_score": "macro F1",
+    "discrimination_score_l1": "discrimination",
+    "overlap_at_N": "overlap",
+    "mae": "MAE",
+}
 
 
 def draw(data: FigureData) -> Figure:
     """Draw one published figure.
 
-    Parameters
-    ----------
-    data : FigureData
-        As `figure_data` returns.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Points are folds; where only medians are at hand, one point a method and line.
+    Points are folds; where only medians are at hand, one point per method per line.
     """
-    from perturbcore.report import figures
-
     spec = data.spec
     if spec.kind == "rank":
         ranks = data.scores.rename(columns={"value": "rank"})
@@ -56,20 +55,17 @@ def draw(data: FigureData) -> Figure:
 
 
 def _held_out(data: FigureData) -> Figure:
-    """Draw the mean over held-out lines with a point a line, one panel a metric."""
-    from perturbcore.report.figures.style import colour, marker
-
-    modality = data.scores.drop_duplicates("display").set_index("display")["modality"]
+    """Draw the mean over held-out lines with a point per line, one panel per metric."""
     order = data.order[::-1]
     figure = Figure(figsize=(8.2, 0.36 * len(order) + 1.2), layout="constrained")
     axes = figure.subplots(1, len(data.spec.panels), sharey=True, squeeze=False)[0]
     for axis, metric in zip(axes, data.spec.panels, strict=True):
         table = data.medians(metric)
         for y, method in enumerate(order):
-            values, c = table[method].to_numpy(), colour(modality[method])
+            values, c = table[method].to_numpy(), colour(data.modality[method])
             axis.barh(y, values.mean(), height=0.6, color=c, alpha=0.3, edgecolor=c, lw=0.8)
-            axis.plot(values, np.full(len(values), y), ls="", marker=marker(modality[method]), ms=4,
-                      color=c, mec="white", mew=0.4)  # fmt: skip
+            axis.plot(values, np.full(len(values), y), ls="", ms=4, color=c, mec="white", mew=0.4,
+                      marker=marker(data.modality[method]))  # fmt: skip
             axis.annotate(f"{values.mean():.3f}", (values.max(), y), xytext=(5, 0), fontsize=7,
                           textcoords="offset points", va="center")  # fmt: skip
         axis.set_xlim(0, 1.25 * float(table.to_numpy().max()))
@@ -83,92 +79,157 @@ def caption(data: FigureData) -> str:
     """Say what is drawn: title, points, boxes, reference lines."""
     spec = data.spec
     label = f"Cole et al. 2026, Figure {data.figure}: {spec.title}."
-    points = {
-        "folds": "Points are folds.",
-        "medians": "Points are published medians over folds; the folds are not at hand.",
-    }[data.level]
     if spec.kind == "bars":
         return f"{label} Bars are means over held-out cell lines, points the lines."
-    if spec.kind == "scatter":
-        return f"{label} {points}"
     if spec.kind == "rank":
         n = "20 folds" if data.level == "folds" else "the published median only"
         return f"{label} Ranks of L2 within a fold, controls included ({n})."
+    points = "Points are folds."
+    if data.level == "medians":
+        points = "Points are published medians over folds; the folds are not at hand."
+    if spec.kind == "scatter":
+        return f"{label} {points}"
     if spec.dataset == "tahoe":
         points += " Values are averaged over 45 cell lines within a fold."
-    best = (
-        "fusion"
-        if spec.section == "fusion"
-        else "method that is neither positive control nor fusion"
-    )
+    fusion = spec.section == "fusion"
+    best = "fusion" if fusion else "method that is neither positive control nor fusion"
     return (
-        f"{label} {points} Dashed lines: medians of Train Mean, of the experimental error and of the "
-        "best "
-        f"{best}."
+        f"{label} {points} Dashed lines: medians of Train Mean, of the experimental error and of "
+        f"the best {best}."
     )
+
+
+def _describe_box(data: FigureData) -> str:
+    medians, lower = data.medians(), data.spec.lower_is_better
+    modality = data.modality[medians.columns]
+    single = medians.columns[~modality.str.endswith("control") & (modality != "Fusion")]
+    signed = data.better(medians)
+    best, value = signed[single].idxmax(axis=1), signed[single].max(axis=1)
+    floor, limit = signed["Train Mean"], signed["Experimental Error"]
+    ahead = signed[single].gt(floor, axis=0).sum(axis=1)
+    share = ((value - floor) / (limit - floor)).where(limit > floor)
+    parts = []
+    for i, line in enumerate(medians.index):
+        inside = "no gap: the published experimental error is worse than Train Mean"
+        if pd.notna(share[line]):
+            of = "" if i else " of the gap from Train Mean to experimental error"
+            inside = f"{percent(share[line])}{of}"
+        if len(single) > 1:
+            side = "" if i else f" {'below' if lower else 'above'} Train Mean"
+            inside += f"; {ahead[line]} of {len(single)}{side}"
+        where = f"{line} " if len(medians) > 1 else ""
+        parts.append(f"{where}{best[line]} {abs(value[line]):.3f} ({inside})")
+    name = METRIC_NAMES.get(data.spec.metric, data.spec.metric)
+    text = (
+        f"{'Lowest' if lower else 'Highest'} median {name} of a single method: {', '.join(parts)}"
+    )
+    for fusion in medians.columns[modality == "Fusion"]:
+        closed = (signed[fusion] - floor) / (limit - floor)
+        lines = [(f"{line} " if len(closed) > 1 else "") + percent(v) for line, v in closed.items()]
+        text += ("; " if "closes" in text else ". ") + f"{fusion} closes {', '.join(lines)}"
+    return text + "."
+
+
+def _describe_ranks(data: FigureData) -> str:
+    ranks = data.scores.groupby("display")["value"].median()
+    ranks = ranks[data.modality[ranks.index] != POSITIVE].sort_values()
+    prior = int((data.modality[ranks.index[:10]] == "Prior knowledge").sum())
+    first = listed(f"{d} ({ranks[d]:g})" for d in ranks.index[:3])
+    return (
+        f"Leaving out the positive controls, the best median ranks are those of {first}; {prior} "
+        "of the first ten are of prior knowledge."
+    )
+
+
+def _describe_scatter(data: FigureData) -> str:
+    rows = data.scores.pivot_table(index=["display", "fold"], columns="metric", values="value")
+    rho = rows.corr("spearman")["L2"]
+    kind = "points" if data.level == "folds" else "medians"
+    each = ", ".join(f"{m} {rho[m]:.3f}" for m in data.spec.panels)
+    return f"Spearman correlation with L2 over {len(rows)} {kind}: {each}."
+
+
+def _describe_bars(data: FigureData) -> str:
+    parts = []
+    for metric in data.spec.panels:
+        mean = data.medians(metric).mean()
+        best = mean.idxmin() if metric == "mae" else mean.idxmax()
+        state = f"{mean[best]:.3f}, STATE {mean['STATE']:.3f}"
+        parts.append(f"{METRIC_NAMES[metric]} {best} ({state})")
+    n = len(data.medians(data.spec.panels[0]))
+    return f"Best mean over {n} held-out lines: {'; '.join(parts)}."
+
+
+def describe(data: FigureData) -> str:
+    """Say in one computed sentence what a published figure shows."""
+    kinds = {"box": _describe_box, "rank": _describe_ranks, "scatter": _describe_scatter}
+    return kinds.get(data.spec.kind, _describe_bars)(data)
+
+
+def not_drawn(published: Published) -> pd.DataFrame:
+    """Figures that cannot be redrawn from these scores: figure, title, missing."""
+    missing = [(n, s) for n, s in FIGURES.items() if not at_hand(n, published)]
+    rows = [(f"Figure {n}", s.title, s.missing) for n, s in missing]
+    return pd.DataFrame(rows, columns=["figure", "title", "missing"])
+
+
+def figure_table(data: FigureData) -> pd.DataFrame:
+    """Numbers behind a figure: medians over folds, one row per method, one column per panel.
+
+    For rank plots the median rank; for bars the mean over held-out lines, one column per metric.
+    """
+    if data.spec.kind == "rank":
+        values = data.scores.groupby("display")["value"].median().to_frame("median rank")
+        values = values.reindex(data.order[::-1])
+    elif data.spec.kind in ("bars", "scatter"):
+        metrics = data.spec.panels if data.spec.kind == "bars" else ("L2", *data.spec.panels)
+        values = pd.DataFrame({m: data.medians(m).mean() for m in metrics})
+    else:
+        values = data.medians().T
+    out = values.rename_axis("method").rename_axis(columns=None).reset_index()
+    out.insert(1, "modality", list(data.modality[values.index]))
+    return out
 
 
 def page(data: FigureData, chapter: str, name: str) -> str:
     """Write a figure as MyST: the sentence, the figure with caption and alt text, the table.
 
-    Parameters
-    ----------
-    data : FigureData
-        What is drawn.
-    chapter : str
-        Name of the chapter, whose folders hold `<name>.svg` and `<name>.csv`.
-    name : str
-        Stem of both files; the figure has the label `fig-<chapter>-<name>`, with hyphens only.
-
-    Returns
-    -------
-    str
-        For a cell with the metadata ``mystnb={"markdown_format": "myst"}``.
+    `name` is the stem of the files `<name>.svg` and `<name>.csv` in the folders of the chapter; the
+    figure has the label `fig-<chapter>-<name>`, with hyphens only.
     """
     sentence = describe(data)
-    table = figure_table(data)
-    numbers = markdown_table(table)
-    return "\n".join(
-        [
-            plain(sentence),
-            "",
-            f":::{{figure}} figures/{chapter}/{name}.svg",
-            f":name: fig-{chapter}-{name}".replace("_", "-"),
-            f":alt: {caption(data)} {sentence}",
-            "",
-            caption(data),
-            ":::",
-            "",
-            f"::::{{dropdown}} The numbers of Figure {data.figure}",
-            numbers,
-            "",
-            f"[Download as CSV](tables/{chapter}/{name}.csv)",
-            "::::",
-            "",
-        ]
-    )
+    label = f"fig-{chapter}-{name}".replace("_", "-")
+    return f"""{plain(sentence)}
+
+:::{{figure}} figures/{chapter}/{name}.svg
+:name: {label}
+:alt: {caption(data)} {sentence}
+
+{caption(data)}
+:::
+
+::::{{dropdown}} The numbers of Figure {data.figure}
+{markdown_table(figure_table(data))}
+
+[Download as CSV](tables/{chapter}/{name}.csv)
+::::
+"""
 
 
-def present(chapter, published: Published, *figures: str) -> None:
-    """Draw figures on the page of a running chapter, each with its sentence and its table.
+def present(chapter, published: Published, *names: str) -> None:
+    """Draw figures ("1", "S4") on the page of a chapter, each with its sentence and table.
 
-    Parameters
-    ----------
-    chapter : perturbcore.book.inside.OpenChapter
-        Where files go.
-    published : Published
-        The published scores.
-    *figures : str
-        Such as "1", "S4".
+    A figure whose tables are not at hand is left out.
     """
     from IPython.display import Markdown, display
 
-    for figure in figures:
-        data = figure_data(figure, published)
-        name = f"cole2026-{figure.lower()}"
-        chapter.save_figure(draw(data), name)
-        chapter.save_table(figure_table(data), name)
-        display(Markdown(page(data, chapter.name, name)))
+    for figure in names:
+        if at_hand(figure, published):
+            data = figure_data(figure, published)
+            name = f"cole2026-{figure.lower()}"
+            chapter.save_figure(draw(data), name)
+            chapter.save_table(figure_table(data), name)
+            display(Markdown(page(data, chapter.name, name)))
 
 
 def plain(text: str) -> str:

@@ -1,16 +1,59 @@
 """Which rows, in which order, with which reference lines, each figure of Cole et al. 2026 shows.
 
-Only the choice is made here; drawing is left to `perturbcore.report.figures`.
+Only the choice is made here; `figures.yml` says what a figure shows, and `draw` draws it.
 """
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib.resources import files
 
 import pandas as pd
+import yaml
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.data.published.names import methods_of, without_line
+from perturbcore.data.published.names import LINES, NEGATIVE, POSITIVE, methods_of, without_line
+from perturbcore.data.published.read import LFC_METRICS
 from perturbcore.data.published.tables import Published
-from perturbcore.report.published.figure_specs import ALL_TAHOE, FIGURES, METRICS, FigureSpec
+
+ALL_TAHOE = "mean of 45 lines"
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """What one published figure shows."""
+
+    kind: str
+    title: str
+    dataset: str = "essential"
+    task: str = "lfc"
+    section: str = ""
+    head: str = "knn"
+    panels: tuple[str, ...] = ()
+    metric: str = "L2"
+    perturbation_set: str = "full"
+    missing: str = ""
+
+    @property
+    def rank_metric(self) -> str:
+        """Name of the metric of a rank plot: kNN and lasso rows are ranked separately."""
+        return f"rank_{self.metric}_{self.head}"
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether smaller values of the metric are better."""
+        return self.metric in ("L2", "MSE", "MAE", "mae")
+
+
+def _read_specs() -> dict[str, FigureSpec]:
+    text = files("perturbcore.report.published").joinpath("figures.yml").read_text("utf-8")
+    specs = {}
+    for name, entry in yaml.safe_load(text).items():
+        lines = LINES.get(entry.get("dataset", "essential"), ())
+        specs[name] = FigureSpec(**entry | {"panels": tuple(entry.get("panels", lines))})
+    return specs
+
+
+FIGURES = _read_specs()
 
 
 @dataclass(frozen=True)
@@ -40,6 +83,33 @@ class FigureData:
     level: str
     _tables: dict = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def modality(self) -> pd.Series:
+        """Modality of every method, in the order of the figure."""
+        return self.scores.drop_duplicates("display").set_index("display")["modality"][self.order]
+
+    def select(self, *wanted: str) -> list[str]:
+        """Methods of the figure: names, patterns ("GenePT*"), "modality: DNA", or "single".
+
+        "single" stands for every embedding: neither control, fusion nor an advanced method.
+        """
+        out = []
+        for one in wanted:
+            if one == "single":
+                other = (NEGATIVE, POSITIVE, "Fusion", "Advanced")
+                out += list(self.modality.index[~self.modality.isin(other)])
+            elif one.startswith("modality: "):
+                out += list(self.modality.index[self.modality == one.removeprefix("modality: ")])
+            elif "*" in one:
+                out += [d for d in self.order if fnmatchcase(d, one)]
+            else:
+                out.append(one)
+        return out
+
+    def better(self, values: pd.Series | pd.DataFrame):
+        """Sign the values so that larger is better."""
+        return -values if self.spec.lower_is_better else values
+
     def medians(self, metric: str | None = None) -> pd.DataFrame:
         """Median over folds: cell lines x methods, in the order of the figure."""
         return self._pivot("median", metric)
@@ -49,11 +119,13 @@ class FigureData:
         return None if self.level == "medians" else self._pivot("mean", metric)
 
     def folds(self, metric: str | None = None) -> pd.DataFrame | None:
-        """(cell line, fold) x methods, or None where only medians are at hand."""
+        """(cell line, fold) x methods on the lines drawn; None where only medians are at hand."""
         if self.level == "medians":
             return None
         if ("folds", metric) not in self._tables:
             rows = self._rows(metric)
+            drawn = rows["cell_line"].isin(self.spec.panels)
+            rows = rows[drawn] if drawn.any() else rows
             wide = rows.pivot(index=["cell_line", "fold"], columns="display", values="value")
             self._tables["folds", metric] = wide[[d for d in self.order if d in wide]]
         return self._tables["folds", metric].copy()
@@ -73,29 +145,20 @@ class FigureData:
 
 def _one_run_per_line(scores: pd.DataFrame) -> pd.DataFrame:
     """Give the runs that Figure S14 shows for each line the row names of the figure."""
-    diffusion = {
-        "K-562": "Diffusion_V1",
-        "hTERT-RPE1": "Diffusion_V1",
-        "Hep-G2": "Diffusion_R2",
-        "Jurkat": "Diffusion_R2",
-    }
     line, method = scores["cell_line"], scores["method"]
-    shown = method == line.map(diffusion)
+    run = line.map(lambda x: "V1" if x in ("K-562", "hTERT-RPE1") else "R2")
     first = (line == "K-562") & (scores["fold"] == 1)
     bridge = ((method == "Schrodinger_V1") & first) | ((method == "Schrodinger_R2") & ~first)
     out = scores.copy()
-    out.loc[shown, "method"] = "Latent Diffusion"
+    out.loc[method == "Diffusion_" + run, "method"] = "Latent Diffusion"
     out.loc[bridge, "method"] = "Schrödinger Bridge"
     return out
 
 
 def _select(published: Published, spec: FigureSpec) -> pd.DataFrame:
     scores = published.scores
-    rows = scores[
-        (scores["dataset"] == spec.dataset)
-        & (scores["task"] == spec.task)
-        & (scores["perturbation_set"] == spec.perturbation_set)
-    ]
+    keys = ["dataset", "task", "perturbation_set"]
+    rows = scores[(scores[keys] == [getattr(spec, key) for key in keys]).all(axis=1)]
     if spec.section == "advanced_methods" and published.level == "folds":
         rows = _one_run_per_line(rows)
     if spec.task == "cross_context":
@@ -122,6 +185,7 @@ def _ranks(rows: pd.DataFrame, spec: FigureSpec, level: str) -> pd.DataFrame:
 
 
 def _lines(data: pd.DataFrame, spec: FigureSpec) -> pd.DataFrame:
+    """Take the reference lines of a box plot: floor, experimental error, best that competes."""
     rows = data[data["metric"] == spec.metric]
     value = rows.groupby(["cell_line", "display", "modality"], as_index=False)["value"].median()
     out = []
@@ -131,7 +195,7 @@ def _lines(data: pd.DataFrame, spec: FigureSpec) -> pd.DataFrame:
         if spec.section == "fusion":
             pool = here[here["modality"] == "Fusion"]
         else:
-            pool = here[~here["modality"].isin(("Positive control", "Fusion"))]
+            pool = here[~here["modality"].isin((POSITIVE, "Fusion"))]
         best = pool["value"].idxmin() if spec.lower_is_better else pool["value"].idxmax()
         if pool.loc[best, "display"] != "Train Mean":
             out.append(pool.loc[[best]])
@@ -139,24 +203,23 @@ def _lines(data: pd.DataFrame, spec: FigureSpec) -> pd.DataFrame:
     return lines[["panel", "display", "modality", "value"]]
 
 
+def at_hand(figure: str, published: Published) -> bool:
+    """Whether a figure can be drawn from these scores; S5 and S6 need tables of their own."""
+    spec, scores = FIGURES[figure], published.scores
+    if not spec.missing:
+        return True
+    return bool(spec.section) and bool(
+        ((scores["dataset"] == spec.dataset) & (scores["task"] == spec.task)).any()
+    )
+
+
 def figure_data(figure: str, published: Published) -> FigureData:
-    """Choose the rows of one figure of Cole et al. 2026.
-
-    Parameters
-    ----------
-    figure : str
-        "1" to "5", "S1" to "S14".
-    published : Published
-        As `load_published` returns.
-
-    Returns
-    -------
-    FigureData
+    """Choose the rows of one figure of Cole et al. 2026 ("1" to "5", "S1" to "S14").
 
     Raises
     ------
     ParameterError
-        If there is no such figure, or its data are not public; the message says what is missing.
+        If there is no such figure, or its data are not at hand; the message says what is missing.
 
     References
     ----------
@@ -167,15 +230,14 @@ def figure_data(figure: str, published: Published) -> FigureData:
     if figure not in FIGURES:
         raise ParameterError(f"no figure {figure!r}; there are {', '.join(FIGURES)}")
     spec = FIGURES[figure]
-    if spec.missing:
+    if not at_hand(figure, published):
         raise ParameterError(f"Figure {figure}: {spec.missing}")
     rows = _select(published, spec)
-    no_lines = pd.DataFrame(columns=["panel", "display", "modality", "value"])
+    lines = pd.DataFrame(columns=["panel", "display", "modality", "value"])
     if spec.kind == "bars":
         order = list(dict.fromkeys(rows["display"]))
-        return FigureData(figure, spec, rows, order, no_lines, published.level)
+        return FigureData(figure, spec, rows, order, lines, published.level)
     order = list(rows.sort_values("order")["display"].drop_duplicates())
-    lines = no_lines
     if spec.kind == "box":
         lines = _lines(rows, spec)
         rows = rows[rows["metric"] == spec.metric]
@@ -184,8 +246,8 @@ def figure_data(figure: str, published: Published) -> FigureData:
         medians = rows.groupby("display")["value"].median()
         order = list(medians.sort_values(ascending=False, kind="stable").index)
     elif spec.kind == "scatter":
-        controls = rows["modality"].isin(("Positive control", "Negative control"))
-        rows = rows[(rows["cell_line"] == "K-562") & ~controls & rows["metric"].isin(METRICS)]
+        controls = rows["modality"].isin((POSITIVE, NEGATIVE))
+        rows = rows[(rows["cell_line"] == "K-562") & ~controls & rows["metric"].isin(LFC_METRICS)]
         order = [d for d in order if d in set(rows["display"])]
     rows = rows.drop(columns=["key", "order"]).reset_index(drop=True)
     return FigureData(figure, spec, rows, order, lines, published.level)

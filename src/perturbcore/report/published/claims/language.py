@@ -1,0 +1,145 @@
+"""The little language of the claim files: paths into values, conditions, and texts with values.
+
+A path is a name and what follows it: ``gap.best[K-562]``, ``ranks.value.min``; a method without
+parameters is called, ``.n`` is a length. A condition compares a path with a number or another path,
+with a quantifier where the path has many values: ``every gap.best >= 0.8``, ``2 easier``.
+Conditions are joined by "and", and these by "or". A text holds paths in braces with a format:
+``{gap.best:.0%}`` writes one value per line; a part of a text whose value is missing is left out.
+"""
+
+import operator
+import re
+import string
+from collections.abc import Mapping
+from numbers import Number
+
+import numpy as np
+import pandas as pd
+
+from perturbcore.core.errors import ParameterError
+from perturbcore.report.text import MINUS, listed, percent
+
+_PATH = r"[a-z_]\w*(?:\.\w+|\[[^\]]+\])*"
+_STEP = re.compile(r"\.?(\w+)|\[([^\]]+)\]")
+
+
+def look_up(values: Mapping, path: str):
+    """Follow a path such as ``gap.best[K-562]`` into the values of a claim."""
+    out = values
+    for name, key in _STEP.findall(path):
+        step = key or name
+        if isinstance(out, Mapping) and step in out:
+            out = out[step]
+        elif key and isinstance(out, pd.Series):
+            out = out[key]
+        elif step == "n" and hasattr(out, "__len__"):
+            out = len(out)
+        elif hasattr(out, step):
+            out = getattr(out, step)
+            out = out() if callable(out) else out
+        elif out is None:
+            return None
+        else:
+            raise ParameterError(f"a claim asks for {path!r}, and there is no {step!r} in it")
+    return out
+
+
+class _Missing(Exception):
+    """A value of a text is not at hand."""
+
+
+class _Texts(string.Formatter):
+    def get_field(self, field_name, args, kwargs):
+        return look_up(kwargs, field_name), field_name
+
+    def format_field(self, value, format_spec):
+        if value is None:
+            raise _Missing
+        if isinstance(value, bool | np.bool_) and "|" in format_spec:
+            return format_spec.split("|")[0 if value else 1]
+        if isinstance(value, pd.Series):
+            return ", ".join(f"{k} {self.format_field(v, format_spec)}" for k, v in value.items())
+        if isinstance(value, list | tuple | pd.Index):
+            return listed(value)
+        if format_spec.endswith("%"):
+            return percent(value, int(format_spec[1:-1]))
+        text = format(value, format_spec)
+        return text.replace("-", MINUS) if isinstance(value, Number) else text
+
+
+def fill(text: str | list[str] | None, values: Mapping) -> str:
+    """Put values into a text; of a list, each part stands or is left out for itself."""
+    out = []
+    for part in [text] if isinstance(text, str) else text or []:
+        try:
+            out.append(_Texts().vformat(part, (), values))
+        except _Missing:
+            continue
+    return " ".join(out)
+
+
+def _rounds_to(value, literal: str):
+    """Whether values, written with as many decimals as the literal, are the literal."""
+    digits = len(literal.partition(".")[2])
+    return abs(value - float(literal)) < 0.5 * 10**-digits
+
+
+_OPERATORS = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "=": operator.eq,
+    "within": lambda value, width: abs(value) <= width,
+}
+_CONDITION = re.compile(
+    rf"(?:(?P<how>every|some|most|no|not|\d+) )?(?P<left>{_PATH})"
+    r"(?: (?P<op>>=|<=|>|<|=|within|rounds to) (?P<right>.+))?"
+)
+
+
+def compare(condition: str, values: Mapping):
+    """Evaluate one comparison without its quantifier: a truth value, or one per line or method."""
+    match = _CONDITION.fullmatch(condition.strip())
+    if not match:
+        raise ParameterError(f"a claim has the condition {condition!r}, which cannot be read")
+    left = look_up(values, match["left"])
+    if match["op"] is None:
+        return left
+    if match["op"] == "rounds to":
+        return _rounds_to(left, match["right"])
+    try:
+        right = float(match["right"])
+    except ValueError:
+        right = look_up(values, match["right"]) if re.fullmatch(_PATH, match["right"]) else None
+        right = match["right"] if right is None else right
+    return _OPERATORS[match["op"]](left, right)
+
+
+def _one(condition: str, values: Mapping) -> bool:
+    how = _CONDITION.fullmatch(condition.strip())
+    how = how["how"] if how else None
+    found = compare(condition, values)
+    if how is None or how == "not":
+        return bool(found) != (how == "not")
+    found = np.asarray(found).ravel()
+    if how.isdigit():
+        return bool(found.sum() >= int(how))
+    return bool(
+        {
+            "every": found.all(),
+            "some": found.any(),
+            "most": found.mean() > 0.5,
+            "no": not found.any(),
+        }[how]
+    )
+
+
+def holds(condition: str | bool, values: Mapping) -> bool:
+    """Whether a condition such as "every gap.best >= 0.8 and not lost.n > 0" is true."""
+    if isinstance(condition, bool | Number):
+        return bool(condition)
+    return any(
+        all(_one(part, values) for part in either.split(" and "))
+        for either in condition.split(" or ")
+    )

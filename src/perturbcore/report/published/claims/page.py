@@ -1,0 +1,133 @@
+"""The claims page in MyST: summary, a card for each claim, and what is not reported."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from perturbcore.data.published.tables import Published
+from perturbcore.report.published import unreported
+from perturbcore.report.published.claims.audit import (
+    FAILS,
+    HOLDS,
+    NEEDS_TABLES,
+    QUALIFIED,
+    UNDECIDED,
+    counts,
+)
+from perturbcore.report.published.draw import markdown_table, plain
+from perturbcore.report.text import listed, signed
+
+if TYPE_CHECKING:
+    from perturbcore.book.inside import OpenChapter
+
+# A word and a sign, so that a verdict is told without colour.
+SIGNS = {HOLDS: "✓", QUALIFIED: "◐", FAILS: "✗", UNDECIDED: "?", NEEDS_TABLES: "…"}
+PLURAL = {
+    HOLDS: "hold",
+    QUALIFIED: "hold with a qualification",
+    FAILS: "fail",
+    UNDECIDED: "cannot be decided from what is public",
+    NEEDS_TABLES: "need the full tables",
+}
+
+
+def summary(table: pd.DataFrame, published: Published) -> str:
+    """Say in a few sentences how many claims hold, and on what that rests (MyST)."""
+    total = counts(table).loc["all"]
+    words = [f"**{n}** {PLURAL[v]}" for v, n in total.drop("all").items() if n]
+    text = f"Of {total['all']} claims, {listed(words)}."
+    failed = table.loc[table["verdict"] == FAILS, "id"]
+    if len(failed):
+        text += f" Those that fail: {listed(f'[{i}](#claim-{i})' for i in failed)}."
+    return f"{text}\n\n:::{{note}}\n{published.note}\n:::\n"
+
+
+def cards(table: pd.DataFrame, *, dropdown: bool = False, anchors: bool = False) -> str:
+    """Write each claim of an audit with its place, words, test, cut-offs, verdict, number, reason.
+
+    `dropdown` folds the details; with `anchors` a card can be linked to as ``claim-<id>``.
+    """
+    if table.empty:
+        return "None."
+    out = []
+    for row in table.itertuples():
+        kind = "dropdown" if dropdown else "admonition"
+        out += [f"(claim-{row.id})="] if anchors else []
+        out += [f"::::{{{kind}}} {SIGNS[row.verdict]} {row.id}: {row.claim} ({row.verdict})"]
+        words = f" “{plain(row.quote)}”" if row.quote else ""
+        about = f"Of {row.kind}, {row.weight} level, on {plain(row.scope)}"
+        out += [f"*{row.paper}, {row.where}.*{words}", "", f"{about}. Test: {plain(row.test)}.", ""]
+        out += [f"**{plain(row.number)}**", ""] if row.number else []
+        out += [plain(row.why), ""]
+        for name, value in (
+            ("On medians", row.on_medians),
+            ("On means", row.on_means),
+            ("Fold by fold", row.by_fold),
+        ):
+            out += [f"- {name}: {plain(value)}"] if value else []
+        out += [f"- Rule: `{row.rule}`"] if row.rule else []
+        out += ["::::", ""]
+    return "\n".join(out)
+
+
+def _waiting(published: Published) -> str:
+    return f"This is decided on single folds. {published.note}"
+
+
+def certainty(published: Published, chapter: "OpenChapter") -> str:
+    """Say which neighbours of each ranking are distinguishable; tables go to the chapter."""
+    if published.level != "folds":
+        return _waiting(published)
+    table = chapter.save_table(unreported.ranking_certainty(published), "rankings")
+    pairs = chapter.save_table(unreported.neighbours("1", published), "neighbours-figure-1")
+    first = table.set_index("figure").loc["1"]
+    clear = pairs.loc[pairs["low"] > 0, "method"]
+    verb = "is" if first["as_good_as_best"] == 1 else "are"
+    text = (
+        f"In Figure 1, averaged over the four lines, {first['distinguishable']} of "
+        f"{first['neighbours']} neighbours are distinguishable after adjustment; the interval of "
+        f"the difference leaves out zero for {len(clear)} (below {listed(clear)}). Not "
+        f"distinguishable from the best, {first['best']}, {verb} {first['as_good_as_best']} of "
+        f"{first['methods'] - 1} methods. So groups of embeddings can be told apart, and single "
+        "places mostly cannot."
+    )
+    link = f"[Neighbours of Figure 1](tables/{chapter.name}/neighbours-figure-1.csv)"
+    return f"{text}\n\n{markdown_table(table)}\n\n{link}\n"
+
+
+def choice(published: Published, chapter: "OpenChapter") -> str:
+    """Say what choosing a run for each line does in Figure S14; the table goes to the chapter."""
+    if published.level != "folds":
+        return _waiting(published)
+    table = chapter.save_table(unreported.run_choice(published), "run-choice")
+    gain = table.groupby("model")["gain"].agg(["min", "max"])
+    each = [f"{name} {low:.3f} to {high:.3f}" for name, low, high in gain.itertuples()]
+    still = bool((table["drawn"] > table["WaveGC_kNN"]).all())
+    text = f"What is drawn is lower than the worse run by {', '.join(each)} median L2. " + (
+        "Even so it stays above kNN on WaveGC on every line: the choice does not carry the claim."
+        if still
+        else "On some line that takes it below kNN on WaveGC."
+    )
+    return f"{text}\n\n{markdown_table(table)}\n"
+
+
+def unused(published: Published, chapter: "OpenChapter") -> str:
+    """Say what the rows that no figure uses hold; the table goes to the chapter."""
+    if published.level != "folds":
+        return _waiting(published)
+    table = chapter.save_table(unreported.unused_rows(published), "unused-rows")
+    here = table[(table["dataset"] == "essential") & (table["task"] == "lfc")]
+    ahead = here[here["difference"] > 0]
+    named = [
+        f"{plain(r.display)} ({r.ahead} of {r.n} folds, {signed(r.difference)})"
+        for r in ahead.itertuples()
+    ]
+    text = (
+        f"{len(table)} methods of the tables of the full sets are in no figure, {len(here)} of "
+        f"them for Essential LFC. On average better than {here['reference'].iloc[0]} with kNN there: "
+        f"{listed(named)}. The best five of each data set and task:"
+    )
+    best = table.groupby(["dataset", "task"], sort=False).head(5)
+    best = best.drop(columns=["method", "modality"])
+    link = f"[All of them](tables/{chapter.name}/unused-rows.csv)"
+    return f"{text}\n\n{markdown_table(best)}\n\n{link}\n"
