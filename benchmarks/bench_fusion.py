@@ -20,10 +20,11 @@ from torch import nn
 
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.fusion.joint_model import TransformerFusion
-from perturbcore.models.fusion.presets import preset
+from perturbcore.models.fusion.settings import preset
 from perturbcore.models.fusion.sources import lay_out
-from perturbcore.models.fusion.train import build
+from perturbcore.models.fusion.transformer import TransformerFusion
+from perturbcore.score.model import Fold
+from perturbcore.score.task import task_of
 
 LINES = ("A", "B", "C", "D")
 WIDTH = 512
@@ -129,10 +130,11 @@ def compare(what, perturbations, genes, n_sources, device):
     model = TransformerFusion(embeddings, settings)
     rows = np.ones(responses.n_obs, dtype=bool)
     obs = responses.obs[["perturbation", "cell_line"]]
+    fold = Fold(0, task_of(responses), LINES, responses, responses)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
-    learner = build(model, responses, obs, lay_out(embeddings, obs, rows), rows, 0).to(device)
+    learner = model.build(fold, obs, lay_out(embeddings, obs, rows), rows, 0).to(device)
     prepared = time.perf_counter() - start
     tables = [dict(zip(e.ids, e.X, strict=True)) for e in embeddings]
     plain = Plain(tables, LINES, genes, settings).to(device)
@@ -140,7 +142,7 @@ def compare(what, perturbations, genes, n_sources, device):
     ids, lines = obs["perturbation"].to_numpy(), obs["cell_line"].to_numpy()
     first = np.arange(0, responses.n_obs, max(responses.n_obs // 64, 1))
     with torch.no_grad():
-        ours = learner.predict(first)
+        ours = torch.as_tensor(learner.predict(first))
         theirs = plain.eval()(ids[first], lines[first]).float().cpu()
     agreement = float((ours - theirs).abs().max())
     learner.train(), plain.train()

@@ -13,9 +13,8 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, LeaveOneOut
 
-from perturbcore.models.fusion.kernels import smoothed
+from perturbcore.models.fusion.kernels import Ridge, centred, smoothed, tune_weights
 from perturbcore.models.fusion.mixed import MixedModel
-from perturbcore.models.fusion.ridge import centred, loo_losses, predict, tune
 from perturbcore.models.simple.labels import Labels
 
 PENALTIES = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
@@ -57,9 +56,9 @@ def leave_one_out(n, g):
         return model.fit(K, Y)
 
     def ours():
-        losses = loo_losses(K, Y @ Y.T, PENALTIES)
-        best = PENALTIES[int(np.argmin(losses))]
-        return best, predict([(K, K)], [1.0], best, Y)
+        ridge = Ridge(K)
+        best = PENALTIES[int(np.argmin(ridge.losses(Y @ Y.T, PENALTIES)))]
+        return best, ridge.predict(K, best, Y)
 
     (best, values), mine = timed(ours)
     search, other = timed(theirs, 1)
@@ -81,8 +80,8 @@ def weights(n, g, sources):
     )
     kernels = [p @ p.T for p in parts]
     gram = Y @ Y.T
-    fit, mine = timed(lambda: tune(kernels, gram, PENALTIES), 1)
-    K = sum(w * k for w, k in zip(fit.weights, kernels, strict=True))
+    (weight, chosen, path), mine = timed(lambda: tune_weights(kernels, gram, PENALTIES), 1)
+    K = sum(w * k for w, k in zip(weight, kernels, strict=True))
     scale = np.trace(centred(K)) / n
 
     def refits():
@@ -91,15 +90,15 @@ def weights(n, g, sources):
             rest = np.arange(n) != i
             part = K[np.ix_(rest, rest)]
             # `predict` scales the penalty by the kernel it is given, which lacks a row here
-            penalty = fit.penalty * scale / (np.trace(centred(part)) / (n - 1))
-            value = predict([(part, K[[i]][:, rest])], [1.0], penalty, Y[rest])
+            penalty = chosen * scale / (np.trace(centred(part)) / (n - 1))
+            value = Ridge(part).predict(K[[i]][:, rest], penalty, Y[rest])
             errors.append(np.linalg.norm(Y[i] - value))
         return float(np.mean(errors))
 
     again, one = timed(refits, 1)
     return row(f"Weights of {sources} kernels and penalty by leave-one-out, {n} x {g} genes",
                "one refit a row, for the chosen point alone", mine, one,
-               f"loss {fit.loss:.6f} against {again:.6f} by refits")  # fmt: skip
+               f"loss {path[-1]:.6f} against {again:.6f} by refits")  # fmt: skip
 
 
 def smoother(n, g, m):

@@ -20,9 +20,9 @@
 # puts plain neighbours in an embedding on exactly that split and metric.
 #
 # The metric is the area under the ROC curve over the labelled test pairs of one gene, averaged over
-# the genes that have both labels; a guess scores 0.5. Our predictors are tuned on inner folds of the
-# training split and see the test split once. Published values have two decimals and no interval:
-# differences of 0.01 mean little.
+# the genes that have both labels; a guess scores 0.5. Our predictors are fitted and tuned on the training
+# split alone; the test split was scored several times while methods changed. Published values have two
+# decimals and no interval: differences of 0.01 mean little.
 
 # %% tags=["parameters"]
 profile: str = "demo"

@@ -9,9 +9,16 @@ import pandas as pd
 import pytest
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.fusion import board, contributions, page
+from perturbcore.report import leaderboard
 from perturbcore.report.figures import gain_plot
-from perturbcore.report.fusion.contest import Contest, contest, fusion_transformers, weights_of
+from perturbcore.report.fusion import board, page
+from perturbcore.report.fusion.scores import (
+    FusionScores,
+    fusion_transformers,
+    score_fusions,
+    weights_of,
+)
+from perturbcore.report.text import signed
 from perturbcore.score.store import COLUMNS, ScoreStore, UnitResult
 
 LINES = ("A", "B")
@@ -33,122 +40,133 @@ def rows(name, predictor, modality, level, metric="L2", jitter=0.01):
     return out
 
 
+SINGLE = "Single source"
+
+
 @pytest.fixture
 def toy():
-    """Stacking clearly beats the best single source; the transformer is clearly worse."""
-    singles = pd.DataFrame(
+    """Ridge beats kNN by 0.5 in one source, and by 0.7 more in all; the transformer is worse."""
+    scores = pd.DataFrame(
         rows("", "train_mean", "Negative control", 9.0)
         + rows("random", "knn", "Negative control", 9.1)
         + rows("idealized", "knn", "Positive control", 4.0)
         + rows("S", "knn", "Protein", 7.0)
         + rows("T", "knn", "Protein", 8.0)
-    )
-    fused = pd.DataFrame(
-        rows("Stacking", "stack", "Fusion", 6.0)
+        + rows("Best source", "knn", SINGLE, 7.2)
+        + rows("Best source", "ridge", SINGLE, 6.7)
+        + rows("Multi-kernel ridge", "ridge", "Fusion", 6.0)
         + rows("Simple fusion", "transformer", "Fusion", 8.5)
     )
-    weights = pd.DataFrame(
-        [
-            ("Stacking", line, f, s, w)
-            for line in LINES
-            for f in range(5)
-            for s, w in (("S", 0.75), ("T", 0.25))
-        ],
-        columns=["method", "cell_line", "fold", "source", "weight"],
-    )
+    noted = [("S", 0.75), ("T", 0.25)]
+    weights = [
+        ("Multi-kernel ridge", x, f, s, w) for x in LINES for f in range(5) for s, w in noted
+    ]
+    columns = ["method", "cell_line", "fold", "source", "weight"]
     data = SimpleNamespace(title="Toy", task="lfc")
     sources = [SimpleNamespace(name="S"), SimpleNamespace(name="T")]
-    return Contest(data, sources, singles, fused, weights)
+    return FusionScores(data, sources, scores, pd.DataFrame(weights, columns=columns), [])
 
 
-def test_the_best_single_source_is_the_yardstick(toy):
-    assert toy.best_single == ("S", "knn")
-    table = page.gains(toy).set_index("method")
-    assert table.loc["Stacking", "gain"] == pytest.approx(1.0, abs=0.02)
-    assert table.loc["Simple fusion", "gain"] == pytest.approx(-1.5, abs=0.02)
-    assert (
-        table.loc["Stacking", "verdict"] == "better"
-        and table.loc["Simple fusion", "verdict"] == "worse"
-    )
-    assert (
-        table.loc["Stacking", "lines"] == "2 of 2"
-        and table.loc["Simple fusion", "lines"] == "0 of 2"
-    )
+def shifted(toy, name, by, folds=range(5)):
+    """The same with some scores of a method moved."""
+    scores = toy.scores.copy()
+    scores.loc[(scores["embedding"] == name) & scores["fold"].isin(folds), "value"] += by
+    return replace(toy, scores=scores)
+
+
+def test_the_best_single_source_under_any_predictor_is_the_yardstick(toy):
+    assert toy.best_single == "Best source, ridge"
+    table = toy.gains.set_index("method")
+    assert table.loc["Multi-kernel ridge", "gain"] == pytest.approx(0.7, abs=0.02)
+    assert table.loc["Simple fusion", "gain"] == pytest.approx(-1.8, abs=0.02)
+    assert list(table["verdict"]) == ["better", "worse"]
+    assert list(table["lines"]) == ["2 of 2", "0 of 2"]
+    assert shifted(toy, "S", -2.0).best_single == "S"
+
+
+def test_what_the_predictor_adds_is_told_from_what_fusion_adds(toy):
+    (row,) = toy.parts.to_dict("records")
+    assert (row["method"], row["against"]) == ("Multi-kernel ridge", "Best source, ridge")
+    assert row["predictor_gain"] == pytest.approx(0.5, abs=0.02)
+    assert row["gain"] == pytest.approx(0.7, abs=0.02)
+    said = page.answer(toy)
+    added, fused = signed(row["predictor_gain"]), signed(row["gain"])
+    assert f"the predictor adds {added}, and fusion {fused} (" in said
+    assert "(58 % of the way): better" in said
+    assert f"fusion adds {fused} to one source, better" in page.one_line(toy)
+    worse = page.answer(shifted(toy, "Multi-kernel ridge", 1.5))
+    assert "and fusion −0.8" in worse and "): worse." in worse and "of the way" not in worse
 
 
 def test_gains_line_by_line_add_up_and_keep_their_sign(toy):
-    table = page.gains(toy)
-    lines = page.by_line(toy, table)
-    assert list(lines["method"].unique()) == list(table["method"]) and list(
-        lines["cell_line"][:2]
-    ) == ["A", "B"]
+    table, lines = toy.gains, toy.lines
+    assert list(lines["method"].unique()) == list(table["method"])
+    assert list(lines["cell_line"][:2]) == ["A", "B"]
     assert (lines["low"] < lines["gain"]).all() and (lines["gain"] < lines["high"]).all()
     np.testing.assert_allclose(lines.groupby("method", sort=False)["gain"].mean(), table["gain"])
-    text = page.by_line_text(lines, "S, knn").set_index("method")
-    one = lines.iloc[0]
-    assert text.loc["S, knn", "A"] == f"{one['reference']:.3f}"
-    assert text.loc["Stacking", "A"].startswith(f"{one['value']:.3f}: +{one['gain']:.3f} (+")
-    assert "−1.5" in text.loc["Simple fusion", "B"]
-    figure = gain_plot(lines, table, reference="S, knn", label="Gain")
+    text, one = page.by_line_text(toy).set_index("method"), lines.iloc[0]
+    assert text.loc["Best source, ridge", "A"] == f"{one['reference']:.3f}"
+    cell = text.loc["Multi-kernel ridge", "A"]
+    assert cell.startswith(f"{one['value']:.3f}: +{one['gain']:.3f} (+")
+    assert "−1.8" in text.loc["Simple fusion", "B"]
+    figure = gain_plot(lines, table, reference=toy.best_single, label="Gain")
     axis = figure.axes[0]
-    assert [t.get_text() for t in axis.get_yticklabels()] == ["Simple fusion", "Stacking"]
-    drawn = axis.lines[0]
-    np.testing.assert_allclose(drawn.get_xdata(), lines[lines["cell_line"] == "A"]["gain"])
-    assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["Simple fusion", "Multi-kernel ridge"]
+    np.testing.assert_allclose(axis.lines[0].get_xdata(), lines[lines["cell_line"] == "A"]["gain"])
 
 
 def test_the_chapter_leads_with_what_is_best(toy):
-    said = page.answer(toy, page.gains(toy))
-    assert said.startswith("**Stacking** does best of 2 fusions")
+    said = page.answer(toy)
+    assert said.startswith("**Multi-kernel ridge** does best of 2 fusions")
     assert "the simple fusion is better" in said and "Simple fusion" in said.split("Worse than")[1]
-    table = page.gains(toy)
-    value = table.set_index("method").loc["Stacking", "value"]
-    assert page.one_line(toy, table).startswith(f"Stacking: L2 error {value:.3f} against")
-    assert page.one_line(toy, page.gains(toy), "on a board 0.7").endswith("; on a board 0.7.")
+    value = toy.gains.set_index("method").loc["Multi-kernel ridge", "value"]
+    assert page.one_line(toy).startswith(f"Multi-kernel ridge: L2 error {value:.3f} against")
+    assert page.one_line(toy, "on a board 0.7").endswith("; on a board 0.7.")
+    deep = shifted(toy, "Simple fusion", -4.0)
+    assert "the transformer is better" in page.answer(deep)
+    assert page.answer(deep).startswith("**Simple fusion**")
 
 
 def test_folds_that_were_looked_at_are_left_out_of_a_second_comparison(toy):
-    fused = toy.fused.copy()
     # all that the transformer gains, it gains in the fold that was looked at
-    here = (fused["embedding"] == "Simple fusion") & (fused["fold"] == 0)
-    fused.loc[here, "value"] -= 20.0
-    flattered = replace(toy, fused=fused)
-    table = page.gains(flattered).set_index("method")
-    assert table.loc["Simple fusion", "gain"] > 0
-    said = page.without_folds(flattered, page.gains(flattered), [0])
-    assert (
-        "with fold 0 in view" in said
-        and "−1.4" in said
-        and "over S, knn" in said
-        and "over Stacking" in said
-    )
-    assert said in page.answer(flattered, page.gains(flattered), [0])
-    assert page.without_folds(toy, page.gains(toy), []) == ""
+    flattered = shifted(toy, "Simple fusion", -20.0, [0])
+    assert flattered.gains.set_index("method").loc["Simple fusion", "gain"] > 0
+    said = page.without_folds(flattered, [0])
+    assert "with fold 0 in view" in said and "−1.8" in said
+    assert "over Best source, ridge" in said and "over Multi-kernel ridge" in said
+    assert said in page.answer(flattered, [0])
+    assert page.without_folds(toy, []) == ""
 
 
-def test_ranking_has_floor_and_ceiling(toy):
-    table = page.ranking(toy)
-    assert {"Train Mean", "Idealized", "Random"} <= set(table["display"])
+def test_what_is_shown_has_floor_and_ceiling_and_few_single_sources(toy):
+    table = toy.shown.ranking()
+    assert {"Train Mean", "Idealized", "Random"} <= set(table["method"])
     best = table[table["competes"]].iloc[0]
-    assert best["embedding"] == "Stacking" and best["with_best"]
+    assert best["method"] == "Multi-kernel ridge" and best["with_best"]
+    more = [toy.scores, *(pd.DataFrame(rows(f"U{i}", "knn", "Protein", 8.1)) for i in range(3))]
+    crowded = replace(toy, scores=pd.concat(more))
+    assert len(crowded.singles) == 7
+    assert set(crowded.shown.methods.index) == set(toy.shown.methods.index)
 
 
-def test_weights_and_ablation():
+def test_weights_ablation_and_growth(toy):
+    assert page.learnt(toy).to_dict("list") == {
+        "source": ["S", "T"],
+        "Multi-kernel ridge": [0.75, 0.25],
+    }
     table = pd.DataFrame(
         [("A", 0, "all", "", 2, 6.0), ("A", 0, "alone", "S", 1, 7.0), ("A", 0, "alone", "T", 1, 8.0),
          ("A", 0, "without", "S", 1, 8.0), ("A", 0, "without", "T", 1, 5.5),
          ("A", 0, "greedy", "S", 1, 7.0), ("A", 0, "greedy", "T", 2, 6.0)],
         columns=["cell_line", "fold", "kind", "source", "n_sources", "value"],
     )  # fmt: skip
-    lost = contributions.lost(contributions.ablation_table(table), higher_is_better=False)
+    lost = page.ablation_table(table, higher_is_better=False)
     assert lost["source"].tolist() == ["S", "T"] and lost["lost"].tolist() == [2.0, -0.5]
-    said = contributions.growth_said(contributions.growth(table), lost, "L2")
-    assert "7.000" in said and "leaving it out helps" in said
-
-
-def test_learnt_weights_have_a_column_a_fusion(toy):
-    table = contributions.learnt(toy)
-    assert table["source"].tolist() == ["S", "T"] and table["Stacking"].tolist() == [0.75, 0.25]
+    curve = page.growth(table)
+    said = page.growth_said(toy, curve, lost)
+    assert "7.000" in said and "is reached with 2" in said and "leaving it out helps" in said
+    assert "most missed is S (−2.000 without it), least T (+0.500" in said
+    assert len(page.growth_figure(toy, curve).axes[0].lines) == 2
 
 
 def test_weights_come_from_the_notes_of_units():
@@ -166,21 +184,36 @@ def test_one_source_is_refused_and_a_transformer_names_its_preset():
         dataset=lambda n: SimpleNamespace(task="lfc", title="Toy"), embeddings=lambda n, seed: [one]
     )
     with pytest.raises(ParameterError, match="at least two"):
-        contest(study, "toy")
+        score_fusions(study, "toy")
     with pytest.raises(ParameterError, match="preset"):
         fusion_transformers(study, None, [one], {"X": {"layers": 2}})
     study.profile = SimpleNamespace(results=Path("nowhere"))
-    wanted = {
-        "X": {
-            "preset": "lfc_simple",
-            "layers": 2,
-            "seed": 7,
-            "trials": 3,
-            "space": {"layers": [1, 2]},
-        }
-    }
-    (made,), without = fusion_transformers(study, None, [one], wanted)
-    assert (made.seed, made.trials, made.settings.layers, without) == (7, 3, 2, [])
+    space = {"layers": [1, 2]}
+    wanted = {"X": dict(preset="lfc_simple", layers=2, seed=7, trials=3, space=space)}
+    (made,), left_out = fusion_transformers(study, None, [one], wanted)
+    assert (made.seed, made.trials, made.settings.layers, left_out) == (7, 3, 2, [])
+
+
+def board_scores(name, predictor, modality, value):
+    """Scores of one method on PerturbQA's split, the same in every line."""
+    return pd.DataFrame(
+        {"wu_task": t, "metric": leaderboard.METRIC, "embedding": name, "predictor": predictor,
+         "modality": modality, "cell_line": x, "value": value}
+        for t in leaderboard.TASKS for x in leaderboard.LINES.values()
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "ahead"), [(0.95, 4), (0.4, 0)])
+def test_the_board_counts_the_lines_in_which_a_fusion_is_ahead(value, ahead):
+    fused = board_scores("Stacking", "stack", "Fusion", value)
+    single = board_scores("STRING", "kernel", "Prior knowledge", 0.6)
+    said = board.verdict(single, fused)
+    assert said.count(f"ahead of every published method in {ahead} of 4 lines") == 2
+    assert "**Stacking, stack** has the best mean" in said and "(STRING, kernel)" in said
+    assert f"de {value:.3f} against" in board.record(fused)
+    table = board.combined(single, fused, "dir").set_index("method")
+    assert table.loc["Stacking, stack", "origin"] == "fusion (this book)"
+    assert table.loc["STRING, kernel", "origin"] == "single source (this book)"
 
 
 def test_without_labels_the_board_shows_the_published_methods():

@@ -13,17 +13,23 @@ from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.fusion import inspect
-from perturbcore.models.fusion.cell_line import line_profiles
-from perturbcore.models.fusion.gather import label_sums, listed_sums
-from perturbcore.models.fusion.joint_model import TransformerFusion, validation_rows
-from perturbcore.models.fusion.network import FusionNetwork
-from perturbcore.models.fusion.presets import PRESETS, Settings, preset
+from perturbcore.models.fusion.neighbours import label_sums, listed_sums
+from perturbcore.models.fusion.network import (
+    Encoder,
+    EncoderLayer,
+    FusionNetwork,
+    line_profiles,
+)
+from perturbcore.models.fusion.settings import Settings, preset
 from perturbcore.models.fusion.sources import lay_out, normalise
-from perturbcore.models.fusion.train import build, gene_vectors
-from perturbcore.models.fusion.transformer import Encoder, EncoderLayer
-from perturbcore.models.fusion.tuning import read_space, tune
-from perturbcore.score.joint import blanked, evaluate_joint
+from perturbcore.models.fusion.transformer import (
+    TransformerFusion,
+    gene_vectors,
+    validation_rows,
+)
+from perturbcore.models.fusion.tuning import PUBLISHED_SPACE, check_space, tune
+from perturbcore.score.evaluate import evaluate
+from perturbcore.score.model import Fold, fit_predict
 
 torch.set_num_threads(1)
 TINY = dict(
@@ -64,10 +70,9 @@ def make(task="lfc", n=24, genes=10, lines=("A", "B"), seed=0):
     return add_folds(out, 4, seed), [first, second, third]
 
 
-def halves(responses, fold=0):
-    """Split off one fold."""
-    test = (responses.obs["fold"] == fold).to_numpy()
-    return responses[~test].copy(), blanked(responses[test])
+def whole(responses):
+    """A fold of which all rows are in training."""
+    return replace(Fold.of(responses, 0), train=responses)
 
 
 def network(settings, n_sources=3, n_lines=2, n_out=5, seed=0):
@@ -91,7 +96,7 @@ def network(settings, n_sources=3, n_lines=2, n_out=5, seed=0):
 def test_presets_have_the_published_number_of_parameters(name, dims, lines, outputs, count):
     profiles = np.zeros((lines, 6640), np.float32)
     names = [f"s{j}" for j in range(len(dims))]
-    net = FusionNetwork(PRESETS[name], names, dims, lines, outputs, profiles=profiles)
+    net = FusionNetwork(preset(name), names, dims, lines, outputs, profiles=profiles)
     assert sum(p.numel() for p in net.parameters()) == count
 
 
@@ -175,7 +180,7 @@ def model_of(embeddings, name="lfc_simple", **changes):
     """A tiny model of a preset."""
     controls = pd.DataFrame(np.random.default_rng(5).random((2, 10)), index=["A", "B"])
     settings = preset(name, **{**TINY, **changes})
-    return TransformerFusion(embeddings, settings, controls=controls, device="cpu")
+    return TransformerFusion(embeddings, settings, controls=controls)
 
 
 CASES = [
@@ -195,24 +200,21 @@ CASES = [
 def test_trains_and_predicts_with_missing_sources_without_looking_at_test_rows(task, name, changes):
     responses, embeddings = make(task)
     model = model_of(embeddings, name, **changes)
-    train, test = halves(responses)
-    first = model.fit_predict(train, test, fold=0)
-    shape = (3, *test.shape) if task == "deg" else test.shape
+    cut = Fold.of(responses, 0)
+    first = fit_predict(model, cut)
+    assert not cut.test.layers and np.isnan(cut.test.X).all()
+    shape = cut.task.shape(*cut.test.shape)
     assert first.values.shape == shape
     assert np.isfinite(first.values).all()
     if task == "deg":
         assert np.allclose(first.values.sum(axis=0), 1, atol=1e-5)
     if name == "labels":
         assert (first.threshold is not None) == (model.settings.refit == "none")
-    # the same seed, the embeddings in another order, other test labels: the same scores
-    poisoned = test.copy()
-    if "deg" in poisoned.layers:
-        poisoned.layers["deg"][:] = 1
-    poisoned.X[:] = 7
+    # the same seed, the embeddings in another order: the same scores
     again = replace(model, embeddings=embeddings[::-1])
     assert again.digest == model.digest
-    assert np.array_equal(again.fit_predict(train, poisoned, fold=0).values, first.values)
-    other = replace(model, seed=7).fit_predict(train, test, fold=0)
+    assert np.array_equal(fit_predict(again, cut).values, first.values)
+    other = fit_predict(replace(model, seed=7), cut)
     assert not np.array_equal(other.values, first.values)
 
 
@@ -223,7 +225,7 @@ def test_gradients_reach_every_parameter(task, name, changes):
     obs = responses.obs[["perturbation", "cell_line"]]
     rows = np.ones(len(obs), dtype=bool)
     sources = lay_out(embeddings, obs, rows)
-    learner = build(model, responses, obs, sources, rows, 0).train()
+    learner = model.build(whole(responses), obs, sources, rows, 0).train()
     optimizer = learner.optimizer()
     reached = {n: torch.zeros_like(p) for n, p in learner.named_parameters()}
     # heads that start at zero let gradients through after the first step
@@ -249,11 +251,11 @@ def test_overfits_ten_perturbations(task):
     settings = preset(
         name, **{**TINY, "d_model": 24, "batch": 20, "lr": 5e-3, "hide_source": 0.0, **linear}
     )
-    settings = settings.but(token_dropout=0.0, dropout=0.0)
+    settings = settings.changed(token_dropout=0.0, dropout=0.0)
     model = TransformerFusion(embeddings, settings)
     obs = responses.obs[["perturbation", "cell_line"]]
     rows = np.ones(len(obs), dtype=bool)
-    learner = build(model, responses, obs, lay_out(embeddings, obs, rows), rows, 0)
+    learner = model.build(whole(responses), obs, lay_out(embeddings, obs, rows), rows, 0)
     optimizer, batch = learner.optimizer(), torch.arange(len(obs))
     learner.eval()  # the cell line's dropout stays on in training
     before = float(learner.validation_loss(batch).detach())
@@ -281,9 +283,9 @@ def test_losses_are_the_published_ones():
     model = model_of(embeddings, "deg_sciplex")
     obs = responses.obs[["perturbation", "cell_line"]]
     rows = np.ones(len(obs), dtype=bool)
-    learner = build(model, responses, obs, lay_out(embeddings, obs, rows), rows, 0).eval()
+    learner = model.build(whole(responses), obs, lay_out(embeddings, obs, rows), rows, 0).eval()
     batch = torch.arange(0, len(obs), 3)
-    logit = learner.predict(batch).reshape(len(batch), -1, 3)
+    logit = torch.as_tensor(learner.predict(batch)).reshape(len(batch), -1, 3)
     label = np.asarray(responses.layers["deg"]) + 1
     each = []
     for g in range(label.shape[1]):
@@ -295,10 +297,9 @@ def test_losses_are_the_published_ones():
         float(torch.stack(each).mean()), rel=1e-5
     )
     responses, embeddings = make("lfc")
-    learner = build(
-        model_of(embeddings), responses, obs, lay_out(embeddings, obs, rows), rows, 0
-    ).eval()
-    error = learner.predict(batch).numpy() - responses.X[batch.numpy()]
+    sources = lay_out(embeddings, obs, rows)
+    learner = model_of(embeddings).build(whole(responses), obs, sources, rows, 0).eval()
+    error = learner.predict(batch) - responses.X[batch.numpy()]
     expected = np.linalg.norm(error, axis=1).mean()
     assert float(learner.validation_loss(batch).detach()) == pytest.approx(expected, rel=1e-5)
 
@@ -308,12 +309,12 @@ def test_partial_labels_start_at_the_train_mean():
     model = model_of(embeddings, "labels", neighbours=False)
     obs = responses.obs[["perturbation", "cell_line"]]
     rows = np.ones(len(obs), dtype=bool)
-    learner = build(model, responses, obs, lay_out(embeddings, obs, rows), rows, 0)
+    learner = model.build(whole(responses), obs, lay_out(embeddings, obs, rows), rows, 0)
     here = (obs["cell_line"] == "B").to_numpy()
     known, positive = responses.layers["observed"][here], (responses.layers["deg"][here] != 0)
     overall = (positive & known).sum() / known.sum()
     rate = ((positive & known).sum(axis=0) + 5 * overall) / (known.sum(axis=0) + 5)
-    score = learner.predict(np.flatnonzero(here)).numpy()
+    score = learner.predict(np.flatnonzero(here))
     assert np.allclose(1 / (1 + np.exp(-score)), rate, atol=1e-5)
 
 
@@ -323,8 +324,8 @@ def test_neighbours_start_as_the_smoother_they_say_and_never_see_their_own_label
     obs = responses.obs[["perturbation", "cell_line"]]
     rows = np.ones(len(obs), dtype=bool)
     sources = lay_out(embeddings, obs, rows)
-    learner = build(model, responses, obs, sources, rows, 0)
-    score = learner.predict(np.arange(len(obs))).numpy()
+    learner = model.build(whole(responses), obs, sources, rows, 0)
+    score = learner.predict(np.arange(len(obs)))
     label, observed = responses.layers["deg"] != 0, responses.layers["observed"]
     ids, line = obs["perturbation"].to_numpy(), obs["cell_line"].to_numpy()
     K = np.zeros((len(ids), len(ids)))
@@ -352,13 +353,13 @@ def test_neighbours_start_as_the_smoother_they_say_and_never_see_their_own_label
     vector = learner.network.eval()(learner.tables, at, learner.line[batch])
     genes = torch.arange(6)
     zeros = torch.zeros(6, dtype=torch.long)
-    ask = (vector, batch, learner.line[batch], learner.alive(at), zeros, genes)
+    ask = (vector, batch, learner.line[batch], learner.alive(batch), zeros, genes)
     own = torch.as_tensor((label & observed)[2].astype(np.float32))
     asked = observed[2]
     before = learner.neighbours(*ask, own)[asked]
     flipped = responses.copy()
     flipped.layers["deg"][2] = np.where(label[2], 0, 1)
-    changed = build(model, flipped, obs, sources, rows, 0)
+    changed = model.build(whole(flipped), obs, sources, rows, 0)
     # the line's overall rate, towards which a gene's is pulled, is common to all: it is kept here
     changed.neighbours.overall.copy_(learner.neighbours.overall)
     after = changed.neighbours(*ask, 1 - own)[asked]
@@ -368,16 +369,16 @@ def test_neighbours_start_as_the_smoother_they_say_and_never_see_their_own_label
 def test_scores_of_some_pairs_are_those_of_all_genes():
     responses, embeddings = make("deg_pairs")
     model = model_of(embeddings, "labels")
-    train, test = halves(responses)
-    fitted = model.fit(train, test)
+    cut = Fold.of(responses, 0)
+    fitted = model.train(cut)
     learner = fitted.learners[0]
     batch = torch.tensor([1, 30, len(fitted.obs) - 1])
     at, line = learner.at[batch], learner.line[batch]
     with torch.no_grad():
         vector = learner.network(learner.tables, at, line)
         row, gene = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([3, 4, 9, 0, 1])
-        some = learner.neighbours(vector, batch, line, learner.alive(at), row, gene)
-        every = learner.neighbours.all(vector, batch, line, learner.alive(at))
+        some = learner.neighbours(vector, batch, line, learner.alive(batch), row, gene)
+        every = learner.neighbours.all(vector, batch, line, learner.alive(batch))
     assert torch.allclose(some, every[row, gene], atol=1e-5)
 
 
@@ -397,11 +398,10 @@ def test_label_sums_on_the_cpu_are_those_by_listing():
         assert torch.allclose(a, b)
 
 
-def _train_and_die(model, train, test, after):
+def _train_and_die(model, cut, after):
     import os
 
     from perturbcore.core.training.fit import _Keep
-    from perturbcore.core.training.fit import fit as module  # noqa: F401
 
     original = _Keep.on_train_epoch_end
 
@@ -411,48 +411,41 @@ def _train_and_die(model, train, test, after):
             os._exit(9)
 
     _Keep.on_train_epoch_end = stop
-    import perturbcore.models.fusion.train as room
+    import perturbcore.models.fusion.transformer as module
 
-    whole = room.fit
-    room.fit = lambda *a, **k: whole(*a, **k, checkpoint_seconds=0.0)
-    model.fit_predict(train, test, fold=0)
+    whole = module.fit
+    module.fit = lambda *a, **k: whole(*a, **k, checkpoint_seconds=0.0)
+    fit_predict(model, cut)
 
 
 def test_killed_training_resumes_to_the_same_weights(tmp_path):
     responses, embeddings = make("lfc")
-    train, test = halves(responses)
+    cut = Fold.of(responses, 0)
     plain = model_of(embeddings, max_epochs=5)
-    expected = plain.fit(train, test)
+    expected = plain.train(cut)
     kept = replace(plain, folder=tmp_path / "models")
-    child = multiprocessing.get_context("fork").Process(
-        target=_train_and_die, args=(kept, train, test, 2)
-    )
+    child = multiprocessing.get_context("fork").Process(target=_train_and_die, args=(kept, cut, 2))
     child.start()
     child.join()
     assert child.exitcode == 9
     assert len(list(tmp_path.rglob("last.ckpt"))) == 1
-    resumed = kept.fit(train, test)
+    resumed = kept.train(cut)
     for (name, a), b in zip(
         expected.learners[0].state_dict().items(),
         resumed.learners[0].state_dict().values(),
         strict=True,
     ):
         assert torch.equal(a, b), name
-    # what is finished is loaded, whatever is hidden at prediction
-    hidden = replace(kept, hidden=("first",))
-    loaded = hidden.fit(train, test)
+    # what is finished is loaded
+    loaded = kept.train(cut)
     assert loaded.trainings[0].history.equals(resumed.trainings[0].history)
     assert len(list(tmp_path.rglob("done.json"))) == 1
-    assert not np.array_equal(
-        hidden.prediction(loaded, train, test).values, kept.prediction(resumed, train, test).values
-    )
-    assert hidden.spec != kept.spec
 
 
 def test_evaluates_jointly_and_refuses_a_leak_across_lines():
     responses, embeddings = make("lfc")
     model = model_of(embeddings)
-    scores = evaluate_joint(responses, [model], folds=[1], metrics=["L2"], progress=False)
+    scores = evaluate(responses, [model], folds=[1], metrics=["L2"], progress=False)
     assert set(scores["cell_line"]) == {"A", "B"}
     assert (scores["predictor"] == "transformer").all()
     row = np.flatnonzero(
@@ -462,13 +455,11 @@ def test_evaluates_jointly_and_refuses_a_leak_across_lines():
         responses.obs["fold"].iloc[row] + 1
     ) % 4
     with pytest.raises(LeakError, match="P05"):
-        evaluate_joint(responses, [model], folds=[1], metrics=["L2"], progress=False)
-    train, test = halves(make("lfc")[0])
-    with pytest.raises(LeakError):
-        model.fit(train, train)
-    test.obs["cell_line"] = "C"
+        evaluate(responses, [model], folds=[1], metrics=["L2"], progress=False)
+    cut = Fold.of(make("lfc")[0], 0)
+    cut.test.obs["cell_line"] = "C"
     with pytest.raises(InputError, match="'C' has no training rows"):
-        model.fit(train, test)
+        model.fit(cut)
 
 
 def test_expression_of_one_line_can_serve_all():
@@ -507,105 +498,68 @@ def test_control_profiles_follow_the_published_quirk():
     table = pd.DataFrame([[1.0, 2.0], [3.0, 2.0]], index=["A", "B"])
     quirk = line_profiles(table, ["B", "A"])
     assert quirk[0, 0] == pytest.approx((np.log1p(3) - 2) / np.sqrt(2))
-    assert line_profiles(table, ["A"], quirk=False)[0, 0] == pytest.approx(0)
     with pytest.raises(InputError, match="'C'"):
         line_profiles(table, ["C"])
 
 
-def test_attention_is_shared_by_the_sources_that_are_there():
+@pytest.mark.parametrize("neighbours", [True, False])
+def test_attention_is_shared_by_the_sources_that_are_there(neighbours):
     responses, embeddings = make("deg_pairs")
-    model = model_of(embeddings, "labels")
-    fitted = model.fit(*halves(responses))
-    for way in inspect.WAYS:
-        table = inspect.source_attention(fitted, way=way)
-        wide = table.pivot_table(
-            index=["cell_line", "perturbation"], columns="source", values="attention"
-        )
-        assert np.allclose(wide.sum(axis=1), 1, atol=1e-5)
-        third = table[table["source"] == "third"].set_index("perturbation")["attention"]
-        assert third.isna().equals(~third.index.to_series().isin(embeddings[2].ids))
-    with pytest.raises(ParameterError, match="way"):
-        inspect.source_attention(fitted, way="gradient")
-
-
-def test_ablations_hide_or_leave_out():
-    responses, embeddings = make("lfc")
-    train, test = halves(responses)
-    model = model_of(embeddings)
-    fitted = model.fit(train, test)
-    rows = np.arange(fitted.n_train, len(fitted.obs))
-    names = [m.name for m in inspect.leave_one_out(model)]
-    assert names == [f"Simple fusion without {s}" for s in ("first", "second", "third")]
-    alone = inspect.only_one(model)[1]
-    assert alone.hidden == ("first", "third")
-    # a perturbation without the only source left is told apart by its cell line alone
-    value = fitted.predict(rows, alone.hidden)
-    here = (fitted.obs["cell_line"] == "A").to_numpy()[rows]
-    lacking = ~fitted.sources.present[rows, 1] & here
-    assert len(np.unique(value[lacking], axis=0)) <= 1
-    steps = inspect.growing(model, ["third", "first", "second"], retrain=True)
-    assert [m.sources for m in steps] == [
-        ["third"],
-        ["first", "third"],
-        ["first", "second", "third"],
-    ]
-    assert np.array_equal(
-        steps[-1].fit_predict(train, test, fold=0).values,
-        model.prediction(fitted, train, test).values,
+    model = model_of(embeddings, "labels", neighbours=neighbours)
+    cut = Fold.of(responses, 0)
+    model = model.fit(cut)
+    rows = np.arange(len(cut.train_ids), responses.n_obs)
+    share = model.fitted.attention(rows)
+    assert np.allclose(np.nansum(share, axis=1), 1, atol=1e-5)
+    assert np.array_equal(np.isnan(share[:, 2]), ~cut.test_ids.isin(embeddings[2].ids))
+    noted = model.predict(cut).note["weights"]
+    assert noted == pytest.approx(
+        dict(zip(noted, np.nanmean(share, axis=0), strict=True)), abs=1e-4
     )
+
+
+RATE = {"low": 1e-3, "high": 1e-2, "log": True}
+SPACE = {"layers": {"low": 1, "high": 2}, "lr": RATE, "line": ["add", "token"]}
 
 
 def test_tuning_is_stored_and_goes_on(tmp_path):
     responses, embeddings = make("lfc", n=12)
-    train, _ = halves(responses)
-    model = model_of(embeddings, max_epochs=1)
-    space = {"layers": (1, 2), "lr": (1e-3, 1e-2, "log"), "line": ["add", "token"]}
-    _, two = tune(model, train, trials=2, folder=tmp_path, space=space)
-    best, three = tune(model, train, trials=3, folder=tmp_path, space=space)
+    cut = Fold.of(responses, 0)
+    model = replace(model_of(embeddings, max_epochs=1), space=SPACE)
+    _, two = tune(model, cut, trials=2, folder=tmp_path)
+    best, three = tune(model, cut, trials=3, folder=tmp_path)
     assert three.iloc[:2].equals(two)
     assert len(three) == 3
     row = three.loc[three["val"].idxmin()]
     assert (best.settings.layers, best.settings.lr) == (row["layers"], row["lr"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lr": {"low": 1}}, {"lr": {"low": 1, "high": 2, "step": 1}}, {"lr": {"low": 1, "high": 0.1}},
+     {"lr": 3}, {"line": []}],
+)  # fmt: skip
+def test_a_space_that_is_not_understood_is_refused(wrong):
+    assert check_space(SPACE) == SPACE and check_space(None) == PUBLISHED_SPACE
     with pytest.raises(ParameterError, match="space"):
-        tune(model, train, trials=1, folder=tmp_path, space={"lr": (1.0, 0.1)})
+        check_space(wrong)
 
 
 def test_trials_of_a_profile_search_each_fold_on_its_training_rows(tmp_path):
     responses, embeddings = make("lfc", n=12)
-    train, test = halves(responses)
-    rate = {"low": 1e-3, "high": 1e-2, "log": True}
-    space = {"layers": {"low": 1, "high": 2}, "lr": rate, "line": ["add", "token"]}
-    assert read_space(space) == {
-        "layers": (1, 2),
-        "lr": (1e-3, 1e-2, "log"),
-        "line": ["add", "token"],
-    }
-    assert set(read_space(None)) == {"layers", "lr", "line"}
-    for wrong in (
-        {"lr": {"low": 1}},
-        {"lr": {"low": 1, "high": 2, "step": 1}},
-        {"lr": 3},
-        {"line": []},
-    ):
-        with pytest.raises(ParameterError, match="space"):
-            read_space(wrong)
+    cut = Fold.of(responses, 0)
     plain = model_of(embeddings, max_epochs=1)
-    model = replace(plain, trials=3, space=space, folder=tmp_path / "a")
-    assert model.spec != plain.spec and replace(plain, trials=0, space=space).spec == plain.spec
-    found = model.fit_predict(train, test, fold=0)
-    best, tried = tune(
-        plain, train, trials=3, folder=tmp_path / "b", space=read_space(space), seed=model.seed
-    )
-    assert found.note["tuned"] == {k: best.settings.spec[k] for k in space} and found.note[
-        "trials"
-    ] == len(tried)
-    np.testing.assert_array_equal(found.values, best.fit_predict(train, test, fold=0).values)
-    poisoned = test.copy()
-    poisoned.X[:] = np.nan
-    again = replace(model, folder=None).fit_predict(train, poisoned, fold=0)
-    np.testing.assert_array_equal(found.values, again.values)
+    model = replace(plain, trials=3, space=SPACE, folder=tmp_path / "a")
+    assert model.spec != plain.spec and replace(plain, trials=0, space=SPACE).spec == plain.spec
+    told = fit_predict(model, cut)
+    best, tried = tune(model, cut, trials=3, folder=tmp_path / "b")
+    assert told.note["tuned"] == {k: getattr(best.settings, k) for k in SPACE}
+    assert told.note["trials"] == len(tried)
+    np.testing.assert_array_equal(told.values, fit_predict(best, cut).values)
+    again = fit_predict(replace(model, folder=None), cut)
+    np.testing.assert_array_equal(told.values, again.values)
     with pytest.raises(ParameterError, match="validation above 0"):
-        replace(plain, settings=plain.settings.but(validation=0.0), trials=2)
+        replace(plain, settings=plain.settings.changed(validation=0.0), trials=2)
 
 
 def test_genes_have_vectors_of_their_own():
@@ -627,8 +581,6 @@ def test_settings_refuse_what_cannot_be():
         preset("large")
     responses, embeddings = make("lfc")
     with pytest.raises(InputError, match="partial labels"):
-        model_of(embeddings, "labels").fit(*halves(responses))
+        model_of(embeddings, "labels").fit(Fold.of(responses, 0))
     with pytest.raises(ParameterError, match="controls"):
         TransformerFusion(embeddings, preset("lfc_full"))
-    with pytest.raises(ParameterError, match="hide"):
-        TransformerFusion(embeddings, hidden=("fourth",))

@@ -1,35 +1,25 @@
-"""Kernels of several sources: their cosines, summed; and a smoother of labels that uses them."""
+"""Kernels of several sources: their sum, a smoother of labels and a ridge that use them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.linalg import eigh, inv
 
-from perturbcore.core.digest import digest
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.fusion.fold import LineFold
-from perturbcore.models.simple.base import best_of
-from perturbcore.models.simple.labels import Labels, kernel_scores, raise_to
-from perturbcore.score.labels import class_counts
-from perturbcore.score.metrics.deg import deg_metrics
+from perturbcore.models.fusion.sources import LineFold, unit
+from perturbcore.models.simple.labels import kernel_scores, raise_to
+from perturbcore.score.labels import Labels, class_counts
 from perturbcore.score.metrics.pairs import auroc_within
 
-
-def unit(x: np.ndarray) -> np.ndarray:
-    """Scale rows to length one; rows of zeros stay."""
-    length = np.linalg.norm(x, axis=-1, keepdims=True)
-    return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
+Kernel = tuple[np.ndarray, np.ndarray]
 
 
-def cosines(fold: LineFold, *, cut: bool = True) -> list[tuple[np.ndarray, np.ndarray]]:
+def cosines(fold: LineFold, *, cut: bool = True) -> list[Kernel]:
     """Cosine kernels of each source: (n, n) among training rows and (m, n) of test rows to them.
 
-    Parameters
-    ----------
-    fold : LineFold
-    cut : bool
-        Whether negative cosines become zero. Rows that lack a source have cosine zero to all.
+    With `cut`, negative cosines become zero. Rows that lack a source have cosine zero to all.
     """
     out = []
     # labels are 0 and 1: single precision is plenty, and twice as fast; ridge solves need double
@@ -41,19 +31,22 @@ def cosines(fold: LineFold, *, cut: bool = True) -> list[tuple[np.ndarray, np.nd
     return out
 
 
-def summed(kernels, weights=None) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean of kernels of the training rows and of the test rows; equal weights by default.
+def bent_cosines(fold: LineFold, degree: int) -> list[Kernel]:
+    """Bend cosine kernels: ``((1 + cos) / 2) ** degree``, zero where a row lacks the source.
 
-    Parameters
-    ----------
-    kernels : list of (array, array)
-        As `cosines` returns.
-    weights : sequence of float, optional
-        One a source, not negative.
+    Degree 1 is linear up to a constant; a higher one lets near perturbations count for more. A power
+    of a positive semi-definite kernel is one.
     """
+    out = []
+    for (train, test), s in zip(cosines(fold, cut=False), fold.sources, strict=True):
+        has, there = np.outer(s.has_train, s.has_train), np.outer(s.has_test, s.has_train)
+        out.append((((1 + train) / 2) ** degree * has, ((1 + test) / 2) ** degree * there))
+    return out
+
+
+def summed(kernels: Sequence[Kernel], weights=None) -> Kernel:
+    """Weighted mean of kernels of the training rows and of the test rows; equal weights by default."""
     weights = np.ones(len(kernels)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if len(weights) != len(kernels) or (weights < 0).any() or not weights.sum() > 0:
-        raise ParameterError(f"weights {weights.tolist()} do not fit {len(kernels)} sources")
     weights = (weights / weights.sum()).astype(kernels[0][0].dtype)
     out = []
     for part in (0, 1):
@@ -65,17 +58,14 @@ def summed(kernels, weights=None) -> tuple[np.ndarray, np.ndarray]:
     return tuple(out)
 
 
+# ------------------------------------------------------------------------------------ smoother
+
+
 def smoothed(known: Labels, weight: np.ndarray, prior: float) -> np.ndarray:
     """Weighted share of positives among known labels, pulled to each gene's rate, (m, g) float32.
 
-    Parameters
-    ----------
-    known : Labels
-        Of n training rows.
-    weight : (m, n) array
-        Weight of each training row for each row to be scored; not negative.
-    prior : float
-        Weight of the rate.
+    `weight` (m, n), not negative, is that of each training row for each row to be scored; `prior`
+    is the weight of the rate.
     """
     shape = (len(known.indptr) - 1, known.n_genes)
     there = sp.csr_matrix((np.ones(len(known.genes), np.float32), known.genes, known.indptr), shape)
@@ -88,45 +78,12 @@ def smoothed(known: Labels, weight: np.ndarray, prior: float) -> np.ndarray:
     )
 
 
-_ALONE: dict[str, np.ndarray] = {}
-
-
-def single_auroc(fold: LineFold, kernels, power: float = 2.0) -> np.ndarray:
-    """AUROC within gene of a smoother with each source alone, mean over inner folds, (n_sources,)."""
-    key = digest(fold.task, [s.key for s in fold.sources], fold.known.indptr, fold.known.genes, fold.known.label,
-                 [b for _, b in fold.splits], power)  # fmt: skip
-    if key not in _ALONE:
-        smoother = Smoother((power,))
-        out = np.empty((len(fold.splits), len(kernels)))
-        for i, (_, query) in enumerate(fold.inner):
-            for s, (train, _) in enumerate(kernels):
-                out[i, s] = auroc_within(
-                    query.label, smoother.inner(fold, train, i)[0], query.genes
-                )
-        _ALONE[key] = out.mean(axis=0)
-    return _ALONE[key]
-
-
-def source_weights(auroc: np.ndarray, exponent: float) -> np.ndarray:
-    """Weights of sources by how far each alone is above a guess; equal where none is, or exponent 0."""
-    gain = np.maximum(auroc - 0.5, 0) ** exponent
-    return gain / gain.sum() if gain.sum() > 0 else np.full(len(gain), 1 / len(gain))
-
-
 @dataclass(frozen=True)
 class Smoother:
-    """Share of positives among the labels of all training perturbations, weighted by summed kernels.
+    """Share of positives among the labels of all training perturbations, weighted by a kernel.
 
-    The weights are a power of the sum of the sources' cosines, scaled to `total` for each test
-    perturbation; the gene's own rate enters with weight `prior`. Only the power is tuned, on the inner
-    folds.
-
-    Parameters
-    ----------
-    powers : sequence of float
-        Candidates.
-    total, prior : float
-        In labels.
+    The weights are a power of the kernel, scaled to `total` labels for each test perturbation; the
+    gene's own rate enters with weight `prior`.
     """
 
     powers: Sequence[float] = (1.0, 2.0, 3.0, 4.0, 6.0)
@@ -134,26 +91,19 @@ class Smoother:
     prior: float = 3.0
 
     def inner(self, fold: LineFold, kernel: np.ndarray, split: int) -> np.ndarray:
-        """Scores of the known validation pairs of an inner fold, (n_powers, n_pairs).
-
-        Labels are known for few genes of a perturbation: only these are scored.
-        """
+        """Scores of the known validation pairs of an inner fold, (n_powers, n_pairs)."""
         (a, b), (known, query) = fold.splits[split], fold.inner[split]
         return self.pairs(known, query, kernel[np.ix_(b, a)])
 
     def pairs(self, known: Labels, query: Labels, kernel: np.ndarray) -> np.ndarray:
         """Scores of the pairs of `query` alone, by a kernel (m, n), (n_powers, n_pairs)."""
-        return kernel_scores(known, query, kernel, self.powers, total=self.total, prior=self.prior,
-                             rate=known.rates())  # fmt: skip
+        return kernel_scores(
+            known, query, kernel, self.powers, total=self.total, prior=self.prior, rate=known.rates()
+        )  # fmt: skip
 
     def scores(self, known: Labels, kernel: np.ndarray, power: float) -> np.ndarray:
         """Scores of every pair of the kernel's rows, (m, g)."""
         return smoothed(known, self._weight(kernel, power), self.prior)
-
-    def _weight(self, kernel, power):
-        raised = raise_to(kernel, power)
-        size = raised.sum(axis=1, keepdims=True)
-        return raised * np.divide(self.total, size, out=np.zeros_like(size), where=size > 0)
 
     def probabilities(self, label: np.ndarray, kernel: np.ndarray, power: float) -> np.ndarray:
         """Smoothed class frequencies of complete labels, (3, m, g)."""
@@ -164,11 +114,152 @@ class Smoother:
         found = near + self.prior * share[:, None]
         return (found / found.sum(axis=0)).astype(np.float32)
 
-    def tune_classes(self, fold: LineFold, kernel: np.ndarray) -> float:
-        """Power of best macro F1 of complete labels on the inner folds."""
-        losses = np.empty((len(fold.splits), len(self.powers)))
-        for i, (a, b) in enumerate(fold.splits):
-            for j, power in enumerate(self.powers):
-                p = self.probabilities(fold.Y[a], kernel[np.ix_(b, a)], power)
-                losses[i, j] = -deg_metrics(fold.Y[b], p, ["f1_score"])["f1_score"]
-        return best_of(losses, list(self.powers))
+    def _weight(self, kernel, power):
+        raised = raise_to(kernel, power)
+        size = raised.sum(axis=1, keepdims=True)
+        return raised * np.divide(self.total, size, out=np.zeros_like(size), where=size > 0)
+
+
+def auroc_alone(fold: LineFold) -> np.ndarray:
+    """AUROC within gene of a smoother with each source alone, mean over inner folds, (n_sources,)."""
+    if fold.alone is None:
+        smoother = Smoother((2.0,))
+        out = [
+            [
+                auroc_within(query.label, smoother.inner(fold, train, i)[0], query.genes)
+                for i, (_, query) in enumerate(fold.inner)
+            ]
+            for train, _ in cosines(fold)
+        ]
+        fold.alone = np.array(out).mean(axis=1)
+    return fold.alone
+
+
+def source_weights(auroc: np.ndarray, exponent: float) -> np.ndarray:
+    """Weights of sources by how far each alone is above a guess; equal where none is, or exponent 0."""
+    gain = np.maximum(auroc - 0.5, 0) ** exponent
+    return gain / gain.sum() if gain.sum() > 0 else np.full(len(gain), 1 / len(gain))
+
+
+# ------------------------------------------------------------------------------------ ridge
+
+
+def centred(kernel: np.ndarray) -> np.ndarray:
+    """Kernel of features centred over the training rows."""
+    mean = kernel.mean(axis=0)
+    return kernel - mean - mean[:, None] + mean.mean()
+
+
+def _scale(K: np.ndarray) -> float:
+    return max(float(np.trace(K)) / len(K), 1e-12)
+
+
+class Ridge:
+    """Kernel ridge with an unpenalised intercept, decomposed once for all penalties.
+
+    Penalties are in units of the mean diagonal of the centred kernel.
+
+    Parameters
+    ----------
+    kernel : (n, n) array
+        Of the training rows, not centred, positive semi-definite.
+    """
+
+    def __init__(self, kernel: np.ndarray):
+        K = centred(kernel)
+        values, self.vectors = eigh(K, check_finite=False)
+        self.values, self.scale = np.maximum(values, 0), _scale(K)
+        self.column = kernel.mean(axis=0)
+
+    def losses(self, gram: np.ndarray, penalties: Sequence[float]) -> np.ndarray:
+        """Mean leave-one-out L2 error for each penalty, exactly.
+
+        Left-out residuals are ``e_i / (1 - S_ii)`` for the smoother matrix S; their norms over all
+        genes need only the inner products `gram` = ``Y @ Y.T`` of responses, which need not be
+        centred.
+
+        References
+        ----------
+        Golub, Heath & Wahba 1979 (PRESS); Cawley & Talbot 2003.
+        """
+        inner = self.vectors.T @ centred(gram) @ self.vectors
+        out = np.empty(len(penalties))
+        for j, penalty in enumerate(penalties):
+            left = self.vectors * (penalty * self.scale / (self.values + penalty * self.scale))
+            squared = np.einsum("ij,ij->i", left @ inner, left)
+            # 1 - S_ii: the intercept takes 1 / n, the kernel part the rest
+            leverage = np.einsum("ij,ij->i", left, self.vectors) - 1 / len(left)
+            out[j] = np.mean(np.sqrt(np.maximum(squared, 0)) / np.maximum(leverage, 1e-12))
+        return out
+
+    def weights(self, cross: np.ndarray, penalty: float) -> np.ndarray:
+        """Weights of training rows in predictions beyond the mean, (m, n), for a kernel (m, n)."""
+        side = cross - self.column - cross.mean(axis=1, keepdims=True) + self.column.mean()
+        left = (side @ self.vectors) / (self.values + penalty * self.scale)
+        return left @ self.vectors.T
+
+    def predict(self, cross: np.ndarray, penalty: float, Y: np.ndarray) -> np.ndarray:
+        """Predict rows with kernel `cross` (m, n) to the training rows of responses Y, (m, g)."""
+        mean = Y.mean(axis=0)
+        return mean + self.weights(cross, penalty) @ (Y - mean)
+
+
+def _loss_at(kernel: np.ndarray, gram: np.ndarray, penalty: float) -> float:
+    """Return `Ridge.losses` of one penalty by an inverse, a fifth of the time; `gram` is centred."""
+    K = centred(kernel)
+    penalty = penalty * _scale(K)
+    K[np.diag_indices_from(K)] += penalty
+    C = penalty * inv(K, overwrite_a=True, check_finite=False)
+    squared = np.einsum("ij,ij->i", C @ gram, C)
+    leverage = np.maximum(np.diag(C) - 1 / len(K), 1e-12)
+    return float(np.mean(np.sqrt(np.maximum(squared, 0)) / leverage))
+
+
+def tune_weights(
+    kernels: Sequence[np.ndarray], gram: np.ndarray, penalties: Sequence[float], *, steps: int = 8
+) -> tuple[np.ndarray, float, list[float]]:
+    """Choose non-negative kernel weights and the penalty of a ridge by exact leave-one-out error.
+
+    Starting from equal weights or from the best single source, one kernel at a time is added where it
+    lowers the error most, with replacement, at most `steps` times, so that weights are multiples of
+    one over the number of additions. The penalty is chosen anew after each.
+
+    Returns
+    -------
+    weights : (n_sources,) array
+        Not negative, sum 1.
+    penalty : float
+    path : list of float
+        The loss after each step.
+    """
+    if not len(kernels) or not len(penalties) or min(penalties) <= 0:
+        raise ParameterError("at least one kernel and one penalty above 0 are needed")
+    n, gram = len(kernels), centred(gram)
+
+    def mixed(counts):
+        return sum(w * k for w, k in zip(counts / counts.sum(), kernels, strict=True) if w)
+
+    def score(counts):
+        losses = Ridge(mixed(counts)).losses(gram, penalties)
+        at = int(np.argmin(losses))
+        return float(losses[at]), float(penalties[at])
+
+    best = np.ones(n)
+    loss, penalty = score(best)
+    path = [loss]
+    if steps and n > 1:
+        one = np.eye(n)
+        start = int(np.argmin([_loss_at(k, gram, penalty) for k in kernels]))
+        alone = score(one[start])
+        if alone[0] < loss:
+            (loss, penalty), best = alone, one[start]
+            path.append(loss)
+        for _ in range(steps):
+            options = [_loss_at(mixed(best + row), gram, penalty) for row in one]
+            at = int(np.argmin(options))
+            if options[at] >= loss * (1 - 1e-6):
+                break
+            best = best + one[at]
+            loss, penalty = score(best)
+            path.append(loss)
+    return best / best.sum(), penalty, path

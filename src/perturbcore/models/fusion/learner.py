@@ -8,8 +8,8 @@ from torch import nn
 from perturbcore.core.training.learner import Learner, constant_after_warmup
 from perturbcore.models.fusion.neighbours import Neighbours, pick
 from perturbcore.models.fusion.network import FusionNetwork, zero
-from perturbcore.models.fusion.presets import Settings
-from perturbcore.models.fusion.sources import Sources
+from perturbcore.models.fusion.settings import Settings
+from perturbcore.models.fusion.sources import Tables
 from perturbcore.models.simple.labels import Labels
 
 
@@ -19,17 +19,17 @@ class FusionLearner(Learner):
     Parameters
     ----------
     network : FusionNetwork
-    sources : Sources
+    sources : Tables
         Of all n rows, test rows included.
     line : (n,) int array
         Number of each row's cell line.
     settings : Settings
     steps : int
-        Batches an epoch, for the warm-up.
+        Batches per epoch, for the warm-up.
     """
 
     def __init__(
-        self, network: FusionNetwork, sources: Sources, line, settings: Settings, steps: int
+        self, network: FusionNetwork, sources: Tables, line, settings: Settings, steps: int
     ):
         super().__init__()
         self.network, self.settings, self.steps = network, settings, steps
@@ -48,43 +48,49 @@ class FusionLearner(Learner):
         """Tables of the sources."""
         return [getattr(self, f"table{j}") for j in range(self.n_tables)]
 
-    def alive(self, at: torch.Tensor) -> torch.Tensor:
-        """Whether each source is there, (B, S) for table rows (B, S)."""
-        return at < torch.tensor([len(t) - 1 for t in self.tables], device=at.device)
+    def vector(self, rows: torch.Tensor) -> torch.Tensor:
+        """Vectors of responses, (B, width)."""
+        return self.network(self.tables, self.at[rows], self.line[rows])
 
-    def task_loss(self, vector: torch.Tensor, rows: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    def task_loss(self, vector: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Loss of the predictions from the responses' vectors."""
         raise NotImplementedError
 
-    def scores(self, vector: torch.Tensor, rows: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    def scores(self, vector: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Predictions from the responses' vectors, (B, n_out)."""
-        return self.network.head.all(vector)
+        return self.network.head(vector)
 
     def loss(self, batch):
         """Task, reconstruction of the sources, reconstruction of the cell lines."""
-        s = self.settings
-        vector, rebuilt, _ = self.network.encode(
-            self.tables, self.at[batch], self.line[batch], parts=True
-        )
-        parts = {"task": self.task_loss(vector, batch, self.at[batch])}
+        s, line = self.settings, self.line[batch]
+        vector, rebuilt, _ = self.network.encode(self.tables, self.at[batch], line, parts=True)
+        parts = {"task": self.task_loss(vector, batch)}
         parts["loss"] = parts["task"]
         if rebuilt is not None:
             parts["reconstruction"] = rebuilt
             parts["loss"] = parts["loss"] + s.w_reconstruction * rebuilt
         if s.w_autoencoder:
-            parts["autoencoder"] = self.network.line.loss(self.line[batch])
+            parts["autoencoder"] = self.network.line.loss(line)
             parts["loss"] = parts["loss"] + s.w_autoencoder * parts["autoencoder"]
         return parts
 
     def validation_loss(self, batch):
         """Only the task counts."""
-        vector = self.network(self.tables, self.at[batch], self.line[batch])
-        return self.task_loss(vector, batch, self.at[batch])
+        return self.task_loss(self.vector(batch), batch)
+
+    def fast_parameters(self) -> list[nn.Parameter]:
+        """Parameters with the learning rate `lr_neighbours`, without weight decay."""
+        return []
 
     def optimizer(self):
         """Adam, with decoupled weight decay of matrices only."""
-        s = self.settings
-        groups = _decayed(list(self.parameters()), s.weight_decay)
+        s, fast = self.settings, self.fast_parameters()
+        rest = [p for p in self.parameters() if not any(p is one for one in fast)]
+        groups = [{"params": fast, "lr": s.lr_neighbours}] if fast else []
+        groups += [
+            {"params": [p for p in rest if p.ndim < 2]},
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": s.weight_decay},
+        ]
         return torch.optim.AdamW(groups, lr=s.lr, weight_decay=0.0, fused=True)
 
     def schedule(self, optimizer):
@@ -92,15 +98,19 @@ class FusionLearner(Learner):
         return constant_after_warmup(optimizer, round(self.settings.warmup * self.steps))
 
     @torch.no_grad()
-    def predict(self, rows, at: torch.Tensor | None = None, batch: int = 512) -> torch.Tensor:
-        """Predict rows, in evaluation mode; `at` (n, S) hides sources, see `Sources.without`."""
+    def _in_parts(self, rows, function, batch: int = 512) -> np.ndarray:
         self.eval()
-        at = self.at if at is None else torch.as_tensor(at, device=self.at.device)
-        out = []
-        for part in torch.as_tensor(rows).split(batch):
-            vector = self.network(self.tables, at[part], self.line[part])
-            out.append(self.scores(vector, part, at[part]).float().cpu())
-        return torch.cat(out)
+        parts = torch.as_tensor(np.asarray(rows)).split(batch)
+        return torch.cat([function(part).float().cpu() for part in parts]).numpy()
+
+    def predict(self, rows) -> np.ndarray:
+        """Predict rows, in evaluation mode."""
+        return self._in_parts(rows, lambda part: self.scores(self.vector(part), part))
+
+    def attention(self, rows) -> np.ndarray:
+        """How much each row draws on each source, (m, S)."""
+        rollout = self.network.attention_rollout
+        return self._in_parts(rows, lambda p: rollout(self.tables, self.at[p], self.line[p]), 256)
 
 
 class LFCLearner(FusionLearner):
@@ -110,9 +120,9 @@ class LFCLearner(FusionLearner):
         super().__init__(*args)
         self._keep("Y", Y)
 
-    def task_loss(self, vector, rows, at):
+    def task_loss(self, vector, rows):
         """Return the mean Euclidean distance."""
-        error = self.scores(vector, rows, at) - self.Y[rows]
+        error = self.scores(vector, rows) - self.Y[rows]
         # the gradient of a norm is not finite at zero
         return (error.square().sum(dim=1) + 1e-12).sqrt().mean()
 
@@ -132,9 +142,9 @@ class DEGLearner(FusionLearner):
         weight = np.where(n > 0, len(codes) / (3 * np.maximum(n, 1)), 0)
         self._keep("weight", weight.astype(np.float32))
 
-    def task_loss(self, vector, rows, at):
+    def task_loss(self, vector, rows):
         """Return the mean over genes of the weighted cross-entropy."""
-        logit = self.scores(vector, rows, at).unflatten(1, (-1, 3))
+        logit = self.scores(vector, rows).unflatten(1, (-1, 3))
         code = self.code[rows].long()
         weight = self.weight.T.expand(len(rows), -1, -1).gather(2, code[:, :, None])[:, :, 0]
         each = logit.logsumexp(dim=2) - logit.gather(2, code[:, :, None])[:, :, 0]
@@ -162,44 +172,43 @@ class PairLearner(FusionLearner):
         if self.settings.head != "factor":
             zero(self.network.head[-1])
 
-    def scores(self, vector, rows, at):
-        """Logits of all genes."""
-        own = self.network.head.all(vector)
-        if self.neighbours is None:
-            return own + self.base[self.line[rows]]
-        return own + self.neighbours.all(vector, rows, self.line[rows], self.alive(at))
+    def alive(self, rows: torch.Tensor) -> torch.Tensor:
+        """Whether each source is there, (B, S)."""
+        ends = [len(t) - 1 for t in self.tables]
+        return self.at[rows] < torch.tensor(ends, device=self.at.device)
 
-    def task_loss(self, vector, rows, at):
+    def scores(self, vector, rows):
+        """Logits of all genes."""
+        own, line = self.network.head(vector), self.line[rows]
+        if self.neighbours is None:
+            return own + self.base[line]
+        return own + self.neighbours.all(vector, rows, line, self.alive(rows))
+
+    def task_loss(self, vector, rows):
         """Return the mean over known pairs."""
         start, n = self.indptr[rows], self.indptr[rows + 1] - self.indptr[rows]
         row = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), n)
         entry = torch.arange(len(row), device=rows.device) + (start - (n.cumsum(0) - n))[row]
         gene, label, line = self.gene[entry], self.label[entry], self.line[rows]
         # all genes in one product are faster than only those that are known
-        logit = pick(self.network.head.all(vector), row, gene)
+        logit = pick(self.network.head(vector), row, gene)
         if self.neighbours is None:
             logit = logit + pick(self.base, line[row], gene)
         else:
             own = label if self.training else None
-            alive = self.alive(at)
+            alive = self.alive(rows)
             logit = logit + self.neighbours(vector, rows, line, alive, row, gene, own)
         return F.binary_cross_entropy_with_logits(logit, label)
 
-    def optimizer(self):
-        """As elsewhere, with a learning rate of its own for the neighbours' scalars."""
+    def fast_parameters(self):
+        """The neighbours' scalars."""
         if self.neighbours is None:
-            return super().optimizer()
-        s = self.settings
-        fast = [p for n, p in self.neighbours.named_parameters() if not n.startswith("gate")]
-        named = {id(p) for p in fast}
-        slow = [p for p in self.parameters() if id(p) not in named]
-        groups = [{"params": fast, "lr": s.lr_neighbours}, *_decayed(slow, s.weight_decay)]
-        return torch.optim.AdamW(groups, lr=s.lr, weight_decay=0.0, fused=True)
+            return []
+        named = self.neighbours.named_parameters()
+        return [p for name, p in named if not name.startswith("gate")]
 
-
-def _decayed(parameters, decay):
-    full = [p for p in parameters if p.ndim >= 2]
-    return [
-        {"params": [p for p in parameters if p.ndim < 2]},
-        {"params": full, "weight_decay": decay},
-    ]
+    def attention(self, rows):
+        """Weight of each source's kernel, where neighbours are asked."""
+        if self.neighbours is None:
+            return super().attention(rows)
+        return self._in_parts(rows, lambda p: self.neighbours.source_weights(self.vector(p)), 256)

@@ -12,6 +12,7 @@ responses. Only known labels enter. The linear system is solved by conjugate gra
 the labelled pairs within genes, and one small matrix product for what genes share.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba
@@ -20,7 +21,9 @@ import scipy.sparse as sp
 from scipy.linalg import eigh
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.simple.labels import Labels, raise_to
+from perturbcore.models.fusion.sources import Source, unit
+from perturbcore.models.simple.labels import raise_to
+from perturbcore.score.labels import Labels
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True)
@@ -53,24 +56,12 @@ def _spread(rows, genes, left, phi, out):
         out[i] += total
 
 
-def gene_features(sources, n_features: int = 32) -> np.ndarray:
-    """Coordinates of the readout genes over all sources, centred, mean square length one.
+def gene_features(sources: Sequence[Source], n_features: int = 32) -> np.ndarray:
+    """Leading coordinates of the readout genes over all sources, (g, q) float32.
 
-    Parameters
-    ----------
-    sources : list of Source
-        With `gene` coordinates.
-    n_features : int
-        Leading singular directions kept.
-
-    Returns
-    -------
-    (g, q) float32 array
+    Centred, mean square length one.
     """
-    parts = [
-        s.gene / np.maximum(np.linalg.norm(s.gene, axis=1, keepdims=True), 1e-12) for s in sources
-    ]
-    F = np.concatenate(parts, axis=1) / np.sqrt(len(parts))
+    F = np.concatenate([unit(s.gene) for s in sources], axis=1) / np.sqrt(len(sources))
     F -= F.mean(axis=0)
     width = F.shape[1]
     _, vectors = eigh(F.T @ F, subset_by_index=[max(width - n_features, 0), width - 1])
@@ -81,16 +72,10 @@ def gene_features(sources, n_features: int = 32) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MixedModel:
-    """Variances of the parts, relative to that of a gene's own response.
+    """Variances of the parts, relative to that of a gene's own response; see the head of this file.
 
-    Parameters
-    ----------
-    shared, module, own, noise : float
-        See the head of this file.
-    power : float
-        Power of the summed cosine kernel.
-    iterations, tolerance : int, float
-        Conjugate gradients stop at either; the tolerance is relative to the labels.
+    `power` is that of the summed cosine kernel. Conjugate gradients stop after `iterations`, or at
+    `tolerance`, which is relative to the labels.
     """
 
     shared: float = 0.02
@@ -108,21 +93,11 @@ class MixedModel:
     def scores(
         self, known: Labels, train: np.ndarray, test: np.ndarray, phi: np.ndarray
     ) -> np.ndarray:
-        """Learn from known labels and score every pair of the test rows.
+        """Posterior mean of the label of every pair of the test rows, (m, g) float32.
 
-        Parameters
-        ----------
-        known : Labels
-            Labels of n training rows.
-        train, test : (n, n), (m, n) arrays
-            Summed cosine kernels, not negative.
-        phi : (g, q) array
-            See `gene_features`.
-
-        Returns
-        -------
-        (m, g) float32 array
-            Posterior mean of the label; a row without any kernel weight gets the genes' rates.
+        `known` are the labels of n training rows, `train` (n, n) and `test` (m, n) summed cosine
+        kernels, not negative, `phi` (g, q) as `gene_features`. A row without any kernel weight gets
+        the genes' rates.
         """
         K, T = self._raised(train, test)
         system = self._system(known, K, phi)

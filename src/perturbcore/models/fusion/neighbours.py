@@ -1,112 +1,17 @@
 """Attention to training perturbations: their known labels, weighted by a learned kernel of the sources."""
 
-from dataclasses import dataclass
-
+import numba
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import nn
 
-from perturbcore.models.fusion.gather import label_sums
-from perturbcore.models.fusion.sources import Sources
+from perturbcore.models.fusion.sources import Tables, unit
 from perturbcore.models.simple.labels import GENE_WEIGHT, Labels
 from perturbcore.models.simple.space import principal_axes, standardise
 
 COMPONENTS = 100
 TINY = 1e-8
-
-
-@dataclass(eq=False)
-class Memory:
-    """Known labels of the training rows, and how alike perturbations are in every source.
-
-    Attributes
-    ----------
-    of : (n,) int array
-        Number of each row's perturbation among all distinct ones (training and test).
-    kernels : (P, S, U) float32 array
-        Cosine of each perturbation with each of the U training ones in each source, negative parts
-        cut; zero with itself, and where one has no such source.
-    perturbation, line, label : arrays
-        Of the training labels, sorted by gene.
-    start : (G + 1,) int array
-        Where each gene's labels start.
-    n_lines : int
-    """
-
-    of: np.ndarray
-    kernels: np.ndarray
-    perturbation: np.ndarray
-    line: np.ndarray
-    label: np.ndarray
-    start: np.ndarray
-    n_lines: int
-
-    @property
-    def gene(self) -> np.ndarray:
-        """Gene of each label."""
-        return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
-
-    def counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Positive and all labels of each gene in each line, (n_lines, G)."""
-        shape = (self.n_lines, len(self.start) - 1)
-        positive, known = np.zeros(shape), np.zeros(shape)
-        np.add.at(positive, (self.line, self.gene), self.label)
-        np.add.at(known, (self.line, self.gene), 1)
-        return positive, known
-
-
-def remember(sources: Sources, ids, line, known: Labels, train: np.ndarray, n_lines: int) -> Memory:
-    """Lay out labels and kernels.
-
-    Parameters
-    ----------
-    sources : Sources
-        Not normalised.
-    ids, line : (n,) arrays
-        Perturbation and number of the cell line of each row.
-    known : Labels
-        Of the first rows; only those of `train` are kept.
-    train : (n,) bool array
-    n_lines : int
-    """
-    names, first, of = np.unique(ids, return_index=True, return_inverse=True)
-    used = np.unique(of[train])
-    kernels = np.zeros((len(names), len(sources.names), len(used)), np.float32)
-    number = np.full(len(names), -1)
-    number[used] = np.arange(len(used))
-    for j, (table, present) in enumerate(zip(sources.tables, sources.present.T, strict=True)):
-        # where a source has one vector a line, a perturbation's first one stands for it
-        has = _first_present(of, present, len(names))
-        rows = has >= 0
-        learned = np.zeros(len(names), bool)
-        learned[used] = rows[used]
-        vectors = table[sources.at[has[rows], j]]
-        Z, Zall = standardise(table[sources.at[has[learned], j]], vectors)
-        x = Zall @ principal_axes(Z, COMPONENTS)
-        length = np.linalg.norm(x, axis=1, keepdims=True)
-        unit = np.zeros((len(names), x.shape[1]), np.float32)
-        unit[rows] = np.divide(x, length, out=np.zeros_like(x), where=length > 0)
-        kernels[:, j] = np.maximum(unit @ unit[used].T, 0)
-    kernels[used, :, np.arange(len(used))] = 0
-    n = np.diff(known.indptr)
-    row = np.repeat(np.arange(len(n)), n)
-    keep = train[row]
-    row, gene, label = row[keep], known.genes[keep], known.label[keep]
-    order = np.lexsort((row, gene))
-    row = row[order]
-    start = np.concatenate([[0], np.cumsum(np.bincount(gene, minlength=known.n_genes))])
-    return Memory(
-        of, kernels, number[of[row]], np.asarray(line)[row].astype(np.int64),
-        label[order].astype(np.float32), start, n_lines,
-    )  # fmt: skip
-
-
-def _first_present(of, present, n):
-    has = np.full(n, -1)
-    rows = np.flatnonzero(present)[::-1]
-    has[of[rows]] = rows
-    return has
 
 
 class Neighbours(nn.Module):
@@ -125,39 +30,56 @@ class Neighbours(nn.Module):
 
     Parameters
     ----------
-    memory : Memory
-    width : int
-        Width of the responses' vectors.
+    sources : Tables
+        Not normalised.
+    ids, line : (n,) arrays
+        Perturbation and number of the cell line of each row.
+    known : Labels
+        Of the first rows; only those of `train` are kept.
+    train : (n,) bool array
     genes : (G, f) array
         Vectors of the genes.
+    width : int
+        Width of the responses' vectors.
     """
 
-    def __init__(self, memory: Memory, width: int, genes: np.ndarray):
+    def __init__(self, sources: Tables, ids, line, known: Labels, train, genes, width: int):
         super().__init__()
-        n_lines, n_sources = memory.n_lines, memory.kernels.shape[1]
-        positive, known = memory.counts()
-        overall = positive.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-        rate = (positive + GENE_WEIGHT * overall[:, None]) / (known + GENE_WEIGHT)
-        length = np.linalg.norm(genes, axis=1, keepdims=True)
-        unit = np.divide(genes, length, out=np.zeros_like(genes), where=length > 0)
-        excess = memory.label - rate[memory.line, memory.gene]
-        shape = (n_lines, memory.kernels.shape[2])
-        at = memory.line * shape[1] + memory.perturbation
-        total = np.bincount(at, weights=excess, minlength=shape[0] * shape[1]).reshape(shape)
-        count = np.bincount(at, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
-        excesses = sp.csr_matrix((excess, (at, memory.gene)), (shape[0] * shape[1], len(unit)))
-        spread = (excesses @ unit).reshape(*shape, -1)
+        of, used, kernels = _kernels(sources, ids, train)
+        n_lines, n_used, n_genes = int(line.max()) + 1, len(used), len(genes)
+        # the training labels, sorted by gene; perturbations are numbered among those in training
+        row = np.repeat(np.arange(len(known.indptr) - 1), np.diff(known.indptr))
+        keep = train[row]
+        row, gene, label = row[keep], known.genes[keep], known.label[keep]
+        order = np.lexsort((row, gene))
+        row, gene, label = row[order], gene[order], label[order].astype(np.float32)
+        at_line, perturbation = line[row], np.searchsorted(used, of[row])
+        positive, seen = np.zeros((n_lines, n_genes)), np.zeros((n_lines, n_genes))
+        np.add.at(positive, (at_line, gene), label)
+        np.add.at(seen, (at_line, gene), 1)
+        overall = positive.sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+        rate = (positive + GENE_WEIGHT * overall[:, None]) / (seen + GENE_WEIGHT)
+        # what the labels of each training response exceed their genes' rates by
+        excess, at, n = (
+            label - rate[at_line, gene],
+            at_line * n_used + perturbation,
+            n_lines * n_used,
+        )
+        unit_genes = unit(genes)
+        spread = sp.csr_matrix((excess, (at, gene)), (n, n_genes)) @ unit_genes
         for name, array in {
-            "of": memory.of, "kernels": memory.kernels, "column": memory.perturbation * n_lines + memory.line,
-            "label": memory.label, "start": memory.start,
-            "positive": positive, "known": known, "overall": overall, "unit": unit, "total": total,
-            "count": count, "spread": spread,
+            "of": of, "kernels": kernels, "column": perturbation * n_lines + at_line, "label": label,
+            "start": np.r_[0, np.cumsum(np.bincount(gene, minlength=n_genes))],
+            "positive": positive, "known": seen, "overall": overall, "unit": unit_genes,
+            "total": np.bincount(at, weights=excess, minlength=n).reshape(n_lines, n_used),
+            "count": np.bincount(at, minlength=n).reshape(n_lines, n_used).astype(float),
+            "spread": spread.reshape(n_lines, n_used, -1),
         }.items():  # fmt: skip
-            array = np.asarray(array)
             array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
             self.register_buffer(
                 name, torch.from_numpy(np.ascontiguousarray(array)), persistent=False
             )
+        n_sources = kernels.shape[1]
         self.source = nn.Parameter(torch.zeros(n_sources))
         self.gate = nn.Linear(width, n_sources)
         nn.init.zeros_(self.gate.weight)
@@ -177,7 +99,7 @@ class Neighbours(nn.Module):
         return weight * weight.shape[1]
 
     def forward(self, vector, rows, line, alive, row, gene, label=None) -> torch.Tensor:
-        """Score (row, gene) pairs.
+        """Score (row, gene) pairs, (E,).
 
         Parameters
         ----------
@@ -242,6 +164,103 @@ class Neighbours(nn.Module):
         return strength[:, None] + (self.alike * spread / 10) @ self.unit.T
 
 
+def _kernels(sources: Tables, ids, train) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lay out how alike perturbations are in every source.
+
+    Returns
+    -------
+    of : (n,) int array
+        Number of each row's perturbation among all P distinct ones.
+    used : (U,) int array
+        Perturbations in training.
+    kernels : (P, S, U) float32 array
+        Cosine of each perturbation with each in training, negative parts cut; zero with itself, and
+        where one has no such source.
+    """
+    names, of = np.unique(ids, return_inverse=True)
+    used = np.unique(of[train])
+    kernels = np.zeros((len(names), len(sources.names), len(used)), np.float32)
+    for j, (table, present) in enumerate(zip(sources.tables, sources.present.T, strict=True)):
+        # where a source has one vector per line, a perturbation's first one stands for it
+        has, first = np.unique(of[present], return_index=True)
+        vectors = table[sources.at[np.flatnonzero(present)[first], j]]
+        learned = np.isin(has, used)
+        Z, everything = standardise(vectors[learned], vectors)
+        x = np.zeros((len(names), min(COMPONENTS, *Z.shape)), np.float32)
+        x[has] = unit(everything @ principal_axes(Z, COMPONENTS))
+        kernels[:, j] = np.maximum(x @ x[used].T, 0)
+    kernels[used, :, np.arange(len(used))] = 0
+    return of, used, kernels
+
+
 def pick(table: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
     """Take the entries (row, column) of a matrix."""
     return torch.take(table, row * table.shape[1] + column)
+
+
+@numba.njit(nogil=True, cache=True)
+def _sum(weight, row, gene, start, column, label, hit, seen):
+    for e in range(len(gene)):
+        w = weight[row[e]]
+        h = s = 0.0
+        for i in range(start[gene[e]], start[gene[e] + 1]):
+            value = w[column[i]]
+            s += value
+            h += value * label[i]
+        hit[e] = h
+        seen[e] = s
+
+
+@numba.njit(nogil=True, cache=True)
+def _spread(d_hit, d_seen, row, gene, start, column, label, out):
+    for e in range(len(gene)):
+        to = out[row[e]]
+        for i in range(start[gene[e]], start[gene[e] + 1]):
+            to[column[i]] += d_seen[e] + d_hit[e] * label[i]
+
+
+class _OnCPU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight, row, gene, start, column, label):
+        hit, seen = weight.new_empty(len(gene)), weight.new_empty(len(gene))
+        arrays = [x.numpy() for x in (row, gene, start, column, label)]
+        _sum(weight.detach().numpy(), *arrays, hit.numpy(), seen.numpy())
+        ctx.save_for_backward(row, gene, start, column, label)
+        ctx.shape = weight.shape
+        return hit, seen
+
+    @staticmethod
+    def backward(ctx, d_hit, d_seen):
+        out = torch.zeros(ctx.shape, dtype=d_hit.dtype)
+        given = [x.contiguous().numpy() for x in (d_hit, d_seen, *ctx.saved_tensors)]
+        _spread(*given, out.numpy())
+        return out, None, None, None, None, None
+
+
+def label_sums(weight, row, gene, start, column, label) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum weights over the positive and over all known labels of each pair's gene, twice (E,).
+
+    Parameters
+    ----------
+    weight : (B, C) tensor
+        Weight of each training response for each response.
+    row, gene : (E,) int tensors
+        The pairs.
+    start : (G + 1,) int tensor
+        Where each gene's labels start.
+    column, label : (N,) tensors
+        Training response, 0/1 value of each label, sorted by gene.
+    """
+    if weight.device.type == "cpu" and weight.dtype == torch.float32:
+        return _OnCPU.apply(weight.contiguous(), row, gene, start, column, label)
+    return listed_sums(weight, row, gene, start, column, label)
+
+
+def listed_sums(weight, row, gene, start, column, label) -> tuple[torch.Tensor, torch.Tensor]:
+    """Do the same by listing all terms: for GPUs."""
+    n = start[gene + 1] - start[gene]
+    pair = torch.repeat_interleave(torch.arange(len(gene), device=gene.device), n)
+    at = torch.arange(len(pair), device=gene.device) + (start[gene] - (n.cumsum(0) - n))[pair]
+    w = torch.take(weight, row[pair] * weight.shape[1] + column[at])
+    zero = torch.zeros(len(gene), dtype=w.dtype, device=w.device)
+    return zero.index_add(0, pair, w * label[at].to(w.dtype)), zero.index_add(0, pair, w)

@@ -1,18 +1,100 @@
-"""The fusion network: sources in, a vector a response out of CLS, then the head."""
+"""The fusion network: sources and cell line in, one vector per response out of CLS, then the head."""
 
 import zlib
 from collections.abc import Sequence
 from contextlib import contextmanager
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from perturbcore.core.errors import ParameterError
-from perturbcore.models.fusion.cell_line import LearnedLine, LineAutoencoder
-from perturbcore.models.fusion.presets import Settings
-from perturbcore.models.fusion.transformer import Encoder, pack, xavier
+from perturbcore.core.errors import InputError
+from perturbcore.models.fusion.settings import Settings
+
+
+def pack(masked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Order tokens so that live ones come first, in their order.
+
+    What attention sums over is then the same for a source that is masked and one that is not
+    there: a masked source cannot change an output by a single bit.
+
+    Parameters
+    ----------
+    masked : (B, T) bool tensor
+
+    Returns
+    -------
+    order : (B, T) int tensor
+        Position of each packed token before.
+    alive : (B, L) bool tensor
+        Whether each of the first L packed tokens is live, L being the largest number in a row.
+    """
+    order = torch.argsort(masked.to(torch.int8), dim=1, stable=True)
+    n = (~masked).sum(dim=1, keepdim=True)
+    return order, torch.arange(int(n.max()), device=masked.device) < n
+
+
+class EncoderLayer(nn.Module):
+    """Post-norm attention and feed-forward block, with an optional gate on attention's output.
+
+    References
+    ----------
+    Vaswani et al. 2017; Cole et al. 2026, released code (gate).
+    """
+
+    def __init__(self, d: int, heads: int, dropout: float, gate: bool):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query, self.key, self.value, self.out = (nn.Linear(d, d) for _ in range(4))
+        self.gate = nn.Linear(d, d) if gate else None
+        self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.up, self.down = nn.Linear(d, 2 * d), nn.Linear(2 * d, d)
+
+    def forward(self, x: torch.Tensor, alive: torch.Tensor, *, weights: bool = False):
+        """Encode (B, T, d); only the first L tokens, where `alive` (B, L), are attended to."""
+        keys = x[:, : alive.shape[1]]
+        q, k, v = (
+            layer(part).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for layer, part in ((self.query, x), (self.key, keys), (self.value, keys))
+        )
+        p = self.dropout if self.training else 0.0
+        # a row of one length everywhere needs no mask, and is faster without
+        mask = None if bool(alive.all()) else alive[:, None, None, :]
+        attention = None
+        if weights:
+            logit = q @ k.transpose(2, 3) / q.shape[3] ** 0.5
+            if mask is not None:
+                logit = logit.masked_fill(~mask, float("-inf"))
+            attention = logit.softmax(dim=3)
+            seen = attention @ v
+            attention = attention.mean(dim=1)
+        else:
+            seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
+        seen = seen.transpose(1, 2).flatten(2)
+        if self.gate is not None:
+            seen = seen * torch.sigmoid(self.gate(x))
+        x = self.norm1(x + F.dropout(self.out(seen), p))
+        step = F.dropout(F.gelu(self.up(x)), p)
+        return self.norm2(x + F.dropout(self.down(step), p)), attention
+
+
+class Encoder(nn.Module):
+    """Stack of `EncoderLayer`, Xavier-uniform weights and zero biases."""
+
+    def __init__(self, d: int, heads: int, layers: int, dropout: float, gate: bool):
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(d, heads, dropout, gate) for _ in range(layers))
+        self.apply(_xavier)
+
+    def forward(self, x, alive, *, weights: bool = False):
+        """Return the encoded tokens, and where asked the attention of each layer (B, T, L)."""
+        attention = []
+        for layer in self.layers:
+            x, one = layer(x, alive, weights=weights)
+            attention.append(one)
+        return x, attention
 
 
 class FusionNetwork(nn.Module):
@@ -32,7 +114,6 @@ class FusionNetwork(nn.Module):
         Control profiles, for ``line_source="autoencoder"``; see `line_profiles`.
     genes : (G, f) array, optional
         Vectors of the genes, for ``head="factor"``.
-    seed : int
 
     References
     ----------
@@ -53,7 +134,7 @@ class FusionNetwork(nn.Module):
     ):
         super().__init__()
         s, d = settings, settings.d_model
-        self.settings, self.names = s, list(names)
+        self.settings = s
         self.project, self.norms, self.rebuild = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for name, dim in zip(names, dims, strict=True):
             with _drawn(seed, name):
@@ -66,27 +147,19 @@ class FusionNetwork(nn.Module):
             self.cls = nn.Parameter(torch.randn(d))
             self.encoder = Encoder(d, s.heads, s.layers, s.dropout, s.gate)
         with _drawn(seed, "line"):
-            if s.line_source == "autoencoder":
-                if profiles is None:
-                    raise ParameterError(
-                        "line_source='autoencoder' needs control profiles: give controls="
-                    )
-                self.line = LineAutoencoder(profiles, s.ae_widths, d)
-            else:
-                self.line = LearnedLine(n_lines, d)
-        width = 2 * d if s.line == "apart" else d
+            learned = s.line_source == "learned"
+            self.line = (
+                LearnedLine(n_lines, d) if learned else LineAutoencoder(profiles, s.ae_widths, d)
+            )
+        self.width = 2 * d if s.line == "apart" else d
         with _drawn(seed, "head"):
-            self.head = _head(s, width, n_out, genes)
+            self.head = _head(s, self.width, n_out, genes)
 
     def forward(self, tables, at: torch.Tensor, line: torch.Tensor) -> torch.Tensor:
         """Return the vector of each response, which the head turns into predictions, (B, width).
 
-        Parameters
-        ----------
-        tables : list of (m_e + 1, d_e) tensors
-            See `perturbcore.models.fusion.sources.Sources`.
-        at : (B, S) int tensor
-        line : (B,) int tensor
+        `tables` and `at` (B, S) are those of `perturbcore.models.fusion.sources.Tables`, `line` (B,)
+        is the number of the cell line.
         """
         return self.encode(tables, at, line)[0]
 
@@ -108,16 +181,31 @@ class FusionNetwork(nn.Module):
         x = torch.cat([*first, tokens], dim=1)
         if s.line == "add":
             x = x + line_vector[:, None]
-        masked = F.pad(missing, (len(first), 0), value=False)
-        order, alive = pack(x, masked)
+        order, alive = pack(F.pad(missing, (len(first), 0), value=False))
         # reconstruction asks for missing sources too; without it they need not be encoded
         rebuilding = parts and s.w_reconstruction > 0
         used = order if rebuilding else order[:, : alive.shape[1]]
         x = torch.gather(x, 1, used[:, :, None].expand(-1, -1, x.shape[2]))
-        x, found = self.encoder(x, alive, weights=weights)
+        x, attention = self.encoder(x, alive, weights=weights)
         vector = torch.cat([x[:, 0], line_vector], dim=1) if s.line == "apart" else x[:, 0]
         loss = self._rebuilt(x, used, inputs, len(first)) if rebuilding else None
-        return vector, loss, (found, used, alive) if weights else None
+        return vector, loss, (attention, used, alive) if weights else None
+
+    def attention_rollout(self, tables, at, line) -> torch.Tensor:
+        """Attention of CLS to each source, followed through all layers, (B, S).
+
+        Residual connections count half (Abnar & Zuidema 2020).
+        """
+        _, _, (layers, order, alive) = self.encode(tables, at, line, weights=True)
+        n = alive.shape[1]
+        half = 0.5 * torch.eye(n, device=at.device)
+        flow = half + 0.5 * layers[0][:, :n]
+        for attention in layers[1:]:
+            flow = (half + 0.5 * attention[:, :n]) @ flow
+        first = 2 if self.settings.line == "token" else 1
+        # back from packed places to sources; places cut off are of missing ones
+        full = torch.zeros(len(at), first + at.shape[1], device=at.device)
+        return full.scatter_(1, order[:, :n], flow[:, 0] * alive)[:, first:]
 
     def _token(self, j: int, x: torch.Tensor) -> torch.Tensor:
         token = self.project[j](x)
@@ -130,14 +218,6 @@ class FusionNetwork(nn.Module):
         x = torch.gather(x, 1, place[:, :, None].expand(-1, -1, x.shape[2]))[:, first:]
         each = [F.mse_loss(r(x[:, j]), inputs[j]) for j, r in enumerate(self.rebuild)]
         return torch.stack(each).mean()
-
-
-class LinearHead(nn.Sequential):
-    """Linear layer, or perceptron with two hidden layers, to all outputs."""
-
-    def all(self, vector: torch.Tensor) -> torch.Tensor:
-        """Return (B, n_out)."""
-        return self(vector)
 
 
 class FactorHead(nn.Module):
@@ -158,7 +238,7 @@ class FactorHead(nn.Module):
         zero(self.vector)
         zero(self.main)
 
-    def all(self, vector: torch.Tensor) -> torch.Tensor:
+    def forward(self, vector: torch.Tensor) -> torch.Tensor:
         """Return (B, G)."""
         h = self.up(vector)
         return self.vector(h) @ (self.map(self.genes) + self.free).T + self.main(h)
@@ -166,20 +246,88 @@ class FactorHead(nn.Module):
 
 def _head(s: Settings, width: int, n_out: int, genes) -> nn.Module:
     if s.head == "factor":
-        if genes is None:
-            raise ParameterError("head='factor' is for partial labels: use 'linear' or 'mlp'")
         return FactorHead(width, s.head_width, genes, s.dropout)
     sizes = [width, s.head_width, s.head_width] if s.head == "mlp" else [width]
     layers = []
     for a, b in zip(sizes[:-1], sizes[1:], strict=True):
         layers += [nn.Linear(a, b), nn.GELU(), nn.Dropout(s.dropout)]
-    return LinearHead(*layers, nn.Linear(sizes[-1], n_out)).apply(xavier)
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], n_out)).apply(_xavier)
+
+
+class LearnedLine(nn.Module):
+    """A learned vector per cell line, normalised, with dropout (Cole et al. 2026, Eq. 20)."""
+
+    def __init__(self, n_lines: int, d: int):
+        super().__init__()
+        self.vectors, self.norm = nn.Embedding(n_lines, d), nn.LayerNorm(d)
+
+    def forward(self, line: torch.Tensor) -> torch.Tensor:
+        """Return (B, d) for line numbers (B,)."""
+        return F.dropout(self.norm(self.vectors(line)), 0.1, self.training)
+
+
+class LineAutoencoder(nn.Module):
+    """Autoencoder of the lines' control profiles (n_lines, g); its latent, of length one, is the line's vector."""
+
+    def __init__(self, profiles: np.ndarray, widths: Sequence[int], d: int):
+        super().__init__()
+        self.register_buffer("profiles", torch.as_tensor(profiles), persistent=False)
+        sizes = [profiles.shape[1], *widths, d]
+        self.encoder = _stack(sizes)
+        self.decoder = _stack(sizes[::-1])
+
+    def forward(self, line: torch.Tensor) -> torch.Tensor:
+        """Return (B, d) for line numbers (B,); each distinct line is encoded once."""
+        lines, code = torch.unique(line, return_inverse=True)
+        return F.normalize(self.encoder(self.profiles[lines]), dim=1)[code]
+
+    def loss(self, line: torch.Tensor) -> torch.Tensor:
+        """Mean squared error of the reconstructed profiles of the rows' lines."""
+        lines, n = torch.unique(line, return_counts=True)
+        x = self.profiles[lines]
+        each = (self.decoder(self.encoder(x)) - x).square().mean(dim=1)
+        return (each * n).sum() / n.sum()
+
+
+def _stack(sizes) -> nn.Sequential:
+    layers = []
+    for a, b in zip(sizes[:-2], sizes[1:-1], strict=True):
+        layers += [nn.Linear(a, b), nn.ReLU(), nn.LayerNorm(b), nn.Dropout(0.1)]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+
+def line_profiles(controls: pd.DataFrame, lines: Sequence[str]) -> np.ndarray:
+    """Normalise mean log1p control profiles (cell lines x genes), (n_lines, g) float32.
+
+    As published, the table is log1p'd once more before it is z-scored, with mean and standard
+    deviation (n - 1) of the table that was not.
+
+    References
+    ----------
+    Cole et al. 2026, released code.
+    """
+    missing = [line for line in lines if line not in controls.index]
+    if missing:
+        raise InputError(
+            f"cell line '{missing[0]}' has no control profile (there are: "
+            f"{', '.join(map(str, controls.index))}): add its row, or use line_source='learned'"
+        )
+    table = controls.loc[list(lines)].to_numpy(dtype=np.float64)
+    std = table.std(axis=0, ddof=1) if len(table) > 1 else np.ones(table.shape[1])
+    return ((np.log1p(table) - table.mean(axis=0)) / np.maximum(std, 1e-8)).astype(np.float32)
 
 
 def zero(layer: nn.Linear) -> None:
     """Set weights and bias to zero."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
+
+
+def _xavier(module: nn.Module) -> None:
+    """Draw a linear layer's weights Xavier-uniform and set its bias to zero."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
 
 
 @contextmanager

@@ -1,18 +1,157 @@
-"""Embeddings laid out for a fusion model: one table a source, one row number a response."""
+"""The sources of a fold: reduced coordinates within one cell line, or whole vectors over all lines."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import KFold
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.models.simple.space import standardise
+from perturbcore.embeddings.base import Embedding
+from perturbcore.models.simple.space import principal_axes, standardise
+from perturbcore.score.labels import Labels
+from perturbcore.score.model import Fold
+from perturbcore.score.task import Task
+
+# a source that fewer training perturbations have teaches nothing that cross-validation could show
+MIN_ROWS = 10
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Scale rows to length one; rows of zeros stay."""
+    length = np.linalg.norm(x, axis=-1, keepdims=True)
+    return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
 
 
 @dataclass(eq=False)
-class Sources:
-    """Sources of the rows of a responses table.
+class Source:
+    """Reduced coordinates of one embedding; rows without a vector are zero.
+
+    `train` (n, q), `test` (m, q) and `gene` (g, q) are standardised and reduced by the principal axes
+    of the training rows that have the embedding; `has_train` (n,) and `has_test` (m,) say which
+    rows do.
+    """
+
+    name: str
+    train: np.ndarray
+    test: np.ndarray
+    gene: np.ndarray
+    has_train: np.ndarray
+    has_test: np.ndarray
+
+
+@dataclass(eq=False)
+class LineFold:
+    """Training and test perturbations of one cell line with what is known of them.
+
+    Attributes
+    ----------
+    task : Task
+    line : str
+    ids, test_ids : pandas.Index
+        Perturbations; the training ones sorted, so that nothing depends on the order of a file.
+    genes : (g,) int array
+        Genes of the responses that are predicted: of pairs those with a known training label.
+    truth : (n, g) array or Labels
+        Training responses in the form of the task, of these genes; log fold-changes in float64.
+    embeddings, sources : lists of Embedding, Source
+        The same sources, sorted by name: as they are, and reduced.
+    splits : list of (array, array)
+        Inner training and validation rows.
+    alone : (n_sources,) array
+        How good each source is alone, see `perturbcore.models.fusion.kernels.auroc_alone`.
+    """
+
+    task: Task
+    line: str
+    ids: pd.Index
+    test_ids: pd.Index
+    genes: np.ndarray
+    truth: np.ndarray | Labels
+    embeddings: list[Embedding]
+    sources: list[Source]
+    splits: list[tuple[np.ndarray, np.ndarray]]
+    alone: np.ndarray | None = field(default=None, init=False)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether labels are partial."""
+        return self.task.kind == "pairs"
+
+    @cached_property
+    def gram(self) -> np.ndarray:
+        """Inner products of the training responses, (n, n)."""
+        return self.truth @ self.truth.T
+
+    @cached_property
+    def inner(self) -> list[tuple]:
+        """Truth of the training and of the validation rows of each inner fold."""
+        return [(self.truth[a], self.truth[b]) for a, b in self.splits]
+
+
+def lay_out_fold(
+    fold: Fold,
+    embeddings: Sequence[Embedding],
+    *,
+    n_components: int = 100,
+    inner_folds: int = 5,
+    inner_seed: int = 42,
+) -> LineFold:
+    """Lay one cell line's fold out.
+
+    Embeddings of other cell lines, and those that fewer than 10 training perturbations have, are
+    left out. Reduction sees no label and is fitted once per fold, on all training perturbations.
+
+    Raises
+    ------
+    InputError
+        Too few training perturbations or known labels, or no embedding is left.
+    """
+    (line,) = fold.cell_lines
+    order = np.argsort(fold.train_ids)
+    ids, truth = fold.train_ids[order], fold.truth[order]
+    if len(ids) < max(inner_folds, MIN_ROWS):
+        raise InputError(
+            f"{len(ids)} training perturbations in cell line '{line}' are too few to tune on"
+        )
+    served = [e for e in embeddings if e.cell_line in (None, line)]
+    served = [e for e in served if e.ids.isin(ids).sum() >= MIN_ROWS]
+    if not served:
+        raise InputError(
+            f"no embedding has vectors for {MIN_ROWS} training perturbations of cell line "
+            f"'{line}': the perturbations look like '{ids[0]}'; convert the embeddings' ids"
+        )
+    served.sort(key=lambda e: e.name)
+    genes, readout = np.arange(fold.train.n_vars), []
+    if isinstance(truth, Labels):
+        genes, truth = truth.used()
+        readout = fold.train.var_names[genes]
+        if not len(genes):
+            raise InputError("no training label is known: layers['observed'] is empty")
+    elif truth.dtype.kind == "f":
+        truth = truth.astype(np.float64)
+    sources = [_reduced(e, (ids, fold.test_ids, readout), n_components) for e in served]
+    folds = KFold(inner_folds, shuffle=True, random_state=inner_seed)
+    splits = list(folds.split(np.arange(len(ids))))
+    return LineFold(fold.task, line, ids, fold.test_ids, genes, truth, served, sources, splits)
+
+
+def _reduced(embedding: Embedding, ids: tuple, n_components: int) -> Source:
+    """Reduce the vectors of training perturbations, test perturbations and readout genes."""
+    at = [embedding.ids.get_indexer(i) for i in ids]
+    scaled = standardise(*(embedding.X[a[a >= 0]].astype(np.float64) for a in at))
+    axes = principal_axes(scaled[0], n_components)
+    parts = [np.zeros((len(a), axes.shape[1])) for a in at]
+    for part, a, rows in zip(parts, at, scaled, strict=True):
+        part[a >= 0] = rows @ axes
+    return Source(embedding.name, *parts, at[0] >= 0, at[1] >= 0)
+
+
+@dataclass(eq=False)
+class Tables:
+    """Vectors of all sources for the rows of a responses table, over all cell lines.
 
     Attributes
     ----------
@@ -29,48 +168,28 @@ class Sources:
     at: np.ndarray
 
     @property
-    def dims(self) -> list[int]:
-        """Width of each source."""
-        return [t.shape[1] for t in self.tables]
-
-    @property
     def present(self) -> np.ndarray:
         """(n, S) bool: whether a response has the source."""
         return self.at < np.array([len(t) - 1 for t in self.tables])
 
-    def without(self, hidden: Sequence[str]) -> "Sources":
-        """Return the same with the named sources missing everywhere."""
-        unknown = sorted(set(hidden) - set(self.names))
-        if unknown:
-            raise ParameterError(f"no source '{unknown[0]}'; there are: {', '.join(self.names)}")
-        at = self.at.copy()
-        for j, name in enumerate(self.names):
-            if name in hidden:
-                at[:, j] = len(self.tables[j]) - 1
-        return Sources(self.names, self.tables, at)
 
+def lay_out(
+    embeddings: Sequence[Embedding],
+    obs: pd.DataFrame,
+    train: np.ndarray,
+    *,
+    expression_line: str | None = None,
+) -> Tables:
+    """Find the vector of every source for every row of `obs` (perturbation, cell_line).
 
-def lay_out(embeddings, obs: pd.DataFrame, train: np.ndarray, *, expression_line=None) -> Sources:
-    """Find the vector of every source for every response.
-
-    Embeddings of one name that serve different cell lines are one source. One that no training row
-    has is left out: nothing could be learned of it.
-
-    Parameters
-    ----------
-    embeddings : sequence of Embedding
-    obs : pandas.DataFrame
-        Columns `perturbation`, `cell_line`; n rows.
-    train : (n,) bool array
-        Training rows.
-    expression_line : str, optional
-        Cell line whose embeddings serve all lines where a source has one a line, as published
-        ("Hep-G2"); by default each line has its own.
+    Embeddings of one name that serve different cell lines are one source; with `expression_line`
+    ("Hep-G2" as published) the one of that line serves all lines. A source that no row of `train`
+    (n,) has is left out: nothing could be learned of it.
 
     Raises
     ------
     InputError
-        Two embeddings of a name serve one line, or differ in width; no source is left.
+        Two embeddings of one name serve one line, or differ in width; no source is left.
     ParameterError
         `expression_line` has no embedding.
     """
@@ -78,32 +197,29 @@ def lay_out(embeddings, obs: pd.DataFrame, train: np.ndarray, *, expression_line
     line = obs["cell_line"].astype(str).to_numpy()
     names, tables, at = [], [], []
     for name in sorted({e.name for e in embeddings}):
-        parts = [e for e in embeddings if e.name == name]
         column = np.full(len(ids), -1)
         rows, start = [], 0
-        for e in _served(parts, name, expression_line):
-            here = np.ones(len(ids), bool) if e.cell_line is None else line == e.cell_line
-            if expression_line is not None:
-                here[:] = True
-            found = e.ids.get_indexer(ids[here])
-            used, code = np.unique(found[found >= 0], return_inverse=True)
-            where = np.flatnonzero(here)[found >= 0]
-            column[where] = start + code
+        for e in _served([e for e in embeddings if e.name == name], expression_line):
+            everywhere = e.cell_line is None or expression_line is not None
+            found = e.ids.get_indexer(ids)
+            here = np.flatnonzero((found >= 0) & (everywhere | (line == e.cell_line)))
+            used, code = np.unique(found[here], return_inverse=True)
+            column[here] = start + code
             rows.append(e.X[used])
             start += len(used)
         if (column[train] >= 0).any():
-            table = np.concatenate([*rows, np.zeros((1, parts[0].dim), np.float32)])
-            column[column < 0] = start
+            table = np.concatenate([*rows, np.zeros((1, rows[0].shape[1]), np.float32)])
             names.append(name)
             tables.append(np.ascontiguousarray(table, dtype=np.float32))
-            at.append(column)
+            at.append(np.where(column < 0, start, column))
     if not names:
         raise InputError("no embedding has a vector for any training perturbation: check their ids")
-    return Sources(names, tables, np.stack(at, axis=1).astype(np.int64))
+    return Tables(names, tables, np.stack(at, axis=1).astype(np.int64))
 
 
-def _served(parts, name, expression_line):
-    lines = [e.cell_line for e in parts]
+def _served(parts: list[Embedding], expression_line: str | None) -> list[Embedding]:
+    """Check the embeddings of one name, and choose those that serve."""
+    name, lines = parts[0].name, [e.cell_line for e in parts]
     if len(set(lines)) < len(lines) or (None in lines and len(lines) > 1):
         raise InputError(
             f"embedding '{name}' is there twice for one cell line ({lines}): rename one, or drop it"
@@ -115,26 +231,19 @@ def _served(parts, name, expression_line):
         )
     if expression_line is None or lines == [None]:
         return parts
-    chosen = [e for e in parts if e.cell_line == expression_line]
-    if not chosen:
+    if expression_line not in lines:
         raise ParameterError(
             f"expression_line '{expression_line}': embedding '{name}' is there for {lines} only"
         )
-    return chosen
+    return [e for e in parts if e.cell_line == expression_line]
 
 
-def normalise(sources: Sources, train: np.ndarray, kind: str) -> Sources:
-    """Normalise each source as `Settings.input_norm` says, by its training rows.
+def normalise(sources: Tables, train: np.ndarray, kind: str) -> Tables:
+    """Normalise each source by its training rows, as `Settings.input_norm` says.
 
-    Parameters
-    ----------
-    sources : Sources
-    train : (n,) bool array
-        Training rows.
-    kind : {"none", "zscore", "unit"}
-        "zscore" counts a missing vector as zeros, and normalises these zeros too, as published;
-        "unit" standardises over present vectors and divides each by its length, times the square
-        root of the width; missing ones stay zero.
+    "zscore" counts a missing vector as zeros, and normalises these zeros too, as published; "unit"
+    standardises over present vectors and divides each by its length, times the square root of the
+    width; missing ones stay zero.
     """
     if kind == "none":
         return sources
@@ -143,14 +252,11 @@ def normalise(sources: Sources, train: np.ndarray, kind: str) -> Sources:
         if kind == "zscore":
             rows = table[at[train]].astype(np.float64)
             mean, std = rows.mean(axis=0), np.maximum(rows.std(axis=0), 1e-8)
-            new = ((table - mean) / std).astype(np.float32)
+            tables.append(((table - mean) / std).astype(np.float32))
         else:
             used = np.unique(at[train])
-            used = used[used < len(table) - 1]
-            new = standardise(table[used], table)[1]
-            length = np.linalg.norm(new, axis=1, keepdims=True)
-            new = np.divide(new, length, out=np.zeros_like(new), where=length > 0)
+            new = unit(standardise(table[used[used < len(table) - 1]], table)[1])
             new *= np.sqrt(table.shape[1])
             new[-1] = 0
-        tables.append(new)
-    return Sources(sources.names, tables, sources.at)
+            tables.append(new)
+    return Tables(sources.names, tables, sources.at)

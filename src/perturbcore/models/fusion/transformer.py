@@ -1,101 +1,338 @@
-"""Encoder over the tokens of one perturbation: CLS, cell line, and the sources it has."""
+"""Simple and full fusion of embeddings by a transformer (Cole et al. 2026, 4.9)."""
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
 import torch
-import torch.nn.functional as F
-from torch import nn
+from scipy.linalg import eigh
+from sklearn.model_selection import train_test_split
+
+from perturbcore.core.digest import code_digest, digest
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.training.batches import Batches
+from perturbcore.core.training.fit import Trained, fit
+from perturbcore.embeddings.base import Embedding
+from perturbcore.embeddings.linalg import fix_signs
+from perturbcore.models.fusion.learner import DEGLearner, FusionLearner, LFCLearner, PairLearner
+from perturbcore.models.fusion.neighbours import Neighbours
+from perturbcore.models.fusion.network import FusionNetwork, line_profiles
+from perturbcore.models.fusion.settings import Settings, preset
+from perturbcore.models.fusion.sources import Tables, lay_out, normalise, unit
+from perturbcore.models.fusion.tuning import check_space, tune
+from perturbcore.models.simple.space import standardise
+from perturbcore.score.labels import Labels, best_threshold
+from perturbcore.score.model import Fold, Model, Prediction
+
+COLUMNS = ["perturbation", "cell_line"]
 
 
-def pack(tokens: torch.Tensor, masked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put live tokens first, in their order, and find how many keys the longest row has.
+@dataclass(eq=False)
+class Fitted:
+    """Trained members of one fold, and the rows (training, then test) that they can predict."""
 
-    What attention sums over is then the same for a source that is masked and one that is not
-    there: a masked source cannot change an output by a single bit.
+    learners: list[FusionLearner]
+    trainings: list[Trained]
+    sources: Tables
+    obs: pd.DataFrame
+    n_train: int
+    validation: np.ndarray
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """Mean prediction of the members, (m, n_out)."""
+        return np.mean([one.predict(rows) for one in self.learners], axis=0)
+
+    def attention(self, rows: np.ndarray) -> np.ndarray:
+        """How much each row draws on each of its sources, (m, S): adding up to 1, NaN where missing."""
+        present = self.sources.present[rows]
+        share = np.mean([one.attention(rows) for one in self.learners], axis=0) * present
+        total = share.sum(axis=1, keepdims=True)
+        return np.where(present, share / np.where(total > 0, total, 1), np.nan)
+
+
+@dataclass(eq=False)
+class TransformerFusion(Model):
+    """Fusion of embeddings by a transformer, one model over all cell lines.
 
     Parameters
     ----------
-    tokens : (B, T, d) tensor
-    masked : (B, T) bool tensor
-
-    Returns
-    -------
-    order : (B, T) int tensor
-        Position in `tokens` of each packed token.
-    alive : (B, L) bool tensor
-        Whether each of the first L packed tokens is live, L being the largest number in a row.
-    """
-    order = torch.argsort(masked.to(torch.int8), dim=1, stable=True)
-    n = (~masked).sum(dim=1, keepdim=True)
-    alive = torch.arange(int(n.max()), device=masked.device) < n
-    return order, alive
-
-
-class EncoderLayer(nn.Module):
-    """Post-norm attention and feed-forward block, with an optional gate on attention's output.
+    embeddings : sequence of Embedding
+        Those of one name that serve different cell lines are one source.
+    settings : Settings
+        By default those of simple fusion; see `perturbcore.models.fusion.settings`.
+    seed : int
+        123 as published.
+    expression_line : str, optional
+        Cell line whose embeddings serve all lines ("HepG2": the published quirk); by default each
+        line has its own.
+    controls : pandas.DataFrame, optional
+        Mean log1p control profile of each cell line, for ``line_source="autoencoder"``.
+    folder : path, optional
+        Where trainings are kept, each under its content key: a killed one resumes, a finished one is
+        loaded.
+    joint : bool
+        Whether it gets all cell lines at once, as published, or one at a time: for splits that differ
+        between lines.
+    trials : int
+        Settings tried by `perturbcore.models.fusion.tuning.tune` in each fold, on its training rows
+        alone; 0: none, the settings are used as they are.
+    space : dict, optional
+        What is varied, see `perturbcore.models.fusion.tuning.check_space`.
 
     References
     ----------
-    Vaswani et al. 2017; Cole et al. 2026, released code (gate).
+    Cole et al. 2026, 4.9.
     """
 
-    def __init__(self, d: int, heads: int, dropout: float, gate: bool):
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.query, self.key, self.value, self.out = (nn.Linear(d, d) for _ in range(4))
-        self.gate = nn.Linear(d, d) if gate else None
-        self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
-        self.up, self.down = nn.Linear(d, 2 * d), nn.Linear(2 * d, d)
+    embeddings: Sequence[Embedding]
+    settings: Settings = preset("lfc_simple")
+    name: str = "Simple fusion"
+    seed: int = 123
+    expression_line: str | None = None
+    controls: pd.DataFrame | None = None
+    folder: Path | None = None
+    predictor: str = "transformer"
+    modality: str = "Fusion"
+    joint: bool = True
+    trials: int = 0
+    space: dict | None = None
+    fitted: Fitted | None = field(default=None, init=False)
+    searched: dict = field(default_factory=dict, init=False)
 
-    def forward(self, x: torch.Tensor, alive: torch.Tensor, *, weights: bool = False):
-        """Encode (B, T, d); only the first L tokens, where `alive` (B, L), are attended to."""
-        keys = x[:, : alive.shape[1]]
-        q, k, v = (
-            self._split(self.query(x)),
-            self._split(self.key(keys)),
-            self._split(self.value(keys)),
+    def __post_init__(self):
+        if not self.embeddings:
+            raise InputError("fusion needs at least one embedding")
+        if self.settings.line_source == "autoencoder" and self.controls is None:
+            raise ParameterError(
+                "line_source='autoencoder' needs the lines' mean control profiles: give controls="
+            )
+        if self.trials and self.settings.validation == 0:
+            raise ParameterError(
+                f"{self.name}: trials need validation rows: set validation above 0"
+            )
+
+    @property
+    def spec(self) -> dict:
+        """What decides the predictions, besides data."""
+        tuned = {"trials": self.trials, "space": self.space} if self.trials else {}
+        return {
+            "class": "transformer_fusion", **asdict(self.settings), "model_seed": self.seed,
+            "expression_line": self.expression_line, **tuned,
+        }  # fmt: skip
+
+    @cached_property
+    def digest(self) -> str:
+        """Content of the embeddings and control profiles; the order of embeddings does not count."""
+        parts = sorted((e.name, e.cell_line or "", e.digest) for e in self.embeddings)
+        return digest(parts, *([] if self.controls is None else [self.controls]))
+
+    def fit(self, fold: Fold) -> "TransformerFusion":
+        """Search settings where trials are asked for, then train on the training part."""
+        if self.trials:
+            with TemporaryDirectory() as scratch:
+                folder = Path(self.folder or scratch) / "searches"
+                best, tried = tune(self, fold, trials=self.trials, folder=folder)
+            self.settings = best.settings
+            chosen = {k: getattr(best.settings, k) for k in check_space(self.space)}
+            self.searched = {"tuned": chosen, "trials": len(tried)}
+        self.fitted = self.train(fold)
+        return self
+
+    def train(self, fold: Fold) -> Fitted:
+        """Train all members with the settings as they are."""
+        s, ids = self.settings, fold.train_ids
+        lines = [set(part.obs["cell_line"].astype(str)) for part in (fold.train, fold.test)]
+        if strange := sorted(lines[1] - lines[0]):
+            raise InputError(
+                f"cell line '{strange[0]}' has no training rows: a joint model learns each line"
+            )
+        obs = pd.concat([part.obs[COLUMNS].astype(str) for part in (fold.train, fold.test)])
+        held = validation_rows(ids, s.validation)
+        learning = np.r_[~held, np.zeros(len(fold.test_ids), dtype=bool)]
+        sources = lay_out(self.embeddings, obs, learning, expression_line=self.expression_line)
+        folder = None if self.folder is None else Path(self.folder) / self._key(fold, obs)
+        learners, trainings = [], []
+        for member in range(s.members):
+            seed = self.seed + 1009 * member
+            here = None if folder is None else folder / f"member_{member}"
+            learner = self.build(fold, obs, sources, ~held, seed)
+            trained = self._train(learner, ~held, held, s.max_epochs, seed, here)
+            if held.any() and s.refit == "all":
+                every, none = np.ones_like(held), np.zeros_like(held)
+                learner = self.build(fold, obs, sources, every, seed)
+                again = None if folder is None else folder / f"member_{member}_refit"
+                trained = self._train(learner, every, none, trained.best_epoch + 1, seed, again)
+            learners.append(learner)
+            trainings.append(trained)
+        return Fitted(learners, trainings, sources, obs.reset_index(drop=True), len(ids), held)
+
+    def build(
+        self, fold: Fold, obs: pd.DataFrame, sources: Tables, learning: np.ndarray, seed: int
+    ) -> FusionLearner:
+        """Make an untrained learner.
+
+        Parameters
+        ----------
+        fold : Fold
+        obs : pandas.DataFrame
+            Training rows, then those to be predicted.
+        sources : Tables
+            Of the same rows.
+        learning : (n_train,) bool array
+            Rows to learn from; the others are for validation.
+        seed : int
+        """
+        s, truth, n_genes = self.settings, fold.truth, fold.train.n_vars
+        pairs = isinstance(truth, Labels)
+        if (s.head == "factor" or s.neighbours) and not pairs:
+            raise InputError(
+                "head='factor' and neighbours=True are for partial labels, not for "
+                f"{fold.task.title}: use another preset"
+            )
+        lines, line = np.unique(obs["cell_line"].to_numpy().astype(str), return_inverse=True)
+        rows = np.r_[learning, np.zeros(len(obs) - len(learning), dtype=bool)]
+        autoencoder = s.line_source == "autoencoder"
+        profiles = line_profiles(self.controls, lines) if autoencoder else None
+        genes = gene_vectors(self.embeddings, fold.train.var_names) if pairs else None
+        dims = [t.shape[1] for t in sources.tables]
+        n_out = int(np.prod(fold.task.shape(1, n_genes)))
+        network = FusionNetwork(
+            s, sources.names, dims, len(lines), n_out, profiles=profiles, genes=genes, seed=seed
         )
-        p = self.dropout if self.training else 0.0
-        # a row of one length everywhere needs no mask, and is faster without
-        mask = None if bool(alive.all()) else alive[:, None, None, :]
-        found = None
-        if weights:
-            logit = q @ k.transpose(2, 3) / q.shape[3] ** 0.5
-            if mask is not None:
-                logit = logit.masked_fill(~mask, float("-inf"))
-            found = logit.softmax(dim=3)
-            seen = found @ v
-        else:
-            seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
-        seen = seen.transpose(1, 2).flatten(2)
-        if self.gate is not None:
-            seen = seen * torch.sigmoid(self.gate(x))
-        x = self.norm1(x + F.dropout(self.out(seen), p))
-        step = F.dropout(F.gelu(self.up(x)), p)
-        x = self.norm2(x + F.dropout(self.down(step), p))
-        return x, None if found is None else found.mean(dim=1)
+        steps = -(-int(learning.sum()) // s.batch)
+        common = (network, normalise(sources, rows, s.input_norm), line, s, steps)
+        if fold.task.kind == "lfc":
+            return LFCLearner(*common, Y=truth)
+        if fold.task.kind == "deg":
+            return DEGLearner(*common, label=truth, train=learning)
+        here = line[: len(learning)]
+        rate = [truth[np.flatnonzero(learning & (here == i))].rates() for i in range(len(lines))]
+        rate = np.clip(rate, 1e-4, 1 - 1e-4)
+        neighbours = None
+        if s.neighbours:
+            ids = obs["perturbation"].to_numpy().astype(str)
+            neighbours = Neighbours(sources, ids, line, truth, rows, genes, network.width)
+        base = np.log(rate / (1 - rate))
+        return PairLearner(*common, known=truth, base=base, neighbours=neighbours)
 
-    def _split(self, x):
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+    def _train(self, learner, learning, held, epochs, seed, folder) -> Trained:
+        s = self.settings
+        if not learning.any():
+            raise InputError("no training rows are left: there are too few perturbations")
+
+        def batches(marked, **options):
+            rows = torch.from_numpy(np.flatnonzero(marked))
+            return Batches(
+                len(rows), s.batch, lambda index: rows[torch.from_numpy(index)], **options
+            )
+
+        check = batches(held, shuffle=False) if held.any() else None
+        return fit(
+            learner, batches(learning, seed=seed), check, max_epochs=epochs,
+            patience=s.patience if check else None, folder=folder, grad_clip=s.grad_clip, seed=seed,
+            key="" if folder is None else digest(folder.parent.name, epochs),
+        )  # fmt: skip
+
+    def predict(self, fold: Fold) -> Prediction:
+        """Predict every gene of the test rows by the mean of the trained members."""
+        fitted = self.fitted
+        rows = np.arange(fitted.n_train, len(fitted.obs))
+        values, threshold = fitted.predict(rows), None
+        if fold.task.kind == "deg":
+            logit = values.reshape(len(rows), -1, 3)
+            values = np.exp(logit - logit.max(axis=2, keepdims=True))
+            values = (values / values.sum(axis=2, keepdims=True)).transpose(2, 0, 1)
+        elif (
+            fold.task.kind == "pairs" and fitted.validation.any() and self.settings.refit == "none"
+        ):
+            threshold = _thresholds(fitted, fold.truth)
+        weights = (
+            pd.DataFrame(fitted.attention(rows), columns=fitted.sources.names).mean().fillna(0)
+        )
+        note = {
+            "train_seconds": round(sum(t.seconds for t in fitted.trainings), 2),
+            "epochs": [t.epochs for t in fitted.trainings],
+            "sources": fitted.sources.names,
+            "weights": weights.round(4).to_dict(),
+            **self.searched,
+        }
+        epochs = ", ".join(str(t.best_epoch + 1) for t in fitted.trainings)
+        coverage = float(fitted.sources.present.any(axis=1).mean())
+        return Prediction(values, threshold, f"epoch {epochs}", coverage, note)
+
+    def _key(self, fold: Fold, obs: pd.DataFrame) -> str:
+        about = [fold.task.name, fold.number, list(fold.train.var_names), self.spec, self.digest]
+        layers = [fold.train.layers[k] for k in fold.task.layers]
+        return digest(
+            about, fold.train.X, *layers, *(obs[c] for c in COLUMNS), code_digest(type(self))
+        )
 
 
-class Encoder(nn.Module):
-    """Stack of `EncoderLayer`, Xavier-uniform weights and zero biases."""
-
-    def __init__(self, d: int, heads: int, layers: int, dropout: float, gate: bool):
-        super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(d, heads, dropout, gate) for _ in range(layers))
-        self.apply(xavier)
-
-    def forward(self, x, alive, *, weights: bool = False):
-        """Return the encoded tokens, and where asked the attention of each layer (B, T, L)."""
-        found = []
-        for layer in self.layers:
-            x, one = layer(x, alive, weights=weights)
-            found.append(one)
-        return x, found
+def _thresholds(fitted: Fitted, truth: Labels) -> dict[str, float]:
+    """Score of best F1 in each line, on the validation rows."""
+    line, out = fitted.obs["cell_line"].to_numpy()[: fitted.n_train], {}
+    for name in pd.unique(line[fitted.validation]):
+        rows = np.flatnonzero(fitted.validation & (line == name))
+        known = truth[rows]
+        if len(known.label):
+            score = fitted.predict(rows)[known.rows, known.genes]
+            out[name] = best_threshold(known.label, score)
+    return out
 
 
-def xavier(module: nn.Module) -> None:
-    """Draw a linear layer's weights Xavier-uniform and set its bias to zero."""
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
+def validation_rows(perturbations: Sequence[str], share: float) -> np.ndarray:
+    """Mark the rows of a random share of the distinct perturbations, all their lines together, (n,) bool.
+
+    The distinct ones enter in their order of first appearance.
+
+    References
+    ----------
+    Cole et al. 2026, released code (``train_test_split`` with random state 42).
+    """
+    ids = np.asarray(perturbations, dtype=str)
+    if share == 0:
+        return np.zeros(len(ids), dtype=bool)
+    distinct = pd.unique(ids)
+    if len(distinct) < 2:
+        raise InputError(f"{len(distinct)} training perturbation: validation needs at least two")
+    _, held = train_test_split(distinct, test_size=share, random_state=42)
+    return np.isin(ids, held)
+
+
+def gene_vectors(
+    embeddings: Sequence[Embedding], genes: Sequence[str], n_components: int = 128
+) -> np.ndarray:
+    """Vectors of readout genes from their own embeddings: genes of the readout are genes too.
+
+    Each source (of one with an embedding per cell line, the first) is standardised over the genes it
+    has and divided by its length; all are put side by side and reduced by a singular value
+    decomposition. A gene with no embedding gets the mean.
+
+    Returns
+    -------
+    (G, f) float32 array
+        f = min(n_components, G, total width); zeros (G, 1) where no gene has an embedding.
+    """
+    blocks = []
+    for name in sorted({e.name for e in embeddings}):
+        one = next(e for e in embeddings if e.name == name)
+        at = one.ids.get_indexer(pd.Index(list(genes), dtype=object))
+        has = at >= 0
+        if has.any():
+            blocks.append(np.zeros((len(at), one.dim), np.float32))
+            blocks[-1][has] = unit(standardise(one.X[at[has]])[0])
+    if not blocks:
+        return np.zeros((len(genes), 1), np.float32)
+    X = np.concatenate(blocks, axis=1)
+    X = X - X.mean(axis=0)
+    # eigenvectors of the small side: the genes are many
+    width, q = X.shape[1], min(n_components, *X.shape)
+    _, axes = eigh((X.T @ X).astype(np.float64), subset_by_index=[width - q, width - 1])
+    # the sign of an eigenvector is the solver's choice, and what is trained would depend on it
+    out = X @ fix_signs(axes[:, ::-1].copy()).astype(np.float32)
+    size = np.sqrt((out**2).sum(axis=1).mean())
+    return (out / size * np.sqrt(q)).astype(np.float32) if size > 0 else out

@@ -22,6 +22,7 @@ MODALITIES = {
     "Molecule structure": ("#CC79A7", "s"),
     "Protein affinity": ("#0072B2", "^"),
     "Gene target": ("#8C7A00", "p"),
+    "Single source": ("#B8860B", "h"),
 }
 NAMES = {
     "train_mean": "Train Mean",

@@ -1,217 +1,215 @@
-"""What the chapter says of fusions and single sources: tables and sentences."""
+"""What the chapter says of fusions and single sources, beyond what every comparison says."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from perturbcore.report.fusion.contest import NOT_SOURCES, Contest
-from perturbcore.report.sentences import signed
-from perturbcore.report.summary import ranking_table
-from perturbcore.score.metrics.registry import metric as find_metric
-from perturbcore.score.uncertainty.differences import gain_table
+from perturbcore.report.figures.style import colour
+from perturbcore.report.fusion.scores import FusionScores
+from perturbcore.report.paired import PREDICTORS
+from perturbcore.report.text import duration, listed, percent, signed
 
-GAIN_COLUMNS = {
+PART_COLUMNS = {
     "method": "Fusion",
-    "value": "Score",
-    "gain": "Gain over the best single source",
+    "plain": "One source, kNN",
+    "reference": "One source, same predictor",
+    "value": "All sources",
+    "predictor_gain": "The predictor adds",
+    "gain": "Fusion adds",
     "low": "95 % low",
     "high": "high",
     "p_holm": "p (Holm)",
-    "lines": "Lines ahead",
     "verdict": "Verdict",
-    "seconds": "Seconds a fold and line",
 }
-RANK_COLUMNS = {
-    "display": "Method",
-    "modality": "Modality",
-    "value": "Score",
-    "low": "95 % low",
-    "high": "high",
-    "gap_closed": "Gap closed",
-    "behind": "Behind best",
-    "p_from_best": "p (Holm)",
+ABLATION_COLUMNS = {
+    "source": "Source",
+    "alone": "Alone",
+    "without": "All but it",
+    "all": "All",
+    "lost": "Lost without it",
 }
-SIMPLE = ("knn", "average", "stack", "kernel", "ridge", "mixed")
-TOP_SINGLES = 4
+VERDICTS = {"tie": "they cannot be told apart", "undecidable": "one fold cannot tell them apart"}
 
 
-def name_of(single: tuple[str, str]) -> str:
-    """Name of a single source and its predictor, as the tables have it."""
-    return f"{single[0]}, {single[1]}"
+def between(row: pd.Series) -> str:
+    """Write a gain with its interval."""
+    return f"{signed(row['gain'])} ({signed(row['low'])} to {signed(row['high'])})"
 
 
-def gains(contest: Contest) -> pd.DataFrame:
-    """Compare each fusion with the best single source, over all cell lines; best first.
-
-    Returns
-    -------
-    pandas.DataFrame
-        method, predictor, value, reference (score of the best single source), gain (positive is better),
-        low, high (95 % interval over folds, corrected for overlapping training sets), p_holm, lines (how
-        many cell lines it is ahead in, of how many), verdict, seconds (mean of a fold and line).
-    """
-    metric = contest.metric
-    sign = 1.0 if find_metric(metric).higher_is_better else -1.0
-    best = name_of(contest.best_single)
-    scores = contest.scores
-    fused = contest.fused.drop_duplicates("embedding").set_index("embedding")
-    rows = scores[scores["embedding"].isin([best, *fused.index])]
-    found = gain_table(rows, metric, reference=(best, "knn"), by=())
-    one = rows[rows["metric"] == metric]
-    by_line = one.pivot_table(index="cell_line", columns="embedding", values="value")
-    ahead = (sign * by_line.sub(by_line[best], axis=0) > 0).sum()
-    seconds = contest.fused.drop_duplicates("key").groupby("embedding")["seconds"].mean()
-    table = found.rename(columns={"embedding": "method"}).assign(
-        predictor=fused.loc[found["embedding"], "predictor"].to_numpy(),
-        lines=[f"{ahead[m]} of {len(by_line)}" for m in found["embedding"]],
-        seconds=seconds.loc[found["embedding"]].to_numpy(),
-    )
-    columns = ["method", "predictor", "value", "reference", "gain", "low", "high", "p_holm", "lines", "verdict",
-               "seconds"]  # fmt: skip
-    return table[columns].sort_values("gain", ascending=False, ignore_index=True)
-
-
-def ranking(contest: Contest) -> pd.DataFrame:
-    """Rank fusions, the best single sources, floors and ceilings; see `perturbcore.report.summary.ranking_table`."""
-    return ranking_table(shown(contest))
-
-
-def shown(contest: Contest, n: int = TOP_SINGLES) -> pd.DataFrame:
-    """Scores of the main metric: all fusions, the `n` best single sources, floors and ceilings."""
-    metric = contest.metric
-    rows = contest.scores[contest.scores["metric"] == metric]
-    fused = set(contest.fused["embedding"])
-    single = rows[~rows["modality"].isin(NOT_SOURCES) & ~rows["embedding"].isin(fused)]
-    order = (
-        single.groupby("embedding")["value"]
-        .mean()
-        .sort_values(ascending=not find_metric(metric).higher_is_better)
-    )
-    return rows[~rows["embedding"].isin(order.index[n:])]
-
-
-def by_line(contest: Contest, table: pd.DataFrame) -> pd.DataFrame:
-    """Compare each fusion with the best single source in every line, in the order of `table`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        method, cell_line, value, reference, gain (positive is better), low, high (95 % interval over the
-        folds of the line, corrected for overlapping training sets, not for the number of fusions).
-    """
-    best = name_of(contest.best_single)
-    rows = contest.scores[contest.scores["embedding"].isin([best, *table["method"]])]
-    found = gain_table(rows, contest.metric, reference=(best, "knn"), by=("cell_line",))
-    out = found.rename(columns={"embedding": "method"})
-    out = out[["method", "cell_line", "value", "reference", "gain", "low", "high"]]
-    place = {name: i for i, name in enumerate(table["method"])}
-    return out.sort_values(
-        ["method", "cell_line"], key=lambda c: c.map(place).fillna(c), ignore_index=True
-    )
-
-
-def by_line_text(lines: pd.DataFrame, best: str) -> pd.DataFrame:
-    """Lay `by_line` out with one column a line: the score, and the gain with its interval."""
-    text = [
-        f"{r.value:.3f}: {signed(r.gain)} ({signed(r.low)} to {signed(r.high)})"
-        for r in lines.itertuples()
-    ]
-    wide = lines.assign(text=text).pivot(index="method", columns="cell_line", values="text")
-    first = lines.groupby("cell_line")["reference"].first().map("{:.3f}".format).rename(best)
-    wide = pd.concat([first.to_frame().T, wide.loc[lines["method"].unique()]])
-    return wide.rename_axis(columns=None).reset_index(names="method")
-
-
-def setting(contest: Contest) -> str:
+def setting(f: FusionScores) -> str:
     """Say what was fused."""
-    names = list(dict.fromkeys(e.name for e in contest.sources))
-    n = contest.fused.drop_duplicates("embedding")
-    fold = contest.fused["fold"].nunique()
+    names = list(dict.fromkeys(e.name for e in f.sources))
+    rows = f.every.units
+    lines, folds = (rows.index.get_level_values(n).nunique() for n in ("cell_line", "fold"))
     said = (
-        f"{contest.data.title}: {len(names)} sources ({', '.join(names)}), {len(n)} fusions, "
-        f"{contest.fused['cell_line'].nunique()} cell lines, {fold} folds, scored by "
-        f"{find_metric(contest.metric).label}."
+        f"{f.data.title}: {len(names)} sources ({', '.join(names)}), {len(f.fusions)} fusions, "
+        f"{lines} cell lines, {folds} folds, scored by {f.every.label}."
     )
-    return " ".join([said, *contest.without])
+    return " ".join([said, *f.left_out])
 
 
-def answer(contest: Contest, table: pd.DataFrame, folds_looked_at=()) -> str:
-    """Say what is best, by how much, and whether the transformer is worth it.
+def answer(f: FusionScores, folds_looked_at: Sequence[int] = ()) -> str:
+    """Say what is best, what the predictor and what fusion adds, and whether a transformer is worth it.
 
-    `folds_looked_at` are those in which settings were chosen: see `without_folds`.
+    `folds_looked_at` are those in which settings were chosen: the main comparisons are repeated
+    without them.
     """
-    metric = find_metric(contest.metric)
-    n = contest.singles[~contest.singles["modality"].isin(NOT_SOURCES)]
-    n = n[["embedding", "predictor"]].drop_duplicates().shape[0]
-    alone = f"the best of {n} single sources and predictors ({name_of(contest.best_single)}, named after the fact)"
-    simple, deep = (
-        table[table["predictor"].isin(SIMPLE)],
-        table[table["predictor"] == "transformer"],
-    )
-    said = []
-    best = table.iloc[0]
-    said.append(
-        f"**{best['method']}** does best of {len(table)} fusions: {metric.label} {best['value']:.3f} against "
-        f"{best['reference']:.3f} for {alone}, a gain of {signed(best['gain'])} (95 % interval "
-        f"{signed(best['low'])} to {signed(best['high'])}; ahead in {best['lines']} lines): {best['verdict']}."
-    )
-    if len(simple) and len(deep):
-        a, b = simple.iloc[0], deep.iloc[0]
-        one = between(contest, a["method"], b["method"])
-        told = one["distinguishable"]
-        if told and one["gain"] < 0:
-            verdict = "the transformer is better"
-        elif told:
-            verdict = "the simple fusion is better"
-        else:
-            verdict = "they cannot be told apart"
-        said.append(
-            f"Simple or deep? The best simple fusion is {a['method']} ({a['value']:.3f}, {a['seconds']:.1f} s a "
-            f"fold and line), the best transformer {b['method']} ({b['value']:.3f}, {b['seconds']:.1f} s): a "
-            f"difference of {signed(one['gain'])} ({signed(one['low'])} to {signed(one['high'])}); {verdict}."
-        )
-    said += [text for text in [without_folds(contest, table, folds_looked_at)] if text]
+    table, best = f.gains, f.gains.iloc[0]
+    said = [
+        f"**{best['method']}** does best of {len(table)} fusions: {f.every.label} "
+        f"{best['value']:.3f} against {best['reference']:.3f} for the best of {len(f.singles)} single "
+        f"sources and predictors ({f.best_single}, named after the fact), a gain of "
+        f"{signed(best['gain'])} (95 % interval {signed(best['low'])} to {signed(best['high'])}; "
+        f"ahead in {best['lines']} lines): {best['verdict']}.",
+        parts_said(f),
+        simple_or_deep(f),
+        without_folds(f, folds_looked_at),
+    ]
     worse = table.loc[table["gain"] < 0, "method"]
     if len(worse):
         said.append(f"Worse than the best single source on average: {', '.join(worse)}.")
-    return "\n\n".join(said)
+    return "\n\n".join(text for text in said if text)
 
 
-def without_folds(contest: Contest, table: pd.DataFrame, folds) -> str:
-    """Repeat the two main comparisons without the folds in which settings were chosen; empty if none were."""
-    deep = table.loc[table["predictor"] == "transformer", "method"]
-    simple = table.loc[table["predictor"].isin(SIMPLE), "method"]
-    if not len(folds) or not len(deep):
+def parts_said(f: FusionScores) -> str:
+    """Say what the predictor and what fusion adds for the best fusion that can be taken apart."""
+    if f.parts.empty:
         return ""
-    some = "fold " + ", ".join(str(f) for f in folds)
-    rest = replace(
-        contest,
-        singles=contest.singles[~contest.singles["fold"].isin(folds)],
-        fused=contest.fused[~contest.fused["fold"].isin(folds)],
-    )
-    said = []
-    for other in [name_of(contest.best_single), *simple.iloc[:1]]:
-        one = between(rest, deep.iloc[0], other)
-        said.append(
-            f"{signed(one['gain'])} ({signed(one['low'])} to {signed(one['high'])}) over {other}"
-        )
+    row = f.parts.iloc[0]
+    predictor = f.every.methods.loc[row["against"], "predictor"]
+    whole = row["gain"] + row["predictor_gain"]
+    share = f" ({percent(row['gain'] / whole)} of the way)" if 0 < row["gain"] < whole else ""
     return (
-        f"Settings of {deep.iloc[0]} were chosen with {some} in view. On the other folds alone its gain is "
-        f"{' and '.join(said)}."
+        f"Predictor or fusion? One source, chosen on training perturbations, scores "
+        f"{row['plain']:.3f} by kNN and {row['reference']:.3f} by the predictor of {row['method']} "
+        f"({PREDICTORS.get(predictor, predictor)}); all sources score {row['value']:.3f} by it. So "
+        f"the predictor adds {signed(row['predictor_gain'])}, and fusion {between(row)}{share}: "
+        f"{row['verdict']}."
     )
 
 
-def between(contest: Contest, a: str, b: str) -> pd.Series:
-    """Return how much better `a` is than `b` over all cell lines: a row of `uncertainty.gain_table`."""
-    rows = contest.scores[contest.scores["embedding"].isin([a, b])]
-    return gain_table(rows, contest.metric, reference=(b, "knn"), by=()).iloc[0]
+def simple_or_deep(f: FusionScores) -> str:
+    """Compare the best simple fusion with the best transformer; empty where one is missing."""
+    deep = f.gains["predictor"] == "transformer"
+    if deep.all() or not deep.any():
+        return ""
+    a, b = f.gains[~deep].iloc[0], f.gains[deep].iloc[0]
+    one = f.every.between(a["method"], b["method"])
+    told = VERDICTS.get(one["verdict"])
+    winner = "the simple fusion" if one["gain"] > 0 else "the transformer"
+    return (
+        f"Simple or deep? The best simple fusion is {a['method']} ({a['value']:.3f}, "
+        f"{duration(a['seconds'])} per fold and line), the best transformer {b['method']} "
+        f"({b['value']:.3f}, {duration(b['seconds'])}): a difference of {between(one)}; "
+        f"{told or f'{winner} is better'}."
+    )
 
 
-def one_line(contest: Contest, table: pd.DataFrame, record: str = "") -> str:
-    """Condense the chapter to one sentence."""
-    best = table.iloc[0]
+def without_folds(f: FusionScores, folds: Sequence[int]) -> str:
+    """Repeat the comparisons of the transformer without some folds; empty where there is none."""
+    deep = f.gains["predictor"] == "transformer"
+    if not len(folds) or not deep.any():
+        return ""
+    rest, name = f.without(folds), f.gains.loc[deep, "method"].iloc[0]
+    others = [f.best_single, *f.gains.loc[~deep, "method"].iloc[:1]]
+    said = [f"{between(rest.between(name, other))} over {other}" for other in others]
+    return (
+        f"Settings of {name} were chosen with fold {listed(folds)} in view. On the other folds alone "
+        f"its gain is {' and '.join(said)}."
+    )
+
+
+def one_line(f: FusionScores, record: str = "") -> str:
+    """Condense the chapter to one sentence; `record` is a clause on the leaderboard."""
+    best = f.gains.iloc[0]
     said = (
-        f"{best['method']}: {find_metric(contest.metric).label} {best['value']:.3f} against "
-        f"{best['reference']:.3f} for the best single source, {best['verdict']}"
+        f"{best['method']}: {f.every.label} {best['value']:.3f} against {best['reference']:.3f} for "
+        f"the best single source under any predictor, {best['verdict']}"
     )
+    if len(f.parts):
+        row = f.parts.iloc[0]
+        said += (
+            f"; under the predictor of {row['method']} fusion adds {signed(row['gain'])} to one "
+            f"source, {row['verdict']}"
+        )
     return f"{said}; {record}." if record else f"{said}."
+
+
+def by_line_text(f: FusionScores) -> pd.DataFrame:
+    """Lay `FusionScores.lines` out with one column per line: the score, and the gain with its interval."""
+    lines = f.lines
+    text = [f"{row['value']:.3f}: {between(row)}" for _, row in lines.iterrows()]
+    wide = lines.assign(text=text).pivot(index="method", columns="cell_line", values="text")
+    first = lines.groupby("cell_line")["reference"].first().map("{:.3f}".format)
+    wide = pd.concat([first.rename(f.best_single).to_frame().T, wide.loc[lines["method"].unique()]])
+    return wide.rename_axis(columns=None).reset_index(names="method")
+
+
+# ------------------------------------------------------------------------------------ sources
+
+
+def learnt(f: FusionScores) -> pd.DataFrame:
+    """Mean weight of each source in each fusion that weighs them; one column per fusion."""
+    wide = f.weights.pivot_table(index="source", columns="method", values="weight", aggfunc="mean")
+    order = wide.mean(axis=1).sort_values(ascending=False).index
+    return wide.loc[order].rename_axis(columns=None).rename_axis("source").reset_index()
+
+
+def ablation_table(ablation: pd.DataFrame, higher_is_better: bool) -> pd.DataFrame:
+    """Score of the summed kernels with each source alone and without it, mean over lines and folds.
+
+    Returns
+    -------
+    pandas.DataFrame
+        source, alone, without, all, lost (how much worse the fusion is without it); the most missed
+        first.
+    """
+    mean = ablation.groupby(["kind", "source"])["value"].mean()
+    table = pd.DataFrame({"alone": mean["alone"], "without": mean["without"]}).rename_axis("source")
+    table["all"] = float(mean["all", ""])
+    table["lost"] = (table["all"] - table["without"]) * (1 if higher_is_better else -1)
+    return table.reset_index().sort_values("lost", ascending=False, ignore_index=True)
+
+
+def growth(ablation: pd.DataFrame) -> pd.DataFrame:
+    """Score against the number of sources, added greedily: mean over the folds of each line."""
+    rows = ablation[ablation["kind"] == "greedy"]
+    out = rows.groupby(["cell_line", "n_sources"], as_index=False)["value"].mean()
+    out.attrs["folds"] = sorted(int(fold) for fold in rows["fold"].unique())
+    return out
+
+
+def growth_said(f: FusionScores, curve: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Say how the score grows with sources, and which one is missed most."""
+    mean = curve.groupby("n_sources")["value"].mean()
+    best = int((f.every.sign * mean).idxmax())
+    most, least = table.iloc[0], table.iloc[-1]
+    tail = ": leaving it out helps)." if least["lost"] < 0 else ")."
+    return (
+        f"On fold {listed(curve.attrs['folds'])}: one source chosen on training perturbations gives "
+        f"{f.every.label} {mean.iloc[0]:.3f}, all {mean.index[-1]} give {mean.iloc[-1]:.3f}; the best "
+        f"mean is reached with {best}. Over all folds, most missed is {most['source']} "
+        f"({signed(-most['lost'])} without it), least {least['source']} ({signed(-least['lost'])}{tail}"
+    )
+
+
+def growth_figure(f: FusionScores, curve: pd.DataFrame) -> Figure:
+    """Draw the score against the number of sources, one line per cell line and their mean."""
+    figure = Figure(figsize=(6.2, 3.4), layout="constrained")
+    axis = figure.subplots()
+    look = {"textcoords": "offset points", "fontsize": 8}
+    for line, rows in curve.groupby("cell_line"):
+        axis.plot(rows["n_sources"], rows["value"], color="#b0b0b0", lw=1)
+        end = (rows["n_sources"].iloc[-1], rows["value"].iloc[-1])
+        axis.annotate(str(line), end, xytext=(4, 0), va="center", color="#666666", **look)
+    mean = curve.groupby("n_sources")["value"].mean()
+    axis.plot(mean.index, mean, color=colour("Fusion"), lw=2.2, marker="o", ms=4)
+    start = (mean.index[0], mean.iloc[0])
+    axis.annotate("mean", start, xytext=(-4, 6), ha="right", color=colour("Fusion"), **look)
+    axis.set_xticks(list(mean.index))
+    axis.set_xlim(mean.index[0] - 0.6, mean.index[-1] + 0.9)
+    axis.set_xlabel("Number of sources, the most useful first")
+    axis.set_ylabel(f.every.label)
+    axis.grid(color="#e5e5e5", lw=0.6)
+    return figure

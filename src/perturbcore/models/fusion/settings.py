@@ -1,6 +1,9 @@
-"""Published hyperparameters of the fusion transformers, and ours for partial labels."""
+"""Settings of a fusion transformer; published and our own values are in ``presets.yml``."""
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import yaml
 
 from perturbcore.core.errors import ParameterError
 
@@ -11,6 +14,7 @@ CHOICES = {
     "head": ("linear", "mlp", "factor"),
     "refit": ("none", "all"),
 }
+_PRESETS = Path(__file__).with_name("presets.yml")
 
 
 @dataclass(frozen=True)
@@ -19,10 +23,8 @@ class Settings:
 
     Parameters
     ----------
-    d_model, heads, layers : int
-        Width, attention heads and depth of the encoder.
-    lr, batch : float, int
-        Adam's learning rate; rows (perturbation x cell line) a batch.
+    batch : int
+        Rows (perturbation x cell line) per batch.
     dropout : float
         In encoder and head.
     input_norm : {"none", "zscore", "unit"}
@@ -36,28 +38,24 @@ class Settings:
         The cell line is added to every token; a token of its own; kept out of attention and
         appended to what the head sees.
     line_source : {"learned", "autoencoder"}
-        A learned vector a line, or the latent of an autoencoder of mean control profiles.
-    ae_widths : tuple of int
-        Hidden widths of that autoencoder, from the profile inwards.
+        A learned vector per line, or the latent of an autoencoder of mean control profiles, with
+        hidden widths `ae_widths` from the profile inwards.
     head : {"linear", "mlp", "factor"}
         From the CLS token (and, with "apart", the line) to the genes. "factor", for partial labels
-        only: inner product of the head's vector with a vector a gene, made from the gene's own
-        embeddings.
-    head_width : int
-        Hidden width of "mlp"; width of the product of "factor".
+        only: inner product of the head's vector with a vector per gene, made from the gene's own
+        embeddings. `head_width` is the hidden width of "mlp", or that of the product.
     modality_drop : float
         Probability that a source's token is set to zero (not masked) in training.
     hide_source : float
         Probability that a source is masked in training, as if it were missing; not published.
     neighbours : bool
         For partial labels: add attention to the labels of training perturbations, see
-        `perturbcore.models.fusion.neighbours.Neighbours`; not published.
-    lr_neighbours : float
-        Learning rate of its few scalars.
+        `perturbcore.models.fusion.neighbours.Neighbours`, whose few scalars have the learning rate
+        `lr_neighbours`; not published.
     w_reconstruction, w_autoencoder : float
         Weights of the two reconstruction losses; 0 leaves the part out.
-    max_epochs, patience, warmup, grad_clip
-        Upper limit, epochs without improvement, epochs of linear warm-up, largest gradient norm.
+    patience, warmup
+        Epochs without improvement before training stops; epochs of linear warm-up.
     validation : float
         Share of the perturbations held out of training for early stopping; 0 trains `max_epochs` on
         all rows.
@@ -111,19 +109,16 @@ class Settings:
                 )
         if self.d_model % self.heads:
             raise ParameterError(f"d_model={self.d_model} cannot be shared by {self.heads} heads")
-        if min(self.layers, self.batch, self.max_epochs, self.members, self.head_width) < 1:
-            raise ParameterError(
-                "layers, batch, max_epochs, members and head_width must be at least 1"
-            )
-        if not 0 <= self.validation < 1:
-            raise ParameterError(f"validation={self.validation} must be at least 0 and below 1")
-        for name in ("dropout", "token_dropout", "modality_drop", "hide_source"):
+        for name in ("layers", "batch", "max_epochs", "members", "head_width"):
+            if getattr(self, name) < 1:
+                raise ParameterError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("validation", "dropout", "token_dropout", "modality_drop", "hide_source"):
             if not 0 <= getattr(self, name) < 1:
                 raise ParameterError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
         if self.line_source == "autoencoder" and self.line != "apart":
             raise ParameterError("line_source='autoencoder' goes with line='apart'")
 
-    def but(self, **changes) -> "Settings":
+    def changed(self, **changes) -> "Settings":
         """Return a copy with some values changed; an unknown name raises `ParameterError`."""
         unknown = sorted(set(changes) - set(asdict(self)))
         if unknown:
@@ -131,62 +126,6 @@ class Settings:
                 f"no setting '{unknown[0]}' of fusion; there are: {', '.join(asdict(self))}"
             )
         return replace(self, **changes)
-
-    @property
-    def spec(self) -> dict:
-        """Plain values, for content keys."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-
-LFC_SIMPLE = Settings(layers=4, heads=5, lr=9.931092550184934e-4)
-LFC_FULL = Settings(
-    layers=8,
-    heads=10,
-    lr=5.279141172671998e-4,
-    batch=32,
-    dropout=0.08363894748770867,
-    input_norm="zscore",
-    token_dropout=0.0,
-    gate=True,
-    line="apart",
-    line_source="autoencoder",
-    head="mlp",
-    modality_drop=0.00434180445161718,
-    w_reconstruction=9.411605826543548,
-    w_autoencoder=9.560603499734986,
-)
-_DEG = Settings(layers=7, token_norm=True, max_epochs=200)
-DEG_ESSENTIAL = _DEG.but(lr=4.586815929703627e-5)
-DEG_SCIPLEX = _DEG.but(layers=8, lr=9.975320861067571e-4, token_dropout=0.0, line="token")
-DEG_TAHOE = _DEG.but(lr=7.432925177418825e-5, token_dropout=0.0)
-# partial labels are far too few a gene for a head of its own: genes share what is learned
-LABELS = Settings(
-    d_model=64,
-    heads=4,
-    layers=2,
-    lr=1e-3,
-    batch=128,
-    dropout=0.1,
-    input_norm="unit",
-    token_norm=True,
-    head="factor",
-    head_width=64,
-    hide_source=0.3,
-    neighbours=True,
-    max_epochs=6,
-    warmup=0,
-    validation=0.0,
-    weight_decay=0.1,
-)
-
-PRESETS = {
-    "lfc_simple": LFC_SIMPLE,
-    "lfc_full": LFC_FULL,
-    "deg_essential": DEG_ESSENTIAL,
-    "deg_sciplex": DEG_SCIPLEX,
-    "deg_tahoe": DEG_TAHOE,
-    "labels": LABELS,
-}
 
 
 def preset(name: str, **changes) -> Settings:
@@ -197,6 +136,7 @@ def preset(name: str, **changes) -> Settings:
     ParameterError
         No such preset or setting.
     """
-    if name not in PRESETS:
-        raise ParameterError(f"no fusion preset '{name}'; there are: {', '.join(PRESETS)}")
-    return PRESETS[name].but(**changes)
+    presets = yaml.safe_load(_PRESETS.read_text(encoding="utf-8"))
+    if name not in presets:
+        raise ParameterError(f"no fusion preset '{name}'; there are: {', '.join(presets)}")
+    return Settings().changed(**{**presets[name], **changes})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.kernel_ridge import KernelRidge as SklearnKernelRidge
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 from perturbcore.core.errors import InputError, ParameterError
@@ -16,25 +16,40 @@ from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion.ablation import ablate
-from perturbcore.models.fusion.averaging import smoother_error
-from perturbcore.models.fusion.competitors import (
-    AveragedKNN,
-    Concatenation,
+from perturbcore.models.fusion.kernel_models import (
     KernelRidge,
     KernelSum,
     PairModel,
-    Stacked,
-    competitors,
+    fusions,
+    single_sources,
 )
-from perturbcore.models.fusion.fold import lay_out_fold
-from perturbcore.models.fusion.kernels import Smoother, cosines, smoothed, source_weights, summed
+from perturbcore.models.fusion.kernels import (
+    Ridge,
+    Smoother,
+    auroc_alone,
+    bent_cosines,
+    centred,
+    cosines,
+    smoothed,
+    source_weights,
+    summed,
+    tune_weights,
+)
 from perturbcore.models.fusion.mixed import MixedModel
-from perturbcore.models.fusion.ridge import centred, loo_losses, predict, shaped, tune
-from perturbcore.models.fusion.stacking import non_negative
-from perturbcore.models.simple import evaluate_embeddings as evaluate
+from perturbcore.models.fusion.simple import (
+    AveragedKNN,
+    Concatenation,
+    Stacked,
+    non_negative,
+    smoother_error,
+)
+from perturbcore.models.fusion.sources import lay_out_fold
+from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.models.simple.knn import KNN
-from perturbcore.models.simple.labels import LabelKernel, Labels, kernel_scores, raise_to
-from perturbcore.score.joint import blanked, evaluate_joint
+from perturbcore.models.simple.labels import LabelKernel, kernel_scores, raise_to
+from perturbcore.score.evaluate import evaluate
+from perturbcore.score.labels import Labels
+from perturbcore.score.model import Fold, fit_predict
 
 GENES = 14
 PAIR_TASKS = ("deg_pairs", "dir_pairs")
@@ -73,17 +88,15 @@ def world(task="lfc", n=80, seed=0, missing=True, n_folds=4):
     return add_folds(out, n_folds, seed), sources
 
 
-def split(responses, fold=0):
-    test = responses.obs["fold"].to_numpy() == fold
-    return responses[~test].copy(), blanked(responses[test])
-
-
 def small(models):
     return [replace(m, inner_folds=3) for m in models]
 
 
 def run(model, responses, fold=0):
-    return model.fit_predict(*split(responses, fold), fold=fold)
+    cut = Fold.of(responses, fold)
+    # nothing of the test responses can be reached, not even which labels are known
+    assert not cut.test.layers and np.isnan(cut.test.X).all()
+    return fit_predict(model, cut)
 
 
 # ------------------------------------------------------------------------------------ kernel ridge
@@ -96,9 +109,9 @@ def test_leave_one_out_is_exact(seed, penalty):
     K = X @ X.T
     scale = np.trace(centred(K)) / len(K)
     # an unpenalised intercept: ridge in the features themselves, refitted without each row
-    left_out = cross_val_predict(Ridge(alpha=penalty * scale), X, Y, cv=LeaveOneOut())
+    left_out = cross_val_predict(SklearnRidge(alpha=penalty * scale), X, Y, cv=LeaveOneOut())
     expected = np.linalg.norm(Y - left_out, axis=1).mean()
-    assert loo_losses(K, Y @ Y.T, [penalty])[0] == pytest.approx(expected, rel=1e-8)
+    assert Ridge(K).losses(Y @ Y.T, [penalty])[0] == pytest.approx(expected, rel=1e-8)
 
 
 def test_kernel_ridge_predicts_as_scikit_learn_does():
@@ -110,30 +123,31 @@ def test_kernel_ridge_predicts_as_scikit_learn_does():
     theirs = (
         SklearnKernelRidge(alpha=0.7 * scale).fit(X - centre, Y - mean).predict(T - centre) + mean
     )
-    assert np.allclose(predict([(K, T @ X.T)], [1.0], 0.7, Y), theirs)
+    assert np.allclose(Ridge(K).predict(T @ X.T, 0.7, Y), theirs)
 
 
 def test_bent_kernels_are_kernels_and_leave_missing_rows_out():
-    rng = np.random.default_rng(6)
-    X = rng.normal(size=(15, 4))
-    X /= np.linalg.norm(X, axis=1, keepdims=True)
-    has = np.arange(15) != 3
-    K, cross = shaped([(X @ X.T, X[:5] @ X.T)], 4, [(has, has[:5])])[0]
-    assert np.linalg.eigvalsh(K).min() > -1e-10 and np.allclose(cross, K[:5])
-    assert not K[3].any() and np.allclose(np.diag(K)[has], 1)
+    responses, sources = world()
+    fold = lay_out_fold(Fold.of(responses, 0), sources)
+    for (K, cross), source in zip(bent_cosines(fold, 4), fold.sources, strict=True):
+        has = source.has_train
+        assert 0 < has.mean() < 1
+        assert np.linalg.eigvalsh(K).min() > -1e-10 and not K[~has].any()
+        assert np.allclose(np.diag(K)[has], 1) and not cross[:, ~has].any()
 
 
 def test_weights_find_the_informative_kernel_and_beat_equal_ones():
     rng = np.random.default_rng(2)
     good, bad = rng.normal(size=(40, 3)), rng.normal(size=(40, 3))
     Y = good @ rng.normal(size=(3, 6))
-    fit = tune([bad @ bad.T, good @ good.T], Y @ Y.T, [0.01, 0.1, 1.0])
-    equal = tune([bad @ bad.T, good @ good.T], Y @ Y.T, [0.01, 0.1, 1.0], steps=0)
-    assert fit.weights[1] > 0.9 and fit.loss < equal.loss
-    assert fit.path == sorted(fit.path, reverse=True) and fit.weights.sum() == pytest.approx(1)
+    kernels, penalties = [bad @ bad.T, good @ good.T], [0.01, 0.1, 1.0]
+    weights, penalty, path = tune_weights(kernels, Y @ Y.T, penalties)
+    _, _, equal = tune_weights(kernels, Y @ Y.T, penalties, steps=0)
+    assert weights[1] > 0.9 and weights.sum() == pytest.approx(1)
+    assert path[-1] < equal[-1] and path == sorted(path, reverse=True)
     # the search takes a short cut to the same error
-    K = fit.weights[0] * bad @ bad.T + fit.weights[1] * good @ good.T
-    assert fit.loss == pytest.approx(loo_losses(K, Y @ Y.T, [fit.penalty])[0])
+    K = weights[0] * kernels[0] + weights[1] * kernels[1]
+    assert path[-1] == pytest.approx(Ridge(K).losses(Y @ Y.T, [penalty])[0])
 
 
 def test_stack_weights_solve_non_negative_least_squares():
@@ -175,8 +189,7 @@ def test_smoother_agrees_with_the_single_source_predictor():
 @pytest.mark.parametrize("task", PAIR_TASKS)
 def test_scores_of_known_pairs_are_those_among_all_pairs(task):
     responses, embeddings = world(task)
-    train, test = split(responses)
-    fold = lay_out_fold(train, blanked(test), embeddings, n_components=20, inner_folds=3)
+    fold = lay_out_fold(Fold.of(responses, 0), embeddings, n_components=20, inner_folds=3)
     kernel, smoother = summed(cosines(fold))[0], Smoother((1.0, 2.0, 3.0, 6.0))
     for i, (a, b) in enumerate(fold.splits):
         known, query = fold.inner[i]
@@ -230,22 +243,20 @@ def test_a_row_without_neighbours_gets_the_rates():
     assert np.allclose(smoothed(known, np.zeros((2, 4)), 3.0), known.rates(), rtol=1e-6)
 
 
-# ------------------------------------------------------------------------------------ every competitor
+# ------------------------------------------------------------------------------------ every fusion
 
 EVERY = [
-    (task, i)
-    for task in ("lfc", "deg", *PAIR_TASKS)
-    for i in range(len(competitors(task, world()[1])))
+    (task, i) for task in ("lfc", "deg", *PAIR_TASKS) for i in range(len(fusions(task, world()[1])))
 ]
 
 
 @pytest.mark.parametrize("task, i", EVERY)
 def test_beats_the_train_mean_with_missing_sources(task, i):
     responses, sources = world(task)
-    model = small(competitors(task, sources))[i]
-    scores = evaluate_joint(responses, [model], folds=[0, 1], progress=False)
+    model = small(fusions(task, sources))[i]
+    scores = evaluate(responses, [model], folds=[0, 1], progress=False)
     metric = {"lfc": "L2", "deg": "f1_score"}.get(task, "auroc_within")
-    floor = evaluate(
+    floor = evaluate_embeddings(
         responses, sources[:1], ["knn"], controls=("train_mean",), folds=[0, 1], progress=False
     )
     floor = floor[floor["predictor"] == "train_mean"]
@@ -256,35 +267,17 @@ def test_beats_the_train_mean_with_missing_sources(task, i):
 
 
 @pytest.mark.parametrize("task, i", EVERY)
-def test_poisoned_test_rows_change_nothing_and_the_same_seed_gives_the_same(task, i):
+def test_order_of_rows_and_sources_changes_nothing_and_every_pair_is_predicted(task, i):
     responses, sources = world(task)
-    model = small(competitors(task, sources))[i]
-    first = run(model, responses)
-    poisoned = responses.copy()
-    test = (poisoned.obs["fold"] == 0).to_numpy()
-    if task == "lfc":
-        poisoned.X[test] = 1e6
-    else:
-        poisoned.layers["deg"][test] = np.where(
-            np.asarray(poisoned.layers["deg"][test]) == 1, -1, 1
-        )
-    if task in PAIR_TASKS:  # which labels are asked must not matter either
-        poisoned.layers["observed"][test] = True
-    train, _ = split(responses)
-    again = model.fit_predict(train, poisoned[test].copy(), fold=0)
-    assert np.array_equal(first.values, again.values) and first.threshold == again.threshold
-
-
-@pytest.mark.parametrize("task, i", EVERY)
-def test_order_of_rows_and_sources_changes_nothing(task, i):
-    responses, sources = world(task)
-    first = run(small(competitors(task, sources))[i], responses)
-    train, test = split(responses)
-    order = np.random.default_rng(0).permutation(train.n_obs)
-    model = small(competitors(task, sources[::-1]))[i]
-    assert model.digest == small(competitors(task, sources))[i].digest
-    again = model.fit_predict(train[order].copy(), test, fold=0)
-    assert np.allclose(first.values, again.values, atol=1e-5)
+    first = run(small(fusions(task, sources))[i], responses)
+    order = np.random.default_rng(0).permutation(responses.n_obs)
+    model = small(fusions(task, sources[::-1]))[i]
+    assert model.digest == small(fusions(task, sources))[i].digest
+    shuffled = responses[order].copy()
+    again = run(model, shuffled)
+    rows = [Fold.of(r, 0).test_ids for r in (responses, shuffled)]
+    assert np.allclose(first.values[..., rows[0].get_indexer(rows[1]), :], again.values, atol=1e-5)
+    assert np.isfinite(first.values).all() and first.values.shape[-2:] == (len(rows[0]), GENES)
 
 
 FOR_PAIRS = (AveragedKNN, Concatenation, Stacked, KernelSum, PairModel)
@@ -305,9 +298,9 @@ def test_fusing_copies_of_one_source_is_that_source(task, kind):
 
 def test_concatenation_of_one_source_is_kNN_in_it():
     responses, sources = world(missing=False)
-    single = evaluate(responses, sources[:1], [KNN([3, 5, 10])], progress=False)
+    single = evaluate_embeddings(responses, sources[:1], [KNN([3, 5, 10])], progress=False)
     single = single[(single["embedding"] == "first") & (single["metric"] == "L2")]
-    fused = evaluate_joint(responses, [Concatenation(sources[:1], k=(3, 5, 10))], progress=False)
+    fused = evaluate(responses, [Concatenation(sources[:1], k=(3, 5, 10))], progress=False)
     fused = fused[fused["metric"] == "L2"]
     assert np.allclose(fused["value"], single["value"], rtol=1e-5)
     assert list(fused["chosen"]) == list(single["chosen"])
@@ -315,9 +308,9 @@ def test_concatenation_of_one_source_is_kNN_in_it():
 
 def test_smoother_of_one_source_is_the_single_source_kernel():
     responses, sources = world("deg_pairs", missing=False)
-    single = evaluate(responses, sources[:1], [LabelKernel([2.0])], progress=False)
+    single = evaluate_embeddings(responses, sources[:1], [LabelKernel([2.0])], progress=False)
     single = single[(single["embedding"] == "first") & (single["metric"] == "auroc_within")]
-    fused = evaluate_joint(responses, [KernelSum(sources[:1], powers=(2.0,))], progress=False)
+    fused = evaluate(responses, [KernelSum(sources[:1], powers=(2.0,))], progress=False)
     fused = fused[fused["metric"] == "auroc_within"]
     assert np.allclose(fused["value"], single["value"], atol=0.01)
 
@@ -328,7 +321,7 @@ def test_fusion_of_both_halves_beats_either(task):
     kind = KernelRidge if task == "lfc" else PairModel
     metric = "L2" if task == "lfc" else "auroc_within"
     models = [kind([s], name=s.name) for s in sources[:2]] + [kind(sources[:2], name="both")]
-    scores = evaluate_joint(responses, models, progress=False)
+    scores = evaluate(responses, models, progress=False)
     mean = scores[scores["metric"] == metric].groupby("embedding")["value"].mean()
     best = mean.idxmin() if task == "lfc" else mean.idxmax()
     assert best == "both"
@@ -336,12 +329,11 @@ def test_fusion_of_both_halves_beats_either(task):
 
 def test_a_perturbation_without_any_source_gets_the_mean():
     responses, sources = world()
-    train, test = split(responses, int(responses.obs["fold"].iloc[0]))
-    row = list(test.obs["perturbation"]).index("P00")
-    mean = train.X.mean(axis=0)
+    cut = Fold.of(responses, int(responses.obs["fold"].iloc[0]))
+    row = list(cut.test_ids).index("P00")
     for model in (AveragedKNN(sources), Concatenation(sources)):
-        values = replace(model, inner_folds=3).fit_predict(train, test, fold=0).values
-        assert np.allclose(values[row], mean, atol=1e-4)
+        values = fit_predict(replace(model, inner_folds=3), cut).values
+        assert np.allclose(values[row], cut.train.X.mean(axis=0), atol=1e-4)
 
 
 def test_notes_weigh_every_source_and_noise_the_least():
@@ -362,6 +354,35 @@ def test_genes_without_a_known_training_label_get_the_overall_rate():
     values = run(KernelSum(sources), responses).values
     label = np.asarray(responses.layers["deg"])[train][observed[train]] != 0
     assert np.allclose(values[:, 3], label.mean(), atol=1e-6) and values.shape[1] == GENES
+
+
+def test_exponent_of_the_sources_is_tuned_and_used():
+    responses, sources = world("deg_pairs", n=120)
+    told = run(KernelSum(sources), responses)
+    assert "exponent 1" in told.chosen  # neither the first candidate nor the last
+    fixed = {e: run(KernelSum(sources, exponents=(e,)), responses) for e in (0.0, 1.0, 2.0)}
+    assert np.array_equal(told.values, fixed[1.0].values)
+    assert not np.allclose(told.values, fixed[0.0].values, atol=1e-3)
+    fold = lay_out_fold(Fold.of(responses, 0), sources, inner_folds=5)
+    for exponent, prediction in fixed.items():
+        expected = source_weights(auroc_alone(fold), exponent)
+        assert np.allclose(list(prediction.note["weights"].values()), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("task", ["lfc", *PAIR_TASKS])
+def test_best_source_is_the_fusion_of_the_one_source_that_is_best_in_training(task):
+    responses, sources = world(task, n=120)
+    for model in single_sources(small(fusions(task, sources))):
+        alone = run(model, responses)
+        name = alone.chosen.split(":")[0]
+        assert name in ("first", "second")
+        only = replace(model.under, embeddings=[e for e in sources if e.name == name])
+        assert np.allclose(alone.values, run(only, responses).values, atol=1e-6)
+        assert (model.name, model.modality) == ("Best source", "Single source")
+    assert {m.predictor for m in single_sources(fusions("deg_pairs", sources))} == {
+        "knn", "kernel", "mixed",
+    }  # fmt: skip
+    assert single_sources([Stacked(sources)]) == []
 
 
 # ------------------------------------------------------------------------------------ ablation
@@ -399,26 +420,21 @@ def test_ablation_finds_noise_useless_and_never_chooses_by_test_labels(task):
 
 def test_refusals_say_what_to_do():
     responses, sources = world("deg")
-    with pytest.raises(ParameterError, match="Multi-kernel ridge predicts lfc, not 'deg'"):
-        run(KernelRidge(sources), responses)
-    with pytest.raises(ParameterError, match="no competitor predicts task 'signs'"):
-        competitors("signs", sources)
+    with pytest.raises(ParameterError, match="Multi-kernel ridge .* predicts lfc, not 'deg'"):
+        evaluate(responses, [KernelRidge(sources)], progress=False)
+    with pytest.raises(ParameterError, match="no task 'signs'"):
+        fusions("signs", sources)
     with pytest.raises(InputError, match="no embedding to fuse"):
         KernelSum([])
-    with pytest.raises(ParameterError, match="no source 'third'; it has: first, noise, second"):
-        KernelSum(sources).with_only(["third"])
     with pytest.raises(ParameterError, match="variances"):
         MixedModel(own=-1.0)
     foreign = [Embedding("ensembl", "Protein", ["ENSG00000000001"], np.ones((1, 2), np.float32))]
     with pytest.raises(InputError, match="convert the embeddings' ids"):
         run(KernelSum(foreign), responses)
-    with pytest.raises(ParameterError, match="do not fit 3 sources"):
-        train, test = split(responses)
-        summed(cosines(lay_out_fold(train, test, sources)), [1.0])
 
 
 def test_negative_controls_are_not_sources():
     _, sources = world()
     control = replace(sources[2], name="shuffled first", modality="Negative control")
-    for model in competitors("deg_pairs", [*sources[:2], control]):
-        assert model.sources == ["first", "second"]
+    for model in fusions("deg_pairs", [*sources[:2], control]):
+        assert [e.name for e in model.embeddings] == ["first", "second"]

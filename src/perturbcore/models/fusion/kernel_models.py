@@ -1,0 +1,250 @@
+"""Fusions by summed kernels, one source alone under the same predictors, and the list of all fusions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from perturbcore.embeddings.base import Embedding
+from perturbcore.models.fusion.kernels import (
+    Ridge,
+    Smoother,
+    auroc_alone,
+    bent_cosines,
+    cosines,
+    source_weights,
+    summed,
+    tune_weights,
+)
+from perturbcore.models.fusion.mixed import MixedModel, gene_features
+from perturbcore.models.fusion.simple import (
+    AveragedKNN,
+    Concatenation,
+    Fusion,
+    Stacked,
+    noted_weights,
+    pair_prediction,
+    tuned,
+    tuned_pairs,
+)
+from perturbcore.models.fusion.sources import LineFold
+from perturbcore.score.model import Prediction
+from perturbcore.score.task import Task, task_of
+
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+# What the mixed model chooses from on the inner folds: strength shared by all genes, modules, own.
+# These two, and the blend with the smoother, were found on inner folds of PerturbQA's training split.
+MIXED = (
+    MixedModel(shared=0.02, module=0.01, own=0.3),
+    MixedModel(shared=0.005, module=0.1, own=0.1),
+)
+
+
+@dataclass
+class KernelSum(Fusion):
+    """Smooth the labels of all training perturbations by a power of the summed cosine kernels.
+
+    Tuned are the power and the exponent: how much more a source counts that is good alone (0: all count
+    alike).
+    """
+
+    powers: Sequence[float] = (1.0, 2.0, 3.0, 4.0, 6.0)
+    exponents: Sequence[float] = (0.0, 1.0, 2.0)
+    name: str = "Kernel sum smoother"
+    predictor: str = "kernel"
+    tasks = ("deg", "deg_pairs", "dir_pairs")
+
+    def predict_line(self, fold: LineFold) -> Prediction:
+        """See `perturbcore.models.fusion.kernels.Smoother`."""
+        kernels, smoother = cosines(fold), Smoother(self.powers)
+        if fold.task.kind == "deg":
+            train, test = summed(kernels)
+
+            def predict(a, b):
+                cross = train[np.ix_(b, a)]
+                return (smoother.probabilities(fold.truth[a], cross, p) for p in self.powers)
+
+            power = tuned(fold, self.powers, predict)
+            values = smoother.probabilities(fold.truth, test, power)
+            return Prediction(values, chosen=f"power {power:g}")
+        # one after the other: first what a source counts, at the middle power, then the power
+        alone, middle = auroc_alone(fold), Smoother((self.powers[len(self.powers) // 2],))
+        sums = {e: summed(kernels, source_weights(alone, e)) for e in self.exponents}
+        exponent, _ = tuned_pairs(
+            fold,
+            self.exponents,
+            lambda i: [middle.inner(fold, train, i)[0] for train, _ in sums.values()],
+        )
+        train, test = sums[exponent]
+        power, inner = tuned_pairs(fold, self.powers, lambda i: smoother.inner(fold, train, i))
+        values = smoother.scores(fold.truth, test, power)
+        note = noted_weights(fold, source_weights(alone, exponent))
+        return pair_prediction(fold, values, inner, f"power {power:g}, exponent {exponent:g}", note)
+
+
+@dataclass
+class KernelRidge(Fusion):
+    """Kernel ridge with one kernel per source; weights and penalty by exact leave-one-out error."""
+
+    degrees: Sequence[int] = (1, 2, 4)
+    penalties: Sequence[float] = PENALTIES
+    steps: int = 8
+    name: str = "Multi-kernel ridge"
+    predictor: str = "ridge"
+    tasks = ("lfc",)
+
+    def predict_line(self, fold: LineFold) -> Prediction:
+        """See `perturbcore.models.fusion.kernels.tune_weights`."""
+        gram = fold.gram
+        bent = {d: bent_cosines(fold, d) for d in self.degrees}
+        # one after the other: the degree with equal weights, then the weights
+        losses = {
+            d: Ridge(summed(k)[0]).losses(gram, self.penalties).min() for d, k in bent.items()
+        }
+        degree = min(losses, key=losses.get)
+        kernels = bent[degree]
+        weights, penalty, _ = tune_weights(
+            [train for train, _ in kernels], gram, self.penalties, steps=self.steps
+        )
+        train, test = summed(kernels, weights)
+        values = Ridge(train).predict(test, penalty, fold.truth)
+        chosen = f"degree {degree}, penalty {penalty:g}"
+        return Prediction(values, chosen=chosen, note=noted_weights(fold, weights))
+
+
+@dataclass
+class PairModel(Fusion):
+    """Kernel mixed model of labelled pairs, with some of the smoother's score added.
+
+    Parameters
+    ----------
+    candidates : sequence of MixedModel
+        Variances to choose from.
+    exponent : float
+        How much more a source counts that is good alone: weights are a power of its AUROC above a guess.
+    blends : sequence of float
+        Candidates for how much of the smoother's score is added, in standard deviations of both.
+    tuned_on : int
+        How many of the inner folds are used, to save time.
+    """
+
+    candidates: Sequence[MixedModel] = MIXED
+    exponent: float = 2.0
+    blends: Sequence[float] = (0.0, 0.3, 0.6)
+    smoother: Smoother = Smoother((2.0,))
+    tuned_on: int = 2
+    name: str = "Kernel mixed model"
+    predictor: str = "mixed"
+    tasks = ("deg_pairs", "dir_pairs")
+
+    def predict_line(self, fold: LineFold) -> Prediction:
+        """See `perturbcore.models.fusion.mixed`."""
+        kernels = cosines(fold)
+        weights = source_weights(auroc_alone(fold), self.exponent)
+        train, test = summed(kernels, weights)
+        phi = gene_features(fold.sources)
+        grid = [(c, b) for c in self.candidates for b in self.blends]
+        spread = []
+
+        def blended(i):
+            (a, b), (known, query) = fold.splits[i], fold.inner[i]
+            rows = np.repeat(np.arange(len(b)), np.diff(query.indptr))
+            inner, cross = train[np.ix_(a, a)], train[np.ix_(b, a)]
+            rate = known.rates()[query.genes]
+            near = self.smoother.inner(fold, train, i)[0] - rate
+            mixed = [
+                c.scores(known, inner, cross, phi)[rows, query.genes] - rate
+                for c in self.candidates
+            ]
+            # both are shrunken, by different amounts: brought to one spread before they are added
+            spread.append([m.std() / max(near.std(), 1e-12) for m in mixed])
+            scaled = zip(mixed, spread[-1], strict=True)
+            return [rate + m + w * s * near for m, s in scaled for w in self.blends]
+
+        (best, blend), inner = tuned_pairs(fold, grid, blended, self.tuned_on)
+        values = best.scores(fold.truth, train, test, phi)
+        if blend:
+            scale = float(np.mean(spread, axis=0)[list(self.candidates).index(best)])
+            rate = fold.truth.rates().astype(np.float32)
+            near = self.smoother.scores(fold.truth, test, self.smoother.powers[0])
+            values = values + np.float32(blend * scale) * (near - rate)
+        chosen = (
+            f"shared {best.shared:g}, module {best.module:g}, own {best.own:g}, smoother {blend:g}"
+        )
+        return pair_prediction(fold, values, inner, chosen, noted_weights(fold, weights))
+
+
+@dataclass
+class BestSource(Fusion):
+    """One source alone under the predictor of a fusion: what that predictor does without fusion.
+
+    The source is chosen in each fold on training perturbations: by the error of `KernelRidge` within
+    them, or of labelled pairs by the AUROC of a smoother on inner folds.
+    """
+
+    under: Fusion | None = None
+    name: str = "Best source"
+    modality: str = "Single source"
+    tasks = ("lfc", "deg_pairs", "dir_pairs")
+
+    @property
+    def spec(self) -> dict:
+        """That of the fusion whose predictor it has."""
+        return {**super().spec, "under": self.under.spec}
+
+    def predict_line(self, fold: LineFold) -> Prediction:
+        """Choose a source and predict with it alone."""
+        if fold.pairs:
+            loss = -auroc_alone(fold)
+        else:
+            gram = fold.gram
+            kernels = bent_cosines(fold, 2)
+            loss = [Ridge(train).losses(gram, PENALTIES).min() for train, _ in kernels]
+        at = int(np.argmin(loss))
+        alone = replace(
+            fold, sources=fold.sources[at : at + 1], embeddings=fold.embeddings[at : at + 1]
+        )
+        prediction = self.under.predict_line(alone)
+        prediction.chosen = f"{fold.sources[at].name}: {prediction.chosen}"
+        prediction.note = {}
+        return prediction
+
+
+# a new fusion: one class and one line here
+ALL = (Concatenation, AveragedKNN, Stacked, KernelSum, KernelRidge, PairModel)
+
+
+def fusions(
+    task: str | Task,
+    embeddings: Sequence[Embedding],
+    *,
+    k: Sequence[int] = (5, 10, 20, 40, 80),
+    n_components: int = 100,
+    inner_folds: int = 5,
+) -> list[Fusion]:
+    """List the fusions without a neural network that can predict a task.
+
+    Negative controls among the embeddings are left out; `k` are the candidates of nearest
+    neighbours.
+    """
+    name = task_of(task).name
+    sources = [e for e in embeddings if e.modality != "Negative control"]
+    options = {"n_components": n_components, "inner_folds": inner_folds}
+    return [
+        kind(sources, **options, **({"k": tuple(k)} if hasattr(kind, "k") else {}))
+        for kind in ALL
+        if name in kind.tasks
+    ]
+
+
+def single_sources(models: Sequence[Fusion]) -> list[BestSource]:
+    """The best source alone under the predictor of each fusion that has a kind of its own."""
+    names = {AveragedKNN: "knn", KernelSum: "kernel", KernelRidge: "ridge", PairModel: "mixed"}
+    return [
+        BestSource(
+            m.embeddings, m.n_components, m.inner_folds, m.inner_seed,
+            predictor=names[type(m)], under=m,
+        )
+        for m in models
+        if type(m) in names
+    ]  # fmt: skip

@@ -1,0 +1,362 @@
+"""Fusions without a neural network: what all share, and those that average or stack single sources."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.linalg import eigh
+from scipy.optimize import nnls
+
+from perturbcore.core.digest import digest
+from perturbcore.core.errors import InputError
+from perturbcore.embeddings.base import Embedding
+from perturbcore.models.fusion.kernels import Ridge, Smoother, centred, cosines, smoothed
+from perturbcore.models.fusion.sources import LineFold, lay_out_fold
+from perturbcore.models.simple import predictor
+from perturbcore.models.simple.base import Targets, best_of
+from perturbcore.models.simple.space import NestedSpace, Space
+from perturbcore.score.labels import best_threshold
+from perturbcore.score.metrics.pairs import auroc_within
+from perturbcore.score.model import Fold, Model, Prediction
+
+InnerScores = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass
+class Fusion(Model):
+    """What fusions of one cell line share; subclasses say how a laid-out fold is predicted.
+
+    Parameters
+    ----------
+    embeddings : sequence of Embedding
+        The sources. Negative controls do not belong here.
+    n_components, inner_folds, inner_seed : int
+        As `perturbcore.models.simple.space.Protocol`.
+    """
+
+    embeddings: Sequence[Embedding]
+    n_components: int = 100
+    inner_folds: int = 5
+    inner_seed: int = 42
+    name: str = ""
+    modality: str = "Fusion"
+    predictor: str = ""
+    digest: str = field(default="", init=False)
+
+    tasks = ("lfc", "deg", "deg_pairs", "dir_pairs")
+    group = "fusion"
+
+    def __post_init__(self):
+        self.embeddings = sorted(self.embeddings, key=lambda e: (e.name, e.cell_line or ""))
+        if not self.embeddings:
+            raise InputError(f"{self.name}: there is no embedding to fuse")
+        self.digest = digest([(e.name, e.cell_line, e.digest) for e in self.embeddings])
+
+    @property
+    def spec(self) -> dict:
+        """Everything the predictions depend on besides the embeddings."""
+        plain = {k: v for k, v in vars(self).items() if k not in ("embeddings", "digest")}
+        return {"class": type(self).__name__, **plain}
+
+    def predict(self, fold: Fold) -> Prediction:
+        """Tune on inner folds of the training part, learn from all of it, predict every gene."""
+        options = (self.n_components, self.inner_folds, self.inner_seed)
+        key = (fold.cell_lines, self.digest, *options)
+        if key not in fold.cache:
+            names = ("n_components", "inner_folds", "inner_seed")
+            options = dict(zip(names, options, strict=True))
+            fold.cache[key] = lay_out_fold(fold, self.embeddings, **options)
+        laid = fold.cache[key]
+        prediction = self.predict_line(laid)
+        if len(laid.genes) < fold.test.n_vars:
+            # genes without any known training label get the overall rate
+            values = np.full(fold.test.shape, laid.truth.label.mean())
+            values[:, laid.genes] = prediction.values
+            prediction.values = values
+        known = [np.concatenate([s.has_train, s.has_test]) for s in laid.sources]
+        prediction.coverage = float(np.any(known, axis=0).mean())
+        return prediction
+
+    def predict_line(self, fold: LineFold) -> Prediction:
+        """Predict the test rows of a laid-out fold."""
+        raise NotImplementedError
+
+
+def tuned_pairs(
+    fold: LineFold, grid: Sequence, score: Callable[[int], Sequence], n_splits: int | None = None
+) -> tuple[Any, InnerScores]:
+    """Choose from a grid by AUROC within gene on (the first `n_splits`) inner folds.
+
+    ``score(i)`` scores the known validation pairs of inner fold i, one row per grid value. Returned with
+    the choice are the labels of these pairs and their scores under it.
+    """
+    truth = [query for _, query in fold.inner[:n_splits]]
+    scores = [score(i) for i in range(len(truth))]
+    losses = [
+        [-auroc_within(q.label, s, q.genes) for s in part]
+        for q, part in zip(truth, scores, strict=True)
+    ]
+    chosen = best_of(np.array(losses), list(grid))
+    at = list(grid).index(chosen)
+    label = np.concatenate([q.label for q in truth])
+    return chosen, (label, np.concatenate([part[at] for part in scores]))
+
+
+def tuned(fold: LineFold, grid: Sequence, predict: Callable) -> Any:
+    """Choose from a grid by the task's loss on inner folds; ``predict(a, b)`` yields one array each."""
+    losses = [[fold.task.loss(fold.truth[b], p) for p in predict(a, b)] for a, b in fold.splits]
+    return best_of(np.array(losses), list(grid))
+
+
+def pair_prediction(
+    fold: LineFold, values: np.ndarray, inner: InnerScores, chosen: object = "", note=None
+) -> Prediction:
+    """Make the prediction of labelled pairs, with the threshold of best F1 on inner labels and scores."""
+    label, score = inner
+    cut = {fold.line: best_threshold(label, np.asarray(score, dtype=np.float64))}
+    return Prediction(values, cut, str(chosen), note=note or {})
+
+
+def noted_weights(fold: LineFold, weights: Sequence[float]) -> dict:
+    """Note of what a fusion gave each source."""
+    pairs = zip(fold.sources, weights, strict=True)
+    return {"weights": {s.name: round(float(w), 4) for s, w in pairs}}
+
+
+@dataclass
+class Concatenation(Fusion):
+    """Concatenate all sources, reduce by PCA, then k nearest neighbours as for a single source.
+
+    Where a perturbation lacks a source, the mean of the training vectors stands in, which the
+    standardisation that follows turns into zeros.
+    """
+
+    k: Sequence[int] = (5, 10, 20, 40, 80)
+    name: str = "Concatenation + PCA"
+    predictor: str = "knn"
+
+    def predict_line(self, fold: LineFold) -> Prediction:
+        """Predict as a single embedding is evaluated."""
+        sides = [[], []]
+        for e in fold.embeddings:
+            at = [e.ids.get_indexer(ids) for ids in (fold.ids, fold.test_ids)]
+            mean = e.X[at[0][at[0] >= 0]].mean(axis=0, dtype=np.float64).astype(np.float32)
+            for side, a in zip(sides, at, strict=True):
+                side.append(np.where((a >= 0)[:, None], e.X[a], mean))
+        train, test = (np.concatenate(side, axis=1) for side in sides)
+        has = np.flatnonzero(np.any([s.has_train for s in fold.sources], axis=0))
+        there = np.flatnonzero(np.any([s.has_test for s in fold.sources], axis=0))
+        space = NestedSpace(
+            train[has], test[there], self.n_components, inner_folds=self.inner_folds,
+            inner_seed=self.inner_seed, inner_shuffle=fold.task.inner_shuffle,
+        )  # fmt: skip
+        values = fold.task.floor(fold.truth, len(test), fold.task.missing)
+        knn = predictor("knn", fold.task, grid=self.k)
+        values[..., there, :], k, *cut = knn.predict(space, Targets(fold.truth, rows=has))
+        return Prediction(values, {fold.line: cut[0]} if cut else None, str(k))
+
+
+@dataclass
+class AveragedKNN(Fusion):
+    """Average the k-nearest-neighbour predictions of all sources that a perturbation has.
+
+    One k serves all sources; it is cut where a source has fewer training perturbations. A
+    perturbation without any source gets the Train Mean.
+    """
+
+    k: Sequence[int] = (5, 10, 20, 40, 80)
+    name: str = "Averaged kNN"
+    predictor: str = "average"
+
+    def predict_line(self, fold: LineFold) -> Prediction:
+        """Tune k (of complete labels with the balance of classes) on inner folds, then average."""
+        everything, ks = np.arange(len(fold.ids)), sorted(self.k)
+        model = predictor("knn", fold.task, grid=ks)
+        if fold.pairs:
+            k, inner = tuned_pairs(fold, ks, lambda i: _inner_scores(fold, model, ks, i))
+            rate = fold.truth.rates()
+
+            def smooth(has, space):
+                near = has[space.neighbours(k)]
+                W = np.zeros((len(near), len(fold.ids)), dtype=np.float32)
+                np.put_along_axis(W, near, 1, axis=1)
+                yield smoothed(fold.truth, W, model.prior)
+
+            shape = (1, len(fold.test_ids), len(rate))
+            values = next(_mean_of_sources(fold, everything, None, shape, smooth, rate, np.float32))
+            return pair_prediction(fold, values, inner, k)
+        if fold.task.kind == "deg":
+            grid = model.candidates()
+            k = tuned(fold, grid, lambda a, b: _classes(fold, model, a, b, grid))
+            values = next(_classes(fold, model, everything, None, [k]))
+            return Prediction(values, chosen=str(model.called(k)))
+        losses = [
+            [smoother_error(w, fold.gram, a, b) for w in _knn_weights(fold, a, b, ks)]
+            for a, b in fold.splits
+        ]
+        k = best_of(np.array(losses), ks)
+        values = next(_knn_weights(fold, everything, None, [k])) @ fold.truth
+        return Prediction(values, chosen=str(k))
+
+
+def _mean_of_sources(
+    fold: LineFold, a, b, shape, each: Callable, base, kind=np.float64
+) -> Iterator[np.ndarray]:
+    """Mean over sources of what rows `a` say of rows `b` (None: the test rows), one array per candidate.
+
+    ``each(has, space)`` yields for a source, whose rows `has` of `a` are there, one array per
+    candidate; its rows (second to last axis) are those of `b` that have the source. Rows without any
+    source get `base`.
+    """
+    total, n = np.zeros(shape, kind), np.zeros(shape[-2])
+    for s in fold.sources:
+        test, there = (s.test, s.has_test) if b is None else (s.train[b], s.has_train[b])
+        has, to = np.flatnonzero(s.has_train[a]), np.flatnonzero(there)
+        if len(has) and len(to):
+            n[to] += 1
+            space = Space(s.train[a[has]], test[to])
+            for j, part in enumerate(each(has, space)):
+                total[j][..., to, :] += part
+    for one in total:
+        yield np.where(n[:, None] > 0, one / np.maximum(n, 1)[:, None], base)
+
+
+def _knn_weights(fold, a, b, ks) -> Iterator[np.ndarray]:
+    """Weight of each row of `a` in the prediction of each row of `b`, (n_b, n_a), for each k."""
+
+    def each(has, space):
+        near = has[space.neighbours(max(ks))]
+        for k in ks:
+            W = np.zeros((len(near), len(a)))
+            np.put_along_axis(W, near[:, :k], 1 / near[:, :k].shape[1], axis=1)
+            yield W
+
+    shape = (len(ks), len(fold.test_ids) if b is None else len(b), len(a))
+    return _mean_of_sources(fold, a, b, shape, each, 1 / len(a))
+
+
+def _classes(fold, model, a, b, grid) -> Iterator[np.ndarray]:
+    """Class probabilities of rows `b` from rows `a`, (3, n_b, g), for each grid value."""
+    base = fold.task.floor(fold.truth[a], len(fold.test_ids) if b is None else len(b))
+
+    def each(has, space):
+        return model.predictions(space, fold.truth[a[has]], grid)
+
+    for p in _mean_of_sources(fold, a, b, (len(grid), *base.shape), each, base, np.float32):
+        yield p.astype(np.float32)
+
+
+def _inner_scores(fold: LineFold, model, ks: Sequence[int], split: int) -> np.ndarray:
+    """Scores of the known validation pairs of an inner fold, (n_k, n_pairs)."""
+    (a, b), (known, query) = fold.splits[split], fold.inner[split]
+    rate, counts = known.rates(), np.diff(query.indptr)
+    total, n = np.zeros((len(ks), len(query.genes))), np.zeros(len(query.genes))
+    for s in fold.sources:
+        has, to = s.has_train[a], s.has_train[b]
+        if has.any() and to.any():
+            space = Space(s.train[a[has]], s.train[b[to]])
+            where = np.repeat(to, counts)
+            labels, asked = known[np.flatnonzero(has)], query[np.flatnonzero(to)]
+            total[:, where] += model.scores(space, labels, asked, rate, ks)
+            n[where] += 1
+    return np.where(n > 0, total / np.maximum(n, 1), rate[query.genes])
+
+
+def smoother_error(weights: np.ndarray, gram: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    """Mean L2 error of predicting rows `b` as `weights` (n_b, n_a) times the responses of rows `a`.
+
+    `gram` is ``Y @ Y.T`` over all rows; no prediction is formed.
+    """
+    cross = np.einsum("ij,ij->i", weights, gram[np.ix_(b, a)])
+    square = np.einsum("ij,ij->i", weights @ gram[np.ix_(a, a)], weights)
+    return float(np.sqrt(np.maximum(np.diag(gram)[b] - 2 * cross + square, 0)).mean())
+
+
+@dataclass
+class Stacked(Fusion):
+    """Non-negative combination of single-source models, by least squares on inner out-of-fold predictions.
+
+    For log fold-changes each source has a kernel ridge with its own penalty (in units of the mean
+    diagonal of the centred kernel), tuned on the same inner folds; for labelled pairs a kernel smoother.
+    """
+
+    penalties: Sequence[float] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    power: float = 2.0
+    name: str = "Stacking"
+    predictor: str = "stack"
+    tasks = ("lfc", "deg_pairs", "dir_pairs")
+
+    def predict_line(self, fold: LineFold) -> Prediction:
+        """Predict each source alone, and weigh them."""
+        return self._pairs(fold) if fold.pairs else self._responses(fold)
+
+    def _responses(self, fold: LineFold) -> Prediction:
+        kernels, gram = cosines(fold, cut=False), fold.gram
+        centres = [_centred_gram(gram, a, b) for a, b in fold.splits]
+        maps, best = [], []
+        for train, _ in kernels:
+            ridges = [Ridge(train[np.ix_(a, a)]) for a, _ in fold.splits]
+            crosses = [train[np.ix_(b, a)] for a, b in fold.splits]
+            losses = np.empty((len(ridges), len(self.penalties)))
+            made = []
+            for i, (ridge, cross, (Gaa, Gba, Gbb)) in enumerate(
+                zip(ridges, crosses, centres, strict=True)
+            ):
+                made.append([ridge.weights(cross, p) for p in self.penalties])
+                for j, H in enumerate(made[-1]):
+                    shared, square = (
+                        np.einsum("ij,ij->i", H, Gba),
+                        np.einsum("ij,ij->i", H @ Gaa, H),
+                    )
+                    losses[i, j] = np.sqrt(np.maximum(Gbb - 2 * shared + square, 0)).mean()
+            at = int(np.argmin(losses.mean(axis=0)))
+            maps.append([weights[at] for weights in made])
+            best.append(self.penalties[at])
+        A, c = np.zeros((len(kernels),) * 2), np.zeros(len(kernels))
+        for H, (Gaa, Gba, _) in zip(zip(*maps, strict=True), centres, strict=True):
+            c += [np.sum(h * Gba) for h in H]
+            A += [[np.sum(moved * h) for h in H] for moved in (h @ Gaa for h in H)]
+        w = non_negative(A, c)
+        mean = fold.truth.mean(axis=0)
+        total = np.zeros((len(fold.test_ids), len(fold.ids)))
+        for weight, penalty, (train, test) in zip(w, best, kernels, strict=True):
+            if weight > 0:
+                total += weight * Ridge(train).weights(test, penalty)
+        return Prediction(mean + total @ (fold.truth - mean), note=noted_weights(fold, w))
+
+    def _pairs(self, fold: LineFold) -> Prediction:
+        kernels, smoother = cosines(fold), Smoother((self.power,))
+        rate = np.concatenate([known.rates()[query.genes] for known, query in fold.inner])
+        label = np.concatenate([query.label for _, query in fold.inner])
+        each = range(len(fold.splits))
+        found = [[smoother.inner(fold, train, i)[0] for i in each] for train, _ in kernels]
+        X = np.array([np.concatenate(parts) for parts in found]) - rate
+        w = non_negative(X @ X.T, X @ (label - rate))
+        overall = fold.truth.rates()
+        values = np.tile(overall, (len(fold.test_ids), 1))
+        for weight, (_, test) in zip(w, kernels, strict=True):
+            if weight > 0:
+                values += weight * (smoother.scores(fold.truth, test, self.power) - overall)
+        return pair_prediction(fold, values, (label, rate + w @ X), note=noted_weights(fold, w))
+
+
+def non_negative(A: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Minimise ``w A w - 2 c w`` over w >= 0, for a positive semi-definite A.
+
+    References
+    ----------
+    Breiman 1996 (stacked regressions); Lawson & Hanson 1974.
+    """
+    values, vectors = eigh(A)
+    keep = values > 1e-10 * max(values.max(), 1e-30)
+    root = vectors[:, keep] * np.sqrt(values[keep])
+    return nnls(root.T, (vectors[:, keep] / np.sqrt(values[keep])).T @ c)[0]
+
+
+def _centred_gram(gram, a, b):
+    """Inner products of responses minus the mean of rows `a`: (a, a), (b, a), diagonal of (b, b)."""
+    aa, ba = gram[np.ix_(a, a)], gram[np.ix_(b, a)]
+    mean, whole, side = aa.mean(axis=0), aa.mean(), ba.mean(axis=1)
+    bb = np.diag(gram)[b] - 2 * side + whole
+    return centred(aa), ba - mean - side[:, None] + whole, bb

@@ -1,0 +1,252 @@
+"""Everything that the chapter on fusion compares, scored on the same folds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbcore.core.errors import ParameterError
+from perturbcore.embeddings.base import Embedding
+from perturbcore.models.fusion.kernel_models import fusions, single_sources
+from perturbcore.models.simple.space import Protocol
+from perturbcore.report.comparison import Comparison
+from perturbcore.score.task import task_of
+
+TOP_SINGLES = 4
+# predictor of a fusion -> predictor of one source that is of its kind, the first that was scored
+FAMILY = {
+    "knn": ("knn",),
+    "average": ("knn",),
+    "stack": ("ridge", "kernel"),
+    "ridge": ("ridge",),
+    "kernel": ("kernel",),
+    "mixed": ("mixed",),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FusionScores:
+    """Scores of single sources and of fusions on one data set.
+
+    Attributes
+    ----------
+    data : perturbcore.data.sets.base.Dataset
+    sources : list of Embedding
+    scores : pandas.DataFrame
+        Tidy scores of every single source, fusion, floor and ceiling.
+    weights : pandas.DataFrame
+        method, cell_line, fold, source, weight: what a fusion gave each source, adding up to 1.
+    left_out : list of str
+        Sentences on what could not be run, and why.
+    """
+
+    data: Any
+    sources: list[Embedding]
+    scores: pd.DataFrame
+    weights: pd.DataFrame
+    left_out: list[str]
+
+    @cached_property
+    def every(self) -> Comparison:
+        """All methods."""
+        return Comparison(self.scores)
+
+    @cached_property
+    def shown(self) -> Comparison:
+        """All fusions and the best single sources, with floors and ceilings."""
+        every = self.every
+        order = (-every.sign * every.means[self.singles]).sort_values()
+        rows = every.scores[~every.scores["method"].isin(order.index[TOP_SINGLES:])]
+        return Comparison(rows, reference=self.best_single)
+
+    def without(self, folds: Sequence[int]) -> "Comparison":
+        """Compare the same methods without some folds."""
+        rows = self.every.scores
+        return Comparison(rows[~rows["fold"].isin(folds)])
+
+    def _methods(self, *, fused: bool) -> list[str]:
+        modality = self.every.methods.loc[self.every.competitors, "modality"]
+        return list(modality.index[(modality == "Fusion") == fused])
+
+    @cached_property
+    def fusions(self) -> list[str]:
+        """Names of the fusions."""
+        return self._methods(fused=True)
+
+    @cached_property
+    def singles(self) -> list[str]:
+        """Names of the single sources, one per predictor."""
+        return self._methods(fused=False)
+
+    @cached_property
+    def best_single(self) -> str:
+        """Single source and predictor with the best mean over lines and folds, named after the fact."""
+        return self.every.best_of(self.singles)
+
+    @cached_property
+    def gains(self) -> pd.DataFrame:
+        """Compare each fusion with the best single source under any predictor; see `Comparison.gains`."""
+        return self.every.gains(self.best_single, methods=self.fusions)
+
+    @cached_property
+    def lines(self) -> pd.DataFrame:
+        """Compare in every cell line, methods in the order of `gains`."""
+        table = self.every.gains(self.best_single, by=("cell_line",), methods=self.fusions)
+        place = {name: i for i, name in enumerate(self.gains["method"])}
+        order = table["method"].map(place)
+        table = table.assign(order=order).sort_values(["order", "cell_line"], ignore_index=True)
+        return table.drop(columns="order")
+
+    @cached_property
+    def parts(self) -> pd.DataFrame:
+        """What a predictor adds to one source, and what fusion adds under the same predictor.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns of `Comparison.gains`, one row per fusion with a single-source run of its
+            kind: `against` is the best single source, chosen on training perturbations, under that
+            predictor; `plain` is the best single source so chosen under kNN, and `predictor_gain` what
+            the predictor adds to it.
+        """
+        methods = self.every.methods.loc[self.singles].reset_index()
+        alone = methods[methods["embedding"] == "Best source"].set_index("predictor")["method"]
+        reference = {}
+        for fusion in self.fusions:
+            family = FAMILY.get(self.every.methods.loc[fusion, "predictor"], ())
+            if there := [p for p in family if p in alone]:
+                reference[fusion] = alone[there[0]]
+        table, plain = self.every.gains(reference), alone["knn"]
+        by_predictor = self.every.gains(plain, methods=[m for m in alone if m != plain])
+        added = by_predictor.set_index("method")["gain"]
+        order = table.sort_values("value", ascending=not self.every.higher_is_better)
+        return order.assign(
+            plain=self.every.means[plain],
+            predictor_gain=order["against"].map(added).fillna(0.0),
+        ).reset_index(drop=True)
+
+
+def score_fusions(
+    study,
+    dataset: str,
+    *,
+    transformers: Mapping[str, Mapping] | None = None,
+    k: Sequence[int] = (5, 10, 20, 40, 80),
+    n_components: int = 100,
+    inner_folds: int = 5,
+    n_outer: int = 10,
+    n_inner: int = 10,
+    seed: int = 0,
+) -> FusionScores:
+    """Score every single source, every simple fusion and the transformers on one data set.
+
+    Parameters
+    ----------
+    study : perturbcore.book.study.Study
+    dataset : str
+    transformers : dict of dict
+        See `fusion_transformers`.
+    k, n_components
+        Of kNN and PCA.
+    inner_folds : int
+        Inner folds of the simple fusions.
+    n_outer, n_inner : int
+        Of the noise ceiling.
+
+    Raises
+    ------
+    ParameterError
+        A transformer names no preset, or there are fewer than two sources.
+    """
+    data = study.dataset(dataset)
+    made = study.embeddings(dataset, seed=seed)
+    sources = [e for e in made if not e.modality.endswith("control")]
+    n = len({e.name for e in sources})
+    if n < 2:
+        raise ParameterError(
+            f"data set '{dataset}' has {n} source: fusion needs at least two; add embeddings to the "
+            "profile"
+        )
+    simple = fusions(data.task, sources, k=k, n_components=n_components, inner_folds=inner_folds)
+    deep, left_out = fusion_transformers(study, data, sources, transformers or {})
+    predictors = study.models(data.task, knn=k, lasso=(1.0,))
+    predictors = predictors if task_of(data.task).kind == "pairs" else predictors[:1]
+    singles = study.evaluate(
+        dataset, predictors, protocol=Protocol(n_components=n_components), embeddings=made,
+        ceiling=study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner), seed=seed,
+    )  # fmt: skip
+    models = [*simple, *deep, *single_sources(simple)]
+    fused = study.evaluate_joint(dataset, models, seed=seed, n_jobs=study.n_jobs)
+    scores = pd.concat([singles, fused], ignore_index=True)
+    return FusionScores(data, sources, scores, weights_of(study.store, fused), left_out)
+
+
+def fusion_transformers(
+    study, data, sources: Sequence[Embedding], wanted: Mapping[str, Mapping], *, joint: bool = True
+) -> tuple[list, list[str]]:
+    """Make the transformers of a profile, and say which could not be made.
+
+    Parameters
+    ----------
+    study, data, sources
+    wanted : dict of dict
+        Name -> ``preset`` (see `perturbcore.models.fusion.settings`) and settings that are to differ
+        from it; with ``trials`` (and ``space``) settings are searched in each fold, see
+        `perturbcore.models.fusion.tuning`; ``seed`` is that of the training.
+    joint : bool
+        One model over all lines, or one per line.
+    """
+    # torch and lightning are heavy: only a chapter that trains pays for them
+    from perturbcore.models.fusion.settings import preset
+    from perturbcore.models.fusion.transformer import TransformerFusion
+
+    models, left_out = [], []
+    for name, options in wanted.items():
+        options = dict(options)
+        if "preset" not in options:
+            raise ParameterError(
+                f"transformer '{name}' names no preset: give preset: lfc_simple, lfc_full, ..."
+            )
+        own = {k: options.pop(k) for k in ("seed", "trials", "space") if k in options}
+        settings, controls = preset(options.pop("preset"), **options), None
+        if settings.line_source == "autoencoder":
+            if data.screen is None:
+                left_out.append(
+                    f"{name} encodes each line from its mean control cell; {data.title} holds no "
+                    "cells, so it is left out."
+                )
+                continue
+            controls = control_profiles(data)
+        folder = study.profile.results / "models"
+        models.append(
+            TransformerFusion(
+                sources, settings, name=name, controls=controls, joint=joint, folder=folder, **own
+            )
+        )
+    return models, left_out
+
+
+def control_profiles(data) -> pd.DataFrame:
+    """Mean log1p profile of the control cells of each line, lines x genes."""
+    from perturbcore.data.effects.moments import pseudobulk
+
+    controls = data.screen[data.screen.obs["is_control"].to_numpy(bool)]
+    bulk = pseudobulk(controls, by=["cell_line"], progress=False)
+    lines = bulk.obs["cell_line"].astype(str).to_numpy()
+    values = pd.DataFrame(np.asarray(bulk.X), index=lines, columns=bulk.var_names)
+    return values[list(data.responses.var_names)]
+
+
+def weights_of(store, scores: pd.DataFrame) -> pd.DataFrame:
+    """Gather what fusions noted of their sources' weights, scaled to add up to 1."""
+    units = scores.drop_duplicates("key").set_index("key")
+    rows = []
+    for key, note in store.notes(units.index).items():
+        weights, unit = note.get("weights") or {}, units.loc[key]
+        if (total := sum(weights.values())) > 0:
+            about = (unit["embedding"], unit["cell_line"], unit["fold"])
+            rows += [(*about, source, w / total) for source, w in weights.items()]
+    return pd.DataFrame(rows, columns=["method", "cell_line", "fold", "source", "weight"])
