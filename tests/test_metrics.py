@@ -6,8 +6,8 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.score.metrics.ranks import row_ranks
 from perturbcore.score.metrics.registry import metric, metrics_of
+from perturbcore.score.metrics.regression import row_ranks
 
 LFC = metrics_of("lfc")
 PAIRS = metrics_of("pairs")

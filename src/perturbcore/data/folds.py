@@ -15,26 +15,10 @@ def assign_folds(perturbations, n_folds: int = 5, seed: int = 0) -> pd.Series:
     The distinct names are sorted, permuted with `seed` and cut into `n_folds` nearly equal parts,
     so that a perturbation measured in several cell lines lies in the same fold in all of them.
 
-    Parameters
-    ----------
-    perturbations : array-like of str
-        Perturbation names; repeats are allowed.
-    n_folds : int
-        Number of folds, at least 2.
-    seed : int
-        Seed of the permutation.
-
     Returns
     -------
     pandas.Series
         Fold (0 .. n_folds - 1), indexed by the sorted distinct perturbation.
-
-    Raises
-    ------
-    ParameterError
-        `n_folds` is below 2 or above the number of perturbations.
-    InputError
-        A perturbation name is missing.
     """
     names = pd.Index(perturbations)
     if names.hasnans:
@@ -62,15 +46,7 @@ def add_folds(responses: AnnData, n_folds: int = 5, seed: int = 0) -> AnnData:
 def cross_line_leaks(obs: pd.DataFrame) -> pd.Series:
     """List the perturbations that lie in different folds in different cell lines.
 
-    Parameters
-    ----------
-    obs : pandas.DataFrame
-        Columns `perturbation`, `cell_line`, `fold`.
-
-    Returns
-    -------
-    pandas.Series
-        Number of distinct folds (> 1), indexed by perturbation; empty where nothing leaks.
+    The number of distinct folds (> 1), indexed by perturbation; empty where nothing leaks.
     """
     n = obs.groupby("perturbation", observed=True)["fold"].nunique()
     return n[n > 1]
@@ -81,8 +57,6 @@ def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
 
     Parameters
     ----------
-    responses : AnnData
-        Rows with ``obs`` columns `perturbation`, `cell_line`, `fold`.
     joint : bool
         True where one model is trained over all cell lines: then a perturbation must be in the
         same fold in every line. False for one model a line: such a perturbation is only reported.

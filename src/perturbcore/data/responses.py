@@ -45,9 +45,7 @@ def make_responses(
         Name of the data set; what `X` holds; what the perturbation names are
         ("symbol", "ensembl", "entrez" or "drug").
     observed : (n_rows, n_genes) bool array, optional
-        Which labels are known; for "deg_pairs" only.
-    simulated : bool
-        Whether the cells were simulated.
+        Which labels are known, where they are partial.
 
     Returns
     -------
@@ -159,10 +157,7 @@ def dense(X) -> np.ndarray:
 def read_responses(path) -> AnnData:
     """Read a responses table from `.h5ad` and check it.
 
-    Raises
-    ------
-    InputError
-        The file is not there, is not an h5ad file, or breaks the contract.
+    A file that is not there, is not h5ad, or breaks the contract is refused.
     """
     path = Path(path)
     if not path.exists():

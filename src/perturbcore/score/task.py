@@ -16,9 +16,8 @@ from perturbcore.data.responses import LAYERS
 from perturbcore.score.labels import Labels, class_shares, most_frequent
 from perturbcore.score.metrics.deg import deg_metrics, one_hot
 from perturbcore.score.metrics.pairs import auroc_within
-from perturbcore.score.metrics.ranks import row_ranks
 from perturbcore.score.metrics.registry import metric, metrics_of
-from perturbcore.score.metrics.regression import pearson
+from perturbcore.score.metrics.regression import pearson, row_ranks
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Task:
         return list(names or there)
 
     def truth(self, rows: AnnData) -> Any:
-        """What is known of some rows: an (n, g) array, or `Labels` where labels are partial."""
+        """Return what is known of some rows: an (n, g) array, or `Labels` where labels are partial."""
         raise NotImplementedError
 
     def shape(self, n: int, n_genes: int) -> tuple[int, ...]:
@@ -95,7 +94,7 @@ class Task:
         return np.asarray(truth, dtype=np.float32)
 
     def products(self, truth) -> np.ndarray | None:
-        """Inner products between rows, (n, n) float64, where a model can use them for its tuning."""
+        """Return inner products between rows, (n, n) float64, where tuning can use them."""
         return None
 
     def loss(self, truth, values) -> float:

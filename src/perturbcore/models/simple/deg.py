@@ -19,12 +19,8 @@ from perturbcore.score.task import task_of
 class DEGLogistic(Predictor):
     """Class-balanced softmax classifier of each gene, see :class:`perturbcore.models.simple.softmax.Softmax`.
 
-    Parameters
-    ----------
-    grid : sequence of float
-        Candidate C; a single one is not tuned (Tahoe as published: 1e5).
-    softmax : dict
-        Options of the fit: max_iter, tolerance, seed, device, precision, history.
+    `grid` are candidate C (a single one is not tuned; Tahoe as published: 1e5), `softmax` options of
+    the fit.
 
     References
     ----------
@@ -83,14 +79,7 @@ class DEGKNN(Predictor):
     them: with balance 0 a rare class is called only where most neighbours have it, with 1 where it
     is more frequent than elsewhere, which is what a class-balanced loss asks for.
 
-    Parameters
-    ----------
-    grid : sequence of int
-        Candidate k.
-    balance : sequence of float
-        Candidate powers, 0 to 1.
-    prior : float
-        Weight of the gene's own frequencies, in labels.
+    `grid` are candidate k, `balance` candidate powers, `prior` is a weight in labels.
     """
 
     grid: Sequence[int] = (5, 10, 20, 40, 80)
@@ -112,8 +101,12 @@ class DEGKNN(Predictor):
     @property
     def spec(self) -> dict:
         """Grid, balance and prior."""
-        parameters = {"grid": self.grid, "balance": self.balance, "prior": self.prior}
-        return {"class": "deg_knn", **parameters}
+        return {
+            "class": "deg_knn",
+            "grid": self.grid,
+            "balance": self.balance,
+            "prior": self.prior,
+        }
 
     def candidates(self) -> list:
         """List pairs of k and balance."""

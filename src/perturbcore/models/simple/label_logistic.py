@@ -104,19 +104,8 @@ def fit_genes(X: np.ndarray, known: Labels, grid: Sequence[float]) -> np.ndarray
 
     where the weights :math:`a_i` of each class add up to one half.
 
-    Parameters
-    ----------
-    X : (n, d) array
-        Coordinates of the training perturbations.
-    known : Labels
-        Their known labels.
-    grid : sequence of float
-        C.
-
-    Returns
-    -------
-    (len(grid), d + 1, G) float64 array
-        Weights and, last, intercepts; 0 for a gene with fewer than two classes.
+    `X` (n, d) are coordinates, `grid` candidate C. Returns weights and, last, intercepts of each,
+    (len(grid), d + 1, G); 0 for a gene with fewer than two classes.
     """
     X = np.ascontiguousarray(X, dtype=np.float64)
     row = np.repeat(np.arange(len(X)), np.diff(known.indptr))
@@ -133,14 +122,8 @@ def fit_genes(X: np.ndarray, known: Labels, grid: Sequence[float]) -> np.ndarray
 class LabelLogistic(Smoother):
     """Class-balanced logistic classifier of each gene from the labels that are known.
 
-    For the partial labels of :class:`perturbcore.models.simple.labels.LabelKNN`: differentially expressed or
-    not, up or down. Genes share nothing but C, so one with few known labels is predicted from few;
-    one with a single known class gets the score 0.5.
-
-    Parameters
-    ----------
-    grid : sequence of float
-        Candidate C.
+    Genes share nothing but C, so one with few known labels is predicted from few; one with a single
+    known class gets the score 0.5.
     """
 
     grid: Sequence[float] = C_GRID

@@ -193,12 +193,7 @@ class Smoother(Predictor):
 class LabelKNN(Smoother):
     """Share of positives among the known labels of the k nearest perturbations.
 
-    Parameters
-    ----------
-    grid : sequence of int
-        Candidate k.
-    prior : float
-        Weight m of the gene's own rate, in labels.
+    `grid` are candidate k, `prior` the weight m of the gene's own rate, in labels.
     """
 
     grid: Sequence[int] = (5, 10, 20, 40, 80)
@@ -234,14 +229,8 @@ class LabelKNN(Smoother):
 class LabelKernel(Smoother):
     """All training perturbations, weighted by a power of the cosine to them.
 
-    Parameters
-    ----------
-    grid : sequence of float
-        Candidate powers.
-    total : float
-        Sum of the weights of a perturbation.
-    prior : float
-        Weight m of the gene's own rate.
+    `grid` are candidate powers, `total` the sum of the weights of a perturbation, `prior` the weight
+    m of the gene's own rate.
     """
 
     grid: Sequence[float] = (1.0, 2.0, 4.0)

@@ -34,8 +34,6 @@ class Softmax:
 
     Parameters
     ----------
-    n_classes : int
-        K.
     max_iter : int
         Iterations. The published 100 stop before convergence where C is large, so that the start
         is felt (F1 moves by up to 0.006).
@@ -47,7 +45,6 @@ class Softmax:
         Of the start, drawn as torch draws a linear layer: uniform within 1 / sqrt(d).
     device : str
         "auto" (a GPU where there is one), "cpu", "cuda", or any name torch knows.
-    precision : {"float32", "float64"}
     history : int
         Steps that L-BFGS remembers; each costs two copies of the weights in memory.
 
@@ -72,13 +69,7 @@ class Softmax:
 
     @property
     def place(self) -> torch.device:
-        """Where it is computed.
-
-        Raises
-        ------
-        ParameterError
-            The device is not there.
-        """
+        """Where it is computed; refused where it is not there."""
         import torch
 
         if self.device == "auto":
@@ -94,30 +85,17 @@ class Softmax:
         return place
 
     def fit(self, X: np.ndarray, codes: np.ndarray, C: float) -> torch.Tensor:
-        """Fit all genes.
+        """Fit all genes: weights and, last, intercepts, (K, d + 1, g).
 
-        Parameters
-        ----------
-        X : (n, d) array
-            Coordinates of the training perturbations.
-        codes : (n, g) int array
-            Class 0 .. K - 1 of each, -1 where it is not known.
-        C : float
-            Inverse strength of the penalty.
-
-        Returns
-        -------
-        (K, d + 1, g) tensor
-            Weights and, last, intercepts.
+        `X` (n, d) are coordinates, `codes` (n, g) classes 0 .. K - 1 (-1: not known), `C` the inverse
+        strength of the penalty.
         """
         import torch
 
         place, dtype = self.place, getattr(torch, self.precision)
         X = self._with_ones(X, place, dtype)
-        weights, d = (
-            _balanced(torch.as_tensor(codes, device=place), self.n_classes, dtype),
-            X.shape[1],
-        )
+        weights = _balanced(torch.as_tensor(codes, device=place), self.n_classes, dtype)
+        d = X.shape[1]
         total = weights.sum(dim=0)
         n_genes = codes.shape[1]
         # drawn on the CPU, so that a GPU starts from the same place

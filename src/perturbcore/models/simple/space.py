@@ -33,26 +33,11 @@ def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
 def principal_axes(
     Z: np.ndarray, n_components: int, *, seed: int = 0, start: np.ndarray | None = None
 ) -> np.ndarray:
-    """Leading principal axes of centred data.
+    """Leading principal axes of centred rows Z (n, d): orthonormal columns (d, q), leading axis first.
 
     Exact (symmetric eigendecomposition of the smaller side) up to `EXACT_SIDE`; above it by
-    subspace iteration with oversampling, seeded, or warm from `start`.
-
-    Parameters
-    ----------
-    Z : (n, d) array
-        Centred rows.
-    n_components : int
-        Number of axes q; cut to min(n, d) where larger.
-    seed : int
-        Seed of the starting subspace.
-    start : (d, q') array, optional
-        Axes of similar data (the outer training set, for an inner fold).
-
-    Returns
-    -------
-    (d, q) array
-        Orthonormal columns, leading axis first.
+    subspace iteration with oversampling, seeded, or warm from `start` (axes of similar data: of the
+    outer training set, for an inner fold).
     """
     n, d = Z.shape
     q = min(n_components, n, d)
@@ -161,19 +146,9 @@ class Space:
 class NestedSpace:
     """Reduced coordinates of an outer fold and of its inner folds.
 
-    Parameters
-    ----------
-    train, test : (n, d), (m, d) arrays
-        Embedding rows of the training and test perturbations (all present).
-    n_components : int
-        Components kept; cut where a training set has fewer rows or columns.
-    reduce : bool
-        False leaves coordinates as they are (the idealized embedding).
-    inner_folds, inner_seed : int
-        K-fold over the training rows, in their order.
-    inner_shuffle : bool
-        Whether rows are shuffled (with `inner_seed`), as published for log fold-changes, or cut in
-        their order, as for labels.
+    `train` (n, d) and `test` (m, d) are embedding rows; `reduce=False` leaves them as they are (the
+    idealized embedding). The inner K-fold takes the training rows in their order, shuffled with
+    `inner_seed` or not, see `Protocol`.
     """
 
     train: np.ndarray

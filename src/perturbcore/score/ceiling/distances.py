@@ -3,7 +3,7 @@
 import numpy as np
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.score.metrics.ranks import row_ranks
+from perturbcore.score.metrics.regression import row_ranks
 
 ERRORS = ("L2", "MSE", "MAE")
 SIMILARITIES = ("Spearman", "Pearson")

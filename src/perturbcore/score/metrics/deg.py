@@ -11,7 +11,6 @@ import numpy as np
 from perturbcore.core.errors import InputError
 from perturbcore.score.metrics.registry import register
 
-COLE = "Cole et al. 2026, Supplemental Methods"
 CLASSES = np.array([-1, 0, 1], dtype=np.int8)
 
 
@@ -35,10 +34,7 @@ def _count(label, probability, right, called, true):
 
 @numba.njit(nogil=True, cache=True)
 def _rank(label, probability, order, which, auroc, ap):
-    """Area under the ROC curve and average precision of one class, gene by gene.
-
-    `order` (g, m) sorts the test perturbations of each gene by ascending probability.
-    """
+    """AUROC and average precision of one class; `order` (g, m) sorts each gene by probability."""
     m = order.shape[1]
     for g in range(order.shape[0]):
         positive = 0
@@ -76,24 +72,11 @@ def _check(label, probability) -> tuple[np.ndarray, np.ndarray]:
 
 
 def called_per_gene(label, probability) -> dict[str, np.ndarray]:
-    """Score the most probable class of each gene: F1, precision, recall.
+    """Score the most probable class of each gene: F1, precision, recall, each (g,).
 
-    Parameters
-    ----------
-    label : (m, g) int array in {-1, 0, 1}
-    probability : (3, m, g) float array
-        Of -1, 0 and 1; any scores with the same argmax do. Equal ones go to the first class.
-
-    Returns
-    -------
-    dict of (g,) arrays
-        ``f1_score``, ``precision``, ``recall``: each class by itself (0 where undefined),
-        averaged over the classes among the gene's labels.
-
-    Raises
-    ------
-    InputError
-        Shapes do not fit.
+    `label` (m, g) is -1, 0 or 1; `probability` (3, m, g) any scores with the same argmax, equal ones
+    going to the first class. Each class by itself (0 where undefined), averaged over the classes
+    among the gene's labels.
     """
     label, probability = _check(label, probability)
     right, called, true = (np.zeros((3, label.shape[1]), dtype=np.int64) for _ in range(3))
@@ -111,30 +94,12 @@ def called_per_gene(label, probability) -> dict[str, np.ndarray]:
 
 
 def ranked_per_gene(label, probability) -> dict[str, np.ndarray]:
-    """Score how each class ranks the test perturbations of a gene: AUROC, average precision.
+    """Score how each class ranks the test perturbations of a gene: AUROC, average precision, each (g,).
 
-    Parameters
-    ----------
-    label, probability
-        See :func:`called_per_gene`; the values of `probability` are only compared within a class
-        and gene.
-
-    Returns
-    -------
-    dict of (g,) arrays
-        ``roc_auc``: one class against the others, averaged over all three, a class without
-        positives (or without negatives) counting 0. ``average_precision``: averaged over the
-        classes among the gene's labels.
-
-    Raises
-    ------
-    InputError
-        Shapes do not fit.
-
-    Notes
-    -----
-    Equal to ``torchmetrics`` 1.9 (multiclass, macro, exact thresholds), with one oddity of it:
-    where all labels of a gene are its first class (-1), the absent classes count 0 in average
+    AUROC is one class against the others, averaged over all three, a class without positives (or
+    without negatives) counting 0; average precision is averaged over the classes among the gene's
+    labels. Equal to ``torchmetrics`` 1.9 (multiclass, macro, exact thresholds), with one oddity of
+    it: where all labels of a gene are its first class (-1), the absent classes count 0 in average
     precision instead of being left out.
     """
     label, probability = _check(label, probability)
@@ -147,20 +112,7 @@ def ranked_per_gene(label, probability) -> dict[str, np.ndarray]:
 
 
 def deg_metrics(label, probability, names) -> dict[str, float]:
-    """Evaluate metrics of the "deg" task, sharing the work between them.
-
-    Parameters
-    ----------
-    label, probability
-        See :func:`called_per_gene`.
-    names : list of str
-        Of f1_score, precision, recall, roc_auc, average_precision.
-
-    Returns
-    -------
-    dict of float
-        Means over genes.
-    """
+    """Means over genes of the named metrics, sharing the work between them; see `called_per_gene`."""
     found = {}
     if set(names) & {"f1_score", "precision", "recall"}:
         found |= called_per_gene(label, probability)
@@ -178,71 +130,31 @@ def _share(top, bottom):
     return np.divide(top, bottom, out=np.zeros(top.shape), where=bottom > 0)
 
 
-@register(
-    "f1_score",
-    "Macro F1",
-    higher_is_better=True,
-    bounds=(0, 1),
-    formula=r"\frac{1}{G} \sum_g \frac{1}{|C_g|} \sum_{c \in C_g} F_1^{(g,c)}",
-    reference=COLE,
-    task="deg",
-)
+@register("f1_score")
 def f1_score(label, probability):
     """F1 of each class among a gene's test labels, averaged over classes, then over genes."""
     return deg_metrics(label, probability, ["f1_score"])["f1_score"]
 
 
-@register(
-    "precision",
-    "Precision",
-    higher_is_better=True,
-    bounds=(0, 1),
-    formula=r"\frac{1}{G} \sum_g \frac{1}{|C_g|} \sum_{c \in C_g} \frac{TP}{TP + FP}",
-    reference=COLE,
-    task="deg",
-)
+@register("precision")
 def precision(label, probability):
     """Share of a class's calls that are right, averaged as `f1_score`; 0 without calls."""
     return deg_metrics(label, probability, ["precision"])["precision"]
 
 
-@register(
-    "recall",
-    "Recall",
-    higher_is_better=True,
-    bounds=(0, 1),
-    formula=r"\frac{1}{G} \sum_g \frac{1}{|C_g|} \sum_{c \in C_g} \frac{TP}{TP + FN}",
-    reference=COLE,
-    task="deg",
-)
+@register("recall")
 def recall(label, probability):
     """Share of a class's labels that are called, averaged as `f1_score`."""
     return deg_metrics(label, probability, ["recall"])["recall"]
 
 
-@register(
-    "roc_auc",
-    "AUROC",
-    higher_is_better=True,
-    bounds=(0, 1),
-    formula=r"\frac{1}{G} \sum_g \frac{1}{3} \sum_c \mathrm{AUROC}_{g,c}",
-    reference=COLE,
-    task="deg",
-)
+@register("roc_auc")
 def roc_auc(label, probability):
     """One-against-rest AUROC over three classes, an absent class counting 0, averaged over genes."""
     return deg_metrics(label, probability, ["roc_auc"])["roc_auc"]
 
 
-@register(
-    "average_precision",
-    "Average precision",
-    higher_is_better=True,
-    bounds=(0, 1),
-    formula=r"\frac{1}{G} \sum_g \frac{1}{|C_g|} \sum_{c \in C_g} \mathrm{AP}_{g,c}",
-    reference=COLE,
-    task="deg",
-)
+@register("average_precision")
 def average_precision(label, probability):
     """Average precision of each class among a gene's test labels, averaged over genes."""
     return deg_metrics(label, probability, ["average_precision"])["average_precision"]

@@ -11,8 +11,6 @@ import numpy as np
 from perturbcore.core.errors import InputError
 from perturbcore.score.metrics.registry import register
 
-HERE = "this book"
-
 
 @numba.njit(nogil=True, cache=True)
 def _rank_sums(order, score, code, label, n_genes):
@@ -55,46 +53,22 @@ def _codes(gene: np.ndarray) -> tuple[int, np.ndarray]:
 
 
 def concordance(label, score, gene) -> tuple[np.ndarray, np.ndarray]:
-    """Count concordant (positive, negative) pairs a gene.
+    """Count concordant and possible (positive, negative) pairs per gene; ties count half.
 
-    Parameters
-    ----------
-    label, score, gene : (n,) arrays
-        0/1 label, score, gene of each labelled pair.
-
-    Returns
-    -------
-    concordant, possible : (n_genes,) arrays
-        Ties count half. AUROC of a gene is their ratio where `possible` > 0.
+    `label`, `score`, `gene` are (n,) arrays over labelled pairs; the AUROC of a gene is the ratio.
     """
     positive, negative, rank_sum = _by_gene(label, score, gene)
     return rank_sum - positive * (positive + 1) / 2, positive * negative
 
 
-@register(
-    "auroc_within",
-    "AUROC within gene",
-    higher_is_better=True,
-    bounds=(0, 1),
-    formula=r"\frac{\sum_g \#\{s_{ig} > s_{jg}: y_{ig}=1, y_{jg}=0\}}{\sum_g n_g^+ n_g^-}",
-    reference=HERE,
-    task="pairs",
-)
+@register("auroc_within")
 def auroc_within(label, score, gene, threshold=None):
     """Concordance over pairs of labelled perturbations of the same gene, pooled over genes."""
     concordant, possible = concordance(label, score, gene)
     return float(concordant.sum() / possible.sum()) if possible.sum() else 0.5
 
 
-@register(
-    "auroc_per_gene",
-    "AUROC per gene, averaged",
-    higher_is_better=True,
-    bounds=(0, 1),
-    formula=r"\frac{1}{|G^\pm|}\sum_{g \in G^\pm} \mathrm{AUROC}_g",
-    reference="Wu et al. 2025 (PerturbQA)",
-    task="pairs",
-)
+@register("auroc_per_gene")
 def auroc_per_gene(label, score, gene, threshold=None):
     """AUROC of each gene with both labels, averaged over those genes."""
     concordant, possible = concordance(label, score, gene)
@@ -102,15 +76,7 @@ def auroc_per_gene(label, score, gene, threshold=None):
     return float((concordant[keep] / possible[keep]).mean()) if keep.any() else 0.5
 
 
-@register(
-    "ap_within",
-    "Average precision within gene",
-    higher_is_better=True,
-    bounds=(0, 1),
-    formula=r"\frac{\sum_g n_g^+ \mathrm{AP}_g}{\sum_g n_g^+}",
-    reference=HERE,
-    task="pairs",
-)
+@register("ap_within")
 def ap_within(label, score, gene, threshold=None):
     """Average precision of each gene with both labels, weighted by its positives.
 
@@ -134,15 +100,7 @@ def ap_within(label, score, gene, threshold=None):
     return float((precision[end] * y)[both].sum() / total) if total else 0.0
 
 
-@register(
-    "macro_F1",
-    "Macro F1 of labelled pairs",
-    higher_is_better=True,
-    bounds=(0, 1),
-    formula=r"\tfrac12 (F_1^{+} + F_1^{-})",
-    reference="after Cole et al. 2026, Supplemental Methods, on labelled pairs only",
-    task="pairs",
-)
+@register("macro_F1")
 def macro_f1(label, score, gene, threshold=0.5):
     """F1 of the positive and of the negative class at `threshold`, averaged; 0 where undefined."""
     label = np.asarray(label, dtype=bool)

@@ -2,8 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from perturbcore.core.errors import ParameterError
+
+_ABOUT = yaml.safe_load(Path(__file__).with_name("metrics.yml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -14,16 +19,14 @@ class Metric:
     ----------
     name, label : str
         Key in the scores table; what an axis says.
-    higher_is_better : bool
-        Direction.
     bounds : tuple of float
         Smallest and largest possible value.
     formula, reference : str
         LaTeX formula for one perturbation (or one fold); where it comes from.
     task : str
-        "lfc", "pairs" or "deg".
+        Kind of task: "lfc", "pairs" or "deg".
     function : callable
-        ``lfc``: (truth, prediction, train_mean) -> one value a perturbation.
+        ``lfc``: (truth, prediction, train_mean) -> one value per perturbation.
         ``pairs``: (label, score, gene, threshold) -> one value.
         ``deg``: (label, probability) -> one value, the mean over genes.
     """
@@ -41,31 +44,30 @@ class Metric:
 _METRICS: dict[str, Metric] = {}
 
 
-def register(name, label, *, higher_is_better, bounds, formula, reference, task="lfc"):
-    """Return a decorator that registers a function as metric `name`; see `Metric`."""
+def register(name: str, task: str = "lfc", **about) -> Callable:
+    """Return a decorator that registers a function as metric `name`.
+
+    What it is (see `Metric`) is given as keywords, or stands in ``metrics.yml``.
+    """
+    for kind, metrics in _ABOUT.items():
+        if not about and name in metrics:
+            task, about = kind, metrics[name]
 
     def keep(function):
-        _METRICS[name] = Metric(
-            name, label, higher_is_better, bounds, formula, reference, task, function
-        )
+        known = {**about, "bounds": tuple(about["bounds"])}
+        _METRICS[name] = Metric(name=name, task=task, function=function, **known)
         return function
 
     return keep
 
 
 def metric(name: str) -> Metric:
-    """Return the registered metric `name`.
-
-    Raises
-    ------
-    ParameterError
-        No such metric; the message lists those there are.
-    """
+    """Return the registered metric `name`; a `ParameterError` lists those there are."""
     if name not in _METRICS:
         raise ParameterError(f"no metric '{name}'; there are: {', '.join(_METRICS)}")
     return _METRICS[name]
 
 
 def metrics_of(task: str) -> list[str]:
-    """Return the names of the metrics of a task ("lfc", "pairs" or "deg")."""
+    """Return the names of the metrics of a kind of task ("lfc", "pairs" or "deg")."""
     return [m.name for m in _METRICS.values() if m.task == task]
