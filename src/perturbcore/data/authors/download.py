@@ -1,4 +1,4 @@
-"""Fetch the authors' preprocessed data from their host: size and licence first, resumed, verified."""
+"""Fetch the authors' preprocessed data: size and licence first, resumed, verified."""
 
 import hashlib
 import json
@@ -31,15 +31,16 @@ def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Pa
     """Download the files of the layout that are not there yet.
 
     Each file is checked against the size and sha256 that the host states; one that is there and
-    right is not downloaded again, one that is cut off is taken up where it stopped. What was fetched
-    is recorded in ``.fetched.json``.
+    right is not downloaded again, one that is cut off is taken up where it stopped. What was
+    fetched is recorded in ``.fetched.json``.
 
     Parameters
     ----------
     folder : path, optional
         ``data/paper`` by default. Nothing is downloaded where ``PERTURBCORE_PAPER_DATA`` is set.
     client : object, optional
-        With `dataset_info` and `hf_hub_download` of ``huggingface_hub.HfApi``, which it is by default.
+        With `dataset_info` and `hf_hub_download` of ``huggingface_hub.HfApi``, which it is by
+        default.
 
     Raises
     ------
@@ -58,13 +59,15 @@ def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Pa
         about = client.dataset_info(REPOSITORY, files_metadata=True)
     except Exception as error:  # the library raises its own and those of two HTTP libraries
         raise DownloadError(
-            f"the authors' data ({REPOSITORY}) cannot be asked for: {error}; with a copy of the files "
+            f"the authors' data ({REPOSITORY}) cannot be asked for: {error}; "
+            "with a copy of the files "
             f"on disk, set {VARIABLE} to its folder"
         ) from error
     wanted = [f for f in about.siblings if any(fnmatch(f.rfilename, p) for p in PATTERNS)]
     if not wanted:
         raise DownloadError(
-            f"{REPOSITORY} at {about.sha} holds none of the files of the layout, such as {PATTERNS[0]}; "
+            f"{REPOSITORY} at {about.sha} holds none of the files of the layout, "
+            f"such as {PATTERNS[0]}; "
             "were they renamed?"
         )
     record = _record(root)
@@ -73,7 +76,8 @@ def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Pa
     print(
         f"authors' data: {REPOSITORY} at {about.sha}, {len(wanted)} files, "
         f"{len(todo)} to download ({size / 1e9:.2f} GB) into {root}\n"
-        f"licence: {_licence(about)}; the data are the authors', read their terms at their host first",
+        f"licence: {_licence(about)}; "
+        "the data are the authors', read their terms at their host first",
         file=sys.stderr,
         flush=True,
     )
@@ -113,7 +117,8 @@ def _fetch(client, one, revision: str, root: Path) -> None:
     if not _matches(path, one):
         path.unlink(missing_ok=True)
         raise DownloadError(
-            f"{path}: what came is not the file the host states (size {one.size}, sha256 {_sha(one)}); "
+            f"{path}: what came is not the file the host states "
+            f"(size {one.size}, sha256 {_sha(one)}); "
             "it was removed, run again"
         )
 

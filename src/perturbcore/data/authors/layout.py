@@ -1,4 +1,4 @@
-"""Where the authors' preprocessed data lie, and what the published benchmark does with each data set."""
+"""Where the authors' preprocessed data lie, and the constants of the published benchmark."""
 
 import os
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ VARIABLE = "PERTURBCORE_PAPER_DATA"
 REPOSITORY = "genbio-ai/foundation-models-perturbation"
 GENE_EMBEDDINGS = "gene_embeddings"
 HOW_TO_GET = (
-    f"`make data PROFILE=paper` downloads them (size and licence are shown first); {VARIABLE}=<folder> "
+    f"`make data PROFILE=paper` downloads them (size and licence are shown first); "
+    f"{VARIABLE}=<folder> "
     "uses a copy that is already on disk"
 )
 
@@ -99,7 +100,7 @@ def layout_of(dataset: str) -> Layout:
 
 
 def data_root(folder=None) -> Path:
-    """Folder of the authors' data: `folder`, else ``PERTURBCORE_PAPER_DATA``, else ``data/paper``."""
+    """Root of the authors' data: `folder`, else ``PERTURBCORE_PAPER_DATA``, else ``data/paper``."""
     declared = folder or os.environ.get(VARIABLE, "")
     return Path(declared).expanduser() if declared else Path(data_folder()) / "paper"
 

@@ -1,8 +1,8 @@
 """The authors' raw screens, as documented, declared as screens of this project.
 
 Essential: ``raw_data.h5ad`` (obs `gene_id`, `gem_group`, `cell_line`). Norman:
-``NormanWeissman2019_filtered.h5ad`` (obs `perturbation`, `nperts`, `gemgroup`; var `ensemble_id`) and
-``GEARS_perturb_processed.h5ad``.
+``NormanWeissman2019_filtered.h5ad`` (obs `perturbation`, `nperts`, `gemgroup`; var `ensemble_id`)
+and ``GEARS_perturb_processed.h5ad``.
 
 Sci-Plex: a UMI matrix in text (1-based gene, cell, count; a file ``*UMI.count.matrix*``), its genes
 (``*gene.annotations*``: id, name), its cells (``*cell.annotations*``, in the order of the matrix)
@@ -11,7 +11,8 @@ of it as ``*.h5ad`` with these columns of obs and `gene_name` of var. Kept genes
 ``mart_export_protein_coding.txt``, column `Gene name`.
 
 Tahoe: a ``.h5ad`` per cell line below ``raw`` (obs `cell_line`, `plate`, `drug`,
-`drugname_drugconc`, `pass_filter`). Kept genes: ``tahoe_coding_non_mt_genes.txt``, a symbol per line.
+`drugname_drugconc`, `pass_filter`). Kept genes: ``tahoe_coding_non_mt_genes.txt``, a symbol per
+line.
 """
 
 import ast
@@ -51,7 +52,7 @@ def raw_screens(
     dose: float | None = None,
     backed: bool = True,
 ) -> Iterator[AnnData]:
-    """Read the raw cells of a data set, a screen at a time (Tahoe one per file, the others one in all).
+    """Read the raw cells of a data set: a screen per file (Tahoe), or one in all.
 
     Parameters
     ----------
@@ -59,8 +60,9 @@ def raw_screens(
     folder : path
         The folder with the raw files, or the root above it.
     filter_first : bool
-        Chemicals: drop the other genes before cells are normalised (as experimental error and labels
-        do) rather than after (as effects do); then `uns["perturbcore"]["genes"]` lists the kept ones.
+        Chemicals: drop the other genes before cells are normalised (as experimental error and
+        labels do) rather than after (as effects do); then `uns["perturbcore"]["genes"]` lists the
+        kept ones.
     dose : float, optional
         Chemicals: dose that is kept; the published one by default.
     backed : bool
@@ -114,7 +116,8 @@ def _norman(folder: Path, layout: Layout) -> AnnData:
     if target.isna().any():
         raise InputError(
             f"{path}: column 'perturbation': no Ensembl id for "
-            f"{sorted(set(symbol[target.isna()]))[:5]}; the gene tables of the two files do not know "
+            f"{sorted(set(symbol[target.isna()]))[:5]}; "
+            "the gene tables of the two files do not know "
             "them"
         )
     gemgroup = cells.obs["gemgroup"][n <= 1]

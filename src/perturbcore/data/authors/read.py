@@ -31,11 +31,12 @@ def read_authors_responses(dataset: str, task: str = "lfc", root=None, *, path=N
     Returns
     -------
     AnnData, (cell line, perturbation) x genes
-        See `perturbcore.data.responses`. Rows keep the order of the file, which decides the published
-        inner folds. obs: `fold` (-1 where no fold tests the row), for chemicals `drug` and `dose`.
-        A drug is named by what its embeddings are indexed by: its name (Sci-Plex) or PubChem CID as
-        an integer in text (Tahoe); drugs that share a CID within a cell line are "<CID> (<drug>)".
-        ``uns["perturbcore"]["notes"]``: one line for everything that was dropped or is unusual.
+        See `perturbcore.data.responses`. Rows keep the order of the file, which decides the
+        published inner folds. obs: `fold` (-1 where no fold tests the row), for chemicals `drug`
+        and `dose`. A drug is named by what its embeddings are indexed by: its name (Sci-Plex) or
+        PubChem CID as an integer in text (Tahoe); drugs that share a CID within a cell line are
+        "<CID> (<drug>)". ``uns["perturbcore"]["notes"]``: one line for everything that was dropped
+        or is unusual.
 
     Raises
     ------

@@ -86,8 +86,8 @@ def labels_of_raw(
     test : {"welch", "student"}
         The published code's test, or the paper's.
     min_cells : int, optional
-        Groups must have more cells than this: 30 for a perturbation of Essential, 20 for a drug on a
-        plate (over all doses), as in the published code; the paper says 30 everywhere.
+        Groups must have more cells than this: 30 for a perturbation of Essential, 20 for a drug on
+        a plate (over all doses), as in the published code; the paper says 30 everywhere.
 
     Returns
     -------

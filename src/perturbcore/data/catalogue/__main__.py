@@ -1,4 +1,4 @@
-"""Print or write the table of data licences: ``python -m perturbcore.data.catalogue --licences``."""
+"""Write the table of data licences: ``python -m perturbcore.data.catalogue --licences``."""
 
 import argparse
 from pathlib import Path

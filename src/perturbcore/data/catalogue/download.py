@@ -28,7 +28,7 @@ def data_folder(folder=None) -> Path:
 
 
 def hash_of(path, kind: str = "sha256") -> str:
-    """The "sha256" of a file, or its git "blob" id; taken once while size and time stamp stay."""
+    """Return the "sha256" of a file or its git "blob" id; taken once while its time stamp stays."""
     path = Path(path)
     stat = path.stat()
     key = (kind, str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
@@ -54,8 +54,8 @@ def fetch(name: str, *, folder=None, accept_licence: bool | None = None, progres
     Looked for in this order: the mirror folder of ``PERTURBCORE_MIRROR``, the cache, the network
     (``PERTURBCORE_URL`` replaces the server's address; ``PERTURBCORE_OFFLINE=1`` forbids it).
     Mirror and cache have the tree ``owner/repository/commit/path``. Wherever the file comes from,
-    its sha256 (or git blob id) is checked first, so a truncated file, an error page or a changed file
-    never reaches a reader.
+    its sha256 (or git blob id) is checked first, so a truncated file, an error page or a changed
+    file never reaches a reader.
 
     Parameters
     ----------
@@ -80,7 +80,8 @@ def fetch(name: str, *, folder=None, accept_licence: bool | None = None, progres
         if path.is_file():
             if wrong := _differs(found, path):
                 raise DownloadError(
-                    f"{path} in the mirror is not the pinned file: {wrong}; replace it, or remove it "
+                    f"{path} in the mirror is not the pinned file: {wrong}; "
+                    "replace it, or remove it "
                     f"to download from {found.url}"
                 )
             return path
@@ -199,7 +200,8 @@ def _download(found: Entry, target: Path, folder: Path, progress, corrupt: str) 
         get(_address(found), str(partial), None)
         if wrong := _differs(found, partial):
             raise DownloadError(
-                f"what {_address(found)} sent is not the pinned file {found.name} ({wrong}){corrupt}; "
+                f"what {_address(found)} sent is not the pinned file {found.name} "
+                f"({wrong}){corrupt}; "
                 "it was not kept. Try again; if it stays so, " + _way_out(found, target)
             )
         target.parent.mkdir(parents=True, exist_ok=True)

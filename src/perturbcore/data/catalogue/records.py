@@ -35,8 +35,8 @@ class Entry(BaseModel):
     source : str
         Title of the source that the file belongs to; licences are shown once per source.
     sha256, blob : str
-        What the file must be: its sha256, or its git blob id (sha1 of the word blob, the size, a zero
-        byte and the content), which is enough where nobody could compute the sha256.
+        What the file must be: its sha256, or its git blob id (sha1 of the word blob, the size, a
+        zero byte and the content), which is enough where nobody could compute the sha256.
     bytes : int
         0 where it is not known.
     licence, licence_note : str

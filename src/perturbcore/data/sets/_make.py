@@ -32,7 +32,8 @@ def labels_of(screen: AnnData, *, dataset: str, n_folds: int, seed: int, **how) 
 def make_wells(X, obs: pd.DataFrame, genes, *, path, **about) -> AnnData:
     """Replicate wells by genes: obs `perturbation`, `batch`, `cell_line`, `is_control`.
 
-    `about` (dataset, scale, identifier) says what the values are; `path` names the file in messages.
+    `about` (dataset, scale, identifier) says what the values are; `path` names the file in
+    messages.
     """
     X = np.asarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float32)
     if not np.isfinite(X).all():
@@ -46,7 +47,7 @@ def make_wells(X, obs: pd.DataFrame, genes, *, path, **about) -> AnnData:
 def well_effects(wells: AnnData, control: str = "matched") -> pd.DataFrame:
     """Mean effect of each perturbation on each plate: rows (batch, perturbation), columns genes.
 
-    "matched" subtracts the mean of the control wells of the same plate, "global" that of all plates.
+    "matched" subtracts the mean of the control wells of the same plate, "global" of all plates.
     """
     X = pd.DataFrame(np.asarray(wells.X, dtype=np.float64), columns=wells.var_names)
     treated = ~wells.obs["is_control"].to_numpy()

@@ -26,9 +26,9 @@ DAMAGED = (
 def read_string_lists(path, name: str) -> dict:
     """Read an object that is a named list, nested at will, of character vectors.
 
-    `path` is an `.rda` file of R's binary (XDR) format, compressed or not. Returns dictionaries nested
-    as in the file; a character vector is an object array of str (missing values ""). Refused: a file
-    that is cut short, has no object `name`, or holds something else.
+    `path` is an `.rda` file of R's binary (XDR) format, compressed or not. Returns dictionaries
+    nested as in the file; a character vector is an object array of str (missing values "").
+    Refused: a file that is cut short, has no object `name`, or holds something else.
     """
     path = existing(path)
     try:
@@ -136,7 +136,7 @@ class _Reader:
 
 @numba.njit(cache=True)
 def _scan(raw, at, n):
-    """Start, length and 64-bit FNV-1a hash of n strings, and where they end (-1: beyond the file)."""
+    """Start, length and 64-bit FNV-1a hash of n strings, and their end (-1: beyond the file)."""
     start = np.empty(n, dtype=np.int64)
     size = np.empty(n, dtype=np.int64)
     code = np.empty(n, dtype=np.uint64)

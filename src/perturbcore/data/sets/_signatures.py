@@ -1,4 +1,4 @@
-"""Drug signatures that are only ranked genes: reading, matching with drug tables, signed top-k labels."""
+"""Drug signatures that are only ranked genes: reading, matching of drugs, signed top-k labels."""
 
 import re
 from collections import Counter
@@ -18,9 +18,9 @@ from perturbcore.data.sets._rstrings import read_string_lists
 from perturbcore.data.sets.base import Card, Dataset, card_of
 
 SALTS = (
-    "hydrochloride dihydrochloride hydrobromide mesylate dimesylate maleate acetate diacetate sulfate "
-    "disulfate citrate tosylate sodium potassium chloride hydrate dihydrate monohydrate hemihydrate "
-    "phosphate fumarate tartrate isethionate hcl 2hcl"
+    "hydrochloride dihydrochloride hydrobromide mesylate dimesylate maleate acetate diacetate "
+    "sulfate disulfate citrate tosylate sodium potassium chloride hydrate dihydrate monohydrate "
+    "hemihydrate phosphate fumarate tartrate isethionate hcl 2hcl"
 ).split()
 
 
@@ -100,7 +100,7 @@ def match_drugs(
 
 
 def common_genes(lines: Mapping[str, Signatures], drugs) -> tuple[list[str], int]:
-    """Genes that every signature of every line ranks once, sorted; and how many are ranked twice."""
+    """List the genes that every signature ranks once, and count those ranked twice."""
     shared, twice = None, set()
     for signatures in lines.values():
         for drug in set(signatures.ranked) & set(drugs):
@@ -128,7 +128,8 @@ def check_k(k: int, n_genes: int | None = None) -> None:
     _whole("k", k, 1)
     if n_genes is not None and 2 * k >= n_genes:
         raise ParameterError(
-            f"k={k}: the signatures share {n_genes} genes, so that k must be below {(n_genes + 1) // 2}"
+            f"k={k}: the signatures share {n_genes} genes, "
+            f"so that k must be below {(n_genes + 1) // 2}"
         )
 
 
@@ -157,7 +158,8 @@ def signature_dataset(
     lines : mapping
         Cell line -> its signatures.
     table : DataFrame
-        Drug table: `smiles`, `targets`, `mechanism`. Drugs that it does not have are dropped and named.
+        Drug table: `smiles`, `targets`, `mechanism`. Drugs that it does not have are dropped and
+        named.
     k : int
         Genes labelled at each end.
     min_labels : int
@@ -196,7 +198,8 @@ def signature_dataset(
     card.step("common genes", perturbations=len(drugs), genes=len(genes), note=note)
     card.responses(
         responses,
-        f"{responses.n_obs} rows of drug and line, {k} genes up and {k} down in each; genes labelled at "
+        f"{responses.n_obs} rows of drug and line, {k} genes up and {k} down in each; "
+        "genes labelled at "
         f"least {min_labels} times",
     )
     about["notes"] = (*card_of("signatures")["notes"], _weak(responses, k), *about["notes"])
@@ -213,7 +216,7 @@ def signature_dataset(
 def _drugs(
     name: str, lines, table: pd.DataFrame, aliases, card: Card
 ) -> tuple[pd.DataFrame, tuple]:
-    """The drugs of the signatures that the table has, with its columns; and those it does not have."""
+    """Return the drugs that the table has, with its columns, and the names of the others."""
     everyone = sorted({d for s in lines.values() for d in s.ranked})
     lengths = [len(r) for s in lines.values() for r in s.ranked.values()]
     size = f"{min(lengths):,} to {max(lengths):,} genes each"
@@ -251,6 +254,7 @@ def _responses(name: str, lines, drugs, genes: list[str], k: int) -> AnnData:
 def _weak(responses: AnnData, k: int) -> str:
     few = (responses.obs["n_up"] < min(k, 100)).to_numpy()
     return (
-        f"Of {responses.n_obs} signatures, {few.sum()} ({few.mean():.0%}) have fewer than {min(k, 100)} "
+        f"Of {responses.n_obs} signatures, {few.sum()} ({few.mean():.0%}) have "
+        f"fewer than {min(k, 100)} "
         "significantly up-regulated genes by the file's own list: part of their labels is noise."
     )

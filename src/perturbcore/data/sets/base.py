@@ -124,7 +124,7 @@ def _cards() -> dict[str, dict]:
 
 
 def card_of(name: str) -> dict[str, Any]:
-    """What ``cards.yml`` says of a data set: title, sources, citations, notes, and its constants."""
+    """Return what ``cards.yml`` says of a data set: title, notes, sources and constants."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in _cards()[name].items()}
 
 

@@ -1,4 +1,4 @@
-"""The data sets of Cole et al. 2026 as their authors preprocessed them: stored folds, own embeddings."""
+"""The data sets of Cole et al. 2026 as preprocessed by the authors, with their stored folds."""
 
 from types import MappingProxyType
 
@@ -14,7 +14,8 @@ from perturbcore.data.published.tables import load_published
 from perturbcore.data.sets.base import Card, Dataset, check_choice
 
 SIMULATED = (
-    "These files are a small fixture in the authors' layout, written from simulated cells: they say "
+    "These files are a small fixture in the authors' layout, written from simulated cells: "
+    "they say "
     "nothing about real cells or about the models whose file names they bear."
 )
 
@@ -44,8 +45,8 @@ def load(
     Returns
     -------
     Dataset
-        ``ceiling``: the published experimental error, where the published tables are at hand and know
-        every perturbation. ``extras["authors"]``: `dataset`, `root` and `names` for
+        ``ceiling``: the published experimental error, where the published tables are at hand and
+        know every perturbation. ``extras["authors"]``: `dataset`, `root` and `names` for
         `perturbcore.embeddings.authors.own_embeddings`.
 
     Raises
@@ -108,7 +109,7 @@ def inputs(root=None, **_) -> list:
 
 
 def _published_error(responses: AnnData, notes: list[str]) -> pd.DataFrame | None:
-    """The published experimental error, or None and a note that says why there is none."""
+    """Return the published experimental error, or None and note why there is none."""
     table, why = load_published().ceilings, "the published tables are not on this machine"
     if table is not None:
         table = table[table["dataset"] == responses.uns["perturbcore"]["dataset"]]

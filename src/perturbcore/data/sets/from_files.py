@@ -30,8 +30,8 @@ def load(
     screen : path, optional
         Cells x genes, `.h5ad`.
     responses : path, optional
-        One row per (cell line, perturbation), `.h5ad`; see `perturbcore.data.responses`. Folds are added
-        where there is no column `fold`. Give either this or `screen`.
+        One row per (cell line, perturbation), `.h5ad`; see `perturbcore.data.responses`. Folds are
+        added where there is no column `fold`. Give either this or `screen`.
     name, title : str
         Key in the scores table; what a page calls the data set.
     effect_control, effect_batches : str
@@ -42,8 +42,8 @@ def load(
         Whether to leave the cells of the screen on disk.
     **declared
         What the screen's columns and values mean: the options of
-        `perturbcore.data.screens.declare.declare_screen`, such as `perturbation`, `batch`, `cell_line`,
-        `control` and `scale`. A file written from a declared screen needs none.
+        `perturbcore.data.screens.declare.declare_screen`, such as `perturbation`, `batch`,
+        `cell_line`, `control` and `scale`. A file written from a declared screen needs none.
 
     Raises
     ------

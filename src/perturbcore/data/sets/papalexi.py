@@ -100,8 +100,8 @@ def load(
 def leading_guide(counts: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Find the gRNA with most UMIs in every cell.
 
-    Returns per cell: the column of the leading gRNA, its count, its share of the cell's gRNA UMIs (0
-    where the cell has none), and whether another gRNA has as many.
+    Returns per cell: the column of the leading gRNA, its count, its share of the cell's gRNA UMIs
+    (0 where the cell has none), and whether another gRNA has as many.
     """
     counts = sp.csr_matrix(counts)
     guide = np.asarray(counts.argmax(axis=1)).ravel()
@@ -135,7 +135,7 @@ def _read(path):
 
 
 def _matrix(path, data, name: str):
-    """A sparse R matrix, turned to cells in rows, and the names of its columns."""
+    """Return a sparse R matrix, turned to cells in rows, and the names of its columns."""
     parts = ("i", "j", "x", "Dim", "Dimnames")
     i, j, x, shape, names = (member(path, data, name, part) for part in parts)
     matrix = sp.coo_matrix((x, (i, j)), shape=tuple(int(n) for n in shape))

@@ -1,4 +1,4 @@
-"""L1000 level-3 chemical screen of HT115 cells, two replicate plates (the demonstration data of PRnet)."""
+"""L1000 level-3 chemical screen of HT115 cells on two replicate plates (PRnet's example)."""
 
 from types import MappingProxyType
 
@@ -19,13 +19,14 @@ COLUMNS = ("pert_iname", "pert_id", "pert_type", "rna_plate", "dose", "cell_type
 def load(control: str = "matched", n_folds: int = 5, seed: int = 0, path=None) -> Dataset:
     """Load the wells of both plates and the plate-matched effects of the drugs.
 
-    Only drugs that lie on both plates are kept: one on one plate has no replicate, so that resampling
-    plates would give it an experimental error of nearly nothing.
+    Only drugs that lie on both plates are kept: one on one plate has no replicate, so that
+    resampling plates would give it an experimental error of nearly nothing.
 
     Parameters
     ----------
     control : {"matched", "global"}
-        Whether a drug's well is compared with the DMSO wells of its own plate (Eq. 4), or of both (Eq. 6).
+        Whether a drug's well is compared with the DMSO wells of its own plate (Eq. 4), or of both
+        (Eq. 6).
     n_folds, seed : int
         Folds are by drug; see `perturbcore.data.folds.assign_folds`.
     path : path, optional
@@ -34,8 +35,8 @@ def load(control: str = "matched", n_folds: int = 5, seed: int = 0, path=None) -
     Returns
     -------
     Dataset
-        ``responses``: task "lfc", log2 (``uns["perturbcore"]["scale"] == "log2"``); `n_cells` counts
-        wells. ``replicates``: wells x genes with their DMSO wells. ``extras["drugs"]``: a DataFrame
+        ``responses``: task "lfc", log2 (``uns["perturbcore"]["scale"]``); `n_cells` counts wells.
+        ``replicates``: wells x genes with their DMSO wells. ``extras["drugs"]``: a DataFrame
         indexed by perturbation (smiles, targets and mechanism, which are empty, dose in micromolar,
         pert_ids, n_structures).
 
@@ -48,8 +49,8 @@ def load(control: str = "matched", n_folds: int = 5, seed: int = 0, path=None) -
     -----
     Five names were registered as two structures each, differing in stereo-chemistry, one of them at
     one dose only. They are one perturbation here (their wells are averaged, a plate first), so that
-    no near copy of a test drug is in training; its structure is the one with more wells, then the one
-    with more stereo-centres written. The card counts them.
+    no near copy of a test drug is in training; its structure is the one with more wells, then the
+    one with more stereo-centres written. The card counts them.
 
     References
     ----------
@@ -95,7 +96,8 @@ def replicate_agreement(effects: pd.DataFrame) -> str:
     other = (r.sum() - np.trace(r)) / (r.size - n)
     return (
         f"Most drugs are near noise: the effects of one drug on the two plates correlate by "
-        f"{np.diag(r).mean():.2f} on average ({n} drugs), those of two different drugs by {other:.2f}."
+        f"{np.diag(r).mean():.2f} on average ({n} drugs), "
+        f"those of two different drugs by {other:.2f}."
     )
 
 

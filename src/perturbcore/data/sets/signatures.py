@@ -27,7 +27,8 @@ def load(
     Parameters
     ----------
     source : {"sciplex", "tahoe"}
-        Sci-Plex 3 (A549, K562, MCF7; genes are Ensembl ids) or Tahoe-100M (ten cell lines; symbols).
+        Sci-Plex 3 (A549, K562, MCF7; genes are Ensembl ids) or Tahoe-100M (ten cell lines;
+        symbols).
     lines : sequence of str, optional
         Cell lines; all by default.
     k : int
@@ -40,8 +41,8 @@ def load(
     Returns
     -------
     Dataset
-        Task "deg"; see `perturbcore.data.sets._signatures.signature_dataset`. obs `n_up`: significantly
-        up-regulated genes by the file's own list, 100 at most.
+        Task "deg"; see `perturbcore.data.sets._signatures.signature_dataset`. obs `n_up`:
+        significantly up-regulated genes by the file's own list, 100 at most.
 
     Raises
     ------

@@ -22,7 +22,8 @@ def load(
     Parameters
     ----------
     task : {"lfc", "deg"}
-        "deg": labels of differential expression, batches pooled (`perturbcore.data.deg.labels.deg_labels`).
+        "deg": labels of differential expression, batches pooled; see
+        `perturbcore.data.deg.labels.deg_labels`.
     control, batches : str
         Variant of the effect; see `perturbcore.data.effects.ba_ate`.
     min_cells, test

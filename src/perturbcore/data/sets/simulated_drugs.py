@@ -31,14 +31,15 @@ def load(
     n_folds, fold_seed : int
         Folds are by drug, the same in all lines; see `perturbcore.data.folds.assign_folds`.
     **options
-        Handed to `perturbcore.data.simulate.chemistry.simulate_drug_screen`, such as its sizes and `seed`.
+        Handed to `perturbcore.data.simulate.chemistry.simulate_drug_screen`, such as its sizes and
+        `seed`.
 
     Returns
     -------
     Dataset
-        ``screen``: cells at the response dose, and vehicle. ``extras``: "drugs" (DataFrame indexed by
-        perturbation: smiles, targets, mechanism, inert), "simulation" (the `SimulatedDrugScreen` with
-        truth, network and cells at all doses).
+        ``screen``: cells at the response dose, and vehicle. ``extras``: "drugs" (DataFrame indexed
+        by perturbation: smiles, targets, mechanism, inert), "simulation" (the `SimulatedDrugScreen`
+        with truth, network and cells at all doses).
 
     Raises
     ------

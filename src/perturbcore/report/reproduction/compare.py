@@ -42,9 +42,9 @@ def compare(scores: pd.DataFrame, published: Published | None = None) -> pd.Data
     scores : pandas.DataFrame
         Of `perturbcore.report.reproduction.benchmark.reproduce`.
     published : Published, optional
-        `perturbcore.data.published.tables.load_published()` by default: single folds where the tables
-        are at hand; else the kept medians over folds, and then both columns are medians and `fold`
-        is -1.
+        `perturbcore.data.published.tables.load_published()` by default: single folds where the
+        tables are at hand; else the kept medians over folds, and then both columns are medians and
+        `fold` is -1.
 
     Returns
     -------
@@ -134,6 +134,7 @@ def verdict(table: pd.DataFrame, metric: str = "L2", tolerance: float = 0.01) ->
     worst = rows.loc[off.idxmax()]
     return (
         f"{int((off <= tolerance).sum())} of {len(rows)} published {metric} values are reproduced "
-        f"within {tolerance:g} (random embeddings apart); the largest difference is {off.max():.3g}, "
+        f"within {tolerance:g} (random embeddings apart); "
+        f"the largest difference is {off.max():.3g}, "
         f"{worst['display']} ({worst['predictor']}) in {worst['cell_line']}."
     )

@@ -41,7 +41,8 @@ def error_of_raw(
     cell_line : str, optional
         Only this line.
     **options
-        `seed`, `n_jobs`, `progress`, `checkpoint` of `perturbcore.score.ceiling.ceiling.noise_ceiling`.
+        `seed`, `n_jobs`, `progress`, `checkpoint` of
+        `perturbcore.score.ceiling.ceiling.noise_ceiling`.
 
     Returns
     -------

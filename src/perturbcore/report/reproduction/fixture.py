@@ -1,8 +1,8 @@
 """The authors' layout, small, from simulated cells: a developer tool and test fixture.
 
-Raw cells are written in the documented raw layout (see `perturbcore.data.authors.raw`) and turned into
-responses by the functions that the command line uses. No number in it says anything about real cells,
-or about the models whose file names it uses.
+Raw cells are written in the documented raw layout (see `perturbcore.data.authors.raw`) and turned
+into responses by the functions that the command line uses. No number in it says anything about real
+cells, or about the models whose file names it uses.
 """
 
 from pathlib import Path
@@ -132,7 +132,7 @@ def drugs_of(simulation) -> pd.DataFrame:
     return pd.DataFrame({"gene": genes, "pubchem_cid": cid}, index=names)
 
 
-# --- raw cells ---------------------------------------------------------------------------------------
+# --- raw cells
 
 
 def _cells(simulation, line: int) -> tuple[ad.AnnData, np.ndarray, np.ndarray]:
@@ -193,7 +193,7 @@ def _norman(folder: Path, simulation, rng) -> None:
 
 
 def _drug_cells(simulation, line: int, rng) -> tuple:
-    """A few cells of each drug, some of them at a low dose, and the controls."""
+    """Choose a few cells of each drug, some of them at a low dose, and the controls."""
     cells, control, batch = _cells(simulation, line)
     order = rng.permutation(cells.n_obs)
     nth = cells.obs.iloc[order].groupby("perturbation").cumcount().to_numpy()
@@ -275,7 +275,7 @@ def _tahoe(folder: Path, simulation, rng) -> None:
 RAW = {"essential": _essential, "norman": _norman, "sciplex": _sciplex, "tahoe": _tahoe}
 
 
-# --- embeddings --------------------------------------------------------------------------------------
+# --- embeddings
 
 
 def _sources(simulation) -> dict[str, pd.DataFrame]:

@@ -75,10 +75,12 @@ def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: 
         raise InputError(f"{place}: none of the authors' data are there; {HOW_TO_GET}")
     place = write_fixture(chapter.profile.results / "authors_fixture", seed=seed, datasets=datasets)
     sentence = (
-        "**The authors' preprocessed data are not on this machine.** What follows runs the same code "
+        "**The authors' preprocessed data are not on this machine.** "
+        "What follows runs the same code "
         "on a small fixture: simulated cells in the authors' layout, with the file names of their "
         "embeddings and nothing of their content. Its scores say nothing about real cells or real "
-        f"models, and are not comparable with the published ones. To have the real ones: {HOW_TO_GET}."
+        f"models, and are not comparable with the published ones. "
+        f"To have the real ones: {HOW_TO_GET}."
     )
     return Found(place, True, sentence)
 
@@ -128,8 +130,10 @@ def check_sentence(check: pd.DataFrame) -> str:
     off = rows["difference"].abs()
     same = (rows["chosen"].astype(float) == rows["chosen_sklearn"].astype(float)).sum()
     return (
-        f"Against plain scikit-learn on the same files, over {len(rows)} units: largest difference in "
-        f"L2 {off.max():.1e} (kNN {off[rows['predictor'] == 'knn'].max():.1e}); the same k or alpha is "
+        f"Against plain scikit-learn on the same files, over {len(rows)} units: "
+        "largest difference in "
+        f"L2 {off.max():.1e} (kNN {off[rows['predictor'] == 'knn'].max():.1e}); "
+        "the same k or alpha is "
         f"chosen in {same} of {len(rows)}."
     )
 

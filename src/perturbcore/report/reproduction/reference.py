@@ -88,7 +88,8 @@ def sklearn_scores(
     smallest = int(np.floor((train & present).sum() * 0.8))
     if embedding is not None and min(smallest, X.shape[1]) < q:
         raise InputError(
-            f"embedding '{embedding.name}': {smallest} x {X.shape[1]} in an inner training set, fewer "
+            f"embedding '{embedding.name}': {smallest} x {X.shape[1]} in an inner training set, "
+            "fewer "
             f"than {q} components; scikit-learn refuses this"
         )
     search = GridSearchCV(Pipeline(steps), grid, scoring=negative_mean_l2, cv=INNER)
@@ -136,9 +137,9 @@ def against_sklearn(
 ) -> pd.DataFrame:
     """Compute units again with scikit-learn and set them beside scores that were computed fast.
 
-    `responses`, `embeddings` and `scores` are what `perturbcore.models.simple.evaluate_embeddings` was
-    given and what it returned; the rest says which units. Returns predictor, embedding, cell_line, fold, metric,
-    `value` (fast), `sklearn`, `difference`, `chosen`, `chosen_sklearn`.
+    `responses`, `embeddings` and `scores` are what `perturbcore.models.simple.evaluate_embeddings`
+    was given and what it returned; the rest says which units. Returns predictor, embedding,
+    cell_line, fold, metric, `value` (fast), `sklearn`, `difference`, `chosen`, `chosen_sklearn`.
     """
     here = [e for e in embeddings if e.cell_line in (None, cell_line)]
     units = product([("idealized", None), *((e.name, e) for e in here)], estimators, folds)
