@@ -465,8 +465,8 @@ def test_catalogue_files_and_own_files(tmp_path, monkeypatch):
     (tmp_path / "sets.gmt").write_text("S1\t\tA\tB\nS2\t\tB\tC\nS3\t\tA\tC\tD\n")
     (tmp_path / "texts.csv").write_text("gene,note\nA,big red\nB,big blue\nC,red blue\n")
     (tmp_path / "p.fasta").write_text(">A\nMKLM\n>B\nMKLV\n>C\nLMKL\n")
-    save_embedding(random_embedding(["1", "2", "9"], 4, identifier="entrez"), tmp_path / "mine.csv")
-    catalogue = {"pairs": "pairs.txt", "sets": "sets.gmt", "mine": "mine.csv"}
+    save_embedding(random_embedding(["1", "2", "9"], 4, identifier="entrez"), tmp_path / "mine.npz")
+    catalogue = {"pairs": "pairs.txt", "sets": "sets.gmt", "mine": "mine.npz"}
     context = BuildContext(
         fetch=lambda name: tmp_path / catalogue[name],
         folder=tmp_path,
@@ -486,7 +486,7 @@ def test_catalogue_files_and_own_files(tmp_path, monkeypatch):
         {
             "name": "Mine",
             "modality": "DNA",
-            "file": "$MY_FOLDER/mine.csv",
+            "file": "$MY_FOLDER/mine.npz",
             "identifier": "entrez",
             "convert_to": "symbol",
             "aliases": "previous_symbols",
@@ -516,12 +516,12 @@ def test_catalogue_files_and_own_files(tmp_path, monkeypatch):
 
 def test_one_file_a_cell_line(tmp_path, context):
     for line in ("K562", "RPE1"):
-        save_embedding(random_embedding(["A", line], 3), tmp_path / f"PCA_{line}_(D=3).csv")
+        save_embedding(random_embedding(["A", line], 3), tmp_path / f"PCA_{line}_(D=3).npz")
     here = BuildContext(dataset=context.dataset, folder=tmp_path)
-    made = build_all([{"name": "PCA", "file": "PCA_{cell_line}_(D=3).csv"}], here)
+    made = build_all([{"name": "PCA", "file": "PCA_{cell_line}_(D=3).npz"}], here)
     assert [(e.cell_line, e.ids[1]) for e in made] == [("K562", "K562"), ("RPE1", "RPE1")]
     with pytest.raises(InputError, match="'PCA': the file .*PCA_HepG2.* does not exist"):
-        build({"name": "PCA", "file": "PCA_{cell_line}_(D=3).csv", "cell_line": "HepG2"}, here)
+        build({"name": "PCA", "file": "PCA_{cell_line}_(D=3).npz", "cell_line": "HepG2"}, here)
 
 
 NET = {"name": "E", "builder": "network", "source": "simulated"}

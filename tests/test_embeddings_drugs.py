@@ -18,7 +18,7 @@ from perturbcore.embeddings.drugs import (
     target_genes,
 )
 from perturbcore.embeddings.sources import BuildContext
-from perturbcore.embeddings.specs import entity_of, serving
+from perturbcore.embeddings.specs import serving
 from perturbcore.embeddings.words import drug_texts
 
 DRUGS = pd.DataFrame(
@@ -368,9 +368,8 @@ def test_drugs_are_served_by_drug_builders_and_genes_by_gene_builders():
 
 
 def test_an_embedding_of_itself_is_refused():
-    specs = {"a": {"name": "a", "builder": "shuffled", "of": "a"}}
-    with pytest.raises(ParameterError, match="made from itself"):
-        entity_of(specs["a"], specs)
+    with pytest.raises(ParameterError, match="'a' is made from itself"):
+        serving([{"name": "a", "builder": "shuffled", "of": "a"}], "mine", "drug")
 
 
 def test_drug_specs_build_together_with_their_genes(tmp_path):

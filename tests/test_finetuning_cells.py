@@ -27,7 +27,6 @@ from perturbcore.embeddings.cell_models.objectives import IndexingHead, KnockOut
 from perturbcore.embeddings.cell_models.pretrain import (
     MaskedExpression,
     components,
-    load_encoder,
     pretrain,
 )
 from perturbcore.embeddings.cell_models.tokens import control_cells
@@ -228,13 +227,6 @@ def test_same_seed_same_encoder_and_a_killed_run_resumes(cells, tmp_path, monkey
     monkeypatch.setattr(MaskedExpression, "loss", lambda *a: 1 / 0)
     loaded = pretrain(cells, **TINY | {"epochs": 3}, folder=tmp_path)
     assert encoder_digest(loaded.encoder) == encoder_digest(first.encoder)
-    (file,) = tmp_path.glob("*/encoder.safetensors")
-    assert encoder_digest(load_encoder(file)) == encoder_digest(first.encoder)
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(InputError, match="not an encoder"):
-        load_encoder(file)
-    with pytest.raises(InputError, match="no such file"):
-        load_encoder(tmp_path / "none")
 
 
 def test_frozen_vectors_are_means_over_cells_and_leave_the_encoder_alone(cells, trained):
@@ -258,7 +250,7 @@ def test_the_builder_of_profiles_makes_the_same_embedding(tmp_path):
     cells = control_cells(screen)
     direct = frozen_embeddings(pretrain(cells, **options).encoder, cells, name="CT")
     assert [e.digest for e in made] == [e.digest for e in direct]
-    assert list(tmp_path.glob("*/encoder.safetensors"))
+    assert list(tmp_path.glob("*/done.json"))
 
 
 def test_knock_out_of_a_silent_gene_changes_nothing(cells, trained):
@@ -556,12 +548,10 @@ def test_a_registered_architecture_reads_values(cells, tmp_path):
     model = Toy(ToyConfig())
     model.save_pretrained(tmp_path)
     (tmp_path / "genes.txt").write_text("\n".join(["absent", *GENES[::-1]]))
-    encoder = load_huggingface(tmp_path, cells, encoding="values", extra_tokens=2)
+    encoder = load_huggingface(tmp_path, cells, encoding="values")
     assert list(encoder.genes) == GENES
     values = torch.from_numpy(cells.values[:3]).clamp_min(0)
     torch.testing.assert_close(encoder(values), model.line(values.unsqueeze(-1)))
-    with pytest.raises(InputError, match="extra_tokens=2"):
-        load_huggingface(tmp_path, cells, encoding="values")(values)
 
 
 def test_checkpoints_that_are_not_safe_or_not_complete_are_refused(cells, checkpoint, tmp_path):

@@ -143,16 +143,9 @@ def _check_matrix(X, ids: pd.Index, where: str) -> np.ndarray:
 
 
 def align(embedding: Embedding, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Put the rows of an embedding in the order of `ids`.
+    """Put the rows of an embedding (n x d) in the order of m `ids`, which may repeat.
 
     Ids are compared exactly; nothing is trimmed, upper-cased or stripped of its version.
-
-    Parameters
-    ----------
-    embedding
-        n x d.
-    ids
-        m perturbations, repetitions allowed.
 
     Returns
     -------

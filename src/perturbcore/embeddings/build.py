@@ -18,7 +18,7 @@ from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.convert import add_aliases, convert_ids
 from perturbcore.embeddings.load import load_embedding, save_embedding
 from perturbcore.embeddings.sources import BuildContext, Source, described, find_source
-from perturbcore.embeddings.specs import check_spec, depth
+from perturbcore.embeddings.specs import check_spec, in_order
 
 CELL_LINE = "{cell_line}"
 MODELS = "models"  # folder in the cache for what builders train: a fine-tuning starts from there
@@ -80,10 +80,8 @@ def build_all(
     # Everything that can be wrong with a specification is said before the first long computation.
     for spec in specs:
         check_spec(spec, names)
-    by_name = dict(zip(names, specs, strict=True))
     made: dict[str, list[Embedding]] = {}
-    order = sorted(specs, key=lambda s: depth(s, by_name))
-    for spec in (bar := tqdm(order, desc="embeddings", disable=not progress)):
+    for spec in (bar := tqdm(in_order(specs), desc="embeddings", disable=not progress)):
         bar.set_postfix_str(spec["name"])
         plan = _Plan(spec, context, made)
         made[spec["name"]] = plan.cached(Path(cache)) if cache is not None else plan.run()[0]

@@ -26,28 +26,11 @@ def cell_transformer(
 ):
     """Train a transformer to fill in masked genes of control cells; average its gene embeddings.
 
-    One encoder is trained on all cell lines; each line's embedding is the mean over its own control
-    cells. No perturbed cell is looked at.
-
-    Parameters
-    ----------
-    screen
-        Cells x genes, in memory or backed.
-    cell_line
-        One line only, for training too; all by default.
-    models
-        Folder where the trained encoder is kept.
-    dim, heads, layers, latents, epochs, lr
-        See `perturbcore.embeddings.cell_models.pretrain.pretrain`.
-    max_cells, max_genes
-        See `perturbcore.embeddings.cell_models.tokens.control_cells`.
-    seed
-        Draw of the cells, weights, batches, masks.
-
-    Returns
-    -------
-    list of Embedding
-        One per cell line; genes that no drawn cell expresses are left out.
+    One encoder is trained on all cell lines (or on `cell_line` alone) and kept in the folder
+    `models`; each line's embedding is the mean over its own control cells. No perturbed cell is
+    looked at; genes that no drawn cell expresses are left out. Options: see
+    `perturbcore.embeddings.cell_models.pretrain.pretrain` and
+    `perturbcore.embeddings.cell_models.tokens.control_cells`.
     """
     # torch takes seconds to import, and most builds find the embedding in the cache
     from perturbcore.embeddings.cell_models.frozen import frozen_embeddings

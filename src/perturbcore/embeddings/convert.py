@@ -21,8 +21,6 @@ def convert_ids(
 
     Parameters
     ----------
-    embedding
-        With ``identifier`` symbol, ensembl or entrez.
     table
         Columns ``symbol``, ``ensembl``, ``entrez`` (optionally ``chromosome`` and ``biotype``,
         which help to decide between candidates, see `perturbcore.data.identifiers.convert`); the
@@ -40,13 +38,6 @@ def convert_ids(
     report
         One row per id of the input, indexed by it: ``status`` (ok, resolved, ambiguous, missing),
         ``value``, ``candidates``, ``shared`` (several ids lead to this value).
-
-    Raises
-    ------
-    InputError
-        The map lacks a column, no id could be converted, or several ids become one.
-    ParameterError
-        Unknown identifier or option.
     """
     if duplicates not in ("error", "mean"):
         raise ParameterError(f"duplicates must be error or mean, got {duplicates!r}")
@@ -85,18 +76,9 @@ def convert_ids(
 def add_aliases(embedding: Embedding, aliases: pd.Series) -> Embedding:
     """Let ids of an older naming find the vector of today's id.
 
-    Parameters
-    ----------
-    embedding
-        n x d.
-    aliases
-        Today's id, indexed by the older one (`perturbcore.data.identifiers.previous_symbols`).
-
-    Returns
-    -------
-    Embedding
-        The same rows, and behind them one for each older id that had none while today's id has;
-        their number is in ``source``.
+    `aliases` is today's id by the older one (`perturbcore.data.identifiers.previous_symbols`).
+    Older ids that had no vector while today's id has follow behind the others; their number is in
+    ``source``.
     """
     if not aliases.index.is_unique:
         twice = aliases.index[aliases.index.duplicated()][0]

@@ -54,8 +54,10 @@ def coverage_table(embeddings: Iterable[Embedding], responses: AnnData) -> pd.Da
                 hints.append(
                     f"ids are {e.identifier}, perturbations are {declared}: use convert_ids"
                 )
-            near = near_matches(e, missing)
-            hints += [f"{n} more would match {how}" for how, n in near.items() if n]
+            for how, rule in NEAR.items():
+                known = {rule(k) for k in e.ids} if len(missing) else ()
+                if n := sum(rule(str(i)) in known for i in missing):
+                    hints.append(f"{n} more would match {how}")
             rows.append(
                 {
                     "embedding": e.name,
@@ -70,15 +72,6 @@ def coverage_table(embeddings: Iterable[Embedding], responses: AnnData) -> pd.Da
                 }
             )
     return pd.DataFrame(rows)
-
-
-def near_matches(embedding: Embedding, missing: Iterable[str]) -> dict[str, int]:
-    """Count, per rule of `NEAR`, the missing ids that would match if they were written so."""
-    counts = {}
-    for how, rule in NEAR.items():
-        changed = {rule(k) for k in embedding.ids}
-        counts[how] = sum(rule(str(i)) in changed for i in missing)
-    return counts
 
 
 def _no_line(line: str, lines: Iterable[str]) -> str:

@@ -30,15 +30,10 @@ HALVING = 0.5
 
 @register("fingerprint", kind="drugs", modality=STRUCTURE, entity="drug")
 def fingerprint(drugs: pd.DataFrame, *, kind: str = "ecfp:4", bits: Dim = 2000):
-    """Embed drugs by a fingerprint of their molecule, salts included.
+    """Embed drugs by a fingerprint of their molecule (column `smiles`), salts included.
 
-    Parameters
-    ----------
-    drugs
-        Indexed by drug, column `smiles`; those that cannot be read are left out and counted in
-        ``source``.
-    kind, bits
-        See `fingerprint_function`.
+    Drugs that cannot be read are left out and counted in ``source``; `kind` and `bits`: see
+    `fingerprint_function`.
     """
     function = fingerprint_function(kind, bits)
     read = molecules(drugs)
@@ -58,11 +53,6 @@ def fingerprint_function(kind: str, bits: int = 2000) -> Callable:
         features; without a number the diameter is 4).
     bits
         Width of hashed fingerprints; ``maccs`` (167) and ``erg`` (315) have their own.
-
-    Raises
-    ------
-    ParameterError
-        There is no such fingerprint.
 
     References
     ----------
@@ -102,12 +92,8 @@ def descriptors(drugs: pd.DataFrame):
     """Embed drugs by the physico-chemical descriptors `PHYSICAL` of rdkit.
 
     Counts and areas span orders of magnitude; every descriptor x becomes sign(x) log(1 + abs(x)).
-
-    Parameters
-    ----------
-    drugs
-        Indexed by drug, column `smiles`; those that cannot be read are left out and counted in
-        ``source``. Descriptors without a finite value for every drug are left out.
+    Drugs that cannot be read are left out and counted in ``source``; so are descriptors without a
+    finite value for every drug.
     """
     from rdkit import Chem, rdBase
     from rdkit.Chem import Descriptors, rdMolDescriptors
@@ -144,13 +130,8 @@ def _lost(drugs: pd.DataFrame, kept: Collection[str], why: str) -> str:
 def target_encoding(drugs: pd.DataFrame, *, weights: Literal["binary", "rank"] = "binary"):
     """Encode drugs by their targets: one column per gene, its weight where the drug acts on it.
 
-    Parameters
-    ----------
-    drugs
-        Indexed by drug, column `targets`; drugs without a target have no vector and are counted in
-        ``source``.
-    weights
-        1 for each target; or 1, 1/2, 1/4, ... in the order of the table.
+    Weights are 1, or 1, 1/2, 1/4, ... in the order of the table (`rank`); drugs without a target
+    have no vector and are counted in ``source``.
 
     References
     ----------
@@ -175,25 +156,20 @@ def target_genes(
     how: Literal["concatenate", "sum", "weight"] = "concatenate",
     n_targets: Dim = 3,
 ):
-    """Embed drugs by the gene embeddings of their first targets.
+    """Embed drugs by the gene embeddings of their first targets, the main one first.
+
+    Only targets that have an embedding count; drugs without any have no vector and are counted in
+    ``source``.
 
     Parameters
     ----------
     genes
         Embedding by gene symbol.
-    drugs
-        Indexed by drug, column `targets`, the main one first. Only targets that have an embedding
-        count; drugs without any have no vector and are counted in ``source``.
     how
         Side by side (n_targets x d numbers; a drug of fewer targets has zeros in the free places),
         added up, or added up with weights 1, 1/2, 1/4, ... of their places in the table.
     n_targets
         How many targets of a drug at most.
-
-    Raises
-    ------
-    InputError
-        The embedding does not go by symbol, or knows no target.
 
     References
     ----------

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import GCNConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
-from perturbcore.core.errors import InputError, LeakError
+from perturbcore.core.errors import LeakError
 from perturbcore.core.training.batches import Batches
 from perturbcore.core.training.fit import Trained, fit
 from perturbcore.core.training.learner import Learner
@@ -51,13 +51,7 @@ class Convolution(GCNConv):
 
 
 class GraphNetwork(nn.Module):
-    """Learned node vectors -> layers of x + Dropout(GELU(GCNConv(LayerNorm(x)))) -> Linear.
-
-    Parameters
-    ----------
-    n, dim, layers
-        Nodes, width, number of layers.
-    """
+    """Node vectors (n, dim) -> `layers` of x + Dropout(GELU(GCNConv(LayerNorm(x)))) -> Linear."""
 
     def __init__(self, n: int, dim: int, layers: int, dropout: float):
         super().__init__()
@@ -81,7 +75,6 @@ def normalised(A) -> sp.csr_matrix:
     A = sp.coo_matrix(A)
     edges = torch.as_tensor(np.stack([A.row, A.col]).astype(np.int64))
     weight = torch.as_tensor(A.data.astype(np.float32))
-    check_weights(A, edges.numpy(), weight.numpy())
     edges, weight = gcn_norm(edges, weight, A.shape[0])
     return sp.csr_matrix((weight.numpy(), edges.numpy()), shape=A.shape)
 
@@ -157,27 +150,13 @@ def pretrain(
     folder: Path | None = None,
     key: str = "",
 ) -> Pretrained:
-    """Pretrain a `GraphNetwork` by link prediction.
+    """Pretrain a `GraphNetwork` by link prediction on symmetric weights A (n, n) without loops.
 
-    A share of the undirected edges is held out: it is not in the matrix of message passing, neither
-    in training nor in validation. (In the published loader each edge is listed twice, an edge can
-    be in both parts, and validation passes messages over the whole graph.)
-
-    Parameters
-    ----------
-    A : (n, n) sparse matrix
-        Symmetric weights without loops.
-    dim, layers, dropout
-        See `GraphNetwork`.
-    lr, weight_decay, batch_size, max_epochs, patience
-        Adam; edges per batch, each with one uniform random pair; early stopping on the held-out
-        edges.
-    validation
-        Share of edges held out.
-    seed
-        Of the split, the first weights, the batches and the random pairs.
-    folder, key
-        See `perturbcore.core.training.fit`.
+    A share `validation` of the undirected edges is held out: it is not in the matrix of message
+    passing, neither in training nor in validation. (In the published loader each edge is listed
+    twice, an edge can be in both parts, and validation passes messages over the whole graph.) Adam
+    takes `batch_size` edges at a time, each with one uniform random pair, and stops early on the
+    held-out edges. `folder` and `key`: see `perturbcore.core.training.fit`.
 
     References
     ----------
@@ -226,21 +205,10 @@ def weights_of(A: sp.csr_matrix, pairs: np.ndarray) -> np.ndarray:
 
 
 def split_edges(A: sp.csr_matrix, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split undirected edges into those to learn from and those held out.
+    """Split undirected edges of a symmetric matrix into those to learn from and a share held out.
 
-    Parameters
-    ----------
-    A : (n, n) sparse matrix
-        Symmetric, without loops.
-    share
-        Of edges held out, at least one.
-    seed
-        Of the split.
-
-    Returns
-    -------
-    train, held : (m, 2) int64 arrays
-        Each edge once, smaller node number first.
+    Each is an (m, 2) array with every edge once, smaller node number first; at least one is held
+    out.
     """
     upper = sp.triu(A, 1).tocoo()
     edges = np.column_stack([upper.row, upper.col]).astype(np.int64)
@@ -268,17 +236,4 @@ def check_held_out(A: sp.csr_matrix, held: np.ndarray) -> None:
             f"{int(leaks.sum())} of {len(held)} held-out edges take part in message passing, for "
             f"example {i} - {j}: take both directions of a held-out edge out of the graph "
             "(split_edges)"
-        )
-
-
-def check_weights(A: sp.csr_matrix, edges: np.ndarray, weight: np.ndarray) -> None:
-    """Raise `InputError` where a list of weights (m,) does not belong to its edges (2, m) of A."""
-    want = weights_of(A, edges.T)
-    wrong = ~np.isclose(want, weight, rtol=1e-5, atol=1e-8)
-    if wrong.any():
-        e = int(np.flatnonzero(wrong)[0])
-        raise InputError(
-            f"{int(wrong.sum())} of {len(weight)} weights do not belong to their edge: edge "
-            f"{edges[0, e]} - {edges[1, e]} weighs {want[e]:.4g}, the list says {weight[e]:.4g}; "
-            "order both lists alike"
         )

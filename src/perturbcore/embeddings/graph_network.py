@@ -36,31 +36,19 @@ def gnn_embedding(
 ):
     """Embed the nodes of an undirected network by a graph neural network that predicts its links.
 
+    The vectors are those of the last layer on the whole graph; the embedding's ``source`` tells the
+    AUROC of held-out edges.
+
     Parameters
     ----------
     edges
         See `adjacency`.
     models
         Folder of trained networks: what is there is not trained again.
-    dim, layers, dropout
-        Width, number of graph convolutions, dropout.
-    lr, weight_decay, batch_size, max_epochs, patience, validation
+    dim, layers, dropout, lr, weight_decay, batch_size, max_epochs, patience, validation
         See `perturbcore.embeddings.gcn.pretrain`.
     threshold, rescue
         Where edges have weights: see `keep_edges`. With threshold 0 all edges are kept.
-    seed
-        Decides every number.
-
-    Returns
-    -------
-    Embedding
-        Output of the last layer on the whole graph; its ``source`` tells the AUROC of held-out
-        edges.
-
-    Raises
-    ------
-    InputError
-        As `adjacency`; or the network is too small.
 
     References
     ----------
@@ -81,18 +69,9 @@ OPTIONS = {k: v for k, v in gnn_embedding.__wrapped__.__kwdefaults__.items() if 
 
 
 def pretrained_network(edges: pd.DataFrame, *, models: Path | None = None, **options):
-    """Pretrain, or find among `models`, the network of `gnn_embedding`.
+    """Pretrain, or take from `models`, the network of `gnn_embedding`; return its node names too.
 
-    Parameters
-    ----------
-    edges, models, **options
-        See `gnn_embedding`; options left out have its defaults.
-
-    Returns
-    -------
-    pretrained : perturbcore.embeddings.gcn.Pretrained
-    ids : numpy.ndarray
-        Names of its nodes.
+    Options left out have the defaults of `gnn_embedding`.
     """
     options = OPTIONS | options
     ids, A = adjacency(keep_edges(edges, options.pop("threshold"), options.pop("rescue")))
@@ -107,23 +86,12 @@ def pretrained_network(edges: pd.DataFrame, *, models: Path | None = None, **opt
 
 
 def keep_edges(edges: pd.DataFrame, threshold: float = 0.0, rescue: int = 20) -> pd.DataFrame:
-    """Keep edges by score, and for nodes that lose too many their best others.
+    """Keep edges of at least `threshold`, and the best others of nodes that lose too many.
 
-    Parameters
-    ----------
-    edges
-        See `adjacency`; without weights all are kept.
-    threshold
-        Smallest weight of an edge.
-    rescue
-        A node with fewer kept edges gets its best-scoring others back, until it has this many or
-        all it had. As published, every undirected edge counts as two entries of a node, one per
-        direction, so that half as many distinct edges suffice.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per undirected edge, weight the largest that was listed.
+    A node with fewer than `rescue` kept edges gets its best-scoring others back, until it has this
+    many or all it had. As published, every undirected edge counts as two entries of a node, one per
+    direction, so that half as many distinct edges suffice. Without weights all edges are kept; else
+    there is one row per undirected edge, with the largest weight that was listed.
 
     References
     ----------

@@ -65,17 +65,17 @@ def load_embedding(
     if path.suffix not in SUFFIXES:
         why = " (pickles can run code and are never opened)" if path.suffix in PICKLED else ""
         raise InputError(
-            f"{path}: unknown kind of file {path.suffix!r}{why}; known are {', '.join(SUFFIXES)}; "
-            "save_embedding writes any of them"
+            f"{path}: unknown kind of file {path.suffix!r}{why}; known are {', '.join(SUFFIXES)}"
         )
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); fetch or write it again")
+    meta = {}
     if path.suffix == ".npz":
         ids, X, meta = _from_npz(path)
     elif path.suffix == ".h5ad":
-        ids, X, meta = _from_h5ad(path, id_column, obsm)
+        ids, X = _from_h5ad(path, id_column, obsm)
     else:
-        ids, X, meta = _from_table(path, id_column, header)
+        ids, X = _from_table(path, id_column, header)
     given = dict(zip(_META, (name, modality, identifier, cell_line, source), strict=True))
     said = {"name": path.stem, "modality": "Prior knowledge", "source": path.name}
     said |= {k: meta[k] for k in _META if k in meta}
@@ -89,40 +89,23 @@ def load_embedding(
 
 
 def save_embedding(embedding: Embedding, path: Path | str) -> Path:
-    """Write an embedding to ``.parquet``, ``.csv``, ``.tsv``, ``.npz`` or ``.h5ad``.
-
-    All but the text formats keep name, modality, identifier, cell line and source.
-    """
+    """Write an embedding to ``.npz``: ids, vectors, name, modality, identifier, line and source."""
     path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise ParameterError(f"{path}: cannot write {path.suffix!r}; known: {', '.join(SUFFIXES)}")
+    if path.suffix != ".npz":
+        raise ParameterError(f"{path}: embeddings are written to .npz, not to {path.suffix!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    meta = {k: getattr(embedding, k) for k in _META if getattr(embedding, k) is not None}
-    columns = [f"d{k}" for k in range(embedding.dim)]
-    frame = pd.DataFrame(embedding.X, index=embedding.ids, columns=columns)
-    if path.suffix == ".npz":
-        ids = embedding.ids.to_numpy().astype(str)
-        np.savez(path, ids=ids, X=embedding.X, meta=np.array(json.dumps(meta)))
-    elif path.suffix == ".parquet":
-        frame.attrs["perturbcore"] = meta
-        frame.to_parquet(path)
-    elif path.suffix == ".h5ad":
-        adata = ad.AnnData(frame.rename_axis(None))
-        adata.uns["perturbcore"] = meta
-        adata.write_h5ad(path)
-    else:
-        # Nine digits bring every float32 back to the same bits.
-        frame.to_csv(path, sep=_SEPARATORS[path.suffix], float_format="%.9g")
+    meta = json.dumps({k: getattr(embedding, k) for k in _META})
+    ids = embedding.ids.to_numpy().astype(str)
+    np.savez(path, ids=ids, X=embedding.X, meta=np.array(meta))
     return path
 
 
 def _from_table(path: Path, id_column: str | None, header: bool | None):
-    """Ids, values and what is said of them, from a Parquet or text table."""
+    """Ids and values of a Parquet or text table."""
     parquet = path.suffix == ".parquet"
     frame = read_table(path) if parquet else read_text(path, _SEPARATORS[path.suffix], header)
-    meta = frame.attrs.get("perturbcore", {})
     if parquet and id_column is None and not isinstance(frame.index, pd.RangeIndex):
-        return _as_strings(frame.index), _numbers(path, frame, _as_strings(frame.index)), meta
+        return _as_strings(frame.index), _numbers(path, frame, _as_strings(frame.index))
     if parquet and id_column is None:
         texts = [c for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]
         if not texts:
@@ -140,7 +123,7 @@ def _from_table(path: Path, id_column: str | None, header: bool | None):
             f"{'commas' if path.suffix == '.csv' else 'tabs'}"
         )
     ids = _as_strings(frame[id_column])
-    return ids, _numbers(path, frame.drop(columns=id_column), ids), meta
+    return ids, _numbers(path, frame.drop(columns=id_column), ids)
 
 
 def _from_npz(path: Path):
@@ -182,8 +165,7 @@ def _from_h5ad(path: Path, id_column: str | None, obsm: str | None):
     X = adata.X if obsm is None else adata.obsm[obsm]
     if X is None:
         raise InputError(f"{path} has no X; give obsm=, one of {_names(adata.obsm)}")
-    X = X.toarray() if sp.issparse(X) else np.asarray(X)
-    return _as_strings(ids), X, dict(adata.uns.get("perturbcore", {}))
+    return _as_strings(ids), X.toarray() if sp.issparse(X) else np.asarray(X)
 
 
 def _as_strings(ids) -> list:

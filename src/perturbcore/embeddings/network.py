@@ -27,40 +27,23 @@ def network_embedding(
     restart: Share = 0.5,
     seed: int = 0,
 ):
-    """Embed the nodes of an undirected network.
+    """Embed the nodes of an undirected network; independent of the order of its edges.
 
     Parameters
     ----------
-    edges
+    edges, min_weight
         See `adjacency`.
     dim
         Wanted dimensions; a component of n nodes has at most n - 1.
     method
         ``laplacian``: eigenvectors of the normalised Laplacian with the smallest non-zero
         eigenvalues over all connected components (a zero one only says which component a node is
-        in), divided by the root of the degree (Laplacian eigenmaps; "STRING Spectral" of
-        Cole et al. 2026, section 4.5.2, made with scikit-learn's SpectralEmbedding, is this). Nodes
-        of small components sit at or near the origin. ``diffusion``: singular vectors of
-        log(1 + n p), where p is the stationary distribution of a random walk with restart from
-        each node.
-    min_weight
-        Edges below this weight are left out.
+        in), divided by the root of the degree (Laplacian eigenmaps; "STRING Spectral" of Cole et
+        al. 2026, section 4.5.2, made with scikit-learn's SpectralEmbedding, is this). Nodes of
+        small components sit at or near the origin. ``diffusion``: singular vectors of log(1 + n p),
+        where p is the stationary distribution of a random walk with restart from each node.
     restart
-        Restart probability of ``diffusion``, in (0, 1).
-    seed
-        Start vector of the iterations.
-
-    Returns
-    -------
-    Embedding
-        Ids sorted; signs fixed; independent of the order of the edges.
-
-    Raises
-    ------
-    InputError
-        Missing columns, empty ids, negative or missing weights, no edge left.
-    ParameterError
-        An option outside its range.
+        Restart probability of ``diffusion``.
 
     References
     ----------
@@ -78,23 +61,21 @@ def network_embedding(
 
 
 def adjacency(edges: pd.DataFrame, min_weight: float = 0.0) -> tuple[np.ndarray, sp.csr_matrix]:
-    """Turn an edge list into sorted node ids and a symmetric sparse matrix without loops.
+    """Turn an edge list into sorted node ids and a symmetric float64 CSR matrix without loops.
 
     Parameters
     ----------
     edges
         Columns ``source``, ``target`` and optionally ``weight`` (positive). An edge listed more
-        than once, or in both directions, counts once with its largest weight; self-loops count
-        for nothing.
+        than once, or in both directions, counts once with its largest weight; self-loops count for
+        nothing, and nodes that keep no edge are left out.
     min_weight
         Edges below this weight are left out.
 
-    Returns
-    -------
-    ids
-        n sorted strings; nodes that keep no edge are left out: nothing is known about them.
-    A
-        float64 CSR, n x n.
+    Raises
+    ------
+    InputError
+        Missing columns, empty ids, negative or missing weights, no edge left.
     """
     missing = {"source", "target"} - set(edges.columns)
     if missing:

@@ -39,25 +39,16 @@ def node2vec_embedding(
     ----------
     edges, min_weight
         See `adjacency`.
-    dim
-        Wanted dimensions.
     walks, length, window
         Walks from each node, nodes in a walk, and how far apart two nodes of a walk are counted.
     p, q
         Return and in-out parameter: a step back to the previous node has its weight divided by p, a
         step to a node that is no neighbour of the previous one by q.
-    seed
-        Of the walks.
-
-    Raises
-    ------
-    InputError
-        As `adjacency`; or no pair of nodes occurs together more often than by chance.
 
     References
     ----------
-    Grover and Leskovec 2016 (node2vec); Levy and Goldberg 2014 (skip-gram as factorisation);
-    Qiu et al. 2018 (the limit of long walks with p = q = 1, NetMF).
+    Grover and Leskovec 2016 (node2vec); Levy and Goldberg 2014 (skip-gram as factorisation); Qiu et
+    al. 2018 (the limit of long walks with p = q = 1, NetMF).
     """
     ids, A = adjacency(edges, min_weight)
     counts = cooccurrence(A, walks=walks, length=length, window=window, p=p, q=q, seed=seed)

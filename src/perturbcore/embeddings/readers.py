@@ -10,20 +10,10 @@ from perturbcore.data.tables import read_table
 
 
 def read_edges(path: Path | str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read an edge list.
+    """Read an edge list: columns source, target and, where given, weight.
 
-    Parameters
-    ----------
-    path
-        Table with a header.
-    columns
-        Names of the two node columns and, if there are weights, of the weight column; by default
-        ``source, target[, weight]`` if these exist, else the first two columns and ``weight``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns source, target and, where given, weight.
+    `columns` names the two node columns and, if there are weights, the weight column; by default
+    ``source, target[, weight]`` if these exist, else the first two columns and ``weight``.
     """
     frame = read_table(path)
     if columns is None:
@@ -58,11 +48,7 @@ def read_texts(path: Path | str, columns: Sequence[str] | None = None) -> dict[s
 def read_gmt(path: Path | str) -> dict[str, list[str]]:
     """Read gene sets from a GMT file: name, description, then genes, separated by tabs.
 
-    Raises
-    ------
-    InputError
-        The message names file and line: a line without genes, without a name, or with the name of
-        an earlier set.
+    A line without genes, without a name, or with the name of an earlier set is refused by number.
     """
     sets: dict[str, list[str]] = {}
     first: dict[str, int] = {}
@@ -88,15 +74,10 @@ def read_gmt(path: Path | str) -> dict[str, list[str]]:
 
 
 def read_fasta(path: Path | str) -> dict[str, list[str]]:
-    """Read protein sequences; the id is the header up to the first blank.
+    """Read protein sequences; the id is the header up to the first blank, its entries are isoforms.
 
-    Several entries of one id are its isoforms.
-
-    Raises
-    ------
-    InputError
-        The message names file and line: residues before the first header, or a header without id
-        or without residues.
+    Residues before the first header, or a header without id or residues, are refused by line
+    number.
     """
     entries: list[tuple[str, int, list[str]]] = []
     for number, line in _lines(path):

@@ -47,18 +47,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 @dataclass(frozen=True)
 class Builder:
-    """A function that makes embeddings, and what a profile must know about it.
-
-    Attributes
-    ----------
-    name, kind, function, modality
-        See `register`.
-    entity : {"gene", "drug", "any"}
-        What its vectors stand for.
-    prepare
-        Maps options and the folder of relative paths to options with paths resolved, and to the
-        digest of what the options point to; it fails before anything long begins.
-    """
+    """A function that makes embeddings, and what a profile must know about it; see `register`."""
 
     name: str
     kind: str
@@ -108,16 +97,9 @@ class Builder:
         )
 
     def make(self, *sources, given: dict | None = None, **options) -> list[Embedding]:
-        """Call the function and name what it returns; errors name the embedding.
+        """Call the function on its sources and name what it returns; errors name the embedding.
 
-        Parameters
-        ----------
-        *sources
-            What the function needs.
-        given
-            Of `GIVEN`: what is to be said of the embedding.
-        **options
-            Options of the function.
+        `given` holds those of `GIVEN` that are to be said of the embedding.
         """
         given = {k: v for k, v in (given or {}).items() if v is not None}
         name = given.get("name", self.name)
@@ -171,8 +153,11 @@ def register(
         argument `models` is a folder for what it trains.
     modality
         Family of its embeddings unless a profile says otherwise.
-    entity, prepare
-        See `Builder`.
+    entity : {"gene", "drug", "any"}
+        What its vectors stand for.
+    prepare
+        Maps options and the folder of relative paths to options with paths resolved, and to the
+        digest of what the options point to; it fails before anything long begins.
     """
 
     def wrap(function: Callable) -> Callable:

@@ -35,21 +35,12 @@ def cca_matrix(
         With unique names and one identifier; those bound to another than `cell_line` are left out.
     n_components
         Principal components kept of each, and canonical pairs.
-    cell_line
-        Needed where embeddings are bound to a cell line.
 
     Returns
     -------
     pandas.DataFrame
         m x m, rows and columns by name in the given order, diagonal 1. ``attrs["common_ids"]`` is
         the number of common ids.
-
-    Raises
-    ------
-    InputError
-        Fewer than ``n_components + 2`` common ids; the message names the smallest embedding.
-    ParameterError
-        Names repeat, or identifiers differ.
 
     References
     ----------

@@ -70,13 +70,12 @@ def smiles_transformer(
     """Embed drugs by the mean of a transformer's last hidden states over their SMILES' tokens.
 
     Padding is masked in attention and in the mean, so that a vector does not depend on the
-    molecules it shares a batch with. Of encoder-decoders (MolT5) the encoder is used.
+    molecules it shares a batch with. Of encoder-decoders (MolT5) the encoder is used. SMILES are
+    taken in rdkit's canonical form; those that cannot be read are left out and counted in
+    ``source``.
 
     Parameters
     ----------
-    drugs
-        Indexed by drug, column `smiles`, taken in rdkit's canonical form; those that cannot be read
-        are left out and counted in ``source``.
     model
         Folder of a saved model and tokenizer, a name among `HUB`, or a hub id. Weights must be
         safetensors; code of a repository is never run.
@@ -85,11 +84,6 @@ def smiles_transformer(
         text.
     batch_size, max_length
         Molecules at once; longest token sequence (longer ones are cut, and counted in ``source``).
-
-    Raises
-    ------
-    InputError
-        The model cannot be loaded safely.
 
     References
     ----------

@@ -82,19 +82,9 @@ class Source:
 def find_source(spec: dict, kind: str, context: BuildContext) -> Source:
     """Find what a specification names, without reading more than its digest needs.
 
-    Parameters
-    ----------
-    spec
-        With ``source`` (``simulated``, ``screen``, ``compounds``, or a catalogue name) or ``file``.
-    kind
-        What the builder wants: edges, sets, texts, sequences, screen, ids, drugs, or table.
-    context
-        Where to look.
-
-    Raises
-    ------
-    InputError, ParameterError
-        The message names the embedding and what is missing.
+    ``source`` is ``simulated``, ``screen``, ``compounds`` or a name of the catalogue, else there is
+    a ``file``; `kind` is what the builder wants (see `perturbcore.embeddings.registry.register`, or
+    ``table``). What is missing is said with the embedding's name.
     """
     where = f"embedding {spec['name']!r}"
     special = {"screen": _screen, "ids": _ids, "drugs": _drugs, "drugs_of": _drugs}
@@ -187,13 +177,11 @@ def _screen(spec: dict, context: BuildContext, where: str) -> Source:
     else:
         screen, about = data.screen, _declared(data.screen)
         control = screen.obs["is_control"].to_numpy(bool)
-        if screen.isbacked:
-            stat = os.stat(screen.filename)
-            part = digest([str(screen.filename), stat.st_size, stat.st_mtime_ns])
-        else:
-            part = digest(screen.X[control])
         lines = screen.obs["cell_line"].astype(str)[control]
-        kind, key = about.get("simulated"), digest(part, screen.var_names, lines, about)
+        kind, key = (
+            about.get("simulated"),
+            digest(screen.X[control], screen.var_names, lines, about),
+        )
     return Source("simulated " * bool(kind) + "control cells", key, lambda: data.screen)
 
 

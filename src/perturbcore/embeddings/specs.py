@@ -1,6 +1,7 @@
 """Embedding entries of a profile: what they may say, and which of them serve a data set."""
 
 from collections.abc import Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -32,26 +33,9 @@ class Spec(BaseModel):
 
 
 def check_spec(spec: dict, names: Iterable[str] = ()) -> tuple[Builder, dict]:
-    """Check a specification before anything is built.
+    """Check a specification (see `build_all`), and return its builder and the builder's options.
 
-    Parameters
-    ----------
-    spec
-        See `perturbcore.embeddings.build`.
-    names
-        Embeddings that ``of`` may name.
-
-    Returns
-    -------
-    Builder
-        ``file`` for a table of vectors.
-    dict
-        The builder's options.
-
-    Raises
-    ------
-    ParameterError
-        The message names the embedding and what it may say.
+    `names` are the embeddings that ``of`` may name; a fault is refused by the embedding's name.
     """
     if not isinstance(spec.get("name"), str) or not spec["name"]:
         raise ParameterError(f"an embedding specification needs a name: {spec}")
@@ -88,24 +72,28 @@ def check_spec(spec: dict, names: Iterable[str] = ()) -> tuple[Builder, dict]:
     return builder, options
 
 
-def depth(spec: dict, by_name: dict, seen: tuple = ()) -> int:
-    """How many embeddings a specification stands on, one upon the other."""
-    if "of" not in spec:
-        return 0
-    if spec["name"] in seen:
-        raise ParameterError(f"embedding {spec['name']!r} is made from itself; correct of:")
-    return 1 + depth(by_name[spec["of"]], by_name, (*seen, spec["name"]))
+def in_order(specs: Sequence[dict]) -> list[dict]:
+    """Put specifications behind those that they are made from."""
+    by_name = {s["name"]: s for s in specs}
+    needs = {name: [s["of"]] if s.get("of") in by_name else [] for name, s in by_name.items()}
+    try:
+        return [by_name[name] for name in TopologicalSorter(needs).static_order()]
+    except CycleError as error:
+        raise ParameterError(
+            f"embedding {error.args[1][0]!r} is made from itself; correct of:"
+        ) from None
 
 
-def entity_of(spec: dict, by_name: dict) -> str:
-    """Say what the vectors of a specification stand for: "gene", "drug", or "any" (random ones)."""
-    if spec.get("identifier") == "drug":
-        return "drug"
-    builder = builders().get(spec.get("builder"))
-    if builder is not None and builder.kind == "embedding" and spec.get("of") in by_name:
-        depth(spec, by_name)
-        return entity_of(by_name[spec["of"]], by_name)
-    return builder.entity if builder is not None else "gene"
+def entities(specs: Sequence[dict]) -> dict[str, str]:
+    """Say what the vectors of each specification stand for: "gene", "drug", or "any" (random ones)."""
+    found: dict[str, str] = {}
+    for spec in in_order(specs):
+        builder = builders().get(spec.get("builder"))
+        entity = builder.entity if builder is not None else "gene"
+        if builder is not None and builder.kind == "embedding":
+            entity = found.get(spec.get("of"), entity)
+        found[spec["name"]] = "drug" if spec.get("identifier") == "drug" else entity
+    return found
 
 
 def serving(
@@ -113,17 +101,9 @@ def serving(
 ) -> tuple[list[dict], list[str]]:
     """Choose the specifications that serve a data set.
 
-    A specification serves a data set of drugs if its vectors stand for drugs, one of genes if they
-    stand for genes; ``datasets: [...]`` restricts it to those named.
-
-    Parameters
-    ----------
-    specs
-        All of a profile.
-    dataset, identifier
-        Name of the data set, and what its perturbations are ("drug", or a kind of gene id).
-    only
-        No others than these, if given.
+    A specification serves a data set of drugs (`identifier` "drug") if its vectors stand for drugs,
+    one of genes if they stand for genes; ``datasets: [...]`` restricts it to those named, `only` to
+    these names.
 
     Returns
     -------
@@ -136,12 +116,11 @@ def serving(
     allowed = {s["name"]: s.pop("datasets", None) or [dataset] for s in specs}
     by_name = {s["name"]: s for s in specs}
     wanted = ("drug" if identifier == "drug" else "gene", "any")
+    entity = entities(specs)
     names = [
         name
-        for name, spec in by_name.items()
-        if (not only or name in only)
-        and dataset in allowed[name]
-        and entity_of(spec, by_name) in wanted
+        for name in by_name
+        if (not only or name in only) and dataset in allowed[name] and entity[name] in wanted
     ]
     needed = set()
     for name in names:

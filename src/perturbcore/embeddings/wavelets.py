@@ -31,15 +31,7 @@ def wavelet_embedding(
 
     This is *after the idea* of WaveGC, which learns the kernels of such wavelets inside a network
     trained on link prediction; nothing is trained here, and it is not the authors' embedding.
-
-    Parameters
-    ----------
-    edges, min_weight
-        See `adjacency`.
-    dim
-        Wanted dimensions.
-    seed
-        Start of the decomposition.
+    `edges` and `min_weight`: see `adjacency`.
 
     References
     ----------
@@ -63,22 +55,10 @@ def wavelet_embedding(
 def wavelet_coefficients(
     A: sp.csr_matrix, at: np.ndarray, filters: list[tuple[str, float]], order: int
 ) -> np.ndarray:
-    """Return g(s L) of the normalised Laplacian, at some columns, for several filters at once.
+    """Return g(s L) of the normalised Laplacian at columns `at`, for filters (kernel g, scale s).
 
-    Parameters
-    ----------
-    A : (n, n) sparse matrix
-        Symmetric, no isolated node.
-    at : (m,) int array
-        Columns.
-    filters
-        Kernel and scale.
-    order
-        Degree of the Chebyshev polynomial on the spectrum, which lies in [0, 2].
-
-    Returns
-    -------
-    (n, n_filters, m) float32 array
+    A (n, n) is symmetric and has no isolated node; `order` is the degree of the Chebyshev
+    polynomial on the spectrum, which lies in [0, 2]. The result is float32, (n, n_filters, m).
     """
     shifted = (-normalised_adjacency(A)[0]).astype(np.float32)  # L - I: spectrum in [-1, 1]
     weights = np.stack([_chebyshev_weights(kernel, scale, order) for kernel, scale in filters])

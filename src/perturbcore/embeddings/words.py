@@ -35,13 +35,6 @@ def annotation_embedding(sets: Mapping[str, Iterable[str]], *, dim: Dim = 128, s
         Set name to gene ids, as `read_gmt` returns; sets of one gene are left out.
     dim
         Wanted dimensions; fewer where the sets have a lower rank.
-    seed
-        Start vector of the SVD.
-
-    Returns
-    -------
-    Embedding
-        Genes of at least one set, sorted.
     """
     members = [sorted(set(genes)) for _, genes in sorted(sets.items())]
     used = [genes for genes in members if len(genes) >= SMALLEST]
@@ -60,7 +53,8 @@ def text_embedding(texts: Mapping[str, str], *, dim: Dim = 128, min_df: Dim = 2,
     """Embed genes by their descriptions: words and pairs of words.
 
     It counts words and knows nothing of their meaning: the modest relative of GenePT (Cole et al.
-    2026, section 4.5.2), which asks a language model to embed the same kind of text.
+    2026, section 4.5.2), which asks a language model to embed the same kind of text. Ids whose text
+    has no usable word are left out and counted in ``source``.
 
     Parameters
     ----------
@@ -70,13 +64,6 @@ def text_embedding(texts: Mapping[str, str], *, dim: Dim = 128, min_df: Dim = 2,
         Wanted dimensions; fewer where the texts have a lower rank.
     min_df
         Words of fewer texts are left out; 2 drops, for instance, the gene's own symbol.
-    seed
-        Start vector of the SVD.
-
-    Returns
-    -------
-    Embedding
-        Ids sorted; ids whose text has no usable word are left out and counted in ``source``.
     """
     ids = sorted(texts)
     for i in ids:
@@ -105,9 +92,10 @@ def sequence_embedding(
 ):
     """Embed genes by the k-mers of their proteins.
 
-    A stand-in for protein language models, not one of them: it sees which short words two
-    proteins share, so it finds close relatives, and knows nothing of structure, remote homology or
-    function. Where the embeddings of ESM2 or ProtT5 are at hand, load those.
+    A stand-in for protein language models, not one of them: it sees which short words two proteins
+    share, so it finds close relatives, and knows nothing of structure, remote homology or function.
+    Where the embeddings of ESM2 or ProtT5 are at hand, load those. Ids without any kept k-mer are
+    left out and counted in ``source``.
 
     Parameters
     ----------
@@ -116,17 +104,8 @@ def sequence_embedding(
         averaged (Cole et al. 2026, section 4.5.4, average isoforms likewise).
     dim
         Wanted dimensions; fewer where the profiles have a lower rank.
-    k
-        Length of the words.
     min_df
         k-mers of fewer sequences are left out.
-    seed
-        Start vector of the SVD.
-
-    Returns
-    -------
-    Embedding
-        Ids sorted; ids without any kept k-mer are left out and counted in ``source``.
     """
     ids = sorted(sequences)
     listed = [[s] if isinstance(s, str) else list(s) for s in (sequences[i] for i in ids)]
@@ -157,14 +136,7 @@ def drug_text(drugs: pd.DataFrame, *, dim: Dim = 128, min_df: Dim = 2, seed: int
     """Embed drugs by name, mechanism and targets, as `text_embedding` embeds descriptions.
 
     It counts words; for a language model's vectors of the same texts give a file, with modality
-    ``LLM``.
-
-    Parameters
-    ----------
-    drugs
-        Indexed by drug; columns `mechanism` and `targets`.
-    dim, min_df, seed
-        See `text_embedding`; drugs without a word that others share have no vector.
+    ``LLM``. Drugs without a word that others share have no vector.
     """
     made = text_embedding.__wrapped__(drug_texts(drugs), dim=dim, min_df=min_df, seed=seed)
     return *made[:2], f"name, mechanism, targets; {made[2]}"

@@ -64,10 +64,9 @@ class Block(nn.Module):
 class Read(nn.Module):
     """Latent vectors read the expression of all genes.
 
-    The weights follow from the genes' vectors alone and are the same for every cell; what is read
-    is each gene's expression along a direction of its own. So all cells are read by one matrix
-    product. The weighted mean is scaled by the square root of the number of genes, lest the signal
-    of many independent genes vanish beside the latents.
+    The weights follow from the genes' vectors alone and are the same for every cell, so that all
+    cells are read by one matrix product. The weighted mean is scaled by the square root of the
+    number of genes, lest the signal of many independent genes vanish beside the latents.
     """
 
     def __init__(self, dim: int, heads: int, latents: int):
@@ -102,23 +101,10 @@ class CellTransformer(nn.Module):
 
     Parameters
     ----------
-    genes
-        Columns of the expression that is read.
     mean, sd : (n_lines, n_genes) arrays
         Of control cells, log1p(1e4) scale; see `ControlCells`.
-    lines
-        Names of the cell lines.
-    dim, heads, layers, latents
-        Width, attention heads, rounds, number of latent vectors.
-    seed
-        Initial weights.
     start : (n_genes, dim) array, optional
         Initial gene vectors; normal random numbers by default.
-
-    Raises
-    ------
-    ParameterError
-        A size is out of range.
 
     References
     ----------
@@ -180,15 +166,9 @@ class CellTransformer(nn.Module):
     ) -> Tensor:
         """Embed genes in cells: expression (n, n_genes), log1p(1e4) -> (n, q, dim).
 
-        Parameters
-        ----------
-        values, query
-            Expression; positions of the genes to embed, all by default.
-        line : int or (n,) tensor of int
-            Cell line, as position in `lines`.
-        visible : (v,) tensor of int, optional
-            Genes whose expression may be read, all by default; the values of the others, queried
-            ones too, take no part.
+        `line` is a position in `lines`, or one per cell; `query` (q,) are the genes to embed, all
+        by default; only the expression of the genes `visible` (v,) is read, all by default: the
+        values of the others, queried ones too, take no part.
         """
         z = self.standardised(values, line)
         gene, direction, shown = self.gene, self.direction(self.gene), z

@@ -1,39 +1,12 @@
 """Frozen encoders: the vector of each gene, averaged over control cells."""
 
-from typing import Protocol
-
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from perturbcore.core.digest import digest
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.cell_models.tokens import ControlCells
-
-
-class CellEncoder(Protocol):
-    """What a fine-tuning asks of an encoder, itself a torch module.
-
-    Attributes
-    ----------
-    genes
-        Columns of the expression it reads.
-    dim
-        Size of a gene's embedding.
-    adaptable
-        Last names of the linear layers that adapters are put on; empty for all.
-    """
-
-    genes: pd.Index
-    dim: int
-    adaptable: tuple[str, ...]
-
-    def __call__(self, values: Tensor, line: int = 0, query: Tensor | None = None) -> Tensor:
-        """Expression (n, n_genes) -> embeddings (n, q, dim) of the queried genes, or of all.
-
-        A gene that an encoder of variable gene sets has not read in a cell is zero there.
-        """
 
 
 def encoder_digest(encoder: nn.Module) -> str:
@@ -54,20 +27,13 @@ def cells_with(embedded: Tensor) -> Tensor:
 
 
 def mean_over_cells(embedded: Tensor) -> Tensor:
-    """Mean over the cells that have a gene, (n, q, d) -> (q, d); zero where none has.
-
-    An encoder of variable gene sets reads only the genes that a cell expresses.
-
-    References
-    ----------
-    Cole et al. 2026, Eq. 11.
-    """
+    """Mean over the cells that have a gene (Cole et al., Eq. 11), (n, q, d) -> (q, d); else 0."""
     return embedded.sum(0) / cells_with(embedded).clamp_min(1)
 
 
 @torch.no_grad()
 def gene_vectors(
-    encoder: CellEncoder,
+    encoder: nn.Module,
     cells: ControlCells,
     line: str,
     *,
@@ -79,17 +45,15 @@ def gene_vectors(
     Parameters
     ----------
     encoder
-        Its genes must be those of `cells`; see `ControlCells.take`.
-    cells, line
-        Which cells.
+        Maps expression (n, n_genes) and the position of the line to embeddings (n, n_genes, d),
+        zero where it has not read a gene; attributes `genes` (those of `cells`, see
+        `ControlCells.take`) and `dim`.
     max_cells
-        At most so many cells, spread over those there are.
-    batch_size
-        Cells at a time.
+        At most so many cells, spread over those there are; `batch_size` at a time.
 
     Returns
     -------
-    (n_genes, dim) float32 array
+    (n_genes, d) float32 array
         Zero for a gene that no cell has.
 
     References
@@ -111,7 +75,7 @@ def gene_vectors(
 
 
 def frozen_embeddings(
-    encoder: CellEncoder,
+    encoder: nn.Module,
     cells: ControlCells,
     *,
     name: str = "Cell transformer",

@@ -25,21 +25,8 @@ TOP = float(np.log1p(1e4))
 class HuggingFaceCells(nn.Module):
     """A transformer of `transformers` as an encoder of cells; made by `load_huggingface`.
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-    genes
-        Genes whose expression it is given, in that order.
-    tokens
-        Token of each gene; for "values" its position in the input.
-    encoding
-        See `load_huggingface`.
-    size
-        Tokens of the vocabulary.
-    typical : (n_genes,) array
-        Typical expression of each gene, by which ranks are made comparable.
-    extra
-        Positions beyond the genes that the model appends to its output.
+    `tokens` are those of `genes` (for "values" their positions in an input of `size`), `typical` is
+    the usual expression of each, by which ranks are made comparable.
     """
 
     adaptable: tuple[str, ...] = ()
@@ -52,16 +39,14 @@ class HuggingFaceCells(nn.Module):
         encoding: str,
         size: int,
         typical: np.ndarray,
-        extra: int = 0,
     ):
         super().__init__()
         self.model, self.genes, self.encoding = model, pd.Index(genes), encoding
-        self.size, self.extra = size, extra
+        self.size, self.spec = size, {"encoding": encoding}
         self.dim = int(model.config.hidden_size)
         typical = torch.tensor(np.asarray(typical, dtype=np.float32)).clamp_min(1e-3)
         self.register_buffer("tokens", torch.tensor(np.asarray(tokens, dtype=np.int64)))
         self.register_buffer("typical", typical)
-        self.spec = {"encoding": encoding, "extra": extra}
 
     def forward(self, values: Tensor, line: int = 0, query: Tensor | None = None) -> Tensor:
         """Embed genes in cells: log1p(1e4) expression (n, n_genes) -> (n, q, dim).
@@ -82,13 +67,8 @@ class HuggingFaceCells(nn.Module):
     def _values(self, values):
         full = values.new_zeros(len(values), self.size).index_copy(1, self.tokens, values)
         measured = torch.zeros_like(full, dtype=torch.long).index_fill(1, self.tokens, 1)
-        hidden = self.model(input_ids=full, attention_mask=measured).last_hidden_state
-        if hidden.shape[1] != self.size + self.extra:
-            raise InputError(
-                f"the model returns {hidden.shape[1]} positions for {self.size} genes: give "
-                f"extra_tokens={hidden.shape[1] - self.size}"
-            )
-        return hidden[:, self.tokens]
+        # positions that the model appends to those of the genes are of no use here
+        return self.model(input_ids=full, attention_mask=measured).last_hidden_state[:, self.tokens]
 
     def _rank(self, values):
         share = torch.expm1(values) / torch.expm1(self.typical)
@@ -110,7 +90,6 @@ def load_huggingface(
     *,
     encoding: str = "bins",
     genes: Sequence[str] | Mapping[str, int] | None = None,
-    extra_tokens: int = 0,
 ) -> HuggingFaceCells:
     """Load a checkpoint from a folder or the hub, to be used like the embedded transformer.
 
@@ -133,13 +112,6 @@ def load_huggingface(
     genes
         Vocabulary: genes in the order of their tokens, or gene -> token. By default read from
         ``genes.json``, ``genes.txt``, ``vocab.json`` or ``vocab.txt`` of the checkpoint.
-    extra_tokens
-        "values": positions that the model appends to its output.
-
-    Returns
-    -------
-    HuggingFaceCells
-        Frozen.
 
     Raises
     ------
@@ -156,9 +128,9 @@ def load_huggingface(
         folder = _download(str(source))
     if not list(folder.glob("*.safetensors")):
         pickled = sorted({f.name for pattern in PICKLED for f in folder.glob(pattern)})
-        only = ""
-        if pickled:
-            only = f", only {pickled[0]}: pickled weights can run code and are not read"
+        only = (
+            f", only {pickled[0]}: pickled weights can run code and are not read" if pickled else ""
+        )
         raise InputError(
             f"{folder} has no .safetensors file{only}; save the model with "
             "model.save_pretrained(folder, safe_serialization=True)"
@@ -173,10 +145,9 @@ def load_huggingface(
         )
     model = _model(folder)
     _check(model, source, encoding, len(known), max(token_of[g] for g in known))
-    average = cells.take(known).mean.mean(axis=0)
+    typical = cells.take(known).mean.mean(axis=0).clip(0, LARGEST)
     tokens = [token_of[g] for g in known]
-    typical = average.clip(0, LARGEST)
-    encoder = HuggingFaceCells(model, known, tokens, encoding, size, typical, extra_tokens)
+    encoder = HuggingFaceCells(model, known, tokens, encoding, size, typical)
     return encoder.requires_grad_(False).eval()
 
 

@@ -88,15 +88,9 @@ class FrozenHead(Objective):
 class IndexingHead(Objective):
     """Mean over control cells of the encoder's embedding of the target gene, then a head.
 
-    Parameters
-    ----------
-    encoder
-        Before its first training step it gives the frozen head's vectors, of other cells.
-    values : (n, n_genes) array
-        Control cells of the line.
-    n_cells
-        Cells averaged in a training step, drawn anew each time. Validation and prediction average
-        `n_eval` cells, the same ones each time.
+    Training averages `n_cells` of the control cells `values` (n, n_genes), drawn anew in each step;
+    validation and prediction `n_eval` of them, the same ones each time. Before its first step the
+    encoder gives the frozen head's vectors.
 
     References
     ----------

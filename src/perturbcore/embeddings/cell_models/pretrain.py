@@ -1,18 +1,15 @@
 """Masked-expression pretraining of the cell transformer on control cells."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from sklearn.utils.extmath import randomized_svd
 
 from perturbcore.core.digest import code_digest, digest
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import ParameterError
 from perturbcore.core.training.batches import Batches
 from perturbcore.core.training.fit import fit
 from perturbcore.core.training.learner import Learner, cosine_after_warmup
@@ -20,7 +17,6 @@ from perturbcore.embeddings.cell_models.cells import LARGEST, CellTransformer
 from perturbcore.embeddings.cell_models.tokens import ControlCells
 
 MASKED, HELD_OUT = 0.5, 0.1  # share of the genes masked, share of the cells held out
-ENCODER = "encoder.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,31 +83,24 @@ def pretrain(
 
     In each batch a random half of the genes is masked: their values are never read, and the encoder
     predicts `asked` of them from the others. Gene vectors start as principal components of the
-    genes over the same cells, from which the training converges in few epochs. Perturbed cells take
-    no part.
+    genes over the same cells, from which the training converges in few epochs. A tenth of the cells
+    is held out to choose the epoch and report the error. Perturbed cells take no part.
 
     Parameters
     ----------
     cells
-        See `control_cells`; a tenth of them is held out to choose the epoch and report the error.
+        See `control_cells`.
     dim, heads, layers, latents
         See `CellTransformer`.
     epochs, batch_size, lr
         Batch size in cells, highest learning rate.
     asked
         Masked genes predicted in each batch; fewer take less time.
-    seed
-        Weights, held-out cells, batches, masks.
     folder
         Where trained encoders are kept, each under its content key; a finished one is loaded and a
         killed training goes on.
     device
         "auto", "cpu", "gpu".
-
-    Raises
-    ------
-    ParameterError
-        A number is out of range.
     """
     n, g = cells.values.shape
     n_masked, n_out = int(round(MASKED * g)), int(round(HELD_OUT * n))
@@ -149,8 +138,6 @@ def pretrain(
     done = fit(learner, train, held_out, max_epochs=epochs, folder=kept, key=key, grad_clip=1.0,
                device=device, seed=seed)  # fmt: skip
     encoder.requires_grad_(False).eval()
-    if kept is not None and not (kept / ENCODER).exists():
-        save_encoder(encoder, kept / ENCODER)
     return Pretrained(
         encoder, done.history, float(done.history["val"].min()), of_mean, done.seconds
     )
@@ -181,32 +168,3 @@ def _error_of_mean(encoder, batches: Batches) -> float:
     return float(
         np.average([z.square().mean().item() for z in truth], weights=[len(z) for z in truth])
     )
-
-
-def save_encoder(encoder: CellTransformer, path: Path) -> None:
-    """Write an encoder to one safetensors file, its genes, lines and sizes in the header."""
-    about = {"genes": list(encoder.genes), "lines": list(encoder.lines), "config": encoder.config}
-    save_file(
-        {k: v.contiguous() for k, v in encoder.state_dict().items()},
-        path,
-        metadata={"perturbcore": json.dumps(about)},
-    )
-
-
-def load_encoder(path: Path) -> CellTransformer:
-    """Read an encoder that `save_encoder` wrote; any other file is refused."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such file; perturbcore.embeddings.cell_models.pretrain.pretrain makes one"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["perturbcore"])
-        weights = load_file(path)
-        encoder = CellTransformer(about["genes"], weights["mean"].numpy(), weights["sd"].numpy(),
-                                  about["lines"], **about["config"])  # fmt: skip
-        encoder.load_state_dict(weights)
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path}: not an encoder of cells ({error}); pretrain it again") from error
-    return encoder.requires_grad_(False).eval()

@@ -82,15 +82,13 @@ def control_cells(
     keep: Sequence[str] = (),
     seed: int = 0,
 ) -> ControlCells:
-    """Read the control cells of a screen; no perturbed cell is looked at.
+    """Read the control cells of a screen, in memory or backed; no perturbed cell is looked at.
 
     Each batch of a line is shifted to the mean of the line, so that genes that differ between
     batches are not taken for genes that vary together.
 
     Parameters
     ----------
-    screen
-        A declared screen, in memory or backed.
     cell_lines
         All of the screen by default.
     max_cells
@@ -100,8 +98,6 @@ def control_cells(
         time in proportion to them.
     keep
         Genes, such as the perturbations' targets, that are kept before all others.
-    seed
-        Draw of the cells.
 
     Returns
     -------
@@ -111,9 +107,7 @@ def control_cells(
     Raises
     ------
     InputError
-        A line has fewer than 2 control cells.
-    ParameterError
-        A number is out of range, or the screen has no such line.
+        A line has fewer than 2 control cells, or the screen has no such line.
     """
     if max_cells < 2 or (max_genes is not None and max_genes < 2):
         raise ParameterError(f"max_cells={max_cells} and max_genes={max_genes} must be at least 2")
