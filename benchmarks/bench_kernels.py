@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV, LeaveOneOut
 
 from perturbcore.models.fusion.kernels import Ridge, centred, smoothed, tune_weights
 from perturbcore.models.fusion.mixed import MixedModel
-from perturbcore.models.simple.labels import Labels
+from perturbcore.score.labels import Labels
 
 PENALTIES = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
 

@@ -17,9 +17,9 @@ from perturbcore.models.finetuning.graph import GraphModel, _Data
 from perturbcore.models.finetuning.graph_objectives import GraphObjective, Neighbourhood, read_nodes
 from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.knn import KNN
-from perturbcore.models.simple.labels import Labels
 from perturbcore.models.simple.space import Protocol
 from perturbcore.score.joint import blanked, evaluate_joint
+from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.pairs import auroc_within
 
 QUICK = dict(lrs=[1e-2], batch_sizes=[32], epochs=15, patience=4)

@@ -15,6 +15,7 @@ from perturbcore.data import catalogue
 from perturbcore.data.authors.layout import REPOSITORY
 from perturbcore.data.sets.base import Dataset
 from perturbcore.score.metrics.registry import metric, metrics_of
+from perturbcore.score.task import task_of
 
 BENCHMARK_COLUMNS = {
     "task": "Task",
@@ -189,17 +190,11 @@ def _terms(restricted: bool, note: str) -> str:
 
 def dataset_facts(data: Dataset) -> str:
     """Say in Markdown what a data set is and can carry: task, notes, citations."""
-    tasks = {
-        "lfc": "log fold-changes",
-        "deg": "labels of differential expression",
-        "deg_pairs": "labels of differential expression, known for some genes of each perturbation",
-        "dir_pairs": "directions of differential expression, known for some genes",
-    }
     lines = [f"- {note}" for note in data.notes]
-    first = f"What is predicted: {tasks.get(data.task, data.task)}."
+    first = f"What is predicted: {task_of(data.task).title}"
     if data.responses is not None:
-        shape = f"{data.responses.n_obs:,} responses x {data.responses.n_vars:,} genes"
-        first = f"What is predicted: {tasks.get(data.task, data.task)} ({shape})."
+        first += f" ({data.responses.n_obs:,} responses x {data.responses.n_vars:,} genes)"
+    first += "."
     cited = f"\n\nPlease cite {{cite:p}}`{','.join(data.citations)}`." if data.citations else ""
     return first + "\n\nWhat it can and cannot carry:\n\n" + "\n".join(lines) + cited
 

@@ -15,6 +15,15 @@ def assign_folds(perturbations, n_folds: int = 5, seed: int = 0) -> pd.Series:
     The distinct names are sorted, permuted with `seed` and cut into `n_folds` nearly equal parts,
     so that a perturbation measured in several cell lines lies in the same fold in all of them.
 
+    Parameters
+    ----------
+    perturbations : array-like of str
+        Perturbation names; repeats are allowed.
+    n_folds : int
+        Number of folds, at least 2.
+    seed : int
+        Seed of the permutation.
+
     Returns
     -------
     pandas.Series

@@ -11,12 +11,12 @@ from perturbcore.score.task import Task, task_of
 
 # a new model: one file with its class, and one line here
 _MODELS = {
-    "concatenation": "perturbcore.models.fusion.competitors:Concatenation",
-    "averaged": "perturbcore.models.fusion.competitors:AveragedKNN",
-    "stacking": "perturbcore.models.fusion.competitors:Stacked",
-    "kernel_sum": "perturbcore.models.fusion.competitors:KernelSum",
-    "multi_kernel_ridge": "perturbcore.models.fusion.competitors:KernelRidge",
-    "mixed": "perturbcore.models.fusion.pair_model:PairModel",
+    "concatenation": "perturbcore.models.fusion.simple:Concatenation",
+    "averaged": "perturbcore.models.fusion.simple:AveragedKNN",
+    "stacking": "perturbcore.models.fusion.simple:Stacked",
+    "kernel_sum": "perturbcore.models.fusion.kernel_models:KernelSum",
+    "multi_kernel_ridge": "perturbcore.models.fusion.kernel_models:KernelRidge",
+    "mixed": "perturbcore.models.fusion.kernel_models:PairModel",
 }
 
 

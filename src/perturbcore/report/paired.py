@@ -12,9 +12,9 @@ import perturbcore.score.metrics.regression  # noqa: F401  (all three register t
 from perturbcore.core.errors import InputError
 from perturbcore.report.figures.style import display_names
 from perturbcore.score.metrics.registry import metric as registered
+from perturbcore.score.task import primary_metric
 from perturbcore.score.uncertainty.intervals import holm, t_statistics
 
-PRIMARY = {"lfc": "L2", "deg": "f1_score", "deg_pairs": "auroc_within", "dir_pairs": "auroc_within"}
 FLOOR, CEILINGS = "train_mean", ("noise_floor", "experimental_error", "idealized")
 LEVEL = 0.05
 PREDICTORS = {"knn": "kNN"}
@@ -32,20 +32,6 @@ def verdict(gain: float, p: float) -> str:
     if not np.isfinite(p):
         return "undecidable"
     return "tie" if p >= LEVEL else "better" if gain > 0 else "worse"
-
-
-def primary_metric(scores: pd.DataFrame) -> str:
-    """Return the metric that ranks methods on the task of these scores.
-
-    Raises
-    ------
-    InputError
-        The scores hold several tasks, or one without a primary metric.
-    """
-    tasks = list(scores["task"].unique())
-    if len(tasks) != 1 or tasks[0] not in PRIMARY:
-        raise InputError(f"scores of one task among {', '.join(PRIMARY)} are needed, not {tasks}")
-    return PRIMARY[tasks[0]]
 
 
 def method_names(scores: pd.DataFrame) -> pd.Series:

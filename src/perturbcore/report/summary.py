@@ -8,27 +8,13 @@ import pandas as pd
 from perturbcore.core.errors import InputError
 from perturbcore.report.figures.style import display_names
 from perturbcore.score.metrics.registry import metric as find_metric
+from perturbcore.score.task import primary_metric
 from perturbcore.score.uncertainty.differences import indistinguishable
 from perturbcore.score.uncertainty.gap import gap_closed
 from perturbcore.score.uncertainty.intervals import mean_ci
 from perturbcore.score.uncertainty.ranking import rank_table
 
-PRIMARY = {"lfc": "L2", "deg": "f1_score", "deg_pairs": "auroc_within", "dir_pairs": "auroc_within"}
 FLOOR, CEILINGS = "train_mean", ("experimental_error", "idealized")
-
-
-def primary_metric(scores: pd.DataFrame) -> str:
-    """Return the metric that ranks methods on the task of these scores.
-
-    Raises
-    ------
-    InputError
-        The scores hold several tasks, or one without a primary metric.
-    """
-    tasks = list(scores["task"].unique())
-    if len(tasks) != 1 or tasks[0] not in PRIMARY:
-        raise InputError(f"scores of one task among {', '.join(PRIMARY)} are needed, not {tasks}")
-    return PRIMARY[tasks[0]]
 
 
 def ceiling_of(scores: pd.DataFrame) -> str:

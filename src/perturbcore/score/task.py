@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
-from perturbcore.core.errors import ParameterError
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.responses import LAYERS
 from perturbcore.score.labels import Labels, class_shares, most_frequent
 from perturbcore.score.metrics.deg import deg_metrics, one_hot
@@ -283,6 +284,14 @@ register_task(
         direction=True,
     )
 )
+
+
+def primary_metric(scores: pd.DataFrame) -> str:
+    """Return the metric that ranks methods on the task of these scores; they must be of one task."""
+    tasks = list(scores["task"].unique())
+    if len(tasks) != 1 or tasks[0] not in _TASKS:
+        raise InputError(f"scores of one task among {', '.join(_TASKS)} are needed, not {tasks}")
+    return _TASKS[tasks[0]].primary
 
 
 def pair_labels(responses: AnnData) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from perturbcore.models.fusion.neighbours import Neighbours, pick
 from perturbcore.models.fusion.network import FusionNetwork, zero
 from perturbcore.models.fusion.settings import Settings
 from perturbcore.models.fusion.sources import Tables
-from perturbcore.models.simple.labels import Labels
+from perturbcore.score.labels import Labels
 
 
 class FusionLearner(Learner):

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from perturbcore.models.fusion.sources import Tables, unit
-from perturbcore.models.simple.labels import GENE_WEIGHT, Labels
 from perturbcore.models.simple.space import principal_axes, standardise
+from perturbcore.score.labels import GENE_WEIGHT, Labels
 
 COMPONENTS = 100
 TINY = 1e-8

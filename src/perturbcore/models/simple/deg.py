@@ -19,8 +19,12 @@ from perturbcore.score.task import task_of
 class DEGLogistic(Predictor):
     """Class-balanced softmax classifier of each gene, see :class:`perturbcore.models.simple.softmax.Softmax`.
 
-    `grid` are candidate C (a single one is not tuned; Tahoe as published: 1e5), `softmax` options of
-    the fit.
+    Parameters
+    ----------
+    grid : sequence of float
+        Candidate C; a single one is not tuned (Tahoe as published: 1e5).
+    softmax : dict
+        Options of the fit.
 
     References
     ----------
@@ -79,7 +83,14 @@ class DEGKNN(Predictor):
     them: with balance 0 a rare class is called only where most neighbours have it, with 1 where it
     is more frequent than elsewhere, which is what a class-balanced loss asks for.
 
-    `grid` are candidate k, `balance` candidate powers, `prior` is a weight in labels.
+    Parameters
+    ----------
+    grid : sequence of int
+        Candidate k.
+    balance : sequence of float
+        Candidate powers, 0 to 1.
+    prior : float
+        Weight of the gene's own frequencies, in labels.
     """
 
     grid: Sequence[int] = (5, 10, 20, 40, 80)

@@ -71,7 +71,10 @@ def _mean_rows(Y, near, k):
 class KNN(Predictor):
     """Mean response of the k training perturbations with the nearest embedding.
 
-    `grid` are candidate k; those above the size of an inner training set are left out.
+    Parameters
+    ----------
+    grid : sequence of int
+        Candidate k; those above the size of an inner training set are left out.
 
     References
     ----------

@@ -193,7 +193,12 @@ class Smoother(Predictor):
 class LabelKNN(Smoother):
     """Share of positives among the known labels of the k nearest perturbations.
 
-    `grid` are candidate k, `prior` the weight m of the gene's own rate, in labels.
+    Parameters
+    ----------
+    grid : sequence of int
+        Candidate k.
+    prior : float
+        Weight m of the gene's own rate, in labels.
     """
 
     grid: Sequence[int] = (5, 10, 20, 40, 80)
@@ -229,8 +234,14 @@ class LabelKNN(Smoother):
 class LabelKernel(Smoother):
     """All training perturbations, weighted by a power of the cosine to them.
 
-    `grid` are candidate powers, `total` the sum of the weights of a perturbation, `prior` the weight
-    m of the gene's own rate.
+    Parameters
+    ----------
+    grid : sequence of float
+        Candidate powers.
+    total : float
+        Sum of the weights of a perturbation.
+    prior : float
+        Weight m of the gene's own rate.
     """
 
     grid: Sequence[float] = (1.0, 2.0, 4.0)
