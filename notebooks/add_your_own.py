@@ -149,7 +149,7 @@ console.example("my_chapter.py.txt", "notebooks/my_chapter.py")
 here = "PERTURBCORE_ROOT=mine/"
 console.run(f"{here} perturbcore run my_chapter --profile mine -p k 3,6 --out mine/my_chapter.ipynb")
 ranking = pd.read_csv(console.mine / "results/mine/tables/my_chapter/ranking.csv")
-heads = {"display": "Method", "value": "L2", "low": "95 % low", "high": "high", "gap_closed": "Gap closed"}
+heads = {"method": "Method", "value": "L2", "low": "95 % low", "high": "high", "gap_closed": "Gap closed"}
 pages.show_table(chapter, ranking, "my-chapter", caption="The table of that chapter.", keep=heads)
 
 # %% [markdown]

@@ -30,14 +30,12 @@ from myst_nb import glue
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.study import Study
 from perturbcore.core import provenance
-from perturbcore.report import figures, pages, sentences, summary
-from perturbcore.score.metrics.registry import metric
+from perturbcore.report import pages
+from perturbcore.report.comparison import RANKING_COLUMNS, Comparison, three_sentences
 
 chapter = open_chapter("answer")
 study = Study(chapter)
-scores = study.claimed("embedding_ranking")
-main = summary.primary_metric(scores)
-told = summary.headline(scores)
+ranked = Comparison(study.claimed("embedding_ranking"), predictor="knn")
 
 # %% [markdown]
 # ## The question
@@ -47,8 +45,8 @@ told = summary.headline(scores)
 # ## The answer in three sentences
 
 # %% tags=["hide-input"]
-fused = summary.best_fusion(told, study.claimed("fusion"), main)
-three = sentences.three_sentences(told, main, chapter.profile, fused)
+fused = Comparison(study.claimed("fusion"))
+three = three_sentences(ranked, simulated=chapter.profile.simulated, fused=fused)
 for number, sentence in enumerate(three, 1):
     glue(f"answer{number}", sentence, display=False)
 pages.say("\n".join(f"{n}. {s}" for n, s in enumerate(three, 1)))
@@ -65,11 +63,10 @@ glue("profile_summary", chapter.profile.summary, display=False)
 # %% [markdown]
 # ## The picture
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean score of every embedding over all cell lines with its 95 % interval (over folds). Dashed lines: Train Mean (floor) and ceiling. Best at the bottom. Download: [figure](figures/answer/ranking.svg), [numbers](tables/answer/ranking-data.csv).", "name": "fig-answer"}, "image": {"alt": "One row an embedding: its mean score with a 95 % interval, coloured by modality, between the floor (Train Mean) and the ceiling."}}
-table = summary.ranking_table(scores)
-plot = figures.interval_plot(table, label=metric(main).label)
-pages.show_figure(chapter, plot, "ranking", table)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean score of every embedding over all cell lines with its 95 % interval (over folds). Dashed lines: Train Mean (floor) and ceiling. Best at the top. Download: [figure](figures/answer/ranking.svg), [numbers](tables/answer/ranking-data.csv).", "name": "fig-answer"}, "image": {"alt": "One row an embedding: its mean score with a 95 % interval, coloured by modality, between the floor (Train Mean) and the ceiling."}}
+table = ranked.ranking()
+pages.show_figure(chapter, ranked.figure(), "ranking", table)
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, table, "ranking", keep=summary.RANKING_COLUMNS, bold="with_best",
-                 caption="Bold: the best, and what cannot be told apart from it.")
+pages.show_table(chapter, table, "ranking", keep=RANKING_COLUMNS, bold="with_best",
+                 caption="Bold: the best embedding, and those that cannot be told apart from it; controls do not compete.")

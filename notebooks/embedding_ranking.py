@@ -44,10 +44,11 @@ from perturbcore.book.study import Study
 from perturbcore.data.published.tables import load_published
 from perturbcore.embeddings.similarity import cca_matrix
 from perturbcore.models.simple.space import Protocol
-from perturbcore.report import figures, pages, sentences, summary
+from perturbcore.report import figures, pages
+from perturbcore.report.comparison import (
+    NEIGHBOUR_COLUMNS, RANKING_COLUMNS, Comparison, predictor_agreement,
+)
 from perturbcore.report.published.draw import present
-from perturbcore.score.metrics.registry import metric
-from perturbcore.score.uncertainty.ranking import rank_table, ranks
 
 chapter = open_chapter("embedding_ranking")
 study = Study(chapter, n_jobs)
@@ -68,7 +69,6 @@ limit = study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner)
 protocol = Protocol(n_components=n_components)
 models = study.models(data.task, knn=k, lasso=alpha)
 scores = study.evaluate(dataset, models, protocol=protocol, embeddings=built, ceiling=limit, seed=seed)
-main = summary.primary_metric(scores)
 pages.show_table(chapter, data.card, "data", caption=f"{data.title}: what is in it, step by step.")
 pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the perturbations that each embedding has a vector for.")
 
@@ -76,24 +76,26 @@ pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the pert
 # ## The answer
 
 # %% tags=["hide-input"]
-told = summary.headline(scores)
-pages.say(sentences.answer(told, main, data))
-pages.take_home(chapter, sentences.one_line(told, main))
-pages.show_table(chapter, summary.ranking_table(scores), "ranking", keep=summary.RANKING_COLUMNS, bold="with_best",
-                 caption="All cell lines. Bold: the best, and what cannot be told apart from it.")
+nearest = Comparison(scores, predictor="knn")
+pages.say(nearest.answer(data.title))
+pages.take_home(chapter, nearest.one_line())
+pages.show_table(chapter, nearest.ranking(), "ranking", keep=RANKING_COLUMNS, bold="with_best",
+                 caption="All cell lines, k nearest neighbours. Bold: the best embedding, and those that cannot be told "
+                 "apart from it; controls do not compete. Gap closed: (score - Train Mean) / (ceiling - Train Mean).")
 
 # %% [markdown]
 # The interval is over folds and allows for their overlapping training sets (Nadeau and Bengio);
-# *p* compares with the best, fold by fold, adjusted for the number of comparisons (Holm). With five
-# folds, only large differences can be told apart: a missing difference is not evidence of equality.
+# *p* compares with the best embedding and with the Train Mean, fold by fold, adjusted for the number of
+# embeddings (Holm). With five folds, only large differences can be told apart: a missing difference is
+# not evidence of equality. A perturbation without a vector gets the Train Mean: where *coverage* is low,
+# a score near the Train Mean says little about the embedding.
 #
 # ## Scores by embedding
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours, one panel a cell line. Box: quartiles and range over five folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where it was measured, the experimental error (orange), all medians over folds. Worst at the top. Download: [figure](figures/embedding_ranking/ranking.svg), [numbers](tables/embedding_ranking/ranking-data.csv).", "name": "fig-ranking"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line, sorted from worst at the top to best at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
-nearest = summary.main_predictor(scores, "knn")
-axis = metric(main)
-boxes = figures.box_by_method(nearest, main, lower_is_better=not axis.higher_is_better, label=axis.label)
-pages.show_figure(chapter, boxes, "ranking", nearest[nearest["metric"] == main])
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours, one panel a cell line. Box: quartiles and range over five folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where it was measured, the experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/embedding_ranking/ranking.svg), [numbers](tables/embedding_ranking/ranking-data.csv).", "name": "fig-ranking"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
+look = dict(lower_is_better=not nearest.higher_is_better, label=nearest.label)
+boxes = figures.box_by_method(nearest.scores, nearest.metric, **look)
+pages.show_figure(chapter, boxes, "ranking", nearest.scores)
 
 # %% [markdown]
 # **How to read it.** Distance from the grey line is what an embedding adds to the Train Mean.
@@ -105,10 +107,10 @@ pages.show_figure(chapter, boxes, "ranking", nearest[nearest["metric"] == main])
 # **Is each place in the ranking real, and how much of the gap is closed?**
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, summary.significant_neighbours(scores, main), "neighbours", keep=summary.NEIGHBOURS,
+pages.show_table(chapter, nearest.neighbours(), "neighbours", keep=NEIGHBOUR_COLUMNS,
                  caption="Each embedding against the next in the ranking, over all cell lines.")
-pages.show_table(chapter, summary.gap_table(scores, main).reset_index(), "gap-closed",
-                 caption="Share of the way from Train Mean (0) to the ceiling (1), medians over folds.")
+pages.show_table(chapter, nearest.gap_table(), "gap-closed",
+                 caption="Share of the way from Train Mean (0) to the ceiling (1), of means over folds.")
 
 # %% [markdown]
 # ## Ranks
@@ -116,10 +118,9 @@ pages.show_table(chapter, summary.gap_table(scores, main).reset_index(), "gap-cl
 # Within each cell line and fold, embeddings are ranked by score. A ranking that holds across lines
 # and folds is more convincing than one mean.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Ranks of the embeddings over all cell lines and folds (kNN). Box: quartiles; points: single folds; black bar: mean rank with its 95 % bootstrap interval. Download: [figure](figures/embedding_ranking/ranks.svg), [numbers](tables/embedding_ranking/ranks-data.csv).", "name": "fig-ranks"}, "image": {"alt": "For each embedding, the distribution of its rank over cell lines and folds, with the interval of the mean rank; embeddings sorted from the worst median rank at the top to the best at the bottom."}}
-competing = nearest[~nearest["embedding"].isin(["idealized"])]
-placed = rank_table(competing, main)
-plot = figures.rank_plot(ranks(competing, main), placed, label=f"Rank of {axis.label} (1 is best)")
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Ranks of the embeddings over all cell lines and folds (kNN). Box: quartiles; points: single folds; black bar: mean rank with its 95 % bootstrap interval. Download: [figure](figures/embedding_ranking/ranks.svg), [numbers](tables/embedding_ranking/ranks-data.csv).", "name": "fig-ranks"}, "image": {"alt": "For each embedding, the distribution of its rank over cell lines and folds, with the interval of the mean rank; embeddings sorted from the best median rank at the top to the worst at the bottom."}}
+placed = nearest.rank_table()
+plot = figures.rank_plot(nearest.ranks(), placed, label=f"Rank of {nearest.label} (1 is best)")
 pages.show_figure(chapter, plot, "ranks", placed)
 
 # %% [markdown]
@@ -144,23 +145,23 @@ pages.show_figure(chapter, heat, "similarity", similarity.reset_index())
 # predictor, it would say little about the embeddings.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The same as the first figure with the second predictor (lasso for log fold-changes, a cosine kernel for labels). Download: [figure](figures/embedding_ranking/ranking-second.svg), [numbers](tables/embedding_ranking/ranking-second-data.csv).", "name": "fig-second"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line with the second predictor."}}
-second = summary.main_predictor(scores, models[1].name)
-other = figures.box_by_method(second, main, lower_is_better=not axis.higher_is_better, label=axis.label)
-pages.show_figure(chapter, other, "ranking-second", second[second["metric"] == main])
+second = Comparison(scores, predictor=models[1].name)
+other = figures.box_by_method(second.scores, second.metric, **look)
+pages.show_figure(chapter, other, "ranking-second", second.scores)
 
 # %% tags=["hide-input"]
-pages.say(sentences.predictor_agreement(scores, main, "knn", models[1].name))
-again = figures.display_names(rank_table(second[second["embedding"] != "idealized"], main))
-pages.show_table(chapter, again, "ranks-second", keep=["display", "median_rank", "mean_rank", "low", "high"],
+pages.say(predictor_agreement(scores, second.metric, "knn", models[1].name))
+shown = {"method": "Method", "median_rank": "Median rank", "mean_rank": "Mean rank", "low": "95 % low", "high": "high"}
+pages.show_table(chapter, second.rank_table(), "ranks-second", keep=shown,
                  caption="Ranks with the second predictor: median, mean and its 95 % bootstrap interval.")
 
 # %% [markdown]
 # ## Does the metric matter?
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The main metric against the others, one point a cell line, fold and embedding (controls left out); the title gives Spearman's rank correlation. Download: [figure](figures/embedding_ranking/metrics.svg), [numbers](tables/embedding_ranking/metrics-data.csv).", "name": "fig-metrics"}, "image": {"alt": "Scatter plots of the main metric against each other metric, one point per cell line, fold and embedding."}}
-embeddings_only = nearest[~nearest["modality"].str.endswith("control")]
-others = [m for m in scores["metric"].unique() if m != main]
-agreement = figures.metric_scatter(embeddings_only, main, others)
+embeddings_only = scores[(scores["predictor"] == "knn") & ~scores["modality"].str.endswith("control")]
+others = [m for m in scores["metric"].unique() if m != nearest.metric]
+agreement = figures.metric_scatter(embeddings_only, nearest.metric, others)
 pages.show_figure(chapter, agreement, "metrics", embeddings_only)
 
 # %% [markdown]

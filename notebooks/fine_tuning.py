@@ -110,7 +110,7 @@ if any(len(t) for t in tables):
 #
 # ## All methods, with floor and ceiling
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every representation, frozen and adapted, one panel a cell line of the first data set. Box: quartiles and range over five folds; points: folds. Dashed lines: Train Mean, the best method and, where it was measured, the experimental error. Worst at the top. Download: [figure](figures/fine_tuning/scores.svg), [numbers](tables/fine_tuning/scores-data.csv).", "name": "fig-finetuned"}, "image": {"alt": "Box plots of the score of each representation, frozen and adapted, in each cell line, sorted from worst at the top to best at the bottom, with Train Mean and ceiling."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every representation, frozen and adapted, one panel a cell line of the first data set. Box: quartiles and range over five folds; points: folds. Dashed lines: Train Mean, the best method and, where it was measured, the experimental error. Best at the top. Download: [figure](figures/fine_tuning/scores.svg), [numbers](tables/fine_tuning/scores-data.csv).", "name": "fig-finetuned"}, "image": {"alt": "Box plots of the score of each representation, frozen and adapted, in each cell line, sorted from best at the top to worst at the bottom, with Train Mean and ceiling."}}
 rows, axis = page.flat(contests[0].scores), metric(main)
 rows = rows[rows["metric"] == main]
 boxes = figures.box_by_method(rows, main, lower_is_better=not axis.higher_is_better, label=axis.label)

@@ -88,7 +88,7 @@ fused = board.fused(study, f, k=k, inner_folds=inner_folds, transformers=leaderb
 pages.say(page.answer(f, folds_looked_at))
 pages.take_home(chapter, page.one_line(f, board.record(fused)))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Fusions, the best single sources, floors and ceilings, one panel per cell line. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean, the best single source of the line and, where it was measured, the experimental error. Worst at the top. Download: [figure](figures/fusion/fusion.svg), [numbers](tables/fusion/fusion-data.csv).", "name": "fig-fusion"}, "image": {"alt": "Box plots of the score of each fusion and of the best single sources in each cell line, sorted from worst at the top to best at the bottom, with Train Mean and ceiling."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Fusions, the best single sources, floors and ceilings, one panel per cell line. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean, the best single source of the line and, where it was measured, the experimental error. Best at the top. Download: [figure](figures/fusion/fusion.svg), [numbers](tables/fusion/fusion-data.csv).", "name": "fig-fusion"}, "image": {"alt": "Box plots of the score of each fusion and of the best single sources in each cell line, sorted from best at the top to worst at the bottom, with Train Mean and ceiling."}}
 c = f.shown
 boxes = figures.box_by_method(c.scores, c.metric, lower_is_better=not c.higher_is_better, label=c.label)
 pages.show_figure(chapter, boxes, "fusion", c.scores)
@@ -144,7 +144,7 @@ pages.show_table(chapter, page.learnt(f), "weights",
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "PerturbQA, task de: AUROC per gene on the authors' test split; fusions, the best single sources and the published methods. Dashed: a guess. Download: [figure](figures/fusion/board.svg), [numbers](tables/fusion/board-data.csv).", "name": "fig-fusion-board"}, "image": {"alt": "Dot plot of the AUROC of fusions, single sources and published methods in four cell lines on the authors' test split."}}
 screens = list(leaderboard.LINES.values())
 de = board.combined(singles, fused, "de")
-pages.show_figure(chapter, figures.board(de, screens, name="method", group="origin", xlabel="AUROC per gene"), "board", de)
+pages.show_figure(chapter, figures.dot_plot(de, screens, name="method", group="origin", xlabel="AUROC per gene"), "board", de)
 
 # %% tags=["hide-input"]
 pages.say(board.verdict(singles, fused))

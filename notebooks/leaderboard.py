@@ -50,7 +50,7 @@ pages.take_home(chapter, leaderboard.one_line(scores))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "PerturbQA, task de: AUROC per gene on the authors' test split, best mean at the top; dashed: a guess. Download: [figure](figures/leaderboard/de.svg), [numbers](tables/leaderboard/de-data.csv).", "name": "fig-board-de"}, "image": {"alt": "Dot plot of the AUROC of each method in each of the four cell lines for the task of telling whether a gene responds."}}
 de = leaderboard.board(scores, "de")
-plot = figures.board(de, lines, name="method", group="origin", xlabel="AUROC per gene")
+plot = figures.dot_plot(de, lines, name="method", group="origin", xlabel="AUROC per gene")
 pages.show_figure(chapter, plot, "de", de)
 
 # %% tags=["hide-input"]
@@ -61,7 +61,7 @@ pages.show_table(chapter, de, "de", keep=shown, caption="Task de. Floor: Train M
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "PerturbQA, task dir: AUROC per gene on the authors' test split, best mean at the top; dashed: a guess. Download: [figure](figures/leaderboard/dir.svg), [numbers](tables/leaderboard/dir-data.csv).", "name": "fig-board-dir"}, "image": {"alt": "Dot plot of the AUROC of each method in each of the four cell lines for the task of telling the direction of a response."}}
 direction = leaderboard.board(scores, "dir")
-plot = figures.board(direction, lines, name="method", group="origin", xlabel="AUROC per gene")
+plot = figures.dot_plot(direction, lines, name="method", group="origin", xlabel="AUROC per gene")
 pages.show_figure(chapter, plot, "dir", direction)
 
 # %% tags=["hide-input"]

@@ -32,7 +32,8 @@ n_jobs: int = 2
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.study import Study
 from perturbcore.models.simple.space import Protocol
-from perturbcore.report import figures, pages, sentences, summary
+from perturbcore.report import figures, pages
+from perturbcore.report.comparison import RANKING_COLUMNS, Comparison
 
 chapter = open_chapter("low_signal")
 study = Study(chapter, n_jobs)
@@ -42,7 +43,6 @@ data = study.dataset(dataset)
 limit = study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner)
 models = study.models(data.task, knn=k, lasso=alpha)
 scores = study.evaluate(dataset, models, protocol=Protocol(n_components=n_components), ceiling=limit, seed=seed)
-main = summary.primary_metric(scores)
 pages.show_table(chapter, data.card, "data", caption=f"{data.title}: what is in it, step by step.")
 pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the perturbations that each embedding has a vector for.")
 
@@ -50,19 +50,19 @@ pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the pert
 # ## The answer
 
 # %% tags=["hide-input"]
-told = summary.headline(scores)
-pages.say(sentences.answer(told, main, data))
-pages.take_home(chapter, sentences.one_line(told, main))
+nearest = Comparison(scores, predictor="knn")
+pages.say(nearest.answer(data.title))
+pages.take_home(chapter, nearest.one_line())
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours. Box: quartiles and range over five folds; points: folds. Dashed: Train Mean, best embedding, experimental error, medians over folds. Download: [figure](figures/low_signal/ranking.svg), [numbers](tables/low_signal/ranking-data.csv).", "name": "fig-low-signal"}, "image": {"alt": "Box plots of the prediction error of each embedding, most of which lie at or beyond the Train Mean."}}
-nearest = summary.main_predictor(scores, "knn")
-boxes = figures.box_by_method(nearest, main, lower_is_better=main == "L2", label=main)
-pages.show_figure(chapter, boxes, "ranking", nearest[nearest["metric"] == main])
+look = dict(lower_is_better=not nearest.higher_is_better, label=nearest.label)
+boxes = figures.box_by_method(nearest.scores, nearest.metric, **look)
+pages.show_figure(chapter, boxes, "ranking", nearest.scores)
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, summary.ranking_table(scores), "ranking", keep=summary.RANKING_COLUMNS, bold="with_best",
-                 caption="Bold: the best, and what cannot be told apart from it.")
-pages.say(sentences.reading(scores))
+pages.show_table(chapter, nearest.ranking(), "ranking", keep=RANKING_COLUMNS, bold="with_best",
+                 caption="Bold: the best embedding, and those that cannot be told apart from it; controls do not compete.")
+pages.say(nearest.reading())
 
 # %% [markdown]
 # Where a response is the mean of a few replicate wells, the bootstrap is too optimistic: resampling

@@ -34,6 +34,7 @@ n_jobs: int = 2
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.study import Study
 from perturbcore.report import figures, noise, pages
+from perturbcore.report.text import percent
 
 chapter = open_chapter("noise_ceiling")
 study = Study(chapter, n_jobs)
@@ -58,10 +59,11 @@ pages.show_figure(chapter, points, "error-by-cells", each)
 
 # %% tags=["hide-input"]
 summary = noise.line_summary(each)
-pages.show_table(chapter, summary, "by-line", caption="Experimental error and size of the effects, by cell line. "
+heads = {"cell_line": "Cell line", "perturbations": "Perturbations", "median_cells": "Median cells", "error_mean": "Mean error",
+         "error_median": "Median error", "effect_median": "Median effect", "share_above_error": "Share above their error"}
+pages.show_table(chapter, summary, "by-line", keep=heads, caption="Experimental error and size of the effects, by cell line. "
                  "Floor: an effect of 0 (No Change). Ceiling: the experimental error.")
-share = (each["above"].mean()) * 100
-pages.take_home(chapter, f"{share:.0f} % of the perturbations move the cell further than the experimental "
+pages.take_home(chapter, f"{percent(each['above'].mean())} of the perturbations move the cell further than the experimental "
                 "error; for the others, No Change is as good as a repeated experiment.")
 
 # %% [markdown]
@@ -78,7 +80,7 @@ plot = figures.curves(curve, "cells", "value", "estimate", low="low", high="high
 pages.show_figure(chapter, plot, "calibration", curve)
 
 # %% tags=["hide-input"]
-pages.say(noise.said(curve))
+pages.say(noise.calibration_said(curve))
 pages.show_table(chapter, curve, "calibration", digits=2, caption="The numbers of the figure; n: perturbations "
                  "with at least the largest number of cells.")
 

@@ -102,9 +102,7 @@ pages.show_table(chapter, choices, "effects-and-ceilings", caption="Effects and 
 
 # %% tags=["hide-input"]
 doubts = about.defaults([
-    "perturbcore.score.uncertainty.intervals.mean_ci:confidence, test_ratio",
-    "perturbcore.score.uncertainty.differences.paired_differences:units, confidence, test",
-    "perturbcore.score.uncertainty.ranking.rank_table:confidence, n_boot, resample",
-    "perturbcore.score.uncertainty.gap.gap_closed:floor, ceiling, aggregate",
+    "perturbcore.score.uncertainty.mean_ci:confidence, test_ratio",
+    "perturbcore.report.paired.PairedScores.rank_table:n_boot, seed",
 ])
-pages.show_table(chapter, doubts, "uncertainty", caption="Intervals, differences, ranks, gaps.")
+pages.show_table(chapter, doubts, "uncertainty", caption="Intervals and ranks.")

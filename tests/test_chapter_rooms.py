@@ -17,11 +17,12 @@ title: Small
 simulated: true
 datasets:
   - name: simulated
-    options: {n_cell_lines: 1, n_perturbations: 60, n_genes: 150, n_batches: 3, n_control_cells: 120,
-              cells_per_perturbation: [12, 30], n_modules: 6}
+    options: {n_cell_lines: 1, n_perturbations: 60, n_genes: 150, n_batches: 3,
+              n_control_cells: 120, cells_per_perturbation: [12, 30], n_modules: 6}
 embeddings:
   - {name: Interactome, modality: Prior knowledge, builder: network, source: simulated, dim: 16}
-  - {name: Text, modality: Prior knowledge, builder: text, source: simulated, dim: 16, datasets: [other]}
+  - {name: Text, modality: Prior knowledge, builder: text, source: simulated, dim: 16,
+     datasets: [other]}
 chapters:
   embedding_ranking: {k: [5, 10], n_components: 10}
 """
@@ -89,8 +90,8 @@ def test_noise_curves_fall_with_cells_and_are_held_against_the_truth(study):
     assert set(wide.columns) == {noise.BOTH, noise.BATCHES, noise.TRUE}
     ratio = noise.calibration(table).set_index("cells")
     np.testing.assert_allclose(ratio[noise.BOTH], wide[noise.BOTH] / wide[noise.TRUE])
-    assert "times the true error" in noise.said(table)
-    assert "The truth is unknown" in noise.said(table[table["estimate"] != noise.TRUE])
+    assert "times the true error" in noise.calibration_said(table)
+    assert "The truth is unknown" in noise.calibration_said(table[table["estimate"] != noise.TRUE])
     each = noise.by_line(study.ceiling("simulated", n_outer=3, n_inner=3), data.responses)
     assert len(each) == 60
     first = each.iloc[0]
@@ -104,6 +105,29 @@ def test_the_leaderboard_stands_on_published_values_alone_where_there_are_no_lab
     board = leaderboard.board(empty, "de")
     assert board["method"].iloc[0] == "SUMMER (LLM)" and len(board) == 9
     assert board["mean"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("ahead", [(), ("K562",), ("K562", "RPE1", "HepG2", "Jurkat")])
+@pytest.mark.parametrize("margin, counts", [(0.02, True), (0.004, False)])
+def test_the_leaderboard_counts_the_lines_in_which_ours_is_ahead(ahead, margin, counts):
+    rows = []
+    for task in leaderboard.TASKS:
+        published = leaderboard.board(pd.DataFrame(), task)
+        for line in leaderboard.LINES.values():
+            value = published[line].max() + (margin if line in ahead else -0.01)
+            for name, predictor, v in (("Ours", "kernel", value), ("", "train_mean", 0.5)):
+                rows.append((task, leaderboard.METRIC, line, name, predictor, v))
+    columns = ["wu_task", "metric", "cell_line", "embedding", "predictor", "value"]
+    scores = pd.DataFrame(rows, columns=columns)
+    said = leaderboard.verdict(scores)
+    n = len(ahead) if counts else 0
+    assert said.count(f"It is ahead in {n} of 4 lines.") == 2
+    assert "Ours, kernel has the best mean of ours" in said and said.endswith("shows all of them.")
+    assert "1 combinations" not in said
+    mine, theirs, found = leaderboard.standing(scores, "de")
+    assert mine["method"] == "Ours, kernel" and len(theirs) == 9 and len(found) == n
+    line = leaderboard.one_line(scores)
+    assert f"de: Ours, kernel {mine['mean']:.3f}, best published SUMMER (LLM) 0.6" in line
 
 
 @pytest.mark.mirror
@@ -148,16 +172,11 @@ def test_tables_write_all_and_show_what_is_asked(tmp_path, monkeypatch, study):
     }
     with pytest.raises(InputError, match="claims"):
         pages.taken_home(study.chapter, ["claims"])
-    assert [pages.number(v) for v in (None, -1.5, 1234, True, np.float64(0.5))] == [
-        "–",
-        "\u22121.500",
-        "1,234",
-        "yes",
-        "0.500",
-    ]
+    pages.show_table(study.chapter, pd.DataFrame({"p_best": [1e-5, 0.2]}), "p", caption="")
+    assert ">&lt; 0.001<" in shown[-2].data and ">0.200<" in shown[-2].data
 
 
-def test_coverage_has_a_row_an_embedding_and_the_file_has_the_counts(tmp_path, monkeypatch, study):
+def test_coverage_has_a_row_per_embedding_and_the_file_has_the_counts(tmp_path, monkeypatch, study):
     shown = []
     monkeypatch.setattr(pages, "display", lambda *a: shown.extend(a))
     rows = [("B", "Protein", 8, line, 10, 5 + i) for i, line in enumerate("XY")]

@@ -1,13 +1,18 @@
 """One comparison for every chapter: who competes, what is better, what is printed is true."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
 
 from perturbcore.core.errors import InputError
-from perturbcore.report.comparison import Comparison, three_sentences
+from perturbcore.report.comparison import Comparison, predictor_agreement, three_sentences
+from perturbcore.report.paired import verdict
 from perturbcore.report.text import duration, listed, number, p_value, percent, plural, signed
-from perturbcore.score.uncertainty.differences import gain_table
 
 # mean score over folds of each method; folds share a small common shift
 MEANS = {
@@ -49,21 +54,13 @@ def test_floors_and_ceilings_are_shown_but_do_not_compete():
     assert table["value"].is_monotonic_increasing
 
 
-@pytest.mark.parametrize("metric, sign", [("L2", -1), ("auroc_within", 1)])
-def test_gains_are_those_of_the_paired_test(metric, sign):
-    rows = scores(metric=metric)
-    found = Comparison(rows, metric).gains("dull", methods=["good", "twin"]).set_index("method")
-    expected = gain_table(
-        rows[rows["embedding"].isin(["good", "twin", "dull"])],
-        metric,
-        reference=("dull", "knn"),
-        by=(),
-    ).set_index("embedding")
-    columns = ["value", "reference", "gain", "low", "high", "p_holm"]
-    order = list(expected.index)
-    np.testing.assert_allclose(found.loc[order, columns], expected[columns].astype(float))
-    assert set(found["verdict"]) == {"better" if sign < 0 else "worse"}
-    assert set(found["lines"]) == {"2 of 2" if sign < 0 else "0 of 2"}
+@pytest.mark.parametrize(
+    "gain, p, word",
+    [(1.0, 0.01, "better"), (-1.0, 0.01, "worse"), (1.0, 0.05, "tie"), (0.0, 1.0, "tie"),
+     (1.0, np.nan, "undecidable")],
+)  # fmt: skip
+def test_a_verdict_is_that_of_the_adjusted_p_value(gain, p, word):
+    assert verdict(gain, p) == word
 
 
 def test_every_share_of_the_gap_is_computed_from_the_numbers_in_its_row():
@@ -153,3 +150,166 @@ def test_the_first_page_says_what_fusion_adds():
     )
     third = three_sentences(Comparison(scores()), simulated=False, fused=fused)[2]
     assert third.endswith("; the best of 2 fusions of them (all) closes 88 %.")
+
+
+def test_what_floor_and_ceiling_mean_is_said_both_ways():
+    said = Comparison(scores()).reading()
+    assert "beats No Change" in said and "lies beyond the Train Mean" in said
+    noisy = {**MEANS, ("", "experimental_error", "Positive control"): 8.5}
+    assert "cannot be told from noise" in Comparison(scores(noisy)).reading()
+    hard = {**noisy, ("", "no_change", "Negative control"): 7.0}
+    assert "does not beat No Change" in Comparison(scores(hard)).reading()
+    bare = {k: v for k, v in MEANS.items() if k[1] != "experimental_error"}
+    assert "Without replicates" in Comparison(scores(bare)).reading()
+
+
+def test_neighbours_are_compared_one_by_one():
+    table = Comparison(scores()).neighbours()
+    assert list(table["method"][1:]) == list(table["next"][:-1])
+    assert list(table["verdict"][:-1]) == ["tie", "worse"] and table["behind"][1] > 2.5
+    assert table.iloc[-1][["next", "behind", "p_holm"]].isna().all()
+
+
+@pytest.mark.parametrize("second, better", [(2.0, 3), (9.0, 0)])
+def test_predictors_are_held_against_each_other(second, better):
+    more = {(e, "ridge", m): second + i for i, (e, p, m) in enumerate(MEANS) if p == "knn"}
+    said = predictor_agreement(scores({**MEANS, **more}), "L2", "knn", "ridge")
+    assert said.startswith("Over 3 embeddings, the mean scores of kNN and ridge have a rank")
+    assert f"ridge is the better predictor for {better} of them" in said
+
+
+# every sentence against the table, whoever wins
+
+FLOOR = 8.0
+PLAUSIBLE = st.fixed_dictionaries(
+    {
+        "levels": st.lists(st.sampled_from([4.0, 5.0, 7.9, 8.0, 9.0]), min_size=1, max_size=5),
+        "coverage": st.lists(st.sampled_from([1.0, 0.26]), min_size=5, max_size=5),
+        "ceiling": st.sampled_from([3.0, 4.5, 8.0, 9.5]),
+        "noise": st.sampled_from([0.01, 0.3, 3.0]),
+        "folds": st.sampled_from([1, 2, 5]),
+        "higher": st.booleans(),
+        "seed": st.integers(0, 1000),
+    }
+)
+
+
+def drawn(case) -> Comparison:
+    """Embeddings E0, E1, ... at planted levels; where higher is better, everything is mirrored."""
+    means = {(f"E{i}", "knn", "Protein"): v for i, v in enumerate(case["levels"])}
+    means["random", "knn", "Negative control"] = 3.5  # even the best control does not compete
+    means["", "train_mean", "Negative control"] = FLOOR
+    means["", "experimental_error", "Positive control"] = case["ceiling"]
+    metric, task = ("auroc_within", "deg_pairs") if case["higher"] else ("L2", "lfc")
+    table = scores(means, metric, task, case["noise"], case["folds"], case["seed"])
+    if case["higher"]:
+        table["value"] = 1 - table["value"] / 20
+    for i, share in enumerate(case["coverage"]):
+        table.loc[table["embedding"] == f"E{i}", "coverage"] = share
+    return Comparison(table)
+
+
+def truth(c: Comparison) -> dict:
+    """Best, ties and unproven by loops over the raw scores, without the code under test."""
+    sign = 1 if c.metric == "auroc_within" else -1
+    raw = c.scores.assign(
+        name=c.scores["embedding"].where(c.scores["embedding"] != "", c.scores["predictor"])
+    )
+    fold = sign * raw.groupby(["name", "fold"])["value"].mean().unstack("fold")
+    names = [n for n in fold.index if n.startswith("E")]
+    best = max(names, key=lambda n: fold.loc[n].mean())
+
+    def told(reference, others):
+        p = {}
+        for name in others:
+            d = (fold.loc[name] - fold.loc[reference]).to_numpy()
+            n = len(d)
+            se = d.std(ddof=1) * np.sqrt(1 / n + 0.25) if n > 1 else np.nan
+            p[name] = 2 * stats.t.sf(abs(d.mean() / se), n - 1) if n > 1 else np.nan
+        out, worst = {}, 0.0
+        for i, name in enumerate(sorted(p, key=p.get)):
+            worst = max(worst, min(1.0, (len(p) - i) * p[name]))
+            out[name] = worst < 0.05 if np.isfinite(p[name]) else False
+        return out
+
+    rivals, floor = told(best, [n for n in names if n != best]), told("train_mean", names)
+    beats = {n for n in names if floor[n] and fold.loc[n].mean() > fold.loc["train_mean"].mean()}
+    mean = sign * fold.mean(axis=1)
+    way = mean["experimental_error"] - mean["train_mean"]
+    gap = (mean[best] - mean["train_mean"]) / way if sign * way > 0 else np.nan
+    return dict(
+        names=names, best=best, mean=mean, gap=gap,
+        ties={n for n, apart in rivals.items() if not apart}, unproven=set(names) - beats,
+    )  # fmt: skip
+
+
+def named(pattern: str, text: str) -> set | None:
+    found = re.search(pattern, text)
+    return set(re.split(", | and ", found[1])) if found else None
+
+
+@settings(max_examples=60, deadline=None)
+@given(PLAUSIBLE)
+def test_every_sentence_is_true_of_the_table(case):
+    c = drawn(case)
+    t = truth(c)
+    n, best = len(t["names"]), t["best"]
+    answer, line = c.answer("Toy"), c.one_line()
+    three = three_sentences(c, simulated=True)
+    share = percent(t["gap"]) if np.isfinite(t["gap"]) else None
+    # the best is the best embedding, with its score beside the floor's
+    assert f"the best of {n} {plural(n, 'embedding')} is **{best}**" in answer
+    assert (
+        f"{t['mean'][best]:.3f}" in answer
+        and f"{t['mean']['train_mean']:.3f} for the Train" in answer
+    )
+    for text in (answer, line, three[0]):
+        partial = case["coverage"][int(best[1:])] < 1
+        assert ("with a vector for 26 % of the perturbations" in text) == partial
+    # who ties with it
+    ties, others = t["ties"], n - 1
+    every = "every other embedding is distinguishably worse"
+    none = "no other embedding can be told apart from it"
+    assert (every in answer.lower()) == (others > 0 and not ties)
+    assert (none in answer.lower()) == (0 < others == len(ties))
+    listed_ties = named("of the others, (.*?) cannot be told apart", answer.replace("Of", "of"))
+    assert listed_ties == (ties if 0 < len(ties) < others else None)
+    if best not in t["unproven"]:
+        count = re.search(r"\((\d+) others? ties? with it\)", line)
+        assert int(count[1] if count else 0) == len(ties)
+    # who beats the Train Mean
+    unproven = t["unproven"]
+    assert ("every embedding beats the Train Mean" in answer.replace("E", "e")) == (not unproven)
+    assert ("no embedding can be shown to beat" in answer.replace("N", "n")) == (len(unproven) == n)
+    some = named("(?:and |\n\n)((?:E\\d(?:, | and )?)+) cannot be shown to beat", answer)
+    assert some == (unproven if 0 < len(unproven) < n else None)
+    assert line.startswith("No embedding can be shown to beat the Train Mean") == (best in unproven)
+    assert ("predicts unseen perturbations best" in three[0]) == (best not in unproven)
+    if 0 < len(unproven) < n:
+        assert named(rf"{len(unproven)} of the {n} \((.*?)\) cannot be shown", three[1]) == unproven
+    assert ("all of the" in three[1].split("and ")[-1]) == (not unproven)
+    # the share of the gap, one number everywhere
+    for text in (answer.split("\n\n")[1], three[2]):
+        assert ("no better than the Train Mean" in text) == (share is None)
+        if share is not None:
+            assert share in text
+            assert ("closes nothing" in text) == (t["gap"] <= 0)
+            assert ("reaches the ceiling" in text) == (t["gap"] >= 1)
+    if best not in unproven and share is not None:
+        assert share in line
+
+
+@settings(max_examples=30, deadline=None)
+@given(PLAUSIBLE)
+def test_controls_are_never_best_tied_or_counted(case):
+    c = drawn(case)
+    table = c.ranking().set_index("method")
+    controls = table["modality"].str.endswith("control")
+    assert not table.loc[controls, ["competes", "with_best"]].to_numpy().any()
+    assert table.loc[controls, ["p_best", "p_floor", "behind"]].isna().to_numpy().all()
+    assert len(c.neighbours()) == len(c.competitors) == len(table.index[~controls])
+    assert "Random" not in c.answer() + c.one_line() + " ".join(three_sentences(c, simulated=False))
+    figure = c.figure().axes[0]
+    rows = [text.get_text() for text in figure.get_yticklabels()]
+    assert rows == [m for m in table.index if m not in ("Train Mean", "Experimental error")]
+    assert figure.yaxis_inverted()  # the first row, the best, is at the top

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 from perturbcore.core.errors import InputError
-from perturbcore.report import figures, summary
+from perturbcore.report import figures
+from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.style import MODALITIES
 
-# the scores that test_summary.py makes serve here as well
+# the scores that test_comparison.py makes serve here as well
 _spec = importlib.util.spec_from_file_location(
-    "scores_of_summary", Path(__file__).with_name("test_summary.py")
+    "scores_to_compare", Path(__file__).with_name("test_comparison.py")
 )
 _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
@@ -25,20 +26,21 @@ def svg(figure) -> str:
     return buffer.getvalue()
 
 
+def rows_of(axis) -> list[str]:
+    """Names of the rows from top to bottom."""
+    names = [t.get_text() for t in axis.get_yticklabels()]
+    low, high = axis.get_ylim()
+    return names if low > high else names[::-1]
+
+
 def test_boxes_name_every_method_and_draw_the_reference_lines():
-    text = svg(figures.box_by_method(scores(), "L2", lower_is_better=True))
-    for word in (
-        "good",
-        "twin",
-        "Train Mean",
-        "Experimental error",
-        "Idealized",
-        "Prior knowledge",
-    ):
+    figure = figures.box_by_method(scores(), "L2", lower_is_better=True)
+    text = svg(figure)
+    for word in ("good", "twin", "Train Mean", "Experimental error", "Prior knowledge"):
         assert word in text
-    lines = figures.reference_lines(
-        figures.display_names(scores()).query("metric == 'L2'"), lower_is_better=True
-    )
+    names = rows_of(figure.axes[0])
+    assert names[0] == "Idealized" and names[-1] == "No Change"
+    lines = figures.reference_lines(figures.display_names(scores()), lower_is_better=True)
     medians = scores().query("predictor == 'train_mean'").groupby("cell_line")["value"].median()
     drawn = lines[lines["display"] == "Train Mean"].set_index("panel")["value"]
     pd.testing.assert_series_equal(drawn, medians, check_names=False)
@@ -46,11 +48,23 @@ def test_boxes_name_every_method_and_draw_the_reference_lines():
     assert set(best["display"]) <= {"good", "twin"} and len(best) == 2
 
 
-def test_order_is_from_worst_to_best_by_median():
+def test_boxes_and_points_are_those_of_the_folds():
+    rows = scores()
+    axis = figures.box_by_method(rows, "L2", lower_is_better=True).axes[0]
+    y = rows_of(axis).index("dull")
+    values = rows.query("embedding == 'dull' and cell_line == 'A'")["value"].to_numpy()
+    drawn = [line.get_xdata() for line in axis.lines if np.all(line.get_ydata() == y)]
+    assert any(len(x) == 5 and np.allclose(np.sort(x), np.sort(values)) for x in drawn)
+    quartiles = np.quantile(values, [0.25, 0.75])
+    boxes = [line.get_xdata() for line in axis.lines if len(line.get_xdata()) == 5]
+    assert any(np.allclose([x.min(), x.max()], quartiles) for x in boxes)
+
+
+def test_order_is_from_best_to_worst_by_median():
     data = figures.display_names(scores())
     order = figures.method_order(data, lower_is_better=True)
-    assert order[0] == "No Change" and order[-1] == "Idealized"
-    assert figures.method_order(data, lower_is_better=False)[0] == "Idealized"
+    assert order[0] == "Idealized" and order[-1] == "No Change"
+    assert figures.method_order(data, lower_is_better=False)[-1] == "Idealized"
 
 
 def test_a_method_without_scores_in_a_panel_is_said_to_be_so():
@@ -59,19 +73,30 @@ def test_a_method_without_scores_in_a_panel_is_said_to_be_so():
     assert "not scored" in svg(figures.box_by_method(rows, "L2", lower_is_better=True))
 
 
-def test_other_figures_draw():
-    from perturbcore.score.uncertainty.ranking import rank_table, ranks
+def test_ranks_and_intervals_have_the_best_at_the_top():
+    c = Comparison(scores())
+    ranks = figures.rank_plot(c.ranks(), c.rank_table())
+    assert rows_of(ranks.axes[0])[-1] == "No Change" and "good" in svg(ranks)
+    intervals = c.figure()
+    assert rows_of(intervals.axes[0])[-1] == "Random" and "Train Mean" in svg(intervals)
+    gains = c.gains("dull", ("cell_line",))
+    drawn = figures.gain_plot(gains, c.gains("dull"), reference="dull", label="Gain")
+    assert rows_of(drawn.axes[0]) == list(c.gains("dull")["method"])
+    table = pd.DataFrame({"method": ["a", "b"], "origin": ["x", "y"], "A": [0.9, 0.6]})
+    dots = figures.dot_plot(table, ["A"], name="method", group="origin", xlabel="AUROC")
+    assert rows_of(dots.axes[0]) == ["a", "b"]
+    assert [line.get_ydata()[0] for line in dots.axes[0].lines[:2]] == [0, 1]
 
+
+def test_metrics_and_similarities_are_drawn():
     rows = scores()
-    table = rank_table(rows, "L2")
-    assert "good" in svg(figures.rank_plot(ranks(rows, "L2"), table))
-    assert "Train Mean" in svg(figures.interval_plot(summary.ranking_table(rows), label="L2"))
     two = pd.concat([rows, rows.assign(metric="MSE", value=rows["value"] ** 2)])
-    assert "ρ = 0.9" in svg(figures.metric_scatter(two, "L2", ["MSE"])) or "ρ = 1" in svg(
-        figures.metric_scatter(two, "L2", ["MSE"])
-    )
-    matrix = pd.DataFrame(np.eye(3), index=list("abc"), columns=list("abc"))
-    assert "R2" in svg(figures.similarity_map(matrix, dict.fromkeys("abc", "DNA"), label="R2"))
+    assert "ρ = 1.000" in svg(figures.metric_scatter(two, "L2", ["MSE"]))
+    near = [[1, 0.1, 0.9], [0.1, 1, 0.2], [0.9, 0.2, 1]]
+    matrix = pd.DataFrame(near, index=list("abc"), columns=list("abc"))
+    figure = figures.similarity_map(matrix, dict.fromkeys("abc", "DNA"), label="R2")
+    order = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert "R2" in svg(figure) and abs(order.index("a") - order.index("c")) == 1
 
 
 def test_an_unknown_metric_or_modality_is_named():

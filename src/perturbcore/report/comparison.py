@@ -5,16 +5,17 @@ on every page. Floors and ceilings are shown, but they never compete: the best i
 that learns from data, and adjustments for many comparisons count competitors only.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from perturbcore.report.paired import PREDICTORS, PairedScores, verdict
+from perturbcore.report.paired import CEILINGS, PREDICTORS, PairedScores, verdict
 from perturbcore.report.text import listed, percent, plural
 from perturbcore.score.metrics.registry import metric as registered
-from perturbcore.score.uncertainty.intervals import holm, t_statistics
+from perturbcore.score.uncertainty import holm, t_statistics
 
 FULL_COVERAGE = 0.995
 RANKING_COLUMNS = {
@@ -118,26 +119,35 @@ class Comparison(PairedScores):
         table["against_floor"] = beyond["verdict"]
         return table
 
-    def neighbours(self) -> pd.DataFrame:
-        """Compare each competitor with the next in the ranking, adjusted over these pairs.
+    def neighbours(self, methods: Sequence[str] | None = None) -> pd.DataFrame:
+        """Compare each method with the next in the ranking, adjusted over these pairs.
+
+        Parameters
+        ----------
+        methods : sequence of str, optional
+            All competitors by default.
 
         Returns
         -------
         pandas.DataFrame
-            place, method, value, next, behind (how much worse the next is), p_holm, verdict (of the
-            next); the last has no next.
+            place, method, value, next, behind (how much worse the next is), low, high (its 95 %
+            interval), p_holm, verdict (of the next); the last has no next.
         """
-        order = list((-self.sign * self.means[self.competitors]).sort_values(kind="stable").index)
+        names = self.competitors if methods is None else list(methods)
+        order = list((-self.sign * self.means[names]).sort_values(kind="stable").index)
         pairs = [self.between(b, a) for a, b in zip(order, order[1:], strict=False)]
-        found = pd.DataFrame(pairs, columns=["against", "method", "gain", "p"])
-        found = found.astype({"gain": float, "p": float})
-        p_holm = holm(found["p"])
-        told = [verdict(g, p) for g, p in zip(found["gain"], p_holm, strict=True)]
-        found = found.assign(behind=-found["gain"], p_holm=p_holm, verdict=told)
-        found = found.rename(columns={"method": "next", "against": "method"})
+        kept = ["against", "method", "gain", "low", "high", "p"]
+        found = pd.DataFrame(pairs, columns=kept).set_axis(
+            ["method", "next", "gain", "low", "high", "p"], axis=1
+        )
+        found[["gain", "low", "high"]] = -found[["gain", "high", "low"]].astype(float).to_numpy()
+        found["p_holm"] = holm(found["p"].astype(float))
+        told = zip(-found["gain"], found["p_holm"], strict=True)
+        found["verdict"] = [verdict(g, p) for g, p in told]
         out = pd.DataFrame({"place": range(1, len(order) + 1), "method": order})
         out["value"] = self.means[order].to_numpy()
-        return out.merge(found.drop(columns=["gain", "p"]), on="method", how="left")
+        found = found.rename(columns={"gain": "behind"}).drop(columns="p")
+        return out.merge(found, on="method", how="left")
 
     def unproven(self) -> list[str]:
         """Competitors that cannot be shown to beat the Train Mean, best first."""
@@ -236,21 +246,22 @@ class Comparison(PairedScores):
                 f"The Train Mean ({floor:.2f}) {'beats' if beats else 'does not beat'} No Change "
                 f"({none:.2f}): {shared if beats else 'the responses share little'}."
             )
-        if "experimental_error" not in named:
+        measured = [named[p] for p in CEILINGS if p in named and p != "idealized"]
+        if not measured:
             said.append("Without replicates, it cannot be said how much of the rest is noise.")
             return " ".join(said)
-        limit = self.means[named["experimental_error"]]
+        limit = self.means[measured[0]]
         rest = (
             "lies beyond the Train Mean: some of what is left of the responses is real and measured"
             if self.sign * (limit - floor) > 0
             else "is no better than the Train Mean: by this measure, what is left of the responses "
             "cannot be told from noise"
         )
-        return " ".join([*said, f"The experimental error ({limit:.2f}) {rest}."])
+        return " ".join([*said, f"The {measured[0].lower()} ({limit:.2f}) {rest}."])
 
     def figure(self) -> Figure:
         """Draw the ranking: means with intervals, best at the top, floor and ceiling as lines."""
-        from perturbcore.report.figures.boxes import interval_plot
+        from perturbcore.report.figures.methods import interval_plot
 
         return interval_plot(self.ranking(), label=self.label)
 

@@ -1,6 +1,9 @@
 """What the noise-ceiling chapter compares: bootstrap, halves and, where it is known, the truth."""
 
+from collections.abc import Sequence
+
 import pandas as pd
+from anndata import AnnData
 
 from perturbcore.score.ceiling.curves import ceiling_by_cells
 
@@ -9,7 +12,9 @@ BATCHES = "bootstrap of batches only"
 TRUE = "true error"
 
 
-def curves_by_cells(dataset, sizes, *, n_outer: int, n_inner: int, seed: int, n_jobs: int = 1):
+def curves_by_cells(
+    dataset, sizes: Sequence[int], *, n_outer: int, n_inner: int, seed: int, n_jobs: int = 1
+) -> pd.DataFrame:
     """Median error of an effect against cells per perturbation, by estimator.
 
     Parameters
@@ -34,45 +39,49 @@ def curves_by_cells(dataset, sizes, *, n_outer: int, n_inner: int, seed: int, n_
     both["estimate"] = both["estimate"].map({"bootstrap": BOTH, "true": TRUE})
     batches = ceiling_by_cells(dataset.screen, sizes, resample=("batches",), **common)
     table = pd.concat([both, batches.assign(estimate=BATCHES)], ignore_index=True)
-    keys = ["cell_line", "cells", "estimate"]
-    out = table.groupby(keys, observed=True)["value"].quantile([0.25, 0.5, 0.75]).unstack()
-    out.columns = ["low", "value", "high"]
-    out["n"] = table.groupby(keys, observed=True)["perturbation"].nunique()
+    groups = table.groupby(["cell_line", "cells", "estimate"], observed=True)
+    out = groups["value"].quantile([0.25, 0.5, 0.75]).unstack()
+    out = out.set_axis(["low", "value", "high"], axis=1).assign(n=groups["perturbation"].nunique())
     return out.reset_index()
+
+
+def _by_estimate(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean over cell lines of the median errors: cells x estimates."""
+    return table.pivot_table(index="cells", columns="estimate", values="value", observed=True)
 
 
 def calibration(table: pd.DataFrame) -> pd.DataFrame:
     """Ratio of each estimate to the true error, by cells; empty where the truth is unknown."""
-    wide = table.pivot_table(index="cells", columns="estimate", values="value", observed=True)
+    wide = _by_estimate(table)
     if TRUE not in wide:
         return pd.DataFrame()
     return wide.drop(columns=TRUE).div(wide[TRUE], axis=0).reset_index()
 
 
-def said(table: pd.DataFrame) -> str:
+def calibration_said(table: pd.DataFrame) -> str:
     """Say in a sentence how the estimates compare, with the truth or with each other."""
     ratio = calibration(table)
     if len(ratio):
         few, many = ratio.iloc[0], ratio.iloc[-1]
         return (
-            f"With {int(few['cells'])} cells a perturbation, the published bootstrap gives "
-            f"{few[BOTH]:.2f} times the true error; with {int(many['cells'])} it gives {many[BOTH]:.2f} "
-            f"times. Resampling batches only gives {few[BATCHES]:.2f} and {many[BATCHES]:.2f} times. A "
-            "ratio above 1 means that the drawn limit is looser than the truth: a prediction may pass "
-            "it without being perfect."
+            f"With {int(few['cells'])} cells per perturbation, the published bootstrap gives "
+            f"{few[BOTH]:.2f} times the true error; with {int(many['cells'])} it gives "
+            f"{many[BOTH]:.2f} times. Resampling batches only gives {few[BATCHES]:.2f} and "
+            f"{many[BATCHES]:.2f} times. A ratio above 1 means that the drawn limit is looser than "
+            "the truth: a prediction may pass it without being perfect."
         )
-    wide = table.pivot_table(index="cells", columns="estimate", values="value", observed=True)
-    few, many = wide.iloc[0], wide.iloc[-1]
+    wide = _by_estimate(table)
     share = wide[BATCHES] / wide[BOTH]
+    first, last = wide[BOTH].iloc[[0, -1]]
     return (
-        f"From {wide.index[0]} to {wide.index[-1]} cells a perturbation, the estimated error falls from "
-        f"{few[BOTH]:.2f} to {many[BOTH]:.2f}. The truth is unknown here; resampling batches only gives "
-        f"{share.min():.2f} to {share.max():.2f} of the published estimate."
+        f"From {wide.index[0]} to {wide.index[-1]} cells per perturbation, the estimated error "
+        f"falls from {first:.2f} to {last:.2f}. The truth is unknown here; resampling batches only "
+        f"gives {share.min():.2f} to {share.max():.2f} of the published estimate."
     )
 
 
 def by_line(
-    ceiling: pd.DataFrame, responses, quantile: float = 0.9, metric: str = "L2"
+    ceiling: pd.DataFrame, responses: AnnData, quantile: float = 0.9, metric: str = "L2"
 ) -> pd.DataFrame:
     """Experimental error of each perturbation beside the size of its effect.
 
@@ -83,14 +92,8 @@ def by_line(
         the response), above (whether the effect is larger than the error).
     """
     rows = ceiling[(ceiling["metric"] == metric) & (ceiling["quantile"] == quantile)]
-    X = responses.X.astype(float)
-    size = pd.DataFrame(
-        {
-            "cell_line": responses.obs["cell_line"].astype(str).to_numpy(),
-            "perturbation": responses.obs["perturbation"].astype(str).to_numpy(),
-            "effect": (X**2).sum(axis=1) ** 0.5,
-        }
-    )
+    size = responses.obs[["cell_line", "perturbation"]].astype(str)
+    size["effect"] = (responses.X.astype(float) ** 2).sum(axis=1) ** 0.5
     out = rows.merge(size, on=["cell_line", "perturbation"])
     return out.assign(above=out["effect"] > out["value"])
 
@@ -98,13 +101,12 @@ def by_line(
 def line_summary(table: pd.DataFrame) -> pd.DataFrame:
     """Condense `by_line`: perturbations, median cells, error and effect, share above the error."""
     groups = table.groupby("cell_line", observed=True)
-    return pd.DataFrame(
-        {
-            "perturbations": groups.size(),
-            "median_cells": groups["n_cells"].median(),
-            "error_mean": groups["value"].mean(),
-            "error_median": groups["value"].median(),
-            "effect_median": groups["effect"].median(),
-            "share_above_error": groups["above"].mean(),
-        }
-    ).reset_index()
+    found = groups.agg(
+        perturbations=("value", "size"),
+        median_cells=("n_cells", "median"),
+        error_mean=("value", "mean"),
+        error_median=("value", "median"),
+        effect_median=("effect", "median"),
+        share_above_error=("above", "mean"),
+    )
+    return found.reset_index()

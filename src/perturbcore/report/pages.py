@@ -1,4 +1,4 @@
-"""What a chapter shows: tables and figures, each with a file to take away, and computed sentences."""
+"""What a chapter shows: tables and figures, each with a file, and computed sentences."""
 
 import html
 
@@ -7,6 +7,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 
 from perturbcore.core.errors import InputError
+from perturbcore.report.text import number, p_value
 from perturbcore.score.store import write_atomically
 
 MOST_LINES = 5
@@ -42,36 +43,21 @@ def taken_home(chapter, names) -> dict[str, str]:
     return {n: (folder / f"{n}.md").read_text() for n in names}
 
 
-def number(value, digits: int = 3) -> str:
-    """Write a number as a table does; a missing one is an en dash."""
-    if value is None or (isinstance(value, float) and not np.isfinite(value)) or value is pd.NA:
-        return "–"
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, int | np.integer):
-        return f"{value:,}"
-    if isinstance(value, float | np.floating):
-        return f"{value:.{digits}f}".replace("-", "\u2212")
-    return str(value)
-
-
 def show_table(
     chapter, table: pd.DataFrame, name: str, *, caption: str, digits: int = 3, keep=None, bold=None
 ) -> None:
-    """Show a table, sortable, and write all of it as CSV among the results.
+    """Show a table, sortable; ``tables/<chapter>/<name>.csv`` among the results has all of it.
 
     Parameters
     ----------
     chapter : OpenChapter
-        Whose table it is: the CSV goes to ``results/<profile>/tables/<chapter>/<name>.csv``.
+        Whose table it is.
     table : pandas.DataFrame
         Its index is shown only where it has a name.
-    name, caption : str
-        File name; sentence above the table.
     digits : int
-        Decimals of floating-point numbers on the page (the file has all).
+        Decimals of floating-point numbers on the page.
     keep : list or dict, optional
-        Columns to show, or a mapping from column to heading; the file has all.
+        Columns to show, or a mapping from column to heading.
     bold : str, optional
         Boolean column that marks rows to stress (best, or not distinguishable from the best).
 
@@ -93,44 +79,40 @@ def show_table(
     rows = []
     for i, values in enumerate(table[list(heads)].itertuples(index=False)):
         cells = "".join(
-            f'<td class="{"num" if c in numeric else "txt"}">{html.escape(number(v, digits))}</td>'
+            f'<td class="{"num" if c in numeric else "txt"}">{_cell(c, v, digits)}</td>'
             for c, v in zip(heads, values, strict=True)
         )
         rows.append(f'<tr class="best">{cells}</tr>' if strong[i] else f"<tr>{cells}</tr>")
     head = "".join(f'<th scope="col">{html.escape(str(h))}</th>' for h in heads.values())
+    title = f"<caption>{html.escape(caption)}</caption>"
     shown = HTML(
-        f'<table class="dataframe scores" id="table-{name}"><caption>{html.escape(caption)}</caption>'
+        f'<table class="dataframe scores" id="table-{name}">{title}'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
     display(shown, Markdown(f"[{name}.csv](tables/{chapter.name}/{name}.csv)"))
 
 
-def show_coverage(chapter, table: pd.DataFrame, *, caption: str) -> None:
-    """Show one row an embedding with the share of each cell line that it covers; the file has all.
+def _cell(column: str, value, digits: int) -> str:
+    """Write a value; p-values (columns "p", "p_...") never as 0.000."""
+    is_p = isinstance(value, float) and (column == "p" or column.startswith("p_"))
+    return html.escape(p_value(value) if is_p else number(value, digits))
 
-    Parameters
-    ----------
-    chapter : OpenChapter
-    table : pandas.DataFrame
-        `perturbcore.embeddings.coverage.coverage_table`. Of more than 5 cell lines, the least and the
-        largest share are shown.
-    caption : str
+
+def show_coverage(chapter, table: pd.DataFrame, *, caption: str) -> None:
+    """Show one row per embedding with the share of each cell line that it covers.
+
+    `table` is that of `perturbcore.embeddings.coverage.coverage_table`; the file has all of it. Of
+    more than 5 cell lines, the least and the largest share are shown.
     """
-    shown = table.rename(
-        columns={"embedding": "Embedding", "modality": "Modality", "dim": "Dimensions"}
-    )
-    about = ["Embedding", "Modality", "Dimensions"]
+    heads = {"embedding": "Embedding", "modality": "Modality", "dim": "Dimensions"}
+    shown, about = table.rename(columns=heads), list(heads.values())
     share = shown.groupby([*about, "cell_line"], sort=False)["coverage"].mean().unstack()
     share = share.loc[list(dict.fromkeys(shown[about].itertuples(index=False, name=None)))]
     if share.shape[1] > MOST_LINES:
         share = pd.DataFrame({"least": share.min(axis=1), "most": share.max(axis=1)})
     wide = share.rename_axis(columns=None).reset_index()
-    show_table(
-        chapter,
-        wide,
-        "coverage",
-        caption=f"{caption} One column a cell line; the file has the counts.",
-    )
+    caption = f"{caption} One column per cell line; the file has the counts."
+    show_table(chapter, wide, "coverage", caption=caption)
     chapter.save_table(table.reset_index(drop=True), "coverage")
 
 

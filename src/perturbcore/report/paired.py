@@ -6,14 +6,11 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-import perturbcore.score.metrics.deg
-import perturbcore.score.metrics.pairs
-import perturbcore.score.metrics.regression  # noqa: F401  (all three register their metrics)
 from perturbcore.core.errors import InputError
 from perturbcore.report.figures.style import display_names
 from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.task import primary_metric
-from perturbcore.score.uncertainty.intervals import holm, t_statistics
+from perturbcore.score.uncertainty import holm, t_statistics
 
 FLOOR, CEILINGS = "train_mean", ("noise_floor", "experimental_error", "idealized")
 LEVEL = 0.05
@@ -56,6 +53,8 @@ class PairedScores:
         Method that `gains` compares with by default.
     predictor : str, optional
         Keep only this predictor, and what has none.
+    higher_is_better : bool, optional
+        Of a metric that is not registered.
 
     Raises
     ------
@@ -82,12 +81,15 @@ class PairedScores:
         reference: str | None = None,
         *,
         predictor: str | None = None,
+        higher_is_better: bool | None = None,
     ):
         self.metric = metric or primary_metric(scores)
         self.reference = reference
-        about = registered(self.metric)
-        self.label, self.higher_is_better = about.label, about.higher_is_better
-        self.sign = 1.0 if about.higher_is_better else -1.0
+        self.label = self.metric if higher_is_better is not None else registered(self.metric).label
+        if higher_is_better is None:
+            higher_is_better = registered(self.metric).higher_is_better
+        self.higher_is_better = bool(higher_is_better)
+        self.sign = 1.0 if higher_is_better else -1.0
         rows = scores[scores["metric"] == self.metric]
         if rows.empty:
             there = ", ".join(sorted(scores["metric"].unique()))
@@ -335,4 +337,37 @@ class PairedScores:
         """Rank of each method in each cell line and fold (1 is best, ties share); no ceilings."""
         ceilings = self.methods.index[self.methods["modality"] == "Positive control"]
         rank = (-self.sign * self.units.drop(columns=ceilings)).rank(axis=1)
-        return rank.stack().rename("rank").reset_index().join(self.methods, on="method")
+        return rank.stack().dropna().rename("rank").reset_index().join(self.methods, on="method")
+
+    def rank_table(self, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
+        """Median and mean rank of each method, with a bootstrap interval of the mean rank.
+
+        Units (cell line and fold) are drawn with replacement; since folds share training data, the
+        intervals are somewhat too narrow.
+
+        Returns
+        -------
+        pandas.DataFrame
+            method, median_rank, mean_rank, low, high (95 %), first_share (share of the bootstrap
+            samples in which it has the best mean rank, ties shared), n_units, embedding, predictor,
+            modality; best first.
+        """
+        rank = self.ranks().pivot(index=["cell_line", "fold"], columns="method", values="rank")
+        there, n = rank.notna().to_numpy(float), len(rank)
+        weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_boot)
+        with np.errstate(invalid="ignore"):
+            means = (weights @ rank.fillna(0).to_numpy()) / (weights @ there)
+        first = np.isclose(means, np.nanmin(means, axis=1, keepdims=True), rtol=0, atol=1e-9)
+        low, high = np.nanquantile(means, [0.025, 0.975], axis=0)
+        table = pd.DataFrame(
+            {
+                "median_rank": rank.median(),
+                "mean_rank": rank.mean(),
+                "low": low,
+                "high": high,
+                "first_share": (first / first.sum(axis=1, keepdims=True)).mean(axis=0),
+                "n_units": rank.notna().sum(),
+            }
+        )
+        table = table.join(self.methods).sort_values(["median_rank", "mean_rank"], kind="stable")
+        return table.rename_axis("method").reset_index()

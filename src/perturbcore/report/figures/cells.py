@@ -1,4 +1,4 @@
-"""Cells as small multiples: one row a perturbation, one column a source of cells, controls behind."""
+"""Cells as small multiples: one row per perturbation, one column per source of cells."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,9 +12,8 @@ def cell_grid(table: pd.DataFrame, *, row: str, column: str, xlabel: str, ylabel
     Parameters
     ----------
     table : pandas.DataFrame
-        One row a cell: x, y, `row`, `column` and `sample` ("control", "observed" or "generated").
-        Controls and observed cells of a row are drawn in each of its panels: a panel with observed cells
-        only has the observed ones, the others show the mean of the observed cells as a cross.
+        One row per cell: x, y, `row`, `column` and `sample` ("control", "observed", "generated").
+        Controls of a row are drawn in each of its panels, and the mean of its observed cells.
     row, column : str
         Columns of `table` that make the grid, in order of first appearance.
     xlabel, ylabel : str
@@ -37,31 +36,17 @@ def cell_grid(table: pd.DataFrame, *, row: str, column: str, xlabel: str, ylabel
             )
         for axis, which in zip(axes[r], columns, strict=True):
             cells = here[(here[column] == which) & (here["sample"] != "control")]
-            c = OBSERVED if (cells["sample"] == "observed").any() else GENERATED
-            axis.plot(
-                control["x"],
-                control["y"],
-                ls="",
-                marker=".",
-                ms=2.5,
-                color=CONTROL,
-                alpha=0.45,
-                mew=0,
-            )
-            axis.plot(cells["x"], cells["y"], ls="", marker="o", ms=3, color=c, alpha=0.55, mew=0)
-            for part, look in ((control, "#4d4d4d"), (observed, OBSERVED), (cells, c)):
-                if len(part):
-                    axis.plot(
-                        part["x"].mean(),
-                        part["y"].mean(),
-                        marker="+",
-                        ms=10,
-                        mew=3.4,
-                        color="white",
-                    )
-                    axis.plot(
-                        part["x"].mean(), part["y"].mean(), marker="+", ms=9, mew=1.8, color=look
-                    )
+            look = OBSERVED if (cells["sample"] == "observed").any() else GENERATED
+            for part, m, c, size, alpha in (
+                (control, ".", CONTROL, 2.5, 0.45), (cells, "o", look, 3, 0.55),
+            ):  # fmt: skip
+                axis.plot(
+                    part["x"], part["y"], ls="", marker=m, ms=size, color=c, alpha=alpha, mew=0
+                )
+            for part, c in ((control, "#4d4d4d"), (observed, OBSERVED), (cells, look)):
+                for width, shade in ((3.4, "white"), (1.8, c)) if len(part) else ():
+                    axis.plot(part["x"].mean(), part["y"].mean(), marker="+", ms=10, mew=width,
+                              color=shade)  # fmt: skip
             axis.set_xticks([])
             axis.set_yticks([])
             if r == 0:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from perturbcore.report.figures.style import colour, legend_of, marker
+from perturbcore.report.figures.style import colour, grid_of, legend_of, marker
 
 # of a letter and of a line of a label, as shares of the panel
 WIDTH, HEIGHT = 0.0125, 0.045
@@ -42,12 +42,12 @@ def pareto_plot(
     ylabel: str,
     columns: int = 2,
 ) -> Figure:
-    """Draw error against cost on a logarithmic axis; the Pareto front is a step line.
+    """Draw error against cost (log axis); the Pareto front is a step line.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        One row a method: display, modality, `cost` (above 0), `error` and `panel`.
+        One row per method: display, modality, `cost` (above 0), `error` and `panel`.
     references : pandas.DataFrame, optional
         Lines without a cost: display, modality, value, `panel`.
     xlabel, ylabel : str
@@ -55,17 +55,12 @@ def pareto_plot(
         Panels in a row.
     """
     names = list(dict.fromkeys(table[panel]))
-    columns = min(columns, len(names))
-    rows = -(-len(names) // columns)
-    figure = Figure(figsize=(1.0 + 4.6 * columns, 4.0 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.ravel()[len(names) :]:
-        axis.set_visible(False)
+    figure, axes = grid_of(len(names), columns, (4.6, 4.0))
     for axis, name in zip(axes.ravel(), names, strict=False):
         here = table[(table[panel] == name) & (table[cost] > 0) & table[error].notna()]
         lines = references[references[panel] == name] if references is not None else table.iloc[:0]
         _panel(axis, here, cost, error, lines)
-        axis.set_title(str(name), loc="left")
+        axis.set_title(str(name))
         axis.set_xlabel(xlabel)
     for axis in axes[:, 0]:
         axis.set_ylabel(ylabel)
@@ -78,9 +73,8 @@ def _panel(axis, here, cost, error, lines) -> None:
     step = here[front].sort_values(cost)
     axis.set_xscale("log")
     edge = (here[cost].min() / 3, here[cost].max() * 4)
-    x = [*step[cost], edge[1]]
-    y = [*step[error], step[error].iloc[-1]] if len(step) else []
     if len(step):
+        x, y = [*step[cost], edge[1]], [*step[error], step[error].iloc[-1]]
         axis.step(x, y, where="post", color="#333333", lw=1.2, ls="-", zorder=1)
     for on, (_, row) in zip(front, here.iterrows(), strict=True):
         c = colour(row["modality"])
@@ -90,17 +84,16 @@ def _panel(axis, here, cost, error, lines) -> None:
     for _, line in lines.iterrows():
         axis.axhline(line["value"], color=colour(line["modality"]), ls="--", lw=0.9, zorder=0)
         axis.annotate(
-            line["display"], (1.0, line["value"]), xycoords=axis.get_yaxis_transform(), fontsize=6.5, ha="right",
-            xytext=(-2, 2), textcoords="offset points", color=colour(line["modality"]),
+            line["display"], (1.0, line["value"]), xycoords=axis.get_yaxis_transform(), fontsize=7,
+            ha="right", xytext=(-2, 2), textcoords="offset points", color=colour(line["modality"]),
         )  # fmt: skip
     axis.margins(y=0.15)
     _label(axis, here, cost, error)
-    axis.grid(color="#e5e5e5", lw=0.6)
-    axis.set_axisbelow(True)
+    axis.grid()
 
 
 def _label(axis, here, cost, error) -> None:
-    """Write each name beside its point, moved up or down where it would lie on another name."""
+    """Write each name beside its point, up or down where it would lie on another name."""
     low, high = axis.get_ylim()
     left, right = np.log10(axis.get_xlim())
     taken: list[tuple] = []
@@ -117,7 +110,8 @@ def _label(axis, here, cost, error) -> None:
         )
         taken.append((*span, place))
         axis.annotate(
-            row["display"], (span[1] if to_left else span[0], place), xycoords="axes fraction", fontsize=7,
-            ha="right" if to_left else "left", va="center", color=colour(row["modality"]), zorder=2,
+            row["display"], (span[1] if to_left else span[0], place), xycoords="axes fraction",
+            fontsize=7, ha="right" if to_left else "left", va="center", zorder=2,
+            color=colour(row["modality"]),
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )  # fmt: skip

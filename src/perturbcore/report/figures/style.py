@@ -1,8 +1,14 @@
 """One look for the whole book: every modality keeps its colour and its marker."""
 
+from collections.abc import Iterable
+
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from perturbcore.core.errors import InputError
 
@@ -24,6 +30,14 @@ MODALITIES = {
     "Gene target": ("#8C7A00", "p"),
     "Single source": ("#B8860B", "h"),
 }
+# series that are no modalities: colour, marker, dash
+LOOKS = [
+    ("#0072B2", "o", "-"),
+    ("#D55E00", "s", "--"),
+    ("#009E73", "^", "-."),
+    ("#6b6b6b", "D", ":"),
+    ("#CC79A7", "v", (0, (5, 1))),
+]
 NAMES = {
     "train_mean": "Train Mean",
     "no_change": "No Change",
@@ -62,7 +76,7 @@ def _look(modality: str) -> tuple[str, str]:
 
 
 def apply() -> None:
-    """Set the style; called once by every drawing function's module."""
+    """Set the style; called once, when figures are imported."""
     sns.set_theme(style="ticks", context="notebook", font_scale=0.85)
     matplotlib.rcParams.update(
         {
@@ -74,26 +88,55 @@ def apply() -> None:
             "axes.spines.right": False,
             "axes.titleweight": "bold",
             "axes.titlesize": 10,
+            "axes.titlelocation": "left",
+            "axes.axisbelow": True,
+            "grid.color": "#dddddd",
+            "grid.linewidth": 0.6,
             "legend.frameon": False,
         }
     )
 
 
-def display_names(scores):
+def display_names(scores: pd.DataFrame) -> pd.DataFrame:
     """Return `scores` with a column `display`: what a figure calls the method of each row."""
-    out = scores.copy()
-    if "display" in out:
-        return out
-    if "method" in out:
-        return out.assign(display=out["method"])
-    name = out["embedding"].where(out["embedding"] != "", out["predictor"])
-    out["display"] = name.map(NAMES).fillna(name)
-    return out
+    if "display" in scores:
+        return scores.copy()
+    if "method" in scores:
+        return scores.assign(display=scores["method"])
+    name = scores["embedding"].where(scores["embedding"] != "", scores["predictor"])
+    return scores.assign(display=name.map(NAMES).fillna(name))
 
 
-def legend_of(figure, modalities, **options) -> None:
+def grid_of(
+    n: int, columns: int, size: tuple[float, float], **shared: bool | str
+) -> tuple[Figure, np.ndarray]:
+    """Make a figure of `n` panels of one size (inches); return it with all axes, row by row."""
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    figure = Figure(figsize=(1.2 + size[0] * columns, size[1] * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **shared)
+    for axis in axes.ravel()[n:]:
+        axis.set_visible(False)
+    return figure, axes
+
+
+def rows_of(axis: Axes, names: Iterable[str], modality: pd.Series | None = None) -> None:
+    """Label one row per name, the first at the top, in the colour of its modality."""
+    names = list(names)
+    axis.set_yticks(range(len(names)), names)
+    if modality is not None:
+        for text in axis.get_yticklabels():
+            text.set_color(colour(modality[text.get_text()]))
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.set_ylabel("")
+    axis.grid(axis="x")
+    axis.tick_params(axis="y", length=0)
+
+
+def legend_of(figure: Figure, modalities: Iterable[str], **options) -> None:
     """Name the modalities under the figure, colour and marker together."""
-    shown = [m for m in MODALITIES if m in set(modalities)]
+    there = set(modalities)
+    shown = [m for m in MODALITIES if m in there]
     handles = [
         plt.Line2D([], [], ls="", marker=marker(m), color=colour(m), label=m, ms=6) for m in shown
     ]

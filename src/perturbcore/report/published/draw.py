@@ -36,7 +36,7 @@ def draw(data: FigureData) -> Figure:
     spec = data.spec
     if spec.kind == "rank":
         ranks = data.scores.rename(columns={"value": "rank"})
-        return figures.rank_plot(ranks, order=data.order, label="Rank of L2 (1 is best)")
+        return figures.rank_plot(ranks, order=data.order[::-1], label="Rank of L2 (1 is best)")
     if spec.kind == "scatter":
         return figures.metric_scatter(data.scores, "L2", list(spec.panels))
     if spec.kind == "bars":
@@ -47,7 +47,7 @@ def draw(data: FigureData) -> Figure:
         spec.metric,
         lower_is_better=spec.lower_is_better,
         label=AXIS[spec.metric],
-        order=data.order,
+        order=data.order[::-1],
         panels=panels,
         lines=data.lines,
         columns=min(2, len(panels)),

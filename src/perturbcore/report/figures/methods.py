@@ -1,0 +1,272 @@
+"""One row per method, the best at the top: scores, intervals, gains, ranks, places."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from perturbcore.core.errors import InputError
+from perturbcore.report.figures.style import (
+    LOOKS,
+    colour,
+    display_names,
+    grid_of,
+    legend_of,
+    marker,
+    rows_of,
+)
+
+REFERENCES = ("Train Mean", "Noise floor", "Experimental error", "Experimental Error")
+ENDS = (*REFERENCES, "Idealized", "No Change")
+LINE_MARKERS = ("o", "s", "^", "v", "D", "p", "X", "*")
+
+
+def method_order(scores: pd.DataFrame, lower_is_better: bool) -> list[str]:
+    """Order methods from best to worst median over folds, averaged over panels."""
+    medians = scores.groupby(["display", "cell_line"], observed=True)["value"].median()
+    return list(medians.groupby("display").mean().sort_values(ascending=lower_is_better).index)
+
+
+def reference_lines(scores: pd.DataFrame, lower_is_better: bool) -> pd.DataFrame:
+    """Medians over folds of Train Mean, experimental error and the best other method, by panel.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns panel, display, modality, value.
+    """
+    medians = scores.groupby(["cell_line", "display", "modality"], observed=True)["value"].median()
+    medians = medians.rename_axis(index={"cell_line": "panel"}).reset_index()
+    pool = medians[~medians["modality"].isin(("Positive control", "Fusion", "Negative control"))]
+    sign = 1 if lower_is_better else -1
+    best = (sign * pool["value"]).groupby(pool["panel"], observed=True).idxmin()
+    return pd.concat(
+        [medians[medians["display"].isin(REFERENCES)], pool.loc[best]], ignore_index=True
+    )
+
+
+def box_by_method(
+    scores: pd.DataFrame,
+    metric: str,
+    *,
+    lower_is_better: bool,
+    label: str | None = None,
+    order: Sequence[str] | None = None,
+    panels: Sequence[str] | None = None,
+    lines: pd.DataFrame | None = None,
+    columns: int = 2,
+) -> Figure:
+    """Draw one panel per cell line, one row per method: quartiles, range and one point per fold.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Tidy scores; rows of other metrics are ignored. `display` or `method` is used where there.
+    order, panels : sequence of str, optional
+        Methods from top to bottom (by default `method_order`); cell lines.
+    lines : pandas.DataFrame, optional
+        Reference lines (panel, display, modality, value); by default `reference_lines`.
+
+    Raises
+    ------
+    InputError
+        No row has this metric, or a modality has no colour.
+    """
+    data = display_names(scores[scores["metric"] == metric])
+    if data.empty:
+        there = ", ".join(sorted(scores["metric"].unique()))
+        raise InputError(f"no scores of metric '{metric}' to draw; there are: {there or 'none'}")
+    panels = panels or list(dict.fromkeys(data["cell_line"]))
+    order = [m for m in (order or method_order(data, lower_is_better)) if m in set(data["display"])]
+    lines = reference_lines(data, lower_is_better) if lines is None else lines
+    modality = data.drop_duplicates("display").set_index("display")["modality"]
+    height = max(1.6, 0.235 * len(order) + 0.75)
+    figure, axes = grid_of(len(panels), columns, (3.6, height), sharey=True)
+    for axis, panel in zip(axes.ravel(), panels, strict=False):
+        _boxes(axis, data[data["cell_line"] == panel], "value", order, modality)
+        rows_of(axis, order, modality)
+        _reference(axis, lines[lines["panel"] == panel])
+        axis.set_title(panel, pad=16)
+        axis.set_xlabel(label or metric)
+    legend_of(figure, data["modality"])
+    return figure
+
+
+def _boxes(axis: Axes, data, value: str, order, modality, *, whiskers=True, spread=0.0) -> None:
+    """Draw a box and the single values of each method; `spread` moves points up and down."""
+    sns.boxplot(
+        data, x=value, y="display", order=order, hue="display", legend=False, ax=axis,
+        palette={m: colour(modality[m]) for m in order}, fill=False, width=0.64, linewidth=1,
+        whis=(0, 100) if whiskers else 0, showcaps=False, showfliers=False,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    for y, method in enumerate(order):
+        values = data.loc[data["display"] == method, value].dropna().to_numpy()
+        if not len(values):
+            axis.text(0.02, y, "not scored", transform=axis.get_yaxis_transform(), va="center",
+                      fontsize=7, color="#6b6b6b")  # fmt: skip
+            continue
+        at = y + rng.uniform(-spread, spread, len(values))
+        axis.plot(values, at, ls="", marker=marker(modality[method]), ms=3.6, mec="white", mew=0.3,
+                  color=colour(modality[method]), alpha=0.85, zorder=4)  # fmt: skip
+    axis.margins(x=0.05)
+
+
+def _reference(axis: Axes, lines: pd.DataFrame) -> None:
+    """Draw the lines and name them above the panel, apart from each other."""
+    low, high = axis.get_xlim()
+    at, shift = -np.inf, 0
+    for _, line in lines.sort_values("value").iterrows():
+        c = colour(line["modality"])
+        axis.axvline(line["value"], color=c, ls="--", lw=1, zorder=0)
+        shift = 0 if line["value"] - at >= 0.24 * (high - low) else shift + 1
+        axis.annotate(
+            line["display"], (line["value"], 1.0), xycoords=axis.get_xaxis_transform(),
+            xytext=(0, 2 + 8 * (shift % 3)), textcoords="offset points", ha="center", va="bottom",
+            fontsize=7, color=c, annotation_clip=False,
+        )  # fmt: skip
+        at = line["value"]
+
+
+def interval_plot(table: pd.DataFrame, *, label: str) -> Figure:
+    """Draw one row per method: its mean and 95 % interval, floor and ceiling as lines.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        `perturbcore.report.comparison.Comparison.ranking`; best first.
+    label : str
+        Of the axis.
+    """
+    table = display_names(table)
+    rows = table[~table["display"].isin(ENDS)].reset_index(drop=True)
+    figure = Figure(figsize=(7.2, 0.3 * len(rows) + 1.2), layout="constrained")
+    axis = figure.subplots()
+    for y, row in rows.iterrows():
+        c = colour(row["modality"])
+        axis.hlines(y, row["low"], row["high"], color=c, lw=2.2, alpha=0.6)
+        axis.plot(row["value"], y, marker=marker(row["modality"]), color=c, ms=7, mec="white",
+                  mew=0.6)  # fmt: skip
+    ceilings = [n for n in (*REFERENCES[1:], "Idealized") if (table["display"] == n).any()]
+    rows_of(axis, rows["display"], rows.set_index("display")["modality"])
+    _reference(axis, table[table["display"].isin(["Train Mean", *ceilings[:1]])])
+    axis.set_xlabel(label)
+    legend_of(figure, rows["modality"])
+    return figure
+
+
+def gain_plot(lines: pd.DataFrame, overall: pd.DataFrame, *, reference: str, label: str) -> Figure:
+    """Draw the gain of each method in every cell line and over all, with 95 % intervals.
+
+    Parameters
+    ----------
+    lines : pandas.DataFrame
+        method, cell_line, gain, low, high; positive is better.
+    overall : pandas.DataFrame
+        method, gain, low, high; the first is drawn at the top.
+    reference : str
+        Name of what is at zero.
+    label : str
+        Of the axis.
+    """
+    names, every = list(overall["method"]), sorted(lines["cell_line"].unique())
+    figure = Figure(figsize=(7.2, 0.62 * len(names) + 1.3), layout="constrained")
+    axis = figure.subplots()
+    where = {name: i for i, name in enumerate(names)}
+    step = 0.46 / max(len(every), 1)
+    handles = []
+    for i, line in enumerate(every):
+        rows = lines[lines["cell_line"] == line]
+        y = rows["method"].map(where) - 0.1 - step * (len(every) / 2 - 1 - i)
+        look = dict(ls="", marker=LINE_MARKERS[i % len(LINE_MARKERS)], color="#6b6b6b", ms=4.5)
+        axis.hlines(y, rows["low"], rows["high"], color="#b0b0b0", lw=1.2)
+        axis.plot(rows["gain"], y, **look)
+        handles.append(plt.Line2D([], [], label=line, **look))
+    y = overall["method"].map(where) - 0.37
+    axis.hlines(y, overall["low"], overall["high"], color=colour("Fusion"), lw=3.5)
+    look = dict(marker="P", color=colour("Fusion"), mec="black", mew=0.6, ms=8.5)
+    axis.plot(overall["gain"], y, ls="", **look)
+    handles.append(plt.Line2D([], [], label="all lines", lw=3, **look))
+    axis.axvline(0, color="#333333", lw=1)
+    axis.annotate(reference, (0, 1), xycoords=axis.get_xaxis_transform(), xytext=(0, 3),
+                  ha="center", textcoords="offset points", fontsize=7.5,
+                  annotation_clip=False)  # fmt: skip
+    rows_of(axis, names)
+    axis.set_xlabel(label)
+    figure.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(handles)
+    )
+    return figure
+
+
+def rank_plot(
+    ranks: pd.DataFrame,
+    table: pd.DataFrame | None = None,
+    *,
+    order: Sequence[str] | None = None,
+    label: str = "Rank (1 is best)",
+) -> Figure:
+    """Draw the distribution of ranks, best median at the top, and the interval of the mean rank.
+
+    Parameters
+    ----------
+    ranks : pandas.DataFrame
+        `Comparison.ranks`: method (or display), modality, rank.
+    table : pandas.DataFrame, optional
+        `Comparison.rank_table`: mean_rank, low, high.
+    order : sequence of str, optional
+        Methods from top to bottom; by median rank otherwise.
+    label : str
+        Axis label.
+    """
+    data = display_names(ranks)
+    if order is None:
+        typical = data.groupby("display")["rank"].agg(["median", "mean"])
+        order = list(typical.sort_values(["median", "mean"]).index)
+    modality = data.drop_duplicates("display").set_index("display")["modality"]
+    figure = Figure(figsize=(7.6, 0.26 * len(order) + 1.1), layout="constrained")
+    axis = figure.subplots()
+    _boxes(axis, data, "rank", order, modality, whiskers=False, spread=0.22)
+    if table is not None:
+        shown = display_names(table).set_index("display").reindex(order)
+        y = np.arange(len(order)) + 0.42
+        axis.hlines(y, shown["low"], shown["high"], color="black", lw=1.6)
+        axis.plot(shown["mean_rank"], y, "|", color="black", ms=6, mew=1.6)
+    rows_of(axis, order, modality)
+    axis.set_ylim(len(order) - 0.2, -0.7)
+    axis.set_xlabel(label)
+    legend_of(figure, data["modality"])
+    return figure
+
+
+def dot_plot(
+    table: pd.DataFrame, columns: Sequence[str], *, name: str, group: str, xlabel: str
+) -> Figure:
+    """Draw one row per method, one panel per column, one look per group; 0.5 is a guess.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Best first; `name` and `group` name its columns.
+    columns : sequence of str
+        Values to draw, one panel each.
+    """
+    order = list(table[name])
+    size = (2.6 + 1.9 * len(columns), 0.25 * len(order) + 1.1)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axis, column in zip(axes, columns, strict=True):
+        for (label, here), (c, m, _) in zip(table.groupby(group, sort=False), LOOKS, strict=False):
+            y = [order.index(n) for n in here[name]]
+            axis.plot(here[column], y, ls="", marker=m, color=c, ms=5, label=label)
+        axis.axvline(0.5, color="#6b6b6b", ls="--", lw=0.9)
+        axis.set_title(column)
+        axis.set_xlabel(xlabel)
+        rows_of(axis, order)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=len(labels))
+    return figure
