@@ -13,6 +13,7 @@ from perturbcore.core.errors import InputError
 
 FACTS = (
     "cole2026_methods",
+    "cole2026_rows",
     "cole2026_medians",
     "cole2026_tahoe_lfc_read_off",
     "cole2026_cross_context",

@@ -30,44 +30,7 @@ class Method(NamedTuple):
     modality: str
 
 
-_WAVEGC = "KG_WaveGC_G_StringDB_combined_0.0_(D=128)"
-_AIDO3M = "AIDOcell_3M_essential_CELL_LINE_2025_11_26_(D=128)"
-_GNN = "GNN_Simple_Official_(D=256)"
-
-# Rows that are not "<estimator>_baseline_<embedding>"; display names are those of the figures
-# where a figure shows the row.
-_SPECIAL = {
-    name: Method(*rest)
-    for name, *rest in (
-        ("context mean baseline", "train_mean", "", "Train Mean", NEGATIVE),
-        ("no change baseline", "no_change", "", "No Change", NEGATIVE),
-        ("no_change", "no_change", "", "No Change", NEGATIVE),
-        ("prior", "prior", "", "Train Mean", NEGATIVE),
-        ("most_frequent", "most_frequent", "", "Most Frequent Class", NEGATIVE),
-        ("GEARS", "gears", "", "GEARS", "Advanced"),
-        ("Supervised_Finetuned_Simple_GNN", "finetune_gnn", _GNN, "STRING GNN Fine-Tuning",
-         "Prior knowledge"),
-        ("AIDO.Cell 3M (fine-tuned, frozen backbone)", "mlp_frozen", _AIDO3M,
-         "AIDO.Cell 3M Frozen + MLP", "Expression"),
-        ("AIDO.Cell 3M (fine-tuned, indexing mode)", "finetune_indexing", _AIDO3M,
-         "AIDO.Cell 3M Fine-Tuning (Indexing)", "Expression"),
-        ("AIDO.Cell 3M (fine-tuned, InSilicoKO)", "finetune_insilico_ko", _AIDO3M,
-         "AIDO.Cell 3M Fine-Tuning (In-Silico KO)", "Expression"),
-        ("Final Simple Fusion", "fusion_simple", "all sources", "Fusion (Simple)", "Fusion"),
-        ("Final Full Fusion", "fusion_full", "all sources", "Fusion (Full)", "Fusion"),
-    )
-}  # fmt: skip
-_GENERATIVE = {
-    "Diffusion": ("latent_diffusion", "Latent Diffusion"),
-    "Flow": ("flow_matching", "Flow Matching"),
-    "Schrodinger": ("schrodinger_bridge", "Schrödinger Bridge"),
-}
-_RUN = {
-    "V1": "run V1, PCA 128",
-    "R2": "run R2, PCA 50",
-    "v1": "run v1, full set",
-    "Feb2_2026": "run Feb2_2026, full set",
-}
+# The first pattern that an embedding's name has gives the modality of its family.
 _FAMILY = [
     (r"concatenated", "Fusion"),
     (r"_(concat|sum|weighted)$", "Gene target"),
@@ -78,6 +41,13 @@ _FAMILY = [
     (r"^scGenePT|^GenotypeVAE|^DepMap|^KG_|^GNN_|^STRING_|^RegNetwork", "Prior knowledge"),
     (r"^cats|^fcfp", "Molecule structure"),
 ]
+
+
+@cache
+def _special_rows() -> dict[str, Method]:
+    """Rows that are not "<estimator>_baseline_<embedding>"."""
+    rows = facts("cole2026_rows").fillna("")
+    return {name: Method(*rest) for name, *rest in rows.itertuples(index=False)}
 
 
 @cache
@@ -108,16 +78,12 @@ def parse_method(name: str, *, dataset: str, task: str, cell_line: str | None = 
     ----------
     Cole et al. 2026, Figures 1-5 and S1-S14 (display names and categories).
     """
-    if name in _SPECIAL:
-        return _SPECIAL[name]
+    if name in _special_rows():
+        return _special_rows()[name]
     if name.lower().startswith("experimental"):
         return Method("experimental_error", "", "Experimental Error", POSITIVE)
     if name.startswith("Fusion_"):
         return Method("fusion_simple", "all sources", "Simple Fusion", "Fusion")
-    head, _, run = name.partition("_")
-    if head in _GENERATIVE and run in _RUN:
-        predictor, display = _GENERATIVE[head]
-        return Method(predictor, _WAVEGC, f"{display} ({_RUN[run]})", "Advanced")
     match = re.match(r"^(knn|lasso)_baseline_(.*)$", name)
     predictor = match.group(1) if match else ("logistic" if task == "deg" else "other")
     embedding = without_line(match.group(2) if match else name, cell_line)

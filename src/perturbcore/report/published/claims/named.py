@@ -1,12 +1,10 @@
 """What a few claims need and no relation expresses: one function for each."""
 
-from collections.abc import Mapping
 from types import SimpleNamespace
 
 import pandas as pd
 
 from perturbcore.data.published.facts import facts
-from perturbcore.report.published.claims.pairs import Evidence
 from perturbcore.report.published.claims.relations import wide_facts
 
 # Controls among the query samples over all of them (Bendidi et al. 2024, appendix on the splits):
@@ -15,7 +13,7 @@ CONTROL_SHARE = {"Replogle2022": 22_428 / 424_942, "L1000": 25_691 / 100_153}
 RANDOM_ROWS = "Rand. Labels"
 
 
-def model_counts(evidence: Evidence, values: Mapping):
+def model_counts(evidence, values):
     """Distinct models in the public score tables, counted in three ways; None on medians."""
     if evidence.published.level == "medians":
         return None
@@ -29,7 +27,7 @@ def model_counts(evidence: Evidence, values: Mapping):
     )
 
 
-def modality_share(evidence: Evidence, values: Mapping, *, figure: str):
+def modality_share(evidence, values, *, figure: str):
     """Share of the variance between embeddings that lies between modalities, per line."""
     data = evidence.fig(figure)
     names = data.select("single")
@@ -50,7 +48,7 @@ def modality_share(evidence: Evidence, values: Mapping, *, figure: str):
     )
 
 
-def drawn_runs(evidence: Evidence, values: Mapping):
+def drawn_runs(evidence, values):
     """Points of Figure S14 that come from another run than the legend says."""
     rows = evidence.published.scores
     rows = rows[(rows["perturbation_set"] == "older") & (rows["metric"] == "L2")]
@@ -69,7 +67,7 @@ def drawn_runs(evidence: Evidence, values: Mapping):
     )
 
 
-def embedding_sizes(evidence: Evidence, values: Mapping, *, said: dict[str, int]):
+def embedding_sizes(evidence, values, *, said: dict[str, int]):
     """Sizes in the names of the scored embedding files against those the paper states."""
     methods = facts("cole2026_methods")
     methods = methods[methods["section"] == "essential_lfc"].set_index("display")["method"]
@@ -91,7 +89,7 @@ def embedding_sizes(evidence: Evidence, values: Mapping, *, said: dict[str, int]
     )
 
 
-def deg_prior(evidence: Evidence, values: Mapping):
+def deg_prior(evidence, values):
     """Compare published Train Mean rows of the DEG task (`prior`) with the most frequent class."""
     rows = evidence.published.scores
     rows = rows[(rows["task"] == "deg") & (rows["metric"] == "f1_score")]
@@ -102,7 +100,7 @@ def deg_prior(evidence: Evidence, values: Mapping):
     return SimpleNamespace(same=int((both["prior"] == both["most_frequent"]).sum()), n=len(both))
 
 
-def table2_agreement(evidence: Evidence, values: Mapping):
+def table2_agreement(evidence, values):
     """Every value of Table 2 of Bendidi et al. 2024 beside the best of Tables 3 to 10.
 
     `table` has dataset, metric, model, value, best (in the units of Table 2), rounded and close.
@@ -127,7 +125,7 @@ def table2_agreement(evidence: Evidence, values: Mapping):
     )
 
 
-def selection_gain(evidence: Evidence, values: Mapping):
+def selection_gain(evidence, values):
     """Measure what choosing the best of four post-processings on the reported score gains."""
     wide = facts("bendidi2024_tables3_10").pivot_table(
         index=["dataset", "model", "metric"], columns="postprocessing", values="mean"
@@ -147,7 +145,7 @@ def selection_gain(evidence: Evidence, values: Mapping):
     )
 
 
-def top1_share(evidence: Evidence, values: Mapping):
+def top1_share(evidence, values):
     """Compare printed kNN top-1 accuracies with the share of controls, in percentage points."""
     rows = facts("bendidi2024_tables3_10")
     rows = rows[(rows["metric"] == "knn_top1") & (rows["model"] != RANDOM_ROWS)]
@@ -164,7 +162,7 @@ def top1_share(evidence: Evidence, values: Mapping):
     )
 
 
-def other_models(evidence: Evidence, values: Mapping):
+def other_models(evidence, values):
     """Elastic nets and kNN of Csendes et al. 2025 against the tuned models and the forests."""
     rows = {"metric": "pearson_delta", "subgroup": "all"}
     how = {"unit": ["dataset"], "method": ["model", "feature"]}
@@ -182,7 +180,7 @@ def other_models(evidence: Evidence, values: Mapping):
     )
 
 
-def diversity(evidence: Evidence, values: Mapping, *, lead: str, similar: str):
+def diversity(evidence, values, *, lead: str, similar: str):
     """Whether data sets whose perturbations are less alike separate models better."""
     lead, similar = values[lead].value, values[similar].value
     ordered = similar.reindex(lead.sort_values(ascending=False).index).diff().dropna() > 0

@@ -124,8 +124,8 @@ def unused(published: Published, chapter: "OpenChapter") -> str:
     ]
     text = (
         f"{len(table)} methods of the tables of the full sets are in no figure, {len(here)} of "
-        f"them for Essential LFC. On average better than {here['reference'].iloc[0]} with kNN there: "
-        f"{listed(named)}. The best five of each data set and task:"
+        f"them for Essential LFC. On average better than {here['reference'].iloc[0]} with kNN "
+        f"there: {listed(named)}. The best five of each data set and task:"
     )
     best = table.groupby(["dataset", "task"], sort=False).head(5)
     best = best.drop(columns=["method", "modality"])

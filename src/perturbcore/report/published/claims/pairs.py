@@ -1,8 +1,6 @@
 """Methods against each other in the published figures: what superiority and equivalence rest on."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from types import SimpleNamespace
 
 import pandas as pd
@@ -10,6 +8,7 @@ import pandas as pd
 from perturbcore.data.published.names import LINES
 from perturbcore.data.published.tables import Published
 from perturbcore.report.published.figures import FigureData, FigureSpec, figure_data
+from perturbcore.report.text import plural
 from perturbcore.score.uncertainty.intervals import mean_ci
 
 # Five folds: the test set is a quarter of the training set (Nadeau and Bengio 2003).
@@ -19,7 +18,7 @@ WAVEGC = "STRING WaveGC"
 
 @dataclass
 class Evidence:
-    """The published scores of Cole et al. 2026, figure by figure."""
+    """The published scores of Cole et al. 2026 by figure: first argument of a relation."""
 
     published: Published
     _figures: dict[str, FigureData] = field(default_factory=dict)
@@ -45,154 +44,69 @@ def _full_set(name: str, published: Published) -> FigureData:
     return FigureData(name, spec, rows, order, pd.DataFrame(), published.level)
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One method against another in one figure; a gain is positive where the method is better."""
+def _wins(gain: pd.Series | None, unit: str) -> str | None:
+    if gain is None:
+        return None
+    word = "in" if unit == "fold" else "on"
+    return f"better {word} {(gain > 0).sum()} of {len(gain)} {plural(gain, unit)}"
 
-    figure: FigureData
-    method: str
-    reference: str
-    only: tuple[str, ...] = ()
 
-    def _gain(self, wide: pd.DataFrame | None) -> pd.Series | None:
+def pair(evidence, values, *, figure: str, method: str, reference: str, only: list[str] = ()):
+    """Compare one method with one reference on medians, on means and fold by fold.
+
+    A gain is positive where the method is better. Its 95 % interval (`certainty`) is over folds,
+    lines averaged, corrected for overlapping training sets. On medians alone, lines stand for
+    folds.
+    """
+    return _pair(evidence.fig(figure), method, reference, only)
+
+
+def _pair(data: FigureData, method: str, reference: str, only=()) -> SimpleNamespace:
+    def gain(wide: pd.DataFrame | None) -> pd.Series | None:
         if wide is None:
             return None
-        wide = self.figure.better(wide[[self.method, self.reference]]).dropna()
-        if self.only:
-            wide = wide[wide.index.get_level_values("cell_line").isin(self.only)]
-        return wide[self.method] - wide[self.reference]
+        wide = data.better(wide[[method, reference]]).dropna()
+        if only:
+            wide = wide[wide.index.get_level_values("cell_line").isin(only)]
+        return wide[method] - wide[reference]
 
-    @cached_property
-    def on_medians(self) -> pd.Series:
-        """Gain per line on medians over folds."""
-        return self._gain(self.figure.medians())
-
-    @cached_property
-    def on_means(self) -> pd.Series | None:
-        """Gain per line on means over folds."""
-        return self._gain(self.figure.means())
-
-    @cached_property
-    def by_fold(self) -> pd.Series | None:
-        """Gain per line and fold."""
-        return self._gain(self.figure.folds())
-
-    @cached_property
-    def wins(self) -> int:
-        """Lines with a better median."""
-        return int((self.on_medians > 0).sum())
-
-    @property
-    def lines(self) -> int:
-        """Number of lines."""
-        return len(self.on_medians)
-
-    @property
-    def every_line(self) -> bool:
-        """Whether the median is better on every line."""
-        return self.wins == self.lines
-
-    @property
-    def every_mean(self) -> bool:
-        """Whether the mean is better on every line; true where folds are not at hand."""
-        return self.on_means is None or bool((self.on_means > 0).all())
-
-    @property
-    def every_fold(self) -> bool:
-        """Whether every fold was won (on medians alone: every line)."""
-        return self.every_line if self.by_fold is None else bool((self.by_fold > 0).all())
-
-    @property
-    def most_folds(self) -> bool:
-        """Whether more than half of the folds were won; true where folds are not at hand."""
-        return self.by_fold is None or bool((self.by_fold > 0).mean() > 0.5)
-
-    @property
-    def gain(self) -> float:
-        """Mean gain over folds (on medians alone: over lines)."""
-        gain = self.on_medians if self.by_fold is None else self.by_fold
-        return float(gain.mean())
-
-    @cached_property
-    def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the gain, lines averaged in a fold, corrected for overlapping folds."""
-        if self.by_fold is None:
-            return None
-        found = mean_ci(self.by_fold.groupby("fold").mean().to_numpy(), test_ratio=TEST_RATIO)
-        return found.low, found.high
-
-    @property
-    def superior(self) -> bool:
-        """Whether the interval lies above zero (on medians alone: every line is better)."""
-        return self.every_line if self.interval is None else self.interval[0] > 0
-
-    @property
-    def not_worse(self) -> bool:
-        """Whether the interval reaches zero (on medians alone: a line is as good)."""
-        if self.interval is None:
-            return bool((self.on_medians >= 0).any())
-        return self.interval[1] >= 0
-
-    @property
-    def relative(self) -> float:
-        """Size of the gain as a share of the reference's score."""
-        folds = self.figure.folds()
-        values = (self.figure.medians() if folds is None else folds)[self.reference]
-        return abs(self.gain) / values.mean()
-
-    @property
-    def certainty(self) -> str | None:
-        """The interval in words."""
-        if self.interval is None:
-            return None
-        return f"{self.interval[0]:+.3f} to {self.interval[1]:+.3f}"
-
-    @property
-    def medians(self) -> str:
-        """Wins on medians, in words."""
-        return _wins(self.on_medians, "line")
-
-    @property
-    def means(self) -> str | None:
-        """Wins on means, in words."""
-        return None if self.on_means is None else _wins(self.on_means, "line")
-
-    @property
-    def folds(self) -> str | None:
-        """Wins fold by fold, in words."""
-        return None if self.by_fold is None else _wins(self.by_fold, "fold")
-
-    @property
-    def folds_per_line(self) -> pd.Series | None:
-        """Folds won on each line, in words."""
-        if self.by_fold is None:
-            return None
-        by = (self.by_fold >= 0).groupby("cell_line")
-        return by.sum().astype(str) + " of " + by.size().astype(str) + " folds"
-
-    @property
-    def text(self) -> str:
-        """Wins fold by fold where folds are at hand, else on medians."""
-        return self.folds or self.medians
-
-
-def _wins(gain: pd.Series, unit: str) -> str:
-    word = "in" if unit == "fold" else "on"
-    return f"better {word} {(gain > 0).sum()} of {len(gain)} {unit}{'s' * (len(gain) != 1)}"
-
-
-def pair(
-    evidence: Evidence, values: Mapping, *, figure: str, method: str, reference: str, only=()
-) -> Pair:
-    """Compare one method with one reference, on all lines or some."""
-    return Pair(evidence.fig(figure), method, reference, tuple(only))
+    lines, means, folds = (gain(table) for table in (data.medians(), data.means(), data.folds()))
+    every_line, units = bool((lines > 0).all()), lines if folds is None else folds
+    wide = data.medians() if folds is None else data.folds()
+    interval = certainty = per_line = None
+    if folds is not None:
+        interval = mean_ci(folds.groupby("fold").mean().to_numpy(), test_ratio=TEST_RATIO)
+        certainty = f"{interval.low:+.3f} to {interval.high:+.3f}"
+        by = (folds >= 0).groupby("cell_line")
+        per_line = by.sum().astype(str) + " of " + by.size().astype(str) + " folds"
+    return SimpleNamespace(
+        method=method,
+        reference=reference,
+        metric=data.spec.metric,
+        wins=int((lines > 0).sum()),
+        lines=len(lines),
+        every_line=every_line,
+        every_mean=means is None or bool((means > 0).all()),
+        every_fold=bool((units > 0).all()),
+        most_folds=folds is None or bool((folds > 0).mean() > 0.5),
+        gain=float(units.mean()),
+        relative=abs(units.mean()) / wide[reference].mean(),
+        superior=every_line if interval is None else interval.low > 0,
+        not_worse=bool((lines >= 0).any()) if interval is None else interval.high >= 0,
+        certainty=certainty,
+        folds_per_line=per_line,
+        medians=_wins(lines, "line"),
+        means=_wins(means, "line"),
+        folds=_wins(folds, "fold"),
+        text=_wins(folds, "fold") or _wins(lines, "line"),
+    )
 
 
 def against(evidence, values, *, figure: str, methods: list[str], references: list[str]):
     """Compare each of some methods with all of some references, on every line and in every fold."""
     data = evidence.fig(figure)
     names = data.select(*methods)
-    pairs = {name: [Pair(data, name, other) for other in references] for name in names}
+    pairs = {name: [_pair(data, name, other) for other in references] for name in names}
     sure = [name for name in names if all(p.every_fold for p in pairs[name])]
     medians, folds = data.better(data.medians()), data.folds()
     won = medians[names].gt(medians[references].max(axis=1), axis=0)

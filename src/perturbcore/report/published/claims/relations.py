@@ -5,7 +5,6 @@ Methods are chosen as in `FigureData.select`. Where only medians over folds are 
 needs single folds is None. `pairs` has the relations between two methods, `named` the rest.
 """
 
-from collections.abc import Mapping
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,12 +12,11 @@ import pandas as pd
 
 from perturbcore.data.published.facts import facts
 from perturbcore.report.published.claims.language import compare, holds, look_up
-from perturbcore.report.published.claims.pairs import Evidence
 
 
 def gap(
-    evidence: Evidence,
-    values: Mapping,
+    evidence,
+    values,
     *,
     figure: str,
     methods: list[str],
@@ -151,7 +149,7 @@ def agreement(evidence, values, *, figure: str, other: str | None = None, method
     )
 
 
-def metric_agreement(evidence: Evidence, values: Mapping, *, figure: str, metric: str):
+def metric_agreement(evidence, values, *, figure: str, metric: str):
     """Rank correlation of one metric with the others over methods and folds."""
     data = evidence.fig(figure)
     rows = data.scores.pivot_table(index=["display", "fold"], columns="metric", values="value")
@@ -169,7 +167,7 @@ def metric_agreement(evidence: Evidence, values: Mapping, *, figure: str, metric
     )
 
 
-def screen(evidence: Evidence, values: Mapping, *, dataset: str):
+def screen(evidence, values, *, dataset: str):
     """Perturbations and batches of a data set in its experimental-error tables; None on medians."""
     table = evidence.published.ceilings
     if table is None:
@@ -196,28 +194,19 @@ def _long_facts(table: str, rows: dict, **labels: list[str]) -> pd.DataFrame:
     return long
 
 
-def wide_facts(table: str, rows: dict, unit: list[str], method: list[str]) -> pd.DataFrame:
+def wide_facts(
+    table: str, rows: dict, unit: list[str], method: list[str] = ("model",)
+) -> pd.DataFrame:
     """Arrange printed numbers: one row per unit, one column per method."""
     long = _long_facts(table, rows, _unit=unit, _method=method)
     wide = long.pivot_table("value", "_unit", "_method", sort=False, aggfunc="first")
     return wide.rename_axis(index=None, columns=None)
 
 
-def lead(
-    evidence: Evidence,
-    values: Mapping,
-    *,
-    table: str,
-    rows: dict,
-    unit: list[str],
-    methods: list[str],
-    references: list[str],
-    method: list[str] = ("model",),
-):
+def lead(evidence, values, *, methods: list[str], references: list[str], **table):
     """Best of some methods minus best of some references, row by row of a printed table."""
-    wide = wide_facts(table, rows, unit, method)
-    value = wide[methods].max(axis=1) - wide[references].max(axis=1)
-    value = value.round(10)
+    wide = wide_facts(**table)
+    value = (wide[methods].max(axis=1) - wide[references].max(axis=1)).round(10)
     return SimpleNamespace(
         value=value,
         ahead=list(value.index[value > 0]),
@@ -226,40 +215,22 @@ def lead(
     )
 
 
-def standing(
-    evidence: Evidence,
-    values: Mapping,
-    *,
-    table: str,
-    rows: dict,
-    unit: list[str],
-    methods: list[str],
-    method: list[str] = ("model",),
-):
+def standing(evidence, values, *, methods: list[str], **table):
     """First places (ties counted) and mean rank of methods over the rows of a printed table."""
-    wide = wide_facts(table, rows, unit, method)[methods]
+    wide = wide_facts(**table)[methods]
     firsts = wide.eq(wide.max(axis=1), axis=0).sum()
     rank = wide.rank(axis=1, ascending=False).mean().sort_values()
     places = pd.Series(range(1, len(rank) + 1), rank.index)
     return SimpleNamespace(firsts=firsts, most=firsts.max(), rank=rank, place=places, n=len(wide))
 
 
-def printed(
-    evidence: Evidence,
-    values: Mapping,
-    *,
-    table: str,
-    rows: dict,
-    unit: list[str],
-):
+def printed(evidence, values, *, table: str, rows: dict, unit: list[str]):
     """Numbers as a paper prints them: one value per unit."""
     value = _long_facts(table, rows, _unit=unit).set_index("_unit")["value"]
     return SimpleNamespace(value=value, low=value.min(), high=value.max(), best=value.idxmax())
 
 
-def change(
-    evidence: Evidence, values: Mapping, *, table: str, rows: dict, method: str, reference: str
-):
+def change(evidence, values, *, table: str, rows: dict, method: str, reference: str):
     """Relative improvement of a method on a reference per data set and metric; MAE is an error."""
     wide = wide_facts(table, rows, ["dataset", "metric"], ["method"])
     value = wide[method] / wide[reference] - 1
@@ -269,13 +240,13 @@ def change(
     )
 
 
-def checks(evidence: Evidence, values: Mapping, *, of: dict[str, str]):
+def checks(evidence, values, *, of: dict[str, str]):
     """Which of some conditions hold, by name."""
     found = pd.Series({name: holds(condition, values) for name, condition in of.items()})
     return SimpleNamespace(found=found, true=list(found.index[found]), n=len(found))
 
 
-def those(evidence: Evidence, values: Mapping, *, of: str):
+def those(evidence, values, *, of: str):
     """Names for which a condition without quantifier holds, such as "ranks.value <= 7"."""
     found = compare(of, values)
     if found is None:
@@ -291,7 +262,7 @@ def number(evidence, values, *, of: str, minus=0, plus=0, over=1):
     return (look_up(values, of) - minus + plus) / over
 
 
-def read_off(evidence: Evidence, values: Mapping, *, figure: str):
+def read_off(evidence, values, *, figure: str):
     """Share of the gap that the best embedding closes in a figure read off by eye (kNN, Tahoe)."""
     table = facts("cole2026_tahoe_lfc_read_off").set_index(["figure", "display_name"])
     value = table.loc[figure, "L2_median"]
@@ -302,6 +273,6 @@ def read_off(evidence: Evidence, values: Mapping, *, figure: str):
     )
 
 
-def said(evidence: Evidence, values: Mapping, **stated):
+def said(evidence, values, **stated):
     """Give numbers that the paper states, to compare with."""
     return {k: pd.Series(v) if isinstance(v, dict) else v for k, v in stated.items()}
