@@ -58,7 +58,7 @@ def forward(n, g):
     from perturbcore.embeddings.cell_models.cells import CellTransformer
 
     cells = random_cells(n, g)
-    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, cells.lines, **SIZES)
+    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, **SIZES)
     values = torch.from_numpy(cells.values)
     with torch.no_grad():
         encoder(values[:2])

@@ -171,39 +171,36 @@ def test_shuffling_moves_most_rows():
     assert shuffled(e, 0).name == "shuffled E"
 
 
-TABLE = pd.DataFrame(
-    {
-        "ensembl": ["ENSG1", "ENSG2", "ENSG3", "ENSG4", "ENSG5"],
-        "entrez": ["1", "2", "3", "4", "5"],
-        "symbol": ["A", "B", "B", "D", "E"],
-    }
-)
+@pytest.fixture
+def gene_table(monkeypatch):
+    """A small catalogue's table: B has two genes, Q none."""
+    table = pd.DataFrame({"ensembl": [f"ENSG{i}" for i in range(1, 6)], "symbol": list("ABBDE")})
+    table = table.assign(entrez=list("12345"), chromosome="1", biotype="")
+    monkeypatch.setattr("perturbcore.data.identifiers.gene_table", lambda: table)
 
 
-def test_conversion_reports_missing_and_ambiguous_ids():
+def test_conversion_reports_missing_and_ambiguous_ids(gene_table):
     e = make(["A", "B", "Q"], np.array([[1.0], [2], [3]]))
-    got, report = convert_ids(e, TABLE, "entrez")
+    got, report = convert_ids(e, "entrez")
     assert got.ids.tolist() == ["1"] and got.identifier == "entrez" and got.X.tolist() == [[1.0]]
     assert report["status"].to_dict() == {"A": "ok", "B": "ambiguous", "Q": "missing"}
     assert "1 not in the map, 1 ambiguous" in got.source
 
 
-def test_several_rows_of_one_id_are_an_error_unless_averaged():
+def test_several_rows_of_one_id_are_an_error_unless_averaged(gene_table):
     e = make(["2", "3", "4"], np.array([[1.0], [3], [7]]), identifier="entrez")
     with pytest.raises(InputError, match=r"'E': 1 symbol ids .* B \(2, 3\).*duplicates="):
-        convert_ids(e, TABLE, "symbol")
-    got, report = convert_ids(e, TABLE, "symbol", duplicates="mean")
+        convert_ids(e, "symbol")
+    got, report = convert_ids(e, "symbol", duplicates="mean")
     assert dict(zip(got.ids, got.X[:, 0], strict=True)) == {"B": 2.0, "D": 7.0}
     assert report["shared"].tolist() == [True, True, False]
 
 
-def test_conversion_that_cannot_work_says_why():
+def test_conversion_that_cannot_work_says_why(gene_table):
     with pytest.raises(InputError, match="none of its 2 ensembl ids.*declared rightly"):
-        convert_ids(make(["A", "B"], identifier="ensembl"), TABLE, "symbol")
-    with pytest.raises(InputError, match="no column 'entrez'"):
-        convert_ids(make(["A", "B"]), TABLE.drop(columns="entrez"), "entrez")
+        convert_ids(make(["A", "B"], identifier="ensembl"), "symbol")
     with pytest.raises(ParameterError, match="duplicates must be"):
-        convert_ids(make(["A"]), TABLE, "entrez", duplicates="first")
+        convert_ids(make(["A"]), "entrez", duplicates="first")
 
 
 def test_older_names_get_the_vector_of_todays():

@@ -18,6 +18,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data import catalogue
 from perturbcore.embeddings.base import align
 from perturbcore.embeddings.build import build, build_all
 from perturbcore.embeddings.controls import random_embedding
@@ -105,13 +106,10 @@ def test_network_of_any_small_graph_is_finite_and_ignores_order(seed, random):
     assert network_embedding(edges.iloc[rows], name="E", dim=4).digest == e.digest
 
 
-def test_weights_matter_and_weak_edges_can_be_left_out():
+def test_weights_matter():
     edges, _ = modular(60)
     flat = network_embedding(edges.drop(columns="weight"), name="E", dim=5)
     assert network_embedding(edges, name="E", dim=5).digest != flat.digest
-    strong = edges[edges["weight"] >= 0.8]
-    want = network_embedding(strong, name="E", dim=5)
-    assert network_embedding(edges, name="E", dim=5, min_weight=0.8).digest == want.digest
 
 
 def test_components_and_isolated_nodes():
@@ -143,9 +141,9 @@ def test_diffusion_equals_the_stationary_walk():
     edges, _ = modular(50)
     ids, A = adjacency(edges)
     P = A.toarray() / A.toarray().sum(axis=1, keepdims=True)
-    Q = 0.4 * np.linalg.inv(np.eye(len(ids)) - 0.6 * P)
+    Q = 0.5 * np.linalg.inv(np.eye(len(ids)) - 0.5 * P)
     U, S, _ = np.linalg.svd(np.log1p(len(ids) * Q))
-    e = network_embedding(edges, name="E", dim=4, method="diffusion", restart=0.4)
+    e = network_embedding(edges, name="E", dim=4, method="diffusion")
     same_up_to_sign(e.X, U[:, :4] * np.sqrt(S[:4]), atol=1e-2)
 
 
@@ -179,10 +177,8 @@ def test_bad_edges_are_named(change, words):
     ("option", "words"),
     [
         ({"method": "x"}, "'method' .* must be 'laplacian' or 'diffusion', got 'x'"),
-        ({"restart": 1.0}, "'restart' .* must be less than 1, got 1.0"),
         ({"dim": 0}, "'dim' .* must be greater than or equal to 1"),
         ({"dim": True}, "'dim' .* must be a valid integer"),
-        ({"min_weight": 2.0}, "none of .* is left .* lower min_weight"),
     ],
 )
 def test_bad_network_options(option, words):
@@ -466,17 +462,18 @@ def test_catalogue_files_and_own_files(tmp_path, monkeypatch):
     (tmp_path / "texts.csv").write_text("gene,note\nA,big red\nB,big blue\nC,red blue\n")
     (tmp_path / "p.fasta").write_text(">A\nMKLM\n>B\nMKLV\n>C\nLMKL\n")
     save_embedding(random_embedding(["1", "2", "9"], 4, identifier="entrez"), tmp_path / "mine.npz")
-    catalogue = {"pairs": "pairs.txt", "sets": "sets.gmt", "mine": "mine.npz"}
-    context = BuildContext(
-        fetch=lambda name: tmp_path / catalogue[name],
-        folder=tmp_path,
-        id_map=pd.DataFrame(
-            {"symbol": ["A", "B"], "entrez": ["1", "2"], "ensembl": ["ENSG1", "ENSG2"]}
-        ),
-        aliases=pd.Series({"OLD": "A"}),
-    )
+    files = {"pairs": "pairs.txt", "sets": "sets.gmt", "mine": "mine.npz"}
+    monkeypatch.setattr(catalogue, "fetch", lambda name, **_: tmp_path / files[name])
+    about = SimpleNamespace(description="pairs", citations=[], sha256="0")
+    monkeypatch.setattr(catalogue, "entry", lambda name: about)
+    id_map = {"symbol": ["A", "B"], "entrez": ["1", "2"], "ensembl": ["ENSG1", "ENSG2"]}
+    id_map = pd.DataFrame(id_map | {"chromosome": "1", "biotype": ""})
+    monkeypatch.setattr("perturbcore.data.identifiers.gene_table", lambda: id_map)
+    old = pd.Series({"OLD": "A"})
+    monkeypatch.setattr("perturbcore.embeddings.build.previous_symbols", lambda: old)
+    context = BuildContext(folder=tmp_path)
     net = build({"name": "n", "builder": "network", "source": "pairs", "dim": 2}, context)
-    assert net.ids.tolist() == list("ABCD") and "pairs; 5 edges" in net.source
+    assert net.ids.tolist() == list("ABCD") and "pairs []; 5 edges" in net.source
     assert build({"name": "a", "builder": "annotation", "source": "sets"}, context).dim == 3
     text = build({"name": "t", "builder": "text", "file": "texts.csv"}, context)
     assert text.ids.tolist() == ["A", "B", "C"]

@@ -10,13 +10,7 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.molecules.tables import builtin_compounds
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.build import build, build_all
-from perturbcore.embeddings.drugs import (
-    KINDS,
-    PHYSICAL,
-    fingerprint,
-    target_encoding,
-    target_genes,
-)
+from perturbcore.embeddings.drugs import KINDS, PHYSICAL, fingerprint, target_encoding, target_genes
 from perturbcore.embeddings.sources import BuildContext
 from perturbcore.embeddings.specs import serving
 from perturbcore.embeddings.words import drug_texts

@@ -20,10 +20,7 @@ def related(n=300, d=12, seed=0):
     ids = pd.Index([f"G{i}" for i in range(n)])
     return [
         Embedding(
-            name,
-            "DNA",
-            ids,
-            shared @ rng.normal(size=(6, d)) + noise * rng.normal(size=(n, d)),
+            name, "DNA", ids, shared @ rng.normal(size=(6, d)) + noise * rng.normal(size=(n, d))
         )
         for name, noise in [("b", 0.3), ("a", 0.5), ("c", 3.0)]
     ]

@@ -24,11 +24,7 @@ from perturbcore.embeddings.cell_models.frozen import (
 )
 from perturbcore.embeddings.cell_models.huggingface import load_huggingface
 from perturbcore.embeddings.cell_models.objectives import IndexingHead, KnockOutHead, unsquared_l2
-from perturbcore.embeddings.cell_models.pretrain import (
-    MaskedExpression,
-    components,
-    pretrain,
-)
+from perturbcore.embeddings.cell_models.pretrain import MaskedExpression, components, pretrain
 from perturbcore.embeddings.cell_models.tokens import control_cells
 from perturbcore.embeddings.registry import builders
 from perturbcore.models.finetuning.adapters import LoRA, adapt, trainable
@@ -149,7 +145,7 @@ def test_start_vectors_are_principal_components(cells):
 
 
 def test_the_value_of_a_masked_gene_never_enters(cells):
-    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, cells.lines, dim=8, heads=2, layers=1,
+    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, dim=8, heads=2, layers=1,
                               latents=4)  # fmt: skip
     values = torch.from_numpy(cells.values[:5].copy())
     visible, query = torch.arange(0, N_GENES, 2), torch.tensor([1, 3, 4])
@@ -163,7 +159,7 @@ def test_the_value_of_a_masked_gene_never_enters(cells):
 
 
 def test_queries_and_genes_can_be_taken_in_any_order(cells):
-    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, cells.lines, dim=8, heads=2, layers=2,
+    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, dim=8, heads=2, layers=2,
                               latents=4).double()  # fmt: skip
     values = torch.from_numpy(cells.values[:3].astype(np.float64))
     everything = encoder(values, 1)
@@ -180,9 +176,7 @@ def test_queries_and_genes_can_be_taken_in_any_order(cells):
 @pytest.mark.parametrize("n_cells", [2, 3, 5])
 def test_reading_genes_is_attention_with_shared_weights(cells, n_cells):
     """One matrix product in place of attention cell by cell, written out here."""
-    encoder = CellTransformer(
-        cells.genes, cells.mean, cells.sd, cells.lines, dim=8, heads=2, latents=3
-    ).double()
+    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, dim=8, heads=2, latents=3).double()
     gene, direction = encoder.gene, encoder.direction(encoder.gene)
     z = torch.randn(n_cells, N_GENES, dtype=torch.float64)
     a, read = encoder.read.attention, encoder.read

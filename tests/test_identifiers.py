@@ -5,12 +5,7 @@ import rdata
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data import identifiers
-from perturbcore.data.identifiers import (
-    convert,
-    descriptions,
-    gene_table,
-    previous_symbols,
-)
+from perturbcore.data.identifiers import convert, descriptions, gene_table, previous_symbols
 
 ROWS = [
     ("ENSG1", "11", "AAA1", "1", "protein_coding", "first gene"),

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.identifiers import previous_symbols
 from perturbcore.data.responses import cell_lines
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.convert import add_aliases, convert_ids
@@ -34,7 +34,6 @@ def build_all(
     context: BuildContext | None = None,
     *,
     cache: Path | str | None = None,
-    progress: bool = False,
 ) -> list[Embedding]:
     """Build all embeddings of a profile, in its order.
 
@@ -56,8 +55,6 @@ def build_all(
         Folder of built embeddings. The key is the specification, the content of its source and the
         builder's code, so a changed source or option builds anew; a killed build leaves nothing
         behind that would be taken for whole.
-    progress
-        Show a progress bar.
 
     Returns
     -------
@@ -81,8 +78,7 @@ def build_all(
     for spec in specs:
         check_spec(spec, names)
     made: dict[str, list[Embedding]] = {}
-    for spec in (bar := tqdm(in_order(specs), desc="embeddings", disable=not progress)):
-        bar.set_postfix_str(spec["name"])
+    for spec in in_order(specs):
         plan = _Plan(spec, context, made)
         made[spec["name"]] = plan.cached(Path(cache)) if cache is not None else plan.run()[0]
     return [e for name in names for e in made[name]]
@@ -129,10 +125,8 @@ class _Plan:
             spec = {k: v for k, v in spec.items() if k not in self.options and k != "options"}
             spec["content"] = self.content
         sources = {str(line): source.digest for line, source in self.sources.items()}
-        if "convert_to" in spec and self.context.id_map is not None:
-            sources["id_map"] = digest(self.context.id_map)
         if "aliases" in spec:
-            sources["aliases"] = digest(self.context.previous_symbols())
+            sources["aliases"] = digest(previous_symbols())
         made_by = [self.builder.function, "perturbcore.embeddings.sources"]
         if "convert_to" in spec or "aliases" in spec:
             made_by.append("perturbcore.embeddings.convert")
@@ -155,11 +149,10 @@ class _Plan:
                 made += self.builder.make(*parent, source.read(), given=given, **self.options)
         if "convert_to" in self.spec:
             how = self.spec.get("duplicates", "error")
-            to, table = self.spec["convert_to"], self.context.id_map
-            pairs = [convert_ids(e, table, to, duplicates=how) for e in made]
+            pairs = [convert_ids(e, self.spec["convert_to"], duplicates=how) for e in made]
             made, reports = [e for e, _ in pairs], [r for _, r in pairs]
         if "aliases" in self.spec:
-            made = [add_aliases(e, self.context.previous_symbols()) for e in made]
+            made = [add_aliases(e, previous_symbols()) for e in made]
         return made, reports
 
     def cached(self, folder: Path) -> list[Embedding]:

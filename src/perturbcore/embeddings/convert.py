@@ -12,19 +12,14 @@ from perturbcore.embeddings.base import Embedding, some
 
 def convert_ids(
     embedding: Embedding,
-    table: pd.DataFrame | None = None,
     to: str = "symbol",
     *,
     duplicates: str = "error",
 ) -> tuple[Embedding, pd.DataFrame]:
-    """Rename the ids of an embedding through an id map.
+    """Rename the ids of an embedding by the catalogue's gene table.
 
     Parameters
     ----------
-    table
-        Columns ``symbol``, ``ensembl``, ``entrez`` (optionally ``chromosome`` and ``biotype``,
-        which help to decide between candidates, see `perturbcore.data.identifiers.convert`); the
-        catalogue's gene table if left out.
     to
         ``symbol``, ``ensembl`` or ``entrez``.
     duplicates
@@ -42,9 +37,7 @@ def convert_ids(
     if duplicates not in ("error", "mean"):
         raise ParameterError(f"duplicates must be error or mean, got {duplicates!r}")
     own = embedding.identifier
-    if table is not None:
-        table = _complete(table, own, to)
-    _, report = convert(embedding.ids, own, to, table)
+    _, report = convert(embedding.ids, own, to)
     report = report.reindex(embedding.ids)
     done = report["value"].notna().to_numpy()
     where = f"embedding {embedding.name!r}"
@@ -91,14 +84,3 @@ def add_aliases(embedding: Embedding, aliases: pd.Series) -> Embedding:
         X=np.concatenate([embedding.X, embedding.X[rows]]),
         source=f"{embedding.source}; {len(added)} older ids added",
     )
-
-
-def _complete(table: pd.DataFrame, from_: str, to: str) -> pd.DataFrame:
-    for column in (from_, to):
-        if column not in table and column in ("symbol", "ensembl", "entrez"):
-            raise InputError(
-                f"the id map has no column {column!r}; it has {list(table.columns)}; it needs "
-                "columns symbol, ensembl and entrez"
-            )
-    extra = [c for c in ("chromosome", "biotype") if c not in table]
-    return table.assign(**dict.fromkeys(extra, "")).fillna("").astype(str)

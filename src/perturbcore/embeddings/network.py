@@ -13,7 +13,8 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.linalg import DENSE, fix_signs, half_scaled_svd
 from perturbcore.embeddings.registry import Dim, register
 
-LARGEST_DIFFUSION = 30_000
+LARGEST_DIFFUSION = 30_000  # nodes
+RESTART = 0.5  # probability
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -23,15 +24,13 @@ def network_embedding(
     *,
     dim: Dim = 128,
     method: Literal["laplacian", "diffusion"] = "laplacian",
-    min_weight: float = 0.0,
-    restart: Share = 0.5,
     seed: int = 0,
 ):
     """Embed the nodes of an undirected network; independent of the order of its edges.
 
     Parameters
     ----------
-    edges, min_weight
+    edges
         See `adjacency`.
     dim
         Wanted dimensions; a component of n nodes has at most n - 1.
@@ -41,26 +40,24 @@ def network_embedding(
         in), divided by the root of the degree (Laplacian eigenmaps; "STRING Spectral" of Cole et
         al. 2026, section 4.5.2, made with scikit-learn's SpectralEmbedding, is this). Nodes of
         small components sit at or near the origin. ``diffusion``: singular vectors of log(1 + n p),
-        where p is the stationary distribution of a random walk with restart from each node.
-    restart
-        Restart probability of ``diffusion``.
+        where p is the stationary distribution of a random walk with `RESTART` from each node.
 
     References
     ----------
     Belkin and Niyogi 2003 (Laplacian eigenmaps); Cho, Berger and Peng 2016 (diffusion component
     analysis).
     """
-    ids, A = adjacency(edges, min_weight)
+    ids, A = adjacency(edges)
     if method == "laplacian":
         X = _laplacian(A, dim, seed)
     else:
-        X = _diffusion(A, dim, restart, seed)
+        X = _diffusion(A, dim, seed)
     if X.shape[1] == 0:
         raise InputError("the network has too few edges to be embedded")
     return ids, X, f"{A.nnz // 2} edges, {method}, {X.shape[1]} dimensions"
 
 
-def adjacency(edges: pd.DataFrame, min_weight: float = 0.0) -> tuple[np.ndarray, sp.csr_matrix]:
+def adjacency(edges: pd.DataFrame) -> tuple[np.ndarray, sp.csr_matrix]:
     """Turn an edge list into sorted node ids and a symmetric float64 CSR matrix without loops.
 
     Parameters
@@ -69,8 +66,6 @@ def adjacency(edges: pd.DataFrame, min_weight: float = 0.0) -> tuple[np.ndarray,
         Columns ``source``, ``target`` and optionally ``weight`` (positive). An edge listed more
         than once, or in both directions, counts once with its largest weight; self-loops count for
         nothing, and nodes that keep no edge are left out.
-    min_weight
-        Edges below this weight are left out.
 
     Raises
     ------
@@ -87,11 +82,10 @@ def adjacency(edges: pd.DataFrame, min_weight: float = 0.0) -> tuple[np.ndarray,
     for row, column in np.argwhere((ends.isna() | (ends == "")).to_numpy()):
         raise InputError(f"edge {row} has no {ends.columns[column]}; remove it")
     ends, weight = ends.to_numpy(), _weights(edges)
-    keep = (ends[:, 0] != ends[:, 1]) & (weight > 0) & (weight >= min_weight)
+    keep = (ends[:, 0] != ends[:, 1]) & (weight > 0)
     if not keep.any():
         raise InputError(
-            f"none of {len(edges)} edges is left after dropping self-loops, zero weights and "
-            f"weights below {min_weight}; lower min_weight"
+            f"none of {len(edges)} edges is left after dropping self-loops and zero weights"
         )
     ids, codes = np.unique(ends[keep].astype(str).ravel(), return_inverse=True)
     table = pd.DataFrame(np.sort(codes.reshape(-1, 2), axis=1), columns=["i", "j"])
@@ -155,22 +149,22 @@ def _top_eigen(M: sp.csr_matrix, k: int, seed: int) -> tuple[np.ndarray, np.ndar
     return values[order], vectors[:, order]
 
 
-def _diffusion(A: sp.csr_matrix, dim: int, restart: float, seed: int) -> np.ndarray:
+def _diffusion(A: sp.csr_matrix, dim: int, seed: int) -> np.ndarray:
     n = A.shape[0]
     if n > LARGEST_DIFFUSION:
         raise ParameterError(
             f"method diffusion holds an n x n matrix and {n} nodes are more than "
-            f"{LARGEST_DIFFUSION}; use method laplacian, or raise min_weight"
+            f"{LARGEST_DIFFUSION}; use method laplacian"
         )
     degree = np.asarray(A.sum(axis=1)).ravel()
-    step = (A @ sp.diags(1 / degree)).tocsr().astype(np.float32) * np.float32(1 - restart)
-    rounds = int(np.ceil(np.log(1e-4) / np.log(1 - restart)))
+    step = (A @ sp.diags(1 / degree)).tocsr().astype(np.float32) * np.float32(1 - RESTART)
+    rounds = int(np.ceil(np.log(1e-4) / np.log(1 - RESTART)))
     walks = np.empty((n, n), np.float32)
     for first in range(0, n, 512):
         nodes = np.arange(first, min(first + 512, n))
         home = np.zeros((n, len(nodes)), np.float32)
-        home[nodes, np.arange(len(nodes))] = restart
-        p = home / np.float32(restart)
+        home[nodes, np.arange(len(nodes))] = RESTART
+        p = home / np.float32(RESTART)
         for _ in range(rounds):
             p = step @ p + home
         walks[nodes] = p.T

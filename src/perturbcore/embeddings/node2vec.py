@@ -26,7 +26,6 @@ def node2vec_embedding(
     window: Dim = 5,
     p: Positive = 1.0,
     q: Positive = 1.0,
-    min_weight: float = 0.0,
     seed: int = 0,
 ):
     """Embed the nodes of an undirected network by the company they keep on random walks.
@@ -37,7 +36,7 @@ def node2vec_embedding(
 
     Parameters
     ----------
-    edges, min_weight
+    edges
         See `adjacency`.
     walks, length, window
         Walks from each node, nodes in a walk, and how far apart two nodes of a walk are counted.
@@ -50,7 +49,7 @@ def node2vec_embedding(
     Grover and Leskovec 2016 (node2vec); Levy and Goldberg 2014 (skip-gram as factorisation); Qiu et
     al. 2018 (the limit of long walks with p = q = 1, NetMF).
     """
-    ids, A = adjacency(edges, min_weight)
+    ids, A = adjacency(edges)
     counts = cooccurrence(A, walks=walks, length=length, window=window, p=p, q=q, seed=seed)
     M = mutual_information(counts)
     if not M.nnz:

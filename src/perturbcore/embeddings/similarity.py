@@ -18,10 +18,7 @@ CONVERGED = {"max_iter": 5000, "tol": 1e-10}
 
 
 def cca_matrix(
-    embeddings: Sequence[Embedding],
-    n_components: int = 10,
-    *,
-    cell_line: str | None = None,
+    embeddings: Sequence[Embedding], n_components: int = 10, *, cell_line: str | None = None
 ) -> pd.DataFrame:
     """R2 with which canonical correlation analysis predicts one embedding from another.
 

@@ -13,7 +13,7 @@ from anndata import AnnData
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data import catalogue
-from perturbcore.data.identifiers import descriptions, gene_table, previous_symbols
+from perturbcore.data.identifiers import descriptions, gene_table
 from perturbcore.data.molecules.tables import (
     builtin_compounds,
     check_drugs,
@@ -40,33 +40,16 @@ class BuildContext:
     dataset
         `perturbcore.data.sets.base.Dataset`: its screen for expression embeddings, its
         perturbations for random ones, its simulation for ``source: simulated``.
-    fetch
-        Catalogue name to path; `perturbcore.data.catalogue.fetch` if left out.
-    id_map
-        Columns symbol, ensembl, entrez, for ``convert_to``; the catalogue's gene table if left out.
-    aliases
-        Today's symbol by an older one, for ``aliases``; `previous_symbols` if left out.
     folder
         Where relative paths of ``file`` start; the working directory if left out.
     """
 
     dataset: Any = None
-    fetch: Callable[[str], Path] | None = None
-    id_map: pd.DataFrame | None = None
-    aliases: pd.Series | None = None
     folder: Path | None = None
-
-    def previous_symbols(self) -> pd.Series:
-        """Return today's symbol, indexed by an older one."""
-        return previous_symbols() if self.aliases is None else self.aliases
 
     def extra(self, name: str) -> Any:
         """Something that the data set brings along, or None."""
         return (getattr(self.dataset, "extras", None) or {}).get(name)
-
-    def path(self, name: str) -> Path:
-        """Path of a catalogue file."""
-        return Path(self.fetch(name) if self.fetch else catalogue.fetch(name, progress=False))
 
 
 @dataclass(frozen=True)
@@ -100,12 +83,9 @@ def find_source(spec: dict, kind: str, context: BuildContext) -> Source:
         )
     elif name == "simulated":
         return _simulated(kind, context, where)
-    elif context.fetch is not None:
-        path = context.path(name)
-        label, sha = str(name), file_sha256(path)
     else:
         entry = catalogue.entry(name)
-        path = context.path(name)
+        path = _fetched(name)
         label, sha = f"{entry.description} [{', '.join(entry.citations)}]", entry.sha256
     readers = {
         "edges": lambda: read_edges(path, columns),
@@ -204,12 +184,12 @@ def _drugs(spec: dict, context: BuildContext, where: str) -> Source:
     elif name == "compounds":
         drugs, label = builtin_compounds(), "built-in compounds [zhang2025]"
     elif name == "tahoe_drug_metadata":
-        drugs, label = tahoe_drugs(context.path(name)), "Tahoe-100M drug table [zhang2025]"
+        drugs, label = tahoe_drugs(_fetched(name)), "Tahoe-100M drug table [zhang2025]"
     elif name in ("sciplex_samples", "sciplex_drugs"):
-        drugs = sciplex_drugs(*(context.path(f"sciplex_{n}") for n in ("samples", "drugs")))
+        drugs = sciplex_drugs(*(_fetched(f"sciplex_{n}") for n in ("samples", "drugs")))
         label = "Sci-Plex 3 compounds [srivatsan2020]"
     else:
-        drugs, label = read_drugs(context.path(name), columns), str(name)
+        drugs, label = read_drugs(_fetched(name), columns), str(name)
     return Source(label, digest(drugs), lambda: drugs)
 
 
@@ -239,3 +219,7 @@ def _declared(adata: AnnData | None) -> dict:
 
 def _identifier(data: Any) -> str | None:
     return _declared(described(data)).get("identifier")
+
+
+def _fetched(name: str) -> Path:
+    return Path(catalogue.fetch(name, progress=False))

@@ -85,7 +85,7 @@ def in_order(specs: Sequence[dict]) -> list[dict]:
 
 
 def entities(specs: Sequence[dict]) -> dict[str, str]:
-    """Say what the vectors of each specification stand for: "gene", "drug", or "any" (random ones)."""
+    """Say what the vectors of each specification stand for: "gene", "drug", or "any"."""
     found: dict[str, str] = {}
     for spec in in_order(specs):
         builder = builders().get(spec.get("builder"))

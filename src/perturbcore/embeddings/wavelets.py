@@ -18,9 +18,7 @@ LANDMARKS = 1000  # nodes of highest degree that coefficients are taken at
 
 
 @register("wavelets", kind="edges")
-def wavelet_embedding(
-    edges: pd.DataFrame, *, dim: Dim = 128, min_weight: float = 0.0, seed: int = 0
-):
+def wavelet_embedding(edges: pd.DataFrame, *, dim: Dim = 128, seed: int = 0):
     r"""Embed the nodes of an undirected network by their spectral wavelet coefficients.
 
     For a kernel g and a scale s, the wavelet at node i is :math:`g(s L)\,\delta_i` with the
@@ -31,14 +29,14 @@ def wavelet_embedding(
 
     This is *after the idea* of WaveGC, which learns the kernels of such wavelets inside a network
     trained on link prediction; nothing is trained here, and it is not the authors' embedding.
-    `edges` and `min_weight`: see `adjacency`.
+    `edges`: see `adjacency`.
 
     References
     ----------
     Hammond, Vandergheynst and Gribonval 2011 (spectral graph wavelets, Chebyshev); Liu et al. 2024
     (WaveGC).
     """
-    ids, A = adjacency(edges, min_weight)
+    ids, A = adjacency(edges)
     degree = np.asarray(A.sum(axis=1)).ravel()
     at = np.sort(np.argsort(-degree, kind="stable")[:LANDMARKS])
     filters = [(kernel, scale) for kernel in KERNELS for scale in SCALES]

@@ -119,7 +119,6 @@ class CellTransformer(nn.Module):
         genes: Sequence[str],
         mean: np.ndarray,
         sd: np.ndarray,
-        lines: Sequence[str],
         *,
         dim: int = 64,
         heads: int = 4,
@@ -134,8 +133,7 @@ class CellTransformer(nn.Module):
                 f"dim={dim} must be a multiple of heads={heads}, and layers={layers} and "
                 f"latents={latents} at least 1"
             )
-        self.genes, self.lines, self.dim = pd.Index(genes, dtype=object), tuple(lines), dim
-        self.config = dict(dim=dim, heads=heads, layers=layers, latents=latents, seed=seed)
+        self.genes, self.dim = pd.Index(genes, dtype=object), dim
         for name, array in (("mean", mean), ("sd", sd)):
             self.register_buffer(name, torch.tensor(np.asarray(array, dtype=np.float32)))
         with torch.random.fork_rng(devices=[]):
@@ -166,7 +164,7 @@ class CellTransformer(nn.Module):
     ) -> Tensor:
         """Embed genes in cells: expression (n, n_genes), log1p(1e4) -> (n, q, dim).
 
-        `line` is a position in `lines`, or one per cell; `query` (q,) are the genes to embed, all
+        `line` is a position, or one per cell; `query` (q,) are the genes to embed, all
         by default; only the expression of the genes `visible` (v,) is read, all by default: the
         values of the others, queried ones too, take no part.
         """

@@ -75,11 +75,7 @@ def gene_vectors(
 
 
 def frozen_embeddings(
-    encoder: nn.Module,
-    cells: ControlCells,
-    *,
-    name: str = "Cell transformer",
-    max_cells: int = 256,
+    encoder: nn.Module, cells: ControlCells, *, name: str = "Cell transformer", max_cells: int = 256
 ) -> list[Embedding]:
     """Make an embedding of each cell line from a frozen encoder; see `gene_vectors`.
 

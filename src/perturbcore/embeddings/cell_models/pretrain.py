@@ -112,7 +112,7 @@ def pretrain(
     sizes = dict(dim=dim, heads=heads, layers=layers, latents=latents, seed=seed)
     spec = sizes | dict(epochs=epochs, batch_size=batch_size, lr=lr, asked=asked)
     start = components(cells, dim, seed)
-    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, cells.lines, start=start, **sizes)
+    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, start=start, **sizes)
     order = np.random.default_rng([seed, 1]).permutation(n)
     values, line = torch.from_numpy(cells.values), torch.from_numpy(cells.line)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.data.identifiers import previous_symbols
 from perturbcore.data.tables import read_table
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.build import MODELS
@@ -201,7 +202,7 @@ def graph_models(study, dataset: str, name: str, *, seed: int = 0, **options) ->
     context = BuildContext(dataset=study.dataset(dataset), folder=study.profile.path.parent)
     edges = find_source(spec, "edges", context).read()
     pretrained, ids = pretrained_network(edges, models=_networks_of(study), **built)
-    aliases = context.previous_symbols() if "aliases" in spec else None
+    aliases = previous_symbols() if "aliases" in spec else None
     modality = spec.get("modality", "Prior knowledge")
     return models_of(
         study, pretrained, ids, aliases, name=name, modality=modality, seed=seed, **options
