@@ -73,7 +73,7 @@ pages.take_home(chapter, f"{percent(each['above'].mean())} of the perturbations 
 # estimated anew. On simulated cells the truth is known, and the true error of each subsample is
 # drawn beside its estimates. On real cells only the estimates can be compared.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Median error of an effect (L2) against the cells per perturbation: the published bootstrap, a bootstrap of batches only and, on simulated cells, the true error. Line: median over perturbations; band: quartiles. Download: [figure](figures/noise_ceiling/calibration.svg), [numbers](tables/noise_ceiling/calibration-data.csv).", "name": "fig-noise-truth"}, "image": {"alt": "Curves of the estimated error against the number of cells per perturbation for two bootstrap estimates, and the true error where it is known; all fall with more cells."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Median error of an effect (L2) against the cells per perturbation: the published bootstrap, a bootstrap of batches only, the noise floor from disjoint halves of batches and, on simulated cells, the true error. Line: median over perturbations; band: quartiles. Download: [figure](figures/noise_ceiling/calibration.svg), [numbers](tables/noise_ceiling/calibration-data.csv).", "name": "fig-noise-truth"}, "image": {"alt": "Curves of the estimated error against the number of cells per perturbation for two bootstrap estimates, for the noise floor, and the true error where it is known; all fall with more cells."}}
 curve = noise.curves_by_cells(data, sizes, n_outer=n_outer, n_inner=n_inner, seed=seed, n_jobs=n_jobs)
 plot = figures.curves(curve, "cells", "value", "estimate", low="low", high="high", panel="cell_line",
                       xlabel="cells per perturbation", ylabel="median error (L2)")
@@ -85,12 +85,18 @@ pages.show_table(chapter, curve, "calibration", digits=2, caption="The numbers o
                  "with at least the largest number of cells.")
 
 # %% [markdown]
-# **Why the published estimate is too large where batches matter little.** Drawing batches already
+# **Why the published estimate is too large, for two reasons.** *Cells are drawn twice.* Drawing batches already
 # carries the noise of the cells in them; drawing the cells again inside adds it a second time. The
 # variance of the sample is $\frac{s^2}{n}\left(\frac{B-1}{B} + \frac{m-1}{m}\right)$ for $B$ batches of
-# $m$ cells: up to twice the true one, so that the L2 error is up to $\sqrt 2$ times too large. With few
-# cells a batch the two terms make up for each other. The paper calls its estimate a lower bound of
-# the error of a true replicate, which would add what batches do not capture; both can be true.
+# $m$ cells: up to twice the true one, so that this makes the L2 error up to $\sqrt 2$ times too large. With few
+# cells a batch the two terms make up for each other. *Shared shifts no longer cancel.* With one control for all
+# batches, perturbed and control cells are drawn from batches independently: what a batch does to both alike
+# cancels in the effect, but not between a batch drawn for one and another drawn for the other. This grows with the
+# batch effects and goes beyond $\sqrt 2$; controls matched within the batch do not have it.
+#
+# The **noise floor** has neither: two disjoint halves of the batches, perturbed and control cells alike, share no cell
+# and no draw. Half the distance of their effects is the expected error of the whole. It is what the true effects would
+# score against the measured ones, and the ceiling of the shares of the gap in this book.
 #
 # ## What would change the answer
 #

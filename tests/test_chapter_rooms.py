@@ -87,7 +87,7 @@ def test_noise_curves_fall_with_cells_and_are_held_against_the_truth(study):
     table = noise.curves_by_cells(data, [5, 12], n_outer=4, n_inner=4, seed=0)
     wide = table.pivot(index="cells", columns="estimate", values="value")
     assert (wide.loc[5] > wide.loc[12]).all()
-    assert set(wide.columns) == {noise.BOTH, noise.BATCHES, noise.TRUE}
+    assert set(wide.columns) == {noise.BOTH, noise.BATCHES, noise.FLOOR, noise.TRUE}
     ratio = noise.calibration(table).set_index("cells")
     np.testing.assert_allclose(ratio[noise.BOTH], wide[noise.BOTH] / wide[noise.TRUE])
     assert "times the true error" in noise.calibration_said(table)

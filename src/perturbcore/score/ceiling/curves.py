@@ -11,6 +11,7 @@ from perturbcore.score.ceiling.ceiling import check_quantiles, select
 from perturbcore.score.ceiling.cells import Cells
 from perturbcore.score.ceiling.distances import check_metrics, distances
 from perturbcore.score.ceiling.draws import child
+from perturbcore.score.ceiling.halves import Halves, full
 from perturbcore.score.ceiling.sampler import LineSampler, check_choices
 
 SUBSAMPLE = 2**20  # keeps these streams apart from those of the outer trials
@@ -31,6 +32,7 @@ def ceiling_by_cells(
     perturbations=None,
     common=True,
     truth=None,
+    n_splits=0,
     resample=("batches", "cells"),
     n_jobs=1,
     progress=True,
@@ -57,11 +59,14 @@ def ceiling_by_cells(
         "cell_line|perturbation" and genes as columns. Adds the error of each subsample's effect
         itself, the error that the bootstrap estimates.
 
+    n_splits : int
+        Disjoint halves of batches that the noise floor of each subsample is estimated from.
+
     Returns
     -------
     DataFrame
         dataset, cell_line, perturbation, cells, repeat, estimate, quantile, metric, value,
-        n_batches. `estimate` is "bootstrap", or "true" (quantile is then NaN).
+        n_batches. `estimate` is "bootstrap", or "true" or "noise_floor" (quantile is then NaN).
 
     Raises
     ------
@@ -103,8 +108,10 @@ def ceiling_by_cells(
     if control == "global":
         for sampler in {id(s): s for s, _, _ in work}.values():
             sampler.shared_control()
+    halves = {id(s): Halves(s, "batches", n_splits) for s, _, _ in work} if n_splits else {}
     results = Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(
-        delayed(_curve)(*item, n_repeats, metrics, quantiles, known) for item in work
+        delayed(_curve)(*item, n_repeats, metrics, quantiles, known, halves.get(id(item[0])))
+        for item in work
     )
     bar = tqdm(results, total=len(work), desc="noise by cells", disable=not progress)
     return pd.concat(list(bar), ignore_index=True)
@@ -135,7 +142,7 @@ def subsample(groups, size, stream) -> dict:
     }
 
 
-def _curve(sampler, name, sizes, n_repeats, metrics, quantiles, known) -> pd.DataFrame:
+def _curve(sampler, name, sizes, n_repeats, metrics, quantiles, known, halves) -> pd.DataFrame:
     rows = []
     for size in sizes:
         for repeat in range(n_repeats):
@@ -149,6 +156,9 @@ def _curve(sampler, name, sizes, n_repeats, metrics, quantiles, known) -> pd.Dat
             if known is not None:
                 true = distances(effects[0], known.loc[f"{sampler.line}|{name}"], metrics)
                 found += [("true", np.nan, m, true[m][0]) for m in metrics]
+            if halves is not None:
+                agree, _ = halves.agreement(name, metrics, groups, child(stream, 1))
+                found += [("noise_floor", np.nan, m, full(m, agree[m])) for m in metrics]
             rows += [(size, repeat, *row, len(groups)) for row in found]
     columns = ["cells", "repeat", "estimate", "quantile", "metric", "value", "n_batches"]
     table = pd.DataFrame(rows, columns=columns)

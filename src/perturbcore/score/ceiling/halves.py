@@ -117,23 +117,21 @@ def split_half(
     rows = []
     with tqdm(total=sum(map(len, wanted)), desc="split halves", disable=not progress) as bar:
         for sampler, names in zip(samplers, wanted, strict=True):
-            halves = _Halves(sampler, by, n_splits) if names else None
+            halves = Halves(sampler, by, n_splits) if names else None
             for name in names:
                 groups = sampler.perturbed[name]
-                first, second = halves.effects(name)
-                usable = np.isfinite(first[:, 0]) & np.isfinite(second[:, 0])
-                found = distances(first[usable], second[usable], metrics)
+                found, usable = halves.agreement(name, metrics)
                 about = (cells.dataset, sampler.line, name)
-                sizes = (int(usable.sum()), sum(map(len, groups.values())), len(groups))
+                sizes = (usable, sum(map(len, groups.values())), len(groups))
                 for metric in metrics:
-                    value = found[metric].mean() if usable.any() else np.nan
-                    rows.append((*about, metric, value, _full(metric, value), *sizes))
+                    value = found[metric]
+                    rows.append((*about, metric, value, full(metric, value), *sizes))
                 bar.update()
     columns = ["dataset", "cell_line", "perturbation", "metric", "value", "full"]
     return pd.DataFrame(rows, columns=[*columns, "n_splits", "n_cells", "n_batches"])
 
 
-def _full(metric, value) -> float:
+def full(metric, value) -> float:
     if metric in ("L2", "MAE"):
         return value / 2
     if metric == "MSE":
@@ -141,7 +139,7 @@ def _full(metric, value) -> float:
     return 2 * value / (1 + value) if value > -1 else np.nan
 
 
-class _Halves:
+class Halves:
     """Means of random halves: of the batches' cells, or of the batches themselves."""
 
     def __init__(self, sampler, by, n_splits):
@@ -151,16 +149,28 @@ class _Halves:
         for i, (batch, rows) in enumerate(sampler.controls.items()):
             self._controls[batch] = self._batch_means(rows, child(stream, HALVES, i))
 
-    def effects(self, name):
-        """Effects of both halves, two arrays (n_splits, genes); NaN rows where one is empty."""
-        groups = self.sampler.perturbed[name]
-        stream = child(self.sampler.stream(name), HALVES)
+    def effects(self, name, groups=None, stream=None):
+        """Effects of both halves, two arrays (n_splits, genes); NaN rows where one is empty.
+
+        `groups` (batch -> rows) and `stream` where they are not those of the whole perturbation.
+        """
+        groups = self.sampler.perturbed[name] if groups is None else groups
+        stream = child(self.sampler.stream(name) if stream is None else stream, HALVES)
         means = {
             batch: self._batch_means(rows, child(stream, i))
             for i, (batch, rows) in enumerate(groups.items())
         }
         sides = self._sides(groups, child(stream, len(groups)))
         return tuple(self._effect(means, sides, half) for half in (0, 1))
+
+    def agreement(self, name, metrics, groups=None, stream=None) -> tuple[dict, int]:
+        """Mean over splits of each metric between the halves (NaN for none), and usable splits."""
+        first, second = self.effects(name, groups, stream)
+        usable = np.isfinite(first[:, 0]) & np.isfinite(second[:, 0])
+        if not usable.any():
+            return dict.fromkeys(metrics, np.nan), 0
+        values = distances(first[usable], second[usable], metrics)
+        return {m: float(v.mean()) for m, v in values.items()}, int(usable.sum())
 
     def _effect(self, means, sides, half):
         control = self.sampler.control
