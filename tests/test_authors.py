@@ -411,7 +411,7 @@ def test_what_is_absent_is_left_out_and_named(copy):
     (copy / LAYOUTS["tahoe"].files["lfc"]).unlink()
     shutil.rmtree(copy / "sciplex")
     (copy / "gene_embeddings" / f"{WAVEGC}.h5ad").unlink()
-    assert present("lfc", copy)[0] == ["essential", "norman"]
+    assert present(copy)[0] == ["essential", "norman"]
     done = reproduce(root=copy, progress=False, folds=[0], estimators=["knn"],
                      cell_lines={"essential": ["K-562"]})  # fmt: skip
     assert set(done.scores["dataset"]) == {"essential", "norman"}

@@ -1,6 +1,5 @@
 """Fetch the authors' preprocessed data: size and licence first, resumed, verified."""
 
-import hashlib
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ from perturbcore.data.authors.layout import (
     VARIABLE,
     data_root,
 )
+from perturbcore.data.catalogue.download import hash_of
 
 # what the readers open; the raw matrices and the fusion caches are not among it
 PATTERNS = (
@@ -59,25 +59,24 @@ def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Pa
         about = client.dataset_info(REPOSITORY, files_metadata=True)
     except Exception as error:  # the library raises its own and those of two HTTP libraries
         raise DownloadError(
-            f"the authors' data ({REPOSITORY}) cannot be asked for: {error}; "
-            "with a copy of the files "
-            f"on disk, set {VARIABLE} to its folder"
+            f"the authors' data ({REPOSITORY}) cannot be asked for: {error}; with a copy of the "
+            f"files on disk, set {VARIABLE} to its folder"
         ) from error
     wanted = [f for f in about.siblings if any(fnmatch(f.rfilename, p) for p in PATTERNS)]
     if not wanted:
         raise DownloadError(
-            f"{REPOSITORY} at {about.sha} holds none of the files of the layout, "
-            f"such as {PATTERNS[0]}; "
-            "were they renamed?"
+            f"{REPOSITORY} at {about.sha} holds none of the files of the layout, such as "
+            f"{PATTERNS[0]}; were they renamed?"
         )
-    record = _record(root)
-    todo = [f for f in wanted if not _whole(root / f.rfilename, f, record)]
+    seen = _record(root)
+    # a checksum once seen holds until the file changes
+    todo = [f for f in wanted if seen.get(f.rfilename) != _state(root, f) and not _right(root, f)]
     size = sum(f.size or 0 for f in todo)
+    licence = (getattr(about, "card_data", None) or {}).get("license") or "not stated at the host"
     print(
         f"authors' data: {REPOSITORY} at {about.sha}, {len(wanted)} files, "
         f"{len(todo)} to download ({size / 1e9:.2f} GB) into {root}\n"
-        f"licence: {_licence(about)}; "
-        "the data are the authors', read their terms at their host first",
+        f"licence: {licence}; the data are the authors', read their terms at their host first",
         file=sys.stderr,
         flush=True,
     )
@@ -86,9 +85,8 @@ def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Pa
         for one in todo:
             bar.set_postfix_str(one.rfilename)
             _fetch(client, one, about.sha, root)
-            stat = (root / one.rfilename).stat()
-            record[one.rfilename] = [stat.st_size, stat.st_mtime_ns, _sha(one)]
-            (root / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+            seen[one.rfilename] = _state(root, one)
+            (root / RECORD).write_text(json.dumps(seen, indent=1), encoding="utf-8")
             bar.update(one.size or 0)
     return root
 
@@ -114,49 +112,34 @@ def _fetch(client, one, revision: str, root: Path) -> None:
             f"{one.rfilename} of {REPOSITORY}: {error}; run again, what has come is kept"
         ) from error
     path = root / one.rfilename
-    if not _matches(path, one):
+    if not _right(root, one):
         path.unlink(missing_ok=True)
         raise DownloadError(
-            f"{path}: what came is not the file the host states "
-            f"(size {one.size}, sha256 {_sha(one)}); "
-            "it was removed, run again"
+            f"{path}: what came is not the file the host states (size {one.size}, sha256 "
+            f"{_sha(one)}); it was removed, run again"
         )
-
-
-def _whole(path: Path, one, record: dict) -> bool:
-    """Whether a file is there and right; a checksum once seen holds until the file changes."""
-    if not path.is_file():
-        return False
-    stat = path.stat()
-    if record.get(one.rfilename) == [stat.st_size, stat.st_mtime_ns, _sha(one)]:
-        return True
-    return _matches(path, one)
-
-
-def _matches(path: Path, one) -> bool:
-    if not path.is_file() or (one.size is not None and path.stat().st_size != one.size):
-        return False
-    if _sha(one) is None:
-        return True
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest() == _sha(one)
-
-
-def _sha(one) -> str | None:
-    stored = getattr(one, "lfs", None)
-    if stored is None:
-        return None
-    return stored["sha256"] if isinstance(stored, dict) else stored.sha256
-
-
-def _licence(about) -> str:
-    card = getattr(about, "card_data", None) or {}
-    found = card.get("license") if hasattr(card, "get") else None
-    return str(found or "not stated at the host")
 
 
 def _record(root: Path) -> dict:
     try:
         return dict(json.loads((root / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # none yet, or cut off: what it says is found out again
         return {}
+
+
+def _state(root: Path, one) -> list | None:
+    path = root / one.rfilename
+    return [path.stat().st_size, path.stat().st_mtime_ns, _sha(one)] if path.is_file() else None
+
+
+def _right(root: Path, one) -> bool:
+    """Whether a file is there with the size and sha256 that the host states."""
+    path = root / one.rfilename
+    if not path.is_file() or one.size not in (None, path.stat().st_size):
+        return False
+    return _sha(one) in (None, hash_of(path))
+
+
+def _sha(one) -> str | None:
+    stored = getattr(one, "lfs", None)
+    return stored["sha256"] if isinstance(stored, dict) else getattr(stored, "sha256", None)

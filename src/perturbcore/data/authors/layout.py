@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import yaml
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import ParameterError
 from perturbcore.data.catalogue import data_folder
 
 VARIABLE = "PERTURBCORE_PAPER_DATA"
@@ -115,21 +115,13 @@ def file_of(dataset: str, task: str = "lfc", root=None) -> Path:
     return data_root(root) / files[task]
 
 
-def require(path: Path) -> Path:
-    """Return a path that is a file, or raise InputError with the way to get it."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of the authors' data; {HOW_TO_GET}")
-    return path
-
-
-def present(task: str = "lfc", root=None) -> tuple[list[str], list[str]]:
-    """List the data sets whose responses are there, and one line for each that is left out."""
-    names, left_out = [], []
-    for name, layout in LAYOUTS.items():
-        if task not in layout.files:
-            left_out.append(f"{name}: left out, the authors' data have no '{task}' file for it")
-        elif file_of(name, task, root).is_file():
-            names.append(name)
-        else:
-            left_out.append(f"{name}: left out, {layout.files[task]} is not in {data_root(root)}")
+def present(root=None) -> tuple[list[str], list[str]]:
+    """List the data sets whose log fold-changes are there, and a line for each left out."""
+    names = [name for name in LAYOUTS if file_of(name, "lfc", root).is_file()]
+    place = data_root(root)
+    left_out = [
+        f"{name}: left out, {layout.files['lfc']} is not in {place}"
+        for name, layout in LAYOUTS.items()
+        if name not in names
+    ]
     return names, left_out

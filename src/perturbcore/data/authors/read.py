@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
-from perturbcore.data.authors.layout import Layout, file_of, layout_of, require
+from perturbcore.data.authors.layout import HOW_TO_GET, Layout, file_of, layout_of
 from perturbcore.data.read import need, numbers, read_h5ad
 from perturbcore.data.responses import make_responses
 
@@ -44,7 +44,9 @@ def read_authors_responses(dataset: str, task: str = "lfc", root=None, *, path=N
         The file is absent, unreadable, or not of this layout; the message names file and column.
     """
     layout = layout_of(dataset)
-    path = require(file_of(dataset, task, root) if path is None else Path(path))
+    path = file_of(dataset, task, root) if path is None else Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of the authors' data; {HOW_TO_GET}")
     adata = read_h5ad(path, layout.columns)
     if adata.X is None:
         raise InputError(f"{path}: it has no X; fetch it again")

@@ -159,7 +159,7 @@ def reproduce(
     InputError
         No data set is there.
     """
-    there, left_out = present("lfc", root)
+    there, left_out = present(root)
     wanted = list(LAYOUTS) if datasets is None else [layout_of(d).name for d in datasets]
     notes = [line for line in left_out if line.split(":")[0] in wanted]
     there = [d for d in there if d in wanted]

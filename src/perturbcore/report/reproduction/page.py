@@ -64,7 +64,7 @@ def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: 
         Whether a fixture may take the place of data that are not there, else InputError.
     """
     place = data_root(root or None)
-    there = [d for d in present("lfc", place)[0] if d in datasets]
+    there = [d for d in present(place)[0] if d in datasets]
     if there:
         simulated = any(
             read_authors_responses(d, root=place).uns["perturbcore"]["simulated"] for d in there
