@@ -69,8 +69,7 @@ def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Pa
             f"{PATTERNS[0]}; were they renamed?"
         )
     seen = _record(root)
-    # a checksum once seen holds until the file changes
-    todo = [f for f in wanted if seen.get(f.rfilename) != _state(root, f) and not _right(root, f)]
+    todo = [f for f in wanted if not _right(root, f, seen)]
     size = sum(f.size or 0 for f in todo)
     licence = (getattr(about, "card_data", None) or {}).get("license") or "not stated at the host"
     print(
@@ -112,7 +111,7 @@ def _fetch(client, one, revision: str, root: Path) -> None:
             f"{one.rfilename} of {REPOSITORY}: {error}; run again, what has come is kept"
         ) from error
     path = root / one.rfilename
-    if not _right(root, one):
+    if not _right(root, one, {}):
         path.unlink(missing_ok=True)
         raise DownloadError(
             f"{path}: what came is not the file the host states (size {one.size}, sha256 "
@@ -127,16 +126,21 @@ def _record(root: Path) -> dict:
         return {}
 
 
-def _state(root: Path, one) -> list | None:
-    path = root / one.rfilename
-    return [path.stat().st_size, path.stat().st_mtime_ns, _sha(one)] if path.is_file() else None
+def _state(root: Path, one) -> list:
+    stat = (root / one.rfilename).stat()
+    return [stat.st_size, stat.st_mtime_ns, _sha(one)]
 
 
-def _right(root: Path, one) -> bool:
-    """Whether a file is there with the size and sha256 that the host states."""
+def _right(root: Path, one, seen: dict) -> bool:
+    """Whether a file is there with the size and sha256 that the host states.
+
+    A checksum that was once `seen` to be right holds until the file changes.
+    """
     path = root / one.rfilename
     if not path.is_file() or one.size not in (None, path.stat().st_size):
         return False
+    if seen.get(one.rfilename) == _state(root, one):
+        return True
     return _sha(one) in (None, hash_of(path))
 
 
