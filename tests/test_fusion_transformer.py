@@ -370,7 +370,7 @@ def test_scores_of_some_pairs_are_those_of_all_genes():
     responses, embeddings = make("deg_pairs")
     model = model_of(embeddings, "labels")
     cut = Fold.of(responses, 0)
-    fitted = model.train(cut)
+    fitted = model.fit(cut)
     learner = fitted.learners[0]
     batch = torch.tensor([1, 30, len(fitted.obs) - 1])
     at, line = learner.at[batch], learner.line[batch]
@@ -422,14 +422,14 @@ def test_killed_training_resumes_to_the_same_weights(tmp_path):
     responses, embeddings = make("lfc")
     cut = Fold.of(responses, 0)
     plain = model_of(embeddings, max_epochs=5)
-    expected = plain.train(cut)
+    expected = plain.fit(cut)
     kept = replace(plain, folder=tmp_path / "models")
     child = multiprocessing.get_context("fork").Process(target=_train_and_die, args=(kept, cut, 2))
     child.start()
     child.join()
     assert child.exitcode == 9
     assert len(list(tmp_path.rglob("last.ckpt"))) == 1
-    resumed = kept.train(cut)
+    resumed = kept.fit(cut)
     for (name, a), b in zip(
         expected.learners[0].state_dict().items(),
         resumed.learners[0].state_dict().values(),
@@ -437,7 +437,7 @@ def test_killed_training_resumes_to_the_same_weights(tmp_path):
     ):
         assert torch.equal(a, b), name
     # what is finished is loaded
-    loaded = kept.train(cut)
+    loaded = kept.fit(cut)
     assert loaded.trainings[0].history.equals(resumed.trainings[0].history)
     assert len(list(tmp_path.rglob("done.json"))) == 1
 
@@ -509,7 +509,7 @@ def test_attention_is_shared_by_the_sources_that_are_there(neighbours):
     cut = Fold.of(responses, 0)
     model = model.fit(cut)
     rows = np.arange(len(cut.train_ids), responses.n_obs)
-    share = model.fitted.attention(rows)
+    share = model.attention(rows)
     assert np.allclose(np.nansum(share, axis=1), 1, atol=1e-5)
     assert np.array_equal(np.isnan(share[:, 2]), ~cut.test_ids.isin(embeddings[2].ids))
     noted = model.predict(cut).note["weights"]

@@ -25,7 +25,7 @@ DEGREE = 4
 
 
 class _Scorer:
-    """Scores of any set of sources with equal weights: on the training part, and on the test rows."""
+    """Scores of any sources with equal weights: on the training part, and on the test rows."""
 
     def __init__(self, fold: LineFold, truth: np.ndarray | Labels):
         self.fold, self.truth = fold, truth
@@ -91,19 +91,13 @@ def ablate(
     Equal weights, and one power or degree: so that a difference is the source's and not that
     of tuning. The greedy order is chosen on training perturbations only.
 
-    Parameters
-    ----------
-    responses : AnnData
-        Task "lfc" (kernel ridge) or labelled pairs (kernel smoother).
-    embeddings : sequence of Embedding
-    folds, greedy_folds : sequence of int, optional
-        All by default; the greedy search is the slow part.
+    The greedy search, the slow part, is done in `greedy_folds` only, where given.
 
     Returns
     -------
     pandas.DataFrame
-        cell_line, fold, kind ("all", "alone", "without", "greedy"), source (added last, for "greedy"),
-        n_sources, value (L2 or AUROC within gene).
+        cell_line, fold, kind ("all", "alone", "without", "greedy"), source (added last, for
+        "greedy"), n_sources, value (L2 or AUROC within gene).
     """
     task = task_of(responses)
     if task.kind not in ("lfc", "pairs"):

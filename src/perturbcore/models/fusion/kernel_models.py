@@ -1,4 +1,4 @@
-"""Fusions by summed kernels, one source alone under the same predictors, and the list of all fusions."""
+"""Fusions by summed kernels, one source alone under the same predictors, and all fusions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ from perturbcore.score.task import Task, task_of
 
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 # What the mixed model chooses from on the inner folds: strength shared by all genes, modules, own.
-# These two, and the blend with the smoother, were found on inner folds of PerturbQA's training split.
+# These two, and the blend, were found on inner folds of PerturbQA's training split.
 MIXED = (
     MixedModel(shared=0.02, module=0.01, own=0.3),
     MixedModel(shared=0.005, module=0.1, own=0.1),
@@ -44,8 +44,8 @@ MIXED = (
 class KernelSum(Fusion):
     """Smooth the labels of all training perturbations by a power of the summed cosine kernels.
 
-    Tuned are the power and the exponent: how much more a source counts that is good alone (0: all count
-    alike).
+    Tuned are the power and the exponent: how much more a source counts that is good alone (0: all
+    count alike).
     """
 
     powers: Sequence[float] = (1.0, 2.0, 3.0, 4.0, 6.0)
@@ -116,16 +116,9 @@ class KernelRidge(Fusion):
 class PairModel(Fusion):
     """Kernel mixed model of labelled pairs, with some of the smoother's score added.
 
-    Parameters
-    ----------
-    candidates : sequence of MixedModel
-        Variances to choose from.
-    exponent : float
-        How much more a source counts that is good alone: weights are a power of its AUROC above a guess.
-    blends : sequence of float
-        Candidates for how much of the smoother's score is added, in standard deviations of both.
-    tuned_on : int
-        How many of the inner folds are used, to save time.
+    Chosen on the first `tuned_on` inner folds are the variances, among `candidates`, and how much
+    of the smoother is added (`blends`, in standard deviations of both). Sources are weighted by a
+    power (`exponent`) of how far the AUROC of each alone is above a guess.
     """
 
     candidates: Sequence[MixedModel] = MIXED
@@ -178,8 +171,8 @@ class PairModel(Fusion):
 class BestSource(Fusion):
     """One source alone under the predictor of a fusion: what that predictor does without fusion.
 
-    The source is chosen in each fold on training perturbations: by the error of `KernelRidge` within
-    them, or of labelled pairs by the AUROC of a smoother on inner folds.
+    The source is chosen in each fold on training perturbations: by the error of a kernel ridge
+    within them, or of labelled pairs by the AUROC of a smoother on inner folds.
     """
 
     under: Fusion | None = None
@@ -238,7 +231,7 @@ def fusions(
 
 
 def single_sources(models: Sequence[Fusion]) -> list[BestSource]:
-    """The best source alone under the predictor of each fusion that has a kind of its own."""
+    """List the best source alone under the predictor of each fusion that has a kind of its own."""
     names = {AveragedKNN: "knn", KernelSum: "kernel", KernelRidge: "ridge", PairModel: "mixed"}
     return [
         BestSource(

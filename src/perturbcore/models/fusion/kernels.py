@@ -34,8 +34,8 @@ def cosines(fold: LineFold, *, cut: bool = True) -> list[Kernel]:
 def bent_cosines(fold: LineFold, degree: int) -> list[Kernel]:
     """Bend cosine kernels: ``((1 + cos) / 2) ** degree``, zero where a row lacks the source.
 
-    Degree 1 is linear up to a constant; a higher one lets near perturbations count for more. A power
-    of a positive semi-definite kernel is one.
+    Degree 1 is linear up to a constant; a higher one lets near perturbations count for more. A
+    power of a positive semi-definite kernel is one.
     """
     out = []
     for (train, test), s in zip(cosines(fold, cut=False), fold.sources, strict=True):
@@ -45,7 +45,7 @@ def bent_cosines(fold: LineFold, degree: int) -> list[Kernel]:
 
 
 def summed(kernels: Sequence[Kernel], weights=None) -> Kernel:
-    """Weighted mean of kernels of the training rows and of the test rows; equal weights by default."""
+    """Weighted mean of kernels of training and of test rows; equal weights by default."""
     weights = np.ones(len(kernels)) if weights is None else np.asarray(weights, dtype=np.float64)
     weights = (weights / weights.sum()).astype(kernels[0][0].dtype)
     out = []
@@ -98,7 +98,8 @@ class Smoother:
     def pairs(self, known: Labels, query: Labels, kernel: np.ndarray) -> np.ndarray:
         """Scores of the pairs of `query` alone, by a kernel (m, n), (n_powers, n_pairs)."""
         return kernel_scores(
-            known, query, kernel, self.powers, total=self.total, prior=self.prior, rate=known.rates()
+            known, query, kernel, self.powers,
+            total=self.total, prior=self.prior, rate=known.rates(),
         )  # fmt: skip
 
     def scores(self, known: Labels, kernel: np.ndarray, power: float) -> np.ndarray:
@@ -121,7 +122,7 @@ class Smoother:
 
 
 def auroc_alone(fold: LineFold) -> np.ndarray:
-    """AUROC within gene of a smoother with each source alone, mean over inner folds, (n_sources,)."""
+    """AUROC within gene of a smoother with each source alone, mean over inner folds."""
     if fold.alone is None:
         smoother = Smoother((2.0,))
         out = [
@@ -136,7 +137,7 @@ def auroc_alone(fold: LineFold) -> np.ndarray:
 
 
 def source_weights(auroc: np.ndarray, exponent: float) -> np.ndarray:
-    """Weights of sources by how far each alone is above a guess; equal where none is, or exponent 0."""
+    """Weights of sources by how far each alone is above a guess; equal where none is."""
     gain = np.maximum(auroc - 0.5, 0) ** exponent
     return gain / gain.sum() if gain.sum() > 0 else np.full(len(gain), 1 / len(gain))
 
@@ -157,12 +158,8 @@ def _scale(K: np.ndarray) -> float:
 class Ridge:
     """Kernel ridge with an unpenalised intercept, decomposed once for all penalties.
 
-    Penalties are in units of the mean diagonal of the centred kernel.
-
-    Parameters
-    ----------
-    kernel : (n, n) array
-        Of the training rows, not centred, positive semi-definite.
+    The kernel (n, n) is that of the training rows, not centred, positive semi-definite. Penalties
+    are in units of the mean diagonal of the centred kernel.
     """
 
     def __init__(self, kernel: np.ndarray):
@@ -205,7 +202,7 @@ class Ridge:
 
 
 def _loss_at(kernel: np.ndarray, gram: np.ndarray, penalty: float) -> float:
-    """Return `Ridge.losses` of one penalty by an inverse, a fifth of the time; `gram` is centred."""
+    """Return `Ridge.losses` of one penalty by an inverse, which takes a fifth of the time."""
     K = centred(kernel)
     penalty = penalty * _scale(K)
     K[np.diag_indices_from(K)] += penalty
@@ -220,17 +217,10 @@ def tune_weights(
 ) -> tuple[np.ndarray, float, list[float]]:
     """Choose non-negative kernel weights and the penalty of a ridge by exact leave-one-out error.
 
-    Starting from equal weights or from the best single source, one kernel at a time is added where it
-    lowers the error most, with replacement, at most `steps` times, so that weights are multiples of
-    one over the number of additions. The penalty is chosen anew after each.
-
-    Returns
-    -------
-    weights : (n_sources,) array
-        Not negative, sum 1.
-    penalty : float
-    path : list of float
-        The loss after each step.
+    Starting from equal weights or from the best single source, one kernel at a time is added where
+    it lowers the error most, with replacement, at most `steps` times, so that weights are multiples
+    of one over the number of additions. The penalty is chosen anew after each. Returned are weights
+    of sum 1, the penalty, and the loss after each step.
     """
     if not len(kernels) or not len(penalties) or min(penalties) <= 0:
         raise ParameterError("at least one kernel and one penalty above 0 are needed")

@@ -16,16 +16,8 @@ from perturbcore.score.labels import Labels
 class FusionLearner(Learner):
     """Network, tables and one task; a batch is a tensor of row numbers.
 
-    Parameters
-    ----------
-    network : FusionNetwork
-    sources : Tables
-        Of all n rows, test rows included.
-    line : (n,) int array
-        Number of each row's cell line.
-    settings : Settings
-    steps : int
-        Batches per epoch, for the warm-up.
+    `sources` and `line` (n,) are of all rows, test rows included; `steps` are the batches per
+    epoch, for the warm-up.
     """
 
     def __init__(
@@ -128,7 +120,7 @@ class LFCLearner(FusionLearner):
 
 
 class DEGLearner(FusionLearner):
-    """Complete labels: class-balanced softmax of each gene, see `perturbcore.models.simple.softmax.Softmax`.
+    """Complete labels: class-balanced softmax of each gene, as `perturbcore.models.simple.softmax`.
 
     Weights are those of the training rows over all lines; within a batch a gene's loss is divided
     by the weights there, as published.
@@ -155,8 +147,8 @@ class DEGLearner(FusionLearner):
 class PairLearner(FusionLearner):
     """Partial labels: binary cross-entropy of the known ones.
 
-    Scores start at the Train Mean: each gene's rate in each cell line as a logit, nothing added. With
-    `Neighbours` they start at a kernel smoother instead.
+    Scores start at the Train Mean: each gene's rate in each cell line as a logit, nothing added.
+    With `Neighbours` they start at a kernel smoother instead.
     """
 
     def __init__(
@@ -201,7 +193,7 @@ class PairLearner(FusionLearner):
         return F.binary_cross_entropy_with_logits(logit, label)
 
     def fast_parameters(self):
-        """The neighbours' scalars."""
+        """Return the neighbours' scalars."""
         if self.neighbours is None:
             return []
         named = self.neighbours.named_parameters()

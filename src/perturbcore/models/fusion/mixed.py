@@ -1,15 +1,17 @@
 """Kernel mixed model of labelled pairs: each gene's own response, shared modules, overall strength.
 
-The label of (perturbation p, gene g) is ``b_g + f(p, g) + noise`` with a Gaussian ``f`` of covariance::
+The label of (perturbation p, gene g) is ``b_g + f(p, g) + noise`` with a Gaussian ``f`` of
+covariance::
 
     k(p, p') [1(g = g') + shared + module phi_g . phi_g'] + own 1(p = p')
 
-k is a power of the summed cosine kernels of the sources; phi are coordinates of the readout genes in
-the same sources. The first term is a smoother of each gene by itself; `shared` is the strength of a
-perturbation on all genes, `module` that on genes of one kind, and `own` the strength of a perturbation
-that no kernel foretells: it keeps a strong training perturbation from being taken for many gene-specific
-responses. Only known labels enter. The linear system is solved by conjugate gradients; a product costs
-the labelled pairs within genes, and one small matrix product for what genes share.
+k is a power of the summed cosine kernels of the sources; phi are coordinates of the readout genes
+in the same sources. The first term is a smoother of each gene by itself; `shared` is the strength
+of a perturbation on all genes, `module` that on genes of one kind, and `own` the strength of a
+perturbation that no kernel foretells: it keeps a strong training perturbation from being taken for
+many gene-specific responses. Only known labels enter. The linear system is solved by conjugate
+gradients; a product costs the labelled pairs within genes, and one small matrix product for what
+genes share.
 """
 
 from collections.abc import Sequence

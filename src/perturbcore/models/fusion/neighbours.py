@@ -1,4 +1,4 @@
-"""Attention to training perturbations: their known labels, weighted by a learned kernel of the sources."""
+"""Attention to training perturbations: their known labels, weighted by a learned kernel."""
 
 import numba
 import numpy as np
@@ -23,24 +23,15 @@ class Neighbours(nn.Module):
     .. math:: \omega_j \propto A_{ll'} \Big(\sum_e w_e(p) \kappa_e(p, j)\Big)^q,
               \qquad \sum_j \omega_j = T.
 
-    The gene's labels give :math:`z = (\sum_j \omega_j y_{jg} + m b_g) / (\sum_j \omega_j o_{jg} + m)`
+    The gene's labels give
+    :math:`z = (\sum_j \omega_j y_{jg} + m b_g) / (\sum_j \omega_j o_{jg} + m)`
     with the gene's smoothed rate b, and the score is :math:`\alpha\,\mathrm{logit}(z)`, plus what
     neighbours' labels exceed their genes' rates by in general and in genes with like embeddings.
     A perturbation never sees labels of its own, in no line: training is leave-one-out.
 
-    Parameters
-    ----------
-    sources : Tables
-        Not normalised.
-    ids, line : (n,) arrays
-        Perturbation and number of the cell line of each row.
-    known : Labels
-        Of the first rows; only those of `train` are kept.
-    train : (n,) bool array
-    genes : (G, f) array
-        Vectors of the genes.
-    width : int
-        Width of the responses' vectors.
+    `sources` are not normalised; `ids` and `line` (n,) are those of its rows, `known` the labels of
+    the first of them, of which only those of `train` (n,) are kept. `genes` (G, f) are vectors of
+    the genes; `width` is that of the responses' vectors.
     """
 
     def __init__(self, sources: Tables, ids, line, known: Labels, train, genes, width: int):
@@ -68,7 +59,8 @@ class Neighbours(nn.Module):
         unit_genes = unit(genes)
         spread = sp.csr_matrix((excess, (at, gene)), (n, n_genes)) @ unit_genes
         for name, array in {
-            "of": of, "kernels": kernels, "column": perturbation * n_lines + at_line, "label": label,
+            "of": of, "kernels": kernels, "label": label,
+            "column": perturbation * n_lines + at_line,
             "start": np.r_[0, np.cumsum(np.bincount(gene, minlength=n_genes))],
             "positive": positive, "known": seen, "overall": overall, "unit": unit_genes,
             "total": np.bincount(at, weights=excess, minlength=n).reshape(n_lines, n_used),
@@ -99,19 +91,11 @@ class Neighbours(nn.Module):
         return weight * weight.shape[1]
 
     def forward(self, vector, rows, line, alive, row, gene, label=None) -> torch.Tensor:
-        """Score (row, gene) pairs, (E,).
+        """Score pairs, (E,): `row` and `gene` (E,) say which of the B responses, which gene.
 
-        Parameters
-        ----------
-        vector : (B, width) tensor
-        rows, line : (B,) int tensors
-            Row numbers, and numbers of their cell lines.
-        alive : (B, S) bool tensor
-            Sources that may be used.
-        row, gene : (E,) int tensors
-            Which of the B rows, which gene.
-        label : (E,) tensor, optional
-            Labels of the pairs where they are training labels, to be left out of the genes' rates.
+        `vector` (B, width), `rows` and `line` (B,) are those of the responses, `alive` (B, S) the
+        sources that may be used. `label` (E,) are the labels of the pairs where they are training
+        labels, to be left out of the genes' rates.
         """
         k, affinity, scale = self._weights(vector, rows, line, alive)
         weight = (k[:, :, None] * affinity[:, None, :]).flatten(1)
@@ -167,15 +151,9 @@ class Neighbours(nn.Module):
 def _kernels(sources: Tables, ids, train) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay out how alike perturbations are in every source.
 
-    Returns
-    -------
-    of : (n,) int array
-        Number of each row's perturbation among all P distinct ones.
-    used : (U,) int array
-        Perturbations in training.
-    kernels : (P, S, U) float32 array
-        Cosine of each perturbation with each in training, negative parts cut; zero with itself, and
-        where one has no such source.
+    Returned are the number of each row's perturbation among all P distinct ones, (n,); those in
+    training, (U,); and the cosine of each perturbation with each in training, (P, S, U) float32,
+    negative parts cut, zero with itself and where one has no such source.
     """
     names, of = np.unique(ids, return_inverse=True)
     used = np.unique(of[train])
@@ -240,16 +218,9 @@ class _OnCPU(torch.autograd.Function):
 def label_sums(weight, row, gene, start, column, label) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum weights over the positive and over all known labels of each pair's gene, twice (E,).
 
-    Parameters
-    ----------
-    weight : (B, C) tensor
-        Weight of each training response for each response.
-    row, gene : (E,) int tensors
-        The pairs.
-    start : (G + 1,) int tensor
-        Where each gene's labels start.
-    column, label : (N,) tensors
-        Training response, 0/1 value of each label, sorted by gene.
+    `weight` (B, C) is that of each training response for each response; `row` and `gene` (E,) are
+    the pairs. The labels of a gene start at `start` (G + 1,): `column` and `label` (N,) are the
+    training response and 0/1 value of each.
     """
     if weight.device.type == "cpu" and weight.dtype == torch.float32:
         return _OnCPU.apply(weight.contiguous(), row, gene, start, column, label)

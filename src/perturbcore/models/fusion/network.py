@@ -1,4 +1,4 @@
-"""The fusion network: sources and cell line in, one vector per response out of CLS, then the head."""
+"""The fusion network: sources and cell line in, one vector per response out, then the head."""
 
 import zlib
 from collections.abc import Sequence
@@ -15,21 +15,10 @@ from perturbcore.models.fusion.settings import Settings
 
 
 def pack(masked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Order tokens so that live ones come first, in their order.
+    """Order (B, T) tokens so that live ones come first; say which of the first L are live, (B, L).
 
     What attention sums over is then the same for a source that is masked and one that is not
     there: a masked source cannot change an output by a single bit.
-
-    Parameters
-    ----------
-    masked : (B, T) bool tensor
-
-    Returns
-    -------
-    order : (B, T) int tensor
-        Position of each packed token before.
-    alive : (B, L) bool tensor
-        Whether each of the first L packed tokens is live, L being the largest number in a row.
     """
     order = torch.argsort(masked.to(torch.int8), dim=1, stable=True)
     n = (~masked).sum(dim=1, keepdim=True)
@@ -37,12 +26,7 @@ def pack(masked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class EncoderLayer(nn.Module):
-    """Post-norm attention and feed-forward block, with an optional gate on attention's output.
-
-    References
-    ----------
-    Vaswani et al. 2017; Cole et al. 2026, released code (gate).
-    """
+    """Post-norm attention and feed-forward block (Vaswani et al. 2017), with an optional gate."""
 
     def __init__(self, d: int, heads: int, dropout: float, gate: bool):
         super().__init__()
@@ -98,26 +82,12 @@ class Encoder(nn.Module):
 
 
 class FusionNetwork(nn.Module):
-    """Attention over a perturbation's sources and its cell line.
+    """Attention over a perturbation's sources and its cell line (Cole et al. 2026, 4.9, Eq. 19-21).
 
-    Parameters
-    ----------
-    settings : Settings
-    names, dims : sequences
-        Sources and their widths. The start of a source's weights depends on its name and the seed
-        alone.
-    n_lines : int
-        Cell lines.
-    n_out : int
-        Outputs: G log fold-changes or scores, or 3 G logits.
-    profiles : (n_lines, g) array, optional
-        Control profiles, for ``line_source="autoencoder"``; see `line_profiles`.
-    genes : (G, f) array, optional
-        Vectors of the genes, for ``head="factor"``.
-
-    References
-    ----------
-    Cole et al. 2026, 4.9, Eq. 19-21.
+    `names` and `dims` are those of the sources: the start of a source's weights depends on its name
+    and the seed alone. `n_out` is G log fold-changes or scores, or 3 G logits; `profiles` (n_lines,
+    g) are for ``line_source="autoencoder"``, see `line_profiles`, and `genes` (G, f) for
+    ``head="factor"``.
     """
 
     def __init__(
@@ -156,11 +126,7 @@ class FusionNetwork(nn.Module):
             self.head = _head(s, self.width, n_out, genes)
 
     def forward(self, tables, at: torch.Tensor, line: torch.Tensor) -> torch.Tensor:
-        """Return the vector of each response, which the head turns into predictions, (B, width).
-
-        `tables` and `at` (B, S) are those of `perturbcore.models.fusion.sources.Tables`, `line` (B,)
-        is the number of the cell line.
-        """
+        """Return the vectors of responses, (B, width), for `Tables` and numbers of cell lines."""
         return self.encode(tables, at, line)[0]
 
     def encode(self, tables, at, line, *, parts: bool = False, weights: bool = False):
@@ -267,7 +233,7 @@ class LearnedLine(nn.Module):
 
 
 class LineAutoencoder(nn.Module):
-    """Autoencoder of the lines' control profiles (n_lines, g); its latent, of length one, is the line's vector."""
+    """Autoencoder of control profiles (n_lines, g); its latent, of length one, is the vector."""
 
     def __init__(self, profiles: np.ndarray, widths: Sequence[int], d: int):
         super().__init__()
@@ -299,12 +265,8 @@ def _stack(sizes) -> nn.Sequential:
 def line_profiles(controls: pd.DataFrame, lines: Sequence[str]) -> np.ndarray:
     """Normalise mean log1p control profiles (cell lines x genes), (n_lines, g) float32.
 
-    As published, the table is log1p'd once more before it is z-scored, with mean and standard
-    deviation (n - 1) of the table that was not.
-
-    References
-    ----------
-    Cole et al. 2026, released code.
+    As published (Cole et al. 2026, released code), the table is log1p'd once more before it is
+    z-scored, with mean and standard deviation (n - 1) of the table that was not.
     """
     missing = [line for line in lines if line not in controls.index]
     if missing:

@@ -1,4 +1,4 @@
-"""Fusions without a neural network: what all share, and those that average or stack single sources."""
+"""Fusions without a neural network: what all share, averaging and stacking of single sources."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.fusion.kernels import Ridge, Smoother, centred, cosines, smoothed
+from perturbcore.models.fusion.kernels import Ridge, Smoother, cosines, smoothed
 from perturbcore.models.fusion.sources import LineFold, lay_out_fold
 from perturbcore.models.simple import predictor
 from perturbcore.models.simple.base import Targets, best_of
@@ -61,11 +61,10 @@ class Fusion(Model):
 
     def predict(self, fold: Fold) -> Prediction:
         """Tune on inner folds of the training part, learn from all of it, predict every gene."""
-        options = (self.n_components, self.inner_folds, self.inner_seed)
-        key = (fold.cell_lines, self.digest, *options)
+        names = ("n_components", "inner_folds", "inner_seed")
+        options = {name: getattr(self, name) for name in names}
+        key = (fold.cell_lines, self.digest, *options.values())
         if key not in fold.cache:
-            names = ("n_components", "inner_folds", "inner_seed")
-            options = dict(zip(names, options, strict=True))
             fold.cache[key] = lay_out_fold(fold, self.embeddings, **options)
         laid = fold.cache[key]
         prediction = self.predict_line(laid)
@@ -88,8 +87,8 @@ def tuned_pairs(
 ) -> tuple[Any, InnerScores]:
     """Choose from a grid by AUROC within gene on (the first `n_splits`) inner folds.
 
-    ``score(i)`` scores the known validation pairs of inner fold i, one row per grid value. Returned with
-    the choice are the labels of these pairs and their scores under it.
+    ``score(i)`` scores the known validation pairs of inner fold i, one row per grid value. Returned
+    with the choice are the labels of these pairs and their scores under it.
     """
     truth = [query for _, query in fold.inner[:n_splits]]
     scores = [score(i) for i in range(len(truth))]
@@ -104,7 +103,7 @@ def tuned_pairs(
 
 
 def tuned(fold: LineFold, grid: Sequence, predict: Callable) -> Any:
-    """Choose from a grid by the task's loss on inner folds; ``predict(a, b)`` yields one array each."""
+    """Choose from a grid by the task's loss on inner folds; ``predict`` yields one array each."""
     losses = [[fold.task.loss(fold.truth[b], p) for p in predict(a, b)] for a, b in fold.splits]
     return best_of(np.array(losses), list(grid))
 
@@ -112,7 +111,7 @@ def tuned(fold: LineFold, grid: Sequence, predict: Callable) -> Any:
 def pair_prediction(
     fold: LineFold, values: np.ndarray, inner: InnerScores, chosen: object = "", note=None
 ) -> Prediction:
-    """Make the prediction of labelled pairs, with the threshold of best F1 on inner labels and scores."""
+    """Make the prediction of labelled pairs, with the threshold of best F1 on inner folds."""
     label, score = inner
     cut = {fold.line: best_threshold(label, np.asarray(score, dtype=np.float64))}
     return Prediction(values, cut, str(chosen), note=note or {})
@@ -203,11 +202,11 @@ class AveragedKNN(Fusion):
 def _mean_of_sources(
     fold: LineFold, a, b, shape, each: Callable, base, kind=np.float64
 ) -> Iterator[np.ndarray]:
-    """Mean over sources of what rows `a` say of rows `b` (None: the test rows), one array per candidate.
+    """Mean over sources of what rows `a` say of rows `b` (None: test rows), for each candidate.
 
     ``each(has, space)`` yields for a source, whose rows `has` of `a` are there, one array per
-    candidate; its rows (second to last axis) are those of `b` that have the source. Rows without any
-    source get `base`.
+    candidate; its rows (second to last axis) are those of `b` that have the source. Rows without
+    any source get `base`.
     """
     total, n = np.zeros(shape, kind), np.zeros(shape[-2])
     for s in fold.sources:
@@ -275,10 +274,11 @@ def smoother_error(weights: np.ndarray, gram: np.ndarray, a: np.ndarray, b: np.n
 
 @dataclass
 class Stacked(Fusion):
-    """Non-negative combination of single-source models, by least squares on inner out-of-fold predictions.
+    """Non-negative combination of single-source models, by least squares on inner predictions.
 
     For log fold-changes each source has a kernel ridge with its own penalty (in units of the mean
-    diagonal of the centred kernel), tuned on the same inner folds; for labelled pairs a kernel smoother.
+    diagonal of the centred kernel), tuned on the same inner folds; for labelled pairs a kernel
+    smoother.
     """
 
     penalties: Sequence[float] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -292,35 +292,25 @@ class Stacked(Fusion):
         return self._pairs(fold) if fold.pairs else self._responses(fold)
 
     def _responses(self, fold: LineFold) -> Prediction:
-        kernels, gram = cosines(fold, cut=False), fold.gram
-        centres = [_centred_gram(gram, a, b) for a, b in fold.splits]
-        maps, best = [], []
+        kernels, n = cosines(fold, cut=False), len(fold.sources)
+        grams = [_about_mean(fold.gram, a) for a, _ in fold.splits]
+        maps, penalties = [], []
         for train, _ in kernels:
-            ridges = [Ridge(train[np.ix_(a, a)]) for a, _ in fold.splits]
-            crosses = [train[np.ix_(b, a)] for a, b in fold.splits]
-            losses = np.empty((len(ridges), len(self.penalties)))
-            made = []
-            for i, (ridge, cross, (Gaa, Gba, Gbb)) in enumerate(
-                zip(ridges, crosses, centres, strict=True)
-            ):
-                made.append([ridge.weights(cross, p) for p in self.penalties])
-                for j, H in enumerate(made[-1]):
-                    shared, square = (
-                        np.einsum("ij,ij->i", H, Gba),
-                        np.einsum("ij,ij->i", H @ Gaa, H),
-                    )
-                    losses[i, j] = np.sqrt(np.maximum(Gbb - 2 * shared + square, 0)).mean()
-            at = int(np.argmin(losses.mean(axis=0)))
-            maps.append([weights[at] for weights in made])
-            best.append(self.penalties[at])
-        A, c = np.zeros((len(kernels),) * 2), np.zeros(len(kernels))
-        for H, (Gaa, Gba, _) in zip(zip(*maps, strict=True), centres, strict=True):
-            c += [np.sum(h * Gba) for h in H]
-            A += [[np.sum(moved * h) for h in H] for moved in (h @ Gaa for h in H)]
+            weights, losses = [], []
+            for (a, b), gram in zip(fold.splits, grams, strict=True):
+                ridge, cross = Ridge(train[np.ix_(a, a)]), train[np.ix_(b, a)]
+                weights.append([ridge.weights(cross, p) for p in self.penalties])
+                losses.append([smoother_error(w, gram, a, b) for w in weights[-1]])
+            at = int(np.argmin(np.mean(losses, axis=0)))
+            maps.append([w[at] for w in weights])
+            penalties.append(self.penalties[at])
+        A, c = np.zeros((n, n)), np.zeros(n)
+        for H, (a, b), gram in zip(zip(*maps, strict=True), fold.splits, grams, strict=True):
+            c += [np.sum(h * gram[np.ix_(b, a)]) for h in H]
+            A += [[np.sum(m * h) for h in H] for m in (h @ gram[np.ix_(a, a)] for h in H)]
         w = non_negative(A, c)
-        mean = fold.truth.mean(axis=0)
-        total = np.zeros((len(fold.test_ids), len(fold.ids)))
-        for weight, penalty, (train, test) in zip(w, best, kernels, strict=True):
+        mean, total = fold.truth.mean(axis=0), np.zeros((len(fold.test_ids), len(fold.ids)))
+        for weight, penalty, (train, test) in zip(w, penalties, kernels, strict=True):
             if weight > 0:
                 total += weight * Ridge(train).weights(test, penalty)
         return Prediction(mean + total @ (fold.truth - mean), note=noted_weights(fold, w))
@@ -342,21 +332,14 @@ class Stacked(Fusion):
 
 
 def non_negative(A: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Minimise ``w A w - 2 c w`` over w >= 0, for a positive semi-definite A.
-
-    References
-    ----------
-    Breiman 1996 (stacked regressions); Lawson & Hanson 1974.
-    """
+    """Minimise ``w A w - 2 c w`` over w >= 0 (Breiman 1996; Lawson & Hanson 1974)."""
     values, vectors = eigh(A)
     keep = values > 1e-10 * max(values.max(), 1e-30)
     root = vectors[:, keep] * np.sqrt(values[keep])
     return nnls(root.T, (vectors[:, keep] / np.sqrt(values[keep])).T @ c)[0]
 
 
-def _centred_gram(gram, a, b):
-    """Inner products of responses minus the mean of rows `a`: (a, a), (b, a), diagonal of (b, b)."""
-    aa, ba = gram[np.ix_(a, a)], gram[np.ix_(b, a)]
-    mean, whole, side = aa.mean(axis=0), aa.mean(), ba.mean(axis=1)
-    bb = np.diag(gram)[b] - 2 * side + whole
-    return centred(aa), ba - mean - side[:, None] + whole, bb
+def _about_mean(gram: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """Inner products of responses minus the mean of rows `a`."""
+    mean = gram[:, a].mean(axis=1)
+    return gram - mean - mean[:, None] + mean[a].mean()

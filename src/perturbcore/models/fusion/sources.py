@@ -1,4 +1,4 @@
-"""The sources of a fold: reduced coordinates within one cell line, or whole vectors over all lines."""
+"""The sources of a fold: reduced coordinates in one cell line, or whole vectors over all lines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,9 +29,9 @@ def unit(x: np.ndarray) -> np.ndarray:
 class Source:
     """Reduced coordinates of one embedding; rows without a vector are zero.
 
-    `train` (n, q), `test` (m, q) and `gene` (g, q) are standardised and reduced by the principal axes
-    of the training rows that have the embedding; `has_train` (n,) and `has_test` (m,) say which
-    rows do.
+    `train` (n, q), `test` (m, q) and `gene` (g, q) are standardised and reduced by the principal
+    axes of the training rows that have the embedding; `has_train` (n,) and `has_test` (m,) say
+    which rows do.
     """
 
     name: str
@@ -46,22 +46,12 @@ class Source:
 class LineFold:
     """Training and test perturbations of one cell line with what is known of them.
 
-    Attributes
-    ----------
-    task : Task
-    line : str
-    ids, test_ids : pandas.Index
-        Perturbations; the training ones sorted, so that nothing depends on the order of a file.
-    genes : (g,) int array
-        Genes of the responses that are predicted: of pairs those with a known training label.
-    truth : (n, g) array or Labels
-        Training responses in the form of the task, of these genes; log fold-changes in float64.
-    embeddings, sources : lists of Embedding, Source
-        The same sources, sorted by name: as they are, and reduced.
-    splits : list of (array, array)
-        Inner training and validation rows.
-    alone : (n_sources,) array
-        How good each source is alone, see `perturbcore.models.fusion.kernels.auroc_alone`.
+    The n training perturbations `ids` are sorted, so that nothing depends on the order of a file.
+    `truth` are their responses in the form of the task (log fold-changes in float64), of the
+    `genes` (numbers) that are predicted: of pairs those with a known training label. `embeddings`
+    and `sources` are the same, sorted by name: as they are, and reduced. `splits` are inner
+    training and validation rows. `alone` is how good each source is alone, see
+    `perturbcore.models.fusion.kernels.auroc_alone`.
     """
 
     task: Task
@@ -103,11 +93,6 @@ def lay_out_fold(
 
     Embeddings of other cell lines, and those that fewer than 10 training perturbations have, are
     left out. Reduction sees no label and is fitted once per fold, on all training perturbations.
-
-    Raises
-    ------
-    InputError
-        Too few training perturbations or known labels, or no embedding is left.
     """
     (line,) = fold.cell_lines
     order = np.argsort(fold.train_ids)
@@ -153,14 +138,9 @@ def _reduced(embedding: Embedding, ids: tuple, n_components: int) -> Source:
 class Tables:
     """Vectors of all sources for the rows of a responses table, over all cell lines.
 
-    Attributes
-    ----------
-    names : list of str
-        Sorted, so that the order in which embeddings are given changes nothing.
-    tables : list of (m_e + 1, d_e) float32 arrays
-        Vectors of each source; the last row stands for a missing one.
-    at : (n, S) int64 array
-        Row of each table that belongs to a response; m_e where the source is missing.
+    `names` are sorted, so that the order in which embeddings are given changes nothing. `tables`
+    are (m_e + 1, d_e) float32; the last row stands for a missing vector. `at` (n, S) is the row of
+    each table that belongs to a response.
     """
 
     names: list[str]
@@ -185,13 +165,6 @@ def lay_out(
     Embeddings of one name that serve different cell lines are one source; with `expression_line`
     ("Hep-G2" as published) the one of that line serves all lines. A source that no row of `train`
     (n,) has is left out: nothing could be learned of it.
-
-    Raises
-    ------
-    InputError
-        Two embeddings of one name serve one line, or differ in width; no source is left.
-    ParameterError
-        `expression_line` has no embedding.
     """
     ids = obs["perturbation"].astype(str).to_numpy()
     line = obs["cell_line"].astype(str).to_numpy()

@@ -32,29 +32,6 @@ COLUMNS = ["perturbation", "cell_line"]
 
 
 @dataclass(eq=False)
-class Fitted:
-    """Trained members of one fold, and the rows (training, then test) that they can predict."""
-
-    learners: list[FusionLearner]
-    trainings: list[Trained]
-    sources: Tables
-    obs: pd.DataFrame
-    n_train: int
-    validation: np.ndarray
-
-    def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Mean prediction of the members, (m, n_out)."""
-        return np.mean([one.predict(rows) for one in self.learners], axis=0)
-
-    def attention(self, rows: np.ndarray) -> np.ndarray:
-        """How much each row draws on each of its sources, (m, S): adding up to 1, NaN where missing."""
-        present = self.sources.present[rows]
-        share = np.mean([one.attention(rows) for one in self.learners], axis=0) * present
-        total = share.sum(axis=1, keepdims=True)
-        return np.where(present, share / np.where(total > 0, total, 1), np.nan)
-
-
-@dataclass(eq=False)
 class TransformerFusion(Model):
     """Fusion of embeddings by a transformer, one model over all cell lines.
 
@@ -72,16 +49,15 @@ class TransformerFusion(Model):
     controls : pandas.DataFrame, optional
         Mean log1p control profile of each cell line, for ``line_source="autoencoder"``.
     folder : path, optional
-        Where trainings are kept, each under its content key: a killed one resumes, a finished one is
-        loaded.
+        Where trainings are kept: a killed one resumes, a finished one is loaded.
     joint : bool
-        Whether it gets all cell lines at once, as published, or one at a time: for splits that differ
-        between lines.
+        Whether it gets all cell lines at once, as published, or one at a time: for splits that
+        differ between lines.
     trials : int
-        Settings tried by `perturbcore.models.fusion.tuning.tune` in each fold, on its training rows
-        alone; 0: none, the settings are used as they are.
+        Settings tried in each fold, on its training rows alone, see
+        `perturbcore.models.fusion.tuning`; 0: none, the settings are used as they are.
     space : dict, optional
-        What is varied, see `perturbcore.models.fusion.tuning.check_space`.
+        What is varied.
 
     References
     ----------
@@ -100,7 +76,8 @@ class TransformerFusion(Model):
     joint: bool = True
     trials: int = 0
     space: dict | None = None
-    fitted: Fitted | None = field(default=None, init=False)
+    learners: list[FusionLearner] = field(default_factory=list, init=False)
+    trainings: list[Trained] = field(default_factory=list, init=False)
     searched: dict = field(default_factory=dict, init=False)
 
     def __post_init__(self):
@@ -126,7 +103,7 @@ class TransformerFusion(Model):
 
     @cached_property
     def digest(self) -> str:
-        """Content of the embeddings and control profiles; the order of embeddings does not count."""
+        """Content of the embeddings, in any order, and of the control profiles."""
         parts = sorted((e.name, e.cell_line or "", e.digest) for e in self.embeddings)
         return digest(parts, *([] if self.controls is None else [self.controls]))
 
@@ -139,11 +116,6 @@ class TransformerFusion(Model):
             self.settings = best.settings
             chosen = {k: getattr(best.settings, k) for k in check_space(self.space)}
             self.searched = {"tuned": chosen, "trials": len(tried)}
-        self.fitted = self.train(fold)
-        return self
-
-    def train(self, fold: Fold) -> Fitted:
-        """Train all members with the settings as they are."""
         s, ids = self.settings, fold.train_ids
         lines = [set(part.obs["cell_line"].astype(str)) for part in (fold.train, fold.test)]
         if strange := sorted(lines[1] - lines[0]):
@@ -155,7 +127,8 @@ class TransformerFusion(Model):
         learning = np.r_[~held, np.zeros(len(fold.test_ids), dtype=bool)]
         sources = lay_out(self.embeddings, obs, learning, expression_line=self.expression_line)
         folder = None if self.folder is None else Path(self.folder) / self._key(fold, obs)
-        learners, trainings = [], []
+        self.sources, self.obs, self.held = sources, obs.reset_index(drop=True), held
+        self.learners, self.trainings = [], []
         for member in range(s.members):
             seed = self.seed + 1009 * member
             here = None if folder is None else folder / f"member_{member}"
@@ -166,25 +139,16 @@ class TransformerFusion(Model):
                 learner = self.build(fold, obs, sources, every, seed)
                 again = None if folder is None else folder / f"member_{member}_refit"
                 trained = self._train(learner, every, none, trained.best_epoch + 1, seed, again)
-            learners.append(learner)
-            trainings.append(trained)
-        return Fitted(learners, trainings, sources, obs.reset_index(drop=True), len(ids), held)
+            self.learners.append(learner)
+            self.trainings.append(trained)
+        return self
 
     def build(
         self, fold: Fold, obs: pd.DataFrame, sources: Tables, learning: np.ndarray, seed: int
     ) -> FusionLearner:
-        """Make an untrained learner.
+        """Make an untrained learner of rows `learning` (n_train,); the others are for validation.
 
-        Parameters
-        ----------
-        fold : Fold
-        obs : pandas.DataFrame
-            Training rows, then those to be predicted.
-        sources : Tables
-            Of the same rows.
-        learning : (n_train,) bool array
-            Rows to learn from; the others are for validation.
-        seed : int
+        `obs` and `sources` are of the training rows, then of those to be predicted.
         """
         s, truth, n_genes = self.settings, fold.truth, fold.train.n_vars
         pairs = isinstance(truth, Labels)
@@ -239,30 +203,46 @@ class TransformerFusion(Model):
 
     def predict(self, fold: Fold) -> Prediction:
         """Predict every gene of the test rows by the mean of the trained members."""
-        fitted = self.fitted
-        rows = np.arange(fitted.n_train, len(fitted.obs))
-        values, threshold = fitted.predict(rows), None
+        rows = np.arange(len(self.held), len(self.obs))
+        values, threshold = self.values(rows), None
         if fold.task.kind == "deg":
             logit = values.reshape(len(rows), -1, 3)
             values = np.exp(logit - logit.max(axis=2, keepdims=True))
             values = (values / values.sum(axis=2, keepdims=True)).transpose(2, 0, 1)
-        elif (
-            fold.task.kind == "pairs" and fitted.validation.any() and self.settings.refit == "none"
-        ):
-            threshold = _thresholds(fitted, fold.truth)
-        weights = (
-            pd.DataFrame(fitted.attention(rows), columns=fitted.sources.names).mean().fillna(0)
-        )
+        elif fold.task.kind == "pairs" and self.held.any() and self.settings.refit == "none":
+            threshold = self._thresholds(fold.truth)
+        weights = pd.DataFrame(self.attention(rows), columns=self.sources.names).mean().fillna(0)
         note = {
-            "train_seconds": round(sum(t.seconds for t in fitted.trainings), 2),
-            "epochs": [t.epochs for t in fitted.trainings],
-            "sources": fitted.sources.names,
+            "train_seconds": round(sum(t.seconds for t in self.trainings), 2),
+            "epochs": [t.epochs for t in self.trainings],
+            "sources": self.sources.names,
             "weights": weights.round(4).to_dict(),
             **self.searched,
         }
-        epochs = ", ".join(str(t.best_epoch + 1) for t in fitted.trainings)
-        coverage = float(fitted.sources.present.any(axis=1).mean())
+        epochs = ", ".join(str(t.best_epoch + 1) for t in self.trainings)
+        coverage = float(self.sources.present.any(axis=1).mean())
         return Prediction(values, threshold, f"epoch {epochs}", coverage, note)
+
+    def values(self, rows: np.ndarray) -> np.ndarray:
+        """Mean prediction of the members for some rows (training, then test), (m, n_out)."""
+        return np.mean([one.predict(rows) for one in self.learners], axis=0)
+
+    def attention(self, rows: np.ndarray) -> np.ndarray:
+        """Share of each source in what a row draws on, (m, S); NaN where the row has it not."""
+        present = self.sources.present[rows]
+        share = np.mean([one.attention(rows) for one in self.learners], axis=0) * present
+        total = share.sum(axis=1, keepdims=True)
+        return np.where(present, share / np.where(total > 0, total, 1), np.nan)
+
+    def _thresholds(self, truth: Labels) -> dict[str, float]:
+        """Score of best F1 in each line, on the validation rows."""
+        line, out = self.obs["cell_line"].to_numpy()[: len(self.held)], {}
+        for name in pd.unique(line[self.held]):
+            rows = np.flatnonzero(self.held & (line == name))
+            known = truth[rows]
+            if len(known.label):
+                out[name] = best_threshold(known.label, self.values(rows)[known.rows, known.genes])
+        return out
 
     def _key(self, fold: Fold, obs: pd.DataFrame) -> str:
         about = [fold.task.name, fold.number, list(fold.train.var_names), self.spec, self.digest]
@@ -272,26 +252,10 @@ class TransformerFusion(Model):
         )
 
 
-def _thresholds(fitted: Fitted, truth: Labels) -> dict[str, float]:
-    """Score of best F1 in each line, on the validation rows."""
-    line, out = fitted.obs["cell_line"].to_numpy()[: fitted.n_train], {}
-    for name in pd.unique(line[fitted.validation]):
-        rows = np.flatnonzero(fitted.validation & (line == name))
-        known = truth[rows]
-        if len(known.label):
-            score = fitted.predict(rows)[known.rows, known.genes]
-            out[name] = best_threshold(known.label, score)
-    return out
-
-
 def validation_rows(perturbations: Sequence[str], share: float) -> np.ndarray:
-    """Mark the rows of a random share of the distinct perturbations, all their lines together, (n,) bool.
+    """Mark the rows of a random share of the distinct perturbations, all lines together, (n,).
 
-    The distinct ones enter in their order of first appearance.
-
-    References
-    ----------
-    Cole et al. 2026, released code (``train_test_split`` with random state 42).
+    As published: the distinct ones enter ``train_test_split`` in their order of first appearance.
     """
     ids = np.asarray(perturbations, dtype=str)
     if share == 0:
@@ -306,16 +270,11 @@ def validation_rows(perturbations: Sequence[str], share: float) -> np.ndarray:
 def gene_vectors(
     embeddings: Sequence[Embedding], genes: Sequence[str], n_components: int = 128
 ) -> np.ndarray:
-    """Vectors of readout genes from their own embeddings: genes of the readout are genes too.
+    """Vectors of readout genes from their own embeddings, (G, f) float32 with f <= n_components.
 
-    Each source (of one with an embedding per cell line, the first) is standardised over the genes it
-    has and divided by its length; all are put side by side and reduced by a singular value
-    decomposition. A gene with no embedding gets the mean.
-
-    Returns
-    -------
-    (G, f) float32 array
-        f = min(n_components, G, total width); zeros (G, 1) where no gene has an embedding.
+    Each source (of one with an embedding per cell line, the first) is standardised over the genes
+    it has and divided by its length; all are put side by side and reduced by a singular value
+    decomposition. A gene with no embedding gets the mean; zeros (G, 1) where none has one.
     """
     blocks = []
     for name in sorted({e.name for e in embeddings}):

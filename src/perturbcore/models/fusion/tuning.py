@@ -21,15 +21,7 @@ PUBLISHED_SPACE = {
 def check_space(space: Mapping | None) -> dict:
     """Check a search space as a profile writes it; the published one by default.
 
-    Parameters
-    ----------
-    space : mapping, optional
-        Setting -> list of choices, or a mapping with ``low``, ``high`` and perhaps ``log: true``.
-
-    Raises
-    ------
-    ParameterError
-        A value is neither.
+    A setting has a list of choices, or a mapping with ``low``, ``high`` and perhaps ``log: true``.
     """
     space = dict(space or PUBLISHED_SPACE)
     for name, choice in space.items():
@@ -40,7 +32,7 @@ def check_space(space: Mapping | None) -> dict:
             good = isinstance(choice, list) and len(choice) > 0
         if not good:
             raise ParameterError(
-                f"space['{name}'] = {choice!r}: give low, high and perhaps log: true, or a list of choices"
+                f"space['{name}'] = {choice!r}: give low, high and perhaps log: true, or a list"
             )
     return space
 
@@ -48,21 +40,10 @@ def check_space(space: Mapping | None) -> dict:
 def tune(model, fold: Fold, *, trials: int, folder: Path) -> tuple:
     """Choose settings by the validation loss within the training rows of one fold.
 
-    Parameters
-    ----------
-    model : TransformerFusion
-        Its settings are varied within its `space`; they must hold out validation rows.
-    trials : int
-        Trials in all: those found in `folder` count.
-    folder : path
-        Holds the search (sqlite) and the trainings, so that a killed search goes on where it was.
-
-    Returns
-    -------
-    model : TransformerFusion
-        With the best settings.
-    trials : pandas.DataFrame
-        One row per trial: the settings tried, `val`, `epochs`, `seconds`.
+    The settings of `model` (a `TransformerFusion`) are varied within its `space`. `trials` are all
+    of them: those found in `folder`, which holds the search (sqlite) and the trainings, count, so
+    that a killed search goes on where it was. Returned are the model with the best settings, and
+    one row per trial: the settings tried, `val`, `epochs`, `seconds`.
 
     References
     ----------
@@ -86,7 +67,7 @@ def tune(model, fold: Fold, *, trials: int, folder: Path) -> tuple:
     def objective(trial):
         values = {k: _suggest(trial, k, choice) for k, choice in space.items()}
         one = replace(trained, settings=trained.settings.changed(**values))
-        trainings = one.train(fold).trainings
+        trainings = one.fit(fold).trainings
         trial.set_user_attr("epochs", sum(t.epochs for t in trainings))
         trial.set_user_attr("seconds", sum(t.seconds for t in trainings))
         return sum(float(t.history["val"].min()) for t in trainings) / len(trainings)

@@ -53,7 +53,7 @@ def fused(
 
 
 def verdict(singles: pd.DataFrame, fused: pd.DataFrame) -> str:
-    """Say where the fusions stand against the best single embedding and the best published method."""
+    """Say where the fusions stand against the best single embedding and published method."""
     if not len(fused):
         return (
             "This profile holds no labels of PerturbQA, so nothing is scored on its split here: "
@@ -70,8 +70,8 @@ def verdict(singles: pd.DataFrame, fused: pd.DataFrame) -> str:
         said.append(
             f"On {what} (`{task}`), **{mine['method']}** has the best mean of the fusions, "
             f"{mine['mean']:.3f}; by line, with the best single embedding of ours "
-            f"({alone['method']}) and the best published value in brackets: {values}. It is ahead of "
-            f"every published method in {len(ahead)} of {len(lines)} lines."
+            f"({alone['method']}) and the best published value in brackets: {values}. It is ahead "
+            f"of every published method in {len(ahead)} of {len(lines)} lines."
         )
     return "\n\n".join(said)
 

@@ -31,16 +31,8 @@ FAMILY = {
 class FusionScores:
     """Scores of single sources and of fusions on one data set.
 
-    Attributes
-    ----------
-    data : perturbcore.data.sets.base.Dataset
-    sources : list of Embedding
-    scores : pandas.DataFrame
-        Tidy scores of every single source, fusion, floor and ceiling.
-    weights : pandas.DataFrame
-        method, cell_line, fold, source, weight: what a fusion gave each source, adding up to 1.
-    left_out : list of str
-        Sentences on what could not be run, and why.
+    `scores` are tidy, with floors and ceilings; `weights` (method, cell_line, fold, source, weight)
+    what a fusion gave each source, adding up to 1; `left_out` sentences on what could not be run.
     """
 
     data: Any
@@ -67,50 +59,44 @@ class FusionScores:
         rows = self.every.scores
         return Comparison(rows[~rows["fold"].isin(folds)])
 
-    def _methods(self, *, fused: bool) -> list[str]:
-        modality = self.every.methods.loc[self.every.competitors, "modality"]
-        return list(modality.index[(modality == "Fusion") == fused])
-
-    @cached_property
+    @property
     def fusions(self) -> list[str]:
         """Names of the fusions."""
-        return self._methods(fused=True)
+        return list(self.every.methods.index[self.every.methods["modality"] == "Fusion"])
 
-    @cached_property
+    @property
     def singles(self) -> list[str]:
         """Names of the single sources, one per predictor."""
-        return self._methods(fused=False)
+        return [name for name in self.every.competitors if name not in self.fusions]
 
     @cached_property
     def best_single(self) -> str:
-        """Single source and predictor with the best mean over lines and folds, named after the fact."""
+        """Single source and predictor with the best mean, named after the fact."""
         return self.every.best_of(self.singles)
 
     @cached_property
     def gains(self) -> pd.DataFrame:
-        """Compare each fusion with the best single source under any predictor; see `Comparison.gains`."""
+        """Compare each fusion with the best single source under any predictor."""
         return self.every.gains(self.best_single, methods=self.fusions)
 
     @cached_property
     def lines(self) -> pd.DataFrame:
         """Compare in every cell line, methods in the order of `gains`."""
         table = self.every.gains(self.best_single, by=("cell_line",), methods=self.fusions)
-        place = {name: i for i, name in enumerate(self.gains["method"])}
-        order = table["method"].map(place)
-        table = table.assign(order=order).sort_values(["order", "cell_line"], ignore_index=True)
-        return table.drop(columns="order")
+        order = list(self.gains["method"])
+        return table.sort_values(
+            ["method", "cell_line"],
+            key=lambda c: c.map(order.index) if c.name == "method" else c,
+            ignore_index=True,
+        )
 
     @cached_property
     def parts(self) -> pd.DataFrame:
         """What a predictor adds to one source, and what fusion adds under the same predictor.
 
-        Returns
-        -------
-        pandas.DataFrame
-            The columns of `Comparison.gains`, one row per fusion with a single-source run of its
-            kind: `against` is the best single source, chosen on training perturbations, under that
-            predictor; `plain` is the best single source so chosen under kNN, and `predictor_gain` what
-            the predictor adds to it.
+        The columns of `Comparison.gains`, one row per fusion with a single-source run of its kind:
+        `against` is the best single source, chosen on training perturbations, under that predictor;
+        `plain` is its score under kNN, and `predictor_gain` what the predictor adds to it.
         """
         methods = self.every.methods.loc[self.singles].reset_index()
         alone = methods[methods["embedding"] == "Best source"].set_index("predictor")["method"]
@@ -143,23 +129,8 @@ def score_fusions(
 ) -> FusionScores:
     """Score every single source, every simple fusion and the transformers on one data set.
 
-    Parameters
-    ----------
-    study : perturbcore.book.study.Study
-    dataset : str
-    transformers : dict of dict
-        See `fusion_transformers`.
-    k, n_components
-        Of kNN and PCA.
-    inner_folds : int
-        Inner folds of the simple fusions.
-    n_outer, n_inner : int
-        Of the noise ceiling.
-
-    Raises
-    ------
-    ParameterError
-        A transformer names no preset, or there are fewer than two sources.
+    `transformers` as in `fusion_transformers`; `k` and `n_components` are of kNN and PCA,
+    `inner_folds` of the simple fusions, `n_outer` and `n_inner` of the noise ceiling.
     """
     data = study.dataset(dataset)
     made = study.embeddings(dataset, seed=seed)
@@ -167,8 +138,8 @@ def score_fusions(
     n = len({e.name for e in sources})
     if n < 2:
         raise ParameterError(
-            f"data set '{dataset}' has {n} source: fusion needs at least two; add embeddings to the "
-            "profile"
+            f"data set '{dataset}' has {n} source: fusion needs at least two; add embeddings to "
+            "the profile"
         )
     simple = fusions(data.task, sources, k=k, n_components=n_components, inner_folds=inner_folds)
     deep, left_out = fusion_transformers(study, data, sources, transformers or {})
@@ -189,15 +160,10 @@ def fusion_transformers(
 ) -> tuple[list, list[str]]:
     """Make the transformers of a profile, and say which could not be made.
 
-    Parameters
-    ----------
-    study, data, sources
-    wanted : dict of dict
-        Name -> ``preset`` (see `perturbcore.models.fusion.settings`) and settings that are to differ
-        from it; with ``trials`` (and ``space``) settings are searched in each fold, see
-        `perturbcore.models.fusion.tuning`; ``seed`` is that of the training.
-    joint : bool
-        One model over all lines, or one per line.
+    `wanted` maps a name to ``preset`` (see `perturbcore.models.fusion.settings`) and settings that
+    are to differ from it; with ``trials`` (and ``space``) settings are searched in each fold, see
+    `perturbcore.models.fusion.tuning`; ``seed`` is that of the training. With `joint` one model
+    serves all lines.
     """
     # torch and lightning are heavy: only a chapter that trains pays for them
     from perturbcore.models.fusion.settings import preset
