@@ -46,7 +46,7 @@ from perturbcore.models.fusion.simple import (
 from perturbcore.models.fusion.sources import lay_out_fold
 from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.models.simple.knn import KNN
-from perturbcore.models.simple.labels import LabelKernel, kernel_scores, raise_to
+from perturbcore.models.simple.labels import LabelKernel, raise_to
 from perturbcore.score.evaluate import evaluate
 from perturbcore.score.labels import Labels
 from perturbcore.score.model import Fold, fit_predict
@@ -169,21 +169,6 @@ def test_error_of_a_smoother_needs_only_inner_products(seed):
 
 
 # ------------------------------------------------------------------------------------ labelled pairs
-
-
-def test_smoother_agrees_with_the_single_source_predictor():
-    rng = np.random.default_rng(4)
-    label, observed = rng.integers(0, 2, (20, 6)), rng.random((20, 6)) < 0.5
-    known, query = Labels.from_dense(label, observed), Labels.from_dense(label[:5], observed[:5])
-    kernel = rng.random((5, 20)) * (rng.random((5, 20)) < 0.7)
-    kernel[0] = 0
-    theirs = kernel_scores(known, query, kernel, [3.0], total=60.0, prior=3.0, rate=known.rates())[
-        0
-    ]
-    mine = Smoother((3.0,)).scores(known, kernel, 3.0)
-    rows = np.repeat(np.arange(5), np.diff(query.indptr))
-    assert np.allclose(mine[rows, query.genes], theirs, rtol=1e-5)
-    assert np.allclose(mine[0], known.rates(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("task", PAIR_TASKS)

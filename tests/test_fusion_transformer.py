@@ -70,9 +70,13 @@ def make(task="lfc", n=24, genes=10, lines=("A", "B"), seed=0):
     return add_folds(out, 4, seed), [first, second, third]
 
 
-def whole(responses):
-    """A fold of which all rows are in training."""
-    return replace(Fold.of(responses, 0), train=responses)
+def untrained(model, responses):
+    """An untrained learner of all rows, and the numbers of these."""
+    obs = responses.obs[["perturbation", "cell_line"]]
+    rows = np.ones(len(obs), dtype=bool)
+    everything = replace(Fold.of(responses, 0), train=responses)
+    sources = lay_out(model.embeddings, obs, rows)
+    return model.build(everything, obs, sources, rows, 0), torch.arange(len(obs))
 
 
 def network(settings, n_sources=3, n_lines=2, n_out=5, seed=0):
@@ -123,36 +127,25 @@ def test_missing_sources_may_stand_in_any_order():
     at = torch.tensor([[1, 9, 2, 9], [3, 9, 4, 9]])
     number = torch.tensor([0, 1])
     expected = net(tables, at, number)
-    order = [1, 0, 3, 2]
-    net.project = torch.nn.ModuleList(net.project[j] for j in order)
-    swapped = net([tables[j] for j in order], at[:, order], number)
-    assert torch.equal(swapped, expected)
-    order = [2, 1, 0, 3]
-    net.project = torch.nn.ModuleList(net.project[j] for j in [3, 0, 1, 2])
-    assert torch.allclose(
-        net([tables[j] for j in [2, 1, 0, 3]], at[:, order], number), expected, atol=1e-5
-    )
+    project = list(net.project)
+    # live ones in their order: the same to the last bit
+    for order, apart in (([1, 0, 3, 2], 0), ([2, 1, 0, 3], 1e-5)):
+        net.project = torch.nn.ModuleList(project[j] for j in order)
+        swapped = net([tables[j] for j in order], at[:, order], number)
+        assert torch.allclose(swapped, expected, rtol=0, atol=apart)
 
 
 def test_an_encoder_layer_is_torch_s_where_nothing_is_masked():
     torch.manual_seed(0)
     ours = EncoderLayer(12, 3, 0.0, gate=False)
     theirs = torch.nn.TransformerEncoderLayer(12, 3, 24, 0.0, "gelu", batch_first=True)
+    parts = (ours.query, ours.key, ours.value)
     with torch.no_grad():
-        theirs.self_attn.in_proj_weight.copy_(
-            torch.cat([ours.query.weight, ours.key.weight, ours.value.weight])
-        )
-        theirs.self_attn.in_proj_bias.copy_(
-            torch.cat([ours.query.bias, ours.key.bias, ours.value.bias])
-        )
+        theirs.self_attn.in_proj_weight.copy_(torch.cat([p.weight for p in parts]))
+        theirs.self_attn.in_proj_bias.copy_(torch.cat([p.bias for p in parts]))
     theirs.self_attn.out_proj.load_state_dict(ours.out.state_dict())
-    for a, b in (
-        (ours.up, "linear1"),
-        (ours.down, "linear2"),
-        (ours.norm1, "norm1"),
-        (ours.norm2, "norm2"),
-    ):
-        getattr(theirs, b).load_state_dict(a.state_dict())
+    for mine, name in (("up", "linear1"), ("down", "linear2"), ("norm1",) * 2, ("norm2",) * 2):
+        getattr(theirs, name).load_state_dict(getattr(ours, mine).state_dict())
     x = torch.randn(4, 5, 12)
     alive = torch.ones(4, 5, dtype=torch.bool)
     assert torch.allclose(ours(x, alive)[0], theirs(x), atol=1e-5)
@@ -183,16 +176,13 @@ def model_of(embeddings, name="lfc_simple", **changes):
     return TransformerFusion(embeddings, settings, controls=controls)
 
 
+LINEAR = {"neighbours": False, "head": "linear", "validation": 0.25, "refit": "all"}
 CASES = [
     ("lfc", "lfc_simple", {}),
     ("lfc", "lfc_full", {}),
     ("deg", "deg_sciplex", {}),
     ("deg_pairs", "labels", {"validation": 0.2}),
-    (
-        "dir_pairs",
-        "labels",
-        {"neighbours": False, "head": "linear", "validation": 0.25, "refit": "all"},
-    ),
+    ("dir_pairs", "labels", LINEAR),
 ]
 
 
@@ -222,16 +212,13 @@ def test_trains_and_predicts_with_missing_sources_without_looking_at_test_rows(t
 def test_gradients_reach_every_parameter(task, name, changes):
     responses, embeddings = make(task)
     model = model_of(embeddings, name, **changes)
-    obs = responses.obs[["perturbation", "cell_line"]]
-    rows = np.ones(len(obs), dtype=bool)
-    sources = lay_out(embeddings, obs, rows)
-    learner = model.build(whole(responses), obs, sources, rows, 0).train()
-    optimizer = learner.optimizer()
+    learner, every = untrained(model, responses)
+    optimizer = learner.train().optimizer()
     reached = {n: torch.zeros_like(p) for n, p in learner.named_parameters()}
     # heads that start at zero let gradients through after the first step
     for _ in range(3):
         optimizer.zero_grad()
-        learner.loss(torch.arange(len(obs)))["loss"].backward()
+        learner.loss(every)["loss"].backward()
         for n, p in learner.named_parameters():
             assert p.grad is not None, n
             reached[n] += p.grad.abs()
@@ -244,19 +231,12 @@ def test_gradients_reach_every_parameter(task, name, changes):
 @pytest.mark.parametrize("task", ["lfc", "deg", "deg_pairs"])
 def test_overfits_ten_perturbations(task):
     responses, embeddings = make(task, n=10)
-    linear = (
-        {"head": "linear", "neighbours": False, "weight_decay": 0.0} if task == "deg_pairs" else {}
-    )
     name = {"lfc": "lfc_simple", "deg": "deg_sciplex", "deg_pairs": "labels"}[task]
-    settings = preset(
-        name, **{**TINY, "d_model": 24, "batch": 20, "lr": 5e-3, "hide_source": 0.0, **linear}
-    )
-    settings = settings.changed(token_dropout=0.0, dropout=0.0)
-    model = TransformerFusion(embeddings, settings)
-    obs = responses.obs[["perturbation", "cell_line"]]
-    rows = np.ones(len(obs), dtype=bool)
-    learner = model.build(whole(responses), obs, lay_out(embeddings, obs, rows), rows, 0)
-    optimizer, batch = learner.optimizer(), torch.arange(len(obs))
+    changes = {"d_model": 24, "batch": 20, "lr": 5e-3, "hide_source": 0.0, "token_dropout": 0.0}
+    if task == "deg_pairs":
+        changes |= {"head": "linear", "neighbours": False, "weight_decay": 0.0}
+    learner, batch = untrained(model_of(embeddings, name, dropout=0.0, **changes), responses)
+    optimizer = learner.optimizer()
     learner.eval()  # the cell line's dropout stays on in training
     before = float(learner.validation_loss(batch).detach())
     for _ in range(250):
@@ -281,10 +261,8 @@ def test_validation_is_as_published():
 def test_losses_are_the_published_ones():
     responses, embeddings = make("deg")
     model = model_of(embeddings, "deg_sciplex")
-    obs = responses.obs[["perturbation", "cell_line"]]
-    rows = np.ones(len(obs), dtype=bool)
-    learner = model.build(whole(responses), obs, lay_out(embeddings, obs, rows), rows, 0).eval()
-    batch = torch.arange(0, len(obs), 3)
+    learner, every = untrained(model, responses)
+    learner, batch = learner.eval(), every[::3]
     logit = torch.as_tensor(learner.predict(batch)).reshape(len(batch), -1, 3)
     label = np.asarray(responses.layers["deg"]) + 1
     each = []
@@ -297,8 +275,7 @@ def test_losses_are_the_published_ones():
         float(torch.stack(each).mean()), rel=1e-5
     )
     responses, embeddings = make("lfc")
-    sources = lay_out(embeddings, obs, rows)
-    learner = model_of(embeddings).build(whole(responses), obs, sources, rows, 0).eval()
+    learner = untrained(model_of(embeddings), responses)[0].eval()
     error = learner.predict(batch) - responses.X[batch.numpy()]
     expected = np.linalg.norm(error, axis=1).mean()
     assert float(learner.validation_loss(batch).detach()) == pytest.approx(expected, rel=1e-5)
@@ -307,10 +284,8 @@ def test_losses_are_the_published_ones():
 def test_partial_labels_start_at_the_train_mean():
     responses, embeddings = make("deg_pairs")
     model = model_of(embeddings, "labels", neighbours=False)
-    obs = responses.obs[["perturbation", "cell_line"]]
-    rows = np.ones(len(obs), dtype=bool)
-    learner = model.build(whole(responses), obs, lay_out(embeddings, obs, rows), rows, 0)
-    here = (obs["cell_line"] == "B").to_numpy()
+    learner, _ = untrained(model, responses)
+    here = (responses.obs["cell_line"] == "B").to_numpy()
     known, positive = responses.layers["observed"][here], (responses.layers["deg"][here] != 0)
     overall = (positive & known).sum() / known.sum()
     rate = ((positive & known).sum(axis=0) + 5 * overall) / (known.sum(axis=0) + 5)
@@ -321,11 +296,8 @@ def test_partial_labels_start_at_the_train_mean():
 def test_neighbours_start_as_the_smoother_they_say_and_never_see_their_own_labels():
     responses, embeddings = make("deg_pairs", n=16, genes=6)
     model = model_of(embeddings, "labels")
-    obs = responses.obs[["perturbation", "cell_line"]]
-    rows = np.ones(len(obs), dtype=bool)
-    sources = lay_out(embeddings, obs, rows)
-    learner = model.build(whole(responses), obs, sources, rows, 0)
-    score = learner.predict(np.arange(len(obs)))
+    learner, every = untrained(model, responses)
+    score, obs = learner.predict(every), responses.obs
     label, observed = responses.layers["deg"] != 0, responses.layers["observed"]
     ids, line = obs["perturbation"].to_numpy(), obs["cell_line"].to_numpy()
     K = np.zeros((len(ids), len(ids)))
@@ -349,17 +321,14 @@ def test_neighbours_start_as_the_smoother_they_say_and_never_see_their_own_label
         assert np.allclose(score[i], np.log(z / (1 - z)), atol=1e-3)
     # in training, labels of the perturbation itself do not move its score
     batch = torch.tensor([2])
-    at = learner.at[batch]
-    vector = learner.network.eval()(learner.tables, at, learner.line[batch])
-    genes = torch.arange(6)
-    zeros = torch.zeros(6, dtype=torch.long)
-    ask = (vector, batch, learner.line[batch], learner.alive(batch), zeros, genes)
+    where = (learner.vector(batch), batch, learner.line[batch], learner.alive(batch))
+    ask = (*where, torch.zeros(6, dtype=torch.long), torch.arange(6))
     own = torch.as_tensor((label & observed)[2].astype(np.float32))
     asked = observed[2]
     before = learner.neighbours(*ask, own)[asked]
     flipped = responses.copy()
     flipped.layers["deg"][2] = np.where(label[2], 0, 1)
-    changed = model.build(whole(flipped), obs, sources, rows, 0)
+    changed, _ = untrained(model, flipped)
     # the line's overall rate, towards which a gene's is pulled, is common to all: it is kept here
     changed.neighbours.overall.copy_(learner.neighbours.overall)
     after = changed.neighbours(*ask, 1 - own)[asked]
@@ -370,15 +339,12 @@ def test_scores_of_some_pairs_are_those_of_all_genes():
     responses, embeddings = make("deg_pairs")
     model = model_of(embeddings, "labels")
     cut = Fold.of(responses, 0)
-    fitted = model.fit(cut)
-    learner = fitted.learners[0]
-    batch = torch.tensor([1, 30, len(fitted.obs) - 1])
-    at, line = learner.at[batch], learner.line[batch]
+    learner = model.fit(cut).learners[0]
+    batch = torch.tensor([1, 30, responses.n_obs - 1])
+    row, gene = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([3, 4, 9, 0, 1])
     with torch.no_grad():
-        vector = learner.network(learner.tables, at, line)
-        row, gene = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([3, 4, 9, 0, 1])
-        some = learner.neighbours(vector, batch, line, learner.alive(batch), row, gene)
-        every = learner.neighbours.all(vector, batch, line, learner.alive(batch))
+        where = (learner.vector(batch), batch, learner.line[batch], learner.alive(batch))
+        some, every = learner.neighbours(*where, row, gene), learner.neighbours.all(*where)
     assert torch.allclose(some, every[row, gene], atol=1e-5)
 
 
@@ -430,14 +396,10 @@ def test_killed_training_resumes_to_the_same_weights(tmp_path):
     assert child.exitcode == 9
     assert len(list(tmp_path.rglob("last.ckpt"))) == 1
     resumed = kept.fit(cut)
-    for (name, a), b in zip(
-        expected.learners[0].state_dict().items(),
-        resumed.learners[0].state_dict().values(),
-        strict=True,
-    ):
-        assert torch.equal(a, b), name
+    a, b = (one.learners[0].state_dict() for one in (expected, resumed))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     # what is finished is loaded
-    loaded = kept.fit(cut)
+    loaded = replace(kept).fit(cut)
     assert loaded.trainings[0].history.equals(resumed.trainings[0].history)
     assert len(list(tmp_path.rglob("done.json"))) == 1
 
@@ -448,12 +410,9 @@ def test_evaluates_jointly_and_refuses_a_leak_across_lines():
     scores = evaluate(responses, [model], folds=[1], metrics=["L2"], progress=False)
     assert set(scores["cell_line"]) == {"A", "B"}
     assert (scores["predictor"] == "transformer").all()
-    row = np.flatnonzero(
-        (responses.obs["cell_line"] == "B") & (responses.obs["perturbation"] == "P05")
-    )
-    responses.obs.iloc[row, responses.obs.columns.get_loc("fold")] = (
-        responses.obs["fold"].iloc[row] + 1
-    ) % 4
+    obs = responses.obs
+    here = (obs["cell_line"] == "B") & (obs["perturbation"] == "P05")
+    obs["fold"] = np.where(here, (obs["fold"] + 1) % 4, obs["fold"])
     with pytest.raises(LeakError, match="P05"):
         evaluate(responses, [model], folds=[1], metrics=["L2"], progress=False)
     cut = Fold.of(make("lfc")[0], 0)

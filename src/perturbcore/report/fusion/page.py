@@ -78,7 +78,7 @@ def parts_said(f: FusionScores) -> str:
     share = f" ({percent(row['gain'] / whole)} of the way)" if 0 < row["gain"] < whole else ""
     return (
         "Predictor or fusion? One source, chosen on training perturbations, scores "
-        f"{row['plain']:.3f} by kNN and {row['reference']:.3f} by the predictor of {row['method']}, "
+        f"{row['plain']:.3f} by kNN, {row['reference']:.3f} by the predictor of {row['method']}; "
         f"all sources {row['value']:.3f}. So the predictor adds "
         f"{signed(row['predictor_gain'])}, and fusion {gain_said(row)}{share}: {row['verdict']}."
     )
