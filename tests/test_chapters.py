@@ -12,9 +12,8 @@ from papermill.exceptions import PapermillExecutionError
 from perturbcore.book import build as book
 from perturbcore.book.cli import main
 from perturbcore.book.inside import open_chapter
-from perturbcore.book.parameters import declared, resolve
 from perturbcore.book.runner import ChapterError, run_for_book
-from perturbcore.book.source import find_chapter, find_chapters
+from perturbcore.book.source import declared, find_chapter, find_chapters, resolve
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.profile import load_profile
 

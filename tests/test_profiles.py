@@ -1,5 +1,4 @@
-import dataclasses
-
+import pydantic
 import pytest
 
 from perturbcore.core.errors import InputError, ParameterError
@@ -55,7 +54,7 @@ chapters:
     assert profile.chapters["second"] == {}
     with pytest.raises(ParameterError, match="no data set 'tahoe'; it has simulated, essential"):
         profile.dataset("tahoe")
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(pydantic.ValidationError):
         profile.title = "another"
     with pytest.raises(TypeError):
         profile.datasets[1].options["lines"] = []
@@ -72,20 +71,20 @@ chapters:
         ("title: a\nsimulated: 'yes'\n", "simulated must be a bool, not str"),
         (
             "title: a\nsimulated: true\ndatasets: [{name: x, lader: y}]\n",
-            "unknown key of a data set lader",
+            "unknown key datasets.0.lader; known are name, loader, options",
         ),
-        ("title: a\nsimulated: true\ndatasets: [x]\n", "each data set is a mapping with a name"),
+        ("title: a\nsimulated: true\ndatasets: [x]\n", "datasets.0 must be a mapping, not str"),
         (
             "title: a\nsimulated: true\ndatasets: [{name: x, options: [1]}]\n",
-            "options of x must be",
+            "datasets.0.options must be a mapping, not list",
         ),
-        ("title: a\nsimulated: true\nembeddings: [{dim: 3}]\n", "each embedding is a mapping"),
+        ("title: a\nsimulated: true\nembeddings: [{dim: 3}]\n", "embeddings: each is a mapping with a name"),
         (
             "title: a\nsimulated: true\nembeddings: [{name: e}, {name: e}]\n",
-            "embedding named twice: e",
+            "embeddings: named twice: e",
         ),
-        ("title: a\nsimulated: true\ndata: [{a: 1}]\n", "data lists names"),
-        ("title: a\nsimulated: true\nchapters: {first: [1]}\n", "chapters: first must map"),
+        ("title: a\nsimulated: true\ndata: [{a: 1}]\n", "data.0 must be a str, not dict"),
+        ("title: a\nsimulated: true\nchapters: {first: [1]}\n", "chapters.first must be a mapping, not list"),
         ("- a\n", "a profile is a mapping"),
         ("title: [\n", "not valid YAML"),
     ],

@@ -9,8 +9,7 @@ from types import ModuleType
 
 import pandas as pd
 
-from perturbcore.book.parameters import declared_types, resolve
-from perturbcore.book.source import find_chapter, run_folder
+from perturbcore.book.source import declared_types, find_chapter, resolve, run_folder
 from perturbcore.core.profile import Profile, load_profile
 
 _PLAIN = (bool, int, float, str, list, dict, tuple, set, type(None))

@@ -1,14 +1,167 @@
-"""Chapters as they lie in ``notebooks/``: percent scripts with a parameters cell."""
+"""Chapters as they lie in ``notebooks/``: percent scripts with a header and a cell of parameters."""
 
+import ast
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import GenericAlias, UnionType
+from typing import Any, Literal
 
-from perturbcore.book.parameters import Parameter, declared, resolve
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
 from perturbcore.core.digest import digest
-from perturbcore.core.errors import ParameterError
+from perturbcore.core.errors import ParameterError, wrong_value
 from perturbcore.core.profile import Profile, project_root
+
+_KINDS = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
+
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One declared parameter of a chapter, ``name: type = default  # help``.
+
+    The type is one of int, float, str, bool, list, dict, ``list[...]`` of them and ``... | None``.
+    """
+
+    name: str
+    type: str
+    default: Any = None
+    help: str = ""
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter:
+        return TypeAdapter(eval(self.type, {}, _KINDS), config=ConfigDict(strict=True))
+
+    def check(self, value: Any, where: str) -> Any:
+        """Return the value if it fits the type; an int becomes a float where one is declared."""
+        try:
+            return self._adapter.validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+        inside = "[" in self.type and any(isinstance(part, int) for part in first["loc"])
+        wrong = first["input"] if inside else value
+        says = f"but holds {wrong!r} ({type(wrong).__name__})"
+        if not inside:
+            says = f"not {type(value).__name__} ({value!r})"
+        raise ParameterError(f"{where}: {self.name} must be {self.type}, {says}")
+
+    def parse(self, text: str, where: str) -> Any:
+        """Turn text from a command line into a value of the declared type."""
+        kind = self.type.removesuffix(" | None")
+        if kind != self.type and text.strip().lower() in ("none", "null"):
+            return None
+        if kind == "str":
+            return text
+        try:
+            if kind in ("int", "float"):
+                return self.check(_KINDS[kind](text), where)
+            if kind.startswith("list") and not text.lstrip().startswith("["):
+                text = f"[{text}]"
+            return self.check(yaml.safe_load(text), where)
+        except (ValueError, yaml.YAMLError) as error:
+            if isinstance(error, ParameterError):
+                raise
+            raise ParameterError(
+                f"{where}: {self.name} must be {self.type}, not {text!r}"
+            ) from None
+
+
+def declared(source: str, where: str) -> dict[str, Parameter]:
+    """Read the parameters cell of a chapter.
+
+    Raises
+    ------
+    ParameterError
+        A line is no declaration, or a default does not fit its type.
+    """
+    lines = source.splitlines()
+    found = {}
+    for node in ast.parse(source).body:
+        if not (isinstance(node, ast.AnnAssign) and node.value is not None):
+            raise ParameterError(
+                f"{where}: a parameters cell holds only lines "
+                f"'name: type = default', not {ast.unparse(node)!r}"
+            )
+        name = ast.unparse(node.target)
+        try:
+            default = ast.literal_eval(node.value)
+        except ValueError:
+            raise ParameterError(f"{where}: the default of {name} must be a plain value") from None
+        rest = lines[node.end_lineno - 1][node.end_col_offset :]
+        note = rest.split("#", 1)[1].strip() if "#" in rest else ""
+        found[name] = Parameter(name, _type(ast.unparse(node.annotation), name, where), default, note)
+        found[name].check(default, f"{where}, default")
+    return found
+
+
+def declared_types(annotations: dict, where: str) -> dict[str, Parameter]:
+    """Read parameters from the annotations of a running notebook; defaults are not known there."""
+    found = {}
+    for name, kind in annotations.items():
+        text = str(kind) if isinstance(kind, GenericAlias | UnionType) else kind.__name__
+        found[name] = Parameter(name, _type(text, name, where))
+    return found
+
+
+def _type(text: str, name: str, where: str) -> str:
+    options = [part.strip() for part in text.split("|")]
+    kinds = [part for part in options if part != "None"]
+    kind, _, item = kinds[0].removesuffix("]").partition("[")
+    if len(kinds) == 1 and kind in _KINDS and (not item or (kind == "list" and item in _KINDS)):
+        return f"{kinds[0]} | None" if "None" in options else kinds[0]
+    raise ParameterError(
+        f"{where}: {name}: a parameter's type is one of {', '.join(_KINDS)}, "
+        f"list[...] of them, or one of these | None, not {text!r}"
+    )
+
+
+def resolve(parameters: dict[str, Parameter], given: dict, where: str) -> dict:
+    """Check given values against the declared parameters.
+
+    Raises
+    ------
+    ParameterError
+        A name is unknown or a value has the wrong type; the message lists what exists.
+    """
+    unknown = [name for name in given if name not in parameters]
+    if unknown:
+        known = "; ".join(f"{p.name}: {p.type}" for p in parameters.values())
+        raise ParameterError(
+            f"{where}: unknown parameter {', '.join(map(str, unknown))}; this chapter has {known}"
+        )
+    return {name: parameters[name].check(value, where) for name, value in given.items()}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Card(_Strict):
+    """A chapter on the first page of the book.
+
+    ``figure`` names one of the chapter's figures, ``alt`` describes it; ``text`` stands in place
+    of the one line that the chapter leaves (`perturbcore.report.pages.take_home`).
+    """
+
+    title: str
+    figure: str = ""
+    alt: str = ""
+    text: str = ""
+
+
+class Header(_Strict):
+    """What a chapter says of itself under ``perturbcore:`` in its header.
+
+    ``after``: chapters whose results it shows, or "all". ``uses``: modules that its commands run
+    without importing them.
+    """
+
+    after: tuple[str, ...] | Literal["all"] = ()
+    card: Card | None = None
+    uses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -26,11 +179,8 @@ class Chapter:
         notebook = jupytext.read(self.path)
         for number, cell in enumerate(notebook.cells):
             cell["id"] = f"cell-{number}"
-        notebook.metadata["kernelspec"] = {
-            "name": "python3",
-            "display_name": "Python 3",
-            "language": "python",
-        }
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook.metadata["kernelspec"] = kernel
         notebook.metadata.pop("jupytext", None)
         return notebook
 
@@ -44,9 +194,24 @@ class Chapter:
         return self.name
 
     @cached_property
+    def header(self) -> Header:
+        """What the chapter says of itself."""
+        try:
+            return Header(**self.notebook.metadata.get("perturbcore", {}))
+        except ValidationError as error:
+            raise wrong_value(error, f"{self.path}, header", list(Header.model_fields)) from None
+
+    @cached_property
     def after(self) -> tuple[str, ...]:
-        """Chapters that must have run before this one."""
-        return tuple(self.notebook.metadata.get("perturbcore", {}).get("after", ()))
+        """Chapters of the book that must have run before this one."""
+        if self.header.after == "all":
+            return tuple(name for name in published() if name != self.name)
+        return self.header.after
+
+    @cached_property
+    def code(self) -> list[str]:
+        """Sources of its code cells."""
+        return [c.source for c in self.notebook.cells if c.cell_type == "code"]
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:

@@ -99,20 +99,26 @@ def imports_of(*modules: str) -> set[str]:
 
 @cache
 def _imported(module: str) -> tuple[str, ...]:
+    return tuple(imports_in(_tree(module)))
+
+
+def imports_in(tree: ast.AST) -> list[str]:
+    """Return the modules of perturbcore that some code imports by itself, without following them."""
     out = []
-    for node in ast.walk(_tree(module)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == _PACKAGE:
             out += [_home(node.module, alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
             out += [a.name for a in node.names if a.name.startswith(f"{_PACKAGE}.")]
-    return tuple(out)
+    # the front door loads what it offers by name: it is no dependency by itself
+    return [name for name in out if name != _PACKAGE]
 
 
 def _home(module: str, name: str) -> str:
     """Module that defines a name: a name that a package re-exports is followed to its own file."""
-    if not _path(module).name == "__init__.py":
+    if _path(module).name != "__init__.py":
         return module
-    if _path(f"{module}.{name}").exists():
+    if module_exists(f"{module}.{name}"):
         return f"{module}.{name}"
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.ImportFrom) and name in [a.asname or a.name for a in node.names]:
@@ -120,6 +126,11 @@ def _home(module: str, name: str) -> str:
                 node.module, next(a.name for a in node.names if (a.asname or a.name) == name)
             )
     return module
+
+
+def module_exists(module: str) -> bool:
+    """Whether perturbcore has such a module."""
+    return _path(module).exists()
 
 
 def _path(module: str) -> Path:
@@ -135,7 +146,7 @@ def _tree(module: str) -> ast.Module:
 @cache
 def _normal(module: str) -> str:
     tree = ast.parse(_path(module).read_text(encoding="utf-8"))
-    text = ast.dump(_without_docstrings(tree))
+    text = digest(ast.dump(_without_docstrings(tree)))
     # a data file that the module names, and that lies beside it, is part of it
     beside = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and _is_name(n.value)}
     files = [_path(module).parent / name for name in sorted(beside)]

@@ -15,3 +15,33 @@ class LeakError(InputError):
 
 class DownloadError(RuntimeError):
     """A file could not be fetched, or what came is not what was pinned."""
+
+
+_WORDS = {"tuple": "list", "dict": "mapping", "model": "mapping", "string": "str"}
+
+
+def wrong_value(error, where: str, known=()) -> ParameterError:
+    """Say in one line what pydantic found wrong first: where, which key, what it must be.
+
+    Parameters
+    ----------
+    error : pydantic.ValidationError
+    where : str
+        File, or file and section.
+    known : sequence of str
+        The keys that exist, for a key that does not.
+    """
+    first = error.errors()[0]
+    kind, value = first["type"], first["input"]
+    place = ".".join(str(part) for part in first["loc"]) or "it"
+    if kind == "extra_forbidden":
+        return ParameterError(f"{where}: unknown key {place}; known are {', '.join(known)}")
+    if kind == "missing":
+        return ParameterError(f"{where}: the key '{place}' is missing")
+    if kind == "value_error":
+        return ParameterError(f"{where}: {place}: {first['ctx']['error']}")
+    wanted = kind.removesuffix("_type").removesuffix("_parsing")
+    wanted = _WORDS.get(wanted, wanted)
+    return ParameterError(
+        f"{where}: {place} must be a {wanted}, not {type(value).__name__} ({value!r})"
+    )

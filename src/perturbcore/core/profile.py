@@ -1,14 +1,22 @@
 """Profiles: one YAML file holds every parameter of a whole run of the book."""
 
 import os
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
+from typing import Annotated, Any
 
 import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from perturbcore.core.digest import digest
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError, wrong_value
 
 
 def project_root() -> Path:
@@ -41,17 +49,26 @@ def results_root() -> Path:
     return Path(os.environ.get("PERTURBCORE_RESULTS") or project_root() / "results").resolve()
 
 
-@dataclass(frozen=True)
-class DatasetEntry:
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DatasetEntry(_Settings):
     """One data set of a profile: its name, the module that loads it, and what to pass to it."""
 
     name: str
     loader: str
-    options: MappingProxyType = field(default_factory=lambda: MappingProxyType({}))
+    options: Annotated[dict[str, Any], AfterValidator(MappingProxyType)] = MappingProxyType({})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "name" not in value:
+            return value
+        return {"loader": value["name"], **value, "options": value.get("options") or {}}
 
 
-@dataclass(frozen=True)
-class Profile:
+class Profile(_Settings):
     """All parameters of one run of the book.
 
     Attributes
@@ -84,9 +101,30 @@ class Profile:
     summary: str = ""
     data: tuple[str, ...] = ()
     datasets: tuple[DatasetEntry, ...] = ()
-    embeddings: tuple[dict, ...] = ()
-    models: tuple[str | dict, ...] = ()
-    chapters: dict = field(default_factory=dict)
+    embeddings: tuple[dict[str, Any], ...] = ()
+    models: tuple[str | dict[str, Any], ...] = ()
+    chapters: dict[str, dict[str, Any]] = {}
+
+    @field_validator("data", "datasets", "embeddings", "models", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("chapters", mode="before")
+    @classmethod
+    def _without_none(cls, value: Any) -> Any:
+        # a chapter may be named without parameters
+        return {k: v or {} for k, v in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("datasets", "embeddings")
+    @classmethod
+    def _each_once(cls, value: tuple) -> tuple:
+        names = [v.get("name") if isinstance(v, dict) else v.name for v in value]
+        if None in names:
+            raise ValueError(f"each is a mapping with a name, not {value[names.index(None)]!r}")
+        if twice := sorted({str(n) for n in names if names.count(n) > 1}):
+            raise ValueError(f"named twice: {', '.join(twice)}")
+        return value
 
     @property
     def results(self) -> Path:
@@ -97,14 +135,8 @@ class Profile:
     def digest(self) -> str:
         """Content of the profile as 16 hexadecimal characters."""
         datasets = [[d.name, d.loader, dict(d.options)] for d in self.datasets]
-        return digest(
-            self.simulated,
-            list(self.data),
-            datasets,
-            list(self.embeddings),
-            list(self.models),
-            self.chapters,
-        )
+        rest = [list(self.data), datasets, list(self.embeddings), list(self.models)]
+        return digest(self.simulated, *rest, self.chapters)
 
     @property
     def address(self) -> str:
@@ -123,25 +155,8 @@ class Profile:
         )
 
 
-_KINDS = {
-    "title": str,
-    "simulated": bool,
-    "summary": str,
-    "data": list,
-    "datasets": list,
-    "embeddings": list,
-    "models": list,
-    "chapters": dict,
-}
-
-
 def load_profile(name_or_path: str | Path) -> Profile:
     """Read a profile by name (``demo``) or by path (``path/to/my.yml``).
-
-    Parameters
-    ----------
-    name_or_path
-        A name under ``notebooks/profiles``, or any YAML file.
 
     Raises
     ------
@@ -149,54 +164,19 @@ def load_profile(name_or_path: str | Path) -> Profile:
         The profile does not exist, a key is unknown, missing or of the wrong type.
     """
     path = _locate(str(name_or_path))
+    keys = [name for name in Profile.model_fields if name not in ("name", "path")]
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ParameterError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(raw, dict):
-        raise ParameterError(f"{path}: a profile is a mapping with the keys {', '.join(_KINDS)}")
-    _refuse_unknown(raw, _KINDS, path, "key")
-    for key in ("title", "simulated"):
-        if key not in raw:
-            raise ParameterError(f"{path}: the key {key!r} is missing")
-    for key, value in raw.items():
-        if not isinstance(value, _KINDS[key]):
-            raise ParameterError(
-                f"{path}: {key} must be a {_KINDS[key].__name__}, "
-                f"not {type(value).__name__} ({value!r})"
-            )
-    chapters = {name: values or {} for name, values in raw.get("chapters", {}).items()}
-    for chapter, values in chapters.items():
-        if not isinstance(values, dict):
-            raise ParameterError(f"{path}: chapters: {chapter} must map parameters to values")
-    embeddings = tuple(raw.get("embeddings", []))
-    for spec in embeddings:
-        if not isinstance(spec, dict) or "name" not in spec:
-            raise ParameterError(f"{path}: each embedding is a mapping with a name, not {spec!r}")
-    data = tuple(raw.get("data", []))
-    for entry in data:
-        if not isinstance(entry, str):
-            raise ParameterError(f"{path}: data lists names of catalogue entries, not {entry!r}")
-    datasets = tuple(_dataset(spec, path) for spec in raw.get("datasets", []))
-    for kind, names in (
-        ("data set", [d.name for d in datasets]),
-        ("embedding", [e["name"] for e in embeddings]),
-    ):
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
-            raise ParameterError(f"{path}: {kind} named twice: {', '.join(map(str, twice))}")
-    return Profile(
-        name=path.stem,
-        path=path,
-        title=raw["title"],
-        simulated=raw["simulated"],
-        summary=raw.get("summary", ""),
-        data=data,
-        datasets=datasets,
-        embeddings=embeddings,
-        models=tuple(raw.get("models", [])),
-        chapters=chapters,
-    )
+        raise ParameterError(f"{path}: a profile is a mapping with the keys {', '.join(keys)}")
+    if unknown := sorted({str(k) for k in raw} - set(keys)):
+        raise ParameterError(f"{path}: unknown key {unknown[0]}; known are {', '.join(keys)}")
+    try:
+        return Profile(**raw, name=path.stem, path=path)
+    except ValidationError as error:
+        raise wrong_value(error, str(path), list(DatasetEntry.model_fields)) from None
 
 
 def profile_names() -> list[str]:
@@ -217,25 +197,3 @@ def _locate(text: str) -> Path:
             "or give the path of a .yml file"
         )
     return path
-
-
-def _dataset(spec, path: Path) -> DatasetEntry:
-    if not isinstance(spec, dict) or "name" not in spec:
-        raise ParameterError(f"{path}: each data set is a mapping with a name, not {spec!r}")
-    _refuse_unknown(spec, [f.name for f in fields(DatasetEntry)], path, "key of a data set")
-    options = spec.get("options") or {}
-    if not isinstance(options, dict):
-        raise ParameterError(f"{path}: options of {spec['name']} must be a mapping")
-    return DatasetEntry(
-        name=spec["name"],
-        loader=spec.get("loader", spec["name"]),
-        options=MappingProxyType(options),
-    )
-
-
-def _refuse_unknown(given, known, path: Path, what: str) -> None:
-    unknown = [str(k) for k in given if k not in known]
-    if unknown:
-        raise ParameterError(
-            f"{path}: unknown {what} {', '.join(unknown)}; known are {', '.join(known)}"
-        )
