@@ -18,13 +18,6 @@ NAME     := $(basename $(notdir $(PROFILE)))
 SETTINGS := $(if $(filter %.yml %.yaml,$(PROFILE)),$(PROFILE),notebooks/profiles/$(PROFILE).yml)
 OUT      := $(PERTURBCORE_RESULTS)/$(NAME)
 HTML     := _build/html
-# The book shows the chapters its table of contents names; _toc.yml is the only list.
-CHAPTERS := $(shell sed -n 's|^[ -]*file: *book/chapters/\([A-Za-z0-9_]*\).*|\1|p' _toc.yml)
-MISSING  := $(filter-out $(basename $(notdir $(wildcard notebooks/*.py))),$(CHAPTERS))
-ifneq ($(and $(MISSING),$(filter book serve linkcheck,$(MAKECMDGOALS))),)
-$(error _toc.yml names chapters that notebooks/ does not have: $(MISSING))
-endif
-PACKAGE  := $(filter-out src/perturbcore/book/cli/%,$(shell find src -type f ! -name '*.pyc'))
 PAGES    := $(shell find book -path book/chapters -prune -o -path book/_static/mathjax -prune -o -type f -print)
 
 # Kernels that run side by side share the cores instead of fighting for them.
@@ -118,18 +111,30 @@ $(OUT)/data.ready: $(SETTINGS) | $(READY)
 	@$(BIN)/perturbcore data fetch --profile $(PROFILE)
 	@mkdir -p $(@D) && touch $@
 
-# A chapter names what must have run before it in its header: "after: [other_chapter]".
-after = $(patsubst %,$(OUT)/chapters/%.ipynb,$(shell sed -n 's/^\# *after: *\[\(.*\)\].*/\1/p' \
-        notebooks/$(1).py 2>/dev/null | tr , ' '))
-define chapter
-$(OUT)/chapters/$(1).ipynb: notebooks/$(1).py $(SETTINGS) $(PACKAGE) constraints.txt $(call after,$(1)) \
-                            | $(READY) $(OUT)/data.ready
-	@echo 'running $(1) ($(NAME), '$$(THREADS)' threads)'; $$(SHARE) $(BIN)/perturbcore run $(1) --profile $(PROFILE) --for-book
-endef
-$(foreach c,$(CHAPTERS),$(eval $(call chapter,$(c))))
+# The package says what depends on what: one stamp per chapter and data set, changed only where
+# something changed that they depend on. Asked anew each time a book is wanted.
+ifneq ($(filter book serve linkcheck $(HTML)/%,$(MAKECMDGOALS)),)
+include $(OUT)/rules.mk
+endif
+.PHONY: ask
+$(OUT)/rules.mk: ask | $(READY) $(SETTINGS)
+	@$(BIN)/perturbcore rules --profile $(PROFILE)
+
+$(OUT)/responses/%.ready: $(OUT)/stamps/data-% $(OUT)/data.ready | $(READY)
+	@echo 'opening data set $* ($(NAME))'; $(SHARE) $(BIN)/perturbcore responses $* --profile $(PROFILE)
+	@mkdir -p $(@D) && touch $@
+
+READ := $(DATASETS:%=$(OUT)/responses/%.ready)
+$(OUT)/chapters/%.ipynb: | $(READY) $(OUT)/data.ready $(READ)
+	@echo 'running $* ($(NAME), $(THREADS) threads)'; $(SHARE) $(BIN)/perturbcore run $* \
+	  --profile $(PROFILE) --for-book --update
+
+# a chapter whose prose alone is new leaves its record, and those after it, alone
+$(OUT)/runs/%.json: $(OUT)/chapters/%.ipynb
+	@:
 
 # The stamp lies inside the HTML, so that a build with another profile replaces it as well.
-$(HTML)/.built-$(NAME): $(CHAPTERS:%=$(OUT)/chapters/%.ipynb) $(PAGES) $(PACKAGE) _config.yml _toc.yml \
-                        $(SETTINGS) | $(READY)
+$(HTML)/.built-$(NAME): $(CHAPTERS:%=$(OUT)/chapters/%.ipynb) $(OUT)/stamps/book $(PAGES) _config.yml \
+                        _toc.yml | $(READY)
 	@echo 'building the book ($(NAME))'; $(BIN)/perturbcore book --profile $(PROFILE)
 	@touch $@

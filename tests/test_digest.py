@@ -34,7 +34,7 @@ def package(tmp_path, monkeypatch, **files):
     for name, text in files.items():
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.setattr(code, "_ROOT", tmp_path)
-    for kept in (code._imported, code._tree, code._normal, code.code_digest):
+    for kept in (code._imported, code._normal, code.code_digest):
         kept.cache_clear()
     return code.code_digest("perturbcore.a")
 
@@ -54,5 +54,5 @@ def test_prose_and_layout_change_no_key_and_a_formula_does(tmp_path, monkeypatch
     first = package(tmp_path, monkeypatch, **files | {"b": 'two = "facts.csv"\n'})
     (tmp_path / "facts.csv").write_text("2")
     assert package(tmp_path, monkeypatch, **files | {"b": 'two = "facts.csv"\n'}) != first
-    for kept in (code._imported, code._tree, code._normal, code.code_digest):
+    for kept in (code._imported, code._normal, code.code_digest):
         kept.cache_clear()

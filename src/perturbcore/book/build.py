@@ -112,7 +112,7 @@ def assemble(profile: Profile) -> Path:
             source = profile.results / kind / name
             if source.is_dir():
                 shutil.copytree(source, chapters / kind / name)
-    (chapters / "_record.md").write_text(_record_page(profile, names), encoding="utf-8")
+    (chapters / "_cards.md").write_text(_cards(profile, names), encoding="utf-8")
     mathjax = root / "book" / "_static" / "mathjax"
     mathjax.mkdir(parents=True, exist_ok=True)
     bundle = files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg.js"
@@ -204,38 +204,19 @@ def _banner(profile: Profile) -> str:
     )
 
 
-def _record_page(profile: Profile, names: list[str]) -> str:
-    notes = run_notes(profile)
-    rows = "".join(
-        f"| [{n['title']}](/book/chapters/{n['chapter']}.ipynb) | {n['seconds']:.1f} | "
-        f"{n['started'][:16].replace('T', ' ')} "
-        f"| {n['commit'][:10]}{'+' if n['dirty'] else ''} | {n['cpu']} "
-        f"| {n['gpu'] or 'none'} |\n"
-        for n in notes
-    )
-    here = notes[-1] if notes else record()
-    packages = "".join(f"| {k} | {v} |\n" for k, v in here["packages"].items())
-    changed = "".join(
-        f"| {n} | `{p}` | `{json.dumps(v)}` |\n"
-        for n in names
-        for p, v in profile.chapters.get(n, {}).items()
-        if p in find_chapter(n).parameters
-    )
-    return "\n".join(
-        [
-            f"Profile **{profile.name}**: {profile.title}. {profile.summary}",
-            "",
-            "| chapter | seconds | started (UTC) | commit | processor | GPU |",
-            "|---|---|---|---|---|---|",
-            rows,
-            "| parameter set by the profile | name | value |",
-            "|---|---|---|",
-            changed or "| every chapter | | its own defaults |\n",
-            f"perturbcore {here['perturbcore']}, Python {here['python']}, {here['platform']}, "
-            f"{here['cores']} cores, {here['memory_gib']} GiB",
-            "",
-            "| package | version |",
-            "|---|---|",
-            packages,
-        ]
-    )
+def _cards(profile: Profile, names: list[str]) -> str:
+    """One card per chapter that asks for one: title, small figure, and its answer in one line."""
+    cards = ["::::{grid} 1 2 2 2\n:gutter: 3\n"]
+    for name in names:
+        card = find_chapter(name).header.card
+        if card is None:
+            continue
+        answer = profile.results / "answers" / f"{name}.md"
+        if not card.text and not answer.is_file():
+            raise InputError(f"{name} has a card but left no answer: show one with take_home")
+        lines = [f":::{{grid-item-card}} {card.title}", f":link: chapters/{name}", ":link-type: doc"]
+        if card.figure:
+            picture = f"chapters/figures/{name}/{card.figure}.svg"
+            lines += [f":img-top: {picture}", f":img-alt: {card.alt}"]
+        cards.append("\n".join([*lines, card.text or answer.read_text().strip(), ":::\n"]))
+    return "\n".join([*cards, "::::\n"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 
+from perturbcore.book.rules import code_stamp, unchanged
 from perturbcore.book.source import Chapter, run_folder
 from perturbcore.core.profile import Profile, project_root
 from perturbcore.core.provenance import record
@@ -21,8 +22,11 @@ class ChapterError(RuntimeError):
     """A chapter failed; the message shows the cell and what it raised."""
 
 
-def run_for_book(chapter: Chapter, profile: Profile) -> Path:
+def run_for_book(chapter: Chapter, profile: Profile, *, update: bool = False) -> Path:
     """Run a chapter with the profile's parameters and keep it for the book.
+
+    With `update`, a chapter of which only the prose has changed is not executed: its outputs are
+    those of the last run.
 
     Returns
     -------
@@ -31,6 +35,8 @@ def run_for_book(chapter: Chapter, profile: Profile) -> Path:
     """
     target = profile.results / "chapters" / f"{chapter.name}.ipynb"
     note = profile.results / "runs" / f"{chapter.name}.json"
+    if update and note.is_file() and unchanged(chapter, profile, target):
+        return _reword(chapter, target)
     return run(chapter, profile, chapter.values(profile), target, note)
 
 
@@ -57,8 +63,6 @@ def run_aside(chapter: Chapter, profile: Profile, given: dict, out: Path | None 
 def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Path) -> Path:
     """Execute a chapter into ``target`` and write its provenance to ``note``.
 
-    Code is folded, never hidden, unless a cell is tagged ``show-input``.
-
     The executed notebook appears under its name only when every cell has passed. A failed run
     leaves ``<name>.failed.ipynb`` beside it and whatever was there before.
 
@@ -73,7 +77,7 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     failed.unlink(missing_ok=True)
-    began = record()
+    began, stamp = record(), code_stamp(chapter, profile)
     clock = time.perf_counter()
     try:
         _execute(chapter, values, partial)
@@ -84,6 +88,7 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
             "chapter": chapter.name,
             "title": chapter.title,
             "seconds": round(time.perf_counter() - clock, 1),
+            "stamp": stamp,
             "profile": profile.name,
             "profile_digest": profile.digest,
             "simulated": profile.simulated,
@@ -160,7 +165,27 @@ def _explain(chapter: Chapter, number: int, cell, output) -> str:
     )
 
 
+def _reword(chapter: Chapter, target: Path) -> Path:
+    """Give an executed chapter the prose and captions of its source."""
+    executed = nbformat.read(target, as_version=4)
+    old = [c for c in executed.cells if c.cell_type == "code"]
+    cells = []
+    for cell in chapter.notebook.cells:
+        if cell.cell_type == "code":
+            if "injected-parameters" in old[0].metadata.get("tags", []):
+                cells.append(old.pop(0))
+            cell = {**old.pop(0), "metadata": cell.metadata}
+        cells.append(nbformat.from_dict(cell))
+    executed.cells = cells
+    _tidy(executed, executed.metadata["perturbcore"] | {"title": chapter.title})
+    partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
+    nbformat.write(executed, partial)
+    os.replace(partial, target)
+    return target
+
+
 def _tidy(notebook, facts: dict) -> None:
+    """Put the facts in and fold the code: it is never hidden, and open where ``show-input`` says so."""
     notebook.metadata["perturbcore"] = facts
     papermill = notebook.metadata.get("papermill", {})
     for key in ("input_path", "output_path", "environment_variables"):

@@ -1,16 +1,15 @@
 """Content digests: the identity of arrays, tables and code, used as cache keys."""
 
 import ast
+import atexit
 import hashlib
 import inspect
 import json
+import os
 import textwrap
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
-import scipy.sparse as sp
 
 _PACKAGE = "perturbcore"
 _ROOT = Path(__file__).parents[1]
@@ -36,6 +35,14 @@ def digest(*parts) -> str:
 
 
 def _feed(h, part) -> None:
+    if part is None or isinstance(part, str | int | float | list | tuple | dict):
+        h.update(json.dumps(part, sort_keys=True, default=str).encode())
+        return
+    # what Make asks before each book needs none of these
+    import numpy as np
+    import pandas as pd
+    import scipy.sparse as sp
+
     if sp.issparse(part):
         part = part.tocsr()
         for array in (part.data, part.indices, part.indptr):
@@ -99,19 +106,28 @@ def imports_of(*modules: str) -> set[str]:
 
 @cache
 def _imported(module: str) -> tuple[str, ...]:
-    return tuple(imports_in(_tree(module)))
+    return tuple(_homes(_facts(module)["imports"]))
 
 
 def imports_in(tree: ast.AST) -> list[str]:
     """Return the modules of perturbcore that some code imports by itself, without following them."""
+    return _homes(_import_names(tree))
+
+
+def _import_names(tree: ast.AST) -> list[tuple[str, str]]:
     out = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == _PACKAGE:
-            out += [_home(node.module, alias.name) for alias in node.names]
+            out += [(node.module, alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
-            out += [a.name for a in node.names if a.name.startswith(f"{_PACKAGE}.")]
+            out += [(a.name, "") for a in node.names if a.name.startswith(f"{_PACKAGE}.")]
+    return out
+
+
+def _homes(names) -> list[str]:
+    found = [_home(module, name) if name else module for module, name in names]
     # the front door loads what it offers by name: it is no dependency by itself
-    return [name for name in out if name != _PACKAGE]
+    return [name for name in found if name != _PACKAGE]
 
 
 def _home(module: str, name: str) -> str:
@@ -120,11 +136,12 @@ def _home(module: str, name: str) -> str:
         return module
     if module_exists(f"{module}.{name}"):
         return f"{module}.{name}"
-    for node in ast.walk(_tree(module)):
-        if isinstance(node, ast.ImportFrom) and name in [a.asname or a.name for a in node.names]:
-            return _home(
-                node.module, next(a.name for a in node.names if (a.asname or a.name) == name)
-            )
+    tree = ast.parse(_path(module).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if name == (alias.asname or alias.name):
+                    return _home(node.module, alias.name)
     return module
 
 
@@ -139,18 +156,48 @@ def _path(module: str) -> Path:
 
 
 @cache
-def _tree(module: str) -> ast.Module:
-    return ast.parse(_path(module).read_text(encoding="utf-8"))
+def _normal(module: str) -> str:
+    """Digest of a module without comments and docstrings, and of the data files it names."""
+    facts = _facts(module)
+    files = [_path(module).parent / name for name in facts["beside"]]
+    return facts["text"] + "".join(digest(f.read_bytes().hex()) for f in files if f.is_file())
+
+
+def _facts(module: str) -> dict:
+    """What a module imports and names, and the digest of its code; kept beside the bytecode."""
+    source = _path(module).read_bytes()
+    key = hashlib.sha256(source).hexdigest()
+    known = _known()
+    if key not in known:
+        tree = ast.parse(source)
+        constants = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+        known[key] = {
+            "imports": _import_names(tree),
+            "beside": sorted(c for c in constants if _is_name(c)),
+            "text": digest(ast.dump(_without_docstrings(tree))),
+        }
+        atexit.unregister(_keep)
+        atexit.register(_keep)
+    return known[key]
 
 
 @cache
-def _normal(module: str) -> str:
-    tree = ast.parse(_path(module).read_text(encoding="utf-8"))
-    text = digest(ast.dump(_without_docstrings(tree)))
-    # a data file that the module names, and that lies beside it, is part of it
-    beside = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and _is_name(n.value)}
-    files = [_path(module).parent / name for name in sorted(beside)]
-    return text + "".join(digest(f.read_bytes().hex()) for f in files if f.is_file())
+def _known() -> dict:
+    try:
+        return json.loads(_kept().read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _kept() -> Path:
+    return Path(__file__).parent / "__pycache__" / "code.json"
+
+
+def _keep() -> None:
+    with suppress(OSError):
+        partial = _kept().with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(_known()))
+        os.replace(partial, _kept())
 
 
 def _is_name(value) -> bool:

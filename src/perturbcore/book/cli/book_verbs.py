@@ -4,7 +4,7 @@ Everything heavy is imported inside the verbs, so that help answers at once.
 """
 
 from perturbcore.book.cli.reported import Reported
-from perturbcore.core.errors import ParameterError
+from perturbcore.core.errors import DownloadError, InputError, ParameterError
 
 
 def run(options) -> None:
@@ -14,11 +14,11 @@ def run(options) -> None:
     from perturbcore.core.profile import load_profile
 
     chapter, profile = find_chapter(options.chapter), load_profile(options.profile)
-    if options.for_book and (options.p or options.out):
+    if (options.for_book or options.update) and (options.p or options.out):
         raise ParameterError("--for-book takes its values from the profile: no -p, no --out")
     try:
         if options.for_book:
-            target = run_for_book(chapter, profile)
+            target = run_for_book(chapter, profile, update=options.update)
         else:
             target = run_aside(chapter, profile, dict(options.p), options.out)
     except ChapterError as error:
@@ -63,6 +63,29 @@ def profiles(options) -> None:
             print(f"    {profile.summary.strip()}")
 
 
+def rules(options) -> None:
+    """Write what Make must know of a profile: a stamp per chapter, and their order."""
+    from perturbcore.book.rules import write_rules
+    from perturbcore.core.profile import load_profile
+
+    write_rules(load_profile(options.profile))
+
+
+def responses(options) -> None:
+    """Make the responses of a profile's data sets where they are not made yet."""
+    from perturbcore.core.profile import load_profile
+    from perturbcore.data.stored import open_dataset
+
+    profile = load_profile(options.profile)
+    for name in options.name or [entry.name for entry in profile.datasets]:
+        entry = profile.dataset(name)
+        try:
+            open_dataset(name, entry.loader, entry.options, profile.results / "responses")
+        except (InputError, DownloadError) as error:
+            # a chapter that needs it says so again; the others need not wait for it
+            print(f"{name}: not made: {error}")
+
+
 def book(options) -> None:
     """Build the HTML book from executed chapters."""
     from perturbcore.book import build as builder
@@ -76,7 +99,7 @@ def book(options) -> None:
             print("every outside link answers")
         else:
             page = builder.build(profile)
-            print(f"seconds a chapter (as they ran last):\n{builder.seconds_table(profile)}")
+            print(f"seconds per chapter (as they ran last):\n{builder.seconds_table(profile)}")
             print(f"built {page}")
     except builder.BookError as error:
         raise Reported(error) from None

@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     v.add_argument("--profile", default="demo", help="name, or path of a .yml file")
     v.add_argument("--out", type=Path, help="where to put the executed notebook")
     v.add_argument("--for-book", action="store_true", help=argparse.SUPPRESS)
+    v.add_argument("--update", action="store_true", help=argparse.SUPPRESS)
 
     v = verb(book_verbs.notebook)
     v.add_argument("chapter", nargs="?")
@@ -44,6 +45,13 @@ def parser() -> argparse.ArgumentParser:
 
     verb(book_verbs.chapters)
     verb(book_verbs.profiles)
+
+    v = verb(book_verbs.rules)
+    v.add_argument("--profile", default="demo")
+
+    v = verb(book_verbs.responses)
+    v.add_argument("name", nargs="*", help="data sets of the profile; all by default")
+    v.add_argument("--profile", default="demo")
 
     v = verb(book_verbs.book)
     v.add_argument("--profile", default="demo")
