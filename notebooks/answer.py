@@ -9,7 +9,7 @@
 #     language: python
 #     name: python3
 #   perturbcore:
-#     after: [embedding_ranking, noise_ceiling, low_signal, fine_tuning, small_molecules, fusion, generative_decoders, chemical_deg, leaderboard, claims]
+#     after: [embedding_ranking, fusion]
 # ---
 
 # %% [markdown]
@@ -19,10 +19,6 @@
 
 # %% tags=["parameters"]
 profile: str = "demo"
-chapters: list[str] = [
-    "embedding_ranking", "noise_ceiling", "low_signal", "fine_tuning", "small_molecules", "fusion",
-    "generative_decoders", "chemical_deg", "leaderboard", "claims",
-]
 
 # %% tags=["hide-input"]
 from myst_nb import glue
@@ -52,8 +48,6 @@ for number, sentence in enumerate(three, 1):
 pages.say("\n".join(f"{n}. {s}" for n, s in enumerate(three, 1)))
 
 # %% tags=["hide-input"]
-for name, line in pages.taken_home(chapter, chapters).items():
-    glue(name, line, display=False)
 run = provenance.record()
 built = f"{run['started'][:10]}, commit {run['commit'][:10] or 'unknown'}, {run['cpu']}, {run['cores']} cores"
 glue("built", built, display=False)

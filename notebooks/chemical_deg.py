@@ -8,6 +8,11 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   perturbcore:
+#     card:
+#       title: "Which genes will a drug turn up or down?"
+#       figure: ranking
+#       alt: "Small version of the box plots of F1 by drug embedding"
 # ---
 
 # %% [markdown]

@@ -4,7 +4,8 @@
 #     name: python3
 #     display_name: Python 3
 #   perturbcore:
-#     after: []
+#     card:
+#       title: "Which claims hold"
 # ---
 
 # %% [markdown]

@@ -8,6 +8,11 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   perturbcore:
+#     card:
+#       title: "Which embedding predicts the response?"
+#       figure: ranking
+#       alt: "Small version of the box plots of scores by embedding"
 # ---
 
 # %% [markdown]

@@ -10,6 +10,10 @@
 #     name: python3
 #   perturbcore:
 #     after: [embedding_ranking]
+#     card:
+#       title: "Do many embeddings together beat the best one?"
+#       figure: gain
+#       alt: "Small version of the gain of each fusion over the best single embedding"
 # ---
 
 # %% [markdown]

@@ -8,6 +8,11 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   perturbcore:
+#     card:
+#       title: "Is a generative model worth its cost?"
+#       figure: pareto
+#       alt: "Small version of the plot of error against seconds of training and sampling"
 # ---
 
 # %% [markdown]

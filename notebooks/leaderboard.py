@@ -8,6 +8,11 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   perturbcore:
+#     card:
+#       title: "A leaderboard nobody here made"
+#       figure: de
+#       alt: "Small version of the leaderboard of PerturbQA"
 # ---
 
 # %% [markdown]

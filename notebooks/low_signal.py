@@ -8,6 +8,11 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   perturbcore:
+#     card:
+#       title: "A screen where little can be learnt"
+#       figure: ranking
+#       alt: "Small version of the box plots of a screen with few perturbations"
 # ---
 
 # %% [markdown]

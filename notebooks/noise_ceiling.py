@@ -8,6 +8,11 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   perturbcore:
+#     card:
+#       title: "How good can a prediction be?"
+#       figure: calibration
+#       alt: "Small version of the curves of error against cells per perturbation"
 # ---
 
 # %% [markdown]

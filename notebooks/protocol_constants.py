@@ -87,7 +87,7 @@ pages.show_table(chapter, evaluation, "evaluation", caption="Folds, pipeline and
 
 # %% tags=["hide-input"]
 choices = about.defaults([
-    "perturbcore.data.effects.ba_ate:control, batches, size_factors, drop_unmatched",
+    "perturbcore.data.effects.ba_ate.ba_ate:control, batches, size_factors, drop_unmatched",
     "perturbcore.data.sets.simulated.load:control, batches, n_folds, fold_seed",
     "perturbcore.score.ceiling.ceiling.noise_ceiling:control, batches, n_outer, n_inner, quantiles, seed, resample",
     "perturbcore.score.ceiling.fold_scores.ceiling_scores:quantile",

@@ -4,7 +4,9 @@
 #     name: python3
 #     display_name: Python 3
 #   perturbcore:
-#     after: []
+#     card:
+#       title: "What the paper found"
+#       text: "Every figure of Cole et al. {cite}`cole2026` that can be drawn from public numbers, drawn anew."
 # ---
 
 # %% [markdown]

@@ -8,6 +8,9 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   perturbcore:
+#     after: [embedding_ranking]
+#     uses: [perturbcore.book.cli.options]
 # ---
 
 # %% [markdown]

@@ -9,7 +9,7 @@
 #     language: python
 #     name: python3
 #   perturbcore:
-#     after: [answer, embedding_ranking, noise_ceiling, low_signal, fine_tuning, small_molecules, fusion, generative_decoders, chemical_deg, leaderboard, published_results, claims, reproduction, run_one_chapter, add_your_own, data_cards, protocol_constants]
+#     after: all
 # ---
 
 # %% [markdown]

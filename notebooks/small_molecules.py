@@ -8,6 +8,11 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   perturbcore:
+#     card:
+#       title: "Can a new drug be read off its structure or targets?"
+#       figure: ranking
+#       alt: "Small version of the box plots of scores by drug embedding"
 # ---
 
 # %% [markdown]

@@ -33,11 +33,12 @@ HEADER = """\
 #     display_name: Python 3
 #   perturbcore:
 #     after: [{after}]
-# ---
+{more}# ---
 
 """
+CARD = "#     card: {title: The first of all, figure: line, alt: a small line, text: It rises.}\n"
 FIRST = (
-    HEADER.format(after="")
+    HEADER.format(after="", more=CARD)
     + """\
 # %% [markdown]
 # # First chapter
@@ -74,7 +75,7 @@ chapter.save_table(table, "values")
 """
 )
 SECOND = (
-    HEADER.format(after="first")
+    HEADER.format(after="first", more="")
     + """\
 # %% [markdown]
 # # Second chapter
@@ -104,10 +105,10 @@ def tree(tmp_path, monkeypatch) -> Path:
         "notebooks/profiles/other.yml": "title: other\nsimulated: false\n",
         "_toc.yml": "format: jb-book\nroot: book/index\nchapters:\n"
         "  - file: book/chapters/first\n  - file: book/chapters/second\n"
-        "  - file: book/record\n",
-        "book/index.md": "# The book\n\nStart with [the first](chapters/first.ipynb).\n",
-        "book/record.md": "# Run record\n\n```{include} chapters/_record.md\n```\n\n"
-        "```{bibliography}\n```\n",
+        "  - file: book/sources\n",
+        "book/index.md": "# The book\n\nStart with [the first](chapters/first.ipynb).\n\n"
+        "```{include} chapters/_cards.md\n```\n",
+        "book/sources.md": "# Sources\n\n```{bibliography}\n```\n",
         "book/references.bib": "@misc{someone2026, author={Someone, A.}, title={T}, year={2026}}\n",
     }
     for name, text in write.items():

@@ -36,7 +36,7 @@ def test_every_metric_is_listed_with_the_function_that_computes_it():
 
 
 def test_defaults_are_those_of_the_signature_with_their_meaning():
-    name = "perturbcore.data.effects.ba_ate"
+    name = "perturbcore.data.effects.ba_ate.ba_ate"
     table = about.defaults([f"{name}:control, drop_unmatched"]).set_index("parameter")
     for parameter, row in table.iterrows():
         assert row["default"] == str(inspect.signature(ba_ate).parameters[parameter].default)
@@ -56,7 +56,7 @@ def test_defaults_are_those_of_the_signature_with_their_meaning():
     [
         ("perturbcore.data.effects.ba_ete", "perturbcore.data.effects has no 'ba_ete'"),
         (
-            "perturbcore.data.effects.ba_ate:controls",
+            "perturbcore.data.effects.ba_ate.ba_ate:controls",
             "no parameter 'controls'; it has: screen, control",
         ),
     ],

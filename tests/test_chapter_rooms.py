@@ -167,11 +167,7 @@ def test_tables_write_all_and_show_what_is_asked(tmp_path, monkeypatch, study):
     with pytest.raises(InputError, match="no column 'c'"):
         pages.show_table(study.chapter, table, "t", caption="", keep=["c"])
     pages.take_home(study.chapter, "One line.")
-    assert pages.taken_home(study.chapter, ["embedding_ranking"]) == {
-        "embedding_ranking": "One line."
-    }
-    with pytest.raises(InputError, match="claims"):
-        pages.taken_home(study.chapter, ["claims"])
+    assert (study.profile.results / "answers/embedding_ranking.md").read_text() == "One line."
     pages.show_table(study.chapter, pd.DataFrame({"p_best": [1e-5, 0.2]}), "p", caption="")
     assert ">&lt; 0.001<" in shown[-2].data and ">0.200<" in shown[-2].data
 

@@ -39,6 +39,8 @@ FILE_COLUMNS = {
 
 def metric_table() -> pd.DataFrame:
     """List the registered metrics: task, name, label, direction, bounds, formula, reference."""
+    import perturbcore.score.task  # noqa: F401  registers the metrics of its tasks
+
     found = [metric(name) for task in ("lfc", "deg", "pairs") for name in metrics_of(task)]
     rows = [
         {

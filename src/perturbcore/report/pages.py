@@ -26,23 +26,6 @@ def take_home(chapter, text: str) -> None:
     display(Markdown(f"**In one line.** {text}"))
 
 
-def taken_home(chapter, names) -> dict[str, str]:
-    """Return the one-line answers of other chapters of the profile, by name.
-
-    Raises
-    ------
-    InputError
-        A chapter has left none: it has not run in this profile.
-    """
-    folder = chapter.profile.results / "answers"
-    missing = [n for n in names if not (folder / f"{n}.md").is_file()]
-    if missing:
-        raise InputError(
-            f"chapter '{missing[0]}' has not run in profile '{chapter.profile.name}': run it first"
-        )
-    return {n: (folder / f"{n}.md").read_text() for n in names}
-
-
 def show_table(
     chapter, table: pd.DataFrame, name: str, *, caption: str, digits: int = 3, keep=None, bold=None
 ) -> None:
