@@ -78,13 +78,19 @@ chapters:
             "title: a\nsimulated: true\ndatasets: [{name: x, options: [1]}]\n",
             "datasets.0.options must be a mapping, not list",
         ),
-        ("title: a\nsimulated: true\nembeddings: [{dim: 3}]\n", "embeddings: each is a mapping with a name"),
+        (
+            "title: a\nsimulated: true\nembeddings: [{dim: 3}]\n",
+            "embeddings: each is a mapping with a name",
+        ),
         (
             "title: a\nsimulated: true\nembeddings: [{name: e}, {name: e}]\n",
             "embeddings: named twice: e",
         ),
         ("title: a\nsimulated: true\ndata: [{a: 1}]\n", "data.0 must be a str, not dict"),
-        ("title: a\nsimulated: true\nchapters: {first: [1]}\n", "chapters.first must be a mapping, not list"),
+        (
+            "title: a\nsimulated: true\nchapters: {first: [1]}\n",
+            "chapters.first must be a mapping, not list",
+        ),
         ("- a\n", "a profile is a mapping"),
         ("title: [\n", "not valid YAML"),
     ],

@@ -43,8 +43,8 @@ def test_what_is_opened_is_what_was_loaded(tmp_path, loader, options):
     assert kept.replicates is None and kept.ceiling is None and not kept.holds("ceiling")
     a, b = kept.extras["simulation"], made.extras["simulation"]
     same(a.true_effects, b.true_effects)
-    assert digest(a.network) == digest(b.network) and a.annotation == b.annotation
-    assert (a.descriptions, a.sequences) == (b.descriptions, b.sequences)
+    assert digest(a.knowledge.network) == digest(b.knowledge.network)
+    assert a.knowledge.annotation == b.knowledge.annotation
     assert json.dumps(a.parameters) == json.dumps(b.parameters)
     assert set(kept.extras) == set(made.extras) and len(kept.extras) == len(made.extras)
     if "drugs" in made.extras:
@@ -59,7 +59,7 @@ def test_a_second_opening_loads_nothing_and_a_change_does(tmp_path, monkeypatch)
     monkeypatch.setattr(stored, "load", lambda *a, **o: calls.append(o) or load(*a, **o))
     for _ in range(2):
         data = open_dataset("mine", "simulated", OPTIONS, tmp_path)
-        assert data.screen.n_obs and data.extras["simulation"].network.shape[0]
+        assert data.screen.n_obs and data.extras["simulation"].knowledge.network.shape[0]
     assert len(calls) == 1
     open_dataset("mine", "simulated", OPTIONS | {"seed": 1}, tmp_path)
     assert len(calls) == 2 and len(list(tmp_path.glob("mine-*"))) == 2

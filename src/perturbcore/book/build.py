@@ -214,7 +214,11 @@ def _cards(profile: Profile, names: list[str]) -> str:
         answer = profile.results / "answers" / f"{name}.md"
         if not card.text and not answer.is_file():
             raise InputError(f"{name} has a card but left no answer: show one with take_home")
-        lines = [f":::{{grid-item-card}} {card.title}", f":link: chapters/{name}", ":link-type: doc"]
+        lines = [
+            f":::{{grid-item-card}} {card.title}",
+            f":link: chapters/{name}",
+            ":link-type: doc",
+        ]
         if card.figure:
             picture = f"chapters/figures/{name}/{card.figure}.svg"
             lines += [f":img-top: {picture}", f":img-alt: {card.alt}"]

@@ -18,7 +18,6 @@ from perturbcore.core.profile import Profile, project_root
 _KINDS = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
 
 
-
 @dataclass(frozen=True)
 class Parameter:
     """One declared parameter of a chapter, ``name: type = default  # help``.
@@ -92,7 +91,9 @@ def declared(source: str, where: str) -> dict[str, Parameter]:
             raise ParameterError(f"{where}: the default of {name} must be a plain value") from None
         rest = lines[node.end_lineno - 1][node.end_col_offset :]
         note = rest.split("#", 1)[1].strip() if "#" in rest else ""
-        found[name] = Parameter(name, _type(ast.unparse(node.annotation), name, where), default, note)
+        found[name] = Parameter(
+            name, _type(ast.unparse(node.annotation), name, where), default, note
+        )
         found[name].check(default, f"{where}, default")
     return found
 
