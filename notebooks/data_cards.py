@@ -15,8 +15,8 @@
 #
 # Every data set of this build: what it is, where it comes from, on what terms, how much of it is left after each
 # filter, and what it can and cannot carry. Then every file from elsewhere that this project knows. No file is part of the
-# project: each is fetched from its authors' repository at a pinned commit, checked against its sha256, and keeps its own
-# licence.
+# project: each is fetched from its authors' repository at a pinned commit, checked against its sha256 (or the id that git
+# gives its content), and keeps its own licence.
 
 # %% tags=["parameters"]
 profile: str = "demo"
@@ -34,7 +34,7 @@ study = Study(chapter, n_jobs)
 # %% [markdown]
 # ## Data sets of this profile
 #
-# One table a data set. Each row is a step from the file to what is evaluated, with the counts *after* it; a count
+# One table per data set. Each row is a step from the file to what is evaluated, with the counts *after* it; a count
 # without meaning for these data is a dash. [Perturbations](term-perturbation) are counted without
 # [controls](term-control), [batches](term-batch) within [cell lines](term-cell-line).
 
@@ -54,8 +54,8 @@ for name in study.names():
     data = study.dataset(name)
     if "simulation" in data.extras:
         planted = data.extras["simulation"].true_effects.obs
-        dull = planted["inert" if "inert" in planted else "near_null"]
-        share = f"{int(dull.sum()):,} of {len(dull):,}"
+        without = planted["inert" if "inert" in planted else "near_null"]
+        share = f"{int(without.sum()):,} of {len(without):,}"
         pages.say(f"{data.title}: {share} responses were planted with next to no effect. How it was made:")
         made = about.simulation_table(data)
         pages.show_table(chapter, made, f"simulation-{name}", caption="Parameters of the simulation.")
@@ -79,7 +79,7 @@ else:
 # %% [markdown]
 # ## Every source
 #
-# All that the project can fetch, one row a source and licence. *None stated* means that all rights are with the authors.
+# All that the project can fetch, one row per source and licence. *None stated* means that all rights are with the authors.
 
 # %% tags=["hide-input"]
 sources = about.source_table()
@@ -100,5 +100,5 @@ pages.show_table(chapter, sources, "sources", caption="Sources and licences.", d
 # ```
 #
 # A file whose sha256 is not the pinned one is refused and not kept. Without a network, put the files into a folder with
-# the tree `owner/repository/commit/path` and name it in `PERTURBCORE_MIRROR`. The whole table, one row a file, is
+# the tree `owner/repository/commit/path` and name it in `PERTURBCORE_MIRROR`. The whole table, one row per file, is
 # {py:func}`perturbcore.data.catalogue.entries`.
