@@ -135,7 +135,7 @@ def test_a_wrong_claim_file_is_refused():
 
 
 def test_bendidi_table2_against_its_appendix(offline):
-    found = named.table2_agreement(None, {})
+    found = named.table2_agreement(None)
     assert (found.n, found.close, found.rounded) == (209, 200, 188)
     assert "L1000 knn_top5 UCE" in found.off
     assert named.CONTROL_SHARE["Replogle2022"] == pytest.approx(0.0528, abs=5e-5)

@@ -94,8 +94,8 @@ def parse_method(name: str, *, dataset: str, task: str, cell_line: str | None = 
     if embedding in _displays(dataset):
         display, modality = _displays(dataset)[embedding]
         return Method(predictor, embedding, display, modality)
-    modality = next((m for pattern, m in _FAMILY if re.search(pattern, embedding)), None)
-    return Method(predictor, embedding, _joined(embedding, dataset), modality or "Not classified")
+    modality = next((m for p, m in _FAMILY if re.search(p, embedding)), "Not classified")
+    return Method(predictor, embedding, _joined(embedding, dataset), modality)
 
 
 def _joined(embedding: str, dataset: str) -> str:

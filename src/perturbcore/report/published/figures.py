@@ -6,6 +6,7 @@ Only the choice is made here; `figures.yml` says what a figure shows, and `draw`
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.resources import files
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -106,8 +107,8 @@ class FigureData:
                 out.append(one)
         return out
 
-    def better(self, values: pd.Series | pd.DataFrame):
-        """Sign the values so that larger is better."""
+    def better(self, values: Any) -> Any:
+        """Sign a Series or DataFrame so that larger is better."""
         return -values if self.spec.lower_is_better else values
 
     def medians(self, metric: str | None = None) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Decide the claims of the papers: read them, ask their relations, judge by their conditions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -123,19 +123,19 @@ def claims(paper: str | None = None) -> list[Claim]:
     return [c for c in _all_claims() if paper in (None, c.paper)]
 
 
-def _relation(name: str):
+def _relation(name: str) -> Callable:
     for module in (pairs, relations, named):
         if hasattr(module, name):
             return getattr(module, name)
     raise ParameterError(f"a claim names an unknown relation {name!r}")
 
 
-def _values(claim: Claim, evidence: pairs.Evidence) -> Mapping:
-    values = {}
+def _values(claim: Claim, evidence: pairs.Evidence) -> dict:
+    on = replace(evidence, values={})
     for name, question in claim.ask.items():
         parameters = {k: v for k, v in question.items() if k != "relation"}
-        values[name] = _relation(question["relation"])(evidence, values, **parameters)
-    return values
+        on.values[name] = _relation(question["relation"])(on, **parameters)
+    return on.values
 
 
 def decide(claim: Claim, evidence: pairs.Evidence | Published) -> Answer:

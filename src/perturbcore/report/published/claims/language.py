@@ -12,6 +12,7 @@ import re
 import string
 from collections.abc import Mapping
 from numbers import Number
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +24,9 @@ _PATH = r"[a-z_]\w*(?:\.\w+|\[[^\]]+\])*"
 _STEP = re.compile(r"\.?(\w+)|\[([^\]]+)\]")
 
 
-def look_up(values: Mapping, path: str):
+def look_up(values: Mapping, path: str) -> Any:
     """Follow a path such as ``gap.best[K-562]`` into the values of a claim."""
-    out = values
+    out: Any = values
     for name, key in _STEP.findall(path):
         step = key or name
         if isinstance(out, Mapping) and step in out:
@@ -78,7 +79,7 @@ def fill(text: str | list[str] | None, values: Mapping) -> str:
     return " ".join(out)
 
 
-def _rounds_to(value, literal: str):
+def _rounds_to(value: Any, literal: str) -> Any:
     """Whether values, written with as many decimals as the literal, are the literal."""
     digits = len(literal.partition(".")[2])
     return abs(value - float(literal)) < 0.5 * 10**-digits
@@ -98,7 +99,7 @@ _CONDITION = re.compile(
 )
 
 
-def compare(condition: str, values: Mapping):
+def compare(condition: str, values: Mapping) -> Any:
     """Evaluate one comparison without its quantifier: a truth value, or one per line or method."""
     match = _CONDITION.fullmatch(condition.strip())
     if not match:
@@ -108,18 +109,18 @@ def compare(condition: str, values: Mapping):
         return left
     if match["op"] == "rounds to":
         return _rounds_to(left, match["right"])
+    right: Any = match["right"]
     try:
-        right = float(match["right"])
+        right = float(right)
     except ValueError:
-        right = look_up(values, match["right"]) if re.fullmatch(_PATH, match["right"]) else None
-        right = match["right"] if right is None else right
+        right = look_up(values, right) if re.fullmatch(_PATH, right) else right
     return _OPERATORS[match["op"]](left, right)
 
 
 def _one(condition: str, values: Mapping) -> bool:
-    how = _CONDITION.fullmatch(condition.strip())
-    how = how["how"] if how else None
     found = compare(condition, values)
+    match = _CONDITION.fullmatch(condition.strip())
+    how = match["how"] if match else None
     if how is None or how == "not":
         return bool(found) != (how == "not")
     found = np.asarray(found).ravel()

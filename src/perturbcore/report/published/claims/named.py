@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from perturbcore.data.published.facts import facts
+from perturbcore.report.published.claims.pairs import Evidence
 from perturbcore.report.published.claims.relations import wide_facts
 
 # Controls among the query samples over all of them (Bendidi et al. 2024, appendix on the splits):
@@ -13,11 +14,11 @@ CONTROL_SHARE = {"Replogle2022": 22_428 / 424_942, "L1000": 25_691 / 100_153}
 RANDOM_ROWS = "Rand. Labels"
 
 
-def model_counts(evidence, values):
+def model_counts(on: Evidence) -> SimpleNamespace | None:
     """Distinct models in the public score tables, counted in three ways; None on medians."""
-    if evidence.published.level == "medians":
+    if on.published.level == "medians":
         return None
-    scores = evidence.published.scores
+    scores = on.published.scores
     scores = scores[scores["predictor"] != "experimental_error"]
     keys = ["dataset", "task", "perturbation_set"]
     return SimpleNamespace(
@@ -27,9 +28,9 @@ def model_counts(evidence, values):
     )
 
 
-def modality_share(evidence, values, *, figure: str):
+def modality_share(on: Evidence, *, figure: str) -> SimpleNamespace:
     """Share of the variance between embeddings that lies between modalities, per line."""
-    data = evidence.fig(figure)
+    data = on.fig(figure)
     names = data.select("single")
     modality = data.modality[names]
 
@@ -48,12 +49,13 @@ def modality_share(evidence, values, *, figure: str):
     )
 
 
-def drawn_runs(evidence, values):
+def drawn_runs(on: Evidence) -> SimpleNamespace:
     """Points of Figure S14 that come from another run than the legend says."""
-    rows = evidence.published.scores
+    rows = on.published.scores
     rows = rows[(rows["perturbation_set"] == "older") & (rows["metric"] == "L2")]
     rows = rows.set_index(["method", "cell_line", "fold"])["value"]
-    folds = evidence.fig("S14").folds()
+    folds = on.fig("S14").folds()
+    assert folds is not None, "asked only where single folds are at hand"
     parts, other, total = [], 0, 0
     for display, run in (("Latent Diffusion", "Diffusion"), ("Schrödinger Bridge", "Schrodinger")):
         drawn = folds[f"{display} (PCA 50)"].dropna()
@@ -67,19 +69,19 @@ def drawn_runs(evidence, values):
     )
 
 
-def embedding_sizes(evidence, values, *, said: dict[str, int]):
+def embedding_sizes(on: Evidence, *, said: dict[str, int]) -> SimpleNamespace:
     """Sizes in the names of the scored embedding files against those the paper states."""
     methods = facts("cole2026_methods")
     methods = methods[methods["section"] == "essential_lfc"].set_index("display")["method"]
     size = methods.str.extract(r"\(D=(\d+)\)$")[0]
     off = {name: int(size[name]) for name, n in said.items() if int(size[name]) != n}
     effect = None
-    if evidence.published.level == "folds":
-        rows = evidence.published.scores
+    if on.published.level == "folds":
+        rows = on.published.scores
         rows = rows[(rows["metric"] == "L2") & (rows["predictor"] == "knn")]
         rows = rows[rows["embedding"] == "GenotypeVAE_(D=128)"]
         other = rows[rows["dataset"] == "essential"].groupby("cell_line")["value"].median()
-        effect = evidence.fig("1").medians()["GenotypeVAE"] - other
+        effect = on.fig("1").medians()["GenotypeVAE"] - other
     return SimpleNamespace(
         off=pd.Series(off),
         each=[f"{name}, {n} dimensions against {said[name]}" for name, n in off.items()],
@@ -89,9 +91,9 @@ def embedding_sizes(evidence, values, *, said: dict[str, int]):
     )
 
 
-def deg_prior(evidence, values):
+def deg_prior(on: Evidence) -> SimpleNamespace:
     """Compare published Train Mean rows of the DEG task (`prior`) with the most frequent class."""
-    rows = evidence.published.scores
+    rows = on.published.scores
     rows = rows[(rows["task"] == "deg") & (rows["metric"] == "f1_score")]
     wide = rows.pivot_table(
         index=["dataset", "cell_line", "fold"], columns="method", values="value", aggfunc="first"
@@ -100,7 +102,7 @@ def deg_prior(evidence, values):
     return SimpleNamespace(same=int((both["prior"] == both["most_frequent"]).sum()), n=len(both))
 
 
-def table2_agreement(evidence, values):
+def table2_agreement(on: Evidence) -> SimpleNamespace:
     """Every value of Table 2 of Bendidi et al. 2024 beside the best of Tables 3 to 10.
 
     `table` has dataset, metric, model, value, best (in the units of Table 2), rounded and close.
@@ -125,7 +127,7 @@ def table2_agreement(evidence, values):
     )
 
 
-def selection_gain(evidence, values):
+def selection_gain(on: Evidence) -> SimpleNamespace:
     """Measure what choosing the best of four post-processings on the reported score gains."""
     wide = facts("bendidi2024_tables3_10").pivot_table(
         index=["dataset", "model", "metric"], columns="postprocessing", values="mean"
@@ -145,7 +147,7 @@ def selection_gain(evidence, values):
     )
 
 
-def top1_share(evidence, values):
+def top1_share(on: Evidence) -> SimpleNamespace:
     """Compare printed kNN top-1 accuracies with the share of controls, in percentage points."""
     rows = facts("bendidi2024_tables3_10")
     rows = rows[(rows["metric"] == "knn_top1") & (rows["model"] != RANDOM_ROWS)]
@@ -162,7 +164,7 @@ def top1_share(evidence, values):
     )
 
 
-def other_models(evidence, values):
+def other_models(on: Evidence) -> SimpleNamespace:
     """Elastic nets and kNN of Csendes et al. 2025 against the tuned models and the forests."""
     rows = {"metric": "pearson_delta", "subgroup": "all"}
     how = {"unit": ["dataset"], "method": ["model", "feature"]}
@@ -180,12 +182,12 @@ def other_models(evidence, values):
     )
 
 
-def diversity(evidence, values, *, lead: str, similar: str):
+def diversity(on: Evidence, *, lead: str, similar: str) -> SimpleNamespace:
     """Whether data sets whose perturbations are less alike separate models better."""
-    lead, similar = values[lead].value, values[similar].value
-    ordered = similar.reindex(lead.sort_values(ascending=False).index).diff().dropna() > 0
+    leads, alike = on.values[lead].value, on.values[similar].value
+    ordered = alike.reindex(leads.sort_values(ascending=False).index).diff().dropna() > 0
     return SimpleNamespace(
-        rho=lead.corr(similar.reindex(lead.index), method="spearman"),
+        rho=leads.corr(alike.reindex(leads.index), method="spearman"),
         ordered=bool(ordered.all()),
-        n=len(lead),
+        n=len(leads),
     )

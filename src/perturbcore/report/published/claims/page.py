@@ -27,7 +27,7 @@ PLURAL = {
     QUALIFIED: "hold with a qualification",
     FAILS: "fail",
     UNDECIDED: "cannot be decided from what is public",
-    NEEDS_TABLES: "need the full tables",
+    NEEDS_TABLES: "still open for want of tables",
 }
 
 
@@ -55,7 +55,7 @@ def cards(table: pd.DataFrame, *, dropdown: bool = False, anchors: bool = False)
         out += [f"(claim-{row.id})="] if anchors else []
         out += [f"::::{{{kind}}} {SIGNS[row.verdict]} {row.id}: {row.claim} ({row.verdict})"]
         words = f" “{plain(row.quote)}”" if row.quote else ""
-        about = f"Of {row.kind}, {row.weight} level, on {plain(row.scope)}"
+        about = f"Kind: {row.kind}; weight: {row.weight}; scope: {plain(row.scope)}"
         out += [f"*{row.paper}, {row.where}.*{words}", "", f"{about}. Test: {plain(row.test)}.", ""]
         out += [f"**{plain(row.number)}**", ""] if row.number else []
         out += [plain(row.why), ""]

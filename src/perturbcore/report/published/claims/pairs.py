@@ -1,5 +1,6 @@
 """Methods against each other in the published figures: what superiority and equivalence rest on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -18,9 +19,10 @@ WAVEGC = "STRING WaveGC"
 
 @dataclass
 class Evidence:
-    """The published scores of Cole et al. 2026 by figure: first argument of a relation."""
+    """What a relation is asked on: the published scores by figure, and a claim's values so far."""
 
     published: Published
+    values: dict = field(default_factory=dict)
     _figures: dict[str, FigureData] = field(default_factory=dict)
 
     def fig(self, name: str) -> FigureData:
@@ -51,28 +53,32 @@ def _wins(gain: pd.Series | None, unit: str) -> str | None:
     return f"better {word} {(gain > 0).sum()} of {len(gain)} {plural(gain, unit)}"
 
 
-def pair(evidence, values, *, figure: str, method: str, reference: str, only: list[str] = ()):
+def pair(
+    on: Evidence, *, figure: str, method: str, reference: str, only: Sequence[str] = ()
+) -> SimpleNamespace:
     """Compare one method with one reference on medians, on means and fold by fold.
 
     A gain is positive where the method is better. Its 95 % interval (`certainty`) is over folds,
     lines averaged, corrected for overlapping training sets. On medians alone, lines stand for
     folds.
     """
-    return _pair(evidence.fig(figure), method, reference, only)
+    return _pair(on.fig(figure), method, reference, only)
 
 
-def _pair(data: FigureData, method: str, reference: str, only=()) -> SimpleNamespace:
-    def gain(wide: pd.DataFrame | None) -> pd.Series | None:
-        if wide is None:
-            return None
+def _pair(
+    data: FigureData, method: str, reference: str, only: Sequence[str] = ()
+) -> SimpleNamespace:
+    def gain(wide: pd.DataFrame) -> pd.Series:
         wide = data.better(wide[[method, reference]]).dropna()
         if only:
             wide = wide[wide.index.get_level_values("cell_line").isin(only)]
         return wide[method] - wide[reference]
 
-    lines, means, folds = (gain(table) for table in (data.medians(), data.means(), data.folds()))
+    lines, of_means, of_folds = gain(data.medians()), data.means(), data.folds()
+    means = None if of_means is None else gain(of_means)
+    folds = None if of_folds is None else gain(of_folds)
     every_line, units = bool((lines > 0).all()), lines if folds is None else folds
-    wide = data.medians() if folds is None else data.folds()
+    wide = data.medians() if of_folds is None else of_folds
     interval = certainty = per_line = None
     if folds is not None:
         interval = mean_ci(folds.groupby("fold").mean().to_numpy(), test_ratio=TEST_RATIO)
@@ -102,9 +108,11 @@ def _pair(data: FigureData, method: str, reference: str, only=()) -> SimpleNames
     )
 
 
-def against(evidence, values, *, figure: str, methods: list[str], references: list[str]):
+def against(
+    on: Evidence, *, figure: str, methods: list[str], references: list[str]
+) -> SimpleNamespace:
     """Compare each of some methods with all of some references, on every line and in every fold."""
-    data = evidence.fig(figure)
+    data = on.fig(figure)
     names = data.select(*methods)
     pairs = {name: [_pair(data, name, other) for other in references] for name in names}
     sure = [name for name in names if all(p.every_fold for p in pairs[name])]
@@ -133,9 +141,11 @@ def against(evidence, values, *, figure: str, methods: list[str], references: li
     )
 
 
-def beyond(evidence, values, *, figure: str, method: str, other: str, methods: list[str]):
+def beyond(
+    on: Evidence, *, figure: str, method: str, other: str, methods: list[str]
+) -> SimpleNamespace:
     """Gain of a method, per line on medians, over the best of some methods of another figure."""
-    data, second = evidence.fig(figure), evidence.fig(other)
+    data, second = on.fig(figure), on.fig(other)
     medians = data.better(data.medians()[method])
     rivals = second.better(second.medians()[second.select(*methods)])
     gain = medians - rivals.loc[medians.index].max(axis=1)
@@ -144,9 +154,11 @@ def beyond(evidence, values, *, figure: str, method: str, other: str, methods: l
     )
 
 
-def crossing(evidence, values, *, figure: str, methods: list[str], references: list[str]):
+def crossing(
+    on: Evidence, *, figure: str, methods: list[str], references: list[str]
+) -> SimpleNamespace:
     """Pairs (method, reference) in which the reference is not better on every line."""
-    data = evidence.fig(figure)
+    data = on.fig(figure)
     medians = data.better(data.medians())
     names = data.select(*methods)
     lost = [(m, r) for m in names for r in references if (medians[m] > medians[r]).any()]
@@ -160,16 +172,15 @@ def crossing(evidence, values, *, figure: str, methods: list[str], references: l
     )
 
 
-def reached(evidence, values, *, settings: dict[str, list], target: str):
+def reached(on: Evidence, *, settings: dict[str, dict], target: str) -> SimpleNamespace:
     """Methods whose median is as good as a target on some line, setting by setting.
 
-    `settings` has for each name a figure and its methods; two figures may share a name by a list.
+    `settings` has for each name one figure or more, and the methods to look for in it.
     """
-    found = {}
-    for name, parts in settings.items():
-        found[name] = []
-        for figure, methods in parts.items():
-            data = evidence.fig(figure)
+    found: dict[str, list[str]] = {name: [] for name in settings}
+    for name, figures in settings.items():
+        for figure, methods in figures.items():
+            data = on.fig(figure)
             medians = data.better(data.medians())
             for one in data.select(*methods):
                 if (medians[one] >= medians[target]).any() and one not in found[name]:

@@ -5,6 +5,7 @@ Methods are chosen as in `FigureData.select`. Where only medians over folds are 
 needs single folds is None. `pairs` has the relations between two methods, `named` the rest.
 """
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,19 +13,19 @@ import pandas as pd
 
 from perturbcore.data.published.facts import facts
 from perturbcore.report.published.claims.language import compare, holds, look_up
+from perturbcore.report.published.claims.pairs import Evidence
 
 
 def gap(
-    evidence,
-    values,
+    on: Evidence,
     *,
     figure: str,
     methods: list[str],
-    floor: list[str] = ("Train Mean",),
+    floor: Sequence[str] = ("Train Mean",),
     floor_in: str | None = None,
     limit: str | int = "Experimental Error",
     lines: list[str] | None = None,
-):
+) -> SimpleNamespace:
     """Share of the way from the best floor to the limit that methods close, on medians.
 
     `limit` 0 gives the gain over the floor as a share of the floor's own score.
@@ -33,18 +34,17 @@ def gap(
     ----------
     Cole et al. 2026, Section 2.1 ("closes ... of the gap"), on medians over folds.
     """
-    data, other = evidence.fig(figure), evidence.fig(floor_in or figure)
+    data, other = on.fig(figure), on.fig(floor_in or figure)
 
-    def shares(table: pd.DataFrame | None, floors: pd.DataFrame | None) -> pd.DataFrame | None:
-        if table is None:
-            return None
+    def shares(table: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
         table = data.better(table if lines is None else table.loc[lines])
         start = other.better(floors.loc[table.index, list(floor)]).max(axis=1)
         way = table[limit] - start if limit else start.abs()
         return table[data.select(*methods)].sub(start, axis=0).div(way, axis=0)
 
     table = shares(data.medians(), other.medians())
-    means = shares(data.means(), other.means())
+    of_means = data.means(), other.means()
+    means = None if of_means[0] is None or of_means[1] is None else shares(*of_means)
     return SimpleNamespace(
         methods=table.iloc[0],
         best=table.max(axis=1),
@@ -63,14 +63,14 @@ def gap(
 
 
 def ranks(
-    evidence, values, *, figure: str, methods: list[str], show=("*",), without=(), first=None
-):
+    on: Evidence, *, figure: str, methods: list[str], show=("*",), without=(), first=None
+) -> SimpleNamespace:
     """Rank methods: median rank over folds in a rank plot, else mean rank of medians of lines.
 
     `methods` are ranked among each other (in a rank plot they were ranked among all); the `first`
     of those to `show` and not `without` are kept.
     """
-    data = evidence.fig(figure)
+    data = on.fig(figure)
     pool = data.select(*methods)
     if data.spec.kind == "rank":
         rows = data.scores.groupby("display")["value"]
@@ -96,9 +96,11 @@ def ranks(
     )
 
 
-def order(evidence, values, *, figure: str, methods: list[str] = ("*",), line: str | None = None):
+def order(
+    on: Evidence, *, figure: str, methods: Sequence[str] = ("*",), line: str | None = None
+) -> SimpleNamespace:
     """Scores of methods on one line, neighbours out of order, and the leading modality."""
-    data = evidence.fig(figure)
+    data = on.fig(figure)
     medians, means = data.medians(), data.means()
     line = line or medians.index[0]
     value = medians.loc[line, data.select(*methods)]
@@ -127,31 +129,31 @@ def order(evidence, values, *, figure: str, methods: list[str] = ("*",), line: s
     )
 
 
-def agreement(evidence, values, *, figure: str, other: str | None = None, methods=("single",)):
+def agreement(
+    on: Evidence, *, figure: str, other: str | None = None, methods=("single",)
+) -> SimpleNamespace:
     """Rank correlation of methods: between two figures per line, or between lines of one figure."""
-    data = evidence.fig(figure)
+    data = on.fig(figure)
     names = data.select(*methods)
     if other is not None:
-        second = evidence.fig(other).medians()[names]
+        second = on.fig(other).medians()[names]
         return SimpleNamespace(value=data.medians()[names].T.corrwith(second.T, method="spearman"))
 
-    def pairs(table: pd.DataFrame | None) -> np.ndarray | None:
-        if table is None:
-            return None
+    def pairs(table: pd.DataFrame) -> np.ndarray:
         return table[names].T.corr("spearman").to_numpy()[np.triu_indices(len(table), 1)]
 
-    value, means = pairs(data.medians()), pairs(data.means())
+    value, means = pairs(data.medians()), data.means()
     return SimpleNamespace(
         names=names,
         mean=value.mean(),
         low=value.min(),
-        means=None if means is None else means.mean(),
+        means=None if means is None else pairs(means).mean(),
     )
 
 
-def metric_agreement(evidence, values, *, figure: str, metric: str):
+def metric_agreement(on: Evidence, *, figure: str, metric: str) -> SimpleNamespace:
     """Rank correlation of one metric with the others over methods and folds."""
-    data = evidence.fig(figure)
+    data = on.fig(figure)
     rows = data.scores.pivot_table(index=["display", "fold"], columns="metric", values="value")
     panels = list(data.spec.panels)
     value = rows.corr("spearman").loc[metric, panels]
@@ -167,9 +169,9 @@ def metric_agreement(evidence, values, *, figure: str, metric: str):
     )
 
 
-def screen(evidence, values, *, dataset: str):
+def screen(on: Evidence, *, dataset: str) -> SimpleNamespace | None:
     """Perturbations and batches of a data set in its experimental-error tables; None on medians."""
-    table = evidence.published.ceilings
+    table = on.published.ceilings
     if table is None:
         return None
     table = table[table["dataset"] == dataset].drop_duplicates(["cell_line", "perturbation"])
@@ -195,15 +197,15 @@ def _long_facts(table: str, rows: dict, **labels: list[str]) -> pd.DataFrame:
 
 
 def wide_facts(
-    table: str, rows: dict, unit: list[str], method: list[str] = ("model",)
+    table: str, rows: dict, unit: list[str], method: Sequence[str] = ("model",)
 ) -> pd.DataFrame:
     """Arrange printed numbers: one row per unit, one column per method."""
-    long = _long_facts(table, rows, _unit=unit, _method=method)
+    long = _long_facts(table, rows, _unit=unit, _method=list(method))
     wide = long.pivot_table("value", "_unit", "_method", sort=False, aggfunc="first")
     return wide.rename_axis(index=None, columns=None)
 
 
-def lead(evidence, values, *, methods: list[str], references: list[str], **table):
+def lead(on: Evidence, *, methods: list[str], references: list[str], **table) -> SimpleNamespace:
     """Best of some methods minus best of some references, row by row of a printed table."""
     wide = wide_facts(**table)
     value = (wide[methods].max(axis=1) - wide[references].max(axis=1)).round(10)
@@ -215,7 +217,7 @@ def lead(evidence, values, *, methods: list[str], references: list[str], **table
     )
 
 
-def standing(evidence, values, *, methods: list[str], **table):
+def standing(on: Evidence, *, methods: list[str], **table) -> SimpleNamespace:
     """First places (ties counted) and mean rank of methods over the rows of a printed table."""
     wide = wide_facts(**table)[methods]
     firsts = wide.eq(wide.max(axis=1), axis=0).sum()
@@ -224,13 +226,13 @@ def standing(evidence, values, *, methods: list[str], **table):
     return SimpleNamespace(firsts=firsts, most=firsts.max(), rank=rank, place=places, n=len(wide))
 
 
-def printed(evidence, values, *, table: str, rows: dict, unit: list[str]):
+def printed(on: Evidence, *, table: str, rows: dict, unit: list[str]) -> SimpleNamespace:
     """Numbers as a paper prints them: one value per unit."""
     value = _long_facts(table, rows, _unit=unit).set_index("_unit")["value"]
     return SimpleNamespace(value=value, low=value.min(), high=value.max(), best=value.idxmax())
 
 
-def change(evidence, values, *, table: str, rows: dict, method: str, reference: str):
+def change(on: Evidence, *, table: str, rows: dict, method: str, reference: str) -> SimpleNamespace:
     """Relative improvement of a method on a reference per data set and metric; MAE is an error."""
     wide = wide_facts(table, rows, ["dataset", "metric"], ["method"])
     value = wide[method] / wide[reference] - 1
@@ -240,29 +242,29 @@ def change(evidence, values, *, table: str, rows: dict, method: str, reference: 
     )
 
 
-def checks(evidence, values, *, of: dict[str, str]):
+def checks(on: Evidence, *, of: dict[str, str]) -> SimpleNamespace:
     """Which of some conditions hold, by name."""
-    found = pd.Series({name: holds(condition, values) for name, condition in of.items()})
+    found = pd.Series({name: holds(condition, on.values) for name, condition in of.items()})
     return SimpleNamespace(found=found, true=list(found.index[found]), n=len(found))
 
 
-def those(evidence, values, *, of: str):
+def those(on: Evidence, *, of: str) -> SimpleNamespace | None:
     """Names for which a condition without quantifier holds, such as "ranks.value <= 7"."""
-    found = compare(of, values)
+    found = compare(of, on.values)
     if found is None:
         return None
     return SimpleNamespace(names=list(found.index[found]), n=int(found.sum()))
 
 
-def number(evidence, values, *, of: str, minus=0, plus=0, over=1):
+def number(on: Evidence, *, of: str, minus=0, plus=0, over=1) -> float | pd.Series:
     """Take from a value of the claim, add to it, or divide it: differences and shares."""
     minus, plus, over = (
-        look_up(values, v) if isinstance(v, str) else v for v in (minus, plus, over)
+        look_up(on.values, v) if isinstance(v, str) else v for v in (minus, plus, over)
     )
-    return (look_up(values, of) - minus + plus) / over
+    return (look_up(on.values, of) - minus + plus) / over
 
 
-def read_off(evidence, values, *, figure: str):
+def read_off(on: Evidence, *, figure: str) -> SimpleNamespace:
     """Share of the gap that the best embedding closes in a figure read off by eye (kNN, Tahoe)."""
     table = facts("cole2026_tahoe_lfc_read_off").set_index(["figure", "display_name"])
     value = table.loc[figure, "L2_median"]
@@ -273,6 +275,6 @@ def read_off(evidence, values, *, figure: str):
     )
 
 
-def said(evidence, values, **stated):
+def said(on: Evidence, **stated) -> dict:
     """Give numbers that the paper states, to compare with."""
     return {k: pd.Series(v) if isinstance(v, dict) else v for k, v in stated.items()}
