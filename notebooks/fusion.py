@@ -87,7 +87,7 @@ pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the pert
 # ## The answer
 
 # %% tags=["hide-input"]
-singles = leaderboard.ours(study, dataset, knn=k) if f.data.task == "deg_pairs" else f.scores.iloc[:0]
+singles = leaderboard.ours(study, dataset, knn=k) if f.pairs else f.scores.iloc[:0]
 fused = board.fused(study, f, k=k, inner_folds=inner_folds, transformers=leaderboard_transformers)
 pages.say(page.answer(f, folds_looked_at))
 pages.take_home(chapter, page.one_line(f, board.record(fused)))

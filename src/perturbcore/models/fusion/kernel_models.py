@@ -234,10 +234,7 @@ def single_sources(models: Sequence[Fusion]) -> list[BestSource]:
     """List the best source alone under the predictor of each fusion that has a kind of its own."""
     names = {AveragedKNN: "knn", KernelSum: "kernel", KernelRidge: "ridge", PairModel: "mixed"}
     return [
-        BestSource(
-            m.embeddings, m.n_components, m.inner_folds, m.inner_seed,
-            predictor=names[type(m)], under=m,
-        )
+        BestSource(m.embeddings, m.n_components, m.inner_folds, predictor=names[type(m)], under=m)
         for m in models
         if type(m) in names
-    ]  # fmt: skip
+    ]

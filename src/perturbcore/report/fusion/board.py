@@ -7,7 +7,7 @@ import pandas as pd
 
 from perturbcore.models.fusion.kernel_models import fusions
 from perturbcore.report.fusion.scores import FusionScores, fusion_transformers
-from perturbcore.report.leaderboard import LINES, TASKS, board, split_responses
+from perturbcore.report.leaderboard import LINES, TASKS, WORDS, board, split_responses, standing
 from perturbcore.score.evaluate import evaluate
 
 OURS = "this book"
@@ -32,7 +32,7 @@ def fused(
     pandas.DataFrame
         Tidy scores with a column `wu_task` ("de" or "dir").
     """
-    if f.data.task != "deg_pairs":
+    if not f.pairs:
         return pd.DataFrame()
     deep, _ = fusion_transformers(study, f.data, f.sources, transformers or {}, joint=False)
     out = []
@@ -59,37 +59,29 @@ def verdict(singles: pd.DataFrame, fused: pd.DataFrame) -> str:
             "This profile holds no labels of PerturbQA, so nothing is scored on its split here: "
             "`make run CHAPTER=fusion PROFILE=real` does it in minutes."
         )
-    words = {"de": "whether a gene responds", "dir": "in which direction it responds"}
-    lines = list(LINES.values())
     said = []
-    for task, what in words.items():
-        mine, alone = (_best_of_ours(scores, task) for scores in (fused, singles))
-        theirs = board(fused.iloc[:0], task)[lines].max()
-        ahead = [x for x in lines if round(mine[x], 2) > theirs[x]]
-        values = ", ".join(f"{x} {mine[x]:.3f} ({alone[x]:.3f} and {theirs[x]:.2f})" for x in lines)
+    for task, what in WORDS.items():
+        (mine, theirs, ahead), (alone, _, _) = standing(fused, task), standing(singles, task)
+        values = [
+            f"{x} {mine[x]:.3f} ({alone[x]:.3f} and {theirs[x].max():.2f})" for x in LINES.values()
+        ]
         said.append(
             f"On {what} (`{task}`), **{mine['method']}** has the best mean of the fusions, "
             f"{mine['mean']:.3f}; by line, with the best single embedding of ours "
-            f"({alone['method']}) and the best published value in brackets: {values}. It is ahead "
-            f"of every published method in {len(ahead)} of {len(lines)} lines."
+            f"({alone['method']}) and the best published value in brackets: {', '.join(values)}. "
+            f"It is ahead of every published method in {len(ahead)} of {len(LINES)} lines."
         )
     return "\n\n".join(said)
-
-
-def _best_of_ours(scores: pd.DataFrame, task: str) -> pd.Series:
-    table = board(scores, task)
-    return table[table["origin"] == OURS].iloc[0]
 
 
 def record(fused: pd.DataFrame) -> str:
     """Condense the leaderboard to one clause."""
     if not len(fused):
         return ""
-    said = [
-        f"{task} {_best_of_ours(fused, task)['mean']:.3f} against "
-        f"{board(fused.iloc[:0], task).iloc[0]['mean']:.2f}"
-        for task in TASKS
-    ]
+    said = []
+    for task in TASKS:
+        mine, theirs, _ = standing(fused, task)
+        said.append(f"{task} {mine['mean']:.3f} against {theirs['mean'].max():.2f}")
     return f"on PerturbQA's own split {' and '.join(said)} for the best published"
 
 

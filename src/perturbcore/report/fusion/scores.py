@@ -41,6 +41,11 @@ class FusionScores:
     weights: pd.DataFrame
     left_out: list[str]
 
+    @property
+    def pairs(self) -> bool:
+        """Whether labels are partial."""
+        return task_of(self.data.task).kind == "pairs"
+
     @cached_property
     def every(self) -> Comparison:
         """All methods."""
