@@ -111,7 +111,7 @@ def test_gains_line_by_line_add_up_and_keep_their_sign(toy):
     assert "−1.8" in text.loc["Simple fusion", "B"]
     figure = gain_plot(lines, table, reference=toy.best_single, label="Gain")
     axis = figure.axes[0]
-    assert [t.get_text() for t in axis.get_yticklabels()] == ["Simple fusion", "Multi-kernel ridge"]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["Multi-kernel ridge", "Simple fusion"]
     np.testing.assert_allclose(axis.lines[0].get_xdata(), lines[lines["cell_line"] == "A"]["gain"])
 
 
