@@ -63,10 +63,14 @@ class Comparison(PairedScores):
         same = self.methods.loc[self.competitors, "predictor"].nunique() == 1
         return "embedding" if same else "method"
 
+    @cached_property
+    def _order(self) -> list[str]:
+        """All methods, best first."""
+        return list((-self.sign * self.means).sort_values(kind="stable").index)
+
     def _best_first(self, table: pd.DataFrame) -> pd.DataFrame:
         """Sort a table indexed by method, and make the methods a column."""
-        order = (-self.sign * self.means).sort_values(kind="stable").index
-        return table.loc[order].rename_axis(index="method", columns=None).reset_index()
+        return table.loc[self._order].rename_axis(index="method", columns=None).reset_index()
 
     def table(self) -> pd.DataFrame:
         """Mean over folds by method (rows, best first) and cell line (columns), and over all."""
@@ -97,7 +101,7 @@ class Comparison(PairedScores):
 
     @cached_property
     def _ranking(self) -> pd.DataFrame:
-        """`ranking`, indexed by method."""
+        """`ranking`, indexed by method, best first."""
         interval = t_statistics(self._by_fold(self.units).to_numpy(), self._test_ratio())
         table = self.methods.assign(
             value=self.means,
@@ -117,7 +121,7 @@ class Comparison(PairedScores):
         beyond = self.gains(self.floor).set_index("method")
         table["over_floor"], table["p_floor"] = beyond["gain"], beyond["p_holm"]
         table["against_floor"] = beyond["verdict"]
-        return table
+        return table.loc[self._order]
 
     def neighbours(self, methods: Sequence[str] | None = None) -> pd.DataFrame:
         """Compare each method with the next in the ranking, adjusted over these pairs.
@@ -134,7 +138,7 @@ class Comparison(PairedScores):
             interval), p_holm, verdict (of the next); the last has no next.
         """
         names = self.competitors if methods is None else list(methods)
-        order = list((-self.sign * self.means[names]).sort_values(kind="stable").index)
+        order = [m for m in self._order if m in names]
         pairs = [self.between(b, a) for a, b in zip(order, order[1:], strict=False)]
         kept = ["against", "method", "gain", "low", "high", "p"]
         found = pd.DataFrame(pairs, columns=kept).set_axis(
@@ -151,14 +155,12 @@ class Comparison(PairedScores):
 
     def unproven(self) -> list[str]:
         """Competitors that cannot be shown to beat the Train Mean, best first."""
-        table = self.ranking()
-        return list(table.loc[table["competes"] & (table["against_floor"] != "better"), "method"])
+        table = self._ranking[self._ranking["competes"]]
+        return list(table.index[table["against_floor"] != "better"])
 
     def ties(self) -> list[str]:
         """Competitors that are not shown to be worse than the best, best first."""
-        table = self.ranking()
-        tied = table["with_best"] & (table["method"] != self.best)
-        return list(table.loc[tied, "method"])
+        return [m for m in self._ranking.index[self._ranking["with_best"]] if m != self.best]
 
     def about(self, method: str) -> str:
         """Modality of a method in brackets, with its coverage where vectors are missing."""
@@ -177,7 +179,7 @@ class Comparison(PairedScores):
 
     def gap_said(self, method: str | None = None) -> str:
         """Say what a method, the best by default, closes of the gap; a clause without subject."""
-        row = self.gap().set_index("method").loc[method or self.best]
+        row = self._ranking.loc[method or self.best]
         ceiling, share = f"{self.ceiling}, {row['ceiling']:.3f}", row["gap_closed"]
         if not np.isfinite(share):
             return f"has no gap to close: the ceiling ({ceiling}) is no better than the Train Mean"

@@ -315,8 +315,13 @@ class PairedScores:
         lines = self.units.groupby(level="cell_line", observed=True)
         parts = []
         for line, units in lines if by else [(None, self.units)]:
-            rows = [self._ends(units, method) for method in units]
-            table = pd.DataFrame(rows, columns=["method", "value", "floor", "ceiling"])
+            there = units.notna()
+            ends = {
+                end: there.mul(units[name], axis=0).where(there)
+                for end, name in (("floor", self.floor), ("ceiling", self.ceiling))
+            }
+            means = {k: self._by_fold(v).mean() for k, v in {"value": units, **ends}.items()}
+            table = pd.DataFrame(means).rename_axis("method").reset_index()
             way = table["ceiling"] - table["floor"]
             share = (table["value"] - table["floor"]) / way + 0.0  # no negative zero
             table["gap_closed"] = share.where(self.sign * way > 0)
@@ -324,14 +329,6 @@ class PairedScores:
                 table.insert(0, "cell_line", line)
             parts.append(table)
         return pd.concat(parts, ignore_index=True)
-
-    def _ends(self, units: pd.DataFrame, method: str) -> tuple[str, float, float, float]:
-        """Mean of a method, of the floor and of the ceiling over the units that the method has."""
-        there = units.loc[
-            units[method].notna(), list(dict.fromkeys([method, self.floor, self.ceiling]))
-        ]
-        mean = self._by_fold(there).mean()
-        return method, float(mean[method]), float(mean[self.floor]), float(mean[self.ceiling])
 
     def ranks(self) -> pd.DataFrame:
         """Rank of each method in each cell line and fold (1 is best, ties share); no ceilings."""

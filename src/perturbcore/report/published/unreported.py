@@ -6,27 +6,23 @@ from perturbcore.core.errors import InputError
 from perturbcore.data.published.names import without_line
 from perturbcore.data.published.read import PRIMARY
 from perturbcore.data.published.tables import HOW_TO_GET, Published
+from perturbcore.report.comparison import Comparison
 from perturbcore.report.published.figures import FIGURES, FigureData, figure_data
-from perturbcore.score.uncertainty.differences import indistinguishable, neighbour_table
 
-# Five folds: the test set is a quarter of the training set.
-TEST_RATIO = 0.25
 RANKINGS = ("1", "S2", "S4", "5", "S1", "S7", "S8", "S10", "S14")
 
 
-def _paired(figure: str, published: Published) -> tuple[FigureData, tuple, dict]:
-    """Give a figure, its scores without positive controls, and how they are compared.
+def _paired(figure: str, published: Published) -> tuple[FigureData, Comparison]:
+    """Give a figure, and the comparison of all its methods but positive controls.
 
-    Raises InputError if only medians are at hand. A method goes by its display name; lines are
-    averaged within a fold.
+    Raises InputError if only medians are at hand. A method goes by its display name.
     """
     _need_folds(published)
     data = figure_data(figure, published)
     rows = data.scores[data.scores["modality"] != "Positive control"]
-    rows = rows.assign(embedding=rows["display"], predictor="")
+    rows = rows.assign(method=rows["display"], embedding=rows["display"], predictor="")
     higher = not data.spec.lower_is_better
-    how = {"by": (), "higher_is_better": higher, "test_ratio": TEST_RATIO}
-    return data, (rows, data.spec.metric), how
+    return data, Comparison(rows, data.spec.metric, higher_is_better=higher)
 
 
 def _need_folds(published: Published) -> None:
@@ -55,11 +51,9 @@ def neighbours(figure: str, published: Published) -> pd.DataFrame:
     ----------
     Nadeau and Bengio 2003, Machine Learning 52.
     """
-    _, scores, how = _paired(figure, published)
-    table = neighbour_table(*scores, **how)
-    table = table.rename(columns={"embedding": "method", "next_embedding": "next_method"})
-    wanted = ["place", "method", "mean", "next_method", "behind", "low", "high", "p_holm"]
-    return table[[*wanted, "distinguishable"]]
+    _, c = _paired(figure, published)
+    table = c.neighbours(c.methods.index).rename(columns={"value": "mean", "next": "next_method"})
+    return table.assign(distinguishable=table.pop("verdict") == "worse")
 
 
 def ranking_certainty(published: Published) -> pd.DataFrame:
@@ -74,18 +68,19 @@ def ranking_certainty(published: Published) -> pd.DataFrame:
     """
     rows = []
     for name in RANKINGS:
-        data, scores, how = _paired(name, published)
+        data, c = _paired(name, published)
         pairs = neighbours(name, published)
-        best = indistinguishable(*scores, **how)
+        best = c.best_of(c.methods.index)
+        rivals = c.gains(best, methods=c.methods.index)
         row = {
             "figure": name,
             "ranking": data.spec.title,
-            "methods": len(best),
+            "methods": len(c.methods),
             "neighbours": len(pairs) - 1,
             "interval_without_0": int((pairs["low"] > 0).sum()),
             "distinguishable": int(pairs["distinguishable"].sum()),
-            "best": pairs["method"].iloc[0],
-            "as_good_as_best": int((~best["distinguishable"] & ~best["best"]).sum()),
+            "best": best,
+            "as_good_as_best": int((rivals["verdict"] != "worse").sum()),
         }
         rows.append(row)
     return pd.DataFrame(rows)
