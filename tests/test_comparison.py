@@ -248,7 +248,7 @@ def named(pattern: str, text: str) -> set | None:
     return set(re.split(", | and ", found[1])) if found else None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(PLAUSIBLE)
 def test_every_sentence_is_true_of_the_table(case):
     c = drawn(case)
@@ -299,7 +299,7 @@ def test_every_sentence_is_true_of_the_table(case):
         assert share in line
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(PLAUSIBLE)
 def test_controls_are_never_best_tied_or_counted(case):
     c = drawn(case)
