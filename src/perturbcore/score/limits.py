@@ -1,5 +1,7 @@
 """Experimental error of a data set, by what it holds, and as units of the scores table."""
 
+from typing import Any
+
 import pandas as pd
 
 from perturbcore.core.digest import digest
@@ -51,8 +53,8 @@ def experimental_error(
         One row per estimate ("bootstrap", "noise_floor"), perturbation, quantile and metric (log
         fold-changes), or per fold, quantile and metric (labels).
     """
-    trials = dict(n_outer=n_outer, n_inner=n_inner, n_jobs=n_jobs)
-    responses = data.responses
+    trials: dict[str, Any] = dict(n_outer=n_outer, n_inner=n_inner, n_jobs=n_jobs)
+    responses: Any = data.responses
     if task_of(data.task).kind == "deg":
         return deg_ceiling(data.screen, responses, n_trials=n_trials, progress=False, **trials)
     control = responses.uns["perturbcore"].get("control", options.get("control", "global"))

@@ -173,8 +173,8 @@ class Model:
     name: str
     modality: str
     predictor: str
-    spec: Mapping[str, Any]
-    digest: str
+    spec: Mapping[str, Any] = {}
+    digest: str = ""
     joint: bool = False
     tasks: tuple[str, ...] | None = None
     cell_line: str | None = None

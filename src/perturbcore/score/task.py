@@ -296,4 +296,7 @@ def primary_metric(scores: pd.DataFrame) -> str:
 
 def pair_labels(responses: AnnData) -> tuple[np.ndarray, np.ndarray]:
     """Labels (n, g) in {0, 1} and which are known, of responses with partial labels."""
-    return task_of(responses).dense_labels(responses)
+    task = task_of(responses)
+    if not isinstance(task, Pairs):
+        raise ParameterError(f"task '{task.name}' has no partial labels")
+    return task.dense_labels(responses)

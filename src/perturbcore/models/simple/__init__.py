@@ -1,14 +1,11 @@
 """Models of one embedding: predictors with scikit-learn's fit and predict, tuned inside the fold."""
 
+from collections.abc import Callable
+
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.simple.base import Predictor, SklearnPredictor, Targets
 from perturbcore.models.simple.deg import DEGKNN, DEGLogistic
-from perturbcore.models.simple.embedding import (
-    Floor,
-    OnEmbedding,
-    embedding_models,
-    evaluate_embeddings,
-)
+from perturbcore.models.simple.embedding import Floor, OnEmbedding, evaluate_embeddings
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.label_logistic import LabelLogistic
 from perturbcore.models.simple.labels import LabelKernel, LabelKNN
@@ -33,13 +30,12 @@ __all__ = [
     "SklearnPredictor",
     "Softmax",
     "Targets",
-    "embedding_models",
     "evaluate_embeddings",
     "predictor",
 ]
 
 # a new predictor: one file beside these and one line here, under the kind of task that it predicts
-BY_KIND = {
+BY_KIND: dict[str, dict[str, Callable[..., Predictor]]] = {
     "lfc": {
         "knn": KNN,
         "lasso": lambda **o: Linear("lasso", **o),

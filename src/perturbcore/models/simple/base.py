@@ -1,7 +1,7 @@
 """What a predictor is: from reduced coordinates to responses, tuned inside the fold."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -40,7 +40,10 @@ class Targets:
     @cached_property
     def gram(self) -> np.ndarray:
         """Inner products of all rows of `source`."""
-        return task_of("lfc").products(self.source) if self._gram is None else self._gram
+        if self._gram is None:
+            Y = np.asarray(self.source, dtype=np.float64)
+            return Y @ Y.T
+        return self._gram
 
 
 def best_of(losses: np.ndarray, grid: Sequence) -> Any:
@@ -63,7 +66,7 @@ def checked_grid(grid: Sequence, kind: type, least: float, message: str) -> list
 
 
 class Predictor:
-    """A predictor that chooses a candidate by the task's loss on the inner folds.
+    """A dataclass that chooses a candidate by the task's loss on the inner folds.
 
     A subclass says how rows of a space are predicted for each candidate.
 
@@ -71,16 +74,19 @@ class Predictor:
     ----------
     name : str
         Column `predictor` of the scores.
-    spec : mapping
-        Everything that predictions depend on besides data, as plain values.
     task : Task
         A task of the kind that it predicts.
     """
 
     name: str
-    spec: Mapping[str, Any]
-    grid: Sequence
+    grid: Any
     task: ClassVar[Task] = task_of("lfc")
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Everything that predictions depend on besides data, as plain values."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}  # type: ignore[arg-type]
+        return {"class": type(self).__name__, **own}
 
     def candidates(self) -> list:
         """List what is tuned over."""
@@ -132,7 +138,7 @@ class SklearnPredictor(Predictor):
     """
 
     estimator: Any
-    grid: Mapping[str, Sequence] = field(default_factory=dict)  # type: ignore[assignment]
+    grid: Mapping[str, Sequence] = field(default_factory=dict)
     name: str = ""
 
     def __post_init__(self):

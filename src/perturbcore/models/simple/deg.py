@@ -109,16 +109,6 @@ class DEGKNN(Predictor):
         if not self.balance or min(self.balance) < 0 or max(self.balance) > 1:
             raise ParameterError(f"balance must lie between 0 and 1: {self.balance}")
 
-    @property
-    def spec(self) -> dict:
-        """Grid, balance and prior."""
-        return {
-            "class": "deg_knn",
-            "grid": self.grid,
-            "balance": self.balance,
-            "prior": self.prior,
-        }
-
     def candidates(self) -> list:
         """List pairs of k and balance."""
         return list(product(self.grid, self.balance))

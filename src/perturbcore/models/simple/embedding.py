@@ -16,7 +16,7 @@ from perturbcore.models.simple.base import Predictor, Targets
 from perturbcore.models.simple.space import NestedSpace, Protocol
 from perturbcore.score.evaluate import evaluate
 from perturbcore.score.model import NEGATIVE, POSITIVE, Fold, Model, Prediction
-from perturbcore.score.task import Task, task_of
+from perturbcore.score.task import task_of
 
 CONTROLS = ("train_mean", "no_change", "idealized")
 
@@ -86,14 +86,9 @@ class Floor(Model):
     """
 
     predictor: str
-    name = digest = ""
+    name = ""
     modality = NEGATIVE
     group = "floors"
-
-    @property
-    def spec(self) -> dict:  # type: ignore[override]
-        """The name is all there is."""
-        return {"class": self.predictor}
 
     def predict(self, fold: Fold) -> Prediction:
         """Predict the same for every perturbation."""
@@ -133,38 +128,6 @@ class Idealized:
     def digest(self) -> str:
         """Content key."""
         return digest("idealized", self.X, self.ids)
-
-
-def embedding_models(
-    responses: AnnData,
-    embeddings: Sequence,
-    predictors: Sequence = ("knn",),
-    *,
-    protocol: Protocol | None = None,
-    controls: Sequence[str] = CONTROLS,
-    cell_lines: Sequence[str] | None = None,
-    seed: int = 0,
-) -> list[Model]:
-    """Return a model for each embedding and predictor, and the controls; see `evaluate_embeddings`."""
-    from perturbcore.models.simple import predictor
-
-    protocol = protocol or Protocol()
-    task = task_of(responses)
-    chosen = [predictor(p, task) if isinstance(p, str) else p for p in predictors]
-    _check_predictors(chosen, task)
-    there = list(dict.fromkeys([*CONTROLS, *task.floors]))
-    unknown = sorted(set(controls) - set(there))
-    if unknown:
-        raise ParameterError(f"no control '{unknown[0]}'; there are: {', '.join(there)}")
-    lines = list(cell_lines or lines_in(responses))
-    _check_coverage(
-        embeddings, {line: rows_of(responses, line).obs["perturbation"] for line in lines}
-    )
-    served = list(embeddings)
-    if "idealized" in controls:
-        served += [Idealized.of(responses, line, protocol, seed) for line in lines]
-    models: list[Model] = [OnEmbedding(e, p, protocol) for e in served for p in chosen]
-    return [*models, *(Floor(c) for c in controls if c in task.floors)]
 
 
 def evaluate_embeddings(
@@ -213,23 +176,26 @@ def evaluate_embeddings(
     InputError, ParameterError
         The responses, an embedding or a parameter is not what it should be.
     """
+    from perturbcore.models.simple import predictor
+
     check_responses(responses)
-    made = embedding_models(
-        responses,
-        embeddings,
-        predictors,
-        protocol=protocol,
-        controls=controls,
-        cell_lines=cell_lines,
-        seed=seed,
-    )
-    return evaluate(responses, [*made, *models], cell_lines=cell_lines, seed=seed, **options)
-
-
-def _check_predictors(predictors: Sequence[Predictor], task: Task) -> None:
-    for p in predictors:
+    protocol, task = protocol or Protocol(), task_of(responses)
+    chosen = [predictor(p, task) if isinstance(p, str) else p for p in predictors]
+    for p in chosen:
         if p.task.kind != task.kind:
             raise ParameterError(f"predictor '{p.name}' predicts {p.task.title}, not {task.title}")
+    there = list(dict.fromkeys([*CONTROLS, *task.floors]))
+    unknown = sorted(set(controls) - set(there))
+    if unknown:
+        raise ParameterError(f"no control '{unknown[0]}'; there are: {', '.join(there)}")
+    lines = list(cell_lines or lines_in(responses))
+    _check_coverage(embeddings, {n: rows_of(responses, n).obs["perturbation"] for n in lines})
+    served = list(embeddings)
+    if "idealized" in controls:
+        served += [Idealized.of(responses, line, protocol, seed) for line in lines]
+    made = [OnEmbedding(e, p, protocol) for e in served for p in chosen]
+    floors = [Floor(c) for c in controls if c in task.floors]
+    return evaluate(responses, [*made, *floors, *models], cell_lines=lines, seed=seed, **options)
 
 
 def _check_coverage(embeddings: Sequence, ids: dict[str, pd.Series]) -> None:

@@ -87,11 +87,6 @@ class KNN(Predictor):
     def __post_init__(self):
         self.grid = checked_grid(self.grid, int, 0, "k must be at least 1")
 
-    @property
-    def spec(self) -> dict:
-        """The grid."""
-        return {"class": "knn", "grid": self.grid}
-
     def predict(self, space: NestedSpace, targets: Targets):
         """Choose k by mean L2 on the inner folds, then average the neighbours' responses."""
         smallest = min(len(a) for a, _ in space.splits)
@@ -112,11 +107,11 @@ class KNN(Predictor):
 
     def inner_losses(self, space: NestedSpace, targets: Targets, grid: Sequence[int]):
         """Mean L2 of each inner fold (rows) and each k of the sorted `grid` (columns)."""
-        grid = np.asarray(grid, dtype=np.int64)
-        losses = np.empty((len(space.splits), len(grid)))
+        ks = np.asarray(grid, dtype=np.int64)
+        losses = np.empty((len(space.splits), len(ks)))
         for i, ((a, b), inner) in enumerate(zip(space.splits, space.inner, strict=True)):
-            squared = np.empty((len(b), len(grid)))
-            near = inner.neighbours(int(grid[-1]))
-            _squared_errors(targets.gram, targets.rows, a, b, near, grid, squared)
+            squared = np.empty((len(b), len(ks)))
+            near = inner.neighbours(int(ks[-1]))
+            _squared_errors(targets.gram, targets.rows, a, b, near, ks, squared)
             losses[i] = np.sqrt(squared).mean(axis=0)
         return losses

@@ -132,11 +132,6 @@ class LabelLogistic(Smoother):
     def __post_init__(self):
         self.grid = checked_grid(self.grid, float, 0, "C must be above 0")
 
-    @property
-    def spec(self) -> dict:
-        """The grid."""
-        return {"class": "label_logistic", "grid": self.grid}
-
     def scores(self, space, known, query, rate, grid):
         """See `Smoother.scores`."""
         test = np.c_[space.test, np.ones(len(space.test))].astype(np.float64)

@@ -127,10 +127,10 @@ def raise_to(kernel: np.ndarray, power: float) -> np.ndarray:
     """Raise each entry to a power; a whole one by a few products, which is much faster than pow()."""
     if power != int(power) or power < 1:
         return kernel**power
-    out, square, left = None, kernel, int(power)
+    out, square, left = np.ones((), dtype=kernel.dtype), kernel, int(power)
     while left:
         if left % 2:
-            out = square if out is None else out * square
+            out = out * square
         left //= 2
         square = square * square if left else square
     return out
@@ -212,11 +212,6 @@ class LabelKNN(Smoother):
                 f"k must be at least 1 and prior above 0: {self.grid}, {self.prior}"
             )
 
-    @property
-    def spec(self) -> dict:
-        """Grid and prior."""
-        return {"class": "label_knn", "grid": self.grid, "prior": self.prior}
-
     def scores(self, space, known, query, rate, grid):
         """See `Smoother.scores`."""
         usable = [min(k, len(space.train)) for k in grid]
@@ -253,16 +248,6 @@ class LabelKernel(Smoother):
         self.grid = checked_grid(self.grid, float, 0, "powers must be above 0")
         if self.prior <= 0 or self.total <= 0:
             raise ParameterError("total and prior must be above 0")
-
-    @property
-    def spec(self) -> dict:
-        """Grid, total and prior."""
-        return {
-            "class": "label_kernel",
-            "grid": self.grid,
-            "total": self.total,
-            "prior": self.prior,
-        }
 
     def scores(self, space, known, query, rate, grid):
         """See `Smoother.scores`."""

@@ -100,11 +100,6 @@ class Linear(Predictor):
         self.grid = checked_grid(self.grid, float, 0, "alpha must be above 0")
         self.name = self.name or self.kind
 
-    @property
-    def spec(self) -> dict:
-        """Penalty and grid."""
-        return {"class": self.kind, "grid": self.grid}
-
     def predictions(self, space, Y, grid):
         """Solve the centred problem for each alpha."""
         mean = Y.mean(axis=0, dtype=np.float64)

@@ -113,7 +113,7 @@ def ranked_per_gene(label, probability) -> dict[str, np.ndarray]:
 
 def deg_metrics(label, probability, names) -> dict[str, float]:
     """Means over genes of the named metrics, sharing the work between them; see `called_per_gene`."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     if set(names) & {"f1_score", "precision", "recall"}:
         found |= called_per_gene(label, probability)
     if set(names) & {"roc_auc", "average_precision"}:
