@@ -132,10 +132,16 @@ order = mean.sort_values("mean")
 pages.show_table(chapter, order, "own", caption="Your embedding and predictor, beside floor and ceiling.", keep=heads)
 
 # %% [markdown]
+# A method that does more than read one embedding is a {py:class}`perturbcore.score.model.Model`: one file with
+# `predict(fold)`, and `fit(fold)` where learning is a step of its own. A fold holds the training responses and the names
+# of the test perturbations, nothing else. One line, {py:func}`perturbcore.models.registry.register_model`, gives it a name;
+# with `models: [knn, mixed, mine]` in a profile, every chapter that scores embeddings on a task it predicts shows it.
+
+# %% [markdown]
 # ## Your data set and your chapter
 #
 # A profile names data sets and embeddings; `from_files` reads yours. With this file, `make book PROFILE=mine.yml` is the
-# whole book on your data. (In code, a data set is one file in `src/perturbcore/datasets` with a function `load` that
+# whole book on your data. (In code, a data set is one file in `src/perturbcore/data/sets` with a function `load` that
 # returns a {py:class}`perturbcore.data.sets.base.Dataset`.)
 
 # %% tags=["hide-input"]
