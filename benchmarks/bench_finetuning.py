@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.cell_models.pretrain import pretrain
 from perturbcore.embeddings.cell_models.tokens import ControlCells
-from perturbcore.models.finetuning.models import Indexing, InSilicoKO
+from perturbcore.models.finetuning.cells import Indexing, InSilicoKO
+from perturbcore.models.finetuning.model import FineTuned
 
 SIZES = dict(dim=32, heads=4, layers=1, latents=16)
 
@@ -78,17 +80,24 @@ def tuning(kind, n_perturbations, g, device):
     """Seconds an epoch over perturbations, batch 8, validation included."""
     cells = random_cells(200, g)
     encoder = pretrain(cells, epochs=1, **SIZES).encoder
-    model = kind(encoder, cells, lrs=(1e-3,), epochs=3, device=device)
+    model = FineTuned(
+        kind(encoder, cells, hidden=(1024, 2048)), name="CT", modality="Expression", lrs=(1e-3,),
+        batch_sizes=(8,), epochs=3, device=device,
+    )  # fmt: skip
     rng = np.random.default_rng(0)
-    at = rng.permutation(g)[:n_perturbations]
-    Y = rng.normal(size=(len(at), g)).astype(np.float32)
+    names = cells.genes[rng.permutation(g)[: n_perturbations + 1]]
+    obs = pd.DataFrame({"perturbation": names, "cell_line": "line"})
+    Y = rng.normal(size=(len(names), g)).astype(np.float32)
+    responses = make_responses(Y, obs, list(cells.genes), dataset="random")
     start = time.perf_counter()
-    model._line("line", at, Y, at[:1], np.array([f"p{i}" for i in at]), list(cells.genes), 0)
+    responses.obs["fold"] = (np.arange(len(names)) > 0).astype(int) - 1
+    fold = Fold.of(add_folds(responses, 2), 0)
+    model.fit(fold).predict(fold)
     seconds = (time.perf_counter() - start) / 3
     return {
         "what": model.predictor,
         "genes": g,
-        "perturbations": len(at),
+        "perturbations": len(names) - 1,
         "s_per_epoch": seconds,
     }
 

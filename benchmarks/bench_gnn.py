@@ -24,7 +24,7 @@ from perturbcore.embeddings.gcn import (
     sparse_tensor,
     split_edges,
 )
-from perturbcore.models.finetuning.graph_objectives import Neighbourhood, read_nodes
+from perturbcore.models.finetuning.graph import Neighbourhood, read_nodes
 
 DIM, LAYERS, PUBLISHED_BATCH = 64, 2, 4096
 

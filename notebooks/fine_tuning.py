@@ -50,8 +50,8 @@ n_jobs: int = 2
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.study import Study
 from perturbcore.data.published.tables import load_published
-from perturbcore.models.finetuning import page
 from perturbcore.report import figures, pages
+from perturbcore.report.finetuning import page
 from perturbcore.report.finetuning.contest import contest
 from perturbcore.report.published.draw import present
 from perturbcore.report.summary import primary_metric

@@ -14,15 +14,11 @@ from sklearn.preprocessing import StandardScaler
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.models.decoders import model as model_module
 from perturbcore.models.decoders.backbones import make_backbone
-from perturbcore.models.decoders.bridge import Bridge
-from perturbcore.models.decoders.couplings import couple
-from perturbcore.models.decoders.diffusion import Diffusion, cosine_schedule
-from perturbcore.models.decoders.flow import Flow
 from perturbcore.models.decoders.latent import Latent
-from perturbcore.models.decoders.model import Decoder
-from perturbcore.models.decoders.options import DecoderOptions
-from perturbcore.models.decoders.pairs import Pairs
-from perturbcore.models.decoders.presets import LAPTOP, PUBLISHED
+from perturbcore.models.decoders.model import Decoder, TrainingCells
+from perturbcore.models.decoders.options import LAPTOP, PUBLISHED, DecoderOptions
+from perturbcore.models.decoders.pairs import Pairs, couple
+from perturbcore.models.decoders.processes import Bridge, Diffusion, Flow, cosine_schedule
 
 L = 3
 TINY = {
@@ -50,6 +46,13 @@ def quick(method="flow", **changes):
     return options(method, **{**small, "validation_batches": 2, **changes})
 
 
+def fitted(
+    o, source, target, labels, vectors, validation=0.1, source_batch=None, target_batch=None, **more
+):
+    data = TrainingCells(source, target, labels, vectors, source_batch, target_batch, **more)
+    return Decoder(o, validation).fit(data)
+
+
 def screen(rng, n=900):
     source = rng.normal(size=(n, L))
     modes = np.where(rng.random((n, 1)) < 0.5, -2, 2) * np.array([1, 0.5, 0]) + 0.3 * rng.normal(
@@ -65,9 +68,9 @@ def decoded(request):
     """Cells that each kind of decoder, fitted once, makes of new control cells."""
     rng = np.random.default_rng(0)
     source, target, labels, vectors = screen(rng)
-    decoder = Decoder(options(request.param)).fit(source, target, labels, vectors, validation=0)
+    decoder = fitted(options(request.param), source, target, labels, vectors, validation=0)
     new = rng.normal(size=(1500, L))
-    cells = decoder.sample(np.tile(new, (3, 1)), vectors, np.repeat([0, 1, 2], 1500), seed=3)
+    cells = decoder.draw(np.tile(new, (3, 1)), vectors, np.repeat([0, 1, 2], 1500), seed=3)
     return request.param, new, dict(zip(WAYS, cells.reshape(3, 1500, L), strict=True))
 
 
@@ -119,7 +122,7 @@ def normals(n, seed=0):
 @pytest.mark.parametrize(("sampler", "steps"), [("ddpm", 1000), ("ddim", 200)])
 def test_diffusion_samplers_draw_the_gaussian_of_a_perfect_network(targets, sampler, steps):
     mean, deviation = torch.tensor([0.5, -0.3, 0.0]), torch.tensor([0.2, 0.4, 0.1])
-    process = Diffusion(options("diffusion", targets=targets))
+    process = Diffusion(options("diffusion", targets=targets, sampler=sampler, steps=steps))
 
     def answer(x, time):
         signal = process.signal[time.long()].float()[:, None]
@@ -133,41 +136,55 @@ def test_diffusion_samplers_draw_the_gaussian_of_a_perfect_network(targets, samp
         )
         return out[:, None]
 
-    bounds = {"low": torch.full((L,), -9.0), "high": torch.full((L,), 9.0)}
-    drawn = process.sample(
-        Oracle(answer), torch.zeros(4000, L), torch.zeros(4000, 1), normals(4000),
-        sampler=sampler, steps=steps, **bounds,
-    )  # fmt: skip
+    edge, zero = torch.full((L,), 9.0), torch.zeros(4000, L)
+    drawn = process.sample(Oracle(answer), zero, zero[:, :1], normals(4000), -edge, edge)
     assert torch.allclose(drawn.mean(dim=0), mean, atol=0.03)
     assert torch.allclose(drawn.std(dim=0), deviation, rtol=0.1)
 
 
 def test_predicted_cells_stay_in_the_range_of_training():
-    process = Diffusion(options("diffusion", targets="published"))
+    process = Diffusion(options("diffusion", targets="published", steps=10))
     wild = Oracle(lambda x, time: -50 * torch.ones_like(x[:, :1]))
-    high = torch.tensor([1.0, 2.0, 3.0])
-    drawn = process.sample(
-        wild,
-        torch.zeros(8, L),
-        torch.zeros(8, 1),
-        normals(8),
-        sampler="ddim",
-        steps=10,
-        low=-high,
-        high=high,
-    )
+    high, zero = torch.tensor([1.0, 2.0, 3.0]), torch.zeros(8, L)
+    drawn = process.sample(wild, zero, zero[:, :1], normals(8), -high, high)
     assert torch.allclose(drawn, high.expand(8, L))
+
+
+def test_each_ddpm_step_draws_from_the_posterior_of_the_step_before():
+    """Ho et al. 2020, Eq. 6 and 7: mean and variance of x[t-1] given x[t] and the clean cell."""
+    steps, clean = 5, torch.tensor([0.5, -0.3, 0.2])
+    process = Diffusion(options("diffusion", sampler="ddpm", timesteps=steps, steps=steps))
+    share = process.signal
+    seen, drawn = [], []
+
+    def truth(x, time):
+        seen.append(x[:, 0])
+        at = share[time.long()][:, None]
+        return ((x[:, 0] - at.sqrt() * clean) / (1 - at).sqrt()).float()[:, None]
+
+    def noise():
+        drawn.append(torch.randn(4, L, generator=torch.Generator().manual_seed(len(drawn))))
+        return drawn[-1]
+
+    edge, zero = torch.full((L,), 9.0), torch.zeros(4, L)
+    end = process.sample(Oracle(truth), zero, zero[:, :1], noise, -edge, edge)
+    assert len(seen) == len(drawn) == steps
+    for i, t in enumerate(range(steps - 1, 0, -1)):
+        beta = 1 - share[t] / share[t - 1]
+        mean = share[t - 1].sqrt() * beta * clean + (1 - beta).sqrt() * (1 - share[t - 1]) * seen[i]
+        variance = (1 - share[t - 1]) / (1 - share[t]) * beta
+        expected = mean / (1 - share[t]) + variance.sqrt() * drawn[i + 1]
+        torch.testing.assert_close(seen[i + 1], expected.float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(end, clean.expand(4, L), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("sampler", "steps"), [("midpoint", 20), ("dopri5", 20), ("rk4", 10)])
 def test_flow_follows_a_known_field(sampler, steps):
     # dx/dt = -2 x has the solution x exp(-2)
-    process = Flow(options("flow"))
+    process = Flow(options("flow", sampler=sampler, steps=steps))
     field = Oracle(lambda x, time: -2 * x)
     start = torch.randn(50, L)
-    end = process.sample(
-        field, start, torch.zeros(50, 1), None, sampler=sampler, steps=steps, low=None, high=None
-    )
+    end = process.sample(field, start, torch.zeros(50, 1), None, None, None)
     assert torch.allclose(end, start * np.exp(-2), atol=2e-3)
 
 
@@ -175,7 +192,7 @@ def test_flow_follows_a_known_field(sampler, steps):
 def test_bridge_reaches_the_targets_of_a_perfect_network(targets):
     # from N(0, 1) to N(3, 0.25) by independent pairs: everything is Gaussian, so conditional means are linear
     sigma, mean, deviation = 0.7, 3.0, 0.5
-    process = Bridge(options("bridge", targets=targets, sigma=sigma))
+    process = Bridge(options("bridge", targets=targets, sigma=sigma, steps=200))
 
     def answer(x, time):
         t = (time / 1000)[:, None]
@@ -193,9 +210,8 @@ def test_bridge_reaches_the_targets_of_a_perfect_network(targets):
         return torch.stack([velocity, noise], dim=1)
 
     drawn = process.sample(
-        Oracle(answer), torch.randn(6000, L), torch.zeros(6000, 1), normals(6000),
-        sampler="euler_maruyama", steps=200, low=None, high=None,
-    )  # fmt: skip
+        Oracle(answer), torch.randn(6000, L), torch.zeros(6000, 1), normals(6000), None, None
+    )
     assert torch.allclose(drawn.mean(dim=0), torch.full((L,), mean), atol=0.04)
     assert torch.allclose(drawn.std(dim=0), torch.full((L,), deviation), atol=0.04)
 
@@ -220,10 +236,10 @@ def test_losses_are_least_at_the_truth():
         at = process(options(method, **changes))
         right = at.loss(
             Oracle(lambda x, time, out=truth: out), source, target, condition, time, noise
-        )["loss"]
+        )
         wrong = at.loss(
             Oracle(lambda x, time, out=truth: out + 0.1), source, target, condition, time, noise
-        )["loss"]
+        )
         assert right < 1e-4 and wrong > 0.005
 
 
@@ -232,21 +248,10 @@ def test_source_cell_is_seen_only_where_asked():
     watch = Oracle(lambda x, time: seen.append(x[:, 1].abs().max().item()) or x[:, :1])
     source = torch.full((4, L), 5.0)
     for shown in (True, False):
-        process = Diffusion(options("diffusion", source=shown))
-        process.loss(
-            watch, source, torch.zeros(4, L), torch.zeros(4, 1), torch.rand(4), torch.randn(4, L)
-        )
-        edge = torch.ones(L)
-        process.sample(
-            watch,
-            source,
-            torch.zeros(4, 1),
-            normals(4),
-            sampler="ddim",
-            steps=2,
-            low=-edge,
-            high=edge,
-        )
+        process = Diffusion(options("diffusion", source=shown, steps=2))
+        zero, edge = torch.zeros(4, L), torch.ones(L)
+        process.loss(watch, source, zero, zero[:, :1], torch.rand(4), torch.randn(4, L))
+        process.sample(watch, source, zero[:, :1], normals(4), -edge, edge)
     assert seen == [5.0] * 3 + [0.0] * 3
 
 
@@ -269,15 +274,12 @@ def conditioned(vectors_seen, shifts, vectors_asked, seed=0):
     names = [f"p{i}" for i in range(n)]
     source = rng.normal(size=(500, L))
     target = rng.normal(size=(n * each, L)) + np.repeat(shifts, each, axis=0)
-    decoder = Decoder(
-        options("flow", embedding_scaling="unit", epoch_cells=256 * 30, coupling="optimal")
-    )
-    decoder.fit(
-        source, target, np.repeat(names, each), pd.DataFrame(vectors_seen, names), validation=0
-    )
+    o = options("flow", embedding_scaling="unit", epoch_cells=256 * 30, coupling="optimal")
+    table = pd.DataFrame(vectors_seen, names)
+    decoder = fitted(o, source, target, np.repeat(names, each), table, validation=0)
     m = len(vectors_asked)
     new = rng.normal(size=(200, L))
-    cells = decoder.sample(np.tile(new, (m, 1)), vectors_asked, np.repeat(np.arange(m), 200))
+    cells = decoder.draw(np.tile(new, (m, 1)), vectors_asked, np.repeat(np.arange(m), 200))
     return cells.reshape(m, 200, L).mean(axis=1) - new.mean(axis=0)
 
 
@@ -305,13 +307,13 @@ def test_cells_of_validation_perturbations_are_never_trained_on():
     poisoned = target.copy()
     poisoned[labels == "modes"] = 1e3
     a, b = (
-        Decoder(quick()).fit(source, cells, labels, vectors, validation=["modes"])
+        fitted(quick(), source, cells, labels, vectors, validation=["modes"])
         for cells in (target, poisoned)
     )
     np.testing.assert_array_equal(a.latent.loadings, b.latent.loadings)
     np.testing.assert_array_equal(a.latent.low, b.latent.low)
-    np.testing.assert_array_equal(a.trained.history["train_loss"], b.trained.history["train_loss"])
-    assert b.trained.history["val"].min() > 1e3 * a.trained.history["val"].max()
+    np.testing.assert_array_equal(a.history["train_loss"], b.history["train_loss"])
+    assert b.history["val"].min() > 1e3 * a.history["val"].max()
     assert a.validation == ["modes"]
 
 
@@ -321,41 +323,45 @@ def test_training_stops_when_validation_gets_no_better():
     # the validation perturbation moves against the others: learning them can only hurt
     labels = np.where(labels == "identity", "gaussian", labels)
     target[labels == "modes"] = -3 * SHIFT + rng.normal(size=(40, L))
-    decoder = Decoder(quick(patience=2, max_epochs=40, epoch_cells=320)).fit(
-        source, target, labels, vectors, validation=["modes"]
+    decoder = fitted(
+        quick(patience=2, max_epochs=40, epoch_cells=320),
+        source,
+        target,
+        labels,
+        vectors,
+        validation=["modes"],
     )
-    assert decoder.trained.epochs < 40
-    assert decoder.trained.epochs == decoder.trained.best_epoch + 3
+    epochs, best = len(decoder.history), decoder.history["val"].idxmin()
+    assert epochs < 40 and epochs == best + 3
+    assert decoder.chosen == f"epoch {best + 1} of {epochs}"
 
 
 def test_same_seed_same_cells():
     source, target, labels, vectors = screen(np.random.default_rng(4), n=50)
     for method in KINDS:
         decoders = [
-            Decoder(quick(method)).fit(source, target, labels, vectors, seed=5) for _ in range(2)
+            fitted(quick(method), source, target, labels, vectors, seed=5) for _ in range(2)
         ]
         drawn = [
-            d.sample(source, vectors.iloc[:1], seed=s)
+            d.draw(source, vectors.iloc[:1], seed=s)
             for d, s in ((decoders[0], 1), (decoders[1], 1))
         ]
         np.testing.assert_array_equal(*drawn)
-        other = decoders[0].sample(source, vectors.iloc[:1], seed=2)
+        other = decoders[0].draw(source, vectors.iloc[:1], seed=2)
         assert (method == "flow") == np.array_equal(drawn[0], other)
         assert decoders[0].validation == decoders[1].validation
 
 
 def test_one_call_for_many_perturbations_equals_a_call_for_each_cell(monkeypatch):
     source, target, labels, vectors = screen(np.random.default_rng(4), n=50)
-    decoder = Decoder(quick(residual="cell")).fit(source, target, labels, vectors)
+    decoder = fitted(quick(residual="cell"), source, target, labels, vectors)
     index = np.arange(12) % 3
     cells = source[:12]
-    together = decoder.sample(cells, vectors, index)
-    alone = np.concatenate(
-        [decoder.sample(cells[[i]], vectors.iloc[[index[i]]]) for i in range(12)]
-    )
+    together = decoder.draw(cells, vectors, index)
+    alone = np.concatenate([decoder.draw(cells[[i]], vectors.iloc[[index[i]]]) for i in range(12)])
     np.testing.assert_allclose(together, alone, atol=1e-5)
     monkeypatch.setitem(model_module.CHUNK, "mlp", 5)
-    np.testing.assert_allclose(decoder.sample(cells, vectors, index), together, atol=1e-5)
+    np.testing.assert_allclose(decoder.draw(cells, vectors, index), together, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["flow", "bridge"])
@@ -365,7 +371,7 @@ def test_killed_and_resumed_training_equals_uninterrupted(tmp_path, monkeypatch,
     o = quick(method, max_epochs=6)
 
     def run(folder):
-        return Decoder(o).fit(source, target, labels, vectors, validation=["modes"], folder=folder)
+        return fitted(o, source, target, labels, vectors, validation=["modes"], folder=folder)
 
     whole = run(None)
     make, calls = Pairs.make, []
@@ -384,11 +390,11 @@ def test_killed_and_resumed_training_equals_uninterrupted(tmp_path, monkeypatch,
     resumed = run(tmp_path)
     for name, weight in whole.learner.state_dict().items():
         assert torch.equal(weight, resumed.learner.state_dict()[name]), name
-    np.testing.assert_array_equal(whole.trained.history["val"], resumed.trained.history["val"])
+    np.testing.assert_array_equal(whole.history["val"], resumed.history["val"])
     monkeypatch.setattr(Pairs, "make", dies)
     again = run(tmp_path)
     np.testing.assert_array_equal(
-        again.sample(source, vectors.iloc[0]), whole.sample(source, vectors.iloc[0])
+        again.draw(source, vectors.iloc[:1]), whole.draw(source, vectors.iloc[:1])
     )
     assert len(calls) == 14, "a finished training is loaded, not repeated"
 
@@ -396,64 +402,63 @@ def test_killed_and_resumed_training_equals_uninterrupted(tmp_path, monkeypatch,
 @pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
 def test_values_that_are_not_finite_are_refused(kind):
     source, target, labels, vectors = screen(np.random.default_rng(7), n=30)
-    decoder = Decoder(quick())
+    fit = partial(fitted, quick())
     for bad in (np.nan, np.inf):
         broken = target.copy()
         broken[4, 2] = bad
         with pytest.raises(InputError, match="perturbed cells: value .* row 4, column 2"):
-            decoder.fit(kind(source), kind(broken), labels, vectors)
+            fit(kind(source), kind(broken), labels, vectors)
         with pytest.raises(InputError, match="control cells"):
-            decoder.fit(kind(broken), kind(source), labels[:30], vectors)
-    decoder.fit(kind(source), kind(target), labels, vectors)
+            fit(kind(broken), kind(source), labels[:30], vectors)
+    decoder = fit(kind(source), kind(target), labels, vectors)
     with pytest.raises(InputError, match="row 4, column 2"):
-        decoder.sample(kind(broken), vectors.iloc[0])
+        decoder.draw(kind(broken), vectors.iloc[:1])
 
 
 def test_what_does_not_fit_together_is_refused():
     source, target, labels, vectors = screen(np.random.default_rng(7), n=20)
-    fitted = partial(Decoder(quick()).fit, source, target)
-    with pytest.raises(InputError, match="1 perturbations have none .modes"):
-        fitted(labels, vectors.drop(index="modes"))
-    with pytest.raises(InputError, match="'modes' are not finite"):
-        fitted(labels, vectors.drop(index="modes").reindex(WAYS))
+    fit = partial(fitted, quick(), source, target)
+    with pytest.raises(InputError, match="1 perturbations have none.*modes"):
+        fit(labels, vectors.drop(index="modes"))
+    with pytest.raises(InputError, match="not finite .modes"):
+        fit(labels, vectors.drop(index="modes").reindex(WAYS))
     with pytest.raises(InputError, match="more than once"):
-        fitted(labels, pd.concat([vectors, vectors]))
+        fit(labels, pd.concat([vectors, vectors]))
     with pytest.raises(InputError, match="59 labels for 60"):
-        fitted(labels[1:], vectors)
+        fit(labels[1:], vectors)
     with pytest.raises(ParameterError, match="holds all 3"):
-        fitted(labels, vectors, validation=WAYS)
+        fit(labels, vectors, validation=WAYS)
     with pytest.raises(ParameterError, match="nobody have no cells"):
-        fitted(labels, vectors, validation=["nobody"])
+        fit(labels, vectors, validation=["nobody"])
     with pytest.raises(InputError, match="3 genes, perturbed cells 2"):
-        Decoder(quick()).fit(source, target[:, :2], labels, vectors)
+        fitted(quick(), source, target[:, :2], labels, vectors)
     with pytest.raises(ParameterError, match="needs validation"):
-        Decoder(quick(patience=2)).fit(source, target, labels, vectors, validation=0)
-    with pytest.raises(ParameterError, match="needs source_batch"):
-        Decoder(quick(partners="same_batch")).fit(source, target, labels, vectors)
+        fitted(quick(patience=2), source, target, labels, vectors, validation=0)
+    with pytest.raises(InputError, match="needs the batch of every control"):
+        fitted(quick(partners="same_batch"), source, target, labels, vectors)
     with pytest.raises(ParameterError, match="n_components=9"):
-        Decoder(quick(n_components=9)).fit(source, target, labels, vectors)
+        fitted(quick(n_components=9), source, target, labels, vectors)
     with pytest.raises(InputError, match="call fit first"):
-        Decoder(quick()).sample_latent(source, vectors)
-    decoder = Decoder(quick()).fit(source, target, labels, vectors)
+        Decoder(quick()).draw(source, vectors)
+    decoder = fitted(quick(), source, target, labels, vectors)
     with pytest.raises(InputError, match="3 vectors for 20 cells"):
-        decoder.sample(source, vectors)
+        decoder.draw(source, vectors)
     with pytest.raises(InputError, match="from 0 to 2"):
-        decoder.sample(source, vectors, np.full(20, 3))
-    with pytest.raises(InputError, match="2 columns"):
-        decoder.sample(source, vectors.iloc[:1, :2])
-    with pytest.raises(ParameterError, match="flow samples with midpoint"):
-        decoder.sample(source, vectors.iloc[:1], sampler="ddim")
+        decoder.draw(source, vectors, np.full(20, 3))
+    with pytest.raises(InputError, match="rows of 3 columns"):
+        decoder.draw(source, vectors.iloc[:1, :2])
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone": "unet"}, "dit, mlp"),
+        ({"backbone": "unet"}, "backbone='unet'.*'dit' or 'mlp'"),
+        ({"sampler": "ddim"}, "flow samples with midpoint"),
         ({"width": 30, "backbone": "dit"}, "multiple"),
         ({"dropout": 1.0}, "dropout"),
         ({"coupling": "optimal", "group": 7}, "group=7"),
         ({"partners": "same_batch", "coupling": "optimal", "scope": "batch"}, "undoes"),
-        ({"learning_rate": 0}, "above 0"),
+        ({"learning_rate": 0}, "learning_rate=0.*greater than 0"),
         ({"colour": 3}, "no option 'colour'"),
     ],
 )
@@ -471,15 +476,14 @@ def test_a_constant_gene_and_a_perturbation_with_one_cell_are_no_trouble():
     keep = (labels != "modes") | (np.cumsum(labels == "modes") == 1)
     for method in KINDS:
         o = quick(method, coupling="optimal", partners="same_batch")
-        decoder = Decoder(o).fit(
-            source, target[keep], labels[keep], vectors, validation=["identity"],
+        decoder = fitted(o, source, target[keep], labels[keep], vectors, validation=["identity"],
             source_batch=np.tile(["a", "b"], 20), target_batch=np.resize(["a", "b", "c"], keep.sum()),
         )  # fmt: skip
-        cells = decoder.sample(source, vectors.loc["modes"])
+        cells = decoder.draw(source, vectors.loc[["modes"]])
         assert np.isfinite(cells).all()
         np.testing.assert_allclose(cells[:, 3], 0.25, atol=1e-6)
         np.testing.assert_allclose(cells[:, 4], 0, atol=1e-6)
-        assert decoder.trained.history["train_loss"].notna().all()
+        assert decoder.history["train_loss"].notna().all()
 
 
 @pytest.mark.parametrize("scaling", ["minmax", "unit", "global"])
@@ -501,7 +505,6 @@ def test_latent_is_scaler_and_pca(scaling):
         np.testing.assert_allclose(
             latent.shift(z[1:] - z[0]), expected[1:] - expected[0], atol=1e-4
         )
-        np.testing.assert_allclose(latent.explained, pca.explained_variance_ratio_.sum(), rtol=1e-4)
         own = latent.transform(cells)
         if scaling == "minmax":
             assert np.isclose(own.min(), -1, atol=1e-5) and np.isclose(own.max(), 1, atol=1e-5)
@@ -515,13 +518,13 @@ def test_latent_is_scaler_and_pca(scaling):
 
 def test_residual_says_what_of_the_unseen_part_of_a_cell_is_kept():
     source, target, labels, vectors = screen(np.random.default_rng(10), n=40)
-    fitted = {
-        r: Decoder(quick(n_components=2, residual=r)).fit(source, target, labels, vectors)
+    made_by = {
+        r: fitted(quick(n_components=2, residual=r), source, target, labels, vectors)
         for r in ("none", "cell", "centred")
     }
-    latent = fitted["none"].latent
+    latent = made_by["none"].latent
     z0 = latent.transform(source)
-    made = {r: d.decode(z0, z0, sp.csr_matrix(source)) for r, d in fitted.items()}
+    made = {r: d.decode(z0, z0, sp.csr_matrix(source)) for r, d in made_by.items()}
     np.testing.assert_allclose(made["cell"], source, atol=1e-5)
     np.testing.assert_allclose(made["none"], latent.inverse(z0), atol=1e-5)
     np.testing.assert_allclose(made["centred"].mean(axis=0), made["none"].mean(axis=0), atol=1e-5)
@@ -554,8 +557,6 @@ def test_entropic_coupling_draws_from_the_sinkhorn_plan():
     np.testing.assert_allclose(counts, 6 * plan, atol=0.03)
     cold = couple(source, target, "entropic", sigma=0.25, rng=rng)
     assert (cold == couple(source, target, "optimal")).float().mean() > 0.6
-    with pytest.raises(ParameterError, match="choose"):
-        couple(source, target, "greedy")
 
 
 def test_pairs_are_of_one_perturbation_and_where_asked_of_one_batch():

@@ -27,9 +27,8 @@ from perturbcore.embeddings.cell_models.objectives import IndexingHead, KnockOut
 from perturbcore.embeddings.cell_models.pretrain import MaskedExpression, components, pretrain
 from perturbcore.embeddings.cell_models.tokens import control_cells
 from perturbcore.embeddings.registry import builders
-from perturbcore.models.finetuning.adapters import LoRA, adapt, trainable
-from perturbcore.models.finetuning.cell_models import cell_models
-from perturbcore.models.finetuning.models import FrozenMLP, Indexing, InSilicoKO
+from perturbcore.models.finetuning.cells import FrozenMLP, Indexing, InSilicoKO, adapt, cell_models
+from perturbcore.models.finetuning.model import FineTuned
 from perturbcore.score.joint import blanked, evaluate_joint
 
 N_GENES, N_MODULES = 40, 4
@@ -308,12 +307,16 @@ def test_indexing_averages_the_target_over_cells(cells, trained):
         )
 
 
+def trainable(module):
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
 def test_adapters_change_nothing_at_first_and_leave_the_weights_as_they_were(cells, trained):
     encoder = copy.deepcopy(trained.encoder)
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
     values = torch.from_numpy(cells.values[:3])
     expected = encoder(values)
-    adapt(encoder, LoRA(rank=2))
+    adapt(encoder, 2)
     torch.testing.assert_close(encoder(values), expected)
     adapted = [n for n, _ in encoder.named_parameters() if "lora_A" in n]
     # direction; query, key and value of read, process and write: each 16 x 2 + 2 x 16
@@ -332,23 +335,25 @@ def test_adapters_change_nothing_at_first_and_leave_the_weights_as_they_were(cel
     assert all(torch.equal(after[k], before[k]) for k in before)
     assert not torch.allclose(encoder(values), expected)
 
-    whole = adapt(copy.deepcopy(trained.encoder), None)
+    whole = adapt(copy.deepcopy(trained.encoder), 0)
     assert trainable(whole) == sum(p.numel() for p in trained.encoder.parameters())
-    with pytest.raises(ParameterError, match="called nothing; it has .*query"):
-        adapt(copy.deepcopy(trained.encoder), LoRA(layers=("nothing",)))
-    with pytest.raises(ParameterError, match="rank=0"):
-        adapt(copy.deepcopy(trained.encoder), LoRA(rank=0))
+    with pytest.raises(ParameterError, match="rank=-1"):
+        adapt(copy.deepcopy(trained.encoder), -1)
 
 
-def models(encoder, cells, **options):
-    common = dict(lrs=(1e-2,), epochs=4, device="cpu") | options
-    return [
-        FrozenMLP(encoder, cells, hidden=(16,), **common),
-        Indexing(
-            encoder, cells, hidden=(16,), adapter=LoRA(rank=2), n_cells=4, n_eval=16, **common
-        ),
-        InSilicoKO(encoder, cells, hidden=(8,), adapter=LoRA(rank=2), asked=10, **common),
+def tuned(use, **options):
+    common = dict(lrs=(1e-2,), batch_sizes=[8], epochs=4, device="cpu", seed=use.seed)
+    return FineTuned(use, name="CT", modality="Expression", **common | options)
+
+
+def models(encoder, cells, seed=0, **options):
+    shared = dict(hidden=(16,), rank=2, seed=seed)
+    uses = [
+        FrozenMLP(encoder, cells, **shared),
+        Indexing(encoder, cells, n_cells=4, n_eval=16, **shared),
+        InSilicoKO(encoder, cells, asked=10, **shared | {"hidden": (8,)}),
     ]
+    return [tuned(use, **options) for use in uses]
 
 
 def test_models_are_scored_beat_the_mean_and_leave_the_encoder_alone(cells, trained):
@@ -367,7 +372,7 @@ def test_models_are_scored_beat_the_mean_and_leave_the_encoder_alone(cells, trai
     # modules are planted in cells and responses alike
     assert by_model["frozen + MLP"] < 0.7 * floor and by_model["indexing"] < 0.9 * floor
     assert by_model["in-silico KO"] < 0.99 * floor
-    assert scores["chosen"].str.match(r"lr 0.01, epoch \d+").all()
+    assert scores["chosen"].str.match(r"lr 0.01, batch 8, epoch \d+").all()
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
@@ -404,16 +409,19 @@ def test_validation_comes_from_training_perturbations_and_chooses_the_rate(cells
         responses[responses.obs["fold"] != 1].copy(),
         blanked(responses[responses.obs["fold"] == 1]),
     )
-    model = FrozenMLP(trained.encoder, cells, hidden=(16,), lrs=(1e-9, 1e-2), epochs=5)
+    model = tuned(FrozenMLP(trained.encoder, cells, hidden=(16,)), lrs=(1e-9, 1e-2), epochs=5)
     seen = []
     batches = model._batches
-    model._batches = lambda at, Y, shuffle: (
-        seen.append((set(at), shuffle)) or batches(at, Y, shuffle)
+    model._batches = lambda data, at, rows, size, shuffle: (
+        seen.append((set(at[rows]), shuffle)) or batches(data, at, rows, size, shuffle)
     )
     prediction = model.fit_predict(train, test, fold=1)
-    assert prediction.note["A"]["lr"] == 1e-2
+    losses = prediction.note["losses"]
+    assert min(losses, key=losses.get) == "lr 0.01, batch 8"
+    assert prediction.chosen.startswith("lr 0.01, batch 8, epoch")
+    seen.sort(key=lambda pair: not pair[1])
     targets = set(cells.genes.get_indexer(train.obs["perturbation"])) - {-1}
-    (fitted, _), (checked, _) = seen[:2]
+    (fitted, _), (checked, _) = seen[0], seen[-1]
     assert fitted | checked == targets and not fitted & checked
     assert len(checked) == round(0.2 * len(targets))
     tested = set(cells.genes.get_indexer(test.obs["perturbation"]))
@@ -431,7 +439,7 @@ def test_a_target_that_is_not_measured_gets_the_training_mean(cells, trained):
     row = list(test.obs["perturbation"]).index("not measured")
     np.testing.assert_allclose(prediction.values[row], np.asarray(train.X).mean(0), atol=1e-6)
     assert prediction.coverage == pytest.approx(32 / 33)
-    assert prediction.note["A"]["missing"] == 1
+    assert prediction.note["missing"] == 1
     # with nobody measured, every prediction is the mean, and says so
     strangers = planted_responses(lines=("A",), names=[f"s{i}" for i in range(12)])
     train = strangers[strangers.obs["fold"] != 0].copy()
@@ -445,17 +453,17 @@ def test_a_target_that_is_not_measured_gets_the_training_mean(cells, trained):
 
 def test_wrong_use_is_refused(cells, trained):
     with pytest.raises(ParameterError, match="lrs="):
-        FrozenMLP(trained.encoder, cells, lrs=())
+        tuned(FrozenMLP(trained.encoder, cells, hidden=()), lrs=())
     responses = planted_responses(lines=("Z",))
     test = blanked(responses[responses.obs["fold"] == 0])
     with pytest.raises(ParameterError, match="no control cells of cell line 'Z'"):
-        FrozenMLP(trained.encoder, cells).fit_predict(
+        tuned(FrozenMLP(trained.encoder, cells, hidden=())).fit_predict(
             responses[responses.obs["fold"] != 0].copy(), test, fold=0
         )
     labels = responses.copy()
     labels.uns["perturbcore"] = labels.uns["perturbcore"] | {"task": "deg"}
     with pytest.raises(ParameterError, match="log fold-changes; the task is 'deg'"):
-        FrozenMLP(trained.encoder, cells).fit_predict(labels, labels, fold=0)
+        tuned(FrozenMLP(trained.encoder, cells, hidden=())).fit_predict(labels, labels, fold=0)
 
 
 @pytest.fixture(scope="module")
@@ -670,14 +678,12 @@ def test_a_chapter_gets_all_of_it_from_plain_numbers(checkpoint, tmp_path):
     )
     assert "G03" in made.cells.genes and len(made.cells.genes) == 20
     assert [m.predictor for m in made.models] == ["frozen + MLP", "indexing", "in-silico KO"]
-    assert made.models[1].adapter == LoRA(2, 4.0) and [e.cell_line for e in made.embeddings] == [
-        "A",
-        "B",
-    ]
+    assert made.models[1].adaptation.rank == 2
+    assert [e.cell_line for e in made.embeddings] == ["A", "B"]
     scores = evaluate_joint(
         planted_responses(), made.models, folds=[1], metrics=["L2"], progress=False
     )
     assert len(scores) == 6 and np.isfinite(scores["value"]).all()
     loaded = cell_models(screen, checkpoint=str(checkpoint), rank=0, **sizes)
     assert loaded.pretrained is None and loaded.embeddings[0].dim == 16
-    assert loaded.models[2].adapter is None
+    assert loaded.models[2].adaptation.rank == 0

@@ -13,8 +13,13 @@ from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.gcn import normalised, sparse_tensor
 from perturbcore.embeddings.graph_network import pretrained_network
-from perturbcore.models.finetuning.graph import GraphModel, _Data
-from perturbcore.models.finetuning.graph_objectives import GraphObjective, Neighbourhood, read_nodes
+from perturbcore.models.finetuning.graph import (
+    GraphObjective,
+    Neighbourhood,
+    graph_model,
+    read_nodes,
+)
+from perturbcore.models.finetuning.model import TrainingLabels
 from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import Protocol
@@ -100,14 +105,14 @@ def test_neighbourhood_leaves_out_what_is_too_far(graph):
 def test_head_starts_at_what_the_training_responses_say(graph, task):
     model, _, community = graph
     train, _ = halves(responses_of(community, task))
-    data = _Data(train, task)
+    data = TrainingLabels(train)
     head = GraphObjective(
         copy.deepcopy(model.network),
         np.zeros(12, "f"),
         np.ones(12, "f"),
         data.bias(),
-        task=data.kind,
-        lr=1e-3,
+        data.kind,
+        1e-3,
     )
     found = head(**Neighbourhood(normalised(model.A), 2).around(np.array([3, 8]))).detach().numpy()
     if task == "lfc":
@@ -125,21 +130,21 @@ def test_head_starts_at_what_the_training_responses_say(graph, task):
 def test_unknown_labels_have_no_weight(graph):
     model, _, community = graph
     train, _ = halves(responses_of(community, "deg_pairs"))
-    data = _Data(train, "deg_pairs")
+    data = TrainingLabels(train)
     torch.manual_seed(0)
     head = GraphObjective(
         copy.deepcopy(model.network),
         np.zeros(12, "f"),
         np.ones(12, "f"),
         data.bias(),
-        task="pairs",
-        lr=1e-3,
+        data.kind,
+        1e-3,
     )
     torch.nn.init.normal_(head.weight)
     batch = Neighbourhood(normalised(model.A), 2).around(np.arange(6))
     label, known = torch.as_tensor(data.label[:6]), torch.as_tensor(data.known[:6])
-    want = head.loss({**batch, "label": label, "known": known})["loss"]
-    other = head.loss({**batch, "label": torch.where(known, label, 1 - label), "known": known})[
+    want = head.loss({**batch, "response": label, "known": known})["loss"]
+    other = head.loss({**batch, "response": torch.where(known, label, 1 - label), "known": known})[
         "loss"
     ]
     assert want == other
@@ -158,7 +163,7 @@ def test_it_learns_where_responses_follow_the_graph(graph):
     model, nodes, community = graph
     responses = responses_of(community)
     vectors = Embedding("G", "Prior knowledge", nodes.index, model.vectors())
-    models = [GraphModel(model, nodes, **QUICK), GraphModel(model, nodes, **QUICK, frozen=True)]
+    models = [graph_model(model, nodes, **QUICK), graph_model(model, nodes, **QUICK, frozen=True)]
     joint = evaluate_joint(responses, models, folds=[0, 1], metrics=["L2"], progress=False)
     frozen = evaluate(
         responses,
@@ -183,7 +188,7 @@ def test_it_learns_nothing_where_responses_are_noise(graph):
     mixed = pd.Series(rng.permutation(community.to_numpy()), community.index)
     joint = evaluate_joint(
         responses_of(mixed),
-        [GraphModel(model, nodes, **QUICK)],
+        [graph_model(model, nodes, **QUICK)],
         folds=[0],
         metrics=["L2"],
         progress=False,
@@ -199,12 +204,12 @@ def test_partial_labels_and_classes(graph):
     for task in ("deg_pairs", "dir_pairs"):
         responses = responses_of(community, task)
         scores = evaluate_joint(
-            responses, [GraphModel(model, nodes, **QUICK)], folds=[0], progress=False
+            responses, [graph_model(model, nodes, **QUICK)], folds=[0], progress=False
         )
         value = scores.set_index("metric")["value"]
         assert value["auroc_within"] > 0.7 and value["macro_F1"] > 0.6
     train, test = halves(responses_of(community, "deg"))
-    found = GraphModel(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
+    found = graph_model(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
     np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-5)
     truth = responses_of(community, "deg")
     label = truth[test.obs_names].layers["deg"] == 1
@@ -219,7 +224,7 @@ def test_a_gene_without_a_known_label_is_predicted_at_the_overall_rate(graph):
     observed[:, 3] = False
     responses.layers["deg"][:, 3] = 0
     train, test = halves(responses)
-    found = GraphModel(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
+    found = graph_model(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
     label, known = (train.layers["deg"] != 0), train.layers["observed"]
     np.testing.assert_allclose(found[:, 3], label[known].mean(), rtol=1e-4)
 
@@ -228,14 +233,14 @@ def test_perturbations_outside_the_graph_get_the_training_mean(graph):
     model, nodes, community = graph
     responses = responses_of(community)
     train, test = halves(responses)
-    found = GraphModel(model, nodes, **QUICK).fit_predict(train, test, fold=0)
+    found = graph_model(model, nodes, **QUICK).fit_predict(train, test, fold=0)
     outside = test.obs["perturbation"].str.startswith("X").to_numpy()
     assert outside.any()
     np.testing.assert_allclose(
         found.values[outside], np.tile(train.X.mean(axis=0), (outside.sum(), 1)), rtol=1e-5
     )
     assert found.coverage == pytest.approx(160 / 165)
-    nothing = GraphModel(model, pd.Series([0], ["elsewhere"]), **QUICK).fit_predict(
+    nothing = graph_model(model, pd.Series([0], ["elsewhere"]), **QUICK).fit_predict(
         train, test, fold=0
     )
     np.testing.assert_allclose(
@@ -247,11 +252,11 @@ def test_test_responses_do_not_reach_the_model(graph):
     model, nodes, community = graph
     responses = responses_of(community, "deg_pairs")
     train, test = halves(responses)
-    one = GraphModel(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
+    one = graph_model(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
     poisoned = test.copy()
     poisoned.layers["deg"] = np.ones(test.shape, np.int8)
     poisoned.X = np.full(test.shape, np.inf, np.float32)
-    other = GraphModel(model, nodes, **QUICK).fit_predict(train, poisoned, fold=0).values
+    other = graph_model(model, nodes, **QUICK).fit_predict(train, poisoned, fold=0).values
     np.testing.assert_array_equal(one, other)
 
 
@@ -259,14 +264,14 @@ def test_same_seed_same_numbers_whatever_the_order_of_rows(graph):
     model, nodes, community = graph
     before = copy.deepcopy(model.network.state_dict())
     train, test = halves(responses_of(community))
-    one = GraphModel(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
+    one = graph_model(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
     order = np.random.default_rng(0).permutation(train.n_obs)
-    again = GraphModel(model, nodes, **QUICK).fit_predict(train[order].copy(), test, fold=0).values
+    again = graph_model(model, nodes, **QUICK).fit_predict(train[order].copy(), test, fold=0).values
     np.testing.assert_allclose(one, again, atol=1e-5)
     np.testing.assert_array_equal(
-        one, GraphModel(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
+        one, graph_model(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
     )
-    other = GraphModel(model, nodes, **QUICK, seed=1).fit_predict(train, test, fold=0).values
+    other = graph_model(model, nodes, **QUICK, seed=1).fit_predict(train, test, fold=0).values
     assert np.abs(one - other).max() > 1e-4
     for name, value in model.network.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
@@ -276,8 +281,8 @@ def test_rate_and_batch_size_are_chosen_by_validation_loss(graph):
     model, nodes, community = graph
     train, test = halves(responses_of(community))
     grid = dict(QUICK, lrs=[1e-2, 1e-6], batch_sizes=[16, 64], epochs=6)
-    found = GraphModel(model, nodes, **grid).fit_predict(train, test, fold=0)
-    losses = found.note["A"]["losses"]
+    found = graph_model(model, nodes, **grid).fit_predict(train, test, fold=0)
+    losses = found.note["losses"]
     assert len(losses) == 4
     assert found.chosen.startswith(min(losses, key=losses.get) + ",") and "lr 0.01" in found.chosen
 
@@ -285,19 +290,19 @@ def test_rate_and_batch_size_are_chosen_by_validation_loss(graph):
 def test_a_diverging_rate_is_not_chosen(graph):
     model, nodes, community = graph
     train, test = halves(responses_of(community))
-    found = GraphModel(model, nodes, **dict(QUICK, lrs=[1e30, 1e-2])).fit_predict(
+    found = graph_model(model, nodes, **dict(QUICK, lrs=[1e30, 1e-2])).fit_predict(
         train, test, fold=0
     )
     assert "lr 0.01" in found.chosen and np.isfinite(found.values).all()
     with pytest.raises(InputError, match="every learning rate"):
-        GraphModel(model, nodes, **dict(QUICK, lrs=[1e30])).fit_predict(train, test, fold=0)
+        graph_model(model, nodes, **dict(QUICK, lrs=[1e30])).fit_predict(train, test, fold=0)
 
 
 def test_a_killed_run_resumes_to_the_same_numbers(graph, tmp_path, monkeypatch):
     model, nodes, community = graph
     train, test = halves(responses_of(community))
     grid = dict(QUICK, lrs=[1e-2, 1e-3], epochs=6)
-    want = GraphModel(model, nodes, **grid).fit_predict(train, test, fold=0).values
+    want = graph_model(model, nodes, **grid).fit_predict(train, test, fold=0).values
     loss, calls = GraphObjective.loss, []
 
     def counted(self, batch):
@@ -309,13 +314,13 @@ def test_a_killed_run_resumes_to_the_same_numbers(graph, tmp_path, monkeypatch):
     monkeypatch.setattr(GraphObjective, "loss", counted)
     limit = 45  # in the second learning rate
     with pytest.raises(BaseException):  # noqa: B017, PT011 - however lightning leaves the loop
-        GraphModel(model, nodes, **grid, folder=tmp_path).fit_predict(train, test, fold=0)
+        graph_model(model, nodes, **grid, folder=tmp_path).fit_predict(train, test, fold=0)
     finished = list(tmp_path.glob("*/done.json"))
     assert len(finished) == 1
     calls.clear()
     limit = 10**9
     again = (
-        GraphModel(model, nodes, **grid, folder=tmp_path).fit_predict(train, test, fold=0).values
+        graph_model(model, nodes, **grid, folder=tmp_path).fit_predict(train, test, fold=0).values
     )
     np.testing.assert_array_equal(again, want)
     assert len(calls) < 45
@@ -328,13 +333,13 @@ def test_a_killed_run_resumes_to_the_same_numbers(graph, tmp_path, monkeypatch):
 def test_options_out_of_range(graph, wrong):
     model, nodes, _ = graph
     with pytest.raises(ParameterError):
-        GraphModel(model, nodes, **QUICK | wrong)
+        graph_model(model, nodes, **QUICK | wrong)
 
 
 def test_what_decides_the_numbers_is_in_the_key(graph):
     model, nodes, _ = graph
-    base = GraphModel(model, nodes, **QUICK)
-    assert base.digest == GraphModel(model, nodes, **QUICK).digest
-    assert base.spec != GraphModel(model, nodes, **QUICK, frozen=True).spec
-    assert base.digest != GraphModel(model, nodes.iloc[::-1], **QUICK).digest
+    base = graph_model(model, nodes, **QUICK)
+    assert base.digest == graph_model(model, nodes, **QUICK).digest
+    assert base.spec != graph_model(model, nodes, **QUICK, frozen=True).spec
+    assert base.digest != graph_model(model, nodes.iloc[::-1], **QUICK).digest
     assert not base.joint

@@ -9,7 +9,7 @@ from perturbcore.book.source import find_chapter
 from perturbcore.book.study import Study
 from perturbcore.core.errors import ParameterError
 from perturbcore.core.profile import load_profile
-from perturbcore.models.finetuning import page
+from perturbcore.report.finetuning import page
 from perturbcore.report.finetuning.contest import (
     FEW,
     Contest,
@@ -79,8 +79,7 @@ def test_what_is_missing_is_said(made):
 
 
 def test_a_second_run_trains_nothing(study, made, monkeypatch):
-    monkeypatch.setattr("perturbcore.models.finetuning.graph.fit", None)
-    monkeypatch.setattr("perturbcore.models.finetuning.models.fit", None)
+    monkeypatch.setattr("perturbcore.models.finetuning.model.fit", None)
     again = contest(
         study, "simulated", frozen=["Interactome"], graphs=["GNN"], graph=GRAPH, cells=CELLS, k_few=[3, 5],
         n_components=8, n_outer=2, n_inner=2,
@@ -88,7 +87,7 @@ def test_a_second_run_trains_nothing(study, made, monkeypatch):
     key = ["embedding", "predictor", "cell_line", "fold", "metric"]
     a, b = (c.scores.sort_values(key)["value"].to_numpy() for c in (made, again))
     np.testing.assert_array_equal(a, b)
-    assert not list((study.profile.results / "models").glob("graph-*"))
+    assert not list((study.profile.results / "models").glob("fine-tuned-*"))
 
 
 def test_only_a_graph_network_is_fine_tuned(study):
@@ -113,7 +112,7 @@ def test_a_file_of_scored_links(study, tmp_path):
     )
     assert embedding.dim == 4 and embedding.identifier == "ensembl" and len(embedding) == 50
     assert [m.predictor for m in models] == ["fine-tuned", "frozen + linear"]
-    weights = models[0].pretrained.A
+    weights = models[0].adaptation.pretrained.A
     first = table.iloc[0]
     at = embedding.ids.get_indexer([first["protein1"], first["protein2"]])
     assert weights[at[0], at[1]] == pytest.approx(first["combined_score"] / 1000)

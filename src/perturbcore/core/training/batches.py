@@ -1,7 +1,7 @@
 """Batches by index: the same ones for the same seed and epoch, whatever was run before."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,15 @@ class Batches:
 
     Parameters
     ----------
-    n : int
-        Examples.
-    batch_size : int
-        Examples a batch; the last one of an epoch may be smaller.
     make : callable
         ``make(index)`` or ``make(index, rng)`` returns a batch (tensors, or a dict, tuple or list of
         them) for the example numbers `index`; what it draws must come from `rng`
         (`numpy.random.Generator`).
-    seed : int
-        Seed of the order.
     shuffle : bool
         Whether examples are permuted in each epoch; without it every epoch is the same, draws
         included (for validation).
     steps : int, optional
-        Batches an epoch, drawn from the start of the permutation, which is repeated where it is too
+        Batches per epoch, drawn from the start of the permutation, which is repeated where it is too
         short; all examples once by default.
     """
 
@@ -51,10 +45,9 @@ class Batches:
         self._draws = len(inspect.signature(make).parameters) > 1
 
     def __len__(self) -> int:
-        """Batches an epoch."""
         return self.steps or -(-self.n // self.batch_size)
 
-    def epoch(self, number: int):
+    def epoch(self, number: int) -> "_Epoch":
         """Return an iterable over the batches of one epoch."""
         return _Epoch(self, number)
 
@@ -75,7 +68,7 @@ class _Epoch:
     def __len__(self):
         return len(self.batches)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator:
         b = self.batches
         rng = np.random.default_rng([b.seed, self.number, 1])
         for index in b.indices(self.number):

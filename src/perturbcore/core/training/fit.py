@@ -2,10 +2,12 @@
 
 import json
 import logging
+import math
 import os
 import pickle
 import time
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,9 @@ from perturbcore.core.training.batches import Batches
 from perturbcore.core.training.learner import Learner
 
 WEIGHTS, CHECKPOINT, DONE, KEY = "weights.safetensors", "last.ckpt", "done.json", "key.txt"
+# advice on loaders and devices stays out of the pages
+for _name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Trained:
     Attributes
     ----------
     history : pandas.DataFrame
-        One row an epoch: `epoch`, `train_<part>` (mean over batches), `val` where there is
+        One row per epoch: `epoch`, `train_<part>` (mean over batches), `val` where there is
         validation, `seconds` since the start.
     best_epoch, epochs : int
         Epoch whose weights were kept; epochs run.
@@ -63,16 +68,12 @@ def fit(
     checkpoint_seconds: float = 10.0,
     progress: bool = False,
 ) -> Trained:
-    """Train `learner`; afterwards it holds the best weights.
+    """Train `learner` in place; afterwards it holds the best weights.
 
     Parameters
     ----------
-    learner : Learner
-        Trained in place.
     train, validation : Batches
         Without validation the last weights are kept.
-    max_epochs : int
-        Upper limit of epochs.
     patience : int, optional
         Stop after that many epochs without a better validation loss.
     folder : path, optional
@@ -85,21 +86,11 @@ def fit(
         Largest norm of the gradient.
     ema : float, optional
         Decay of the exponential moving average of the weights, which is then what is kept;
-        validation uses the weights themselves.
-    ema_every : int
-        Batches between updates of the average.
+        validation uses the weights themselves. It is updated every `ema_every` batches.
     precision, device : str
         Lightning's `precision` and `accelerator`.
     seed : int
         All randomness of an epoch starts from (seed, epoch).
-    checkpoint_seconds : float
-        Shortest time between two checkpoints.
-    progress : bool
-        Show a bar.
-
-    Returns
-    -------
-    Trained
 
     Raises
     ------
@@ -116,32 +107,26 @@ def fit(
     keep = _Keep(seed, ema, ema_every, folder, checkpoint_seconds, validation is not None)
     callbacks = [keep]
     if patience is not None:
-        # after our own callback, so that a checkpoint knows of the epoch that it ends
-        callbacks.insert(
-            0, EarlyStopping("val", patience=patience, min_delta=0.0, check_finite=False)
-        )
-    with _quiet():
+        # before our own callback, so that a checkpoint knows of the epoch that it ends
+        callbacks.insert(0, EarlyStopping("val", patience=patience, check_finite=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         trainer = lightning.Trainer(
             max_epochs=max_epochs, accelerator=device, devices=1, precision=precision, logger=False,
             callbacks=callbacks, gradient_clip_val=grad_clip, enable_checkpointing=False,
             enable_model_summary=False, enable_progress_bar=progress, num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1, inference_mode=False, use_distributed_sampler=False,
         )  # fmt: skip
-        data = _Data(train, validation)
         torch.manual_seed(seed)
-        checkpoint = folder / CHECKPOINT if folder is not None else None
-        resumed = checkpoint is not None and checkpoint.exists()
+        old = folder / CHECKPOINT if folder is not None else None
+        old = old if old is not None and old.exists() else None
         try:
-            trainer.fit(
-                learner,
-                datamodule=data,
-                ckpt_path=checkpoint if resumed else None,
-                weights_only=True,
-            )
+            data = _Data(train, validation)
+            trainer.fit(learner, datamodule=data, ckpt_path=old, weights_only=True)
         except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-            if resumed and not keep.rows:
+            if old is not None and not keep.rows:
                 raise InputError(
-                    f"{checkpoint}: not a checkpoint of this model ({error}); delete {folder} to train anew"
+                    f"{old}: not a checkpoint of this model ({error}); delete {folder} to train anew"
                 ) from error
             raise
     learner.to("cpu")
@@ -174,14 +159,14 @@ class _Keep(Callback):
         self.folder, self.interval, self.validated = folder, interval, validated
         self.rows: list[dict] = []
         self.best: dict = {}
-        self.best_epoch, self.average = -1, None
+        self.best_epoch, self.average, self._resumed = -1, None, None
         self.before, self.started, self.saved = 0.0, time.perf_counter(), time.perf_counter()
 
     def on_fit_start(self, trainer, learner):
         if self.decay is not None:
             self.average = AveragedModel(learner, multi_avg_fn=get_ema_multi_avg_fn(self.decay))
-            if getattr(self, "_average_state", None) is not None:
-                self.average.load_state_dict(self._average_state)
+            if self._resumed is not None:
+                self.average.load_state_dict(self._resumed)
 
     def on_train_epoch_start(self, trainer, learner):
         torch.manual_seed(1_000_003 * (self.seed + 1) + trainer.current_epoch)
@@ -201,42 +186,40 @@ class _Keep(Callback):
         row |= {f"train_{k}": float(v) / n for k, v in learner._sums.items()}
         if self.validated:
             row["val"] = float(trainer.callback_metrics["val"])
-        row["seconds"] = self.before + time.perf_counter() - self.started
-        wrong = [k for k, v in row.items() if v != v or v in (float("inf"), float("-inf"))]
+        row["seconds"] = self.seconds()
+        wrong = [k for k, v in row.items() if not math.isfinite(v)]
         if wrong:
             raise InputError(
                 f"the loss is not finite in epoch {row['epoch']} ({wrong[0]}): lower the learning rate, "
                 "or clip the gradient"
             )
-        best = min((r["val"] for r in self.rows), default=float("inf")) if self.validated else None
-        self.rows.append(row)
-        if best is None or row["val"] < best:
+        if not self.validated or row["val"] < min((r["val"] for r in self.rows), default=math.inf):
             source = self.average.module if self.average is not None else learner
             self.best = {k: v.detach().to("cpu", copy=True) for k, v in source.state_dict().items()}
             self.best_epoch = row["epoch"]
+        self.rows.append(row)
         due = time.perf_counter() - self.saved >= self.interval
         if self.folder is not None and due and not trainer.should_stop:
-            partial = self.folder / f".{CHECKPOINT}"
-            trainer.save_checkpoint(partial)
-            os.replace(partial, self.folder / CHECKPOINT)
+            with _replaced(self.folder / CHECKPOINT) as path:
+                trainer.save_checkpoint(path)
             self.saved = time.perf_counter()
 
     def state_dict(self):
-        return {
-            "rows": self.rows,
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "average": self.average.state_dict() if self.average is not None else None,
-        }
+        average = self.average.state_dict() if self.average is not None else None
+        own = {"rows": self.rows, "best": self.best, "best_epoch": self.best_epoch}
+        return own | {"average": average}
 
     def load_state_dict(self, state):
         self.rows, self.best, self.best_epoch = state["rows"], state["best"], state["best_epoch"]
-        self._average_state = state["average"]
+        self._resumed = state["average"]
         self.before = self.rows[-1]["seconds"] if self.rows else 0.0
 
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.started
+
     def trained(self) -> Trained:
-        seconds = self.before + time.perf_counter() - self.started
-        return Trained(pd.DataFrame(self.rows), self.best_epoch, len(self.rows), seconds)
+        history = pd.DataFrame(self.rows)
+        return Trained(history, self.best_epoch, len(self.rows), self.seconds())
 
 
 def _own(folder, key: str) -> Path | None:
@@ -255,18 +238,10 @@ def _own(folder, key: str) -> Path | None:
 
 
 def _finish(learner: Learner, folder: Path, trained: Trained) -> None:
-    partial = folder / f".{WEIGHTS}"
-    save_file({k: v.contiguous() for k, v in learner.state_dict().items()}, partial)
-    os.replace(partial, folder / WEIGHTS)
-    about = {
-        "history": trained.history.to_dict("list"),
-        "best_epoch": trained.best_epoch,
-        "epochs": trained.epochs,
-        "seconds": trained.seconds,
-    }
-    partial = folder / f".{DONE}"
-    partial.write_text(json.dumps(about))
-    os.replace(partial, folder / DONE)
+    with _replaced(folder / WEIGHTS) as path:
+        save_file({k: v.contiguous() for k, v in learner.state_dict().items()}, path)
+    with _replaced(folder / DONE) as path:
+        path.write_text(json.dumps(vars(trained) | {"history": trained.history.to_dict("list")}))
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
@@ -279,22 +254,12 @@ def _load(learner: Learner, folder: Path) -> Trained:
             f"{folder}: the weights there do not fit this model ({error}); delete the folder to train anew"
         ) from error
     learner.eval()
-    return Trained(
-        pd.DataFrame(about["history"]), about["best_epoch"], about["epochs"], about["seconds"]
-    )
+    return Trained(**about | {"history": pd.DataFrame(about["history"])})
 
 
 @contextmanager
-def _quiet():
-    """Keep lightning's advice on loaders and devices out of the pages."""
-    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning")]
-    levels = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)
+def _replaced(path: Path) -> Iterator[Path]:
+    """Give a hidden file to write, which takes the place of `path` when it is whole."""
+    partial = path.with_name(f".{path.name}")
+    yield partial
+    os.replace(partial, path)

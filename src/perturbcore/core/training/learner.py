@@ -24,7 +24,7 @@ class Learner(lightning.LightningModule):
         """Return the loss by which epochs are compared, a mean over the batch."""
         return self.loss(batch)["loss"]
 
-    def schedule(self, optimizer):
+    def schedule(self, optimizer) -> LambdaLR | None:
         """Return a learning-rate scheduler stepped after every batch, or None."""
         return None
 
@@ -33,8 +33,7 @@ class Learner(lightning.LightningModule):
         parts = self.loss(batch)
         self._sums = getattr(self, "_sums", {})
         for name, value in parts.items():
-            value = value.detach()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach()
         return parts["loss"]
 
     def validation_step(self, batch, _):
@@ -48,10 +47,8 @@ class Learner(lightning.LightningModule):
         scheduler = self.schedule(optimizer)
         if scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        scheduler = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
 
 def _size(batch) -> int:
@@ -63,8 +60,9 @@ def _size(batch) -> int:
     return len(batch)
 
 
-def constant_after_warmup(optimizer, steps: int, start: float = 1e-8) -> LambdaLR:
-    """Rise linearly from `start` times the learning rate over `steps` batches, then stay."""
+def constant_after_warmup(optimizer, steps: int) -> LambdaLR:
+    """Rise linearly from 1e-8 times the learning rate over `steps` batches, then stay."""
+    start = 1e-8
     return LambdaLR(optimizer, lambda i: min(1.0, start + (1 - start) * i / max(steps, 1)))
 
 

@@ -12,22 +12,10 @@ from perturbcore.models.decoders.options import DecoderOptions
 def make_backbone(
     options: DecoderOptions, n_latent: int, n_condition: int, channels: tuple[int, int]
 ) -> nn.Module:
-    """Build the network of `options`.
+    """Build the network of `options`, which starts at zero.
 
-    Parameters
-    ----------
-    options : DecoderOptions
-    n_latent, n_condition : int
-        Latent coordinates; width of the embedding.
-    channels : (int, int)
-        Latent vectors in and out: diffusion reads two (noised target and source), the bridge writes
-        two (drift and score).
-
-    Returns
-    -------
-    Module
-        ``network(x, time, condition)`` with x (n, channels in, n_latent), time (n,), condition
-        (n, n_condition) gives (n, channels out, n_latent). Starts at zero.
+    ``network(x, time, condition)`` with x (n, channels in, n_latent), time (n,) and condition
+    (n, n_condition) gives (n, channels out, n_latent).
     """
     make = DiT if options.backbone == "dit" else MLP
     return make(options, n_latent, n_condition, *channels)
@@ -57,11 +45,9 @@ class MLP(nn.Module):
             nn.Linear(options.frequencies, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.condition = nn.Sequential(
-            nn.Linear(n_condition, width),
-            nn.SiLU(),
-            nn.Dropout(options.dropout),
-            nn.Linear(width, width),
-        )
+            nn.Linear(n_condition, width), nn.SiLU(),
+            nn.Dropout(options.dropout), nn.Linear(width, width),
+        )  # fmt: skip
         self.norms = nn.ModuleList(
             nn.LayerNorm(width, elementwise_affine=False) for _ in range(options.depth)
         )
@@ -85,7 +71,7 @@ class MLP(nn.Module):
 
 
 class DiT(nn.Module):
-    """Transformer with one token a latent coordinate and adaptive layer norms (adaLN-zero).
+    """Transformer with one token per latent coordinate and adaptive layer norms (adaLN-zero).
 
     Time and the perturbation's embedding each have a branch that modulates every block; the two are
     added. Modulation and last layer start at zero, so that the network starts at zero.

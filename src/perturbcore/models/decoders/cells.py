@@ -1,4 +1,4 @@
-"""The cells of a screen as decoders need them: who may be learnt from, which controls are carried over."""
+"""The cells of a screen as decoders need them: whom to learn from, which controls to carry over."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,13 +35,7 @@ class Cells:
 
     @classmethod
     def of(cls, screen: AnnData, genes=None) -> "Cells":
-        """Normalise a declared screen and keep `genes` (those of the responses), in this order.
-
-        Raises
-        ------
-        InputError
-            A gene is not in the screen.
-        """
+        """Normalise a declared screen and keep `genes` (those of the responses), in this order."""
         screen = normalise(screen)
         X = sp.csr_matrix(screen.X, dtype=np.float32)
         names = pd.Index(screen.var_names.astype(str))
@@ -66,13 +60,7 @@ class Cells:
         )
 
     def controls(self, line: str) -> np.ndarray:
-        """Rows of the control cells of a line.
-
-        Raises
-        ------
-        InputError
-            There is none.
-        """
+        """Rows of the control cells of a line, of which there must be some."""
         rows = np.flatnonzero(self.is_control & (self.cell_line == line))
         if not len(rows):
             raise InputError(
@@ -86,18 +74,12 @@ class Cells:
         return np.flatnonzero(here & np.isin(self.perturbation, list(names)))
 
     def training(self, line: str, names, held_out) -> np.ndarray:
-        """Rows of the perturbed cells that may be learnt from.
-
-        Raises
-        ------
-        LeakError
-            A held-out perturbation is among the training ones.
-        """
+        """Rows of the perturbed cells that may be learnt from, none of a held-out perturbation."""
         both = sorted(set(names) & set(held_out))
         if both:
             raise LeakError(
-                f"{len(both)} held-out perturbations are among the training ones, such as {both[:3]}: a "
-                "decoder would be scored on cells that it has seen"
+                f"{len(both)} held-out perturbations are among the training ones, such as "
+                f"{both[:3]}: a decoder would be scored on cells that it has seen"
             )
         return self.of_perturbations(line, names)
 
@@ -107,26 +89,14 @@ class Cells:
         return batch_mean(self.X[rows], self.batch[rows])
 
     def draw_controls(self, line: str, n: int, seed: int, batches=None) -> np.ndarray:
-        """Draw at most `n` control cells in each batch, without replacement.
+        """Draw at most `n` control cells in each batch, without replacement; rows sorted by batch.
 
-        Parameters
-        ----------
-        line : str
-        n : int
-            All control cells of a batch that has no more.
-        seed : int
-            The same cells for every model and perturbation, so that they differ in what they learnt and
-            not in their starting points.
-        batches : collection of str, optional
-            Only these; all of the line where none of them has controls.
-
-        Returns
-        -------
-        ndarray of int
-            Rows, sorted by batch.
+        Equal seeds give the same cells to every model and perturbation, so that they differ in what
+        they learnt and not in their starting points. `batches`: only these, or all of the line where
+        none of them has controls.
         """
         if n < 1:
-            raise ParameterError(f"{n} control cells a batch: give at least 1")
+            raise ParameterError(f"{n} control cells per batch: give at least 1")
         rows = self.controls(line)
         if batches is not None:
             own = rows[np.isin(self.batch[rows], list(batches))]
@@ -140,17 +110,7 @@ class Cells:
 
 
 def batch_mean(X, batch) -> np.ndarray:
-    """Mean over batches of the mean cell of each: (n_genes,) float64.
-
-    Parameters
-    ----------
-    X : array or sparse matrix, shape (n_cells, n_genes)
-    batch : (n_cells,) array
-
-    References
-    ----------
-    Cole et al. 2026, Methods 4.7.4: per-batch pseudobulks, then their average.
-    """
+    """Mean over batches of the mean cell of each, (n_genes,) float64 (Cole et al., Methods 4.7.4)."""
     batch = np.asarray(batch)
     levels = [
         X[np.flatnonzero(batch == name)].mean(axis=0, dtype=np.float64) for name in np.unique(batch)

@@ -1,6 +1,6 @@
 """How far two samples of cells are apart as distributions: exact, weighted, block by block.
 
-Every measure takes weights, so that cells generated in equal numbers a batch can stand for a sample
+Every measure takes weights, so that cells generated in equal numbers per batch can stand for a sample
 with another composition of batches. Energy distance and MMD are corrected for their bias: samples of
 one distribution are on average at distance 0, whatever their sizes, and single values may be negative.
 """
@@ -19,10 +19,8 @@ def energy_distance(x, y, wx=None, wy=None, *, block: int = BLOCK) -> float:
 
     Parameters
     ----------
-    x : (n, d) array
-        Cells.
-    y : (m, d) array
-        Other cells, in the same coordinates.
+    x, y : (n, d), (m, d) arrays
+        Cells in the same coordinates.
     wx, wy : (n,), (m,) arrays, optional
         Weights, brought to sum 1; equal by default.
     block : int
@@ -40,30 +38,17 @@ def energy_distance(x, y, wx=None, wy=None, *, block: int = BLOCK) -> float:
 
     References
     ----------
-    Szekely and Rizzo 2013, Journal of Statistical Planning and Inference 143; used for single cells by
-    Peidli et al. 2024, Nature Methods 21.
+    Szekely and Rizzo 2013, Journal of Statistical Planning and Inference 143; used for single cells
+    by Peidli et al. 2024, Nature Methods 21.
     """
-    x, y, wx, wy = _samples(x, y, wx, wy)
-    if min(len(x), len(y)) < 2:
-        return float("nan")
-    between = _mean_over_pairs(x, y, wx, wy, _same, block)
-    return 2 * between - _within(x, wx, _same, block) - _within(y, wy, _same, block)
+    return -_discrepancy(x, y, wx, wy, lambda d: d, block)
 
 
 def mmd(x, y, bandwidth: float, wx=None, wy=None, *, block: int = BLOCK) -> float:
     r"""Squared maximum mean discrepancy with the kernel :math:`\exp(-|x-y|^2 / 2\sigma^2)`.
 
-    Parameters
-    ----------
-    x, y, wx, wy, block
-        As in `energy_distance`.
-    bandwidth : float
-        :math:`\sigma`; see `median_distance`.
-
-    Returns
-    -------
-    float
-        Between 0 and 2 but for noise; NaN where a sample has fewer than two cells.
+    Between 0 and 2 but for noise. `bandwidth` is :math:`\sigma` (see `median_distance`), the rest is
+    as in `energy_distance`.
 
     References
     ----------
@@ -71,34 +56,14 @@ def mmd(x, y, bandwidth: float, wx=None, wy=None, *, block: int = BLOCK) -> floa
     """
     if not bandwidth > 0:
         raise ParameterError(f"bandwidth={bandwidth}: give a positive number (median_distance)")
-    x, y, wx, wy = _samples(x, y, wx, wy)
-    if min(len(x), len(y)) < 2:
-        return float("nan")
-
-    def kernel(d):
-        return np.exp(-0.5 * (d / bandwidth) ** 2)
-
-    between = _mean_over_pairs(x, y, wx, wy, kernel, block)
-    return _within(x, wx, kernel, block) + _within(y, wy, kernel, block) - 2 * between
+    return _discrepancy(x, y, wx, wy, lambda d: np.exp(-0.5 * (d / bandwidth) ** 2), block)
 
 
 def median_distance(x, limit: int = PAIRS_FOR_BANDWIDTH) -> float:
     """Median of the distances between cells, the usual bandwidth of a Gaussian kernel.
 
-    Parameters
-    ----------
-    x : (n, d) array
-    limit : int
-        Of more cells than these, evenly spaced rows are taken.
-
-    Returns
-    -------
-    float
-        1 where all cells are equal, so that it always serves as a bandwidth.
-
-    References
-    ----------
-    Gretton et al. 2012, section 8.
+    Of more cells than `limit`, evenly spaced rows are taken. 1 where all cells are equal, so that it
+    always serves as a bandwidth (Gretton et al. 2012, section 8).
     """
     x = np.asarray(x, dtype=np.float64)
     if len(x) > limit:
@@ -109,18 +74,10 @@ def median_distance(x, limit: int = PAIRS_FOR_BANDWIDTH) -> float:
 
 
 def variance_ratio(x, y, wx=None, wy=None) -> np.ndarray:
-    """Variance of each gene among the cells `x` over that among the cells `y`.
+    """Variance of each gene among the cells `x` over that among the cells `y`, (g,).
 
-    Parameters
-    ----------
-    x, y, wx, wy
-        As in `energy_distance`; columns are genes.
-
-    Returns
-    -------
-    (g,) array
-        1 where the spread is right, below 1 where cells are too alike; NaN where a gene does not vary
-        in `y`, or a sample has fewer than two cells.
+    1 where the spread is right, below 1 where cells are too alike; NaN where a gene does not vary in
+    `y`, or a sample has fewer than two cells. Weights as in `energy_distance`.
     """
     x, y, wx, wy = _samples(x, y, wx, wy)
     out = np.full(x.shape[1], np.nan)
@@ -133,20 +90,10 @@ def variance_ratio(x, y, wx=None, wy=None) -> np.ndarray:
 
 
 def batch_weights(batch, target) -> np.ndarray:
-    """Weights that give a sample of cells the composition of batches of another.
+    """Weights (n,) that give cells of some batches (n,) the composition of batches `target` (m,).
 
-    Parameters
-    ----------
-    batch : (n,) array
-        Batch of each cell to be weighted.
-    target : (m,) array
-        Batches of the cells whose composition is wanted.
-
-    Returns
-    -------
-    (n,) array
-        Sums to 1; cells of batches that the target lacks get 0. Equal weights where the two share no
-        batch.
+    They sum to 1; cells of batches that the target lacks get 0. Equal weights where the two share no
+    batch.
     """
     batch, target = np.asarray(batch).astype(str), np.asarray(target).astype(str)
     names, code, count = np.unique(batch, return_inverse=True, return_counts=True)
@@ -173,35 +120,33 @@ def _weights(w, n: int) -> np.ndarray:
     w = np.asarray(w, dtype=np.float64)
     if w.shape != (n,) or (w < 0).any() or not w.sum() > 0:
         raise InputError(
-            f"weights of shape {w.shape} for {n} cells: one number of at least 0 a cell is due"
+            f"weights of shape {w.shape} for {n} cells: one number of at least 0 per cell is due"
         )
     return w / w.sum()
 
 
-def _same(d):
-    return d
+def _discrepancy(x, y, wx, wy, function, block: int) -> float:
+    """Mean of a function of the distance within x, plus that within y, less twice that between."""
+    x, y, wx, wy = _samples(x, y, wx, wy)
+    if min(len(x), len(y)) < 2:
+        return float("nan")
+    within = _mean(x, x, wx, wx, function, block) + _mean(y, y, wy, wy, function, block)
+    return within - 2 * _mean(x, y, wx, wy, function, block)
 
 
-def _mean_over_pairs(x, y, wx, wy, function, block) -> float:
-    total = 0.0
+def _mean(x, y, wx, wy, function, block: int) -> float:
+    """Weighted mean over pairs; within one sample (`x` is `y`) over pairs of two different cells."""
+    total, same = 0.0, x is y
     for i in range(0, len(x), block):
-        for j in range(0, len(y), block):
+        for j in range(i if same else 0, len(y), block):
             d = euclidean_distances(x[i : i + block], y[j : j + block])
-            total += wx[i : i + block] @ function(d) @ wy[j : j + block]
-    return float(total)
-
-
-def _within(x, w, function, block) -> float:
-    """Weighted mean over pairs of two different cells."""
-    total = 0.0
-    for i in range(0, len(x), block):
-        for j in range(i, len(x), block):
-            d = euclidean_distances(x[i : i + block], x[j : j + block])
-            if i == j:
+            if same and i == j:
                 np.fill_diagonal(d, 0.0)
-            part = float(w[i : i + block] @ function(d) @ w[j : j + block])
-            total += part if i == j else 2 * part
-    alone = float((w**2).sum())
+            part = float(wx[i : i + block] @ function(d) @ wy[j : j + block])
+            total += 2 * part if same and i < j else part
+    if not same:
+        return total
+    alone = float((wx**2).sum())
     itself = float(function(np.zeros(1))[0])
     return (total - alone * itself) / (1 - alone) if alone < 1 else float("nan")
 

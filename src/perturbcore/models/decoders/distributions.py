@@ -1,13 +1,12 @@
 """How well generated cells match held-out ones as a distribution, beside the best and the least possible."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.responses import rows_of
+from perturbcore.data.responses import cell_lines, rows_of
 from perturbcore.models.decoders.cells import Cells
 from perturbcore.models.decoders.distances import (
     batch_weights,
@@ -36,115 +35,73 @@ def distribution_table(
     responses: AnnData,
     cells: Cells,
     *,
-    folds: Sequence[int] | None = None,
+    folds: Sequence[int],
     n_components: int = 30,
     most: int = 300,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Compare generated with held-out cells of the test perturbations of every fold.
 
-    The latent space is fitted on the training cells of the fold and is the same for all models. Cells of
-    a model are weighted to the composition of batches of the observed ones, so that batches, which no
-    model predicts, make no difference.
+    The latent space is fitted on the training cells of the fold and is the same for all models. Cells
+    of a model are weighted to the composition of batches of the observed ones, so that batches, which
+    no model predicts, make no difference.
 
     Parameters
     ----------
     models : sequence of DecoderModel
         With a folder; their kept cells are read, or generated where they are not there.
-    responses : AnnData
-        With folds.
-    cells : Cells
-    folds : sequence of int, optional
-        All by default.
     n_components : int
         Of the latent space; cut where a screen allows fewer.
     most : int
-        Observed cells of a perturbation that are compared; of more, these are drawn.
-    seed : int
-        Of that draw and of the halves.
+        Observed cells of a perturbation that are compared; of more, these are drawn by `seed`.
 
     Returns
     -------
     pandas.DataFrame
-        Tidy, one row a metric, perturbation, fold, line and model: dataset, task, cell_line, fold,
-        perturbation, embedding, modality, predictor, metric ("energy", "mmd" and "variance_ratio", see
-        `perturbcore.models.decoders.distances`; "energy_genes" in gene space; the ratio is the median over genes
-        seen in at least 5 % of observed cells), value, n_observed, n_generated, n_train, n_test. The rows
-        of embedding "halves of the observed cells" split the observed cells at random, batch by batch,
-        and compare the two halves: what a perfect model would reach.
-
-    Raises
-    ------
-    ParameterError
-        Two models have one name and predictor.
-    InputError
-        A model keeps no cells.
+        Tidy, one row per metric, perturbation, fold, line and model: cell_line, fold, perturbation,
+        embedding, predictor, metric (those of `METRICS`; the ratio is the median over genes seen in
+        at least 5 % of observed cells), value, n_train, n_test. The rows of embedding "halves of the
+        observed cells" split the observed cells at random, batch by batch, and compare the two
+        halves: what a perfect model would reach.
     """
-    names = [(m.name, m.predictor) for m in models]
-    if len(set(names)) < len(names):
-        raise ParameterError(f"two models have one name and predictor among {names}: rename one")
     rows = []
-    about = responses.uns["perturbcore"]
-    for line in pd.unique(responses.obs["cell_line"].astype(str)):
+    for line in cell_lines(responses):
         here = rows_of(responses, line)
         fold_of = here.obs["fold"].to_numpy().astype(int)
-        for fold in sorted(set(fold_of) - {-1}) if folds is None else folds:
+        names = here.obs["perturbation"].astype(str)
+        for fold in folds:
             test = fold_of == fold
-            shared = {
-                "dataset": about["dataset"],
-                "task": about["task"],
-                "cell_line": line,
-                "fold": int(fold),
-                "n_train": int((~test).sum()),
-                "n_test": int(test.sum()),
-            }
-            latent = training_latent(
-                cells, line, here.obs["perturbation"].astype(str)[~test], n_components
-            )
-            rows += [
-                {**shared, **r}
-                for r in _fold(models, responses, cells, line, fold, latent, most, seed)
-            ]
-    if not rows:
-        raise InputError("no generated cells to compare: no model has kept any")
+            shared = {"cell_line": line, "fold": int(fold)}
+            shared |= {"n_train": int((~test).sum()), "n_test": int(test.sum())}
+            latent = training_latent(cells, line, names[~test], n_components)
+            found = _compared(models, responses, cells, line, fold, latent, most, seed)
+            rows += [shared | r for r in found]
     return pd.DataFrame(rows)
 
 
 def training_latent(cells: Cells, line: str, training, n_components: int) -> Latent:
-    """Fit the latent space of a fold on the control cells and the cells of the `training` perturbations."""
+    """Fit the latent space of a fold on the controls and the cells of the `training` perturbations."""
     rows = np.concatenate([cells.controls(line), cells.of_perturbations(line, training)])
     X = cells.X[rows]
     varies = int((X.max(axis=0).toarray() > X.min(axis=0).toarray()).sum())
     return Latent(min(n_components, len(rows) - 1, varies), "global").fit(X)
 
 
-def _fold(models, responses, cells, line, fold, latent, most, seed):
+def _compared(models, responses, cells, line, fold, latent, most, seed) -> Iterator[dict]:
     kept = [m.generated(responses, line, fold) for m in models]
-    common = (
-        set(kept[0].perturbation).intersection(*(set(k.perturbation) for k in kept))
-        if kept
-        else set()
-    )
     controls = cells.X[cells.controls(line)]
-    for name in sorted(common):
+    for name in sorted(set.intersection(*(set(k.obs["perturbation"]) for k in kept))):
         at = cells.of_perturbations(line, [name])
         at = np.sort(np.random.default_rng([seed, 19]).permutation(at)[:most])
         seen = _Observed(cells.X[at].toarray(), cells.batch[at], latent, controls)
+        found = {(HALVES, "halves"): seen.halves(seed)}
         for model, made in zip(models, kept, strict=True):
-            mine = made.perturbation == name
-            weights = batch_weights(made.batch[mine], seen.batch)
-            who = {
-                "embedding": model.name,
-                "modality": model.modality,
-                "predictor": model.predictor,
-            }
-            for metric, value in seen.compare(made.X[mine], weights).items():
-                yield {**who, "perturbation": name, "metric": metric, "value": value,
-                       "n_observed": len(at), "n_generated": int(mine.sum())}  # fmt: skip
-        who = {"embedding": HALVES, "modality": "Positive control", "predictor": "halves"}
-        for metric, value in seen.halves(seed).items():
-            yield {**who, "perturbation": name, "metric": metric, "value": value,
-                   "n_observed": len(at), "n_generated": len(at) // 2}  # fmt: skip
+            mine = made[made.obs["perturbation"] == name]
+            weights = batch_weights(mine.obs["batch"], seen.batch)
+            found[model.name, model.predictor] = seen.compare(np.asarray(mine.X), weights)
+        for (embedding, predictor), values in found.items():
+            who = {"embedding": embedding, "predictor": predictor, "perturbation": name}
+            yield from ({**who, "metric": m, "value": v} for m, v in values.items())
 
 
 class _Observed:
@@ -159,26 +116,23 @@ class _Observed:
         some = np.linspace(0, controls.shape[0] - 1, n).astype(int)
         self.bandwidth = median_distance(np.concatenate([self.z, latent.transform(controls[some])]))
 
-    def compare(self, X, weights=None, rows=None) -> dict:
-        rows = slice(None) if rows is None else rows
+    def compare(self, X, weights=None, rows=slice(None)) -> dict[str, float]:
         z, mine, other = self.latent.transform(X), self.X[rows], self.z[rows]
         ratio = variance_ratio(X[:, self.detected], mine[:, self.detected], weights)
+        known = ratio[np.isfinite(ratio)]
         return {
             "energy": energy_distance(z, other, weights),
             "mmd": mmd(z, other, self.bandwidth, weights),
             "energy_genes": energy_distance(X, mine, weights),
-            "variance_ratio": float(np.nanmedian(ratio))
-            if np.isfinite(ratio).any()
-            else float("nan"),
+            "variance_ratio": float(np.median(known)) if len(known) else float("nan"),
         }
 
-    def halves(self, seed: int) -> dict:
+    def halves(self, seed: int) -> dict[str, float]:
         rng = np.random.default_rng([seed, 13])
         found = []
         for _ in range(SPLITS):
             order = rng.permutation(len(self.X))
             # every second cell of each batch
             order = order[np.argsort(self.batch[order], kind="stable")]
-            a, b = order[::2], order[1::2]
-            found.append(self.compare(self.X[a], rows=b))
-        return {m: float(np.mean([f[m] for f in found])) for m in found[0]}
+            found.append(self.compare(self.X[order[::2]], rows=order[1::2]))
+        return pd.DataFrame(found).mean(skipna=False).to_dict()

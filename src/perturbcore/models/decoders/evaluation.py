@@ -1,11 +1,12 @@
-"""A generator of cells as a model of log fold-changes: trained, sampled, averaged and scored by fold."""
+"""A generator of cells as a model of log fold-changes: trained, sampled, averaged, scored by fold."""
 
-import io
+import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -13,37 +14,101 @@ from anndata import AnnData
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.responses import rows_of
-from perturbcore.embeddings.base import align
+from perturbcore.embeddings.base import Embedding, align
 from perturbcore.models.decoders.cells import Cells, batch_mean
-from perturbcore.models.decoders.generators import Generator, Training, generate
-from perturbcore.score.joint import Prediction
-from perturbcore.score.store import write_atomically
+from perturbcore.models.decoders.model import TrainingCells
+from perturbcore.models.simple.base import Targets
+from perturbcore.models.simple.knn import KNN
+from perturbcore.models.simple.space import NestedSpace
+from perturbcore.score.model import Prediction
 
-BATCHES = ("line", "own")
+# cells generated together: a handful of perturbations of a small screen, a part of one of a large
+TOGETHER = 8192
 
 
-@dataclass
-class Generated:
-    """Generated cells of a fold, as far as they are kept, and how the training went.
+class Generator(Protocol):
+    """What turns control cells into cells of a perturbation: a `Decoder`, or a plain `Shift`.
 
     Attributes
     ----------
-    perturbation, batch : ndarray of str, shape (n,)
-        What each cell is of; the batch of the control cell it was made from.
-    X : ndarray of float32, shape (n, n_genes)
-        Kept in half precision.
-    history : DataFrame
-        One row an epoch; empty where nothing was trained in epochs.
+    spec : dict
+        Plain values that decide what it generates.
+    chosen : str
+        What was tuned, for the table.
+    history : DataFrame or None
+        One row per epoch: `epoch`, `train_loss`, `val`.
+    seconds : float
+        Of a training that was found finished, 0 where it was not.
     """
 
-    perturbation: np.ndarray
-    batch: np.ndarray
-    X: np.ndarray
-    history: pd.DataFrame
+    spec: dict
+    chosen: str
+    history: pd.DataFrame | None
+    seconds: float
+
+    def fit(self, data: TrainingCells) -> object:
+        """Learn."""
+
+    def sample(self, controls, index: np.ndarray, names: Sequence[str], seed: int) -> np.ndarray:
+        """Generate a cell of perturbation ``names[index]`` from each control cell: (n, n_genes)."""
+
+
+class Shift:
+    """Control cells moved by one vector per perturbation: what a distribution model must beat.
+
+    `by` says where the vector comes from: "knn" on the embedding, exactly as `evaluate` has it;
+    "train_mean", the mean training response; or "nothing", so that controls stay as they are. The
+    rest is of kNN: the grid of neighbours, components of the embedding, folds by which k is chosen.
+    Shifted values may be below zero, as no expression is; cutting them would change the mean that is
+    scored.
+    """
+
+    chosen, history, seconds = "", None, 0.0
+
+    def __init__(
+        self, by: str, k: Sequence[int] = (), n_components: int = 100, inner_folds: int = 5
+    ):
+        self.by, self.k, self.n_components, self.inner_folds = by, [*k], n_components, inner_folds
+
+    @property
+    def spec(self) -> dict:
+        """Its parameters."""
+        return {"class": "shift"} | {
+            name: getattr(self, name) for name in ("by", "k", "n_components", "inner_folds")
+        }
+
+    def fit(self, data: TrainingCells) -> "Shift":
+        """Compute the vector of each test perturbation."""
+        Y = np.asarray(data.responses.X)
+        mean = Y.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self.shift = dict.fromkeys(data.test, mean if self.by == "train_mean" else 0 * mean)
+        if self.by == "knn":
+            self._neighbours(data)
+        return self
+
+    def _neighbours(self, data: TrainingCells) -> None:
+        names = data.responses.obs["perturbation"].astype(str).to_numpy()
+        order = np.argsort(names)
+        order = order[np.isin(names[order], data.vectors.index)]
+        test = [p for p in data.test if p in data.vectors.index]
+        vectors = data.vectors.astype(np.float32)
+        space = NestedSpace(
+            vectors.loc[names[order]].to_numpy(), vectors.loc[test].to_numpy(), self.n_components,
+            inner_folds=self.inner_folds, inner_seed=42, inner_shuffle=True,
+        )  # fmt: skip
+        targets = Targets(np.asarray(data.responses.X, dtype=np.float32)[order])
+        values, k = KNN(self.k).predict(space, targets)
+        self.chosen = str(k)
+        self.shift.update(zip(test, values, strict=True))
+
+    def sample(self, controls, index: np.ndarray, names: Sequence[str], seed: int) -> np.ndarray:
+        """Add the vector of each perturbation to its control cells."""
+        move = np.stack([self.shift[name] for name in names])
+        return controls.toarray() + move[np.asarray(index)]
 
 
 class DecoderModel:
-    """A model for `perturbcore.score.joint.evaluate_joint` that generates cells, one model a cell line.
+    """A model that generates cells and is scored as log fold-changes, one cell line at a time.
 
     For a fold it learns from control cells and cells of training perturbations. For each test
     perturbation, control cells are drawn within each batch and carried over; the generated cells are
@@ -62,15 +127,11 @@ class DecoderModel:
         Of the perturbations; without one every perturbation is the same to the generator, which only
         suits shifts that need none.
     cells_per_batch : int
-        Control cells carried over in each batch.
-    batches : {"line", "own"}
-        In which batches: all of the line that have controls (as published), or those of the test
-        perturbation, which tells the model something about its design that kNN is not told.
+        Control cells carried over in each batch of the line.
     keep, keep_cells : int
         Of how many test perturbations of a fold generated cells are kept, and how many of each.
     folder : Path, optional
         Where they and the checkpoints go.
-    seed : int
 
     References
     ----------
@@ -87,34 +148,29 @@ class DecoderModel:
         name: str,
         predictor: str,
         modality: str = "Advanced",
-        embedding=None,
+        embedding: Embedding | None = None,
         cells_per_batch: int = 100,
-        batches: str = "line",
         keep: int = 40,
         keep_cells: int = 120,
         folder: Path | None = None,
         seed: int = 0,
     ):
-        if batches not in BATCHES:
-            raise ParameterError(f"batches={batches!r}: choose one of {', '.join(BATCHES)}")
         self.cells, self.make, self.embedding = cells, make, embedding
         self.name, self.modality, self.predictor = name, modality, predictor
-        self.cells_per_batch, self.batches, self.seed = int(cells_per_batch), batches, seed
+        self.cells_per_batch, self.seed = int(cells_per_batch), seed
         self.keep, self.keep_cells = int(keep), int(keep_cells)
         self.folder = Path(folder) if folder is not None else None
 
     @property
     def spec(self) -> dict:
         """What decides the predictions; how many cells are kept does not."""
-        own = {"cells_per_batch": self.cells_per_batch, "batches": self.batches, "seed": self.seed}
-        return {**own, "generator": self.make().spec}
+        own = {"cells_per_batch": self.cells_per_batch, "seed": self.seed}
+        return own | {"generator": self.make().spec}
 
     @property
     def digest(self) -> str:
         """Content of the cells and of the embedding."""
-        return digest(
-            self.cells.digest, self.embedding.digest if self.embedding is not None else ""
-        )
+        return digest(self.cells.digest, self.embedding.digest if self.embedding else "")
 
     def fit_predict(self, train: AnnData, test: AnnData, *, fold: int) -> Prediction:
         """Train, generate, average: see the class.
@@ -126,47 +182,39 @@ class DecoderModel:
         InputError
             Genes or cell lines of the responses are not those of the cells.
         """
-        line, names, lost = self._check(train, test)
-        generator = self.make()
-        started = time.perf_counter()
+        line, names = self._check(train, test)
+        generator, started = self.make(), time.perf_counter()
         data = self._training(train, names, line, fold)
         generator.fit(data)
         trained = time.perf_counter()
-        mean = np.asarray(train.X, dtype=np.float64).mean(axis=0)
-        values = np.tile(mean, (test.n_obs, 1))
+        values = np.tile(np.asarray(train.X).mean(axis=0, dtype=np.float64), (test.n_obs, 1))
         level = self.cells.control_level(line)
-        drawn = self._drawn(line, [p for p in names if p not in lost], fold)
-        chosen = sorted(drawn)
-        kept = set(
-            np.array(chosen)[
-                np.linspace(0, len(chosen) - 1, min(self.keep, len(chosen))).astype(int)
-            ]
-        )
-        parts = []
-        at = {p: i for i, p in enumerate(names)}
-        for name, cells in generate(
-            generator, lambda rows: self.cells.X[rows], drawn, chosen, data.seed
-        ):
-            batch = self.cells.batch[drawn[name]]
-            values[at[name]] = batch_mean(cells, batch) - level
+        chosen = sorted(p for p in names if p in data.vectors.index)
+        controls = self.cells.draw_controls(line, self.cells_per_batch, data.seed)
+        batch = self.cells.batch[controls]
+        spread = np.linspace(0, len(chosen) - 1, min(self.keep, len(chosen))).astype(int)
+        kept, few, parts = set(np.array(chosen)[spread]), _few(batch, self.keep_cells), {}
+        for name, made in generate(generator, self.cells.X[controls], chosen, data.seed):
+            values[names.index(name)] = batch_mean(made, batch) - level
             if name in kept:
-                few = _few(batch, self.keep_cells)
-                parts.append((np.full(len(few), name), batch[few], cells[few]))
+                parts[name] = made[few]
         sampled = time.perf_counter()
-        self._save(train, test, fold, parts, generator.history)
+        self._save(train, test, fold, parts, batch[few], generator.history)
         note = {
             "train_seconds": round(max(trained - started, generator.seconds), 3),
             "sample_seconds": round(sampled - trained, 3),
-            "sampled_cells": int(sum(len(r) for r in drawn.values())),
+            "sampled_cells": len(chosen) * len(controls),
             "training_cells": int(data.controls.shape[0] + data.cells.shape[0]),
         }
-        known = (len(names) - len(lost) + len(set(data.perturbation))) / (len(names) + train.n_obs)
-        return Prediction(
-            values.astype(np.float32), chosen=generator.chosen, coverage=known, note=note
-        )
+        known = (len(chosen) + len(set(data.perturbation))) / (len(names) + train.n_obs)
+        values = values.astype(np.float32)
+        return Prediction(values, chosen=generator.chosen, coverage=known, note=note)
 
-    def generated(self, responses: AnnData, line: str, fold: int) -> Generated:
-        """Return the cells kept of a fold; they are made again where the folder does not have them."""
+    def generated(self, responses: AnnData, line: str, fold: int) -> AnnData:
+        """Return the cells kept of a fold, made again where the folder does not have them.
+
+        ``obs`` has `perturbation` and `batch`; ``uns["history"]`` one row per epoch, if any.
+        """
         here = rows_of(responses, line)
         held = here.obs["fold"].to_numpy().astype(int) == fold
         train, test = here[~held].copy(), here[held].copy()
@@ -175,51 +223,44 @@ class DecoderModel:
             raise ParameterError(f"model '{self.name}' keeps no cells: give it a folder")
         if not path.exists():
             self.fit_predict(train, test, fold=fold)
-        with np.load(path, allow_pickle=False) as file:
-            history = pd.DataFrame({c: file[f"history_{c}"] for c in file["history"].tolist()})
-            return Generated(
-                file["perturbation"], file["batch"], file["X"].astype(np.float32), history
-            )
+        kept = ad.read_h5ad(path)
+        kept.X = kept.X.astype(np.float32)
+        return kept
 
-    def _check(self, train, test):
-        lines = sorted(
-            set(test.obs["cell_line"].astype(str)) | set(train.obs["cell_line"].astype(str))
-        )
+    def _check(self, train: AnnData, test: AnnData) -> tuple[str, list[str]]:
+        lines = sorted({*test.obs["cell_line"].astype(str), *train.obs["cell_line"].astype(str)})
         if len(lines) != 1:
             raise InputError(f"model '{self.name}' serves one cell line at a time, not {lines}")
         if list(train.var_names) != list(self.cells.genes):
             raise InputError(
-                f"model '{self.name}': the genes of the responses are not those of the cells; make the cells "
-                "with Cells.of(screen, responses.var_names)"
+                f"model '{self.name}': the genes of the responses are not those of the cells; make "
+                "the cells with Cells.of(screen, responses.var_names)"
             )
-        names = list(test.obs["perturbation"].astype(str))
-        lost = set() if self.embedding is None else set(names) - set(self.embedding.ids)
-        return lines[0], names, lost
+        return lines[0], list(test.obs["perturbation"].astype(str))
 
-    def _training(self, train, held_out, line, fold) -> Training:
+    def _training(self, train, held_out, line, fold) -> TrainingCells:
         names = list(train.obs["perturbation"].astype(str))
         wanted = [*names, *held_out]
         vectors = pd.DataFrame(np.zeros((len(wanted), 1), dtype=np.float32), index=wanted)
         if self.embedding is not None:
             X, present = align(self.embedding, wanted)
             vectors = pd.DataFrame(X[present], index=np.array(wanted, dtype=object)[present])
-        if not vectors.index.isin(names).any():
-            raise InputError(
-                f"model '{self.name}': no training perturbation of '{line}' has an embedding"
-            )
         controls = self.cells.controls(line)
-        rows = self.cells.training(line, [p for p in names if p in vectors.index], held_out)
+        known = [p for p in names if p in vectors.index]
+        rows = self.cells.training(line, known, held_out)
         if not len(rows):
-            raise InputError(f"model '{self.name}': no cells of training perturbations in '{line}'")
-        return Training(
+            raise InputError(
+                f"model '{self.name}': no training perturbation of '{line}' has cells and an embedding"
+            )
+        return TrainingCells(
             controls=self.cells.X[controls],
             cells=self.cells.X[rows],
+            perturbation=self.cells.perturbation[rows],
+            vectors=vectors,
             control_batch=self.cells.batch[controls],
             cell_batch=self.cells.batch[rows],
-            perturbation=self.cells.perturbation[rows],
-            responses=train,
-            vectors=vectors,
             test=held_out,
+            responses=train,
             seed=self._seed(line, fold),
             folder=self.folder / "training" if self.folder is not None else None,
         )
@@ -227,40 +268,46 @@ class DecoderModel:
     def _seed(self, line: str, fold: int) -> int:
         return int(digest(self.seed, line, int(fold))[:7], 16)
 
-    def _drawn(self, line, names, fold) -> dict:
-        seed = self._seed(line, fold)
-        if self.batches == "line":
-            return dict.fromkeys(names, self.cells.draw_controls(line, self.cells_per_batch, seed))
-        own = {p: set(self.cells.batch[self.cells.of_perturbations(line, [p])]) for p in names}
-        return {
-            p: self.cells.draw_controls(line, self.cells_per_batch, seed, own[p]) for p in names
-        }
-
     def _path(self, train, test, fold) -> Path | None:
         if self.folder is None:
             return None
         who = [list(part.obs["perturbation"].astype(str)) for part in (train, test)]
-        lines = list(train.obs["cell_line"].astype(str))[:1]
-        kept = (self.keep, self.keep_cells)
-        key = digest(
-            self.spec, self.digest, train.X, *who, lines, int(fold), kept, code_digest(type(self))
-        )
-        return self.folder / "cells" / f"{self.predictor}-{key}.npz"
+        own = (self.spec, self.digest, list(train.obs["cell_line"].astype(str))[:1], int(fold))
+        key = digest(*own, train.X, *who, self.keep, self.keep_cells, code_digest(type(self)))
+        return self.folder / "cells" / f"{self.predictor}-{key}.h5ad"
 
-    def _save(self, train, test, fold, parts, history) -> None:
+    def _save(self, train, test, fold, parts: dict, batch, history) -> None:
         path = self._path(train, test, fold)
         if path is None or not parts:
             return
+        obs = {"perturbation": np.repeat([*parts], len(batch)), "batch": np.tile(batch, len(parts))}
+        index = np.arange(len(obs["batch"])).astype(str)
+        kept = AnnData(np.concatenate([*parts.values()]), obs=pd.DataFrame(obs, index, dtype=str))
+        kept.X = kept.X.astype(np.float16)
+        if history is not None:
+            kept.uns["history"] = history.set_axis(history.index.astype(str))
         path.parent.mkdir(parents=True, exist_ok=True)
-        names, batch, X = (np.concatenate(p) for p in zip(*parts, strict=True))
-        curves = {} if history is None else {f"history_{c}": history[c].to_numpy() for c in history}
-        columns = np.array([] if history is None else list(history.columns), dtype=str)
-        buffer = io.BytesIO()
-        np.savez(
-            buffer, perturbation=names.astype(str), batch=batch.astype(str), X=X.astype(np.float16),
-            history=columns, **curves,
-        )  # fmt: skip
-        write_atomically(path, buffer.getvalue())
+        partial = path.with_name(f".{os.getpid()}-{path.name}")
+        kept.write_h5ad(partial)
+        os.replace(partial, path)
+
+
+def generate(
+    generator: Generator, controls, names: Sequence[str], seed: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Carry control cells over to one perturbation after the other, several per call where few.
+
+    Equal names in equal order give equal cells. Yields the perturbation and its cells (n, n_genes),
+    in the order of the control cells.
+    """
+    n = controls.shape[0]
+    per_call = max(1, TOGETHER // n)
+    for number, start in enumerate(range(0, len(names), per_call)):
+        part = list(names[start : start + per_call])
+        index = np.repeat(np.arange(len(part)), n)
+        rows = np.tile(np.arange(n), len(part))
+        made = generator.sample(controls[rows], index, part, seed + number)
+        yield from zip(part, made.reshape(len(part), n, -1), strict=True)
 
 
 def _few(batch, n: int) -> np.ndarray:

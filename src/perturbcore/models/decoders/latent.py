@@ -13,17 +13,7 @@ class Latent:
     """Genes scaled to unit variance, then principal components, then one of three scalings.
 
     Fitted on training cells only (controls and training perturbations). Sparse cells stay sparse:
-    centring happens after the projection.
-
-    Parameters
-    ----------
-    n_components : int
-    scaling : {"minmax", "unit", "global"}
-        ``"minmax"``: one linear map takes the smallest and the largest training coordinate to -1
-        and 1, as published; ``"unit"``: each coordinate to variance 1; ``"global"``: one factor
-        that brings the mean variance to 1.
-    seed : int
-        Seeds the solver where it is a randomised one.
+    centring happens after the projection. The scalings are those of `DecoderOptions`.
 
     Attributes
     ----------
@@ -33,8 +23,6 @@ class Latent:
         Training mean of each gene: what the origin of the principal components decodes to.
     low, high : ndarray of float32, shape (n_components,)
         Range of the scaled training coordinates ([-1, 1] throughout for ``"minmax"``).
-    explained : float
-        Share of the variance of the unit-variance genes that the components hold.
 
     References
     ----------
@@ -42,24 +30,15 @@ class Latent:
     """
 
     def __init__(self, n_components: int = 50, scaling: str = "minmax", seed: int = 0):
-        if scaling not in ("minmax", "unit", "global"):
-            raise ParameterError(f"scaling={scaling!r}: choose 'minmax', 'unit' or 'global'")
         self.n_components, self.scaling, self.seed = n_components, scaling, seed
 
     def fit(self, cells) -> "Latent":
-        """Fit on training cells.
-
-        Parameters
-        ----------
-        cells : array or sparse matrix, shape (n_cells, n_genes)
-            Log-normalised expression.
+        """Fit on log-normalised training cells, (n_cells, n_genes), dense or sparse.
 
         Raises
         ------
-        InputError
-            If a value is not finite or no gene varies.
-        ParameterError
-            If there are fewer varying genes or cells than components.
+        InputError, ParameterError
+            A value is not finite; there are fewer varying genes or cells than components.
         """
         cells = check_cells(cells, "training cells")
         self.mean, deviation = _moments(cells)
@@ -67,13 +46,12 @@ class Latent:
         largest = min(cells.shape[0] - 1, int(varies.sum()))
         if largest < self.n_components:
             raise ParameterError(
-                f"n_components={self.n_components}: {cells.shape[0]} training cells with {int(varies.sum())} "
-                f"varying genes allow at most {max(largest, 0)}"
+                f"n_components={self.n_components}: {cells.shape[0]} training cells with "
+                f"{int(varies.sum())} varying genes allow at most {max(largest, 0)}"
             )
         scale = np.where(varies, 1 / np.maximum(deviation, TINY), 0).astype(np.float32)
         x = cells @ sp.diags(scale) if sp.issparse(cells) else cells * scale
         pca = PCA(self.n_components, svd_solver=_solver(cells), random_state=self.seed).fit(x)
-        self.explained = float(pca.explained_variance_ratio_.sum())
         components = pca.components_.astype(np.float32)
         self._forward = components.T * scale[:, None]
         self.loadings = np.where(varies, deviation, 0).astype(np.float32)[:, None] * components.T
@@ -106,9 +84,8 @@ class Latent:
 
     def inverse(self, z) -> np.ndarray:
         """Scaled latent coordinates to log-normalised expression, float32 (n, genes)."""
-        return (
-            np.asarray(z, dtype=np.float32) * self._factor + self._middle
-        ) @ self.loadings.T + self.mean
+        components = np.asarray(z, dtype=np.float32) * self._factor + self._middle
+        return components @ self.loadings.T + self.mean
 
     def shift(self, difference) -> np.ndarray:
         """Differences between latent points to differences of expression, float32 (n, genes)."""
@@ -116,14 +93,7 @@ class Latent:
 
 
 class VectorScale:
-    """Units in which perturbation embeddings reach the network.
-
-    Parameters
-    ----------
-    scaling : {"none", "unit", "global"}
-        As they are (published); each coordinate to mean 0 and variance 1, constants to 0; or all
-        centred and multiplied by one factor that brings the mean variance to 1.
-    """
+    """Units in which perturbation embeddings reach the network: `embedding_scaling` of the options."""
 
     def __init__(self, scaling: str = "none"):
         self.scaling = scaling
@@ -144,33 +114,22 @@ class VectorScale:
 
 
 def check_cells(cells, name: str, n_genes: int | None = None):
-    """Cells as float32, dense or CSR, after a look at shape and values.
-
-    Raises
-    ------
-    InputError
-        Naming the array and the first offending row and column.
-    """
-    cells = (
-        cells.tocsr().astype(np.float32)
-        if sp.issparse(cells)
-        else np.asarray(cells, dtype=np.float32)
-    )
-    if cells.ndim != 2 or not cells.shape[0] or not cells.shape[1]:
+    """Cells as float32, dense or CSR; an InputError names the first value that is not finite."""
+    sparse = sp.issparse(cells)
+    cells = cells.tocsr().astype(np.float32) if sparse else np.asarray(cells, dtype=np.float32)
+    if cells.ndim != 2 or 0 in cells.shape:
         raise InputError(
             f"{name}: shape {cells.shape}; give cells x genes with at least one of each"
         )
     if n_genes is not None and cells.shape[1] != n_genes:
         raise InputError(f"{name}: {cells.shape[1]} genes, the decoder was fitted on {n_genes}")
-    values = cells.data if sp.issparse(cells) else cells
     # a sum is finite only where every term is: one pass without a mask as large as the cells
-    if not np.isfinite(values.sum(dtype=np.float64)):
-        dense = cells.tocoo() if sp.issparse(cells) else None
-        bad = np.argwhere(~np.isfinite(values))
-        row, column = (dense.row[bad[0, 0]], dense.col[bad[0, 0]]) if dense is not None else bad[0]
+    if not np.isfinite((cells.data if sparse else cells).sum(dtype=np.float64)):
+        bad = np.argwhere(~np.isfinite(cells.toarray() if sparse else cells))
+        row, column = bad[0]
         raise InputError(
-            f"{name}: value {cells[row, column]} in row {row}, column {column} ({len(bad)} such values); drop "
-            "these cells or genes or fill them before decoding"
+            f"{name}: value {cells[row, column]} in row {row}, column {column} ({len(bad)} such "
+            "values); drop these cells or genes or fill them before decoding"
         )
     return cells
 
@@ -181,7 +140,7 @@ def _moments(cells):
         mean = np.asarray(cells.sum(axis=0, dtype=np.float64)).ravel() / n
         square = np.asarray(cells.multiply(cells).sum(axis=0, dtype=np.float64)).ravel() / n
         # cancellation leaves specks of variance in constant genes
-        variance = np.where(square - mean**2 > 1e-7 * square, square - mean**2, 0)
+        variance = np.where(square - mean**2 > 1e-7 * square, square - mean**2, 0.0)
     else:
         mean, variance = cells.mean(axis=0, dtype=np.float64), cells.var(axis=0, dtype=np.float64)
     return mean.astype(np.float32), np.sqrt(np.maximum(variance, 0)).astype(np.float32)

@@ -2,9 +2,12 @@
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 
-from perturbcore.models.decoders.couplings import couple
 from perturbcore.models.decoders.options import DecoderOptions
+
+# a looser plan moves partners between near equals; a tighter one doubles the cost of a training step
+MAX_ITERATIONS, TOLERANCE = 50, 1e-3
 
 
 class Pairs:
@@ -16,13 +19,9 @@ class Pairs:
 
     Parameters
     ----------
-    source : ndarray of float32, shape (n_control, n_latent)
-    target : ndarray of float32, shape (n_perturbed, n_latent)
+    source, target : ndarray of float32, shapes (n_control, n_latent), (n_perturbed, n_latent)
     perturbation : ndarray of int, shape (n_perturbed,)
-        Row of `vectors` of each perturbed cell.
-    vectors : ndarray of float32, shape (n_vectors, d)
-        Only rows that `perturbation` names are ever drawn.
-    options : DecoderOptions
+        Row of `vectors`, (n_vectors, d), of each perturbed cell; no other row is ever drawn.
     source_batch, target_batch : ndarray of int, optional
         Batches of the screen, for ``partners="same_batch"``; a cell of a batch without controls
         gets any control.
@@ -42,7 +41,7 @@ class Pairs:
             self.batches = _Batches(source_batch, target_batch[order], perturbation[order])
 
     def __len__(self) -> int:
-        """Cells, controls included: the length of an epoch as published."""
+        """Count the cells, controls included: the length of an epoch as published."""
         return len(self.source) + len(self.target)
 
     def make(self, index, rng) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -94,3 +93,45 @@ class _Batches:
         start = np.where(self.count[rows] > 0, self.start[rows], 0)
         count = np.where(self.count[rows] > 0, self.count[rows], len(self.order))
         return self.order[start + (rng.random(len(rows)) * count).astype(np.int64)]
+
+
+def couple(
+    source: torch.Tensor, target: torch.Tensor, coupling: str, *, sigma: float = 1.0, rng=None
+) -> torch.Tensor:
+    r"""Choose a source cell for every target cell, group by group.
+
+    Every target cell is kept once; what changes is its partner. ``"optimal"``: the partners that
+    minimise the sum of squared distances (exact optimal transport between two equally large samples,
+    which is a permutation). ``"entropic"``: a partner drawn by `rng` from the plan of entropic
+    transport with regularisation :math:`2\sigma^2`, the static Schrödinger bridge between the two
+    samples for a Brownian motion of diffusion coefficient `sigma`, in units of the coordinates.
+
+    Parameters
+    ----------
+    source, target : Tensor, shape (n_groups, n, n_latent)
+
+    Returns
+    -------
+    Tensor of int64, shape (n_groups, n)
+        Row of `source` for each row of `target`.
+
+    References
+    ----------
+    Tong et al. 2024 (simulation-free Schrödinger bridges), Section 3; Pooladian et al. 2023.
+    """
+    groups, n = target.shape[:2]
+    if n == 1:
+        return torch.arange(n).expand(groups, n)
+    cost = torch.cdist(target.double(), source.double()) ** 2
+    if coupling == "optimal":
+        # equally many cells of equal weight on both sides: transport is an assignment
+        return torch.from_numpy(np.stack([linear_sum_assignment(c)[1] for c in cost.numpy()]))
+    from ot import solve_batch
+
+    plan = solve_batch(
+        cost, reg=float(2 * sigma**2), method="log_sinkhorn", max_iter=MAX_ITERATIONS, tol=TOLERANCE,
+        grad="detach",
+    ).plan  # fmt: skip
+    cumulative = plan.cumsum(dim=2)
+    draw = torch.from_numpy(rng.random(cost.shape[:2]))[..., None] * cumulative[..., -1:]
+    return torch.searchsorted(cumulative, draw, right=True)[..., 0].clamp(max=n - 1)

@@ -82,13 +82,13 @@ def contest(
     graphs : sequence of str
         Embeddings of builder ``gnn`` whose networks are fine-tuned (and scored frozen).
     graph : dict, optional
-        Options of `perturbcore.models.finetuning.graph.GraphModel`.
+        Options of `perturbcore.models.finetuning.graph.graph_model`.
     links : str
         A file of links in the authors' folder to pretrain on; see `links_models`.
     pretraining : dict, optional
         Options of builder ``gnn`` for it.
     cells : dict, optional
-        Options of `perturbcore.models.finetuning.cell_models.cell_models`; without them, no cell encoder.
+        Options of `perturbcore.models.finetuning.cells.cell_models`; without them, no cell encoder.
     k, n_components, n_outer, n_inner
         Of kNN, of PCA, of the noise ceiling.
     k_few : sequence of int
@@ -132,7 +132,7 @@ def contest(
                 f"{links} is not in the authors' folder: no graph network can be fine-tuned."
             )
     if cells is not None and data.screen is not None and task == "lfc":
-        from perturbcore.models.finetuning.cell_models import cell_models
+        from perturbcore.models.finetuning.cells import cell_models
 
         targets = sorted(data.responses.obs["perturbation"].astype(str).unique())
         encoder = cell_models(
@@ -177,7 +177,7 @@ def graph_models(study, dataset: str, name: str, *, seed: int = 0, **options) ->
 
     Returns
     -------
-    models : list of GraphModel
+    models : list of FineTuned
     about : dict
         Row of `Contest.networks`.
 
@@ -230,7 +230,7 @@ def links_models(
     Returns
     -------
     embedding : Embedding
-    models : list of GraphModel
+    models : list of FineTuned
     about : dict
     """
     table = read_table(path)
@@ -263,9 +263,9 @@ def models_of(study, pretrained, ids, aliases, *, name, modality, seed=0, ablati
     aliases : pandas.Series or None
         See `node_numbers`.
     name, modality, seed, **options
-        Of `perturbcore.models.finetuning.graph.GraphModel`.
+        Of `perturbcore.models.finetuning.graph.graph_model`.
     """
-    from perturbcore.models.finetuning.graph import GraphModel
+    from perturbcore.models.finetuning.graph import graph_model
 
     nodes = node_numbers(ids, aliases)
     shared = {
@@ -274,9 +274,9 @@ def models_of(study, pretrained, ids, aliases, *, name, modality, seed=0, ablati
         "modality": modality,
         "folder": study.profile.results / "models",
     } | options
-    models = [GraphModel(pretrained, nodes, **shared)]
+    models = [graph_model(pretrained, nodes, **shared)]
     if ablation:
-        models.append(GraphModel(pretrained, nodes, frozen=True, **shared))
+        models.append(graph_model(pretrained, nodes, frozen=True, **shared))
     about = {
         "embedding": name,
         "learnt": f"{pretrained.A.nnz // 2:,} links of {len(ids):,} genes",

@@ -1,0 +1,218 @@
+"""Three ways from control to perturbed cells in latent space: diffusion, flow, bridge.
+
+They share one training (a noisy or moved cell goes in, what the network should say is compared with
+what it says) and differ in the objective and in the sampler.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from perturbcore.models.decoders.options import DecoderOptions
+
+TINY = 1e-8
+TOLERANCE = 1e-4  # of the adaptive solver of a flow
+
+
+class Process:
+    """What the three ways share; `channels` are the latent vectors that a network reads and gives."""
+
+    channels = (1, 1)
+
+    def __init__(self, options: DecoderOptions):
+        self.options = options
+
+    def loss(
+        self, network: nn.Module, source: Tensor, target: Tensor, condition: Tensor, time: Tensor,
+        noise: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Mean squared error of what the network says, summed over its channels.
+
+        `source`, `target` and `noise` have shape (n, n_latent), `condition` (n, d); `time` (n,) is
+        uniform in [0, 1).
+        """
+        x, clock, truths = self._example(source, target, time, noise)
+        said = network(x, clock, condition).unbind(1)
+        parts = [
+            (weight * s - truth).square().mean()
+            for s, (weight, truth) in zip(said, truths, strict=True)
+        ]
+        return sum(parts)
+
+    def sample(
+        self, network: nn.Module, source: Tensor, condition: Tensor, noise: Callable[[], Tensor],
+        low: Tensor, high: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Draw a perturbed cell for each control cell of `source`, (n, n_latent).
+
+        ``noise()`` gives standard normal draws; `low` and `high`, (n_latent,), bound predicted clean
+        cells of a diffusion.
+        """
+        raise NotImplementedError
+
+    def _example(self, source, target, time, noise) -> tuple:
+        """Input (n, channels, n_latent), time as the network sees it, and (weight, truth) per channel."""
+        raise NotImplementedError
+
+    def _ask(self, network, x, time: float, condition) -> tuple[Tensor, ...]:
+        time = torch.full((len(x),), time * self.options.time_scale, device=x.device)
+        return network(x[:, None], time, condition).unbind(1)
+
+
+def cosine_schedule(timesteps: int, offset: float = 0.008, largest: float = 0.999) -> Tensor:
+    r"""Share of signal left after each step, :math:`\bar\alpha_1 \dots \bar\alpha_T`, float64 (T,).
+
+    References
+    ----------
+    Nichol & Dhariwal 2021, Eq. 17.
+    """
+    t = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
+    share = torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
+    beta = (1 - share[1:] / share[:-1]).clamp(max=largest)
+    return torch.cumprod(1 - beta, 0)
+
+
+class Diffusion(Process):
+    r"""Denoising diffusion of perturbed cells.
+
+    The network sees the noised target, the time step, the embedding and, with ``source=True``, a
+    control cell as a second channel. With ``targets="published"`` it predicts the noise; with
+    ``targets="bounded"`` the velocity
+    :math:`\sqrt{\bar\alpha}\,\varepsilon - \sqrt{1-\bar\alpha}\,x_0`, from which noise and clean
+    cell follow without dividing by :math:`\sqrt{\bar\alpha}`, so that an error at the noisy end is
+    not blown up. Predicted clean cells are clipped to the range of the training latents. The sampler
+    "ddpm" takes all steps with noise in each, "ddim" `steps` of them without.
+
+    References
+    ----------
+    Ho et al. 2020 (DDPM), Algorithms 1 and 2; Song et al. 2021 (DDIM), Eq. 12; Salimans & Ho 2022
+    (velocity), Section 4; Cole et al. 2026, Methods 4.7.4. The released code zeroes the source
+    channel in training: ``source=False``.
+    """
+
+    channels = (2, 1)
+
+    def __init__(self, options: DecoderOptions):
+        super().__init__(options)
+        self.signal = cosine_schedule(options.timesteps)
+
+    def _example(self, source, target, time, noise):
+        step = (time * self.options.timesteps).long().clamp(max=self.options.timesteps - 1)
+        signal = self.signal.to(time.device, target.dtype)[step, None]
+        noised = signal.sqrt() * target + (1 - signal).sqrt() * noise
+        truth = noise
+        if self.options.targets == "bounded":
+            truth = signal.sqrt() * noise - (1 - signal).sqrt() * target
+        return self._with_source(noised, source), step.to(target.dtype), [(1.0, truth)]
+
+    def _with_source(self, x, source):
+        return torch.stack([x, source if self.options.source else torch.zeros_like(x)], dim=1)
+
+    def sample(self, network, source, condition, noise, low, high):
+        """See `Process.sample`."""
+        total, ddim = self.options.timesteps, self.options.sampler == "ddim"
+        taken = self.options.steps if ddim else total
+        grid = torch.linspace(-1, total - 1, taken + 1, dtype=torch.float64)[1:]
+        grid = grid.round().long().flip(0).tolist()
+        signal = [*self.signal[grid].tolist(), 1.0]
+        x = noise()
+        for step, now, then in zip(grid, signal[:-1], signal[1:], strict=True):
+            time = torch.full((len(x),), float(step), device=x.device)
+            said = network(self._with_source(x, source), time, condition)[:, 0]
+            if self.options.targets == "bounded":
+                clean = (math.sqrt(now) * x - math.sqrt(1 - now) * said).clamp(low, high)
+            else:
+                clean = ((x - math.sqrt(1 - now) * said) / math.sqrt(now)).clamp(low, high)
+            if ddim:
+                said = (x - math.sqrt(now) * clean) / math.sqrt(1 - now)
+                x = math.sqrt(then) * clean + math.sqrt(1 - then) * said
+                continue
+            # mean and variance of the step before, given this one and the clean cell
+            alpha = now / then
+            x = math.sqrt(then) * (1 - alpha) * clean + math.sqrt(alpha) * (1 - then) * x
+            x = x / (1 - now)
+            if step:
+                x = x + math.sqrt((1 - alpha) * (1 - then) / (1 - now)) * noise()
+        return x
+
+
+class Flow(Process):
+    r"""Conditional flow matching.
+
+    On the straight path :math:`x_t = (1-t)\,x_0 + t\,x_1` between a control and a perturbed cell
+    the network learns the velocity :math:`x_1 - x_0`; a cell is decoded by following it from its own
+    control cell, in `steps` equal steps (published: midpoint, 20) or by the adaptive "dopri5".
+
+    References
+    ----------
+    Lipman et al. 2023; Tong et al. 2024; Cole et al. 2026, Methods 4.7.4.
+    """
+
+    def _example(self, source, target, time, noise):
+        x = torch.lerp(source, target, time[:, None])
+        return x[:, None], time * self.options.time_scale, [(1.0, target - source)]
+
+    def sample(self, network, source, condition, noise, low, high):
+        """See `Process.sample`; `noise`, `low` and `high` are not used."""
+        from torchdiffeq import odeint
+
+        def velocity(t, x):
+            time = (t * self.options.time_scale).to(x.dtype).expand(len(x))
+            return network(x[:, None], time, condition)[:, 0]
+
+        how = {"options": {"step_size": 1 / self.options.steps}}
+        if self.options.sampler == "dopri5":
+            how = {"rtol": TOLERANCE, "atol": TOLERANCE}
+        ends = torch.tensor([0.0, 1.0], device=source.device)
+        return odeint(velocity, source, ends, method=self.options.sampler, **how)[-1]
+
+
+class Bridge(Process):
+    r"""Schrödinger bridge by simulation-free score and flow matching.
+
+    Between a control cell :math:`x_0` and a perturbed cell :math:`x_1` runs a Brownian bridge,
+    :math:`x_t = (1-t) x_0 + t x_1 + \sigma\sqrt{t(1-t)}\,\varepsilon`. With
+    ``targets="published"`` the network learns the velocity of its probability flow,
+    :math:`v = x_1 - x_0 + \frac{1-2t}{2\sqrt{t(1-t)}}\,\sigma\varepsilon`, and the score times
+    :math:`\sigma^2/2`, weighted by :math:`\lambda_t = 2\sqrt{t(1-t)}/\sigma`. With
+    ``targets="bounded"`` it learns the two means they are made of, of :math:`x_1 - x_0` and of
+    :math:`\varepsilon` given :math:`x_t`; the drift
+    :math:`v + s = (x_1 - x_0) - \sigma\sqrt{t/(1-t)}\,\varepsilon` is the same. Cells are drawn by
+    Euler-Maruyama over `steps` time points.
+
+    References
+    ----------
+    Tong et al. 2024 (simulation-free Schrödinger bridges), Section 3; Cole et al. 2026, Methods
+    4.7.4.
+    """
+
+    channels = (1, 2)
+
+    def _example(self, source, target, time, noise):
+        sigma, t = self.options.sigma, time[:, None]
+        spread = (t * (1 - t)).sqrt()
+        x = torch.lerp(source, target, t) + sigma * spread * noise
+        truths = [(1.0, target - source), (1.0, noise)]
+        if self.options.targets == "published":
+            drift = (1 - 2 * t) / (2 * t * (1 - t) + TINY) * spread * sigma * noise
+            truths = [(1.0, target - source + drift), (2 * spread / sigma, -noise)]
+        return x[:, None], time * self.options.time_scale, truths
+
+    def sample(self, network, source, condition, noise, low, high):
+        """See `Process.sample`; `low` and `high` are not used."""
+        o, x = self.options, source
+        pause = 1 / (o.steps - 1)
+        for i in range(o.steps - 1):
+            t = i * pause
+            first, second = self._ask(network, x, t, condition)
+            bounded = o.targets == "bounded"
+            drift = first - o.sigma * math.sqrt(t / (1 - t)) * second if bounded else first + second
+            x = x + drift * pause
+            if o.last_noise or i < o.steps - 2:
+                x = x + o.sigma * math.sqrt(pause) * noise()
+        return x
+
+
+PROCESSES: dict[str, type[Process]] = {"diffusion": Diffusion, "flow": Flow, "bridge": Bridge}

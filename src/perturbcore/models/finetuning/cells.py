@@ -1,0 +1,279 @@
+"""A pretrained encoder of cells and the three ways of using it: frozen, by index, by knock-out."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from torch import nn
+
+from perturbcore.core.digest import digest
+from perturbcore.core.errors import ParameterError
+from perturbcore.core.training.learner import Learner
+from perturbcore.embeddings.base import Embedding
+from perturbcore.embeddings.cell_models.frozen import (
+    encoder_digest,
+    frozen_embeddings,
+    gene_vectors,
+)
+from perturbcore.embeddings.cell_models.huggingface import load_huggingface
+from perturbcore.embeddings.cell_models.objectives import FrozenHead, IndexingHead, KnockOutHead
+from perturbcore.embeddings.cell_models.pretrain import Pretrained, pretrain
+from perturbcore.embeddings.cell_models.tokens import ControlCells, control_cells
+from perturbcore.models.finetuning.model import FineTuned, TrainingLabels
+
+LRS = (1e-2, 1e-3, 1e-4, 1e-5)
+
+
+class CellAdaptation:
+    """What the three ways of using an encoder share: see the protocol `Adaptation`.
+
+    Parameters
+    ----------
+    encoder : CellEncoder
+    cells : ControlCells
+        With the encoder's genes, of the lines to be predicted.
+    hidden : sequence of int
+        Widths of the head.
+    rank : int
+        Of the low-rank adapters through which the encoder learns; 0 trains every weight.
+    seed : int
+        Of the initial head and adapters.
+    """
+
+    predictor = ""
+    kinds, validation, least, together, stream = ("lfc",), 0.2, 5, 64, 3
+
+    def __init__(
+        self, encoder, cells: ControlCells, *, hidden: Sequence[int], rank: int = 8, seed: int = 0
+    ):
+        self.encoder, self.cells = encoder, cells.take(encoder.genes)
+        self.hidden, self.rank, self.seed = tuple(hidden), rank, seed
+
+    @property
+    def spec(self) -> dict:
+        """Every hyperparameter."""
+        own = {k: v for k, v in vars(self).items() if isinstance(v, int | tuple)}
+        return {"class": type(self).__name__, **own}
+
+    @cached_property
+    def digest(self) -> str:
+        """Content of the encoder and of the control cells."""
+        return digest(encoder_digest(self.encoder), self.cells.digest)
+
+    def positions(self, names: Sequence[str]) -> np.ndarray:
+        """Place of each perturbation among the encoder's genes."""
+        return self.encoder.genes.get_indexer(pd.Index(names))
+
+    def read(self, at: np.ndarray) -> dict:
+        """Give the positions of the target genes."""
+        return {"target": torch.from_numpy(at.astype(np.int64))}
+
+    def objective(
+        self, line: str, data: TrainingLabels, at: np.ndarray, outputs: list[str], lr: float
+    ) -> Learner:
+        """Copy the encoder, with a head that starts at the mean training response."""
+        return self._objective(line, data.floor, outputs, {
+            "hidden": self.hidden, "lr": lr, "seed": self.seed
+        })  # fmt: skip
+
+    def _adapted(self):
+        return adapt(copy.deepcopy(self.encoder), self.rank, seed=self.seed)
+
+
+class FrozenMLP(CellAdaptation):
+    """Ablation: a head on the frozen encoder's gene vectors, averaged over `max_cells` controls."""
+
+    predictor = "frozen + MLP"
+
+    def __init__(self, encoder, cells, *, max_cells: int = 256, **options):
+        super().__init__(encoder, cells, **options)
+        self.max_cells = max_cells
+        self._vectors: dict = {}
+
+    def _objective(self, line, mean, outputs, options):
+        if line not in self._vectors:
+            self._vectors[line] = gene_vectors(
+                self.encoder, self.cells, line, max_cells=self.max_cells
+            )
+        return FrozenHead(self._vectors[line], mean, **options)
+
+
+class Indexing(CellAdaptation):
+    """Fine-tuning by indexing: Cole et al. 2026, Eq. 13-14.
+
+    A training step averages `n_cells` control cells, validation and prediction `n_eval`.
+    """
+
+    predictor = "indexing"
+
+    def __init__(self, encoder, cells, *, n_cells: int = 16, n_eval: int = 128, **options):
+        super().__init__(encoder, cells, **options)
+        self.n_cells, self.n_eval = n_cells, n_eval
+
+    def _objective(self, line, mean, outputs, options):
+        position, values = self.cells.position(line), self.cells.of(line)
+        options |= {"n_cells": self.n_cells, "n_eval": self.n_eval}
+        return IndexingHead(self._adapted(), values, position, mean, **options)
+
+
+class InSilicoKO(CellAdaptation):
+    """Fine-tuning by in-silico knock-out: Cole et al. 2026, Eq. 15-16.
+
+    The error of a training step is taken over `asked` output genes, drawn anew; None: all.
+    """
+
+    predictor = "in-silico KO"
+
+    def __init__(self, encoder, cells, *, asked: int | None = None, **options):
+        super().__init__(encoder, cells, **options)
+        self.asked = asked
+
+    def _objective(self, line, mean, outputs, options):
+        position = self.cells.position(line)
+        output = self.cells.genes.get_indexer(outputs)
+        average = self.cells.mean[position]
+        return KnockOutHead(
+            self._adapted(), average, position, output, mean, asked=self.asked, **options
+        )
+
+
+def adapt(encoder: nn.Module, rank: int, *, seed: int = 0) -> nn.Module:
+    """Put low-rank adapters on an encoder in place; only they learn afterwards.
+
+    They go on the linear layers that the encoder names as `adaptable`, or on all; each change is
+    scaled by 2 and begins at zero, so that the output is the same until they are trained. With
+    `rank` 0 there are no adapters, and every weight learns.
+
+    References
+    ----------
+    Hu et al. 2022 (LoRA).
+    """
+    if rank < 0:
+        raise ParameterError(f"rank={rank} must be at least 0")
+    if not rank:
+        return encoder.requires_grad_(True)
+    from peft import LoraConfig, inject_adapter_in_model
+
+    wanted = getattr(encoder, "adaptable", ())
+    linear = [name for name, layer in encoder.named_modules() if isinstance(layer, nn.Linear)]
+    chosen = [name for name in linear if not wanted or name.rsplit(".", 1)[-1] in wanted]
+    config = LoraConfig(
+        r=rank, lora_alpha=2.0 * rank, lora_dropout=0.0, target_modules=chosen, bias="none"
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, encoder)
+    for name, weight in encoder.named_parameters():
+        weight.requires_grad_("lora_" in name)
+    return encoder
+
+
+@dataclass(frozen=True, eq=False)
+class CellModels:
+    """An encoder of cells and what is made with it.
+
+    Attributes
+    ----------
+    pretrained : Pretrained or None
+        None where the encoder is a checkpoint from elsewhere.
+    embeddings : list of Embedding
+        Frozen gene vectors of each line, for kNN.
+    models : list of FineTuned
+        Frozen + MLP, indexing, in-silico knock-out.
+    """
+
+    cells: ControlCells
+    pretrained: Pretrained | None
+    embeddings: list[Embedding]
+    models: list[FineTuned]
+
+
+def cell_models(
+    screen: AnnData,
+    *,
+    targets: Sequence[str] = (),
+    name: str = "Cell transformer",
+    checkpoint: str = "",
+    encoding: str = "bins",
+    max_cells: int = 2000,
+    max_genes: int | None = None,
+    dim: int = 64,
+    heads: int = 4,
+    layers: int = 2,
+    latents: int = 32,
+    pretraining_epochs: int = 5,
+    pretraining_lr: float = 3e-3,
+    rank: int = 8,
+    hidden: Sequence[int] = (1024, 2048),
+    hidden_ko: Sequence[int] = (64, 32),
+    lrs: Sequence[float] = LRS,
+    epochs: int = 20,
+    epochs_ko: int = 250,
+    batch_size: int = 8,
+    patience: int | None = None,
+    n_cells: int = 16,
+    n_eval: int = 128,
+    asked: int | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    device: str = "auto",
+) -> CellModels:
+    """Pretrain an encoder on the control cells of a screen (or load one), and put it to use.
+
+    The defaults are the published ones where the paper gives any.
+
+    Parameters
+    ----------
+    screen : AnnData
+        A declared screen; only its control cells are read.
+    targets : sequence of str
+        Genes kept whatever `max_genes` is: the perturbations.
+    checkpoint, encoding : str
+        A folder or name on the hub to load instead of pretraining, and how it reads expression; see
+        `load_huggingface`.
+    max_cells, max_genes
+        See `control_cells`.
+    dim, heads, layers, latents, pretraining_epochs, pretraining_lr
+        See `pretrain`.
+    hidden, hidden_ko : sequence of int
+        Widths of the heads, the latter of in-silico knock-out.
+    rank, lrs, epochs, epochs_ko, batch_size, patience, n_cells, n_eval, asked
+        See `FineTuned`, `adapt`, `FrozenMLP`, `Indexing`, `InSilicoKO`.
+    folder : path, optional
+        Where the pretrained encoder and the checkpoints of fine-tuning are kept.
+
+    References
+    ----------
+    Cole et al. 2026, 4.10.
+    """
+    cells = control_cells(screen, max_cells=max_cells, max_genes=max_genes, keep=targets, seed=seed)
+    pretrained = None
+    if checkpoint:
+        encoder = load_huggingface(checkpoint, cells, encoding=encoding)
+    else:
+        pretrained = pretrain(
+            cells, dim=dim, heads=heads, layers=layers, latents=latents, epochs=pretraining_epochs,
+            lr=pretraining_lr, seed=seed, folder=folder, device=device,
+        )  # fmt: skip
+        encoder = pretrained.encoder
+    shared = {"rank": rank, "seed": seed}
+    uses = [
+        (FrozenMLP(encoder, cells, hidden=hidden, max_cells=n_eval, **shared), epochs),
+        (Indexing(encoder, cells, hidden=hidden, n_cells=n_cells, n_eval=n_eval, **shared), epochs),
+        (InSilicoKO(encoder, cells, hidden=hidden_ko, asked=asked, **shared), epochs_ko),
+    ]
+    models = [
+        FineTuned(
+            use, epochs=n, name=name, modality="Expression", lrs=lrs, batch_sizes=[batch_size],
+            patience=patience, seed=seed, folder=folder, device=device,
+        )
+        for use, n in uses
+    ]  # fmt: skip
+    embeddings = frozen_embeddings(encoder, cells, name=name, max_cells=n_eval)
+    return CellModels(cells, pretrained, embeddings, models)

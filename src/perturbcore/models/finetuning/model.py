@@ -1,0 +1,290 @@
+"""Fine-tuning as a model that is scored fold by fold: one training, any pretrained network."""
+
+import shutil
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from perturbcore.core.digest import code_digest, digest
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.training.batches import Batches
+from perturbcore.core.training.fit import fit
+from perturbcore.core.training.learner import Learner
+from perturbcore.models.simple.labels import best_threshold
+from perturbcore.score.model import Prediction
+from perturbcore.score.task import pair_labels, task_of
+
+
+class Adaptation(Protocol):
+    """A pretrained network and a way of using it, as `FineTuned` trains it.
+
+    Attributes
+    ----------
+    predictor : str
+        Name of the way of using it, a column of the scores.
+    kinds : tuple of str
+        Kinds of responses that it can learn: "lfc", "deg", "pairs".
+    validation : float
+        Share of the training perturbations set aside where nothing else is asked for.
+    least : int
+        Fewest training perturbations known to the network; with fewer, the training mean predicts.
+    together : int or None
+        Perturbations that go through the network at once outside training; None: all.
+    stream : int
+        Number of the random stream that draws the perturbations set aside.
+    spec : dict
+        Every hyperparameter.
+    digest : str
+        Content of the pretrained network and of what it reads.
+    """
+
+    predictor: str
+    kinds: tuple[str, ...]
+    validation: float
+    least: int
+    together: int | None
+    stream: int
+    spec: dict
+    digest: str
+
+    def positions(self, names: Sequence[str]) -> np.ndarray:
+        """Return the number of each perturbation in the network, -1 where it has none."""
+
+    def objective(
+        self, line: str, data: "TrainingLabels", at: np.ndarray, outputs: list[str], lr: float
+    ) -> Learner:
+        """Return a fresh copy of the network with a head, to be trained on positions `at`."""
+
+    def read(self, at: np.ndarray) -> dict:
+        """Return what the objective is called with for some positions."""
+
+
+class FineTuned:
+    """A pretrained network trained on the responses of one cell line at a time.
+
+    Some of the training perturbations are set aside. For every learning rate and batch size the
+    network is trained on the others, from its pretrained weights; the combination and epoch with
+    the least validation loss predict. Test perturbations take no part. Perturbations that the
+    network does not know are not trained on, and are predicted at the mean of all training
+    responses.
+
+    Parameters
+    ----------
+    adaptation : Adaptation
+        Left as it is: each training works on a copy.
+    lrs, batch_sizes : sequences
+        To choose from; batches are counted in perturbations.
+    patience : int, optional
+        Stop after so many epochs without a better validation loss.
+    validation : float, optional
+        Share of the training perturbations set aside; the published one by default.
+    folder : path, optional
+        Checkpoints of a fold while it is trained: a killed run resumes there.
+    name, modality : str
+        Columns of the scores.
+
+    Raises
+    ------
+    ParameterError
+        An option is out of range.
+
+    References
+    ----------
+    Cole et al. 2026, sections 4.8.2 and 4.10.
+    """
+
+    joint = False
+
+    def __init__(
+        self,
+        adaptation: Adaptation,
+        *,
+        name: str,
+        modality: str,
+        lrs: Sequence[float],
+        batch_sizes: Sequence[int],
+        epochs: int,
+        patience: int | None = None,
+        validation: float | None = None,
+        seed: int = 0,
+        folder: Path | None = None,
+        device: str = "auto",
+    ):
+        validation = adaptation.validation if validation is None else validation
+        if not lrs or min(lrs) <= 0 or not batch_sizes or min(batch_sizes) < 1:
+            raise ParameterError(
+                f"lrs={list(lrs)} must be above 0, batch_sizes={list(batch_sizes)} at least 1"
+            )
+        if epochs < 1 or (patience is not None and patience < 1) or not 0 < validation < 1:
+            raise ParameterError(
+                f"epochs={epochs} and patience={patience} must be at least 1, "
+                f"validation={validation} in (0, 1)"
+            )
+        self.adaptation, self.predictor = adaptation, adaptation.predictor
+        self.name, self.modality = name, modality
+        self.lrs, self.batch_sizes = tuple(map(float, lrs)), tuple(map(int, batch_sizes))
+        self.epochs, self.patience, self.validation = epochs, patience, validation
+        self.seed, self.device = seed, device
+        self.folder = None if folder is None else Path(folder)
+
+    @property
+    def spec(self) -> dict:
+        """Every hyperparameter."""
+        own = ("lrs", "batch_sizes", "epochs", "patience", "validation", "seed")
+        return {"adaptation": self.adaptation.spec} | {k: getattr(self, k) for k in own}
+
+    @cached_property
+    def digest(self) -> str:
+        """Content of the pretrained network and of what it reads."""
+        return self.adaptation.digest
+
+    def fit_predict(self, train: AnnData, test: AnnData, *, fold: int) -> Prediction:
+        """Train on the responses of a cell line and predict the rows of `test`, read by name.
+
+        The note of the prediction says what was chosen and the validation loss of each combination.
+
+        Raises
+        ------
+        ParameterError
+            The network cannot learn this kind of responses.
+        InputError
+            There is no training perturbation, or training diverged with every combination.
+        """
+        task = task_of(train)
+        if task.kind not in self.adaptation.kinds:
+            raise ParameterError(
+                f"model {self.name!r} ({self.predictor}) predicts log fold-changes; "
+                f"the task is {task.name!r}"
+            )
+        (line,) = pd.unique(test.obs["cell_line"].astype(str))
+        if not train.n_obs:
+            raise InputError(f"cell line {line!r} has no training perturbation in fold {fold}")
+        data = TrainingLabels(train)
+        names, asked = (r.obs["perturbation"].astype(str).to_numpy() for r in (train, test))
+        at, asked_at = self.adaptation.positions(names), self.adaptation.positions(asked)
+        rows, known = np.flatnonzero(at >= 0), np.flatnonzero(asked_at >= 0)
+        values = np.repeat(data.floor[..., None, :], len(asked), axis=-2)
+        note: dict[str, Any] = {"covered": len(known), "missing": len(asked) - len(known)}
+        coverage = (len(rows) + len(known)) / (len(names) + len(asked))
+        if len(rows) < self.adaptation.least or not len(known):
+            chosen = "training mean: the network knows too few of the perturbations"
+            return Prediction(values, None, chosen, coverage, note)
+        # by name, so that the order of the file decides nothing
+        order = rows[np.argsort(names[rows], kind="stable")]
+        stream = np.random.default_rng([self.seed, fold, self.adaptation.stream])
+        order = order[stream.permutation(len(order))]
+        n_out = max(1, round(self.validation * len(order)))
+        held = order[:n_out]
+        outputs = list(test.var_names)
+        best, chosen, losses = self._search(data, at, order[n_out:], held, outputs, line, fold)
+        values[..., known[:, None], data.columns] = self._predict(data, best, asked_at[known])
+        learning = sum(p.numel() for p in best.parameters() if p.requires_grad)
+        note |= {"losses": losses, "trainable": learning}
+        return Prediction(
+            values, self._threshold(data, best, at, held, line), chosen, coverage, note
+        )
+
+    def _search(self, data, at, fitted, held, outputs, line, fold) -> tuple[Learner, str, dict]:
+        """Train with every combination; return the best objective, its name, and all losses."""
+        best, losses, folders = None, {}, []
+        for lr, size in product(self.lrs, self.batch_sizes):
+            objective = self.adaptation.objective(line, data, at[fitted], outputs, lr)
+            folder, key = self._place(data, at, line, fold, lr, size)
+            folders.append(folder)
+            check = self._batches(data, at, held, self.adaptation.together or len(held), False)
+            try:
+                done = fit(
+                    objective, self._batches(data, at, fitted, size, True), check,
+                    max_epochs=self.epochs, patience=self.patience, grad_clip=1.0,
+                    device=self.device, seed=self.seed + fold, folder=folder, key=key,
+                )  # fmt: skip
+            except InputError:
+                continue  # a rate at which training diverges is not chosen
+            losses[f"lr {lr:g}, batch {size}"] = error = float(done.history["val"].min())
+            if best is None or error < best[0]:
+                chosen = f"lr {lr:g}, batch {size}, epoch {done.best_epoch + 1}"
+                best = error, objective, chosen
+        if best is None:
+            raise InputError(
+                f"model {self.name!r} ({self.predictor}): training diverged with every learning "
+                f"rate of {list(self.lrs)} in cell line {line!r}; add smaller ones"
+            )
+        for folder in filter(None, folders):  # the fold is done: nothing is left to resume
+            shutil.rmtree(folder, ignore_errors=True)
+        return best[1], best[2], losses
+
+    def _batches(self, data, at, rows, size, shuffle) -> Batches:
+        def make(index):
+            chosen = rows[index]
+            batch = {"response": torch.as_tensor(data.label[chosen])}
+            if data.known is not None:
+                batch["known"] = torch.as_tensor(data.known[chosen])
+            return batch | self.adaptation.read(at[chosen])
+
+        return Batches(len(rows), size, make, seed=self.seed, shuffle=shuffle)
+
+    @torch.no_grad()
+    def _predict(self, data, objective, at) -> np.ndarray:
+        objective.eval()
+        size = self.adaptation.together or len(at)
+        parts = [at[i : i + size] for i in range(0, len(at), size)]
+        found = [objective(**self.adaptation.read(part)) for part in parts]
+        return data.from_scale(torch.cat(found, dim=-2)).numpy()
+
+    def _threshold(self, data, objective, at, held, line) -> dict | None:
+        if data.kind != "pairs":
+            return None
+        known = data.known[held]
+        score = self._predict(data, objective, at[held])[known]
+        return {line: best_threshold(data.label[held][known], score)}
+
+    def _place(self, data, at, line, fold, lr, size) -> tuple[Path | None, str]:
+        if self.folder is None:
+            return None, ""
+        code = code_digest(type(self), type(self.adaptation))
+        key = digest(self.spec, self.digest, data.label, data.known, at, line, fold, lr, size, code)
+        return self.folder / f"fine-tuned-{key}", key
+
+
+class TrainingLabels:
+    """Training responses of a line in the form of their task, with what they say of every gene.
+
+    `label` and `known` hold the genes `columns` only: of partial labels those with a known one.
+    `floor` is the mean response, the rate of positives, or the share of each class, of every gene.
+    """
+
+    def __init__(self, rows: AnnData):
+        task = task_of(rows)
+        self.kind, self.known, truth = task.kind, None, task.truth(rows)
+        self.floor = task.floors["train_mean"](truth).astype(np.float32)
+        self.columns = np.arange(rows.n_vars)
+        if self.kind != "pairs":
+            self.label = truth
+            return
+        label, known = pair_labels(rows)
+        self.columns = np.flatnonzero(known.any(axis=0))
+        self.label = np.ascontiguousarray(label[:, self.columns].astype(np.float32))
+        self.known = np.ascontiguousarray(known[:, self.columns])
+
+    def bias(self) -> np.ndarray:
+        """Return what a head starts from: the floor of its genes, on the scale of its output."""
+        floor = self.floor[..., self.columns]
+        if self.kind == "lfc":
+            return floor
+        if self.kind == "deg":
+            return np.log(floor)
+        inside = np.clip(floor, 1e-4, 1 - 1e-4)
+        return np.log(inside / (1 - inside))
+
+    def from_scale(self, output: torch.Tensor) -> torch.Tensor:
+        """Turn the output of a head into responses or probabilities."""
+        if self.kind == "lfc":
+            return output
+        return torch.softmax(output, dim=0) if self.kind == "deg" else torch.sigmoid(output)
