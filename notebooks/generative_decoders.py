@@ -51,9 +51,9 @@ seed: int = 0
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.study import Study
 from perturbcore.data.published.tables import load_published
-from perturbcore.models.decoders import page, pictures, tables
 from perturbcore.report import figures, pages
-from perturbcore.report.decoders.contest import contest
+from perturbcore.report.decoders import page, pictures, tables
+from perturbcore.report.decoders.run import run_decoders
 from perturbcore.report.figures.cells import cell_grid
 from perturbcore.report.figures.pareto import pareto_plot
 from perturbcore.report.published.draw import present
@@ -76,22 +76,21 @@ study = Study(chapter)
 options = {"embedding": embedding, "methods": methods, "size": size, "changes": decoder, "folds": folds, "k": k,
            "n_components": n_components, "inner_folds": inner_folds, "cells_per_batch": cells_per_batch,
            "n_outer": n_outer, "n_inner": n_inner, "gears": gears, "seed": seed}
-contests = [contest(study, name, **options) for name in datasets]
-without = [name for name, c in zip(datasets, contests, strict=True) if c is None]
-contests = [c for c in contests if c is not None]
-pages.say(page.setting(contests, without))
-for c in contests:
-    pages.show_table(chapter, c.data.card, f"data-{c.data.name}", caption=f"{c.title}: what is in it, step by step.")
+found = {name: run_decoders(study, name, **options) for name in datasets}
+runs = [run for run in found.values() if run is not None]
+pages.say(page.setting(runs, [name for name, run in found.items() if run is None]))
+for run in runs:
+    pages.show_table(chapter, run.data.card, f"data-{run.data.name}", caption=f"{run.title}: what is in it, step by step.")
 
 # %% [markdown]
 # ## The answer
 
 # %% tags=["hide-input"]
-pages.say("\n\n".join(page.answer(c) for c in contests))
-pages.take_home(chapter, page.take_home(contests, load_published()))
-if contests:
-    pages.show_table(chapter, tables.summary_table(contests), "scores", keep=tables.SCORE_COLUMNS, bold="beats_knn",
-                     caption="L2 over folds, and the paired difference to kNN on the same embedding (below zero: "
+pages.say("\n\n".join(page.answer(run) for run in runs))
+pages.take_home(chapter, page.take_home(runs, load_published()))
+if runs:
+    pages.show_table(chapter, tables.summary_table(runs), "scores", keep=tables.SCORE_COLUMNS, bold="beats_knn",
+                     caption="L2 over folds, and the paired gain over kNN on the same embedding (above zero: "
                              "better than kNN). Bold: better than kNN beyond doubt.")
 
 # %% [markdown]
@@ -100,8 +99,8 @@ if contests:
 # differences can be told apart: an interval that holds zero is no evidence that two methods are equal.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 error of decoders and their competitors, one panel a cell line. Box: quartiles and range over folds; points: folds. Dashed: Train Mean, the best embedding method that is no decoder, experimental error. Best at the top. Download: [figure](figures/generative_decoders/scores.svg), [numbers](tables/generative_decoders/scores-data.csv).", "name": "fig-decoders"}, "image": {"alt": "Box plots of the L2 error of the generative decoders, kNN, ridge regression and the controls, sorted from best at the top to worst at the bottom."}}
-if contests:
-    rows = tables.panels(contests)
+if runs:
+    rows = tables.panels(runs)
     boxes = figures.box_by_method(rows, "L2", lower_is_better=True, label="L2 error")
     pages.show_figure(chapter, boxes, "scores", rows)
 
@@ -114,18 +113,18 @@ if contests:
 # ## What it costs
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 error against the seconds of training and sampling, a fold and cell line. The black step line is the Pareto front: nobody is both quicker and better; its members have a black edge. Intervals are in the table above. Dashed: methods without a cost. Download: [figure](figures/generative_decoders/pareto.svg), [numbers](tables/generative_decoders/pareto-data.csv).", "name": "fig-pareto"}, "image": {"alt": "Scatter plot of L2 error against seconds on a logarithmic axis, one point a method, with the Pareto front as a step line."}}
-if contests:
-    points, lines = tables.cost_points(contests)
+if runs:
+    points, lines = tables.cost_points(runs)
     plot = pareto_plot(points, panel="data", references=lines, ylabel="L2 error",
                        xlabel="seconds of training and sampling (log)")
     pages.show_figure(chapter, plot, "pareto", points)
 
 # %% tags=["hide-input"]
-if contests:
-    pages.say(page.front_sentence(contests) + "\n\n" + page.training_sentence(contests))
-    pages.show_table(chapter, tables.cost_table(contests), "cost", digits=2,
+if runs:
+    pages.say(page.front_sentence(runs) + "\n\n" + page.training_sentence(runs))
+    pages.show_table(chapter, tables.cost_table(runs), "cost", digits=2,
                      caption="Mean seconds of a fold and cell line on this machine, and what they buy.")
-    pages.show_table(chapter, tables.other_metrics(contests), "metrics",
+    pages.show_table(chapter, tables.other_metrics(runs), "metrics",
                      caption="All shared metrics, means over folds and cell lines.")
 
 # %% [markdown]
@@ -135,8 +134,8 @@ if contests:
 # epoch. Training stops when the perturbations set apart get no better.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Training and validation loss relative to the first epoch: mean over folds and cell lines, band from the least to the largest. Validation is on cells of perturbations set apart inside the training folds. Download: [figure](figures/generative_decoders/curves.svg), [numbers](tables/generative_decoders/curves-data.csv).", "name": "fig-curves"}, "image": {"alt": "Learning curves of each decoder, training and validation loss relative to the first epoch."}}
-if contests:
-    curves = tables.curve_table(contests)
+if runs:
+    curves = tables.curve_table(runs)
     drawn = figures.curves(curves, "epoch", "value", "series", low="low", high="high", panel="panel", log=False,
                            ylabel="loss, relative to epoch 1")
     pages.show_figure(chapter, drawn, "curves", curves)
@@ -149,8 +148,8 @@ if contests:
 # observed cells; the second is the widest direction of the observed cells at right angles to it.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Cells of held-out perturbations in the latent space. Grey: control cells of the same batches; orange: observed; blue: generated. Crosses: means. The outermost cells lie outside the panels. Download: [figure](figures/generative_decoders/cells.svg), [numbers](tables/generative_decoders/cells-data.csv).", "name": "fig-cells"}, "image": {"alt": "Small multiples of cells: one row a held-out perturbation, one column the observed cells, shifted controls, and each decoder, with control cells behind."}}
-if contests:
-    cells = pictures.picture_table(contests[0])
+if runs:
+    cells = pictures.picture_table(runs[0])
     grid = cell_grid(cells, row="perturbation", column="column", xlabel="from mean control to mean observed cell",
                      ylabel="widest direction across")
     pages.show_figure(chapter, grid, "cells", cells)
@@ -164,12 +163,12 @@ if contests:
 # untouched.
 
 # %% tags=["hide-input"]
-compared = [tables.distribution_summary(c.distributions(n_components, seed), c) for c in contests]
+compared = [tables.distribution_summary(run, run.distributions(n_components, seed)) for run in runs]
 pages.say("\n\n".join(page.distribution_answer(c) for c in compared))
-for c, table in zip(contests, compared, strict=True):
-    pages.show_table(chapter, table, f"distributions-{c.data.name}", keep=tables.DISTRIBUTION_COLUMNS, digits=3,
-                     caption=f"{c.title}: held-out cells against generated ones, means over perturbations; the "
-                             "difference in energy distance to shifted controls with its 95 % interval.")
+for run, table in zip(runs, compared, strict=True):
+    pages.show_table(chapter, table, f"distributions-{run.data.name}", keep=tables.DISTRIBUTION_COLUMNS, digits=3,
+                     caption=f"{run.title}: held-out cells against generated ones, means over perturbations; the "
+                             "gain in energy distance over shifted controls with its 95 % interval.")
 
 # %% [markdown]
 # ## What the paper found
@@ -184,10 +183,9 @@ pages.say(page.published_sentences(published))
 
 # %% [markdown]
 # **GEARS** {cite}`roohani2024` is a competitor here where its predictions are given as a file (`gears`, a
-# path that may hold `{dataset}`). Its package can be run without its download step on files made from
-# the gene sets of a profile: `perturbcore.models.decoders.gears_run.run_gears` does so in an environment that
-# has `cell-gears` 0.1.2, which this one does not install because it is no longer maintained. No GEARS
-# row above means that no file was given.
+# path that may hold `{dataset}`; {py:class}`perturbcore.models.decoders.gears.GearsPredictions` says what is
+# in it). Its package, `cell-gears` 0.1.2, is no longer maintained and not installed here. No GEARS row above
+# means that no file was given.
 #
 # ## What would change the answer
 #

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -29,10 +30,18 @@ from perturbcore.models.simple.space import Protocol
 from perturbcore.report.decoders.contest import MEAN_SHIFTED, SHIFTED, UNCHANGED, Contest, shown
 from perturbcore.report.figures.cells import cell_grid
 from perturbcore.report.figures.pareto import pareto_front, pareto_plot
-from perturbcore.score.joint import evaluate_joint
+from perturbcore.score.evaluate import evaluate as evaluate_models
+from perturbcore.score.model import Fold, fit_predict
 from perturbcore.score.store import ScoreStore
+from perturbcore.score.task import task_of
 
 N_GENES, PERTURBATIONS = 6, [f"P{i}" for i in range(12)]
+
+
+def predicted(model, train, test, fold=0):
+    """Run a model on a fold of its own making."""
+    task, lines = task_of(train), tuple(test.obs["cell_line"].astype(str).unique())
+    return fit_predict(copy.copy(model), Fold(fold, task, lines, train, test))
 
 
 def make_screen(seed=0, lines=("A",), n_genes=N_GENES):
@@ -216,7 +225,7 @@ def test_distances_refuse_what_makes_no_sense():
 
 def test_a_shift_of_control_cells_gives_back_the_shift(cells, responses):
     seen = []
-    scores = evaluate_joint(
+    scores = evaluate_models(
         responses, [model(cells, lambda: Spy(seen))], metrics=["L2"], progress=False
     )
     vectors = embedding()
@@ -231,7 +240,7 @@ def test_a_shift_of_control_cells_gives_back_the_shift(cells, responses):
 
 def test_cells_of_test_perturbations_are_never_handed_over(cells, responses):
     seen = []
-    evaluate_joint(responses, [model(cells, lambda: Spy(seen))], metrics=["L2"], progress=False)
+    evaluate_models(responses, [model(cells, lambda: Spy(seen))], metrics=["L2"], progress=False)
     assert len(seen) == 3
     tested = [set(data.test) for data in seen]
     assert set().union(*tested) == set(PERTURBATIONS)
@@ -249,7 +258,7 @@ def test_per_batch_averages_equal_a_loop(cells, responses):
     m = model(cells, lambda: Spy([]), cells_per_batch=4)
     held = responses.obs["fold"].to_numpy() == 0
     train, test = responses[~held].copy(), responses[held].copy()
-    got = m.fit_predict(train, test, fold=0).values
+    got = predicted(m, train, test, fold=0).values
     drawn = cells.draw_controls("A", 4, m._seed("A", 0))
     X = cells.X.toarray()
     level = np.mean(
@@ -273,7 +282,7 @@ def test_a_perturbation_without_embedding_gets_the_train_mean(cells, responses):
     for fold in range(3):
         held = responses.obs["fold"].to_numpy() == fold
         train, test = responses[~held].copy(), responses[held].copy()
-        prediction = m.fit_predict(train, test, fold=fold)
+        prediction = predicted(m, train, test, fold=fold)
         for i, name in enumerate(test.obs["perturbation"]):
             if name in ("P3", "P4"):
                 assert prediction.values[i] == pytest.approx(train.X.mean(axis=0), abs=1e-6)
@@ -291,7 +300,7 @@ def test_shift_by_knn_is_the_knn_of_evaluate(cells, responses):
         model(cells, lambda: Shift("train_mean"), name="mean", embedding=None),
         model(cells, lambda: Shift("nothing"), name="none", embedding=None),
     ]
-    shifted = evaluate_joint(responses, models, metrics=["L2"], progress=False)
+    shifted = evaluate_models(responses, models, metrics=["L2"], progress=False)
     for name, who in (("knn", "knn"), ("mean", "train_mean"), ("none", "no_change")):
         got = shifted[shifted["embedding"] == name].set_index("fold")["value"].sort_index()
         want = scores[scores["predictor"] == who].set_index("fold")["value"].sort_index()
@@ -315,8 +324,8 @@ def test_finished_units_and_kept_cells_are_found_again(cells, responses, tmp_pat
     seen = []
     store = ScoreStore(tmp_path / "scores.sqlite")
     m = model(cells, lambda: Spy(seen), folder=tmp_path, keep=2, keep_cells=6)
-    first = evaluate_joint(responses, [m], store=store, metrics=["L2"], progress=False)
-    again = evaluate_joint(responses, [m], store=store, metrics=["L2"], progress=False)
+    first = evaluate_models(responses, [m], store=store, metrics=["L2"], progress=False)
+    again = evaluate_models(responses, [m], store=store, metrics=["L2"], progress=False)
     assert len(seen) == 3
     pd.testing.assert_frame_equal(first, again)
     note = store.notes(first["key"])[first["key"].iloc[0]]
@@ -338,10 +347,10 @@ def test_cell_lines_are_learnt_apart():
     cells = Cells.of(screen, responses.var_names)
     seen = []
     m = model(cells, lambda: Spy(seen))
-    scores = evaluate_joint(responses, [m], metrics=["L2"], progress=False)
+    scores = evaluate_models(responses, [m], metrics=["L2"], progress=False)
     assert sorted(scores["cell_line"].unique()) == ["A", "B"] and len(seen) == 6
     with pytest.raises(InputError, match="one cell line at a time"):
-        m.fit_predict(responses, responses, fold=0)
+        predicted(m, responses, responses, fold=0)
 
 
 def test_genes_are_taken_by_name(screen, responses):
@@ -352,7 +361,7 @@ def test_genes_are_taken_by_name(screen, responses):
     with pytest.raises(InputError, match="nowhere"):
         Cells.of(screen, ["g1", "nowhere"])
     with pytest.raises(InputError, match="genes"):
-        model(cells, lambda: Spy([])).fit_predict(responses, responses, fold=0)
+        predicted(model(cells, lambda: Spy([])), responses, responses, fold=0)
 
 
 def test_generation_in_parts_equals_one_call(monkeypatch):
@@ -395,7 +404,7 @@ def saved(responses, path, shift=0.0, drop=(), **changes):
 def test_saved_predictions_are_scored(responses, tmp_path, suffix):
     # off by 0.3 in every gene: the L2 error is 0.3 * sqrt(genes)
     path = saved(responses[::-1, ::-1].copy(), tmp_path / f"gears{suffix}", shift=0.3)
-    scores = evaluate_joint(responses, [GearsPredictions(path)], metrics=["L2"], progress=False)
+    scores = evaluate_models(responses, [GearsPredictions(path)], metrics=["L2"], progress=False)
     assert scores["value"].to_numpy() == pytest.approx(0.3 * np.sqrt(N_GENES), rel=1e-4)
     assert set(scores["predictor"]) == {"gears"} and set(scores["coverage"]) == {1.0}
 
@@ -406,7 +415,7 @@ def test_what_gears_cannot_predict_gets_the_train_mean(responses, tmp_path):
     held = responses.obs["fold"].to_numpy() == fold
     train, test = responses[~held].copy(), responses[held].copy()
     m = GearsPredictions(saved(responses, tmp_path / "g.csv", drop=[lost]))
-    prediction = m.fit_predict(train, test, fold=fold)
+    prediction = predicted(m, train, test, fold=fold)
     assert prediction.values[0] == pytest.approx(train.X.mean(axis=0), abs=1e-6)
     assert prediction.values[1:] == pytest.approx(test.X[1:], abs=1e-6)
     assert prediction.coverage == pytest.approx(1 - 1 / held.sum())
@@ -415,10 +424,10 @@ def test_what_gears_cannot_predict_gets_the_train_mean(responses, tmp_path):
 def test_predictions_of_another_fold_or_of_nothing_are_refused(responses, tmp_path):
     other = saved(responses, tmp_path / "a.csv", fold=(responses.obs["fold"].to_numpy() + 1) % 3)
     with pytest.raises(LeakError, match="trained on"):
-        evaluate_joint(responses, [GearsPredictions(other)], progress=False)
+        evaluate_models(responses, [GearsPredictions(other)], progress=False)
     few = saved(responses[:, :4].copy(), tmp_path / "b.csv")
     with pytest.raises(InputError, match="2 genes"):
-        evaluate_joint(responses, [GearsPredictions(few)], progress=False)
+        evaluate_models(responses, [GearsPredictions(few)], progress=False)
     with pytest.raises(InputError, match="does not exist"):
         GearsPredictions(tmp_path / "none.csv")
     (tmp_path / "c.csv").write_text("perturbation,g0\nP0,1\n")

@@ -29,12 +29,24 @@ from perturbcore.embeddings.cell_models.tokens import control_cells
 from perturbcore.embeddings.registry import builders
 from perturbcore.models.finetuning.cells import FrozenMLP, Indexing, InSilicoKO, adapt, cell_models
 from perturbcore.models.finetuning.model import FineTuned
-from perturbcore.score.joint import blanked, evaluate_joint
+from perturbcore.score.evaluate import evaluate as evaluate_models
+from perturbcore.score.model import Fold, _asked, fit_predict
+from perturbcore.score.task import task_of
 
 N_GENES, N_MODULES = 40, 4
 MODULE = np.arange(N_GENES) % N_MODULES
 GENES = [f"G{i:02d}" for i in range(N_GENES)]
 TINY = dict(dim=8, heads=2, layers=1, latents=4, epochs=2, batch_size=16, asked=20)
+
+
+def predicted(model, train, test, fold=0):
+    """Run a model on a fold of its own making."""
+    task, lines = task_of(train), tuple(test.obs["cell_line"].astype(str).unique())
+    return fit_predict(copy.copy(model), Fold(fold, task, lines, train, test))
+
+
+def blanked(test):
+    return _asked(test, np.ones(test.n_obs, dtype=bool))
 
 
 def planted_screen(n=300, seed=0, lines=("A", "B")):
@@ -360,7 +372,7 @@ def test_models_are_scored_beat_the_mean_and_leave_the_encoder_alone(cells, trai
     before = encoder_digest(trained.encoder)
     responses = planted_responses()
     made = models(trained.encoder, cells, epochs=25)
-    scores = evaluate_joint(
+    scores = evaluate_models(
         responses, made, cell_lines=["A"], folds=[0], metrics=["L2"], progress=False
     )
     assert encoder_digest(trained.encoder) == before
@@ -385,18 +397,18 @@ def test_test_responses_are_not_read_and_the_seed_decides(cells, trained, kind):
     poisoned = blanked(test)
     assert np.isnan(poisoned.X).all()
     model = models(trained.encoder, cells, epochs=2)[kind]
-    first = model.fit_predict(train, poisoned, fold=1)
+    first = predicted(model, train, poisoned, fold=1)
     assert np.isfinite(first.values).all()
     torch.manual_seed(99)
     shuffled = train[::-1].copy()
     other = blanked(test[::-1])
-    again = models(trained.encoder, cells, epochs=2)[kind].fit_predict(train, other, fold=1)
+    again = predicted(models(trained.encoder, cells, epochs=2)[kind], train, other, fold=1)
     np.testing.assert_array_equal(again.values[::-1], first.values)
     # the order of the file does not choose the validation perturbations
-    moved = model.fit_predict(shuffled, poisoned, fold=1)
+    moved = predicted(model, shuffled, poisoned, fold=1)
     np.testing.assert_allclose(moved.values, first.values, atol=1e-4)
-    reseeded = models(trained.encoder, cells, epochs=2, seed=5)[kind].fit_predict(
-        train, poisoned, fold=1
+    reseeded = predicted(
+        models(trained.encoder, cells, epochs=2, seed=5)[kind], train, poisoned, fold=1
     )
     assert not np.allclose(reseeded.values, first.values)
     assert model.spec != models(trained.encoder, cells, epochs=3)[kind].spec
@@ -415,7 +427,7 @@ def test_validation_comes_from_training_perturbations_and_chooses_the_rate(cells
     model._batches = lambda data, at, rows, size, shuffle: (
         seen.append((set(at[rows]), shuffle)) or batches(data, at, rows, size, shuffle)
     )
-    prediction = model.fit_predict(train, test, fold=1)
+    prediction = predicted(model, train, test, fold=1)
     losses = prediction.note["losses"]
     assert min(losses, key=losses.get) == "lr 0.01, batch 8"
     assert prediction.chosen.startswith("lr 0.01, batch 8, epoch")
@@ -435,7 +447,7 @@ def test_a_target_that_is_not_measured_gets_the_training_mean(cells, trained):
         responses[responses.obs["fold"] != fold].copy(),
         blanked(responses[responses.obs["fold"] == fold]),
     )
-    prediction = models(trained.encoder, cells, epochs=1)[0].fit_predict(train, test, fold=fold)
+    prediction = predicted(models(trained.encoder, cells, epochs=1)[0], train, test, fold=fold)
     row = list(test.obs["perturbation"]).index("not measured")
     np.testing.assert_allclose(prediction.values[row], np.asarray(train.X).mean(0), atol=1e-6)
     assert prediction.coverage == pytest.approx(32 / 33)
@@ -444,7 +456,7 @@ def test_a_target_that_is_not_measured_gets_the_training_mean(cells, trained):
     strangers = planted_responses(lines=("A",), names=[f"s{i}" for i in range(12)])
     train = strangers[strangers.obs["fold"] != 0].copy()
     test = blanked(strangers[strangers.obs["fold"] == 0])
-    prediction = models(trained.encoder, cells)[2].fit_predict(train, test, fold=0)
+    prediction = predicted(models(trained.encoder, cells)[2], train, test, fold=0)
     np.testing.assert_allclose(
         prediction.values, np.tile(train.X.mean(0), (test.n_obs, 1)), atol=1e-6
     )
@@ -457,13 +469,16 @@ def test_wrong_use_is_refused(cells, trained):
     responses = planted_responses(lines=("Z",))
     test = blanked(responses[responses.obs["fold"] == 0])
     with pytest.raises(ParameterError, match="no control cells of cell line 'Z'"):
-        tuned(FrozenMLP(trained.encoder, cells, hidden=())).fit_predict(
-            responses[responses.obs["fold"] != 0].copy(), test, fold=0
+        predicted(
+            tuned(FrozenMLP(trained.encoder, cells, hidden=())),
+            responses[responses.obs["fold"] != 0].copy(),
+            test,
+            fold=0,
         )
     labels = responses.copy()
     labels.uns["perturbcore"] = labels.uns["perturbcore"] | {"task": "deg"}
     with pytest.raises(ParameterError, match="log fold-changes; the task is 'deg'"):
-        tuned(FrozenMLP(trained.encoder, cells, hidden=())).fit_predict(labels, labels, fold=0)
+        predicted(tuned(FrozenMLP(trained.encoder, cells, hidden=())), labels, labels, fold=0)
 
 
 @pytest.fixture(scope="module")
@@ -493,7 +508,7 @@ def test_hugging_face_checkpoint_is_an_encoder_like_ours(cells, checkpoint, enco
         blanked(responses[responses.obs["fold"] == 1]),
     )
     for model in models(encoder, cells, epochs=1):
-        prediction = model.fit_predict(train, test, fold=1)
+        prediction = predicted(model, train, test, fold=1)
         assert np.isfinite(prediction.values).all() and prediction.coverage == pytest.approx(
             30 / 33
         )
@@ -680,7 +695,7 @@ def test_a_chapter_gets_all_of_it_from_plain_numbers(checkpoint, tmp_path):
     assert [m.predictor for m in made.models] == ["frozen + MLP", "indexing", "in-silico KO"]
     assert made.models[1].adaptation.rank == 2
     assert [e.cell_line for e in made.embeddings] == ["A", "B"]
-    scores = evaluate_joint(
+    scores = evaluate_models(
         planted_responses(), made.models, folds=[1], metrics=["L2"], progress=False
     )
     assert len(scores) == 6 and np.isfinite(scores["value"]).all()

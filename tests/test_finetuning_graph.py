@@ -23,11 +23,23 @@ from perturbcore.models.finetuning.model import TrainingLabels
 from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import Protocol
-from perturbcore.score.joint import blanked, evaluate_joint
+from perturbcore.score.evaluate import evaluate as evaluate_models
 from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.pairs import auroc_within
+from perturbcore.score.model import Fold, _asked, fit_predict
+from perturbcore.score.task import task_of
 
 QUICK = dict(lrs=[1e-2], batch_sizes=[32], epochs=15, patience=4)
+
+
+def predicted(model, train, test, fold=0):
+    """Run a model on a fold of its own making."""
+    task, lines = task_of(train), tuple(test.obs["cell_line"].astype(str).unique())
+    return fit_predict(copy.copy(model), Fold(fold, task, lines, train, test))
+
+
+def blanked(test):
+    return _asked(test, np.ones(test.n_obs, dtype=bool))
 
 
 def planted(n, k, inside=0.2, outside=0.005, seed=0):
@@ -105,7 +117,7 @@ def test_neighbourhood_leaves_out_what_is_too_far(graph):
 def test_head_starts_at_what_the_training_responses_say(graph, task):
     model, _, community = graph
     train, _ = halves(responses_of(community, task))
-    data = TrainingLabels(train)
+    data = TrainingLabels(Fold(0, task_of(train), ("A",), train, train))
     head = GraphObjective(
         copy.deepcopy(model.network),
         np.zeros(12, "f"),
@@ -130,7 +142,7 @@ def test_head_starts_at_what_the_training_responses_say(graph, task):
 def test_unknown_labels_have_no_weight(graph):
     model, _, community = graph
     train, _ = halves(responses_of(community, "deg_pairs"))
-    data = TrainingLabels(train)
+    data = TrainingLabels(Fold(0, task_of(train), ("A",), train, train))
     torch.manual_seed(0)
     head = GraphObjective(
         copy.deepcopy(model.network),
@@ -164,7 +176,7 @@ def test_it_learns_where_responses_follow_the_graph(graph):
     responses = responses_of(community)
     vectors = Embedding("G", "Prior knowledge", nodes.index, model.vectors())
     models = [graph_model(model, nodes, **QUICK), graph_model(model, nodes, **QUICK, frozen=True)]
-    joint = evaluate_joint(responses, models, folds=[0, 1], metrics=["L2"], progress=False)
+    joint = evaluate_models(responses, models, folds=[0, 1], metrics=["L2"], progress=False)
     frozen = evaluate(
         responses,
         [vectors],
@@ -186,7 +198,7 @@ def test_it_learns_nothing_where_responses_are_noise(graph):
     model, nodes, community = graph
     rng = np.random.default_rng(1)
     mixed = pd.Series(rng.permutation(community.to_numpy()), community.index)
-    joint = evaluate_joint(
+    joint = evaluate_models(
         responses_of(mixed),
         [graph_model(model, nodes, **QUICK)],
         folds=[0],
@@ -203,13 +215,13 @@ def test_partial_labels_and_classes(graph):
     model, nodes, community = graph
     for task in ("deg_pairs", "dir_pairs"):
         responses = responses_of(community, task)
-        scores = evaluate_joint(
+        scores = evaluate_models(
             responses, [graph_model(model, nodes, **QUICK)], folds=[0], progress=False
         )
         value = scores.set_index("metric")["value"]
         assert value["auroc_within"] > 0.7 and value["macro_F1"] > 0.6
     train, test = halves(responses_of(community, "deg"))
-    found = graph_model(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
+    found = predicted(graph_model(model, nodes, **QUICK), train, test, fold=0).values
     np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-5)
     truth = responses_of(community, "deg")
     label = truth[test.obs_names].layers["deg"] == 1
@@ -224,7 +236,7 @@ def test_a_gene_without_a_known_label_is_predicted_at_the_overall_rate(graph):
     observed[:, 3] = False
     responses.layers["deg"][:, 3] = 0
     train, test = halves(responses)
-    found = graph_model(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
+    found = predicted(graph_model(model, nodes, **QUICK), train, test, fold=0).values
     label, known = (train.layers["deg"] != 0), train.layers["observed"]
     np.testing.assert_allclose(found[:, 3], label[known].mean(), rtol=1e-4)
 
@@ -233,15 +245,15 @@ def test_perturbations_outside_the_graph_get_the_training_mean(graph):
     model, nodes, community = graph
     responses = responses_of(community)
     train, test = halves(responses)
-    found = graph_model(model, nodes, **QUICK).fit_predict(train, test, fold=0)
+    found = predicted(graph_model(model, nodes, **QUICK), train, test, fold=0)
     outside = test.obs["perturbation"].str.startswith("X").to_numpy()
     assert outside.any()
     np.testing.assert_allclose(
         found.values[outside], np.tile(train.X.mean(axis=0), (outside.sum(), 1)), rtol=1e-5
     )
     assert found.coverage == pytest.approx(160 / 165)
-    nothing = graph_model(model, pd.Series([0], ["elsewhere"]), **QUICK).fit_predict(
-        train, test, fold=0
+    nothing = predicted(
+        graph_model(model, pd.Series([0], ["elsewhere"]), **QUICK), train, test, fold=0
     )
     np.testing.assert_allclose(
         nothing.values, np.tile(train.X.mean(axis=0), (len(test), 1)), rtol=1e-5
@@ -252,11 +264,11 @@ def test_test_responses_do_not_reach_the_model(graph):
     model, nodes, community = graph
     responses = responses_of(community, "deg_pairs")
     train, test = halves(responses)
-    one = graph_model(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
+    one = predicted(graph_model(model, nodes, **QUICK), train, test, fold=0).values
     poisoned = test.copy()
     poisoned.layers["deg"] = np.ones(test.shape, np.int8)
     poisoned.X = np.full(test.shape, np.inf, np.float32)
-    other = graph_model(model, nodes, **QUICK).fit_predict(train, poisoned, fold=0).values
+    other = predicted(graph_model(model, nodes, **QUICK), train, poisoned, fold=0).values
     np.testing.assert_array_equal(one, other)
 
 
@@ -264,14 +276,14 @@ def test_same_seed_same_numbers_whatever_the_order_of_rows(graph):
     model, nodes, community = graph
     before = copy.deepcopy(model.network.state_dict())
     train, test = halves(responses_of(community))
-    one = graph_model(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
+    one = predicted(graph_model(model, nodes, **QUICK), train, test, fold=0).values
     order = np.random.default_rng(0).permutation(train.n_obs)
-    again = graph_model(model, nodes, **QUICK).fit_predict(train[order].copy(), test, fold=0).values
+    again = predicted(graph_model(model, nodes, **QUICK), train[order].copy(), test, fold=0).values
     np.testing.assert_allclose(one, again, atol=1e-5)
     np.testing.assert_array_equal(
-        one, graph_model(model, nodes, **QUICK).fit_predict(train, test, fold=0).values
+        one, predicted(graph_model(model, nodes, **QUICK), train, test, fold=0).values
     )
-    other = graph_model(model, nodes, **QUICK, seed=1).fit_predict(train, test, fold=0).values
+    other = predicted(graph_model(model, nodes, **QUICK, seed=1), train, test, fold=0).values
     assert np.abs(one - other).max() > 1e-4
     for name, value in model.network.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
@@ -281,7 +293,7 @@ def test_rate_and_batch_size_are_chosen_by_validation_loss(graph):
     model, nodes, community = graph
     train, test = halves(responses_of(community))
     grid = dict(QUICK, lrs=[1e-2, 1e-6], batch_sizes=[16, 64], epochs=6)
-    found = graph_model(model, nodes, **grid).fit_predict(train, test, fold=0)
+    found = predicted(graph_model(model, nodes, **grid), train, test, fold=0)
     losses = found.note["losses"]
     assert len(losses) == 4
     assert found.chosen.startswith(min(losses, key=losses.get) + ",") and "lr 0.01" in found.chosen
@@ -290,19 +302,19 @@ def test_rate_and_batch_size_are_chosen_by_validation_loss(graph):
 def test_a_diverging_rate_is_not_chosen(graph):
     model, nodes, community = graph
     train, test = halves(responses_of(community))
-    found = graph_model(model, nodes, **dict(QUICK, lrs=[1e30, 1e-2])).fit_predict(
-        train, test, fold=0
+    found = predicted(
+        graph_model(model, nodes, **dict(QUICK, lrs=[1e30, 1e-2])), train, test, fold=0
     )
     assert "lr 0.01" in found.chosen and np.isfinite(found.values).all()
     with pytest.raises(InputError, match="every learning rate"):
-        graph_model(model, nodes, **dict(QUICK, lrs=[1e30])).fit_predict(train, test, fold=0)
+        predicted(graph_model(model, nodes, **dict(QUICK, lrs=[1e30])), train, test, fold=0)
 
 
 def test_a_killed_run_resumes_to_the_same_numbers(graph, tmp_path, monkeypatch):
     model, nodes, community = graph
     train, test = halves(responses_of(community))
     grid = dict(QUICK, lrs=[1e-2, 1e-3], epochs=6)
-    want = graph_model(model, nodes, **grid).fit_predict(train, test, fold=0).values
+    want = predicted(graph_model(model, nodes, **grid), train, test, fold=0).values
     loss, calls = GraphObjective.loss, []
 
     def counted(self, batch):
@@ -314,14 +326,14 @@ def test_a_killed_run_resumes_to_the_same_numbers(graph, tmp_path, monkeypatch):
     monkeypatch.setattr(GraphObjective, "loss", counted)
     limit = 45  # in the second learning rate
     with pytest.raises(BaseException):  # noqa: B017, PT011 - however lightning leaves the loop
-        graph_model(model, nodes, **grid, folder=tmp_path).fit_predict(train, test, fold=0)
+        predicted(graph_model(model, nodes, **grid, folder=tmp_path), train, test, fold=0)
     finished = list(tmp_path.glob("*/done.json"))
     assert len(finished) == 1
     calls.clear()
     limit = 10**9
-    again = (
-        graph_model(model, nodes, **grid, folder=tmp_path).fit_predict(train, test, fold=0).values
-    )
+    again = predicted(
+        graph_model(model, nodes, **grid, folder=tmp_path), train, test, fold=0
+    ).values
     np.testing.assert_array_equal(again, want)
     assert len(calls) < 45
     assert not list(tmp_path.iterdir())

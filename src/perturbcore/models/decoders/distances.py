@@ -9,11 +9,21 @@ import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.score.metrics.registry import register
 
 BLOCK = 2048
 PAIRS_FOR_BANDWIDTH = 1000
 
 
+@register(
+    "energy",
+    "Energy distance (latent)",
+    higher_is_better=False,
+    bounds=(-np.inf, np.inf),
+    formula=r"2 E|X - Y| - E|X - X'| - E|Y - Y'|",
+    reference="Szekely and Rizzo 2013",
+    task="cells",
+)
 def energy_distance(x, y, wx=None, wy=None, *, block: int = BLOCK) -> float:
     r"""Energy distance :math:`2 E|X - Y| - E|X - X'| - E|Y - Y'|`.
 

@@ -1,5 +1,6 @@
 """A generator of cells as a model of log fold-changes: trained, sampled, averaged, scored by fold."""
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +14,13 @@ from anndata import AnnData
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.responses import rows_of
 from perturbcore.embeddings.base import Embedding, align
 from perturbcore.models.decoders.cells import Cells, batch_mean
 from perturbcore.models.decoders.model import TrainingCells
 from perturbcore.models.simple.base import Targets
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import NestedSpace
-from perturbcore.score.model import Prediction
+from perturbcore.score.model import Fold, Model, Prediction
 
 # cells generated together: a handful of perturbations of a small screen, a part of one of a large
 TOGETHER = 8192
@@ -107,7 +107,7 @@ class Shift:
         return controls.toarray() + move[np.asarray(index)]
 
 
-class DecoderModel:
+class DecoderModel(Model):
     """A model that generates cells and is scored as log fold-changes, one cell line at a time.
 
     For a fold it learns from control cells and cells of training perturbations. For each test
@@ -137,8 +137,6 @@ class DecoderModel:
     ----------
     Cole et al. 2026, Methods 4.7.4.
     """
-
-    joint = False
 
     def __init__(
         self,
@@ -172,74 +170,72 @@ class DecoderModel:
         """Content of the cells and of the embedding."""
         return digest(self.cells.digest, self.embedding.digest if self.embedding else "")
 
-    def fit_predict(self, train: AnnData, test: AnnData, *, fold: int) -> Prediction:
-        """Train, generate, average: see the class.
+    def fit(self, fold: Fold) -> "DecoderModel":
+        """Train on control cells and cells of training perturbations.
 
         Raises
         ------
         LeakError
             A test perturbation is among the training ones.
         InputError
-            Genes or cell lines of the responses are not those of the cells.
+            Genes of the responses are not those of the cells.
         """
-        line, names = self._check(train, test)
-        generator, started = self.make(), time.perf_counter()
-        data = self._training(train, names, line, fold)
-        generator.fit(data)
-        trained = time.perf_counter()
-        values = np.tile(np.asarray(train.X).mean(axis=0, dtype=np.float64), (test.n_obs, 1))
-        level = self.cells.control_level(line)
+        if list(fold.train.var_names) != list(self.cells.genes):
+            raise InputError(
+                f"model '{self.name}': the genes of the responses are not those of the cells; make "
+                "the cells with Cells.of(screen, responses.var_names)"
+            )
+        self.generator, started = self.make(), time.perf_counter()
+        self.data = self._training(fold)
+        self.generator.fit(self.data)
+        self.seconds = max(time.perf_counter() - started, self.generator.seconds)
+        return self
+
+    def predict(self, fold: Fold) -> Prediction:
+        """Generate, average, subtract: see the class."""
+        started, data, names = time.perf_counter(), self.data, list(fold.test_ids)
+        (line,) = fold.cell_lines
+        mean = np.asarray(fold.train.X).mean(axis=0, dtype=np.float64)
+        values, level = np.tile(mean, (len(names), 1)), self.cells.control_level(line)
         chosen = sorted(p for p in names if p in data.vectors.index)
         controls = self.cells.draw_controls(line, self.cells_per_batch, data.seed)
         batch = self.cells.batch[controls]
         spread = np.linspace(0, len(chosen) - 1, min(self.keep, len(chosen))).astype(int)
         kept, few, parts = set(np.array(chosen)[spread]), _few(batch, self.keep_cells), {}
-        for name, made in generate(generator, self.cells.X[controls], chosen, data.seed):
+        for name, made in generate(self.generator, self.cells.X[controls], chosen, data.seed):
             values[names.index(name)] = batch_mean(made, batch) - level
             if name in kept:
                 parts[name] = made[few]
-        sampled = time.perf_counter()
-        self._save(train, test, fold, parts, batch[few], generator.history)
+        seconds = time.perf_counter() - started
+        self._save(fold, parts, batch[few])
         note = {
-            "train_seconds": round(max(trained - started, generator.seconds), 3),
-            "sample_seconds": round(sampled - trained, 3),
+            "train_seconds": round(self.seconds, 3),
+            "sample_seconds": round(seconds, 3),
             "sampled_cells": len(chosen) * len(controls),
             "training_cells": int(data.controls.shape[0] + data.cells.shape[0]),
         }
-        known = (len(chosen) + len(set(data.perturbation))) / (len(names) + train.n_obs)
+        known = (len(chosen) + len(set(data.perturbation))) / (len(names) + fold.train.n_obs)
         values = values.astype(np.float32)
-        return Prediction(values, chosen=generator.chosen, coverage=known, note=note)
+        return Prediction(values, chosen=self.generator.chosen, coverage=known, note=note)
 
-    def generated(self, responses: AnnData, line: str, fold: int) -> AnnData:
+    def generated(self, responses: AnnData, line: str, number: int) -> AnnData:
         """Return the cells kept of a fold, made again where the folder does not have them.
 
         ``obs`` has `perturbation` and `batch`; ``uns["history"]`` one row per epoch, if any.
         """
-        here = rows_of(responses, line)
-        held = here.obs["fold"].to_numpy().astype(int) == fold
-        train, test = here[~held].copy(), here[held].copy()
-        path = self._path(train, test, fold)
+        fold = Fold.of(responses, number, (line,))
+        path = self._path(fold)
         if path is None:
             raise ParameterError(f"model '{self.name}' keeps no cells: give it a folder")
         if not path.exists():
-            self.fit_predict(train, test, fold=fold)
+            copy.copy(self).fit(fold).predict(fold)
         kept = ad.read_h5ad(path)
         kept.X = kept.X.astype(np.float32)
         return kept
 
-    def _check(self, train: AnnData, test: AnnData) -> tuple[str, list[str]]:
-        lines = sorted({*test.obs["cell_line"].astype(str), *train.obs["cell_line"].astype(str)})
-        if len(lines) != 1:
-            raise InputError(f"model '{self.name}' serves one cell line at a time, not {lines}")
-        if list(train.var_names) != list(self.cells.genes):
-            raise InputError(
-                f"model '{self.name}': the genes of the responses are not those of the cells; make "
-                "the cells with Cells.of(screen, responses.var_names)"
-            )
-        return lines[0], list(test.obs["perturbation"].astype(str))
-
-    def _training(self, train, held_out, line, fold) -> TrainingCells:
-        names = list(train.obs["perturbation"].astype(str))
+    def _training(self, fold: Fold) -> TrainingCells:
+        (line,), names = fold.cell_lines, list(fold.train_ids)
+        held_out = list(fold.test_ids)
         wanted = [*names, *held_out]
         vectors = pd.DataFrame(np.zeros((len(wanted), 1), dtype=np.float32), index=wanted)
         if self.embedding is not None:
@@ -250,7 +246,8 @@ class DecoderModel:
         rows = self.cells.training(line, known, held_out)
         if not len(rows):
             raise InputError(
-                f"model '{self.name}': no training perturbation of '{line}' has cells and an embedding"
+                f"model '{self.name}': no training perturbation of '{line}' has cells and an "
+                "embedding"
             )
         return TrainingCells(
             controls=self.cells.X[controls],
@@ -260,24 +257,21 @@ class DecoderModel:
             control_batch=self.cells.batch[controls],
             cell_batch=self.cells.batch[rows],
             test=held_out,
-            responses=train,
-            seed=self._seed(line, fold),
+            responses=fold.train,
+            seed=int(digest(self.seed, line, fold.number)[:7], 16),
             folder=self.folder / "training" if self.folder is not None else None,
         )
 
-    def _seed(self, line: str, fold: int) -> int:
-        return int(digest(self.seed, line, int(fold))[:7], 16)
-
-    def _path(self, train, test, fold) -> Path | None:
+    def _path(self, fold: Fold) -> Path | None:
         if self.folder is None:
             return None
-        who = [list(part.obs["perturbation"].astype(str)) for part in (train, test)]
-        own = (self.spec, self.digest, list(train.obs["cell_line"].astype(str))[:1], int(fold))
-        key = digest(*own, train.X, *who, self.keep, self.keep_cells, code_digest(type(self)))
+        who = [list(ids) for ids in (fold.train_ids, fold.test_ids, fold.cell_lines)]
+        kept, code = (self.keep, self.keep_cells), code_digest(type(self))
+        key = digest(self.spec, self.digest, fold.number, fold.train.X, *who, *kept, code)
         return self.folder / "cells" / f"{self.predictor}-{key}.h5ad"
 
-    def _save(self, train, test, fold, parts: dict, batch, history) -> None:
-        path = self._path(train, test, fold)
+    def _save(self, fold: Fold, parts: dict, batch) -> None:
+        path, history = self._path(fold), self.generator.history
         if path is None or not parts:
             return
         obs = {"perturbation": np.repeat([*parts], len(batch)), "batch": np.tile(batch, len(parts))}

@@ -4,15 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, LeakError
 from perturbcore.data.tables import read_table
-from perturbcore.score.model import Prediction
+from perturbcore.score.model import Fold, Model, Prediction
 
 
-class GearsPredictions:
+class GearsPredictions(Model):
     """A model that reads saved predictions.
 
     Parameters
@@ -32,8 +31,7 @@ class GearsPredictions:
     Roohani et al. 2024, Nature Biotechnology 42.
     """
 
-    joint, spec = False, {}
-    name, modality, predictor = "GEARS", "Advanced", "gears"
+    name, modality, predictor, spec = "GEARS", "Advanced", "gears", {}
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
@@ -63,7 +61,7 @@ class GearsPredictions:
         """Content of the file."""
         return digest(self.labels, self.values)
 
-    def fit_predict(self, train: AnnData, test: AnnData, *, fold: int) -> Prediction:
+    def predict(self, fold: Fold) -> Prediction:
         """Look the test perturbations up; one that GEARS could not predict gets the Train Mean.
 
         Raises
@@ -74,26 +72,25 @@ class GearsPredictions:
         InputError
             A gene is not in the file, or it has no prediction for this fold.
         """
-        lost = [g for g in test.var_names if g not in self.values]
+        lost = [g for g in fold.test.var_names if g not in self.values]
         if lost:
             raise InputError(
                 f"{self.path}: no prediction for {len(lost)} genes, such as {lost[:3]}"
             )
-        names = test.obs["perturbation"].astype(str).to_numpy()
-        rows = self.labels[self.labels["perturbation"].isin(names)]
+        rows = self.labels[self.labels["perturbation"].isin(fold.test_ids)]
         if "cell_line" in rows:
-            rows = rows[rows["cell_line"].isin(test.obs["cell_line"].astype(str))]
-        elsewhere = rows[rows["fold"] != fold]
+            rows = rows[rows["cell_line"].isin(fold.cell_lines)]
+        elsewhere = rows[rows["fold"] != fold.number]
         if len(elsewhere):
             row = elsewhere.iloc[0]
             raise LeakError(
-                f"{self.path}: '{row['perturbation']}' is in fold {fold} here and was predicted in "
+                f"{self.path}: '{row['perturbation']}' is in fold {fold.number} here and was predicted in "
                 f"fold {row['fold']}: its cells may have been trained on; run GEARS with these folds"
             )
         if rows.empty:
-            raise InputError(f"{self.path}: no prediction for the perturbations of fold {fold}")
-        mean = np.asarray(train.X).mean(axis=0, dtype=np.float64).astype(np.float32)
-        values = np.tile(mean, (len(names), 1))
-        at = pd.Index(names).get_indexer(rows["perturbation"])
-        values[at] = self.values.loc[rows.index, list(test.var_names)].to_numpy()
+            raise InputError(f"{self.path}: no prediction for perturbations of fold {fold.number}")
+        names = fold.test_ids
+        values = fold.task.floor(fold.truth, len(names))
+        at = names.get_indexer(rows["perturbation"])
+        values[at] = self.values.loc[rows.index, list(fold.test.var_names)].to_numpy()
         return Prediction(values, chosen="read from a file", coverage=len(rows) / len(names))

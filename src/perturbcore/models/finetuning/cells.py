@@ -47,7 +47,7 @@ class CellAdaptation:
     """
 
     predictor = ""
-    kinds, validation, least, together, stream = ("lfc",), 0.2, 5, 64, 3
+    tasks, validation, least, together, stream = ("lfc",), 0.2, 5, 64, 3
 
     def __init__(
         self, encoder, cells: ControlCells, *, hidden: Sequence[int], rank: int = 8, seed: int = 0

@@ -58,7 +58,7 @@ def graph_model(
 class GraphAdaptation:
     """A graph network with a linear head: see `graph_model`."""
 
-    kinds, validation, least, together, stream = ("lfc", "deg", "pairs"), 0.1, 10, None, 7
+    tasks, validation, least, together, stream = None, 0.1, 10, None, 7
 
     def __init__(self, pretrained: Pretrained, nodes: pd.Series, frozen: bool = False):
         self.pretrained, self.nodes, self.frozen = pretrained, nodes, frozen

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import pandas as pd
 import torch
-from anndata import AnnData
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
@@ -18,8 +16,7 @@ from perturbcore.core.training.batches import Batches
 from perturbcore.core.training.fit import fit
 from perturbcore.core.training.learner import Learner
 from perturbcore.models.simple.labels import best_threshold
-from perturbcore.score.model import Prediction
-from perturbcore.score.task import pair_labels, task_of
+from perturbcore.score.model import Fold, Model, Prediction
 
 
 class Adaptation(Protocol):
@@ -29,8 +26,8 @@ class Adaptation(Protocol):
     ----------
     predictor : str
         Name of the way of using it, a column of the scores.
-    kinds : tuple of str
-        Kinds of responses that it can learn: "lfc", "deg", "pairs".
+    tasks : tuple of str or None
+        Names of the tasks that it can learn; None: all.
     validation : float
         Share of the training perturbations set aside where nothing else is asked for.
     least : int
@@ -46,7 +43,7 @@ class Adaptation(Protocol):
     """
 
     predictor: str
-    kinds: tuple[str, ...]
+    tasks: tuple[str, ...] | None
     validation: float
     least: int
     together: int | None
@@ -66,8 +63,8 @@ class Adaptation(Protocol):
         """Return what the objective is called with for some positions."""
 
 
-class FineTuned:
-    """A pretrained network trained on the responses of one cell line at a time.
+class FineTuned(Model):
+    """A pretrained network trained on the responses of one cell line at a time, as a `Model`.
 
     Some of the training perturbations are set aside. For every learning rate and batch size the
     network is trained on the others, from its pretrained weights; the combination and epoch with
@@ -100,8 +97,6 @@ class FineTuned:
     Cole et al. 2026, sections 4.8.2 and 4.10.
     """
 
-    joint = False
-
     def __init__(
         self,
         adaptation: Adaptation,
@@ -128,7 +123,8 @@ class FineTuned:
                 f"validation={validation} in (0, 1)"
             )
         self.adaptation, self.predictor = adaptation, adaptation.predictor
-        self.name, self.modality = name, modality
+        self.name, self.modality, self.tasks = name, modality, adaptation.tasks
+        self.code = [type(self), type(adaptation)]
         self.lrs, self.batch_sizes = tuple(map(float, lrs)), tuple(map(int, batch_sizes))
         self.epochs, self.patience, self.validation = epochs, patience, validation
         self.seed, self.device = seed, device
@@ -145,82 +141,87 @@ class FineTuned:
         """Content of the pretrained network and of what it reads."""
         return self.adaptation.digest
 
-    def fit_predict(self, train: AnnData, test: AnnData, *, fold: int) -> Prediction:
-        """Train on the responses of a cell line and predict the rows of `test`, read by name.
-
-        The note of the prediction says what was chosen and the validation loss of each combination.
+    def fit(self, fold: Fold) -> "FineTuned":
+        """Train on the responses of a cell line.
 
         Raises
         ------
-        ParameterError
-            The network cannot learn this kind of responses.
         InputError
             There is no training perturbation, or training diverged with every combination.
         """
-        task = task_of(train)
-        if task.kind not in self.adaptation.kinds:
-            raise ParameterError(
-                f"model {self.name!r} ({self.predictor}) predicts log fold-changes; "
-                f"the task is {task.name!r}"
+        (line,) = fold.cell_lines
+        if not fold.train.n_obs:
+            raise InputError(
+                f"cell line {line!r} has no training perturbation in fold {fold.number}"
             )
-        (line,) = pd.unique(test.obs["cell_line"].astype(str))
-        if not train.n_obs:
-            raise InputError(f"cell line {line!r} has no training perturbation in fold {fold}")
-        data = TrainingLabels(train)
-        names, asked = (r.obs["perturbation"].astype(str).to_numpy() for r in (train, test))
-        at, asked_at = self.adaptation.positions(names), self.adaptation.positions(asked)
-        rows, known = np.flatnonzero(at >= 0), np.flatnonzero(asked_at >= 0)
-        values = np.repeat(data.floor[..., None, :], len(asked), axis=-2)
-        note: dict[str, Any] = {"covered": len(known), "missing": len(asked) - len(known)}
-        coverage = (len(rows) + len(known)) / (len(names) + len(asked))
-        if len(rows) < self.adaptation.least or not len(known):
-            chosen = "training mean: the network knows too few of the perturbations"
-            return Prediction(values, None, chosen, coverage, note)
+        self.data, names = TrainingLabels(fold), fold.train_ids.to_numpy()
+        at = self.adaptation.positions(names)
+        rows = np.flatnonzero(at >= 0)
+        self.known, self.network, self.threshold, self.note = len(rows), None, None, {}
+        self.chosen = "training mean: the network knows too few of the perturbations"
+        if len(rows) < self.adaptation.least:
+            return self
         # by name, so that the order of the file decides nothing
         order = rows[np.argsort(names[rows], kind="stable")]
-        stream = np.random.default_rng([self.seed, fold, self.adaptation.stream])
+        stream = np.random.default_rng([self.seed, fold.number, self.adaptation.stream])
         order = order[stream.permutation(len(order))]
         n_out = max(1, round(self.validation * len(order)))
-        held = order[:n_out]
-        outputs = list(test.var_names)
-        best, chosen, losses = self._search(data, at, order[n_out:], held, outputs, line, fold)
-        values[..., known[:, None], data.columns] = self._predict(data, best, asked_at[known])
-        learning = sum(p.numel() for p in best.parameters() if p.requires_grad)
-        note |= {"losses": losses, "trainable": learning}
-        return Prediction(
-            values, self._threshold(data, best, at, held, line), chosen, coverage, note
-        )
+        self._search(fold, line, at, order[n_out:], order[:n_out])
+        if self.data.kind == "pairs":
+            held = order[:n_out]
+            known = self.data.known[held]
+            score = self._said(at[held])[known]
+            self.threshold = {line: best_threshold(self.data.label[held][known], score)}
+        return self
 
-    def _search(self, data, at, fitted, held, outputs, line, fold) -> tuple[Learner, str, dict]:
-        """Train with every combination; return the best objective, its name, and all losses."""
-        best, losses, folders = None, {}, []
+    def predict(self, fold: Fold) -> Prediction:
+        """Predict the test perturbations, of which names are read.
+
+        The note says the validation loss of each combination.
+        """
+        at = self.adaptation.positions(fold.test_ids)
+        asked = np.flatnonzero(at >= 0)
+        values = np.repeat(self.data.floor[..., None, :], len(at), axis=-2)
+        if self.network is not None and len(asked):
+            values[..., asked[:, None], self.data.columns] = self._said(at[asked])
+        coverage = (self.known + len(asked)) / (fold.train.n_obs + len(at))
+        note = {"covered": len(asked), "missing": len(at) - len(asked)} | self.note
+        return Prediction(values, self.threshold, self.chosen, coverage, note)
+
+    def _search(self, fold: Fold, line: str, at, fitted, held) -> None:
+        """Train with every combination, and keep the network with the least validation loss."""
+        least, losses, folders = np.inf, {}, []
+        outputs = list(fold.train.var_names)
         for lr, size in product(self.lrs, self.batch_sizes):
-            objective = self.adaptation.objective(line, data, at[fitted], outputs, lr)
-            folder, key = self._place(data, at, line, fold, lr, size)
+            network = self.adaptation.objective(line, self.data, at[fitted], outputs, lr)
+            folder, key = self._place(fold, line, at, lr, size)
             folders.append(folder)
-            check = self._batches(data, at, held, self.adaptation.together or len(held), False)
+            check = self._batches(at, held, self.adaptation.together or len(held), False)
             try:
                 done = fit(
-                    objective, self._batches(data, at, fitted, size, True), check,
+                    network, self._batches(at, fitted, size, True), check,
                     max_epochs=self.epochs, patience=self.patience, grad_clip=1.0,
-                    device=self.device, seed=self.seed + fold, folder=folder, key=key,
+                    device=self.device, seed=self.seed + fold.number, folder=folder, key=key,
                 )  # fmt: skip
             except InputError:
                 continue  # a rate at which training diverges is not chosen
-            losses[f"lr {lr:g}, batch {size}"] = error = float(done.history["val"].min())
-            if best is None or error < best[0]:
-                chosen = f"lr {lr:g}, batch {size}, epoch {done.best_epoch + 1}"
-                best = error, objective, chosen
-        if best is None:
+            losses[f"lr {lr:g}, batch {size}"] = loss = float(done.history["val"].min())
+            if loss < least:
+                least, self.network = loss, network
+                self.chosen = f"lr {lr:g}, batch {size}, epoch {done.best_epoch + 1}"
+        if self.network is None:
             raise InputError(
                 f"model {self.name!r} ({self.predictor}): training diverged with every learning "
                 f"rate of {list(self.lrs)} in cell line {line!r}; add smaller ones"
             )
+        learning = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+        self.note = {"losses": losses, "trainable": learning}
         for folder in filter(None, folders):  # the fold is done: nothing is left to resume
             shutil.rmtree(folder, ignore_errors=True)
-        return best[1], best[2], losses
 
-    def _batches(self, data, at, rows, size, shuffle) -> Batches:
+    def _batches(self, at, rows, size, shuffle) -> Batches:
+        data = self.data
+
         def make(index):
             chosen = rows[index]
             batch = {"response": torch.as_tensor(data.label[chosen])}
@@ -231,25 +232,19 @@ class FineTuned:
         return Batches(len(rows), size, make, seed=self.seed, shuffle=shuffle)
 
     @torch.no_grad()
-    def _predict(self, data, objective, at) -> np.ndarray:
-        objective.eval()
+    def _said(self, at) -> np.ndarray:
+        """Return what the network says of some positions."""
+        self.network.eval()
         size = self.adaptation.together or len(at)
         parts = [at[i : i + size] for i in range(0, len(at), size)]
-        found = [objective(**self.adaptation.read(part)) for part in parts]
-        return data.from_scale(torch.cat(found, dim=-2)).numpy()
+        found = [self.network(**self.adaptation.read(part)) for part in parts]
+        return self.data.from_scale(torch.cat(found, dim=-2)).numpy()
 
-    def _threshold(self, data, objective, at, held, line) -> dict | None:
-        if data.kind != "pairs":
-            return None
-        known = data.known[held]
-        score = self._predict(data, objective, at[held])[known]
-        return {line: best_threshold(data.label[held][known], score)}
-
-    def _place(self, data, at, line, fold, lr, size) -> tuple[Path | None, str]:
+    def _place(self, fold, line, at, lr, size) -> tuple[Path | None, str]:
         if self.folder is None:
             return None, ""
-        code = code_digest(type(self), type(self.adaptation))
-        key = digest(self.spec, self.digest, data.label, data.known, at, line, fold, lr, size, code)
+        what = (self.data.label, self.data.known, at, line, fold.number, lr, size)
+        key = digest(self.spec, self.digest, *what, code_digest(*self.code))
         return self.folder / f"fine-tuned-{key}", key
 
 
@@ -260,15 +255,15 @@ class TrainingLabels:
     `floor` is the mean response, the rate of positives, or the share of each class, of every gene.
     """
 
-    def __init__(self, rows: AnnData):
-        task = task_of(rows)
-        self.kind, self.known, truth = task.kind, None, task.truth(rows)
-        self.floor = task.floors["train_mean"](truth).astype(np.float32)
-        self.columns = np.arange(rows.n_vars)
+    def __init__(self, fold: Fold):
+        task = fold.task
+        self.kind, self.known = task.kind, None
+        self.floor = task.floors["train_mean"](fold.truth).astype(np.float32)
+        self.columns = np.arange(fold.train.n_vars)
         if self.kind != "pairs":
-            self.label = truth
+            self.label = fold.truth
             return
-        label, known = pair_labels(rows)
+        label, known = task.dense_labels(fold.train)
         self.columns = np.flatnonzero(known.any(axis=0))
         self.label = np.ascontiguousarray(label[:, self.columns].astype(np.float32))
         self.known = np.ascontiguousarray(known[:, self.columns])

@@ -1,0 +1,236 @@
+"""Decoders, kNN and the controls of both on one data set: everything that the chapter draws from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import pandas as pd
+from anndata import AnnData
+
+from perturbcore.core.errors import ParameterError
+from perturbcore.data.responses import cell_lines
+from perturbcore.data.sets.base import Dataset
+from perturbcore.models.decoders.cells import Cells
+from perturbcore.models.decoders.distributions import distribution_table
+from perturbcore.models.decoders.evaluation import DecoderModel, Shift
+from perturbcore.models.decoders.gears import GearsPredictions
+from perturbcore.models.decoders.model import Decoder
+from perturbcore.models.decoders.options import LAPTOP, PUBLISHED
+from perturbcore.models.simple.knn import KNN
+from perturbcore.models.simple.linear import Linear
+from perturbcore.models.simple.space import Protocol
+from perturbcore.report.comparison import Comparison
+
+TITLES = {"diffusion": "Latent diffusion", "flow": "Flow matching", "bridge": "Schrödinger bridge"}
+SHIFTED, MEAN_SHIFTED = "controls shifted by kNN", "controls shifted by the Train Mean"
+UNCHANGED = "controls"
+SHIFTS = {"knn": SHIFTED, "train_mean": MEAN_SHIFTED, "nothing": UNCHANGED}
+RIDGE = (1e-1, 1.0, 10.0, 100.0, 1000.0)
+REHEARSAL_FOLDS = 2
+# with fewer, alpha is tuned on a handful, and one odd coordinate of a new perturbation decides all
+LEAST_FOR_RIDGE = 12
+COSTS = ["train_seconds", "sample_seconds"]
+
+
+@dataclass
+class DecoderRun:
+    """What was run on one data set.
+
+    Attributes
+    ----------
+    responses : AnnData
+        Those that were scored: all, or the rehearsed lines.
+    embedding : str
+        What every method is given, but for the random controls.
+    models : list of DecoderModel
+        Decoders on the embedding, then a decoder on random vectors.
+    shifts : list of DecoderModel
+        Control cells, moved by kNN, by the Train Mean, and not at all.
+    scores : pandas.DataFrame
+        Tidy scores; `seconds` of a fold and line are those of training and sampling, also apart in
+        train_seconds and sample_seconds.
+    each : pandas.DataFrame
+        L2 of every held-out perturbation: key (of the unit), perturbation, value.
+    note : str
+        What was cut down, if anything.
+    """
+
+    data: Dataset
+    responses: AnnData
+    cells: Cells
+    embedding: str
+    folds: list[int]
+    models: list[DecoderModel]
+    shifts: list[DecoderModel]
+    scores: pd.DataFrame
+    each: pd.DataFrame
+    note: str = ""
+
+    @property
+    def title(self) -> str:
+        """What a page calls the data set."""
+        return self.data.title
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """All methods by L2, against kNN on the embedding."""
+        found = Comparison(self.scores, "L2")
+        found.reference = self._named(found, self.embedding, "knn")
+        return found
+
+    @staticmethod
+    def _named(comparison: Comparison, embedding: str, predictor: str) -> str | None:
+        m = comparison.methods
+        found = m.index[(m["embedding"] == embedding) & (m["predictor"] == predictor)]
+        return str(found[0]) if len(found) else None
+
+    def method(self, embedding: str, predictor: str) -> str | None:
+        """Name of a method, None if it was not scored."""
+        return self._named(self.comparison, embedding, predictor)
+
+    @property
+    def decoders(self) -> list[str]:
+        """Decoders on the embedding."""
+        m = self.comparison.methods
+        return list(m.index[m["embedding"].isin(TITLES.values())])
+
+    def distributions(self, n_components: int = 30, seed: int = 0) -> pd.DataFrame:
+        """Compare generated with held-out cells: `distribution_table` with a column `method`."""
+        table = distribution_table(
+            [*self.models, *self.shifts], self.responses, self.cells, folds=self.folds,
+            n_components=n_components, seed=seed,
+        )  # fmt: skip
+        who = zip(table["embedding"], table["predictor"], strict=True)
+        return table.assign(method=[self.method(e, p) or e for e, p in who])
+
+    def histories(self) -> pd.DataFrame:
+        """Losses by epoch of every training: method, cell_line, fold, epoch, and what was logged."""
+        parts = []
+        for model in self.models:
+            name = self.method(model.name, model.predictor)
+            for line in cell_lines(self.responses):
+                for fold in self.folds:
+                    history = model.generated(self.responses, line, fold).uns["history"]
+                    parts.append(history.assign(method=name, cell_line=line, fold=fold))
+        return pd.concat(parts, ignore_index=True)
+
+
+def run_decoders(
+    study,
+    name: str,
+    *,
+    embedding: str,
+    methods: Sequence[str],
+    size: str = "laptop",
+    changes: dict | None = None,
+    folds: Sequence[int] = (),
+    k: Sequence[int] = (5, 10, 20, 40),
+    n_components: int = 30,
+    inner_folds: int = 5,
+    cells_per_batch: int = 60,
+    n_outer: int = 5,
+    n_inner: int = 5,
+    gears: str = "",
+    device: str = "auto",
+    seed: int = 0,
+) -> DecoderRun | None:
+    """Run decoders and their competitors on a data set of the profile; None where it has no cells.
+
+    Parameters
+    ----------
+    study : Study
+    name, embedding : str
+        Data set of the profile, and the embedding that all methods are given.
+    methods : sequence of str
+        Of "diffusion", "flow", "bridge"; the last one is also trained on random vectors.
+    size : {"laptop", "published"}
+    changes : dict, optional
+        Options of the decoders that differ from those of that size.
+    folds : sequence of int
+        All by default.
+    k, n_components, inner_folds
+        Grid of kNN; components of the embedding; folds by which kNN and ridge are tuned.
+    cells_per_batch : int
+        See `DecoderModel`.
+    n_outer, n_inner : int
+        Resamplings for the experimental error.
+    gears : str
+        File of saved predictions, which may hold ``{dataset}``; see `GearsPredictions`.
+
+    Raises
+    ------
+    ParameterError
+        There is no such embedding.
+    """
+    data = study.dataset(name)
+    if data.screen is None:
+        return None
+    responses, rehearsal = data.responses, data.simulated and size == "published"
+    if rehearsal:
+        size = "laptop"
+        responses = responses[responses.obs["cell_line"] == cell_lines(responses)[0]].copy()
+    obs, lines = responses.obs, cell_lines(responses)
+    there = sorted(set(obs["fold"].astype(int)) - {-1})
+    folds = [f for f in there if not folds or f in folds][: REHEARSAL_FOLDS if rehearsal else None]
+    *chosen, random = study.embeddings(name, seed=seed, covering=0, only=[embedding])
+    if not chosen:
+        raise ParameterError(f"no embedding '{embedding}' for data set '{name}' in this profile")
+    fewest = min(
+        int((obs.loc[obs["cell_line"] == line, "fold"] != fold).sum())
+        for line in lines
+        for fold in folds
+    )
+    predictors = [KNN(k)] + [Linear("ridge", RIDGE)] * (fewest >= LEAST_FOR_RIDGE)
+    scores = study.evaluate(
+        name, predictors, embeddings=[*chosen, random], folds=folds, cell_lines=lines, seed=seed,
+        protocol=Protocol(n_components=n_components, inner_folds=inner_folds),
+        ceiling=study.ceiling(name, n_outer=n_outer, n_inner=n_inner),
+    )  # fmt: skip
+    cells = Cells.of(data.screen, responses.var_names)
+    folder = Path(study.profile.results) / "models" / "generative_decoders"
+    model = partial(DecoderModel, cells, cells_per_batch=cells_per_batch, seed=seed, folder=folder)
+    sizes = {"laptop": LAPTOP, "published": PUBLISHED}[size]
+    make = {m: partial(Decoder, sizes[m].changed(**changes or {}), device=device) for m in methods}
+    models = [model(make[m], name=TITLES[m], predictor=m, embedding=chosen[0]) for m in methods]
+    models.append(
+        model(make[methods[-1]], name=random.name, predictor=methods[-1], embedding=random,
+              modality=random.modality)
+    )  # fmt: skip
+    shifts = [
+        model(partial(Shift, by, k, n_components, inner_folds), name=title, predictor=f"shift_{by}",
+              embedding=chosen[0])
+        for by, title in SHIFTS.items()
+    ]  # fmt: skip
+    file = Path(gears.format(dataset=name)) if gears else None
+    rivals = [*models, *([GearsPredictions(file)] if file is not None and file.exists() else [])]
+    joint = study.evaluate_joint(name, rivals, responses=responses, folds=folds, seed=seed)
+    scores = scores[scores["fold"].isin(folds) & scores["cell_line"].isin(lines)]
+    scores = _with_costs(pd.concat([scores, joint], ignore_index=True), study.store)
+    each = study.store.per_perturbation(scores["key"].unique(), "L2")
+    note = _note(rehearsal, len(predictors) < 2, fewest)
+    return DecoderRun(data, responses, cells, embedding, folds, models, shifts, scores, each, note)
+
+
+def _note(rehearsal: bool, no_ridge: bool, fewest: int) -> str:
+    said = []
+    if rehearsal:
+        said.append(
+            "These cells are a simulated rehearsal of the authors' files: the decoders have the "
+            f"small size, and one cell line and {REHEARSAL_FOLDS} folds are scored."
+        )
+    if no_ridge:
+        said.append(
+            f"Ridge regression is left out: {fewest} training perturbations are too few for it."
+        )
+    return " ".join(said)
+
+
+def _with_costs(scores: pd.DataFrame, store) -> pd.DataFrame:
+    """Add the seconds of training and of sampling, where a model noted them; see `DecoderRun`."""
+    notes = pd.DataFrame.from_dict(store.notes(scores["key"].unique()), orient="index")
+    notes = notes.reindex(columns=COSTS).reindex(scores["key"])
+    for column in COSTS:
+        scores[column] = notes[column].to_numpy()
+    own = scores[COSTS].sum(axis=1, skipna=False)
+    return scores.assign(seconds=own.fillna(scores["seconds"]))
