@@ -52,10 +52,8 @@ from perturbcore.book.study import Study
 from perturbcore.data.published.tables import load_published
 from perturbcore.report import figures, pages
 from perturbcore.report.finetuning import page
-from perturbcore.report.finetuning.contest import contest
+from perturbcore.report.finetuning.run import run_fine_tuning
 from perturbcore.report.published.draw import present
-from perturbcore.report.summary import primary_metric
-from perturbcore.score.metrics.registry import metric
 
 chapter = open_chapter("fine_tuning")
 study = Study(chapter, n_jobs)
@@ -81,32 +79,30 @@ study = Study(chapter, n_jobs)
 options = dict(frozen=frozen, graphs=graphs, graph=graph, links=links, pretraining=pretraining, k=k, k_few=k_few,
                n_components=n_components, n_outer=n_outer, n_inner=n_inner, seed=seed,
                cells=cells if with_cells else None)
-contests = [contest(study, name, **options) for name in datasets]
-tables = [page.gains(c) for c in contests]
-pages.say(page.setting(contests))
-pages.show_table(chapter, page.networks(contests), "networks", keep=page.NETWORK_COLUMNS, digits=0,
+runs = [run_fine_tuning(study, name, **options) for name in datasets]
+pages.say(page.setting(runs))
+pages.show_table(chapter, page.networks(runs), "networks", keep=page.NETWORK_COLUMNS, digits=0,
                  caption="What the networks learnt before any response was seen.")
 
 # %% [markdown]
 # ## The answer
 
 # %% tags=["hide-input"]
-pages.say("\n\n".join(page.answer(c, t) for c, t in zip(contests, tables, strict=True)))
-pages.take_home(chapter, page.one_line(contests, tables))
+pages.say("\n\n".join(page.answer(run) for run in runs))
+pages.take_home(chapter, page.one_line(runs))
 
 # %% [markdown]
 # ## What each use gains over kNN on the same representation
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "One panel a data set. Gain over k nearest neighbours on the same representation left frozen, mean over cell lines, with the 95 % interval over folds. Filled: something was trained by gradient steps on responses; open: another predictor on the frozen vectors. Right of the dashed line is better. Download: [figure](figures/fine_tuning/gains.svg), [numbers](tables/fine_tuning/gains-data.csv).", "name": "fig-gains"}, "image": {"alt": "For each use of each representation, the gain in score over kNN on the same representation with its 95 percent interval, best at the top; a dashed line marks no gain."}}
-main = primary_metric(contests[0].scores)
-labels = [metric(primary_metric(c.scores)).label for c in contests]
-pages.show_figure(chapter, page.gain_figure(tables, labels), "gains", page.joined(tables))
+gains = page.joined(runs)
+pages.show_figure(chapter, page.gain_figure(runs), "gains", gains)
 
 # %% tags=["hide-input"]
-if any(len(t) for t in tables):
-    pages.show_table(chapter, page.joined(tables), "gains", keep=page.GAIN_COLUMNS, bold="beats",
+if len(gains):
+    pages.show_table(chapter, gains, "gains", keep=page.GAIN_COLUMNS, bold="beats",
                      caption="Every use of a representation against kNN on it frozen. Bold: better beyond doubt.")
-    pages.say("\n\n".join(page.surprises(c, t) for c, t in zip(contests, tables, strict=True)))
+    pages.say("\n\n".join(page.surprises(run) for run in runs))
 
 # %% [markdown]
 # The interval is over folds and allows for their overlapping training sets (Nadeau and Bengio); *p* is
@@ -116,16 +112,17 @@ if any(len(t) for t in tables):
 # ## All methods, with floor and ceiling
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every representation, frozen and adapted, one panel a cell line of the first data set. Box: quartiles and range over five folds; points: folds. Dashed lines: Train Mean, the best method and, where it was measured, the experimental error. Best at the top. Download: [figure](figures/fine_tuning/scores.svg), [numbers](tables/fine_tuning/scores-data.csv).", "name": "fig-finetuned"}, "image": {"alt": "Box plots of the score of each representation, frozen and adapted, in each cell line, sorted from best at the top to worst at the bottom, with Train Mean and ceiling."}}
-rows, axis = page.flat(contests[0].scores), metric(main)
-rows = rows[rows["metric"] == main]
-boxes = figures.box_by_method(rows, main, lower_is_better=not axis.higher_is_better, label=axis.label)
-pages.show_figure(chapter, boxes, "scores", rows)
+first = runs[0].comparison
+boxes = figures.box_by_method(first.scores, first.metric, lower_is_better=not first.higher_is_better,
+                              label=first.label)
+pages.show_figure(chapter, boxes, "scores", first.scores)
 
 # %% tags=["hide-input"]
-for c in contests:
-    pages.show_table(chapter, page.ranking(c), f"ranking-{c.data.name}", keep=page.RANK_COLUMNS, bold="with_best",
-                     caption=f"{c.title}. Bold: the best, and what cannot be told apart from it. Seconds leave out "
-                             "pretraining.")
+for run in runs:
+    pages.show_table(chapter, run.comparison.ranking(), f"ranking-{run.data.name}", keep=page.RANK_COLUMNS,
+                     bold="with_best",
+                     caption=f"{run.title}. Bold: the best, and what cannot be told apart from it. Seconds leave "
+                             "out pretraining.")
 
 # %% [markdown]
 # **How to read it.** Compare a fine-tuned network with the same one frozen, not with the Train Mean. The

@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
+from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.folds import add_folds
@@ -27,7 +28,8 @@ from perturbcore.models.decoders.gears import GearsPredictions
 from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import Protocol
-from perturbcore.report.decoders.contest import MEAN_SHIFTED, SHIFTED, UNCHANGED, Contest, shown
+from perturbcore.report.decoders import page, tables
+from perturbcore.report.decoders.run import MEAN_SHIFTED, SHIFTED, UNCHANGED, DecoderRun
 from perturbcore.report.figures.cells import cell_grid
 from perturbcore.report.figures.pareto import pareto_front, pareto_plot
 from perturbcore.score.evaluate import evaluate as evaluate_models
@@ -259,7 +261,7 @@ def test_per_batch_averages_equal_a_loop(cells, responses):
     held = responses.obs["fold"].to_numpy() == 0
     train, test = responses[~held].copy(), responses[held].copy()
     got = predicted(m, train, test, fold=0).values
-    drawn = cells.draw_controls("A", 4, m._seed("A", 0))
+    drawn = cells.draw_controls("A", 4, int(digest(0, "A", 0)[:7], 16))
     X = cells.X.toarray()
     level = np.mean(
         [X[cells.is_control & (cells.batch == b)].mean(axis=0) for b in ("b0", "b1", "b2")], axis=0
@@ -349,8 +351,6 @@ def test_cell_lines_are_learnt_apart():
     m = model(cells, lambda: Spy(seen))
     scores = evaluate_models(responses, [m], metrics=["L2"], progress=False)
     assert sorted(scores["cell_line"].unique()) == ["A", "B"] and len(seen) == 6
-    with pytest.raises(InputError, match="one cell line at a time"):
-        predicted(m, responses, responses, fold=0)
 
 
 def test_genes_are_taken_by_name(screen, responses):
@@ -518,130 +518,146 @@ def test_figures_show_every_method_and_panel():
 # ---- the chapter's tables and sentences ------------------------------------------------------------
 
 
-def fake_contest(decoder=0.0, ridge=0.1, title="Toy (screen)", floor=6.0):
-    """Ten folds in which the decoder differs from kNN by `decoder` and ridge by `ridge`, give or take little."""
+def fake_run(decoder=0.0, ridge=0.1, title="Toy (screen)", floor=6.0):
+    """Ten folds in which the decoder differs from kNN by `decoder` and ridge by `ridge`, about."""
     rng = np.random.default_rng(0)
     methods = [
         ("toy", "knn", "Prior knowledge", 5.0), ("toy", "ridge", "Prior knowledge", 5.0 + ridge),
         ("Flow matching", "flow", "Advanced", 5.0 + decoder), ("random", "flow", "Negative control", 6.2),
         ("", "train_mean", "Negative control", floor), ("", "no_change", "Negative control", 7.0),
+        ("idealized", "knn", "Positive control", 1.0),
     ]  # fmt: skip
-    rows, each = [], []
+    rows = []
     for fold in range(10):
         level = rng.normal(0, 0.5)
         for name, predictor, modality, value in methods:
-            row = {"dataset": "toy", "task": "lfc", "cell_line": "A", "fold": fold, "embedding": name, "seed": 0,
-                   "modality": modality, "predictor": predictor, "metric": "L2", "n_train": 90, "n_test": 10,
-                   "value": value + level + rng.normal(0, 0.01)}  # fmt: skip
-            row["display"] = shown(name, predictor, "toy")
-            rows.append(row)
-            each.append(
-                {
-                    "display": row["display"],
-                    "cell_line": "A",
-                    "perturbation": f"P{fold}",
-                    "value": row["value"],
-                }
-            )
+            seconds = 20.0 if predictor == "flow" else 0.1
+            rows.append({
+                "dataset": "toy", "task": "lfc", "cell_line": "A", "fold": fold, "embedding": name, "seed": 0,
+                "modality": modality, "predictor": predictor, "metric": "L2", "n_train": 90, "n_test": 10,
+                "value": value + level + rng.normal(0, 0.01), "key": f"{name}{predictor}{fold}",
+                "seconds": seconds, "train_seconds": 0.9 * seconds, "sample_seconds": 0.1 * seconds,
+            })  # fmt: skip
     scores = pd.DataFrame(rows)
-    cost = pd.DataFrame({"display": scores["display"].unique()})
-    cost["seconds"] = np.where(cost["display"].str.startswith("Flow"), 20.0, 0.1)
-    cost["train_seconds"], cost["sample_seconds"] = cost["seconds"] * 0.9, cost["seconds"] * 0.1
+    each = scores[["key", "value"]].assign(perturbation="P" + scores["fold"].astype(str))
     data = SimpleNamespace(title=title, name="toy")
-    given = SimpleNamespace(name="toy")
-    return Contest(
-        data, None, given, list(range(10)), [], [], scores, cost, pd.DataFrame(each), None
-    )
-
-
-def test_methods_are_named_by_what_they_know():
-    assert shown("toy", "knn", "toy") == "kNN, toy"
-    assert shown("random", "flow", "toy") == "Flow matching, random embedding"
-    assert shown("Latent diffusion", "diffusion", "toy") == "Latent diffusion"
-    assert shown("", "train_mean", "toy") == "Train Mean"
+    return DecoderRun(data, None, None, "toy", list(range(10)), [], [], scores, each)
 
 
 @pytest.mark.parametrize("difference", [-0.5, 0.5])
 def test_a_clear_difference_to_knn_is_found_with_its_sign(difference):
-    found = tables.score_table(fake_contest(difference)).set_index("display")
+    found = tables.score_table(fake_run(difference)).set_index("method")
     flow = found.loc["Flow matching"]
-    assert flow["difference"] == pytest.approx(difference, abs=0.02)
-    assert flow["difference_low"] < difference < flow["difference_high"]
+    assert flow["gain"] == pytest.approx(-difference, abs=0.02)
+    assert flow["gain_low"] < -difference < flow["gain_high"]
     assert bool(flow["beats_knn"]) is (difference < 0)
-    assert flow["wins"] == (1.0 if difference < 0 else 0.0)
-    assert np.isnan(found.loc["kNN, toy", "difference"]) and not found.loc["kNN, toy", "beats_knn"]
+    assert flow["wins"] == (1.0 if difference < 0 else 0.0) and flow["n_each"] == 10
+    assert np.isnan(found.loc["toy, kNN", "gain"]) and not found.loc["toy, kNN", "beats_knn"]
+    assert list(found["value"]) == sorted(found["value"])
 
 
-def test_the_answer_leads_with_the_verdict_and_asks_whether_it_is_the_distribution():
-    wins, loses, level = (
-        page.answer(fake_contest(d, r)) for d, r in ((-0.5, -0.3), (0.5, 0.1), (0.001, 0.1))
-    )
-    assert "Flow matching beats kNN" in wins and "61 % of the decoder's gain" in wins
-    assert "No decoder can be shown to beat kNN" in loses and "is distinguishably worse" in loses
-    assert "No decoder can be shown" in level and "worse than kNN" not in level
-    assert "needs no distribution" in page.answer(fake_contest(-0.5, -0.6))
-    assert "does not explain the gain" in page.answer(fake_contest(-0.5, 0.2))
-    assert "Neither is better than the Train Mean" not in loses
-    assert "Neither is better than the Train Mean" in page.answer(fake_contest(0.5, 0.1, floor=4.0))
-    assert "200 times" in wins
+def test_ties_count_half_among_the_responses_won():
+    run = fake_run()
+    knn = run.each["key"].str.startswith("toyknn")
+    level = run.each[knn].set_index("perturbation")["value"]
+    # 3 responses better, 5 equal, 2 worse
+    shift = pd.Series([-1.0] * 3 + [0.0] * 5 + [1.0] * 2, [f"P{i}" for i in range(10)])
+    flow = run.each["key"].str.startswith("Flow")
+    names = run.each.loc[flow, "perturbation"]
+    run.each.loc[flow, "value"] = level[names].to_numpy() + shift[names].to_numpy()
+    assert tables.wins(run).loc["Flow matching", "wins"] == pytest.approx(0.55)
+    assert "better for 6 of 10" in page.answer(run)  # 5.5, rounded to even
 
 
-def test_one_line_names_every_data_set(tmp_path):
-    line = page.take_home([fake_contest(-0.5), fake_contest(0.5, title="Other (cells)")], None)
+@pytest.mark.parametrize(
+    ("decoder", "ridge", "said", "unsaid"),
+    [
+        (-0.5, -0.3, ["**Flow matching beats kNN", "gain over kNN is +0.5", "59 % of the decoder's gain"],
+         ["No decoder", "worse than kNN"]),
+        (0.5, 0.1, ["**No decoder can be shown to beat kNN", "Flow matching is distinguishably worse"],
+         ["needs no distribution", "does not explain"]),
+        (0.001, 0.1, ["**No decoder can be shown to beat kNN"], ["worse than kNN", "**Flow"]),
+        (-0.5, -0.6, ["beats kNN", "no worse than the decoder: its gain over kNN needs no distribution"],
+         ["does not explain"]),
+        (-0.5, 0.2, ["beats kNN", "does not explain the gain"], ["needs no distribution"]),
+    ],
+)  # fmt: skip
+def test_the_answer_leads_with_the_verdict_and_asks_whether_it_is_the_distribution(
+    decoder, ridge, said, unsaid
+):
+    text = page.answer(fake_run(decoder, ridge))
+    assert all(part in text for part in said) and not any(part in text for part in unsaid)
+    assert "200 times as long" in text and "Neither is better than the Train Mean" not in text
+
+
+def test_the_answer_says_when_the_train_mean_is_not_beaten():
+    text = page.answer(fake_run(0.5, 0.1, floor=4.0))
+    assert "Neither is better than the Train Mean" in text and "the Train Mean 4." in text
+
+
+def test_one_line_names_every_data_set():
+    line = page.take_home([fake_run(-0.5), fake_run(0.5, title="Other (cells)")], None)
     assert "on Toy, Flow matching of 1" in line and "on Other, none of 1" in line
 
 
 def test_cost_and_front():
-    contests = [fake_contest(0.5)]
-    points, lines = tables.cost_points(contests)
+    runs = [fake_run(0.5)]
+    points, lines = tables.cost_points(runs)
     assert "Train Mean" not in set(points["display"]) and list(lines["display"]) == ["Train Mean"]
-    cost = tables.cost_table(contests).set_index("display")
+    cost = tables.cost_table(runs).set_index("method")
     assert cost.loc["Flow matching", "times_knn"] == pytest.approx(200)
-    assert "Toy (screen): kNN, toy" in page.front_sentence(contests)
-    assert (
-        page.seconds(0.004) == "4 ms"
-        and page.seconds(3.25) == "3.2 s"
-        and page.seconds(7200) == "120 minutes"
-    )
+    assert cost.loc["Flow matching", "train_seconds"] == pytest.approx(18)
+    assert "Toy (screen): toy, kNN" in page.front_sentence(runs)
 
 
-def test_trainings_that_stopped_too_early_are_counted():
-    contest = fake_contest()
-    runs = [("a", [3, 2, 1.0]), ("b", [3, 1, 2.0]), ("c", [1, 2, 3.0])]
+def test_trainings_that_stopped_too_early_are_counted_and_curves_start_at_one():
+    run = fake_run()
+    losses = [("a", [3, 2, 1.0]), ("b", [3, 1, 2.0]), ("c", [1, 2, 3.0])]
     frames = [
-        pd.DataFrame({"display": n, "cell_line": "A", "fold": 0, "epoch": range(3), "val": v})
-        for n, v in runs
+        pd.DataFrame({"method": n, "cell_line": "A", "fold": 0, "epoch": range(3), "val": v})
+        for n, v in losses
     ]
-    contest.histories = lambda: pd.concat(frames, ignore_index=True)
-    assert "Toy (screen): 1 of 3." in page.training_sentence([contest])
+    run.histories = lambda: pd.concat(frames, ignore_index=True)
+    assert "Toy (screen): 1 of 3." in page.training_sentence([run])
+    curves = tables.curve_table([run])
+    assert (curves.loc[curves["epoch"] == 1, "value"] == 1).all()
+    last = curves[curves["epoch"] == 3].set_index("panel")["value"]
+    assert last.to_dict() == pytest.approx({"a": 1 / 3, "b": 2 / 3, "c": 3.0})
 
 
-def test_distribution_tables_are_taken_against_shifted_controls():
+@pytest.mark.parametrize(
+    ("energy", "lead"),
+    [
+        (0.3, "Flow matching generates cells closer"),
+        (0.7, "Every decoder generates cells farther"),
+        (0.5, "No decoder can be shown to generate cells closer"),
+    ],
+)
+def test_distributions_are_compared_with_shifted_controls(energy, lead):
+    rng = np.random.default_rng(0)
+    levels = {SHIFTED: 0.5, UNCHANGED: 1.0, HALVES: 0.0, MEAN_SHIFTED: 0.7, "Flow matching": energy}
     rows = [
-        {
-            "display": name,
-            "fold": fold,
-            "metric": metric,
-            "value": value + 0.001 * fold,
-            "n_train": 90,
-            "n_test": 10,
-        }
-        for fold in range(8)
-        for metric in METRICS
-        for name, value in (
-            (SHIFTED, 0.5),
-            (UNCHANGED, 1.0),
-            (HALVES, 0.0),
-            (MEAN_SHIFTED, 0.7),
-            ("Flow matching", 0.3),
-        )
-    ]
-    summary = tables.distribution_summary(pd.DataFrame(rows), fake_contest())
-    flow = summary.set_index("display").loc["Flow matching"]
-    assert flow["difference"] == pytest.approx(-0.2) and flow["high"] < 0
-    assert flow["unexplained"] == pytest.approx(0.3, abs=0.01)
-    assert list(summary["display"])[0] == HALVES
-    assert "Flow matching generates cells closer" in page.distribution_answer(summary)
+        {"method": name, "embedding": name, "predictor": "p", "cell_line": "A", "fold": fold,
+         "metric": metric, "value": value + 0.01 * rng.normal(), "n_train": 90, "n_test": 10}
+        for fold in range(8) for metric in METRICS for name, value in levels.items()
+    ]  # fmt: skip
+    summary = tables.distribution_summary(fake_run(), pd.DataFrame(rows))
+    by = summary.set_index("method")
+    flow = by.loc["Flow matching"]
+    assert flow["gain"] == pytest.approx(0.5 - energy, abs=0.02)
+    assert flow["low"] < flow["gain"] < flow["high"]
+    assert flow["unexplained"] == pytest.approx(energy, abs=0.02)
+    assert list(summary["method"])[0] == HALVES and by["gain"].notna().sum() == 1
+    assert f"Toy (screen): {lead}" in page.distribution_answer(summary)
+
+
+def test_published_sentences_print_no_empty_number(monkeypatch):
+    claims = {"advanced_full_set": ("17 of 20", "Why."), "drawn_runs": ("", "It needs tables.")}
+    monkeypatch.setattr(page, "_claim", lambda name, published: claims[name])
+    text = page.published_sentences(None)
+    assert text == "**17 of 20.** Why.\n\n**Does Figure S14 mix runs?** It needs tables."
+    claims["drawn_runs"] = ("9 of 38 points", "Which.")
+    assert "**Figure S14 mixes runs: 9 of 38 points.** Which." in page.published_sentences(None)
 
 
 @pytest.mark.mirror
@@ -665,4 +681,4 @@ def test_the_authors_cells_come_with_their_responses(tmp_path, monkeypatch):
     for file in (tmp_path / "norman").glob("NormanWeissman*"):
         file.unlink()
     without = load("cole", dataset="norman", cells=True)
-    assert without.screen is None and "No cells" in without.notes[-1]
+    assert without.screen is None and any("No cells" in n for n in without.notes)

@@ -415,7 +415,9 @@ def test_test_responses_are_not_read_and_the_seed_decides(cells, trained, kind):
     json.dumps(model.spec)
 
 
-def test_validation_comes_from_training_perturbations_and_chooses_the_rate(cells, trained):
+def test_validation_comes_from_training_perturbations_and_chooses_the_rate(
+    cells, trained, monkeypatch
+):
     responses = planted_responses(lines=("A",))
     train, test = (
         responses[responses.obs["fold"] != 1].copy(),
@@ -423,10 +425,13 @@ def test_validation_comes_from_training_perturbations_and_chooses_the_rate(cells
     )
     model = tuned(FrozenMLP(trained.encoder, cells, hidden=(16,)), lrs=(1e-9, 1e-2), epochs=5)
     seen = []
-    batches = model._batches
-    model._batches = lambda data, at, rows, size, shuffle: (
-        seen.append((set(at[rows]), shuffle)) or batches(data, at, rows, size, shuffle)
-    )
+    batches = FineTuned._batches
+
+    def watched(self, at, rows, size, shuffle):
+        seen.append((set(at[rows]), shuffle))
+        return batches(self, at, rows, size, shuffle)
+
+    monkeypatch.setattr(FineTuned, "_batches", watched)
     prediction = predicted(model, train, test, fold=1)
     losses = prediction.note["losses"]
     assert min(losses, key=losses.get) == "lr 0.01, batch 8"
@@ -475,10 +480,11 @@ def test_wrong_use_is_refused(cells, trained):
             test,
             fold=0,
         )
-    labels = responses.copy()
+    labels = planted_responses()
+    labels.layers["deg"] = np.sign(labels.X).astype(np.int8)
     labels.uns["perturbcore"] = labels.uns["perturbcore"] | {"task": "deg"}
-    with pytest.raises(ParameterError, match="log fold-changes; the task is 'deg'"):
-        predicted(tuned(FrozenMLP(trained.encoder, cells, hidden=())), labels, labels, fold=0)
+    with pytest.raises(ParameterError, match="predicts lfc, not 'deg'"):
+        evaluate_models(labels, [tuned(FrozenMLP(trained.encoder, cells, hidden=()))])
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The contest of frozen and adapted representations, and what the chapter says of it."""
+"""The comparison of frozen and adapted representations, and what the chapter says of it."""
 
 import numpy as np
 import pandas as pd
@@ -10,13 +10,14 @@ from perturbcore.book.study import Study
 from perturbcore.core.errors import ParameterError
 from perturbcore.core.profile import load_profile
 from perturbcore.report.finetuning import page
-from perturbcore.report.finetuning.contest import (
+from perturbcore.report.finetuning.run import (
     FEW,
-    Contest,
-    contest,
+    NETWORKS,
+    FineTuningRun,
     graph_models,
     links_models,
     node_numbers,
+    run_fine_tuning,
 )
 
 PROFILE = """
@@ -49,7 +50,7 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(study):
-    return contest(
+    return run_fine_tuning(
         study, "simulated", frozen=["Interactome", "Elsewhere"], graphs=["GNN"], graph=GRAPH, cells=CELLS,
         links="gnn/none.txt", k=[40, 50], k_few=[3, 5], n_components=8, n_outer=2, n_inner=2,
     )  # fmt: skip
@@ -80,12 +81,12 @@ def test_what_is_missing_is_said(made):
 
 def test_a_second_run_trains_nothing(study, made, monkeypatch):
     monkeypatch.setattr("perturbcore.models.finetuning.model.fit", None)
-    again = contest(
+    again = run_fine_tuning(
         study, "simulated", frozen=["Interactome"], graphs=["GNN"], graph=GRAPH, cells=CELLS, k_few=[3, 5],
         n_components=8, n_outer=2, n_inner=2,
     )  # fmt: skip
     key = ["embedding", "predictor", "cell_line", "fold", "metric"]
-    a, b = (c.scores.sort_values(key)["value"].to_numpy() for c in (made, again))
+    a, b = (run.scores.sort_values(key)["value"].to_numpy() for run in (made, again))
     np.testing.assert_array_equal(a, b)
     assert not list((study.profile.results / "models").glob("fine-tuned-*"))
 
@@ -102,13 +103,9 @@ def test_a_file_of_scored_links(study, tmp_path):
     table = pd.DataFrame(pairs, columns=["protein1", "protein2"]).astype(str).radd("E")
     table["combined_score"] = rng.integers(400, 1000, len(table))
     table.to_csv(tmp_path / "links.txt", sep="\t", index=False)
+    pretraining = {"dim": 4, "max_epochs": 2}
     embedding, models, about = links_models(
-        study,
-        tmp_path / "links.txt",
-        "ensembl",
-        name="L",
-        pretraining={"dim": 4, "max_epochs": 2},
-        lrs=[0.1],
+        study, tmp_path / "links.txt", "ensembl", pretraining=pretraining, lrs=[0.1]
     )
     assert embedding.dim == 4 and embedding.identifier == "ensembl" and len(embedding) == 50
     assert [m.predictor for m in models] == ["fine-tuned", "frozen + linear"]
@@ -134,45 +131,38 @@ class Data:
     title, name = "Toy", "toy"
 
 
-def scored(uses: dict, floor=10.0, folds=5):
-    """L2 of each (embedding, predictor), the same in every fold but for a common offset."""
-    rows = []
+def scored(uses: dict, floor=10.0, folds=5, noise=0.05):
+    """L2 of each (embedding, predictor), up to noise the same in every fold but for an offset."""
+    rng, rows = np.random.default_rng(0), []
+    uses = uses | {("", "train_mean"): floor, ("idealized", "knn"): 1.0}
     for (name, predictor), value in uses.items():
+        wiggle = rng.permutation(np.linspace(-noise, noise, folds))
         for fold in range(folds):
-            noise = 0.01 * ((fold * 7 + len(name) + len(predictor)) % 5)
-            rows.append((name, predictor, fold, value + 0.3 * fold + noise))
-    for fold in range(folds):
-        rows.append(("", "train_mean", fold, floor + 0.3 * fold))
-        rows.append(("idealized", "knn", fold, 1.0))
+            rows.append((name, predictor, fold, value + 0.3 * fold + wiggle[fold]))
     out = pd.DataFrame(rows, columns=["embedding", "predictor", "fold", "value"])
     modality = {"": "Negative control", "idealized": "Positive control"}
+    modality |= {"random": "Negative control"}
     out["modality"] = out["embedding"].map(modality).fillna("Prior knowledge")
     return out.assign(
-        dataset="toy", task="lfc", cell_line="A", metric="L2", seed=0, n_train=80, n_test=20, coverage=1.0,
-        chosen="", seconds=2.0, key=out["embedding"] + out["predictor"] + out["fold"].astype(str),
+        dataset="toy", task="lfc", cell_line="A", metric="L2", seed=0, n_train=80, n_test=20,
+        coverage=1.0, seconds=2.0, key=out["embedding"] + out["predictor"] + out["fold"].astype(str),
     )  # fmt: skip
 
 
 def toy(uses, **options):
-    empty = pd.DataFrame(columns=["embedding", "learnt", "seconds", "quality"])
-    return Contest(Data, scored(uses, **options), empty)
+    return FineTuningRun(Data, scored(uses, **options), pd.DataFrame(columns=NETWORKS), [], [])
 
 
 def test_gain_is_positive_where_a_use_is_better():
-    made = toy(
-        {
-            ("G", "knn"): 6.0,
-            ("G", "fine-tuned"): 5.0,
-            ("G", "frozen + linear"): 7.0,
-            ("H", "knn"): 4.0,
-        }
-    )
+    uses = {("G", "knn"): 6.0, ("G", "fine-tuned"): 5.0, ("G", "frozen + linear"): 7.0}
+    made = toy(uses | {("H", "knn"): 4.0})
     table = page.gains(made).set_index("predictor")
     assert set(table["embedding"]) == {"G"}  # H has one use only
     assert table.loc["fine-tuned", "gain"] == pytest.approx(1.0, abs=0.05)
     assert table.loc["frozen + linear", "gain"] == pytest.approx(-1.0, abs=0.05)
     assert (table["low"] < table["gain"]).all() and (table["gain"] < table["high"]).all()
     assert table["verdict"].to_dict() == {"fine-tuned": "better", "frozen + linear": "worse"}
+    assert table["adapted"].to_dict() == {"fine-tuned": True, "frozen + linear": False}
     rows = made.scores[made.scores["embedding"] == "G"].pivot(
         index="fold", columns="predictor", values="value"
     )
@@ -189,59 +179,67 @@ def test_what_is_said_follows_the_scores():
             ("G", "ridge"): 4.5,
         }
     )
-    table = page.gains(made)
-    said = page.answer(made, table)
+    said = page.answer(made)
     assert "**G, fine-tuned**" in said and "better. It beats the Train Mean." in said
     assert "frozen + linear**" not in said  # a head alone adapts nothing
-    assert "the best of 4 methods is G, frozen ridge" in said
-    told = page.surprises(made, table)
+    assert "the best of 4 methods is G, ridge" in said
+    assert "all others are distinguishably worse" in said
+    told = page.surprises(made)
     assert "Adapting the network itself is worth +0.6" in told
     assert "another predictor on the frozen vectors (ridge)" in told and "worse" in told
-    line = page.one_line([made], [table])
-    assert line.startswith("Of 1 fine-tunings, 1 beat kNN") and "that of a ridge smoother" in line
+    line = page.one_line([made])
+    assert line.startswith("Of 1 fine-tuning, 1 beats kNN") and "that of a ridge smoother" in line
 
 
-def test_worse_than_the_floor_is_said():
-    made = toy({("G", "knn"): 12.5, ("G", "fine-tuned"): 12.0}, floor=10.0)
-    assert "better. It is worse than the Train Mean." in page.answer(made, page.gains(made))
+@pytest.mark.parametrize(
+    ("score", "floor", "verdict", "beside", "counted"),
+    [
+        (5.0, 10.0, "better", "It beats the Train Mean.", "1 beats kNN"),
+        (7.0, 10.0, "worse", "It beats the Train Mean.", "1 is worse"),
+        (6.0, 10.0, "not told apart", "It beats the Train Mean.", "1 cannot be told apart"),
+        (5.0, 4.0, "better", "It is worse than the Train Mean.", "1 beats kNN"),
+        (5.0, 5.0, "better", "It cannot be told apart from the Train Mean.", "1 beats kNN"),
+    ],
+)
+def test_each_verdict_is_said_both_ways(score, floor, verdict, beside, counted):
+    made = toy({("G", "knn"): 6.0, ("G", "fine-tuned"): score}, floor=floor, noise=0.2)
+    said = page.answer(made).split("\n\n")[0]
+    assert said.startswith("**G, fine-tuned**: L2") and f"): {verdict}. {beside}" in said
+    assert counted in page.one_line([made])
 
 
 def test_without_any_fine_tuning_the_frozen_ones_are_compared():
     made = toy({("G", "knn"): 6.0, ("H", "knn"): 4.0})
-    table = page.gains(made)
-    assert table.empty
-    assert "no representation could be adapted" in page.answer(made, table)
-    assert page.one_line([made], [table]).endswith("frozen, H, frozen kNN is best.")
+    assert page.gains(made).empty
+    assert "no representation could be adapted" in page.answer(made)
+    assert page.surprises(made) == "On Toy, nothing was adapted."
+    assert page.one_line([made]).endswith("frozen, H is best.")
 
 
-def test_flat_names_every_use_once():
-    made = toy({("G", "knn"): 6.0, ("G", "kernel"): 5.0, ("G", "fine-tuned"): 5.0})
-    rows = page.flat(made.scores)
-    assert set(rows["embedding"]) == {
-        "G, frozen kNN",
-        "G, frozen kernel",
-        "G, fine-tuned",
-        "",
-        "idealized",
-    }
-    assert set(rows.loc[rows["embedding"] != "", "predictor"]) == {"knn"}
-    assert not rows.duplicated(["embedding", "predictor", "fold", "metric"]).any()
+def test_controls_are_shown_once_and_never_compete():
+    uses = {("G", "knn"): 6.0, ("G", "kernel"): 5.0, ("G", "fine-tuned"): 5.5}
+    made = toy(uses | {("random", "knn"): 3.0, ("idealized", "kernel"): 0.5})
+    c = made.comparison
+    assert set(c.competitors) == {"G, kNN", "G, kernel", "G, fine-tuned"}
+    # the better of the two predictors on the idealized embedding is the ceiling
+    assert c.methods.loc[c.ceiling, "predictor"] == "kernel"
+    assert list(c.methods["embedding"]).count("idealized") == 1
+    assert c.best == "G, kernel" and "of 3 methods" in page.answer(made)
+    assert not c.scores.duplicated(["method", "fold", "metric"]).any()
 
 
 def test_the_figure_shows_each_gain():
-    tables = [
-        page.gains(toy({("G", "knn"): 6.0, ("G", "fine-tuned"): v, ("G", "kernel"): 5.5}))
-        for v in (5, 7)
+    runs = [
+        toy({("G", "knn"): 6.0, ("G", "fine-tuned"): v, ("G", "kernel"): 5.5}) for v in (5.0, 7.0)
     ]
-    figure = page.gain_figure([*tables, tables[0].iloc[:0]], ["L2 error", "L2 error", "x"])
+    nothing = toy({("G", "knn"): 6.0})
+    figure = page.gain_figure([*runs, nothing])
     assert len(figure.axes) == 2
-    for axis, table in zip(figure.axes, tables, strict=True):
+    for axis, run in zip(figure.axes, runs, strict=True):
         shown = sorted(line.get_xdata()[0] for line in axis.lines if len(line.get_xdata()) == 1)
-        np.testing.assert_allclose(shown, np.sort(table["gain"]))
+        np.testing.assert_allclose(shown, np.sort(page.gains(run)["gain"]))
         labels = [t.get_text() for t in axis.get_yticklabels()]
-        assert set(labels) == {"G, fine-tuned", "G, frozen kernel"}
-    nothing = [page.gains(toy({("G", "knn"): 6.0}))]
-    assert "Nothing could be adapted" in page.gain_figure(nothing, ["L2"]).texts[0].get_text()
-    assert page.joined(nothing).empty
-    joined = page.joined(tables)
-    assert joined["beats"].tolist() == [True, True, True, False]
+        assert set(labels) == {"G, fine-tuned", "G, kernel"}
+    assert "Nothing could be adapted" in page.gain_figure([nothing]).texts[0].get_text()
+    assert page.joined([nothing]).empty
+    assert page.joined(runs)["beats"].tolist() == [True, True, True, False]

@@ -11,7 +11,7 @@ from perturbcore.report.decoders.run import MEAN_SHIFTED, SHIFTED, UNCHANGED, De
 from perturbcore.report.decoders.tables import cost_points, score_table
 from perturbcore.report.figures.pareto import pareto_front
 from perturbcore.report.published.claims.audit import answer as claim
-from perturbcore.report.text import duration, listed, percent, plural, signed
+from perturbcore.report.text import duration, listed, number, percent, plural, signed
 
 
 def setting(runs: Sequence[DecoderRun], without: Sequence[str]) -> str:
@@ -152,7 +152,7 @@ def distribution_answer(summary: pd.DataFrame) -> str:
     else:
         lead = "No decoder can be shown to generate cells closer to the held-out ones"
     others = (SHIFTED, MEAN_SHIFTED, UNCHANGED, HALVES)
-    energies = "; ".join(f"{name} {by.loc[name, 'energy']:.3f}" for name in others)
+    energies = "; ".join(f"{name} {number(by.loc[name, 'energy'])}" for name in others)
     return (
         f"{best['data']}: {lead} than control cells shifted by the kNN prediction. Energy distance "
         f"of the best decoder, {best['method']}, {best['energy']:.3f}; {energies}. The median gene "
@@ -164,6 +164,6 @@ def distribution_answer(summary: pd.DataFrame) -> str:
 def published_sentences(published: Published) -> str:
     """Say what the published full set holds beside Figure S14, and which runs that figure draws."""
     full, drawn = claim("cole-31", published), claim("cole-32", published)
-    number = drawn.number
-    lead = f"Figure S14 mixes runs: {number}." if number else "Does Figure S14 mix runs?"
+    told = f"Figure S14 mixes runs: {drawn.number}."
+    lead = told if drawn.number else "Does Figure S14 mix runs?"
     return f"**{full.number}.** {full.why}\n\n**{lead}** {drawn.why}"

@@ -1,0 +1,248 @@
+"""Frozen against fine-tuned: everything that the chapter compares, scored on the same folds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from perturbcore.core.errors import ParameterError
+from perturbcore.data.authors.layout import data_root
+from perturbcore.data.sets.base import Dataset
+from perturbcore.data.tables import read_table
+from perturbcore.embeddings.base import Embedding
+from perturbcore.embeddings.build import MODELS
+from perturbcore.embeddings.convert import add_aliases
+from perturbcore.embeddings.graph_network import pretrained_network
+from perturbcore.embeddings.sources import BuildContext, find_source
+from perturbcore.embeddings.specs import check_spec
+from perturbcore.models.finetuning.cells import CellAdaptation, CellModels, cell_models
+from perturbcore.models.finetuning.graph import graph_model
+from perturbcore.models.finetuning.model import FineTuned
+from perturbcore.models.simple.space import Protocol
+from perturbcore.report.comparison import Comparison
+from perturbcore.score.task import task_of
+
+RETRAINED = "STRING GNN, retrained"
+FEW = 100  # perturbations in a line
+PRIOR = "Prior knowledge"
+NETWORKS = ["embedding", "learnt", "seconds", "quality"]
+
+
+@dataclass(eq=False)
+class FineTuningRun:
+    """Scores of frozen and adapted representations on one data set.
+
+    Attributes
+    ----------
+    scores : pandas.DataFrame
+        Tidy; column `predictor` says how a representation was used.
+    networks : pandas.DataFrame
+        One row per pretrained network: embedding, what it learnt, seconds of pretraining, how well.
+    absent : list of str
+        Embeddings asked for that the profile has not, or that cover too little.
+    without : list of str
+        Sentences on what could not be compared, and why.
+    """
+
+    data: Dataset
+    scores: pd.DataFrame
+    networks: pd.DataFrame
+    absent: list[str]
+    without: list[str]
+
+    @property
+    def title(self) -> str:
+        """What a page calls the data."""
+        return self.data.title
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """All uses of all representations, by the leading metric of the task."""
+        return Comparison(self.scores)
+
+
+def run_fine_tuning(
+    study,
+    dataset: str,
+    *,
+    frozen: Sequence[str] = (),
+    graphs: Sequence[str] = (),
+    graph: dict | None = None,
+    links: str = "",
+    pretraining: dict | None = None,
+    cells: dict | None = None,
+    k: Sequence[int] = (5, 10, 20, 40, 80),
+    k_few: Sequence[int] = (),
+    n_components: int = 100,
+    n_outer: int = 10,
+    n_inner: int = 10,
+    seed: int = 0,
+) -> FineTuningRun:
+    """Score embeddings frozen, and graph networks and cell encoders adapted, on one data set.
+
+    Parameters
+    ----------
+    study : perturbcore.book.study.Study
+    frozen : sequence of str
+        Embeddings of the profile to score frozen.
+    graphs : sequence of str
+        Embeddings of builder ``gnn`` whose networks are fine-tuned (and scored frozen).
+    graph : dict, optional
+        Options of `perturbcore.models.finetuning.graph.graph_model`.
+    links : str
+        A file of links in the authors' folder to pretrain on; see `links_models`.
+    pretraining : dict, optional
+        Options of builder ``gnn`` for it.
+    cells : dict, optional
+        Options of `perturbcore.models.finetuning.cells.cell_models`; without, no cell encoder.
+    k, n_components, n_outer, n_inner
+        Of kNN, of PCA, of the noise ceiling.
+    k_few : sequence of int
+        Grid of kNN for data with fewer than 100 perturbations in a line; `k` if empty.
+    """
+    data, kept = study.dataset(dataset), study.profile.results / "models"
+    task, obs = task_of(data.responses), data.responses.obs
+    options = {"seed": seed, "folder": kept} | (graph or {})
+    wanted = list(dict.fromkeys([*frozen, *graphs]))
+    embeddings = study.embeddings(dataset, seed=seed, only=wanted)
+    there = {e.name for e in embeddings}
+    models, networks, without = [], [], []
+    for name in graphs:
+        if name in there:
+            found, about = graph_models(study, dataset, name, **options)
+            models += found
+            networks.append(about)
+    path = data_root() / links if links else None
+    if path is not None and path.exists():
+        identifier = data.responses.uns["perturbcore"]["identifier"]
+        embedding, found, about = links_models(
+            study, path, identifier, pretraining=pretraining or {}, **options
+        )
+        embeddings.append(embedding)
+        models += found
+        networks.append(about)
+    elif path is not None:
+        without.append(
+            f"{links} is not in the authors' folder: no graph network can be fine-tuned."
+        )
+    readable = task.name in CellAdaptation.tasks
+    if cells is not None and data.screen is not None and readable:
+        targets = sorted(obs["perturbation"].astype(str).unique())
+        encoder = cell_models(data.screen, targets=targets, seed=seed, folder=kept, **cells)
+        embeddings += encoder.embeddings
+        models += encoder.models
+        networks.append(_about_cells(encoder))
+    elif cells is not None:
+        why = "holds no cells" if data.screen is None else f"holds {task.title}"
+        without.append(f"{data.title} {why}: the expression transformer cannot be tried on it.")
+    few = len(k_few) and obs["cell_line"].value_counts().max() < FEW
+    predictors = study.models(task.name, knn=k_few if few else k, lasso=(1.0,))
+    scores = study.evaluate(
+        dataset, predictors if task.kind == "pairs" else predictors[:1], embeddings=embeddings,
+        protocol=Protocol(n_components=n_components), seed=seed,
+        ceiling=study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner),
+    )  # fmt: skip
+    if models:
+        tuned = study.evaluate_joint(dataset, models, seed=seed)
+        scores = pd.concat([scores, tuned], ignore_index=True)
+    absent = [n for n in wanted if n not in there]
+    networks = pd.DataFrame(networks, columns=NETWORKS)
+    return FineTuningRun(data, scores, networks, absent, without)
+
+
+def graph_models(study, dataset: str, name: str, **options) -> tuple[list[FineTuned], dict]:
+    """Take the pretrained network behind an embedding of builder ``gnn``, from where it was built.
+
+    Returns the models of `models_of`, and the row of `FineTuningRun.networks`.
+
+    Raises
+    ------
+    ParameterError
+        There is no such embedding, or another builder made it.
+    """
+    spec = next((dict(s) for s in study.profile.embeddings if s["name"] == name), None)
+    if spec is None or spec.get("builder") != "gnn":
+        has = [s["name"] for s in study.profile.embeddings if s.get("builder") == "gnn"]
+        raise ParameterError(
+            f"embedding {name!r} is not made by builder gnn, so there is no network to fine-tune; "
+            f"profile '{study.profile.name}' has: {', '.join(has) or 'none'}"
+        )
+    if "convert_to" in spec:
+        raise ParameterError(
+            f"embedding {name!r}: its ids are converted; give edges in the ids of the responses"
+        )
+    spec.pop("datasets", None)
+    _, built = check_spec(spec, [name])
+    context = BuildContext(dataset=study.dataset(dataset), folder=study.profile.path.parent)
+    edges = find_source(spec, "edges", context).read()
+    pretrained, ids = pretrained_network(edges, name=name, models=_networks_of(study), **built)
+    aliases = context.previous_symbols() if "aliases" in spec else None
+    modality = spec.get("modality", PRIOR)
+    return models_of(pretrained, node_numbers(ids, aliases), name, modality, **options)
+
+
+def links_models(
+    study, path: Path, identifier: str, *, pretraining: dict, **options
+) -> tuple[Embedding, list[FineTuned], dict]:
+    """Pretrain on a file of scored links, and make its embedding and models.
+
+    The file is a table of links: two columns of genes, called by `identifier`, and
+    ``combined_score`` of 1000 where links are scored. Returns the embedding, and as `graph_models`.
+    """
+    table = read_table(path)
+    edges = table.iloc[:, :2].astype(str).set_axis(["source", "target"], axis=1)
+    if "combined_score" in table:
+        edges["weight"] = table["combined_score"].to_numpy(float) / 1000
+    folder = _networks_of(study)
+    pretrained, ids = pretrained_network(edges, name=RETRAINED, models=folder, **pretraining)
+    source = f"links of {path.name}"
+    vectors = pretrained.vectors()
+    embedding = Embedding(RETRAINED, PRIOR, pd.Index(ids), vectors, identifier, None, source)
+    return embedding, *models_of(pretrained, node_numbers(ids), RETRAINED, PRIOR, **options)
+
+
+def models_of(
+    pretrained, nodes: pd.Series, name: str, modality: str, **options
+) -> tuple[list[FineTuned], dict]:
+    """Make the fine-tuned model of a network and the one with a frozen backbone; see `graph_model`."""
+    options |= {"name": name, "modality": modality}
+    models = [graph_model(pretrained, nodes, frozen=f, **options) for f in (False, True)]
+    about = {
+        "embedding": name,
+        "learnt": f"{pretrained.A.nnz // 2:,} links of {pretrained.A.shape[0]:,} genes",
+        "seconds": pretrained.trained.seconds,
+        "quality": f"AUROC of held-out links {pretrained.auroc:.3f}",
+    }
+    return models, about
+
+
+def _networks_of(study) -> Path:
+    return study.profile.results / "embeddings" / MODELS
+
+
+def node_numbers(ids: Sequence[str], aliases: pd.Series | None = None) -> pd.Series:
+    """Node number, indexed by gene; older names of a gene lead to its node where `aliases` are given."""
+    if aliases is None:
+        return pd.Series(np.arange(len(ids)), index=pd.Index(ids))
+    # numbers as one-dimensional vectors: the rule for older names is the one of embeddings
+    numbers = np.arange(len(ids), dtype=np.float32)[:, None]
+    named, _ = add_aliases(Embedding("nodes", PRIOR, pd.Index(ids), numbers), aliases)
+    return pd.Series(named.X[:, 0].astype(np.int64), index=named.ids)
+
+
+def _about_cells(encoder: CellModels) -> dict:
+    trained, about = encoder.pretrained, {"embedding": encoder.models[0].name}
+    if trained is None:
+        return about | {"learnt": "a checkpoint from elsewhere", "seconds": np.nan, "quality": ""}
+    quality = (
+        f"error of masked genes {trained.error:.3f} of their variance "
+        f"(line mean: {trained.error_of_mean:.3f})"
+    )
+    return about | {
+        "learnt": encoder.cells.source,
+        "seconds": trained.seconds,
+        "quality": quality,
+    }
