@@ -17,12 +17,9 @@ import ot
 import pandas as pd
 import torch
 
-from perturbcore.models.decoders.couplings import couple
-from perturbcore.models.decoders.learner import DecoderLearner
-from perturbcore.models.decoders.model import Decoder
-from perturbcore.models.decoders.options import DecoderOptions
-from perturbcore.models.decoders.pairs import Pairs
-from perturbcore.models.decoders.presets import LAPTOP, PUBLISHED
+from perturbcore.models.decoders.model import Decoder, DecoderLearner, TrainingCells
+from perturbcore.models.decoders.options import LAPTOP, PUBLISHED, DecoderOptions
+from perturbcore.models.decoders.pairs import Pairs, couple
 
 N_CONDITION = 64
 
@@ -75,18 +72,20 @@ def small_decoder(method, n_cells=400, device="cpu", **changes):
         max_epochs=2, epoch_cells=1024, patience=None, partners="any", **changes
     )
     source, target = rng.normal(size=(2, n_cells, 60))
-    return Decoder(o, device).fit(source, target, np.resize(names, n_cells), vectors, validation=0)
+    data = TrainingCells(source, target, np.resize(names, n_cells), vectors)
+    return Decoder(o, 0, device).fit(data)
 
 
 def diffusion(row, counts, devices):
     for device in devices:
         decoder = small_decoder("diffusion", device=device)
         for n in counts:
-            z, x = np.random.default_rng(1).normal(size=(n, 50)), np.zeros(N_CONDITION)
+            z, x = np.random.default_rng(1).normal(size=(n, 50)), np.zeros((1, N_CONDITION))
 
             def drawn(sampler, z=z, x=x, decoder=decoder):
                 start = time.perf_counter()
-                decoder.sample_latent(z, x, sampler=sampler, steps=50)
+                decoder.options = decoder.options.changed(sampler=sampler, steps=50)
+                decoder.draw_latent(z, x)
                 return time.perf_counter() - start
 
             fast, slow = drawn("ddim"), drawn("ddpm")
@@ -105,10 +104,10 @@ def together(row, counts):
                 np.arange(n) % 8,
             )
             start = time.perf_counter()
-            a = decoder.sample_latent(z, x, index)
+            a = decoder.draw_latent(z, x, index)
             fast = time.perf_counter() - start
             start = time.perf_counter()
-            b = np.concatenate([decoder.sample_latent(z[[i]], x[index[i]]) for i in range(n)])
+            b = np.concatenate([decoder.draw_latent(z[[i]], x[[index[i]]]) for i in range(n)])
             slow = time.perf_counter() - start
             # the bridge draws other noise for each call: only the flow can agree cell by cell
             agreement = float(np.abs(a - b).max()) if method == "flow" else None
@@ -124,11 +123,12 @@ def together(row, counts):
 
 def solvers(row, n):
     decoder = small_decoder("flow")
-    z, x = np.random.default_rng(1).normal(size=(n, 50)), np.zeros(N_CONDITION)
+    z, x = np.random.default_rng(1).normal(size=(n, 50)), np.zeros((1, N_CONDITION))
 
     def drawn(sampler, steps):
         start = time.perf_counter()
-        out = decoder.sample_latent(z, x, sampler=sampler, steps=steps)
+        decoder.options = decoder.options.changed(sampler=sampler, steps=steps)
+        out = decoder.draw_latent(z, x)
         return time.perf_counter() - start, out
 
     slow, exact = drawn("dopri5", 20)

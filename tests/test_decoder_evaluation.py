@@ -652,12 +652,14 @@ def test_distributions_are_compared_with_shifted_controls(energy, lead):
 
 
 def test_published_sentences_print_no_empty_number(monkeypatch):
-    claims = {"advanced_full_set": ("17 of 20", "Why."), "drawn_runs": ("", "It needs tables.")}
-    monkeypatch.setattr(page, "_claim", lambda name, published: claims[name])
+    full = SimpleNamespace(number="17 of 20", why="Why.")
+    drawn = SimpleNamespace(number="", why="It needs tables.")
+    told = {"cole-31": full, "cole-32": drawn}
+    monkeypatch.setattr(page, "claim", lambda name, published: told[name])
     text = page.published_sentences(None)
     assert text == "**17 of 20.** Why.\n\n**Does Figure S14 mix runs?** It needs tables."
-    claims["drawn_runs"] = ("9 of 38 points", "Which.")
-    assert "**Figure S14 mixes runs: 9 of 38 points.** Which." in page.published_sentences(None)
+    drawn.number = "9 of 38 points"
+    assert "**Figure S14 mixes runs: 9 of 38 points.** It" in page.published_sentences(None)
 
 
 @pytest.mark.mirror
@@ -669,8 +671,8 @@ def test_published_rows_say_that_diffusion_beats_knn_on_the_full_set(mirror):
 
 
 def test_the_authors_cells_come_with_their_responses(tmp_path, monkeypatch):
-    from perturbcore.report.reproduction.fixture import write_fixture
     from perturbcore.data.sets.base import load
+    from perturbcore.report.reproduction.fixture import write_fixture
 
     write_fixture(tmp_path, datasets=("norman",))
     monkeypatch.setenv("PERTURBCORE_PAPER_DATA", str(tmp_path))

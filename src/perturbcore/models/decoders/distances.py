@@ -17,12 +17,12 @@ PAIRS_FOR_BANDWIDTH = 1000
 
 @register(
     "energy",
-    "Energy distance (latent)",
+    "cells",
+    label="Energy distance (latent)",
     higher_is_better=False,
     bounds=(-np.inf, np.inf),
     formula=r"2 E|X - Y| - E|X - X'| - E|Y - Y'|",
     reference="Szekely and Rizzo 2013",
-    task="cells",
 )
 def energy_distance(x, y, wx=None, wy=None, *, block: int = BLOCK) -> float:
     r"""Energy distance :math:`2 E|X - Y| - E|X - X'| - E|Y - Y'|`.

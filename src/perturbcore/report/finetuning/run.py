@@ -178,7 +178,7 @@ def graph_models(study, dataset: str, name: str, **options) -> tuple[list[FineTu
     _, built = check_spec(spec, [name])
     context = BuildContext(dataset=study.dataset(dataset), folder=study.profile.path.parent)
     edges = find_source(spec, "edges", context).read()
-    pretrained, ids = pretrained_network(edges, name=name, models=_networks_of(study), **built)
+    pretrained, ids = pretrained_network(edges, models=_networks_of(study), **built)
     aliases = context.previous_symbols() if "aliases" in spec else None
     modality = spec.get("modality", PRIOR)
     return models_of(pretrained, node_numbers(ids, aliases), name, modality, **options)
@@ -196,8 +196,7 @@ def links_models(
     edges = table.iloc[:, :2].astype(str).set_axis(["source", "target"], axis=1)
     if "combined_score" in table:
         edges["weight"] = table["combined_score"].to_numpy(float) / 1000
-    folder = _networks_of(study)
-    pretrained, ids = pretrained_network(edges, name=RETRAINED, models=folder, **pretraining)
+    pretrained, ids = pretrained_network(edges, models=_networks_of(study), **pretraining)
     source = f"links of {path.name}"
     vectors = pretrained.vectors()
     embedding = Embedding(RETRAINED, PRIOR, pd.Index(ids), vectors, identifier, None, source)
@@ -229,7 +228,7 @@ def node_numbers(ids: Sequence[str], aliases: pd.Series | None = None) -> pd.Ser
         return pd.Series(np.arange(len(ids)), index=pd.Index(ids))
     # numbers as one-dimensional vectors: the rule for older names is the one of embeddings
     numbers = np.arange(len(ids), dtype=np.float32)[:, None]
-    named, _ = add_aliases(Embedding("nodes", PRIOR, pd.Index(ids), numbers), aliases)
+    named = add_aliases(Embedding("nodes", PRIOR, pd.Index(ids), numbers), aliases)
     return pd.Series(named.X[:, 0].astype(np.int64), index=named.ids)
 
 
