@@ -10,6 +10,7 @@ import pandas as pd
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.data.authors.layout import data_root
+from perturbcore.data.identifiers import previous_symbols
 from perturbcore.data.sets.base import Dataset
 from perturbcore.data.tables import read_table
 from perturbcore.embeddings.base import Embedding
@@ -179,7 +180,7 @@ def graph_models(study, dataset: str, name: str, **options) -> tuple[list[FineTu
     context = BuildContext(dataset=study.dataset(dataset), folder=study.profile.path.parent)
     edges = find_source(spec, "edges", context).read()
     pretrained, ids = pretrained_network(edges, models=_networks_of(study), **built)
-    aliases = context.previous_symbols() if "aliases" in spec else None
+    aliases = previous_symbols() if "aliases" in spec else None
     modality = spec.get("modality", PRIOR)
     return models_of(pretrained, node_numbers(ids, aliases), name, modality, **options)
 
