@@ -596,7 +596,7 @@ def test_checkpoints_that_are_not_safe_or_not_complete_are_refused(cells, checkp
     config = json.loads((folder / "config.json").read_text())
     for change, genes, message in (
         ({"type_vocab_size": 9}, GENES, "do not have the sizes"),
-        ({"model_type": "cellfoundation"}, GENES, "own code is not run"),
+        ({"model_type": "cellfoundation"}, GENES, "never run"),
         ({}, GENES * 2, "a token 79"),
     ):
         (folder / "config.json").write_text(json.dumps(config | change))

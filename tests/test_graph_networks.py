@@ -27,7 +27,7 @@ from perturbcore.embeddings.gcn import (
     sparse_tensor,
     split_edges,
 )
-from perturbcore.embeddings.graph_network import gnn_embedding, keep_edges, pretrained_network
+from perturbcore.embeddings.graph_network import gnn_embedding, pretrained_network
 from perturbcore.embeddings.network import adjacency
 from perturbcore.embeddings.node2vec import cooccurrence, mutual_information, node2vec_embedding
 from perturbcore.embeddings.readers import read_edges
@@ -247,7 +247,7 @@ def test_layers_are_the_published_ones():
 @pytest.mark.parametrize(
     ("builder", "wrong"),
     [
-        *(("gnn", w) for w in ({"layers": 0}, {"validation": 1.0}, {"lr": 0.0}, {"rescue": -1})),
+        *(("gnn", w) for w in ({"layers": 0}, {"validation": 1.0}, {"lr": 0.0})),
         *(("node2vec", w) for w in ({"p": 0.0}, {"length": 1}, {"window": 0})),
         ("wavelets", {"order": 3}),
     ],
@@ -261,48 +261,6 @@ def test_options_out_of_range(builder, wrong):
 def test_too_small_a_network():
     with pytest.raises(InputError, match="too small"):
         gnn_embedding(pd.DataFrame({"source": ["a"], "target": ["b"]}), name="E")
-
-
-# edges by score
-
-
-def rescued_by_loops(edges, threshold, rescue):
-    """Protocol 9 with plain loops over nodes."""
-    best = {}
-    for s, t, w in edges[["source", "target", "weight"]].itertuples(index=False):
-        pair = tuple(sorted((s, t)))
-        best[pair] = max(w, best.get(pair, 0))
-    kept = {e for e, w in best.items() if w >= threshold}
-    out = set(kept)
-    for node in {n for e in best for n in e}:
-        mine = sorted((e for e in best if node in e), key=lambda e: -best[e])
-        entries, target = 2 * sum(e in kept for e in mine), min(rescue, 2 * len(mine))
-        for e in mine:
-            if entries >= target:
-                break
-            if e not in kept:
-                out.add(e)
-                entries += 2
-    return out
-
-
-@pytest.mark.parametrize(("threshold", "rescue"), [(0.8, 8), (0.95, 20), (0.99, 0)])
-def test_rescue_rule_equals_loops(threshold, rescue):
-    edges, _ = planted(90, 3)
-    listed = pd.concat([edges, edges.rename(columns={"source": "target", "target": "source"})])
-    kept = keep_edges(listed, threshold, rescue)
-    got = {tuple(sorted(e)) for e in kept[["source", "target"]].itertuples(index=False)}
-    assert got == rescued_by_loops(edges, threshold, rescue)
-    assert len(kept) == len(got)
-
-
-def test_without_scores_all_pairs_stay():
-    edges, _ = planted(60, 3)
-    assert (
-        len(keep_edges(edges.drop(columns="weight"), 0.9))
-        == len(keep_edges(edges, 0.0))
-        == len(edges)
-    )
 
 
 # wavelets

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from pydantic import Field
 
 from perturbcore.core.digest import code_digest, digest
@@ -29,8 +27,6 @@ def gnn_embedding(
     batch_size: Dim = 4096,
     max_epochs: Dim = 120,
     patience: Dim = 10,
-    threshold: float = 0.0,
-    rescue: Annotated[int, Field(ge=0)] = 20,
     validation: Share = 0.1,
     seed: int = 0,
 ):
@@ -47,8 +43,6 @@ def gnn_embedding(
         Folder of trained networks: what is there is not trained again.
     dim, layers, dropout, lr, weight_decay, batch_size, max_epochs, patience, validation
         See `perturbcore.embeddings.gcn.pretrain`.
-    threshold, rescue
-        Where edges have weights: see `keep_edges`. With threshold 0 all edges are kept.
 
     References
     ----------
@@ -74,7 +68,7 @@ def pretrained_network(edges: pd.DataFrame, *, models: Path | None = None, **opt
     Options left out have the defaults of `gnn_embedding`.
     """
     options = OPTIONS | options
-    ids, A = adjacency(keep_edges(edges, options.pop("threshold"), options.pop("rescue")))
+    ids, A = adjacency(edges)
     if len(ids) < FEWEST:
         raise InputError(f"a network of {len(ids)} nodes is too small for builder gnn")
     # torch-geometric takes seconds to import, and most builds find the embedding in the cache
@@ -83,35 +77,3 @@ def pretrained_network(edges: pd.DataFrame, *, models: Path | None = None, **opt
     key = digest(ids, A, options, code_digest("perturbcore.embeddings.graph_network"))
     folder = Path(models) / f"gnn-{key}" if models is not None else None
     return pretrain(A, folder=folder, key=key, **options), ids
-
-
-def keep_edges(edges: pd.DataFrame, threshold: float = 0.0, rescue: int = 20) -> pd.DataFrame:
-    """Keep edges of at least `threshold`, and the best others of nodes that lose too many.
-
-    A node with fewer than `rescue` kept edges gets its best-scoring others back, until it has this
-    many or all it had. As published, every undirected edge counts as two entries of a node, one per
-    direction, so that half as many distinct edges suffice. Without weights all edges are kept; else
-    there is one row per undirected edge, with the largest weight that was listed.
-
-    References
-    ----------
-    Cole et al. 2026, released code of the STRING GNN (score 900 of 1000, rescue 20).
-    """
-    if "weight" not in edges or threshold <= 0:
-        return edges
-    ids, A = adjacency(edges)
-    upper = sp.triu(A).tocoo()
-    keep = upper.data >= threshold
-    ends = np.concatenate([upper.row, upper.col])
-    edge = np.tile(np.arange(upper.nnz), 2)
-    kept = np.bincount(ends[np.tile(keep, 2)], minlength=len(ids))
-    wanted = np.minimum(-(-rescue // 2), np.bincount(ends, minlength=len(ids)))
-    # edges of each node by falling score; those kept by their score come first
-    order = np.lexsort((edge, -upper.data[edge], ends))
-    first = np.searchsorted(ends[order], np.arange(len(ids)))
-    place = np.arange(len(order)) - first[ends[order]]
-    saved = (place < wanted[ends[order]]) & (kept < wanted)[ends[order]]
-    keep[edge[order][saved]] = True
-    return pd.DataFrame(
-        {"source": ids[upper.row[keep]], "target": ids[upper.col[keep]], "weight": upper.data[keep]}
-    )

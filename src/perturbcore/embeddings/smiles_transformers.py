@@ -128,19 +128,16 @@ def _embed(
 
 
 def _load(model: str, revision: str):
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    from perturbcore.embeddings.cell_models.huggingface import quiet
+    from perturbcore.embeddings.cell_models.huggingface import load_model
 
-    given = {"trust_remote_code": False}
-    if not Path(model).is_dir():
-        given["revision"] = revision
+    given = {} if Path(model).is_dir() else {"revision": revision}
+    whole, _ = load_model(model, **given)
     try:
-        with quiet():  # an unused head is no news here
-            config = AutoConfig.from_pretrained(model, **given)
-            tokenizer = AutoTokenizer.from_pretrained(model, **given)
-            whole = AutoModel.from_pretrained(model, config=config, use_safetensors=True, **given)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False, **given)
     except Exception as error:  # transformers raises many kinds
-        text = " ".join(str(error).split())[:300]
-        raise InputError(f"model '{model}' cannot be loaded ({text}); {SAFE}") from None
-    return tokenizer, whole.get_encoder() if config.is_encoder_decoder else whole
+        raise InputError(
+            f"model '{model}' has no tokenizer that can be loaded ({error})"
+        ) from error
+    return tokenizer, whole.get_encoder() if whole.config.is_encoder_decoder else whole

@@ -143,7 +143,14 @@ def load_huggingface(
             f"is in its vocabulary (such as {next(iter(token_of))!r}): give genes= in the ids of "
             "the screen"
         )
-    model = _model(folder)
+    model, missing = load_model(folder, local_files_only=True)
+    # a missing weight would be drawn at random; the pooler is not used
+    missing = [k for k in missing if "pooler" not in k]
+    if missing:
+        raise InputError(
+            f"{folder}: the safetensors lack {len(missing)} weights of the model, first "
+            f"{missing[0]!r}"
+        )
     _check(model, source, encoding, len(known), max(token_of[g] for g in known))
     typical = cells.take(known).mean.mean(axis=0).clip(0, LARGEST)
     tokens = [token_of[g] for g in known]
@@ -189,36 +196,34 @@ def _vocabulary(folder: Path, genes) -> tuple[dict[str, int], int]:
     return {str(g): int(t) for g, t in genes.items()}, max(genes.values()) + 1
 
 
-def _model(folder: Path):
+def load_model(source: str | Path, **options):
+    """Load a model of transformers from safetensors, running no code of its own.
+
+    Returns the model and which weights it lacks; `options` may hold a `revision` on the hub.
+    """
     from transformers import AutoConfig, AutoModel
 
-    given = {"trust_remote_code": False, "local_files_only": True}
+    options |= {"trust_remote_code": False}
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(folder, **given)
+            config = AutoConfig.from_pretrained(source, **options)
             model, loaded = AutoModel.from_pretrained(
-                folder, config=config, use_safetensors=True, dtype=torch.float32,
-                output_loading_info=True, **given,
+                source, config=config, use_safetensors=True, dtype=torch.float32,
+                output_loading_info=True, **options,
             )  # fmt: skip
-    except (ValueError, OSError, KeyError) as error:
-        raise InputError(
-            f"{folder}: transformers cannot load this checkpoint by itself "
-            f"({str(error).splitlines()[0]}). Its own code is not run: install the package that "
-            "defines the architecture, import it so that it registers with AutoModel, and retry"
-        ) from error
     except RuntimeError as error:
         raise InputError(
-            f"{folder}: the weights do not have the sizes that config.json says; take both from "
+            f"{source}: the weights do not have the sizes that config.json says; take both from "
             "one checkpoint"
         ) from error
-    # a missing weight would be drawn at random; the pooler is not used
-    missing = sorted(k for k in loaded["missing_keys"] if "pooler" not in k)
-    if missing:
+    except Exception as error:  # transformers raises many kinds
+        why = str(error).splitlines()[0][:300]
         raise InputError(
-            f"{folder}: the safetensors lack {len(missing)} weights of the model, first "
-            f"{missing[0]!r}"
-        )
-    return model
+            f"{source} cannot be loaded by transformers itself ({why}). Code of a checkpoint is "
+            "never run, and only safetensors are opened: install and import the package that "
+            "defines the architecture, save weights by save_pretrained(folder), and retry"
+        ) from error
+    return model, sorted(loaded["missing_keys"])
 
 
 @contextmanager
