@@ -322,12 +322,8 @@ def small_screen(n_genes=40, n_cells=90, seed=0):
     obs["is_control"] = obs["perturbation"] == "control"
     var = pd.DataFrame(index=[f"G{i:04d}" for i in rng.permutation(n_genes)])
     screen = ad.AnnData(sp.csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
-    screen.uns["perturbcore"] = {
-        "scale": "counts",
-        "dataset": "test",
-        "identifier": "symbol",
-        "simulated": True,
-    }
+    about = {"scale": "counts", "dataset": "test", "identifier": "symbol", "simulated": True}
+    screen.uns["perturbcore"] = about
     return screen
 
 
@@ -367,12 +363,8 @@ def test_expression_from_a_backed_screen_is_the_same(tmp_path):
     screen = small_screen()
     screen.write_h5ad(tmp_path / "s.h5ad")
     backed = ad.read_h5ad(tmp_path / "s.h5ad", backed="r")
-    for a, b in zip(
-        expression_embeddings(screen, name="E", dim=4),
-        expression_embeddings(backed, name="E", dim=4),
-        strict=True,
-    ):
-        assert a.digest == b.digest
+    made = [expression_embeddings(cells, name="E", dim=4) for cells in (screen, backed)]
+    assert [e.digest for e in made[0]] == [e.digest for e in made[1]]
 
 
 def test_expression_needs_controls():
@@ -417,17 +409,9 @@ SPECS = [
 
 def test_all_builders_from_specifications_and_from_the_cache(context, tmp_path, monkeypatch):
     made = build_all(SPECS, context, cache=tmp_path)
-    assert [(e.name, e.cell_line) for e in made] == [
-        ("Interactome", None),
-        ("shuffled", "K562"),
-        ("shuffled", "RPE1"),
-        ("Pathways", None),
-        ("Text", None),
-        ("Sequence", None),
-        ("PCA", "K562"),
-        ("PCA", "RPE1"),
-        ("random", None),
-    ]
+    lines = {"shuffled": ["K562", "RPE1"], "PCA": ["K562", "RPE1"]}
+    want = [(s["name"], line) for s in SPECS for line in lines.get(s["name"], [None])]
+    assert [(e.name, e.cell_line) for e in made] == want
     by_name = {(e.name, e.cell_line): e for e in made}
     assert by_name["Pathways", None].modality == "DNA"
     assert by_name["Interactome", None].dim == 8 and by_name["random", None].ids.tolist() == [
@@ -479,32 +463,13 @@ def test_catalogue_files_and_own_files(tmp_path, monkeypatch):
     assert text.ids.tolist() == ["A", "B", "C"]
     assert len(build({"name": "p", "builder": "sequence", "file": "p.fasta"}, context)) == 3
     monkeypatch.setenv("MY_FOLDER", str(tmp_path))
-    mine = build(
-        {
-            "name": "Mine",
-            "modality": "DNA",
-            "file": "$MY_FOLDER/mine.npz",
-            "identifier": "entrez",
-            "convert_to": "symbol",
-            "aliases": "previous_symbols",
-        },
-        context,
-    )
+    renamed = {"identifier": "entrez", "convert_to": "symbol"}
+    spec = {"name": "Mine", "modality": "DNA", "file": "$MY_FOLDER/mine.npz"}
+    mine = build(spec | renamed | {"aliases": "previous_symbols"}, context)
     assert (mine.name, mine.modality, mine.identifier) == ("Mine", "DNA", "symbol")
     assert mine.ids.tolist() == ["A", "B", "OLD"] and "1 not in the map" in mine.source
-    cached = build_all(
-        [
-            {
-                "name": "M",
-                "builder": "file",
-                "source": "mine",
-                "identifier": "entrez",
-                "convert_to": "symbol",
-            }
-        ],
-        context,
-        cache=tmp_path / "cache",
-    )
+    spec = {"name": "M", "builder": "file", "source": "mine"} | renamed
+    cached = build_all([spec], context, cache=tmp_path / "cache")
     (folder,) = (tmp_path / "cache").iterdir()
     assert cached[0].ids.tolist() == ["A", "B"]
     report = pd.read_csv(folder / "000-ids.csv", index_col=0)

@@ -5,6 +5,7 @@ from types import MappingProxyType, SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.molecules.tables import builtin_compounds
@@ -16,17 +17,14 @@ from perturbcore.embeddings.specs import serving
 from perturbcore.embeddings.words import drug_texts
 
 DRUGS = pd.DataFrame(
-    {
-        "smiles": ["CC(=O)Oc1ccccc1C(=O)O", "CCN(CC)CC.Cl", "oops", "Cn1cnc2c1c(=O)n(C)c(=O)n2C"],
-        "targets": ["PTGS1;PTGS2", "CHRM1", "", "ADORA1;ADORA2A;PDE4A;PDE5A"],
-        "mechanism": [
-            "cyclooxygenase inhibitor",
-            "",
-            "cyclooxygenase inhibitor",
-            "adenosine antagonist",
-        ],
-    },
+    [
+        ("CC(=O)Oc1ccccc1C(=O)O", "PTGS1;PTGS2", "cyclooxygenase inhibitor"),
+        ("CCN(CC)CC.Cl", "CHRM1", ""),
+        ("oops", "", "cyclooxygenase inhibitor"),
+        ("Cn1cnc2c1c(=O)n(C)c(=O)n2C", "ADORA1;ADORA2A;PDE4A;PDE5A", "adenosine antagonist"),
+    ],
     index=["aspirin", "triethylamine", "oops", "caffeine"],
+    columns=["smiles", "targets", "mechanism"],
 )
 TEN = builtin_compounds().iloc[::13].head(10)
 
@@ -35,6 +33,11 @@ def dataset(drugs=DRUGS):
     return SimpleNamespace(
         name="mine", extras=MappingProxyType({"drugs": drugs}), screen=None, responses=None
     )
+
+
+def built(builder, drugs=DRUGS, **options):
+    spec = {"name": "m", "builder": builder, **options}
+    return build(spec, BuildContext(dataset=dataset(drugs)))
 
 
 # fingerprints and descriptors
@@ -80,22 +83,12 @@ def test_fingerprints_of_ten_molecules_are_rdkits(kind):
 
 def test_kinds_differ_and_widths_are_the_published_ones():
     widths = {kind: fingerprint(TEN, name=kind, kind=kind).dim for kind in KINDS}
-    published = {
-        "maccs": 167,
-        "topological": 2000,
-        "secfp": 2000,
-        "avalon": 2000,
-        "erg": 315,
-        "ecfp:2": 2000,
-    }
-    assert {k: widths[k] for k in published} == published
-    ecfp = [
-        fingerprint(TEN, name="x", kind=k).X.sum() for k in ("ecfp:0", "ecfp:2", "ecfp:4", "ecfp:6")
-    ]
-    assert ecfp == sorted(ecfp) and len(set(ecfp)) == 4
-    assert np.array_equal(
-        fingerprint(TEN, name="x", kind="ecfp").X, fingerprint(TEN, name="x", kind="ecfp:4").X
-    )
+    assert widths == dict.fromkeys(KINDS, 2000) | {"maccs": 167, "erg": 315}
+    kinds = ("ecfp:0", "ecfp:2", "ecfp:4", "ecfp:6", "ecfp")
+    ecfp = [fingerprint(TEN, name="x", kind=k).X for k in kinds]
+    sums = [X.sum() for X in ecfp[:4]]
+    assert sums == sorted(sums) and len(set(sums)) == 4
+    assert np.array_equal(ecfp[4], ecfp[2])
 
 
 def test_unreadable_drugs_have_no_vector_and_are_counted():
@@ -123,7 +116,7 @@ def test_descriptors_are_rdkits_on_a_log_scale():
     from rdkit import Chem
     from rdkit.Chem import Crippen, Descriptors
 
-    made = build({"name": "d", "builder": "descriptors"}, BuildContext(dataset=dataset()))
+    made = built("descriptors")
     mol = Chem.MolFromSmiles(DRUGS.at["caffeine", "smiles"])
     row = dict(zip(PHYSICAL, made.X[list(made.ids).index("caffeine")], strict=True))
     assert row["MolWt"] == pytest.approx(np.log1p(Descriptors.MolWt(mol)), rel=1e-6)
@@ -247,8 +240,7 @@ def t5(tmp_path_factory, tokenizer):
 
 
 def transform(folder, drugs=DRUGS, **options):
-    spec = {"name": "T", "builder": "smiles_transformer", "model": str(folder), **options}
-    return build(spec, BuildContext(dataset=dataset(drugs)))
+    return built("smiles_transformer", drugs, model=str(folder), **options)
 
 
 @pytest.mark.parametrize("model", ["roberta", "t5"])
@@ -301,7 +293,7 @@ def test_pickled_weights_are_never_opened(roberta, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         transform(tmp_path / "nowhere")
     with pytest.raises(ParameterError, match="give model"):
-        build({"name": "T", "builder": "smiles_transformer"}, BuildContext(dataset=dataset()))
+        built("smiles_transformer")
 
 
 def test_code_of_a_model_folder_is_never_run(roberta, tmp_path):
@@ -350,9 +342,8 @@ SPECS = [
 def test_drugs_are_served_by_drug_builders_and_genes_by_gene_builders():
     specs, names = serving(SPECS, "one", "drug")
     assert names == ["maccs", "of", "mixed", "dice", "vectors"]
-    assert [s["name"] for s in specs] == ["net", *names], (
-        "what an embedding is made from is built as well"
-    )
+    # what an embedding is made from is built as well
+    assert [s["name"] for s in specs] == ["net", *names]
     assert all("datasets" not in s for s in specs)
     assert serving(SPECS, "two", "drug")[1] == ["maccs", "of", "mixed", "dice"]
     assert serving(SPECS, "one", "symbol")[1] == ["net", "mixed net", "dice", "gene vectors"]
@@ -371,51 +362,27 @@ def test_drug_specs_build_together_with_their_genes(tmp_path):
     pd.DataFrame(GENES.X, index=GENES.ids).to_csv(genes)
     vectors = tmp_path / "vectors.csv"
     pd.DataFrame(np.eye(3), index=["aspirin", "12345", "caffeine"]).to_csv(vectors)
+    affinity = {"modality": "Protein affinity", "how": "sum", "of": "G"}
     specs = [
-        {
-            "name": "targets",
-            "modality": "Protein affinity",
-            "builder": "target_genes",
-            "of": "G",
-            "how": "sum",
-        },
-        {
-            "name": "MiniMol",
-            "modality": "SMILES transformer",
-            "file": str(vectors),
-            "identifier": "drug",
-        },
+        {"name": "targets", "builder": "target_genes", **affinity},
+        {"name": "MiniMol", "file": str(vectors), "identifier": "drug"},
         {"name": "G", "file": str(genes)},
     ]
     chosen, names = serving(specs, "mine", "drug")
-    made = {
-        e.name: e
-        for e in build_all(chosen, BuildContext(dataset=dataset()), cache=tmp_path / "cache")
-    }
+    context = BuildContext(dataset=dataset())
+    made = {e.name: e for e in build_all(chosen, context, cache=tmp_path / "cache")}
     assert names == ["targets", "MiniMol"] and set(made) == {"targets", "MiniMol", "G"}
     np.testing.assert_array_equal(made["targets"].X, [[4, 6], [21, 24]])
     assert made["targets"].modality == "Protein affinity" and made["targets"].identifier == "drug"
-    assert made["MiniMol"].identifier == "drug" and list(made["MiniMol"].ids) == [
-        "aspirin",
-        "12345",
-        "caffeine",
-    ]
+    assert made["MiniMol"].identifier == "drug"
+    assert list(made["MiniMol"].ids) == ["aspirin", "12345", "caffeine"]
 
 
 def test_obsm_tables_serve_drugs(tmp_path):
-    import anndata as ad
-
-    table = ad.AnnData(np.zeros((2, 1), np.float32), obs=pd.DataFrame(index=["2244", "2519"]))
+    table = AnnData(np.zeros((2, 1), np.float32), obs=pd.DataFrame(index=["2244", "2519"]))
     table.obsm["Uni-Mol"] = np.array([[1.0, 2], [3, 4]])
     table.write_h5ad(tmp_path / "t.h5ad")
-    made = build(
-        {
-            "name": "Uni-Mol",
-            "file": str(tmp_path / "t.h5ad"),
-            "obsm": "Uni-Mol",
-            "identifier": "drug",
-        }
-    )
+    made = built("file", file=str(tmp_path / "t.h5ad"), obsm="Uni-Mol", identifier="drug")
     assert list(made.ids) == ["2244", "2519"] and made.X.tolist() == [[1, 2], [3, 4]]
 
 
@@ -430,37 +397,17 @@ def test_a_changed_drug_table_is_built_anew(tmp_path):
 def test_tables_from_a_file_and_errors(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("id,structure\nA,CCO\nB,CCN\n")
-    spec = {
-        "name": "m",
-        "builder": "fingerprint",
-        "kind": "maccs",
-        "file": str(path),
-        "columns": ["id", "structure"],
-    }
-    assert list(build(spec).ids) == ["A", "B"]
+    made = built("fingerprint", kind="maccs", file=str(path), columns=["id", "structure"])
+    assert list(made.ids) == ["A", "B"]
+    without = BuildContext(dataset=SimpleNamespace(extras={}))
     with pytest.raises(InputError, match="brings none.*tahoe_drug_metadata"):
-        build(
-            {"name": "m", "builder": "fingerprint"},
-            BuildContext(dataset=SimpleNamespace(extras={})),
-        )
+        build({"name": "m", "builder": "fingerprint"}, without)
     with pytest.raises(ParameterError, match="needs of:"):
-        build({"name": "m", "builder": "target_genes"}, BuildContext(dataset=dataset()))
+        built("target_genes")
 
 
 @pytest.mark.mirror
 def test_catalogue_tables_make_drug_embeddings(mirror):
-    made = build({"name": "m", "builder": "target_encoding", "source": "tahoe_drug_metadata"})
+    made = built("target_encoding", source="tahoe_drug_metadata")
     assert len(made) == 264 and made.dim > 200
-    assert (
-        len(
-            build(
-                {
-                    "name": "m",
-                    "builder": "fingerprint",
-                    "kind": "maccs",
-                    "source": "sciplex_samples",
-                }
-            )
-        )
-        == 188
-    )
+    assert len(built("fingerprint", kind="maccs", source="sciplex_samples")) == 188

@@ -96,13 +96,7 @@ def test_profiles_can_name_them_and_training_is_found_again(tmp_path):
     edges, _ = planted(80, 4)
     edges.to_csv(tmp_path / "edges.tsv", sep="\t", index=False)
     options = dict(dim=8, max_epochs=6, batch_size=1000)
-    spec = {
-        "name": "G",
-        "modality": "Prior knowledge",
-        "builder": "gnn",
-        "file": "edges.tsv",
-        **options,
-    }
+    spec = {"name": "G", "builder": "gnn", "file": "edges.tsv", **options}
     context = BuildContext(folder=tmp_path)
     (first,) = build_all([spec], context, cache=tmp_path / "cache")
     (again,) = build_all([spec], context, cache=tmp_path / "cache")

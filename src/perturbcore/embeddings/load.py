@@ -47,17 +47,17 @@ def load_embedding(
     obsm
         Key of ``.obsm`` to take instead of ``X`` of an ``.h5ad``.
     header
-        Whether a ``.csv`` has a header line; by default a first line whose cells behind the id
-        are all decimal numbers is taken as data.
+        Whether a ``.csv`` has a header line; by default a first line whose cells behind the id are
+        all decimal numbers is taken as data.
     strip_versions
         Drop versions from Ensembl ids (``ENSG00000141510.18``).
 
     Raises
     ------
     InputError
-        The file is missing, truncated, empty, of an unknown kind or pickled; a column is not
-        numeric; a value is NaN or infinite; an id repeats; or the ids look like another
-        identifier than the declared one. The message names the column or row.
+        The file is missing, cut off, empty, of an unknown kind or pickled; a value is no finite
+        number; an id repeats, or looks like another identifier than the declared one. The message
+        names the column or row.
     """
     path = Path(path)
     if not path.is_file():

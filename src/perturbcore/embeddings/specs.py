@@ -99,18 +99,12 @@ def entities(specs: Sequence[dict]) -> dict[str, str]:
 def serving(
     specs: Sequence[dict], dataset: str, identifier: str, only: Sequence[str] = ()
 ) -> tuple[list[dict], list[str]]:
-    """Choose the specifications that serve a data set.
+    """Choose the specifications that serve a data set; also return the names of those that do.
 
     A specification serves a data set of drugs (`identifier` "drug") if its vectors stand for drugs,
     one of genes if they stand for genes; ``datasets: [...]`` restricts it to those named, `only` to
-    these names.
-
-    Returns
-    -------
-    list of dict
-        What to build: those that serve, without ``datasets``, and those they are made from.
-    list of str
-        Names of those that serve.
+    these names. Those returned are what to build: without ``datasets``, and with what others are
+    made from.
     """
     specs = [dict(s) for s in specs]
     allowed = {s["name"]: s.pop("datasets", None) or [dataset] for s in specs}

@@ -98,16 +98,6 @@ def control_cells(
         time in proportion to them.
     keep
         Genes, such as the perturbations' targets, that are kept before all others.
-
-    Returns
-    -------
-    ControlCells
-        Genes in the order of the screen.
-
-    Raises
-    ------
-    InputError
-        A line has fewer than 2 control cells, or the screen has no such line.
     """
     if max_cells < 2 or (max_genes is not None and max_genes < 2):
         raise ParameterError(f"max_cells={max_cells} and max_genes={max_genes} must be at least 2")
