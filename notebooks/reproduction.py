@@ -42,8 +42,8 @@ from perturbcore.report.reproduction.compare import agreement, compare, counts
 from perturbcore.score.store import ScoreStore, save_scores
 
 chapter = open_chapter("reproduction")
-found = page.find_data(chapter, datasets, root=root, fixture=fixture, seed=seed)
-pages.say(f":::{{{'warning' if found.simulated else 'note'}}}\n{found.sentence}\n:::")
+files = page.find_data(chapter, datasets, root=root, fixture=fixture, seed=seed)
+pages.say(f":::{{{'warning' if files.simulated else 'note'}}}\n{files.sentence}\n:::")
 
 # %% [markdown]
 # ## What was done to what
@@ -61,20 +61,20 @@ pages.show_table(chapter, page.choices(), "choices", caption="Where paper and co
 # %% tags=["hide-input"]
 store = ScoreStore(chapter.profile.results / "reproduction.sqlite")
 only = {"essential": cell_lines} if cell_lines else None
-done = reproduce(datasets, found.root, store=store, scope="reproduction", estimators=estimators,
+done = reproduce(datasets, files.root, store=store, scope="reproduction", estimators=estimators,
                  cell_lines=only, seed=seed, n_jobs=n_jobs, progress=False)
 save_scores(done.scores, chapter.profile.results / "reproduction.parquet")
-check = page.sklearn_check(found, done, check_units)
+check = page.sklearn_check(files, done, check_units)
 pages.say(page.left_out(done))
 
 # %% [markdown]
 # ## The answer
 
 # %% tags=["hide-input"]
-pages.say(page.answer(found, done, check))
+pages.say(page.answer(files, done, check))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 computed here against its reference, one point per unit: the published score where the files are the authors', plain scikit-learn on the same files where they are simulated. Dashed: equality. Download: [figure](figures/reproduction/reproduced.svg).", "name": "fig-reproduced"}, "image": {"alt": "Scatter plot of scores computed here against reference scores, with the line of equality."}}
-plot = page.reference_figure(found, done, check)
+plot = page.reference_figure(files, done, check)
 pages.show_figure(chapter, plot, "reproduced")
 
 # %% [markdown]
@@ -90,7 +90,7 @@ pages.show_figure(chapter, plot, "reproduced")
 table = compare(done.scores)
 pages.show_table(chapter, counts(table), "counts", caption="Rows of L2 by what they could be matched with.",
                  keep={"dataset": "Data set", "status": "Found in", "rows": "Rows"})
-if not found.simulated:
+if not files.simulated:
     pages.show_table(chapter, agreement(table), "agreement", keep=page.HEADINGS, digits=4,
                      caption="Reproduced against published (L2), the largest difference first.")
 chapter.save_table(table, "reproduced-against-published")

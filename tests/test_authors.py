@@ -8,8 +8,6 @@ import pytest
 import scipy.sparse as sp
 
 from perturbcore.core.errors import InputError, LeakError, ParameterError
-from perturbcore.report.reproduction.page import choices
-from perturbcore.report.reproduction.fixture import write_fixture
 from perturbcore.data.authors.layout import LAYOUTS, present
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.folds import check_leakage
@@ -28,6 +26,8 @@ from perturbcore.report.reproduction.compare import (
     published_names,
     verdict,
 )
+from perturbcore.report.reproduction.fixture import write_fixture
+from perturbcore.report.reproduction.page import choices
 from perturbcore.report.reproduction.reference import against_sklearn, plain_metrics
 
 FIRST = {"essential": "K-562", "norman": "K-562", "sciplex": "A549", "tahoe": "CVCL_0023"}
@@ -71,7 +71,7 @@ def values(scores):
     return scores.set_index(keys)["value"].sort_index()
 
 
-# --- reading -----------------------------------------------------------------------------------------
+# --- reading
 
 
 @pytest.mark.parametrize("dataset", LAYOUTS)
@@ -231,7 +231,7 @@ def test_a_leaking_fold_column_is_reported(copy, tmp_path):
         check_leakage(read, joint=True)
 
 
-# --- embeddings --------------------------------------------------------------------------------------
+# --- embeddings
 
 
 def test_embeddings_bear_the_names_and_modalities_of_the_figures(root):
@@ -327,7 +327,7 @@ def test_a_profile_may_name_single_files_of_the_layout(root, monkeypatch):
     assert build(drug, context).dim == 167
 
 
-# --- the benchmark -----------------------------------------------------------------------------------
+# --- the benchmark
 
 
 @pytest.mark.parametrize("dataset", LAYOUTS)
@@ -357,14 +357,15 @@ def test_baselines_and_the_rule_for_missing_genes(root):
         own = done.scores[done.scores["predictor"] == predictor].set_index("metric")["value"]
         for metric in ("L2", "MSE", "MAE"):
             assert own[metric] == pytest.approx(plain[metric], rel=1e-6)
-    # with no test perturbation known, the prediction is the Train Mean of all training perturbations
+    # with no test perturbation known, the Train Mean of all training perturbations is predicted
     known = read_embeddings("essential", responses, root, names=["STRING WaveGC"])[0][0]
     keep = ~known.ids.isin(rows.obs["perturbation"][test])
     blind = type(known)(
         known.name, known.modality, known.ids[keep], known.X[keep], known.identifier
     )
-    scores = evaluate(responses, [blind], protocol=protocol_of("essential"), controls=["train_mean"],
-                      cell_lines=["K-562"], folds=[0], progress=False)  # fmt: skip
+    which = dict(cell_lines=["K-562"], folds=[0], progress=False)
+    protocol = protocol_of("essential")
+    scores = evaluate(responses, [blind], protocol=protocol, controls=["train_mean"], **which)
     l2 = scores[scores["metric"] == "L2"].set_index("predictor")["value"]
     assert l2["knn"] == pytest.approx(l2["train_mean"], rel=1e-6)
     assert done.simulated and done.scores["coverage"].dropna().max() == 1.0
@@ -424,7 +425,7 @@ def test_what_is_absent_is_left_out_and_named(copy):
         reproduce(root=copy / "nowhere")
 
 
-# --- beside the published scores ---------------------------------------------------------------------
+# --- beside the published scores
 
 
 def published_of(scores, shift):
@@ -471,7 +472,7 @@ def test_medians_are_compared_with_medians(root):
 
 @pytest.mark.mirror
 def test_published_rows_have_the_names_that_the_layout_gives(mirror):
-    """Scores under our names for the files of the layout find every row of the published figures."""
+    """Scores under our names for the files of the layout find every published row."""
     published = load_published()
     assert published.level == "folds"
     for dataset in ("essential", "norman", "sciplex"):

@@ -13,13 +13,13 @@ import scipy.sparse as sp
 from perturbcore.book.cli import main
 from perturbcore.core.errors import DownloadError, InputError, ParameterError
 from perturbcore.data.authors.download import RECORD, fetch_authors_data
-from perturbcore.report.reproduction.fixture import CONTROL, N_KEPT, TAHOE_LINES, write_fixture
 from perturbcore.data.authors.layout import LAYOUTS, REPOSITORY, VARIABLE, data_root
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.authors.write import norman_folds
 from perturbcore.data.published.read import read_ceiling
 from perturbcore.data.sets.base import load
 from perturbcore.embeddings.authors import own_embeddings
+from perturbcore.report.reproduction.fixture import CONTROL, N_KEPT, TAHOE_LINES, write_fixture
 from perturbcore.report.reproduction.reference import plain_metrics
 
 
@@ -47,7 +47,7 @@ def verb(*arguments):
     return main(["paper", *map(str, arguments)])
 
 
-# --- effects -----------------------------------------------------------------------------------------
+# --- effects
 
 
 def test_essential_effects_are_unweighted_over_all_batches(root, tmp_path):
@@ -130,7 +130,8 @@ def chemical(root, dataset):
     kept = obs["cell_type"].notna().to_numpy()
     names = {"cell_type": "cell_line", "product_name": "drug", "plate_oligo": "plate"}
     obs = obs[kept].rename(columns=names)
-    return ad.AnnData(X[kept], obs=obs, var=pd.DataFrame(index=genes[0].to_numpy())), CONTROL["sciplex"]
+    var = pd.DataFrame(index=genes[0].to_numpy())
+    return ad.AnnData(X[kept], obs=obs, var=var), CONTROL["sciplex"]
 
 
 @pytest.mark.parametrize("dataset", ["sciplex", "tahoe"])
@@ -185,7 +186,7 @@ def test_folds_are_taken_from_a_table_by_drug(root, tmp_path):
     assert verb("responses", "tahoe", "--raw", root, "--out", out, "--folds", folds) == 2
 
 
-# --- labels ------------------------------------------------------------------------------------------
+# --- labels
 
 
 @pytest.mark.filterwarnings("ignore:DataFrame is highly fragmented")
@@ -279,7 +280,7 @@ def test_label_rows_without_a_gene_drop_out_with_a_note(raw):
     assert "2 rows without a gene" in read.uns["perturbcore"]["notes"][0]
 
 
-# --- experimental error ------------------------------------------------------------------------------
+# --- experimental error
 
 
 def test_experimental_error_has_the_published_columns_and_is_readable(root, tmp_path):
@@ -312,7 +313,7 @@ def test_experimental_error_has_the_published_columns_and_is_readable(root, tmp_
     assert verb("error", "essential", "--raw", root, "--out", out, "--cell-line", "HeLa") == 2
 
 
-# --- wrong raw files ---------------------------------------------------------------------------------
+# --- wrong raw files
 
 
 def test_wrong_raw_files_are_named(raw, capsys):
@@ -345,7 +346,7 @@ def test_wrong_raw_files_are_named(raw, capsys):
     says("essential", "--min-cells is for", options=("--min-cells", 3))
 
 
-# --- as data sets, and by the command ----------------------------------------------------------------
+# --- as data sets, and by the command
 
 
 def test_data_sets_bring_their_embeddings(root, monkeypatch):
@@ -382,7 +383,7 @@ def test_plain_metrics_of_a_case_done_by_hand():
     assert found["MAE"] == pytest.approx(8 / 6) and np.isnan(found["Pearson"])
 
 
-# --- download ----------------------------------------------------------------------------------------
+# --- download
 
 
 class Host:

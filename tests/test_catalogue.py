@@ -127,7 +127,7 @@ def blob_of(content):
 
 
 def test_a_git_blob_id_is_enough(place):
-    """Of a file that nobody here could hash, the id in its repository's tree says what it must be."""
+    """Of a file that nobody here could hash, its repository's tree says what it must be."""
     found = place.entries["good"]
     place.entries["good"] = found.model_copy(update={"sha256": "", "blob": blob_of(GOOD)})
     assert fetch("good", progress=False).read_bytes() == GOOD

@@ -1,4 +1,4 @@
-"""Data sets of drugs: the simulated screen against its truth, ranked signatures by hand, real files."""
+"""Data sets of drugs: the simulated screen against its truth, ranked signatures, real files."""
 
 import numpy as np
 import pandas as pd
@@ -176,7 +176,8 @@ def test_drugs_are_matched_by_name_and_the_unmatched_stay_unmatched():
         ["Bortezomib", "unc0379", "panobinostat", "azd1", "alias me"], table, {"alias me": "AZD"}
     )
     assert found["how"].to_dict() == {
-        "Bortezomib": "name", "unc0379": "spelling", "panobinostat": "beginning", "azd1": "", "alias me": "alias",
+        "Bortezomib": "name", "unc0379": "spelling", "panobinostat": "beginning", "azd1": "",
+        "alias me": "alias",
     }  # fmt: skip
     assert found.loc["azd1", "in_table"] is None or pd.isna(found.loc["azd1", "in_table"])
     assert parent("Imatinib mesylate") == parent("imatinib")

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import anndata
 import pandas as pd
@@ -30,7 +31,7 @@ def read_csv(path, columns, **kwargs) -> pd.DataFrame:
     return table
 
 
-def read_r(path, name: str):
+def read_r(path, name: str) -> Any:
     """Return one object of an R data file, or say that the file is cut or has no such object."""
     import rdata
 
@@ -58,7 +59,7 @@ def read_h5ad(path, obs=()) -> anndata.AnnData:
     return adata
 
 
-def member(path, record, *names):
+def member(path, record: Any, *names: str) -> Any:
     """Return a part of an R record (list, data frame or S4 object), by name, step by step."""
     for name in names:
         try:

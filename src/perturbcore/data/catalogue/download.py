@@ -41,10 +41,10 @@ def hash_of(path, kind: str = "sha256") -> str:
     return _hashed[key]
 
 
-def _differs(found: Entry, path: Path) -> str:
+def _differs(item: Entry, path: Path) -> str:
     """Say in what a file differs from the pinned one; empty where it is that file."""
-    kind = "sha256" if found.sha256 else "blob"
-    have, pinned = hash_of(path, kind), getattr(found, kind)
+    kind = "sha256" if item.sha256 else "blob"
+    have, pinned = hash_of(path, kind), getattr(item, kind)
     return "" if have == pinned else f"its {kind} is {have}, pinned is {pinned}"
 
 
@@ -72,32 +72,32 @@ def fetch(name: str, *, folder=None, accept_licence: bool | None = None, progres
     ParameterError
         The catalogue has no such entry.
     """
-    found = entry(name)
+    item = entry(name)
     for root in _mirror():
         if not root.is_dir():
             raise DownloadError(f"PERTURBCORE_MIRROR={root} is not a folder; correct or unset it")
-        path = root / found.tree_path
+        path = root / item.tree_path
         if path.is_file():
-            if wrong := _differs(found, path):
+            if wrong := _differs(item, path):
                 raise DownloadError(
                     f"{path} in the mirror is not the pinned file: {wrong}; "
                     "replace it, or remove it "
-                    f"to download from {found.url}"
+                    f"to download from {item.url}"
                 )
             return path
-    target = data_folder(folder) / found.tree_path
+    target = data_folder(folder) / item.tree_path
     corrupt = ""
     if target.is_file():
-        if not (wrong := _differs(found, target)):
+        if not (wrong := _differs(item, target)):
             return target
         corrupt = f"; the cached {target} is corrupt ({wrong})"
     if os.environ.get("PERTURBCORE_OFFLINE", "") not in ("", "0"):
         raise DownloadError(
             f"{name} is not on this machine{corrupt}, and PERTURBCORE_OFFLINE forbids the network; "
-            + _way_out(found, target)
+            + _way_out(item, target)
         )
-    _agree(found, accept_licence)
-    _download(found, target, data_folder(folder) / PARTIAL, progress, corrupt)
+    _agree(item, accept_licence)
+    _download(item, target, data_folder(folder) / PARTIAL, progress, corrupt)
     return target
 
 
@@ -112,16 +112,16 @@ def fetch_many(
         One or more files failed; the others are fetched all the same, and the message lists all.
     """
     names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    found = [entry(name) for name in names]
+    items = [entry(name) for name in names]
     if accept_licence is None:
-        for item in found:
+        for item in items:
             if not any(path.is_file() for path in _places(item, folder)):
                 _agree(item, None)
         accept_licence = True
     paths, failures = {}, []
-    total = sum(f.bytes for f in found)
+    total = sum(item.bytes for item in items)
     with tqdm(total=total, unit="B", unit_scale=True, disable=not progress, desc="fetch") as bar:
-        for item in found:
+        for item in items:
             bar.set_postfix_str(item.name)
             try:
                 paths[item.name] = fetch(
@@ -132,7 +132,7 @@ def fetch_many(
             bar.update(item.bytes)
     if failures:
         raise DownloadError(
-            f"{len(failures)} of {len(found)} files failed:\n- " + "\n- ".join(failures)
+            f"{len(failures)} of {len(items)} files failed:\n- " + "\n- ".join(failures)
         )
     return paths
 
@@ -156,15 +156,15 @@ def _places(item: Entry, folder) -> list[Path]:
     return [root / item.tree_path for root in (*_mirror(), data_folder(folder))]
 
 
-def _address(found: Entry) -> str:
+def _address(item: Entry) -> str:
     base = os.environ.get("PERTURBCORE_URL", "").rstrip("/")
-    return f"{base}/{found.tree_path}" if base else found.url
+    return f"{base}/{item.tree_path}" if base else item.url
 
 
-def _way_out(found: Entry, target: Path) -> str:
+def _way_out(item: Entry, target: Path) -> str:
     return (
         "set PERTURBCORE_MIRROR to a folder with the tree owner/repository/commit/path, or put the "
-        f"file of {_address(found)} at {target}"
+        f"file of {_address(item)} at {target}"
     )
 
 
@@ -178,39 +178,39 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _agree(found: Entry, accept: bool | None) -> None:
-    if accept is False and found.restricted:
+def _agree(item: Entry, accept: bool | None) -> None:
+    if accept is False and item.restricted:
         raise DownloadError(
-            f"{found.name} was not downloaded: its licence is {found.licence}. "
-            f"{found.licence_note} Call again with accept_licence=True to accept it"
+            f"{item.name} was not downloaded: its licence is {item.licence}. "
+            f"{item.licence_note} Call again with accept_licence=True to accept it"
         )
-    terms = (found.source, found.licence, found.licence_note)
+    terms = (item.source, item.licence, item.licence_note)
     if accept is None and terms not in _shown:
         _shown.add(terms)
-        print(licence_notice(found.name), file=sys.stderr, flush=True)
+        print(licence_notice(item.name), file=sys.stderr, flush=True)
 
 
-def _download(found: Entry, target: Path, folder: Path, progress, corrupt: str) -> None:
+def _download(item: Entry, target: Path, folder: Path, progress, corrupt: str) -> None:
     import pooch
 
     _clean(folder)
     partial = folder / f"{os.getpid()}-{uuid.uuid4().hex}"
     get = pooch.HTTPDownloader(progressbar=bool(progress), timeout=TIMEOUT_SECONDS)
     try:
-        get(_address(found), str(partial), None)
-        if wrong := _differs(found, partial):
+        get(_address(item), str(partial), None)
+        if wrong := _differs(item, partial):
             raise DownloadError(
-                f"what {_address(found)} sent is not the pinned file {found.name} "
+                f"what {_address(item)} sent is not the pinned file {item.name} "
                 f"({wrong}){corrupt}; "
-                "it was not kept. Try again; if it stays so, " + _way_out(found, target)
+                "it was not kept. Try again; if it stays so, " + _way_out(item, target)
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(partial, target)
     # the chain of connection errors below says nothing that the reason does not
     except (requests.exceptions.RequestException, OSError) as error:
         raise DownloadError(
-            f"{found.name} could not be downloaded ({_reason(error)}){corrupt}; "
-            + _way_out(found, target)
+            f"{item.name} could not be downloaded ({_reason(error)}){corrupt}; "
+            + _way_out(item, target)
         ) from None
     finally:
         partial.unlink(missing_ok=True)

@@ -33,12 +33,12 @@ def read_string_lists(path, name: str) -> dict:
     path = existing(path)
     try:
         reader = _Reader(_decompressed(path.read_bytes()))
-        found = reader.file()
+        objects = reader.file()
     except DAMAGED as error:
         raise InputError(f"{path}: not a whole R data file ({error}); fetch it again") from error
-    if name not in found:
-        raise InputError(f"{path}: no object '{name}' (it has: {', '.join(found)})")
-    return found[name]
+    if name not in objects:
+        raise InputError(f"{path}: no object '{name}' (it has: {', '.join(objects)})")
+    return objects[name]
 
 
 def _decompressed(raw: bytes) -> bytes:

@@ -42,19 +42,19 @@ class Signatures:
 
 def read_signatures(path, name: str) -> Signatures:
     """Read one file of ranked signatures: drug -> (`up`, `up_full`)."""
-    found = read_string_lists(path, name)
-    if not isinstance(found, dict) or not found:
+    drugs = read_string_lists(path, name)
+    if not isinstance(drugs, dict) or not drugs:
         raise InputError(
             f"{path}: object '{name}' is not a list of drugs; is this another version?"
         )
-    for drug, parts in found.items():
+    for drug, parts in drugs.items():
         for part in ("up", "up_full"):
             if not isinstance(parts, dict) or not isinstance(parts.get(part), np.ndarray):
                 raise InputError(
                     f"{path}: drug '{drug}' has no genes '{part}'; is this another version?"
                 )
     return Signatures(
-        {d: p["up_full"] for d, p in found.items()}, {d: len(p["up"]) for d, p in found.items()}
+        {d: p["up_full"] for d, p in drugs.items()}, {d: len(p["up"]) for d, p in drugs.items()}
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import pandas as pd
@@ -135,7 +135,7 @@ def available() -> list[str]:
     return sorted(n for n in names if n not in NOT_DATASETS and not n.startswith("_"))
 
 
-def module_of(name: str):
+def module_of(name: str) -> ModuleType:
     """Return the module that loads a data set.
 
     Raises

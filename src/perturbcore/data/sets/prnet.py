@@ -48,9 +48,9 @@ def load(control: str = "matched", n_folds: int = 5, seed: int = 0, path=None) -
     Notes
     -----
     Five names were registered as two structures each, differing in stereo-chemistry, one of them at
-    one dose only. They are one perturbation here (their wells are averaged, a plate first), so that
-    no near copy of a test drug is in training; its structure is the one with more wells, then the
-    one with more stereo-centres written. The card counts them.
+    one dose only. They are one perturbation here (their wells are averaged, first within a plate),
+    so that no near copy of a test drug is in training; its structure is the one with more wells,
+    then the one with more stereo-centres written. The card counts them.
 
     References
     ----------
@@ -127,16 +127,16 @@ def _wells(path) -> AnnData:
 def _drugs(obs: pd.DataFrame) -> pd.DataFrame:
     rows = {}
     for name, part in obs.groupby("perturbation", sort=True):
-        found = part.groupby("smiles").size().reset_index(name="wells")
-        found["stereo"] = found["smiles"].str.count(r"@|/|\\")
-        best = found.sort_values(["wells", "stereo", "smiles"], ascending=[False, False, True])
+        structures = part.groupby("smiles").size().reset_index(name="wells")
+        structures["stereo"] = structures["smiles"].str.count(r"@|/|\\")
+        best = structures.sort_values(["wells", "stereo", "smiles"], ascending=[False, False, True])
         rows[name] = {
             "smiles": best["smiles"].iloc[0],
             "targets": "",
             "mechanism": "",
             "dose": float(part["dose"].median()),
             "pert_ids": ";".join(sorted(part["pert_id"].unique())),
-            "n_structures": len(found),
+            "n_structures": len(structures),
             "n_plates": part["batch"].nunique(),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("perturbation")

@@ -63,7 +63,7 @@ def load(
     if unknown := [line for line in lines if line not in known]:
         raise ParameterError(f"no cell line '{unknown[0]}'; there are: {', '.join(known)}")
     files = {line: f"sigrecon/{known[line]}" for line in lines}
-    found = {
+    signatures = {
         line: read_signatures(fetch(file, progress=False), known[line])
         for line, file in files.items()
     }
@@ -72,11 +72,11 @@ def load(
         drugs = with_targets(sciplex_drugs(), drugs)
     about["sources"] = (*files.values(), *about["sources"])
     options = dict(k=k, min_labels=min_labels, n_folds=n_folds, seed=seed)
-    return signature_dataset(name, found, drugs, **options, **about)
+    return signature_dataset(name, signatures, drugs, **options, **about)
 
 
 def with_targets(compounds: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """Fill target genes from another drug table, by the name before the brackets."""
     known = {spelled(name): targets for name, targets in other["targets"].items()}
-    found = [known.get(spelled(name.split(" (")[0]), "") for name in compounds.index]
-    return compounds.assign(targets=found)
+    targets = [known.get(spelled(name.split(" (")[0]), "") for name in compounds.index]
+    return compounds.assign(targets=targets)

@@ -1,4 +1,4 @@
-"""What the chapter on reproduction shows: the data it found, and its scores beside a reference."""
+"""What the chapter on reproduction shows: the data it read, and its scores beside a reference."""
 
 from dataclasses import dataclass
 from importlib import resources
@@ -42,7 +42,7 @@ CHECKED = {
 
 
 @dataclass(frozen=True)
-class Found:
+class Files:
     """Where the authors' data are, and what a page must say of them."""
 
     root: Path
@@ -50,7 +50,7 @@ class Found:
     sentence: str
 
 
-def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: int = 0) -> Found:
+def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: int = 0) -> Files:
     """Find the authors' data, or write a small simulated fixture in their layout.
 
     Parameters
@@ -70,7 +70,7 @@ def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: 
             read_authors_responses(d, root=place).uns["perturbcore"]["simulated"] for d in there
         )
         kind = "simulated files in their layout" if simulated else "authors' preprocessed data"
-        return Found(place, simulated, f"Read from the {kind}: {', '.join(there)}.")
+        return Files(place, simulated, f"Read from the {kind}: {', '.join(there)}.")
     if not fixture:
         raise InputError(f"{place}: none of the authors' data are there; {HOW_TO_GET}")
     place = write_fixture(chapter.profile.results / "authors_fixture", seed=seed, datasets=datasets)
@@ -82,7 +82,7 @@ def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: 
         f"models, and are not comparable with the published ones. "
         f"To have the real ones: {HOW_TO_GET}."
     )
-    return Found(place, True, sentence)
+    return Files(place, True, sentence)
 
 
 def choices() -> pd.DataFrame:
@@ -103,7 +103,7 @@ def left_out(done: Benchmark) -> str:
 
 
 def sklearn_check(
-    found: Found, done: Benchmark, embeddings, *, fold: int = 0, solver: str = "full"
+    files: Files, done: Benchmark, embeddings, *, fold: int = 0, solver: str = "full"
 ) -> pd.DataFrame:
     """Compute a few units of each data set's first cell line again with plain scikit-learn.
 
@@ -113,10 +113,10 @@ def sklearn_check(
     tables = []
     estimators = [p for p in ("knn", "lasso") if p in set(done.scores["predictor"])]
     for dataset, scores in done.scores.groupby("dataset", sort=False):
-        responses = read_authors_responses(dataset, root=found.root)
+        responses = read_authors_responses(dataset, root=files.root)
         names = sorted(set(embeddings) & set(scores["embedding"]))
         used, _ = read_embeddings(
-            dataset, responses, found.root, missing_drugs="leave_out", names=names
+            dataset, responses, files.root, missing_drugs="leave_out", names=names
         )
         first = dict(cell_line=scores["cell_line"].iloc[0], folds=(fold,), solver=solver)
         table = against_sklearn(responses, used, scores, estimators=estimators, **first)
@@ -138,9 +138,9 @@ def check_sentence(check: pd.DataFrame) -> str:
     )
 
 
-def answer(found: Found, done: Benchmark, check: pd.DataFrame) -> str:
+def answer(files: Files, done: Benchmark, check: pd.DataFrame) -> str:
     """Give the chapter's one-paragraph answer, computed."""
-    if found.simulated:
+    if files.simulated:
         return (
             check_sentence(check)
             + " Nothing can be said about the published scores without the data."
@@ -148,9 +148,9 @@ def answer(found: Found, done: Benchmark, check: pd.DataFrame) -> str:
     return f"{verdict(compare(done.scores))} {check_sentence(check)}"
 
 
-def reference_figure(found: Found, done: Benchmark, check: pd.DataFrame) -> Figure:
+def reference_figure(files: Files, done: Benchmark, check: pd.DataFrame) -> Figure:
     """Draw L2 here against the published value, or, on simulated files, against scikit-learn's."""
-    if found.simulated:
+    if files.simulated:
         rows = check[check["metric"] == "L2"]
         x, y, what = rows["sklearn"], rows["value"], "scikit-learn (same files)"
         labels = rows["predictor"]
