@@ -35,7 +35,7 @@ class CellAdaptation:
 
     Parameters
     ----------
-    encoder : CellEncoder
+    encoder : torch.nn.Module
     cells : ControlCells
         With the encoder's genes, of the lines to be predicted.
     hidden : sequence of int
