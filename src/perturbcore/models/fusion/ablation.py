@@ -35,11 +35,11 @@ class _Scorer:
         """Score of a kernel on training perturbations alone; higher is better."""
         if not self.fold.pairs:
             return -float(Ridge(train).losses(self.fold.gram, PENALTIES).min())
-        found = [
+        scores = [
             auroc_within(query.label, SMOOTHER.inner(self.fold, train, i)[0], query.genes)
             for i, (_, query) in enumerate(self.fold.inner)
         ]
-        return float(np.mean(found))
+        return float(np.mean(scores))
 
     def test(self, chosen: Sequence[int]) -> float:
         """Score of the test rows, in the task's own metric."""

@@ -112,8 +112,8 @@ class Smoother:
         counts = class_counts(label)
         share = counts / counts.sum(axis=0)
         near = np.stack([weight @ (label == c).astype(np.float64) for c in (-1, 0, 1)])
-        found = near + self.prior * share[:, None]
-        return (found / found.sum(axis=0)).astype(np.float32)
+        total = near + self.prior * share[:, None]
+        return (total / total.sum(axis=0)).astype(np.float32)
 
     def _weight(self, kernel, power):
         raised = raise_to(kernel, power)

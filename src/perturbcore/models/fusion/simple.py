@@ -320,8 +320,8 @@ class Stacked(Fusion):
         rate = np.concatenate([known.rates()[query.genes] for known, query in fold.inner])
         label = np.concatenate([query.label for _, query in fold.inner])
         each = range(len(fold.splits))
-        found = [[smoother.inner(fold, train, i)[0] for i in each] for train, _ in kernels]
-        X = np.array([np.concatenate(parts) for parts in found]) - rate
+        inner = [[smoother.inner(fold, train, i)[0] for i in each] for train, _ in kernels]
+        X = np.array([np.concatenate(parts) for parts in inner]) - rate
         w = non_negative(X @ X.T, X @ (label - rate))
         overall = fold.truth.rates()
         values = np.tile(overall, (len(fold.test_ids), 1))

@@ -174,9 +174,9 @@ def lay_out(
         rows, start = [], 0
         for e in _served([e for e in embeddings if e.name == name], expression_line):
             everywhere = e.cell_line is None or expression_line is not None
-            found = e.ids.get_indexer(ids)
-            here = np.flatnonzero((found >= 0) & (everywhere | (line == e.cell_line)))
-            used, code = np.unique(found[here], return_inverse=True)
+            row = e.ids.get_indexer(ids)
+            here = np.flatnonzero((row >= 0) & (everywhere | (line == e.cell_line)))
+            used, code = np.unique(row[here], return_inverse=True)
             column[here] = start + code
             rows.append(e.X[used])
             start += len(used)
