@@ -1,8 +1,8 @@
 """Fusion transformer: seconds and peak memory an epoch, against sources, genes and perturbations.
 
 The baseline is what one writes first: torch's TransformerEncoder over all sources of a
-perturbation, missing ones masked but computed, with the vectors of a batch looked up by name and put
-together anew in every batch. Both sides have the same width, depth and loss. Agreement is the
+perturbation, missing ones masked but computed, with the vectors of a batch looked up by name and
+put together anew in every batch. Both sides have the same width, depth and loss. Agreement is the
 largest difference of the two's first outputs where both have the same weights. Run
 
     python benchmarks/bench_fusion.py [--small] [--device cpu|cuda] [--out rows.json]

@@ -1,4 +1,4 @@
-"""Multi-kernel ridge, smoother and mixed model: ours beside scikit-learn, a loop, and a dense solve.
+"""Multi-kernel ridge, smoother and mixed model beside scikit-learn, a loop, and a dense solve.
 
 Run: python benchmarks/bench_kernels.py [--small] [--out rows.json]
 """
@@ -66,11 +66,11 @@ def leave_one_out(n, g):
     same = np.isclose(best * scale, search.best_params_["alpha"])
     return row(f"Leave-one-out, {len(PENALTIES)} penalties, {n} perturbations x {g} genes",
                "scikit-learn GridSearchCV(KernelRidge, LeaveOneOut)", mine, other,
-               f"same penalty: {same}; largest difference {apart:.1e} of the largest value")  # fmt: skip
+               f"same penalty: {same}; difference {apart:.1e} of the largest value")  # fmt: skip
 
 
 def weights(n, g, sources):
-    """Search kernel weights; the baseline scores the same points by leave-one-out refits in closed form."""
+    """Search kernel weights; the baseline scores the same points by leave-one-out refits."""
     rng = np.random.default_rng(1)
     parts = [rng.normal(size=(n, 20)) for _ in range(sources)]
     Y = (
@@ -124,7 +124,8 @@ def smoother(n, g, m):
         return out
 
     theirs, other = timed(loop, 1)
-    return row(f"Smoother, {len(known.genes):,} labels, {m} x {g} pairs scored", "a loop over pairs in NumPy",
+    return row(f"Smoother, {len(known.genes):,} labels, {m} x {g} pairs scored",
+               "a loop over pairs in NumPy",
                mine, other, f"largest difference {np.abs(values - theirs).max():.1e}")  # fmt: skip
 
 
@@ -152,7 +153,8 @@ def mixed(n, g, m):
         return known.rates() + k[n:] @ by_gene @ between
 
     theirs, other = timed(dense, 1)
-    return row(f"Mixed model, {len(known.genes):,} labelled pairs", "the covariance written out, and solved",
+    return row(f"Mixed model, {len(known.genes):,} labelled pairs",
+               "the covariance written out, and solved",
                mine, other, f"largest difference {np.abs(values - theirs).max():.1e}")  # fmt: skip
 
 

@@ -33,7 +33,8 @@ def rows(name, predictor, modality, level, metric="L2", jitter=0.01):
             one = dict.fromkeys(COLUMNS, "")
             out.append(one | {
                 "dataset": "toy", "task": "lfc", "cell_line": line, "fold": fold, "embedding": name,
-                "modality": modality, "predictor": predictor, "seed": 0, "metric": metric, "value": value,
+                "modality": modality, "predictor": predictor, "seed": 0, "metric": metric,
+                "value": value,
                 "n_train": 80, "n_test": 20, "coverage": 1.0, "seconds": 0.5,
                 "key": f"{name}{predictor}{line}{fold}",
             })  # fmt: skip
@@ -155,7 +156,8 @@ def test_weights_ablation_and_growth(toy):
         "Multi-kernel ridge": [0.75, 0.25],
     }
     table = pd.DataFrame(
-        [("A", 0, "all", "", 2, 6.0), ("A", 0, "alone", "S", 1, 7.0), ("A", 0, "alone", "T", 1, 8.0),
+        [("A", 0, "all", "", 2, 6.0),
+         ("A", 0, "alone", "S", 1, 7.0), ("A", 0, "alone", "T", 1, 8.0),
          ("A", 0, "without", "S", 1, 8.0), ("A", 0, "without", "T", 1, 5.5),
          ("A", 0, "greedy", "S", 1, 7.0), ("A", 0, "greedy", "T", 2, 6.0)],
         columns=["cell_line", "fold", "kind", "source", "n_sources", "value"],

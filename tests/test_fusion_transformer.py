@@ -48,7 +48,7 @@ TAHOE = [
 
 
 def make(task="lfc", n=24, genes=10, lines=("A", "B"), seed=0):
-    """Responses that are a linear map of two embeddings, and three embeddings that miss some ids."""
+    """Responses that are a linear map of two embeddings; three embeddings that miss some ids."""
     rng = np.random.default_rng(seed)
     ids = np.array([f"P{i:02d}" for i in range(n)])
     z = rng.normal(size=(n, 6)).astype(np.float32)
