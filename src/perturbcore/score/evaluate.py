@@ -209,14 +209,14 @@ class _Cuts:
         fold = Fold.of(self.responses, job.number, job.lines)
         trained = fold.train.obs["cell_line"].astype(str).to_numpy()
         asked = fold.test.obs["cell_line"].astype(str).to_numpy()
-        hidden = {}
+        hidden, whole = {}, len(job.lines) == 1
         for line in job.keys:
             rows = rows_of(self.responses, line)
             truth = self.task.truth(rows[rows.obs["fold"].to_numpy().astype(int) == job.number])
             hidden[line] = {
                 "at": np.flatnonzero(asked == line),
                 "truth": truth,
-                "train": fold.truth[np.flatnonzero(trained == line)],
+                "train": fold.truth if whole else fold.truth[np.flatnonzero(trained == line)],
                 "memo": {},
             }
         return _Cut(fold, hidden)

@@ -62,11 +62,6 @@ class Task:
         names = metrics_of(self.kind)
         return [self.primary, *(m for m in names if m != self.primary)]
 
-    @property
-    def higher_is_better(self) -> bool:
-        """Direction of the primary metric."""
-        return metric(self.primary).higher_is_better
-
     def check_metrics(self, names: Sequence[str] | None) -> list[str]:
         """Return `names`, all metrics by default; refuse those of another task."""
         there = metrics_of(self.kind)
