@@ -56,14 +56,11 @@ class Published:
     ceilings : pandas.DataFrame or None
         Per-perturbation experimental error; None at level "medians".
     level : {"folds", "medians"}
-    missing : tuple of str
-        Catalogue names of the tables that are not at hand.
     """
 
     scores: pd.DataFrame
     ceilings: pd.DataFrame | None
     level: str
-    missing: tuple[str, ...] = ()
 
     @property
     def note(self) -> str:
@@ -97,13 +94,13 @@ def read_tables(paths: dict) -> Published:
     )
 
 
-def medians(missing: tuple[str, ...] = TABLES) -> Published:
+def medians() -> Published:
     """Return the published medians over folds kept in the package; needs no file and no network."""
     table = facts("cole2026_medians")
     table = table.assign(
         fold=-1, embedding=table["embedding"].fillna(""), source=source_of("cole2026_medians")
     )
-    return Published(table[SCORE_COLUMNS], None, "medians", missing)
+    return Published(table[SCORE_COLUMNS], None, "medians")
 
 
 def load_published(*, download: bool = False, folder=None) -> Published:
@@ -131,6 +128,6 @@ def load_published(*, download: bool = False, folder=None) -> Published:
     """
     state = catalogue.verify((*TABLES, *TAHOE_LFC), folder=folder)
     if not download and any(state[name] != "ok" for name in TABLES):
-        return medians(tuple(name for name in TABLES if state[name] != "ok"))
+        return medians()
     extra = tuple(name for name in TAHOE_LFC if state[name] == "ok")
     return read_tables(catalogue.fetch_many((*TABLES, *extra), folder=folder, progress=download))

@@ -35,13 +35,9 @@ class Claim:
 
     Attributes
     ----------
-    id, paper, where : str
-        For instance "cole-20", "cole2026", "Sec. 2.1".
-    weight : {"abstract", "result", "detail"}
-        How much of the paper hangs on it.
-    kind : {"superiority", "equivalence", "count", "fact"}
-    scope : str
-        Data set and task it speaks of.
+    id, paper, where, weight, kind, scope : str
+        For instance "cole-20", "cole2026", "Sec. 2.1", one of `WEIGHTS` (how much hangs
+        on it), one of `KINDS`, and the data set and task it speaks of.
     quote, claim, test : str
         At most 25 words of the paper (empty where the claim is in a figure, or is our own), our
         reading of them, and the test in words.

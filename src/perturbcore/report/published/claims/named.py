@@ -105,7 +105,6 @@ def deg_prior(on: Evidence) -> SimpleNamespace:
 def table2_agreement(on: Evidence) -> SimpleNamespace:
     """Every value of Table 2 of Bendidi et al. 2024 beside the best of Tables 3 to 10.
 
-    `table` has dataset, metric, model, value, best (in the units of Table 2), rounded and close.
     Batch integration is left out: its normaliser is not printed.
     """
     appendix = facts("bendidi2024_tables3_10")
@@ -118,7 +117,6 @@ def table2_agreement(on: Evidence) -> SimpleNamespace:
     table["close"] = difference <= 0.001 + 1e-9
     off = table[~table["close"]]
     return SimpleNamespace(
-        table=table,
         n=len(table),
         rounded=int(table["rounded"].sum()),
         close=int(table["close"].sum()),

@@ -1,6 +1,6 @@
 """The claims page in MyST: summary, a card for each claim, and what is not reported."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 
@@ -16,9 +16,6 @@ from perturbcore.report.published.claims.audit import (
 )
 from perturbcore.report.published.draw import markdown_table, plain
 from perturbcore.report.text import listed, signed
-
-if TYPE_CHECKING:
-    from perturbcore.book.inside import OpenChapter
 
 # A word and a sign, so that a verdict is told without colour.
 SIGNS = {HOLDS: "✓", QUALIFIED: "◐", FAILS: "✗", UNDECIDED: "?", NEEDS_TABLES: "…"}
@@ -74,7 +71,7 @@ def _waiting(published: Published) -> str:
     return f"This is decided on single folds. {published.note}"
 
 
-def certainty(published: Published, chapter: "OpenChapter") -> str:
+def certainty(published: Published, chapter: Any) -> str:
     """Say which neighbours of each ranking are distinguishable; tables go to the chapter."""
     if published.level != "folds":
         return _waiting(published)
@@ -95,7 +92,7 @@ def certainty(published: Published, chapter: "OpenChapter") -> str:
     return f"{text}\n\n{markdown_table(table)}\n\n{link}\n"
 
 
-def choice(published: Published, chapter: "OpenChapter") -> str:
+def choice(published: Published, chapter: Any) -> str:
     """Say what choosing a run for each line does in Figure S14; the table goes to the chapter."""
     if published.level != "folds":
         return _waiting(published)
@@ -111,7 +108,7 @@ def choice(published: Published, chapter: "OpenChapter") -> str:
     return f"{text}\n\n{markdown_table(table)}\n"
 
 
-def unused(published: Published, chapter: "OpenChapter") -> str:
+def unused(published: Published, chapter: Any) -> str:
     """Say what the rows that no figure uses hold; the table goes to the chapter."""
     if published.level != "folds":
         return _waiting(published)
