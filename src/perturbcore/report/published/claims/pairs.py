@@ -10,7 +10,7 @@ from perturbcore.data.published.names import LINES
 from perturbcore.data.published.tables import Published
 from perturbcore.report.published.figures import FigureData, FigureSpec, figure_data
 from perturbcore.report.text import plural
-from perturbcore.score.uncertainty.intervals import mean_ci
+from perturbcore.score.uncertainty import mean_ci
 
 # Five folds: the test set is a quarter of the training set (Nadeau and Bengio 2003).
 TEST_RATIO = 0.25
