@@ -101,4 +101,4 @@ pages.show_table(chapter, sources, "sources", caption="Sources and licences.", d
 #
 # A file whose sha256 is not the pinned one is refused and not kept. Without a network, put the files into a folder with
 # the tree `owner/repository/commit/path` and name it in `PERTURBCORE_MIRROR`. The whole table, one row per file, is
-# {py:func}`perturbcore.data.catalogue.entries`.
+# {py:func}`perturbcore.data.catalogue.records.entries`.

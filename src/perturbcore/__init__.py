@@ -1,22 +1,68 @@
-"""perturbcore: from cells to responses, from responses and embeddings to scores, from scores to a book."""
+"""perturbcore: from cells to responses, from responses and embeddings to scores, from scores to a book.
+
+The front door, in the order of the data; each verb loads what it needs when it is first asked for.
+
+>>> import perturbcore as pc
+>>> simulation = pc.simulate_screen(n_cell_lines=1, n_perturbations=60, n_genes=40, n_batches=3,
+...                                 n_control_cells=60, seed=0)
+>>> responses = pc.effects(simulation.screen, progress=False)
+>>> responses.shape
+(60, 40)
+>>> folds = pc.assign_folds(responses.obs["perturbation"].unique(), n_folds=3, seed=0)
+>>> responses.obs["fold"] = responses.obs["perturbation"].map(folds).to_numpy()
+>>> import pathlib, tempfile
+>>> file = pathlib.Path(tempfile.mkdtemp()) / "mine.csv"
+>>> table = responses.to_df().set_axis(responses.obs["perturbation"].to_numpy())
+>>> table.iloc[:, :8].to_csv(file)
+>>> embedding = pc.load_embedding(file, name="mine")
+>>> embedding.dim
+8
+>>> scores = pc.evaluate(responses, [embedding], ["knn"], progress=False)
+>>> sorted(scores.loc[scores["embedding"] == "mine", "fold"].unique().tolist())
+[0, 1, 2]
+>>> pc.load_profile("demo").simulated
+True
+"""
 
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
 
-# verb -> module that holds it; loaded when it is asked for, so that this import stays fast
+# in the order of the data: a wing imports from those before it, never from those after
+WINGS = ("core", "data", "embeddings", "score", "models", "report", "book")
+
+# what `import perturbcore as pc` offers, and where it is; loaded when it is asked for, so that this
+# import stays fast
 VERBS = {
+    "read_screen": "perturbcore.data.screens.read",
+    "effects": "perturbcore.data.effects.ba_ate",
+    "read_responses": "perturbcore.data.responses",
+    "assign_folds": "perturbcore.data.folds",
+    "load_dataset": "perturbcore.data.sets.base",
+    "simulate_screen": "perturbcore.data.simulate.screen",
+    "load_embedding": "perturbcore.embeddings.load",
+    "ceiling": "perturbcore.score.ceiling.ceiling",
+    "evaluate": "perturbcore.models.simple.embedding",
+    "compare": "perturbcore.report.comparison",
+    "load_profile": "perturbcore.core.profile",
     "open_chapter": "perturbcore.book.inside",
-    "open_study": "perturbcore.book.study",
+}
+# a verb that its module knows by another name
+_NAMES = {
+    "effects": "ba_ate",
+    "load_dataset": "load",
+    "ceiling": "noise_ceiling",
+    "evaluate": "evaluate_embeddings",
+    "compare": "Comparison",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in VERBS:
         raise AttributeError(f"perturbcore has no '{name}'; it has: {', '.join(sorted(VERBS))}")
-    return getattr(import_module(VERBS[name]), name)
+    return getattr(import_module(VERBS[name]), _NAMES.get(name, name))
 
 
 def __dir__() -> list[str]:
-    return sorted([*VERBS, "__version__"])
+    return sorted([*VERBS, "VERBS", "WINGS", "__version__"])

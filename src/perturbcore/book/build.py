@@ -7,11 +7,14 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from html import escape
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
 import yaml
 
+import perturbcore
+from perturbcore import VERBS, WINGS
 from perturbcore.book.source import find_chapter, published
 from perturbcore.core.errors import InputError
 from perturbcore.core.profile import Profile, project_root
@@ -113,6 +116,7 @@ def assemble(profile: Profile) -> Path:
             if source.is_dir():
                 shutil.copytree(source, chapters / kind / name)
     (chapters / "_cards.md").write_text(_cards(profile, names), encoding="utf-8")
+    (chapters / "_reference.md").write_text(_reference(), encoding="utf-8")
     mathjax = root / "book" / "_static" / "mathjax"
     mathjax.mkdir(parents=True, exist_ok=True)
     bundle = files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg.js"
@@ -224,3 +228,23 @@ def _cards(profile: Profile, names: list[str]) -> str:
             lines += [f":img-top: {picture}", f":img-alt: {card.alt}"]
         cards.append("\n".join([*lines, card.text or answer.read_text().strip(), ":::\n"]))
     return "\n".join([*cards, "::::\n"])
+
+
+def _reference() -> str:
+    """Every module of the package with its public names, one section per wing."""
+    root = files("perturbcore")
+    lines = ["## The front door\n", "| verb | what it does |", "|---|---|"]
+    for verb, module in sorted(VERBS.items()):
+        thing = getattr(perturbcore, verb)
+        said = (thing.__doc__ or "").splitlines()[0]
+        kind = "class" if isinstance(thing, type) else "func"
+        lines.append(f"| {{py:{kind}}}`{verb} <{module}.{thing.__name__}>` | {said} |")
+    for wing in WINGS:
+        about = import_module(f"perturbcore.{wing}").__doc__ or ""
+        lines += [f"\n## {wing}\n", about.strip() + "\n", "```{eval-rst}"]
+        for path in sorted(Path(str(root), wing).rglob("*.py")):
+            parts = path.relative_to(str(root)).with_suffix("").parts
+            if not any(part.startswith("_") for part in parts):
+                lines += [f".. automodule:: perturbcore.{'.'.join(parts)}", "   :members:"]
+        lines.append("```")
+    return "\n".join(lines) + "\n"

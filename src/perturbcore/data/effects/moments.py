@@ -109,7 +109,7 @@ def accumulate(
         Group of each cell, -1 for none.
     weight : ndarray of float, shape (n_cells,)
     column : ndarray
-        From :func:`gene_columns`.
+        From `gene_columns`.
     size_factors : {"all", "kept"}
         Whether totals are over all genes of the screen, or over those kept. Counts only.
     squares : bool
@@ -162,7 +162,7 @@ def pseudobulk(
     by : list of str
         Columns of obs whose combinations are the groups.
     genes, size_factors, chunk_size, progress
-        See :func:`accumulate`.
+        See `accumulate`.
 
     Returns
     -------

@@ -30,7 +30,7 @@ def read_screen(path, *, backed: bool = False, validate: bool = True, **declarat
     validate : bool
         Check every value.
     **declaration
-        Arguments of :func:`declare_screen`. None are needed for a file written from a declared
+        Arguments of `declare_screen`. None are needed for a file written from a declared
         screen.
 
     Returns
