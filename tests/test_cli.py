@@ -199,6 +199,21 @@ def test_a_wrong_screen_is_one_clean_line(tmp_path, capsys):
     assert "--scale counts or --scale log1p" in capsys.readouterr().err
 
 
+def test_a_wrong_ceiling_or_number_of_jobs_is_one_clean_line(tmp_path, capsys):
+    declared = screen(tmp_path / "screen.h5ad")
+    responses, vectors = str(tmp_path / "responses.h5ad"), tmp_path / "mine.csv"
+    assert main(["effects", *declared, "--out", responses]) == 0
+    pd.DataFrame(np.eye(40), index=NAMES).to_csv(vectors)
+    given = ["evaluate", responses, str(vectors), "--out", str(tmp_path / "scores.csv")]
+    assert main([*given, "--ceiling", str(vectors)]) == 2
+    assert "mine.csv has no column 'perturbation'" in capsys.readouterr().err
+    (tmp_path / "c.parquet").write_text("no table")
+    assert main([*given, "--ceiling", str(tmp_path / "c.parquet")]) == 2
+    assert "c.parquet cannot be read" in capsys.readouterr().err
+    assert main([*given, "--jobs", "0"]) == 2
+    assert "--jobs 0" in capsys.readouterr().err
+
+
 def test_tables_are_written_as_parquet_or_csv_only(tmp_path, capsys):
     declared = screen(tmp_path / "screen.h5ad")
     out = str(tmp_path / "c.xlsx")

@@ -3,11 +3,11 @@
 The front door, in the order of the data; each verb loads what it needs when it is first asked for.
 
 >>> import perturbcore as pc
->>> simulation = pc.simulate_screen(n_cell_lines=1, n_perturbations=60, n_genes=40, n_batches=3,
+>>> simulation = pc.simulate_screen(n_cell_lines=1, n_perturbations=60, n_genes=80, n_batches=3,
 ...                                 n_control_cells=60, seed=0)
 >>> responses = pc.effects(simulation.screen, progress=False)
 >>> responses.shape
-(60, 40)
+(60, 80)
 >>> folds = pc.assign_folds(responses.obs["perturbation"].unique(), n_folds=3, seed=0)
 >>> responses.obs["fold"] = responses.obs["perturbation"].map(folds).to_numpy()
 >>> import pathlib, tempfile

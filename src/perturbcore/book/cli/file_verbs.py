@@ -5,7 +5,7 @@ Everything heavy is imported inside the verbs, so that help answers at once.
 
 from pathlib import Path
 
-from perturbcore.core.errors import ParameterError
+from perturbcore.core.errors import InputError, ParameterError
 
 
 def data(options) -> None:
@@ -93,11 +93,13 @@ def evaluate(options) -> None:
     from perturbcore.score.ceiling.fold_scores import ceiling_scores
     from perturbcore.score.store import ScoreStore, save_scores
 
+    if options.jobs < 1:
+        raise ParameterError(f"--jobs {options.jobs}: give the number of threads, at least 1")
     responses = read_responses(options.responses)
     embeddings = [load_embedding(path) for path in options.embeddings]
     reached = None
     if options.ceiling:
-        reached = ceiling_scores(_read(options.ceiling), responses)
+        reached = ceiling_scores(_read_ceiling(options.ceiling), responses)
     scores = evaluate_embeddings(
         responses,
         embeddings,
@@ -139,12 +141,25 @@ def _screen(options):
     return read_screen(options.screen, backed=options.backed, **declared)
 
 
-def _read(path: Path):
+def _read_ceiling(path: Path):
     import pandas as pd
 
     if path.suffix not in (".parquet", ".csv"):
         raise ParameterError(f"{path}: tables are read from .parquet or .csv")
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    read = pd.read_parquet if path.suffix == ".parquet" else pd.read_csv
+    try:
+        table = read(path)
+    except ValueError as error:  # what pandas and pyarrow raise for a file of another kind
+        raise InputError(f"{path} cannot be read as {path.suffix}: {error}") from None
+    missing = [
+        c for c in ("perturbation", "cell_line", "quantile", "metric", "value") if c not in table
+    ]
+    if missing:
+        raise InputError(
+            f"{path} has no column '{missing[0]}' (it has {', '.join(map(str, table))}): it is not "
+            "a table written by 'perturbcore ceiling'"
+        )
+    return table
 
 
 def _write(table, path: Path) -> None:
