@@ -153,7 +153,8 @@ def test_predicted_cells_stay_in_the_range_of_training():
 def test_each_ddpm_step_draws_from_the_posterior_of_the_step_before():
     """Ho et al. 2020, Eq. 6 and 7: mean and variance of x[t-1] given x[t] and the clean cell."""
     steps, clean = 5, torch.tensor([0.5, -0.3, 0.2])
-    process = Diffusion(options("diffusion", sampler="ddpm", timesteps=steps, steps=steps))
+    sizes = {"timesteps": steps, "steps": steps, "targets": "published"}
+    process = Diffusion(options("diffusion", sampler="ddpm", **sizes))
     share = process.signal
     seen, drawn = [], []
 

@@ -15,15 +15,15 @@ class Batches:
     Parameters
     ----------
     make : callable
-        ``make(index)`` or ``make(index, rng)`` returns a batch (tensors, or a dict, tuple or list of
-        them) for the example numbers `index`; what it draws must come from `rng`
+        ``make(index)`` or ``make(index, rng)`` returns a batch (tensors, or a dict, tuple or list
+        of them) for the example numbers `index`; what it draws must come from `rng`
         (`numpy.random.Generator`).
     shuffle : bool
         Whether examples are permuted in each epoch; without it every epoch is the same, draws
         included (for validation).
     steps : int, optional
-        Batches per epoch, drawn from the start of the permutation, which is repeated where it is too
-        short; all examples once by default.
+        Batches per epoch, drawn from the start of the permutation, which is repeated where it is
+        too short; all examples once by default.
     """
 
     def __init__(

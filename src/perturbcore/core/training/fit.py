@@ -77,9 +77,9 @@ def fit(
     patience : int, optional
         Stop after that many epochs without a better validation loss.
     folder : path, optional
-        Where a checkpoint and, at the end, the weights are kept. A killed training resumes after the
-        last epoch checkpointed and ends in the same weights as an uninterrupted one; a finished one
-        is loaded.
+        Where a checkpoint and, at the end, the weights are kept. A killed training resumes after
+        the last epoch checkpointed and ends in the same weights as an uninterrupted one; a finished
+        one is loaded.
     key : str
         What decides the result (data, parameters, code): the content key of the folder.
     grad_clip : float, optional
@@ -115,7 +115,8 @@ def fit(
             max_epochs=max_epochs, accelerator=device, devices=1, precision=precision, logger=False,
             callbacks=callbacks, gradient_clip_val=grad_clip, enable_checkpointing=False,
             enable_model_summary=False, enable_progress_bar=progress, num_sanity_val_steps=0,
-            reload_dataloaders_every_n_epochs=1, inference_mode=False, use_distributed_sampler=False,
+            reload_dataloaders_every_n_epochs=1, inference_mode=False,
+            use_distributed_sampler=False,
         )  # fmt: skip
         torch.manual_seed(seed)
         old = folder / CHECKPOINT if folder is not None else None
@@ -126,7 +127,8 @@ def fit(
         except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
             if old is not None and not keep.rows:
                 raise InputError(
-                    f"{old}: not a checkpoint of this model ({error}); delete {folder} to train anew"
+                    f"{old}: not a checkpoint of this model ({error}); delete {folder} to train "
+                    "anew"
                 ) from error
             raise
     learner.to("cpu")
@@ -152,7 +154,7 @@ class _Data(lightning.LightningDataModule):
 
 
 class _Keep(Callback):
-    """Seed each epoch, keep the history, the average and the best weights, checkpoint now and then."""
+    """Seed each epoch, keep history, average and best weights, checkpoint now and then."""
 
     def __init__(self, seed, ema, ema_every, folder, interval, validated):
         self.seed, self.decay, self.every = seed, ema, ema_every
@@ -190,7 +192,8 @@ class _Keep(Callback):
         wrong = [k for k, v in row.items() if not math.isfinite(v)]
         if wrong:
             raise InputError(
-                f"the loss is not finite in epoch {row['epoch']} ({wrong[0]}): lower the learning rate, "
+                f"the loss is not finite in epoch {row['epoch']} ({wrong[0]}): lower the learning "
+                "rate, "
                 "or clip the gradient"
             )
         if not self.validated or row["val"] < min((r["val"] for r in self.rows), default=math.inf):
@@ -232,7 +235,8 @@ def _own(folder, key: str) -> Path | None:
         mark.write_text(key)
     elif mark.read_text() != key:
         raise ParameterError(
-            f"{folder} holds a training with other data or parameters: give another folder, or delete it"
+            f"{folder} holds a training with other data or parameters: give another folder, or "
+            "delete it"
         )
     return folder
 
@@ -251,7 +255,8 @@ def _load(learner: Learner, folder: Path) -> Trained:
         about = json.loads((folder / DONE).read_text())
     except Exception as error:  # safetensors and torch raise many kinds on a damaged file
         raise InputError(
-            f"{folder}: the weights there do not fit this model ({error}); delete the folder to train anew"
+            f"{folder}: the weights there do not fit this model ({error}); delete the folder to "
+            "train anew"
         ) from error
     learner.eval()
     return Trained(**about | {"history": pd.DataFrame(about["history"])})

@@ -44,7 +44,8 @@ class Cells:
             if (at < 0).any():
                 lost = list(np.asarray(genes)[at < 0][:3])
                 raise InputError(
-                    f"genes {lost} of the responses are not in the screen: both must name genes alike"
+                    f"genes {lost} of the responses are not in the screen: both must name genes "
+                    "alike"
                 )
             X, names = X[:, at], names[at]
         labels = (
@@ -84,7 +85,7 @@ class Cells:
         return self.of_perturbations(line, names)
 
     def control_level(self, line: str) -> np.ndarray:
-        """Global control pseudobulk (n_genes,): mean over batches of the mean control cell (Eq. 6)."""
+        """Global control pseudobulk, (n_genes,): mean over batches of the mean control (Eq. 6)."""
         rows = self.controls(line)
         return batch_mean(self.X[rows], self.batch[rows])
 
@@ -92,8 +93,8 @@ class Cells:
         """Draw at most `n` control cells in each batch, without replacement; rows sorted by batch.
 
         Equal seeds give the same cells to every model and perturbation, so that they differ in what
-        they learnt and not in their starting points. `batches`: only these, or all of the line where
-        none of them has controls.
+        they learnt and not in their starting points. `batches`: only these, or all of the line
+        where none of them has controls.
         """
         if n < 1:
             raise ParameterError(f"{n} control cells per batch: give at least 1")
@@ -110,7 +111,7 @@ class Cells:
 
 
 def batch_mean(X, batch) -> np.ndarray:
-    """Mean over batches of the mean cell of each, (n_genes,) float64 (Cole et al., Methods 4.7.4)."""
+    """Mean over batches of the mean cell of each, (n_genes,) (Cole et al., Methods 4.7.4)."""
     batch = np.asarray(batch)
     levels = [
         X[np.flatnonzero(batch == name)].mean(axis=0, dtype=np.float64) for name in np.unique(batch)

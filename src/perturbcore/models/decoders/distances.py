@@ -1,8 +1,9 @@
 """How far two samples of cells are apart as distributions: exact, weighted, block by block.
 
-Every measure takes weights, so that cells generated in equal numbers per batch can stand for a sample
-with another composition of batches. Energy distance and MMD are corrected for their bias: samples of
-one distribution are on average at distance 0, whatever their sizes, and single values may be negative.
+Every measure takes weights, so that cells generated in equal numbers per batch can stand for a
+sample with another composition of batches. Energy distance and MMD are corrected for their bias:
+samples of one distribution are on average at distance 0, whatever their sizes, and single values
+may be negative.
 """
 
 import numpy as np
@@ -57,8 +58,8 @@ def energy_distance(x, y, wx=None, wy=None, *, block: int = BLOCK) -> float:
 def mmd(x, y, bandwidth: float, wx=None, wy=None, *, block: int = BLOCK) -> float:
     r"""Squared maximum mean discrepancy with the kernel :math:`\exp(-|x-y|^2 / 2\sigma^2)`.
 
-    Between 0 and 2 but for noise. `bandwidth` is :math:`\sigma` (see `median_distance`), the rest is
-    as in `energy_distance`.
+    Between 0 and 2 but for noise. `bandwidth` is :math:`\sigma` (see `median_distance`), the rest
+    is as in `energy_distance`.
 
     References
     ----------
@@ -72,8 +73,8 @@ def mmd(x, y, bandwidth: float, wx=None, wy=None, *, block: int = BLOCK) -> floa
 def median_distance(x, limit: int = PAIRS_FOR_BANDWIDTH) -> float:
     """Median of the distances between cells, the usual bandwidth of a Gaussian kernel.
 
-    Of more cells than `limit`, evenly spaced rows are taken. 1 where all cells are equal, so that it
-    always serves as a bandwidth (Gretton et al. 2012, section 8).
+    Of more cells than `limit`, evenly spaced rows are taken. 1 where all cells are equal, so that
+    it always serves as a bandwidth (Gretton et al. 2012, section 8).
     """
     x = np.asarray(x, dtype=np.float64)
     if len(x) > limit:
@@ -86,8 +87,8 @@ def median_distance(x, limit: int = PAIRS_FOR_BANDWIDTH) -> float:
 def variance_ratio(x, y, wx=None, wy=None) -> np.ndarray:
     """Variance of each gene among the cells `x` over that among the cells `y`, (g,).
 
-    1 where the spread is right, below 1 where cells are too alike; NaN where a gene does not vary in
-    `y`, or a sample has fewer than two cells. Weights as in `energy_distance`.
+    1 where the spread is right, below 1 where cells are too alike; NaN where a gene does not vary
+    in `y`, or a sample has fewer than two cells. Weights as in `energy_distance`.
     """
     x, y, wx, wy = _samples(x, y, wx, wy)
     out = np.full(x.shape[1], np.nan)
@@ -102,8 +103,8 @@ def variance_ratio(x, y, wx=None, wy=None) -> np.ndarray:
 def batch_weights(batch, target) -> np.ndarray:
     """Weights (n,) that give cells of some batches (n,) the composition of batches `target` (m,).
 
-    They sum to 1; cells of batches that the target lacks get 0. Equal weights where the two share no
-    batch.
+    They sum to 1; cells of batches that the target lacks get 0. Equal weights where the two share
+    no batch.
     """
     batch, target = np.asarray(batch).astype(str), np.asarray(target).astype(str)
     names, code, count = np.unique(batch, return_inverse=True, return_counts=True)
@@ -145,7 +146,7 @@ def _discrepancy(x, y, wx, wy, function, block: int) -> float:
 
 
 def _mean(x, y, wx, wy, function, block: int) -> float:
-    """Weighted mean over pairs; within one sample (`x` is `y`) over pairs of two different cells."""
+    """Weighted mean over pairs; within one sample (`x` is `y`) over pairs of different cells."""
     total, same = 0.0, x is y
     for i in range(0, len(x), block):
         for j in range(i if same else 0, len(y), block):

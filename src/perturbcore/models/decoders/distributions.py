@@ -1,4 +1,4 @@
-"""How well generated cells match held-out ones as a distribution, beside the best and the least possible."""
+"""How well generated cells match held-out ones as a distribution, and the least possible."""
 
 from collections.abc import Iterator, Sequence
 
@@ -42,9 +42,9 @@ def distribution_table(
 ) -> pd.DataFrame:
     """Compare generated with held-out cells of the test perturbations of every fold.
 
-    The latent space is fitted on the training cells of the fold and is the same for all models. Cells
-    of a model are weighted to the composition of batches of the observed ones, so that batches, which
-    no model predicts, make no difference.
+    The latent space is fitted on the training cells of the fold and is the same for all models.
+    Cells of a model are weighted to the composition of batches of the observed ones, so that
+    batches, which no model predicts, make no difference.
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ def distribution_table(
     pandas.DataFrame
         Tidy, one row per metric, perturbation, fold, line and model: cell_line, fold, perturbation,
         embedding, predictor, metric (those of `METRICS`; the ratio is the median over genes seen in
-        at least 5 % of observed cells), value, n_train, n_test. The rows of embedding "halves of the
-        observed cells" split the observed cells at random, batch by batch, and compare the two
+        at least 5 % of observed cells), value, n_train, n_test. The rows of embedding "halves of
+        the observed cells" split the observed cells at random, batch by batch, and compare the two
         halves: what a perfect model would reach.
     """
     rows = []
@@ -80,7 +80,7 @@ def distribution_table(
 
 
 def training_latent(cells: Cells, line: str, training, n_components: int) -> Latent:
-    """Fit the latent space of a fold on the controls and the cells of the `training` perturbations."""
+    """Fit the latent space of a fold on controls and cells of the `training` perturbations."""
     rows = np.concatenate([cells.controls(line), cells.of_perturbations(line, training)])
     X = cells.X[rows]
     varies = int((X.max(axis=0).toarray() > X.min(axis=0).toarray()).sum())

@@ -1,4 +1,4 @@
-"""A generator of cells as a model of log fold-changes: trained, sampled, averaged, scored by fold."""
+"""A generator of cells as a model of log fold-changes: trained, sampled, averaged."""
 
 import copy
 import os
@@ -59,8 +59,8 @@ class Shift:
     `by` says where the vector comes from: "knn" on the embedding, exactly as `evaluate` has it;
     "train_mean", the mean training response; or "nothing", so that controls stay as they are. The
     rest is of kNN: the grid of neighbours, components of the embedding, folds by which k is chosen.
-    Shifted values may be below zero, as no expression is; cutting them would change the mean that is
-    scored.
+    Shifted values may be below zero, as no expression is; cutting them would change the mean that
+    is scored.
     """
 
     chosen, history, seconds = "", None, 0.0
@@ -111,9 +111,10 @@ class DecoderModel(Model):
     """A model that generates cells and is scored as log fold-changes, one cell line at a time.
 
     For a fold it learns from control cells and cells of training perturbations. For each test
-    perturbation, control cells are drawn within each batch and carried over; the generated cells are
-    averaged by batch, then over batches, and the global control pseudobulk is subtracted. A test
-    perturbation without an embedding gets the mean training response, as everywhere in the protocol.
+    perturbation, control cells are drawn within each batch and carried over; the generated cells
+    are averaged by batch, then over batches, and the global control pseudobulk is subtracted. A
+    test perturbation without an embedding gets the mean training response, as everywhere in the
+    protocol.
 
     Parameters
     ----------
@@ -124,8 +125,8 @@ class DecoderModel(Model):
     name, modality, predictor : str
         Columns of the scores.
     embedding : Embedding, optional
-        Of the perturbations; without one every perturbation is the same to the generator, which only
-        suits shifts that need none.
+        Of the perturbations; without one every perturbation is the same to the generator, which
+        only suits shifts that need none.
     cells_per_batch : int
         Control cells carried over in each batch of the line.
     keep, keep_cells : int

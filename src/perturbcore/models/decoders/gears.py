@@ -39,7 +39,8 @@ class GearsPredictions(Model):
         lost = [c for c in ("perturbation", "fold") if c not in table]
         if lost:
             raise InputError(
-                f"{path}: no column '{lost[0]}'; it needs perturbation, fold and one column per gene"
+                f"{path}: no column '{lost[0]}'; it needs perturbation, fold and one column per "
+                "gene"
             )
         labels = [c for c in ("perturbation", "fold", "cell_line") if c in table]
         genes = table.columns.drop(labels)
@@ -49,7 +50,8 @@ class GearsPredictions(Model):
         if len(bad):
             row, gene = bad[0]
             raise InputError(
-                f"{path}: the prediction of '{self.labels['perturbation'][row]}' for {genes[gene]} is "
+                f"{path}: the prediction of '{self.labels['perturbation'][row]}' for "
+                f"{genes[gene]} is "
                 "not finite"
             )
         twice = self.labels["perturbation"][self.labels.drop(columns="fold").duplicated()]
@@ -84,8 +86,10 @@ class GearsPredictions(Model):
         if len(elsewhere):
             row = elsewhere.iloc[0]
             raise LeakError(
-                f"{self.path}: '{row['perturbation']}' is in fold {fold.number} here and was predicted in "
-                f"fold {row['fold']}: its cells may have been trained on; run GEARS with these folds"
+                f"{self.path}: '{row['perturbation']}' is in fold {fold.number} here and was "
+                "predicted in "
+                f"fold {row['fold']}: its cells may have been trained on; run GEARS with these "
+                "folds"
             )
         if rows.empty:
             raise InputError(f"{self.path}: no prediction for perturbations of fold {fold.number}")

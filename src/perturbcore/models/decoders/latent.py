@@ -93,7 +93,7 @@ class Latent:
 
 
 class VectorScale:
-    """Units in which perturbation embeddings reach the network: `embedding_scaling` of the options."""
+    """Units in which embeddings reach the network: `embedding_scaling` of the options."""
 
     def __init__(self, scaling: str = "none"):
         self.scaling = scaling

@@ -160,7 +160,8 @@ class Decoder:
             self.learner, Batches(len(train), o.batch_size, train.make, seed=seed, steps=steps),
             check, max_epochs=o.max_epochs, patience=o.patience,
             folder=Path(data.folder) / key if data.folder is not None else None, key=key,
-            grad_clip=o.gradient_clip, ema=o.ema, ema_every=o.ema_every, device=self.device, seed=seed,
+            grad_clip=o.gradient_clip, ema=o.ema, ema_every=o.ema_every, device=self.device,
+            seed=seed,
         )  # fmt: skip
         self.history, self.seconds = trained.history, trained.seconds
         self.chosen = f"epoch {trained.best_epoch + 1} of {trained.epochs}"
@@ -194,7 +195,7 @@ class Decoder:
         return self.decode(self.draw_latent(z0, vectors, index, seed=seed), z0, cells)
 
     def decode(self, z, z0, cells) -> np.ndarray:
-        """Latent points `z` drawn from `cells` with latents `z0` to expression, float32 (n, n_genes).
+        """Turn latents `z`, drawn from `cells` with latents `z0`, into expression, (n, n_genes).
 
         Linear: means of latents and of cells over any groups decode to the means of decoded cells.
         """
@@ -228,7 +229,8 @@ class Decoder:
         values, fitted = np.asarray(vectors, dtype=np.float64), len(self.vector_scale.mean)
         if values.ndim != 2 or values.shape[1] != fitted:
             raise InputError(
-                f"vectors of shape {values.shape}: rows of {fitted} columns are needed, as in fitting"
+                f"vectors of shape {values.shape}: rows of {fitted} columns are needed, as in "
+                "fitting"
             )
         if not np.isfinite(values).all():
             raise InputError(
@@ -324,7 +326,7 @@ def _validation(share, names, seed: int) -> list[str]:
 
 
 def _batches(options: DecoderOptions, data: TrainingCells) -> tuple | None:
-    """Return common numbers of the batches of control and perturbed cells; None where none matter."""
+    """Return common numbers of the batches of all cells; None where batches do not matter."""
     if options.partners != "same_batch":
         return None
     n, given = data.controls.shape[0], (data.control_batch, data.cell_batch)

@@ -142,7 +142,8 @@ class DecoderOptions(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"sampler={self.sampler!r}: {self.method} samples with {names}")
         if self.backbone == "dit" and (self.width % (2 * self.heads) or self.frequencies % 2):
             raise ValueError(
-                f"width={self.width}, heads={self.heads}, frequencies={self.frequencies}: width must "
+                f"width={self.width}, heads={self.heads}, frequencies={self.frequencies}: width "
+                "must "
                 "be a multiple of twice the heads and frequencies even"
             )
         if self.coupling != "independent":

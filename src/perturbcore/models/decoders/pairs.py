@@ -6,7 +6,7 @@ from scipy.optimize import linear_sum_assignment
 
 from perturbcore.models.decoders.options import DecoderOptions
 
-# a looser plan moves partners between near equals; a tighter one doubles the cost of a training step
+# a looser plan moves partners between near equals; a tighter one doubles the cost of a step
 MAX_ITERATIONS, TOLERANCE = 50, 1e-3
 
 
@@ -15,7 +15,8 @@ class Pairs:
 
     A pair is a uniformly drawn perturbation, a random cell of it and a random control cell, so that
     every perturbation weighs the same however many cells it has. Where couplings are within
-    perturbations, `group` cells of each drawn perturbation stand together and choose their partners.
+    perturbations, `group` cells of each drawn perturbation stand together and choose their
+    partners.
 
     Parameters
     ----------
@@ -27,8 +28,10 @@ class Pairs:
         gets any control.
     """
 
-    def __init__(self, source, target, perturbation, vectors, options: DecoderOptions, source_batch=None,
-                 target_batch=None):  # fmt: skip
+    def __init__(
+        self, source, target, perturbation, vectors, options: DecoderOptions, source_batch=None,
+        target_batch=None,
+    ):  # fmt: skip
         self.options = options
         order = np.argsort(perturbation, kind="stable")
         self.source, self.target = torch.from_numpy(source), torch.from_numpy(target[order])
@@ -101,10 +104,11 @@ def couple(
     r"""Choose a source cell for every target cell, group by group.
 
     Every target cell is kept once; what changes is its partner. ``"optimal"``: the partners that
-    minimise the sum of squared distances (exact optimal transport between two equally large samples,
-    which is a permutation). ``"entropic"``: a partner drawn by `rng` from the plan of entropic
-    transport with regularisation :math:`2\sigma^2`, the static Schrödinger bridge between the two
-    samples for a Brownian motion of diffusion coefficient `sigma`, in units of the coordinates.
+    minimise the sum of squared distances (exact optimal transport between two equally large
+    samples, which is a permutation). ``"entropic"``: a partner drawn by `rng` from the plan of
+    entropic transport with regularisation :math:`2\sigma^2`, the static Schrödinger bridge between
+    the two samples for a Brownian motion of diffusion coefficient `sigma`, in units of the
+    coordinates.
 
     Parameters
     ----------
@@ -129,8 +133,8 @@ def couple(
     from ot import solve_batch
 
     plan = solve_batch(
-        cost, reg=float(2 * sigma**2), method="log_sinkhorn", max_iter=MAX_ITERATIONS, tol=TOLERANCE,
-        grad="detach",
+        cost, reg=float(2 * sigma**2), method="log_sinkhorn", max_iter=MAX_ITERATIONS,
+        tol=TOLERANCE, grad="detach",
     ).plan  # fmt: skip
     cumulative = plan.cumsum(dim=2)
     draw = torch.from_numpy(rng.random(cost.shape[:2]))[..., None] * cumulative[..., -1:]

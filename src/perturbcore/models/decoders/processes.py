@@ -17,7 +17,7 @@ TOLERANCE = 1e-4  # of the adaptive solver of a flow
 
 
 class Process:
-    """What the three ways share; `channels` are the latent vectors that a network reads and gives."""
+    """What the three ways share; `channels` are the latent vectors read and given."""
 
     channels = (1, 1)
 
@@ -47,13 +47,13 @@ class Process:
     ) -> Tensor:  # fmt: skip
         """Draw a perturbed cell for each control cell of `source`, (n, n_latent).
 
-        ``noise()`` gives standard normal draws; `low` and `high`, (n_latent,), bound predicted clean
-        cells of a diffusion.
+        ``noise()`` gives standard normal draws; `low` and `high`, (n_latent,), bound predicted
+        clean cells of a diffusion.
         """
         raise NotImplementedError
 
     def _example(self, source, target, time, noise) -> tuple:
-        """Input (n, channels, n_latent), time as the network sees it, and (weight, truth) per channel."""
+        """Input (n, channels, n_latent), time for the network, and (weight, truth) per channel."""
         raise NotImplementedError
 
     def _ask(self, network, x, time: float, condition) -> tuple[Tensor, ...]:
@@ -82,8 +82,8 @@ class Diffusion(Process):
     ``targets="bounded"`` the velocity
     :math:`\sqrt{\bar\alpha}\,\varepsilon - \sqrt{1-\bar\alpha}\,x_0`, from which noise and clean
     cell follow without dividing by :math:`\sqrt{\bar\alpha}`, so that an error at the noisy end is
-    not blown up. Predicted clean cells are clipped to the range of the training latents. The sampler
-    "ddpm" takes all steps with noise in each, "ddim" `steps` of them without.
+    not blown up. Predicted clean cells are clipped to the range of the training latents. The
+    sampler "ddpm" takes all steps with noise in each, "ddim" `steps` of them without.
 
     References
     ----------
@@ -142,8 +142,8 @@ class Flow(Process):
     r"""Conditional flow matching.
 
     On the straight path :math:`x_t = (1-t)\,x_0 + t\,x_1` between a control and a perturbed cell
-    the network learns the velocity :math:`x_1 - x_0`; a cell is decoded by following it from its own
-    control cell, in `steps` equal steps (published: midpoint, 20) or by the adaptive "dopri5".
+    the network learns the velocity :math:`x_1 - x_0`; a cell is decoded by following it from its
+    own control cell, in `steps` equal steps (published: midpoint, 20) or by the adaptive "dopri5".
 
     References
     ----------

@@ -30,7 +30,8 @@ def setting(runs: Sequence[DecoderRun], without: Sequence[str]) -> str:
     if without:
         parts.append(
             f"{listed(without)}: no cells in this profile. A decoder needs single cells, and this "
-            "profile has responses only, so that nothing is trained: what follows are the published "
+            "profile has responses only, so that nothing is trained: what follows are the "
+            "published "
             "results."
         )
     return "\n\n".join(parts)
@@ -45,7 +46,8 @@ def answer(run: DecoderRun) -> str:
     if better:
         lead = f"{listed(better)} {plural(better, 'beats', 'beat')} kNN on the same embedding."
     parts = [
-        f"{run.title}: **{lead}** The best decoder, {best.name}, has L2 {best['value']:.3f}, kNN on "
+        f"{run.title}: **{lead}** The best decoder, {best.name}, has L2 {best['value']:.3f}, kNN "
+        "on "
         f"{run.embedding} {knn['value']:.3f}, the Train Mean {floor:.3f}; its gain over kNN is "
         f"{_gain_said(best)}, over {len(run.folds)} folds. It is better for "
         f"{round(best['wins'] * best['n_each'])} of {best['n_each']:.0f} held-out responses."
@@ -131,14 +133,16 @@ def training_sentence(runs: Sequence[DecoderRun]) -> str:
         late = sum(int(val.to_numpy().argmin() == len(val) - 1) for val in trainings)
         parts.append(f"{run.title}: {late} of {len(trainings)}")
     return (
-        "Trainings whose validation loss was lowest in the very last epoch, so that more time might "
-        f"have helped: {'; '.join(parts)}. Where these are many, a verdict against a decoder is one "
+        "Trainings whose validation loss was lowest in the very last epoch, so that more time "
+        "might "
+        f"have helped: {'; '.join(parts)}. Where these are many, a verdict against a decoder is "
+        "one "
         "against a decoder trained this briefly."
     )
 
 
 def distribution_answer(summary: pd.DataFrame) -> str:
-    """Say whether decoders generate better cells than shifted controls; see `distribution_summary`."""
+    """Say whether decoders generate better cells than shifted controls do."""
     by, decoders = summary.set_index("method"), summary.dropna(subset="verdict")
     best = decoders.iloc[0]
     better = list(decoders.loc[decoders["verdict"] == "better", "method"])

@@ -12,7 +12,7 @@ from perturbcore.score.model import Fold
 def picture_table(
     run: DecoderRun, *, n: int = 3, most: int = 90, n_components: int = 30
 ) -> pd.DataFrame:
-    """Lay out cells of the perturbations with the strongest effect among those whose cells are kept.
+    """Lay out cells of the perturbations of strongest effect among those whose cells are kept.
 
     The first axis is the direction from the mean control to the mean observed cell in the latent
     space, the second the leading principal component of the observed cells at right angles to it.
@@ -60,7 +60,7 @@ def picture_table(
 
 
 def _axes(z0, z1) -> np.ndarray:
-    """Return two orthonormal columns: from control to observed, and the widest direction of what is left."""
+    """Return two orthonormal columns: from control to observed, and the widest at right angles."""
     first = z1.mean(axis=0) - z0.mean(axis=0)
     first = first / max(np.linalg.norm(first), 1e-12)
     rest = z1 - z1.mean(axis=0)

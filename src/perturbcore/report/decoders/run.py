@@ -1,4 +1,4 @@
-"""Decoders, kNN and the controls of both on one data set: everything that the chapter draws from."""
+"""Decoders, kNN and controls on one data set: everything that the chapter draws from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,7 +105,7 @@ class DecoderRun:
         return table.assign(method=[self.method(e, p) or e for e, p in who])
 
     def histories(self) -> pd.DataFrame:
-        """Losses by epoch of every training: method, cell_line, fold, epoch, and what was logged."""
+        """Losses by epoch of every training: method, cell_line, fold, epoch, what was logged."""
         parts = []
         for model in self.models:
             name = self.method(model.name, model.predictor)

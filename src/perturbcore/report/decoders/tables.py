@@ -1,4 +1,4 @@
-"""The tables of the chapter on generative decoders: scores, costs, learning curves, distributions."""
+"""The tables of the chapter on decoders: scores, costs, learning curves, distributions."""
 
 from collections.abc import Sequence
 
@@ -110,7 +110,7 @@ def cost_points(runs: Sequence[DecoderRun]) -> tuple[pd.DataFrame, pd.DataFrame]
 
 
 def cost_table(runs: Sequence[DecoderRun]) -> pd.DataFrame:
-    """Seconds of training and of sampling, together and relative to kNN, with the score they buy."""
+    """Seconds of training and sampling, together and relative to kNN, with the score they buy."""
     table = summary_table(runs)
     columns = ["data", "method", "value", *COSTS, "seconds", "times_knn"]
     return table.loc[_costly(table), columns].sort_values(["data", "seconds"])
@@ -151,9 +151,10 @@ def distribution_summary(run: DecoderRun, table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        method, the metrics, `unexplained` (energy distance as a share of that of unchanged controls;
-        the halves of the observed cells are at about 0), gain of each decoder in energy distance
-        over the controls shifted by kNN, with low, high and verdict; best energy distance first.
+        method, the metrics, `unexplained` (energy distance as a share of that of unchanged
+        controls; the halves of the observed cells are at about 0), gain of each decoder in energy
+        distance over the controls shifted by kNN, with low, high and verdict; best energy distance
+        first.
     """
     unit = ["metric", "cell_line", "fold", "method", "embedding", "predictor"]
     scores = table.groupby(unit, sort=False, as_index=False)[["value", "n_train", "n_test"]].mean()
@@ -168,7 +169,7 @@ def distribution_summary(run: DecoderRun, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def panels(runs: Sequence[DecoderRun]) -> pd.DataFrame:
-    """L2 scores for the box plot; panels are cell lines, named by data set where there are several."""
+    """L2 scores for the box plot; panels are cell lines, named by data set if there are several."""
     parts = []
     for run in runs:
         rows, short = run.comparison.scores, run.title.split(" (")[0]

@@ -38,8 +38,9 @@ def gains(run: FineTuningRun) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        `Comparison.own_gains`, with `data` (its title), trained (whether the use trains on responses
-        by gradient steps) and adapted (whether the network itself is trained, not only a head).
+        `Comparison.own_gains`, with `data` (its title), trained (whether the use trains on
+        responses by gradient steps) and adapted (whether the network itself is trained, not only a
+        head).
     """
     table = run.comparison.own_gains()
     trained = ~table["predictor"].isin(FROZEN)
@@ -57,7 +58,8 @@ def answer(run: FineTuningRun) -> str:
     for row in table[table["adapted"]].itertuples():
         floor = c.between(row.method, c.floor)["verdict"]
         said.append(
-            f"**{row.method}**: {c.label} {row.value:.3f} against {row.reference:.3f} for kNN on it "
+            f"**{row.method}**: {c.label} {row.value:.3f} against {row.reference:.3f} for kNN on "
+            "it "
             f"frozen, a gain of {_gain_said(row)}. "
             f"{beside.get(floor, 'It cannot be told apart from the Train Mean.')}"
         )
@@ -90,7 +92,8 @@ def surprises(run: FineTuningRun) -> str:
         for head in rows[rows["trained"] & ~rows["adapted"]].itertuples():
             said.append(
                 f"{name}: a head trained on the frozen network ({head.predictor}) gains "
-                f"{signed(head.gain)} over kNN, {best['predictor']} {signed(best['gain'])}. Adapting "
+                f"{signed(head.gain)} over kNN, {best['predictor']} {signed(best['gain'])}. "
+                "Adapting "
                 f"the network itself is worth {_gain_said(c.between(best['method'], head.method))}."
             )
         for plain in rows[~rows["trained"]].head(1).itertuples():
@@ -113,7 +116,8 @@ def one_line(runs: Sequence[FineTuningRun]) -> str:
     n, up, down = len(adapted), *((adapted["verdict"] == v).sum() for v in ("better", "worse"))
     said = (
         f"Of {n} {plural(n, 'fine-tuning')}, {up} {plural(up, 'beats', 'beat')} kNN on the same "
-        f"representation frozen, {down} {plural(down, 'is', 'are')} worse, {n - up - down} cannot be "
+        f"representation frozen, {down} {plural(down, 'is', 'are')} worse, {n - up - down} cannot "
+        "be "
         "told apart"
     )
     run, table = next((r, t) for r, t in tables if t["adapted"].any())

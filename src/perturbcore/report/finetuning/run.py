@@ -207,7 +207,7 @@ def links_models(
 def models_of(
     pretrained, nodes: pd.Series, name: str, modality: str, **options
 ) -> tuple[list[FineTuned], dict]:
-    """Make the fine-tuned model of a network and the one with a frozen backbone; see `graph_model`."""
+    """Make the fine-tuned model of a network and the one with a frozen backbone."""
     options |= {"name": name, "modality": modality}
     models = [graph_model(pretrained, nodes, frozen=f, **options) for f in (False, True)]
     about = {
@@ -224,7 +224,7 @@ def _networks_of(study) -> Path:
 
 
 def node_numbers(ids: Sequence[str], aliases: pd.Series | None = None) -> pd.Series:
-    """Node number, indexed by gene; older names of a gene lead to its node where `aliases` are given."""
+    """Node number, indexed by gene, and by older names of genes where `aliases` are given."""
     if aliases is None:
         return pd.Series(np.arange(len(ids)), index=pd.Index(ids))
     # numbers as one-dimensional vectors: the rule for older names is the one of embeddings
