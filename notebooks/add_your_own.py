@@ -149,14 +149,15 @@ console.example("mine.yml", "notebooks/profiles/mine.yml")
 
 # %% [markdown]
 # A chapter is one file in `notebooks/`: text, a cell of parameters with their types, and cells that call the package. A
-# line `- file: book/chapters/my_chapter` in `_toc.yml` puts it into the book. Here it lies in a checkout of its own
+# line `- file: book/chapters/my_chapter` in `_toc.yml` puts it into the book, a `card` in its header on the first page.
+# Here it lies in a checkout of its own
 # (`PERTURBCORE_ROOT` names it; in yours, leave that out).
 
 # %% tags=["hide-input"]
 console.example("my_chapter.py.txt", "notebooks/my_chapter.py")
 here = "PERTURBCORE_ROOT=mine/"
 console.run(f"{here} perturbcore run my_chapter --profile mine -p k 3,6 --out mine/my_chapter.ipynb")
-ranking = pd.read_csv(console.mine / "results/mine/tables/my_chapter/ranking.csv")
+ranking = pd.read_csv(next((console.mine / "results/mine/runs").glob("my_chapter-*/tables/my_chapter/ranking.csv")))
 heads = {"method": "Method", "value": "L2", "low": "95 % low", "high": "high", "gap_closed": "Gap closed"}
 pages.show_table(chapter, ranking, "my-chapter", caption="The table of that chapter.", keep=heads)
 

@@ -199,7 +199,7 @@ def test_the_protocol_names_functions_and_parameters_that_exist():
 def test_every_source_that_is_cited_is_in_the_bibliography():
     known = set(re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(), re.M))
     keys = {k for text in catalogue.entries()["citations"] for k in text.split(", ") if k}
-    for path in (ROOT / "src" / "perturbcore" / "datasets").glob("*.py"):
+    for path in (ROOT / "src" / "perturbcore" / "data" / "sets").glob("*.py"):
         for found in re.findall(r"citations=\((.*?)\)", path.read_text(), re.S):
             keys |= set(re.findall(r'"(\w+)"', found))
     for path in [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.py")]:
