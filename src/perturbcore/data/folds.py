@@ -1,4 +1,4 @@
-"""Folds are data: made once from perturbation names, stored with the responses, checked for leaks."""
+"""Folds are data: made once from names, stored with the responses, checked for leaks."""
 
 import warnings
 
@@ -74,8 +74,8 @@ def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
     ------
     LeakError
         A perturbation has rows in two folds of one cell line (or of any, if `joint`, or if the cell
-        lines were pooled in one well, ``uns["perturbcore"]["shared_wells"]``: then what a well did to
-        one line it did to all, and a copy of another line's response would be scored).
+        lines were pooled in one well, ``uns["perturbcore"]["shared_wells"]``: then what a well did
+        to one line it did to all, and a copy of another line's response would be scored).
     InputError
         A fold is missing.
 
@@ -92,8 +92,8 @@ def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
     if (within > 1).any():
         line, name = within.index[within > 1][0]
         raise LeakError(
-            f"perturbation '{name}' is in {within.max()} folds of cell line '{line}' (column 'fold'): "
-            "it would be tested on itself; keep all its rows in one fold (splits.add_folds does)"
+            f"perturbation '{name}' is in {within.max()} folds of cell line '{line}' (column "
+            "'fold'): it would be tested on itself; keep all its rows in one fold (splits.add_folds does)"
         )
     across = cross_line_leaks(obs)
     if len(across):
@@ -103,8 +103,8 @@ def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
         )
         if responses.uns.get("perturbcore", {}).get("shared_wells"):
             raise LeakError(
-                f"{what}, but these lines share wells, so that a drug agrees with itself across lines "
-                "even where it is inert; use splits.add_folds"
+                f"{what}, but these lines share wells, so that a drug agrees with itself "
+                "across lines even where it is inert; use splits.add_folds"
             )
         if joint:
             raise LeakError(

@@ -152,7 +152,7 @@ def _plan(responses, models, lines, folds, about, options) -> list[_Job]:
                 asked = [line for line in part if number in numbers[line]]
                 if not asked:
                     raise InputError(
-                        f"cell line {', '.join(map(repr, part))} has no perturbation in fold {number}"
+                        f"cell line {', '.join(map(repr, part))} has nothing in fold {number}"
                     )
                 keys = {line: digest(shared, line) for line in asked}
                 jobs.append(_Job(model, int(number), part, here, keys))
@@ -181,7 +181,7 @@ def _results(responses, task, jobs, names, n_jobs) -> Iterator[tuple[list[UnitRe
 
 @dataclass(eq=False)
 class _Cut:
-    """A fold with what it hides: per cell line the truth of the test rows, and what scoring needs."""
+    """A fold with what it hides: per cell line the truth of the test rows and more."""
 
     fold: Fold
     hidden: dict[str, dict]
@@ -276,7 +276,7 @@ def _check_prediction(prediction: Prediction, fold: Fold, model) -> None:
     if not np.isfinite(values).all():
         raise InputError(
             f"model '{model.name}' predicts NaN or infinity: its training diverged, or it read the "
-            "responses of test perturbations, which are blanked; lower its learning rate, or mend it"
+            "responses of test perturbations, which are blanked; lower its rate, or mend it"
         )
 
 
@@ -285,8 +285,8 @@ def _check_models(models: Sequence, task: Task) -> None:
     twice = [n for n in names if names.count(n) > 1]
     if twice:
         raise ParameterError(
-            f"two models are called '{twice[0][0]}' and predict by '{twice[0][1]}': rename one, since "
-            "scores are told apart by name"
+            f"two models are called '{twice[0][0]}' and predict by '{twice[0][1]}': rename one, "
+            "since scores are told apart by name"
         )
     for model in models:
         tasks = getattr(model, "tasks", None)

@@ -89,7 +89,7 @@ class Labels:
         return Labels(indptr, self.genes[flat], self.label[flat], self.n_genes)
 
     def rates(self, gene_weight: float = GENE_WEIGHT) -> np.ndarray:
-        """Share of positives per gene, pulled to the overall share by `gene_weight` labels, (g,)."""
+        """Share of positives per gene, pulled to the overall one by `gene_weight` labels, (g,)."""
         overall = self.label.mean() if len(self.label) else 0.5
         positive = np.bincount(self.genes, weights=self.label, minlength=self.n_genes)
         known = np.bincount(self.genes, minlength=self.n_genes)
@@ -97,7 +97,7 @@ class Labels:
 
 
 def best_threshold(label: np.ndarray, score: np.ndarray) -> float:
-    """Threshold of largest macro F1 (`perturbcore.score.metrics.pairs.macro_f1`) among 99 quantiles."""
+    """Threshold of largest `perturbcore.score.metrics.pairs.macro_f1` among 99 quantiles."""
     cuts = np.unique(np.quantile(score, np.linspace(0.01, 0.99, 99)))
     order = np.argsort(score)
     below = np.searchsorted(score[order], cuts, side="left")  # entries called negative

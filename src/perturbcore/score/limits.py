@@ -30,8 +30,8 @@ def experimental_error(
 ) -> pd.DataFrame:
     """Estimate ceilings from the cells or the replicate wells of a data set.
 
-    The published experimental error, and for log fold-changes the noise floor: what the true effects
-    would score against the measured ones, from disjoint halves.
+    The published experimental error, and for log fold-changes the noise floor: what the true
+    effects would score against the measured ones, from disjoint halves.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from perturbcore.data.folds import check_disjoint
 from perturbcore.data.responses import dense
 from perturbcore.score.task import Task, task_of
 
-# all that a model is told of a test perturbation: not even its number of cells, which tells its effect
+# all that a model is told of a test perturbation: the number of its cells would tell its effect
 ASKED = ["perturbation", "cell_line", "fold"]
 NEGATIVE, POSITIVE = "Negative control", "Positive control"
 
@@ -95,7 +95,7 @@ class Fold:
         test = here & (responses.obs["fold"].to_numpy().astype(int) == number)
         if not test.any():
             raise InputError(
-                f"cell line {', '.join(repr(n) for n in lines)} has no perturbation in fold {number}"
+                f"cell line {', '.join(map(repr, lines))} has no perturbation in fold {number}"
             )
         train, names = here & ~test, responses.obs["perturbation"].astype(str)
         for name in lines:
@@ -147,8 +147,8 @@ def _asked(responses: AnnData, rows: np.ndarray) -> AnnData:
 class Model:
     """A method: it learns from a fold and predicts its test perturbations.
 
-    A subclass writes `predict`, and `fit` where learning is a step of its own; any object with these
-    methods and attributes does as well. Every fold gets a copy of the model, so that `fit` may keep
+    A subclass writes `predict`, and `fit` where learning is a step of its own; any object with
+    these methods and attributes does as well. Every fold gets a copy of the model, so that `fit` may keep
     what it learned in attributes.
 
     Attributes
@@ -190,8 +190,5 @@ class Model:
 
 
 def fit_predict(model, fold: Fold) -> Prediction:
-    """Run a model on a fold; one with a `fit_predict(train, test, fold=)` of its own is still served."""
-    own = getattr(model, "fit_predict", None)
-    if own is not None:
-        return own(fold.train, fold.test, fold=fold.number)
+    """Run a copy of a model on a fold."""
     return copy.copy(model).fit(fold).predict(fold)

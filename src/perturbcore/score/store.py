@@ -87,7 +87,7 @@ class ScoreStore:
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             raise InputError(
-                f"{path}: not a score store ({error}); move it away and the units are computed again"
+                f"{path}: not a score store ({error}); move it away to compute the units again"
             ) from error
 
     def have(self, keys: Iterable[str]) -> set[str]:
@@ -174,7 +174,7 @@ class ScoreStore:
     def export(self, path) -> Path:
         """Write the scores of every scope of the book, atomically; two chapters may export at once.
 
-        A column `chapter` says which one claims a row: a unit that two chapters show is there twice.
+        A column `chapter` says which one claims a row: what two chapters show is there twice.
         """
         query = "SELECT DISTINCT scope FROM members WHERE scope NOT LIKE ? ORDER BY scope"
         with self._exclusive():

@@ -73,7 +73,7 @@ class Task:
         return list(names or there)
 
     def truth(self, rows: AnnData) -> Any:
-        """Return what is known of some rows: an (n, g) array, or `Labels` where labels are partial."""
+        """Return what is known of rows: an (n, g) array, or `Labels` where labels are partial."""
         raise NotImplementedError
 
     def shape(self, n: int, n_genes: int) -> tuple[int, ...]:
@@ -282,16 +282,8 @@ register_task(
 
 
 def primary_metric(scores: pd.DataFrame) -> str:
-    """Return the metric that ranks methods on the task of these scores; they must be of one task."""
+    """Return the metric that ranks methods on the one task of these scores."""
     tasks = list(scores["task"].unique())
     if len(tasks) != 1 or tasks[0] not in _TASKS:
         raise InputError(f"scores of one task among {', '.join(_TASKS)} are needed, not {tasks}")
     return _TASKS[tasks[0]].primary
-
-
-def pair_labels(responses: AnnData) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (n, g) in {0, 1} and which are known, of responses with partial labels."""
-    task = task_of(responses)
-    if not isinstance(task, Pairs):
-        raise ParameterError(f"task '{task.name}' has no partial labels")
-    return task.dense_labels(responses)

@@ -15,7 +15,7 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.training.batches import Batches
 from perturbcore.core.training.fit import fit
 from perturbcore.core.training.learner import Learner
-from perturbcore.models.simple.labels import best_threshold
+from perturbcore.score.labels import best_threshold
 from perturbcore.score.model import Fold, Model, Prediction
 
 

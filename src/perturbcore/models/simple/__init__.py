@@ -1,4 +1,4 @@
-"""Models of one embedding: predictors with scikit-learn's fit and predict, tuned inside the fold."""
+"""Models of one embedding: predictors, tuned inside the fold, floors and a ceiling."""
 
 from collections.abc import Callable
 

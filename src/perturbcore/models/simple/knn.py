@@ -1,7 +1,8 @@
 """k nearest neighbours, tuned without ever forming an inner prediction.
 
 The error of an inner prediction needs only inner products of responses: with neighbours
-n_1 .. n_k of perturbation p, ``|y_p - mean(y_n)|^2 = G_pp - 2/k sum_i G_pn_i + 1/k^2 sum_ij G_n_in_j``
+n_1 .. n_k of perturbation p,
+``|y_p - mean(y_n)|^2 = G_pp - 2/k sum_i G_pn_i + 1/k^2 sum_ij G_n_in_j``
 where ``G = Y Y^T`` is shared by all folds and embeddings of a cell line. So tuning costs k^2
 look-ups a perturbation instead of k additions a gene.
 """
@@ -93,8 +94,8 @@ class KNN(Predictor):
         usable = sorted({k for k in self.grid if k <= smallest})
         if not usable:
             raise ParameterError(
-                f"k={self.grid} are all above the {smallest} perturbations of an inner training set; "
-                "give smaller k"
+                f"k={self.grid} are all above the {smallest} perturbations of an inner training "
+                "set; give smaller k"
             )
         k = usable[0]
         if len(usable) > 1:

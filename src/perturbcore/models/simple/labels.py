@@ -15,9 +15,9 @@ import numpy as np
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.simple.base import Predictor, Targets, best_of, checked_grid
 from perturbcore.models.simple.space import NestedSpace, Space
-from perturbcore.score.labels import GENE_WEIGHT, Labels, best_threshold  # noqa: F401
+from perturbcore.score.labels import Labels, best_threshold
 from perturbcore.score.metrics.pairs import auroc_within
-from perturbcore.score.task import pair_labels, task_of  # noqa: F401
+from perturbcore.score.task import task_of
 
 
 @numba.njit(nogil=True, cache=True)
@@ -80,10 +80,10 @@ def _raised(x, power, whole):
 def _kernel_scores(
     indptr, genes, label, kernel, powers, total, q_indptr, q_genes, rate, prior, out
 ):
-    """out[j, e] = score of query entry e with the weights kernel[p] ** powers[j] of its row p, scaled to `total`.
+    """out[j, e] = score of query entry e with weights kernel[p] ** powers[j] that add up to `total`.
 
-    Labels are sparse: only the rows that know a query entry's own gene are visited. Weights are made a
-    row at a time, so that they stay in the cache.
+    Labels are sparse: only the rows that know a query entry's own gene are visited. Weights are made
+    a row at a time, so that they stay in the cache.
     """
     n, n_powers = kernel.shape[1], len(powers)
     begin, rows, entries = _by_gene(indptr, genes, len(rate))
@@ -124,7 +124,7 @@ def cosine_kernel(space: Space) -> np.ndarray:
 
 
 def raise_to(kernel: np.ndarray, power: float) -> np.ndarray:
-    """Raise each entry to a power; a whole one by a few products, which is much faster than pow()."""
+    """Raise each entry to a power; a whole one by a few products, much faster than pow()."""
     if power != int(power) or power < 1:
         return kernel**power
     out, square, left = np.ones((), dtype=kernel.dtype), kernel, int(power)
@@ -141,12 +141,12 @@ def kernel_scores(
 ) -> np.ndarray:
     """Score the entries of `query` by a kernel (m, n) raised to each power, (n_powers, n_entries).
 
-    The weights of a row are scaled to sum `total`; a row without any positive weight gets the rates.
+    The weights of a row are scaled to sum `total`; a row without positive weight gets the rates.
     """
     out = np.empty((len(powers), len(query.genes)))
     _kernel_scores(
-        known.indptr, known.genes, known.label, np.ascontiguousarray(kernel), np.asarray(powers, dtype=np.float64),
-        float(total), query.indptr, query.genes, rate, float(prior), out,
+        known.indptr, known.genes, known.label, np.ascontiguousarray(kernel),
+        np.asarray(powers, dtype=np.float64), float(total), query.indptr, query.genes, rate, float(prior), out,
     )  # fmt: skip
     return out
 

@@ -87,8 +87,8 @@ class Softmax:
     def fit(self, X: np.ndarray, codes: np.ndarray, C: float) -> torch.Tensor:
         """Fit all genes: weights and, last, intercepts, (K, d + 1, g).
 
-        `X` (n, d) are coordinates, `codes` (n, g) classes 0 .. K - 1 (-1: not known), `C` the inverse
-        strength of the penalty.
+        `X` (n, d) are coordinates, `codes` (n, g) classes 0 .. K - 1 (-1: not known), `C` the
+        inverse strength of the penalty.
         """
         import torch
 

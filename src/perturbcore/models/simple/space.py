@@ -33,7 +33,7 @@ def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
 def principal_axes(
     Z: np.ndarray, n_components: int, *, seed: int = 0, start: np.ndarray | None = None
 ) -> np.ndarray:
-    """Leading principal axes of centred rows Z (n, d): orthonormal columns (d, q), leading axis first.
+    """Leading principal axes of centred rows Z (n, d): orthonormal columns (d, q), leading first.
 
     Exact (symmetric eigendecomposition of the smaller side) up to `EXACT_SIDE`; above it by
     subspace iteration with oversampling, seeded, or warm from `start` (axes of similar data: of the

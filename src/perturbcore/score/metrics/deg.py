@@ -74,8 +74,8 @@ def _check(label, probability) -> tuple[np.ndarray, np.ndarray]:
 def called_per_gene(label, probability) -> dict[str, np.ndarray]:
     """Score the most probable class of each gene: F1, precision, recall, each (g,).
 
-    `label` (m, g) is -1, 0 or 1; `probability` (3, m, g) any scores with the same argmax, equal ones
-    going to the first class. Each class by itself (0 where undefined), averaged over the classes
+    `label` (m, g) is -1, 0 or 1; `probability` (3, m, g) any scores with the same argmax, equal
+    ones going to the first class. Each class by itself (0 where undefined), averaged over the classes
     among the gene's labels.
     """
     label, probability = _check(label, probability)
@@ -94,7 +94,7 @@ def called_per_gene(label, probability) -> dict[str, np.ndarray]:
 
 
 def ranked_per_gene(label, probability) -> dict[str, np.ndarray]:
-    """Score how each class ranks the test perturbations of a gene: AUROC, average precision, each (g,).
+    """Score how each class ranks the test perturbations of a gene, each (g,).
 
     AUROC is one class against the others, averaged over all three, a class without positives (or
     without negatives) counting 0; average precision is averaged over the classes among the gene's
@@ -112,7 +112,7 @@ def ranked_per_gene(label, probability) -> dict[str, np.ndarray]:
 
 
 def deg_metrics(label, probability, names) -> dict[str, float]:
-    """Means over genes of the named metrics, sharing the work between them; see `called_per_gene`."""
+    """Means over genes of the named metrics, sharing their work; see `called_per_gene`."""
     found: dict[str, np.ndarray] = {}
     if set(names) & {"f1_score", "precision", "recall"}:
         found |= called_per_gene(label, probability)
@@ -150,7 +150,7 @@ def recall(label, probability):
 
 @register("roc_auc")
 def roc_auc(label, probability):
-    """One-against-rest AUROC over three classes, an absent class counting 0, averaged over genes."""
+    """One-against-rest AUROC over three classes, an absent one counting 0, averaged over genes."""
     return deg_metrics(label, probability, ["roc_auc"])["roc_auc"]
 
 

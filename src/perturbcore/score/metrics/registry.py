@@ -1,4 +1,4 @@
-"""What a metric is: a function of arrays together with its direction, bounds, formula and source."""
+"""What a metric is: a function of arrays with its direction, bounds, formula and source."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -27,7 +27,7 @@ def _share(order, values, out):
 
 
 def row_ranks(values: np.ndarray) -> np.ndarray:
-    """Rank each row (n, g) from 0 in float32, ties sharing their rank; faster than scipy's rankdata."""
+    """Rank each row (n, g) from 0 in float32, ties sharing ranks; faster than scipy's rankdata."""
     values = np.ascontiguousarray(values)
     out = np.empty(values.shape, dtype=np.float32)
     _share(np.argsort(values, axis=1), values, out)
