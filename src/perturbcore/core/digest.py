@@ -152,7 +152,9 @@ def module_exists(module: str) -> bool:
 
 def _path(module: str) -> Path:
     path = _ROOT.joinpath(*module.split(".")[1:])
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    # a folder that is left with nothing but bytecode is no package
+    package = path / "__init__.py"
+    return package if package.is_file() else path.with_suffix(".py")
 
 
 @cache

@@ -228,8 +228,8 @@ class PairedScores:
         reference : str or mapping, optional
             One method for all, or the reference of each method; that of the comparison, or the best
             competitor, by default.
-        by : () or ("cell_line",)
-            Over all cell lines, or within each.
+        by : sequence of str
+            Nothing, over all cell lines; "cell_line", within each.
         methods : sequence of str, optional
             Which to compare: all competitors but the reference by default.
 
