@@ -93,7 +93,7 @@ def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
         line, name = within.index[within > 1][0]
         raise LeakError(
             f"perturbation '{name}' is in {within.max()} folds of cell line '{line}' (column "
-            "'fold'): it would be tested on itself; keep all its rows in one fold (splits.add_folds does)"
+            "'fold'): it would be tested on itself; keep all its rows in one fold (add_folds does)"
         )
     across = cross_line_leaks(obs)
     if len(across):

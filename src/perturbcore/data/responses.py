@@ -96,7 +96,8 @@ def check_responses(responses: AnnData, *, folds: bool = True, source: str = "re
     if missing:
         raise InputError(
             f"{source}: obs has no column '{missing[0]}' (it has: "
-            f"{', '.join(responses.obs.columns)}); rename yours, or make folds with perturbcore.data.folds.add_folds"
+            f"{', '.join(responses.obs.columns)}); rename yours, "
+            "or make folds with perturbcore.data.folds.add_folds"
         )
     about = responses.uns.get("perturbcore")
     if not isinstance(about, dict) or "task" not in about:

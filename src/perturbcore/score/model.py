@@ -148,8 +148,8 @@ class Model:
     """A method: it learns from a fold and predicts its test perturbations.
 
     A subclass writes `predict`, and `fit` where learning is a step of its own; any object with
-    these methods and attributes does as well. Every fold gets a copy of the model, so that `fit` may keep
-    what it learned in attributes.
+    these methods and attributes does as well. Every fold gets a copy of the model, so that `fit`
+    may keep what it learned in attributes.
 
     Attributes
     ----------

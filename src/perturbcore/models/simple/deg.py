@@ -17,7 +17,7 @@ from perturbcore.score.task import task_of
 
 @dataclass
 class DEGLogistic(Predictor):
-    """Class-balanced softmax classifier of each gene, see `perturbcore.models.simple.softmax.Softmax`.
+    """Class-balanced softmax of each gene, see `perturbcore.models.simple.softmax.Softmax`.
 
     Parameters
     ----------

@@ -97,8 +97,8 @@ def fit_genes(X: np.ndarray, known: Labels, grid: Sequence[float]) -> np.ndarray
     r"""Fit a class-balanced logistic classifier of each gene, to convergence.
 
     Minimised, for each gene by itself, is the objective of
-    :class:`perturbcore.models.simple.softmax.Softmax` with two classes and labels only where they are
-    known: with :math:`u` the difference of the two weight vectors,
+    :class:`perturbcore.models.simple.softmax.Softmax` with two classes and labels only where they
+    are known: with :math:`u` the difference of the two weight vectors,
 
     .. math:: \sum_i a_i \log(1 + e^{-s_i (x_i \cdot u + b)}) + \frac{G}{2 C} \lVert u \rVert^2
 

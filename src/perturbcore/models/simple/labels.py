@@ -80,10 +80,10 @@ def _raised(x, power, whole):
 def _kernel_scores(
     indptr, genes, label, kernel, powers, total, q_indptr, q_genes, rate, prior, out
 ):
-    """out[j, e] = score of query entry e with weights kernel[p] ** powers[j] that add up to `total`.
+    """out[j, e] = score of entry e with weights kernel[p] ** powers[j] that add up to `total`.
 
-    Labels are sparse: only the rows that know a query entry's own gene are visited. Weights are made
-    a row at a time, so that they stay in the cache.
+    Labels are sparse: only the rows that know a query entry's own gene are visited. Weights are
+    made a row at a time, so that they stay in the cache.
     """
     n, n_powers = kernel.shape[1], len(powers)
     begin, rows, entries = _by_gene(indptr, genes, len(rate))
@@ -146,7 +146,8 @@ def kernel_scores(
     out = np.empty((len(powers), len(query.genes)))
     _kernel_scores(
         known.indptr, known.genes, known.label, np.ascontiguousarray(kernel),
-        np.asarray(powers, dtype=np.float64), float(total), query.indptr, query.genes, rate, float(prior), out,
+        np.asarray(powers, dtype=np.float64), float(total), query.indptr, query.genes, rate,
+        float(prior), out,
     )  # fmt: skip
     return out
 
