@@ -97,7 +97,7 @@ third = pd.read_csv(shown)
 # %% tags=["hide-input"]
 same = first.equals(second) and second.equals(third)
 pages.say(f"The three show the same table: {pages.number(same)}.")
-heads = {"display": "Method", "modality": "Modality", "value": "L2", "low": "95 % low", "high": "high"}
+heads = {"method": "Method", "modality": "Modality", "value": "L2", "low": "95 % low", "high": "high"}
 pages.show_table(chapter, third, "ranking", caption="Ranking on the tiny screen (simulated).", keep=heads)
 
 # %% [markdown]
