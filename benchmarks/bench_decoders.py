@@ -1,9 +1,9 @@
 """Generative decoders: what a training step and a generated cell cost, side by side.
 
 Each row compares two ways to the same end on the same data: the small network against the published
-transformer, few deterministic diffusion steps against all of them, one call for many cells against a loop
-over cells, pairs drawn by index against drawing them one by one, assignment against general optimal
-transport. On a machine with a GPU the network rows are repeated there. Run
+transformer, few deterministic diffusion steps against all of them, one call for many cells against
+a loop over cells, pairs drawn by index against drawing them one by one, assignment against general
+optimal transport. On a machine with a GPU the network rows are repeated there. Run
 
     python benchmarks/bench_decoders.py [--small] [--out rows.json]
 """

@@ -68,7 +68,10 @@ def score(z, pairs):
 
 
 def naive_pretraining(A, epochs, seed=0):
-    """A whole-graph pass for every batch of 4,096 edges, edge lists as published; learning rate 0.001."""
+    """A whole-graph pass for every batch of 4,096 edges, edge lists as published.
+
+    Learning rate 0.001.
+    """
     train, held = split_edges(A, 0.1, seed)
     others = random_pairs(A, len(held), np.random.default_rng([seed, 1]))
     torch.manual_seed(seed)
@@ -141,7 +144,10 @@ def pretraining(A, epochs):
 
 
 def fine_tuning(A, batch):
-    """The vectors and gradients of a batch of perturbations: from their neighbourhood, or the whole graph."""
+    """The vectors and gradients of a batch of perturbations: from their neighbourhood.
+
+    Or the whole graph.
+    """
     torch.manual_seed(0)
     net = GraphNetwork(A.shape[0], DIM, LAYERS, 0.0)
     P = normalised(A)

@@ -24,7 +24,8 @@ from perturbcore.models.simple.base import Targets
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import NestedSpace
 
-# dimensions of the 33 methods of Cole et al. 2026, Fig. 1, that use an embedding (31 files, random, idealized)
+# dimensions of the 33 methods of Cole et al. 2026, Fig. 1, that use an embedding (31 files, random,
+# idealized)
 PUBLISHED_DIMS = (
     [
         4352,

@@ -51,7 +51,10 @@ from perturbcore.embeddings.similarity import cca_matrix
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report import figures, pages
 from perturbcore.report.comparison import (
-    NEIGHBOUR_COLUMNS, RANKING_COLUMNS, Comparison, predictor_agreement,
+    NEIGHBOUR_COLUMNS,
+    RANKING_COLUMNS,
+    Comparison,
+    predictor_agreement,
 )
 from perturbcore.report.published.draw import present
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# a shared machine must not fail a test by being slow, and CI must not draw other examples than we did
+# a shared machine must not fail a test by being slow, and CI must not draw other examples than we
+# did
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("steady")
 

@@ -106,7 +106,8 @@ def model(cells, make, **changes):
     return DecoderModel(cells, make, **values)
 
 
-# ---- distances -------------------------------------------------------------------------------------
+# ---- distances
+# -------------------------------------------------------------------------------------
 
 
 def brute_energy(x, y, wx, wy):
@@ -164,7 +165,8 @@ def test_samples_of_one_distribution_are_at_distance_zero_on_average():
 
 
 def test_energy_distance_of_gaussians_has_its_known_value():
-    # two normals of variance 1 a distance m apart: 2 E|N(m, 2)| - 2 E|N(0, 2)|; quantiles leave no chance
+    # two normals of variance 1 a distance m apart: 2 E|N(m, 2)| - 2 E|N(0, 2)|; quantiles leave no
+    # chance
     from scipy.stats import norm
 
     m, x = 1.5, norm.ppf((np.arange(1500) + 0.5) / 1500)[:, None]
@@ -222,7 +224,8 @@ def test_distances_refuse_what_makes_no_sense():
         energy_distance(np.zeros((2, 1)), np.zeros((2, 1)), wx=[1.0])
 
 
-# ---- evaluation ------------------------------------------------------------------------------------
+# ---- evaluation
+# ------------------------------------------------------------------------------------
 
 
 def test_a_shift_of_control_cells_gives_back_the_shift(cells, responses):
@@ -385,7 +388,8 @@ def test_batch_mean_weighs_batches_alike():
     assert batch_mean(sp.csr_matrix(X), ["a", "a", "b"]) == pytest.approx([6.0])
 
 
-# ---- GEARS -----------------------------------------------------------------------------------------
+# ---- GEARS
+# -----------------------------------------------------------------------------------------
 
 
 def saved(responses, path, shift=0.0, drop=(), **changes):
@@ -444,7 +448,8 @@ def test_predictions_of_another_fold_or_of_nothing_are_refused(responses, tmp_pa
         GearsPredictions(tmp_path / "f.parquet")
 
 
-# ---- distributions and figures ---------------------------------------------------------------------
+# ---- distributions and figures
+# ---------------------------------------------------------------------
 
 
 def test_cells_moved_by_the_truth_come_closest(screen, responses, cells, tmp_path):
@@ -515,7 +520,8 @@ def test_figures_show_every_method_and_panel():
     assert [a.get_title(loc="left") for a in figure.axes[:2]] == ["Observed", "Flow"]
 
 
-# ---- the chapter's tables and sentences ------------------------------------------------------------
+# ---- the chapter's tables and sentences
+# ------------------------------------------------------------
 
 
 def fake_run(decoder=0.0, ridge=0.1, title="Toy (screen)", floor=6.0):

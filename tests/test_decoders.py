@@ -1,4 +1,7 @@
-"""Decoders where the answer is known: Gaussians, modes, oracles; couplings; what must be refused."""
+"""Decoders where the answer is known: Gaussians, modes, oracles; couplings.
+
+What must be refused.
+"""
 
 from functools import partial
 
@@ -191,7 +194,8 @@ def test_flow_follows_a_known_field(sampler, steps):
 
 @pytest.mark.parametrize("targets", ["published", "bounded"])
 def test_bridge_reaches_the_targets_of_a_perfect_network(targets):
-    # from N(0, 1) to N(3, 0.25) by independent pairs: everything is Gaussian, so conditional means are linear
+    # from N(0, 1) to N(3, 0.25) by independent pairs: everything is Gaussian, so conditional means
+    # are linear
     sigma, mean, deviation = 0.7, 3.0, 0.5
     process = Bridge(options("bridge", targets=targets, sigma=sigma, steps=200))
 

@@ -24,7 +24,10 @@ QUIET = dict(progress=False)
 
 
 def screen(n=1500, g=60, k=5, batches=3, seed=0, effect=2.5):
-    """Two lines, effects on a tenth of the genes, a gene never seen, all perturbations in batches."""
+    """Two lines, effects on a tenth of the genes, a gene never seen.
+
+    All perturbations in batches.
+    """
     rng = np.random.default_rng(seed)
     level = rng.lognormal(0, 0.8, g)
     level[0] = 0

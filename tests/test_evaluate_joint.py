@@ -18,8 +18,8 @@ from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import Protocol
 from perturbcore.score.evaluate import evaluate as evaluate_models
-from perturbcore.score.model import Model as Base
 from perturbcore.score.model import Fold, Prediction
+from perturbcore.score.model import Model as Base
 from perturbcore.score.store import ScoreStore
 from perturbcore.score.task import task_of
 
@@ -181,7 +181,10 @@ def test_two_models_of_one_name():
 
 
 def reachable(thing):
-    """Every array that can be reached from an object: attributes, bases of views, closures, frames."""
+    """Every array that can be reached from an object: attributes, bases of views, closures.
+
+    Frames.
+    """
     arrays, seen, left = [], set(), [thing]
     while left:
         x = left.pop()
@@ -219,7 +222,10 @@ def reachable(thing):
 
 @dataclass(eq=False)
 class Spy(Model):
-    """Turn anything that varies between the test perturbations into a score, else give the floor."""
+    """Turn anything that varies between the test perturbations into a score.
+
+    Else give the floor.
+    """
 
     name: str = "spy"
     group: str | None = None

@@ -50,7 +50,10 @@ def blanked(test):
 
 
 def planted_screen(n=300, seed=0, lines=("A", "B")):
-    """Genes of a module rise and fall together; two batches differ in every gene; the last gene is silent."""
+    """Genes of a module rise and fall together; two batches differ in every gene.
+
+    The last gene is silent.
+    """
     rng = np.random.default_rng(seed)
     blocks, obs = [], []
     for line in lines:
@@ -311,7 +314,8 @@ def test_indexing_averages_the_target_over_cells(cells, trained):
     head.eval()
     vectors = torch.from_numpy(gene_vectors(trained.encoder, cells, "A", max_cells=10_000))
     with torch.no_grad():
-        # the frozen head's prediction, until the encoder moves: standardised over genes, of 32 cells
+        # the frozen head's prediction, until the encoder moves: standardised over genes, of 32
+        # cells
         some = trained.encoder(head.cells[head.fixed[:32]], 0).mean(0)
         scaled = (vectors[[4, 9]] - some.mean(0)) / some.std(0)
         torch.testing.assert_close(

@@ -1,4 +1,7 @@
-"""Fine-tuning a graph network: exact neighbourhoods, no look at test responses, what it gains and when."""
+"""Fine-tuning a graph network: exact neighbourhoods, no look at test responses.
+
+What it gains and when.
+"""
 
 import copy
 

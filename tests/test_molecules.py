@@ -120,7 +120,8 @@ def test_cxsmiles_extension_is_no_second_word():
     assert parse("CCO |$;;R$|")[1] == ""
 
 
-# --- tables --------------------------------------------------------------------------------------------------
+# --- tables
+# --------------------------------------------------------------------------------------------------
 
 
 def write(path, text):
@@ -210,7 +211,8 @@ def test_sciplex_table(mirror):
     assert (drugs["targets"] == "").all() and drugs["mechanism"].str.contains("HDAC").any()
 
 
-# --- what a screen can carry ---------------------------------------------------------------------------------
+# --- what a screen can carry
+# ---------------------------------------------------------------------------------
 
 
 def wells(strength, n_drugs=40, n_genes=60, seed=0) -> SimpleNamespace:

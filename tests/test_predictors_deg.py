@@ -59,7 +59,10 @@ def labels(n=90, g=24, d=8, seed=0, lines=("A",)):
 
 
 def written_out(X, y, C, start, max_iter, dtype):
-    """Fit the published classifier as torch users would: a linear layer, autograd, weights by hand."""
+    """Fit the published classifier as torch users would: a linear layer, autograd.
+
+    Weights by hand.
+    """
     n, g = y.shape
     layer = torch.nn.Linear(X.shape[1], 3 * g, dtype=dtype)
     with torch.no_grad():

@@ -1,4 +1,7 @@
-"""Data sets made once and opened from disk: the same in every value, and made anew when they must."""
+"""Data sets made once and opened from disk: the same in every value.
+
+And made anew when they must.
+"""
 
 import json
 

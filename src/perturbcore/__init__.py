@@ -1,4 +1,4 @@
-"""perturbcore: from cells to responses, from responses and embeddings to scores, from scores to a book.
+"""From cells to responses, from responses and embeddings to scores, from scores to a book.
 
 The front door, in the order of the data; each verb loads what it needs when it is first asked for.
 

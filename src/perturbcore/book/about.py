@@ -73,21 +73,10 @@ def metric_markdown(table: pd.DataFrame) -> str:
 def defaults(functions: list[str]) -> pd.DataFrame:
     """Read the parameters that have a default from the signatures of functions and classes.
 
-    Parameters
-    ----------
-    functions : list of str
-        Dotted names, such as ``"perturbcore.data.effects.ba_ate"``; with ``"...:a, b"`` only the
-        parameters a and b.
+    `functions`: dotted names, such as ``"perturbcore.data.effects.ba_ate"``; with ``"...:a,
+    b"`` only the parameters a and b.
 
-    Returns
-    -------
-    pandas.DataFrame
-        function, parameter, default, meaning (its text in the docstring).
-
-    Raises
-    ------
-    ParameterError
-        There is no such function, or it has no such parameter.
+    Returns function, parameter, default, meaning (its text in the docstring).
     """
     rows = []
     for text in functions:
@@ -148,15 +137,11 @@ def _plain(text: str) -> str:
 def file_table(names) -> pd.DataFrame:
     """List files of the catalogue with licence, size, sha256 and where they come from.
 
-    Parameters
-    ----------
-    names : iterable of str
-        Catalogue entries; the authors' data set as a whole is not one, and has its own data cards.
+    `names`: catalogue entries; the authors' data set as a whole is not one, and has its own
+    data cards.
 
-    Returns
-    -------
-    pandas.DataFrame
-        The fields of `perturbcore.data.catalogue.Entry`, with `terms`, `megabytes` and `where` for the page.
+    Returns the fields of `perturbcore.data.catalogue.Entry`, with `terms`, `megabytes` and
+    `where` for the page.
     """
     found = [catalogue.entry(n) for n in names if n != REPOSITORY]
     rows = [
@@ -202,13 +187,7 @@ def dataset_facts(data: Dataset) -> str:
 
 
 def simulation_table(data: Dataset) -> pd.DataFrame:
-    """List the parameters a simulated data set was made with: parameter, value, meaning.
-
-    Raises
-    ------
-    InputError
-        The data set is not one of `perturbcore.data.simulate`.
-    """
+    """List the parameters a simulated data set was made with: parameter, value, meaning."""
     if "simulation" not in data.extras:
         raise InputError(
             f"data set '{data.name}' was not simulated here: it has no parameters to list"
@@ -223,13 +202,7 @@ def simulation_table(data: Dataset) -> pd.DataFrame:
 
 
 def run_table(profile: Profile) -> pd.DataFrame:
-    """Seconds, start, commit and parameters of each chapter that has run with a profile.
-
-    Raises
-    ------
-    InputError
-        No chapter has run yet.
-    """
+    """Seconds, start, commit and parameters of each chapter that has run with a profile."""
     rows = [
         {
             "chapter": n["chapter"],
@@ -249,7 +222,10 @@ def run_table(profile: Profile) -> pd.DataFrame:
 
 
 def machine_table(about: dict) -> pd.DataFrame:
-    """Lay the machine and versions of `perturbcore.core.provenance.record` out as what and value."""
+    """Lay the machine and versions of `perturbcore.core.provenance.record` out as what.
+
+    And value.
+    """
     rows = {
         "perturbcore": about["perturbcore"],
         "commit": (about["commit"] or "unknown") + (" with changes" if about["dirty"] else ""),
@@ -282,11 +258,6 @@ def benchmark_table(profile: Profile) -> pd.DataFrame:
     """Read what ``make bench`` measured; empty where it has not run here.
 
     Looked for in ``results/benchmarks`` and ``results/<profile>/benchmarks``.
-
-    Raises
-    ------
-    InputError
-        A file is not what `make bench` writes.
     """
     folders = [results_root() / "benchmarks", profile.results / "benchmarks"]
     frames = [_benchmarks(path) for folder in folders for path in sorted(folder.glob("*.json"))]

@@ -41,17 +41,7 @@ def build(profile: Profile) -> Path:
     The book is built aside and takes its place only when there was not a single warning, so the
     last good one stays readable.
 
-    Returns
-    -------
-    Path
-        The first page.
-
-    Raises
-    ------
-    InputError
-        A chapter of the table of contents has not been run with this profile.
-    BookError
-        The build gave a warning, or a page would load something from outside.
+    Returns the first page.
     """
     root = project_root()
     config = assemble(profile)
@@ -93,10 +83,8 @@ def linkcheck(profile: Profile) -> str:
 def assemble(profile: Profile) -> Path:
     """Lay the executed chapters, their tables and figures, and the run record into ``book/``.
 
-    Returns
-    -------
-    Path
-        The configuration of this build: ``_config.yml`` with a banner that names the profile.
+    Returns the configuration of this build: ``_config.yml`` with a banner that names the
+    profile.
     """
     root = project_root()
     names = published()

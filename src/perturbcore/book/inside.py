@@ -19,14 +19,8 @@ _PLAIN = (bool, int, float, str, list, dict, tuple, set, type(None))
 class OpenChapter:
     """A running chapter.
 
-    Attributes
-    ----------
-    name
-        Name of the chapter.
-    profile
-        The profile it runs with.
-    parameters
-        Checked values of its parameters.
+    `name`: name of the chapter; `profile`: the profile it runs with; `parameters`: checked
+    values of its parameters.
     """
 
     name: str

@@ -19,11 +19,6 @@ def write_rules(profile: Profile) -> Path:
 
     The stamp of a chapter holds its code, the values of its parameters, the code that its cells
     import, and the data sets and embeddings of the profile; its prose apart from that.
-
-    Raises
-    ------
-    ParameterError
-        The table of contents or a chapter's ``after`` names a chapter that is not there.
     """
     there = {c.name: c for c in find_chapters()}
     names = published()

@@ -25,13 +25,10 @@ class ChapterError(RuntimeError):
 def run_for_book(chapter: Chapter, profile: Profile, *, update: bool = False) -> Path:
     """Run a chapter with the profile's parameters and keep it for the book.
 
-    With `update`, a chapter of which only the prose has changed is not executed: its outputs are
-    those of the last run.
+    With `update`, a chapter of which only the prose has changed is not executed: its outputs
+    are those of the last run.
 
-    Returns
-    -------
-    Path
-        ``results/<profile>/chapters/<chapter>.ipynb``.
+    Returns ``results/<profile>/chapters/<chapter>.ipynb``.
     """
     target = profile.results / "chapters" / f"{chapter.name}.ipynb"
     note = profile.results / "runs" / f"{chapter.name}.json"
@@ -43,13 +40,9 @@ def run_for_book(chapter: Chapter, profile: Profile, *, update: bool = False) ->
 def run_aside(chapter: Chapter, profile: Profile, given: dict, out: Path | None = None) -> Path:
     """Run a chapter with other parameters, without touching the book.
 
-    Parameters
-    ----------
-    given
-        Parameter values; text is parsed by the declared type.
-    out
-        Where to put the executed notebook; otherwise beside its tables, figures and scores, in
-        ``results/<profile>/runs/<chapter>-<digest of the changed values>``.
+    `given`: parameter values; text is parsed by the declared type; `out`: where to put the
+    executed notebook; otherwise beside its tables, figures and scores, in
+    ``results/<profile>/runs/<chapter>-<digest of the changed values>``.
     """
     values = chapter.values(profile, given)
     changed = chapter.changed(profile, values)
@@ -65,11 +58,6 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
 
     The executed notebook appears under its name only when every cell has passed. A failed run
     leaves ``<name>.failed.ipynb`` beside it and whatever was there before.
-
-    Raises
-    ------
-    ChapterError
-        A cell raised.
     """
     target, note = target.resolve(), note.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +173,10 @@ def _reword(chapter: Chapter, target: Path) -> Path:
 
 
 def _tidy(notebook, facts: dict) -> None:
-    """Put the facts in and fold the code: it is never hidden, and open where ``show-input`` says so."""
+    """Put the facts in and fold the code: it is never hidden.
+
+    And open where ``show-input`` says so.
+    """
     notebook.metadata["perturbcore"] = facts
     papermill = notebook.metadata.get("papermill", {})
     for key in ("input_path", "output_path", "environment_variables"):

@@ -1,4 +1,7 @@
-"""Chapters as they lie in ``notebooks/``: percent scripts with a header and a cell of parameters."""
+"""Chapters as they lie in ``notebooks/``: percent scripts with a header.
+
+And a cell of parameters.
+"""
 
 import ast
 import re
@@ -69,13 +72,7 @@ class Parameter:
 
 
 def declared(source: str, where: str) -> dict[str, Parameter]:
-    """Read the parameters cell of a chapter.
-
-    Raises
-    ------
-    ParameterError
-        A line is no declaration, or a default does not fit its type.
-    """
+    """Read the parameters cell of a chapter."""
     lines = source.splitlines()
     found = {}
     for node in ast.parse(source).body:
@@ -120,13 +117,7 @@ def _type(text: str, name: str, where: str) -> str:
 
 
 def resolve(parameters: dict[str, Parameter], given: dict, where: str) -> dict:
-    """Check given values against the declared parameters.
-
-    Raises
-    ------
-    ParameterError
-        A name is unknown or a value has the wrong type; the message lists what exists.
-    """
+    """Check given values against the declared parameters."""
     unknown = [name for name in given if name not in parameters]
     if unknown:
         known = "; ".join(f"{p.name}: {p.type}" for p in parameters.values())
@@ -230,17 +221,8 @@ class Chapter:
     def values(self, profile: Profile, given: dict | None = None) -> dict:
         """Parameter values that a run passes to the chapter.
 
-        Parameters
-        ----------
-        profile
-            Its ``chapters`` section overrides the chapter's defaults.
-        given
-            Values that override both; text is parsed by the declared type.
-
-        Raises
-        ------
-        ParameterError
-            A name is unknown or a value has the wrong type.
+        `profile`: its ``chapters`` section overrides the chapter's defaults; `given`:
+        values that override both; text is parsed by the declared type.
         """
         known = [c.name for c in find_chapters()]
         for name in profile.chapters:

@@ -64,9 +64,10 @@ class Study:
         """Build the profile's embeddings that serve a data set, and the random control.
 
         Embeddings that cover less than `covering` of the perturbations of every cell line are left
-        out; `coverage` shows them all. Embeddings of drugs serve data sets of drugs, those of genes the
-        others, and a specification with `datasets: [...]` only those. Those that a data set brings along
-        (`perturbcore.embeddings.authors.own_embeddings`) come first. With `only`, no others than these are built.
+        out; `coverage` shows them all. Embeddings of drugs serve data sets of drugs, those
+        of genes the others, and a specification with `datasets: [...]` only those. Those
+        that a data set brings along (`perturbcore.embeddings.authors.own_embeddings`) come
+        first. With `only`, no others than these are built.
         """
         made = self._built(name, tuple(only))
         responses = self.dataset(name).responses
@@ -175,7 +176,10 @@ class Study:
         return self.store.scores(keys)
 
     def export(self) -> None:
-        """Write ``scores.parquet``: of the whole book, or of this run where it has a folder of its own."""
+        """Write ``scores.parquet``: of the whole book.
+
+        Or of this run where it has a folder of its own.
+        """
         path = self.chapter.folder / "scores.parquet"
         if not self.chapter.changed:
             self.store.export(path)
@@ -189,8 +193,8 @@ class Study:
         """Return the two predictors that a ranking compares.
 
         kNN, then lasso; for partial labels a kernel; for complete labels the published logistic
-        classifier, with the candidates `C` (the published grid by default) and the options `softmax`
-        of its fit.
+        classifier, with the candidates `C` (the published grid by default) and the options
+        `softmax` of its fit.
         """
         second = {
             "lfc": ("lasso", {"grid": lasso}),

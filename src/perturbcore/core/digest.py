@@ -18,15 +18,9 @@ _ROOT = Path(__file__).parents[1]
 def digest(*parts) -> str:
     """Hash the content of arrays, frames, sparse matrices and plain values.
 
-    Parameters
-    ----------
-    *parts
-        Arrays, pandas objects, scipy sparse matrices, or anything JSON can write.
+    `*parts`: arrays, pandas objects, scipy sparse matrices, or anything JSON can write.
 
-    Returns
-    -------
-    str
-        16 hexadecimal characters; equal content gives an equal digest on every machine.
+    Returns 16 hexadecimal characters; equal content gives an equal digest on every machine.
     """
     h = hashlib.sha256()
     for part in parts:
@@ -70,16 +64,10 @@ def code_digest(*roots) -> str:
 
     Comments, docstrings and layout do not count: rewording one recomputes nothing.
 
-    Parameters
-    ----------
-    *roots
-        Functions, classes, or names of modules such as ``"perturbcore.data.folds"``. Every module of
-        perturbcore that theirs import is followed, imports inside functions too.
+    `*roots`: functions, classes, or names of modules such as ``"perturbcore.data.folds"``.
+    Every module of perturbcore that theirs import is followed, imports inside functions too.
 
-    Returns
-    -------
-    str
-        16 hexadecimal characters.
+    Returns 16 hexadecimal characters.
     """
     names = [root if isinstance(root, str) else root.__module__ for root in roots]
     own = sorted({name for name in names if name.startswith(f"{_PACKAGE}.")})
@@ -110,7 +98,10 @@ def _imported(module: str) -> tuple[str, ...]:
 
 
 def imports_in(tree: ast.AST) -> list[str]:
-    """Return the modules of perturbcore that some code imports by itself, without following them."""
+    """Return the modules of perturbcore that some code imports by itself.
+
+    Without following them.
+    """
     return _homes(_import_names(tree))
 
 
@@ -131,7 +122,7 @@ def _homes(names) -> list[str]:
 
 
 def _home(module: str, name: str) -> str:
-    """Module that defines a name: a name that a package re-exports is followed to its own file."""
+    """Return the module that defines a name; what a package re-exports is followed to its file."""
     if _path(module).name != "__init__.py":
         return module
     if module_exists(f"{module}.{name}"):
@@ -166,7 +157,7 @@ def _normal(module: str) -> str:
 
 
 def _facts(module: str) -> dict:
-    """What a module imports and names, and the digest of its code; kept beside the bytecode."""
+    """Return what a module imports and names, and the digest of its code; kept by the bytecode."""
     source = _path(module).read_bytes()
     key = hashlib.sha256(source).hexdigest()
     known = _known()

@@ -23,13 +23,7 @@ _WORDS = {"tuple": "list", "dict": "mapping", "model": "mapping", "string": "str
 def wrong_value(error, where: str, known=()) -> ParameterError:
     """Say in one line what pydantic found wrong first: where, which key, what it must be.
 
-    Parameters
-    ----------
-    error : pydantic.ValidationError
-    where : str
-        File, or file and section.
-    known : sequence of str
-        The keys that exist, for a key that does not.
+    `where`: file, or file and section; `known`: the keys that exist, for a key that does not.
     """
     first = error.errors()[0]
     kind, value = first["type"], first["input"]

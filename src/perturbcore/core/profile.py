@@ -22,13 +22,8 @@ from perturbcore.core.errors import InputError, ParameterError, wrong_value
 def project_root() -> Path:
     """Find the folder that holds ``notebooks/profiles``.
 
-    ``PERTURBCORE_ROOT`` decides if it is set; otherwise the working directory and its parents are
-    searched, then the checkout this package was installed from.
-
-    Raises
-    ------
-    InputError
-        No such folder is found.
+    ``PERTURBCORE_ROOT`` decides if it is set; otherwise the working directory and its parents
+    are searched, then the checkout this package was installed from.
     """
     if declared := os.environ.get("PERTURBCORE_ROOT"):
         candidates = [Path(declared)]

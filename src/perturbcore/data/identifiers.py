@@ -17,11 +17,8 @@ CHROMOSOMES = (*map(str, range(1, 23)), "X", "Y", "MT")
 def gene_table(path: Path | str | None = None) -> pd.DataFrame:
     """Return the Ensembl GRCh38 gene table: an R data file at `path`, or the catalogue's.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row per (Ensembl id, Entrez id); columns `ensembl`, `entrez`, `symbol`, `chromosome`,
-        `biotype`, `description`, all str, "" where there is none.
+    Returns one row per (Ensembl id, Entrez id); columns `ensembl`, `entrez`, `symbol`,
+    `chromosome`, `biotype`, `description`, all str, "" where there is none.
     """
     from perturbcore.data.catalogue import data_folder, entry, fetch
 
@@ -64,19 +61,11 @@ def previous_symbols(
 ) -> pd.Series:
     """Map symbols of an older annotation to today's, through the Ensembl id they share.
 
-    Parameters
-    ----------
-    table
-        See `gene_table`.
-    path
-        A csv file with columns `ensembl_id`, `gene_name`; the catalogue's ``gene_info_table``
-        otherwise.
+    `path`: a csv file with columns `ensembl_id`, `gene_name`; the catalogue's
+    ``gene_info_table`` otherwise.
 
-    Returns
-    -------
-    pandas.Series
-        Today's symbol, indexed by an older one that no gene bears today. Older symbols that lead to
-        several of today's are left out.
+    Returns today's symbol, indexed by an older one that no gene bears today. Older symbols that
+    lead to several of today's are left out.
     """
     from perturbcore.data.catalogue import fetch
     from perturbcore.data.read import read_csv
@@ -97,33 +86,16 @@ def convert(
 ) -> tuple[pd.Series, pd.DataFrame]:
     """Convert gene ids and report every one that is not one to one.
 
-    Genes on alternative haplotypes and patches are used only where the id has none on a chromosome.
-    Of several candidates a single protein-coding one wins ("resolved"); otherwise the id is
-    "ambiguous" and gets no value, rather than a wrong one.
+    Genes on alternative haplotypes and patches are used only where the id has none on a
+    chromosome. Of several candidates a single protein-coding one wins ("resolved"); otherwise
+    the id is "ambiguous" and gets no value, rather than a wrong one.
 
-    Parameters
-    ----------
-    ids
-        Ids to convert; repeats are allowed. Version suffixes of Ensembl ids are ignored.
-    from_, to
-        "symbol", "ensembl" or "entrez".
-    table
-        See `gene_table`.
+    `ids`: ids to convert; repeats are allowed. Version suffixes of Ensembl ids are ignored;
+    `from_, to`: "symbol", "ensembl" or "entrez".
 
-    Returns
-    -------
-    converted : pandas.Series
-        One value per id, in the order given, missing (NA) where there is no single answer.
-    report : pandas.DataFrame
-        Indexed by the distinct ids; columns `status` ("ok", "resolved", "ambiguous", "missing"),
-        `value`, `candidates` (joined by a comma), `shared` (several ids lead to this value).
-
-    Raises
-    ------
-    ParameterError
-        `from_` or `to` is no kind of id.
-    InputError
-        An id is missing (NaN).
+    Returns one value per id, in the order given, missing (NA) where there is no single answer;
+    indexed by the distinct ids; columns `status` ("ok", "resolved", "ambiguous", "missing"),
+    `value`, `candidates` (joined by a comma), `shared` (several ids lead to this value).
     """
     for kind in (from_, to):
         if kind not in KINDS:

@@ -1,4 +1,7 @@
-"""Data sets on disk: responses are made once, under a key of all they depend on, and then opened."""
+"""Data sets on disk: responses are made once, under a key of all they depend on.
+
+And then opened.
+"""
 
 import dataclasses
 import json
@@ -106,16 +109,11 @@ def open_dataset(name: str, loader: str, options: Mapping, folder: Path) -> Data
     """Open a data set, made and kept in ``folder/<name>-<key>.h5ad`` when it is asked for first.
 
     The key is made of the options, the code of the loader (`code_digest`) and the files that it
-    reads: those of the catalogue by their sha256, others by their size and time of change. Files
-    are those that an option names and those that a function ``inputs(**options)`` beside ``load``
-    returns.
+    reads: those of the catalogue by their sha256, others by their size and time of change.
+    Files are those that an option names and those that a function ``inputs(**options)`` beside
+    ``load`` returns.
 
-    Parameters
-    ----------
-    name : str
-        Name in the profile, which the file bears.
-    loader, options
-        See `perturbcore.data.sets.base.load`.
+    `name`: name in the profile, which the file bears.
     """
     module = module_of(loader)
     inputs = [str(v) for v in options.values() if isinstance(v, str | Path)]

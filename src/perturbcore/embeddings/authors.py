@@ -124,31 +124,12 @@ def read_embeddings(
 ) -> tuple[list[Embedding], list[str]]:
     """Read the embeddings of a data set, cut to the perturbations of its responses.
 
-    Parameters
-    ----------
-    dataset : str
-    responses : AnnData
-        Of `read_authors_responses`.
-    root : path, optional
-    missing_drugs : {"error", "leave_out", "train_mean"}
-        What to do with an embedding that lacks a drug: refuse it as the published code does, leave
-        the embedding out, or score the drug by the Train Mean as for genes.
-    names : sequence of str, optional
-        Only these, by display or published name.
+    `missing_drugs`: what to do with an embedding that lacks a drug: refuse it as the published
+    code does, leave the embedding out, or score the drug by the Train Mean as for genes;
+    `names`: only these, by display or published name.
 
-    Returns
-    -------
-    embeddings : list of Embedding
-        float32, named as in the figures; `source` is ``<file>: <published name>``.
-    left_out : list of str
-        One line for each that is not there or covers nothing.
-
-    Raises
-    ------
-    InputError
-        A file is unreadable, or its values or ids are wrong; the message names it.
-    ParameterError
-        A name is not among the embeddings.
+    Returns float32, named as in the figures; `source` is ``<file>: <published name>``; one line
+    for each that is not there or covers nothing.
     """
     check_choice("missing_drugs", missing_drugs, ("error", "leave_out", "train_mean"))
     listed, left_out = list_embeddings(dataset, cell_lines(responses), root)

@@ -147,12 +147,8 @@ def align(embedding: Embedding, ids: Sequence[str]) -> tuple[np.ndarray, np.ndar
 
     Ids are compared exactly; nothing is trimmed, upper-cased or stripped of its version.
 
-    Returns
-    -------
-    X
-        float32, m x d; rows of ids without an embedding are NaN.
-    present
-        Boolean, m; whether the id has an embedding.
+    Returns float32, m x d; rows of ids without an embedding are NaN; boolean, m; whether the id
+    has an embedding.
     """
     rows = embedding.ids.get_indexer(pd.Index(list(ids), dtype=object))
     present = rows >= 0

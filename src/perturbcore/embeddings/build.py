@@ -37,36 +37,20 @@ def build_all(
 ) -> list[Embedding]:
     """Build all embeddings of a profile, in its order.
 
-    Parameters
-    ----------
-    specs
-        Each has a ``name``; then either ``builder`` (see
-        `perturbcore.embeddings.registry.builders`) with ``source`` (``simulated``, or a name of the
-        catalogue) or ``file``, or ``file`` alone for a table of vectors (``builder: file`` with
-        ``source`` for one of the catalogue). Further: ``modality``, ``identifier``, ``cell_line``,
-        ``columns`` (of an edge list or a table of texts), ``convert_to`` and ``duplicates`` (see
-        `convert_ids`), ``aliases: previous_symbols`` (see `add_aliases`), ``of`` (the embedding,
-        perhaps a later one, that ``builder: shuffled`` shuffles); all other keys, or those under
-        ``options``, are options of the builder. ``{cell_line}`` in ``file`` stands for each cell
-        line of the data set.
-    context
-        Where sources are found.
-    cache
-        Folder of built embeddings. The key is the specification, the content of its source and the
-        builder's code, so a changed source or option builds anew; a killed build leaves nothing
-        behind that would be taken for whole.
+    `specs`: each has a ``name``; then either ``builder`` (see
+    `perturbcore.embeddings.registry.builders`) with ``source`` (``simulated``, or a name of the
+    catalogue) or ``file``, or ``file`` alone for a table of vectors (``builder: file`` with
+    ``source`` for one of the catalogue). Further: ``modality``, ``identifier``, ``cell_line``,
+    ``columns`` (of an edge list or a table of texts), ``convert_to`` and ``duplicates`` (see
+    `convert_ids`), ``aliases: previous_symbols`` (see `add_aliases`), ``of`` (the embedding,
+    perhaps a later one, that ``builder: shuffled`` shuffles); all other keys, or those under
+    ``options``, are options of the builder. ``{cell_line}`` in ``file`` stands for each cell
+    line of the data set; `context`: where sources are found; `cache`: folder of built
+    embeddings. The key is the specification, the content of its source and the builder's code,
+    so a changed source or option builds anew; a killed build leaves nothing behind that would
+    be taken for whole.
 
-    Returns
-    -------
-    list of Embedding
-        Where every cell line has its own, all of them.
-
-    Raises
-    ------
-    ParameterError
-        Unknown builder, option or source; the message lists what exists.
-    InputError
-        A source cannot be read, or does not hold what is needed.
+    Returns where every cell line has its own, all of them.
     """
     context = context or BuildContext()
     specs = [dict(s) for s in specs]

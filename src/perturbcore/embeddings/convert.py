@@ -18,21 +18,13 @@ def convert_ids(
 ) -> tuple[Embedding, pd.DataFrame]:
     """Rename the ids of an embedding by the catalogue's gene table.
 
-    Parameters
-    ----------
-    to
-        ``symbol``, ``ensembl`` or ``entrez``.
-    duplicates
-        What to do where several ids become one: ``error``, or ``mean`` to average their vectors.
+    `to`: ``symbol``, ``ensembl`` or ``entrez``; `duplicates`: what to do where several ids
+    become one: ``error``, or ``mean`` to average their vectors.
 
-    Returns
-    -------
-    embedding
-        Ids that are missing from the map, or lead to several ids, have no row; their numbers are in
-        ``source``.
-    report
-        One row per id of the input, indexed by it: ``status`` (ok, resolved, ambiguous, missing),
-        ``value``, ``candidates``, ``shared`` (several ids lead to this value).
+    Returns ids that are missing from the map, or lead to several ids, have no row; their
+    numbers are in ``source``; one row per id of the input, indexed by it: ``status`` (ok,
+    resolved, ambiguous, missing), ``value``, ``candidates``, ``shared`` (several ids lead to
+    this value).
     """
     if duplicates not in ("error", "mean"):
         raise ParameterError(f"duplicates must be error or mean, got {duplicates!r}")

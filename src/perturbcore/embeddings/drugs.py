@@ -44,20 +44,14 @@ def fingerprint(drugs: pd.DataFrame, *, kind: str = "ecfp:4", bits: Dim = 2000):
 def fingerprint_function(kind: str, bits: int = 2000) -> Callable:
     """Return the function from an rdkit molecule to one fingerprint.
 
-    Parameters
-    ----------
-    kind
-        ``maccs`` (166 keys, bit 0 unused), ``topological`` (paths of one to seven bonds, Daylight's
-        kind), ``secfp`` (hashed circular SMILES, radius 3), ``avalon``, ``erg`` (reduced graph,
-        real numbers), ``ecfp:<diameter>`` and ``fcfp:<diameter>`` (Morgan atoms, or pharmacophoric
-        features; without a number the diameter is 4).
-    bits
-        Width of hashed fingerprints; ``maccs`` (167) and ``erg`` (315) have their own.
+    `kind`: ``maccs`` (166 keys, bit 0 unused), ``topological`` (paths of one to seven bonds,
+    Daylight's kind), ``secfp`` (hashed circular SMILES, radius 3), ``avalon``, ``erg`` (reduced
+    graph, real numbers), ``ecfp:<diameter>`` and ``fcfp:<diameter>`` (Morgan atoms, or
+    pharmacophoric features; without a number the diameter is 4); `bits`: width of hashed
+    fingerprints; ``maccs`` (167) and ``erg`` (315) have their own.
 
-    References
-    ----------
-    Durant et al. 2002 (MACCS); Probst and Reymond 2018 (SECFP); Gedeck et al. 2006 (Avalon); Stiefl
-    et al. 2006 (ErG); Rogers and Hahn 2010 (ECFP, FCFP). Width 2000: Cole et al. 2026.
+    Durant et al. 2002 (MACCS); Probst and Reymond 2018 (SECFP); Gedeck et al. 2006 (Avalon);
+    Stiefl et al. 2006 (ErG); Rogers and Hahn 2010 (ECFP, FCFP). Width 2000: Cole et al. 2026.
     """
     from rdkit.Avalon import pyAvalonTools
     from rdkit.Chem import MACCSkeys, rdMHFPFingerprint, rdReducedGraphs
@@ -130,11 +124,9 @@ def _lost(drugs: pd.DataFrame, kept: Collection[str], why: str) -> str:
 def target_encoding(drugs: pd.DataFrame, *, weights: Literal["binary", "rank"] = "binary"):
     """Encode drugs by their targets: one column per gene, its weight where the drug acts on it.
 
-    Weights are 1, or 1, 1/2, 1/4, ... in the order of the table (`rank`); drugs without a target
-    have no vector and are counted in ``source``.
+    Weights are 1, or 1, 1/2, 1/4, ... in the order of the table (`rank`); drugs without a
+    target have no vector and are counted in ``source``.
 
-    References
-    ----------
     Cole et al. 2026, target encodings ("binary", "confidence").
     """
     known = {d: genes for d, genes in targets_of(drugs).items() if genes}
@@ -158,21 +150,13 @@ def target_genes(
 ):
     """Embed drugs by the gene embeddings of their first targets, the main one first.
 
-    Only targets that have an embedding count; drugs without any have no vector and are counted in
-    ``source``.
+    Only targets that have an embedding count; drugs without any have no vector and are counted
+    in ``source``.
 
-    Parameters
-    ----------
-    genes
-        Embedding by gene symbol.
-    how
-        Side by side (n_targets x d numbers; a drug of fewer targets has zeros in the free places),
-        added up, or added up with weights 1, 1/2, 1/4, ... of their places in the table.
-    n_targets
-        How many targets of a drug at most.
+    `genes`: embedding by gene symbol; `how`: side by side (n_targets x d numbers; a drug of
+    fewer targets has zeros in the free places), added up, or added up with weights 1, 1/2, 1/4,
+    ... of their places in the table; `n_targets`: how many targets of a drug at most.
 
-    References
-    ----------
     Cole et al. 2026: three targets per drug, concatenated, summed, or weighted 1, 1/2, 1/4.
     """
     if genes.identifier != "symbol":

@@ -31,21 +31,15 @@ def expression_embeddings(
 ):
     """Principal components of genes over the control cells of each cell line.
 
-    The rows of the genes x cells matrix are the samples, so genes that rise and fall in the same
-    cells come to lie together. No perturbed cell is looked at; counts are normalised to 1e4 per
-    cell and logged. Genes that no drawn cell expresses are left out and counted in ``source``.
+    The rows of the genes x cells matrix are the samples, so genes that rise and fall in the
+    same cells come to lie together. No perturbed cell is looked at; counts are normalised to
+    1e4 per cell and logged. Genes that no drawn cell expresses are left out and counted in
+    ``source``.
 
-    Parameters
-    ----------
-    cell_line
-        One line only; by default every line of the screen gets its own embedding.
-    dim
-        Wanted dimensions; fewer where there are fewer cells or genes.
-    max_cells
-        At most so many control cells of a line are read, drawn at random.
+    `cell_line`: one line only; by default every line of the screen gets its own embedding;
+    `dim`: wanted dimensions; fewer where there are fewer cells or genes; `max_cells`: at most
+    so many control cells of a line are read, drawn at random.
 
-    References
-    ----------
     Cole et al. 2026, section 4.5.1, "PCA".
     """
     identifier = screen.uns.get("perturbcore", {}).get("identifier", "symbol")

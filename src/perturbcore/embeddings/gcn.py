@@ -113,15 +113,9 @@ class LinkLearner(Learner):
 class Pretrained:
     """A network that has learnt the links of a graph.
 
-    Attributes
-    ----------
-    A
-        Weights of the whole graph, held-out edges included, which the vectors are computed on.
-    auroc
-        Of held-out edges against as many random pairs that are no edges, when the held-out edges
-        took no part in message passing.
-    trained
-        How the training went.
+    `A`: weights of the whole graph, held-out edges included, which the vectors are computed on;
+    `auroc`: of held-out edges against as many random pairs that are no edges, when the held-out
+    edges took no part in message passing; `trained`: how the training went.
     """
 
     network: GraphNetwork

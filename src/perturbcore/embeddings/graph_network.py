@@ -32,20 +32,11 @@ def gnn_embedding(
 ):
     """Embed the nodes of an undirected network by a graph neural network that predicts its links.
 
-    The vectors are those of the last layer on the whole graph; the embedding's ``source`` tells the
-    AUROC of held-out edges.
+    The vectors are those of the last layer on the whole graph; the embedding's ``source`` tells
+    the AUROC of held-out edges.
 
-    Parameters
-    ----------
-    edges
-        See `adjacency`.
-    models
-        Folder of trained networks: what is there is not trained again.
-    dim, layers, dropout, lr, weight_decay, batch_size, max_epochs, patience, validation
-        See `perturbcore.embeddings.gcn.pretrain`.
+    `models`: folder of trained networks: what is there is not trained again.
 
-    References
-    ----------
     Cole et al. 2026, section 4.5.2 (STRING GNN).
     """
     given = locals()

@@ -28,22 +28,14 @@ def network_embedding(
 ):
     """Embed the nodes of an undirected network; independent of the order of its edges.
 
-    Parameters
-    ----------
-    edges
-        See `adjacency`.
-    dim
-        Wanted dimensions; a component of n nodes has at most n - 1.
-    method
-        ``laplacian``: eigenvectors of the normalised Laplacian with the smallest non-zero
-        eigenvalues over all connected components (a zero one only says which component a node is
-        in), divided by the root of the degree (Laplacian eigenmaps; "STRING Spectral" of Cole et
-        al. 2026, section 4.5.2, made with scikit-learn's SpectralEmbedding, is this). Nodes of
-        small components sit at or near the origin. ``diffusion``: singular vectors of log(1 + n p),
-        where p is the stationary distribution of a random walk with `RESTART` from each node.
+    `dim`: wanted dimensions; a component of n nodes has at most n - 1; `method`: ``laplacian``:
+    eigenvectors of the normalised Laplacian with the smallest non-zero eigenvalues over all
+    connected components (a zero one only says which component a node is in), divided by the
+    root of the degree (Laplacian eigenmaps; "STRING Spectral" of Cole et al. 2026, section
+    4.5.2, made with scikit-learn's SpectralEmbedding, is this). Nodes of small components sit
+    at or near the origin. ``diffusion``: singular vectors of log(1 + n p), where p is the
+    stationary distribution of a random walk with `RESTART` from each node.
 
-    References
-    ----------
     Belkin and Niyogi 2003 (Laplacian eigenmaps); Cho, Berger and Peng 2016 (diffusion component
     analysis).
     """
@@ -60,17 +52,9 @@ def network_embedding(
 def adjacency(edges: pd.DataFrame) -> tuple[np.ndarray, sp.csr_matrix]:
     """Turn an edge list into sorted node ids and a symmetric float64 CSR matrix without loops.
 
-    Parameters
-    ----------
-    edges
-        Columns ``source``, ``target`` and optionally ``weight`` (positive). An edge listed more
-        than once, or in both directions, counts once with its largest weight; self-loops count for
-        nothing, and nodes that keep no edge are left out.
-
-    Raises
-    ------
-    InputError
-        Missing columns, empty ids, negative or missing weights, no edge left.
+    `edges`: columns ``source``, ``target`` and optionally ``weight`` (positive). An edge listed
+    more than once, or in both directions, counts once with its largest weight; self-loops count
+    for nothing, and nodes that keep no edge are left out.
     """
     missing = {"source", "target"} - set(edges.columns)
     if missing:

@@ -32,22 +32,15 @@ def node2vec_embedding(
 
     Walks are node2vec's, of second order. Skip-gram with negative sampling is not trained by
     gradient steps: its optimum factorises the pointwise mutual information of a node and its
-    context (for one negative sample), and that matrix (its positive part) is decomposed directly.
+    context (for one negative sample), and that matrix (its positive part) is decomposed
+    directly.
 
-    Parameters
-    ----------
-    edges
-        See `adjacency`.
-    walks, length, window
-        Walks from each node, nodes in a walk, and how far apart two nodes of a walk are counted.
-    p, q
-        Return and in-out parameter: a step back to the previous node has its weight divided by p, a
-        step to a node that is no neighbour of the previous one by q.
+    `walks, length, window`: walks from each node, nodes in a walk, and how far apart two nodes
+    of a walk are counted; `p, q`: return and in-out parameter: a step back to the previous node
+    has its weight divided by p, a step to a node that is no neighbour of the previous one by q.
 
-    References
-    ----------
-    Grover and Leskovec 2016 (node2vec); Levy and Goldberg 2014 (skip-gram as factorisation); Qiu et
-    al. 2018 (the limit of long walks with p = q = 1, NetMF).
+    Grover and Leskovec 2016 (node2vec); Levy and Goldberg 2014 (skip-gram as factorisation);
+    Qiu et al. 2018 (the limit of long walks with p = q = 1, NetMF).
     """
     ids, A = adjacency(edges)
     counts = cooccurrence(A, walks=walks, length=length, window=window, p=p, q=q, seed=seed)

@@ -142,22 +142,14 @@ def register(
 ) -> Callable:
     """Make a function known to profiles; it can then be called with ``name=`` and the like, too.
 
-    Parameters
-    ----------
-    name
-        What a profile calls it (``builder: network``).
-    kind
-        What the function is given first: edges, sets, texts, sequences, screen, ids, drugs (a table
-        of drugs), embedding (another embedding), or drugs_of (another embedding, then a table of
-        drugs). It returns ids, vectors and a line on what was done, or whole embeddings. An
-        argument `models` is a folder for what it trains.
-    modality
-        Family of its embeddings unless a profile says otherwise.
-    entity : {"gene", "drug", "any"}
-        What its vectors stand for.
-    prepare
-        Maps options and the folder of relative paths to options with paths resolved, and to the
-        digest of what the options point to; it fails before anything long begins.
+    `name`: what a profile calls it (``builder: network``); `kind`: what the function is given
+    first: edges, sets, texts, sequences, screen, ids, drugs (a table of drugs), embedding
+    (another embedding), or drugs_of (another embedding, then a table of drugs). It returns ids,
+    vectors and a line on what was done, or whole embeddings. An argument `models` is a folder
+    for what it trains; `modality`: family of its embeddings unless a profile says otherwise;
+    `entity`: what its vectors stand for; `prepare`: maps options and the folder of relative
+    paths to options with paths resolved, and to the digest of what the options point to; it
+    fails before anything long begins.
     """
 
     def wrap(function: Callable) -> Callable:

@@ -70,23 +70,16 @@ def smiles_transformer(
     """Embed drugs by the mean of a transformer's last hidden states over their SMILES' tokens.
 
     Padding is masked in attention and in the mean, so that a vector does not depend on the
-    molecules it shares a batch with. Of encoder-decoders (MolT5) the encoder is used. SMILES are
-    taken in rdkit's canonical form; those that cannot be read are left out and counted in
+    molecules it shares a batch with. Of encoder-decoders (MolT5) the encoder is used. SMILES
+    are taken in rdkit's canonical form; those that cannot be read are left out and counted in
     ``source``.
 
-    Parameters
-    ----------
-    model
-        Folder of a saved model and tokenizer, a name among `HUB`, or a hub id. Weights must be
-        safetensors; code of a repository is never run.
-    revision
-        Commit or branch of a hub id; pin a commit, since the cache of built embeddings goes by this
-        text.
-    batch_size, max_length
-        Molecules at once; longest token sequence (longer ones are cut, and counted in ``source``).
+    `model`: folder of a saved model and tokenizer, a name among `HUB`, or a hub id. Weights
+    must be safetensors; code of a repository is never run; `revision`: commit or branch of a
+    hub id; pin a commit, since the cache of built embeddings goes by this text; `batch_size,
+    max_length`: molecules at once; longest token sequence (longer ones are cut, and counted in
+    ``source``).
 
-    References
-    ----------
     Ahmad et al. 2022 (ChemBERTa-2); Edwards et al. 2022 (MolT5); Cole et al. 2026.
     """
     from rdkit import Chem

@@ -35,13 +35,9 @@ SIMULATED = {
 class BuildContext:
     """Where builders find their sources.
 
-    Parameters
-    ----------
-    dataset
-        `perturbcore.data.sets.base.Dataset`: its screen for expression embeddings, its
-        perturbations for random ones, its simulation for ``source: simulated``.
-    folder
-        Where relative paths of ``file`` start; the working directory if left out.
+    `dataset`: `perturbcore.data.sets.base.Dataset`: its screen for expression embeddings, its
+    perturbations for random ones, its simulation for ``source: simulated``; `folder`: where
+    relative paths of ``file`` start; the working directory if left out.
     """
 
     dataset: Any = None

@@ -25,16 +25,12 @@ SMALLEST = 2  # genes in a set: a set of one tells no two genes apart
 def annotation_embedding(sets: Mapping[str, Iterable[str]], *, dim: Dim = 128, seed: int = 0):
     """Embed genes by the sets that hold them.
 
-    A gene is a document and its sets are the words: a set shared with few genes says more than a
-    set shared with many. The linear relative of the GenotypeVAE of Cole et al. 2026, section 4.5.2,
-    which autoencodes the same kind of vector.
+    A gene is a document and its sets are the words: a set shared with few genes says more than
+    a set shared with many. The linear relative of the GenotypeVAE of Cole et al. 2026, section
+    4.5.2, which autoencodes the same kind of vector.
 
-    Parameters
-    ----------
-    sets
-        Set name to gene ids, as `read_gmt` returns; sets of one gene are left out.
-    dim
-        Wanted dimensions; fewer where the sets have a lower rank.
+    `sets`: set name to gene ids, as `read_gmt` returns; sets of one gene are left out; `dim`:
+    wanted dimensions; fewer where the sets have a lower rank.
     """
     members = [sorted(set(genes)) for _, genes in sorted(sets.items())]
     used = [genes for genes in members if len(genes) >= SMALLEST]
@@ -52,18 +48,13 @@ def annotation_embedding(sets: Mapping[str, Iterable[str]], *, dim: Dim = 128, s
 def text_embedding(texts: Mapping[str, str], *, dim: Dim = 128, min_df: Dim = 2, seed: int = 0):
     """Embed genes by their descriptions: words and pairs of words.
 
-    It counts words and knows nothing of their meaning: the modest relative of GenePT (Cole et al.
-    2026, section 4.5.2), which asks a language model to embed the same kind of text. Ids whose text
-    has no usable word are left out and counted in ``source``.
+    It counts words and knows nothing of their meaning: the modest relative of GenePT (Cole et
+    al. 2026, section 4.5.2), which asks a language model to embed the same kind of text. Ids
+    whose text has no usable word are left out and counted in ``source``.
 
-    Parameters
-    ----------
-    texts
-        Id to description.
-    dim
-        Wanted dimensions; fewer where the texts have a lower rank.
-    min_df
-        Words of fewer texts are left out; 2 drops, for instance, the gene's own symbol.
+    `texts`: id to description; `dim`: wanted dimensions; fewer where the texts have a lower
+    rank; `min_df`: words of fewer texts are left out; 2 drops, for instance, the gene's own
+    symbol.
     """
     ids = sorted(texts)
     for i in ids:
@@ -92,20 +83,15 @@ def sequence_embedding(
 ):
     """Embed genes by the k-mers of their proteins.
 
-    A stand-in for protein language models, not one of them: it sees which short words two proteins
-    share, so it finds close relatives, and knows nothing of structure, remote homology or function.
-    Where the embeddings of ESM2 or ProtT5 are at hand, load those. Ids without any kept k-mer are
-    left out and counted in ``source``.
+    A stand-in for protein language models, not one of them: it sees which short words two
+    proteins share, so it finds close relatives, and knows nothing of structure, remote homology
+    or function. Where the embeddings of ESM2 or ProtT5 are at hand, load those. Ids without any
+    kept k-mer are left out and counted in ``source``.
 
-    Parameters
-    ----------
-    sequences
-        Id to amino acids in one-letter code, or to several isoforms, whose k-mer profiles are
-        averaged (Cole et al. 2026, section 4.5.4, average isoforms likewise).
-    dim
-        Wanted dimensions; fewer where the profiles have a lower rank.
-    min_df
-        k-mers of fewer sequences are left out.
+    `sequences`: id to amino acids in one-letter code, or to several isoforms, whose k-mer
+    profiles are averaged (Cole et al. 2026, section 4.5.4, average isoforms likewise); `dim`:
+    wanted dimensions; fewer where the profiles have a lower rank; `min_df`: k-mers of fewer
+    sequences are left out.
     """
     ids = sorted(sequences)
     listed = [[s] if isinstance(s, str) else list(s) for s in (sequences[i] for i in ids)]

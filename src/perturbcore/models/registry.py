@@ -44,17 +44,8 @@ def build_models(
 ) -> list[Model]:
     """Make those of the listed models that predict a task.
 
-    Parameters
-    ----------
-    wanted : sequence of str or mapping
-        Names, or mappings of `name` and options.
-    task, embeddings, protocol
-        What is predicted, from what, and how an embedding is reduced.
-
-    Raises
-    ------
-    ParameterError
-        No such model, or it has no such option.
+    `wanted`: names, or mappings of `name` and options; `task, embeddings, protocol`: what is
+    predicted, from what, and how an embedding is reduced.
     """
     task = task_of(task)
     models: list[Model] = []

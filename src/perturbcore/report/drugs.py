@@ -1,4 +1,7 @@
-"""What the chapter on small molecules computes and says: what a screen carries, and who finds it."""
+"""What the chapter on small molecules computes and says: what a screen carries.
+
+And who finds it.
+"""
 
 import numpy as np
 import pandas as pd
@@ -37,8 +40,8 @@ def truth_of(data):
 def beyond_noise(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
     """Compare the size of each drug's effect with its own experimental error, per cell line.
 
-    effect, error: medians of L2 (error: quantile 0.9 under resampling); beyond: share of drugs whose
-    effect is larger than its error.
+    effect, error: medians of L2 (error: quantile 0.9 under resampling); beyond: share of drugs
+    whose effect is larger than its error.
     """
     columns = ["cell_line", "drugs", "effect", "error", "beyond"]
     if ceiling is None:
@@ -83,11 +86,11 @@ def plate_effects(data) -> pd.DataFrame | None:
 def reproducibility(profiles: pd.DataFrame) -> pd.DataFrame:
     """Ask of each drug whether one half of its plates finds it again among all drugs on the other.
 
-    The mean drug of each plate is taken away first, so that what all drugs share, and the noise of the
-    plate's vehicle, find nobody again. One row per cell line: drugs (on two plates or more), same and
-    other (mean correlation over genes between halves, of a drug with itself and with other drugs),
-    reproducible (share of drugs whose own correlation is above the 95 % quantile of the others; 5 %
-    by chance).
+    The mean drug of each plate is taken away first, so that what all drugs share, and the noise
+    of the plate's vehicle, find nobody again. One row per cell line: drugs (on two plates or
+    more), same and other (mean correlation over genes between halves, of a drug with itself and
+    with other drugs), reproducible (share of drugs whose own correlation is above the 95 %
+    quantile of the others; 5 % by chance).
     """
     rows = []
     for line, part in profiles.groupby(level="cell_line", sort=False):
@@ -143,13 +146,10 @@ def true_error(data) -> float:
 def information(embeddings, data) -> pd.DataFrame:
     """Ask how well the distances of embeddings follow the true effects of a simulated screen.
 
-    Returns
-    -------
-    pandas.DataFrame
-        embedding, modality, n (drugs that are not inert and have a vector), follows: Spearman's rank
-        correlation, over pairs of drugs, of Euclidean distance in the standardised embedding with one
-        minus the correlation of the true effects (mean over cell lines, the mean drug taken away).
-        Empty without a truth.
+    Returns embedding, modality, n (drugs that are not inert and have a vector), follows:
+    Spearman's rank correlation, over pairs of drugs, of Euclidean distance in the standardised
+    embedding with one minus the correlation of the true effects (mean over cell lines, the mean
+    drug taken away). Empty without a truth.
     """
     truth = truth_of(data)
     if truth is None:
@@ -189,15 +189,19 @@ def noise_said(data, table: pd.DataFrame) -> str:
     if np.isfinite(again):
         most = "Most drugs are near noise" if again < 0.5 else "Most drugs stand out from noise"
         parts.append(
-            f"{most}: {percent(again)} of them are found again, that is, the two halves of a drug's plates resemble "
-            f"each other more than {percent(1 - BY_CHANCE)} of the pairs of different drugs do (by chance: "
+            f"{most}: {percent(again)} of them are found again, that is, the two halves of a "
+            "drug's plates resemble "
+            f"each other more than {percent(1 - BY_CHANCE)} of the pairs of different drugs do "
+            "(by chance: "
             f"{percent(BY_CHANCE)}). "
-            f"On average, halves of one drug correlate by {_mean(table, 'same'):.2f}, of different drugs by "
+            f"On average, halves of one drug correlate by {_mean(table, 'same'):.2f}, of "
+            "different drugs by "
             f"{_mean(table, 'other'):.2f}, the mean drug taken away."
         )
     if np.isfinite(beyond):
         parts.append(
-            f"The measured effect of {percent(beyond)} is larger than its own experimental error, which it contains; "
+            f"The measured effect of {percent(beyond)} is larger than its own experimental error, "
+            "which it contains; "
             f"the median effect has an L2 of {table['effect'].median():.2f}, the median error is "
             f"{table['error'].median():.2f}."
         )
@@ -210,7 +214,8 @@ def noise_said(data, table: pd.DataFrame) -> str:
         inert = truth.obs["inert"].to_numpy(bool)
         size = np.linalg.norm(np.asarray(truth.X, float), axis=1)
         parts.append(
-            f"In truth {percent(inert.mean())} do nothing, and of the others half move the cell by less than "
+            f"In truth {percent(inert.mean())} do nothing, and of the others half move the cell "
+            "by less than "
             f"{np.median(size[~inert]):.2f}."
         )
     return " ".join(parts)
@@ -247,7 +252,8 @@ def information_said(known: pd.DataFrame, c: Comparison) -> str:
     """Say whether the ranking is the order of what the embeddings know; `known`: `information`."""
     if known.empty:
         return (
-            "Whether the ranking is the order of what the embeddings know cannot be asked here; on the simulated "
+            "Whether the ranking is the order of what the embeddings know cannot be asked here; "
+            "on the simulated "
             "drugs, whose truth is known, it can (`make run CHAPTER=small_molecules PROFILE=demo`)."
         )
     value = {c.methods.at[m, "embedding"]: c.means[m] for m in c.competitors}
@@ -260,10 +266,12 @@ def information_said(known: pd.DataFrame, c: Comparison) -> str:
     agrees = test.pvalue < 0.05 and test.statistic > 0
     return (
         f"Here the truth is known: distances in an embedding follow the true effects best in "
-        f"{both['embedding'].iloc[0]} (rank correlation {both['follows'].iloc[0]:.2f} over pairs of drugs; "
+        f"{both['embedding'].iloc[0]} (rank correlation {both['follows'].iloc[0]:.2f} over pairs "
+        "of drugs; "
         + "medians: "
         + ", ".join(f"{m.lower()} {v:.2f}" for m, v in by.items())
-        + f"), the predictor scores {best} best, and over {len(both)} embeddings the two orders correlate by "
+        + f"), the predictor scores {best} best, and over {len(both)} embeddings the two orders "
+        "correlate by "
         f"{test.statistic:.2f} (p = {test.pvalue:.2g}, were they independent): the ranking "
         + ("is" if agrees else "is not distinguishably")
         + " the order of what the embeddings know."
@@ -280,7 +288,8 @@ def beside_said(c: Comparison, published) -> str:
     each = ", ".join(f"{line} {percent(g, 1)}" for line, g in gain.items())
     here = 1 - c.means[c.best] / c.means[c.floor]
     return (
-        f"On Sci-Plex the published best embedding lowers the L2 of the Train Mean by {each} (medians "
+        f"On Sci-Plex the published best embedding lowers the L2 of the Train Mean by {each} "
+        "(medians "
         f"over folds); here the best, {c.best}, {'lowers' if here > 0 else 'raises'} it by "
         f"{percent(abs(here), 1)}."
     )
@@ -298,11 +307,14 @@ def tahoe_read_off() -> tuple[str, pd.DataFrame]:
         name = next(n for n in here.index if "best by median" in n)
         gap = (here["Train Mean"] - here[name]) / (here["Train Mean"] - here["Experimental Error"])
         parts.append(
-            f"{estimator}: {name.split(' (')[0]} {here[name]:.2f} against {here['Train Mean']:.2f}, "
+            f"{estimator}: {name.split(' (')[0]} {here[name]:.2f} against "
+            f"{here['Train Mean']:.2f}, "
             f"{percent(gap)} of the gap"
         )
     sentence = (
-        "The scores of Figures S5 and S6 (Tahoe) need two files of the authors' repository that are "
-        f"not at hand here. Read off the images, the best embedding is hardly better than the Train Mean ({'; '.join(parts)})."
+        "The scores of Figures S5 and S6 (Tahoe) need two files of the authors' repository that "
+        "are "
+        "not at hand here. Read off the images, the best embedding is hardly better than the "
+        f"Train Mean ({'; '.join(parts)})."
     )
     return sentence, table.rename(columns={"display_name": "method"})

@@ -63,14 +63,8 @@ TRUTH = {
 class Labelled:
     """One data set of labels, scored with the logistic classifier and with kNN.
 
-    Attributes
-    ----------
-    name, data
-        In the profile; the data set.
-    scores : pandas.DataFrame
-        Of all embeddings, predictors, floors and ceilings.
-    left_out : list of str
-        Embeddings asked for that this data set has not, or hardly has.
+    `name, data`: in the profile; the data set; `left_out`: embeddings asked for that this data
+    set has not, or hardly has.
     """
 
     name: str
@@ -204,13 +198,10 @@ def truth_table(part: Labelled, visible: float = VISIBLE) -> pd.DataFrame | None
 
     A true effect of at least `visible` (log1p of counts scaled to 1e4) counts as visible.
 
-    Returns
-    -------
-    pandas.DataFrame or None
-        cell_line, labelled (share of labels that are not 0), right (share of those that have the
-        sign of the true effect), found (share of visible effects that are labelled with the right
-        sign), inert (share of labels that are not 0 among perturbations that do nothing). None
-        where the truth is not known.
+    Returns cell_line, labelled (share of labels that are not 0), right (share of those that
+    have the sign of the true effect), found (share of visible effects that are labelled with
+    the right sign), inert (share of labels that are not 0 among perturbations that do nothing).
+    None where the truth is not known.
     """
     simulation = part.data.extras.get("simulation")
     if simulation is None:
@@ -251,13 +242,10 @@ def _random(c: Comparison) -> str | None:
 def families(c: Comparison) -> pd.DataFrame:
     """Condense a ranking to families of embeddings, each held against random vectors.
 
-    Returns
-    -------
-    pandas.DataFrame
-        modality, n (embeddings), method (the best), value (mean over lines and folds), median (over
-        the family), over_random, over_floor (gain of the best, positive is better), p_random,
-        p_floor (Holm over families; the best is chosen on the same folds, so that they look a
-        little too small). Best family first.
+    Returns modality, n (embeddings), method (the best), value (mean over lines and folds),
+    median (over the family), over_random, over_floor (gain of the best, positive is better),
+    p_random, p_floor (Holm over families; the best is chosen on the same folds, so that they
+    look a little too small). Best family first.
     """
     real = c.methods.loc[c.competitors, "modality"]
     best = {m: c.best_of(list(part.index)) for m, part in real.groupby(real)}

@@ -22,12 +22,8 @@ WORDS = {"de": "whether a gene responds", "dir": "in which direction it responds
 def split_responses(line: str, task: str) -> AnnData:
     """Return the labelled pairs of one line with the authors' split: fold 0 is test, -1 training.
 
-    Parameters
-    ----------
-    line : str
-        One of K562, RPE1, HepG2, Jurkat.
-    task : {"de", "dir"}
-        Differential expression, or direction of the differentially expressed pairs.
+    `line`: one of K562, RPE1, HepG2, Jurkat; `task`: differential expression, or direction of
+    the differentially expressed pairs.
     """
     pairs = essential.pairs(line, task)
     names, rows = np.unique(pairs["pert"].astype(str), return_inverse=True)
@@ -49,10 +45,7 @@ def ours(study, dataset: str = "essential", *, knn=(5, 10, 20, 40, 80)) -> pd.Da
 
     Predictors are tuned on inner folds of the training split only.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Tidy scores with a column `wu_task` ("de" or "dir").
+    Returns tidy scores with a column `wu_task` ("de" or "dir").
     """
     if dataset not in study.names():
         return pd.DataFrame()
@@ -76,11 +69,8 @@ def ours(study, dataset: str = "essential", *, knn=(5, 10, 20, 40, 80)) -> pd.Da
 def board(scores: pd.DataFrame, task: str) -> pd.DataFrame:
     """Put ours and the published methods into one table, best mean over lines first.
 
-    Returns
-    -------
-    pandas.DataFrame
-        method, origin ("this book" or "Wu et al. 2025"), one column per line, mean; published
-        values have two decimals.
+    Returns method, origin ("this book" or "Wu et al. 2025"), one column per line, mean;
+    published values have two decimals.
     """
     lines = list(LINES.values())
     published = facts("wu2025_table1")

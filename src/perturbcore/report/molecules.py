@@ -31,22 +31,16 @@ KINDS = {
 def molecule_report(drugs: pd.DataFrame) -> pd.DataFrame:
     """Check every SMILES of a table of drugs, and compare the drugs with each other.
 
-    Nothing is merged or dropped here: each drug keeps its row, and what it shares with others is
-    written beside it.
+    Nothing is merged or dropped here: each drug keeps its row, and what it shares with others
+    is written beside it.
 
-    Parameters
-    ----------
-    drugs
-        Indexed by drug, with column `smiles`.
+    `drugs`: indexed by drug, with column `smiles`.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by drug: `smiles` (as given), `canonical` (rdkit's form), `parent` (largest organic
-        fragment, uncharged), `flat` (parent without stereo), `components`, `removed` (what the parent
-        leaves out), `stereo_known`, `stereo_open` (counts), `problem` (why it cannot be read), and the
-        other drugs that are `same_molecule`, `same_parent` (but another form), `stereo_isomer` (equal
-        without stereo), each joined by semicolons.
+    Returns indexed by drug: `smiles` (as given), `canonical` (rdkit's form), `parent` (largest
+    organic fragment, uncharged), `flat` (parent without stereo), `components`, `removed` (what
+    the parent leaves out), `stereo_known`, `stereo_open` (counts), `problem` (why it cannot be
+    read), and the other drugs that are `same_molecule`, `same_parent` (but another form),
+    `stereo_isomer` (equal without stereo), each joined by semicolons.
     """
     rows = [_row(str(drug), str(smiles)) for drug, smiles in drugs["smiles"].items()]
     table = pd.DataFrame(rows).set_index("drug")
@@ -114,10 +108,7 @@ def _flags(report: pd.DataFrame) -> pd.DataFrame:
 def molecule_counts(report: pd.DataFrame, examples: int = 3) -> pd.DataFrame:
     """Count what `molecule_report` found.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row a kind: `kind`, `drugs` (how many), `share` of all, `examples`, `meaning`.
+    Returns one row a kind: `kind`, `drugs` (how many), `share` of all, `examples`, `meaning`.
     """
     flags = _flags(report)
     return pd.DataFrame(
@@ -135,7 +126,10 @@ def molecule_counts(report: pd.DataFrame, examples: int = 3) -> pd.DataFrame:
 
 
 def to_look_at(report: pd.DataFrame) -> pd.DataFrame:
-    """Drugs that share a molecule with another, or cannot be read: a reader may want to merge or drop them."""
+    """Drugs that share a molecule with another, or cannot be read.
+
+    A reader may want to merge or drop them.
+    """
     flags = _flags(report)[["unreadable", "same_molecule", "same_parent", "stereo_isomer"]]
     columns = ["problem", "removed", "same_molecule", "same_parent", "stereo_isomer", "canonical"]
     return report.loc[flags.any(axis=1), columns].reset_index()
@@ -146,7 +140,8 @@ def said(report: pd.DataFrame) -> str:
     flags = _flags(report)
     n = flags.sum()
     unreadable = (
-        f"{n['unreadable']} have no readable SMILES and get the Train Mean from every structure embedding"
+        f"{n['unreadable']} have no readable SMILES and get the Train Mean from every structure "
+        "embedding"
         if n["unreadable"]
         else "every SMILES can be read"
     )
@@ -158,9 +153,12 @@ def said(report: pd.DataFrame) -> str:
         else "no two drugs are the same molecule"
     )
     return (
-        f"Of {len(report)} drugs, {unreadable}; {n['salt']} are salts, solvates or mixtures; {twins}; "
-        f"{n['same_parent']} are another salt of a drug that is there as well; {n['stereo_isomer']} differ from "
-        f"another in stereo-chemistry alone; {n['stereo_open']} leave a stereo-centre open. Nothing was merged: "
+        f"Of {len(report)} drugs, {unreadable}; {n['salt']} are salts, solvates or mixtures; "
+        f"{twins}; "
+        f"{n['same_parent']} are another salt of a drug that is there as well; "
+        f"{n['stereo_isomer']} differ from "
+        f"another in stereo-chemistry alone; {n['stereo_open']} leave a stereo-centre open. "
+        "Nothing was merged: "
         "each stays a perturbation of its own, and folds do not keep such drugs together."
     )
 
@@ -174,7 +172,8 @@ def twins_said(report: pd.DataFrame, responses) -> str:
     where = "" if lines == 1 else f", the same in all {lines} cell lines"
     first = f"Each drug lies in one fold{where}"
     if shared < folds.ngroups:
-        first = f"{folds.ngroups - shared} of {folds.ngroups} drugs lie in different folds in different cell lines"
+        n = folds.ngroups
+        first = f"{n - shared} of {n} drugs lie in different folds in different cell lines"
     fold, flat = folds.first(), report.loc[report["flat"] != "", "flat"]
     flat = flat[flat.index.isin(fold.index)]
     groups = [fold[list(drugs)] for drugs in flat.groupby(flat).groups.values() if len(drugs) > 1]
@@ -183,7 +182,8 @@ def twins_said(report: pd.DataFrame, responses) -> str:
     n = sum(len(g) for g in groups)
     apart = sum(len(g) for g in groups if g.nunique() > 1)
     return (
-        f"{first}; but {n} drugs are one molecule with another up to salt and stereo-chemistry, and {apart} of "
+        f"{first}; but {n} drugs are one molecule with another up to salt and stereo-chemistry, "
+        f"and {apart} of "
         "these have such a twin in another fold, which flatters every embedding a little."
     )
 
@@ -195,7 +195,8 @@ def known_targets_said(report: pd.DataFrame, table: pd.DataFrame, name: str) -> 
     n = int(report["flat"].isin(known).sum())
     few = n < ENOUGH * len(report)
     return (
-        f"The data set names no targets. {n} of its {len(report)} drugs ({percent(n / len(report))}) have one in "
+        f"The data set names no targets. {n} of its {len(report)} drugs "
+        f"({percent(n / len(report))}) have one in "
         f"{name}, matched by structure without salt and stereo-chemistry"
         + (": too few to ask here what targets are worth." if few else ".")
     )
@@ -204,13 +205,14 @@ def known_targets_said(report: pd.DataFrame, table: pd.DataFrame, name: str) -> 
 def show_molecules(chapter, data, targets_from: str = "") -> None:
     """Show the report of a data set's molecules: counts, drugs to look at, sentences.
 
-    `targets_from` names a drug table of the catalogue to look targets up in, where the data set names
-    none.
+    `targets_from` names a drug table of the catalogue to look targets up in, where the data set
+    names none.
     """
     drugs = drugs_of(data)
     if drugs is None:
         pages.say(
-            f"{data.title} brings vectors of its drugs, but no SMILES in this project's layout: there "
+            f"{data.title} brings vectors of its drugs, but no SMILES in this project's layout: "
+            "there "
             "is no molecule to check here."
         )
         return

@@ -19,18 +19,11 @@ def curves_by_cells(
 ) -> pd.DataFrame:
     """Median error of an effect against cells per perturbation, by estimator.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        With a screen; a simulation in ``extras`` adds the error against the truth.
-    sizes : sequence of int
-        Cells per perturbation.
+    `dataset`: with a screen; a simulation in ``extras`` adds the error against the truth;
+    `sizes`: cells per perturbation.
 
-    Returns
-    -------
-    pandas.DataFrame
-        cell_line, cells, estimate, value (median over perturbations of the median L2), low, high
-        (quartiles over perturbations), n (perturbations).
+    Returns cell_line, cells, estimate, value (median over perturbations of the median L2), low,
+    high (quartiles over perturbations), n (perturbations).
     """
     simulation = dataset.extras.get("simulation")
     common = dict(
@@ -69,7 +62,8 @@ def calibration_said(table: pd.DataFrame) -> str:
         return (
             f"With {int(few['cells'])} cells per perturbation, the noise floor is {few[FLOOR]:.2f} "
             f"times the true error, the published bootstrap {few[BOTH]:.2f} times; with "
-            f"{int(many['cells'])}, they are {many[FLOOR]:.2f} and {many[BOTH]:.2f} times. Resampling "
+            f"{int(many['cells'])}, they are {many[FLOOR]:.2f} and {many[BOTH]:.2f} times. "
+            "Resampling "
             f"batches only gives {few[BATCHES]:.2f} and {many[BATCHES]:.2f} times. A ratio above 1 "
             "means that the limit is looser than the truth: a prediction may pass it without being "
             "perfect."
@@ -90,11 +84,8 @@ def by_line(
 ) -> pd.DataFrame:
     """Experimental error of each perturbation beside the size of its effect.
 
-    Returns
-    -------
-    pandas.DataFrame
-        cell_line, perturbation, value (experimental error), n_cells, n_batches, effect (L2 norm of
-        the response), above (whether the effect is larger than the error).
+    Returns cell_line, perturbation, value (experimental error), n_cells, n_batches, effect (L2
+    norm of the response), above (whether the effect is larger than the error).
     """
     rows = ceiling[(ceiling["metric"] == metric) & (ceiling["quantile"] == quantile)]
     size = responses.obs[["cell_line", "perturbation"]].astype(str)

@@ -31,23 +31,10 @@ def show_table(
 ) -> None:
     """Show a table, sortable; ``tables/<chapter>/<name>.csv`` among the results has all of it.
 
-    Parameters
-    ----------
-    chapter : OpenChapter
-        Whose table it is.
-    table : pandas.DataFrame
-        Its index is shown only where it has a name.
-    digits : int
-        Decimals of floating-point numbers on the page.
-    keep : list or dict, optional
-        Columns to show, or a mapping from column to heading.
-    bold : str, optional
-        Boolean column that marks rows to stress (best, or not distinguishable from the best).
-
-    Raises
-    ------
-    InputError
-        A column to show is not in the table.
+    `chapter`: whose table it is; `table`: its index is shown only where it has a name;
+    `digits`: decimals of floating-point numbers on the page; `keep`: columns to show, or a
+    mapping from column to heading; `bold`: boolean column that marks rows to stress (best, or
+    not distinguishable from the best).
     """
     if table.index.name is not None:
         table = table.reset_index()

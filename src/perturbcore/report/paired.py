@@ -42,36 +42,19 @@ def method_names(scores: pd.DataFrame) -> pd.Series:
 class PairedScores:
     """Methods scored on the same folds and cell lines of one data set, by one metric.
 
-    Parameters
-    ----------
-    scores : pandas.DataFrame
-        Tidy scores of one data set and task, floors and ceilings among them. A column `method` (or
-        `display`) names the methods; otherwise `method_names` does.
-    metric : str, optional
-        The primary metric of the task by default.
-    reference : str, optional
-        Method that `gains` compares with by default.
-    predictor : str, optional
-        Keep only this predictor, and what has none.
-    higher_is_better : bool, optional
-        Of a metric that is not registered.
+    `scores`: tidy scores of one data set and task, floors and ceilings among them. A column
+    `method` (or `display`) names the methods; otherwise `method_names` does; `metric`: the
+    primary metric of the task by default; `reference`: method that `gains` compares with by
+    default; `predictor`: keep only this predictor, and what has none.
 
-    Raises
-    ------
-    InputError
-        Several data sets or tasks, no row of the metric, or one method scored twice in a unit.
+    A unit is a cell line and fold; seeds are averaged. The same perturbations are in the same
+    fold in every line, so that folds are the observations: differences are taken within units
+    and averaged over lines before they are tested. Intervals and p-values are those of the
+    corrected resampled t-test, because training sets of folds overlap. Of the idealized
+    embedding only the predictor with the best score is kept: it is to be a ceiling.
 
-    Notes
-    -----
-    A unit is a cell line and fold; seeds are averaged. The same perturbations are in the same fold
-    in every line, so that folds are the observations: differences are taken within units and
-    averaged over lines before they are tested. Intervals and p-values are those of the corrected
-    resampled t-test, because training sets of folds overlap. Of the idealized embedding only the
-    predictor with the best score is kept: it is to be a ceiling.
-
-    References
-    ----------
-    Nadeau and Bengio 2003, Machine Learning 52. Holm 1979, Scandinavian Journal of Statistics 6.
+    Nadeau and Bengio 2003, Machine Learning 52. Holm 1979, Scandinavian Journal of Statistics
+    6.
     """
 
     def __init__(
@@ -129,13 +112,7 @@ class PairedScores:
 
     @cached_property
     def competitors(self) -> list[str]:
-        """Methods that compete: all but floors, ceilings and other controls.
-
-        Raises
-        ------
-        InputError
-            There are none.
-        """
+        """Methods that compete: all but floors, ceilings and other controls."""
         names = self.methods.index[~self.methods["modality"].str.endswith("control")]
         if not len(names):
             raise InputError("only controls were scored: add an embedding or a method to compare")
@@ -157,24 +134,12 @@ class PairedScores:
 
     @property
     def floor(self) -> str:
-        """What the Train Mean is called here.
-
-        Raises
-        ------
-        InputError
-            It was not scored.
-        """
+        """What the Train Mean is called here."""
         return self._control((FLOOR,), "floor")
 
     @property
     def ceiling(self) -> str:
-        """The noise floor where it can be estimated, else the experimental error, else idealized.
-
-        Raises
-        ------
-        InputError
-            The scores have neither.
-        """
+        """The noise floor where it can be estimated, else experimental error, else idealized."""
         return self._control(CEILINGS, "ceiling")
 
     def _control(self, names: Sequence[str], what: str) -> str:

@@ -41,44 +41,18 @@ def evaluate(
 ) -> pd.DataFrame:
     """Score models on every fold; a unit found in the store is not computed again.
 
-    Parameters
-    ----------
-    responses : AnnData
-        Perturbations x genes; see `perturbcore.data.responses.check_responses`.
-    models : sequence of Model
-        See `perturbcore.score.model.Model`; told apart by name, predictor and cell line.
-    store : ScoreStore, optional
-        Where finished units are kept.
-    scope : str, optional
-        What these units belong to in the store (a chapter); by default data set and task.
-    add : bool
-        Whether they join the units of `scope`; by default they replace them.
-    dataset : str, optional
-        Name of the data set in the scores, part of what a unit is: in the book the name in the
-        profile. By default what the responses declare.
-    folds, cell_lines : sequences, optional
-        Only these.
-    metrics : sequence of str, optional
-        All metrics of the task by default.
-    seed : int
-        Recorded with each unit.
-    n_jobs : int
-        Threads over groups of models, see `perturbcore.score.model.Model`. Under
-        ``joblib.parallel_config(backend="dask")`` the groups go to the workers of that cluster.
-    progress : bool
-        Show a bar.
+    `responses`: perturbations x genes; see `perturbcore.data.responses.check_responses`;
+    `store`: where finished units are kept; `scope`: what these units belong to in the store (a
+    chapter); by default data set and task; `add`: whether they join the units of `scope`; by
+    default they replace them; `dataset`: name of the data set in the scores, part of what a
+    unit is: in the book the name in the profile. By default what the responses declare; `folds,
+    cell_lines`: only these; `metrics`: all metrics of the task by default; `seed`: recorded
+    with each unit; `n_jobs`: threads over groups of models, see
+    `perturbcore.score.model.Model`. Under ``joblib.parallel_config(backend="dask")`` the groups
+    go to the workers of that cluster; `progress`: show a bar.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Tidy scores, one row per metric and unit; columns as `perturbcore.score.store.COLUMNS`.
-
-    Raises
-    ------
-    LeakError
-        A test perturbation would be seen in training.
-    InputError, ParameterError
-        The responses, a prediction or a parameter is not what it should be.
+    Returns tidy scores, one row per metric and unit; columns as
+    `perturbcore.score.store.COLUMNS`.
     """
     models = list(models)
     check_responses(responses)

@@ -12,10 +12,8 @@ GENE_WEIGHT = 5.0
 def class_counts(label: np.ndarray) -> np.ndarray:
     """Labels -1, 0 and 1 of each gene, with one of each added, (3, g).
 
-    References
-    ----------
-    Cole et al. 2026, Supplemental Methods: baselines are fitted on the training labels and one more
-    row of each class, so that all three are always there.
+    Cole et al. 2026, Supplemental Methods: baselines are fitted on the training labels and one
+    more row of each class, so that all three are always there.
     """
     return np.stack([(label == c).sum(axis=0) for c in (-1, 0, 1)]) + 1
 
@@ -38,11 +36,8 @@ def most_frequent(label: np.ndarray) -> np.ndarray:
 class Labels:
     """Known labels of some perturbations: a sparse pattern of 0/1 values.
 
-    Attributes
-    ----------
-    indptr, genes, label : arrays
-        CSR layout: the genes with a known label of each perturbation, and the labels (0 or 1).
-    n_genes : int
+    `indptr, genes, label`: CSR layout: the genes with a known label of each perturbation, and
+    the labels (0 or 1).
     """
 
     indptr: np.ndarray

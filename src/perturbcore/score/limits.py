@@ -33,25 +33,11 @@ def experimental_error(
     The published experimental error, and for log fold-changes the noise floor: what the true
     effects would score against the measured ones, from disjoint halves.
 
-    Parameters
-    ----------
-    data : Dataset
-        With a screen, or with replicates.
-    n_outer, n_inner, n_trials : int
-        See `perturbcore.book.study.Study.ceiling`.
-    options : dict
-        Options that the data set was loaded with: the variant of the effect, where its responses do
-        not say it.
-    n_jobs : int
-        Threads.
-    checkpoint : path, optional
-        See `perturbcore.score.ceiling.ceiling.noise_ceiling`.
+    `data`: with a screen, or with replicates; `options`: options that the data set was loaded
+    with: the variant of the effect, where its responses do not say it; `n_jobs`: threads.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row per estimate ("bootstrap", "noise_floor"), perturbation, quantile and metric (log
-        fold-changes), or per fold, quantile and metric (labels).
+    Returns one row per estimate ("bootstrap", "noise_floor"), perturbation, quantile and metric
+    (log fold-changes), or per fold, quantile and metric (labels).
     """
     trials: dict[str, Any] = dict(n_outer=n_outer, n_inner=n_inner, n_jobs=n_jobs)
     responses: Any = data.responses
@@ -89,16 +75,8 @@ def limit_units(
 ) -> list[UnitResult]:
     """Return one unit per cell line and fold of each ceiling: experimental error, noise floor.
 
-    Parameters
-    ----------
-    ceiling : DataFrame
-        Of `experimental_error`; that of labels has a column `fold`.
-    responses : AnnData
-        With folds.
-    seed : int
-        Recorded with the units.
-    dataset : str, optional
-        Name of the data set in the scores, see `perturbcore.models.simple.evaluate_embeddings`.
+    `responses`: with folds; `seed`: recorded with the units; `dataset`: name of the data set in
+    the scores, see `perturbcore.models.simple.evaluate_embeddings`.
     """
     rows = deg_ceiling_scores(ceiling) if "fold" in ceiling else ceiling_scores(ceiling, responses)
     line_size = responses.obs["cell_line"].astype(str).value_counts()

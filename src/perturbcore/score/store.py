@@ -42,18 +42,10 @@ CREATE TABLE IF NOT EXISTS members (scope TEXT, key TEXT, touched REAL, PRIMARY 
 class UnitResult:
     """Scores of one unit.
 
-    Attributes
-    ----------
-    key : str
-        Content key.
-    about : dict
-        The columns of the scores table that do not depend on the metric.
-    metrics : dict of float
-        Metric name -> value over the fold.
-    detail : dict
-        Metric name -> (perturbation names, values), one value a test perturbation.
-    note : dict
-        Plain values that the model wants kept with the unit.
+    `key`: content key; `about`: the columns of the scores table that do not depend on the
+    metric; `metrics`: metric name -> value over the fold; `detail`: metric name ->
+    (perturbation names, values), one value a test perturbation; `note`: plain values that the
+    model wants kept with the unit.
     """
 
     key: str
@@ -221,13 +213,7 @@ def save_scores(scores: pd.DataFrame, path) -> None:
 
 
 def read_scores(path) -> pd.DataFrame:
-    """Read scores that `save_scores` wrote, every name as it was.
-
-    Raises
-    ------
-    InputError
-        The file is not there, or lacks a column.
-    """
+    """Read scores that `save_scores` wrote, every name as it was."""
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file of scores")

@@ -247,13 +247,7 @@ def register_task(task: Task) -> Task:
 
 
 def task_of(source: AnnData | str | Task) -> Task:
-    """Return the task of responses, or the one of this name.
-
-    Raises
-    ------
-    ParameterError
-        No such task; the message lists those there are.
-    """
+    """Return the task of responses, or the one of this name."""
     if isinstance(source, Task):
         return source
     name = source if isinstance(source, str) else source.uns["perturbcore"]["task"]

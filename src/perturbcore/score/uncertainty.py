@@ -50,16 +50,10 @@ def mean_ci(values, confidence: float = 0.95, *, test_ratio: float = 0.0) -> Int
 def t_statistics(values: np.ndarray, test_ratio: float = 0.0, confidence: float = 0.95) -> dict:
     """One-sample t-test of every column against 0, with interval; see `mean_ci`.
 
-    Parameters
-    ----------
-    values : ndarray, (units, columns)
-        NaN where a unit is missing.
+    `values` (units, columns): naN where a unit is missing.
 
-    Returns
-    -------
-    dict
-        mean, low, high, t, p, sd, n; arrays (columns,). Columns with one unit have NaN bounds, t
-        and p; columns without any spread have p 1 where the mean is 0, else 0.
+    Returns mean, low, high, t, p, sd, n; arrays (columns,). Columns with one unit have NaN
+    bounds, t and p; columns without any spread have p 1 where the mean is 0, else 0.
     """
     if not 0 < confidence < 1:
         raise ParameterError(f"confidence={confidence!r}: give a number between 0 and 1")

@@ -12,18 +12,12 @@ from perturbcore.core.errors import ParameterError
 class Batches:
     """Cut `n` examples into batches, anew in each epoch.
 
-    Parameters
-    ----------
-    make : callable
-        ``make(index)`` or ``make(index, rng)`` returns a batch (tensors, or a dict, tuple or list
-        of them) for the example numbers `index`; what it draws must come from `rng`
-        (`numpy.random.Generator`).
-    shuffle : bool
-        Whether examples are permuted in each epoch; without it every epoch is the same, draws
-        included (for validation).
-    steps : int, optional
-        Batches per epoch, drawn from the start of the permutation, which is repeated where it is
-        too short; all examples once by default.
+    `make`: ``make(index)`` or ``make(index, rng)`` returns a batch (tensors, or a dict, tuple
+    or list of them) for the example numbers `index`; what it draws must come from `rng`
+    (`numpy.random.Generator`); `shuffle`: whether examples are permuted in each epoch; without
+    it every epoch is the same, draws included (for validation); `steps`: batches per epoch,
+    drawn from the start of the permutation, which is repeated where it is too short; all
+    examples once by default.
     """
 
     def __init__(

@@ -33,15 +33,9 @@ for _name in ("lightning.pytorch", "lightning.fabric", "lightning"):
 class Trained:
     """How a training went.
 
-    Attributes
-    ----------
-    history : pandas.DataFrame
-        One row per epoch: `epoch`, `train_<part>` (mean over batches), `val` where there is
-        validation, `seconds` since the start.
-    best_epoch, epochs : int
-        Epoch whose weights were kept; epochs run.
-    seconds : float
-        Of training, over all the runs that it took.
+    `history`: one row per epoch: `epoch`, `train_<part>` (mean over batches), `val` where there
+    is validation, `seconds` since the start; `best_epoch, epochs`: epoch whose weights were
+    kept; epochs run.
     """
 
     history: pd.DataFrame
@@ -70,34 +64,15 @@ def fit(
 ) -> Trained:
     """Train `learner` in place; afterwards it holds the best weights.
 
-    Parameters
-    ----------
-    train, validation : Batches
-        Without validation the last weights are kept.
-    patience : int, optional
-        Stop after that many epochs without a better validation loss.
-    folder : path, optional
-        Where a checkpoint and, at the end, the weights are kept. A killed training resumes after
-        the last epoch checkpointed and ends in the same weights as an uninterrupted one; a finished
-        one is loaded.
-    key : str
-        What decides the result (data, parameters, code): the content key of the folder.
-    grad_clip : float, optional
-        Largest norm of the gradient.
-    ema : float, optional
-        Decay of the exponential moving average of the weights, which is then what is kept;
-        validation uses the weights themselves. It is updated every `ema_every` batches.
-    precision, device : str
-        Lightning's `precision` and `accelerator`.
-    seed : int
-        All randomness of an epoch starts from (seed, epoch).
-
-    Raises
-    ------
-    ParameterError
-        `folder` belongs to another key, or patience is given without validation.
-    InputError
-        The loss is not finite, or the checkpoint cannot be read.
+    `train, validation`: without validation the last weights are kept; `patience`: stop after
+    that many epochs without a better validation loss; `folder`: where a checkpoint and, at the
+    end, the weights are kept. A killed training resumes after the last epoch checkpointed and
+    ends in the same weights as an uninterrupted one; a finished one is loaded; `key`: what
+    decides the result (data, parameters, code): the content key of the folder; `grad_clip`:
+    largest norm of the gradient; `ema`: decay of the exponential moving average of the weights,
+    which is then what is kept; validation uses the weights themselves. It is updated every
+    `ema_every` batches; `precision, device`: lightning's `precision` and `accelerator`; `seed`:
+    all randomness of an epoch starts from (seed, epoch).
     """
     if patience is not None and validation is None:
         raise ParameterError("patience needs validation batches: give them, or leave patience out")

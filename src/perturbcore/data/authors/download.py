@@ -34,18 +34,9 @@ def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Pa
     right is not downloaded again, one that is cut off is taken up where it stopped. What was
     fetched is recorded in ``.fetched.json``.
 
-    Parameters
-    ----------
-    folder : path, optional
-        ``data/paper`` by default. Nothing is downloaded where ``PERTURBCORE_PAPER_DATA`` is set.
-    client : object, optional
-        With `dataset_info` and `hf_hub_download` of ``huggingface_hub.HfApi``, which it is by
-        default.
-
-    Raises
-    ------
-    DownloadError
-        The host cannot be reached, lacks the files, or a file is not what it states.
+    `folder`: ``data/paper`` by default. Nothing is downloaded where ``PERTURBCORE_PAPER_DATA``
+    is set; `client`: with `dataset_info` and `hf_hub_download` of ``huggingface_hub.HfApi``,
+    which it is by default.
     """
     if folder is None and os.environ.get(VARIABLE, ""):
         root = data_root()

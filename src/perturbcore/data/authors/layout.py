@@ -25,8 +25,6 @@ HOW_TO_GET = (
 class Layout:
     """One data set of the documented layout; ``layout.yml`` says what each attribute means.
 
-    References
-    ----------
     Cole et al. 2026, Supplemental Methods, and the released repository.
     """
 

@@ -54,24 +54,11 @@ def raw_screens(
 ) -> Iterator[AnnData]:
     """Read the raw cells of a data set: a screen per file (Tahoe), or one in all.
 
-    Parameters
-    ----------
-    dataset : {"essential", "norman", "sciplex", "tahoe"}
-    folder : path
-        The folder with the raw files, or the root above it.
-    filter_first : bool
-        Chemicals: drop the other genes before cells are normalised (as experimental error and
-        labels do) rather than after (as effects do); then `uns["perturbcore"]["genes"]` lists the
-        kept ones.
-    dose : float, optional
-        Chemicals: dose that is kept; the published one by default.
-    backed : bool
-        Essential: leave the cells on disk.
-
-    Raises
-    ------
-    InputError
-        A file or column is absent; the message names it.
+    `folder`: the folder with the raw files, or the root above it; `filter_first`: chemicals:
+    drop the other genes before cells are normalised (as experimental error and labels do)
+    rather than after (as effects do); then `uns["perturbcore"]["genes"]` lists the kept ones;
+    `dose`: chemicals: dose that is kept; the published one by default; `backed`: essential:
+    leave the cells on disk.
     """
     layout = layout_of(dataset)
     folder = raw_folder(dataset, folder)

@@ -19,29 +19,15 @@ FOLD_COLUMN = re.compile(r"^fold_(\d+)$")
 def read_authors_responses(dataset: str, task: str = "lfc", root=None, *, path=None) -> AnnData:
     """Read the responses of one data set.
 
-    Parameters
-    ----------
-    dataset : {"essential", "norman", "sciplex", "tahoe"}
-    task : {"lfc", "deg"}
-    root : path, optional
-        Folder of the layout; see `perturbcore.data.authors.layout.data_root`.
-    path : path, optional
-        This file instead.
+    `root`: folder of the layout; see `perturbcore.data.authors.layout.data_root`; `path`: this
+    file instead.
 
-    Returns
-    -------
-    AnnData, (cell line, perturbation) x genes
-        See `perturbcore.data.responses`. Rows keep the order of the file, which decides the
-        published inner folds. obs: `fold` (-1 where no fold tests the row), for chemicals `drug`
-        and `dose`. A drug is named by what its embeddings are indexed by: its name (Sci-Plex) or
-        PubChem CID as an integer in text (Tahoe); drugs that share a CID within a cell line are
-        "<CID> (<drug>)". ``uns["perturbcore"]["notes"]``: one line for everything that was dropped
-        or is unusual.
-
-    Raises
-    ------
-    InputError
-        The file is absent, unreadable, or not of this layout; the message names file and column.
+    Returns (cell line, perturbation): see `perturbcore.data.responses`. Rows keep the order of
+    the file, which decides the published inner folds. obs: `fold` (-1 where no fold tests the
+    row), for chemicals `drug` and `dose`. A drug is named by what its embeddings are indexed
+    by: its name (Sci-Plex) or PubChem CID as an integer in text (Tahoe); drugs that share a CID
+    within a cell line are "<CID> (<drug>)". ``uns["perturbcore"]["notes"]``: one line for
+    everything that was dropped or is unusual.
     """
     layout = layout_of(dataset)
     path = file_of(dataset, task, root) if path is None else Path(path)

@@ -35,25 +35,14 @@ def effects_of_raw(
 ) -> AnnData:
     """Compute the published log fold-changes from raw cells.
 
-    Parameters
-    ----------
-    dataset, folder, dose, backed
-        See `perturbcore.data.authors.raw.raw_screens`.
-    batches : {"all", "with_controls"}
-        Every batch with perturbed cells, as the published code, or only those with controls too, as
-        the paper (Essential; elsewhere each batch has controls).
-    totals : {"all", "kept"}
-        Chemicals: cells are normalised over all genes, as the published effects are, or over the
-        kept ones, as its experimental error is.
+    `batches`: every batch with perturbed cells, as the published code, or only those with
+    controls too, as the paper (Essential; elsewhere each batch has controls); `totals`:
+    chemicals: cells are normalised over all genes, as the published effects are, or over the
+    kept ones, as its experimental error is.
 
-    Returns
-    -------
-    AnnData
-        Rows and obs columns of the documented layout, without folds (Norman has its folds, whose
-        rule is known; see `norman_folds`).
+    Returns rows and obs columns of the documented layout, without folds (Norman has its folds,
+    whose rule is known; see `norman_folds`).
 
-    References
-    ----------
     Cole et al. 2026, Methods 4.1.2 and Eq. 1-6; the released preprocessing.
     """
     layout = layout_of(dataset)
@@ -79,23 +68,12 @@ def labels_of_raw(
 ) -> AnnData:
     """Compute the published labels of differential expression from raw cells.
 
-    Parameters
-    ----------
-    dataset, folder, dose, backed
-        See `perturbcore.data.authors.raw.raw_screens`; Norman has no labels.
-    test : {"welch", "student"}
-        The published code's test, or the paper's.
-    min_cells : int, optional
-        Groups must have more cells than this: 30 for a perturbation of Essential, 20 for a drug on
-        a plate (over all doses), as in the published code; the paper says 30 everywhere.
+    `test`: the published code's test, or the paper's; `min_cells`: groups must have more cells
+    than this: 30 for a perturbation of Essential, 20 for a drug on a plate (over all doses), as
+    in the published code; the paper says 30 everywhere.
 
-    Returns
-    -------
-    AnnData
-        X int8 in {-1, 0, 1}; rows and obs columns of the documented layout, without folds.
+    Returns x int8 in {-1, 0, 1}; rows and obs columns of the documented layout, without folds.
 
-    References
-    ----------
     Cole et al. 2026, Methods 4.1.3; the released preprocessing.
     """
     layout = layout_of(dataset)
@@ -188,19 +166,8 @@ def norman_folds(n: int, n_folds: int = 5, seed: int = 42) -> np.ndarray:
 def add_stored_folds(table: AnnData, dataset: str, source) -> AnnData:
     """Take the folds of a file of the layout, or of ``tahoe_splits_drug.csv``, in place.
 
-    Parameters
-    ----------
-    table : AnnData
-        Of `effects_of_raw` or `labels_of_raw`.
-    dataset : str
-    source : path
-        ``.h5ad`` with `test_split` (genes) or `fold_0` ... (drugs) in obs, matched by cell line and
-        gene or drug; or ``.csv`` with `drug` and `fold_0` ..., matched by drug.
-
-    Raises
-    ------
-    InputError
-        The file lacks a column, or a row of `table` has no fold in it.
+    `source`: ``.h5ad`` with `test_split` (genes) or `fold_0` ... (drugs) in obs, matched by
+    cell line and gene or drug; or ``.csv`` with `drug` and `fold_0` ..., matched by drug.
     """
     layout, source = layout_of(dataset), Path(source)
     key = "drug" if layout.chemical else "gene_id"

@@ -51,26 +51,15 @@ def _differs(item: Entry, path: Path) -> str:
 def fetch(name: str, *, folder=None, accept_licence: bool | None = None, progress=True) -> Path:
     """Return the path of a catalogue file, fetching it where need be.
 
-    Looked for in this order: the mirror folder of ``PERTURBCORE_MIRROR``, the cache, the network
-    (``PERTURBCORE_URL`` replaces the server's address; ``PERTURBCORE_OFFLINE=1`` forbids it).
-    Mirror and cache have the tree ``owner/repository/commit/path``. Wherever the file comes from,
-    its sha256 (or git blob id) is checked first, so a truncated file, an error page or a changed
-    file never reaches a reader.
+    Looked for in this order: the mirror folder of ``PERTURBCORE_MIRROR``, the cache, the
+    network (``PERTURBCORE_URL`` replaces the server's address; ``PERTURBCORE_OFFLINE=1``
+    forbids it). Mirror and cache have the tree ``owner/repository/commit/path``. Wherever the
+    file comes from, its sha256 (or git blob id) is checked first, so a truncated file, an error
+    page or a changed file never reaches a reader.
 
-    Parameters
-    ----------
-    folder : path, optional
-        Cache folder; see `data_folder`.
-    accept_licence : bool, optional
-        None shows the licence before the first download from a source; True does not (you have
-        shown it); False refuses to download from sources of restricted use.
-
-    Raises
-    ------
-    DownloadError
-        The file cannot be had, or is not what was pinned; the message says what to do.
-    ParameterError
-        The catalogue has no such entry.
+    `folder`: cache folder; see `data_folder`; `accept_licence`: None shows the licence before
+    the first download from a source; True does not (you have shown it); False refuses to
+    download from sources of restricted use.
     """
     item = entry(name)
     for root in _mirror():
@@ -104,13 +93,7 @@ def fetch(name: str, *, folder=None, accept_licence: bool | None = None, progres
 def fetch_many(
     names: str | Iterable[str], *, folder=None, accept_licence: bool | None = None, progress=True
 ) -> dict[str, Path]:
-    """Fetch several files, showing each licence before anything is downloaded.
-
-    Raises
-    ------
-    DownloadError
-        One or more files failed; the others are fetched all the same, and the message lists all.
-    """
+    """Fetch several files, showing each licence before anything is downloaded."""
     names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     items = [entry(name) for name in names]
     if accept_licence is None:

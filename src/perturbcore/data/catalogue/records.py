@@ -30,23 +30,13 @@ This table is written from the catalogue: \
 class Entry(BaseModel):
     """One file at one commit of a public repository.
 
-    Attributes
-    ----------
-    source : str
-        Title of the source that the file belongs to; licences are shown once per source.
-    sha256, blob : str
-        What the file must be: its sha256, or its git blob id (sha1 of the word blob, the size, a
-        zero byte and the content), which is enough where nobody could compute the sha256.
-    bytes : int
-        0 where it is not known.
-    licence, licence_note : str
-        SPDX identifier, the licence's name, or "none stated"; what a user must know of it.
-    restricted : bool
-        Whether commercial use or passing on is not allowed (or nowhere allowed).
-    citations : tuple of str
-        Keys in the book's bibliography.
-    optional : bool
-        Whether no profile needs the file.
+    `source`: title of the source that the file belongs to; licences are shown once per source;
+    `sha256, blob`: what the file must be: its sha256, or its git blob id (sha1 of the word
+    blob, the size, a zero byte and the content), which is enough where nobody could compute the
+    sha256; `bytes`: 0 where it is not known; `licence, licence_note`: SPDX identifier, the
+    licence's name, or "none stated"; what a user must know of it; `restricted`: whether
+    commercial use or passing on is not allowed (or nowhere allowed); `citations`: keys in the
+    book's bibliography; `optional`: whether no profile needs the file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

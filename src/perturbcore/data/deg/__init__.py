@@ -1,1 +1,4 @@
-"""Differentially expressed genes: tests from group moments, false discovery rate, votes of batches."""
+"""Differentially expressed genes: tests from group moments, false discovery rate.
+
+Votes of batches.
+"""

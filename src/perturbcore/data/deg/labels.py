@@ -44,7 +44,8 @@ def deg_labels(
     variant : {"pooled", "per_batch"}
         ``"pooled"``, for small batches: all perturbed against all control cells of the cell line,
         batches ignored. ``"per_batch"``, for large ones: perturbed against control cells of the
-        same batch, then a majority vote of the batches (:func:`perturbcore.data.deg.tests.majority`).
+        same batch, then a majority vote of the batches
+        (:func:`perturbcore.data.deg.tests.majority`).
     test : {"welch", "student"}
         Welch's t-test, as the published code has it, or Student's, as the paper's text says.
     min_cells : int

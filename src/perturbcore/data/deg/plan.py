@@ -13,15 +13,10 @@ MAX_SUM_BYTES = 2_000_000_000
 class Comparisons:
     """Groups of cells, and the comparisons of them that are made.
 
-    Attributes
-    ----------
-    groups : DataFrame
-        One row a group of cells: `cell_line`, `place` (its cell line, or cell line and batch),
-        `perturbation`, `control`, `n` cells, and `row` of the result (-1: not tested).
-    rows : DataFrame
-        obs of the result.
-    n_too_few : int
-        Perturbations (of a cell line) left out because they have too few cells.
+    `groups`: one row a group of cells: `cell_line`, `place` (its cell line, or cell line and
+    batch), `perturbation`, `control`, `n` cells, and `row` of the result (-1: not tested);
+    `rows`: obs of the result; `n_too_few`: perturbations (of a cell line) left out because they
+    have too few cells.
     """
 
     def __init__(self, groups, rows, group_of_cell, n_too_few):

@@ -39,25 +39,13 @@ def t_statistics(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Test every gene of every group against the control group.
 
-    Parameters
-    ----------
-    mean, variance : (k, g) arrays
-        Means and unbiased variances of the groups (log1p of counts scaled to 1e4 a cell).
-    n : (k,) array
-        Cells in each group, at least 2.
-    control_mean, control_variance : (g,) arrays
-    control_n : int
-    test : {"welch", "student"}
-        With variances of their own, or with one pooled variance.
+    `mean, variance` (k, g): means and unbiased variances of the groups (log1p of counts scaled
+    to 1e4 a cell); `n` (k,): cells in each group, at least 2; `control_mean, control_variance`
+    (g,); `test`: with variances of their own, or with one pooled variance.
 
-    Returns
-    -------
-    t, df : (k, g) arrays
-        Statistic and degrees of freedom. Where both variances are 0, t is 0 for equal means and
-        infinite otherwise.
+    Returns (k, g): statistic and degrees of freedom. Where both variances are 0, t is 0 for
+    equal means and infinite otherwise.
 
-    References
-    ----------
     Welch 1947; the conventions are those of ``scipy.stats.ttest_ind_from_stats``, with the
     undefined statistic of a gene without any difference set to 0 as scanpy does.
     """
@@ -86,24 +74,15 @@ def p_values(t, df) -> np.ndarray:
 def call_genes(t, df, alpha: float = 0.05) -> np.ndarray:
     """Label genes: sign of t where the adjusted p-value is below `alpha`, else 0.
 
-    Parameters
-    ----------
-    t, df : (k, g) arrays
-        One row a group; the correction is over the genes of a group.
-    alpha : float
-        False discovery rate, strict.
+    `t, df` (k, g): one row a group; the correction is over the genes of a group; `alpha`: False
+    discovery rate, strict.
 
-    Returns
-    -------
-    (k, g) int8 array in {-1, 0, 1}
+    Returns (k, g) int8 array in {-1, 0, 1}.
 
-    Notes
-    -----
     Only p-values below `alpha` can be below it after correction, and a t distribution has
-    heavier tails than the normal one: genes whose t is within the normal quantiles need no p-value.
+    heavier tails than the normal one: genes whose t is within the normal quantiles need no
+    p-value.
 
-    References
-    ----------
     Cole et al. 2026, Methods 4.2.2; Benjamini & Hochberg 1995.
     """
     out = np.zeros(t.shape, dtype=np.int8)
@@ -132,17 +111,8 @@ def majority(up, down, flat) -> np.ndarray:
     So a tie of 0 and 1 gives 1, of 0 and -1 gives -1, and ties of 1 and -1, with or without 0,
     give 0.
 
-    Parameters
-    ----------
-    up, down, flat : arrays of int, of one shape
-        Votes for 1, -1 and 0.
+    `up, down, flat`: votes for 1, -1 and 0.
 
-    Returns
-    -------
-    int8 array in {-1, 0, 1}
-
-    References
-    ----------
     Cole et al. 2026, Methods 4.2.2 (majority vote over plates).
     """
     most = np.maximum(np.maximum(up, down), flat)

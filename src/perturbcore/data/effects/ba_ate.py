@@ -43,8 +43,9 @@ def ba_ate(
     Parameters
     ----------
     screen : AnnData
-        A declared screen (:func:`perturbcore.data.screens.declare.declare_screen`), in memory or backed.
-        Batches are those of a cell line: equal labels in two lines are two batches.
+        A declared screen (:func:`perturbcore.data.screens.declare.declare_screen`), in
+        memory or backed. Batches are those of a cell line: equal labels in two lines are
+        two batches.
     control : {"global", "matched"}
     batches : {"with_controls", "all"}
         :math:`B_k`. ``"with_controls"``: batches with control cells and cells of k (Eq. 1 of the

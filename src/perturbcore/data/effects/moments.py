@@ -26,10 +26,10 @@ def add_rows(
 ):
     """Add the cells of a CSR block to the rows of their groups, in place.
 
-    `group` (n_rows,) is the row of `first` of each cell, -1 for none; `column` (n_genes,) the column
-    of each gene, -1 for none; `target` the total that a cell is scaled to, 0 for as it is; `own_total`
-    takes that total over the kept genes only. `first`, `second` (n_groups, n_kept): weighted sums and
-    sums of squares; a `second` of no rows is left alone.
+    `group` (n_rows,) is the row of `first` of each cell, -1 for none; `column` (n_genes,) the
+    column of each gene, -1 for none; `target` the total that a cell is scaled to, 0 for as it
+    is; `own_total` takes that total over the kept genes only. `first`, `second` (n_groups,
+    n_kept): weighted sums and sums of squares; a `second` of no rows is left alone.
     """
     squares = second.shape[0] > 0
     known = np.empty(_SMALL)
@@ -69,7 +69,10 @@ def add_rows(
 
 
 def gene_columns(screen: AnnData, genes) -> tuple:
-    """Column of each gene of the screen in the result (-1: left out), and the names kept, in order."""
+    """Column of each gene of the screen in the result (-1: left out), and the names kept.
+
+    In order.
+    """
     if genes is None:
         return np.arange(screen.n_vars), screen.var_names
     kept = pd.Index(list(genes))
@@ -101,24 +104,13 @@ def accumulate(
 ) -> tuple:
     """Sum ``weight * value`` over the cells of each group, value = log1p(1e4 * count / total).
 
-    Parameters
-    ----------
-    screen : AnnData
-        A declared screen, in memory or backed.
-    group : ndarray of int, shape (n_cells,)
-        Group of each cell, -1 for none.
-    weight : ndarray of float, shape (n_cells,)
-    column : ndarray
-        From `gene_columns`.
-    size_factors : {"all", "kept"}
-        Whether totals are over all genes of the screen, or over those kept. Counts only.
-    squares : bool
-        Whether squares are summed too.
+    `screen`: a declared screen, in memory or backed; `group` (n_cells,): group of each cell, -1
+    for none; `weight` (n_cells,); `column`: from `gene_columns`; `size_factors`: whether totals
+    are over all genes of the screen, or over those kept. Counts only; `squares`: whether
+    squares are summed too.
 
-    Returns
-    -------
-    (ndarray, ndarray)
-        float64, (n_groups, n_kept); the second has no rows unless `squares`.
+    Returns (ndarray, ndarray): float64, (n_groups, n_kept); the second has no rows unless
+    `squares`.
     """
     if size_factors not in ("all", "kept"):
         raise ParameterError(f"size_factors={size_factors!r}: choose 'all' or 'kept' genes")

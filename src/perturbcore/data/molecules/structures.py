@@ -8,17 +8,10 @@ from perturbcore.core.errors import InputError
 def parse(smiles: str):
     """Read a SMILES.
 
-    Parameters
-    ----------
-    smiles
-        One molecule, or several parted by dots.
+    `smiles`: one molecule, or several parted by dots.
 
-    Returns
-    -------
-    mol
-        rdkit molecule, or None.
-    problem
-        Why there is none, in rdkit's words where it has some; empty where there is one.
+    Returns rdkit molecule, or None; why there is none, in rdkit's words where it has some;
+    empty where there is one.
     """
     from rdkit import Chem, rdBase
 
@@ -43,19 +36,8 @@ def parse(smiles: str):
 def canonical(smiles: str, *, parent: bool = False, stereo: bool = True) -> str:
     """Write a SMILES in rdkit's canonical form.
 
-    Parameters
-    ----------
-    smiles
-        What `parse` can read.
-    parent
-        The largest organic fragment alone, its charges neutralised where that is possible.
-    stereo
-        Whether to write stereo-chemistry.
-
-    Raises
-    ------
-    InputError
-        It cannot be read.
+    `smiles`: what `parse` can read; `parent`: the largest organic fragment alone, its charges
+    neutralised where that is possible; `stereo`: whether to write stereo-chemistry.
     """
     from rdkit import Chem
 
@@ -97,22 +79,9 @@ def stereo_count(mol) -> tuple[int, int]:
 def molecules(drugs, *, parent: bool = False) -> dict:
     """Read the SMILES of a table of drugs; those that cannot be read are left out.
 
-    Parameters
-    ----------
-    drugs : pandas.DataFrame
-        Indexed by drug, with column `smiles`.
-    parent
-        See `canonical`.
+    `drugs`: indexed by drug, with column `smiles`.
 
-    Returns
-    -------
-    dict
-        rdkit molecule by drug, in the order of the table.
-
-    Raises
-    ------
-    InputError
-        None can be read.
+    Returns rdkit molecule by drug, in the order of the table.
     """
     read = {drug: parse(smiles)[0] for drug, smiles in drugs["smiles"].items()}
     kept = {drug: parent_of(m) if parent else m for drug, m in read.items() if m is not None}

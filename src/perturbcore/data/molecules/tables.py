@@ -24,20 +24,14 @@ def _compounds() -> pd.DataFrame:
 def builtin_compounds() -> pd.DataFrame:
     """Return the built-in table of approved and tool compounds.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by name; `smiles` (rdkit's canonical form), `targets` (gene symbols, the first the
-        main one, separated by ``;``), `mechanism`, `source` (where the row's facts come from).
+    Returns indexed by name; `smiles` (rdkit's canonical form), `targets` (gene symbols, the
+    first the main one, separated by ``;``), `mechanism`, `source` (where the row's facts come
+    from).
 
-    Notes
-    -----
     Facts are those of the public-domain drug table of Tahoe-100M. Its SMILES mostly leave
-    stereochemistry out, so that drugs that differ in it alone (doxorubicin, epirubicin) share one;
-    salts stand as salts. `molecule_report` lists both.
+    stereochemistry out, so that drugs that differ in it alone (doxorubicin, epirubicin) share
+    one; salts stand as salts. `molecule_report` lists both.
 
-    References
-    ----------
     Zhang et al. 2025, Tahoe-100M.
     """
     return _compounds().copy()
@@ -46,20 +40,9 @@ def builtin_compounds() -> pd.DataFrame:
 def check_drugs(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     """Check a table of drugs and put it into the form that every drug builder reads.
 
-    Parameters
-    ----------
-    frame
-        Indexed by drug; column `smiles`, and where known `targets` and `mechanism`. Missing cells
-        become empty text; further columns stay.
-    where
-        Name of the table, for messages.
-
-    Raises
-    ------
-    InputError
-        A column is missing, a name is empty or repeated, or SMILES are not chemistry: most of them
-        cannot be parsed. The message names the row. Single unreadable SMILES are no error: see
-        `perturbcore.report.molecules.molecule_report`.
+    `frame`: indexed by drug; column `smiles`, and where known `targets` and `mechanism`.
+    Missing cells become empty text; further columns stay; `where`: name of the table, for
+    messages.
     """
     if "smiles" not in frame:
         raise InputError(
@@ -78,7 +61,8 @@ def check_drugs(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     if len(twice):
         rows = ", ".join(str(i + 1) for i in names.index[names == twice.iloc[0]])
         raise InputError(
-            f"{where}: drug '{twice.iloc[0]}' stands in rows {rows}; give each its own name, or keep one row"
+            f"{where}: drug '{twice.iloc[0]}' stands in rows {rows}; give each its own name, or "
+            "keep one row"
         )
     out.index = pd.Index(names.to_list(), name="drug")
     for column in DRUG_COLUMNS:
@@ -106,7 +90,8 @@ def _refuse_what_is_not_chemistry(drugs: pd.DataFrame, where: str) -> None:
     if len(wrong) > CHEMICAL_SHARE * len(given):
         row = drugs.index.get_loc(wrong[0]) + 1
         raise InputError(
-            f"{where}: column 'smiles' does not hold SMILES: {len(wrong)} of {len(given)} cannot be read, "
+            f"{where}: column 'smiles' does not hold SMILES: {len(wrong)} of {len(given)} cannot "
+            "be read, "
             f"first row {row} ('{wrong[0]}': '{_short(given[wrong[0]])}', {problems[wrong[0]]})"
         )
 
@@ -118,24 +103,11 @@ def _short(text: str, n: int = 40) -> str:
 def read_drugs(path, columns=None) -> pd.DataFrame:
     """Read a table of drugs (``.csv``, ``.tsv``, ``.txt`` or ``.parquet``).
 
-    Parameters
-    ----------
-    path
-        One row a drug, with a header.
-    columns
-        Names of the columns of name, SMILES, and where there are, targets and mechanism, in this
-        order; ``name, smiles, targets, mechanism`` by default, as far as the table has them.
+    `path`: one row a drug, with a header; `columns`: names of the columns of name, SMILES, and
+    where there are, targets and mechanism, in this order; ``name, smiles, targets, mechanism``
+    by default, as far as the table has them.
 
-    Returns
-    -------
-    pandas.DataFrame
-        See `check_drugs`.
-
-    Raises
-    ------
-    InputError
-        The file is missing, empty, cut off within a row, or holds no chemistry; the message names
-        the row.
+    Returns see `check_drugs`.
     """
     path = Path(path)
     if not path.is_file():
@@ -149,7 +121,8 @@ def read_drugs(path, columns=None) -> pd.DataFrame:
     names = list(columns) if columns else [c for c in ("name", *DRUG_COLUMNS) if c in frame]
     if len(names) < 2 or len(names) > 4 or (not columns and names[:2] != ["name", "smiles"]):
         raise InputError(
-            f"{path}: columns must name those of name, SMILES[, targets[, mechanism]], got {names}; "
+            f"{path}: columns must name those of name, SMILES[, targets[, mechanism]], got "
+            f"{names}; "
             f"the file has {list(map(str, frame.columns))}"
         )
     missing = [c for c in names if c not in frame]
@@ -178,20 +151,25 @@ def _read_rows(path: Path) -> tuple[pd.DataFrame, bool]:
         if len(row) != len(head):
             what = "cut off" if len(row) < len(head) else "too long"
             raise InputError(
-                f"{path}: row {number} ('{row[0]}') has {len(row)} cells, the header {len(head)}: it is {what}; "
+                f"{path}: row {number} ('{row[0]}') has {len(row)} cells, the header {len(head)}: "
+                f"it is {what}; "
                 "fetch or write the file again, and quote cells that hold the separator"
             )
     return pd.DataFrame([r for _, r in body], columns=head), text.endswith(("\n", "\r"))
 
 
 def _refuse_cut_row(path: Path, table: pd.DataFrame) -> None:
-    """Raise if the last line has no line break and its SMILES cannot be read: it was cut off, not mistyped."""
+    """Raise if the last line has no line break and its SMILES cannot be read.
+
+    It was cut off, not mistyped.
+    """
     from perturbcore.data.molecules.structures import parse
 
     last = table.iloc[-1] if len(table) else None
     if last is not None and table.columns[-1] == "smiles" and parse(last["smiles"])[1]:
         raise InputError(
-            f"{path}: the file ends within row {len(table)} ('{last['name']}': '{_short(last['smiles'])}', "
+            f"{path}: the file ends within row {len(table)} ('{last['name']}': "
+            f"'{_short(last['smiles'])}', "
             f"{parse(last['smiles'])[1]}): it is cut off; fetch or write it again"
         )
 
@@ -199,18 +177,11 @@ def _refuse_cut_row(path: Path, table: pd.DataFrame) -> None:
 def tahoe_drugs(path=None, by: str = "drug") -> pd.DataFrame:
     """Read the drug table of Tahoe-100M.
 
-    Parameters
-    ----------
-    path
-        The file; the catalogue's ``tahoe_drug_metadata`` if left out.
-    by : {"drug", "pubchem_cid"}
-        What names a drug: the name, or the PubChem CID as the authors' embeddings have it. Of drugs
-        that share a CID the first is kept under it.
+    `path`: the file; the catalogue's ``tahoe_drug_metadata`` if left out; `by`: what names a
+    drug: the name, or the PubChem CID as the authors' embeddings have it. Of drugs that share a
+    CID the first is kept under it.
 
-    Returns
-    -------
-    pandas.DataFrame
-        See `check_drugs`; with `approved`. Drugs without a structure have an empty SMILES.
+    Returns see `check_drugs`; with `approved`. Drugs without a structure have an empty SMILES.
     """
     from perturbcore.data.tables import read_table
 
@@ -234,13 +205,11 @@ def tahoe_drugs(path=None, by: str = "drug") -> pd.DataFrame:
 def sciplex_drugs(samples=None, properties=None) -> pd.DataFrame:
     """Read the compounds of Sci-Plex 3.
 
-    Its table names target classes (``HDAC``), not genes: `targets` stays empty, and the class and
-    pathway are the `mechanism`.
+    Its table names target classes (``HDAC``), not genes: `targets` stays empty, and the class
+    and pathway are the `mechanism`.
 
-    Parameters
-    ----------
-    samples, properties
-        The files; the catalogue's ``sciplex_samples`` and ``sciplex_drugs`` if left out.
+    `samples, properties`: the files; the catalogue's ``sciplex_samples`` and ``sciplex_drugs``
+    if left out.
     """
     samples = Path(samples) if samples is not None else _fetched("sciplex_samples")
     properties = Path(properties) if properties is not None else _fetched("sciplex_drugs")
@@ -269,5 +238,8 @@ def _columns(frame: pd.DataFrame, path, names: dict) -> pd.DataFrame:
 
 
 def targets_of(drugs: pd.DataFrame) -> dict[str, list[str]]:
-    """Gene symbols that each drug acts on, the main one first; drugs without any have an empty list."""
+    """Gene symbols that each drug acts on, the main one first.
+
+    Drugs without any have an empty list.
+    """
     return {drug: _split(str(text)) for drug, text in drugs["targets"].items()}

@@ -70,12 +70,10 @@ def without_line(name: str, cell_line: str | None) -> str:
 def parse_method(name: str, *, dataset: str, task: str, cell_line: str | None = None) -> Method:
     """Read a published row name: predictor, embedding, display name, modality.
 
-    One file may have another display name in another data set's figure, so `dataset` decides. In
-    "deg" tables a bare embedding name means the linear classifier. Embeddings that no figure shows
-    keep their own name as display name, and get the modality of their family.
+    One file may have another display name in another data set's figure, so `dataset` decides.
+    In "deg" tables a bare embedding name means the linear classifier. Embeddings that no figure
+    shows keep their own name as display name, and get the modality of their family.
 
-    References
-    ----------
     Cole et al. 2026, Figures 1-5 and S1-S14 (display names and categories).
     """
     if name in _special_rows():
@@ -110,13 +108,9 @@ def _joined(embedding: str, dataset: str) -> str:
 def methods_of(section: str, *, head: str = "knn") -> pd.DataFrame:
     """Methods of one family of figures in their order: order, method, display, modality.
 
-    Parameters
-    ----------
-    section : str
-        "essential_lfc", "norman_lfc", "sciplex_lfc", "tahoe_lfc", "essential_deg", "sciplex_deg",
-        "tahoe_deg", "fine_tuning", "fusion" or "advanced_methods".
-    head : {"knn", "lasso"}
-        Estimator put in place of HEAD_TYPE in the published row names (CELL_LINE is kept).
+    `section`: "essential_lfc", "norman_lfc", "sciplex_lfc", "tahoe_lfc", "essential_deg",
+    "sciplex_deg", "tahoe_deg", "fine_tuning", "fusion" or "advanced_methods"; `head`: estimator
+    put in place of HEAD_TYPE in the published row names (CELL_LINE is kept).
     """
     table = facts("cole2026_methods")
     out = table[table["section"] == section].drop(columns="section").reset_index(drop=True)

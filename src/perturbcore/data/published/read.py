@@ -125,27 +125,12 @@ def _perturbation_set(table: pd.DataFrame, path) -> str:
 def read_scores(path, *, dataset: str, task: str) -> pd.DataFrame:
     """Read one published score table.
 
-    Parameters
-    ----------
-    path : str or Path
-        For instance `essential_lfc.csv`.
-    dataset : {"essential", "norman", "sciplex", "tahoe"}
-    task : {"lfc", "deg"}
+    `path`: for instance `essential_lfc.csv`.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row per metric per (method, cell line, fold); columns `SCORE_COLUMNS`.
-        `perturbation_set` is "older" for the plain Essential label and "full" otherwise; the two
-        must not be mixed. Metrics that were not computed (empty cells) have no row.
+    Returns one row per metric per (method, cell line, fold); columns `SCORE_COLUMNS`.
+    `perturbation_set` is "older" for the plain Essential label and "full" otherwise; the two
+    must not be mixed. Metrics that were not computed (empty cells) have no row.
 
-    Raises
-    ------
-    InputError
-        If the file is absent, damaged, truncated or renamed; the message names file and column.
-
-    References
-    ----------
     Cole et al. 2026, score tables of the released repository.
     """
     if task not in PRIMARY:
@@ -183,8 +168,6 @@ def read_cross_context(path, *, dataset: str, metric: str) -> pd.DataFrame:
     Returns columns `SCORE_COLUMNS`, task "cross_context": one row per method per held-out line,
     fold 0. Raises InputError if the file is absent, damaged or renamed.
 
-    References
-    ----------
     Cole et al. 2026, Figures S12 and S13.
     """
     table = _read_csv(path, ("cell_type", *CROSS_METHODS))
@@ -214,27 +197,12 @@ def read_cross_context(path, *, dataset: str, metric: str) -> pd.DataFrame:
 def read_ceiling(path, *, dataset: str, cell_line: str | None = None) -> pd.DataFrame:
     """Read one published table of per-perturbation experimental error.
 
-    Parameters
-    ----------
-    path : str or Path
-        For instance `exp_err_essential_k562_outer_10_inner_10_seed_5050.csv`.
-    dataset : str
-    cell_line : str, optional
-        For tables of one cell line; the Sciplex table names its lines itself.
+    `path`: for instance `exp_err_essential_k562_outer_10_inner_10_seed_5050.csv`; `cell_line`:
+    for tables of one cell line; the Sciplex table names its lines itself.
 
-    Returns
-    -------
-    pandas.DataFrame
-        dataset, cell_line, perturbation, quantile, metric, value, n_batches; `n_cells` is not
-        published and is missing.
+    Returns dataset, cell_line, perturbation, quantile, metric, value, n_batches; `n_cells` is
+    not published and is missing.
 
-    Raises
-    ------
-    InputError
-        If the file is absent, damaged or renamed; the message names file and column.
-
-    References
-    ----------
     Cole et al. 2026, Eq. 12 and Section 4.7.1.
     """
     table = _read_csv(path, ("quantile", "pert_id", "n_batches_pert"))

@@ -49,13 +49,8 @@ HOW_TO_GET = (
 class Published:
     """The published scores of Cole et al. 2026.
 
-    Attributes
-    ----------
-    scores : pandas.DataFrame
-        Scores schema. At level "medians" the fold is -1 and a value is a median over folds.
-    ceilings : pandas.DataFrame or None
-        Per-perturbation experimental error; None at level "medians".
-    level : {"folds", "medians"}
+    `scores`: scores schema. At level "medians" the fold is -1 and a value is a median over
+    folds; `ceilings`: per-perturbation experimental error; None at level "medians".
     """
 
     scores: pd.DataFrame

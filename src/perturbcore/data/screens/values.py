@@ -1,4 +1,7 @@
-"""The values of a screen, read in blocks wherever they lie, and checked against its declared scale."""
+"""The values of a screen, read in blocks wherever they lie.
+
+And checked against its declared scale.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -22,21 +25,13 @@ def blocks(
 ) -> Iterator[tuple[int, int, sp.csr_matrix]]:
     """Iterate over the cells of a screen without ever holding all of them.
 
-    Parameters
-    ----------
-    adata : AnnData
-        In memory, backed on disk or lazy (dask); dense or CSR. A matrix stored gene by gene (CSC)
-        cannot be read by rows: it is turned into CSR in memory first.
-    chunk_size : int, optional
-        Cells per block; by default as many as hold about four million stored values.
-    wanted : callable, optional
-        ``wanted(start, stop)`` says whether any row of a block is of use; others are not read.
+    `adata`: in memory, backed on disk or lazy (dask); dense or CSR. A matrix stored gene by
+    gene (CSC) cannot be read by rows: it is turned into CSR in memory first; `chunk_size`:
+    cells per block; by default as many as hold about four million stored values; `wanted`:
+    ``wanted(start, stop)`` says whether any row of a block is of use; others are not read.
 
-    Yields
-    ------
-    (int, int, csr_matrix)
-        First row, the one past the last, and these rows, duplicate entries summed. The block may
-        share memory with the screen: never write to it.
+    Returns (int, int, csr_matrix): first row, the one past the last, and these rows, duplicate
+    entries summed. The block may share memory with the screen: never write to it.
     """
     whole = isinstance(chunk_size, int | np.integer) and not isinstance(chunk_size, bool)
     if chunk_size is not None and not (whole and chunk_size >= 1):
@@ -107,13 +102,7 @@ def _rows_of_view(adata, start, stop):
 
 
 def check_values(adata: AnnData, chunk_size: int | None = None) -> None:
-    """Check, block by block, that the values of a declared screen are what its scale says.
-
-    Raises
-    ------
-    InputError
-        Naming the first offending cell and gene, the value, and what to declare instead.
-    """
+    """Check, block by block, that the values of a declared screen are what its scale says."""
     scale = str(adata.uns["perturbcore"]["scale"])
     total = np.zeros(adata.n_obs)
     whole, largest = True, 0.0

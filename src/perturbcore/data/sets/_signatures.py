@@ -28,12 +28,8 @@ SALTS = (
 class Signatures:
     """Ranked genes of the drugs of one cell line.
 
-    Attributes
-    ----------
-    ranked : dict of str to object array
-        Drug -> genes, most up-regulated first.
-    n_up : dict of str to int
-        Drug -> length of its list of significantly up-regulated genes (100 at most).
+    `ranked`: drug -> genes, most up-regulated first; `n_up`: drug -> length of its list of
+    significantly up-regulated genes (100 at most).
     """
 
     ranked: dict
@@ -153,29 +149,15 @@ def signature_dataset(
 ) -> Dataset:
     """Make a data set of signed top-k labels from ranked signatures.
 
-    Parameters
-    ----------
-    lines : mapping
-        Cell line -> its signatures.
-    table : DataFrame
-        Drug table: `smiles`, `targets`, `mechanism`. Drugs that it does not have are dropped and
-        named.
-    k : int
-        Genes labelled at each end.
-    min_labels : int
-        Keep the genes that are labelled (1 or -1) in at least so many signatures, of all lines
-        together: one that never is has nothing to predict.
-    shared_wells : bool
-        Whether the lines were measured together in one well, which the responses then declare
-        (``uns["perturbcore"]["shared_wells"]``).
-    **about
-        Title, sources, citations and notes.
+    `lines`: cell line -> its signatures; `table`: drug table: `smiles`, `targets`, `mechanism`.
+    Drugs that it does not have are dropped and named; `k`: genes labelled at each end;
+    `min_labels`: keep the genes that are labelled (1 or -1) in at least so many signatures, of
+    all lines together: one that never is has nothing to predict; `shared_wells`: whether the
+    lines were measured together in one well, which the responses then declare
+    (``uns["perturbcore"]["shared_wells"]``); `**about`: title, sources, citations and notes.
 
-    Returns
-    -------
-    Dataset
-        ``extras``: "drugs" (indexed by perturbation; `in_table`, `how` and `parent` beside the
-        columns of the table), "unmatched" (tuple of names).
+    Returns ``extras``: "drugs" (indexed by perturbation; `in_table`, `how` and `parent` beside
+    the columns of the table), "unmatched" (tuple of names).
     """
     check_k(k)
     _whole("min_labels", min_labels, 0)

@@ -136,13 +136,7 @@ def available() -> list[str]:
 
 
 def module_of(name: str) -> ModuleType:
-    """Return the module that loads a data set.
-
-    Raises
-    ------
-    ParameterError
-        There is none of that name; the message lists those that are there.
-    """
+    """Return the module that loads a data set."""
     names = available()
     if name not in names:
         close = difflib.get_close_matches(str(name), names, n=1)

@@ -29,40 +29,20 @@ def load(
 ) -> Dataset:
     """Load responses with their stored folds, and say which embeddings come with them.
 
-    Parameters
-    ----------
-    dataset : {"essential", "norman", "sciplex", "tahoe"}
-    task : {"lfc", "deg"}
-        Log fold-changes, or labels of differential expression.
-    root : path, optional
-        Folder of the authors' layout; ``PERTURBCORE_PAPER_DATA``, else ``data/paper``.
-    embeddings : list of str, optional
-        Only these of the authors' embeddings, by display or published name.
-    cells : bool
-        Also the raw cells, from a folder of `root` that is named like the data set (see
-        `perturbcore.data.authors.raw.raw_screens`); where they are not there, a note says so.
+    `task`: log fold-changes, or labels of differential expression; `root`: folder of the
+    authors' layout; ``PERTURBCORE_PAPER_DATA``, else ``data/paper``; `embeddings`: only these
+    of the authors' embeddings, by display or published name; `cells`: also the raw cells, from
+    a folder of `root` that is named like the data set (see
+    `perturbcore.data.authors.raw.raw_screens`); where they are not there, a note says so.
 
-    Returns
-    -------
-    Dataset
-        ``ceiling``: the published experimental error, where the published tables are at hand and
-        know every perturbation. ``extras["authors"]``: `dataset`, `root` and `names` for
-        `perturbcore.embeddings.authors.own_embeddings`.
+    Returns ``ceiling``: the published experimental error, where the published tables are at
+    hand and know every perturbation. ``extras["authors"]``: `dataset`, `root` and `names` for
+    `perturbcore.embeddings.authors.own_embeddings`.
 
-    Raises
-    ------
-    InputError
-        The file is absent or not of the layout.
+    UserWarning A perturbation lies in different folds in different cell lines.
 
-    Warns
-    -----
-    UserWarning
-        A perturbation lies in different folds in different cell lines.
-
-    References
-    ----------
-    Cole et al. 2026; Replogle et al. 2022; Nadig et al. 2025; Norman et al. 2019; Srivatsan et al.
-    2020; Zhang et al. 2025.
+    Cole et al. 2026; Replogle et al. 2022; Nadig et al. 2025; Norman et al. 2019; Srivatsan et
+    al. 2020; Zhang et al. 2025.
     """
     layout = layout_of(
         check_choice("dataset", dataset, ("essential", "norman", "sciplex", "tahoe"))

@@ -18,20 +18,11 @@ TASKS = ("de", "dir")
 def pairs(line: str, task: str = "de") -> pd.DataFrame:
     """Return the labelled pairs of one cell line as their authors give them.
 
-    Parameters
-    ----------
-    line : {"K562", "RPE1", "HepG2", "Jurkat"}
-    task : {"de", "dir"}
-        "de": is the gene differentially expressed (1) or not (0); "dir": given that it is, does it
-        go up (1) or down (0).
+    `task`: "de": is the gene differentially expressed (1) or not (0); "dir": given that it is,
+    does it go up (1) or down (0).
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `pert`, `gene` (symbols), `label` (int8), `split` ("train" or "test").
+    Returns columns `pert`, `gene` (symbols), `label` (int8), `split` ("train" or "test").
 
-    References
-    ----------
     Wu et al. 2025, section 4.
     """
     check_choice("Essential cell line", line, LINES)
@@ -66,25 +57,16 @@ def read_pairs(path) -> pd.DataFrame:
 def load(lines=tuple(LINES), n_folds: int = 5, seed: int = 0) -> Dataset:
     """Load the Essential screens as partial labels of differential expression.
 
-    Parameters
-    ----------
-    lines : sequence of str
-        Cell lines to load.
-    n_folds, seed : int
-        Folds are by symbol, the same in all lines; see `perturbcore.data.folds.assign_folds`.
+    `lines`: cell lines to load; `n_folds, seed`: folds are by symbol, the same in all lines;
+    see `perturbcore.data.folds.assign_folds`.
 
-    Returns
-    -------
-    Dataset
-        ``responses``: one row per (cell line, perturbation), columns the union of the lines' genes;
-        ``layers["observed"]``: is the label known; ``layers["deg"]``: 1 up, -1 down, 0 not
-        differentially expressed (or not observed). A pair that is differentially expressed but has
-        no direction has no sign, so it is not observed; `pairs` keeps it. ``obs`` has the authors'
-        split (`split_de`; `split_dir`, empty where no pair has a direction) and the counts
-        `n_labels` and `n_de`. Cell and batch counts are not in these files.
+    Returns ``responses``: one row per (cell line, perturbation), columns the union of the
+    lines' genes; ``layers["observed"]``: is the label known; ``layers["deg"]``: 1 up, -1 down,
+    0 not differentially expressed (or not observed). A pair that is differentially expressed
+    but has no direction has no sign, so it is not observed; `pairs` keeps it. ``obs`` has the
+    authors' split (`split_de`; `split_dir`, empty where no pair has a direction) and the counts
+    `n_labels` and `n_de`. Cell and batch counts are not in these files.
 
-    References
-    ----------
     Wu et al. 2025; Replogle et al. 2022; Nadig et al. 2025.
     """
     lines = [lines] if isinstance(lines, str) else list(lines)

@@ -25,32 +25,14 @@ def load(
 ) -> Dataset:
     """Load one of your files: a screen, from which effects are computed, or responses.
 
-    Parameters
-    ----------
-    screen : path, optional
-        Cells x genes, `.h5ad`.
-    responses : path, optional
-        One row per (cell line, perturbation), `.h5ad`; see `perturbcore.data.responses`. Folds are
-        added where there is no column `fold`. Give either this or `screen`.
-    name, title : str
-        Key in the scores table; what a page calls the data set.
-    effect_control, effect_batches : str
-        Variant of the effect; see `control` and `batches` of `perturbcore.data.effects.ba_ate`.
-    n_folds, seed : int
-        See `perturbcore.data.folds.assign_folds`; never more folds than perturbations.
-    backed : bool
-        Whether to leave the cells of the screen on disk.
-    **declared
-        What the screen's columns and values mean: the options of
-        `perturbcore.data.screens.declare.declare_screen`, such as `perturbation`, `batch`,
-        `cell_line`, `control` and `scale`. A file written from a declared screen needs none.
-
-    Raises
-    ------
-    ParameterError
-        Not exactly one of `screen` and `responses` is given, or an option is unknown.
-    InputError
-        The file is not what was declared; the message names file, column and value.
+    `screen`: cells x genes, `.h5ad`; `responses`: one row per (cell line, perturbation),
+    `.h5ad`; see `perturbcore.data.responses`. Folds are added where there is no column `fold`.
+    Give either this or `screen`; `name, title`: key in the scores table; what a page calls the
+    data set; `effect_control, effect_batches`: variant of the effect; see `control` and
+    `batches` of `perturbcore.data.effects.ba_ate`; `backed`: whether to leave the cells of the
+    screen on disk; `**declared`: what the screen's columns and values mean: the options of
+    `perturbcore.data.screens.declare.declare_screen`, such as `perturbation`, `batch`,
+    `cell_line`, `control` and `scale`. A file written from a declared screen needs none.
     """
     if (screen is None) == (responses is None):
         raise ParameterError("give either screen=<file.h5ad> or responses=<file.h5ad>")

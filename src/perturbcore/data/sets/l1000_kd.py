@@ -16,24 +16,15 @@ COLUMNS = ("id", "pert_type", "pert_iname", "pert_mfc_desc", "pert_univ_id", "pe
 def load(n_folds: int = 5, seed: int = 0, path=None) -> Dataset:
     """Load the plate as replicate wells and as mean differences to the 32 vector wells.
 
-    Four hairpins that the file names by hairpin id only, and the 8 untreated wells, are left out.
+    Four hairpins that the file names by hairpin id only, and the 8 untreated wells, are left
+    out.
 
-    Parameters
-    ----------
-    n_folds, seed : int
-        See `perturbcore.data.folds.assign_folds`.
-    path : path, optional
-        Another copy of the file; the catalogue's otherwise.
+    `path`: another copy of the file; the catalogue's otherwise.
 
-    Returns
-    -------
-    Dataset
-        ``responses``: task "lfc", z-scores (``uns["perturbcore"]["scale"] == "zscore"``); `n_cells`
-        counts wells. Perturbations are current symbols; ``obs`` also has `entrez` and the older
-        `symbol_in_file`. ``replicates``: wells x genes with their controls, same scale.
+    Returns ``responses``: task "lfc", z-scores (``uns["perturbcore"]["scale"] == "zscore"``);
+    `n_cells` counts wells. Perturbations are current symbols; ``obs`` also has `entrez` and the
+    older `symbol_in_file`. ``replicates``: wells x genes with their controls, same scale.
 
-    References
-    ----------
     Subramanian et al. 2017; Enache et al. 2019.
     """
     path = path or fetch("l1000_kd", progress=False)

@@ -25,27 +25,15 @@ def load(
 ) -> Dataset:
     """Load the screen and its batch-aware effects.
 
-    Parameters
-    ----------
-    min_fraction : float
-        Least share of a cell's gRNA UMIs that its leading gRNA must have, in [0, 1). A cell whose
-        two leading gRNAs tie has no assignment.
-    control, batches : str
-        Variant of the effect; see `perturbcore.data.effects.ba_ate`.
-    n_folds, seed : int
-        See `perturbcore.data.folds.assign_folds`.
-    path : path, optional
-        Another copy of the file; the catalogue's otherwise.
+    `min_fraction`: least share of a cell's gRNA UMIs that its leading gRNA must have, in [0,
+    1). A cell whose two leading gRNAs tie has no assignment; `control, batches`: variant of the
+    effect; see `perturbcore.data.effects.ba_ate`; `path`: another copy of the file; the
+    catalogue's otherwise.
 
-    Returns
-    -------
-    Dataset
-        ``screen``: counts, cells x 299 genes; ``obs`` also has `guide` and `guide_umis`.
+    Returns ``screen``: counts, cells x 299 genes; ``obs`` also has `guide` and `guide_umis`.
 
-    References
-    ----------
-    Papalexi et al. 2021; the threshold of 0.8 is the default of Barry et al. 2024 for screens with
-    one gRNA per cell.
+    Papalexi et al. 2021; the threshold of 0.8 is the default of Barry et al. 2024 for screens
+    with one gRNA per cell.
     """
     if not 0 <= min_fraction < 1:
         raise ParameterError(f"min_fraction={min_fraction} is not in [0, 1)")

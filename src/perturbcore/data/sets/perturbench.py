@@ -25,24 +25,12 @@ def load(
 ) -> Dataset:
     """Load the single perturbations of one of the two screens.
 
-    Parameters
-    ----------
-    part : str
-        "norman" (K562, 8 batches) or "mcfaline" (A172, T98G and U87MG, one batch each).
-    control, batches : str
-        Variant of the effect; see `perturbcore.data.effects.ba_ate`.
-    n_folds, seed : int
-        See `perturbcore.data.folds.assign_folds`; never more folds than perturbations.
-    path : path, optional
-        Another copy of the file; the catalogue's otherwise.
+    `part`: "norman" (K562, 8 batches) or "mcfaline" (A172, T98G and U87MG, one batch each);
+    `control, batches`: variant of the effect; see `perturbcore.data.effects.ba_ate`; `path`:
+    another copy of the file; the catalogue's otherwise.
 
-    Returns
-    -------
-    Dataset
-        ``screen``: log1p values, cells x 500 genes.
+    Returns ``screen``: log1p values, cells x 500 genes.
 
-    References
-    ----------
     Norman et al. 2019; McFaline-Figueroa et al. 2024; Wu et al. 2024 (PerturBench).
     """
     about = card_of(check_choice("part", part, ("norman", "mcfaline")))

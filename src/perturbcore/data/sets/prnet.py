@@ -22,38 +22,21 @@ def load(control: str = "matched", n_folds: int = 5, seed: int = 0, path=None) -
     Only drugs that lie on both plates are kept: one on one plate has no replicate, so that
     resampling plates would give it an experimental error of nearly nothing.
 
-    Parameters
-    ----------
-    control : {"matched", "global"}
-        Whether a drug's well is compared with the DMSO wells of its own plate (Eq. 4), or of both
-        (Eq. 6).
-    n_folds, seed : int
-        Folds are by drug; see `perturbcore.data.folds.assign_folds`.
-    path : path, optional
-        Another copy of the file; the catalogue's otherwise.
+    `control`: whether a drug's well is compared with the DMSO wells of its own plate (Eq. 4),
+    or of both (Eq. 6); `n_folds, seed`: folds are by drug; see
+    `perturbcore.data.folds.assign_folds`; `path`: another copy of the file; the catalogue's
+    otherwise.
 
-    Returns
-    -------
-    Dataset
-        ``responses``: task "lfc", log2 (``uns["perturbcore"]["scale"]``); `n_cells` counts wells.
-        ``replicates``: wells x genes with their DMSO wells. ``extras["drugs"]``: a DataFrame
-        indexed by perturbation (smiles, targets and mechanism, which are empty, dose in micromolar,
-        pert_ids, n_structures).
+    Returns ``responses``: task "lfc", log2 (``uns["perturbcore"]["scale"]``); `n_cells` counts
+    wells. ``replicates``: wells x genes with their DMSO wells. ``extras["drugs"]``: a DataFrame
+    indexed by perturbation (smiles, targets and mechanism, which are empty, dose in micromolar,
+    pert_ids, n_structures).
 
-    Raises
-    ------
-    InputError
-        The file is damaged or is another version.
+    Five names were registered as two structures each, differing in stereo-chemistry, one of
+    them at one dose only. They are one perturbation here (their wells are averaged, first
+    within a plate), so that no near copy of a test drug is in training; its structure is the
+    one with more wells, then the one with more stereo-centres written. The card counts them.
 
-    Notes
-    -----
-    Five names were registered as two structures each, differing in stereo-chemistry, one of them at
-    one dose only. They are one perturbation here (their wells are averaged, first within a plate),
-    so that no near copy of a test drug is in training; its structure is the one with more wells,
-    then the one with more stereo-centres written. The card counts them.
-
-    References
-    ----------
     Qi et al. 2024; Subramanian et al. 2017.
     """
     check_choice("control", control, ("matched", "global"))

@@ -24,35 +24,15 @@ def load(
 ) -> Dataset:
     """Load signed top-k labels of drug signatures.
 
-    Parameters
-    ----------
-    source : {"sciplex", "tahoe"}
-        Sci-Plex 3 (A549, K562, MCF7; genes are Ensembl ids) or Tahoe-100M (ten cell lines;
-        symbols).
-    lines : sequence of str, optional
-        Cell lines; all by default.
-    k : int
-        Genes labelled at each end of a ranking.
-    min_labels : int
-        Keep only genes labelled in at least so many signatures, of all lines together.
-    n_folds, seed : int
-        Folds are by drug, salts of a drug together, the same in all lines.
+    `source`: sci-Plex 3 (A549, K562, MCF7; genes are Ensembl ids) or Tahoe-100M (ten cell
+    lines; symbols); `lines`: cell lines; all by default; `k`: genes labelled at each end of a
+    ranking; `min_labels`: keep only genes labelled in at least so many signatures, of all lines
+    together; `n_folds, seed`: folds are by drug, salts of a drug together, the same in all
+    lines.
 
-    Returns
-    -------
-    Dataset
-        Task "deg"; see `perturbcore.data.sets._signatures.signature_dataset`. obs `n_up`:
-        significantly up-regulated genes by the file's own list, 100 at most.
+    Returns task "deg"; see `perturbcore.data.sets._signatures.signature_dataset`. obs `n_up`:
+    significantly up-regulated genes by the file's own list, 100 at most.
 
-    Raises
-    ------
-    ParameterError
-        An unknown line, or a k that the common genes do not allow.
-    InputError
-        A file is damaged.
-
-    References
-    ----------
     Srivatsan et al. 2020; Zhang et al. 2025.
     """
     name = f"{check_choice('source', source, ('sciplex', 'tahoe'))}_signatures"

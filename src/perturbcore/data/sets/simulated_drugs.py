@@ -19,36 +19,20 @@ def load(
 ) -> Dataset:
     """Simulate a chemical screen and estimate effects or labels at its response dose.
 
-    Parameters
-    ----------
-    task : {"lfc", "deg"}
-        "lfc": plate-matched effects (`perturbcore.data.effects.ba_ate`); "deg": tests on each plate
-        and a majority vote of the plates (`perturbcore.data.deg.labels.deg_labels`).
-    control, batches : str
-        Variant of the effect.
-    min_cells, test
-        For labels: a drug and the vehicle need more than so many cells on a plate; which t-test.
-    n_folds, fold_seed : int
-        Folds are by drug, the same in all lines; see `perturbcore.data.folds.assign_folds`.
-    **options
-        Handed to `perturbcore.data.simulate.chemistry.simulate_drug_screen`, such as its sizes and
-        `seed`.
+    `task`: "lfc": plate-matched effects (`perturbcore.data.effects.ba_ate`); "deg": tests on
+    each plate and a majority vote of the plates (`perturbcore.data.deg.labels.deg_labels`);
+    `control, batches`: variant of the effect; `min_cells, test`: for labels: a drug and the
+    vehicle need more than so many cells on a plate; which t-test; `n_folds, fold_seed`: folds
+    are by drug, the same in all lines; see `perturbcore.data.folds.assign_folds`; `**options`:
+    handed to `perturbcore.data.simulate.chemistry.simulate_drug_screen`, such as its sizes and
+    `seed`.
 
-    Returns
-    -------
-    Dataset
-        ``screen``: cells at the response dose, and vehicle. ``extras``: "drugs" (DataFrame indexed
-        by perturbation: smiles, targets, mechanism, inert), "simulation" (the `SimulatedDrugScreen`
-        with truth, network and cells at all doses).
+    Returns ``screen``: cells at the response dose, and vehicle. ``extras``: "drugs" (DataFrame
+    indexed by perturbation: smiles, targets, mechanism, inert), "simulation" (the
+    `SimulatedDrugScreen` with truth, network and cells at all doses).
 
-    Raises
-    ------
-    ParameterError
-        An option is unknown or out of its range.
-
-    References
-    ----------
-    Cole et al. 2026, Methods 4.1.2 (matched effects, one dose), 4.2.2 (labels by plate and vote).
+    Cole et al. 2026, Methods 4.1.2 (matched effects, one dose), 4.2.2 (labels by plate and
+    vote).
     """
     check_choice("task", task, ("lfc", "deg"))
     check_options("simulate_drug_screen", simulate_drug_screen, options)

@@ -15,11 +15,9 @@ _CHUNK = 2048
 def draw_batches(model: Model, n_batches: int, seed: np.random.SeedSequence) -> dict:
     """Draw batch shifts, and shares of control and perturbed cells that are confounded with them.
 
-    Returns
-    -------
-    dict
-        ``shift`` (n_cell_lines, n_batches, n_genes) on the log-rate scale; ``control_share`` and
-        ``perturbed_share`` (n_cell_lines, n_batches), each summing to 1 over batches.
+    Returns ``shift`` (n_cell_lines, n_batches, n_genes) on the log-rate scale;
+    ``control_share`` and ``perturbed_share`` (n_cell_lines, n_batches), each summing to 1 over
+    batches.
     """
     rng = np.random.default_rng(seed)
     n_lines, n_genes = len(model.cell_lines), len(model.genes)
@@ -81,18 +79,9 @@ def draw_cells(
 ) -> sp.csr_matrix:
     """Draw counts, chunk by chunk so that at most 2,048 cells are ever dense.
 
-    Parameters
-    ----------
-    model : Model
-    design : DataFrame
-        From :func:`draw_design`.
-    shift : ndarray, shape (n_cell_lines, n_batches, n_genes)
-    seed : SeedSequence
-    progress : bool
+    `design`: from :func:`draw_design`; `shift` (n_cell_lines, n_batches, n_genes).
 
-    Returns
-    -------
-    csr_matrix of int32, shape (n_cells, n_genes)
+    Returns csr_matrix of int32, shape (n_cells, n_genes).
     """
     n_cells, n_genes = len(design), len(model.genes)
     line, pert, batch = (design[c].to_numpy() for c in ("line", "perturbation", "batch"))

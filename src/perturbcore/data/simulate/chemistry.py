@@ -1,4 +1,7 @@
-"""A simulated chemical screen: real compounds, whose effects follow their targets, affinity and dose."""
+"""A simulated chemical screen: real compounds, whose effects follow their targets.
+
+Affinity and dose.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -22,15 +25,12 @@ from perturbcore.data.simulate.truth import expected_effects, truth_of
 class SimulatedDrugScreen(SimulatedScreen):
     """A simulated chemical experiment: `perturbation` is the drug, `batch` the plate.
 
-    `screen.obs` also has `dose` in micromolar (0 for vehicle); `true_effects` are at the response dose.
+    `screen.obs` also has `dose` in micromolar (0 for vehicle); `true_effects` are at the
+    response dose.
 
-    Attributes
-    ----------
-    drugs : DataFrame
-        Indexed by drug: the columns of `compounds` and `inert`.
-    affinity : DataFrame
-        One row per (drug, target): `drug`, `target`, `pkd` (-log10 of molar Kd), `weight` (occupancy
-        at the response dose).
+    `drugs`: indexed by drug: the columns of `compounds` and `inert`; `affinity`: one row per
+    (drug, target): `drug`, `target`, `pkd` (-log10 of molar Kd), `weight` (occupancy at the
+    response dose).
     """
 
     drugs: pd.DataFrame
@@ -64,50 +64,25 @@ def simulate_drug_screen(
 ) -> SimulatedDrugScreen:
     """Simulate a chemical screen on plates whose truth is known.
 
-    A drug does to a cell what inhibiting its targets does: each target's effect travels through an
-    interaction network (as in :func:`perturbcore.data.simulate.screen.simulate_screen`), weighted by how much of
-    the target the drug occupies at its dose, dose / (dose + Kd). Targets of one mechanism lie in one
-    module of the network. Affinity and efficacy are drawn a drug with long tails, so that most drugs
-    do little; an inert share does nothing at any dose (not taken up). Targets that a line does not
-    express do little there. Compounds are real, so that their structures say something about their
-    targets; cells and effects are not.
+    A drug does to a cell what inhibiting its targets does: each target's effect travels through
+    an interaction network (as in :func:`perturbcore.data.simulate.screen.simulate_screen`),
+    weighted by how much of the target the drug occupies at its dose, dose / (dose + Kd).
+    Targets of one mechanism lie in one module of the network. Affinity and efficacy are drawn a
+    drug with long tails, so that most drugs do little; an inert share does nothing at any dose
+    (not taken up). Targets that a line does not express do little there. Compounds are real, so
+    that their structures say something about their targets; cells and effects are not.
 
-    Parameters
-    ----------
-    compounds : DataFrame, optional
-        Indexed by name, columns `smiles`, `targets` (symbols, ";"-separated), `mechanism`; default
-        `perturbcore.data.molecules.tables.builtin_compounds()`.
-    n_drugs : int, optional
-        Draw only so many of the compounds.
-    n_cell_lines, n_genes, n_modules : int
-    n_plates, plates_per_drug : int
-        Plates in each line, and on how many of them a drug is (replicates).
-    cells_per_plate, vehicle_cells : (int, int)
-        Smallest and largest number of cells of a drug at the response dose, and of vehicle, on a plate.
-    doses : sequence of float
-        Micromolar.
-    response_dose : float
-        One of `doses`: that of the responses.
-    other_dose_cells : float
-        Cells at each other dose, as a share of those at the response dose; 0 measures none.
-    inert_fraction : float in [0, 1]
-    effect_size, stress_size, line_specificity, batch_effect, dispersion, dropout, library_size
-        See :func:`perturbcore.data.simulate.screen.simulate_screen`; sizes are those of a drug of efficacy 1 that
-        occupies its target wholly.
-    seed : int
-        Equal seeds give identical cells.
-    progress : bool
-
-    Returns
-    -------
-    SimulatedDrugScreen
-
-    Raises
-    ------
-    ParameterError
-        A size is out of range, or there are more target symbols than genes.
-    InputError
-        The compound table lacks a column, or a name is there twice.
+    `compounds`: indexed by name, columns `smiles`, `targets` (symbols, ";"-separated),
+    `mechanism`; default `perturbcore.data.molecules.tables.builtin_compounds()`; `n_drugs`:
+    draw only so many of the compounds; `n_plates, plates_per_drug`: plates in each line, and on
+    how many of them a drug is (replicates); `cells_per_plate, vehicle_cells` (int, int):
+    smallest and largest number of cells of a drug at the response dose, and of vehicle, on a
+    plate; `doses`: micromolar; `response_dose`: one of `doses`: that of the responses;
+    `other_dose_cells`: cells at each other dose, as a share of those at the response dose; 0
+    measures none; `effect_size, stress_size, line_specificity, batch_effect, dispersion,
+    dropout, library_size`: see :func:`perturbcore.data.simulate.screen.simulate_screen`; sizes
+    are those of a drug of efficacy 1 that occupies its target wholly; `seed`: Equal seeds give
+    identical cells.
     """
     parameters = {k: v for k, v in locals().items() if k not in ("progress", "compounds")}
     if compounds is None:

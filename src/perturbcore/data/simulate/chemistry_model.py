@@ -18,7 +18,8 @@ def check_compounds(compounds: pd.DataFrame) -> None:
     missing = [c for c in COLUMNS if c not in compounds]
     if missing:
         raise InputError(
-            f"compounds: no column '{missing[0]}' (there are: {', '.join(map(str, compounds.columns))})"
+            f"compounds: no column '{missing[0]}' (there are: "
+            f"{', '.join(map(str, compounds.columns))})"
         )
     if compounds.index.has_duplicates:
         name = compounds.index[compounds.index.duplicated()][0]
@@ -57,7 +58,8 @@ def place_targets(knowledge: Knowledge, compounds: pd.DataFrame, seed) -> Knowle
             home.setdefault(target, mechanism)
     if len(home) > len(knowledge.genes):
         raise ParameterError(
-            f"n_genes={len(knowledge.genes)}: the compounds have {len(home)} targets; give more genes"
+            f"n_genes={len(knowledge.genes)}: the compounds have {len(home)} targets; give more "
+            "genes"
         )
     n_modules = knowledge.modules.max() + 1
     module_of = {m: int(rng.integers(n_modules)) for m in dict.fromkeys(home.values())}
@@ -97,13 +99,8 @@ def make_drug_model(
 ) -> tuple[Model, pd.DataFrame, np.ndarray]:
     """Draw the truth of a chemical experiment.
 
-    Returns
-    -------
-    model : Model
-        Perturbations are all drugs at the first dose, then at the second, and so on.
-    affinity : DataFrame
-        drug, target, pkd, weight (occupancy of the target at the response dose, 0 to 1).
-    inert : ndarray of bool, one a drug
+    Returns perturbations are all drugs at the first dose, then at the second, and so on; drug,
+    target, pkd, weight (occupancy of the target at the response dose, 0 to 1).
     """
     s_model, s_drug = seed.spawn(2)
     n_genes = len(knowledge.genes)

@@ -107,7 +107,10 @@ def _theme(m: int) -> tuple:
 
 
 def _annotation(modules, n_modules, genes, rng, miss=0.35, extra=0.25):
-    """Pathway-like sets that overlap modules imperfectly, and some that have nothing to do with them."""
+    """Pathway-like sets that overlap modules imperfectly.
+
+    And some that have nothing to do with them.
+    """
     n = len(genes)
     sets, of_module = {}, {}
 

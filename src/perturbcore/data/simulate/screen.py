@@ -18,18 +18,12 @@ from perturbcore.data.simulate.truth import expected_effects, truth_of
 class SimulatedScreen:
     """A simulated experiment and everything that is true or known about it.
 
-    Attributes
-    ----------
-    screen : AnnData, cells x genes
-        Counts with the columns every screen has (`perturbation`, `batch`, `cell_line`,
-        `is_control`); the control label is ``"control"``.
-    true_effects : AnnData, (cell_line, perturbation) x genes
-        The expected BA-ATE (see :func:`perturbcore.data.simulate.truth.expected_effects`); obs also
-        has `strength` and `near_null` (genes), or `efficacy` and `inert` (drugs).
-    knowledge : Knowledge
-        What databases say of the genes, and the hidden modules behind it.
-    parameters : dict
-        What the simulation was called with.
+    `screen`: counts with the columns every screen has (`perturbation`, `batch`, `cell_line`,
+    `is_control`); the control label is ``"control"``; `true_effects` (cell_line, perturbation):
+    the expected BA-ATE (see :func:`perturbcore.data.simulate.truth.expected_effects`); obs also
+    has `strength` and `near_null` (genes), or `efficacy` and `inert` (drugs); `knowledge`: what
+    databases say of the genes, and the hidden modules behind it; `parameters`: what the
+    simulation was called with.
     """
 
     screen: AnnData
@@ -187,31 +181,14 @@ def replicate_screen(
 ) -> AnnData:
     """Repeat a simulated experiment: the same truth, other cells.
 
-    Parameters
-    ----------
-    simulated : SimulatedScreen
-    seed : int
-        Equal seeds give identical cells; differs from the seed of the simulation in effect even
-        where the numbers are equal.
-    perturbations, cell_lines : list of str, optional
-        Restrict the replicate to these; default all.
-    cells_per_perturbation : int or (int, int), optional
-        An exact number, or a range; default as simulated.
-    n_control_cells : int, optional
-        In each line; default as simulated.
-    new_batches : bool
-        Whether the replicate has batch shifts of its own, as another experiment would, or is
-        measured in the batches of the first.
+    `seed`: Equal seeds give identical cells; differs from the seed of the simulation in effect
+    even where the numbers are equal; `perturbations, cell_lines`: restrict the replicate to
+    these; default all; `cells_per_perturbation` (int, int): an exact number, or a range;
+    default as simulated; `n_control_cells`: in each line; default as simulated; `new_batches`:
+    whether the replicate has batch shifts of its own, as another experiment would, or is
+    measured in the batches of the first.
 
-    Returns
-    -------
-    AnnData
-        A screen.
-
-    Raises
-    ------
-    ParameterError
-        If a perturbation or cell line is not in the simulation, or a size is out of range.
+    Returns a screen.
     """
     model, parameters = simulated.model, simulated.parameters
     cells = parameters["cells_per_perturbation"]

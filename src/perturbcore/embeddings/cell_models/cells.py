@@ -94,20 +94,14 @@ class Read(nn.Module):
 class CellTransformer(nn.Module):
     """Encoder of cells with one token per gene.
 
-    A token is the gene's vector plus its expression, in standard deviations from the mean of the
-    control cells of its line, times a direction that follows from the gene's vector. A few latent
-    vectors read all genes, attend to one another for `layers` rounds, and the token of each queried
-    gene reads them: time grows with genes x latents, and with the genes that are asked for.
+    A token is the gene's vector plus its expression, in standard deviations from the mean of
+    the control cells of its line, times a direction that follows from the gene's vector. A few
+    latent vectors read all genes, attend to one another for `layers` rounds, and the token of
+    each queried gene reads them: time grows with genes x latents, and with the genes that are
+    asked for.
 
-    Parameters
-    ----------
-    mean, sd : (n_lines, n_genes) arrays
-        Of control cells, log1p(1e4) scale; see `ControlCells`.
-    start : (n_genes, dim) array, optional
-        Initial gene vectors; normal random numbers by default.
+    `start` (n_genes, dim): initial gene vectors; normal random numbers by default.
 
-    References
-    ----------
     Jaegle et al. 2022 (Perceiver IO: read, process, write); Vaswani et al. 2017.
     """
 

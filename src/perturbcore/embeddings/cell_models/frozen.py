@@ -42,22 +42,13 @@ def gene_vectors(
 ) -> np.ndarray:
     """Average each gene's embedding over the control cells of a line that have the gene.
 
-    Parameters
-    ----------
-    encoder
-        Maps expression (n, n_genes) and the position of the line to embeddings (n, n_genes, d),
-        zero where it has not read a gene; attributes `genes` (those of `cells`, see
-        `ControlCells.take`) and `dim`.
-    max_cells
-        At most so many cells, spread over those there are; `batch_size` at a time.
+    `encoder`: maps expression (n, n_genes) and the position of the line to embeddings (n,
+    n_genes, d), zero where it has not read a gene; attributes `genes` (those of `cells`, see
+    `ControlCells.take`) and `dim`; `max_cells`: at most so many cells, spread over those there
+    are; `batch_size` at a time.
 
-    Returns
-    -------
-    (n_genes, d) float32 array
-        Zero for a gene that no cell has.
+    Returns (n_genes, d): zero for a gene that no cell has.
 
-    References
-    ----------
     Cole et al. 2026, Eq. 11, and section 4.10: F(X), the mean over cells before Eq. 13.
     """
     values = cells.of(line)

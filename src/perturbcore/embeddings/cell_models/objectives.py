@@ -88,12 +88,10 @@ class FrozenHead(Objective):
 class IndexingHead(Objective):
     """Mean over control cells of the encoder's embedding of the target gene, then a head.
 
-    Training averages `n_cells` of the control cells `values` (n, n_genes), drawn anew in each step;
-    validation and prediction `n_eval` of them, the same ones each time. Before its first step the
-    encoder gives the frozen head's vectors.
+    Training averages `n_cells` of the control cells `values` (n, n_genes), drawn anew in each
+    step; validation and prediction `n_eval` of them, the same ones each time. Before its first
+    step the encoder gives the frozen head's vectors.
 
-    References
-    ----------
     Cole et al. 2026, Eq. 13-14.
     """
 
@@ -124,20 +122,12 @@ class IndexingHead(Objective):
 class KnockOutHead(Objective):
     """The average control profile without the target gene, embedded; one head reads every gene.
 
-    Parameters
-    ----------
-    average : (n_genes,) array
-        Average control profile of the line.
-    output : (g,) array of int
-        Position of each output gene among the encoder's, -1 where it is none: such a gene is
-        predicted at its training mean.
-    asked
-        Output genes of a training step, drawn anew each time; validation takes twice as many, the
-        same ones each time. Their error is scaled to that of all. All genes by default, and always
-        in prediction.
+    `average` (n_genes,): average control profile of the line; `output` (g,): position of each
+    output gene among the encoder's, -1 where it is none: such a gene is predicted at its
+    training mean; `asked`: output genes of a training step, drawn anew each time; validation
+    takes twice as many, the same ones each time. Their error is scaled to that of all. All
+    genes by default, and always in prediction.
 
-    References
-    ----------
     Cole et al. 2026, Eq. 15-16.
     """
 

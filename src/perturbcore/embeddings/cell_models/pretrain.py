@@ -23,15 +23,10 @@ MASKED, HELD_OUT = 0.5, 0.1  # share of the genes masked, share of the cells hel
 class Pretrained:
     """A pretrained encoder and how well it fills in masked genes.
 
-    Attributes
-    ----------
-    encoder
-        Frozen: no parameter asks for a gradient.
-    history
-        One row per epoch; `val` is `error` in that epoch.
-    error, error_of_mean
-        Mean squared error of masked genes in held-out control cells, in units of the variance of
-        each gene: of the encoder, and of predicting each gene's mean in the line.
+    `encoder`: frozen: no parameter asks for a gradient; `history`: one row per epoch; `val` is
+    `error` in that epoch; `error, error_of_mean`: mean squared error of masked genes in
+    held-out control cells, in units of the variance of each gene: of the encoder, and of
+    predicting each gene's mean in the line.
     """
 
     encoder: CellTransformer
@@ -81,26 +76,16 @@ def pretrain(
 ) -> Pretrained:
     """Train a cell transformer to fill in masked genes of control cells.
 
-    In each batch a random half of the genes is masked: their values are never read, and the encoder
-    predicts `asked` of them from the others. Gene vectors start as principal components of the
-    genes over the same cells, from which the training converges in few epochs. A tenth of the cells
-    is held out to choose the epoch and report the error. Perturbed cells take no part.
+    In each batch a random half of the genes is masked: their values are never read, and the
+    encoder predicts `asked` of them from the others. Gene vectors start as principal components
+    of the genes over the same cells, from which the training converges in few epochs. A tenth
+    of the cells is held out to choose the epoch and report the error. Perturbed cells take no
+    part.
 
-    Parameters
-    ----------
-    cells
-        See `control_cells`.
-    dim, heads, layers, latents
-        See `CellTransformer`.
-    epochs, batch_size, lr
-        Batch size in cells, highest learning rate.
-    asked
-        Masked genes predicted in each batch; fewer take less time.
-    folder
-        Where trained encoders are kept, each under its content key; a finished one is loaded and a
-        killed training goes on.
-    device
-        "auto", "cpu", "gpu".
+    `epochs, batch_size, lr`: batch size in cells, highest learning rate; `asked`: masked genes
+    predicted in each batch; fewer take less time; `folder`: where trained encoders are kept,
+    each under its content key; a finished one is loaded and a killed training goes on;
+    `device`: "auto", "cpu", "gpu".
     """
     n, g = cells.values.shape
     n_masked, n_out = int(round(MASKED * g)), int(round(HELD_OUT * n))

@@ -20,15 +20,10 @@ LEAST_SD = 0.1
 class ControlCells:
     """Unperturbed cells of one or more lines, and the average cell of each line.
 
-    Attributes
-    ----------
-    values : (n_cells, n_genes) float32
-        Natural-log expression, log1p of counts scaled to 1e4 per cell, each batch shifted to the
-        mean of its line.
-    line : (n_cells,) int64
-        Position of the cell's line in `lines`.
-    mean, sd : (n_lines, n_genes) float32
-        Average profile of each line, and the standard deviation of each gene in it (at least 0.1).
+    `values` (n_cells, n_genes): natural-log expression, log1p of counts scaled to 1e4 per cell,
+    each batch shifted to the mean of its line; `line` (n_cells,): position of the cell's line
+    in `lines`; `mean, sd` (n_lines, n_genes): average profile of each line, and the standard
+    deviation of each gene in it (at least 0.1).
     """
 
     values: np.ndarray
@@ -87,17 +82,10 @@ def control_cells(
     Each batch of a line is shifted to the mean of the line, so that genes that differ between
     batches are not taken for genes that vary together.
 
-    Parameters
-    ----------
-    cell_lines
-        All of the screen by default.
-    max_cells
-        At most so many cells of a line, drawn at random.
-    max_genes
-        The genes that most control cells express, at most so many; all by default. Attention costs
-        time in proportion to them.
-    keep
-        Genes, such as the perturbations' targets, that are kept before all others.
+    `cell_lines`: all of the screen by default; `max_cells`: at most so many cells of a line,
+    drawn at random; `max_genes`: the genes that most control cells express, at most so many;
+    all by default. Attention costs time in proportion to them; `keep`: genes, such as the
+    perturbations' targets, that are kept before all others.
     """
     if max_cells < 2 or (max_genes is not None and max_genes < 2):
         raise ParameterError(f"max_cells={max_cells} and max_genes={max_genes} must be at least 2")

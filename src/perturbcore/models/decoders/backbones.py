@@ -32,8 +32,6 @@ def frequencies(values: torch.Tensor, size: int, max_period: float = 1e4) -> tor
 class MLP(nn.Module):
     """Residual layers over all coordinates at once; time and embedding scale and shift each (FiLM).
 
-    References
-    ----------
     Perez et al. 2018 (FiLM).
     """
 
@@ -73,11 +71,9 @@ class MLP(nn.Module):
 class DiT(nn.Module):
     """Transformer with one token per latent coordinate and adaptive layer norms (adaLN-zero).
 
-    Time and the perturbation's embedding each have a branch that modulates every block; the two are
-    added. Modulation and last layer start at zero, so that the network starts at zero.
+    Time and the perturbation's embedding each have a branch that modulates every block; the two
+    are added. Modulation and last layer start at zero, so that the network starts at zero.
 
-    References
-    ----------
     Peebles & Xie 2023 (DiT); sizes and the second branch as in Cole et al. 2026, Methods 4.7.4.
     """
 

@@ -17,13 +17,8 @@ from perturbcore.data.screens.read import normalise
 class Cells:
     """Log-normalised cells of a screen with their labels.
 
-    Attributes
-    ----------
-    X : csr_matrix of float32, shape (n_cells, n_genes)
-        log1p(1e4 * count / total).
-    genes : Index
-    perturbation, batch, cell_line : ndarray of str, shape (n_cells,)
-    is_control : ndarray of bool, shape (n_cells,)
+    `X` (n_cells, n_genes): log1p(1e4 * count / total); `perturbation, batch, cell_line`
+    (n_cells,); `is_control` (n_cells,).
     """
 
     X: sp.csr_matrix

@@ -46,23 +46,15 @@ def distribution_table(
     Cells of a model are weighted to the composition of batches of the observed ones, so that
     batches, which no model predicts, make no difference.
 
-    Parameters
-    ----------
-    models : sequence of DecoderModel
-        With a folder; their kept cells are read, or generated where they are not there.
-    n_components : int
-        Of the latent space; cut where a screen allows fewer.
-    most : int
-        Observed cells of a perturbation that are compared; of more, these are drawn by `seed`.
+    `models`: with a folder; their kept cells are read, or generated where they are not there;
+    `most`: observed cells of a perturbation that are compared; of more, these are drawn by
+    `seed`.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Tidy, one row per metric, perturbation, fold, line and model: cell_line, fold, perturbation,
-        embedding, predictor, metric (those of `METRICS`; the ratio is the median over genes seen in
-        at least 5 % of observed cells), value, n_train, n_test. The rows of embedding "halves of
-        the observed cells" split the observed cells at random, batch by batch, and compare the two
-        halves: what a perfect model would reach.
+    Returns tidy, one row per metric, perturbation, fold, line and model: cell_line, fold,
+    perturbation, embedding, predictor, metric (those of `METRICS`; the ratio is the median over
+    genes seen in at least 5 % of observed cells), value, n_train, n_test. The rows of embedding
+    "halves of the observed cells" split the observed cells at random, batch by batch, and
+    compare the two halves: what a perfect model would reach.
     """
     rows = []
     for line in cell_lines(responses):

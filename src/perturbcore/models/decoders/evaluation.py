@@ -29,16 +29,8 @@ TOGETHER = 8192
 class Generator(Protocol):
     """What turns control cells into cells of a perturbation: a `Decoder`, or a plain `Shift`.
 
-    Attributes
-    ----------
-    spec : dict
-        Plain values that decide what it generates.
-    chosen : str
-        What was tuned, for the table.
-    history : DataFrame or None
-        One row per epoch: `epoch`, `train_loss`, `val`.
-    seconds : float
-        Of a training that was found finished, 0 where it was not.
+    `spec`: plain values that decide what it generates; `chosen`: what was tuned, for the table;
+    `history`: one row per epoch: `epoch`, `train_loss`, `val`.
     """
 
     spec: dict
@@ -111,31 +103,18 @@ class DecoderModel(Model):
     """A model that generates cells and is scored as log fold-changes, one cell line at a time.
 
     For a fold it learns from control cells and cells of training perturbations. For each test
-    perturbation, control cells are drawn within each batch and carried over; the generated cells
-    are averaged by batch, then over batches, and the global control pseudobulk is subtracted. A
-    test perturbation without an embedding gets the mean training response, as everywhere in the
-    protocol.
+    perturbation, control cells are drawn within each batch and carried over; the generated
+    cells are averaged by batch, then over batches, and the global control pseudobulk is
+    subtracted. A test perturbation without an embedding gets the mean training response, as
+    everywhere in the protocol.
 
-    Parameters
-    ----------
-    cells : Cells
-        All cells of the screen; those of test perturbations are never handed to the generator.
-    make : callable
-        ``make()`` gives a fresh `Generator`.
-    name, modality, predictor : str
-        Columns of the scores.
-    embedding : Embedding, optional
-        Of the perturbations; without one every perturbation is the same to the generator, which
-        only suits shifts that need none.
-    cells_per_batch : int
-        Control cells carried over in each batch of the line.
-    keep, keep_cells : int
-        Of how many test perturbations of a fold generated cells are kept, and how many of each.
-    folder : Path, optional
-        Where they and the checkpoints go.
+    `cells`: all cells of the screen; those of test perturbations are never handed to the
+    generator; `make`: ``make()`` gives a fresh `Generator`; `name, modality, predictor`:
+    columns of the scores; `embedding`: of the perturbations; without one every perturbation is
+    the same to the generator, which only suits shifts that need none; `cells_per_batch`:
+    control cells carried over in each batch of the line; `folder`: where they and the
+    checkpoints go.
 
-    References
-    ----------
     Cole et al. 2026, Methods 4.7.4.
     """
 
@@ -172,15 +151,7 @@ class DecoderModel(Model):
         return digest(self.cells.digest, self.embedding.digest if self.embedding else "")
 
     def fit(self, fold: Fold) -> "DecoderModel":
-        """Train on control cells and cells of training perturbations.
-
-        Raises
-        ------
-        LeakError
-            A test perturbation is among the training ones.
-        InputError
-            Genes of the responses are not those of the cells.
-        """
+        """Train on control cells and cells of training perturbations."""
         if list(fold.train.var_names) != list(self.cells.genes):
             raise InputError(
                 f"model '{self.name}': the genes of the responses are not those of the cells; make "

@@ -12,20 +12,14 @@ TINY = 1e-8
 class Latent:
     """Genes scaled to unit variance, then principal components, then one of three scalings.
 
-    Fitted on training cells only (controls and training perturbations). Sparse cells stay sparse:
-    centring happens after the projection. The scalings are those of `DecoderOptions`.
+    Fitted on training cells only (controls and training perturbations). Sparse cells stay
+    sparse: centring happens after the projection. The scalings are those of `DecoderOptions`.
 
-    Attributes
-    ----------
-    loadings : ndarray of float32, shape (n_genes, n_components)
-        In units of the genes; a gene that is constant over the training cells has zeros.
-    mean : ndarray of float32, shape (n_genes,)
-        Training mean of each gene: what the origin of the principal components decodes to.
-    low, high : ndarray of float32, shape (n_components,)
-        Range of the scaled training coordinates ([-1, 1] throughout for ``"minmax"``).
+    `loadings` (n_genes, n_components): in units of the genes; a gene that is constant over the
+    training cells has zeros; `mean` (n_genes,): Training mean of each gene: what the origin of
+    the principal components decodes to; `low, high` (n_components,): range of the scaled
+    training coordinates ([-1, 1] throughout for ``"minmax"``).
 
-    References
-    ----------
     Cole et al. 2026, Methods 4.7.4.
     """
 
@@ -33,13 +27,7 @@ class Latent:
         self.n_components, self.scaling, self.seed = n_components, scaling, seed
 
     def fit(self, cells) -> "Latent":
-        """Fit on log-normalised training cells, (n_cells, n_genes), dense or sparse.
-
-        Raises
-        ------
-        InputError, ParameterError
-            A value is not finite; there are fewer varying genes or cells than components.
-        """
+        """Fit on log-normalised training cells, (n_cells, n_genes), dense or sparse."""
         cells = check_cells(cells, "training cells")
         self.mean, deviation = _moments(cells)
         varies = deviation > TINY

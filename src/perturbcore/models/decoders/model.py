@@ -30,21 +30,12 @@ CHUNK = {"mlp": 8192, "dit": 512}
 class TrainingCells:
     """What a generator may learn from: one cell line, one fold.
 
-    Attributes
-    ----------
-    controls, cells : array or sparse matrix, shapes (n_control, n_genes), (n_perturbed, n_genes)
-        Log-normalised expression.
-    perturbation, control_batch, cell_batch : sequences of str
-        Labels of the rows; batches are needed for ``partners="same_batch"``.
-    vectors : DataFrame, perturbations x d
-        Embedding of training and of test perturbations, where there is one.
-    test : list of str
-        Perturbations to be generated.
-    responses : AnnData, optional
-        Of all training perturbations.
-    folder : Path, optional
-        Checkpoints and weights go to a subfolder named by what decides the result: a killed fit
-        resumes there, a finished one is loaded.
+    `controls, cells` (n_control, n_genes): log-normalised expression; `perturbation,
+    control_batch, cell_batch`: labels of the rows; batches are needed for
+    ``partners="same_batch"``; `vectors`: embedding of training and of test perturbations, where
+    there is one; `test`: perturbations to be generated; `folder`: checkpoints and weights go to
+    a subfolder named by what decides the result: a killed fit resumes there, a finished one is
+    loaded.
     """
 
     controls: sp.csr_matrix | np.ndarray
@@ -62,30 +53,15 @@ class TrainingCells:
 class Decoder:
     """Latent diffusion, flow matching or Schrödinger bridge from control to perturbed cells.
 
-    Parameters
-    ----------
-    options : DecoderOptions
-        See `PUBLISHED` and `LAPTOP`.
-    validation : list of str, or float
-        Perturbations whose cells are kept out of training and of the latent space and decide when
-        to stop; or the share of perturbations to draw for that by the seed. Empty or 0: none.
-    device : {"auto", "cpu", "cuda", "mps"}
+    `validation`: perturbations whose cells are kept out of training and of the latent space and
+    decide when to stop; or the share of perturbations to draw for that by the seed. Empty or 0:
+    none.
 
-    Attributes
-    ----------
-    latent : Latent
-        Fitted on controls and training perturbations.
-    history : DataFrame
-        One row per epoch: losses and seconds; see `Trained`.
-    seconds : float
-        Of training, in whatever run it took place.
+    `latent`: fitted on controls and training perturbations; `history`: one row per epoch:
+    losses and seconds; see `Trained`.
 
-    References
-    ----------
     Cole et al. 2026, Methods 4.7.4.
 
-    Examples
-    --------
     >>> decoder = Decoder(LAPTOP["flow"]).fit(training_cells)                       # doctest: +SKIP
     >>> generated = decoder.draw(controls, vectors.loc[["TP53"]], seed=0)           # doctest: +SKIP
     """
@@ -104,15 +80,7 @@ class Decoder:
         return {"class": "decoder", "validation": self.share, **self.options.model_dump()}
 
     def fit(self, data: TrainingCells) -> "Decoder":
-        """Fit the latent space and train the network.
-
-        Raises
-        ------
-        InputError
-            Cells, labels or vectors are not finite or do not fit together.
-        ParameterError
-            `validation` leaves nothing to train on, or early stopping nothing to look at.
-        """
+        """Fit the latent space and train the network."""
         o, seed = self.options, data.seed
         source = check_cells(data.controls, "control cells")
         target = check_cells(data.cells, "perturbed cells")
@@ -176,18 +144,11 @@ class Decoder:
     ) -> np.ndarray:
         """Draw one perturbed cell for each control cell; equal seeds give equal cells.
 
-        Parameters
-        ----------
-        cells : array or sparse matrix, shape (n, n_genes)
-            Control cells. Many perturbations at once: their control cells one below the other.
-        vectors : array or DataFrame, shape (n_vectors, d)
-        index : sequence of int, length n, optional
-            Row of `vectors` for each cell; may be left out where there is one row for all.
+        `cells` (n, n_genes): control cells. Many perturbations at once: their control cells
+        one below the other; `vectors` (n_vectors, d); `index`: row of `vectors` for each
+        cell; may be left out where there is one row for all.
 
-        Returns
-        -------
-        ndarray of float32, shape (n, n_genes)
-            Log-normalised expression.
+        Returns (n, n_genes): log-normalised expression.
         """
         if not hasattr(self, "learner"):
             raise InputError("this decoder is not fitted: call fit first")

@@ -13,19 +13,15 @@ MAX_ITERATIONS, TOLERANCE = 50, 1e-3
 class Pairs:
     """Draws mini-batches of pairs from cells that lie once in memory.
 
-    A pair is a uniformly drawn perturbation, a random cell of it and a random control cell, so that
-    every perturbation weighs the same however many cells it has. Where couplings are within
-    perturbations, `group` cells of each drawn perturbation stand together and choose their
-    partners.
+    A pair is a uniformly drawn perturbation, a random cell of it and a random control cell, so
+    that every perturbation weighs the same however many cells it has. Where couplings are
+    within perturbations, `group` cells of each drawn perturbation stand together and choose
+    their partners.
 
-    Parameters
-    ----------
-    source, target : ndarray of float32, shapes (n_control, n_latent), (n_perturbed, n_latent)
-    perturbation : ndarray of int, shape (n_perturbed,)
-        Row of `vectors`, (n_vectors, d), of each perturbed cell; no other row is ever drawn.
-    source_batch, target_batch : ndarray of int, optional
-        Batches of the screen, for ``partners="same_batch"``; a cell of a batch without controls
-        gets any control.
+    `source, target` (n_control, n_latent); `perturbation` (n_perturbed,): row of `vectors`,
+    (n_vectors, d), of each perturbed cell; no other row is ever drawn; `source_batch,
+    target_batch`: batches of the screen, for ``partners="same_batch"``; a cell of a batch
+    without controls gets any control.
     """
 
     def __init__(

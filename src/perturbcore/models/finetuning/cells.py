@@ -33,17 +33,8 @@ LRS = (1e-2, 1e-3, 1e-4, 1e-5)
 class CellAdaptation:
     """What the three ways of using an encoder share: see the protocol `Adaptation`.
 
-    Parameters
-    ----------
-    encoder : torch.nn.Module
-    cells : ControlCells
-        With the encoder's genes, of the lines to be predicted.
-    hidden : sequence of int
-        Widths of the head.
-    rank : int
-        Of the low-rank adapters through which the encoder learns; 0 trains every weight.
-    seed : int
-        Of the initial head and adapters.
+    `cells`: with the encoder's genes, of the lines to be predicted; `hidden`: widths of the
+    head.
     """
 
     predictor = ""
@@ -178,14 +169,8 @@ def adapt(encoder: nn.Module, rank: int, *, seed: int = 0) -> nn.Module:
 class CellModels:
     """An encoder of cells and what is made with it.
 
-    Attributes
-    ----------
-    pretrained : Pretrained or None
-        None where the encoder is a checkpoint from elsewhere.
-    embeddings : list of Embedding
-        Frozen gene vectors of each line, for kNN.
-    models : list of FineTuned
-        Frozen + MLP, indexing, in-silico knock-out.
+    `pretrained`: None where the encoder is a checkpoint from elsewhere; `embeddings`: frozen
+    gene vectors of each line, for kNN; `models`: frozen + MLP, indexing, in-silico knock-out.
     """
 
     cells: ControlCells
@@ -228,28 +213,12 @@ def cell_models(
 
     The defaults are the published ones where the paper gives any.
 
-    Parameters
-    ----------
-    screen : AnnData
-        A declared screen; only its control cells are read.
-    targets : sequence of str
-        Genes kept whatever `max_genes` is: the perturbations.
-    checkpoint, encoding : str
-        A folder or name on the hub to load instead of pretraining, and how it reads expression; see
-        `load_huggingface`.
-    max_cells, max_genes
-        See `control_cells`.
-    dim, heads, layers, latents, pretraining_epochs, pretraining_lr
-        See `pretrain`.
-    hidden, hidden_ko : sequence of int
-        Widths of the heads, the latter of in-silico knock-out.
-    rank, lrs, epochs, epochs_ko, batch_size, patience, n_cells, n_eval, asked
-        See `FineTuned`, `adapt`, `FrozenMLP`, `Indexing`, `InSilicoKO`.
-    folder : path, optional
-        Where the pretrained encoder and the checkpoints of fine-tuning are kept.
+    `screen`: a declared screen; only its control cells are read; `targets`: genes kept whatever
+    `max_genes` is: the perturbations; `checkpoint, encoding`: a folder or name on the hub to
+    load instead of pretraining, and how it reads expression; see `load_huggingface`; `hidden,
+    hidden_ko`: widths of the heads, the latter of in-silico knock-out; `folder`: where the
+    pretrained encoder and the checkpoints of fine-tuning are kept.
 
-    References
-    ----------
     Cole et al. 2026, 4.10.
     """
     cells = control_cells(screen, max_cells=max_cells, max_genes=max_genes, keep=targets, seed=seed)

@@ -22,24 +22,13 @@ from perturbcore.score.model import Fold, Model, Prediction
 class Adaptation(Protocol):
     """A pretrained network and a way of using it, as `FineTuned` trains it.
 
-    Attributes
-    ----------
-    predictor : str
-        Name of the way of using it, a column of the scores.
-    tasks : tuple of str or None
-        Names of the tasks that it can learn; None: all.
-    validation : float
-        Share of the training perturbations set aside where nothing else is asked for.
-    least : int
-        Fewest training perturbations known to the network; with fewer, the training mean predicts.
-    together : int or None
-        Perturbations that go through the network at once outside training; None: all.
-    stream : int
-        Number of the random stream that draws the perturbations set aside.
-    spec : dict
-        Every hyperparameter.
-    digest : str
-        Content of the pretrained network and of what it reads.
+    `predictor`: name of the way of using it, a column of the scores; `tasks`: names of the
+    tasks that it can learn; None: all; `validation`: share of the training perturbations set
+    aside where nothing else is asked for; `least`: fewest training perturbations known to the
+    network; with fewer, the training mean predicts; `together`: perturbations that go through
+    the network at once outside training; None: all; `stream`: number of the random stream that
+    draws the perturbations set aside; `spec`: every hyperparameter; `digest`: content of the
+    pretrained network and of what it reads.
     """
 
     predictor: str
@@ -67,33 +56,17 @@ class FineTuned(Model):
     """A pretrained network trained on the responses of one cell line at a time, as a `Model`.
 
     Some of the training perturbations are set aside. For every learning rate and batch size the
-    network is trained on the others, from its pretrained weights; the combination and epoch with
-    the least validation loss predict. Test perturbations take no part. Perturbations that the
-    network does not know are not trained on, and are predicted at the mean of all training
+    network is trained on the others, from its pretrained weights; the combination and epoch
+    with the least validation loss predict. Test perturbations take no part. Perturbations that
+    the network does not know are not trained on, and are predicted at the mean of all training
     responses.
 
-    Parameters
-    ----------
-    adaptation : Adaptation
-        Left as it is: each training works on a copy.
-    lrs, batch_sizes : sequences
-        To choose from; batches are counted in perturbations.
-    patience : int, optional
-        Stop after so many epochs without a better validation loss.
-    validation : float, optional
-        Share of the training perturbations set aside; the published one by default.
-    folder : path, optional
-        Checkpoints of a fold while it is trained: a killed run resumes there.
-    name, modality : str
-        Columns of the scores.
+    `adaptation`: left as it is: each training works on a copy; `lrs, batch_sizes`: to choose
+    from; batches are counted in perturbations; `patience`: stop after so many epochs without a
+    better validation loss; `validation`: share of the training perturbations set aside; the
+    published one by default; `folder`: checkpoints of a fold while it is trained: a killed run
+    resumes there; `name, modality`: columns of the scores.
 
-    Raises
-    ------
-    ParameterError
-        An option is out of range.
-
-    References
-    ----------
     Cole et al. 2026, sections 4.8.2 and 4.10.
     """
 
@@ -142,13 +115,7 @@ class FineTuned(Model):
         return self.adaptation.digest
 
     def fit(self, fold: Fold) -> "FineTuned":
-        """Train on the responses of a cell line.
-
-        Raises
-        ------
-        InputError
-            There is no training perturbation, or training diverged with every combination.
-        """
+        """Train on the responses of a cell line."""
         (line,) = fold.cell_lines
         if not fold.train.n_obs:
             raise InputError(

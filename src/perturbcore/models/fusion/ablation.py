@@ -88,16 +88,13 @@ def ablate(
 ) -> pd.DataFrame:
     """Score the summed kernels with each source alone, each left out, and sources added greedily.
 
-    Equal weights, and one power or degree: so that a difference is the source's and not that
-    of tuning. The greedy order is chosen on training perturbations only.
+    Equal weights, and one power or degree: so that a difference is the source's and not that of
+    tuning. The greedy order is chosen on training perturbations only.
 
     The greedy search, the slow part, is done in `greedy_folds` only, where given.
 
-    Returns
-    -------
-    pandas.DataFrame
-        cell_line, fold, kind ("all", "alone", "without", "greedy"), source (added last, for
-        "greedy"), n_sources, value (L2 or AUROC within gene).
+    Returns cell_line, fold, kind ("all", "alone", "without", "greedy"), source (added last, for
+    "greedy"), n_sources, value (L2 or AUROC within gene).
     """
     task = task_of(responses)
     if task.kind not in ("lfc", "pairs"):

@@ -21,53 +21,29 @@ _PRESETS = Path(__file__).with_name("presets.yml")
 class Settings:
     """Everything that decides a fusion transformer, besides data and seed.
 
-    Parameters
-    ----------
-    batch : int
-        Rows (perturbation x cell line) per batch.
-    dropout : float
-        In encoder and head.
-    input_norm : {"none", "zscore", "unit"}
-        Of each source: as it is; by mean and standard deviation over the training rows, the zero
-        rows of missing genes included, as published; standardised and divided by its length.
-    token_dropout, token_norm
-        Dropout and LayerNorm after each source's projection.
-    gate : bool
-        Whether attention's output is multiplied by a sigmoid gate of the token.
-    line : {"add", "token", "apart"}
-        The cell line is added to every token; a token of its own; kept out of attention and
-        appended to what the head sees.
-    line_source : {"learned", "autoencoder"}
-        A learned vector per line, or the latent of an autoencoder of mean control profiles, with
-        hidden widths `ae_widths` from the profile inwards.
-    head : {"linear", "mlp", "factor"}
-        From the CLS token (and, with "apart", the line) to the genes. "factor", for partial labels
-        only: inner product of the head's vector with a vector per gene, made from the gene's own
-        embeddings. `head_width` is the hidden width of "mlp", or that of the product.
-    modality_drop : float
-        Probability that a source's token is set to zero (not masked) in training.
-    hide_source : float
-        Probability that a source is masked in training, as if it were missing; not published.
-    neighbours : bool
-        For partial labels: add attention to the labels of training perturbations, see
-        `perturbcore.models.fusion.neighbours.Neighbours`, whose few scalars have the learning rate
-        `lr_neighbours`; not published.
-    w_reconstruction, w_autoencoder : float
-        Weights of the two reconstruction losses; 0 leaves the part out.
-    patience, warmup
-        Epochs without improvement before training stops; epochs of linear warm-up.
-    validation : float
-        Share of the perturbations held out of training for early stopping; 0 trains `max_epochs` on
-        all rows.
-    refit : {"none", "all"}
-        Keep the validated weights, or train anew on all rows for as many epochs.
-    weight_decay : float
-        Decoupled; 0 as published.
-    members : int
-        Models averaged, with other seeds.
+    `batch`: rows (perturbation x cell line) per batch; `dropout`: in encoder and head;
+    `input_norm`: of each source: as it is; by mean and standard deviation over the training
+    rows, the zero rows of missing genes included, as published; standardised and divided by its
+    length; `token_dropout, token_norm`: dropout and LayerNorm after each source's projection;
+    `gate`: whether attention's output is multiplied by a sigmoid gate of the token; `line`: the
+    cell line is added to every token; a token of its own; kept out of attention and appended to
+    what the head sees; `line_source`: a learned vector per line, or the latent of an
+    autoencoder of mean control profiles, with hidden widths `ae_widths` from the profile
+    inwards; `head`: from the CLS token (and, with "apart", the line) to the genes. "factor",
+    for partial labels only: inner product of the head's vector with a vector per gene, made
+    from the gene's own embeddings. `head_width` is the hidden width of "mlp", or that of the
+    product; `modality_drop`: probability that a source's token is set to zero (not masked) in
+    training; `hide_source`: probability that a source is masked in training, as if it were
+    missing; not published; `neighbours`: for partial labels: add attention to the labels of
+    training perturbations, see `perturbcore.models.fusion.neighbours.Neighbours`, whose few
+    scalars have the learning rate `lr_neighbours`; not published; `w_reconstruction,
+    w_autoencoder`: weights of the two reconstruction losses; 0 leaves the part out; `patience,
+    warmup`: epochs without improvement before training stops; epochs of linear warm-up;
+    `validation`: share of the perturbations held out of training for early stopping; 0 trains
+    `max_epochs` on all rows; `refit`: keep the validated weights, or train anew on all rows for
+    as many epochs; `weight_decay`: decoupled; 0 as published; `members`: models averaged, with
+    other seeds.
 
-    References
-    ----------
     Cole et al. 2026, 4.9 and released code.
     """
 
@@ -129,13 +105,7 @@ class Settings:
 
 
 def preset(name: str, **changes) -> Settings:
-    """Return the settings of a preset, with some values changed.
-
-    Raises
-    ------
-    ParameterError
-        No such preset or setting.
-    """
+    """Return the settings of a preset, with some values changed."""
     presets = yaml.safe_load(_PRESETS.read_text(encoding="utf-8"))
     if name not in presets:
         raise ParameterError(f"no fusion preset '{name}'; there are: {', '.join(presets)}")

@@ -27,12 +27,7 @@ InnerScores = tuple[np.ndarray, np.ndarray]
 class Fusion(Model):
     """What fusions of one cell line share; subclasses say how a laid-out fold is predicted.
 
-    Parameters
-    ----------
-    embeddings : sequence of Embedding
-        The sources. Negative controls do not belong here.
-    n_components, inner_folds, inner_seed : int
-        As `perturbcore.models.simple.space.Protocol`.
+    `embeddings`: the sources. Negative controls do not belong here.
     """
 
     embeddings: Sequence[Embedding]

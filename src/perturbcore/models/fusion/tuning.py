@@ -40,13 +40,11 @@ def check_space(space: Mapping | None) -> dict:
 def tune(model, fold: Fold, *, trials: int, folder: Path) -> tuple:
     """Choose settings by the validation loss within the training rows of one fold.
 
-    The settings of `model` (a `TransformerFusion`) are varied within its `space`. `trials` are all
-    of them: those found in `folder`, which holds the search (sqlite) and the trainings, count, so
-    that a killed search goes on where it was. Returned are the model with the best settings, and
-    one row per trial: the settings tried, `val`, `epochs`, `seconds`.
+    The settings of `model` (a `TransformerFusion`) are varied within its `space`. `trials` are
+    all of them: those found in `folder`, which holds the search (sqlite) and the trainings,
+    count, so that a killed search goes on where it was. Returned are the model with the best
+    settings, and one row per trial: the settings tried, `val`, `epochs`, `seconds`.
 
-    References
-    ----------
     Cole et al. 2026, 4.9.2 (100 trials of depth, learning rate and style of the cell line);
     Akiba et al. 2019 (optuna).
     """

@@ -47,13 +47,7 @@ BY_KIND: dict[str, dict[str, Callable[..., Predictor]]] = {
 
 
 def predictor(name: str, task: Task | str = "lfc", **options) -> Predictor:
-    """Return the predictor called `name` in profiles and score tables, for a task.
-
-    Raises
-    ------
-    ParameterError
-        No such predictor, or it has no such option.
-    """
+    """Return the predictor called `name` in profiles and score tables, for a task."""
     task = task_of(task)
     there = BY_KIND.get(task.kind, {})
     if name not in there:

@@ -17,14 +17,9 @@ from perturbcore.score.task import Task, task_of
 class Targets:
     """Training responses of one fold.
 
-    Parameters
-    ----------
-    source : (N, g) array or Labels
-        Training truth in the form of the task.
-    gram : (N, N) float64 array, optional
-        ``Y @ Y.T`` of log fold-changes; computed where absent and asked for.
-    rows : (n,) int array, optional
-        Which rows have the embedding, in the order of the space; all by default.
+    `source` (N, g): Training truth in the form of the task; `gram`: ``Y @ Y.T`` of log
+    fold-changes; computed where absent and asked for; `rows` (n,): which rows have the
+    embedding, in the order of the space; all by default.
     """
 
     def __init__(self, source, gram: np.ndarray | None = None, rows: np.ndarray | None = None):
@@ -49,10 +44,7 @@ class Targets:
 def best_of(losses: np.ndarray, grid: Sequence) -> Any:
     """Return the grid value of least mean loss over inner folds (first one on ties).
 
-    Parameters
-    ----------
-    losses : (n_inner, n_grid) array
-    grid : sequence of length n_grid
+    `losses` (n_inner, n_grid).
     """
     return grid[int(np.argmin(losses.mean(axis=0)))]
 
@@ -70,12 +62,7 @@ class Predictor:
 
     A subclass says how rows of a space are predicted for each candidate.
 
-    Attributes
-    ----------
-    name : str
-        Column `predictor` of the scores.
-    task : Task
-        A task of the kind that it predicts.
+    `name`: column `predictor` of the scores; `task`: a task of the kind that it predicts.
     """
 
     name: str
@@ -103,12 +90,7 @@ class Predictor:
     def predict(self, space: NestedSpace, targets: Targets) -> tuple:
         """Tune, refit on all training rows, predict the test rows.
 
-        Returns
-        -------
-        values : array
-            Shaped as the task says.
-        chosen
-            The tuned candidate.
+        Returns shaped as the task says; the tuned candidate.
         """
         grid = self.candidates()
         chosen = grid[0]

@@ -26,12 +26,8 @@ class OnEmbedding(Model):
 
     A test perturbation without embedding gets the floor that the task names.
 
-    Parameters
-    ----------
-    embedding : Embedding
-        Aligned by id with the perturbations. One with a `cell_line` serves only that line.
-    predictor : Predictor
-    protocol : Protocol
+    `embedding`: aligned by id with the perturbations. One with a `cell_line` serves only that
+    line.
     """
 
     def __init__(self, embedding, predictor: Predictor, protocol: Protocol | None = None):
@@ -80,8 +76,6 @@ class OnEmbedding(Model):
 class Floor(Model):
     """A prediction that uses no embedding, such as "train_mean" or "no_change"; see `Task.floors`.
 
-    References
-    ----------
     Cole et al. 2026, 4.7.2.
     """
 
@@ -102,8 +96,6 @@ class Idealized:
 
     Its coordinates are used as they are, without scaler and PCA.
 
-    References
-    ----------
     Cole et al. 2026, 4.7.1; Eckart & Young 1936.
     """
 

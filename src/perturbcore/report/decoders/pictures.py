@@ -14,22 +14,15 @@ def picture_table(
 ) -> pd.DataFrame:
     """Lay out cells of the perturbations of strongest effect among those whose cells are kept.
 
-    The first axis is the direction from the mean control to the mean observed cell in the latent
-    space, the second the leading principal component of the observed cells at right angles to it.
+    The first axis is the direction from the mean control to the mean observed cell in the
+    latent space, the second the leading principal component of the observed cells at right
+    angles to it.
 
-    Parameters
-    ----------
-    n : int
-        Perturbations: the strongest of the first fold of the first cell line.
-    most : int
-        Cells of a sample.
-    n_components : int
-        Of the latent space.
+    `n`: perturbations: the strongest of the first fold of the first cell line; `most`: cells of
+    a sample.
 
-    Returns
-    -------
-    pandas.DataFrame
-        perturbation, column ("" for controls), sample ("control", "observed", "generated"), x, y.
+    Returns perturbation, column ("" for controls), sample ("control", "observed", "generated"),
+    x, y.
     """
     line, number, cells = cell_lines(run.responses)[0], run.folds[0], run.cells
     fold = Fold.of(run.responses, number, (line,))

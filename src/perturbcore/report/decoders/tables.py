@@ -36,13 +36,10 @@ DISTRIBUTION_COLUMNS = {
 def score_table(run: DecoderRun) -> pd.DataFrame:
     """Rank the methods of a run, each competitor against kNN on the same embedding; best first.
 
-    Returns
-    -------
-    pandas.DataFrame
-        method, embedding, predictor, modality, value, low, high (mean over folds with its 95 %
-        interval), gain over kNN with gain_low, gain_high, p_holm, verdict (see `Comparison.gains`),
-        beats_knn, wins and n_each (see `wins`), train_seconds, sample_seconds, seconds per fold and
-        line, times_knn (those seconds over kNN's), data (its title).
+    Returns method, embedding, predictor, modality, value, low, high (mean over folds with its
+    95 % interval), gain over kNN with gain_low, gain_high, p_holm, verdict (see
+    `Comparison.gains`), beats_knn, wins and n_each (see `wins`), train_seconds, sample_seconds,
+    seconds per fold and line, times_knn (those seconds over kNN's), data (its title).
     """
     c = run.comparison
     columns = ["method", "embedding", "predictor", "modality", "value", "low", "high", "seconds"]
@@ -61,10 +58,8 @@ def score_table(run: DecoderRun) -> pd.DataFrame:
 def wins(run: DecoderRun) -> pd.DataFrame:
     """Share of the held-out responses on which a method has a lower L2 than kNN on the embedding.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by method: wins (ties count half), n_each (perturbations, counted in every line).
+    Returns indexed by method: wins (ties count half), n_each (perturbations, counted in every
+    line).
     """
     units = run.comparison.scores[["key", "method", "cell_line"]]
     wide = run.each.merge(units, on="key").pivot_table(
@@ -119,10 +114,7 @@ def cost_table(runs: Sequence[DecoderRun]) -> pd.DataFrame:
 def curve_table(runs: Sequence[DecoderRun]) -> pd.DataFrame:
     """Losses relative to those of the first epoch, mean and range over folds and lines, by method.
 
-    Returns
-    -------
-    pandas.DataFrame
-        panel, epoch (from 1), series ("training", "validation"), value, low, high.
+    Returns panel, epoch (from 1), series ("training", "validation"), value, low, high.
     """
     parts = []
     for run in runs:
@@ -143,18 +135,10 @@ def curve_table(runs: Sequence[DecoderRun]) -> pd.DataFrame:
 def distribution_summary(run: DecoderRun, table: pd.DataFrame) -> pd.DataFrame:
     """Mean of each distributional metric by source of cells, and what is left of the gap to none.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Of `DecoderRun.distributions`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        method, the metrics, `unexplained` (energy distance as a share of that of unchanged
-        controls; the halves of the observed cells are at about 0), gain of each decoder in energy
-        distance over the controls shifted by kNN, with low, high and verdict; best energy distance
-        first.
+    Returns method, the metrics, `unexplained` (energy distance as a share of that of unchanged
+    controls; the halves of the observed cells are at about 0), gain of each decoder in energy
+    distance over the controls shifted by kNN, with low, high and verdict; best energy distance
+    first.
     """
     unit = ["metric", "cell_line", "fold", "method", "embedding", "predictor"]
     scores = table.groupby(unit, sort=False, as_index=False)[["value", "n_train", "n_test"]].mean()

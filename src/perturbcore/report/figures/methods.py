@@ -34,10 +34,7 @@ def method_order(scores: pd.DataFrame, lower_is_better: bool) -> list[str]:
 def reference_lines(scores: pd.DataFrame, lower_is_better: bool) -> pd.DataFrame:
     """Medians over folds of Train Mean, experimental error and the best other method, by panel.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns panel, display, modality, value.
+    Returns columns panel, display, modality, value.
     """
     medians = scores.groupby(["cell_line", "display", "modality"], observed=True)["value"].median()
     medians = medians.rename_axis(index={"cell_line": "panel"}).reset_index()
@@ -62,19 +59,10 @@ def box_by_method(
 ) -> Figure:
     """Draw one panel per cell line, one row per method: quartiles, range and one point per fold.
 
-    Parameters
-    ----------
-    scores : pandas.DataFrame
-        Tidy scores; rows of other metrics are ignored. `display` or `method` is used where there.
-    order, panels : sequence of str, optional
-        Methods from top to bottom (by default `method_order`); cell lines.
-    lines : pandas.DataFrame, optional
-        Reference lines (panel, display, modality, value); by default `reference_lines`.
-
-    Raises
-    ------
-    InputError
-        No row has this metric, or a modality has no colour.
+    `scores`: tidy scores; rows of other metrics are ignored. `display` or `method` is used
+    where there; `order, panels`: methods from top to bottom (by default `method_order`); cell
+    lines; `lines`: reference lines (panel, display, modality, value); by default
+    `reference_lines`.
     """
     data = display_names(scores[scores["metric"] == metric])
     if data.empty:
@@ -135,12 +123,7 @@ def _reference(axis: Axes, lines: pd.DataFrame) -> None:
 def interval_plot(table: pd.DataFrame, *, label: str) -> Figure:
     """Draw one row per method: its mean and 95 % interval, floor and ceiling as lines.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        `perturbcore.report.comparison.Comparison.ranking`; best first.
-    label : str
-        Of the axis.
+    `table`: `perturbcore.report.comparison.Comparison.ranking`; best first.
     """
     table = display_names(table)
     rows = table[~table["display"].isin(ENDS)].reset_index(drop=True)
@@ -162,16 +145,8 @@ def interval_plot(table: pd.DataFrame, *, label: str) -> Figure:
 def gain_plot(lines: pd.DataFrame, overall: pd.DataFrame, *, reference: str, label: str) -> Figure:
     """Draw the gain of each method in every cell line and over all, with 95 % intervals.
 
-    Parameters
-    ----------
-    lines : pandas.DataFrame
-        method, cell_line, gain, low, high; positive is better.
-    overall : pandas.DataFrame
-        method, gain, low, high; the first is drawn at the top.
-    reference : str
-        Name of what is at zero.
-    label : str
-        Of the axis.
+    `lines`: method, cell_line, gain, low, high; positive is better; `overall`: method, gain,
+    low, high; the first is drawn at the top; `reference`: name of what is at zero.
     """
     names, every = list(overall["method"]), sorted(lines["cell_line"].unique())
     figure = Figure(figsize=(7.2, 0.62 * len(names) + 1.3), layout="constrained")
@@ -212,16 +187,9 @@ def rank_plot(
 ) -> Figure:
     """Draw the distribution of ranks, best median at the top, and the interval of the mean rank.
 
-    Parameters
-    ----------
-    ranks : pandas.DataFrame
-        `Comparison.ranks`: method (or display), modality, rank.
-    table : pandas.DataFrame, optional
-        `Comparison.rank_table`: mean_rank, low, high.
-    order : sequence of str, optional
-        Methods from top to bottom; by median rank otherwise.
-    label : str
-        Axis label.
+    `ranks`: `Comparison.ranks`: method (or display), modality, rank; `table`:
+    `Comparison.rank_table`: mean_rank, low, high; `order`: methods from top to bottom; by
+    median rank otherwise; `label`: axis label.
     """
     data = display_names(ranks)
     if order is None:
@@ -248,12 +216,8 @@ def dot_plot(
 ) -> Figure:
     """Draw one row per method, one panel per column, one look per group; 0.5 is a guess.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Best first; `name` and `group` name its columns.
-    columns : sequence of str
-        Values to draw, one panel each.
+    `table`: best first; `name` and `group` name its columns; `columns`: values to draw, one
+    panel each.
     """
     order = list(table[name])
     size = (2.6 + 1.9 * len(columns), 0.25 * len(order) + 1.1)

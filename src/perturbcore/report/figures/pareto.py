@@ -13,15 +13,9 @@ WIDTH, HEIGHT = 0.0125, 0.045
 def pareto_front(cost, error) -> np.ndarray:
     """Say which methods no other matches in one and beats in the other; both lower is better.
 
-    Parameters
-    ----------
-    cost, error : (n,) arrays
-        Entries that are not finite are never on the front.
+    `cost, error` (n,): entries that are not finite are never on the front.
 
-    Returns
-    -------
-    (n,) bool array
-        Equal methods are on the front together.
+    Returns (n,): Equal methods are on the front together.
     """
     cost, error = np.asarray(cost, dtype=float), np.asarray(error, dtype=float)
     there = np.isfinite(cost) & np.isfinite(error)

@@ -25,8 +25,6 @@ def metric_scatter(
 ) -> Figure:
     """Draw metric `x` against each of `others`, one point per unit; titles give Spearman's rho.
 
-    References
-    ----------
     Cole et al. 2026, Fig. S11.
     """
     data = display_names(scores)
@@ -60,12 +58,8 @@ def curves(
 ) -> Figure:
     """Draw one line per series with its band, one panel per value of `panel`.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Tidy; `x`, `y`, `series`, `panel` and the bounds `low`, `high` name its columns.
-    log : bool
-        Whether x is on a logarithmic axis.
+    `table`: tidy; `x`, `y`, `series`, `panel` and the bounds `low`, `high` name its columns;
+    `log`: whether x is on a logarithmic axis.
     """
     panels, names = list(dict.fromkeys(table[panel])), list(dict.fromkeys(table[series]))
     figure, axes = grid_of(len(panels), columns, (3.3, 2.9), sharey=True)
@@ -138,8 +132,6 @@ def similarity_map(matrix: pd.DataFrame, modality: Mapping[str, str], *, label: 
 
     Names carry the colour of their modality (name -> modality).
 
-    References
-    ----------
     Cole et al. 2026, Fig. 3 (seaborn clustermap, default linkage).
     """
     order = np.arange(len(matrix))

@@ -51,13 +51,7 @@ NAMES = {
 
 
 def colour(modality: str) -> str:
-    """Return the colour of a modality.
-
-    Raises
-    ------
-    InputError
-        The modality is not one of `MODALITIES`.
-    """
+    """Return the colour of a modality."""
     return _look(modality)[0]
 
 

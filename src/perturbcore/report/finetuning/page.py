@@ -35,12 +35,9 @@ RANK_COLUMNS = {
 def gains(run: FineTuningRun) -> pd.DataFrame:
     """Compare each use of a representation with kNN on it frozen, over all cell lines.
 
-    Returns
-    -------
-    pandas.DataFrame
-        `Comparison.own_gains`, with `data` (its title), trained (whether the use trains on
-        responses by gradient steps) and adapted (whether the network itself is trained, not only a
-        head).
+    Returns `Comparison.own_gains`, with `data` (its title), trained (whether the use trains on
+    responses by gradient steps) and adapted (whether the network itself is trained, not only a
+    head).
     """
     table = run.comparison.own_gains()
     trained = ~table["predictor"].isin(FROZEN)

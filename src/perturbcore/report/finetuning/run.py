@@ -36,16 +36,10 @@ NETWORKS = ["embedding", "learnt", "seconds", "quality"]
 class FineTuningRun:
     """Scores of frozen and adapted representations on one data set.
 
-    Attributes
-    ----------
-    scores : pandas.DataFrame
-        Tidy; column `predictor` says how a representation was used.
-    networks : pandas.DataFrame
-        One row per pretrained network: embedding, what it learnt, seconds of pretraining, how well.
-    absent : list of str
-        Embeddings asked for that the profile has not, or that cover too little.
-    without : list of str
-        Sentences on what could not be compared, and why.
+    `scores`: tidy; column `predictor` says how a representation was used; `networks`: one row
+    per pretrained network: embedding, what it learnt, seconds of pretraining, how well;
+    `absent`: embeddings asked for that the profile has not, or that cover too little;
+    `without`: sentences on what could not be compared, and why.
     """
 
     data: Dataset
@@ -158,11 +152,6 @@ def graph_models(study, dataset: str, name: str, **options) -> tuple[list[FineTu
     """Take the pretrained network behind an embedding of builder ``gnn``, from where it was built.
 
     Returns the models of `models_of`, and the row of `FineTuningRun.networks`.
-
-    Raises
-    ------
-    ParameterError
-        There is no such embedding, or another builder made it.
     """
     spec = next((dict(s) for s in study.profile.embeddings if s["name"] == name), None)
     if spec is None or spec.get("builder") != "gnn":

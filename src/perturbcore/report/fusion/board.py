@@ -23,14 +23,11 @@ def fused(
 ) -> pd.DataFrame:
     """Score every fusion of the sources of `f` on the authors' split; empty without their labels.
 
-    Fitting and tuning use the training split alone. The test split was scored several times while
-    methods changed: see the chapter. Transformers are one model per line, since the splits differ
-    between lines.
+    Fitting and tuning use the training split alone. The test split was scored several times
+    while methods changed: see the chapter. Transformers are one model per line, since the
+    splits differ between lines.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Tidy scores with a column `wu_task` ("de" or "dir").
+    Returns tidy scores with a column `wu_task` ("de" or "dir").
     """
     if not f.pairs:
         return pd.DataFrame()

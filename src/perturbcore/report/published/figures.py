@@ -61,19 +61,11 @@ FIGURES = _read_specs()
 class FigureData:
     """The data behind one published figure, ready to draw.
 
-    Attributes
-    ----------
-    figure, spec
-        Name and what is shown.
-    scores : pandas.DataFrame
-        Scores schema, the rows drawn; `display` and `modality` are those of the figure. For rank
-        plots `value` is the rank (metric "rank_L2_knn" or "rank_L2_lasso"; 1 is best).
-    order : list of str
-        Display names from top to bottom.
-    lines : pandas.DataFrame
-        Reference lines: panel, display, modality, value.
-    level : {"folds", "medians"}
-        Whether points are folds or published medians.
+    `figure, spec`: name and what is shown; `scores`: scores schema, the rows drawn; `display`
+    and `modality` are those of the figure. For rank plots `value` is the rank (metric
+    "rank_L2_knn" or "rank_L2_lasso"; 1 is best); `order`: display names from top to bottom;
+    `lines`: reference lines: panel, display, modality, value; `level`: whether points are folds
+    or published medians.
     """
 
     figure: str
@@ -217,16 +209,9 @@ def at_hand(figure: str, published: Published) -> bool:
 def figure_data(figure: str, published: Published) -> FigureData:
     """Choose the rows of one figure of Cole et al. 2026 ("1" to "5", "S1" to "S14").
 
-    Raises
-    ------
-    ParameterError
-        If there is no such figure, or its data are not at hand; the message says what is missing.
-
-    References
-    ----------
-    Cole et al. 2026, Figures 1-5 and S1-S14. Reference lines are medians over folds of Train Mean,
-    of the experimental error and of the best method that is neither a positive control nor a fusion
-    (Figure 5: the best fusion).
+    Cole et al. 2026, Figures 1-5 and S1-S14. Reference lines are medians over folds of Train
+    Mean, of the experimental error and of the best method that is neither a positive control
+    nor a fusion (Figure 5: the best fusion).
     """
     if figure not in FIGURES:
         raise ParameterError(f"no figure {figure!r}; there are {', '.join(FIGURES)}")

@@ -35,20 +35,13 @@ def _need_folds(published: Published) -> None:
 def neighbours(figure: str, published: Published) -> pd.DataFrame:
     """Which neighbours in the ranking of a box-plot figure are distinguishable, paired over folds.
 
-    Returns
-    -------
-    pandas.DataFrame
-        place, method, mean, next_method, behind (how much worse the next is), low, high (95%),
-        p_holm, distinguishable.
+    Returns place, method, mean, next_method, behind (how much worse the next is), low, high
+    (95%), p_holm, distinguishable.
 
-    Notes
-    -----
-    Lines are averaged within a fold. Folds are the units, and the interval is that of the corrected
-    resampled t-test, because the training sets of folds overlap; five folds separate only what
-    differs clearly.
+    Lines are averaged within a fold. Folds are the units, and the interval is that of the
+    corrected resampled t-test, because the training sets of folds overlap; five folds separate
+    only what differs clearly.
 
-    References
-    ----------
     Nadeau and Bengio 2003, Machine Learning 52.
     """
     _, c = _paired(figure, published)
@@ -59,12 +52,9 @@ def neighbours(figure: str, published: Published) -> pd.DataFrame:
 def ranking_certainty(published: Published) -> pd.DataFrame:
     """For each ranking: how many neighbours differ clearly, and how many share the first place.
 
-    Returns
-    -------
-    pandas.DataFrame
-        figure, ranking, methods, neighbours (pairs), interval_without_0 (pairs whose own interval
-        leaves out no difference), distinguishable (pairs, adjusted for their number), best, and
-        as_good_as_best (methods not distinguishable from the best, the best not counted).
+    Returns figure, ranking, methods, neighbours (pairs), interval_without_0 (pairs whose own
+    interval leaves out no difference), distinguishable (pairs, adjusted for their number),
+    best, and as_good_as_best (methods not distinguishable from the best, the best not counted).
     """
     rows = []
     for name in RANKINGS:
@@ -89,11 +79,8 @@ def ranking_certainty(published: Published) -> pd.DataFrame:
 def run_choice(published: Published) -> pd.DataFrame:
     """Effect of choosing the run to show for each line in Figure S14.
 
-    Returns
-    -------
-    pandas.DataFrame
-        model, cell_line, the median of each published run, of what is drawn, and of kNN on WaveGC;
-        `gain`, how much lower what is drawn is than the worse run.
+    Returns model, cell_line, the median of each published run, of what is drawn, and of kNN on
+    WaveGC; `gain`, how much lower what is drawn is than the worse run.
     """
     _need_folds(published)
     scores = published.scores
@@ -117,12 +104,9 @@ def run_choice(published: Published) -> pd.DataFrame:
 def unused_rows(published: Published) -> pd.DataFrame:
     """Methods of the full-set tables that no figure shows, next to the best that one shows.
 
-    Returns
-    -------
-    pandas.DataFrame
-        dataset, task, predictor, display, method, modality, n (folds and lines), mean (primary
-        metric), reference (the best single embedding of the figure), ahead (folds better), and
-        difference (mean; positive is better). Best first within a data set and task.
+    Returns dataset, task, predictor, display, method, modality, n (folds and lines), mean
+    (primary metric), reference (the best single embedding of the figure), ahead (folds better),
+    and difference (mean; positive is better). Best first within a data set and task.
     """
     _need_folds(published)
     keys = ["dataset", "task", "method", "cell_line"]

@@ -27,13 +27,7 @@ ESTIMATORS = ("knn", "lasso")
 class Benchmark:
     """Scores of the published benchmark, and one line for everything that was left out.
 
-    Attributes
-    ----------
-    scores : pandas.DataFrame
-        See `perturbcore.models.simple.evaluate_embeddings`.
-    notes : tuple of str
-    simulated : bool
-        Whether the data were written from simulated cells.
+    `simulated`: whether the data were written from simulated cells.
     """
 
     scores: pd.DataFrame
@@ -62,28 +56,13 @@ def score_dataset(
 ) -> Benchmark:
     """Run the published benchmark of one data set.
 
-    Embeddings through standardisation, PCA and both estimators, tuned on inner folds; random and
-    idealized embedding; Train Mean and No Change; published metrics.
+    Embeddings through standardisation, PCA and both estimators, tuned on inner folds; random
+    and idealized embedding; Train Mean and No Change; published metrics.
 
-    Parameters
-    ----------
-    dataset : {"essential", "norman", "sciplex", "tahoe"}
-    root : path, optional
-        Folder of the layout.
-    embeddings : sequence of str, optional
-        Only these, by display or published name.
-    estimators : sequence of {"knn", "lasso"}
-    protocol : Protocol, optional
-        The published one by default.
-    missing_drugs : {"error", "leave_out", "train_mean"}
-        See `perturbcore.embeddings.authors.read_embeddings`.
-    ceiling : pandas.DataFrame, optional
-        Experimental error of each perturbation; adds rows of predictor "experimental_error".
-    cell_lines, folds, seed, options
-        See `perturbcore.models.simple.evaluate_embeddings`.
+    `root`: folder of the layout; `embeddings`: only these, by display or published name;
+    `protocol`: the published one by default; `ceiling`: experimental error of each
+    perturbation; adds rows of predictor "experimental_error".
 
-    References
-    ----------
     Cole et al. 2026, Supplemental Methods; Figures 1, S1, S2, S5, S6, S8, S9.
     """
     layout = layout_of(dataset)

@@ -27,32 +27,17 @@ def error_of_raw(
 ) -> pd.DataFrame:
     """Compute the experimental error of every perturbation, in the published columns.
 
-    Parameters
-    ----------
-    dataset, folder, dose, backed
-        See `perturbcore.data.authors.raw.raw_screens`.
-    control : {"global", "matched"}, optional
-        Controls of the whole line, or of the same batch; as published by default (global for
-        Essential and for Norman, whose effects are matched).
-    totals : {"kept", "all"}
-        Chemicals: the published error is on cells normalised over kept genes, its effects over all.
-    n_outer, n_inner : int, optional
-        Draws of batches and of cells in each; 10 x 10, chemicals 10 x 20 by default.
-    cell_line : str, optional
-        Only this line.
-    **options
-        `seed`, `n_jobs`, `progress`, `checkpoint` of
-        `perturbcore.score.ceiling.ceiling.noise_ceiling`.
+    `control`: controls of the whole line, or of the same batch; as published by default (global
+    for Essential and for Norman, whose effects are matched); `totals`: chemicals: the published
+    error is on cells normalised over kept genes, its effects over all; `n_outer, n_inner`:
+    draws of batches and of cells in each; 10 x 10, chemicals 10 x 20 by default; `cell_line`:
+    only this line; `**options`: `seed`, `n_jobs`, `progress`, `checkpoint` of
+    `perturbcore.score.ceiling.ceiling.noise_ceiling`.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Genes: quantile, L2, MSE, MAE, Spearman, Pearson, pert_id, n_batches_pert; chemicals:
-        quantile, value (L2), pert_id, n_batches_pert. With `cell_line` where there are several
-        (chemicals: ``<dataset>_<line>``, as published).
+    Returns genes: quantile, L2, MSE, MAE, Spearman, Pearson, pert_id, n_batches_pert;
+    chemicals: quantile, value (L2), pert_id, n_batches_pert. With `cell_line` where there are
+    several (chemicals: ``<dataset>_<line>``, as published).
 
-    References
-    ----------
     Cole et al. 2026, Methods 4.7.1, Eq. 12.
     """
     layout = layout_of(dataset)

@@ -56,23 +56,13 @@ def write_fixture(
 ) -> Path:
     """Write the documented layout, small, from a simulated screen.
 
-    176 perturbations per data set (Norman 110), so that 100 components fit in the inner folds; 200
-    genes. Equal seeds give equal values.
+    176 perturbations per data set (Norman 110), so that 100 components fit in the inner folds;
+    200 genes. Equal seeds give equal values.
 
-    Parameters
-    ----------
-    folder : path
-        Made where absent; files there are written over.
-    tasks : sequence of {"lfc", "deg"}
-    datasets : sequence of str
-        Only these.
-    leak : int
-        Essential: this many genes get another fold in the second cell line, as a test of the check.
+    `folder`: made where absent; files there are written over; `datasets`: only these; `leak`:
+    essential: this many genes get another fold in the second cell line, as a test of the check.
 
-    Returns
-    -------
-    Path
-        The root, to be given as ``PERTURBCORE_PAPER_DATA``.
+    Returns the root, to be given as ``PERTURBCORE_PAPER_DATA``.
     """
     root = Path(folder)
     simulation = simulate_screen(**SIZES, seed=seed)

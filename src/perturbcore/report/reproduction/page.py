@@ -53,15 +53,9 @@ class Files:
 def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: int = 0) -> Files:
     """Find the authors' data, or write a small simulated fixture in their layout.
 
-    Parameters
-    ----------
-    chapter : OpenChapter
-    datasets : sequence of str
-        Data sets the page is about.
-    root : str
-        Folder of the layout; empty: ``PERTURBCORE_PAPER_DATA``, else ``data/paper``.
-    fixture : bool
-        Whether a fixture may take the place of data that are not there, else InputError.
+    `datasets`: data sets the page is about; `root`: folder of the layout; empty:
+    ``PERTURBCORE_PAPER_DATA``, else ``data/paper``; `fixture`: whether a fixture may take the
+    place of data that are not there, else InputError.
     """
     place = data_root(root or None)
     there = [d for d in present(place)[0] if d in datasets]

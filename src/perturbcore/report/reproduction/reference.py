@@ -42,25 +42,10 @@ def sklearn_scores(
 ) -> dict:
     """Score one unit of the published benchmark with scikit-learn's own parts.
 
-    Parameters
-    ----------
-    responses : AnnData
-        Of `perturbcore.data.authors.read.read_authors_responses`.
-    embedding : Embedding or None
-        None: the idealized embedding, PCA of training and test responses, without scaler and PCA.
-    estimator : {"knn", "lasso"}
-    solver, seed : str, int
-        Of scikit-learn's PCA; the published code has "auto", without a seed.
+    `embedding`: None: the idealized embedding, PCA of training and test responses, without
+    scaler and PCA.
 
-    Returns
-    -------
-    dict
-        L2, MSE, MAE, Spearman, Pearson, and `chosen`.
-
-    Raises
-    ------
-    InputError
-        A training set has fewer rows or columns than components: scikit-learn cuts nothing.
+    Returns L2, MSE, MAE, Spearman, Pearson, and `chosen`.
     """
     check_choice("estimator", estimator, ("knn", "lasso"))
     layout = layout_of(responses.uns["perturbcore"]["dataset"])

@@ -109,9 +109,9 @@ def noise_ceiling(
     the L2 error is overestimated, by up to sqrt(2); with large batch effects or a single batch
     it is not, and with few cells or batches it is underestimated. Global controls add to it: what
     a batch does to perturbed and control cells alike cancels in the effect, but not between
-    batches drawn independently. :func:`perturbcore.score.ceiling.halves.split_half` counts nothing twice.
-    `resample` = ("cells",) leaves out batch noise; ("batches",) has the cells' noise once but
-    needs many batches.
+    batches drawn independently. :func:`perturbcore.score.ceiling.halves.split_half` counts
+    nothing twice. `resample` = ("cells",) leaves out batch noise; ("batches",) has the cells'
+    noise once but needs many batches.
 
     References
     ----------
@@ -197,11 +197,13 @@ def replicate_ceiling(
     Parameters
     ----------
     wells : AnnData, replicates x genes
-        On the scale of the responses (log expression or plate z-scores); nothing is normalised. obs:
-        `perturbation`, `cell_line`, `is_control`, and `batch` (the plate), which is resampled in the
-        outer trials unless controls are global; then all samples are resamples of the replicates.
+        On the scale of the responses (log expression or plate z-scores); nothing is
+        normalised. obs: `perturbation`, `cell_line`, `is_control`, and `batch` (the plate),
+        which is resampled in the outer trials unless controls are global; then all samples
+        are resamples of the replicates.
     control : {"global", "matched", "none"}
-        Controls averaged over all plates, or matched within them; "none" where profiles are effects.
+        Controls averaged over all plates, or matched within them; "none" where profiles are
+        effects.
     n_outer, n_inner, quantiles, metrics, seed, n_jobs, progress, checkpoint
         See :func:`noise_ceiling`.
 

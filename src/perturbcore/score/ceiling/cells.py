@@ -29,14 +29,8 @@ class LineCells:
 class Cells:
     """Read-only access to the cells of a declared screen.
 
-    Parameters
-    ----------
-    X : array, sparse matrix or backed dataset, cells x genes
-    perturbation, batch, cell_line : arrays of str, one value a cell
-    is_control : array of bool
-    scale : {"counts", "log1p"}
-        Counts are scaled to a total of 1e4 over all genes of the screen and log1p-transformed
-        when rows are read; any other declared scale is used as it is.
+    `scale`: counts are scaled to a total of 1e4 over all genes of the screen and
+    log1p-transformed when rows are read; any other declared scale is used as it is.
     """
 
     def __init__(self, X, perturbation, batch, cell_line, is_control, scale, dataset="", source=()):
@@ -79,7 +73,8 @@ class Cells:
     def of(cls, cells, dataset: str = "", by_plate: bool = True) -> "Cells":
         """Wrap a declared screen, or replicate wells on the scale of the responses.
 
-        Wells have obs `perturbation`, `cell_line`, `is_control` and, if `by_plate`, may have `batch`.
+        Wells have obs `perturbation`, `cell_line`, `is_control` and, if `by_plate`, may
+        have `batch`.
         """
         if "perturbcore" in cells.uns and "scale" in cells.uns["perturbcore"]:
             return cls.from_screen(cells)

@@ -39,41 +39,18 @@ def ceiling_by_cells(
 ) -> pd.DataFrame:
     """Noise ceiling of subsamples of each perturbation's cells.
 
-    Parameters
-    ----------
-    screen : AnnData
-        A declared screen; control cells are never subsampled.
-    sizes : sequence of int
-        Cells per perturbation and cell line, drawn without replacement over all its batches.
-    control, batches, n_outer, n_inner, resample, seed, metrics, perturbations, n_jobs, progress
-        See :func:`perturbcore.score.ceiling.ceiling.noise_ceiling`.
-    n_repeats : int
-        Independent subsamples of each size.
-    quantiles : sequence of float
-    common : bool
-        Whether every size uses the same perturbations: those with at least the largest size of
-        cells. Otherwise each size uses all that have enough cells for it, and a curve mixes the
-        effect of size with that of which perturbations have many cells.
-    truth : AnnData or DataFrame, optional
-        The true effects, where they are known: a responses table, or a frame with rows
-        "cell_line|perturbation" and genes as columns. Adds the error of each subsample's effect
-        itself, the error that the bootstrap estimates.
+    `screen`: a declared screen; control cells are never subsampled; `sizes`: cells per
+    perturbation and cell line, drawn without replacement over all its batches; `n_repeats`:
+    independent subsamples of each size; `common`: whether every size uses the same
+    perturbations: those with at least the largest size of cells. Otherwise each size uses all
+    that have enough cells for it, and a curve mixes the effect of size with that of which
+    perturbations have many cells; `truth`: the true effects, where they are known: a responses
+    table, or a frame with rows "cell_line|perturbation" and genes as columns. Adds the error of
+    each subsample's effect itself, the error that the bootstrap estimates; `n_splits`: disjoint
+    halves of batches that the noise floor of each subsample is estimated from.
 
-    n_splits : int
-        Disjoint halves of batches that the noise floor of each subsample is estimated from.
-
-    Returns
-    -------
-    DataFrame
-        dataset, cell_line, perturbation, cells, repeat, estimate, quantile, metric, value,
-        n_batches. `estimate` is "bootstrap", or "true" or "noise_floor" (quantile is then NaN).
-
-    Raises
-    ------
-    ParameterError
-        If a size is below 1.
-    InputError
-        If no perturbation has enough cells, or the truth lacks one of them or a gene.
+    Returns dataset, cell_line, perturbation, cells, repeat, estimate, quantile, metric, value,
+    n_batches. `estimate` is "bootstrap", or "true" or "noise_floor" (quantile is then NaN).
     """
     check_choices(
         control=control, batches=batches, n_outer=n_outer, n_inner=n_inner, resample=resample
@@ -120,17 +97,9 @@ def ceiling_by_cells(
 def subsample(groups, size, stream) -> dict:
     """Draw cells without replacement over all batches of a perturbation.
 
-    Parameters
-    ----------
-    groups : dict of str to ndarray
-        Batch to row numbers.
-    size : int
-    stream : SeedSequence
+    `groups`: batch to row numbers.
 
-    Returns
-    -------
-    dict of str to ndarray
-        Batches in which no cell was drawn are left out.
+    Returns batches in which no cell was drawn are left out.
     """
     rows = np.concatenate(list(groups.values()))
     batch = np.repeat(np.arange(len(groups)), [len(r) for r in groups.values()])

@@ -53,7 +53,8 @@ def deg_ceiling(
     screen : AnnData
         The declared screen that the labels come from, in memory or backed on disk.
     responses : AnnData
-        Task "deg" with folds, as of :func:`perturbcore.data.deg.labels.deg_labels`; its genes are those tested.
+        Task "deg" with folds, as of :func:`perturbcore.data.deg.labels.deg_labels`; its
+        genes are those tested.
     n_trials : int
         Trials for pooled labels.
     n_outer, n_inner : int

@@ -107,7 +107,10 @@ class LabelSampler:
             self._control[place, trial, copy] = source.sample(rows, weights)
 
     def _drawn(self, name):
-        """List (outer trial, position, place, how often the place was drawn before in the trial)."""
+        """List (outer trial, position, place.
+
+        How often the place was drawn before in the trial).
+        """
         places = sorted(self.perturbed[name])
         stream = perturbation_stream(self.seed, self.position[name])
         drawn = drawn_batches(len(places), stream, self.n_outer)

@@ -22,8 +22,9 @@ def check_metrics(metrics) -> tuple:
 def distances(samples, point, metrics=METRICS) -> dict:
     """Distance (n,) by metric of samples (n, genes) to the point estimate, (genes,) or (n, genes).
 
-    L2 is the Euclidean norm of the difference (Cole et al. 2026, Eq. 12), MSE and MAE are means over
-    genes, Spearman and Pearson (Eq. 7) correlations across genes, 0 where one vector is constant.
+    L2 is the Euclidean norm of the difference (Cole et al. 2026, Eq. 12), MSE and MAE are means
+    over genes, Spearman and Pearson (Eq. 7) correlations across genes, 0 where one vector is
+    constant.
     """
     samples = np.atleast_2d(np.asarray(samples, dtype=np.float64))
     point = np.atleast_2d(np.asarray(point, dtype=np.float64))

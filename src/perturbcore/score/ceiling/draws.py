@@ -48,7 +48,8 @@ def drawn_cells(n_cells, stream, trial, position, kind, n_inner) -> np.ndarray:
     """Cells drawn for one drawn batch, int (n_inner, n_cells), numbered within the batch.
 
     As many are drawn as there are, with replacement. A batch drawn twice (`position` in the outer
-    `trial`) is resampled twice, independently; perturbed and control cells have streams of their own.
+    `trial`) is resampled twice, independently; perturbed and control cells have streams of
+    their own.
     """
     rng = np.random.default_rng(child(stream, trial, position, kind))
     return rng.integers(n_cells, size=(n_inner, n_cells))
@@ -57,11 +58,8 @@ def drawn_cells(n_cells, stream, trial, position, kind, n_inner) -> np.ndarray:
 def batch_weights(batch, n_cells, drawn, stream, kind, n_inner, resample=True) -> np.ndarray:
     """Weight of each cell of one batch in the point estimate and in every bootstrap sample.
 
-    Returns
-    -------
-    ndarray, float64, (1 + n_outer * n_inner, n_cells)
-        Row 0: plain mean in the batch, mean over batches. Other rows: sample (outer, inner) at
-        row ``1 + outer * n_inner + inner``.
+    Returns (1 + n_outer * n_inner, n_cells): row 0: plain mean in the batch, mean over batches.
+    Other rows: sample (outer, inner) at row ``1 + outer * n_inner + inner``.
     """
     n_outer, n_batches = drawn.shape
     counts = np.zeros((n_outer, n_inner * n_cells))

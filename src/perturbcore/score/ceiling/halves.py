@@ -20,12 +20,12 @@ HALVES = 2**21  # keeps these streams apart from those of the outer trials
 def noise_floor(
     screen: AnnData, perturbations: Sequence[str] | None = None, *, min_cells: int = 10, **options
 ) -> pd.DataFrame:
-    """What the true effects would score against the measured ones, from disjoint halves.
+    """Estimate what the true effects would score against the measured ones, from halves.
 
-    Halves are of batches where a perturbation lies in two or more, else of the cells (or wells) within
-    its batch, which leaves the noise of batches out. Nothing is counted twice, so that no prediction
-    can be expected to score better: on simulated screens it is the true error within 2 %, from 10
-    cells per perturbation on.
+    Halves are of batches where a perturbation lies in two or more, else of the cells (or wells)
+    within its batch, which leaves the noise of batches out. Nothing is counted twice, so that
+    no prediction can be expected to score better: on simulated screens it is the true error
+    within 2 %, from 10 cells per perturbation on.
 
     Parameters
     ----------
@@ -67,42 +67,22 @@ def split_half(
 ) -> pd.DataFrame:
     """Agreement of two effects computed from disjoint halves, perturbed and control cells alike.
 
-    Parameters
-    ----------
-    screen : AnnData
-        A declared screen.
-    by : {"cells", "batches"}
-        "cells": the cells of every (perturbation, batch) are halved at random; both halves share
-        the batches, so that batch noise is not in the difference. "batches": the batches of the
-        perturbation are halved, and with them the controls; the halves share nothing.
-    n_splits : int
-        Random splits, averaged.
-    control, batches, seed, metrics, perturbations, progress
-        See :func:`perturbcore.score.ceiling.ceiling.noise_ceiling`.
+    `screen`: a declared screen; `by`: "cells": the cells of every (perturbation, batch) are
+    halved at random; both halves share the batches, so that batch noise is not in the
+    difference. "batches": the batches of the perturbation are halved, and with them the
+    controls; the halves share nothing; `n_splits`: random splits, averaged.
 
-    Returns
-    -------
-    DataFrame
-        dataset, cell_line, perturbation, metric, value, full, n_splits, n_cells, n_batches.
-        `value`: mean over splits of the metric between the two halves. `full`: what it says
-        about the effect from all data. `n_splits`: splits in which both halves had perturbed
-        (and control) cells; where it is 0, value and full are NaN.
+    Returns dataset, cell_line, perturbation, metric, value, full, n_splits, n_cells, n_batches.
+    `value`: mean over splits of the metric between the two halves. `full`: what it says about
+    the effect from all data. `n_splits`: splits in which both halves had perturbed (and
+    control) cells; where it is 0, value and full are NaN.
 
-    Raises
-    ------
-    ParameterError, InputError
-        As :func:`perturbcore.score.ceiling.ceiling.noise_ceiling`.
+    `full` of a correlation r is Spearman and Brown's reliability of the doubled data, 2 r / (1
+    + r) (NaN where r <= -1). The difference of two halves has four times the variance of the
+    effect from all data, so `full` of L2 and MAE is half of the value and of MSE a quarter: the
+    expected error of an experiment of this size against the true effect (of the noise that
+    differs between halves).
 
-    Notes
-    -----
-    `full` of a correlation r is Spearman and Brown's reliability of the doubled data,
-    2 r / (1 + r) (NaN where r <= -1). The difference of two halves has four times the variance
-    of the effect from all data, so `full` of L2 and MAE is half of the value and of MSE a
-    quarter: the expected error of an experiment of this size against the true effect (of the
-    noise that differs between halves).
-
-    References
-    ----------
     Spearman 1910; Brown 1910 (British Journal of Psychology 3).
     """
     metrics = check_metrics(metrics)

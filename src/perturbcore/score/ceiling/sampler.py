@@ -97,17 +97,10 @@ class _Kept:
 class LineSampler:
     """Point estimates and bootstrap samples of the effects in one cell line.
 
-    Parameters
-    ----------
-    cells : Cells
-    line : str
-    control : {"global", "matched", "none"}
-        Mean of the line's control batches (Eq. 5 and 6), or the control cells of the same batch
-        (Eq. 4). "none" takes the values as effects already.
-    batches : {"all", "with_controls"}
-        Every batch with perturbed cells, or only those that have control cells too.
-    resample : sequence out of "batches", "cells"
-        The levels at which there is drawing.
+    `control`: mean of the line's control batches (Eq. 5 and 6), or the control cells of the
+    same batch (Eq. 4). "none" takes the values as effects already; `batches`: every batch with
+    perturbed cells, or only those that have control cells too; `resample`: the levels at which
+    there is drawing.
     """
 
     def __init__(self, cells, line, *, control, batches, n_outer, n_inner, seed, resample=LEVELS):
@@ -163,8 +156,8 @@ class LineSampler:
     def effects(self, name, groups=None, stream=None) -> np.ndarray:
         """Effect of a perturbation: point estimate in row 0, bootstrap samples below.
 
-        `groups` (batch -> rows) where not all of its cells shall be used, `stream` where not its own.
-        float64, (1 + n_outer * n_inner, genes).
+        `groups` (batch -> rows) where not all of its cells shall be used, `stream` where
+        not its own. float64, (1 + n_outer * n_inner, genes).
         """
         groups = self.perturbed[name] if groups is None else groups
         stream = self.stream(name) if stream is None else stream

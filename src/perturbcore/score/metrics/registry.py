@@ -15,20 +15,12 @@ _ABOUT = yaml.safe_load(Path(__file__).with_name("metrics.yml").read_text(encodi
 class Metric:
     """A registered metric.
 
-    Attributes
-    ----------
-    name, label : str
-        Key in the scores table; what an axis says.
-    bounds : tuple of float
-        Smallest and largest possible value.
-    formula, reference : str
-        LaTeX formula for one perturbation (or one fold); where it comes from.
-    task : str
-        Kind of task: "lfc", "pairs" or "deg".
-    function : callable
-        ``lfc``: (truth, prediction, train_mean) -> one value per perturbation.
-        ``pairs``: (label, score, gene, threshold) -> one value.
-        ``deg``: (label, probability) -> one value, the mean over genes.
+    `name, label`: key in the scores table; what an axis says; `bounds`: smallest and largest
+    possible value; `formula, reference`: laTeX formula for one perturbation (or one fold);
+    where it comes from; `task`: kind of task: "lfc", "pairs" or "deg"; `function`: ``lfc``:
+    (truth, prediction, train_mean) -> one value per perturbation. ``pairs``: (label, score,
+    gene, threshold) -> one value. ``deg``: (label, probability) -> one value, the mean over
+    genes.
     """
 
     name: str

@@ -33,27 +33,16 @@ WEIGHTS = ("abstract", "result", "detail")
 class Claim:
     """One claim of a paper, as its file has it.
 
-    Attributes
-    ----------
-    id, paper, where, weight, kind, scope : str
-        For instance "cole-20", "cole2026", "Sec. 2.1", one of `WEIGHTS` (how much hangs
-        on it), one of `KINDS`, and the data set and task it speaks of.
-    quote, claim, test : str
-        At most 25 words of the paper (empty where the claim is in a figure, or is our own), our
-        reading of them, and the test in words.
-    ask : dict
-        Values by name: a relation and its parameters.
-    holds, partly : str or bool
-        Conditions on the values: for "holds", and for "holds with a qualification".
-    number, why, medians, means, folds : str or list of str
-        Texts with values.
-    needs : str
-        "medians" (those kept in the package are enough), "folds", or the figure whose own tables
-        are needed; `until` they are at hand, its fields stand in for those of the claim.
-    undecided : bool
-        Whether nothing public decides it.
-    own : bool
-        Whether it is an observation of ours, which the paper does not claim.
+    `id, paper, where, weight, kind, scope`: for instance "cole-20", "cole2026", "Sec. 2.1", one
+    of `WEIGHTS` (how much hangs on it), one of `KINDS`, and the data set and task it speaks of;
+    `quote, claim, test`: at most 25 words of the paper (empty where the claim is in a figure,
+    or is our own), our reading of them, and the test in words; `ask`: values by name: a
+    relation and its parameters; `holds, partly`: conditions on the values: for "holds", and for
+    "holds with a qualification"; `number, why, medians, means, folds`: texts with values;
+    `needs`: "medians" (those kept in the package are enough), "folds", or the figure whose own
+    tables are needed; `until` they are at hand, its fields stand in for those of the claim;
+    `undecided`: whether nothing public decides it; `own`: whether it is an observation of ours,
+    which the paper does not claim.
     """
 
     id: str

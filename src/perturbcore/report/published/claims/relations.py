@@ -30,8 +30,6 @@ def gap(
 
     `limit` 0 gives the gain over the floor as a share of the floor's own score.
 
-    References
-    ----------
     Cole et al. 2026, Section 2.1 ("closes ... of the gap"), on medians over folds.
     """
     data, other = on.fig(figure), on.fig(floor_in or figure)
