@@ -111,7 +111,8 @@ def split_half(
     return pd.DataFrame(rows, columns=[*columns, "n_splits", "n_cells", "n_batches"])
 
 
-def full(metric, value) -> float:
+def full(metric: str, value: float) -> float:
+    """Say what the agreement of two halves says about the effect from all data; see `split_half`."""
     if metric in ("L2", "MAE"):
         return value / 2
     if metric == "MSE":
