@@ -76,21 +76,11 @@ def make_responses(
 def check_responses(responses: AnnData, *, folds: bool = True, source: str = "responses") -> None:
     """Check the contract of a responses table.
 
-    Parameters
-    ----------
-    responses : AnnData
-        Rows = (cell line, perturbation). ``obs``: `perturbation`, `cell_line`, `fold`.
-        ``X``: log fold-changes; ``layers["deg"]``, ``layers["observed"]`` for labels.
-        ``uns["perturbcore"]``: `dataset`, `task`, `identifier`, `simulated`.
-    folds : bool
-        Whether the folds must be there already.
-    source : str
-        What to call the table in messages: a file's path where there is one.
-
-    Raises
-    ------
-    InputError
-        Names the column, row or value that breaks the contract, and the way out.
+    `responses`: rows = (cell line, perturbation). ``obs``: `perturbation`, `cell_line`, `fold`.
+    ``X``: log fold-changes; ``layers["deg"]``, ``layers["observed"]`` for labels.
+    ``uns["perturbcore"]``: `dataset`, `task`, `identifier`, `simulated`; `folds`: whether the
+    folds must be there already; `source`: what to call the table in messages: a file's path
+    where there is one.
     """
     missing = [c for c in REQUIRED if c not in responses.obs and (folds or c != "fold")]
     if missing:

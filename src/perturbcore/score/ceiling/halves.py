@@ -112,7 +112,10 @@ def split_half(
 
 
 def full(metric: str, value: float) -> float:
-    """Say what the agreement of two halves says about the effect from all data; see `split_half`."""
+    """Say what the agreement of two halves says about the effect from all data.
+
+    See `split_half`.
+    """
     if metric in ("L2", "MAE"):
         return value / 2
     if metric == "MSE":
