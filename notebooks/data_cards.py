@@ -26,7 +26,7 @@ n_jobs: int = 2
 from perturbcore.book import about
 from perturbcore.book.inside import open_chapter
 from perturbcore.book.study import Study
-from perturbcore.report import pages
+from perturbcore.report import cards, pages
 
 chapter = open_chapter("data_cards")
 study = Study(chapter, n_jobs)
@@ -59,6 +59,25 @@ for name in study.names():
         pages.say(f"{data.title}: {share} responses were planted with next to no effect. How it was made:")
         made = about.simulation_table(data)
         pages.show_table(chapter, made, f"simulation-{name}", caption="Parameters of the simulation.")
+
+# %% [markdown]
+# ## Cells, and what the perturbed genes have in common
+#
+# Counts are those of the cells as they enter the book, before normalising. Gene sets: over-representation of the
+# perturbed genes among all genes that the annotation names (hypergeometric test). A library is no random sample of
+# genes: a screen of essential genes asks mostly about ribosomes, splicing and the like.
+
+# %% tags=["hide-input"]
+for name in study.names():
+    data = study.dataset(name)
+    quality = cards.cell_quality(data)
+    processes = cards.perturbed_processes(data, list(chapter.profile.embeddings))
+    if quality is not None:
+        caption = f"{data.title}: cells."
+        pages.show_table(chapter, quality, f"cells-{name}", caption=caption, keep=cards.QUALITY)
+    if processes is not None:
+        caption = f"{data.title}: what the perturbed genes have in common (the first gene sets)."
+        pages.show_table(chapter, processes, f"processes-{name}", caption=caption, keep=cards.PROCESSES)
 
 # %% [markdown]
 # ## Files that this profile reads

@@ -3,14 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import hypergeom
 
 from perturbcore.book.inside import OpenChapter
 from perturbcore.book.source import find_chapter
 from perturbcore.book.study import Study
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.profile import load_profile
+from perturbcore.data.sets.base import load
 from perturbcore.models.simple.knn import KNN
-from perturbcore.report import leaderboard, noise, pages
+from perturbcore.report import cards, leaderboard, noise, pages
 
 PROFILE = """
 title: Small
@@ -190,3 +192,26 @@ def test_coverage_has_a_row_per_embedding_and_the_file_has_the_counts(tmp_path, 
     many = pd.concat([table.assign(cell_line=table["cell_line"] + str(i)) for i in range(3)])
     pages.show_coverage(study.chapter, many, caption="Share.")
     assert ">least<" in shown[2].data and ">X0<" not in shown[2].data
+
+
+def test_cards_count_cells_and_name_the_sets_of_perturbed_genes():
+    data = load("simulated", n_cell_lines=1, n_perturbations=20, n_genes=120, n_batches=3, seed=1)
+    table = cards.cell_quality(data).set_index("who")
+    X, control = data.screen.X.toarray(), data.screen.obs["is_control"].to_numpy()
+    assert table.loc["control", "cells"] == control.sum()
+    assert table.loc["control", "counts"] == int(np.median(X[control].sum(axis=1)))
+    assert table.loc["perturbed", "genes"] == int(np.median((X[~control] > 0).sum(axis=1)))
+    found = cards.perturbed_processes(
+        data, [{"name": "a", "builder": "annotation", "source": "simulated"}]
+    )
+    sets = data.extras["simulation"].annotation
+    perturbed = set(data.responses.obs["perturbation"])
+    known = {g for genes in sets.values() for g in genes}
+    row = found.iloc[0]
+    inside = perturbed & set(sets[row["Term"]])
+    assert row["Overlap"] == f"{len(inside)}/{len(set(sets[row['Term']]))}"
+    p = hypergeom.sf(
+        len(inside) - 1, len(known), len(set(sets[row["Term"]])), len(perturbed & known)
+    )
+    assert 0 < p <= row["Adjusted P-value"] <= 1
+    assert cards.perturbed_processes(data, []) is None

@@ -21,8 +21,6 @@ BY_NAME = {
     "dask", "ipykernel", "jupyter-book", "pyarrow", "pydata-sphinx-theme", "sphinx-book-theme",
     "sphinx-design", "sphinx-mathjax-offline",
 }  # fmt: skip
-# asked for by the project, and used by chapters that are still to come
-TO_COME = {"gseapy", "scanpy"}
 # a user's own installation, never needed by the book
 OPTIONAL = {"gears"}
 
@@ -67,7 +65,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
             tops = {n.split(".")[0] for n in names} - sys.stdlib_module_names - {"perturbcore", ""}
             used |= {known.get(t, [t])[0].lower().replace("_", "-") for t in tops}
     assert not used - declared - OPTIONAL
-    assert not declared - used - BY_NAME - TO_COME
+    assert not declared - used - BY_NAME
 
 
 def test_the_front_door_opens_fast_and_names_what_it_has():

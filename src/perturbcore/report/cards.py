@@ -1,0 +1,63 @@
+"""What data cards say of the cells and of the perturbed genes of a data set."""
+
+import gseapy
+import pandas as pd
+import scanpy as sc
+
+from perturbcore.data.sets.base import Dataset
+from perturbcore.embeddings.sources import BuildContext, find_source
+
+QUALITY = {
+    "cell_line": "Cell line",
+    "cells": "Cells",
+    "who": "Which",
+    "counts": "Median counts",
+    "genes": "Median genes seen",
+}
+PROCESSES = {
+    "Term": "Gene set",
+    "Overlap": "Perturbed of the set",
+    "Odds Ratio": "Odds ratio",
+    "Adjusted P-value": "p (Benjamini-Hochberg)",
+}
+
+
+def cell_quality(data: Dataset) -> pd.DataFrame | None:
+    """Median counts and genes seen per cell, of controls and perturbed cells of each cell line.
+
+    None where the data set has no cells, or no counts.
+    """
+    if not data.holds("screen") or data.screen.uns["perturbcore"]["scale"] != "counts":
+        return None
+    cells, _ = sc.pp.calculate_qc_metrics(data.screen, percent_top=None, log1p=False)
+    obs = data.screen.obs
+    who = obs["is_control"].map({True: "control", False: "perturbed"}).astype(str)
+    groups = cells.groupby([obs["cell_line"].astype(str), who.rename("who")])
+    table = groups.agg(
+        cells=("total_counts", "size"),
+        counts=("total_counts", "median"),
+        genes=("n_genes_by_counts", "median"),
+    )
+    return table.astype(int).reset_index()
+
+
+def perturbed_processes(data: Dataset, specs: list[dict], most: int = 5) -> pd.DataFrame | None:
+    """Gene sets that the perturbed genes over-represent, among all genes that a set names.
+
+    The gene sets are those of the first annotation embedding among `specs`. What a library of
+    perturbations is made of decides what can be learnt from it. None where genes are not perturbed,
+    or there is no such embedding.
+    """
+    spec = next((dict(s) for s in specs if s.get("builder") == "annotation"), None)
+    if spec is None or data.responses.uns["perturbcore"]["identifier"] != "symbol":
+        return None
+    sets = find_source(spec, "sets", BuildContext(dataset=data)).read()
+    known = {gene for genes in sets.values() for gene in genes}
+    perturbed = sorted(known & set(data.responses.obs["perturbation"].astype(str)))
+    if not perturbed:
+        return None
+    found = gseapy.enrich(
+        gene_list=perturbed, gene_sets=sets, background=sorted(known), outdir=None, no_plot=True
+    )
+    table = found.results.sort_values(["Adjusted P-value", "Term"], kind="stable")
+    return table.head(most).reset_index(drop=True)[[*PROCESSES, "Genes"]]
