@@ -225,7 +225,7 @@ def bench_fits(sizes, sample, device) -> list:
         rows.append(
             {
                 "task": f"Classifier, {n:,} perturbations x {n_genes:,} genes, {model.place.type}",
-                "baseline": f"scikit-learn LogisticRegression a gene ({len(genes)} timed, scaled up)",
+                "baseline": f"scikit-learn LogisticRegression per gene ({len(genes)} timed)",
                 "ours_seconds": round(seconds, 2),
                 "baseline_seconds": round(other, 2),
                 "ratio": round(other / seconds, 2),

@@ -132,7 +132,8 @@ def pretraining(A, epochs):
     naive, theirs = naive_pretraining(A, epochs)
     start = time.perf_counter()
     found = pretrain(
-        A, dim=DIM, layers=LAYERS, dropout=0.0, lr=1e-2, weight_decay=0.0, batch_size=10**6, max_epochs=epochs,
+        A, dim=DIM, layers=LAYERS, dropout=0.0, lr=1e-2, weight_decay=0.0, batch_size=10**6,
+        max_epochs=epochs,
         patience=epochs, validation=0.1, seed=0, device="cpu",
     )  # fmt: skip
     seconds = (time.perf_counter() - start) / epochs

@@ -241,9 +241,19 @@ class Study:
             if m.predictor not in own or m.group is None
         ]
         evaluate_embeddings(
-            responses, embeddings, predictors, models=more, store=self.store, scope=scope,
-            dataset=name, protocol=protocol, seed=seed, n_jobs=self.n_jobs, progress=False, **options,
-        )  # fmt: skip
+            responses,
+            embeddings,
+            predictors,
+            models=more,
+            store=self.store,
+            scope=scope,
+            dataset=name,
+            protocol=protocol,
+            seed=seed,
+            n_jobs=self.n_jobs,
+            progress=False,
+            **options,
+        )
         if ceiling is not None:
             units = limit_units(ceiling, responses, seed, dataset=name)
             self.store.put(units)

@@ -52,8 +52,9 @@ def molecule_report(drugs: pd.DataFrame) -> pd.DataFrame:
 
 def _row(drug: str, smiles: str) -> dict:
     mol, problem = parse(smiles)
-    row = {"drug": drug, "smiles": smiles, "canonical": "", "parent": "", "flat": "", "components": 0,
-           "removed": "", "stereo_known": 0, "stereo_open": 0, "problem": problem}  # fmt: skip
+    row = {"drug": drug, "smiles": smiles, "problem": problem}
+    row |= dict.fromkeys(("canonical", "parent", "flat", "removed"), "")
+    row |= dict.fromkeys(("components", "stereo_known", "stereo_open"), 0)
     if mol is None:
         return row
     whole = canonical(smiles)

@@ -139,8 +139,11 @@ def add_verbs(verb) -> None:
     v = inner(error)
     _raw_options(v)
     v.add_argument("--out", type=Path, required=True, help=".csv in the published columns")
-    v.add_argument("--controls", choices=["global", "matched"],
-                   help="of the whole line, or of the same batch; as published by default")  # fmt: skip
+    v.add_argument(
+        "--controls",
+        choices=["global", "matched"],
+        help="of the whole line, or of the same batch; as published by default",
+    )
     v.add_argument("--totals", choices=["kept", "all"], default="kept",
                    help="chemicals: genes over which a cell's total is taken")  # fmt: skip
     v.add_argument("--cell-line", help="only this one")

@@ -215,8 +215,11 @@ def sciplex_drugs(samples=None, properties=None) -> pd.DataFrame:
     properties = Path(properties) if properties is not None else _fetched("sciplex_drugs")
     rows = _columns(pd.read_csv(samples, sep="\t", dtype=str), samples,
                     {"name": "drug", "SMILES": "smiles", "catalog_number": "catalog"})  # fmt: skip
-    about = _columns(pd.read_csv(properties, sep="\t", dtype=str), properties,
-                     {"Catalog.Number": "catalog", "Target": "target", "Pathway": "pathway"})  # fmt: skip
+    about = _columns(
+        pd.read_csv(properties, sep="\t", dtype=str),
+        properties,
+        {"Catalog.Number": "catalog", "Target": "target", "Pathway": "pathway"},
+    )
     drugs = rows.dropna(subset=["drug"]).drop_duplicates("drug")
     drugs = drugs.merge(about.drop_duplicates("catalog"), on="catalog", how="left")
     both = drugs[["target", "pathway"]].fillna("")
