@@ -125,6 +125,7 @@ $(OUT)/responses/%.ready: $(OUT)/stamps/data-% $(OUT)/data.ready | $(READY)
 	@mkdir -p $(@D) && touch $@
 
 READ := $(DATASETS:%=$(OUT)/responses/%.ready)
+.SECONDARY: $(READ)
 $(OUT)/chapters/%.ipynb: | $(READY) $(OUT)/data.ready $(READ)
 	@echo 'running $* ($(NAME), $(THREADS) threads)'; $(SHARE) $(BIN)/perturbcore run $* \
 	  --profile $(PROFILE) --for-book --update

@@ -116,7 +116,7 @@ def figure_one(sizes, genes, dims, n_jobs=2):
     seconds = time.perf_counter() - start
     units = scores["key"].nunique()
     return {
-        "task": f"{units} kNN models (Fig. 1), {sum(sizes.values())} perturbations x {genes} genes:"
+        "task": f"{units} kNN models (Fig. 1), {sum(sizes.values())} perturbed x {genes} genes, "
         "all nine metrics",
         "baseline": "the target: 300 s on two cores",
         "ours_seconds": seconds,

@@ -82,7 +82,10 @@ def defaults(functions: list[str]) -> pd.DataFrame:
     for text in functions:
         name, _, only = text.partition(":")
         module, _, attribute = name.rpartition(".")
-        found = getattr(importlib.import_module(module), attribute, None)
+        owner, _, kind = module.rpartition(".")
+        # a method is found in its class
+        place = importlib.import_module(owner if kind[0].isupper() else module)
+        found = getattr(getattr(place, kind) if kind[0].isupper() else place, attribute, None)
         if found is None:
             raise ParameterError(f"{module} has no '{attribute}'")
         parameters = inspect.signature(found).parameters
