@@ -307,6 +307,13 @@ class PairedScores:
         Units (cell line and fold) are drawn with replacement; since folds share training data, the
         intervals are somewhat too narrow.
 
+        Parameters
+        ----------
+        n_boot : int
+            Bootstrap samples.
+        seed : int
+            Seeds their draws.
+
         Returns
         -------
         pandas.DataFrame

@@ -27,6 +27,7 @@ def mean_ci(values, confidence: float = 0.95, *, test_ratio: float = 0.0) -> Int
     values : array, (n,)
         NaNs are left out. One value has a mean and an undefined (NaN) interval.
     confidence : float
+        Coverage of the interval.
     test_ratio : float
         Test size over training size where the values come from folds whose training sets overlap:
         the variance of the mean is then taken as s^2 (1 / n + test_ratio), which widens the

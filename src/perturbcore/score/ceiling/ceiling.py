@@ -66,6 +66,7 @@ def noise_ceiling(
     quantiles : sequence of float in [0, 1]
         Of the n_outer x n_inner samples; linear interpolation.
     seed : int
+        Root of the random streams.
     metrics : sequence of str
         Out of L2, MSE, MAE, Spearman, Pearson, between sample and point estimate.
     batches : {"all", "with_controls"}
