@@ -14,7 +14,10 @@ def imports(path: Path) -> set[str]:
     out = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("perturbcore"):
-            out |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
+            for name in [a.name for a in node.names]:
+                inside = PACKAGE.parent.joinpath(*node.module.split("."), name)
+                is_module = inside.is_dir() or inside.with_suffix(".py").exists()
+                out.add(f"{node.module}.{name}" if is_module else node.module)
         elif isinstance(node, ast.Import):
             out |= {a.name for a in node.names if a.name.startswith("perturbcore.")}
     return out

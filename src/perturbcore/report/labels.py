@@ -194,14 +194,11 @@ def label_counts(part: Labelled) -> pd.DataFrame:
 
 
 def truth_table(part: Labelled, visible: float = VISIBLE) -> pd.DataFrame | None:
-    """Hold the labels of a simulated screen against the truth it was drawn from.
+    """Hold the labels of a simulated screen against the truth it was drawn from; else None.
 
-    A true effect of at least `visible` (log1p of counts scaled to 1e4) counts as visible.
-
-    Returns cell_line, labelled (share of labels that are not 0), right (share of those that
-    have the sign of the true effect), found (share of visible effects that are labelled with
-    the right sign), inert (share of labels that are not 0 among perturbations that do nothing).
-    None where the truth is not known.
+    labelled: share of labels that are not 0; right: of those, share with the sign of the true
+    effect; found: share of effects of at least `visible` (log1p of counts scaled to 1e4) labelled
+    with the right sign; inert: share of labels not 0 among perturbations that do nothing.
     """
     simulation = part.data.extras.get("simulation")
     if simulation is None:
@@ -242,10 +239,9 @@ def _random(c: Comparison) -> str | None:
 def families(c: Comparison) -> pd.DataFrame:
     """Condense a ranking to families of embeddings, each held against random vectors.
 
-    Returns modality, n (embeddings), method (the best), value (mean over lines and folds),
-    median (over the family), over_random, over_floor (gain of the best, positive is better),
-    p_random, p_floor (Holm over families; the best is chosen on the same folds, so that they
-    look a little too small). Best family first.
+    Of each family: n embeddings, the best with its value (mean over lines and folds), the median,
+    the gain of the best over random vectors and over the Train Mean (positive is better), with p
+    (Holm over families; the best is chosen on the same folds, so that it looks a little too small).
     """
     real = c.methods.loc[c.competitors, "modality"]
     best = {m: c.best_of(list(part.index)) for m, part in real.groupby(real)}

@@ -1,9 +1,7 @@
 """Models of one embedding: predictors, tuned inside the fold, floors and a ceiling."""
 
-from collections.abc import Callable
-
-from perturbcore.core.errors import ParameterError
 from perturbcore.models.simple.base import Predictor, SklearnPredictor, Targets
+from perturbcore.models.simple.by_name import BY_KIND, predictor
 from perturbcore.models.simple.deg import DEGKNN, DEGLogistic
 from perturbcore.models.simple.embedding import Floor, OnEmbedding, evaluate_embeddings
 from perturbcore.models.simple.knn import KNN
@@ -12,9 +10,9 @@ from perturbcore.models.simple.labels import LabelKernel, LabelKNN
 from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.softmax import Softmax
 from perturbcore.models.simple.space import NestedSpace, Protocol
-from perturbcore.score.task import Task, task_of
 
 __all__ = [
+    "BY_KIND",
     "DEGKNN",
     "KNN",
     "DEGLogistic",
@@ -33,28 +31,3 @@ __all__ = [
     "evaluate_embeddings",
     "predictor",
 ]
-
-# a new predictor: one file beside these and one line here, under the kind of task that it predicts
-BY_KIND: dict[str, dict[str, Callable[..., Predictor]]] = {
-    "lfc": {
-        "knn": KNN,
-        "lasso": lambda **o: Linear("lasso", **o),
-        "ridge": lambda **o: Linear("ridge", **o),
-    },
-    "deg": {"knn": DEGKNN, "logistic": DEGLogistic},
-    "pairs": {"knn": LabelKNN, "kernel": LabelKernel, "logistic": LabelLogistic},
-}
-
-
-def predictor(name: str, task: Task | str = "lfc", **options) -> Predictor:
-    """Return the predictor called `name` in profiles and score tables, for a task."""
-    task = task_of(task)
-    there = BY_KIND.get(task.kind, {})
-    if name not in there:
-        raise ParameterError(
-            f"no predictor '{name}' of {task.title}; there are: {', '.join(there) or 'none'}"
-        )
-    try:
-        return there[name](**options)
-    except TypeError as error:
-        raise ParameterError(f"predictor '{name}': {error}") from error

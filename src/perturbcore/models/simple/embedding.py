@@ -168,7 +168,7 @@ def evaluate_embeddings(
     InputError, ParameterError
         The responses, an embedding or a parameter is not what it should be.
     """
-    from perturbcore.models.simple import predictor
+    from perturbcore.models.simple.by_name import predictor
 
     check_responses(responses)
     protocol, task = protocol or Protocol(), task_of(responses)
