@@ -119,7 +119,7 @@ def draw_cells(
 
 
 def as_screen(model: Model, design: pd.DataFrame, counts, dataset: str) -> AnnData:
-    """Put counts and labels together as a screen (see :mod:`perturbcore.data.screens`)."""
+    """Put counts and labels together as a screen (see `perturbcore.data.screens`)."""
     labels = np.array([*model.perturbations, CONTROL], dtype=object)
     lines = np.array(model.cell_lines, dtype=object)
     width = len(str(design["batch"].max() + 1))
