@@ -28,8 +28,7 @@
 # It is hard for two reasons. Most perturbations do little or do the *same*: a stressed cell looks
 # stressed, whatever stressed it, so that the mean of all training responses
 # ([Train Mean](term-train-mean)) is hard to beat. And responses are measured with noise, so that no
-# prediction can be perfect: the [experimental error](term-experimental-error) says what a repeated
-# experiment would reach.
+# prediction can be perfect: the [noise floor](term-noise-floor) says what the true effects would score.
 
 # %% tags=["parameters"]
 profile: str = "demo"
