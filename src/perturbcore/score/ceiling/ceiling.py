@@ -228,7 +228,7 @@ def replicate_ceiling(
     Cole et al. 2026, Methods 4.7.1, Eq. 12.
     """
     metrics, quantiles = check_metrics(metrics), check_quantiles(quantiles)
-    cells = Cells.of(wells, dataset, by_plate=control != "global")
+    cells = Cells.from_wells(wells, dataset, by_plate=control != "global")
     options = dict(control=control, batches="all", n_outer=n_outer, n_inner=n_inner, seed=seed)
     return ceiling_of_cells(cells, options, metrics, quantiles, None, n_jobs, progress, checkpoint)
 

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError
-from perturbcore.data.screens.declare import COLUMNS, check_declared
+from perturbcore.data.screens.declare import COLUMNS, SCALES, check_declared
 
 TARGET_SUM = 1e4
 
@@ -70,18 +70,21 @@ class Cells:
         )
 
     @classmethod
-    def of(cls, cells, dataset: str = "", by_plate: bool = True) -> "Cells":
-        """Wrap a declared screen, or replicate wells on the scale of the responses.
+    def of(cls, cells) -> "Cells":
+        """Wrap a declared screen, or replicate wells, whose scale is no scale of cells."""
+        declared = str(cells.uns.get("perturbcore", {}).get("scale", ""))
+        return cls.from_screen(cells) if declared in SCALES else cls.from_wells(cells)
 
-        Wells have obs `perturbation`, `cell_line`, `is_control` and, if `by_plate`, may
-        have `batch`.
+    @classmethod
+    def from_wells(cls, wells, dataset: str = "", by_plate: bool = True) -> "Cells":
+        """Wrap replicate wells on the scale of the responses; nothing is normalised.
+
+        obs: `perturbation`, `cell_line`, `is_control` and, if `by_plate`, perhaps `batch`.
         """
-        if "perturbcore" in cells.uns and "scale" in cells.uns["perturbcore"]:
-            return cls.from_screen(cells)
-        X = cells.X.toarray() if sp.issparse(cells.X) else np.asarray(cells.X)
+        X = wells.X.toarray() if sp.issparse(wells.X) else np.asarray(wells.X)
         if not np.isfinite(X).all():
             raise InputError("replicates must be finite; drop those, or genes, with missing values")
-        obs = cells.obs
+        obs = wells.obs
         if missing := [c for c in ("perturbation", "cell_line", "is_control") if c not in obs]:
             raise InputError(f"replicates lack obs column {missing[0]!r}; they have: {list(obs)}")
         batch = obs["batch"] if by_plate and "batch" in obs else np.full(len(obs), "")
