@@ -610,6 +610,9 @@ def test_replicates_need_no_cells():
     labels = np.repeat(["P0", "P1", "solo", "ctrl"], [n, n, 1, 20])
     x = rng.normal(size=(len(labels), genes))
     wells = wells_of(x, perturbation=labels, cell_line="PC3", is_control=labels == "ctrl")
+    wells.uns["perturbcore"] = {"scale": "zscore"}
+    floor = noise_floor(wells, min_cells=2, n_splits=3, progress=False)
+    assert floor.set_index("perturbation").loc["P0", "value"].notna().all()
     table = replicate_ceiling(wells, dataset="wells", quantiles=(0.5,))
     assert list(table) == [
         "dataset", "cell_line", "perturbation", "quantile", "metric", "value", "n_cells",
