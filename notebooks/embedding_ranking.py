@@ -48,13 +48,7 @@ from perturbcore.book.study import Study
 from perturbcore.data.published.tables import load_published
 from perturbcore.embeddings.similarity import cca_matrix
 from perturbcore.models.simple.space import Protocol
-from perturbcore.report import figures, pages
-from perturbcore.report.comparison import (
-    NEIGHBOUR_COLUMNS,
-    RANKING_COLUMNS,
-    Comparison,
-    predictor_agreement,
-)
+from perturbcore.report import comparison, figures, pages
 from perturbcore.report.published.draw import present
 
 chapter = open_chapter("embedding_ranking")
@@ -83,10 +77,10 @@ pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the pert
 # ## The answer
 
 # %% tags=["hide-input"]
-nearest = Comparison(scores, predictor="knn")
+nearest = comparison.Comparison(scores, predictor="knn")
 pages.say(nearest.answer(data.title))
 pages.take_home(chapter, nearest.one_line())
-pages.show_table(chapter, nearest.ranking(), "ranking", keep=RANKING_COLUMNS, bold="with_best",
+pages.show_table(chapter, nearest.ranking(), "ranking", keep=comparison.RANKING_COLUMNS, bold="with_best",
                  caption="All cell lines, k nearest neighbours. Bold: the best embedding, and those that cannot be told "
                  "apart from it; controls do not compete. Gap closed: (score - Train Mean) / (ceiling - Train Mean).")
 
@@ -114,7 +108,7 @@ pages.show_figure(chapter, boxes, "ranking", nearest.scores)
 # **Is each place in the ranking real, and how much of the gap is closed?**
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, nearest.neighbours(), "neighbours", keep=NEIGHBOUR_COLUMNS,
+pages.show_table(chapter, nearest.neighbours(), "neighbours", keep=comparison.NEIGHBOUR_COLUMNS,
                  caption="Each embedding against the next in the ranking, over all cell lines.")
 pages.show_table(chapter, nearest.gap_table(), "gap-closed",
                  caption="Share of the way from Train Mean (0) to the ceiling (1), of means over folds.")
@@ -152,12 +146,12 @@ pages.show_figure(chapter, heat, "similarity", similarity.reset_index())
 # predictor, it would say little about the embeddings.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The same as the first figure with the second predictor (lasso for log fold-changes, a cosine kernel for labels). Download: [figure](figures/embedding_ranking/ranking-second.svg), [numbers](tables/embedding_ranking/ranking-second-data.csv).", "name": "fig-second"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line with the second predictor."}}
-second = Comparison(scores, predictor=models[1].name)
+second = comparison.Comparison(scores, predictor=models[1].name)
 other = figures.box_by_method(second.scores, second.metric, **look)
 pages.show_figure(chapter, other, "ranking-second", second.scores)
 
 # %% tags=["hide-input"]
-pages.say(predictor_agreement(scores, second.metric, "knn", models[1].name))
+pages.say(comparison.predictor_agreement(scores, second.metric, "knn", models[1].name))
 shown = {"method": "Method", "median_rank": "Median rank", "mean_rank": "Mean rank", "low": "95 % low", "high": "high"}
 pages.show_table(chapter, second.rank_table(), "ranks-second", keep=shown,
                  caption="Ranks with the second predictor: median, mean and its 95 % bootstrap interval.")
