@@ -26,14 +26,13 @@ n_components: int = 16
 seed: int = 0
 
 # %% tags=["hide-input"]
-from perturbcore.book.inside import open_chapter
+import perturbcore as pc
 from perturbcore.core.console import Console
-from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.report import pages
 
-chapter = open_chapter("add_your_own")
+chapter = pc.open_chapter("add_your_own")
 console = Console()
-simulation = simulate_screen(n_cell_lines=1, n_perturbations=80, n_genes=300, n_batches=4, n_control_cells=300, seed=seed)
+simulation = pc.simulate_screen(n_cell_lines=1, n_perturbations=80, n_genes=300, n_batches=4, n_control_cells=300, seed=seed)
 cells = simulation.screen.copy()
 cells.obs = cells.obs.rename(columns={"perturbation": "gene", "batch": "lane"}).drop(columns=["is_control", "cell_line"])
 cells.uns.clear()
@@ -57,14 +56,12 @@ console.run(f"perturbcore ceiling mine/screen.h5ad {columns} --outer 5 --inner 5
 # The same in Python, with the functions behind the commands:
 
 # %% tags=["show-input"]
-from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.folds import add_folds
-from perturbcore.data.screens.read import read_screen
 
 meaning = dict(perturbation="gene", batch="lane", control="control", scale="counts")
 meaning |= dict(dataset="mine", cell_line=None, cell_line_value="mine")
-screen = read_screen(console.mine / "screen.h5ad", **meaning)
-responses = add_folds(ba_ate(screen, progress=False))
+screen = pc.read_screen(console.mine / "screen.h5ad", **meaning)
+responses = add_folds(pc.effects(screen, progress=False))
 print(responses.shape, "perturbations x genes")
 
 # %% [markdown]
@@ -91,16 +88,13 @@ console.run(f"perturbcore evaluate {given} --out mine/scores.csv", last=1)
 
 # %% tags=["show-input"]
 from perturbcore.embeddings.controls import random_embedding
-from perturbcore.embeddings.load import load_embedding
-from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.models.simple.knn import KNN
-from perturbcore.models.simple.space import Protocol
 
-protocol = Protocol(n_components=n_components)
-mine = load_embedding(console.mine / "annotation.csv", name="My annotation")
+protocol = pc.Protocol(n_components=n_components)
+mine = pc.load_embedding(console.mine / "annotation.csv", name="My annotation")
 random = random_embedding(list(mine.ids), mine.dim, seed)
 quiet = dict(protocol=protocol, progress=False)
-scores = evaluate_embeddings(responses, [mine, random], [KNN(k)], **quiet)
+scores = pc.evaluate(responses, [mine, random], [KNN(k)], **quiet)
 
 # %% tags=["hide-input"]
 from perturbcore.embeddings.coverage import coverage_table
@@ -122,7 +116,7 @@ from perturbcore.models.simple.base import SklearnPredictor
 
 model = KernelRidge(kernel="rbf")
 kernel = SklearnPredictor(model, {"alpha": [0.1, 1.0, 10.0]}, name="kernel ridge")
-both = evaluate_embeddings(responses, [mine, random], [KNN(k), kernel], **quiet)
+both = pc.evaluate(responses, [mine, random], [KNN(k), kernel], **quiet)
 
 # %% tags=["hide-input"]
 mean = both[both["metric"] == "L2"].groupby(["embedding", "predictor"])["value"].agg(["mean", "std"]).reset_index()

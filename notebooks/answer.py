@@ -23,14 +23,13 @@ profile: str = "demo"
 # %% tags=["hide-input"]
 from myst_nb import glue
 
-from perturbcore.book.inside import open_chapter
-from perturbcore.book.study import Study
+import perturbcore as pc
 from perturbcore.core import provenance
 from perturbcore.report import pages
 from perturbcore.report.comparison import RANKING_COLUMNS, Comparison, three_sentences
 
-chapter = open_chapter("answer")
-study = Study(chapter)
+chapter = pc.open_chapter("answer")
+study = pc.Study(chapter)
 ranked = Comparison(study.claimed("embedding_ranking"), predictor="knn")
 
 # %% [markdown]

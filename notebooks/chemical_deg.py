@@ -44,16 +44,14 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore.book.inside import open_chapter
-from perturbcore.book.study import Study
-from perturbcore.data.published.tables import load_published
+import perturbcore as pc
 from perturbcore.report import figures, labels, pages
 from perturbcore.report.comparison import RANKING_COLUMNS
 from perturbcore.report.published.draw import present
 from perturbcore.score.metrics.registry import metric
 
-chapter = open_chapter("chemical_deg")
-study = Study(chapter, n_jobs)
+chapter = pc.open_chapter("chemical_deg")
+study = pc.Study(chapter, n_jobs)
 fit = dict(k=k, C=C, C_of=C_of, max_iter=max_iter, n_components=n_components, seed=seed)
 noise = dict(zip(("n_outer", "n_inner", "n_trials"), trials, strict=True))
 
@@ -157,7 +155,7 @@ pages.show_figure(chapter, boxes, "genes", shown[shown["metric"] == score])
 # embeddings built in this book.
 
 # %% tags=["hide-input"]
-present(chapter, load_published(), "S7", "S10", "S4")
+present(chapter, pc.load_published(), "S7", "S10", "S4")
 
 # %% [markdown]
 # ## What would change the answer

@@ -28,14 +28,13 @@ profile: str = "demo"
 download: bool = False  # fetch the authors' tables (14 MB, non-commercial licence) if they are not at hand
 
 # %% tags=["hide-input"]
-from perturbcore.book.inside import open_chapter
-from perturbcore.data.published.tables import load_published
+import perturbcore as pc
 from perturbcore.report import pages
 from perturbcore.report.published.claims.audit import audit, counts
 from perturbcore.report.published.claims.page import cards, certainty, choice, summary, unused
 
-chapter = open_chapter("claims")
-published = load_published(download=download)
+chapter = pc.open_chapter("claims")
+published = pc.load_published(download=download)
 everything = audit(published)
 table, own = everything[~everything["own"]], everything[everything["own"]]
 pages.say(summary(table, published))

@@ -23,13 +23,12 @@ profile: str = "demo"
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
+import perturbcore as pc
 from perturbcore.book import about
-from perturbcore.book.inside import open_chapter
-from perturbcore.book.study import Study
 from perturbcore.report import cards, pages
 
-chapter = open_chapter("data_cards")
-study = Study(chapter, n_jobs)
+chapter = pc.open_chapter("data_cards")
+study = pc.Study(chapter, n_jobs)
 
 # %% [markdown]
 # ## Data sets of this profile

@@ -43,16 +43,13 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore.book.inside import open_chapter
-from perturbcore.book.study import Study
-from perturbcore.data.published.tables import load_published
+import perturbcore as pc
 from perturbcore.embeddings.similarity import cca_matrix
-from perturbcore.models.simple.space import Protocol
 from perturbcore.report import comparison, figures, pages
 from perturbcore.report.published.draw import present
 
-chapter = open_chapter("embedding_ranking")
-study = Study(chapter, n_jobs)
+chapter = pc.open_chapter("embedding_ranking")
+study = pc.Study(chapter, n_jobs)
 
 # %% [markdown]
 # ## What was done to what
@@ -67,7 +64,7 @@ study = Study(chapter, n_jobs)
 data = study.dataset(dataset)
 built = study.embeddings(dataset, seed=seed)
 limit = study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner)
-protocol = Protocol(n_components=n_components)
+protocol = pc.Protocol(n_components=n_components)
 models = study.models(data.task, knn=k, lasso=alpha)
 scores = study.evaluate(dataset, models, protocol=protocol, embeddings=built, ceiling=limit, seed=seed)
 pages.show_table(chapter, data.card, "data", caption=f"{data.title}: what is in it, step by step.")
@@ -173,7 +170,7 @@ pages.show_figure(chapter, agreement, "metrics", embeddings_only)
 # folds, and on labels the score.
 
 # %% tags=["hide-input"]
-present(chapter, load_published(), "1")
+present(chapter, pc.load_published(), "1")
 
 # %% [markdown]
 # ## What would change the answer

@@ -47,16 +47,14 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore.book.inside import open_chapter
-from perturbcore.book.study import Study
-from perturbcore.data.published.tables import load_published
+import perturbcore as pc
 from perturbcore.report import figures, pages
 from perturbcore.report.finetuning import page
 from perturbcore.report.finetuning.run import run_fine_tuning
 from perturbcore.report.published.draw import present
 
-chapter = open_chapter("fine_tuning")
-study = Study(chapter, n_jobs)
+chapter = pc.open_chapter("fine_tuning")
+study = pc.Study(chapter, n_jobs)
 
 # %% [markdown]
 # ## What was done to what
@@ -137,7 +135,7 @@ for run in runs:
 # transformer was pretrained on fifty million cells, and they tune over a wider grid.
 
 # %% tags=["hide-input"]
-present(chapter, load_published(), "4")
+present(chapter, pc.load_published(), "4")
 
 # %% [markdown]
 # ## What would change the answer

@@ -41,17 +41,15 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore.book.inside import open_chapter
-from perturbcore.book.study import Study
-from perturbcore.data.published.tables import load_published
+import perturbcore as pc
 from perturbcore.models.fusion.ablation import kept_ablation
 from perturbcore.report import comparison, figures, leaderboard, pages
 from perturbcore.report.fusion import board, page
 from perturbcore.report.fusion.scores import score_fusions
 from perturbcore.report.published.draw import present
 
-chapter = open_chapter("fusion")
-study = Study(chapter, n_jobs)
+chapter = pc.open_chapter("fusion")
+study = pc.Study(chapter, n_jobs)
 
 # %% [markdown]
 # ## What was done to what
@@ -169,7 +167,7 @@ pages.show_table(chapter, board.combined(singles, fused, "dir"), "board-dir", ke
 # ## What the paper found
 
 # %% tags=["hide-input"]
-present(chapter, load_published(), "5")
+present(chapter, pc.load_published(), "5")
 
 # %% [markdown]
 # ## What would change the answer

@@ -48,9 +48,7 @@ gears: str = ""
 seed: int = 0
 
 # %% tags=["hide-input"]
-from perturbcore.book.inside import open_chapter
-from perturbcore.book.study import Study
-from perturbcore.data.published.tables import load_published
+import perturbcore as pc
 from perturbcore.report import figures, pages
 from perturbcore.report.decoders import page, pictures, tables
 from perturbcore.report.decoders.run import run_decoders
@@ -58,8 +56,8 @@ from perturbcore.report.figures.cells import cell_grid
 from perturbcore.report.figures.pareto import pareto_plot
 from perturbcore.report.published.draw import present
 
-chapter = open_chapter("generative_decoders")
-study = Study(chapter)
+chapter = pc.open_chapter("generative_decoders")
+study = pc.Study(chapter)
 
 # %% [markdown]
 # ## What was done to what
@@ -87,7 +85,7 @@ for run in runs:
 
 # %% tags=["hide-input"]
 pages.say("\n\n".join(page.answer(run) for run in runs))
-pages.take_home(chapter, page.take_home(runs, load_published()))
+pages.take_home(chapter, page.take_home(runs, pc.load_published()))
 if runs:
     pages.show_table(chapter, tables.summary_table(runs), "scores", keep=tables.SCORE_COLUMNS, bold="beats_knn",
                      caption="L2 over folds, and the paired gain over kNN on the same embedding (above zero: "
@@ -177,7 +175,7 @@ for run, table in zip(runs, compared, strict=True):
 # published tables also hold runs on the full set, which no figure shows.
 
 # %% tags=["hide-input"]
-published = load_published()
+published = pc.load_published()
 present(chapter, published, "S14")
 pages.say(page.published_sentences(published))
 

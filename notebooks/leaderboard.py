@@ -36,12 +36,11 @@ k: list[int] = [5, 10, 20, 40, 80]
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore.book.inside import open_chapter
-from perturbcore.book.study import Study
+import perturbcore as pc
 from perturbcore.report import figures, leaderboard, pages
 
-chapter = open_chapter("leaderboard")
-study = Study(chapter, n_jobs)
+chapter = pc.open_chapter("leaderboard")
+study = pc.Study(chapter, n_jobs)
 lines = list(leaderboard.LINES.values())
 shown = {"method": "Method", "origin": "Origin", **{line: line for line in lines}, "mean": "Mean"}
 

@@ -34,20 +34,18 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore.book.inside import open_chapter
-from perturbcore.book.study import Study
-from perturbcore.models.simple.space import Protocol
+import perturbcore as pc
 from perturbcore.report import figures, pages
 from perturbcore.report.comparison import RANKING_COLUMNS, Comparison
 
-chapter = open_chapter("low_signal")
-study = Study(chapter, n_jobs)
+chapter = pc.open_chapter("low_signal")
+study = pc.Study(chapter, n_jobs)
 
 # %% tags=["hide-input"]
 data = study.dataset(dataset)
 limit = study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner)
 models = study.models(data.task, knn=k, lasso=alpha)
-scores = study.evaluate(dataset, models, protocol=Protocol(n_components=n_components), ceiling=limit, seed=seed)
+scores = study.evaluate(dataset, models, protocol=pc.Protocol(n_components=n_components), ceiling=limit, seed=seed)
 pages.show_table(chapter, data.card, "data", caption=f"{data.title}: what is in it, step by step.")
 pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the perturbations that each embedding has a vector for.")
 

@@ -36,13 +36,12 @@ seed: int = 5050
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore.book.inside import open_chapter
-from perturbcore.book.study import Study
+import perturbcore as pc
 from perturbcore.report import figures, noise, pages
 from perturbcore.report.text import percent
 
-chapter = open_chapter("noise_ceiling")
-study = Study(chapter, n_jobs)
+chapter = pc.open_chapter("noise_ceiling")
+study = pc.Study(chapter, n_jobs)
 
 # %% [markdown]
 # ## What was done to what

@@ -20,11 +20,11 @@
 profile: str = "demo"
 
 # %% tags=["hide-input"]
+import perturbcore as pc
 from perturbcore.book import about
-from perturbcore.book.inside import open_chapter
 from perturbcore.report import pages
 
-chapter = open_chapter("protocol_constants")
+chapter = pc.open_chapter("protocol_constants")
 metrics = about.metric_table()
 chapter.save_table(metrics, "metrics")
 count = metrics.groupby("task").size()

@@ -27,13 +27,12 @@ profile: str = "demo"
 download: bool = False  # fetch the authors' tables (14 MB, non-commercial licence) if they are not at hand
 
 # %% tags=["hide-input"]
-from perturbcore.book.inside import open_chapter
-from perturbcore.data.published.tables import load_published
+import perturbcore as pc
 from perturbcore.report import pages
 from perturbcore.report.published.draw import not_drawn, present
 
-chapter = open_chapter("published_results")
-published = load_published(download=download)
+chapter = pc.open_chapter("published_results")
+published = pc.load_published(download=download)
 pages.say(f":::{{note}}\n{published.note}\n:::")
 
 # %% [markdown]

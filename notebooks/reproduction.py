@@ -34,14 +34,14 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore.book.inside import open_chapter
+import perturbcore as pc
 from perturbcore.report import figures, pages
 from perturbcore.report.reproduction import page
 from perturbcore.report.reproduction.benchmark import reproduce
 from perturbcore.report.reproduction.compare import agreement, compare, counts
 from perturbcore.score.store import ScoreStore, save_scores
 
-chapter = open_chapter("reproduction")
+chapter = pc.open_chapter("reproduction")
 files = page.find_data(chapter, datasets, root=root, fixture=fixture, seed=seed)
 pages.say(f":::{{{'warning' if files.simulated else 'note'}}}\n{files.sentence}\n:::")
 

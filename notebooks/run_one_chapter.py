@@ -30,11 +30,11 @@ n_components: int = 16
 # %% tags=["hide-input"]
 import pandas as pd
 
-from perturbcore.book.inside import open_chapter
+import perturbcore as pc
 from perturbcore.core.console import Console
 from perturbcore.report import pages
 
-chapter = open_chapter("run_one_chapter")
+chapter = pc.open_chapter("run_one_chapter")
 console = Console()
 results = console.mine / "results/tiny"
 

@@ -23,12 +23,12 @@
 profile: str = "demo"
 
 # %% tags=["hide-input"]
+import perturbcore as pc
 from perturbcore.book import about
-from perturbcore.book.inside import open_chapter
 from perturbcore.core.provenance import record
 from perturbcore.report import pages
 
-chapter = open_chapter("run_record")
+chapter = pc.open_chapter("run_record")
 
 # %% [markdown]
 # ## Chapters

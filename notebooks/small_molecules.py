@@ -43,18 +43,15 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore.book.inside import open_chapter
-from perturbcore.book.study import Study
-from perturbcore.data.published.tables import load_published
-from perturbcore.models.simple.space import Protocol
+import perturbcore as pc
 from perturbcore.report import drugs, figures, pages
 from perturbcore.report.comparison import NEIGHBOUR_COLUMNS, Comparison, predictor_agreement
 from perturbcore.report.molecules import show_molecules
 from perturbcore.report.published.draw import present
 from perturbcore.score.metrics.registry import metric
 
-chapter = open_chapter("small_molecules")
-study = Study(chapter, n_jobs)
+chapter = pc.open_chapter("small_molecules")
+study = pc.Study(chapter, n_jobs)
 
 # %% [markdown]
 # ## What was done to what
@@ -70,7 +67,7 @@ study = Study(chapter, n_jobs)
 data = study.dataset(dataset)
 built = study.embeddings(dataset, seed=seed)
 limit = study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner)
-protocol = Protocol(n_components=n_components)
+protocol = pc.Protocol(n_components=n_components)
 models = study.models(data.task, knn=k, lasso=alpha)
 scores = study.evaluate(dataset, models, protocol=protocol, embeddings=built, ceiling=limit, seed=seed)
 pages.show_table(chapter, data.card, "data", caption=f"{data.title}: what is in it, step by step.")
@@ -151,7 +148,7 @@ show_molecules(chapter, data, targets_from)
 # filtered before, not after), so that the two are not on one scale.
 
 # %% tags=["hide-input"]
-published = load_published()
+published = pc.load_published()
 pages.say(drugs.beside_said(c, published))
 present(chapter, published, "S8", "S9")
 

@@ -46,7 +46,10 @@ VERBS = {
     "evaluate": "perturbcore.models.simple.embedding",
     "compare": "perturbcore.report.comparison",
     "load_profile": "perturbcore.core.profile",
+    "load_published": "perturbcore.data.published.tables",
     "open_chapter": "perturbcore.book.inside",
+    "Study": "perturbcore.book.study",
+    "Protocol": "perturbcore.models.simple.space",
 }
 # a verb that its module knows by another name
 _NAMES = {
@@ -60,7 +63,9 @@ _NAMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in VERBS:
-        raise AttributeError(f"perturbcore has no '{name}'; it has: {', '.join(sorted(VERBS))}")
+        raise AttributeError(
+            f"perturbcore has no '{name}'; it has: {', '.join(sorted(VERBS, key=str.lower))}"
+        )
     return getattr(import_module(VERBS[name]), _NAMES.get(name, name))
 
 
