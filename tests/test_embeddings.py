@@ -181,9 +181,8 @@ def gene_table(monkeypatch):
 
 def test_conversion_reports_missing_and_ambiguous_ids(gene_table):
     e = make(["A", "B", "Q"], np.array([[1.0], [2], [3]]))
-    got, report = convert_ids(e, "entrez")
+    got = convert_ids(e, "entrez")
     assert got.ids.tolist() == ["1"] and got.identifier == "entrez" and got.X.tolist() == [[1.0]]
-    assert report["status"].to_dict() == {"A": "ok", "B": "ambiguous", "Q": "missing"}
     assert "1 not in the map, 1 ambiguous" in got.source
 
 
@@ -191,9 +190,9 @@ def test_several_rows_of_one_id_are_an_error_unless_averaged(gene_table):
     e = make(["2", "3", "4"], np.array([[1.0], [3], [7]]), identifier="entrez")
     with pytest.raises(InputError, match=r"'E': 1 symbol ids .* B \(2, 3\).*duplicates="):
         convert_ids(e, "symbol")
-    got, report = convert_ids(e, "symbol", duplicates="mean")
+    got = convert_ids(e, "symbol", duplicates="mean")
     assert dict(zip(got.ids, got.X[:, 0], strict=True)) == {"B": 2.0, "D": 7.0}
-    assert report["shared"].tolist() == [True, True, False]
+    assert "1 averaged" in got.source
 
 
 def test_conversion_that_cannot_work_says_why(gene_table):

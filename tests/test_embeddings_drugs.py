@@ -10,10 +10,9 @@ from anndata import AnnData
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.molecules.tables import builtin_compounds
 from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.build import build, build_all
+from perturbcore.embeddings.build import build, build_all, serving
 from perturbcore.embeddings.drugs import KINDS, PHYSICAL, fingerprint, target_encoding, target_genes
 from perturbcore.embeddings.sources import BuildContext
-from perturbcore.embeddings.specs import serving
 from perturbcore.embeddings.words import drug_texts
 
 DRUGS = pd.DataFrame(
@@ -396,8 +395,8 @@ def test_a_changed_drug_table_is_built_anew(tmp_path):
 
 def test_tables_from_a_file_and_errors(tmp_path):
     path = tmp_path / "mine.csv"
-    path.write_text("id,structure\nA,CCO\nB,CCN\n")
-    made = built("fingerprint", kind="maccs", file=str(path), columns=["id", "structure"])
+    path.write_text("name,smiles\nA,CCO\nB,CCN\n")
+    made = built("fingerprint", kind="maccs", file=str(path))
     assert list(made.ids) == ["A", "B"]
     without = BuildContext(dataset=SimpleNamespace(extras={}))
     with pytest.raises(InputError, match="brings none.*tahoe_drug_metadata"):

@@ -28,12 +28,10 @@ from perturbcore.embeddings.gcn import (
     split_edges,
 )
 from perturbcore.embeddings.graph_network import gnn_embedding, pretrained_network
-from perturbcore.embeddings.network import adjacency
+from perturbcore.embeddings.network import adjacency, wavelet_coefficients, wavelet_embedding
 from perturbcore.embeddings.node2vec import cooccurrence, mutual_information, node2vec_embedding
-from perturbcore.embeddings.readers import read_edges
 from perturbcore.embeddings.registry import builders
-from perturbcore.embeddings.sources import BuildContext
-from perturbcore.embeddings.wavelets import wavelet_coefficients, wavelet_embedding
+from perturbcore.embeddings.sources import BuildContext, read_edges
 
 OPTIONS = dict(
     dim=16, layers=2, dropout=0.0, lr=1e-2, batch_size=10_000, max_epochs=60, patience=20

@@ -10,11 +10,10 @@ from perturbcore.core.errors import InputError
 from perturbcore.data.responses import cell_lines
 from perturbcore.data.stored import open_dataset
 from perturbcore.embeddings.authors import own_embeddings
-from perturbcore.embeddings.build import build_all
+from perturbcore.embeddings.build import build_all, serving
 from perturbcore.embeddings.controls import random_embedding
 from perturbcore.embeddings.coverage import coverage_table
 from perturbcore.embeddings.sources import BuildContext
-from perturbcore.embeddings.specs import serving
 from perturbcore.models.registry import build_models
 from perturbcore.models.simple import evaluate_embeddings, predictor
 from perturbcore.models.simple.space import Protocol

@@ -12,7 +12,6 @@ from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
 
 IDENTIFIERS = ("symbol", "ensembl", "entrez", "drug")
-_ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{11}(\.\d+)?$", re.IGNORECASE)
 _VERSION = re.compile(r"^(ENS[A-Z]*\d{11})\.\d+$", re.IGNORECASE)
 
 
@@ -22,10 +21,8 @@ class Embedding:
 
     Parameters
     ----------
-    name
-        Name shown in tables and figures, such as ``"STRING"``.
-    modality
-        Family that decides the colour, such as ``"Prior knowledge"``.
+    name, modality
+        As shown in figures, such as ``"STRING"``; family that decides the colour.
     ids
         n unique strings, one per row.
     X
@@ -86,11 +83,8 @@ class Embedding:
 
     def __repr__(self) -> str:
         """Say name, size and identifier instead of printing the matrix."""
-        line = f", cell_line={self.cell_line!r}" if self.cell_line else ""
-        return (
-            f"Embedding({self.name!r}, {self.modality!r}, {len(self)} {self.identifier} ids "
-            f"x {self.dim} dimensions{line})"
-        )
+        line = f" of {self.cell_line}" if self.cell_line else ""
+        return f"Embedding({self.name!r}{line}, {len(self)} {self.identifier} ids x {self.dim})"
 
 
 def check_ids(ids: Iterable, where: str) -> pd.Index:
@@ -147,8 +141,7 @@ def align(embedding: Embedding, ids: Sequence[str]) -> tuple[np.ndarray, np.ndar
 
     Ids are compared exactly; nothing is trimmed, upper-cased or stripped of its version.
 
-    Returns float32, m x d; rows of ids without an embedding are NaN; boolean, m; whether the id
-    has an embedding.
+    Returns float32, m x d, NaN where an id has no embedding; boolean, m: whether it has one.
     """
     rows = embedding.ids.get_indexer(pd.Index(list(ids), dtype=object))
     present = rows >= 0
@@ -159,19 +152,7 @@ def align(embedding: Embedding, ids: Sequence[str]) -> tuple[np.ndarray, np.ndar
 
 def strip_version(identifier: str) -> str:
     """Drop the version from an Ensembl id (``ENSG00000141510.18``); other ids are untouched."""
-    match = _VERSION.match(identifier)
-    return match.group(1) if match else identifier
-
-
-def looks_like(ids: Iterable[str]) -> str | None:
-    """Guess the identifier of ids: ``ensembl`` or ``entrez`` if most look so, else ``None``."""
-    values = list(ids)
-    counts = {
-        "ensembl": sum(bool(_ENSEMBL.match(v.strip())) for v in values),
-        "entrez": sum(v.strip().isdigit() for v in values),
-    }
-    best = max(counts, key=counts.get)
-    return best if values and counts[best] > len(values) / 2 else None
+    return _VERSION.sub(r"\1", identifier)
 
 
 def some(ids: Sequence, n: int = 5) -> str:

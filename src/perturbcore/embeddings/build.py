@@ -5,10 +5,12 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Annotated, Literal
 
-import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
@@ -17,11 +19,128 @@ from perturbcore.data.responses import cell_lines
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.convert import add_aliases, convert_ids
 from perturbcore.embeddings.load import load_embedding, save_embedding
+from perturbcore.embeddings.registry import Builder, builders, fault
 from perturbcore.embeddings.sources import BuildContext, Source, described, find_source
-from perturbcore.embeddings.specs import check_spec, in_order
 
 CELL_LINE = "{cell_line}"
 MODELS = "models"  # folder in the cache for what builders train: a fine-tuning starts from there
+
+
+class Spec(BaseModel):
+    """What an entry of a profile may say; all other keys, or `options`, go to its builder.
+
+    Parameters
+    ----------
+    name, modality, identifier, cell_line
+        As in `Embedding`.
+    builder, source, file
+        See `perturbcore.embeddings.registry.builders`; ``simulated`` or a name of the catalogue;
+        a path, where ``{cell_line}`` stands for each cell line of the data set. A `file` without a
+        builder is a table of vectors (``builder: file`` with `source` for one of the catalogue).
+    of
+        The embedding, perhaps a later one, that ``shuffled`` or ``target_genes`` starts from.
+    convert_to, duplicates, aliases
+        See `convert_ids` and `add_aliases`.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: Annotated[str, Field(min_length=1)]
+    modality: str | None = None
+    builder: str | None = None
+    source: str | None = None
+    file: str | None = None
+    of: str | None = None
+    identifier: str | None = None
+    cell_line: str | None = None
+    convert_to: str | None = None
+    duplicates: Literal["error", "mean"] | None = None
+    aliases: Literal["previous_symbols"] | None = None
+    options: dict = {}
+
+
+def check_spec(spec: dict, names: Iterable[str] = ()) -> tuple[Builder, dict]:
+    """Check a specification (see `Spec`), and return its builder and the builder's options.
+
+    `names` are the embeddings that ``of`` may name; a fault is refused by the embedding's name.
+    """
+    if not isinstance(spec.get("name"), str) or not spec["name"]:
+        raise ParameterError(f"an embedding specification needs a name: {spec}")
+    where = f"embedding {spec['name']!r}"
+    try:
+        said = Spec(**spec)
+    except ValidationError as error:
+        key = error.errors()[0]["loc"][0]
+        raise ParameterError(f"{where}: {key} {fault(error)}") from None
+    title, known = said.builder or ("file" if said.file else None), builders()
+    if title is None:
+        raise ParameterError(f"{where}: give builder: or file:")
+    if said.file and said.source:
+        raise ParameterError(f"{where}: give either source or file, not both")
+    if said.duplicates and not said.convert_to:
+        raise ParameterError(f"{where}: duplicates is of use with convert_to alone")
+    if title not in known:
+        raise ParameterError(
+            f"{where}: builder {title!r} is unknown; there are {', '.join(known)} "
+            "(or give file: for a table of your own)"
+        )
+    builder, options = known[title], said.model_extra | said.options
+    builder.check(options, where)
+    if builder.needs_of and not said.of:
+        raise ParameterError(f"{where}: builder {title!r} needs of: the name of an embedding")
+    if said.of and not builder.needs_of:
+        raise ParameterError(f"{where}: builder {title!r} has no use for of:")
+    if said.of and said.of not in names:
+        raise ParameterError(
+            f"{where}: there is no embedding {said.of!r} to be made from; there are "
+            f"{', '.join(map(str, names)) or 'none'}"
+        )
+    return builder, options
+
+
+def in_order(specs: Sequence[dict]) -> list[dict]:
+    """Put specifications behind those that they are made from."""
+    by_name = {s["name"]: s for s in specs}
+    needs = {name: [s["of"]] if s.get("of") in by_name else [] for name, s in by_name.items()}
+    try:
+        return [by_name[name] for name in TopologicalSorter(needs).static_order()]
+    except CycleError as error:
+        raise ParameterError(
+            f"embedding {error.args[1][0]!r} is made from itself; correct of:"
+        ) from None
+
+
+def serving(
+    specs: Sequence[dict], dataset: str, identifier: str, only: Sequence[str] = ()
+) -> tuple[list[dict], list[str]]:
+    """Choose the specifications that serve a data set; also return the names of those that do.
+
+    A specification serves a data set of drugs (`identifier` "drug") if its vectors stand for drugs,
+    one of genes if they stand for genes; ``datasets: [...]`` restricts it to those named, `only` to
+    these names. Those returned are what to build: without ``datasets``, and with what others are
+    made from.
+    """
+    specs = [dict(s) for s in specs]
+    allowed = {s["name"]: s.pop("datasets", None) or [dataset] for s in specs}
+    by_name, known = {s["name"]: s for s in specs}, builders()
+    entity: dict[str, str] = {}
+    for spec in in_order(specs):
+        builder = known.get(spec.get("builder"), known["file"])
+        own = entity.get(spec.get("of")) if builder.kind == "embedding" else None
+        own = "drug" if spec.get("identifier") == "drug" else own
+        entity[spec["name"]] = own or builder.entity
+    wanted = ("drug" if identifier == "drug" else "gene", "any")
+    names = [
+        name
+        for name in by_name
+        if (not only or name in only) and dataset in allowed[name] and entity[name] in wanted
+    ]
+    needed = set()
+    for name in names:
+        while name in by_name and name not in needed:
+            needed.add(name)
+            name = by_name[name].get("of")
+    return [s for s in specs if s["name"] in needed], names
 
 
 def build(spec: dict, context: BuildContext | None = None) -> Embedding:
@@ -35,22 +154,18 @@ def build_all(
     *,
     cache: Path | str | None = None,
 ) -> list[Embedding]:
-    """Build all embeddings of a profile, in its order.
+    """Build all embeddings of a profile, in its order; where cell lines have their own, all.
 
-    `specs`: each has a ``name``; then either ``builder`` (see
-    `perturbcore.embeddings.registry.builders`) with ``source`` (``simulated``, or a name of the
-    catalogue) or ``file``, or ``file`` alone for a table of vectors (``builder: file`` with
-    ``source`` for one of the catalogue). Further: ``modality``, ``identifier``, ``cell_line``,
-    ``columns`` (of an edge list or a table of texts), ``convert_to`` and ``duplicates`` (see
-    `convert_ids`), ``aliases: previous_symbols`` (see `add_aliases`), ``of`` (the embedding,
-    perhaps a later one, that ``builder: shuffled`` shuffles); all other keys, or those under
-    ``options``, are options of the builder. ``{cell_line}`` in ``file`` stands for each cell
-    line of the data set; `context`: where sources are found; `cache`: folder of built
-    embeddings. The key is the specification, the content of its source and the builder's code,
-    so a changed source or option builds anew; a killed build leaves nothing behind that would
-    be taken for whole.
-
-    Returns where every cell line has its own, all of them.
+    Parameters
+    ----------
+    specs
+        See `Spec`.
+    context
+        Where sources are found.
+    cache
+        Folder of built embeddings. The key is the specification, the content of its source and the
+        builder's code, so a changed source or option builds anew; a killed build leaves nothing
+        behind that would be taken for whole.
     """
     context = context or BuildContext()
     specs = [dict(s) for s in specs]
@@ -64,7 +179,7 @@ def build_all(
     made: dict[str, list[Embedding]] = {}
     for spec in in_order(specs):
         plan = _Plan(spec, context, made)
-        made[spec["name"]] = plan.cached(Path(cache)) if cache is not None else plan.run()[0]
+        made[spec["name"]] = plan.cached(Path(cache)) if cache is not None else plan.run()
     return [e for name in names for e in made[name]]
 
 
@@ -72,34 +187,22 @@ class _Plan:
     """One specification with its builder, options and sources (by cell line), ready to run."""
 
     def __init__(self, spec: dict, context: BuildContext, made: dict):
-        self.spec, self.context = spec, context
-        self.where = f"embedding {spec['name']!r}"
+        self.spec, where = spec, f"embedding {spec['name']!r}"
         self.builder, self.options = check_spec(spec, tuple(made))
-        self.content = ""
-        if self.builder.prepare is not None:
-            self.options, self.content = self.builder.prepare(
-                self.options, context.folder, self.where
-            )
+        self.content, prepare = "", self.builder.prepare
+        if prepare is not None:
+            self.options, self.content = prepare(self.options, context.folder, where)
         self.parents = made.get(spec.get("of"), [])
-        self.sources = self._sources()
-
-    def _sources(self) -> dict[str | None, Source]:
-        spec, kind = self.spec, self.builder.kind
-        line, file = spec.get("cell_line"), str(spec.get("file", ""))
-        if kind == "embedding":
-            return {}
-        if CELL_LINE not in file:
-            return {line: find_source(spec, kind, self.context)}
-        return {
-            one: find_source(spec | {"file": file.replace(CELL_LINE, one)}, kind, self.context)
-            for one in ([line] if line else self._lines())
-        }
-
-    def _lines(self) -> list[str]:
-        adata = described(self.context.dataset)
-        if adata is None:
-            raise InputError(f"{self.where}: {CELL_LINE} in file needs a data set with cell lines")
-        return sorted(cell_lines(adata))
+        file, lines = str(spec.get("file", "")), [spec.get("cell_line")]
+        if CELL_LINE in file and lines == [None]:
+            adata = described(context.dataset)
+            if adata is None:
+                raise InputError(f"{where}: {CELL_LINE} in file needs a data set with cell lines")
+            lines = sorted(cell_lines(adata))
+        self.sources: dict[str | None, Source] = {}
+        for line in lines if self.builder.kind != "embedding" else ():
+            own = spec | ({"file": file.replace(CELL_LINE, str(line))} if file else {})
+            self.sources[line] = find_source(own, self.builder.kind, context)
 
     @property
     def key(self) -> str:
@@ -109,21 +212,18 @@ class _Plan:
             spec = {k: v for k, v in spec.items() if k not in self.options and k != "options"}
             spec["content"] = self.content
         sources = {str(line): source.digest for line, source in self.sources.items()}
-        if "aliases" in spec:
-            sources["aliases"] = digest(previous_symbols())
         made_by = [self.builder.function, "perturbcore.embeddings.sources"]
         if "convert_to" in spec or "aliases" in spec:
             made_by.append("perturbcore.embeddings.convert")
+        if "aliases" in spec:
+            sources["aliases"] = digest(previous_symbols())
         parents = [[e.name, e.digest] for e in self.parents]
         return digest(spec, sources, parents, code_digest(*made_by))
 
-    def run(self, models: Path | None = None) -> tuple[list[Embedding], list[pd.DataFrame]]:
-        """Build; also return one id report per embedding, where ids were converted.
-
-        What a builder trains is kept in the folder `models`, where there is one.
-        """
+    def run(self, models: Path | None = None) -> list[Embedding]:
+        """Build; what a builder trains is kept in the folder `models`, where there is one."""
         said = {k: self.spec[k] for k in ("name", "modality", "identifier") if k in self.spec}
-        made, reports = [], []
+        made = []
         for parent in self.parents if not self.sources else ():
             made += self.builder.make(parent, given=said, **self.options)
         for line, source in self.sources.items():
@@ -133,11 +233,10 @@ class _Plan:
                 made += self.builder.make(*parent, source.read(), given=given, **self.options)
         if "convert_to" in self.spec:
             how = self.spec.get("duplicates", "error")
-            pairs = [convert_ids(e, self.spec["convert_to"], duplicates=how) for e in made]
-            made, reports = [e for e, _ in pairs], [r for _, r in pairs]
+            made = [convert_ids(e, self.spec["convert_to"], duplicates=how) for e in made]
         if "aliases" in self.spec:
             made = [add_aliases(e, previous_symbols()) for e in made]
-        return made, reports
+        return made
 
     def cached(self, folder: Path) -> list[Embedding]:
         """Take the embeddings from the cache, or build and keep them."""
@@ -148,13 +247,11 @@ class _Plan:
                 return [load_embedding(f) for f in files]
             except InputError:
                 shutil.rmtree(kept, ignore_errors=True)  # damaged: build it again
-        made, reports = self.run(models=folder / MODELS)
+        made = self.run(models=folder / MODELS)
         partial = folder / f".{kept.name}-{uuid.uuid4().hex}"
         partial.mkdir(parents=True)
         for number, embedding in enumerate(made):
             save_embedding(embedding, partial / f"{number:03d}.npz")
-        for number, report in enumerate(reports):
-            report.to_csv(partial / f"{number:03d}-ids.csv")
         (partial / "spec.json").write_text(json.dumps(self.spec, indent=1, default=str))
         try:
             os.rename(partial, kept)

@@ -16,11 +16,12 @@ MODALITY = "Negative control"
 def random_embedding(ids: Sequence[str], dim: Dim = 100, seed: int = 0):
     """Independent uniform numbers in [0, 1) for every id (Cole et al. 2026, section 4.7.2).
 
-    A row depends on the seed and its own id alone, so that adding or reordering perturbations
-    changes no other row. Repeated ids are an error.
+    A row depends on the seed and its own id alone: adding or reordering ids changes no other row.
     """
     ids = check_ids(ids, "random embedding")
-    X = np.stack([_generator(seed, i).random(dim, dtype=np.float32) for i in ids])
+    words = [np.frombuffer(hashlib.sha256(i.encode()).digest(), dtype="<u4").tolist() for i in ids]
+    generators = [np.random.default_rng([seed, *own]) for own in words]
+    X = np.stack([rng.random(dim, dtype=np.float32) for rng in generators])
     return ids, X, f"uniform random numbers, seed {seed}"
 
 
@@ -28,8 +29,8 @@ def random_embedding(ids: Sequence[str], dim: Dim = 100, seed: int = 0):
 def shuffled(embedding: Embedding, seed: int = 0):
     """Give every vector of an embedding to a randomly chosen other id.
 
-    The cloud of vectors stays as it was; only the link from id to vector is broken. What an
-    embedding gains over this control is owed to that link. The order of the ids has no influence.
+    Only the link from id to vector is broken; what an embedding gains over this control is owed to
+    that link. The order of the ids has no influence.
     """
     order = np.argsort(embedding.ids.to_numpy().astype(str), kind="stable")
     permutation = np.random.default_rng(seed).permutation(len(order))
@@ -42,8 +43,3 @@ def shuffled(embedding: Embedding, seed: int = 0):
         X=X,
         source=f"{embedding.name} with its rows permuted, seed {seed}",
     )
-
-
-def _generator(seed: int, identifier: str) -> np.random.Generator:
-    words = np.frombuffer(hashlib.sha256(identifier.encode()).digest(), dtype="<u4")
-    return np.random.default_rng([seed, *words.tolist()])

@@ -1,4 +1,4 @@
-"""From one kind of gene id to another, with a report of every id that did not go one to one."""
+"""From one kind of gene id, or from an older naming, to another."""
 
 from dataclasses import replace
 
@@ -11,28 +11,25 @@ from perturbcore.embeddings.base import Embedding, some
 
 
 def convert_ids(
-    embedding: Embedding,
-    to: str = "symbol",
-    *,
-    duplicates: str = "error",
-) -> tuple[Embedding, pd.DataFrame]:
+    embedding: Embedding, to: str = "symbol", *, duplicates: str = "error"
+) -> Embedding:
     """Rename the ids of an embedding by the catalogue's gene table.
 
-    `to`: ``symbol``, ``ensembl`` or ``entrez``; `duplicates`: what to do where several ids
-    become one: ``error``, or ``mean`` to average their vectors.
+    Ids that are missing from the table, or lead to several ids, have no row; their numbers are in
+    ``source``.
 
-    Returns ids that are missing from the map, or lead to several ids, have no row; their
-    numbers are in ``source``; one row per id of the input, indexed by it: ``status`` (ok,
-    resolved, ambiguous, missing), ``value``, ``candidates``, ``shared`` (several ids lead to
-    this value).
+    Parameters
+    ----------
+    to
+        ``symbol``, ``ensembl`` or ``entrez``.
+    duplicates
+        What to do where several ids become one: ``error``, or ``mean`` to average their vectors.
     """
     if duplicates not in ("error", "mean"):
         raise ParameterError(f"duplicates must be error or mean, got {duplicates!r}")
-    own = embedding.identifier
-    _, report = convert(embedding.ids, own, to)
-    report = report.reindex(embedding.ids)
+    own, where = embedding.identifier, f"embedding {embedding.name!r}"
+    report = convert(embedding.ids, own, to)[1].reindex(embedding.ids)
     done = report["value"].notna().to_numpy()
-    where = f"embedding {embedding.name!r}"
     if not done.any():
         raise InputError(
             f"{where}: none of its {len(done)} {own} ids ({some(embedding.ids)}) "
@@ -55,7 +52,7 @@ def convert_ids(
         f"{embedding.source}; ids converted from {own} to {to}: {missing} not in the map, "
         f"{ambiguous} ambiguous, {len(shared)} averaged"
     )
-    return replace(embedding, ids=pd.Index(names), X=X, identifier=to, source=text), report
+    return replace(embedding, ids=pd.Index(names), X=X, identifier=to, source=text)
 
 
 def add_aliases(embedding: Embedding, aliases: pd.Series) -> Embedding:

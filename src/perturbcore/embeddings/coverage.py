@@ -46,11 +46,11 @@ def coverage_table(embeddings: Iterable[Embedding], responses: AnnData) -> pd.Da
     rows = []
     for e in embeddings:
         for line in [e.cell_line] if e.cell_line is not None else groups:
-            wanted = groups.get(line, pd.Index([], dtype=object))
+            wanted, hints = groups.get(line, pd.Index([], dtype=object)), []
             missing = wanted[~wanted.isin(e.ids)]
-            covered = len(wanted) - len(missing)
-            hints = [] if line in groups else [_no_line(line, groups)]
-            if declared and declared != e.identifier and line in groups:
+            if line not in groups:
+                hints.append(f"no responses of cell line {line!r}; lines are {', '.join(groups)}")
+            elif declared and declared != e.identifier:
                 hints.append(
                     f"ids are {e.identifier}, perturbations are {declared}: use convert_ids"
                 )
@@ -58,21 +58,11 @@ def coverage_table(embeddings: Iterable[Embedding], responses: AnnData) -> pd.Da
                 known = {rule(k) for k in e.ids} if len(missing) else ()
                 if n := sum(rule(str(i)) in known for i in missing):
                     hints.append(f"{n} more would match {how}")
+            n, covered = len(wanted), len(wanted) - len(missing)
+            share = covered / n if n else np.nan
             rows.append(
-                {
-                    "embedding": e.name,
-                    "modality": e.modality,
-                    "cell_line": line,
-                    "dim": e.dim,
-                    "n_perturbations": len(wanted),
-                    "n_covered": covered,
-                    "coverage": covered / len(wanted) if len(wanted) else np.nan,
-                    "missing": some(missing),
-                    "hint": "; ".join(hints),
-                }
+                [e.name, e.modality, line, e.dim, n, covered, share, some(missing)]
+                + ["; ".join(hints)]
             )
-    return pd.DataFrame(rows)
-
-
-def _no_line(line: str, lines: Iterable[str]) -> str:
-    return f"no responses of cell line {line!r}; lines are {', '.join(lines)}"
+    names = "embedding modality cell_line dim n_perturbations n_covered coverage missing hint"
+    return pd.DataFrame(rows, columns=names.split())

@@ -32,40 +32,43 @@ HALVING = 0.5
 def fingerprint(drugs: pd.DataFrame, *, kind: str = "ecfp:4", bits: Dim = 2000):
     """Embed drugs by a fingerprint of their molecule (column `smiles`), salts included.
 
-    Drugs that cannot be read are left out and counted in ``source``; `kind` and `bits`: see
-    `fingerprint_function`.
+    Drugs that cannot be read are left out and counted in ``source``.
+
+    Parameters
+    ----------
+    kind
+        ``maccs`` (166 keys, bit 0 unused), ``topological`` (paths of one to seven bonds, Daylight's
+        kind), ``secfp`` (hashed circular SMILES, radius 3), ``avalon``, ``erg`` (reduced graph,
+        real numbers), ``ecfp:<diameter>`` and ``fcfp:<diameter>`` (Morgan atoms, or pharmacophoric
+        features; without a number the diameter is 4).
+    bits
+        Width of hashed fingerprints; ``maccs`` (167) and ``erg`` (315) have their own.
+
+    References
+    ----------
+    Durant et al. 2002 (MACCS); Probst and Reymond 2018 (SECFP); Gedeck et al. 2006 (Avalon);
+    Stiefl et al. 2006 (ErG); Rogers and Hahn 2010 (ECFP, FCFP). Width 2000: Cole et al. 2026.
     """
-    function = fingerprint_function(kind, bits)
+    function = _fingerprint(kind.lower(), bits)
     read = molecules(drugs)
     X = np.stack([np.asarray(function(mol), dtype=np.float32) for mol in read.values()])
     return list(read), X, f"{kind} fingerprint, {X.shape[1]} numbers{unread(drugs, read)}"
 
 
-def fingerprint_function(kind: str, bits: int = 2000) -> Callable:
-    """Return the function from an rdkit molecule to one fingerprint.
-
-    `kind`: ``maccs`` (166 keys, bit 0 unused), ``topological`` (paths of one to seven bonds,
-    Daylight's kind), ``secfp`` (hashed circular SMILES, radius 3), ``avalon``, ``erg`` (reduced
-    graph, real numbers), ``ecfp:<diameter>`` and ``fcfp:<diameter>`` (Morgan atoms, or
-    pharmacophoric features; without a number the diameter is 4); `bits`: width of hashed
-    fingerprints; ``maccs`` (167) and ``erg`` (315) have their own.
-
-    Durant et al. 2002 (MACCS); Probst and Reymond 2018 (SECFP); Gedeck et al. 2006 (Avalon);
-    Stiefl et al. 2006 (ErG); Rogers and Hahn 2010 (ECFP, FCFP). Width 2000: Cole et al. 2026.
-    """
+def _fingerprint(kind: str, bits: int) -> Callable:
+    """Return the function from an rdkit molecule to one fingerprint."""
     from rdkit.Avalon import pyAvalonTools
     from rdkit.Chem import MACCSkeys, rdMHFPFingerprint, rdReducedGraphs
     from rdkit.Chem import rdFingerprintGenerator as generators
 
-    kind = kind.lower()
     if circular := _CIRCULAR.match(kind):
         diameter = int(circular.group(2) or DIAMETER)
         if diameter % 2:
             raise ParameterError(f"fingerprint {kind!r}: the number is a diameter, 0, 2, 4, ...")
-        features = {}
-        if circular.group(1) == "fcfp":
-            features = {"atomInvariantsGenerator": generators.GetMorganFeatureAtomInvGen()}
-        made = generators.GetMorganGenerator(radius=diameter // 2, fpSize=bits, **features)
+        features = generators.GetMorganFeatureAtomInvGen() if kind[0] == "f" else None
+        made = generators.GetMorganGenerator(
+            radius=diameter // 2, fpSize=bits, atomInvariantsGenerator=features
+        )
         return made.GetFingerprintAsNumPy
     if kind not in KINDS:
         raise ParameterError(f"fingerprint {kind!r} is unknown; there are {', '.join(KINDS)}")
@@ -86,8 +89,8 @@ def descriptors(drugs: pd.DataFrame):
     """Embed drugs by the physico-chemical descriptors `PHYSICAL` of rdkit.
 
     Counts and areas span orders of magnitude; every descriptor x becomes sign(x) log(1 + abs(x)).
-    Drugs that cannot be read are left out and counted in ``source``; so are descriptors without a
-    finite value for every drug.
+    Drugs that cannot be read, and descriptors that are not finite for every drug, are left out and
+    counted in ``source``.
     """
     from rdkit import Chem, rdBase
     from rdkit.Chem import Descriptors, rdMolDescriptors
@@ -115,7 +118,7 @@ def unread(drugs: pd.DataFrame, read: Collection[str]) -> str:
     return _lost(drugs, read, "have no readable SMILES and no vector")
 
 
-def _lost(drugs: pd.DataFrame, kept: Collection[str], why: str) -> str:
+def _lost(drugs, kept, why: str) -> str:
     n = len(drugs) - len(kept)
     return f"; {n} of {len(drugs)} drugs {why}" if n else ""
 
@@ -124,10 +127,8 @@ def _lost(drugs: pd.DataFrame, kept: Collection[str], why: str) -> str:
 def target_encoding(drugs: pd.DataFrame, *, weights: Literal["binary", "rank"] = "binary"):
     """Encode drugs by their targets: one column per gene, its weight where the drug acts on it.
 
-    Weights are 1, or 1, 1/2, 1/4, ... in the order of the table (`rank`); drugs without a
-    target have no vector and are counted in ``source``.
-
-    Cole et al. 2026, target encodings ("binary", "confidence").
+    Weights are 1, or 1, 1/2, 1/4, ... in the order of the table (`rank`); drugs without a target
+    have no vector and are counted in ``source``. Cole et al. 2026, "binary" and "confidence".
     """
     known = {d: genes for d, genes in targets_of(drugs).items() if genes}
     if not known:
@@ -150,14 +151,10 @@ def target_genes(
 ):
     """Embed drugs by the gene embeddings of their first targets, the main one first.
 
-    Only targets that have an embedding count; drugs without any have no vector and are counted
-    in ``source``.
-
-    `genes`: embedding by gene symbol; `how`: side by side (n_targets x d numbers; a drug of
-    fewer targets has zeros in the free places), added up, or added up with weights 1, 1/2, 1/4,
-    ... of their places in the table; `n_targets`: how many targets of a drug at most.
-
-    Cole et al. 2026: three targets per drug, concatenated, summed, or weighted 1, 1/2, 1/4.
+    The first `n_targets` that have an embedding (by gene symbol) count: side by side (n_targets x d
+    numbers, zeros in free places), added up, or added up with weights 1, 1/2, 1/4, ... of their
+    places in the table. Drugs without any have no vector and are counted in ``source``. Cole et al.
+    2026 takes three targets per drug.
     """
     if genes.identifier != "symbol":
         raise InputError(

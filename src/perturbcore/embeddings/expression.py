@@ -1,6 +1,6 @@
 """Embeddings of genes from how they vary over unperturbed cells."""
 
-from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -10,11 +10,11 @@ from anndata import AnnData
 from pydantic import Field
 from sklearn.decomposition import PCA
 
-from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.screens.read import normalise
+from perturbcore.core.errors import InputError
 from perturbcore.embeddings.base import Embedding
+from perturbcore.embeddings.cell_models.tokens import control_cells, drawn_controls, log_normalised
 from perturbcore.embeddings.linalg import DENSE, NOISE, fix_signs
-from perturbcore.embeddings.registry import Dim, register
+from perturbcore.embeddings.registry import Dim, Positive, register
 
 Cells = Annotated[int, Field(ge=2)]
 
@@ -29,16 +29,12 @@ def expression_embeddings(
     max_cells: Cells = 10_000,
     seed: int = 0,
 ):
-    """Principal components of genes over the control cells of each cell line.
+    """Principal components of genes over the control cells of each cell line, or of `cell_line`.
 
     The rows of the genes x cells matrix are the samples, so genes that rise and fall in the
-    same cells come to lie together. No perturbed cell is looked at; counts are normalised to
-    1e4 per cell and logged. Genes that no drawn cell expresses are left out and counted in
-    ``source``.
-
-    `cell_line`: one line only; by default every line of the screen gets its own embedding;
-    `dim`: wanted dimensions; fewer where there are fewer cells or genes; `max_cells`: at most
-    so many control cells of a line are read, drawn at random.
+    same cells come to lie together. No perturbed cell is looked at; of each line at most
+    `max_cells` cells are drawn, normalised to 1e4 counts and logged. Genes that no drawn cell
+    expresses are left out and counted in ``source``; `dim` falls to what cells and genes allow.
 
     Cole et al. 2026, section 4.5.1, "PCA".
     """
@@ -54,31 +50,40 @@ def expression_embeddings(
     return made
 
 
-def drawn_controls(
-    screen: AnnData, cell_lines: Sequence[str] | None, max_cells: int, seed: int
-) -> Iterator[tuple[str, np.ndarray, int]]:
-    """For each line: its name, the rows of at most `max_cells` control cells, how many it has."""
-    lines = screen.obs["cell_line"].astype(str).to_numpy()
-    there = sorted(set(lines))
-    for line in there if cell_lines is None else cell_lines:
-        if line not in there:
-            raise ParameterError(f"the screen has no cell line {line!r}; it has {', '.join(there)}")
-        rows = np.flatnonzero(screen.obs["is_control"].to_numpy(bool) & (lines == line))
-        n_all = len(rows)
-        if n_all < 2:
-            raise InputError(
-                f"cell line {line!r} has {n_all} control cells; at least 2 are needed to learn how "
-                "genes vary: leave the line out"
-            )
-        if n_all > max_cells:
-            rows = np.sort(np.random.default_rng(seed).choice(rows, max_cells, replace=False))
-        yield line, rows, n_all
+@register("cell_transformer", kind="screen", modality="Expression")
+def cell_transformer(
+    screen: AnnData,
+    *,
+    cell_line: str | None = None,
+    models: Path | None = None,
+    dim: Dim = 64,
+    heads: Dim = 4,
+    layers: Dim = 2,
+    latents: Dim = 32,
+    epochs: Dim = 5,
+    lr: Positive = 3e-3,
+    max_cells: Cells = 2000,
+    max_genes: Cells | None = None,
+    seed: int = 0,
+):
+    """Train a transformer to fill in masked genes of control cells; average its gene embeddings.
 
+    One encoder is trained on all cell lines (or on `cell_line` alone) and kept in the folder
+    `models`; each line's embedding is the mean over its own control cells. No perturbed cell is
+    looked at. Options: see `perturbcore.embeddings.cell_models.pretrain.pretrain` and
+    `perturbcore.embeddings.cell_models.tokens.control_cells`.
+    """
+    # torch takes seconds to import, and most builds find the embedding in the cache
+    from perturbcore.embeddings.cell_models.frozen import frozen_embeddings
+    from perturbcore.embeddings.cell_models.pretrain import pretrain
 
-def log_normalised(screen: AnnData, rows: np.ndarray) -> sp.csr_matrix:
-    """Cells of a screen, normalised to 1e4 and logged, as a sparse matrix in memory."""
-    part = screen[rows].to_memory() if screen.isbacked else screen[rows].copy()
-    return sp.csr_matrix(normalise(part).X)
+    lines = None if cell_line is None else [cell_line]
+    cells = control_cells(
+        screen, cell_lines=lines, max_cells=max_cells, max_genes=max_genes, seed=seed
+    )
+    sizes = dict(dim=dim, heads=heads, layers=layers, latents=latents)
+    trained = pretrain(cells, **sizes, epochs=epochs, lr=lr, seed=seed, folder=models)
+    return frozen_embeddings(trained.encoder, cells)
 
 
 def _gene_components(cells: sp.csr_matrix, names: pd.Index, dim: int, seed: int):

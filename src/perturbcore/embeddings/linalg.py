@@ -20,11 +20,7 @@ def fix_signs(X: np.ndarray) -> np.ndarray:
 
 
 def truncated_svd(matrix, dim: int, seed: int = 0) -> np.ndarray:
-    """Left singular vectors times singular values, U S, of a tall sparse or dense matrix.
-
-    Returns float64, n x min(dim, rank), columns by falling singular value, signs fixed; `seed`
-    draws the start vector of the Lanczos iteration.
-    """
+    """U S of a tall sparse or dense matrix, float64, n x min(dim, rank), signs fixed."""
     if min(matrix.shape) <= max(DENSE, dim):
         dense = matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix)
         U, S, _ = np.linalg.svd(dense.astype(np.float64), full_matrices=False)

@@ -11,11 +11,12 @@ import scipy.sparse as sp
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.tables import read_table, read_text
-from perturbcore.embeddings.base import Embedding, check_ids, looks_like, strip_version
+from perturbcore.embeddings.base import Embedding, check_ids, strip_version
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".npz", ".h5ad")
 PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".joblib")
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+LOOKS = {"ensembl": r"(?i)\s*ENS[A-Z]*G\d{11}(\.\d+)?\s*", "entrez": r"\s*\d+\s*"}
+GAPS = ("", "na", "nan", "null", "none", "n/a", "inf", "-inf", "<na>")
 _META = ("name", "modality", "identifier", "cell_line", "source")
 
 
@@ -29,7 +30,6 @@ def load_embedding(
     source: str | None = None,
     id_column: str | None = None,
     obsm: str | None = None,
-    header: bool | None = None,
     strip_versions: bool = False,
 ) -> Embedding:
     """Read an embedding: one row per gene or drug, its id and d numbers.
@@ -38,7 +38,8 @@ def load_embedding(
     ----------
     path
         ``.parquet`` (ids in the index or the first text column), ``.csv`` or ``.tsv`` (ids in the
-        first column), ``.npz`` (arrays ``ids`` and ``X``), ``.h5ad`` (``obs_names`` and ``X``).
+        first column; a first line of decimal numbers is data, not a header), ``.npz`` (arrays
+        ``ids`` and ``X``), ``.h5ad`` (``obs_names`` and ``X``).
     name, modality, identifier, cell_line, source
         As in `Embedding`. What is not given is taken from the file if `save_embedding` wrote it,
         else: the file name, ``"Prior knowledge"``, ``"symbol"``, no cell line, the file name.
@@ -46,9 +47,6 @@ def load_embedding(
         Column (``obs`` column of an ``.h5ad``) that holds the ids, if not the default.
     obsm
         Key of ``.obsm`` to take instead of ``X`` of an ``.h5ad``.
-    header
-        Whether a ``.csv`` has a header line; by default a first line whose cells behind the id are
-        all decimal numbers is taken as data.
     strip_versions
         Drop versions from Ensembl ids (``ENSG00000141510.18``).
 
@@ -69,16 +67,15 @@ def load_embedding(
         )
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); fetch or write it again")
-    meta = {}
+    said = {"name": path.stem, "modality": "Prior knowledge", "source": path.name}
     if path.suffix == ".npz":
         ids, X, meta = _from_npz(path)
+        said |= {k: meta[k] for k in _META if k in meta}
     elif path.suffix == ".h5ad":
         ids, X = _from_h5ad(path, id_column, obsm)
     else:
-        ids, X = _from_table(path, id_column, header)
+        ids, X = _from_table(path, id_column)
     given = dict(zip(_META, (name, modality, identifier, cell_line, source), strict=True))
-    said = {"name": path.stem, "modality": "Prior knowledge", "source": path.name}
-    said |= {k: meta[k] for k in _META if k in meta}
     said |= {k: v for k, v in given.items() if v is not None}
     ids = check_ids([strip_version(i) for i in ids] if strip_versions else ids, str(path))
     _check_identifier(path, ids, said.get("identifier", "symbol"))
@@ -100,13 +97,13 @@ def save_embedding(embedding: Embedding, path: Path | str) -> Path:
     return path
 
 
-def _from_table(path: Path, id_column: str | None, header: bool | None):
-    """Ids and values of a Parquet or text table."""
+def _from_table(path: Path, id_column: str | None):
     parquet = path.suffix == ".parquet"
-    frame = read_table(path) if parquet else read_text(path, _SEPARATORS[path.suffix], header)
-    if parquet and id_column is None and not isinstance(frame.index, pd.RangeIndex):
-        return _as_strings(frame.index), _numbers(path, frame, _as_strings(frame.index))
+    frame = read_table(path) if parquet else read_text(path, "," if path.suffix == ".csv" else "\t")
     if parquet and id_column is None:
+        if not isinstance(frame.index, pd.RangeIndex):
+            ids = _as_strings(frame.index)
+            return ids, _numbers(path, frame, ids)
         texts = [c for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]
         if not texts:
             raise InputError(
@@ -155,12 +152,9 @@ def _from_h5ad(path: Path, id_column: str | None, obsm: str | None):
         adata = ad.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many kinds for a broken file
         raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
-    if id_column is not None and id_column not in adata.obs:
-        raise InputError(
-            f"{path} has no obs column {id_column!r}; it has {_names(adata.obs.columns)}"
-        )
-    if obsm is not None and obsm not in adata.obsm:
-        raise InputError(f"{path} has no obsm key {obsm!r}; it has {_names(adata.obsm)}")
+    for what, key, there in (("obs column", id_column, adata.obs), ("obsm key", obsm, adata.obsm)):
+        if key is not None and key not in there:
+            raise InputError(f"{path} has no {what} {key!r}; it has {_names(there)}")
     ids = adata.obs_names if id_column is None else adata.obs[id_column]
     X = adata.X if obsm is None else adata.obsm[obsm]
     if X is None:
@@ -179,16 +173,15 @@ def _numbers(path: Path, frame: pd.DataFrame, ids: list) -> np.ndarray:
         raise InputError(f"{path} is empty: {frame.shape[0]} ids x {frame.shape[1]} dimensions")
     numbers = frame.reset_index(drop=True).apply(pd.to_numeric, errors="coerce")
     out = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = np.argwhere(~np.isfinite(out))
+    bad, texts = np.argwhere(~np.isfinite(out)), frame.to_numpy(dtype=object)
+    for row, k in bad:
+        text = str(texts[row, k]).strip()
+        if text.lower() not in GAPS:
+            raise InputError(
+                f"{path}: column {str(frame.columns[k])!r} is not numeric (row {ids[row]!r} "
+                f"holds {text!r}); remove the column, or name the id column with id_column"
+            )
     if len(bad):
-        texts = frame.astype(object).to_numpy()
-        for row, k in bad:
-            text = str(texts[row, k]).strip()
-            if text.lower() not in ("", "na", "nan", "null", "none", "n/a", "inf", "-inf", "<na>"):
-                raise InputError(
-                    f"{path}: column {str(frame.columns[k])!r} is not numeric (row {ids[row]!r} "
-                    f"holds {text!r}); remove the column, or name the id column with id_column"
-                )
         row, k = bad[0]
         raise InputError(
             f"{path}: {len(np.unique(bad[:, 0]))} rows hold missing, NaN or infinite values, first "
@@ -200,13 +193,11 @@ def _numbers(path: Path, frame: pd.DataFrame, ids: list) -> np.ndarray:
 
 
 def _check_identifier(path: Path, ids: pd.Index, declared: str) -> None:
-    seen = looks_like(ids)
-    other = seen is not None and seen != declared and declared != "drug"
-    if other or (declared in ("ensembl", "entrez") and seen != declared):
-        kind = seen or "symbol"
+    seen = next((k for k, look in LOOKS.items() if ids.str.fullmatch(look).mean() > 0.5), "symbol")
+    if seen != declared and declared in ("symbol", *LOOKS):
         raise InputError(
-            f"{path}: ids such as {ids[0]!r} look like {kind} ids, but {declared} is declared; "
-            f"declare identifier={kind!r} and, if the screen uses {declared} ids, convert with "
+            f"{path}: ids such as {ids[0]!r} look like {seen} ids, but {declared} is declared; "
+            f"declare identifier={seen!r} and, if the screen uses {declared} ids, convert with "
             "convert_ids"
         )
 

@@ -30,14 +30,11 @@ def node2vec_embedding(
 ):
     """Embed the nodes of an undirected network by the company they keep on random walks.
 
-    Walks are node2vec's, of second order. Skip-gram with negative sampling is not trained by
-    gradient steps: its optimum factorises the pointwise mutual information of a node and its
-    context (for one negative sample), and that matrix (its positive part) is decomposed
-    directly.
-
-    `walks, length, window`: walks from each node, nodes in a walk, and how far apart two nodes
-    of a walk are counted; `p, q`: return and in-out parameter: a step back to the previous node
-    has its weight divided by p, a step to a node that is no neighbour of the previous one by q.
+    Skip-gram with negative sampling is not trained by gradient steps: its optimum factorises the
+    pointwise mutual information of a node and its context (for one negative sample), and the
+    positive part of that matrix is decomposed directly. `walks` of `length` nodes start from each
+    node; two nodes of a walk count up to `window` steps apart. A step back to the previous node has
+    its weight divided by `p`, a step to a node that is no neighbour of the previous one by `q`.
 
     Grover and Leskovec 2016 (node2vec); Levy and Goldberg 2014 (skip-gram as factorisation);
     Qiu et al. 2018 (the limit of long walks with p = q = 1, NetMF).
@@ -50,11 +47,11 @@ def node2vec_embedding(
     scores = truncated_svd(M, dim, seed)
     # the symmetric share: U S^(1/2) on either side of the factorisation
     X = fix_signs(scores / np.sqrt(np.linalg.norm(scores, axis=0)))
-    text = (
+    about = (
         f"{A.nnz // 2} edges, {walks} walks of {length} nodes from each of {len(ids)} nodes "
         f"(p {p:g}, q {q:g}), window {window}, factorised, {X.shape[1]} dimensions"
     )
-    return ids, X, text
+    return ids, X, about
 
 
 def cooccurrence(
@@ -107,14 +104,11 @@ def _walk(indptr, indices, weight, nodes, walks, length, p, q, rng):
                     if t == 1:
                         break
                     before = path[t - 2]
-                    bias = 1.0
+                    c, d = indptr[before], indptr[before + 1]
+                    at = c + np.searchsorted(indices[c:d], new)
+                    bias = 1.0 if at < d and indices[at] == new else 1.0 / q
                     if new == before:
                         bias = 1.0 / p
-                    else:
-                        c, d = indptr[before], indptr[before + 1]
-                        at = c + np.searchsorted(indices[c:d], new)
-                        if at == d or indices[at] != new:
-                            bias = 1.0 / q
                     if rng.random() * ceiling <= bias:
                         break
                 path[t] = new

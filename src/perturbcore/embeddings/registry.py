@@ -26,7 +26,6 @@ from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.load import load_embedding
 
 FAMILIES = (
-    "cell_transformer",
     "controls",
     "drugs",
     "expression",
@@ -34,7 +33,6 @@ FAMILIES = (
     "network",
     "node2vec",
     "smiles_transformers",
-    "wavelets",
     "words",
 )
 KNOWLEDGE = "Prior knowledge"
@@ -62,17 +60,11 @@ class Builder:
         return self.kind in ("embedding", "drugs_of")
 
     @cached_property
-    def given(self) -> tuple[str, ...]:
-        """Which of `GIVEN` the function takes."""
-        return tuple(p for p in inspect.signature(self.function).parameters if p in GIVEN)
-
-    @cached_property
     def options(self) -> type[BaseModel]:
         """Options of the function with their types and defaults."""
-        parameters = inspect.signature(self.function).parameters.values()
         fields = {
             p.name: (p.annotation, p.default)
-            for p in parameters
+            for p in inspect.signature(self.function).parameters.values()
             if p.default is not p.empty and p.name not in GIVEN
         }
         return create_model(self.name, __config__=ConfigDict(extra="forbid", strict=True), **fields)
@@ -82,19 +74,15 @@ class Builder:
         try:
             self.options(**options)
         except ValidationError as error:
-            raise ParameterError(f"{where}: {self._fault(error.errors()[0])}") from None
-
-    def _fault(self, fault: dict) -> str:
-        option = fault["loc"][0]
-        if fault["type"] == "extra_forbidden":
-            known = ", ".join(sorted(self.options.model_fields)) or "none"
-            return f"builder {self.name!r} has no option {option!r}; it has {known}"
-        wanted = fault["msg"].replace("Input should", "must")
-        default = self.options.model_fields[option].default
-        return (
-            f"option {option!r} of builder {self.name!r} {wanted}, got {fault['input']!r} "
-            f"(default: {default!r})"
-        )
+            option, known = error.errors()[0]["loc"][0], self.options.model_fields
+            if option not in known:
+                raise ParameterError(
+                    f"{where}: builder {self.name!r} has no option {option!r}; it has "
+                    f"{', '.join(sorted(known)) or 'none'}"
+                ) from None
+            what = f"option {option!r} of builder {self.name!r}"
+            default = f"(default: {known[option].default!r})"
+            raise ParameterError(f"{where}: {what} {fault(error)} {default}") from None
 
     def make(self, *sources, given: dict | None = None, **options) -> list[Embedding]:
         """Call the function on its sources and name what it returns; errors name the embedding.
@@ -102,20 +90,23 @@ class Builder:
         `given` holds those of `GIVEN` that are to be said of the embedding.
         """
         given = {k: v for k, v in (given or {}).items() if v is not None}
-        name = given.get("name", self.name)
+        name, wanted = given.get("name", self.name), given.get("identifier")
         where = f"embedding {name!r}"
         self.check(options, where)
+        taken = inspect.signature(self.function).parameters
         try:
-            passed = {k: v for k, v in given.items() if k in self.given}
-            made = self.function(*sources, **options, **passed)
+            made = self.function(*sources, **options, **{k: given[k] for k in given if k in taken})
             if isinstance(made, tuple):
-                made = self._embedding(*made, name, given, sources)
-            made = made if isinstance(made, list) else [made]
+                ids, X, about = made
+                identifier = "drug" if self.entity == "drug" else wanted or "symbol"
+                line = sources[0].cell_line if self.needs_of else None
+                about = f"{given['source']}; {about}" if given.get("source") else about
+                made = Embedding(name, self.modality, pd.Index(ids), X, identifier, line, about)
         except InputError as error:
             text = str(error)
             text = text if text.startswith(where) else f"{where}: {text}"
             raise type(error)(text) from None
-        wanted = given.get("identifier")
+        made = made if isinstance(made, list) else [made]
         for e in made:
             if wanted not in (None, e.identifier):
                 raise ParameterError(
@@ -125,11 +116,11 @@ class Builder:
         changes = {k: given[k] for k in ("name", "modality", "cell_line") if k in given}
         return [replace(e, **changes) for e in made]
 
-    def _embedding(self, ids, X, about: str, name: str, given: dict, sources) -> Embedding:
-        identifier = "drug" if self.entity == "drug" else given.get("identifier", "symbol")
-        line = sources[0].cell_line if self.needs_of else None
-        about = f"{given['source']}; {about}" if given.get("source") else about
-        return Embedding(name, self.modality, pd.Index(ids), X, identifier, line, about)
+
+def fault(error: ValidationError) -> str:
+    """Say what pydantic wanted first and what it got."""
+    first = error.errors()[0]
+    return f"{first['msg'].replace('Input should', 'must')}, got {first['input']!r}"
 
 
 def register(
@@ -142,27 +133,33 @@ def register(
 ) -> Callable:
     """Make a function known to profiles; it can then be called with ``name=`` and the like, too.
 
-    `name`: what a profile calls it (``builder: network``); `kind`: what the function is given
-    first: edges, sets, texts, sequences, screen, ids, drugs (a table of drugs), embedding
-    (another embedding), or drugs_of (another embedding, then a table of drugs). It returns ids,
-    vectors and a line on what was done, or whole embeddings. An argument `models` is a folder
-    for what it trains; `modality`: family of its embeddings unless a profile says otherwise;
-    `entity`: what its vectors stand for; `prepare`: maps options and the folder of relative
-    paths to options with paths resolved, and to the digest of what the options point to; it
-    fails before anything long begins.
+    Parameters
+    ----------
+    name
+        What a profile calls it (``builder: network``).
+    kind
+        What the function is given first: edges, sets, texts, sequences, screen, ids, drugs (a
+        table of drugs), embedding (another embedding), or drugs_of (another embedding, then a
+        table of drugs). It returns ids, vectors and a line on what was done, or whole embeddings.
+        An argument `models` is a folder for what it trains.
+    modality, entity
+        Family of its embeddings unless a profile says otherwise; what its vectors stand for.
+    prepare
+        Maps options and the folder of relative paths to options with paths resolved, and to the
+        digest of what the options point to; it fails before anything long begins.
     """
 
     def wrap(function: Callable) -> Callable:
         builder = _BUILDERS[name] = Builder(name, kind, function, modality, entity, prepare)
-        parameters = inspect.signature(function).parameters.values()
-        n = sum(p.default is p.empty for p in parameters)
-        order = [p.name for p in parameters][n:]
+        parameters = inspect.signature(function).parameters
+        needed = [p.name for p in parameters.values() if p.default is p.empty]
 
         @wraps(function)
         def build(*arguments, **options) -> Embedding | list[Embedding]:
-            options = dict(zip(order, arguments[n:], strict=False)) | options
+            options = dict(zip(parameters, arguments, strict=False)) | options
+            sources = [options.pop(n) for n in needed]
             given = {k: options.pop(k) for k in GIVEN if k in options}
-            made = builder.make(*arguments[:n], given=given, **options)
+            made = builder.make(*sources, given=given, **options)
             return made if kind == "screen" else made[0]
 
         return build
@@ -178,14 +175,3 @@ def builders() -> dict[str, Builder]:
     for family in FAMILIES:
         importlib.import_module(f"perturbcore.embeddings.{family}")
     return dict(sorted(_BUILDERS.items()))
-
-
-def get_builder(name: str, where: str = "embedding") -> Builder:
-    """Look a builder up by name; an unknown one is refused with the list of those there are."""
-    known = builders()
-    if name not in known:
-        raise ParameterError(
-            f"{where}: builder {name!r} is unknown; there are {', '.join(known)} "
-            "(or give file: for a table of your own)"
-        )
-    return known[name]

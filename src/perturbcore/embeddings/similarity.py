@@ -1,6 +1,7 @@
 """How much one embedding says about another: pairwise canonical correlation analysis."""
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import combinations
 
 import numpy as np
@@ -22,31 +23,36 @@ def cca_matrix(
 ) -> pd.DataFrame:
     """R2 with which canonical correlation analysis predicts one embedding from another.
 
-    Both are standardised and reduced to their first principal components over the ids that all
-    embeddings share; the R2 is that of predicting the components of the alphabetically later name
-    from those of the earlier one, in sample, and is mirrored. It can be negative.
+    Both are standardised and reduced to their first `n_components` principal components over the
+    ids that all embeddings share; the R2 is that of predicting the components of the alphabetically
+    later name from those of the earlier one, in sample, and is mirrored. It can be negative. Names
+    are unique, identifiers equal; embeddings of another line than `cell_line` are left out.
 
-    Parameters
-    ----------
-    embeddings
-        With unique names and one identifier; those bound to another than `cell_line` are left out.
-    n_components
-        Principal components kept of each, and canonical pairs.
-
-    Returns
-    -------
-    pandas.DataFrame
-        m x m, rows and columns by name in the given order, diagonal 1. ``attrs["common_ids"]`` is
-        the number of common ids.
-
-    References
-    ----------
-    Cole et al. 2026, Fig. 3.
+    Returns m x m, rows and columns by name in the given order, diagonal 1; ``attrs["common_ids"]``
+    is the number of common ids. Cole et al. 2026, Fig. 3.
     """
     used = [e for e in embeddings if e.cell_line in (None, cell_line)]
-    _check_set(used, cell_line, embeddings)
-    ids = _shared(used, n_components)
-    names = [e.name for e in used]
+    if len(used) < 2:
+        raise ParameterError(
+            f"{len(used)} of {len(embeddings)} embeddings serve cell line {cell_line!r}; comparing "
+            "needs two: give cell_line"
+        )
+    names = pd.Index([e.name for e in used])
+    if not names.is_unique:
+        twice = names[names.duplicated()][0]
+        raise ParameterError(f"several embeddings are named {twice!r}; names must differ")
+    kinds = {e.identifier: e.name for e in used}
+    if len(kinds) > 1:
+        said = ", ".join(f"{n!r} has {k} ids" for k, n in kinds.items())
+        raise ParameterError(f"identifiers differ: {said}; convert with convert_ids")
+    ids = reduce(lambda shared, e: shared[shared.isin(e.ids)], used, used[0].ids).sort_values()
+    if len(ids) < n_components + 2:
+        smallest = min(used, key=len)
+        raise InputError(
+            f"{', '.join(names)} share {len(ids)} ids, but {n_components} "
+            f"components need at least {n_components + 2}; the smallest is {smallest.name!r} with "
+            f"{len(smallest)} ids: leave it out, or lower n_components"
+        )
     matrix = pd.DataFrame(np.eye(len(used)), index=names, columns=names)
     reduced = {e.name: _components(e, ids, n_components) for e in used}
     for x, y in combinations(sorted(names), 2):
@@ -62,33 +68,3 @@ def _components(embedding: Embedding, ids: pd.Index, n: int) -> np.ndarray:
     size = min(n, *X.shape)
     solver = "arpack" if size < min(X.shape) else "full"
     return PCA(size, svd_solver=solver, random_state=0).fit_transform(X)
-
-
-def _shared(embeddings: Sequence[Embedding], n_components: int) -> pd.Index:
-    ids = embeddings[0].ids
-    for e in embeddings[1:]:
-        ids = ids[ids.isin(e.ids)]
-    if len(ids) < n_components + 2:
-        smallest = min(embeddings, key=len)
-        raise InputError(
-            f"{', '.join(e.name for e in embeddings)} share {len(ids)} ids, but {n_components} "
-            f"components need at least {n_components + 2}; the smallest is {smallest.name!r} with "
-            f"{len(smallest)} ids: leave it out, or lower n_components"
-        )
-    return ids.sort_values()
-
-
-def _check_set(used: Sequence[Embedding], cell_line: str | None, given: Sequence) -> None:
-    if len(used) < 2:
-        raise ParameterError(
-            f"{len(used)} of {len(given)} embeddings serve cell line {cell_line!r}; comparing "
-            "needs two: give cell_line"
-        )
-    names = pd.Index([e.name for e in used])
-    if not names.is_unique:
-        twice = names[names.duplicated()][0]
-        raise ParameterError(f"several embeddings are named {twice!r}; names must differ")
-    kinds = {e.identifier: e.name for e in used}
-    if len(kinds) > 1:
-        said = ", ".join(f"{n!r} has {k} ids" for k, n in kinds.items())
-        raise ParameterError(f"identifiers differ: {said}; convert with convert_ids")

@@ -1,6 +1,5 @@
 """Embeddings of drugs from language models of SMILES (ChemBERTa, MolT5), through transformers."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +42,8 @@ def prepare(options: dict, folder: Path | None, where: str) -> tuple[dict, str]:
         if not list(path.glob(WEIGHTS)):
             raise InputError(f"{where}: folder {path} has no {WEIGHTS} file; {SAFE}")
         files = sorted(f for f in path.iterdir() if f.is_file() and f.suffix in READ)
-        return options | {"model": str(path)}, digest(
-            others, [[f.name, file_sha256(f)] for f in files]
-        )
+        content = [[f.name, file_sha256(f)] for f in files]
+        return options | {"model": str(path)}, digest(others, content)
     if "$" in str(path) or model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise InputError(f"{where}: the model folder {path} does not exist; check the path")
     name = HUB.get(model, model)
@@ -53,12 +51,9 @@ def prepare(options: dict, folder: Path | None, where: str) -> tuple[dict, str]:
 
 
 @register(
-    "smiles_transformer",
-    kind="drugs",
-    modality="SMILES transformer",
-    entity="drug",
+    "smiles_transformer", kind="drugs", modality="SMILES transformer", entity="drug",
     prepare=prepare,
-)
+)  # fmt: skip
 def smiles_transformer(
     drugs: pd.DataFrame,
     *,
@@ -69,17 +64,21 @@ def smiles_transformer(
 ):
     """Embed drugs by the mean of a transformer's last hidden states over their SMILES' tokens.
 
-    Padding is masked in attention and in the mean, so that a vector does not depend on the
-    molecules it shares a batch with. Of encoder-decoders (MolT5) the encoder is used. SMILES
-    are taken in rdkit's canonical form; those that cannot be read are left out and counted in
+    Padding is masked, so that a vector does not depend on the molecules it shares a batch with. Of
+    encoder-decoders (MolT5) the encoder is used. SMILES are taken in rdkit's canonical form; those
+    that cannot be read are left out, those longer than `max_length` tokens cut, and both counted in
     ``source``.
 
-    `model`: folder of a saved model and tokenizer, a name among `HUB`, or a hub id. Weights
-    must be safetensors; code of a repository is never run; `revision`: commit or branch of a
-    hub id; pin a commit, since the cache of built embeddings goes by this text; `batch_size,
-    max_length`: molecules at once; longest token sequence (longer ones are cut, and counted in
-    ``source``).
+    Parameters
+    ----------
+    model
+        Folder of a saved model and tokenizer, a name among `HUB`, or a hub id. Weights must be
+        safetensors; code of a repository is never run.
+    revision
+        Commit or branch of a hub id; pin a commit, since the cache of embeddings goes by this text.
 
+    References
+    ----------
     Ahmad et al. 2022 (ChemBERTa-2); Edwards et al. 2022 (MolT5); Cole et al. 2026.
     """
     from rdkit import Chem
@@ -92,9 +91,7 @@ def smiles_transformer(
     return list(read), X, f"{Path(model).name}, mean over tokens{cut}{unread(drugs, read)}"
 
 
-def _embed(
-    texts: Sequence[str], tokenizer, encoder, batch_size: int, max_length: int
-) -> tuple[np.ndarray, int]:
+def _embed(texts, tokenizer, encoder, batch_size: int, max_length: int) -> tuple[np.ndarray, int]:
     """Mean of the last hidden states (texts x hidden size), and how many texts were too long."""
     import torch
 
@@ -103,8 +100,7 @@ def _embed(
         max_length = min(max_length, int(limit) - 2)
     lengths = np.array([len(ids) for ids in tokenizer(list(texts))["input_ids"]])
     out = np.empty((len(texts), encoder.config.hidden_size), dtype=np.float32)
-    # texts of a length together: little padding
-    order = np.argsort(lengths, kind="stable")
+    order = np.argsort(lengths, kind="stable")  # texts of a length together: little padding
     encoder.eval()
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
@@ -130,7 +126,6 @@ def _load(model: str, revision: str):
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False, **given)
     except Exception as error:  # transformers raises many kinds
-        raise InputError(
-            f"model '{model}' has no tokenizer that can be loaded ({error})"
-        ) from error
+        what = f"model '{model}' has no tokenizer that can be loaded ({error})"
+        raise InputError(what) from error
     return tokenizer, whole.get_encoder() if whole.config.is_encoder_decoder else whole

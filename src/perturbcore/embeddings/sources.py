@@ -21,7 +21,7 @@ from perturbcore.data.molecules.tables import (
     sciplex_drugs,
     tahoe_drugs,
 )
-from perturbcore.embeddings.readers import read_edges, read_fasta, read_gmt, read_texts
+from perturbcore.data.tables import read_table
 
 SIMULATED = {
     "edges": "network",
@@ -69,34 +69,24 @@ def find_source(spec: dict, kind: str, context: BuildContext) -> Source:
     special = {"screen": _screen, "ids": _ids, "drugs": _drugs, "drugs_of": _drugs}
     if kind in special:
         return special[kind](spec, context, where)
-    name, columns = spec.get("source"), spec.get("columns")
+    name = spec.get("source")
     if "file" in spec:
-        path = local_path(spec["file"], context, where)
-        label, sha = path.name, file_sha256(path)
-    elif name is None:
+        path = _local_path(spec["file"], context, where)
+        return Source(path.name, file_sha256(path), lambda: READERS[kind](path))
+    if name is None:
         raise ParameterError(
             f"{where}: give source: (simulated, or a name of the catalogue) or file: (a path)"
         )
-    elif name == "simulated":
+    if name == "simulated":
         return _simulated(kind, context, where)
-    else:
-        entry = catalogue.entry(name)
-        path = _fetched(name)
-        label, sha = f"{entry.description} [{', '.join(entry.citations)}]", entry.sha256
-    readers = {
-        "edges": lambda: read_edges(path, columns),
-        "sets": lambda: read_gmt(path),
-        "texts": lambda: read_texts(path, columns),
-        "sequences": lambda: read_fasta(path),
-        "table": lambda: path,
-    }
+    entry, path = catalogue.entry(name), _fetched(name)
+    label = f"{entry.description} [{', '.join(entry.citations)}]"
     if kind == "texts" and name == "gene_table":
-        return Source(label, sha, lambda: descriptions(gene_table()))
-    return Source(label, sha, readers[kind])
+        return Source(label, entry.sha256, lambda: descriptions(gene_table()))
+    return Source(label, entry.sha256, lambda: READERS[kind](path))
 
 
-def local_path(text: str, context: BuildContext, where: str) -> Path:
-    """Resolve a path of a specification: ``~`` and variables expanded, existing, not a folder."""
+def _local_path(text: str, context: BuildContext, where: str) -> Path:
     path = resolved(text, context.folder)
     if "$" in str(path):
         raise InputError(f"{where}: {text} names an environment variable that is not set")
@@ -131,42 +121,41 @@ def _simulated(kind: str, context: BuildContext, where: str) -> Source:
     value = getattr(getattr(simulation, "knowledge", simulation), SIMULATED[kind])
     content = value if isinstance(value, pd.DataFrame) else [list(value), list(value.values())]
     # what is known of genes goes by gene in a screen of drugs too
-    known = _identifier(context.dataset) or "drug"
+    known = _declared(described(context.dataset)).get("identifier", "drug")
     defaults = {} if known == "drug" else {"identifier": known}
     return Source(f"simulated {SIMULATED[kind]}", digest(content), lambda: value, defaults)
 
 
 def _screen(spec: dict, context: BuildContext, where: str) -> Source:
+    """Control cells; of a data set opened from disk they are read only where they are needed."""
     if spec.get("source") not in (None, "screen", "simulated") or "file" in spec:
         raise ParameterError(
             f"{where}: this builder reads the control cells of the data set; leave source out"
         )
     data = context.dataset
-    stored = getattr(data, "key", "")  # opened from disk: cells are read only where they are needed
+    stored = getattr(data, "key", "")
     if not (data.holds("screen") if stored else getattr(data, "screen", None) is not None):
         raise InputError(
             f"{where}: expression embeddings are made from control cells, but the data set has no "
             "screen of cells"
         )
     if stored:
-        kind, key = data.simulated, digest("screen", stored)
+        simulated, key = data.simulated, digest("screen", stored)
     else:
         screen, about = data.screen, _declared(data.screen)
         control = screen.obs["is_control"].to_numpy(bool)
         lines = screen.obs["cell_line"].astype(str)[control]
-        kind, key = (
-            about.get("simulated"),
-            digest(screen.X[control], screen.var_names, lines, about),
-        )
-    return Source("simulated " * bool(kind) + "control cells", key, lambda: data.screen)
+        simulated = about.get("simulated")
+        key = digest(screen.X[control], screen.var_names, lines, about)
+    return Source("simulated " * bool(simulated) + "control cells", key, lambda: data.screen)
 
 
 def _drugs(spec: dict, context: BuildContext, where: str) -> Source:
     """Table of drugs: a file, the built-in compounds, the catalogue's, or the data set's."""
-    name, columns, label = spec.get("source"), spec.get("columns"), ""
+    name, label = spec.get("source"), ""
     if "file" in spec:
-        path = local_path(spec["file"], context, where)
-        drugs, label = read_drugs(path, columns), path.name
+        path = _local_path(spec["file"], context, where)
+        drugs, label = read_drugs(path), path.name
     elif name in (None, "dataset", "simulated"):
         drugs = context.extra("drugs")
         if drugs is None:
@@ -185,7 +174,7 @@ def _drugs(spec: dict, context: BuildContext, where: str) -> Source:
         drugs = sciplex_drugs(*(_fetched(f"sciplex_{n}") for n in ("samples", "drugs")))
         label = "Sci-Plex 3 compounds [srivatsan2020]"
     else:
-        drugs, label = read_drugs(_fetched(name), columns), str(name)
+        drugs, label = read_drugs(_fetched(name)), str(name)
     return Source(label, digest(drugs), lambda: drugs)
 
 
@@ -196,26 +185,122 @@ def _ids(spec: dict, context: BuildContext, where: str) -> Source:
     obs = adata.obs
     obs = obs[~obs["is_control"].to_numpy(bool)] if "is_control" in obs else obs
     ids = sorted(obs["perturbation"].astype(str).unique())
-    known = _identifier(context.dataset)
+    known = _declared(adata).get("identifier")
     return Source("", digest(ids), lambda: ids, {"identifier": known} if known else {})
 
 
 def described(data: Any) -> AnnData | None:
     """Return the responses of a data set, or its screen, or None."""
-    for part in ("responses", "screen"):
-        adata = getattr(data, part, None)
-        if adata is not None:
-            return adata
-    return None
+    parts = (getattr(data, part, None) for part in ("responses", "screen"))
+    return next((part for part in parts if part is not None), None)
 
 
 def _declared(adata: AnnData | None) -> dict:
     return {} if adata is None else adata.uns.get("perturbcore", {})
 
 
-def _identifier(data: Any) -> str | None:
-    return _declared(described(data)).get("identifier")
-
-
 def _fetched(name: str) -> Path:
     return Path(catalogue.fetch(name, progress=False))
+
+
+def read_edges(path: Path | str) -> pd.DataFrame:
+    """Read an edge list: columns source, target and, where there is one, weight.
+
+    The ends are the columns ``source, target`` if these exist, else the first two.
+    """
+    frame = read_table(path)
+    ends = ["source", "target"] if {"source", "target"} <= set(frame) else list(frame.columns[:2])
+    if len(ends) < 2:
+        raise InputError(
+            f"{path}: an edge list needs two node columns (and a column weight); the file has "
+            f"{list(frame.columns)}"
+        )
+    edges = frame[[*ends, *(["weight"] if "weight" in frame else [])]]
+    edges = edges.rename(columns=dict(zip(ends, ("source", "target"), strict=True)))
+    return edges.astype({"source": str, "target": str})
+
+
+def read_texts(path: Path | str) -> dict[str, str]:
+    """Read a text per id from the first two columns of a table."""
+    frame = read_table(path)
+    if frame.shape[1] < 2:
+        raise InputError(
+            f"{path}: an id and a text column are needed; the file has {list(frame.columns)}"
+        )
+    texts = frame.astype(str).set_index(frame.columns[0]).iloc[:, 0]
+    if not texts.index.is_unique:
+        twice = texts.index[texts.index.duplicated()][0]
+        raise InputError(f"{path}: id {twice!r} has several texts; join them into one")
+    return texts.to_dict()
+
+
+def read_gmt(path: Path | str) -> dict[str, list[str]]:
+    """Read gene sets from a GMT file: name, description, then genes, separated by tabs.
+
+    A line without genes, without a name, or with the name of an earlier set is refused by number.
+    """
+    sets: dict[str, list[str]] = {}
+    for number, line in _lines(path):
+        title, *cells = (cell.strip() for cell in line.split("\t"))
+        genes = [gene for gene in cells[1:] if gene]
+        if not genes:
+            raise InputError(
+                f"{path}:{number}: a set needs a name, a description and genes, separated by "
+                f"tabs; this line has {len(cells) + 1} cells and 0 genes"
+            )
+        if not title:
+            raise InputError(f"{path}:{number}: the set has no name")
+        if title in sets:
+            raise InputError(f"{path}:{number}: an earlier line has set {title!r}; rename one")
+        sets[title] = genes
+    if not sets:
+        raise InputError(f"{path} holds no gene set")
+    return sets
+
+
+def read_fasta(path: Path | str) -> dict[str, list[str]]:
+    """Read protein sequences; the id is the header up to the first blank, its entries are isoforms.
+
+    Residues before the first header, or a header without id or residues, are refused by number.
+    """
+    entries: list[tuple[str, int, list[str]]] = []
+    for number, line in _lines(path):
+        line = line.strip()
+        if line.startswith(">"):
+            words = line[1:].split()
+            if not words:
+                raise InputError(f"{path}:{number}: the header has no id")
+            entries.append((words[0], number, []))
+        elif not entries:
+            raise InputError(f"{path}:{number}: residues before the first '>' header")
+        else:
+            entries[-1][2].append(line)
+    sequences: dict[str, list[str]] = {}
+    for name, number, parts in entries:
+        if not parts:
+            raise InputError(f"{path}:{number}: {name!r} has no residues")
+        sequences.setdefault(name, []).append("".join(parts))
+    if not sequences:
+        raise InputError(f"{path} holds no sequence")
+    return sequences
+
+
+def _lines(path: Path | str) -> list[tuple[int, str]]:
+    """Lines of a text file that are not blank, with their numbers."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a text file ({error}); is it compressed?") from None
+    return [(n, line) for n, line in enumerate(lines, start=1) if line.strip()]
+
+
+READERS = {
+    "edges": read_edges,
+    "sets": read_gmt,
+    "texts": read_texts,
+    "sequences": read_fasta,
+    "table": Path,
+}

@@ -25,12 +25,9 @@ SMALLEST = 2  # genes in a set: a set of one tells no two genes apart
 def annotation_embedding(sets: Mapping[str, Iterable[str]], *, dim: Dim = 128, seed: int = 0):
     """Embed genes by the sets that hold them.
 
-    A gene is a document and its sets are the words: a set shared with few genes says more than
-    a set shared with many. The linear relative of the GenotypeVAE of Cole et al. 2026, section
-    4.5.2, which autoencodes the same kind of vector.
-
-    `sets`: set name to gene ids, as `read_gmt` returns; sets of one gene are left out; `dim`:
-    wanted dimensions; fewer where the sets have a lower rank.
+    A gene is a document and its sets (name to gene ids) are the words: a set shared with few genes
+    says more than a set shared with many; sets of one gene are left out. The linear relative of
+    the GenotypeVAE of Cole et al. 2026, section 4.5.2, which autoencodes the same kind of vector.
     """
     members = [sorted(set(genes)) for _, genes in sorted(sets.items())]
     used = [genes for genes in members if len(genes) >= SMALLEST]
@@ -40,21 +37,17 @@ def annotation_embedding(sets: Mapping[str, Iterable[str]], *, dim: Dim = 128, s
     columns = np.repeat(np.arange(len(used)), [len(genes) for genes in used])
     counts = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(ids), len(used)))
     X = truncated_svd(TfidfTransformer().fit_transform(counts), dim, seed)
-    about = f"{len(used)} of {len(members)} sets, TF-IDF and SVD, {X.shape[1]} dimensions"
-    return ids, X, about
+    return ids, X, f"{len(used)} of {len(members)} sets, TF-IDF and SVD, {X.shape[1]} dimensions"
 
 
 @register("text", kind="texts")
 def text_embedding(texts: Mapping[str, str], *, dim: Dim = 128, min_df: Dim = 2, seed: int = 0):
     """Embed genes by their descriptions: words and pairs of words.
 
-    It counts words and knows nothing of their meaning: the modest relative of GenePT (Cole et
-    al. 2026, section 4.5.2), which asks a language model to embed the same kind of text. Ids
-    whose text has no usable word are left out and counted in ``source``.
-
-    `texts`: id to description; `dim`: wanted dimensions; fewer where the texts have a lower
-    rank; `min_df`: words of fewer texts are left out; 2 drops, for instance, the gene's own
-    symbol.
+    It knows nothing of their meaning: the modest relative of GenePT (Cole et al. 2026, section
+    4.5.2), which asks a language model to embed the same kind of text. Words of fewer than `min_df`
+    texts are left out (2 drops the gene's own symbol); ids without another word are left out and
+    counted in ``source``.
     """
     ids = sorted(texts)
     for i in ids:
@@ -83,15 +76,11 @@ def sequence_embedding(
 ):
     """Embed genes by the k-mers of their proteins.
 
-    A stand-in for protein language models, not one of them: it sees which short words two
-    proteins share, so it finds close relatives, and knows nothing of structure, remote homology
-    or function. Where the embeddings of ESM2 or ProtT5 are at hand, load those. Ids without any
-    kept k-mer are left out and counted in ``source``.
-
-    `sequences`: id to amino acids in one-letter code, or to several isoforms, whose k-mer
-    profiles are averaged (Cole et al. 2026, section 4.5.4, average isoforms likewise); `dim`:
-    wanted dimensions; fewer where the profiles have a lower rank; `min_df`: k-mers of fewer
-    sequences are left out.
+    A stand-in for protein language models, not one of them: it sees which short words two proteins
+    share, so it finds close relatives, and knows nothing of structure, remote homology or function.
+    `sequences` are in one-letter code; the profiles of several isoforms are averaged, as in Cole et
+    al. 2026, section 4.5.4. K-mers of fewer than `min_df` sequences are left out; ids without
+    another are left out and counted in ``source``.
     """
     ids = sorted(sequences)
     listed = [[s] if isinstance(s, str) else list(s) for s in (sequences[i] for i in ids)]
@@ -108,10 +97,9 @@ def sequence_embedding(
         analyzer="char", ngram_range=(k, k), lowercase=False, min_df=min_df, sublinear_tf=True
     )
     matrix = _counted(vectorizer, [s.upper() for s in isoforms], "sequences", "min_df or k")
-    mean = sp.csr_matrix(
-        (np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(len(ids), len(rows))
-    )
-    mean = sp.diags(1 / np.maximum(np.asarray(mean.sum(axis=1)).ravel(), 1)) @ mean
+    own = (np.ones(len(rows)), (rows, np.arange(len(rows))))
+    own = sp.csr_matrix(own, shape=(len(ids), len(rows)))
+    mean = sp.diags(1 / np.maximum(np.asarray(own.sum(axis=1)).ravel(), 1)) @ own
     keep, X, note = _reduced((mean @ matrix).tocsr(), dim, seed, "a kept word")
     about = f"{matrix.shape[1]} words of {k} residues, {X.shape[1]} dimensions{note}"
     return pd.Index(ids)[keep], X, about
@@ -129,7 +117,7 @@ def drug_text(drugs: pd.DataFrame, *, dim: Dim = 128, min_df: Dim = 2, seed: int
 
 
 def drug_texts(drugs: pd.DataFrame) -> dict[str, str]:
-    """Write one line per drug: its name, mechanism and targets, as far as the table has them."""
+    """One line per drug: its name, mechanism and targets, as far as the table has them."""
     targets = drugs["targets"].astype(str).str.replace(";", " ")
     parts = zip(drugs.index.astype(str), drugs["mechanism"].astype(str), targets, strict=True)
     return {part[0]: ". ".join(p for p in part if p) for part in parts}

@@ -1,16 +1,17 @@
 """What an encoder of cells reads: control cells as numbers, gene by gene."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.embeddings.expression import drawn_controls, log_normalised
+from perturbcore.data.screens.read import normalise
 
 # a gene that hardly varies must not turn rounding into large scores
 LEAST_SD = 0.1
@@ -114,6 +115,33 @@ def control_cells(
         str(screen.uns.get("perturbcore", {}).get("identifier", "symbol")),
         f"{sum(sizes)} of {n_all} control cells of {', '.join(wanted)}, {len(names)} genes",
     )
+
+
+def drawn_controls(
+    screen: AnnData, cell_lines: Sequence[str] | None, max_cells: int, seed: int
+) -> Iterator[tuple[str, np.ndarray, int]]:
+    """For each line: its name, the rows of at most `max_cells` control cells, how many it has."""
+    lines = screen.obs["cell_line"].astype(str).to_numpy()
+    there = sorted(set(lines))
+    for line in there if cell_lines is None else cell_lines:
+        if line not in there:
+            raise ParameterError(f"the screen has no cell line {line!r}; it has {', '.join(there)}")
+        rows = np.flatnonzero(screen.obs["is_control"].to_numpy(bool) & (lines == line))
+        n_all = len(rows)
+        if n_all < 2:
+            raise InputError(
+                f"cell line {line!r} has {n_all} control cells; at least 2 are needed to learn how "
+                "genes vary: leave the line out"
+            )
+        if n_all > max_cells:
+            rows = np.sort(np.random.default_rng(seed).choice(rows, max_cells, replace=False))
+        yield line, rows, n_all
+
+
+def log_normalised(screen: AnnData, rows: np.ndarray) -> sp.csr_matrix:
+    """Cells of a screen, normalised to 1e4 and logged, as a sparse matrix in memory."""
+    part = screen[rows].to_memory() if screen.isbacked else screen[rows].copy()
+    return sp.csr_matrix(normalise(part).X)
 
 
 def _columns(names, blocks, max_genes: int | None, keep: Sequence[str]) -> np.ndarray:

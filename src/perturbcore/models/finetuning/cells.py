@@ -22,10 +22,10 @@ from perturbcore.embeddings.cell_models.frozen import (
     gene_vectors,
 )
 from perturbcore.embeddings.cell_models.huggingface import load_huggingface
-from perturbcore.embeddings.cell_models.objectives import FrozenHead, IndexingHead, KnockOutHead
 from perturbcore.embeddings.cell_models.pretrain import Pretrained, pretrain
 from perturbcore.embeddings.cell_models.tokens import ControlCells, control_cells
 from perturbcore.models.finetuning.model import FineTuned, TrainingLabels
+from perturbcore.models.finetuning.objectives import FrozenHead, IndexingHead, KnockOutHead
 
 LRS = (1e-2, 1e-3, 1e-4, 1e-5)
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from perturbcore.core.digest import digest
 from perturbcore.core.training.learner import Learner
-from perturbcore.embeddings.cell_models.objectives import unsquared_l2
 from perturbcore.embeddings.gcn import GraphNetwork, Pretrained, normalised, sparse_tensor
 from perturbcore.models.finetuning.model import FineTuned, TrainingLabels
+from perturbcore.models.finetuning.objectives import unsquared_l2
 
 LRS, BATCH_SIZES = (1e-3, 1e-4, 1e-5), (16, 32, 64)
 

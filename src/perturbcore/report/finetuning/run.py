@@ -14,11 +14,10 @@ from perturbcore.data.identifiers import previous_symbols
 from perturbcore.data.sets.base import Dataset
 from perturbcore.data.tables import read_table
 from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.build import MODELS
+from perturbcore.embeddings.build import MODELS, check_spec
 from perturbcore.embeddings.convert import add_aliases
 from perturbcore.embeddings.graph_network import pretrained_network
 from perturbcore.embeddings.sources import BuildContext, find_source
-from perturbcore.embeddings.specs import check_spec
 from perturbcore.models.finetuning.cells import CellAdaptation, CellModels, cell_models
 from perturbcore.models.finetuning.graph import graph_model
 from perturbcore.models.finetuning.model import FineTuned
