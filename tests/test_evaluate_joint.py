@@ -169,8 +169,8 @@ def test_scores_join_those_of_evaluate_in_one_table():
     e = Embedding(
         "e", "Protein", pd.Index(names), np.random.default_rng(1).normal(size=(30, 4)), "symbol"
     )
-    evaluate(data, [e], [KNN([3])], store=store, scope="s", protocol=Protocol(3), progress=False)
-    evaluate_models(data, [Model()], store=store, scope="s", add=True, progress=False)
+    way = dict(models=[Model()], store=store, scope="s", protocol=Protocol(3), progress=False)
+    evaluate(data, [e], [KNN([3])], **way)
     both = store.scores(store.keys_of("s"))
     assert {"e", "mean of training", "idealized", ""} == set(both["embedding"])
 

@@ -30,7 +30,7 @@ from perturbcore.models.finetuning.cells import FrozenMLP, Indexing, InSilicoKO,
 from perturbcore.models.finetuning.model import FineTuned
 from perturbcore.models.finetuning.objectives import IndexingHead, KnockOutHead, unsquared_l2
 from perturbcore.score.evaluate import evaluate as evaluate_models
-from perturbcore.score.model import Fold, _asked, fit_predict
+from perturbcore.score.model import Fold, blank, fit_predict
 from perturbcore.score.task import task_of
 
 N_GENES, N_MODULES = 40, 4
@@ -46,7 +46,7 @@ def predicted(model, train, test, fold=0):
 
 
 def blanked(test):
-    return _asked(test, np.ones(test.n_obs, dtype=bool))
+    return blank(test)
 
 
 def planted_screen(n=300, seed=0, lines=("A", "B")):

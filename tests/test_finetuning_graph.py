@@ -29,7 +29,7 @@ from perturbcore.models.simple.space import Protocol
 from perturbcore.score.evaluate import evaluate as evaluate_models
 from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.pairs import auroc_within
-from perturbcore.score.model import Fold, _asked, fit_predict
+from perturbcore.score.model import Fold, blank, fit_predict
 from perturbcore.score.task import task_of
 
 QUICK = dict(lrs=[1e-2], batch_sizes=[32], epochs=15, patience=4)
@@ -42,7 +42,7 @@ def predicted(model, train, test, fold=0):
 
 
 def blanked(test):
-    return _asked(test, np.ones(test.n_obs, dtype=bool))
+    return blank(test)
 
 
 def planted(n, k, inside=0.2, outside=0.005, seed=0):
@@ -126,7 +126,7 @@ def test_head_starts_at_what_the_training_responses_say(graph, task):
         np.zeros(12, "f"),
         np.ones(12, "f"),
         data.bias(),
-        data.kind,
+        data.task,
         1e-3,
     )
     found = head(**Neighbourhood(normalised(model.A), 2).around(np.array([3, 8]))).detach().numpy()
@@ -152,7 +152,7 @@ def test_unknown_labels_have_no_weight(graph):
         np.zeros(12, "f"),
         np.ones(12, "f"),
         data.bias(),
-        data.kind,
+        data.task,
         1e-3,
     )
     torch.nn.init.normal_(head.weight)

@@ -17,7 +17,6 @@ from perturbcore.embeddings.sources import BuildContext
 from perturbcore.models.registry import build_models
 from perturbcore.models.simple import evaluate_embeddings, predictor
 from perturbcore.models.simple.space import Protocol
-from perturbcore.score.evaluate import evaluate
 from perturbcore.score.limits import experimental_error, limit_units
 from perturbcore.score.store import ASIDE, ScoreStore, write_atomically
 from perturbcore.score.task import task_of
@@ -130,7 +129,7 @@ class Study:
         responses = data.responses
         # of labels the folds decide too: their error is scored fold by fold
         trials = [n_outer, n_inner] + (
-            [n_trials, *responses.obs["fold"]] if task_of(data.task).kind == "deg" else []
+            [n_trials, *responses.obs["fold"]] if task_of(data.task).classes else []
         )
         made_by = code_digest(experimental_error)
         key = digest(name, responses.X, list(responses.obs_names), *trials, options, made_by)
@@ -209,12 +208,13 @@ class Study:
         predictors=("knn",),
         *,
         protocol: Protocol | None = None,
+        models: Sequence = (),
         embeddings=None,
         ceiling: pd.DataFrame | None = None,
         seed: int = 0,
         **options,
     ) -> pd.DataFrame:
-        """Score the embeddings on a data set, with floor, ceiling and experimental error.
+        """Score embeddings and models on a data set, with floor, ceiling and experimental error.
 
         Parameters
         ----------
@@ -222,12 +222,13 @@ class Study:
             Data set of the profile.
         predictors, protocol, seed, options
             See `perturbcore.models.simple.evaluate_embeddings`.
+        models : list of Model
+            Methods that are no predictor on one embedding; those that the profile lists and that
+            predict this task are scored as well.
         embeddings : list, optional
             `embeddings(name)` by default.
         ceiling : pandas.DataFrame, optional
             `ceiling(name)`; its rows become units of predictor "experimental_error".
-
-        The models that the profile lists and that predict this task are scored as well.
         """
         responses = self.dataset(name).responses
         if embeddings is None:
@@ -243,7 +244,7 @@ class Study:
             responses,
             embeddings,
             predictors,
-            models=more,
+            models=[*more, *models],
             store=self.store,
             scope=scope,
             dataset=name,
@@ -256,40 +257,9 @@ class Study:
         if ceiling is not None:
             units = limit_units(ceiling, responses, seed, dataset=name)
             self.store.put(units)
-            self.store.join(scope, [u.key for u in units])
+            self.store.claim(scope, [*self.store.keys_of(scope), *(u.key for u in units)])
         self.export()
         return self.store.scores(self.store.keys_of(scope))
-
-    def evaluate_joint(
-        self, name: str, models, *, seed: int = 0, responses=None, **options
-    ) -> pd.DataFrame:
-        """Score models that predict whole folds, beside what `evaluate` has claimed; return theirs.
-
-        Parameters
-        ----------
-        name : str
-            Data set of the profile.
-        models : list
-            See `perturbcore.score.model.Model`.
-        responses : AnnData, optional
-            Those of the data set by default.
-        seed, options
-            See `perturbcore.score.evaluate.evaluate`.
-        """
-        responses = self.dataset(name).responses if responses is None else responses
-        scores = evaluate(
-            responses,
-            models,
-            add=True,
-            store=self.store,
-            scope=self.scope(name),
-            dataset=name,
-            seed=seed,
-            progress=False,
-            **options,
-        )
-        self.export()
-        return scores
 
     def lines(self, name: str) -> list[str]:
         """Cell lines of a data set, in their order."""

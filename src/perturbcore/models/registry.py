@@ -6,7 +6,7 @@ from importlib import import_module
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.simple import BY_KIND, OnEmbedding, Predictor, Protocol
 from perturbcore.models.simple import predictor as make_predictor
-from perturbcore.score.model import NEGATIVE, POSITIVE, Model
+from perturbcore.score.model import NEGATIVE, POSITIVE, Model, predicts
 from perturbcore.score.task import Task, task_of
 
 # a new model: one file with its class, and one line here
@@ -64,9 +64,9 @@ def build_models(
             try:
                 if issubclass(kind, Predictor):
                     made = kind(**options)
-                    if made.task.kind == task.kind:
+                    if made.task.alike(task):
                         models += [OnEmbedding(e, made, protocol) for e in embeddings]
-                elif kind.tasks is None or task.name in kind.tasks:
+                elif predicts(kind, task):
                     models.append(kind(embeddings=sources, **options))
             except TypeError as error:
                 raise ParameterError(f"model '{name}': {error}") from error

@@ -84,10 +84,10 @@ class Labelled:
 
 def models_of(study, task: str, *, k, C, max_iter: int) -> list:
     """Return the classifier and kNN for a task of labels, complete or known in part."""
-    kind = task_of(task).kind
-    if kind == "pairs":
+    kind = task_of(task)
+    if kind.partial:
         return [LabelLogistic(C), LabelKNN(k)]
-    if kind != "deg":
+    if not kind.classes:
         raise ParameterError(
             f"task '{task}' has no labels; give data sets of task deg or deg_pairs"
         )
@@ -132,7 +132,7 @@ def evaluate_labels(
             study, data.task, k=k, C=dict(C_of or {}).get(name, C), max_iter=max_iter
         )
         limit = study.ceiling(name, n_outer=n_outer, n_inner=n_inner, n_trials=n_trials)
-        options = {"controls": CONTROLS} if task_of(data.task).kind == "deg" else {}
+        options = {"controls": CONTROLS} if task_of(data.task).classes else {}
         scores = study.evaluate(
             name, models, protocol=Protocol(n_components=n_components), embeddings=built,
             ceiling=limit, seed=seed, **options,
@@ -283,7 +283,7 @@ def absent_said(absent: Mapping[str, str]) -> str:
 def counts_said(part: Labelled) -> str:
     """Say how sparse the labels of a data set are, and which embeddings it has no use for."""
     table = label_counts(part)
-    of = "of the known labels" if task_of(part.data.task).kind == "pairs" else "of the labels"
+    of = "of the known labels" if task_of(part.data.task).partial else "of the labels"
     one = f"In {part.title}, {_range(table['share'])} {of} are not 0"
     if table["none"].max() > 0:
         one += f"; {_range(table['none'])} of the perturbations have none that is not"

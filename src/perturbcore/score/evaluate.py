@@ -19,7 +19,7 @@ from perturbcore.core.provenance import record
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.responses import cell_lines as lines_in
 from perturbcore.data.responses import check_responses, rows_of
-from perturbcore.score.model import Fold, Prediction, fit_predict
+from perturbcore.score.model import Fold, Prediction, fit_predict, predicts
 from perturbcore.score.store import ScoreStore, UnitResult
 from perturbcore.score.task import Task, task_of
 
@@ -30,7 +30,6 @@ def evaluate(
     *,
     store: ScoreStore | None = None,
     scope: str | None = None,
-    add: bool = False,
     dataset: str | None = None,
     folds: Sequence[int] | None = None,
     cell_lines: Sequence[str] | None = None,
@@ -43,8 +42,8 @@ def evaluate(
 
     `responses`: perturbations x genes; see `perturbcore.data.responses.check_responses`;
     `store`: where finished units are kept; `scope`: what these units belong to in the store (a
-    chapter); by default data set and task; `add`: whether they join the units of `scope`; by
-    default they replace them; `dataset`: name of the data set in the scores, part of what a
+    chapter), replacing its earlier ones; by default data set and task; `dataset`: name of the data
+    set in the scores, part of what a
     unit is: in the book the name in the profile. By default what the responses declare; `folds,
     cell_lines`: only these; `metrics`: all metrics of the task by default; `seed`: recorded
     with each unit; `n_jobs`: threads over groups of models, see
@@ -56,11 +55,12 @@ def evaluate(
     """
     models = list(models)
     check_responses(responses)
-    check_leakage(responses, joint=any(m.joint for m in models))
     task = task_of(responses)
     names = task.check_metrics(metrics)
     _check_models(models, task)
     lines = list(cell_lines or lines_in(responses))
+    asked = responses if cell_lines is None else responses[responses.obs["cell_line"].isin(lines)]
+    check_leakage(asked, joint=any(m.joint for m in models))
     dataset = dataset or responses.uns["perturbcore"]["dataset"]
     about = {"dataset": dataset, "task": task.name, "seed": seed}
     jobs = _plan(responses, models, lines, folds, about, [metrics and names])
@@ -77,7 +77,7 @@ def evaluate(
                     r.about.update(origin, finished=now)
                 store.put(results)
                 bar.update(n)
-    (store.join if add else store.claim)(scope or f"{dataset}/{task.name}", keys)
+    store.claim(scope or f"{dataset}/{task.name}", keys)
     return store.scores(keys)
 
 
@@ -263,11 +263,10 @@ def _check_models(models: Sequence, task: Task) -> None:
             "since scores are told apart by name"
         )
     for model in models:
-        tasks = getattr(model, "tasks", None)
-        if tasks is not None and task.name not in tasks:
+        if not predicts(model, task):
             raise ParameterError(
-                f"{model.name} ({model.predictor}) predicts {', '.join(tasks)}, not '{task.name}'; "
-                "leave it out"
+                f"{model.name} ({model.predictor}) predicts {', '.join(model.tasks)}, not "
+                f"'{task.name}'; leave it out"
             )
 
 

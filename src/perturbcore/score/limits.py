@@ -41,7 +41,7 @@ def experimental_error(
     """
     trials: dict[str, Any] = dict(n_outer=n_outer, n_inner=n_inner, n_jobs=n_jobs)
     responses: Any = data.responses
-    if task_of(data.task).kind == "deg":
+    if task_of(data.task).classes:
         return deg_ceiling(data.screen, responses, n_trials=n_trials, progress=False, **trials)
     control = responses.uns["perturbcore"].get("control", options.get("control", "global"))
     if data.replicates is not None:

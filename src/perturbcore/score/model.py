@@ -106,7 +106,7 @@ class Fold:
             task_of(responses),
             lines,
             _copied(responses, train),
-            _asked(responses, test),
+            blank(responses[test]),
         )
 
     @cached_property
@@ -137,11 +137,11 @@ def _copied(responses: AnnData, rows: np.ndarray) -> AnnData:
     )
 
 
-def _asked(responses: AnnData, rows: np.ndarray) -> AnnData:
-    obs = responses.obs.loc[rows, ASKED].copy()
-    X = np.full((len(obs), responses.n_vars), np.nan, dtype=np.float32)
-    uns = {"perturbcore": dict(responses.uns["perturbcore"])}
-    return AnnData(X, obs=obs, var=responses.var.copy(), uns=uns)
+def blank(rows: AnnData) -> AnnData:
+    """Return what a model is told of test rows: who they are, with NaN for every response."""
+    X = np.full(rows.shape, np.nan, dtype=np.float32)
+    uns = {"perturbcore": dict(rows.uns["perturbcore"])}
+    return AnnData(X, obs=rows.obs[ASKED].copy(), var=rows.var.copy(), uns=uns)
 
 
 class Model:
@@ -187,6 +187,12 @@ class Model:
     def predict(self, fold: Fold) -> Prediction:
         """Predict the test perturbations of the fold that it was fitted to."""
         raise NotImplementedError
+
+
+def predicts(model, task: Task) -> bool:
+    """Whether a model, or a class of models, predicts a task."""
+    tasks = getattr(model, "tasks", None)
+    return tasks is None or task.name in tasks
 
 
 def fit_predict(model, fold: Fold) -> Prediction:

@@ -113,21 +113,6 @@ class ScoreStore:
             now = time.time()
             db.executemany("INSERT INTO members VALUES (?, ?, ?)", [(scope, k, now) for k in keys])
 
-    def join(self, scope: str, keys: Sequence[str]) -> None:
-        """Add units to those of `scope`; earlier units of the same identity leave it."""
-        there = self._identities([*self.keys_of(scope), *keys])
-        new = {there[k] for k in keys if k in there}
-        stale = [(scope, k) for k, unit in there.items() if unit in new and k not in set(keys)]
-        with self._db as db:
-            db.executemany("DELETE FROM members WHERE scope = ? AND key = ?", stale)
-            rows = [(scope, k, time.time()) for k in keys]
-            db.executemany("INSERT OR REPLACE INTO members VALUES (?, ?, ?)", rows)
-
-    def _identities(self, keys: Iterable[str]) -> dict[str, tuple]:
-        wanted = set(keys)
-        rows = [r for r in self._db.execute("SELECT key, about FROM units") if r[0] in wanted]
-        return {key: tuple(json.loads(about).get(c) for c in IDENTITY[:-1]) for key, about in rows}
-
     def keys_of(self, scope: str) -> list[str]:
         """Return the keys of the units of `scope`."""
         query = "SELECT key FROM members WHERE scope = ?"

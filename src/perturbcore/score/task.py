@@ -34,7 +34,12 @@ class Task:
     primary : str
         Metric that leads: rankings and answers use it.
     kind : str
-        "lfc" (log fold-changes), "deg" (complete labels -1, 0, 1) or "pairs" (partial labels).
+        Group of its metrics: "lfc" (log fold-changes), "deg" (complete labels) or "pairs" (partial
+        labels).
+    classes : tuple of int
+        Classes of complete labels, each predicted by a probability; () for other tasks.
+    partial : bool
+        Whether labels are known only for some genes of a perturbation.
     floors : mapping
         Name -> function of the training truth that returns one prediction for every test
         perturbation, shaped as one of `blank`. "train_mean" is the first.
@@ -50,6 +55,8 @@ class Task:
     title: str
     primary: str
     kind: ClassVar[str]
+    classes: ClassVar[tuple[int, ...]] = ()
+    partial: ClassVar[bool] = False
     floors: ClassVar[Mapping[str, Callable]]
     layers: ClassVar[tuple[str, ...]] = ()
     missing: ClassVar[str] = "train_mean"
@@ -71,6 +78,10 @@ class Task:
                     f"metric '{name}' is for {metric(name).task}; here: {', '.join(there)}"
                 )
         return list(names or there)
+
+    def alike(self, other: "Task") -> bool:
+        """Whether the same predictors serve both tasks."""
+        return self.kind == other.kind
 
     def truth(self, rows: AnnData) -> Any:
         """Return what is known of rows: an (n, g) array, or `Labels` where labels are partial."""
@@ -166,6 +177,7 @@ class Classes(Task):
     """Complete labels: -1, 0 or 1 of every gene; predictions are (3, n, g) probabilities."""
 
     kind = "deg"
+    classes = (-1, 0, 1)
     floors = {
         "train_mean": class_shares,
         "prior": class_shares,
@@ -203,6 +215,7 @@ class Pairs(Task):
 
     direction: bool = field(default=False)
     kind = "pairs"
+    partial = True
     floors = {"train_mean": Labels.rates}
     layers = ("deg", "observed")
 

@@ -16,6 +16,7 @@ from perturbcore.core.training.learner import Learner
 from perturbcore.embeddings.gcn import GraphNetwork, Pretrained, normalised, sparse_tensor
 from perturbcore.models.finetuning.model import FineTuned, TrainingLabels
 from perturbcore.models.finetuning.objectives import unsquared_l2
+from perturbcore.score.task import Task
 
 LRS, BATCH_SIZES = (1e-3, 1e-4, 1e-5), (16, 32, 64)
 
@@ -90,7 +91,7 @@ class GraphAdaptation:
         scale = np.maximum(z.std(axis=0), 1e-6)
         network = copy.deepcopy(self.pretrained.network)
         centre, bias = z.mean(axis=0), data.bias()
-        return GraphObjective(network, centre, scale, bias, data.kind, lr, self.frozen)
+        return GraphObjective(network, centre, scale, bias, data.task, lr, self.frozen)
 
     def read(self, at: np.ndarray) -> dict:
         """Give neighbourhoods of nodes; of a frozen network the vectors, known beforehand."""
@@ -160,9 +161,9 @@ class GraphObjective(Learner):
     `bias`, (g,) or (3, g): what the training responses say of a gene whatever the perturbation.
     """
 
-    def __init__(self, network, centre, scale, bias, kind: str, lr: float, frozen: bool = False):
+    def __init__(self, network, centre, scale, bias, task: Task, lr: float, frozen: bool = False):
         super().__init__()
-        self.network, self.kind, self.lr = network, kind, lr
+        self.network, self.task, self.lr = network, task, lr
         self.network.requires_grad_(not frozen)
         bias = torch.as_tensor(np.asarray(bias, dtype=np.float32))
         self.register_buffer("centre", torch.as_tensor(centre))
@@ -181,10 +182,10 @@ class GraphObjective(Learner):
         """Un-squared L2 error; or cross-entropy, of pairs over the known labels."""
         found = self(**{k: batch[k] for k in ("start", "steps", "vectors") if k in batch})
         label = batch["response"]
-        if self.kind == "lfc":
-            return {"loss": unsquared_l2(found, label)}
-        if self.kind == "deg":
+        if self.task.classes:
             return {"loss": F.cross_entropy(found.permute(1, 0, 2), label.long() + 1)}
+        if not self.task.partial:
+            return {"loss": unsquared_l2(found, label)}
         known = batch["known"]
         return {"loss": F.binary_cross_entropy_with_logits(found[known], label[known])}
 

@@ -134,7 +134,7 @@ class FineTuned(Model):
         order = order[stream.permutation(len(order))]
         n_out = max(1, round(self.validation * len(order)))
         self._search(fold, line, at, order[n_out:], order[:n_out])
-        if self.data.kind == "pairs":
+        if self.data.task.partial:
             held = order[:n_out]
             known = self.data.known[held]
             score = self._said(at[held])[known]
@@ -223,11 +223,11 @@ class TrainingLabels:
     """
 
     def __init__(self, fold: Fold):
+        self.task, self.known = fold.task, None
         task = fold.task
-        self.kind, self.known = task.kind, None
         self.floor = task.floors["train_mean"](fold.truth).astype(np.float32)
         self.columns = np.arange(fold.train.n_vars)
-        if self.kind != "pairs":
+        if not task.partial:
             self.label = fold.truth
             return
         label, known = task.dense_labels(fold.train)
@@ -238,15 +238,15 @@ class TrainingLabels:
     def bias(self) -> np.ndarray:
         """Return what a head starts from: the floor of its genes, on the scale of its output."""
         floor = self.floor[..., self.columns]
-        if self.kind == "lfc":
-            return floor
-        if self.kind == "deg":
+        if self.task.classes:
             return np.log(floor)
+        if not self.task.partial:
+            return floor
         inside = np.clip(floor, 1e-4, 1 - 1e-4)
         return np.log(inside / (1 - inside))
 
     def from_scale(self, output: torch.Tensor) -> torch.Tensor:
         """Turn the output of a head into responses or probabilities."""
-        if self.kind == "lfc":
-            return output
-        return torch.softmax(output, dim=0) if self.kind == "deg" else torch.sigmoid(output)
+        if self.task.classes:
+            return torch.softmax(output, dim=0)
+        return torch.sigmoid(output) if self.task.partial else output

@@ -97,7 +97,7 @@ def ablate(
     "greedy"), n_sources, value (L2 or AUROC within gene).
     """
     task = task_of(responses)
-    if task.kind not in ("lfc", "pairs"):
+    if task.classes:
         raise ParameterError(
             f"sources are ablated on log fold-changes and labelled pairs, not on {task.title}"
         )

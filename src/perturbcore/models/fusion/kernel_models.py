@@ -57,7 +57,7 @@ class KernelSum(Fusion):
     def predict_line(self, fold: LineFold) -> Prediction:
         """See `perturbcore.models.fusion.kernels.Smoother`."""
         kernels, smoother = cosines(fold), Smoother(self.powers)
-        if fold.task.kind == "deg":
+        if fold.task.classes:
             train, test = summed(kernels)
 
             def predict(a, b):

@@ -180,7 +180,7 @@ class AveragedKNN(Fusion):
             shape = (1, len(fold.test_ids), len(rate))
             values = next(_mean_of_sources(fold, everything, None, shape, smooth, rate, np.float32))
             return pair_prediction(fold, values, inner, k)
-        if fold.task.kind == "deg":
+        if fold.task.classes:
             grid = model.candidates()
             k = tuned(fold, grid, lambda a, b: _classes(fold, model, a, b, grid))
             values = next(_classes(fold, model, everything, None, [k]))

@@ -68,7 +68,7 @@ class LineFold:
     @property
     def pairs(self) -> bool:
         """Whether labels are partial."""
-        return self.task.kind == "pairs"
+        return self.task.partial
 
     @cached_property
     def gram(self) -> np.ndarray:

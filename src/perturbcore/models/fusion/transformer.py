@@ -169,10 +169,10 @@ class TransformerFusion(Model):
         )
         steps = -(-int(learning.sum()) // s.batch)
         common = (network, normalise(sources, rows, s.input_norm), line, s, steps)
-        if fold.task.kind == "lfc":
-            return LFCLearner(*common, Y=truth)
-        if fold.task.kind == "deg":
+        if fold.task.classes:
             return DEGLearner(*common, label=truth, train=learning)
+        if not pairs:
+            return LFCLearner(*common, Y=truth)
         here = line[: len(learning)]
         rate = [truth[np.flatnonzero(learning & (here == i))].rates() for i in range(len(lines))]
         rate = np.clip(rate, 1e-4, 1 - 1e-4)
@@ -205,11 +205,11 @@ class TransformerFusion(Model):
         """Predict every gene of the test rows by the mean of the trained members."""
         rows = np.arange(len(self.held), len(self.obs))
         values, threshold = self.values(rows), None
-        if fold.task.kind == "deg":
+        if fold.task.classes:
             logit = values.reshape(len(rows), -1, 3)
             values = np.exp(logit - logit.max(axis=2, keepdims=True))
             values = (values / values.sum(axis=2, keepdims=True)).transpose(2, 0, 1)
-        elif fold.task.kind == "pairs" and self.held.any() and self.settings.refit == "none":
+        elif fold.task.partial and self.held.any() and self.settings.refit == "none":
             threshold = self._thresholds(fold.truth)
         weights = pd.DataFrame(self.attention(rows), columns=self.sources.names).mean().fillna(0)
         note = {

@@ -174,7 +174,7 @@ def evaluate_embeddings(
     protocol, task = protocol or Protocol(), task_of(responses)
     chosen = [predictor(p, task) if isinstance(p, str) else p for p in predictors]
     for p in chosen:
-        if p.task.kind != task.kind:
+        if not p.task.alike(task):
             raise ParameterError(f"predictor '{p.name}' predicts {p.task.title}, not {task.title}")
     there = list(dict.fromkeys([*CONTROLS, *task.floors]))
     unknown = sorted(set(controls) - set(there))

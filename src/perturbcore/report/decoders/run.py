@@ -172,11 +172,6 @@ def run_decoders(
         for fold in folds
     )
     predictors = [KNN(k)] + [Linear("ridge", RIDGE)] * (fewest >= LEAST_FOR_RIDGE)
-    scores = study.evaluate(
-        name, predictors, embeddings=[*chosen, random], folds=folds, cell_lines=lines, seed=seed,
-        protocol=Protocol(n_components=n_components, inner_folds=inner_folds),
-        ceiling=study.ceiling(name, n_outer=n_outer, n_inner=n_inner),
-    )  # fmt: skip
     cells = Cells.of(data.screen, responses.var_names)
     folder = Path(study.profile.results) / "models" / "generative_decoders"
     model = partial(DecoderModel, cells, cells_per_batch=cells_per_batch, seed=seed, folder=folder)
@@ -194,9 +189,14 @@ def run_decoders(
     ]  # fmt: skip
     file = Path(gears.format(dataset=name)) if gears else None
     rivals = [*models, *([GearsPredictions(file)] if file is not None and file.exists() else [])]
-    joint = study.evaluate_joint(name, rivals, responses=responses, folds=folds, seed=seed)
+    scores = study.evaluate(
+        name, predictors, models=rivals, embeddings=[*chosen, random], folds=folds,
+        cell_lines=lines, seed=seed,
+        protocol=Protocol(n_components=n_components, inner_folds=inner_folds),
+        ceiling=study.ceiling(name, n_outer=n_outer, n_inner=n_inner),
+    )  # fmt: skip
     scores = scores[scores["fold"].isin(folds) & scores["cell_line"].isin(lines)]
-    scores = _with_costs(pd.concat([scores, joint], ignore_index=True), study.store)
+    scores = _with_costs(scores, study.store)
     each = study.store.per_perturbation(scores["key"].unique(), "L2")
     note = _note(rehearsal, len(predictors) < 2, fewest)
     return DecoderRun(data, responses, cells, embedding, folds, models, shifts, scores, each, note)

@@ -23,6 +23,7 @@ from perturbcore.models.finetuning.graph import graph_model
 from perturbcore.models.finetuning.model import FineTuned
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison
+from perturbcore.score.model import predicts
 from perturbcore.score.task import task_of
 
 RETRAINED = "STRING GNN, retrained"
@@ -122,7 +123,7 @@ def run_fine_tuning(
         without.append(
             f"{links} is not in the authors' folder: no graph network can be fine-tuned."
         )
-    readable = task.name in CellAdaptation.tasks
+    readable = predicts(CellAdaptation, task)
     if cells is not None and data.screen is not None and readable:
         targets = sorted(obs["perturbation"].astype(str).unique())
         encoder = cell_models(data.screen, targets=targets, seed=seed, folder=kept, **cells)
@@ -135,13 +136,10 @@ def run_fine_tuning(
     few = len(k_few) and obs["cell_line"].value_counts().max() < FEW
     predictors = study.models(task.name, knn=k_few if few else k, lasso=(1.0,))
     scores = study.evaluate(
-        dataset, predictors if task.kind == "pairs" else predictors[:1], embeddings=embeddings,
-        protocol=Protocol(n_components=n_components), seed=seed,
+        dataset, predictors if task.partial else predictors[:1], models=models,
+        embeddings=embeddings, protocol=Protocol(n_components=n_components), seed=seed,
         ceiling=study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner),
     )  # fmt: skip
-    if models:
-        tuned = study.evaluate_joint(dataset, models, seed=seed)
-        scores = pd.concat([scores, tuned], ignore_index=True)
     absent = [n for n in wanted if n not in there]
     networks = pd.DataFrame(networks, columns=NETWORKS)
     return FineTuningRun(data, scores, networks, absent, without)

@@ -44,7 +44,7 @@ class FusionScores:
     @property
     def pairs(self) -> bool:
         """Whether labels are partial."""
-        return task_of(self.data.task).kind == "pairs"
+        return task_of(self.data.task).partial
 
     @cached_property
     def every(self) -> Comparison:
@@ -149,15 +149,14 @@ def score_fusions(
     simple = fusions(data.task, sources, k=k, n_components=n_components, inner_folds=inner_folds)
     deep, left_out = fusion_transformers(study, data, sources, transformers or {})
     predictors = study.models(data.task, knn=k, lasso=(1.0,))
-    predictors = predictors if task_of(data.task).kind == "pairs" else predictors[:1]
-    singles = study.evaluate(
-        dataset, predictors, protocol=Protocol(n_components=n_components), embeddings=made,
-        ceiling=study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner), seed=seed,
-    )  # fmt: skip
+    predictors = predictors if task_of(data.task).partial else predictors[:1]
     models = [*simple, *deep, *single_sources(simple)]
-    fused = study.evaluate_joint(dataset, models, seed=seed, n_jobs=study.n_jobs)
-    scores = pd.concat([singles, fused], ignore_index=True)
-    return FusionScores(data, sources, scores, weights_of(study.store, fused), left_out)
+    scores = study.evaluate(
+        dataset, predictors, models=models, protocol=Protocol(n_components=n_components),
+        embeddings=made, seed=seed,
+        ceiling=study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner),
+    )  # fmt: skip
+    return FusionScores(data, sources, scores, weights_of(study.store, scores), left_out)
 
 
 def fusion_transformers(

@@ -13,6 +13,7 @@ from perturbcore.score.ceiling.deg_sampler import LabelSampler, Source
 from perturbcore.score.ceiling.fold_scores import MODALITY, PREDICTOR
 from perturbcore.score.metrics.deg import deg_metrics, one_hot
 from perturbcore.score.metrics.registry import metrics_of
+from perturbcore.score.task import task_of
 
 DEG_QUANTILES = (0.005, 0.01, 0.1, 0.2, 0.5, 0.8, 0.9, 0.99, 0.995)
 # what deg_labels records, and what it does by default
@@ -97,7 +98,7 @@ def deg_ceiling(
     """
     check_responses(responses)
     about = responses.uns["perturbcore"]
-    if about["task"] != "deg":
+    if not task_of(responses).classes:
         raise InputError(
             f"the responses are of task {about['task']!r}: labels (task 'deg') are needed"
         )
