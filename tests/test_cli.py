@@ -21,18 +21,7 @@ def test_help_answers_without_loading_the_heavy_libraries():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for verb in (
-        "run",
-        "notebook",
-        "chapters",
-        "profiles",
-        "book",
-        "data",
-        "check",
-        "effects",
-        "ceiling",
-        "evaluate",
-    ):
+    for verb in "run notebook chapters profiles book data check effects ceiling evaluate".split():
         assert f"\n    {verb} " in done.stdout
     done = subprocess.run(
         [sys.executable, "-m", "perturbcore.book.cli", "--version"], capture_output=True, text=True

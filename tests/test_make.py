@@ -57,19 +57,7 @@ def edit(path, old, new):
 
 def test_help_lists_every_verb_and_is_the_default(project):
     text = make(project).stdout
-    for verb in (
-        "book",
-        "test",
-        "data",
-        "run",
-        "notebooks",
-        "serve",
-        "linkcheck",
-        "bench",
-        "clean",
-        "distclean",
-        "help",
-    ):
+    for verb in "book test data run notebooks serve linkcheck bench clean distclean help".split():
         assert re.search(rf"^ +{verb} +\w", text, re.M), verb
     assert text == make(project, "help").stdout
     assert not (project / "results").exists()
