@@ -16,7 +16,7 @@ import yaml
 import perturbcore
 from perturbcore import VERBS, WINGS
 from perturbcore.book.source import find_chapter, published
-from perturbcore.core.errors import InputError
+from perturbcore.core.errors import FailedError, InputError
 from perturbcore.core.profile import Profile, project_root
 from perturbcore.core.provenance import record
 
@@ -31,7 +31,7 @@ _NEEDLESS = re.compile(
 )
 
 
-class BookError(RuntimeError):
+class BookError(FailedError):
     """The book could not be built; the message holds the warnings."""
 
 

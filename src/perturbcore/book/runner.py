@@ -12,13 +12,14 @@ import nbformat
 
 from perturbcore.book.rules import code_stamp, unchanged
 from perturbcore.book.source import Chapter, run_folder
+from perturbcore.core.errors import FailedError
 from perturbcore.core.profile import Profile, project_root
 from perturbcore.core.provenance import record
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class ChapterError(RuntimeError):
+class ChapterError(FailedError):
     """A chapter failed; the message shows the cell and what it raised."""
 
 

@@ -13,6 +13,10 @@ class LeakError(InputError):
     """A test perturbation would be seen in training."""
 
 
+class FailedError(RuntimeError):
+    """A chapter or book failed; the message is all a user needs."""
+
+
 class DownloadError(RuntimeError):
     """A file could not be fetched, or what came is not what was pinned."""
 

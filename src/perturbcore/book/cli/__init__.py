@@ -3,8 +3,7 @@
 import sys
 
 from perturbcore.book.cli.options import parser
-from perturbcore.book.cli.reported import Reported
-from perturbcore.core.errors import DownloadError, InputError
+from perturbcore.core.errors import DownloadError, FailedError, InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (InputError, DownloadError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except Reported as error:
+    except FailedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

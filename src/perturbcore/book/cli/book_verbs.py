@@ -3,27 +3,22 @@
 Everything heavy is imported inside the verbs, so that help answers at once.
 """
 
-from perturbcore.book.cli.reported import Reported
-from perturbcore.core.errors import DownloadError, InputError, ParameterError
+from perturbcore.core.errors import DownloadError, FailedError, InputError, ParameterError
 
 
 def run(options) -> None:
     """Execute one chapter."""
-    from perturbcore.book.runner import ChapterError, run_aside, run_for_book
+    from perturbcore.book.runner import run_aside, run_for_book
     from perturbcore.book.source import find_chapter
     from perturbcore.core.profile import load_profile
 
     chapter, profile = find_chapter(options.chapter), load_profile(options.profile)
     if (options.for_book or options.update) and (options.p or options.out):
         raise ParameterError("--for-book takes its values from the profile: no -p, no --out")
-    try:
-        if options.for_book:
-            target = run_for_book(chapter, profile, update=options.update)
-        else:
-            target = run_aside(chapter, profile, dict(options.p), options.out)
-    except ChapterError as error:
-        raise Reported(error) from None
-    print(target)
+    if options.for_book:
+        print(run_for_book(chapter, profile, update=options.update))
+    else:
+        print(run_aside(chapter, profile, dict(options.p), options.out))
 
 
 def notebook(options) -> None:
@@ -92,14 +87,11 @@ def book(options) -> None:
     from perturbcore.core.profile import load_profile
 
     profile = load_profile(options.profile)
-    try:
-        if options.linkcheck:
-            if broken := builder.linkcheck(profile):
-                raise Reported(f"these links do not answer:\n{broken}")
-            print("every outside link answers")
-        else:
-            page = builder.build(profile)
-            print(f"seconds per chapter (as they ran last):\n{builder.seconds_table(profile)}")
-            print(f"built {page}")
-    except builder.BookError as error:
-        raise Reported(error) from None
+    if options.linkcheck:
+        if broken := builder.linkcheck(profile):
+            raise FailedError(f"these links do not answer:\n{broken}")
+        print("every outside link answers")
+    else:
+        page = builder.build(profile)
+        print(f"seconds per chapter (as they ran last):\n{builder.seconds_table(profile)}")
+        print(f"built {page}")

@@ -7,6 +7,11 @@ from pathlib import Path
 
 from perturbcore.core.errors import InputError, ParameterError
 
+DECLARED = (
+    "perturbation batch cell_line control control_column batch_value cell_line_value scale "
+    "identifier unmatched dataset"
+)
+
 
 def data(options) -> None:
     """List or fetch the foreign files that a profile needs."""
@@ -117,23 +122,7 @@ def evaluate(options) -> None:
 def _screen(options):
     from perturbcore.data.screens.read import read_screen
 
-    declared = {
-        name: getattr(options, name)
-        for name in (
-            "perturbation",
-            "batch",
-            "cell_line",
-            "control",
-            "control_column",
-            "batch_value",
-            "cell_line_value",
-            "scale",
-            "identifier",
-            "unmatched",
-            "dataset",
-        )
-    }
-    declared = {name: value for name, value in declared.items() if value is not None}
+    declared = {n: v for n in DECLARED.split() if (v := getattr(options, n)) is not None}
     if declared:
         if "scale" not in declared:
             raise ParameterError("say what X holds: --scale counts or --scale log1p")
@@ -151,10 +140,9 @@ def _read_ceiling(path: Path):
         table = read(path)
     except ValueError as error:  # what pandas and pyarrow raise for a file of another kind
         raise InputError(f"{path} cannot be read as {path.suffix}: {error}") from None
-    missing = [
-        c for c in ("perturbation", "cell_line", "quantile", "metric", "value") if c not in table
-    ]
-    if missing:
+    if missing := [
+        c for c in "perturbation cell_line quantile metric value".split() if c not in table
+    ]:
         raise InputError(
             f"{path} has no column '{missing[0]}' (it has {', '.join(map(str, table))}): it is not "
             "a table written by 'perturbcore ceiling'"

@@ -67,12 +67,7 @@ def parser() -> argparse.ArgumentParser:
     v = verb(file_verbs.effects)
     _screen_options(v)
     v.add_argument("--out", type=Path, required=True, help="responses, .h5ad")
-    v.add_argument(
-        "--controls",
-        choices=["global", "matched"],
-        default="global",
-        help="of the whole cell line, or of the same batch",
-    )
+    _controls(v)
     v.add_argument("--batches", choices=["with_controls", "all"], default="with_controls")
     v.add_argument("--folds", type=int, default=5)
     v.add_argument("--seed", type=int, default=0)
@@ -80,12 +75,7 @@ def parser() -> argparse.ArgumentParser:
     v = verb(file_verbs.ceiling)
     _screen_options(v)
     v.add_argument("--out", type=Path, required=True, help=".parquet or .csv")
-    v.add_argument(
-        "--controls",
-        choices=["global", "matched"],
-        default="global",
-        help="of the whole cell line, or of the same batch",
-    )
+    _controls(v)
     v.add_argument("--outer", type=int, default=10, help="draws of batches")
     v.add_argument("--inner", type=int, default=10, help="draws of cells in each")
     v.add_argument("--seed", type=int, default=5050)
@@ -102,6 +92,11 @@ def parser() -> argparse.ArgumentParser:
 
     paper.add_verbs(verb)
     return top
+
+
+def _controls(verb, default: str | None = "global") -> None:
+    said = "of the whole cell line, or of the same batch"
+    verb.add_argument("--controls", choices=["global", "matched"], default=default, help=said)
 
 
 def _screen_options(verb) -> None:

@@ -14,8 +14,7 @@ def responses(options) -> None:
     """Turn raw cells in the documented layout into responses in the documented layout."""
     from perturbcore.data.authors.write import add_stored_folds, effects_of_raw, labels_of_raw
 
-    if options.out.suffix != ".h5ad":
-        raise ParameterError(f"{options.out}: responses are written as .h5ad")
+    _writable(options.out, ".h5ad")
     shared = dict(dose=options.dose, backed=not options.in_memory)
     if options.task == "lfc":
         if options.min_cells is not None:
@@ -29,22 +28,17 @@ def responses(options) -> None:
         )
     if options.folds:
         add_stored_folds(table, options.dataset, options.folds)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     table.write_h5ad(options.out)
-    folds = (
-        ""
-        if _has_folds(table)
-        else "; without folds, which --folds takes from a file that has them"
-    )
-    print(f"{options.out}: {table.n_obs} rows x {table.n_vars} genes{folds}")
+    print(f"{options.out}: {table.n_obs} rows x {table.n_vars} genes")
+    if not {"test_split", "fold_0"} & set(table.obs):
+        print("without folds, which --folds takes from a file that has them")
 
 
 def error(options) -> None:
     """Write the experimental error of raw cells in the published columns."""
     from perturbcore.report.reproduction.error import error_of_raw
 
-    if options.out.suffix != ".csv":
-        raise ParameterError(f"{options.out}: the published columns are written as .csv")
+    _writable(options.out, ".csv")
     table = error_of_raw(
         options.dataset,
         options.raw,
@@ -59,7 +53,6 @@ def error(options) -> None:
         n_jobs=options.jobs,
         checkpoint=options.checkpoint,
     )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out, index=False)
     print(f"{options.out}: {table['pert_id'].nunique()} perturbations, {len(table)} rows")
 
@@ -71,8 +64,7 @@ def compare(options) -> None:
     from perturbcore.report.reproduction.compare import compare as side_by_side
     from perturbcore.score.store import ScoreStore
 
-    if options.out.suffix != ".csv":
-        raise ParameterError(f"{options.out}: the comparison is written as .csv")
+    _writable(options.out, ".csv")
     done = reproduce(
         options.dataset or None,
         options.root,
@@ -83,7 +75,6 @@ def compare(options) -> None:
     for note in done.notes:
         print(note)
     table = side_by_side(done.scores)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out, index=False)
     print(agreement(table).to_string(index=False))
     if done.simulated:
@@ -108,8 +99,10 @@ def fetch(options) -> None:
     print(fetch_authors_data(options.root))
 
 
-def _has_folds(table) -> bool:
-    return "test_split" in table.obs or "fold_0" in table.obs
+def _writable(path: Path, suffix: str) -> None:
+    if path.suffix != suffix:
+        raise ParameterError(f"{path}: this verb writes {suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def add_verbs(verb) -> None:
