@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from scipy.stats import pearsonr, spearmanr
 
 from perturbcore.score.ceiling.ceiling import noise_ceiling
-from perturbcore.score.ceiling.draws import (
+from perturbcore.score.ceiling.sampler import (
     CONTROL,
     PERTURBED,
     control_stream,

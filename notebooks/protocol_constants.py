@@ -90,10 +90,9 @@ choices = about.defaults([
     "perturbcore.data.effects.ba_ate.ba_ate:control, batches, size_factors, drop_unmatched",
     "perturbcore.data.sets.simulated.load:control, batches, n_folds, fold_seed",
     "perturbcore.score.ceiling.ceiling.noise_ceiling:control, batches, n_outer, n_inner, quantiles, seed, resample",
-    "perturbcore.score.ceiling.fold_scores.ceiling_scores:quantile",
+    "perturbcore.score.limits.ceiling_scores:quantile",
     "perturbcore.data.deg.labels.deg_labels:variant, test, min_cells, strict, alpha",
     "perturbcore.score.ceiling.deg.deg_ceiling:n_trials, n_outer, n_inner",
-    "perturbcore.score.ceiling.deg.deg_ceiling_scores:quantile",
 ])
 pages.show_table(chapter, choices, "effects-and-ceilings", caption="Effects and experimental error.")
 

@@ -21,7 +21,7 @@ from perturbcore.data.sets.base import Card, Dataset, load
 from perturbcore.report import labels
 from perturbcore.report.labels import Labelled, averaged, beats_floors, families, models_of, panels
 from perturbcore.score import limits
-from perturbcore.score.ceiling.ceiling import replicate_ceiling
+from perturbcore.score.ceiling.ceiling import noise_ceiling
 from perturbcore.score.ceiling.deg import deg_ceiling
 
 # ---- R files of string lists, written here byte by byte
@@ -380,7 +380,7 @@ def test_replicates_are_resampled_by_the_variant_of_the_responses(control):
     found = limits.experimental_error(
         data, n_outer=4, n_inner=3, n_trials=1, options={"control": "global"}
     )
-    expected = replicate_ceiling(wells, control=control, n_outer=4, n_inner=3)
+    expected = noise_ceiling(wells, wells=True, control=control, n_outer=4, n_inner=3)
     found, floor = (found[found["estimate"] == e] for e in ("bootstrap", "noise_floor"))
     np.testing.assert_allclose(found["value"], expected["value"])
     low = floor.loc[floor["metric"] == "L2", "value"]

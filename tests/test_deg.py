@@ -16,9 +16,14 @@ from perturbcore.data.deg.tests import call_genes, majority, p_values, t_statist
 from perturbcore.data.folds import add_folds
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.screens.read import read_screen
-from perturbcore.score.ceiling.deg import deg_ceiling, deg_ceiling_scores
-from perturbcore.score.ceiling.deg_sampler import LabelSampler, Source
-from perturbcore.score.ceiling.draws import child, control_stream, drawn_cells, perturbation_stream
+from perturbcore.score.ceiling.deg import LabelSampler, Source, deg_ceiling
+from perturbcore.score.ceiling.sampler import (
+    child,
+    control_stream,
+    drawn_cells,
+    perturbation_stream,
+)
+from perturbcore.score.limits import ceiling_scores
 
 QUIET = dict(progress=False)
 
@@ -355,7 +360,7 @@ def test_pooled_trials_are_the_tests_of_the_drawn_cells():
     how = dict(
         variant="pooled", test="welch", alpha=0.05, min_cells=10, strict=True, size_factors="all"
     )
-    sampler = LabelSampler(Source(cells, cells.var_names, how, None), "A", (1, 4), 7)
+    sampler = LabelSampler(Source(cells, cells.var_names, how), "A", (1, 4), 7)
     got = sampler.labels("P1")
     rows = rows_where(cells, cell_line="A", perturbation="P1")
     controls = rows_where(cells, cell_line="A", perturbation="ctrl")
@@ -372,7 +377,7 @@ def test_trials_per_batch_are_the_votes_of_the_drawn_batches():
     how = dict(
         variant="per_batch", test="welch", alpha=0.05, min_cells=10, strict=True, size_factors="all"
     )
-    sampler = LabelSampler(Source(cells, cells.var_names, how, None), "A", (4, 2), 7)
+    sampler = LabelSampler(Source(cells, cells.var_names, how), "A", (4, 2), 7)
     got = sampler.labels("P0")
     drawn = sampler._drawn("P0")
     assert max(copy for *_, copy in drawn) > 0  # a batch was drawn twice
@@ -400,7 +405,7 @@ def test_the_ceiling_rises_with_cells_and_does_not_depend_on_threads():
         pd.testing.assert_frame_equal(
             table, deg_ceiling(cells, labels, n_trials=6, n_jobs=2, **QUIET)
         )
-        rows = deg_ceiling_scores(table)
+        rows = ceiling_scores(table, labels)
         assert len(rows) == 2 * 2 * 5 and (rows["predictor"] == "experimental_error").all()
         f1 = table[table["metric"] == "f1_score"].groupby("quantile")["value"].mean()
         assert f1.is_monotonic_increasing and f1.iloc[-1] < 1
@@ -423,14 +428,11 @@ def test_the_ceiling_follows_genes_and_options_of_the_labels():
         table = deg_ceiling(cells, add_folds(labels, 2), n_outer=2, n_inner=2, **QUIET)
         f1 = table.loc[table["metric"] == "f1_score", "value"]
         assert f1.between(0.6, 1).all() and f1.nunique() > 2
+    labels.uns["perturbcore"]["min_cells"] = 60
     with pytest.raises(InputError, match="cannot be tested"):
-        deg_ceiling(cells, labels, min_cells=60, **QUIET)
-    with pytest.raises(ParameterError, match="no option 'cells'"):
-        deg_ceiling(cells, labels, cells=1, **QUIET)
-    with pytest.raises(ParameterError, match="L2"):
-        deg_ceiling(cells, labels, metrics=["L2"], **QUIET)
-    with pytest.raises(InputError, match="quantile"):
-        deg_ceiling_scores(table, 0.15)
+        deg_ceiling(cells, labels, **QUIET)
+    with pytest.raises(InputError, match="quantile 0.15"):
+        ceiling_scores(table, labels, 0.85)
     labels.uns["perturbcore"]["task"] = "lfc"
     with pytest.raises(InputError, match="task 'deg'"):
         deg_ceiling(cells, labels, **QUIET)

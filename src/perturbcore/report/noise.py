@@ -26,9 +26,7 @@ def curves_by_cells(
     high (quartiles over perturbations), n (perturbations).
     """
     simulation = dataset.extras.get("simulation")
-    common = dict(
-        n_outer=n_outer, n_inner=n_inner, seed=seed, n_jobs=n_jobs, quantiles=(0.5,), progress=False
-    )
+    common = dict(n_outer=n_outer, n_inner=n_inner, seed=seed, n_jobs=n_jobs)
     truth = simulation.true_effects if simulation is not None else None
     both = ceiling_by_cells(dataset.screen, sizes, truth=truth, n_splits=N_SPLITS, **common)
     names = {"bootstrap": BOTH, "true": TRUE, "noise_floor": FLOOR}

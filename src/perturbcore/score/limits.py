@@ -2,20 +2,25 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from perturbcore.core.digest import digest
+from perturbcore.core.errors import InputError
 from perturbcore.data.sets.base import Dataset
-from perturbcore.score.ceiling.ceiling import noise_ceiling, replicate_ceiling
-from perturbcore.score.ceiling.deg import deg_ceiling, deg_ceiling_scores
-from perturbcore.score.ceiling.fold_scores import ceiling_scores
+from perturbcore.score.ceiling.ceiling import noise_ceiling
+from perturbcore.score.ceiling.deg import deg_ceiling
 from perturbcore.score.ceiling.halves import noise_floor
 from perturbcore.score.evaluate import stamp
+from perturbcore.score.metrics.registry import metric as registered
+from perturbcore.score.model import POSITIVE
 from perturbcore.score.store import UnitResult
 from perturbcore.score.task import task_of
 
 # random halves of a screen; cells below which an effect is not estimable
 N_SPLITS, MIN_CELLS = 10, 10
+PREDICTORS = {"bootstrap": "experimental_error", "noise_floor": "noise_floor"}
 
 
 def experimental_error(
@@ -43,64 +48,128 @@ def experimental_error(
     responses: Any = data.responses
     if task_of(data.task).classes:
         return deg_ceiling(data.screen, responses, n_trials=n_trials, progress=False, **trials)
-    control = responses.uns["perturbcore"].get("control", options.get("control", "global"))
-    if data.replicates is not None:
-        table = replicate_ceiling(
-            data.replicates, control=control, dataset=data.name, checkpoint=checkpoint, **trials
-        )
-    else:
-        table = noise_ceiling(
-            data.screen,
-            control=control,
-            batches=options.get("batches", "all"),
-            perturbations=sorted(responses.obs["perturbation"].astype(str).unique()),
-            checkpoint=checkpoint,
-            **trials,
-        )
-    floor = noise_floor(
-        data.screen if data.replicates is None else data.replicates,
-        sorted(responses.obs["perturbation"].astype(str).unique()),
-        n_splits=N_SPLITS,
-        control=control,
+    wells = data.replicates is not None
+    which: dict[str, Any] = dict(
+        control=responses.uns["perturbcore"].get("control", options.get("control", "global")),
         batches=options.get("batches", "all"),
-        min_cells=MIN_CELLS if data.replicates is None else 2,
-        progress=False,
+        perturbations=sorted(responses.obs["perturbation"].astype(str).unique()),
+        wells=wells,
     )
+    source = data.replicates if wells else data.screen
+    table = noise_ceiling(source, checkpoint=checkpoint, progress=False, **which, **trials)
+    least = 2 if wells else MIN_CELLS
+    floor = noise_floor(source, n_splits=N_SPLITS, min_cells=least, **which)
     both = {"bootstrap": table, "noise_floor": floor}
     return pd.concat(both, names=["estimate"]).reset_index(level=0).assign(dataset=data.name)
 
 
+def ceiling_scores(
+    ceiling: pd.DataFrame, responses: AnnData, quantile: float = 0.9
+) -> pd.DataFrame:
+    """Experimental error of each (cell line, fold): mean over the fold's test perturbations.
+
+    Parameters
+    ----------
+    ceiling : DataFrame
+        Of :func:`perturbcore.score.ceiling.ceiling.noise_ceiling` or
+        :func:`perturbcore.score.ceiling.deg.deg_ceiling` (fold by fold already).
+    responses : AnnData
+        obs cell_line, perturbation, fold; uns["perturbcore"] dataset and task.
+    quantile : float
+        Of errors; of metrics that are better when higher the quantile 1 - `quantile` is taken.
+
+    Returns
+    -------
+    DataFrame
+        dataset, task, cell_line, fold, embedding (""), modality, predictor ("experimental_error",
+        "noise_floor"), metric, value, n_test.
+
+    Raises
+    ------
+    InputError
+        If a perturbation of a fold, or the quantile, is not in the ceiling table.
+
+    Notes
+    -----
+    It is an upper quantile of resampling noise: good predictions may lie beyond it. The noise floor
+    is a mean; perturbations of which it is not estimable are left out of it.
+
+    References
+    ----------
+    Cole et al. 2026, Methods 4.7.1 (errors at q = 0.9, scores at q = 0.1).
+    """
+    if "fold" not in responses.obs:
+        raise InputError("the responses have no obs column 'fold'; add folds first")
+    if "estimate" not in ceiling:
+        ceiling = ceiling.assign(estimate="bootstrap")
+    tables = []
+    for (estimate, metric), part in ceiling.groupby(["estimate", "metric"], sort=False):
+        here = part
+        if estimate == "bootstrap":
+            q = 1 - quantile if registered(metric).higher_is_better else quantile
+            here = part[np.isclose(part["quantile"], q)]
+            if here.empty:
+                have = ", ".join(f"{h:g}" for h in sorted(part["quantile"].unique()))
+                raise InputError(
+                    f"the ceiling table has no quantile {q:g} of {metric} (it has: {have}); "
+                    "compute it with quantiles=[...]"
+                )
+        means = here if "fold" in ceiling else _fold_means(here, responses.obs, metric)
+        tables.append(means.assign(metric=metric, predictor=PREDICTORS[estimate]))
+    about = responses.uns.get("perturbcore", {})
+    table = pd.concat(tables, ignore_index=True).assign(
+        dataset=about.get("dataset", ""), task=about.get("task", ""), embedding="",
+        modality=POSITIVE,
+    )  # fmt: skip
+    columns = ["dataset", "task", "cell_line", "fold", "embedding", "modality", "predictor"]
+    return table[[*columns, "metric", "value", "n_test"]]
+
+
+def _fold_means(rows: pd.DataFrame, obs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    keys = ["cell_line", "perturbation"]
+    text = dict.fromkeys(keys, str)
+    units = obs[[*keys, "fold"]].astype({**text, "fold": int})
+    rows = rows[[*keys, "value"]].astype(text)
+    joined = units.merge(rows, how="left", on=keys, validate="1:1", indicator=True)
+    lost = joined[joined["_merge"] == "left_only"]
+    if len(lost):
+        named = ", ".join((lost["cell_line"] + "|" + lost["perturbation"]).head(3))
+        raise InputError(
+            f"{len(lost)} response(s) have no {metric} in the ceiling table, such as {named}; "
+            "compute the ceiling on the screen the responses come from"
+        )
+    means = joined.groupby(["cell_line", "fold"])["value"].agg(value="mean", n_test="size")
+    return means.reset_index()
+
+
 def limit_units(
-    ceiling: pd.DataFrame, responses, seed: int = 0, dataset: str | None = None
+    ceiling: pd.DataFrame, responses: AnnData, seed: int = 0, dataset: str | None = None
 ) -> list[UnitResult]:
     """Return one unit per cell line and fold of each ceiling: experimental error, noise floor.
 
     `responses`: with folds; `seed`: recorded with the units; `dataset`: name of the data set in
-    the scores, see `perturbcore.models.simple.evaluate_embeddings`.
+    the scores, see `perturbcore.score.evaluate.evaluate`.
     """
-    rows = deg_ceiling_scores(ceiling) if "fold" in ceiling else ceiling_scores(ceiling, responses)
+    rows = ceiling_scores(ceiling, responses).assign(seed=seed)
+    rows = rows if dataset is None else rows.assign(dataset=dataset)
     line_size = responses.obs["cell_line"].astype(str).value_counts()
+    identity = ["dataset", "predictor", "cell_line", "fold", "seed"]
+    shared = [*identity, "task", "embedding", "modality", "n_test"]
     results = []
-    for (_, line, fold), part in rows.groupby(["predictor", "cell_line", "fold"], observed=True):
+    for values, part in rows.groupby(shared, observed=True):
         metrics = dict(zip(part["metric"], part["value"].astype(float), strict=True))
-        first = part.iloc[0]
-        about = {
-            "dataset": dataset or str(first["dataset"]),
-            **{c: str(first[c]) for c in ("task", "embedding", "modality", "predictor")},
-            "cell_line": str(line),
-            "fold": int(fold),
+        about = dict(zip(shared, values, strict=True))
+        n_test = int(about["n_test"])
+        about |= {
+            "fold": int(about["fold"]),
             "seed": seed,
-            "n_train": int(line_size[str(line)] - first["n_test"]),
-            "n_test": int(first["n_test"]),
+            "n_test": n_test,
+            "n_train": int(line_size[about["cell_line"]]) - n_test,
             "coverage": 1.0,
             "chosen": "",
             "seconds": 0.0,
             **stamp(),
         }
-        key = digest(
-            "ceiling",
-            {k: about[k] for k in ("dataset", "predictor", "cell_line", "fold", "seed")},
-            metrics,
-        )
+        key = digest("ceiling", {k: about[k] for k in identity}, metrics)
         results.append(UnitResult(key, about, metrics))
     return results

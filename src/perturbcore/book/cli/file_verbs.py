@@ -95,7 +95,7 @@ def evaluate(options) -> None:
     from perturbcore.data.responses import read_responses
     from perturbcore.embeddings.load import load_embedding
     from perturbcore.models.simple import evaluate_embeddings
-    from perturbcore.score.ceiling.fold_scores import ceiling_scores
+    from perturbcore.score.limits import ceiling_scores
     from perturbcore.score.store import ScoreStore, save_scores
 
     if options.jobs < 1:

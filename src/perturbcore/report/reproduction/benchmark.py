@@ -17,7 +17,7 @@ from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.space import Protocol
-from perturbcore.score.ceiling.fold_scores import ceiling_scores
+from perturbcore.score.limits import ceiling_scores
 
 METRICS = ("L2", "MSE", "MAE", "Spearman", "Pearson")
 ESTIMATORS = ("knn", "lasso")

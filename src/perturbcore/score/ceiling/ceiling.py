@@ -1,31 +1,26 @@
 """The noise ceiling: how far a repeated experiment would land from this one."""
 
+import sqlite3
+from contextlib import closing
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from perturbcore.core.digest import code_digest, digest
-from perturbcore.core.errors import ParameterError
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.score.ceiling.cells import Cells
-from perturbcore.score.ceiling.distances import METRICS, check_metrics, distances
-from perturbcore.score.ceiling.sampler import LineSampler, check_choices
-from perturbcore.score.ceiling.store import Checkpoint
+from perturbcore.score.ceiling.sampler import LineSampler, check_choices, check_quantiles
+from perturbcore.score.metrics.registry import metric
+from perturbcore.score.metrics.regression import pearson, row_ranks
 
 QUANTILES = (0.1, 0.2, 0.5, 0.8, 0.9, 0.99, 0.995)
-COLUMNS = [
-    "dataset",
-    "cell_line",
-    "perturbation",
-    "quantile",
-    "metric",
-    "value",
-    "n_cells",
-    "n_batches",
-]
+METRICS = ("L2", "MSE", "MAE", "Spearman", "Pearson")
+COLUMNS = ["dataset", "cell_line", "perturbation", "quantile", "metric", "value", "n_cells"]
+COLUMNS += ["n_batches"]
 
 
 def noise_ceiling(
@@ -40,6 +35,7 @@ def noise_ceiling(
     batches="all",
     perturbations=None,
     resample=("batches", "cells"),
+    wells=False,
     n_jobs=1,
     progress=True,
     checkpoint=None,
@@ -54,12 +50,13 @@ def noise_ceiling(
     Parameters
     ----------
     screen : AnnData
-        A declared screen, cells x genes, in memory or backed on disk.
-    control : {"global", "matched"}
+        A declared screen, cells x genes, in memory or backed on disk; or replicate profiles, see
+        `wells`.
+    control : {"global", "matched", "none"}
         "global": control batches and cells of the line are resampled once and shared by its
         perturbations; sample (outer, inner) of a perturbation is paired with sample (outer,
         inner) of the controls. "matched": in each drawn batch perturbed and control cells are
-        resampled independently and subtracted.
+        resampled independently and subtracted. "none": the values are effects already.
     n_outer, n_inner : int
         Trials over batches, and over cells within them. The published chemical screens use
         10 x 20, all others 10 x 10.
@@ -76,6 +73,11 @@ def noise_ceiling(
         Only these; the values of a perturbation do not depend on which others are asked for.
     resample : sequence out of "batches", "cells"
         Levels of the hierarchy at which to draw; the published bootstrap draws at both.
+    wells : bool
+        Whether rows are replicate profiles on the scale of the responses (log expression or plate
+        z-scores) with obs `perturbation`, `cell_line`, `is_control` and perhaps `batch` (the
+        plate, resampled unless controls are global). With n replicates the variance is
+        underestimated by (n - 1) / n.
     n_jobs : int
         Threads; the values do not depend on it.
     progress : bool
@@ -99,20 +101,16 @@ def noise_ceiling(
     -----
     Random streams are spawned from ``SeedSequence(seed)``, anew for each cell line: the controls
     first, then the line's perturbations in sorted order, below each its outer trials and drawn
-    batches; batches are sorted as strings. Cells keep the order of the file: another order draws
-    other cells, which moves a value by the Monte-Carlo error of the samples (about 2 % of the
-    0.9 quantile of L2 with 100 samples).
+    batches. Cells keep the order of the file: another order draws other cells, which moves a value
+    by the Monte-Carlo error of the samples (about 2 % of the 0.9 quantile of L2).
 
-    How the estimate relates to the true error: n cells with variance s^2 in B batches without
-    batch effects have an effect with variance s^2 / n, but drawing at both levels gives
-    s^2 / n ((B - 1) / B + (m - 1) / m) with m = n / B cells in a batch, because batch means
-    differ by the noise of their cells, which is then drawn again. So where batches differ little
-    the L2 error is overestimated, by up to sqrt(2); with large batch effects or a single batch
-    it is not, and with few cells or batches it is underestimated. Global controls add to it: what
-    a batch does to perturbed and control cells alike cancels in the effect, but not between
-    batches drawn independently. :func:`perturbcore.score.ceiling.halves.split_half` counts
-    nothing twice. `resample` = ("cells",) leaves out batch noise; ("batches",) has the cells'
-    noise once but needs many batches.
+    n cells with variance s^2 in B batches without batch effects have an effect with variance
+    s^2 / n, but drawing at both levels gives s^2 / n ((B - 1) / B + (m - 1) / m) with m = n / B
+    cells in a batch: batch means differ by the noise of their cells, which is then drawn again. So
+    the L2 error is overestimated by up to sqrt(2) where batches differ little, and underestimated
+    with few cells or batches. Global controls add to it: what a batch does to perturbed and control
+    cells alike cancels in the effect, but not between batches drawn independently.
+    :func:`perturbcore.score.ceiling.halves.noise_floor` counts nothing twice.
 
     References
     ----------
@@ -121,116 +119,48 @@ def noise_ceiling(
     check_choices(
         control=control, batches=batches, n_outer=n_outer, n_inner=n_inner, resample=resample
     )
-    metrics, quantiles = check_metrics(metrics), check_quantiles(quantiles)
-    cells = Cells.from_screen(screen)
+    metrics, quantiles = _check_metrics(metrics), check_quantiles(quantiles)
+    cells = Cells.of(screen, wells, by_plate=control != "global")
     options = dict(
-        control=control,
-        batches=batches,
-        n_outer=int(n_outer),
-        n_inner=int(n_inner),
-        seed=seed,
+        control=control, batches=batches, n_outer=int(n_outer), n_inner=int(n_inner), seed=seed,
         resample=sorted(resample),
-    )
-    return ceiling_of_cells(
-        cells, options, metrics, quantiles, perturbations, n_jobs, progress, checkpoint
-    )
-
-
-def ceiling_of_cells(
-    cells, options, metrics, quantiles, perturbations, n_jobs, progress, checkpoint
-) -> pd.DataFrame:
-    """Ceiling table of cells that were already wrapped; see :func:`noise_ceiling`."""
+    )  # fmt: skip
     samplers = [LineSampler(cells, line, **options) for line in cells.lines()]
     wanted = select(samplers, perturbations)
-    run = ""
+    path, run = ":memory:", ""
     if checkpoint is not None:
-        run = digest(
-            cells.digest(),
-            options,
-            list(metrics),
-            list(quantiles),
-            code_digest("perturbcore.score.ceiling.ceiling"),
-        )
+        path = Path(checkpoint)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        code = code_digest("perturbcore.score.ceiling.ceiling")
+        run = digest(cells.digest(), options, list(metrics), list(quantiles), code)
     tables = []
-    total = sum(map(len, wanted))
     with (
-        Checkpoint(checkpoint) as store,
-        tqdm(total=total, desc="noise ceiling", disable=not progress) as bar,
+        closing(_open_checkpoint(path)) as store,
+        tqdm(total=sum(map(len, wanted)), desc="noise ceiling", disable=not progress) as bar,
     ):
         for sampler, names in zip(samplers, wanted, strict=True):
-            done = store.finished(run, sampler.line)
-            done = {name: values for name, values in done.items() if name in names}
+            kept = store.execute(
+                "SELECT perturbation, content FROM ceilings WHERE run = ? AND line = ?",
+                (run, sampler.line),
+            )
+            done = {name: np.frombuffer(content) for name, content in kept if name in names}
             bar.update(len(done))
             todo = [name for name in names if name not in done]
-            if todo and options["control"] == "global":
-                sampler.shared_control()
-            # Unordered, so that no finished perturbation waits for a slow one to be kept.
-            parallel = Parallel(n_jobs, backend="threading", return_as="generator_unordered")
-            for name, values in parallel(
-                delayed(_named)(_quantiles, sampler, name, metrics, quantiles) for name in todo
+            if todo:
+                _ = sampler.shared  # made once, before threads ask for it
+            # unordered, so that no finished perturbation waits for a slow one to be kept
+            work = Parallel(n_jobs, backend="threading", return_as="generator_unordered")
+            for name, values in work(
+                delayed(_quantiles)(sampler, name, metrics, quantiles) for name in todo
             ):
-                store.keep(run, sampler.line, name, values)
+                with store:
+                    row = (run, sampler.line, name, values.tobytes())
+                    store.execute("INSERT OR REPLACE INTO ceilings VALUES (?, ?, ?, ?)", row)
                 done[name] = values
                 bar.update()
             if names:
                 tables.append(_table(sampler, names, done, quantiles, metrics))
-    if not tables:
-        return pd.DataFrame(columns=COLUMNS)
-    return pd.concat(tables, ignore_index=True)[COLUMNS]
-
-
-def replicate_ceiling(
-    wells: AnnData,
-    *,
-    control: str = "global",
-    dataset: str = "",
-    n_outer: int = 10,
-    n_inner: int = 10,
-    quantiles=QUANTILES,
-    metrics=METRICS,
-    seed: int = 5050,
-    n_jobs: int = 1,
-    progress: bool = False,
-    checkpoint=None,
-) -> pd.DataFrame:
-    """Experimental error of perturbations measured as a few replicate profiles.
-
-    Parameters
-    ----------
-    wells : AnnData, replicates x genes
-        On the scale of the responses (log expression or plate z-scores); nothing is
-        normalised. obs: `perturbation`, `cell_line`, `is_control`, and `batch` (the plate),
-        which is resampled in the outer trials unless controls are global; then all samples
-        are resamples of the replicates.
-    control : {"global", "matched", "none"}
-        Controls averaged over all plates, or matched within them; "none" where profiles are
-        effects.
-    n_outer, n_inner, quantiles, metrics, seed, n_jobs, progress, checkpoint
-        See :func:`noise_ceiling`.
-
-    Returns
-    -------
-    DataFrame
-        As :func:`noise_ceiling`; n_cells counts replicates.
-
-    Raises
-    ------
-    InputError
-        If values are not finite or a column is missing.
-
-    Notes
-    -----
-    With few replicates the bootstrap is too optimistic: n replicates resampled have (n - 1) / n
-    of the variance of the mean of n new ones (sqrt(3 / 4) of the L2 error for n = 4).
-
-    References
-    ----------
-    Cole et al. 2026, Methods 4.7.1, Eq. 12.
-    """
-    metrics, quantiles = check_metrics(metrics), check_quantiles(quantiles)
-    cells = Cells.from_wells(wells, dataset, by_plate=control != "global")
-    options = dict(control=control, batches="all", n_outer=n_outer, n_inner=n_inner, seed=seed)
-    return ceiling_of_cells(cells, options, metrics, quantiles, None, n_jobs, progress, checkpoint)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
 
 
 def select(samplers, perturbations) -> list:
@@ -247,42 +177,67 @@ def select(samplers, perturbations) -> list:
         [name for name in s.perturbed if perturbations is None or name in asked] for s in samplers
     ]
     for sampler, names in zip(samplers, wanted, strict=True):
-        sampler.check(names)
+        empty = [name for name in names if not sampler.perturbed[name]]
+        if empty:
+            raise InputError(
+                f"{len(empty)} perturbation(s) of cell line {sampler.line!r} have no cells in a "
+                f"batch with control cells, such as {', '.join(empty[:3])}; drop them or choose "
+                "control='global' with batches='all'"
+            )
     return wanted
 
 
-def check_quantiles(quantiles) -> tuple:
-    """Return the quantiles as a tuple of floats."""
-    quantiles = tuple(float(q) for q in np.atleast_1d(quantiles))
-    if not quantiles or not all(0 <= q <= 1 for q in quantiles):
-        raise ParameterError(f"quantiles={list(quantiles)}: each must lie between 0 and 1")
-    return quantiles
+def distances(samples, point, metrics=METRICS) -> dict:
+    """Distance (n,) by metric of samples (n, genes) to the point estimate, (genes,) or (n, genes).
+
+    L2 is Eq. 12 of Cole et al. 2026, Pearson Eq. 7; correlations with a constant vector are 0.
+    """
+    samples, point = (np.atleast_2d(np.asarray(x, dtype=np.float64)) for x in (samples, point))
+    out = {}
+    for m in metrics:
+        if m == "Spearman":
+            ranks = np.broadcast_to(row_ranks(point), samples.shape)
+            out[m] = pearson(ranks, row_ranks(samples))
+        else:
+            out[m] = metric(m).function(np.broadcast_to(point, samples.shape), samples)
+    return out
 
 
-def _named(function, sampler, name, *rest):
-    return name, function(sampler, name, *rest)
+def _check_metrics(metrics) -> tuple:
+    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    if not metrics or set(metrics) - set(METRICS):
+        raise ParameterError(f"metrics={list(metrics)}: choose from {', '.join(METRICS)}")
+    return metrics
 
 
-def _quantiles(sampler, name, metrics, quantiles) -> np.ndarray:
+def _open_checkpoint(path) -> sqlite3.Connection:
+    """Finished perturbations by a digest of data, parameters and code: never of another run."""
+    store = sqlite3.connect(path, timeout=60, check_same_thread=False)
+    try:
+        store.execute(
+            "CREATE TABLE IF NOT EXISTS ceilings (run TEXT, line TEXT, perturbation TEXT, "
+            "content BLOB, PRIMARY KEY (run, line, perturbation)) WITHOUT ROWID"
+        )
+    except sqlite3.DatabaseError as error:
+        store.close()
+        raise InputError(f"checkpoint {path} is not a file of this kind ({error})") from error
+    return store
+
+
+def _quantiles(sampler, name, metrics, quantiles) -> tuple[str, np.ndarray]:
     effects = sampler.effects(name)
     values = distances(effects[1:], effects[0], metrics)
     table = np.quantile(np.stack([values[m] for m in metrics]), quantiles, axis=1)
-    return table.ravel()
+    return name, table.ravel()
 
 
 def _table(sampler, names, values, quantiles, metrics) -> pd.DataFrame:
-    groups = [sampler.perturbed[name] for name in names]
-    rows = list(product(quantiles, metrics))
-    n = len(rows)
-    return pd.DataFrame(
-        {
-            "dataset": sampler.cells.dataset,
-            "cell_line": sampler.line,
-            "perturbation": np.repeat(np.asarray(names, dtype=object), n),
-            "quantile": np.tile([q for q, _ in rows], len(names)),
-            "metric": np.tile(np.asarray([m for _, m in rows], dtype=object), len(names)),
-            "value": np.concatenate([values[name] for name in names]),
-            "n_cells": np.repeat([sum(map(len, g.values())) for g in groups], n),
-            "n_batches": np.repeat([len(g) for g in groups], n),
-        }
-    )
+    rows = [
+        (name, q, m, value, sum(map(len, groups.values())), len(groups))
+        for name, groups in ((name, sampler.perturbed[name]) for name in names)
+        for (q, m), value in zip(product(quantiles, metrics), values[name], strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=COLUMNS[2:])
+    table.insert(0, "cell_line", sampler.line)
+    table.insert(0, "dataset", sampler.cells.dataset)
+    return table

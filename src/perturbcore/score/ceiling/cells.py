@@ -1,7 +1,6 @@
 """Cells of a screen by line, perturbation and batch, read and normalised a few rows at a time."""
 
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,86 +9,59 @@ import scipy.sparse as sp
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError
-from perturbcore.data.screens.declare import COLUMNS, SCALES, check_declared
+from perturbcore.data.screens.declare import COLUMNS, check_declared
 
 TARGET_SUM = 1e4
 
 
-@dataclass
-class LineCells:
-    """Row numbers of one cell line; batches sorted as strings, rows in file order.
-
-    `controls`: batch -> rows; `perturbed`: perturbation (sorted) -> batch -> rows.
-    """
-
-    controls: dict = field(default_factory=dict)
-    perturbed: dict = field(default_factory=dict)
-
-
 class Cells:
-    """Read-only access to the cells of a declared screen.
+    """Read-only access to the cells of a declared screen, or to replicate wells.
 
     `scale`: counts are scaled to a total of 1e4 over all genes of the screen and
-    log1p-transformed when rows are read; any other declared scale is used as it is.
+    log1p-transformed when rows are read; any other scale is used as it is.
     """
 
-    def __init__(self, X, perturbation, batch, cell_line, is_control, scale, dataset="", source=()):
-        self.X = X
-        self.scale = scale
-        self.dataset = dataset
+    def __init__(self, X, columns, scale, dataset="", source=()):
+        self.X, self.scale, self.dataset = X, scale, dataset
         self.n_genes = int(X.shape[1])
         self.obs = pd.DataFrame(
             {
-                "perturbation": np.asarray(perturbation).astype(str),
-                "batch": np.asarray(batch).astype(str),
-                "cell_line": np.asarray(cell_line).astype(str),
-                "is_control": np.asarray(is_control).astype(bool),
+                name: np.asarray(values).astype(bool if name == "is_control" else str)
+                for name, values in zip(COLUMNS, columns, strict=True)
             }
         )
         self._source = source
         self._lock = threading.Lock()
 
     @classmethod
-    def from_screen(cls, screen) -> "Cells":
-        """Wrap a declared screen (AnnData, in memory or backed on disk)."""
-        check_declared(screen)
-        declared = screen.uns["perturbcore"]
-        # What identifies a backed screen is its file: hashing tens of gigabytes would cost more
-        # than reading the cells of one line.
-        source = ()
-        if screen.isbacked:
-            stat = Path(screen.filename).stat()
-            source = (Path(screen.filename).name, stat.st_size, stat.st_mtime_ns)
-        obs = screen.obs
-        return cls(
-            screen.X,
-            *(obs[c].to_numpy() for c in COLUMNS),
-            scale=str(declared["scale"]),
-            dataset=str(declared["dataset"]),
-            source=(list(source), [str(v) for v in screen.var_names]),
-        )
+    def of(cls, screen, wells: bool = False, by_plate: bool = True) -> "Cells":
+        """Wrap a declared screen (AnnData, in memory or backed on disk), or replicate `wells`.
 
-    @classmethod
-    def of(cls, cells) -> "Cells":
-        """Wrap a declared screen, or replicate wells, whose scale is no scale of cells."""
-        declared = str(cells.uns.get("perturbcore", {}).get("scale", ""))
-        return cls.from_screen(cells) if declared in SCALES else cls.from_wells(cells)
-
-    @classmethod
-    def from_wells(cls, wells, dataset: str = "", by_plate: bool = True) -> "Cells":
-        """Wrap replicate wells on the scale of the responses; nothing is normalised.
-
-        obs: `perturbation`, `cell_line`, `is_control` and, if `by_plate`, perhaps `batch`.
+        Wells are on the scale of the responses, whatever they declare, with obs `perturbation`,
+        `cell_line`, `is_control` and, if `by_plate`, perhaps `batch`.
         """
-        X = wells.X.toarray() if sp.issparse(wells.X) else np.asarray(wells.X)
-        if not np.isfinite(X).all():
-            raise InputError("replicates must be finite; drop those, or genes, with missing values")
-        obs = wells.obs
-        if missing := [c for c in ("perturbation", "cell_line", "is_control") if c not in obs]:
-            raise InputError(f"replicates lack obs column {missing[0]!r}; they have: {list(obs)}")
-        batch = obs["batch"] if by_plate and "batch" in obs else np.full(len(obs), "")
-        about = (obs["perturbation"], batch, obs["cell_line"], obs["is_control"])
-        return cls(X, *about, scale="effects", dataset=dataset)
+        obs, declared = screen.obs, screen.uns.get("perturbcore", {})
+        dataset = str(declared.get("dataset", ""))
+        if wells:
+            X = screen.X.toarray() if sp.issparse(screen.X) else np.asarray(screen.X)
+            if not np.isfinite(X).all():
+                raise InputError(
+                    "replicates must be finite; drop those, or genes, with missing values"
+                )
+            if missing := [c for c in ("perturbation", "cell_line", "is_control") if c not in obs]:
+                raise InputError(
+                    f"replicates lack obs column {missing[0]!r}; they have: {list(obs)}"
+                )
+            if not by_plate or "batch" not in obs:
+                obs = obs.assign(batch="")
+            return cls(X, [obs[c] for c in COLUMNS], "effects", dataset)
+        check_declared(screen)
+        source: tuple = ([str(v) for v in screen.var_names],)
+        if screen.isbacked:
+            # hashing tens of gigabytes would cost more than reading the cells of one line
+            stat = Path(screen.filename).stat()
+            source += (Path(screen.filename).name, stat.st_size, stat.st_mtime_ns)
+        return cls(screen.X, [obs[c] for c in COLUMNS], str(declared["scale"]), dataset, source)
 
     def digest(self) -> str:
         """Content key of the cells (for a backed file: its size and time of change)."""
@@ -100,25 +72,21 @@ class Cells:
         """Cell lines, sorted."""
         return sorted(self.obs["cell_line"].unique())
 
-    def of_line(self, line, need_controls=True) -> LineCells:
-        """Row numbers of one cell line by perturbation and batch."""
-        rows = np.flatnonzero((self.obs["cell_line"] == line).to_numpy())
-        here = self.obs.iloc[rows]
-        index = LineCells()
-        control = here["is_control"].to_numpy()
-        index.controls = _by_batch(rows[control], here["batch"].to_numpy()[control])
-        treated = here[~control]
-        names = treated["perturbation"].to_numpy()
-        for name, members in sorted(_indices(names).items()):
-            index.perturbed[name] = _by_batch(
-                rows[~control][members], treated["batch"].to_numpy()[members]
-            )
-        if need_controls and not index.controls:
+    def of_line(self, line, need_controls=True) -> tuple[dict, dict]:
+        """Row numbers of one cell line: of controls by batch, of perturbations by name and batch.
+
+        Names and batches are sorted as strings, rows in file order.
+        """
+        here = self.obs.reset_index(drop=True)
+        here = here[here["cell_line"] == line]
+        treated = here[~here["is_control"]]
+        controls = _by_batch(here[here["is_control"]])
+        if need_controls and not controls:
             raise InputError(
                 f"cell line {line!r} has no control cells (is_control is False in every row); "
                 "declare them, or drop the line"
             )
-        return index
+        return controls, {n: _by_batch(part) for n, part in treated.groupby("perturbation")}
 
     def read(self, rows):
         """Normalised expression of some cells, float64 (rows, genes), in the order of `rows`."""
@@ -145,12 +113,5 @@ def normalise_rows(block):
     return np.log1p(block * factor[:, None])
 
 
-def _indices(values) -> dict:
-    codes, names = pd.factorize(values, sort=True)
-    order = np.argsort(codes, kind="stable")
-    edges = np.searchsorted(codes[order], np.arange(len(names) + 1))
-    return {str(n): order[edges[i] : edges[i + 1]] for i, n in enumerate(names)}
-
-
-def _by_batch(rows, batches) -> dict:
-    return {batch: rows[members] for batch, members in sorted(_indices(batches).items())}
+def _by_batch(rows: pd.DataFrame) -> dict:
+    return {batch: part.index.to_numpy() for batch, part in rows.groupby("batch")}

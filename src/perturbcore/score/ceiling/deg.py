@@ -2,29 +2,38 @@
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
-from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.deg.tests import check_test
+from perturbcore.core.errors import InputError
+from perturbcore.data.deg.plan import plan_tests
+from perturbcore.data.deg.tests import call_genes, majority, mean_and_variance, t_statistics
+from perturbcore.data.effects.moments import gene_columns
 from perturbcore.data.responses import check_responses
-from perturbcore.score.ceiling.ceiling import check_quantiles
-from perturbcore.score.ceiling.deg_sampler import LabelSampler, Source
-from perturbcore.score.ceiling.fold_scores import MODALITY, PREDICTOR
+from perturbcore.score.ceiling.cells import Cells
+from perturbcore.score.ceiling.sampler import (
+    CONTROL,
+    PERTURBED,
+    block_length,
+    cell_counts,
+    check_choices,
+    check_quantiles,
+    child,
+    control_stream,
+    drawn_batches,
+    multiply,
+    perturbation_stream,
+)
 from perturbcore.score.metrics.deg import deg_metrics, one_hot
-from perturbcore.score.metrics.registry import metrics_of
 from perturbcore.score.task import task_of
 
 DEG_QUANTILES = (0.005, 0.01, 0.1, 0.2, 0.5, 0.8, 0.9, 0.99, 0.995)
 # what deg_labels records, and what it does by default
 _RECORDED = {
-    "variant": "pooled",
-    "test": "welch",
-    "alpha": 0.05,
-    "min_cells": 30,
-    "strict": True,
+    "variant": "pooled", "test": "welch", "alpha": 0.05, "min_cells": 30, "strict": True,
     "size_factors": "all",
-}
+}  # fmt: skip
 
 
 def deg_ceiling(
@@ -35,26 +44,24 @@ def deg_ceiling(
     n_outer=3,
     n_inner=3,
     quantiles=DEG_QUANTILES,
-    metrics=None,
     seed=5050,
-    count_by=None,
     n_jobs=1,
     progress=True,
-    **how,
 ) -> pd.DataFrame:
     """Score labels recomputed from resampled cells against the labels themselves, fold by fold.
 
     Pooled labels: in each trial the cells of every perturbation, and the control cells of the
     line, are drawn with replacement, batches ignored. Labels per batch: each outer trial draws a
     perturbation's batches with replacement, a batch drawn twice voting twice; in each drawn batch
-    each inner trial draws its perturbed and its control cells. Tests and votes are then repeated.
+    each inner trial draws its perturbed and its control cells. Tests and votes are then repeated,
+    with the options that the responses record.
 
     Parameters
     ----------
     screen : AnnData
         The declared screen that the labels come from, in memory or backed on disk.
     responses : AnnData
-        Task "deg" with folds, as of :func:`perturbcore.data.deg.labels.deg_labels`; its
+        Complete labels with folds, as of :func:`perturbcore.data.deg.labels.deg_labels`; its
         genes are those tested.
     n_trials : int
         Trials for pooled labels.
@@ -62,27 +69,19 @@ def deg_ceiling(
         Trials over batches, and over cells within them, for labels per batch.
     quantiles : sequence of float in [0, 1]
         Of the trials; the nearest trial is taken.
-    metrics : sequence of str, optional
-        All of task "deg" by default. A label counts as probability 1 of its class.
-    seed : int
-    count_by : str, optional
-        As in :func:`perturbcore.data.deg.labels.deg_labels`.
-    n_jobs : int
-        Threads; the values do not depend on it.
-    progress : bool
-    **how
-        variant, test, alpha, min_cells, strict, size_factors where they are not those recorded in
-        the responses.
+    seed, n_jobs, progress
+        See :func:`perturbcore.score.ceiling.ceiling.noise_ceiling`.
 
     Returns
     -------
     DataFrame
-        dataset, task, cell_line, fold, quantile, metric, value, n_test.
+        dataset, task, cell_line, fold, quantile, metric, value, n_test. A label counts as
+        probability 1 of its class.
 
     Raises
     ------
     ParameterError
-        An option, a metric or a quantile is unknown.
+        An option or a quantile is unknown.
     InputError
         The responses are no labels, have no folds, or name a perturbation or gene that the screen
         cannot give a label for.
@@ -97,34 +96,23 @@ def deg_ceiling(
     Cole et al. 2026, Methods 4.7.1 (the published trials: 20 pooled, 3 x 3 per batch; q = 0.1).
     """
     check_responses(responses)
-    about = responses.uns["perturbcore"]
-    if not task_of(responses).classes:
+    about, task = responses.uns["perturbcore"], task_of(responses)
+    if not task.classes:
         raise InputError(
-            f"the responses are of task {about['task']!r}: labels (task 'deg') are needed"
+            f"the responses hold {task.title}: complete labels (task 'deg') are needed"
         )
-    unknown = sorted(set(how) - set(_RECORDED))
-    if unknown:
-        raise ParameterError(f"no option {unknown[0]!r}; there are: {', '.join(_RECORDED)}")
-    how = {k: how.get(k, about.get(k, default)) for k, default in _RECORDED.items()}
-    check_test(how["test"], how["alpha"])
-    quantiles = check_quantiles(quantiles)
-    metrics = list(metrics) if metrics is not None else metrics_of("deg")
-    wrong = [m for m in metrics if m not in metrics_of("deg")]
-    if wrong:
-        raise ParameterError(f"no metric {wrong[0]!r} of labels; there are: {metrics_of('deg')}")
-    for name, value in (("n_trials", n_trials), ("n_outer", n_outer), ("n_inner", n_inner)):
-        if int(value) != value or value < 1:
-            raise ParameterError(f"{name}={value!r}: give a whole number of at least 1")
+    how = {k: about.get(k, default) for k, default in _RECORDED.items()}
     trials = (n_outer, n_inner) if how["variant"] == "per_batch" else (1, n_trials)
-    source = Source(screen, responses.var_names, how, count_by)
-    obs = responses.obs
-    units = obs[obs["fold"].astype(int) >= 0].groupby(
+    check_choices(n_outer=trials[0], n_inner=trials[1])
+    quantiles, metrics = check_quantiles(quantiles), task.metrics
+    source = Source(screen, responses.var_names, how)
+    source.check(responses.obs)
+    index = pd.MultiIndex.from_product([quantiles, metrics], names=["quantile", "metric"])
+    units = responses.obs[responses.obs["fold"].astype(int) >= 0].groupby(
         ["cell_line", "fold"], observed=True, sort=True
     )
-    source.check(obs)
-    tables = []
-    with tqdm(total=len(obs), desc="noise ceiling of labels", disable=not progress) as bar:
-        sampler = None
+    tables, sampler = [], None
+    with tqdm(total=len(responses), desc="noise ceiling of labels", disable=not progress) as bar:
         for (line, fold), part in units:
             if sampler is None or sampler.line != str(line):
                 sampler = LabelSampler(source, str(line), trials, seed)
@@ -137,37 +125,122 @@ def deg_ceiling(
                 bar.update()
             scores = pd.DataFrame([deg_metrics(truth, one_hot(s), metrics) for s in samples])
             values = np.quantile(scores[metrics], quantiles, axis=0, method="nearest")
-            index = pd.MultiIndex.from_product([quantiles, metrics], names=["quantile", "metric"])
             table = pd.DataFrame({"value": values.ravel()}, index=index).reset_index()
             tables.append(table.assign(cell_line=str(line), fold=int(fold), n_test=len(part)))
-    table = pd.concat(tables, ignore_index=True).assign(dataset=str(about["dataset"]), task="deg")
+    table = pd.concat(tables, ignore_index=True).assign(dataset=about["dataset"], task=task.name)
     return table[["dataset", "task", "cell_line", "fold", "quantile", "metric", "value", "n_test"]]
 
 
-def deg_ceiling_scores(ceiling, quantile=0.1) -> pd.DataFrame:
-    """Experimental error of labels as rows of the scores table.
+class _Columns:
+    """Some columns of a matrix that is read by rows: filter first, normalise after."""
 
-    Parameters
-    ----------
-    ceiling : DataFrame
-        Of :func:`deg_ceiling`.
-    quantile : float
-        All metrics of labels are better when higher: the published limit is the 0.1 quantile.
+    def __init__(self, X, columns):
+        self.X, self.columns = X, columns
+        self.shape = (X.shape[0], len(columns))
 
-    Returns
-    -------
-    DataFrame
-        The columns of :func:`perturbcore.score.ceiling.fold_scores.ceiling_scores`.
+    def __getitem__(self, rows):
+        return self.X[rows][:, self.columns]
 
-    Raises
-    ------
-    InputError
-        The quantile is not in the table.
-    """
-    here = ceiling[np.isclose(ceiling["quantile"], quantile)]
-    if here.empty:
-        have = ", ".join(f"{q:g}" for q in sorted(ceiling["quantile"].unique()))
-        raise InputError(f"the ceiling table has no quantile {quantile:g} (it has: {have})")
-    here = here.assign(embedding="", modality=MODALITY, predictor=PREDICTOR)
-    columns = ["dataset", "task", "cell_line", "fold", "embedding", "modality", "predictor"]
-    return here[[*columns, "metric", "value", "n_test"]].reset_index(drop=True)
+
+class Source:
+    """Cells of each group that is tested, and how they are tested."""
+
+    def __init__(self, screen, genes, how):
+        self.how = how
+        plan = plan_tests(screen.obs, how["variant"], how["min_cells"], how["strict"])
+        column, kept = gene_columns(screen, genes)
+        self.cells = Cells.of(screen)
+        self.columns, self.n_genes = None, len(kept)
+        if not np.array_equal(column, np.arange(screen.n_vars)):
+            position = screen.var_names.get_indexer(kept)
+            if how["size_factors"] == "kept":
+                self.cells.X = _Columns(self.cells.X, position)
+            else:
+                self.columns = position
+        used = plan.groups[plan.groups["used"]]
+        order = np.argsort(plan.group_of_cell, kind="stable")
+        start = np.searchsorted(plan.group_of_cell[order], np.arange(len(plan.groups) + 1))
+        # cell line -> perturbation (None: controls) -> place -> rows
+        self.lines: dict = {}
+        for group in used.itertuples():
+            names = self.lines.setdefault(group.cell_line, {})
+            places = names.setdefault(None if group.control else group.perturbation, {})
+            places[group.place] = order[start[group.Index] : start[group.Index + 1]]
+
+    def check(self, obs) -> None:
+        """Refuse a perturbation that has no label, before long work."""
+        for line, name in obs[["cell_line", "perturbation"]].astype(str).itertuples(index=False):
+            if name not in self.lines.get(line, {}):
+                raise InputError(
+                    f"perturbation {name!r} of cell line {line!r} cannot be tested in this screen "
+                    f"with min_cells={self.how['min_cells']}: compute the ceiling on the screen "
+                    "that the labels come from"
+                )
+
+    def sample(self, rows, weights):
+        """Mean and variance of resampled cells, (samples, genes) each."""
+        step = block_length(self.cells.n_genes)
+        first, second = (np.zeros((len(weights), self.n_genes)) for _ in range(2))
+        for start in range(0, len(rows), step):
+            block = self.cells.read(rows[start : start + step])
+            block = block if self.columns is None else block[:, self.columns]
+            weight = np.ascontiguousarray(weights[:, start : start + step])
+            first += multiply(weight, block)
+            second += multiply(weight, block.power(2) if sp.issparse(block) else block**2)
+        return mean_and_variance(first, second, np.full(len(weights), len(rows)))
+
+
+class LabelSampler:
+    """Resampled labels of the perturbations of one cell line."""
+
+    def __init__(self, source: Source, line: str, trials, seed):
+        self.source, self.line, self.seed = source, line, seed
+        self.n_outer, self.n_inner = trials
+        groups = dict(source.lines[line])
+        self.controls = groups.pop(None)
+        self.perturbed = dict(sorted(groups.items()))
+        self.position = {name: i for i, name in enumerate(self.perturbed)}
+        places = {place: i for i, place in enumerate(sorted(self.controls))}
+        drawn = [d for name in self.perturbed for d in self._drawn(name)]
+        self._control: dict = {}
+        for place, trial, copy in sorted({(p, t, c) for t, _, p, c in drawn}):
+            rows = self.controls[place]
+            stream = child(control_stream(seed), places[place])
+            weights = cell_counts(len(rows), stream, trial, copy, CONTROL, self.n_inner)
+            self._control[place, trial, copy] = source.sample(rows, weights)
+
+    def _drawn(self, name):
+        """List (outer trial, position, place, times the place was drawn before in the trial)."""
+        places = sorted(self.perturbed[name])
+        stream = perturbation_stream(self.seed, self.position[name])
+        drawn = drawn_batches(len(places), stream, self.n_outer)
+        return [
+            (trial, position, places[batch], int((row[:position] == batch).sum()))
+            for trial, row in enumerate(drawn)
+            for position, batch in enumerate(row)
+        ]
+
+    def labels(self, name) -> np.ndarray:
+        """Labels of a perturbation in every trial, int8 (n_outer * n_inner, genes)."""
+        how, inner = self.source.how, self.n_inner
+        stream = perturbation_stream(self.seed, self.position[name])
+        shape = (self.n_outer * inner, self.source.n_genes)
+        up, down, votes = (np.zeros(shape, dtype=np.int16) for _ in range(3))
+        by_place: dict = {}
+        for drawn in self._drawn(name):
+            by_place.setdefault(drawn[2], []).append(drawn)
+        for place, draws in by_place.items():
+            rows = self.perturbed[name][place]
+            n, m = np.full(inner, len(rows)), len(self.controls[place])
+            counts = [cell_counts(len(rows), stream, t, p, PERTURBED, inner) for t, p, *_ in draws]
+            mean, var = self.source.sample(rows, np.concatenate(counts))
+            for i, (trial, _, _, copy) in enumerate(draws):
+                control = self._control[place, trial, copy]
+                here = slice(i * inner, (i + 1) * inner)
+                there = slice(trial * inner, (trial + 1) * inner)
+                t, df = t_statistics(mean[here], var[here], n, *control, m, how["test"])
+                label = call_genes(t, df, how["alpha"])
+                up[there] += label > 0
+                down[there] += label < 0
+                votes[there] += 1
+        return majority(up, down, votes - up - down)

@@ -1,58 +1,114 @@
-"""Bootstrap samples of perturbation effects in one cell line, by matrix products."""
+"""Bootstrap samples of perturbation effects in one cell line, by matrix products.
 
-import threading
+A mean over cells drawn with replacement is a weighted mean of the cells there are, the weight
+being how often each was drawn. So all samples of a perturbation are one matrix product, weights
+(samples x cells) times expression (cells x genes), and no drawn cell is ever copied.
+"""
+
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.score.ceiling.draws import (
-    CONTROL,
-    PERTURBED,
-    batch_weights,
-    control_stream,
-    drawn_batches,
-    perturbation_stream,
-)
 
+PERTURBED, CONTROL = 0, 1
 BLOCK_BYTES = 32 * 2**20
 KEPT_BYTES = 2**30
 # Below this share of non-zeros a sparse product beats a dense one on a densified block.
 SPARSE_SHARE = 0.03
-CONTROLS = ("global", "matched")
+CONTROLS = ("global", "matched", "none")
 BATCHES = ("all", "with_controls")
 LEVELS = ("batches", "cells")
 
 
-def weighted_sums(cells, parts) -> np.ndarray:
+def child(stream, *key) -> np.random.SeedSequence:
+    """Child of a seed sequence by position, as ``stream.spawn`` gives, in any order of work."""
+    return np.random.SeedSequence(stream.entropy, spawn_key=(*stream.spawn_key, *key))
+
+
+def control_stream(seed) -> np.random.SeedSequence:
+    """Stream of a line's control cells: the first child of the root."""
+    return child(np.random.SeedSequence(seed), 0)
+
+
+def perturbation_stream(seed, position) -> np.random.SeedSequence:
+    """Stream of the perturbation at `position` in the sorted list of all of its cell line."""
+    return child(np.random.SeedSequence(seed), 1 + int(position))
+
+
+def drawn_batches(n_batches, stream, n_outer, resample=True) -> np.ndarray:
+    """Batches drawn with replacement in each outer trial, int (n_outer, n_batches).
+
+    A single batch is not resampled (it could only be drawn again); without `resample` each trial
+    has every batch once.
+    """
+    if n_batches == 1 or not resample:
+        return np.tile(np.arange(n_batches), (n_outer, 1))
+    trials = (np.random.default_rng(child(stream, trial)) for trial in range(n_outer))
+    return np.stack([rng.integers(n_batches, size=n_batches) for rng in trials])
+
+
+def drawn_cells(n_cells, stream, trial, position, kind, n_inner) -> np.ndarray:
+    """Cells drawn with replacement for one drawn batch, int (n_inner, n_cells).
+
+    A batch drawn twice (`position` in the outer `trial`) is resampled twice, independently;
+    perturbed and control cells (`kind`) have streams of their own.
+    """
+    rng = np.random.default_rng(child(stream, trial, position, kind))
+    return rng.integers(n_cells, size=(n_inner, n_cells))
+
+
+def cell_counts(n_cells, stream, trial, position, kind, n_inner) -> np.ndarray:
+    """How often each cell is drawn in each inner trial, float64 (n_inner, n_cells)."""
+    drawn = drawn_cells(n_cells, stream, trial, position, kind, n_inner)
+    offset = np.arange(n_inner)[:, None] * n_cells
+    counts = np.bincount((drawn + offset).ravel(), minlength=n_inner * n_cells)
+    return counts.reshape(n_inner, n_cells).astype(np.float64)
+
+
+def batch_weights(batch, n_cells, drawn, stream, kind, n_inner, resample=True) -> np.ndarray:
+    """Weights of the cells of a batch in point estimate and samples, (1 + outer * inner, n_cells).
+
+    Row 0 is the plain mean in the batch, and over batches; sample (outer, inner) is row
+    ``1 + outer * n_inner + inner``.
+    """
+    n_outer, n_batches = drawn.shape
+    counts = np.zeros((n_outer, n_inner, n_cells))
+    for trial, position in np.argwhere(drawn == batch):
+        counts[trial] += (
+            cell_counts(n_cells, stream, trial, position, kind, n_inner) if resample else 1.0
+        )
+    weights = np.ones((1 + n_outer * n_inner, n_cells))
+    weights[1:] = counts.reshape(n_outer * n_inner, n_cells)
+    return weights / (n_cells * n_batches)
+
+
+def block_length(n_genes: int) -> int:
+    """Cells that one block of about 32 MB holds."""
+    return max(16, BLOCK_BYTES // (8 * n_genes))
+
+
+def weighted_sums(read, n_genes: int, parts) -> np.ndarray:
     """Sum of weights (samples, n) times expression over groups of cells: float64 (samples, genes).
 
-    Small groups are joined and large ones cut so that one block of cells holds about 32 MB.
+    Small groups are joined and large ones cut into blocks, which `read` (rows -> expression) reads.
     """
-    limit = max(16, BLOCK_BYTES // (8 * cells.n_genes))
-    total, rows, weights, held = None, [], [], 0
+    limit = block_length(n_genes)
+    total, rows, weights = None, [], []
+
+    def add():
+        product = multiply(np.hstack(weights), read(np.concatenate(rows)))
+        return product if total is None else total + product
+
     for part_rows, part_weights in parts:
         for start in range(0, len(part_rows), limit):
             piece = part_rows[start : start + limit]
-            if held + len(piece) > limit:
-                total = _add(total, cells, rows, weights)
-                rows, weights, held = [], [], 0
+            if rows and sum(map(len, rows)) + len(piece) > limit:
+                total, rows, weights = add(), [], []
             rows.append(piece)
             weights.append(part_weights[:, start : start + limit])
-            held += len(piece)
-    return _add(total, cells, rows, weights)
-
-
-def _add(total, cells, rows, weights):
-    if not rows:
-        return total
-    block = cells.read(np.concatenate(rows))
-    weight = weights[0] if len(weights) == 1 else np.hstack(weights)
-    product = multiply(weight, block)
-    if total is None:
-        return product
-    total += product
-    return total
+    return add()
 
 
 def multiply(weights, block) -> np.ndarray:
@@ -64,36 +120,6 @@ def multiply(weights, block) -> np.ndarray:
     return weights @ block.toarray()
 
 
-class _Kept:
-    """Control cells of a line, normalised once if they fit in memory, else read anew."""
-
-    def __init__(self, cells, controls):
-        self.n_genes = cells.n_genes
-        self._cells = cells
-        self._rows = np.sort(np.concatenate([np.empty(0, dtype=int), *controls.values()]))
-        self._block = None
-        self._lock = threading.Lock()
-
-    def read(self, rows):
-        with self._lock:
-            if self._block is None:
-                self._block = self._fill()
-        if self._block is False:
-            return self._cells.read(rows)
-        return self._block[np.searchsorted(self._rows, rows)]
-
-    def _fill(self):
-        parts, size = [], 0
-        step = max(16, BLOCK_BYTES // (8 * self.n_genes))
-        for start in range(0, len(self._rows), step):
-            part = self._cells.read(self._rows[start : start + step])
-            parts.append(part)
-            size += part.data.nbytes + (part.indices.nbytes if sp.issparse(part) else 0)
-            if size > KEPT_BYTES:
-                return False
-        return sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.vstack(parts)
-
-
 class LineSampler:
     """Point estimates and bootstrap samples of the effects in one cell line.
 
@@ -103,18 +129,15 @@ class LineSampler:
     there is drawing.
     """
 
-    def __init__(self, cells, line, *, control, batches, n_outer, n_inner, seed, resample=LEVELS):
+    def __init__(
+        self, cells, line, *, control, batches, seed, n_outer=1, n_inner=1, resample=LEVELS
+    ):
         self.cells, self.line, self.control = cells, line, control
         self.n_outer, self.n_inner, self.seed = n_outer, n_inner, seed
         self.resample = resample
-        index = cells.of_line(line, need_controls=control != "none")
-        self.controls = index.controls
-        self.position = {name: i for i, name in enumerate(index.perturbed)}
-        self.perturbed = {
-            name: self._usable(name, groups, batches) for name, groups in index.perturbed.items()
-        }
-        self._shared = None
-        self._kept = _Kept(cells, self.controls)
+        self.controls, perturbed = cells.of_line(line, need_controls=control != "none")
+        self.position = {name: i for i, name in enumerate(perturbed)}
+        self.perturbed = {n: self._usable(n, groups, batches) for n, groups in perturbed.items()}
 
     def _usable(self, name, groups, batches):
         without = [b for b in groups if b not in self.controls]
@@ -129,57 +152,60 @@ class LineSampler:
             )
         return groups
 
-    def check(self, names) -> None:
-        """Refuse perturbations without any usable cell, before long work."""
-        empty = [n for n in names if not self.perturbed[n]]
-        if empty:
-            raise InputError(
-                f"{len(empty)} perturbation(s) of cell line {self.line!r} have no cells in a batch "
-                f"with control cells, such as {', '.join(empty[:3])}; drop them or choose "
-                "control='global' with batches='all'"
-            )
-
     def stream(self, name):
         """Seed sequence of a perturbation, by its place in the sorted list of the line."""
         return perturbation_stream(self.seed, self.position[name])
 
-    def shared_control(self) -> np.ndarray:
-        """Control means, (1 + n_outer * n_inner, genes), shared by the line's perturbations."""
-        if self._shared is None:
+    @cached_property
+    def shared(self):
+        """What the line's perturbations share, made once.
+
+        Global control: the control means, (1 + n_outer * n_inner, genes); matched control: a reader
+        of control cells, from memory where they fit.
+        """
+        if self.control == "global":
             stream = control_stream(self.seed)
-            drawn = self._drawn(self.controls, stream)
-            self._shared = weighted_sums(
-                self.cells, self._parts(self.controls.values(), drawn, stream, CONTROL)
-            )
-        return self._shared
+            return self._sums(self.controls.values(), stream, CONTROL, self.cells.read)
+        if self.control == "none":
+            return None
+        kept = np.sort(np.concatenate(list(self.controls.values())))
+        parts, size, step = [], 0, block_length(self.cells.n_genes)
+        for start in range(0, len(kept), step):
+            part = self.cells.read(kept[start : start + step])
+            size += part.data.nbytes + (part.indices.nbytes if sp.issparse(part) else 0)
+            if size > KEPT_BYTES:
+                return self.cells.read
+            parts.append(part)
+        block = sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.vstack(parts)
+        return lambda rows: block[np.searchsorted(kept, rows)]
 
     def effects(self, name, groups=None, stream=None) -> np.ndarray:
-        """Effect of a perturbation: point estimate in row 0, bootstrap samples below.
+        """Point estimate of an effect (row 0) and its samples, float64 (1 + outer * inner, genes).
 
         `groups` (batch -> rows) where not all of its cells shall be used, `stream` where
-        not its own. float64, (1 + n_outer * n_inner, genes).
+        not its own.
         """
         groups = self.perturbed[name] if groups is None else groups
         stream = self.stream(name) if stream is None else stream
-        drawn = self._drawn(groups, stream)
-        effects = weighted_sums(self.cells, self._parts(groups.values(), drawn, stream, PERTURBED))
+        effects = self._sums(groups.values(), stream, PERTURBED, self.cells.read)
         if self.control == "global":
-            effects -= self.shared_control()
+            effects -= self.shared
         elif self.control == "matched":
-            matched = (self.controls[batch] for batch in groups)
-            effects -= weighted_sums(self._kept, self._parts(matched, drawn, stream, CONTROL))
+            matched = [self.controls[batch] for batch in groups]
+            effects -= self._sums(matched, stream, CONTROL, self.shared)
         return effects
 
-    def _drawn(self, groups, stream):
-        return drawn_batches(len(groups), stream, self.n_outer, "batches" in self.resample)
-
-    def _parts(self, groups, drawn, stream, kind):
+    def _sums(self, groups, stream, kind, read):
+        drawn = drawn_batches(len(groups), stream, self.n_outer, "batches" in self.resample)
         cells = "cells" in self.resample
-        for batch, rows in enumerate(groups):
-            yield rows, batch_weights(batch, len(rows), drawn, stream, kind, self.n_inner, cells)
+        parts = (
+            (rows, batch_weights(batch, len(rows), drawn, stream, kind, self.n_inner, cells))
+            for batch, rows in enumerate(groups)
+        )
+        return weighted_sums(read, self.cells.n_genes, parts)
 
 
-def check_choices(*, control, batches, n_outer, n_inner, resample=LEVELS) -> None:
+def check_choices(*, control="global", batches="all", n_outer, n_inner, resample=LEVELS) -> None:
     """Refuse unknown choices and empty trials."""
     if control not in CONTROLS:
         raise ParameterError(f"control={control!r}: choose from {', '.join(CONTROLS)}")
@@ -190,3 +216,11 @@ def check_choices(*, control, batches, n_outer, n_inner, resample=LEVELS) -> Non
     for name, value in (("n_outer", n_outer), ("n_inner", n_inner)):
         if int(value) != value or value < 1:
             raise ParameterError(f"{name}={value!r}: give a whole number of at least 1")
+
+
+def check_quantiles(quantiles) -> tuple:
+    """Return the quantiles as a tuple of floats."""
+    quantiles = tuple(float(q) for q in np.atleast_1d(quantiles))
+    if not quantiles or not all(0 <= q <= 1 for q in quantiles):
+        raise ParameterError(f"quantiles={list(quantiles)}: each must lie between 0 and 1")
+    return quantiles
