@@ -15,13 +15,16 @@ import time
 import numpy as np
 import ot
 import pandas as pd
+import scipy.sparse as sp
 import torch
 
 from perturbcore.models.decoders.model import Decoder, DecoderLearner, TrainingCells
-from perturbcore.models.decoders.options import LAPTOP, PUBLISHED, DecoderOptions
+from perturbcore.models.decoders.options import preset
 from perturbcore.models.decoders.pairs import Pairs, couple
 
 N_CONDITION = 64
+METHODS = ("diffusion", "flow", "bridge")
+NAMES = [f"p{i}" for i in range(8)]
 
 
 def timed(work, device="cpu", least=0.5):
@@ -54,111 +57,78 @@ def trained_step(options, n_latent, batch, device):
 def steps(row, sizes, batch, devices):
     for device in devices:
         for n_latent in sizes:
-            for method in PUBLISHED:
-                mlp = trained_step(LAPTOP[method], n_latent, batch, device)
-                dit = trained_step(
-                    PUBLISHED[method].changed(coupling="independent"), n_latent, batch, device
+            for method in METHODS:
+                mlp, dit = (
+                    trained_step(preset(size, method), n_latent, batch, device)
+                    for size in ("laptop", "published")
                 )
                 task = f"training step, {method}, {n_latent} components, {batch} cells, {device}"
                 row(task, mlp, dit, "MLP (laptop)", "transformer (published)")
 
 
-def small_decoder(method, n_cells=400, device="cpu", **changes):
+def cells(n, seed=1):
+    return sp.csr_matrix(np.random.default_rng(seed).normal(size=(n, 60)).astype(np.float32))
+
+
+def small_decoder(method, n_cells=400, **changes):
     """A decoder on random cells, trained for a moment: sampling costs the same."""
-    rng = np.random.default_rng(0)
-    names = [f"p{i}" for i in range(8)]
-    vectors = pd.DataFrame(rng.normal(size=(8, N_CONDITION)), names)
-    o = LAPTOP[method].changed(
-        max_epochs=2, epoch_cells=1024, patience=None, partners="any", **changes
+    vectors = pd.DataFrame(np.random.default_rng(0).normal(size=(8, N_CONDITION)), NAMES)
+    quick = {"max_epochs": 2, "epoch_cells": 1024, "patience": None, "partners": "any"}
+    o, batch = preset("laptop", method, **quick, **changes), np.zeros(n_cells)
+    data = TrainingCells(
+        cells(n_cells), cells(n_cells, 2), np.resize(NAMES, n_cells), vectors, batch, batch
     )
-    source, target = rng.normal(size=(2, n_cells, 60))
-    data = TrainingCells(source, target, np.resize(names, n_cells), vectors)
-    return Decoder(o, 0, device).fit(data)
+    return Decoder(o, 0).fit(data)
 
 
-def diffusion(row, counts, devices):
-    for device in devices:
-        decoder = small_decoder("diffusion", device=device)
-        for n in counts:
-            z, x = np.random.default_rng(1).normal(size=(n, 50)), np.zeros((1, N_CONDITION))
+def seconds_of(decoder, source, index, names=NAMES):
+    start = time.perf_counter()
+    made = decoder.sample(source, index, names, 0)
+    return time.perf_counter() - start, made
 
-            def drawn(sampler, z=z, x=x, decoder=decoder):
-                start = time.perf_counter()
-                decoder.options = decoder.options.changed(sampler=sampler, steps=50)
-                decoder.draw_latent(z, x)
-                return time.perf_counter() - start
 
-            fast, slow = drawn("ddim"), drawn("ddpm")
-            task = f"sampling, diffusion, {n} cells, {device}"
-            row(task, fast, slow, "DDIM, 50 steps", "DDPM, 1000 steps")
+def diffusion(row, counts):
+    samplers = [small_decoder("diffusion", sampler=s, steps=50) for s in ("ddim", "ddpm")]
+    for n in counts:
+        index = np.zeros(n, dtype=int)
+        fast, slow = (seconds_of(d, cells(n), index)[0] for d in samplers)
+        row(f"sampling, diffusion, {n} cells", fast, slow, "DDIM, 50 steps", "DDPM, 1000 steps")
 
 
 def together(row, counts):
     for method in ("flow", "bridge"):
         decoder = small_decoder(method)
         for n in counts:
-            rng = np.random.default_rng(1)
-            z, x, index = (
-                rng.normal(size=(n, 50)),
-                rng.normal(size=(8, N_CONDITION)),
-                np.arange(n) % 8,
-            )
-            start = time.perf_counter()
-            a = decoder.draw_latent(z, x, index)
-            fast = time.perf_counter() - start
-            start = time.perf_counter()
-            b = np.concatenate([decoder.draw_latent(z[[i]], x[[index[i]]]) for i in range(n)])
-            slow = time.perf_counter() - start
+            source, index, one = cells(n), np.arange(n) % 8, np.zeros(1, dtype=int)
+            fast, a = seconds_of(decoder, source, index)
+            alone = [seconds_of(decoder, source[i], one, [NAMES[index[i]]]) for i in range(n)]
+            slow, b = sum(s for s, _ in alone), np.concatenate([made for _, made in alone])
             # the bridge draws other noise for each call: only the flow can agree cell by cell
             agreement = float(np.abs(a - b).max()) if method == "flow" else None
-            row(
-                f"sampling, {method}, {n} cells",
-                fast,
-                slow,
-                "one call",
-                "a call for each cell",
-                agreement,
-            )
+            what = ("one call", "a call for each cell")
+            row(f"sampling, {method}, {n} cells", fast, slow, *what, agreement)
 
 
-def solvers(row, n):
-    decoder = small_decoder("flow")
-    z, x = np.random.default_rng(1).normal(size=(n, 50)), np.zeros((1, N_CONDITION))
-
-    def drawn(sampler, steps):
-        start = time.perf_counter()
-        decoder.options = decoder.options.changed(sampler=sampler, steps=steps)
-        out = decoder.draw_latent(z, x)
-        return time.perf_counter() - start, out
-
-    slow, exact = drawn("dopri5", 20)
-    for count in (5, 10, 20):
-        fast, out = drawn("midpoint", count)
-        task = f"sampling, flow, {n} cells, midpoint with {count} steps"
-        row(
-            task, fast, slow, "midpoint", "dopri5, tolerance 1e-4", float(np.abs(out - exact).max())
-        )
-
-
-def drawing(row, cells, batch):
+def drawing(row, n, batch):
     rng = np.random.default_rng(0)
     n_perturbations = 300
-    source, target = (rng.normal(size=(cells, 50)).astype(np.float32) for _ in range(2))
-    code = rng.integers(n_perturbations, size=cells)
+    source, target = (rng.normal(size=(n, 50)).astype(np.float32) for _ in range(2))
+    code = rng.integers(n_perturbations, size=n)
     vectors = rng.normal(size=(n_perturbations, N_CONDITION)).astype(np.float32)
-    pairs = Pairs(source, target, code, vectors, DecoderOptions("flow"))
+    batches = np.zeros(n, dtype=int)
+    pairs = Pairs(source, target, code, vectors, batches, batches, "independent")
     by_name = {p: np.flatnonzero(code == p) for p in range(n_perturbations)}
 
     def one_by_one():
         out = []
         for _ in range(batch):
             p = rng.integers(n_perturbations)
-            out.append((source[rng.integers(cells)], target[rng.choice(by_name[p])], vectors[p]))
+            out.append((source[rng.integers(n)], target[rng.choice(by_name[p])], vectors[p]))
         return [torch.from_numpy(np.stack(part)) for part in zip(*out, strict=True)]
 
     index = np.arange(batch)
     fast, slow = timed(lambda: pairs.make(index, rng)), timed(one_by_one)
-    row(f"drawing {batch} pairs of {cells} cells", fast, slow, "by index", "one by one")
+    row(f"drawing {batch} pairs of {n} cells", fast, slow, "by index", "one by one")
 
 
 def couplings(row, groups, sizes):
@@ -172,10 +142,10 @@ def couplings(row, groups, sizes):
             return costs, [ot.emd(even, even, c) for c in costs]
 
         costs, plans = transport()
-        partner = couple(source, target, "optimal").numpy()
+        partner = couple(source, target).numpy()
         ours = [c[np.arange(size), p].mean() for c, p in zip(costs, partner, strict=True)]
         theirs = [(c * plan).sum() for c, plan in zip(costs, plans, strict=True)]
-        fast, slow = timed(lambda s=source, t=target: couple(s, t, "optimal")), timed(transport)
+        fast, slow = timed(lambda s=source, t=target: couple(s, t)), timed(transport)
         agreement = float(np.abs(np.subtract(ours, theirs)).max())
         row(
             f"optimal coupling, {groups} groups of {size}",
@@ -205,9 +175,8 @@ def main():
     drawing(row, 20_000 if small else 200_000, 256)
     couplings(row, 16, (16,) if small else (16, 64))
     steps(row, (50,) if small else (50, 128), 32 if small else 256, devices)
-    diffusion(row, (256,) if small else (256, 4096), devices)
+    diffusion(row, (256,) if small else (256, 4096))
     together(row, (100,) if small else (100, 1000))
-    solvers(row, 512 if small else 4096)
     if options.out:
         with open(options.out, "w") as file:
             json.dump(rows, file, indent=1)

@@ -1,5 +1,6 @@
 import copy
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,15 +15,18 @@ from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.folds import add_folds
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.embeddings.base import Embedding
+from perturbcore.models.decoders import evaluation
 from perturbcore.models.decoders.cells import Cells, batch_mean
-from perturbcore.models.decoders.distances import (
+from perturbcore.models.decoders.distributions import (
+    HALVES,
+    METRICS,
     batch_weights,
+    distribution_table,
     energy_distance,
     median_distance,
     mmd,
     variance_ratio,
 )
-from perturbcore.models.decoders.distributions import HALVES, METRICS, distribution_table
 from perturbcore.models.decoders.evaluation import DecoderModel, Shift, generate
 from perturbcore.models.decoders.gears import GearsPredictions
 from perturbcore.models.simple import evaluate_embeddings as evaluate
@@ -35,15 +39,19 @@ from perturbcore.report.figures.pareto import pareto_front, pareto_plot
 from perturbcore.score.evaluate import evaluate as evaluate_models
 from perturbcore.score.model import Fold, fit_predict
 from perturbcore.score.store import ScoreStore
-from perturbcore.score.task import task_of
 
 N_GENES, PERTURBATIONS = 6, [f"P{i}" for i in range(12)]
 
 
-def predicted(model, train, test, fold=0):
-    """Run a model on a fold of its own making."""
-    task, lines = task_of(train), tuple(test.obs["cell_line"].astype(str).unique())
-    return fit_predict(copy.copy(model), Fold(fold, task, lines, train, test))
+def predicted(model, responses, number=0):
+    """Prediction of a fold, with its training and test responses."""
+    held = responses.obs["fold"].to_numpy() == number
+    found = fit_predict(copy.copy(model), Fold.of(responses, number))
+    return found, responses[~held], responses[held]
+
+
+def scored(responses, *models, **options):
+    return evaluate_models(responses, models, metrics=["L2"], progress=False, **options)
 
 
 def make_screen(seed=0, lines=("A",), n_genes=N_GENES):
@@ -101,57 +109,44 @@ class Spy:
         return controls.toarray() + move[index][:, None]
 
 
-def model(cells, make, **changes):
-    values = {"name": "toy", "predictor": "spy", "embedding": embedding(), **changes}
-    return DecoderModel(cells, make, **values)
+@pytest.fixture
+def model(cells, tmp_path):
+    def made(make, **changes):
+        values = {"name": "toy", "predictor": "spy", "embedding": embedding(), "folder": tmp_path}
+        return DecoderModel(changes.pop("cells", cells), make, **values | changes)
+
+    return made
 
 
 # ---- distances
-# -------------------------------------------------------------------------------------
 
 
-def brute_energy(x, y, wx, wy):
+def brute(x, y, w, function):
+    """Mean of a function of the distance within x, plus within y, less twice that between."""
+
     def mean(a, b, wa, wb, same):
         total = weight = 0.0
         for i in range(len(a)):
             for j in range(len(b)):
-                if same and i == j:
-                    continue
-                total += wa[i] * wb[j] * np.sqrt(((a[i] - b[j]) ** 2).sum())
-                weight += wa[i] * wb[j]
+                if not (same and i == j):
+                    total += wa[i] * wb[j] * function(np.sqrt(((a[i] - b[j]) ** 2).sum()))
+                    weight += wa[i] * wb[j]
         return total / weight
 
-    return 2 * mean(x, y, wx, wy, False) - mean(x, x, wx, wx, True) - mean(y, y, wy, wy, True)
-
-
-def brute_mmd(x, y, wx, wy, s):
-    def mean(a, b, wa, wb, same):
-        total = weight = 0.0
-        for i in range(len(a)):
-            for j in range(len(b)):
-                if same and i == j:
-                    continue
-                total += wa[i] * wb[j] * np.exp(-((a[i] - b[j]) ** 2).sum() / (2 * s * s))
-                weight += wa[i] * wb[j]
-        return total / weight
-
-    return mean(x, x, wx, wx, True) + mean(y, y, wy, wy, True) - 2 * mean(x, y, wx, wy, False)
+    one = np.ones(len(y))
+    return mean(x, x, w, w, True) + mean(y, y, one, one, True) - 2 * mean(x, y, w, one, False)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("block", [3, 7, 1000])
-def test_distances_equal_loops_whatever_the_blocks(weighted, block):
+def test_distances_equal_loops(weighted):
     rng = np.random.default_rng(0)
     x, y = rng.normal(5, 1, (13, 4)), rng.normal(4, 2, (17, 4))
-    wx = rng.random(13) if weighted else np.ones(13)
-    wy = rng.random(17) if weighted else np.ones(17)
-    given = {"wx": wx, "wy": wy} if weighted else {}
-    assert energy_distance(x, y, block=block, **given) == pytest.approx(
-        brute_energy(x, y, wx, wy), rel=1e-9
-    )
-    assert mmd(x, y, 1.7, block=block, **given) == pytest.approx(
-        brute_mmd(x, y, wx, wy, 1.7), rel=1e-9
-    )
+    w = rng.random(13) if weighted else np.ones(13)
+    given = w if weighted else None
+    want = -brute(x, y, w, lambda d: d)
+    assert energy_distance(x, y, given) == pytest.approx(want, rel=1e-9)
+    want = brute(x, y, w, lambda d: np.exp(-(d**2) / (2 * 1.7**2)))
+    assert mmd(x, y, 1.7, given) == pytest.approx(want, rel=1e-9)
 
 
 def test_samples_of_one_distribution_are_at_distance_zero_on_average():
@@ -169,24 +164,18 @@ def test_energy_distance_of_gaussians_has_its_known_value():
     # chance
     from scipy.stats import norm
 
-    m, x = 1.5, norm.ppf((np.arange(1500) + 0.5) / 1500)[:, None]
-
-    s = np.sqrt(2)
+    m, x, s = 1.5, norm.ppf((np.arange(1500) + 0.5) / 1500)[:, None], np.sqrt(2)
 
     def folded(mu):
-        return s * np.sqrt(2 / np.pi) * np.exp(-(mu**2) / (2 * s * s)) + mu * (
-            1 - 2 * norm.cdf(-mu / s)
-        )
+        away = mu * (1 - 2 * norm.cdf(-mu / s))
+        return s * np.sqrt(2 / np.pi) * np.exp(-(mu**2) / (2 * s * s)) + away
 
     assert energy_distance(x, x + m) == pytest.approx(2 * folded(m) - 2 * folded(0), abs=0.005)
 
 
-def test_median_distance_and_its_limit():
-    x = np.array([[0.0], [1.0], [3.0]])
-    assert median_distance(x) == 2.0
+def test_median_distance():
+    assert median_distance(np.array([[0.0], [1.0], [3.0]])) == 2.0
     assert median_distance(np.ones((4, 2))) == 1.0
-    many = np.random.default_rng(0).normal(size=(3000, 2))
-    assert median_distance(many) == pytest.approx(median_distance(many, limit=3000), rel=0.05)
 
 
 def test_variance_ratio_is_that_of_numpy_and_leaves_out_constant_genes():
@@ -221,18 +210,14 @@ def test_distances_refuse_what_makes_no_sense():
     with pytest.raises(ParameterError, match="bandwidth"):
         mmd(np.zeros((2, 1)), np.zeros((2, 1)), 0.0)
     with pytest.raises(InputError, match="weights"):
-        energy_distance(np.zeros((2, 1)), np.zeros((2, 1)), wx=[1.0])
+        energy_distance(np.zeros((2, 1)), np.zeros((2, 1)), [1.0])
 
 
 # ---- evaluation
-# ------------------------------------------------------------------------------------
 
 
-def test_a_shift_of_control_cells_gives_back_the_shift(cells, responses):
-    seen = []
-    scores = evaluate_models(
-        responses, [model(cells, lambda: Spy(seen))], metrics=["L2"], progress=False
-    )
+def test_a_shift_of_control_cells_gives_back_the_shift(model, responses):
+    scores = scored(responses, model(lambda: Spy([])))
     vectors = embedding()
     first = dict(zip(vectors.ids, vectors.X[:, 0], strict=True))
     # every control cell is carried over (no batch has more than 100), so nothing is left to chance
@@ -243,80 +228,62 @@ def test_a_shift_of_control_cells_gives_back_the_shift(cells, responses):
     assert got.to_numpy() == pytest.approx(want.to_numpy(), rel=1e-5)
 
 
-def test_cells_of_test_perturbations_are_never_handed_over(cells, responses):
+def test_cells_of_test_perturbations_are_never_handed_over(model, cells, responses):
     seen = []
-    evaluate_models(responses, [model(cells, lambda: Spy(seen))], metrics=["L2"], progress=False)
+    scored(responses, model(lambda: Spy(seen)))
     assert len(seen) == 3
-    tested = [set(data.test) for data in seen]
-    assert set().union(*tested) == set(PERTURBATIONS)
+    assert set().union(*(data.test for data in seen)) == set(PERTURBATIONS)
     for data in seen:
         learnt = set(data.perturbation)
         assert learnt == set(PERTURBATIONS) - set(data.test)
         assert not set(data.responses.obs["perturbation"]) & set(data.test)
         n = np.isin(cells.perturbation, list(learnt)).sum()
         assert data.cells.shape[0] == n and data.controls.shape[0] == cells.is_control.sum()
-    with pytest.raises(LeakError, match="P1"):
-        cells.training("A", ["P0", "P1"], ["P1", "P2"])
 
 
-def test_per_batch_averages_equal_a_loop(cells, responses):
-    m = model(cells, lambda: Spy([]), cells_per_batch=4)
-    held = responses.obs["fold"].to_numpy() == 0
-    train, test = responses[~held].copy(), responses[held].copy()
-    got = predicted(m, train, test, fold=0).values
+def test_per_batch_averages_equal_a_loop(model, cells, responses):
+    found, _, test = predicted(model(lambda: Spy([]), cells_per_batch=4), responses)
     drawn = cells.draw_controls("A", 4, int(digest(0, "A", 0)[:7], 16))
-    X = cells.X.toarray()
-    level = np.mean(
-        [X[cells.is_control & (cells.batch == b)].mean(axis=0) for b in ("b0", "b1", "b2")], axis=0
-    )
-    vectors = embedding()
+    X, vectors, batches = cells.X.toarray(), embedding(), ("b0", "b1", "b2")
+    level = [X[cells.is_control & (cells.batch == b)].mean(axis=0) for b in batches]
     for i, name in enumerate(test.obs["perturbation"]):
-        a = vectors.X[list(vectors.ids).index(name), 0]
-        means = []
-        for b in ("b0", "b1", "b2"):
+        a, means = vectors.X[list(vectors.ids).index(name), 0], []
+        for b in batches:
             rows = [r for r in drawn if cells.batch[r] == b]
             assert len(rows) == 4
             means.append((X[rows] + a).mean(axis=0))
-        assert got[i] == pytest.approx(np.mean(means, axis=0) - level, abs=1e-5)
+        want = np.mean(means, axis=0) - np.mean(level, axis=0)
+        assert found.values[i] == pytest.approx(want, abs=1e-5)
 
 
-def test_a_perturbation_without_embedding_gets_the_train_mean(cells, responses):
-    known = [p for p in PERTURBATIONS if p not in ("P3", "P4")]
-    seen = []
-    m = model(cells, lambda: Spy(seen), embedding=embedding(known))
+def test_a_perturbation_without_embedding_gets_the_train_mean(model, responses):
+    lost, seen = {"P3", "P4"}, []
+    known = embedding([p for p in PERTURBATIONS if p not in lost])
+    m = model(lambda: Spy(seen), embedding=known)
     for fold in range(3):
-        held = responses.obs["fold"].to_numpy() == fold
-        train, test = responses[~held].copy(), responses[held].copy()
-        prediction = predicted(m, train, test, fold=fold)
-        for i, name in enumerate(test.obs["perturbation"]):
-            if name in ("P3", "P4"):
-                assert prediction.values[i] == pytest.approx(train.X.mean(axis=0), abs=1e-6)
+        prediction, train, test = predicted(m, responses, fold)
+        for i in np.flatnonzero(test.obs["perturbation"].isin(lost)):
+            assert prediction.values[i] == pytest.approx(train.X.mean(axis=0), abs=1e-6)
         assert prediction.coverage == pytest.approx(10 / 12)
-    assert not any({"P3", "P4"} & set(data.perturbation) for data in seen)
+    assert not any(lost & set(data.perturbation) for data in seen)
 
 
-def test_shift_by_knn_is_the_knn_of_evaluate(cells, responses):
-    e = embedding()
-    protocol = Protocol(n_components=3)
-    options = {"protocol": protocol, "controls": ("train_mean", "no_change"), "progress": False}
-    scores = evaluate(responses, [e], [KNN([1, 2, 3])], metrics=["L2"], **options)
-    models = [
-        model(cells, lambda: Shift("knn", [1, 2, 3], 3), name="knn"),
-        model(cells, lambda: Shift("train_mean"), name="mean", embedding=None),
-        model(cells, lambda: Shift("nothing"), name="none", embedding=None),
-    ]
-    shifted = evaluate_models(responses, models, metrics=["L2"], progress=False)
-    for name, who in (("knn", "knn"), ("mean", "train_mean"), ("none", "no_change")):
-        got = shifted[shifted["embedding"] == name].set_index("fold")["value"].sort_index()
-        want = scores[scores["predictor"] == who].set_index("fold")["value"].sort_index()
-        assert got.to_numpy() == pytest.approx(want.to_numpy(), rel=1e-5)
-    knn = shifted[shifted["embedding"] == "knn"].set_index("fold")["chosen"].sort_index()
-    tuned = scores[scores["predictor"] == "knn"].set_index("fold")["chosen"].sort_index()
-    assert list(knn) == list(tuned)
+def test_shift_by_knn_is_the_knn_of_evaluate(model, responses):
+    options = {"protocol": Protocol(n_components=3), "controls": ("train_mean", "no_change")}
+    scores = evaluate(
+        responses, [embedding()], [KNN([1, 2, 3])], metrics=["L2"], progress=False, **options
+    )
+    by = {"knn": "knn", "train_mean": "train_mean", "nothing": "no_change"}
+    models = [model(partial(Shift, name, [1, 2, 3], 3), name=name) for name in by]
+    shifted = scored(responses, *models).set_index(["embedding", "fold"]).sort_index()
+    scores = scores.set_index(["predictor", "fold"]).sort_index()
+    for name, who in by.items():
+        want = scores.loc[who, "value"].to_numpy()
+        assert shifted.loc[name, "value"].to_numpy() == pytest.approx(want, rel=1e-5)
+    assert list(shifted.loc["knn", "chosen"]) == list(scores.loc["knn", "chosen"])
 
 
-def test_controls_are_drawn_batch_by_batch(responses):
-    cells = Cells.of(make_screen(), responses.var_names)
+def test_controls_are_drawn_batch_by_batch(cells):
     own = cells.draw_controls("A", 3, 5, {"b2"})
     assert set(cells.batch[own]) == {"b2"} and len(own) == 3
     assert set(cells.batch[cells.draw_controls("A", 3, 5)]) == {"b0", "b1", "b2"}
@@ -325,12 +292,12 @@ def test_controls_are_drawn_batch_by_batch(responses):
     assert len(cells.draw_controls("A", 100, 5)) == 28
 
 
-def test_finished_units_and_kept_cells_are_found_again(cells, responses, tmp_path):
-    seen = []
-    store = ScoreStore(tmp_path / "scores.sqlite")
-    m = model(cells, lambda: Spy(seen), folder=tmp_path, keep=2, keep_cells=6)
-    first = evaluate_models(responses, [m], store=store, metrics=["L2"], progress=False)
-    again = evaluate_models(responses, [m], store=store, metrics=["L2"], progress=False)
+def test_finished_units_and_kept_cells_are_found_again(model, responses, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "KEPT", 2)
+    monkeypatch.setattr(evaluation, "KEPT_CELLS", 6)
+    seen, store = [], ScoreStore(tmp_path / "scores.sqlite")
+    m = model(lambda: Spy(seen))
+    first, again = (scored(responses, m, store=store) for _ in range(2))
     assert len(seen) == 3
     pd.testing.assert_frame_equal(first, again)
     note = store.notes(first["key"])[first["key"].iloc[0]]
@@ -346,25 +313,23 @@ def test_finished_units_and_kept_cells_are_found_again(cells, responses, tmp_pat
     assert np.array_equal(made.X, kept.X)
 
 
-def test_cell_lines_are_learnt_apart():
-    screen = make_screen(lines=("A", "B"))
+def test_cell_lines_are_learnt_apart(model):
+    screen, seen = make_screen(lines=("A", "B")), []
     responses = add_folds(ba_ate(screen, progress=False), 3, 0)
-    cells = Cells.of(screen, responses.var_names)
-    seen = []
-    m = model(cells, lambda: Spy(seen))
-    scores = evaluate_models(responses, [m], metrics=["L2"], progress=False)
+    m = model(lambda: Spy(seen), cells=Cells.of(screen, responses.var_names))
+    scores = scored(responses, m)
     assert sorted(scores["cell_line"].unique()) == ["A", "B"] and len(seen) == 6
 
 
-def test_genes_are_taken_by_name(screen, responses):
+def test_genes_are_taken_by_name(model, screen, responses):
     turned = responses[:, ::-1].copy()
     cells = Cells.of(screen, turned.var_names)
     assert list(cells.genes) == list(turned.var_names)
     assert np.allclose(cells.X.toarray(), np.asarray(screen.X.todense())[:, ::-1])
     with pytest.raises(InputError, match="nowhere"):
         Cells.of(screen, ["g1", "nowhere"])
-    with pytest.raises(InputError, match="genes"):
-        predicted(model(cells, lambda: Spy([])), responses, responses, fold=0)
+    with pytest.raises(InputError, match="genes of the responses are not those"):
+        predicted(model(lambda: Spy([]), cells=cells), responses)
 
 
 def test_generation_in_parts_equals_one_call(monkeypatch):
@@ -375,7 +340,7 @@ def test_generation_in_parts_equals_one_call(monkeypatch):
             return controls.toarray() + 100 * np.array([int(n[1]) for n in names])[index][:, None]
 
     for limit in (1, 6, 100):
-        monkeypatch.setattr("perturbcore.models.decoders.evaluation.TOGETHER", limit)
+        monkeypatch.setattr(evaluation, "TOGETHER", limit)
         made = dict(generate(Adds(), controls, ["P1", "P2", "P3"], 0))
         assert list(made) == ["P1", "P2", "P3"]
         for name, found in made.items():
@@ -384,12 +349,11 @@ def test_generation_in_parts_equals_one_call(monkeypatch):
 
 def test_batch_mean_weighs_batches_alike():
     X = np.array([[1.0], [3.0], [10.0]])
-    assert batch_mean(X, ["a", "a", "b"]) == pytest.approx([6.0])
-    assert batch_mean(sp.csr_matrix(X), ["a", "a", "b"]) == pytest.approx([6.0])
+    for kind in (np.asarray, sp.csr_matrix):
+        assert batch_mean(kind(X), ["a", "a", "b"]) == pytest.approx([6.0])
 
 
 # ---- GEARS
-# -----------------------------------------------------------------------------------------
 
 
 def saved(responses, path, shift=0.0, drop=(), **changes):
@@ -408,59 +372,58 @@ def saved(responses, path, shift=0.0, drop=(), **changes):
 def test_saved_predictions_are_scored(responses, tmp_path, suffix):
     # off by 0.3 in every gene: the L2 error is 0.3 * sqrt(genes)
     path = saved(responses[::-1, ::-1].copy(), tmp_path / f"gears{suffix}", shift=0.3)
-    scores = evaluate_models(responses, [GearsPredictions(path)], metrics=["L2"], progress=False)
+    scores = scored(responses, GearsPredictions(path))
     assert scores["value"].to_numpy() == pytest.approx(0.3 * np.sqrt(N_GENES), rel=1e-4)
     assert set(scores["predictor"]) == {"gears"} and set(scores["coverage"]) == {1.0}
 
 
 def test_what_gears_cannot_predict_gets_the_train_mean(responses, tmp_path):
-    lost = responses.obs["perturbation"].iloc[0]
-    fold = int(responses.obs["fold"].iloc[0])
-    held = responses.obs["fold"].to_numpy() == fold
-    train, test = responses[~held].copy(), responses[held].copy()
+    lost, fold = responses.obs["perturbation"].iloc[0], int(responses.obs["fold"].iloc[0])
     m = GearsPredictions(saved(responses, tmp_path / "g.csv", drop=[lost]))
-    prediction = predicted(m, train, test, fold=fold)
+    prediction, train, test = predicted(m, responses, fold)
     assert prediction.values[0] == pytest.approx(train.X.mean(axis=0), abs=1e-6)
     assert prediction.values[1:] == pytest.approx(test.X[1:], abs=1e-6)
-    assert prediction.coverage == pytest.approx(1 - 1 / held.sum())
+    assert prediction.coverage == pytest.approx(1 - 1 / test.n_obs)
 
 
-def test_predictions_of_another_fold_or_of_nothing_are_refused(responses, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("none.csv", None, "does not exist"),
+        ("a.csv", "perturbation,g0\nP0,1\n", "no column 'fold'"),
+        ("b.csv", "perturbation,fold,g0\nP0,0,nan\n", "P0.*not finite"),
+        ("c.csv", "perturbation,fold,g0\nP0,0,1\nP0,1,1\n", "twice"),
+        ("d.parquet", "nothing", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_table_of_predictions_is_refused(tmp_path, name, text, message):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        GearsPredictions(tmp_path / name)
+
+
+def test_predictions_of_another_fold_or_of_too_few_genes_are_refused(responses, tmp_path):
     other = saved(responses, tmp_path / "a.csv", fold=(responses.obs["fold"].to_numpy() + 1) % 3)
     with pytest.raises(LeakError, match="trained on"):
-        evaluate_models(responses, [GearsPredictions(other)], progress=False)
+        scored(responses, GearsPredictions(other))
     few = saved(responses[:, :4].copy(), tmp_path / "b.csv")
     with pytest.raises(InputError, match="2 genes"):
-        evaluate_models(responses, [GearsPredictions(few)], progress=False)
-    with pytest.raises(InputError, match="does not exist"):
-        GearsPredictions(tmp_path / "none.csv")
-    (tmp_path / "c.csv").write_text("perturbation,g0\nP0,1\n")
-    with pytest.raises(InputError, match="no column 'fold'"):
-        GearsPredictions(tmp_path / "c.csv")
-    (tmp_path / "d.csv").write_text("perturbation,fold,g0\nP0,0,nan\n")
-    with pytest.raises(InputError, match="P0.*not finite"):
-        GearsPredictions(tmp_path / "d.csv")
-    (tmp_path / "e.csv").write_text("perturbation,fold,g0\nP0,0,1\nP0,1,1\n")
-    with pytest.raises(InputError, match="twice"):
-        GearsPredictions(tmp_path / "e.csv")
-    (tmp_path / "f.parquet").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="cannot be read"):
-        GearsPredictions(tmp_path / "f.parquet")
+        scored(responses, GearsPredictions(few))
 
 
 # ---- distributions and figures
-# ---------------------------------------------------------------------
 
 
-def test_cells_moved_by_the_truth_come_closest(screen, responses, cells, tmp_path):
+def test_cells_moved_by_the_truth_come_closest(model, responses, cells):
     class Truth(Spy):
         def sample(self, controls, index, names, seed):
             rows = [list(responses.obs["perturbation"]).index(n) for n in names]
             return controls.toarray() + responses.X[rows][index]
 
     models = [
-        model(cells, lambda: Truth([]), name="truth", folder=tmp_path),
-        model(cells, lambda: Shift("nothing"), name="none", predictor="shift", folder=tmp_path),
+        model(lambda: Truth([]), name="truth"),
+        model(lambda: Shift("nothing"), name="none", predictor="shift"),
     ]
     table = distribution_table(models, responses, cells, folds=[0, 1], n_components=4)
     assert set(table["metric"]) == {"energy", "mmd", "energy_genes", "variance_ratio"}
@@ -475,34 +438,30 @@ def test_cells_moved_by_the_truth_come_closest(screen, responses, cells, tmp_pat
 
 def test_the_pareto_front_is_that_of_a_loop():
     rng = np.random.default_rng(0)
+
+    def beats(a, b):
+        return a[0] <= b[0] and a[1] <= b[1] and a != b
+
     for _ in range(20):
         cost, error = rng.integers(0, 6, 12).astype(float), rng.integers(0, 6, 12).astype(float)
         cost[3], error[5] = np.nan, np.inf
-        there = np.isfinite(cost) & np.isfinite(error)
-        want = [
-            bool(there[i])
-            and not any(
-                there[j]
-                and cost[j] <= cost[i]
-                and error[j] <= error[i]
-                and (cost[j], error[j]) != (cost[i], error[i])
-                for j in range(12)
-            )
-            for i in range(12)
-        ]
+        points = list(zip(cost, error, strict=True))
+        want = [np.isfinite(p).all() and not any(beats(q, p) for q in points) for p in points]
         assert pareto_front(cost, error).tolist() == want
 
 
 def test_figures_show_every_method_and_panel():
-    table = pd.DataFrame(
-        {
-            "display": ["kNN", "Flow"], "modality": ["Prior knowledge", "Advanced"], "seconds": [0.1, 20.0],
-            "value": [5.0, 5.2], "low": [4.8, 5.0], "high": [5.2, 5.4], "dataset": "toy",
-        }
-    )  # fmt: skip
-    lines = pd.DataFrame(
-        [{"display": "Train Mean", "modality": "Negative control", "value": 5.5, "dataset": "toy"}]
-    )
+    table = pd.DataFrame({
+        "display": ["kNN", "Flow"], "modality": ["Prior knowledge", "Advanced"], "seconds": [0.1, 20.0],
+        "value": [5.0, 5.2], "low": [4.8, 5.0], "high": [5.2, 5.4], "dataset": "toy",
+    })  # fmt: skip
+    lines = {
+        "display": ["Train Mean"],
+        "modality": "Negative control",
+        "value": 5.5,
+        "dataset": "toy",
+    }
+    lines = pd.DataFrame(lines)
     figure = pareto_plot(table, references=lines, xlabel="s", ylabel="L2")
     texts = {t.get_text() for t in figure.axes[0].texts}
     assert {"kNN", "Flow", "Train Mean"} <= texts and figure.axes[0].get_xscale() == "log"
@@ -513,15 +472,13 @@ def test_figures_show_every_method_and_panel():
         for c, s in (("", "control"), ("Observed", "observed"), ("Flow", "generated"))
         for _ in range(5)
     ]
-    figure = cell_grid(
-        pd.DataFrame(rows), row="perturbation", column="column", xlabel="x", ylabel="y"
-    )
+    rows = pd.DataFrame(rows)
+    figure = cell_grid(rows, row="perturbation", column="column", xlabel="x", ylabel="y")
     assert len(figure.axes) == 4
     assert [a.get_title(loc="left") for a in figure.axes[:2]] == ["Observed", "Flow"]
 
 
 # ---- the chapter's tables and sentences
-# ------------------------------------------------------------
 
 
 def fake_run(decoder=0.0, ridge=0.1, title="Toy (screen)", floor=6.0):

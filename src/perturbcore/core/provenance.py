@@ -22,7 +22,6 @@ PACKAGES = (
     "lightning",
     "torch-geometric",
     "rdkit",
-    "pot",
     "gseapy",
     "matplotlib",
     "papermill",

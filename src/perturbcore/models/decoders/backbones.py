@@ -30,7 +30,7 @@ def frequencies(values: torch.Tensor, size: int, max_period: float = 1e4) -> tor
 
 
 class MLP(nn.Module):
-    """Residual layers over all coordinates at once; time and embedding scale and shift each (FiLM).
+    """Residual layers over all coordinates; time and embedding scale and shift each.
 
     Perez et al. 2018 (FiLM).
     """
@@ -131,7 +131,7 @@ class Block(nn.Module):
 
     def __init__(self, options, n_condition):
         super().__init__()
-        width, hidden = options.width, int(options.width * options.mlp_ratio)
+        width = options.width
         self.heads = options.heads
         self.modulate = Modulation(width, n_condition, 6, options.dropout)
         self.norms = nn.ModuleList(
@@ -139,7 +139,7 @@ class Block(nn.Module):
         )
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.feed = nn.Sequential(
-            nn.Linear(width, hidden), nn.GELU("tanh"), nn.Linear(hidden, width)
+            nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width)
         )
 
     def forward(self, h, t, condition):

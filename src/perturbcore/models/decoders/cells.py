@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.digest import digest
-from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.screens.read import normalise
 
 
@@ -17,8 +17,8 @@ from perturbcore.data.screens.read import normalise
 class Cells:
     """Log-normalised cells of a screen with their labels.
 
-    `X` (n_cells, n_genes): log1p(1e4 * count / total); `perturbation, batch, cell_line`
-    (n_cells,); `is_control` (n_cells,).
+    `X` (n_cells, n_genes): log1p(1e4 * count / total); `perturbation, batch, cell_line,
+    is_control` (n_cells,).
     """
 
     X: sp.csr_matrix
@@ -29,24 +29,21 @@ class Cells:
     is_control: np.ndarray
 
     @classmethod
-    def of(cls, screen: AnnData, genes=None) -> "Cells":
+    def of(cls, screen: AnnData, genes) -> "Cells":
         """Normalise a declared screen and keep `genes` (those of the responses), in this order."""
-        screen = normalise(screen)
+        screen, genes = normalise(screen), pd.Index(genes)
         X = sp.csr_matrix(screen.X, dtype=np.float32)
-        names = pd.Index(screen.var_names.astype(str))
-        if genes is not None and list(genes) != list(names):
-            at = names.get_indexer(pd.Index(genes))
-            if (at < 0).any():
-                lost = list(np.asarray(genes)[at < 0][:3])
-                raise InputError(
-                    f"genes {lost} of the responses are not in the screen: both must name genes "
-                    "alike"
-                )
-            X, names = X[:, at], names[at]
-        labels = (
-            screen.obs[c].astype(str).to_numpy() for c in ("perturbation", "batch", "cell_line")
-        )
-        return cls(X, names, *labels, screen.obs["is_control"].to_numpy(bool))
+        at = pd.Index(screen.var_names.astype(str)).get_indexer(genes)
+        if (at < 0).any():
+            raise InputError(
+                f"genes {list(genes[at < 0][:3])} of the responses are not in the screen: both "
+                "must name genes alike"
+            )
+        if len(at) != X.shape[1] or (np.diff(at) != 1).any():
+            X = X[:, at]
+        columns = ("perturbation", "batch", "cell_line")
+        labels = (screen.obs[c].astype(str).to_numpy() for c in columns)
+        return cls(X, genes, *labels, screen.obs["is_control"].to_numpy(bool))
 
     @cached_property
     def digest(self) -> str:
@@ -68,21 +65,6 @@ class Cells:
         """Rows of the cells of some perturbations in a line."""
         here = ~self.is_control & (self.cell_line == line)
         return np.flatnonzero(here & np.isin(self.perturbation, list(names)))
-
-    def training(self, line: str, names, held_out) -> np.ndarray:
-        """Rows of the perturbed cells that may be learnt from, none of a held-out perturbation."""
-        both = sorted(set(names) & set(held_out))
-        if both:
-            raise LeakError(
-                f"{len(both)} held-out perturbations are among the training ones, such as "
-                f"{both[:3]}: a decoder would be scored on cells that it has seen"
-            )
-        return self.of_perturbations(line, names)
-
-    def control_level(self, line: str) -> np.ndarray:
-        """Global control pseudobulk, (n_genes,): mean over batches of the mean control (Eq. 6)."""
-        rows = self.controls(line)
-        return batch_mean(self.X[rows], self.batch[rows])
 
     def draw_controls(self, line: str, n: int, seed: int, batches=None) -> np.ndarray:
         """Draw at most `n` control cells in each batch, without replacement; rows sorted by batch.

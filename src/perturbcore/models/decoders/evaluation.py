@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import anndata as ad
 import numpy as np
@@ -13,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.digest import code_digest, digest
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError
 from perturbcore.embeddings.base import Embedding, align
 from perturbcore.models.decoders.cells import Cells, batch_mean
 from perturbcore.models.decoders.model import TrainingCells
@@ -24,25 +23,8 @@ from perturbcore.score.model import Fold, Model, Prediction
 
 # cells generated together: a handful of perturbations of a small screen, a part of one of a large
 TOGETHER = 8192
-
-
-class Generator(Protocol):
-    """What turns control cells into cells of a perturbation: a `Decoder`, or a plain `Shift`.
-
-    `spec`: plain values that decide what it generates; `chosen`: what was tuned, for the table;
-    `history`: one row per epoch: `epoch`, `train_loss`, `val`.
-    """
-
-    spec: dict
-    chosen: str
-    history: pd.DataFrame | None
-    seconds: float
-
-    def fit(self, data: TrainingCells) -> object:
-        """Learn."""
-
-    def sample(self, controls, index: np.ndarray, names: Sequence[str], seed: int) -> np.ndarray:
-        """Generate a cell of perturbation ``names[index]`` from each control cell: (n, n_genes)."""
+# perturbations of a fold of which cells are kept, and cells of each
+KEPT, KEPT_CELLS = 40, 120
 
 
 class Shift:
@@ -61,42 +43,31 @@ class Shift:
         self, by: str, k: Sequence[int] = (), n_components: int = 100, inner_folds: int = 5
     ):
         self.by, self.k, self.n_components, self.inner_folds = by, [*k], n_components, inner_folds
-
-    @property
-    def spec(self) -> dict:
-        """Its parameters."""
-        return {"class": "shift"} | {
-            name: getattr(self, name) for name in ("by", "k", "n_components", "inner_folds")
-        }
+        self.spec = {"class": "shift"} | vars(self)
 
     def fit(self, data: TrainingCells) -> "Shift":
         """Compute the vector of each test perturbation."""
-        Y = np.asarray(data.responses.X)
+        Y = np.asarray(data.responses.X, dtype=np.float32)
         mean = Y.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.shift = dict.fromkeys(data.test, mean if self.by == "train_mean" else 0 * mean)
-        if self.by == "knn":
-            self._neighbours(data)
-        return self
-
-    def _neighbours(self, data: TrainingCells) -> None:
+        if self.by != "knn":
+            return self
         names = data.responses.obs["perturbation"].astype(str).to_numpy()
         order = np.argsort(names)
         order = order[np.isin(names[order], data.vectors.index)]
         test = [p for p in data.test if p in data.vectors.index]
-        vectors = data.vectors.astype(np.float32)
         space = NestedSpace(
-            vectors.loc[names[order]].to_numpy(), vectors.loc[test].to_numpy(), self.n_components,
-            inner_folds=self.inner_folds, inner_seed=42, inner_shuffle=True,
+            data.vectors.loc[names[order]].to_numpy(), data.vectors.loc[test].to_numpy(),
+            self.n_components, inner_folds=self.inner_folds, inner_seed=42, inner_shuffle=True,
         )  # fmt: skip
-        targets = Targets(np.asarray(data.responses.X, dtype=np.float32)[order])
-        values, k = KNN(self.k).predict(space, targets)
+        values, k = KNN(self.k).predict(space, Targets(Y[order]))
         self.chosen = str(k)
         self.shift.update(zip(test, values, strict=True))
+        return self
 
     def sample(self, controls, index: np.ndarray, names: Sequence[str], seed: int) -> np.ndarray:
         """Add the vector of each perturbation to its control cells."""
-        move = np.stack([self.shift[name] for name in names])
-        return controls.toarray() + move[np.asarray(index)]
+        return controls.toarray() + np.stack([self.shift[name] for name in names])[index]
 
 
 class DecoderModel(Model):
@@ -109,11 +80,13 @@ class DecoderModel(Model):
     everywhere in the protocol.
 
     `cells`: all cells of the screen; those of test perturbations are never handed to the
-    generator; `make`: ``make()`` gives a fresh `Generator`; `name, modality, predictor`:
-    columns of the scores; `embedding`: of the perturbations; without one every perturbation is
-    the same to the generator, which only suits shifts that need none; `cells_per_batch`:
-    control cells carried over in each batch of the line; `folder`: where they and the
-    checkpoints go.
+    generator; `make`: ``make()`` gives a fresh generator, such as `Decoder` or `Shift`: ``spec``
+    has the plain values that decide what it generates, ``fit(TrainingCells)`` learns, and
+    ``sample(controls, index, names, seed)`` gives a cell (n, n_genes) of perturbation
+    ``names[index]`` from each control cell; then `chosen` says what was tuned, `history` has one
+    row per epoch (epoch, train_loss, val) or is None; `name, modality, predictor`: columns of the
+    scores; `cells_per_batch`: control cells carried over in each batch of the line; `folder`: where
+    some generated cells and the checkpoints go.
 
     Cole et al. 2026, Methods 4.7.4.
     """
@@ -121,23 +94,19 @@ class DecoderModel(Model):
     def __init__(
         self,
         cells: Cells,
-        make: Callable[[], Generator],
+        make: Callable,
         *,
         name: str,
         predictor: str,
+        embedding: Embedding,
+        folder: Path,
         modality: str = "Advanced",
-        embedding: Embedding | None = None,
         cells_per_batch: int = 100,
-        keep: int = 40,
-        keep_cells: int = 120,
-        folder: Path | None = None,
         seed: int = 0,
     ):
-        self.cells, self.make, self.embedding = cells, make, embedding
+        self.cells, self.make, self.embedding, self.folder = cells, make, embedding, folder
         self.name, self.modality, self.predictor = name, modality, predictor
         self.cells_per_batch, self.seed = int(cells_per_batch), seed
-        self.keep, self.keep_cells = int(keep), int(keep_cells)
-        self.folder = Path(folder) if folder is not None else None
 
     @property
     def spec(self) -> dict:
@@ -148,7 +117,7 @@ class DecoderModel(Model):
     @property
     def digest(self) -> str:
         """Content of the cells and of the embedding."""
-        return digest(self.cells.digest, self.embedding.digest if self.embedding else "")
+        return digest(self.cells.digest, self.embedding.digest)
 
     def fit(self, fold: Fold) -> "DecoderModel":
         """Train on control cells and cells of training perturbations."""
@@ -163,19 +132,45 @@ class DecoderModel(Model):
         self.seconds = max(time.perf_counter() - started, self.generator.seconds)
         return self
 
+    def _training(self, fold: Fold) -> TrainingCells:
+        (line,), cells = fold.cell_lines, self.cells
+        wanted = [*fold.train_ids, *fold.test_ids]
+        X, present = align(self.embedding, wanted)
+        vectors = pd.DataFrame(X[present], index=np.array(wanted, dtype=object)[present])
+        controls = cells.controls(line)
+        rows = cells.of_perturbations(line, fold.train_ids.intersection(vectors.index))
+        if not len(rows):
+            raise InputError(
+                f"model '{self.name}': no training perturbation of '{line}' has cells and an "
+                "embedding"
+            )
+        return TrainingCells(
+            controls=cells.X[controls],
+            cells=cells.X[rows],
+            perturbation=cells.perturbation[rows],
+            vectors=vectors,
+            control_batch=cells.batch[controls],
+            cell_batch=cells.batch[rows],
+            test=list(fold.test_ids),
+            responses=fold.train,
+            seed=int(digest(self.seed, line, fold.number)[:7], 16),
+            folder=self.folder / "training",
+        )
+
     def predict(self, fold: Fold) -> Prediction:
         """Generate, average, subtract: see the class."""
-        started, data, names = time.perf_counter(), self.data, list(fold.test_ids)
+        started, data, cells, names = time.perf_counter(), self.data, self.cells, fold.test_ids
         (line,) = fold.cell_lines
         mean = np.asarray(fold.train.X).mean(axis=0, dtype=np.float64)
-        values, level = np.tile(mean, (len(names), 1)), self.cells.control_level(line)
+        values = np.tile(mean, (len(names), 1))
+        level = batch_mean(data.controls, data.control_batch)
         chosen = sorted(p for p in names if p in data.vectors.index)
-        controls = self.cells.draw_controls(line, self.cells_per_batch, data.seed)
-        batch = self.cells.batch[controls]
-        spread = np.linspace(0, len(chosen) - 1, min(self.keep, len(chosen))).astype(int)
-        kept, few, parts = set(np.array(chosen)[spread]), _few(batch, self.keep_cells), {}
-        for name, made in generate(self.generator, self.cells.X[controls], chosen, data.seed):
-            values[names.index(name)] = batch_mean(made, batch) - level
+        controls = cells.draw_controls(line, self.cells_per_batch, data.seed)
+        batch = cells.batch[controls]
+        spread = np.linspace(0, len(chosen) - 1, min(KEPT, len(chosen))).astype(int)
+        kept, few, parts = set(np.array(chosen)[spread]), _few(batch, KEPT_CELLS), {}
+        for name, made in generate(self.generator, cells.X[controls], chosen, data.seed):
+            values[names.get_loc(name)] = batch_mean(made, batch) - level
             if name in kept:
                 parts[name] = made[few]
         seconds = time.perf_counter() - started
@@ -197,54 +192,21 @@ class DecoderModel(Model):
         """
         fold = Fold.of(responses, number, (line,))
         path = self._path(fold)
-        if path is None:
-            raise ParameterError(f"model '{self.name}' keeps no cells: give it a folder")
         if not path.exists():
             copy.copy(self).fit(fold).predict(fold)
         kept = ad.read_h5ad(path)
         kept.X = kept.X.astype(np.float32)
         return kept
 
-    def _training(self, fold: Fold) -> TrainingCells:
-        (line,), names = fold.cell_lines, list(fold.train_ids)
-        held_out = list(fold.test_ids)
-        wanted = [*names, *held_out]
-        vectors = pd.DataFrame(np.zeros((len(wanted), 1), dtype=np.float32), index=wanted)
-        if self.embedding is not None:
-            X, present = align(self.embedding, wanted)
-            vectors = pd.DataFrame(X[present], index=np.array(wanted, dtype=object)[present])
-        controls = self.cells.controls(line)
-        known = [p for p in names if p in vectors.index]
-        rows = self.cells.training(line, known, held_out)
-        if not len(rows):
-            raise InputError(
-                f"model '{self.name}': no training perturbation of '{line}' has cells and an "
-                "embedding"
-            )
-        return TrainingCells(
-            controls=self.cells.X[controls],
-            cells=self.cells.X[rows],
-            perturbation=self.cells.perturbation[rows],
-            vectors=vectors,
-            control_batch=self.cells.batch[controls],
-            cell_batch=self.cells.batch[rows],
-            test=held_out,
-            responses=fold.train,
-            seed=int(digest(self.seed, line, fold.number)[:7], 16),
-            folder=self.folder / "training" if self.folder is not None else None,
-        )
-
-    def _path(self, fold: Fold) -> Path | None:
-        if self.folder is None:
-            return None
+    def _path(self, fold: Fold) -> Path:
         who = [list(ids) for ids in (fold.train_ids, fold.test_ids, fold.cell_lines)]
-        kept, code = (self.keep, self.keep_cells), code_digest(type(self))
+        kept, code = (KEPT, KEPT_CELLS), code_digest(type(self))
         key = digest(self.spec, self.digest, fold.number, fold.train.X, *who, *kept, code)
         return self.folder / "cells" / f"{self.predictor}-{key}.h5ad"
 
     def _save(self, fold: Fold, parts: dict, batch) -> None:
         path, history = self._path(fold), self.generator.history
-        if path is None or not parts:
+        if not parts:
             return
         obs = {"perturbation": np.repeat([*parts], len(batch)), "batch": np.tile(batch, len(parts))}
         index = np.arange(len(obs["batch"])).astype(str)
@@ -258,9 +220,7 @@ class DecoderModel(Model):
         os.replace(partial, path)
 
 
-def generate(
-    generator: Generator, controls, names: Sequence[str], seed: int
-) -> Iterator[tuple[str, np.ndarray]]:
+def generate(generator, controls, names: Sequence[str], seed: int) -> Iterator[tuple]:
     """Carry control cells over to one perturbation after the other, several per call where few.
 
     Equal names in equal order give equal cells. Yields the perturbation and its cells (n, n_genes),
@@ -270,8 +230,7 @@ def generate(
     per_call = max(1, TOGETHER // n)
     for number, start in enumerate(range(0, len(names), per_call)):
         part = list(names[start : start + per_call])
-        index = np.repeat(np.arange(len(part)), n)
-        rows = np.tile(np.arange(n), len(part))
+        index, rows = np.divmod(np.arange(len(part) * n), n)
         made = generator.sample(controls[rows], index, part, seed + number)
         yield from zip(part, made.reshape(len(part), n, -1), strict=True)
 

@@ -38,22 +38,16 @@ class GearsPredictions(Model):
         table = read_table(self.path)
         lost = [c for c in ("perturbation", "fold") if c not in table]
         if lost:
-            raise InputError(
-                f"{path}: no column '{lost[0]}'; it needs perturbation, fold and one column per "
-                "gene"
-            )
+            needs = "perturbation, fold and one column per gene"
+            raise InputError(f"{path}: no column '{lost[0]}'; it needs {needs}")
         labels = [c for c in ("perturbation", "fold", "cell_line") if c in table]
-        genes = table.columns.drop(labels)
         self.labels = table[labels].astype({c: int if c == "fold" else str for c in labels})
-        self.values = table[genes].apply(pd.to_numeric, errors="coerce").astype(np.float32)
+        values = table.drop(columns=labels).apply(pd.to_numeric, errors="coerce")
+        self.values = values.astype(np.float32)
         bad = np.argwhere(~np.isfinite(self.values.to_numpy()))
         if len(bad):
-            row, gene = bad[0]
-            raise InputError(
-                f"{path}: the prediction of '{self.labels['perturbation'][row]}' for "
-                f"{genes[gene]} is "
-                "not finite"
-            )
+            name, gene = self.labels["perturbation"][bad[0, 0]], self.values.columns[bad[0, 1]]
+            raise InputError(f"{path}: the prediction of '{name}' for {gene} is not finite")
         twice = self.labels["perturbation"][self.labels.drop(columns="fold").duplicated()]
         if len(twice):
             raise InputError(f"{path}: '{twice.iloc[0]}' is there twice; keep one row")
@@ -74,27 +68,22 @@ class GearsPredictions(Model):
         InputError
             A gene is not in the file, or it has no prediction for this fold.
         """
-        lost = [g for g in fold.test.var_names if g not in self.values]
+        genes, names = fold.test.var_names, fold.test_ids
+        lost = [g for g in genes if g not in self.values]
         if lost:
-            raise InputError(
-                f"{self.path}: no prediction for {len(lost)} genes, such as {lost[:3]}"
-            )
-        rows = self.labels[self.labels["perturbation"].isin(fold.test_ids)]
+            few = f"no prediction for {len(lost)} genes, such as {lost[:3]}"
+            raise InputError(f"{self.path}: {few}")
+        rows = self.labels[self.labels["perturbation"].isin(names)]
         if "cell_line" in rows:
             rows = rows[rows["cell_line"].isin(fold.cell_lines)]
-        elsewhere = rows[rows["fold"] != fold.number]
-        if len(elsewhere):
-            row = elsewhere.iloc[0]
+        for row in rows[rows["fold"] != fold.number].itertuples():
             raise LeakError(
-                f"{self.path}: '{row['perturbation']}' is in fold {fold.number} here and was "
-                "predicted in "
-                f"fold {row['fold']}: its cells may have been trained on; run GEARS with these "
-                "folds"
+                f"{self.path}: '{row.perturbation}' is in fold {fold.number} here, predicted in "
+                f"fold {row.fold}: its cells may have been trained on; run GEARS with these folds"
             )
         if rows.empty:
             raise InputError(f"{self.path}: no prediction for perturbations of fold {fold.number}")
-        names = fold.test_ids
         values = fold.task.floor(fold.truth, len(names))
         at = names.get_indexer(rows["perturbation"])
-        values[at] = self.values.loc[rows.index, list(fold.test.var_names)].to_numpy()
+        values[at] = self.values.loc[rows.index, list(genes)].to_numpy()
         return Prediction(values, chosen="read from a file", coverage=len(rows) / len(names))

@@ -1,7 +1,8 @@
 """Three ways from control to perturbed cells in latent space: diffusion, flow, bridge.
 
 They share one training (a noisy or moved cell goes in, what the network should say is compared with
-what it says) and differ in the objective and in the sampler.
+what it says) and differ in the objective and in the sampler. In all of them `source`, `target` and
+`x` have shape (n, n_latent), `condition` (n, d) and `time` (n,), uniform in [0, 1).
 """
 
 import math
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from perturbcore.models.decoders.options import DecoderOptions
 
 TINY = 1e-8
-TOLERANCE = 1e-4  # of the adaptive solver of a flow
 
 
 class Process:
@@ -28,18 +28,15 @@ class Process:
         self, network: nn.Module, source: Tensor, target: Tensor, condition: Tensor, time: Tensor,
         noise: Tensor,
     ) -> Tensor:  # fmt: skip
-        """Mean squared error of what the network says, summed over its channels.
-
-        `source`, `target` and `noise` have shape (n, n_latent), `condition` (n, d); `time` (n,) is
-        uniform in [0, 1).
-        """
-        x, clock, truths = self._example(source, target, time, noise)
+        """Mean squared error of what the network says, summed over its channels."""
+        x, clock, truths = self.example(source, target, time, noise)
         said = network(x, clock, condition).unbind(1)
-        parts = [
-            (weight * s - truth).square().mean()
-            for s, (weight, truth) in zip(said, truths, strict=True)
-        ]
-        return sum(parts)
+        pairs = zip(said, truths, strict=True)
+        return sum((weight * s - truth).square().mean() for s, (weight, truth) in pairs)
+
+    def example(self, source, target, time, noise) -> tuple:
+        """Input (n, channels, n_latent), time for the network, and (weight, truth) per channel."""
+        raise NotImplementedError
 
     def sample(
         self, network: nn.Module, source: Tensor, condition: Tensor, noise: Callable[[], Tensor],
@@ -52,20 +49,10 @@ class Process:
         """
         raise NotImplementedError
 
-    def _example(self, source, target, time, noise) -> tuple:
-        """Input (n, channels, n_latent), time for the network, and (weight, truth) per channel."""
-        raise NotImplementedError
-
-    def _ask(self, network, x, time: float, condition) -> tuple[Tensor, ...]:
-        time = torch.full((len(x),), time * self.options.time_scale, device=x.device)
-        return network(x[:, None], time, condition).unbind(1)
-
 
 def cosine_schedule(timesteps: int, offset: float = 0.008, largest: float = 0.999) -> Tensor:
     r"""Share of signal left after each step, :math:`\bar\alpha_1 \dots \bar\alpha_T`, float64 (T,).
 
-    References
-    ----------
     Nichol & Dhariwal 2021, Eq. 17.
     """
     t = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
@@ -78,18 +65,14 @@ class Diffusion(Process):
     r"""Denoising diffusion of perturbed cells.
 
     The network sees the noised target, the time step, the embedding and, with ``source=True``, a
-    control cell as a second channel. With ``targets="published"`` it predicts the noise; with
-    ``targets="bounded"`` the velocity
-    :math:`\sqrt{\bar\alpha}\,\varepsilon - \sqrt{1-\bar\alpha}\,x_0`, from which noise and clean
-    cell follow without dividing by :math:`\sqrt{\bar\alpha}`, so that an error at the noisy end is
-    not blown up. Predicted clean cells are clipped to the range of the training latents. The
+    control cell as a second channel. It predicts the noise, or with ``targets="bounded"`` the
+    velocity :math:`\sqrt{\bar\alpha}\,\varepsilon - \sqrt{1-\bar\alpha}\,x_0`, from which noise and
+    clean cell follow without dividing by :math:`\sqrt{\bar\alpha}`, so that an error at the noisy
+    end is not blown up. Predicted clean cells are clipped to the range of the training latents. The
     sampler "ddpm" takes all steps with noise in each, "ddim" `steps` of them without.
 
-    References
-    ----------
     Ho et al. 2020 (DDPM), Algorithms 1 and 2; Song et al. 2021 (DDIM), Eq. 12; Salimans & Ho 2022
-    (velocity), Section 4; Cole et al. 2026, Methods 4.7.4. The released code zeroes the source
-    channel in training: ``source=False``.
+    (velocity), Section 4; Cole et al. 2026, Methods 4.7.4.
     """
 
     channels = (2, 1)
@@ -97,13 +80,15 @@ class Diffusion(Process):
     def __init__(self, options: DecoderOptions):
         super().__init__(options)
         self.signal = cosine_schedule(options.timesteps)
+        self.bounded = options.targets == "bounded"
 
-    def _example(self, source, target, time, noise):
+    def example(self, source, target, time, noise):
+        """See `Process.example`."""
         step = (time * self.options.timesteps).long().clamp(max=self.options.timesteps - 1)
         signal = self.signal.to(time.device, target.dtype)[step, None]
         noised = signal.sqrt() * target + (1 - signal).sqrt() * noise
         truth = noise
-        if self.options.targets == "bounded":
+        if self.bounded:
             truth = signal.sqrt() * noise - (1 - signal).sqrt() * target
         return self._with_source(noised, source), step.to(target.dtype), [(1.0, truth)]
 
@@ -121,7 +106,7 @@ class Diffusion(Process):
         for step, now, then in zip(grid, signal[:-1], signal[1:], strict=True):
             time = torch.full((len(x),), float(step), device=x.device)
             said = network(self._with_source(x, source), time, condition)[:, 0]
-            if self.options.targets == "bounded":
+            if self.bounded:
                 clean = (math.sqrt(now) * x - math.sqrt(1 - now) * said).clamp(low, high)
             else:
                 clean = ((x - math.sqrt(1 - now) * said) / math.sqrt(now)).clamp(low, high)
@@ -143,14 +128,13 @@ class Flow(Process):
 
     On the straight path :math:`x_t = (1-t)\,x_0 + t\,x_1` between a control and a perturbed cell
     the network learns the velocity :math:`x_1 - x_0`; a cell is decoded by following it from its
-    own control cell, in `steps` equal steps (published: midpoint, 20) or by the adaptive "dopri5".
+    own control cell in `steps` equal midpoint steps (published: 20).
 
-    References
-    ----------
     Lipman et al. 2023; Tong et al. 2024; Cole et al. 2026, Methods 4.7.4.
     """
 
-    def _example(self, source, target, time, noise):
+    def example(self, source, target, time, noise):
+        """See `Process.example`."""
         x = torch.lerp(source, target, time[:, None])
         return x[:, None], time * self.options.time_scale, [(1.0, target - source)]
 
@@ -162,35 +146,32 @@ class Flow(Process):
             time = (t * self.options.time_scale).to(x.dtype).expand(len(x))
             return network(x[:, None], time, condition)[:, 0]
 
-        how = {"options": {"step_size": 1 / self.options.steps}}
-        if self.options.sampler == "dopri5":
-            how = {"rtol": TOLERANCE, "atol": TOLERANCE}
         ends = torch.tensor([0.0, 1.0], device=source.device)
-        return odeint(velocity, source, ends, method=self.options.sampler, **how)[-1]
+        step = {"step_size": 1 / self.options.steps}
+        return odeint(velocity, source, ends, method="midpoint", options=step)[-1]
 
 
 class Bridge(Process):
     r"""Schrödinger bridge by simulation-free score and flow matching.
 
     Between a control cell :math:`x_0` and a perturbed cell :math:`x_1` runs a Brownian bridge,
-    :math:`x_t = (1-t) x_0 + t x_1 + \sigma\sqrt{t(1-t)}\,\varepsilon`. With
-    ``targets="published"`` the network learns the velocity of its probability flow,
+    :math:`x_t = (1-t) x_0 + t x_1 + \sigma\sqrt{t(1-t)}\,\varepsilon`. The network learns the
+    velocity of its probability flow,
     :math:`v = x_1 - x_0 + \frac{1-2t}{2\sqrt{t(1-t)}}\,\sigma\varepsilon`, and the score times
-    :math:`\sigma^2/2`, weighted by :math:`\lambda_t = 2\sqrt{t(1-t)}/\sigma`. With
-    ``targets="bounded"`` it learns the two means they are made of, of :math:`x_1 - x_0` and of
-    :math:`\varepsilon` given :math:`x_t`; the drift
-    :math:`v + s = (x_1 - x_0) - \sigma\sqrt{t/(1-t)}\,\varepsilon` is the same. Cells are drawn by
+    :math:`\sigma^2/2`, weighted by :math:`\lambda_t = 2\sqrt{t(1-t)}/\sigma`; with
+    ``targets="bounded"`` the two means they are made of, of :math:`x_1 - x_0` and of
+    :math:`\varepsilon` given :math:`x_t`, with the same drift
+    :math:`v + s = (x_1 - x_0) - \sigma\sqrt{t/(1-t)}\,\varepsilon`. Cells are drawn by
     Euler-Maruyama over `steps` time points.
 
-    References
-    ----------
     Tong et al. 2024 (simulation-free Schrödinger bridges), Section 3; Cole et al. 2026, Methods
     4.7.4.
     """
 
     channels = (1, 2)
 
-    def _example(self, source, target, time, noise):
+    def example(self, source, target, time, noise):
+        """See `Process.example`."""
         sigma, t = self.options.sigma, time[:, None]
         spread = (t * (1 - t)).sqrt()
         x = torch.lerp(source, target, t) + sigma * spread * noise
@@ -206,7 +187,8 @@ class Bridge(Process):
         pause = 1 / (o.steps - 1)
         for i in range(o.steps - 1):
             t = i * pause
-            first, second = self._ask(network, x, t, condition)
+            time = torch.full((len(x),), t * o.time_scale, device=x.device)
+            first, second = network(x[:, None], time, condition).unbind(1)
             bounded = o.targets == "bounded"
             drift = first - o.sigma * math.sqrt(t / (1 - t)) * second if bounded else first + second
             x = x + drift * pause

@@ -8,25 +8,22 @@ from perturbcore.models.decoders.distributions import training_latent
 from perturbcore.report.decoders.run import SHIFTED, DecoderRun
 from perturbcore.score.model import Fold
 
+SHOWN, MOST = 3, 90  # perturbations, and cells of a sample
 
-def picture_table(
-    run: DecoderRun, *, n: int = 3, most: int = 90, n_components: int = 30
-) -> pd.DataFrame:
-    """Lay out cells of the perturbations of strongest effect among those whose cells are kept.
+
+def picture_table(run: DecoderRun, n_components: int = 30) -> pd.DataFrame:
+    """Lay out cells of the strongest perturbations of the first fold and line, of those kept.
 
     The first axis is the direction from the mean control to the mean observed cell in the
     latent space, the second the leading principal component of the observed cells at right
     angles to it.
-
-    `n`: perturbations: the strongest of the first fold of the first cell line; `most`: cells of
-    a sample.
 
     Returns perturbation, column ("" for controls), sample ("control", "observed", "generated"),
     x, y.
     """
     line, number, cells = cell_lines(run.responses)[0], run.folds[0], run.cells
     fold = Fold.of(run.responses, number, (line,))
-    latent = training_latent(cells, line, fold.train_ids, n_components)
+    latent = training_latent(cells, fold, n_components)
     shift = next(m for m in run.shifts if m.name == SHIFTED)
     # the last decoder has random vectors
     kept = {m.name: m.generated(run.responses, line, number) for m in [shift, *run.models[:-1]]}
@@ -36,9 +33,9 @@ def picture_table(
     size.index = here.obs["perturbation"].astype(str)
     ranked = size[fold.test_ids].sort_values(ascending=False, kind="stable").index
     frames = []
-    for name in [p for p in ranked if p in common][:n]:
+    for name in [p for p in ranked if p in common][:SHOWN]:
         own = cells.of_perturbations(line, [name])
-        control = cells.draw_controls(line, max(1, most // 3), number, set(cells.batch[own]))
+        control = cells.draw_controls(line, MOST // 3, number, set(cells.batch[own]))
         z0, z1 = latent.transform(cells.X[control]), latent.transform(cells.X[own])
         axes = _axes(z0, z1)
         parts = [("", "control", z0), ("observed", "observed", z1)]
@@ -46,8 +43,8 @@ def picture_table(
             mine = made[made.obs["perturbation"] == name]
             parts.append((column, "generated", latent.transform(mine.X)))
         for column, sample, z in parts:
-            xy = (z[_spread(len(z), most)] - z0.mean(axis=0)) @ axes
-            frame = pd.DataFrame(xy, columns=["x", "y"])
+            spread = np.linspace(0, len(z) - 1, min(MOST, len(z))).astype(int)
+            frame = pd.DataFrame((z[spread] - z0.mean(axis=0)) @ axes, columns=["x", "y"])
             frames.append(frame.assign(perturbation=name, column=column, sample=sample))
     return pd.concat(frames, ignore_index=True)
 
@@ -62,7 +59,3 @@ def _axes(z0, z1) -> np.ndarray:
     # the sign of a principal component is arbitrary: the largest coordinate is positive
     second = second * np.sign(second[np.argmax(np.abs(second))])
     return np.stack([first, second], axis=1)
-
-
-def _spread(n: int, most: int) -> np.ndarray:
-    return np.arange(n) if n <= most else np.linspace(0, n - 1, most).astype(int)

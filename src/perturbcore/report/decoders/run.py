@@ -16,7 +16,7 @@ from perturbcore.models.decoders.distributions import distribution_table
 from perturbcore.models.decoders.evaluation import DecoderModel, Shift
 from perturbcore.models.decoders.gears import GearsPredictions
 from perturbcore.models.decoders.model import Decoder
-from perturbcore.models.decoders.options import LAPTOP, PUBLISHED
+from perturbcore.models.decoders.options import preset
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.space import Protocol
@@ -66,18 +66,12 @@ class DecoderRun:
     def comparison(self) -> Comparison:
         """All methods by L2, against kNN on the embedding."""
         found = Comparison(self.scores, "L2")
-        found.reference = self._named(found, self.embedding, "knn")
+        found.reference = _named(found, self.embedding, "knn")
         return found
-
-    @staticmethod
-    def _named(comparison: Comparison, embedding: str, predictor: str) -> str | None:
-        m = comparison.methods
-        found = m.index[(m["embedding"] == embedding) & (m["predictor"] == predictor)]
-        return str(found[0]) if len(found) else None
 
     def method(self, embedding: str, predictor: str) -> str | None:
         """Name of a method, None if it was not scored."""
-        return self._named(self.comparison, embedding, predictor)
+        return _named(self.comparison, embedding, predictor)
 
     @property
     def decoders(self) -> list[str]:
@@ -106,6 +100,12 @@ class DecoderRun:
         return pd.concat(parts, ignore_index=True)
 
 
+def _named(comparison: Comparison, embedding: str, predictor: str) -> str | None:
+    m = comparison.methods
+    found = m.index[(m["embedding"] == embedding) & (m["predictor"] == predictor)]
+    return str(found[0]) if len(found) else None
+
+
 def run_decoders(
     study,
     name: str,
@@ -122,36 +122,19 @@ def run_decoders(
     n_outer: int = 5,
     n_inner: int = 5,
     gears: str = "",
-    device: str = "auto",
     seed: int = 0,
 ) -> DecoderRun | None:
     """Run decoders and their competitors on a data set of the profile; None where it has no cells.
 
-    Parameters
-    ----------
-    study : Study
-    name, embedding : str
-        Data set of the profile, and the embedding that all methods are given.
-    methods : sequence of str
-        Of "diffusion", "flow", "bridge"; the last one is also trained on random vectors.
-    size : {"laptop", "published"}
-    changes : dict, optional
-        Options of the decoders that differ from those of that size.
-    folds : sequence of int
-        All by default.
-    k, n_components, inner_folds
-        Grid of kNN; components of the embedding; folds by which kNN and ridge are tuned.
-    cells_per_batch : int
-        See `DecoderModel`.
-    n_outer, n_inner : int
-        Resamplings for the experimental error.
-    gears : str
-        File of saved predictions, which may hold ``{dataset}``; see `GearsPredictions`.
+    `name, embedding`: data set of the profile, and the embedding that all methods are given;
+    `methods`: of "diffusion", "flow", "bridge"; the last one is also trained on random vectors;
+    `size`: "laptop" or "published"; `changes`: options of the decoders that differ from those of
+    that size; `folds`: all by default; `k, n_components, inner_folds`: grid of kNN, components of
+    the embedding, folds by which kNN and ridge are tuned; `cells_per_batch`: see `DecoderModel`;
+    `n_outer, n_inner`: resamplings for the experimental error; `gears`: file of saved predictions,
+    which may hold ``{dataset}``; see `GearsPredictions`.
 
-    Raises
-    ------
-    ParameterError
-        There is no such embedding.
+    Raises `ParameterError` where there is no such embedding.
     """
     data = study.dataset(name)
     if data.screen is None:
@@ -166,29 +149,26 @@ def run_decoders(
     *chosen, random = study.embeddings(name, seed=seed, covering=0, only=[embedding])
     if not chosen:
         raise ParameterError(f"no embedding '{embedding}' for data set '{name}' in this profile")
-    fewest = min(
-        int((obs.loc[obs["cell_line"] == line, "fold"] != fold).sum())
-        for line in lines
-        for fold in folds
-    )
+    counts = pd.crosstab(obs["cell_line"].astype(str), obs["fold"].astype(int))
+    fewest = int((-counts[folds]).add(counts.sum(axis=1), axis=0).min(axis=None))
     predictors = [KNN(k)] + [Linear("ridge", RIDGE)] * (fewest >= LEAST_FOR_RIDGE)
     cells = Cells.of(data.screen, responses.var_names)
     folder = Path(study.profile.results) / "models" / "generative_decoders"
     model = partial(DecoderModel, cells, cells_per_batch=cells_per_batch, seed=seed, folder=folder)
-    sizes = {"laptop": LAPTOP, "published": PUBLISHED}[size]
-    make = {m: partial(Decoder, sizes[m].changed(**changes or {}), device=device) for m in methods}
+    make = {m: partial(Decoder, preset(size, m, **changes or {})) for m in methods}
     models = [model(make[m], name=TITLES[m], predictor=m, embedding=chosen[0]) for m in methods]
-    models.append(
-        model(make[methods[-1]], name=random.name, predictor=methods[-1], embedding=random,
-              modality=random.modality)
+    control = model(
+        make[methods[-1]], name=random.name, predictor=methods[-1], embedding=random,
+        modality=random.modality,
     )  # fmt: skip
+    models.append(control)
     shifts = [
         model(partial(Shift, by, k, n_components, inner_folds), name=title, predictor=f"shift_{by}",
               embedding=chosen[0])
         for by, title in SHIFTS.items()
     ]  # fmt: skip
-    file = Path(gears.format(dataset=name)) if gears else None
-    rivals = [*models, *([GearsPredictions(file)] if file is not None and file.exists() else [])]
+    file = Path(gears.format(dataset=name))
+    rivals = [*models, *([GearsPredictions(file)] if gears and file.exists() else [])]
     scores = study.evaluate(
         name, predictors, models=rivals, embeddings=[*chosen, random], folds=folds,
         cell_lines=lines, seed=seed,
@@ -198,22 +178,14 @@ def run_decoders(
     scores = scores[scores["fold"].isin(folds) & scores["cell_line"].isin(lines)]
     scores = _with_costs(scores, study.store)
     each = study.store.per_perturbation(scores["key"].unique(), "L2")
-    note = _note(rehearsal, len(predictors) < 2, fewest)
+    notes = {
+        "These cells are a simulated rehearsal of the authors' files: the decoders have the small "
+        f"size, and one cell line and {REHEARSAL_FOLDS} folds are scored.": rehearsal,
+        f"Ridge regression is left out: {fewest} training perturbations are too few for it.":
+            len(predictors) < 2,
+    }  # fmt: skip
+    note = " ".join(text for text, holds in notes.items() if holds)
     return DecoderRun(data, responses, cells, embedding, folds, models, shifts, scores, each, note)
-
-
-def _note(rehearsal: bool, no_ridge: bool, fewest: int) -> str:
-    said = []
-    if rehearsal:
-        said.append(
-            "These cells are a simulated rehearsal of the authors' files: the decoders have the "
-            f"small size, and one cell line and {REHEARSAL_FOLDS} folds are scored."
-        )
-    if no_ridge:
-        said.append(
-            f"Ridge regression is left out: {fewest} training perturbations are too few for it."
-        )
-    return " ".join(said)
 
 
 def _with_costs(scores: pd.DataFrame, store) -> pd.DataFrame:
