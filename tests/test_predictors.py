@@ -50,7 +50,7 @@ def test_knn_equals_grid_search(seed):
     want, best, results = reference(KNeighborsRegressor(), {"n_neighbors": grid}, X, Y, Z)
     assert k == best
     np.testing.assert_allclose(got, want, atol=1e-6)
-    losses = KNN(grid).inner_losses(space, Targets(Y), grid)
+    losses = KNN(grid).losses(space, Targets(Y), grid)
     np.testing.assert_allclose(losses.mean(axis=0), -results["mean_test_score"], atol=1e-8)
 
 
@@ -90,7 +90,7 @@ def test_any_sklearn_regressor_gives_the_same_as_grid_search():
 def test_knn_with_all_inner_neighbours_scores_like_the_mean():
     X, Z, Y, _ = case()
     space = NestedSpace(X, Z, Q)
-    losses = KNN([120]).inner_losses(space, Targets(Y), [120])
+    losses = KNN([120]).losses(space, Targets(Y), [120])
     want = [np.linalg.norm(Y[b] - Y[a].mean(axis=0), axis=1).mean() for a, b in space.splits]
     np.testing.assert_allclose(losses[:, 0], want)
     assert sorted(space.outer.neighbours(N)[0]) == list(range(N))

@@ -17,8 +17,8 @@ from perturbcore.score.task import Task, task_of
 class Targets:
     """Training responses of one fold.
 
-    `source` (N, g): Training truth in the form of the task; `gram`: ``Y @ Y.T`` of log
-    fold-changes; computed where absent and asked for; `rows` (n,): which rows have the
+    `source` (N, g): training truth in the form of the task; `gram`: ``Y @ Y.T`` of log
+    fold-changes, computed where absent and asked for; `rows` (n,): which rows have the
     embedding, in the order of the space; all by default.
     """
 
@@ -29,7 +29,7 @@ class Targets:
 
     @cached_property
     def Y(self):
-        """Truth of the rows with the embedding, copied only for predictors that need it whole."""
+        """Truth of the rows with the embedding."""
         return self.source[self.rows]
 
     @cached_property
@@ -42,10 +42,7 @@ class Targets:
 
 
 def best_of(losses: np.ndarray, grid: Sequence) -> Any:
-    """Return the grid value of least mean loss over inner folds (first one on ties).
-
-    `losses` (n_inner, n_grid).
-    """
+    """Return the candidate of least mean loss (n_inner, n_grid), the first one on ties."""
     return grid[int(np.argmin(losses.mean(axis=0)))]
 
 
@@ -55,6 +52,13 @@ def checked_grid(grid: Sequence, kind: type, least: float, message: str) -> list
     if not grid or min(grid) <= least:
         raise ParameterError(f"{message}, not {grid}")
     return grid
+
+
+def neighbour_grid(grid: Sequence, prior: float = 1.0) -> list[int]:
+    """Return the candidate k, sorted; refuse those below 1, and a `prior` that is not above 0."""
+    if prior <= 0:
+        raise ParameterError(f"prior must be above 0, not {prior}")
+    return sorted(set(checked_grid(grid, int, 0, "k must be at least 1")))
 
 
 class Predictor:
@@ -87,20 +91,26 @@ class Predictor:
         """Name the chosen candidate for the scores table."""
         return chosen
 
+    def losses(self, space: NestedSpace, targets: Targets, grid: Sequence) -> np.ndarray:
+        """Loss of each inner fold (rows) and candidate (columns)."""
+        out = np.empty((len(space.splits), len(grid)))
+        for i, ((a, b), inner) in enumerate(zip(space.splits, space.inner, strict=True)):
+            truth = targets.Y[b]
+            for j, values in enumerate(self.predictions(inner, targets.Y[a], grid)):
+                out[i, j] = self.task.loss(truth, values)
+        return out
+
+    def tuned(self, space: NestedSpace, targets: Targets, grid: Sequence) -> Any:
+        """Return the candidate of least loss; a single one is not tuned."""
+        return best_of(self.losses(space, targets, grid), grid) if len(grid) > 1 else grid[0]
+
     def predict(self, space: NestedSpace, targets: Targets) -> tuple:
         """Tune, refit on all training rows, predict the test rows.
 
-        Returns shaped as the task says; the tuned candidate.
+        Returns what the task's `shape` says, the name of the tuned candidate, and for partial
+        labels the score from which a pair is called positive.
         """
-        grid = self.candidates()
-        chosen = grid[0]
-        if len(grid) > 1:
-            losses = np.empty((len(space.splits), len(grid)))
-            for i, ((a, b), inner) in enumerate(zip(space.splits, space.inner, strict=True)):
-                truth = targets.Y[b]
-                for j, values in enumerate(self.predictions(inner, targets.Y[a], grid)):
-                    losses[i, j] = self.task.loss(truth, values)
-            chosen = best_of(losses, grid)
+        chosen = self.tuned(space, targets, self.candidates())
         values = next(iter(self.predictions(space.outer, targets.Y, [chosen])))
         return values, self.called(chosen)
 

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.simple.base import Predictor, checked_grid
+from perturbcore.models.simple.base import Predictor, checked_grid, neighbour_grid
 from perturbcore.models.simple.label_logistic import C_GRID
 from perturbcore.models.simple.softmax import Softmax
 from perturbcore.score.labels import class_shares
@@ -38,12 +38,17 @@ class DEGLogistic(Predictor):
 
     def __post_init__(self):
         self.grid = checked_grid(self.grid, float, 0, "C must be above 0")
-        self.model = _softmax(3, self.softmax)
+        try:
+            self.model = Softmax(**self.softmax)
+        except TypeError as error:
+            raise ParameterError(f"softmax: {error}") from error
+        _ = self.model.place  # a device that is not there is refused before long work
 
     @property
     def spec(self) -> dict:
         """Grid and options; the device is not part of what is computed."""
-        return {"class": "deg_logistic", "grid": self.grid, **_identity(self.model)}
+        options = {k: v for k, v in vars(self.model).items() if k not in ("device", "n_classes")}
+        return {"class": "deg_logistic", "grid": self.grid, **options}
 
     def predictions(self, space, label, grid):
         """Fit all genes for each C."""
@@ -100,12 +105,8 @@ class DEGKNN(Predictor):
     task = task_of("deg")
 
     def __post_init__(self):
-        self.grid = sorted({int(k) for k in self.grid})
+        self.grid = neighbour_grid(self.grid, self.prior)
         self.balance = [float(b) for b in self.balance]
-        if not self.grid or self.grid[0] < 1 or self.prior <= 0:
-            raise ParameterError(
-                f"k must be at least 1 and prior above 0: {self.grid}, {self.prior}"
-            )
         if not self.balance or min(self.balance) < 0 or max(self.balance) > 1:
             raise ParameterError(f"balance must lie between 0 and 1: {self.balance}")
 
@@ -131,16 +132,3 @@ class DEGKNN(Predictor):
     def called(self, chosen):
         """K and balance."""
         return f"{chosen[0]}, balance {chosen[1]:g}"
-
-
-def _softmax(n_classes, options) -> Softmax:
-    try:
-        model = Softmax(n_classes, **options)
-    except TypeError as error:
-        raise ParameterError(f"softmax: {error}") from error
-    model.place  # noqa: B018  a device that is not there is refused before long work
-    return model
-
-
-def _identity(model: Softmax) -> dict:
-    return {k: v for k, v in vars(model).items() if k not in ("device", "n_classes")}

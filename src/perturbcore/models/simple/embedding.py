@@ -1,6 +1,6 @@
 """Models of one embedding, the floors and the idealized ceiling."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +13,41 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.responses import cell_lines as lines_in
 from perturbcore.data.responses import check_responses, rows_of
 from perturbcore.models.simple.base import Predictor, Targets
+from perturbcore.models.simple.deg import DEGKNN, DEGLogistic
+from perturbcore.models.simple.knn import KNN
+from perturbcore.models.simple.label_logistic import LabelLogistic
+from perturbcore.models.simple.labels import LabelKernel, LabelKNN
+from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.space import NestedSpace, Protocol
 from perturbcore.score.evaluate import evaluate
 from perturbcore.score.model import NEGATIVE, POSITIVE, Fold, Model, Prediction
-from perturbcore.score.task import task_of
+from perturbcore.score.task import Task, task_of
 
 CONTROLS = ("train_mean", "no_change", "idealized")
+# a new predictor: one file beside these and one line here, under the kind of task that it predicts
+BY_KIND: dict[str, dict[str, Callable[..., Predictor]]] = {
+    "lfc": {
+        "knn": KNN,
+        "lasso": lambda **o: Linear("lasso", **o),
+        "ridge": lambda **o: Linear("ridge", **o),
+    },
+    "deg": {"knn": DEGKNN, "logistic": DEGLogistic},
+    "pairs": {"knn": LabelKNN, "kernel": LabelKernel, "logistic": LabelLogistic},
+}
+
+
+def predictor(name: str, task: Task | str = "lfc", **options) -> Predictor:
+    """Return the predictor called `name` in profiles and score tables, for a task."""
+    task = task_of(task)
+    there = BY_KIND.get(task.kind, {})
+    if name not in there:
+        raise ParameterError(
+            f"no predictor '{name}' of {task.title}; there are: {', '.join(there) or 'none'}"
+        )
+    try:
+        return there[name](**options)
+    except TypeError as error:
+        raise ParameterError(f"predictor '{name}': {error}") from error
 
 
 class OnEmbedding(Model):
@@ -151,7 +180,7 @@ def evaluate_embeddings(
         Components, inner folds, order.
     controls : sequence of str
         "idealized" and floors of the task: "train_mean", "no_change"; for labels also
-        "most_frequent" and "prior", which is what "train_mean" stands for there.
+        "most_frequent".
     cell_lines, seed, **options
         See `perturbcore.score.evaluate.evaluate`; the seed is also that of what is random in a
         control.
@@ -168,8 +197,6 @@ def evaluate_embeddings(
     InputError, ParameterError
         The responses, an embedding or a parameter is not what it should be.
     """
-    from perturbcore.models.simple.by_name import predictor
-
     check_responses(responses)
     protocol, task = protocol or Protocol(), task_of(responses)
     chosen = [predictor(p, task) if isinstance(p, str) else p for p in predictors]

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.simple.base import Predictor, Targets, best_of, checked_grid
+from perturbcore.models.simple.base import Predictor, Targets, neighbour_grid
 from perturbcore.models.simple.space import NestedSpace
 
 
@@ -45,24 +45,15 @@ def _squared_errors(gram, rows, train, validation, near, grid, out):
 
 @numba.njit(nogil=True, cache=True)
 def _mean_rows(Y, near, k):
-    """Mean of the first k rows named by near, accumulated in float64, four rows a pass."""
+    """Mean of the first k rows named by near, accumulated in float64."""
     g = Y.shape[1]
     out = np.empty((near.shape[0], g), dtype=Y.dtype)
     for p in range(near.shape[0]):
         total = np.zeros(g)
-        i = 0
-        while i + 4 <= k:
-            a, b, c, d = Y[near[p, i]], Y[near[p, i + 1]], Y[near[p, i + 2]], Y[near[p, i + 3]]
+        for i in range(k):
+            row = Y[near[p, i]]
             for j in range(g):
-                total[j] += (np.float64(a[j]) + np.float64(b[j])) + (
-                    np.float64(c[j]) + np.float64(d[j])
-                )
-            i += 4
-        while i < k:
-            a = Y[near[p, i]]
-            for j in range(g):
-                total[j] += a[j]
-            i += 1
+                total[j] += row[j]
         for j in range(g):
             out[p, j] = total[j] / k
     return out
@@ -86,27 +77,21 @@ class KNN(Predictor):
     name: str = "knn"
 
     def __post_init__(self):
-        self.grid = checked_grid(self.grid, int, 0, "k must be at least 1")
+        self.grid = neighbour_grid(self.grid)
 
     def predict(self, space: NestedSpace, targets: Targets):
         """Choose k by mean L2 on the inner folds, then average the neighbours' responses."""
         smallest = min(len(a) for a, _ in space.splits)
-        usable = sorted({k for k in self.grid if k <= smallest})
+        usable = [k for k in self.grid if k <= smallest]
         if not usable:
             raise ParameterError(
                 f"k={self.grid} are all above the {smallest} perturbations of an inner training "
                 "set; give smaller k"
             )
-        k = usable[0]
-        if len(usable) > 1:
-            ordered = [v for v in self.grid if v in usable]
-            losses = self.inner_losses(space, targets, usable)
-            k = best_of(losses[:, [usable.index(v) for v in ordered]], ordered)
-        near = targets.rows[space.outer.neighbours(max(usable))]
-        prediction = _mean_rows(targets.source, near, k)
-        return prediction.astype(targets.source.dtype, copy=False), k
+        k = self.tuned(space, targets, usable)
+        return _mean_rows(targets.Y, space.outer.neighbours(usable[-1]), k), k
 
-    def inner_losses(self, space: NestedSpace, targets: Targets, grid: Sequence[int]):
+    def losses(self, space: NestedSpace, targets: Targets, grid: Sequence[int]) -> np.ndarray:
         """Mean L2 of each inner fold (rows) and each k of the sorted `grid` (columns)."""
         ks = np.asarray(grid, dtype=np.int64)
         losses = np.empty((len(space.splits), len(ks)))

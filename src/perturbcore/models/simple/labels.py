@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.simple.base import Predictor, Targets, best_of, checked_grid
+from perturbcore.models.simple.base import Predictor, Targets, best_of, checked_grid, neighbour_grid
 from perturbcore.models.simple.space import NestedSpace, Space
 from perturbcore.score.labels import Labels, best_threshold
 from perturbcore.score.metrics.pairs import auroc_within
@@ -207,11 +207,7 @@ class LabelKNN(Smoother):
     name: str = "knn"
 
     def __post_init__(self):
-        self.grid = sorted({int(k) for k in self.grid})
-        if not self.grid or self.grid[0] < 1 or self.prior <= 0:
-            raise ParameterError(
-                f"k must be at least 1 and prior above 0: {self.grid}, {self.prior}"
-            )
+        self.grid = neighbour_grid(self.grid, self.prior)
 
     def scores(self, space, known, query, rate, grid):
         """See `Smoother.scores`."""
@@ -252,7 +248,5 @@ class LabelKernel(Smoother):
 
     def scores(self, space, known, query, rate, grid):
         """See `Smoother.scores`."""
-        kernel = cosine_kernel(space)
-        return kernel_scores(
-            known, query, kernel, grid, total=self.total, prior=self.prior, rate=rate
-        )
+        weights = dict(total=self.total, prior=self.prior, rate=rate)
+        return kernel_scores(known, query, cosine_kernel(space), grid, **weights)
