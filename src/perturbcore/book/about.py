@@ -153,7 +153,8 @@ def file_table(names) -> pd.DataFrame:
             "citations": ", ".join(e.citations),
             "terms": _terms(e.restricted, e.licence_note),
             "megabytes": e.bytes / 1e6,
-            "where": f"{e.owner}/{e.repository} @ {e.commit[:10]}: {e.path}",
+            "where": f"{e.owner}/{e.repository} @ "
+            + f"{e.commit if e.packaged else e.commit[:10]}: {e.path}",
         }
         for e in found
     ]

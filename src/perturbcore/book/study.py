@@ -41,6 +41,7 @@ class Study:
         self.n_jobs = n_jobs
         self._datasets: dict = {}
         self._embeddings: dict = {}
+        self._left_out: dict[str, dict[str, str]] = {}
         self._scopes: set[str] = set()
 
     @cached_property
@@ -77,13 +78,22 @@ class Study:
         return [*kept, random_embedding(ids, 100, seed, identifier=identifier)]
 
     def coverage(self, name: str) -> pd.DataFrame:
-        """How many perturbations of a data set each embedding of the profile covers."""
-        return coverage_table(self._built(name), self.dataset(name).responses)
+        """How many perturbations of a data set each embedding of the profile covers.
+
+        ``attrs["left_out"]`` has a line for each optional one that could not be made.
+        """
+        table = coverage_table(self._built(name), self.dataset(name).responses)
+        table.attrs["left_out"] = [
+            f"{e}: {why.split('; ')[0]}." for e, why in self._left_out[name].items()
+        ]
+        return table
 
     def _built(self, name: str, only: tuple = ()) -> list:
         if (name, only) not in self._embeddings:
             identifier = self.dataset(name).responses.uns["perturbcore"]["identifier"]
-            specs, serve = serving(self.profile.embeddings, name, identifier, only)
+            specs, serve = serving(
+                self.profile.embeddings, name, identifier, only, self.chapter.name
+            )
             brought = own_embeddings(self.dataset(name))
             brought = [e for e in brought if not only or e.name in only]
             if not specs and not brought:
@@ -93,7 +103,8 @@ class Study:
                 )
             context = BuildContext(dataset=self.dataset(name), folder=self.profile.path.parent)
             cache = self.profile.results / "embeddings"
-            made = build_all(specs, context, cache=cache)
+            left_out = self._left_out.setdefault(name, {})
+            made = build_all(specs, context, cache=cache, left_out=left_out)
             self._embeddings[name, only] = [*brought, *(e for e in made if e.name in serve)]
         return self._embeddings[name, only]
 

@@ -13,14 +13,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perturbcore.core.digest import code_digest, digest
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import DownloadError, InputError, ParameterError
 from perturbcore.data.identifiers import previous_symbols
 from perturbcore.data.responses import cell_lines
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.convert import add_aliases, convert_ids
+from perturbcore.embeddings.gene_sources import source_of
 from perturbcore.embeddings.load import load_embedding, save_embedding
 from perturbcore.embeddings.registry import Builder, builders, fault
-from perturbcore.embeddings.sources import BuildContext, Source, described, find_source
+from perturbcore.embeddings.sources import BuildContext, Source, described
 
 CELL_LINE = "{cell_line}"
 MODELS = "models"  # folder in the cache for what builders train: a fine-tuning starts from there
@@ -41,6 +42,10 @@ class Spec(BaseModel):
         The embedding, perhaps a later one, that ``shuffled`` or ``target_genes`` starts from.
     convert_to, duplicates, aliases
         See `convert_ids` and `add_aliases`.
+    genes
+        Of texts or sequences, embed only the genes that the data set has: see `source_of`.
+    optional
+        Whether to do without it where its weights or its source cannot be had.
     """
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -56,6 +61,8 @@ class Spec(BaseModel):
     convert_to: str | None = None
     duplicates: Literal["error", "mean"] | None = None
     aliases: Literal["previous_symbols"] | None = None
+    genes: Literal["perturbed", "measured"] | None = None
+    optional: bool = False
     options: dict = {}
 
 
@@ -86,6 +93,8 @@ def check_spec(spec: dict, names: Iterable[str] = ()) -> tuple[Builder, dict]:
         )
     builder, options = known[title], said.model_extra | said.options
     builder.check(options, where)
+    if said.genes and builder.kind not in ("texts", "sequences"):
+        raise ParameterError(f"{where}: builder {title!r} has no use for genes:")
     if builder.needs_of and not said.of:
         raise ParameterError(f"{where}: builder {title!r} needs of: the name of an embedding")
     if said.of and not builder.needs_of:
@@ -111,16 +120,21 @@ def in_order(specs: Sequence[dict]) -> list[dict]:
 
 
 def serving(
-    specs: Sequence[dict], dataset: str, identifier: str, only: Sequence[str] = ()
+    specs: Sequence[dict],
+    dataset: str,
+    identifier: str,
+    only: Sequence[str] = (),
+    chapter: str = "",
 ) -> tuple[list[dict], list[str]]:
     """Choose the specifications that serve a data set; also return the names of those that do.
 
     A specification serves a data set of drugs (`identifier` "drug") if its vectors stand for drugs,
-    one of genes if they stand for genes; ``datasets: [...]`` restricts it to those named, `only` to
-    these names. Those returned are what to build: without ``datasets``, and with what others are
-    made from.
+    one of genes if they stand for genes; ``datasets: [...]`` restricts it to those named,
+    ``chapters: [...]`` to those chapters, `only` to these names. Those returned are what to build:
+    without these keys, and with what others are made from.
     """
     specs = [dict(s) for s in specs]
+    specs = [s for s in specs if chapter in (s.pop("chapters", None) or [chapter])]
     allowed = {s["name"]: s.pop("datasets", None) or [dataset] for s in specs}
     by_name, known = {s["name"]: s for s in specs}, builders()
     entity: dict[str, str] = {}
@@ -153,6 +167,7 @@ def build_all(
     context: BuildContext | None = None,
     *,
     cache: Path | str | None = None,
+    left_out: dict[str, str] | None = None,
 ) -> list[Embedding]:
     """Build all embeddings of a profile, in its order; where cell lines have their own, all.
 
@@ -166,6 +181,8 @@ def build_all(
         Folder of built embeddings. The key is the specification, the content of its source and the
         builder's code, so a changed source or option builds anew; a killed build leaves nothing
         behind that would be taken for whole.
+    left_out
+        Takes the names of optional embeddings that cannot be had, and why.
     """
     context = context or BuildContext()
     specs = [dict(s) for s in specs]
@@ -178,7 +195,14 @@ def build_all(
         check_spec(spec, names)
     made: dict[str, list[Embedding]] = {}
     for spec in in_order(specs):
-        plan = _Plan(spec, context, made)
+        optional, made[spec["name"]] = spec.pop("optional", False), []
+        try:
+            plan = _Plan(spec, context, made)
+        except (DownloadError, InputError) as error:
+            if not optional or left_out is None:
+                raise
+            left_out[spec["name"]] = str(error)
+            continue
         made[spec["name"]] = plan.cached(Path(cache)) if cache is not None else plan.run()
     return [e for name in names for e in made[name]]
 
@@ -202,7 +226,7 @@ class _Plan:
         self.sources: dict[str | None, Source] = {}
         for line in lines if self.builder.kind != "embedding" else ():
             own = spec | ({"file": file.replace(CELL_LINE, str(line))} if file else {})
-            self.sources[line] = find_source(own, self.builder.kind, context)
+            self.sources[line] = source_of(own, self.builder.kind, context)
 
     @property
     def key(self) -> str:

@@ -30,8 +30,10 @@ FAMILIES = (
     "drugs",
     "expression",
     "graph_network",
+    "language_model",
     "network",
     "node2vec",
+    "protein_model",
     "smiles_transformers",
     "words",
 )

@@ -259,9 +259,10 @@ def read_gmt(path: Path | str) -> dict[str, list[str]]:
 
 
 def read_fasta(path: Path | str) -> dict[str, list[str]]:
-    """Read protein sequences; the id is the header up to the first blank, its entries are isoforms.
+    """Read protein sequences by gene name (``GN=TP53``), or by the header up to the first blank.
 
-    Residues before the first header, or a header without id or residues, are refused by number.
+    Entries of one id are isoforms. Residues before the first header, or a header without id or
+    residues, are refused by number.
     """
     entries: list[tuple[str, int, list[str]]] = []
     for number, line in _lines(path):
@@ -270,7 +271,8 @@ def read_fasta(path: Path | str) -> dict[str, list[str]]:
             words = line[1:].split()
             if not words:
                 raise InputError(f"{path}:{number}: the header has no id")
-            entries.append((words[0], number, []))
+            named = [w[3:] for w in words if w.startswith("GN=")]
+            entries.append(((*named, words[0])[0], number, []))
         elif not entries:
             raise InputError(f"{path}:{number}: residues before the first '>' header")
         else:
@@ -283,6 +285,16 @@ def read_fasta(path: Path | str) -> dict[str, list[str]]:
     if not sequences:
         raise InputError(f"{path} holds no sequence")
     return sequences
+
+
+def read_sequences(path: Path | str) -> dict[str, list[str]]:
+    """Read protein sequences: FASTA, or Parquet with the ids as index and a column sequence."""
+    if Path(path).suffix != ".parquet":
+        return read_fasta(path)
+    table = read_table(path)
+    if "sequence" not in table:
+        raise InputError(f"{path} has no column 'sequence'; it has {', '.join(table)}")
+    return table["sequence"].groupby(level=0).agg(list).to_dict()
 
 
 def _lines(path: Path | str) -> list[tuple[int, str]]:
@@ -301,6 +313,6 @@ READERS = {
     "edges": read_edges,
     "sets": read_gmt,
     "texts": read_texts,
-    "sequences": read_fasta,
+    "sequences": read_sequences,
     "table": Path,
 }

@@ -82,6 +82,21 @@ def sequence_embedding(
     al. 2026, section 4.5.4. K-mers of fewer than `min_df` sequences are left out; ids without
     another are left out and counted in ``source``.
     """
+    ids, rows, isoforms = isoforms_of(sequences)
+    vectorizer = TfidfVectorizer(
+        analyzer="char", ngram_range=(k, k), lowercase=False, min_df=min_df, sublinear_tf=True
+    )
+    matrix = _counted(vectorizer, [s.upper() for s in isoforms], "sequences", "min_df or k")
+    own = (np.ones(len(rows)), (rows, np.arange(len(rows))))
+    own = sp.csr_matrix(own, shape=(len(ids), len(rows)))
+    mean = sp.diags(1 / np.maximum(np.asarray(own.sum(axis=1)).ravel(), 1)) @ own
+    keep, X, note = _reduced((mean @ matrix).tocsr(), dim, seed, "a kept word")
+    about = f"{matrix.shape[1]} words of {k} residues, {X.shape[1]} dimensions{note}"
+    return pd.Index(ids)[keep], X, about
+
+
+def isoforms_of(sequences: Mapping) -> tuple[list[str], np.ndarray, list[str]]:
+    """List ids, all isoforms, and the number of the id of each; refuse what is no residue."""
     ids = sorted(sequences)
     listed = [[s] if isinstance(s, str) else list(s) for s in (sequences[i] for i in ids)]
     rows = np.repeat(np.arange(len(ids)), [len(own) for own in listed])
@@ -93,16 +108,7 @@ def sequence_embedding(
                 f"the sequence of {ids[row]!r} holds {wrong[0]!r}, which is no amino acid in "
                 "one-letter code"
             )
-    vectorizer = TfidfVectorizer(
-        analyzer="char", ngram_range=(k, k), lowercase=False, min_df=min_df, sublinear_tf=True
-    )
-    matrix = _counted(vectorizer, [s.upper() for s in isoforms], "sequences", "min_df or k")
-    own = (np.ones(len(rows)), (rows, np.arange(len(rows))))
-    own = sp.csr_matrix(own, shape=(len(ids), len(rows)))
-    mean = sp.diags(1 / np.maximum(np.asarray(own.sum(axis=1)).ravel(), 1)) @ own
-    keep, X, note = _reduced((mean @ matrix).tocsr(), dim, seed, "a kept word")
-    about = f"{matrix.shape[1]} words of {k} residues, {X.shape[1]} dimensions{note}"
-    return pd.Index(ids)[keep], X, about
+    return ids, rows, isoforms
 
 
 @register("drug_text", kind="drugs", entity="drug")

@@ -83,6 +83,8 @@ def show_coverage(chapter, table: pd.DataFrame, *, caption: str) -> None:
     wide = share.rename_axis(columns=None).reset_index()
     caption = f"{caption} One column per cell line; the file has the counts."
     show_table(chapter, wide, "coverage", caption=caption)
+    for line in table.attrs.get("left_out", ()):
+        say(f"Not at hand, left out: {line}")
     chapter.save_table(table.reset_index(drop=True), "coverage")
 
 

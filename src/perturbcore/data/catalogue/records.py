@@ -1,6 +1,7 @@
 """The catalogue's records, read from one YAML file per source."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
@@ -15,9 +16,10 @@ HEAD = """\
 # Licences of the data
 
 The licence of this project covers its code and prose only. The files below are not part of it: \
-they are fetched at run time from their authors' repositories, at a pinned commit and checked \
-against a sha256 or a git blob id, and each keeps its own terms. *Restricted* means that \
-commercial use or passing the file on is not allowed, or that no licence allows it.
+they are fetched at run time from their authors' repositories at a pinned commit, or from a \
+package of a pinned version, and checked against a sha256 or a git blob id, and each keeps its \
+own terms. *Restricted* means that commercial use or passing the file on is not allowed, or that \
+no licence allows it.
 
 This table is written from the catalogue: \
 `python -m perturbcore.data.catalogue --licences --write DATA_LICENSES.md`.
@@ -28,15 +30,16 @@ This table is written from the catalogue: \
 
 
 class Entry(BaseModel):
-    """One file at one commit of a public repository.
+    """One file at one commit of a public repository, or in one version of a Python package.
 
-    `source`: title of the source that the file belongs to; licences are shown once per source;
-    `sha256, blob`: what the file must be: its sha256, or its git blob id (sha1 of the word
-    blob, the size, a zero byte and the content), which is enough where nobody could compute the
-    sha256; `bytes`: 0 where it is not known; `licence, licence_note`: SPDX identifier, the
-    licence's name, or "none stated"; what a user must know of it; `restricted`: whether
-    commercial use or passing on is not allowed (or nowhere allowed); `citations`: keys in the
-    book's bibliography; `optional`: whether no profile needs the file.
+    Of a package, `owner` is "package", `repository` its name and `commit` its version. `source`:
+    title of the source that the file belongs to; licences are shown once per source; `sha256,
+    blob`: what the file must be: its sha256, or its git blob id (sha1 of the word blob, the size, a
+    zero byte and the content), which is enough where nobody could compute the sha256; `bytes`: 0
+    where it is not known; `licence, licence_note`: SPDX identifier, the licence's name, or "none
+    stated"; what a user must know of it; `restricted`: whether commercial use or passing on is not
+    allowed (or nowhere allowed); `citations`: keys in the book's bibliography; `optional`: whether
+    every profile runs without the file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,7 +48,7 @@ class Entry(BaseModel):
     source: str
     owner: str
     repository: str
-    commit: str = Field(pattern=r"^[0-9a-f]{40}$")
+    commit: str
     path: str
     sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     blob: str = Field("", pattern=r"^([0-9a-f]{40})?$")
@@ -61,7 +64,14 @@ class Entry(BaseModel):
     def _pinned(self) -> "Entry":
         if not (self.sha256 or self.blob):
             raise ValueError(f"'{self.name}' has neither a sha256 nor a git blob id")
+        if not (self.packaged or re.fullmatch("[0-9a-f]{40}", self.commit)):
+            raise ValueError(f"'{self.name}' has no commit of 40 hexadecimal digits")
         return self
+
+    @property
+    def packaged(self) -> bool:
+        """Whether the file lies in a Python package."""
+        return self.owner == "package"
 
     @property
     def tree_path(self) -> str:
@@ -70,7 +80,9 @@ class Entry(BaseModel):
 
     @property
     def url(self) -> str:
-        """Address of the raw file at the pinned commit."""
+        """Address of the raw file at the pinned commit; of a package its name and version."""
+        if self.packaged:
+            return f"pip:{self.repository}=={self.commit}/{self.path}"
         return f"https://raw.githubusercontent.com/{self.tree_path}"
 
 
@@ -158,9 +170,10 @@ def licences_markdown() -> str:
             names = names[:3] + [f"... and {len(names) - 3} more"]
         repository = f"{e.owner}/{e.repository}"
         tree = f"https://github.com/{repository}/tree/{e.commit}"
+        place = f"[{repository}]({tree}) @ {e.commit[:10]}"
         cells = (
             e.source,
-            f"[{repository}]({tree}) @ {e.commit[:10]}",
+            f"package {e.repository} {e.commit}" if e.packaged else place,
             e.licence,
             "yes" if e.restricted else "no",
             e.licence_note,

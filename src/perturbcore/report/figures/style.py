@@ -29,7 +29,11 @@ MODALITIES = {
     "Protein affinity": ("#0072B2", "^"),
     "Gene target": ("#8C7A00", "p"),
     "Single source": ("#B8860B", "h"),
+    "Language model": ("#882255", "d"),
+    "Protein model": ("#332288", "H"),
 }
+# what was trained at large on something else than perturbations, and is used as it is
+FOUNDATION = ("Language model", "Protein model")
 # series that are no modalities: colour, marker, dash
 LOOKS = [
     ("#0072B2", "o", "-"),

