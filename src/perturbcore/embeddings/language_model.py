@@ -120,22 +120,20 @@ def token_vectors(texts: Mapping[str, str], *, model: str = "", normalise: bool 
     Miller 2024 (wordllama).
     """
     from safetensors.numpy import load_file
-    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
 
     (weights,), (tokens,) = ([*Path(model).rglob(p)][:1] for p in (WEIGHTS, TOKENS))
     table = max(load_file(weights).values(), key=lambda v: v.size if v.ndim == 2 else 0)
     try:
-        tokenizer = Tokenizer.from_file(str(tokens))
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tokens))
     except Exception as error:  # tokenizers raises the bare class
         raise InputError(f"{tokens} is no file of the tokenizers library ({error})") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     ids = sorted(texts)
-    split = tokenizer.encode_batch([texts[i] for i in ids], add_special_tokens=False)
-    keep = [k for k, e in enumerate(split) if e.ids]
-    if not keep or max(max(split[k].ids) for k in keep) >= len(table):
+    split = tokenizer([texts[i] for i in ids], add_special_tokens=False)["input_ids"]
+    keep = [k for k, own in enumerate(split) if own]
+    if not keep or max(max(split[k]) for k in keep) >= len(table):
         raise InputError(f"{weights} has {len(table)} vectors: not those of the tokens of {tokens}")
-    X = np.stack([table[split[k].ids].astype(np.float32).mean(axis=0) for k in keep])
+    X = np.stack([table[split[k]].astype(np.float32).mean(axis=0) for k in keep])
     note = f"; {len(ids) - len(keep)} texts without a token" if len(keep) < len(ids) else ""
     about = f"{len(keep)} texts, mean of {len(table):,} static token vectors{note}"
     return [ids[k] for k in keep], unit_length(X) if normalise else X, about
