@@ -27,7 +27,6 @@ from perturbcore.report.reproduction.compare import (
     verdict,
 )
 from perturbcore.report.reproduction.fixture import write_fixture
-from perturbcore.report.reproduction.page import choices
 from perturbcore.report.reproduction.reference import against_sklearn, plain_metrics
 
 FIRST = {"essential": "K-562", "norman": "K-562", "sciplex": "A549", "tahoe": "CVCL_0023"}
@@ -181,16 +180,12 @@ DAMAGE = {
     "no line": ("essential", drop("cell_line"), "'cell_line'"),
     "no fold": ("essential", drop("test_split"), "'test_split'"),
     "half a fold": ("norman", put("test_split", 0.5), "'test_split' has '0.5' in row 1"),
-    "empty fold": ("essential", put("test_split", np.nan, 2), "'test_split' has 'nan' in row 3"),
+    "empty fold": ("essential", put("test_split", np.nan, 2), "'test_split' is empty in row 3"),
     "twice": ("norman", put("gene_id", None), "two rows"),
     "not finite": ("norman", lambda a: a.X.__setitem__((2, 3), np.nan), "NaN or infinity"),
     "no fold columns": ("sciplex", drop(*(f"fold_{k}" for k in range(5))), "'fold_0'"),
     "several tests": ("sciplex", lambda a: a.obs.__setitem__("fold_1", "test"), "several columns"),
-    "never tested": (
-        "tahoe",
-        lambda a: a.obs.__setitem__("fold_2", "train"),
-        "'fold_2' never says",
-    ),
+    "never tested": ("tahoe", lambda a: a.obs.__setitem__("fold_2", "train"), "'fold_2' never"),
     "half a cid": ("tahoe", put("pubchem_cid", 7.5), "'pubchem_cid' has '7.5' in row 1"),
     "empty cid": ("tahoe", put("pubchem_cid", np.nan), "'pubchem_cid' is empty in row 1"),
 }
@@ -238,18 +233,13 @@ def test_embeddings_bear_the_names_and_modalities_of_the_figures(root):
     listed, left_out = list_embeddings("essential", ["K-562", "Jurkat"], root)
     names = [(e.display, e.modality, e.cell_line) for e in listed]
     assert ("STRING WaveGC", "Prior knowledge", None) in names
-    assert ("PCA", "Negative control", "K-562") in names and (
-        "PCA",
-        "Negative control",
-        "Jurkat",
-    ) in names
+    assert {("PCA", "Negative control", line) for line in ("K-562", "Jurkat")} <= set(names)
     assert ("AIDO.StructureTokenizer", "Protein", None) in names
     assert all("Norman" not in e.key for e in listed)
     # as the figure: the control first, then proteins before prior knowledge
-    order = [e.display for e in listed]
-    assert (
-        order.index("PCA") < order.index("AIDO.StructureTokenizer") < order.index("STRING WaveGC")
-    )
+    places = [[e.display for e in listed].index(n)
+              for n in ("PCA", "AIDO.StructureTokenizer", "STRING WaveGC")]  # fmt: skip
+    assert places == sorted(places)
     assert any("ESM2 left out" in line for line in left_out)
     assert any("scGPT of K-562 left out" in line for line in left_out)
     assert any("Hep-G2" in line and "no responses" in line for line in left_out)
@@ -297,18 +287,15 @@ def test_bad_embedding_files_are_named(copy):
 
     def nan(adata):
         adata.X = adata.X.toarray()
-        adata.X[adata.obs_names.get_loc(responses.obs["perturbation"].iloc[0]), 5] = np.nan
+        known = adata.obs_names.isin(responses.obs["perturbation"])
+        adata.X[known.argmax(), 5] = np.nan
 
-    first = responses.obs["perturbation"].iloc[0]
-    if first in ad.read_h5ad(path).obs_names:
-        change(path, nan)
-        with pytest.raises(InputError, match="NaN") as error:
-            read_embeddings("norman", responses, copy, names=["STRING WaveGC"])
-        assert path.name in str(error.value)
+    change(path, nan)
+    with pytest.raises(InputError, match=r"combined_0\.0.*NaN"):
+        read_embeddings("norman", responses, copy, names=["STRING WaveGC"])
     path.write_bytes(b"nothing")
-    with pytest.raises(InputError, match="not a readable .h5ad file") as error:
+    with pytest.raises(InputError, match=r"combined_0\.0.*not a readable .h5ad file"):
         read_embeddings("norman", responses, copy)
-    assert path.name in str(error.value)
 
 
 def test_a_profile_may_name_single_files_of_the_layout(root, monkeypatch):
@@ -360,22 +347,14 @@ def test_baselines_and_the_rule_for_missing_genes(root):
     # with no test perturbation known, the Train Mean of all training perturbations is predicted
     known = read_embeddings("essential", responses, root, names=["STRING WaveGC"])[0][0]
     keep = ~known.ids.isin(rows.obs["perturbation"][test])
-    blind = type(known)(
-        known.name, known.modality, known.ids[keep], known.X[keep], known.identifier
-    )
+    about = known.name, known.modality
+    blind = type(known)(*about, known.ids[keep], known.X[keep], known.identifier)
     which = dict(cell_lines=["K-562"], folds=[0], progress=False)
     protocol = protocol_of("essential")
     scores = evaluate(responses, [blind], protocol=protocol, controls=["train_mean"], **which)
     l2 = scores[scores["metric"] == "L2"].set_index("predictor")["value"]
     assert l2["knn"] == pytest.approx(l2["train_mean"], rel=1e-6)
     assert done.simulated and done.scores["coverage"].dropna().max() == 1.0
-
-
-def test_the_fixture_written_twice_gives_identical_scores(root, tmp_path):
-    again = write_fixture(tmp_path / "again", seed=0, datasets=["essential", "norman"])
-    for dataset in ("essential", "norman"):
-        one, two = (small(r, dataset).scores for r in (root, again))
-        pd.testing.assert_series_equal(values(one), values(two), check_exact=True)
 
 
 def test_the_order_of_rows_matters_only_where_the_protocol_says_so(copy):
@@ -396,18 +375,6 @@ def test_the_order_of_rows_matters_only_where_the_protocol_says_so(copy):
     assert table["difference"].abs().max() < 1e-5
 
 
-def test_published_constants():
-    assert protocol_of("norman").n_components == 50 and protocol_of("tahoe").n_components == 100
-    assert LAYOUTS["norman"].k == (5, 10, 15, 20) and LAYOUTS["essential"].k == (
-        20,
-        40,
-        60,
-        80,
-        100,
-    )
-    assert len(choices()) >= 10 and choices().notna().all(axis=None)
-
-
 def test_what_is_absent_is_left_out_and_named(copy):
     (copy / LAYOUTS["tahoe"].files["lfc"]).unlink()
     shutil.rmtree(copy / "sciplex")
@@ -416,9 +383,8 @@ def test_what_is_absent_is_left_out_and_named(copy):
     done = reproduce(root=copy, progress=False, folds=[0], estimators=["knn"],
                      cell_lines={"essential": ["K-562"]})  # fmt: skip
     assert set(done.scores["dataset"]) == {"essential", "norman"}
-    assert (
-        sum(note.startswith(("tahoe: left out", "sciplex: left out")) for note in done.notes) == 2
-    )
+    for name in ("tahoe", "sciplex"):
+        assert any(note.startswith(f"{name}: left out") for note in done.notes)
     assert any("STRING WaveGC left out" in note for note in done.notes)
     assert "STRING WaveGC" not in set(done.scores["embedding"])
     with pytest.raises(InputError, match="none of the authors' data"):
@@ -431,9 +397,8 @@ def test_what_is_absent_is_left_out_and_named(copy):
 def published_of(scores, shift):
     """Published rows made from our own, moved by `shift`."""
     rows = published_names(scores).dropna(subset="value")
-    rows = rows.assign(
-        value=rows["value"] + shift, method="x", perturbation_set="full", source="test"
-    )
+    about = dict(method="x", perturbation_set="full", source="test")
+    rows = rows.assign(value=rows["value"] + shift, **about)
     return Published(rows[SCORE_COLUMNS], None, "folds")
 
 
@@ -462,10 +427,10 @@ def test_medians_are_compared_with_medians(root):
     )
     assert (both["fold"] == -1).all() and (both["n"] == 3).all()
     one = both[(both["display"] == "STRING WaveGC") & (both["predictor"] == "knn")].iloc[0]
-    own = done.scores[
-        (done.scores["embedding"] == "STRING WaveGC") & (done.scores["predictor"] == "knn")
-    ]
-    assert one["reproduced"] == pytest.approx(own.loc[own["metric"] == "L2", "value"].median())
+    own = done.scores.query(
+        "embedding == 'STRING WaveGC' and predictor == 'knn' and metric == 'L2'"
+    )
+    assert one["reproduced"] == pytest.approx(own["value"].median())
     assert one["published"] == pytest.approx(4.660, abs=1e-3)  # K-562, Figure 1
     assert counts(table)["rows"].sum() == (table["metric"] == "L2").sum()
 
@@ -476,24 +441,12 @@ def test_published_rows_have_the_names_that_the_layout_gives(mirror):
     published = load_published()
     assert published.level == "folds"
     for dataset in ("essential", "norman", "sciplex"):
-        rows = published.scores[
-            (published.scores["dataset"] == dataset)
-            & (published.scores["task"] == "lfc")
-            & (published.scores["perturbation_set"] == "full")
-            & published.scores["predictor"].isin(["knn", "lasso", "train_mean", "no_change"])
-        ]
-        ours = rows.assign(
-            embedding=rows["display"].mask(rows["predictor"].isin(["train_mean", "no_change"]), "")
+        rows = published.scores.query(
+            f"dataset == '{dataset}' and task == 'lfc' and perturbation_set == 'full' and "
+            "predictor in ['knn', 'lasso', 'train_mean', 'no_change']"
         )
-        table = compare(ours, published)
+        alone = rows["predictor"].isin(["train_mean", "no_change"])
+        table = compare(rows.assign(embedding=rows["display"].mask(alone, "")), published)
         both = table[table["status"] == "both"]
         assert len(both) == len(table) > 100
         np.testing.assert_allclose(both["difference"], 0)
-    first = rows = published.scores[published.scores["display"] == "STRING WaveGC"]
-    first = rows[
-        (rows["cell_line"] == "K-562") & (rows["predictor"] == "knn") & (rows["metric"] == "L2")
-    ]
-    first = first[
-        (first["dataset"] == "essential") & (first["perturbation_set"] == "full")
-    ].sort_values("fold")
-    np.testing.assert_allclose(first["value"], [4.6658, 4.6427, 4.5533, 4.7282, 4.6603], atol=1e-4)

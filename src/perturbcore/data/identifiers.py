@@ -26,7 +26,7 @@ def gene_table(path: Path | str | None = None) -> pd.DataFrame:
         return _read_gene_table(path)
     # reading the R file takes ten seconds, so the table is kept beside the downloads
     kept = data_folder() / ".derived" / f"gene_table-{entry('gene_table').sha256[:16]}.parquet"
-    source = fetch("gene_table", progress=False)
+    source = fetch("gene_table")
     try:
         table = pd.read_parquet(kept)
         if list(table.columns) == list(COLUMNS):
@@ -71,7 +71,7 @@ def previous_symbols(
     from perturbcore.data.read import read_csv
 
     table = gene_table() if table is None else table
-    source = path or fetch("gene_info_table", progress=False)
+    source = path or fetch("gene_info_table")
     old = read_csv(source, ("ensembl_id", "gene_name"))
     today = table.loc[table["symbol"] != "", ["ensembl", "symbol"]].drop_duplicates()
     both = old.merge(today, left_on="ensembl_id", right_on="ensembl")

@@ -5,30 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import numpy as np
 import pandas as pd
 
 from perturbcore.core.errors import InputError
 
 
-def read_csv(path, columns, **kwargs) -> pd.DataFrame:
+def read_csv(path, columns) -> pd.DataFrame:
     """Read the named columns of a comma-separated file as strings; refuse an empty value."""
     path = existing(path)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, **kwargs)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable table ({error}); fetch it again") from error
     need(table, columns, path)
-    table = table[list(columns)]
     if table.empty:
         raise InputError(f"{path}: it has no rows; fetch it again")
     for column in columns:
         empty = table[column].isna() | (table[column] == "")
-        if empty.any():
-            raise InputError(
-                f"{path}: column '{column}' is empty in line {int(empty.to_numpy().argmax()) + 2}; "
-                "is the file truncated? fetch it again"
-            )
-    return table
+        refuse(empty, column, table[column], path, "; is the file truncated? fetch it again")
+    return table[list(columns)]
 
 
 def read_r(path, name: str) -> Any:
@@ -55,7 +51,7 @@ def read_h5ad(path, obs=()) -> anndata.AnnData:
         adata = anndata.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many kinds on a truncated file
         raise InputError(f"{path}: not a readable .h5ad file ({error}); fetch it again") from error
-    need(adata.obs, obs, path, "obs has")
+    need(adata.obs, obs, path, "obs has ")
     return adata
 
 
@@ -77,7 +73,7 @@ def need(table: pd.DataFrame, columns, path, has: str = "") -> None:
     missing = [c for c in columns if c not in table]
     if missing:
         raise InputError(
-            f"{path}: {has}{' ' if has else ''}no column '{missing[0]}' (it has: "
+            f"{path}: {has}no column '{missing[0]}' (it has: "
             f"{', '.join(map(str, table.columns))}); rename it, or fetch the file again"
         )
 
@@ -90,14 +86,18 @@ def existing(path) -> Path:
     return path
 
 
+def refuse(wrong, column: str, values: pd.Series, path, problem: str) -> None:
+    """Name file, column, value and row of the first value that is `wrong`, and the problem."""
+    if np.any(wrong):
+        row = int(np.argmax(np.asarray(wrong)))
+        value = values.iloc[row]
+        what = "is empty" if pd.isna(value) or value == "" else f"has '{value}'"
+        raise InputError(f"{path}: column '{column}' {what} in row {row + 1}{problem}")
+
+
 def numbers(values: pd.Series, column: str, path, *, whole: str = "") -> pd.Series:
     """Read a column as numbers; `whole` says what they must be where only 0, 1, ... are right."""
     out = pd.to_numeric(values.astype(str), errors="coerce")
     wrong = out.isna() | ((out != out.round()) | (out < 0) if whole else False)
-    if wrong.any():
-        row = int(wrong.to_numpy().argmax())
-        raise InputError(
-            f"{path}: column '{column}' has '{values.iloc[row]}' in row {row + 1}"
-            + (f": {whole}" if whole else ", not a number")
-        )
+    refuse(wrong, column, values, path, f": {whole}" if whole else ", not a number")
     return out

@@ -1,15 +1,12 @@
-"""Data sets on disk: responses are made once, under a key of all they depend on.
-
-And then opened.
-"""
+"""Data sets on disk: responses are made once, under a key of all they depend on, then opened."""
 
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import h5py
@@ -24,7 +21,7 @@ from perturbcore.data import catalogue
 from perturbcore.data.sets.base import Dataset, load, module_of
 
 _PLAIN = ("name", "title", "task", "simulated", "sources", "citations", "notes")
-_TABLES = (AnnData, pd.DataFrame)
+_PARTS = ("card", "responses", "screen", "replicates", "ceiling")
 # larger screens stay where they are, and are read from there when a chapter asks for cells
 _LARGEST = 2 * 10**9
 
@@ -33,13 +30,17 @@ class StoredDataset(Dataset):
     """A data set of which only what is asked for is read.
 
     ``<path>.h5ad`` holds the responses, ``<path>.h5`` the rest. What the files cannot hold (a
-    function, cells of a very large screen) is loaded anew when it is asked for.
+    function, cells of a very large screen) is loaded anew when it is asked for. A simulation comes
+    without its cells, which are the screen.
     """
+
+    card, responses, screen, replicates, ceiling = (
+        cached_property(lambda self, part=part: self._part(part)) for part in _PARTS
+    )
 
     def __init__(self, path: Path, facts: dict, loader: str, options: Mapping):
         plain = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["plain"].items()}
-        card = pd.DataFrame(facts["card"]["data"], columns=facts["card"]["columns"])
-        kept = {**plain, "card": card.astype(facts["card"]["types"]), "key": facts["key"]}
+        kept = {**plain, "key": facts["key"]}
         vars(self).update(kept, _path=path, _facts=facts, _loader=loader, _options=options)
 
     def holds(self, part: str) -> bool:
@@ -55,54 +56,24 @@ class StoredDataset(Dataset):
             return None
         if name in self._facts["elsewhere"]:
             return getattr(self._loaded, name)
-        return _read(self._path, name, self._facts)
-
-    @cached_property
-    def responses(self) -> AnnData | None:
-        """See `Dataset`."""
-        return self._part("responses")
-
-    @cached_property
-    def screen(self) -> AnnData | None:
-        """See `Dataset`."""
-        return self._part("screen")
-
-    @cached_property
-    def replicates(self) -> AnnData | None:
-        """See `Dataset`."""
-        return self._part("replicates")
-
-    @cached_property
-    def ceiling(self) -> pd.DataFrame | None:
-        """See `Dataset`."""
-        return self._part("ceiling")
+        own = name == "responses"
+        with h5py.File(f"{self._path}.{'h5ad' if own else 'h5'}") as file:
+            value = read_elem(file if own else file[name])
+        if self._facts["uns"].get(name) is not None:
+            value.uns = self._facts["uns"][name]
+        return value
 
     @cached_property
     def extras(self) -> Mapping[str, Any]:
-        """See `Dataset`; a simulation comes without its cells, which are the screen."""
-        return _Extras(self)
-
-
-class _Extras(Mapping):
-    def __init__(self, data: StoredDataset):
-        self._data, self._read = data, {}
-
-    def __getitem__(self, name: str) -> Any:
-        kinds = self._data._facts["extras"]
-        if name not in kinds:
-            raise KeyError(name)
-        if name not in self._read:
-            if kinds[name] is None:
-                self._read[name] = self._data._loaded.extras[name]
-            else:
-                self._read[name] = _unpack(self._data._path, f"extras/{name}", kinds[name])
-        return self._read[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._data._facts["extras"])
-
-    def __len__(self) -> int:
-        return len(self._data._facts["extras"])
+        """See `Dataset`."""
+        with h5py.File(f"{self._path}.h5") as file:
+            found = {
+                name: self._loaded.extras[name]
+                if kind is None
+                else _unpack(file, f"extras/{name}", kind)
+                for name, kind in self._facts["extras"].items()
+            }
+        return MappingProxyType(found)
 
 
 def open_dataset(name: str, loader: str, options: Mapping, folder: Path) -> Dataset:
@@ -162,40 +133,28 @@ def _files(names) -> dict:
 def _make(path: Path, data: Dataset, key: str) -> None:
     """Write a data set; both files appear when they are complete, that with the facts last."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    there = {p: getattr(data, p) for p in ("responses", "screen", "replicates", "ceiling")}
-    there = {p: value for p, value in there.items() if value is not None}
+    there = {p: getattr(data, p) for p in _PARTS if getattr(data, p) is not None}
     elsewhere = [p for p, value in there.items() if _too_large(value)]
-    card = data.card
-    facts = {
-        "key": key,
-        "plain": {k: getattr(data, k) for k in _PLAIN},
-        "card": {
-            "columns": list(card),
-            "data": json.loads(card.to_json(orient="values")),
-            "types": {c: str(t) for c, t in card.dtypes.items()},
-        },
-        "parts": list(there),
-        "elsewhere": elsewhere,
-        "uns": {},
-        "extras": {},
-        "files": _files(data.sources),
-    }
+    written = {p: value for p, value in there.items() if p not in elsewhere}
     rest, own = [path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("h5", "h5ad")]
     try:
         with h5py.File(rest, "w") as file:
-            for part, value in there.items():
-                if part in elsewhere:
-                    continue
-                if isinstance(value, AnnData):
-                    facts["uns"][part] = _jsonable(dict(value.uns))
+            for part, value in written.items():
                 if part != "responses":
                     write_elem(file, part, value, dataset_kwargs={"compression": "lzf"})
-            for name, value in data.extras.items():
-                facts["extras"][name] = _pack(file, f"extras/{name}", value)
+            facts = {
+                "key": key,
+                "plain": {k: getattr(data, k) for k in _PLAIN},
+                "parts": list(there),
+                "elsewhere": elsewhere,
+                "uns": {p: _jsonable(dict(v.uns)) for p, v in written.items() if hasattr(v, "uns")},
+                "extras": {k: _pack(file, f"extras/{k}", v) for k, v in data.extras.items()},
+                "files": _files(data.sources),
+            }
             file.attrs["facts"] = json.dumps(facts)
-        if "responses" in there:
+        if "responses" in written:
             with h5py.File(own, "w") as file:
-                write_elem(file, "/", there["responses"])
+                write_elem(file, "/", written["responses"])
             os.replace(own, f"{path}.h5ad")
         os.replace(rest, f"{path}.h5")
     finally:
@@ -206,20 +165,7 @@ def _make(path: Path, data: Dataset, key: str) -> None:
 def _too_large(value) -> bool:
     if not isinstance(value, AnnData):
         return False
-    X = value.X
-    return value.isbacked or getattr(X, "data", X).nbytes > _LARGEST
-
-
-def _read(path: Path, part: str, facts: dict):
-    if part == "responses":
-        with h5py.File(f"{path}.h5ad") as file:
-            value = read_elem(file)
-    else:
-        with h5py.File(f"{path}.h5") as file:
-            value = read_elem(file[part])
-    if facts["uns"].get(part) is not None:
-        value.uns = facts["uns"][part]
-    return value
+    return value.isbacked or getattr(value.X, "data", value.X).nbytes > _LARGEST
 
 
 def _jsonable(value):
@@ -232,7 +178,7 @@ def _jsonable(value):
 
 def _pack(file: h5py.File, place: str, value) -> Any:
     """Write a value and return how it was written; None where files cannot hold it."""
-    if isinstance(value, _TABLES):
+    if isinstance(value, AnnData | pd.DataFrame):
         write_elem(file, place, value)
         return "table"
     if dataclasses.is_dataclass(value):
@@ -254,11 +200,10 @@ def _scalar(value):
     raise TypeError
 
 
-def _unpack(path: Path, place: str, kind) -> Any:
-    with h5py.File(f"{path}.h5") as file:
-        if kind == "table":
-            return read_elem(file[place])
-        if isinstance(kind, str):
-            value = json.loads(file[place][()])
-            return tuple(value) if kind == "tuple" else value
-    return SimpleNamespace(**{n: _unpack(path, f"{place}/{n}", k) for n, k in kind.items()})
+def _unpack(file: h5py.File, place: str, kind) -> Any:
+    if isinstance(kind, dict):
+        return SimpleNamespace(**{n: _unpack(file, f"{place}/{n}", k) for n, k in kind.items()})
+    if kind == "table":
+        return read_elem(file[place])
+    value = json.loads(file[place][()])
+    return tuple(value) if kind == "tuple" else value

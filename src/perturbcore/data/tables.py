@@ -22,17 +22,9 @@ def read_text(path, separator: str, header: bool | None = None) -> pd.DataFrame:
         raise InputError(f"{path} is not a text table ({error})") from None
     if header is None:
         header = not _is_data(first[1:])
+    how = dict(header=0 if header else None, converters={0: str}, keep_default_na=False)
     try:
-        return pd.read_csv(
-            path,
-            sep=separator,
-            header=0 if header else None,
-            dtype={0: str} if not header else {first[0]: str} if first and first[0] else None,
-            converters=None if (not header or (first and first[0])) else {0: str},
-            keep_default_na=False,
-            index_col=False,
-            encoding="utf-8-sig",
-        )
+        return pd.read_csv(path, sep=separator, index_col=False, encoding="utf-8-sig", **how)
     except pd.errors.EmptyDataError:
         raise InputError(f"{path} is empty: it has no columns") from None
     except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:

@@ -45,7 +45,7 @@ def human_sequences() -> tuple:
     path = next((p for p in there if p.is_file()), None)
     if own and path is None:
         raise InputError(f"PERTURBCORE_SEQUENCES={own} is not a file; correct or unset it")
-    path = path or catalogue.fetch("human_proteome", progress=False)
+    path = path or catalogue.fetch("human_proteome")
     label = f"human proteins of {path.name} [uniprot2023]"
     return label, hash_of(path), lambda: read_sequences(path)
 
@@ -53,7 +53,7 @@ def human_sequences() -> tuple:
 def summaries() -> tuple:
     """Label, digest and reader of the summaries of NCBI Gene."""
     item = catalogue.entry("ncbi_summaries")
-    path = catalogue.fetch(item.name, progress=False)
+    path = catalogue.fetch(item.name)
     label = f"{item.description} [{', '.join(item.citations)}]"
     return label, item.sha256, lambda: ncbi_summaries(path)
 

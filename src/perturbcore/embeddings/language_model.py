@@ -47,9 +47,7 @@ def find_model(
         raise ParameterError(f"{where}: give model: {ways}")
     path = resolved(model, folder)
     if model in known:
-        files = {
-            n: catalogue.fetch(n, progress=False) for n in packaged if n.startswith(f"{model}/")
-        }
+        files = {n: catalogue.fetch(n) for n in packaged if n.startswith(f"{model}/")}
         path = Path(os.path.commonpath([f.parent for f in files.values()]))
         content = [[name, table.loc[name, "sha256"]] for name in files]
     elif path.is_dir():

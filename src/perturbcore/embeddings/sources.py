@@ -169,9 +169,9 @@ def _drugs(spec: dict, context: BuildContext, where: str) -> Source:
     elif name == "compounds":
         drugs, label = builtin_compounds(), "built-in compounds [zhang2025]"
     elif name == "tahoe_drug_metadata":
-        drugs, label = tahoe_drugs(_fetched(name)), "Tahoe-100M drug table [zhang2025]"
+        drugs, label = tahoe_drugs(), "Tahoe-100M drug table [zhang2025]"
     elif name in ("sciplex_samples", "sciplex_drugs"):
-        drugs = sciplex_drugs(*(_fetched(f"sciplex_{n}") for n in ("samples", "drugs")))
+        drugs = sciplex_drugs()
         label = "Sci-Plex 3 compounds [srivatsan2020]"
     else:
         drugs, label = read_drugs(_fetched(name)), str(name)
@@ -200,7 +200,7 @@ def _declared(adata: AnnData | None) -> dict:
 
 
 def _fetched(name: str) -> Path:
-    return Path(catalogue.fetch(name, progress=False))
+    return Path(catalogue.fetch(name))
 
 
 def read_edges(path: Path | str) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Fetch the authors' preprocessed data: size and licence first, resumed, verified."""
 
-import json
 import os
 import sys
 from fnmatch import fnmatch
@@ -9,42 +8,34 @@ from pathlib import Path
 from tqdm import tqdm
 
 from perturbcore.core.errors import DownloadError
-from perturbcore.data.authors.layout import (
-    GENE_EMBEDDINGS,
-    LAYOUTS,
-    REPOSITORY,
-    VARIABLE,
-    data_root,
-)
+from perturbcore.data.authors import layout
+from perturbcore.data.authors.layout import GENE_EMBEDDINGS, LAYOUTS, REPOSITORY, VARIABLE
 from perturbcore.data.catalogue.download import hash_of
 
 # what the readers open; the raw matrices and the fusion caches are not among it
 PATTERNS = (
-    *(name for layout in LAYOUTS.values() for name in layout.files.values()),
-    *(layout.drug_embeddings for layout in LAYOUTS.values() if layout.drug_embeddings),
+    *(name for one in LAYOUTS.values() for name in one.files.values()),
+    *(one.drug_embeddings for one in LAYOUTS.values() if one.drug_embeddings),
     f"{GENE_EMBEDDINGS}/*.h5ad",
 )
-RECORD = ".fetched.json"
 
 
 def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Path:
     """Download the files of the layout that are not there yet.
 
     Each file is checked against the size and sha256 that the host states; one that is there and
-    right is not downloaded again, one that is cut off is taken up where it stopped. What was
-    fetched is recorded in ``.fetched.json``.
+    right is not downloaded again, one that is cut off is taken up where it stopped.
 
     `folder`: ``data/paper`` by default. Nothing is downloaded where ``PERTURBCORE_PAPER_DATA``
     is set; `client`: with `dataset_info` and `hf_hub_download` of ``huggingface_hub.HfApi``,
     which it is by default.
     """
+    root = layout.data_root(folder)
     if folder is None and os.environ.get(VARIABLE, ""):
-        root = data_root()
         if not root.is_dir():
             raise DownloadError(f"{VARIABLE}={root} is not a folder; correct or unset it")
         print(f"authors' data: the copy at {root} ({VARIABLE}); nothing is downloaded")
         return root
-    root = data_root(folder)
     client = _client() if client is None else client
     try:
         about = client.dataset_info(REPOSITORY, files_metadata=True)
@@ -59,8 +50,7 @@ def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Pa
             f"{REPOSITORY} at {about.sha} holds none of the files of the layout, such as "
             f"{PATTERNS[0]}; were they renamed?"
         )
-    seen = _record(root)
-    todo = [f for f in wanted if not _right(root, f, seen)]
+    todo = [f for f in wanted if not _right(root, f)]
     size = sum(f.size or 0 for f in todo)
     licence = (getattr(about, "card_data", None) or {}).get("license") or "not stated at the host"
     print(
@@ -70,13 +60,10 @@ def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Pa
         file=sys.stderr,
         flush=True,
     )
-    root.mkdir(parents=True, exist_ok=True)
     with tqdm(total=size, unit="B", unit_scale=True, disable=not progress, desc="fetch") as bar:
         for one in todo:
             bar.set_postfix_str(one.rfilename)
             _fetch(client, one, about.sha, root)
-            seen[one.rfilename] = _state(root, one)
-            (root / RECORD).write_text(json.dumps(seen, indent=1), encoding="utf-8")
             bar.update(one.size or 0)
     return root
 
@@ -93,16 +80,15 @@ def _client():
 
 
 def _fetch(client, one, revision: str, root: Path) -> None:
+    where = dict(repo_type="dataset", revision=revision, local_dir=root)
     try:
-        client.hf_hub_download(
-            REPOSITORY, one.rfilename, repo_type="dataset", revision=revision, local_dir=root
-        )
+        client.hf_hub_download(REPOSITORY, one.rfilename, **where)
     except Exception as error:  # as above
         raise DownloadError(
             f"{one.rfilename} of {REPOSITORY}: {error}; run again, what has come is kept"
         ) from error
     path = root / one.rfilename
-    if not _right(root, one, {}):
+    if not _right(root, one):
         path.unlink(missing_ok=True)
         raise DownloadError(
             f"{path}: what came is not the file the host states (size {one.size}, sha256 "
@@ -110,28 +96,11 @@ def _fetch(client, one, revision: str, root: Path) -> None:
         )
 
 
-def _record(root: Path) -> dict:
-    try:
-        return dict(json.loads((root / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError):  # none yet, or cut off: what it says is found out again
-        return {}
-
-
-def _state(root: Path, one) -> list:
-    stat = (root / one.rfilename).stat()
-    return [stat.st_size, stat.st_mtime_ns, _sha(one)]
-
-
-def _right(root: Path, one, seen: dict) -> bool:
-    """Whether a file is there with the size and sha256 that the host states.
-
-    A checksum that was once `seen` to be right holds until the file changes.
-    """
+def _right(root: Path, one) -> bool:
+    """Whether a file is there with the size and sha256 that the host states."""
     path = root / one.rfilename
     if not path.is_file() or one.size not in (None, path.stat().st_size):
         return False
-    if seen.get(one.rfilename) == _state(root, one):
-        return True
     return _sha(one) in (None, hash_of(path))
 
 

@@ -1,10 +1,9 @@
 """Where the authors' preprocessed data lie, and the constants of the published benchmark."""
 
 import os
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
+from types import SimpleNamespace
 
 import yaml
 
@@ -15,39 +14,16 @@ VARIABLE = "PERTURBCORE_PAPER_DATA"
 REPOSITORY = "genbio-ai/foundation-models-perturbation"
 GENE_EMBEDDINGS = "gene_embeddings"
 HOW_TO_GET = (
-    f"`make data PROFILE=paper` downloads them (size and licence are shown first); "
-    f"{VARIABLE}=<folder> "
-    "uses a copy that is already on disk"
+    "`make data PROFILE=paper` downloads them (size and licence are shown first); "
+    f"{VARIABLE}=<folder> uses a copy that is already on disk"
 )
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(SimpleNamespace):
     """One data set of the documented layout; ``layout.yml`` says what each attribute means.
 
     Cole et al. 2026, Supplemental Methods, and the released repository.
     """
-
-    name: str
-    title: str
-    citations: tuple[str, ...]
-    files: dict[str, str]
-    perturbation: str
-    identifier: str
-    lines: tuple[str, ...]
-    only_line: str
-    splits: str
-    drug_embeddings: str
-    dose: float | None
-    n_components: int
-    k: tuple[int, ...]
-    alpha: tuple[float, ...]
-    control: str
-    error_control: str
-    trials: tuple[int, int]
-    min_cells: int
-    min_cells_of: str
-    raw: dict[str, str]
 
     @property
     def chemical(self) -> bool:
@@ -73,16 +49,16 @@ class Layout:
         return about | dict(scale="counts", unmatched="keep") | self.raw
 
 
-def _layouts() -> MappingProxyType:
+def _layouts() -> dict[str, Layout]:
     file = resources.files("perturbcore.data.authors") / "layout.yml"
     blocks = yaml.safe_load(file.read_text(encoding="utf-8"))
-    defaults = blocks.pop("defaults")
-    made = {}
+    defaults, made = blocks.pop("defaults"), {}
     for name, block in blocks.items():
-        values = (defaults | block).items()
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values}
-        made[name] = Layout(name=name, **plain)
-    return MappingProxyType(made)
+        values = {"name": name} | defaults | block
+        made[name] = Layout(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        )
+    return made
 
 
 LAYOUTS = _layouts()
@@ -116,10 +92,6 @@ def file_of(dataset: str, task: str = "lfc", root=None) -> Path:
 def present(root=None) -> tuple[list[str], list[str]]:
     """List the data sets whose log fold-changes are there, and a line for each left out."""
     names = [name for name in LAYOUTS if file_of(name, "lfc", root).is_file()]
-    place = data_root(root)
-    left_out = [
-        f"{name}: left out, {layout.files['lfc']} is not in {place}"
-        for name, layout in LAYOUTS.items()
-        if name not in names
-    ]
-    return names, left_out
+    left_out = [name for name in LAYOUTS if name not in names]
+    where = f"is not in {data_root(root)}"
+    return names, [f"{n}: left out, {LAYOUTS[n].files['lfc']} {where}" for n in left_out]

@@ -6,9 +6,8 @@ and ``GEARS_perturb_processed.h5ad``.
 
 Sci-Plex: a UMI matrix in text (1-based gene, cell, count; a file ``*UMI.count.matrix*``), its genes
 (``*gene.annotations*``: id, name), its cells (``*cell.annotations*``, in the order of the matrix)
-and what was done to them (``*pData*``: `cell_type`, `product_name`, `plate_oligo`, `dose`); or all
-of it as ``*.h5ad`` with these columns of obs and `gene_name` of var. Kept genes:
-``mart_export_protein_coding.txt``, column `Gene name`.
+and what was done to them (``*pData*``: `cell_type`, `product_name`, `plate_oligo`, `dose`). Kept
+genes: ``mart_export_protein_coding.txt``, column `Gene name`.
 
 Tahoe: a ``.h5ad`` per cell line below ``raw`` (obs `cell_line`, `plate`, `drug`,
 `drugname_drugconc`, `pass_filter`). Kept genes: ``tahoe_coding_non_mt_genes.txt``, a symbol per
@@ -26,7 +25,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError
 from perturbcore.data.authors.layout import Layout, layout_of
-from perturbcore.data.read import existing, need, numbers, read_csv, read_h5ad
+from perturbcore.data.read import existing, need, numbers, read_csv, read_h5ad, refuse
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.screens.read import read_screen
 
@@ -83,7 +82,7 @@ def raw_folder(dataset: str, folder) -> Path:
 def _norman(folder: Path, layout: Layout) -> AnnData:
     path = folder / "NormanWeissman2019_filtered.h5ad"
     cells = read_h5ad(path, ("perturbation", "nperts", "gemgroup"))
-    need(cells.var, ["ensemble_id"], path, "var has")
+    need(cells.var, ["ensemble_id"], path, "var has ")
     gears = read_h5ad(folder / "GEARS_perturb_processed.h5ad").var
     ids = cells.var["ensemble_id"].astype(str)
     kept = ids.isin(set(gears.index.astype(str))).to_numpy()
@@ -94,30 +93,27 @@ def _norman(folder: Path, layout: Layout) -> AnnData:
         )
     if ids[kept].duplicated().any():
         raise InputError(f"{path}: 'ensemble_id' has {ids[kept][ids[kept].duplicated()][0]} twice")
-    n = numbers(cells.obs["nperts"], "nperts", path).to_numpy()
     known = dict(zip(cells.var_names.astype(str), ids, strict=True))
     if "gene_name" in gears:
         known |= dict(zip(gears["gene_name"].astype(str), gears.index.astype(str), strict=True))
-    symbol = cells.obs["perturbation"].astype(str)[n <= 1]
+    n = numbers(cells.obs["nperts"], "nperts", path).to_numpy()
+    cells = cells[n <= 1]
+    symbol = cells.obs["perturbation"].astype(str)
     target = symbol.map(known | RENAMED).mask(n[n <= 1] == 0, layout.raw["control"])
     if target.isna().any():
         raise InputError(
             f"{path}: column 'perturbation': no Ensembl id for "
-            f"{sorted(set(symbol[target.isna()]))[:5]}; "
-            "the gene tables of the two files do not know "
-            "them"
+            f"{sorted(set(symbol[target.isna()]))[:5]}; the gene tables of the two files do not "
+            "know them"
         )
-    gemgroup = cells.obs["gemgroup"][n <= 1]
-    obs = pd.DataFrame({"gene_id": target, "symbol": symbol, "gemgroup": gemgroup})
-    X = _csr(cells.X[np.flatnonzero(n <= 1)][:, np.flatnonzero(kept)])
+    obs = pd.DataFrame({"gene_id": target, "symbol": symbol, "gemgroup": cells.obs["gemgroup"]})
     var = pd.DataFrame(index=pd.Index(ids[kept].to_numpy(), dtype=str))
-    return declare_screen(AnnData(X, obs=obs, var=var), **layout.declared)
+    screen = AnnData(_csr(cells.X[:, np.flatnonzero(kept)]), obs=obs, var=var)
+    return declare_screen(screen, **layout.declared)
 
 
 def _sciplex(folder: Path, layout: Layout) -> Iterator[tuple]:
     cells, path = _sciplex_cells(folder)
-    cells.obs = cells.obs.rename(columns=SCIPLEX_COLUMNS)
-    need(cells.obs, ("cell_line", "drug", "plate", "dose"), path)
     cells = cells[cells.obs["cell_line"].notna().to_numpy()]
     listed = read_csv(folder / "mart_export_protein_coding.txt", ("Gene name",))["Gene name"]
     dose = numbers(cells.obs["dose"], "dose", path)
@@ -176,12 +172,9 @@ def _chemical(
         raise InputError(f"{path}: plate '{bare[0][1]}' of {bare[0][0]} has no controls")
     names = pd.Index(cells.var_names.astype(str))
     columns = np.flatnonzero(genes) if filter_first else np.arange(len(names))
-    var = pd.DataFrame(index=names[columns])
-    screen = declare_screen(
-        AnnData(_csr(cells.X[rows])[:, columns], obs=obs, var=var), **layout.declared
-    )
-    screen.uns["perturbcore"]["genes"] = list(names[genes])
-    screen.uns["perturbcore"]["dose"] = float(dose)
+    X, var = _csr(cells.X[rows])[:, columns], pd.DataFrame(index=names[columns])
+    screen = declare_screen(AnnData(X, obs=obs, var=var), **layout.declared)
+    screen.uns["perturbcore"].update(genes=list(names[genes]), dose=float(dose))
     return screen
 
 
@@ -190,35 +183,24 @@ def _csr(X):
 
 
 def _sciplex_cells(folder: Path) -> tuple[AnnData, Path]:
-    if not list(folder.glob("*UMI.count.matrix*")):
-        names = sorted(folder.glob("*.h5ad"))
-        files = [f for f in names if "filtered" not in f.name and "embeddings" not in f.name]
-        if len(files) != 1:
-            raise InputError(
-                f"{folder}: neither a file *UMI.count.matrix* nor one .h5ad file of raw cells "
-                f"({len(files)} found)"
-            )
-        return read_h5ad(files[0]), files[0]
     matrix = _one(folder, "*UMI.count.matrix*", "the counts")
     genes = _table(_one(folder, "*gene.annotations*", "the genes of the matrix"))
     barcodes = _table(_one(folder, "*cell.annotations*", "the cells of the matrix"))
     about_path = _one(folder, "*pData*", "what was done to the cells")
     about = _table(about_path, header=0)
     need(about, ("cell", *SCIPLEX_COLUMNS, "dose"), about_path)
-    if about["cell"].duplicated().any():
-        twice = about["cell"][about["cell"].duplicated()].iloc[0]
-        raise InputError(f"{about_path}: column 'cell' has '{twice}' twice")
+    refuse(about["cell"].duplicated(), "cell", about["cell"], about_path, ", where it is not first")
     entries = _table(matrix).iloc[:, :3].set_axis(["gene", "cell", "count"], axis=1)
     for column, size in (("gene", len(genes)), ("cell", len(barcodes))):
-        index = numbers(entries[column], column, matrix, whole=f"it counts from 1 to {size}")
-        if not index.between(1, size).all():
-            bad = index[~index.between(1, size)].iloc[0]
-            raise InputError(f"{matrix}: column '{column}' has {bad}; it counts from 1 to {size}")
+        counted = f"it counts from 1 to {size}"
+        index = numbers(entries[column], column, matrix, whole=counted)
+        refuse(~index.between(1, size), column, index, matrix, f": {counted}")
     X = sp.csr_matrix(
         (entries["count"].astype(np.float32), (entries["cell"] - 1, entries["gene"] - 1)),
         shape=(len(barcodes), len(genes)),
     )
-    obs = about.set_index("cell").reindex(barcodes[0].astype(str)).rename_axis(index=None)
+    obs = about.set_index("cell").rename(columns=SCIPLEX_COLUMNS)
+    obs = obs.reindex(barcodes[0].astype(str)).rename_axis(index=None)
     var = pd.DataFrame({"gene_name": genes[1].to_numpy()}, index=genes[0].astype(str).to_numpy())
     return AnnData(X, obs=obs, var=var), matrix
 

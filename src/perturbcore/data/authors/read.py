@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError
 from perturbcore.data.authors.layout import HOW_TO_GET, Layout, file_of, layout_of
-from perturbcore.data.read import need, numbers, read_h5ad
+from perturbcore.data.read import need, numbers, read_h5ad, refuse
 from perturbcore.data.responses import make_responses
 
 FOLD_COLUMN = re.compile(r"^fold_(\d+)$")
@@ -97,10 +97,7 @@ def _usable(layout: Layout, obs: pd.DataFrame, task: str, path: Path, notes: lis
 def _perturbations(layout: Layout, obs: pd.DataFrame, path: Path, notes: list) -> np.ndarray:
     column = layout.perturbation
     values = obs[column]
-    if values.isna().any():
-        row = int(values.isna().to_numpy().argmax())
-        what = f" (drug '{obs['drug'].iloc[row]}')" if "drug" in obs else ""
-        raise InputError(f"{path}: column '{column}' is empty in row {row + 1}{what}")
+    refuse(values.isna(), column, values, path, "; give it a name, or drop the row")
     if column != "pubchem_cid":
         return values.astype(str).to_numpy()
     number = numbers(values, column, path, whole="a PubChem CID is a whole number")
@@ -126,7 +123,7 @@ def _test_split(layout: Layout, obs: pd.DataFrame, path: Path, notes: list) -> n
 
 def _fold_columns(layout: Layout, obs: pd.DataFrame, path: Path, notes: list) -> np.ndarray:
     names = sorted((c for c in obs if FOLD_COLUMN.match(str(c))), key=lambda c: int(c[5:]))
-    need(obs, ["fold_0", "fold_1", *names], path, "obs has")
+    need(obs, ["fold_0", "fold_1", *names], path, "obs has ")
     tests = obs[names].astype(str) == "test"
     for column in names:
         if not tests[column].any():

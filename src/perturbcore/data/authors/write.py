@@ -24,21 +24,15 @@ DRUG_METADATA = (
 
 
 def effects_of_raw(
-    dataset: str,
-    folder,
-    *,
-    batches: str = "all",
-    totals: str = "all",
-    dose: float | None = None,
-    backed: bool = True,
-    progress: bool = True,
+    dataset: str, folder, *, batches: str = "all", totals: str = "all", progress=True, **raw
 ) -> AnnData:
     """Compute the published log fold-changes from raw cells.
 
     `batches`: every batch with perturbed cells, as the published code, or only those with
-    controls too, as the paper (Essential; elsewhere each batch has controls); `totals`:
-    chemicals: cells are normalised over all genes, as the published effects are, or over the
-    kept ones, as its experimental error is.
+    controls too ("with_controls"), as the paper (Essential; elsewhere each batch has controls);
+    `totals`: chemicals: cells are normalised over all genes, as the published effects are, or over
+    the "kept" ones, as its experimental error is; `**raw`: `dose` and `backed` of
+    `perturbcore.data.authors.raw.raw_screens`.
 
     Returns rows and obs columns of the documented layout, without folds (Norman has its folds,
     whose rule is known; see `norman_folds`).
@@ -53,7 +47,7 @@ def effects_of_raw(
         how = dict(control=layout.control, batches=batches, genes=genes, progress=progress)
         return ba_ate(screen, **how)
 
-    return _of_raw(layout, folder, effects, filter_first=first, dose=dose, backed=backed)
+    return _of_raw(layout, folder, effects, filter_first=first, **raw)
 
 
 def labels_of_raw(
@@ -62,17 +56,16 @@ def labels_of_raw(
     *,
     test: str = "welch",
     min_cells: int | None = None,
-    dose: float | None = None,
-    backed: bool = True,
-    progress: bool = True,
+    progress=True,
+    **raw,
 ) -> AnnData:
     """Compute the published labels of differential expression from raw cells.
 
-    `test`: the published code's test, or the paper's; `min_cells`: groups must have more cells
-    than this: 30 for a perturbation of Essential, 20 for a drug on a plate (over all doses), as
-    in the published code; the paper says 30 everywhere.
+    `test`: the published code's test, or the paper's ("student"); `min_cells`: groups must have
+    more cells than this: 30 for a perturbation of Essential, 20 for a drug on a plate (over all
+    doses), as in the published code; the paper says 30 everywhere; `**raw`: as `effects_of_raw`.
 
-    Returns x int8 in {-1, 0, 1}; rows and obs columns of the documented layout, without folds.
+    Returns X int8 in {-1, 0, 1}; rows and obs columns of the documented layout, without folds.
 
     Cole et al. 2026, Methods 4.1.3; the released preprocessing.
     """
@@ -80,9 +73,9 @@ def labels_of_raw(
     if "deg" not in layout.files:
         raise ParameterError(f"the published benchmark has no labels for '{dataset}'")
     least = layout.min_cells if min_cells is None else int(min_cells)
+    how = dict(variant=layout.min_cells_of, test=test, progress=progress)
 
     def labels(screen: AnnData) -> AnnData:
-        how = dict(variant=layout.min_cells_of, test=test, progress=progress)
         if not layout.chemical:
             return deg_labels(screen, min_cells=least, **how)
         enough = (screen.obs["n_drug_plate"] > least).to_numpy()
@@ -93,7 +86,7 @@ def labels_of_raw(
         # cells were counted here; what is left must only have a variance
         return deg_labels(screen[np.flatnonzero(enough)].copy(), min_cells=1, **how)
 
-    out = _of_raw(layout, folder, labels, filter_first=True, dose=dose, backed=backed)
+    out = _of_raw(layout, folder, labels, filter_first=True, **raw)
     out.X = np.asarray(out.X).astype(np.int8)
     return out
 
@@ -114,19 +107,17 @@ def _of_raw(layout: Layout, folder, make: Callable[[AnnData], AnnData], **how) -
 
 def _documented(layout: Layout, made: AnnData, screen: AnnData) -> AnnData:
     """Give responses the columns and row names of the documented layout."""
-    obs = made.obs
-    perturbation = obs["perturbation"].astype(str).to_numpy()
-    line = obs["cell_line"].astype(str).to_numpy()
-    columns = {"drug" if layout.chemical else "gene_id": perturbation, "cell_line": line}
+    obs = made.obs[["perturbation", "cell_line"]].astype(str)
+    out = obs.set_axis(["drug" if layout.chemical else "gene_id", "cell_line"], axis=1)
     symbol = next((c for c in ("symbol", "gene") if c in screen.obs), None)
     if layout.chemical:
-        columns["dose"] = float(screen.uns["perturbcore"]["dose"])
+        out["dose"] = float(screen.uns["perturbcore"]["dose"])
     elif symbol:
         names = screen.obs.groupby("perturbation", observed=True)[symbol].first().astype(str)
-        columns["symbol"] = names.reindex(perturbation).to_numpy()
-    columns |= {c: obs[c].to_numpy() for c in ("n_cells", "n_batches") if c in obs}
-    out = pd.DataFrame(columns)
-    out.index = pd.Index([f"{p}_{c}" for p, c in zip(perturbation, line, strict=True)], dtype=str)
+        out["symbol"] = names.reindex(obs["perturbation"]).to_numpy()
+    counts = [c for c in ("n_cells", "n_batches") if c in made.obs]
+    out[counts] = made.obs[counts]
+    out.index = pd.Index(obs["perturbation"] + "_" + obs["cell_line"], dtype=str, name=None)
     if layout.only_line:
         # the published rows lie in the order of the symbols, and the folds are drawn on that order
         order = np.argsort(out["symbol"].to_numpy(), kind="stable")
@@ -142,20 +133,16 @@ def _add_metadata(out: AnnData, path: Path) -> None:
     need(table, ("drug", "pubchem_cid"), path)
     table["drug"] = table["drug"].astype(str).str.strip()
     table = table.drop_duplicates("drug").set_index("drug")
-    for column in DRUG_METADATA:
-        if column in table:
-            values = table[column].reindex(out.obs["drug"])
-            if not pd.api.types.is_numeric_dtype(values):
-                # text columns must be text throughout, or they cannot be written
-                values = values.astype("string").fillna("").astype(object)
-            out.obs[column] = values.to_numpy()
+    for column in [c for c in DRUG_METADATA if c in table]:
+        values = table[column].reindex(out.obs["drug"])
+        if not pd.api.types.is_numeric_dtype(values):
+            # text columns must be text throughout, or they cannot be written
+            values = values.astype("string").fillna("").astype(object)
+        out.obs[column] = values.to_numpy()
 
 
 def norman_folds(n: int, n_folds: int = 5, seed: int = 42) -> np.ndarray:
-    """Fold of each of n rows (in the order of their symbols) by the published rule.
-
-    A legacy permutation, cut into nearly equal parts.
-    """
+    """Fold of each of n rows, in the order of their symbols: a legacy permutation, cut in parts."""
     folds = np.empty(n, dtype=int)
     order = np.random.RandomState(seed).permutation(n)  # noqa: NPY002 the published draw is legacy
     for fold, part in enumerate(np.array_split(order, n_folds)):

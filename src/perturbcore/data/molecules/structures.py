@@ -2,19 +2,17 @@
 
 from functools import cache
 
+from rdkit import Chem, rdBase
+from rdkit.Chem.MolStandardize import rdMolStandardize
+
 from perturbcore.core.errors import InputError
 
 
 def parse(smiles: str):
-    """Read a SMILES.
+    """Read a SMILES: one molecule, or several parted by dots.
 
-    `smiles`: one molecule, or several parted by dots.
-
-    Returns rdkit molecule, or None; why there is none, in rdkit's words where it has some;
-    empty where there is one.
+    Returns the rdkit molecule, or None; and why there is none, in rdkit's words where it has some.
     """
-    from rdkit import Chem, rdBase
-
     text = str(smiles).strip()
     if not text:
         return None, "no SMILES"
@@ -39,22 +37,18 @@ def canonical(smiles: str, *, parent: bool = False, stereo: bool = True) -> str:
     `smiles`: what `parse` can read; `parent`: the largest organic fragment alone, its charges
     neutralised where that is possible; `stereo`: whether to write stereo-chemistry.
     """
-    from rdkit import Chem
-
     mol, problem = parse(smiles)
     if mol is None:
         raise InputError(f"SMILES '{smiles}' cannot be read: {problem}")
     if parent:
         mol = parent_of(mol)
-    # rdkit keeps marks of removed stereo in the atom order unless the molecule is read anew
     text = Chem.MolToSmiles(mol, isomericSmiles=stereo)
-    return Chem.CanonSmiles(text, useChiral=int(stereo)) if not stereo else text
+    # rdkit keeps marks of removed stereo in the atom order unless the molecule is read anew
+    return text if stereo else Chem.CanonSmiles(text, useChiral=0)
 
 
 def parent_of(mol):
     """Largest organic fragment of a molecule, uncharged as far as possible."""
-    from rdkit import rdBase
-
     chooser, uncharger = _standardisers()
     with rdBase.BlockLogs():
         return uncharger.uncharge(chooser.choose(mol))
@@ -62,27 +56,18 @@ def parent_of(mol):
 
 @cache
 def _standardisers():
-    from rdkit.Chem.MolStandardize import rdMolStandardize
-
     return rdMolStandardize.LargestFragmentChooser(preferOrganic=True), rdMolStandardize.Uncharger()
 
 
 def stereo_count(mol) -> tuple[int, int]:
     """Stereo-centres and -bonds of a molecule: how many are specified, and how many are not."""
-    from rdkit import Chem
-
     found = Chem.FindPotentialStereo(mol)
     known = sum(s.specified == Chem.StereoSpecified.Specified for s in found)
     return known, len(found) - known
 
 
 def molecules(drugs, *, parent: bool = False) -> dict:
-    """Read the SMILES of a table of drugs; those that cannot be read are left out.
-
-    `drugs`: indexed by drug, with column `smiles`.
-
-    Returns rdkit molecule by drug, in the order of the table.
-    """
+    """Read column `smiles` of a table of drugs: molecule by drug, without those unreadable."""
     read = {drug: parse(smiles)[0] for drug, smiles in drugs["smiles"].items()}
     kept = {drug: parent_of(m) if parent else m for drug, m in read.items() if m is not None}
     if not kept:

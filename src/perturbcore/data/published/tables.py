@@ -13,30 +13,31 @@ from perturbcore.data.published.read import (
     read_scores,
 )
 
+# table -> data set and task
 SCORE_TABLES = {
-    "cole2026/scores/essential_lfc": ("essential", "lfc"),
-    "cole2026/scores/advanced_essential_lfc": ("essential", "lfc"),
-    "cole2026/scores/norman_lfc": ("norman", "lfc"),
-    "cole2026/scores/sciplex_lfc": ("sciplex", "lfc"),
-    "cole2026/scores/essential_deg": ("essential", "deg"),
-    "cole2026/scores/sciplex_deg": ("sciplex", "deg"),
-    "cole2026/scores/tahoe_deg": ("tahoe", "deg"),
+    f"cole2026/scores/{name}": tuple(name.split("_")[-2:])
+    for name in ("essential_lfc", "advanced_essential_lfc", "norman_lfc", "sciplex_lfc")
+    + ("essential_deg", "sciplex_deg", "tahoe_deg")
 }
 # Read where they are at hand: Figures S5 and S6 are drawn from them.
 TAHOE_LFC = {"cole2026/scores/tahoe_lfc": ("tahoe", "lfc")}
+# table -> data set and metric
 CROSS_TABLES = {
     f"cole2026/cross_context/{dataset}_{metric}_summary": (dataset, metric)
     for dataset in ("essential", "tahoe")
     for metric in ("discrimination_score_l1", "overlap_at_N", "mae")
 }
-_SEED = "outer_10_inner_10_seed_5050"
+# table -> data set and cell line (Sciplex has several in one table)
 CEILING_TABLES = {
-    f"cole2026/exp_error/essential_k562_{_SEED}": ("essential", "K-562"),
-    f"cole2026/exp_error/essential_hepg2_{_SEED}": ("essential", "Hep-G2"),
-    f"cole2026/exp_error/essential_jurkat_{_SEED}": ("essential", "Jurkat"),
-    f"cole2026/exp_error/essential_htertrpe1_{_SEED}": ("essential", "hTERT-RPE1"),
-    f"cole2026/exp_error/norman_{_SEED}": ("norman", "K-562"),
-    "cole2026/exp_error/sciplex_outer_10_inner_20_seed_5050": ("sciplex", None),
+    f"cole2026/exp_error/{name}_seed_5050": about
+    for name, about in {
+        "essential_k562_outer_10_inner_10": ("essential", "K-562"),
+        "essential_hepg2_outer_10_inner_10": ("essential", "Hep-G2"),
+        "essential_jurkat_outer_10_inner_10": ("essential", "Jurkat"),
+        "essential_htertrpe1_outer_10_inner_10": ("essential", "hTERT-RPE1"),
+        "norman_outer_10_inner_10": ("norman", "K-562"),
+        "sciplex_outer_10_inner_20": ("sciplex", None),
+    }.items()
 }
 TABLES = (*SCORE_TABLES, *CROSS_TABLES, *CEILING_TABLES)
 HOW_TO_GET = (
@@ -71,24 +72,6 @@ class Published:
         )
 
 
-def read_tables(paths: dict) -> Published:
-    """Read the published tables from files.
-
-    `paths` has the path of every name in `TABLES`, and of those in `TAHOE_LFC` that are at hand.
-    """
-    tables = SCORE_TABLES | {n: v for n, v in TAHOE_LFC.items() if n in paths}
-    scores = [
-        *(read_scores(paths[n], dataset=d, task=task) for n, (d, task) in tables.items()),
-        *(read_cross_context(paths[n], dataset=d, metric=m) for n, (d, m) in CROSS_TABLES.items()),
-    ]
-    ceilings = [
-        read_ceiling(paths[n], dataset=d, cell_line=line) for n, (d, line) in CEILING_TABLES.items()
-    ]
-    return Published(
-        pd.concat(scores, ignore_index=True), pd.concat(ceilings, ignore_index=True), "folds"
-    )
-
-
 def medians() -> Published:
     """Return the published medians over folds kept in the package; needs no file and no network."""
     table = facts("cole2026_medians")
@@ -98,31 +81,26 @@ def medians() -> Published:
     return Published(table[SCORE_COLUMNS], None, "medians")
 
 
-def load_published(*, download: bool = False, folder=None) -> Published:
+def load_published(*, download: bool = False) -> Published:
     """Load the published scores of Cole et al. 2026, as complete as they are to be had.
 
-    Parameters
-    ----------
-    download : bool
-        Whether tables that are not at hand may be downloaded (their licence is shown first).
-        Without, nothing is asked of the network.
-    folder : path, optional
-        Cache folder of the catalogue.
-
-    Returns
-    -------
-    Published
-        Level "folds" if every table is at hand, else level "medians".
-
-    Raises
-    ------
-    DownloadError
-        If a download was asked for and failed.
-    InputError
-        If a table is damaged.
+    `download`: whether tables that are not at hand may be downloaded (their licence is shown
+    first). Without, nothing is asked of the network. Returns level "folds" if every table is at
+    hand, else level "medians".
     """
-    state = catalogue.verify((*TABLES, *TAHOE_LFC), folder=folder)
+    state = catalogue.verify((*TABLES, *TAHOE_LFC))
     if not download and any(state[name] != "ok" for name in TABLES):
         return medians()
-    extra = tuple(name for name in TAHOE_LFC if state[name] == "ok")
-    return read_tables(catalogue.fetch_many((*TABLES, *extra), folder=folder, progress=download))
+    tables = SCORE_TABLES | {n: about for n, about in TAHOE_LFC.items() if state[n] == "ok"}
+    names = (*tables, *CROSS_TABLES, *CEILING_TABLES)
+    path = catalogue.fetch_many(names, progress=download)
+    scores = [
+        *(read_scores(path[n], dataset=d, task=task) for n, (d, task) in tables.items()),
+        *(read_cross_context(path[n], dataset=d, metric=m) for n, (d, m) in CROSS_TABLES.items()),
+    ]
+    ceilings = [
+        read_ceiling(path[n], dataset=d, cell_line=line) for n, (d, line) in CEILING_TABLES.items()
+    ]
+    return Published(
+        pd.concat(scores, ignore_index=True), pd.concat(ceilings, ignore_index=True), "folds"
+    )

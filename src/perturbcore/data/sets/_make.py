@@ -4,14 +4,15 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError
 from perturbcore.data.deg.labels import deg_labels
 from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.folds import add_folds
-from perturbcore.data.responses import make_responses
+from perturbcore.data.responses import dense, make_responses
+from perturbcore.data.sets.base import Card, Dataset, check_choice, check_options, make_dataset
 
 
-def _folded(responses: AnnData, n_folds: int, seed: int) -> AnnData:
+def folded(responses: AnnData, n_folds: int, seed: int) -> AnnData:
+    """Add folds, at most one per perturbation."""
     return add_folds(responses, min(n_folds, responses.obs["perturbation"].nunique()), seed)
 
 
@@ -19,27 +20,30 @@ def responses_of(
     screen: AnnData, *, control: str, batches: str, n_folds: int, seed: int
 ) -> AnnData:
     """Batch-aware effects of a screen; see `perturbcore.data.effects.ba_ate`."""
-    return _folded(ba_ate(screen, control=control, batches=batches), n_folds, seed)
+    return folded(ba_ate(screen, control=control, batches=batches), n_folds, seed)
 
 
 def labels_of(screen: AnnData, *, dataset: str, n_folds: int, seed: int, **how) -> AnnData:
     """Labels of differential expression; see `perturbcore.data.deg.labels.deg_labels`."""
     labels = deg_labels(screen, progress=False, **how)
     labels.uns["perturbcore"]["dataset"] = dataset
-    return _folded(labels, n_folds, seed)
+    return folded(labels, n_folds, seed)
 
 
-def make_wells(X, obs: pd.DataFrame, genes, *, path, **about) -> AnnData:
+def controls_said(screen: AnnData) -> str:
+    """Count the control cells of a declared screen in words."""
+    return f"{int(screen.obs['is_control'].sum()):,} control cells"
+
+
+def make_wells(X, obs: pd.DataFrame, genes, **about) -> AnnData:
     """Replicate wells by genes: obs `perturbation`, `batch`, `cell_line`, `is_control`.
 
-    `about` (dataset, scale, identifier) says what the values are; `path` names the file in
-    messages.
+    `about` (dataset, scale, identifier) says what the values are.
     """
-    X = np.asarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float32)
-    if not np.isfinite(X).all():
-        raise InputError(f"{path}: X has NaN or infinity; is this another version of the file?")
     obs["perturbation"] = obs["perturbation"].mask(obs["is_control"], "control").astype(str)
-    wells = AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=str)))
+    wells = AnnData(
+        dense(X).astype(np.float32), obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=str))
+    )
     wells.uns["perturbcore"] = {**about, "simulated": False}
     return wells
 
@@ -66,21 +70,43 @@ def responses_of_wells(
     """Mean over plates of `well_effects`, with the columns `keep` of the wells, as responses."""
     effects = well_effects(wells, control).groupby(level="perturbation").mean()
     obs = wells.obs[~wells.obs["is_control"].to_numpy()].groupby("perturbation", observed=True)
-    table = pd.DataFrame(
-        {
-            "cell_line": obs["cell_line"].first(),
-            "n_cells": obs.size(),
-            "n_batches": obs["batch"].nunique(),
-            **{column: obs[column].first() for column in keep},
-        }
-    ).loc[effects.index]
-    about = wells.uns["perturbcore"]
-    out = make_responses(
-        effects.to_numpy(),
-        table.rename_axis("perturbation").reset_index(),
-        effects.columns,
-        dataset=about["dataset"],
-        identifier=about["identifier"],
-    )
-    out.uns["perturbcore"].update(scale=about["scale"], control=control)
-    return _folded(out, n_folds, seed)
+    table = obs[["cell_line", *keep]].first()
+    table.insert(1, "n_cells", obs.size())
+    table.insert(2, "n_batches", obs["batch"].nunique())
+    table = table.loc[effects.index].rename_axis("perturbation").reset_index()
+    about = dict(wells.uns["perturbcore"])
+    scale = about.pop("scale")
+    out = make_responses(effects.to_numpy(), table, effects.columns, **about)
+    out.uns["perturbcore"].update(scale=scale, control=control)
+    return folded(out, n_folds, seed)
+
+
+def simulate(function, task: str, options: dict):
+    """Call a simulation once its task and options are known to be right."""
+    check_choice("task", task, ("lfc", "deg"))
+    check_options(function.__name__, function, options)
+    return function(**options)
+
+
+def simulated_dataset(
+    name: str, simulation, screen, card: Card, *, task: str, effects: dict, labels: dict, folds
+) -> Dataset:
+    """Estimate effects, or label genes, of the simulated cells in `screen`.
+
+    `effects`: `control` and `batches` of `perturbcore.data.effects.ba_ate`; `labels`: `variant`,
+    `min_cells` and `test` of `perturbcore.data.deg.labels.deg_labels`; `folds`: number and seed.
+    """
+    folds = dict(zip(("n_folds", "seed"), folds, strict=True))
+    if task == "lfc":
+        responses = responses_of(screen, **effects, **folds)
+        note = f"{effects['control']} control"
+    else:
+        responses = labels_of(screen, dataset=f"{name}_deg", **labels, **folds)
+        share = (responses.layers["deg"] != 0).mean()
+        where = "" if labels["variant"] == "pooled" else " on a plate"
+        note = f"more than {labels['min_cells']} cells{where}; {share:.1%} of labels are not 0"
+    card.responses(responses, f"{responses.n_obs} rows of perturbation and cell line: {note}")
+    extras = {"simulation": simulation}
+    if hasattr(simulation, "drugs"):
+        extras["drugs"] = simulation.drugs
+    return make_dataset(responses, card, screen=screen, extras=extras)

@@ -18,41 +18,21 @@ from anndata import AnnData
 from perturbcore.core.errors import ParameterError
 
 CARD_COLUMNS = ("step", "cells", "perturbations", "genes", "batches", "note")
-NOT_DATASETS = ("base",)
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A data set, ready for effects or evaluation, with what a reader must know of it.
 
-    Parameters
-    ----------
-    name, title : str
-        Key in the scores table; what a page calls it.
-    task : str
-        "lfc", "deg" or "deg_pairs".
-    card : pandas.DataFrame
-        One row per step from the file to what is used, with the counts after that step; columns
-        `step`, `cells` (wells, for plate screens), `perturbations` (controls not counted), `genes`,
-        `batches`, `note`. A count that has no meaning for the data is missing.
-    responses : anndata.AnnData, optional
-        With folds; see `perturbcore.data.responses`.
-    screen : anndata.AnnData, optional
-        Cells, or wells, by genes; see `perturbcore.data.screens`.
-    replicates : anndata.AnnData, optional
-        Wells by genes with their controls, for a ceiling from replicates.
-    ceiling : pandas.DataFrame, optional
-        Experimental error of each perturbation, where it is published with the data.
-    sources, citations : tuple of str
-        Names in the catalogue; keys in the bibliography.
-    notes : tuple of str
-        Sentences: what the data can and cannot carry.
-    simulated : bool
-        Whether the cells were simulated.
-    extras : mapping
-        Anything more, such as the truth of a simulation or a table of drugs.
-    key : str
-        Content key of a data set that was opened from disk (`perturbcore.data.stored`).
+    `name, title`: key in the scores table; what a page calls it; `task`: "lfc", "deg" or
+    "deg_pairs"; `card`: see `Card`; `responses`: with folds, see `perturbcore.data.responses`;
+    `screen`: cells (or wells) by genes, see `perturbcore.data.screens`; `replicates`: wells by
+    genes with their controls, for a ceiling from replicates; `ceiling`: experimental error of each
+    perturbation, where it is published with the data; `sources, citations`: names in the
+    catalogue, keys in the bibliography; `notes`: sentences, what the data can and cannot carry;
+    `simulated`: whether the cells were simulated; `extras`: anything more, such as the truth of a
+    simulation or a table of drugs; `key`: content key of a data set that was opened from disk
+    (`perturbcore.data.stored`).
     """
 
     name: str
@@ -76,40 +56,32 @@ class Dataset:
 
 
 class Card:
-    """Collect the counts before and after each filter."""
+    """Counts before and after each filter: one row per step from the file to what is used.
+
+    Columns: `step`, `cells` (wells, for plate screens), `perturbations` (controls not counted),
+    `genes`, `batches`, `note`. A count that has no meaning for the data is missing.
+    """
 
     def __init__(self):
         self._rows: list[dict] = []
 
-    def step(
-        self, step: str, *, cells=None, perturbations=None, genes=None, batches=None, note: str = ""
-    ) -> None:
-        """Add a row from plain counts; None means that the count has no meaning here."""
-        counts = (cells, perturbations, genes, batches)
-        self._rows.append(dict(zip(CARD_COLUMNS, (step, *counts, note), strict=True)))
+    def step(self, step: str, *, note: str = "", **counts: int) -> None:
+        """Add a row from plain counts, each named by its column."""
+        self._rows.append({"step": step, **counts, "note": note})
 
     def step_of(self, step: str, screen: AnnData, note: str = "") -> None:
         """Add a row with the counts of a declared screen; controls are no perturbation."""
         obs = screen.obs
-        self.step(
-            step,
-            cells=screen.n_obs,
-            perturbations=int(obs.loc[~obs["is_control"].astype(bool), "perturbation"].nunique()),
-            genes=screen.n_vars,
-            batches=int(obs[["cell_line", "batch"]].drop_duplicates().shape[0]),
-            note=note,
-        )
+        named = obs.loc[~obs["is_control"].astype(bool), "perturbation"]
+        batches = len(obs[["cell_line", "batch"]].drop_duplicates())
+        counts = dict(cells=screen.n_obs, genes=screen.n_vars, batches=batches)
+        self.step(step, perturbations=named.nunique(), note=note, **counts)
 
-    def responses(self, responses: AnnData, note: str, *, cells: bool = True) -> None:
-        """Add the row "responses"; `cells` says whether cells are counted."""
-        obs = responses.obs
-        self.step(
-            "responses",
-            cells=int(obs["n_cells"].sum()) if cells and "n_cells" in obs else None,
-            perturbations=obs["perturbation"].nunique(),
-            genes=responses.n_vars,
-            note=note,
-        )
+    def responses(self, responses: AnnData, note: str, step: str = "responses", **counts) -> None:
+        """Add a row with the perturbations and genes of responses."""
+        perturbations = responses.obs["perturbation"].nunique()
+        counts |= dict(perturbations=perturbations, genes=responses.n_vars)
+        self.step(step, note=note, **counts)
 
     def frame(self) -> pd.DataFrame:
         """Return the card; counts are nullable integers."""
@@ -123,16 +95,36 @@ def _cards() -> dict[str, dict]:
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
-def card_of(name: str) -> dict[str, Any]:
-    """Return what ``cards.yml`` says of a data set: title, notes, sources and constants."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in _cards()[name].items()}
+def constants_of(name: str) -> dict[str, Any]:
+    """Return the constants of ``cards.yml`` that reading the files of a data set needs."""
+    return _cards()[name]["constants"]
+
+
+def make_dataset(responses: AnnData, card: Card, *, notes=(), **parts) -> Dataset:
+    """Assemble a data set: responses say its name and task, ``cards.yml`` what a reader must know.
+
+    `notes`: sentences beside those of ``cards.yml``; `**parts`: further fields of `Dataset`.
+    """
+    declared = responses.uns["perturbcore"]
+    card_file = _cards()[declared["dataset"]].items()
+    about = {k: tuple(v) if isinstance(v, list) else v for k, v in card_file if k != "constants"}
+    about["notes"] += tuple(notes)
+    parts["extras"] = MappingProxyType(parts.get("extras", {}))
+    return Dataset(
+        name=declared["dataset"],
+        task=declared["task"],
+        simulated=declared["simulated"],
+        responses=responses,
+        card=card.frame(),
+        **(about | parts),
+    )
 
 
 def available() -> list[str]:
     """List the data sets that `load` knows: the modules of this package."""
     package = importlib.import_module("perturbcore.data.sets")
     names = (module.name for module in pkgutil.iter_modules(package.__path__))
-    return sorted(n for n in names if n not in NOT_DATASETS and not n.startswith("_"))
+    return sorted(n for n in names if n != "base" and not n.startswith("_"))
 
 
 def module_of(name: str) -> ModuleType:
@@ -146,20 +138,7 @@ def module_of(name: str) -> ModuleType:
 
 
 def load(name: str, /, **options) -> Dataset:
-    """Load a data set by the name of its module.
-
-    Parameters
-    ----------
-    name : str
-        One of `available`.
-    **options
-        Handed to the `load` of that module.
-
-    Raises
-    ------
-    ParameterError
-        The name or an option is unknown; the message lists what exists.
-    """
+    """Load a data set by the name of its module (one of `available`), with its options."""
     loader = module_of(name).load
     check_options(f"data set '{name}'", loader, options)
     return loader(**options)

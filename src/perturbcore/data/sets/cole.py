@@ -11,12 +11,11 @@ from perturbcore.data.authors.raw import raw_screens
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.published.tables import load_published
-from perturbcore.data.sets.base import Card, Dataset, check_choice
+from perturbcore.data.sets.base import Card, Dataset
 
 SIMULATED = (
-    "These files are a small fixture in the authors' layout, written from simulated cells: "
-    "they say "
-    "nothing about real cells or about the models whose file names they bear."
+    "These files are a small fixture in the authors' layout, written from simulated cells: they "
+    "say nothing about real cells or about the models whose file names they bear."
 )
 
 
@@ -29,36 +28,30 @@ def load(
 ) -> Dataset:
     """Load responses with their stored folds, and say which embeddings come with them.
 
-    `task`: log fold-changes, or labels of differential expression; `root`: folder of the
-    authors' layout; ``PERTURBCORE_PAPER_DATA``, else ``data/paper``; `embeddings`: only these
-    of the authors' embeddings, by display or published name; `cells`: also the raw cells, from
-    a folder of `root` that is named like the data set (see
-    `perturbcore.data.authors.raw.raw_screens`); where they are not there, a note says so.
+    `dataset`: essential, norman, sciplex or tahoe; `task`: log fold-changes, or labels of
+    differential expression; `root`: folder of the authors' layout; ``PERTURBCORE_PAPER_DATA``,
+    else ``data/paper``; `embeddings`: only these of the authors' embeddings, by display or
+    published name; `cells`: also the raw cells, from a folder of `root` that is named like the
+    data set (see `perturbcore.data.authors.raw.raw_screens`); where they are not there, a note
+    says so.
 
     Returns ``ceiling``: the published experimental error, where the published tables are at
     hand and know every perturbation. ``extras["authors"]``: `dataset`, `root` and `names` for
     `perturbcore.embeddings.authors.own_embeddings`.
 
-    UserWarning A perturbation lies in different folds in different cell lines.
-
     Cole et al. 2026; Replogle et al. 2022; Nadig et al. 2025; Norman et al. 2019; Srivatsan et
     al. 2020; Zhang et al. 2025.
     """
-    layout = layout_of(
-        check_choice("dataset", dataset, ("essential", "norman", "sciplex", "tahoe"))
-    )
+    layout = layout_of(dataset)
     responses = read_authors_responses(dataset, task, root)
     check_leakage(responses)
     about = responses.uns["perturbcore"]
     card = Card()
     for line, part in responses.obs.groupby("cell_line", sort=False):
         sizes = part.loc[part["fold"] >= 0, "fold"].value_counts().sort_index()
-        card.step(
-            str(line),
-            perturbations=part["perturbation"].nunique(),
-            genes=responses.n_vars,
-            note=f"stored folds of {', '.join(str(n) for n in sizes)}",
-        )
+        note = f"stored folds of {', '.join(str(n) for n in sizes)}"
+        names = part["perturbation"].nunique()
+        card.step(str(line), perturbations=names, genes=responses.n_vars, note=note)
     notes = [*about["notes"], *([SIMULATED] if about["simulated"] else [])]
     screen = None
     if cells:

@@ -4,12 +4,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import ParameterError
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.folds import add_folds
-from perturbcore.data.read import read_csv
 from perturbcore.data.responses import make_responses
-from perturbcore.data.sets.base import Card, Dataset, card_of, check_choice
+from perturbcore.data.sets.base import Card, Dataset, check_choice, make_dataset
 
 LINES = {"K562": "k562", "RPE1": "rpe1", "HepG2": "hepg2", "Jurkat": "jurkat"}
 TASKS = ("de", "dir")
@@ -27,31 +26,8 @@ def pairs(line: str, task: str = "de") -> pd.DataFrame:
     """
     check_choice("Essential cell line", line, LINES)
     check_choice("task", task, TASKS)
-    return read_pairs(fetch(f"perturbqa/{LINES[line]}-{task}", progress=False))
-
-
-def read_pairs(path) -> pd.DataFrame:
-    """Read and check one file of labelled pairs; see `pairs`."""
-    table = read_csv(path, ("pert", "gene", "label", "split"))
-    for column, allowed in (("label", ("0", "1")), ("split", ("train", "test"))):
-        wrong = ~table[column].isin(allowed)
-        if wrong.any():
-            raise InputError(
-                f"{path}: column '{column}' has '{table[column][wrong].iloc[0]}' in line "
-                f"{int(wrong.to_numpy().argmax()) + 2}; it must be {' or '.join(allowed)}"
-            )
-    twice = table.duplicated(["pert", "gene"])
-    if twice.any():
-        first = table[twice].iloc[0]
-        raise InputError(
-            f"{path}: the pair (pert '{first['pert']}', gene '{first['gene']}') is there twice"
-        )
-    both = table.groupby("pert")["split"].nunique()
-    if (both > 1).any():
-        raise InputError(
-            f"{path}: column 'split' puts pert '{both.index[both > 1][0]}' in train and in test"
-        )
-    return table.astype({"label": np.int8}).reset_index(drop=True)
+    table = pd.read_csv(fetch(f"perturbqa/{LINES[line]}-{task}"), keep_default_na=False)
+    return table[["pert", "gene", "label", "split"]].astype({"label": np.int8})
 
 
 def load(lines=tuple(LINES), n_folds: int = 5, seed: int = 0) -> Dataset:
@@ -72,89 +48,58 @@ def load(lines=tuple(LINES), n_folds: int = 5, seed: int = 0) -> Dataset:
     lines = [lines] if isinstance(lines, str) else list(lines)
     if not lines:
         raise ParameterError(f"lines is empty; choose from: {', '.join(LINES)}")
-    card = Card()
-    tables = {}
+    card, tables = Card(), []
     for line in lines:
-        labels, note = join_direction(pairs(line, "de"), pairs(line, "dir"), line)
-        card.step(
-            f"{line}: labelled pairs",
-            perturbations=labels["pert"].nunique(),
-            genes=labels["gene"].nunique(),
-            note=note,
-        )
-        tables[line] = labels
-    responses = _responses(tables)
-    add_folds(responses, n_folds, seed)
-    obs = responses.obs
-    shared = int((obs.groupby("perturbation")["cell_line"].nunique() == len(lines)).sum())
-    card.step(
-        "union of lines",
-        perturbations=obs["perturbation"].nunique(),
-        genes=responses.n_vars,
-        note=f"{responses.n_obs:,} rows; {shared:,} perturbations are in every line",
-    )
-    return Dataset(
-        name="essential",
-        task="deg_pairs",
-        responses=responses,
-        card=card.frame(),
-        sources=tuple(f"perturbqa/{LINES[line]}-{task}" for line in lines for task in TASKS),
-        **card_of("essential"),
-    )
+        table, note = _join_direction(line)
+        names, genes = table["pert"].nunique(), table["gene"].nunique()
+        card.step(f"{line}: labelled pairs", perturbations=names, genes=genes, note=note)
+        tables.append(table)
+    responses = add_folds(_responses(pd.concat(tables, ignore_index=True)), n_folds, seed)
+    shared = int((responses.obs["perturbation"].value_counts() == len(lines)).sum())
+    note = f"{responses.n_obs:,} rows; {shared:,} perturbations are in every line"
+    card.responses(responses, note, "union of lines")
+    sources = tuple(f"perturbqa/{LINES[line]}-{task}" for line in lines for task in TASKS)
+    return make_dataset(responses, card, sources=sources)
 
 
-def join_direction(
-    de: pd.DataFrame, direction: pd.DataFrame, line: str
-) -> tuple[pd.DataFrame, str]:
-    """Give every differentially expressed pair its sign, and say the counts in words.
+def _join_direction(line: str) -> tuple[pd.DataFrame, str]:
+    """Give every differentially expressed pair of a line its sign, and say the counts in words.
 
-    Both tables are those of `pairs`. Returns a table with columns `pert`, `gene`, `deg` (-1, 0, 1;
-    missing where the direction is unknown), `split_de`, `split_dir`; and the counts.
+    `deg` is -1, 0, 1, and missing where the direction is unknown.
     """
-    de = de.rename(columns={"label": "de", "split": "split_de"})
-    direction = direction.rename(columns={"label": "up", "split": "split_dir"})
-    labels = de.merge(direction, on=["pert", "gene"], how="outer", validate="one_to_one")
-    stray = labels["up"].notna() & (labels["de"] != 1)
-    if stray.any():
-        first = labels[stray].iloc[0]
-        raise InputError(
-            f"{line}: pert '{first['pert']}', gene '{first['gene']}' has a direction in the -dir "
-            "file but is not differentially expressed (label 1) in the -de file"
-        )
-    labels["deg"] = (2 * labels["up"] - 1).where(labels["de"] == 1, 0.0)
-    unsigned = int(labels["deg"].isna().sum())
+    de = pairs(line, "de").rename(columns={"label": "de", "split": "split_de"})
+    up = pairs(line, "dir").rename(columns={"label": "up", "split": "split_dir"})
+    table = de.merge(up, on=["pert", "gene"], how="outer", validate="one_to_one")
+    deg = (2 * table["up"] - 1).where(table["de"] == 1, 0.0)
     note = (
-        f"{len(labels):,} pairs, {int((labels['de'] == 1).sum()):,} differentially expressed "
-        f"({int((labels['deg'] == 1).sum()):,} up, {int((labels['deg'] == -1).sum()):,} down, "
-        f"{unsigned:,} without direction)"
+        f"{len(table):,} pairs, {int((table['de'] == 1).sum()):,} differentially expressed "
+        f"({int((deg == 1).sum()):,} up, {int((deg == -1).sum()):,} down, "
+        f"{int(deg.isna().sum()):,} without direction)"
     )
-    return labels[["pert", "gene", "deg", "split_de", "split_dir"]], note
+    return table.assign(cell_line=line, deg=deg), note
 
 
-def _responses(tables: dict[str, pd.DataFrame]) -> AnnData:
-    genes = pd.Index(sorted(set().union(*(t["gene"] for t in tables.values()))))
-    obs, rows, columns, values, start = [], [], [], [], 0
-    for line, table in tables.items():
-        grouped = table.assign(de=table["deg"].abs()).groupby("pert", sort=True)
-        part = pd.DataFrame(
-            {
-                "cell_line": line,
-                "split_de": grouped["split_de"].first(),
-                "split_dir": grouped["split_dir"].first().fillna(""),
-                "n_labels": grouped["deg"].count(),
-                "n_de": grouped["de"].sum().astype(int),
-            }
-        ).rename_axis("perturbation")
-        known = table[table["deg"].notna()]
-        rows.append(start + part.index.get_indexer(known["pert"]))
-        columns.append(genes.get_indexer(known["gene"]))
-        values.append(known["deg"].to_numpy(np.int8))
-        obs.append(part.reset_index())
-        start += len(part)
-    obs = pd.concat(obs, ignore_index=True)
+def _responses(table: pd.DataFrame) -> AnnData:
+    """Spread the pairs of all lines over rows (cell line, perturbation) and genes."""
+    table = table.assign(moved=table["deg"].abs())
+    rows = table.groupby(["cell_line", "pert"], sort=False)
+    obs = pd.DataFrame(
+        {
+            "split_de": rows["split_de"].first(),
+            "split_dir": rows["split_dir"].first().fillna(""),
+            "n_labels": rows["deg"].count(),
+            "n_de": rows["moved"].sum().astype(int),
+        }
+    )
+    genes = pd.Index(sorted(table["gene"].unique()))
+    known = table[table["deg"].notna()]
+    where = (
+        obs.index.get_indexer(pd.MultiIndex.from_frame(known[["cell_line", "pert"]])),
+        genes.get_indexer(known["gene"]),
+    )
     deg = np.zeros((len(obs), len(genes)), np.int8)
+    deg[where] = known["deg"]
     observed = np.zeros(deg.shape, bool)
-    where = np.concatenate(rows), np.concatenate(columns)
-    deg[where] = np.concatenate(values)
     observed[where] = True
+    obs = obs.rename_axis(["cell_line", "perturbation"]).reset_index()
     return make_responses(deg, obs, genes, dataset="essential", task="deg_pairs", observed=observed)

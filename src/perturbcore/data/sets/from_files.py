@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.data.folds import add_folds, check_leakage
+from perturbcore.data.folds import check_leakage
 from perturbcore.data.responses import check_responses, read_responses
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.screens.read import read_screen
-from perturbcore.data.sets._make import responses_of
+from perturbcore.data.sets._make import controls_said, folded, responses_of
 from perturbcore.data.sets.base import Card, Dataset, check_options
 
 
@@ -36,39 +36,38 @@ def load(
     """
     if (screen is None) == (responses is None):
         raise ParameterError("give either screen=<file.h5ad> or responses=<file.h5ad>")
-    card = Card()
+    card, cells = Card(), None
     path = Path(screen if responses is None else responses)
     if responses is None:
         check_options("a screen", declare_screen, declared)
         declared = {"dataset": name, **declared} if declared else {}
         cells = read_screen(path, backed=backed, **declared)
         cells.uns["perturbcore"]["dataset"] = name
-        note = f"{path.name}; {int(cells.obs['is_control'].sum()):,} control cells"
-        card.step_of("screen", cells, note=note)
-        table = responses_of(
-            cells, control=effect_control, batches=effect_batches, n_folds=n_folds, seed=seed
-        )
-        card.responses(table, f"{table.n_obs:,} rows; cells are those of the perturbations")
+        card.step_of("screen", cells, note=f"{path.name}; {controls_said(cells)}")
+        how = dict(control=effect_control, batches=effect_batches)
+        table = responses_of(cells, **how, n_folds=n_folds, seed=seed)
+        note = f"{table.n_obs:,} rows; cells are those of the perturbations"
+        card.responses(table, note, cells=int(table.obs["n_cells"].sum()))
     else:
         if declared:
             option = next(iter(declared))
             raise ParameterError(f"option '{option}' is for a screen, not for responses")
-        cells, table = None, read_responses(path)
-        given = "fold" in table.obs
-        if not given:
-            add_folds(table, min(n_folds, table.obs["perturbation"].nunique()), seed)
+        table = read_responses(path)
+        folds = "of the file" if "fold" in table.obs else "made here"
+        if "fold" not in table.obs:
+            folded(table, n_folds, seed)
         check_responses(table, source=str(path))
         check_leakage(table)
         table.uns["perturbcore"] = {**table.uns["perturbcore"], "dataset": name}
-        folds = "of the file" if given else "made here"
         card.responses(table, f"{path.name}; {table.n_obs:,} rows; folds {folds}")
+    about = table.uns["perturbcore"]
     return Dataset(
         name=name,
         title=title or name,
-        task=table.uns["perturbcore"]["task"],
+        task=about["task"],
         screen=cells,
         responses=table,
         card=card.frame(),
         notes=(f"Read from {path.name}.",),
-        simulated=bool(table.uns["perturbcore"].get("simulated", False)),
+        simulated=bool(about.get("simulated", False)),
     )

@@ -3,23 +3,20 @@
 import numpy as np
 import pandas as pd
 
-from perturbcore.core.errors import InputError
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.read import member, read_r
 from perturbcore.data.sets._make import make_wells, responses_of_wells
-from perturbcore.data.sets.base import Card, Dataset, card_of
+from perturbcore.data.sets.base import Card, Dataset, make_dataset
 
 TREATED, VECTOR = "trt_sh", "ctl_vector"
 COLUMNS = ("id", "pert_type", "pert_iname", "pert_mfc_desc", "pert_univ_id", "pert_plate")
 
 
-def load(n_folds: int = 5, seed: int = 0, path=None) -> Dataset:
+def load(n_folds: int = 5, seed: int = 0) -> Dataset:
     """Load the plate as replicate wells and as mean differences to the 32 vector wells.
 
     Four hairpins that the file names by hairpin id only, and the 8 untreated wells, are left
     out.
-
-    `path`: another copy of the file; the catalogue's otherwise.
 
     Returns ``responses``: task "lfc", z-scores (``uns["perturbcore"]["scale"] == "zscore"``);
     `n_cells` counts wells. Perturbations are current symbols; ``obs`` also has `entrez` and the
@@ -27,59 +24,48 @@ def load(n_folds: int = 5, seed: int = 0, path=None) -> Dataset:
 
     Subramanian et al. 2017; Enache et al. 2019.
     """
-    path = path or fetch("l1000_kd", progress=False)
+    path = fetch("l1000_kd")
     z, wells, genes = _read(path)
-    card = Card()
+    kind, card = wells["pert_type"], Card()
 
-    def step(name: str, table: pd.DataFrame, note: str) -> None:
+    def step(name: str, keep, note: str) -> None:
+        table = wells[keep]
         card.step(
             name,
             cells=len(table),
-            perturbations=table.loc[table["pert_type"] == TREATED, "pert_mfc_desc"].nunique(),
+            perturbations=table.loc[kind == TREATED, "pert_mfc_desc"].nunique(),
             genes=len(genes),
             batches=table["pert_plate"].nunique(),
             note=note,
         )
 
-    step("file", wells, "cells are wells; 976 landmark genes")
-    treated = wells["pert_type"] == TREATED
-    unnamed = treated & wells["pert_iname"].str.lower().str.startswith("trcn")
+    step("file", kind == kind, "cells are wells; 976 landmark genes")
+    unnamed = (kind == TREATED) & wells["pert_iname"].str.lower().str.startswith("trcn")
     n_unnamed = wells.loc[unnamed, "pert_iname"].nunique()
-    step("named targets", wells[~unnamed], f"{n_unnamed} hairpins without a target's name dropped")
-    control = wells["pert_type"] == VECTOR
-    if not control.any():
-        raise InputError(f"{path}: column 'pert_type' has no '{VECTOR}': no control wells")
-    keep = ((treated & ~unnamed) | control).to_numpy()
-    z, wells, control = z[keep], wells[keep], control[keep].to_numpy()
-    step("controls", wells, f"{int(control.sum())} control wells ({VECTOR})")
+    step("named targets", ~unnamed, f"{n_unnamed} hairpins without a target's name dropped")
+    control = kind == VECTOR
+    keep = ((kind == TREATED) & ~unnamed) | control
+    step("controls", keep, f"{int(control.sum())} control wells ({VECTOR})")
     obs = pd.DataFrame(
         {
-            "perturbation": wells["pert_mfc_desc"].to_numpy(),
-            "batch": wells["pert_plate"].to_numpy(),
+            "perturbation": wells["pert_mfc_desc"],
+            "batch": wells["pert_plate"],
             "cell_line": "A549",
             "is_control": control,
-            "entrez": np.where(control, "", wells["pert_univ_id"]),
-            "symbol_in_file": wells["pert_iname"].to_numpy(),
+            "entrez": wells["pert_univ_id"].mask(control, ""),
+            "symbol_in_file": wells["pert_iname"],
         },
-        index=wells["id"].to_numpy(),
-    )
+    ).set_axis(wells["id"].to_numpy())
     about = dict(dataset="l1000_kd", scale="zscore", identifier="symbol")
-    replicates = make_wells(z, obs, genes, path=path, **about)
+    keep = keep.to_numpy()
+    replicates = make_wells(z[keep], obs[keep].copy(), genes, **about)
     extra = ("entrez", "symbol_in_file")
-    responses = responses_of_wells(
-        replicates, control="global", n_folds=n_folds, seed=seed, keep=extra
-    )
+    how = dict(control="global", n_folds=n_folds, seed=seed, keep=extra)
+    responses = responses_of_wells(replicates, **how)
     per = responses.obs["n_cells"]
     note = f"mean over {per.min()} to {per.max()} wells minus the mean of the control wells"
-    card.responses(responses, note, cells=False)
-    return Dataset(
-        name="l1000_kd",
-        task="lfc",
-        responses=responses,
-        replicates=replicates,
-        card=card.frame(),
-        **card_of("l1000_kd"),
-    )
+    card.responses(responses, note)
+    return make_dataset(responses, card, replicates=replicates)
 
 
 def _read(path):
@@ -88,12 +74,4 @@ def _read(path):
     z = np.asarray(member(path, gct, "mat"), dtype=np.float32).T
     genes = member(path, gct, "rdesc", "pr_gene_symbol").astype(str).to_numpy()
     columns = {c: member(path, gct, "cdesc", c).astype(str) for c in COLUMNS}
-    wells = pd.DataFrame(columns)
-    if z.shape != (len(wells), len(genes)):
-        raise InputError(
-            f"{path}: mat is {z.shape[1]} x {z.shape[0]}, but there are {len(genes)} row and "
-            f"{len(wells)} column descriptions"
-        )
-    if list(wells["id"]) != [str(i) for i in member(path, gct, "cid")]:
-        raise InputError(f"{path}: the rows of cdesc are not in the order of mat's columns")
-    return z, wells, genes
+    return z, pd.DataFrame(columns), genes

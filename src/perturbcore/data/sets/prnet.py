@@ -1,31 +1,36 @@
 """L1000 level-3 chemical screen of HT115 cells on two replicate plates (PRnet's example)."""
 
-from types import MappingProxyType
-
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.read import read_h5ad
-from perturbcore.data.sets._make import make_wells, responses_of_wells, well_effects
-from perturbcore.data.sets.base import Card, Dataset, card_of, check_choice
+from perturbcore.data.sets._make import (
+    make_wells,
+    responses_of_wells,
+)
+from perturbcore.data.sets.base import Card, Dataset, check_choice, make_dataset
 
 CONTROL = "DMSO"
-COLUMNS = ("pert_iname", "pert_id", "pert_type", "rna_plate", "dose", "cell_type", "SMILES")
+# columns of the file, and what they are here
+COLUMNS = {
+    "pert_iname": "perturbation",
+    "rna_plate": "batch",
+    "cell_type": "cell_line",
+    "dose": "dose",
+    "SMILES": "smiles",
+    "pert_id": "pert_id",
+}
 
 
-def load(control: str = "matched", n_folds: int = 5, seed: int = 0, path=None) -> Dataset:
+def load(control: str = "matched", n_folds: int = 5, seed: int = 0) -> Dataset:
     """Load the wells of both plates and the plate-matched effects of the drugs.
 
     Only drugs that lie on both plates are kept: one on one plate has no replicate, so that
     resampling plates would give it an experimental error of nearly nothing.
 
-    `control`: whether a drug's well is compared with the DMSO wells of its own plate (Eq. 4),
-    or of both (Eq. 6); `n_folds, seed`: folds are by drug; see
-    `perturbcore.data.folds.assign_folds`; `path`: another copy of the file; the catalogue's
-    otherwise.
+    `control`: whether a drug's well is compared with the DMSO wells of its own plate ("matched",
+    Eq. 4), or of both ("global", Eq. 6); `n_folds, seed`: folds are by drug.
 
     Returns ``responses``: task "lfc", log2 (``uns["perturbcore"]["scale"]``); `n_cells` counts
     wells. ``replicates``: wells x genes with their DMSO wells. ``extras["drugs"]``: a DataFrame
@@ -40,71 +45,32 @@ def load(control: str = "matched", n_folds: int = 5, seed: int = 0, path=None) -
     Qi et al. 2024; Subramanian et al. 2017.
     """
     check_choice("control", control, ("matched", "global"))
-    path = path or fetch("prnet", progress=False)
-    wells = _wells(path)
+    wells = _wells(fetch("prnet"))
     card = Card()
     treated = ~wells.obs["is_control"].to_numpy()
     drugs = _drugs(wells.obs[treated])
     several = int((drugs["n_structures"] > 1).sum())
     note = f"{several} names with two registered structures are one perturbation each"
     card.step_of("file", wells, f"cells are wells; {note}")
-    plates = wells.obs[treated].groupby("perturbation")["batch"].nunique()
-    keep = plates.index[plates == wells.obs["batch"].nunique()]
+    keep = drugs.index[drugs["n_plates"] == wells.obs["batch"].nunique()]
     wells = wells[~treated | wells.obs["perturbation"].isin(keep).to_numpy()].copy()
-    note = f"{len(plates) - len(keep)} drugs on one plate only dropped"
+    note = f"{len(drugs) - len(keep)} drugs on one plate only dropped"
     card.step_of("both plates", wells, note)
     responses = responses_of_wells(wells, control=control, n_folds=n_folds, seed=seed)
     which = "its" if control == "matched" else "all"
-    note = f"mean over plates of the difference to {which} DMSO wells"
-    card.responses(responses, note, cells=False)
-    about = card_of("prnet")
-    about["notes"] += (replicate_agreement(well_effects(wells, control)),)
-    return Dataset(
-        name="prnet",
-        task="lfc",
-        responses=responses,
-        replicates=wells,
-        card=card.frame(),
-        extras=MappingProxyType({"drugs": drugs.loc[keep]}),
-        **about,
-    )
-
-
-def replicate_agreement(effects: pd.DataFrame) -> str:
-    """Say how the effects of the two plates correlate, of the same drug and of different ones."""
-    first, second = (effects.loc[p] for p in effects.index.unique("batch")[:2])
-    drugs = first.index.intersection(second.index)
-    n = len(drugs)
-    r = np.corrcoef(first.loc[drugs], second.loc[drugs])[:n, n:]
-    other = (r.sum() - np.trace(r)) / (r.size - n)
-    return (
-        f"Most drugs are near noise: the effects of one drug on the two plates correlate by "
-        f"{np.diag(r).mean():.2f} on average ({n} drugs), "
-        f"those of two different drugs by {other:.2f}."
-    )
+    card.responses(responses, f"mean over plates of the difference to {which} DMSO wells")
+    return make_dataset(responses, card, replicates=wells, extras={"drugs": drugs.loc[keep]})
 
 
 def _wells(path) -> AnnData:
     raw = read_h5ad(path, COLUMNS)
-    obs = raw.obs[list(COLUMNS)].astype({c: str for c in COLUMNS if c != "dose"})
-    control = obs["pert_iname"] == CONTROL
-    without = ~control.groupby(obs["rna_plate"]).any()
-    if without.any():
-        plate = without.index[without][0]
-        raise InputError(f"{path}: column 'pert_iname' has no '{CONTROL}' on plate '{plate}'")
-    table = pd.DataFrame(
-        {
-            "perturbation": obs["pert_iname"],
-            "batch": obs["rna_plate"],
-            "cell_line": obs["cell_type"],
-            "is_control": control,
-            "dose": obs["dose"].astype(float),
-            "smiles": obs["SMILES"].mask(control, ""),
-            "pert_id": obs["pert_id"],
-        },
-    ).set_axis(obs.index.astype(str))
+    obs = raw.obs[list(COLUMNS)].rename(columns=COLUMNS)
+    obs = obs.astype({c: float if c == "dose" else str for c in obs})
+    obs["is_control"] = obs["perturbation"] == CONTROL
+    obs["smiles"] = obs["smiles"].mask(obs["is_control"], "")
+    obs.index = obs.index.astype(str)
     about = dict(dataset="prnet", scale="log2", identifier="drug")
-    return make_wells(raw.X, table, raw.var_names, path=path, **about)
+    return make_wells(raw.X, obs, raw.var_names, **about)
 
 
 def _drugs(obs: pd.DataFrame) -> pd.DataFrame:

@@ -1,17 +1,28 @@
 """Drug signatures of Sci-Plex 3 and Tahoe-100M as ranked genes (sigrecon): signed top-k labels."""
 
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from numbers import Integral
+
+import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.data.catalogue import fetch
+from perturbcore.data.folds import assign_folds
 from perturbcore.data.molecules.tables import sciplex_drugs, tahoe_drugs
-from perturbcore.data.sets._signatures import (
-    check_k,
-    read_signatures,
-    signature_dataset,
-    spelled,
-)
-from perturbcore.data.sets.base import Dataset, card_of, check_choice
+from perturbcore.data.responses import make_responses
+from perturbcore.data.sets._rstrings import read_string_lists
+from perturbcore.data.sets.base import Card, Dataset, check_choice, constants_of, make_dataset
+
+SALTS = (
+    "hydrochloride dihydrochloride hydrobromide mesylate dimesylate maleate acetate diacetate "
+    "sulfate disulfate citrate tosylate sodium potassium chloride hydrate dihydrate monohydrate "
+    "hemihydrate phosphate fumarate tartrate isethionate hcl 2hcl"
+).split()
 
 
 def load(
@@ -30,33 +41,186 @@ def load(
     together; `n_folds, seed`: folds are by drug, salts of a drug together, the same in all
     lines.
 
-    Returns task "deg"; see `perturbcore.data.sets._signatures.signature_dataset`. obs `n_up`:
-    significantly up-regulated genes by the file's own list, 100 at most.
+    Returns task "deg". obs `n_up`: significantly up-regulated genes by the file's own list, 100 at
+    most. ``extras``: "drugs" (indexed by perturbation: `smiles`, `targets`, `mechanism`,
+    `in_table`, `how` it was found there, `parent`), "unmatched" (names that are in no drug table,
+    and dropped). Lines measured in one well are declared so (``shared_wells``).
 
     Srivatsan et al. 2020; Zhang et al. 2025.
     """
     name = f"{check_choice('source', source, ('sciplex', 'tahoe'))}_signatures"
-    about = card_of(name)
-    known = about.pop("lines")
-    check_k(k)
+    about = constants_of(name)
+    known = about["lines"]
+    _whole("k", k, 1)
+    _whole("min_labels", min_labels, 0)
     lines = list(known) if lines is None else [lines] if isinstance(lines, str) else list(lines)
     if unknown := [line for line in lines if line not in known]:
         raise ParameterError(f"no cell line '{unknown[0]}'; there are: {', '.join(known)}")
     files = {line: f"sigrecon/{known[line]}" for line in lines}
-    signatures = {
-        line: read_signatures(fetch(file, progress=False), known[line])
-        for line, file in files.items()
-    }
+    signatures = {line: read_signatures(fetch(file), known[line]) for line, file in files.items()}
     drugs = tahoe_drugs()
     if source == "sciplex":
-        drugs = with_targets(sciplex_drugs(), drugs)
-    about["sources"] = (*files.values(), *about["sources"])
-    options = dict(k=k, min_labels=min_labels, n_folds=n_folds, seed=seed)
-    return signature_dataset(name, signatures, drugs, **options, **about)
+        # its own table names target classes: genes are those of the other, by the name before "("
+        targets = {spelled(name): targets for name, targets in drugs["targets"].items()}
+        drugs = sciplex_drugs()
+        drugs["targets"] = [targets.get(spelled(n.split(" (")[0]), "") for n in drugs.index]
+    how = dict(k=k, min_labels=min_labels, n_folds=n_folds, seed=seed)
+    how |= dict(aliases=about["aliases"], shared_wells=about["shared_wells"])
+    return signature_dataset(name, signatures, drugs, files=tuple(files.values()), **how)
 
 
-def with_targets(compounds: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """Fill target genes from another drug table, by the name before the brackets."""
-    known = {spelled(name): targets for name, targets in other["targets"].items()}
-    targets = [known.get(spelled(name.split(" (")[0]), "") for name in compounds.index]
-    return compounds.assign(targets=targets)
+def signature_dataset(
+    name: str,
+    lines: Mapping[str, dict],
+    table: pd.DataFrame,
+    *,
+    k: int,
+    min_labels: int,
+    n_folds: int,
+    seed: int,
+    shared_wells: bool,
+    aliases: Mapping[str, str],
+    files: tuple[str, ...] = (),
+) -> Dataset:
+    """Make the data set of `load` from ranked signatures (see `read_signatures`) and a drug table.
+
+    A gene that no signature labels has nothing to predict, so that `min_labels` drops it.
+    """
+    card = Card()
+    drugs, lost = _drugs(name, lines, table, aliases, card)
+    genes, n_twice = common_genes(lines, drugs.index)
+    if 2 * k >= len(genes):
+        raise ParameterError(
+            f"k={k}: the signatures share {len(genes)} genes, so that k must be below "
+            f"{(len(genes) + 1) // 2}"
+        )
+    responses = _responses(name, lines, drugs.index, genes, k)
+    times = (responses.layers["deg"] != 0).sum(axis=0)
+    if not (times >= min_labels).any():
+        raise ParameterError(
+            f"min_labels={min_labels}: no gene is labelled more than {int(times.max())} times"
+        )
+    responses = responses[:, times >= min_labels].copy()
+    responses.uns["perturbcore"].update(k=int(k), shared_wells=bool(shared_wells))
+    # salts of one drug are near copies of each other: they lie in one fold
+    folds = assign_folds(drugs["parent"], min(n_folds, drugs["parent"].nunique()), seed)
+    responses.obs["fold"] = folds.loc[drugs.loc[responses.obs["perturbation"], "parent"]].to_numpy()
+    note = f"genes that all signatures rank; {n_twice} of them dropped: a name there twice"
+    card.step("common genes", perturbations=len(drugs), genes=len(genes), note=note)
+    rows = f"{responses.n_obs} rows of drug and line, {k} genes up and {k} down in each"
+    card.responses(responses, f"{rows}; genes labelled at least {min_labels} times")
+    few = (responses.obs["n_up"] < min(k, 100)).to_numpy()
+    weak = (
+        f"Of {responses.n_obs} signatures, {few.sum()} ({few.mean():.0%}) have fewer than "
+        f"{min(k, 100)} significantly up-regulated genes by the file's own list: part of their "
+        "labels is noise."
+    )
+    extras = {"drugs": drugs, "unmatched": lost}
+    data = make_dataset(responses, card, notes=(weak,), extras=extras)
+    return replace(data, sources=(*files, *data.sources))
+
+
+def read_signatures(path, name: str) -> dict[str, tuple[np.ndarray, int]]:
+    """Read the ranked signatures of one cell line.
+
+    Returns per drug its genes, most up-regulated first, and the length of its list of
+    significantly up-regulated genes (100 at most).
+    """
+    drugs = read_string_lists(path, name)
+    return {drug: (parts["up_full"], len(parts["up"])) for drug, parts in drugs.items()}
+
+
+def spelled(name: str) -> str:
+    """Reduce a drug's name to its letters and digits."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def parent(name: str) -> str:
+    """Reduce a drug's name to that of its active part: salts and waters left out."""
+    words = [w for w in re.split(r"[^\w+-]+", name.lower()) if w and w not in SALTS]
+    return " ".join(words) or name.lower()
+
+
+def match_drugs(names, table: pd.DataFrame, aliases: Mapping[str, str]) -> pd.DataFrame:
+    """Find drugs in a table (indexed by drug) by name.
+
+    Returns a table indexed by name: `in_table` (or missing) and `how`: "name"; "alias"; "spelling",
+    equal but for case and punctuation; "beginning", the only name of the table that begins so (at
+    least eight letters: a name cut short); "" where none was found.
+    """
+    by_spelling: dict[str, list[str]] = {}
+    for known in table.index:
+        by_spelling.setdefault(spelled(known), []).append(known)
+    rows = {}
+    for name in names:
+        short = spelled(name)
+        begins = [k for k in by_spelling if len(short) >= 8 and k.startswith(short)]
+        if name in table.index:
+            rows[name] = (name, "name")
+        elif aliases.get(name) in table.index:
+            rows[name] = (aliases[name], "alias")
+        elif len(by_spelling.get(short, ())) == 1:
+            rows[name] = (by_spelling[short][0], "spelling")
+        elif short not in by_spelling and len(begins) == 1 and len(by_spelling[begins[0]]) == 1:
+            rows[name] = (by_spelling[begins[0]][0], "beginning")
+        else:
+            rows[name] = (None, "")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["in_table", "how"])
+
+
+def common_genes(lines: Mapping[str, dict], drugs) -> tuple[list[str], int]:
+    """List the genes that every signature ranks once, and count those ranked twice."""
+    counts = [Counter(of[d][0].tolist()) for of in lines.values() for d in of if d in drugs]
+    shared = set.intersection(*map(set, counts)) if counts else set()
+    once = [gene for gene in sorted(shared) if all(c[gene] == 1 for c in counts)]
+    return once, len(shared) - len(once)
+
+
+def top_k_labels(ranked, genes: pd.Index, k: int) -> np.ndarray:
+    """Label the first k of `genes` in a ranking 1, the last k -1, all others 0 (int8)."""
+    order = genes.get_indexer(np.asarray(ranked, dtype=object))
+    order = order[order >= 0]
+    label = np.zeros(len(genes), dtype=np.int8)
+    label[order[:k]] = 1
+    label[order[-k:]] = -1
+    return label
+
+
+def _whole(name: str, value, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ParameterError(f"{name}={value!r}: give a whole number of at least {least}")
+
+
+def _drugs(
+    name: str, lines, table: pd.DataFrame, aliases, card: Card
+) -> tuple[pd.DataFrame, tuple]:
+    """Return the drugs that the table has, with its columns, and the names of the others."""
+    everyone = sorted({d for of in lines.values() for d in of})
+    lengths = [len(ranked) for of in lines.values() for ranked, _ in of.values()]
+    size = f"{min(lengths):,} to {max(lengths):,} genes each"
+    note = f"{len(lengths)} signatures in {len(lines)} cell lines, {size}"
+    card.step("files", perturbations=len(everyone), note=note)
+    matched = match_drugs(everyone, table, aliases)
+    lost = tuple(matched.index[matched["how"] == ""])
+    matched = matched.drop(index=list(lost)).rename_axis("perturbation")
+    how = matched["how"].value_counts()
+    kinds = ("name", "spelling", "beginning", "alias")
+    note = "found " + ", ".join(f"{how[h]} by {h}" for h in kinds if h in how)
+    note += f"; not found, dropped: {', '.join(lost)}" if lost else ""
+    card.step("drug table", perturbations=len(matched), note=note)
+    drugs = table.reindex(matched["in_table"])[["smiles", "targets", "mechanism"]].fillna("")
+    drugs = drugs.set_index(matched.index).assign(in_table=matched["in_table"], how=matched["how"])
+    return drugs.assign(parent=[parent(n) for n in matched["in_table"]]), lost
+
+
+def _responses(name: str, lines, drugs, genes: list[str], k: int) -> AnnData:
+    index = pd.Index(genes, dtype=object)
+    rows, labels = [], []
+    for line, of in lines.items():
+        for drug in drugs:
+            if drug in of:
+                ranked, n_up = of[drug]
+                labels.append(top_k_labels(ranked, index, k))
+                rows.append((drug, line, n_up))
+    obs = pd.DataFrame(rows, columns=["perturbation", "cell_line", "n_up"])
+    return make_responses(np.stack(labels), obs, genes, dataset=name, task="deg", identifier="drug")

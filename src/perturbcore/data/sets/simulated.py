@@ -1,9 +1,7 @@
 """The simulated screen: cells with known truth, and their estimated effects or labels."""
 
-from types import MappingProxyType
-
-from perturbcore.data.sets._make import labels_of, responses_of
-from perturbcore.data.sets.base import Card, Dataset, card_of, check_choice, check_options
+from perturbcore.data.sets._make import controls_said, simulate, simulated_dataset
+from perturbcore.data.sets.base import Card, Dataset
 from perturbcore.data.simulate.screen import simulate_screen
 
 
@@ -37,43 +35,18 @@ def load(
     -------
     Dataset
         ``extras["simulation"]`` is the `SimulatedScreen` with its truth.
-
-    Raises
-    ------
-    ParameterError
-        An option is unknown or out of its range.
     """
-    check_choice("task", task, ("lfc", "deg"))
-    check_options("simulate_screen", simulate_screen, options)
-    simulation = simulate_screen(**options)
-    screen = simulation.screen
-    card = Card()
-    lines, controls = screen.obs["cell_line"].nunique(), int(screen.obs["is_control"].sum())
-    card.step_of("simulated", screen, note=f"{lines} cell lines; {controls:,} control cells")
-    folds = dict(n_folds=n_folds, seed=fold_seed)
-    labelled = task == "deg"
-    name = "simulated_deg" if labelled else "simulated"
-    if labelled:
-        how = dict(variant="pooled", min_cells=min_cells, test=test)
-        responses = labels_of(screen, dataset=name, **how, **folds)
-        card.step(
-            "labels",
-            perturbations=responses.obs["perturbation"].nunique(),
-            genes=responses.n_vars,
-            note=f"{responses.n_obs} rows with more than {min_cells} cells; "
-            f"{(responses.layers['deg'] != 0).mean():.1%} of labels are not 0",
-        )
-    else:
-        responses = responses_of(screen, control=control, batches=batches, **folds)
-    about = card_of("simulated")
-    return Dataset(
-        name=name,
-        title=about["title"] + (" (labels)" if labelled else ""),
+    simulation = simulate(simulate_screen, task, options)
+    screen, card = simulation.screen, Card()
+    lines = screen.obs["cell_line"].nunique()
+    card.step_of("simulated", screen, note=f"{lines} cell lines; {controls_said(screen)}")
+    return simulated_dataset(
+        "simulated",
+        simulation,
+        screen,
+        card,
         task=task,
-        screen=screen,
-        responses=responses,
-        card=card.frame(),
-        notes=about["notes"],
-        simulated=True,
-        extras=MappingProxyType({"simulation": simulation}),
+        effects=dict(control=control, batches=batches),
+        labels=dict(variant="pooled", min_cells=min_cells, test=test),
+        folds=(n_folds, fold_seed),
     )
