@@ -326,7 +326,7 @@ def test_wrong_raw_files_are_named(raw, capsys):
     says("norman", "GEARS_perturb_processed.h5ad")
     matrix = next((raw / "sciplex").glob("*matrix"))
     matrix.write_text("1\t99999999\t1\n")
-    says("sciplex", "matrix", "'cell' has 99999999")
+    says("sciplex", "matrix", "'cell' has '99999999'")
     says("tahoe", "'dose' never equals 7", options=("--dose", 7))
     path = raw / "tahoe" / "raw" / f"{TAHOE_LINES[0]}.h5ad"
     cells = ad.read_h5ad(path)
@@ -380,7 +380,7 @@ def test_plain_metrics_of_a_case_done_by_hand():
 
 
 class Host:
-    """Stands for the data's host: files with size and checksum, and a record of what was asked."""
+    """Stand for the data's host: files with size and checksum, and a record of what was asked."""
 
     def __init__(self, files, wrong=()):
         self.files, self.wrong, self.asked = files, set(wrong), []

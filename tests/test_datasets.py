@@ -196,13 +196,9 @@ def eccite(counts, guides, replicates):
 
     def matrix(m, names):
         coo = sp.coo_matrix(m.T)
-        return {
-            "i": coo.row.astype(np.int32),
-            "j": coo.col.astype(np.int32),
-            "x": coo.data.astype(float),
-            "Dim": np.array(coo.shape, dtype=np.int32),
-            "Dimnames": [np.array(names), None],
-        }
+        i, j, shape = (np.asarray(v, dtype=np.int32) for v in (coo.row, coo.col, coo.shape))
+        x, names = coo.data.astype(float), [np.array(names), None]
+        return {"i": i, "j": j, "x": x, "Dim": shape, "Dimnames": names}
 
     names = [f"{t}g{i}" for t in ("NT", "AAA", "BBB") for i in (1, 2)]
     targets = [t for t in ("non-targeting", "AAA", "BBB") for _ in (1, 2)]
@@ -268,20 +264,6 @@ def test_papalexi_from_guides_to_effects(load_file, small_eccite):
     np.testing.assert_allclose(got, effect, atol=1e-5)
 
 
-@pytest.mark.mirror
-def test_papalexi_counts_are_those_of_the_file(mirror):
-    loaded = datasets.load("papalexi")
-    assert loaded.card["cells"].tolist() == [20_729, 16_192]
-    assert loaded.card["perturbations"].tolist() == [26, 25]
-    assert loaded.card["batches"].tolist() == [3, 3]
-    assert loaded.screen.n_vars == 299
-    _, guide_counts, guides, targets = papalexi._read(catalogue.fetch("papalexi"))
-    guide, _, _, tied = papalexi.leading_guide(guide_counts)
-    assert not tied.any()
-    assert (targets[guide] == "non-targeting").sum() == 2386  # as Papalexi et al. have them
-    assert set(targets) - set(targets[guide]) == {"CD274"}
-
-
 # ---- L1000 knock-downs
 
 
@@ -294,27 +276,23 @@ def plate():
         "mat": np.random.default_rng(2).normal(size=(5, 14)),
         "cid": ids,
         "cdesc": pd.DataFrame(
-            {
-                "id": ids,
-                "pert_type": kinds,
-                "pert_iname": names,
-                "pert_mfc_desc": symbols,
-                "pert_univ_id": "7",
-                "pert_plate": "P1",
-            }
-        ),
+            dict(
+                id=ids,
+                pert_type=kinds,
+                pert_iname=names,
+                pert_mfc_desc=symbols,
+                pert_univ_id="7",
+                pert_plate="P1",
+            )
+        ),  # fmt: skip
         "rdesc": pd.DataFrame({"pr_gene_symbol": [f"G{i}" for i in range(5)]}),
     }
 
 
-def save_plate(tmp_path, gct):
-    rdata.write_rda(tmp_path / "kd.RData", {"kd_gct": gct})
-    return tmp_path / "kd.RData"
-
-
 def test_l1000_effects_against_plain_means(load_file, tmp_path):
-    gct = plate()
-    loaded = load_file(l1000_kd, save_plate(tmp_path, gct), n_folds=2)
+    gct, path = plate(), tmp_path / "kd.RData"
+    rdata.write_rda(path, {"kd_gct": gct})
+    loaded = load_file(l1000_kd, path, n_folds=2)
     z = gct["mat"].T
     base = z[9:12].mean(0)  # the vector wells; untreated wells and nameless hairpins are left out
     r = loaded.responses
@@ -325,17 +303,6 @@ def test_l1000_effects_against_plain_means(load_file, tmp_path):
     assert r.uns["perturbcore"]["scale"] == "zscore"
     assert loaded.card["cells"].tolist()[:3] == [14, 12, 10]
     assert loaded.replicates.obs["is_control"].sum() == 3
-
-
-@pytest.mark.mirror
-def test_l1000_counts_are_those_of_the_file(mirror):
-    loaded = datasets.load("l1000_kd")
-    assert loaded.card["cells"].tolist()[:3] == [374, 360, 352]
-    assert loaded.card["perturbations"].tolist() == [85, 81, 81, 81]
-    assert loaded.responses.shape == (81, 976)
-    check_responses(loaded.responses)
-    # the mean length of the effects, as another program had it
-    assert np.linalg.norm(loaded.responses.X, axis=1).mean() == pytest.approx(34.7, abs=0.05)
 
 
 # ---- PerturBench
@@ -377,14 +344,38 @@ def test_perturbench_parts(load_file, tmp_path):
         perturbench.load("replogle")
 
 
+COUNTS = {
+    "papalexi": dict(cells=[20_729, 16_192], perturbations=[26, 25], genes=[299, 299]),
+    "l1000_kd": dict(cells=[374, 360, 352, pd.NA], perturbations=[85, 81, 81, 81], genes=[976] * 4),
+    "perturbench": dict(cells=[5961, 3375, 1895], genes=[500] * 3),
+}
+
+
 @pytest.mark.mirror
-def test_perturbench_counts_are_those_of_the_file(mirror):
-    norman = datasets.load("perturbench")
-    assert norman.card["cells"].tolist() == [5961, 3375, 1895]
-    assert norman.card["perturbations"].iloc[-1] == 18 and norman.card["batches"].iloc[-1] == 8
-    glioma = datasets.load("perturbench", part="mcfaline").responses
-    assert glioma.n_obs == 27 and glioma.obs["cell_line"].nunique() == 3
-    assert (glioma.obs.groupby("perturbation")["fold"].nunique() == 1).all()
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_those_of_the_file(mirror, name):
+    loaded = datasets.load(name)
+    check_responses(loaded.responses)
+    for column, counts in COUNTS[name].items():
+        pd.testing.assert_series_equal(
+            loaded.card[column], pd.Series(counts, dtype="Int64"), check_names=False
+        )
+    if name == "perturbench":
+        last = loaded.card.iloc[-1]
+        assert (last["perturbations"], last["batches"]) == (18, 8)
+        glioma = datasets.load(name, part="mcfaline").responses
+        assert glioma.n_obs == 27 and glioma.obs["cell_line"].nunique() == 3
+        assert (glioma.obs.groupby("perturbation")["fold"].nunique() == 1).all()
+    elif name == "l1000_kd":
+        # the mean length of the effects, as another program had it
+        length = np.linalg.norm(loaded.responses.X, axis=1).mean()
+        assert length == pytest.approx(34.7, abs=0.05)
+    else:
+        _, guide_counts, guides, targets = papalexi._read(catalogue.fetch("papalexi"))
+        guide, _, _, tied = papalexi.leading_guide(guide_counts)
+        assert not tied.any()
+        assert (targets[guide] == "non-targeting").sum() == 2386  # as Papalexi et al. have them
+        assert set(targets) - set(targets[guide]) == {"CD274"}
 
 
 # ---- simulated, and your own

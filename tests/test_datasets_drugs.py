@@ -36,17 +36,11 @@ def at_response_dose(simulated):
 
 def test_every_plate_of_a_drug_has_vehicle(screen):
     obs = screen.screen.obs
-    vehicle = set(
-        map(tuple, obs.loc[obs["is_control"], ["cell_line", "batch"]].astype(str).to_numpy())
-    )
-    assert set(map(tuple, obs[["cell_line", "batch"]].astype(str).to_numpy())) <= vehicle
-    plates = (
-        obs[~obs["is_control"]]
-        .groupby(["cell_line", "perturbation"], observed=True)["batch"]
-        .nunique()
-    )
-    assert (plates == 3).all()
-    assert set(obs.loc[obs["is_control"], "dose"]) == {0.0}
+    plate = obs["cell_line"].astype(str) + obs["batch"].astype(str)
+    vehicle = obs["is_control"]
+    assert set(plate) == set(plate[vehicle]) and set(obs.loc[vehicle, "dose"]) == {0.0}
+    drugs = obs[~vehicle].groupby(["cell_line", "perturbation"], observed=True)
+    assert (drugs["batch"].nunique() == 3).all()
 
 
 def test_the_same_seed_gives_the_same_cells(screen):
@@ -79,8 +73,6 @@ def test_drugs_of_one_target_act_alike(screen):
         for j in range(i):
             same = set(targets[a].split(";")) & set(targets[names[j]].split(";"))
             (shared if same else other).append(r[i, j])
-    if not shared:  # 24 drugs drawn with this seed do share targets; another seed may not
-        pytest.fail("no two drugs share a target: draw more drugs in this test")
     assert np.mean(shared) > np.mean(other) + 0.2
 
 
@@ -119,12 +111,8 @@ def test_labels_find_the_truth_and_a_wrong_plate_is_outvoted():
 
 
 def test_parameters_are_checked_before_anything_is_drawn():
-    for wrong in (
-        {"n_drugs": 0},
-        {"response_dose": 3.0},
-        {"inert_fraction": 1.5},
-        {"plates_per_drug": 9},
-    ):
+    for wrong in (dict(n_drugs=0), dict(response_dose=3.0), dict(inert_fraction=1.5),
+                  dict(plates_per_drug=9)):  # fmt: skip
         with pytest.raises(ParameterError):
             simulate_drug_screen(**(SMALL | wrong))
     with pytest.raises(InputError):
@@ -139,9 +127,7 @@ def test_simulated_data_set_has_drug_level_folds_and_its_drugs():
     assert obs.groupby("perturbation", observed=True)["fold"].nunique().eq(1).all()
     assert obs["cell_line"].nunique() == 2 and data.task == "lfc" and data.simulated
     drugs = data.extras["drugs"]
-    assert {"smiles", "targets", "mechanism"} <= set(drugs) and drugs["smiles"].str.len().gt(
-        0
-    ).all()
+    assert {"smiles", "targets", "mechanism"} <= set(drugs) and (drugs["smiles"] != "").all()
     assert set(obs["perturbation"]) <= set(drugs.index)
     assert data.responses.uns["perturbcore"]["identifier"] == "drug"
 
