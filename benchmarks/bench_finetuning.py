@@ -78,13 +78,13 @@ def forward(n, g):
     }
 
 
-def tuning(kind, n_perturbations, g, device):
+def tuning(kind, n_perturbations, g):
     """Seconds an epoch over perturbations, batch 8, validation included."""
     cells = random_cells(200, g)
     encoder = pretrain(cells, epochs=1, **SIZES).encoder
     model = FineTuned(
         kind(encoder, cells, hidden=(1024, 2048)), name="CT", modality="Expression", lrs=(1e-3,),
-        batch_sizes=(8,), epochs=3, device=device,
+        batch_sizes=(8,), epochs=3,
     )  # fmt: skip
     rng = np.random.default_rng(0)
     names = cells.genes[rng.permutation(g)[: n_perturbations + 1]]
@@ -122,7 +122,7 @@ def main():
         report(forward(cells, g))
     for g in genes:
         for kind in (Indexing, InSilicoKO):
-            report(tuning(kind, 64 if args.small else 240, g, args.device))
+            report(tuning(kind, 64 if args.small else 240, g))
     if args.out:
         with open(args.out, "w") as file:
             json.dump(rows, file, indent=1)

@@ -1,7 +1,4 @@
-"""Fine-tuning a graph network: exact neighbourhoods, no look at test responses.
-
-What it gains and when.
-"""
+"""Fine-tuning a graph network: exact neighbourhoods, no look at test responses, what it gains."""
 
 import copy
 
@@ -29,20 +26,13 @@ from perturbcore.models.simple.space import Protocol
 from perturbcore.score.evaluate import evaluate as evaluate_models
 from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.pairs import auroc_within
-from perturbcore.score.model import Fold, blank, fit_predict
-from perturbcore.score.task import task_of
+from perturbcore.score.model import Fold, fit_predict
 
 QUICK = dict(lrs=[1e-2], batch_sizes=[32], epochs=15, patience=4)
 
 
-def predicted(model, train, test, fold=0):
-    """Run a model on a fold of its own making."""
-    task, lines = task_of(train), tuple(test.obs["cell_line"].astype(str).unique())
-    return fit_predict(copy.copy(model), Fold(fold, task, lines, train, test))
-
-
-def blanked(test):
-    return blank(test)
+def predicted(fold, model):
+    return fit_predict(copy.copy(model), fold)
 
 
 def planted(n, k, inside=0.2, outside=0.005, seed=0):
@@ -59,15 +49,8 @@ def planted(n, k, inside=0.2, outside=0.005, seed=0):
 def graph():
     edges, community = planted(160, 4)
     model, ids = pretrained_network(
-        edges,
-        dim=12,
-        layers=2,
-        dropout=0.0,
-        lr=1e-2,
-        batch_size=10_000,
-        max_epochs=60,
-        patience=20,
-    )
+        edges, dim=12, layers=2, dropout=0.0, lr=1e-2, batch_size=10_000, max_epochs=60, patience=20,
+    )  # fmt: skip
     return model, pd.Series(np.arange(len(ids)), ids), community
 
 
@@ -87,12 +70,17 @@ def responses_of(community, task="lfc", g=12, noise=0.3, unknown=5, seed=0):
     return add_folds(make_responses(deg, obs, genes, dataset="toy", task=task, observed=observed))
 
 
-def halves(responses, fold=0):
-    test = (responses.obs["fold"] == fold).to_numpy()
-    return responses[~test].copy(), blanked(responses[test].copy())
+def head_of(model, data):
+    network = copy.deepcopy(model.network)
+    centre, scale = np.zeros(12, "f"), np.ones(12, "f")
+    return GraphObjective(network, centre, scale, data.bias(), data.task, 1e-3)
 
 
-# the network
+@pytest.fixture(scope="module")
+def tune(graph):
+    """Make the model of the graph, quick to train, with some options changed."""
+    model, nodes, _ = graph
+    return lambda **changes: graph_model(model, nodes, **QUICK | changes)
 
 
 def test_neighbourhood_gives_the_value_and_gradient_of_the_whole_graph(graph):
@@ -119,16 +107,8 @@ def test_neighbourhood_leaves_out_what_is_too_far(graph):
 @pytest.mark.parametrize("task", ["lfc", "deg", "deg_pairs", "dir_pairs"])
 def test_head_starts_at_what_the_training_responses_say(graph, task):
     model, _, community = graph
-    train, _ = halves(responses_of(community, task))
-    data = TrainingLabels(Fold(0, task_of(train), ("A",), train, train))
-    head = GraphObjective(
-        copy.deepcopy(model.network),
-        np.zeros(12, "f"),
-        np.ones(12, "f"),
-        data.bias(),
-        data.task,
-        1e-3,
-    )
+    fold = Fold.of(responses_of(community, task), 0)
+    head, train = head_of(model, TrainingLabels(fold)), fold.train
     found = head(**Neighbourhood(normalised(model.A), 2).around(np.array([3, 8]))).detach().numpy()
     if task == "lfc":
         np.testing.assert_allclose(found, np.tile(train.X.mean(axis=0), (2, 1)), rtol=1e-5)
@@ -144,51 +124,30 @@ def test_head_starts_at_what_the_training_responses_say(graph, task):
 
 def test_unknown_labels_have_no_weight(graph):
     model, _, community = graph
-    train, _ = halves(responses_of(community, "deg_pairs"))
-    data = TrainingLabels(Fold(0, task_of(train), ("A",), train, train))
+    data = TrainingLabels(Fold.of(responses_of(community, "deg_pairs"), 0))
     torch.manual_seed(0)
-    head = GraphObjective(
-        copy.deepcopy(model.network),
-        np.zeros(12, "f"),
-        np.ones(12, "f"),
-        data.bias(),
-        data.task,
-        1e-3,
-    )
+    head = head_of(model, data)
     torch.nn.init.normal_(head.weight)
     batch = Neighbourhood(normalised(model.A), 2).around(np.arange(6))
     label, known = torch.as_tensor(data.label[:6]), torch.as_tensor(data.known[:6])
-    want = head.loss({**batch, "response": label, "known": known})["loss"]
-    other = head.loss({**batch, "response": torch.where(known, label, 1 - label), "known": known})[
-        "loss"
-    ]
+    flipped = torch.where(known, label, 1 - label)
+    want, other = (
+        head.loss({**batch, "response": v, "known": known})["loss"] for v in (label, flipped)
+    )
     assert want == other
     p = 1 / (1 + np.exp(-head(**batch).detach().numpy()))
     y, o = data.label[:6], data.known[:6]
-    by_hand = [
-        -np.log(p[i, j] if y[i, j] else 1 - p[i, j]) for i, j in zip(*np.nonzero(o), strict=True)
-    ]
-    assert want.item() == pytest.approx(np.mean(by_hand), rel=1e-4)
+    by_hand = -np.log(np.where(y == 1, p, 1 - p))[o]
+    assert want.item() == pytest.approx(by_hand.mean(), rel=1e-4)
 
 
-# the model
-
-
-def test_it_learns_where_responses_follow_the_graph(graph):
+def test_it_learns_where_responses_follow_the_graph(graph, tune):
     model, nodes, community = graph
     responses = responses_of(community)
     vectors = Embedding("G", "Prior knowledge", nodes.index, model.vectors())
-    models = [graph_model(model, nodes, **QUICK), graph_model(model, nodes, **QUICK, frozen=True)]
-    joint = evaluate_models(responses, models, folds=[0, 1], metrics=["L2"], progress=False)
-    frozen = evaluate(
-        responses,
-        [vectors],
-        [KNN([5, 10])],
-        protocol=Protocol(10),
-        folds=[0, 1],
-        metrics=["L2"],
-        progress=False,
-    )
+    options = dict(folds=[0, 1], metrics=["L2"], progress=False)
+    joint = evaluate_models(responses, [tune(), tune(frozen=True)], **options)
+    frozen = evaluate(responses, [vectors], [KNN([5, 10])], protocol=Protocol(10), **options)
     value = pd.concat([joint, frozen]).groupby("predictor")["value"].mean()
     assert value["fine-tuned"] < 0.7 * value["train_mean"]
     assert value["frozen + linear"] < 0.9 * value["train_mean"]
@@ -197,127 +156,99 @@ def test_it_learns_where_responses_follow_the_graph(graph):
     np.testing.assert_allclose(covered, 160 / 165)
 
 
-def test_it_learns_nothing_where_responses_are_noise(graph):
-    model, nodes, community = graph
-    rng = np.random.default_rng(1)
-    mixed = pd.Series(rng.permutation(community.to_numpy()), community.index)
-    joint = evaluate_models(
-        responses_of(mixed),
-        [graph_model(model, nodes, **QUICK)],
-        folds=[0],
-        metrics=["L2"],
-        progress=False,
-    )
-    responses = responses_of(mixed)
+def test_it_learns_nothing_where_responses_are_noise(graph, tune):
+    community = graph[2]
+    mixed = np.random.default_rng(1).permutation(community.to_numpy())
+    responses = responses_of(pd.Series(mixed, community.index))
+    joint = evaluate_models(responses, [tune()], folds=[0], metrics=["L2"], progress=False)
     train, test = responses[responses.obs["fold"] != 0], responses[responses.obs["fold"] == 0]
     floor = np.linalg.norm(test.X - train.X.mean(axis=0), axis=1).mean()
     assert joint["value"].iloc[0] > 0.95 * floor
 
 
-def test_partial_labels_and_classes(graph):
-    model, nodes, community = graph
-    for task in ("deg_pairs", "dir_pairs"):
-        responses = responses_of(community, task)
-        scores = evaluate_models(
-            responses, [graph_model(model, nodes, **QUICK)], folds=[0], progress=False
-        )
-        value = scores.set_index("metric")["value"]
-        assert value["auroc_within"] > 0.7 and value["macro_F1"] > 0.6
-    train, test = halves(responses_of(community, "deg"))
-    found = predicted(graph_model(model, nodes, **QUICK), train, test, fold=0).values
+@pytest.mark.parametrize("task", ["deg_pairs", "dir_pairs"])
+def test_partial_labels(graph, tune, task):
+    scores = evaluate_models(responses_of(graph[2], task), [tune()], folds=[0], progress=False)
+    value = scores.set_index("metric")["value"]
+    assert value["auroc_within"] > 0.7 and value["macro_F1"] > 0.6
+
+
+def test_classes(graph, tune):
+    truth = responses_of(graph[2], "deg")
+    fold = Fold.of(truth, 0)
+    found = predicted(fold, tune()).values
     np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-5)
-    truth = responses_of(community, "deg")
-    label = truth[test.obs_names].layers["deg"] == 1
+    label = truth[fold.test.obs_names].layers["deg"] == 1
     gene = np.tile(np.arange(12), (len(label), 1))
     assert auroc_within(label.ravel().astype(float), found[2].ravel(), gene.ravel()) > 0.7
 
 
-def test_a_gene_without_a_known_label_is_predicted_at_the_overall_rate(graph):
-    model, nodes, community = graph
-    responses = responses_of(community, "deg_pairs")
-    observed = responses.layers["observed"]
-    observed[:, 3] = False
+def test_a_gene_without_a_known_label_is_predicted_at_the_overall_rate(graph, tune):
+    responses = responses_of(graph[2], "deg_pairs")
+    responses.layers["observed"][:, 3] = False
     responses.layers["deg"][:, 3] = 0
-    train, test = halves(responses)
-    found = predicted(graph_model(model, nodes, **QUICK), train, test, fold=0).values
-    label, known = (train.layers["deg"] != 0), train.layers["observed"]
+    fold = Fold.of(responses, 0)
+    label, known = fold.train.layers["deg"] != 0, fold.train.layers["observed"]
+    found = predicted(fold, tune()).values
     np.testing.assert_allclose(found[:, 3], label[known].mean(), rtol=1e-4)
 
 
-def test_perturbations_outside_the_graph_get_the_training_mean(graph):
-    model, nodes, community = graph
-    responses = responses_of(community)
-    train, test = halves(responses)
-    found = predicted(graph_model(model, nodes, **QUICK), train, test, fold=0)
-    outside = test.obs["perturbation"].str.startswith("X").to_numpy()
+def test_perturbations_outside_the_graph_get_the_training_mean(graph, tune):
+    model, _, community = graph
+    fold = Fold.of(responses_of(community), 0)
+    outside = fold.test_ids.str.startswith("X")
     assert outside.any()
-    np.testing.assert_allclose(
-        found.values[outside], np.tile(train.X.mean(axis=0), (outside.sum(), 1)), rtol=1e-5
-    )
+    found = predicted(fold, tune())
+    nothing = predicted(fold, graph_model(model, pd.Series([0], ["elsewhere"]), **QUICK)).values
+    for values in (found.values[outside], nothing):
+        mean = np.tile(fold.train.X.mean(axis=0), (len(values), 1))
+        np.testing.assert_allclose(values, mean, rtol=1e-5)
     assert found.coverage == pytest.approx(160 / 165)
-    nothing = predicted(
-        graph_model(model, pd.Series([0], ["elsewhere"]), **QUICK), train, test, fold=0
-    )
-    np.testing.assert_allclose(
-        nothing.values, np.tile(train.X.mean(axis=0), (len(test), 1)), rtol=1e-5
-    )
 
 
-def test_test_responses_do_not_reach_the_model(graph):
-    model, nodes, community = graph
-    responses = responses_of(community, "deg_pairs")
-    train, test = halves(responses)
-    one = predicted(graph_model(model, nodes, **QUICK), train, test, fold=0).values
-    poisoned = test.copy()
-    poisoned.layers["deg"] = np.ones(test.shape, np.int8)
-    poisoned.X = np.full(test.shape, np.inf, np.float32)
-    other = predicted(graph_model(model, nodes, **QUICK), train, poisoned, fold=0).values
+def test_test_responses_do_not_reach_the_model(graph, tune):
+    responses = responses_of(graph[2], "deg_pairs")
+    poisoned = responses.copy()
+    test = (responses.obs["fold"] == 0).to_numpy()
+    poisoned.layers["deg"][test] = 1
+    poisoned.X[test] = np.inf
+    one, other = (predicted(Fold.of(r, 0), tune()).values for r in (responses, poisoned))
     np.testing.assert_array_equal(one, other)
 
 
-def test_same_seed_same_numbers_whatever_the_order_of_rows(graph):
-    model, nodes, community = graph
+def test_same_seed_same_numbers_whatever_the_order_of_rows(graph, tune):
+    model, _, community = graph
     before = copy.deepcopy(model.network.state_dict())
-    train, test = halves(responses_of(community))
-    one = predicted(graph_model(model, nodes, **QUICK), train, test, fold=0).values
-    order = np.random.default_rng(0).permutation(train.n_obs)
-    again = predicted(graph_model(model, nodes, **QUICK), train[order].copy(), test, fold=0).values
-    np.testing.assert_allclose(one, again, atol=1e-5)
-    np.testing.assert_array_equal(
-        one, predicted(graph_model(model, nodes, **QUICK), train, test, fold=0).values
-    )
-    other = predicted(graph_model(model, nodes, **QUICK, seed=1), train, test, fold=0).values
-    assert np.abs(one - other).max() > 1e-4
+    responses = responses_of(community)
+    fold, turned = Fold.of(responses, 0), Fold.of(responses, 0)
+    turned.train = turned.train[np.random.default_rng(0).permutation(fold.train.n_obs)].copy()
+    one, again, moved = (predicted(f, tune()).values for f in (fold, fold, turned))
+    np.testing.assert_array_equal(one, again)
+    np.testing.assert_allclose(one, moved, atol=1e-5)
+    assert np.abs(one - predicted(fold, tune(seed=1)).values).max() > 1e-4
     for name, value in model.network.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
-def test_rate_and_batch_size_are_chosen_by_validation_loss(graph):
-    model, nodes, community = graph
-    train, test = halves(responses_of(community))
-    grid = dict(QUICK, lrs=[1e-2, 1e-6], batch_sizes=[16, 64], epochs=6)
-    found = predicted(graph_model(model, nodes, **grid), train, test, fold=0)
+def test_rate_and_batch_size_are_chosen_by_validation_loss(graph, tune):
+    model = tune(lrs=[1e-2, 1e-6], batch_sizes=[16, 64], epochs=6)
+    found = predicted(Fold.of(responses_of(graph[2]), 0), model)
     losses = found.note["losses"]
     assert len(losses) == 4
     assert found.chosen.startswith(min(losses, key=losses.get) + ",") and "lr 0.01" in found.chosen
 
 
-def test_a_diverging_rate_is_not_chosen(graph):
-    model, nodes, community = graph
-    train, test = halves(responses_of(community))
-    found = predicted(
-        graph_model(model, nodes, **dict(QUICK, lrs=[1e30, 1e-2])), train, test, fold=0
-    )
+def test_a_diverging_rate_is_not_chosen(graph, tune):
+    fold = Fold.of(responses_of(graph[2]), 0)
+    found = predicted(fold, tune(lrs=[1e30, 1e-2]))
     assert "lr 0.01" in found.chosen and np.isfinite(found.values).all()
     with pytest.raises(InputError, match="every learning rate"):
-        predicted(graph_model(model, nodes, **dict(QUICK, lrs=[1e30])), train, test, fold=0)
+        predicted(fold, tune(lrs=[1e30]))
 
 
-def test_a_killed_run_resumes_to_the_same_numbers(graph, tmp_path, monkeypatch):
-    model, nodes, community = graph
-    train, test = halves(responses_of(community))
-    grid = dict(QUICK, lrs=[1e-2, 1e-3], epochs=6)
-    want = predicted(graph_model(model, nodes, **grid), train, test, fold=0).values
+def test_a_killed_run_resumes_to_the_same_numbers(graph, tune, tmp_path, monkeypatch):
+    fold, grid = Fold.of(responses_of(graph[2]), 0), dict(lrs=[1e-2, 1e-3], epochs=6)
+    want = predicted(fold, tune(**grid)).values
     loss, calls = GraphObjective.loss, []
 
     def counted(self, batch):
@@ -329,32 +260,26 @@ def test_a_killed_run_resumes_to_the_same_numbers(graph, tmp_path, monkeypatch):
     monkeypatch.setattr(GraphObjective, "loss", counted)
     limit = 45  # in the second learning rate
     with pytest.raises(BaseException):  # noqa: B017, PT011 - however lightning leaves the loop
-        predicted(graph_model(model, nodes, **grid, folder=tmp_path), train, test, fold=0)
-    finished = list(tmp_path.glob("*/done.json"))
-    assert len(finished) == 1
+        predicted(fold, tune(**grid, folder=tmp_path))
+    assert len(list(tmp_path.glob("*/done.json"))) == 1
     calls.clear()
     limit = 10**9
-    again = predicted(
-        graph_model(model, nodes, **grid, folder=tmp_path), train, test, fold=0
-    ).values
+    again = predicted(fold, tune(**grid, folder=tmp_path)).values
     np.testing.assert_array_equal(again, want)
     assert len(calls) < 45
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"lrs": []}, {"batch_sizes": [0]}, {"epochs": 0}, {"validation": 1.0}]
-)
-def test_options_out_of_range(graph, wrong):
-    model, nodes, _ = graph
+@pytest.mark.parametrize("wrong", [{"lrs": []}, {"batch_sizes": [0]}, {"epochs": 0}])
+def test_options_out_of_range(tune, wrong):
     with pytest.raises(ParameterError):
-        graph_model(model, nodes, **QUICK | wrong)
+        tune(**wrong)
 
 
-def test_what_decides_the_numbers_is_in_the_key(graph):
+def test_what_decides_the_numbers_is_in_the_key(graph, tune):
     model, nodes, _ = graph
-    base = graph_model(model, nodes, **QUICK)
-    assert base.digest == graph_model(model, nodes, **QUICK).digest
-    assert base.spec != graph_model(model, nodes, **QUICK, frozen=True).spec
+    base = tune()
+    assert base.digest == tune().digest
+    assert base.spec != tune(frozen=True).spec
     assert base.digest != graph_model(model, nodes.iloc[::-1], **QUICK).digest
     assert not base.joint

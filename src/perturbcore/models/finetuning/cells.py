@@ -24,33 +24,29 @@ from perturbcore.embeddings.cell_models.frozen import (
 from perturbcore.embeddings.cell_models.huggingface import load_huggingface
 from perturbcore.embeddings.cell_models.pretrain import Pretrained, pretrain
 from perturbcore.embeddings.cell_models.tokens import ControlCells, control_cells
-from perturbcore.models.finetuning.model import FineTuned, TrainingLabels
+from perturbcore.models.finetuning.model import Adaptation, FineTuned, TrainingLabels
 from perturbcore.models.finetuning.objectives import FrozenHead, IndexingHead, KnockOutHead
 
 LRS = (1e-2, 1e-3, 1e-4, 1e-5)
 
 
-class CellAdaptation:
-    """What the three ways of using an encoder share: see the protocol `Adaptation`.
+class CellAdaptation(Adaptation):
+    """What the three ways of using an encoder share.
 
-    `cells`: with the encoder's genes, of the lines to be predicted; `hidden`: widths of the
-    head.
+    `cells`: with the encoder's genes, of the lines to be predicted; `hidden`: widths of the head.
     """
 
-    predictor = ""
     tasks, validation, least, together, stream = ("lfc",), 0.2, 5, 64, 3
 
     def __init__(
-        self, encoder, cells: ControlCells, *, hidden: Sequence[int], rank: int = 8, seed: int = 0
-    ):
+        self, encoder, cells: ControlCells, *, hidden: Sequence[int], rank: int = 8, seed: int = 0,
+        **own: int | None,
+    ):  # fmt: skip
         self.encoder, self.cells = encoder, cells.take(encoder.genes)
-        self.hidden, self.rank, self.seed = tuple(hidden), rank, seed
-
-    @property
-    def spec(self) -> dict:
-        """Every hyperparameter."""
-        own = {k: v for k, v in vars(self).items() if isinstance(v, int | tuple)}
-        return {"class": type(self).__name__, **own}
+        self.hidden, self.rank, self.seed, self.own = tuple(hidden), rank, seed, own
+        shared = {"class": type(self).__name__, "hidden": self.hidden, "rank": rank, "seed": seed}
+        self.spec = shared | own
+        self._vectors: dict = {}
 
     @cached_property
     def digest(self) -> str:
@@ -69,9 +65,8 @@ class CellAdaptation:
         self, line: str, data: TrainingLabels, at: np.ndarray, outputs: list[str], lr: float
     ) -> Learner:
         """Copy the encoder, with a head that starts at the mean training response."""
-        return self._objective(line, data.floor, outputs, {
-            "hidden": self.hidden, "lr": lr, "seed": self.seed
-        })  # fmt: skip
+        options = {"hidden": self.hidden, "lr": lr, "seed": self.seed}
+        return self._objective(line, data.floor, outputs, options)
 
     def _adapted(self):
         return adapt(copy.deepcopy(self.encoder), self.rank, seed=self.seed)
@@ -83,15 +78,11 @@ class FrozenMLP(CellAdaptation):
     predictor = "frozen + MLP"
 
     def __init__(self, encoder, cells, *, max_cells: int = 256, **options):
-        super().__init__(encoder, cells, **options)
-        self.max_cells = max_cells
-        self._vectors: dict = {}
+        super().__init__(encoder, cells, max_cells=max_cells, **options)
 
     def _objective(self, line, mean, outputs, options):
         if line not in self._vectors:
-            self._vectors[line] = gene_vectors(
-                self.encoder, self.cells, line, max_cells=self.max_cells
-            )
+            self._vectors[line] = gene_vectors(self.encoder, self.cells, line, **self.own)
         return FrozenHead(self._vectors[line], mean, **options)
 
 
@@ -104,13 +95,11 @@ class Indexing(CellAdaptation):
     predictor = "indexing"
 
     def __init__(self, encoder, cells, *, n_cells: int = 16, n_eval: int = 128, **options):
-        super().__init__(encoder, cells, **options)
-        self.n_cells, self.n_eval = n_cells, n_eval
+        super().__init__(encoder, cells, n_cells=n_cells, n_eval=n_eval, **options)
 
     def _objective(self, line, mean, outputs, options):
         position, values = self.cells.position(line), self.cells.of(line)
-        options |= {"n_cells": self.n_cells, "n_eval": self.n_eval}
-        return IndexingHead(self._adapted(), values, position, mean, **options)
+        return IndexingHead(self._adapted(), values, position, mean, **self.own, **options)
 
 
 class InSilicoKO(CellAdaptation):
@@ -122,16 +111,12 @@ class InSilicoKO(CellAdaptation):
     predictor = "in-silico KO"
 
     def __init__(self, encoder, cells, *, asked: int | None = None, **options):
-        super().__init__(encoder, cells, **options)
-        self.asked = asked
+        super().__init__(encoder, cells, asked=asked, **options)
 
     def _objective(self, line, mean, outputs, options):
-        position = self.cells.position(line)
-        output = self.cells.genes.get_indexer(outputs)
+        position, output = self.cells.position(line), self.cells.genes.get_indexer(outputs)
         average = self.cells.mean[position]
-        return KnockOutHead(
-            self._adapted(), average, position, output, mean, asked=self.asked, **options
-        )
+        return KnockOutHead(self._adapted(), average, position, output, mean, **self.own, **options)
 
 
 def adapt(encoder: nn.Module, rank: int, *, seed: int = 0) -> nn.Module:
@@ -141,8 +126,6 @@ def adapt(encoder: nn.Module, rank: int, *, seed: int = 0) -> nn.Module:
     scaled by 2 and begins at zero, so that the output is the same until they are trained. With
     `rank` 0 there are no adapters, and every weight learns.
 
-    References
-    ----------
     Hu et al. 2022 (LoRA).
     """
     if rank < 0:
@@ -207,7 +190,6 @@ def cell_models(
     asked: int | None = None,
     seed: int = 0,
     folder: Path | None = None,
-    device: str = "auto",
 ) -> CellModels:
     """Pretrain an encoder on the control cells of a screen (or load one), and put it to use.
 
@@ -228,7 +210,7 @@ def cell_models(
     else:
         pretrained = pretrain(
             cells, dim=dim, heads=heads, layers=layers, latents=latents, epochs=pretraining_epochs,
-            lr=pretraining_lr, seed=seed, folder=folder, device=device,
+            lr=pretraining_lr, seed=seed, folder=folder,
         )  # fmt: skip
         encoder = pretrained.encoder
     shared = {"rank": rank, "seed": seed}
@@ -240,7 +222,7 @@ def cell_models(
     models = [
         FineTuned(
             use, epochs=n, name=name, modality="Expression", lrs=lrs, batch_sizes=[batch_size],
-            patience=patience, seed=seed, folder=folder, device=device,
+            patience=patience, seed=seed, folder=folder,
         )
         for use, n in uses
     ]  # fmt: skip

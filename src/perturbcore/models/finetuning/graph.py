@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from perturbcore.core.digest import digest
 from perturbcore.core.training.learner import Learner
 from perturbcore.embeddings.gcn import GraphNetwork, Pretrained, normalised, sparse_tensor
-from perturbcore.models.finetuning.model import FineTuned, TrainingLabels
+from perturbcore.models.finetuning.model import Adaptation, FineTuned, TrainingLabels
 from perturbcore.models.finetuning.objectives import unsquared_l2
 from perturbcore.score.task import Task
 
@@ -36,18 +36,9 @@ def graph_model(
 ) -> FineTuned:
     """Make the model of a graph network; the defaults are the published grid.
 
-    Parameters
-    ----------
-    pretrained : Pretrained
-    nodes : pandas.Series
-        Node number, indexed by perturbation name (several names may lead to one node).
-    frozen : bool
-        Ablation: the head alone is trained.
-    **options
-        See `perturbcore.models.finetuning.model.FineTuned`.
+    `nodes`: node number, indexed by perturbation name (several names may lead to one node);
+    `frozen`: ablation: the head alone is trained; `options`: see `FineTuned`.
 
-    References
-    ----------
     Cole et al. 2026, section 4.8.2, Eq. 17-18.
     """
     return FineTuned(
@@ -56,10 +47,10 @@ def graph_model(
     )  # fmt: skip
 
 
-class GraphAdaptation:
+class GraphAdaptation(Adaptation):
     """A graph network with a linear head: see `graph_model`."""
 
-    tasks, validation, least, together, stream = None, 0.1, 10, None, 7
+    validation, least, stream = 0.1, 10, 7
 
     def __init__(self, pretrained: Pretrained, nodes: pd.Series, frozen: bool = False):
         self.pretrained, self.nodes, self.frozen = pretrained, nodes, frozen
@@ -103,10 +94,7 @@ class GraphAdaptation:
 class Neighbourhood:
     """What a network of some layers reads of a graph to embed a few nodes: exact, not sampled.
 
-    Parameters
-    ----------
-    A : (n, n) sparse matrix
-        Normalised, with loops, symmetric.
+    `A` (n, n): normalised, with loops, symmetric.
     """
 
     def __init__(self, A, layers: int):

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,37 +18,39 @@ from perturbcore.score.labels import best_threshold
 from perturbcore.score.model import Fold, Model, Prediction
 
 
-class Adaptation(Protocol):
+class Adaptation:
     """A pretrained network and a way of using it, as `FineTuned` trains it.
 
-    `predictor`: name of the way of using it, a column of the scores; `tasks`: names of the
-    tasks that it can learn; None: all; `validation`: share of the training perturbations set
-    aside where nothing else is asked for; `least`: fewest training perturbations known to the
-    network; with fewer, the training mean predicts; `together`: perturbations that go through
-    the network at once outside training; None: all; `stream`: number of the random stream that
-    draws the perturbations set aside; `spec`: every hyperparameter; `digest`: content of the
-    pretrained network and of what it reads.
+    `predictor`: the way of using it, a column of the scores; `tasks`: those that it can learn;
+    None: all; `validation`: share of the training perturbations set aside; `least`: fewest training
+    perturbations known to the network; with fewer, the training mean predicts; `together`:
+    perturbations that go through the network at once outside training; `stream`: number of the
+    random stream that draws the perturbations set aside; `spec`: every hyperparameter; `digest`:
+    content of the pretrained network and of what it reads.
     """
 
     predictor: str
-    tasks: tuple[str, ...] | None
+    tasks: tuple[str, ...] | None = None
     validation: float
     least: int
-    together: int | None
+    together = 10**9
     stream: int
     spec: dict
     digest: str
 
     def positions(self, names: Sequence[str]) -> np.ndarray:
         """Return the number of each perturbation in the network, -1 where it has none."""
+        raise NotImplementedError
 
     def objective(
         self, line: str, data: "TrainingLabels", at: np.ndarray, outputs: list[str], lr: float
     ) -> Learner:
         """Return a fresh copy of the network with a head, to be trained on positions `at`."""
+        raise NotImplementedError
 
     def read(self, at: np.ndarray) -> dict:
         """Return what the objective is called with for some positions."""
+        raise NotImplementedError
 
 
 class FineTuned(Model):
@@ -63,8 +64,7 @@ class FineTuned(Model):
 
     `adaptation`: left as it is: each training works on a copy; `lrs, batch_sizes`: to choose
     from; batches are counted in perturbations; `patience`: stop after so many epochs without a
-    better validation loss; `validation`: share of the training perturbations set aside; the
-    published one by default; `folder`: checkpoints of a fold while it is trained: a killed run
+    better validation loss; `folder`: checkpoints of a fold while it is trained: a killed run
     resumes there; `name, modality`: columns of the scores.
 
     Cole et al. 2026, sections 4.8.2 and 4.10.
@@ -80,33 +80,26 @@ class FineTuned(Model):
         batch_sizes: Sequence[int],
         epochs: int,
         patience: int | None = None,
-        validation: float | None = None,
         seed: int = 0,
         folder: Path | None = None,
-        device: str = "auto",
     ):
-        validation = adaptation.validation if validation is None else validation
         if not lrs or min(lrs) <= 0 or not batch_sizes or min(batch_sizes) < 1:
             raise ParameterError(
                 f"lrs={list(lrs)} must be above 0, batch_sizes={list(batch_sizes)} at least 1"
             )
-        if epochs < 1 or (patience is not None and patience < 1) or not 0 < validation < 1:
-            raise ParameterError(
-                f"epochs={epochs} and patience={patience} must be at least 1, "
-                f"validation={validation} in (0, 1)"
-            )
+        if epochs < 1 or (patience is not None and patience < 1):
+            raise ParameterError(f"epochs={epochs} and patience={patience} must be at least 1")
         self.adaptation, self.predictor = adaptation, adaptation.predictor
         self.name, self.modality, self.tasks = name, modality, adaptation.tasks
         self.code = [type(self), type(adaptation)]
         self.lrs, self.batch_sizes = tuple(map(float, lrs)), tuple(map(int, batch_sizes))
-        self.epochs, self.patience, self.validation = epochs, patience, validation
-        self.seed, self.device = seed, device
+        self.epochs, self.patience, self.seed = epochs, patience, seed
         self.folder = None if folder is None else Path(folder)
 
     @property
     def spec(self) -> dict:
         """Every hyperparameter."""
-        own = ("lrs", "batch_sizes", "epochs", "patience", "validation", "seed")
+        own = ("lrs", "batch_sizes", "epochs", "patience", "seed")
         return {"adaptation": self.adaptation.spec} | {k: getattr(self, k) for k in own}
 
     @cached_property
@@ -132,10 +125,10 @@ class FineTuned(Model):
         order = rows[np.argsort(names[rows], kind="stable")]
         stream = np.random.default_rng([self.seed, fold.number, self.adaptation.stream])
         order = order[stream.permutation(len(order))]
-        n_out = max(1, round(self.validation * len(order)))
-        self._search(fold, line, at, order[n_out:], order[:n_out])
+        n_out = max(1, round(self.adaptation.validation * len(order)))
+        held = order[:n_out]
+        self._search(fold, line, at, order[n_out:], held)
         if self.data.task.partial:
-            held = order[:n_out]
             known = self.data.known[held]
             score = self._said(at[held])[known]
             self.threshold = {line: best_threshold(self.data.label[held][known], score)}
@@ -163,12 +156,12 @@ class FineTuned(Model):
             network = self.adaptation.objective(line, self.data, at[fitted], outputs, lr)
             folder, key = self._place(fold, line, at, lr, size)
             folders.append(folder)
-            check = self._batches(at, held, self.adaptation.together or len(held), False)
+            check = self._batches(at, held, self.adaptation.together, False)
             try:
                 done = fit(
                     network, self._batches(at, fitted, size, True), check,
                     max_epochs=self.epochs, patience=self.patience, grad_clip=1.0,
-                    device=self.device, seed=self.seed + fold.number, folder=folder, key=key,
+                    seed=self.seed + fold.number, folder=folder, key=key,
                 )  # fmt: skip
             except InputError:
                 continue  # a rate at which training diverges is not chosen
@@ -202,7 +195,7 @@ class FineTuned(Model):
     def _said(self, at) -> np.ndarray:
         """Return what the network says of some positions."""
         self.network.eval()
-        size = self.adaptation.together or len(at)
+        size = self.adaptation.together
         parts = [at[i : i + size] for i in range(0, len(at), size)]
         found = [self.network(**self.adaptation.read(part)) for part in parts]
         return self.data.from_scale(torch.cat(found, dim=-2)).numpy()
@@ -236,7 +229,7 @@ class TrainingLabels:
         self.known = np.ascontiguousarray(known[:, self.columns])
 
     def bias(self) -> np.ndarray:
-        """Return what a head starts from: the floor of its genes, on the scale of its output."""
+        """Give what a head starts from: the floor of its genes, on the scale of its output."""
         floor = self.floor[..., self.columns]
         if self.task.classes:
             return np.log(floor)

@@ -43,20 +43,15 @@ class Scaler(nn.Module):
 
 
 class Objective(Learner):
-    """Predict responses of a cell line from the positions of the target genes.
+    """Predict responses of a cell line, (b, g), from the positions of the target genes, (b,).
 
     The prediction begins at the mean training response (g,) and the network learns the rest, by
     Adam.
     """
 
-    def __init__(self, mean: np.ndarray, lr: float, weight_decay: float = 0.0):
+    def __init__(self, mean: np.ndarray, lr: float):
         super().__init__()
-        self.mean = nn.Parameter(torch.tensor(np.asarray(mean, dtype=np.float32)))
-        self.lr, self.weight_decay = lr, weight_decay
-
-    def forward(self, target: Tensor, genes: Tensor | None = None) -> Tensor:
-        """Positions (b,) -> responses (b, g), or those of some output genes."""
-        raise NotImplementedError
+        self.mean, self.lr = nn.Parameter(torch.tensor(np.asarray(mean, dtype=np.float32))), lr
 
     def loss(self, batch) -> dict:
         """Un-squared L2 error."""
@@ -65,24 +60,21 @@ class Objective(Learner):
     def optimizer(self):
         """Adam over what learns."""
         learning = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.Adam(learning, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.Adam(learning, lr=self.lr, fused=True)
 
 
 class FrozenHead(Objective):
     """Head on the vectors (n_genes, d) of a frozen encoder, standardised over genes."""
 
-    def __init__(
-        self, vectors: np.ndarray, mean, *, hidden=(1024, 2048), lr=1e-3, weight_decay=0.0, seed=0
-    ):
-        super().__init__(mean, lr, weight_decay)
+    def __init__(self, vectors: np.ndarray, mean, *, hidden=(1024, 2048), lr=1e-3, seed=0):
+        super().__init__(mean, lr)
         table = torch.tensor(np.asarray(vectors, dtype=np.float32))
         self.register_buffer("table", Scaler(table)(table))
         self.head = head(table.shape[1], hidden, len(self.mean), seed)
 
-    def forward(self, target, genes=None):
-        """Positions (b,) -> responses (b, g)."""
-        out = self.mean + self.head(self.table[target])
-        return out if genes is None else out[:, genes]
+    def forward(self, target):
+        """See `Objective`."""
+        return self.mean + self.head(self.table[target])
 
 
 class IndexingHead(Objective):
@@ -97,9 +89,9 @@ class IndexingHead(Objective):
 
     def __init__(
         self, encoder, values, line, mean, *, n_cells=16, n_eval=128, hidden=(1024, 2048), lr=1e-3,
-        weight_decay=0.0, seed=0,
+        seed=0,
     ):  # fmt: skip
-        super().__init__(mean, lr, weight_decay)
+        super().__init__(mean, lr)
         self.encoder, self.line, self.n_cells = encoder, line, n_cells
         values = torch.tensor(np.asarray(values, dtype=np.float32))
         self.register_buffer("cells", values, persistent=False)
@@ -109,14 +101,13 @@ class IndexingHead(Objective):
             self.scaler = Scaler(mean_over_cells(encoder(values[at[:32]], line)))
         self.head = head(encoder.dim, hidden, len(self.mean), seed)
 
-    def forward(self, target, genes=None):
-        """Positions (b,) -> responses (b, g)."""
+    def forward(self, target):
+        """See `Objective`."""
         rows = self.fixed
         if self.training:
             rows = torch.randperm(len(self.cells), device=self.cells.device)[: self.n_cells]
         embedded = mean_over_cells(self.encoder(self.cells[rows], self.line, target))
-        out = self.mean + self.head(self.scaler(embedded))
-        return out if genes is None else out[:, genes]
+        return self.mean + self.head(self.scaler(embedded))
 
 
 class KnockOutHead(Objective):
@@ -133,9 +124,9 @@ class KnockOutHead(Objective):
 
     def __init__(
         self, encoder, average, line, output, mean, *, asked=None, hidden=(64, 32), lr=1e-3,
-        weight_decay=0.0, seed=0,
+        seed=0,
     ):  # fmt: skip
-        super().__init__(mean, lr, weight_decay)
+        super().__init__(mean, lr)
         self.encoder, self.line, self.asked = encoder, line, asked
         average = torch.tensor(np.asarray(average, dtype=np.float32))
         self.register_buffer("average", average, persistent=False)

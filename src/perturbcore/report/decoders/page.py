@@ -31,8 +31,7 @@ def setting(runs: Sequence[DecoderRun], without: Sequence[str]) -> str:
         parts.append(
             f"{listed(without)}: no cells in this profile. A decoder needs single cells, and this "
             "profile has responses only, so that nothing is trained: what follows are the "
-            "published "
-            "results."
+            "published results."
         )
     return "\n\n".join(parts)
 
@@ -47,8 +46,7 @@ def answer(run: DecoderRun) -> str:
         lead = f"{listed(better)} {plural(better, 'beats', 'beat')} kNN on the same embedding."
     parts = [
         f"{run.title}: **{lead}** The best decoder, {best.name}, has L2 {best['value']:.3f}, kNN "
-        "on "
-        f"{run.embedding} {knn['value']:.3f}, the Train Mean {floor:.3f}; its gain over kNN is "
+        f"on {run.embedding} {knn['value']:.3f}, the Train Mean {floor:.3f}; its gain over kNN is "
         f"{_gain_said(best)}, over {len(run.folds)} folds. It is better for "
         f"{round(best['wins'] * best['n_each'])} of {best['n_each']:.0f} held-out responses."
     ]
@@ -83,20 +81,18 @@ def _gain_said(row: pd.Series) -> str:
 
 def _attribution(best: pd.Series, ridge: pd.Series) -> str:
     """Say whether a model without any distribution, on the same embedding, does as well."""
-    head = (
+    rest = "."
+    if best["gain"] > 0 and ridge["value"] <= best["value"]:
+        rest = ", no worse than the decoder: its gain over kNN needs no distribution."
+    elif best["verdict"] == "better" and ridge["gain"] <= 0:
+        rest = ", so that a linear regression does not explain the gain."
+    elif best["verdict"] == "better":
+        share = percent(ridge["gain"] / best["gain"])
+        rest = f": {share} of the decoder's gain over kNN is that of a better regression."
+    return (
         "Ridge regression on the same embedding, which models no distribution, is at "
-        f"{ridge['value']:.3f}"
+        f"{ridge['value']:.3f}{rest}"
     )
-    if best["gain"] <= 0:
-        return f"{head}."
-    if ridge["value"] <= best["value"]:
-        return f"{head}, no worse than the decoder: its gain over kNN needs no distribution."
-    if best["verdict"] != "better":
-        return f"{head}."
-    if ridge["gain"] <= 0:
-        return f"{head}, so that a linear regression does not explain the gain."
-    share = percent(ridge["gain"] / best["gain"])
-    return f"{head}: {share} of the decoder's gain over kNN is that of a better regression."
 
 
 def take_home(runs: Sequence[DecoderRun], published: Published) -> str:
@@ -134,10 +130,8 @@ def training_sentence(runs: Sequence[DecoderRun]) -> str:
         parts.append(f"{run.title}: {late} of {len(trainings)}")
     return (
         "Trainings whose validation loss was lowest in the very last epoch, so that more time "
-        "might "
-        f"have helped: {'; '.join(parts)}. Where these are many, a verdict against a decoder is "
-        "one "
-        "against a decoder trained this briefly."
+        f"might have helped: {'; '.join(parts)}. Where these are many, a verdict against a decoder "
+        "is one against a decoder trained this briefly."
     )
 
 
@@ -146,22 +140,18 @@ def distribution_answer(summary: pd.DataFrame) -> str:
     by, decoders = summary.set_index("method"), summary.dropna(subset="verdict")
     best = decoders.iloc[0]
     better = list(decoders.loc[decoders["verdict"] == "better", "method"])
+    lead = "No decoder can be shown to generate cells closer to"
     if better:
-        lead = (
-            f"{listed(better)} {plural(better, 'generates', 'generate')} cells closer to the "
-            "held-out ones"
-        )
+        lead = f"{listed(better)} {plural(better, 'generates', 'generate')} cells closer to"
     elif (decoders["verdict"] == "worse").all():
-        lead = "Every decoder generates cells farther from the held-out ones"
-    else:
-        lead = "No decoder can be shown to generate cells closer to the held-out ones"
+        lead = "Every decoder generates cells farther from"
     others = (SHIFTED, MEAN_SHIFTED, UNCHANGED, HALVES)
     energies = "; ".join(f"{name} {number(by.loc[name, 'energy'])}" for name in others)
     return (
-        f"{best['data']}: {lead} than control cells shifted by the kNN prediction. Energy distance "
-        f"of the best decoder, {best['method']}, {best['energy']:.3f}; {energies}. The median gene "
-        f"of its cells has {percent(best['variance_ratio'])} of the variance observed, that of "
-        f"shifted controls {percent(by.loc[SHIFTED, 'variance_ratio'])}."
+        f"{best['data']}: {lead} the held-out ones than control cells shifted by the kNN "
+        f"prediction. Energy distance of the best decoder, {best['method']}, {best['energy']:.3f}; "
+        f"{energies}. The median gene of its cells has {percent(best['variance_ratio'])} of the "
+        f"variance observed, that of shifted controls {percent(by.loc[SHIFTED, 'variance_ratio'])}."
     )
 
 

@@ -11,13 +11,13 @@ from perturbcore.report.finetuning.run import FineTuningRun
 from perturbcore.report.text import listed, plural, signed
 
 FROZEN = ("knn", "kernel", "lasso", "ridge")  # predictors that leave a representation as it is
+_GAINS = ("value", "gain", "low", "high", "p_holm", "verdict", "seconds")
 GAIN_COLUMNS = {
     "data": "Data",
     "embedding": "Representation",
     "predictor": "Use",
     "reference": "kNN, frozen",
-    **{name: comparison.GAIN_COLUMNS[name] for name in ("value", "gain", "low", "high")},
-    **{name: comparison.GAIN_COLUMNS[name] for name in ("p_holm", "verdict", "seconds")},
+    **{name: comparison.GAIN_COLUMNS[name] for name in _GAINS},
 }
 NETWORK_COLUMNS = {
     "embedding": "Network",
@@ -56,26 +56,26 @@ def answer(run: FineTuningRun) -> str:
         floor = c.between(row.method, c.floor)["verdict"]
         said.append(
             f"**{row.method}**: {c.label} {row.value:.3f} against {row.reference:.3f} for kNN on "
-            "it "
-            f"frozen, a gain of {_gain_said(row)}. "
+            f"it frozen, a gain of {_gain_said(row)}. "
             f"{beside.get(floor, 'It cannot be told apart from the Train Mean.')}"
         )
     said = said or [
         f"On {run.title}, no representation could be adapted; the frozen ones are compared."
     ]
     n, ties = len(c.competitors), c.ties()
-    best = f"On {run.title}, the best of {n} {plural(n, 'method')} is {c.best} ({c.label} "
-    best += f"{c.means[c.best]:.3f}); "
-    rest = "all others are distinguishably worse."
-    if ties:
-        rest = f"{listed(ties)} cannot be told apart from it."
-    return "\n\n".join([*said, best + rest])
+    rest = f"{listed(ties)} cannot be told apart from it."
+    rest = rest if ties else "all others are distinguishably worse."
+    said.append(
+        f"On {run.title}, the best of {n} {plural(n, 'method')} is {c.best} ({c.label} "
+        f"{c.means[c.best]:.3f}); {rest}"
+    )
+    return "\n\n".join(said)
 
 
 def _gain_said(row) -> str:
     """Write a gain with its interval and verdict."""
-    interval = f"95 % interval {signed(row.low)} to {signed(row.high)}"
     told = {"better": "better", "worse": "worse"}.get(row.verdict, "not told apart")
+    interval = f"95 % interval {signed(row.low)} to {signed(row.high)}"
     return f"{signed(row.gain)} ({interval}): {told}"
 
 
@@ -83,45 +83,42 @@ def surprises(run: FineTuningRun) -> str:
     """Set the adaptation of a network beside its head alone, and beside other predictors on it."""
     c, said = run.comparison, []
     for name, rows in gains(run).groupby("embedding", sort=False):
-        if not rows["adapted"].any():
-            continue
-        best = rows[rows["adapted"]].iloc[0]
-        for head in rows[rows["trained"] & ~rows["adapted"]].itertuples():
-            said.append(
-                f"{name}: a head trained on the frozen network ({head.predictor}) gains "
-                f"{signed(head.gain)} over kNN, {best['predictor']} {signed(best['gain'])}. "
-                "Adapting "
-                f"the network itself is worth {_gain_said(c.between(best['method'], head.method))}."
-            )
-        for plain in rows[~rows["trained"]].head(1).itertuples():
-            said.append(
-                f"{name}: nothing but another predictor on the frozen vectors ({plain.predictor}) "
-                f"gains {signed(plain.gain)} over kNN. Against that, {best['predictor']} is "
-                f"{_gain_said(c.between(best['method'], plain.method))}, and takes "
-                f"{_times(best['seconds'], plain.seconds)}."
-            )
+        for best in rows[rows["adapted"]].head(1).itertuples():
+            for head in rows[rows["trained"] & ~rows["adapted"]].itertuples():
+                beyond = _gain_said(c.between(best.method, head.method))
+                said.append(
+                    f"{name}: a head trained on the frozen network ({head.predictor}) gains "
+                    f"{signed(head.gain)} over kNN, {best.predictor} {signed(best.gain)}. Adapting "
+                    f"the network itself is worth {beyond}."
+                )
+            for plain in rows[~rows["trained"]].head(1).itertuples():
+                said.append(
+                    f"{name}: nothing but another predictor on the frozen vectors "
+                    f"({plain.predictor}) gains {signed(plain.gain)} over kNN. Against that, "
+                    f"{best.predictor} is {_gain_said(c.between(best.method, plain.method))}, and "
+                    f"takes {_times(best.seconds, plain.seconds)}."
+                )
     return "\n\n".join(said) or f"On {run.title}, nothing was adapted."
 
 
 def one_line(runs: Sequence[FineTuningRun]) -> str:
     """Condense the answer to one sentence."""
-    tables = [(run, gains(run)) for run in runs]
-    adapted = pd.concat([table[table["adapted"]] for _, table in tables])
+    tables = [gains(run) for run in runs]
+    adapted = pd.concat(tables).query("adapted")
     if adapted.empty:
         best = runs[0].comparison.best
         return f"No network could be fine-tuned in this profile; frozen, {best} is best."
     n, up, down = len(adapted), *((adapted["verdict"] == v).sum() for v in ("better", "worse"))
-    said = (
-        f"Of {n} {plural(n, 'fine-tuning')}, {up} {plural(up, 'beats', 'beat')} kNN on the same "
-        f"representation frozen, {down} {plural(down, 'is', 'are')} worse, {n - up - down} cannot "
-        "be "
-        "told apart"
-    )
-    run, table = next((r, t) for r, t in tables if t["adapted"].any())
+    run, table = next((r, t) for r, t in zip(runs, tables, strict=True) if t["adapted"].any())
     own = table[table["adapted"]]
     graphs = own[own["modality"] != "Expression"]
     top = (graphs if len(graphs) else own).iloc[0]
-    said += f"; the gain of {top['method']} is {signed(top['gain'])} {run.comparison.label}"
+    said = (
+        f"Of {n} {plural(n, 'fine-tuning')}, {up} {plural(up, 'beats', 'beat')} kNN on the same "
+        f"representation frozen, {down} {plural(down, 'is', 'are')} worse, {n - up - down} cannot "
+        f"be told apart; the gain of {top['method']} is {signed(top['gain'])} "
+        f"{run.comparison.label}"
+    )
     plain = table[(table["embedding"] == top["embedding"]) & ~table["trained"]]
     if len(plain):
         name, gain = plain.iloc[0][["predictor", "gain"]]

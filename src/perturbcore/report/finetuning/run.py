@@ -78,25 +78,12 @@ def run_fine_tuning(
 ) -> FineTuningRun:
     """Score embeddings frozen, and graph networks and cell encoders adapted, on one data set.
 
-    Parameters
-    ----------
-    study : perturbcore.book.study.Study
-    frozen : sequence of str
-        Embeddings of the profile to score frozen.
-    graphs : sequence of str
-        Embeddings of builder ``gnn`` whose networks are fine-tuned (and scored frozen).
-    graph : dict, optional
-        Options of `perturbcore.models.finetuning.graph.graph_model`.
-    links : str
-        A file of links in the authors' folder to pretrain on; see `links_models`.
-    pretraining : dict, optional
-        Options of builder ``gnn`` for it.
-    cells : dict, optional
-        Options of `perturbcore.models.finetuning.cells.cell_models`; without, no cell encoder.
-    k, n_components, n_outer, n_inner
-        Of kNN, of PCA, of the noise ceiling.
-    k_few : sequence of int
-        Grid of kNN for data with fewer than 100 perturbations in a line; `k` if empty.
+    `frozen`: embeddings of the profile to score frozen; `graphs`: embeddings of builder ``gnn``
+    whose networks are fine-tuned (and scored frozen); `graph`: options of `graph_model`; `links`: a
+    file of links in the authors' folder to pretrain on, see `links_models`, and `pretraining`:
+    options of builder ``gnn`` for it; `cells`: options of `cell_models`; without, no cell encoder;
+    `k, n_components, n_outer, n_inner`: of kNN, of PCA, of the noise ceiling; `k_few`: grid of kNN
+    for data with fewer than 100 perturbations in a line; `k` if empty.
     """
     data, kept = study.dataset(dataset), study.profile.results / "models"
     task, obs = task_of(data.responses), data.responses.obs
@@ -104,44 +91,35 @@ def run_fine_tuning(
     wanted = list(dict.fromkeys([*frozen, *graphs]))
     embeddings = study.embeddings(dataset, seed=seed, only=wanted)
     there = {e.name for e in embeddings}
-    models, networks, without = [], [], []
-    for name in graphs:
-        if name in there:
-            found, about = graph_models(study, dataset, name, **options)
-            models += found
-            networks.append(about)
-    path = data_root() / links if links else None
+    adapted = [graph_models(study, dataset, name, **options) for name in graphs if name in there]
+    without, path = [], data_root() / links if links else None
     if path is not None and path.exists():
         identifier = data.responses.uns["perturbcore"]["identifier"]
-        embedding, found, about = links_models(
-            study, path, identifier, pretraining=pretraining or {}, **options
-        )
+        embedding, *found = links_models(study, path, identifier, pretraining or {}, **options)
         embeddings.append(embedding)
-        models += found
-        networks.append(about)
+        adapted.append(found)
     elif path is not None:
         without.append(
             f"{links} is not in the authors' folder: no graph network can be fine-tuned."
         )
-    readable = predicts(CellAdaptation, task)
-    if cells is not None and data.screen is not None and readable:
+    if cells is not None and data.screen is not None and predicts(CellAdaptation, task):
         targets = sorted(obs["perturbation"].astype(str).unique())
         encoder = cell_models(data.screen, targets=targets, seed=seed, folder=kept, **cells)
         embeddings += encoder.embeddings
-        models += encoder.models
-        networks.append(_about_cells(encoder))
+        adapted.append((encoder.models, _about_cells(encoder)))
     elif cells is not None:
         why = "holds no cells" if data.screen is None else f"holds {task.title}"
         without.append(f"{data.title} {why}: the expression transformer cannot be tried on it.")
     few = len(k_few) and obs["cell_line"].value_counts().max() < FEW
     predictors = study.models(task.name, knn=k_few if few else k, lasso=(1.0,))
     scores = study.evaluate(
-        dataset, predictors if task.partial else predictors[:1], models=models,
-        embeddings=embeddings, protocol=Protocol(n_components=n_components), seed=seed,
+        dataset, predictors if task.partial else predictors[:1],
+        models=[model for models, _ in adapted for model in models], embeddings=embeddings,
+        protocol=Protocol(n_components=n_components), seed=seed,
         ceiling=study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner),
     )  # fmt: skip
     absent = [n for n in wanted if n not in there]
-    networks = pd.DataFrame(networks, columns=NETWORKS)
+    networks = pd.DataFrame([about for _, about in adapted], columns=NETWORKS)
     return FineTuningRun(data, scores, networks, absent, without)
 
 
@@ -150,13 +128,13 @@ def graph_models(study, dataset: str, name: str, **options) -> tuple[list[FineTu
 
     Returns the models of `models_of`, and the row of `FineTuningRun.networks`.
     """
-    spec = next((dict(s) for s in study.profile.embeddings if s["name"] == name), None)
-    if spec is None or spec.get("builder") != "gnn":
-        has = [s["name"] for s in study.profile.embeddings if s.get("builder") == "gnn"]
+    specs = {s["name"]: dict(s) for s in study.profile.embeddings if s.get("builder") == "gnn"}
+    if name not in specs:
         raise ParameterError(
             f"embedding {name!r} is not made by builder gnn, so there is no network to fine-tune; "
-            f"profile '{study.profile.name}' has: {', '.join(has) or 'none'}"
+            f"profile '{study.profile.name}' has: {', '.join(specs) or 'none'}"
         )
+    spec = specs[name]
     if "convert_to" in spec:
         raise ParameterError(
             f"embedding {name!r}: its ids are converted; give edges in the ids of the responses"
@@ -165,14 +143,16 @@ def graph_models(study, dataset: str, name: str, **options) -> tuple[list[FineTu
     _, built = check_spec(spec, [name])
     context = BuildContext(dataset=study.dataset(dataset), folder=study.profile.path.parent)
     edges = find_source(spec, "edges", context).read()
-    pretrained, ids = pretrained_network(edges, models=_networks_of(study), **built)
+    pretrained, ids = pretrained_network(
+        edges, models=study.profile.results / "embeddings" / MODELS, **built
+    )
     aliases = previous_symbols() if "aliases" in spec else None
     modality = spec.get("modality", PRIOR)
     return models_of(pretrained, node_numbers(ids, aliases), name, modality, **options)
 
 
 def links_models(
-    study, path: Path, identifier: str, *, pretraining: dict, **options
+    study, path: Path, identifier: str, pretraining: dict, **options
 ) -> tuple[Embedding, list[FineTuned], dict]:
     """Pretrain on a file of scored links, and make its embedding and models.
 
@@ -183,7 +163,9 @@ def links_models(
     edges = table.iloc[:, :2].astype(str).set_axis(["source", "target"], axis=1)
     if "combined_score" in table:
         edges["weight"] = table["combined_score"].to_numpy(float) / 1000
-    pretrained, ids = pretrained_network(edges, models=_networks_of(study), **pretraining)
+    pretrained, ids = pretrained_network(
+        edges, models=study.profile.results / "embeddings" / MODELS, **pretraining
+    )
     source = f"links of {path.name}"
     vectors = pretrained.vectors()
     embedding = Embedding(RETRAINED, PRIOR, pd.Index(ids), vectors, identifier, None, source)
@@ -205,10 +187,6 @@ def models_of(
     return models, about
 
 
-def _networks_of(study) -> Path:
-    return study.profile.results / "embeddings" / MODELS
-
-
 def node_numbers(ids: Sequence[str], aliases: pd.Series | None = None) -> pd.Series:
     """Node number, indexed by gene, and by older names of genes where `aliases` are given."""
     if aliases is None:
@@ -220,15 +198,12 @@ def node_numbers(ids: Sequence[str], aliases: pd.Series | None = None) -> pd.Ser
 
 
 def _about_cells(encoder: CellModels) -> dict:
-    trained, about = encoder.pretrained, {"embedding": encoder.models[0].name}
+    trained, name = encoder.pretrained, encoder.models[0].name
     if trained is None:
-        return about | {"learnt": "a checkpoint from elsewhere", "seconds": np.nan, "quality": ""}
+        return dict(zip(NETWORKS, (name, "a checkpoint from elsewhere", np.nan, ""), strict=True))
     quality = (
         f"error of masked genes {trained.error:.3f} of their variance "
         f"(line mean: {trained.error_of_mean:.3f})"
     )
-    return about | {
-        "learnt": encoder.cells.source,
-        "seconds": trained.seconds,
-        "quality": quality,
-    }
+    about = (name, encoder.cells.source, trained.seconds, quality)
+    return dict(zip(NETWORKS, about, strict=True))
