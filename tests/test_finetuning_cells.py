@@ -358,7 +358,7 @@ def test_adapters_change_nothing_at_first_and_leave_the_weights_as_they_were(cel
 
 
 def tuned(use, **options):
-    common = dict(lrs=(1e-2,), batch_sizes=[8], epochs=4, device="cpu", seed=use.seed)
+    common = dict(lrs=(1e-2,), batch_sizes=[8], epochs=4, seed=use.seed)
     return FineTuned(use, name="CT", modality="Expression", **common | options)
 
 
