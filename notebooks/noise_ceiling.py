@@ -102,6 +102,26 @@ pages.show_table(chapter, curve, "calibration", digits=2, caption="The numbers o
 # and no draw. Half the distance of their effects is the expected error of the whole. It is what the true effects would
 # score against the measured ones, and the ceiling of the shares of the gap in this book.
 #
+# ## Which metrics can tell anything here?
+#
+# A metric is of use on a screen only where a repeated experiment clearly beats a prediction that
+# knows nothing of the perturbation. The cells of each perturbation are halved at random: one half
+# is the truth, the other a *technical duplicate*. Where does the duplicate lie between the Train
+# Mean (0) and a perfect prediction (1)? That is the
+# [dynamic range fraction](term-dynamic-range-fraction) {cite}`miller2025`. Near 0, differences
+# between methods by that metric are noise.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Dynamic range fraction of each metric on each screen, mean over perturbations and cell lines. 0: a repeated experiment is no better than the Train Mean; 1: it is perfect. Download: [figure](figures/noise_ceiling/metric-ranges.svg), [numbers](tables/noise_ceiling/metric-ranges-data.csv).", "name": "fig-metric-ranges"}, "image": {"alt": "Heat map of the dynamic range fraction: one row per screen, one column per metric, each cell with its number."}}
+ranges = noise.metric_ranges(study, seed=seed)
+wide = noise.ranges_wide(ranges)
+pages.show_figure(chapter, figures.heat_map(wide, "dynamic range fraction"), "metric-ranges", ranges)
+
+# %% tags=["hide-input"]
+pages.say(noise.ranges_said(ranges))
+pages.show_table(chapter, ranges, "metric-ranges", digits=2, caption="Each metric on each screen: dynamic range fraction (mean, "
+                 "median) and share of the perturbations for which the technical duplicate beats the Train Mean.")
+
+# %% [markdown]
 # ## What would change the answer
 #
 # Another quantile, more trials, a matched instead of a global control. To run this chapter with

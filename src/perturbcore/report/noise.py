@@ -5,8 +5,12 @@ from collections.abc import Sequence
 import pandas as pd
 from anndata import AnnData
 
+from perturbcore.report.text import percent
+from perturbcore.score.ceiling.calibration import calibrate_metrics
 from perturbcore.score.ceiling.curves import ceiling_by_cells
-from perturbcore.score.limits import N_SPLITS
+from perturbcore.score.limits import MIN_CELLS, N_SPLITS
+from perturbcore.score.metrics.registry import metric
+from perturbcore.score.task import task_of
 
 BOTH = "bootstrap of batches and cells (published)"
 BATCHES = "bootstrap of batches only"
@@ -104,3 +108,46 @@ def line_summary(table: pd.DataFrame) -> pd.DataFrame:
         share_above_error=("above", "mean"),
     )
     return found.reset_index()
+
+
+def metric_ranges(study, *, n_splits: int = 3, seed: int = 5050) -> pd.DataFrame:
+    """Calibrate the metrics on every screen of a profile that has cells or replicate wells.
+
+    Returns dataset, cell_line and what
+    `perturbcore.score.ceiling.calibration.calibrate_metrics` returns.
+    """
+    parts = {}
+    for name in study.names():
+        data = study.dataset(name)
+        wells = data.holds("replicates")
+        if task_of(data.task).classes or not (wells or data.holds("screen")):
+            continue
+        control = data.responses.uns["perturbcore"].get("control", "global")
+        parts[data.title] = calibrate_metrics(
+            data.replicates if wells else data.screen,
+            control=control,
+            n_splits=n_splits,
+            min_cells=2 if wells else MIN_CELLS,
+            seed=seed,
+        )
+    return pd.concat(parts, names=["dataset"]).reset_index(level=0).reset_index(drop=True)
+
+
+def ranges_wide(table: pd.DataFrame, column: str = "drf") -> pd.DataFrame:
+    """One row per screen, one column per metric, mean over cell lines."""
+    wide = table.pivot_table(index="dataset", columns="metric", values=column, sort=False)
+    return wide.rename(columns=lambda name: metric(name).label)
+
+
+def ranges_said(table: pd.DataFrame) -> str:
+    """Say of each screen which metric tells most and which least, and whether any tells little."""
+    lines = []
+    for dataset, part in table.groupby("dataset", sort=False):
+        mean = part.groupby("metric")[["drf", "bds"]].mean().sort_values("drf")
+        low, high = mean.iloc[0], mean.iloc[-1]
+        lines.append(
+            f"- **{dataset}**: most by {metric(high.name).label} ({high['drf']:.2f} of the range; "
+            f"the duplicate wins for {percent(high['bds'])} of the perturbations), least by "
+            f"{metric(low.name).label} ({low['drf']:.2f}; {percent(low['bds'])})."
+        )
+    return "\n".join(lines)

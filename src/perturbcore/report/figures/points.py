@@ -153,3 +153,24 @@ def similarity_map(matrix: pd.DataFrame, modality: Mapping[str, str], *, label: 
     axis.tick_params(length=0)
     legend_of(figure, [modality[n] for n in matrix.index])
     return figure
+
+
+def heat_map(table: pd.DataFrame, label: str) -> Figure:
+    """Draw a table of shares, -1 to 1, each cell with its number."""
+    figure = Figure(
+        figsize=(0.75 * table.shape[1] + 2.6, 0.42 * len(table) + 1.9), layout="constrained"
+    )
+    axis = figure.subplots()
+    sns.heatmap(
+        table,
+        cmap="RdBu",
+        vmin=-1,
+        vmax=1,
+        annot=True,
+        fmt=".2f",
+        ax=axis,
+        cbar_kws={"label": label},
+    )
+    axis.set(xlabel="", ylabel="")
+    axis.tick_params(length=0)
+    return figure

@@ -1,0 +1,107 @@
+"""Which metrics can tell anything on a screen: a technical duplicate against the Train Mean."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from perturbcore.data.folds import assign_folds
+from perturbcore.score.ceiling.cells import Cells
+from perturbcore.score.ceiling.halves import Halves
+from perturbcore.score.ceiling.sampler import LineSampler
+from perturbcore.score.metrics.registry import Metric, metric, metrics_of
+
+
+def calibrate_metrics(
+    screen: AnnData,
+    metrics: Sequence[str] | None = None,
+    *,
+    control: str = "global",
+    by: str = "cells",
+    n_folds: int = 5,
+    n_splits: int = 5,
+    min_cells: int = 10,
+    seed: int = 5050,
+) -> pd.DataFrame:
+    """Place a repeated experiment between the Train Mean and a perfect prediction.
+
+    The cells of each perturbation and of the controls are halved. The effect from one half is the
+    truth; the effect from the other half is the positive control; the negative control is the mean
+    of the other folds' perturbations, from the other half as well.
+
+    Parameters
+    ----------
+    screen : AnnData
+        A declared screen, or replicate wells on the scale of the responses.
+    metrics : sequence of str, optional
+        Metrics of log fold-changes; all by default.
+    control, by
+        See `perturbcore.score.ceiling.halves.split_half`.
+    n_folds, n_splits : int
+        Folds of the perturbations; random halves.
+    min_cells : int
+        Perturbations with fewer cells are left out.
+    seed : int
+        Seed of halves and folds.
+
+    Returns
+    -------
+    DataFrame
+        One row per cell line and metric: `drf`, `drf_median` (dynamic range fraction, mean and
+        median over perturbations), `bds` (bound discrimination score: share of perturbations where
+        the positive control wins), n_perturbations.
+
+    Notes
+    -----
+    DRF = (positive - negative) / (perfect - negative), kept within -1 and 1 (Miller et al. 2025);
+    1: the metric sees a repeated experiment as perfect; 0: it cannot tell it from the Train Mean.
+    """
+    cells = Cells.of(screen)
+    rows = []
+    for line in cells.lines():
+        options = dict(control=control, batches="all", n_outer=1, n_inner=1, seed=seed)
+        sampler = LineSampler(cells, line, **options)
+        names = [n for n, g in sampler.perturbed.items() if sum(map(len, g.values())) >= min_cells]
+        if len(names) < 2 * n_folds:
+            continue
+        halves = Halves(sampler, by, n_splits)
+        effects = np.stack([np.stack(halves.effects(name)) for name in names])
+        fold = assign_folds(names, n_folds=n_folds, seed=seed).loc[names].to_numpy()
+        for name in metrics or metrics_of("lfc"):
+            drf, wins = _place(effects, fold, metric(name))
+            found = pd.DataFrame({"drf": drf, "drf_median": drf, "bds": wins})
+            values = found.agg({"drf": "mean", "drf_median": "median", "bds": "mean"}).to_dict()
+            rows.append(
+                {"cell_line": line, "metric": name, **values, "n_perturbations": len(names)}
+            )
+    columns = ["cell_line", "metric", "drf", "drf_median", "bds", "n_perturbations"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _place(effects: np.ndarray, fold: np.ndarray, of: Metric) -> tuple[np.ndarray, np.ndarray]:
+    """DRF and wins of each perturbation, mean over splits; effects: (n, halves, splits, genes)."""
+    n_splits = effects.shape[2]
+    drf, wins = np.full((2, n_splits, len(fold)), np.nan)
+    for split in range(n_splits):
+        first, second = effects[:, 0, split], effects[:, 1, split]
+        there = np.isfinite(first[:, 0]) & np.isfinite(second[:, 0])
+        for f in np.unique(fold):
+            test = there & (fold == f)
+            mean = second[there & (fold != f)].mean(axis=0)
+            flat = np.tile(mean, (int(test.sum()), 1))
+            positive = of.function(first[test], second[test].copy(), mean)
+            negative = of.function(first[test], flat, mean)
+            drf[split, test] = dynamic_range_fraction(positive, negative, of)
+            wins[split, test] = (
+                (positive > negative) if of.higher_is_better else positive < negative
+            )
+    return pd.DataFrame(drf).mean().to_numpy(), pd.DataFrame(wins).mean().to_numpy()
+
+
+def dynamic_range_fraction(positive: np.ndarray, negative: np.ndarray, of: Metric) -> np.ndarray:
+    """(positive - negative) / (perfect - negative) within -1 and 1; NaN for a perfect negative."""
+    perfect = of.bounds[1] if of.higher_is_better else of.bounds[0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (positive - negative) / (perfect - negative)
+    return np.clip(np.where(np.isfinite(share), share, np.nan), -1, 1)
