@@ -82,16 +82,20 @@ class Halves:
         NaN where no split has cells in both halves. `groups` (batch -> rows) and `stream` where
         they are not those of the whole perturbation.
         """
-        groups = self.sampler.perturbed[name] if groups is None else groups
-        stream = child(self.sampler.stream(name) if stream is None else stream, HALVES)
-        means = self._means(groups, stream)
-        sides = self._sides(groups, child(stream, len(groups)))
-        first, second = (self._effect(means, sides, half) for half in (0, 1))
+        first, second = self.effects(name, groups, stream)
         usable = np.isfinite(first[:, 0]) & np.isfinite(second[:, 0])
         if not usable.any():
             return dict.fromkeys(PER_HALF, np.nan)
         found = distances(first[usable], second[usable], PER_HALF)
         return {m: float(found[m].mean()) / by for m, by in PER_HALF.items()}
+
+    def effects(self, name, groups=None, stream=None) -> tuple[np.ndarray, np.ndarray]:
+        """Effects of both halves, each (n_splits, genes); NaN rows where a half has no cells."""
+        groups = self.sampler.perturbed[name] if groups is None else groups
+        stream = child(self.sampler.stream(name) if stream is None else stream, HALVES)
+        means = self._means(groups, stream)
+        sides = self._sides(groups, child(stream, len(groups)))
+        return self._effect(means, sides, 0), self._effect(means, sides, 1)
 
     def _effect(self, means, sides, half):
         control = self.sampler.control
