@@ -54,15 +54,9 @@ def change(path, function):
 
 
 def small(root, dataset="essential", **options):
-    options = {
-        "embeddings": ["STRING WaveGC"] if dataset in ("essential", "norman") else ["maccs"],
-        "cell_lines": [FIRST[dataset]],
-        "folds": [0],
-        "estimators": ["knn"],
-        "progress": False,
-        **options,
-    }
-    return score_dataset(dataset, root, **options)
+    name = "STRING WaveGC" if dataset in ("essential", "norman") else "maccs"
+    few = dict(embeddings=[name], cell_lines=[FIRST[dataset]], folds=[0], estimators=["knn"])
+    return score_dataset(dataset, root, **(few | {"progress": False} | options))
 
 
 def values(scores):
@@ -80,9 +74,8 @@ def test_responses_carry_values_folds_and_identifiers_of_the_file(root, dataset)
     read = read_authors_responses(dataset, root=root)
     np.testing.assert_array_equal(read.X, np.asarray(raw.X, dtype=np.float32))
     assert list(read.var_names) == list(raw.var_names)
-    assert read.uns["perturbcore"]["identifier"] == (
-        "drug" if layout.drug_embeddings else "ensembl"
-    )
+    named = "drug" if layout.drug_embeddings else "ensembl"
+    assert read.uns["perturbcore"]["identifier"] == named
     lines = raw.obs["cell_line"] if "cell_line" in raw.obs else pd.Series("K-562", raw.obs_names)
     assert list(read.obs["cell_line"]) == list(lines.astype(str))
     for i in range(0, raw.n_obs, 7):
@@ -106,9 +99,8 @@ def test_a_stored_fold_may_be_any_kind_of_number(copy, kind):
         adata.obs["test_split"] = folds.astype(str).astype(kind)
 
     change(path, store)
-    np.testing.assert_array_equal(
-        read_authors_responses("essential", root=copy).obs["fold"], before
-    )
+    after = read_authors_responses("essential", root=copy).obs["fold"]
+    np.testing.assert_array_equal(after, before)
 
 
 def test_rows_keep_the_order_of_the_file_and_genes_are_found_by_name(copy):

@@ -53,13 +53,9 @@ def small_table(path, *, line="K-562", label="expression/pert-prediction-norman-
     return table
 
 
-def read_norman(path):
-    return read_scores(path, dataset="norman", task="lfc")
-
-
 def test_a_table_becomes_scores(tmp_path):
     raw = small_table(tmp_path / "norman_lfc.csv")
-    scores = read_norman(tmp_path / "norman_lfc.csv")
+    scores = read_scores(tmp_path / "norman_lfc.csv", dataset="norman", task="lfc")
     l2 = scores[scores["metric"] == "L2"]
     assert len(l2) == len(raw)
     np.testing.assert_allclose(np.sort(l2["value"]), np.sort(raw["L2"]), rtol=1e-15)
@@ -69,6 +65,9 @@ def test_a_table_becomes_scores(tmp_path):
     one = l2[l2["method"] == WAVEGC].iloc[0]
     assert (one["predictor"], one["display"]) == ("knn", "STRING WaveGC")
     assert one["modality"] == "Prior knowledge"
+    small_table(tmp_path / "e.csv", label="expression/pert_prediction_essential_regression")
+    older = read_scores(tmp_path / "e.csv", dataset="essential", task="lfc")
+    assert set(older["perturbation_set"]) == {"older"}
 
 
 _ALIGNED = "AIDOcell_100M_Norman_Aligned_(D=640)"
@@ -101,13 +100,6 @@ def test_method_names(row, predictor, embedding, display, modality):
     dataset, task, line, name = row.split(" ", 3)
     found = parse_method(name, dataset=dataset, task=task, cell_line=line)
     assert tuple(found) == (predictor, embedding, display, modality)
-
-
-def test_the_older_perturbation_set_is_told_apart(tmp_path):
-    path = tmp_path / "essential_lfc.csv"
-    small_table(path, label="expression/pert_prediction_essential_regression")
-    scores = read_scores(path, dataset="essential", task="lfc")
-    assert set(scores["perturbation_set"]) == {"older"}
 
 
 def test_facts_have_a_source_and_the_right_size():

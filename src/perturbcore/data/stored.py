@@ -186,18 +186,13 @@ def _pack(file: h5py.File, place: str, value) -> Any:
         fields.pop("screen", None)
         kinds = {name: _pack(file, f"{place}/{name}", v) for name, v in fields.items()}
         return {name: kind for name, kind in kinds.items() if kind is not None}
+    value = dict(value) if isinstance(value, Mapping) else value
     try:
-        text = json.dumps(dict(value) if isinstance(value, Mapping) else value, default=_scalar)
+        text = json.dumps(value, default=np.generic.item)  # of numpy's types only numbers
     except (TypeError, ValueError):
         return None
     file.create_dataset(place, data=text)
     return "tuple" if isinstance(value, tuple) else "plain"
-
-
-def _scalar(value):
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError
 
 
 def _unpack(file: h5py.File, place: str, kind) -> Any:

@@ -132,10 +132,7 @@ def _by_terms(files: Iterable[Entry]) -> list[list[Entry]]:
 
 
 def licence_notice(*names: str) -> str:
-    """Write the notice to show before files are downloaded.
-
-    One paragraph per source and licence; restricted ones say so in their first line.
-    """
+    """Write the notice to show before a download: one paragraph per source and licence."""
     paragraphs = []
     for files in _by_terms(map(entry, names)):
         e, size = files[0], sum(f.bytes for f in files)

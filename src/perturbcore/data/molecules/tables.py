@@ -24,11 +24,10 @@ def _compounds() -> pd.DataFrame:
 
 
 def builtin_compounds() -> pd.DataFrame:
-    """Return the built-in table of approved and tool compounds.
+    """Return the built-in table of approved and tool compounds, indexed by name.
 
-    Returns indexed by name; `smiles` (rdkit's canonical form), `targets` (gene symbols, the
-    first the main one, separated by ``;``), `mechanism`, `source` (where the row's facts come
-    from).
+    `smiles` (rdkit's canonical form), `targets` (gene symbols, the first the main one, separated by
+    ``;``), `mechanism`, `source` (where the row's facts come from).
 
     Facts are those of the public-domain drug table of Tahoe-100M. Its SMILES mostly leave
     stereochemistry out, so that drugs that differ in it alone (doxorubicin, epirubicin) share

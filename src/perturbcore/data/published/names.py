@@ -108,9 +108,8 @@ def _joined(embedding: str, dataset: str) -> str:
 def methods_of(section: str, *, head: str = "knn") -> pd.DataFrame:
     """Methods of one family of figures in their order: order, method, display, modality.
 
-    `section`: "essential_lfc", "norman_lfc", "sciplex_lfc", "tahoe_lfc", "essential_deg",
-    "sciplex_deg", "tahoe_deg", "fine_tuning", "fusion" or "advanced_methods"; `head`: estimator
-    put in place of HEAD_TYPE in the published row names (CELL_LINE is kept).
+    `section`: such as "essential_lfc", "tahoe_deg" or "fusion"; `head`: estimator put in place of
+    HEAD_TYPE in the published row names (CELL_LINE is kept).
     """
     table = facts("cole2026_methods")
     out = table[table["section"] == section].drop(columns="section").reset_index(drop=True)

@@ -82,10 +82,7 @@ def signature_dataset(
     aliases: Mapping[str, str],
     files: tuple[str, ...] = (),
 ) -> Dataset:
-    """Make the data set of `load` from ranked signatures (see `read_signatures`) and a drug table.
-
-    A gene that no signature labels has nothing to predict, so that `min_labels` drops it.
-    """
+    """Make the data set of `load` from signatures (`read_signatures`) and a drug table."""
     card = Card()
     drugs, lost = _drugs(name, lines, table, aliases, card)
     genes, n_twice = common_genes(lines, drugs.index)
@@ -121,11 +118,7 @@ def signature_dataset(
 
 
 def read_signatures(path, name: str) -> dict[str, tuple[np.ndarray, int]]:
-    """Read the ranked signatures of one cell line.
-
-    Returns per drug its genes, most up-regulated first, and the length of its list of
-    significantly up-regulated genes (100 at most).
-    """
+    """Read a cell line's signatures: per drug its genes, most up-regulated first, and `n_up`."""
     drugs = read_string_lists(path, name)
     return {drug: (parts["up_full"], len(parts["up"])) for drug, parts in drugs.items()}
 
