@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.tables import read_table, read_text
+from perturbcore.data.read import read_table, read_text
 from perturbcore.embeddings.base import Embedding, check_ids, strip_version
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".npz", ".h5ad")

@@ -21,7 +21,7 @@ from perturbcore.data.molecules.tables import (
     sciplex_drugs,
     tahoe_drugs,
 )
-from perturbcore.data.tables import read_table
+from perturbcore.data.read import read_table
 
 SIMULATED = {
     "edges": "network",

@@ -8,8 +8,7 @@ import pandas as pd
 
 from perturbcore.core.errors import InputError
 from perturbcore.data import catalogue
-from perturbcore.data.read import existing
-from perturbcore.data.tables import read_table
+from perturbcore.data.read import existing, read_table
 
 DRUG_COLUMNS = ("smiles", "targets", "mechanism")
 SEPARATOR = ";"

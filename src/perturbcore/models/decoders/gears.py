@@ -7,7 +7,7 @@ import pandas as pd
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, LeakError
-from perturbcore.data.tables import read_table
+from perturbcore.data.read import read_table
 from perturbcore.score.model import Fold, Model, Prediction
 
 

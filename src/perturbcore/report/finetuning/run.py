@@ -11,8 +11,8 @@ import pandas as pd
 from perturbcore.core.errors import ParameterError
 from perturbcore.data.authors.layout import data_root
 from perturbcore.data.identifiers import previous_symbols
+from perturbcore.data.read import read_table
 from perturbcore.data.sets.base import Dataset
-from perturbcore.data.tables import read_table
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.build import MODELS, check_spec
 from perturbcore.embeddings.convert import add_aliases
