@@ -74,7 +74,7 @@ print(responses.shape, "perturbations x genes")
 # %% tags=["show-input"]
 import pandas as pd
 
-sets = simulation.annotation
+sets = simulation.knowledge.annotation
 genes = sorted({gene for members in sets.values() for gene in members})
 belongs = {name: [int(g in m) for g in genes] for name, m in sets.items()}
 table = pd.DataFrame(belongs, index=genes)

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 from statsmodels.stats.multitest import multipletests
 
-import perturbcore.data.deg.plan as plan_module
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.deg.labels import deg_labels
 from perturbcore.data.deg.tests import call_genes, majority, p_values, t_statistics
+from perturbcore.data.effects import moments
 from perturbcore.data.folds import add_folds
+from perturbcore.data.screens import values
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.screens.read import read_screen
 from perturbcore.score.ceiling.deg import LabelSampler, Source, deg_ceiling
@@ -29,10 +30,7 @@ QUIET = dict(progress=False)
 
 
 def screen(n=1500, g=60, k=5, batches=3, seed=0, effect=2.5):
-    """Two lines, effects on a tenth of the genes, a gene never seen.
-
-    All perturbations in batches.
-    """
+    """Two lines, effects on a tenth of the genes, a gene never seen."""
     rng = np.random.default_rng(seed)
     level = rng.lognormal(0, 0.8, g)
     level[0] = 0
@@ -95,23 +93,21 @@ def assert_same(out, cells, **how):
             assert (same | near).all()
 
 
-def test_pooled_labels_agree_with_scanpy(tmp_path):
+def test_pooled_labels_agree_with_scanpy(tmp_path, monkeypatch):
     cells = screen()
     out = deg_labels(cells, min_cells=10, statistics=True, **QUIET)
     assert_same(out, cells)
-    assert 20 < (out.layers["deg"] != 0).sum() < 200 and set(np.unique(out.layers["deg"])) == {
-        -1,
-        0,
-        1,
-    }
+    assert 20 < (out.layers["deg"] != 0).sum() < 200
+    assert set(np.unique(out.layers["deg"])) == {-1, 0, 1}
     np.testing.assert_array_equal(out.X, out.layers["deg"])
-    # columns, a file on disk and small chunks give the same
+    # columns, a file on disk and small blocks give the same
     by_column = cells.copy()
     by_column.X = cells.X.tocsc()
     cells.write_h5ad(tmp_path / "s.h5ad")
     backed = read_screen(tmp_path / "s.h5ad", backed=True)
-    for other, chunk in ((by_column, None), (backed, 37)):
-        again = deg_labels(other, min_cells=10, chunk_size=chunk, **QUIET)
+    for other, stored in ((by_column, values.BLOCK_VALUES), (backed, 2000)):
+        monkeypatch.setattr(values, "BLOCK_VALUES", stored)
+        again = deg_labels(other, min_cells=10, **QUIET)
         np.testing.assert_array_equal(again.layers["deg"], out.layers["deg"])
 
 
@@ -180,20 +176,11 @@ def test_votes_per_batch_agree_with_scanpy_and_a_loop():
 @pytest.mark.parametrize(
     ("votes", "label"),
     [
-        ([1, 1, 0], 1),
-        ([-1, 0, 0], 0),
-        ([0, 1], 1),
-        ([0, -1], -1),
-        ([1, -1], 0),
-        ([1, 0, -1], 0),
-        ([1, 1, -1, -1, 0], 0),
-        ([1, 1, 0, 0, -1], 1),
-        ([-1, -1, 0, 0, 1], -1),
-        ([1], 1),
-        ([0, 0, 1, 1, -1, -1], 0),
-        ([1, 1, 1, 0, 0, 0, -1], 1),
+        ([1, 1, 0], 1), ([-1, 0, 0], 0), ([0, 1], 1), ([0, -1], -1), ([1, -1], 0), ([1, 0, -1], 0),
+        ([1, 1, -1, -1, 0], 0), ([1, 1, 0, 0, -1], 1), ([-1, -1, 0, 0, 1], -1), ([1], 1),
+        ([0, 0, 1, 1, -1, -1], 0), ([1, 1, 1, 0, 0, 0, -1], 1),
     ],
-)
+)  # fmt: skip
 def test_majority_by_hand(votes, label):
     up, down, flat = (np.array([[votes.count(c)]]) for c in (1, -1, 0))
     assert majority(up, down, flat)[0, 0] == label == loop_majority(votes)
@@ -219,29 +206,21 @@ def test_an_error_planted_in_one_batch_is_outvoted_but_not_when_pooled():
     assert deg_labels(cells, **QUIET).layers["deg"][0, 4] == 1
 
 
-def counted(sizes, drug=None):
+def counted(sizes):
     """A screen with the given number of cells of each (perturbation, batch)."""
     rows = [(p, b) for (p, b), n in sizes.items() for _ in range(n)]
     obs = pd.DataFrame(
         rows, columns=["perturbation", "batch"], index=[f"c{i}" for i in range(len(rows))]
     )
     obs["cell_line"] = "A"
-    if drug:
-        obs["drug"] = obs["perturbation"].map(drug)
     X = np.random.default_rng(0).poisson(4.0, (len(obs), 10)) + 1.0
     return declare(sp.csr_matrix(X.astype(np.float32)), obs)
 
 
 def test_minimum_cells_strict_or_not_pooled_and_per_batch():
     cells = counted(
-        {
-            ("ctrl", "1"): 50,
-            ("ctrl", "2"): 15,
-            ("P", "1"): 30,
-            ("Q", "1"): 16,
-            ("Q", "2"): 15,
-            ("R", "2"): 40,
-        }
+        {("ctrl", "1"): 50, ("ctrl", "2"): 15, ("P", "1"): 30}
+        | {("Q", "1"): 16, ("Q", "2"): 15, ("R", "2"): 40}
     )
     code = deg_labels(cells, **QUIET)
     assert (
@@ -255,20 +234,6 @@ def test_minimum_cells_strict_or_not_pooled_and_per_batch():
     assert list(voted.obs["perturbation"]) == ["P", "Q"] and list(voted.obs["n_batches"]) == [1, 1]
     voted = deg_labels(cells, variant="per_batch", min_cells=14, **QUIET)
     assert list(voted.obs["n_batches"]) == [1, 2, 1] and list(voted.obs["n_cells"]) == [30, 31, 40]
-
-
-def test_cells_may_be_counted_over_the_doses_of_a_drug():
-    cells = counted(
-        {("ctrl", "1"): 30, ("P_low", "1"): 12, ("P_high", "1"): 12, ("Q_low", "1"): 12},
-        drug={"ctrl": "vehicle", "P_low": "P", "P_high": "P", "Q_low": "Q"},
-    )
-    out = deg_labels(cells, variant="per_batch", min_cells=20, count_by="drug", **QUIET)
-    assert list(out.obs["perturbation"]) == ["P_high", "P_low"] and list(out.obs["n_cells"]) == [
-        12,
-        12,
-    ]
-    with pytest.raises(InputError, match="no perturbation has more than 20 cells"):
-        deg_labels(cells, variant="per_batch", min_cells=20, **QUIET)
 
 
 def test_one_cell_groups_constant_genes_and_zero_variance():
@@ -310,7 +275,7 @@ def test_a_screen_read_in_parts_gives_the_same(monkeypatch):
     cells = screen()
     for variant in ("pooled", "per_batch"):
         whole = deg_labels(cells, variant=variant, min_cells=10, **QUIET)
-        monkeypatch.setattr(plan_module, "MAX_SUM_BYTES", 60 * 16 * 3)
+        monkeypatch.setattr(moments, "MAX_SUM_BYTES", 60 * 16 * 3)
         parts = deg_labels(cells, variant=variant, min_cells=10, **QUIET)
         monkeypatch.undo()
         np.testing.assert_array_equal(whole.layers["deg"], parts.layers["deg"])
@@ -326,8 +291,8 @@ def test_a_screen_read_in_parts_gives_the_same(monkeypatch):
         (dict(min_cells=2.5), ParameterError, "min_cells"),
         (dict(variant="per_batch", statistics=True), ParameterError, "pooled"),
         (dict(genes=["g1", "nope"]), InputError, "nope"),
-        (dict(count_by="drug"), InputError, "drug"),
         (dict(min_cells=10_000), InputError, "control cells"),
+        (dict(min_cells=150), InputError, "no perturbation has more than 150 cells"),
         (dict(variant="per_batch", min_cells=90), InputError, "control cells in any one batch"),
     ],
 )

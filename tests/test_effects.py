@@ -1,3 +1,5 @@
+from unittest.mock import patch
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -9,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.effects import moments
 from perturbcore.data.effects.ba_ate import ba_ate
-from perturbcore.data.effects.ba_ate import ba_ate as ba_ate_function
 from perturbcore.data.effects.moments import pseudobulk
+from perturbcore.data.screens import values
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.screens.read import normalise, read_screen
 
@@ -23,16 +26,11 @@ def small_screen(seed=0, n_cells=400, n_genes=23, bare_batch=False):
     counts = rng.poisson(rng.gamma(0.4, 3.0, (n_cells, n_genes)))
     counts[:, 0] += 1
     counts[0, 1] = 5000  # beyond the table of small counts
-    obs = pd.DataFrame(
-        {
-            "perturbation": rng.choice(
-                ["ntc", "A", "B", "C", "D"], n_cells, p=[0.3, 0.3, 0.2, 0.1, 0.1]
-            ),
-            "batch": rng.choice(["1", "2", "3", "4"], n_cells, p=[0.4, 0.3, 0.2, 0.1]),
-            "cell_line": rng.choice(["x", "y"], n_cells),
-        },
-        index=[f"c{i}" for i in range(n_cells)],
-    )
+    obs = pd.DataFrame(index=[f"c{i}" for i in range(n_cells)])
+    obs["perturbation"] = rng.choice([*"nABCD"], n_cells, p=[0.3, 0.3, 0.2, 0.1, 0.1])
+    obs["perturbation"] = obs["perturbation"].replace("n", "ntc")
+    obs["batch"] = rng.choice([*"1234"], n_cells, p=[0.4, 0.3, 0.2, 0.1])
+    obs["cell_line"] = rng.choice(["x", "y"], n_cells)
     if bare_batch:
         obs.loc[(obs["perturbation"] == "ntc") & (obs["batch"] == "4"), "batch"] = "1"
     var = pd.DataFrame(index=[f"g{i}" for i in range(n_genes)])
@@ -92,8 +90,7 @@ def test_ba_ate_is_the_printed_equation(control, batches, bare):
 
 def test_the_variants_differ_where_a_batch_has_no_controls():
     screen = small_screen(bare_batch=True)
-    a = ba_ate(screen, batches="with_controls")
-    b = ba_ate(screen, batches="all")
+    a, b = (ba_ate(screen, batches=batches) for batches in ("with_controls", "all"))
     assert np.abs(a.X - b.X).max() > 1e-3
     assert (b.obs["n_batches"] >= a.obs["n_batches"]).all()
     assert b.obs["n_batches"].sum() > a.obs["n_batches"].sum()
@@ -102,84 +99,66 @@ def test_the_variants_differ_where_a_batch_has_no_controls():
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     order=st.permutations(range(60)),
-    chunk=st.integers(1, 70),
+    stored=st.integers(1, 300),
     control=st.sampled_from(["global", "matched"]),
 )
-def test_order_of_cells_and_size_of_chunks_do_not_matter(order, chunk, control):
+def test_order_of_cells_and_size_of_blocks_do_not_matter(order, stored, control):
     screen = small_screen(3, 60, 7)
     want = ba_ate(screen, control=control, drop_unmatched=True)
-    got = ba_ate(screen[list(order)].copy(), control=control, chunk_size=chunk, drop_unmatched=True)
-    assert list(got.obs_names) == list(want.obs_names)
+    with patch.object(values, "BLOCK_VALUES", stored):
+        got = ba_ate(screen[list(order)].copy(), control=control, drop_unmatched=True)
     np.testing.assert_allclose(got.X, want.X, atol=1e-6)
     pd.testing.assert_frame_equal(got.obs, want.obs)
 
 
 def stored(screen, kind, folder):
-    x = screen.X
-    out = AnnData(
-        {"dense": x.toarray(), "csc": x.tocsc(), "csr64": x.astype(np.int64)}.get(
-            kind.split("-")[-1], x
-        ),
-        obs=screen.obs,
-        var=screen.var,
-        uns=dict(screen.uns),
-    )
-    if not kind.startswith("backed"):
+    """The same screen, its matrix kept in another way."""
+    x, kind = screen.X, kind.removeprefix("backed-")
+    if kind == "lazy":
+        other = pytest.importorskip("dask.array").from_array(x.toarray(), chunks=(90, -1))
+    elif kind == "twofold":  # each value stored as two entries that add up to it
+        parts = np.repeat(x.data / 2, 2), np.repeat(x.indices, 2), x.indptr * 2
+        other = sp.csr_matrix(parts, shape=x.shape)
+    else:
+        other = {"dense": x.toarray(), "csc": x.tocsc(), "csr64": x.astype(np.int64)}.get(kind, x)
+    out = AnnData(other, obs=screen.obs, var=screen.var, uns=dict(screen.uns))
+    if folder is None:
         return out
-    path = folder / f"{kind}.h5ad"
-    out.write_h5ad(path)
-    return read_screen(path, backed=True)
+    out.write_h5ad(folder / "s.h5ad")
+    return read_screen(folder / "s.h5ad", backed=True)
+
+
+KINDS = ["dense", "csc", "csr64", "lazy", "twofold"]
 
 
 @pytest.mark.parametrize(
-    "kind", ["dense", "csc", "csr64", "backed-csr", "backed-csc", "backed-dense", "backed-csr64"]
+    "kind", [*KINDS, "backed-csr", "backed-csc", "backed-dense", "backed-csr64"]
 )
-def test_every_kind_of_storage_gives_the_same(kind, tmp_path):
+def test_every_kind_of_storage_gives_the_same(kind, tmp_path, monkeypatch):
     screen = small_screen(1)
-    other = stored(screen, kind, tmp_path)
-    assert other.isbacked == kind.startswith("backed")
-    genes = ["g5", "g2", "g11"]
-    for options in (
-        {},
-        {"chunk_size": 7},
-        {"genes": genes},
-        {"genes": genes, "size_factors": "kept"},
-    ):
-        np.testing.assert_allclose(
-            ba_ate(other, **options).X, ba_ate(screen, **options).X, atol=1e-6
-        )
+    backed = kind.startswith("backed")
+    other = stored(screen, kind, tmp_path if backed else None)
+    assert other.isbacked == backed
     by = ["cell_line", "perturbation", "batch"]
-    np.testing.assert_allclose(pseudobulk(other, by).X, pseudobulk(screen, by).X, atol=1e-6)
-    part = other[100:300]
-    np.testing.assert_allclose(
-        ba_ate(part, drop_unmatched=True).X,
-        ba_ate(screen[100:300], drop_unmatched=True).X,
-        atol=1e-6,
-    )
+    genes = ["g5", "g2", "g11"]
 
+    def same(f):
+        np.testing.assert_allclose(f(other).X, f(screen).X, atol=1e-6)
 
-def test_lazy_and_unsorted_matrices_give_the_same():
-    da = pytest.importorskip("dask.array")
-    screen = small_screen(1)
-    want = ba_ate(screen).X
-    lazy = AnnData(
-        da.from_array(screen.X.toarray(), chunks=(90, -1)), screen.obs, screen.var, dict(screen.uns)
-    )
-    np.testing.assert_allclose(ba_ate(lazy).X, want, atol=1e-6)
-    x = screen.X
-    # the same matrix with each value stored as two entries that add up to it
-    split = sp.csr_matrix(
-        (np.repeat(x.data / 2, 2), np.repeat(x.indices, 2), x.indptr * 2), shape=x.shape
-    )
-    doubled = AnnData(split, screen.obs, screen.var, dict(screen.uns))
-    np.testing.assert_allclose(ba_ate(doubled).X, want, atol=1e-6)
-    assert doubled.X.nnz == 2 * x.nnz
+    for options in ({}, {"genes": genes}, {"genes": genes, "size_factors": "kept"}):
+        same(lambda s, options=options: ba_ate(s, **options))
+    same(lambda s: pseudobulk(s, by))
+    monkeypatch.setattr(values, "BLOCK_VALUES", 160)
+    same(ba_ate)
+    if kind != "lazy":
+        same(lambda s: ba_ate(s[100:300], drop_unmatched=True))
+    if kind == "twofold":
+        assert other.X.nnz == 2 * screen.X.nnz
 
 
 def test_logged_values_are_used_as_they_are():
     screen = small_screen(2)
-    logged = normalise(screen)
-    np.testing.assert_allclose(ba_ate(logged).X, ba_ate(screen).X, atol=2e-6)
+    np.testing.assert_allclose(ba_ate(normalise(screen)).X, ba_ate(screen).X, atol=2e-6)
 
 
 def test_genes_are_left_out_after_or_before_normalising():
@@ -228,29 +207,34 @@ def test_a_batch_shift_biases_the_pooled_mean_but_not_the_effect():
         np.testing.assert_allclose(effect, [0, 0.5], atol=0.02)
 
 
-def test_many_groups_are_read_in_parts_with_the_same_result(monkeypatch):
-    import sys
-
+@pytest.mark.parametrize("n_bytes", [10, 23 * 8 * 6])
+def test_many_groups_are_read_in_parts_with_the_same_result(monkeypatch, n_bytes):
     screen = small_screen(7)
-    want = ba_ate(screen, control="matched").X
-    monkeypatch.setattr(sys.modules[ba_ate_function.__module__], "MAX_SUM_BYTES", 10)
-    np.testing.assert_array_equal(ba_ate(screen, control="matched").X, want)
+    both = [lambda c=c: ba_ate(screen, control=c).X for c in ("matched", "global")]
+    effects = [*both, lambda: pseudobulk(screen).X]
+    want = [f() for f in effects]
+    monkeypatch.setattr(moments, "MAX_SUM_BYTES", n_bytes)
+    for f, wanted in zip(effects, want, strict=True):
+        np.testing.assert_array_equal(f(), wanted)
 
 
-def test_bad_requests_are_refused_with_a_way_out():
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"control": "paired"}, ParameterError, "'matched'"),
+        ({"batches": "some"}, ParameterError, "with_controls"),
+        ({"size_factors": "median"}, ParameterError, "size_factors"),
+        ({"genes": ["g1", "nope"]}, InputError, "nope"),
+        ({"genes": ["g1", "g1"]}, InputError, "twice"),
+    ],
+)
+def test_bad_requests_are_refused_with_a_way_out(options, error, message):
+    with pytest.raises(error, match=message):
+        ba_ate(small_screen(), **options)
+
+
+def test_cells_that_nobody_declared_and_unknown_columns_are_refused():
     screen = small_screen()
-    with pytest.raises(ParameterError, match="'matched'"):
-        ba_ate(screen, control="paired")
-    with pytest.raises(ParameterError, match="with_controls"):
-        ba_ate(screen, batches="some")
-    with pytest.raises(ParameterError, match="size_factors"):
-        ba_ate(screen, size_factors="median")
-    with pytest.raises(ParameterError, match="chunk_size=0"):
-        ba_ate(screen, chunk_size=0)
-    with pytest.raises(InputError, match="nope"):
-        ba_ate(screen, genes=["g1", "nope"])
-    with pytest.raises(InputError, match="twice"):
-        ba_ate(screen, genes=["g1", "g1"])
     with pytest.raises(InputError, match="plate"):
         pseudobulk(screen, ["plate"])
     with pytest.raises(InputError, match="declare_screen"):

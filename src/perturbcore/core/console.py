@@ -23,13 +23,8 @@ _MAKE = ("MAKE", "MFLAGS", "PROFILE", "CHAPTER", "ARGS")
 class Console:
     """Run commands in the checkout and show them; ``mine/`` in a command is a temporary folder.
 
-    Results go to ``mine/results``, so that nothing here touches the scores of the book. The folder
-    is removed when the page has run.
-
-    Attributes
-    ----------
-    mine : pathlib.Path
-        The temporary folder.
+    `mine` is its path. Results go to ``mine/results``, so that nothing here touches the scores of
+    the book. The folder is removed when the page has run.
     """
 
     def __init__(self):
@@ -37,18 +32,9 @@ class Console:
         self.mine = Path(self._folder.name).resolve()
 
     def example(self, name: str, target: str) -> None:
-        """Copy a file of ``perturbcore/examples`` into ``mine`` and show it.
-
-        Parameters
-        ----------
-        name : str
-            Name of the example.
-        target : str
-            Where in ``mine`` to put it; its suffix says how to colour it on the page.
-        """
-        self.write(
-            target, (files("perturbcore.book") / "examples" / name).read_text(encoding="utf-8")
-        )
+        """Copy an example of ``perturbcore/book/examples`` to `target` in ``mine`` and show it."""
+        example = files("perturbcore.book") / "examples" / name
+        self.write(target, example.read_text(encoding="utf-8"))
 
     def write(self, target: str, text: str) -> None:
         """Write a file into ``mine`` and show it; ``mine/`` in its text is the folder."""
@@ -59,44 +45,26 @@ class Console:
         display(Markdown(f"`mine/{target}`:\n\n~~~~{language}\n{text.strip()}\n~~~~"))
 
     def run(self, command: str, *, fails: bool = False, last: int | None = None) -> None:
-        """Run a command in the checkout and show it with its output.
+        """Run a command, as a reader would type it, in the checkout; show it with its output.
 
-        Parameters
-        ----------
-        command : str
-            As a reader would type it, with the environment of this book active.
-        fails : bool
-            Whether it is to fail; the page fails where the command does not do what it is to do.
-        last : int, optional
-            Lines of the output to show, from its end; all by default.
-
-        Raises
-        ------
-        InputError
-            The command failed, or did not fail where it was to.
+        `fails`: whether it is to fail; an InputError says where it did otherwise. `last`: lines of
+        the output to show, from its end; all by default.
         """
         typed = self._placed(command)
         # a plain make uses the environment of this book, and does not set it up again
         make = f'make() {{ command make -s -o {sys.prefix}/.ready "$@"; }}\n'
         done = subprocess.run(
-            ["bash", "-c", make + typed],
-            cwd=project_root(),
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+            ["bash", "-c", make + typed], cwd=project_root(), env=self._environment(),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
         printed = self.tidy(done.stdout.decode("utf-8", "replace"))
         if bool(done.returncode) != fails:
             raise InputError(f"'{command}' ended with status {done.returncode}:\n{printed}")
         lines = printed.splitlines()
         cut = ["..."] if last is not None and len(lines) > last else []
         lines = lines[-last:] if last is not None else lines
-        shown = [
-            *_folded(f"$ {command}"),
-            *cut,
-            *(part for line in lines for part in _wrapped(line)),
-        ]
+        wrapped = [part for line in lines for part in _wrapped(line)]
+        shown = [*_folded(f"$ {command}"), *cut, *wrapped]
         if fails:
             shown.append(f"(exit status {done.returncode})")
         display(Markdown("~~~~console\n" + "\n".join(shown) + "\n~~~~"))
@@ -130,8 +98,11 @@ class Console:
 
 def _wrapped(line: str) -> list[str]:
     """Break a long line of output between words."""
-    options = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "    "}
-    return textwrap.wrap(line, WIDTH, **options) if len(line) > WIDTH else [line]
+    if len(line) <= WIDTH:
+        return [line]
+    return textwrap.wrap(
+        line, WIDTH, break_long_words=False, break_on_hyphens=False, subsequent_indent="    "
+    )
 
 
 def _folded(command: str) -> list[str]:

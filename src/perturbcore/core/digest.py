@@ -16,11 +16,9 @@ _ROOT = Path(__file__).parents[1]
 
 
 def digest(*parts) -> str:
-    """Hash the content of arrays, frames, sparse matrices and plain values.
+    """Hash arrays, pandas objects, sparse matrices and what JSON can write, to 16 hex characters.
 
-    `*parts`: arrays, pandas objects, scipy sparse matrices, or anything JSON can write.
-
-    Returns 16 hexadecimal characters; equal content gives an equal digest on every machine.
+    Equal content gives an equal digest on every machine.
     """
     h = hashlib.sha256()
     for part in parts:
@@ -62,12 +60,9 @@ def _feed(h, part) -> None:
 def code_digest(*roots) -> str:
     """Hash the code that a result depends on, found by following imports.
 
-    Comments, docstrings and layout do not count: rewording one recomputes nothing.
-
-    `*roots`: functions, classes, or names of modules such as ``"perturbcore.data.folds"``.
-    Every module of perturbcore that theirs import is followed, imports inside functions too.
-
-    Returns 16 hexadecimal characters.
+    Comments, docstrings and layout do not count: rewording one recomputes nothing. `*roots`:
+    functions, classes, or names of modules such as ``"perturbcore.data.folds"``. Every module of
+    perturbcore that theirs import is followed, imports inside functions too.
     """
     names = [root if isinstance(root, str) else root.__module__ for root in roots]
     own = sorted({name for name in names if name.startswith(f"{_PACKAGE}.")})
@@ -98,18 +93,18 @@ def _imported(module: str) -> tuple[str, ...]:
 
 
 def imports_in(tree: ast.AST) -> list[str]:
-    """Return the modules of perturbcore that some code imports by itself.
-
-    Without following them.
-    """
+    """Return the modules of perturbcore that some code imports by itself."""
     return _homes(_import_names(tree))
 
 
 def _import_names(tree: ast.AST) -> list[tuple[str, str]]:
     out = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == _PACKAGE:
-            out += [(node.module, alias.name) for alias in node.names]
+        if (
+            isinstance(node, ast.ImportFrom)
+            and (home := node.module or "").split(".")[0] == _PACKAGE
+        ):
+            out += [(home, alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
             out += [(a.name, "") for a in node.names if a.name.startswith(f"{_PACKAGE}.")]
     return out
@@ -129,7 +124,7 @@ def _home(module: str, name: str) -> str:
         return f"{module}.{name}"
     tree = ast.parse(_path(module).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
+        if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 if name == (alias.asname or alias.name):
                     return _home(node.module, alias.name)

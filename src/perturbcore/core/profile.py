@@ -1,6 +1,7 @@
 """Profiles: one YAML file holds every parameter of a whole run of the book."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -22,8 +23,8 @@ from perturbcore.core.errors import InputError, ParameterError, wrong_value
 def project_root() -> Path:
     """Find the folder that holds ``notebooks/profiles``.
 
-    ``PERTURBCORE_ROOT`` decides if it is set; otherwise the working directory and its parents
-    are searched, then the checkout this package was installed from.
+    ``PERTURBCORE_ROOT`` decides if it is set; otherwise the working directory, its parents, and the
+    checkout this package was installed from are searched.
     """
     if declared := os.environ.get("PERTURBCORE_ROOT"):
         candidates = [Path(declared)]
@@ -53,7 +54,7 @@ class DatasetEntry(_Settings):
 
     name: str
     loader: str
-    options: Annotated[dict[str, Any], AfterValidator(MappingProxyType)] = MappingProxyType({})
+    options: Annotated[Mapping[str, Any], AfterValidator(MappingProxyType)] = MappingProxyType({})
 
     @model_validator(mode="before")
     @classmethod
@@ -66,27 +67,13 @@ class DatasetEntry(_Settings):
 class Profile(_Settings):
     """All parameters of one run of the book.
 
-    Attributes
-    ----------
-    name
-        Stem of the file; results go to ``results/<name>``.
-    path
-        The file it was read from.
-    title, summary
-        One line and one paragraph for the reader.
-    simulated
-        Whether the cells are simulated; pages say so.
-    data
-        Names of catalogue entries to fetch before any chapter runs.
-    datasets
-        What to load, in order.
-    embeddings
-        Specifications for the embedding builders, each a mapping with at least ``name``.
-    models
-        Models that every chapter whose task they predict scores besides its own: names or mappings
-        with at least ``name``, see `perturbcore.models.registry`.
-    chapters
-        For each chapter, the parameter values that differ from the chapter's own defaults.
+    `name`: stem of the file `path`; results go to ``results/<name>``. `title, summary`: one line
+    and one paragraph for the reader. `simulated`: whether the cells are simulated; pages say so.
+    `data`: catalogue entries to fetch before any chapter runs. `datasets`: what to load, in order.
+    `embeddings`: mappings with at least ``name``, for the embedding builders. `models`: models that
+    every chapter whose task they predict scores besides its own: names or mappings with at least
+    ``name``, see `perturbcore.models.registry`. `chapters`: per chapter, the parameter values that
+    differ from its own defaults.
     """
 
     name: str
@@ -153,10 +140,7 @@ class Profile(_Settings):
 def load_profile(name_or_path: str | Path) -> Profile:
     """Read a profile by name (``demo``) or by path (``path/to/my.yml``).
 
-    Raises
-    ------
-    ParameterError
-        The profile does not exist, a key is unknown, missing or of the wrong type.
+    A profile that is not there, or a key that is unknown, missing or of the wrong type, is refused.
     """
     path = _locate(str(name_or_path))
     keys = [name for name in Profile.model_fields if name not in ("name", "path")]

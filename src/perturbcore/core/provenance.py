@@ -12,32 +12,17 @@ from pathlib import Path
 from perturbcore import __version__
 
 PACKAGES = (
-    "numpy",
-    "scipy",
-    "pandas",
-    "scikit-learn",
-    "anndata",
-    "scanpy",
-    "torch",
-    "lightning",
-    "torch-geometric",
-    "rdkit",
-    "gseapy",
-    "matplotlib",
-    "papermill",
-    "jupyter-book",
-)
+    "numpy scipy pandas scikit-learn anndata scanpy torch lightning torch-geometric rdkit pot "
+    "gseapy matplotlib papermill jupyter-book"
+).split()
 
 
 def record() -> dict:
-    """Describe the program and the machine that compute right now.
+    """Describe the program and the machine that compute right now, in plain values.
 
-    Returns
-    -------
-    dict
-        Plain values: ``perturbcore``, ``commit``, ``dirty``, ``python``, ``packages`` (name to
-        version), ``platform``, ``cpu``, ``cores``, ``memory_gib``, ``gpu`` (empty without one) and
-        ``started`` (UTC, ISO 8601).
+    ``perturbcore``, ``commit``, ``dirty``, ``python``, ``packages`` (name to version),
+    ``platform``, ``cpu``, ``cores``, ``memory_gib``, ``gpu`` (empty without one) and ``started``
+    (UTC, ISO 8601).
     """
     return {**_constant(), "started": datetime.now(UTC).isoformat(timespec="seconds")}
 
@@ -69,15 +54,16 @@ def _version(name: str) -> str:
 
 
 def _commit() -> tuple[str, bool]:
-    git = ["git", "-C", str(Path(__file__).parent)]
+    def git(*words) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
-        )
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD"), bool(changed)
     except FileNotFoundError:
         return "", False
-    return head.stdout.strip() if head.returncode == 0 else "", bool(changed.stdout.strip())
 
 
 def _cpu() -> str:

@@ -18,7 +18,7 @@ def assign_folds(perturbations, n_folds: int = 5, seed: int = 0) -> pd.Series:
     Parameters
     ----------
     perturbations : array-like of str
-        Perturbation names; repeats are allowed.
+        Repeats are allowed.
     n_folds : int
         Number of folds, at least 2.
     seed : int
@@ -52,37 +52,13 @@ def add_folds(responses: AnnData, n_folds: int = 5, seed: int = 0) -> AnnData:
     return responses
 
 
-def cross_line_leaks(obs: pd.DataFrame) -> pd.Series:
-    """List the perturbations that lie in different folds in different cell lines.
-
-    The number of distinct folds (> 1), indexed by perturbation; empty where nothing leaks.
-    """
-    n = obs.groupby("perturbation", observed=True)["fold"].nunique()
-    return n[n > 1]
-
-
 def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
     """Refuse folds by which a test perturbation would be seen in training.
 
-    Parameters
-    ----------
-    joint : bool
-        True where one model is trained over all cell lines: then a perturbation must be in the
-        same fold in every line. False for one model a line: such a perturbation is only reported.
-
-    Raises
-    ------
-    LeakError
-        A perturbation has rows in two folds of one cell line (or of any, if `joint`, or if the cell
-        lines were pooled in one well, ``uns["perturbcore"]["shared_wells"]``: then what a well did
-        to one line it did to all, and a copy of another line's response would be scored).
-    InputError
-        A fold is missing.
-
-    Warns
-    -----
-    UserWarning
-        Folds differ between cell lines, and `joint` is False.
+    A perturbation must be in the same fold in every row of a cell line. It must be so in every line
+    where one model is trained over all of them (`joint`), or where the lines were pooled in one
+    well (``uns["perturbcore"]["shared_wells"]``): then what a well did to one line it did to all,
+    and a copy of another line's response would be scored. Elsewhere there is only a warning.
     """
     obs = responses.obs
     if obs["fold"].isna().any():
@@ -95,7 +71,8 @@ def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
             f"perturbation '{name}' is in {within.max()} folds of cell line '{line}' (column "
             "'fold'): it would be tested on itself; keep all its rows in one fold (add_folds does)"
         )
-    across = cross_line_leaks(obs)
+    across = obs.groupby("perturbation", observed=True)["fold"].nunique()
+    across = across[across > 1]
     if len(across):
         what = (
             f"{len(across)} perturbations are in different folds in different cell lines, "
@@ -104,14 +81,12 @@ def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
         if responses.uns.get("perturbcore", {}).get("shared_wells"):
             raise LeakError(
                 f"{what}, but these lines share wells, so that a drug agrees with itself "
-                "across lines even where it is inert; use splits.add_folds"
+                "across lines even where it is inert; use add_folds"
             )
         if joint:
-            raise LeakError(
-                f"{what}: a joint model would see them in training; use splits.add_folds"
-            )
+            raise LeakError(f"{what}: a joint model would see them in training; use add_folds")
         warnings.warn(
-            f"{what}: harmless for one model a line, a leak for joint models", stacklevel=2
+            f"{what}: harmless for one model per line, a leak for joint models", stacklevel=2
         )
 
 
@@ -121,5 +96,5 @@ def check_disjoint(train, test) -> None:
     if len(both):
         raise LeakError(
             f"{len(both)} test perturbations are also in training, for example '{both[0]}': "
-            "make the folds again with splits.assign_folds"
+            "make the folds again with assign_folds"
         )

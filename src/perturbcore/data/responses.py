@@ -1,4 +1,4 @@
-"""The border between cells and scores: one row a perturbation and cell line, checked when read."""
+"""The border between cells and scores: a row per perturbation and cell line, checked when read."""
 
 from pathlib import Path
 
@@ -31,26 +31,12 @@ def make_responses(
     observed=None,
     simulated: bool = False,
 ) -> AnnData:
-    """Assemble and check a responses table.
+    """Assemble and check a responses table; see `check_responses` for the contract.
 
-    Parameters
-    ----------
-    X : (n_rows, n_genes) array
-        Log fold-changes (`task` "lfc"), or labels in {-1, 0, 1} ("deg", "deg_pairs").
-    obs : pandas.DataFrame
-        Columns `perturbation`, `cell_line`, and where known `fold`, `n_cells`, `n_batches`.
-    genes : sequence of str
-        Gene ids, one a column.
-    dataset, task, identifier : str
-        Name of the data set; what `X` holds; what the perturbation names are
-        ("symbol", "ensembl", "entrez" or "drug").
-    observed : (n_rows, n_genes) bool array, optional
-        Which labels are known, where they are partial.
-
-    Returns
-    -------
-    AnnData
-        See `check_responses` for the contract.
+    `X` (rows, genes): log fold-changes (`task` "lfc"), or labels in {-1, 0, 1}; `obs`: columns
+    `perturbation`, `cell_line`, and where known `fold`, `n_cells`, `n_batches`; `identifier`: what
+    the perturbation names are ("symbol", "ensembl", "entrez" or "drug"); `observed` (rows, genes):
+    which labels are known, where they are partial.
     """
     obs = obs.copy()
     for column in ("perturbation", "cell_line"):
@@ -63,12 +49,8 @@ def make_responses(
     if observed is not None:
         out.layers["observed"] = np.asarray(observed, dtype=bool)
         out.X = out.X * out.layers["observed"]
-    out.uns["perturbcore"] = {
-        "dataset": dataset,
-        "task": task,
-        "identifier": identifier,
-        "simulated": bool(simulated),
-    }
+    about = {"dataset": dataset, "task": task, "identifier": identifier}
+    out.uns["perturbcore"] = about | {"simulated": bool(simulated)}
     check_responses(out, folds="fold" in obs)
     return out
 

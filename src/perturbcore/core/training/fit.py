@@ -56,7 +56,6 @@ def fit(
     grad_clip: float | None = None,
     ema: float | None = None,
     ema_every: int = 1,
-    precision: str = "32-true",
     device: str = "auto",
     seed: int = 0,
     checkpoint_seconds: float = 10.0,
@@ -71,8 +70,8 @@ def fit(
     decides the result (data, parameters, code): the content key of the folder; `grad_clip`:
     largest norm of the gradient; `ema`: decay of the exponential moving average of the weights,
     which is then what is kept; validation uses the weights themselves. It is updated every
-    `ema_every` batches; `precision, device`: lightning's `precision` and `accelerator`; `seed`:
-    all randomness of an epoch starts from (seed, epoch).
+    `ema_every` batches; `device`: lightning's `accelerator`; `seed`: all randomness of an epoch
+    starts from (seed, epoch).
     """
     if patience is not None and validation is None:
         raise ParameterError("patience needs validation batches: give them, or leave patience out")
@@ -80,14 +79,14 @@ def fit(
     if folder is not None and (folder / DONE).exists():
         return _load(learner, folder)
     keep = _Keep(seed, ema, ema_every, folder, checkpoint_seconds, validation is not None)
-    callbacks = [keep]
+    callbacks: list[Callback] = [keep]
     if patience is not None:
         # before our own callback, so that a checkpoint knows of the epoch that it ends
         callbacks.insert(0, EarlyStopping("val", patience=patience, check_finite=False))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = lightning.Trainer(
-            max_epochs=max_epochs, accelerator=device, devices=1, precision=precision, logger=False,
+            max_epochs=max_epochs, accelerator=device, devices=1, logger=False,
             callbacks=callbacks, gradient_clip_val=grad_clip, enable_checkpointing=False,
             enable_model_summary=False, enable_progress_bar=progress, num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1, inference_mode=False,
@@ -136,7 +135,8 @@ class _Keep(Callback):
         self.folder, self.interval, self.validated = folder, interval, validated
         self.rows: list[dict] = []
         self.best: dict = {}
-        self.best_epoch, self.average, self._resumed = -1, None, None
+        self.best_epoch = -1
+        self.average = self._resumed = None
         self.before, self.started, self.saved = 0.0, time.perf_counter(), time.perf_counter()
 
     def on_fit_start(self, trainer, learner):
@@ -168,8 +168,7 @@ class _Keep(Callback):
         if wrong:
             raise InputError(
                 f"the loss is not finite in epoch {row['epoch']} ({wrong[0]}): lower the learning "
-                "rate, "
-                "or clip the gradient"
+                "rate, or clip the gradient"
             )
         if not self.validated or row["val"] < min((r["val"] for r in self.rows), default=math.inf):
             source = self.average.module if self.average is not None else learner

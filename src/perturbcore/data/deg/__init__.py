@@ -1,4 +1,1 @@
-"""Differentially expressed genes: tests from group moments, false discovery rate.
-
-Votes of batches.
-"""
+"""Differentially expressed genes: tests from group moments, false discovery rate, votes."""

@@ -3,7 +3,6 @@
 import numpy as np
 from anndata import AnnData
 from scipy.stats import false_discovery_control
-from tqdm import tqdm
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.data.deg.plan import plan_tests
@@ -15,7 +14,7 @@ from perturbcore.data.deg.tests import (
     p_values,
     t_statistics,
 )
-from perturbcore.data.effects.moments import accumulate, gene_columns
+from perturbcore.data.effects.moments import gene_columns, summed
 from perturbcore.data.responses import make_responses
 from perturbcore.data.screens.declare import check_declared
 
@@ -30,9 +29,7 @@ def deg_labels(
     alpha: float = 0.05,
     genes=None,
     size_factors: str = "all",
-    count_by: str | None = None,
     statistics: bool = False,
-    chunk_size: int | None = None,
     progress: bool = True,
 ) -> AnnData:
     """Label the genes that each perturbation moves up (1) or down (-1), or not (0).
@@ -61,13 +58,8 @@ def deg_labels(
     size_factors : {"all", "kept"}
         Whether a cell's total is over all genes of the screen (normalise, then filter) or over
         `genes` (filter, then normalise, as published for chemicals).
-    count_by : str, optional
-        Column of obs by which cells are counted for `min_cells` instead of the perturbation: a
-        drug, where perturbations are doses of it.
     statistics : bool
         Keep layers ``t`` and ``p_adj`` (float32); pooled only.
-    chunk_size : int, optional
-        Cells read at a time.
     progress : bool
         Show a bar where the work takes long.
 
@@ -84,8 +76,8 @@ def deg_labels(
     ParameterError
         If an option is not one of those above.
     InputError
-        If the screen is not declared, a gene or column is not in it, a cell line has too few
-        control cells, or no perturbation has enough cells.
+        If the screen is not declared, a gene is not in it, a cell line has too few control
+        cells, or no perturbation has enough cells.
 
     Notes
     -----
@@ -103,38 +95,25 @@ def deg_labels(
     if statistics and variant != "pooled":
         raise ParameterError("statistics=True is for variant='pooled': a vote has no statistic")
     column, kept = gene_columns(screen, genes)
-    plan = plan_tests(screen.obs, variant, min_cells, strict, count_by)
+    plan = plan_tests(screen.obs, variant, min_cells, strict)
     shape = (len(plan.rows), len(kept))
     up, down = (np.zeros(shape, dtype=np.int16) for _ in range(2))
     layers = {k: np.zeros(shape, dtype=np.float32) for k in ("t", "p_adj") if statistics}
-    parts = list(plan.parts(len(kept) * 16))
-    for part in tqdm(parts, desc="tests", disable=not progress or len(parts) == 1):
-        group, n_local = plan.codes(part)
-        first, second = accumulate(
-            screen,
-            group,
-            np.ones(len(group)),
-            n_local,
-            column,
-            size_factors=size_factors,
-            squares=True,
-            chunk_size=chunk_size,
-            progress=progress,
-        )
-        start = 0
-        for control, treated in part:
-            here = slice(start, start + 1 + len(treated))
-            start = here.stop
-            n = plan.groups["n"].to_numpy()[[control, *treated]]
-            mean, var = mean_and_variance(first[here], second[here], n)
-            t, df = t_statistics(mean[1:], var[1:], n[1:], mean[0], var[0], n[0], test)
-            row = plan.groups["row"].to_numpy()[treated]
-            label = call_genes(t, df, alpha)
-            up[row] += label > 0
-            down[row] += label < 0
-            if statistics:
-                layers["t"][row] = t
-                layers["p_adj"][row] = false_discovery_control(p_values(t, df), axis=1)
+    size, row_of = plan.groups["n"].to_numpy(), plan.groups["row"].to_numpy()
+    for control, treated, first, second in summed(
+        screen, plan.group_of_cell, np.ones(screen.n_obs), plan.blocks(), column,
+        size_factors=size_factors, squares=True, progress=progress,
+    ):  # fmt: skip
+        n = size[[*control, *treated]]
+        mean, var = mean_and_variance(first, second, n)
+        t, df = t_statistics(mean[1:], var[1:], n[1:], mean[0], var[0], n[0], test)
+        row = row_of[treated]
+        label = call_genes(t, df, alpha)
+        up[row] += label > 0
+        down[row] += label < 0
+        if statistics:
+            layers["t"][row] = t
+            layers["p_adj"][row] = false_discovery_control(p_values(t, df), axis=1)
     if variant == "pooled":
         label = (up - down).astype(np.int8)
     else:

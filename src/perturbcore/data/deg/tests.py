@@ -40,7 +40,7 @@ def t_statistics(
     """Test every gene of every group against the control group.
 
     `mean, variance` (k, g): means and unbiased variances of the groups (log1p of counts scaled
-    to 1e4 a cell); `n` (k,): cells in each group, at least 2; `control_mean, control_variance`
+    to 1e4 per cell); `n` (k,): cells in each group, at least 2; `control_mean, control_variance`
     (g,); `test`: with variances of their own, or with one pooled variance.
 
     Returns (k, g): statistic and degrees of freedom. Where both variances are 0, t is 0 for
@@ -74,10 +74,8 @@ def p_values(t, df) -> np.ndarray:
 def call_genes(t, df, alpha: float = 0.05) -> np.ndarray:
     """Label genes: sign of t where the adjusted p-value is below `alpha`, else 0.
 
-    `t, df` (k, g): one row a group; the correction is over the genes of a group; `alpha`: False
-    discovery rate, strict.
-
-    Returns (k, g) int8 array in {-1, 0, 1}.
+    `t, df` (k, g): one row per group; the correction is over the genes of a group; `alpha`: false
+    discovery rate, strict. Returns (k, g) int8 array in {-1, 0, 1}.
 
     Only p-values below `alpha` can be below it after correction, and a t distribution has
     heavier tails than the normal one: genes whose t is within the normal quantiles need no
@@ -106,14 +104,10 @@ def call_genes(t, df, alpha: float = 0.05) -> np.ndarray:
 
 
 def majority(up, down, flat) -> np.ndarray:
-    """Label with the most votes; a tie goes to the sign of the sum of the tied labels.
+    """Label with the most votes (`up` for 1, `down` for -1, `flat` for 0).
 
-    So a tie of 0 and 1 gives 1, of 0 and -1 gives -1, and ties of 1 and -1, with or without 0,
-    give 0.
-
-    `up, down, flat`: votes for 1, -1 and 0.
-
-    Cole et al. 2026, Methods 4.2.2 (majority vote over plates).
+    A tie goes to the sign of the sum of the tied labels: of 0 and 1 to 1, of 0 and -1 to -1, of 1
+    and -1, with or without 0, to 0 (Cole et al. 2026, Methods 4.2.2, majority vote over plates).
     """
     most = np.maximum(np.maximum(up, down), flat)
     return (np.equal(up, most).astype(np.int8) - np.equal(down, most)).astype(np.int8)

@@ -1,15 +1,12 @@
 """The batch-aware average treatment effect: a target that lets no batch speak louder."""
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.effects.moments import accumulate, gene_columns
+from perturbcore.data.effects.moments import gene_columns, summed
+from perturbcore.data.responses import make_responses
 from perturbcore.data.screens.declare import check_declared
-
-# the running sums of one pass; a screen with more groups is read once for each part of its lines
-MAX_SUM_BYTES = 2_000_000_000
 
 
 def ba_ate(
@@ -20,7 +17,6 @@ def ba_ate(
     genes=None,
     size_factors: str = "all",
     drop_unmatched: bool = False,
-    chunk_size: int | None = None,
     progress: bool = True,
 ) -> AnnData:
     r"""Estimate the effect of every perturbation in every cell line.
@@ -58,8 +54,6 @@ def ba_ate(
         `genes` (filter, then normalise).
     drop_unmatched : bool
         Leave out perturbations without a batch in :math:`B_k` rather than refuse.
-    chunk_size : int, optional
-        Cells read at a time; default by the number of stored values.
     progress : bool
         Show a bar where the work takes long.
 
@@ -88,146 +82,82 @@ def ba_ate(
         raise ParameterError(f"batches={batches!r}: choose 'with_controls' or 'all'")
     check_declared(screen)
     column, kept = gene_columns(screen, genes)
-    plan = _plan(screen.obs, control, batches, drop_unmatched)
-    effects = np.empty((len(plan["perturbations"]), len(kept)), dtype=np.float32)
-    for lines in _parts(plan, len(kept)):
-        rows, group, weight, n_groups, offset = _select(plan, lines)
-        total, _ = accumulate(
-            screen,
-            group,
-            weight,
-            n_groups,
-            column,
-            size_factors=size_factors,
-            chunk_size=chunk_size,
-            progress=progress,
-        )
-        for line in lines:
-            _subtract_controls(plan, line, rows, total, offset, control, effects)
-    return _responses(screen, plan, effects, kept, control, batches)
+    table, places, group, weight, lines = _plan(screen.obs, control, batches, drop_unmatched)
+    effects = np.empty((len(table), len(kept)), dtype=np.float32)
+    for controls, rows, total, _ in summed(
+        screen, group, weight, lines, column, size_factors=size_factors, progress=progress
+    ):
+        level, treated = total[: len(controls)], total[len(controls) :]
+        if control == "global":
+            effects[rows] = treated - level.mean(0)
+        else:
+            for row, mean in zip(rows, treated, strict=True):
+                effects[row] = mean - level[np.searchsorted(controls, places[row])].mean(0)
+    declared = screen.uns["perturbcore"]
+    out = make_responses(
+        effects, table, kept, dataset=str(declared["dataset"]),
+        identifier=str(declared["identifier"]), simulated=bool(declared["simulated"]),
+    )  # fmt: skip
+    out.uns["perturbcore"].update(control=control, batches=batches)
+    return out
 
 
 def _plan(obs, control, batches, drop_unmatched):
-    """Work out groups and weights from labels alone."""
+    """Work out rows, groups and weights of cells from labels alone.
+
+    Groups are the rows of the result, then the batches of control cells. Returns obs of the
+    result; the control groups of the batches of each row; group and weight of each cell; per cell
+    line its control groups and its rows.
+    """
     keys = obs[["cell_line", "perturbation", "batch"]].astype(str).reset_index(drop=True)
     is_control = obs["is_control"].to_numpy(dtype=bool)
-    place = keys.groupby(["cell_line", "batch"], sort=True)
-    keys["place"] = place.ngroup()
-    places = place.size().reset_index()[["cell_line", "batch"]]
-    n_control = np.bincount(keys["place"][is_control], minlength=len(places))
+    by_place = keys.groupby(["cell_line", "batch"], sort=True)
+    place = keys["place"] = by_place.ngroup()
+    places = by_place.size().reset_index()[["cell_line", "batch"]]
+    n_control = np.bincount(place[is_control], minlength=len(places))
     lines = sorted(keys["cell_line"].unique())
-    bare = [c for c in lines if not n_control[(places["cell_line"] == c).to_numpy()].any()]
-    if bare:
+    if bare := sorted(set(lines) - set(places["cell_line"][n_control > 0])):
         raise InputError(
             f"cell_line {bare}: no control cells; declare the control label of the screen or "
             "leave the line out"
         )
-    treated = keys[~is_control]
-    pair = treated.groupby(["cell_line", "perturbation", "place"], sort=True)
-    pairs = pair.size().rename("n").reset_index()
-    pairs["matched"] = n_control[pairs["place"]] > 0
-    if batches == "all" and control == "matched" and not pairs["matched"].all():
-        bad = places.loc[pairs.loc[~pairs["matched"], "place"].unique()]
+    by = ["cell_line", "perturbation"]
+    by_pair = keys[~is_control].groupby([*by, "place"], sort=True)
+    pairs = by_pair.size().rename("n").reset_index()
+    matched = n_control[pairs["place"]] > 0
+    if batches == "all" and control == "matched" and not matched.all():
+        bad = places.loc[pairs.loc[~matched, "place"].unique()]
         names = [f"{b} ({c})" for c, b in bad.itertuples(index=False)]
         raise InputError(
             f"batches='all' with matched controls: {len(names)} batches have no control cells: "
             f"{names[:5]}; use batches='with_controls' or control='global'"
         )
-    pairs["used"] = pairs["matched"] if batches == "with_controls" else True
-    by = ["cell_line", "perturbation"]
-    unmatched = pairs.groupby(by)["used"].any()
-    unmatched = unmatched.index[~unmatched.to_numpy()]
-    if len(unmatched) and not drop_unmatched:
-        names = [f"{p} ({c})" for c, p in unmatched]
+    used = pairs[matched] if batches == "with_controls" else pairs
+    by_row = used.groupby(by, sort=True)
+    table = by_row.agg(n_cells=("n", "sum"), n_batches=("n", "size")).reset_index()
+    wanted = pairs[by].drop_duplicates()
+    if len(table) < len(wanted) and not drop_unmatched:
+        lost = wanted.merge(table, how="left").query("n_cells.isna()")
+        names = [f"{p} ({c})" for c, p in lost[by].itertuples(index=False)]
         raise InputError(
             f"{len(names)} perturbations have no cells in any batch with controls: {names[:5]}; "
             "leave them out with drop_unmatched=True or count every batch with batches='all'"
         )
-    pair_of_cell = pair.ngroup().to_numpy()
-    used = pairs[pairs["used"]].copy()
-    found = used.groupby(by, sort=True)
-    used["row"] = found.ngroup()
-    perturbations = found.agg(n_cells=("n", "sum"), n_batches=("n", "size")).reset_index()
-    size = perturbations["n_batches"].to_numpy()[used["row"]]
-    row_of_pair = np.full(len(pairs), -1)
-    row_of_pair[used.index] = used["row"]
-    weight_of_pair = np.zeros(len(pairs))
-    weight_of_pair[used.index] = 1.0 / (size * used["n"])
-    row = np.full(len(keys), -1)
-    weight = np.zeros(len(keys))
-    row[~is_control] = row_of_pair[pair_of_cell]
-    weight[~is_control] = weight_of_pair[pair_of_cell]
-    return {
-        "lines": lines,
-        "line_of_cell": keys["cell_line"].to_numpy(),
-        "row": row,
-        "weight": weight,
-        "place": np.where(is_control, keys["place"], -1),
-        "n_control": n_control,
-        "line_of_place": places["cell_line"].to_numpy(),
-        "perturbations": perturbations,
-        "used": used,
-    }
-
-
-def _parts(plan, n_genes):
-    """Group the lines so that the sums of one pass stay within MAX_SUM_BYTES."""
-    part, size = [], 0
-    for line in plan["lines"]:
-        n = (plan["perturbations"]["cell_line"] == line).sum()
-        n += (plan["line_of_place"] == line).sum()
-        if part and (size + n) * n_genes * 8 > MAX_SUM_BYTES:
-            yield part
-            part, size = [], 0
-        part, size = [*part, line], size + n
-    yield part
-
-
-def _select(plan, lines):
-    """Give the perturbations of some lines a row each, then their batches of controls."""
-    rows = np.flatnonzero(plan["perturbations"]["cell_line"].isin(lines))
-    places = np.flatnonzero(np.isin(plan["line_of_place"], lines))
-    local = np.full(len(plan["perturbations"]) + 1, -1)
-    local[rows] = np.arange(len(rows))
-    offset = np.full(len(plan["line_of_place"]) + 1, -1)
-    offset[places] = len(rows) + np.arange(len(places))
-    # index -1 (neither) meets the spare last entry, which is -1
-    group = np.where(plan["place"] >= 0, offset[plan["place"]], local[plan["row"]])
-    n_control = np.append(plan["n_control"], 1)
-    weight = np.where(
-        plan["place"] >= 0, 1.0 / np.maximum(n_control[plan["place"]], 1), plan["weight"]
-    )
-    return local, group, weight, len(rows) + len(places), offset
-
-
-def _subtract_controls(plan, line, local, total, offset, control, effects):
-    rows = np.flatnonzero(plan["perturbations"]["cell_line"] == line)
-    places = np.flatnonzero((plan["line_of_place"] == line) & (plan["n_control"] > 0))
-    level = total[offset[places]]
-    if control == "global":
-        overall = level.mean(0)
-        for r in rows:
-            effects[r] = total[local[r]] - overall
-        return
-    column = np.full(len(plan["line_of_place"]), -1)
-    column[places] = np.arange(len(places))
-    used = plan["used"]
-    used = used[used["cell_line"] == line]
-    for r, where in used.groupby("row")["place"]:
-        effects[r] = total[local[r]] - level[column[where]].mean(0)
-
-
-def _responses(screen, plan, effects, genes, control, batches):
-    obs = plan["perturbations"][["perturbation", "cell_line", "n_cells", "n_batches"]].copy()
-    obs.index = (obs["cell_line"] + "|" + obs["perturbation"]).to_numpy()
-    out = AnnData(effects, obs=obs, var=pd.DataFrame(index=genes))
-    declared = screen.uns["perturbcore"]
-    out.uns["perturbcore"] = {
-        "dataset": str(declared["dataset"]),
-        "task": "lfc",
-        "identifier": str(declared["identifier"]),
-        "simulated": bool(declared["simulated"]),
-        "control": control,
-        "batches": batches,
-    }
-    return out
+    row = by_row.ngroup()
+    share = 1.0 / (table["n_batches"].to_numpy()[row] * used["n"])
+    pair_of_cell = by_pair.ngroup().to_numpy()
+    group = len(table) + place.to_numpy()
+    weight = 1.0 / np.maximum(n_control[place], 1)
+    group[~is_control] = row.reindex(pairs.index, fill_value=-1).to_numpy()[pair_of_cell]
+    weight[~is_control] = share.reindex(pairs.index, fill_value=0.0).to_numpy()[pair_of_cell]
+    of_row = {r: len(table) + p.to_numpy() for r, p in used["place"].groupby(row)}
+    with_controls = places["cell_line"].where(n_control > 0).to_numpy()
+    blocks = [
+        (
+            len(table) + np.flatnonzero(with_controls == line),
+            np.flatnonzero(table["cell_line"] == line),
+        )
+        for line in lines
+    ]
+    columns = ["perturbation", "cell_line", "n_cells", "n_batches"]
+    return table[columns], of_row, group, weight, blocks

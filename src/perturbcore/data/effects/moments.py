@@ -1,8 +1,10 @@
-"""Weighted sums of normalised cells, one row per group, in one pass over a screen.
+"""Weighted sums of normalised cells, one row per group, in as few passes as memory allows.
 
 Zeros contribute nothing to any sum (log1p(0) = 0), so only stored values are visited, and what is
 kept is one row per group, never a cell.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -15,8 +17,10 @@ from perturbcore.data.screens.declare import check_declared
 from perturbcore.data.screens.values import blocks
 
 TARGET_SUM = 1e4
+# running sums of one pass; where groups x genes is more, the screen is read once for each part
+MAX_SUM_BYTES = 2_000_000_000
 # UMI counts are mostly small whole numbers, and a cell has few different ones: their log1p is
-# computed once a cell
+# computed once per cell
 _SMALL = 64
 
 
@@ -69,10 +73,7 @@ def add_rows(
 
 
 def gene_columns(screen: AnnData, genes) -> tuple:
-    """Column of each gene of the screen in the result (-1: left out), and the names kept.
-
-    In order.
-    """
+    """Column of each gene of the screen in the result (-1: left out), and the names in order."""
     if genes is None:
         return np.arange(screen.n_vars), screen.var_names
     kept = pd.Index(list(genes))
@@ -90,111 +91,107 @@ def gene_columns(screen: AnnData, genes) -> tuple:
     return column, kept
 
 
-def accumulate(
+def summed(
     screen: AnnData,
     group: np.ndarray,
     weight: np.ndarray,
-    n_groups: int,
+    blocks_of_groups: list[tuple[np.ndarray, np.ndarray]],
     column: np.ndarray,
     *,
     size_factors: str = "all",
     squares: bool = False,
-    chunk_size: int | None = None,
     progress: bool = True,
-) -> tuple:
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Sum ``weight * value`` over the cells of each group, value = log1p(1e4 * count / total).
 
-    `screen`: a declared screen, in memory or backed; `group` (n_cells,): group of each cell, -1
-    for none; `weight` (n_cells,); `column`: from `gene_columns`; `size_factors`: whether totals
-    are over all genes of the screen, or over those kept. Counts only; `squares`: whether
-    squares are summed too.
+    `group`, `weight` (n_cells,): group of each cell, -1 for none; `blocks_of_groups`: pairs of
+    groups that are needed together (such as controls) and of groups that may be read apart;
+    `column`: from `gene_columns`; `size_factors`: whether totals of counts are over "all" genes of
+    the screen or over those "kept"; `squares`: whether squares are summed too.
 
-    Returns (ndarray, ndarray): float64, (n_groups, n_kept); the second has no rows unless
-    `squares`.
+    Yields per block, or part of one: the first groups, the second ones, and the sums (float64,
+    groups x kept genes) of both, then of squares (no rows unless `squares`).
     """
     if size_factors not in ("all", "kept"):
         raise ParameterError(f"size_factors={size_factors!r}: choose 'all' or 'kept' genes")
-    counts = screen.uns["perturbcore"]["scale"] == "counts"
-    target = TARGET_SUM if counts else 0.0
+    target = TARGET_SUM if screen.uns["perturbcore"]["scale"] == "counts" else 0.0
     n_kept = int((column >= 0).sum())
-    first = np.zeros((n_groups, n_kept))
-    second = np.zeros((n_groups if squares else 0, n_kept))
-    group = np.ascontiguousarray(group, dtype=np.int64)
-    weight = np.ascontiguousarray(weight, dtype=np.float64)
-    column = np.ascontiguousarray(column, dtype=np.int64)
-    own = size_factors == "kept"
-    wanted = None if (group >= 0).all() else lambda a, b: bool((group[a:b] >= 0).any())
-    with tqdm(
-        total=screen.n_obs, unit="cell", disable=not progress, delay=5, unit_scale=True
-    ) as bar:
-        for start, stop, b in blocks(screen, chunk_size, wanted):
-            add_rows(
-                b.data, b.indices, b.indptr, group[start:stop], weight[start:stop], column, own,
-                target, counts, first, second,
-            )  # fmt: skip
-            bar.update(stop - bar.n)
-    return first, second
+    weight, column = np.asarray(weight, dtype=np.float64), np.asarray(column, dtype=np.int64)
+    room = MAX_SUM_BYTES // (n_kept * 8 * (1 + squares))
+    parts = list(_parts(blocks_of_groups, room))
+    for part in tqdm(parts, "passes", disable=not progress or len(parts) == 1):
+        members = np.concatenate([g for pair in part for g in pair])
+        # a cell of no group meets the spare last entry
+        local = np.full(max(group.max(), members.max()) + 2, -1)
+        local[members] = np.arange(len(members))
+        here = local[group]
+        first = np.zeros((len(members), n_kept))
+        second = np.zeros((len(members) if squares else 0, n_kept))
+        bar = tqdm(total=screen.n_obs, unit="cell", disable=not progress, delay=5, unit_scale=True)
+        with bar:
+            for start, stop, b in blocks(screen, lambda i, j, here=here: (here[i:j] >= 0).any()):
+                add_rows(
+                    b.data, b.indices, b.indptr, here[start:stop], weight[start:stop], column,
+                    size_factors == "kept", target, target > 0, first, second,
+                )  # fmt: skip
+                bar.update(stop - bar.n)
+        start = 0
+        for shared, own in part:
+            rows = slice(start, start + len(shared) + len(own))
+            yield shared, own, first[rows], second[rows]
+            start = rows.stop
+
+
+def _parts(blocks_of_groups, room: int):
+    """Divide blocks so that the groups of one pass are at most `room`, where that is possible."""
+    part, used = [], 0
+    for shared, own in blocks_of_groups:
+        done = 0
+        while done < len(own):
+            if part and used + len(shared) >= room:
+                yield part
+                part, used = [], 0
+            take = own[done : done + max(1, room - used - len(shared))]
+            part.append((shared, take))
+            used, done = used + len(shared) + len(take), done + len(take)
+    if part:
+        yield part
 
 
 def pseudobulk(
-    screen: AnnData,
-    by=("cell_line", "perturbation"),
-    *,
-    genes=None,
-    size_factors: str = "all",
-    chunk_size: int | None = None,
-    progress: bool = True,
+    screen: AnnData, by=("cell_line", "perturbation"), *, progress: bool = True
 ) -> AnnData:
     """Average log1p(1e4 * count / total) over the cells of each group, in one pass.
 
-    Parameters
-    ----------
-    screen : AnnData
-        A declared screen, in memory or backed on disk.
-    by : list of str
-        Columns of obs whose combinations are the groups.
-    genes, size_factors, chunk_size, progress
-        See `accumulate`.
+    `screen`: a declared screen, in memory or backed on disk; `by`: columns of obs whose
+    combinations are the groups.
 
-    Returns
-    -------
-    AnnData, groups x genes
-        X float32; obs holds the columns of `by`, `is_control` where `perturbation` is among them,
-        and `n_cells`; names are the values joined by ``|``.
-
-    Raises
-    ------
-    InputError
-        If a column is not in obs or holds a missing value.
+    Returns AnnData, groups x genes: X float32; obs holds the columns of `by`, `is_control` where
+    `perturbation` is among them, and `n_cells`; names are the values joined by ``|``. A column that
+    is not in obs or holds a missing value is refused.
     """
     check_declared(screen)
-    by = [by] if isinstance(by, str) else list(by)
+    by = list(by)
     missing = [c for c in by if c not in screen.obs]
     if missing or not by:
         raise InputError(f"by: {missing} not in obs; choose among {list(screen.obs.columns)}")
     for c in by:
         if screen.obs[c].isna().any():
             raise InputError(f"obs[{c!r}] has missing values: fill them or drop these cells")
-    column, kept = gene_columns(screen, genes)
     # sorted groups, so that the order of cells cannot matter
     groupby = screen.obs[by].astype(str).groupby(by, sort=True, observed=True)
-    code, groups = groupby.ngroup().to_numpy(), groupby.size().rename("n").reset_index()
+    code, groups = groupby.ngroup().to_numpy(), groupby.size().rename("n_cells").reset_index()
     if "perturbation" in by:
         control = screen.obs["is_control"].to_numpy(dtype=bool)
         groups["is_control"] = np.bincount(code, weights=control, minlength=len(groups)) > 0
-    weight = 1.0 / groups["n"].to_numpy()[code]
-    total, _ = accumulate(
-        screen,
-        code,
-        weight,
-        len(groups),
-        column,
-        size_factors=size_factors,
-        chunk_size=chunk_size,
-        progress=progress,
-    )
-    groups = groups.rename(columns={"n": "n_cells"})
+    weight = 1.0 / groups["n_cells"].to_numpy()[code]
+    every = [(np.arange(0), np.arange(len(groups)))]
+    mean = np.empty((len(groups), screen.n_vars), dtype=np.float32)
+    for _, own, total, _ in summed(
+        screen, code, weight, every, np.arange(screen.n_vars), progress=progress
+    ):
+        mean[own] = total
     groups.index = groups[by].agg("|".join, axis=1).to_numpy()
-    out = AnnData(total.astype(np.float32), obs=groups, var=screen.var.loc[kept, []])
+    out = AnnData(mean, obs=groups, var=screen.var[[]])
     out.uns["perturbcore"] = {**dict(screen.uns["perturbcore"]), "scale": "log1p"}
     return out

@@ -38,7 +38,7 @@ def declare_screen(
     dataset : str
         Name of the data set in every later table.
     scale : {"counts", "log1p"}
-        ``"counts"``: raw counts. ``"log1p"``: log1p of counts scaled to 1e4 a cell.
+        ``"counts"``: raw counts. ``"log1p"``: log1p of counts scaled to 1e4 per cell.
     perturbation, batch, cell_line : str
         Columns of obs.
     control : str or list of str
@@ -91,67 +91,47 @@ def declare_screen(
     columns["is_control"] = _controls(obs, columns, perturbation, control, control_column)
     rest = [c for c in obs.columns if c not in columns]
     new_obs = pd.concat([columns, obs[rest]], axis=1)
-    if adata.isbacked:
-        out = adata
-        out.obs = new_obs
-    else:
-        out = AnnData(X=adata.X, obs=new_obs, var=adata.var)
-    out.uns["perturbcore"] = {
-        "scale": scale,
-        "dataset": dataset,
-        "identifier": identifier,
-        "simulated": bool(simulated),
-        "unmatched": unmatched,
-    }
-    if unmatched == "drop":
-        out = drop_unmatched(out)
-    if validate:
-        validate_screen(out)
-    else:
-        check_labels(out)
+    out = adata if adata.isbacked else AnnData(X=adata.X, obs=new_obs, var=adata.var)
+    out.obs = new_obs
+    about = {"scale": scale, "dataset": dataset, "identifier": identifier}
+    out.uns["perturbcore"] = about | {"simulated": bool(simulated), "unmatched": unmatched}
+    if unmatched == "drop" and (lost := unmatched_perturbations(out)):
+        pairs = pd.MultiIndex.from_frame(out.obs[["cell_line", "perturbation"]].astype(str))
+        kept = out[np.flatnonzero(~pairs.isin(lost) | out.obs["is_control"].to_numpy())]
+        out = kept if out.isbacked else kept.copy()
+    (validate_screen if validate else check_labels)(out)
     return out
 
 
-def validate_screen(adata: AnnData, chunk_size: int | None = None) -> None:
+def validate_screen(adata: AnnData) -> None:
     """Check labels and every value of a declared screen; errors name the cell, gene and way out."""
     check_labels(adata)
-    check_values(adata, chunk_size)
+    check_values(adata)
 
 
-def drop_unmatched(adata: AnnData) -> AnnData:
-    """Leave out perturbations that have no cells in any batch with controls."""
-    lost = unmatched_perturbations(adata)
-    if not lost:
-        return adata
-    keys = pd.MultiIndex.from_frame(adata.obs[["cell_line", "perturbation"]].astype(str))
-    gone = keys.isin(lost) & ~adata.obs["is_control"].to_numpy()
-    kept = adata[np.flatnonzero(~gone)]
-    return kept if adata.isbacked else kept.copy()
+def _column(obs, column, declared_as, hint="") -> pd.Series:
+    if column not in obs:
+        raise InputError(
+            f"obs has no column {column!r} (declared as {declared_as}); name one of "
+            f"{list(obs.columns)}{hint}"
+        )
+    return obs[column]
 
 
 def _labels(obs, name, column, value):
-    if value is not None:
-        if not str(value).strip():
-            raise ParameterError(f"{name}_value is empty: give the {name} a name")
-        return np.full(len(obs), str(value), dtype=object)
-    if column not in obs:
+    if value is None:
         hint = "" if name == "perturbation" else f", or give the only one as {name}_value=<name>"
-        raise InputError(
-            f"obs has no column {column!r} (declared as {name}); name one of "
-            f"{list(obs.columns)}{hint}"
-        )
-    return as_labels(obs[column], column)
+        return as_labels(_column(obs, column, name, hint), column)
+    if not str(value).strip():
+        raise ParameterError(f"{name}_value is empty: give the {name} a name")
+    return np.full(len(obs), str(value), dtype=object)
 
 
 def _controls(obs, columns, perturbation, control, control_column):
+    """Find the control cells, and give them one label in `columns`."""
     flagged = None
     if control_column is not None:
-        if control_column not in obs:
-            raise InputError(
-                f"obs has no column {control_column!r} (declared as control_column); name one of "
-                f"{list(obs.columns)}"
-            )
-        flagged = as_flags(obs[control_column], control_column)
+        flagged = _flags(_column(obs, control_column, "control_column"), control_column)
     if control is None:
         mixed = set(columns["perturbation"][flagged]) & set(columns["perturbation"][~flagged])
         if mixed:
@@ -193,8 +173,7 @@ def check_declared(adata: AnnData) -> None:
         if key not in declared:
             raise InputError(f"uns['perturbcore'] lacks {key!r}: declare the screen again")
     check_choices(declared["scale"], declared["identifier"])
-    missing = [c for c in COLUMNS if c not in adata.obs]
-    if missing:
+    if missing := [c for c in COLUMNS if c not in adata.obs]:
         raise InputError(f"obs lacks the columns {missing}: declare the screen again")
     if adata.obs["is_control"].dtype != bool:
         raise InputError("obs['is_control'] is not boolean: declare the screen again")
@@ -205,7 +184,7 @@ def check_choices(scale: str, identifier: str) -> None:
     if scale not in SCALES:
         raise ParameterError(
             f"scale={scale!r}: choose 'counts' (raw UMI counts) or 'log1p' (log1p of counts "
-            "scaled to 1e4 a cell)"
+            "scaled to 1e4 per cell)"
         )
     if identifier not in IDENTIFIERS:
         raise ParameterError(f"identifier={identifier!r}: choose one of {list(IDENTIFIERS)}")
@@ -213,30 +192,22 @@ def check_choices(scale: str, identifier: str) -> None:
 
 def as_labels(values: pd.Series, name: str) -> np.ndarray:
     """Turn a column into text labels, refusing missing and empty ones."""
-    missing = values.isna().to_numpy()
-    if missing.any():
-        first = values.index[missing.argmax()]
-        raise InputError(
-            f"obs[{name!r}] is missing (NaN) in {missing.sum()} cells, first {first!r}: drop these "
-            "cells or give them a label"
-        )
+    missing = values.isna()
     if pd.api.types.is_float_dtype(values.dtype) and (values % 1 == 0).all():
         values = values.astype("int64")  # 3.0 and "3" are the same batch
     labels = values.astype(str).to_numpy(dtype=object)
-    empty = np.array([not label.strip() for label in pd.unique(labels)])
-    if empty.any():
-        bad = pd.Series(labels).str.strip().eq("").to_numpy()
-        raise InputError(
-            f"obs[{name!r}] is empty in {bad.sum()} cells, first {values.index[bad.argmax()]!r}: "
-            "drop these cells or give them a label"
-        )
+    empty = pd.Series(labels, values.index).str.strip().eq("")
+    for bad, what in ((missing, "missing (NaN)"), (empty, "empty")):
+        if bad.any():
+            raise InputError(
+                f"obs[{name!r}] is {what} in {bad.sum()} cells, first {bad.idxmax()!r}: drop these "
+                "cells or give them a label"
+            )
     return labels
 
 
-def as_flags(values: pd.Series, name: str) -> np.ndarray:
+def _flags(values: pd.Series, name: str) -> np.ndarray:
     """Turn a column of True/False, 1/0 or their text into booleans."""
-    if values.dtype == bool:
-        return values.to_numpy()
     text = values.astype(str).str.strip().str.lower()
     known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
     bad = ~text.isin(known)
@@ -280,29 +251,23 @@ def check_labels(adata: AnnData) -> None:
     bare = sorted(set(line) - set(line[control]))
     if bare:
         raise InputError(f"cell_line {bare}: no control cells; add them or leave the line out")
-    if str(adata.uns["perturbcore"].get("unmatched", "error")) != "keep":
-        lost = unmatched_perturbations(adata)
-        if lost:
-            raise InputError(
-                f"{len(lost)} perturbations have no cells in any batch that has controls: "
-                f"{[f'{p} ({c})' for c, p in lost[:5]]}; declare the screen with "
-                "unmatched='drop' to leave them out, or 'keep' to use them with batches='all'"
-            )
+    keep = str(adata.uns["perturbcore"].get("unmatched", "error")) == "keep"
+    if not keep and (lost := unmatched_perturbations(adata)):
+        raise InputError(
+            f"{len(lost)} perturbations have no cells in any batch that has controls: "
+            f"{[f'{p} ({c})' for c, p in lost[:5]]}; declare the screen with "
+            "unmatched='drop' to leave them out, or 'keep' to use them with batches='all'"
+        )
 
 
 def unmatched_perturbations(adata: AnnData) -> list:
     """List (cell_line, perturbation) pairs that share no batch with control cells."""
-    obs = adata.obs
-    control = obs["is_control"].to_numpy()
-    keys = obs[["cell_line", "perturbation", "batch"]].astype(str)
+    keys = adata.obs[["cell_line", "perturbation", "batch"]].astype(str)
+    control = adata.obs["is_control"].to_numpy()
     places = pd.MultiIndex.from_frame(keys[["cell_line", "batch"]])
-    treated = keys[~control]
-    served = places[~control].isin(places[control].unique())
-    any_served = pd.Series(served).groupby(
-        [treated["cell_line"].to_numpy(), treated["perturbation"].to_numpy()]
-    )
-    any_served = any_served.any()
-    return list(any_served.index[~any_served.to_numpy()])
+    served = pd.Series(places.isin(places[control].unique()), keys.index)[~control]
+    any_served = served.groupby([keys["cell_line"][~control], keys["perturbation"][~control]]).any()
+    return list(any_served.index[~any_served])
 
 
 def _check_unique(names: pd.Index, what: str, way_out: str) -> None:

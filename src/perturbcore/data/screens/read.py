@@ -46,19 +46,19 @@ def read_screen(path, *, backed: bool = False, validate: bool = True, **declarat
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of an .h5ad file")
+    if not h5py.is_hdf5(path):
+        raise InputError(
+            f"{path}: not an .h5ad (HDF5) file, or broken; write one with AnnData.write_h5ad"
+        )
     try:
-        if not h5py.is_hdf5(path):
-            raise InputError(
-                f"{path}: not an .h5ad (HDF5) file, or broken; write one with AnnData.write_h5ad"
-            )
         with h5py.File(path) as f:
-            if lacking := [k for k in ("X", "obs", "var") if k not in f]:
-                raise InputError(f"{path}: HDF5, but not AnnData (no {', '.join(lacking)})")
-        adata = anndata.read_h5ad(path, backed="r" if backed else None)
-    except InputError:
-        raise
+            lacking = [k for k in ("X", "obs", "var") if k not in f]
+        if not lacking:
+            adata = anndata.read_h5ad(path, backed="r" if backed else None)
     except Exception as error:
         raise InputError(f"{path}: cannot be read, fetch or write it again ({error})") from error
+    if lacking:
+        raise InputError(f"{path}: HDF5, but not AnnData (no {', '.join(lacking)})")
     try:
         if declaration:
             return declare_screen(adata, validate=validate, **declaration)
@@ -78,27 +78,15 @@ def read_screen(path, *, backed: bool = False, validate: bool = True, **declarat
 def normalise(adata: AnnData) -> AnnData:
     """Scale the counts of each cell to 1e4 and take log1p, without densifying.
 
-    Parameters
-    ----------
-    adata : AnnData
-        A declared screen; a backed one is read block by block, its result is in memory.
-
-    Returns
-    -------
-    AnnData
-        X CSR float32 and scale ``"log1p"``; a screen already on that scale is returned as it is.
-
-    Raises
-    ------
-    InputError
-        If the screen is not declared, or a cell has no counts.
+    `adata`: a declared screen; a backed one is read block by block, its result is in memory.
+    Returns X CSR float32 and scale ``"log1p"``; a screen already on that scale is returned as it
+    is. A cell without counts is refused.
     """
     check_declared(adata)
     if str(adata.uns["perturbcore"]["scale"]) == "log1p":
         return adata
     parts = [_log_of_share(b, adata.obs_names[i:j]) for i, j, b in blocks(adata)]
-    matrix = parts[0] if len(parts) == 1 else sp.vstack(parts, format="csr")
-    out = AnnData(X=matrix, obs=adata.obs.copy(), var=adata.var.copy())
+    out = AnnData(sp.vstack(parts, format="csr"), obs=adata.obs.copy(), var=adata.var.copy())
     out.uns["perturbcore"] = {**dict(adata.uns["perturbcore"]), "scale": "log1p"}
     return out
 
@@ -111,10 +99,8 @@ def _log_of_share(block, cells):
         )
     data = block.data * np.repeat((1e4 / total).astype(np.float32), np.diff(block.indptr))
     # scipy shares the indices of a block with the screen where it can; the result must not
-    return sp.csr_matrix(
-        (np.log1p(data).astype(np.float32, copy=False), block.indices.copy(), block.indptr.copy()),
-        shape=block.shape,
-    )
+    log = np.log1p(data).astype(np.float32, copy=False)
+    return sp.csr_matrix((log, block.indices.copy(), block.indptr.copy()), shape=block.shape)
 
 
 def _plain(adata):

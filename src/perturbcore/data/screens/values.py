@@ -1,7 +1,4 @@
-"""The values of a screen, read in blocks wherever they lie.
-
-And checked against its declared scale.
-"""
+"""The values of a screen: read in blocks wherever they lie, checked against the declared scale."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError
 
 # 4 million stored values are about 50 MB with their indices: enough for speed, no burden
 BLOCK_VALUES = 4_000_000
@@ -19,27 +16,19 @@ _TOTAL_MAX = 1e4 * 1.01
 
 
 def blocks(
-    adata: AnnData,
-    chunk_size: int | None = None,
-    wanted: Callable[[int, int], bool] | None = None,
+    adata: AnnData, wanted: Callable[[int, int], bool] | None = None
 ) -> Iterator[tuple[int, int, sp.csr_matrix]]:
-    """Iterate over the cells of a screen without ever holding all of them.
+    """Iterate over the cells of a screen, about four million stored values at a time.
 
-    `adata`: in memory, backed on disk or lazy (dask); dense or CSR. A matrix stored gene by
-    gene (CSC) cannot be read by rows: it is turned into CSR in memory first; `chunk_size`:
-    cells per block; by default as many as hold about four million stored values; `wanted`:
-    ``wanted(start, stop)`` says whether any row of a block is of use; others are not read.
+    `adata`: in memory, backed on disk or lazy (dask); dense or CSR. A matrix stored gene by gene
+    (CSC) cannot be read by rows: it is turned into CSR in memory first. `wanted(start, stop)` says
+    whether any row of a block is of use; others are not read.
 
-    Returns (int, int, csr_matrix): first row, the one past the last, and these rows, duplicate
-    entries summed. The block may share memory with the screen: never write to it.
+    Yields the first row, the one past the last, and these rows, duplicate entries summed. The block
+    may share memory with the screen: never write to it.
     """
-    whole = isinstance(chunk_size, int | np.integer) and not isinstance(chunk_size, bool)
-    if chunk_size is not None and not (whole and chunk_size >= 1):
-        raise ParameterError(
-            f"chunk_size={chunk_size!r}: give a whole number of at least 1 or None"
-        )
     matrix = _matrix(adata)
-    cuts = _cuts(matrix, adata.shape, chunk_size)
+    cuts = _cuts(matrix, adata.shape)
     for start, stop in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
         if wanted is not None and not wanted(start, stop):
             continue
@@ -62,12 +51,10 @@ def _matrix(adata: AnnData):
     return matrix
 
 
-def _cuts(matrix, shape, chunk_size) -> np.ndarray:
+def _cuts(matrix, shape) -> np.ndarray:
     n_cells, n_genes = shape
-    if chunk_size is None and getattr(matrix, "format", "") != "csr":
-        chunk_size = max(1, BLOCK_VALUES // max(1, n_genes))
-    if chunk_size is not None:
-        return np.append(np.arange(0, n_cells, chunk_size), n_cells)
+    if getattr(matrix, "format", "") != "csr":
+        return np.append(np.arange(0, n_cells, max(1, BLOCK_VALUES // max(1, n_genes))), n_cells)
     indptr = np.asarray(matrix.indptr if sp.issparse(matrix) else matrix.group["indptr"][:])
     cuts = [0]
     while cuts[-1] < n_cells:
@@ -78,12 +65,9 @@ def _cuts(matrix, shape, chunk_size) -> np.ndarray:
 
 def _rows(adata, matrix, start, stop) -> sp.csr_matrix:
     if sp.issparse(matrix) and matrix.format == "csr":
-        first, last = matrix.indptr[start], matrix.indptr[stop]
-        parts = (
-            matrix.data[first:last],
-            matrix.indices[first:last],
-            matrix.indptr[start : stop + 1] - first,
-        )
+        pointers = matrix.indptr[start : stop + 1]
+        stored = slice(pointers[0], pointers[-1])
+        parts = (matrix.data[stored], matrix.indices[stored], pointers - pointers[0])
         return sp.csr_matrix(parts, shape=(stop - start, adata.n_vars), copy=False)
     part = _rows_of_view(adata, start, stop) if matrix is None else matrix[start:stop]
     return sp.csr_matrix(part.compute() if hasattr(part, "compute") else part)
@@ -101,12 +85,12 @@ def _rows_of_view(adata, start, stop):
     return part[:, np.arange(whole.n_vars)[adata._vidx]]
 
 
-def check_values(adata: AnnData, chunk_size: int | None = None) -> None:
+def check_values(adata: AnnData) -> None:
     """Check, block by block, that the values of a declared screen are what its scale says."""
     scale = str(adata.uns["perturbcore"]["scale"])
     total = np.zeros(adata.n_obs)
     whole, largest = True, 0.0
-    for start, stop, block in blocks(adata, chunk_size):
+    for start, stop, block in blocks(adata):
         data = block.data
         if not len(data):
             continue
@@ -156,24 +140,16 @@ def _refuse(adata, block, start, bad, why) -> None:
 
 
 def _not_counts(data) -> str:
+    what = "is not a whole number, though scale='counts': the values look "
     if data.max() <= _LOG_MAX:
-        return (
-            "is not a whole number, though scale='counts': the values look already logged "
-            f"(largest here {data.max():.3g}), declare scale='log1p' or give raw counts"
-        )
-    return (
-        "is not a whole number, though scale='counts': the values look normalised but not "
-        "logged; give raw counts, or log1p of counts scaled to 1e4 as scale='log1p'"
-    )
+        what += f"already logged (largest here {data.max():.3g}), declare scale='log1p' or "
+        return what + "give raw counts"
+    what += "normalised but not logged; give raw counts, or log1p of counts scaled to 1e4 as "
+    return what + "scale='log1p'"
 
 
 def _not_log(whole) -> str:
+    what = "is larger than log1p(1e4) = 9.21, though scale='log1p': "
     if whole:
-        return (
-            "is larger than log1p(1e4) = 9.21, though scale='log1p': whole numbers look like "
-            "counts, declare scale='counts'"
-        )
-    return (
-        "is larger than log1p(1e4) = 9.21, though scale='log1p': give raw counts, or log1p of "
-        "counts scaled to 1e4 a cell"
-    )
+        return what + "whole numbers look like counts, declare scale='counts'"
+    return what + "give raw counts, or log1p of counts scaled to 1e4 per cell"

@@ -26,7 +26,7 @@ def load(
 
     Returns ``screen``: cells at the response dose, and vehicle. ``extras``: "drugs" (DataFrame
     indexed by perturbation: smiles, targets, mechanism, inert), "simulation" (the
-    `SimulatedDrugScreen` with truth, network and cells at all doses).
+    `SimulatedScreen` with truth, network and cells at all doses).
 
     Cole et al. 2026, Methods 4.1.2 (matched effects, one dose), 4.2.2 (labels by plate and vote).
     """

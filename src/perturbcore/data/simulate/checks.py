@@ -1,34 +1,24 @@
 """What the sizes of a simulated experiment may be."""
 
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 
 from perturbcore.core.errors import ParameterError
 
-# smallest value, largest value, in words; whole numbers first
+# the smallest value of each whole number; the range of each other number
 WHOLE = {
-    "n_cell_lines": 1,
-    "n_perturbations": 1,
     "n_genes": 2,
-    "n_batches": 1,
-    "n_plates": 1,
-    "plates_per_drug": 1,
-    "n_modules": 1,
-    "n_control_cells": 1,
     "seed": 0,
+    **dict.fromkeys(("n_cell_lines", "n_perturbations", "n_batches", "n_plates"), 1),
+    **dict.fromkeys(("plates_per_drug", "n_modules", "n_control_cells"), 1),
 }
 NUMBERS = {
-    "null_fraction": (0, 1),
-    "inert_fraction": (0, 1),
-    "line_specificity": (0, 1),
+    **dict.fromkeys(("null_fraction", "inert_fraction", "line_specificity"), (0, 1)),
+    **dict.fromkeys(("effect_size", "stress_size", "batch_effect"), (0, np.inf)),
+    **dict.fromkeys(("dispersion", "library_size"), (1e-9, np.inf)),
     "other_dose_cells": (0, 1),
     "dropout": (0, 1 - 1e-9),
-    "effect_size": (0, np.inf),
-    "stress_size": (0, np.inf),
-    "batch_effect": (0, np.inf),
-    "dispersion": (1e-9, np.inf),
-    "library_size": (1e-9, np.inf),
 }
 PAIRS = ("cells_per_perturbation", "cells_per_plate", "vehicle_cells")
 AT_MOST = {"n_perturbations": "n_genes", "n_modules": "n_genes", "plates_per_drug": "n_plates"}
@@ -40,12 +30,12 @@ def refuse(p: dict, name: str, why: str) -> None:
 
 
 def is_whole(value) -> bool:
-    """Say whether a value is a whole number."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+    """Whether a value is a whole number."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_number(value) -> bool:
-    """Say whether a value is a finite number."""
+    """Whether a value is a finite number."""
     return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 

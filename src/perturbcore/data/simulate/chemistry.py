@@ -1,40 +1,19 @@
-"""A simulated chemical screen: real compounds, whose effects follow their targets.
+"""A simulated chemical screen: real compounds act through their targets, by affinity and dose."""
 
-Affinity and dose.
-"""
-
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.simulate.cells import CONTROL, as_screen, draw_batches, draw_cells
-from perturbcore.data.simulate.chemistry_model import (
-    check_compounds,
-    check_drug_parameters,
-    make_drug_model,
-    place_targets,
-)
-from perturbcore.data.simulate.knowledge import make_knowledge
+from perturbcore.data.simulate.checks import check_parameters, is_number, is_whole, refuse
+from perturbcore.data.simulate.knowledge import Knowledge, make_knowledge
+from perturbcore.data.simulate.model import Model, make_model
 from perturbcore.data.simulate.screen import SimulatedScreen
 from perturbcore.data.simulate.truth import expected_effects, truth_of
-
-
-@dataclass(frozen=True)
-class SimulatedDrugScreen(SimulatedScreen):
-    """A simulated chemical experiment: `perturbation` is the drug, `batch` the plate.
-
-    `screen.obs` also has `dose` in micromolar (0 for vehicle); `true_effects` are at the
-    response dose.
-
-    `drugs`: indexed by drug: the columns of `compounds` and `inert`; `affinity`: one row per
-    (drug, target): `drug`, `target`, `pkd` (-log10 of molar Kd), `weight` (occupancy at the
-    response dose).
-    """
-
-    drugs: pd.DataFrame
-    affinity: pd.DataFrame
 
 
 def simulate_drug_screen(
@@ -61,13 +40,13 @@ def simulate_drug_screen(
     library_size: float = 3000.0,
     seed: int = 0,
     progress: bool = False,
-) -> SimulatedDrugScreen:
+) -> SimulatedScreen:
     """Simulate a chemical screen on plates whose truth is known.
 
     A drug does to a cell what inhibiting its targets does: each target's effect travels through
     an interaction network (as in :func:`perturbcore.data.simulate.screen.simulate_screen`),
     weighted by how much of the target the drug occupies at its dose, dose / (dose + Kd).
-    Targets of one mechanism lie in one module of the network. Affinity and efficacy are drawn a
+    Targets of one mechanism lie in one module of the network. Affinity and efficacy are drawn per
     drug with long tails, so that most drugs do little; an inert share does nothing at any dose
     (not taken up). Targets that a line does not express do little there. Compounds are real, so
     that their structures say something about their targets; cells and effects are not.
@@ -83,81 +62,164 @@ def simulate_drug_screen(
     dropout, library_size`: see :func:`perturbcore.data.simulate.screen.simulate_screen`; sizes
     are those of a drug of efficacy 1 that occupies its target wholly; `seed`: Equal seeds give
     identical cells.
+
+    Returns `perturbation` is the drug, `batch` the plate; ``screen.obs`` also has `dose` in
+    micromolar (0 for vehicle); `true_effects` are at the response dose.
     """
     parameters = {k: v for k, v in locals().items() if k not in ("progress", "compounds")}
     if compounds is None:
         from perturbcore.data.molecules.tables import builtin_compounds
 
         compounds = builtin_compounds()
-    check_compounds(compounds)
-    check_drug_parameters(parameters, len(compounds))
+    _check(parameters, compounds)
     s_pick, s_know, s_model, s_batch, s_design, s_cells = np.random.SeedSequence([911, seed]).spawn(
         6
     )
     if n_drugs is not None:
         at = np.random.default_rng(s_pick).choice(len(compounds), n_drugs, replace=False)
         compounds = compounds.iloc[np.sort(at)]
-    knowledge = make_knowledge(n_genes, n_modules, s_know)
-    knowledge = place_targets(knowledge, compounds, s_know)
-    model, affinity, inert = make_drug_model(
-        knowledge, compounds, s_model, doses=doses, response_dose=response_dose,
-        inert_fraction=inert_fraction, n_cell_lines=n_cell_lines, effect_size=effect_size,
-        stress_size=stress_size, line_specificity=line_specificity, batch_effect=batch_effect,
-        dispersion=dispersion, dropout=dropout, library_size=library_size,
-    )  # fmt: skip
-    drugs = compounds.assign(inert=inert)
-    drugs.index.name = "perturbation"
-    batches = draw_batches(model, n_plates, s_batch)
-    design = draw_plates(
-        len(doses), list(doses).index(response_dose), len(compounds), n_cell_lines, n_plates,
-        plates_per_drug, cells_per_plate, vehicle_cells, other_dose_cells, s_design,
-    )  # fmt: skip
-    counts = draw_cells(model, design, batches["shift"], s_cells, progress)
-    at_dose = list(doses).index(response_dose) * len(compounds) + np.arange(len(compounds))
-    return SimulatedDrugScreen(
-        _screen(model, design, counts, list(compounds.index), doses),
-        _truth(model, batches, at_dose, compounds.index, inert),
+    knowledge = _place_targets(make_knowledge(n_genes, n_modules, s_know), compounds, s_know)
+    settings = SimpleNamespace(**parameters)
+    model, inert = _drug_model(knowledge, compounds, settings, s_model)
+    shift, *_ = draw_batches(model, n_plates, s_batch)
+    design = _draw_plates(len(compounds), settings, s_design)
+    counts = draw_cells(model, design, shift, s_cells, progress)
+    drugs = compounds.assign(inert=inert).rename_axis("perturbation")
+    names = list(drugs.index)
+    # the truth is that of the response dose
+    first = list(doses).index(response_dose) * len(names)
+    chosen = replace(
+        model, perturbations=names, effects=model.effects[:, first : first + len(names)]
+    )
+    size = np.sqrt((chosen.effects.astype(float) ** 2).mean(-1))
+    about = {"efficacy": size.ravel(), "inert": np.tile(inert, n_cell_lines)}
+    effects = expected_effects(chosen, shift)
+    truth = truth_of(chosen, effects, "simulated_drugs", "drug", about)
+    screen = _screen(model, design, counts, names, doses)
+    return SimulatedScreen(screen, truth, knowledge, parameters, drugs)
+
+
+def _check(p: dict, compounds: pd.DataFrame) -> None:
+    """Refuse compounds and sizes that no screen can be made of; the message names the culprit."""
+    for column in ("smiles", "targets", "mechanism"):
+        if column not in compounds:
+            there = ", ".join(map(str, compounds.columns))
+            raise InputError(f"compounds: no column '{column}' (there are: {there})")
+    if compounds.index.has_duplicates:
+        name = compounds.index[compounds.index.duplicated()][0]
+        raise InputError(f"compounds: '{name}' is there twice; give each compound one row")
+    check_parameters(p)
+    n, most = p["n_drugs"], len(compounds)
+    if n is not None and not (is_whole(n) and 1 <= n <= most):
+        refuse(p, "n_drugs", f"give a whole number from 1 to {most}, the number of compounds")
+    doses = list(p["doses"]) if isinstance(p["doses"], tuple | list) else []
+    if not doses or len(set(doses)) < len(doses) or not all(is_number(d) and d > 0 for d in doses):
+        refuse(p, "doses", "give distinct doses above 0")
+    if p["response_dose"] not in doses:
+        refuse(p, "response_dose", f"choose one of doses={doses}")
+
+
+def _targets_of(compounds: pd.DataFrame) -> pd.Series:
+    lists = compounds["targets"].fillna("").astype(str).str.split(";")
+    return lists.map(lambda names: list(dict.fromkeys(n.strip() for n in names if n.strip())))
+
+
+def _place_targets(knowledge: Knowledge, compounds: pd.DataFrame, seed) -> Knowledge:
+    """Give genes the names of the compounds' targets, targets of one mechanism in one module."""
+    # a child of its own: the seed has already served make_knowledge
+    rng = np.random.default_rng(np.random.SeedSequence([*seed.generate_state(2), 17]))
+    home: dict = {}
+    names = _targets_of(compounds)
+    for mechanism, targets in zip(compounds["mechanism"].astype(str), names, strict=True):
+        for target in targets:
+            home.setdefault(target, mechanism)
+    if len(home) > len(knowledge.genes):
+        raise ParameterError(
+            f"n_genes={len(knowledge.genes)}: the compounds have {len(home)} targets; give more "
+            "genes"
+        )
+    n_modules = knowledge.modules.max() + 1
+    module_of = {m: int(rng.integers(n_modules)) for m in dict.fromkeys(home.values())}
+    free = [list(rng.permutation(np.flatnonzero(knowledge.modules == m))) for m in range(n_modules)]
+    new = dict(zip(knowledge.genes, knowledge.genes, strict=True))
+    for target, mechanism in home.items():
+        module = module_of[mechanism]
+        # a full module overflows into the next one
+        while not free[module]:
+            module = (module + 1) % n_modules
+        new[knowledge.genes[free[module].pop()]] = target
+    ends = knowledge.network[["source", "target"]].apply(lambda names: names.map(new))
+    texts = knowledge.descriptions.items()
+    return replace(
         knowledge,
-        parameters,
-        model,
-        batches,
-        drugs=drugs,
-        affinity=affinity,
+        genes=[new[g] for g in knowledge.genes],
+        network=knowledge.network.assign(**ends),
+        annotation={term: [new[g] for g in genes] for term, genes in knowledge.annotation.items()},
+        descriptions={new[g]: text.replace(f"{g}:", f"{new[g]}:", 1) for g, text in texts},
+        sequences={new[g]: s for g, s in knowledge.sequences.items()},
     )
 
 
-def draw_plates(
-    n_doses, response_dose, n_drugs, n_lines, n_plates, plates_per_drug, cells, vehicle, other, seed
-) -> pd.DataFrame:
-    """Draw one row a cell: codes of line, perturbation (dose x drug, -1 for vehicle) and plate.
+def _drug_model(knowledge, compounds, settings, seed) -> tuple[Model, np.ndarray]:
+    """Draw the truth of drugs, at the first dose, then the second and so on; and who is inert."""
+    s_model, s_drug = seed.spawn(2)
+    n_genes, n_drugs, doses = len(knowledge.genes), len(compounds), settings.doses
+    # the effect of every gene: a drug's is a sum over its targets
+    every = vars(settings) | {"n_perturbations": n_genes, "null_fraction": 0.0}
+    genetic = make_model(knowledge, SimpleNamespace(**every), s_model)
+    single = genetic.effects.copy()
+    own = np.arange(n_genes)
+    # an inhibited protein keeps its transcript
+    single[:, own, own] = 0.0
+    rng = np.random.default_rng(s_drug)
+    inert = np.zeros(n_drugs, dtype=bool)
+    inert[rng.permutation(n_drugs)[: int(round(settings.inert_fraction * n_drugs))]] = True
+    efficacy = np.where(inert, 0.0, np.clip(rng.lognormal(-1.0, 0.8, n_drugs), 0.03, 1.6))
+    position = {g: i for i, g in enumerate(knowledge.genes)}
+    effects = np.zeros((len(single), len(doses), n_drugs, n_genes), dtype=np.float32)
+    for d, targets in enumerate(_targets_of(compounds)):
+        # a drug without a known target has one that nobody knows
+        for rank, target in enumerate(targets or [knowledge.genes[rng.integers(n_genes)]]):
+            # -log10 of molar Kd; further targets are bound less tightly than the first
+            kd = 10.0 ** (6.0 - float(rng.normal(6.6 - 0.5 * min(rank, 2), 0.7)))
+            for i, dose in enumerate(doses):
+                share = efficacy[d] * dose / (dose + kd) / np.sqrt(max(1, len(targets)))
+                effects[:, i, d] += share * single[:, position[target]]
+    np.clip(effects, -3.0, 3.0, out=effects)
+    names = [f"{drug}@{dose:g}" for dose in doses for drug in compounds.index]
+    effects = effects.reshape(len(single), -1, n_genes)
+    return replace(genetic, perturbations=names, effects=effects), inert
+
+
+def _draw_plates(n_drugs: int, settings, seed) -> pd.DataFrame:
+    """Draw one row per cell: codes of line, perturbation (dose x drug, -1 for vehicle) and plate.
 
     Every drug lies on the same plates in all lines, as in pooled or parallel plate layouts, and all
     its doses lie on them; every plate has vehicle cells.
     """
-    layout, *lines = seed.spawn(1 + n_lines)
-    rng = np.random.default_rng(layout)
-    on = np.argsort(rng.random((n_drugs, n_plates)), axis=1)[:, :plates_per_drug]
+    layout, *lines = seed.spawn(1 + settings.n_cell_lines)
+    n_plates, per_drug = settings.n_plates, settings.plates_per_drug
+    few, many = settings.cells_per_plate
+    on = np.argsort(np.random.default_rng(layout).random((n_drugs, n_plates)), axis=1)[:, :per_drug]
     frames = []
     for line, stream in enumerate(lines):
         rng = np.random.default_rng(stream)
-        full = rng.integers(cells[0], cells[1] + 1, (n_drugs, plates_per_drug))
+        full = rng.integers(few, many + 1, (n_drugs, per_drug))
         code, plate, size = [], [], []
-        for dose in range(n_doses):
-            n = full if dose == response_dose else rng.binomial(full, other)
-            code.append(np.repeat(dose * n_drugs + np.arange(n_drugs), plates_per_drug))
+        for i, dose in enumerate(settings.doses):
+            measured = dose == settings.response_dose
+            n = full if measured else rng.binomial(full, settings.other_dose_cells)
+            code.append(np.repeat(i * n_drugs + np.arange(n_drugs), per_drug))
             plate.append(on.ravel())
             size.append(n.ravel())
         code.append(np.full(n_plates, -1))
         plate.append(np.arange(n_plates))
-        size.append(rng.integers(vehicle[0], vehicle[1] + 1, n_plates))
-        size = np.concatenate(size)
-        frame = pd.DataFrame(
-            {
-                "line": line,
-                "perturbation": np.repeat(np.concatenate(code), size),
-                "batch": np.repeat(np.concatenate(plate), size),
-            }
+        size.append(
+            rng.integers(settings.vehicle_cells[0], settings.vehicle_cells[1] + 1, n_plates)
         )
+        size = np.concatenate(size)
+        codes = {"perturbation": np.concatenate(code), "batch": np.concatenate(plate)}
+        frame = pd.DataFrame({"line": line, **{k: np.repeat(v, size) for k, v in codes.items()}})
         frames.append(frame.iloc[rng.permutation(len(frame))])
     return pd.concat(frames, ignore_index=True)
 
@@ -165,18 +227,9 @@ def draw_plates(
 def _screen(model, design, counts, drugs, doses) -> AnnData:
     screen = as_screen(model, design, counts, "simulated_drugs")
     code = design["perturbation"].to_numpy()
-    names = np.array([*drugs, CONTROL], dtype=object)
+    names, amount = np.array([*drugs, CONTROL], dtype=object), np.array([*doses, 0.0])
     screen.obs["perturbation"] = names[np.where(code < 0, len(drugs), code % len(drugs))]
-    amount = np.array([*doses, 0.0])
     screen.obs["dose"] = amount[np.where(code < 0, len(doses), code // len(drugs))]
     screen.obs["batch"] = screen.obs["batch"].str.replace("batch", "plate")
     screen.uns["perturbcore"]["identifier"] = "drug"
     return screen
-
-
-def _truth(model, batches, at_dose, drugs, inert) -> AnnData:
-    chosen = replace(model, perturbations=list(drugs), effects=model.effects[:, at_dose])
-    size = np.sqrt((chosen.effects.astype(float) ** 2).mean(-1))
-    about = {"efficacy": size.ravel(), "inert": np.tile(inert, len(model.cell_lines))}
-    effects = expected_effects(chosen, batches["shift"])
-    return truth_of(chosen, effects, "simulated_drugs", "drug", about)

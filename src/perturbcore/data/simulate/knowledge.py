@@ -35,7 +35,7 @@ class Knowledge:
 
 def make_knowledge(n_genes: int, n_modules: int, seed: np.random.SeedSequence) -> Knowledge:
     """Draw genes with modules, interactions, annotation sets, texts and sequences."""
-    rngs = [np.random.default_rng(s) for s in seed.spawn(6)]
+    rngs = list(map(np.random.default_rng, seed.spawn(6)))
     width = max(4, len(str(n_genes)))
     genes = [f"G{i + 1:0{width}d}" for i in range(n_genes)]
     share = rngs[0].dirichlet(np.full(n_modules, 6.0))
@@ -97,20 +97,15 @@ def _reported_network(pairs, genes, rng, missing=0.2, false=0.15):
 
 def _theme(m: int) -> tuple:
     title, words = _THEMES[m % len(_THEMES)]
-    # more modules than themes: the same process in another place, told apart by its own word
     cycle = m // len(_THEMES)
-    return (
-        (title, words.split())
-        if not cycle
-        else (f"{title} {cycle + 1}", [*words.split(), f"type{cycle + 1}"])
-    )
+    if not cycle:
+        return title, words.split()
+    # more modules than themes: the same process in another place, told apart by its own word
+    return f"{title} {cycle + 1}", [*words.split(), f"type{cycle + 1}"]
 
 
 def _annotation(modules, n_modules, genes, rng, miss=0.35, extra=0.25):
-    """Pathway-like sets that overlap modules imperfectly.
-
-    And some that have nothing to do with them.
-    """
+    """Pathway-like sets that overlap modules imperfectly, and some unrelated to them."""
     n = len(genes)
     sets, of_module = {}, {}
 
@@ -132,16 +127,13 @@ def _annotation(modules, n_modules, genes, rng, miss=0.35, extra=0.25):
             both = np.flatnonzero((modules == m) | (modules == (m + 1) % n_modules))
             add(f"{title} and {_theme((m + 1) % n_modules)[0]}", both, m)
     for k in range(max(2, n_modules // 2)):
-        add(
-            f"tissue marker set {k + 1}",
-            rng.choice(n, min(n, max(4, n // 25)), replace=False),
-            None,
-        )
+        members = rng.choice(n, min(n, max(4, n // 25)), replace=False)
+        add(f"tissue marker set {k + 1}", members, None)
     return sets, of_module
 
 
 def _descriptions(genes, annotation, of_module, rng):
-    """One short text a gene: words of its annotated pathways among words that say nothing."""
+    """One short text per gene: words of its annotated pathways among words that say nothing."""
     terms_of = {g: [] for g in genes}
     for term, members in annotation.items():
         if of_module[term] is not None:
@@ -163,9 +155,8 @@ def _sequences(modules, n_modules, genes, rng, aligned=0.6, mutation=0.25):
     n_families = max(2, n // 30)
     home = rng.integers(0, n_families, (n_modules, 2))
     follows = rng.random(n) < aligned
-    families = np.where(
-        follows, home[modules, rng.integers(0, 2, n)], rng.integers(0, n_families, n)
-    )
+    related, other = home[modules, rng.integers(0, 2, n)], rng.integers(0, n_families, n)
+    families = np.where(follows, related, other)
     frequency = _RESIDUES.to_numpy() / _RESIDUES.sum()
     ancestors = [rng.choice(20, int(rng.integers(90, 260)), p=frequency) for _ in range(n_families)]
     sequences = {}

@@ -271,12 +271,12 @@ RAW = {"essential": _essential, "norman": _norman, "sciplex": _sciplex, "tahoe":
 def _sources(simulation) -> dict[str, pd.DataFrame]:
     """Vectors of every simulated gene, from each kind of knowledge."""
     built = {
-        "network": network.network_embedding(simulation.network, dim=40, name="n"),
-        "annotation": words.annotation_embedding(simulation.annotation, dim=40, name="a"),
-        "text": words.text_embedding(simulation.descriptions, dim=40, name="t"),
-        "sequence": words.sequence_embedding(simulation.sequences, dim=40, name="s"),
+        "network": network.network_embedding(simulation.knowledge.network, dim=40, name="n"),
+        "annotation": words.annotation_embedding(simulation.knowledge.annotation, dim=40, name="a"),
+        "text": words.text_embedding(simulation.knowledge.descriptions, dim=40, name="t"),
+        "sequence": words.sequence_embedding(simulation.knowledge.sequences, dim=40, name="s"),
     }
-    genes = list(simulation.modules.index)
+    genes = list(simulation.knowledge.genes)
     return {k: pd.DataFrame(e.X, e.ids).reindex(genes).fillna(0.0) for k, e in built.items()}
 
 
