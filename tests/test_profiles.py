@@ -13,12 +13,8 @@ def write(tree, text, name="mine"):
 
 def test_a_profile_is_read_by_name_and_by_path(tree):
     by_name = load_profile("demo")
-    assert (by_name.name, by_name.simulated, by_name.chapters) == (
-        "demo",
-        True,
-        {"first": {"k": 7}},
-    )
-    assert by_name.address == "demo"
+    assert (by_name.name, by_name.simulated, by_name.address) == ("demo", True, "demo")
+    assert by_name.chapters == {"first": {"k": 7}}
     mine = write(tree, "title: mine\nsimulated: false\n")
     by_path = load_profile(mine)
     assert by_path.name == "mine" and load_profile(by_path.address) == by_path
@@ -46,10 +42,8 @@ chapters:
         )
     )
     assert profile.data == ("one", "two")
-    assert [(d.name, d.loader) for d in profile.datasets] == [
-        ("simulated", "simulated"),
-        ("essential", "perturbqa"),
-    ]
+    loaders = {d.name: d.loader for d in profile.datasets}
+    assert loaders == {"simulated": "simulated", "essential": "perturbqa"}
     assert profile.dataset("essential").options["lines"] == ["k562"]
     assert profile.chapters["second"] == {}
     with pytest.raises(ParameterError, match="no data set 'tahoe'; it has simulated, essential"):
@@ -60,39 +54,30 @@ chapters:
         profile.datasets[1].options["lines"] = []
 
 
+BASE = "title: a\nsimulated: true\n"
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
+        (BASE + "chaptrs: {}", "mine.yml: unknown key chaptrs; known are title"),
+        ("title: a", "the key 'simulated' is missing"),
+        ("title: a\nsimulated: 'yes'", "simulated must be a bool, not str"),
         (
-            "title: a\nsimulated: true\nchaptrs: {}\n",
-            "mine.yml: unknown key chaptrs; known are title",
-        ),
-        ("title: a\n", "the key 'simulated' is missing"),
-        ("title: a\nsimulated: 'yes'\n", "simulated must be a bool, not str"),
-        (
-            "title: a\nsimulated: true\ndatasets: [{name: x, lader: y}]\n",
+            BASE + "datasets: [{name: x, lader: y}]",
             "unknown key datasets.0.lader; known are name, loader, options",
         ),
-        ("title: a\nsimulated: true\ndatasets: [x]\n", "datasets.0 must be a mapping, not str"),
+        (BASE + "datasets: [x]", "datasets.0 must be a mapping, not str"),
         (
-            "title: a\nsimulated: true\ndatasets: [{name: x, options: [1]}]\n",
+            BASE + "datasets: [{name: x, options: [1]}]",
             "datasets.0.options must be a mapping, not list",
         ),
-        (
-            "title: a\nsimulated: true\nembeddings: [{dim: 3}]\n",
-            "embeddings: each is a mapping with a name",
-        ),
-        (
-            "title: a\nsimulated: true\nembeddings: [{name: e}, {name: e}]\n",
-            "embeddings: named twice: e",
-        ),
-        ("title: a\nsimulated: true\ndata: [{a: 1}]\n", "data.0 must be a str, not dict"),
-        (
-            "title: a\nsimulated: true\nchapters: {first: [1]}\n",
-            "chapters.first must be a mapping, not list",
-        ),
-        ("- a\n", "a profile is a mapping"),
-        ("title: [\n", "not valid YAML"),
+        (BASE + "embeddings: [{dim: 3}]", "embeddings: each is a mapping with a name"),
+        (BASE + "embeddings: [{name: e}, {name: e}]", "embeddings: named twice: e"),
+        (BASE + "data: [{a: 1}]", "data.0 must be a str, not dict"),
+        (BASE + "chapters: {first: [1]}", "chapters.first must be a mapping, not list"),
+        ("- a", "a profile is a mapping"),
+        ("title: [", "not valid YAML"),
     ],
 )
 def test_a_bad_profile_is_refused_by_file_and_key(tree, text, message):

@@ -53,33 +53,35 @@ def weights(learner):
 def test_it_finds_the_line():
     x, y = data()
     learner = Line(dropout=0.0)
-    trained = fit(learner, batches(x, y), batches(*data(seed=1), shuffle=False), max_epochs=150)
+    done = fit(learner, batches(x, y), batches(*data(seed=1), shuffle=False), max_epochs=150)
     np.testing.assert_allclose(weights(learner)[:3], [1, -2, 0.5], atol=0.02)
-    assert list(trained.history) == ["epoch", "train_loss", "train_twice", "val", "seconds"]
-    np.testing.assert_allclose(
-        trained.history["train_twice"], 2 * trained.history["train_loss"], rtol=1e-5
-    )
-    assert trained.best_epoch == trained.history["val"].idxmin() and not learner.training
+    history = done.history
+    assert list(history) == ["epoch", "train_loss", "train_twice", "val", "seconds"]
+    np.testing.assert_allclose(history["train_twice"], 2 * history["train_loss"], rtol=1e-5)
+    assert done.best_epoch == history["val"].idxmin() and not learner.training
 
 
 def test_early_stopping_keeps_the_best_weights():
     x, y = data()
     learner = Line(lr=0.5, dropout=0.3)
     validation = batches(*data(seed=1), shuffle=False)
-    trained = fit(learner, batches(x, y), validation, max_epochs=200, patience=3)
-    assert trained.epochs < 200 and trained.epochs == trained.best_epoch + 4
+    done = fit(learner, batches(x, y), validation, max_epochs=200, patience=3)
+    assert done.epochs < 200 and done.epochs == done.best_epoch + 4
     value = np.average([learner.loss(b)["loss"].item() for b in validation.epoch(0)])
-    assert value == pytest.approx(trained.history["val"].min(), rel=1e-5)
+    assert value == pytest.approx(done.history["val"].min(), rel=1e-5)
+    with pytest.raises(ParameterError, match="validation"):
+        fit(Line(), batches(x, y), max_epochs=1, patience=2)
+
+
+def trained(seed=0, **options):
+    learner = Line()
+    fit(learner, batches(*data(), seed=seed), seed=seed, **{"max_epochs": 1} | options)
+    return weights(learner)
 
 
 def test_same_seed_same_weights_and_another_seed_others():
-    x, y = data()
-    made = []
-    for seed in (0, 0, 1):
-        learner = Line()
-        fit(learner, batches(x, y, seed=seed), max_epochs=4, seed=seed)
-        made.append(weights(learner))
-    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
+    one, again, other = (trained(seed, max_epochs=4) for seed in (0, 0, 1))
+    assert torch.equal(one, again) and not torch.equal(one, other)
 
 
 KILLED = """
@@ -119,49 +121,43 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, ema):
 
 
 def test_a_finished_training_is_loaded_not_repeated(tmp_path):
-    x, y = data()
+    here = dict(max_epochs=3, folder=tmp_path, key="k")
     first = Line()
-    a = fit(first, batches(x, y), max_epochs=3, folder=tmp_path, key="k")
+    a = fit(first, batches(*data()), **here)
+    assert json.loads((tmp_path / "done.json").read_text())["epochs"] == 3
 
     class Refuses(Line):
         def loss(self, batch):
             raise AssertionError("trained again")
 
     second = Refuses()
-    b = fit(second, batches(x, y), max_epochs=3, folder=tmp_path, key="k")
+    b = fit(second, batches(*data()), **here)
     assert torch.equal(weights(first), weights(second)) and a.history.equals(b.history)
-
-
-def test_another_key_is_refused(tmp_path):
-    fit(Line(), batches(*data()), max_epochs=1, folder=tmp_path, key="k")
     with pytest.raises(ParameterError, match="delete it"):
-        fit(Line(), batches(*data()), max_epochs=1, folder=tmp_path, key="other")
-
-
-def test_damaged_files_name_the_way_out(tmp_path):
-    fit(Line(), batches(*data()), max_epochs=1, folder=tmp_path / "a", key="k")
-    (tmp_path / "a" / "weights.safetensors").write_bytes(b"no")
+        trained(folder=tmp_path, key="other")
+    (tmp_path / "weights.safetensors").write_bytes(b"no")
     with pytest.raises(InputError, match="delete the folder"):
-        fit(Line(), batches(*data()), max_epochs=1, folder=tmp_path / "a", key="k")
-    folder = tmp_path / "b"
-    folder.mkdir()
-    (folder / "key.txt").write_text("k")
-    (folder / "last.ckpt").write_bytes(b"PK\\x03\\x04 not whole")
+        trained(folder=tmp_path, key="k")
+
+
+class Evil:
+    """A pickled object that runs a command where it is read."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.file}",))
+
+
+def test_a_damaged_checkpoint_names_the_way_out_and_a_pickled_object_is_not_run(tmp_path):
+    (tmp_path / "key.txt").write_text("k")
+    (tmp_path / "last.ckpt").write_bytes(b"PK\x03\x04 not whole")
     with pytest.raises(InputError, match="train anew"):
-        fit(Line(), batches(*data()), max_epochs=1, folder=folder, key="k")
-
-
-def test_a_pickled_object_in_a_checkpoint_is_not_run(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (os.system, (f"touch {tmp_path}/ran",))
-
-    folder = tmp_path / "c"
-    folder.mkdir()
-    (folder / "key.txt").write_text("k")
-    torch.save({"state_dict": Evil()}, folder / "last.ckpt")
+        trained(folder=tmp_path, key="k")
+    torch.save({"state_dict": Evil(tmp_path / "ran")}, tmp_path / "last.ckpt")
     with pytest.raises(Exception, match=r"train anew|weights.only|Weights only"):
-        fit(Line(), batches(*data()), max_epochs=1, folder=folder, key="k")
+        trained(folder=tmp_path, key="k")
     assert not (tmp_path / "ran").exists()
 
 
@@ -213,13 +209,3 @@ def test_schedules():
     np.testing.assert_allclose(rises, [2e-8, 0.5, 1, 1.5, 2, 2], rtol=1e-6)
     falls = rates(lambda o: cosine_after_warmup(o, 2, 10), 11)
     np.testing.assert_allclose([falls[0], falls[2], falls[6], falls[10]], [0, 2, 1, 0], atol=1e-6)
-
-
-def test_patience_without_validation():
-    with pytest.raises(ParameterError, match="validation"):
-        fit(Line(), batches(*data()), max_epochs=1, patience=2)
-
-
-def test_done_file_is_plain_json(tmp_path):
-    fit(Line(), batches(*data()), max_epochs=2, folder=tmp_path, key="k")
-    assert json.loads((tmp_path / "done.json").read_text())["epochs"] == 2

@@ -100,11 +100,10 @@ def imports_in(tree: ast.AST) -> list[str]:
 def _import_names(tree: ast.AST) -> list[tuple[str, str]]:
     out = []
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.ImportFrom)
-            and (home := node.module or "").split(".")[0] == _PACKAGE
-        ):
-            out += [(home, alias.name) for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            home = node.module or ""
+            if home.split(".")[0] == _PACKAGE:
+                out += [(home, alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
             out += [(a.name, "") for a in node.names if a.name.startswith(f"{_PACKAGE}.")]
     return out

@@ -17,8 +17,7 @@ CHROMOSOMES = (*map(str, range(1, 23)), "X", "Y", "MT")
 def gene_table(path: Path | str | None = None) -> pd.DataFrame:
     """Return the Ensembl GRCh38 gene table: an R data file at `path`, or the catalogue's.
 
-    Returns one row per (Ensembl id, Entrez id); columns `ensembl`, `entrez`, `symbol`,
-    `chromosome`, `biotype`, `description`, all str, "" where there is none.
+    One row per (Ensembl id, Entrez id); columns `COLUMNS`, all str, "" where there is none.
     """
     from perturbcore.data.catalogue import data_folder, entry, fetch
 
@@ -61,11 +60,9 @@ def previous_symbols(
 ) -> pd.Series:
     """Map symbols of an older annotation to today's, through the Ensembl id they share.
 
-    `path`: a csv file with columns `ensembl_id`, `gene_name`; the catalogue's
-    ``gene_info_table`` otherwise.
-
-    Returns today's symbol, indexed by an older one that no gene bears today. Older symbols that
-    lead to several of today's are left out.
+    `path`: a csv file with columns `ensembl_id`, `gene_name`; the catalogue's ``gene_info_table``
+    otherwise. Returns today's symbol, indexed by an older one that no gene bears today. Older
+    symbols that lead to several of today's are left out.
     """
     from perturbcore.data.catalogue import fetch
     from perturbcore.data.read import read_csv
@@ -110,10 +107,10 @@ def convert(
     rows = table.loc[(table[from_] != "") & (table[to] != "") & table[from_].isin(key)]
     rows = rows.assign(main=rows["chromosome"].isin(CHROMOSOMES))
     rows = rows[rows["main"] | ~rows.groupby(from_)["main"].transform("any")]
-    distinct = rows.drop_duplicates([from_, to])
-    candidates = distinct.groupby(from_)[to].agg(list)
-    coding = rows[rows["biotype"] == "protein_coding"].drop_duplicates([from_, to])
-    coding = coding.groupby(from_)[to].agg(list)
+    candidates, coding = (
+        part.drop_duplicates([from_, to]).groupby(from_)[to].agg(list)
+        for part in (rows, rows[rows["biotype"] == "protein_coding"])
+    )
     records = [_decide(candidates.get(k, []), coding.get(k, [])) for k in wanted["key"]]
     report = pd.DataFrame(
         records, columns=["status", "value", "candidates"], index=pd.Index(wanted["id"], name="id")
@@ -136,10 +133,9 @@ def _decide(candidates: list[str], coding: list[str]):
 
 
 def descriptions(table: pd.DataFrame | None = None) -> dict[str, str]:
-    """Return a short text per symbol, for text embeddings.
+    """Return a short text per symbol, without the symbol and Ensembl's "[Source:...]".
 
-    The symbol itself is not part of the text, nor is the "[Source:...]" that Ensembl appends. Where
-    a symbol has several genes, the one on a chromosome and coding for a protein comes first.
+    Where a symbol has several genes, the one on a chromosome and coding for a protein comes first.
     """
     table = gene_table() if table is None else table
     text = table["description"].str.replace(r"\s*\[Source:[^\]]*\]\s*$", "", regex=True).str.strip()

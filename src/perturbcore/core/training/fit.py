@@ -59,7 +59,6 @@ def fit(
     device: str = "auto",
     seed: int = 0,
     checkpoint_seconds: float = 10.0,
-    progress: bool = False,
 ) -> Trained:
     """Train `learner` in place; afterwards it holds the best weights.
 
@@ -88,7 +87,7 @@ def fit(
         trainer = lightning.Trainer(
             max_epochs=max_epochs, accelerator=device, devices=1, logger=False,
             callbacks=callbacks, gradient_clip_val=grad_clip, enable_checkpointing=False,
-            enable_model_summary=False, enable_progress_bar=progress, num_sanity_val_steps=0,
+            enable_model_summary=False, enable_progress_bar=False, num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1, inference_mode=False,
             use_distributed_sampler=False,
         )  # fmt: skip

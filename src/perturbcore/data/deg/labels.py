@@ -73,18 +73,15 @@ def deg_labels(
 
     Raises
     ------
-    ParameterError
-        If an option is not one of those above.
-    InputError
-        If the screen is not declared, a gene is not in it, a cell line has too few control
-        cells, or no perturbation has enough cells.
+    ParameterError, InputError
+        An option is not one of those above; the screen is not declared, a gene is not in it, a
+        cell line has too few control cells, or no perturbation has enough cells.
 
     Notes
     -----
-    Tests need only counts, sums and sums of squares, so the cells are read once and never held;
-    memory is bounded by groups x genes, and beyond 2 GB of sums the screen is read in several
-    passes. In `per_batch` a perturbation's label is of all batches in which it and the controls
-    have enough cells.
+    Tests need only counts, sums and sums of squares: the cells are read once and never held; beyond
+    2 GB of sums the screen is read in several passes. In `per_batch` a perturbation's label is of
+    all batches in which it and the controls have enough cells.
 
     References
     ----------

@@ -33,15 +33,13 @@ def ba_ate(
 
     The effect is linear in cells: cell i of perturbation k in batch b counts
     :math:`1 / (|B_k| n_{b,k})`, which the labels alone determine. So one pass over the cells is
-    enough, and what is held is perturbations x genes and batches x genes, whatever the number of
-    cells.
+    enough, and memory holds perturbations x genes and batches x genes.
 
     Parameters
     ----------
     screen : AnnData
-        A declared screen (:func:`perturbcore.data.screens.declare.declare_screen`), in
-        memory or backed. Batches are those of a cell line: equal labels in two lines are
-        two batches.
+        Declared (:func:`perturbcore.data.screens.declare.declare_screen`), in memory or backed.
+        Batches are those of a cell line: equal labels in two lines are two batches.
     control : {"global", "matched"}
     batches : {"with_controls", "all"}
         :math:`B_k`. ``"with_controls"``: batches with control cells and cells of k (Eq. 1 of the
@@ -66,11 +64,9 @@ def ba_ate(
 
     Raises
     ------
-    ParameterError
-        If an option is not one of those above.
-    InputError
-        If the screen is not declared, a line has no controls, a perturbation has no batch in
-        :math:`B_k`, or a batch needs controls and has none.
+    ParameterError, InputError
+        An option is not one of those above; the screen is not declared, a line has no controls, a
+        perturbation has no batch in :math:`B_k`, or a batch needs controls and has none.
 
     References
     ----------

@@ -66,10 +66,9 @@ def declare_screen(
 
     Raises
     ------
-    ParameterError
-        If an option is unknown or contradictory.
-    InputError
-        If a column or control label is not there, or the data are not what was declared.
+    ParameterError, InputError
+        An option is unknown or contradictory; a column or control label is not there, or the data
+        are not what was declared.
     """
     check_choices(scale, identifier)
     if unmatched not in ("error", "drop", "keep"):

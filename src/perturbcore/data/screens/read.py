@@ -24,7 +24,6 @@ def read_screen(path, *, backed: bool = False, validate: bool = True, **declarat
 
     Parameters
     ----------
-    path : str or Path
     backed : bool
         Leave the matrix on disk; every function here then reads it block by block.
     validate : bool
@@ -33,15 +32,10 @@ def read_screen(path, *, backed: bool = False, validate: bool = True, **declarat
         Arguments of `declare_screen`. None are needed for a file written from a declared
         screen.
 
-    Returns
-    -------
-    AnnData
-
     Raises
     ------
     InputError
-        If the file is missing, truncated or not AnnData (the message names it), or not what is
-        declared.
+        The file is missing, truncated, not AnnData (the message names it), or not as declared.
     """
     path = Path(path)
     if not path.is_file():
