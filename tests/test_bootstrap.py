@@ -1,9 +1,4 @@
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
+import sqlite3
 
 import anndata as ad
 import numpy as np
@@ -17,6 +12,7 @@ from scipy.stats import pearsonr, spearmanr
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.simulate.screen import simulate_screen
+from perturbcore.score.ceiling import ceiling, sampler
 from perturbcore.score.ceiling.ceiling import distances, noise_ceiling
 from perturbcore.score.ceiling.cells import Cells
 from perturbcore.score.ceiling.curves import ceiling_by_cells
@@ -165,8 +161,10 @@ def test_values_do_not_depend_on_what_else_is_asked_for_or_on_threads():
     assert not np.allclose(other["value"], full["value"])
 
 
-@pytest.mark.parametrize("kind", ["dense", "csc", "backed", "backed_dense"])
-@pytest.mark.parametrize("control", ["global", "matched"])
+@pytest.mark.parametrize(
+    "kind, control",
+    [("dense", "global"), ("csc", "matched"), ("backed", "matched"), ("backed_dense", "global")],
+)
 def test_storage_of_the_cells_does_not_matter(tmp_path, kind, control):
     screen = make_screen(seed=3)
     options = dict(control=control, n_outer=3, n_inner=2, progress=False)
@@ -184,8 +182,6 @@ def test_storage_of_the_cells_does_not_matter(tmp_path, kind, control):
 
 
 def test_blocks_of_cells_do_not_change_the_result(monkeypatch):
-    from perturbcore.score.ceiling import sampler
-
     screen = make_screen(seed=4)
     options = dict(control="matched", n_outer=3, n_inner=2, progress=False)
     expected = noise_ceiling(screen, **options)
@@ -198,8 +194,6 @@ def test_blocks_of_cells_do_not_change_the_result(monkeypatch):
 
 @pytest.mark.parametrize("control", ["global", "matched"])
 def test_never_more_than_a_block_of_cells_is_held(monkeypatch, control):
-    from perturbcore.score.ceiling import sampler
-
     sizes = []
     real = Cells.read
     monkeypatch.setattr(Cells, "read", lambda s, rows: sizes.append(len(rows)) or real(s, rows))
@@ -218,9 +212,9 @@ def test_errors_are_taken_from_the_effects_that_models_are_trained_on(control, b
     if (control, batches) != ("matched", "all"):
         screen = screen[~drop.to_numpy()].copy()
     responses = ba_ate(screen, control=control, batches=batches, progress=False)
-    sampler = LineSampler(Cells.of(screen), "A", control=control, batches=batches, seed=0)
+    line = LineSampler(Cells.of(screen), "A", control=control, batches=batches, seed=0)
     for name, row in zip(responses.obs["perturbation"], responses.X, strict=True):
-        np.testing.assert_allclose(sampler.effects(name)[0], row, atol=1e-5)
+        np.testing.assert_allclose(line.effects(name)[0], row, atol=1e-5)
 
 
 def test_logged_screens_are_not_normalised_again():
@@ -264,25 +258,14 @@ def test_streams_are_those_that_numpy_spawns():
 def test_one_batch_is_resampled_by_cells_only_and_has_the_known_error():
     rng = np.random.default_rng(0)
     n, genes = 40, 60
-    obs = pd.DataFrame(
-        {
-            "perturbation": ["P"] * n + ["ctrl"],
-            "batch": "b",
-            "cell_line": "A",
-            "is_control": [False] * n + [True],
-        },
-        index=[f"c{i}" for i in range(n + 1)],
-    )
+    obs = pd.DataFrame({"perturbation": ["P"] * n + ["ctrl"], "batch": "b", "cell_line": "A"})
+    obs = obs.assign(is_control=obs["perturbation"] == "ctrl").set_axis(map(str, obs.index))
     x = np.vstack([rng.normal(size=(n, genes)), np.zeros((1, genes))])
     screen = ad.AnnData(x, obs=obs)
     screen.uns["perturbcore"] = {"scale": "log1p", "dataset": "toy", **ABOUT}
+    quantiles = (np.arange(1000) + 0.5) / 1000
     table = noise_ceiling(
-        screen,
-        n_outer=20,
-        n_inner=50,
-        quantiles=(np.arange(1000) + 0.5) / 1000,
-        metrics=("MSE",),
-        progress=False,
+        screen, n_outer=20, n_inner=50, quantiles=quantiles, metrics=("MSE",), progress=False
     )
     # One control cell is always drawn as itself; the variance of a resampled mean is known.
     expected = x[:n].var(axis=0).mean() / n
@@ -372,15 +355,11 @@ def test_bad_requests_are_refused_with_what_to_do(screen, options, error, messag
 
 
 def test_finished_perturbations_are_read_back_and_only_for_the_same_question(tmp_path, monkeypatch):
-    from perturbcore.score.ceiling import ceiling
-
     screen = make_screen()
     options = dict(n_outer=2, n_inner=2, progress=False, checkpoint=tmp_path / "kept.sqlite")
-    done = []
-    real = ceiling._quantiles
-    monkeypatch.setattr(
-        ceiling, "_quantiles", lambda s, name, *rest: done.append(name) or real(s, name, *rest)
-    )
+    done, real = [], ceiling._quantiles
+    spy = lambda s, name, *rest: done.append(name) or real(s, name, *rest)  # noqa: E731
+    monkeypatch.setattr(ceiling, "_quantiles", spy)
     some = noise_ceiling(screen, perturbations=["P0", "P3"], **options)
     assert sorted(done) == ["P0", "P3"]
     full = noise_ceiling(screen, **options)
@@ -402,42 +381,27 @@ def test_finished_perturbations_are_read_back_and_only_for_the_same_question(tmp
     assert len(done) == 6
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path):
+def test_a_run_that_breaks_off_goes_on_where_it_was(tmp_path, monkeypatch):
     screen = make_screen(n_perturbations=8)
     screen.write_h5ad(tmp_path / "screen.h5ad")
-    script = textwrap.dedent(
-        """
-        import sys, time
-        import anndata as ad
-        from perturbcore.score.ceiling import ceiling
-        from perturbcore.score.ceiling.ceiling import noise_ceiling
-        real = ceiling._quantiles
-        def slow(sampler, name, *rest):
-            if name == "P5":
-                print("reached", flush=True)
-                time.sleep(60)
-            return real(sampler, name, *rest)
-        ceiling._quantiles = slow
-        screen = ad.read_h5ad(sys.argv[1], backed="r")
-        noise_ceiling(screen, n_outer=2, n_inner=2, progress=False, checkpoint=sys.argv[2])
-        """
-    )
-    kept = tmp_path / "kept.sqlite"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "screen.h5ad"), str(kept)],
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout.readline() == b"reached\n"
-    time.sleep(0.2)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    import sqlite3
+    backed = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+    options = dict(n_outer=2, n_inner=2, progress=False)
+    real = ceiling._quantiles
 
+    def broken(sampler, name, *rest):
+        if name == "P5":
+            raise KeyboardInterrupt
+        return real(sampler, name, *rest)
+
+    kept = tmp_path / "kept.sqlite"
+    monkeypatch.setattr(ceiling, "_quantiles", broken)
+    with pytest.raises(KeyboardInterrupt):
+        noise_ceiling(backed, checkpoint=kept, **options)
     names = [r[0] for r in sqlite3.connect(kept).execute("SELECT perturbation FROM ceilings")]
     assert set(names) >= {"P0", "P1", "P2", "P3"} and "P5" not in names
-    backed = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
-    resumed = noise_ceiling(backed, n_outer=2, n_inner=2, progress=False, checkpoint=kept)
-    fresh = noise_ceiling(screen, n_outer=2, n_inner=2, progress=False)
+    monkeypatch.setattr(ceiling, "_quantiles", real)
+    resumed = noise_ceiling(backed, checkpoint=kept, **options)
+    fresh = noise_ceiling(screen, **options)
     np.testing.assert_allclose(resumed["value"], fresh["value"], rtol=1e-9, atol=1e-12)
 
 
@@ -454,15 +418,9 @@ def known_noise_screen(n=200, genes=400, n_perturbations=3, seed=0, batches=4):
     names = np.repeat([f"P{i}" for i in range(n_perturbations)] + ["ctrl"], n)
     effects = np.vstack([2 * rng.normal(size=(n_perturbations, genes)), np.zeros((1, genes))])
     x = np.repeat(effects, n, axis=0) + rng.normal(size=(len(names), genes))
-    obs = pd.DataFrame(
-        {
-            "perturbation": names,
-            "batch": [f"b{i % batches}" for i in range(len(names))],
-            "cell_line": "A",
-            "is_control": names == "ctrl",
-        },
-        index=[f"c{i}" for i in range(len(names))],
-    )
+    batch = [f"b{i % batches}" for i in range(len(names))]
+    obs = pd.DataFrame({"perturbation": names, "batch": batch, "cell_line": "A"})
+    obs = obs.assign(is_control=names == "ctrl").set_axis([f"c{i}" for i in range(len(names))])
     screen = ad.AnnData(x, obs=obs)
     screen.uns["perturbcore"] = {"scale": "log1p", "dataset": "known", **ABOUT}
     names = [f"P{i}" for i in range(n_perturbations)]
@@ -508,9 +466,9 @@ def test_curves_keep_to_perturbations_with_enough_cells():
 
 
 def halves_of(screen, by, control="global", n_splits=10):
-    sampler = LineSampler(Cells.of(screen), "A", control=control, batches="all", seed=0)
-    halves = Halves(sampler, by, n_splits)
-    return {name: halves.errors(name) for name in sampler.perturbed}
+    line = LineSampler(Cells.of(screen), "A", control=control, batches="all", seed=0)
+    halves = Halves(line, by, n_splits)
+    return {name: halves.errors(name) for name in line.perturbed}
 
 
 @pytest.mark.parametrize("control", ["global", "matched"])

@@ -151,35 +151,10 @@ def tidy(methods, lines=("A", "B"), folds=5, metric="f1_score", seed=0):
     for line in lines:
         for fold in range(folds):
             for (embedding, predictor, modality), level in methods.items():
-                value = level + 0.002 * rng.normal()
-                rows.append(
-                    (
-                        "d",
-                        "deg",
-                        line,
-                        fold,
-                        embedding,
-                        modality,
-                        predictor,
-                        0,
-                        metric,
-                        value,
-                        80,
-                        20,
-                    )
-                )
-    columns = [
-        "dataset",
-        "task",
-        "cell_line",
-        "fold",
-        "embedding",
-        "modality",
-        "predictor",
-        "seed",
-        "metric",
-    ]
-    return pd.DataFrame(rows, columns=[*columns, "value", "n_train", "n_test"])
+                about = ("d", "deg", line, fold, embedding, modality, predictor, 0, metric)
+                rows.append((*about, level + 0.002 * rng.normal(), 80, 20))
+    columns = "dataset task cell_line fold embedding modality predictor seed metric value"
+    return pd.DataFrame(rows, columns=[*columns.split(), "n_train", "n_test"])
 
 
 METHODS = {
@@ -223,10 +198,8 @@ def test_families_are_held_against_random():
     assert table.loc["Gene target", ["n", "method"]].tolist() == [2, "good"]
     assert table.loc["Gene target", "over_random"] == pytest.approx(0.10, abs=0.01)
     assert table.loc["Gene target", "over_floor"] == pytest.approx(0.12, abs=0.01)
-    assert (
-        table.loc["Gene target", "p_random"] < 0.001
-        and table.loc["Molecule structure", "p_random"] > 0.05
-    )
+    p = table["p_random"]
+    assert p["Gene target"] < 0.001 and p["Molecule structure"] > 0.05
     good, rest = beats_floors(compared(METHODS))
     assert sorted(good) == ["fair", "good"] and rest == ["dull"]
     # better than random vectors is not enough where those are worse than the Train Mean
@@ -289,14 +262,9 @@ def test_label_counts_by_hand():
 
 
 def test_classifier_comes_first_and_effects_are_refused():
-    assert [m.name for m in models_of(Study, "deg", k=[3], C=[1.0], max_iter=5)] == [
-        "logistic",
-        "knn",
-    ]
-    assert [m.name for m in models_of(Study, "deg_pairs", k=[3], C=[1.0], max_iter=5)] == [
-        "logistic",
-        "knn",
-    ]
+    for task in ("deg", "deg_pairs"):
+        made = models_of(Study, task, k=[3], C=[1.0], max_iter=5)
+        assert [m.name for m in made] == ["logistic", "knn"]
     with pytest.raises(ParameterError, match="has no labels"):
         models_of(Study, "lfc", k=[3], C=[1.0], max_iter=5)
 
@@ -305,17 +273,9 @@ def test_classifier_comes_first_and_effects_are_refused():
 
 
 def test_labels_of_a_genetic_screen_have_an_experimental_error():
-    small = dict(
-        n_cell_lines=1,
-        n_perturbations=12,
-        n_genes=60,
-        n_modules=4,
-        n_batches=2,
-        n_control_cells=150,
-    )
-    data = load(
-        "simulated", task="deg", cells_per_perturbation=(35, 60), n_folds=2, seed=1, **small
-    )
+    small = dict(n_cell_lines=1, n_perturbations=12, n_genes=60, n_modules=4, n_batches=2)
+    small |= dict(n_control_cells=150, cells_per_perturbation=(35, 60), n_folds=2, seed=1)
+    data = load("simulated", task="deg", **small)
     assert data.task == "deg" and data.responses.uns["perturbcore"]["variant"] == "pooled"
     how = dict(n_outer=2, n_inner=2, n_trials=6)
     table = limits.experimental_error(data, options={}, **how)

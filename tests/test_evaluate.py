@@ -1,9 +1,3 @@
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +13,6 @@ from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.simple import evaluate_embeddings as evaluate
-from perturbcore.models.simple.base import SklearnPredictor
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.labels import LabelKNN
 from perturbcore.models.simple.linear import Linear
@@ -46,13 +39,9 @@ def world(n=60, g=30, d=12, lines=("A", "B"), seed=0):
     )  # fmt: skip
     rows = rng.permutation(n)[: n - 7]
     good = latent[rows] @ rng.normal(size=(4, d)) + 0.1 * rng.normal(size=(len(rows), d))
-    embeddings = [
-        Embedding("good", "Prior knowledge", pd.Index(names)[rows], good.astype(np.float32)),
-        Embedding(
-            "noise", "Negative control", pd.Index(names), rng.random((n, d), dtype=np.float32)
-        ),
-    ]
-    return add_folds(responses), embeddings
+    noise, names = rng.random((n, d), dtype=np.float32), pd.Index(names)
+    good = Embedding("good", "Prior knowledge", names[rows], good.astype(np.float32))
+    return add_folds(responses), [good, Embedding("noise", "Negative control", names, noise)]
 
 
 def value(scores, **where):
@@ -87,18 +76,12 @@ def test_scores_equal_the_published_procedure_written_out():
             want = np.linalg.norm(test.to_numpy() - predicted.to_numpy(), axis=1).mean()
             got = value(scores, cell_line=line, fold=f, embedding="good", metric="L2")
             np.testing.assert_allclose(got, want, rtol=1e-5)
-            unit = scores[
-                (scores["cell_line"] == line)
-                & (scores["fold"] == f)
-                & (scores["embedding"] == "good")
-            ]
+            unit = scores.query("cell_line == @line and fold == @f and embedding == 'good'")
             assert unit["chosen"].iloc[0] == str(list(model.best_params_.values())[0])
-            mean = np.linalg.norm(test - train.mean(), axis=1).mean()
-            got = value(scores, cell_line=line, fold=f, predictor="train_mean", metric="L2")
-            np.testing.assert_allclose(got, mean, rtol=1e-5)
-            none = np.linalg.norm(test, axis=1).mean()
-            got = value(scores, cell_line=line, fold=f, predictor="no_change", metric="L2")
-            np.testing.assert_allclose(got, none, rtol=1e-5)
+            for floor, expected in (("train_mean", train.mean()), ("no_change", 0)):
+                want = np.linalg.norm(test - expected, axis=1).mean()
+                got = value(scores, cell_line=line, fold=f, predictor=floor, metric="L2")
+                np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
 def test_the_table_has_floor_ceiling_and_provenance():
@@ -151,42 +134,30 @@ def test_finished_units_are_not_computed_again_and_changed_ones_are(tmp_path, mo
     changed = Embedding("noise", "Negative control", embeddings[1].ids, X)
     evaluate(responses, [embeddings[0], changed], [KS], **kw)
     assert sum(calls) == 10  # 2 lines x 5 folds of the changed embedding only
-    responses.obs["fold"] = (responses.obs["fold"] + 0) % 5
     responses.X[0] += 1  # one perturbation of one line
     calls.clear()
     evaluate(responses, embeddings, [KS], **kw)
     assert sum(calls) == 5 * 5  # line A: five folds of two embeddings, idealized and two baselines
 
 
-def test_a_killed_run_resumes_to_the_identical_table(tmp_path):
-    script = textwrap.dedent(
-        f"""
-        import os, signal, sys
-        sys.path.insert(0, {str(os.path.dirname(__file__))!r})
-        from test_evaluate import world, SMALL, KS
-        from perturbcore.score.store import ScoreStore
-        from perturbcore.models.simple import evaluate_embeddings as evaluate
-        store = ScoreStore(sys.argv[1])
-        put, n = store.put, [0]
-        def dying(results):
-            put(results)
-            n[0] += 1
-            if n[0] == 4:
-                os.kill(os.getpid(), signal.SIGKILL)
-        store.put = dying
-        r, e = world()
-        evaluate(r, e, [KS], protocol=SMALL, store=store, progress=False)
-        """
-    )
-    path = tmp_path / "s.sqlite"
-    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+def test_a_run_that_breaks_off_resumes_to_the_identical_table(tmp_path, monkeypatch):
     responses, embeddings = world()
-    store = ScoreStore(path)
-    kept = store._db.execute("SELECT count(*) FROM units").fetchone()[0]
-    assert kept >= 4
-    resumed = evaluate(responses, embeddings, [KS], protocol=SMALL, store=store, progress=False)
-    whole = evaluate(responses, embeddings, [KS], protocol=SMALL, progress=False)
+    kw = dict(protocol=SMALL, progress=False)
+    store, n = ScoreStore(tmp_path / "s.sqlite"), []
+
+    def dying(results):
+        ScoreStore.put(store, results)
+        n.append(len(results))
+        if len(n) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "put", dying)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(responses, embeddings, [KS], store=store, **kw)
+    store = ScoreStore(tmp_path / "s.sqlite")
+    assert store._db.execute("SELECT count(*) FROM units").fetchone()[0] == sum(n)
+    resumed = evaluate(responses, embeddings, [KS], store=store, **kw)
+    whole = evaluate(responses, embeddings, [KS], **kw)
     columns = [c for c in COLUMNS if c not in ("seconds", "finished", "commit")]
     pd.testing.assert_frame_equal(resumed[columns], whole[columns])
 
@@ -211,16 +182,6 @@ def test_test_responses_are_never_read_in_training():
     # predictions are unchanged: every error grows by the shift alone
     assert (b["chosen"] == a["chosen"]).all()
     np.testing.assert_allclose(b["value"], 100 * np.sqrt(30), rtol=0.02)
-
-
-def test_any_sklearn_regressor_can_be_plugged_in():
-    from sklearn.ensemble import RandomForestRegressor
-
-    responses, embeddings = world(lines=("A",))
-    forest = SklearnPredictor(RandomForestRegressor(20, random_state=0), name="forest")
-    scores = evaluate(responses, embeddings[:1], [forest], protocol=SMALL, progress=False)
-    l2 = scores[scores["metric"] == "L2"].groupby("predictor")["value"].mean()
-    assert l2["forest"] < l2["train_mean"]
 
 
 def pair_world(seed=0):

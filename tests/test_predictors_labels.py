@@ -25,7 +25,7 @@ def entries(values, observed):
 def test_labels_keep_what_is_known_and_rows_can_be_taken_in_any_order():
     _, label, observed, _ = case()
     rows = np.array([5, 2, 2, 30])
-    taken = Labels.from_dense(label, observed).take(rows)
+    taken = Labels.from_dense(label, observed)[rows]
     np.testing.assert_array_equal(taken.label, label[rows][observed[rows]])
     np.testing.assert_array_equal(taken.genes, np.nonzero(observed[rows])[1])
 
@@ -71,8 +71,7 @@ def test_knn_scores_equal_the_formula_written_out():
 
 
 @pytest.mark.parametrize(
-    ("make", "grid"),
-    [(LabelKNN, [3, 25]), (LabelKernel, [0.5, 8.0]), (LabelLogistic, [1e-3, 1e3])],
+    ("make", "grid"), [(LabelKNN, [3, 25]), (LabelKernel, [0.5, 8.0]), (LabelLogistic, [1e-3, 1e3])]
 )
 def test_the_candidate_of_best_auroc_on_inner_folds_predicts(make, grid):
     X, label, observed, n = case(n=60, g=30)

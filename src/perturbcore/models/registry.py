@@ -21,15 +21,10 @@ _MODELS = {
 
 
 def register_model(name: str, where: str) -> None:
-    """Make a model known by a name.
+    """Make a model known by a name that a profile may list; `where` is ``"module:class"``.
 
-    Parameters
-    ----------
-    name : str
-        What a profile lists.
-    where : str
-        ``"module:class"``. Of a `Predictor` one is made for each embedding; any other class is a
-        `Model` called with ``embeddings=[...]``: all sources of the data set.
+    Of a `Predictor` one is made for each embedding; any other class is a `Model` called with
+    ``embeddings=[...]``: all sources of the data set.
     """
     _MODELS[name] = where
 

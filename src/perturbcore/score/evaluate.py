@@ -40,18 +40,15 @@ def evaluate(
 ) -> pd.DataFrame:
     """Score models on every fold; a unit found in the store is not computed again.
 
-    `responses`: perturbations x genes; see `perturbcore.data.responses.check_responses`;
-    `store`: where finished units are kept; `scope`: what these units belong to in the store (a
-    chapter), replacing its earlier ones; by default data set and task; `dataset`: name of the data
-    set in the scores, part of what a
-    unit is: in the book the name in the profile. By default what the responses declare; `folds,
-    cell_lines`: only these; `metrics`: all metrics of the task by default; `seed`: recorded
-    with each unit; `n_jobs`: threads over groups of models, see
-    `perturbcore.score.model.Model`. Under ``joblib.parallel_config(backend="dask")`` the groups
-    go to the workers of that cluster; `progress`: show a bar.
+    `responses`: see `perturbcore.data.responses.check_responses`; `store`: where finished units are
+    kept; `scope`: what these units belong to in the store (a chapter), replacing its earlier ones;
+    by default data set and task; `dataset`: name of the data set in the scores, part of what a unit
+    is; by default what the responses declare; `folds`, `cell_lines`: only these; `metrics`: all of
+    the task by default; `seed`: recorded with each unit; `n_jobs`: threads over groups of models,
+    see `perturbcore.score.model.Model` (under ``joblib.parallel_config(backend="dask")`` the groups
+    go to the workers of that cluster); `progress`: show a bar.
 
-    Returns tidy scores, one row per metric and unit; columns as
-    `perturbcore.score.store.COLUMNS`.
+    Returns tidy scores, one row per metric and unit: `perturbcore.score.store.COLUMNS`.
     """
     models = list(models)
     check_responses(responses)
@@ -113,13 +110,8 @@ def _plan(responses, models, lines, folds, about, options) -> list[_Job]:
         for part in [served] if model.joint and served else [(line,) for line in served]:
             there = sorted(set().union(*(numbers[line] for line in part)))
             for number in there if folds is None else folds:
-                here = {
-                    **about,
-                    "fold": int(number),
-                    "embedding": model.name,
-                    "modality": model.modality,
-                    "predictor": model.predictor,
-                }
+                here = {**about, "fold": int(number), "embedding": model.name}
+                here |= {"modality": model.modality, "predictor": model.predictor}
                 # a joint model learns from every line: each of its units depends on all of them
                 made_of = [content[line] for line in part]
                 shared = digest(here, made_of, dict(model.spec), model.digest, options, code)
@@ -180,16 +172,17 @@ class _Cuts:
         return self._made[key]
 
     def _cut(self, job: _Job) -> _Cut:
-        fold = Fold.of(self.responses, job.number, job.lines)
-        trained = fold.train.obs["cell_line"].astype(str).to_numpy()
-        asked = fold.test.obs["cell_line"].astype(str).to_numpy()
-        hidden, whole = {}, len(job.lines) == 1
+        fold, hidden = Fold.of(self.responses, job.number, job.lines), {}
+        trained, asked = (
+            x.obs["cell_line"].astype(str).to_numpy() for x in (fold.train, fold.test)
+        )
         for line in job.keys:
             rows = rows_of(self.responses, line)
-            truth = self.task.truth(rows[rows.obs["fold"].to_numpy().astype(int) == job.number])
+            test = rows[rows.obs["fold"].to_numpy().astype(int) == job.number]
+            whole = len(job.lines) == 1
             hidden[line] = {
                 "at": np.flatnonzero(asked == line),
-                "truth": truth,
+                "truth": self.task.truth(test),
                 "train": fold.truth if whole else fold.truth[np.flatnonzero(trained == line)],
                 "memo": {},
             }

@@ -10,19 +10,12 @@ GENE_WEIGHT = 5.0
 
 
 def class_counts(label: np.ndarray) -> np.ndarray:
-    """Labels -1, 0 and 1 of each gene, with one of each added, (3, g).
-
-    Cole et al. 2026, Supplemental Methods: baselines are fitted on the training labels and one
-    more row of each class, so that all three are always there.
-    """
+    """Labels -1, 0 and 1 of each gene, (3, g), one of each added as Cole et al. 2026 do."""
     return np.stack([(label == c).sum(axis=0) for c in (-1, 0, 1)]) + 1
 
 
 def class_shares(label: np.ndarray) -> np.ndarray:
-    """Share of the classes -1, 0 and 1 in each gene, (3, g) float32: the Train Mean of labels.
-
-    The most probable class, which is what F1 scores, is the most frequent one.
-    """
+    """Share of the classes -1, 0 and 1 in each gene, (3, g) float32: the Train Mean of labels."""
     counts = class_counts(label)
     return (counts / counts.sum(axis=0)).astype(np.float32)
 
@@ -34,11 +27,7 @@ def most_frequent(label: np.ndarray) -> np.ndarray:
 
 @dataclass(eq=False)
 class Labels:
-    """Known labels of some perturbations: a sparse pattern of 0/1 values.
-
-    `indptr, genes, label`: CSR layout: the genes with a known label of each perturbation, and
-    the labels (0 or 1).
-    """
+    """Known 0/1 labels of some perturbations, in CSR layout: `indptr`, `genes`, `label`."""
 
     indptr: np.ndarray
     genes: np.ndarray
@@ -62,10 +51,6 @@ class Labels:
         """Count the perturbations."""
         return len(self.indptr) - 1
 
-    def __getitem__(self, rows) -> "Labels":
-        """Return the labels of some rows, in that order."""
-        return self.take(rows)
-
     def used(self) -> tuple[np.ndarray, "Labels"]:
         """Return the genes that have a known label, and the same labels with only those genes."""
         genes, code = np.unique(self.genes, return_inverse=True)
@@ -76,7 +61,7 @@ class Labels:
         """Row number of each entry."""
         return np.repeat(np.arange(len(self)), np.diff(self.indptr))
 
-    def take(self, rows: np.ndarray) -> "Labels":
+    def __getitem__(self, rows: np.ndarray) -> "Labels":
         """Return the labels of some rows, in that order."""
         n = np.diff(self.indptr)[rows]
         indptr = np.r_[0, np.cumsum(n)]

@@ -84,18 +84,10 @@ def ceiling_scores(
         dataset, task, cell_line, fold, embedding (""), modality, predictor ("experimental_error",
         "noise_floor"), metric, value, n_test.
 
-    Raises
-    ------
-    InputError
-        If a perturbation of a fold, or the quantile, is not in the ceiling table.
-
     Notes
     -----
     It is an upper quantile of resampling noise: good predictions may lie beyond it. The noise floor
     is a mean; perturbations of which it is not estimable are left out of it.
-
-    References
-    ----------
     Cole et al. 2026, Methods 4.7.1 (errors at q = 0.9, scores at q = 0.1).
     """
     if "fold" not in responses.obs:

@@ -24,20 +24,12 @@ NEGATIVE, POSITIVE = "Negative control", "Positive control"
 class Prediction:
     """What a model says of the test perturbations of a fold.
 
-    Attributes
-    ----------
-    values : (n_test, g) array
-        Log fold-changes; for partial labels scores of every pair (higher: more likely positive);
-        for complete labels (3, n_test, g) probabilities of -1, 0 and 1.
-    threshold : dict of float, optional
-        Partial labels: cell line -> score from which a pair is called positive; without it the
-        F1 score is not reported.
-    chosen : str
-        What was tuned, for the table.
-    coverage : float
-        Share of the perturbations that the model knew anything of.
-    note : dict
-        Plain values to keep with the unit (seconds of a part, weights of the sources).
+    `values`: as `Task.shape` says: log fold-changes (n_test, g); for partial labels scores of every
+    pair (higher: more likely positive); for complete labels (3, n_test, g) probabilities of -1, 0
+    and 1. `threshold`: for partial labels cell line -> score from which a pair is called positive;
+    without it F1 is not reported. `chosen`: what was tuned. `coverage`: share of the perturbations
+    that the model knew anything of. `note`: plain values to keep with the unit (seconds of a part,
+    weights of the sources).
     """
 
     values: np.ndarray
@@ -54,20 +46,10 @@ class Fold:
     Nothing of the test responses can be reached from here, not even which of their labels are known
     (benchmarks chose which pairs to label partly by the answer).
 
-    Attributes
-    ----------
-    number : int
-    task : Task
-    cell_lines : tuple of str
-        One, or all of them for a joint model.
-    train : AnnData
-        Training responses.
-    test : AnnData
-        `perturbation`, `cell_line` and `fold` of the test rows, and the genes; X is NaN.
-    gram : (n_train, n_train) float64 array, optional
-        Inner products of the training responses, where the task has them.
-    cache : dict
-        Shared by models of one `group`, for what they would otherwise compute again.
+    `cell_lines`: one, or all of them for a joint model; `train`: training responses; `test`:
+    `perturbation`, `cell_line` and `fold` of the test rows, and the genes, X is NaN; `gram`: inner
+    products of the training responses (n_train, n_train), where the task has them; `cache`: shared
+    by models of one `group`, for what they would otherwise compute again.
     """
 
     number: int
@@ -82,12 +64,8 @@ class Fold:
     def of(cls, responses: AnnData, number: int, cell_lines: Sequence[str] | None = None) -> "Fold":
         """Cut a fold from responses, hiding those of its test perturbations.
 
-        Raises
-        ------
-        InputError
-            No perturbation of these cell lines is in this fold.
-        LeakError
-            A test perturbation is also among the training ones of its line.
+        An `InputError` says that nothing is in this fold, a `LeakError` that a test perturbation is
+        also among the training ones of its line.
         """
         line = responses.obs["cell_line"].astype(str)
         lines = tuple(cell_lines or pd.unique(line))
@@ -101,13 +79,16 @@ class Fold:
         for name in lines:
             at = (line == name).to_numpy()
             check_disjoint(names[train & at], names[test & at])
-        return cls(
-            int(number),
-            task_of(responses),
-            lines,
-            _copied(responses, train),
-            blank(responses[test]),
+        # a copy, with nothing of `uns` but what declares the responses
+        part = responses[train]
+        copied = AnnData(
+            np.array(dense(part.X), dtype=np.float32),
+            obs=part.obs.copy(),
+            var=part.var.copy(),
+            layers={k: np.array(v) for k, v in part.layers.items()},
+            uns={"perturbcore": dict(responses.uns["perturbcore"])},
         )
+        return cls(int(number), task_of(responses), lines, copied, blank(responses[test]))
 
     @cached_property
     def truth(self) -> Any:
@@ -125,18 +106,6 @@ class Fold:
         return pd.Index(self.test.obs["perturbation"].astype(str))
 
 
-def _copied(responses: AnnData, rows: np.ndarray) -> AnnData:
-    """Copy rows with their layers, and of `uns` only what declares them."""
-    part = responses[rows]
-    return AnnData(
-        np.array(dense(part.X), dtype=np.float32),
-        obs=part.obs.copy(),
-        var=responses.var.copy(),
-        layers={k: np.array(v) for k, v in part.layers.items()},
-        uns={"perturbcore": dict(responses.uns["perturbcore"])},
-    )
-
-
 def blank(rows: AnnData) -> AnnData:
     """Return what a model is told of test rows: who they are, with NaN for every response."""
     X = np.full(rows.shape, np.nan, dtype=np.float32)
@@ -151,23 +120,12 @@ class Model:
     these methods and attributes does as well. Every fold gets a copy of the model, so that `fit`
     may keep what it learned in attributes.
 
-    Attributes
-    ----------
-    name, modality, predictor : str
-        Columns `embedding`, `modality`, `predictor` of the scores.
-    spec : dict
-        Every hyperparameter and the seed, as plain values.
-    digest : str
-        Content of what the model learns from besides the responses.
-    joint : bool
-        Whether one model serves all cell lines; their folds must then agree.
-    tasks : tuple of str, optional
-        Names of the tasks that it predicts; None: all.
-    cell_line : str, optional
-        The only line that it serves; None: all.
-    group : str, optional
-        Models of one group may share work through `Fold.cache`, and groups run in threads side by
-        side. A model without group runs alone.
+    `name`, `modality`, `predictor`: columns `embedding`, `modality`, `predictor` of the scores.
+    `spec`: every hyperparameter and the seed, as plain values. `digest`: content of what the model
+    learns from besides the responses. `joint`: whether one model serves all cell lines, whose folds
+    must then agree. `tasks`: names of the tasks that it predicts (None: all). `cell_line`: the only
+    line that it serves (None: all). `group`: models of one group may share work through
+    `Fold.cache`, and groups run in threads side by side; a model without group runs alone.
     """
 
     name: str

@@ -40,12 +40,11 @@ CREATE TABLE IF NOT EXISTS members (scope TEXT, key TEXT, touched REAL, PRIMARY 
 
 @dataclass
 class UnitResult:
-    """Scores of one unit.
+    """Scores of one unit under its content key.
 
-    `key`: content key; `about`: the columns of the scores table that do not depend on the
-    metric; `metrics`: metric name -> value over the fold; `detail`: metric name ->
-    (perturbation names, values), one value a test perturbation; `note`: plain values that the
-    model wants kept with the unit.
+    `about`: the columns of the scores table that do not depend on the metric; `metrics`: metric ->
+    value over the fold; `detail`: metric -> (perturbation names, values); `note`: plain values that
+    the model wants kept.
     """
 
     key: str
@@ -56,18 +55,7 @@ class UnitResult:
 
 
 class ScoreStore:
-    """Finished units of a profile.
-
-    Parameters
-    ----------
-    path : path-like
-        SQLite file; made with its folder where absent. ":memory:" keeps nothing.
-
-    Raises
-    ------
-    InputError
-        The file is there but is not a score store.
-    """
+    """Finished units of a profile in a SQLite file, made where absent; ":memory:" keeps nothing."""
 
     def __init__(self, path=":memory:"):
         self.path = path if str(path) == ":memory:" else Path(path)
@@ -91,20 +79,15 @@ class ScoreStore:
         """Write finished units, all or none of them."""
         with self._db as db:
             for r in results:
-                db.execute(
-                    "INSERT OR REPLACE INTO units VALUES (?, ?, ?)",
-                    (r.key, json.dumps(r.about), json.dumps(r.metrics)),
-                )
+                unit = (r.key, json.dumps(r.about), json.dumps(r.metrics))
+                db.execute("INSERT OR REPLACE INTO units VALUES (?, ?, ?)", unit)
                 if r.note:
-                    db.execute(
-                        "INSERT OR REPLACE INTO notes VALUES (?, ?)", (r.key, json.dumps(r.note))
-                    )
+                    note = (r.key, json.dumps(r.note))
+                    db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", note)
                 for metric, (names, values) in r.detail.items():
                     blob = np.asarray(values, dtype=np.float32).tobytes()
-                    db.execute(
-                        "INSERT OR REPLACE INTO detail VALUES (?, ?, ?, ?)",
-                        (r.key, metric, json.dumps(list(map(str, names))), blob),
-                    )
+                    row = (r.key, metric, json.dumps(list(map(str, names))), blob)
+                    db.execute("INSERT OR REPLACE INTO detail VALUES (?, ?, ?, ?)", row)
 
     def claim(self, scope: str, keys: Sequence[str]) -> None:
         """Declare that the units of `scope` are now exactly `keys` (older ones leave the table)."""
@@ -136,10 +119,8 @@ class ScoreStore:
         query = "SELECT key, perturbations, value FROM detail WHERE metric = ?"
         for key, names, blob in self._db.execute(query, (metric,)):
             if key in wanted:
-                value = np.frombuffer(blob, dtype=np.float32)
-                parts.append(
-                    pd.DataFrame({"key": key, "perturbation": json.loads(names), "value": value})
-                )
+                about = {"key": key, "perturbation": json.loads(names)}
+                parts.append(pd.DataFrame(about | {"value": np.frombuffer(blob, np.float32)}))
         empty = pd.DataFrame(columns=["key", "perturbation", "value"])
         return pd.concat(parts, ignore_index=True) if parts else empty
 

@@ -25,30 +25,14 @@ from perturbcore.score.metrics.regression import pearson, row_ranks
 class Task:
     """What is to be predicted of the test perturbations of a fold.
 
-    Attributes
-    ----------
-    name : str
-        What ``uns["perturbcore"]["task"]`` of responses says.
-    title : str
-        What a reader is told.
-    primary : str
-        Metric that leads: rankings and answers use it.
-    kind : str
-        Group of its metrics: "lfc" (log fold-changes), "deg" (complete labels) or "pairs" (partial
-        labels).
-    classes : tuple of int
-        Classes of complete labels, each predicted by a probability; () for other tasks.
-    partial : bool
-        Whether labels are known only for some genes of a perturbation.
-    floors : mapping
-        Name -> function of the training truth that returns one prediction for every test
-        perturbation, shaped as one of `blank`. "train_mean" is the first.
-    missing : str
-        Floor that a perturbation gets of which a model knows nothing, as published.
-    detail : tuple of str
-        Metrics of which the value of each perturbation is kept.
-    inner_shuffle : bool
-        Whether inner folds are shuffled, as published.
+    `name`: what ``uns["perturbcore"]["task"]`` of responses says; `title`: what a reader is told;
+    `primary`: the metric that leads rankings and answers; `kind`: group of its metrics; `classes`:
+    of complete labels, each predicted by a probability; `partial`: whether labels are known only
+    for some genes of a perturbation; `floors`: name -> function of the training truth that returns
+    one prediction for every test perturbation, "train_mean" first; `layers`: of the responses;
+    `missing`: the floor that a perturbation gets of which a model knows nothing, `inner_shuffle`:
+    whether inner folds are shuffled, both as published; `detail`: metrics of which the value of
+    each perturbation is kept.
     """
 
     name: str
@@ -109,26 +93,12 @@ class Task:
         raise NotImplementedError
 
     def score(self, truth, values, names, *, train, memo: dict, threshold=None):
-        """Evaluate metrics of a prediction.
+        """Evaluate the metrics `names` of a prediction, shaped as `shape` says.
 
-        Parameters
-        ----------
-        truth, train
-            Of the test and of the training perturbations, see `truth`.
-        values : array
-            Shaped as `shape` says.
-        names : list of str
-            Metrics.
-        memo : dict
-            Kept between the predictions of one fold.
-        threshold : float, optional
-            Partial labels: score from which a pair is called positive.
+        `truth`, `train`: of the test and the training perturbations; `memo`: kept between the
+        predictions of one fold; `threshold`: of partial labels, from which a pair is positive.
 
-        Returns
-        -------
-        values : dict of float
-        each : dict of (n,) arrays
-            Of the metrics in `detail`.
+        Returns name -> value, and for metrics in `detail` name -> values (n,).
         """
         raise NotImplementedError
 
@@ -271,21 +241,10 @@ def task_of(source: AnnData | str | Task) -> Task:
 
 register_task(LogFoldChanges("lfc", "log fold-changes", "L2"))
 register_task(Classes("deg", "labels of differential expression", "f1_score"))
-register_task(
-    Pairs(
-        "deg_pairs",
-        "labels of differential expression, known for some genes of each perturbation",
-        "auroc_within",
-    )
-)
-register_task(
-    Pairs(
-        "dir_pairs",
-        "directions of differential expression, known for some genes",
-        "auroc_within",
-        direction=True,
-    )
-)
+_SOME = "labels of differential expression, known for some genes of each perturbation"
+register_task(Pairs("deg_pairs", _SOME, "auroc_within"))
+_WAYS = "directions of differential expression, known for some genes"
+register_task(Pairs("dir_pairs", _WAYS, "auroc_within", direction=True))
 
 
 def primary_metric(scores: pd.DataFrame) -> str:

@@ -20,27 +20,11 @@ class Interval(NamedTuple):
 
 
 def mean_ci(values, confidence: float = 0.95, *, test_ratio: float = 0.0) -> Interval:
-    """Mean and Student-t confidence interval.
+    """Mean and Student-t confidence interval of values (n,), NaNs left out.
 
-    Parameters
-    ----------
-    values : array, (n,)
-        NaNs are left out. One value has a mean and an undefined (NaN) interval.
-    confidence : float
-        Coverage of the interval.
-    test_ratio : float
-        Test size over training size where the values come from folds whose training sets overlap:
-        the variance of the mean is then taken as s^2 (1 / n + test_ratio), which widens the
-        interval (by 1.5 for 5 folds). 0 is the plain interval.
-
-    Raises
-    ------
-    ParameterError
-        `confidence` is not between 0 and 1, or `test_ratio` is negative.
-
-    References
-    ----------
-    Nadeau and Bengio 2003, Machine Learning 52.
+    `test_ratio`: test size over training size where the values come from folds whose training sets
+    overlap: the variance of the mean is then s^2 (1 / n + test_ratio), which widens the interval
+    (by 1.5 for 5 folds); 0 is the plain interval (Nadeau and Bengio 2003, Machine Learning 52).
     """
     column = np.asarray(values, dtype=np.float64).reshape(-1, 1)
     found = t_statistics(column, test_ratio, confidence)
@@ -49,9 +33,7 @@ def mean_ci(values, confidence: float = 0.95, *, test_ratio: float = 0.0) -> Int
 
 
 def t_statistics(values: np.ndarray, test_ratio: float = 0.0, confidence: float = 0.95) -> dict:
-    """One-sample t-test of every column against 0, with interval; see `mean_ci`.
-
-    `values` (units, columns): naN where a unit is missing.
+    """Test every column of (units, columns), NaN where a unit is missing, against 0; see `mean_ci`.
 
     Returns mean, low, high, t, p, sd, n; arrays (columns,). Columns with one unit have NaN
     bounds, t and p; columns without any spread have p 1 where the mean is 0, else 0.

@@ -119,14 +119,8 @@ class Predictor:
 class SklearnPredictor(Predictor):
     """Any scikit-learn regressor with a grid, tuned by mean L2 over the shared inner folds.
 
-    Parameters
-    ----------
-    estimator : sklearn regressor
-        Must accept 2-D targets; cloned for every fit.
-    grid : dict of lists
-        Parameters to tune; empty for none.
-    name : str
-        Name in the scores table; the class name by default.
+    `estimator`: must accept 2-D targets, and is cloned for every fit; `grid`: parameters to tune,
+    empty for none; `name`: in the scores table, the class name by default.
     """
 
     estimator: Any

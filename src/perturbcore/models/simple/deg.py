@@ -17,18 +17,10 @@ from perturbcore.score.task import task_of
 
 @dataclass
 class DEGLogistic(Predictor):
-    """Class-balanced softmax of each gene, see `perturbcore.models.simple.softmax.Softmax`.
+    """Class-balanced softmax of each gene (Cole et al. 2026, Supplemental Methods).
 
-    Parameters
-    ----------
-    grid : sequence of float
-        Candidate C; a single one is not tuned (Tahoe as published: 1e5).
-    softmax : dict
-        Options of the fit.
-
-    References
-    ----------
-    Cole et al. 2026, Supplemental Methods.
+    `grid`: candidate C; a single one is not tuned (Tahoe as published: 1e5); `softmax`: options of
+    the fit, see `perturbcore.models.simple.softmax.Softmax`.
     """
 
     grid: Sequence[float] = C_GRID
@@ -88,14 +80,7 @@ class DEGKNN(Predictor):
     them: with balance 0 a rare class is called only where most neighbours have it, with 1 where it
     is more frequent than elsewhere, which is what a class-balanced loss asks for.
 
-    Parameters
-    ----------
-    grid : sequence of int
-        Candidate k.
-    balance : sequence of float
-        Candidate powers, 0 to 1.
-    prior : float
-        Weight of the gene's own frequencies, in labels.
+    `grid`: candidate k; `balance`: candidate powers, 0 to 1.
     """
 
     grid: Sequence[int] = (5, 10, 20, 40, 80)

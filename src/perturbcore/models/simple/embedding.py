@@ -53,10 +53,8 @@ def predictor(name: str, task: Task | str = "lfc", **options) -> Predictor:
 class OnEmbedding(Model):
     """A predictor on one embedding: standardise, PCA, predict; refitted in every fold.
 
-    A test perturbation without embedding gets the floor that the task names.
-
-    `embedding`: aligned by id with the perturbations. One with a `cell_line` serves only that
-    line.
+    The embedding is aligned by id, and serves only its `cell_line` where it has one. A test
+    perturbation without embedding gets the floor that the task names.
     """
 
     def __init__(self, embedding, predictor: Predictor, protocol: Protocol | None = None):
@@ -123,9 +121,7 @@ class Floor(Model):
 class Idealized:
     """The responses themselves, training and test together, compressed by PCA: a ceiling.
 
-    Its coordinates are used as they are, without scaler and PCA.
-
-    Cole et al. 2026, 4.7.1; Eckart & Young 1936.
+    Its coordinates are used as they are (Cole et al. 2026, 4.7.1; Eckart & Young 1936).
     """
 
     ids: pd.Index
@@ -189,13 +185,6 @@ def evaluate_embeddings(
     -------
     pandas.DataFrame
         Tidy scores, one row per metric and unit; columns as `perturbcore.score.store.COLUMNS`.
-
-    Raises
-    ------
-    LeakError
-        A test perturbation would be seen in training.
-    InputError, ParameterError
-        The responses, an embedding or a parameter is not what it should be.
     """
     check_responses(responses)
     protocol, task = protocol or Protocol(), task_of(responses)

@@ -63,14 +63,8 @@ def _mean_rows(Y, near, k):
 class KNN(Predictor):
     """Mean response of the k training perturbations with the nearest embedding.
 
-    Parameters
-    ----------
-    grid : sequence of int
-        Candidate k; those above the size of an inner training set are left out.
-
-    References
-    ----------
-    Cole et al. 2026, Supplemental Methods (kNN with 5-fold inner cross-validation).
+    `grid`: candidate k; those above the size of an inner training set are left out (Cole et al.
+    2026, Supplemental Methods: kNN with 5-fold inner cross-validation).
     """
 
     grid: Sequence[int] = (20, 40, 60, 80, 100)

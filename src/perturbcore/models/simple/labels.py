@@ -63,42 +63,15 @@ def _by_gene(indptr, genes, n_genes):
 
 
 @numba.njit(nogil=True, cache=True)
-def _raised(x, power, whole):
-    """X ** power; `whole` is the power where that is a whole number, else 0."""
-    if whole == 0:
-        return x**power
-    out = 1.0
-    while whole:
-        if whole % 2:
-            out *= x
-        whole //= 2
-        x *= x
-    return out
+def _kernel_scores(indptr, genes, label, weight, q_indptr, q_genes, rate, prior, out):
+    """out[j, e] = score of entry e with weights weight[p, :, j].
 
-
-@numba.njit(nogil=True, cache=True)
-def _kernel_scores(
-    indptr, genes, label, kernel, powers, total, q_indptr, q_genes, rate, prior, out
-):
-    """out[j, e] = score of entry e with weights kernel[p] ** powers[j] that add up to `total`.
-
-    Labels are sparse: only the rows that know a query entry's own gene are visited. Weights are
-    made a row at a time, so that they stay in the cache.
+    Labels are sparse: only the rows that know a query entry's own gene are visited.
     """
-    n, n_powers = kernel.shape[1], len(powers)
+    n_powers = weight.shape[2]
     begin, rows, entries = _by_gene(indptr, genes, len(rate))
-    whole = np.array([int(x) if x == np.floor(x) else 0 for x in powers])
-    weight = np.empty((n, n_powers))
     known, positive = np.empty(n_powers), np.empty(n_powers)
-    for p in range(kernel.shape[0]):
-        for j in range(n_powers):
-            size = 0.0
-            for row in range(n):
-                weight[row, j] = _raised(float(kernel[p, row]), powers[j], whole[j])
-                size += weight[row, j]
-            scale = total / size if size > 0 else 0.0
-            for row in range(n):
-                weight[row, j] *= scale
+    for p in range(weight.shape[0]):
         for q in range(q_indptr[p], q_indptr[p + 1]):
             g = q_genes[q]
             known[:] = 0.0
@@ -106,8 +79,8 @@ def _kernel_scores(
             for at in range(begin[g], begin[g + 1]):
                 row, y = rows[at], label[entries[at]]
                 for j in range(n_powers):
-                    known[j] += weight[row, j]
-                    positive[j] += weight[row, j] * y
+                    known[j] += weight[p, row, j]
+                    positive[j] += weight[p, row, j] * y
             for j in range(n_powers):
                 out[j, q] = (positive[j] + prior * rate[g]) / (known[j] + prior)
 
@@ -143,10 +116,13 @@ def kernel_scores(
 
     The weights of a row are scaled to sum `total`; a row without positive weight gets the rates.
     """
+    kernel = np.asarray(kernel, dtype=np.float64)
+    weight = np.stack([raise_to(kernel, p) for p in powers], axis=-1)
+    size = weight.sum(axis=1, keepdims=True)
+    weight *= np.divide(total, size, out=np.zeros_like(size), where=size > 0)
     out = np.empty((len(powers), len(query.genes)))
     _kernel_scores(
-        known.indptr, known.genes, known.label, np.ascontiguousarray(kernel),
-        np.asarray(powers, dtype=np.float64), float(total), query.indptr, query.genes, rate,
+        known.indptr, known.genes, known.label, weight, query.indptr, query.genes, rate,
         float(prior), out,
     )  # fmt: skip
     return out
@@ -194,12 +170,7 @@ class Smoother(Predictor):
 class LabelKNN(Smoother):
     """Share of positives among the known labels of the k nearest perturbations.
 
-    Parameters
-    ----------
-    grid : sequence of int
-        Candidate k.
-    prior : float
-        Weight m of the gene's own rate, in labels.
+    `grid`: candidate k; `prior`: weight m of the gene's own rate, in labels.
     """
 
     grid: Sequence[int] = (5, 10, 20, 40, 80)
@@ -226,14 +197,8 @@ class LabelKNN(Smoother):
 class LabelKernel(Smoother):
     """All training perturbations, weighted by a power of the cosine to them.
 
-    Parameters
-    ----------
-    grid : sequence of float
-        Candidate powers.
-    total : float
-        Sum of the weights of a perturbation.
-    prior : float
-        Weight m of the gene's own rate.
+    `grid`: candidate powers; `total`: sum of the weights of a perturbation; `prior`: weight m of
+    the gene's own rate.
     """
 
     grid: Sequence[float] = (1.0, 2.0, 4.0)

@@ -75,19 +75,10 @@ def _weights(space: Space, Y: np.ndarray, alphas: Sequence[float], kind: str):
 
 @dataclass
 class Linear(Predictor):
-    """Lasso or ridge regression with alpha tuned on the inner folds.
+    """Lasso or ridge regression with alpha tuned on the inner folds (Cole et al. 2026, Supplement).
 
-    Parameters
-    ----------
-    kind : {"lasso", "ridge"}
-        Penalty. Objectives are scikit-learn's: ``|y - Xw|^2 / (2n) + alpha |w|_1`` and
-        ``|y - Xw|^2 + alpha |w|^2``, intercept unpenalised.
-    grid : sequence of float
-        Candidate alpha.
-
-    References
-    ----------
-    Cole et al. 2026, Supplemental Methods (lasso with 5-fold inner cross-validation).
+    `kind`: "lasso" or "ridge", with scikit-learn's objectives ``|y - Xw|^2 / (2n) + alpha |w|_1``
+    and ``|y - Xw|^2 + alpha |w|^2``, intercept unpenalised; `grid`: candidate alpha.
     """
 
     kind: str = "lasso"

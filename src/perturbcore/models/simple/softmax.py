@@ -32,24 +32,14 @@ class Softmax:
     with cross-entropy CE, :math:`n_{gc}` labels of class c among the :math:`n_g` of gene g, weight
     0 for classes that do not occur, and no penalty on the intercepts.
 
-    Parameters
-    ----------
-    max_iter : int
-        Iterations. The published 100 stop before convergence where C is large, so that the start
-        is felt (F1 moves by up to 0.006).
-    tolerance : float
-        Largest entry of the gradient at which to stop, and 100 times the change of the loss. For
-        convergence rather than reproduction: ``max_iter=2000, tolerance=1e-10,
-        precision="float64"``.
-    seed : int
-        Of the start, drawn as torch draws a linear layer: uniform within 1 / sqrt(d).
-    device : str
-        "auto" (a GPU where there is one), "cpu", "cuda", or any name torch knows.
-    history : int
-        Steps that L-BFGS remembers; each costs two copies of the weights in memory.
+    `max_iter`: iterations; the published 100 stop before convergence where C is large, so that the
+    start is felt (F1 moves by up to 0.006). `tolerance`: largest entry of the gradient at which to
+    stop, and 100 times the change of the loss; for convergence rather than reproduction
+    ``max_iter=2000, tolerance=1e-10, precision="float64"``. `seed`: of the start, drawn as torch
+    draws a linear layer, uniform within 1 / sqrt(d). `device`: "auto" (a GPU where there is one),
+    "cpu", "cuda", or any name torch knows. `history`: steps that L-BFGS remembers, each two copies
+    of the weights.
 
-    References
-    ----------
     Cole et al. 2026, Supplemental Methods (multi-output logistic regression); Liu & Nocedal 1989.
     """
 

@@ -85,11 +85,11 @@ class Protocol:
     inner_folds, inner_seed : int
         Inner cross-validation: K-fold.
     inner_shuffle : bool, optional
-        Whether inner folds are shuffled; as published by default: for log fold-changes and pairs,
-        not for complete labels.
+        Whether inner folds are shuffled; by default for log fold-changes and pairs, not for
+        complete labels.
     inner_order : {"id", "file"}
-        Order in which training perturbations enter the inner folds: sorted by id, which does not
-        depend on the file, or as they lie in the file, as the published code does.
+        Order in which training perturbations enter the inner folds: sorted by id, or as they lie in
+        the file, as the published code does.
     """
 
     n_components: int = 100
@@ -131,15 +131,12 @@ class Space:
         """
         k = min(k, len(self.train))
         if k not in self._near:
-            self._near[k] = self._find(k)
+            test, train = self.test.astype(np.float64), self.train.astype(np.float64)
+            distance = (train**2).sum(axis=1) - 2 * test @ train.T
+            near = np.sort(np.argpartition(distance, k - 1, axis=1)[:, :k], axis=1)
+            order = np.argsort(np.take_along_axis(distance, near, axis=1), axis=1, kind="stable")
+            self._near[k] = np.take_along_axis(near, order, axis=1)
         return self._near[k]
-
-    def _find(self, k: int) -> np.ndarray:
-        test, train = self.test.astype(np.float64), self.train.astype(np.float64)
-        distance = (train**2).sum(axis=1) - 2 * test @ train.T
-        near = np.sort(np.argpartition(distance, k - 1, axis=1)[:, :k], axis=1)
-        order = np.argsort(np.take_along_axis(distance, near, axis=1), axis=1, kind="stable")
-        return np.take_along_axis(near, order, axis=1)
 
 
 @dataclass

@@ -90,19 +90,11 @@ def noise_ceiling(
     DataFrame
         dataset, cell_line, perturbation, quantile, metric, value, n_cells, n_batches.
 
-    Raises
-    ------
-    ParameterError
-        If a choice is unknown, or a perturbation asked for is not in the screen.
-    InputError
-        If the screen is not declared, or a perturbation has no usable cells.
-
     Notes
     -----
-    Random streams are spawned from ``SeedSequence(seed)``, anew for each cell line: the controls
-    first, then the line's perturbations in sorted order, below each its outer trials and drawn
-    batches. Cells keep the order of the file: another order draws other cells, which moves a value
-    by the Monte-Carlo error of the samples (about 2 % of the 0.9 quantile of L2).
+    Random streams are spawned from ``SeedSequence(seed)`` per cell line: the controls first, then
+    the perturbations in sorted order, below each its trials and drawn batches. Another order of the
+    cells draws other cells, which moves the 0.9 quantile of L2 by about 2 %.
 
     n cells with variance s^2 in B batches without batch effects have an effect with variance
     s^2 / n, but drawing at both levels gives s^2 / n ((B - 1) / B + (m - 1) / m) with m = n / B
@@ -127,15 +119,14 @@ def noise_ceiling(
     )  # fmt: skip
     samplers = [LineSampler(cells, line, **options) for line in cells.lines()]
     wanted = select(samplers, perturbations)
-    path, run = ":memory:", ""
+    run = ""
     if checkpoint is not None:
-        path = Path(checkpoint)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
         code = code_digest("perturbcore.score.ceiling.ceiling")
         run = digest(cells.digest(), options, list(metrics), list(quantiles), code)
     tables = []
     with (
-        closing(_open_checkpoint(path)) as store,
+        closing(_open_checkpoint(checkpoint or ":memory:")) as store,
         tqdm(total=sum(map(len, wanted)), desc="noise ceiling", disable=not progress) as bar,
     ):
         for sampler, names in zip(samplers, wanted, strict=True):

@@ -78,22 +78,11 @@ def deg_ceiling(
         dataset, task, cell_line, fold, quantile, metric, value, n_test. A label counts as
         probability 1 of its class.
 
-    Raises
-    ------
-    ParameterError
-        An option or a quantile is unknown.
-    InputError
-        The responses are no labels, have no folds, or name a perturbation or gene that the screen
-        cannot give a label for.
-
     Notes
     -----
     Control cells of a line (pooled) or of a batch are drawn once a trial and shared by the
     perturbations tested against them, which leaves the distribution for each perturbation as it is.
-
-    References
-    ----------
-    Cole et al. 2026, Methods 4.7.1 (the published trials: 20 pooled, 3 x 3 per batch; q = 0.1).
+    Cole et al. 2026, Methods 4.7.1 (published: 20 pooled trials, 3 x 3 per batch; q = 0.1).
     """
     check_responses(responses)
     about, task = responses.uns["perturbcore"], task_of(responses)
@@ -235,10 +224,10 @@ class LabelSampler:
             counts = [cell_counts(len(rows), stream, t, p, PERTURBED, inner) for t, p, *_ in draws]
             mean, var = self.source.sample(rows, np.concatenate(counts))
             for i, (trial, _, _, copy) in enumerate(draws):
-                control = self._control[place, trial, copy]
+                c_mean, c_var = self._control[place, trial, copy]
                 here = slice(i * inner, (i + 1) * inner)
                 there = slice(trial * inner, (trial + 1) * inner)
-                t, df = t_statistics(mean[here], var[here], n, *control, m, how["test"])
+                t, df = t_statistics(mean[here], var[here], n, c_mean, c_var, m, how["test"])
                 label = call_genes(t, df, how["alpha"])
                 up[there] += label > 0
                 down[there] += label < 0

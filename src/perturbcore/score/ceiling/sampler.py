@@ -95,7 +95,9 @@ def weighted_sums(read, n_genes: int, parts) -> np.ndarray:
     Small groups are joined and large ones cut into blocks, which `read` (rows -> expression) reads.
     """
     limit = block_length(n_genes)
-    total, rows, weights = None, [], []
+    total: np.ndarray | None = None
+    rows: list = []
+    weights: list = []
 
     def add():
         product = multiply(np.hstack(weights), read(np.concatenate(rows)))
@@ -104,7 +106,7 @@ def weighted_sums(read, n_genes: int, parts) -> np.ndarray:
     for part_rows, part_weights in parts:
         for start in range(0, len(part_rows), limit):
             piece = part_rows[start : start + limit]
-            if rows and sum(map(len, rows)) + len(piece) > limit:
+            if rows and sum(len(r) for r in rows) + len(piece) > limit:
                 total, rows, weights = add(), [], []
             rows.append(piece)
             weights.append(part_weights[:, start : start + limit])

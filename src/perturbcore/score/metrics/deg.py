@@ -74,9 +74,8 @@ def _check(label, probability) -> tuple[np.ndarray, np.ndarray]:
 def called_per_gene(label, probability) -> dict[str, np.ndarray]:
     """Score the most probable class of each gene: F1, precision, recall, each (g,).
 
-    `label` (m, g) is -1, 0 or 1; `probability` (3, m, g) any scores with the same argmax, equal
-    ones going to the first class. Each class by itself (0 where undefined), averaged over the
-    classes among the gene's labels.
+    `label` (m, g) is -1, 0 or 1; `probability` (3, m, g) any scores with the same argmax. Each
+    class by itself (0 where undefined), averaged over the classes among the gene's labels.
     """
     label, probability = _check(label, probability)
     right, called, true = (np.zeros((3, label.shape[1]), dtype=np.int64) for _ in range(3))

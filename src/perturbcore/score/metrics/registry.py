@@ -13,14 +13,11 @@ _ABOUT = yaml.safe_load(Path(__file__).with_name("metrics.yml").read_text(encodi
 
 @dataclass(frozen=True)
 class Metric:
-    """A registered metric.
+    """A registered metric: what an axis says, direction, bounds, LaTeX formula, source.
 
-    `name, label`: key in the scores table; what an axis says; `bounds`: smallest and largest
-    possible value; `formula, reference`: laTeX formula for one perturbation (or one fold);
-    where it comes from; `task`: kind of task: "lfc", "pairs" or "deg"; `function`: ``lfc``:
-    (truth, prediction, train_mean) -> one value per perturbation. ``pairs``: (label, score,
-    gene, threshold) -> one value. ``deg``: (label, probability) -> one value, the mean over
-    genes.
+    `task`: kind of task; `function` of "lfc": (truth, prediction, train_mean) -> one value per
+    perturbation; "pairs": (label, score, gene, threshold) -> one value; "deg": (label, probability)
+    -> the mean over genes.
     """
 
     name: str
