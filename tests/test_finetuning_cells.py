@@ -391,48 +391,44 @@ def test_models_are_scored_beat_the_mean_and_leave_the_encoder_alone(cells, trai
     assert scores["chosen"].str.match(r"lr 0.01, batch 8, epoch \d+").all()
 
 
+def split(responses, fold=1):
+    """Training responses of a fold, and its test perturbations without theirs."""
+    test = (responses.obs["fold"] == fold).to_numpy()
+    return responses[~test].copy(), blanked(responses[test])
+
+
 @pytest.mark.parametrize("kind", [0, 1, 2])
 def test_test_responses_are_not_read_and_the_seed_decides(cells, trained, kind):
-    responses = planted_responses(lines=("A",))
-    train, test = (
-        responses[responses.obs["fold"] != 1].copy(),
-        responses[responses.obs["fold"] == 1],
-    )
-    poisoned = blanked(test)
+    train, poisoned = split(planted_responses(lines=("A",)))
     assert np.isnan(poisoned.X).all()
-    model = models(trained.encoder, cells, epochs=2)[kind]
-    first = predicted(model, train, poisoned, fold=1)
-    assert np.isfinite(first.values).all()
+
+    def made(**options):
+        return models(trained.encoder, cells, **{"epochs": 2, **options})[kind]
+
+    model = made()
+    first = predicted(model, train, poisoned, fold=1).values
+    assert np.isfinite(first).all()
     torch.manual_seed(99)
-    shuffled = train[::-1].copy()
-    other = blanked(test[::-1])
-    again = predicted(models(trained.encoder, cells, epochs=2)[kind], train, other, fold=1)
-    np.testing.assert_array_equal(again.values[::-1], first.values)
+    again = predicted(made(), train, poisoned[::-1].copy(), fold=1).values
+    np.testing.assert_array_equal(again[::-1], first)
     # the order of the file does not choose the validation perturbations
-    moved = predicted(model, shuffled, poisoned, fold=1)
-    np.testing.assert_allclose(moved.values, first.values, atol=1e-4)
-    reseeded = predicted(
-        models(trained.encoder, cells, epochs=2, seed=5)[kind], train, poisoned, fold=1
-    )
-    assert not np.allclose(reseeded.values, first.values)
-    assert model.spec != models(trained.encoder, cells, epochs=3)[kind].spec
+    moved = predicted(model, train[::-1].copy(), poisoned, fold=1).values
+    np.testing.assert_allclose(moved, first, atol=1e-4)
+    assert not np.allclose(predicted(made(seed=5), train, poisoned, fold=1).values, first)
+    assert model.spec != made(epochs=3).spec
     json.dumps(model.spec)
 
 
 def test_validation_comes_from_training_perturbations_and_chooses_the_rate(
     cells, trained, monkeypatch
 ):
-    responses = planted_responses(lines=("A",))
-    train, test = (
-        responses[responses.obs["fold"] != 1].copy(),
-        blanked(responses[responses.obs["fold"] == 1]),
-    )
+    train, test = split(planted_responses(lines=("A",)))
     model = tuned(FrozenMLP(trained.encoder, cells, hidden=(16,)), lrs=(1e-9, 1e-2), epochs=5)
-    seen = []
+    seen = {}
     batches = FineTuned._batches
 
     def watched(self, at, rows, size, shuffle):
-        seen.append((set(at[rows]), shuffle))
+        seen[shuffle] = set(at[rows])
         return batches(self, at, rows, size, shuffle)
 
     monkeypatch.setattr(FineTuned, "_batches", watched)
@@ -440,9 +436,8 @@ def test_validation_comes_from_training_perturbations_and_chooses_the_rate(
     losses = prediction.note["losses"]
     assert min(losses, key=losses.get) == "lr 0.01, batch 8"
     assert prediction.chosen.startswith("lr 0.01, batch 8, epoch")
-    seen.sort(key=lambda pair: not pair[1])
     targets = set(cells.genes.get_indexer(train.obs["perturbation"])) - {-1}
-    (fitted, _), (checked, _) = seen[0], seen[-1]
+    fitted, checked = seen[True], seen[False]
     assert fitted | checked == targets and not fitted & checked
     assert len(checked) == round(0.2 * len(targets))
     tested = set(cells.genes.get_indexer(test.obs["perturbation"]))
@@ -452,43 +447,31 @@ def test_validation_comes_from_training_perturbations_and_chooses_the_rate(
 def test_a_target_that_is_not_measured_gets_the_training_mean(cells, trained):
     responses = planted_responses(lines=("A",))
     fold = int(responses.obs.loc["A|not measured", "fold"])
-    train, test = (
-        responses[responses.obs["fold"] != fold].copy(),
-        blanked(responses[responses.obs["fold"] == fold]),
-    )
+    train, test = split(responses, fold)
     prediction = predicted(models(trained.encoder, cells, epochs=1)[0], train, test, fold=fold)
     row = list(test.obs["perturbation"]).index("not measured")
     np.testing.assert_allclose(prediction.values[row], np.asarray(train.X).mean(0), atol=1e-6)
     assert prediction.coverage == pytest.approx(32 / 33)
     assert prediction.note["missing"] == 1
     # with nobody measured, every prediction is the mean, and says so
-    strangers = planted_responses(lines=("A",), names=[f"s{i}" for i in range(12)])
-    train = strangers[strangers.obs["fold"] != 0].copy()
-    test = blanked(strangers[strangers.obs["fold"] == 0])
-    prediction = predicted(models(trained.encoder, cells)[2], train, test, fold=0)
-    np.testing.assert_allclose(
-        prediction.values, np.tile(train.X.mean(0), (test.n_obs, 1)), atol=1e-6
-    )
+    train, test = split(planted_responses(lines=("A",), names=[f"s{i}" for i in range(12)]))
+    prediction = predicted(models(trained.encoder, cells)[2], train, test, fold=1)
+    mean = np.tile(train.X.mean(0), (test.n_obs, 1))
+    np.testing.assert_allclose(prediction.values, mean, atol=1e-6)
     assert prediction.coverage == 0 and "training mean" in prediction.chosen
 
 
 def test_wrong_use_is_refused(cells, trained):
     with pytest.raises(ParameterError, match="lrs="):
         tuned(FrozenMLP(trained.encoder, cells, hidden=()), lrs=())
-    responses = planted_responses(lines=("Z",))
-    test = blanked(responses[responses.obs["fold"] == 0])
+    model = tuned(FrozenMLP(trained.encoder, cells, hidden=()))
     with pytest.raises(ParameterError, match="no control cells of cell line 'Z'"):
-        predicted(
-            tuned(FrozenMLP(trained.encoder, cells, hidden=())),
-            responses[responses.obs["fold"] != 0].copy(),
-            test,
-            fold=0,
-        )
+        predicted(model, *split(planted_responses(lines=("Z",))), fold=1)
     labels = planted_responses()
     labels.layers["deg"] = np.sign(labels.X).astype(np.int8)
     labels.uns["perturbcore"] = labels.uns["perturbcore"] | {"task": "deg"}
     with pytest.raises(ParameterError, match="predicts lfc, not 'deg'"):
-        evaluate_models(labels, [tuned(FrozenMLP(trained.encoder, cells, hidden=()))])
+        evaluate_models(labels, [model])
 
 
 @pytest.fixture(scope="module")
@@ -688,16 +671,8 @@ def test_an_unreachable_hub_is_said(cells, monkeypatch):
 
 def test_a_chapter_gets_all_of_it_from_plain_numbers(checkpoint, tmp_path):
     screen = planted_screen(120)
-    sizes = dict(
-        dim=8,
-        heads=2,
-        layers=1,
-        latents=4,
-        pretraining_epochs=1,
-        hidden=(8,),
-        epochs=1,
-        epochs_ko=1,
-    )
+    sizes = dict(dim=8, heads=2, layers=1, latents=4, pretraining_epochs=1, hidden=(8,), epochs=1,
+                 epochs_ko=1)  # fmt: skip
     made = cell_models(
         screen, targets=["G03"], max_genes=20, rank=2, lrs=(1e-2,), folder=tmp_path, **sizes
     )

@@ -65,13 +65,9 @@ def wins(run: DecoderRun) -> pd.DataFrame:
     wide = run.each.merge(units, on="key").pivot_table(
         index=["cell_line", "perturbation"], columns="method", values="value"
     )
-    against = wide[run.comparison.reference]
-    rows = {}
-    for name in wide.columns.drop(against.name):
-        both = pd.concat([wide[name], against], axis=1).dropna()
-        ahead = np.sign(both.iloc[:, 1] - both.iloc[:, 0])
-        rows[name] = {"wins": float((ahead + 1).mean() / 2), "n_each": len(both)}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    reference = run.comparison.reference
+    ahead = -np.sign(wide.sub(wide[reference], axis=0)).drop(columns=reference)
+    return pd.DataFrame({"wins": (ahead.mean() + 1) / 2, "n_each": ahead.count()})
 
 
 def summary_table(runs: Sequence[DecoderRun]) -> pd.DataFrame:
@@ -86,9 +82,9 @@ def other_metrics(runs: Sequence[DecoderRun]) -> pd.DataFrame:
         names = dict.fromkeys(["L2", *run.scores["metric"]])
         means = pd.DataFrame({m: Comparison(run.scores, m).means for m in names})
         means = means.sort_values("L2").rename_axis("method").reset_index()
-        parts.append(means.assign(data=run.title))
-    table = pd.concat(parts, ignore_index=True)
-    return table[["data", *table.columns.drop("data")]]
+        means.insert(0, "data", run.title)
+        parts.append(means)
+    return pd.concat(parts, ignore_index=True)
 
 
 def _costly(table: pd.DataFrame) -> pd.Series:
