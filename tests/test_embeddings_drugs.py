@@ -1,11 +1,12 @@
 """Embeddings of drugs: structure, targets, text, SMILES models, and whom they serve."""
 
+import json
+import shutil
 from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.molecules.tables import builtin_compounds
@@ -48,24 +49,19 @@ def by_rdkit(kind, mol):
     from rdkit.Avalon import pyAvalonTools
     from rdkit.Chem import AllChem, MACCSkeys, rdMHFPFingerprint, rdReducedGraphs
 
-    if kind == "maccs":
-        return list(MACCSkeys.GenMACCSKeys(mol))
-    if kind == "topological":
-        return list(Chem.RDKFingerprint(mol, fpSize=2000))
-    if kind == "secfp":
-        return list(
-            rdMHFPFingerprint.MHFPEncoder(2048, 42).EncodeSECFPMol(mol, radius=3, length=2000)
-        )
-    if kind == "avalon":
-        return list(pyAvalonTools.GetAvalonFP(mol, 2000))
-    if kind == "erg":
-        return list(rdReducedGraphs.GetErGFingerprint(mol))
-    name, diameter = kind.split(":")
-    return list(
-        AllChem.GetMorganFingerprintAsBitVect(
-            mol, int(diameter) // 2, nBits=2000, useFeatures=name == "fcfp"
-        )
-    )
+    if ":" in kind:
+        name, diameter = kind.split(":")
+        options = dict(nBits=2000, useFeatures=name == "fcfp")
+        return list(AllChem.GetMorganFingerprintAsBitVect(mol, int(diameter) // 2, **options))
+    secfp = rdMHFPFingerprint.MHFPEncoder(2048, 42).EncodeSECFPMol
+    made = {
+        "maccs": MACCSkeys.GenMACCSKeys,
+        "topological": lambda mol: Chem.RDKFingerprint(mol, fpSize=2000),
+        "secfp": lambda mol: secfp(mol, radius=3, length=2000),
+        "avalon": lambda mol: pyAvalonTools.GetAvalonFP(mol, 2000),
+        "erg": rdReducedGraphs.GetErGFingerprint,
+    }
+    return list(made[kind](mol))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,41 +70,36 @@ def test_fingerprints_of_ten_molecules_are_rdkits(kind):
 
     made = fingerprint(TEN, name=kind, kind=kind)
     assert list(made.ids) == list(TEN.index) and made.identifier == "drug"
+    assert made.dim == {"maccs": 167, "erg": 315}.get(kind, 2000), "the published widths"
     with rdBase.BlockLogs():
         expected = [by_rdkit(kind, Chem.MolFromSmiles(s)) for s in TEN["smiles"]]
     np.testing.assert_array_equal(made.X, np.asarray(expected, dtype=np.float32))
     assert made.X.any(axis=1).all()
 
 
-def test_kinds_differ_and_widths_are_the_published_ones():
-    widths = {kind: fingerprint(TEN, name=kind, kind=kind).dim for kind in KINDS}
-    assert widths == dict.fromkeys(KINDS, 2000) | {"maccs": 167, "erg": 315}
+def test_diameters_differ_and_unreadable_drugs_have_no_vector_and_are_counted():
     kinds = ("ecfp:0", "ecfp:2", "ecfp:4", "ecfp:6", "ecfp")
     ecfp = [fingerprint(TEN, name="x", kind=k).X for k in kinds]
     sums = [X.sum() for X in ecfp[:4]]
     assert sums == sorted(sums) and len(set(sums)) == 4
     assert np.array_equal(ecfp[4], ecfp[2])
-
-
-def test_unreadable_drugs_have_no_vector_and_are_counted():
     made = fingerprint(DRUGS, name="x", kind="maccs")
     assert list(made.ids) == ["aspirin", "triethylamine", "caffeine"]
     assert "1 of 4 drugs have no readable SMILES" in made.source
-    with pytest.raises(InputError, match="none of 1 SMILES"):
-        fingerprint(DRUGS.loc[["oops"]], name="x")
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("drugs", "options", "message"),
     [
-        ({"kind": "magic"}, "there are maccs"),
-        ({"kind": "ecfp:3"}, "diameter"),
-        ({"bits": 0}, "'bits' .* greater than or equal to 1"),
+        (TEN, {"kind": "magic"}, "there are maccs"),
+        (TEN, {"kind": "ecfp:3"}, "diameter"),
+        (TEN, {"bits": 0}, "'bits' .* greater than or equal to 1"),
+        (DRUGS.loc[["oops"]], {}, "none of 1 SMILES"),
     ],
 )
-def test_wrong_fingerprints_say_what_there_is(options, message):
-    with pytest.raises(ParameterError, match=message):
-        fingerprint(TEN, name="x", **options)
+def test_wrong_fingerprints_say_what_there_is(drugs, options, message):
+    with pytest.raises(InputError, match=message):
+        fingerprint(drugs, name="x", **options)
 
 
 def test_descriptors_are_rdkits_on_a_log_scale():
@@ -154,9 +145,8 @@ def test_gene_embeddings_of_targets_by_hand():
     )
     # caffeine's first target has no vector: the next three count
     np.testing.assert_array_equal(side.X, [[1, 2, 3, 4, 0, 0], [5, 6, 7, 8, 9, 10]])
-    np.testing.assert_array_equal(
-        target_genes(GENES, DRUGS, name="t", how="sum").X, [[4, 6], [21, 24]]
-    )
+    summed = target_genes(GENES, DRUGS, name="t", how="sum")
+    np.testing.assert_array_equal(summed.X, [[4, 6], [21, 24]])
     weighted = target_genes(GENES, DRUGS, name="t", how="weight", n_targets=2)
     # weights are those of the places in the table: PTGS1 1, PTGS2 1/2; ADORA2A 1/2, PDE4A 1/4
     np.testing.assert_allclose(weighted.X, [[2.5, 4], [4.25, 5]])
@@ -196,46 +186,35 @@ def tokenizer():
     core.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-    )
+    special = dict(pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(tokenizer_object=core, **special)
 
 
 @pytest.fixture(scope="module")
-def roberta(tmp_path_factory, tokenizer):
+def models(tmp_path_factory, tokenizer):
+    """Folders of a tiny encoder and of a tiny encoder-decoder."""
     import torch
-    from transformers import RobertaConfig, RobertaForMaskedLM
+    from transformers import RobertaConfig, RobertaForMaskedLM, T5Config
+    from transformers import T5ForConditionalGeneration as T5
 
-    folder = tmp_path_factory.mktemp("models") / "tiny-roberta"
     torch.manual_seed(0)
-    config = RobertaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=130, pad_token_id=0, bos_token_id=1,
-        eos_token_id=2,
+    sizes = dict(vocab_size=len(tokenizer), pad_token_id=0)
+    roberta = RobertaConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=130, bos_token_id=1, eos_token_id=2, **sizes,
     )  # fmt: skip
-    RobertaForMaskedLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    t5 = T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
+                  decoder_start_token_id=0, **sizes)  # fmt: skip
+    folder = tmp_path_factory.mktemp("models")
+    for name, model in (("roberta", RobertaForMaskedLM(roberta)), ("t5", T5(t5))):
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
     return folder
 
 
 @pytest.fixture(scope="module")
-def t5(tmp_path_factory, tokenizer):
-    import torch
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    folder = tmp_path_factory.mktemp("models") / "tiny-t5"
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
-        pad_token_id=0, decoder_start_token_id=0,
-    )  # fmt: skip
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+def roberta(models):
+    return models / "roberta"
 
 
 def transform(folder, drugs=DRUGS, **options):
@@ -243,8 +222,8 @@ def transform(folder, drugs=DRUGS, **options):
 
 
 @pytest.mark.parametrize("model", ["roberta", "t5"])
-def test_a_vector_does_not_depend_on_the_molecules_beside_it(model, request):
-    folder = request.getfixturevalue(model)
+def test_a_vector_does_not_depend_on_the_molecules_beside_it(model, models):
+    folder = models / model
     together = transform(folder)
     assert together.modality == "SMILES transformer" and together.dim == 16 and len(together) == 3
     for drug in together.ids:
@@ -254,7 +233,7 @@ def test_a_vector_does_not_depend_on_the_molecules_beside_it(model, request):
     assert np.abs(together.X[0] - together.X[2]).max() > 1e-3
 
 
-def test_mean_over_tokens_by_hand(roberta):
+def test_mean_over_tokens_by_hand_and_long_smiles_are_cut_and_counted(roberta):
     import torch
     from transformers import AutoTokenizer, RobertaModel
 
@@ -263,27 +242,24 @@ def test_mean_over_tokens_by_hand(roberta):
     with torch.no_grad():
         ids = tokenizer("CCN(CC)CC.Cl", return_tensors="pt")["input_ids"]
         expected = encoder(ids).last_hidden_state[0].mean(0).numpy()
-    np.testing.assert_allclose(
-        transform(roberta, DRUGS.loc[["triethylamine"]]).X[0], expected, atol=2e-6
-    )
-
-
-def test_long_smiles_are_cut_and_counted(roberta):
+    got = transform(roberta, DRUGS.loc[["triethylamine"]]).X[0]
+    np.testing.assert_allclose(got, expected, atol=2e-6)
     drugs = pd.DataFrame({"smiles": ["C" * 300, "CCO"]}, index=["long", "short"])
     assert "1 SMILES cut at 20 tokens" in transform(roberta, drugs, max_length=20).source
     assert len(transform(roberta, drugs)) == 2, "longer than the model's positions"
 
 
-def test_pickled_weights_are_never_opened(roberta, tmp_path):
-    import shutil
-
-    import torch
-    from safetensors.torch import load_file
-
-    folder = tmp_path / "pickled"
+def test_pickled_weights_are_never_opened_and_code_of_a_folder_is_never_run(roberta, tmp_path):
+    folder = tmp_path / "foreign"
     shutil.copytree(roberta, folder)
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "foreign", "auto_map": {"AutoConfig": "code.C", "AutoModel": "code.M"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text("open(__file__ + '.ran', 'w').close()\n")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        transform(folder)
+    assert not list(folder.glob("*.ran"))
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(InputError, match="safetensors"):
         transform(folder)
     (folder / "config.json").unlink()
@@ -295,22 +271,7 @@ def test_pickled_weights_are_never_opened(roberta, tmp_path):
         built("smiles_transformer")
 
 
-def test_code_of_a_model_folder_is_never_run(roberta, tmp_path):
-    import json
-    import shutil
-
-    folder = tmp_path / "foreign"
-    shutil.copytree(roberta, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "foreign", "auto_map": {"AutoConfig": "code.C", "AutoModel": "code.M"}}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "code.py").write_text("open(__file__ + '.ran', 'w').close()\n")
-    with pytest.raises(InputError, match="cannot be loaded"):
-        transform(folder)
-    assert not list(folder.glob("*.ran"))
-
-
-def test_other_weights_are_not_taken_from_the_cache(roberta, t5, tmp_path):
+def test_other_weights_are_not_taken_from_the_cache(roberta, models, tmp_path):
     context = BuildContext(dataset=dataset())
 
     def made(folder, **options):
@@ -320,7 +281,7 @@ def test_other_weights_are_not_taken_from_the_cache(roberta, t5, tmp_path):
     first = made(roberta)
     assert np.array_equal(made(roberta).X, first.X)
     assert len(list(tmp_path.iterdir())) == 1
-    assert not np.array_equal(made(t5).X, first.X)
+    assert not np.array_equal(made(models / "t5").X, first.X)
     assert made(roberta, max_length=5).source != first.source
 
 
@@ -332,7 +293,6 @@ SPECS = [
     {"name": "of", "builder": "target_genes", "of": "net"},
     {"name": "mixed", "builder": "shuffled", "of": "maccs"},
     {"name": "mixed net", "builder": "shuffled", "of": "net"},
-    {"name": "dice", "builder": "random"},
     {"name": "vectors", "file": "v.npz", "identifier": "drug", "datasets": ["one"]},
     {"name": "gene vectors", "file": "g.npz"},
 ]
@@ -340,18 +300,15 @@ SPECS = [
 
 def test_drugs_are_served_by_drug_builders_and_genes_by_gene_builders():
     specs, names = serving(SPECS, "one", "drug")
-    assert names == ["maccs", "of", "mixed", "dice", "vectors"]
+    assert names == ["maccs", "of", "mixed", "vectors"]
     # what an embedding is made from is built as well
     assert [s["name"] for s in specs] == ["net", *names]
     assert all("datasets" not in s for s in specs)
-    assert serving(SPECS, "two", "drug")[1] == ["maccs", "of", "mixed", "dice"]
-    assert serving(SPECS, "one", "symbol")[1] == ["net", "mixed net", "dice", "gene vectors"]
+    assert serving(SPECS, "two", "drug")[1] == ["maccs", "of", "mixed"]
+    assert serving(SPECS, "one", "symbol")[1] == ["net", "mixed net", "gene vectors"]
     only = [{**s, "datasets": ["other"]} for s in SPECS]
     assert serving(only, "one", "drug") == ([], [])
-    assert SPECS[6]["datasets"] == ["one"], "the profile stays as it is"
-
-
-def test_an_embedding_of_itself_is_refused():
+    assert SPECS[5]["datasets"] == ["one"], "the profile stays as it is"
     with pytest.raises(ParameterError, match="'a' is made from itself"):
         serving([{"name": "a", "builder": "shuffled", "of": "a"}], "mine", "drug")
 
@@ -377,30 +334,19 @@ def test_drug_specs_build_together_with_their_genes(tmp_path):
     assert list(made["MiniMol"].ids) == ["aspirin", "12345", "caffeine"]
 
 
-def test_obsm_tables_serve_drugs(tmp_path):
-    table = AnnData(np.zeros((2, 1), np.float32), obs=pd.DataFrame(index=["2244", "2519"]))
-    table.obsm["Uni-Mol"] = np.array([[1.0, 2], [3, 4]])
-    table.write_h5ad(tmp_path / "t.h5ad")
-    made = built("file", file=str(tmp_path / "t.h5ad"), obsm="Uni-Mol", identifier="drug")
-    assert list(made.ids) == ["2244", "2519"] and made.X.tolist() == [[1, 2], [3, 4]]
-
-
-def test_a_changed_drug_table_is_built_anew(tmp_path):
+def test_drug_tables_of_a_data_set_or_a_file(tmp_path):
     spec = [{"name": "m", "builder": "fingerprint", "kind": "maccs"}]
-    first = build_all(spec, BuildContext(dataset=dataset()), cache=tmp_path)[0]
     other = DRUGS.assign(smiles=["CCO", "CCN", "CCC", "CCS"])
-    second = build_all(spec, BuildContext(dataset=dataset(other)), cache=tmp_path)[0]
-    assert len(second) == 4 and len(first) == 3
-
-
-def test_tables_from_a_file_and_errors(tmp_path):
+    first, second = (
+        build_all(spec, BuildContext(dataset=dataset(table)), cache=tmp_path / "cache")[0]
+        for table in (DRUGS, other)
+    )
+    assert len(second) == 4 and len(first) == 3, "a changed table is built anew"
     path = tmp_path / "mine.csv"
     path.write_text("name,smiles\nA,CCO\nB,CCN\n")
-    made = built("fingerprint", kind="maccs", file=str(path))
-    assert list(made.ids) == ["A", "B"]
-    without = BuildContext(dataset=SimpleNamespace(extras={}))
+    assert list(built("fingerprint", kind="maccs", file=str(path)).ids) == ["A", "B"]
     with pytest.raises(InputError, match="brings none.*tahoe_drug_metadata"):
-        build({"name": "m", "builder": "fingerprint"}, without)
+        build(spec[0], BuildContext(dataset=SimpleNamespace(extras={})))
     with pytest.raises(ParameterError, match="needs of:"):
         built("target_genes")
 

@@ -12,7 +12,7 @@ from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.gcn import normalised, sparse_tensor
-from perturbcore.embeddings.graph_network import pretrained_network
+from perturbcore.embeddings.network import pretrained_network
 from perturbcore.models.finetuning.graph import (
     GraphObjective,
     Neighbourhood,

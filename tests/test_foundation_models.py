@@ -276,7 +276,7 @@ def test_only_the_genes_that_a_data_set_needs_are_embedded(bert, tmp_path, monke
         assert list(made.ids) == ids
     assert len(build_all([spec], context, cache=tmp_path / "cache")[0]) == 4
     with pytest.raises(ParameterError, match="no use for genes"):
-        build_all([{"name": "R", "builder": "random", "genes": "perturbed"}], context)
+        build_all([{"name": "R", "builder": "network", "genes": "perturbed"}], context)
 
 
 def test_sequences_go_by_gene_name(tmp_path):

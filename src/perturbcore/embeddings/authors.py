@@ -1,5 +1,6 @@
 """The authors' embeddings (Cole et al. 2026): which there are, what figures call them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,11 +25,10 @@ OWNER = {"_essential_": "essential", "_Norman_": "norman"}
 
 @dataclass(frozen=True)
 class Listed:
-    """One embedding of the layout.
+    """One embedding of the layout, as the figures call it.
 
-    `key` is its name in the published rows, the cell line replaced by CELL_LINE; `display` and
-    `modality` are those of the figures; `cell_line`: whose control cells it was made from; `obsm`:
-    the matrix, in a file of several embeddings.
+    `key` is its name in the published rows, the cell line replaced by CELL_LINE; `obsm` the matrix,
+    in a file of several embeddings.
     """
 
     key: str
@@ -53,35 +53,25 @@ def list_embeddings(
     """List the embeddings that serve a data set, in the order of its figure, then by name.
 
     `lines` are the cell lines of the responses; those of the figures by default. The second list
-    has one line per embedding of the figures whose file is absent, and per file that names a cell
-    line the responses do not have.
+    has one line per file that is absent, or that names a cell line the responses do not have.
     """
     layout = layout_of(dataset)
     lines = list(layout.lines if lines is None else lines)
     listed, left_out = (_drugs if layout.drug_embeddings else _genes)(layout, lines, root)
     have = {(e.key, e.cell_line) for e in listed}
-    shown = _shown(dataset)
+    rows = methods_of(f"{dataset}_lfc")
+    keys = rows["method"].str.extract(r"^knn_baseline_(?!random$|pca$)(.*)$")[0]
+    shown = dict(zip(keys[keys.notna()], rows["display"][keys.notna()], strict=True))
     for key, display in shown.items():
         for line in lines if PLACEHOLDER in key else [None]:
             if (key, line) not in have:
-                what = f" of {line}" if line else ""
-                left_out.append(
-                    f"{dataset}: embedding {display}{what} left out, {key} is not there"
-                )
-    place = {key: n for n, key in enumerate(shown)}
-    of_line = {line: n for n, line in enumerate(lines)}
-    listed.sort(key=lambda e: (place.get(e.key, len(place)), e.key, of_line.get(e.cell_line, -1)))
+                what = f"{display} of {line}" if line else display
+                left_out.append(f"{dataset}: embedding {what} left out, {key} is not there")
+    place = {key: n for n, key in enumerate([*shown, *lines])}
+    listed.sort(key=lambda e: (place.get(e.key, len(shown)), e.key, place.get(e.cell_line, -1)))
     # a display name that would stand for two embeddings gives way to the published ones
-    keys = pd.DataFrame([(e.display, e.key) for e in listed], columns=["display", "key"])
-    n = keys.drop_duplicates()["display"].value_counts()
+    n = Counter(display for display, _ in {(e.display, e.key) for e in listed})
     return [e if n[e.display] == 1 else replace(e, display=e.key) for e in listed], left_out
-
-
-def _shown(dataset: str) -> dict[str, str]:
-    """Map published to display name for the embeddings that the data set's figure shows."""
-    rows = methods_of(f"{dataset}_lfc")
-    keys = rows["method"].str.extract(r"^knn_baseline_(?!random$|pca$)(.*)$")[0]
-    return dict(zip(keys[keys.notna()], rows["display"][keys.notna()], strict=True))
 
 
 def _listed(layout: Layout, key: str, *where) -> Listed:
@@ -100,9 +90,8 @@ def _genes(layout: Layout, lines: list[str], root) -> tuple[list[Listed], list[s
         if contextual:
             line = next((c for c in lines if behind.startswith(f"{c}_")), None)
             if line is None:
-                left_out.append(
-                    f"{layout.name}: {path.name} left out, its cell line has no responses"
-                )
+                why = "its cell line has no responses"
+                left_out.append(f"{layout.name}: {path.name} left out, {why}")
                 continue
             key = f"{before}{contextual}{PLACEHOLDER}{behind[len(line) :]}"
         listed.append(_listed(layout, key, path, line))
@@ -114,8 +103,7 @@ def _genes(layout: Layout, lines: list[str], root) -> tuple[list[Listed], list[s
 def _drugs(layout: Layout, lines: list[str], root) -> tuple[list[Listed], list[str]]:
     path = data_root(root) / layout.drug_embeddings
     if not path.is_file():
-        absent = f"drug embeddings left out, {layout.drug_embeddings} is not there"
-        return [], [f"{layout.name}: {absent}"]
+        return [], [f"{layout.name}: drug embeddings left out, {path.name} is not there"]
     return [_listed(layout, k, path, None, k) for k in sorted(map(str, read_h5ad(path).obsm))], []
 
 
@@ -124,12 +112,12 @@ def read_embeddings(
 ) -> tuple[list[Embedding], list[str]]:
     """Read the embeddings of a data set, cut to the perturbations of its responses.
 
-    `missing_drugs`: what to do with an embedding that lacks a drug: refuse it as the published
-    code does, leave the embedding out, or score the drug by the Train Mean as for genes;
-    `names`: only these, by display or published name.
+    `missing_drugs`: what to do with an embedding that lacks a drug: refuse it as the published code
+    does ("error"), leave it out ("leave_out"), or score the drug by the Train Mean as for genes
+    ("train_mean"); `names`: only these, by display or published name.
 
-    Returns float32, named as in the figures; `source` is ``<file>: <published name>``; one line
-    for each that is not there or covers nothing.
+    Returns embeddings named as in the figures, and a line for each that is not there or covers
+    nothing.
     """
     check_choice("missing_drugs", missing_drugs, ("error", "leave_out", "train_mean"))
     listed, left_out = list_embeddings(dataset, cell_lines(responses), root)
@@ -145,8 +133,8 @@ def read_embeddings(
     drugs = bool(layout_of(dataset).drug_embeddings)
     made, files = [], {}
     for e in listed:
-        if e.path not in files:  # one file at a time stays in memory
-            files = {e.path: read_h5ad(e.path)}
+        if e.path not in files:
+            files = {e.path: read_h5ad(e.path)}  # one file at a time stays in memory
         embedding = _cut(e, files[e.path], wanted, responses.uns["perturbcore"]["identifier"])
         absent = wanted.difference(embedding.ids) if drugs and embedding else []
         why = "" if embedding else "it has none of the perturbations"
@@ -185,8 +173,6 @@ def _cut(e: Listed, adata: AnnData, wanted: pd.Index, identifier: str) -> Embedd
     X = X.tocsr()[rows].toarray() if sp.issparse(X) else np.asarray(X)[rows]
     source = f"{e.path.name}: {e.key}"
     try:
-        return Embedding(
-            e.display, e.modality, pd.Index(wanted[have]), X, identifier, e.cell_line, source
-        )
+        return Embedding(e.display, e.modality, wanted[have], X, identifier, e.cell_line, source)
     except InputError as error:
         raise type(error)(f"{e.path}: {error}") from None

@@ -23,10 +23,8 @@ class Embedding:
     ----------
     name, modality
         As shown in figures, such as ``"STRING"``; family that decides the colour.
-    ids
-        n unique strings, one per row.
-    X
-        Finite float32 matrix, n x d.
+    ids, X
+        n unique strings; finite float32 matrix, n x d.
     identifier
         What the ids are: one of ``symbol``, ``ensembl``, ``entrez``, ``drug``.
     cell_line
@@ -37,8 +35,7 @@ class Embedding:
     Raises
     ------
     InputError
-        If the ids repeat or are empty, the shapes disagree, or a value is not finite; the
-        message names the embedding and the offending id.
+        If the ids repeat or are empty, the shapes disagree, or a value is not finite.
     """
 
     name: str
@@ -50,12 +47,11 @@ class Embedding:
     source: str = ""
 
     def __post_init__(self) -> None:
-        """Check every promise of the contract, once, where the embedding comes into being."""
-        if not self.name or not isinstance(self.name, str):
-            raise InputError(f"an embedding needs a name (a non-empty string), got {self.name!r}")
+        """Check every promise of the contract."""
         where = f"embedding {self.name!r}"
-        if not self.modality or not isinstance(self.modality, str):
-            raise InputError(f"{where} needs a modality, got {self.modality!r}")
+        for field in ("name", "modality"):
+            if not getattr(self, field) or not isinstance(getattr(self, field), str):
+                raise InputError(f"{where} needs a {field} (a non-empty string)")
         if self.identifier not in IDENTIFIERS:
             raise ParameterError(
                 f"{where}: identifier {self.identifier!r} is unknown; "

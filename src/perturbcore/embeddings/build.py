@@ -17,10 +17,10 @@ from perturbcore.core.errors import DownloadError, InputError, ParameterError
 from perturbcore.data.identifiers import previous_symbols
 from perturbcore.data.responses import cell_lines
 from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.convert import add_aliases, convert_ids
+from perturbcore.embeddings.coverage import add_aliases, convert_ids
 from perturbcore.embeddings.gene_sources import source_of
 from perturbcore.embeddings.load import load_embedding, save_embedding
-from perturbcore.embeddings.registry import Builder, builders, fault
+from perturbcore.embeddings.registry import Builder, builders, wrong_option
 from perturbcore.embeddings.sources import BuildContext, Source, described
 
 CELL_LINE = "{cell_line}"
@@ -30,22 +30,13 @@ MODELS = "models"  # folder in the cache for what builders train: a fine-tuning 
 class Spec(BaseModel):
     """What an entry of a profile may say; all other keys, or `options`, go to its builder.
 
-    Parameters
-    ----------
-    name, modality, identifier, cell_line
-        As in `Embedding`.
-    builder, source, file
-        See `perturbcore.embeddings.registry.builders`; ``simulated`` or a name of the catalogue;
-        a path, where ``{cell_line}`` stands for each cell line of the data set. A `file` without a
-        builder is a table of vectors (``builder: file`` with `source` for one of the catalogue).
-    of
-        The embedding, perhaps a later one, that ``shuffled`` or ``target_genes`` starts from.
-    convert_to, duplicates, aliases
-        See `convert_ids` and `add_aliases`.
-    genes
-        Of texts or sequences, embed only the genes that the data set has: see `source_of`.
-    optional
-        Whether to do without it where its weights or its source cannot be had.
+    `source` is ``simulated`` or a name of the catalogue; `file` a path, where ``{cell_line}``
+    stands for each cell line of the data set. A `file` without a builder is a table of vectors
+    (``builder: file`` with `source` for one of the catalogue). `of` is the embedding, perhaps a
+    later one, that ``shuffled`` or ``target_genes`` starts from. Of texts or sequences `genes`
+    embeds only those that the data set has (see `source_of`); an `optional` embedding is done
+    without where its weights or its source cannot be had. See also `Embedding`, `convert_ids` and
+    `add_aliases`.
     """
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -77,8 +68,7 @@ def check_spec(spec: dict, names: Iterable[str] = ()) -> tuple[Builder, dict]:
     try:
         said = Spec(**spec)
     except ValidationError as error:
-        key = error.errors()[0]["loc"][0]
-        raise ParameterError(f"{where}: {key} {fault(error)}") from None
+        raise wrong_option(error, where, Spec.model_fields) from None
     title, known = said.builder or ("file" if said.file else None), builders()
     if title is None:
         raise ParameterError(f"{where}: give builder: or file:")
@@ -129,9 +119,8 @@ def serving(
     """Choose the specifications that serve a data set; also return the names of those that do.
 
     A specification serves a data set of drugs (`identifier` "drug") if its vectors stand for drugs,
-    one of genes if they stand for genes; ``datasets: [...]`` restricts it to those named,
-    ``chapters: [...]`` to those chapters, `only` to these names. Those returned are what to build:
-    without these keys, and with what others are made from.
+    else one of genes; ``datasets: [...]``, ``chapters: [...]`` and `only` restrict it. Those
+    returned are what to build: without these keys, and with what others are made from.
     """
     specs = [dict(s) for s in specs]
     specs = [s for s in specs if chapter in (s.pop("chapters", None) or [chapter])]
@@ -143,11 +132,11 @@ def serving(
         own = entity.get(spec.get("of")) if builder.kind == "embedding" else None
         own = "drug" if spec.get("identifier") == "drug" else own
         entity[spec["name"]] = own or builder.entity
-    wanted = ("drug" if identifier == "drug" else "gene", "any")
+    wanted = "drug" if identifier == "drug" else "gene"
     names = [
         name
         for name in by_name
-        if (not only or name in only) and dataset in allowed[name] and entity[name] in wanted
+        if (not only or name in only) and dataset in allowed[name] and entity[name] == wanted
     ]
     needed = set()
     for name in names:
@@ -169,20 +158,12 @@ def build_all(
     cache: Path | str | None = None,
     left_out: dict[str, str] | None = None,
 ) -> list[Embedding]:
-    """Build all embeddings of a profile, in its order; where cell lines have their own, all.
+    """Build all embeddings of a profile (see `Spec`), in its order; of each cell line, its own.
 
-    Parameters
-    ----------
-    specs
-        See `Spec`.
-    context
-        Where sources are found.
-    cache
-        Folder of built embeddings. The key is the specification, the content of its source and the
-        builder's code, so a changed source or option builds anew; a killed build leaves nothing
-        behind that would be taken for whole.
-    left_out
-        Takes the names of optional embeddings that cannot be had, and why.
+    `cache` is a folder of built embeddings. The key is the specification, the content of its source
+    and the builder's code, so a changed source or option builds anew; a killed build leaves nothing
+    behind that would be taken for whole. `left_out` takes the names of optional embeddings that
+    cannot be had, and why.
     """
     context = context or BuildContext()
     specs = [dict(s) for s in specs]
@@ -238,7 +219,7 @@ class _Plan:
         sources = {str(line): source.digest for line, source in self.sources.items()}
         made_by = [self.builder.function, "perturbcore.embeddings.sources"]
         if "convert_to" in spec or "aliases" in spec:
-            made_by.append("perturbcore.embeddings.convert")
+            made_by.append(convert_ids)
         if "aliases" in spec:
             sources["aliases"] = digest(previous_symbols())
         parents = [[e.name, e.digest] for e in self.parents]

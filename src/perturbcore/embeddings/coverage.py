@@ -1,12 +1,14 @@
-"""How many perturbations an embedding covers, and why it does not cover more."""
+"""How the ids of an embedding meet those of a screen: coverage, conversion, older names."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.identifiers import convert
 from perturbcore.embeddings.base import Embedding, some, strip_version
 
 # Ways of writing an id that would make more of them match.
@@ -24,8 +26,6 @@ def coverage_table(embeddings: Iterable[Embedding], responses: AnnData) -> pd.Da
     ----------
     embeddings
         Those bound to a cell line get one row, the others one row per cell line.
-    responses
-        With ``obs`` columns ``perturbation`` and ``cell_line``.
 
     Returns
     -------
@@ -66,3 +66,62 @@ def coverage_table(embeddings: Iterable[Embedding], responses: AnnData) -> pd.Da
             )
     names = "embedding modality cell_line dim n_perturbations n_covered coverage missing hint"
     return pd.DataFrame(rows, columns=names.split())
+
+
+def convert_ids(
+    embedding: Embedding, to: str = "symbol", *, duplicates: str = "error"
+) -> Embedding:
+    """Rename the ids of an embedding by the catalogue's gene table.
+
+    Ids that are missing from the table, or lead to several ids, have no row; their numbers are in
+    ``source``. Where several ids become one, `duplicates` is ``error``, or ``mean`` to average
+    their vectors; `to` is ``symbol``, ``ensembl`` or ``entrez``.
+    """
+    if duplicates not in ("error", "mean"):
+        raise ParameterError(f"duplicates must be error or mean, got {duplicates!r}")
+    own, where = embedding.identifier, f"embedding {embedding.name!r}"
+    report = convert(embedding.ids, own, to)[1].reindex(embedding.ids)
+    done = report["value"].notna().to_numpy()
+    if not done.any():
+        raise InputError(
+            f"{where}: none of its {len(done)} {own} ids ({some(embedding.ids)}) "
+            f"leads to a single {to} id in the map; is its identifier declared rightly?"
+        )
+    values = report["value"][done].astype(str).to_numpy()
+    names, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
+    shared = names[counts > 1]
+    if len(shared) and duplicates == "error":
+        from_ = [f"{n} ({some(embedding.ids[done][values == n], 3)})" for n in shared[:4]]
+        raise InputError(
+            f"{where}: {len(shared)} {to} ids come from several {own} ids: {some(from_, 3)}; "
+            'pass duplicates="mean" to average them, or drop rows first'
+        )
+    X = np.zeros((len(names), embedding.dim))
+    np.add.at(X, codes, embedding.X[done].astype(np.float64))
+    X /= counts[:, None]
+    missing, ambiguous = ((report["status"] == s).sum() for s in ("missing", "ambiguous"))
+    text = (
+        f"{embedding.source}; ids converted from {own} to {to}: {missing} not in the map, "
+        f"{ambiguous} ambiguous, {len(shared)} averaged"
+    )
+    return replace(embedding, ids=pd.Index(names), X=X, identifier=to, source=text)
+
+
+def add_aliases(embedding: Embedding, aliases: pd.Series) -> Embedding:
+    """Let ids of an older naming find the vector of today's id.
+
+    `aliases` is today's id by the older one (`perturbcore.data.identifiers.previous_symbols`).
+    Older ids that had no vector while today's id has follow behind the others; their number is in
+    ``source``.
+    """
+    if not aliases.index.is_unique:
+        twice = aliases.index[aliases.index.duplicated()][0]
+        raise InputError(f"alias {twice!r} leads to several ids; keep one, or leave it out")
+    added = aliases[~aliases.index.isin(embedding.ids) & aliases.isin(embedding.ids)].sort_index()
+    rows = embedding.ids.get_indexer(pd.Index(added.to_numpy(), dtype=object))
+    return replace(
+        embedding,
+        ids=embedding.ids.append(pd.Index(added.index, dtype=object)),
+        X=np.concatenate([embedding.X, embedding.X[rows]]),
+        source=f"{embedding.source}; {len(added)} older ids added",
+    )

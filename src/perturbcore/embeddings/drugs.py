@@ -23,7 +23,7 @@ PHYSICAL = (
     "MolWt", "HeavyAtomCount", "MolLogP", "MolMR", "TPSA", "LabuteASA", "NumHDonors",
     "NumHAcceptors", "NumHeteroatoms", "NumRotatableBonds", "RingCount", "NumAromaticRings",
     "NumAliphaticRings", "FractionCSP3", "NumAtomStereoCenters", "NumAmideBonds", "Kappa1",
-    "Kappa2", "Kappa3", "BertzCT", "BalabanJ", "qed", "FormalCharge", "NumHalogens",
+    "Kappa2", "Kappa3", "BertzCT", "BalabanJ", "qed", "FormalCharge", "fr_halogen",
 )  # fmt: skip
 HALVING = 0.5
 
@@ -32,20 +32,13 @@ HALVING = 0.5
 def fingerprint(drugs: pd.DataFrame, *, kind: str = "ecfp:4", bits: Dim = 2000):
     """Embed drugs by a fingerprint of their molecule (column `smiles`), salts included.
 
-    Drugs that cannot be read are left out and counted in ``source``.
+    Drugs that cannot be read are left out and counted in ``source``. `kind`: ``maccs`` (166 keys,
+    bit 0 unused), ``topological`` (paths of one to seven bonds, Daylight's kind), ``secfp`` (hashed
+    circular SMILES, radius 3), ``avalon``, ``erg`` (reduced graph, real numbers),
+    ``ecfp:<diameter>`` and ``fcfp:<diameter>`` (Morgan atoms, or pharmacophoric features; without a
+    number the diameter is 4). `bits`: width of hashed fingerprints; ``maccs`` (167) and ``erg``
+    (315) have their own.
 
-    Parameters
-    ----------
-    kind
-        ``maccs`` (166 keys, bit 0 unused), ``topological`` (paths of one to seven bonds, Daylight's
-        kind), ``secfp`` (hashed circular SMILES, radius 3), ``avalon``, ``erg`` (reduced graph,
-        real numbers), ``ecfp:<diameter>`` and ``fcfp:<diameter>`` (Morgan atoms, or pharmacophoric
-        features; without a number the diameter is 4).
-    bits
-        Width of hashed fingerprints; ``maccs`` (167) and ``erg`` (315) have their own.
-
-    References
-    ----------
     Durant et al. 2002 (MACCS); Probst and Reymond 2018 (SECFP); Gedeck et al. 2006 (Avalon);
     Stiefl et al. 2006 (ErG); Rogers and Hahn 2010 (ECFP, FCFP). Width 2000: Cole et al. 2026.
     """
@@ -72,13 +65,11 @@ def _fingerprint(kind: str, bits: int) -> Callable:
         return made.GetFingerprintAsNumPy
     if kind not in KINDS:
         raise ParameterError(f"fingerprint {kind!r} is unknown; there are {', '.join(KINDS)}")
-    encoder = rdMHFPFingerprint.MHFPEncoder()
+    secfp = rdMHFPFingerprint.MHFPEncoder().EncodeSECFPMol
     return {
         "maccs": lambda mol: np.array(MACCSkeys.GenMACCSKeys(mol)),
         "topological": generators.GetRDKitFPGenerator(fpSize=bits).GetFingerprintAsNumPy,
-        "secfp": lambda mol: np.array(
-            encoder.EncodeSECFPMol(mol, radius=SECFP_RADIUS, length=bits)
-        ),
+        "secfp": lambda mol: np.array(secfp(mol, radius=SECFP_RADIUS, length=bits)),
         "avalon": lambda mol: np.array(pyAvalonTools.GetAvalonFP(mol, nBits=bits)),
         "erg": rdReducedGraphs.GetErGFingerprint,
     }[kind]
@@ -93,17 +84,10 @@ def descriptors(drugs: pd.DataFrame):
     counted in ``source``.
     """
     from rdkit import Chem, rdBase
-    from rdkit.Chem import Descriptors, rdMolDescriptors
+    from rdkit.Chem import Descriptors
 
-    own = {
-        "FormalCharge": Chem.GetFormalCharge,
-        "NumHalogens": lambda mol: sum(
-            a.GetSymbol() in ("F", "Cl", "Br", "I") for a in mol.GetAtoms()
-        ),
-        "NumAtomStereoCenters": rdMolDescriptors.CalcNumAtomStereoCenters,
-        "NumAmideBonds": rdMolDescriptors.CalcNumAmideBonds,
-    }
-    functions = [(dict(Descriptors.descList) | own)[n] for n in PHYSICAL]
+    known = dict(Descriptors.descList) | {"FormalCharge": Chem.GetFormalCharge}
+    functions = [known[name] for name in PHYSICAL]
     with rdBase.BlockLogs():
         read = molecules(drugs)
         X = np.array([[float(f(mol)) for f in functions] for mol in read.values()])

@@ -1,6 +1,5 @@
 """Embeddings of genes from how they vary over unperturbed cells."""
 
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -12,9 +11,9 @@ from sklearn.decomposition import PCA
 
 from perturbcore.core.errors import InputError
 from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.cell_models.tokens import control_cells, drawn_controls, log_normalised
+from perturbcore.embeddings.cell_models.tokens import drawn_controls, log_normalised
 from perturbcore.embeddings.linalg import DENSE, NOISE, fix_signs
-from perturbcore.embeddings.registry import Dim, Positive, register
+from perturbcore.embeddings.registry import Dim, register
 
 Cells = Annotated[int, Field(ge=2)]
 
@@ -48,42 +47,6 @@ def expression_embeddings(
         text = f"{source} of {line}; {len(rows)} of {n_all} cells, PCA, {X.shape[1]} dimensions"
         made.append(Embedding("PCA", "Expression", genes, X, identifier, line, text + note))
     return made
-
-
-@register("cell_transformer", kind="screen", modality="Expression")
-def cell_transformer(
-    screen: AnnData,
-    *,
-    cell_line: str | None = None,
-    models: Path | None = None,
-    dim: Dim = 64,
-    heads: Dim = 4,
-    layers: Dim = 2,
-    latents: Dim = 32,
-    epochs: Dim = 5,
-    lr: Positive = 3e-3,
-    max_cells: Cells = 2000,
-    max_genes: Cells | None = None,
-    seed: int = 0,
-):
-    """Train a transformer to fill in masked genes of control cells; average its gene embeddings.
-
-    One encoder is trained on all cell lines (or on `cell_line` alone) and kept in the folder
-    `models`; each line's embedding is the mean over its own control cells. No perturbed cell is
-    looked at. Options: see `perturbcore.embeddings.cell_models.pretrain.pretrain` and
-    `perturbcore.embeddings.cell_models.tokens.control_cells`.
-    """
-    # torch takes seconds to import, and most builds find the embedding in the cache
-    from perturbcore.embeddings.cell_models.frozen import frozen_embeddings
-    from perturbcore.embeddings.cell_models.pretrain import pretrain
-
-    lines = None if cell_line is None else [cell_line]
-    cells = control_cells(
-        screen, cell_lines=lines, max_cells=max_cells, max_genes=max_genes, seed=seed
-    )
-    sizes = dict(dim=dim, heads=heads, layers=layers, latents=latents)
-    trained = pretrain(cells, **sizes, epochs=epochs, lr=lr, seed=seed, folder=models)
-    return frozen_embeddings(trained.encoder, cells)
 
 
 def _gene_components(cells: sp.csr_matrix, names: pd.Index, dim: int, seed: int):

@@ -1,7 +1,4 @@
-"""A graph convolutional network with residual layers, pretrained to tell edges from random pairs.
-
-torch and torch-geometric are imported here: only what trains or reads such a network imports this.
-"""
+"""A residual graph convolutional network, pretrained to tell edges from random pairs."""
 
 import warnings
 from dataclasses import dataclass
@@ -33,7 +30,7 @@ class SymmetricProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        """Multiply again: A is its own transpose."""
+        """Multiply."""
         return None, ctx.A @ gradient.contiguous()
 
 
@@ -61,6 +58,11 @@ class GraphNetwork(nn.Module):
         self.convolutions = nn.ModuleList(Convolution(dim) for _ in range(layers))
         self.out = nn.Linear(dim, dim)
         self.dropout = dropout
+
+    @torch.no_grad()
+    def vectors(self, A: Tensor) -> np.ndarray:
+        """Vectors of all nodes (n, dim) without dropout."""
+        return self.eval()(A).numpy()
 
     def forward(self, A: Tensor) -> Tensor:
         """Return the vectors of all nodes (n, dim) for the normalised matrix A."""
@@ -111,11 +113,10 @@ class LinkLearner(Learner):
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """A network that has learnt the links of a graph.
+    """A network that has learnt the links of a graph A, held-out edges included.
 
-    `A`: weights of the whole graph, held-out edges included, which the vectors are computed on;
     `auroc`: of held-out edges against as many random pairs that are no edges, when the held-out
-    edges took no part in message passing; `trained`: how the training went.
+    edges took no part in message passing.
     """
 
     network: GraphNetwork
@@ -125,25 +126,14 @@ class Pretrained:
 
     def vectors(self) -> np.ndarray:
         """Node embeddings on the whole graph, (n, dim) float32."""
-        return _vectors(self.network, sparse_tensor(normalised(self.A)))
+        return self.network.vectors(sparse_tensor(normalised(self.A)))
 
 
 def pretrain(
-    A: sp.csr_matrix,
-    *,
-    dim: int,
-    layers: int,
-    dropout: float,
-    lr: float,
-    weight_decay: float,
-    batch_size: int,
-    max_epochs: int,
-    patience: int,
-    validation: float,
-    seed: int,
-    folder: Path | None = None,
-    key: str = "",
-) -> Pretrained:
+    A: sp.csr_matrix, *, dim: int, layers: int, dropout: float, lr: float, weight_decay: float,
+    batch_size: int, max_epochs: int, patience: int, validation: float, seed: int,
+    folder: Path | None = None, key: str = "",
+) -> Pretrained:  # fmt: skip
     """Pretrain a `GraphNetwork` by link prediction on symmetric weights A (n, n) without loops.
 
     A share `validation` of the undirected edges is held out: it is not in the matrix of message
@@ -152,8 +142,6 @@ def pretrain(
     takes `batch_size` edges at a time, each with one uniform random pair, and stops early on the
     held-out edges. `folder` and `key`: see `perturbcore.core.training.fit`.
 
-    References
-    ----------
     Cole et al. 2026, section 4.5.2 (STRING GNN); Kipf and Welling 2017.
     """
     A = sp.csr_matrix(A)
@@ -181,16 +169,10 @@ def pretrain(
         Batches(len(held), len(held), held_batch, shuffle=False), max_epochs=max_epochs,
         patience=patience, grad_clip=1.0, folder=folder, key=key, seed=seed,
     )  # fmt: skip
-    z = _vectors(network, learner.A)
+    z = network.vectors(learner.A)
     score = np.concatenate([(z[p[:, 0]] * z[p[:, 1]]).sum(axis=1) for p in (held, others)])
     label = np.repeat([1, 0], [len(held), len(others)])
     return Pretrained(network, A, float(roc_auc_score(label, score)), trained)
-
-
-def _vectors(network: GraphNetwork, A: Tensor) -> np.ndarray:
-    network.eval()
-    with torch.no_grad():
-        return network(A).numpy()
 
 
 def weights_of(A: sp.csr_matrix, pairs: np.ndarray) -> np.ndarray:
@@ -199,11 +181,7 @@ def weights_of(A: sp.csr_matrix, pairs: np.ndarray) -> np.ndarray:
 
 
 def split_edges(A: sp.csr_matrix, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split undirected edges of a symmetric matrix into those to learn from and a share held out.
-
-    Each is an (m, 2) array with every edge once, smaller node number first; at least one is held
-    out.
-    """
+    """Split undirected edges, (m, 2) with i < j, into those to learn from and a share held out."""
     upper = sp.triu(A, 1).tocoo()
     edges = np.column_stack([upper.row, upper.col]).astype(np.int64)
     order = np.random.default_rng([seed, 0]).permutation(len(edges))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError
 from perturbcore.data.read import read_table, read_text
 from perturbcore.embeddings.base import Embedding, check_ids, strip_version
 
@@ -21,17 +21,10 @@ _META = ("name", "modality", "identifier", "cell_line", "source")
 
 
 def load_embedding(
-    path: Path | str,
-    *,
-    name: str | None = None,
-    modality: str | None = None,
-    identifier: str | None = None,
-    cell_line: str | None = None,
-    source: str | None = None,
-    id_column: str | None = None,
-    obsm: str | None = None,
-    strip_versions: bool = False,
-) -> Embedding:
+    path: Path | str, *, name: str | None = None, modality: str | None = None,
+    identifier: str | None = None, cell_line: str | None = None, source: str | None = None,
+    id_column: str | None = None, obsm: str | None = None, strip_versions: bool = False,
+) -> Embedding:  # fmt: skip
     """Read an embedding: one row per gene or drug, its id and d numbers.
 
     Parameters
@@ -43,10 +36,9 @@ def load_embedding(
     name, modality, identifier, cell_line, source
         As in `Embedding`. What is not given is taken from the file if `save_embedding` wrote it,
         else: the file name, ``"Prior knowledge"``, ``"symbol"``, no cell line, the file name.
-    id_column
-        Column (``obs`` column of an ``.h5ad``) that holds the ids, if not the default.
-    obsm
-        Key of ``.obsm`` to take instead of ``X`` of an ``.h5ad``.
+    id_column, obsm
+        Column (``obs`` column of an ``.h5ad``) that holds the ids; key of ``.obsm`` to take instead
+        of ``X``.
     strip_versions
         Drop versions from Ensembl ids (``ENSG00000141510.18``).
 
@@ -54,8 +46,7 @@ def load_embedding(
     ------
     InputError
         The file is missing, cut off, empty, of an unknown kind or pickled; a value is no finite
-        number; an id repeats, or looks like another identifier than the declared one. The message
-        names the column or row.
+        number; an id repeats, or looks like another identifier than the declared one.
     """
     path = Path(path)
     if not path.is_file():
@@ -87,9 +78,7 @@ def load_embedding(
 
 def save_embedding(embedding: Embedding, path: Path | str) -> Path:
     """Write an embedding to ``.npz``: ids, vectors, name, modality, identifier, line and source."""
-    path = Path(path)
-    if path.suffix != ".npz":
-        raise ParameterError(f"{path}: embeddings are written to .npz, not to {path.suffix!r}")
+    path = Path(path).with_suffix(".npz")
     path.parent.mkdir(parents=True, exist_ok=True)
     meta = json.dumps({k: getattr(embedding, k) for k in _META})
     ids = embedding.ids.to_numpy().astype(str)
@@ -136,11 +125,10 @@ def _from_npz(path: Path):
                 "ids as a text array (ids.astype(str)) and X as floats"
             ) from None
         raise InputError(f"{path} is damaged or truncated ({error}); fetch it again") from None
-    missing = [k for k, array in (("ids", ids), ("X", X)) if array is None]
-    if missing:
+    if ids is None or X is None:
         raise InputError(
-            f"{path} lacks the array {' and '.join(missing)}; it has {_names(names)}; write it "
-            "with np.savez(path, ids=..., X=...)"
+            f"{path} lacks the array {'ids' if ids is None else 'X'}; it has {_names(names)}; "
+            "write it with np.savez(path, ids=..., X=...)"
         )
     if ids.ndim != 1:
         raise InputError(f"{path}: ids has shape {ids.shape}; one id per row of X is expected")

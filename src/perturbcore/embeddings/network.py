@@ -1,5 +1,6 @@
-"""Embeddings of the nodes of an interaction network: eigenvectors, diffusion, wavelets."""
+"""Embeddings of the nodes of an interaction network: eigenvectors, diffusion, wavelets, GNN."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -9,10 +10,12 @@ from pydantic import Field
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
+from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.linalg import DENSE, fix_signs, half_scaled_svd
-from perturbcore.embeddings.registry import Dim, register
+from perturbcore.embeddings.registry import Dim, Positive, register
 
+FEWEST_NODES = 20  # of a graph network: below, nothing is left once edges are held out
 LARGEST_DIFFUSION = 30_000  # nodes
 RESTART = 0.5  # probability
 KERNELS = {
@@ -22,7 +25,6 @@ KERNELS = {
 SCALES = (1.0, 3.0, 9.0)
 ORDER = 12  # degree of the polynomial
 LANDMARKS = 1000  # nodes of highest degree that wavelet coefficients are taken at
-Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 @register("network", kind="edges")
@@ -37,13 +39,11 @@ def network_embedding(
 
     ``laplacian``: eigenvectors of the normalised Laplacian with the smallest non-zero eigenvalues
     over all connected components (a zero one only says which component a node is in), divided by
-    the root of the degree; "STRING Spectral" of Cole et al. 2026, section 4.5.2, is this. Nodes of
-    small components sit at or near the origin, and a component of n nodes has at most n - 1
-    dimensions. ``diffusion``: singular vectors of log(1 + n p), where p is the stationary
-    distribution of a random walk with `RESTART` from each node.
+    the root of the degree: "STRING Spectral" of Cole et al. 2026, section 4.5.2. Nodes of small
+    components sit at or near the origin. ``diffusion``: singular vectors of log(1 + n p), where p
+    is the stationary distribution of a random walk with `RESTART` from each node.
 
-    Belkin and Niyogi 2003 (Laplacian eigenmaps); Cho, Berger and Peng 2016 (diffusion component
-    analysis).
+    Belkin and Niyogi 2003 (Laplacian eigenmaps); Cho et al. 2016 (diffusion component analysis).
     """
     ids, A = adjacency(edges)
     X = (_laplacian if method == "laplacian" else _diffusion)(A, dim, seed)
@@ -55,9 +55,8 @@ def network_embedding(
 def adjacency(edges: pd.DataFrame) -> tuple[np.ndarray, sp.csr_matrix]:
     """Turn an edge list into sorted node ids and a symmetric float64 CSR matrix without loops.
 
-    `edges`: columns ``source``, ``target`` and optionally ``weight`` (positive). An edge listed
-    more than once, or in both directions, counts once with its largest weight; self-loops count
-    for nothing, and nodes that keep no edge are left out.
+    An edge listed more than once, or in both directions, counts once with its largest ``weight``;
+    nodes that keep no edge are left out.
     """
     missing = sorted({"source", "target"} - set(edges.columns))
     if missing:
@@ -68,7 +67,16 @@ def adjacency(edges: pd.DataFrame) -> tuple[np.ndarray, sp.csr_matrix]:
     ends = edges[["source", "target"]].astype(object)
     for row, column in np.argwhere((ends.isna() | (ends == "")).to_numpy()):
         raise InputError(f"edge {row} has no {ends.columns[column]}; remove it")
-    ends, weight = ends.to_numpy(), _weights(edges)
+    weight = np.ones(len(edges))
+    if "weight" in edges:
+        weight = pd.to_numeric(edges["weight"], errors="coerce").to_numpy(dtype=np.float64)
+    for row in np.flatnonzero(~np.isfinite(weight) | (weight < 0)):
+        edge = edges.iloc[row]
+        raise InputError(
+            f"edge {row} ({edge['source']} - {edge['target']}) has weight {edge['weight']!r}; "
+            "weights must be finite and not negative"
+        )
+    ends = ends.to_numpy()
     keep = (ends[:, 0] != ends[:, 1]) & (weight > 0)
     if not keep.any():
         raise InputError(
@@ -79,19 +87,6 @@ def adjacency(edges: pd.DataFrame) -> tuple[np.ndarray, sp.csr_matrix]:
     table = table.assign(w=weight[keep]).groupby(["i", "j"], as_index=False)["w"].max()
     half = sp.coo_matrix((table["w"], (table["i"], table["j"])), shape=(len(ids), len(ids)))
     return ids, (half + half.T).tocsr()
-
-
-def _weights(edges: pd.DataFrame) -> np.ndarray:
-    if "weight" not in edges:
-        return np.ones(len(edges))
-    weight = pd.to_numeric(edges["weight"], errors="coerce").to_numpy(dtype=np.float64)
-    for row in np.flatnonzero(~np.isfinite(weight) | (weight < 0)):
-        edge = edges.iloc[row]
-        raise InputError(
-            f"edge {row} ({edge['source']} - {edge['target']}) has weight {edge['weight']!r}; "
-            "weights must be finite and not negative"
-        )
-    return weight
 
 
 def normalised_adjacency(A: sp.csr_matrix) -> tuple[sp.csr_matrix, np.ndarray]:
@@ -192,8 +187,7 @@ def wavelet_coefficients(
 ) -> np.ndarray:
     """Return g(s L) at columns `at`, for filters (kernel g, scale s), float32, (n, n_filters, m).
 
-    L is the normalised Laplacian of symmetric A (n, n) without isolated nodes; its spectrum lies in
-    [0, 2], on which g is a Chebyshev polynomial of degree `order`: no eigenvectors are needed.
+    The spectrum of L lies in [0, 2], on which g is a Chebyshev polynomial of degree `order`.
     """
     shifted = (-normalised_adjacency(A)[0]).astype(np.float32)  # L - I: spectrum in [-1, 1]
     weights = [
@@ -213,3 +207,53 @@ def wavelet_coefficients(
         for j, w in enumerate(weights):
             out[:, j] += w[k] * now
     return out
+
+
+@register("gnn", kind="edges")
+def gnn_embedding(
+    edges: pd.DataFrame,
+    *,
+    models: Path | None = None,
+    dim: Dim = 128,
+    layers: Dim = 2,
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
+    lr: Positive = 1e-3,
+    weight_decay: float = 0.0,
+    batch_size: Dim = 4096,
+    max_epochs: Dim = 120,
+    patience: Dim = 10,
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+    seed: int = 0,
+):
+    """Embed the nodes of an undirected network by a graph neural network that predicts its links.
+
+    The vectors are those of the last layer on the whole graph; ``source`` tells the AUROC of
+    held-out edges. A network that the folder `models` has is not trained again.
+
+    Cole et al. 2026, section 4.5.2 (STRING GNN).
+    """
+    given = locals()
+    trained, ids = pretrained_network(edges, **{k: given[k] for k in ("models", *OPTIONS)})
+    about = (
+        f"graph convolutions pretrained on {trained.A.nnz // 2} edges, {layers} layers, "
+        f"{dim} dimensions, {trained.trained.epochs} epochs, AUROC of held-out edges "
+        f"{trained.auroc:.3f}"
+    )
+    return ids, trained.vectors(), about
+
+
+OPTIONS = {k: v for k, v in gnn_embedding.__wrapped__.__kwdefaults__.items() if k != "models"}
+
+
+def pretrained_network(edges: pd.DataFrame, *, models: Path | None = None, **options):
+    """Pretrain the network of `gnn_embedding`, or take it from `models`; also its node names."""
+    options = OPTIONS | options
+    ids, A = adjacency(edges)
+    if len(ids) < FEWEST_NODES:
+        raise InputError(f"a network of {len(ids)} nodes is too small for builder gnn")
+    # torch-geometric takes seconds to import, and most builds find the embedding in the cache
+    from perturbcore.embeddings.gcn import pretrain
+
+    key = digest(ids, A, options, code_digest("perturbcore.embeddings.network"))
+    folder = Path(models) / f"gnn-{key}" if models is not None else None
+    return pretrain(A, folder=folder, key=key, **options), ids

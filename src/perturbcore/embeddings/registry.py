@@ -13,7 +13,7 @@ pydantic checks strictly (``Annotated[int, Field(ge=1)]``, ``Literal["heat", "ba
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
 from typing import Annotated
@@ -29,7 +29,6 @@ FAMILIES = (
     "controls",
     "drugs",
     "expression",
-    "graph_network",
     "language_model",
     "network",
     "node2vec",
@@ -76,15 +75,8 @@ class Builder:
         try:
             self.options(**options)
         except ValidationError as error:
-            option, known = error.errors()[0]["loc"][0], self.options.model_fields
-            if option not in known:
-                raise ParameterError(
-                    f"{where}: builder {self.name!r} has no option {option!r}; it has "
-                    f"{', '.join(sorted(known)) or 'none'}"
-                ) from None
-            what = f"option {option!r} of builder {self.name!r}"
-            default = f"(default: {known[option].default!r})"
-            raise ParameterError(f"{where}: {what} {fault(error)} {default}") from None
+            where = f"{where}, builder {self.name!r}"
+            raise wrong_option(error, where, self.options.model_fields) from None
 
     def make(self, *sources, given: dict | None = None, **options) -> list[Embedding]:
         """Call the function on its sources and name what it returns; errors name the embedding.
@@ -119,33 +111,32 @@ class Builder:
         return [replace(e, **changes) for e in made]
 
 
-def fault(error: ValidationError) -> str:
-    """Say what pydantic wanted first and what it got."""
+def wrong_option(error: ValidationError, where: str, known: Iterable[str]) -> ParameterError:
+    """Say which option pydantic refused first, and what it must be."""
     first = error.errors()[0]
-    return f"{first['msg'].replace('Input should', 'must')}, got {first['input']!r}"
+    option = first["loc"][0]
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(sorted(known)) or "none"
+        return ParameterError(f"{where}: there is no option {option!r}; there are: {known}")
+    wanted = first["msg"].replace("Input should", "must")
+    return ParameterError(f"{where}: {option!r} {wanted}, got {first['input']!r}")
 
 
 def register(
-    name: str,
-    *,
-    kind: str,
-    modality: str = KNOWLEDGE,
-    entity: str = "gene",
+    name: str, *, kind: str, modality: str = KNOWLEDGE, entity: str = "gene",
     prepare: Callable | None = None,
-) -> Callable:
+) -> Callable:  # fmt: skip
     """Make a function known to profiles; it can then be called with ``name=`` and the like, too.
 
     Parameters
     ----------
-    name
-        What a profile calls it (``builder: network``).
     kind
-        What the function is given first: edges, sets, texts, sequences, screen, ids, drugs (a
-        table of drugs), embedding (another embedding), or drugs_of (another embedding, then a
-        table of drugs). It returns ids, vectors and a line on what was done, or whole embeddings.
-        An argument `models` is a folder for what it trains.
-    modality, entity
-        Family of its embeddings unless a profile says otherwise; what its vectors stand for.
+        What the function is given first: edges, sets, texts, sequences, screen, drugs (a table of
+        drugs), embedding (another embedding), or drugs_of (another embedding, then a table of
+        drugs). It returns ids, vectors and a line on what was done, or whole embeddings. An
+        argument `models` is a folder for what it trains.
+    entity
+        What its vectors stand for: "gene" or "drug".
     prepare
         Maps options and the folder of relative paths to options with paths resolved, and to the
         digest of what the options point to; it fails before anything long begins.

@@ -33,12 +33,7 @@ SIMULATED = {
 
 @dataclass(frozen=True)
 class BuildContext:
-    """Where builders find their sources.
-
-    `dataset`: `perturbcore.data.sets.base.Dataset`: its screen for expression embeddings, its
-    perturbations for random ones, its simulation for ``source: simulated``; `folder`: where
-    relative paths of ``file`` start; the working directory if left out.
-    """
+    """Where builders find their sources: a `Dataset`, and the folder where relative paths start."""
 
     dataset: Any = None
     folder: Path | None = None
@@ -50,7 +45,7 @@ class BuildContext:
 
 @dataclass(frozen=True)
 class Source:
-    """A source that can be read, one line on what it is, and the digest of its content."""
+    """A source: a line on what it is, the digest of its content, and how to read it."""
 
     label: str
     digest: str
@@ -61,15 +56,14 @@ class Source:
 def find_source(spec: dict, kind: str, context: BuildContext) -> Source:
     """Find what a specification names, without reading more than its digest needs.
 
-    ``source`` is ``simulated``, ``screen``, ``compounds`` or a name of the catalogue, else there is
-    a ``file``; `kind` is what the builder wants (see `perturbcore.embeddings.registry.register`, or
-    ``table``). What is missing is said with the embedding's name.
+    `kind` is what the builder wants (see `perturbcore.embeddings.registry.register`, or ``table``).
+    What is missing is said with the embedding's name.
     """
-    where = f"embedding {spec['name']!r}"
-    special = {"screen": _screen, "ids": _ids, "drugs": _drugs, "drugs_of": _drugs}
-    if kind in special:
-        return special[kind](spec, context, where)
-    name = spec.get("source")
+    where, name = f"embedding {spec['name']!r}", spec.get("source")
+    if kind == "screen":
+        return _screen(spec, context, where)
+    if kind in ("drugs", "drugs_of"):
+        return _drugs(spec, context, where)
     if "file" in spec:
         path = _local_path(spec["file"], context, where)
         return Source(path.name, file_sha256(path), lambda: READERS[kind](path))
@@ -133,21 +127,19 @@ def _screen(spec: dict, context: BuildContext, where: str) -> Source:
             f"{where}: this builder reads the control cells of the data set; leave source out"
         )
     data = context.dataset
-    stored = getattr(data, "key", "")
-    if not (data.holds("screen") if stored else getattr(data, "screen", None) is not None):
+    if data is None or not data.holds("screen"):
         raise InputError(
             f"{where}: expression embeddings are made from control cells, but the data set has no "
             "screen of cells"
         )
-    if stored:
-        simulated, key = data.simulated, digest("screen", stored)
+    if data.key:
+        key = digest("screen", data.key)
     else:
-        screen, about = data.screen, _declared(data.screen)
-        control = screen.obs["is_control"].to_numpy(bool)
-        lines = screen.obs["cell_line"].astype(str)[control]
-        simulated = about.get("simulated")
-        key = digest(screen.X[control], screen.var_names, lines, about)
-    return Source("simulated " * bool(simulated) + "control cells", key, lambda: data.screen)
+        control = data.screen.obs["is_control"].to_numpy(bool)
+        lines = data.screen.obs["cell_line"].astype(str)[control]
+        about = _declared(data.screen)
+        key = digest(data.screen.X[control], data.screen.var_names, lines, about)
+    return Source("simulated " * data.simulated + "control cells", key, lambda: data.screen)
 
 
 def _drugs(spec: dict, context: BuildContext, where: str) -> Source:
@@ -178,17 +170,6 @@ def _drugs(spec: dict, context: BuildContext, where: str) -> Source:
     return Source(label, digest(drugs), lambda: drugs)
 
 
-def _ids(spec: dict, context: BuildContext, where: str) -> Source:
-    adata = described(context.dataset)
-    if adata is None:
-        raise InputError(f"{where}: random embeddings need a data set")
-    obs = adata.obs
-    obs = obs[~obs["is_control"].to_numpy(bool)] if "is_control" in obs else obs
-    ids = sorted(obs["perturbation"].astype(str).unique())
-    known = _declared(adata).get("identifier")
-    return Source("", digest(ids), lambda: ids, {"identifier": known} if known else {})
-
-
 def described(data: Any) -> AnnData | None:
     """Return the responses of a data set, or its screen, or None."""
     parts = (getattr(data, part, None) for part in ("responses", "screen"))
@@ -204,10 +185,7 @@ def _fetched(name: str) -> Path:
 
 
 def read_edges(path: Path | str) -> pd.DataFrame:
-    """Read an edge list: columns source, target and, where there is one, weight.
-
-    The ends are the columns ``source, target`` if these exist, else the first two.
-    """
+    """Read an edge list: source and target (else the first two columns) and, if any, weight."""
     frame = read_table(path)
     ends = ["source", "target"] if {"source", "target"} <= set(frame) else list(frame.columns[:2])
     if len(ends) < 2:
@@ -235,10 +213,7 @@ def read_texts(path: Path | str) -> dict[str, str]:
 
 
 def read_gmt(path: Path | str) -> dict[str, list[str]]:
-    """Read gene sets from a GMT file: name, description, then genes, separated by tabs.
-
-    A line without genes, without a name, or with the name of an earlier set is refused by number.
-    """
+    """Read gene sets from a GMT file: name, description, then genes, separated by tabs."""
     sets: dict[str, list[str]] = {}
     for number, line in _lines(path):
         title, *cells = (cell.strip() for cell in line.split("\t"))
@@ -261,8 +236,7 @@ def read_gmt(path: Path | str) -> dict[str, list[str]]:
 def read_fasta(path: Path | str) -> dict[str, list[str]]:
     """Read protein sequences by gene name (``GN=TP53``), or by the header up to the first blank.
 
-    Entries of one id are isoforms. Residues before the first header, or a header without id or
-    residues, are refused by number.
+    Entries of one id are isoforms.
     """
     entries: list[tuple[str, int, list[str]]] = []
     for number, line in _lines(path):

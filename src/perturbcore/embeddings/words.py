@@ -1,7 +1,6 @@
-"""Embeddings from words: of annotation sets, descriptions, protein sequences and drugs' labels.
+"""Embeddings from words (sets, terms, k-mers): TF-IDF and a truncated SVD.
 
-All count words (sets, terms, k-mers), weigh them by TF-IDF and reduce them by a truncated SVD:
-latent semantic analysis (Deerwester et al. 1990).
+Latent semantic analysis: Deerwester et al. 1990.
 """
 
 from collections.abc import Iterable, Mapping
@@ -50,12 +49,9 @@ def text_embedding(texts: Mapping[str, str], *, dim: Dim = 128, min_df: Dim = 2,
     counted in ``source``.
     """
     ids = sorted(texts)
-    for i in ids:
-        if not isinstance(texts[i], str):
-            raise InputError(
-                f"the description of {i!r} is {type(texts[i]).__name__}, not text; leave the id "
-                "out or give it a text"
-            )
+    for i in (i for i in ids if not isinstance(texts[i], str)):
+        kind = type(texts[i]).__name__
+        raise InputError(f"the description of {i!r} is {kind}, not text; leave the id out")
     vectorizer = TfidfVectorizer(
         ngram_range=(1, 2), min_df=min_df, sublinear_tf=True, stop_words="english"
     )
@@ -115,8 +111,7 @@ def isoforms_of(sequences: Mapping) -> tuple[list[str], np.ndarray, list[str]]:
 def drug_text(drugs: pd.DataFrame, *, dim: Dim = 128, min_df: Dim = 2, seed: int = 0):
     """Embed drugs by name, mechanism and targets, as `text_embedding` embeds descriptions.
 
-    It counts words; for a language model's vectors of the same texts give a file, with modality
-    ``LLM``. Drugs without a word that others share have no vector.
+    Drugs without a word that others share have no vector.
     """
     made = text_embedding.__wrapped__(drug_texts(drugs), dim=dim, min_df=min_df, seed=seed)
     return *made[:2], f"name, mechanism, targets; {made[2]}"

@@ -1,4 +1,4 @@
-"""A small transformer whose tokens are genes: gene identity plus expression in one cell."""
+"""A small transformer whose tokens are genes, and the gene vectors of any frozen encoder."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perturbcore.core.digest import digest
 from perturbcore.core.errors import ParameterError
+from perturbcore.embeddings.base import Embedding
+from perturbcore.embeddings.cell_models.tokens import ControlCells
 
 # standard deviations beyond which expression is not told apart
 LARGEST = 10.0
@@ -64,9 +67,9 @@ class Block(nn.Module):
 class Read(nn.Module):
     """Latent vectors read the expression of all genes.
 
-    The weights follow from the genes' vectors alone and are the same for every cell, so that all
-    cells are read by one matrix product. The weighted mean is scaled by the square root of the
-    number of genes, lest the signal of many independent genes vanish beside the latents.
+    The weights follow from the genes' vectors alone: all cells are read by one matrix product. The
+    weighted mean is scaled by the square root of the number of genes, lest the signal of many
+    independent genes vanish beside the latents.
     """
 
     def __init__(self, dim: int, heads: int, latents: int):
@@ -94,13 +97,11 @@ class Read(nn.Module):
 class CellTransformer(nn.Module):
     """Encoder of cells with one token per gene.
 
-    A token is the gene's vector plus its expression, in standard deviations from the mean of
-    the control cells of its line, times a direction that follows from the gene's vector. A few
-    latent vectors read all genes, attend to one another for `layers` rounds, and the token of
-    each queried gene reads them: time grows with genes x latents, and with the genes that are
-    asked for.
-
-    `start` (n_genes, dim): initial gene vectors; normal random numbers by default.
+    A token is the gene's vector plus its expression, in standard deviations from the mean of the
+    control cells of its line, times a direction that follows from the gene's vector. A few latent
+    vectors read all genes, attend to one another for `layers` rounds, and the token of each queried
+    gene reads them: time grows with genes x latents. `start` (n_genes, dim) are the initial gene
+    vectors; normal random numbers by default.
 
     Jaegle et al. 2022 (Perceiver IO: read, process, write); Vaswani et al. 2017.
     """
@@ -109,18 +110,10 @@ class CellTransformer(nn.Module):
     adaptable = ("direction", "query", "key", "value")
 
     def __init__(
-        self,
-        genes: Sequence[str],
-        mean: np.ndarray,
-        sd: np.ndarray,
-        *,
-        dim: int = 64,
-        heads: int = 4,
-        layers: int = 2,
-        latents: int = 32,
-        seed: int = 0,
+        self, genes: Sequence[str], mean: np.ndarray, sd: np.ndarray, *, dim: int = 64,
+        heads: int = 4, layers: int = 2, latents: int = 32, seed: int = 0,
         start: np.ndarray | None = None,
-    ):
+    ):  # fmt: skip
         super().__init__()
         if dim < 1 or heads < 1 or dim % heads or layers < 1 or latents < 1:
             raise ParameterError(
@@ -128,14 +121,14 @@ class CellTransformer(nn.Module):
                 f"latents={latents} at least 1"
             )
         self.genes, self.dim = pd.Index(genes, dtype=object), dim
-        for name, array in (("mean", mean), ("sd", sd)):
-            self.register_buffer(name, torch.tensor(np.asarray(array, dtype=np.float32)))
+        self.register_buffer("mean", torch.tensor(np.asarray(mean, dtype=np.float32)))
+        self.register_buffer("sd", torch.tensor(np.asarray(sd, dtype=np.float32)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            given = torch.randn(len(self.genes), dim)
-            if start is not None:
-                given = torch.tensor(np.asarray(start, dtype=np.float32))
-            self.gene = nn.Parameter(given)
+            gene = torch.randn(len(self.genes), dim)
+            self.gene = nn.Parameter(
+                gene if start is None else torch.tensor(start, dtype=torch.float32)
+            )
             self.masked = nn.Parameter(torch.randn(dim) * 0.1)
             self.direction = nn.Linear(dim, dim, bias=False)
             self.read = Read(dim, heads, latents)
@@ -150,23 +143,20 @@ class CellTransformer(nn.Module):
         return ((values - self.mean[line]) / self.sd[line]).clamp(-LARGEST, LARGEST)
 
     def forward(
-        self,
-        values: Tensor,
-        line: Tensor | int = 0,
-        query: Tensor | None = None,
+        self, values: Tensor, line: Tensor | int = 0, query: Tensor | None = None,
         visible: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Embed genes in cells: expression (n, n_genes), log1p(1e4) -> (n, q, dim).
 
-        `line` is a position, or one per cell; `query` (q,) are the genes to embed, all
-        by default; only the expression of the genes `visible` (v,) is read, all by default: the
-        values of the others, queried ones too, take no part.
+        `line` is a position, or one per cell; `query` (q,) are the genes to embed, `visible` (v,)
+        those whose expression is read, all by default: that of the others takes no part.
         """
         z = self.standardised(values, line)
-        gene, direction, shown = self.gene, self.direction(self.gene), z
-        if visible is not None:
-            gene, direction, shown = gene[visible], direction[visible], z[:, visible]
-        state = self.read(shown, gene, direction)
+        gene, direction = self.gene, self.direction(self.gene)
+        if visible is None:
+            state = self.read(z, gene, direction)
+        else:
+            state = self.read(z[:, visible], gene[visible], direction[visible])
         for block in self.process:
             state = block(state)
         return self.norm(self.write(self._tokens(z, query, visible), state))
@@ -187,3 +177,67 @@ class CellTransformer(nn.Module):
         gene = self.gene if query is None else self.gene[query]
         by_gene = (embedded * self.to_gene(gene)).sum(-1) / self.dim**0.5
         return by_gene + self.to_value(embedded).squeeze(-1)
+
+
+def encoder_digest(encoder: nn.Module) -> str:
+    """Content of an encoder: its class, genes and weights."""
+    weights = {k: digest(v.numpy(force=True)) for k, v in sorted(encoder.state_dict().items())}
+    return digest(type(encoder).__name__, encoder.genes, weights, getattr(encoder, "spec", {}))
+
+
+def spread_rows(n: int, most: int) -> np.ndarray:
+    """At most `most` row numbers, spread evenly over `n`."""
+    return np.arange(n) if n <= most else np.linspace(0, n - 1, most).astype(int)
+
+
+def cells_with(embedded: Tensor) -> Tensor:
+    """In how many cells each gene was read, (n, q, d) -> (q, 1): those where it is not zero."""
+    return (embedded != 0).any(-1).sum(0).unsqueeze(-1)
+
+
+def mean_over_cells(embedded: Tensor) -> Tensor:
+    """Mean over the cells that have a gene (Cole et al., Eq. 11), (n, q, d) -> (q, d); else 0."""
+    return embedded.sum(0) / cells_with(embedded).clamp_min(1)
+
+
+@torch.no_grad()
+def gene_vectors(
+    encoder: nn.Module, cells: ControlCells, line: str, *, max_cells: int = 256,
+    batch_size: int = 32,
+) -> np.ndarray:  # fmt: skip
+    """Average each gene's embedding over the control cells of a line, (n_genes, d); zero if none.
+
+    `encoder` maps expression (n, n_genes) and the position of the line to embeddings (n, n_genes,
+    d), zero where it has not read a gene; it has the `genes` of `cells`, and `dim`. At most
+    `max_cells` cells are read, spread over those there are.
+
+    Cole et al. 2026, Eq. 11, and section 4.10: F(X), the mean over cells before Eq. 13.
+    """
+    values = cells.of(line)
+    values = torch.from_numpy(values[spread_rows(len(values), max_cells)])
+    total = torch.zeros(len(encoder.genes), encoder.dim, dtype=torch.float64)
+    count = torch.zeros(len(encoder.genes), 1)
+    encoder.eval()
+    for part in values.split(batch_size):
+        embedded = encoder(part, cells.position(line))
+        total += embedded.sum(0, dtype=torch.float64)
+        count += cells_with(embedded)
+    return (total / count.clamp_min(1)).float().numpy()
+
+
+def frozen_embeddings(
+    encoder: nn.Module, cells: ControlCells, *, name: str = "Cell transformer", max_cells: int = 256
+) -> list[Embedding]:
+    """Make an embedding of each cell line from a frozen encoder; see `gene_vectors`.
+
+    Genes that no control cell expresses, or that the encoder reads in none, have no vector.
+    """
+    cells = cells.take(encoder.genes)
+    varies = np.ptp(cells.values, axis=0) > 0
+    made = []
+    for line in cells.lines:
+        X = gene_vectors(encoder, cells, line, max_cells=max_cells)
+        known = varies & X.any(axis=1)
+        about, ids = f"frozen encoder; {cells.source}", cells.genes[known]
+        made.append(Embedding(name, "Expression", ids, X[known], cells.identifier, line, about))
+    return made

@@ -14,12 +14,9 @@ from perturbcore.core.errors import DownloadError, InputError, ParameterError
 from perturbcore.embeddings.cell_models.cells import LARGEST
 from perturbcore.embeddings.cell_models.tokens import ControlCells
 
-ENCODINGS = ("bins", "rank", "values")
+ENCODINGS = ("rank", "values")
 VOCABULARIES = ("genes.json", "genes.txt", "vocab.json", "vocab.txt")
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 FILES = ["*.safetensors", "*.json", *VOCABULARIES]
-# log1p(1e4): no normalised value is larger
-TOP = float(np.log1p(1e4))
 
 
 class HuggingFaceCells(nn.Module):
@@ -32,18 +29,12 @@ class HuggingFaceCells(nn.Module):
     adaptable: tuple[str, ...] = ()
 
     def __init__(
-        self,
-        model,
-        genes: Sequence[str],
-        tokens: Sequence[int],
-        encoding: str,
-        size: int,
+        self, model, genes: Sequence[str], tokens: Sequence[int], encoding: str, size: int,
         typical: np.ndarray,
-    ):
+    ):  # fmt: skip
         super().__init__()
-        self.model, self.genes, self.encoding = model, pd.Index(genes), encoding
-        self.size, self.spec = size, {"encoding": encoding}
-        self.dim = int(model.config.hidden_size)
+        self.model, self.genes, self.size = model, pd.Index(genes), size
+        self.spec, self.dim = {"encoding": encoding}, int(model.config.hidden_size)
         typical = torch.tensor(np.asarray(typical, dtype=np.float32)).clamp_min(1e-3)
         self.register_buffer("tokens", torch.tensor(np.asarray(tokens, dtype=np.int64)))
         self.register_buffer("typical", typical)
@@ -54,15 +45,9 @@ class HuggingFaceCells(nn.Module):
         The cell line takes no part. With "rank", genes that are not expressed, or rank too low to
         fit in, are zero.
         """
-        encode = {"bins": self._bins, "rank": self._rank, "values": self._values}[self.encoding]
+        encode = self._rank if self.spec["encoding"] == "rank" else self._values
         hidden = encode(values.clamp_min(0.0))
         return hidden if query is None else hidden[:, query]
-
-    def _bins(self, values):
-        top = self.model.config.type_vocab_size - 1
-        level = torch.ceil(values / TOP * top).clamp(0, top).long()
-        ids = self.tokens.expand(len(values), -1)
-        return self.model(input_ids=ids, token_type_ids=level).last_hidden_state
 
     def _values(self, values):
         full = values.new_zeros(len(values), self.size).index_copy(1, self.tokens, values)
@@ -85,11 +70,7 @@ class HuggingFaceCells(nn.Module):
 
 
 def load_huggingface(
-    source: str | Path,
-    cells: ControlCells,
-    *,
-    encoding: str = "bins",
-    genes: Sequence[str] | Mapping[str, int] | None = None,
+    source: str | Path, cells: ControlCells, *, encoding: str = "rank"
 ) -> HuggingFaceCells:
     """Load a checkpoint from a folder or the hub, to be used like the embedded transformer.
 
@@ -100,48 +81,32 @@ def load_huggingface(
     Parameters
     ----------
     source
-        A folder, or a name on the hub such as ``"organisation/model"``.
+        A folder, or a name on the hub such as ``"organisation/model"``. Its vocabulary (genes in
+        the order of their tokens, or gene -> token) is ``genes.json``, ``genes.txt``,
+        ``vocab.json`` or ``vocab.txt``.
     cells
         The genes measured there that the vocabulary knows are those that the encoder reads.
-    encoding : {"bins", "rank", "values"}
-        How expression is given to the model. "bins": a token per gene, its expression as token
-        type, in as many equal steps as the model has token types. "rank": tokens of the expressed
-        genes, sorted by expression over the gene's average in control cells, as Geneformer reads
-        them; a gene set to zero is thereby deleted. "values": the expression itself, at the gene's
-        position, with an attention mask of the genes measured, as AIDO.Cell reads it.
-    genes
-        Vocabulary: genes in the order of their tokens, or gene -> token. By default read from
-        ``genes.json``, ``genes.txt``, ``vocab.json`` or ``vocab.txt`` of the checkpoint.
+    encoding : {"rank", "values"}
+        How expression is given to the model. "rank": tokens of the expressed genes, sorted by
+        expression over the gene's average in control cells, as Geneformer reads them; a gene set to
+        zero is thereby deleted. "values": the expression itself, at the gene's position, with an
+        attention mask of the genes measured, as AIDO.Cell reads it.
 
     Raises
     ------
-    InputError
-        No safetensors, no vocabulary, an unknown architecture, none of the genes known, or too many
-        genes for the model's positions.
-    DownloadError
-        The hub cannot be reached, or has no such checkpoint.
+    InputError, DownloadError
+        The message says what the checkpoint lacks, or that the hub cannot be reached.
     """
     if encoding not in ENCODINGS:
         raise ParameterError(f"encoding={encoding!r} is not one of {', '.join(ENCODINGS)}")
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = _download(str(source))
-    if not list(folder.glob("*.safetensors")):
-        pickled = sorted({f.name for pattern in PICKLED for f in folder.glob(pattern)})
-        only = (
-            f", only {pickled[0]}: pickled weights can run code and are not read" if pickled else ""
-        )
-        raise InputError(
-            f"{folder} has no .safetensors file{only}; save the model with "
-            "model.save_pretrained(folder, safe_serialization=True)"
-        )
-    token_of, size = _vocabulary(folder, genes)
+    folder = Path(source) if Path(source).is_dir() else _download(str(source))
+    token_of = _vocabulary(folder)
     known = [g for g in cells.genes if g in token_of]
     if not known:
         raise InputError(
             f"{source}: none of the {len(cells.genes)} genes measured (such as {cells.genes[0]!r}) "
-            f"is in its vocabulary (such as {next(iter(token_of))!r}): give genes= in the ids of "
-            "the screen"
+            f"is in its vocabulary (such as {next(iter(token_of))!r}): write genes.json in the ids "
+            "of the screen"
         )
     model, missing = load_model(folder, local_files_only=True)
     # a missing weight would be drawn at random; the pooler is not used
@@ -151,9 +116,13 @@ def load_huggingface(
             f"{folder}: the safetensors lack {len(missing)} weights of the model, first "
             f"{missing[0]!r}"
         )
-    _check(model, source, encoding, len(known), max(token_of[g] for g in known))
-    typical = cells.take(known).mean.mean(axis=0).clip(0, LARGEST)
     tokens = [token_of[g] for g in known]
+    if encoding == "rank" and max(tokens) >= model.get_input_embeddings().num_embeddings:
+        raise InputError(
+            f"{source}: the vocabulary has a token {max(tokens)}, the model only "
+            f"{model.get_input_embeddings().num_embeddings} of them"
+        )
+    typical, size = cells.take(known).mean.mean(axis=0).clip(0, LARGEST), max(token_of.values()) + 1
     encoder = HuggingFaceCells(model, known, tokens, encoding, size, typical)
     return encoder.requires_grad_(False).eval()
 
@@ -173,27 +142,25 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def _vocabulary(folder: Path, genes) -> tuple[dict[str, int], int]:
-    where = "genes="
-    if genes is None:
-        file = next((folder / name for name in VOCABULARIES if (folder / name).is_file()), None)
-        if file is None:
-            raise InputError(
-                f"{folder} has no vocabulary ({', '.join(VOCABULARIES)}): give genes=, the list of "
-                "genes in the order of the model's tokens"
-            )
-        where, text = str(file), file.read_text(encoding="utf-8")
-        try:
-            genes = json.loads(text) if file.suffix == ".json" else text.split()
-        except json.JSONDecodeError as error:
-            raise InputError(f"{file} is not valid JSON ({error})") from error
+def _vocabulary(folder: Path) -> dict[str, int]:
+    file = next((folder / name for name in VOCABULARIES if (folder / name).is_file()), None)
+    if file is None:
+        raise InputError(
+            f"{folder} has no vocabulary ({', '.join(VOCABULARIES)}): write genes.json, the list "
+            "of genes in the order of the model's tokens"
+        )
+    text = file.read_text(encoding="utf-8")
+    try:
+        genes = json.loads(text) if file.suffix == ".json" else text.split()
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file} is not valid JSON ({error})") from error
     if not isinstance(genes, Mapping):
         genes = {str(g): i for i, g in enumerate(genes)}
-    if not genes or not all(isinstance(t, int | np.integer) and t >= 0 for t in genes.values()):
+    if not genes or not all(isinstance(t, int) and t >= 0 for t in genes.values()):
         raise InputError(
-            f"{where}: a vocabulary is a list of genes, or maps each gene to its token (0, 1, ...)"
+            f"{file}: a vocabulary is a list of genes, or maps each gene to its token (0, 1, ...)"
         )
-    return {str(g): int(t) for g, t in genes.items()}, max(genes.values()) + 1
+    return genes
 
 
 def load_model(source: str | Path, **options):
@@ -240,25 +207,3 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def _check(model, source, encoding, n_genes, largest) -> None:
-    config = model.config
-    rows = model.get_input_embeddings().num_embeddings if encoding != "values" else largest + 1
-    if largest >= rows:
-        raise InputError(
-            f"{source}: the vocabulary has a token {largest}, the model only {rows} of them"
-        )
-    if encoding != "bins":
-        return
-    types, most = getattr(config, "type_vocab_size", 0), config.max_position_embeddings
-    if types < 2:
-        raise InputError(
-            f"{source}: the model has {types} token types; encoding='bins' needs at least 2: "
-            "choose encoding='rank' or 'values'"
-        )
-    if n_genes > most:
-        raise InputError(
-            f"{source}: {n_genes} genes, but the model has {most} positions: read fewer with "
-            f"control_cells(max_genes={most}), or use encoding='rank'"
-        )

@@ -21,12 +21,9 @@ MASKED, HELD_OUT = 0.5, 0.1  # share of the genes masked, share of the cells hel
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """A pretrained encoder and how well it fills in masked genes.
+    """A frozen encoder; mean squared error of masked genes in held-out control cells.
 
-    `encoder`: frozen: no parameter asks for a gradient; `history`: one row per epoch; `val` is
-    `error` in that epoch; `error, error_of_mean`: mean squared error of masked genes in
-    held-out control cells, in units of the variance of each gene: of the encoder, and of
-    predicting each gene's mean in the line.
+    In units of each gene's variance: of the encoder, and of predicting the mean in the line.
     """
 
     encoder: CellTransformer
@@ -37,14 +34,14 @@ class Pretrained:
 
 
 class MaskedExpression(Learner):
-    """Predict the expression of masked genes from the other genes of the cell."""
+    """Predict masked genes from the other genes of the cell; error in standard deviations."""
 
     def __init__(self, encoder: CellTransformer, lr: float, steps: int):
         super().__init__()
         self.encoder, self.lr, self.steps = encoder, lr, steps
 
     def loss(self, batch) -> dict:
-        """Mean squared error of the masked genes, in standard deviations."""
+        """Mean squared error of the masked genes."""
         query = batch["query"]
         embedded = self.encoder(batch["values"], batch["line"], query, batch["visible"])
         truth = self.encoder.standardised(batch["values"], batch["line"])[:, query]
@@ -60,32 +57,18 @@ class MaskedExpression(Learner):
 
 
 def pretrain(
-    cells: ControlCells,
-    *,
-    dim: int = 64,
-    heads: int = 4,
-    layers: int = 2,
-    latents: int = 32,
-    epochs: int = 5,
-    batch_size: int = 32,
-    lr: float = 3e-3,
-    asked: int = 128,
-    seed: int = 0,
-    folder: Path | None = None,
-    device: str = "auto",
-) -> Pretrained:
-    """Train a cell transformer to fill in masked genes of control cells.
+    cells: ControlCells, *, dim: int = 64, heads: int = 4, layers: int = 2, latents: int = 32,
+    epochs: int = 5, batch_size: int = 32, lr: float = 3e-3, asked: int = 128, seed: int = 0,
+    folder: Path | None = None, device: str = "auto",
+) -> Pretrained:  # fmt: skip
+    """Train a cell transformer to fill in masked genes of control cells; see `CellTransformer`.
 
-    In each batch a random half of the genes is masked: their values are never read, and the
-    encoder predicts `asked` of them from the others. Gene vectors start as principal components
-    of the genes over the same cells, from which the training converges in few epochs. A tenth
-    of the cells is held out to choose the epoch and report the error. Perturbed cells take no
-    part.
-
-    `epochs, batch_size, lr`: batch size in cells, highest learning rate; `asked`: masked genes
-    predicted in each batch; fewer take less time; `folder`: where trained encoders are kept,
-    each under its content key; a finished one is loaded and a killed training goes on;
-    `device`: "auto", "cpu", "gpu".
+    In each batch of `batch_size` cells a random half of the genes is masked: their values are never
+    read, and the encoder predicts `asked` of them from the others (fewer take less time). Gene
+    vectors start as principal components of the genes over the same cells, from which the training
+    converges in few epochs. A tenth of the cells is held out to choose the epoch and report the
+    error. Trained encoders are kept in `folder`, each under its content key: a finished one is
+    loaded, and a killed training goes on.
     """
     n, g = cells.values.shape
     n_masked, n_out = int(round(MASKED * g)), int(round(HELD_OUT * n))
@@ -123,16 +106,14 @@ def pretrain(
     done = fit(learner, train, held_out, max_epochs=epochs, folder=kept, key=key, grad_clip=1.0,
                device=device, seed=seed)  # fmt: skip
     encoder.requires_grad_(False).eval()
-    return Pretrained(
-        encoder, done.history, float(done.history["val"].min()), of_mean, done.seconds
-    )
+    best = float(done.history["val"].min())
+    return Pretrained(encoder, done.history, best, of_mean, done.seconds)
 
 
 def components(cells: ControlCells, dim: int, seed: int = 0) -> np.ndarray:
     """Principal components of genes over control cells, (n_genes, dim), of length sqrt(dim) each.
 
-    Where there are fewer cells or genes than `dim`, and for genes that never vary, the rest is
-    filled with normal random numbers.
+    Where cells or genes are too few, or a gene never varies, random numbers fill the rest.
     """
     z = ((cells.values - cells.mean[cells.line]) / cells.sd[cells.line]).clip(-LARGEST, LARGEST)
     size = min(dim, min(z.shape))
@@ -148,8 +129,6 @@ def components(cells: ControlCells, dim: int, seed: int = 0) -> np.ndarray:
 
 @torch.no_grad()
 def _error_of_mean(encoder, batches: Batches) -> float:
-    parts = list(batches.epoch(0))
-    truth = [encoder.standardised(b["values"], b["line"])[:, b["query"]] for b in parts]
-    return float(
-        np.average([z.square().mean().item() for z in truth], weights=[len(z) for z in truth])
-    )
+    truth = [encoder.standardised(b["values"], b["line"])[:, b["query"]] for b in batches.epoch(0)]
+    errors = [z.square().mean().item() for z in truth]
+    return float(np.average(errors, weights=[len(z) for z in truth]))

@@ -21,10 +21,8 @@ LEAST_SD = 0.1
 class ControlCells:
     """Unperturbed cells of one or more lines, and the average cell of each line.
 
-    `values` (n_cells, n_genes): natural-log expression, log1p of counts scaled to 1e4 per cell,
-    each batch shifted to the mean of its line; `line` (n_cells,): position of the cell's line
-    in `lines`; `mean, sd` (n_lines, n_genes): average profile of each line, and the standard
-    deviation of each gene in it (at least 0.1).
+    `values` (n_cells, n_genes): log1p of counts scaled to 1e4 per cell, each batch shifted to the
+    mean of its line; `line` (n_cells,): position in `lines`; `mean, sd` (n_lines, n_genes).
     """
 
     values: np.ndarray
@@ -63,34 +61,25 @@ class ControlCells:
         """Position of a line in `lines`."""
         if line not in self.lines:
             raise ParameterError(
-                f"there are no control cells of cell line {line!r}, only of "
-                f"{', '.join(self.lines)}: read them too, with control_cells(cell_lines=...)"
+                f"there are no control cells of cell line {line!r}, only of {', '.join(self.lines)}"
             )
         return self.lines.index(line)
 
 
 def control_cells(
-    screen: AnnData,
-    *,
-    cell_lines: Sequence[str] | None = None,
-    max_cells: int = 2000,
-    max_genes: int | None = None,
-    keep: Sequence[str] = (),
-    seed: int = 0,
-) -> ControlCells:
+    screen: AnnData, *, max_cells: int = 2000, max_genes: int | None = None,
+    keep: Sequence[str] = (), seed: int = 0,
+) -> ControlCells:  # fmt: skip
     """Read the control cells of a screen, in memory or backed; no perturbed cell is looked at.
 
     Each batch of a line is shifted to the mean of the line, so that genes that differ between
-    batches are not taken for genes that vary together.
-
-    `cell_lines`: all of the screen by default; `max_cells`: at most so many cells of a line,
-    drawn at random; `max_genes`: the genes that most control cells express, at most so many;
-    all by default. Attention costs time in proportion to them; `keep`: genes, such as the
-    perturbations' targets, that are kept before all others.
+    batches are not taken for genes that vary together. At most `max_cells` cells of a line are
+    drawn, and the `max_genes` genes taken that most control cells express, those of `keep` first:
+    attention costs time in proportion to them.
     """
     if max_cells < 2 or (max_genes is not None and max_genes < 2):
         raise ParameterError(f"max_cells={max_cells} and max_genes={max_genes} must be at least 2")
-    drawn = list(drawn_controls(screen, cell_lines, max_cells, seed))
+    drawn = list(drawn_controls(screen, None, max_cells, seed))
     wanted = tuple(name for name, _, _ in drawn)
     blocks = [(rows, log_normalised(screen, rows)) for _, rows, _ in drawn]
     columns = _columns(screen.var_names, [b for _, b in blocks], max_genes, keep)
@@ -99,22 +88,20 @@ def control_cells(
     for rows, block in blocks:
         X = block[:, columns].toarray().astype(np.float32)
         average = X.mean(axis=0, dtype=np.float64).astype(np.float32)
-        _centre(X, batch[rows], average)
+        for name in np.unique(batch[rows]):
+            own = batch[rows] == name
+            X[own] += average - X[own].mean(axis=0, dtype=np.float64).astype(np.float32)
         values.append(X)
         mean.append(average)
         sd.append(np.maximum(X.std(axis=0), LEAST_SD))
     names = pd.Index(np.asarray(screen.var_names, dtype=object)[columns])
     sizes, n_all = [len(v) for v in values], sum(n for _, _, n in drawn)
-    return ControlCells(
-        np.concatenate(values),
-        np.repeat(np.arange(len(wanted)), sizes),
-        np.stack(mean).astype(np.float32),
-        np.stack(sd).astype(np.float32),
-        wanted,
-        names,
-        str(screen.uns.get("perturbcore", {}).get("identifier", "symbol")),
-        f"{sum(sizes)} of {n_all} control cells of {', '.join(wanted)}, {len(names)} genes",
-    )
+    line = np.repeat(np.arange(len(wanted)), sizes)
+    average, spread = (np.stack(part).astype(np.float32) for part in (mean, sd))
+    identifier = str(screen.uns.get("perturbcore", {}).get("identifier", "symbol"))
+    source = f"{sum(sizes)} of {n_all} control cells of {', '.join(wanted)}, {len(names)} genes"
+    values = np.concatenate(values)
+    return ControlCells(values, line, average, spread, wanted, names, identifier, source)
 
 
 def drawn_controls(
@@ -150,9 +137,3 @@ def _columns(names, blocks, max_genes: int | None, keep: Sequence[str]) -> np.nd
     share = np.mean([b.getnnz(axis=0) / b.shape[0] for b in blocks], axis=0)
     share[pd.Index(names).isin(list(keep))] += 2.0
     return np.sort(np.argsort(-share, kind="stable")[:max_genes])
-
-
-def _centre(X: np.ndarray, batch: np.ndarray, average: np.ndarray) -> None:
-    for name in np.unique(batch):
-        rows = batch == name
-        X[rows] += average - X[rows].mean(axis=0, dtype=np.float64).astype(np.float32)

@@ -16,7 +16,7 @@ from perturbcore.core.digest import digest
 from perturbcore.core.errors import ParameterError
 from perturbcore.core.training.learner import Learner
 from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.cell_models.frozen import (
+from perturbcore.embeddings.cell_models.cells import (
     encoder_digest,
     frozen_embeddings,
     gene_vectors,
@@ -168,7 +168,7 @@ def cell_models(
     targets: Sequence[str] = (),
     name: str = "Cell transformer",
     checkpoint: str = "",
-    encoding: str = "bins",
+    encoding: str = "rank",
     max_cells: int = 2000,
     max_genes: int | None = None,
     dim: int = 64,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from perturbcore.core.training.learner import Learner
-from perturbcore.embeddings.cell_models.frozen import mean_over_cells, spread_rows
+from perturbcore.embeddings.cell_models.cells import mean_over_cells, spread_rows
 
 
 def unsquared_l2(prediction: Tensor, truth: Tensor) -> Tensor:

@@ -214,5 +214,5 @@ def _check_coverage(embeddings: Sequence, ids: dict[str, pd.Series]) -> None:
             raise InputError(
                 f"embedding '{e.name}' has none of the perturbations: its ids look like "
                 f"'{e.ids[0]}', the perturbations like '{first}'; convert one to the "
-                "other (perturbcore.embeddings.convert.convert_ids)"
+                "other (perturbcore.embeddings.coverage.convert_ids)"
             )

@@ -15,8 +15,8 @@ from perturbcore.data.read import read_table
 from perturbcore.data.sets.base import Dataset
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.build import MODELS, check_spec
-from perturbcore.embeddings.convert import add_aliases
-from perturbcore.embeddings.graph_network import pretrained_network
+from perturbcore.embeddings.coverage import add_aliases
+from perturbcore.embeddings.network import pretrained_network
 from perturbcore.embeddings.sources import BuildContext, find_source
 from perturbcore.models.finetuning.cells import CellAdaptation, CellModels, cell_models
 from perturbcore.models.finetuning.graph import graph_model
