@@ -3,11 +3,9 @@ import multiprocessing
 import os
 import re
 import threading
-import zipfile
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
@@ -126,27 +124,6 @@ def test_a_git_blob_id_is_enough(place):
         Entry(**found.model_dump() | {"sha256": ""})
     # the id that git itself gives this content
     assert blob_of(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
-
-
-def test_a_file_of_a_package_is_taken_out_of_its_wheel_and_checked(place, monkeypatch):
-    about = dict(owner="package", repository="thing", commit="1.0")
-    found = place.entries["packed"] = place.entries["good"].model_copy(
-        update=about | {"name": "packed"}
-    )
-    content = [OTHER]
-
-    def pip(command, **_):
-        folder = Path(command[command.index("--dest") + 1])
-        assert command[-1] == "thing==1.0"
-        with zipfile.ZipFile(folder / "thing-1.0-py3-none-any.whl", "w") as wheel:
-            wheel.writestr(found.path, content[-1])
-        return SimpleNamespace(returncode=0)
-
-    monkeypatch.setattr(download.subprocess, "run", pip)
-    with pytest.raises(DownloadError, match="not the pinned package of packed: its sha256 is"):
-        fetch("packed")
-    content.append(GOOD)
-    assert fetch("packed") == place.cached("packed") and place.cached("packed").read_bytes() == GOOD
 
 
 def test_no_profile_needs_an_optional_file():

@@ -293,7 +293,7 @@ def test_sequences_go_by_gene_name(tmp_path):
 
 @pytest.mark.mirror
 def test_summaries_of_the_real_file(mirror):
-    texts = ncbi_summaries(catalogue.fetch("ncbi_summaries", progress=False))
+    texts = ncbi_summaries(catalogue.fetch("ncbi_summaries"))
     assert len(texts) > 18_000 and "tumor" in texts["TP53"]
 
 
