@@ -37,7 +37,7 @@ def calibrate_metrics(
     metrics : sequence of str, optional
         Metrics of log fold-changes; all by default.
     control, by
-        See `perturbcore.score.ceiling.halves.split_half`.
+        See `perturbcore.score.ceiling.halves.Halves`.
     n_folds, n_splits : int
         Folds of the perturbations; random halves.
     min_cells : int
