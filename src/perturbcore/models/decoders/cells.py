@@ -42,8 +42,8 @@ class Cells:
         if len(at) != X.shape[1] or (np.diff(at) != 1).any():
             X = X[:, at]
         columns = ("perturbation", "batch", "cell_line")
-        labels = (screen.obs[c].astype(str).to_numpy() for c in columns)
-        return cls(X, genes, *labels, screen.obs["is_control"].to_numpy(bool))
+        perturbation, batch, line = (screen.obs[c].astype(str).to_numpy() for c in columns)
+        return cls(X, genes, perturbation, batch, line, screen.obs["is_control"].to_numpy(bool))
 
     @cached_property
     def digest(self) -> str:
