@@ -9,7 +9,8 @@ import pytest
 from perturbcore.core.errors import InputError
 from perturbcore.report import figures
 from perturbcore.report.comparison import Comparison
-from perturbcore.report.figures.style import MODALITIES
+from perturbcore.report.figures.methods import method_order, reference_lines
+from perturbcore.report.figures.style import MODALITIES, colour, display_names
 
 # the scores that test_comparison.py makes serve here as well
 _spec = importlib.util.spec_from_file_location(
@@ -40,7 +41,7 @@ def test_boxes_name_every_method_and_draw_the_reference_lines():
         assert word in text
     names = rows_of(figure.axes[0])
     assert names[0] == "Idealized" and names[-1] == "No Change"
-    lines = figures.reference_lines(figures.display_names(scores()), lower_is_better=True)
+    lines = reference_lines(display_names(scores()), lower_is_better=True)
     medians = scores().query("predictor == 'train_mean'").groupby("cell_line")["value"].median()
     drawn = lines[lines["display"] == "Train Mean"].set_index("panel")["value"]
     pd.testing.assert_series_equal(drawn, medians, check_names=False)
@@ -61,10 +62,10 @@ def test_boxes_and_points_are_those_of_the_folds():
 
 
 def test_order_is_from_best_to_worst_by_median():
-    data = figures.display_names(scores())
-    order = figures.method_order(data, lower_is_better=True)
+    data = display_names(scores())
+    order = method_order(data, lower_is_better=True)
     assert order[0] == "Idealized" and order[-1] == "No Change"
-    assert figures.method_order(data, lower_is_better=False)[-1] == "Idealized"
+    assert method_order(data, lower_is_better=False)[-1] == "Idealized"
 
 
 def test_a_method_without_scores_in_a_panel_is_said_to_be_so():
@@ -103,7 +104,7 @@ def test_an_unknown_metric_or_modality_is_named():
     with pytest.raises(InputError, match="there are: L2"):
         figures.box_by_method(scores(), "l2", lower_is_better=True)
     with pytest.raises(InputError, match="'Plants'"):
-        figures.colour("Plants")
+        colour("Plants")
 
 
 def test_modalities_of_one_figure_differ_in_colour_and_marker():

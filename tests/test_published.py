@@ -1,6 +1,8 @@
 """Published tables: parsing, errors, figures and the medians kept offline."""
 
 import re
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,8 @@ from perturbcore.data.published.facts import facts
 from perturbcore.data.published.names import methods_of, parse_method
 from perturbcore.data.published.read import read_scores
 from perturbcore.data.published.tables import Published, load_published, medians
-from perturbcore.report.published.claims.audit import HOLDS, answer
+from perturbcore.report.figures.methods import reference_lines
+from perturbcore.report.published.claims.audit import HOLDS, claims, decide
 from perturbcore.report.published.draw import (
     caption,
     describe,
@@ -27,7 +30,6 @@ from perturbcore.report.published.unreported import (
     run_choice,
     unused_rows,
 )
-from perturbcore.report.published.write_facts import median_rows
 
 REPOSITORY = "genbio-ai/foundation-models-perturbation/e5b4caf734fd81b24bee004eb2d55d2f675cd4a2"
 WAVEGC = "knn_baseline_KG_WaveGC_G_StringDB_combined_0.0_(D=128)"
@@ -35,6 +37,7 @@ NAMES = [
     *("no change baseline", "context mean baseline", "knn_baseline_random", "knn_baseline_pca"),
     *(WAVEGC, "Experimental error (quantile 0.9)"),
 ]
+SCRIPT = Path(__file__).parents[1] / "scripts/write_medians.py"
 DRAWN = [name for name, spec in FIGURES.items() if not spec.missing]
 
 
@@ -142,7 +145,8 @@ def test_tahoe_lfc_is_drawn_and_judged_where_its_table_is_at_hand():
     published = Published(pd.concat([kept, new[kept.columns]]), None, "medians")
     assert "S5" not in " ".join(not_drawn(published)["figure"])
     assert describe(figure_data("S5", published)).startswith("Lowest median L2")
-    found = answer("cole-36", published)
+    (claim,) = [c for c in claims() if c.id == "cole-36"]
+    found = decide(claim, published)
     assert found.verdict == HOLDS and found.number == "best closes 0.0 % of the gap"
 
 
@@ -192,7 +196,8 @@ def test_wavegc_folds_on_k562(published):
     ],
 )
 def test_experimental_error_lines(published, figure, values):
-    lines = figure_data(figure, published).lines
+    data = figure_data(figure, published)
+    lines = reference_lines(data.scores, lower_is_better=True)
     lines = lines[lines["display"] == "Experimental Error"].set_index("panel")["value"]
     for line, value in values.items():
         digits = len(value.split(".")[1])
@@ -275,6 +280,7 @@ def test_tahoe_is_averaged_over_lines_within_a_fold(published, mirror):
 def test_kept_medians_are_those_of_the_tables(published):
     keys = ["dataset", "task", "cell_line", "perturbation_set", "method", "metric"]
     kept = facts("cole2026_medians").set_index(keys)["value"].sort_index()
+    median_rows = runpy.run_path(str(SCRIPT))["median_rows"]
     fresh = median_rows(published).set_index(keys)["value"].sort_index()
     pd.testing.assert_series_equal(kept, fresh)
 
@@ -293,7 +299,7 @@ def test_what_is_not_reported(published):
     rivals = folds.drop(columns=["Experimental Error", "Idealized Baseline"])
     assert list(table["method"]) == list(rivals.mean().sort_values().index)
     first = table.iloc[0]
-    difference = (folds[first["next_method"]] - folds[first["method"]]).mean()
+    difference = (folds[first["next"]] - folds[first["method"]]).mean()
     assert first["behind"] == pytest.approx(difference, rel=1e-9)
     certainty = ranking_certainty(published).set_index("figure")
     assert (certainty["distinguishable"] <= certainty["neighbours"]).all()

@@ -6,20 +6,10 @@ import scanpy as sc
 
 from perturbcore.data.sets.base import Dataset
 from perturbcore.embeddings.sources import BuildContext, find_source
+from perturbcore.report.text import HEADINGS
 
-QUALITY = {
-    "cell_line": "Cell line",
-    "cells": "Cells",
-    "who": "Which",
-    "counts": "Median counts",
-    "genes": "Median genes seen",
-}
-PROCESSES = {
-    "Term": "Gene set",
-    "Overlap": "Perturbed of the set",
-    "Odds Ratio": "Odds ratio",
-    "Adjusted P-value": "p (Benjamini-Hochberg)",
-}
+QUALITY = HEADINGS["cell quality"]
+PROCESSES = HEADINGS["processes"]
 
 
 def cell_quality(data: Dataset) -> pd.DataFrame | None:
@@ -27,10 +17,11 @@ def cell_quality(data: Dataset) -> pd.DataFrame | None:
 
     None where the data set has no cells, or no counts.
     """
-    if not data.holds("screen") or data.screen.uns["perturbcore"]["scale"] != "counts":
+    screen = data.screen if data.holds("screen") else None
+    if screen is None or screen.uns["perturbcore"]["scale"] != "counts":
         return None
-    cells, _ = sc.pp.calculate_qc_metrics(data.screen, percent_top=None, log1p=False)
-    obs = data.screen.obs
+    cells, _ = sc.pp.calculate_qc_metrics(screen, percent_top=None, log1p=False)
+    obs = screen.obs
     who = obs["is_control"].map({True: "control", False: "perturbed"}).astype(str)
     groups = cells.groupby([obs["cell_line"].astype(str), who.rename("who")])
     table = groups.agg(
@@ -44,16 +35,16 @@ def cell_quality(data: Dataset) -> pd.DataFrame | None:
 def perturbed_processes(data: Dataset, specs: list[dict], most: int = 5) -> pd.DataFrame | None:
     """Gene sets that the perturbed genes over-represent, among all genes that a set names.
 
-    The gene sets are those of the first annotation embedding among `specs`. What a library of
-    perturbations is made of decides what can be learnt from it. None where genes are not perturbed,
-    or there is no such embedding.
+    The gene sets are those of the first annotation embedding among `specs`. None where genes are
+    not perturbed, or there is no such embedding.
     """
     spec = next((dict(s) for s in specs if s.get("builder") == "annotation"), None)
-    if spec is None or data.responses.uns["perturbcore"]["identifier"] != "symbol":
+    responses = data.responses
+    if spec is None or responses is None or responses.uns["perturbcore"]["identifier"] != "symbol":
         return None
     sets = find_source(spec, "sets", BuildContext(dataset=data)).read()
     known = {gene for genes in sets.values() for gene in genes}
-    perturbed = sorted(known & set(data.responses.obs["perturbation"].astype(str)))
+    perturbed = sorted(known & set(responses.obs["perturbation"].astype(str)))
     if not perturbed:
         return None
     found = gseapy.enrich(

@@ -13,45 +13,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from perturbcore.report.paired import CEILINGS, PREDICTORS, PairedScores, verdict
-from perturbcore.report.text import listed, percent, plural
+from perturbcore.report.text import HEADINGS, listed, percent, plural
 from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.uncertainty import holm, t_statistics
 
 FULL_COVERAGE = 0.995
-RANKING_COLUMNS = {
-    "method": "Method",
-    "modality": "Modality",
-    "coverage": "Coverage",
-    "value": "Score",
-    "low": "95 % low",
-    "high": "high",
-    "gap_closed": "Gap closed",
-    "median_rank": "Median rank",
-    "behind": "Behind best",
-    "p_best": "p against best",
-    "p_floor": "p against Train Mean",
-}
-GAIN_COLUMNS = {
-    "method": "Method",
-    "value": "Score",
-    "reference": "Reference",
-    "gain": "Gain",
-    "low": "95 % low",
-    "high": "high",
-    "p_holm": "p (Holm)",
-    "lines": "Lines ahead",
-    "verdict": "Verdict",
-    "seconds": "Seconds per fold and line",
-}
-NEIGHBOUR_COLUMNS = {
-    "place": "Place",
-    "method": "Method",
-    "value": "Score",
-    "next": "Next",
-    "behind": "Next is worse by",
-    "p_holm": "p (Holm)",
-    "verdict": "The next is",
-}
+RANKING_COLUMNS = HEADINGS["ranking"]
+GAIN_COLUMNS = HEADINGS["gains"]
+NEIGHBOUR_COLUMNS = HEADINGS["neighbours"]
 
 
 class Comparison(PairedScores):
@@ -64,26 +33,30 @@ class Comparison(PairedScores):
         return "embedding" if same else "method"
 
     @cached_property
+    def coverage(self) -> pd.Series:
+        """Share of the perturbations that a method has a vector for; missing if it needs none."""
+        return self.mean_of("coverage")
+
+    @cached_property
     def _order(self) -> list[str]:
         """All methods, best first."""
         return list((-self.sign * self.means).sort_values(kind="stable").index)
 
-    def _best_first(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Sort a table indexed by method, and make the methods a column."""
-        return table.loc[self._order].rename_axis(index="method", columns=None).reset_index()
+    def _wide(self, column: str) -> pd.DataFrame:
+        """Put a column of `gap` by method (rows, best first) and cell line, and over all lines."""
+        wide = self.gap(("cell_line",)).pivot(index="method", columns="cell_line", values=column)
+        wide["all lines"] = self.gap().set_index("method")[column]
+        return wide.loc[self._order].rename_axis(columns=None).reset_index()
 
     def table(self) -> pd.DataFrame:
         """Mean over folds by method (rows, best first) and cell line (columns), and over all."""
-        wide = self.units.groupby(level="cell_line", observed=True).mean().T
-        wide.insert(0, "modality", self.methods["modality"])
-        return self._best_first(wide.assign(**{"all lines": self.means}))
+        wide = self._wide("value")
+        wide.insert(1, "modality", wide["method"].map(self.methods["modality"]))
+        return wide
 
     def gap_table(self) -> pd.DataFrame:
         """Share of the gap by method (rows, best first) and cell line (columns), and over all."""
-        lines = self.gap(("cell_line",))
-        wide = lines.pivot(index="method", columns="cell_line", values="gap_closed")
-        wide["all lines"] = self.gap().set_index("method")["gap_closed"]
-        return self._best_first(wide)
+        return self._wide("gap_closed")
 
     def ranking(self) -> pd.DataFrame:
         """Rank all methods over all cell lines, best first; floors and ceilings do not compete.
@@ -97,12 +70,13 @@ class Comparison(PairedScores):
             against_best (see `verdict`), with_best (the best, or not shown to be worse), over_floor
             (gain over the Train Mean), p_floor (adjusted over competitors), against_floor.
         """
-        return self._best_first(self._ranking)
+        return self._ranking.rename_axis("method").reset_index()
 
     @cached_property
     def _ranking(self) -> pd.DataFrame:
         """`ranking`, indexed by method, best first."""
-        interval = t_statistics(self._by_fold(self.units).to_numpy(), self._test_ratio())
+        by_fold = self.units.groupby(level="fold").mean().to_numpy()
+        interval = t_statistics(by_fold, self.test_ratio())
         table = self.methods.assign(
             value=self.means,
             low=interval["low"],
@@ -116,8 +90,8 @@ class Comparison(PairedScores):
         rivals = self.gains(self.best).set_index("method")
         table["behind"], table["p_best"] = -rivals["gain"], rivals["p_holm"]
         table["against_best"] = rivals["verdict"]
-        table["with_best"] = rivals["verdict"].isin(["tie", "undecidable"])
-        table["with_best"] = table["with_best"].eq(True) | (table.index == self.best)
+        level = rivals.index[rivals["verdict"].isin(["tie", "undecidable"])]
+        table["with_best"] = table.index.isin([self.best, *level])
         beyond = self.gains(self.floor).set_index("method")
         table["over_floor"], table["p_floor"] = beyond["gain"], beyond["p_holm"]
         table["against_floor"] = beyond["verdict"]
@@ -126,10 +100,7 @@ class Comparison(PairedScores):
     def neighbours(self, methods: Sequence[str] | None = None) -> pd.DataFrame:
         """Compare each method with the next in the ranking, adjusted over these pairs.
 
-        Parameters
-        ----------
-        methods : sequence of str, optional
-            All competitors by default.
+        `methods`: all competitors by default.
 
         Returns
         -------
@@ -140,17 +111,15 @@ class Comparison(PairedScores):
         names = self.competitors if methods is None else list(methods)
         order = [m for m in self._order if m in names]
         pairs = [self.between(b, a) for a, b in zip(order, order[1:], strict=False)]
-        kept = ["against", "method", "gain", "low", "high", "p"]
-        found = pd.DataFrame(pairs, columns=kept).set_axis(
-            ["method", "next", "gain", "low", "high", "p"], axis=1
-        )
-        found[["gain", "low", "high"]] = -found[["gain", "high", "low"]].astype(float).to_numpy()
-        found["p_holm"] = holm(found["p"].astype(float))
-        told = zip(-found["gain"], found["p_holm"], strict=True)
+        found = pd.DataFrame(pairs, columns=["against", "method", "gain", "low", "high", "p"])
+        found.columns = ["method", "next", "behind", "low", "high", "p"]
+        gains = found[["behind", "high", "low"]].astype(float)
+        found[["behind", "low", "high"]] = -gains.to_numpy()
+        found["p_holm"] = holm(found.pop("p").astype(float))
+        told = zip(gains["behind"], found["p_holm"], strict=True)
         found["verdict"] = [verdict(g, p) for g, p in told]
         out = pd.DataFrame({"place": range(1, len(order) + 1), "method": order})
         out["value"] = self.means[order].to_numpy()
-        found = found.rename(columns={"gain": "behind"}).drop(columns="p")
         return out.merge(found, on="method", how="left")
 
     def unproven(self) -> list[str]:
@@ -200,25 +169,25 @@ class Comparison(PairedScores):
         gaps = gaps[(gaps["method"] == best) & gaps["gap_closed"].notna()]
         each = [f"{r.cell_line} {percent(r.gap_closed)}" for r in gaps.itertuples()]
         by_line = f"; by cell line: {', '.join(each)}" if len(each) > 1 else ""
-        third = ", and ".join(p for p in (self._rivals_said(), self._floor_said()) if p)
-        second = f"It {self.gap_said()}{by_line}."
-        return f"{first}\n\n{second}\n\n{third[0].upper()}{third[1:]}."
+        return f"{first}\n\nIt {self.gap_said()}{by_line}.\n\n{self.rest_said()}"
 
-    def _rivals_said(self) -> str:
-        if len(self.competitors) == 1:
-            return ""
-        if not self.ties():
-            return f"every other {self.noun} is distinguishably worse"
-        if len(self.ties()) == len(self.competitors) - 1:
-            return f"no other {self.noun} can be told apart from it"
-        return f"of the others, {listed(self.ties())} cannot be told apart from it"
-
-    def _floor_said(self) -> str:
-        if not self.unproven():
-            return f"every {self.noun} beats the Train Mean"
-        if len(self.unproven()) == len(self.competitors):
-            return f"no {self.noun} can be shown to beat the Train Mean"
-        return f"{listed(self.unproven())} cannot be shown to beat the Train Mean"
+    def rest_said(self) -> str:
+        """Say which others tie with the best, and which do not beat the Train Mean."""
+        n, ties, unproven = len(self.competitors), self.ties(), self.unproven()
+        rivals = f"of the others, {listed(ties)} cannot be told apart from it, and "
+        if n == 1:
+            rivals = ""
+        elif not ties:
+            rivals = f"every other {self.noun} is distinguishably worse, and "
+        elif len(ties) == n - 1:
+            rivals = f"no other {self.noun} can be told apart from it, and "
+        floor = f"{listed(unproven)} cannot be shown to beat the Train Mean"
+        if not unproven:
+            floor = f"every {self.noun} beats the Train Mean"
+        elif len(unproven) == n:
+            floor = f"no {self.noun} can be shown to beat the Train Mean"
+        said = f"{rivals}{floor}."
+        return said[0].upper() + said[1:]
 
     def one_line(self) -> str:
         """Condense the answer to one sentence."""
@@ -273,42 +242,21 @@ def three_sentences(
 ) -> list[str]:
     """Give the answer of the first page: the best, the rest, the limit, each with its number.
 
-    Parameters
-    ----------
-    comparison : Comparison
-        Of single embeddings.
-    simulated : bool
-        Whether the cells are.
-    fused : Comparison, optional
-        With fusions (modality "Fusion"), floor and ceiling of the same data set.
+    `comparison` is of single embeddings; `fused` has fusions (modality "Fusion"), floor and ceiling
+    of the same data set; `simulated` says whether the cells are.
     """
     c, n = comparison, len(comparison.competitors)
-    unproven, ties = c.unproven(), c.ties()
     where = "on simulated cells with known truth" if simulated else "on real cells"
     floor = f"where the Train Mean reaches {c.means[c.floor]:.3f}"
     score = f"{c.label} {c.score_said(c.best)}, {floor}"
     first = f"{c.best} {c.about(c.best)} predicts unseen perturbations best: {score}."
-    if c.best in unproven:
+    if c.best in c.unproven():
         first = (
             "no embedding can be shown to predict unseen perturbations better than the Train Mean; "
             f"the best of {n}, {c.best} {c.about(c.best)}, has {score}."
         )
-    rivals = f"all of the other {n - 1} embeddings are distinguishably worse"
-    if n == 1:
-        rivals = "it is the only embedding"
-    elif len(ties) == n - 1:
-        rivals = f"none of the other {n - 1} embeddings can be told apart from it"
-    elif ties:
-        rivals = f"{len(ties)} of the other {n - 1} embeddings cannot be told apart from it"
-    rest = f"all of the {n} beat the Train Mean"
-    if len(unproven) == n:
-        rest = f"none of the {n} can be shown to beat the Train Mean"
-    elif unproven:
-        some = f"{len(unproven)} of the {n} ({listed(unproven)})"
-        rest = f"{some} cannot be shown to beat the Train Mean"
-    second = f"{rivals[0].upper()}{rivals[1:]}, and {rest}."
     third = f"The best {c.gap_said()}{_fusion_said(c, fused)}."
-    return [f"In this build, {where}, {first}", second, third]
+    return [f"In this build, {where}, {first}", c.rest_said(), third]
 
 
 def _fusion_said(comparison: Comparison, fused: Comparison | None) -> str:

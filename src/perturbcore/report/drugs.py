@@ -1,28 +1,19 @@
-"""What the chapter on small molecules computes and says: what a screen carries.
-
-And who finds it.
-"""
+"""The chapter on small molecules: what a screen carries, and which embedding finds it."""
 
 import numpy as np
 import pandas as pd
 from scipy.spatial.distance import pdist
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, zscore
 
+from perturbcore.data.effects.moments import pseudobulk
 from perturbcore.data.published.facts import facts
 from perturbcore.report.comparison import RANKING_COLUMNS, Comparison
 from perturbcore.report.noise import by_line
-from perturbcore.report.text import percent
+from perturbcore.report.published.claims.printed import read_off
+from perturbcore.report.published.figures import figure_data
+from perturbcore.report.text import HEADINGS, percent
 
-NOISE = {
-    "cell_line": "Cell line",
-    "drugs": "Drugs",
-    "effect": "Median effect",
-    "error": "Median error",
-    "beyond": "Share beyond their error",
-    "same": "Same drug, other plates",
-    "other": "Other drugs",
-    "reproducible": "Share reproducible",
-}
+NOISE = HEADINGS["drug noise"]
 BY_CHANCE = 0.05
 FEWEST = 4
 
@@ -43,19 +34,15 @@ def beyond_noise(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
     effect, error: medians of L2 (error: quantile 0.9 under resampling); beyond: share of drugs
     whose effect is larger than its error.
     """
-    columns = ["cell_line", "drugs", "effect", "error", "beyond"]
     if ceiling is None:
-        return pd.DataFrame(columns=columns)
-    table = by_line(ceiling, data.responses)
-    groups = table.groupby("cell_line", observed=True)
-    return pd.DataFrame(
-        {
-            "drugs": groups.size(),
-            "effect": groups["effect"].median(),
-            "error": groups["value"].median(),
-            "beyond": groups["above"].mean(),
-        }
-    ).reset_index()[columns]
+        return pd.DataFrame(columns=["cell_line", "drugs", "effect", "error", "beyond"])
+    groups = by_line(ceiling, data.responses).groupby("cell_line", observed=True)
+    return groups.agg(
+        drugs=("value", "size"),
+        effect=("effect", "median"),
+        error=("value", "median"),
+        beyond=("above", "mean"),
+    ).reset_index()
 
 
 def plate_effects(data) -> pd.DataFrame | None:
@@ -64,8 +51,6 @@ def plate_effects(data) -> pd.DataFrame | None:
     Indexed by cell_line, batch, perturbation; columns genes. None where the data set has neither
     replicate wells nor cells.
     """
-    from perturbcore.data.effects.moments import pseudobulk
-
     keys = ["cell_line", "batch", "perturbation"]
     wells = data.replicates
     if wells is None and data.screen is not None:
@@ -95,52 +80,31 @@ def reproducibility(profiles: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for line, part in profiles.groupby(level="cell_line", sort=False):
         centred = part - part.groupby(level="batch").transform("mean")
-        place = centred.groupby(level="perturbation").cumcount()
-        plates = centred.groupby(level="perturbation")[centred.columns[0]].transform("size")
-        first = (place < plates / 2).to_numpy()
-        several = (plates > 1).to_numpy()
+        drugs = centred.groupby(level="perturbation")
+        place, plates = drugs.cumcount(), drugs[centred.columns[0]].transform("size")
         halves = [
-            centred[several & h].groupby(level="perturbation").mean() for h in (first, ~first)
+            centred[half & (plates > 1)].groupby(level="perturbation").mean()
+            for half in (place < plates / 2, place >= plates / 2)
         ]
-        if len(halves[0]) < FEWEST:
+        n = len(halves[0])
+        if n < FEWEST:
             continue
-        a, b = (_rows(h.to_numpy()) for h in halves)
-        r = a @ b.T
-        own, other = np.diag(r), r[~np.eye(len(r), dtype=bool)]
-        rows.append(
-            {
-                "cell_line": line,
-                "drugs": len(r),
-                "same": float(own.mean()),
-                "other": float(other.mean()),
-                "reproducible": float((own > np.quantile(other, 1 - BY_CHANCE)).mean()),
-            }
-        )
+        with np.errstate(invalid="ignore"):
+            r = np.nan_to_num(np.corrcoef(*halves)[:n, n:])
+        own, other = np.diag(r), r[~np.eye(n, dtype=bool)]
+        again = own > np.quantile(other, 1 - BY_CHANCE)
+        rows.append((line, n, own.mean(), other.mean(), again.mean()))
     return pd.DataFrame(rows, columns=["cell_line", "drugs", "same", "other", "reproducible"])
 
 
-def _rows(X: np.ndarray) -> np.ndarray:
-    X = X - X.mean(axis=1, keepdims=True)
-    return X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(float).tiny)
-
-
 def noise_table(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
-    """Join `beyond_noise` and `reproducibility`, one row a cell line; missing where data are."""
-    beyond = beyond_noise(data, ceiling)
-    profiles = plate_effects(data)
-    again = reproducibility(profiles) if profiles is not None else None
-    if again is None or again.empty:
-        return beyond.assign(same=np.nan, other=np.nan, reproducible=np.nan)
+    """Join `beyond_noise` and `reproducibility`, one row per cell line; missing where data are."""
+    beyond, profiles = beyond_noise(data, ceiling), plate_effects(data)
+    again = pd.DataFrame(columns=list(NOISE)) if profiles is None else reproducibility(profiles)
     if beyond.empty:
-        return again.assign(effect=np.nan, error=np.nan, beyond=np.nan)[list(NOISE)]
-    return beyond.merge(again.drop(columns="drugs"), on="cell_line", how="left")[list(NOISE)]
-
-
-def true_error(data) -> float:
-    """Mean L2 between measured and true effects: what a perfect prediction would score."""
-    measured, truth = data.responses, truth_of(data)
-    X = np.asarray(truth[measured.obs_names, measured.var_names].X, float)
-    return float(np.linalg.norm(np.asarray(measured.X, float) - X, axis=1).mean())
+        return again.reindex(columns=list(NOISE))
+    again = again.reindex(columns=["cell_line", "same", "other", "reproducible"])
+    return beyond.merge(again, on="cell_line", how="left")[list(NOISE)]
 
 
 def information(embeddings, data) -> pd.DataFrame:
@@ -148,33 +112,27 @@ def information(embeddings, data) -> pd.DataFrame:
 
     Returns embedding, modality, n (drugs that are not inert and have a vector), follows:
     Spearman's rank correlation, over pairs of drugs, of Euclidean distance in the standardised
-    embedding with one minus the correlation of the true effects (mean over cell lines, the mean
-    drug taken away). Empty without a truth.
+    embedding with one minus the correlation of the true effects. Empty without a truth.
     """
     truth = truth_of(data)
     if truth is None:
         return pd.DataFrame(columns=["embedding", "modality", "n", "follows"])
-    active = (
-        ~truth.obs["inert"].to_numpy(bool) if "inert" in truth.obs else np.ones(truth.n_obs, bool)
-    )
-    X = pd.DataFrame(np.asarray(truth.X, float)[active])
-    effect = X.groupby(truth.obs["perturbation"].astype(str).to_numpy()[active]).mean()
+    if "inert" in truth.obs:
+        truth = truth[~truth.obs["inert"].to_numpy(bool)]
+    X = pd.DataFrame(np.asarray(truth.X, float))
+    effect = X.groupby(truth.obs["perturbation"].astype(str).to_numpy()).mean()
     effect -= effect.mean()
     rows = []
     for e in embeddings:
         known = effect.index.intersection(e.ids)
-        if len(known) < FEWEST:
-            continue
         V = e.X[e.ids.get_indexer(known)].astype(float)
-        sd = V.std(axis=0)
-        V = (V - V.mean(axis=0))[:, sd > 0] / sd[sd > 0]
-        if not V.shape[1]:
+        if len(known) < FEWEST or not V.std(axis=0).any():
             continue
+        V = zscore(V[:, V.std(axis=0) > 0])
         rho = spearmanr(pdist(V), pdist(effect.loc[known].to_numpy(), "correlation")).statistic
-        rows.append(
-            {"embedding": e.name, "modality": e.modality, "n": len(known), "follows": float(rho)}
-        )
-    return pd.DataFrame(rows).sort_values("follows", ascending=False, ignore_index=True)
+        rows.append((e.name, e.modality, len(known), float(rho)))
+    table = pd.DataFrame(rows, columns=["embedding", "modality", "n", "follows"])
+    return table.sort_values("follows", ascending=False, ignore_index=True)
 
 
 def _mean(table: pd.DataFrame, column: str) -> float:
@@ -190,20 +148,16 @@ def noise_said(data, table: pd.DataFrame) -> str:
         most = "Most drugs are near noise" if again < 0.5 else "Most drugs stand out from noise"
         parts.append(
             f"{most}: {percent(again)} of them are found again, that is, the two halves of a "
-            "drug's plates resemble "
-            f"each other more than {percent(1 - BY_CHANCE)} of the pairs of different drugs do "
-            "(by chance: "
-            f"{percent(BY_CHANCE)}). "
-            f"On average, halves of one drug correlate by {_mean(table, 'same'):.2f}, of "
-            "different drugs by "
+            f"drug's plates resemble each other more than {percent(1 - BY_CHANCE)} of the pairs of "
+            f"different drugs do (by chance: {percent(BY_CHANCE)}). On average, halves of one drug "
+            f"correlate by {_mean(table, 'same'):.2f}, of different drugs by "
             f"{_mean(table, 'other'):.2f}, the mean drug taken away."
         )
     if np.isfinite(beyond):
         parts.append(
             f"The measured effect of {percent(beyond)} is larger than its own experimental error, "
-            "which it contains; "
-            f"the median effect has an L2 of {table['effect'].median():.2f}, the median error is "
-            f"{table['error'].median():.2f}."
+            f"which it contains; the median effect has an L2 of {table['effect'].median():.2f}, "
+            f"the median error is {table['error'].median():.2f}."
         )
     if not parts:
         parts.append(
@@ -215,18 +169,19 @@ def noise_said(data, table: pd.DataFrame) -> str:
         size = np.linalg.norm(np.asarray(truth.X, float), axis=1)
         parts.append(
             f"In truth {percent(inert.mean())} do nothing, and of the others half move the cell "
-            "by less than "
-            f"{np.median(size[~inert]):.2f}."
+            f"by less than {np.median(size[~inert]):.2f}."
         )
     return " ".join(parts)
 
 
 def reading(c: Comparison, data) -> str:
     """Say what lies between No Change, the Train Mean, the experimental error and the truth."""
-    said = c.reading()
-    if truth_of(data) is not None:
-        said += f" Predicting every true effect would score {true_error(data):.2f}."
-    return said
+    measured, truth = data.responses, truth_of(data)
+    if truth is None:
+        return c.reading()
+    X = np.asarray(truth[measured.obs_names, measured.var_names].X, float)
+    error = np.linalg.norm(np.asarray(measured.X, float) - X, axis=1).mean()
+    return f"{c.reading()} Predicting every true effect would score {error:.2f}."
 
 
 def columns(c: Comparison) -> dict:
@@ -238,23 +193,23 @@ def columns(c: Comparison) -> dict:
 def one_line(c: Comparison, table: pd.DataFrame, data) -> str:
     """Condense the answer of the chapter to one sentence; `table` is of `noise_table`."""
     drugs = data.responses.obs["perturbation"].nunique()
-    part = f"On {drugs} drugs ({data.title}): {c.one_line().rstrip('.')}"
+    said = f"On {drugs} drugs ({data.title}): {c.one_line()}"
     again, beyond = (_mean(table, column) for column in ("reproducible", "beyond"))
     if np.isfinite(again):
-        rest = f"{percent(again)} of the drugs are found again in replicates, the others near noise"
-        return f"{part}. {rest}."
+        rest = "of the drugs are found again in replicates, the others near noise"
+        return f"{said} {percent(again)} {rest}."
     if np.isfinite(beyond):
-        return f"{part}. {percent(beyond)} of the effects are larger than their experimental error."
-    return f"{part}."
+        return f"{said} {percent(beyond)} of the effects are larger than their experimental error."
+    return said
 
 
 def information_said(known: pd.DataFrame, c: Comparison) -> str:
     """Say whether the ranking is the order of what the embeddings know; `known`: `information`."""
     if known.empty:
         return (
-            "Whether the ranking is the order of what the embeddings know cannot be asked here; "
-            "on the simulated "
-            "drugs, whose truth is known, it can (`make run CHAPTER=small_molecules PROFILE=demo`)."
+            "Whether the ranking is the order of what the embeddings know cannot be asked here; on "
+            "the simulated drugs, whose truth is known, it can (`make run CHAPTER=small_molecules "
+            "PROFILE=demo`)."
         )
     value = {c.methods.at[m, "embedding"]: c.means[m] for m in c.competitors}
     both = known[~known["modality"].str.endswith("control")]
@@ -263,25 +218,19 @@ def information_said(known: pd.DataFrame, c: Comparison) -> str:
     test = spearmanr(both["follows"], good)
     by = both.groupby("modality")["follows"].median().sort_values(ascending=False)
     best = both.loc[good.idxmax(), "embedding"]
-    agrees = test.pvalue < 0.05 and test.statistic > 0
+    agrees = "is" if test.pvalue < 0.05 and test.statistic > 0 else "is not distinguishably"
+    medians = ", ".join(f"{m.lower()} {v:.2f}" for m, v in by.items())
     return (
         f"Here the truth is known: distances in an embedding follow the true effects best in "
         f"{both['embedding'].iloc[0]} (rank correlation {both['follows'].iloc[0]:.2f} over pairs "
-        "of drugs; "
-        + "medians: "
-        + ", ".join(f"{m.lower()} {v:.2f}" for m, v in by.items())
-        + f"), the predictor scores {best} best, and over {len(both)} embeddings the two orders "
-        "correlate by "
-        f"{test.statistic:.2f} (p = {test.pvalue:.2g}, were they independent): the ranking "
-        + ("is" if agrees else "is not distinguishably")
-        + " the order of what the embeddings know."
+        f"of drugs; medians: {medians}), the predictor scores {best} best, and over {len(both)} "
+        f"embeddings the two orders correlate by {test.statistic:.2f} (p = {test.pvalue:.2g}, were "
+        f"they independent): the ranking {agrees} the order of what the embeddings know."
     )
 
 
 def beside_said(c: Comparison, published) -> str:
     """Set the gain of the best embedding over Train Mean beside the published one on Sci-Plex."""
-    from perturbcore.report.published.figures import figure_data
-
     figure = figure_data("S8", published)
     medians, names = figure.medians(), figure.select("single")
     gain = 1 - medians[names].min(axis=1) / medians["Train Mean"]
@@ -289,32 +238,22 @@ def beside_said(c: Comparison, published) -> str:
     here = 1 - c.means[c.best] / c.means[c.floor]
     return (
         f"On Sci-Plex the published best embedding lowers the L2 of the Train Mean by {each} "
-        "(medians "
-        f"over folds); here the best, {c.best}, {'lowers' if here > 0 else 'raises'} it by "
-        f"{percent(abs(here), 1)}."
+        f"(medians over folds); here the best, {c.best}, {'lowers' if here > 0 else 'raises'} it "
+        f"by {percent(abs(here), 1)}."
     )
 
 
 def tahoe_read_off() -> tuple[str, pd.DataFrame]:
     """Figures S5 and S6: what can be read off the images, and a sentence."""
     table = facts("cole2026_tahoe_lfc_read_off")
-    wide = table.set_index(["figure", "display_name"])["L2_median"]
     parts = []
-    for figure, estimator in (
-        table[["figure", "estimator"]].drop_duplicates().itertuples(index=False)
-    ):
-        here = wide[figure]
-        name = next(n for n in here.index if "best by median" in n)
-        gap = (here["Train Mean"] - here[name]) / (here["Train Mean"] - here["Experimental Error"])
-        parts.append(
-            f"{estimator}: {name.split(' (')[0]} {here[name]:.2f} against "
-            f"{here['Train Mean']:.2f}, "
-            f"{percent(gap)} of the gap"
-        )
+    for figure, estimator in table.groupby("figure", sort=False)["estimator"].first().items():
+        seen = read_off(None, figure=figure)
+        best = f"{seen.name.split(' (')[0]} {seen.best:.2f} against {seen.floor:.2f}"
+        parts.append(f"{estimator}: {best}, {percent(seen.share)} of the gap")
     sentence = (
         "The scores of Figures S5 and S6 (Tahoe) need two files of the authors' repository that "
-        "are "
-        "not at hand here. Read off the images, the best embedding is hardly better than the "
+        "are not at hand here. Read off the images, the best embedding is hardly better than the "
         f"Train Mean ({'; '.join(parts)})."
     )
     return sentence, table.rename(columns={"display_name": "method"})

@@ -7,46 +7,29 @@ from perturbcore.data.molecules.structures import canonical, parent_of, parse, s
 from perturbcore.embeddings.sources import BuildContext, find_source
 from perturbcore.report import pages
 from perturbcore.report.drugs import drugs_of
-from perturbcore.report.text import percent
+from perturbcore.report.text import HEADINGS, percent
 
-LOOK = {
-    "drug": "Drug",
-    "problem": "Unreadable because",
-    "removed": "Beside the parent",
-    "same_molecule": "Same molecule as",
-    "same_parent": "Same but for salt",
-    "stereo_isomer": "Same but for stereo",
-}
+LOOK = HEADINGS["molecules to look at"]
 ENOUGH = 0.25
-KINDS = {
-    "unreadable": "SMILES missing or unreadable: no structure embedding has the drug",
-    "salt": "several components (salt, solvate, hydrate)",
-    "same_molecule": "the same SMILES as another drug once both are canonical",
-    "same_parent": "another salt or charge of the same molecule",
-    "stereo_isomer": "differs from another drug in stereo-chemistry alone",
-    "stereo_open": "stereo-centres or double bonds that the SMILES leaves open",
-}
+KINDS = HEADINGS["kinds of molecules"]
 
 
 def molecule_report(drugs: pd.DataFrame) -> pd.DataFrame:
     """Check every SMILES of a table of drugs, and compare the drugs with each other.
 
-    Nothing is merged or dropped here: each drug keeps its row, and what it shares with others
-    is written beside it.
-
-    `drugs`: indexed by drug, with column `smiles`.
+    Nothing is merged or dropped: each drug keeps its row. `drugs`: indexed by drug, with `smiles`.
 
     Returns indexed by drug: `smiles` (as given), `canonical` (rdkit's form), `parent` (largest
     organic fragment, uncharged), `flat` (parent without stereo), `components`, `removed` (what
-    the parent leaves out), `stereo_known`, `stereo_open` (counts), `problem` (why it cannot be
-    read), and the other drugs that are `same_molecule`, `same_parent` (but another form),
-    `stereo_isomer` (equal without stereo), each joined by semicolons.
+    the parent leaves out), `stereo_open` (count), `problem` (why it cannot be read), and the other
+    drugs that are `same_molecule`, `same_parent` (but another form), `stereo_isomer` (equal
+    without stereo), each joined by semicolons.
     """
     rows = [_row(str(drug), str(smiles)) for drug, smiles in drugs["smiles"].items()]
     table = pd.DataFrame(rows).set_index("drug")
-    table["same_molecule"] = _others(table, "canonical", ())
-    table["same_parent"] = _others(table, "parent", ("canonical",))
-    table["stereo_isomer"] = _others(table, "flat", ("parent",))
+    table["same_molecule"] = _others(table, "canonical")
+    table["same_parent"] = _others(table, "parent", differs="canonical")
+    table["stereo_isomer"] = _others(table, "flat", differs="parent")
     return table
 
 
@@ -54,113 +37,86 @@ def _row(drug: str, smiles: str) -> dict:
     mol, problem = parse(smiles)
     row = {"drug": drug, "smiles": smiles, "problem": problem}
     row |= dict.fromkeys(("canonical", "parent", "flat", "removed"), "")
-    row |= dict.fromkeys(("components", "stereo_known", "stereo_open"), 0)
+    row |= dict.fromkeys(("components", "stereo_open"), 0)
     if mol is None:
         return row
     whole = canonical(smiles)
     parts = whole.split(".")
     parent = parent_of(mol)
-    known, left_open = stereo_count(parent)
     return row | {
         "canonical": whole,
         "parent": Chem.MolToSmiles(parent),
         "flat": canonical(smiles, parent=True, stereo=False),
         "components": len(parts),
-        "removed": ".".join(_without_parent(parts, parent)) if len(parts) > 1 else "",
-        "stereo_known": known,
-        "stereo_open": left_open,
+        "removed": ".".join(_without_parent(parts, parent)),
+        "stereo_open": stereo_count(parent)[1],
     }
 
 
 def _without_parent(parts: list[str], parent) -> list[str]:
-    wanted = Chem.MolToSmiles(parent)
-    left = list(parts)
-    for part in parts:
-        if canonical(part, parent=True) == wanted:
-            left.remove(part)
-            break
-    return left
+    same = [canonical(part, parent=True) == Chem.MolToSmiles(parent) for part in parts]
+    first = same.index(True) if True in same else len(parts)
+    return parts[:first] + parts[first + 1 :]
 
 
-def _others(table: pd.DataFrame, same: str, differs: tuple[str, ...]) -> list[str]:
-    """Other drugs of equal `same` and unequal `differs`."""
-    readable = table[table["problem"] == ""]
-    groups = readable.groupby(same).groups
+def _others(table: pd.DataFrame, same: str, differs: str = "") -> list[str]:
+    """Other drugs of equal `same` and unequal `differs`, of those that can be read."""
+    groups = table[table["problem"] == ""].groupby(same).groups
     out = []
     for drug, row in table.iterrows():
         others = [] if row["problem"] else [o for o in groups[row[same]] if o != drug]
-        out.append("; ".join(o for o in others if all(table.at[o, d] != row[d] for d in differs)))
+        kept = [o for o in others if not differs or table.at[o, differs] != row[differs]]
+        out.append("; ".join(kept))
     return out
 
 
 def _flags(report: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "unreadable": report["problem"] != "",
-            "salt": report["components"] > 1,
-            "same_molecule": report["same_molecule"] != "",
-            "same_parent": report["same_parent"] != "",
-            "stereo_isomer": report["stereo_isomer"] != "",
-            "stereo_open": report["stereo_open"] > 0,
-        }
-    )
+    """Which of `KINDS` each drug is."""
+    report = report.assign(unreadable=report["problem"], salt=report["components"] > 1)
+    return report[list(KINDS)].astype(bool)
 
 
-def molecule_counts(report: pd.DataFrame, examples: int = 3) -> pd.DataFrame:
-    """Count what `molecule_report` found.
-
-    Returns one row a kind: `kind`, `drugs` (how many), `share` of all, `examples`, `meaning`.
-    """
+def molecule_counts(report: pd.DataFrame) -> pd.DataFrame:
+    """Count what `molecule_report` found: kind, drugs, share of all, examples, meaning."""
     flags = _flags(report)
-    return pd.DataFrame(
-        [
-            {
-                "kind": kind.replace("_", " "),
-                "drugs": int(flags[kind].sum()),
-                "share": float(flags[kind].mean()),
-                "examples": ", ".join(report.index[flags[kind]][:examples]),
-                "meaning": meaning,
-            }
-            for kind, meaning in KINDS.items()
-        ]
-    )
+    rows = [
+        (kind.replace("_", " "), int(is_so.sum()), is_so.mean(), ", ".join(report.index[is_so][:3]))
+        for kind, is_so in flags.items()
+    ]
+    table = pd.DataFrame(rows, columns=["kind", "drugs", "share", "examples"])
+    return table.assign(meaning=list(KINDS.values()))
 
 
 def to_look_at(report: pd.DataFrame) -> pd.DataFrame:
-    """Drugs that share a molecule with another, or cannot be read.
-
-    A reader may want to merge or drop them.
-    """
-    flags = _flags(report)[["unreadable", "same_molecule", "same_parent", "stereo_isomer"]]
-    columns = ["problem", "removed", "same_molecule", "same_parent", "stereo_isomer", "canonical"]
-    return report.loc[flags.any(axis=1), columns].reset_index()
+    """Drugs that share a molecule with another, or cannot be read; one may merge or drop them."""
+    columns = ["problem", "same_molecule", "same_parent", "stereo_isomer"]
+    doubtful = report[report[columns].ne("").any(axis=1)].reset_index()
+    return doubtful[[*LOOK, "canonical"]]
 
 
 def said(report: pd.DataFrame) -> str:
     """Say in a sentence or two what the molecules of a screen are."""
     flags = _flags(report)
     n = flags.sum()
-    unreadable = (
-        f"{n['unreadable']} have no readable SMILES and get the Train Mean from every structure "
-        "embedding"
-        if n["unreadable"]
-        else "every SMILES can be read"
-    )
+    unreadable, twins = "every SMILES can be read", "no two drugs are the same molecule"
+    if n["unreadable"]:
+        unreadable = (
+            f"{n['unreadable']} have no readable SMILES and get the Train Mean from every "
+            "structure embedding"
+        )
     pair = report.loc[flags["same_molecule"], "same_molecule"]
-    twins = (
-        f"{n['same_molecule']} share their molecule with another drug (such as {pair.index[0]} and "
-        f"{pair.iloc[0].split('; ')[0]}), so that no structure embedding can tell them apart"
-        if len(pair)
-        else "no two drugs are the same molecule"
-    )
+    if len(pair):
+        such = f"{pair.index[0]} and {pair.iloc[0].split('; ')[0]}"
+        twins = (
+            f"{n['same_molecule']} share their molecule with another drug (such as {such}), so "
+            "that no structure embedding can tell them apart"
+        )
     return (
         f"Of {len(report)} drugs, {unreadable}; {n['salt']} are salts, solvates or mixtures; "
-        f"{twins}; "
-        f"{n['same_parent']} are another salt of a drug that is there as well; "
-        f"{n['stereo_isomer']} differ from "
-        f"another in stereo-chemistry alone; {n['stereo_open']} leave a stereo-centre open. "
-        "Nothing was merged: "
-        "each stays a perturbation of its own, and folds do not keep such drugs together."
+        f"{twins}; {n['same_parent']} are another salt of a drug that is there as well; "
+        f"{n['stereo_isomer']} differ from another in stereo-chemistry alone; {n['stereo_open']} "
+        "leave a stereo-centre open. Nothing was merged: each stays a perturbation of its own, and "
+        "folds do not keep such drugs together."
     )
 
 
@@ -184,8 +140,8 @@ def twins_said(report: pd.DataFrame, responses) -> str:
     apart = sum(len(g) for g in groups if g.nunique() > 1)
     return (
         f"{first}; but {n} drugs are one molecule with another up to salt and stereo-chemistry, "
-        f"and {apart} of "
-        "these have such a twin in another fold, which flatters every embedding a little."
+        f"and {apart} of these have such a twin in another fold, which flatters every embedding a "
+        "little."
     )
 
 
@@ -194,27 +150,24 @@ def known_targets_said(report: pd.DataFrame, table: pd.DataFrame, name: str) -> 
     targeted = table[table["targets"] != ""]
     known = set(molecule_report(targeted)["flat"]) - {""}
     n = int(report["flat"].isin(known).sum())
-    few = n < ENOUGH * len(report)
+    few = ": too few to ask here what targets are worth" if n < ENOUGH * len(report) else ""
     return (
         f"The data set names no targets. {n} of its {len(report)} drugs "
-        f"({percent(n / len(report))}) have one in "
-        f"{name}, matched by structure without salt and stereo-chemistry"
-        + (": too few to ask here what targets are worth." if few else ".")
+        f"({percent(n / len(report))}) have one in {name}, matched by structure without salt and "
+        f"stereo-chemistry{few}."
     )
 
 
 def show_molecules(chapter, data, targets_from: str = "") -> None:
     """Show the report of a data set's molecules: counts, drugs to look at, sentences.
 
-    `targets_from` names a drug table of the catalogue to look targets up in, where the data set
-    names none.
+    `targets_from`: a drug table of the catalogue with targets, where the data set names none.
     """
     drugs = drugs_of(data)
     if drugs is None:
         pages.say(
             f"{data.title} brings vectors of its drugs, but no SMILES in this project's layout: "
-            "there "
-            "is no molecule to check here."
+            "there is no molecule to check here."
         )
         return
     report = molecule_report(drugs)

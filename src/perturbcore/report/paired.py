@@ -15,16 +15,13 @@ from perturbcore.score.uncertainty import holm, t_statistics
 FLOOR, CEILINGS = "train_mean", ("noise_floor", "experimental_error", "idealized")
 LEVEL = 0.05
 PREDICTORS = {"knn": "kNN"}
-GAINS = [
-    "method", "value", "against", "reference", "gain", "low", "high", "p", "p_holm", "lines",
-]  # fmt: skip
+GAINS = "method value against reference gain low high p p_holm lines".split()
 
 
 def verdict(gain: float, p: float) -> str:
     """Say how a method does against a reference, given its gain and the adjusted p-value.
 
-    "better" or "worse" where p < 0.05; "tie" where it is not, whatever the interval of the single
-    comparison; "undecidable" where there is no p-value (one fold only).
+    "better" or "worse" where p < 0.05, else "tie"; "undecidable" without a p-value (one fold only).
     """
     if not np.isfinite(p):
         return "undecidable"
@@ -39,22 +36,31 @@ def method_names(scores: pd.DataFrame) -> pd.Series:
     return name.where(~several | (scores["embedding"] == ""), with_predictor)
 
 
+def _by_fold(units: pd.DataFrame) -> pd.DataFrame:
+    return units.groupby(level="fold").mean()
+
+
 class PairedScores:
     """Methods scored on the same folds and cell lines of one data set, by one metric.
-
-    `scores`: tidy scores of one data set and task, floors and ceilings among them. A column
-    `method` (or `display`) names the methods; otherwise `method_names` does; `metric`: the
-    primary metric of the task by default; `reference`: method that `gains` compares with by
-    default; `predictor`: keep only this predictor, and what has none.
 
     A unit is a cell line and fold; seeds are averaged. The same perturbations are in the same
     fold in every line, so that folds are the observations: differences are taken within units
     and averaged over lines before they are tested. Intervals and p-values are those of the
-    corrected resampled t-test, because training sets of folds overlap. Of the idealized
-    embedding only the predictor with the best score is kept: it is to be a ceiling.
+    corrected resampled t-test, because training sets of folds overlap (Nadeau and Bengio 2003,
+    Machine Learning 52). Of the idealized embedding only the predictor with the best score is
+    kept: it is to be a ceiling.
 
-    Nadeau and Bengio 2003, Machine Learning 52. Holm 1979, Scandinavian Journal of Statistics
-    6.
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Of one data set and task, floors and ceilings among them. A column `method` (or `display`)
+        names the methods; otherwise `method_names` does.
+    metric : str, optional
+        The primary metric of the task by default.
+    reference : str, optional
+        Method that `gains` compares with by default.
+    predictor : str, optional
+        Keep only this predictor, and what has none.
     """
 
     def __init__(
@@ -67,10 +73,10 @@ class PairedScores:
         higher_is_better: bool | None = None,
     ):
         self.metric = metric or primary_metric(scores)
-        self.reference = reference
-        self.label = self.metric if higher_is_better is not None else registered(self.metric).label
+        self.reference, self.label = reference, self.metric
         if higher_is_better is None:
-            higher_is_better = registered(self.metric).higher_is_better
+            known = registered(self.metric)
+            self.label, higher_is_better = known.label, known.higher_is_better
         self.higher_is_better = bool(higher_is_better)
         self.sign = 1.0 if higher_is_better else -1.0
         rows = scores[scores["metric"] == self.metric]
@@ -121,7 +127,7 @@ class PairedScores:
     @cached_property
     def means(self) -> pd.Series:
         """Score of each method, as every table prints it: mean over lines, then over folds."""
-        return self._by_fold(self.units).mean()
+        return _by_fold(self.units).mean()
 
     @cached_property
     def best(self) -> str:
@@ -151,32 +157,24 @@ class PairedScores:
             f"the scores have no {what} ({' or '.join(names)}): evaluate with controls"
         )
 
+    def mean_of(self, column: str) -> pd.Series:
+        """Mean of a column of the scores per method; missing where it was not measured."""
+        values = self.scores.get(column, pd.Series(np.nan, self.scores.index))
+        return values.astype(float).groupby(self.scores["method"]).mean()
+
     @cached_property
     def seconds(self) -> pd.Series:
-        """Mean seconds per fold and line of each method; missing where not measured."""
-        return self._mean_of("seconds")
+        """Mean seconds per fold and line of each method."""
+        return self.mean_of("seconds")
 
-    @cached_property
-    def coverage(self) -> pd.Series:
-        """Share of the perturbations that a method has a vector for; missing if it needs none."""
-        return self._mean_of("coverage")
-
-    def _mean_of(self, column: str) -> pd.Series:
-        if column not in self.scores:
-            return pd.Series(np.nan, index=self.methods.index)
-        return self.scores[column].astype(float).groupby(self.scores["method"]).mean()
-
-    @staticmethod
-    def _by_fold(units: pd.DataFrame) -> pd.DataFrame:
-        return units.groupby(level="fold").mean()
-
-    def _test_ratio(self, line: str | None = None) -> float:
+    def test_ratio(self, line: str | None = None) -> float:
         """Test over training size; k folds of equal size where sizes are not known."""
         rows = self.scores if line is None else self.scores[self.scores["cell_line"] == line]
         if {"n_test", "n_train"} <= set(rows):
-            known = rows[(rows["n_test"] > 0) & (rows["n_train"] > 0)]
+            ratio = rows["n_test"] / rows["n_train"]
+            known = ratio[(rows["n_test"] > 0) & (rows["n_train"] > 0)]
             if len(known):
-                return float((known["n_test"] / known["n_train"]).mean())
+                return float(known.mean())
         folds = rows["fold"].nunique()
         return 1 / (folds - 1) if folds > 1 else 1.0
 
@@ -203,9 +201,9 @@ class PairedScores:
         pandas.DataFrame
             (cell_line,) method, value, against (the reference), reference (its score on the same
             units), gain, low, high (95 % interval over folds), p, p_holm (adjusted over the methods
-            compared with the same reference), lines ("3 of 4": in how many cell lines it is ahead
-            on average), verdict (see `verdict`), seconds (mean per fold and line), embedding,
-            predictor, modality; largest gain first.
+            compared with the same reference; Holm 1979), lines ("3 of 4": in how many cell lines it
+            is ahead on average), verdict, seconds (mean per fold and line), embedding, predictor,
+            modality; largest gain first.
         """
         if not isinstance(reference, Mapping):
             name = reference or self.reference or self.best
@@ -214,13 +212,11 @@ class PairedScores:
         unknown = [m for m in (*reference, *reference.values()) if m not in self.units]
         if unknown:
             raise InputError(f"no method '{unknown[0]}'; there are: {', '.join(self.units)}")
-        lines = list(dict.fromkeys(self.units.index.get_level_values("cell_line")))
-        parts = [self._against(reference, line) for line in (lines if by else [None])]
-        return pd.concat(parts, ignore_index=True)
+        lines = self.units.index.unique("cell_line") if by else [None]
+        return pd.concat([self._against(reference, line) for line in lines], ignore_index=True)
 
     def _against(self, reference: Mapping[str, str], line: str | None) -> pd.DataFrame:
         units = self.units if line is None else self.units.xs(line, drop_level=False)
-        ratio = self._test_ratio(line)
         parts = [pd.DataFrame(columns=GAINS)]
         for name in dict.fromkeys(reference.values()):
             mine = units[[m for m, r in reference.items() if r == name]]
@@ -228,12 +224,12 @@ class PairedScores:
             # equal methods may differ by rounding, in the same direction in every fold
             gain = gain.mask(gain.abs() <= 1e-12 * mine.abs().max().max(), 0.0)
             there = gain.notna()
-            found = t_statistics(self._by_fold(gain).to_numpy(), ratio)
+            found = t_statistics(_by_fold(gain).to_numpy(), self.test_ratio(line))
             ahead = gain.groupby(level="cell_line", observed=True).mean() > 0
             part = {
-                "value": self._by_fold(mine.where(there)).mean(),
+                "value": _by_fold(mine.where(there)).mean(),
                 "against": name,
-                "reference": self._by_fold(mine.where(there).sub(self.sign * gain)).mean(),
+                "reference": _by_fold(mine.where(there).sub(self.sign * gain)).mean(),
                 "gain": found["mean"],
                 **{c: found[c] for c in ("low", "high", "p")},
                 "p_holm": holm(found["p"]),
@@ -251,10 +247,9 @@ class PairedScores:
         return table.sort_values("gain", ascending=False, kind="stable")
 
     def own_gains(self, predictor: str = "knn", by: Sequence[str] = ()) -> pd.DataFrame:
-        """Compare each use of a representation with one predictor on the same representation.
+        """Compare each use of a representation with one predictor on it, see `gains`.
 
-        Adjusted over the uses of a representation, see `gains`; embeddings with one use are left
-        out.
+        Embeddings with one use are left out.
         """
         named = self.methods.loc[self.competitors].reset_index()
         base = named[named["predictor"] == predictor].set_index("embedding")["method"]
@@ -268,8 +263,8 @@ class PairedScores:
     def gap(self, by: Sequence[str] = ()) -> pd.DataFrame:
         """Share of the way from floor to ceiling that each method goes.
 
-        (score - floor) / (ceiling - floor), each a mean over the same lines and folds: a reader can
-        compute it from the numbers in the row. 0 is the floor, 1 the ceiling; beyond is possible.
+        (score - floor) / (ceiling - floor), each a mean over the same lines and folds. 0 is the
+        floor, 1 the ceiling; beyond is possible.
 
         Returns
         -------
@@ -281,11 +276,9 @@ class PairedScores:
         parts = []
         for line, units in lines if by else [(None, self.units)]:
             there = units.notna()
-            ends = {
-                end: there.mul(units[name], axis=0).where(there)
-                for end, name in (("floor", self.floor), ("ceiling", self.ceiling))
-            }
-            means = {k: self._by_fold(v).mean() for k, v in {"value": units, **ends}.items()}
+            means = {"value": _by_fold(units).mean()}
+            for end, name in (("floor", self.floor), ("ceiling", self.ceiling)):
+                means[end] = _by_fold(there.mul(units[name], axis=0).where(there)).mean()
             table = pd.DataFrame(means).rename_axis("method").reset_index()
             way = table["ceiling"] - table["floor"]
             share = (table["value"] - table["floor"]) / way + 0.0  # no negative zero
@@ -304,15 +297,8 @@ class PairedScores:
     def rank_table(self, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
         """Median and mean rank of each method, with a bootstrap interval of the mean rank.
 
-        Units (cell line and fold) are drawn with replacement; since folds share training data, the
-        intervals are somewhat too narrow.
-
-        Parameters
-        ----------
-        n_boot : int
-            Bootstrap samples.
-        seed : int
-            Seeds their draws.
+        Units (cell line and fold) are drawn with replacement, `n_boot` times; since folds share
+        training data, the intervals are somewhat too narrow.
 
         Returns
         -------

@@ -1,11 +1,15 @@
 """One way of writing numbers, shares, times and lists, for tables and sentences alike."""
 
 from collections.abc import Iterable, Sized
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
+# what a page calls the columns of a table: table -> column -> heading
+HEADINGS = yaml.safe_load(files("perturbcore.report").joinpath("headings.yml").read_text("utf-8"))
 MINUS, MISSING = "\u2212", "–"
 
 

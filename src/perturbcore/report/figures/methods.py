@@ -1,6 +1,7 @@
 """One row per method, the best at the top: scores, intervals, gains, ranks, places."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,11 +18,11 @@ from perturbcore.report.figures.style import (
     grid_of,
     legend_of,
     marker,
+    named_below,
     rows_of,
 )
 
-REFERENCES = ("Train Mean", "Noise floor", "Experimental error", "Experimental Error")
-ENDS = (*REFERENCES, "Idealized", "No Change")
+CEILINGS = ("Noise floor", "Experimental error", "Experimental Error", "Idealized")
 LINE_MARKERS = ("o", "s", "^", "v", "D", "p", "X", "*")
 
 
@@ -31,19 +32,22 @@ def method_order(scores: pd.DataFrame, lower_is_better: bool) -> list[str]:
     return list(medians.groupby("display").mean().sort_values(ascending=lower_is_better).index)
 
 
-def reference_lines(scores: pd.DataFrame, lower_is_better: bool) -> pd.DataFrame:
-    """Medians over folds of Train Mean, experimental error and the best other method, by panel.
+def reference_lines(
+    scores: pd.DataFrame, lower_is_better: bool, *, fusion: bool = False
+) -> pd.DataFrame:
+    """Medians over folds of Train Mean, experimental error and the best method, by panel.
 
-    Returns columns panel, display, modality, value.
+    The best is that which is neither control nor fusion, or with `fusion` the best fusion. Returns
+    columns panel, display, modality, value.
     """
     medians = scores.groupby(["cell_line", "display", "modality"], observed=True)["value"].median()
     medians = medians.rename_axis(index={"cell_line": "panel"}).reset_index()
-    pool = medians[~medians["modality"].isin(("Positive control", "Fusion", "Negative control"))]
+    control = medians["modality"].str.endswith("control")
+    pool = medians[~control & ((medians["modality"] == "Fusion") == fusion)]
     sign = 1 if lower_is_better else -1
     best = (sign * pool["value"]).groupby(pool["panel"], observed=True).idxmin()
-    return pd.concat(
-        [medians[medians["display"].isin(REFERENCES)], pool.loc[best]], ignore_index=True
-    )
+    ends = medians["display"].isin(["Train Mean", *CEILINGS[:3]])
+    return pd.concat([medians[ends], pool.loc[best]], ignore_index=True)
 
 
 def box_by_method(
@@ -54,15 +58,13 @@ def box_by_method(
     label: str | None = None,
     order: Sequence[str] | None = None,
     panels: Sequence[str] | None = None,
-    lines: pd.DataFrame | None = None,
-    columns: int = 2,
+    fusion: bool = False,
 ) -> Figure:
     """Draw one panel per cell line, one row per method: quartiles, range and one point per fold.
 
     `scores`: tidy scores; rows of other metrics are ignored. `display` or `method` is used
-    where there; `order, panels`: methods from top to bottom (by default `method_order`); cell
-    lines; `lines`: reference lines (panel, display, modality, value); by default
-    `reference_lines`.
+    where there; `order`: methods from top to bottom (by default `method_order`); `panels`: cell
+    lines; `fusion`: whether a dashed line marks the best fusion (see `reference_lines`).
     """
     data = display_names(scores[scores["metric"] == metric])
     if data.empty:
@@ -70,10 +72,10 @@ def box_by_method(
         raise InputError(f"no scores of metric '{metric}' to draw; there are: {there or 'none'}")
     panels = panels or list(dict.fromkeys(data["cell_line"]))
     order = [m for m in (order or method_order(data, lower_is_better)) if m in set(data["display"])]
-    lines = reference_lines(data, lower_is_better) if lines is None else lines
+    lines = reference_lines(data, lower_is_better, fusion=fusion)
     modality = data.drop_duplicates("display").set_index("display")["modality"]
     height = max(1.6, 0.235 * len(order) + 0.75)
-    figure, axes = grid_of(len(panels), columns, (3.6, height), sharey=True)
+    figure, axes = grid_of(len(panels), 2, (3.6, height), sharey=True)
     for axis, panel in zip(axes.ravel(), panels, strict=False):
         _boxes(axis, data[data["cell_line"] == panel], "value", order, modality)
         rows_of(axis, order, modality)
@@ -126,7 +128,8 @@ def interval_plot(table: pd.DataFrame, *, label: str) -> Figure:
     `table`: `perturbcore.report.comparison.Comparison.ranking`; best first.
     """
     table = display_names(table)
-    rows = table[~table["display"].isin(ENDS)].reset_index(drop=True)
+    ends = ("Train Mean", "No Change", *CEILINGS)
+    rows = table[~table["display"].isin(ends)].reset_index(drop=True)
     figure = Figure(figsize=(7.2, 0.3 * len(rows) + 1.2), layout="constrained")
     axis = figure.subplots()
     for y, row in rows.iterrows():
@@ -134,7 +137,7 @@ def interval_plot(table: pd.DataFrame, *, label: str) -> Figure:
         axis.hlines(y, row["low"], row["high"], color=c, lw=2.2, alpha=0.6)
         axis.plot(row["value"], y, marker=marker(row["modality"]), color=c, ms=7, mec="white",
                   mew=0.6)  # fmt: skip
-    ceilings = [n for n in (*REFERENCES[1:], "Idealized") if (table["display"] == n).any()]
+    ceilings = [n for n in CEILINGS if (table["display"] == n).any()]
     rows_of(axis, rows["display"], rows.set_index("display")["modality"])
     _reference(axis, table[table["display"].isin(["Train Mean", *ceilings[:1]])])
     axis.set_xlabel(label)
@@ -157,7 +160,8 @@ def gain_plot(lines: pd.DataFrame, overall: pd.DataFrame, *, reference: str, lab
     for i, line in enumerate(every):
         rows = lines[lines["cell_line"] == line]
         y = rows["method"].map(where) - 0.1 - step * (len(every) / 2 - 1 - i)
-        look = dict(ls="", marker=LINE_MARKERS[i % len(LINE_MARKERS)], color="#6b6b6b", ms=4.5)
+        shape = LINE_MARKERS[i % len(LINE_MARKERS)]
+        look: dict[str, Any] = dict(ls="", marker=shape, color="#6b6b6b", ms=4.5)
         axis.hlines(y, rows["low"], rows["high"], color="#b0b0b0", lw=1.2)
         axis.plot(rows["gain"], y, **look)
         handles.append(plt.Line2D([], [], label=line, **look))
@@ -172,9 +176,7 @@ def gain_plot(lines: pd.DataFrame, overall: pd.DataFrame, *, reference: str, lab
                   annotation_clip=False)  # fmt: skip
     rows_of(axis, names)
     axis.set_xlabel(label)
-    figure.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(handles)
-    )
+    named_below(figure, handles, len(handles))
     return figure
 
 
@@ -187,9 +189,8 @@ def rank_plot(
 ) -> Figure:
     """Draw the distribution of ranks, best median at the top, and the interval of the mean rank.
 
-    `ranks`: `Comparison.ranks`: method (or display), modality, rank; `table`:
-    `Comparison.rank_table`: mean_rank, low, high; `order`: methods from top to bottom; by
-    median rank otherwise; `label`: axis label.
+    `ranks`: of `Comparison.ranks`; `table`: of `Comparison.rank_table`; `order`: methods from top
+    to bottom, by median rank otherwise.
     """
     data = display_names(ranks)
     if order is None:
@@ -216,8 +217,7 @@ def dot_plot(
 ) -> Figure:
     """Draw one row per method, one panel per column, one look per group; 0.5 is a guess.
 
-    `table`: best first; `name` and `group` name its columns; `columns`: values to draw, one
-    panel each.
+    `table`: best first; `name` and `group` name its columns.
     """
     order = list(table[name])
     size = (2.6 + 1.9 * len(columns), 0.25 * len(order) + 1.1)
@@ -231,6 +231,6 @@ def dot_plot(
         axis.set_title(column)
         axis.set_xlabel(xlabel)
         rows_of(axis, order)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=len(labels))
+    handles = axes[0].get_legend_handles_labels()[0]
+    named_below(figure, handles, len(handles))
     return figure

@@ -11,11 +11,9 @@ WIDTH, HEIGHT = 0.0125, 0.045
 
 
 def pareto_front(cost, error) -> np.ndarray:
-    """Say which methods no other matches in one and beats in the other; both lower is better.
+    """Say of n methods which no other matches in one and beats in the other; lower is better.
 
-    `cost, error` (n,): entries that are not finite are never on the front.
-
-    Returns (n,): Equal methods are on the front together.
+    What is not finite is never on the front; equal methods are on it together.
     """
     cost, error = np.asarray(cost, dtype=float), np.asarray(error, dtype=float)
     there = np.isfinite(cost) & np.isfinite(error)
@@ -34,22 +32,14 @@ def pareto_plot(
     references: pd.DataFrame | None = None,
     xlabel: str,
     ylabel: str,
-    columns: int = 2,
 ) -> Figure:
     """Draw error against cost (log axis); the Pareto front is a step line.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        One row per method: display, modality, `cost` (above 0), `error` and `panel`.
-    references : pandas.DataFrame, optional
-        Lines without a cost: display, modality, value, `panel`.
-    xlabel, ylabel : str
-    columns : int
-        Panels in a row.
+    `table`: one row per method: display, modality, `cost` (above 0), `error` and `panel`;
+    `references`: lines without a cost: display, modality, value, `panel`.
     """
     names = list(dict.fromkeys(table[panel]))
-    figure, axes = grid_of(len(names), columns, (4.6, 4.0))
+    figure, axes = grid_of(len(names), 2, (4.6, 4.0))
     for axis, name in zip(axes.ravel(), names, strict=False):
         here = table[(table[panel] == name) & (table[cost] > 0) & table[error].notna()]
         lines = references[references[panel] == name] if references is not None else table.iloc[:0]

@@ -17,12 +17,11 @@ from perturbcore.report.figures.style import (
     grid_of,
     legend_of,
     marker,
+    named_below,
 )
 
 
-def metric_scatter(
-    scores: pd.DataFrame, x: str, others: Sequence[str], *, columns: int = 2
-) -> Figure:
+def metric_scatter(scores: pd.DataFrame, x: str, others: Sequence[str]) -> Figure:
     """Draw metric `x` against each of `others`, one point per unit; titles give Spearman's rho.
 
     Cole et al. 2026, Fig. S11.
@@ -30,7 +29,7 @@ def metric_scatter(
     data = display_names(scores)
     keys = ["dataset", "cell_line", "fold", "embedding", "predictor", "modality"]
     wide = data.pivot_table(index=keys, columns="metric", values="value").reset_index()
-    figure, axes = grid_of(len(others), columns, (3.7, 2.9))
+    figure, axes = grid_of(len(others), 2, (3.7, 2.9))
     for axis, other in zip(axes.ravel(), others, strict=False):
         for modality, here in wide.groupby("modality"):
             axis.plot(here[x], here[other], ls="", marker=marker(modality), color=colour(modality),
@@ -54,15 +53,14 @@ def curves(
     xlabel: str = "",
     ylabel: str = "",
     log: bool = True,
-    columns: int = 3,
 ) -> Figure:
     """Draw one line per series with its band, one panel per value of `panel`.
 
-    `table`: tidy; `x`, `y`, `series`, `panel` and the bounds `low`, `high` name its columns;
-    `log`: whether x is on a logarithmic axis.
+    `x`, `y`, `series`, `panel` and the bounds `low`, `high` name columns of `table`; `log`: whether
+    x is on a logarithmic axis.
     """
     panels, names = list(dict.fromkeys(table[panel])), list(dict.fromkeys(table[series]))
-    figure, axes = grid_of(len(panels), columns, (3.3, 2.9), sharey=True)
+    figure, axes = grid_of(len(panels), 3, (3.3, 2.9), sharey=True)
     for axis, here in zip(axes.ravel(), panels, strict=False):
         part = table[table[panel] == here]
         for name, (c, m, dash) in zip(names, LOOKS, strict=False):
@@ -79,10 +77,7 @@ def curves(
         axis.set_xlabel(xlabel or x)
         axis.grid()
     axes[0, 0].set_ylabel(ylabel or y)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=min(len(names), 3)
-    )
+    named_below(figure, axes[0, 0].get_legend_handles_labels()[0], min(len(names), 3))
     return figure
 
 
@@ -130,9 +125,7 @@ def points_by_amount(
 def similarity_map(matrix: pd.DataFrame, modality: Mapping[str, str], *, label: str) -> Figure:
     """Draw a symmetric similarity matrix, -1 to 1, in the order of average-linkage clustering.
 
-    Names carry the colour of their modality (name -> modality).
-
-    Cole et al. 2026, Fig. 3 (seaborn clustermap, default linkage).
+    Names carry the colour of their modality. Cole et al. 2026, Fig. 3 (default linkage of seaborn).
     """
     order = np.arange(len(matrix))
     if len(matrix) > 2:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from perturbcore.data.published.names import POSITIVE
 from perturbcore.data.published.tables import Published
-from perturbcore.report import figures
+from perturbcore.report import figures, pages
 from perturbcore.report.figures.style import colour, marker
 from perturbcore.report.published.figures import FIGURES, FigureData, at_hand, figure_data
 from perturbcore.report.text import listed, percent
@@ -42,15 +42,14 @@ def draw(data: FigureData) -> Figure:
     if spec.kind == "bars":
         return _held_out(data)
     panels = [p for p in spec.panels if p in set(data.scores["cell_line"])]
+    look = dict(lower_is_better=spec.lower_is_better, fusion=spec.section == "fusion")
     return figures.box_by_method(
         data.scores,
         spec.metric,
-        lower_is_better=spec.lower_is_better,
         label=AXIS[spec.metric],
         order=data.order[::-1],
         panels=panels,
-        lines=data.lines,
-        columns=min(2, len(panels)),
+        **look,
     )
 
 
@@ -91,8 +90,7 @@ def caption(data: FigureData) -> str:
         return f"{label} {points}"
     if spec.dataset == "tahoe":
         points += " Values are averaged over 45 cell lines within a fold."
-    fusion = spec.section == "fusion"
-    best = "fusion" if fusion else "method that is neither positive control nor fusion"
+    best = "fusion" if spec.section == "fusion" else "method that is neither control nor fusion"
     return (
         f"{label} {points} Dashed lines: medians of Train Mean, of the experimental error and of "
         f"the best {best}."
@@ -100,6 +98,7 @@ def caption(data: FigureData) -> str:
 
 
 def _describe_box(data: FigureData) -> str:
+    """Give the best single method of each line, and how far it and the fusions go."""
     medians, lower = data.medians(), data.spec.lower_is_better
     modality = data.modality[medians.columns]
     single = medians.columns[~modality.str.endswith("control") & (modality != "Fusion")]
@@ -174,10 +173,7 @@ def not_drawn(published: Published) -> pd.DataFrame:
 
 
 def figure_table(data: FigureData) -> pd.DataFrame:
-    """Numbers behind a figure: medians over folds, one row per method, one column per panel.
-
-    For rank plots the median rank; for bars the mean over held-out lines, one column per metric.
-    """
+    """Numbers behind a figure: medians over folds (bars: means), one row per method."""
     if data.spec.kind == "rank":
         values = data.scores.groupby("display")["value"].median().to_frame("median rank")
         values = values.reindex(data.order[::-1])
@@ -192,11 +188,7 @@ def figure_table(data: FigureData) -> pd.DataFrame:
 
 
 def page(data: FigureData, chapter: str, name: str) -> str:
-    """Write a figure as MyST: the sentence, the figure with caption and alt text, the table.
-
-    `name` is the stem of the files `<name>.svg` and `<name>.csv` in the folders of the chapter; the
-    figure has the label `fig-<chapter>-<name>`, with hyphens only.
-    """
+    """Write a figure as MyST: the sentence, the figure with caption and alt text, the table."""
     sentence = describe(data)
     label = f"fig-{chapter}-{name}".replace("_", "-")
     return f"""{plain(sentence)}
@@ -217,19 +209,14 @@ def page(data: FigureData, chapter: str, name: str) -> str:
 
 
 def present(chapter, published: Published, *names: str) -> None:
-    """Draw figures ("1", "S4") on the page of a chapter, each with its sentence and table.
-
-    A figure whose tables are not at hand is left out.
-    """
-    from IPython.display import Markdown, display
-
+    """Draw figures ("1", "S4") on the page of a chapter; without those not at hand."""
     for figure in names:
         if at_hand(figure, published):
             data = figure_data(figure, published)
             name = f"cole2026-{figure.lower()}"
             chapter.save_figure(draw(data), name)
             chapter.save_table(figure_table(data), name)
-            display(Markdown(page(data, chapter.name, name)))
+            pages.say(page(data, chapter.name, name))
 
 
 def plain(text: str) -> str:

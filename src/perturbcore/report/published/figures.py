@@ -3,7 +3,7 @@
 Only the choice is made here; `figures.yml` says what a figure shows, and `draw` draws it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.resources import files
 from typing import Any
@@ -17,6 +17,8 @@ from perturbcore.data.published.read import LFC_METRICS
 from perturbcore.data.published.tables import Published
 
 ALL_TAHOE = "mean of 45 lines"
+# models of Figure S14 with two published runs each, and what these are called in the tables
+RUNS = {"Latent Diffusion": "Diffusion", "Schrödinger Bridge": "Schrodinger"}
 
 
 @dataclass(frozen=True)
@@ -61,20 +63,15 @@ FIGURES = _read_specs()
 class FigureData:
     """The data behind one published figure, ready to draw.
 
-    `figure, spec`: name and what is shown; `scores`: scores schema, the rows drawn; `display`
-    and `modality` are those of the figure. For rank plots `value` is the rank (metric
-    "rank_L2_knn" or "rank_L2_lasso"; 1 is best); `order`: display names from top to bottom;
-    `lines`: reference lines: panel, display, modality, value; `level`: whether points are folds
-    or published medians.
+    For rank plots the `value` of a score is the rank (metric "rank_L2_knn" or "rank_L2_lasso"; 1
+    is best).
     """
 
     figure: str
     spec: FigureSpec
-    scores: pd.DataFrame
-    order: list[str]
-    lines: pd.DataFrame
-    level: str
-    _tables: dict = field(default_factory=dict, repr=False, compare=False)
+    scores: pd.DataFrame  # the rows drawn; display and modality are those of the figure
+    order: list[str]  # display names from top to bottom
+    level: str  # whether points are "folds" or published "medians"
 
     @property
     def modality(self) -> pd.Series:
@@ -115,25 +112,20 @@ class FigureData:
         """(cell line, fold) x methods on the lines drawn; None where only medians are at hand."""
         if self.level == "medians":
             return None
-        if ("folds", metric) not in self._tables:
-            rows = self._rows(metric)
-            drawn = rows["cell_line"].isin(self.spec.panels)
-            rows = rows[drawn] if drawn.any() else rows
-            wide = rows.pivot(index=["cell_line", "fold"], columns="display", values="value")
-            self._tables["folds", metric] = wide[[d for d in self.order if d in wide]]
-        return self._tables["folds", metric].copy()
+        rows = self._rows(metric)
+        drawn = rows["cell_line"].isin(self.spec.panels)
+        rows = rows[drawn] if drawn.any() else rows
+        wide = rows.pivot(index=["cell_line", "fold"], columns="display", values="value")
+        return wide[[d for d in self.order if d in wide]]
 
     def _rows(self, metric: str | None) -> pd.DataFrame:
         metric = metric or (self.spec.rank_metric if self.spec.kind == "rank" else self.spec.metric)
         return self.scores[self.scores["metric"] == metric]
 
     def _pivot(self, how: str, metric: str | None) -> pd.DataFrame:
-        if (how, metric) not in self._tables:
-            by = self._rows(metric).groupby(["cell_line", "display"])["value"]
-            wide = by.agg(how).unstack("display")
-            rows = [p for p in self.spec.panels if p in wide.index] or list(wide.index)
-            self._tables[how, metric] = wide.loc[rows, [d for d in self.order if d in wide]]
-        return self._tables[how, metric].copy()
+        wide = self._rows(metric).groupby(["cell_line", "display"])["value"].agg(how).unstack()
+        rows = [p for p in self.spec.panels if p in wide.index] or list(wide.index)
+        return wide.loc[rows, [d for d in self.order if d in wide]]
 
 
 def _one_run_per_line(scores: pd.DataFrame) -> pd.DataFrame:
@@ -177,55 +169,28 @@ def _ranks(rows: pd.DataFrame, spec: FigureSpec, level: str) -> pd.DataFrame:
     return rows.assign(metric=spec.rank_metric)
 
 
-def _lines(data: pd.DataFrame, spec: FigureSpec) -> pd.DataFrame:
-    """Take the reference lines of a box plot: floor, experimental error, best that competes."""
-    rows = data[data["metric"] == spec.metric]
-    value = rows.groupby(["cell_line", "display", "modality"], as_index=False)["value"].median()
-    out = []
-    for panel in spec.panels:
-        here = value[value["cell_line"] == panel]
-        out.append(here[here["display"].isin(("Train Mean", "Experimental Error"))])
-        if spec.section == "fusion":
-            pool = here[here["modality"] == "Fusion"]
-        else:
-            pool = here[~here["modality"].isin((POSITIVE, "Fusion"))]
-        best = pool["value"].idxmin() if spec.lower_is_better else pool["value"].idxmax()
-        if pool.loc[best, "display"] != "Train Mean":
-            out.append(pool.loc[[best]])
-    lines = pd.concat(out, ignore_index=True).rename(columns={"cell_line": "panel"})
-    return lines[["panel", "display", "modality", "value"]]
-
-
 def at_hand(figure: str, published: Published) -> bool:
     """Whether a figure can be drawn from these scores; S5 and S6 need tables of their own."""
     spec, scores = FIGURES[figure], published.scores
     if not spec.missing:
         return True
-    return bool(spec.section) and bool(
-        ((scores["dataset"] == spec.dataset) & (scores["task"] == spec.task)).any()
-    )
+    there = (scores["dataset"] == spec.dataset) & (scores["task"] == spec.task)
+    return bool(spec.section) and bool(there.any())
 
 
 def figure_data(figure: str, published: Published) -> FigureData:
-    """Choose the rows of one figure of Cole et al. 2026 ("1" to "5", "S1" to "S14").
-
-    Cole et al. 2026, Figures 1-5 and S1-S14. Reference lines are medians over folds of Train
-    Mean, of the experimental error and of the best method that is neither a positive control
-    nor a fusion (Figure 5: the best fusion).
-    """
+    """Choose the rows of one figure of Cole et al. 2026 ("1" to "5", "S1" to "S14")."""
     if figure not in FIGURES:
         raise ParameterError(f"no figure {figure!r}; there are {', '.join(FIGURES)}")
     spec = FIGURES[figure]
     if not at_hand(figure, published):
         raise ParameterError(f"Figure {figure}: {spec.missing}")
     rows = _select(published, spec)
-    lines = pd.DataFrame(columns=["panel", "display", "modality", "value"])
     if spec.kind == "bars":
         order = list(dict.fromkeys(rows["display"]))
-        return FigureData(figure, spec, rows, order, lines, published.level)
+        return FigureData(figure, spec, rows, order, published.level)
     order = list(rows.sort_values("order")["display"].drop_duplicates())
     if spec.kind == "box":
-        lines = _lines(rows, spec)
         rows = rows[rows["metric"] == spec.metric]
     elif spec.kind == "rank":
         rows = _ranks(rows, spec, published.level)
@@ -236,4 +201,4 @@ def figure_data(figure: str, published: Published) -> FigureData:
         rows = rows[(rows["cell_line"] == "K-562") & ~controls & rows["metric"].isin(LFC_METRICS)]
         order = [d for d in order if d in set(rows["display"])]
     rows = rows.drop(columns=["key", "order"]).reset_index(drop=True)
-    return FigureData(figure, spec, rows, order, lines, published.level)
+    return FigureData(figure, spec, rows, order, published.level)

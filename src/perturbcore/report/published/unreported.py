@@ -7,22 +7,9 @@ from perturbcore.data.published.names import without_line
 from perturbcore.data.published.read import PRIMARY
 from perturbcore.data.published.tables import HOW_TO_GET, Published
 from perturbcore.report.comparison import Comparison
-from perturbcore.report.published.figures import FIGURES, FigureData, figure_data
+from perturbcore.report.published.figures import FIGURES, RUNS, figure_data
 
 RANKINGS = ("1", "S2", "S4", "5", "S1", "S7", "S8", "S10", "S14")
-
-
-def _paired(figure: str, published: Published) -> tuple[FigureData, Comparison]:
-    """Give a figure, and the comparison of all its methods but positive controls.
-
-    Raises InputError if only medians are at hand. A method goes by its display name.
-    """
-    _need_folds(published)
-    data = figure_data(figure, published)
-    rows = data.scores[data.scores["modality"] != "Positive control"]
-    rows = rows.assign(method=rows["display"], embedding=rows["display"], predictor="")
-    higher = not data.spec.lower_is_better
-    return data, Comparison(rows, data.spec.metric, higher_is_better=higher)
 
 
 def _need_folds(published: Published) -> None:
@@ -32,21 +19,19 @@ def _need_folds(published: Published) -> None:
         )
 
 
+def comparison_of(figure: str, published: Published) -> Comparison:
+    """Compare the methods of a box plot, by display name and without positive controls."""
+    _need_folds(published)
+    data = figure_data(figure, published)
+    rows = data.scores[data.scores["modality"] != "Positive control"]
+    rows = rows.assign(method=rows["display"], embedding=rows["display"], predictor="")
+    return Comparison(rows, data.spec.metric, higher_is_better=not data.spec.lower_is_better)
+
+
 def neighbours(figure: str, published: Published) -> pd.DataFrame:
-    """Which neighbours in the ranking of a box-plot figure are distinguishable, paired over folds.
-
-    Returns place, method, mean, next_method, behind (how much worse the next is), low, high
-    (95%), p_holm, distinguishable.
-
-    Lines are averaged within a fold. Folds are the units, and the interval is that of the
-    corrected resampled t-test, because the training sets of folds overlap; five folds separate
-    only what differs clearly.
-
-    Nadeau and Bengio 2003, Machine Learning 52.
-    """
-    _, c = _paired(figure, published)
-    table = c.neighbours(c.methods.index).rename(columns={"value": "mean", "next": "next_method"})
-    return table.assign(distinguishable=table.pop("verdict") == "worse")
+    """Compare each method of a box plot with the next, paired over folds."""
+    c = comparison_of(figure, published)
+    return c.neighbours(c.methods.index)
 
 
 def ranking_certainty(published: Published) -> pd.DataFrame:
@@ -58,17 +43,16 @@ def ranking_certainty(published: Published) -> pd.DataFrame:
     """
     rows = []
     for name in RANKINGS:
-        data, c = _paired(name, published)
-        pairs = neighbours(name, published)
+        c, pairs = comparison_of(name, published), neighbours(name, published)
         best = c.best_of(c.methods.index)
         rivals = c.gains(best, methods=c.methods.index)
         row = {
             "figure": name,
-            "ranking": data.spec.title,
+            "ranking": FIGURES[name].title,
             "methods": len(c.methods),
             "neighbours": len(pairs) - 1,
             "interval_without_0": int((pairs["low"] > 0).sum()),
-            "distinguishable": int(pairs["distinguishable"].sum()),
+            "distinguishable": int((pairs["verdict"] == "worse").sum()),
             "best": best,
             "as_good_as_best": int((rivals["verdict"] != "worse").sum()),
         }
@@ -88,17 +72,16 @@ def run_choice(published: Published) -> pd.DataFrame:
     runs = older.pivot_table("value", "cell_line", "method", aggfunc="median")
     drawn = figure_data("S14", published).medians()
     tables = []
-    for model, prefix in (("Latent Diffusion", "Diffusion"), ("Schrödinger Bridge", "Schrodinger")):
-        table = runs.loc[drawn.index, [f"{prefix}_V1", f"{prefix}_R2"]].set_axis(
-            ["run_V1", "run_R2"], axis=1
-        )
-        table["drawn"] = drawn[f"{model} (PCA 50)"]
-        table["gain"] = table[["run_V1", "run_R2"]].max(axis=1) - table["drawn"]
-        table["WaveGC_kNN"] = drawn["STRING WaveGC"]
+    for model, prefix in RUNS.items():
+        table = pd.DataFrame({f"run_{r}": runs[f"{prefix}_{r}"] for r in ("V1", "R2")}).loc[
+            drawn.index
+        ]
+        worse, shown = table.max(axis=1), drawn[f"{model} (PCA 50)"]
+        table = table.assign(drawn=shown, gain=worse - shown, WaveGC_kNN=drawn["STRING WaveGC"])
+        table = table.rename_axis("cell_line").reset_index()
         table.insert(0, "model", model)
-        tables.append(table.rename_axis("cell_line").reset_index())
-    table = pd.concat(tables, ignore_index=True)
-    return table[["model", *(c for c in table if c != "model")]]
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def unused_rows(published: Published) -> pd.DataFrame:
@@ -109,33 +92,36 @@ def unused_rows(published: Published) -> pd.DataFrame:
     and difference (mean; positive is better). Best first within a data set and task.
     """
     _need_folds(published)
-    keys = ["dataset", "task", "method", "cell_line"]
     figures = {
         name: figure_data(name, published)
         for name, spec in FIGURES.items()
         if not spec.missing and spec.perturbation_set == "full"
     }
-    rows = pd.concat([f.scores[keys] for f in figures.values()]).drop_duplicates()
-    shown = {(d, t, without_line(m, line)) for d, t, m, line in rows.itertuples(index=False)}
+
+    def keyed(rows: pd.DataFrame) -> pd.DataFrame:
+        names = zip(rows["method"], rows["cell_line"], strict=True)
+        return rows.assign(method=[without_line(m, line) for m, line in names])
+
+    keys = ["dataset", "task", "method"]
+    shown = pd.MultiIndex.from_frame(pd.concat([keyed(f.scores)[keys] for f in figures.values()]))
+    rows = published.scores
+    rows = rows[(rows["perturbation_set"] == "full") & (rows["modality"] != "Positive control")]
+    rows = keyed(rows[rows["metric"] == rows["task"].map(PRIMARY)])
+    rows = rows[~pd.MultiIndex.from_frame(rows[keys]).isin(shown)]
     out = []
     for figure in (figures[name] for name in ("1", "S1", "S8", "S4", "S10")):
-        dataset, task = figure.spec.dataset, figure.spec.task
-        scores = published.scores
-        rows = scores[(scores["dataset"] == dataset) & (scores["task"] == task)]
-        rows = rows[(rows["perturbation_set"] == "full") & (rows["metric"] == PRIMARY[task])]
-        names = [without_line(m, c) for m, c in zip(rows["method"], rows["cell_line"], strict=True)]
-        rows = rows.assign(key=names)[[(dataset, task, name) not in shown for name in names]]
-        rows = rows[rows["modality"] != "Positive control"]
         wide = figure.better(figure.folds())
         best = wide[figure.select("single")].mean().idxmax()
-        for key, group in rows.groupby("key", sort=False):
+        spec = figure.spec
+        here = rows[(rows["dataset"] == spec.dataset) & (rows["task"] == spec.task)]
+        for method, group in here.groupby("method", sort=False):
             values = figure.better(group.set_index(["cell_line", "fold"])["value"])
             change = values - wide[best].reindex(values.index)
             about = group.iloc[0][["dataset", "task", "predictor", "display"]].to_dict()
             out.append(
                 {
                     **about,
-                    "method": key,
+                    "method": method,
                     "modality": group["modality"].iloc[0],
                     "n": len(group),
                     "mean": group["value"].mean(),
@@ -144,6 +130,5 @@ def unused_rows(published: Published) -> pd.DataFrame:
                     "difference": change.mean(),
                 }
             )
-    return pd.DataFrame(out).sort_values(
-        ["dataset", "task", "difference"], ascending=[True, True, False], ignore_index=True
-    )
+    by = ["dataset", "task", "difference"]
+    return pd.DataFrame(out).sort_values(by, ascending=[True, True, False], ignore_index=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
-from anndata import AnnData
 
 from perturbcore.core.errors import InputError
 from perturbcore.data.authors.layout import LAYOUTS, file_of, layout_of, present
@@ -57,13 +57,11 @@ def score_dataset(
     """Run the published benchmark of one data set.
 
     Embeddings through standardisation, PCA and both estimators, tuned on inner folds; random
-    and idealized embedding; Train Mean and No Change; published metrics.
+    and idealized embedding; Train Mean and No Change; published metrics (Cole et al. 2026,
+    Supplemental Methods; Figures 1, S1, S2, S5, S6, S8, S9).
 
-    `root`: folder of the layout; `embeddings`: only these, by display or published name;
-    `protocol`: the published one by default; `ceiling`: experimental error of each
+    `embeddings`: only these, by display or published name; `ceiling`: experimental error of each
     perturbation; adds rows of predictor "experimental_error".
-
-    Cole et al. 2026, Supplemental Methods; Figures 1, S1, S2, S5, S6, S8, S9.
     """
     layout = layout_of(dataset)
     grids = {"knn": lambda: KNN(layout.k), "lasso": lambda: Linear("lasso", layout.alpha)}
@@ -76,67 +74,34 @@ def score_dataset(
     ids = sorted(responses.obs["perturbation"].astype(str).unique())
     drawn = random_embedding(ids, protocol.n_components, seed, identifier=layout.identifier)
     about = responses.uns["perturbcore"]
-    which = dict(cell_lines=cell_lines, folds=folds)
+    unit: dict[str, Any] = dict(cell_lines=cell_lines, folds=folds, seed=seed)
     scores = evaluate_embeddings(
-        responses,
-        [*used, drawn],
-        models,
-        protocol=protocol,
-        metrics=METRICS,
-        seed=seed,
-        **which,
-        **options,
+        responses, [*used, drawn], models, protocol=protocol, metrics=METRICS, **unit, **options
     )
-    why = []
+    notes = [*about.get("notes", []), *left_out]
     if ceiling is not None:
-        error, why = _experimental_error(ceiling, responses, **which)
-        scores = pd.concat([scores, error], ignore_index=True) if len(error) else scores
-    notes = (*about.get("notes", []), *why, *left_out)
-    return Benchmark(scores, notes, bool(about["simulated"]))
-
-
-def _experimental_error(
-    ceiling: pd.DataFrame, responses: AnnData, cell_lines, folds
-) -> tuple[pd.DataFrame, list[str]]:
-    """Rows "experimental_error" of the scores, or one line that says why there are none."""
-    about, obs = responses.uns["perturbcore"], responses.obs
-    keep = obs["fold"] >= 0
-    if cell_lines is not None:
-        keep &= obs["cell_line"].isin(list(cell_lines))
-    if folds is not None:
-        keep &= obs["fold"].isin(list(folds))
-    # as published, the 0.9 quantile of every metric, of correlations too
-    main = ceiling[ceiling["metric"].isin(["L2", "MSE", "MAE"])]
-    try:
-        rows = ceiling_scores(main, responses[keep.to_numpy()])
-    except InputError as error:
-        return pd.DataFrame(), [f"{about['dataset']}: no experimental error, {error}"]
-    return rows.assign(dataset=about["dataset"], task=about["task"], seed=0), []
+        # as published, the 0.9 quantile of every metric, of correlations too
+        main = ceiling[ceiling["metric"].isin(["L2", "MSE", "MAE"])]
+        keys = pd.MultiIndex.from_frame(scores[["cell_line", "fold"]].drop_duplicates())
+        kept = pd.MultiIndex.from_frame(responses.obs[["cell_line", "fold"]]).isin(keys)
+        try:
+            error = ceiling_scores(main, responses[kept])
+        except InputError as why:
+            notes.append(f"{about['dataset']}: no experimental error, {why}")
+        else:
+            error = error.assign(dataset=about["dataset"], task=about["task"], seed=0)
+            scores = pd.concat([scores, error], ignore_index=True)
+    return Benchmark(scores, tuple(notes), bool(about["simulated"]))
 
 
 def reproduce(
     datasets: Sequence[str] | None = None, root=None, *, scope: str | None = None, **options
 ) -> Benchmark:
-    """Run the published benchmark on every data set whose file is there.
+    """Run the published benchmark on every data set, or those named, whose file is there.
 
     The experimental error of each perturbation is that of the published tables, where they are at
-    hand.
-
-    Parameters
-    ----------
-    datasets : sequence of str, optional
-        All that are there by default.
-    root : path, optional
-        Folder of the layout.
-    scope : str, optional
-        See `perturbcore.models.simple.evaluate_embeddings`; the data set's name is added.
-    **options
-        See `score_dataset`; each may be a mapping by data set.
-
-    Raises
-    ------
-    InputError
-        No data set is there.
+    hand. `root`: folder of the layout; `scope`: see `evaluate_embeddings`; the data set's name is
+    added; `options`: see `score_dataset`; each may be a mapping by data set.
     """
     there, left_out = present(root)
     wanted = list(LAYOUTS) if datasets is None else [layout_of(d).name for d in datasets]
@@ -149,7 +114,9 @@ def reproduce(
     ceilings = load_published().ceilings
     done = []
     for dataset in there:
-        own = {k: v.get(dataset) if isinstance(v, dict) else v for k, v in options.items()}
+        own: dict[str, Any] = {
+            k: v.get(dataset) if isinstance(v, dict) else v for k, v in options.items()
+        }
         if ceilings is not None and (ceilings["dataset"] == dataset).any():
             own.setdefault("ceiling", ceilings[ceilings["dataset"] == dataset])
         if scope:

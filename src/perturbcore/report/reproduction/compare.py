@@ -37,27 +37,14 @@ def published_names(scores: pd.DataFrame) -> pd.DataFrame:
 def compare(scores: pd.DataFrame, published: Published | None = None) -> pd.DataFrame:
     """Set reproduced and published scores side by side, row by row.
 
-    Parameters
-    ----------
-    scores : pandas.DataFrame
-        Of `perturbcore.report.reproduction.benchmark.reproduce`.
-    published : Published, optional
-        `perturbcore.data.published.tables.load_published()` by default: single folds where the
-        tables are at hand; else the kept medians over folds, and then both columns are medians and
-        `fold` is -1.
+    `scores` are those of `reproduce`; `published` those of `load_published` by default: single
+    folds where the tables are at hand; else the kept medians over folds, and then both columns are
+    medians and `fold` is -1.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `COLUMNS`; `difference` = reproduced - published; `n` folds behind the row; `status`
-        "both", "not published" or "not reproduced". Published rows are those of the data sets, cell
-        lines and estimators in `scores`, of the full perturbation set. `method` is the published
-        name of the row.
-
-    Raises
-    ------
-    InputError
-        `scores` holds none of the published metrics.
+    Returns columns `COLUMNS`: `difference` = reproduced - published; `n` folds behind the row;
+    `status` "both", "not published" or "not reproduced"; `method` is the published name of the row.
+    Published rows are those of the data sets, cell lines and estimators in `scores`, of the full
+    perturbation set.
     """
     published = load_published() if published is None else published
     ours = published_names(scores)
@@ -78,40 +65,31 @@ def compare(scores: pd.DataFrame, published: Published | None = None) -> pd.Data
     table["status"] = table["status"].astype(str).map(STATUS)
     table["difference"] = table["reproduced"] - table["published"]
     # a value that is missing in the published table by definition is not a row of its own
-    undefined = table["reproduced"].isna() & table["published"].isna()
-    table = table[~undefined]
+    table = table.dropna(subset=["reproduced", "published"], how="all")
     return table[COLUMNS].sort_values(KEYS, ignore_index=True)
 
 
 def _averaged(table: pd.DataFrame, level: str) -> pd.DataFrame:
-    method = table["method"] if "method" in table else pd.Series(pd.NA, index=table.index)
-    table = table.assign(method=method)
-    names = [*KEYS, "modality"] + ([] if method.isna().all() else ["method"])
+    names = [*KEYS, "modality", *(["method"] if "method" in table else [])]
     if level == "folds" or (table["fold"] < 0).all():
         out = table[[*names, "value"]].assign(n=1)
     else:
-        table = table.assign(fold=-1)
-        grouped = table.groupby(names, sort=False, dropna=False)["value"]
+        grouped = table.assign(fold=-1).groupby(names, sort=False, dropna=False)["value"]
         out = grouped.agg(value="median", n="size").reset_index()
     return out.drop_duplicates(KEYS)
 
 
 def agreement(table: pd.DataFrame, metric: str = "L2") -> pd.DataFrame:
-    """Summarise a comparison by data set, estimator and embedding; the worst first.
-
-    `table` is that of `compare`. Returns dataset, predictor, display, modality, `rows` compared,
-    medians `reproduced` and `published`, `mean_difference`, `largest` (absolute) difference.
-    """
+    """Summarise the table of `compare` by data set, estimator and embedding; the worst first."""
     rows = table[(table["metric"] == metric) & (table["status"] == "both")]
     by = ["dataset", "predictor", "display", "modality"]
-    out = rows.groupby(by, sort=False).agg(
+    out = rows.groupby(by, sort=False, as_index=False).agg(
         rows=("difference", "size"),
         reproduced=("reproduced", "median"),
         published=("published", "median"),
         mean_difference=("difference", "mean"),
         largest=("difference", lambda d: d.abs().max()),
     )
-    out = out.reset_index()
     return out.sort_values(["dataset", "largest"], ascending=[True, False], ignore_index=True)
 
 

@@ -25,20 +25,17 @@ def error_of_raw(
     backed: bool = True,
     **options,
 ) -> pd.DataFrame:
-    """Compute the experimental error of every perturbation, in the published columns.
+    """Compute the experimental error of every perturbation (Cole et al. 2026, Eq. 12).
 
     `control`: controls of the whole line, or of the same batch; as published by default (global
     for Essential and for Norman, whose effects are matched); `totals`: chemicals: the published
     error is on cells normalised over kept genes, its effects over all; `n_outer, n_inner`:
     draws of batches and of cells in each; 10 x 10, chemicals 10 x 20 by default; `cell_line`:
-    only this line; `**options`: `seed`, `n_jobs`, `progress`, `checkpoint` of
-    `perturbcore.score.ceiling.ceiling.noise_ceiling`.
+    only this line; `options`: of `noise_ceiling`.
 
-    Returns genes: quantile, L2, MSE, MAE, Spearman, Pearson, pert_id, n_batches_pert;
-    chemicals: quantile, value (L2), pert_id, n_batches_pert. With `cell_line` where there are
-    several (chemicals: ``<dataset>_<line>``, as published).
-
-    Cole et al. 2026, Methods 4.7.1, Eq. 12.
+    Returns the published columns. Genes: quantile, L2, MSE, MAE, Spearman, Pearson, pert_id,
+    n_batches_pert; chemicals: quantile, value (L2), pert_id, n_batches_pert. With `cell_line` where
+    there are several (chemicals: ``<dataset>_<line>``).
     """
     layout = layout_of(dataset)
     first = check_choice("totals", totals, ("all", "kept")) == "kept"
@@ -54,15 +51,9 @@ def error_of_raw(
                 continue
         if not first and "genes" in screen.uns["perturbcore"]:
             screen = normalise(screen)[:, list(screen.uns["perturbcore"]["genes"])]
-        table = noise_ceiling(
-            screen,
-            control=control,
-            n_outer=n_outer or outer,
-            n_inner=n_inner or inner,
-            metrics=("L2",) if layout.chemical else METRICS,
-            **options,
-        )
-        tables.append(table)
+        draws = dict(n_outer=n_outer or outer, n_inner=n_inner or inner)
+        metrics = ("L2",) if layout.chemical else METRICS
+        tables.append(noise_ceiling(screen, control=control, metrics=metrics, **draws, **options))
     if not tables:
         raise InputError(
             f"{folder}: no cell line '{cell_line}'; there are: {', '.join(sorted(lines))}"

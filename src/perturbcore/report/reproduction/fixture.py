@@ -5,12 +5,14 @@ into responses by the functions that the command line uses. No number in it says
 cells, or about the models whose file names it uses.
 """
 
+from functools import partial
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+import yaml
 
 from perturbcore.data.authors.layout import GENE_EMBEDDINGS, LAYOUTS, layout_of
 from perturbcore.data.authors.write import effects_of_raw, labels_of_raw
@@ -22,31 +24,7 @@ ESSENTIAL_LINES = LAYOUTS["essential"].lines
 TAHOE_LINES = ("CVCL_0023", "CVCL_0028")
 CONTROL = {name: layout.raw["control"] for name, layout in LAYOUTS.items()}
 N_KEPT, N_NORMAN, DRUG_CELLS = 180, 110, 6
-SIZES = dict(
-    n_cell_lines=len(ESSENTIAL_LINES),
-    n_perturbations=176,
-    n_genes=200,
-    n_batches=4,
-    cells_per_perturbation=(4, 12),
-    n_control_cells=200,
-    n_modules=12,
-)
-# file name -> what of the simulation it is derived from, and its width
-GENE_FILES = {
-    "KG_WaveGC_G_StringDB_combined_0.0_(D=128)": ("network", 128),
-    "STRING_Spectral_Medium_Conf_(D=128)": ("network", 128),
-    "GenotypeVAE_(D=256)": ("annotation", 256),
-    "DepMap_Gene_Effect_(D=318)": ("text", 318),
-    "AIDOprot_mean_(D=384)": ("sequence", 384),
-    "PCA_Fair_essential_CELL_LINE_controls_(D=128)": ("expression", 128),
-    "AIDOcell_3M_essential_CELL_LINE_2025_11_26_(D=128)": ("expression", 128),
-    "AIDOcell_3M_Norman_Aligned_(D=128)": ("expression", 128),
-}
-DRUG_FILES = {
-    "ChemBERTa-77M-MTR": ("text", 384),
-    "maccs": ("annotation", 167),
-    "avalon": ("network", 200),
-}
+_ABOUT = yaml.safe_load(Path(__file__).with_name("fixture.yml").read_text(encoding="utf-8"))
 # share of genes that no embedding file knows, so that the rule for missing ones is at work
 UNKNOWN_SHARE = 0.04
 
@@ -54,28 +32,22 @@ UNKNOWN_SHARE = 0.04
 def write_fixture(
     folder, *, seed: int = 0, tasks=("lfc",), datasets=tuple(LAYOUTS), leak: int = 0
 ) -> Path:
-    """Write the documented layout, small, from a simulated screen.
+    """Write the documented layout, small, from a simulated screen; return its root.
 
-    176 perturbations per data set (Norman 110), so that 100 components fit in the inner folds;
-    200 genes. Equal seeds give equal values.
-
-    `folder`: made where absent; files there are written over; `datasets`: only these; `leak`:
-    essential: this many genes get another fold in the second cell line, as a test of the check.
-
-    Returns the root, to be given as ``PERTURBCORE_PAPER_DATA``.
+    176 perturbations per data set (Norman 110), so that 100 components fit in the inner folds.
+    `leak`: essential: this many genes get another fold in the second cell line, as a test of the
+    check.
     """
     root = Path(folder)
-    simulation = simulate_screen(**SIZES, seed=seed)
+    simulation = simulate_screen(**_ABOUT["sizes"], seed=seed)
     for dataset in datasets:
         layout = layout_of(dataset)
         inside = root / dataset
         inside.mkdir(parents=True, exist_ok=True)
         RAW[dataset](inside, simulation, np.random.default_rng([seed, len(dataset)]))
         for task in set(tasks) & set(layout.files):
-            if task == "lfc":
-                table = effects_of_raw(dataset, root, progress=False)
-            else:
-                table = labels_of_raw(dataset, root, progress=False, min_cells=3)
+            make = effects_of_raw if task == "lfc" else partial(labels_of_raw, min_cells=3)
+            table = make(dataset, root, progress=False)
             _add_folds(table, layout, simulation, seed, leak)
             table.uns["perturbcore"] = {"simulated": True}
             if dataset == "essential" and task == "deg":
@@ -134,6 +106,10 @@ def _cells(simulation, line: int) -> tuple[ad.AnnData, np.ndarray, np.ndarray]:
     return cells, cells.obs["is_control"].to_numpy(), batch
 
 
+def _counts(cells: ad.AnnData, obs: pd.DataFrame, var: pd.DataFrame) -> ad.AnnData:
+    return ad.AnnData(cells.X.astype(np.float32), obs=obs, var=var)
+
+
 def _essential(folder: Path, simulation, rng) -> None:
     ids, parts = ensembl(simulation), []
     for n, line in enumerate(ESSENTIAL_LINES):
@@ -150,9 +126,8 @@ def _essential(folder: Path, simulation, rng) -> None:
             },
             index=line + "-" + cells.obs_names,
         )
-        parts.append(ad.AnnData(cells.X.astype(np.float32), obs=obs))
+        parts.append(_counts(cells, obs, pd.DataFrame(index=ids.to_numpy())))
     out = ad.concat(parts)
-    out.var_names = ids.to_numpy()
     out.obs.index.name = "obs_id"
     # lines lie mixed, as in a merged file
     out[rng.permutation(out.n_obs)].copy().write_h5ad(folder / "raw_data.h5ad")
@@ -174,7 +149,7 @@ def _norman(folder: Path, simulation, rng) -> None:
         index=cells.obs_names,
     )
     var = pd.DataFrame({"ensemble_id": ids.to_numpy()}, index=ids.index)
-    raw = ad.AnnData(cells.X.astype(np.float32), obs=obs, var=var)
+    raw = _counts(cells, obs, var)
     raw[rng.permutation(raw.n_obs)].copy().write_h5ad(folder / "NormanWeissman2019_filtered.h5ad")
     genes = pd.DataFrame({"gene_name": ids.index[:N_KEPT]}, index=ids.to_numpy()[:N_KEPT])
     empty = sp.csr_matrix((1, N_KEPT), dtype=np.float32)
@@ -253,13 +228,13 @@ def _tahoe(folder: Path, simulation, rng) -> None:
             index=f"{line}-" + cells.obs_names,
         )
         var = pd.DataFrame({"gene_symbol": ids.index}, index=ids.to_numpy())
-        raw = ad.AnnData(cells.X.astype(np.float32), obs=obs, var=var)
-        raw.write_h5ad(folder / "raw" / f"{line}.h5ad")
+        _counts(cells, obs, var).write_h5ad(folder / "raw" / f"{line}.h5ad")
     listed = "\n".join(ids.index[:N_KEPT]) + "\n"
     (folder / "tahoe_coding_non_mt_genes.txt").write_text(listed, encoding="utf-8")
-    table = drugs_of(simulation).reset_index()[["drug", "pubchem_cid"]]
-    table = table.assign(targets="", canonical_smiles="")
-    table.to_parquet(folder / "drug_metadata.parquet", index=False)
+    table = drugs_of(simulation).reset_index().drop(columns="gene")
+    table.assign(targets="", canonical_smiles="").to_parquet(
+        folder / "drug_metadata.parquet", index=False
+    )
 
 
 RAW = {"essential": _essential, "norman": _norman, "sciplex": _sciplex, "tahoe": _tahoe}
@@ -296,7 +271,7 @@ def _widen(vectors: np.ndarray, width: int, rng) -> np.ndarray:
 
 def _write_gene_embeddings(folder: Path, simulation, sources: dict, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (stem, (kind, width)) in enumerate(GENE_FILES.items()):
+    for number, (stem, (kind, width)) in enumerate(_ABOUT["genes"].items()):
         for n, line in enumerate(ESSENTIAL_LINES if "CELL_LINE" in stem else [""]):
             rng = np.random.default_rng([seed, number, n])
             base = _expression(simulation, n) if kind == "expression" else sources[kind]
@@ -314,7 +289,7 @@ def _write_drug_embeddings(
     names = drugs.index if dataset == "sciplex" else drugs["pubchem_cid"].astype(str)
     obs = pd.DataFrame(index=pd.Index(names, dtype=str, name=None))
     out = ad.AnnData(sp.csr_matrix((len(drugs), 1), dtype=np.float32), obs=obs)
-    for number, (key, (kind, width)) in enumerate(DRUG_FILES.items()):
+    for number, (key, (kind, width)) in enumerate(_ABOUT["drugs"].items()):
         rng = np.random.default_rng([seed, 100 + number])
         out.obsm[key] = _widen(sources[kind].loc[drugs["gene"]].to_numpy(), width, rng)
     out.write_h5ad(root / LAYOUTS[dataset].drug_embeddings)

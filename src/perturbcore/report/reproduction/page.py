@@ -1,8 +1,8 @@
 """What the chapter on reproduction shows: the data it read, and its scores beside a reference."""
 
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,31 +18,13 @@ from perturbcore.report.reproduction.benchmark import Benchmark
 from perturbcore.report.reproduction.compare import compare, published_names, verdict
 from perturbcore.report.reproduction.fixture import write_fixture
 from perturbcore.report.reproduction.reference import against_sklearn
+from perturbcore.report.text import HEADINGS
 
-HEADINGS = {
-    "dataset": "Data set",
-    "predictor": "Estimator",
-    "display": "Embedding",
-    "rows": "Folds compared",
-    "reproduced": "Reproduced (median)",
-    "published": "Published (median)",
-    "mean_difference": "Mean difference",
-    "largest": "Largest difference",
-}
-CHECKED = {
-    "predictor": "Estimator",
-    "embedding": "Embedding",
-    "fold": "Fold",
-    "value": "Here",
-    "sklearn": "scikit-learn",
-    "difference": "Difference",
-    "chosen": "Tuned to",
-    "chosen_sklearn": "Tuned to (scikit-learn)",
-}
+REPRODUCED = HEADINGS["reproduced"]
+CHECKED = HEADINGS["checked"]
 
 
-@dataclass(frozen=True)
-class Files:
+class Files(NamedTuple):
     """Where the authors' data are, and what a page must say of them."""
 
     root: Path
@@ -53,9 +35,8 @@ class Files:
 def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: int = 0) -> Files:
     """Find the authors' data, or write a small simulated fixture in their layout.
 
-    `datasets`: data sets the page is about; `root`: folder of the layout; empty:
-    ``PERTURBCORE_PAPER_DATA``, else ``data/paper``; `fixture`: whether a fixture may take the
-    place of data that are not there, else InputError.
+    `root`: folder of the layout; empty: ``PERTURBCORE_PAPER_DATA``, else ``data/paper``; `fixture`:
+    whether a fixture may take the place of data that are not there, else InputError.
     """
     place = data_root(root or None)
     there = [d for d in present(place)[0] if d in datasets]
@@ -69,21 +50,17 @@ def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: 
         raise InputError(f"{place}: none of the authors' data are there; {HOW_TO_GET}")
     place = write_fixture(chapter.profile.results / "authors_fixture", seed=seed, datasets=datasets)
     sentence = (
-        "**The authors' preprocessed data are not on this machine.** "
-        "What follows runs the same code "
-        "on a small fixture: simulated cells in the authors' layout, with the file names of their "
-        "embeddings and nothing of their content. Its scores say nothing about real cells or real "
-        f"models, and are not comparable with the published ones. "
-        f"To have the real ones: {HOW_TO_GET}."
+        "**The authors' preprocessed data are not on this machine.** What follows runs the same "
+        "code on a small fixture: simulated cells in the authors' layout, with the file names of "
+        "their embeddings and nothing of their content. Its scores say nothing about real cells or "
+        "real models, and are not comparable with the published ones. To have the real ones: "
+        f"{HOW_TO_GET}."
     )
     return Files(place, True, sentence)
 
 
 def choices() -> pd.DataFrame:
-    """Where paper and published code differ or leave open, and the parameter that decides here.
-
-    Columns `choice`, `paper`, `code`, `here`; defaults follow the published code.
-    """
+    """Where paper and published code differ or leave open, and the parameter that decides here."""
     return pd.read_csv(resources.files("perturbcore.report.reproduction") / "choices.csv")
 
 
@@ -102,7 +79,7 @@ def sklearn_check(
     """Compute a few units of each data set's first cell line again with plain scikit-learn.
 
     `embeddings` are display names; those that a data set does not have are passed over. Returns
-    `perturbcore.report.reproduction.reference.against_sklearn`, with `dataset`.
+    `against_sklearn`, with `dataset`.
     """
     tables = []
     estimators = [p for p in ("knn", "lasso") if p in set(done.scores["predictor"])]
@@ -112,8 +89,10 @@ def sklearn_check(
         used, _ = read_embeddings(
             dataset, responses, files.root, missing_drugs="leave_out", names=names
         )
-        first = dict(cell_line=scores["cell_line"].iloc[0], folds=(fold,), solver=solver)
-        table = against_sklearn(responses, used, scores, estimators=estimators, **first)
+        line = scores["cell_line"].iloc[0]
+        table = against_sklearn(
+            responses, used, scores, cell_line=line, fold=fold, estimators=estimators, solver=solver
+        )
         tables.append(table.assign(dataset=dataset))
     return pd.concat(tables, ignore_index=True)
 
@@ -124,22 +103,18 @@ def check_sentence(check: pd.DataFrame) -> str:
     off = rows["difference"].abs()
     same = (rows["chosen"].astype(float) == rows["chosen_sklearn"].astype(float)).sum()
     return (
-        f"Against plain scikit-learn on the same files, over {len(rows)} units: "
-        "largest difference in "
-        f"L2 {off.max():.1e} (kNN {off[rows['predictor'] == 'knn'].max():.1e}); "
-        "the same k or alpha is "
-        f"chosen in {same} of {len(rows)}."
+        f"Against plain scikit-learn on the same files, over {len(rows)} units: largest difference "
+        f"in L2 {off.max():.1e} (kNN {off[rows['predictor'] == 'knn'].max():.1e}); the same k or "
+        f"alpha is chosen in {same} of {len(rows)}."
     )
 
 
 def answer(files: Files, done: Benchmark, check: pd.DataFrame) -> str:
     """Give the chapter's one-paragraph answer, computed."""
+    said = check_sentence(check)
     if files.simulated:
-        return (
-            check_sentence(check)
-            + " Nothing can be said about the published scores without the data."
-        )
-    return f"{verdict(compare(done.scores))} {check_sentence(check)}"
+        return f"{said} Nothing can be said about the published scores without the data."
+    return f"{verdict(compare(done.scores))} {said}"
 
 
 def reference_figure(files: Files, done: Benchmark, check: pd.DataFrame) -> Figure:

@@ -8,7 +8,6 @@ from itertools import product
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy.stats import rankdata
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Lasso
 from sklearn.model_selection import GridSearchCV, KFold
@@ -42,10 +41,8 @@ def sklearn_scores(
 ) -> dict:
     """Score one unit of the published benchmark with scikit-learn's own parts.
 
-    `embedding`: None: the idealized embedding, PCA of training and test responses, without
-    scaler and PCA.
-
-    Returns L2, MSE, MAE, Spearman, Pearson, and `chosen`.
+    Without an `embedding`, that is the idealized one: PCA of training and test responses, without
+    scaler and PCA. Returns L2, MSE, MAE, Spearman, Pearson, and `chosen`.
     """
     check_choice("estimator", estimator, ("knn", "lasso"))
     layout = layout_of(responses.uns["perturbcore"]["dataset"])
@@ -74,9 +71,9 @@ def sklearn_scores(
     if embedding is not None and min(smallest, X.shape[1]) < q:
         raise InputError(
             f"embedding '{embedding.name}': {smallest} x {X.shape[1]} in an inner training set, "
-            "fewer "
-            f"than {q} components; scikit-learn refuses this"
+            f"fewer than {q} components; scikit-learn refuses this"
         )
+
     search = GridSearchCV(Pipeline(steps), grid, scoring=negative_mean_l2, cv=INNER)
     search.fit(X[train & present], Y[train & present])
     prediction = np.tile(Y[train].mean(axis=0), (test.sum(), 1))
@@ -90,23 +87,18 @@ def sklearn_scores(
 def plain_metrics(Y: np.ndarray, prediction: np.ndarray) -> dict:
     """Compute the published metrics of one fold, written out; rows are perturbations.
 
-    L2: mean over perturbations of the Euclidean norm. MSE, MAE: mean over all entries. Spearman,
-    Pearson: mean over perturbations of the correlation over genes (missing for a constant).
+    Correlations are over genes, and missing where any prediction is constant.
     """
-    Y, prediction = Y.astype(np.float64), prediction.astype(np.float64)
-    error = prediction - Y
-    pearson, spearman = [], []
-    for truth, guess in zip(Y, prediction, strict=True):
-        constant = np.ptp(guess) == 0 or np.ptp(truth) == 0
-        pearson.append(np.nan if constant else np.corrcoef(truth, guess)[0, 1])
-        ranks = rankdata(truth), rankdata(guess)
-        spearman.append(np.nan if constant else np.corrcoef(*ranks)[0, 1])
+    error = prediction.astype(np.float64) - Y
+    guess, truth = (pd.DataFrame(table.T, dtype=float) for table in (prediction, Y))
+    constant = (guess.nunique() == 1) | (truth.nunique() == 1)
+    guess.loc[:, constant] = np.nan  # a constant has no correlation
     return {
         "L2": float(np.linalg.norm(error, axis=1).mean()),
         "MSE": float((error**2).mean()),
         "MAE": float(np.abs(error).mean()),
-        "Spearman": float(np.mean(spearman)),
-        "Pearson": float(np.mean(pearson)),
+        "Spearman": guess.corrwith(truth, method="spearman").mean(skipna=False),
+        "Pearson": guess.corrwith(truth).mean(skipna=False),
     }
 
 
@@ -116,20 +108,20 @@ def against_sklearn(
     scores: pd.DataFrame,
     *,
     cell_line: str,
-    folds=(0,),
+    fold: int = 0,
     estimators=("knn", "lasso"),
     solver: str = "full",
 ) -> pd.DataFrame:
     """Compute units again with scikit-learn and set them beside scores that were computed fast.
 
-    `responses`, `embeddings` and `scores` are what `perturbcore.models.simple.evaluate_embeddings`
-    was given and what it returned; the rest says which units. Returns predictor, embedding,
-    cell_line, fold, metric, `value` (fast), `sklearn`, `difference`, `chosen`, `chosen_sklearn`.
+    `responses`, `embeddings` and `scores` are what `evaluate_embeddings` was given and what it
+    returned; the rest says which units. Returns predictor, embedding, cell_line, fold, metric,
+    `value` (fast), `sklearn`, `difference`, `chosen`, `chosen_sklearn`.
     """
     here = [e for e in embeddings if e.cell_line in (None, cell_line)]
-    units = product([("idealized", None), *((e.name, e) for e in here)], estimators, folds)
+    units = product([("idealized", None), *((e.name, e) for e in here)], estimators)
     out = []
-    for (name, embedding), estimator, fold in units:
+    for (name, embedding), estimator in units:
         unit = dict(predictor=estimator, embedding=name, cell_line=cell_line, fold=fold)
         own = scores.loc[(scores[list(unit)] == pd.Series(unit)).all(axis=1)].set_index("metric")
         plain = sklearn_scores(responses, cell_line, fold, embedding, estimator, solver=solver)

@@ -22,6 +22,18 @@ from perturbcore.report.text import MINUS, listed, percent
 
 _PATH = r"[a-z_]\w*(?:\.\w+|\[[^\]]+\])*"
 _STEP = re.compile(r"\.?(\w+)|\[([^\]]+)\]")
+_CONDITION = re.compile(
+    rf"(?:(?P<how>every|some|most|no|not|\d+) )?(?P<left>{_PATH})"
+    r"(?: (?P<op>>=|<=|>|<|=|within|rounds to) (?P<right>.+))?"
+)
+_OPERATORS = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "=": operator.eq,
+    "within": lambda value, width: abs(value) <= width,
+}
 
 
 def look_up(values: Mapping, path: str) -> Any:
@@ -79,41 +91,21 @@ def fill(text: str | list[str] | None, values: Mapping) -> str:
     return " ".join(out)
 
 
-def _rounds_to(value: Any, literal: str) -> Any:
-    """Whether values, written with as many decimals as the literal, are the literal."""
-    digits = len(literal.partition(".")[2])
-    return abs(value - float(literal)) < 0.5 * 10**-digits
-
-
-_OPERATORS = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-    "=": operator.eq,
-    "within": lambda value, width: abs(value) <= width,
-}
-_CONDITION = re.compile(
-    rf"(?:(?P<how>every|some|most|no|not|\d+) )?(?P<left>{_PATH})"
-    r"(?: (?P<op>>=|<=|>|<|=|within|rounds to) (?P<right>.+))?"
-)
-
-
 def compare(condition: str, values: Mapping) -> Any:
     """Evaluate one comparison without its quantifier: a truth value, or one per line or method."""
     match = _CONDITION.fullmatch(condition.strip())
     if not match:
         raise ParameterError(f"a claim has the condition {condition!r}, which cannot be read")
-    left = look_up(values, match["left"])
-    if match["op"] is None:
+    left, right = look_up(values, match["left"]), match["right"]
+    if right is None:
         return left
     if match["op"] == "rounds to":
-        return _rounds_to(left, match["right"])
-    right: Any = match["right"]
-    try:
+        digits = len(right.partition(".")[2])
+        return abs(left - float(right)) < 0.5 * 10**-digits
+    if re.fullmatch(r"-?[\d.]+", right):
         right = float(right)
-    except ValueError:
-        right = look_up(values, right) if re.fullmatch(_PATH, right) else right
+    elif re.fullmatch(_PATH, right):
+        right = look_up(values, right)
     return _OPERATORS[match["op"]](left, right)
 
 
@@ -126,14 +118,10 @@ def _one(condition: str, values: Mapping) -> bool:
     found = np.asarray(found).ravel()
     if how.isdigit():
         return bool(found.sum() >= int(how))
-    return bool(
-        {
-            "every": found.all(),
-            "some": found.any(),
-            "most": found.mean() > 0.5,
-            "no": not found.any(),
-        }[how]
-    )
+    true, all_of = int(found.sum()), found.size
+    return {"every": true == all_of, "some": true > 0, "most": true > all_of / 2, "no": not true}[
+        how
+    ]
 
 
 def holds(condition: str | bool, values: Mapping) -> bool:

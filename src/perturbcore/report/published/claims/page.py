@@ -17,15 +17,16 @@ from perturbcore.report.published.claims.audit import (
 from perturbcore.report.published.draw import markdown_table, plain
 from perturbcore.report.text import listed, signed
 
-# A word and a sign, so that a verdict is told without colour.
+# A sign beside the word, so that a verdict is told without colour; and the word for several.
 SIGNS = {HOLDS: "✓", QUALIFIED: "◐", FAILS: "✗", UNDECIDED: "?", NEEDS_TABLES: "…"}
 PLURAL = {
     HOLDS: "hold",
     QUALIFIED: "hold with a qualification",
     FAILS: "fail",
-    UNDECIDED: "cannot be decided from what is public",
+    UNDECIDED: UNDECIDED,
     NEEDS_TABLES: "still open for want of tables",
 }
+DETAILS = {"On medians": "on_medians", "On means": "on_means", "Fold by fold": "by_fold"}
 
 
 def summary(table: pd.DataFrame, published: Published) -> str:
@@ -46,9 +47,8 @@ def cards(table: pd.DataFrame, *, dropdown: bool = False, anchors: bool = False)
     """
     if table.empty:
         return "None."
-    out = []
+    kind, out = "dropdown" if dropdown else "admonition", []
     for row in table.itertuples():
-        kind = "dropdown" if dropdown else "admonition"
         out += [f"(claim-{row.id})="] if anchors else []
         out += [f"::::{{{kind}}} {SIGNS[row.verdict]} {row.id}: {row.claim} ({row.verdict})"]
         words = f" “{plain(row.quote)}”" if row.quote else ""
@@ -56,12 +56,8 @@ def cards(table: pd.DataFrame, *, dropdown: bool = False, anchors: bool = False)
         out += [f"*{row.paper}, {row.where}.*{words}", "", f"{about}. Test: {plain(row.test)}.", ""]
         out += [f"**{plain(row.number)}**", ""] if row.number else []
         out += [plain(row.why), ""]
-        for name, value in (
-            ("On medians", row.on_medians),
-            ("On means", row.on_means),
-            ("Fold by fold", row.by_fold),
-        ):
-            out += [f"- {name}: {plain(value)}"] if value else []
+        details = {name: getattr(row, column) for name, column in DETAILS.items()}
+        out += [f"- {name}: {plain(value)}" for name, value in details.items() if value]
         out += [f"- Rule: `{row.rule}`"] if row.rule else []
         out += ["::::", ""]
     return "\n".join(out)
@@ -99,12 +95,11 @@ def choice(published: Published, chapter: Any) -> str:
     table = chapter.save_table(unreported.run_choice(published), "run-choice")
     gain = table.groupby("model")["gain"].agg(["min", "max"])
     each = [f"{name} {low:.3f} to {high:.3f}" for name, low, high in gain.itertuples()]
-    still = bool((table["drawn"] > table["WaveGC_kNN"]).all())
-    text = f"What is drawn is lower than the worse run by {', '.join(each)} median L2. " + (
-        "Even so it stays above kNN on WaveGC on every line: the choice does not carry the claim."
-        if still
-        else "On some line that takes it below kNN on WaveGC."
-    )
+    still = "On some line that takes it below kNN on WaveGC."
+    if (table["drawn"] > table["WaveGC_kNN"]).all():
+        still = "Even so it stays above kNN on WaveGC on every line"
+        still += ": the choice does not carry the claim."
+    text = f"What is drawn is lower than the worse run by {', '.join(each)} median L2. {still}"
     return f"{text}\n\n{markdown_table(table)}\n"
 
 
@@ -114,10 +109,9 @@ def unused(published: Published, chapter: Any) -> str:
         return _waiting(published)
     table = chapter.save_table(unreported.unused_rows(published), "unused-rows")
     here = table[(table["dataset"] == "essential") & (table["task"] == "lfc")]
-    ahead = here[here["difference"] > 0]
     named = [
         f"{plain(r.display)} ({r.ahead} of {r.n} folds, {signed(r.difference)})"
-        for r in ahead.itertuples()
+        for r in here[here["difference"] > 0].itertuples()
     ]
     text = (
         f"{len(table)} methods of the tables of the full sets are in no figure, {len(here)} of "

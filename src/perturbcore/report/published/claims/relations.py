@@ -2,18 +2,200 @@
 
 A claim file names a relation and its parameters; conditions and texts of the claim read the values.
 Methods are chosen as in `FigureData.select`. Where only medians over folds are at hand, what
-needs single folds is None. `pairs` has the relations between two methods, `named` the rest.
+needs single folds is None. Here are those on the published figures, `printed` has the rest.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
-from perturbcore.data.published.facts import facts
+from perturbcore.data.published.names import LINES
+from perturbcore.data.published.tables import Published
 from perturbcore.report.published.claims.language import compare, holds, look_up
-from perturbcore.report.published.claims.pairs import Evidence
+from perturbcore.report.published.figures import FigureData, FigureSpec, figure_data
+from perturbcore.report.text import plural
+from perturbcore.score.uncertainty import mean_ci
+
+# Five folds: the test set is a quarter of the training set (Nadeau and Bengio 2003).
+TEST_RATIO = 0.25
+WAVEGC = "STRING WaveGC"
+
+
+@dataclass
+class Evidence:
+    """What a relation is asked on: the published scores by figure, and a claim's values so far."""
+
+    published: Published
+    values: dict = field(default_factory=dict)
+    _figures: dict[str, FigureData] = field(default_factory=dict)
+
+    def fig(self, name: str) -> FigureData:
+        """Return the data of one figure; "full set" has advanced methods that no figure shows."""
+        if name not in self._figures:
+            make = _full_set if name == "full set" else figure_data
+            self._figures[name] = make(name, self.published)
+        return self._figures[name]
+
+
+def _full_set(name: str, published: Published) -> FigureData:
+    """Select generative models and GEARS on the full set of Essential, beside kNN on WaveGC."""
+    title = "Essential (full set), LFC: generative models"
+    rows = published.scores
+    rows = rows[(rows["dataset"] == "essential") & (rows["perturbation_set"] == "full")]
+    knn = (rows["predictor"] == "knn") & (rows["display"] == WAVEGC)
+    rows = rows[(rows["metric"] == "L2") & ((rows["modality"] == "Advanced") | knn)]
+    spec, order = (
+        FigureSpec("box", title, panels=LINES["essential"]),
+        sorted(rows["display"].unique()),
+    )
+    return FigureData(name, spec, rows, order, published.level)
+
+
+def _wins(gain: pd.Series | None, unit: str) -> str | None:
+    if gain is None:
+        return None
+    word = "in" if unit == "fold" else "on"
+    return f"better {word} {(gain > 0).sum()} of {len(gain)} {plural(gain, unit)}"
+
+
+def pair(
+    on: Evidence, *, figure: str, method: str, reference: str, only: Sequence[str] = ()
+) -> SimpleNamespace:
+    """Compare one method with one reference on medians, on means and fold by fold.
+
+    A gain is positive where the method is better. Its 95 % interval (`certainty`) is over folds,
+    lines averaged, corrected for overlapping training sets. On medians alone, lines stand for
+    folds.
+    """
+    data = on.fig(figure)
+
+    def gain(wide: pd.DataFrame) -> pd.Series:
+        wide = data.better(wide[[method, reference]]).dropna()
+        if only:
+            wide = wide[wide.index.get_level_values("cell_line").isin(only)]
+        return wide[method] - wide[reference]
+
+    lines, of_means, of_folds = gain(data.medians()), data.means(), data.folds()
+    means = None if of_means is None else gain(of_means)
+    folds = None if of_folds is None else gain(of_folds)
+    every_line, units = bool((lines > 0).all()), lines if folds is None else folds
+    wide = data.medians() if of_folds is None else of_folds
+    interval = certainty = per_line = None
+    if folds is not None:
+        interval = mean_ci(folds.groupby("fold").mean().to_numpy(), test_ratio=TEST_RATIO)
+        certainty = f"{interval.low:+.3f} to {interval.high:+.3f}"
+        by = (folds >= 0).groupby("cell_line")
+        per_line = by.sum().astype(str) + " of " + by.size().astype(str) + " folds"
+    return SimpleNamespace(
+        method=method,
+        reference=reference,
+        metric=data.spec.metric,
+        wins=int((lines > 0).sum()),
+        lines=len(lines),
+        every_line=every_line,
+        every_mean=means is None or bool((means > 0).all()),
+        every_fold=bool((units > 0).all()),
+        most_folds=folds is None or bool((folds > 0).mean() > 0.5),
+        gain=float(units.mean()),
+        relative=abs(units.mean()) / wide[reference].mean(),
+        superior=every_line if interval is None else interval.low > 0,
+        not_worse=bool((lines >= 0).any()) if interval is None else interval.high >= 0,
+        certainty=certainty,
+        folds_per_line=per_line,
+        medians=_wins(lines, "line"),
+        means=_wins(means, "line"),
+        folds=_wins(folds, "fold"),
+        text=_wins(folds, "fold") or _wins(lines, "line"),
+    )
+
+
+def against(
+    on: Evidence, *, figure: str, methods: list[str], references: list[str]
+) -> SimpleNamespace:
+    """Compare each of some methods with all of some references, on every line and in every fold."""
+    data = on.fig(figure)
+    names = data.select(*methods)
+    pairs = {
+        name: [pair(on, figure=figure, method=name, reference=other) for other in references]
+        for name in names
+    }
+    sure = [name for name in names if all(p.every_fold for p in pairs[name])]
+    medians, folds = data.better(data.medians()), data.folds()
+    won = medians[names].gt(medians[references].max(axis=1), axis=0)
+    wide = medians if folds is None else data.better(folds)
+    ahead = wide[names].gt(wide[references].max(axis=1), axis=0).sum()
+    each = ahead.astype(str) + " of " + wide[names].notna().sum().astype(str)
+    units = "medians" if folds is None else "folds"
+    return SimpleNamespace(
+        names=names,
+        sure=sure,
+        rest=[name for name in names if name not in sure],
+        always=[] if folds is None else sure,
+        everywhere=[name for name in names if won[name].all()],
+        superior=[name for name in names if all(p.superior for p in pairs[name])],
+        ahead=ahead,
+        each=[f"{name} in {n} {units}" for name, n in each.items()],
+        ahead_in=[f"{name} in {n}" for name, n in each.items() if ahead[name]],
+        won=won.sum(),
+        total=int(won.to_numpy().sum()),
+        cells=won.size,
+        throughout="on every line" if folds is None else "in every fold",
+        in_folds=None if folds is None else len(sure),
+        units=len(wide),
+    )
+
+
+def beyond(
+    on: Evidence, *, figure: str, method: str, other: str, methods: list[str]
+) -> SimpleNamespace:
+    """Gain of a method, per line on medians, over the best of some methods of another figure."""
+    data, second = on.fig(figure), on.fig(other)
+    medians = data.better(data.medians()[method])
+    rivals = second.better(second.medians()[second.select(*methods)])
+    gain = medians - rivals.loc[medians.index].max(axis=1)
+    ahead = int((gain > 0).sum())
+    return SimpleNamespace(gain=gain, ahead=ahead, best=rivals.idxmax(axis=1), lines=len(gain))
+
+
+def crossing(
+    on: Evidence, *, figure: str, methods: list[str], references: list[str]
+) -> SimpleNamespace:
+    """Pairs (method, reference) in which the reference is not better on every line."""
+    data = on.fig(figure)
+    medians = data.better(data.medians())
+    names = data.select(*methods)
+    lost = [(m, r) for m in names for r in references if (medians[m] > medians[r]).any()]
+    total = len(names) * len(references)
+    return SimpleNamespace(
+        names=names,
+        total=total,
+        kept=total - len(lost),
+        lost=lost,
+        through=sorted({r for _, r in lost}) if lost else None,
+        below_best=bool(medians[names].lt(medians[references].max(axis=1), axis=0).all().all()),
+    )
+
+
+def reached(on: Evidence, *, settings: dict[str, dict], target: str) -> SimpleNamespace:
+    """Methods whose median is as good as a target on some line, setting by setting.
+
+    `settings` has for each name one figure or more, and the methods to look for in it.
+    """
+    found: dict[str, list[str]] = {}
+    for name, figures in settings.items():
+        there = []
+        for figure, methods in figures.items():
+            data = on.fig(figure)
+            medians = data.better(data.medians())
+            as_good = medians.ge(medians[target], axis=0).any()
+            there += [one for one in data.select(*methods) if as_good[one]]
+        found[name] = list(dict.fromkeys(there))
+    each = "; ".join(f"{name}: {', '.join(part)}" for name, part in found.items() if part)
+    names = sum(found.values(), [])
+    return SimpleNamespace(names=names, each=each or "none", settings=len(found))
 
 
 def gap(
@@ -105,34 +287,31 @@ def order(
     better, modality = data.better(value), data.modality[value.index]
     neighbours = list(zip(value.index, value.index[1:], strict=False))
     by = data.better(better.groupby(modality).median().sort_values(ascending=False))
-    of_means = None
+    best, worst, of_means = better.idxmax(), better.idxmin(), None
     if means is not None:
         of_means = data.better(means.loc[line, value.index]).groupby(modality).median().idxmax()
     return SimpleNamespace(
         value=value,
         list=list(value.map("{:.3f}".format)),
-        best=better.idxmax(),
-        worst=better.idxmin(),
-        high=value[better.idxmax()],
-        low=value[better.idxmin()],
+        best=best,
+        worst=worst,
+        high=value[best],
+        low=value[worst],
         neighbours=len(neighbours),
         swaps=[f"{a} above {b}" for a, b in neighbours if better[a] > better[b]],
-        modality=modality,
         by_modality=by,
         leading=by.index[0],
-        best_modality=modality[better.idxmax()],
-        worst_modality=modality[better.idxmin()],
+        best_modality=modality[best],
+        worst_modality=modality[worst],
         leading_on_means=of_means,
         leading_n=None if of_means is None else int((modality == of_means).sum()),
     )
 
 
-def agreement(
-    on: Evidence, *, figure: str, other: str | None = None, methods=("single",)
-) -> SimpleNamespace:
-    """Rank correlation of methods: between two figures per line, or between lines of one figure."""
+def agreement(on: Evidence, *, figure: str, other: str | None = None) -> SimpleNamespace:
+    """Rank correlation of embeddings: between two figures per line, or between lines of one."""
     data = on.fig(figure)
-    names = data.select(*methods)
+    names = data.select("single")
     if other is not None:
         second = on.fig(other).medians()[names]
         return SimpleNamespace(value=data.medians()[names].T.corrwith(second.T, method="spearman"))
@@ -140,23 +319,18 @@ def agreement(
     def pairs(table: pd.DataFrame) -> np.ndarray:
         return table[names].T.corr("spearman").to_numpy()[np.triu_indices(len(table), 1)]
 
-    value, means = pairs(data.medians()), data.means()
-    return SimpleNamespace(
-        names=names,
-        mean=value.mean(),
-        low=value.min(),
-        means=None if means is None else pairs(means).mean(),
-    )
+    value, of_means = pairs(data.medians()), data.means()
+    means = None if of_means is None else pairs(of_means).mean()
+    return SimpleNamespace(names=names, mean=value.mean(), low=value.min(), means=means)
 
 
 def metric_agreement(on: Evidence, *, figure: str, metric: str) -> SimpleNamespace:
     """Rank correlation of one metric with the others over methods and folds."""
     data = on.fig(figure)
     rows = data.scores.pivot_table(index=["display", "fold"], columns="metric", values="value")
-    panels = list(data.spec.panels)
+    panels, folds = list(data.spec.panels), data.level == "folds"
     value = rows.corr("spearman").loc[metric, panels]
     centred = rows - rows.groupby("fold").transform("mean")
-    folds = data.level == "folds"
     return SimpleNamespace(
         value=value,
         strength=value.abs(),
@@ -167,77 +341,22 @@ def metric_agreement(on: Evidence, *, figure: str, metric: str) -> SimpleNamespa
     )
 
 
-def screen(on: Evidence, *, dataset: str) -> SimpleNamespace | None:
-    """Perturbations and batches of a data set in its experimental-error tables; None on medians."""
-    table = on.published.ceilings
-    if table is None:
-        return None
-    table = table[table["dataset"] == dataset].drop_duplicates(["cell_line", "perturbation"])
-    batches = table["n_batches"]
-    return SimpleNamespace(
-        perturbations=table.groupby("cell_line").size(),
-        batches=table.groupby("cell_line")["n_batches"].max(),
-        most=batches.max(),
-        pairs=int(batches.sum()),
-        least=int(table.groupby("perturbation")["n_batches"].max().sum()),
-    )
+def modality_share(on: Evidence, *, figure: str) -> SimpleNamespace:
+    """Share of the variance between embeddings that lies between modalities, per line."""
+    data = on.fig(figure)
+    names = data.select("single")
+    modality = data.modality[names]
 
+    def between(table: pd.DataFrame | None) -> pd.Series | None:
+        if table is None:
+            return None
+        centred = table[names].T - table[names].T.mean()
+        fitted = centred.groupby(modality).transform("mean")
+        return (fitted**2).sum() / (centred**2).sum()
 
-def _long_facts(table: str, rows: dict, **labels: list[str]) -> pd.DataFrame:
-    """Rows of a table of printed numbers, with joined columns as labels."""
-    long = facts(table).replace({"Replogle2022": "Replogle"})
-    for column, wanted in rows.items():
-        long = long[long[column].isin(wanted if isinstance(wanted, list) else [wanted])]
-    for name, columns in labels.items():
-        joined = long[list(columns)].astype(str).agg(" ".join, axis=1)
-        long = long.assign(**{name: joined.str.replace(" none", "")})
-    return long
-
-
-def wide_facts(
-    table: str, rows: dict, unit: list[str], method: Sequence[str] = ("model",)
-) -> pd.DataFrame:
-    """Arrange printed numbers: one row per unit, one column per method."""
-    long = _long_facts(table, rows, _unit=unit, _method=list(method))
-    wide = long.pivot_table("value", "_unit", "_method", sort=False, aggfunc="first")
-    return wide.rename_axis(index=None, columns=None)
-
-
-def lead(on: Evidence, *, methods: list[str], references: list[str], **table) -> SimpleNamespace:
-    """Best of some methods minus best of some references, row by row of a printed table."""
-    wide = wide_facts(**table)
-    value = (wide[methods].max(axis=1) - wide[references].max(axis=1)).round(10)
-    return SimpleNamespace(
-        value=value,
-        ahead=list(value.index[value > 0]),
-        tied=list(value.index[value == 0]),
-        behind=list(value.index[value < 0]),
-    )
-
-
-def standing(on: Evidence, *, methods: list[str], **table) -> SimpleNamespace:
-    """First places (ties counted) and mean rank of methods over the rows of a printed table."""
-    wide = wide_facts(**table)[methods]
-    firsts = wide.eq(wide.max(axis=1), axis=0).sum()
-    rank = wide.rank(axis=1, ascending=False).mean().sort_values()
-    places = pd.Series(range(1, len(rank) + 1), rank.index)
-    return SimpleNamespace(firsts=firsts, most=firsts.max(), rank=rank, place=places, n=len(wide))
-
-
-def printed(on: Evidence, *, table: str, rows: dict, unit: list[str]) -> SimpleNamespace:
-    """Numbers as a paper prints them: one value per unit."""
-    value = _long_facts(table, rows, _unit=unit).set_index("_unit")["value"]
-    return SimpleNamespace(value=value, low=value.min(), high=value.max(), best=value.idxmax())
-
-
-def change(on: Evidence, *, table: str, rows: dict, method: str, reference: str) -> SimpleNamespace:
-    """Relative improvement of a method on a reference per data set and metric; MAE is an error."""
-    wide = wide_facts(table, rows, ["dataset", "metric"], ["method"])
-    value = wide[method] / wide[reference] - 1
-    value = value.where(~value.index.str.endswith("mae"), -value)
-    return SimpleNamespace(
-        value=value, high=value.max(), low=value.min(), best=value.idxmax(), worst=value.idxmin()
-    )
+    n, chance = len(names), (modality.nunique() - 1) / (len(names) - 1)
+    means = between(data.means())
+    return SimpleNamespace(value=between(data.medians()), means=means, n=n, chance=chance)
 
 
 def checks(on: Evidence, *, of: dict[str, str]) -> SimpleNamespace:
@@ -256,21 +375,9 @@ def those(on: Evidence, *, of: str) -> SimpleNamespace | None:
 
 def number(on: Evidence, *, of: str, minus=0, plus=0, over=1) -> float | pd.Series:
     """Take from a value of the claim, add to it, or divide it: differences and shares."""
-    minus, plus, over = (
-        look_up(on.values, v) if isinstance(v, str) else v for v in (minus, plus, over)
-    )
+    parts = (minus, plus, over)
+    minus, plus, over = (look_up(on.values, v) if isinstance(v, str) else v for v in parts)
     return (look_up(on.values, of) - minus + plus) / over
-
-
-def read_off(on: Evidence, *, figure: str) -> SimpleNamespace:
-    """Share of the gap that the best embedding closes in a figure read off by eye (kNN, Tahoe)."""
-    table = facts("cole2026_tahoe_lfc_read_off").set_index(["figure", "display_name"])
-    value = table.loc[figure, "L2_median"]
-    best = value[[name for name in value.index if "best by median" in name][0]]
-    floor = value["Train Mean"]
-    return SimpleNamespace(
-        value=value, best=best, share=(floor - best) / (floor - value["Experimental Error"])
-    )
 
 
 def said(on: Evidence, **stated) -> dict:

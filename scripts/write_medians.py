@@ -1,6 +1,8 @@
 """Write the published medians kept in the package, from the downloaded score tables.
 
-Run as ``python -m perturbcore.report.published.write_facts``; a test checks the file against them.
+    python scripts/write_medians.py
+
+A test checks the file against them.
 """
 
 from importlib.resources import files
@@ -17,7 +19,7 @@ HEAD = f"""\
 # digits below 0.1), of the methods the figures show.
 # Cole et al. 2026, Foundation Models Improve Perturbation Response Prediction; computed from the
 # score tables of genbio-ai/foundation-models-perturbation@{COMMIT} (GenBio AI Community License,
-# non-commercial) by `python -m perturbcore.report.published.write_facts`.
+# non-commercial) by `python scripts/write_medians.py`.
 """
 # Runs on the full perturbation set that no figure shows, and that a claim turns on.
 NOT_IN_A_FIGURE = ("GEARS", "Flow_v1", "Diffusion_Feb2_2026", "Schrodinger_Feb2_2026")
