@@ -21,6 +21,7 @@ from perturbcore.report.published.claims.audit import (
     UNDECIDED,
     VERDICTS,
     WEIGHTS,
+    answer,
     audit,
     claims,
     counts,
@@ -55,6 +56,8 @@ def test_claims_are_complete():
         assert claim.undecided or claim.rule.startswith("holds if "), claim.id
     assert sum(c.paper == "cole2026" for c in claims()) >= 66
     assert [c.id for c in claims() if c.own] == ["bendidi-08", "bendidi-09"]
+    with pytest.raises(ParameterError, match="no claim 'cole-99'"):
+        answer("cole-99", medians())
 
 
 def test_quotations_stand_in_the_papers():

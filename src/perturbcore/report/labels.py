@@ -397,8 +397,9 @@ def batches_said(parts: Mapping[str, Labelled]) -> str:
     rates = {}
     for part in parts.values():
         table = truth_table(part)
-        if table is not None:
-            rates[part.data.responses.uns["perturbcore"]["variant"]] = float(table["inert"].mean())
+        responses = part.data.responses
+        if table is not None and responses is not None:
+            rates[responses.uns["perturbcore"]["variant"]] = float(table["inert"].mean())
     if not {"pooled", "per_batch"} <= set(rates):
         return ""
     return (

@@ -1,6 +1,7 @@
 """What the chapter says of fusions and single sources, beyond what every comparison says."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -184,7 +185,7 @@ def growth_figure(f: FusionScores, curve: pd.DataFrame) -> Figure:
     """Draw the score against the number of sources, one line per cell line and their mean."""
     figure = Figure(figsize=(6.2, 3.4), layout="constrained")
     axis = figure.subplots()
-    look = {"textcoords": "offset points", "fontsize": 8}
+    look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
     wide = curve.pivot(index="n_sources", columns="cell_line", values="value")
     axis.plot(wide, color="#b0b0b0", lw=1)
     for name, end in wide.iloc[-1].items():

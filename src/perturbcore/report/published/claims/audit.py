@@ -103,13 +103,13 @@ def decide(claim: Claim, evidence: Evidence | Published) -> Answer:
 
     The verdict is "needs the full tables" where only medians are at hand and single folds decide.
     """
-    published = evidence if isinstance(evidence, Published) else evidence.published
+    on = Evidence(evidence) if isinstance(evidence, Published) else replace(evidence, values={})
+    published = on.published
     if claim.needs == "folds" and published.level == "medians":
         why = f"This is decided on single folds or other rows: {HOW_TO_GET}."
         return Answer(NEEDS_TABLES, why=why)
     waiting = claim.needs in FIGURES and not at_hand(claim.needs, published)
     claim = replace(claim, **claim.until) if waiting else claim
-    on = Evidence(published) if evidence is published else replace(evidence, values={})
     for name, question in claim.ask.items():
         parameters = {k: v for k, v in question.items() if k != "relation"}
         on.values[name] = _relation(question["relation"])(on, **parameters)
@@ -123,6 +123,16 @@ def decide(claim: Claim, evidence: Evidence | Published) -> Answer:
         verdict = QUALIFIED if holds(claim.partly, on.values) else FAILS
     texts = (claim.number, claim.why, claim.medians, claim.means, claim.folds)
     return Answer(verdict, *(fill(text, on.values) for text in texts))
+
+
+def answer(claim_id: str, published: Published) -> Answer:
+    """Decide the claim of an id, such as "cole-44"."""
+    found = [c for c in claims() if c.id == claim_id]
+    if not found:
+        raise ParameterError(
+            f"no claim {claim_id!r}; there are cole-01, bendidi-01, csendes-01, ..."
+        )
+    return decide(found[0], published)
 
 
 def audit(published: Published) -> pd.DataFrame:
