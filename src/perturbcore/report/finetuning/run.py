@@ -95,9 +95,11 @@ def run_fine_tuning(
     without, path = [], data_root() / links if links else None
     if path is not None and path.exists():
         identifier = data.responses.uns["perturbcore"]["identifier"]
-        embedding, *found = links_models(study, path, identifier, pretraining or {}, **options)
+        embedding, models, about = links_models(
+            study, path, identifier, pretraining or {}, **options
+        )
         embeddings.append(embedding)
-        adapted.append(found)
+        adapted.append((models, about))
     elif path is not None:
         without.append(
             f"{links} is not in the authors' folder: no graph network can be fine-tuned."
