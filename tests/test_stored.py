@@ -50,7 +50,7 @@ def test_what_is_opened_is_what_was_loaded(tmp_path, loader, options):
     assert a.knowledge.annotation == b.knowledge.annotation
     assert json.dumps(a.parameters) == json.dumps(b.parameters)
     assert set(kept.extras) == set(made.extras) and len(kept.extras) == len(made.extras)
-    if "drugs" in made.extras:
+    if made.extras.get("drugs") is not None:
         pd.testing.assert_frame_equal(kept.extras["drugs"], made.extras["drugs"])
     # the responses are a plain .h5ad that anyone can read
     (file,) = tmp_path.glob("mine-*.h5ad")

@@ -17,6 +17,7 @@ import perturbcore
 from perturbcore import VERBS, WINGS
 from perturbcore.book.source import find_chapter, published
 from perturbcore.core.errors import FailedError, InputError
+from perturbcore.core.files import read_yaml
 from perturbcore.core.profile import Profile, project_root
 from perturbcore.core.provenance import record
 
@@ -109,7 +110,7 @@ def assemble(profile: Profile) -> Path:
     mathjax.mkdir(parents=True, exist_ok=True)
     bundle = files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg.js"
     shutil.copyfile(str(bundle), mathjax / "tex-svg.js")
-    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    config = read_yaml(root / "_config.yml")
     config.setdefault("html", {})["announcement"] = _banner(profile)
     target = root / "_build" / "config.yml"
     target.parent.mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ import nbformat
 from perturbcore.book.rules import code_stamp, unchanged
 from perturbcore.book.source import Chapter, run_folder
 from perturbcore.core.errors import FailedError
+from perturbcore.core.files import replaced, write_atomically
 from perturbcore.core.profile import Profile, project_root
 from perturbcore.core.provenance import record
 
@@ -62,7 +63,6 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
     """
     target, note = target.resolve(), note.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    note.parent.mkdir(parents=True, exist_ok=True)
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     failed.unlink(missing_ok=True)
@@ -86,9 +86,7 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
         }
         _tidy(executed, facts)
         nbformat.write(executed, partial)
-        written = note.with_name(f".{note.name}.{os.getpid()}")
-        written.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        os.replace(written, note)
+        write_atomically(note, (json.dumps(facts, indent=1) + "\n").encode())
         os.replace(partial, target)
     except ChapterError as error:
         if partial.exists():
@@ -167,9 +165,8 @@ def _reword(chapter: Chapter, target: Path) -> Path:
         cells.append(nbformat.from_dict(cell))
     executed.cells = cells
     _tidy(executed, executed.metadata["perturbcore"] | {"title": chapter.title})
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
-    nbformat.write(executed, partial)
-    os.replace(partial, target)
+    with replaced(target) as partial:
+        nbformat.write(executed, partial)
     return target
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from types import GenericAlias, UnionType
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from yaml import YAMLError
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import ParameterError, wrong_value
+from perturbcore.core.files import parse_yaml
 from perturbcore.core.profile import Profile, project_root
 
 _KINDS = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
@@ -62,8 +63,8 @@ class Parameter:
                 return self.check(_KINDS[kind](text), where)
             if kind.startswith("list") and not text.lstrip().startswith("["):
                 text = f"[{text}]"
-            return self.check(yaml.safe_load(text), where)
-        except (ValueError, yaml.YAMLError) as error:
+            return self.check(parse_yaml(text), where)
+        except (ValueError, YAMLError) as error:
             if isinstance(error, ParameterError):
                 raise
             raise ParameterError(

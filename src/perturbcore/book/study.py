@@ -7,6 +7,7 @@ import pandas as pd
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError
+from perturbcore.core.files import write_atomically
 from perturbcore.data.responses import cell_lines
 from perturbcore.data.stored import open_dataset
 from perturbcore.embeddings.authors import own_embeddings
@@ -18,7 +19,7 @@ from perturbcore.models.registry import build_models
 from perturbcore.models.simple import evaluate_embeddings, predictor
 from perturbcore.models.simple.space import Protocol
 from perturbcore.score.limits import experimental_error, limit_units
-from perturbcore.score.store import ASIDE, ScoreStore, write_atomically
+from perturbcore.score.store import ASIDE, ScoreStore
 from perturbcore.score.task import task_of
 
 MIN_COVERAGE = 0.2
@@ -135,7 +136,6 @@ class Study:
         if not (data.holds("screen") or data.holds("replicates")):
             return None
         folder = self.profile.results / "ceilings"
-        folder.mkdir(parents=True, exist_ok=True)
         options = dict(self.profile.dataset(name).options)
         responses = data.responses
         # of labels the folds decide too: their error is scored fold by fold
@@ -194,7 +194,6 @@ class Study:
             self.store.export(path)
             return
         keys = [key for scope in sorted(self._scopes) for key in self.store.keys_of(scope)]
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, self.store.scores(keys).to_parquet(index=False))
 
     @staticmethod

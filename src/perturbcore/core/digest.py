@@ -5,11 +5,12 @@ import atexit
 import hashlib
 import inspect
 import json
-import os
 import textwrap
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+from perturbcore.core.files import write_atomically
 
 _PACKAGE = "perturbcore"
 _ROOT = Path(__file__).parents[1]
@@ -182,9 +183,7 @@ def _kept() -> Path:
 
 def _keep() -> None:
     with suppress(OSError):
-        partial = _kept().with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(_known()))
-        os.replace(partial, _kept())
+        write_atomically(_kept(), json.dumps(_known()).encode())
 
 
 def _is_name(value) -> bool:

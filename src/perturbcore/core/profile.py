@@ -6,7 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -18,6 +17,7 @@ from pydantic import (
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError, wrong_value
+from perturbcore.core.files import read_yaml
 
 
 def project_root() -> Path:
@@ -144,10 +144,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     """
     path = _locate(str(name_or_path))
     keys = [name for name in Profile.model_fields if name not in ("name", "path")]
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path} is not valid YAML: {error}") from None
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ParameterError(f"{path}: a profile is a mapping with the keys {', '.join(keys)}")
     if unknown := sorted({str(k) for k in raw} - set(keys)):

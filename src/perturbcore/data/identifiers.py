@@ -1,13 +1,13 @@
 """One table of gene ids, conversion that reports what it could not do, and gene descriptions."""
 
-import os
-import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.files import replaced
 
 KINDS = ("symbol", "ensembl", "entrez")
 COLUMNS = ("ensembl", "entrez", "symbol", "chromosome", "biotype", "description")
@@ -46,13 +46,9 @@ def _read_gene_table(path) -> pd.DataFrame:
 
 
 def _keep(table: pd.DataFrame, kept: Path) -> None:
-    partial = kept.with_name(f".{kept.name}-{uuid.uuid4().hex}")
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
+    # a read-only data folder only costs the time
+    with suppress(OSError), replaced(kept) as partial:
         table.to_parquet(partial)
-        os.replace(partial, kept)
-    except OSError:  # a read-only data folder only costs the time
-        partial.unlink(missing_ok=True)
 
 
 def previous_symbols(

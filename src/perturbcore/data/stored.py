@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from anndata.io import read_elem, write_elem
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError
+from perturbcore.core.files import replaced
 from perturbcore.data import catalogue
 from perturbcore.data.sets.base import Dataset, load, module_of
 
@@ -132,12 +132,10 @@ def _files(names) -> dict:
 
 def _make(path: Path, data: Dataset, key: str) -> None:
     """Write a data set; both files appear when they are complete, that with the facts last."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     there = {p: getattr(data, p) for p in _PARTS if getattr(data, p) is not None}
     elsewhere = [p for p, value in there.items() if _too_large(value)]
     written = {p: value for p, value in there.items() if p not in elsewhere}
-    rest, own = [path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("h5", "h5ad")]
-    try:
+    with replaced(f"{path}.h5") as rest:
         with h5py.File(rest, "w") as file:
             for part, value in written.items():
                 if part != "responses":
@@ -153,13 +151,8 @@ def _make(path: Path, data: Dataset, key: str) -> None:
             }
             file.attrs["facts"] = json.dumps(facts)
         if "responses" in written:
-            with h5py.File(own, "w") as file:
+            with replaced(f"{path}.h5ad") as own, h5py.File(own, "w") as file:
                 write_elem(file, "/", written["responses"])
-            os.replace(own, f"{path}.h5ad")
-        os.replace(rest, f"{path}.h5")
-    finally:
-        rest.unlink(missing_ok=True)
-        own.unlink(missing_ok=True)
 
 
 def _too_large(value) -> bool:

@@ -7,8 +7,8 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 
 from perturbcore.core.errors import InputError
+from perturbcore.core.files import write_atomically
 from perturbcore.report.text import number, p_value
-from perturbcore.score.store import write_atomically
 
 MOST_LINES = 5
 

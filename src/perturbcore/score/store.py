@@ -5,9 +5,7 @@ depend on. A second run finds the key and does not compute; a changed input has 
 """
 
 import json
-import os
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing, contextmanager
@@ -18,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.files import write_atomically
 
 COLUMNS = [
     "dataset", "task", "cell_line", "fold", "embedding", "modality", "predictor", "seed", "metric",
@@ -174,7 +173,6 @@ def save_scores(scores: pd.DataFrame, path) -> None:
         content = named.to_csv(index=False).encode()
     else:
         raise ParameterError(f"{path}: scores are written as .parquet or .csv")
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
 
 
@@ -196,17 +194,3 @@ def read_scores(path) -> pd.DataFrame:
     if missing:
         raise InputError(f"{path}: scores have no column '{missing[0]}'")
     return scores
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees either the old or the new content, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

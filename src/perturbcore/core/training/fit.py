@@ -3,12 +3,9 @@
 import json
 import logging
 import math
-import os
 import pickle
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.files import replaced
 from perturbcore.core.training.batches import Batches
 from perturbcore.core.training.learner import Learner
 
@@ -176,7 +174,7 @@ class _Keep(Callback):
         self.rows.append(row)
         due = time.perf_counter() - self.saved >= self.interval
         if self.folder is not None and due and not trainer.should_stop:
-            with _replaced(self.folder / CHECKPOINT) as path:
+            with replaced(self.folder / CHECKPOINT) as path:
                 trainer.save_checkpoint(path)
             self.saved = time.perf_counter()
 
@@ -215,9 +213,9 @@ def _own(folder, key: str) -> Path | None:
 
 
 def _finish(learner: Learner, folder: Path, trained: Trained) -> None:
-    with _replaced(folder / WEIGHTS) as path:
+    with replaced(folder / WEIGHTS) as path:
         save_file({k: v.contiguous() for k, v in learner.state_dict().items()}, path)
-    with _replaced(folder / DONE) as path:
+    with replaced(folder / DONE) as path:
         path.write_text(json.dumps(vars(trained) | {"history": trained.history.to_dict("list")}))
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
@@ -233,11 +231,3 @@ def _load(learner: Learner, folder: Path) -> Trained:
         ) from error
     learner.eval()
     return Trained(**about | {"history": pd.DataFrame(about["history"])})
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """Give a hidden file to write, which takes the place of `path` when it is whole."""
-    partial = path.with_name(f".{path.name}")
-    yield partial
-    os.replace(partial, path)

@@ -1,13 +1,11 @@
 """Where the authors' preprocessed data lie, and the constants of the published benchmark."""
 
 import os
-from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 
-import yaml
-
 from perturbcore.core.errors import ParameterError
+from perturbcore.core.files import read_yaml
 from perturbcore.data.catalogue import data_folder
 
 VARIABLE = "PERTURBCORE_PAPER_DATA"
@@ -50,8 +48,7 @@ class Layout(SimpleNamespace):
 
 
 def _layouts() -> dict[str, Layout]:
-    file = resources.files("perturbcore.data.authors") / "layout.yml"
-    blocks = yaml.safe_load(file.read_text(encoding="utf-8"))
+    blocks = read_yaml(Path(__file__).with_name("layout.yml"))
     defaults, made = blocks.pop("defaults"), {}
     for name, block in blocks.items():
         values = {"name": name} | defaults | block

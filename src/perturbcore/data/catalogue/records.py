@@ -4,13 +4,13 @@ import difflib
 import re
 from collections.abc import Iterable
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 import pandas as pd
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.core.files import read_yaml
 
 HEAD = """\
 # Licences of the data
@@ -89,9 +89,8 @@ class Entry(BaseModel):
 @cache
 def _records() -> dict[str, Entry]:
     records: dict[str, Entry] = {}
-    folder = resources.files("perturbcore.data.catalogue") / "sources"
-    for file in sorted(folder.iterdir(), key=lambda f: f.name):
-        shared = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for file in sorted(Path(__file__).with_name("sources").iterdir()):
+        shared = read_yaml(file)
         files, title = shared.pop("files"), shared.pop("title")
         for item in files:
             if item["name"] in records:

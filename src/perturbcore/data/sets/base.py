@@ -7,15 +7,15 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 import pandas as pd
-import yaml
 from anndata import AnnData
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.core.files import read_yaml
 
 CARD_COLUMNS = ("step", "cells", "perturbations", "genes", "batches", "note")
 
@@ -91,8 +91,7 @@ class Card:
 
 @cache
 def _cards() -> dict[str, dict]:
-    file = resources.files("perturbcore.data.sets") / "cards.yml"
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    return read_yaml(Path(__file__).with_name("cards.yml"))
 
 
 def constants_of(name: str) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """What is known about the simulated genes: interactions, pathways, text and sequences."""
 
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-import yaml
 
-_WORDS = yaml.safe_load(files(__package__).joinpath("knowledge.yml").read_text("utf-8"))
+from perturbcore.core.files import read_yaml
+
+_WORDS = read_yaml(Path(__file__).with_name("knowledge.yml"))
 _THEMES = list(_WORDS["themes"].items())
 _NOISE_WORDS = _WORDS["noise_words"].split()
 _RESIDUES = pd.Series(_WORDS["residues"])

@@ -1,7 +1,6 @@
 """A generator of cells as a model of log fold-changes: trained, sampled, averaged."""
 
 import copy
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from anndata import AnnData
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError
+from perturbcore.core.files import replaced
 from perturbcore.embeddings.base import Embedding, align
 from perturbcore.models.decoders.cells import Cells, batch_mean
 from perturbcore.models.decoders.model import TrainingCells
@@ -214,10 +214,8 @@ class DecoderModel(Model):
         kept.X = kept.X.astype(np.float16)
         if history is not None:
             kept.uns["history"] = history.set_axis(history.index.astype(str))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{os.getpid()}-{path.name}")
-        kept.write_h5ad(partial)
-        os.replace(partial, path)
+        with replaced(path) as partial:
+            kept.write_h5ad(partial)
 
 
 def generate(generator, controls, names: Sequence[str], seed: int) -> Iterator[tuple]:

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.core.files import read_yaml
 
 GROUP = 16  # cells of one perturbation that choose their partners together
 _PRESETS = Path(__file__).with_name("presets.yml")
@@ -109,7 +109,7 @@ class DecoderOptions(BaseModel, frozen=True, extra="forbid"):
 
 def preset(size: str, method: str, **changes: Any) -> DecoderOptions:
     """Return the options of a size ("published" or "laptop") and method, some of them changed."""
-    sizes = yaml.safe_load(_PRESETS.read_text(encoding="utf-8"))
+    sizes = read_yaml(_PRESETS)
     if size not in sizes or method not in sizes[size]:
         there = f"sizes {', '.join(sizes)}; methods diffusion, flow, bridge"
         raise ParameterError(f"no decoder of size '{size}' and method '{method}': {there}")

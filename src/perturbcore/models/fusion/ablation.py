@@ -9,6 +9,7 @@ from anndata import AnnData
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import ParameterError
+from perturbcore.core.files import write_atomically
 from perturbcore.data.responses import cell_lines, rows_of
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion.kernels import Ridge, Smoother, bent_cosines, cosines, summed
@@ -16,7 +17,6 @@ from perturbcore.models.fusion.sources import LineFold, lay_out_fold
 from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.pairs import auroc_within
 from perturbcore.score.model import Fold
-from perturbcore.score.store import write_atomically
 from perturbcore.score.task import task_of
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)

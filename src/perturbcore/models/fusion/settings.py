@@ -3,9 +3,8 @@
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from perturbcore.core.errors import ParameterError
+from perturbcore.core.files import read_yaml
 
 CHOICES = {
     "input_norm": ("none", "zscore", "unit"),
@@ -106,7 +105,7 @@ class Settings:
 
 def preset(name: str, **changes) -> Settings:
     """Return the settings of a preset, with some values changed."""
-    presets = yaml.safe_load(_PRESETS.read_text(encoding="utf-8"))
+    presets = read_yaml(_PRESETS)
     if name not in presets:
         raise ParameterError(f"no fusion preset '{name}'; there are: {', '.join(presets)}")
     return Settings().changed(**{**presets[name], **changes})

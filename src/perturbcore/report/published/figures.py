@@ -5,13 +5,13 @@ Only the choice is made here; `figures.yml` says what a figure shows, and `draw`
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.core.files import read_yaml
 from perturbcore.data.published.names import LINES, NEGATIVE, POSITIVE, methods_of, without_line
 from perturbcore.data.published.read import LFC_METRICS
 from perturbcore.data.published.tables import Published
@@ -48,9 +48,8 @@ class FigureSpec:
 
 
 def _read_specs() -> dict[str, FigureSpec]:
-    text = files("perturbcore.report.published").joinpath("figures.yml").read_text("utf-8")
     specs = {}
-    for name, entry in yaml.safe_load(text).items():
+    for name, entry in read_yaml(Path(__file__).with_name("figures.yml")).items():
         lines = LINES.get(entry.get("dataset", "essential"), ())
         specs[name] = FigureSpec(**entry | {"panels": tuple(entry.get("panels", lines))})
     return specs

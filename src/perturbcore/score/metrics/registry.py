@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from perturbcore.core.errors import ParameterError
+from perturbcore.core.files import read_yaml
 
-_ABOUT = yaml.safe_load(Path(__file__).with_name("metrics.yml").read_text(encoding="utf-8"))
+_ABOUT = read_yaml(Path(__file__).with_name("metrics.yml"))
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.core.files import read_yaml
 from perturbcore.data.published.tables import HOW_TO_GET, Published
 from perturbcore.report.published.claims import printed, relations
 from perturbcore.report.published.claims.language import fill, holds
@@ -83,8 +83,7 @@ def claims() -> tuple[Claim, ...]:
     """Read the claims of all papers."""
     out = []
     for paper in PAPERS:
-        file = files("perturbcore.report.published.claims").joinpath(f"{paper}.yml")
-        entries = yaml.safe_load(file.read_text("utf-8"))
+        entries = read_yaml(Path(__file__).with_name(f"{paper}.yml"))
         out += [Claim(paper=paper, **entry) for entry in entries["claims"]]
         own = entries.get("observations", [])
         out += [Claim(paper=paper, own=True, **entry) for entry in own]
