@@ -82,12 +82,9 @@ def test_the_front_door_opens_fast_and_names_what_it_has():
     assert (ROOT / "src/perturbcore/py.typed").is_file()
 
 
-def test_the_examples_of_the_front_door_run():
-    failed, tried = doctest.testmod(pc)
-    assert tried >= 8 and not failed
-
-
-def test_types_agree_in_core_score_and_report():
-    pytest.importorskip("mypy", reason="mypy comes with the extra 'test'")
-    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+@pytest.mark.parametrize("verb", pc.VERBS)
+def test_the_example_of_each_verb_runs(verb):
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
+    (example,) = finder.find(getattr(pc, verb), verb, globs={"pc": pc})
+    runner.run(example)
+    assert runner.tries and not runner.failures

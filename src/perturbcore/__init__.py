@@ -1,25 +1,9 @@
 """From cells to responses, from responses and embeddings to scores, from scores to a book.
 
-The front door, in the order of the data; each verb loads what it needs when it is first asked for.
+The front door, in the order of the data; each verb loads what it needs when it is first asked for,
+and its own docstring has an example.
 
 >>> import perturbcore as pc
->>> simulation = pc.simulate_screen(n_cell_lines=1, n_perturbations=60, n_genes=80, n_batches=3,
-...                                 n_control_cells=60, seed=0)
->>> responses = pc.effects(simulation.screen, progress=False)
->>> responses.shape
-(60, 80)
->>> folds = pc.assign_folds(responses.obs["perturbation"].unique(), n_folds=3, seed=0)
->>> responses.obs["fold"] = responses.obs["perturbation"].map(folds).to_numpy()
->>> import pathlib, tempfile
->>> file = pathlib.Path(tempfile.mkdtemp()) / "mine.csv"
->>> table = responses.to_df().set_axis(responses.obs["perturbation"].to_numpy())
->>> table.iloc[:, :8].to_csv(file)
->>> embedding = pc.load_embedding(file, name="mine")
->>> embedding.dim
-8
->>> scores = pc.evaluate(responses, [embedding], ["knn"], progress=False)
->>> sorted(scores.loc[scores["embedding"] == "mine", "fold"].unique().tolist())
-[0, 1, 2]
 >>> pc.load_profile("demo").simulated
 True
 """

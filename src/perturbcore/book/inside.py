@@ -93,6 +93,15 @@ def open_chapter(name: str, module: ModuleType | None = None) -> OpenChapter:
     ParameterError
         A value has the wrong type, or a plain value was set before this call that no parameter
         declares.
+
+    Examples
+    --------
+    >>> from types import ModuleType
+    >>> notebook = ModuleType("notebook")
+    >>> notebook.profile, notebook.__annotations__ = "demo", {"profile": str}
+    >>> chapter = pc.open_chapter("embedding_ranking", notebook)
+    >>> chapter.name, chapter.profile.name
+    ('embedding_ranking', 'demo')
     """
     module = module or sys.modules["__main__"]
     parameters = declared_types(inspect.get_annotations(module), name)

@@ -34,6 +34,15 @@ class Study:
         The running chapter; `perturbcore.book.inside.open_chapter` gives it.
     n_jobs : int
         Threads.
+
+    Examples
+    --------
+    >>> from types import ModuleType
+    >>> notebook = ModuleType("notebook")
+    >>> notebook.profile, notebook.__annotations__ = "demo", {"profile": str}
+    >>> chapter = pc.open_chapter("embedding_ranking", notebook)
+    >>> pc.Study(chapter).profile.simulated
+    True
     """
 
     def __init__(self, chapter, n_jobs: int = 2):

@@ -141,6 +141,11 @@ def load_profile(name_or_path: str | Path) -> Profile:
     """Read a profile by name (``demo``) or by path (``path/to/my.yml``).
 
     A profile that is not there, or a key that is unknown, missing or of the wrong type, is refused.
+
+    Examples
+    --------
+    >>> pc.load_profile("demo").simulated
+    True
     """
     path = _locate(str(name_or_path))
     keys = [name for name in Profile.model_fields if name not in ("name", "path")]

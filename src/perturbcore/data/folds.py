@@ -28,6 +28,11 @@ def assign_folds(perturbations, n_folds: int = 5, seed: int = 0) -> pd.Series:
     -------
     pandas.Series
         Fold (0 .. n_folds - 1), indexed by the sorted distinct perturbation.
+
+    Examples
+    --------
+    >>> pc.assign_folds(["TP53", "MYC", "KRAS", "GATA1", "MYC"], n_folds=2).value_counts().tolist()
+    [2, 2]
     """
     names = pd.Index(perturbations)
     if names.hasnans:

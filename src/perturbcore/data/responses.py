@@ -131,6 +131,15 @@ def read_responses(path) -> AnnData:
     """Read a responses table from `.h5ad` and check it.
 
     A file that is not there, is not h5ad, or breaks the contract is refused.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "mine.h5ad"
+    >>> sizes = dict(n_cell_lines=1, n_perturbations=12, n_genes=80, n_control_cells=60)
+    >>> pc.load_dataset("simulated", **sizes).responses.write_h5ad(file)
+    >>> pc.read_responses(file).shape
+    (12, 80)
     """
     path = Path(path)
     if not path.exists():

@@ -47,6 +47,15 @@ def load_embedding(
     InputError
         The file is missing, cut off, empty, of an unknown kind or pickled; a value is no finite
         number; an id repeats, or looks like another identifier than the declared one.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import pandas as pd
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "mine.csv"
+    >>> pd.DataFrame({"x": [0.1, 0.3], "y": [0.2, 0.1]}, index=["TP53", "MYC"]).to_csv(file)
+    >>> pc.load_embedding(file).dim
+    2
     """
     path = Path(path)
     if not path.is_file():

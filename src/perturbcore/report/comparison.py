@@ -24,7 +24,18 @@ NEIGHBOUR_COLUMNS = HEADINGS["neighbours"]
 
 
 class Comparison(PairedScores):
-    """What a chapter says of methods on one data set; parameters as `PairedScores`."""
+    """What a chapter says of methods on one data set; parameters as `PairedScores`.
+
+    Examples
+    --------
+    >>> sizes = dict(n_cell_lines=1, n_perturbations=40, n_genes=80, n_control_cells=60)
+    >>> from perturbcore.embeddings.base import Embedding
+    >>> responses = pc.load_dataset("simulated", **sizes).responses
+    >>> mine = Embedding("mine", "Expression", responses.obs["perturbation"], responses.X[:, :8])
+    >>> scores = pc.evaluate(responses, [mine], ["knn"], progress=False)
+    >>> int(pc.compare(scores).ranking()["competes"].sum())
+    1
+    """
 
     @property
     def noun(self) -> str:

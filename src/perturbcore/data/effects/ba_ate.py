@@ -71,6 +71,13 @@ def ba_ate(
     References
     ----------
     Cole et al. 2026, Methods 4.1.2, Eq. 1-6.
+
+    Examples
+    --------
+    >>> sizes = dict(n_cell_lines=1, n_perturbations=12, n_genes=80, n_control_cells=60)
+    >>> screen = pc.simulate_screen(**sizes).screen
+    >>> pc.effects(screen, control="matched", progress=False).shape
+    (12, 80)
     """
     if control not in ("global", "matched"):
         raise ParameterError(f"control={control!r}: choose 'global' (Eq. 6) or 'matched' (Eq. 4)")

@@ -87,6 +87,11 @@ def load_published(*, download: bool = False) -> Published:
     `download`: whether tables that are not at hand may be downloaded (their licence is shown
     first). Without, nothing is asked of the network. Returns level "folds" if every table is at
     hand, else level "medians".
+
+    Examples
+    --------
+    >>> pc.load_published().level in ("folds", "medians")
+    True
     """
     state = catalogue.verify((*TABLES, *TAHOE_LFC))
     if not download and any(state[name] != "ok" for name in TABLES):

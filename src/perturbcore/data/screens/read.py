@@ -36,6 +36,15 @@ def read_screen(path, *, backed: bool = False, validate: bool = True, **declarat
     ------
     InputError
         The file is missing, truncated, not AnnData (the message names it), or not as declared.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "mine.h5ad"
+    >>> sizes = dict(n_cell_lines=1, n_perturbations=12, n_genes=80, n_control_cells=60)
+    >>> pc.simulate_screen(**sizes).screen.write_h5ad(file)
+    >>> int(pc.read_screen(file).obs["is_control"].sum())
+    60
     """
     path = Path(path)
     if not path.is_file():

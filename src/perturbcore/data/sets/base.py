@@ -137,7 +137,15 @@ def module_of(name: str) -> ModuleType:
 
 
 def load(name: str, /, **options) -> Dataset:
-    """Load a data set by the name of its module (one of `available`), with its options."""
+    """Load a data set by the name of its module (one of `available`), with its options.
+
+    Examples
+    --------
+    >>> sizes = dict(n_cell_lines=1, n_perturbations=12, n_genes=80, n_control_cells=60)
+    >>> data = pc.load_dataset("simulated", **sizes)
+    >>> data.task, data.responses.shape
+    ('lfc', (12, 80))
+    """
     loader = module_of(name).load
     check_options(f"data set '{name}'", loader, options)
     return loader(**options)

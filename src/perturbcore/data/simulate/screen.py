@@ -103,6 +103,13 @@ def simulate_screen(
     ------
     ParameterError
         If a size is out of range; the message names the parameter.
+
+    Examples
+    --------
+    >>> sizes = dict(n_cell_lines=1, n_perturbations=12, n_genes=80, n_control_cells=60)
+    >>> simulation = pc.simulate_screen(**sizes)
+    >>> simulation.screen.n_vars, simulation.true_effects.shape
+    (80, (12, 80))
     """
     parameters = {k: v for k, v in locals().items() if k != "progress"}
     check_parameters(parameters)

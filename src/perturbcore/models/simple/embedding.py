@@ -185,6 +185,16 @@ def evaluate_embeddings(
     -------
     pandas.DataFrame
         Tidy scores, one row per metric and unit; columns as `perturbcore.score.store.COLUMNS`.
+
+    Examples
+    --------
+    >>> sizes = dict(n_cell_lines=1, n_perturbations=40, n_genes=80, n_control_cells=60)
+    >>> from perturbcore.embeddings.base import Embedding
+    >>> responses = pc.load_dataset("simulated", **sizes).responses
+    >>> mine = Embedding("mine", "Expression", responses.obs["perturbation"], responses.X[:, :8])
+    >>> scores = pc.evaluate(responses, [mine], ["knn"], progress=False)
+    >>> sorted(scores.loc[scores["embedding"] == "mine", "fold"].unique().tolist())
+    [0, 1, 2, 3, 4]
     """
     check_responses(responses)
     protocol, task = protocol or Protocol(), task_of(responses)

@@ -90,6 +90,11 @@ class Protocol:
     inner_order : {"id", "file"}
         Order in which training perturbations enter the inner folds: sorted by id, or as they lie in
         the file, as the published code does.
+
+    Examples
+    --------
+    >>> pc.Protocol(n_components=50).n_components
+    50
     """
 
     n_components: int = 100

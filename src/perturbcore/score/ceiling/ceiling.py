@@ -107,6 +107,14 @@ def noise_ceiling(
     References
     ----------
     Cole et al. 2026, Methods 4.7.1, Eq. 12; effects by Eq. 4 to 6.
+
+    Examples
+    --------
+    >>> sizes = dict(n_cell_lines=1, n_perturbations=12, n_genes=80, n_control_cells=60)
+    >>> screen = pc.simulate_screen(**sizes).screen
+    >>> table = pc.ceiling(screen, n_outer=2, n_inner=2, progress=False)
+    >>> table["perturbation"].nunique()
+    12
     """
     check_choices(
         control=control, batches=batches, n_outer=n_outer, n_inner=n_inner, resample=resample
