@@ -128,6 +128,12 @@ def test_the_leaderboard_counts_the_lines_in_which_ours_is_ahead(ahead, margin, 
     assert "1 combinations" not in said
     mine, theirs, found = leaderboard.standing(scores, "de")
     assert mine["method"] == "Ours, kernel" and len(theirs) == 9 and len(found) == n
+    assert "half the width" not in said
+    bounded = scores.assign(low=scores["value"] - 0.015, high=scores["value"] + 0.015)
+    said = leaderboard.verdict(bounded)
+    every = "The differences in K562, RPE1, HepG2 and Jurkat exceed"
+    far = {0: "No difference exceeds", 1: "The difference in K562 exceeds", 4: every}[n]
+    assert said.count(f"{far} half the width") == 2
     line = leaderboard.one_line(scores)
     assert f"de: Ours, kernel {mine['mean']:.3f}, best published SUMMER (LLM) 0.6" in line
 

@@ -145,8 +145,8 @@ def test_a_run_that_breaks_off_resumes_to_the_identical_table(tmp_path, monkeypa
     kw = dict(protocol=SMALL, progress=False)
     store, n = ScoreStore(tmp_path / "s.sqlite"), []
 
-    def dying(results):
-        ScoreStore.put(store, results)
+    def dying(results, log):
+        ScoreStore.put(store, results, log)
         n.append(len(results))
         if len(n) == 4:
             raise KeyboardInterrupt
@@ -213,6 +213,24 @@ def test_partial_labels_use_only_what_is_known_and_equal_a_loop():
     a = scores[scores["embedding"].isin(keep)]["value"]
     b = again[again["embedding"].isin(keep)]["value"]
     np.testing.assert_array_equal(a, b)
+
+
+def test_each_scoring_of_a_published_split_is_logged_and_carries_an_interval(tmp_path):
+    responses, (good, _) = pair_world()
+    store = ScoreStore(tmp_path / "s.sqlite")
+    kw = dict(protocol=SMALL, progress=False, store=store, folds=[0], controls=())
+    evaluate(responses, [good], [LabelKNN([4])], scope="own/A", **kw)
+    assert store.scorings().empty
+    responses.uns["perturbcore"]["published_split"] = True
+    first = evaluate(responses, [good], [LabelKNN([4])], scope="board/A", **kw)
+    evaluate(responses, [good], [LabelKNN([4])], scope="board/A", **kw)  # read, not scored
+    other = evaluate(responses, [good], [LabelKNN([5])], scope="board/A", **kw)
+    log = ScoreStore(tmp_path / "s.sqlite").scorings("board")
+    assert log["settings"].tolist() == [first["key"].iloc[0], other["key"].iloc[0]]
+    assert log["finished"].notna().all() and log["commit"].notna().all()
+    assert set(log["embedding"] + log["predictor"]) == {"goodknn"} and store.scorings("x").empty
+    low, high = store.notes(first["key"])[first["key"].iloc[0]]["intervals"]["auroc_per_gene"]
+    assert low < value(first, metric="auroc_per_gene")[0] < high < low + 0.5
 
 
 def test_direction_is_scored_among_differentially_expressed_pairs_only():

@@ -6,6 +6,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.score.metrics.pairs import auroc_interval
 from perturbcore.score.metrics.registry import metric, metrics_of
 from perturbcore.score.metrics.regression import row_ranks
 
@@ -127,6 +128,18 @@ def test_pair_metrics_equal_a_loop_over_genes(seed):
     assert metric("ap_within").function(label, score, gene) == pytest.approx(ap / weight)
     want = f1_score(label, score >= 0.2, average="macro")
     assert metric("macro_F1").function(label, score, gene, 0.2) == pytest.approx(want)
+
+
+def test_the_interval_of_the_auroc_equals_scoring_drawn_perturbations_again():
+    label, score, gene = pairs(3)
+    row = np.random.default_rng(1).integers(12, size=len(label))
+    rng, values = np.random.default_rng(5), []
+    for _ in range(40):
+        drawn = [np.flatnonzero(row == r) for r in rng.integers(12, size=12)]
+        i = np.concatenate(drawn)
+        values.append(metric("auroc_per_gene").function(label[i], score[i], gene[i]))
+    found = auroc_interval(label, score, gene, row, n_draws=40, seed=5)
+    np.testing.assert_allclose(found, np.quantile(values, [0.025, 0.975]), rtol=1e-12)
 
 
 def test_a_score_that_depends_on_the_gene_alone_is_worth_exactly_one_half():

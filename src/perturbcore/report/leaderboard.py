@@ -11,11 +11,12 @@ from perturbcore.data.responses import make_responses
 from perturbcore.data.sets import essential
 from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.models.simple.labels import LabelKernel, LabelKNN
-from perturbcore.report.text import plural
+from perturbcore.report.text import listed, plural
 
 LINES = {"k562": "K562", "rpe1": "RPE1", "hepg2": "HepG2", "jurkat": "Jurkat"}
 TASKS = {"de": "deg_pairs", "dir": "dir_pairs"}
-METRIC, PUBLISHED = "auroc_per_gene", "Wu et al. 2025"
+METRIC, PUBLISHED, SPLIT = "auroc_per_gene", "Wu et al. 2025", "perturbqa"
+BOUNDS = [f"{line} {bound}" for line in LINES.values() for bound in ("low", "high")]
 WORDS = {"de": "whether a gene responds", "dir": "in which direction it responds"}
 
 
@@ -35,9 +36,9 @@ def split_responses(line: str, task: str) -> AnnData:
     label[rows, columns] = value if task == "de" else np.where(value == 1, 1, -1)
     test = pairs.groupby("pert")["split"].first().reindex(names) == "test"
     obs = pd.DataFrame({"perturbation": names, "cell_line": line, "fold": np.where(test, 0, -1)})
-    return make_responses(
-        label, obs, genes, dataset="perturbqa", task=TASKS[task], observed=observed
-    )
+    out = make_responses(label, obs, genes, dataset=SPLIT, task=TASKS[task], observed=observed)
+    out.uns["perturbcore"]["published_split"] = True
+    return out
 
 
 def ours(study, dataset: str = "essential", *, knn=(5, 10, 20, 40, 80)) -> pd.DataFrame:
@@ -45,7 +46,7 @@ def ours(study, dataset: str = "essential", *, knn=(5, 10, 20, 40, 80)) -> pd.Da
 
     Predictors are tuned on inner folds of the training split only.
 
-    Returns tidy scores with a column `wu_task` ("de" or "dir").
+    Returns tidy scores with a column `wu_task` ("de" or "dir"), and `with_intervals`.
     """
     if dataset not in study.names():
         return pd.DataFrame()
@@ -61,16 +62,50 @@ def ours(study, dataset: str = "essential", *, knn=(5, 10, 20, 40, 80)) -> pd.Da
                     store=study.store, scope=study.scope(f"{line}/{short}"), folds=[0],
                     controls=("train_mean",), n_jobs=study.n_jobs, progress=False,
                 )  # fmt: skip
-            out.append(scores.assign(wu_task=short))
+            out.append(with_intervals(study.store, scores).assign(wu_task=short))
     study.export()
     return pd.concat(out, ignore_index=True)
+
+
+def with_intervals(store, scores: pd.DataFrame) -> pd.DataFrame:
+    """Add `low` and `high`: the 95 % interval of the metric over the test perturbations."""
+    notes = store.notes(scores["key"])
+    missing = (np.nan, np.nan)
+    found = [notes.get(key, {}).get("intervals", {}).get(METRIC, missing) for key in scores["key"]]
+    low, high = np.array(found, dtype=float).reshape(-1, 2).T
+    here = scores["metric"] == METRIC
+    return scores.assign(low=np.where(here, low, np.nan), high=np.where(here, high, np.nan))
+
+
+def scorings(store) -> pd.DataFrame:
+    """Count the scorings of the test split per method, over all chapters and settings.
+
+    Returns method, units (of one line and task), most (scorings of one line and task), commits,
+    first, last (UTC).
+    """
+    log = store.scorings()
+    log = log[log["dataset"] == SPLIT]
+    times = log.assign(method=_method(log)).groupby(["method", "task", "cell_line"])["finished"]
+    most = times.size().groupby("method").max()
+    groups = log.groupby(_method(log).rename("method"))
+    table = groups.agg(
+        units=("finished", "size"), commits=("commit", "nunique"),
+        first=("finished", "min"), last=("finished", "max"),
+    )  # fmt: skip
+    table.insert(1, "most", most)
+    return table.sort_values("units", ascending=False).reset_index()
+
+
+def _method(scores: pd.DataFrame) -> pd.Series:
+    name = scores["embedding"] + ", " + scores["predictor"]
+    return name.where(scores["embedding"] != "", "Train Mean")
 
 
 def board(scores: pd.DataFrame, task: str) -> pd.DataFrame:
     """Put ours and the published methods into one table, best mean over lines first.
 
-    Returns method, origin ("this book" or "Wu et al. 2025"), one column per line, mean;
-    published values have two decimals.
+    Returns method, origin ("this book" or "Wu et al. 2025"), per line the value and its bounds
+    "<line> low" and "<line> high", mean; published values have two decimals and no bounds.
     """
     lines = list(LINES.values())
     published = facts("wu2025_table1")
@@ -79,13 +114,21 @@ def board(scores: pd.DataFrame, task: str) -> pd.DataFrame:
     parts = [wide.rename(columns=LINES)[lines].assign(origin=PUBLISHED)]
     if len(scores):
         rows = scores[(scores["wu_task"] == task) & (scores["metric"] == METRIC)]
-        name = rows["embedding"] + ", " + rows["predictor"]
-        rows = rows.assign(method=name.where(rows["embedding"] != "", "Train Mean"))
+        rows = rows.assign(method=_method(rows))
         mine = rows.pivot(index="method", columns="cell_line", values="value")
-        parts.append(mine[lines].assign(origin="this book"))
-    table = pd.concat(parts)
+        for bound in [b for b in ("low", "high") if b in rows]:
+            wide = rows.pivot(index="method", columns="cell_line", values=bound)
+            mine = mine.join(wide.add_suffix(f" {bound}"))
+        parts.append(mine.assign(origin="this book"))
+    table = pd.concat(parts).reindex(columns=["origin", *lines, *BOUNDS])
     table["mean"] = table[lines].mean(axis=1)
     return table.sort_values("mean", ascending=False).rename_axis("method").reset_index()
+
+
+def heads(table: pd.DataFrame) -> dict[str, str]:
+    """Headings of the columns of `board` to show; bounds only where there are some."""
+    columns = [c for c in table if c not in BOUNDS or table[BOUNDS].notna().any(axis=None)]
+    return {c: c if c[0].isupper() else c.capitalize() for c in columns}
 
 
 def standing(scores: pd.DataFrame, task: str) -> tuple[pd.Series, pd.DataFrame, list[str]]:
@@ -113,7 +156,7 @@ def verdict(scores: pd.DataFrame) -> str:
         said.append(
             f"On {what} (`{task}`), {mine['method']} has the best mean of ours; against the best "
             f"published value of each line: {', '.join(values)}. It is ahead in {len(ahead)} of "
-            f"{len(LINES)} lines."
+            f"{len(LINES)} lines.{_beyond(mine, theirs)}"
         )
     n = len(scores.loc[scores["embedding"] != "", ["embedding", "predictor"]].drop_duplicates())
     said.append(
@@ -122,6 +165,19 @@ def verdict(scores: pd.DataFrame) -> str:
         "them."
     )
     return "\n\n".join(said)
+
+
+def _beyond(mine: pd.Series, theirs: pd.DataFrame) -> str:
+    """Say which differences to the best published value exceed half of our interval."""
+    if mine[BOUNDS].isna().any():
+        return ""
+    half = {x: (mine[f"{x} high"] - mine[f"{x} low"]) / 2 for x in LINES.values()}
+    far = [x for x in LINES.values() if abs(mine[x] - theirs[x].max()) > half[x]]
+    what = f"The {plural(len(far), 'difference')} in {listed(far)}" if far else "No difference"
+    return (
+        f" {what} {plural(max(len(far), 1), 'exceeds', 'exceed')} half the width of our 95 % "
+        "interval over test perturbations."
+    )
 
 
 def one_line(scores: pd.DataFrame) -> str:

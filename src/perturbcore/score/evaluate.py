@@ -48,6 +48,9 @@ def evaluate(
     see `perturbcore.score.model.Model` (under ``joblib.parallel_config(backend="dask")`` the groups
     go to the workers of that cluster); `progress`: show a bar.
 
+    Responses with ``uns["perturbcore"]["published_split"]`` true have the folds of a benchmark:
+    each unit that is computed is logged (`ScoreStore.scorings`) and notes its `Task.intervals`.
+
     Returns tidy scores, one row per metric and unit: `perturbcore.score.store.COLUMNS`.
     """
     models = list(models)
@@ -59,8 +62,9 @@ def evaluate(
     asked = responses if cell_lines is None else responses[responses.obs["cell_line"].isin(lines)]
     check_leakage(asked, joint=any(m.joint for m in models))
     dataset = dataset or responses.uns["perturbcore"]["dataset"]
+    scope, published = scope or f"{dataset}/{task.name}", _published(responses)
     about = {"dataset": dataset, "task": task.name, "seed": seed}
-    jobs = _plan(responses, models, lines, folds, about, [metrics and names])
+    jobs = _plan(responses, models, lines, folds, about, [metrics and names, published])
     store = store if store is not None else ScoreStore()
     keys = [key for job in jobs for key in job.keys.values()]
     finished = store.have(keys)
@@ -72,10 +76,15 @@ def evaluate(
                 now = datetime.now(UTC).isoformat(timespec="seconds")
                 for r in results:
                     r.about.update(origin, finished=now)
-                store.put(results)
+                store.put(results, log=scope if published else None)
                 bar.update(n)
-    store.claim(scope or f"{dataset}/{task.name}", keys)
+    store.claim(scope, keys)
     return store.scores(keys)
+
+
+def _published(responses: AnnData) -> bool:
+    """Whether the folds are the split that a benchmark was published with."""
+    return bool(responses.uns["perturbcore"].get("published_split", False))
 
 
 @dataclass(eq=False)
@@ -210,9 +219,10 @@ def _run(jobs: list[_Job], cuts: list[_Cut], names: list[str]) -> tuple[list[Uni
         seconds = (time.perf_counter() - started) / len(job.keys)
         for line, key in job.keys.items():
             part = cut.hidden[line]
+            said = prediction.values[..., part["at"], :]
             values, each = fold.task.score(
                 part["truth"],
-                prediction.values[..., part["at"], :],
+                said,
                 names,
                 train=part["train"],
                 memo=part["memo"],
@@ -228,8 +238,10 @@ def _run(jobs: list[_Job], cuts: list[_Cut], names: list[str]) -> tuple[list[Uni
                 "seconds": round(seconds, 4),
             }
             ids = fold.test_ids[part["at"]]
-            detail = {m: (ids, v) for m, v in each.items()}
-            results.append(UnitResult(key, about, values, detail, prediction.note))
+            detail, note = {m: (ids, v) for m, v in each.items()}, prediction.note
+            if _published(fold.train):
+                note = note | {"intervals": fold.task.intervals(part["truth"], said)}
+            results.append(UnitResult(key, about, values, detail, note))
     return results, len(jobs)
 
 

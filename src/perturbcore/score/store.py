@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS units (key TEXT PRIMARY KEY, about TEXT NOT NULL, met
 CREATE TABLE IF NOT EXISTS detail (
     key TEXT, metric TEXT, perturbations TEXT, value BLOB, PRIMARY KEY (key, metric));
 CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, note TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS scorings (scope TEXT, key TEXT, about TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS members (scope TEXT, key TEXT, touched REAL, PRIMARY KEY (scope, key));
 """
 
@@ -74,12 +75,14 @@ class ScoreStore:
         known = {k for (k,) in self._db.execute("SELECT key FROM units")}
         return known.intersection(keys)
 
-    def put(self, results: Iterable[UnitResult]) -> None:
-        """Write finished units, all or none of them."""
+    def put(self, results: Iterable[UnitResult], log: str | None = None) -> None:
+        """Write finished units, all or none; with `log`, a scope, each is a row of `scorings`."""
         with self._db as db:
             for r in results:
                 unit = (r.key, json.dumps(r.about), json.dumps(r.metrics))
                 db.execute("INSERT OR REPLACE INTO units VALUES (?, ?, ?)", unit)
+                if log is not None:
+                    db.execute("INSERT INTO scorings VALUES (?, ?, ?)", (log, r.key, unit[1]))
                 if r.note:
                     note = (r.key, json.dumps(r.note))
                     db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", note)
@@ -87,6 +90,22 @@ class ScoreStore:
                     blob = np.asarray(values, dtype=np.float32).tobytes()
                     row = (r.key, metric, json.dumps(list(map(str, names))), blob)
                     db.execute("INSERT OR REPLACE INTO detail VALUES (?, ?, ?, ?)", row)
+
+    def scorings(self, scope: str = "") -> pd.DataFrame:
+        """Return every scoring of a published test split, oldest first; no run deletes one.
+
+        `scope`: a scope or the beginning of several; all by default.
+
+        Returns finished (UTC), commit, scope, dataset, task, cell_line, fold, embedding, predictor,
+        settings (digest of data, method, its settings and code).
+        """
+        columns = ["finished", "commit", "scope", "dataset", "task", "cell_line", "fold"]
+        rows = self._db.execute("SELECT * FROM scorings ORDER BY rowid").fetchall()
+        log = pd.DataFrame(
+            [json.loads(about) | {"scope": s, "settings": k} for s, k, about in rows],
+            columns=[*columns, "embedding", "predictor", "settings"],
+        )
+        return log[log["scope"].astype(str).str.startswith(scope)].reset_index(drop=True)
 
     def claim(self, scope: str, keys: Sequence[str]) -> None:
         """Declare that the units of `scope` are now exactly `keys` (older ones leave the table)."""

@@ -16,7 +16,7 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.responses import LAYERS
 from perturbcore.score.labels import Labels, class_shares, most_frequent
 from perturbcore.score.metrics.deg import deg_metrics, one_hot
-from perturbcore.score.metrics.pairs import auroc_within
+from perturbcore.score.metrics.pairs import auroc_interval, auroc_within
 from perturbcore.score.metrics.registry import metric, metrics_of
 from perturbcore.score.metrics.regression import pearson, row_ranks
 
@@ -101,6 +101,10 @@ class Task:
         Returns name -> value, and for metrics in `detail` name -> values (n,).
         """
         raise NotImplementedError
+
+    def intervals(self, truth, values) -> dict[str, tuple[float, float]]:
+        """Bootstrap metrics over the test perturbations: name -> (low, high), where it is known."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,11 @@ class Pairs(Task):
         return {
             m: metric(m).function(truth.label, score, truth.genes, threshold) for m in names
         }, {}
+
+    def intervals(self, truth, values):
+        """Of the AUROC per gene."""
+        score = values[truth.rows, truth.genes]
+        return {"auroc_per_gene": auroc_interval(truth.label, score, truth.genes, truth.rows)}
 
 
 _TASKS: dict[str, Task] = {}

@@ -7,7 +7,15 @@ import pandas as pd
 
 from perturbcore.models.fusion.kernel_models import fusions
 from perturbcore.report.fusion.scores import FusionScores, fusion_transformers
-from perturbcore.report.leaderboard import LINES, TASKS, WORDS, board, split_responses, standing
+from perturbcore.report.leaderboard import (
+    LINES,
+    TASKS,
+    WORDS,
+    board,
+    split_responses,
+    standing,
+    with_intervals,
+)
 from perturbcore.score.evaluate import evaluate
 
 OURS = "this book"
@@ -44,7 +52,7 @@ def fused(
                     scope=study.scope(f"{line}/{short}/fused"), folds=[0], progress=False,
                     n_jobs=study.n_jobs,
                 )  # fmt: skip
-            out.append(scores.assign(wu_task=short))
+            out.append(with_intervals(study.store, scores).assign(wu_task=short))
     study.export()
     return pd.concat(out, ignore_index=True)
 

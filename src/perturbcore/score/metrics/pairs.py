@@ -13,8 +13,11 @@ from perturbcore.score.metrics.registry import register
 
 
 @numba.njit(nogil=True, cache=True)
-def _rank_sums(order, score, code, label, n_genes):
-    """Positives, negatives and rank sum of the positives of each gene; `order` sorts the scores."""
+def _rank_sums(order, score, code, label, weight, n_genes):
+    """Positives, negatives and rank sum of the positives of each gene; `order` sorts the scores.
+
+    An entry of weight w counts as w equal entries.
+    """
     positive, known = np.zeros(n_genes), np.zeros(n_genes)
     rank_sum, ties, tied = np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_genes)
     last = np.full(n_genes, -np.inf)
@@ -25,22 +28,25 @@ def _rank_sums(order, score, code, label, n_genes):
             rank_sum[g] += tied[g] * (known[g] - 0.5 * (ties[g] - 1))
             ties[g] = tied[g] = 0
             last[g] = score[i]
-        known[g] += 1
-        ties[g] += 1
-        tied[g] += label[i]
-        positive[g] += label[i]
+        w = weight[i]
+        known[g] += w
+        ties[g] += w
+        tied[g] += w * label[i]
+        positive[g] += w * label[i]
     rank_sum += tied * (known - 0.5 * (ties - 1))
     return positive, known - positive, rank_sum
 
 
-def _by_gene(label, score, gene):
-    """Positives, negatives and rank sum of the positives (ties shared) of each gene."""
+def _concordances(label, score, gene, weights):
+    """Yield concordant and possible pairs of each gene for each weighting (n,) of the entries."""
     score = np.asarray(score, dtype=np.float64)
     if np.isnan(score).any():
         raise InputError("a score is NaN: pairs cannot be ranked by it")
     genes, code = _codes(np.asarray(gene))
-    label = np.asarray(label, dtype=np.float64)
-    return _rank_sums(np.argsort(score), score, code, label, genes)
+    label, order = np.asarray(label, dtype=np.float64), np.argsort(score)
+    for weight in weights:
+        positive, negative, ranks = _rank_sums(order, score, code, label, weight, genes)
+        yield ranks - positive * (positive + 1) / 2, positive * negative
 
 
 def _codes(gene: np.ndarray) -> tuple[int, np.ndarray]:
@@ -57,8 +63,7 @@ def concordance(label, score, gene) -> tuple[np.ndarray, np.ndarray]:
 
     `label`, `score`, `gene` are (n,) arrays over labelled pairs; the AUROC of a gene is the ratio.
     """
-    positive, negative, rank_sum = _by_gene(label, score, gene)
-    return rank_sum - positive * (positive + 1) / 2, positive * negative
+    return next(_concordances(label, score, gene, [np.ones(len(score))]))
 
 
 @register("auroc_within")
@@ -71,9 +76,26 @@ def auroc_within(label, score, gene, threshold=None):
 @register("auroc_per_gene")
 def auroc_per_gene(label, score, gene, threshold=None):
     """AUROC of each gene with both labels, averaged over those genes."""
-    concordant, possible = concordance(label, score, gene)
+    return _mean_over_genes(*concordance(label, score, gene))
+
+
+def _mean_over_genes(concordant, possible) -> float:
     keep = possible > 0
     return float((concordant[keep] / possible[keep]).mean()) if keep.any() else 0.5
+
+
+def auroc_interval(label, score, gene, row, *, n_draws=200, seed=0) -> tuple[float, float]:
+    """Interval (95 %) of `auroc_per_gene` over perturbations, which are drawn with replacement.
+
+    `row` (n,): the perturbation of each pair. Quantiles 0.025 and 0.975 of `n_draws` values.
+    """
+    names, row = np.unique(row, return_inverse=True)
+    rng, n = np.random.default_rng(seed), len(names)
+    times = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(n_draws))
+    weights = (t[row].astype(np.float64) for t in times)
+    drawn = [_mean_over_genes(*found) for found in _concordances(label, score, gene, weights)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
 
 
 @register("ap_within")
