@@ -134,7 +134,7 @@ def compare(what, perturbations, genes, n_sources, device):
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
-    learner = model.build(fold, obs, lay_out(embeddings, obs, rows), rows, 0).to(device)
+    learner = model.build(fold, obs, lay_out(embeddings, obs, rows), rows).to(device)
     prepared = time.perf_counter() - start
     tables = [dict(zip(e.ids, e.X, strict=True)) for e in embeddings]
     plain = Plain(tables, LINES, genes, settings).to(device)

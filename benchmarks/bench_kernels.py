@@ -13,7 +13,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, LeaveOneOut
 
-from perturbcore.models.fusion.kernels import Ridge, centred, smoothed, tune_weights
+from perturbcore.models.fusion.kernels import Ridge, centred, smooth_all, tune_weights
 from perturbcore.models.fusion.mixed import MixedModel
 from perturbcore.score.labels import Labels
 
@@ -109,8 +109,8 @@ def smoother(n, g, m):
     weight = rng.random((m, n))
     weight *= 60 / weight.sum(axis=1, keepdims=True)
     rate = known.rates()
-    smoothed(known, weight[:2], 3.0)
-    values, mine = timed(lambda: smoothed(known, weight, 3.0))
+    smooth_all(known, weight[:2], 1.0)
+    values, mine = timed(lambda: smooth_all(known, weight, 1.0))
 
     def loop():
         out = np.empty((m, g))

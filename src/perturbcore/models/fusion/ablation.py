@@ -12,7 +12,14 @@ from perturbcore.core.errors import ParameterError
 from perturbcore.core.files import write_atomically
 from perturbcore.data.responses import cell_lines, rows_of
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.fusion.kernels import Ridge, Smoother, bent_cosines, cosines, summed
+from perturbcore.models.fusion.kernels import (
+    Ridge,
+    bent_cosines,
+    cosines,
+    smooth,
+    smooth_inner,
+    summed,
+)
 from perturbcore.models.fusion.sources import LineFold, lay_out_fold
 from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.pairs import auroc_within
@@ -20,8 +27,7 @@ from perturbcore.score.model import Fold
 from perturbcore.score.task import task_of
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-SMOOTHER = Smoother((3.0,))
-DEGREE = 4
+POWER, DEGREE = 3.0, 4
 
 
 class _Scorer:
@@ -36,7 +42,7 @@ class _Scorer:
         if not self.fold.pairs:
             return -float(Ridge(train).losses(self.fold.gram, PENALTIES).min())
         scores = [
-            auroc_within(query.label, SMOOTHER.inner(self.fold, train, i)[0], query.genes)
+            auroc_within(query.label, smooth_inner(self.fold, train, i, [POWER])[0], query.genes)
             for i, (_, query) in enumerate(self.fold.inner)
         ]
         return float(np.mean(scores))
@@ -45,7 +51,7 @@ class _Scorer:
         """Score of the test rows, in the task's own metric."""
         train, test = summed([self.kernels[i] for i in chosen])
         if self.fold.pairs:
-            score = SMOOTHER.pairs(self.fold.truth, self.truth, test)[0]
+            score = smooth(self.fold.truth, self.truth, test, [POWER])[0]
             return float(auroc_within(self.truth.label, score, self.truth.genes))
         ridge = Ridge(train)
         penalty = PENALTIES[int(np.argmin(ridge.losses(self.fold.gram, PENALTIES)))]
@@ -89,9 +95,8 @@ def ablate(
     """Score the summed kernels with each source alone, each left out, and sources added greedily.
 
     Equal weights, and one power or degree: so that a difference is the source's and not that of
-    tuning. The greedy order is chosen on training perturbations only.
-
-    The greedy search, the slow part, is done in `greedy_folds` only, where given.
+    tuning. The greedy order, the slow part, is chosen on training perturbations only, and in
+    `greedy_folds` only, where given.
 
     Returns cell_line, fold, kind ("all", "alone", "without", "greedy"), source (added last, for
     "greedy"), n_sources, value (L2 or AUROC within gene).
@@ -102,13 +107,13 @@ def ablate(
             f"sources are ablated on log fold-changes and labelled pairs, not on {task.title}"
         )
     sources = [e for e in embeddings if e.modality != "Negative control"]
-    options = {"n_components": n_components, "inner_folds": inner_folds}
     rows = []
     for line in cell_lines(responses):
         here = rows_of(responses, line)
         number = here.obs["fold"].to_numpy().astype(int)
         for fold in sorted(set(number) - {-1}) if folds is None else folds:
-            laid = lay_out_fold(Fold.of(responses, fold, [line]), sources, **options)
+            cut = Fold.of(responses, fold, [line])
+            laid = lay_out_fold(cut, sources, n_components=n_components, inner_folds=inner_folds)
             truth = task.truth(here[number == fold][:, laid.genes])
             greedy = greedy_folds is None or fold in greedy_folds
             rows += [(line, int(fold), *row) for row in _Scorer(laid, truth).rows(greedy)]
@@ -121,7 +126,7 @@ def kept_ablation(
 ) -> pd.DataFrame:
     """Return `ablate`'s table, from `folder` where it is there already."""
     about = responses.uns["perturbcore"]
-    layers = [responses.layers[k] for k in ("deg", "observed") if k in responses.layers]
+    layers = [responses.layers[k] for k in task_of(responses).layers]
     key = digest(
         about["dataset"], about["task"], responses.X, *layers, responses.obs["fold"].to_numpy(),
         sorted((e.name, e.cell_line or "", e.digest) for e in embeddings), options,

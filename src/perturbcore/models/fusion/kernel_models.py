@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion.kernels import (
     Ridge,
-    Smoother,
     auroc_alone,
     bent_cosines,
     cosines,
+    smooth_all,
+    smooth_inner,
     source_weights,
     summed,
     tune_weights,
@@ -24,11 +26,10 @@ from perturbcore.models.fusion.simple import (
     Stacked,
     noted_weights,
     pair_prediction,
-    tuned,
     tuned_pairs,
 )
-from perturbcore.models.fusion.sources import LineFold
-from perturbcore.score.model import Prediction
+from perturbcore.models.fusion.sources import LineFold, lay_out_fold
+from perturbcore.score.model import Fold, Model, Prediction, fit_predict
 from perturbcore.score.task import Task, task_of
 
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -52,32 +53,24 @@ class KernelSum(Fusion):
     exponents: Sequence[float] = (0.0, 1.0, 2.0)
     name: str = "Kernel sum smoother"
     predictor: str = "kernel"
-    tasks = ("deg", "deg_pairs", "dir_pairs")
+    tasks = ("deg_pairs", "dir_pairs")
 
     def predict_line(self, fold: LineFold) -> Prediction:
-        """See `perturbcore.models.fusion.kernels.Smoother`."""
-        kernels, smoother = cosines(fold), Smoother(self.powers)
-        if fold.task.classes:
-            train, test = summed(kernels)
-
-            def predict(a, b):
-                cross = train[np.ix_(b, a)]
-                return (smoother.probabilities(fold.truth[a], cross, p) for p in self.powers)
-
-            power = tuned(fold, self.powers, predict)
-            values = smoother.probabilities(fold.truth, test, power)
-            return Prediction(values, chosen=f"power {power:g}")
+        """See `perturbcore.models.fusion.kernels.smooth`."""
         # one after the other: first what a source counts, at the middle power, then the power
-        alone, middle = auroc_alone(fold), Smoother((self.powers[len(self.powers) // 2],))
+        kernels, alone = cosines(fold), auroc_alone(fold)
+        middle = [self.powers[len(self.powers) // 2]]
         sums = {e: summed(kernels, source_weights(alone, e)) for e in self.exponents}
         exponent, _ = tuned_pairs(
             fold,
             self.exponents,
-            lambda i: [middle.inner(fold, train, i)[0] for train, _ in sums.values()],
+            lambda i: [smooth_inner(fold, train, i, middle)[0] for train, _ in sums.values()],
         )
         train, test = sums[exponent]
-        power, inner = tuned_pairs(fold, self.powers, lambda i: smoother.inner(fold, train, i))
-        values = smoother.scores(fold.truth, test, power)
+        power, inner = tuned_pairs(
+            fold, self.powers, lambda i: smooth_inner(fold, train, i, self.powers)
+        )
+        values = smooth_all(fold.truth, test, power)
         note = noted_weights(fold, source_weights(alone, exponent))
         return pair_prediction(fold, values, inner, f"power {power:g}, exponent {exponent:g}", note)
 
@@ -95,18 +88,16 @@ class KernelRidge(Fusion):
 
     def predict_line(self, fold: LineFold) -> Prediction:
         """See `perturbcore.models.fusion.kernels.tune_weights`."""
-        gram = fold.gram
         bent = {d: bent_cosines(fold, d) for d in self.degrees}
         # one after the other: the degree with equal weights, then the weights
         losses = {
-            d: Ridge(summed(k)[0]).losses(gram, self.penalties).min() for d, k in bent.items()
+            d: Ridge(summed(k)[0]).losses(fold.gram, self.penalties).min() for d, k in bent.items()
         }
         degree = min(losses, key=losses.get)
-        kernels = bent[degree]
         weights, penalty, _ = tune_weights(
-            [train for train, _ in kernels], gram, self.penalties, steps=self.steps
+            [train for train, _ in bent[degree]], fold.gram, self.penalties, steps=self.steps
         )
-        train, test = summed(kernels, weights)
+        train, test = summed(bent[degree], weights)
         values = Ridge(train).predict(test, penalty, fold.truth)
         chosen = f"degree {degree}, penalty {penalty:g}"
         return Prediction(values, chosen=chosen, note=noted_weights(fold, weights))
@@ -117,14 +108,15 @@ class PairModel(Fusion):
     """Kernel mixed model of labelled pairs, with some of the smoother's score added.
 
     Chosen on the first `tuned_on` inner folds are the variances, among `candidates`, and how much
-    of the smoother is added (`blends`, in standard deviations of both). Sources are weighted by a
-    power (`exponent`) of how far the AUROC of each alone is above a guess.
+    of the smoother (with a `power` of the kernel) is added: `blends`, in standard deviations of
+    both. Sources are weighted by a power (`exponent`) of how far the AUROC of each alone is above
+    a guess.
     """
 
     candidates: Sequence[MixedModel] = MIXED
     exponent: float = 2.0
     blends: Sequence[float] = (0.0, 0.3, 0.6)
-    smoother: Smoother = Smoother((2.0,))
+    power: float = 2.0
     tuned_on: int = 2
     name: str = "Kernel mixed model"
     predictor: str = "mixed"
@@ -132,21 +124,19 @@ class PairModel(Fusion):
 
     def predict_line(self, fold: LineFold) -> Prediction:
         """See `perturbcore.models.fusion.mixed`."""
-        kernels = cosines(fold)
         weights = source_weights(auroc_alone(fold), self.exponent)
-        train, test = summed(kernels, weights)
+        train, test = summed(cosines(fold), weights)
         phi = gene_features(fold.sources)
         grid = [(c, b) for c in self.candidates for b in self.blends]
         spread = []
 
         def blended(i):
             (a, b), (known, query) = fold.splits[i], fold.inner[i]
-            rows = np.repeat(np.arange(len(b)), np.diff(query.indptr))
             inner, cross = train[np.ix_(a, a)], train[np.ix_(b, a)]
             rate = known.rates()[query.genes]
-            near = self.smoother.inner(fold, train, i)[0] - rate
+            near = smooth_inner(fold, train, i, [self.power])[0] - rate
             mixed = [
-                c.scores(known, inner, cross, phi)[rows, query.genes] - rate
+                c.scores(known, inner, cross, phi)[query.rows, query.genes] - rate
                 for c in self.candidates
             ]
             # both are shrunken, by different amounts: brought to one spread before they are added
@@ -158,49 +148,58 @@ class PairModel(Fusion):
         values = best.scores(fold.truth, train, test, phi)
         if blend:
             scale = float(np.mean(spread, axis=0)[list(self.candidates).index(best)])
-            rate = fold.truth.rates().astype(np.float32)
-            near = self.smoother.scores(fold.truth, test, self.smoother.powers[0])
-            values = values + np.float32(blend * scale) * (near - rate)
+            near = smooth_all(fold.truth, test, self.power) - fold.truth.rates()
+            values = values + blend * scale * near
         chosen = (
             f"shared {best.shared:g}, module {best.module:g}, own {best.own:g}, smoother {blend:g}"
         )
         return pair_prediction(fold, values, inner, chosen, noted_weights(fold, weights))
 
 
-@dataclass
-class BestSource(Fusion):
+class BestSource(Model):
     """One source alone under the predictor of a fusion: what that predictor does without fusion.
 
     The source is chosen in each fold on training perturbations: by the error of a kernel ridge
     within them, or of labelled pairs by the AUROC of a smoother on inner folds.
     """
 
-    under: Fusion | None = None
-    name: str = "Best source"
-    modality: str = "Single source"
-    tasks = ("lfc", "deg_pairs", "dir_pairs")
+    name, modality = "Best source", "Single source"
 
-    @property
-    def spec(self) -> dict:
-        """That of the fusion whose predictor it has."""
-        return {**super().spec, "under": self.under.spec}
+    def __init__(self, under: Model, n_components: int = 100, inner_folds: int = 5):
+        self.under, self.layout = under, {"n_components": n_components, "inner_folds": inner_folds}
+        self.predictor = "knn" if under.predictor == "average" else under.predictor
+        self.digest, self.joint, self.group = under.digest, under.joint, under.group
+        self.tasks = tuple(t for t in under.tasks or () if t != "deg")
+        self.spec = {"class": "BestSource", "under": under.spec, **self.layout}
+        self.code = (BestSource, type(under))
 
-    def predict_line(self, fold: LineFold) -> Prediction:
-        """Choose a source and predict with it alone."""
-        if fold.pairs:
-            loss = -auroc_alone(fold)
-        else:
-            gram = fold.gram
-            kernels = bent_cosines(fold, 2)
-            loss = [Ridge(train).losses(gram, PENALTIES).min() for train, _ in kernels]
-        at = int(np.argmin(loss))
-        alone = replace(
-            fold, sources=fold.sources[at : at + 1], embeddings=fold.embeddings[at : at + 1]
-        )
-        prediction = self.under.predict_line(alone)
-        prediction.chosen = f"{fold.sources[at].name}: {prediction.chosen}"
-        prediction.note = {}
+    def predict(self, fold: Fold) -> Prediction:
+        """Choose a source, the best over the fold's cell lines, and predict with it alone."""
+        losses = []
+        for line in fold.cell_lines:
+            laid = lay_out_fold(_of_line(fold, line), self.under.embeddings, **self.layout)
+            if laid.pairs:
+                loss = -auroc_alone(laid)
+            else:
+                kernels = bent_cosines(laid, 2)
+                loss = [Ridge(train).losses(laid.gram, PENALTIES).min() for train, _ in kernels]
+            losses.append(dict(zip((s.name for s in laid.sources), loss, strict=True)))
+        best = pd.DataFrame(losses).mean().idxmin()
+        sources = [e for e in self.under.embeddings if e.name == best]
+        prediction = fit_predict(replace(self.under, embeddings=sources), fold)
+        prediction.chosen, prediction.note = f"{best}: {prediction.chosen}", {}
         return prediction
+
+
+def _of_line(fold: Fold, line: str) -> Fold:
+    """Cut one cell line out of a joint fold."""
+    if fold.cell_lines == (line,):
+        return fold
+    train, test = (
+        part[(part.obs["cell_line"].astype(str) == line).to_numpy()].copy()
+        for part in (fold.train, fold.test)
+    )
+    return replace(fold, cell_lines=(line,), train=train, test=test, gram=None, cache={})
 
 
 # a new fusion: one class and one line here
@@ -232,9 +231,5 @@ def fusions(
 
 def single_sources(models: Sequence[Fusion]) -> list[BestSource]:
     """List the best source alone under the predictor of each fusion that has a kind of its own."""
-    names = {AveragedKNN: "knn", KernelSum: "kernel", KernelRidge: "ridge", PairModel: "mixed"}
-    return [
-        BestSource(m.embeddings, m.n_components, m.inner_folds, predictor=names[type(m)], under=m)
-        for m in models
-        if type(m) in names
-    ]
+    kinds = (AveragedKNN, KernelSum, KernelRidge, PairModel)
+    return [BestSource(m, m.n_components, m.inner_folds) for m in models if type(m) in kinds]

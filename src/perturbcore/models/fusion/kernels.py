@@ -1,23 +1,21 @@
 """Kernels of several sources: their sum, a smoother of labels and a ridge that use them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 from scipy.linalg import eigh, inv
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.fusion.sources import LineFold, unit
-from perturbcore.models.simple.labels import kernel_scores, raise_to
-from perturbcore.score.labels import Labels, class_counts
+from perturbcore.models.simple.labels import kernel_scores
+from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.pairs import auroc_within
 
 Kernel = tuple[np.ndarray, np.ndarray]
 
 
 def cosines(fold: LineFold, *, cut: bool = True) -> list[Kernel]:
-    """Cosine kernels of each source: (n, n) among training rows and (m, n) of test rows to them.
+    """Cosine kernels of each source, of training (n, n) and of test rows (m, n) to training rows.
 
     With `cut`, negative cosines become zero. Rows that lack a source have cosine zero to all.
     """
@@ -34,8 +32,7 @@ def cosines(fold: LineFold, *, cut: bool = True) -> list[Kernel]:
 def bent_cosines(fold: LineFold, degree: int) -> list[Kernel]:
     """Bend cosine kernels: ``((1 + cos) / 2) ** degree``, zero where a row lacks the source.
 
-    Degree 1 is linear up to a constant; a higher one lets near perturbations count for more. A
-    power of a positive semi-definite kernel is one.
+    The higher the degree, the more near perturbations count; the kernels stay semi-definite.
     """
     out = []
     for (train, test), s in zip(cosines(fold, cut=False), fold.sources, strict=True):
@@ -48,91 +45,49 @@ def summed(kernels: Sequence[Kernel], weights=None) -> Kernel:
     """Weighted mean of kernels of training and of test rows; equal weights by default."""
     weights = np.ones(len(kernels)) if weights is None else np.asarray(weights, dtype=np.float64)
     weights = (weights / weights.sum()).astype(kernels[0][0].dtype)
-    out = []
-    for part in (0, 1):
-        total = np.zeros_like(kernels[0][part])
-        for w, k in zip(weights, kernels, strict=True):
-            if w > 0:
-                total += w * k[part]
-        out.append(total)
-    return tuple(out)
+    out = tuple(np.zeros_like(k) for k in kernels[0])
+    for w, pair in zip(weights, kernels, strict=True):
+        if w > 0:
+            for total, k in zip(out, pair, strict=True):
+                total += w * k
+    return out
 
 
 # ------------------------------------------------------------------------------------ smoother
 
 
-def smoothed(known: Labels, weight: np.ndarray, prior: float) -> np.ndarray:
-    """Weighted share of positives among known labels, pulled to each gene's rate, (m, g) float32.
+def smooth(known: Labels, query: Labels, kernel: np.ndarray, powers: Sequence[float]) -> np.ndarray:
+    """Share of positives among known labels, weighted by powers of a kernel (m, n).
 
-    `weight` (m, n), not negative, is that of each training row for each row to be scored; `prior`
-    is the weight of the rate.
+    Scores of the pairs of `query`, (n_powers, n_pairs). The weights of a row sum to 60 labels; the
+    gene's own rate counts as 3.
     """
-    shape = (len(known.indptr) - 1, known.n_genes)
-    there = sp.csr_matrix((np.ones(len(known.genes), np.float32), known.genes, known.indptr), shape)
-    positive = sp.csr_matrix((known.label.astype(np.float32), known.genes, known.indptr), shape)
-    positive.eliminate_zeros()
-    columns = np.ascontiguousarray(weight.T, dtype=np.float32)
-    rate = known.rates().astype(np.float32)[:, None]
-    return np.ascontiguousarray(
-        ((positive.T @ columns + prior * rate) / (there.T @ columns + prior)).T
-    )
+    return kernel_scores(known, query, kernel, powers, total=60.0, prior=3.0, rate=known.rates())
 
 
-@dataclass(frozen=True)
-class Smoother:
-    """Share of positives among the labels of all training perturbations, weighted by a kernel.
+def smooth_all(known: Labels, kernel: np.ndarray, power: float) -> np.ndarray:
+    """Scores of every pair of the kernel's rows, (m, g)."""
+    query = Labels.every_pair(len(kernel), known.n_genes)
+    return smooth(known, query, kernel, [power]).reshape(len(kernel), -1)
 
-    The weights are a power of the kernel, scaled to `total` labels for each test perturbation; the
-    gene's own rate enters with weight `prior`.
-    """
 
-    powers: Sequence[float] = (1.0, 2.0, 3.0, 4.0, 6.0)
-    total: float = 60.0
-    prior: float = 3.0
-
-    def inner(self, fold: LineFold, kernel: np.ndarray, split: int) -> np.ndarray:
-        """Scores of the known validation pairs of an inner fold, (n_powers, n_pairs)."""
-        (a, b), (known, query) = fold.splits[split], fold.inner[split]
-        return self.pairs(known, query, kernel[np.ix_(b, a)])
-
-    def pairs(self, known: Labels, query: Labels, kernel: np.ndarray) -> np.ndarray:
-        """Scores of the pairs of `query` alone, by a kernel (m, n), (n_powers, n_pairs)."""
-        return kernel_scores(
-            known, query, kernel, self.powers,
-            total=self.total, prior=self.prior, rate=known.rates(),
-        )  # fmt: skip
-
-    def scores(self, known: Labels, kernel: np.ndarray, power: float) -> np.ndarray:
-        """Scores of every pair of the kernel's rows, (m, g)."""
-        return smoothed(known, self._weight(kernel, power), self.prior)
-
-    def probabilities(self, label: np.ndarray, kernel: np.ndarray, power: float) -> np.ndarray:
-        """Smoothed class frequencies of complete labels, (3, m, g)."""
-        weight = self._weight(kernel, power)
-        counts = class_counts(label)
-        share = counts / counts.sum(axis=0)
-        near = np.stack([weight @ (label == c).astype(np.float64) for c in (-1, 0, 1)])
-        total = near + self.prior * share[:, None]
-        return (total / total.sum(axis=0)).astype(np.float32)
-
-    def _weight(self, kernel, power):
-        raised = raise_to(kernel, power)
-        size = raised.sum(axis=1, keepdims=True)
-        return raised * np.divide(self.total, size, out=np.zeros_like(size), where=size > 0)
+def smooth_inner(fold: LineFold, kernel: np.ndarray, split: int, powers) -> np.ndarray:
+    """Scores of the known validation pairs of an inner fold, (n_powers, n_pairs)."""
+    a, b = fold.splits[split]
+    return smooth(*fold.inner[split], kernel[np.ix_(b, a)], powers)
 
 
 def auroc_alone(fold: LineFold) -> np.ndarray:
     """AUROC within gene of a smoother with each source alone, mean over inner folds."""
     if fold.alone is None:
-        smoother = Smoother((2.0,))
-        out = [
+        each = [
             [
-                auroc_within(query.label, smoother.inner(fold, train, i)[0], query.genes)
+                auroc_within(query.label, smooth_inner(fold, train, i, [2.0])[0], query.genes)
                 for i, (_, query) in enumerate(fold.inner)
             ]
             for train, _ in cosines(fold)
         ]
-        fold.alone = np.array(out).mean(axis=1)
+        fold.alone = np.array(each).mean(axis=1)
     return fold.alone
 
 
@@ -158,8 +113,8 @@ def _scale(K: np.ndarray) -> float:
 class Ridge:
     """Kernel ridge with an unpenalised intercept, decomposed once for all penalties.
 
-    The kernel (n, n) is that of the training rows, not centred, positive semi-definite. Penalties
-    are in units of the mean diagonal of the centred kernel.
+    The kernel (n, n) of the training rows need not be centred. Penalties are in units of the mean
+    diagonal of the centred kernel.
     """
 
     def __init__(self, kernel: np.ndarray):
@@ -172,11 +127,8 @@ class Ridge:
         """Mean leave-one-out L2 error for each penalty, exactly.
 
         Left-out residuals are ``e_i / (1 - S_ii)`` for the smoother matrix S; their norms over all
-        genes need only the inner products `gram` = ``Y @ Y.T`` of responses, which need not be
-        centred.
+        genes need only the inner products `gram` = ``Y @ Y.T`` of responses.
 
-        References
-        ----------
         Golub, Heath & Wahba 1979 (PRESS); Cawley & Talbot 2003.
         """
         inner = self.vectors.T @ centred(gram) @ self.vectors
@@ -217,10 +169,9 @@ def tune_weights(
 ) -> tuple[np.ndarray, float, list[float]]:
     """Choose non-negative kernel weights and the penalty of a ridge by exact leave-one-out error.
 
-    Starting from equal weights or from the best single source, one kernel at a time is added where
-    it lowers the error most, with replacement, at most `steps` times, so that weights are multiples
-    of one over the number of additions. The penalty is chosen anew after each. Returned are weights
-    of sum 1, the penalty, and the loss after each step.
+    From equal weights or the best single source, the kernel that lowers the error most is added, at
+    most `steps` times, with replacement; the penalty is chosen anew after each. Returned are
+    weights of sum 1, the penalty, and the loss after each step.
     """
     if not len(kernels) or not len(penalties) or min(penalties) <= 0:
         raise ParameterError("at least one kernel and one penalty above 0 are needed")

@@ -1,5 +1,7 @@
 """What the fusion network is trained on: log fold-changes, complete labels, partial labels."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ from torch import nn
 
 from perturbcore.core.training.learner import Learner, constant_after_warmup
 from perturbcore.models.fusion.neighbours import Neighbours, pick
-from perturbcore.models.fusion.network import FusionNetwork, zero
+from perturbcore.models.fusion.network import FusionNetwork
 from perturbcore.models.fusion.settings import Settings
 from perturbcore.models.fusion.sources import Tables
 from perturbcore.score.labels import Labels
@@ -70,13 +72,12 @@ class FusionLearner(Learner):
         """Only the task counts."""
         return self.task_loss(self.vector(batch), batch)
 
-    def fast_parameters(self) -> list[nn.Parameter]:
-        """Parameters with the learning rate `lr_neighbours`, without weight decay."""
-        return []
+    # parameters with the learning rate `lr_neighbours`, without weight decay
+    fast: Sequence[nn.Parameter] = ()
 
     def optimizer(self):
         """Adam, with decoupled weight decay of matrices only."""
-        s, fast = self.settings, self.fast_parameters()
+        s, fast = self.settings, list(self.fast)
         rest = [p for p in self.parameters() if not any(p is one for one in fast)]
         groups = [{"params": fast, "lr": s.lr_neighbours}] if fast else []
         groups += [
@@ -145,24 +146,20 @@ class DEGLearner(FusionLearner):
 
 
 class PairLearner(FusionLearner):
-    """Partial labels: binary cross-entropy of the known ones.
+    """Partial labels: binary cross-entropy of the known ones; scores start at `Neighbours`."""
 
-    Scores start at the Train Mean: each gene's rate in each cell line as a logit, nothing added.
-    With `Neighbours` they start at a kernel smoother instead.
-    """
-
-    def __init__(
-        self, *args, known: Labels, base: np.ndarray, neighbours: Neighbours | None = None
-    ):
+    def __init__(self, *args, known: Labels, neighbours: Neighbours):
         super().__init__(*args)
         self._keep("indptr", known.indptr)
         self._keep("gene", known.genes)
         self._keep("label", known.label.astype(np.float32))
         self.neighbours = neighbours
-        if neighbours is None:
-            self.base = nn.Parameter(torch.as_tensor(base, dtype=torch.float32))
-        if self.settings.head != "factor":
-            zero(self.network.head[-1])
+
+    @property
+    def fast(self):
+        """The neighbours' scalars."""
+        named = self.neighbours.named_parameters()
+        return [p for name, p in named if not name.startswith("gate")]
 
     def alive(self, rows: torch.Tensor) -> torch.Tensor:
         """Whether each source is there, (B, S)."""
@@ -171,36 +168,21 @@ class PairLearner(FusionLearner):
 
     def scores(self, vector, rows):
         """Logits of all genes."""
-        own, line = self.network.head(vector), self.line[rows]
-        if self.neighbours is None:
-            return own + self.base[line]
-        return own + self.neighbours.all(vector, rows, line, self.alive(rows))
+        near = self.neighbours.all(vector, rows, self.line[rows], self.alive(rows))
+        return self.network.head(vector) + near
 
     def task_loss(self, vector, rows):
         """Return the mean over known pairs."""
         start, n = self.indptr[rows], self.indptr[rows + 1] - self.indptr[rows]
         row = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), n)
         entry = torch.arange(len(row), device=rows.device) + (start - (n.cumsum(0) - n))[row]
-        gene, label, line = self.gene[entry], self.label[entry], self.line[rows]
+        gene, label = self.gene[entry], self.label[entry]
         # all genes in one product are faster than only those that are known
         logit = pick(self.network.head(vector), row, gene)
-        if self.neighbours is None:
-            logit = logit + pick(self.base, line[row], gene)
-        else:
-            own = label if self.training else None
-            alive = self.alive(rows)
-            logit = logit + self.neighbours(vector, rows, line, alive, row, gene, own)
+        where = (vector, rows, self.line[rows], self.alive(rows), row, gene)
+        logit = logit + self.neighbours(*where, label if self.training else None)
         return F.binary_cross_entropy_with_logits(logit, label)
 
-    def fast_parameters(self):
-        """Return the neighbours' scalars."""
-        if self.neighbours is None:
-            return []
-        named = self.neighbours.named_parameters()
-        return [p for name, p in named if not name.startswith("gate")]
-
     def attention(self, rows):
-        """Weight of each source's kernel, where neighbours are asked."""
-        if self.neighbours is None:
-            return super().attention(rows)
+        """Weight of each source's kernel."""
         return self._in_parts(rows, lambda p: self.neighbours.source_weights(self.vector(p)), 256)

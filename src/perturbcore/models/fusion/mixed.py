@@ -8,10 +8,8 @@ covariance::
 k is a power of the summed cosine kernels of the sources; phi are coordinates of the readout genes
 in the same sources. The first term is a smoother of each gene by itself; `shared` is the strength
 of a perturbation on all genes, `module` that on genes of one kind, and `own` the strength of a
-perturbation that no kernel foretells: it keeps a strong training perturbation from being taken for
-many gene-specific responses. Only known labels enter. The linear system is solved by conjugate
-gradients; a product costs the labelled pairs within genes, and one small matrix product for what
-genes share.
+perturbation that no kernel foretells. Only known labels enter. The linear system is solved by
+conjugate gradients.
 """
 
 from collections.abc import Sequence
@@ -101,39 +99,29 @@ class MixedModel:
         kernels, not negative, `phi` (g, q) as `gene_features`. A row without any kernel weight gets
         the genes' rates.
         """
-        K, T = self._raised(train, test)
-        system = self._system(known, K, phi)
+        K, T = (raise_to(np.asarray(k, dtype=np.float32), self.power) for k in (train, test))
+        scale = np.float32(np.diag(K).mean())
+        K, T = (np.ascontiguousarray(k / scale if scale > 0 else k) for k in (K, T))
+        shared = np.full((known.n_genes, 1), np.sqrt(self.shared))
+        joined = np.concatenate([shared, phi * np.sqrt(self.module)], axis=1)
+        joined = joined[:, (joined != 0).any(axis=0)]
+        system = _System(known, K, joined, self.own, self.noise)
         alpha = system.solve(self.iterations, self.tolerance)
         A = sp.csr_matrix((alpha, (system.rows, system.genes)), shape=(len(K), known.n_genes))
         f = known.rates().astype(np.float32) + (A.T @ T.T).T
-        if system.phi.shape[1]:
-            f += (T @ system.gathered(alpha)) @ system.phi.T
-        return f
-
-    def _raised(self, train, test):
-        raised = [raise_to(np.asarray(k, dtype=np.float32), self.power) for k in (train, test)]
-        scale = np.float32(np.diag(raised[0]).mean())
-        return [np.ascontiguousarray(k / scale if scale > 0 else k) for k in raised]
-
-    def _system(self, known, K, phi):
-        parts = [np.full((known.n_genes, 1), np.sqrt(self.shared))] if self.shared else []
-        parts += [phi * np.sqrt(self.module)] if self.module else []
-        joined = np.concatenate(parts, axis=1) if parts else np.zeros((known.n_genes, 0))
-        return _System(
-            known, K, np.ascontiguousarray(joined, dtype=np.float32), self.own, self.noise
-        )
+        return f + (T @ system.gathered(alpha)) @ system.phi.T
 
 
 class _System:
     """Covariance of the known pairs as a linear map."""
 
     def __init__(self, known: Labels, K, phi, own, noise):
-        rows = np.repeat(np.arange(len(known.indptr) - 1), np.diff(known.indptr))
-        order = np.lexsort((rows, known.genes))
-        self.rows, self.genes = rows[order].astype(np.int32), known.genes[order].astype(np.int32)
+        order = np.lexsort((known.rows, known.genes))
+        self.rows, self.genes = (x[order].astype(np.int32) for x in (known.rows, known.genes))
         self.start = np.r_[0, np.cumsum(np.bincount(self.genes, minlength=known.n_genes))]
         self.residual = (known.label - known.rates()[known.genes])[order].astype(np.float32)
-        self.K, self.phi, self.own, self.noise = K, phi, np.float32(own), np.float32(noise)
+        self.K, self.own, self.noise = K, np.float32(own), np.float32(noise)
+        self.phi = np.ascontiguousarray(phi, dtype=np.float32)
 
     def gathered(self, a):
         out = np.zeros((len(self.K), self.phi.shape[1]), dtype=np.float32)
@@ -143,11 +131,9 @@ class _System:
     def times(self, a):
         out = self.noise * a
         _within_genes(self.start, self.rows, self.K, a, out)
-        if self.own:
-            strength = np.bincount(self.rows, weights=a, minlength=len(self.K)).astype(np.float32)
-            out += self.own * strength[self.rows]
-        if self.phi.shape[1]:
-            _spread(self.rows, self.genes, self.K @ self.gathered(a), self.phi, out)
+        strength = np.bincount(self.rows, weights=a, minlength=len(self.K)).astype(np.float32)
+        out += self.own * strength[self.rows]
+        _spread(self.rows, self.genes, self.K @ self.gathered(a), self.phi, out)
         return out
 
     def solve(self, iterations, tolerance):

@@ -39,11 +39,10 @@ class Neighbours(nn.Module):
         of, used, kernels = _kernels(sources, ids, train)
         n_lines, n_used, n_genes = int(line.max()) + 1, len(used), len(genes)
         # the training labels, sorted by gene; perturbations are numbered among those in training
-        row = np.repeat(np.arange(len(known.indptr) - 1), np.diff(known.indptr))
-        keep = train[row]
-        row, gene, label = row[keep], known.genes[keep], known.label[keep]
-        order = np.lexsort((row, gene))
-        row, gene, label = row[order], gene[order], label[order].astype(np.float32)
+        order = np.lexsort((known.rows, known.genes))
+        order = order[train[known.rows[order]]]
+        row, gene = known.rows[order], known.genes[order]
+        label = known.label[order].astype(np.float32)
         at_line, perturbation = line[row], np.searchsorted(used, of[row])
         positive, seen = np.zeros((n_lines, n_genes)), np.zeros((n_lines, n_genes))
         np.add.at(positive, (at_line, gene), label)
@@ -51,11 +50,8 @@ class Neighbours(nn.Module):
         overall = positive.sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
         rate = (positive + GENE_WEIGHT * overall[:, None]) / (seen + GENE_WEIGHT)
         # what the labels of each training response exceed their genes' rates by
-        excess, at, n = (
-            label - rate[at_line, gene],
-            at_line * n_used + perturbation,
-            n_lines * n_used,
-        )
+        excess = label - rate[at_line, gene]
+        at, n = at_line * n_used + perturbation, n_lines * n_used
         unit_genes = unit(genes)
         spread = sp.csr_matrix((excess, (at, gene)), (n, n_genes)) @ unit_genes
         for name, array in {
@@ -99,7 +95,7 @@ class Neighbours(nn.Module):
         """
         k, affinity, scale = self._weights(vector, rows, line, alive)
         weight = (k[:, :, None] * affinity[:, None, :]).flatten(1)
-        hit, seen = label_sums(weight, row, gene, self.start, self.column, self.label)
+        hit, seen = LabelSums.apply(weight, row, gene, self.start, self.column, self.label)
         hit, seen = hit * scale[row], seen * scale[row]
         positive, known = pick(self.positive, line[row], gene), pick(self.known, line[row], gene)
         if label is not None:
@@ -151,9 +147,9 @@ class Neighbours(nn.Module):
 def _kernels(sources: Tables, ids, train) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay out how alike perturbations are in every source.
 
-    Returned are the number of each row's perturbation among all P distinct ones, (n,); those in
-    training, (U,); and the cosine of each perturbation with each in training, (P, S, U) float32,
-    negative parts cut, zero with itself and where one has no such source.
+    Returned are each row's number among the P distinct perturbations, (n,); those in training,
+    (U,); the cosines between the two, (P, S, U) float32, negative ones cut, zero with itself and
+    where one has no such source.
     """
     names, of = np.unique(ids, return_inverse=True)
     used = np.unique(of[train])
@@ -197,41 +193,29 @@ def _spread(d_hit, d_seen, row, gene, start, column, label, out):
             to[column[i]] += d_seen[e] + d_hit[e] * label[i]
 
 
-class _OnCPU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, weight, row, gene, start, column, label):
-        hit, seen = weight.new_empty(len(gene)), weight.new_empty(len(gene))
-        arrays = [x.numpy() for x in (row, gene, start, column, label)]
-        _sum(weight.detach().numpy(), *arrays, hit.numpy(), seen.numpy())
-        ctx.save_for_backward(row, gene, start, column, label)
-        ctx.shape = weight.shape
-        return hit, seen
-
-    @staticmethod
-    def backward(ctx, d_hit, d_seen):
-        out = torch.zeros(ctx.shape, dtype=d_hit.dtype)
-        given = [x.contiguous().numpy() for x in (d_hit, d_seen, *ctx.saved_tensors)]
-        _spread(*given, out.numpy())
-        return out, None, None, None, None, None
-
-
-def label_sums(weight, row, gene, start, column, label) -> tuple[torch.Tensor, torch.Tensor]:
+class LabelSums(torch.autograd.Function):
     """Sum weights over the positive and over all known labels of each pair's gene, twice (E,).
 
     `weight` (B, C) is that of each training response for each response; `row` and `gene` (E,) are
     the pairs. The labels of a gene start at `start` (G + 1,): `column` and `label` (N,) are the
-    training response and 0/1 value of each.
+    training response and 0/1 value of each. The sums are made on the CPU, for any device.
     """
-    if weight.device.type == "cpu" and weight.dtype == torch.float32:
-        return _OnCPU.apply(weight.contiguous(), row, gene, start, column, label)
-    return listed_sums(weight, row, gene, start, column, label)
 
+    @staticmethod
+    def forward(ctx, weight, row, gene, start, column, label):
+        """Return the sums over positive and over all labels."""
+        hit, seen = torch.empty(len(gene)), torch.empty(len(gene))
+        index = [x.cpu().contiguous() for x in (row, gene, start, column, label)]
+        given = [x.numpy() for x in (weight.detach().float().cpu().contiguous(), *index)]
+        _sum(*given, hit.numpy(), seen.numpy())
+        ctx.save_for_backward(weight, *index)
+        return hit.to(weight), seen.to(weight)
 
-def listed_sums(weight, row, gene, start, column, label) -> tuple[torch.Tensor, torch.Tensor]:
-    """Do the same by listing all terms: for GPUs."""
-    n = start[gene + 1] - start[gene]
-    pair = torch.repeat_interleave(torch.arange(len(gene), device=gene.device), n)
-    at = torch.arange(len(pair), device=gene.device) + (start[gene] - (n.cumsum(0) - n))[pair]
-    w = torch.take(weight, row[pair] * weight.shape[1] + column[at])
-    zero = torch.zeros(len(gene), dtype=w.dtype, device=w.device)
-    return zero.index_add(0, pair, w * label[at].to(w.dtype)), zero.index_add(0, pair, w)
+    @staticmethod
+    def backward(ctx, d_hit, d_seen):
+        """Return the gradient of the weights."""
+        weight, *index = ctx.saved_tensors
+        out = torch.zeros(weight.shape)
+        sums = [d.float().cpu().contiguous().numpy() for d in (d_hit, d_seen)]
+        _spread(*sums, *(x.numpy() for x in index), out.numpy())
+        return out.to(weight), None, None, None, None, None

@@ -17,8 +17,7 @@ from perturbcore.models.fusion.settings import Settings
 def pack(masked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Order (B, T) tokens so that live ones come first; say which of the first L are live, (B, L).
 
-    What attention sums over is then the same for a source that is masked and one that is not
-    there: a masked source cannot change an output by a single bit.
+    A masked source then cannot change an output by a single bit.
     """
     order = torch.argsort(masked.to(torch.int8), dim=1, stable=True)
     n = (~masked).sum(dim=1, keepdim=True)
@@ -85,9 +84,9 @@ class FusionNetwork(nn.Module):
     """Attention over a perturbation's sources and its cell line (Cole et al. 2026, 4.9, Eq. 19-21).
 
     `names` and `dims` are those of the sources: the start of a source's weights depends on its name
-    and the seed alone. `n_out` is G log fold-changes or scores, or 3 G logits; `profiles` (n_lines,
-    g) are for ``line_source="autoencoder"``, see `line_profiles`, and `genes` (G, f) for
-    ``head="factor"``.
+    and the seed alone. `n_out` is G log fold-changes, or 3 G logits; `profiles` (n_lines, g) are
+    for ``line_source="autoencoder"``, see `line_profiles`; with `genes` (G, f), the head is a
+    `FactorHead`.
     """
 
     def __init__(
@@ -201,8 +200,9 @@ class FactorHead(nn.Module):
         self.main = nn.Linear(2 * d, 1)
         self.map = nn.Linear(genes.shape[1], width, bias=False)
         self.free = nn.Parameter(torch.zeros(len(genes), width))
-        zero(self.vector)
-        zero(self.main)
+        for layer in (self.vector, self.main):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, vector: torch.Tensor) -> torch.Tensor:
         """Return (B, G)."""
@@ -211,7 +211,7 @@ class FactorHead(nn.Module):
 
 
 def _head(s: Settings, width: int, n_out: int, genes) -> nn.Module:
-    if s.head == "factor":
+    if genes is not None:
         return FactorHead(width, s.head_width, genes, s.dropout)
     sizes = [width, s.head_width, s.head_width] if s.head == "mlp" else [width]
     layers = []
@@ -277,12 +277,6 @@ def line_profiles(controls: pd.DataFrame, lines: Sequence[str]) -> np.ndarray:
     table = controls.loc[list(lines)].to_numpy(dtype=np.float64)
     std = table.std(axis=0, ddof=1) if len(table) > 1 else np.ones(table.shape[1])
     return ((np.log1p(table) - table.mean(axis=0)) / np.maximum(std, 1e-8)).astype(np.float32)
-
-
-def zero(layer: nn.Linear) -> None:
-    """Set weights and bias to zero."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
 
 
 def _xavier(module: nn.Module) -> None:

@@ -10,8 +10,7 @@ CHOICES = {
     "input_norm": ("none", "zscore", "unit"),
     "line": ("add", "token", "apart"),
     "line_source": ("learned", "autoencoder"),
-    "head": ("linear", "mlp", "factor"),
-    "refit": ("none", "all"),
+    "head": ("linear", "mlp"),
 }
 _PRESETS = Path(__file__).with_name("presets.yml")
 
@@ -21,27 +20,22 @@ class Settings:
     """Everything that decides a fusion transformer, besides data and seed.
 
     `batch`: rows (perturbation x cell line) per batch; `dropout`: in encoder and head;
-    `input_norm`: of each source: as it is; by mean and standard deviation over the training
-    rows, the zero rows of missing genes included, as published; standardised and divided by its
-    length; `token_dropout, token_norm`: dropout and LayerNorm after each source's projection;
+    `input_norm`: of each source, see `perturbcore.models.fusion.sources.normalise`;
+    `token_dropout, token_norm`: dropout and LayerNorm after each source's projection;
     `gate`: whether attention's output is multiplied by a sigmoid gate of the token; `line`: the
     cell line is added to every token; a token of its own; kept out of attention and appended to
     what the head sees; `line_source`: a learned vector per line, or the latent of an
     autoencoder of mean control profiles, with hidden widths `ae_widths` from the profile
-    inwards; `head`: from the CLS token (and, with "apart", the line) to the genes. "factor",
-    for partial labels only: inner product of the head's vector with a vector per gene, made
-    from the gene's own embeddings. `head_width` is the hidden width of "mlp", or that of the
-    product; `modality_drop`: probability that a source's token is set to zero (not masked) in
-    training; `hide_source`: probability that a source is masked in training, as if it were
-    missing; not published; `neighbours`: for partial labels: add attention to the labels of
-    training perturbations, see `perturbcore.models.fusion.neighbours.Neighbours`, whose few
-    scalars have the learning rate `lr_neighbours`; not published; `w_reconstruction,
-    w_autoencoder`: weights of the two reconstruction losses; 0 leaves the part out; `patience,
-    warmup`: epochs without improvement before training stops; epochs of linear warm-up;
-    `validation`: share of the perturbations held out of training for early stopping; 0 trains
-    `max_epochs` on all rows; `refit`: keep the validated weights, or train anew on all rows for
-    as many epochs; `weight_decay`: decoupled; 0 as published; `members`: models averaged, with
-    other seeds.
+    inwards; `head`: from the CLS token (and, with "apart", the line) to the genes, with hidden
+    width `head_width`. For partial labels the head is always the inner product, of that width, with
+    a vector per gene made from the gene's own embeddings, beside attention to known labels, whose
+    few scalars have the learning rate `lr_neighbours` (not published, see
+    `perturbcore.models.fusion.neighbours.Neighbours`); `modality_drop`: probability that a source's
+    token is set to zero (not masked) in training; `hide_source`: that it is masked, as if it were
+    missing (not published); `w_reconstruction, w_autoencoder`: weights of the two reconstruction
+    losses; 0 leaves the part out; `patience, warmup`: epochs without improvement before training
+    stops; epochs of linear warm-up; `validation`: share of the perturbations held out of training
+    for early stopping; 0 trains `max_epochs` on all rows; `weight_decay`: decoupled.
 
     Cole et al. 2026, 4.9 and released code.
     """
@@ -63,7 +57,6 @@ class Settings:
     head_width: int = 400
     modality_drop: float = 0.0
     hide_source: float = 0.0
-    neighbours: bool = False
     lr_neighbours: float = 0.02
     w_reconstruction: float = 0.0
     w_autoencoder: float = 0.0
@@ -72,9 +65,7 @@ class Settings:
     warmup: float = 5
     grad_clip: float = 1.0
     validation: float = 0.2
-    refit: str = "none"
     weight_decay: float = 0.0
-    members: int = 1
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
@@ -84,7 +75,7 @@ class Settings:
                 )
         if self.d_model % self.heads:
             raise ParameterError(f"d_model={self.d_model} cannot be shared by {self.heads} heads")
-        for name in ("layers", "batch", "max_epochs", "members", "head_width"):
+        for name in ("layers", "batch", "max_epochs", "head_width"):
             if getattr(self, name) < 1:
                 raise ParameterError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("validation", "dropout", "token_dropout", "modality_drop", "hide_source"):

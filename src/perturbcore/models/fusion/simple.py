@@ -11,12 +11,12 @@ from scipy.optimize import nnls
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.fusion.kernels import Ridge, Smoother, cosines, smoothed
-from perturbcore.models.fusion.sources import LineFold, lay_out_fold
+from perturbcore.models.fusion.kernels import Ridge, cosines, smooth_all, smooth_inner
+from perturbcore.models.fusion.sources import INNER_SEED, LineFold, lay_out_fold
 from perturbcore.models.simple import predictor
 from perturbcore.models.simple.base import Targets, best_of
 from perturbcore.models.simple.space import NestedSpace, Space
-from perturbcore.score.labels import best_threshold
+from perturbcore.score.labels import Labels, best_threshold
 from perturbcore.score.metrics.pairs import auroc_within
 from perturbcore.score.model import Fold, Model, Prediction
 
@@ -33,7 +33,6 @@ class Fusion(Model):
     embeddings: Sequence[Embedding]
     n_components: int = 100
     inner_folds: int = 5
-    inner_seed: int = 42
     name: str = ""
     modality: str = "Fusion"
     predictor: str = ""
@@ -56,12 +55,9 @@ class Fusion(Model):
 
     def predict(self, fold: Fold) -> Prediction:
         """Tune on inner folds of the training part, learn from all of it, predict every gene."""
-        names = ("n_components", "inner_folds", "inner_seed")
-        options = {name: getattr(self, name) for name in names}
-        key = (fold.cell_lines, self.digest, *options.values())
-        if key not in fold.cache:
-            fold.cache[key] = lay_out_fold(fold, self.embeddings, **options)
-        laid = fold.cache[key]
+        laid = lay_out_fold(
+            fold, self.embeddings, n_components=self.n_components, inner_folds=self.inner_folds
+        )
         prediction = self.predict_line(laid)
         if len(laid.genes) < fold.test.n_vars:
             # genes without any known training label get the overall rate
@@ -97,12 +93,6 @@ def tuned_pairs(
     return chosen, (label, np.concatenate([part[at] for part in scores]))
 
 
-def tuned(fold: LineFold, grid: Sequence, predict: Callable) -> Any:
-    """Choose from a grid by the task's loss on inner folds; ``predict`` yields one array each."""
-    losses = [[fold.task.loss(fold.truth[b], p) for p in predict(a, b)] for a, b in fold.splits]
-    return best_of(np.array(losses), list(grid))
-
-
 def pair_prediction(
     fold: LineFold, values: np.ndarray, inner: InnerScores, chosen: object = "", note=None
 ) -> Prediction:
@@ -122,8 +112,7 @@ def noted_weights(fold: LineFold, weights: Sequence[float]) -> dict:
 class Concatenation(Fusion):
     """Concatenate all sources, reduce by PCA, then k nearest neighbours as for a single source.
 
-    Where a perturbation lacks a source, the mean of the training vectors stands in, which the
-    standardisation that follows turns into zeros.
+    Where a perturbation lacks a source, the mean of the training vectors stands in.
     """
 
     k: Sequence[int] = (5, 10, 20, 40, 80)
@@ -143,7 +132,7 @@ class Concatenation(Fusion):
         there = np.flatnonzero(np.any([s.has_test for s in fold.sources], axis=0))
         space = NestedSpace(
             train[has], test[there], self.n_components, inner_folds=self.inner_folds,
-            inner_seed=self.inner_seed, inner_shuffle=fold.task.inner_shuffle,
+            inner_seed=INNER_SEED, inner_shuffle=fold.task.inner_shuffle,
         )  # fmt: skip
         values = fold.task.floor(fold.truth, len(test), fold.task.missing)
         knn = predictor("knn", fold.task, grid=self.k)
@@ -155,8 +144,8 @@ class Concatenation(Fusion):
 class AveragedKNN(Fusion):
     """Average the k-nearest-neighbour predictions of all sources that a perturbation has.
 
-    One k serves all sources; it is cut where a source has fewer training perturbations. A
-    perturbation without any source gets the Train Mean.
+    One k (of complete labels with one balance of classes) serves all sources. A perturbation
+    without any source gets the Train Mean.
     """
 
     k: Sequence[int] = (5, 10, 20, 40, 80)
@@ -164,96 +153,59 @@ class AveragedKNN(Fusion):
     predictor: str = "average"
 
     def predict_line(self, fold: LineFold) -> Prediction:
-        """Tune k (of complete labels with the balance of classes) on inner folds, then average."""
-        everything, ks = np.arange(len(fold.ids)), sorted(self.k)
-        model = predictor("knn", fold.task, grid=ks)
+        """Tune on inner folds, then average."""
+        model, every = predictor("knn", fold.task, grid=sorted(self.k)), np.arange(len(fold.ids))
+        grid = model.candidates()
         if fold.pairs:
-            k, inner = tuned_pairs(fold, ks, lambda i: _inner_scores(fold, model, ks, i))
-            rate = fold.truth.rates()
 
-            def smooth(has, space):
-                near = has[space.neighbours(k)]
-                W = np.zeros((len(near), len(fold.ids)), dtype=np.float32)
-                np.put_along_axis(W, near, 1, axis=1)
-                yield smoothed(fold.truth, W, model.prior)
+            def inner(i):
+                (a, b), (known, query) = fold.splits[i], fold.inner[i]
+                return _averaged_pairs(fold, model, a, b, known, query, grid)
 
-            shape = (1, len(fold.test_ids), len(rate))
-            values = next(_mean_of_sources(fold, everything, None, shape, smooth, rate, np.float32))
-            return pair_prediction(fold, values, inner, k)
-        if fold.task.classes:
-            grid = model.candidates()
-            k = tuned(fold, grid, lambda a, b: _classes(fold, model, a, b, grid))
-            values = next(_classes(fold, model, everything, None, [k]))
-            return Prediction(values, chosen=str(model.called(k)))
+            k, scores = tuned_pairs(fold, grid, inner)
+            query = Labels.every_pair(len(fold.test_ids), len(fold.genes))
+            values = _averaged_pairs(fold, model, every, None, fold.truth, query, [k])
+            return pair_prediction(fold, values.reshape(len(fold.test_ids), -1), scores, k)
         losses = [
-            [smoother_error(w, fold.gram, a, b) for w in _knn_weights(fold, a, b, ks)]
+            [fold.task.loss(fold.truth[b], p) for p in _averaged(fold, model, a, b, grid)]
             for a, b in fold.splits
         ]
-        k = best_of(np.array(losses), ks)
-        values = next(_knn_weights(fold, everything, None, [k])) @ fold.truth
-        return Prediction(values, chosen=str(k))
+        k = best_of(np.array(losses), grid)
+        values = next(_averaged(fold, model, every, None, [k]))
+        return Prediction(values, chosen=str(model.called(k)))
 
 
-def _mean_of_sources(
-    fold: LineFold, a, b, shape, each: Callable, base, kind=np.float64
-) -> Iterator[np.ndarray]:
-    """Mean over sources of what rows `a` say of rows `b` (None: test rows), for each candidate.
-
-    ``each(has, space)`` yields for a source, whose rows `has` of `a` are there, one array per
-    candidate; its rows (second to last axis) are those of `b` that have the source. Rows without
-    any source get `base`.
-    """
-    total, n = np.zeros(shape, kind), np.zeros(shape[-2])
+def _spaces(fold: LineFold, a, b) -> Iterator[tuple[np.ndarray, np.ndarray, Space]]:
+    """Per source: which of rows `a`, and of rows `b` (None: test rows), have it; their space."""
     for s in fold.sources:
         test, there = (s.test, s.has_test) if b is None else (s.train[b], s.has_train[b])
         has, to = np.flatnonzero(s.has_train[a]), np.flatnonzero(there)
         if len(has) and len(to):
-            n[to] += 1
-            space = Space(s.train[a[has]], test[to])
-            for j, part in enumerate(each(has, space)):
-                total[j][..., to, :] += part
-    for one in total:
-        yield np.where(n[:, None] > 0, one / np.maximum(n, 1)[:, None], base)
+            yield has, to, Space(s.train[a[has]], test[to])
 
 
-def _knn_weights(fold, a, b, ks) -> Iterator[np.ndarray]:
-    """Weight of each row of `a` in the prediction of each row of `b`, (n_b, n_a), for each k."""
-
-    def each(has, space):
-        near = has[space.neighbours(max(ks))]
-        for k in ks:
-            W = np.zeros((len(near), len(a)))
-            np.put_along_axis(W, near[:, :k], 1 / near[:, :k].shape[1], axis=1)
-            yield W
-
-    shape = (len(ks), len(fold.test_ids) if b is None else len(b), len(a))
-    return _mean_of_sources(fold, a, b, shape, each, 1 / len(a))
-
-
-def _classes(fold, model, a, b, grid) -> Iterator[np.ndarray]:
-    """Class probabilities of rows `b` from rows `a`, (3, n_b, g), for each grid value."""
+def _averaged(fold: LineFold, model, a, b, grid) -> Iterator[np.ndarray]:
+    """Mean over sources of what rows `a` say of rows `b`, shaped as a prediction, per candidate."""
     base = fold.task.floor(fold.truth[a], len(fold.test_ids) if b is None else len(b))
+    total, n = np.zeros((len(grid), *base.shape), base.dtype), np.zeros(base.shape[-2])
+    for has, to, space in _spaces(fold, a, b):
+        n[to] += 1
+        parts = model.predictions(space, fold.truth[a[has]], grid)
+        for one, part in zip(total, parts, strict=True):
+            one[..., to, :] += part
+    for one in total:
+        mean = np.where(n[:, None] > 0, one / np.maximum(n, 1)[:, None], base)
+        yield mean.astype(base.dtype, copy=False)
 
-    def each(has, space):
-        return model.predictions(space, fold.truth[a[has]], grid)
 
-    for p in _mean_of_sources(fold, a, b, (len(grid), *base.shape), each, base, np.float32):
-        yield p.astype(np.float32)
-
-
-def _inner_scores(fold: LineFold, model, ks: Sequence[int], split: int) -> np.ndarray:
-    """Scores of the known validation pairs of an inner fold, (n_k, n_pairs)."""
-    (a, b), (known, query) = fold.splits[split], fold.inner[split]
-    rate, counts = known.rates(), np.diff(query.indptr)
-    total, n = np.zeros((len(ks), len(query.genes))), np.zeros(len(query.genes))
-    for s in fold.sources:
-        has, to = s.has_train[a], s.has_train[b]
-        if has.any() and to.any():
-            space = Space(s.train[a[has]], s.train[b[to]])
-            where = np.repeat(to, counts)
-            labels, asked = known[np.flatnonzero(has)], query[np.flatnonzero(to)]
-            total[:, where] += model.scores(space, labels, asked, rate, ks)
-            n[where] += 1
+def _averaged_pairs(fold: LineFold, model, a, b, known: Labels, query: Labels, grid) -> np.ndarray:
+    """Mean over sources of the scores of the pairs of `query`, (n_candidates, n_pairs)."""
+    rate, rows = known.rates(), query.rows
+    total, n = np.zeros((len(grid), len(rows))), np.zeros(len(rows))
+    for has, to, space in _spaces(fold, a, b):
+        where = np.isin(rows, to)
+        total[:, where] += model.scores(space, known[has], query[to], rate, grid)
+        n[where] += 1
     return np.where(n > 0, total / np.maximum(n, 1), rate[query.genes])
 
 
@@ -311,18 +263,18 @@ class Stacked(Fusion):
         return Prediction(mean + total @ (fold.truth - mean), note=noted_weights(fold, w))
 
     def _pairs(self, fold: LineFold) -> Prediction:
-        kernels, smoother = cosines(fold), Smoother((self.power,))
+        kernels = cosines(fold)
         rate = np.concatenate([known.rates()[query.genes] for known, query in fold.inner])
         label = np.concatenate([query.label for _, query in fold.inner])
         each = range(len(fold.splits))
-        inner = [[smoother.inner(fold, train, i)[0] for i in each] for train, _ in kernels]
+        inner = [[smooth_inner(fold, k, i, [self.power])[0] for i in each] for k, _ in kernels]
         X = np.array([np.concatenate(parts) for parts in inner]) - rate
         w = non_negative(X @ X.T, X @ (label - rate))
         overall = fold.truth.rates()
         values = np.tile(overall, (len(fold.test_ids), 1))
         for weight, (_, test) in zip(w, kernels, strict=True):
             if weight > 0:
-                values += weight * (smoother.scores(fold.truth, test, self.power) - overall)
+                values += weight * (smooth_all(fold.truth, test, self.power) - overall)
         return pair_prediction(fold, values, (label, rate + w @ X), note=noted_weights(fold, w))
 
 

@@ -17,6 +17,7 @@ from perturbcore.score.task import Task
 
 # a source that fewer training perturbations have teaches nothing that cross-validation could show
 MIN_ROWS = 10
+INNER_SEED = 42
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -27,11 +28,10 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 @dataclass(eq=False)
 class Source:
-    """Reduced coordinates of one embedding; rows without a vector are zero.
+    """Coordinates of one embedding on its principal axes among the training rows that have it.
 
-    `train` (n, q), `test` (m, q) and `gene` (g, q) are standardised and reduced by the principal
-    axes of the training rows that have the embedding; `has_train` (n,) and `has_test` (m,) say
-    which rows do.
+    `train` (n, q), `test` (m, q) and readout `gene` (g, q); zero where `has_train` (n,) and
+    `has_test` (m,) say that a row has no vector.
     """
 
     name: str
@@ -46,11 +46,10 @@ class Source:
 class LineFold:
     """Training and test perturbations of one cell line with what is known of them.
 
-    The n training perturbations `ids` are sorted, so that nothing depends on the order of a file.
-    `truth` are their responses in the form of the task (log fold-changes in float64), of the
-    `genes` (numbers) that are predicted: of pairs those with a known training label. `embeddings`
-    and `sources` are the same, sorted by name: as they are, and reduced. `splits` are inner
-    training and validation rows. `alone` is how good each source is alone, see
+    The n training perturbations `ids` are sorted. `truth` are their responses in the form of the
+    task (log fold-changes in float64), of the `genes` (numbers) that are predicted: of pairs those
+    with a known training label. `embeddings` and `sources` are the same, sorted by name, before and
+    after reduction. `splits` are inner training and validation rows; `alone` is kept by
     `perturbcore.models.fusion.kernels.auroc_alone`.
     """
 
@@ -87,13 +86,16 @@ def lay_out_fold(
     *,
     n_components: int = 100,
     inner_folds: int = 5,
-    inner_seed: int = 42,
 ) -> LineFold:
     """Lay one cell line's fold out.
 
     Embeddings of other cell lines, and those that fewer than 10 training perturbations have, are
     left out. Reduction sees no label and is fitted once per fold, on all training perturbations.
     """
+    content = tuple((e.name, e.cell_line, e.digest) for e in embeddings)
+    key = (fold.cell_lines, content, n_components, inner_folds)
+    if key in fold.cache:
+        return fold.cache[key]
     (line,) = fold.cell_lines
     order = np.argsort(fold.train_ids)
     ids, truth = fold.train_ids[order], fold.truth[order]
@@ -118,9 +120,12 @@ def lay_out_fold(
     elif truth.dtype.kind == "f":
         truth = truth.astype(np.float64)
     sources = [_reduced(e, (ids, fold.test_ids, readout), n_components) for e in served]
-    folds = KFold(inner_folds, shuffle=True, random_state=inner_seed)
+    folds = KFold(inner_folds, shuffle=True, random_state=INNER_SEED)
     splits = list(folds.split(np.arange(len(ids))))
-    return LineFold(fold.task, line, ids, fold.test_ids, genes, truth, served, sources, splits)
+    fold.cache[key] = LineFold(
+        fold.task, line, ids, fold.test_ids, genes, truth, served, sources, splits
+    )
+    return fold.cache[key]
 
 
 def _reduced(embedding: Embedding, ids: tuple, n_components: int) -> Source:
@@ -136,11 +141,10 @@ def _reduced(embedding: Embedding, ids: tuple, n_components: int) -> Source:
 
 @dataclass(eq=False)
 class Tables:
-    """Vectors of all sources for the rows of a responses table, over all cell lines.
+    """Vectors of all sources, sorted by name, for n responses of all cell lines.
 
-    `names` are sorted, so that the order in which embeddings are given changes nothing. `tables`
-    are (m_e + 1, d_e) float32; the last row stands for a missing vector. `at` (n, S) is the row of
-    each table that belongs to a response.
+    `tables` are (m_e + 1, d_e) float32; the last row stands for a missing vector. `at` (n, S) is
+    the row of each table that belongs to a response.
     """
 
     names: list[str]
@@ -163,8 +167,7 @@ def lay_out(
     """Find the vector of every source for every row of `obs` (perturbation, cell_line).
 
     Embeddings of one name that serve different cell lines are one source; with `expression_line`
-    ("Hep-G2" as published) the one of that line serves all lines. A source that no row of `train`
-    (n,) has is left out: nothing could be learned of it.
+    that of one line serves all. A source that no row of `train` (n,) has is left out.
     """
     ids = obs["perturbation"].astype(str).to_numpy()
     line = obs["cell_line"].astype(str).to_numpy()
@@ -214,9 +217,8 @@ def _served(parts: list[Embedding], expression_line: str | None) -> list[Embeddi
 def normalise(sources: Tables, train: np.ndarray, kind: str) -> Tables:
     """Normalise each source by its training rows, as `Settings.input_norm` says.
 
-    "zscore" counts a missing vector as zeros, and normalises these zeros too, as published; "unit"
-    standardises over present vectors and divides each by its length, times the square root of the
-    width; missing ones stay zero.
+    "zscore" normalises the zeros of missing vectors too, as published; "unit" standardises over
+    present vectors and brings each to length sqrt(width).
     """
     if kind == "none":
         return sources

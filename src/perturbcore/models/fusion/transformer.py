@@ -1,7 +1,7 @@
-"""Simple and full fusion of embeddings by a transformer (Cole et al. 2026, 4.9)."""
+"""Simple and full fusion of embeddings by a transformer (Cole et al. 2026, 4.9), and its tuning."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,12 +23,17 @@ from perturbcore.models.fusion.neighbours import Neighbours
 from perturbcore.models.fusion.network import FusionNetwork, line_profiles
 from perturbcore.models.fusion.settings import Settings, preset
 from perturbcore.models.fusion.sources import Tables, lay_out, normalise, unit
-from perturbcore.models.fusion.tuning import check_space, tune
 from perturbcore.models.simple.space import standardise
-from perturbcore.score.labels import Labels, best_threshold
+from perturbcore.score.labels import Labels
 from perturbcore.score.model import Fold, Model, Prediction
 
 COLUMNS = ["perturbation", "cell_line"]
+# as published: depth, learning rate, and how the cell line enters
+PUBLISHED_SPACE = {
+    "layers": {"low": 1, "high": 8},
+    "lr": {"low": 1e-5, "high": 1e-3, "log": True},
+    "line": ["add", "token"],
+}
 
 
 @dataclass(eq=False)
@@ -54,10 +59,9 @@ class TransformerFusion(Model):
         Whether it gets all cell lines at once, as published, or one at a time: for splits that
         differ between lines.
     trials : int
-        Settings tried in each fold, on its training rows alone, see
-        `perturbcore.models.fusion.tuning`; 0: none, the settings are used as they are.
+        Settings tried in each fold, on its training rows alone, see `tune`; 0: none.
     space : dict, optional
-        What is varied.
+        What is varied, see `search_space`.
 
     References
     ----------
@@ -76,8 +80,6 @@ class TransformerFusion(Model):
     joint: bool = True
     trials: int = 0
     space: dict | None = None
-    learners: list[FusionLearner] = field(default_factory=list, init=False)
-    trainings: list[Trained] = field(default_factory=list, init=False)
     searched: dict = field(default_factory=dict, init=False)
 
     def __post_init__(self):
@@ -114,54 +116,37 @@ class TransformerFusion(Model):
                 folder = Path(self.folder or scratch) / "searches"
                 best, tried = tune(self, fold, trials=self.trials, folder=folder)
             self.settings = best.settings
-            chosen = {k: getattr(best.settings, k) for k in check_space(self.space)}
+            chosen = {k: getattr(best.settings, k) for k in (self.space or PUBLISHED_SPACE)}
             self.searched = {"tuned": chosen, "trials": len(tried)}
-        s, ids = self.settings, fold.train_ids
-        lines = [set(part.obs["cell_line"].astype(str)) for part in (fold.train, fold.test)]
+        s, parts = self.settings, (fold.train, fold.test)
+        lines = [set(part.obs["cell_line"].astype(str)) for part in parts]
         if strange := sorted(lines[1] - lines[0]):
             raise InputError(
                 f"cell line '{strange[0]}' has no training rows: a joint model learns each line"
             )
-        obs = pd.concat([part.obs[COLUMNS].astype(str) for part in (fold.train, fold.test)])
-        held = validation_rows(ids, s.validation)
+        obs = pd.concat([part.obs[COLUMNS].astype(str) for part in parts], ignore_index=True)
+        held = validation_rows(fold.train_ids, s.validation)
         learning = np.r_[~held, np.zeros(len(fold.test_ids), dtype=bool)]
-        sources = lay_out(self.embeddings, obs, learning, expression_line=self.expression_line)
+        self.sources = lay_out(self.embeddings, obs, learning, expression_line=self.expression_line)
         folder = None if self.folder is None else Path(self.folder) / self._key(fold, obs)
-        self.sources, self.obs, self.held = sources, obs.reset_index(drop=True), held
-        self.learners, self.trainings = [], []
-        for member in range(s.members):
-            seed = self.seed + 1009 * member
-            here = None if folder is None else folder / f"member_{member}"
-            learner = self.build(fold, obs, sources, ~held, seed)
-            trained = self._train(learner, ~held, held, s.max_epochs, seed, here)
-            if held.any() and s.refit == "all":
-                every, none = np.ones_like(held), np.zeros_like(held)
-                learner = self.build(fold, obs, sources, every, seed)
-                again = None if folder is None else folder / f"member_{member}_refit"
-                trained = self._train(learner, every, none, trained.best_epoch + 1, seed, again)
-            self.learners.append(learner)
-            self.trainings.append(trained)
+        self.learner = self.build(fold, obs, self.sources, ~held)
+        self.trained = self._train(held, folder)
         return self
 
     def build(
-        self, fold: Fold, obs: pd.DataFrame, sources: Tables, learning: np.ndarray, seed: int
+        self, fold: Fold, obs: pd.DataFrame, sources: Tables, learning: np.ndarray
     ) -> FusionLearner:
         """Make an untrained learner of rows `learning` (n_train,); the others are for validation.
 
         `obs` and `sources` are of the training rows, then of those to be predicted.
         """
-        s, truth, n_genes = self.settings, fold.truth, fold.train.n_vars
-        pairs = isinstance(truth, Labels)
-        if (s.head == "factor" or s.neighbours) and not pairs:
-            raise InputError(
-                "head='factor' and neighbours=True are for partial labels, not for "
-                f"{fold.task.title}: use another preset"
-            )
+        s, truth, n_genes, seed = self.settings, fold.truth, fold.train.n_vars, self.seed
         lines, line = np.unique(obs["cell_line"].to_numpy().astype(str), return_inverse=True)
         rows = np.r_[learning, np.zeros(len(obs) - len(learning), dtype=bool)]
         autoencoder = s.line_source == "autoencoder"
         profiles = line_profiles(self.controls, lines) if autoencoder else None
-        genes = gene_vectors(self.embeddings, fold.train.var_names) if pairs else None
+        partial = fold.task.partial
+        genes = gene_vectors(self.embeddings, fold.train.var_names) if partial else None
         dims = [t.shape[1] for t in sources.tables]
         n_out = int(np.prod(fold.task.shape(1, n_genes)))
         network = FusionNetwork(
@@ -169,23 +154,17 @@ class TransformerFusion(Model):
         )
         steps = -(-int(learning.sum()) // s.batch)
         common = (network, normalise(sources, rows, s.input_norm), line, s, steps)
+        if partial:
+            ids = obs["perturbation"].to_numpy().astype(str)
+            near = Neighbours(sources, ids, line, truth, rows, genes, network.width)
+            return PairLearner(*common, known=truth, neighbours=near)
         if fold.task.classes:
             return DEGLearner(*common, label=truth, train=learning)
-        if not pairs:
-            return LFCLearner(*common, Y=truth)
-        here = line[: len(learning)]
-        rate = [truth[np.flatnonzero(learning & (here == i))].rates() for i in range(len(lines))]
-        rate = np.clip(rate, 1e-4, 1 - 1e-4)
-        neighbours = None
-        if s.neighbours:
-            ids = obs["perturbation"].to_numpy().astype(str)
-            neighbours = Neighbours(sources, ids, line, truth, rows, genes, network.width)
-        base = np.log(rate / (1 - rate))
-        return PairLearner(*common, known=truth, base=base, neighbours=neighbours)
+        return LFCLearner(*common, Y=truth)
 
-    def _train(self, learner, learning, held, epochs, seed, folder) -> Trained:
+    def _train(self, held: np.ndarray, folder: Path | None) -> Trained:
         s = self.settings
-        if not learning.any():
+        if held.all():
             raise InputError("no training rows are left: there are too few perturbations")
 
         def batches(marked, **options):
@@ -196,53 +175,36 @@ class TransformerFusion(Model):
 
         check = batches(held, shuffle=False) if held.any() else None
         return fit(
-            learner, batches(learning, seed=seed), check, max_epochs=epochs,
-            patience=s.patience if check else None, folder=folder, grad_clip=s.grad_clip, seed=seed,
-            key="" if folder is None else digest(folder.parent.name, epochs),
+            self.learner, batches(~held, seed=self.seed), check, max_epochs=s.max_epochs,
+            patience=s.patience if check else None, folder=folder, grad_clip=s.grad_clip,
+            seed=self.seed, key="" if folder is None else folder.name,
         )  # fmt: skip
 
     def predict(self, fold: Fold) -> Prediction:
-        """Predict every gene of the test rows by the mean of the trained members."""
-        rows = np.arange(len(self.held), len(self.obs))
-        values, threshold = self.values(rows), None
+        """Predict every gene of the test rows."""
+        rows = len(fold.train_ids) + np.arange(len(fold.test_ids))
+        values = self.learner.predict(rows)
         if fold.task.classes:
             logit = values.reshape(len(rows), -1, 3)
             values = np.exp(logit - logit.max(axis=2, keepdims=True))
             values = (values / values.sum(axis=2, keepdims=True)).transpose(2, 0, 1)
-        elif fold.task.partial and self.held.any() and self.settings.refit == "none":
-            threshold = self._thresholds(fold.truth)
         weights = pd.DataFrame(self.attention(rows), columns=self.sources.names).mean().fillna(0)
         note = {
-            "train_seconds": round(sum(t.seconds for t in self.trainings), 2),
-            "epochs": [t.epochs for t in self.trainings],
-            "sources": self.sources.names,
+            "train_seconds": round(self.trained.seconds, 2),
+            "epochs": self.trained.epochs,
             "weights": weights.round(4).to_dict(),
             **self.searched,
         }
-        epochs = ", ".join(str(t.best_epoch + 1) for t in self.trainings)
         coverage = float(self.sources.present.any(axis=1).mean())
-        return Prediction(values, threshold, f"epoch {epochs}", coverage, note)
-
-    def values(self, rows: np.ndarray) -> np.ndarray:
-        """Mean prediction of the members for some rows (training, then test), (m, n_out)."""
-        return np.mean([one.predict(rows) for one in self.learners], axis=0)
+        epoch = f"epoch {self.trained.best_epoch + 1}"
+        return Prediction(values, None, epoch, coverage, note)
 
     def attention(self, rows: np.ndarray) -> np.ndarray:
         """Share of each source in what a row draws on, (m, S); NaN where the row has it not."""
         present = self.sources.present[rows]
-        share = np.mean([one.attention(rows) for one in self.learners], axis=0) * present
+        share = self.learner.attention(rows) * present
         total = share.sum(axis=1, keepdims=True)
         return np.where(present, share / np.where(total > 0, total, 1), np.nan)
-
-    def _thresholds(self, truth: Labels) -> dict[str, float]:
-        """Score of best F1 in each line, on the validation rows."""
-        line, out = self.obs["cell_line"].to_numpy()[: len(self.held)], {}
-        for name in pd.unique(line[self.held]):
-            rows = np.flatnonzero(self.held & (line == name))
-            known = truth[rows]
-            if len(known.label):
-                out[name] = best_threshold(known.label, self.values(rows)[known.rows, known.genes])
-        return out
 
     def _key(self, fold: Fold, obs: pd.DataFrame) -> str:
         about = [fold.task.name, fold.number, list(fold.train.var_names), self.spec, self.digest]
@@ -250,6 +212,69 @@ class TransformerFusion(Model):
         return digest(
             about, fold.train.X, *layers, *(obs[c] for c in COLUMNS), code_digest(type(self))
         )
+
+
+def search_space(space: Mapping | None) -> dict:
+    """Turn a search space as a profile writes it into optuna's; the published one by default.
+
+    A setting has a list of choices, or a mapping with ``low``, ``high`` and perhaps ``log: true``.
+    """
+    from optuna import distributions as kinds
+
+    out = {}
+    for name, choice in (space or PUBLISHED_SPACE).items():
+        try:
+            if isinstance(choice, Mapping):
+                whole = all(isinstance(choice[k], int) for k in ("low", "high"))
+                kind = kinds.IntDistribution if whole else kinds.FloatDistribution
+                out[name] = kind(**choice)
+            else:
+                out[name] = kinds.CategoricalDistribution(choice)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ParameterError(
+                f"space['{name}'] = {choice!r}: give low, high and perhaps log: true, or a list"
+            ) from error
+    return out
+
+
+def tune(
+    model: TransformerFusion, fold: Fold, *, trials: int, folder: Path
+) -> tuple[TransformerFusion, pd.DataFrame]:
+    """Choose settings by the validation loss within the training rows of one fold.
+
+    The settings of `model` are varied within its `space`. `trials` are all of them: those found in
+    `folder`, which holds the search (sqlite) and the trainings, count, so that a killed search goes
+    on where it was. Returned are the model with the best settings, and one row per trial: the
+    settings tried, `val`, `epochs`, `seconds`.
+
+    Cole et al. 2026, 4.9.2 (100 trials of depth, learning rate and style of the cell line);
+    Akiba et al. 2019 (optuna).
+    """
+    import optuna
+
+    space, folder = search_space(model.space), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    base = replace(model, trials=0, space=None)
+    trained = replace(base, folder=folder / "trainings")
+    # nothing is predicted: the test rows are none
+    fold = replace(fold, test=fold.test[:0].copy())
+    name = digest({k: str(v) for k, v in space.items()}, trained._key(fold, fold.train.obs))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=f"sqlite:///{folder / 'search.sqlite'}", study_name=name, load_if_exists=True,
+        direction="minimize",
+    )  # fmt: skip
+    while len(done := study.get_trials(states=[optuna.trial.TrialState.COMPLETE])) < trials:
+        # a sampler that starts from the number of finished trials draws the same after a kill
+        study.sampler = optuna.samplers.TPESampler(seed=model.seed + len(done))
+        trial = study.ask(space)
+        one = replace(trained, settings=base.settings.changed(**trial.params)).fit(fold).trained
+        trial.set_user_attr("epochs", one.epochs)
+        trial.set_user_attr("seconds", one.seconds)
+        study.tell(trial, float(one.history["val"].min()))
+    rows = [{**t.params, "val": t.value, **t.user_attrs} for t in done]
+    best = replace(base, settings=base.settings.changed(**study.best_params))
+    return best, pd.DataFrame(rows)
 
 
 def validation_rows(perturbations: Sequence[str], share: float) -> np.ndarray:
@@ -273,8 +298,8 @@ def gene_vectors(
     """Vectors of readout genes from their own embeddings, (G, f) float32 with f <= n_components.
 
     Each source (of one with an embedding per cell line, the first) is standardised over the genes
-    it has and divided by its length; all are put side by side and reduced by a singular value
-    decomposition. A gene with no embedding gets the mean; zeros (G, 1) where none has one.
+    it has and brought to length one; all side by side are reduced by PCA. A gene with no embedding
+    gets the mean; zeros (G, 1) where none has one.
     """
     blocks = []
     for name in sorted({e.name for e in embeddings}):

@@ -85,6 +85,12 @@ class KNN(Predictor):
         k = self.tuned(space, targets, usable)
         return _mean_rows(targets.Y, space.outer.neighbours(usable[-1]), k), k
 
+    def predictions(self, space, truth, grid):
+        """Average the neighbours' responses for each k."""
+        near = space.neighbours(max(grid))
+        for k in grid:
+            yield _mean_rows(truth, near, min(k, near.shape[1]))
+
     def losses(self, space: NestedSpace, targets: Targets, grid: Sequence[int]) -> np.ndarray:
         """Mean L2 of each inner fold (rows) and each k of the sorted `grid` (columns)."""
         ks = np.asarray(grid, dtype=np.int64)
