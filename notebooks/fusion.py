@@ -44,7 +44,7 @@ n_jobs: int = 2
 import perturbcore as pc
 from perturbcore.models.fusion.ablation import kept_ablation
 from perturbcore.report import comparison, figures, leaderboard, pages
-from perturbcore.report.fusion import board, page
+from perturbcore.report.fusion import page
 from perturbcore.report.fusion.scores import score_fusions
 from perturbcore.report.published.draw import present
 
@@ -86,9 +86,9 @@ pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the pert
 
 # %% tags=["hide-input"]
 singles = leaderboard.ours(study, dataset, knn=k) if f.pairs else f.scores.iloc[:0]
-fused = board.fused(study, f, k=k, inner_folds=inner_folds, transformers=leaderboard_transformers)
+fused = leaderboard.fused(study, f, k=k, inner_folds=inner_folds, transformers=leaderboard_transformers)
 pages.say(page.answer(f, folds_looked_at))
-pages.take_home(chapter, page.one_line(f, board.record(fused)))
+pages.take_home(chapter, page.one_line(f, leaderboard.record(fused)))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Fusions, the best single sources, floors and ceilings, one panel per cell line. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean, the best single source of the line and, where it was measured, the experimental error. Best at the top. Download: [figure](figures/fusion/fusion.svg), [numbers](tables/fusion/fusion-data.csv).", "name": "fig-fusion"}, "image": {"alt": "Box plots of the score of each fusion and of the best single sources in each cell line, sorted from best at the top to worst at the bottom, with Train Mean and ceiling."}}
 c = f.shown
@@ -145,14 +145,14 @@ pages.show_table(chapter, page.learnt(f), "weights",
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "PerturbQA, task de: AUROC per gene on the authors' test split; fusions, the best single sources and the published methods. Dashed: a guess. Download: [figure](figures/fusion/board.svg), [numbers](tables/fusion/board-data.csv).", "name": "fig-fusion-board"}, "image": {"alt": "Dot plot of the AUROC of fusions, single sources and published methods in four cell lines on the authors' test split."}}
 screens = list(leaderboard.LINES.values())
-de = board.combined(singles, fused, "de")
+de = leaderboard.combined(singles, fused, "de")
 pages.show_figure(chapter, figures.dot_plot(de, screens, name="method", group="origin", xlabel="AUROC per gene"), "board", de)
 
 # %% tags=["hide-input"]
-pages.say(board.verdict(singles, fused))
+pages.say(leaderboard.verdict(fused, singles))
 shown = {"method": "Method", "origin": "Origin", **{line: line for line in screens}, "mean": "Mean"}
 pages.show_table(chapter, de, "board-de", keep=shown, caption="Task de. Floor: a guess, 0.5; ceiling: 1.")
-pages.show_table(chapter, board.combined(singles, fused, "dir"), "board-dir", keep=shown, caption="Task dir. Floor: a guess, 0.5.")
+pages.show_table(chapter, leaderboard.combined(singles, fused, "dir"), "board-dir", keep=shown, caption="Task dir. Floor: a guess, 0.5.")
 
 # %% [markdown]
 # What was tried before: about 220 settings of smoothers and mixed models, all compared on inner folds of

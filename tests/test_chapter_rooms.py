@@ -123,8 +123,10 @@ def test_the_leaderboard_counts_the_lines_in_which_ours_is_ahead(ahead, margin, 
     scores = pd.DataFrame(rows, columns=columns)
     said = leaderboard.verdict(scores)
     n = len(ahead) if counts else 0
-    assert said.count(f"It is ahead in {n} of 4 lines.") == 2
-    assert "Ours, kernel has the best mean of ours" in said and said.endswith("shows all of them.")
+    assert said.count(f"ahead of every published method in {n} of 4 lines.") == 2
+    assert "**Ours, kernel** has the best mean of ours" in said and said.endswith(
+        "shows all of them."
+    )
     assert "1 combinations" not in said
     mine, theirs, found = leaderboard.standing(scores, "de")
     assert mine["method"] == "Ours, kernel" and len(theirs) == 9 and len(found) == n

@@ -169,7 +169,7 @@ METHODS = {
 
 
 def part_of(scores, data=None):
-    return Labelled("d", data or signatures(), scores, [])
+    return Labelled(data or signatures(), scores, [])
 
 
 def compared(methods):

@@ -11,7 +11,7 @@ import pytest
 from perturbcore.core.errors import ParameterError
 from perturbcore.report import leaderboard
 from perturbcore.report.figures import gain_plot
-from perturbcore.report.fusion import board, page
+from perturbcore.report.fusion import page
 from perturbcore.report.fusion.scores import (
     FusionScores,
     fusion_transformers,
@@ -169,6 +169,10 @@ def test_weights_ablation_and_growth(toy):
     assert "7.000" in said and "is reached with 2" in said and "leaving it out helps" in said
     assert "most missed is S (−2.000 without it), least T (+0.500" in said
     assert len(page.growth_figure(toy, curve).axes[0].lines) == 2
+    # no greedy folds: nothing to draw, and nothing said of it
+    none = page.growth(table[table["kind"] != "greedy"])
+    assert page.growth_said(toy, none, lost).startswith("Over all folds, most missed is S")
+    assert not page.growth_figure(toy, none).axes[0].lines
 
 
 def test_weights_come_from_the_notes_of_units():
@@ -209,16 +213,16 @@ def board_scores(name, predictor, modality, value):
 def test_the_board_counts_the_lines_in_which_a_fusion_is_ahead(value, ahead):
     fused = board_scores("Stacking", "stack", "Fusion", value)
     single = board_scores("STRING", "kernel", "Prior knowledge", 0.6)
-    said = board.verdict(single, fused)
+    said = leaderboard.verdict(fused, single)
     assert said.count(f"ahead of every published method in {ahead} of 4 lines") == 2
     assert "**Stacking, stack** has the best mean" in said and "(STRING, kernel)" in said
-    assert f"de {value:.3f} against" in board.record(fused)
-    table = board.combined(single, fused, "dir").set_index("method")
+    assert f"de {value:.3f} against" in leaderboard.record(fused)
+    table = leaderboard.combined(single, fused, "dir").set_index("method")
     assert table.loc["Stacking, stack", "origin"] == "fusion (this book)"
     assert table.loc["STRING, kernel", "origin"] == "single source (this book)"
 
 
 def test_without_labels_the_board_shows_the_published_methods():
-    table = board.combined(pd.DataFrame(), pd.DataFrame(), "de")
+    table = leaderboard.combined(pd.DataFrame(), pd.DataFrame(), "de")
     assert set(table["origin"]) == {"Wu et al. 2025"}
-    assert "PROFILE=real" in board.verdict(pd.DataFrame(), pd.DataFrame())
+    assert "PROFILE=real" in leaderboard.verdict(pd.DataFrame(), pd.DataFrame())

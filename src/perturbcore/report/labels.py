@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.responses import cell_lines, rows_of
 from perturbcore.data.sets.base import Dataset
 from perturbcore.models.simple.label_logistic import LabelLogistic
 from perturbcore.models.simple.labels import LabelKNN
@@ -50,24 +51,15 @@ LABELS = {
     "none": "Perturbations without any",
     "constant": "Genes with one class only",
 }
-TRUTH = {
-    "cell_line": "Cell line",
-    "labelled": "Labels not 0",
-    "right": "Right of those",
-    "found": "Found of visible effects",
-    "inert": "Labels not 0, no effect",
-}
 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
     """One data set of labels, scored with the logistic classifier and with kNN.
 
-    `name, data`: in the profile; the data set; `left_out`: embeddings asked for that this data
-    set has not, or hardly has.
+    `left_out`: embeddings asked for that this data set has not, or hardly has.
     """
 
-    name: str
     data: Dataset
     scores: pd.DataFrame
     left_out: list
@@ -83,9 +75,9 @@ class Labelled:
 
 
 def models_of(study, task: str, *, k, C, max_iter: int) -> list:
-    """Return the classifier and kNN for a task of labels, complete or known in part."""
-    kind = task_of(task)
-    if kind.partial:
+    """List the classifier and kNN for a task of labels, complete or known in part."""
+    kind = task_of(task).kind
+    if kind == "pairs":
         return [LabelLogistic(C), LabelKNN(k)]
     if not kind.classes:
         raise ParameterError(
@@ -128,9 +120,8 @@ def evaluate_labels(
                 f"data set '{name}': no embedding of embeddings={list(embeddings)} has vectors for "
                 "enough of its perturbations; name others"
             )
-        models = models_of(
-            study, data.task, k=k, C=dict(C_of or {}).get(name, C), max_iter=max_iter
-        )
+        grid = dict(C_of or {}).get(name, C)
+        models = models_of(study, data.task, k=k, C=grid, max_iter=max_iter)
         limit = study.ceiling(name, n_outer=n_outer, n_inner=n_inner, n_trials=n_trials)
         options = {"controls": CONTROLS} if task_of(data.task).classes else {}
         scores = study.evaluate(
@@ -138,7 +129,7 @@ def evaluate_labels(
             ceiling=limit, seed=seed, **options,
         )  # fmt: skip
         left_out = sorted(set(embeddings) - {e.name for e in built})
-        parts[name] = Labelled(name, data, scores, left_out)
+        parts[name] = Labelled(data, scores, left_out)
     return parts, absent
 
 
@@ -175,22 +166,15 @@ def label_counts(part: Labelled) -> pd.DataFrame:
     of perturbations without any; constant: share of genes that have one class only.
     """
     rows = []
-    for line, here in _by_line(part.data.responses):
-        label = np.asarray(here.layers["deg"])
-        known = np.asarray(here.layers.get("observed", np.ones(label.shape)), dtype=bool)
+    for line in cell_lines(part.data.responses):
+        layers = rows_of(part.data.responses, line).layers
+        label = np.asarray(layers["deg"])
+        known = np.asarray(layers.get("observed", np.ones(label.shape)), dtype=bool)
         moved, asked = (label != 0) & known, known.any(axis=0)
-        rows.append(
-            {
-                "cell_line": line,
-                "perturbations": len(label),
-                "genes": int(asked.sum()),
-                "share": moved.sum() / known.sum(),
-                "median": float(np.median(moved.sum(axis=1))),
-                "none": float((moved.sum(axis=1) == 0).mean()),
-                "constant": float((~moved.any(axis=0))[asked].mean()),
-            }
-        )
-    return pd.DataFrame(rows)
+        row = [line, len(label), int(asked.sum()), moved.sum() / known.sum()]
+        row += [float(np.median(moved.sum(axis=1))), float((~moved.any(axis=1)).mean())]
+        rows.append([*row, float((~moved.any(axis=0))[asked].mean())])
+    return pd.DataFrame(rows, columns=list(LABELS))
 
 
 def truth_table(part: Labelled, visible: float = VISIBLE) -> pd.DataFrame | None:
@@ -209,7 +193,8 @@ def truth_table(part: Labelled, visible: float = VISIBLE) -> pd.DataFrame | None
 def labels_against_truth(responses, truth, visible: float = VISIBLE) -> pd.DataFrame:
     """See `truth_table`; rows of `truth` are found by name."""
     rows = []
-    for line, here in _by_line(responses):
+    for line in cell_lines(responses):
+        here = rows_of(responses, line)
         true = truth[here.obs_names, here.var_names]
         y, effect = np.asarray(here.layers["deg"]), np.asarray(true.X)
         right, seen = np.sign(effect) == y, np.abs(effect) >= visible
@@ -223,11 +208,6 @@ def labels_against_truth(responses, truth, visible: float = VISIBLE) -> pd.DataF
         means = {k: float(v.mean()) if v.size else np.nan for k, v in shares.items()}
         rows.append({"cell_line": line, **means})
     return pd.DataFrame(rows)
-
-
-def _by_line(responses):
-    for line in pd.unique(responses.obs["cell_line"].astype(str)):
-        yield str(line), responses[(responses.obs["cell_line"].astype(str) == line).to_numpy()]
 
 
 def _random(c: Comparison) -> str | None:
@@ -244,7 +224,7 @@ def families(c: Comparison) -> pd.DataFrame:
     (Holm over families; the best is chosen on the same folds, so that it looks a little too small).
     """
     real = c.methods.loc[c.competitors, "modality"]
-    best = {m: c.best_of(list(part.index)) for m, part in real.groupby(real)}
+    best = {family: c.best_of(list(part.index)) for family, part in real.groupby(real)}
     out = pd.DataFrame({"modality": list(best), "method": list(best.values())})
     out["n"] = out["modality"].map(real.value_counts())
     out["value"] = out["method"].map(c.means)
@@ -283,16 +263,14 @@ def absent_said(absent: Mapping[str, str]) -> str:
 def counts_said(part: Labelled) -> str:
     """Say how sparse the labels of a data set are, and which embeddings it has no use for."""
     table = label_counts(part)
-    of = "of the known labels" if task_of(part.data.task).partial else "of the labels"
-    one = f"In {part.title}, {_range(table['share'])} {of} are not 0"
+    known = "known " if "observed" in part.data.responses.layers else ""
+    said = f"In {part.title}, {_range(table['share'])} of the {known}labels are not 0"
     if table["none"].max() > 0:
-        one += f"; {_range(table['none'])} of the perturbations have none that is not"
-    if not part.left_out:
-        return f"{one}."
-    return (
-        f"{one}. {part.title} has no use for {listed(part.left_out)}: absent, or with vectors for "
-        "too few perturbations."
-    )
+        said += f"; {_range(table['none'])} of the perturbations have none that is not"
+    if part.left_out:
+        said += f". {part.title} has no use for {listed(part.left_out)}: absent, or with vectors "
+        said += "for too few perturbations"
+    return f"{said}."
 
 
 def _range(values: pd.Series) -> str:
@@ -315,29 +293,28 @@ def reading(c: Comparison, title: str) -> str:
             "them by, and with so few perturbations that costs more than it gains. A useful "
             "embedding must beat both"
         )
-    ceilings = c.methods[c.methods["modality"] == "Positive control"]
-    ideal = c.means[ceilings.index[ceilings["embedding"] == "idealized"]]
-    error = c.means[ceilings.index[ceilings["predictor"] == "experimental_error"]]
+    ideal = c.means[c.methods["embedding"] == "idealized"]
+    error = c.means[c.methods["predictor"] == "experimental_error"]
     text += f". Vectors made from the labels themselves reach {ideal.max():.3f}"
-    if len(error):
-        limit = f"{error.iloc[0]:.3f} (experimental error, q = 0.1)"
-        return f"{text}; a repeated experiment would reach {limit}."
-    return f"{text}; without replicates, it cannot be said what a repeated experiment would reach."
+    if error.empty:
+        return f"{text}; without replicates, it cannot be said what a repeated experiment would."
+    limit = f"{error.iloc[0]:.3f} (experimental error, q = 0.1)"
+    return f"{text}; a repeated experiment would reach {limit}."
 
 
 def finding(c: Comparison, title: str) -> str:
     """Say which embedding is best, and how many beat random vectors and the Train Mean."""
     good, rest = beats_floors(c)
+    best, end = c.means[c.best], c.means[c.ceiling]
     random, floor = c.means.get(_random(c), np.nan), c.means[c.floor]
-    end, start = c.means[c.ceiling], np.nanmax([random, floor])
+    start = np.nanmax([random, floor])
     text = (
-        f"On {title}, **{c.best}** {c.about(c.best)} is best: {c.label} {c.means[c.best]:.3f}, "
+        f"On {title}, **{c.best}** {c.about(c.best)} is best: {c.label} {best:.3f}, "
         f"against {random:.3f} for random vectors and {floor:.3f} for the Train Mean"
     )
     if end > start:
-        share = percent((c.means[c.best] - start) / (end - start))
         text += f"; from the better of the two to the ceiling ({c.ceiling}, {end:.3f}) that is "
-        text += f"{share} of the way"
+        text += f"{percent((best - start) / (end - start))} of the way"
     some = f"{len(good)} ({listed(good)})" if good else "none"
     return f"{text}. Of {len(good) + len(rest)} embeddings, {some} can be shown to beat both."
 

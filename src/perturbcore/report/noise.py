@@ -23,13 +23,11 @@ RANGED = ("L2", "MAE", "Pearson", "Pearson_delta", "cosine", "top20_recall", "di
 def curves_by_cells(
     dataset, sizes: Sequence[int], *, n_outer: int, n_inner: int, seed: int, n_jobs: int = 1
 ) -> pd.DataFrame:
-    """Median error of an effect against cells per perturbation, by estimator.
+    """Median error of an effect for each of `sizes`, cells per perturbation, by estimator.
 
-    `dataset`: with a screen; a simulation in ``extras`` adds the error against the truth;
-    `sizes`: cells per perturbation.
-
-    Returns cell_line, cells, estimate, value (median over perturbations of the median L2), low,
-    high (quartiles over perturbations), n (perturbations).
+    A simulated screen adds the error against the truth. Returns cell_line, cells, estimate, value
+    (median over perturbations of the median L2), low, high (quartiles over perturbations), n
+    (perturbations).
     """
     simulation = dataset.extras.get("simulation")
     common = dict(n_outer=n_outer, n_inner=n_inner, seed=seed, n_jobs=n_jobs)
@@ -100,8 +98,7 @@ def by_line(
 
 def line_summary(table: pd.DataFrame) -> pd.DataFrame:
     """Condense `by_line`: perturbations, median cells, error and effect, share above the error."""
-    groups = table.groupby("cell_line", observed=True)
-    found = groups.agg(
+    found = table.groupby("cell_line", observed=True).agg(
         perturbations=("value", "size"),
         median_cells=("n_cells", "median"),
         error_mean=("value", "mean"),

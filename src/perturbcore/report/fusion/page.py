@@ -168,14 +168,18 @@ def growth(ablation: pd.DataFrame) -> pd.DataFrame:
 
 def growth_said(f: FusionScores, curve: pd.DataFrame, table: pd.DataFrame) -> str:
     """Say how the score grows with sources, and which one is missed most."""
-    mean = curve.groupby("n_sources")["value"].mean()
-    best = int((f.every.sign * mean).idxmax())
-    most, least = table.iloc[0], table.iloc[-1]
+    most, least, said = table.iloc[0], table.iloc[-1], ""
+    if len(curve):
+        mean = curve.groupby("n_sources")["value"].mean()
+        said = (
+            f"On fold {listed(curve.attrs['folds'])}: one source chosen on training perturbations "
+            f"gives {f.every.label} {mean.iloc[0]:.3f}, all {mean.index[-1]} give "
+            f"{mean.iloc[-1]:.3f}; the best mean is reached with "
+            f"{int((f.every.sign * mean).idxmax())}. "
+        )
     tail = ": leaving it out helps)" if least["lost"] < 0 else ")"
     return (
-        f"On fold {listed(curve.attrs['folds'])}: one source chosen on training perturbations "
-        f"gives {f.every.label} {mean.iloc[0]:.3f}, all {mean.index[-1]} give {mean.iloc[-1]:.3f}; "
-        f"the best mean is reached with {best}. Over all folds, most missed is {most['source']} "
+        f"{said}Over all folds, most missed is {most['source']} "
         f"({signed(-most['lost'])} without it), least {least['source']} "
         f"({signed(-least['lost'])}{tail}."
     )
@@ -185,6 +189,10 @@ def growth_figure(f: FusionScores, curve: pd.DataFrame) -> Figure:
     """Draw the score against the number of sources, one line per cell line and their mean."""
     figure = Figure(figsize=(6.2, 3.4), layout="constrained")
     axis = figure.subplots()
+    axis.set(xlabel="Number of sources, the most useful first", ylabel=f.every.label)
+    if curve.empty:
+        axis.text(0.5, 0.5, "greedy_folds is empty: not computed", ha="center")
+        return figure
     look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
     wide = curve.pivot(index="n_sources", columns="cell_line", values="value")
     axis.plot(wide, color="#b0b0b0", lw=1)
@@ -197,6 +205,5 @@ def growth_figure(f: FusionScores, curve: pd.DataFrame) -> Figure:
     axis.annotate("mean", at, xytext=(-4, 6), ha="right", color=colour("Fusion"), **look)
     axis.set_xticks(list(mean.index))
     axis.set_xlim(mean.index[0] - 0.6, mean.index[-1] + 0.9)
-    axis.set(xlabel="Number of sources, the most useful first", ylabel=f.every.label)
     axis.grid(color="#e5e5e5", lw=0.6)
     return figure
