@@ -16,12 +16,12 @@ from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion.ablation import ablate
+from perturbcore.models.fusion.choice import fewer_sources
 from perturbcore.models.fusion.kernel_models import (
     KernelRidge,
     KernelSum,
     PairModel,
     fusions,
-    single_sources,
 )
 from perturbcore.models.fusion.kernels import (
     Ridge,
@@ -53,7 +53,6 @@ from perturbcore.score.model import Fold, fit_predict
 
 GENES = 14
 PAIR_TASKS = ("deg_pairs", "dir_pairs")
-PREDICTORS = {"knn", "kernel", "mixed"}
 
 
 def world(task="lfc", n=80, seed=0, missing=True, n_folds=4):
@@ -352,17 +351,31 @@ def test_exponent_of_the_sources_is_tuned_and_used():
 
 
 @pytest.mark.parametrize("task", ["lfc", *PAIR_TASKS])
-def test_best_source_is_the_fusion_of_the_one_source_that_is_best_in_training(task):
+def test_fewer_sources_under_the_same_predictors_are_chosen_in_training(task):
     responses, sources = world(task, n=120)
-    models = single_sources(small(fusions(task, sources)))
-    assert {m.predictor for m in models} == ({"knn", "ridge"} if task == "lfc" else PREDICTORS)
+    sets = {"both": ["first", "second"], "absent": ["elsewhere"]}
+    *models, last = fewer_sources(small(fusions(task, sources)), sets, inner_folds=3)
+    names = {"knn", "ridge"} if task == "lfc" else {"knn", "kernel", "mixed"}
+    assert {(m.name, m.predictor) for m in models} == {
+        (name, p) for name in ("both", "Best source") for p in names
+    }
+    by_predictor = {}
     for model in models:
         alone = run(model, responses)
+        if model.name == "both":
+            assert [e.name for e in model.embeddings] == sets["both"]
+            continue
+        by_predictor[model.predictor] = alone.values
         name = alone.chosen.split(":")[0]
         assert name in ("first", "second")
         only = replace(model.under, embeddings=[e for e in sources if e.name == name])
         assert np.allclose(alone.values, run(only, responses).values, atol=1e-6)
-    assert single_sources([Stacked(sources)]) == []
+    # under any predictor: one of them, and by more than a guess
+    chosen = run(last, responses)
+    predictor = chosen.chosen.split(",")[0]
+    assert (last.name, last.predictor) == ("Best source", "any predictor")
+    assert np.array_equal(chosen.values, by_predictor[predictor])
+    assert fewer_sources([Stacked(sources)], sets) == []
 
 
 # ------------------------------------------------------------------------------------ ablation

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.models.fusion.choice import SET, SINGLE
 from perturbcore.report import leaderboard
 from perturbcore.report.figures import gain_plot
 from perturbcore.report.fusion import page
@@ -18,14 +19,13 @@ from perturbcore.report.fusion.scores import (
     score_fusions,
     weights_of,
 )
-from perturbcore.report.text import signed
 from perturbcore.score.store import COLUMNS, ScoreStore, UnitResult
 
 LINES = ("A", "B")
 
 
 def rows(name, predictor, modality, level, metric="L2", jitter=0.01):
-    rng = np.random.default_rng(len(name))
+    rng = np.random.default_rng(len(name + predictor))
     out = []
     for line in LINES:
         for fold in range(5):
@@ -34,14 +34,13 @@ def rows(name, predictor, modality, level, metric="L2", jitter=0.01):
             out.append(one | {
                 "dataset": "toy", "task": "lfc", "cell_line": line, "fold": fold, "embedding": name,
                 "modality": modality, "predictor": predictor, "seed": 0, "metric": metric,
-                "value": value,
-                "n_train": 80, "n_test": 20, "coverage": 1.0, "seconds": 0.5,
+                "value": value, "n_train": 80, "n_test": 20, "coverage": 1.0, "seconds": 0.5,
                 "key": f"{name}{predictor}{line}{fold}",
             })  # fmt: skip
     return out
 
 
-SINGLE = "Single source"
+RIDGE, ANY = "Best source, ridge", "Best source, any predictor"
 
 
 @pytest.fixture
@@ -55,6 +54,10 @@ def toy():
         + rows("T", "knn", "Protein", 8.0)
         + rows("Best source", "knn", SINGLE, 7.2)
         + rows("Best source", "ridge", SINGLE, 6.7)
+        + rows("Best source", "any predictor", SINGLE, 6.8)
+        + rows("One network", "knn", SET, 6.9)
+        + rows("One network", "ridge", SET, 6.4)
+        + rows("Averaged kNN", "average", "Fusion", 6.7)
         + rows("Multi-kernel ridge", "ridge", "Fusion", 6.0)
         + rows("Simple fusion", "transformer", "Fusion", 8.5)
     )
@@ -65,7 +68,8 @@ def toy():
     columns = ["method", "cell_line", "fold", "source", "weight"]
     data = SimpleNamespace(title="Toy", task="lfc")
     sources = [SimpleNamespace(name="S"), SimpleNamespace(name="T")]
-    return FusionScores(data, sources, scores, pd.DataFrame(weights, columns=columns), [])
+    weights = pd.DataFrame(weights, columns=columns)
+    return FusionScores(data, sources, scores, weights, [], {"One network": ["S"], "None": ["U"]})
 
 
 def shifted(toy, name, by, folds=range(5)):
@@ -75,28 +79,65 @@ def shifted(toy, name, by, folds=range(5)):
     return replace(toy, scores=scores)
 
 
-def test_the_best_single_source_under_any_predictor_is_the_yardstick(toy):
-    assert toy.best_single == "Best source, ridge"
+def test_fusions_are_held_against_the_best_source_under_any_predictor_chosen_in_training(toy):
+    assert toy.best_single == ANY
     table = toy.gains.set_index("method")
-    assert table.loc["Multi-kernel ridge", "gain"] == pytest.approx(0.7, abs=0.02)
-    assert table.loc["Simple fusion", "gain"] == pytest.approx(-1.8, abs=0.02)
-    assert list(table["verdict"]) == ["better", "worse"]
-    assert list(table["lines"]) == ["2 of 2", "0 of 2"]
-    assert shifted(toy, "S", -2.0).best_single == "S"
+    assert table.loc["Multi-kernel ridge", "gain"] == pytest.approx(0.8, abs=0.02)
+    assert table.loc["Simple fusion", "gain"] == pytest.approx(-1.7, abs=0.02)
+    assert list(table["verdict"]) == ["better", "better", "worse"]
+    assert list(table["lines"]) == ["2 of 2", "2 of 2", "0 of 2"]
+    # not against what the test folds name best
+    assert shifted(toy, "S", -2.0).best_single == ANY
 
 
-def test_what_the_predictor_adds_is_told_from_what_fusion_adds(toy):
-    (row,) = toy.parts.to_dict("records")
-    assert (row["method"], row["against"]) == ("Multi-kernel ridge", "Best source, ridge")
-    assert row["predictor_gain"] == pytest.approx(0.5, abs=0.02)
-    assert row["gain"] == pytest.approx(0.7, abs=0.02)
-    said = page.answer(toy)
-    added, fused = signed(row["predictor_gain"]), signed(row["gain"])
-    assert f"the predictor adds {added}, and fusion {fused} (" in said
-    assert "(58 % of the way): better" in said
-    assert f"fusion adds {fused} to one source, better" in page.one_line(toy)
-    worse = page.answer(shifted(toy, "Multi-kernel ridge", 1.5))
-    assert "and fusion −0.8" in worse and "): worse." in worse and "of the way" not in worse
+def test_the_main_table_has_a_row_per_predictor_and_a_column_per_choice_of_sources(toy):
+    assert toy.cells.loc["ridge"].to_dict() == {
+        "One network": "One network, ridge", "Best source": RIDGE,
+        "All sources": "Multi-kernel ridge",
+    }  # fmt: skip
+    table = page.cells_text(toy)
+    assert list(table["Predictor"]) == ["ridge", "kNN"]  # the best fusion first
+    ranking = toy.every.ranking().set_index("method").loc["One network, ridge"]
+    value, low, high = ranking[["value", "low", "high"]]
+    assert table["One network"][0] == f"{value:.3f} ({low:.3f} to {high:.3f})"
+    # a fusion without a single-source run stays out, and a set that a predictor lacks is a dash
+    less = toy.scores[
+        ~((toy.scores["embedding"] == "One network") & (toy.scores["predictor"] == "knn"))
+    ]
+    assert page.cells_text(replace(toy, scores=less))["One network"][1] == "–"
+
+
+VERDICTS = {1: "better", -1: "worse", 0: "tie"}
+WORDS = {1: "adds +0.", -1: "costs: −0.", 0: "adds nothing that can be told from zero: "}
+
+
+@pytest.mark.parametrize("predictor", VERDICTS)
+@pytest.mark.parametrize("fusion", VERDICTS)
+def test_predictor_and_fusion_are_told_apart_whichever_way_they_fall(toy, predictor, fusion):
+    best = 7.0 - 0.5 * predictor
+    noise = [0.01 if sign else 0.3 for sign in (predictor, fusion)]  # a tie is lost in noise
+    scores = pd.DataFrame(
+        rows("", "train_mean", "Negative control", 9.0)
+        + rows("Best source", "knn", SINGLE, 7.0)
+        + rows("Averaged kNN", "average", "Fusion", 8.5)
+        + rows("Best source", "ridge", SINGLE, best, jitter=noise[0])
+        + rows("Best source", "any predictor", SINGLE, best)
+        + rows("Multi-kernel ridge", "ridge", "Fusion", best - 0.6 * fusion, jitter=noise[1])
+    )
+    f = replace(toy, scores=scores)
+    parts = f.parts[f.parts["kind"] == "ridge"].set_index("what")
+    assert parts.loc["predictor", "verdict"] == VERDICTS[predictor]
+    assert parts.loc["fusion, any predictor", "verdict"] == VERDICTS[fusion]
+    for said in (page.parts_said(f), page.one_line(f)):
+        assert f"the predictor {WORDS[predictor]}" in said
+        assert f"fusion {WORDS[fusion]}" in said
+        for what in ("fusion", "fusion, any predictor"):
+            assert page.effect("fusion", parts.loc[what]) in said
+
+
+def test_one_fold_decides_nothing(toy):
+    f = replace(toy, scores=toy.scores[toy.scores["fold"] == 0])
+    assert "fusion changes the score by +0." in page.one_line(f) and "undecidable" in page.answer(f)
 
 
 def test_gains_line_by_line_add_up_and_keep_their_sign(toy):
@@ -106,26 +147,27 @@ def test_gains_line_by_line_add_up_and_keep_their_sign(toy):
     assert (lines["low"] < lines["gain"]).all() and (lines["gain"] < lines["high"]).all()
     np.testing.assert_allclose(lines.groupby("method", sort=False)["gain"].mean(), table["gain"])
     text, one = page.by_line_text(toy).set_index("method"), lines.iloc[0]
-    assert text.loc["Best source, ridge", "A"] == f"{one['reference']:.3f}"
+    assert text.loc[ANY, "A"] == f"{one['reference']:.3f}"
     cell = text.loc["Multi-kernel ridge", "A"]
     assert cell.startswith(f"{one['value']:.3f}: +{one['gain']:.3f} (+")
-    assert "−1.8" in text.loc["Simple fusion", "B"]
+    assert "−1.7" in text.loc["Simple fusion", "B"]
     figure = gain_plot(lines, table, reference=toy.best_single, label="Gain")
     axis = figure.axes[0]
-    assert [t.get_text() for t in axis.get_yticklabels()] == ["Multi-kernel ridge", "Simple fusion"]
+    assert [t.get_text() for t in axis.get_yticklabels()] == list(table["method"])
     np.testing.assert_allclose(axis.lines[0].get_xdata(), lines[lines["cell_line"] == "A"]["gain"])
 
 
-def test_the_chapter_leads_with_what_is_best(toy):
+def test_the_chapter_says_what_is_best_and_simple_or_deep(toy):
     said = page.answer(toy)
-    assert said.startswith("**Multi-kernel ridge** does best of 2 fusions")
+    assert "**Multi-kernel ridge** does best of 3 fusions" in said
     assert "the simple fusion is better" in said and "Simple fusion" in said.split("Worse than")[1]
+    assert "Beyond one network (" in said and "having all sources adds +0.4" in said
     value = toy.gains.set_index("method").loc["Multi-kernel ridge", "value"]
-    assert page.one_line(toy).startswith(f"Multi-kernel ridge: L2 error {value:.3f} against")
+    assert page.one_line(toy).startswith(f"By the ridge, all sources reach L2 error {value:.3f};")
     assert page.one_line(toy, "on a board 0.7").endswith("; on a board 0.7.")
     deep = shifted(toy, "Simple fusion", -4.0)
     assert "the transformer is better" in page.answer(deep)
-    assert page.answer(deep).startswith("**Simple fusion**")
+    assert "**Simple fusion** does best" in page.answer(deep)
 
 
 def test_folds_that_were_looked_at_are_left_out_of_a_second_comparison(toy):
@@ -133,8 +175,8 @@ def test_folds_that_were_looked_at_are_left_out_of_a_second_comparison(toy):
     flattered = shifted(toy, "Simple fusion", -20.0, [0])
     assert flattered.gains.set_index("method").loc["Simple fusion", "gain"] > 0
     said = page.without_folds(flattered, [0])
-    assert "with fold 0 in view" in said and "−1.8" in said
-    assert "over Best source, ridge" in said and "over Multi-kernel ridge" in said
+    assert "with fold 0 in view" in said and "−1.7" in said
+    assert f"over {ANY}" in said and "over Multi-kernel ridge" in said
     assert said in page.answer(flattered, [0])
     assert page.without_folds(toy, []) == ""
 
@@ -146,7 +188,7 @@ def test_what_is_shown_has_floor_and_ceiling_and_few_single_sources(toy):
     assert best["method"] == "Multi-kernel ridge" and best["with_best"]
     more = [toy.scores, *(pd.DataFrame(rows(f"U{i}", "knn", "Protein", 8.1)) for i in range(3))]
     crowded = replace(toy, scores=pd.concat(more))
-    assert len(crowded.singles) == 7
+    assert len(crowded.singles) == 8
     assert set(crowded.shown.methods.index) == set(toy.shown.methods.index)
 
 

@@ -76,8 +76,8 @@ class Labelled:
 
 def models_of(study, task: str, *, k, C, max_iter: int) -> list:
     """List the classifier and kNN for a task of labels, complete or known in part."""
-    kind = task_of(task).kind
-    if kind == "pairs":
+    kind = task_of(task)
+    if kind.partial:
         return [LabelLogistic(C), LabelKNN(k)]
     if not kind.classes:
         raise ParameterError(

@@ -1,10 +1,9 @@
-"""Fusions by summed kernels, one source alone under the same predictors, and all fusions."""
+"""Fusions by summed kernels, and the list of all fusions without a neural network."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion.kernels import (
@@ -28,8 +27,8 @@ from perturbcore.models.fusion.simple import (
     pair_prediction,
     tuned_pairs,
 )
-from perturbcore.models.fusion.sources import LineFold, lay_out_fold
-from perturbcore.score.model import Fold, Model, Prediction, fit_predict
+from perturbcore.models.fusion.sources import LineFold
+from perturbcore.score.model import Prediction
 from perturbcore.score.task import Task, task_of
 
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -156,52 +155,6 @@ class PairModel(Fusion):
         return pair_prediction(fold, values, inner, chosen, noted_weights(fold, weights))
 
 
-class BestSource(Model):
-    """One source alone under the predictor of a fusion: what that predictor does without fusion.
-
-    The source is chosen in each fold on training perturbations: by the error of a kernel ridge
-    within them, or of labelled pairs by the AUROC of a smoother on inner folds.
-    """
-
-    name, modality = "Best source", "Single source"
-
-    def __init__(self, under: Model, n_components: int = 100, inner_folds: int = 5):
-        self.under, self.layout = under, {"n_components": n_components, "inner_folds": inner_folds}
-        self.predictor = "knn" if under.predictor == "average" else under.predictor
-        self.digest, self.joint, self.group = under.digest, under.joint, under.group
-        self.tasks = tuple(t for t in under.tasks or () if t != "deg")
-        self.spec = {"class": "BestSource", "under": under.spec, **self.layout}
-        self.code = (BestSource, type(under))
-
-    def predict(self, fold: Fold) -> Prediction:
-        """Choose a source, the best over the fold's cell lines, and predict with it alone."""
-        losses = []
-        for line in fold.cell_lines:
-            laid = lay_out_fold(_of_line(fold, line), self.under.embeddings, **self.layout)
-            if laid.pairs:
-                loss = -auroc_alone(laid)
-            else:
-                kernels = bent_cosines(laid, 2)
-                loss = [Ridge(train).losses(laid.gram, PENALTIES).min() for train, _ in kernels]
-            losses.append(dict(zip((s.name for s in laid.sources), loss, strict=True)))
-        best = pd.DataFrame(losses).mean().idxmin()
-        sources = [e for e in self.under.embeddings if e.name == best]
-        prediction = fit_predict(replace(self.under, embeddings=sources), fold)
-        prediction.chosen, prediction.note = f"{best}: {prediction.chosen}", {}
-        return prediction
-
-
-def _of_line(fold: Fold, line: str) -> Fold:
-    """Cut one cell line out of a joint fold."""
-    if fold.cell_lines == (line,):
-        return fold
-    train, test = (
-        part[(part.obs["cell_line"].astype(str) == line).to_numpy()].copy()
-        for part in (fold.train, fold.test)
-    )
-    return replace(fold, cell_lines=(line,), train=train, test=test, gram=None, cache={})
-
-
 # a new fusion: one class and one line here
 ALL = (Concatenation, AveragedKNN, Stacked, KernelSum, KernelRidge, PairModel)
 
@@ -227,9 +180,3 @@ def fusions(
         for kind in ALL
         if name in kind.tasks
     ]
-
-
-def single_sources(models: Sequence[Fusion]) -> list[BestSource]:
-    """List the best source alone under the predictor of each fusion that has a kind of its own."""
-    kinds = (AveragedKNN, KernelSum, KernelRidge, PairModel)
-    return [BestSource(m, m.n_components, m.inner_folds) for m in models if type(m) in kinds]

@@ -24,7 +24,6 @@ from perturbcore.models.fusion.network import FusionNetwork, line_profiles
 from perturbcore.models.fusion.settings import Settings, preset
 from perturbcore.models.fusion.sources import Tables, lay_out, normalise, unit
 from perturbcore.models.simple.space import standardise
-from perturbcore.score.labels import Labels
 from perturbcore.score.model import Fold, Model, Prediction
 
 COLUMNS = ["perturbation", "cell_line"]

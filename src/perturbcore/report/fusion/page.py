@@ -8,20 +8,20 @@ from matplotlib.figure import Figure
 
 from perturbcore.report.figures.style import colour
 from perturbcore.report.fusion.scores import FusionScores
-from perturbcore.report.text import duration, listed, percent, signed
+from perturbcore.report.text import MISSING, duration, listed, signed
 
 PART_COLUMNS = {
-    "method": "Fusion",
-    "plain": "One source, kNN",
-    "reference": "One source, same predictor",
-    "value": "All sources",
-    "predictor_gain": "The predictor adds",
-    "gain": "Fusion adds",
+    "kind": "Predictor",
+    "what": "What is added",
+    "value": "Score",
+    "reference": "Reference",
+    "gain": "Gain",
     "low": "95 % low",
     "high": "high",
     "p_holm": "p (Holm)",
     "verdict": "Verdict",
 }
+TITLES = {"knn": "kNN", "kernel": "kernel smoother", "mixed": "mixed model", "ridge": "ridge"}
 ABLATION_COLUMNS = {
     "source": "Source",
     "alone": "Alone",
@@ -48,8 +48,58 @@ def setting(f: FusionScores) -> str:
     return " ".join([said, *f.left_out])
 
 
+def cells_text(f: FusionScores) -> pd.DataFrame:
+    """Lay the main table out: predictors x sources, each score with its interval over folds."""
+    table = f.every.ranking().set_index("method")
+    text = {m: f"{r['value']:.3f} ({r['low']:.3f} to {r['high']:.3f})" for m, r in table.iterrows()}
+    wide = f.cells.map(lambda m: text.get(m, MISSING)).rename(index=TITLES)
+    return wide.rename_axis("Predictor").reset_index()
+
+
+def effect(what: str, row: pd.Series) -> str:
+    """Say what a predictor or fusion adds, whichever way the numbers fall."""
+    said = {
+        "better": f"{what} adds {gain_said(row)}",
+        "worse": f"{what} costs: {gain_said(row)}",
+        "tie": f"{what} adds nothing that can be told from zero: {gain_said(row)}",
+    }
+    return said.get(row["verdict"], f"{what} changes the score by {gain_said(row)}, undecidable")
+
+
+def _parts(f: FusionScores) -> tuple[str, dict[str, pd.Series]]:
+    """Predictor of the best fusion that was compared, and rows of `FusionScores.parts` by what."""
+    kind = f.cells.index[0]
+    rows = f.parts[f.parts["kind"] == kind].set_index("what")
+    return TITLES.get(kind, kind), {what: row for what, row in rows.iterrows()}
+
+
+def parts_said(f: FusionScores) -> str:
+    """Say apart what the predictor adds to one source, and what fusion adds to it."""
+    kind, rows = _parts(f)
+    own, other = rows["fusion"], rows["fusion, any predictor"]
+    said = []
+    if "predictor" in rows:
+        row = rows["predictor"]
+        said.append(
+            f"**What the predictor adds.** One source, chosen on training perturbations, scores "
+            f"{row['reference']:.3f} by kNN and {row['value']:.3f} by the {kind}: "
+            f"{effect('the predictor', row)}."
+        )
+    last = [
+        f"**What fusion adds.** Under the {kind}, all sources score {own['value']:.3f}, the best "
+        f"one, chosen on training perturbations, {own['reference']:.3f}: {effect('fusion', own)}. "
+        "Against the best source under any predictor, chosen on training perturbations too "
+        f"({other['reference']:.3f}), {effect('fusion', other)}."
+    ]
+    for name in f.sets:
+        if (row := rows.get(f"over {name}")) is not None:
+            start = f"Beyond {name.lower()} ({row['reference']:.3f}), "
+            last.append(f"{start}{effect('having all sources', row)}.")
+    return "\n\n".join([*said, " ".join(last)])
+
+
 def answer(f: FusionScores, folds_looked_at: Sequence[int] = ()) -> str:
-    """Say what is best, what predictor and fusion add, and whether a transformer is worth it.
+    """Say what predictor and fusion add, what is best, and whether a transformer is worth it.
 
     `folds_looked_at` are those in which settings were chosen: the main comparisons are repeated
     without them.
@@ -57,32 +107,16 @@ def answer(f: FusionScores, folds_looked_at: Sequence[int] = ()) -> str:
     table, best = f.gains, f.gains.iloc[0]
     worse = listed(table.loc[table["gain"] < 0, "method"])
     said = [
-        f"**{best['method']}** does best of {len(table)} fusions: {f.every.label} "
-        f"{best['value']:.3f} against {best['reference']:.3f} for the best of {len(f.singles)} "
-        f"single sources and predictors ({f.best_single}, named after the fact), a gain of "
-        f"{signed(best['gain'])} (95 % interval {signed(best['low'])} to {signed(best['high'])}; "
-        f"ahead in {best['lines']} lines): {best['verdict']}.",
         parts_said(f),
+        f"**{best['method']}** does best of {len(table)} fusions (named after the fact): "
+        f"{f.every.label} {best['value']:.3f} against {best['reference']:.3f} for the best single "
+        f"source under any predictor, a gain of {gain_said(best)}, ahead in {best['lines']} lines: "
+        f"{best['verdict']}.",
         simple_or_deep(f),
         without_folds(f, folds_looked_at),
         "" if worse == "none" else f"Worse than the best single source on average: {worse}.",
     ]
     return "\n\n".join(text for text in said if text)
-
-
-def parts_said(f: FusionScores) -> str:
-    """Say what the predictor and what fusion adds for the best fusion that can be taken apart."""
-    if f.parts.empty:
-        return ""
-    row = f.parts.iloc[0]
-    whole = row["gain"] + row["predictor_gain"]
-    share = f" ({percent(row['gain'] / whole)} of the way)" if 0 < row["gain"] < whole else ""
-    return (
-        "Predictor or fusion? One source, chosen on training perturbations, scores "
-        f"{row['plain']:.3f} by kNN, {row['reference']:.3f} by the predictor of {row['method']}; "
-        f"all sources {row['value']:.3f}. So the predictor adds "
-        f"{signed(row['predictor_gain'])}, and fusion {gain_said(row)}{share}: {row['verdict']}."
-    )
 
 
 def simple_or_deep(f: FusionScores) -> str:
@@ -117,14 +151,13 @@ def without_folds(f: FusionScores, folds: Sequence[int]) -> str:
 
 def one_line(f: FusionScores, record: str = "") -> str:
     """Condense the chapter to one sentence; `record` is a clause on the leaderboard."""
-    best = f.gains.iloc[0]
-    said = [
-        f"{best['method']}: {f.every.label} {best['value']:.3f} against {best['reference']:.3f} "
-        f"for the best single source under any predictor, {best['verdict']}"
-    ]
-    for _, row in f.parts.iloc[:1].iterrows():
-        added = f"fusion adds {signed(row['gain'])} to one source, {row['verdict']}"
-        said.append(f"under the predictor of {row['method']} {added}")
+    kind, rows = _parts(f)
+    own, other = rows["fusion"], rows["fusion, any predictor"]
+    said = [f"By the {kind}, all sources reach {f.every.label} {own['value']:.3f}"]
+    if "predictor" in rows:
+        said.append(f"to one source, {effect('the predictor', rows['predictor'])} over kNN")
+    said.append(f"to the best source under the same predictor, {effect('fusion', own)}")
+    said.append(f"to that under any predictor, {effect('fusion', other)}")
     return f"{'; '.join([*said, *filter(None, [record])])}."
 
 

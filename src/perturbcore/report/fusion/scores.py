@@ -1,7 +1,7 @@
 """Everything that the chapter on fusion compares, scored on the same folds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -10,21 +10,15 @@ import pandas as pd
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.fusion.kernel_models import fusions, single_sources
+from perturbcore.models.fusion.choice import ANY, BEST, SET, SINGLE, fewer_sources, kind_of
+from perturbcore.models.fusion.kernel_models import fusions
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison
+from perturbcore.report.paired import verdict
 from perturbcore.score.task import task_of
+from perturbcore.score.uncertainty import holm
 
-TOP_SINGLES = 4
-# predictor of a fusion -> predictor of one source that is of its kind, the first that was scored
-FAMILY = {
-    "knn": ("knn",),
-    "average": ("knn",),
-    "stack": ("ridge", "kernel"),
-    "ridge": ("ridge",),
-    "kernel": ("kernel",),
-    "mixed": ("mixed",),
-}
+TOP_SINGLES, ALL = 4, "All sources"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +26,8 @@ class FusionScores:
     """Scores of single sources and of fusions on one data set.
 
     `scores` are tidy, with floors and ceilings; `weights` (method, cell_line, fold, source, weight)
-    what a fusion gave each source, adding up to 1; `left_out` sentences on what could not be run.
+    what a fusion gave each source, adding up to 1; `left_out` sentences on what could not be run;
+    `sets` names of sources by the name of their set.
     """
 
     data: Any
@@ -40,6 +35,7 @@ class FusionScores:
     scores: pd.DataFrame
     weights: pd.DataFrame
     left_out: list[str]
+    sets: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def pairs(self) -> bool:
@@ -56,7 +52,9 @@ class FusionScores:
         """All fusions and the best single sources, with floors and ceilings."""
         every = self.every
         order = (-every.sign * every.means[self.singles]).sort_values()
-        rows = every.scores[~every.scores["method"].isin(order.index[TOP_SINGLES:])]
+        hidden = set(order.index[TOP_SINGLES:]) - {self.best_single}
+        hidden |= set(every.methods.index[every.methods["modality"] == SET])
+        rows = every.scores[~every.scores["method"].isin(hidden)]
         return Comparison(rows, reference=self.best_single)
 
     def without(self, folds: Sequence[int]) -> "Comparison":
@@ -72,12 +70,14 @@ class FusionScores:
     @property
     def singles(self) -> list[str]:
         """Names of the single sources, one per predictor."""
-        return [name for name in self.every.competitors if name not in self.fusions]
+        modality = self.every.methods.loc[self.every.competitors, "modality"]
+        return list(modality.index[~modality.isin(["Fusion", SET])])
 
     @cached_property
     def best_single(self) -> str:
-        """Single source and predictor with the best mean, named after the fact."""
-        return self.every.best_of(self.singles)
+        """Yardstick: the best source under the best predictor, both chosen in training."""
+        methods = self.every.methods
+        return str(methods.index[methods["predictor"] == ANY][0])
 
     @cached_property
     def gains(self) -> pd.DataFrame:
@@ -96,28 +96,43 @@ class FusionScores:
         )
 
     @cached_property
-    def parts(self) -> pd.DataFrame:
-        """What a predictor adds to one source, and what fusion adds under the same predictor.
+    def cells(self) -> pd.DataFrame:
+        """Method of each predictor (rows, the best fusion first) with each choice of sources."""
+        table = self.every.methods.reset_index()
+        table = table[table["modality"].isin(["Fusion", SET, SINGLE]) & (table["predictor"] != ANY)]
+        fused = table["modality"] == "Fusion"
+        kinds = [kind_of(r.embedding, r.predictor) for r in table.itertuples()]
+        table["kind"] = table["predictor"].where(~fused, kinds)
+        table["sources"] = table["embedding"].where(~fused, ALL)
+        wide = table.pivot(index="kind", columns="sources", values="method")
+        wide = wide[[c for c in (*self.sets, BEST, ALL) if c in wide]].dropna(subset=[BEST, ALL])
+        means = self.every.sign * wide[ALL].map(self.every.means)
+        return wide.loc[means.sort_values(ascending=False).index].rename_axis(columns=None)
 
-        The columns of `Comparison.gains`, one row per fusion with a single-source run of its kind:
-        `against` is the best single source, chosen on training perturbations, under that predictor;
-        `plain` is its score under kNN, and `predictor_gain` what the predictor adds to it.
+    @cached_property
+    def parts(self) -> pd.DataFrame:
+        """What predictor and fusion add, apart: columns of `Comparison.gains`, `kind` and `what`.
+
+        what: "predictor", one source chosen in training, against kNN with one such source;
+        "fusion", all sources against the best one under the same predictor, and "fusion, any
+        predictor" under the best predictor, chosen in training; "over <set>", all sources against
+        a set. p is adjusted over predictors.
         """
-        methods = self.every.methods.loc[self.singles].reset_index()
-        alone = methods[methods["embedding"] == "Best source"].set_index("predictor")["method"]
-        reference = {}
-        for fusion in self.fusions:
-            family = FAMILY.get(self.every.methods.loc[fusion, "predictor"], ())
-            if there := [p for p in family if p in alone]:
-                reference[fusion] = alone[there[0]]
-        table, plain = self.every.gains(reference), alone["knn"]
-        by_predictor = self.every.gains(plain, methods=[m for m in alone if m != plain])
-        added = by_predictor.set_index("method")["gain"]
-        order = table.sort_values("value", ascending=not self.every.higher_is_better)
-        return order.assign(
-            plain=self.every.means[plain],
-            predictor_gain=order["against"].map(added).fillna(0.0),
-        ).reset_index(drop=True)
+        cells, parts = self.cells, []
+        wanted = {
+            "predictor": (BEST, cells.loc[["knn"] * len(cells), BEST]),
+            "fusion": (ALL, cells[BEST]),
+            "fusion, any predictor": (ALL, [self.best_single] * len(cells)),
+            **{f"over {name}": (ALL, cells[name]) for name in self.sets if name in cells},
+        }
+        for what, (column, against) in wanted.items():
+            pairs = zip(cells[column], against, strict=True)
+            table = self.every.gains({m: r for m, r in pairs if m != r and isinstance(r, str)})
+            table["kind"] = table["method"].map({m: kind for kind, m in cells[column].items()})
+            table["p_holm"] = holm(table["p"].astype(float))
+            told = zip(table["gain"], table["p_holm"], strict=True)
+            parts.append(table.assign(what=what, verdict=[verdict(g, p) for g, p in told]))
+        return pd.concat(parts, ignore_index=True)
 
 
 def score_fusions(
@@ -125,6 +140,8 @@ def score_fusions(
     dataset: str,
     *,
     transformers: Mapping[str, Mapping] | None = None,
+    sets: Mapping[str, Sequence[str]] | None = None,
+    set_transformers: Sequence[str] = (),
     k: Sequence[int] = (5, 10, 20, 40, 80),
     n_components: int = 100,
     inner_folds: int = 5,
@@ -134,8 +151,10 @@ def score_fusions(
 ) -> FusionScores:
     """Score every single source, every simple fusion and the transformers on one data set.
 
-    `transformers` as in `fusion_transformers`; `k` and `n_components` are of kNN and PCA,
-    `inner_folds` of the simple fusions, `n_outer` and `n_inner` of the noise ceiling.
+    Every predictor also gets each of `sets` (name -> sources) alone, and one source chosen in
+    training; of the transformers (see `fusion_transformers`) only `set_transformers`. `k` and
+    `n_components` are of kNN and PCA, `inner_folds` of the simple fusions, `n_outer` and `n_inner`
+    of the noise ceiling.
     """
     data = study.dataset(dataset)
     made = study.embeddings(dataset, seed=seed)
@@ -150,13 +169,16 @@ def score_fusions(
     deep, left_out = fusion_transformers(study, data, sources, transformers or {})
     predictors = study.models(data.task, knn=k, lasso=(1.0,))
     predictors = predictors if task_of(data.task).partial else predictors[:1]
-    models = [*simple, *deep, *single_sources(simple)]
+    again = [*simple, *(m for m in deep if m.name in set_transformers)]
+    layout = {"n_components": n_components, "inner_folds": inner_folds}
+    models = [*simple, *deep, *fewer_sources(again, sets or {}, **layout)]
     scores = study.evaluate(
         dataset, predictors, models=models, protocol=Protocol(n_components=n_components),
         embeddings=made, seed=seed,
         ceiling=study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner),
     )  # fmt: skip
-    return FusionScores(data, sources, scores, weights_of(study.store, scores), left_out)
+    weights = weights_of(study.store, scores[scores["modality"] == "Fusion"])
+    return FusionScores(data, sources, scores, weights, left_out, sets or {})
 
 
 def fusion_transformers(
@@ -166,7 +188,7 @@ def fusion_transformers(
 
     `wanted` maps a name to ``preset`` (see `perturbcore.models.fusion.settings`) and settings that
     are to differ from it; with ``trials`` (and ``space``) settings are searched in each fold, see
-    `perturbcore.models.fusion.tuning`; ``seed`` is that of the training. With `joint` one model
+    `perturbcore.models.fusion.transformer.tune`; ``seed`` is that of the training. With `joint` one model
     serves all lines.
     """
     # torch and lightning are heavy: only a chapter that trains pays for them
