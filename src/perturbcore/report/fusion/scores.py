@@ -186,10 +186,10 @@ def fusion_transformers(
 ) -> tuple[list, list[str]]:
     """Make the transformers of a profile, and say which could not be made.
 
-    `wanted` maps a name to ``preset`` (see `perturbcore.models.fusion.settings`) and settings that
-    are to differ from it; with ``trials`` (and ``space``) settings are searched in each fold, see
-    `perturbcore.models.fusion.transformer.tune`; ``seed`` is that of the training. With `joint` one model
-    serves all lines.
+    `wanted` maps a name to ``preset`` and settings that are to differ from it, see
+    `perturbcore.models.fusion.settings`; ``seed`` is that of the training; ``trials`` (and
+    ``space``) search settings in each fold, see `perturbcore.models.fusion.transformer.tune`. With
+    `joint` one model serves all lines.
     """
     # torch and lightning are heavy: only a chapter that trains pays for them
     from perturbcore.models.fusion.settings import preset
