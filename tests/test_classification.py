@@ -246,7 +246,7 @@ def test_labels_against_truth_by_hand():
     truth = AnnData(effect, obs=responses.obs.assign(inert=[False, True]), var=responses.var)
     simulation = SimpleNamespace(true_effects=truth[::-1])
     data = Dataset("d", "D", "deg", Card().frame(), responses, extras={"simulation": simulation})
-    row = labels.truth_table(part_of(None, data), visible=0.25).iloc[0]
+    row = labels.truth_table(part_of(None, data)).iloc[0]
     assert row["labelled"] == pytest.approx(3 / 8)
     # of the labels 1, -1 (wrong sign) and 1 (no effect there), one is right
     assert row["right"] == pytest.approx(1 / 3)

@@ -177,21 +177,21 @@ def label_counts(part: Labelled) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(LABELS))
 
 
-def truth_table(part: Labelled, visible: float = VISIBLE) -> pd.DataFrame | None:
-    """Hold the labels of a simulated screen against the truth it was drawn from; else None.
+def truth_table(part: Labelled) -> pd.DataFrame | None:
+    """Hold the labels of a simulated screen against the truth it was drawn from; else None."""
+    simulation = part.data.extras.get("simulation")
+    if simulation is None:
+        return None
+    return labels_against_truth(part.data.responses, simulation.true_effects)
+
+
+def labels_against_truth(responses, truth, visible: float = VISIBLE) -> pd.DataFrame:
+    """Compare labels with true effects, by cell line; rows of `truth` are found by name.
 
     labelled: share of labels that are not 0; right: of those, share with the sign of the true
     effect; found: share of effects of at least `visible` (log1p of counts scaled to 1e4) labelled
     with the right sign; inert: share of labels not 0 among perturbations that do nothing.
     """
-    simulation = part.data.extras.get("simulation")
-    if simulation is None:
-        return None
-    return labels_against_truth(part.data.responses, simulation.true_effects, visible)
-
-
-def labels_against_truth(responses, truth, visible: float = VISIBLE) -> pd.DataFrame:
-    """See `truth_table`; rows of `truth` are found by name."""
     rows = []
     for line in cell_lines(responses):
         here = rows_of(responses, line)

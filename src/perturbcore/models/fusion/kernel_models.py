@@ -1,7 +1,7 @@
 """Fusions by summed kernels, and the list of all fusions without a neural network."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -156,7 +156,14 @@ class PairModel(Fusion):
 
 
 # a new fusion: one class and one line here
-ALL = (Concatenation, AveragedKNN, Stacked, KernelSum, KernelRidge, PairModel)
+ALL: tuple[type[Fusion], ...] = (
+    Concatenation,
+    AveragedKNN,
+    Stacked,
+    KernelSum,
+    KernelRidge,
+    PairModel,
+)
 
 
 def fusions(
@@ -174,9 +181,5 @@ def fusions(
     """
     name = task_of(task).name
     sources = [e for e in embeddings if e.modality != "Negative control"]
-    options = {"n_components": n_components, "inner_folds": inner_folds}
-    return [
-        kind(sources, **options, **({"k": tuple(k)} if hasattr(kind, "k") else {}))
-        for kind in ALL
-        if name in kind.tasks
-    ]
+    made = [kind(sources, n_components, inner_folds) for kind in ALL if name in kind.tasks]
+    return [replace(m, k=tuple(k)) if hasattr(m, "k") else m for m in made]  # type: ignore[call-arg]

@@ -25,13 +25,13 @@ class Neighbours(nn.Module):
 
     The gene's labels give
     :math:`z = (\sum_j \omega_j y_{jg} + m b_g) / (\sum_j \omega_j o_{jg} + m)`
-    with the gene's smoothed rate b, and the score is :math:`\alpha\,\mathrm{logit}(z)`, plus what
+    with the gene's smoothed rate b; the score is :math:`\alpha\,\mathrm{logit}(z)`, plus what
     neighbours' labels exceed their genes' rates by in general and in genes with like embeddings.
     A perturbation never sees labels of its own, in no line: training is leave-one-out.
 
-    `sources` are not normalised; `ids` and `line` (n,) are those of its rows, `known` the labels of
-    the first of them, of which only those of `train` (n,) are kept. `genes` (G, f) are vectors of
-    the genes; `width` is that of the responses' vectors.
+    `ids` and `line` (n,) are those of the rows of `sources` (not normalised), `known` the labels of
+    the first of them, kept where `train` (n,); `genes` (G, f) are vectors of the genes, `width` is
+    that of the responses' vectors.
     """
 
     def __init__(self, sources: Tables, ids, line, known: Labels, train, genes, width: int):
@@ -89,8 +89,7 @@ class Neighbours(nn.Module):
     def forward(self, vector, rows, line, alive, row, gene, label=None) -> torch.Tensor:
         """Score pairs, (E,): `row` and `gene` (E,) say which of the B responses, which gene.
 
-        `vector` (B, width), `rows` and `line` (B,) are those of the responses, `alive` (B, S) the
-        sources that may be used. `label` (E,) are the labels of the pairs where they are training
+        `alive` (B, S) are the sources that may be used; `label` (E,) the pairs' own training
         labels, to be left out of the genes' rates.
         """
         k, affinity, scale = self._weights(vector, rows, line, alive)

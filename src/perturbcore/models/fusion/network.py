@@ -45,16 +45,11 @@ class EncoderLayer(nn.Module):
         p = self.dropout if self.training else 0.0
         # a row of one length everywhere needs no mask, and is faster without
         mask = None if bool(alive.all()) else alive[:, None, None, :]
-        attention = None
+        seen, attention = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p), None
         if weights:
             logit = q @ k.transpose(2, 3) / q.shape[3] ** 0.5
-            if mask is not None:
-                logit = logit.masked_fill(~mask, float("-inf"))
-            attention = logit.softmax(dim=3)
-            seen = attention @ v
+            attention = logit.masked_fill(~alive[:, None, None], float("-inf")).softmax(dim=3)
             attention = attention.mean(dim=1)
-        else:
-            seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         seen = seen.transpose(1, 2).flatten(2)
         if self.gate is not None:
             seen = seen * torch.sigmoid(self.gate(x))
@@ -97,8 +92,8 @@ class FusionNetwork(nn.Module):
         n_lines: int,
         n_out: int,
         *,
-        profiles: np.ndarray | None = None,
-        genes: np.ndarray | None = None,
+        profiles=None,
+        genes=None,
         seed: int = 0,
     ):
         super().__init__()
@@ -157,10 +152,7 @@ class FusionNetwork(nn.Module):
         return vector, loss, (attention, used, alive) if weights else None
 
     def attention_rollout(self, tables, at, line) -> torch.Tensor:
-        """Attention of CLS to each source, followed through all layers, (B, S).
-
-        Residual connections count half (Abnar & Zuidema 2020).
-        """
+        """Attention of CLS to each source through all layers, (B, S) (Abnar & Zuidema 2020)."""
         _, _, (layers, order, alive) = self.encode(tables, at, line, weights=True)
         n = alive.shape[1]
         half = 0.5 * torch.eye(n, device=at.device)
@@ -186,10 +178,9 @@ class FusionNetwork(nn.Module):
 
 
 class FactorHead(nn.Module):
-    """Score of (response, gene): inner product of the two's vectors, plus the response's own part.
+    """Score of (response, gene): inner product of their vectors, plus the response's own part.
 
-    A gene's vector is a linear map of its own embeddings plus a free part, zero at the start. The
-    response's vector starts at zero too.
+    A gene's vector is a linear map of its embeddings plus a free part; all scores start at zero.
     """
 
     def __init__(self, d: int, width: int, genes: np.ndarray, dropout: float):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.linalg import eigh
@@ -38,8 +38,8 @@ class Fusion(Model):
     predictor: str = ""
     digest: str = field(default="", init=False)
 
-    tasks = ("lfc", "deg", "deg_pairs", "dir_pairs")
-    group = "fusion"
+    tasks: ClassVar[tuple[str, ...]] = ("lfc", "deg", "deg_pairs", "dir_pairs")
+    group: ClassVar[str] = "fusion"
 
     def __post_init__(self):
         self.embeddings = sorted(self.embeddings, key=lambda e: (e.name, e.cell_line or ""))

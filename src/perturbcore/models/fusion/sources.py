@@ -1,8 +1,9 @@
 """The sources of a fold: reduced coordinates in one cell line, or whole vectors over all lines."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,11 +59,11 @@ class LineFold:
     ids: pd.Index
     test_ids: pd.Index
     genes: np.ndarray
-    truth: np.ndarray | Labels
+    truth: Any
     embeddings: list[Embedding]
     sources: list[Source]
     splits: list[tuple[np.ndarray, np.ndarray]]
-    alone: np.ndarray | None = field(default=None, init=False)
+    alone: np.ndarray | None = None
 
     @property
     def pairs(self) -> bool:
@@ -81,11 +82,7 @@ class LineFold:
 
 
 def lay_out_fold(
-    fold: Fold,
-    embeddings: Sequence[Embedding],
-    *,
-    n_components: int = 100,
-    inner_folds: int = 5,
+    fold: Fold, embeddings: Sequence[Embedding], *, n_components: int = 100, inner_folds: int = 5
 ) -> LineFold:
     """Lay one cell line's fold out.
 
@@ -94,7 +91,7 @@ def lay_out_fold(
     """
     content = tuple((e.name, e.cell_line, e.digest) for e in embeddings)
     key = (fold.cell_lines, content, n_components, inner_folds)
-    if key in fold.cache:
+    if key in fold.cache:  # what models of one group share
         return fold.cache[key]
     (line,) = fold.cell_lines
     order = np.argsort(fold.train_ids)
@@ -119,7 +116,12 @@ def lay_out_fold(
             raise InputError("no training label is known: layers['observed'] is empty")
     elif truth.dtype.kind == "f":
         truth = truth.astype(np.float64)
-    sources = [_reduced(e, (ids, fold.test_ids, readout), n_components) for e in served]
+    sources = []
+    for e in served:
+        own = (line, e.name, e.digest, n_components)
+        if own not in fold.cache:
+            fold.cache[own] = _reduced(e, (ids, fold.test_ids, readout), n_components)
+        sources.append(fold.cache[own])
     folds = KFold(inner_folds, shuffle=True, random_state=INNER_SEED)
     splits = list(folds.split(np.arange(len(ids))))
     fold.cache[key] = LineFold(
@@ -158,11 +160,7 @@ class Tables:
 
 
 def lay_out(
-    embeddings: Sequence[Embedding],
-    obs: pd.DataFrame,
-    train: np.ndarray,
-    *,
-    expression_line: str | None = None,
+    embeddings: Sequence[Embedding], obs: pd.DataFrame, train: np.ndarray, *, expression_line=None
 ) -> Tables:
     """Find the vector of every source for every row of `obs` (perturbation, cell_line).
 
@@ -186,7 +184,7 @@ def lay_out(
         if (column[train] >= 0).any():
             table = np.concatenate([*rows, np.zeros((1, rows[0].shape[1]), np.float32)])
             names.append(name)
-            tables.append(np.ascontiguousarray(table, dtype=np.float32))
+            tables.append(table.astype(np.float32, order="C", copy=False))
             at.append(np.where(column < 0, start, column))
     if not names:
         raise InputError("no embedding has a vector for any training perturbation: check their ids")

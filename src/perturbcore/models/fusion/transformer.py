@@ -37,7 +37,7 @@ PUBLISHED_SPACE = {
 
 @dataclass(eq=False)
 class TransformerFusion(Model):
-    """Fusion of embeddings by a transformer, one model over all cell lines.
+    """Fusion of embeddings by a transformer, one model over all cell lines (Cole et al. 2026, 4.9).
 
     Parameters
     ----------
@@ -48,23 +48,17 @@ class TransformerFusion(Model):
     seed : int
         123 as published.
     expression_line : str, optional
-        Cell line whose embeddings serve all lines ("HepG2": the published quirk); by default each
-        line has its own.
+        Line whose embeddings serve all lines ("HepG2": the published quirk); by default each its
+        own.
     controls : pandas.DataFrame, optional
         Mean log1p control profile of each cell line, for ``line_source="autoencoder"``.
     folder : path, optional
         Where trainings are kept: a killed one resumes, a finished one is loaded.
     joint : bool
-        Whether it gets all cell lines at once, as published, or one at a time: for splits that
-        differ between lines.
-    trials : int
-        Settings tried in each fold, on its training rows alone, see `tune`; 0: none.
-    space : dict, optional
-        What is varied, see `search_space`.
-
-    References
-    ----------
-    Cole et al. 2026, 4.9.
+        Whether it gets all lines at once, as published, or one at a time, where splits differ.
+    trials, space : int, dict
+        Settings tried in each fold, on its training rows alone, see `tune`; what is varied, see
+        `search_space`.
     """
 
     embeddings: Sequence[Embedding]
@@ -168,9 +162,7 @@ class TransformerFusion(Model):
 
         def batches(marked, **options):
             rows = torch.from_numpy(np.flatnonzero(marked))
-            return Batches(
-                len(rows), s.batch, lambda index: rows[torch.from_numpy(index)], **options
-            )
+            return Batches(len(rows), s.batch, lambda i: rows[torch.from_numpy(i)], **options)
 
         check = batches(held, shuffle=False) if held.any() else None
         return fit(
