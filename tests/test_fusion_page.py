@@ -163,7 +163,7 @@ def test_the_chapter_says_what_is_best_and_simple_or_deep(toy):
     assert "the simple fusion is better" in said and "Simple fusion" in said.split("Worse than")[1]
     assert "Beyond one network (" in said and "having all sources adds +0.4" in said
     value = toy.gains.set_index("method").loc["Multi-kernel ridge", "value"]
-    assert page.one_line(toy).startswith(f"By the ridge, all sources reach L2 error {value:.3f};")
+    assert page.one_line(toy).startswith(f"By the ridge (L2 error {value:.3f}): given one")
     assert page.one_line(toy, "on a board 0.7").endswith("; on a board 0.7.")
     deep = shifted(toy, "Simple fusion", -4.0)
     assert "the transformer is better" in page.answer(deep)

@@ -14,10 +14,10 @@ from perturbcore.data.responses import cell_lines, rows_of
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion.kernels import (
     Ridge,
+    auroc_inner,
     bent_cosines,
     cosines,
     smooth,
-    smooth_inner,
     summed,
 )
 from perturbcore.models.fusion.sources import LineFold, lay_out_fold
@@ -39,13 +39,9 @@ class _Scorer:
 
     def inner(self, train: np.ndarray) -> float:
         """Score of a kernel on training perturbations alone; higher is better."""
-        if not self.fold.pairs:
-            return -float(Ridge(train).losses(self.fold.gram, PENALTIES).min())
-        scores = [
-            auroc_within(query.label, smooth_inner(self.fold, train, i, [POWER])[0], query.genes)
-            for i, (_, query) in enumerate(self.fold.inner)
-        ]
-        return float(np.mean(scores))
+        if self.fold.pairs:
+            return auroc_inner(self.fold, train, POWER)
+        return -float(Ridge(train).losses(self.fold.gram, PENALTIES).min())
 
     def test(self, chosen: Sequence[int]) -> float:
         """Score of the test rows, in the task's own metric."""

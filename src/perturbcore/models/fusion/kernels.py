@@ -77,17 +77,18 @@ def smooth_inner(fold: LineFold, kernel: np.ndarray, split: int, powers) -> np.n
     return smooth(*fold.inner[split], kernel[np.ix_(b, a)], powers)
 
 
+def auroc_inner(fold: LineFold, kernel: np.ndarray, power: float) -> float:
+    """AUROC within gene of a smoother on training perturbations alone, mean over inner folds."""
+    scores = [smooth_inner(fold, kernel, i, [power])[0] for i in range(len(fold.splits))]
+    truth = [query for _, query in fold.inner]
+    each = [auroc_within(q.label, s, q.genes) for q, s in zip(truth, scores, strict=True)]
+    return float(np.mean(each))
+
+
 def auroc_alone(fold: LineFold) -> np.ndarray:
-    """AUROC within gene of a smoother with each source alone, mean over inner folds."""
+    """`auroc_inner` of each source alone."""
     if fold.alone is None:
-        each = [
-            [
-                auroc_within(query.label, smooth_inner(fold, train, i, [2.0])[0], query.genes)
-                for i, (_, query) in enumerate(fold.inner)
-            ]
-            for train, _ in cosines(fold)
-        ]
-        fold.alone = np.array(each).mean(axis=1)
+        fold.alone = np.array([auroc_inner(fold, train, 2.0) for train, _ in cosines(fold)])
     return fold.alone
 
 

@@ -152,13 +152,15 @@ def without_folds(f: FusionScores, folds: Sequence[int]) -> str:
 def one_line(f: FusionScores, record: str = "") -> str:
     """Condense the chapter to one sentence; `record` is a clause on the leaderboard."""
     kind, rows = _parts(f)
-    own, other = rows["fusion"], rows["fusion, any predictor"]
-    said = [f"By the {kind}, all sources reach {f.every.label} {own['value']:.3f}"]
-    if "predictor" in rows:
-        said.append(f"to one source, {effect('the predictor', rows['predictor'])} over kNN")
-    said.append(f"to the best source under the same predictor, {effect('fusion', own)}")
-    said.append(f"to that under any predictor, {effect('fusion', other)}")
-    return f"{'; '.join([*said, *filter(None, [record])])}."
+    own, other, one = rows["fusion"], rows["fusion, any predictor"], rows.get("predictor")
+    said = [
+        f"given all sources, {effect('fusion', own)} against the best one under the same predictor",
+        f"and {effect('fusion', other)} against the best one under any predictor",
+    ]
+    if one is not None:
+        said.insert(0, f"given one source, {effect('the predictor', one)} against kNN")
+    last = f"; {record}" if record else ""
+    return f"By the {kind} ({f.every.label} {own['value']:.3f}): {', '.join(said)}{last}."
 
 
 def by_line_text(f: FusionScores) -> pd.DataFrame:
