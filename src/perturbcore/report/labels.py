@@ -263,7 +263,7 @@ def absent_said(absent: Mapping[str, str]) -> str:
 def counts_said(part: Labelled) -> str:
     """Say how sparse the labels of a data set are, and which embeddings it has no use for."""
     table = label_counts(part)
-    known = "known " if "observed" in part.data.responses.layers else ""
+    known = "known " if task_of(part.data.task).partial else ""
     said = f"In {part.title}, {_range(table['share'])} of the {known}labels are not 0"
     if table["none"].max() > 0:
         said += f"; {_range(table['none'])} of the perturbations have none that is not"
