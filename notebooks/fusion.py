@@ -156,9 +156,9 @@ pages.show_figure(chapter, figures.dot_plot(de, screens, name="method", group="o
 
 # %% tags=["hide-input"]
 pages.say(leaderboard.verdict(fused, singles))
-shown = {"method": "Method", "origin": "Origin", **{line: line for line in screens}, "mean": "Mean"}
-pages.show_table(chapter, de, "board-de", keep=shown, caption="Task de. Floor: a guess, 0.5; ceiling: 1.")
-pages.show_table(chapter, leaderboard.combined(singles, fused, "dir"), "board-dir", keep=shown, caption="Task dir. Floor: a guess, 0.5.")
+direction = leaderboard.combined(singles, fused, "dir")
+pages.show_table(chapter, de, "board-de", keep=leaderboard.heads(de), caption="Task de. Floor: a guess, 0.5; ceiling: 1.")
+pages.show_table(chapter, direction, "board-dir", keep=leaderboard.heads(direction), caption="Task dir. Floor: a guess, 0.5.")
 
 # %% [markdown]
 # What was tried before: about 220 settings of smoothers and mixed models, all compared on inner folds of
