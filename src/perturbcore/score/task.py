@@ -16,7 +16,7 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.responses import LAYERS
 from perturbcore.score.labels import Labels, class_shares, most_frequent
 from perturbcore.score.metrics.deg import deg_metrics, one_hot
-from perturbcore.score.metrics.pairs import auroc_interval, auroc_within
+from perturbcore.score.metrics.pairs import auroc_interval, auroc_within, concordance_of
 from perturbcore.score.metrics.registry import metric, metrics_of
 from perturbcore.score.metrics.regression import pearson, row_ranks
 
@@ -192,6 +192,7 @@ class Pairs(Task):
     partial = True
     floors = {"train_mean": Labels.rates}
     layers = ("deg", "observed")
+    detail = ("auroc_within",)
 
     def dense_labels(self, rows: AnnData) -> tuple[np.ndarray, np.ndarray]:
         """Labels (n, g) in {0, 1} and which are known."""
@@ -218,9 +219,14 @@ class Pairs(Task):
         """Only known pairs count; F1 only where there is a threshold."""
         score = values[truth.rows, truth.genes].astype(np.float64)
         names = [m for m in names if threshold is not None or m != "macro_F1"]
+        each = {
+            m: concordance_of(truth.label, score, truth.genes, truth.rows, len(truth))
+            for m in self.detail
+            if m in names
+        }
         return {
             m: metric(m).function(truth.label, score, truth.genes, threshold) for m in names
-        }, {}
+        }, each
 
     def intervals(self, truth, values):
         """Of the AUROC per gene."""

@@ -66,6 +66,33 @@ def concordance(label, score, gene) -> tuple[np.ndarray, np.ndarray]:
     return next(_concordances(label, score, gene, [np.ones(len(score))]))
 
 
+def concordance_of(label, score, gene, row, n: int) -> np.ndarray:
+    """Share of the comparisons that each of `n` perturbations takes part in that are right, (n,).
+
+    A comparison is a positive and a negative of one gene; ties count half, and who has none gets
+    NaN. Weighted by the numbers of comparisons, the mean is `auroc_within`.
+    """
+    code, label = _codes(np.asarray(gene))[1], np.asarray(label, dtype=np.float64)
+    score = np.asarray(score, dtype=np.float64)
+    order = np.lexsort((score, code))
+    first = np.r_[True, np.diff(code[order]) > 0]
+    run = np.cumsum(first | np.r_[True, np.diff(score[order]) > 0]) - 1  # equal scores of a gene
+    right, possible = np.zeros(len(label)), np.zeros(len(label))
+    for sign, other in ((label, 1 - label), (1 - label, label)):
+        # a positive is right above a negative, a negative below a positive
+        total = np.bincount(code, other)[code[order]]
+        before = np.r_[0, np.cumsum(other[order])]
+        starts = np.flatnonzero(np.r_[True, np.diff(run) > 0])
+        ends = np.r_[starts[1:], len(run)]
+        low = before[starts][run] - before[np.flatnonzero(first)][code[order]]
+        ties = (before[ends] - before[starts])[run]
+        below = low + ties / 2 if sign is label else total - low - ties / 2
+        right[order] += sign[order] * below
+        possible[order] += sign[order] * total
+    with np.errstate(invalid="ignore"):
+        return np.bincount(row, right, n) / np.bincount(row, possible, n)
+
+
 @register("auroc_within")
 def auroc_within(label, score, gene, threshold=None):
     """Concordance over pairs of labelled perturbations of the same gene, pooled over genes."""
