@@ -8,7 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from perturbcore.book.inside import OpenChapter
+from perturbcore.book.source import find_chapter
+from perturbcore.book.study import Study
 from perturbcore.core.errors import DownloadError, InputError, ParameterError
+from perturbcore.core.profile import load_profile
 from perturbcore.data import catalogue
 from perturbcore.data.catalogue import download, records
 from perturbcore.embeddings.build import build_all
@@ -17,6 +21,8 @@ from perturbcore.embeddings.language_model import language_model, token_vectors
 from perturbcore.embeddings.protein_model import protein_model
 from perturbcore.embeddings.registry import builders
 from perturbcore.embeddings.sources import BuildContext, read_sequences
+from perturbcore.report import foundation as page
+from perturbcore.score.metrics.pairs import auroc_within, concordance_of
 
 TEXTS = {
     "A": "a kinase of the cell cycle",
@@ -306,3 +312,68 @@ def test_the_real_sentence_model_knows_what_is_alike():
     model, _ = builders()["language_model"].prepare({"model": "all-MiniLM-L6-v2"}, None, "here")
     X = language_model(texts, **model).X
     assert X.shape == (3, 384) and X[0] @ X[1] > 0.7 > X[0] @ X[2] + 0.2
+
+
+# the chapter
+
+
+def test_the_share_of_right_comparisons_of_each_perturbation():
+    """By hand, and in total what `auroc_within` says."""
+    rng = np.random.default_rng(0)
+    row, gene, label = (rng.integers(0, n, 300) for n in (20, 9, 2))
+    score = rng.integers(0, 6, 300) / 5
+    right, possible = np.zeros(20), np.zeros(20)
+    for i, j in zip(*np.nonzero((gene[:, None] == gene) & (label[:, None] > label)), strict=True):
+        for r in (row[i], row[j]):
+            possible[r] += 1
+            right[r] += 1.0 if score[i] > score[j] else 0.5 * (score[i] == score[j])
+    each = concordance_of(label, score, gene, row, 21)
+    np.testing.assert_allclose(each[:20], right / possible)
+    assert np.isnan(each[20])
+    whole = np.average(each[:20], weights=possible)
+    assert whole == pytest.approx(auroc_within(label, score, gene))
+
+
+PROFILE = """
+title: Small
+simulated: true
+datasets:
+  - name: simulated
+    options: {n_cell_lines: 1, n_perturbations: 60, n_genes: 150, n_batches: 3,
+              n_control_cells: 120, cells_per_perturbation: [12, 30], n_modules: 6}
+embeddings:
+  - {name: Interactome, builder: network, source: simulated, dim: 16}
+  - {name: Annotation, builder: annotation, source: simulated, dim: 16}
+  - {name: Text, builder: text, source: simulated, dim: 16, chapters: [foundation_models]}
+  - {name: Sequence, modality: Protein, builder: sequence, source: simulated, dim: 16}
+  - {name: Gone, builder: language_model, source: simulated, model: no/such, optional: true}
+chapters: {foundation_models: {k: [5, 10]}}
+"""
+
+
+def test_what_is_added_to_all_knowledge_and_to_whom(tmp_path, monkeypatch):
+    monkeypatch.setenv("PERTURBCORE_RESULTS", str(tmp_path / "results"))
+    (tmp_path / "small.yml").write_text(PROFILE)
+    profile, chapter = load_profile(tmp_path / "small.yml"), find_chapter("foundation_models")
+    values = {k: p.default for k, p in chapter.parameters.items()} | chapter.values(profile)
+    study = Study(OpenChapter("foundation_models", profile, values), n_jobs=1)
+    f = page.score_foundation(
+        study, "simulated", foundation=["Text", "Gone"], controls={"Text": "Sequence"}, k=[5, 10],
+        n_components=10, inner_folds=3,
+    )  # fmt: skip
+    assert [e.name for e in f.known] == ["Interactome", "Annotation"] and f.missing == ["Gone"]
+    (line,) = study.coverage("simulated").attrs["left_out"]
+    assert line.startswith("Gone: embedding 'Gone': the model folder")
+    assert "There is no foundation model in this build" in page.setting(f)
+    assert set(f.gains["method"]) == {"+ Text", "+ Sequence"} and f.gains["gain"].notna().all()
+    gain = f.gains.set_index("method").loc["+ Text", "gain"]
+    assert gain == pytest.approx(f.every.means[page.BASE] - f.every.means["+ Text"])
+    assert set(f.alone["against"]) == {"Sequence, kNN", "Sequence, ridge"}
+    assert "stand-ins" in page.one_line(f) and "**Text** adds" in page.answer(f)
+    groups = page.by_knowledge(f, "Interactome")
+    n = groups.drop_duplicates("group").set_index("group")["n"]
+    assert n[n.index.str.contains("edges")].sum() == n[n.index.str.contains("set")].sum() == 60
+    # folds of equal size: over all groups the gain is that of the whole
+    parts = groups[(groups["method"] == "+ Text") & groups["group"].str.contains("edges")]
+    assert np.average(parts["gain"], weights=parts["n"]) == pytest.approx(gain, abs=0.02)
+    assert "Of these" in page.knowledge_said(f, groups)
