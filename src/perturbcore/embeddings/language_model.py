@@ -83,11 +83,21 @@ def language_model(
     the hidden states over a text's tokens. Padding is masked in attention and in the mean, so that
     a vector does not depend on the texts it shares a batch with.
 
-    `model`: a model of the catalogue (all-MiniLM-L6-v2) or a folder with a saved model and
-    tokenizer; `pool`: "mean" over all tokens, or the "first" one; `layer`: -1 is the last;
-    `normalise`: divide each vector by its length; `batch_size, max_length`: texts at once, longest
-    text in tokens (longer ones are cut, and counted in ``source``).
+    Parameters
+    ----------
+    texts
+        Id to description.
+    model
+        A model of the catalogue (all-MiniLM-L6-v2) or a folder with a saved model and tokenizer.
+    pool, layer
+        "mean" over all tokens, or the "first" one; -1 is the last layer.
+    normalise
+        Divide each vector by its length.
+    batch_size, max_length
+        Texts at once; longest text in tokens: longer ones are cut, and counted in ``source``.
 
+    References
+    ----------
     Chen & Zou 2024 (GenePT); Reimers & Gurevych 2019 (mean over tokens).
     """
     tokenizer, encoder = load_encoder(model)
@@ -111,10 +121,18 @@ def token_vectors(texts: Mapping[str, str], *, model: str = "", normalise: bool 
     No attention: a word has one vector, whatever stands beside it. Between a count of words and a
     language model. Texts without a token are left out and counted in ``source``.
 
-    `model`: wordllama, or a folder with ``*token*.json`` (of the tokenizers library) and one
-    safetensors file with one matrix, tokens x dimensions; `normalise`: divide each vector by its
-    length.
+    Parameters
+    ----------
+    texts
+        Id to description.
+    model
+        wordllama, or a folder with ``*token*.json`` (of the tokenizers library) and one safetensors
+        file with one matrix, tokens x dimensions.
+    normalise
+        Divide each vector by its length.
 
+    References
+    ----------
     Miller 2024 (wordllama).
     """
     from safetensors.numpy import load_file

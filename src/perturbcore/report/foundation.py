@@ -17,8 +17,9 @@ from perturbcore.models.simple import predictor
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.style import FOUNDATION
+from perturbcore.report.fusion.page import gain_said
 from perturbcore.report.paired import PREDICTORS
-from perturbcore.report.text import listed, plural, signed
+from perturbcore.report.text import listed, plural
 from perturbcore.score.uncertainty import t_statistics
 
 BASE, EVERY = "All knowledge", "+ all of these"
@@ -145,11 +146,6 @@ def setting(f: FoundationScores) -> str:
     if f.missing:
         said.append(f"Not at hand here: {listed(f.missing)}.")
     return " ".join(said)
-
-
-def gain_said(row) -> str:
-    """Write a gain with its interval."""
-    return f"{signed(row['gain'])} ({signed(row['low'])} to {signed(row['high'])})"
 
 
 def answer(f: FoundationScores) -> str:
