@@ -89,15 +89,16 @@ pages.show_table(chapter, page.by_line(f), "by-line",
                  caption="Line by line: the score, and its gain over all knowledge (95 % interval over folds).")
 
 # %% [markdown]
-# The interval allows for the overlap of training sets (Nadeau and Bengio); *p* is adjusted for the number of
+# A positive gain is better, whatever the score. The interval allows for the overlap of training sets (Nadeau and Bengio); *p* is adjusted for the number of
 # comparisons (Holm): *tie* means that so many comparisons would show such a difference by chance.
 #
 # ## Each alone, against a plain count of the same
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, f.alone, "alone", keep=page.ALONE_COLUMNS,
-                 caption="One source alone by nearest neighbours and by the predictor of the fusion, against the plain count of "
-                 "the same text or sequence under the same predictor. Empty where the profile names no such count.")
+if len(f.alone):
+    pages.show_table(chapter, f.alone, "alone", keep=page.ALONE_COLUMNS,
+                     caption="One source alone by nearest neighbours and by the predictor of the fusion, against the plain count of "
+                     "the same text or sequence under the same predictor.")
 pages.show_table(chapter, f.every.ranking(), "ranking", keep=comparison.RANKING_COLUMNS, bold="with_best",
                  caption="All of them, with floor and ceiling. Bold: the best, and what cannot be told apart from it.")
 
@@ -110,12 +111,12 @@ pages.show_table(chapter, f.every.ranking(), "ranking", keep=comparison.RANKING_
 
 # %% tags=["hide-input"]
 groups = page.by_knowledge(f, network)
+chapter.save_table(groups, "by-knowledge-data")
 pages.say(page.knowledge_said(f, groups))
 heads = {"group": "Genes", "n": "Perturbations", "base": page.BASE, **{name: name for name in f.added}}
 pages.show_table(chapter, page.knowledge_table(groups), "by-knowledge", keep=heads,
                  caption="Mean score of the perturbations of each group with all knowledge, and what each source adds to it (95 % "
                  "interval over folds).")
-chapter.save_table(groups, "by-knowledge-data")
 
 # %% [markdown]
 # A summary is itself knowledge: it is short, or missing, where little is known, so that a model of

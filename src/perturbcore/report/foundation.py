@@ -230,7 +230,13 @@ def by_knowledge(f: FoundationScores, network: str) -> pd.DataFrame:
     cuts = np.unique(np.quantile(found["sets"][found["sets"] > 0], [1 / 3, 2 / 3]).round())
     where = np.digitize(found["sets"], [1, *(cuts + 1)])
     edge = [0, *(int(c) for c in cuts)]
-    names = ["in no gene set", *(f"in {a + 1} to {b} gene sets" for a, b in pairwise(edge))]
+    names = [
+        "in no gene set",
+        *(
+            f"in {a + 1} to {b} gene sets" if b > a + 1 else f"in {b} gene sets"
+            for a, b in pairwise(edge)
+        ),
+    ]
     names.append(f"in more than {edge[-1]} gene sets")
     groups = {
         f"without edges in {network}": ~found["edges"].to_numpy(bool),
