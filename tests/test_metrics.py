@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
@@ -111,6 +111,7 @@ def pairs(seed, n=300, genes=25):
     return label, np.round(rng.normal(size=n) + 0.3 * label, 1), gene
 
 
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000))
 def test_pair_metrics_equal_a_loop_over_genes(seed):
     label, score, gene = pairs(seed)

@@ -60,6 +60,7 @@ def test_knn_equals_grid_search(seed):
 @pytest.mark.parametrize("reduce", [True, False])
 def test_linear_models_equal_grid_search(kind, estimator, reduce):
     X, Z, Y, _ = case()
+    Y = Y[:, :8]
     grid = [1e-3, 1e-2, 1e-1, 1.0] if kind == "lasso" else [1.0, 100.0, 10_000.0]
     got, alpha = Linear(kind, grid).predict(NestedSpace(X, Z, Q, reduce=reduce), Targets(Y))
     want, best, _ = reference(estimator, {"alpha": grid}, X, Y, Z, reduce)

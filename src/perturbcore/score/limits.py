@@ -68,24 +68,13 @@ def ceiling_scores(
 ) -> pd.DataFrame:
     """Experimental error of each (cell line, fold): mean over the fold's test perturbations.
 
-    Parameters
-    ----------
-    ceiling : DataFrame
-        Of :func:`perturbcore.score.ceiling.ceiling.noise_ceiling` or
-        :func:`perturbcore.score.ceiling.deg.deg_ceiling` (fold by fold already).
-    responses : AnnData
-        obs cell_line, perturbation, fold; uns["perturbcore"] dataset and task.
-    quantile : float
-        Of errors; of metrics that are better when higher the quantile 1 - `quantile` is taken.
+    `ceiling`: of :func:`perturbcore.score.ceiling.ceiling.noise_ceiling` or
+    :func:`perturbcore.score.ceiling.deg.deg_ceiling` (fold by fold already); `responses`: with
+    folds; `quantile`: of errors; of metrics that are better when higher, 1 - `quantile`.
 
-    Returns
-    -------
-    DataFrame
-        dataset, task, cell_line, fold, embedding (""), modality, predictor ("experimental_error",
-        "noise_floor"), metric, value, n_test.
+    Returns dataset, task, cell_line, fold, embedding (""), modality, predictor
+    ("experimental_error", "noise_floor"), metric, value, n_test.
 
-    Notes
-    -----
     It is an upper quantile of resampling noise: good predictions may lie beyond it. The noise floor
     is a mean; perturbations of which it is not estimable are left out of it.
     Cole et al. 2026, Methods 4.7.1 (errors at q = 0.9, scores at q = 0.1).

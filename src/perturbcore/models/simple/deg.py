@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-import numba
 import numpy as np
 
 from perturbcore.core.errors import ParameterError
@@ -53,25 +52,6 @@ class DEGLogistic(Predictor):
         return f"{chosen:g}"
 
 
-@numba.njit(nogil=True, cache=True)
-def _neighbour_counts(label, near, grid, down, up):
-    """Fill down[j, p, g] and up[j, p, g]: labels -1 and 1 among the grid[j] nearest rows."""
-    g = label.shape[1]
-    for p in range(near.shape[0]):
-        j = 0
-        for i in range(near.shape[1]):
-            row = label[near[p, i]]
-            for k in range(g):
-                down[j, p, k] += row[k] < 0
-                up[j, p, k] += row[k] > 0
-            if i + 1 == grid[j]:
-                j += 1
-                if j == len(grid):
-                    break
-                down[j, p] = down[j - 1, p]
-                up[j, p] = up[j - 1, p]
-
-
 @dataclass
 class DEGKNN(Predictor):
     """Class frequencies among the k nearest perturbations.
@@ -106,7 +86,9 @@ class DEGKNN(Predictor):
         label = np.ascontiguousarray(label, dtype=np.int8)
         shape = (len(ks), len(space.test), label.shape[1])
         down, up = (np.zeros(shape, dtype=np.int16) for _ in range(2))
-        _neighbour_counts(label, space.neighbours(int(ks[-1])), ks, down, up)
+        for p, near in enumerate(space.neighbours(int(ks[-1]))):
+            for count, which in ((down, -1), (up, 1)):
+                count[:, p] = np.cumsum(label[near] == which, axis=0, dtype=np.int16)[ks - 1]
         rate = class_shares(label)[:, None]
         for k, (_, balance) in zip(usable, grid, strict=True):
             at = int(np.searchsorted(ks, k))

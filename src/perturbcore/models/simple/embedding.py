@@ -170,10 +170,8 @@ def evaluate_embeddings(
     predictors : sequence of str or Predictor
         Names ("knn", "lasso", "ridge"; for labels "logistic", "knn"; for partial ones also
         "kernel") or predictor objects.
-    models : sequence of Model
-        More models, scored beside them.
-    protocol : Protocol, optional
-        Components, inner folds, order.
+    models, protocol : sequence of Model, Protocol, optional
+        More models, scored beside them; components, inner folds, order.
     controls : sequence of str
         "idealized" and floors of the task: "train_mean", "no_change"; for labels also
         "most_frequent".

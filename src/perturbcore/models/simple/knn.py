@@ -43,22 +43,6 @@ def _squared_errors(gram, rows, train, validation, near, grid, out):
                     break
 
 
-@numba.njit(nogil=True, cache=True)
-def _mean_rows(Y, near, k):
-    """Mean of the first k rows named by near, accumulated in float64."""
-    g = Y.shape[1]
-    out = np.empty((near.shape[0], g), dtype=Y.dtype)
-    for p in range(near.shape[0]):
-        total = np.zeros(g)
-        for i in range(k):
-            row = Y[near[p, i]]
-            for j in range(g):
-                total[j] += row[j]
-        for j in range(g):
-            out[p, j] = total[j] / k
-    return out
-
-
 @dataclass
 class KNN(Predictor):
     """Mean response of the k training perturbations with the nearest embedding.
@@ -83,7 +67,9 @@ class KNN(Predictor):
                 "set; give smaller k"
             )
         k = self.tuned(space, targets, usable)
-        return _mean_rows(targets.Y, space.outer.neighbours(usable[-1]), k), k
+        near = space.outer.neighbours(usable[-1])[:, :k]
+        Y = targets.Y
+        return np.stack([Y[n].mean(axis=0, dtype=np.float64) for n in near]).astype(Y.dtype), k
 
     def predictions(self, space, truth, grid):
         """Average the neighbours' responses for each k."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # logits worked on at a time: small enough for a CPU's cache, large enough to keep a GPU busy
 _CPU_BLOCK, _GPU_BLOCK = 1_000_000, 100_000_000
+HISTORY = 100  # steps that L-BFGS remembers, each two copies of the weights
 
 
 @dataclass
@@ -37,8 +38,7 @@ class Softmax:
     stop, and 100 times the change of the loss; for convergence rather than reproduction
     ``max_iter=2000, tolerance=1e-10, precision="float64"``. `seed`: of the start, drawn as torch
     draws a linear layer, uniform within 1 / sqrt(d). `device`: "auto" (a GPU where there is one),
-    "cpu", "cuda", or any name torch knows. `history`: steps that L-BFGS remembers, each two copies
-    of the weights.
+    "cpu", "cuda", or any name torch knows.
 
     Cole et al. 2026, Supplemental Methods (multi-output logistic regression); Liu & Nocedal 1989.
     """
@@ -49,13 +49,12 @@ class Softmax:
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"
-    history: int = 100
 
     def __post_init__(self):
         if self.precision not in ("float32", "float64"):
             raise ParameterError(f"precision={self.precision!r}: choose 'float32' or 'float64'")
-        if self.max_iter < 1 or self.history < 1 or self.n_classes < 2:
-            raise ParameterError("max_iter and history must be at least 1, n_classes at least 2")
+        if self.max_iter < 1 or self.n_classes < 2:
+            raise ParameterError("max_iter must be at least 1, n_classes at least 2")
 
     @property
     def place(self) -> torch.device:
@@ -118,7 +117,7 @@ class Softmax:
             [theta],
             lr=1,
             max_iter=self.max_iter,
-            history_size=self.history,
+            history_size=HISTORY,
             tolerance_grad=self.tolerance,
             tolerance_change=self.tolerance / 100,
             line_search_fn="strong_wolfe",

@@ -78,18 +78,10 @@ def _orthonormal(V: np.ndarray) -> np.ndarray:
 class Protocol:
     """How embeddings are turned into predictions; the defaults are the published ones.
 
-    Parameters
-    ----------
-    n_components : int
-        Principal components kept (100; Norman 50).
-    inner_folds, inner_seed : int
-        Inner cross-validation: K-fold.
-    inner_shuffle : bool, optional
-        Whether inner folds are shuffled; by default for log fold-changes and pairs, not for
-        complete labels.
-    inner_order : {"id", "file"}
-        Order in which training perturbations enter the inner folds: sorted by id, or as they lie in
-        the file, as the published code does.
+    `n_components`: principal components kept (100; Norman 50); `inner_folds`, `inner_seed`: of the
+    inner K-fold; `inner_shuffle`: whether it is shuffled, by default as the task says;
+    `inner_order`: in which training perturbations enter it: sorted by id ("id"), or as they lie in
+    the file ("file"), as the published code does.
 
     Examples
     --------

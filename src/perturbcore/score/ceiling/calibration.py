@@ -30,30 +30,14 @@ def calibrate_metrics(
     truth; the effect from the other half is the positive control; the negative control is the mean
     of the other folds' perturbations, from the other half as well.
 
-    Parameters
-    ----------
-    screen : AnnData
-        A declared screen, or replicate wells on the scale of the responses.
-    metrics : sequence of str, optional
-        Metrics of log fold-changes; all by default.
-    control, by
-        See `perturbcore.score.ceiling.halves.Halves`.
-    n_folds, n_splits : int
-        Folds of the perturbations; random halves.
-    min_cells : int
-        Perturbations with fewer cells are left out.
-    seed : int
-        Seed of halves and folds.
+    `screen`: declared; `metrics`: of log fold-changes, all by default; `control`, `by`: see
+    `perturbcore.score.ceiling.halves.Halves`; `n_folds`, `n_splits`: folds of the perturbations,
+    random halves; `min_cells`: perturbations with fewer cells are left out; `seed`: of both.
 
-    Returns
-    -------
-    DataFrame
-        One row per cell line and metric: `drf`, `drf_median` (dynamic range fraction, mean and
-        median over perturbations), `bds` (bound discrimination score: share of perturbations where
-        the positive control wins), n_perturbations.
+    Returns one row per cell line and metric: `drf`, `drf_median` (dynamic range fraction, mean and
+    median over perturbations), `bds` (bound discrimination score: share of perturbations where the
+    positive control wins), n_perturbations.
 
-    Notes
-    -----
     DRF = (positive - negative) / (perfect - negative), kept within -1 and 1 (Miller et al. 2025);
     1: the metric sees a repeated experiment as perfect; 0: it cannot tell it from the Train Mean.
     """

@@ -57,15 +57,12 @@ def noise_ceiling(
         perturbations; sample (outer, inner) of a perturbation is paired with sample (outer,
         inner) of the controls. "matched": in each drawn batch perturbed and control cells are
         resampled independently and subtracted. "none": the values are effects already.
-    n_outer, n_inner : int
-        Trials over batches, and over cells within them. The published chemical screens use
-        10 x 20, all others 10 x 10.
-    quantiles : sequence of float in [0, 1]
-        Of the n_outer x n_inner samples; linear interpolation.
-    seed : int
-        Root of the random streams.
-    metrics : sequence of str
-        Out of L2, MSE, MAE, Spearman, Pearson, between sample and point estimate.
+    n_outer, n_inner, seed : int
+        Trials over batches, and over cells within them (published: 10 x 20 for chemical screens,
+        else 10 x 10); root of the random streams.
+    quantiles, metrics : sequences of float in [0, 1] and of str
+        Quantiles of the n_outer x n_inner samples, linear interpolation; out of L2, MSE, MAE,
+        Spearman, Pearson, between sample and point estimate.
     batches : {"all", "with_controls"}
         Every batch with cells of the perturbation (the published code), or only those that have
         control cells too (the paper's Eq. 1).
@@ -78,10 +75,8 @@ def noise_ceiling(
         z-scores) with obs `perturbation`, `cell_line`, `is_control` and perhaps `batch` (the
         plate, resampled unless controls are global). With n replicates the variance is
         underestimated by (n - 1) / n.
-    n_jobs : int
-        Threads; the values do not depend on it.
-    progress : bool
-        Whether to show a progress bar.
+    n_jobs, progress : int, bool
+        Threads, on which the values do not depend; whether to show a bar.
     checkpoint : path, optional
         A file that keeps finished perturbations, so that a killed run goes on where it was.
 

@@ -56,30 +56,15 @@ def deg_ceiling(
     each inner trial draws its perturbed and its control cells. Tests and votes are then repeated,
     with the options that the responses record.
 
-    Parameters
-    ----------
-    screen : AnnData
-        The declared screen that the labels come from, in memory or backed on disk.
-    responses : AnnData
-        Complete labels with folds, as of :func:`perturbcore.data.deg.labels.deg_labels`; its
-        genes are those tested.
-    n_trials : int
-        Trials for pooled labels.
-    n_outer, n_inner : int
-        Trials over batches, and over cells within them, for labels per batch.
-    quantiles : sequence of float in [0, 1]
-        Of the trials; the nearest trial is taken.
-    seed, n_jobs, progress
-        See :func:`perturbcore.score.ceiling.ceiling.noise_ceiling`.
+    `screen`: declared, the labels' own, in memory or backed on disk; `responses`: complete labels
+    with folds, see :func:`perturbcore.data.deg.labels.deg_labels`; `n_trials`: for pooled labels;
+    `n_outer`, `n_inner`: trials over batches, and over cells within them, for labels per batch;
+    `quantiles`: of the trials, the nearest one is taken; `seed`, `n_jobs`, `progress`: see
+    :func:`perturbcore.score.ceiling.ceiling.noise_ceiling`.
 
-    Returns
-    -------
-    DataFrame
-        dataset, task, cell_line, fold, quantile, metric, value, n_test. A label counts as
-        probability 1 of its class.
+    Returns dataset, task, cell_line, fold, quantile, metric, value, n_test. A label counts as
+    probability 1 of its class.
 
-    Notes
-    -----
     Control cells of a line (pooled) or of a batch are drawn once a trial and shared by the
     perturbations tested against them, which leaves the distribution for each perturbation as it is.
     Cole et al. 2026, Methods 4.7.1 (published: 20 pooled trials, 3 x 3 per batch; q = 0.1).

@@ -33,19 +33,10 @@ def noise_floor(
     no prediction can be expected to score better: on simulated screens it is the true error
     within 2 %, from 10 cells per perturbation on.
 
-    Parameters
-    ----------
-    screen, perturbations, wells, control, batches, seed
-        See :func:`perturbcore.score.ceiling.ceiling.noise_ceiling`.
-    n_splits : int
-        Random splits, averaged.
-    min_cells : int
-        With fewer cells an effect is not estimable (missing).
+    `n_splits`: random splits, averaged; `min_cells`: with fewer an effect is not estimable
+    (missing); others: see :func:`perturbcore.score.ceiling.ceiling.noise_ceiling`.
 
-    Returns
-    -------
-    DataFrame
-        dataset, cell_line, perturbation, metric (L2, MSE, MAE), value, n_cells, n_batches.
+    Returns dataset, cell_line, perturbation, metric (L2, MSE, MAE), value, n_cells, n_batches.
     """
     cells = Cells.of(screen, wells)
     options = dict(control=control, batches=batches, seed=seed)

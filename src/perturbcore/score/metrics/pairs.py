@@ -7,6 +7,7 @@ test perturbations of one gene takes both out, so that the Train Mean scores exa
 
 import numba
 import numpy as np
+import pandas as pd
 
 from perturbcore.core.errors import InputError
 from perturbcore.score.metrics.registry import register
@@ -42,20 +43,11 @@ def _concordances(label, score, gene, weights):
     score = np.asarray(score, dtype=np.float64)
     if np.isnan(score).any():
         raise InputError("a score is NaN: pairs cannot be ranked by it")
-    genes, code = _codes(np.asarray(gene))
+    code, genes = pd.factorize(np.asarray(gene), sort=True)
     label, order = np.asarray(label, dtype=np.float64), np.argsort(score)
     for weight in weights:
-        positive, negative, ranks = _rank_sums(order, score, code, label, weight, genes)
+        positive, negative, ranks = _rank_sums(order, score, code, label, weight, len(genes))
         yield ranks - positive * (positive + 1) / 2, positive * negative
-
-
-def _codes(gene: np.ndarray) -> tuple[int, np.ndarray]:
-    """Count the genes, and number the entries by gene; whole numbers need no sorting."""
-    if gene.dtype.kind in "iu" and len(gene) and gene.min() >= 0 and gene.max() < 4 * len(gene):
-        seen = np.bincount(gene) > 0
-        return int(seen.sum()), (np.cumsum(seen) - 1)[gene]
-    names, code = np.unique(gene, return_inverse=True)
-    return len(names), code
 
 
 def concordance(label, score, gene) -> tuple[np.ndarray, np.ndarray]:

@@ -4,34 +4,15 @@ A correlation with a constant prediction (or a constant truth) is undefined; it 
 value of a prediction that carries no information, so that No Change can be ranked.
 """
 
-import numba
 import numpy as np
+from scipy import stats
 
 from perturbcore.score.metrics.registry import register
 
 
-@numba.njit(nogil=True, cache=True)
-def _share(order, values, out):
-    for i in range(order.shape[0]):
-        n = order.shape[1]
-        a = 0
-        while a < n:
-            b = a
-            v = values[i, order[i, a]]
-            while b + 1 < n and values[i, order[i, b + 1]] == v:
-                b += 1
-            shared = 0.5 * (a + b)
-            for j in range(a, b + 1):
-                out[i, order[i, j]] = shared
-            a = b + 1
-
-
 def row_ranks(values: np.ndarray) -> np.ndarray:
-    """Rank each row (n, g) from 0 in float32, ties sharing ranks; faster than scipy's rankdata."""
-    values = np.ascontiguousarray(values)
-    out = np.empty(values.shape, dtype=np.float32)
-    _share(np.argsort(values, axis=1), values, out)
-    return out
+    """Rank each row (n, g) from 0 in float32, ties sharing ranks."""
+    return (stats.rankdata(values, axis=1) - 1).astype(np.float32)
 
 
 def _row_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
