@@ -12,9 +12,13 @@ import pytest
 import torch
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.training.batches import Batches
 from perturbcore.core.training.fit import fit
-from perturbcore.core.training.learner import Learner, constant_after_warmup, cosine_after_warmup
+from perturbcore.core.training.learner import (
+    Batches,
+    Learner,
+    constant_after_warmup,
+    cosine_after_warmup,
+)
 
 
 class Line(Learner):

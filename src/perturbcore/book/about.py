@@ -27,6 +27,7 @@ BENCHMARK_COLUMNS = {
     "baseline_peak_mb": "Instead, peak MB",
     "agreement": "Agreement",
 }
+METRIC_COLUMNS = "task name label better bounds formula reference function".split()
 FILE_COLUMNS = {
     "name": "File",
     "licence": "Licence",
@@ -42,20 +43,12 @@ def metric_table() -> pd.DataFrame:
     import perturbcore.score.task  # noqa: F401  registers the metrics of its tasks
 
     found = [metric(name) for task in ("lfc", "deg", "pairs") for name in metrics_of(task)]
-    rows = [
-        {
-            "task": m.task,
-            "name": m.name,
-            "label": m.label,
-            "better": "higher" if m.higher_is_better else "lower",
-            "bounds": f"{m.bounds[0]} to {m.bounds[1]}".replace("inf", "∞").replace("-", "\u2212"),
-            "formula": m.formula,
-            "reference": m.reference,
-            "function": f"{m.function.__module__}.{m.function.__name__}",
-        }
-        for m in found
-    ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame([vars(m) for m in found])
+    table["better"] = ["higher" if m.higher_is_better else "lower" for m in found]
+    bounds = [f"{low} to {high}" for low, high in table["bounds"]]
+    table["bounds"] = [b.replace("inf", "∞").replace("-", "\u2212") for b in bounds]
+    table["function"] = [f"{f.__module__}.{f.__name__}" for f in table["function"]]
+    return table[METRIC_COLUMNS]
 
 
 def metric_markdown(table: pd.DataFrame) -> str:
@@ -95,16 +88,9 @@ def defaults(functions: list[str]) -> pd.DataFrame:
                 raise ParameterError(
                     f"{name} has no parameter '{p}'; it has: {', '.join(parameters)}"
                 )
-            default = parameters[p].default
-            rows.append(
-                {
-                    "function": name.removeprefix("perturbcore."),
-                    "parameter": p,
-                    "default": _short(default),
-                    "meaning": _meaning(found, p),
-                }
-            )
-    return pd.DataFrame(rows)
+            short = name.removeprefix("perturbcore.")
+            rows.append((short, p, _short(parameters[p].default), _meaning(found, p)))
+    return pd.DataFrame(rows, columns=["function", "parameter", "default", "meaning"])
 
 
 def _short(value) -> str:
@@ -114,37 +100,31 @@ def _short(value) -> str:
 
 
 def _meaning(function, parameter: str) -> str:
-    """Text of a parameter in a NumPy docstring, on one line; empty where it has none."""
+    """Text of a parameter in a docstring, on one line; empty where it has none.
+
+    Both a NumPy section and sentences of the form "`a, b`: text; `c`: text." are read.
+    """
+    text = inspect.getdoc(function) or ""
     section = re.search(
-        r"\n(?:Parameters|Attributes)\n-+\n(.*?)(?=\n\n?\w[\w ]*\n-+\n|\Z)",
-        inspect.getdoc(function) or "",
-        re.S,
+        r"\n(?:Parameters|Attributes)\n-+\n(.*?)(?=\n\n?\w[\w ]*\n-+\n|\Z)", text, re.S
     )
-    if section is None:
-        return ""
-    entries = re.split(r"\n(?=\S)", section.group(1))
-    for entry in entries:
-        head, _, body = entry.partition("\n")
-        if parameter in [n.strip() for n in head.split(":")[0].split(",")]:
-            kind = head.partition(":")[2].strip()
-            said = " ".join(body.split())
-            return _plain(said if said else kind if kind.startswith("{") else "")
+    found = [e.partition("\n") for e in re.split(r"\n(?=\S)", section[1])] if section else []
+    end = r"(?=[;,.]\s+`[\w, ]+`: |\.\s+Returns\b|\n\n|\Z)"
+    inline = re.findall(rf"`([\w, ]+)`: (.+?){end}", text, re.S)
+    found += [(names, "", f"{said[0].upper()}{said[1:].rstrip('.')}.") for names, said in inline]
+    for head, _, body in found:
+        names, _, kind = head.partition(":")
+        if parameter in [n.strip() for n in names.split(",")]:
+            said = " ".join(body.split()) or (kind.strip() if "{" in kind else "")
+            said = re.sub(r":\w+:`(?:~|perturbcore\.)*([^`]+)`", r"\1", said)
+            return re.sub(r":math:|`", "", said)
     return ""
 
 
-def _plain(text: str) -> str:
-    text = re.sub(r":\w+:`(?:~|perturbcore\.)*([^`]+)`", r"\1", text)
-    return re.sub(r":math:|`", "", text)
-
-
 def file_table(names) -> pd.DataFrame:
-    """List files of the catalogue with licence, size, sha256 and where they come from.
+    """List files of the catalogue: the fields of its entries, with terms, megabytes and place.
 
-    `names`: catalogue entries; the authors' data set as a whole is not one, and has its own
-    data cards.
-
-    Returns the fields of `perturbcore.data.catalogue.Entry`, with `terms`, `megabytes` and
-    `where` for the page.
+    The authors' data set as a whole is no entry, and has its own data cards.
     """
     found = [catalogue.entry(n) for n in names if n != REPOSITORY]
     rows = [
@@ -162,16 +142,14 @@ def file_table(names) -> pd.DataFrame:
 
 
 def source_table() -> pd.DataFrame:
-    """Sum the catalogue up: one row a source and licence."""
+    """Sum the catalogue up: one row per source and licence."""
     table = catalogue.entries().reset_index()
     keys = ["source", "owner", "repository", "commit", "licence", "licence_note", "restricted"]
     out = table.groupby(keys, as_index=False, sort=False).agg(
         files=("name", "size"), bytes=("bytes", "sum"), citations=("citations", "first")
     )
     out["megabytes"] = out["bytes"] / 1e6
-    out["terms"] = [
-        _terms(r, n) for r, n in zip(out["restricted"], out["licence_note"], strict=True)
-    ]
+    out["terms"] = [_terms(r.restricted, r.licence_note) for r in out.itertuples()]
     return out
 
 
@@ -181,13 +159,15 @@ def _terms(restricted: bool, note: str) -> str:
 
 def dataset_facts(data: Dataset) -> str:
     """Say in Markdown what a data set is and can carry: task, notes, citations."""
-    lines = [f"- {note}" for note in data.notes]
-    first = f"What is predicted: {task_of(data.task).title}"
-    if data.responses is not None:
-        first += f" ({data.responses.n_obs:,} responses x {data.responses.n_vars:,} genes)"
-    first += "."
-    cited = f"\n\nPlease cite {{cite:p}}`{','.join(data.citations)}`." if data.citations else ""
-    return first + "\n\nWhat it can and cannot carry:\n\n" + "\n".join(lines) + cited
+    size = ""
+    if (found := data.responses) is not None:
+        size = f" ({found.n_obs:,} responses x {found.n_vars:,} genes)"
+    notes = "\n".join(f"- {note}" for note in data.notes)
+    parts = [f"What is predicted: {task_of(data.task).title}{size}."]
+    parts += ["What it can and cannot carry:", notes]
+    if data.citations:
+        parts.append(f"Please cite {{cite:p}}`{','.join(data.citations)}`.")
+    return "\n\n".join(parts)
 
 
 def simulation_table(data: Dataset) -> pd.DataFrame:
@@ -214,9 +194,7 @@ def run_table(profile: Profile) -> pd.DataFrame:
             "seconds": float(n["seconds"]),
             "started": n["started"][:16].replace("T", " "),
             "commit": (n["commit"][:10] or "unknown") + ("+" if n["dirty"] else ""),
-            "parameters": ", ".join(
-                f"{k}={v}" for k, v in n["parameters"].items() if k != "profile"
-            ),
+            "parameters": _listed(n["parameters"], but="profile"),
         }
         for n in run_notes(profile)
     ]
@@ -225,11 +203,12 @@ def run_table(profile: Profile) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def machine_table(about: dict) -> pd.DataFrame:
-    """Lay the machine and versions of `perturbcore.core.provenance.record` out as what.
+def _listed(values, sign: str = "=", but: str = "") -> str:
+    return ", ".join(f"{k}{sign}{v}" for k, v in values.items() if k != but)
 
-    And value.
-    """
+
+def machine_table(about: dict) -> pd.DataFrame:
+    """Lay `perturbcore.core.provenance.record` out as a table: what, value."""
     rows = {
         "perturbcore": about["perturbcore"],
         "commit": (about["commit"] or "unknown") + (" with changes" if about["dirty"] else ""),
@@ -246,13 +225,8 @@ def machine_table(about: dict) -> pd.DataFrame:
 
 def profile_table(profile: Profile) -> pd.DataFrame:
     """List everything a profile sets: data sets, embeddings, parameters of chapters."""
-    rows = [
-        ("data set", d.name, f"{d.loader}({', '.join(f'{k}={v}' for k, v in d.options.items())})")
-        for d in profile.datasets
-    ]
-    for spec in profile.embeddings:
-        rest = ", ".join(f"{k}: {v}" for k, v in spec.items() if k != "name")
-        rows.append(("embedding", spec["name"], rest))
+    rows = [("data set", d.name, f"{d.loader}({_listed(d.options)})") for d in profile.datasets]
+    rows += [("embedding", s["name"], _listed(s, ": ", "name")) for s in profile.embeddings]
     for chapter, values in profile.chapters.items():
         rows += [(chapter, k, str(v)) for k, v in values.items()]
     return pd.DataFrame(rows, columns=["of", "name", "value"])

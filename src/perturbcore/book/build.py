@@ -37,12 +37,10 @@ class BookError(FailedError):
 
 
 def build(profile: Profile) -> Path:
-    """Build ``_build/html`` from the executed chapters of a profile.
+    """Build ``_build/html`` from the executed chapters of a profile; return the first page.
 
     The book is built aside and takes its place only when there was not a single warning, so the
     last good one stays readable.
-
-    Returns the first page.
     """
     root = project_root()
     config = assemble(profile)
@@ -51,7 +49,10 @@ def build(profile: Profile) -> Path:
     shutil.rmtree(stage, ignore_errors=True)
     _sphinx(stage, config, "-W", "-n", "--keep-going")
     html = stage / "_build" / "html"
-    _finish(html)
+    # the theme preloads fonts in a way that fails for pages opened from disk, and prepares twice
+    # for live code that this book does not offer
+    for page in html.rglob("*.html"):
+        page.write_text(_NEEDLESS.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
     if outside := outside_references(html):
         raise BookError("these pages would load something from outside:\n" + "\n".join(outside))
     final, old = root / "_build" / "html", root / "_build" / "html.old"
@@ -82,10 +83,9 @@ def linkcheck(profile: Profile) -> str:
 
 
 def assemble(profile: Profile) -> Path:
-    """Lay the executed chapters, their tables and figures, and the run record into ``book/``.
+    """Lay the executed chapters, their tables and figures into ``book/``.
 
-    Returns the configuration of this build: ``_config.yml`` with a banner that names the
-    profile.
+    Returns the configuration of this build: ``_config.yml`` with a banner that names the profile.
     """
     root = project_root()
     names = published()
@@ -147,53 +147,26 @@ def outside_references(html: Path) -> list[str]:
 
 def _sphinx(stage: Path, config: Path, *options: str) -> None:
     log = project_root() / "_build" / "build.log"
-    command = [
-        sys.executable,
-        "-c",
-        "from jupyter_book.cli.main import main; main()",
-        "build",
-        str(project_root()),
-        "--path-output",
-        str(stage),
-        "--config",
-        str(config),
-        *options,
-    ]
+    program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    where = [str(project_root()), "--path-output", str(stage), "--config", str(config)]
+    command = [*program, "build", *where, *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=project_root())
     text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
     log.write_text(text, encoding="utf-8")
     if done.returncode:
-        lines = [
-            line for line in text.splitlines() if re.search(r"WARNING|ERROR|rror:|xception", line)
-        ]
-        raise BookError(
-            "the book was not built:\n"
-            + "\n".join(lines[:40] or text.splitlines()[-20:])
-            + f"\n(all of it: {log})"
-        )
-
-
-def _finish(html: Path) -> None:
-    # The theme preloads fonts in a way that fails for pages opened from disk, and prepares twice
-    # for live code that this book does not offer.
-    for page in html.rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(_NEEDLESS.sub("", text), encoding="utf-8")
+        lines = text.splitlines()
+        wrong = [line for line in lines if re.search(r"WARNING|ERROR|rror:|xception", line)]
+        said = "\n".join(wrong[:40] or lines[-20:])
+        raise BookError(f"the book was not built:\n{said}\n(all of it: {log})")
 
 
 def _banner(profile: Profile) -> str:
     here = record()
-    cells = (
-        "The cells on these pages are <strong>simulated</strong>."
-        if profile.simulated
-        else "The cells on these pages are real."
-    )
-    commit = (
-        f", commit {here['commit'][:10]}{'+' if here['dirty'] else ''}" if here["commit"] else ""
-    )
+    cells = "<strong>simulated</strong>" if profile.simulated else "real"
+    commit = f", commit {here['commit'][:10]}{'+' * here['dirty']}" if here["commit"] else ""
     return (
-        f"{cells} Profile <strong>{escape(profile.name)}</strong>: {escape(profile.title)}. "
-        f"Built {datetime.now(UTC):%Y-%m-%d}{commit}."
+        f"The cells on these pages are {cells}. Profile <strong>{escape(profile.name)}</strong>: "
+        f"{escape(profile.title)}. Built {datetime.now(UTC):%Y-%m-%d}{commit}."
     )
 
 
@@ -207,11 +180,8 @@ def _cards(profile: Profile, names: list[str]) -> str:
         answer = profile.results / "answers" / f"{name}.md"
         if not card.text and not answer.is_file():
             raise InputError(f"{name} has a card but left no answer: show one with take_home")
-        lines = [
-            f":::{{grid-item-card}} {card.title}",
-            f":link: chapters/{name}",
-            ":link-type: doc",
-        ]
+        lines = [f":::{{grid-item-card}} {card.title}"]
+        lines += [f":link: chapters/{name}", ":link-type: doc"]
         if card.figure:
             picture = f"chapters/figures/{name}/{card.figure}.svg"
             lines += [f":img-top: {picture}", f":img-alt: {card.alt}"]

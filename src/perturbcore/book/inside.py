@@ -78,21 +78,10 @@ class OpenChapter:
 def open_chapter(name: str, module: ModuleType | None = None) -> OpenChapter:
     """Check the parameters of the running notebook and open its profile.
 
-    The first code cell after the parameters calls this. It is what refuses an unknown name or a
-    wrong type also when plain papermill, which checks neither, passed the values.
-
-    Parameters
-    ----------
-    name
-        Name of the chapter.
-    module
-        Where the notebook's names live; ``__main__`` in a notebook.
-
-    Raises
-    ------
-    ParameterError
-        A value has the wrong type, or a plain value was set before this call that no parameter
-        declares.
+    The first code cell after the parameters calls this, with the chapter's name; `module` is where
+    the notebook's names live (``__main__``). A value of the wrong type, or a plain value set before
+    that no parameter declares, is refused, also when plain papermill, which checks neither, passed
+    it.
 
     Examples
     --------
@@ -112,33 +101,19 @@ def open_chapter(name: str, module: ModuleType | None = None) -> OpenChapter:
         if isinstance(value, _PLAIN) and not key.startswith("_") and key not in ("In", "Out")
         if not (key.isupper() and "_" in key)
     }
-    for key, value in given.items():
-        # papermill's command line hands over a list as the text "[5, 10]".
-        if key in parameters and isinstance(value, str):
-            given[key] = parameters[key].parse(value, name)
-    values = resolve(parameters, given, name)
+    # papermill's command line hands over a list as the text "[5, 10]"
+    values = resolve(parameters, given, name, parse=True)
     vars(module).update(values)
-    _draw_vectors()
-    chapter = OpenChapter(name, load_profile(values["profile"]), values)
-    if chapter.changed:
-        _say_where(chapter)
-    return chapter
-
-
-def _say_where(chapter: OpenChapter) -> None:
-    from IPython.display import Markdown, display
-
-    values = ", ".join(f"`{k}={v!r}`" for k, v in chapter.changed.items())
-    folder = f"[{chapter.folder}]({chapter.folder.as_uri()})"
-    display(
-        Markdown(
-            f"**Other values than the book's:** {values}. Tables, figures and scores: {folder}"
-        )
-    )
-
-
-def _draw_vectors() -> None:
     if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("svg")
+    chapter = OpenChapter(name, load_profile(values["profile"]), values)
+    if chapter.changed:
+        from IPython.display import Markdown, display
+
+        changed = ", ".join(f"`{k}={v!r}`" for k, v in chapter.changed.items())
+        folder = f"[{chapter.folder}]({chapter.folder.as_uri()})"
+        said = f"**Other values than the book's:** {changed}. Tables, figures and scores: {folder}"
+        display(Markdown(said))
+    return chapter

@@ -17,6 +17,10 @@ from perturbcore.core.files import replaced, write_atomically
 from perturbcore.core.profile import Profile, project_root
 from perturbcore.core.provenance import record
 
+_PROMPTS = {
+    "injected-parameters": "the values of this run",
+    "parameters": "the parameters and their defaults",
+}
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -25,12 +29,10 @@ class ChapterError(FailedError):
 
 
 def run_for_book(chapter: Chapter, profile: Profile, *, update: bool = False) -> Path:
-    """Run a chapter with the profile's parameters and keep it for the book.
+    """Run a chapter with the profile's parameters, ``results/<profile>/chapters/<chapter>.ipynb``.
 
     With `update`, a chapter of which only the prose has changed is not executed: its outputs
     are those of the last run.
-
-    Returns ``results/<profile>/chapters/<chapter>.ipynb``.
     """
     target = profile.results / "chapters" / f"{chapter.name}.ipynb"
     note = profile.results / "runs" / f"{chapter.name}.json"
@@ -107,14 +109,9 @@ def _execute(chapter: Chapter, values: dict, partial: Path) -> None:
     for attempt in (1, 2):
         try:
             papermill.execute_notebook(
-                chapter.notebook,
-                str(partial),
-                parameters=values,
-                kernel_name="python3",
-                cwd=str(project_root()),
-                progress_bar=sys.stderr.isatty(),
-                start_timeout=120,
-            )
+                chapter.notebook, str(partial), parameters=values, kernel_name="python3",
+                cwd=str(project_root()), progress_bar=sys.stderr.isatty(), start_timeout=120,
+            )  # fmt: skip
             return
         except PapermillExecutionError as error:
             with suppress(FileNotFoundError):
@@ -130,15 +127,11 @@ def _execute(chapter: Chapter, values: dict, partial: Path) -> None:
 
 
 def _gate(chapter: Chapter, notebook) -> None:
-    number = 0
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        number += 1
-        if "raises-exception" in cell.metadata.get("tags", []):
-            continue
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(cells, 1):
         for output in cell.outputs:
-            if output.output_type == "error":
+            allowed = "raises-exception" in cell.metadata.get("tags", [])
+            if output.output_type == "error" and not allowed:
                 raise ChapterError(_explain(chapter, number, cell, output))
 
 
@@ -147,9 +140,8 @@ def _explain(chapter: Chapter, number: int, cell, output) -> str:
     if len(trace) > 30:
         trace = [*trace[:8], f"... {len(trace) - 30} lines left out ...", *trace[-22:]]
     source = "\n".join(f"    {line}" for line in cell.source.splitlines()[:12])
-    return f"chapter {chapter.name} failed in code cell {number}:\n{source}\n" + "\n".join(
-        trace or [f"{output.ename}: {output.evalue}"]
-    )
+    said = "\n".join(trace or [f"{output.ename}: {output.evalue}"])
+    return f"chapter {chapter.name} failed in code cell {number}:\n{source}\n{said}"
 
 
 def _reword(chapter: Chapter, target: Path) -> Path:
@@ -171,31 +163,18 @@ def _reword(chapter: Chapter, target: Path) -> Path:
 
 
 def _tidy(notebook, facts: dict) -> None:
-    """Put the facts in and fold the code: it is never hidden.
-
-    And open where ``show-input`` says so.
-    """
+    """Put the facts in and fold the code: never hidden, and open where ``show-input`` says so."""
     notebook.metadata["perturbcore"] = facts
     papermill = notebook.metadata.get("papermill", {})
     for key in ("input_path", "output_path", "environment_variables"):
         papermill.pop(key, None)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
-        if cell.cell_type == "code":
-            _fold(cell)
-
-
-def _fold(cell) -> None:
-    tags = cell.metadata.get("tags", [])
-    if "show-input" in tags or any(tag.startswith(("hide-", "remove-")) for tag in tags):
-        return
-    cell.metadata["tags"] = [*tags, "hide-input"]
-    for tag, prompt in (
-        ("injected-parameters", "the values of this run"),
-        ("parameters", "the parameters and their defaults"),
-    ):
-        if tag in tags:
-            cell.metadata["mystnb"] = {
-                "code_prompt_show": f"Show {prompt}",
-                "code_prompt_hide": f"Hide {prompt}",
-            }
+        tags = cell.metadata.get("tags", [])
+        as_is = any(tag.startswith(("show-input", "hide-", "remove-")) for tag in tags)
+        if cell.cell_type != "code" or as_is:
+            continue
+        cell.metadata["tags"] = [*tags, "hide-input"]
+        for tag in _PROMPTS.keys() & tags:
+            said = {f"code_prompt_{do.lower()}": f"{do} {_PROMPTS[tag]}" for do in ("Show", "Hide")}
+            cell.metadata["mystnb"] = said

@@ -1,14 +1,11 @@
-"""Chapters as they lie in ``notebooks/``: percent scripts with a header.
-
-And a cell of parameters.
-"""
+"""Chapters as they lie in ``notebooks/``: percent scripts with a header and parameters."""
 
 import ast
+import inspect
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import GenericAlias, UnionType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -56,20 +53,15 @@ class Parameter:
         kind = self.type.removesuffix(" | None")
         if kind != self.type and text.strip().lower() in ("none", "null"):
             return None
-        if kind == "str":
-            return text
+        if kind.startswith("list") and not text.lstrip().startswith("["):
+            text = f"[{text}]"
         try:
-            if kind in ("int", "float"):
-                return self.check(_KINDS[kind](text), where)
-            if kind.startswith("list") and not text.lstrip().startswith("["):
-                text = f"[{text}]"
-            return self.check(parse_yaml(text), where)
-        except (ValueError, YAMLError) as error:
-            if isinstance(error, ParameterError):
-                raise
+            value = (_KINDS[kind] if kind in ("int", "float", "str") else parse_yaml)(text)
+        except (ValueError, YAMLError):
             raise ParameterError(
                 f"{where}: {self.name} must be {self.type}, not {text!r}"
             ) from None
+        return self.check(value, where)
 
 
 def declared(source: str, where: str) -> dict[str, Parameter]:
@@ -98,11 +90,8 @@ def declared(source: str, where: str) -> dict[str, Parameter]:
 
 def declared_types(annotations: dict, where: str) -> dict[str, Parameter]:
     """Read parameters from the annotations of a running notebook; defaults are not known there."""
-    found = {}
-    for name, kind in annotations.items():
-        text = str(kind) if isinstance(kind, GenericAlias | UnionType) else kind.__name__
-        found[name] = Parameter(name, _type(text, name, where))
-    return found
+    types = {name: inspect.formatannotation(kind) for name, kind in annotations.items()}
+    return {name: Parameter(name, _type(text, name, where)) for name, text in types.items()}
 
 
 def _type(text: str, name: str, where: str) -> str:
@@ -117,15 +106,19 @@ def _type(text: str, name: str, where: str) -> str:
     )
 
 
-def resolve(parameters: dict[str, Parameter], given: dict, where: str) -> dict:
-    """Check given values against the declared parameters."""
+def resolve(parameters: dict[str, Parameter], given: dict, where: str, parse: bool = False) -> dict:
+    """Check given values against the declared parameters; `parse`: texts, of a command line."""
     unknown = [name for name in given if name not in parameters]
     if unknown:
         known = "; ".join(f"{p.name}: {p.type}" for p in parameters.values())
         raise ParameterError(
             f"{where}: unknown parameter {', '.join(map(str, unknown))}; this chapter has {known}"
         )
-    return {name: parameters[name].check(value, where) for name, value in given.items()}
+    read = {True: Parameter.parse, False: Parameter.check}
+    return {
+        name: read[parse and isinstance(value, str)](parameters[name], value, where)
+        for name, value in given.items()
+    }
 
 
 class _Strict(BaseModel):
@@ -225,22 +218,12 @@ class Chapter:
         `profile`: its ``chapters`` section overrides the chapter's defaults; `given`:
         values that override both; text is parsed by the declared type.
         """
-        known = [c.name for c in find_chapters()]
         for name in profile.chapters:
-            if name not in known:
-                raise ParameterError(
-                    f"{profile.path}: chapters: there is no chapter {name!r}; "
-                    f"there are {', '.join(known)}"
-                )
+            find_chapter(name, f"{profile.path}: chapters: ")
         where = f"{profile.path}, chapter {self.name}"
         values = resolve(self.parameters, profile.chapters.get(self.name, {}), where)
-        given = dict(given or {})
-        resolve(self.parameters, dict.fromkeys(set(given) - set(self.parameters)), self.name)
-        for name, value in given.items():
-            parameter = self.parameters[name]
-            read = parameter.parse if isinstance(value, str) else parameter.check
-            values[name] = read(value, self.name)
-        return {**values, "profile": profile.address}
+        own = resolve(self.parameters, given or {}, self.name, parse=True)
+        return {**values, **own, "profile": profile.address}
 
     def changed(self, profile: Profile, values: dict) -> dict:
         """Return the values that differ from those of the book and can change a result."""
@@ -265,11 +248,12 @@ def find_chapters() -> list[Chapter]:
     return [Chapter(name, root / "notebooks" / f"{name}.py") for name in names]
 
 
-def find_chapter(name: str) -> Chapter:
-    """Return one chapter by name."""
+def find_chapter(name: str, where: str = "") -> Chapter:
+    """Return one chapter by name; `where` the name stands, for the message, if there is none."""
     chapters = {c.name: c for c in find_chapters()}
     if name not in chapters:
-        raise ParameterError(f"there is no chapter {name!r}; there are {', '.join(chapters)}")
+        known = ", ".join(chapters)
+        raise ParameterError(f"{where}there is no chapter {name!r}; there are {known}")
     return chapters[name]
 
 

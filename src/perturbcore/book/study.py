@@ -72,11 +72,10 @@ class Study:
     ) -> list:
         """Build the profile's embeddings that serve a data set, and the random control.
 
-        Embeddings that cover less than `covering` of the perturbations of every cell line are left
-        out; `coverage` shows them all. Embeddings of drugs serve data sets of drugs, those
-        of genes the others, and a specification with `datasets: [...]` only those. Those
-        that a data set brings along (`perturbcore.embeddings.authors.own_embeddings`) come
-        first. With `only`, no others than these are built.
+        Those that cover less than `covering` of the perturbations of every cell line are left out;
+        `coverage` shows them all. Embeddings of drugs serve data sets of drugs, those of genes the
+        others, and a specification with `datasets: [...]` only those. Those that a data set brings
+        along come first. With `only`, no others than these are built.
         """
         made = self._built(name, tuple(only))
         responses = self.dataset(name).responses
@@ -121,23 +120,11 @@ class Study:
     def ceiling(
         self, name: str, *, n_outer: int = 10, n_inner: int = 10, n_trials: int = 20
     ) -> pd.DataFrame | None:
-        """Experimental error, or None where the data hold no replicates.
+        """Experimental error of a data set, or None where it holds no replicates.
 
-        Parameters
-        ----------
-        name : str
-            Data set of the profile.
-        n_outer, n_inner : int
-            Trials over batches, and over cells within them (published: 10 x 10, chemicals 10 x 20;
-            labels by batch 3 x 3).
-        n_trials : int
-            Trials for labels that pool the batches.
-
-        Returns
-        -------
-        pandas.DataFrame or None
-            A row a perturbation, quantile and metric (log fold-changes), or a row a fold, quantile
-            and metric (labels).
+        `n_outer, n_inner`: trials over batches, and over cells within them (published: 10 x 10,
+        chemicals 10 x 20; labels by batch 3 x 3); `n_trials`: of labels that pool the batches.
+        Returns a row per perturbation (of labels: per fold), quantile and metric.
         """
         data = self.dataset(name)
         if data.ceiling is not None:
@@ -175,13 +162,7 @@ class Study:
         return own
 
     def claimed(self, chapter: str) -> pd.DataFrame:
-        """Return the scores that another chapter of the book claims.
-
-        Raises
-        ------
-        InputError
-            That chapter has not run in this profile.
-        """
+        """Return the scores that another chapter of the book claims; refused if it has not run."""
         entry = self.profile.chapters.get(chapter, {}).get("dataset")
         from perturbcore.book.source import find_chapter
 
@@ -194,10 +175,7 @@ class Study:
         return self.store.scores(keys)
 
     def export(self) -> None:
-        """Write ``scores.parquet``: of the whole book.
-
-        Or of this run where it has a folder of its own.
-        """
+        """Write ``scores.parquet``: of the book, or of this run where it has its own folder."""
         path = self.chapter.folder / "scores.parquet"
         if not self.chapter.changed:
             self.store.export(path)
@@ -235,19 +213,10 @@ class Study:
     ) -> pd.DataFrame:
         """Score embeddings and models on a data set, with floor, ceiling and experimental error.
 
-        Parameters
-        ----------
-        name : str
-            Data set of the profile.
-        predictors, protocol, seed, options
-            See `perturbcore.models.simple.evaluate_embeddings`.
-        models : list of Model
-            Methods that are no predictor on one embedding; those that the profile lists and that
-            predict this task are scored as well.
-        embeddings : list, optional
-            `embeddings(name)` by default.
-        ceiling : pandas.DataFrame, optional
-            `ceiling(name)`; its rows become units of predictor "experimental_error".
+        `predictors, protocol, seed, options`: see `perturbcore.models.simple.evaluate_embeddings`;
+        `models`: methods that are no predictor on one embedding (those that the profile lists and
+        that predict this task are scored as well); `embeddings`: ``embeddings(name)`` by default;
+        `ceiling`: ``ceiling(name)``, its rows become units of predictor "experimental_error".
         """
         responses = self.dataset(name).responses
         if embeddings is None:
@@ -260,19 +229,10 @@ class Study:
             if m.predictor not in own or m.group is None
         ]
         evaluate_embeddings(
-            responses,
-            embeddings,
-            predictors,
-            models=[*more, *models],
-            store=self.store,
-            scope=scope,
-            dataset=name,
-            protocol=protocol,
-            seed=seed,
-            n_jobs=self.n_jobs,
-            progress=False,
-            **options,
-        )
+            responses, embeddings, predictors, models=[*more, *models], store=self.store,
+            scope=scope, dataset=name, protocol=protocol, seed=seed, n_jobs=self.n_jobs,
+            progress=False, **options,
+        )  # fmt: skip
         if ceiling is not None:
             units = limit_units(ceiling, responses, seed, dataset=name)
             self.store.put(units)

@@ -61,10 +61,14 @@ class Console:
         if bool(done.returncode) != fails:
             raise InputError(f"'{command}' ended with status {done.returncode}:\n{printed}")
         lines = printed.splitlines()
-        cut = ["..."] if last is not None and len(lines) > last else []
-        lines = lines[-last:] if last is not None else lines
-        wrapped = [part for line in lines for part in _wrapped(line)]
-        shown = [*_folded(f"$ {command}"), *cut, *wrapped]
+        if last is not None and len(lines) > last:
+            lines = ["...", *lines[-last:]]
+        wrap = textwrap.TextWrapper(
+            WIDTH, break_long_words=False, break_on_hyphens=False, subsequent_indent="    "
+        )
+        shown = _folded(f"$ {command}")
+        for line in lines:
+            shown += [line] if len(line) <= WIDTH else wrap.wrap(line)
         if fails:
             shown.append(f"(exit status {done.returncode})")
         display(Markdown("~~~~console\n" + "\n".join(shown) + "\n~~~~"))
@@ -94,15 +98,6 @@ class Console:
             "PYTHONWARNINGS": "ignore",
             "COLUMNS": "100",
         }
-
-
-def _wrapped(line: str) -> list[str]:
-    """Break a long line of output between words."""
-    if len(line) <= WIDTH:
-        return [line]
-    return textwrap.wrap(
-        line, WIDTH, break_long_words=False, break_on_hyphens=False, subsequent_indent="    "
-    )
 
 
 def _folded(command: str) -> list[str]:

@@ -14,6 +14,7 @@ from perturbcore.core.files import write_atomically
 
 _PACKAGE = "perturbcore"
 _ROOT = Path(__file__).parents[1]
+_KEPT = Path(__file__).parent / "__pycache__" / "code.json"
 
 
 def digest(*parts) -> str:
@@ -89,8 +90,8 @@ def imports_of(*modules: str) -> set[str]:
 
 
 @cache
-def _imported(module: str) -> tuple[str, ...]:
-    return tuple(_homes(_facts(module)["imports"]))
+def _imported(module: str) -> list[str]:
+    return _homes(_facts(module)["imports"])
 
 
 def imports_in(tree: ast.AST) -> list[str]:
@@ -122,13 +123,8 @@ def _home(module: str, name: str) -> str:
         return module
     if module_exists(f"{module}.{name}"):
         return f"{module}.{name}"
-    tree = ast.parse(_path(module).read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                if name == (alias.asname or alias.name):
-                    return _home(node.module, alias.name)
-    return module
+    passed_on = {own: home for home, own in _facts(module)["imports"]}
+    return _home(passed_on[name], name) if name in passed_on else module
 
 
 def module_exists(module: str) -> bool:
@@ -158,10 +154,10 @@ def _facts(module: str) -> dict:
     known = _known()
     if key not in known:
         tree = ast.parse(source)
-        constants = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+        texts = {str(n.value) for n in ast.walk(tree) if isinstance(n, ast.Constant)}
         known[key] = {
             "imports": _import_names(tree),
-            "beside": sorted(c for c in constants if _is_name(c)),
+            "beside": sorted(t for t in texts if t.endswith((".yml", ".csv", ".json"))),
             "text": digest(ast.dump(_without_docstrings(tree))),
         }
         atexit.unregister(_keep)
@@ -172,22 +168,14 @@ def _facts(module: str) -> dict:
 @cache
 def _known() -> dict:
     try:
-        return json.loads(_kept().read_text())
+        return json.loads(_KEPT.read_text())
     except (OSError, ValueError):
         return {}
 
 
-def _kept() -> Path:
-    return Path(__file__).parent / "__pycache__" / "code.json"
-
-
 def _keep() -> None:
     with suppress(OSError):
-        write_atomically(_kept(), json.dumps(_known()).encode())
-
-
-def _is_name(value) -> bool:
-    return isinstance(value, str) and value.endswith((".yml", ".csv", ".json"))
+        write_atomically(_KEPT, json.dumps(_known()).encode())
 
 
 def _without_docstrings(tree):

@@ -65,13 +65,12 @@ class DatasetEntry(_Settings):
 
 
 class Profile(_Settings):
-    """All parameters of one run of the book.
+    """All parameters of one run of the book; results go to ``results/<name>``.
 
-    `name`: stem of the file `path`; results go to ``results/<name>``. `title, summary`: one line
-    and one paragraph for the reader. `simulated`: whether the cells are simulated; pages say so.
-    `data`: catalogue entries to fetch before any chapter runs. `datasets`: what to load, in order.
-    `embeddings`: mappings with at least ``name``, for the embedding builders. `models`: models that
-    every chapter whose task they predict scores besides its own: names or mappings with at least
+    `title, summary`: one line and one paragraph for the reader. `simulated`: whether the cells are
+    simulated; pages say so. `data`: catalogue entries to fetch before any chapter runs. `datasets`:
+    what to load, in order. `embeddings`: mappings with at least ``name``, for the builders.
+    `models`: scored by every chapter whose task they predict: names or mappings with at least
     ``name``, see `perturbcore.models.registry`. `chapters`: per chapter, the parameter values that
     differ from its own defaults.
     """
@@ -128,13 +127,13 @@ class Profile(_Settings):
 
     def dataset(self, name: str) -> DatasetEntry:
         """Return one data set of the profile by name."""
-        for entry in self.datasets:
-            if entry.name == name:
-                return entry
-        raise ParameterError(
-            f"profile {self.name} has no data set {name!r}; it has "
-            f"{', '.join(d.name for d in self.datasets) or 'none'} ({self.path})"
-        )
+        there = {entry.name: entry for entry in self.datasets}
+        if name not in there:
+            raise ParameterError(
+                f"profile {self.name} has no data set {name!r}; it has "
+                f"{', '.join(there) or 'none'} ({self.path})"
+            )
+        return there[name]
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
@@ -147,7 +146,17 @@ def load_profile(name_or_path: str | Path) -> Profile:
     >>> pc.load_profile("demo").simulated
     True
     """
-    path = _locate(str(name_or_path))
+    path, text = Path(name_or_path).expanduser(), str(name_or_path)
+    if not text.endswith((".yml", ".yaml")) and "/" not in text:
+        path = project_root() / "notebooks" / "profiles" / f"{text}.yml"
+        if not path.is_file():
+            raise ParameterError(
+                f"no profile named {text!r}; there are {', '.join(profile_names())}, "
+                "or give the path of a .yml file"
+            )
+    if not path.is_file():
+        raise ParameterError(f"the profile {path} does not exist")
+    path = path.resolve()
     keys = [name for name in Profile.model_fields if name not in ("name", "path")]
     raw = read_yaml(path)
     if not isinstance(raw, dict):
@@ -163,18 +172,3 @@ def load_profile(name_or_path: str | Path) -> Profile:
 def profile_names() -> list[str]:
     """Names of the profiles that come with the project."""
     return sorted(p.stem for p in (project_root() / "notebooks" / "profiles").glob("*.yml"))
-
-
-def _locate(text: str) -> Path:
-    if text.endswith((".yml", ".yaml")) or "/" in text:
-        path = Path(text).expanduser()
-        if not path.is_file():
-            raise ParameterError(f"the profile {path} does not exist")
-        return path.resolve()
-    path = project_root() / "notebooks" / "profiles" / f"{text}.yml"
-    if not path.is_file():
-        raise ParameterError(
-            f"no profile named {text!r}; there are {', '.join(profile_names())}, "
-            "or give the path of a .yml file"
-        )
-    return path

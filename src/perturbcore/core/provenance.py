@@ -6,8 +6,10 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
+
+import joblib
 
 from perturbcore import __version__
 
@@ -35,35 +37,26 @@ def _constant() -> dict:
         "commit": commit,
         "dirty": dirty,
         "python": platform.python_version(),
-        "packages": {name: v for name in PACKAGES if (v := _version(name))},
+        "packages": {name: version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": joblib.cpu_count(),
         "memory_gib": _memory(),
         "gpu": _gpu(),
     }
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
-
-
 def _commit() -> tuple[str, bool]:
-    def git(*words) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
-        done = subprocess.run(command, capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
+    """Return the commit of the checkout, and whether tracked files differ from it."""
+    words = "describe --always --exclude=* --abbrev=40 --dirty".split()
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD"), bool(changed)
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True
+        )
     except FileNotFoundError:
         return "", False
+    said = done.stdout.strip()
+    return said.removesuffix("-dirty"), said.endswith("-dirty")
 
 
 def _cpu() -> str:
@@ -86,8 +79,6 @@ def _gpu() -> str:
     # Importing torch takes seconds: only where it is loaded already or a GPU driver is there.
     if "torch" not in sys.modules and not Path("/proc/driver/nvidia").exists():
         return ""
-    try:
-        import torch
-    except ImportError:
-        return ""
+    import torch
+
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""

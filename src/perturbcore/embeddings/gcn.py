@@ -14,9 +14,8 @@ from torch_geometric.nn import GCNConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from perturbcore.core.errors import LeakError
-from perturbcore.core.training.batches import Batches
 from perturbcore.core.training.fit import Trained, fit
-from perturbcore.core.training.learner import Learner
+from perturbcore.core.training.learner import Batches, Learner
 
 
 class SymmetricProduct(torch.autograd.Function):

@@ -6,33 +6,24 @@ from pathlib import Path
 from perturbcore import __version__
 from perturbcore.book.cli import book_verbs, file_verbs, paper
 
+DATASETS = ("essential", "norman", "sciplex", "tahoe")
+TOTALS = "chemicals: genes over which a cell's total is taken"
+
 
 def parser() -> argparse.ArgumentParser:
-    """Make the parser: each verb's help is the first line of its function."""
+    """Make the parser."""
     top = argparse.ArgumentParser(
         prog="perturbcore",
         description="From cells to responses, from responses and embeddings "
         "to scores, from scores to a book.",
     )
     top.add_argument("--version", action="version", version=f"perturbcore {__version__}")
-    verbs = top.add_subparsers(required=True, metavar="VERB", title="verbs")
-
-    def verb(call):
-        line = call.__doc__.splitlines()[0]
-        new = verbs.add_parser(call.__name__, help=line, description=line)
-        new.set_defaults(call=call)
-        return new
+    verb = _verbs(top)
 
     v = verb(book_verbs.run)
     v.add_argument("chapter")
-    v.add_argument(
-        "-p",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="a parameter; a list as '[5, 10]' or 5,10",
-    )
+    v.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                   help="a parameter; a list as '[5, 10]' or 5,10")  # fmt: skip
     v.add_argument("--profile", default="demo", help="name, or path of a .yml file")
     v.add_argument("--out", type=Path, help="where to put the executed notebook")
     v.add_argument("--for-book", action="store_true", help=argparse.SUPPRESS)
@@ -90,12 +81,74 @@ def parser() -> argparse.ArgumentParser:
     v.add_argument("--seed", type=int, default=0)
     v.add_argument("--jobs", type=int, default=1)
 
-    paper.add_verbs(verb)
+    _paper_verbs(_verbs(verb(paper.paper)))
     return top
 
 
-def _controls(verb, default: str | None = "global") -> None:
-    said = "of the whole cell line, or of the same batch"
+def _verbs(top):
+    """Return what adds a verb: its name is that of its function, its help the first line there."""
+    verbs = top.add_subparsers(required=True, metavar="VERB", title="verbs")
+
+    def verb(call):
+        line = call.__doc__.splitlines()[0]
+        new = verbs.add_parser(call.__name__, help=line, description=line)
+        new.set_defaults(call=call)
+        return new
+
+    return verb
+
+
+def _paper_verbs(verb) -> None:
+    v = verb(paper.responses)
+    _raw_options(v)
+    v.add_argument("--out", type=Path, required=True, help=".h5ad in the documented layout")
+    v.add_argument("--task", choices=["lfc", "deg"], default="lfc")
+    v.add_argument("--folds", type=Path, help="take the stored folds from this .h5ad or .csv")
+    v.add_argument("--batches", choices=["all", "with_controls"], default="all",
+                   help="as the published code, or as the paper")  # fmt: skip
+    v.add_argument("--totals", choices=["all", "kept"], default="all", help=TOTALS)
+    v.add_argument("--test", choices=["welch", "student"], default="welch",
+                   help="of labels: as the published code, or as the paper")  # fmt: skip
+    v.add_argument("--min-cells", type=int, help="of labels: groups must have more cells than this")
+
+    v = verb(paper.error)
+    _raw_options(v)
+    v.add_argument("--out", type=Path, required=True, help=".csv in the published columns")
+    _controls(v, None, "; as published by default")
+    v.add_argument("--totals", choices=["kept", "all"], default="kept", help=TOTALS)
+    v.add_argument("--cell-line", help="only this one")
+    v.add_argument("--outer", type=int, help="draws of batches")
+    v.add_argument("--inner", type=int, help="draws of cells in each")
+    v.add_argument("--seed", type=int, default=5050)
+    v.add_argument("--jobs", type=int, default=1)
+    v.add_argument("--checkpoint", type=Path, help="file that keeps finished perturbations")
+
+    v = verb(paper.compare)
+    v.add_argument("dataset", nargs="*", help=f"of {', '.join(DATASETS)}; all that are there")
+    v.add_argument("--root", type=Path, help="folder of the layout, else PERTURBCORE_PAPER_DATA")
+    v.add_argument("--out", type=Path, required=True, help=".csv")
+    v.add_argument("--store", type=Path, help="file that keeps finished units, to resume")
+    v.add_argument("--seed", type=int, default=0)
+    v.add_argument("--jobs", type=int, default=1)
+
+    v = verb(paper.fixture)
+    v.add_argument("folder", type=Path)
+    v.add_argument("--seed", type=int, default=0)
+    v.add_argument("--task", action="append", choices=["lfc", "deg"], help="repeatable")
+
+    v = verb(paper.fetch)
+    v.add_argument("--root", type=Path, help="folder to put them; data/paper by default")
+
+
+def _raw_options(verb) -> None:
+    verb.add_argument("dataset", choices=DATASETS)
+    verb.add_argument("--raw", type=Path, required=True, help="folder with the raw files")
+    verb.add_argument("--dose", type=float, help="chemicals: the dose that is kept")
+    verb.add_argument("--in-memory", action="store_true", help="Essential: read all cells at once")
+
+
+def _controls(verb, default: str | None = "global", more: str = "") -> None:
+    said = f"of the whole cell line, or of the same batch{more}"
     verb.add_argument("--controls", choices=["global", "matched"], default=default, help=said)
 
 
@@ -108,15 +161,11 @@ def _screen_options(verb) -> None:
     group.add_argument("--batch-value", help="the one batch of all cells")
     group.add_argument("--cell-line", metavar="COLUMN")
     group.add_argument("--cell-line-value", help="the one cell line of all cells")
-    group.add_argument(
-        "--control", action="append", metavar="LABEL", help="label of control cells; repeatable"
-    )
+    said = "label of control cells; repeatable"
+    group.add_argument("--control", action="append", metavar="LABEL", help=said)
     group.add_argument("--control-column", metavar="COLUMN", help="true for control cells")
     group.add_argument("--scale", choices=["counts", "log1p"], help="what X holds")
     group.add_argument("--identifier", choices=["symbol", "ensembl", "entrez", "drug"])
-    group.add_argument(
-        "--unmatched",
-        choices=["error", "drop", "keep"],
-        help="perturbations without cells in any batch that has controls",
-    )
+    said = "perturbations without cells in any batch that has controls"
+    group.add_argument("--unmatched", choices=["error", "drop", "keep"], help=said)
     group.add_argument("--dataset", help="name of the data set; else the file's name")

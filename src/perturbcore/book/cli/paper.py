@@ -7,8 +7,6 @@ from pathlib import Path
 
 from perturbcore.core.errors import ParameterError
 
-DATASETS = ("essential", "norman", "sciplex", "tahoe")
-
 
 def responses(options) -> None:
     """Turn raw cells in the documented layout into responses in the documented layout."""
@@ -40,19 +38,11 @@ def error(options) -> None:
 
     _writable(options.out, ".csv")
     table = error_of_raw(
-        options.dataset,
-        options.raw,
-        control=options.controls,
-        totals=options.totals,
-        dose=options.dose,
-        n_outer=options.outer,
-        n_inner=options.inner,
-        seed=options.seed,
-        cell_line=options.cell_line,
-        backed=not options.in_memory,
-        n_jobs=options.jobs,
+        options.dataset, options.raw, control=options.controls, totals=options.totals,
+        dose=options.dose, n_outer=options.outer, n_inner=options.inner, seed=options.seed,
+        cell_line=options.cell_line, backed=not options.in_memory, n_jobs=options.jobs,
         checkpoint=options.checkpoint,
-    )
+    )  # fmt: skip
     table.to_csv(options.out, index=False)
     print(f"{options.out}: {table['pert_id'].nunique()} perturbations, {len(table)} rows")
 
@@ -65,12 +55,9 @@ def compare(options) -> None:
     from perturbcore.score.store import ScoreStore
 
     _writable(options.out, ".csv")
+    store = ScoreStore(options.store or ":memory:")
     done = reproduce(
-        options.dataset or None,
-        options.root,
-        store=ScoreStore(options.store or ":memory:"),
-        n_jobs=options.jobs,
-        seed=options.seed,
+        options.dataset or None, options.root, store=store, n_jobs=options.jobs, seed=options.seed
     )
     for note in done.notes:
         print(note)
@@ -105,70 +92,5 @@ def _writable(path: Path, suffix: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def add_verbs(verb) -> None:
-    """Add ``paper`` and its verbs to the command; `verb` makes a parser from a function."""
-    top = verb(paper)
-    verbs = top.add_subparsers(required=True, metavar="VERB", title="verbs")
-
-    def inner(call):
-        line = call.__doc__.splitlines()[0]
-        new = verbs.add_parser(call.__name__, help=line, description=line)
-        new.set_defaults(call=call)
-        return new
-
-    v = inner(responses)
-    _raw_options(v)
-    v.add_argument("--out", type=Path, required=True, help=".h5ad in the documented layout")
-    v.add_argument("--task", choices=["lfc", "deg"], default="lfc")
-    v.add_argument("--folds", type=Path, help="take the stored folds from this .h5ad or .csv")
-    v.add_argument("--batches", choices=["all", "with_controls"], default="all",
-                   help="as the published code, or as the paper")  # fmt: skip
-    v.add_argument("--totals", choices=["all", "kept"], default="all",
-                   help="chemicals: genes over which a cell's total is taken")  # fmt: skip
-    v.add_argument("--test", choices=["welch", "student"], default="welch",
-                   help="of labels: as the published code, or as the paper")  # fmt: skip
-    v.add_argument("--min-cells", type=int, help="of labels: groups must have more cells than this")
-
-    v = inner(error)
-    _raw_options(v)
-    v.add_argument("--out", type=Path, required=True, help=".csv in the published columns")
-    v.add_argument(
-        "--controls",
-        choices=["global", "matched"],
-        help="of the whole line, or of the same batch; as published by default",
-    )
-    v.add_argument("--totals", choices=["kept", "all"], default="kept",
-                   help="chemicals: genes over which a cell's total is taken")  # fmt: skip
-    v.add_argument("--cell-line", help="only this one")
-    v.add_argument("--outer", type=int, help="draws of batches")
-    v.add_argument("--inner", type=int, help="draws of cells in each")
-    v.add_argument("--seed", type=int, default=5050)
-    v.add_argument("--jobs", type=int, default=1)
-    v.add_argument("--checkpoint", type=Path, help="file that keeps finished perturbations")
-
-    v = inner(compare)
-    v.add_argument("dataset", nargs="*", help=f"of {', '.join(DATASETS)}; all that are there")
-    v.add_argument("--root", type=Path, help="folder of the layout, else PERTURBCORE_PAPER_DATA")
-    v.add_argument("--out", type=Path, required=True, help=".csv")
-    v.add_argument("--store", type=Path, help="file that keeps finished units, to resume")
-    v.add_argument("--seed", type=int, default=0)
-    v.add_argument("--jobs", type=int, default=1)
-
-    v = inner(fixture)
-    v.add_argument("folder", type=Path)
-    v.add_argument("--seed", type=int, default=0)
-    v.add_argument("--task", action="append", choices=["lfc", "deg"], help="repeatable")
-
-    v = inner(fetch)
-    v.add_argument("--root", type=Path, help="folder to put them; data/paper by default")
-
-
 def paper(options) -> None:
     """Read, make and compare the authors' data of Cole et al. 2026 (see 'paper --help')."""
-
-
-def _raw_options(verb) -> None:
-    verb.add_argument("dataset", choices=DATASETS)
-    verb.add_argument("--raw", type=Path, required=True, help="folder with the raw files")
-    verb.add_argument("--dose", type=float, help="chemicals: the dose that is kept")
-    verb.add_argument("--in-memory", action="store_true", help="Essential: read all cells at once")

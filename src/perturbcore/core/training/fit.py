@@ -18,8 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.files import replaced
-from perturbcore.core.training.batches import Batches
-from perturbcore.core.training.learner import Learner
+from perturbcore.core.training.learner import Batches, Learner
 
 WEIGHTS, CHECKPOINT, DONE, KEY = "weights.safetensors", "last.ckpt", "done.json", "key.txt"
 # advice on loaders and devices stays out of the pages

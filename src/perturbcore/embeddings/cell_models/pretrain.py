@@ -10,9 +10,8 @@ from sklearn.utils.extmath import randomized_svd
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import ParameterError
-from perturbcore.core.training.batches import Batches
 from perturbcore.core.training.fit import fit
-from perturbcore.core.training.learner import Learner, cosine_after_warmup
+from perturbcore.core.training.learner import Batches, Learner, cosine_after_warmup
 from perturbcore.embeddings.cell_models.cells import LARGEST, CellTransformer
 from perturbcore.embeddings.cell_models.tokens import ControlCells
 

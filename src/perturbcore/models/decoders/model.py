@@ -12,9 +12,13 @@ from anndata import AnnData
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import ParameterError
-from perturbcore.core.training.batches import Batches
 from perturbcore.core.training.fit import fit
-from perturbcore.core.training.learner import Learner, constant_after_warmup, cosine_after_warmup
+from perturbcore.core.training.learner import (
+    Batches,
+    Learner,
+    constant_after_warmup,
+    cosine_after_warmup,
+)
 from perturbcore.models.decoders.backbones import make_backbone
 from perturbcore.models.decoders.latent import Latent, vector_units
 from perturbcore.models.decoders.options import DecoderOptions

@@ -11,9 +11,8 @@ import torch
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.training.batches import Batches
 from perturbcore.core.training.fit import fit
-from perturbcore.core.training.learner import Learner
+from perturbcore.core.training.learner import Batches, Learner
 from perturbcore.score.labels import best_threshold
 from perturbcore.score.model import Fold, Model, Prediction
 

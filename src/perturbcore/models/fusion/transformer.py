@@ -14,8 +14,8 @@ from sklearn.model_selection import train_test_split
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.training.batches import Batches
 from perturbcore.core.training.fit import Trained, fit
+from perturbcore.core.training.learner import Batches
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.linalg import fix_signs
 from perturbcore.models.fusion.learner import DEGLearner, FusionLearner, LFCLearner, PairLearner
