@@ -26,7 +26,7 @@ from myst_nb import glue
 import perturbcore as pc
 from perturbcore.core import provenance
 from perturbcore.report import pages
-from perturbcore.report.comparison import RANKING_COLUMNS, Comparison, three_sentences
+from perturbcore.report.comparison import Comparison, three_sentences
 
 chapter = pc.open_chapter("answer")
 study = pc.Study(chapter)
@@ -61,5 +61,6 @@ table = ranked.ranking()
 pages.show_figure(chapter, ranked.figure(), "ranking", table)
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, table, "ranking", keep=RANKING_COLUMNS, bold="with_best",
+pages.show_table(chapter, table, "ranking", keep=ranked.columns(), bold="with_best",
                  caption="Bold: the best embedding, and those that cannot be told apart from it; controls do not compete.")
+pages.say("\n\n".join(ranked.caveats()))

@@ -77,7 +77,7 @@ pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the pert
 nearest = comparison.Comparison(scores, predictor="knn")
 pages.say(nearest.answer(data.title))
 pages.take_home(chapter, nearest.one_line())
-pages.show_table(chapter, nearest.ranking(), "ranking", keep=comparison.RANKING_COLUMNS, bold="with_best",
+pages.show_table(chapter, nearest.ranking(), "ranking", keep=nearest.columns(), bold="with_best",
                  caption="All cell lines, k nearest neighbours. Bold: the best embedding, and those that cannot be told "
                  "apart from it; controls do not compete. Gap closed: (score - Train Mean) / (ceiling - Train Mean).")
 

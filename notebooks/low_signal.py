@@ -36,7 +36,7 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.report import figures, pages
-from perturbcore.report.comparison import RANKING_COLUMNS, Comparison
+from perturbcore.report.comparison import Comparison
 
 chapter = pc.open_chapter("low_signal")
 study = pc.Study(chapter, n_jobs)
@@ -63,7 +63,7 @@ boxes = figures.box_by_method(nearest.scores, nearest.metric, **look)
 pages.show_figure(chapter, boxes, "ranking", nearest.scores)
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, nearest.ranking(), "ranking", keep=RANKING_COLUMNS, bold="with_best",
+pages.show_table(chapter, nearest.ranking(), "ranking", keep=nearest.columns(), bold="with_best",
                  caption="Bold: the best embedding, and those that cannot be told apart from it; controls do not compete.")
 pages.say(nearest.reading())
 

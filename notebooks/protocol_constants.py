@@ -102,6 +102,7 @@ pages.show_table(chapter, choices, "effects-and-ceilings", caption="Effects and 
 # %% tags=["hide-input"]
 doubts = about.defaults([
     "perturbcore.score.uncertainty.mean_ci:confidence, test_ratio",
+    "perturbcore.report.paired.PairedScores:covering",
     "perturbcore.report.paired.PairedScores.rank_table:n_boot, seed",
 ])
 pages.show_table(chapter, doubts, "uncertainty", caption="Intervals and ranks.")

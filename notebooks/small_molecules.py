@@ -90,7 +90,7 @@ pages.show_table(chapter, noise, "noise", keep=drugs.NOISE, digits=2,
 # %% tags=["hide-input"]
 pages.say(c.answer(data.title))
 pages.take_home(chapter, drugs.one_line(c, noise, data))
-pages.show_table(chapter, c.ranking(), "ranking", keep=drugs.columns(c), bold="with_best",
+pages.show_table(chapter, c.ranking(), "ranking", keep=c.columns(), bold="with_best",
                  caption="All cell lines. Bold: the best, and what cannot be told apart from it.")
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Error of every drug embedding with k nearest neighbours, one panel a cell line. Box: quartiles and range over five folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where it was measured, the experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/small_molecules/ranking.svg), [numbers](tables/small_molecules/ranking-data.csv).", "name": "fig-drugs"}, "image": {"alt": "Box plots of the prediction error of each drug embedding in each cell line, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
@@ -127,7 +127,7 @@ for name in also:
     limit = study.ceiling(name, n_outer=n_outer, n_inner=n_inner)
     more = Comparison(study.evaluate(name, models, protocol=protocol, ceiling=limit, seed=seed), "L2", predictor="knn")
     pages.say(more.answer(study.dataset(name).title))
-    pages.show_table(chapter, more.ranking(), f"ranking-{name}", keep=drugs.columns(more), bold="with_best",
+    pages.show_table(chapter, more.ranking(), f"ranking-{name}", keep=more.columns(), bold="with_best",
                      caption=f"{study.dataset(name).title}, all cell lines, k nearest neighbours.")
 
 # %% [markdown]

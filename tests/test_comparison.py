@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from perturbcore.core.errors import InputError
+from perturbcore.data.folds import add_folds
+from perturbcore.data.responses import make_responses
+from perturbcore.embeddings.base import Embedding
+from perturbcore.models.simple import evaluate_embeddings
+from perturbcore.models.simple.knn import KNN
+from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison, predictor_agreement, three_sentences
+from perturbcore.report.figures.methods import reference_lines
 from perturbcore.report.paired import verdict
 from perturbcore.report.text import duration, listed, number, p_value, percent, plural, signed
 
@@ -178,6 +185,85 @@ def test_predictors_are_held_against_each_other(second, better):
     assert f"ridge is the better predictor for {better} of them" in said
 
 
+def test_an_embedding_of_low_coverage_is_shown_but_does_not_win():
+    """Where the Train Mean wins, every perturbation without a vector is a good prediction."""
+    means = {**MEANS, ("good", "knn", "Prior knowledge"): 8.3, ("twin", "knn", "Protein"): 8.4}
+    means = {k: v for k, v in means.items() if k != ("twin", "knn", "Prior knowledge")}
+    means["dull", "knn", "Protein"] = 8.6
+    table = scores({**means, ("sparse", "knn", "Protein"): 8.02})
+    table.loc[table["embedding"] == "sparse", "coverage"] = 0.26
+    c = Comparison(table)
+    row = c.ranking().set_index("method").loc["sparse"]
+    assert (c.best, row["coverage"], row["competes"], row["with_best"]) == (
+        "good",
+        0.26,
+        False,
+        False,
+    )
+    assert c.means["sparse"] < c.means["good"]
+    assert set(c.gains()["against"]) == {"good"} and "sparse" not in set(c.neighbours()["method"])
+    said = c.answer("Toy")
+    assert (
+        "no embedding is better than the Train Mean: the best of 3 embeddings is **good**" in said
+    )
+    assert said.endswith("fewer than 50 % of the perturbations have a vector: sparse (26 %).")
+    assert "sparse" not in c.one_line() + "".join(three_sentences(c, simulated=True))
+    lines = reference_lines(c.scores.assign(display=c.scores["method"]), lower_is_better=True)
+    assert "sparse" not in set(lines["display"])
+    assert Comparison(table, covering=0.2).best == "sparse"
+    every = table.assign(coverage=np.where(table["embedding"] == "", np.nan, 0.26))
+    assert Comparison(every).best == "sparse"  # nobody covers enough: all compete
+
+
+@pytest.fixture(scope="module")
+def screen():
+    """Responses of 80 perturbations that follow 4 numbers, and embeddings that know these."""
+    rng = np.random.default_rng(0)
+    names, latent = pd.Index([f"P{i:02d}" for i in range(80)]), rng.normal(size=(80, 4))
+    X = np.tanh(latent) @ rng.normal(size=(4, 30)) + 0.4 * rng.normal(size=(80, 30))
+    about = pd.DataFrame({"perturbation": names, "cell_line": "A"})
+    responses = add_folds(make_responses(X, about, [f"g{i}" for i in range(30)], dataset="toy"))
+
+    def embedding(name, noise, n=80):
+        own = latent @ rng.normal(size=(4, 12)) + noise * rng.normal(size=(80, 12))
+        rows = rng.permutation(80)[:n]
+        return Embedding(name, "Protein", names[rows], own[rows].astype(np.float32))
+
+    known = [embedding("clear", 0.1, 48), embedding("vague", 1.6), embedding("vaguer", 1.8)]
+    copy = Embedding("copy", "Protein", names, X.astype(np.float32))
+
+    def scored(embeddings):
+        return evaluate_embeddings(
+            responses, embeddings, [KNN([3, 5])], protocol=Protocol(n_components=8), progress=False
+        )
+
+    return known, copy, scored
+
+
+def test_the_order_where_all_have_vectors_stands_beside_the_ranking(screen):
+    (clear, *rest), _, scored = screen
+    c = Comparison(scored([clear, *rest]))
+    alone = scored([rest[0]])
+    l2 = alone[(alone["metric"] == "L2") & (alone["embedding"] == "vague")]
+    np.testing.assert_allclose(l2["common"], l2["value"], rtol=1e-5)
+    table = c.ranking().set_index("method")
+    assert table["value"].idxmin() != "clear"
+    assert (
+        c.best == "vague"
+        and c.best_on_common == "clear" == table["common"].drop("Idealized").idxmin()
+    )
+    assert "the order is another" in c.answer() and "best there is clear" in c.answer()
+    assert "the order is another" not in Comparison(scored(rest)).answer()
+    assert "common" in c.columns() and "common" not in Comparison(scores()).columns()
+
+
+def test_a_copy_of_the_responses_looks_too_good(screen):
+    known, copy, scored = screen
+    assert "copy looks too good" in Comparison(scored([*known, copy])).answer()
+    for usual in (Comparison(scored(known)), Comparison(scores())):
+        assert not usual.too_good and "too good" not in usual.answer()
+
+
 # every sentence against the table, whoever wins
 
 FLOOR = 8.0
@@ -216,7 +302,9 @@ def truth(c: Comparison) -> dict:
         name=c.scores["embedding"].where(c.scores["embedding"] != "", c.scores["predictor"])
     )
     fold = sign * raw.groupby(["name", "fold"])["value"].mean().unstack("fold")
+    share = raw.groupby("name")["coverage"].mean()
     names = [n for n in fold.index if n.startswith("E")]
+    names = [n for n in names if share[n] >= 0.5] or names
     best = max(names, key=lambda n: fold.loc[n].mean())
 
     def told(reference, others):
@@ -305,7 +393,8 @@ def test_controls_are_never_best_tied_or_counted(case):
     controls = table["modality"].str.endswith("control")
     assert not table.loc[controls, ["competes", "with_best"]].to_numpy().any()
     assert table.loc[controls, ["p_best", "p_floor", "behind"]].isna().to_numpy().all()
-    assert len(c.neighbours()) == len(c.competitors) == len(table.index[~controls])
+    assert len(c.neighbours()) == len(c.competitors) == table["competes"].sum()
+    assert set(c.competitors) == set(truth(c)["names"])
     assert "Random" not in c.answer() + c.one_line() + " ".join(three_sentences(c, simulated=False))
     figure = c.figure().axes[0]
     rows = [text.get_text() for text in figure.get_yticklabels()]

@@ -87,7 +87,7 @@ def test_scores_equal_the_published_procedure_written_out():
 def test_the_table_has_floor_ceiling_and_provenance():
     responses, embeddings = world()
     scores = evaluate(responses, embeddings, [KS, Linear("lasso")], protocol=SMALL, progress=False)
-    assert list(scores.columns) == COLUMNS
+    assert list(scores.columns) == [*COLUMNS, "common"]
     l2 = scores[scores["metric"] == "L2"].groupby(["embedding", "predictor"])["value"].mean()
     assert l2["idealized", "knn"] < l2["good", "knn"] < l2["noise", "knn"]
     assert l2["good", "knn"] < l2["", "train_mean"] < l2["", "no_change"]

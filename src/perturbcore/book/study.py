@@ -172,7 +172,7 @@ class Study:
             raise InputError(
                 f"chapter '{chapter}' has no scores in profile '{self.profile.name}': run it first"
             )
-        return self.store.scores(keys)
+        return self.store.compared(keys)
 
     def export(self) -> None:
         """Write ``scores.parquet``: of the book, or of this run where it has its own folder."""
@@ -238,7 +238,7 @@ class Study:
             self.store.put(units)
             self.store.claim(scope, [*self.store.keys_of(scope), *(u.key for u in units)])
         self.export()
-        return self.store.scores(self.store.keys_of(scope))
+        return self.store.compared(self.store.keys_of(scope))
 
     def lines(self, name: str) -> list[str]:
         """Cell lines of a data set, in their order."""

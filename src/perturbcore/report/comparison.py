@@ -17,7 +17,7 @@ from perturbcore.report.text import HEADINGS, listed, percent, plural
 from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.uncertainty import holm, t_statistics
 
-FULL_COVERAGE = 0.995
+FULL_COVERAGE, LEAST_TAU, FAR_AHEAD = 0.995, 0.8, 3
 RANKING_COLUMNS = HEADINGS["ranking"]
 GAIN_COLUMNS = HEADINGS["gains"]
 NEIGHBOUR_COLUMNS = HEADINGS["neighbours"]
@@ -44,14 +44,19 @@ class Comparison(PairedScores):
         return "embedding" if same else "method"
 
     @cached_property
-    def coverage(self) -> pd.Series:
-        """Share of the perturbations that a method has a vector for; missing if it needs none."""
-        return self.mean_of("coverage")
+    def common(self) -> pd.Series:
+        """Score on the perturbations that all embeddings cover; missing where it was not kept."""
+        return self.mean_of("common")
 
     @cached_property
     def _order(self) -> list[str]:
         """All methods, best first."""
         return list((-self.sign * self.means).sort_values(kind="stable").index)
+
+    def columns(self) -> dict[str, str]:
+        """Columns of the ranking that a page shows, those without any value left out."""
+        there = self.ranking().notna().any()
+        return {name: head for name, head in RANKING_COLUMNS.items() if there[name]}
 
     def _wide(self, column: str) -> pd.DataFrame:
         """Put a column of `gap` by method (rows, best first) and cell line, and over all lines."""
@@ -70,16 +75,19 @@ class Comparison(PairedScores):
         return self._wide("gap_closed")
 
     def ranking(self) -> pd.DataFrame:
-        """Rank all methods over all cell lines, best first; floors and ceilings do not compete.
+        """Rank all methods over all cell lines, best first.
+
+        Floors, ceilings and embeddings below the coverage `covering` do not compete.
 
         Returns
         -------
         pandas.DataFrame
             method, embedding, predictor, modality, value (mean over lines and folds), low, high
-            (95 % interval over folds), coverage, seconds, competes, median_rank, floor, ceiling,
-            gap_closed, behind (how much worse than the best), p_best (adjusted over competitors),
-            against_best (see `verdict`), with_best (the best, or not shown to be worse), over_floor
-            (gain over the Train Mean), p_floor (adjusted over competitors), against_floor.
+            (95 % interval over folds), coverage, common (score on the perturbations that all
+            embeddings cover), seconds, competes, median_rank, floor, ceiling, gap_closed, behind
+            (how much worse than the best), p_best (adjusted over competitors), against_best (see
+            `verdict`), with_best (the best, or not shown to be worse), over_floor (gain over the
+            Train Mean), p_floor (adjusted over competitors), against_floor.
         """
         return self._ranking.rename_axis("method").reset_index()
 
@@ -93,6 +101,7 @@ class Comparison(PairedScores):
             low=interval["low"],
             high=interval["high"],
             coverage=self.coverage,
+            common=self.common,
             seconds=self.seconds,
             competes=self.methods.index.isin(self.competitors),
             median_rank=self.ranks().groupby("method")["rank"].median(),
@@ -171,16 +180,79 @@ class Comparison(PairedScores):
     def answer(self, title: str = "these data") -> str:
         """Say in three paragraphs what is best, what it closes of the gap, what ties or fails."""
         n, best = len(self.competitors), self.best
+        lead = f"no {self.noun} is better than the Train Mean: "
+        if self.sign * (self.means[best] - self.means[self.floor]) > 0:
+            lead = ""
         first = (
-            f"On {title}, the best of {n} {plural(n, self.noun)} is **{best}** {self.about(best)}: "
-            f"{self.label} {self.score_said(best)}, against {self.means[self.floor]:.3f} for the "
-            "Train Mean."
+            f"On {title}, {lead}the best of {n} {plural(n, self.noun)} is **{best}** "
+            f"{self.about(best)}: {self.label} {self.score_said(best)}, against "
+            f"{self.means[self.floor]:.3f} for the Train Mean."
         )
         gaps = self.gap(("cell_line",))
         gaps = gaps[(gaps["method"] == best) & gaps["gap_closed"].notna()]
         each = [f"{r.cell_line} {percent(r.gap_closed)}" for r in gaps.itertuples()]
         by_line = f"; by cell line: {', '.join(each)}" if len(each) > 1 else ""
-        return f"{first}\n\nIt {self.gap_said()}{by_line}.\n\n{self.rest_said()}"
+        said = [first, f"It {self.gap_said()}{by_line}.", self.rest_said(), *self.caveats()]
+        return "\n\n".join(said)
+
+    def caveats(self) -> list[str]:
+        """Say who lacks too many vectors to win, whether that decides, and what looks too good."""
+        said, share, order = [], self.coverage, self._order
+        sparse = [m for m in order if share[m] < self.covering and m not in self.competitors]
+        if sparse:
+            each = [f"{m} ({percent(share[m])})" for m in sparse]
+            said.append(
+                f"Shown, but not competing, since fewer than {percent(self.covering)} of the "
+                f"perturbations have a vector: {listed(each)}."
+            )
+        if self.best_on_common:
+            rival, there = self.best_on_common, self.common
+            said.append(
+                "On the perturbations that all embeddings cover, the order is another (Kendall's "
+                f"tau {self.tau_on_common:.2f}): best there is {rival} ({there[rival]:.3f}; "
+                f"Train Mean {there[self.floor]:.3f})."
+            )
+        if self.too_good:
+            said.append(
+                f"{self.best} looks too good: it is far ahead of every other and near the "
+                "idealized embedding, so check that it holds no labels or responses."
+            )
+        return said
+
+    @cached_property
+    def tau_on_common(self) -> float:
+        """Kendall's tau of the competitors' order with that on what all embeddings cover."""
+        both = pd.DataFrame({"all": self.means, "common": self.common}).loc[self.competitors]
+        return float(both.corr("kendall").iloc[0, 1])
+
+    @property
+    def best_on_common(self) -> str:
+        """The best where all embeddings have vectors, if that order differs; else empty.
+
+        It differs if another is best, or Kendall's tau is below 0.8.
+        """
+        there = (self.sign * self.common[self.competitors]).dropna()
+        if there.empty or not (self.coverage < 1).any():
+            return ""
+        best = str(there.idxmax())
+        return best if best != self.best or self.tau_on_common < LEAST_TAU else ""
+
+    @property
+    def too_good(self) -> bool:
+        """Whether the best embedding is as far ahead as one that holds the labels would be.
+
+        Its lead over the second is more than 3 times the largest step between any other neighbours,
+        and more than half of the way from the second to the idealized embedding. Two others are
+        needed to say so.
+        """
+        ideal = self.methods.index[self.methods["embedding"] == "idealized"]
+        good = (self.sign * self.means[self.competitors]).groupby(self.methods["embedding"]).max()
+        steps = good.sort_values(ascending=False).to_list()
+        if not len(ideal) or len(steps) < 3:
+            return False
+        lead, *others = np.abs(np.diff(steps))
+        way = self.sign * self.means[ideal[0]] - steps[1]
+        return bool(lead > FAR_AHEAD * max(others) and lead > way / 2)
 
     def rest_said(self) -> str:
         """Say which others tie with the best, and which do not beat the Train Mean."""

@@ -7,7 +7,7 @@ from scipy.stats import spearmanr, zscore
 
 from perturbcore.data.effects.moments import pseudobulk
 from perturbcore.data.published.facts import facts
-from perturbcore.report.comparison import RANKING_COLUMNS, Comparison
+from perturbcore.report.comparison import Comparison
 from perturbcore.report.noise import by_line
 from perturbcore.report.published.claims.printed import read_off
 from perturbcore.report.published.figures import figure_data
@@ -182,12 +182,6 @@ def reading(c: Comparison, data) -> str:
     X = np.asarray(truth[measured.obs_names, measured.var_names].X, float)
     error = np.linalg.norm(np.asarray(measured.X, float) - X, axis=1).mean()
     return f"{c.reading()} Predicting every true effect would score {error:.2f}."
-
-
-def columns(c: Comparison) -> dict:
-    """Columns of the ranking to show: without the share of the gap where there is no gap."""
-    gap = c.ranking()["gap_closed"].notna().any()
-    return {k: v for k, v in RANKING_COLUMNS.items() if k != "gap_closed" or gap}
 
 
 def one_line(c: Comparison, table: pd.DataFrame, data) -> str:

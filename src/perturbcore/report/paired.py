@@ -9,6 +9,7 @@ import pandas as pd
 from perturbcore.core.errors import InputError
 from perturbcore.report.figures.style import display_names
 from perturbcore.score.metrics.registry import metric as registered
+from perturbcore.score.model import COVERING
 from perturbcore.score.task import primary_metric
 from perturbcore.score.uncertainty import holm, t_statistics
 
@@ -61,6 +62,9 @@ class PairedScores:
         Method that `gains` compares with by default.
     predictor : str, optional
         Keep only this predictor, and what has none.
+    covering : float
+        An embedding with vectors for a smaller share of the perturbations does not compete, since
+        most of its score is that of the Train Mean. Where none has as many, all compete.
     """
 
     def __init__(
@@ -71,7 +75,9 @@ class PairedScores:
         *,
         predictor: str | None = None,
         higher_is_better: bool | None = None,
+        covering: float = COVERING,
     ):
+        self.covering = covering
         self.metric = metric or primary_metric(scores)
         self.reference, self.label = reference, self.metric
         if higher_is_better is None:
@@ -118,11 +124,17 @@ class PairedScores:
 
     @cached_property
     def competitors(self) -> list[str]:
-        """Methods that compete: all but floors, ceilings and other controls."""
+        """Methods that compete: all but controls and embeddings of too low coverage."""
         names = self.methods.index[~self.methods["modality"].str.endswith("control")]
         if not len(names):
             raise InputError("only controls were scored: add an embedding or a method to compare")
-        return list(names)
+        enough = names[~(self.coverage[names] < self.covering)]
+        return list(enough if len(enough) else names)
+
+    @cached_property
+    def coverage(self) -> pd.Series:
+        """Share of the perturbations that a method has a vector for; missing if it needs none."""
+        return self.mean_of("coverage")
 
     @cached_property
     def means(self) -> pd.Series:

@@ -51,7 +51,8 @@ def evaluate(
     Responses with ``uns["perturbcore"]["published_split"]`` true have the folds of a benchmark:
     each unit that is computed is logged (`ScoreStore.scorings`) and notes its `Task.intervals`.
 
-    Returns tidy scores, one row per metric and unit: `perturbcore.score.store.COLUMNS`.
+    Returns tidy scores, one row per metric and unit: `perturbcore.score.store.COLUMNS`, and
+    `common` (see `ScoreStore.compared`).
     """
     models = list(models)
     check_responses(responses)
@@ -79,7 +80,7 @@ def evaluate(
                 store.put(results, log=scope if published else None)
                 bar.update(n)
     store.claim(scope, keys)
-    return store.scores(keys)
+    return store.compared(keys)
 
 
 def _published(responses: AnnData) -> bool:
@@ -239,6 +240,8 @@ def _run(jobs: list[_Job], cuts: list[_Cut], names: list[str]) -> tuple[list[Uni
             }
             ids = fold.test_ids[part["at"]]
             detail, note = {m: (ids, v) for m, v in each.items()}, prediction.note
+            if prediction.covered is not None:
+                detail["covered"] = (ids, prediction.covered[part["at"]])
             if _published(fold.train):
                 note = note | {"intervals": fold.task.intervals(part["truth"], said)}
             results.append(UnitResult(key, about, values, detail, note))

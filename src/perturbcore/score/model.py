@@ -18,6 +18,7 @@ from perturbcore.score.task import Task, task_of
 # all that a model is told of a test perturbation: the number of its cells would tell its effect
 ASKED = ["perturbation", "cell_line", "fold"]
 NEGATIVE, POSITIVE = "Negative control", "Positive control"
+COVERING = 0.5  # share of the perturbations that an embedding must have a vector for to compete
 
 
 @dataclass
@@ -29,7 +30,8 @@ class Prediction:
     and 1. `threshold`: for partial labels cell line -> score from which a pair is called positive;
     without it F1 is not reported. `chosen`: what was tuned. `coverage`: share of the perturbations
     that the model knew anything of. `note`: plain values to keep with the unit (seconds of a part,
-    weights of the sources).
+    weights of the sources). `covered`: of a model on one embedding, which test perturbations have a
+    vector, (n_test,) bool.
     """
 
     values: np.ndarray
@@ -37,6 +39,7 @@ class Prediction:
     chosen: str = ""
     coverage: float = 1.0
     note: dict = field(default_factory=dict)
+    covered: np.ndarray | None = None
 
 
 @dataclass(eq=False)

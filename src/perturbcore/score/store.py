@@ -131,6 +131,27 @@ class ScoreStore:
         frame["value"] = frame["value"].astype(float)
         return frame.sort_values([*IDENTITY, "key"], ignore_index=True)
 
+    def compared(self, keys: Iterable[str]) -> pd.DataFrame:
+        """Return `scores` with `common`: the value on the perturbations that all embeddings cover.
+
+        That is the mean over those test perturbations of a fold for which every embedding among
+        these units has a vector, as Hasanaj et al. compare; missing where a metric is not kept per
+        perturbation.
+        """
+        scores = self.scores(keys)
+        at = ["dataset", "task", "cell_line", "fold", "perturbation"]
+        units = scores.drop_duplicates("key").set_index("key")[at[:-1]]
+        each = pd.concat(
+            self.per_perturbation(units.index, m).assign(metric=m)
+            for m in ("covered", *scores["metric"].unique())
+        ).join(units, on="key")
+        each["value"] = each["value"].astype(float)
+        told = each["metric"] == "covered"
+        least = each[told].groupby(at)["value"].min()
+        shared = pd.MultiIndex.from_frame(each[at]).isin(least.index[least > 0])
+        mean = each[shared & ~told].groupby(["key", "metric"])["value"].mean()
+        return scores.join(mean.rename("common"), on=["key", "metric"])
+
     def per_perturbation(self, keys: Iterable[str], metric: str) -> pd.DataFrame:
         """Return one value a test perturbation: columns `key`, `perturbation`, `value`."""
         wanted, parts = set(keys), []

@@ -79,7 +79,7 @@ class OnEmbedding(Model):
             values[..., test, :], chosen, *cut = self.way.predict(space, targets)
         coverage = (len(train) + len(test)) / (len(ids[0]) + len(ids[1]))
         threshold = {fold.cell_lines[0]: cut[0]} if cut else None
-        return Prediction(values, threshold, str(chosen), coverage)
+        return Prediction(values, threshold, str(chosen), coverage, covered=at[1] >= 0)
 
     def _space(self, fold: Fold, train_ids, test_ids, train, test) -> NestedSpace:
         """Reduced coordinates, shared with other predictors and with lines of the same rows."""
@@ -182,7 +182,7 @@ def evaluate_embeddings(
     Returns
     -------
     pandas.DataFrame
-        Tidy scores, one row per metric and unit; columns as `perturbcore.score.store.COLUMNS`.
+        Tidy scores, one row per metric and unit; columns as `perturbcore.score.evaluate.evaluate`.
 
     Examples
     --------

@@ -21,6 +21,7 @@ from perturbcore.report.figures.style import (
     named_below,
     rows_of,
 )
+from perturbcore.score.model import COVERING
 
 CEILINGS = ("Noise floor", "Experimental error", "Experimental Error", "Idealized")
 LINE_MARKERS = ("o", "s", "^", "v", "D", "p", "X", "*")
@@ -37,13 +38,19 @@ def reference_lines(
 ) -> pd.DataFrame:
     """Medians over folds of Train Mean, experimental error and the best method, by panel.
 
-    The best is that which is neither control nor fusion, or with `fusion` the best fusion. Returns
-    columns panel, display, modality, value.
+    The best is that which is neither control nor fusion nor of too low coverage, or with `fusion`
+    the best fusion. Returns columns panel, display, modality, value.
     """
+    sparse = set()
+    if "coverage" in scores:
+        share = scores.groupby("display")["coverage"].mean()
+        sparse = set(share.index[share < COVERING])
     medians = scores.groupby(["cell_line", "display", "modality"], observed=True)["value"].median()
     medians = medians.rename_axis(index={"cell_line": "panel"}).reset_index()
     control = medians["modality"].str.endswith("control")
-    pool = medians[~control & ((medians["modality"] == "Fusion") == fusion)]
+    rivals = medians[~control & ((medians["modality"] == "Fusion") == fusion)]
+    pool = rivals[~rivals["display"].isin(sparse)]
+    pool = pool if len(pool) else rivals
     sign = 1 if lower_is_better else -1
     best = (sign * pool["value"]).groupby(pool["panel"], observed=True).idxmin()
     ends = medians["display"].isin(["Train Mean", *CEILINGS[:3]])
