@@ -224,7 +224,7 @@ def read_scores(path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         scores = pd.read_parquet(path)
     else:
-        numbers = {"fold", "seed", "value", "n_train", "n_test", "coverage", "seconds"}
+        numbers = {"fold", "seed", "value", "common", "n_train", "n_test", "coverage", "seconds"}
         texts = {c: str for c in [*COLUMNS, "chapter"] if c not in numbers}
         scores = pd.read_csv(
             path, dtype=texts, keep_default_na=False, na_values=dict.fromkeys(numbers, "")
