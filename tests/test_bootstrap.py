@@ -255,23 +255,6 @@ def test_streams_are_those_that_numpy_spawns():
         assert (mine.generate_state(4) == theirs.generate_state(4)).all()
 
 
-def test_one_batch_is_resampled_by_cells_only_and_has_the_known_error():
-    rng = np.random.default_rng(0)
-    n, genes = 40, 60
-    obs = pd.DataFrame({"perturbation": ["P"] * n + ["ctrl"], "batch": "b", "cell_line": "A"})
-    obs = obs.assign(is_control=obs["perturbation"] == "ctrl").set_axis(map(str, obs.index))
-    x = np.vstack([rng.normal(size=(n, genes)), np.zeros((1, genes))])
-    screen = ad.AnnData(x, obs=obs)
-    screen.uns["perturbcore"] = {"scale": "log1p", "dataset": "toy", **ABOUT}
-    quantiles = (np.arange(1000) + 0.5) / 1000
-    table = noise_ceiling(
-        screen, n_outer=20, n_inner=50, quantiles=quantiles, metrics=("MSE",), progress=False
-    )
-    # One control cell is always drawn as itself; the variance of a resampled mean is known.
-    expected = x[:n].var(axis=0).mean() / n
-    assert table["value"].mean() == pytest.approx(expected, rel=0.03)
-
-
 def test_batch_noise_is_part_of_the_ceiling():
     rng = np.random.default_rng(1)
     shifts = rng.normal(size=(6, 30))
@@ -608,19 +591,3 @@ def test_fold_scores_refuse_what_the_ceiling_does_not_cover():
         ceiling_scores(table, fold_responses(["P0", "P77"], [0, 1]))
     with pytest.raises(InputError, match="quantile 0.7"):
         ceiling_scores(table, fold_responses(["P0"], [0]), quantile=0.7)
-
-
-@pytest.mark.mirror
-def test_noise_of_raw_counts_falls_with_cells(mirror):
-    from perturbcore.data.sets import papalexi
-
-    screen = papalexi.load().screen
-    names = screen.obs["perturbation"].astype(str)
-    table = ceiling_by_cells(
-        screen[(screen.obs["is_control"] | names.isin(["STAT1", "IRF1"])).to_numpy()], [20, 80]
-    )
-    table = table[table["estimate"] == "bootstrap"]
-    means = table.groupby(["perturbation", "cells"])["value"].mean()
-    for name in ("STAT1", "IRF1"):
-        # Four times the cells: half the error of the perturbed cells; controls hardly count.
-        assert means[name, 80] / means[name, 20] == pytest.approx(0.5, abs=0.15)

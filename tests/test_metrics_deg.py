@@ -54,18 +54,9 @@ def by_hand(label, p, gene):
     return out | {"roc_auc": np.mean(auc), "average_precision": np.mean(ap)}
 
 
-@pytest.mark.parametrize("levels", [None, 1, 3])
-def test_every_metric_equals_scikit_learn_gene_by_gene(levels):
-    label, p = cases(levels=levels)
-    got = called_per_gene(label, p) | ranked_per_gene(label, p)
-    for gene in range(label.shape[1]):
-        for name, value in by_hand(label, p, gene).items():
-            assert got[name][gene] == pytest.approx(value, abs=1e-6), (name, gene)
-
-
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 12), st.sampled_from([None, 2, 4]))
-def test_any_small_table_equals_the_definition(seed, m, levels):
+@given(st.integers(0, 10_000), st.integers(1, 25), st.sampled_from([None, 1, 3]))
+def test_every_metric_equals_scikit_learn_gene_by_gene(seed, m, levels):
     label, p = cases(max(m, 4), 7, seed, levels)
     label, p = label[:m], p[:, :m]
     got = called_per_gene(label, p) | ranked_per_gene(label, p)

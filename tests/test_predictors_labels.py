@@ -18,10 +18,6 @@ def case(n=40, m=9, g=15, seed=0):
     return X, label, observed, n
 
 
-def entries(values, observed):
-    return values[observed]
-
-
 def test_labels_keep_what_is_known_and_rows_can_be_taken_in_any_order():
     _, label, observed, _ = case()
     rows = np.array([5, 2, 2, 30])
