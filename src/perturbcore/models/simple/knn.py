@@ -43,6 +43,11 @@ def _squared_errors(gram, rows, train, validation, near, grid, out):
                     break
 
 
+def _mean_rows(Y: np.ndarray, near: np.ndarray, k: int) -> np.ndarray:
+    """Mean of the first k rows named by `near`, accumulated in float64."""
+    return np.stack([Y[n].mean(axis=0, dtype=np.float64) for n in near[:, :k]]).astype(Y.dtype)
+
+
 @dataclass
 class KNN(Predictor):
     """Mean response of the k training perturbations with the nearest embedding.
@@ -67,9 +72,7 @@ class KNN(Predictor):
                 "set; give smaller k"
             )
         k = self.tuned(space, targets, usable)
-        near = space.outer.neighbours(usable[-1])[:, :k]
-        Y = targets.Y
-        return np.stack([Y[n].mean(axis=0, dtype=np.float64) for n in near]).astype(Y.dtype), k
+        return _mean_rows(targets.Y, space.outer.neighbours(usable[-1]), k), k
 
     def predictions(self, space, truth, grid):
         """Average the neighbours' responses for each k."""

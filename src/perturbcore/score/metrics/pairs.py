@@ -64,7 +64,8 @@ def concordance_of(label, score, gene, row, n: int) -> np.ndarray:
     A comparison is a positive and a negative of one gene; ties count half, and who has none gets
     NaN. Weighted by the numbers of comparisons, the mean is `auroc_within`.
     """
-    code, label = _codes(np.asarray(gene))[1], np.asarray(label, dtype=np.float64)
+    code, _ = pd.factorize(np.asarray(gene), sort=True)
+    label = np.asarray(label, dtype=np.float64)
     score = np.asarray(score, dtype=np.float64)
     order = np.lexsort((score, code))
     first = np.r_[True, np.diff(code[order]) > 0]
