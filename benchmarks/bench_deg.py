@@ -54,7 +54,7 @@ def make_counts(n_cells, n_genes, n_perturbations, seed=0):
 
 def ours(adata, scale, statistics=True):
     """Return what prepares a run, and the run itself."""
-    from perturbcore.data.deg.labels import deg_labels
+    from perturbcore.data.deg import deg_labels
     from perturbcore.data.screens.declare import declare_screen
 
     screen = declare_screen(

@@ -76,7 +76,7 @@ def write_screen(path, *, n_cells, n_genes, n_perturbations, n_batches, seed=0):
 
 def ours(path, control):
     from perturbcore.data.effects.ba_ate import ba_ate
-    from perturbcore.data.screens.read import read_screen
+    from perturbcore.data.screens.declare import read_screen
 
     screen = read_screen(path, backed=True, validate=False)
     return ba_ate(screen, control=control, batches="with_controls", progress=False).to_df()

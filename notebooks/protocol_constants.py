@@ -87,11 +87,11 @@ pages.show_table(chapter, evaluation, "evaluation", caption="Folds, pipeline and
 
 # %% tags=["hide-input"]
 choices = about.defaults([
-    "perturbcore.data.effects.ba_ate.ba_ate:control, batches, size_factors, drop_unmatched",
+    "perturbcore.data.effects.ba_ate.ba_ate:control, batches, size_factors",
     "perturbcore.data.sets.simulated.load:control, batches, n_folds, fold_seed",
     "perturbcore.score.ceiling.ceiling.noise_ceiling:control, batches, n_outer, n_inner, quantiles, seed, resample",
     "perturbcore.score.limits.ceiling_scores:quantile",
-    "perturbcore.data.deg.labels.deg_labels:variant, test, min_cells, strict, alpha",
+    "perturbcore.data.deg.deg_labels:variant, test, min_cells, strict, alpha",
     "perturbcore.score.ceiling.deg.deg_ceiling:n_trials, n_outer, n_inner",
 ])
 pages.show_table(chapter, choices, "effects-and-ceilings", caption="Effects and experimental error.")

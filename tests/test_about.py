@@ -37,12 +37,10 @@ def test_every_metric_is_listed_with_the_function_that_computes_it():
 
 def test_defaults_are_those_of_the_signature_with_their_meaning():
     name = "perturbcore.data.effects.ba_ate.ba_ate"
-    table = about.defaults([f"{name}:control, drop_unmatched"]).set_index("parameter")
+    table = about.defaults([f"{name}:control, size_factors"]).set_index("parameter")
     for parameter, row in table.iterrows():
         assert row["default"] == str(inspect.signature(ba_ate).parameters[parameter].default)
-    assert table.loc["drop_unmatched", "meaning"].startswith(
-        "Leave out perturbations without a batch"
-    )
+    assert table.loc["size_factors", "meaning"].startswith("Whether a cell's total is over all")
     whole = about.defaults([name])
     assert set(whole["parameter"]) == set(inspect.signature(ba_ate).parameters) - {"screen"}
     grid = about.defaults(["perturbcore.models.simple.knn.KNN:grid"]).iloc[0]

@@ -11,8 +11,7 @@ from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.data.authors.layout import LAYOUTS, present
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.folds import check_leakage
-from perturbcore.data.published.read import SCORE_COLUMNS
-from perturbcore.data.published.tables import Published, load_published, medians
+from perturbcore.data.published.tables import SCORE_COLUMNS, Published, load_published, medians
 from perturbcore.embeddings.authors import list_embeddings, read_embeddings
 from perturbcore.embeddings.build import build, build_all
 from perturbcore.embeddings.sources import BuildContext
@@ -202,7 +201,7 @@ def test_a_truncated_file_and_an_absent_one_are_named(copy):
     path.unlink()
     with pytest.raises(InputError, match="PERTURBCORE_PAPER_DATA"):
         read_authors_responses("essential", root=copy)
-    with pytest.raises(ParameterError, match="no task 'deg'"):
+    with pytest.raises(ParameterError, match="task of .*'deg' is not one of: lfc"):
         read_authors_responses("norman", "deg", copy)
 
 

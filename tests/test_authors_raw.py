@@ -11,11 +11,16 @@ import scipy.sparse as sp
 
 from perturbcore.book.cli import main
 from perturbcore.core.errors import DownloadError, InputError, ParameterError
-from perturbcore.data.authors.download import fetch_authors_data
-from perturbcore.data.authors.layout import LAYOUTS, REPOSITORY, VARIABLE, data_root
+from perturbcore.data.authors.layout import (
+    LAYOUTS,
+    REPOSITORY,
+    VARIABLE,
+    data_root,
+    fetch_authors_data,
+)
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.authors.write import norman_folds
-from perturbcore.data.published.read import read_ceiling
+from perturbcore.data.published.tables import read_ceiling
 from perturbcore.data.sets.base import load
 from perturbcore.embeddings.authors import own_embeddings
 from perturbcore.report.reproduction.fixture import CONTROL, N_KEPT, TAHOE_LINES, write_fixture

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from perturbcore.core.errors import DownloadError, ParameterError
 from perturbcore.core.profile import load_profile, profile_names
 from perturbcore.data import catalogue
-from perturbcore.data.catalogue import Entry, download, entries, entry, fetch, fetch_many, records
+from perturbcore.data.catalogue import Entry, entries, entry, fetch, fetch_many
 
 GOOD = os.urandom(200_000)
 OTHER = b"gene,label\nTP53,1\n"
@@ -89,8 +89,8 @@ def place(tmp_path, monkeypatch):
         "other": make_entry("other", OTHER),
         "restricted": make_entry("restricted", OTHER, restricted=True),
     }
-    monkeypatch.setattr(records, "_records", lambda: fakes)
-    monkeypatch.setattr(download, "_shown", set())
+    monkeypatch.setattr(catalogue, "_records", lambda: fakes)
+    monkeypatch.setattr(catalogue, "_shown", set())
     for name in ("PERTURBCORE_MIRROR", "PERTURBCORE_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
@@ -319,6 +319,6 @@ def test_mirror_has_every_entry(mirror, monkeypatch):
     assert set(catalogue.verify(table.index).values()) == {"ok"}
     for name in table.index:
         path, found = fetch(name), entry(name)
-        assert download.hash_of(path, "sha256") == found.sha256, name
-        assert download.hash_of(path, "blob") == found.blob, name
+        assert catalogue.hash_of(path, "sha256") == found.sha256, name
+        assert catalogue.hash_of(path, "blob") == found.blob, name
         assert path.stat().st_size == found.bytes

@@ -6,9 +6,9 @@ import pytest
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.deg.labels import deg_labels
+from perturbcore.data.deg import deg_labels
 from perturbcore.data.effects.ba_ate import ba_ate
-from perturbcore.data.sets._make import well_effects
+from perturbcore.data.effects.moments import well_effects
 from perturbcore.data.sets.base import load
 from perturbcore.data.sets.signatures import (
     common_genes,
@@ -171,9 +171,8 @@ def test_drugs_are_matched_by_name_and_the_unmatched_stay_unmatched():
 def test_prnet_says_how_little_replicates_agree(mirror):
     data = load("prnet")
     assert data.responses.n_obs == 301 and not data.simulated
-    first, second = (
-        well_effects(data.replicates).loc[plate] for plate in data.replicates.obs["batch"].unique()
-    )
+    effects = well_effects(data.replicates).droplevel("cell_line")
+    first, second = (effects.loc[plate] for plate in data.replicates.obs["batch"].unique())
     r = np.corrcoef(first, second.loc[first.index])[:301, 301:]
     other = (r.sum() - np.trace(r)) / (r.size - 301)
     said = f"by {np.diag(r).mean():.2f} on average (301 drugs), those of two different drugs by {other:.2f}"

@@ -14,7 +14,6 @@ from perturbcore.book.study import Study
 from perturbcore.core.errors import DownloadError, InputError, ParameterError
 from perturbcore.core.profile import load_profile
 from perturbcore.data import catalogue
-from perturbcore.data.catalogue import download, records
 from perturbcore.embeddings.build import build_all
 from perturbcore.embeddings.gene_sources import ncbi_summaries
 from perturbcore.embeddings.language_model import language_model, token_vectors
@@ -218,9 +217,9 @@ def package(tmp_path, monkeypatch):
             file.write(made.getvalue())
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(records, "_records", lambda: fakes)
-    monkeypatch.setattr(download.subprocess, "run", pip)
-    monkeypatch.setattr(download, "_unheard", {})
+    monkeypatch.setattr(catalogue, "_records", lambda: fakes)
+    monkeypatch.setattr(catalogue.subprocess, "run", pip)
+    monkeypatch.setattr(catalogue, "_unheard", {})
     monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("PERTURBCORE_MIRROR", raising=False)
     monkeypatch.delenv("PERTURBCORE_OFFLINE", raising=False)

@@ -30,28 +30,33 @@ def table():
 
 def test_conversion_says_what_it_could_not_do(table):
     ids = ["AAA1", "DUP", "TWO", "HAP", "PATCH", "NEW", "AAA1"]
-    converted, report = convert(ids, "symbol", "ensembl", table)
-    assert converted.index.tolist() == ids
-    assert converted.fillna("-").tolist() == [
-        "ENSG1", "ENSG2", "-", "ENSG6", "ENSG8", "-", "ENSG1"
-    ]  # fmt: skip
+    report = convert(ids, "symbol", "ensembl", table)
+    assert report.index.tolist() == ids[:-1]
+    assert report["value"].fillna("-").tolist() == ["ENSG1", "ENSG2", "-", "ENSG6", "ENSG8", "-"]
     status = ["ok", "resolved", "ambiguous", "ok", "ok", "missing"]
-    assert report["status"].to_dict() == dict(zip(ids, status, strict=False))
+    assert report["status"].tolist() == status
     assert report.loc["TWO", "candidates"] == "ENSG4, ENSG5"
     assert not report["shared"].any()
 
 
-def test_conversion_between_all_kinds(table):
-    assert convert(["ENSG1.14"], "ensembl", "symbol", table)[0].tolist() == ["AAA1"]
-    assert convert(["ENSG9"], "ensembl", "symbol", table)[1]["status"].tolist() == ["missing"]
-    assert convert(["11"], "entrez", "ensembl", table)[0].tolist() == ["ENSG1"]
-    assert convert(["MANY"], "symbol", "entrez", table)[1]["status"].tolist() == ["ambiguous"]
-    converted, report = convert(["20", "21"], "entrez", "symbol", table)
-    assert converted.tolist() == ["MANY", "MANY"] and report["shared"].all()
-    assert len(convert([], "entrez", "symbol", table)[0]) == 0
+@pytest.mark.parametrize(
+    ("id_", "kinds", "status", "value"),
+    [
+        ("ENSG1.14", ("ensembl", "symbol"), "ok", "AAA1"),
+        ("ENSG9", ("ensembl", "symbol"), "missing", None),
+        ("11", ("entrez", "ensembl"), "ok", "ENSG1"),
+        ("MANY", ("symbol", "entrez"), "ambiguous", None),
+    ],
+)
+def test_conversion_between_all_kinds(table, id_, kinds, status, value):
+    row = convert([id_], *kinds, table).iloc[0]
+    assert row["status"] == status and (row["value"] == value if value else pd.isna(row["value"]))
 
 
-def test_conversion_refuses_nonsense(table):
+def test_two_ids_of_one_gene_share_it_and_nonsense_is_refused(table):
+    report = convert(["20", "21"], "entrez", "symbol", table)
+    assert report["value"].tolist() == ["MANY", "MANY"] and report["shared"].all()
+    assert len(convert([], "entrez", "symbol", table)) == 0
     with pytest.raises(ParameterError, match="'hgnc'.*symbol, ensembl, entrez"):
         convert(["AAA1"], "symbol", "hgnc", table)
     with pytest.raises(InputError, match="missing"):
@@ -60,10 +65,10 @@ def test_conversion_refuses_nonsense(table):
 
 def test_order_of_ids_and_rows_does_not_matter(table):
     ids = ["TWO", "DUP", "AAA1", "HAP"]
-    first = convert(ids, "symbol", "ensembl", table)[0]
+    first = convert(ids, "symbol", "ensembl", table)
     shuffled = table.sample(frac=1, random_state=1)
-    second = convert(ids[::-1], "symbol", "ensembl", shuffled)[0]
-    pd.testing.assert_series_equal(first.sort_index(), second.sort_index())
+    second = convert(ids[::-1], "symbol", "ensembl", shuffled)
+    pd.testing.assert_frame_equal(first.sort_index(), second.sort_index())
 
 
 def test_old_symbols_find_todays(table, tmp_path):
@@ -95,23 +100,14 @@ def raw_table():
     return pd.DataFrame(rows, columns=columns).astype({"entrez": "Int32"})
 
 
-def test_gene_table_of_a_file(tmp_path):
-    path = tmp_path / "grch38.rda"
-    rdata.write_rda(path, {"grch38": raw_table()})
-    table = gene_table(path)
-    assert table.columns.tolist() == list(identifiers.COLUMNS)
-    assert table.loc[0].tolist() == ["ENSG1", "7105", "AAA1", "X", "protein_coding", "first"]
-    rdata.write_rda(path, {"grch38": raw_table().drop(columns="entrez")})
-    with pytest.raises(InputError, match="no part 'entrez'"):
-        gene_table(path)
-
-
 def test_gene_table_is_read_once_and_kept(tmp_path, monkeypatch):
     path = tmp_path / "grch38.rda"
     rdata.write_rda(path, {"grch38": raw_table()})
     monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path / "data"))
     monkeypatch.setattr("perturbcore.data.catalogue.fetch", lambda name, **_: path)
     first = gene_table()
+    assert first.columns.tolist() == list(identifiers.COLUMNS)
+    assert first.loc[0].tolist() == ["ENSG1", "7105", "AAA1", "X", "protein_coding", "first"]
     kept = list((tmp_path / "data").rglob("*.parquet"))
     assert len(kept) == 1
     path.unlink()
@@ -119,6 +115,10 @@ def test_gene_table_is_read_once_and_kept(tmp_path, monkeypatch):
     rdata.write_rda(path, {"grch38": raw_table()})
     kept[0].write_bytes(kept[0].read_bytes()[:50])  # a damaged copy is made again
     pd.testing.assert_frame_equal(gene_table(), first)
+    kept[0].unlink()
+    rdata.write_rda(path, {"grch38": raw_table().drop(columns="entrez")})
+    with pytest.raises(InputError, match="no part 'entrez'"):
+        gene_table()
 
 
 @pytest.mark.mirror
@@ -126,7 +126,7 @@ def test_real_gene_table(mirror, tmp_path, monkeypatch):
     monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path))
     table = gene_table()
     assert len(table) == 75_118
-    converted, _ = convert(["TP53", "MYC", "AARS"], "symbol", "ensembl", table)
-    assert converted.fillna("-").tolist() == ["ENSG00000141510", "ENSG00000136997", "-"]
+    report = convert(["TP53", "MYC", "AARS"], "symbol", "ensembl", table)
+    assert report["value"].fillna("-").tolist() == ["ENSG00000141510", "ENSG00000136997", "-"]
     assert previous_symbols(table)["AARS"] == "AARS1"
     assert descriptions(table)["TP53"] == "tumor protein p53"

@@ -11,8 +11,7 @@ import pytest
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.published.facts import facts
 from perturbcore.data.published.names import methods_of, parse_method
-from perturbcore.data.published.read import read_scores
-from perturbcore.data.published.tables import Published, load_published, medians
+from perturbcore.data.published.tables import Published, load_published, medians, read_scores
 from perturbcore.report.figures.methods import reference_lines
 from perturbcore.report.published.claims.audit import HOLDS, claims, decide
 from perturbcore.report.published.draw import (

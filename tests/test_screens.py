@@ -10,8 +10,7 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.effects.moments import pseudobulk
 from perturbcore.data.screens import values as room
-from perturbcore.data.screens.declare import declare_screen, validate_screen
-from perturbcore.data.screens.read import normalise, read_screen
+from perturbcore.data.screens.declare import declare_screen, normalise, read_screen, validate_screen
 
 FACTS = {"dataset": "t", "scale": "counts", "control": "ntc"}
 
@@ -68,9 +67,9 @@ def test_controls_by_several_labels_or_by_a_column():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"scale": "raw"}, ParameterError, "scale='raw'.*'counts'"),
-        ({"identifier": "uniprot"}, ParameterError, "identifier='uniprot'"),
-        ({"unmatched": "ignore"}, ParameterError, "unmatched='ignore'"),
+        ({"scale": "raw"}, ParameterError, "scale 'raw'.*counts, log1p"),
+        ({"identifier": "uniprot"}, ParameterError, "identifier 'uniprot'"),
+        ({"unmatched": "ignore"}, ParameterError, "unmatched 'ignore'"),
         ({"control": None}, ParameterError, "name the controls"),
         ({"dataset": ""}, ParameterError, "give the data set a name"),
         ({"cell_line_value": " "}, ParameterError, "cell_line_value is empty"),

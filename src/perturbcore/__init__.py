@@ -19,7 +19,7 @@ WINGS = ("core", "data", "embeddings", "score", "models", "report", "book")
 # what `import perturbcore as pc` offers, and where it is; loaded when it is asked for, so that this
 # import stays fast
 VERBS = {
-    "read_screen": "perturbcore.data.screens.read",
+    "read_screen": "perturbcore.data.screens.declare",
     "effects": "perturbcore.data.effects.ba_ate",
     "read_responses": "perturbcore.data.responses",
     "assign_folds": "perturbcore.data.folds",

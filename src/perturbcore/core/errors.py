@@ -21,6 +21,13 @@ class DownloadError(RuntimeError):
     """A file could not be fetched, or what came is not what was pinned."""
 
 
+def check_choice(name: str, value, allowed):
+    """Return a choice, or refuse one that is not among those allowed."""
+    if value not in allowed:
+        raise ParameterError(f"{name} '{value}' is not one of: {', '.join(map(str, allowed))}")
+    return value
+
+
 _WORDS = {"tuple": "list", "dict": "mapping", "model": "mapping", "string": "str"}
 
 

@@ -6,49 +6,38 @@ from pathlib import Path
 
 import pandas as pd
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, check_choice
 from perturbcore.core.files import replaced
+from perturbcore.data import catalogue
+from perturbcore.data.read import member, read_csv, read_r
 
 KINDS = ("symbol", "ensembl", "entrez")
 COLUMNS = ("ensembl", "entrez", "symbol", "chromosome", "biotype", "description")
 CHROMOSOMES = (*map(str, range(1, 23)), "X", "Y", "MT")
 
 
-def gene_table(path: Path | str | None = None) -> pd.DataFrame:
-    """Return the Ensembl GRCh38 gene table: an R data file at `path`, or the catalogue's.
+def gene_table() -> pd.DataFrame:
+    """Return the Ensembl GRCh38 gene table of the catalogue.
 
     One row per (Ensembl id, Entrez id); columns `COLUMNS`, all str, "" where there is none.
     """
-    from perturbcore.data.catalogue import data_folder, entry, fetch
-
-    if path is not None:
-        return _read_gene_table(path)
     # reading the R file takes ten seconds, so the table is kept beside the downloads
-    kept = data_folder() / ".derived" / f"gene_table-{entry('gene_table').sha256[:16]}.parquet"
-    source = fetch("gene_table")
+    name = f"gene_table-{catalogue.entry('gene_table').sha256[:16]}.parquet"
+    kept = catalogue.data_folder() / ".derived" / name
+    source = catalogue.fetch("gene_table")
     try:
         table = pd.read_parquet(kept)
         if list(table.columns) == list(COLUMNS):
             return table
     except (OSError, ValueError):
         pass
-    table = _read_gene_table(source)
-    _keep(table, kept)
-    return table
-
-
-def _read_gene_table(path) -> pd.DataFrame:
-    from perturbcore.data.read import member, read_r
-
-    raw, theirs = read_r(path, "grch38"), {"ensembl": "ensgene", "chromosome": "chr"}
-    table = pd.DataFrame({c: member(path, raw, theirs.get(c, c)) for c in COLUMNS})
-    return table.astype("string").fillna("").astype(str).reset_index(drop=True)
-
-
-def _keep(table: pd.DataFrame, kept: Path) -> None:
+    raw, theirs = read_r(source, "grch38"), {"ensembl": "ensgene", "chromosome": "chr"}
+    table = pd.DataFrame({c: member(source, raw, theirs.get(c, c)) for c in COLUMNS})
+    table = table.astype("string").fillna("").astype(str).reset_index(drop=True)
     # a read-only data folder only costs the time
     with suppress(OSError), replaced(kept) as partial:
         table.to_parquet(partial)
+    return table
 
 
 def previous_symbols(
@@ -60,11 +49,8 @@ def previous_symbols(
     otherwise. Returns today's symbol, indexed by an older one that no gene bears today. Older
     symbols that lead to several of today's are left out.
     """
-    from perturbcore.data.catalogue import fetch
-    from perturbcore.data.read import read_csv
-
     table = gene_table() if table is None else table
-    source = path or fetch("gene_info_table")
+    source = path or catalogue.fetch("gene_info_table")
     old = read_csv(source, ("ensembl_id", "gene_name"))
     today = table.loc[table["symbol"] != "", ["ensembl", "symbol"]].drop_duplicates()
     both = old.merge(today, left_on="ensembl_id", right_on="ensembl")
@@ -76,7 +62,7 @@ def previous_symbols(
 
 def convert(
     ids: Iterable[str], from_: str, to: str, table: pd.DataFrame | None = None
-) -> tuple[pd.Series, pd.DataFrame]:
+) -> pd.DataFrame:
     """Convert gene ids and report every one that is not one to one.
 
     Genes on alternative haplotypes and patches are used only where the id has none on a
@@ -86,13 +72,12 @@ def convert(
     `ids`: ids to convert; repeats are allowed. Version suffixes of Ensembl ids are ignored;
     `from_, to`: "symbol", "ensembl" or "entrez".
 
-    Returns one value per id, in the order given, missing (NA) where there is no single answer;
-    indexed by the distinct ids; columns `status` ("ok", "resolved", "ambiguous", "missing"),
-    `value`, `candidates` (joined by a comma), `shared` (several ids lead to this value).
+    Returns one row per distinct id, in the order given, indexed by it; columns `status` ("ok",
+    "resolved", "ambiguous", "missing"), `value` (NA where there is no single answer), `candidates`
+    (joined by a comma), `shared` (several ids lead to this value).
     """
     for kind in (from_, to):
-        if kind not in KINDS:
-            raise ParameterError(f"'{kind}' is no kind of gene id; they are: {', '.join(KINDS)}")
+        check_choice("kind of gene id", kind, KINDS)
     ids = pd.Index(list(ids), dtype=object)
     if ids.hasnans:
         raise InputError("a gene id is missing (NaN): name or drop it before conversion")
@@ -107,17 +92,16 @@ def convert(
         part.drop_duplicates([from_, to]).groupby(from_)[to].agg(list)
         for part in (rows, rows[rows["biotype"] == "protein_coding"])
     )
-    records = [_decide(candidates.get(k, []), coding.get(k, [])) for k in wanted["key"]]
+    records = [_decided(candidates.get(k, []), coding.get(k, [])) for k in wanted["key"]]
     report = pd.DataFrame(
         records, columns=["status", "value", "candidates"], index=pd.Index(wanted["id"], name="id")
     )
     report["value"] = report["value"].astype("string")
     report["shared"] = report["value"].notna() & report["value"].duplicated(keep=False)
-    converted = pd.Series(report["value"].reindex(ids).array, index=ids, name=to)
-    return converted, report
+    return report
 
 
-def _decide(candidates: list[str], coding: list[str]):
+def _decided(candidates: list[str], coding: list[str]):
     listed = ", ".join(sorted(candidates))
     if not candidates:
         return "missing", pd.NA, listed

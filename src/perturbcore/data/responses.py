@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
+from perturbcore.data.read import read_h5ad
 
 # layers that the responses of each task have; `perturbcore.score.task.register_task` adds to it
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -141,13 +141,9 @@ def read_responses(path) -> AnnData:
     >>> pc.read_responses(file).shape
     (12, 80)
     """
-    path = Path(path)
-    if not path.exists():
+    if not Path(path).exists():
         raise InputError(f"{path}: no such file; 'perturbcore effects' makes one from a screen")
-    try:
-        responses = ad.read_h5ad(path)
-    except Exception as error:  # h5py and anndata raise many kinds on a truncated file
-        raise InputError(f"{path}: not a readable .h5ad file ({error}); fetch it again") from error
+    responses = read_h5ad(path)
     check_responses(responses, folds=False, source=str(path))
     return responses
 

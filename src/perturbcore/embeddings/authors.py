@@ -10,12 +10,12 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.authors.layout import GENE_EMBEDDINGS, Layout, data_root, layout_of
 from perturbcore.data.published.names import methods_of, parse_method
 from perturbcore.data.read import read_h5ad
 from perturbcore.data.responses import cell_lines
-from perturbcore.data.sets.base import Dataset, check_choice
+from perturbcore.data.sets.base import Dataset
 from perturbcore.embeddings.base import Embedding
 
 PLACEHOLDER = "CELL_LINE"

@@ -80,7 +80,7 @@ def convert_ids(
     if duplicates not in ("error", "mean"):
         raise ParameterError(f"duplicates must be error or mean, got {duplicates!r}")
     own, where = embedding.identifier, f"embedding {embedding.name!r}"
-    report = convert(embedding.ids, own, to)[1].reindex(embedding.ids)
+    report = convert(embedding.ids, own, to).reindex(embedding.ids)
     done = report["value"].notna().to_numpy()
     if not done.any():
         raise InputError(

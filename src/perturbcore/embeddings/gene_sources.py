@@ -9,7 +9,7 @@ import pandas as pd
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError
 from perturbcore.data import catalogue
-from perturbcore.data.catalogue.download import hash_of
+from perturbcore.data.catalogue import hash_of
 from perturbcore.data.identifiers import previous_symbols
 from perturbcore.data.read import member, read_r
 from perturbcore.embeddings.sources import (

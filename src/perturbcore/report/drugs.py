@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr, zscore
 
-from perturbcore.data.effects.moments import pseudobulk
+from perturbcore.data.effects.moments import pseudobulk, well_effects
 from perturbcore.data.published.facts import facts
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.noise import by_line
@@ -51,21 +51,11 @@ def plate_effects(data) -> pd.DataFrame | None:
     Indexed by cell_line, batch, perturbation; columns genes. None where the data set has neither
     replicate wells nor cells.
     """
-    keys = ["cell_line", "batch", "perturbation"]
     wells = data.replicates
     if wells is None and data.screen is not None:
-        wells = pseudobulk(data.screen, by=keys, progress=False)
-    if wells is None:
-        return None
-    obs = wells.obs
-    name = obs["perturbation"].astype(str).mask(obs["is_control"].to_numpy(bool), "")
-    index = [obs["cell_line"].astype(str), obs["batch"].astype(str), name]
-    means = pd.DataFrame(np.asarray(wells.X, float), index=pd.MultiIndex.from_arrays(index))
-    means = means.groupby(level=[0, 1, 2]).mean().rename_axis(keys)
-    vehicle = means.xs("", level="perturbation")
-    plates = pd.MultiIndex.from_arrays([means.index.get_level_values(k) for k in keys[:2]])
-    known = plates.isin(vehicle.index) & (means.index.get_level_values("perturbation") != "")
-    return means[known] - vehicle.loc[plates[known]].to_numpy()
+        by = ["cell_line", "batch", "perturbation"]
+        wells = pseudobulk(data.screen, by=by, progress=False)
+    return None if wells is None else well_effects(wells)
 
 
 def reproducibility(profiles: pd.DataFrame) -> pd.DataFrame:

@@ -36,7 +36,7 @@ def data(options) -> None:
         for name, path in (catalogue.fetch_many(names) if names else {}).items():
             print(f"{name}: {path}")
         if authors:
-            from perturbcore.data.authors.download import fetch_authors_data
+            from perturbcore.data.authors.layout import fetch_authors_data
 
             print(f"{REPOSITORY}: {fetch_authors_data()}")
     elif names:
@@ -120,7 +120,7 @@ def evaluate(options) -> None:
 
 
 def _screen(options):
-    from perturbcore.data.screens.read import read_screen
+    from perturbcore.data.screens.declare import read_screen
 
     declared = {n: v for n in DECLARED.split() if (v := getattr(options, n)) is not None}
     if declared:

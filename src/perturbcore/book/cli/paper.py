@@ -81,7 +81,7 @@ def fixture(options) -> None:
 
 def fetch(options) -> None:
     """Download the authors' preprocessed data (size and licence are shown first)."""
-    from perturbcore.data.authors.download import fetch_authors_data
+    from perturbcore.data.authors.layout import fetch_authors_data
 
     print(fetch_authors_data(options.root))
 

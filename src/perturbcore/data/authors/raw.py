@@ -26,8 +26,7 @@ from anndata import AnnData
 from perturbcore.core.errors import InputError
 from perturbcore.data.authors.layout import Layout, layout_of
 from perturbcore.data.read import existing, need, numbers, read_csv, read_h5ad, refuse
-from perturbcore.data.screens.declare import declare_screen
-from perturbcore.data.screens.read import read_screen
+from perturbcore.data.screens.declare import declare_screen, read_screen
 
 # symbols of the Norman guides that no annotation of its files knows any more
 RENAMED = {

@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.authors.layout import Layout, layout_of
 from perturbcore.data.authors.raw import raw_folder, raw_screens
 from perturbcore.data.authors.read import FOLD_COLUMN
-from perturbcore.data.deg.labels import deg_labels
+from perturbcore.data.deg import deg_labels
 from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.read import existing, need, read_h5ad
-from perturbcore.data.sets.base import check_choice
 
 DRUG_METADATA = (
     "pubchem_cid", "targets", "moa-broad", "moa-fine", "human-approved", "clinical-trials",

@@ -3,7 +3,7 @@
 import numpy as np
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, check_choice
 from perturbcore.data.effects.moments import gene_columns, summed
 from perturbcore.data.responses import make_responses
 from perturbcore.data.screens.declare import check_declared
@@ -16,7 +16,6 @@ def ba_ate(
     batches: str = "with_controls",
     genes=None,
     size_factors: str = "all",
-    drop_unmatched: bool = False,
     progress: bool = True,
 ) -> AnnData:
     r"""Estimate the effect of every perturbation in every cell line.
@@ -50,8 +49,6 @@ def ba_ate(
     size_factors : {"all", "kept"}
         Whether a cell's total is over all genes of the screen (normalise, then filter) or over
         `genes` (filter, then normalise).
-    drop_unmatched : bool
-        Leave out perturbations without a batch in :math:`B_k` rather than refuse.
     progress : bool
         Show a bar where the work takes long.
 
@@ -64,9 +61,9 @@ def ba_ate(
 
     Raises
     ------
-    ParameterError, InputError
-        An option is not one of those above; the screen is not declared, a line has no controls, a
-        perturbation has no batch in :math:`B_k`, or a batch needs controls and has none.
+    InputError
+        The screen is not declared, a line has no controls, a perturbation has no batch in
+        :math:`B_k`, or a batch needs controls and has none.
 
     References
     ----------
@@ -79,13 +76,11 @@ def ba_ate(
     >>> pc.effects(screen, control="matched", progress=False).shape
     (12, 80)
     """
-    if control not in ("global", "matched"):
-        raise ParameterError(f"control={control!r}: choose 'global' (Eq. 6) or 'matched' (Eq. 4)")
-    if batches not in ("with_controls", "all"):
-        raise ParameterError(f"batches={batches!r}: choose 'with_controls' or 'all'")
+    check_choice("control", control, ("global", "matched"))
+    check_choice("batches", batches, ("with_controls", "all"))
     check_declared(screen)
     column, kept = gene_columns(screen, genes)
-    table, places, group, weight, lines = _plan(screen.obs, control, batches, drop_unmatched)
+    table, places, group, weight, lines = _plan(screen.obs, control, batches)
     effects = np.empty((len(table), len(kept)), dtype=np.float32)
     for controls, rows, total, _ in summed(
         screen, group, weight, lines, column, size_factors=size_factors, progress=progress
@@ -105,7 +100,7 @@ def ba_ate(
     return out
 
 
-def _plan(obs, control, batches, drop_unmatched):
+def _plan(obs, control, batches):
     """Work out rows, groups and weights of cells from labels alone.
 
     Groups are the rows of the result, then the batches of control cells. Returns obs of the
@@ -139,12 +134,12 @@ def _plan(obs, control, batches, drop_unmatched):
     by_row = used.groupby(by, sort=True)
     table = by_row.agg(n_cells=("n", "sum"), n_batches=("n", "size")).reset_index()
     wanted = pairs[by].drop_duplicates()
-    if len(table) < len(wanted) and not drop_unmatched:
+    if len(table) < len(wanted):
         lost = wanted.merge(table, how="left").query("n_cells.isna()")
         names = [f"{p} ({c})" for c, p in lost[by].itertuples(index=False)]
         raise InputError(
             f"{len(names)} perturbations have no cells in any batch with controls: {names[:5]}; "
-            "leave them out with drop_unmatched=True or count every batch with batches='all'"
+            "leave them out (declare_screen(unmatched='drop')) or count every batch (batches='all')"
         )
     row = by_row.ngroup()
     share = 1.0 / (table["n_batches"].to_numpy()[row] * used["n"])

@@ -12,7 +12,7 @@ from anndata import AnnData
 from numba import njit
 from tqdm import tqdm
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, check_choice
 from perturbcore.data.screens.declare import check_declared
 from perturbcore.data.screens.values import blocks
 
@@ -112,8 +112,7 @@ def summed(
     Yields per block, or part of one: the first groups, the second ones, and the sums (float64,
     groups x kept genes) of both, then of squares (no rows unless `squares`).
     """
-    if size_factors not in ("all", "kept"):
-        raise ParameterError(f"size_factors={size_factors!r}: choose 'all' or 'kept' genes")
+    check_choice("size_factors", size_factors, ("all", "kept"))
     target = TARGET_SUM if screen.uns["perturbcore"]["scale"] == "counts" else 0.0
     n_kept = int((column >= 0).sum())
     weight, column = np.asarray(weight, dtype=np.float64), np.asarray(column, dtype=np.int64)
@@ -140,6 +139,25 @@ def summed(
             rows = slice(start, start + len(shared) + len(own))
             yield shared, own, first[rows], second[rows]
             start = rows.stop
+
+
+def well_effects(wells: AnnData, control: str = "matched") -> pd.DataFrame:
+    """Mean effect of each perturbation on each plate that has control wells (or mean profiles).
+
+    Rows (cell_line, batch, perturbation), columns genes. "matched" subtracts the mean of the
+    control wells of the same plate, "global" of all plates.
+    """
+    keys = ["cell_line", "batch", "perturbation"]
+    treated = ~wells.obs["is_control"].to_numpy(dtype=bool)
+    labels = [wells.obs[k].astype(str).to_numpy() for k in keys]
+    X = pd.DataFrame(np.asarray(wells.X, dtype=np.float64), columns=wells.var_names)
+    base = X[~treated].groupby([k[~treated] for k in labels[:2]]).mean()
+    if control == "global":
+        base.loc[:] = base.to_numpy().mean(axis=0)
+    means = X[treated].groupby([k[treated] for k in labels]).mean().rename_axis(keys)
+    plates = means.index.droplevel("perturbation")
+    known = plates.isin(base.index)
+    return means[known] - base.loc[plates[known]].to_numpy()
 
 
 def _parts(blocks_of_groups, room: int):

@@ -195,4 +195,4 @@ def _columns(frame: pd.DataFrame, path, names: dict) -> pd.DataFrame:
 
 def targets_of(drugs: pd.DataFrame) -> dict[str, list[str]]:
     """Gene symbols that each drug acts on, the main one first (an empty list without any)."""
-    return {drug: _split(str(text)) for drug, text in drugs["targets"].items()}
+    return {drug: _split(str(text)) for drug, text in drugs["targets"].fillna("").items()}

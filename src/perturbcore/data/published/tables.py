@@ -1,44 +1,37 @@
-"""All published scores at once: full tables where they are at hand, else the medians kept here."""
+"""The published score and error tables, read into the book's scores schema.
+
+Full tables where they are at hand, else the medians that are kept here.
+"""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
+from perturbcore.core.files import read_yaml
 from perturbcore.data import catalogue
 from perturbcore.data.published.facts import facts, source_of
-from perturbcore.data.published.read import (
-    SCORE_COLUMNS,
-    read_ceiling,
-    read_cross_context,
-    read_scores,
-)
+from perturbcore.data.published.names import parse_method
 
+_KNOWN = read_yaml(Path(__file__).with_name("tables.yml"))
+SCORE_COLUMNS, METRICS = _KNOWN["columns"], _KNOWN["metrics"]
+PRIMARY = {"lfc": "L2", "deg": "f1_score"}
+# The plain Essential label is an older, smaller perturbation set with other folds; its scores are
+# not comparable with those of the full set and are kept apart wherever scores are used.
+OLDER = r"essential.regression$"
+_CROSS = _KNOWN["cross_context"]
 # table -> data set and task
-SCORE_TABLES = {
-    f"cole2026/scores/{name}": tuple(name.split("_")[-2:])
-    for name in ("essential_lfc", "advanced_essential_lfc", "norman_lfc", "sciplex_lfc")
-    + ("essential_deg", "sciplex_deg", "tahoe_deg")
-}
+SCORE_TABLES = {f"cole2026/scores/{n}": tuple(n.split("_")[-2:]) for n in _KNOWN["scores"]}
 # Read where they are at hand: Figures S5 and S6 are drawn from them.
 TAHOE_LFC = {"cole2026/scores/tahoe_lfc": ("tahoe", "lfc")}
 # table -> data set and metric
 CROSS_TABLES = {
     f"cole2026/cross_context/{dataset}_{metric}_summary": (dataset, metric)
-    for dataset in ("essential", "tahoe")
-    for metric in ("discrimination_score_l1", "overlap_at_N", "mae")
+    for dataset in _CROSS["datasets"]
+    for metric in _CROSS["metrics"]
 }
-# table -> data set and cell line (Sciplex has several in one table)
-CEILING_TABLES = {
-    f"cole2026/exp_error/{name}_seed_5050": about
-    for name, about in {
-        "essential_k562_outer_10_inner_10": ("essential", "K-562"),
-        "essential_hepg2_outer_10_inner_10": ("essential", "Hep-G2"),
-        "essential_jurkat_outer_10_inner_10": ("essential", "Jurkat"),
-        "essential_htertrpe1_outer_10_inner_10": ("essential", "hTERT-RPE1"),
-        "norman_outer_10_inner_10": ("norman", "K-562"),
-        "sciplex_outer_10_inner_20": ("sciplex", None),
-    }.items()
-}
+# table -> data set and cell line
+CEILING_TABLES = {f"cole2026/exp_error/{n}_seed_5050": v for n, v in _KNOWN["ceilings"].items()}
 TABLES = (*SCORE_TABLES, *CROSS_TABLES, *CEILING_TABLES)
 HOW_TO_GET = (
     "`make data PROFILE=real` downloads the authors' tables (about 16 MB, non-commercial licence, "
@@ -109,3 +102,96 @@ def load_published(*, download: bool = False) -> Published:
     return Published(
         pd.concat(scores, ignore_index=True), pd.concat(ceilings, ignore_index=True), "folds"
     )
+
+
+def _read_csv(path) -> pd.DataFrame:
+    missing = dict(keep_default_na=False, na_values=["", "nan"])
+    return pd.read_csv(path, float_precision="round_trip", **missing)
+
+
+def read_scores(path, *, dataset: str, task: str) -> pd.DataFrame:
+    """Read one published score table, such as `essential_lfc.csv`.
+
+    Returns one row per metric per (method, cell line, fold); columns `SCORE_COLUMNS`.
+    `perturbation_set` is "older" for the plain Essential label and "full" otherwise. Metrics
+    that were not computed (empty cells) have no row.
+
+    Cole et al. 2026, score tables of the released repository.
+    """
+    table = _read_csv(path)
+    # "<cell line>.<fold>", or the fold alone beside a column of cell lines
+    parts = table["fold"].astype(str).str.extract(r"^(?:(?P<line>.+)\.)?(?P<fold>\d+)$")
+    line = parts["line"].fillna(table["cell_line"]) if "cell_line" in table else parts["line"]
+    # rows of the experimental error carry no label
+    older = "dataset" in table and table["dataset"].dropna().str.contains(OLDER).any()
+    methods = [
+        parse_method(name, dataset=dataset, task=task, cell_line=cell_line)
+        for name, cell_line in zip(table["name"], line, strict=True)
+    ]
+    wide = pd.DataFrame(methods, index=table.index).assign(
+        dataset=dataset,
+        task=task,
+        cell_line=line,
+        fold=parts["fold"].astype(int),
+        method=table["name"],
+        perturbation_set="older" if older else "full",
+        source="published",
+    )
+    metrics = [m for m in METRICS[task] if m in table.columns]
+    wide[metrics] = table[metrics].astype(float)
+    ids = [c for c in SCORE_COLUMNS if c not in ("metric", "value")]
+    scores = wide.melt(ids, metrics, "metric", "value").dropna(subset="value")
+    return scores[SCORE_COLUMNS].reset_index(drop=True)
+
+
+def read_cross_context(path, *, dataset: str, metric: str) -> pd.DataFrame:
+    """Read one summary table of the comparison with STATE on unseen cell lines.
+
+    Returns columns `SCORE_COLUMNS`, task "cross_context": one row per method per held-out line,
+    fold 0.
+
+    Cole et al. 2026, Figures S12 and S13.
+    """
+    table = _read_csv(path)
+    source = "WaveGC" if dataset == "essential" else "ChatGPT"
+    out = []
+    for column, (predictor, display, modality) in _CROSS["methods"].items():
+        continuous = column == "mlpcontinuous"
+        columns = {
+            "dataset": dataset,
+            "task": "cross_context",
+            "cell_line": table["cell_type"],
+            "fold": 0,
+            "embedding": source.replace("WaveGC", "STRING WaveGC") if continuous else "",
+            "display": display.format(source),
+            "modality": modality,
+            "predictor": predictor,
+            "method": column,
+            "perturbation_set": "cross-context",
+            "metric": metric,
+            "value": table[column],
+            "source": "published",
+        }
+        out.append(pd.DataFrame(columns))
+    return pd.concat(out, ignore_index=True)[SCORE_COLUMNS]
+
+
+def read_ceiling(path, *, dataset: str, cell_line: str | None = None) -> pd.DataFrame:
+    """Read one published table of per-perturbation experimental error.
+
+    `path`: for instance `exp_err_essential_k562_outer_10_inner_10_seed_5050.csv`; `cell_line`:
+    for tables of one cell line; the Sciplex table names its lines itself.
+
+    Returns dataset, cell_line, perturbation, quantile, metric, value, n_batches.
+
+    Cole et al. 2026, Eq. 12 and Section 4.7.1.
+    """
+    table = _read_csv(path).rename(columns={"value": "L2", "pert_id": "perturbation"})
+    table = table.rename(columns={"n_batches_pert": "n_batches"}).assign(dataset=dataset)
+    if cell_line is None:
+        table["cell_line"] = table["cell_line"].str.removeprefix(f"{dataset}_")
+    else:
+        table["cell_line"] = cell_line
+    metrics = [m for m in METRICS["lfc"] if m in table]
+    columns = ["dataset", "cell_line", "perturbation", "quantile", "n_batches"]
+    return table.melt(columns, metrics, "metric", "value")

@@ -1,11 +1,16 @@
 """Declaring a screen: nothing about the scale, the controls or the columns is guessed."""
 
+from pathlib import Path
+
+import anndata
+import h5py
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.screens.values import check_values
+from perturbcore.core.errors import InputError, ParameterError, check_choice
+from perturbcore.data.screens.values import blocks, check_values
 
 COLUMNS = ("perturbation", "batch", "cell_line", "is_control")
 SCALES = ("counts", "log1p")
@@ -31,48 +36,25 @@ def declare_screen(
 ) -> AnnData:
     """Say what the columns and values of an AnnData mean, and check that they do.
 
-    Parameters
-    ----------
-    adata : AnnData, cells x genes
-        In memory or backed. Of a backed file only the labels in memory are changed, not the file.
-    dataset : str
-        Name of the data set in every later table.
-    scale : {"counts", "log1p"}
-        ``"counts"``: raw counts. ``"log1p"``: log1p of counts scaled to 1e4 per cell.
-    perturbation, batch, cell_line : str
-        Columns of obs.
-    control : str or list of str
-        Label(s) of control cells in the perturbation column; several become the first.
-    control_column : str
-        Boolean column that marks control cells, instead of or besides `control`; without
-        `control` they get the label ``"control"``.
-    identifier : {"symbol", "ensembl", "entrez", "drug"}
-        What perturbations are named by.
-    simulated : bool
-    batch_value, cell_line_value : str, optional
-        The one batch or cell line of all cells, where no column says it.
-    unmatched : {"error", "drop", "keep"}
-        What becomes of perturbations without cells in any batch that has controls: refuse the
-        screen, leave them out, or keep them (they can only be used with ``batches="all"``).
-    validate : bool
-        Check every value (one pass over the matrix). Labels are always checked.
+    `adata`: cells x genes, in memory or backed; of a backed file only the labels in memory are
+    changed; `dataset`: its name in every later table; `scale`: "counts" (raw UMI counts) or "log1p"
+    (log1p of counts scaled to 1e4 per cell); `perturbation, batch, cell_line`: columns of obs;
+    `control`: label or labels of control cells in the perturbation column (several become the
+    first); `control_column`: boolean column that marks control cells, instead of or besides
+    `control`; without `control` they get the label "control"; `identifier`: what perturbations are
+    named by: "symbol", "ensembl", "entrez" or "drug"; `batch_value, cell_line_value`: the one batch
+    or cell line of all cells, where no column says it; `unmatched`: what becomes of perturbations
+    without cells in any batch that has controls: "error" refuses the screen, "drop" leaves them
+    out, "keep" keeps them (they can only be used with ``batches="all"``); `validate`: check every
+    value (one pass over the matrix); labels are always checked.
 
-    Returns
-    -------
-    AnnData
-        obs: `perturbation`, `batch`, `cell_line` (str), `is_control` (bool), then what else was
-        there; uns["perturbcore"]: scale, dataset, identifier, simulated, unmatched. X is shared,
-        not copied.
-
-    Raises
-    ------
-    ParameterError, InputError
-        An option is unknown or contradictory; a column or control label is not there, or the data
-        are not what was declared.
+    Returns obs: `perturbation`, `batch`, `cell_line` (str), `is_control` (bool), then what else was
+    there; ``uns["perturbcore"]``: scale, dataset, identifier, simulated, unmatched. X is shared,
+    not copied. Data that are not what was declared are refused (`InputError`).
     """
-    check_choices(scale, identifier)
-    if unmatched not in ("error", "drop", "keep"):
-        raise ParameterError(f"unmatched={unmatched!r}: choose 'error', 'drop' or 'keep'")
+    check_choice("scale", scale, SCALES)
+    check_choice("identifier", identifier, IDENTIFIERS)
+    check_choice("unmatched", unmatched, ("error", "drop", "keep"))
     if control is None and control_column is None:
         raise ParameterError(
             "name the controls: control=<label in the perturbation column> or "
@@ -171,22 +153,12 @@ def check_declared(adata: AnnData) -> None:
     for key in ("scale", "dataset", "identifier", "simulated"):
         if key not in declared:
             raise InputError(f"uns['perturbcore'] lacks {key!r}: declare the screen again")
-    check_choices(declared["scale"], declared["identifier"])
+    check_choice("scale", declared["scale"], SCALES)
+    check_choice("identifier", declared["identifier"], IDENTIFIERS)
     if missing := [c for c in COLUMNS if c not in adata.obs]:
         raise InputError(f"obs lacks the columns {missing}: declare the screen again")
     if adata.obs["is_control"].dtype != bool:
         raise InputError("obs['is_control'] is not boolean: declare the screen again")
-
-
-def check_choices(scale: str, identifier: str) -> None:
-    """Refuse an unknown scale or kind of identifier."""
-    if scale not in SCALES:
-        raise ParameterError(
-            f"scale={scale!r}: choose 'counts' (raw UMI counts) or 'log1p' (log1p of counts "
-            "scaled to 1e4 per cell)"
-        )
-    if identifier not in IDENTIFIERS:
-        raise ParameterError(f"identifier={identifier!r}: choose one of {list(IDENTIFIERS)}")
 
 
 def as_labels(values: pd.Series, name: str) -> np.ndarray:
@@ -273,3 +245,91 @@ def _check_unique(names: pd.Index, what: str, way_out: str) -> None:
     if names.has_duplicates:
         twice = list(pd.unique(names[names.duplicated()])[:5])
         raise InputError(f"duplicated {what}: {twice}; keep one of each ({way_out})")
+
+
+def read_screen(path, *, backed: bool = False, validate: bool = True, **declaration) -> AnnData:
+    """Read a screen from an ``.h5ad`` file.
+
+    `backed`: leave the matrix on disk; every function here then reads it block by block;
+    `validate`: check every value; `**declaration`: arguments of `declare_screen`, of which a file
+    written from a declared screen needs none. A file that is missing, truncated, not AnnData or not
+    as declared is refused by its name.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "mine.h5ad"
+    >>> sizes = dict(n_cell_lines=1, n_perturbations=12, n_genes=80, n_control_cells=60)
+    >>> pc.simulate_screen(**sizes).screen.write_h5ad(file)
+    >>> int(pc.read_screen(file).obs["is_control"].sum())
+    60
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the path of an .h5ad file")
+    if not h5py.is_hdf5(path):
+        raise InputError(
+            f"{path}: not an .h5ad (HDF5) file, or broken; write one with AnnData.write_h5ad"
+        )
+    try:
+        with h5py.File(path) as f:
+            lacking = [k for k in ("X", "obs", "var") if k not in f]
+        if not lacking:
+            adata = anndata.read_h5ad(path, backed="r" if backed else None)
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read, fetch or write it again ({error})") from error
+    if lacking:
+        raise InputError(f"{path}: HDF5, but not AnnData (no {', '.join(lacking)})")
+    try:
+        if declaration:
+            return declare_screen(adata, validate=validate, **declaration)
+        if "perturbcore" not in adata.uns:
+            raise ParameterError(
+                "not written from a declared screen: say what its columns mean "
+                "(dataset=, scale=, perturbation=, batch=, cell_line=, control=); "
+                f"obs has {list(adata.obs.columns)}"
+            )
+        _plain(adata)
+        (validate_screen if validate else check_labels)(adata)
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from error
+    return adata
+
+
+def normalise(adata: AnnData) -> AnnData:
+    """Scale the counts of each cell to 1e4 and take log1p, without densifying.
+
+    `adata`: a declared screen; a backed one is read block by block, its result is in memory.
+    Returns X CSR float32 and scale ``"log1p"``; a screen already on that scale is returned as it
+    is. A cell without counts is refused.
+    """
+    check_declared(adata)
+    if str(adata.uns["perturbcore"]["scale"]) == "log1p":
+        return adata
+    parts = [_log_of_share(b, adata.obs_names[i:j]) for i, j, b in blocks(adata)]
+    out = AnnData(sp.vstack(parts, format="csr"), obs=adata.obs.copy(), var=adata.var.copy())
+    out.uns["perturbcore"] = {**dict(adata.uns["perturbcore"]), "scale": "log1p"}
+    return out
+
+
+def _log_of_share(block, cells):
+    total = np.asarray(block.sum(1, dtype=np.float64)).ravel()
+    if (total <= 0).any():
+        raise InputError(
+            f"cell {cells[(total <= 0).argmax()]!r} has no counts: drop it, it cannot be normalised"
+        )
+    data = block.data * np.repeat((1e4 / total).astype(np.float32), np.diff(block.indptr))
+    # scipy shares the indices of a block with the screen where it can; the result must not
+    log = np.log1p(data).astype(np.float32, copy=False)
+    return sp.csr_matrix((log, block.indices.copy(), block.indptr.copy()), shape=block.shape)
+
+
+def _plain(adata):
+    """Undo what the file format did: categories become text, numpy scalars plain values."""
+    for name in ("perturbation", "batch", "cell_line"):
+        if name in adata.obs:
+            adata.obs[name] = as_labels(adata.obs[name], name)
+    declared = adata.uns["perturbcore"]
+    adata.uns["perturbcore"] = {
+        k: bool(v) if k == "simulated" else str(v) for k, v in dict(declared).items()
+    }

@@ -4,11 +4,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.data.deg.labels import deg_labels
+from perturbcore.core.errors import check_choice
+from perturbcore.data.deg import deg_labels
 from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.effects.moments import well_effects
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import dense, make_responses
-from perturbcore.data.sets.base import Card, Dataset, check_choice, check_options, make_dataset
+from perturbcore.data.sets.base import Card, Dataset, check_options, make_dataset
 
 
 def folded(responses: AnnData, n_folds: int, seed: int) -> AnnData:
@@ -21,13 +23,6 @@ def responses_of(
 ) -> AnnData:
     """Batch-aware effects of a screen; see `perturbcore.data.effects.ba_ate`."""
     return folded(ba_ate(screen, control=control, batches=batches), n_folds, seed)
-
-
-def labels_of(screen: AnnData, *, dataset: str, n_folds: int, seed: int, **how) -> AnnData:
-    """Labels of differential expression; see `perturbcore.data.deg.labels.deg_labels`."""
-    labels = deg_labels(screen, progress=False, **how)
-    labels.uns["perturbcore"]["dataset"] = dataset
-    return folded(labels, n_folds, seed)
 
 
 def controls_said(screen: AnnData) -> str:
@@ -48,22 +43,6 @@ def make_wells(X, obs: pd.DataFrame, genes, **about) -> AnnData:
     return wells
 
 
-def well_effects(wells: AnnData, control: str = "matched") -> pd.DataFrame:
-    """Mean effect of each perturbation on each plate: rows (batch, perturbation), columns genes.
-
-    "matched" subtracts the mean of the control wells of the same plate, "global" of all plates.
-    """
-    X = pd.DataFrame(np.asarray(wells.X, dtype=np.float64), columns=wells.var_names)
-    treated = ~wells.obs["is_control"].to_numpy()
-    plate, name = (wells.obs[c].astype(str).to_numpy() for c in ("batch", "perturbation"))
-    base = X[~treated].groupby(plate[~treated]).mean()
-    if control == "global":
-        base.loc[:] = base.to_numpy().mean(axis=0)
-    means = X[treated].groupby([plate[treated], name[treated]]).mean()
-    means = means.rename_axis(["batch", "perturbation"])
-    return means - base.loc[means.index.get_level_values("batch")].to_numpy()
-
-
 def responses_of_wells(
     wells: AnnData, *, control: str, n_folds: int, seed: int, keep: tuple = ()
 ) -> AnnData:
@@ -81,32 +60,48 @@ def responses_of_wells(
     return folded(out, n_folds, seed)
 
 
-def simulate(function, task: str, options: dict):
-    """Call a simulation once its task and options are known to be right."""
-    check_choice("task", task, ("lfc", "deg"))
-    check_options(function.__name__, function, options)
-    return function(**options)
-
-
 def simulated_dataset(
-    name: str, simulation, screen, card: Card, *, task: str, effects: dict, labels: dict, folds
+    name: str,
+    simulate,
+    options: dict,
+    *,
+    task: str,
+    control: str,
+    batches: str,
+    variant: str,
+    min_cells: int,
+    test: str,
+    n_folds: int,
+    fold_seed: int,
 ) -> Dataset:
-    """Estimate effects, or label genes, of the simulated cells in `screen`.
+    """Simulate cells with `options`, and estimate their effects or label their genes.
 
-    `effects`: `control` and `batches` of `perturbcore.data.effects.ba_ate`; `labels`: `variant`,
-    `min_cells` and `test` of `perturbcore.data.deg.labels.deg_labels`; `folds`: number and seed.
+    `control, batches`: see `perturbcore.data.effects.ba_ate`; `variant, min_cells, test`: see
+    `perturbcore.data.deg.deg_labels`. Of drugs, cells at the response dose and vehicle are kept.
     """
-    folds = dict(zip(("n_folds", "seed"), folds, strict=True))
-    if task == "lfc":
-        responses = responses_of(screen, **effects, **folds)
-        note = f"{effects['control']} control"
+    check_choice("task", task, ("lfc", "deg"))
+    check_options(simulate.__name__, simulate, options)
+    simulation = simulate(**options)
+    screen, card, extras = simulation.screen, Card(), {"simulation": simulation}
+    if simulation.drugs is None:
+        lines = screen.obs["cell_line"].nunique()
+        card.step_of("simulated", screen, f"{lines} cell lines; {controls_said(screen)}")
     else:
-        responses = labels_of(screen, dataset=f"{name}_deg", **labels, **folds)
-        share = (responses.layers["deg"] != 0).mean()
-        where = "" if labels["variant"] == "pooled" else " on a plate"
-        note = f"more than {labels['min_cells']} cells{where}; {share:.1%} of labels are not 0"
-    card.responses(responses, f"{responses.n_obs} rows of perturbation and cell line: {note}")
-    extras = {"simulation": simulation}
-    if hasattr(simulation, "drugs"):
         extras["drugs"] = simulation.drugs
+        card.step_of("simulated", screen, f"all doses; {controls_said(screen)} (vehicle)")
+        dose = simulation.parameters["response_dose"]
+        screen = screen[(screen.obs["is_control"] | (screen.obs["dose"] == dose)).to_numpy()].copy()
+        card.step_of(f"dose {dose:g} µM", screen, "the dose of the responses, and vehicle")
+    if task == "lfc":
+        responses = ba_ate(screen, control=control, batches=batches)
+        note = f"{control} control"
+    else:
+        how = dict(variant=variant, min_cells=min_cells, test=test)
+        responses = deg_labels(screen, **how, progress=False)
+        responses.uns["perturbcore"]["dataset"] = f"{name}_deg"
+        where = "" if variant == "pooled" else " on a plate"
+        share = (responses.layers["deg"] != 0).mean()
+        note = f"more than {min_cells} cells{where}; {share:.1%} of labels are not 0"
+    folded(responses, n_folds, fold_seed)
+    card.responses(responses, f"{responses.n_obs} rows of perturbation and cell line: {note}")
     return make_dataset(responses, card, screen=screen, extras=extras)

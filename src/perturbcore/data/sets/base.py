@@ -158,10 +158,3 @@ def check_options(what: str, function: Callable, options: Mapping[str, Any]) -> 
     unknown = [o for o in options if o not in known]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
         raise ParameterError(f"{what} has no option '{unknown[0]}'; it has: {', '.join(known)}")
-
-
-def check_choice(name: str, value, allowed) -> str:
-    """Return a choice, or refuse one that is not among those allowed."""
-    if value not in allowed:
-        raise ParameterError(f"{name} '{value}' is not one of: {', '.join(map(str, allowed))}")
-    return value

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.core.errors import ParameterError
+from perturbcore.core.errors import ParameterError, check_choice
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
-from perturbcore.data.sets.base import Card, Dataset, check_choice, make_dataset
+from perturbcore.data.sets.base import Card, Dataset, make_dataset
 
 LINES = {"K562": "k562", "RPE1": "rpe1", "HepG2": "hepg2", "Jurkat": "jurkat"}
 TASKS = ("de", "dir")

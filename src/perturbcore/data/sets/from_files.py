@@ -5,8 +5,7 @@ from pathlib import Path
 from perturbcore.core.errors import ParameterError
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.responses import check_responses, read_responses
-from perturbcore.data.screens.declare import declare_screen
-from perturbcore.data.screens.read import read_screen
+from perturbcore.data.screens.declare import declare_screen, read_screen
 from perturbcore.data.sets._make import controls_said, folded, responses_of
 from perturbcore.data.sets.base import Card, Dataset, check_options
 

@@ -5,11 +5,12 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from perturbcore.core.errors import check_choice
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.read import read_h5ad
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.sets._make import controls_said, responses_of
-from perturbcore.data.sets.base import Card, Dataset, check_choice, constants_of, make_dataset
+from perturbcore.data.sets.base import Card, Dataset, constants_of, make_dataset
 
 CONTROL = "control"
 

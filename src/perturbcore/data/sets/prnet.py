@@ -3,13 +3,14 @@
 import pandas as pd
 from anndata import AnnData
 
+from perturbcore.core.errors import check_choice
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.read import read_h5ad
 from perturbcore.data.sets._make import (
     make_wells,
     responses_of_wells,
 )
-from perturbcore.data.sets.base import Card, Dataset, check_choice, make_dataset
+from perturbcore.data.sets.base import Card, Dataset, make_dataset
 
 CONTROL = "DMSO"
 # columns of the file, and what they are here

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.core.errors import ParameterError
+from perturbcore.core.errors import ParameterError, check_choice
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.folds import assign_folds
 from perturbcore.data.molecules.tables import sciplex_drugs, tahoe_drugs
 from perturbcore.data.responses import make_responses
 from perturbcore.data.sets._rstrings import read_string_lists
-from perturbcore.data.sets.base import Card, Dataset, check_choice, constants_of, make_dataset
+from perturbcore.data.sets.base import Card, Dataset, constants_of, make_dataset
 
 SALTS = (
     "hydrochloride dihydrochloride hydrobromide mesylate dimesylate maleate acetate diacetate "

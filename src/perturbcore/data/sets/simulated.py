@@ -1,7 +1,7 @@
 """The simulated screen: cells with known truth, and their estimated effects or labels."""
 
-from perturbcore.data.sets._make import controls_said, simulate, simulated_dataset
-from perturbcore.data.sets.base import Card, Dataset
+from perturbcore.data.sets._make import simulated_dataset
+from perturbcore.data.sets.base import Dataset
 from perturbcore.data.simulate.screen import simulate_screen
 
 
@@ -21,7 +21,7 @@ def load(
     ----------
     task : {"lfc", "deg"}
         "deg": labels of differential expression, batches pooled; see
-        `perturbcore.data.deg.labels.deg_labels`.
+        `perturbcore.data.deg.deg_labels`.
     control, batches : str
         Variant of the effect; see `perturbcore.data.effects.ba_ate`.
     min_cells, test
@@ -31,22 +31,8 @@ def load(
     **options
         Handed to `perturbcore.data.simulate.screen.simulate_screen`, such as its sizes and `seed`.
 
-    Returns
-    -------
-    Dataset
-        ``extras["simulation"]`` is the `SimulatedScreen` with its truth.
+    Returns ``extras["simulation"]``: the `SimulatedScreen` with its truth.
     """
-    simulation = simulate(simulate_screen, task, options)
-    screen, card = simulation.screen, Card()
-    lines = screen.obs["cell_line"].nunique()
-    card.step_of("simulated", screen, note=f"{lines} cell lines; {controls_said(screen)}")
-    return simulated_dataset(
-        "simulated",
-        simulation,
-        screen,
-        card,
-        task=task,
-        effects=dict(control=control, batches=batches),
-        labels=dict(variant="pooled", min_cells=min_cells, test=test),
-        folds=(n_folds, fold_seed),
-    )
+    how = dict(control=control, batches=batches, min_cells=min_cells, test=test)
+    how |= dict(task=task, variant="pooled", n_folds=n_folds, fold_seed=fold_seed)
+    return simulated_dataset("simulated", simulate_screen, options, **how)

@@ -1,7 +1,7 @@
 """A simulated chemical screen on plates: real compounds, known truth."""
 
-from perturbcore.data.sets._make import controls_said, simulate, simulated_dataset
-from perturbcore.data.sets.base import Card, Dataset
+from perturbcore.data.sets._make import simulated_dataset
+from perturbcore.data.sets.base import Dataset
 from perturbcore.data.simulate.chemistry import simulate_drug_screen
 
 
@@ -18,7 +18,7 @@ def load(
     """Simulate a chemical screen and estimate effects or labels at its response dose.
 
     `task`: "lfc": plate-matched effects (`perturbcore.data.effects.ba_ate`); "deg": tests on
-    each plate and a majority vote of the plates (`perturbcore.data.deg.labels.deg_labels`);
+    each plate and a majority vote of the plates (`perturbcore.data.deg.deg_labels`);
     `min_cells`: for labels, a drug and the vehicle need more than so many cells on a plate;
     folds are by drug, the same in all lines; `**options`: handed to
     `perturbcore.data.simulate.chemistry.simulate_drug_screen`; the rest as in
@@ -30,19 +30,6 @@ def load(
 
     Cole et al. 2026, Methods 4.1.2 (matched effects, one dose), 4.2.2 (labels by plate and vote).
     """
-    simulation = simulate(simulate_drug_screen, task, options)
-    screen, card = simulation.screen, Card()
-    dose, vehicle = simulation.parameters["response_dose"], screen.obs["is_control"]
-    card.step_of("simulated", screen, note=f"all doses; {controls_said(screen)} (vehicle)")
-    screen = screen[(vehicle | (screen.obs["dose"] == dose)).to_numpy()].copy()
-    card.step_of(f"dose {dose:g} µM", screen, note="the dose of the responses, and vehicle")
-    return simulated_dataset(
-        "simulated_drugs",
-        simulation,
-        screen,
-        card,
-        task=task,
-        effects=dict(control=control, batches=batches),
-        labels=dict(variant="per_batch", min_cells=min_cells, test=test),
-        folds=(n_folds, fold_seed),
-    )
+    how = dict(control=control, batches=batches, min_cells=min_cells, test=test)
+    how |= dict(task=task, variant="per_batch", n_folds=n_folds, fold_seed=fold_seed)
+    return simulated_dataset("simulated_drugs", simulate_drug_screen, options, **how)

@@ -8,12 +8,25 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.simulate.cells import CONTROL, as_screen, draw_batches, draw_cells
-from perturbcore.data.simulate.checks import check_parameters, is_number, is_whole, refuse
+from perturbcore.data.molecules.tables import builtin_compounds, targets_of
 from perturbcore.data.simulate.knowledge import Knowledge, make_knowledge
-from perturbcore.data.simulate.model import Model, make_model
-from perturbcore.data.simulate.screen import SimulatedScreen
-from perturbcore.data.simulate.truth import expected_effects, truth_of
+from perturbcore.data.simulate.model import (
+    CONTROL,
+    Model,
+    as_screen,
+    draw_batches,
+    draw_cells,
+    expected_effects,
+    make_model,
+    truth_of,
+)
+from perturbcore.data.simulate.screen import (
+    SimulatedScreen,
+    check_parameters,
+    is_number,
+    is_whole,
+    refuse,
+)
 
 
 def simulate_drug_screen(
@@ -67,10 +80,7 @@ def simulate_drug_screen(
     micromolar (0 for vehicle); `true_effects` are at the response dose.
     """
     parameters = {k: v for k, v in locals().items() if k not in ("progress", "compounds")}
-    if compounds is None:
-        from perturbcore.data.molecules.tables import builtin_compounds
-
-        compounds = builtin_compounds()
+    compounds = builtin_compounds() if compounds is None else compounds
     _check(parameters, compounds)
     s_pick, s_know, s_model, s_batch, s_design, s_cells = np.random.SeedSequence([911, seed]).spawn(
         6
@@ -119,18 +129,13 @@ def _check(p: dict, compounds: pd.DataFrame) -> None:
         refuse(p, "response_dose", f"choose one of doses={doses}")
 
 
-def _targets_of(compounds: pd.DataFrame) -> pd.Series:
-    lists = compounds["targets"].fillna("").astype(str).str.split(";")
-    return lists.map(lambda names: list(dict.fromkeys(n.strip() for n in names if n.strip())))
-
-
 def _place_targets(knowledge: Knowledge, compounds: pd.DataFrame, seed) -> Knowledge:
     """Give genes the names of the compounds' targets, targets of one mechanism in one module."""
     # a child of its own: the seed has already served make_knowledge
     rng = np.random.default_rng(np.random.SeedSequence([*seed.generate_state(2), 17]))
     home: dict = {}
-    names = _targets_of(compounds)
-    for mechanism, targets in zip(compounds["mechanism"].astype(str), names, strict=True):
+    mechanisms = compounds["mechanism"].astype(str)
+    for mechanism, targets in zip(mechanisms, targets_of(compounds).values(), strict=True):
         for target in targets:
             home.setdefault(target, mechanism)
     if len(home) > len(knowledge.genes):
@@ -177,7 +182,7 @@ def _drug_model(knowledge, compounds, settings, seed) -> tuple[Model, np.ndarray
     efficacy = np.where(inert, 0.0, np.clip(rng.lognormal(-1.0, 0.8, n_drugs), 0.03, 1.6))
     position = {g: i for i, g in enumerate(knowledge.genes)}
     effects = np.zeros((len(single), len(doses), n_drugs, n_genes), dtype=np.float32)
-    for d, targets in enumerate(_targets_of(compounds)):
+    for d, targets in enumerate(targets_of(compounds).values()):
         # a drug without a known target has one that nobody knows
         for rank, target in enumerate(targets or [knowledge.genes[rng.integers(n_genes)]]):
             # -log10 of molar Kd; further targets are bound less tightly than the first

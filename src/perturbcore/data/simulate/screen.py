@@ -1,17 +1,41 @@
 """The public door of the simulation: a screen with known truth."""
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.data.simulate.cells import as_screen, draw_batches, draw_cells, draw_design
-from perturbcore.data.simulate.checks import check_parameters
+from perturbcore.core.errors import ParameterError
 from perturbcore.data.simulate.knowledge import Knowledge, make_knowledge
-from perturbcore.data.simulate.model import make_model
-from perturbcore.data.simulate.truth import expected_effects, truth_of
+from perturbcore.data.simulate.model import (
+    as_screen,
+    draw_batches,
+    draw_cells,
+    draw_design,
+    expected_effects,
+    make_model,
+    truth_of,
+)
+
+# the smallest value of each whole number; the range of each other number
+WHOLE = {
+    "n_genes": 2,
+    "seed": 0,
+    **dict.fromkeys(("n_cell_lines", "n_perturbations", "n_batches", "n_plates"), 1),
+    **dict.fromkeys(("plates_per_drug", "n_modules", "n_control_cells"), 1),
+}
+NUMBERS = {
+    **dict.fromkeys(("null_fraction", "inert_fraction", "line_specificity"), (0, 1)),
+    **dict.fromkeys(("effect_size", "stress_size", "batch_effect"), (0, np.inf)),
+    **dict.fromkeys(("dispersion", "library_size"), (1e-9, np.inf)),
+    "other_dose_cells": (0, 1),
+    "dropout": (0, 1 - 1e-9),
+}
+PAIRS = ("cells_per_perturbation", "cells_per_plate", "vehicle_cells")
+AT_MOST = {"n_perturbations": "n_genes", "n_modules": "n_genes", "plates_per_drug": "n_plates"}
 
 
 @dataclass(frozen=True)
@@ -20,7 +44,7 @@ class SimulatedScreen:
 
     `screen`: counts with the columns every screen has (`perturbation`, `batch`, `cell_line`,
     `is_control`); the control label is ``"control"``. `true_effects` (cell_line, perturbation):
-    the expected BA-ATE (:func:`perturbcore.data.simulate.truth.expected_effects`); obs also has
+    the expected BA-ATE (:func:`perturbcore.data.simulate.model.expected_effects`); obs also has
     `strength` and `near_null` (genes), or `efficacy` and `inert` (drugs). `knowledge`: what
     databases say of the genes, and the hidden modules behind it. `parameters`: what the simulation
     was called with. `drugs`, of drugs only: the columns of the compounds and `inert`, per drug.
@@ -64,45 +88,19 @@ def simulate_screen(
     biased. Reported knowledge (network, annotation, texts, sequences) is an imperfect view of the
     same modules.
 
-    Parameters
-    ----------
-    n_cell_lines, n_perturbations, n_genes : int
-        Perturbations are genes; all lines get the same ones.
-    n_batches : int
-        Batches in each cell line; their labels repeat from line to line.
-    cells_per_perturbation : (int, int)
-        Smallest and largest number of cells a perturbation has in a line (uniform in between).
-    n_control_cells : int
-        Control cells in each line, at least one per batch.
-    n_modules : int
-    null_fraction : float in [0, 1]
-        Share of perturbations that do next to nothing (they still lower their own gene).
-    effect_size, stress_size : float
-        Root mean square over genes of the specific and the shared part of the effect of a
-        perturbation of strength 1, natural-log rate.
-    line_specificity : float in [0, 1]
-        0: lines respond alike; 1: nothing is shared.
-    batch_effect : float
-        Size of batch shifts, natural-log rate.
-    dispersion : float
-        Negative-binomial dispersion: variance = mean + dispersion * mean**2.
-    dropout : float in [0, 1)
-        Chance that the rarest gene's count is lost whole; falls linearly with expression rank.
-    library_size : float
-        Median count per cell.
-    seed : int
-        Equal seeds give identical cells.
-    progress : bool
-        Show a progress bar.
+    Perturbations are genes, the same in all lines; batch labels repeat from line to line.
 
-    Returns
-    -------
-    SimulatedScreen
+    `cells_per_perturbation` (int, int): smallest and largest number of cells of a perturbation in a
+    line (uniform in between); `n_control_cells`: in each line, at least one per batch;
+    `null_fraction`: share of perturbations that do next to nothing (they still lower their own
+    gene); `effect_size, stress_size`: root mean square over genes of the specific and the shared
+    part of the effect of a perturbation of strength 1, natural-log rate; `line_specificity`: 0:
+    lines respond alike, 1: nothing is shared; `batch_effect`: size of batch shifts, natural-log
+    rate; `dispersion`: of the negative binomial: variance = mean + dispersion * mean**2; `dropout`:
+    chance that the rarest gene's count is lost whole; falls linearly with expression rank;
+    `library_size`: median count per cell; `seed`: equal seeds give identical cells.
 
-    Raises
-    ------
-    ParameterError
-        If a size is out of range; the message names the parameter.
+    A size out of range is refused by name.
 
     Examples
     --------
@@ -126,3 +124,40 @@ def simulate_screen(
     truth = truth_of(model, expected_effects(model, shift), "simulated", "symbol", about)
     screen = as_screen(model, design, counts, "simulated")
     return SimulatedScreen(screen, truth, knowledge, parameters)
+
+
+def refuse(p: dict, name: str, why: str) -> None:
+    """Raise the error that names a parameter, its value and what is wanted."""
+    raise ParameterError(f"{name}={p[name]!r}: {why}")
+
+
+def is_whole(value) -> bool:
+    """Whether a value is a whole number."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def check_parameters(p: dict) -> None:
+    """Refuse sizes that no experiment can have; the message names the parameter."""
+    for name in p.keys() & WHOLE.keys():
+        if not is_whole(p[name]) or p[name] < WHOLE[name]:
+            refuse(p, name, f"give a whole number of at least {WHOLE[name]}")
+    for name, other in AT_MOST.items():
+        if name in p and p[name] > p[other]:
+            refuse(p, name, f"cannot exceed {other}={p[other]}")
+    if "n_control_cells" in p and p["n_control_cells"] < p["n_batches"]:
+        refuse(p, "n_control_cells", f"each of n_batches={p['n_batches']} needs a control cell")
+    for name in p.keys() & set(PAIRS):
+        pair = p[name]
+        good = isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_whole, pair))
+        if not good or not 1 <= pair[0] <= pair[1]:
+            refuse(p, name, "give (smallest, largest) with 1 <= smallest <= largest")
+    for name in p.keys() & NUMBERS.keys():
+        low, high = NUMBERS[name]
+        if not is_number(p[name]) or not low <= p[name] <= high:
+            above = f"of at least {low:g}" if high == np.inf else f"from {low:g} to {high:g}"
+            refuse(p, name, f"give a number {above}")

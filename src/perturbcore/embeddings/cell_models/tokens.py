@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.screens.read import normalise
+from perturbcore.data.screens.declare import normalise
 
 # a gene that hardly varies must not turn rounding into large scores
 LEAST_SD = 0.1

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.screens.read import normalise
+from perturbcore.data.screens.declare import normalise
 
 
 @dataclass(eq=False)

@@ -13,8 +13,7 @@ import pandas as pd
 from perturbcore.core.errors import ParameterError
 from perturbcore.core.files import read_yaml
 from perturbcore.data.published.names import LINES, NEGATIVE, POSITIVE, methods_of, without_line
-from perturbcore.data.published.read import LFC_METRICS
-from perturbcore.data.published.tables import Published
+from perturbcore.data.published.tables import METRICS, Published
 
 ALL_TAHOE = "mean of 45 lines"
 # models of Figure S14 with two published runs each, and what these are called in the tables
@@ -197,7 +196,9 @@ def figure_data(figure: str, published: Published) -> FigureData:
         order = list(medians.sort_values(ascending=False, kind="stable").index)
     elif spec.kind == "scatter":
         controls = rows["modality"].isin((POSITIVE, NEGATIVE))
-        rows = rows[(rows["cell_line"] == "K-562") & ~controls & rows["metric"].isin(LFC_METRICS)]
+        rows = rows[
+            (rows["cell_line"] == "K-562") & ~controls & rows["metric"].isin(METRICS["lfc"])
+        ]
         order = [d for d in order if d in set(rows["display"])]
     rows = rows.drop(columns=["key", "order"]).reset_index(drop=True)
     return FigureData(figure, spec, rows, order, published.level)

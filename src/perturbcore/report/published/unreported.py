@@ -4,8 +4,7 @@ import pandas as pd
 
 from perturbcore.core.errors import InputError
 from perturbcore.data.published.names import without_line
-from perturbcore.data.published.read import PRIMARY
-from perturbcore.data.published.tables import HOW_TO_GET, Published
+from perturbcore.data.published.tables import HOW_TO_GET, PRIMARY, Published
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.published.figures import FIGURES, RUNS, figure_data
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from perturbcore.core.errors import InputError
+from perturbcore.core.errors import InputError, check_choice
 from perturbcore.data.authors.layout import LAYOUTS, file_of, layout_of, present
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.published.tables import load_published
-from perturbcore.data.sets.base import check_choice
 from perturbcore.embeddings.authors import read_embeddings
 from perturbcore.embeddings.controls import random_embedding
 from perturbcore.models.simple import evaluate_embeddings

@@ -3,11 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from perturbcore.core.errors import InputError
+from perturbcore.core.errors import InputError, check_choice
 from perturbcore.data.authors.layout import layout_of
 from perturbcore.data.authors.raw import raw_screens
-from perturbcore.data.screens.read import normalise
-from perturbcore.data.sets.base import check_choice
+from perturbcore.data.screens.declare import normalise
 from perturbcore.report.reproduction.benchmark import METRICS
 from perturbcore.score.ceiling.ceiling import noise_ceiling
 

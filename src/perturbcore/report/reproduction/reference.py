@@ -15,10 +15,9 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from perturbcore.core.errors import InputError
+from perturbcore.core.errors import InputError, check_choice
 from perturbcore.data.authors.layout import layout_of
 from perturbcore.data.responses import rows_of
-from perturbcore.data.sets.base import check_choice
 from perturbcore.embeddings.base import Embedding, align
 
 INNER = KFold(5, shuffle=True, random_state=42)

@@ -7,8 +7,13 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from perturbcore.core.errors import InputError
-from perturbcore.data.deg.plan import plan_tests
-from perturbcore.data.deg.tests import call_genes, majority, mean_and_variance, t_statistics
+from perturbcore.data.deg import (
+    call_genes,
+    majority,
+    mean_and_variance,
+    plan_tests,
+    t_statistics,
+)
 from perturbcore.data.effects.moments import gene_columns
 from perturbcore.data.responses import check_responses
 from perturbcore.score.ceiling.cells import Cells
@@ -57,7 +62,7 @@ def deg_ceiling(
     with the options that the responses record.
 
     `screen`: declared, the labels' own, in memory or backed on disk; `responses`: complete labels
-    with folds, see :func:`perturbcore.data.deg.labels.deg_labels`; `n_trials`: for pooled labels;
+    with folds, see :func:`perturbcore.data.deg.deg_labels`; `n_trials`: for pooled labels;
     `n_outer`, `n_inner`: trials over batches, and over cells within them, for labels per batch;
     `quantiles`: of the trials, the nearest one is taken; `seed`, `n_jobs`, `progress`: see
     :func:`perturbcore.score.ceiling.ceiling.noise_ceiling`.

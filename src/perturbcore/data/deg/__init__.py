@@ -1,1 +1,0 @@
-"""Differentially expressed genes: tests from group moments, false discovery rate, votes."""
