@@ -181,7 +181,7 @@ class Study:
             self.store.export(path)
             return
         keys = [key for scope in sorted(self._scopes) for key in self.store.keys_of(scope)]
-        write_atomically(path, self.store.scores(keys).to_parquet(index=False))
+        write_atomically(path, self.store.compared(keys).to_parquet(index=False))
 
     @staticmethod
     def models(task: str, *, knn, lasso=(), C=None, softmax=None) -> list:
