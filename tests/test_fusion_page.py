@@ -135,6 +135,31 @@ def test_predictor_and_fusion_are_told_apart_whichever_way_they_fall(toy, predic
             assert page.effect("fusion", parts.loc[what]) in said
 
 
+def test_an_effect_is_told_as_its_interval_and_adjusted_verdict_say():
+    told = {
+        ("better", 0.1, 0.3): "fusion adds +0.200 (+0.100 to +0.300)",
+        ("worse", -0.3, -0.1): "fusion costs: −0.200 (−0.300 to −0.100)",
+        ("tie", -0.1, 0.5): "fusion adds nothing that can be told from zero: +0.200 (",
+        ("tie", 0.1, 0.3): "fusion changes the score by +0.200 (+0.100 to +0.300), a tie once",
+    }
+    for (verdict, low, high), said in told.items():
+        row = pd.Series({"gain": (low + high) / 2, "low": low, "high": high, "verdict": verdict})
+        assert page.effect("fusion", row).startswith(said)
+
+
+def test_equal_differences_have_equal_verdicts(toy):
+    same = toy.scores["predictor"].isin(["ridge", "any predictor"])
+    scores = toy.scores[~((toy.scores["embedding"] == "Best source") & same)]
+    alone = [rows("Best source", p, SINGLE, 6.03) for p in ("ridge", "any predictor")]
+    for one, other in zip(*alone, strict=True):
+        other["value"] = one["value"]
+    f = replace(toy, scores=pd.concat([scores, pd.DataFrame(sum(alone, []))]))
+    parts = f.parts[f.parts["kind"] == "ridge"].set_index("what")
+    own, other = parts.loc["fusion"], parts.loc["fusion, any predictor"]
+    assert own["gain"] == other["gain"] and own["verdict"] == other["verdict"]
+    assert "which is the best under any predictor too" in page.one_line(f)
+
+
 def test_one_fold_decides_nothing(toy):
     f = replace(toy, scores=toy.scores[toy.scores["fold"] == 0])
     assert "fusion changes the score by +0." in page.one_line(f) and "undecidable" in page.answer(f)

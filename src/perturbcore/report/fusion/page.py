@@ -58,12 +58,13 @@ def cells_text(f: FusionScores) -> pd.DataFrame:
 
 def effect(what: str, row: pd.Series) -> str:
     """Say what a predictor or fusion adds, whichever way the numbers fall."""
-    said = {
-        "better": f"{what} adds {gain_said(row)}",
-        "worse": f"{what} costs: {gain_said(row)}",
-        "tie": f"{what} adds nothing that can be told from zero: {gain_said(row)}",
-    }
-    return said.get(row["verdict"], f"{what} changes the score by {gain_said(row)}, undecidable")
+    gain, verdict = gain_said(row), row["verdict"]
+    if verdict == "tie" and row["low"] <= 0 <= row["high"]:
+        return f"{what} adds nothing that can be told from zero: {gain}"
+    if verdict in ("better", "worse"):
+        return f"{what} {'adds' if verdict == 'better' else 'costs:'} {gain}"
+    why = "a tie once adjusted for many comparisons" if verdict == "tie" else "undecidable"
+    return f"{what} changes the score by {gain}, {why}"
 
 
 def _parts(f: FusionScores) -> tuple[str, dict[str, pd.Series]]:
@@ -153,14 +154,15 @@ def one_line(f: FusionScores, record: str = "") -> str:
     """Condense the chapter to one sentence; `record` is a clause on the leaderboard."""
     kind, rows = _parts(f)
     own, other, one = rows["fusion"], rows["fusion, any predictor"], rows.get("predictor")
-    said = [
-        f"given all sources, {effect('fusion', own)} against the best one under the same predictor",
-        f"and {effect('fusion', other)} against the best one under any predictor",
-    ]
-    if one is not None:
-        said.insert(0, f"given one source, {effect('the predictor', one)} against kNN")
+    first = "" if one is None else f"given one source, {effect('the predictor', one)} against kNN; "
     last = f"; {record}" if record else ""
-    return f"By the {kind} ({f.every.label} {own['value']:.3f}): {', '.join(said)}{last}."
+    beside = f", and {effect('fusion', other)}, against the best one under any predictor"
+    if (own[["gain", "reference"]] == other[["gain", "reference"]]).all():
+        beside = ", which is the best under any predictor too"
+    return (
+        f"By the {kind} ({f.every.label} {own['value']:.3f}): {first}given all sources, "
+        f"{effect('fusion', own)}, against the best one under the same predictor{beside}{last}."
+    )
 
 
 def by_line_text(f: FusionScores) -> pd.DataFrame:

@@ -116,7 +116,7 @@ class FusionScores:
         what: "predictor", one source chosen in training, against kNN with one such source;
         "fusion", all sources against the best one under the same predictor, and "fusion, any
         predictor" under the best predictor, chosen in training; "over <set>", all sources against
-        a set. p is adjusted over predictors.
+        a set. p is adjusted over all rows, so that equal differences have equal verdicts.
         """
         cells, parts = self.cells, []
         wanted = {
@@ -129,10 +129,11 @@ class FusionScores:
             pairs = zip(cells[column], against, strict=True)
             table = self.every.gains({m: r for m, r in pairs if m != r and isinstance(r, str)})
             table["kind"] = table["method"].map({m: kind for kind, m in cells[column].items()})
-            table["p_holm"] = holm(table["p"].astype(float))
-            told = zip(table["gain"], table["p_holm"], strict=True)
-            parts.append(table.assign(what=what, verdict=[verdict(g, p) for g, p in told]))
-        return pd.concat(parts, ignore_index=True)
+            parts.append(table.assign(what=what))
+        out = pd.concat(parts, ignore_index=True)
+        out["p_holm"] = holm(out["p"].astype(float))
+        told = zip(out["gain"], out["p_holm"], strict=True)
+        return out.assign(verdict=[verdict(g, p) for g, p in told])
 
 
 def score_fusions(
