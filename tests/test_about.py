@@ -47,21 +47,10 @@ def test_defaults_are_those_of_the_signature_with_their_meaning():
     assert grid["default"] == "20, 40, 60, 80, 100" and grid["meaning"].startswith("Candidate k")
     pair = about.defaults(["perturbcore.data.folds.assign_folds:seed"]).iloc[0]
     assert pair["meaning"] == "Seed of the permutation."
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("perturbcore.data.effects.ba_ete", "perturbcore.data.effects has no 'ba_ete'"),
-        (
-            "perturbcore.data.effects.ba_ate.ba_ate:controls",
-            "no parameter 'controls'; it has: screen, control",
-        ),
-    ],
-)
-def test_a_default_that_is_not_there_is_refused(text, message):
-    with pytest.raises(ParameterError, match=message):
-        about.defaults([text])
+    with pytest.raises(ParameterError, match="perturbcore.data.effects has no 'ba_ete'"):
+        about.defaults(["perturbcore.data.effects.ba_ete"])
+    with pytest.raises(ParameterError, match="no parameter 'controls'; it has: screen, control"):
+        about.defaults([f"{name}:controls"])
 
 
 def test_files_and_sources_say_licence_and_terms():
@@ -110,10 +99,8 @@ def test_benchmarks_are_read_where_they_are(tree):
     assert about.benchmark_table(profile).empty
     folder = tree / "results" / "benchmarks"
     folder.mkdir(parents=True)
-    rows = [
-        {"task": "t", "ours_seconds": 1.0, "baseline_seconds": 4.0, "ratio": 4.0, "agreement": 2e-9}
-    ]
-    (folder / "b.json").write_text(json.dumps(rows))
+    row = dict(task="t", ours_seconds=1.0, baseline_seconds=4.0, ratio=4.0, agreement=2e-9)
+    (folder / "b.json").write_text(json.dumps([row]))
     table = about.benchmark_table(profile)
     assert list(table.columns) == list(about.BENCHMARK_COLUMNS)
     assert table.loc[0, "ratio"] == 4.0 and table.loc[0, "agreement"] == "2e-09"

@@ -27,13 +27,9 @@ def build(profile: str, copy_to: Path) -> Path:
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "PROFILE"))}
     done = subprocess.run(
         ["make", "-j2", "-o", f"{venv}/.ready", "book", f"PROFILE={profile}", f"VENV={venv}"],
-        cwd=ROOT,
-        env=keep,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        cwd=ROOT, env=keep, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-    )
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:]
     assert "all chapters" in done.stdout or "_build/html/index.html" in done.stdout
     return Path(shutil.copytree(ROOT / "_build/html", copy_to / profile))
@@ -135,13 +131,8 @@ def broken(urls: list[str]) -> list[str]:
         if parts.scheme != "file":
             continue
         path = Path(unquote(parts.path))
-        if not path.is_file():
-            bad.append(url)
-        elif (
-            parts.fragment
-            and path.suffix == ".html"
-            and unquote(parts.fragment) not in anchors(str(path))
-        ):
+        part = unquote(parts.fragment) if path.suffix == ".html" else ""
+        if not path.is_file() or (part and part not in anchors(str(path))):
             bad.append(url)
     return sorted(bad)
 
@@ -305,11 +296,3 @@ def test_chapters_are_prose_and_calls_not_programs():
             most = 18 if "parameters" in cell.metadata.get("tags", []) else 14
             assert len(source.splitlines()) <= most, f"{path.name}: a long cell\n{source}"
             assert not re.search(r"^\s*(def|class) ", source, re.M), f"{path.name}\n{source}"
-
-
-def test_every_source_of_the_catalogue_is_in_the_bibliography():
-    from perturbcore.data import catalogue
-
-    keys = set(re.findall(r"^@\w+\{([^,]+),", (ROOT / "book/references.bib").read_text(), re.M))
-    asked = {key for name in catalogue.entries().index for key in catalogue.entry(name).citations}
-    assert asked <= keys, asked - keys

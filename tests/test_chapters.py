@@ -30,11 +30,9 @@ limit: float | None = None
 
 def test_declarations_are_read_with_type_default_and_remark():
     found = declared(CELL, "x")
-    assert list(found) == "profile k alpha deep ks names anything options limit".split()
-    assert found["profile"].help == "which profile"
-    types = ", ".join(p.type for p in found.values())
-    assert types == "str, int, float, bool, list[int], list[str], list, dict, float | None"
-    assert found["ks"].default == [1, 2]
+    read = [f"{p.name}: {p.type} = {p.default!r}" for p in found.values()]
+    written = [line.split("  #")[0].replace('"', "'") for line in CELL.splitlines()]
+    assert read == written and found["profile"].help == "which profile"
 
 
 @pytest.mark.parametrize(
@@ -73,12 +71,9 @@ def test_a_wrong_declaration_is_refused(line, message):
 def test_unknown_names_and_wrong_types_are_refused(given, message):
     with pytest.raises(ParameterError, match=message):
         resolve(declared(CELL, "x"), given, "x")
-
-
-def test_an_int_serves_where_a_float_is_declared():
+    # an int serves where a float is declared
     values = resolve(declared(CELL, "x"), {"alpha": 2, "limit": 3}, "x")
-    assert values == {"alpha": 2.0, "limit": 3.0}
-    assert all(type(v) is float for v in values.values())
+    assert repr(values) == "{'alpha': 2.0, 'limit': 3.0}"
 
 
 @pytest.mark.parametrize(
@@ -201,9 +196,9 @@ def test_a_sweep_keeps_every_run_in_a_folder_of_its_own(tree, run):
     book = run_for_book(find_chapter("first"), load_profile("demo"))
     results = tree / "results/demo"
     before = (book.read_text(), (results / "tables/first/values.csv").read_text())
-    notebooks = [run(tree, k) for k in (1, 2, 3, 4, 5)]
+    notebooks = [run(tree, k) for k in (1, 2)]
     tables = sorted((results / "runs").glob("first-*/tables/first/values.csv"))
-    assert sorted(pd.read_csv(t)["value"].iloc[-1] for t in tables) == [1, 2, 3, 4, 5]
+    assert sorted(pd.read_csv(t)["value"].iloc[-1] for t in tables) == [1, 2]
     assert before == (book.read_text(), (results / "tables/first/values.csv").read_text())
     # each says on its page where its own are
     said = [json.dumps(n) for n in notebooks]

@@ -27,19 +27,13 @@ def project(tree):
 
 def make(project, *arguments, old=f"{VENV}/.ready", **environment):
     """Run make in a project with this environment, which is taken as ready."""
-    keep = {
-        k: v
-        for k, v in os.environ.items()
-        if not k.startswith(("MAKE", "MFLAGS", "PROFILE", "PERTURBCORE_", "OMP_", "LOKY_"))
-    }
+    ours = ("MAKE", "MFLAGS", "PROFILE", "PERTURBCORE_", "OMP_", "LOKY_")
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     return subprocess.run(
-        ["make", "-o", old, f"VENV={VENV}", *arguments],
-        cwd=project,
-        text=True,
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
+        ["make", "-o", old, f"VENV={VENV}", *arguments], cwd=project, text=True,
+        capture_output=True, stdin=subprocess.DEVNULL,
         env={**keep, "PYTHONPATH": str(project / "src"), **environment},
-    )
+    )  # fmt: skip
 
 
 def would_run(project, *arguments):

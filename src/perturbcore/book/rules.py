@@ -4,6 +4,7 @@ import ast
 import re
 from pathlib import Path
 
+from perturbcore import VERBS
 from perturbcore.book.source import Chapter, find_chapters, published
 from perturbcore.core.digest import code_digest, digest, imports_in, imports_of, module_exists
 from perturbcore.core.errors import ParameterError
@@ -57,16 +58,9 @@ def code_stamp(chapter: Chapter, profile: Profile) -> str:
     data = [_data(entry) for entry in profile.datasets]
     specs = [[spec, _file(spec.get("file"), profile)] for spec in profile.embeddings]
     pins = project_root() / "constraints.txt"
-    return digest(
-        chapter.code,
-        chapter.values(profile),
-        code_digest(*sorted(modules)) if modules else "",
-        _told(modules),
-        about,
-        data,
-        specs,
-        pins.read_text() if pins.is_file() else "",
-    )
+    pinned = pins.read_text() if pins.is_file() else ""
+    code = [code_digest(*sorted(modules)) if modules else "", _told(modules)]
+    return digest(chapter.code, chapter.values(profile), *code, about, data, specs, pinned)
 
 
 def prose_stamp(chapter: Chapter) -> str:
@@ -77,8 +71,6 @@ def prose_stamp(chapter: Chapter) -> str:
 
 def _named(tree: ast.AST) -> list[str]:
     """Modules behind ``pc.name`` and behind dotted names in strings."""
-    from perturbcore import VERBS
-
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):

@@ -42,9 +42,8 @@ def data(options) -> None:
     elif names:
         for name, state in catalogue.verify(names).items():
             entry = catalogue.entry(name)
-            print(
-                f"{name}: {entry.bytes / 1e6:.1f} MB, {entry.licence}, {state}; {entry.description}"
-            )
+            size = f"{entry.bytes / 1e6:.1f} MB"
+            print(f"{name}: {size}, {entry.licence}, {state}; {entry.description}")
 
 
 def check(options) -> None:
@@ -78,13 +77,8 @@ def ceiling(options) -> None:
     """Estimate the experimental error of each perturbation of a screen."""
     from perturbcore.score.ceiling.ceiling import noise_ceiling
 
-    table = noise_ceiling(
-        _screen(options),
-        control=options.controls,
-        n_outer=options.outer,
-        n_inner=options.inner,
-        seed=options.seed,
-    )
+    trials = dict(n_outer=options.outer, n_inner=options.inner, seed=options.seed)
+    table = noise_ceiling(_screen(options), control=options.controls, **trials)
     _write(table, options.out)
 
 
@@ -102,19 +96,12 @@ def evaluate(options) -> None:
         raise ParameterError(f"--jobs {options.jobs}: give the number of threads, at least 1")
     responses = read_responses(options.responses)
     embeddings = [load_embedding(path) for path in options.embeddings]
-    reached = None
-    if options.ceiling:
-        reached = ceiling_scores(_read_ceiling(options.ceiling), responses)
-    scores = evaluate_embeddings(
-        responses,
-        embeddings,
-        options.predictor or ["knn"],
-        store=ScoreStore(options.store or ":memory:"),
-        seed=options.seed,
-        n_jobs=options.jobs,
-    )
-    if reached is not None:
-        scores = pd.concat([scores, reached], ignore_index=True)
+    given = [_read_ceiling(options.ceiling)] if options.ceiling else []
+    reached = [ceiling_scores(table, responses) for table in given]
+    how = dict(store=ScoreStore(options.store or ":memory:"), seed=options.seed)
+    names = options.predictor or ["knn"]
+    scores = evaluate_embeddings(responses, embeddings, names, n_jobs=options.jobs, **how)
+    scores = pd.concat([scores, *reached], ignore_index=True)
     save_scores(scores, options.out)
     print(f"{options.out}: {len(scores)} rows")
 
@@ -140,9 +127,8 @@ def _read_ceiling(path: Path):
         table = read(path)
     except ValueError as error:  # what pandas and pyarrow raise for a file of another kind
         raise InputError(f"{path} cannot be read as {path.suffix}: {error}") from None
-    if missing := [
-        c for c in "perturbation cell_line quantile metric value".split() if c not in table
-    ]:
+    columns = "perturbation cell_line quantile metric value".split()
+    if missing := [c for c in columns if c not in table]:
         raise InputError(
             f"{path} has no column '{missing[0]}' (it has {', '.join(map(str, table))}): it is not "
             "a table written by 'perturbcore ceiling'"
