@@ -141,10 +141,10 @@ class ScoreStore:
         scores = self.scores(keys)
         at = ["dataset", "task", "cell_line", "fold", "perturbation"]
         units = scores.drop_duplicates("key").set_index("key")[at[:-1]]
-        each = pd.concat(
-            self.per_perturbation(units.index, m).assign(metric=m)
-            for m in ("covered", *scores["metric"].unique())
-        ).join(units, on="key")
+        kept = {m: self.per_perturbation(units.index, m) for m in scores["metric"].unique()}
+        kept["covered"] = self.per_perturbation(units.index, "covered")
+        some = [table.assign(metric=m) for m, table in kept.items() if len(table)]
+        each = pd.concat(some or [kept["covered"].assign(metric="")]).join(units, on="key")
         each["value"] = each["value"].astype(float)
         told = each["metric"] == "covered"
         least = each[told].groupby(at)["value"].min()
