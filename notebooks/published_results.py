@@ -29,7 +29,7 @@ download: bool = False  # fetch the authors' tables (14 MB, non-commercial licen
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.report import pages
-from perturbcore.report.published.draw import not_drawn, present
+from perturbcore.report.published.draw import bendidi_table, csendes_table, not_drawn, present
 
 chapter = pc.open_chapter("published_results")
 published = pc.load_published(download=download)
@@ -103,6 +103,19 @@ present(chapter, published, "S12", "S13")
 
 # %% tags=["hide-input"]
 present(chapter, published, "S14")
+
+# %% [markdown]
+# ## Printed tables of two other papers
+#
+# {doc}`The audit <claims>` judges Bendidi et al. {cite:p}`bendidi2024` and Csendes et al. {cite:p}`csendes2025` from
+# these numbers, as printed. Table 2 of Bendidi et al. has the best of four post-processings of each model; its
+# Tables 3 to 10 have all four, mean and standard deviation over five runs.
+
+# %% tags=["hide-input"]
+for number in range(2, 11):
+    pages.show_table(chapter, bendidi_table(number), f"bendidi2024-table-{number}", caption=f"Bendidi et al. 2024, Table {number}, as printed.")
+pages.show_table(chapter, csendes_table(), "csendes2025-pearson-delta",
+                 caption="Csendes et al. 2025, Pearson delta, from the text and the authors' notebooks.")
 
 # %% [markdown]
 # ## What cannot be drawn

@@ -1,4 +1,4 @@
-// Tables: a wide one scrolls in its own frame, and a click on a heading sorts it.
+// Tables: a wide one scrolls in its own frame, a click on a heading sorts it, a long one is filtered.
 (function () {
   "use strict";
 
@@ -28,6 +28,35 @@
     rows.forEach((row) => body.appendChild(row));
   }
 
+  // One choice for each column of words with few different ones; a row is shown where all agree.
+  function addFilters(table, frame) {
+    const rows = Array.from(table.tBodies[0].rows), choices = [], bar = document.createElement("div");
+    bar.className = "table-filters";
+    const show = () => rows.forEach((row) => {
+      row.hidden = choices.some(([column, box]) => box.value && cellText(row, column) !== box.value);
+    });
+    Array.from(table.tHead.rows[0].cells).forEach((head, column) => {
+      const values = Array.from(new Set(rows.map((row) => cellText(row, column)).filter((text) => text)));
+      if (values.length < 2 || values.length > 8 || values.some((text) => !Number.isNaN(number(text)))) return;
+      const box = document.createElement("select"), name = head.textContent.trim();
+      box.setAttribute("aria-label", "show only: " + name);
+      box.add(new Option(name + ": all", ""));
+      values.forEach((text) => box.add(new Option(text, text)));
+      box.addEventListener("change", show);
+      choices.push([column, box]);
+      bar.appendChild(box);
+    });
+    if (choices.length) frame.parentNode.insertBefore(bar, frame);
+  }
+
+  // A link to a folded card opens it.
+  function openTarget() {
+    const target = location.hash && document.getElementById(location.hash.slice(1));
+    const near = target && [target, target.querySelector("details"), target.closest("details"), target.nextElementSibling];
+    const card = near && near.find((one) => one && one.tagName === "DETAILS");
+    if (card) { card.open = true; card.scrollIntoView(); }
+  }
+
   function prepare(table) {
     const frame = document.createElement("div");
     frame.className = "table-frame";
@@ -48,6 +77,7 @@
     const body = table.tBodies[0];
     const merged = table.querySelector("tbody [rowspan], tbody [colspan], thead [colspan]");
     if (!head || table.tHead.rows.length !== 1 || !body || body.rows.length < 3 || merged) return;
+    if (body.rows.length >= 60) addFilters(table, frame);
     Array.from(head.cells).forEach((cell, column) => {
       if (!cell.textContent.trim()) return;
       const button = document.createElement("button");
@@ -64,9 +94,11 @@
     });
   }
 
+  window.addEventListener("hashchange", openTarget);
   document.addEventListener("DOMContentLoaded", () => {
     document.querySelectorAll("article table, .bd-article table").forEach((table) => {
       if (!table.closest(".table-frame") && !table.closest(".highlighttable")) prepare(table);
     });
+    openTarget();
   });
 })();

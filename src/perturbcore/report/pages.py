@@ -27,14 +27,22 @@ def take_home(chapter, text: str) -> None:
 
 
 def show_table(
-    chapter, table: pd.DataFrame, name: str, *, caption: str, digits: int = 3, keep=None, bold=None
+    chapter,
+    table: pd.DataFrame,
+    name: str,
+    *,
+    caption: str,
+    digits: int = 3,
+    keep=None,
+    bold=None,
+    link: str = "",
 ) -> None:
     """Show a table, sortable; ``tables/<chapter>/<name>.csv`` among the results has all of it.
 
     `chapter`: whose table it is; `table`: its index is shown only where it has a name;
     `digits`: decimals of floating-point numbers on the page; `keep`: columns to show, or a
     mapping from column to heading; `bold`: boolean column that marks rows to stress (best, or
-    not distinguishable from the best).
+    not distinguishable from the best); `link`: start of the anchors that the first column leads to.
     """
     if table.index.name is not None:
         table = table.reset_index()
@@ -48,9 +56,12 @@ def show_table(
     numeric = [c for c in heads if pd.api.types.is_numeric_dtype(table[c])]
     rows = []
     for i, values in enumerate(table[list(heads)].itertuples(index=False)):
+        texts = [_cell(c, v, digits) for c, v in zip(heads, values, strict=True)]
+        if link:
+            texts[0] = f'<a href="#{link}{texts[0]}">{texts[0]}</a>'
         cells = "".join(
-            f'<td class="{"num" if c in numeric else "txt"}">{_cell(c, v, digits)}</td>'
-            for c, v in zip(heads, values, strict=True)
+            f'<td class="{"num" if c in numeric else "txt"}">{text}</td>'
+            for c, text in zip(heads, texts, strict=True)
         )
         rows.append(f'<tr class="best">{cells}</tr>' if strong[i] else f"<tr>{cells}</tr>")
     head = "".join(f'<th scope="col">{html.escape(str(h))}</th>' for h in heads.values())

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from perturbcore.data.published.facts import facts
 from perturbcore.data.published.names import POSITIVE
 from perturbcore.data.published.tables import Published
 from perturbcore.report import figures, pages
@@ -185,6 +186,34 @@ def figure_table(data: FigureData) -> pd.DataFrame:
     out = values.rename_axis("method").rename_axis(columns=None).reset_index()
     out.insert(1, "modality", list(data.modality[values.index]))
     return out
+
+
+def bendidi_table(number: int) -> pd.DataFrame:
+    """Table 2 of Bendidi et al. 2024, one column per model, or one of its Tables 3 to 10."""
+    if number == 2:
+        rows, index, columns = (
+            facts("bendidi2024_table2"),
+            ["dataset", "task_name", "metric"],
+            "model",
+        )
+    else:
+        rows = facts("bendidi2024_tables3_10").query("table == @number")
+        percents = rows["metric"].where(rows["unit"] != "percent", rows["metric"] + " (%)")
+        texts = [
+            f"{mean:.3f} ± {sd:.3f}" for mean, sd in zip(rows["mean"], rows["sd"], strict=True)
+        ]
+        rows = rows.assign(value=texts, metric=percents)
+        index, columns = ["dataset", "model", "postprocessing"], "metric"
+    wide = rows.pivot_table("value", index, columns, aggfunc="first", sort=False)
+    return wide.rename_axis(columns=None).reset_index()
+
+
+def csendes_table() -> pd.DataFrame:
+    """Pearson delta of Csendes et al. 2025: one row per model and source, data sets as columns."""
+    rows = facts("csendes2025").query("metric == 'pearson_delta' and subgroup == 'all'")
+    index = ["source", "model", "feature"]
+    wide = rows.pivot_table("value", index, "dataset", aggfunc="first", sort=False)
+    return wide.rename_axis(columns=None).reset_index()
 
 
 def page(data: FigureData, chapter: str, name: str) -> str:

@@ -25,7 +25,11 @@ PAPERS = {
     "cole2026": "Cole et al. 2026",
     "bendidi2024": "Bendidi et al. 2024",
     "csendes2025": "Csendes et al. 2025",
+    "hasanaj2025": "Hasanaj et al. 2025",
+    "vcharness2026": "VCHarness",
 }
+# Columns of an audit that are kept, decided on single folds, for readers without the full tables.
+DATED = ["verdict", "sensitivity", "number", "why", "on_medians", "on_means", "by_fold"]
 KINDS = ("superiority", "equivalence", "count", "fact")
 WEIGHTS = ("abstract", "result", "detail")
 
@@ -68,7 +72,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Answer:
-    """Verdict of a claim, the number that decides, why; the same on medians, means and folds."""
+    """Verdict of a claim, number that decides, why, on medians, means and folds, and how firm."""
 
     verdict: str
     number: str = ""
@@ -76,6 +80,7 @@ class Answer:
     on_medians: str = ""
     on_means: str = ""
     by_fold: str = ""
+    sensitivity: str = ""  # what the verdict would be with milder or stricter cut-offs
 
 
 @cache
@@ -112,16 +117,29 @@ def decide(claim: Claim, evidence: Evidence | Published) -> Answer:
     for name, question in claim.ask.items():
         parameters = {k: v for k, v in question.items() if k != "relation"}
         on.values[name] = _relation(question["relation"])(on, **parameters)
+    sensitivity = ""
     if claim.undecided:
         verdict = UNDECIDED
     elif waiting:
         verdict = NEEDS_TABLES
-    elif holds(claim.holds, on.values):
-        verdict = HOLDS
     else:
-        verdict = QUALIFIED if holds(claim.partly, on.values) else FAILS
+        verdict, sensitivity = _judge(claim, on.values), _sensitivity(claim, on.values)
     texts = (claim.number, claim.why, claim.medians, claim.means, claim.folds)
-    return Answer(verdict, *(fill(text, on.values) for text in texts))
+    return Answer(verdict, *(fill(text, on.values) for text in texts), sensitivity)
+
+
+def _judge(claim: Claim, values: dict, slack: int = 0) -> str:
+    if holds(claim.holds, values, slack):
+        return HOLDS
+    return QUALIFIED if holds(claim.partly, values, slack) else FAILS
+
+
+def _sensitivity(claim: Claim, values: dict) -> str:
+    """Say what the verdict would be with every cut-off one step milder, and one step stricter."""
+    now, moved = _judge(claim, values), {"milder": 1, "stricter": -1}
+    other = {word: _judge(claim, values, slack) for word, slack in moved.items()}
+    changed = [f"{word}: {verdict}" for word, verdict in other.items() if verdict != now]
+    return "; ".join(changed) or "stands"
 
 
 def answer(claim_id: str, published: Published) -> Answer:
@@ -141,8 +159,8 @@ def audit(published: Published) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row per claim: id, paper, where, weight, kind, scope, quote, claim, test, rule (both
-        cut-offs), verdict, number that decides, why, on_medians, on_means, by_fold, and own (an
-        observation of ours).
+        cut-offs), verdict, number that decides, why, on_medians, on_means, by_fold, sensitivity
+        (verdict with milder or stricter cut-offs), and own (an observation of ours).
     """
     evidence = Evidence(published)
     rows = []
@@ -151,6 +169,27 @@ def audit(published: Published) -> pd.DataFrame:
         about = {name: getattr(claim, name) for name in head}
         rows.append(about | {"paper": PAPERS[claim.paper]} | vars(decide(claim, evidence)))
     return pd.DataFrame(rows)
+
+
+def dated() -> pd.DataFrame:
+    """Read the verdicts kept in the package, decided on single folds: `DATED` and date, by id.
+
+    `scripts/write_dated.py` writes them.
+    """
+    # Three lines of comment stand at its top.
+    options: dict = dict(skiprows=3, index_col="id", dtype=str, keep_default_na=False)
+    return pd.read_csv(Path(__file__).with_name("dated.csv"), **options)
+
+
+def with_dated(table: pd.DataFrame, published: Published) -> pd.DataFrame:
+    """Put the kept fold-level verdicts and texts into an audit made on medians, with their date.
+
+    `here` keeps the verdict computed on what is at hand.
+    """
+    if published.level == "folds":
+        return table.assign(date="", here=table["verdict"])
+    kept = dated().reindex(table["id"])
+    return table.assign(here=table["verdict"], **{name: kept[name].to_numpy() for name in kept})
 
 
 def counts(table: pd.DataFrame, by: str = "paper") -> pd.DataFrame:

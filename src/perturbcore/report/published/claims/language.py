@@ -91,44 +91,75 @@ def fill(text: str | list[str] | None, values: Mapping) -> str:
     return " ".join(out)
 
 
-def compare(condition: str, values: Mapping) -> Any:
-    """Evaluate one comparison without its quantifier: a truth value, or one per line or method."""
+def _moved(left: Any, right: Any, slack: int, *, literal: bool) -> Any:
+    """Move a cut-off to the left by `slack` steps.
+
+    A step is a tenth of the cut-off, one for a count, and a tenth of the median distance where the
+    cut-off is 0 or computed. That there is any at all (a count above 0) gets no milder.
+    """
+    kind = np.asarray(left).dtype.kind
+    if kind in "iu":
+        return right if slack > 0 and literal and right == 0 else right - slack
+    if kind != "f":
+        return right
+    step = abs(right) if literal and right else np.nanmedian(np.abs(left - right))
+    return right - slack * step / 10
+
+
+def compare(condition: str, values: Mapping, slack: int = 0) -> Any:
+    """Evaluate one comparison without its quantifier: a truth value, or one per line or method.
+
+    With `slack` 1 its cut-off is milder by one step, with -1 stricter.
+    """
     match = _CONDITION.fullmatch(condition.strip())
     if not match:
         raise ParameterError(f"a claim has the condition {condition!r}, which cannot be read")
-    left, right = look_up(values, match["left"]), match["right"]
+    left, right, op = look_up(values, match["left"]), match["right"], match["op"]
     if right is None:
         return left
-    if match["op"] == "rounds to":
+    if op == "rounds to":
         digits = len(right.partition(".")[2])
-        return abs(left - float(right)) < 0.5 * 10**-digits
-    if re.fullmatch(r"-?[\d.]+", right):
+        return abs(left - float(right)) < 0.5 * 10**-digits * 2**slack
+    literal = bool(re.fullmatch(r"-?[\d.]+", right))
+    if literal:
         right = float(right)
     elif re.fullmatch(_PATH, right):
         right = look_up(values, right)
-    return _OPERATORS[match["op"]](left, right)
+    if not slack:
+        return _OPERATORS[op](left, right)
+    if op == "=":
+        count = np.asarray(left).dtype.kind in "iu"
+        return abs(left - right) <= 1 if count and slack > 0 else left == right
+    if op == "within":
+        return abs(left) <= right * (1 + slack / 10)
+    return _OPERATORS[op](
+        left, _moved(left, right, slack if ">" in op else -slack, literal=literal)
+    )
 
 
-def _one(condition: str, values: Mapping) -> bool:
-    found = compare(condition, values)
+def _one(condition: str, values: Mapping, slack: int) -> bool:
     match = _CONDITION.fullmatch(condition.strip())
     how = match["how"] if match else None
+    found = compare(condition, values, -slack if how in ("no", "not") else slack)
     if how is None or how == "not":
         return bool(found) != (how == "not")
     found = np.asarray(found).ravel()
-    if how.isdigit():
-        return bool(found.sum() >= int(how))
     true, all_of = int(found.sum()), found.size
+    if how.isdigit():
+        return true >= int(how) - slack
     return {"every": true == all_of, "some": true > 0, "most": true > all_of / 2, "no": not true}[
         how
     ]
 
 
-def holds(condition: str | bool, values: Mapping) -> bool:
-    """Whether a condition such as "every gap.best >= 0.8 and not lost.n > 0" is true."""
+def holds(condition: str | bool, values: Mapping, slack: int = 0) -> bool:
+    """Whether a condition such as "every gap.best >= 0.8 and not lost.n > 0" is true.
+
+    `slack` moves every cut-off in it by one step, 1 to the milder and -1 to the stricter side.
+    """
     if isinstance(condition, bool | Number):
         return bool(condition)
     return any(
-        all(_one(part, values) for part in either.split(" and "))
+        all(_one(part, values, slack) for part in either.split(" and "))
         for either in condition.split(" or ")
     )

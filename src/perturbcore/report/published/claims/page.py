@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from perturbcore.data.published.tables import Published
+from perturbcore.data.published.tables import HOW_TO_GET, Published
 from perturbcore.report.published import unreported
 from perturbcore.report.published.claims.audit import (
     FAILS,
@@ -26,7 +26,13 @@ PLURAL = {
     UNDECIDED: UNDECIDED,
     NEEDS_TABLES: "still open for want of tables",
 }
-DETAILS = {"On medians": "on_medians", "On means": "on_means", "Fold by fold": "by_fold"}
+DETAILS = {
+    "On medians": "on_medians",
+    "On means": "on_means",
+    "Fold by fold": "by_fold",
+    "With other cut-offs": "sensitivity",
+    "Decided on single folds": "date",
+}
 
 
 def summary(table: pd.DataFrame, published: Published) -> str:
@@ -37,7 +43,16 @@ def summary(table: pd.DataFrame, published: Published) -> str:
     failed = table.loc[table["verdict"] == FAILS, "id"]
     if len(failed):
         text += f" Those that fail: {listed(f'[{i}](#claim-{i})' for i in failed)}."
-    return f"{text}\n\n:::{{note}}\n{published.note}\n:::\n"
+    note = published.note
+    if published.level == "medians":
+        here = table[table["here"] != NEEDS_TABLES]
+        same = int((here["here"] == here["verdict"]).sum())
+        note = (
+            f"Verdicts and numbers were decided on single folds of the authors' tables, last on "
+            f"{table['date'].max()}. Computed here, on medians over folds, {same} of {len(here)} "
+            f"verdicts are the same. To compute all of them: {HOW_TO_GET}."
+        )
+    return f"{text}\n\n:::{{note}}\n{note}\n:::\n"
 
 
 def cards(table: pd.DataFrame, *, dropdown: bool = False, anchors: bool = False) -> str:
@@ -53,10 +68,11 @@ def cards(table: pd.DataFrame, *, dropdown: bool = False, anchors: bool = False)
         out += [f"::::{{{kind}}} {SIGNS[row.verdict]} {row.id}: {row.claim} ({row.verdict})"]
         words = f" “{plain(row.quote)}”" if row.quote else ""
         about = f"Kind: {row.kind}; weight: {row.weight}; scope: {plain(row.scope)}"
-        out += [f"*{row.paper}, {row.where}.*{words}", "", f"{about}. Test: {plain(row.test)}.", ""]
+        place = f"*{row.paper}, {plain(row.where)}.*{words}"
+        out += [place, "", f"{about}. Test: {plain(row.test)}.", ""]
         out += [f"**{plain(row.number)}**", ""] if row.number else []
         out += [plain(row.why), ""]
-        details = {name: getattr(row, column) for name, column in DETAILS.items()}
+        details = {name: getattr(row, column, "") for name, column in DETAILS.items()}
         out += [f"- {name}: {plain(value)}" for name, value in details.items() if value]
         out += [f"- Rule: `{row.rule}`"] if row.rule else []
         out += ["::::", ""]

@@ -78,6 +78,14 @@ def read_off(on: Evidence | None, *, figure: str) -> SimpleNamespace:
     return SimpleNamespace(name=name, best=best, floor=floor, share=share)
 
 
+def searched(on: Evidence, *, figure: str) -> SimpleNamespace:
+    """Macro F1 of the models that VCHarness searched, beside the best single embedding per line."""
+    table, data = facts("vcharness_search").set_index("cell_line"), on.fig(figure)
+    single = data.medians()[data.select("single")].max(axis=1)
+    lead, ahead = table["best"] - single, int((table["median"] > single).sum())
+    return SimpleNamespace(**table, single=single, lead=lead, ahead=ahead)
+
+
 def model_counts(on: Evidence) -> SimpleNamespace | None:
     """Distinct models in the public score tables, counted in three ways; None on medians."""
     if on.published.level == "medians":
