@@ -225,10 +225,8 @@ def test_bad_requests_are_refused_with_a_way_out(options, error, message):
         ba_ate(small_screen(), **options)
 
 
-def test_cells_that_nobody_declared_and_unknown_columns_are_refused():
+def test_cells_that_nobody_declared_are_refused():
     screen = small_screen()
-    with pytest.raises(InputError, match="plate"):
-        pseudobulk(screen, ["plate"])
     with pytest.raises(InputError, match="declare_screen"):
         ba_ate(AnnData(screen.X, screen.obs, screen.var))
 

@@ -71,16 +71,17 @@ def test_order_of_ids_and_rows_does_not_matter(table):
     pd.testing.assert_frame_equal(first.sort_index(), second.sort_index())
 
 
-def test_old_symbols_find_todays(table, tmp_path):
+def test_old_symbols_find_todays(table, tmp_path, monkeypatch):
     path = tmp_path / "old.csv"
+    monkeypatch.setattr("perturbcore.data.catalogue.fetch", lambda name: path)
     rows = ["ENSG1,AAA", "ENSG2,DUP", "ENSG4,OLD", "ENSG5,OLD", "ENSG6,AAA1", "ENSG0,GONE"]
     path.write_text("\n".join(["ensembl_id,gene_name", *rows]))
-    previous = previous_symbols(table, path)
+    previous = previous_symbols(table)
     # AAA1 is borne by another gene today; OLD leads to one symbol by two genes
     assert previous.to_dict() == {"AAA": "AAA1", "OLD": "TWO"}
     path.write_text("ensembl,gene_name\nENSG1,AAA\n")
     with pytest.raises(InputError, match="no column 'ensembl_id'"):
-        previous_symbols(table, path)
+        previous_symbols(table)
 
 
 def test_descriptions_have_no_source_and_prefer_the_coding_gene(table):

@@ -122,10 +122,10 @@ def test_logged_and_raw_are_not_mistaken_for_each_other():
     million = logged(raw(g=300), 1e6)
     million.X.data = np.minimum(million.X.data, 9.2)
     for adata, scale, message in (
-        (logged(raw()), "counts", "already logged.*scale='log1p'"),
-        (scaled, "counts", "normalised but not logged"),
+        (logged(raw()), "counts", "look logged .*scale='log1p'"),
+        (scaled, "counts", "or normalised"),
         (raw(), "log1p", "look like counts"),
-        (with_value(5, 3, 400), "log1p", "look like counts"),
+        (with_value(5, 3, 400), "log1p", "scale='counts' if these are counts"),
         (scaled, "log1p", "larger than log1p"),
         (million, "log1p", "more than 1e4"),
     ):

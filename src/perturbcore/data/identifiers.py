@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 
 import pandas as pd
 
@@ -40,18 +39,15 @@ def gene_table() -> pd.DataFrame:
     return table
 
 
-def previous_symbols(
-    table: pd.DataFrame | None = None, path: Path | str | None = None
-) -> pd.Series:
+def previous_symbols(table: pd.DataFrame | None = None) -> pd.Series:
     """Map symbols of an older annotation to today's, through the Ensembl id they share.
 
-    `path`: a csv file with columns `ensembl_id`, `gene_name`; the catalogue's ``gene_info_table``
-    otherwise. Returns today's symbol, indexed by an older one that no gene bears today. Older
-    symbols that lead to several of today's are left out.
+    The older annotation is the catalogue's ``gene_info_table``. Returns today's symbol, indexed by
+    an older one that no gene bears today. Older symbols that lead to several of today's are left
+    out.
     """
     table = gene_table() if table is None else table
-    source = path or catalogue.fetch("gene_info_table")
-    old = read_csv(source, ("ensembl_id", "gene_name"))
+    old = read_csv(catalogue.fetch("gene_info_table"), ("ensembl_id", "gene_name"))
     today = table.loc[table["symbol"] != "", ["ensembl", "symbol"]].drop_duplicates()
     both = old.merge(today, left_on="ensembl_id", right_on="ensembl")
     both = both[~both["gene_name"].isin(set(today["symbol"]))]

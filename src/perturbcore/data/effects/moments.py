@@ -181,21 +181,14 @@ def pseudobulk(
 ) -> AnnData:
     """Average log1p(1e4 * count / total) over the cells of each group, in one pass.
 
-    `screen`: a declared screen, in memory or backed on disk; `by`: columns of obs whose
-    combinations are the groups.
+    `screen`: a declared screen, in memory or backed on disk; `by`: columns of obs without missing
+    values whose combinations are the groups.
 
     Returns AnnData, groups x genes: X float32; obs holds the columns of `by`, `is_control` where
-    `perturbation` is among them, and `n_cells`; names are the values joined by ``|``. A column that
-    is not in obs or holds a missing value is refused.
+    `perturbation` is among them, and `n_cells`; names are the values joined by ``|``.
     """
     check_declared(screen)
     by = list(by)
-    missing = [c for c in by if c not in screen.obs]
-    if missing or not by:
-        raise InputError(f"by: {missing} not in obs; choose among {list(screen.obs.columns)}")
-    for c in by:
-        if screen.obs[c].isna().any():
-            raise InputError(f"obs[{c!r}] has missing values: fill them or drop these cells")
     # sorted groups, so that the order of cells cannot matter
     groupby = screen.obs[by].astype(str).groupby(by, sort=True, observed=True)
     code, groups = groupby.ngroup().to_numpy(), groupby.size().rename("n_cells").reset_index()

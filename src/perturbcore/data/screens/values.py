@@ -105,10 +105,20 @@ def check_values(adata: AnnData) -> None:
         largest = max(largest, float(data.max()))
         broken = data != np.floor(data)
         if scale == "counts":
-            _refuse(*at, broken, _not_counts(data))
+            _refuse(
+                *at,
+                broken,
+                "is not a whole number, though scale='counts': the values look logged (declare "
+                "scale='log1p') or normalised; give raw counts, or log1p of counts scaled to 1e4",
+            )
         else:
             whole = whole and not broken.any()
-            _refuse(*at, data > _LOG_MAX * 1.0001, _not_log(whole))
+            _refuse(
+                *at,
+                data > _LOG_MAX * 1.0001,
+                "is larger than log1p(1e4) = 9.21, though scale='log1p': declare scale='counts' if "
+                "these are counts, else give log1p of counts scaled to 1e4 per cell",
+            )
             data = np.expm1(data.astype(np.float64))
         rows = np.repeat(np.arange(stop - start), np.diff(block.indptr))
         total[start:stop] = np.bincount(rows, weights=data, minlength=stop - start)
@@ -137,19 +147,3 @@ def _refuse(adata, block, start, bad, why) -> None:
         cell = start + int(np.searchsorted(block.indptr, k, side="right")) - 1
         gene = adata.var_names[int(block.indices[k])]
         raise InputError(f"X[{adata.obs_names[cell]!r}, {gene!r}] = {block.data[k]:g} {why}")
-
-
-def _not_counts(data) -> str:
-    what = "is not a whole number, though scale='counts': the values look "
-    if data.max() <= _LOG_MAX:
-        what += f"already logged (largest here {data.max():.3g}), declare scale='log1p' or "
-        return what + "give raw counts"
-    what += "normalised but not logged; give raw counts, or log1p of counts scaled to 1e4 as "
-    return what + "scale='log1p'"
-
-
-def _not_log(whole) -> str:
-    what = "is larger than log1p(1e4) = 9.21, though scale='log1p': "
-    if whole:
-        return what + "whole numbers look like counts, declare scale='counts'"
-    return what + "give raw counts, or log1p of counts scaled to 1e4 per cell"

@@ -52,7 +52,6 @@ def simulate_drug_screen(
     dropout: float = 0.1,
     library_size: float = 3000.0,
     seed: int = 0,
-    progress: bool = False,
 ) -> SimulatedScreen:
     """Simulate a chemical screen on plates whose truth is known.
 
@@ -79,7 +78,7 @@ def simulate_drug_screen(
     Returns `perturbation` is the drug, `batch` the plate; ``screen.obs`` also has `dose` in
     micromolar (0 for vehicle); `true_effects` are at the response dose.
     """
-    parameters = {k: v for k, v in locals().items() if k not in ("progress", "compounds")}
+    parameters = {k: v for k, v in locals().items() if k != "compounds"}
     compounds = builtin_compounds() if compounds is None else compounds
     _check(parameters, compounds)
     s_pick, s_know, s_model, s_batch, s_design, s_cells = np.random.SeedSequence([911, seed]).spawn(
@@ -93,7 +92,7 @@ def simulate_drug_screen(
     model, inert = _drug_model(knowledge, compounds, settings, s_model)
     shift, *_ = draw_batches(model, n_plates, s_batch)
     design = _draw_plates(len(compounds), settings, s_design)
-    counts = draw_cells(model, design, shift, s_cells, progress)
+    counts = draw_cells(model, design, shift, s_cells)
     drugs = compounds.assign(inert=inert).rename_axis("perturbation")
     names = list(drugs.index)
     # the truth is that of the response dose

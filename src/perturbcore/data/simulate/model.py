@@ -8,7 +8,6 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 from scipy.stats import nbinom
-from tqdm import tqdm
 
 from perturbcore.data.simulate.knowledge import Knowledge
 
@@ -185,9 +184,7 @@ def draw_design(model: Model, control_share, perturbed_share, seed) -> pd.DataFr
     return pd.concat(frames, ignore_index=True)
 
 
-def draw_cells(
-    model: Model, design: pd.DataFrame, shift: np.ndarray, seed, progress: bool = False
-) -> sp.csr_matrix:
+def draw_cells(model: Model, design: pd.DataFrame, shift: np.ndarray, seed) -> sp.csr_matrix:
     """Draw int32 counts of the cells of a design; at most 2,048 cells are ever dense."""
     n_cells, n_genes = len(design), len(model.genes)
     line, pert, batch = (design[c].to_numpy() for c in ("line", "perturbation", "batch"))
@@ -196,7 +193,7 @@ def draw_cells(
     blocks = []
     starts = range(0, n_cells, _CHUNK)
     streams = seed.spawn(len(starts))
-    for start, stream in zip(tqdm(starts, "cells", disable=not progress), streams, strict=True):
+    for start, stream in zip(starts, streams, strict=True):
         rows = slice(start, min(start + _CHUNK, n_cells))
         rng = np.random.default_rng(stream)
         n = rows.stop - rows.start

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.core.files import read_yaml
 from perturbcore.data.simulate.knowledge import Knowledge, make_knowledge
 from perturbcore.data.simulate.model import (
     as_screen,
@@ -20,22 +22,7 @@ from perturbcore.data.simulate.model import (
     truth_of,
 )
 
-# the smallest value of each whole number; the range of each other number
-WHOLE = {
-    "n_genes": 2,
-    "seed": 0,
-    **dict.fromkeys(("n_cell_lines", "n_perturbations", "n_batches", "n_plates"), 1),
-    **dict.fromkeys(("plates_per_drug", "n_modules", "n_control_cells"), 1),
-}
-NUMBERS = {
-    **dict.fromkeys(("null_fraction", "inert_fraction", "line_specificity"), (0, 1)),
-    **dict.fromkeys(("effect_size", "stress_size", "batch_effect"), (0, np.inf)),
-    **dict.fromkeys(("dispersion", "library_size"), (1e-9, np.inf)),
-    "other_dose_cells": (0, 1),
-    "dropout": (0, 1 - 1e-9),
-}
-PAIRS = ("cells_per_perturbation", "cells_per_plate", "vehicle_cells")
-AT_MOST = {"n_perturbations": "n_genes", "n_modules": "n_genes", "plates_per_drug": "n_plates"}
+_BOUNDS = read_yaml(Path(__file__).with_name("bounds.yml"))
 
 
 @dataclass(frozen=True)
@@ -75,7 +62,6 @@ def simulate_screen(
     dropout: float = 0.1,
     library_size: float = 3500.0,
     seed: int = 0,
-    progress: bool = False,
 ) -> SimulatedScreen:
     """Simulate a perturbation screen whose truth is known.
 
@@ -109,14 +95,14 @@ def simulate_screen(
     >>> simulation.screen.n_vars, simulation.true_effects.shape
     (80, (12, 80))
     """
-    parameters = {k: v for k, v in locals().items() if k != "progress"}
+    parameters = dict(locals())
     check_parameters(parameters)
     s_know, s_model, s_batch, s_design, s_cells = np.random.SeedSequence(seed).spawn(5)
     knowledge = make_knowledge(n_genes, n_modules, s_know)
     model = make_model(knowledge, SimpleNamespace(**parameters), s_model)
     shift, control_share, perturbed_share = draw_batches(model, n_batches, s_batch)
     design = draw_design(model, control_share, perturbed_share, s_design)
-    counts = draw_cells(model, design, shift, s_cells, progress)
+    counts = draw_cells(model, design, shift, s_cells)
     cells = design[design["perturbation"] >= 0].groupby(["line", "perturbation"])["batch"]
     measured = cells.agg(n_cells="size", n_batches="nunique")
     about = {"strength": model.strength.ravel(), "near_null": model.near_null.ravel()}
@@ -143,21 +129,20 @@ def is_number(value) -> bool:
 
 def check_parameters(p: dict) -> None:
     """Refuse sizes that no experiment can have; the message names the parameter."""
-    for name in p.keys() & WHOLE.keys():
-        if not is_whole(p[name]) or p[name] < WHOLE[name]:
-            refuse(p, name, f"give a whole number of at least {WHOLE[name]}")
-    for name, other in AT_MOST.items():
+    kinds = {"whole": ("a whole number", is_whole), "number": ("a number", is_number)}
+    for kind, (what, right) in kinds.items():
+        for name, (low, high) in _BOUNDS[kind].items():
+            if name in p and not (right(p[name]) and low <= p[name] <= high):
+                upto = "" if high == np.inf else f" and at most {high:g}"
+                refuse(p, name, f"give {what} of at least {low:g}{upto}")
+    for name, other in _BOUNDS["at_most"].items():
         if name in p and p[name] > p[other]:
             refuse(p, name, f"cannot exceed {other}={p[other]}")
-    if "n_control_cells" in p and p["n_control_cells"] < p["n_batches"]:
-        refuse(p, "n_control_cells", f"each of n_batches={p['n_batches']} needs a control cell")
-    for name in p.keys() & set(PAIRS):
+    for name, other in _BOUNDS["at_least"].items():
+        if name in p and p[name] < p[other]:
+            refuse(p, name, f"each of {other}={p[other]} needs one")
+    for name in p.keys() & set(_BOUNDS["pair"]):
         pair = p[name]
         good = isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_whole, pair))
         if not good or not 1 <= pair[0] <= pair[1]:
             refuse(p, name, "give (smallest, largest) with 1 <= smallest <= largest")
-    for name in p.keys() & NUMBERS.keys():
-        low, high = NUMBERS[name]
-        if not is_number(p[name]) or not low <= p[name] <= high:
-            above = f"of at least {low:g}" if high == np.inf else f"from {low:g} to {high:g}"
-            refuse(p, name, f"give a number {above}")
