@@ -1,15 +1,16 @@
 """One way of writing numbers, shares, times and lists, for tables and sentences alike."""
 
 from collections.abc import Iterable, Sized
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
+
+from perturbcore.core.files import read_yaml
 
 # what a page calls the columns of a table: table -> column -> heading
-HEADINGS = yaml.safe_load(files("perturbcore.report").joinpath("headings.yml").read_text("utf-8"))
+HEADINGS = read_yaml(Path(__file__).with_name("headings.yml"))
 MINUS, MISSING = "\u2212", "–"
 
 

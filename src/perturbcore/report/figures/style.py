@@ -1,21 +1,21 @@
 """One look for the whole book: every modality keeps its colour and its marker."""
 
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from perturbcore.core.errors import InputError
+from perturbcore.core.files import read_yaml
 
-HERE = files("perturbcore.report.figures")
-_STYLE = yaml.safe_load(HERE.joinpath("style.yml").read_text("utf-8"))
+HERE = Path(__file__).parent
+_STYLE = read_yaml(HERE / "style.yml")
 # modality -> colour and marker, in the order of legends
 MODALITIES: dict[str, tuple[str, str]] = {k: (c, m) for k, (c, m) in _STYLE["modalities"].items()}
 # what was trained at large on something else than perturbations, and is used as it is

@@ -12,8 +12,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-import yaml
 
+from perturbcore.core.files import read_yaml
 from perturbcore.data.authors.layout import GENE_EMBEDDINGS, LAYOUTS, layout_of
 from perturbcore.data.authors.write import effects_of_raw, labels_of_raw
 from perturbcore.data.folds import assign_folds
@@ -24,7 +24,7 @@ ESSENTIAL_LINES = LAYOUTS["essential"].lines
 TAHOE_LINES = ("CVCL_0023", "CVCL_0028")
 CONTROL = {name: layout.raw["control"] for name, layout in LAYOUTS.items()}
 N_KEPT, N_NORMAN, DRUG_CELLS = 180, 110, 6
-_ABOUT = yaml.safe_load(Path(__file__).with_name("fixture.yml").read_text(encoding="utf-8"))
+_ABOUT = read_yaml(Path(__file__).with_name("fixture.yml"))
 # share of genes that no embedding file knows, so that the rule for missing ones is at work
 UNKNOWN_SHARE = 0.04
 
