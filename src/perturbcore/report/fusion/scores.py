@@ -104,7 +104,7 @@ class FusionScores:
         kinds = [kind_of(r.embedding, r.predictor) for r in table.itertuples()]
         table["kind"] = table["predictor"].where(~fused, kinds)
         table["sources"] = table["embedding"].where(~fused, ALL)
-        wide = table.pivot(index="kind", columns="sources", values="method")
+        wide = table[table["kind"] != ""].pivot(index="kind", columns="sources", values="method")
         wide = wide[[c for c in (*self.sets, BEST, ALL) if c in wide]].dropna(subset=[BEST, ALL])
         means = self.every.sign * wide[ALL].map(self.every.means)
         return wide.loc[means.sort_values(ascending=False).index].rename_axis(columns=None)
