@@ -190,15 +190,15 @@ def by_command(tree, k):
     return nbformat.read(next((tree / "results/demo/runs").glob("*/*.ipynb")), as_version=4)
 
 
-@pytest.mark.parametrize("run", [by_papermill, by_command])
-def test_a_sweep_keeps_every_run_in_a_folder_of_its_own(tree, run):
+@pytest.mark.parametrize("run, n", [(by_papermill, 5), (by_command, 2)])
+def test_a_sweep_keeps_every_run_in_a_folder_of_its_own(tree, run, n):
     without_figure(tree)
     book = run_for_book(find_chapter("first"), load_profile("demo"))
     results = tree / "results/demo"
     before = (book.read_text(), (results / "tables/first/values.csv").read_text())
-    notebooks = [run(tree, k) for k in (1, 2)]
+    notebooks = [run(tree, k) for k in range(1, n + 1)]
     tables = sorted((results / "runs").glob("first-*/tables/first/values.csv"))
-    assert sorted(pd.read_csv(t)["value"].iloc[-1] for t in tables) == [1, 2]
+    assert sorted(pd.read_csv(t)["value"].iloc[-1] for t in tables) == list(range(1, n + 1))
     assert before == (book.read_text(), (results / "tables/first/values.csv").read_text())
     # each says on its page where its own are
     said = [json.dumps(n) for n in notebooks]
