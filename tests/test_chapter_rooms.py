@@ -212,7 +212,7 @@ def test_cards_count_cells_and_name_the_sets_of_perturbed_genes():
     found = cards.perturbed_processes(
         data, [{"name": "a", "builder": "annotation", "source": "simulated"}]
     )
-    sets = data.extras["simulation"].annotation
+    sets = data.extras["simulation"].knowledge.annotation
     perturbed = set(data.responses.obs["perturbation"])
     known = {g for genes in sets.values() for g in genes}
     row = found.iloc[0]
