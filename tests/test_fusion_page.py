@@ -98,7 +98,7 @@ def test_the_main_table_has_a_row_per_predictor_and_a_column_per_choice_of_sourc
         "All sources": "Multi-kernel ridge",
     }  # fmt: skip
     table = page.cells_text(toy)
-    assert list(table["Predictor"]) == ["ridge", "kNN"]  # the best fusion first
+    assert list(table["Predictor"]) == ["kernel ridge", "kNN"]  # the best fusion first
     ranking = toy.every.ranking().set_index("method").loc["One network, ridge"]
     value, low, high = ranking[["value", "low", "high"]]
     assert table["One network"][0] == f"{value:.3f} ({low:.3f} to {high:.3f})"
@@ -190,7 +190,7 @@ def test_the_chapter_says_what_is_best_and_simple_or_deep(toy):
     assert "the simple fusion is better" in said and "Simple fusion" in said.split("Worse than")[1]
     assert "Beyond one network (" in said and "having all sources adds +0.4" in said
     value = toy.gains.set_index("method").loc["Multi-kernel ridge", "value"]
-    assert page.one_line(toy).startswith(f"By the ridge (L2 error {value:.3f}): given one")
+    assert page.one_line(toy).startswith(f"By the kernel ridge (L2 error {value:.3f}): given one")
     assert page.one_line(toy, "on a board 0.7").endswith("; on a board 0.7.")
     deep = shifted(toy, "Simple fusion", -4.0)
     assert "the transformer is better" in page.answer(deep)

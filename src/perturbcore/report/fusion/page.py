@@ -21,7 +21,12 @@ PART_COLUMNS = {
     "p_holm": "p (Holm)",
     "verdict": "Verdict",
 }
-TITLES = {"knn": "kNN", "kernel": "kernel smoother", "mixed": "mixed model", "ridge": "ridge"}
+TITLES = {
+    "knn": "kNN",
+    "kernel": "kernel smoother",
+    "mixed": "mixed model",
+    "ridge": "kernel ridge",
+}
 ABLATION_COLUMNS = {
     "source": "Source",
     "alone": "Alone",
