@@ -125,7 +125,8 @@ def decide(claim: Claim, evidence: Evidence | Published) -> Answer:
     else:
         verdict, sensitivity = _judge(claim, on.values), _sensitivity(claim, on.values)
     texts = (claim.number, claim.why, claim.medians, claim.means, claim.folds)
-    return Answer(verdict, *(fill(text, on.values) for text in texts), sensitivity)
+    filled = (fill(text, on.values) for text in texts)
+    return replace(Answer(verdict, *filled), sensitivity=sensitivity)
 
 
 def _judge(claim: Claim, values: dict, slack: int = 0) -> str:

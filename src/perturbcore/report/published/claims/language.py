@@ -114,7 +114,8 @@ def compare(condition: str, values: Mapping, slack: int = 0) -> Any:
     match = _CONDITION.fullmatch(condition.strip())
     if not match:
         raise ParameterError(f"a claim has the condition {condition!r}, which cannot be read")
-    left, right, op = look_up(values, match["left"]), match["right"], match["op"]
+    left, op = look_up(values, match["left"]), match["op"]
+    right: Any = match["right"]
     if right is None:
         return left
     if op == "rounds to":
