@@ -39,13 +39,12 @@ seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
-from perturbcore.book.inside import open_chapter
-from perturbcore.book.study import Study
+import perturbcore as pc
 from perturbcore.report import comparison, figures, pages
 from perturbcore.report import foundation as page
 
-chapter = open_chapter("foundation_models")
-study = Study(chapter, n_jobs)
+chapter = pc.open_chapter("foundation_models")
+study = pc.Study(chapter, n_jobs)
 
 # %% [markdown]
 # ## What was done to what

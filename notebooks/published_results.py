@@ -52,18 +52,12 @@ present(chapter, published, "1", "2")
 present(chapter, published, "4", "5")
 
 # %% [markdown]
-# ## A small screen: Norman (Figure S1)
+# ## A small screen, and lasso instead of kNN (Figures S1 to S3)
 #
-# 105 over-expressed genes in one line; the same methods.
+# Norman (S1): 105 over-expressed genes in one line; the same methods.
 
 # %% tags=["hide-input"]
-present(chapter, published, "S1")
-
-# %% [markdown]
-# ## Lasso instead of kNN (Figures S2 and S3)
-
-# %% tags=["hide-input"]
-present(chapter, published, "S2", "S3")
+present(chapter, published, "S1", "S2", "S3")
 
 # %% [markdown]
 # ## Which genes change: the DEG task (Figures S4, S7 and S10)
