@@ -309,8 +309,8 @@ class PairedScores:
     def rank_table(self, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
         """Median and mean rank of each method, with a bootstrap interval of the mean rank.
 
-        Units (cell line and fold) are drawn with replacement, `n_boot` times; since folds share
-        training data, the intervals are somewhat too narrow.
+        Since folds share training data, the intervals are somewhat too narrow. `n_boot`: how often
+        units (cell line and fold) are drawn with replacement; `seed`: of these draws.
 
         Returns
         -------

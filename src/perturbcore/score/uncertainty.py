@@ -24,7 +24,8 @@ def mean_ci(values, confidence: float = 0.95, *, test_ratio: float = 0.0) -> Int
 
     `test_ratio`: test size over training size where the values come from folds whose training sets
     overlap: the variance of the mean is then s^2 (1 / n + test_ratio), which widens the interval
-    (by 1.5 for 5 folds); 0 is the plain interval (Nadeau and Bengio 2003, Machine Learning 52).
+    (by 1.5 for 5 folds); 0 is the plain interval (Nadeau and Bengio 2003, Machine Learning 52);
+    `confidence`: share of such intervals that hold the mean.
     """
     column = np.asarray(values, dtype=np.float64).reshape(-1, 1)
     found = t_statistics(column, test_ratio, confidence)

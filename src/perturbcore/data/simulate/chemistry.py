@@ -64,16 +64,17 @@ def simulate_drug_screen(
     that their structures say something about their targets; cells and effects are not.
 
     `compounds`: indexed by name, columns `smiles`, `targets` (symbols, ";"-separated),
-    `mechanism`; default `perturbcore.data.molecules.tables.builtin_compounds()`; `n_drugs`:
-    draw only so many of the compounds; `n_plates, plates_per_drug`: plates in each line, and on
-    how many of them a drug is (replicates); `cells_per_plate, vehicle_cells` (int, int):
+    `mechanism`; default `perturbcore.data.molecules.tables.builtin_compounds()`; `n_drugs`: draw
+    only so many of the compounds; `n_cell_lines, n_genes, n_modules`: sizes; `inert_fraction`:
+    share of drugs that do nothing at any dose; `n_plates, plates_per_drug`: plates in each line,
+    and on how many of them a drug is (replicates); `cells_per_plate, vehicle_cells` (int, int):
     smallest and largest number of cells of a drug at the response dose, and of vehicle, on a
     plate; `doses`: micromolar; `response_dose`: one of `doses`: that of the responses;
     `other_dose_cells`: cells at each other dose, as a share of those at the response dose; 0
-    measures none; `effect_size, stress_size, line_specificity, batch_effect, dispersion,
-    dropout, library_size`: see :func:`perturbcore.data.simulate.screen.simulate_screen`; sizes
-    are those of a drug of efficacy 1 that occupies its target wholly; `seed`: Equal seeds give
-    identical cells.
+    measures none; `effect_size, stress_size, line_specificity, batch_effect, dispersion, dropout,
+    library_size`: see :func:`perturbcore.data.simulate.screen.simulate_screen`; sizes are those
+    of a drug of efficacy 1 that occupies its target wholly; `seed`: Equal seeds give identical
+    cells.
 
     Returns `perturbation` is the drug, `batch` the plate; ``screen.obs`` also has `dose` in
     micromolar (0 for vehicle); `true_effects` are at the response dose.

@@ -60,7 +60,8 @@ class DEGKNN(Predictor):
     them: with balance 0 a rare class is called only where most neighbours have it, with 1 where it
     is more frequent than elsewhere, which is what a class-balanced loss asks for.
 
-    `grid`: candidate k; `balance`: candidate powers, 0 to 1.
+    `grid`: candidate k; `balance`: candidate powers, 0 to 1; `prior`: how many labels
+    of the gene itself count with those of its neighbours.
     """
 
     grid: Sequence[int] = (5, 10, 20, 40, 80)

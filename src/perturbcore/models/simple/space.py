@@ -78,7 +78,7 @@ def _orthonormal(V: np.ndarray) -> np.ndarray:
 class Protocol:
     """How embeddings are turned into predictions; the defaults are the published ones.
 
-    `n_components`: principal components kept (100; Norman 50); `inner_folds`, `inner_seed`: of the
+    `n_components`: principal components kept (100; Norman 50); `inner_folds, inner_seed`: of the
     inner K-fold; `inner_shuffle`: whether it is shuffled, by default as the task says;
     `inner_order`: in which training perturbations enter it: sorted by id ("id"), or as they lie in
     the file ("file"), as the published code does.

@@ -63,8 +63,8 @@ def deg_ceiling(
 
     `screen`: declared, the labels' own, in memory or backed on disk; `responses`: complete labels
     with folds, see :func:`perturbcore.data.deg.deg_labels`; `n_trials`: for pooled labels;
-    `n_outer`, `n_inner`: trials over batches, and over cells within them, for labels per batch;
-    `quantiles`: of the trials, the nearest one is taken; `seed`, `n_jobs`, `progress`: see
+    `n_outer, n_inner`: trials over batches, and over cells within them, for labels per batch;
+    `quantiles`: of the trials, the nearest one is taken; `seed, n_jobs, progress`: see
     :func:`perturbcore.score.ceiling.ceiling.noise_ceiling`.
 
     Returns dataset, task, cell_line, fold, quantile, metric, value, n_test. A label counts as
