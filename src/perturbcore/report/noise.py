@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from anndata import AnnData
 
+from perturbcore.core.errors import InputError
 from perturbcore.report.text import percent
 from perturbcore.score.ceiling.calibration import calibrate_metrics
 from perturbcore.score.ceiling.curves import ceiling_by_cells
@@ -130,6 +131,8 @@ def metric_ranges(study, *, n_splits: int = 2, seed: int = 5050) -> pd.DataFrame
             min_cells=2 if wells else MIN_CELLS,
             seed=seed,
         )
+    if not parts:
+        raise InputError("no data set of the profile has cells or wells: metrics need two halves")
     return pd.concat(parts, names=["dataset"]).reset_index(level=0).reset_index(drop=True)
 
 
