@@ -203,6 +203,8 @@ def _reference() -> str:
         lines += [f"\n## {wing}\n", about.strip() + "\n", "```{eval-rst}"]
         for path in sorted(Path(str(root), wing).rglob("*.py")):
             parts = path.relative_to(str(root)).with_suffix("").parts
+            if parts[-1] == "__init__" and re.search(r"^(def|class) ", path.read_text(), re.M):
+                parts = parts[:-1]  # a package that holds functions of its own
             if not any(part.startswith("_") for part in parts):
                 lines += [f".. automodule:: perturbcore.{'.'.join(parts)}", "   :members:"]
         lines.append("```")
