@@ -106,7 +106,7 @@ pages.show_table(chapter, curve, "calibration", digits=2, caption="The numbers o
 #
 # A metric is of use on a screen only where a repeated experiment clearly beats a prediction that
 # knows nothing of the perturbation. The cells of each perturbation are halved at random: one half
-# is the truth, the other a *technical duplicate*. Where does the duplicate lie between the Train
+# is the truth, the other a *technical duplicate* (with half of the cells, both are noisier than the whole). Where does the duplicate lie between the Train
 # Mean (0) and a perfect prediction (1)? That is the
 # [dynamic range fraction](term-dynamic-range-fraction) {cite}`miller2025`. Near 0, differences
 # between methods by that metric are noise.

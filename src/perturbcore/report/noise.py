@@ -123,14 +123,17 @@ def metric_ranges(study, *, n_splits: int = 2, seed: int = 5050) -> pd.DataFrame
         if task_of(data.task).classes or not (wells or data.holds("screen")):
             continue
         control = data.responses.uns["perturbcore"].get("control", "global")
-        parts[name] = calibrate_metrics(
+        found = calibrate_metrics(
             data.replicates if wells else data.screen,
             RANGED,
             control=control,
+            wells=wells,
             n_splits=n_splits,
             min_cells=2 if wells else MIN_CELLS,
             seed=seed,
         )
+        if len(found):  # a screen of few perturbations has no folds
+            parts[name] = found
     if not parts:
         raise InputError("no data set of the profile has cells or wells: metrics need two halves")
     return pd.concat(parts, names=["dataset"]).reset_index(level=0).reset_index(drop=True)

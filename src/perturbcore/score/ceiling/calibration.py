@@ -18,7 +18,7 @@ def calibrate_metrics(
     metrics: Sequence[str] | None = None,
     *,
     control: str = "global",
-    by: str = "cells",
+    wells: bool = False,
     n_folds: int = 5,
     n_splits: int = 5,
     min_cells: int = 10,
@@ -26,7 +26,8 @@ def calibrate_metrics(
 ) -> pd.DataFrame:
     """Place a repeated experiment between the Train Mean and a perfect prediction.
 
-    The cells of each perturbation and of the controls are halved. The effect from one half is the
+    The cells of each perturbation and of the controls are halved within each batch (whole batches,
+    where a batch holds too few). The effect from one half is the
     truth; the effect from the other half is the positive control; the negative control is the mean
     of the other folds' perturbations, from the other half as well.
 
@@ -41,7 +42,7 @@ def calibrate_metrics(
     DRF = (positive - negative) / (perfect - negative), kept within -1 and 1 (Miller et al. 2025);
     1: the metric sees a repeated experiment as perfect; 0: it cannot tell it from the Train Mean.
     """
-    cells = Cells.of(screen)
+    cells = Cells.of(screen, wells)
     rows = []
     for line in cells.lines():
         options = dict(control=control, batches="all", n_outer=1, n_inner=1, seed=seed)
@@ -49,8 +50,8 @@ def calibrate_metrics(
         names = [n for n, g in sampler.perturbed.items() if sum(map(len, g.values())) >= min_cells]
         if len(names) < 2 * n_folds:
             continue
-        halves = Halves(sampler, by, n_splits)
-        effects = np.stack([np.stack(halves.effects(name)) for name in names])
+        halves = [Halves(sampler, by, n_splits) for by in ("cells", "batches")]
+        effects = np.stack([_effects(halves, name) for name in names])
         fold = assign_folds(names, n_folds=n_folds, seed=seed).loc[names].to_numpy()
         for name in metrics or metrics_of("lfc"):
             drf, wins = _place(effects, fold, metric(name))
@@ -61,6 +62,15 @@ def calibrate_metrics(
             )
     columns = ["cell_line", "metric", "drf", "drf_median", "bds", "n_perturbations"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _effects(halves: Sequence[Halves], name: str) -> np.ndarray:
+    """Effects of two halves (halves, splits, genes), by the first way that leaves none empty."""
+    for way in halves:
+        found = np.stack(way.effects(name))
+        if np.isfinite(found[..., 0]).all():
+            break
+    return found
 
 
 def _place(effects: np.ndarray, fold: np.ndarray, of: Metric) -> tuple[np.ndarray, np.ndarray]:
