@@ -44,6 +44,8 @@ class Server:
     def __init__(self):
         self.answers = {}
         self.requests = Counter()
+        self.half_sent = threading.Event()
+        self.stop_stalling = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -60,6 +62,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.httpd.server_port}"
 
     def close(self):
+        self.stop_stalling.set()
         self.httpd.shutdown()
         self.httpd.server_close()
 
@@ -76,6 +79,15 @@ class Server:
                 handler.send_header("Content-Length", str(length or len(content)))
             handler.end_headers()
             handler.wfile.write(content)
+
+        return answer
+
+    def stall(self, content):
+        def answer(handler):
+            self.send(content[: len(content) // 2], length=len(content))(handler)
+            handler.wfile.flush()
+            self.half_sent.set()
+            self.stop_stalling.wait(30)
 
         return answer
 
@@ -261,6 +273,23 @@ def test_many_processes_at_once(place):
     for child in children:
         child.join()
     assert set(got) == {hashlib.sha256(GOOD).hexdigest()}
+    assert leftovers(catalogue.data_folder()) == [place.cached("good")]
+
+
+def test_killed_download_leaves_nothing_that_passes(place):
+    place.answers[place.good] = place.stall(GOOD)
+    child = FORK.Process(target=fetch_in_child, args=("good", FORK.Queue()))
+    child.start()
+    assert place.half_sent.wait(30)
+    child.kill()
+    child.join()
+    place.stop_stalling.set()
+    partial = catalogue.data_folder() / catalogue.PARTIAL
+    assert not place.cached("good").exists() and list(partial.iterdir())
+    for folder in partial.iterdir():
+        os.utime(folder, (0, 0))
+    place.answers[place.good] = place.send(GOOD)
+    assert fetch("good").read_bytes() == GOOD
     assert leftovers(catalogue.data_folder()) == [place.cached("good")]
 
 

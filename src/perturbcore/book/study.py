@@ -228,17 +228,14 @@ class Study:
             for m in build_models(self.profile.models, task_of(responses), embeddings, protocol)
             if m.predictor not in own or m.group is None
         ]
-        evaluate_embeddings(
+        limits = [] if ceiling is None else limit_units(ceiling, responses, seed, dataset=name)
+        scores = evaluate_embeddings(
             responses, embeddings, predictors, models=[*more, *models], store=self.store,
-            scope=scope, dataset=name, protocol=protocol, seed=seed, n_jobs=self.n_jobs,
-            progress=False, **options,
+            scope=scope, dataset=name, protocol=protocol, seed=seed, also=limits,
+            n_jobs=self.n_jobs, progress=False, **options,
         )  # fmt: skip
-        if ceiling is not None:
-            units = limit_units(ceiling, responses, seed, dataset=name)
-            self.store.put(units)
-            self.store.claim(scope, [*self.store.keys_of(scope), *(u.key for u in units)])
         self.export()
-        return self.store.compared(self.store.keys_of(scope))
+        return scores
 
     def lines(self, name: str) -> list[str]:
         """Cell lines of a data set, in their order."""

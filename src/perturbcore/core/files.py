@@ -32,7 +32,7 @@ def read_yaml(path) -> Any:
 def replaced(path) -> Iterator[Path]:
     """Give a hidden file to write, which takes the place of `path` when it is whole.
 
-    So a reader sees the old file or the new one, never a part.
+    So a reader sees the old file or the new one, never a part, even after a loss of power.
     """
     path = Path(path)
     own = f"{os.getpid()}-{threading.get_ident()}"
@@ -40,6 +40,8 @@ def replaced(path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from perturbcore.report.paired import CEILINGS, PREDICTORS, PairedScores, verdict
+from perturbcore.report.paired import CEILINGS, PREDICTORS, PairedScores, judged
 from perturbcore.report.text import HEADINGS, listed, percent, plural
 from perturbcore.score.metrics.registry import metric as registered
-from perturbcore.score.uncertainty import holm, t_statistics
+from perturbcore.score.uncertainty import t_statistics
 
 FULL_COVERAGE, LEAST_TAU, FAR_AHEAD = 0.995, 0.8, 3
 RANKING_COLUMNS = HEADINGS["ranking"]
@@ -132,12 +132,10 @@ class Comparison(PairedScores):
         order = [m for m in self._order if m in names]
         pairs = [self.between(b, a) for a, b in zip(order, order[1:], strict=False)]
         found = pd.DataFrame(pairs, columns=["against", "method", "gain", "low", "high", "p"])
-        found.columns = ["method", "next", "behind", "low", "high", "p"]
-        gains = found[["behind", "high", "low"]].astype(float)
-        found[["behind", "low", "high"]] = -gains.to_numpy()
-        found["p_holm"] = holm(found.pop("p").astype(float))
-        told = zip(gains["behind"], found["p_holm"], strict=True)
-        found["verdict"] = [verdict(g, p) for g, p in told]
+        found = judged(found).drop(columns="p")
+        found.columns = ["method", "next", "behind", "low", "high", "p_holm", "verdict"]
+        behind = -found[["behind", "high", "low"]].astype(float)
+        found[["behind", "low", "high"]] = behind.to_numpy()
         out = pd.DataFrame({"place": range(1, len(order) + 1), "method": order})
         out["value"] = self.means[order].to_numpy()
         return out.merge(found, on="method", how="left")

@@ -19,22 +19,11 @@ from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.style import FOUNDATION
 from perturbcore.report.fusion.page import gain_said
 from perturbcore.report.paired import PREDICTORS
-from perturbcore.report.text import listed, plural
+from perturbcore.report.text import HEADINGS, listed, plural
 from perturbcore.score.uncertainty import t_statistics
 
 BASE, EVERY = "All knowledge", "+ all of these"
-ALONE_COLUMNS = {
-    "method": "Source, predictor",
-    "value": "Score",
-    "against": "Plain count of the same",
-    "reference": "Its score",
-    "gain": "Gain",
-    "low": "95 % low",
-    "high": "high",
-    "p_holm": "p (Holm)",
-    "lines": "Lines ahead",
-    "verdict": "Verdict",
-}
+ALONE_COLUMNS = HEADINGS["alone"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from perturbcore.core.errors import InputError
 from perturbcore.report.text import percent
 from perturbcore.score.ceiling.calibration import calibrate_metrics
 from perturbcore.score.ceiling.curves import ceiling_by_cells
-from perturbcore.score.limits import MIN_CELLS, N_SPLITS
+from perturbcore.score.limits import N_SPLITS, repeats
 from perturbcore.score.metrics.registry import metric
 from perturbcore.score.task import task_of
 
@@ -119,18 +119,12 @@ def metric_ranges(study, *, n_splits: int = 2, seed: int = 5050) -> pd.DataFrame
     parts = {}
     for name in study.names():
         data = study.dataset(name)
-        wells = data.holds("replicates")
-        if task_of(data.task).classes or not (wells or data.holds("screen")):
+        there = data.holds("replicates") or data.holds("screen")
+        if task_of(data.task).classes or not there:
             continue
-        control = data.responses.uns["perturbcore"].get("control", "global")
+        source, which, least = repeats(data, dict(study.profile.dataset(name).options))
         found = calibrate_metrics(
-            data.replicates if wells else data.screen,
-            RANGED,
-            control=control,
-            wells=wells,
-            n_splits=n_splits,
-            min_cells=2 if wells else MIN_CELLS,
-            seed=seed,
+            source, RANGED, n_splits=n_splits, min_cells=least, seed=seed, **which
         )
         if len(found):  # a screen of few perturbations has no folds
             parts[name] = found

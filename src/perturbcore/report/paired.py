@@ -29,6 +29,13 @@ def verdict(gain: float, p: float) -> str:
     return "tie" if p >= LEVEL else "better" if gain > 0 else "worse"
 
 
+def judged(table: pd.DataFrame) -> pd.DataFrame:
+    """Adjust the p of gains over all rows of a table (Holm), and say what each amounts to."""
+    p = holm(table["p"].astype(float))
+    told = [verdict(gain, adjusted) for gain, adjusted in zip(table["gain"], p, strict=True)]
+    return table.assign(p_holm=p, verdict=told)
+
+
 def method_names(scores: pd.DataFrame) -> pd.Series:
     """Name the method of each row: its embedding, with the predictor where it has several."""
     name = display_names(scores.drop(columns=["display", "method"], errors="ignore"))["display"]
@@ -229,14 +236,14 @@ class PairedScores:
 
     def _against(self, reference: Mapping[str, str], line: str | None) -> pd.DataFrame:
         units = self.units if line is None else self.units.xs(line, drop_level=False)
-        parts = [pd.DataFrame(columns=GAINS)]
+        ratio, parts = self.test_ratio(line), [judged(pd.DataFrame(columns=GAINS))]
         for name in dict.fromkeys(reference.values()):
             mine = units[[m for m, r in reference.items() if r == name]]
             gain = self.sign * mine.sub(units[name], axis=0)
             # equal methods may differ by rounding, in the same direction in every fold
             gain = gain.mask(gain.abs() <= 1e-12 * mine.abs().max().max(), 0.0)
             there = gain.notna()
-            found = t_statistics(_by_fold(gain).to_numpy(), self.test_ratio(line))
+            found = t_statistics(_by_fold(gain).to_numpy(), ratio)
             ahead = gain.groupby(level="cell_line", observed=True).mean() > 0
             part = {
                 "value": _by_fold(mine.where(there)).mean(),
@@ -244,14 +251,11 @@ class PairedScores:
                 "reference": _by_fold(mine.where(there).sub(self.sign * gain)).mean(),
                 "gain": found["mean"],
                 **{c: found[c] for c in ("low", "high", "p")},
-                "p_holm": holm(found["p"]),
                 "lines": [f"{n} of {len(ahead)}" for n in ahead.sum()],
             }
             table = pd.DataFrame(part, index=mine.columns.rename("method"))
-            parts.append(table.reset_index())
+            parts.append(judged(table.reset_index())[[*GAINS, "verdict"]])
         table = pd.concat([p for p in parts if len(p)] or parts[:1])
-        told = zip(table["gain"], table["p_holm"], strict=True)
-        table["verdict"] = [verdict(g, p) for g, p in told]
         table["seconds"] = table["method"].map(self.seconds)
         table = table.join(self.methods, on="method")
         if line is not None:

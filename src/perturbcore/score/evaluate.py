@@ -35,6 +35,7 @@ def evaluate(
     cell_lines: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
     seed: int = 0,
+    also: Sequence[UnitResult] = (),
     n_jobs: int = 1,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -44,7 +45,8 @@ def evaluate(
     kept; `scope`: what these units belong to in the store (a chapter), replacing its earlier ones;
     by default data set and task; `dataset`: name of the data set in the scores, part of what a unit
     is; by default what the responses declare; `folds`, `cell_lines`: only these; `metrics`: all of
-    the task by default; `seed`: recorded with each unit; `n_jobs`: threads over groups of models,
+    the task by default; `seed`: recorded with each unit; `also`: finished units that belong to the
+    scope as well, such as those of a noise ceiling; `n_jobs`: threads over groups of models,
     see `perturbcore.score.model.Model` (under ``joblib.parallel_config(backend="dask")`` the groups
     go to the workers of that cluster); `progress`: show a bar.
 
@@ -79,6 +81,8 @@ def evaluate(
                     r.about.update(origin, finished=now)
                 store.put(results, log=scope if published else None)
                 bar.update(n)
+    store.put(also)
+    keys += [unit.key for unit in also]
     store.claim(scope, keys)
     return store.compared(keys)
 

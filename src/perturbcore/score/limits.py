@@ -48,19 +48,27 @@ def experimental_error(
     responses: Any = data.responses
     if task_of(data.task).classes:
         return deg_ceiling(data.screen, responses, n_trials=n_trials, progress=False, **trials)
-    wells = data.replicates is not None
-    which: dict[str, Any] = dict(
-        control=responses.uns["perturbcore"].get("control", options.get("control", "global")),
+    source, which, least = repeats(data, options)
+    which |= dict(
         batches=options.get("batches", "all"),
         perturbations=sorted(responses.obs["perturbation"].astype(str).unique()),
-        wells=wells,
     )
-    source = data.replicates if wells else data.screen
     table = noise_ceiling(source, checkpoint=checkpoint, progress=False, **which, **trials)
-    least = 2 if wells else MIN_CELLS
     floor = noise_floor(source, n_splits=N_SPLITS, min_cells=least, **which)
     both = {"bootstrap": table, "noise_floor": floor}
     return pd.concat(both, names=["estimate"]).reset_index(level=0).assign(dataset=data.name)
+
+
+def repeats(data: Dataset, options: dict) -> tuple[AnnData, dict[str, Any], int]:
+    """Cells or replicate wells of a data set, what they are, and fewest that make an effect.
+
+    Replicates stand before a screen; the options are `control` and `wells`, as
+    :func:`perturbcore.score.ceiling.ceiling.noise_ceiling` takes them.
+    """
+    wells = data.replicates is not None
+    control = data.responses.uns["perturbcore"].get("control", options.get("control", "global"))
+    source = data.replicates if wells else data.screen
+    return source, {"control": control, "wells": wells}, 2 if wells else MIN_CELLS
 
 
 def ceiling_scores(

@@ -7,11 +7,14 @@ import difflib
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +27,8 @@ from perturbcore.core.errors import DownloadError, ParameterError
 from perturbcore.core.files import read_yaml
 
 _HERE = Path(__file__).parent
-PARTIAL = ".partial-"
+PARTIAL = ".partial"
+STALE_SECONDS = 24 * 3600
 TIMEOUT_SECONDS = 30
 PIP_SECONDS = 600
 
@@ -231,7 +235,7 @@ def fetch(name: str) -> Path:
     _show_licence(item)
     cached.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=cached.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=_partial()) as folder:
             if item.packaged:
                 _unpack(item, Path(folder), cached)
             else:
@@ -304,6 +308,17 @@ def _show_licence(item: Entry) -> None:
     if terms not in _shown:
         _shown.add(terms)
         print(licence_notice(item.name), file=sys.stderr, flush=True)
+
+
+def _partial() -> Path:
+    """Make the folder of unfinished downloads; a killed process cannot clean up after itself."""
+    folder = data_folder() / PARTIAL
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        with suppress(OSError):  # another process may be sweeping as well
+            if time.time() - old.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(old)
+    return folder
 
 
 def _download(item: Entry, path: Path) -> None:

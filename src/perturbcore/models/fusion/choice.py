@@ -8,12 +8,11 @@ import pandas as pd
 from sklearn.model_selection import KFold
 
 from perturbcore.core.digest import digest
-from perturbcore.models.fusion.kernels import Ridge, auroc_alone, bent_cosines
+from perturbcore.models.fusion.kernels import auroc_alone, error_alone
 from perturbcore.models.fusion.sources import INNER_SEED, lay_out_fold
 from perturbcore.score.model import Fold, Model, Prediction, fit_predict
 
 BEST, SINGLE, SET, ANY = "Best source", "Single source", "Source set", "any predictor"
-PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _KINDS = {"average": "knn", "kernel": "kernel", "ridge": "ridge", "mixed": "mixed"}
 
 
@@ -44,11 +43,7 @@ class BestSource(Model):
         losses = []
         for line in fold.cell_lines:
             laid = lay_out_fold(_of_line(fold, line), self.under.embeddings, **self.layout)
-            if laid.pairs:
-                loss = -auroc_alone(laid)
-            else:
-                kernels = bent_cosines(laid, 2)
-                loss = [Ridge(train).losses(laid.gram, PENALTIES).min() for train, _ in kernels]
+            loss = -auroc_alone(laid) if laid.pairs else error_alone(laid)
             losses.append(dict(zip((s.name for s in laid.sources), loss, strict=True)))
         best = pd.DataFrame(losses).mean().idxmin()
         sources = [e for e in self.under.embeddings if e.name == best]

@@ -7,6 +7,7 @@ import numpy as np
 
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion.kernels import (
+    PENALTIES,
     Ridge,
     auroc_alone,
     bent_cosines,
@@ -31,7 +32,6 @@ from perturbcore.models.fusion.sources import LineFold
 from perturbcore.score.model import Prediction
 from perturbcore.score.task import Task, task_of
 
-PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 # What the mixed model chooses from on the inner folds: strength shared by all genes, modules, own.
 # These two, and the blend, were found on inner folds of PerturbQA's training split.
 MIXED = (

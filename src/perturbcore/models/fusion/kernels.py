@@ -12,6 +12,7 @@ from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.pairs import auroc_within
 
 Kernel = tuple[np.ndarray, np.ndarray]
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 def cosines(fold: LineFold, *, cut: bool = True) -> list[Kernel]:
@@ -109,6 +110,15 @@ def centred(kernel: np.ndarray) -> np.ndarray:
 
 def _scale(K: np.ndarray) -> float:
     return max(float(np.trace(K)) / len(K), 1e-12)
+
+
+def error_alone(fold: LineFold) -> np.ndarray:
+    """Least leave-one-out error of a ridge on each source alone (log fold-changes)."""
+    if fold.alone is None:
+        kernels = bent_cosines(fold, 2)
+        each = [Ridge(train).losses(fold.gram, PENALTIES).min() for train, _ in kernels]
+        fold.alone = np.array(each)
+    return fold.alone
 
 
 class Ridge:

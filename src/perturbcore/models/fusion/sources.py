@@ -51,7 +51,7 @@ class LineFold:
     task (log fold-changes in float64), of the `genes` (numbers) that are predicted: of pairs those
     with a known training label. `embeddings` and `sources` are the same, sorted by name, before and
     after reduction. `splits` are inner training and validation rows; `alone` is kept by
-    `perturbcore.models.fusion.kernels.auroc_alone`.
+    `perturbcore.models.fusion.kernels.auroc_alone` or `error_alone`.
     """
 
     task: Task

@@ -14,9 +14,8 @@ from perturbcore.models.fusion.choice import ANY, BEST, SET, SINGLE, fewer_sourc
 from perturbcore.models.fusion.kernel_models import fusions
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison
-from perturbcore.report.paired import verdict
+from perturbcore.report.paired import judged
 from perturbcore.score.task import task_of
-from perturbcore.score.uncertainty import holm
 
 TOP_SINGLES, ALL = 4, "All sources"
 
@@ -130,10 +129,7 @@ class FusionScores:
             table = self.every.gains({m: r for m, r in pairs if m != r and isinstance(r, str)})
             table["kind"] = table["method"].map({m: kind for kind, m in cells[column].items()})
             parts.append(table.assign(what=what))
-        out = pd.concat(parts, ignore_index=True)
-        out["p_holm"] = holm(out["p"].astype(float))
-        told = zip(out["gain"], out["p_holm"], strict=True)
-        return out.assign(verdict=[verdict(g, p) for g, p in told])
+        return judged(pd.concat(parts, ignore_index=True))
 
 
 def score_fusions(
