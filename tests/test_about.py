@@ -114,7 +114,7 @@ def test_benchmarks_are_read_where_they_are(tree):
     assert list(table.columns) == list(about.BENCHMARK_COLUMNS)
     assert table.loc[0, "ratio"] == 4.0 and table.loc[0, "agreement"] == "2e-09"
     (folder / "c.json").write_text('[{"task": "t"}]')
-    with pytest.raises(InputError, match="c.json has no column 'ours_seconds'"):
+    with pytest.raises(InputError, match="c.json: no column 'ours_seconds'"):
         about.benchmark_table(profile)
     (folder / "c.json").write_text("<html>")
     with pytest.raises(InputError, match="c.json is not a table"):

@@ -162,7 +162,7 @@ def test_a_wrong_table_or_number_of_jobs_is_one_clean_line(tmp_path, capsys):
     pd.DataFrame(np.eye(40), index=NAMES).to_csv(vectors)
     given = ["evaluate", responses, str(vectors), "--out", str(tmp_path / "scores.csv")]
     assert main([*given, "--ceiling", str(vectors)]) == 2
-    assert "mine.csv has no column 'perturbation'" in capsys.readouterr().err
+    assert "mine.csv: no column 'perturbation'" in capsys.readouterr().err
     (tmp_path / "c.parquet").write_text("no table")
     assert main([*given, "--ceiling", str(tmp_path / "c.parquet")]) == 2
     assert "c.parquet cannot be read" in capsys.readouterr().err

@@ -189,7 +189,7 @@ def test_parquet_without_ids_or_with_wrong_columns(tmp_path):
     pd.DataFrame(X, columns=["a", "b"]).to_parquet(path)
     with pytest.raises(InputError, match="neither an index of ids nor a text column"):
         load_embedding(path)
-    with pytest.raises(InputError, match="no column 'gene'; it has a, b"):
+    with pytest.raises(InputError, match=r"no column 'gene' \(it has: a, b\)"):
         load_embedding(path, id_column="gene")
     pd.DataFrame({"gene": IDS, "a": X[:, 0], "note": ["u", "v", "w"]}).to_parquet(path)
     with pytest.raises(InputError, match="column 'note' is not numeric.*'TP53' holds 'u'"):

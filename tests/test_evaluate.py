@@ -282,6 +282,10 @@ def test_scores_read_back_complete(tmp_path, suffix):
     assert plain["embedding"].notna().all()
     with pytest.raises(InputError, match="no such file"):
         read_scores(tmp_path / "none.csv")
+    twice = pd.concat([scores, scores.head(1)])
+    save_scores(twice, tmp_path / "twice.csv")
+    with pytest.raises(InputError, match=r"twice.csv: two rows have dataset 'toy'"):
+        read_scores(tmp_path / "twice.csv")
     with pytest.raises(ParameterError, match="parquet"):
         save_scores(scores, tmp_path / "scores.txt")
 

@@ -119,10 +119,10 @@ def test_same_seed_same_numbers_and_order_direction_repeats_and_loops_mean_nothi
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: t.rename(columns={"source": "a"}), ["lack column ['source']", "'target'"]),
-        (lambda t: t.assign(weight=-1.0), ["edge 0", "-1.0", "not negative"]),
-        (lambda t: t.assign(weight=np.nan), ["edge 0", "finite"]),
-        (lambda t: t.assign(target=None), ["edge 0 has no target"]),
+        (lambda t: t.rename(columns={"source": "a"}), ["no column 'source'", "target"]),
+        (lambda t: t.assign(weight=-1.0), ["row 1", "-1.0", "not negative"]),
+        (lambda t: t.assign(weight=np.nan), ["row 1", "finite"]),
+        (lambda t: t.assign(target=None), ["column 'target' is empty in row 1"]),
         (lambda t: t.assign(target=t["source"]), ["none of", "self-loops"]),
     ],
 )

@@ -11,6 +11,7 @@ import pandas as pd
 from perturbcore.book.build import run_notes
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.profile import Profile, results_root
+from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue
 from perturbcore.data.authors.layout import REPOSITORY
 from perturbcore.data.sets.base import Dataset
@@ -251,10 +252,7 @@ def _benchmarks(path: Path) -> pd.DataFrame:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         table = pd.DataFrame(rows)
-        found = set(table.columns)
     except ValueError as error:
         raise InputError(f"{path} is not a table of make bench ({error}): make bench") from None
-    missing = {"task", "ours_seconds"} - found
-    if missing:
-        raise InputError(f"{path} has no column '{sorted(missing)[0]}': make bench writes it again")
+    check_table(table, ("task", "ours_seconds"), path, way_out="make bench writes it again")
     return table

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from perturbcore.core.errors import InputError
+from perturbcore.core.tables import check_table, filled
 
 
 def read_csv(path, columns) -> pd.DataFrame:
@@ -19,12 +20,9 @@ def read_csv(path, columns) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable table ({error}); fetch it again") from error
-    need(table, columns, path)
+    check_table(table, {column: filled() for column in columns}, path)
     if table.empty:
         raise InputError(f"{path}: it has no rows; fetch it again")
-    for column in columns:
-        empty = table[column].isna() | (table[column] == "")
-        refuse(empty, column, table[column], path, "; is the file truncated? fetch it again")
     return table[list(columns)]
 
 
@@ -98,7 +96,7 @@ def read_h5ad(path, obs=()) -> anndata.AnnData:
         adata = anndata.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many kinds on a truncated file
         raise InputError(f"{path}: not a readable .h5ad file ({error}); fetch it again") from error
-    need(adata.obs, obs, path, "obs has ")
+    check_table(adata.obs, obs, f"{path}: obs")
     return adata
 
 
@@ -113,16 +111,6 @@ def member(path, record: Any, *names: str) -> Any:
                 "is this another version of the file?"
             ) from error
     return record
-
-
-def need(table: pd.DataFrame, columns, path, has: str = "") -> None:
-    """Refuse a table that lacks a column."""
-    missing = [c for c in columns if c not in table]
-    if missing:
-        raise InputError(
-            f"{path}: {has}no column '{missing[0]}' (it has: "
-            f"{', '.join(map(str, table.columns))}); rename it, or fetch the file again"
-        )
 
 
 def existing(path) -> Path:

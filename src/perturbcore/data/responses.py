@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
+from perturbcore.core.tables import check_table, filled
 from perturbcore.data.read import read_h5ad
 
 # layers that the responses of each task have; `perturbcore.score.task.register_task` adds to it
@@ -17,7 +18,6 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "deg_pairs": ("deg", "observed"),
     "dir_pairs": ("deg", "observed"),
 }
-REQUIRED = ("perturbation", "cell_line", "fold")
 
 
 def make_responses(
@@ -64,13 +64,14 @@ def check_responses(responses: AnnData, *, folds: bool = True, source: str = "re
     folds must be there already; `source`: what to call the table in messages: a file's path
     where there is one.
     """
-    missing = [c for c in REQUIRED if c not in responses.obs and (folds or c != "fold")]
-    if missing:
-        raise InputError(
-            f"{source}: obs has no column '{missing[0]}' (it has: "
-            f"{', '.join(responses.obs.columns)}); rename yours, "
-            "or make folds with perturbcore.data.folds.add_folds"
-        )
+    columns = ["perturbation", "cell_line", "fold"] if folds else ["perturbation", "cell_line"]
+    check_table(
+        responses.obs,
+        {column: filled() for column in columns},
+        f"{source}: obs",
+        unique=["cell_line", "perturbation"],
+        way_out="rename yours, or make folds with perturbcore.data.folds.add_folds",
+    )
     about = responses.uns.get("perturbcore")
     if not isinstance(about, dict) or "task" not in about:
         raise InputError(
@@ -82,17 +83,6 @@ def check_responses(responses: AnnData, *, folds: bool = True, source: str = "re
         raise InputError(f"{source}: task '{task}' is unknown; it is one of {', '.join(LAYERS)}")
     if responses.n_obs == 0 or responses.n_vars == 0:
         raise InputError(f"{source}: it has {responses.n_obs} rows and {responses.n_vars} genes")
-    for column in ("perturbation", "cell_line"):
-        if responses.obs[column].isna().any():
-            row = responses.obs_names[responses.obs[column].isna().to_numpy()][0]
-            raise InputError(f"{source}: column '{column}' is empty in row '{row}'")
-    twice = responses.obs.duplicated(["cell_line", "perturbation"])
-    if twice.any():
-        row = responses.obs[twice].iloc[0]
-        raise InputError(
-            f"{source}: perturbation '{row['perturbation']}' has two rows in cell line "
-            f"'{row['cell_line']}'; average or drop one"
-        )
     if responses.var_names.has_duplicates:
         gene = responses.var_names[responses.var_names.duplicated()][0]
         raise InputError(f"{source}: gene '{gene}' is there twice; make var_names unique")

@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from perturbcore.core.errors import InputError
+from perturbcore.core.tables import check_table
 from perturbcore.data.read import read_table, read_text
 from perturbcore.embeddings.base import Embedding, check_ids, strip_version
 
@@ -110,8 +111,7 @@ def _from_table(path: Path, id_column: str | None):
             )
         id_column = texts[0]
     id_column = frame.columns[0] if id_column is None else id_column
-    if id_column not in frame:
-        raise InputError(f"{path} has no column {id_column!r}; it has {_names(frame.columns)}")
+    check_table(frame, [id_column], path)
     if not parquet and frame.shape[1] < 2:
         raise InputError(
             f"{path} has a single column {frame.columns[0]!r}; columns must be separated by "

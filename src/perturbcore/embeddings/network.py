@@ -12,6 +12,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.tables import at_least, check_table, filled
 from perturbcore.embeddings.linalg import DENSE, fix_signs, half_scaled_svd
 from perturbcore.embeddings.registry import Dim, Positive, register
 
@@ -58,25 +59,13 @@ def adjacency(edges: pd.DataFrame) -> tuple[np.ndarray, sp.csr_matrix]:
     An edge listed more than once, or in both directions, counts once with its largest ``weight``;
     nodes that keep no edge are left out.
     """
-    missing = sorted({"source", "target"} - set(edges.columns))
-    if missing:
-        raise InputError(
-            f"edges lack column {missing}; found {list(edges.columns)}; name the two node "
-            "columns source and target"
-        )
-    ends = edges[["source", "target"]].astype(object)
-    for row, column in np.argwhere((ends.isna() | (ends == "")).to_numpy()):
-        raise InputError(f"edge {row} has no {ends.columns[column]}; remove it")
+    weights = at_least(0, "weights must be finite and not negative")
+    columns = {"source": filled(), "target": filled(), "weight": weights}
+    check_table(edges, columns, "edges", way_out="name the two node columns source and target")
+    ends = edges[["source", "target"]].astype(object).to_numpy()
     weight = np.ones(len(edges))
     if "weight" in edges:
-        weight = pd.to_numeric(edges["weight"], errors="coerce").to_numpy(dtype=np.float64)
-    for row in np.flatnonzero(~np.isfinite(weight) | (weight < 0)):
-        edge = edges.iloc[row]
-        raise InputError(
-            f"edge {row} ({edge['source']} - {edge['target']}) has weight {edge['weight']!r}; "
-            "weights must be finite and not negative"
-        )
-    ends = ends.to_numpy()
+        weight = pd.to_numeric(edges["weight"]).to_numpy(dtype=np.float64)
     keep = (ends[:, 0] != ends[:, 1]) & (weight > 0)
     if not keep.any():
         raise InputError(

@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue
 from perturbcore.data.identifiers import descriptions, gene_table
 from perturbcore.data.molecules.tables import (
@@ -266,8 +267,7 @@ def read_sequences(path: Path | str) -> dict[str, list[str]]:
     if Path(path).suffix != ".parquet":
         return read_fasta(path)
     table = read_table(path)
-    if "sequence" not in table:
-        raise InputError(f"{path} has no column 'sequence'; it has {', '.join(table)}")
+    check_table(table, ["sequence"], path)
     return table["sequence"].groupby(level=0).agg(list).to_dict()
 
 

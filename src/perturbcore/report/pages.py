@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-from perturbcore.core.errors import InputError
 from perturbcore.core.files import write_atomically
+from perturbcore.core.tables import check_table
 from perturbcore.report.text import number, p_value
 
 MOST_LINES = 5
@@ -49,9 +49,7 @@ def show_table(
     table = table.reset_index(drop=True)
     chapter.save_table(table, name)
     heads = dict(keep) if isinstance(keep, dict) else {c: str(c) for c in keep or table.columns}
-    missing = [c for c in heads if c not in table]
-    if missing:
-        raise InputError(f"table '{name}' has no column '{missing[0]}'; it has: {', '.join(table)}")
+    check_table(table, list(heads), f"table '{name}'", way_out="drop it from the columns to show")
     strong = table[bold].to_numpy(dtype=bool) if bold else np.zeros(len(table), bool)
     numeric = [c for c in heads if pd.api.types.is_numeric_dtype(table[c])]
     rows = []

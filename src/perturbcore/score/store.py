@@ -17,6 +17,7 @@ import pandas as pd
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.files import write_atomically
+from perturbcore.core.tables import check_table
 
 COLUMNS = [
     "dataset", "task", "cell_line", "fold", "embedding", "modality", "predictor", "seed", "metric",
@@ -230,7 +231,6 @@ def read_scores(path) -> pd.DataFrame:
             path, dtype=texts, keep_default_na=False, na_values=dict.fromkeys(numbers, "")
         )
         scores["embedding"] = scores["embedding"].replace(NO_EMBEDDING, "")
-    missing = [c for c in IDENTITY if c not in scores]
-    if missing:
-        raise InputError(f"{path}: scores have no column '{missing[0]}'")
+    unit = [*IDENTITY, "chapter"] if "chapter" in scores else IDENTITY
+    check_table(scores, [*IDENTITY, "value"], path, unique=unit)
     return scores

@@ -6,6 +6,7 @@ Everything heavy is imported inside the verbs, so that help answers at once.
 from pathlib import Path
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.tables import check_table
 
 DECLARED = (
     "perturbation batch cell_line control control_column batch_value cell_line_value scale "
@@ -128,11 +129,7 @@ def _read_ceiling(path: Path):
     except ValueError as error:  # what pandas and pyarrow raise for a file of another kind
         raise InputError(f"{path} cannot be read as {path.suffix}: {error}") from None
     columns = "perturbation cell_line quantile metric value".split()
-    if missing := [c for c in columns if c not in table]:
-        raise InputError(
-            f"{path} has no column '{missing[0]}' (it has {', '.join(map(str, table))}): it is not "
-            "a table written by 'perturbcore ceiling'"
-        )
+    check_table(table, columns, path, way_out="it is no table that 'perturbcore ceiling' wrote")
     return table
 
 

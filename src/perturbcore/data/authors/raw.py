@@ -24,8 +24,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
+from perturbcore.core.tables import check_table
 from perturbcore.data.authors.layout import Layout, layout_of
-from perturbcore.data.read import existing, need, numbers, read_csv, read_h5ad, refuse
+from perturbcore.data.read import existing, numbers, read_csv, read_h5ad, refuse
 from perturbcore.data.screens.declare import declare_screen, read_screen
 
 # symbols of the Norman guides that no annotation of its files knows any more
@@ -81,7 +82,7 @@ def raw_folder(dataset: str, folder) -> Path:
 def _norman(folder: Path, layout: Layout) -> AnnData:
     path = folder / "NormanWeissman2019_filtered.h5ad"
     cells = read_h5ad(path, ("perturbation", "nperts", "gemgroup"))
-    need(cells.var, ["ensemble_id"], path, "var has ")
+    check_table(cells.var, ["ensemble_id"], f"{path}: var")
     gears = read_h5ad(folder / "GEARS_perturb_processed.h5ad").var
     ids = cells.var["ensemble_id"].astype(str)
     kept = ids.isin(set(gears.index.astype(str))).to_numpy()
@@ -187,7 +188,7 @@ def _sciplex_cells(folder: Path) -> tuple[AnnData, Path]:
     barcodes = _table(_one(folder, "*cell.annotations*", "the cells of the matrix"))
     about_path = _one(folder, "*pData*", "what was done to the cells")
     about = _table(about_path, header=0)
-    need(about, ("cell", *SCIPLEX_COLUMNS, "dose"), about_path)
+    check_table(about, ("cell", *SCIPLEX_COLUMNS, "dose"), about_path)
     refuse(about["cell"].duplicated(), "cell", about["cell"], about_path, ", where it is not first")
     entries = _table(matrix).iloc[:, :3].set_axis(["gene", "cell", "count"], axis=1)
     for column, size in (("gene", len(genes)), ("cell", len(barcodes))):

@@ -9,8 +9,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
+from perturbcore.core.tables import check_table
 from perturbcore.data.authors.layout import HOW_TO_GET, Layout, file_of, layout_of
-from perturbcore.data.read import need, numbers, read_h5ad, refuse
+from perturbcore.data.read import numbers, read_h5ad, refuse
 from perturbcore.data.responses import make_responses
 
 FOLD_COLUMN = re.compile(r"^fold_(\d+)$")
@@ -112,18 +113,15 @@ def _perturbations(layout: Layout, obs: pd.DataFrame, path: Path, notes: list) -
 
 
 def _test_split(layout: Layout, obs: pd.DataFrame, path: Path, notes: list) -> np.ndarray:
-    if "test_split" not in obs:
-        raise InputError(
-            f"{path}: obs has no column 'test_split' (it has: {', '.join(map(str, obs.columns))}); "
-            "'perturbcore paper responses --folds' takes it from another file"
-        )
+    other = "'perturbcore paper responses --folds' takes it from another file"
+    check_table(obs, ["test_split"], f"{path}: obs", way_out=other)
     folds = numbers(obs["test_split"], "test_split", path, whole="a fold is 0, 1, ...")
     return folds.astype(int).to_numpy()
 
 
 def _fold_columns(layout: Layout, obs: pd.DataFrame, path: Path, notes: list) -> np.ndarray:
     names = sorted((c for c in obs if FOLD_COLUMN.match(str(c))), key=lambda c: int(c[5:]))
-    need(obs, ["fold_0", "fold_1", *names], path, "obs has ")
+    check_table(obs, ["fold_0", "fold_1", *names], f"{path}: obs")
     tests = obs[names].astype(str) == "test"
     for column in names:
         if not tests[column].any():

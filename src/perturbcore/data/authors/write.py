@@ -9,12 +9,13 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
+from perturbcore.core.tables import check_table
 from perturbcore.data.authors.layout import Layout, layout_of
 from perturbcore.data.authors.raw import raw_folder, raw_screens
 from perturbcore.data.authors.read import FOLD_COLUMN
 from perturbcore.data.deg import deg_labels
 from perturbcore.data.effects.ba_ate import ba_ate
-from perturbcore.data.read import existing, need, read_h5ad
+from perturbcore.data.read import existing, read_h5ad
 
 DRUG_METADATA = (
     "pubchem_cid", "targets", "moa-broad", "moa-fine", "human-approved", "clinical-trials",
@@ -129,7 +130,7 @@ def _documented(layout: Layout, made: AnnData, screen: AnnData) -> AnnData:
 
 def _add_metadata(out: AnnData, path: Path) -> None:
     table = pd.read_parquet(existing(path))
-    need(table, ("drug", "pubchem_cid"), path)
+    check_table(table, ("drug", "pubchem_cid"), path)
     table["drug"] = table["drug"].astype(str).str.strip()
     table = table.drop_duplicates("drug").set_index("drug")
     for column in [c for c in DRUG_METADATA if c in table]:
@@ -162,7 +163,7 @@ def add_stored_folds(table: AnnData, dataset: str, source) -> AnnData:
     folds = pd.read_csv(existing(source), dtype=str) if csv else read_h5ad(source, on).obs
     by_column = [c for c in folds if FOLD_COLUMN.match(str(c))]
     columns = ["test_split"] if layout.splits == "test_split" else by_column or ["fold_0"]
-    need(folds, (*on, *columns), source)
+    check_table(folds, (*on, *columns), source)
     folds = folds[[*on, *columns]].astype({c: str for c in on})
     folds[key] = folds[key].str.strip()
     folds = folds.drop_duplicates(on).set_index(on)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from perturbcore.core.errors import InputError
+from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue
 from perturbcore.data.read import existing, read_table
 
@@ -44,10 +45,7 @@ def check_drugs(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     Missing cells become empty text; further columns stay; `where`: name of the table, for
     messages.
     """
-    if "smiles" not in frame:
-        raise InputError(
-            f"{where}: no column 'smiles'; it has {', '.join(map(str, frame.columns))}"
-        )
+    check_table(frame, ["smiles"], where)
     if frame.empty:
         raise InputError(f"{where}: the table has no rows")
     out = frame.copy()
@@ -116,11 +114,7 @@ def read_drugs(path, columns=None) -> pd.DataFrame:
             f"{path}: columns must name those of name, SMILES[, targets[, mechanism]], got "
             f"{names}; the file has {list(map(str, frame.columns))}"
         )
-    missing = [c for c in names if c not in frame]
-    if missing:
-        raise InputError(
-            f"{path}: no column '{missing[0]}'; it has {list(map(str, frame.columns))}"
-        )
+    check_table(frame, names, path)
     table = frame[names].set_axis(["name", *DRUG_COLUMNS][: len(names)], axis=1)
     if frame.attrs.get("cut") and names[1] == frame.columns[-1] and len(table):
         name, smiles, *_ = table.iloc[-1]
@@ -187,9 +181,7 @@ def sciplex_drugs() -> pd.DataFrame:
 
 
 def _columns(frame: pd.DataFrame, path, names: dict) -> pd.DataFrame:
-    missing = [c for c in names if c not in frame]
-    if missing:
-        raise InputError(f"{path}: no column '{missing[0]}'; is this another version of the file?")
+    check_table(frame, names, path, way_out="is this another version of the file?")
     return frame[list(names)].rename(columns=names)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.tables import check_table
 from perturbcore.data.molecules.tables import builtin_compounds, targets_of
 from perturbcore.data.simulate.knowledge import Knowledge, make_knowledge
 from perturbcore.data.simulate.model import (
@@ -111,10 +112,7 @@ def simulate_drug_screen(
 
 def _check(p: dict, compounds: pd.DataFrame) -> None:
     """Refuse compounds and sizes that no screen can be made of; the message names the culprit."""
-    for column in ("smiles", "targets", "mechanism"):
-        if column not in compounds:
-            there = ", ".join(map(str, compounds.columns))
-            raise InputError(f"compounds: no column '{column}' (there are: {there})")
+    check_table(compounds, ("smiles", "targets", "mechanism"), "compounds")
     if compounds.index.has_duplicates:
         name = compounds.index[compounds.index.duplicated()][0]
         raise InputError(f"compounds: '{name}' is there twice; give each compound one row")

@@ -7,6 +7,7 @@ import pandas as pd
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, LeakError
+from perturbcore.core.tables import check_table
 from perturbcore.data.read import read_table
 from perturbcore.score.model import Fold, Model, Prediction
 
@@ -36,10 +37,8 @@ class GearsPredictions(Model):
     def __init__(self, path: Path | str):
         self.path = Path(path)
         table = read_table(self.path)
-        lost = [c for c in ("perturbation", "fold") if c not in table]
-        if lost:
-            needs = "perturbation, fold and one column per gene"
-            raise InputError(f"{path}: no column '{lost[0]}'; it needs {needs}")
+        needs = "it needs perturbation, fold and one column per gene"
+        check_table(table, ("perturbation", "fold"), path, way_out=needs)
         labels = [c for c in ("perturbation", "fold", "cell_line") if c in table]
         self.labels = table[labels].astype({c: int if c == "fold" else str for c in labels})
         values = table.drop(columns=labels).apply(pd.to_numeric, errors="coerce")
