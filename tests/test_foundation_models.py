@@ -15,11 +15,10 @@ from perturbcore.core.errors import DownloadError, InputError, ParameterError
 from perturbcore.core.profile import load_profile
 from perturbcore.data import catalogue
 from perturbcore.embeddings.build import build_all
-from perturbcore.embeddings.gene_sources import ncbi_summaries
 from perturbcore.embeddings.language_model import language_model, token_vectors
 from perturbcore.embeddings.protein_model import protein_model
 from perturbcore.embeddings.registry import builders
-from perturbcore.embeddings.sources import BuildContext, read_sequences
+from perturbcore.embeddings.sources import BuildContext, ncbi_summaries, read_sequences
 from perturbcore.report import foundation as page
 from perturbcore.score.metrics.pairs import auroc_within, concordance_of
 
@@ -268,7 +267,7 @@ def test_a_model_that_cannot_be_had_is_a_line_and_no_failure(package, bert, tmp_
 
 def test_only_the_genes_that_a_data_set_needs_are_embedded(bert, tmp_path, monkeypatch):
     older = pd.Series({"OLD": "B"})
-    monkeypatch.setattr("perturbcore.embeddings.gene_sources.previous_symbols", lambda: older)
+    monkeypatch.setattr("perturbcore.embeddings.sources.previous_symbols", lambda: older)
     obs = pd.DataFrame({"perturbation": ["A", "OLD"], "cell_line": "X"}, index=["a", "b"])
     responses = anndata.AnnData(np.zeros((2, 1)), obs=obs, var=pd.DataFrame(index=["C"]))
     responses.uns["perturbcore"] = {"identifier": "symbol"}

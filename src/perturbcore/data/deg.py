@@ -32,34 +32,32 @@ def deg_labels(
 ) -> AnnData:
     """Label the genes that each perturbation moves up (1) or down (-1), or not (0).
 
+    Tests need only counts, sums and sums of squares: the cells are read once and never held; beyond
+    2 GB of sums the screen is read in several passes.
+
     Parameters
     ----------
     screen : AnnData
         A declared screen, in memory or backed on disk; values are log1p(1e4 * count / total).
     variant : {"pooled", "per_batch"}
-        ``"pooled"``, for small batches: all perturbed against all control cells of the cell line,
-        batches ignored. ``"per_batch"``, for large ones: perturbed against control cells of the
-        same batch, then a majority vote of the batches
-        (`majority`).
+        ``"pooled"``, for small batches: all perturbed against all control cells of the cell line.
+        ``"per_batch"``, for large ones: against control cells of the same batch, then a majority
+        vote of the batches (`majority`).
     test : {"welch", "student"}
         Welch's t-test, as the published code has it, or Student's, as the paper's text says.
     min_cells : int
         Cells that a perturbation, and the controls, must have in the cell line (pooled) or in the
-        batch (per_batch). Published: 30 in the paper; 30 (Essential) and 20 (chemicals) in the
-        code. Two cells are needed in any case: one has no variance.
+        batch (per_batch); two in any case, as one has no variance. Published: 30 in the paper; 30
+        (Essential) and 20 (chemicals) in the code.
     strict : bool
         Whether they must have more than `min_cells` (the code) or at least as many (the paper).
     alpha : float
         False discovery rate: genes with an adjusted p-value below it are labelled.
-    genes : list of str, optional
-        Genes tested and corrected for, in this order; default all.
-    size_factors : {"all", "kept"}
-        Whether a cell's total is over all genes of the screen (normalise, then filter) or over
-        `genes` (filter, then normalise, as published for chemicals).
+    genes, size_factors, progress
+        See `perturbcore.data.effects.ba_ate.ba_ate`; correction is for the genes tested. Published
+        for chemicals: "kept".
     statistics : bool
         Keep layers ``t`` and ``p_adj`` (float32); pooled only.
-    progress : bool
-        Show a bar where the work takes long.
 
     Returns
     -------
@@ -74,11 +72,6 @@ def deg_labels(
     InputError
         The screen is not declared, a gene is not in it, a cell line has too few control cells, or
         no perturbation has enough cells.
-
-    Notes
-    -----
-    Tests need only counts, sums and sums of squares: the cells are read once and never held; beyond
-    2 GB of sums the screen is read in several passes.
 
     References
     ----------

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from perturbcore.core.digest import digest
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, check_choice
 
 IDENTIFIERS = ("symbol", "ensembl", "entrez", "drug")
 _VERSION = re.compile(r"^(ENS[A-Z]*\d{11})\.\d+$", re.IGNORECASE)
@@ -19,23 +19,12 @@ _VERSION = re.compile(r"^(ENS[A-Z]*\d{11})\.\d+$", re.IGNORECASE)
 class Embedding:
     """One vector per gene or drug.
 
-    Parameters
-    ----------
-    name, modality
-        As shown in figures, such as ``"STRING"``; family that decides the colour.
-    ids, X
-        n unique strings; finite float32 matrix, n x d.
-    identifier
-        What the ids are: one of ``symbol``, ``ensembl``, ``entrez``, ``drug``.
-    cell_line
-        Cell line whose cells the embedding was made from; ``None`` serves all lines.
-    source
-        One line: from what it was made, and what was left out.
-
-    Raises
-    ------
-    InputError
-        If the ids repeat or are empty, the shapes disagree, or a value is not finite.
+    `name, modality`: as shown in figures, such as ``"STRING"``; family that decides the colour;
+    `ids, X`: n unique strings; finite float32 matrix, n x d; `identifier`: what the ids are, one of
+    ``symbol``, ``ensembl``, ``entrez``, ``drug``; `cell_line`: cell line whose cells the embedding
+    was made from; ``None`` serves all lines; `source`: one line, from what it was made, and what
+    was left out. Refused (`InputError`) if the ids repeat or are empty, the shapes disagree, or a
+    value is not finite.
     """
 
     name: str
@@ -52,11 +41,7 @@ class Embedding:
         for field in ("name", "modality"):
             if not getattr(self, field) or not isinstance(getattr(self, field), str):
                 raise InputError(f"{where} needs a {field} (a non-empty string)")
-        if self.identifier not in IDENTIFIERS:
-            raise ParameterError(
-                f"{where}: identifier {self.identifier!r} is unknown; "
-                f"choose one of {', '.join(IDENTIFIERS)}"
-            )
+        check_choice(f"{where}: identifier", self.identifier, IDENTIFIERS)
         ids = check_ids(self.ids, where)
         X = _check_matrix(self.X, ids, where)
         X.setflags(write=False)

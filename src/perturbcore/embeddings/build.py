@@ -18,10 +18,9 @@ from perturbcore.data.identifiers import previous_symbols
 from perturbcore.data.responses import cell_lines
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.coverage import add_aliases, convert_ids
-from perturbcore.embeddings.gene_sources import source_of
 from perturbcore.embeddings.load import load_embedding, save_embedding
 from perturbcore.embeddings.registry import Builder, builders, wrong_option
-from perturbcore.embeddings.sources import BuildContext, Source, described
+from perturbcore.embeddings.sources import BuildContext, Source, described, find_source
 
 CELL_LINE = "{cell_line}"
 MODELS = "models"  # folder in the cache for what builders train: a fine-tuning starts from there
@@ -34,7 +33,7 @@ class Spec(BaseModel):
     stands for each cell line of the data set. A `file` without a builder is a table of vectors
     (``builder: file`` with `source` for one of the catalogue). `of` is the embedding, perhaps a
     later one, that ``shuffled`` or ``target_genes`` starts from. Of texts or sequences `genes`
-    embeds only those that the data set has (see `source_of`); an `optional` embedding is done
+    embeds only those that the data set has (see `find_source`); an `optional` embedding is done
     without where its weights or its source cannot be had. See also `Embedding`, `convert_ids` and
     `add_aliases`.
     """
@@ -207,7 +206,7 @@ class _Plan:
         self.sources: dict[str | None, Source] = {}
         for line in lines if self.builder.kind != "embedding" else ():
             own = spec | ({"file": file.replace(CELL_LINE, str(line))} if file else {})
-            self.sources[line] = source_of(own, self.builder.kind, context)
+            self.sources[line] = find_source(own, self.builder.kind, context)
 
     @property
     def key(self) -> str:

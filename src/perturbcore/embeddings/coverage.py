@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, check_choice
+from perturbcore.core.tables import check_table
 from perturbcore.data.identifiers import convert
 from perturbcore.embeddings.base import Embedding, some, strip_version
 
@@ -20,24 +21,13 @@ NEAR = {
 
 
 def coverage_table(embeddings: Iterable[Embedding], responses: AnnData) -> pd.DataFrame:
-    """How many perturbations of each cell line have an embedding.
+    """Count the perturbations of each cell line that have an embedding.
 
-    Parameters
-    ----------
-    embeddings
-        Those bound to a cell line get one row, the others one row per cell line.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns embedding, modality, cell_line, dim, n_perturbations, n_covered, coverage,
-        missing (up to five ids), hint (what would make more ids match; empty if nothing would).
+    Embeddings bound to a cell line get one row, the others one row per cell line. Returns columns
+    embedding, modality, cell_line, dim, n_perturbations, n_covered, coverage, missing (up to five
+    ids), hint (what would make more ids match; empty if nothing would).
     """
-    for column in ("perturbation", "cell_line"):
-        if column not in responses.obs:
-            raise InputError(
-                f"responses have no obs column {column!r}; columns: {list(responses.obs.columns)}"
-            )
+    check_table(responses.obs, ("perturbation", "cell_line"), "responses: obs")
     groups = {
         str(line): pd.Index(group.astype(str), dtype=object).unique()
         for line, group in responses.obs.groupby("cell_line", observed=True)["perturbation"]
@@ -77,8 +67,7 @@ def convert_ids(
     ``source``. Where several ids become one, `duplicates` is ``error``, or ``mean`` to average
     their vectors; `to` is ``symbol``, ``ensembl`` or ``entrez``.
     """
-    if duplicates not in ("error", "mean"):
-        raise ParameterError(f"duplicates must be error or mean, got {duplicates!r}")
+    check_choice("duplicates", duplicates, ("error", "mean"))
     own, where = embedding.identifier, f"embedding {embedding.name!r}"
     report = convert(embedding.ids, own, to).reindex(embedding.ids)
     done = report["value"].notna().to_numpy()

@@ -1,24 +1,32 @@
-"""Embeddings of texts by language models: means of hidden states, or of static token vectors."""
+"""Embeddings by language models of texts or SMILES: means of hidden states or token vectors."""
 
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data import catalogue
+from perturbcore.data.molecules.structures import molecules
+from perturbcore.embeddings.drugs import unread
 from perturbcore.embeddings.registry import Dim, register
-from perturbcore.embeddings.sources import file_sha256, resolved
+from perturbcore.embeddings.sources import resolved
 
 WEIGHTS = "*.safetensors"
 TOKENS = "*token*.json"
 READ = (".json", ".txt", ".model", ".safetensors", ".npz")
 MODALITY = "Language model"
+# published models of SMILES; their weights have licences of their own
+HUB = {
+    "ChemBERTa-77M-MLM": "DeepChem/ChemBERTa-77M-MLM",
+    "ChemBERTa-77M-MTR": "DeepChem/ChemBERTa-77M-MTR",
+    "MolT5": "laituan245/molt5-large",
+}
 SAFE = (
     "only safetensors weights are opened, because pickled ones can run code; load the model once "
     "where you trust it, and save_pretrained(folder, safe_serialization=True)"
@@ -56,7 +64,7 @@ def find_model(
                 why = f"no {pattern} file; {SAFE}" if pattern == WEIGHTS else f"no {pattern}"
                 raise InputError(f"{where}: folder {path} has {why}: is it a saved model?")
         read = sorted(f for f in path.rglob("*") if f.is_file() and f.suffix in READ)
-        content = [[str(f.relative_to(path)), file_sha256(f)] for f in read]
+        content = [[str(f.relative_to(path)), catalogue.hash_of(f)] for f in read]
     elif (
         hub is None or "$" in str(path) or model.startswith((".", "/", "~")) or model.count("/") > 1
     ):
@@ -68,71 +76,37 @@ def find_model(
 
 @register("language_model", kind="texts", modality=MODALITY, prepare=find_model)
 def language_model(
-    texts: Mapping[str, str],
-    *,
-    model: str = "",
-    pool: Literal["mean", "first"] = "mean",
-    layer: int = -1,
-    normalise: bool = True,
-    batch_size: Dim = 32,
-    max_length: Dim = 256,
+    texts: Mapping[str, str], *, model: str = "", batch_size: Dim = 32, max_length: Dim = 256
 ):
     """Embed genes by what a language model makes of their descriptions.
 
     The recipe of GenePT with any text encoder that transformers can load from safetensors: mean of
-    the hidden states over a text's tokens. Padding is masked in attention and in the mean, so that
-    a vector does not depend on the texts it shares a batch with.
+    the hidden states over a text's tokens, of length 1. Padding is masked in attention and in the
+    mean, so that a vector does not depend on the texts it shares a batch with. `texts`: id to
+    description; `model`: one of the catalogue (all-MiniLM-L6-v2) or a folder with a saved model and
+    tokenizer; `batch_size, max_length`: texts at once; longest text in tokens: longer ones are cut,
+    and counted in ``source``.
 
-    Parameters
-    ----------
-    texts
-        Id to description.
-    model
-        A model of the catalogue (all-MiniLM-L6-v2) or a folder with a saved model and tokenizer.
-    pool, layer
-        "mean" over all tokens, or the "first" one; -1 is the last layer.
-    normalise
-        Divide each vector by its length.
-    batch_size, max_length
-        Texts at once; longest text in tokens: longer ones are cut, and counted in ``source``.
-
-    References
-    ----------
     Chen & Zou 2024 (GenePT); Reimers & Gurevych 2019 (mean over tokens).
     """
-    tokenizer, encoder = load_encoder(model)
     ids = sorted(texts)
-    X, n_cut = hidden_means(
-        [texts[i] for i in ids], tokenizer, encoder, batch_size, max_length, pool=pool, layer=layer
-    )
+    X, n_cut = hidden_means([texts[i] for i in ids], *load_encoder(model), batch_size, max_length)
     cut = f", {n_cut} texts cut at {max_length} tokens" if n_cut else ""
-    return ids, unit_length(X) if normalise else X, f"{len(ids)} texts, {pool} of tokens{cut}"
+    return ids, unit_length(X), f"{len(ids)} texts, mean of tokens{cut}"
 
 
 @register(
-    "token_vectors",
-    kind="texts",
-    modality=MODALITY,
+    "token_vectors", kind="texts", modality=MODALITY,
     prepare=partial(find_model, needs=(TOKENS, WEIGHTS)),
-)
-def token_vectors(texts: Mapping[str, str], *, model: str = "", normalise: bool = True):
+)  # fmt: skip
+def token_vectors(texts: Mapping[str, str], *, model: str = ""):
     """Embed genes by the mean of the static vectors of the tokens of their descriptions.
 
     No attention: a word has one vector, whatever stands beside it. Between a count of words and a
-    language model. Texts without a token are left out and counted in ``source``.
+    language model. The mean is of length 1; texts without a token are left out and counted in
+    ``source``. `texts`: id to description; `model`: wordllama, or a folder with ``*token*.json``
+    (of the tokenizers library) and one safetensors file with one matrix, tokens x dimensions.
 
-    Parameters
-    ----------
-    texts
-        Id to description.
-    model
-        wordllama, or a folder with ``*token*.json`` (of the tokenizers library) and one safetensors
-        file with one matrix, tokens x dimensions.
-    normalise
-        Divide each vector by its length.
-
-    References
-    ----------
     Miller 2024 (wordllama).
     """
     from safetensors.numpy import load_file
@@ -152,7 +126,40 @@ def token_vectors(texts: Mapping[str, str], *, model: str = "", normalise: bool 
     X = np.stack([table[split[k]].astype(np.float32).mean(axis=0) for k in keep])
     note = f"; {len(ids) - len(keep)} texts without a token" if len(keep) < len(ids) else ""
     about = f"{len(keep)} texts, mean of {len(table):,} static token vectors{note}"
-    return [ids[k] for k in keep], unit_length(X) if normalise else X, about
+    return [ids[k] for k in keep], unit_length(X), about
+
+
+@register(
+    "smiles_transformer", kind="drugs", modality="SMILES transformer", entity="drug",
+    prepare=partial(find_model, hub=HUB),
+)  # fmt: skip
+def smiles_transformer(
+    drugs: pd.DataFrame,
+    *,
+    model: str = "ChemBERTa-77M-MTR",
+    revision: str = "main",
+    batch_size: Dim = 32,
+    max_length: Dim = 512,
+):
+    """Embed drugs by the mean of a transformer's last hidden states over their SMILES' tokens.
+
+    Of encoder-decoders (MolT5) the encoder is used. SMILES are taken in rdkit's canonical form;
+    those that cannot be read are left out, those longer than `max_length` tokens cut, and both
+    counted in ``source``. `model`: folder of a saved model and tokenizer, a name among `HUB`, or a
+    hub id; weights must be safetensors; code of a repository is never run. `revision`: commit or
+    branch of a hub id; pin a commit, since the cache of embeddings goes by this text.
+
+    Ahmad et al. 2022 (ChemBERTa-2); Edwards et al. 2022 (MolT5); Cole et al. 2026.
+    """
+    from rdkit import Chem
+
+    read = molecules(drugs)
+    texts = [Chem.MolToSmiles(mol) for mol in read.values()]
+    given = {} if Path(model).is_dir() else {"revision": revision}
+    encoder = load_encoder(HUB.get(model, model), **given)
+    X, n_cut = hidden_means(texts, *encoder, batch_size, max_length)
+    cut = f", {n_cut} SMILES cut at {max_length} tokens" if n_cut else ""
+    return list(read), X, f"{Path(model).name}, mean over tokens{cut}{unread(drugs, read)}"
 
 
 def unit_length(X: np.ndarray) -> np.ndarray:
@@ -177,16 +184,9 @@ def load_encoder(model: str, **given):
 
 
 def hidden_means(
-    texts: Sequence[str],
-    tokenizer,
-    encoder,
-    batch_size: int,
-    max_length: int,
-    *,
-    pool: str = "mean",
-    layer: int = -1,
+    texts: Sequence[str], tokenizer, encoder, batch_size: int, max_length: int, *,
     special: bool = True,
-) -> tuple[np.ndarray, int]:
+) -> tuple[np.ndarray, int]:  # fmt: skip
     """Mean hidden states (texts x hidden size), and how many texts were too long.
 
     Without `special`, tokens that the tokenizer puts around a text are left out of the mean.
@@ -212,13 +212,9 @@ def hidden_means(
                 return_tensors="pt", return_special_tokens_mask=True,
             )  # fmt: skip
             mask = batch["attention_mask"]
-            made = encoder(
-                input_ids=batch["input_ids"], attention_mask=mask, output_hidden_states=layer != -1
-            )
-            hidden = made.last_hidden_state if layer == -1 else made.hidden_states[layer]
+            hidden = encoder(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
             kept = mask if special else mask * (1 - batch["special_tokens_mask"])
             weight = kept.unsqueeze(-1).to(hidden.dtype)
-            mean = (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
-            out[rows] = (hidden[:, 0] if pool == "first" else mean).float().numpy()
+            out[rows] = ((hidden * weight).sum(1) / weight.sum(1).clamp_min(1)).float().numpy()
             bar.update(len(rows))
     return out, int((lengths > max_length).sum())

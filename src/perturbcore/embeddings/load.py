@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from perturbcore.core.errors import InputError
 from perturbcore.core.tables import check_table
 from perturbcore.data.read import read_table, read_text
-from perturbcore.embeddings.base import Embedding, check_ids, strip_version
+from perturbcore.embeddings.base import Embedding, check_ids, some, strip_version
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".npz", ".h5ad")
 PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".joblib")
@@ -107,7 +107,7 @@ def _from_table(path: Path, id_column: str | None):
         if not texts:
             raise InputError(
                 f"{path} has neither an index of ids nor a text column; columns are "
-                f"{_names(frame.columns)}; put the ids into the index or give id_column"
+                f"{some(frame.columns, 12)}; put the ids into the index or give id_column"
             )
         id_column = texts[0]
     id_column = frame.columns[0] if id_column is None else id_column
@@ -136,7 +136,7 @@ def _from_npz(path: Path):
         raise InputError(f"{path} is damaged or truncated ({error}); fetch it again") from None
     if ids is None or X is None:
         raise InputError(
-            f"{path} lacks the array {'ids' if ids is None else 'X'}; it has {_names(names)}; "
+            f"{path} lacks the array {'ids' if ids is None else 'X'}; it has {some(names, 12)}; "
             "write it with np.savez(path, ids=..., X=...)"
         )
     if ids.ndim != 1:
@@ -151,11 +151,11 @@ def _from_h5ad(path: Path, id_column: str | None, obsm: str | None):
         raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
     for what, key, there in (("obs column", id_column, adata.obs), ("obsm key", obsm, adata.obsm)):
         if key is not None and key not in there:
-            raise InputError(f"{path} has no {what} {key!r}; it has {_names(there)}")
+            raise InputError(f"{path} has no {what} {key!r}; it has {some(list(there), 12)}")
     ids = adata.obs_names if id_column is None else adata.obs[id_column]
     X = adata.X if obsm is None else adata.obsm[obsm]
     if X is None:
-        raise InputError(f"{path} has no X; give obsm=, one of {_names(adata.obsm)}")
+        raise InputError(f"{path} has no X; give obsm=, one of {some(adata.obsm, 12)}")
     return _as_strings(ids), X.toarray() if sp.issparse(X) else np.asarray(X)
 
 
@@ -197,8 +197,3 @@ def _check_identifier(path: Path, ids: pd.Index, declared: str) -> None:
             f"declare identifier={seen!r} and, if the screen uses {declared} ids, convert with "
             "convert_ids"
         )
-
-
-def _names(values, n: int = 12) -> str:
-    values = [str(v) for v in values]
-    return ", ".join(values[:n]) + (f", ... ({len(values)} in all)" if len(values) > n else "")

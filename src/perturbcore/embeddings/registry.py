@@ -33,7 +33,6 @@ FAMILIES = (
     "network",
     "node2vec",
     "protein_model",
-    "smiles_transformers",
     "words",
 )
 KNOWLEDGE = "Prior knowledge"

@@ -1,9 +1,8 @@
 """What a builder is made from: a simulation, a catalogue file, a file of one's own, a screen."""
 
-import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue
-from perturbcore.data.identifiers import descriptions, gene_table
+from perturbcore.data.catalogue import hash_of
+from perturbcore.data.identifiers import descriptions, gene_table, previous_symbols
 from perturbcore.data.molecules.tables import (
     builtin_compounds,
     check_drugs,
@@ -22,14 +22,15 @@ from perturbcore.data.molecules.tables import (
     sciplex_drugs,
     tahoe_drugs,
 )
-from perturbcore.data.read import read_table
+from perturbcore.data.read import existing, member, read_r, read_table
 
-SIMULATED = {
-    "edges": "network",
-    "sets": "annotation",
-    "texts": "descriptions",
-    "sequences": "sequences",
+SIMULATED = dict(edges="network", sets="annotation", texts="descriptions", sequences="sequences")
+DRUG_TABLES = {
+    "compounds": (builtin_compounds, "built-in compounds [zhang2025]"),
+    "tahoe_drug_metadata": (tahoe_drugs, "Tahoe-100M drug table [zhang2025]"),
+    "sciplex_samples": (sciplex_drugs, "Sci-Plex 3 compounds [srivatsan2020]"),
 }
+SEQUENCES = "human_seq_2014.parquet"  # Swiss-Prot of January 2014; made by hand, in no repository
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,28 @@ def find_source(spec: dict, kind: str, context: BuildContext) -> Source:
     """Find what a specification names, without reading more than its digest needs.
 
     `kind` is what the builder wants (see `perturbcore.embeddings.registry.register`, or ``table``).
-    What is missing is said with the embedding's name.
+    With ``genes: perturbed`` (or measured) only the genes are kept that the data set perturbs (or
+    also measures), under today's symbol too where it has an older one. What is missing is said with
+    the embedding's name.
     """
+    source, genes = _find(spec, kind, context), spec.get("genes")
+    if not genes:
+        return source
+    adata = described(context.dataset)
+    if adata is None:
+        raise InputError(f"embedding {spec['name']!r}: genes: {genes} needs a data set")
+    ids = set(adata.obs["perturbation"].astype(str))
+    ids |= set(adata.var_names) if genes == "measured" else set()
+    older = previous_symbols() if source.defaults.get("identifier", "symbol") == "symbol" else {}
+    wanted = ids | {older[i] for i in ids if i in older}
+
+    def read() -> dict:
+        return {k: v for k, v in source.read().items() if k in wanted}
+
+    return replace(source, digest=digest(source.digest, sorted(wanted)), read=read)
+
+
+def _find(spec: dict, kind: str, context: BuildContext) -> Source:
     where, name = f"embedding {spec['name']!r}", spec.get("source")
     if kind == "screen":
         return _screen(spec, context, where)
@@ -67,18 +88,21 @@ def find_source(spec: dict, kind: str, context: BuildContext) -> Source:
         return _drugs(spec, context, where)
     if "file" in spec:
         path = _local_path(spec["file"], context, where)
-        return Source(path.name, file_sha256(path), lambda: READERS[kind](path))
+        return Source(path.name, hash_of(path), lambda: READERS[kind](path))
     if name is None:
         raise ParameterError(
             f"{where}: give source: (simulated, or a name of the catalogue) or file: (a path)"
         )
     if name == "simulated":
         return _simulated(kind, context, where)
-    entry, path = catalogue.entry(name), _fetched(name)
+    if name == "human_sequences":
+        path = human_sequences()
+        label = f"human proteins of {path.name} [uniprot2023]"
+        return Source(label, hash_of(path), lambda: read_sequences(path))
+    entry, path = catalogue.entry(name), catalogue.fetch(name)
     label = f"{entry.description} [{', '.join(entry.citations)}]"
-    if kind == "texts" and name == "gene_table":
-        return Source(label, entry.sha256, lambda: descriptions(gene_table()))
-    return Source(label, entry.sha256, lambda: READERS[kind](path))
+    read = TEXTS.get(name) if kind == "texts" else None
+    return Source(label, entry.sha256, lambda: (read or READERS[kind])(path))
 
 
 def _local_path(text: str, context: BuildContext, where: str) -> Path:
@@ -96,10 +120,20 @@ def resolved(text: str, folder: Path | None) -> Path:
     return path if path.is_absolute() else (folder or Path.cwd()) / path
 
 
-def file_sha256(path: Path) -> str:
-    """Sha256 of a file."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def human_sequences() -> Path:
+    """Return the file of protein sequences that is at hand: one's own, the prepared one, or FASTA.
+
+    ``PERTURBCORE_SEQUENCES`` names a file; else the prepared one is looked for in the folder
+    ``derived`` of the data folder and of the mirror, or beside the mirror; else the reference
+    proteome of the catalogue is fetched.
+    """
+    own, mirror = (os.environ.get(f"PERTURBCORE_{v}", "") for v in ("SEQUENCES", "MIRROR"))
+    if own and not Path(own).is_file():
+        raise InputError(f"PERTURBCORE_SEQUENCES={own} is not a file; correct or unset it")
+    roots = [catalogue.data_folder(), *([Path(mirror), Path(mirror).parent] if mirror else [])]
+    there = [Path(own)] if own else [r / "derived" / SEQUENCES for r in roots]
+    path = next((p for p in there if p.is_file()), None)
+    return path or catalogue.fetch("human_proteome")
 
 
 def _simulated(kind: str, context: BuildContext, where: str) -> Source:
@@ -145,7 +179,7 @@ def _screen(spec: dict, context: BuildContext, where: str) -> Source:
 
 def _drugs(spec: dict, context: BuildContext, where: str) -> Source:
     """Table of drugs: a file, the built-in compounds, the catalogue's, or the data set's."""
-    name, label = spec.get("source"), ""
+    name = spec.get("source")
     if "file" in spec:
         path = _local_path(spec["file"], context, where)
         drugs, label = read_drugs(path), path.name
@@ -154,20 +188,14 @@ def _drugs(spec: dict, context: BuildContext, where: str) -> Source:
         if drugs is None:
             raise InputError(
                 f"{where}: drug embeddings are made from a table of drugs, but the data set brings "
-                "none; give file: (name, smiles, targets, mechanism) or source: compounds, "
-                "tahoe_drug_metadata, sciplex_samples"
+                "none; give file: (name, smiles, targets, mechanism) or source: "
+                + ", ".join(DRUG_TABLES)
             )
         drugs = check_drugs(drugs, f"drugs of {getattr(context.dataset, 'name', 'the data set')}")
         label = "drug table of the data set"
-    elif name == "compounds":
-        drugs, label = builtin_compounds(), "built-in compounds [zhang2025]"
-    elif name == "tahoe_drug_metadata":
-        drugs, label = tahoe_drugs(), "Tahoe-100M drug table [zhang2025]"
-    elif name in ("sciplex_samples", "sciplex_drugs"):
-        drugs = sciplex_drugs()
-        label = "Sci-Plex 3 compounds [srivatsan2020]"
     else:
-        drugs, label = read_drugs(_fetched(name)), str(name)
+        read, label = DRUG_TABLES.get(name, (lambda: read_drugs(catalogue.fetch(name)), str(name)))
+        drugs = read()
     return Source(label, digest(drugs), lambda: drugs)
 
 
@@ -179,10 +207,6 @@ def described(data: Any) -> AnnData | None:
 
 def _declared(adata: AnnData | None) -> dict:
     return {} if adata is None else adata.uns.get("perturbcore", {})
-
-
-def _fetched(name: str) -> Path:
-    return Path(catalogue.fetch(name))
 
 
 def read_edges(path: Path | str) -> pd.DataFrame:
@@ -241,7 +265,6 @@ def read_fasta(path: Path | str) -> dict[str, list[str]]:
     """
     entries: list[tuple[str, int, list[str]]] = []
     for number, line in _lines(path):
-        line = line.strip()
         if line.startswith(">"):
             words = line[1:].split()
             if not words:
@@ -251,7 +274,7 @@ def read_fasta(path: Path | str) -> dict[str, list[str]]:
         elif not entries:
             raise InputError(f"{path}:{number}: residues before the first '>' header")
         else:
-            entries[-1][2].append(line)
+            entries[-1][2].append(line.strip())
     sequences: dict[str, list[str]] = {}
     for name, number, parts in entries:
         if not parts:
@@ -271,22 +294,26 @@ def read_sequences(path: Path | str) -> dict[str, list[str]]:
     return table["sequence"].groupby(level=0).agg(list).to_dict()
 
 
+def ncbi_summaries(path: Path | str) -> dict[str, str]:
+    """Read the summary that NCBI Gene gives, per symbol; of several, the first."""
+    raw = read_r(path, "gene_info_df")
+    table = pd.DataFrame({c: member(path, raw, c) for c in ("symbol", "summary")}).dropna()
+    table = table.astype(str).apply(lambda c: c.str.strip())
+    table = table[(table["symbol"] != "") & (table["summary"] != "")]
+    return table.drop_duplicates("symbol").set_index("symbol")["summary"].to_dict()
+
+
 def _lines(path: Path | str) -> list[tuple[int, str]]:
     """Lines of a text file that are not blank, with their numbers."""
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path} does not exist; check the path")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = existing(path).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a text file ({error}); is it compressed?") from None
     return [(n, line) for n, line in enumerate(lines, start=1) if line.strip()]
 
 
-READERS = {
-    "edges": read_edges,
-    "sets": read_gmt,
-    "texts": read_texts,
-    "sequences": read_sequences,
-    "table": Path,
-}
+READERS = dict(
+    edges=read_edges, sets=read_gmt, texts=read_texts, sequences=read_sequences, table=Path
+)
+# of the catalogue, what is no table of ids and texts
+TEXTS = {"ncbi_summaries": ncbi_summaries, "gene_table": lambda _: descriptions(gene_table())}

@@ -99,31 +99,24 @@ def _refuse_what_is_not_chemistry(smiles: pd.Series, where: str) -> None:
         )
 
 
-def read_drugs(path, columns=None) -> pd.DataFrame:
+def read_drugs(path) -> pd.DataFrame:
     """Read a table of drugs (``.csv``, ``.tsv``, ``.txt`` or ``.parquet``); see `check_drugs`.
 
-    `path`: one row per drug, with a header; `columns`: names of the columns of name, SMILES, and
-    where there are, targets and mechanism, in this order; ``name, smiles, targets, mechanism``
-    by default, as far as the table has them.
+    `path`: one row per drug, with a header; columns ``name``, ``smiles``, and where known
+    ``targets`` and ``mechanism``.
     """
     path = Path(path)
     frame = read_table(path) if path.suffix == ".parquet" else _read_rows(path)
-    names = list(columns) if columns else [c for c in ("name", *DRUG_COLUMNS) if c in frame]
-    if not 2 <= len(names) <= 4 or (not columns and names[:2] != ["name", "smiles"]):
-        raise InputError(
-            f"{path}: columns must name those of name, SMILES[, targets[, mechanism]], got "
-            f"{names}; the file has {list(map(str, frame.columns))}"
-        )
-    check_table(frame, names, path)
-    table = frame[names].set_axis(["name", *DRUG_COLUMNS][: len(names)], axis=1)
-    if frame.attrs.get("cut") and names[1] == frame.columns[-1] and len(table):
-        name, smiles, *_ = table.iloc[-1]
+    check_table(frame, ("name", "smiles"), path)
+    if frame.attrs.get("cut") and frame.columns[-1] == "smiles" and len(frame):
+        name, smiles = frame[["name", "smiles"]].iloc[-1]
         if problem := _problem(smiles):
             raise InputError(
-                f"{path}: the file ends within row {len(table)} ('{name}': '{smiles:.40}', "
+                f"{path}: the file ends within row {len(frame)} ('{name}': '{smiles:.40}', "
                 f"{problem}): it is cut off; fetch or write it again"
             )
-    return check_drugs(table.set_index("name"), str(path))
+    columns = [c for c in ("name", *DRUG_COLUMNS) if c in frame]
+    return check_drugs(frame[columns].set_index("name"), str(path))
 
 
 def _read_rows(path: Path) -> pd.DataFrame:

@@ -60,25 +60,13 @@ def responses_of_wells(
     return folded(out, n_folds, seed)
 
 
-def simulated_dataset(
-    name: str,
-    simulate,
-    options: dict,
-    *,
-    task: str,
-    control: str,
-    batches: str,
-    variant: str,
-    min_cells: int,
-    test: str,
-    n_folds: int,
-    fold_seed: int,
-) -> Dataset:
-    """Simulate cells with `options`, and estimate their effects or label their genes.
+def simulated_dataset(name: str, simulate, variant: str, given: dict) -> Dataset:
+    """Simulate cells, and estimate their effects or label their genes.
 
-    `control, batches`: see `perturbcore.data.effects.ba_ate`; `variant, min_cells, test`: see
-    `perturbcore.data.deg.deg_labels`. Of drugs, cells at the response dose and vehicle are kept.
+    `variant`: see `perturbcore.data.deg.deg_labels`; `given`: arguments of `load`, whose `options`
+    are those of `simulate`. Of drugs, cells at the response dose and vehicle are kept.
     """
+    task, control, options = given["task"], given["control"], given["options"]
     check_choice("task", task, ("lfc", "deg"))
     check_options(simulate.__name__, simulate, options)
     simulation = simulate(**options)
@@ -93,15 +81,15 @@ def simulated_dataset(
         screen = screen[(screen.obs["is_control"] | (screen.obs["dose"] == dose)).to_numpy()].copy()
         card.step_of(f"dose {dose:g} µM", screen, "the dose of the responses, and vehicle")
     if task == "lfc":
-        responses = ba_ate(screen, control=control, batches=batches)
+        responses = ba_ate(screen, control=control, batches=given["batches"])
         note = f"{control} control"
     else:
-        how = dict(variant=variant, min_cells=min_cells, test=test)
-        responses = deg_labels(screen, **how, progress=False)
+        how = dict(min_cells=given["min_cells"], test=given["test"], progress=False)
+        responses = deg_labels(screen, variant=variant, **how)
         responses.uns["perturbcore"]["dataset"] = f"{name}_deg"
         where = "" if variant == "pooled" else " on a plate"
         share = (responses.layers["deg"] != 0).mean()
-        note = f"more than {min_cells} cells{where}; {share:.1%} of labels are not 0"
-    folded(responses, n_folds, fold_seed)
+        note = f"more than {given['min_cells']} cells{where}; {share:.1%} of labels are not 0"
+    folded(responses, given["n_folds"], given["fold_seed"])
     card.responses(responses, f"{responses.n_obs} rows of perturbation and cell line: {note}")
     return make_dataset(responses, card, screen=screen, extras=extras)

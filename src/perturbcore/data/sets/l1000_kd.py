@@ -24,41 +24,27 @@ def load(n_folds: int = 5, seed: int = 0) -> Dataset:
 
     Subramanian et al. 2017; Enache et al. 2019.
     """
-    path = fetch("l1000_kd")
-    z, wells, genes = _read(path)
+    z, wells, genes = _read(fetch("l1000_kd"))
     kind, card = wells["pert_type"], Card()
-
-    def step(name: str, keep, note: str) -> None:
-        table = wells[keep]
-        card.step(
-            name,
-            cells=len(table),
-            perturbations=table.loc[kind == TREATED, "pert_mfc_desc"].nunique(),
-            genes=len(genes),
-            batches=table["pert_plate"].nunique(),
-            note=note,
-        )
-
-    step("file", kind == kind, "cells are wells; 976 landmark genes")
-    unnamed = (kind == TREATED) & wells["pert_iname"].str.lower().str.startswith("trcn")
-    n_unnamed = wells.loc[unnamed, "pert_iname"].nunique()
-    step("named targets", ~unnamed, f"{n_unnamed} hairpins without a target's name dropped")
-    control = kind == VECTOR
-    keep = ((kind == TREATED) & ~unnamed) | control
-    step("controls", keep, f"{int(control.sum())} control wells ({VECTOR})")
+    treated, vector = kind == TREATED, kind == VECTOR
     obs = pd.DataFrame(
         {
             "perturbation": wells["pert_mfc_desc"],
             "batch": wells["pert_plate"],
             "cell_line": "A549",
-            "is_control": control,
-            "entrez": wells["pert_univ_id"].mask(control, ""),
+            "is_control": ~treated,
+            "entrez": wells["pert_univ_id"].mask(~treated, ""),
             "symbol_in_file": wells["pert_iname"],
         },
     ).set_axis(wells["id"].to_numpy())
     about = dict(dataset="l1000_kd", scale="zscore", identifier="symbol")
-    keep = keep.to_numpy()
-    replicates = make_wells(z[keep], obs[keep].copy(), genes, **about)
+    every = make_wells(z, obs, genes, **about)
+    card.step_of("file", every, "cells are wells; 976 landmark genes")
+    unnamed = treated & wells["pert_iname"].str.lower().str.startswith("trcn")
+    note = f"{wells.loc[unnamed, 'pert_iname'].nunique()} hairpins without a target's name dropped"
+    card.step_of("named targets", every[~unnamed.to_numpy()], note)
+    replicates = every[((treated & ~unnamed) | vector).to_numpy()].copy()
+    card.step_of("controls", replicates, f"{int(vector.sum())} control wells ({VECTOR})")
     extra = ("entrez", "symbol_in_file")
     how = dict(control="global", n_folds=n_folds, seed=seed, keep=extra)
     responses = responses_of_wells(replicates, **how)

@@ -65,26 +65,18 @@ def load(
         drugs = sciplex_drugs()
         drugs["targets"] = [targets.get(spelled(n.split(" (")[0]), "") for n in drugs.index]
     how = dict(k=k, min_labels=min_labels, n_folds=n_folds, seed=seed)
-    how |= dict(aliases=about["aliases"], shared_wells=about["shared_wells"])
+    how |= {option: about[option] for option in ("aliases", "shared_wells")}
     return signature_dataset(name, signatures, drugs, files=tuple(files.values()), **how)
 
 
 def signature_dataset(
-    name: str,
-    lines: Mapping[str, dict],
-    table: pd.DataFrame,
-    *,
-    k: int,
-    min_labels: int,
-    n_folds: int,
-    seed: int,
-    shared_wells: bool,
-    aliases: Mapping[str, str],
+    name: str, lines: Mapping[str, dict], table: pd.DataFrame, *, k: int, min_labels: int,
+    n_folds: int, seed: int, shared_wells: bool, aliases: Mapping[str, str],
     files: tuple[str, ...] = (),
-) -> Dataset:
+) -> Dataset:  # fmt: skip
     """Make the data set of `load` from signatures (`read_signatures`) and a drug table."""
     card = Card()
-    drugs, lost = _drugs(name, lines, table, aliases, card)
+    drugs, lost = _drugs(lines, table, aliases, card)
     genes, n_twice = common_genes(lines, drugs.index)
     if 2 * k >= len(genes):
         raise ParameterError(
@@ -184,9 +176,7 @@ def _whole(name: str, value, least: int) -> None:
         raise ParameterError(f"{name}={value!r}: give a whole number of at least {least}")
 
 
-def _drugs(
-    name: str, lines, table: pd.DataFrame, aliases, card: Card
-) -> tuple[pd.DataFrame, tuple]:
+def _drugs(lines, table: pd.DataFrame, aliases, card: Card) -> tuple[pd.DataFrame, tuple]:
     """Return the drugs that the table has, with its columns, and the names of the others."""
     everyone = sorted({d for of in lines.values() for d in of})
     lengths = [len(ranked) for of in lines.values() for ranked, _ in of.values()]
@@ -208,12 +198,8 @@ def _drugs(
 
 def _responses(name: str, lines, drugs, genes: list[str], k: int) -> AnnData:
     index = pd.Index(genes, dtype=object)
-    rows, labels = [], []
-    for line, of in lines.items():
-        for drug in drugs:
-            if drug in of:
-                ranked, n_up = of[drug]
-                labels.append(top_k_labels(ranked, index, k))
-                rows.append((drug, line, n_up))
+    here = [(d, line, *of[d]) for line, of in lines.items() for d in drugs if d in of]
+    labels = [top_k_labels(ranked, index, k) for *_, ranked, _ in here]
+    rows = [(d, line, n_up) for d, line, _, n_up in here]
     obs = pd.DataFrame(rows, columns=["perturbation", "cell_line", "n_up"])
     return make_responses(np.stack(labels), obs, genes, dataset=name, task="deg", identifier="drug")

@@ -17,22 +17,13 @@ def load(
 ) -> Dataset:
     """Simulate a screen and estimate its effects, or label its genes.
 
-    Parameters
-    ----------
-    task : {"lfc", "deg"}
-        "deg": labels of differential expression, batches pooled; see
-        `perturbcore.data.deg.deg_labels`.
-    control, batches : str
-        Variant of the effect; see `perturbcore.data.effects.ba_ate`.
-    min_cells, test
-        For labels: a perturbation needs more than so many cells; which t-test.
-    n_folds, fold_seed : int
-        See `perturbcore.data.folds.assign_folds`.
-    **options
-        Handed to `perturbcore.data.simulate.screen.simulate_screen`, such as its sizes and `seed`.
+    `task`: "lfc", or "deg": labels of differential expression, batches pooled
+    (`perturbcore.data.deg.deg_labels`); `control, batches`: variant of the effect
+    (`perturbcore.data.effects.ba_ate`); `min_cells, test`: for labels, a perturbation needs more
+    than so many cells; which t-test; `n_folds, fold_seed`: see
+    `perturbcore.data.folds.assign_folds`; `**options`: handed to
+    `perturbcore.data.simulate.screen.simulate_screen`, such as its sizes and `seed`.
 
     Returns ``extras["simulation"]``: the `SimulatedScreen` with its truth.
     """
-    how = dict(control=control, batches=batches, min_cells=min_cells, test=test)
-    how |= dict(task=task, variant="pooled", n_folds=n_folds, fold_seed=fold_seed)
-    return simulated_dataset("simulated", simulate_screen, options, **how)
+    return simulated_dataset("simulated", simulate_screen, "pooled", locals())

@@ -30,6 +30,4 @@ def load(
 
     Cole et al. 2026, Methods 4.1.2 (matched effects, one dose), 4.2.2 (labels by plate and vote).
     """
-    how = dict(control=control, batches=batches, min_cells=min_cells, test=test)
-    how |= dict(task=task, variant="per_batch", n_folds=n_folds, fold_seed=fold_seed)
-    return simulated_dataset("simulated_drugs", simulate_drug_screen, options, **how)
+    return simulated_dataset("simulated_drugs", simulate_drug_screen, "per_batch", locals())

@@ -202,37 +202,36 @@ def _draw_plates(n_drugs: int, settings, seed) -> pd.DataFrame:
     """
     layout, *lines = seed.spawn(1 + settings.n_cell_lines)
     n_plates, per_drug = settings.n_plates, settings.plates_per_drug
-    few, many = settings.cells_per_plate
+    (few, many), n_doses = settings.cells_per_plate, len(settings.doses)
     on = np.argsort(np.random.default_rng(layout).random((n_drugs, n_plates)), axis=1)[:, :per_drug]
+    code = np.repeat(np.arange(n_doses * n_drugs), per_drug)
+    code = np.concatenate([code, np.full(n_plates, -1)])
+    plate = np.concatenate([np.tile(on.ravel(), n_doses), np.arange(n_plates)])
     frames = []
     for line, stream in enumerate(lines):
         rng = np.random.default_rng(stream)
         full = rng.integers(few, many + 1, (n_drugs, per_drug))
-        code, plate, size = [], [], []
-        for i, dose in enumerate(settings.doses):
-            measured = dose == settings.response_dose
-            n = full if measured else rng.binomial(full, settings.other_dose_cells)
-            code.append(np.repeat(i * n_drugs + np.arange(n_drugs), per_drug))
-            plate.append(on.ravel())
-            size.append(n.ravel())
-        code.append(np.full(n_plates, -1))
-        plate.append(np.arange(n_plates))
-        size.append(
-            rng.integers(settings.vehicle_cells[0], settings.vehicle_cells[1] + 1, n_plates)
-        )
-        size = np.concatenate(size)
-        codes = {"perturbation": np.concatenate(code), "batch": np.concatenate(plate)}
-        frame = pd.DataFrame({"line": line, **{k: np.repeat(v, size) for k, v in codes.items()}})
+        size = [
+            full
+            if dose == settings.response_dose
+            else rng.binomial(full, settings.other_dose_cells)
+            for dose in settings.doses
+        ]
+        least, most = settings.vehicle_cells
+        size = np.concatenate([*map(np.ravel, size), rng.integers(least, most + 1, n_plates)])
+        codes = {"perturbation": np.repeat(code, size), "batch": np.repeat(plate, size)}
+        frame = pd.DataFrame({"line": line, **codes})
         frames.append(frame.iloc[rng.permutation(len(frame))])
     return pd.concat(frames, ignore_index=True)
 
 
 def _screen(model, design, counts, drugs, doses) -> AnnData:
     screen = as_screen(model, design, counts, "simulated_drugs")
-    code = design["perturbation"].to_numpy()
+    dose, drug = np.divmod(design["perturbation"].to_numpy(), len(drugs))
+    # vehicle is the last of either
     names, amount = np.array([*drugs, CONTROL], dtype=object), np.array([*doses, 0.0])
-    screen.obs["perturbation"] = names[np.where(code < 0, len(drugs), code % len(drugs))]
-    screen.obs["dose"] = amount[np.where(code < 0, len(doses), code // len(drugs))]
+    screen.obs["perturbation"] = names[np.where(dose < 0, len(drugs), drug)]
+    screen.obs["dose"] = amount[np.where(dose < 0, len(doses), dose)]
     screen.obs["batch"] = screen.obs["batch"].str.replace("batch", "plate")
     screen.uns["perturbcore"]["identifier"] = "drug"
     return screen

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from scipy.stats import nbinom
 
+from perturbcore.data.responses import make_responses
 from perturbcore.data.simulate.knowledge import Knowledge
 
 CONTROL = "control"
@@ -259,9 +260,9 @@ def expected_effects(model: Model, shift: np.ndarray) -> np.ndarray:
     keep = 1.0 - model.dropout
     n_lines, n_batches, n_genes = shift.shape
     # quantiles bound the table; rates beyond it are so rare that their expectation is ~0
-    low, high = _range_of_log_share(model, shift, sd)
-    grid = np.linspace(low, high, 220)
-    scales = np.array([0.97, 1.03]) * _typical_kept_share(model, keep, sd)
+    grid = np.linspace(*_range_of_log_share(model, shift, sd), 220)
+    typical = np.exp(_log_share(model.baseline, sd) + sd**2 / 2)
+    scales = np.array([0.97, 1.03]) * float((typical * keep).sum(-1).mean())
     table = _gene_tables(model, grid, scales, sd, keep)
     out = np.zeros((n_lines, len(model.perturbations), n_genes))
     for line in range(n_lines):
@@ -289,11 +290,6 @@ def _range_of_log_share(model, shift, sd):
         high = max(high, (share + move + np.maximum(effect.max(0), 0)).max())
     margin = 4 * sd.max() + 0.5
     return low - margin, min(high + margin, 0.5)
-
-
-def _typical_kept_share(model, keep, sd):
-    share = np.exp(_log_share(model.baseline, sd) + sd**2 / 2)
-    return float((share * keep).sum(-1).mean())
 
 
 def _gene_tables(model, grid, scales, sd, keep):
@@ -345,9 +341,7 @@ def truth_of(model: Model, effects, dataset: str, identifier: str, about: dict) 
     index = pd.MultiIndex.from_product([model.cell_lines, model.perturbations])
     line, name = (index.get_level_values(i).to_numpy(dtype=object) for i in (0, 1))
     obs = pd.DataFrame({"perturbation": name, "cell_line": line, **about})
-    obs.index = (obs["cell_line"] + "|" + obs["perturbation"]).to_numpy()
-    X = effects.reshape(-1, effects.shape[-1]).astype(np.float32)
-    out = AnnData(X, obs=obs, var=pd.DataFrame(index=pd.Index(model.genes, dtype=object)))
-    about = {"dataset": dataset, "task": "lfc", "identifier": identifier, "simulated": True}
-    out.uns["perturbcore"] = about | {"truth": "expected BA-ATE"}
+    X, how = effects.reshape(len(obs), -1), dict(dataset=dataset, identifier=identifier)
+    out = make_responses(X, obs, model.genes, simulated=True, **how)
+    out.uns["perturbcore"]["truth"] = "expected BA-ATE"
     return out

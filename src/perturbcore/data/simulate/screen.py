@@ -74,8 +74,6 @@ def simulate_screen(
     biased. Reported knowledge (network, annotation, texts, sequences) is an imperfect view of the
     same modules.
 
-    Perturbations are genes, the same in all lines; batch labels repeat from line to line.
-
     Parameters
     ----------
     n_cell_lines, n_perturbations, n_genes : int
@@ -105,11 +103,6 @@ def simulate_screen(
         Median count per cell.
     seed : int
         Equal seeds give identical cells.
-
-    Raises
-    ------
-    ParameterError
-        A size is out of range.
 
     Examples
     --------

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from perturbcore.core.errors import DownloadError, InputError, ParameterError
+from perturbcore.core.errors import DownloadError, InputError, check_choice
 from perturbcore.embeddings.cell_models.cells import LARGEST
 from perturbcore.embeddings.cell_models.tokens import ControlCells
 
@@ -78,27 +78,16 @@ def load_huggingface(
     weights are refused. An architecture that `transformers` does not have must be registered by the
     package that defines it (``AutoConfig.register``, ``AutoModel.register``) before this is called.
 
-    Parameters
-    ----------
-    source
-        A folder, or a name on the hub such as ``"organisation/model"``. Its vocabulary (genes in
-        the order of their tokens, or gene -> token) is ``genes.json``, ``genes.txt``,
-        ``vocab.json`` or ``vocab.txt``.
-    cells
-        The genes measured there that the vocabulary knows are those that the encoder reads.
-    encoding : {"rank", "values"}
-        How expression is given to the model. "rank": tokens of the expressed genes, sorted by
-        expression over the gene's average in control cells, as Geneformer reads them; a gene set to
-        zero is thereby deleted. "values": the expression itself, at the gene's position, with an
-        attention mask of the genes measured, as AIDO.Cell reads it.
-
-    Raises
-    ------
-    InputError, DownloadError
-        The message says what the checkpoint lacks, or that the hub cannot be reached.
+    `source`: a folder, or a name on the hub such as ``"organisation/model"``. Its vocabulary (genes
+    in the order of their tokens, or gene -> token) is ``genes.json``, ``genes.txt``, ``vocab.json``
+    or ``vocab.txt``; `cells`: the genes measured there that the vocabulary knows are those that the
+    encoder reads; `encoding`: how expression is given to the model. "rank": tokens of the expressed
+    genes, sorted by expression over the gene's average in control cells, as Geneformer reads them;
+    a gene set to zero is thereby deleted. "values": the expression itself, at the gene's position,
+    with an attention mask of the genes measured, as AIDO.Cell reads it. Where the checkpoint lacks
+    something, or the hub cannot be reached, the error says so (`InputError`, `DownloadError`).
     """
-    if encoding not in ENCODINGS:
-        raise ParameterError(f"encoding={encoding!r} is not one of {', '.join(ENCODINGS)}")
+    check_choice("encoding", encoding, ENCODINGS)
     folder = Path(source) if Path(source).is_dir() else _download(str(source))
     token_of = _vocabulary(folder)
     known = [g for g in cells.genes if g in token_of]
