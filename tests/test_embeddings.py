@@ -168,7 +168,7 @@ def test_conversion_counts_what_is_not_one_to_one(gene_table):
     assert "1 averaged" in got.source
     with pytest.raises(InputError, match="none of its 2 ensembl ids.*declared rightly"):
         convert_ids(make(["A", "B"], identifier="ensembl"), "symbol")
-    with pytest.raises(ParameterError, match="duplicates must be"):
+    with pytest.raises(ParameterError, match="duplicates 'first' is not one of"):
         convert_ids(make(["A"]), "entrez", duplicates="first")
 
 

@@ -65,35 +65,24 @@ def bert(tmp_path_factory):
 
 
 def states(folder, text):
-    """Hidden states of one text by itself: layers, tokens, dimensions."""
+    """Last hidden states of one text by itself: tokens x dimensions."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
     with torch.no_grad():
-        batch = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
-        made = AutoModel.from_pretrained(folder).eval()(
-            input_ids=batch["input_ids"], output_hidden_states=True
-        )
-    return [h[0].numpy() for h in made.hidden_states]
+        ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")["input_ids"]
+        return AutoModel.from_pretrained(folder).eval()(input_ids=ids).last_hidden_state[0].numpy()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_vectors_of_texts_by_hand(bert, batch_size):
-    def made(**options):
-        return language_model(TEXTS, model=str(bert), batch_size=batch_size, **options)
-
+    made = language_model(TEXTS, model=str(bert), batch_size=batch_size)
     for row, text in enumerate(TEXTS.values()):
-        layers = states(bert, text)
-        mean, close = layers[-1].mean(0), {"atol": 2e-6}
-        np.testing.assert_allclose(made(normalise=False).X[row], mean, **close)
-        np.testing.assert_allclose(made().X[row], mean / np.linalg.norm(mean), **close)
-        np.testing.assert_allclose(
-            made(normalise=False, layer=1).X[row], layers[1].mean(0), **close
-        )
-        first = made(normalise=False, pool="first").X[row]
-        np.testing.assert_allclose(first, layers[-1][0], **close)
-    assert made().modality == "Language model" and list(made().ids) == list(TEXTS)
-    assert "2 texts cut at 5 tokens" in made(max_length=5).source
+        mean = states(bert, text).mean(0)
+        np.testing.assert_allclose(made.X[row], mean / np.linalg.norm(mean), atol=2e-6)
+    assert made.modality == "Language model" and list(made.ids) == list(TEXTS)
+    short = language_model(TEXTS, model=str(bert), max_length=5)
+    assert "2 texts cut at 5 tokens" in short.source
 
 
 def test_static_vectors_by_hand(tmp_path):
@@ -102,14 +91,18 @@ def test_static_vectors_by_hand(tmp_path):
     table = np.random.default_rng(0).normal(size=(len(WORDS), 4)).astype(np.float16)
     save_file({"embedding.weight": table}, tmp_path / "vectors.safetensors")
     tokenizer_of(WORDS).backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
-    made = token_vectors(TEXTS | {"D": ""}, model=str(tmp_path), normalise=False)
+    made = token_vectors(TEXTS | {"D": ""}, model=str(tmp_path))
     assert list(made.ids) == list(TEXTS) and "1 texts without a token" in made.source
     for row, text in enumerate(TEXTS.values()):
         at = [WORDS.index(w) if w in WORDS else 1 for w in text.split()]
-        np.testing.assert_allclose(made.X[row], table[at].astype(np.float32).mean(0), atol=1e-6)
+        mean = table[at].astype(np.float32).mean(0)
+        np.testing.assert_allclose(made.X[row], mean / np.linalg.norm(mean), atol=1e-6)
     save_file({"embedding.weight": table[:5]}, tmp_path / "vectors.safetensors")
     with pytest.raises(InputError, match="has 5 vectors"):
         token_vectors(TEXTS, model=str(tmp_path))
+
+
+SHAPES = {"wx": (None, 20), "wh": (5, 20), "wmx": (None, 5), "wmh": (5, 5)}
 
 
 @pytest.fixture(scope="module")
@@ -118,17 +111,16 @@ def tiny_unirep(tmp_path_factory):
     rng, folder = np.random.default_rng(1), tmp_path_factory.mktemp("unirep")
     raw = {"embedding": rng.normal(size=(26, 3))}
     for k, n in enumerate((3, 5)):
-        shapes = {"wx": (n, 20), "wh": (5, 20), "wmx": (n, 5), "wmh": (5, 5)}
-        for name, shape in shapes.items():
-            raw[f"mlstm.{k}.{name}"] = rng.normal(size=shape)
-            raw[f"mlstm.{k}.g{name[1:]}"] = rng.normal(size=shape[1])
+        for name, (rows, columns) in SHAPES.items():
+            raw[f"mlstm.{k}.{name}"] = rng.normal(size=(rows or n, columns))
+            raw[f"mlstm.{k}.g{name[1:]}"] = rng.normal(size=columns)
         raw[f"mlstm.{k}.b"] = rng.normal(size=20)
     np.savez(folder / "model_weights.npz", **{k: v.astype(np.float32) for k, v in raw.items()})
     return folder, raw
 
 
 def slow_unirep(sequence, raw):
-    """UniRep one unit at a time, from the equations of Krause et al. 2016 and weight normalisation.
+    """UniRep step by step, from the equations of Krause et al. 2016 and weight normalisation.
 
     Residues are numbered as Alley et al. 2019 publish them.
     """
@@ -139,18 +131,13 @@ def slow_unirep(sequence, raw):
         return 1 / (1 + np.exp(-v))
 
     for k in range(2):
-        w = {n: raw[f"mlstm.{k}.w{n}"] for n in ("x", "h", "mx", "mh")}
-        g = {n: raw[f"mlstm.{k}.g{n}"] for n in w}
-
-        def dot(v, n, j, w=w, g=g):
-            length = np.sqrt(sum(a * a for a in w[n][:, j]))
-            return sum(a * b for a, b in zip(v, w[n][:, j], strict=True)) * g[n][j] / length
-
+        W = {n: raw[f"mlstm.{k}.{n}"] for n in SHAPES}
+        for n, w in W.items():
+            W[n] = w / np.sqrt((w**2).sum(axis=0)) * raw[f"mlstm.{k}.g{n[1:]}"]
         h, c, out = np.zeros(5), np.zeros(5), []
         for x in xs:
-            m = [dot(x, "mx", j) * dot(h, "mh", j) for j in range(5)]
-            z = [dot(x, "x", j) + dot(m, "h", j) + raw[f"mlstm.{k}.b"][j] for j in range(20)]
-            i, f, o, u = (np.array(z[5 * q : 5 * q + 5]) for q in range(4))
+            m = (x @ W["wmx"]) * (h @ W["wmh"])
+            i, f, o, u = np.split(x @ W["wx"] + m @ W["wh"] + raw[f"mlstm.{k}.b"], 4)
             c = sigmoid(f) * c + sigmoid(i) * np.tanh(u)
             h = sigmoid(o) * np.tanh(c)
             out.append(h)
@@ -176,11 +163,10 @@ def test_protein_models_of_transformers_average_residues_alone(tmp_path, letters
     from tokenizers import Regex, pre_tokenizers
 
     split = pre_tokenizers.Split(Regex("."), "isolated") if letters else None
-    words = [*WORDS[:4], *RESIDUES]
-    folder = saved(tmp_path, tokenizer_of(words, split))
+    folder = saved(tmp_path, tokenizer_of([*WORDS[:4], *RESIDUES], split))
     made = protein_model(PROTEINS, model=str(folder), max_length=12, batch_size=2)
     for row, own in enumerate([["MKTAYMKT"], ["MK", "TAYLLV"], ["M" * 12]]):
-        each = [states(folder, s if letters else " ".join(s))[-1][1:-1].mean(0) for s in own]
+        each = [states(folder, s if letters else " ".join(s))[1:-1].mean(0) for s in own]
         np.testing.assert_allclose(made.X[row], np.mean(each, axis=0), atol=2e-6)
 
 

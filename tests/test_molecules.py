@@ -118,8 +118,8 @@ def test_read_drugs_keeps_what_is_there(tmp_path):
     drugs = read_drugs(path)
     assert list(drugs.index) == ["A", "B"]
     assert targets_of(drugs) == {"A": ["EGFR", "ERBB2"], "B": []}
-    tabs = write(tmp_path / "d.tsv", "id\tstructure\nA\tCCO\nB\tCCN\n")
-    assert list(read_drugs(tabs, ["id", "structure"])["smiles"]) == ["CCO", "CCN"]
+    tabs = write(tmp_path / "d.tsv", "name\tsmiles\nA\tCCO\nB\tCCN\n")
+    assert list(read_drugs(tabs)["smiles"]) == ["CCO", "CCN"]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_read_drugs_keeps_what_is_there(tmp_path):
         ),
         ("name,smiles\nA,CCO\nA,CCN\n", "'A' stands in rows 1, 2"),
         ("name,smiles\nA,CCO\n ,CCN\n", "row 2 has no name"),
-        ("name,structure\nA,CCO\n", "columns must name"),
+        ("name,structure\nA,CCO\n", "no column 'smiles'"),
         ("name,smiles\nA,\nB,\n", "empty in every row"),
     ],
 )

@@ -15,19 +15,9 @@ def assign_folds(perturbations, n_folds: int = 5, seed: int = 0) -> pd.Series:
     The distinct names are sorted, permuted with `seed` and cut into `n_folds` nearly equal parts,
     so that a perturbation measured in several cell lines lies in the same fold in all of them.
 
-    Parameters
-    ----------
-    perturbations : array-like of str
-        Repeats are allowed.
-    n_folds : int
-        Number of folds, at least 2.
-    seed : int
-        Seed of the permutation.
+    `perturbations`: names, repeats are allowed; `n_folds`: at least 2; `seed`: of the permutation.
 
-    Returns
-    -------
-    pandas.Series
-        Fold (0 .. n_folds - 1), indexed by the sorted distinct perturbation.
+    Returns the fold (0 .. n_folds - 1), indexed by the sorted distinct perturbation.
 
     Examples
     --------

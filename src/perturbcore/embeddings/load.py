@@ -28,26 +28,18 @@ def load_embedding(
 ) -> Embedding:  # fmt: skip
     """Read an embedding: one row per gene or drug, its id and d numbers.
 
-    Parameters
-    ----------
-    path
-        ``.parquet`` (ids in the index or the first text column), ``.csv`` or ``.tsv`` (ids in the
-        first column; a first line of decimal numbers is data, not a header), ``.npz`` (arrays
-        ``ids`` and ``X``), ``.h5ad`` (``obs_names`` and ``X``).
-    name, modality, identifier, cell_line, source
-        As in `Embedding`. What is not given is taken from the file if `save_embedding` wrote it,
-        else: the file name, ``"Prior knowledge"``, ``"symbol"``, no cell line, the file name.
-    id_column, obsm
-        Column (``obs`` column of an ``.h5ad``) that holds the ids; key of ``.obsm`` to take instead
-        of ``X``.
-    strip_versions
-        Drop versions from Ensembl ids (``ENSG00000141510.18``).
+    `path`: ``.parquet`` (ids in the index or the first text column), ``.csv`` or ``.tsv`` (ids in
+    the first column; a first line of decimal numbers is data, not a header), ``.npz`` (arrays
+    ``ids`` and ``X``), ``.h5ad`` (``obs_names`` and ``X``); `name, modality, identifier, cell_line,
+    source`: as in `Embedding`; what is not given is taken from the file if `save_embedding` wrote
+    it, else: the file name, ``"Prior knowledge"``, ``"symbol"``, no cell line, the file name;
+    `id_column, obsm`: column (``obs`` column of an ``.h5ad``) that holds the ids; key of ``.obsm``
+    to take instead of ``X``; `strip_versions`: drop versions from Ensembl ids
+    (``ENSG00000141510.18``).
 
-    Raises
-    ------
-    InputError
-        The file is missing, cut off, empty, of an unknown kind or pickled; a value is no finite
-        number; an id repeats, or looks like another identifier than the declared one.
+    Refused (`InputError`) is a file that is missing, cut off, empty, of an unknown kind or pickled;
+    a value that is no finite number; an id that repeats, or looks like another identifier than the
+    declared one.
 
     Examples
     --------

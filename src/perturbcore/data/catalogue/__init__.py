@@ -366,12 +366,13 @@ def _unpack(item: Entry, folder: Path, target: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, DownloadError):
-        return str(error)
-    if isinstance(error, requests.exceptions.HTTPError) and error.response is not None:
-        return f"the server answered {error.response.status_code}"
+    answer = getattr(error, "response", None)
+    if answer is not None:
+        return f"the server answered {answer.status_code}"
     if isinstance(error, requests.exceptions.Timeout):
         return "the server did not answer in time"
     if isinstance(error, requests.exceptions.ConnectionError):
         return "no connection, or it broke off"
+    if isinstance(error, DownloadError):
+        return str(error)
     return f"{type(error).__name__}: {error}"

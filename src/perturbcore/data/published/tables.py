@@ -157,23 +157,15 @@ def read_cross_context(path, *, dataset: str, metric: str) -> pd.DataFrame:
     out = []
     for column, (predictor, display, modality) in _CROSS["methods"].items():
         continuous = column == "mlpcontinuous"
-        columns = {
-            "dataset": dataset,
-            "task": "cross_context",
-            "cell_line": table["cell_type"],
-            "fold": 0,
-            "embedding": source.replace("WaveGC", "STRING WaveGC") if continuous else "",
-            "display": display.format(source),
-            "modality": modality,
-            "predictor": predictor,
-            "method": column,
-            "perturbation_set": "cross-context",
-            "metric": metric,
-            "value": table[column],
-            "source": "published",
-        }
-        out.append(pd.DataFrame(columns))
-    return pd.concat(out, ignore_index=True)[SCORE_COLUMNS]
+        rows = table[["cell_type", column]].set_axis(["cell_line", "value"], axis=1)
+        rows = rows.assign(
+            embedding=source.replace("WaveGC", "STRING WaveGC") if continuous else "",
+            display=display.format(source), modality=modality, predictor=predictor, method=column,
+        )  # fmt: skip
+        out.append(rows)
+    about = dict(dataset=dataset, task="cross_context", fold=0, metric=metric, source="published")
+    scores = pd.concat(out, ignore_index=True).assign(perturbation_set="cross-context", **about)
+    return scores[SCORE_COLUMNS]
 
 
 def read_ceiling(path, *, dataset: str, cell_line: str | None = None) -> pd.DataFrame:

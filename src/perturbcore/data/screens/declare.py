@@ -32,7 +32,6 @@ def declare_screen(
     batch_value: str | None = None,
     cell_line_value: str | None = None,
     unmatched: str = "error",
-    validate: bool = True,
 ) -> AnnData:
     """Say what the columns and values of an AnnData mean, and check that they do.
 
@@ -45,8 +44,8 @@ def declare_screen(
     named by: "symbol", "ensembl", "entrez" or "drug"; `batch_value, cell_line_value`: the one batch
     or cell line of all cells, where no column says it; `unmatched`: what becomes of perturbations
     without cells in any batch that has controls: "error" refuses the screen, "drop" leaves them
-    out, "keep" keeps them (they can only be used with ``batches="all"``); `validate`: check every
-    value (one pass over the matrix); labels are always checked.
+    out, "keep" keeps them (they can only be used with ``batches="all"``). Labels and every value
+    are checked, in one pass over the matrix.
 
     Returns obs: `perturbation`, `batch`, `cell_line` (str), `is_control` (bool), then what else was
     there; ``uns["perturbcore"]``: scale, dataset, identifier, simulated, unmatched. X is shared,
@@ -80,14 +79,8 @@ def declare_screen(
         pairs = pd.MultiIndex.from_frame(out.obs[["cell_line", "perturbation"]].astype(str))
         kept = out[np.flatnonzero(~pairs.isin(lost) | out.obs["is_control"].to_numpy())]
         out = kept if out.isbacked else kept.copy()
-    (validate_screen if validate else check_labels)(out)
+    validate_screen(out)
     return out
-
-
-def validate_screen(adata: AnnData) -> None:
-    """Check labels and every value of a declared screen; errors name the cell, gene and way out."""
-    check_labels(adata)
-    check_values(adata)
 
 
 def _column(obs, column, declared_as, hint="") -> pd.Series:
@@ -190,8 +183,8 @@ def _flags(values: pd.Series, name: str) -> np.ndarray:
     return text.map(known).to_numpy(dtype=bool)
 
 
-def check_labels(adata: AnnData) -> None:
-    """Check names, controls and batches of a declared screen, from its obs and var alone.
+def validate_screen(adata: AnnData) -> None:
+    """Check labels and every value of a declared screen; errors name the cell, gene and way out.
 
     Unless it was declared with ``unmatched="keep"``, every perturbation must have cells in a batch
     that has controls.
@@ -229,6 +222,7 @@ def check_labels(adata: AnnData) -> None:
             f"{[f'{p} ({c})' for c, p in lost[:5]]}; declare the screen with "
             "unmatched='drop' to leave them out, or 'keep' to use them with batches='all'"
         )
+    check_values(adata)
 
 
 def unmatched_perturbations(adata: AnnData) -> list:
@@ -247,13 +241,13 @@ def _check_unique(names: pd.Index, what: str, way_out: str) -> None:
         raise InputError(f"duplicated {what}: {twice}; keep one of each ({way_out})")
 
 
-def read_screen(path, *, backed: bool = False, validate: bool = True, **declaration) -> AnnData:
+def read_screen(path, *, backed: bool = False, **declaration) -> AnnData:
     """Read a screen from an ``.h5ad`` file.
 
     `backed`: leave the matrix on disk; every function here then reads it block by block;
-    `validate`: check every value; `**declaration`: arguments of `declare_screen`, of which a file
-    written from a declared screen needs none. A file that is missing, truncated, not AnnData or not
-    as declared is refused by its name.
+    `**declaration`: arguments of `declare_screen`, of which a file written from a declared screen
+    needs none. A file that is missing, truncated, not AnnData or not as declared is refused by its
+    name.
 
     Examples
     --------
@@ -282,7 +276,7 @@ def read_screen(path, *, backed: bool = False, validate: bool = True, **declarat
         raise InputError(f"{path}: HDF5, but not AnnData (no {', '.join(lacking)})")
     try:
         if declaration:
-            return declare_screen(adata, validate=validate, **declaration)
+            return declare_screen(adata, **declaration)
         if "perturbcore" not in adata.uns:
             raise ParameterError(
                 "not written from a declared screen: say what its columns mean "
@@ -290,7 +284,7 @@ def read_screen(path, *, backed: bool = False, validate: bool = True, **declarat
                 f"obs has {list(adata.obs.columns)}"
             )
         _plain(adata)
-        (validate_screen if validate else check_labels)(adata)
+        validate_screen(adata)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
     return adata

@@ -92,34 +92,30 @@ def check_values(adata: AnnData) -> None:
     whole, largest = True, 0.0
     for start, stop, block in blocks(adata):
         data = block.data
-        if not len(data):
-            continue
-        at = (adata, block, start)
-        _refuse(*at, ~np.isfinite(data), "is not finite: remove or repair it")
-        _refuse(
-            *at,
-            data < 0,
-            "is negative: expression cannot be; scaled or centred values are of no use here, "
-            "give raw counts or log1p values",
-        )
-        largest = max(largest, float(data.max()))
         broken = data != np.floor(data)
+        faults = {
+            "is not finite: remove or repair it": ~np.isfinite(data),
+            "is negative: expression cannot be; scaled or centred values are of no use here, give "
+            "raw counts or log1p values": data < 0,
+        }
         if scale == "counts":
-            _refuse(
-                *at,
-                broken,
+            faults[
                 "is not a whole number, though scale='counts': the values look logged (declare "
-                "scale='log1p') or normalised; give raw counts, or log1p of counts scaled to 1e4",
-            )
+                "scale='log1p') or normalised; give raw counts, or log1p of counts scaled to 1e4"
+            ] = broken
         else:
-            whole = whole and not broken.any()
-            _refuse(
-                *at,
-                data > _LOG_MAX * 1.0001,
+            faults[
                 "is larger than log1p(1e4) = 9.21, though scale='log1p': declare scale='counts' if "
-                "these are counts, else give log1p of counts scaled to 1e4 per cell",
-            )
-            data = np.expm1(data.astype(np.float64))
+                "these are counts, else give log1p of counts scaled to 1e4 per cell"
+            ] = data > _LOG_MAX * 1.0001
+        for why, bad in faults.items():
+            if bad.any():
+                k = int(bad.argmax())
+                cell = start + int(np.searchsorted(block.indptr, k, side="right")) - 1
+                at = f"{adata.obs_names[cell]!r}, {adata.var_names[int(block.indices[k])]!r}"
+                raise InputError(f"X[{at}] = {data[k]:g} {why}")
+        whole, largest = whole and not broken.any(), max(largest, float(data.max(initial=0)))
+        data = data if scale == "counts" else np.expm1(data.astype(np.float64))
         rows = np.repeat(np.arange(stop - start), np.diff(block.indptr))
         total[start:stop] = np.bincount(rows, weights=data, minlength=stop - start)
     empty = total <= 0
@@ -139,11 +135,3 @@ def check_values(adata: AnnData) -> None:
             f"scale='log1p': undoing the log gives cell {adata.obs_names[i]!r} a total of "
             f"{total[i]:.0f}, more than 1e4; declare raw counts, or log1p of counts scaled to 1e4"
         )
-
-
-def _refuse(adata, block, start, bad, why) -> None:
-    if bad.any():
-        k = int(bad.argmax())
-        cell = start + int(np.searchsorted(block.indptr, k, side="right")) - 1
-        gene = adata.var_names[int(block.indices[k])]
-        raise InputError(f"X[{adata.obs_names[cell]!r}, {gene!r}] = {block.data[k]:g} {why}")

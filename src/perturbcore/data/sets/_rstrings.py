@@ -44,7 +44,13 @@ class _Reader:
         # named objects: those of a file, or the attributes of an object
         out = {}
         while self.integer() & 0xFF != NIL:
-            name = self.symbol()
+            flags = self.integer()  # of the symbol that names it
+            if flags & 0xFF == REFERENCE:
+                name = self.references[(flags >> 8 or self.integer()) - 1]
+            else:
+                self.integer()  # the type of a string
+                name = self.text()
+                self.references.append(name)
             out[name] = self.value()
         return out
 
@@ -54,33 +60,20 @@ class _Reader:
         if kind not in (STRINGS, LIST):
             raise InputError(f"R type {kind}, but only lists of character vectors are read here")
         n = self.integer()
-        out = self.strings(n) if kind == STRINGS else [self.value() for _ in range(n)]
+        out = [self.value() for _ in range(n)] if kind == LIST else self.strings(n)
         names = self.pairs().get("names") if flags & HAS_ATTRIBUTES else None
-        if kind == STRINGS:
-            return out
-        return dict(zip(names, out, strict=True))
-
-    def symbol(self) -> str:
-        flags = self.integer()
-        if flags & 0xFF == REFERENCE:
-            return self.references[(flags >> 8 or self.integer()) - 1]
-        self.integer()  # the type of a string
-        self.references.append(self.text())
-        return self.references[-1]
+        return out if kind == STRINGS else dict(zip(names, out, strict=True))
 
     def strings(self, n: int) -> np.ndarray:
         raw, at, known, head = self.raw, self.at, self.known, struct.Struct(">ii")
         values = np.empty(n, dtype=object)
         for i in range(n):
-            _, length = head.unpack_from(raw, at)
-            length = max(length, 0)  # -1: a missing value
-            at += 8
-            value = raw[at : at + length]
-            at += length
-            text = known.get(value)
-            if text is None:
-                text = known[value] = value.decode()
-            values[i] = text
+            start = at + head.size
+            at = start + max(head.unpack_from(raw, at)[1], 0)  # length -1: a missing value
+            value = raw[start:at]
+            if value not in known:
+                known[value] = value.decode()
+            values[i] = known[value]
         self.at = at
         return values
 
@@ -90,6 +83,6 @@ class _Reader:
         return out
 
     def text(self) -> str:
-        start = self.at + 4
-        self.at = start + struct.unpack_from(">i", self.raw, self.at)[0]
-        return self.raw[start : self.at].decode()
+        length = self.integer()
+        self.at += length
+        return self.raw[self.at - length : self.at].decode()

@@ -6,10 +6,7 @@ from anndata import AnnData
 from perturbcore.core.errors import check_choice
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.read import read_h5ad
-from perturbcore.data.sets._make import (
-    make_wells,
-    responses_of_wells,
-)
+from perturbcore.data.sets._make import make_wells, responses_of_wells
 from perturbcore.data.sets.base import Card, Dataset, make_dataset
 
 CONTROL = "DMSO"

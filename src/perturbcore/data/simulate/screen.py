@@ -74,35 +74,18 @@ def simulate_screen(
     biased. Reported knowledge (network, annotation, texts, sequences) is an imperfect view of the
     same modules.
 
-    Parameters
-    ----------
-    n_cell_lines, n_perturbations, n_genes : int
-        Perturbations are genes; all lines get the same ones.
-    n_batches : int
-        Batches in each cell line; their labels repeat from line to line.
-    cells_per_perturbation : (int, int)
-        Smallest and largest number of cells a perturbation has in a line (uniform in between).
-    n_control_cells : int
-        Control cells in each line, at least one per batch.
-    n_modules : int
-        Programmes of genes that move together.
-    null_fraction : float in [0, 1]
-        Share of perturbations that do next to nothing (they still lower their own gene).
-    effect_size, stress_size : float
-        Root mean square over genes of the specific and the shared part of the effect of a
-        perturbation of strength 1, natural-log rate.
-    line_specificity : float in [0, 1]
-        0: lines respond alike; 1: nothing is shared.
-    batch_effect : float
-        Size of batch shifts, natural-log rate.
-    dispersion : float
-        Negative-binomial dispersion: variance = mean + dispersion * mean**2.
-    dropout : float in [0, 1)
-        Chance that the rarest gene's count is lost whole; falls linearly with expression rank.
-    library_size : float
-        Median count per cell.
-    seed : int
-        Equal seeds give identical cells.
+    `n_cell_lines, n_perturbations, n_genes`: perturbations are genes; all lines get the same ones;
+    `n_batches`: in each cell line; their labels repeat from line to line; `cells_per_perturbation`
+    (int, int): smallest and largest number of cells a perturbation has in a line (uniform in
+    between); `n_control_cells`: in each line, at least one per batch; `n_modules`: programmes of
+    genes that move together; `null_fraction` in [0, 1]: share of perturbations that do next to
+    nothing (they still lower their own gene); `effect_size, stress_size`: root mean square over
+    genes of the specific and the shared part of the effect of a perturbation of strength 1,
+    natural-log rate; `line_specificity` in [0, 1]: 0: lines respond alike; 1: nothing is shared;
+    `batch_effect`: size of batch shifts, natural-log rate; `dispersion`: negative-binomial,
+    variance = mean + dispersion * mean**2; `dropout` in [0, 1): chance that the rarest gene's count
+    is lost whole; falls linearly with expression rank; `library_size`: median count per cell;
+    `seed`: equal seeds give identical cells. A size out of range is refused (`ParameterError`).
 
     Examples
     --------
