@@ -96,7 +96,7 @@ def read_h5ad(path, obs=()) -> anndata.AnnData:
         adata = anndata.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many kinds on a truncated file
         raise InputError(f"{path}: not a readable .h5ad file ({error}); fetch it again") from error
-    check_table(adata.obs, obs, f"{path}: obs")
+    check_table(adata.obs, list(obs), f"{path}: obs")
     return adata
 
 

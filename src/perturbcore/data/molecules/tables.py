@@ -174,7 +174,7 @@ def sciplex_drugs() -> pd.DataFrame:
 
 
 def _columns(frame: pd.DataFrame, path, names: dict) -> pd.DataFrame:
-    check_table(frame, names, path, way_out="is this another version of the file?")
+    check_table(frame, list(names), path, way_out="is this another version of the file?")
     return frame[list(names)].rename(columns=names)
 
 
