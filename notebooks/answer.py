@@ -9,7 +9,7 @@
 #     language: python
 #     name: python3
 #   perturbcore:
-#     after: [embedding_ranking, fusion]
+#     after: [embedding_ranking, fusion, foundation_models]
 # ---
 
 # %% [markdown]
@@ -27,6 +27,7 @@ import perturbcore as pc
 from perturbcore.core import provenance
 from perturbcore.report import pages
 from perturbcore.report.comparison import Comparison, three_sentences
+from perturbcore.report.front import answer_of
 
 chapter = pc.open_chapter("answer")
 study = pc.Study(chapter)
@@ -41,7 +42,8 @@ ranked = Comparison(study.claimed("embedding_ranking"), predictor="knn")
 
 # %% tags=["hide-input"]
 fused = Comparison(study.claimed("fusion"))
-three = three_sentences(ranked, simulated=chapter.profile.simulated, fused=fused)
+added = answer_of(chapter.profile.results, "foundation_models")
+three = three_sentences(ranked, simulated=chapter.profile.simulated, fused=fused, added=added)
 for number, sentence in enumerate(three, 1):
     glue(f"answer{number}", sentence, display=False)
 pages.say("\n".join(f"{n}. {s}" for n, s in enumerate(three, 1)))
@@ -63,4 +65,4 @@ pages.show_figure(chapter, ranked.figure(), "ranking", table)
 # %% tags=["hide-input"]
 pages.show_table(chapter, table, "ranking", keep=ranked.columns(), bold="with_best",
                  caption="Bold: the best embedding, and those that cannot be told apart from it; controls do not compete.")
-pages.say("\n\n".join(ranked.caveats()))
+pages.say("\n\n".join([ranked.rest_said(), *ranked.caveats()]))

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from perturbcore.book.source import find_chapter
 from perturbcore.core.errors import ParameterError
 from perturbcore.data import catalogue
 from perturbcore.data.published.facts import facts
 from perturbcore.data.published.tables import Published, load_published, medians
+from perturbcore.report import front
 from perturbcore.report.published.claims import printed
 from perturbcore.report.published.claims.audit import (
     DATED,
@@ -303,3 +305,15 @@ def test_best_run_points_are_counted(full):
     n_first = int(np.isclose(drawn, first).sum())
     assert f"Latent Diffusion {n_first} of {len(drawn)}" in table.loc["cole-32", "why"]
     assert n_first == 8 and len(drawn) == 18
+
+
+def test_the_first_page_sets_answers_beside_claims(tmp_path):
+    (tmp_path / "answers").mkdir()
+    for line in front.LINES:
+        assert find_chapter(line["chapter"]).header.card
+    (tmp_path / "answers" / "fusion.md").write_text("None of 4 is better.")
+    head, _, row = front.answers_table(tmp_path, simulated=True).strip().splitlines()
+    assert "on simulated cells" in head and "None of 4 is better." in row
+    kept = dated().loc["cole-44"]
+    assert "(chapters/fusion.ipynb)" in row and "(#claim-cole-44)" in row
+    assert kept["verdict"] in row and kept["number"] in row

@@ -20,6 +20,7 @@ from perturbcore.core.errors import FailedError, InputError
 from perturbcore.core.files import read_yaml
 from perturbcore.core.profile import Profile, project_root
 from perturbcore.core.provenance import record
+from perturbcore.report.front import answer_of, answers_table
 
 _OUTSIDE = re.compile(
     r"""<(?:script|img|iframe|source|link(?=[^>]*rel=["'](?:stylesheet|preload|icon)))[^>]*?"""
@@ -105,6 +106,8 @@ def assemble(profile: Profile) -> Path:
             if source.is_dir():
                 shutil.copytree(source, chapters / kind / name)
     (chapters / "_cards.md").write_text(_cards(profile, names), encoding="utf-8")
+    answers = answers_table(profile.results, simulated=profile.simulated)
+    (chapters / "_answers.md").write_text(answers, encoding="utf-8")
     (chapters / "_reference.md").write_text(_reference(), encoding="utf-8")
     mathjax = root / "book" / "_static" / "mathjax"
     mathjax.mkdir(parents=True, exist_ok=True)
@@ -177,15 +180,15 @@ def _cards(profile: Profile, names: list[str]) -> str:
         card = find_chapter(name).header.card
         if card is None:
             continue
-        answer = profile.results / "answers" / f"{name}.md"
-        if not card.text and not answer.is_file():
+        answer = card.text or answer_of(profile.results, name)
+        if not answer:
             raise InputError(f"{name} has a card but left no answer: show one with take_home")
         lines = [f":::{{grid-item-card}} {card.title}"]
         lines += [f":link: chapters/{name}", ":link-type: doc"]
         if card.figure:
             picture = f"chapters/figures/{name}/{card.figure}.svg"
             lines += [f":img-top: {picture}", f":img-alt: {card.alt}"]
-        cards.append("\n".join([*lines, card.text or answer.read_text().strip(), ":::\n"]))
+        cards.append("\n".join([*lines, answer, ":::\n"]))
     return "\n".join([*cards, "::::\n"])
 
 

@@ -281,10 +281,10 @@ class Comparison(PairedScores):
                 f"{self.means[self.ceiling]:.2f}."
             )
         tied = f" ({len(ties)} {plural(ties, 'other ties', 'others tie')} with it)" if ties else ""
-        return (
-            f"{best} {self.about(best)} is best of {n}{tied} and {self.gap_said()}; "
-            f"{len(unproven)} of {n} cannot be shown to beat the Train Mean."
-        )
+        rest = f"{len(unproven)} of {n} cannot be shown to beat the Train Mean"
+        if not unproven:
+            rest = f"all {n} beat the Train Mean" if n > 1 else "it beats the Train Mean"
+        return f"{best} {self.about(best)} is best of {n}{tied} and {self.gap_said()}; {rest}."
 
     def reading(self) -> str:
         """Say what floor and ceiling mean: what is there to be learnt beyond the Train Mean."""
@@ -319,12 +319,13 @@ class Comparison(PairedScores):
 
 
 def three_sentences(
-    comparison: Comparison, *, simulated: bool, fused: Comparison | None = None
+    comparison: Comparison, *, simulated: bool, fused: Comparison | None = None, added: str = ""
 ) -> list[str]:
-    """Give the answer of the first page: the best, the rest, the limit, each with its number.
+    """Give the answer of the first page: the best, what is added to it, the limit, with numbers.
 
     `comparison` is of single embeddings; `fused` has fusions (modality "Fusion"), floor and ceiling
-    of the same data set; `simulated` says whether the cells are.
+    of the same data set; `added` says what foundation models add to all other sources, by default
+    who else competes; `simulated` says whether the cells are.
     """
     c, n = comparison, len(comparison.competitors)
     where = "on simulated cells with known truth" if simulated else "on real cells"
@@ -337,7 +338,7 @@ def three_sentences(
             f"the best of {n}, {c.best} {c.about(c.best)}, has {score}."
         )
     third = f"The best {c.gap_said()}{_fusion_said(c, fused)}."
-    return [f"In this build, {where}, {first}", c.rest_said(), third]
+    return [f"In this build, {where}, {first}", added or c.rest_said(), third]
 
 
 def _fusion_said(comparison: Comparison, fused: Comparison | None) -> str:

@@ -169,9 +169,10 @@ def one_line(f: FoundationScores) -> str:
     best = rows.iloc[0]
     who = "foundation models" if f.models else "stand-ins (no foundation model is in this build)"
     better = int((rows["verdict"] == "better").sum())
+    how_many = f"{better or 'none'} {plural(better or 1, 'is', 'are')}"
     return (
-        f"Of {len(rows)} additions of {who} to {len({e.name for e in f.known})} sources, {better} "
-        f"{plural(better, 'is', 'are')} better than without; the best ({best['method'][2:]}) adds "
+        f"Of {len(rows)} additions of {who} to {len({e.name for e in f.known})} sources, "
+        f"{how_many} shown to be better than without; the best ({best['method'][2:]}) adds "
         f"{gain_said(best)} to {f.every.label} {f.every.means[BASE]:.3f}."
     )
 
