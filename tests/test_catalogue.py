@@ -22,99 +22,63 @@ FORK = multiprocessing.get_context("fork")
 
 def make_entry(name, content, restricted=False):
     return Entry(
-        name=name,
-        source="Test source",
-        owner="someone",
-        repository="somewhere",
-        commit="0" * 40,
-        path=f"data/{name}.bin",
-        sha256=hashlib.sha256(content).hexdigest(),
-        bytes=len(content),
-        licence="Some Licence",
-        licence_note="Non-commercial use only." if restricted else "",
-        restricted=restricted,
-        citations=("someone2026",),
-        description="a file of the tests",
-    )
+        name=name, source="Test source", owner="someone", repository="somewhere", commit="0" * 40,
+        path=f"data/{name}.bin", sha256=hashlib.sha256(content).hexdigest(), bytes=len(content),
+        licence="Some Licence", licence_note="Non-commercial use only." if restricted else "",
+        restricted=restricted, citations=("someone2026",), description="a file of the tests",
+    )  # fmt: skip
 
 
-class Server:
-    """A web server whose answers the test chooses."""
+def send(content, length=None, status=200, kind="application/octet-stream"):
+    """An answer of the server."""
 
-    def __init__(self):
-        self.answers = {}
-        self.requests = Counter()
-        self.half_sent = threading.Event()
-        self.stop_stalling = threading.Event()
-        outer = self
+    def answer(handler):
+        handler.send_response(status)
+        handler.send_header("Content-Type", kind)
+        if length != "none":
+            handler.send_header("Content-Length", str(length or len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                outer.requests[self.path] += 1
-                outer.answers.get(self.path, outer.not_found)(self)
+    return answer
 
-            def log_message(self, *args):
-                pass
 
-        self.httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.httpd.daemon_threads = True
-        threading.Thread(target=self.httpd.serve_forever, args=(0.02,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.httpd.server_port}"
+def not_found(handler):
+    handler.send_error(404)
 
-    def close(self):
-        self.stop_stalling.set()
-        self.httpd.shutdown()
-        self.httpd.server_close()
 
-    @staticmethod
-    def not_found(handler):
-        handler.send_error(404)
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.requests[self.path] += 1
+        self.server.answers.get(self.path, not_found)(self)
 
-    @staticmethod
-    def send(content, length=None, status=200, kind="application/octet-stream"):
-        def answer(handler):
-            handler.send_response(status)
-            handler.send_header("Content-Type", kind)
-            if length != "none":
-                handler.send_header("Content-Length", str(length or len(content)))
-            handler.end_headers()
-            handler.wfile.write(content)
-
-        return answer
-
-    def stall(self, content):
-        def answer(handler):
-            self.send(content[: len(content) // 2], length=len(content))(handler)
-            handler.wfile.flush()
-            self.half_sent.set()
-            self.stop_stalling.wait(30)
-
-        return answer
+    def log_message(self, *args):
+        pass
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A server, two catalogue entries, an empty cache; no mirror, and the network allowed."""
-    server = Server()
-    fakes = {
-        "good": make_entry("good", GOOD),
-        "other": make_entry("other", OTHER),
-        "restricted": make_entry("restricted", OTHER, restricted=True),
-    }
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.answers, server.requests, server.daemon_threads = {}, Counter(), True
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    contents = {"good": GOOD, "other": OTHER, "restricted": OTHER}
+    fakes = {name: make_entry(name, c, name == "restricted") for name, c in contents.items()}
     monkeypatch.setattr(catalogue, "_records", lambda: fakes)
     monkeypatch.setattr(catalogue, "_shown", set())
-    for name in ("PERTURBCORE_MIRROR", "PERTURBCORE_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    proxies = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+    for name in ("PERTURBCORE_MIRROR", "PERTURBCORE_OFFLINE", *proxies):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PERTURBCORE_URL", server.url)
     monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path / "data"))
-    for name, content in (("good", GOOD), ("other", OTHER), ("restricted", OTHER)):
-        server.answers["/" + fakes[name].tree_path] = server.send(content)
+    for name, content in contents.items():
+        server.answers["/" + fakes[name].tree_path] = send(content)
     server.entries, server.good = fakes, "/" + fakes["good"].tree_path
     server.cached = lambda name: tmp_path / "data" / fakes[name].tree_path
     yield server
-    server.close()
+    server.shutdown()
+    server.server_close()
 
 
 def blob_of(content):
@@ -129,7 +93,7 @@ def test_a_git_blob_id_is_enough(place):
     assert catalogue.verify(["good"]) == {"good": "ok"}
     place.cached("good").write_bytes(GOOD[:-1])
     assert catalogue.verify(["good"]) == {"good": "corrupt"}
-    place.answers[place.good] = place.send(OTHER)
+    place.answers[place.good] = send(OTHER)
     with pytest.raises(DownloadError, match=f"blob is {blob_of(OTHER)}, pinned is {blob_of(GOOD)}"):
         fetch("good")
     with pytest.raises(ValidationError, match="neither a sha256 nor a git blob id"):
@@ -160,29 +124,27 @@ def test_good_file_is_fetched_once(place):
     assert leftovers(catalogue.data_folder()) == [path]
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        Server.send(GOOD[:-1] + b"x"),
-        Server.send(GOOD[:1000], length="none"),
-        Server.send(GOOD[:1000], length=len(GOOD)),
-        Server.send(GOOD + b"more"),
-        Server.send(b"<html>rate limit</html>", kind="text/html"),
-        Server.send(b""),
-        Server.send(b"<html>no</html>", status=403, kind="text/html"),
-        Server.send(GOOD, status=500),
-        Server.not_found,
-    ],
-    ids=["changed", "cut", "cut-announced", "longer", "page", "empty", "403", "500", "404"],
-)
-def test_anything_else_is_refused_and_not_kept(place, answer, request):
-    place.answers[place.good] = answer
-    status = request.node.callspec.id
-    with pytest.raises(DownloadError, match=f"good.*{status if status.isdigit() else ''}") as error:
+ANSWERS = {
+    "changed": send(GOOD[:-1] + b"x"),
+    "cut": send(GOOD[:1000], length="none"),
+    "cut, announced": send(GOOD[:1000], length=len(GOOD)),
+    "longer": send(GOOD + b"more"),
+    "page": send(b"<html>rate limit</html>", kind="text/html"),
+    "empty": send(b""),
+    "403": send(b"<html>no</html>", status=403, kind="text/html"),
+    "500": send(GOOD, status=500),
+    "404": not_found,
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_anything_else_is_refused_and_not_kept(place, kind):
+    place.answers[place.good] = ANSWERS[kind]
+    with pytest.raises(DownloadError, match=f"good.*{kind if kind.isdigit() else ''}") as error:
         fetch("good")
     assert "PERTURBCORE_MIRROR" in str(error.value) and place.url in str(error.value)
     assert leftovers(catalogue.data_folder()) == []
-    place.answers[place.good] = place.send(GOOD)
+    place.answers[place.good] = send(GOOD)
     assert fetch("good").read_bytes() == GOOD
 
 
@@ -248,7 +210,7 @@ def test_licence_is_shown_once_before_the_download(place, capsys):
 
 
 def test_fetch_many_goes_on_past_a_failure(place, capsys):
-    place.answers[place.good] = Server.not_found
+    place.answers[place.good] = not_found
     with pytest.raises(DownloadError, match="1 of 3.*\n- good"):
         fetch_many(["good", "other", "restricted"], progress=False)
     assert place.cached("other").is_file() and place.cached("restricted").is_file()
@@ -277,18 +239,26 @@ def test_many_processes_at_once(place):
 
 
 def test_killed_download_leaves_nothing_that_passes(place):
-    place.answers[place.good] = place.stall(GOOD)
+    half_sent, go_on = threading.Event(), threading.Event()
+
+    def stall(handler):
+        send(GOOD[: len(GOOD) // 2], length=len(GOOD))(handler)
+        handler.wfile.flush()
+        half_sent.set()
+        go_on.wait(30)
+
+    place.answers[place.good] = stall
     child = FORK.Process(target=fetch_in_child, args=("good", FORK.Queue()))
     child.start()
-    assert place.half_sent.wait(30)
+    assert half_sent.wait(30)
     child.kill()
     child.join()
-    place.stop_stalling.set()
+    go_on.set()
     partial = catalogue.data_folder() / catalogue.PARTIAL
     assert not place.cached("good").exists() and list(partial.iterdir())
     for folder in partial.iterdir():
         os.utime(folder, (0, 0))
-    place.answers[place.good] = place.send(GOOD)
+    place.answers[place.good] = send(GOOD)
     assert fetch("good").read_bytes() == GOOD
     assert leftovers(catalogue.data_folder()) == [place.cached("good")]
 
@@ -307,15 +277,13 @@ def test_every_entry_is_complete():
     for column in ("owner", "repository", "path", "licence", "description", "citations"):
         assert (table[column].str.strip() != "").all(), column
     assert not table["path"].str.contains(r"\.\.|^/|\\").any()
-    for name in table.index:
-        found = entry(name)
-        expected = f"{found.owner}/{found.repository}/{found.commit}/{found.path}"
-        if found.packaged:
-            assert found.url == f"pip:{found.repository}=={found.commit}/{found.path}"
-            assert found.sha256 and found.bytes
-            continue
-        assert found.url == f"https://raw.githubusercontent.com/{expected}"
-        assert re.fullmatch(r"[A-Za-z0-9._/+-]+", found.url.removeprefix("https://"))
+    place = table["owner"] + "/" + table["repository"] + "/" + table["commit"] + "/" + table["path"]
+    packaged = table["owner"] == "package"
+    assert (
+        table["url"][~packaged] == "https://raw.githubusercontent.com/" + place[~packaged]
+    ).all()
+    assert table["url"][~packaged].str.fullmatch(r"https://[A-Za-z0-9._/+-]+").all()
+    assert table["url"][packaged].str.startswith("pip:").all() and table["sha256"][packaged].all()
 
 
 def test_unclear_licences_are_restricted():

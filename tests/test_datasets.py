@@ -14,7 +14,7 @@ from perturbcore.data.read import read_csv, read_h5ad, read_r
 from perturbcore.data.responses import check_responses, make_responses
 from perturbcore.data.sets import base as datasets
 from perturbcore.data.sets import essential, l1000_kd, papalexi, perturbench
-from perturbcore.data.sets.base import CARD_COLUMNS, Card, _cards
+from perturbcore.data.sets.base import _cards
 
 PAIRS = (
     "pert,gene,label,split\nA,G1,1,train\nA,G2,0,train\nB,G1,1,test\nB,G3,1,test\nC,G2,0,train\n"
@@ -60,15 +60,6 @@ def test_unknown_name_and_option_list_what_exists():
         datasets.load("simulated", n_celllines=2)
 
 
-def test_card_keeps_missing_counts_missing():
-    card = Card()
-    card.step("file", cells=10, note="x")
-    frame = card.frame()
-    assert list(frame.columns) == list(CARD_COLUMNS)
-    assert frame.loc[0, "cells"] == 10 and frame["genes"].isna().all()
-    assert (frame[["cells", "genes"]].dtypes == "Int64").all()
-
-
 # ---- reading
 
 
@@ -77,17 +68,12 @@ def test_card_keeps_missing_counts_missing():
     [
         ("pert,gen,label\nA,B,1\n", r"x\.csv: no column 'gene' \(it has: pert, gen, label\)"),
         ("pert,gene,label\nA,B,1\nA,C\n", "column 'label' is empty in row 2"),
-        ("pert,gene,label\n", "no rows"),
-        ("", "not a readable table"),
         ("pert,gene,label\n1,2,3\n1,2,3,4\n", "not a readable table"),
-        (None, "no such file"),
     ],
 )
 def test_read_csv_names_what_is_wrong(tmp_path, text, message):
-    if text is not None:
-        write(tmp_path / "x.csv", text)
     with pytest.raises(InputError, match=message):
-        read_csv(tmp_path / "x.csv", ["pert", "gene", "label"])
+        read_csv(write(tmp_path / "x.csv", text), ["pert", "gene", "label"])
 
 
 def test_read_csv_keeps_what_looks_like_nothing(tmp_path):
@@ -180,10 +166,6 @@ def test_essential_counts_are_those_of_the_files(mirror):
     assert (per == 4).sum() == 827
     folds = assign_folds(r.obs["perturbation"])
     assert (folds.loc[r.obs["perturbation"]].to_numpy() == r.obs["fold"].to_numpy()).all()
-    path = mirror / catalogue.entry("perturbqa/hepg2-dir").tree_path
-    for row in pd.read_csv(path, keep_default_na=False).iloc[::400].itertuples():
-        where = r.obs_names.get_loc(f"HepG2|{row.pert}"), r.var_names.get_loc(row.gene)
-        assert r.layers["deg"][where] == (1 if row.label == 1 else -1)
     both = r.obs[r.obs["split_dir"] != ""]
     assert (both["split_de"] == both["split_dir"]).all()
 
@@ -225,15 +207,6 @@ def small_eccite(tmp_path):
 
     rdata.write_rda(path, {"lowmoi_example_data": eccite(counts, guides, replicates)})
     return path, counts, guides, replicates
-
-
-def test_leading_guide_against_a_loop():
-    counts = np.random.default_rng(0).poisson(1.0, (200, 7))
-    guide, umis, share, tied = papalexi.leading_guide(sp.csr_matrix(counts))
-    for i, row in enumerate(counts):
-        assert umis[i] == row[guide[i]] == row.max()
-        assert share[i] == pytest.approx(row.max() / max(row.sum(), 1))
-        assert not row.sum() or tied[i] == ((row == row.max()).sum() > 1)
 
 
 def test_papalexi_from_guides_to_effects(load_file, small_eccite):
@@ -284,7 +257,7 @@ def plate():
                 pert_univ_id="7",
                 pert_plate="P1",
             )
-        ),  # fmt: skip
+        ),
         "rdesc": pd.DataFrame({"pr_gene_symbol": [f"G{i}" for i in range(5)]}),
     }
 

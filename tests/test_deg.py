@@ -1,3 +1,5 @@
+from itertools import combinations_with_replacement
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -153,37 +155,11 @@ def test_votes_per_batch_agree_with_scipy_and_a_loop():
     assert sum((np.ptp(np.array(v), axis=0) > 0).sum() for v in votes.values()) > 20
 
 
-@pytest.mark.parametrize(
-    ("votes", "label"),
-    [
-        ([1, 1, 0], 1), ([-1, 0, 0], 0), ([0, 1], 1), ([0, -1], -1), ([1, -1], 0), ([1, 0, -1], 0),
-        ([1, 1, -1, -1, 0], 0), ([1, 1, 0, 0, -1], 1), ([-1, -1, 0, 0, 1], -1), ([1], 1),
-        ([0, 0, 1, 1, -1, -1], 0), ([1, 1, 1, 0, 0, 0, -1], 1),
-    ],
-)  # fmt: skip
-def test_majority_by_hand(votes, label):
-    up, down, flat = (np.array([[votes.count(c)]]) for c in (1, -1, 0))
-    assert majority(up, down, flat)[0, 0] == label == loop_majority(votes)
-
-
-def test_an_error_planted_in_one_batch_is_outvoted_but_not_when_pooled():
-    rng = np.random.default_rng(1)
-    n, g = 900, 20
-    obs = pd.DataFrame(
-        {
-            "perturbation": np.where(np.arange(n) % 2 == 0, "ctrl", "P"),
-            "batch": (np.arange(n) // 2 % 3).astype(str),
-            "cell_line": "A",
-        },
-        index=[f"c{i}" for i in range(n)],
-    )
-    X = rng.poisson(3.0, (n, g)).astype(np.float32)
-    wrong = ((obs["perturbation"] == "P") & (obs["batch"] == "1")).to_numpy()
-    X[wrong, 4] *= 6
-    cells = declare(sp.csr_matrix(X), obs)
-    voted = deg_labels(cells, variant="per_batch", **QUIET)
-    assert voted.layers["votes_up"][0, 4] == 1 and voted.layers["deg"][0, 4] == 0
-    assert deg_labels(cells, **QUIET).layers["deg"][0, 4] == 1
+@pytest.mark.parametrize("n", range(1, 8))
+def test_majority_of_all_votes_that_there_can_be(n):
+    for votes in combinations_with_replacement((-1, 0, 1), n):
+        up, down, flat = (np.array([[votes.count(c)]]) for c in (1, -1, 0))
+        assert majority(up, down, flat)[0, 0] == loop_majority(list(votes))
 
 
 def counted(sizes):
@@ -336,14 +312,8 @@ def test_the_ceiling_follows_genes_and_options_of_the_labels():
     cells = screen(n=2400, batches=3)
     genes = [f"g{i}" for i in range(30, 4, -1)]
     for size_factors in ("kept", "all"):
-        labels = deg_labels(
-            cells,
-            variant="per_batch",
-            genes=genes,
-            size_factors=size_factors,
-            min_cells=10,
-            **QUIET,
-        )
+        how = dict(genes=genes, size_factors=size_factors, min_cells=10, **QUIET)
+        labels = deg_labels(cells, variant="per_batch", **how)
         table = deg_ceiling(cells, add_folds(labels, 2), n_outer=2, n_inner=2, **QUIET)
         f1 = table.loc[table["metric"] == "f1_score", "value"]
         assert f1.between(0.6, 1).all() and f1.nunique() > 2

@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer, TfidfVectorizer
 from sklearn.metrics import adjusted_rand_score
-from sklearn.preprocessing import StandardScaler
+from toys import same_up_to_sign
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data import catalogue
@@ -20,19 +20,10 @@ from perturbcore.data.sets.base import Dataset
 from perturbcore.embeddings import registry
 from perturbcore.embeddings.build import build, build_all
 from perturbcore.embeddings.controls import random_embedding
-from perturbcore.embeddings.coverage import coverage_table
 from perturbcore.embeddings.expression import expression_embeddings
 from perturbcore.embeddings.load import save_embedding
-from perturbcore.embeddings.network import network_embedding
-from perturbcore.embeddings.sources import BuildContext, read_edges, read_fasta, read_gmt
+from perturbcore.embeddings.sources import BuildContext, read_gmt, read_sequences
 from perturbcore.embeddings.words import annotation_embedding, sequence_embedding, text_embedding
-
-
-def same_up_to_sign(A, B, atol=1e-4):
-    assert A.shape == B.shape
-    scale, signs = np.abs(B).max(axis=0), np.sign((A * B).sum(axis=0))
-    np.testing.assert_allclose(A / scale, B * signs / scale, atol=atol)
-
 
 # sets, texts, sequences
 
@@ -124,9 +115,9 @@ def test_sequence_families_lie_together_and_isoforms_are_averaged():
             },
         ),
         (
-            read_fasta,
-            ">A one\nMK\nLV\n>B\nMM\n>A two\nMKL\n",
-            {"A": ["MKLV", "MKL"], "B": ["MM"]},
+            read_sequences,
+            ">sp|P1|X some GN=TP53 PE=1\nMK\nLV\n>B one\nMM\n>sp|P2|Y GN=TP53\nMKL\n",
+            {"TP53": ["MKLV", "MKL"], "B": ["MM"]},
             {
                 "MK\n>A\nMK\n": "1: residues before",
                 ">A\n>B\nMK\n": "1: 'A' has no residues",
@@ -146,6 +137,9 @@ def test_sets_and_sequences_are_read_and_faults_are_placed(tmp_path, read, text,
             read(path)
     with pytest.raises(InputError, match="no such file"):
         read(tmp_path / "no.txt")
+    rows = pd.DataFrame({"sequence": ["MKTA", "MM"]}, index=["TP53", "TP53"])
+    rows.to_parquet(tmp_path / "p.parquet")
+    assert read_sequences(tmp_path / "p.parquet") == {"TP53": ["MKTA", "MM"]}
 
 
 # control cells
@@ -375,37 +369,3 @@ def test_a_new_builder_is_one_function_and_its_options_are_checked(monkeypatch, 
             build(spec | {"power": "x"}, BuildContext(folder=tmp_path))
     finally:
         registry._BUILDERS.pop("lengths")
-
-
-# real files
-
-
-@pytest.mark.mirror
-def test_real_networks_cover_what_they_did(mirror, monkeypatch, tmp_path):
-    monkeypatch.setenv("PERTURBCORE_MIRROR", str(mirror))
-    monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path))
-    line = next(mirror.glob("Genentech/PerturbQA/*/perturbqa/datasets/k562-de.csv"))
-    genes = pd.read_csv(line, usecols=["pert"], keep_default_na=False)["pert"].unique()
-    obs = pd.DataFrame({"perturbation": genes, "cell_line": "K562"}, index=genes)
-    responses = ad.AnnData(np.zeros((len(genes), 1), np.float32), obs=obs)
-    specs = [
-        {"name": source, "builder": builder, "source": source, "dim": 16}
-        for builder, sources in [
-            ("network", ["humap", "corum", "signor"]), ("annotation", ["go_bp_2021", "hallmark"])
-        ]
-        for source in sources
-    ]  # fmt: skip
-    made = build_all(specs, cache=tmp_path)
-    assert [len(e) for e in made] == [7368, 3505, 4544, 14937, 4384]
-    table = coverage_table(made, responses).set_index("embedding")["coverage"]
-    np.testing.assert_allclose(table, [0.745, 0.487, 0.263, 0.902, 0.309], atol=6e-4)
-
-
-@pytest.mark.mirror
-def test_real_string_neighbours_lie_together(mirror):
-    edges = read_edges(next(mirror.glob("recursionpharma/*/*/*/*/StringDB.txt")))
-    assert list(edges) == ["source", "target"] and len(edges) == 116118
-    e = network_embedding(edges, name="STRING", dim=32)
-    Z = StandardScaler().fit_transform(e.X)
-    nearest = np.argsort(((Z - Z[e.ids.get_loc("RPS9")]) ** 2).sum(axis=1))[:11]
-    assert sum(g.startswith(("RPS", "RPL", "UBA52", "FAU")) for g in e.ids[nearest]) >= 8

@@ -7,6 +7,7 @@ from types import MappingProxyType, SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from toys import tokenizer_of
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.molecules.tables import builtin_compounds
@@ -176,32 +177,20 @@ def test_drug_texts_and_their_neighbours():
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    letters = ["<pad>", "<s>", "</s>", "<unk>", *"CNOSFclnos()[]=#+-123456789@H"]
-    core = Tokenizer(models.WordLevel({t: i for i, t in enumerate(letters)}, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    core.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
-    special = dict(pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-    return PreTrainedTokenizerFast(tokenizer_object=core, **special)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory, tokenizer):
+def models(tmp_path_factory):
     """Folders of a tiny encoder and of a tiny encoder-decoder."""
     import torch
+    from tokenizers import pre_tokenizers
     from transformers import RobertaConfig, RobertaForMaskedLM, T5Config
     from transformers import T5ForConditionalGeneration as T5
 
     torch.manual_seed(0)
+    letters = pre_tokenizers.Split("", "isolated")
+    tokenizer = tokenizer_of("CNOSFclnos()[]=#+-123456789@H", letters)
     sizes = dict(vocab_size=len(tokenizer), pad_token_id=0)
     roberta = RobertaConfig(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=130, bos_token_id=1, eos_token_id=2, **sizes,
+        max_position_embeddings=130, bos_token_id=2, eos_token_id=3, **sizes,
     )  # fmt: skip
     t5 = T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
                   decoder_start_token_id=0, **sizes)  # fmt: skip
@@ -210,11 +199,6 @@ def models(tmp_path_factory, tokenizer):
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     return folder
-
-
-@pytest.fixture(scope="module")
-def roberta(models):
-    return models / "roberta"
 
 
 def transform(folder, drugs=DRUGS, **options):
@@ -239,15 +223,15 @@ def test_a_vector_is_the_mean_over_tokens_whatever_is_beside_it(model, models):
     assert np.abs(together.X[0] - together.X[2]).max() > 1e-3
 
 
-def test_long_smiles_are_cut_and_counted(roberta):
+def test_long_smiles_are_cut_and_counted(models):
     drugs = pd.DataFrame({"smiles": ["C" * 300, "CCO"]}, index=["long", "short"])
-    assert "1 SMILES cut at 20 tokens" in transform(roberta, drugs, max_length=20).source
-    assert len(transform(roberta, drugs)) == 2, "longer than the model's positions"
+    assert "1 SMILES cut at 20 tokens" in transform(models / "roberta", drugs, max_length=20).source
+    assert len(transform(models / "roberta", drugs)) == 2, "longer than the model's positions"
 
 
-def test_pickled_weights_are_never_opened_and_code_of_a_folder_is_never_run(roberta, tmp_path):
+def test_pickled_weights_are_never_opened_and_code_of_a_folder_is_never_run(models, tmp_path):
     folder = tmp_path / "foreign"
-    shutil.copytree(roberta, folder)
+    shutil.copytree(models / "roberta", folder)
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "foreign", "auto_map": {"AutoConfig": "code.C", "AutoModel": "code.M"}}
     (folder / "config.json").write_text(json.dumps(config))
@@ -267,18 +251,16 @@ def test_pickled_weights_are_never_opened_and_code_of_a_folder_is_never_run(robe
         built("smiles_transformer")
 
 
-def test_other_weights_are_not_taken_from_the_cache(roberta, models, tmp_path):
-    context = BuildContext(dataset=dataset())
+def test_other_weights_are_not_taken_from_the_cache(models, tmp_path):
+    def made(name, **options):
+        spec = {"name": "T", "builder": "smiles_transformer", "model": str(models / name)}
+        context = BuildContext(dataset=dataset())
+        return build_all([spec | options], context, cache=tmp_path)[0]
 
-    def made(folder, **options):
-        spec = {"name": "T", "builder": "smiles_transformer", "model": str(folder), **options}
-        return build_all([spec], context, cache=tmp_path)[0]
-
-    first = made(roberta)
-    assert np.array_equal(made(roberta).X, first.X)
-    assert len(list(tmp_path.iterdir())) == 1
-    assert not np.array_equal(made(models / "t5").X, first.X)
-    assert made(roberta, max_length=5).source != first.source
+    first = made("roberta")
+    assert np.array_equal(made("roberta").X, first.X) and len(list(tmp_path.iterdir())) == 1
+    assert not np.array_equal(made("t5").X, first.X)
+    assert made("roberta", max_length=5).source != first.source
 
 
 # whom a specification serves
@@ -310,23 +292,21 @@ def test_drugs_are_served_by_drug_builders_and_genes_by_gene_builders():
 
 
 def test_drug_specs_build_together_with_their_genes(tmp_path):
-    genes = tmp_path / "genes.csv"
+    genes, vectors = tmp_path / "genes.csv", tmp_path / "vectors.csv"
     pd.DataFrame(GENES.X, index=GENES.ids).to_csv(genes)
-    vectors = tmp_path / "vectors.csv"
     pd.DataFrame(np.eye(3), index=["aspirin", "12345", "caffeine"]).to_csv(vectors)
-    affinity = {"modality": "Protein affinity", "how": "sum", "of": "G"}
     specs = [
-        {"name": "targets", "builder": "target_genes", **affinity},
+        {"name": "T", "builder": "target_genes", "of": "G", "how": "sum", "modality": "Affinity"},
         {"name": "MiniMol", "file": str(vectors), "identifier": "drug"},
         {"name": "G", "file": str(genes)},
     ]
     chosen, names = serving(specs, "mine", "drug")
-    context = BuildContext(dataset=dataset())
-    made = {e.name: e for e in build_all(chosen, context, cache=tmp_path / "cache")}
-    assert names == ["targets", "MiniMol"] and set(made) == {"targets", "MiniMol", "G"}
-    np.testing.assert_array_equal(made["targets"].X, [[4, 6], [21, 24]])
-    assert made["targets"].modality == "Protein affinity" and made["targets"].identifier == "drug"
-    assert made["MiniMol"].identifier == "drug"
+    built = build_all(chosen, BuildContext(dataset=dataset()), cache=tmp_path / "cache")
+    made = {e.name: e for e in built}
+    assert names == ["T", "MiniMol"] and set(made) == {"T", "MiniMol", "G"}
+    np.testing.assert_array_equal(made["T"].X, [[4, 6], [21, 24]])
+    assert made["T"].modality == "Affinity"
+    assert made["T"].identifier == made["MiniMol"].identifier == "drug"
     assert list(made["MiniMol"].ids) == ["aspirin", "12345", "caffeine"]
 
 

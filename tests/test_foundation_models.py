@@ -7,6 +7,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from toys import SPECIAL, tokenizer_of
 
 from perturbcore.book.inside import OpenChapter
 from perturbcore.book.source import find_chapter
@@ -18,7 +19,7 @@ from perturbcore.embeddings.build import build_all
 from perturbcore.embeddings.language_model import language_model, token_vectors
 from perturbcore.embeddings.protein_model import protein_model
 from perturbcore.embeddings.registry import builders
-from perturbcore.embeddings.sources import BuildContext, ncbi_summaries, read_sequences
+from perturbcore.embeddings.sources import BuildContext, ncbi_summaries
 from perturbcore.report import foundation as page
 from perturbcore.score.metrics.pairs import auroc_within, concordance_of
 
@@ -27,22 +28,9 @@ TEXTS = {
     "B": "a receptor",
     "C": "the cell cycle the cell cycle the cell",
 }
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "kinase", "of", "the", "cell", "cycle"]
+WORDS = ["a", "kinase", "of", "the", "cell", "cycle"]
 RESIDUES = "MKTAYLV"
 PROTEINS = {"A": "MKTAYMKT", "B": ["MK", "TAYLLV"], "C": "M" * 30}
-
-
-def tokenizer_of(words, split=None):
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    made.pre_tokenizer = split or pre_tokenizers.Whitespace()
-    made.post_processor = processors.TemplateProcessing(
-        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = {f"{n}_token": f"[{n.upper()}]" for n in ("pad", "unk", "cls", "sep")}
-    return PreTrainedTokenizerFast(tokenizer_object=made, **names)
 
 
 def saved(folder, tokenizer):
@@ -88,13 +76,14 @@ def test_vectors_of_texts_by_hand(bert, batch_size):
 def test_static_vectors_by_hand(tmp_path):
     from safetensors.numpy import save_file
 
-    table = np.random.default_rng(0).normal(size=(len(WORDS), 4)).astype(np.float16)
+    words = [*SPECIAL, *WORDS]
+    table = np.random.default_rng(0).normal(size=(len(words), 4)).astype(np.float16)
     save_file({"embedding.weight": table}, tmp_path / "vectors.safetensors")
     tokenizer_of(WORDS).backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
     made = token_vectors(TEXTS | {"D": ""}, model=str(tmp_path))
     assert list(made.ids) == list(TEXTS) and "1 texts without a token" in made.source
     for row, text in enumerate(TEXTS.values()):
-        at = [WORDS.index(w) if w in WORDS else 1 for w in text.split()]
+        at = [words.index(w) if w in words else 1 for w in text.split()]
         mean = table[at].astype(np.float32).mean(0)
         np.testing.assert_allclose(made.X[row], mean / np.linalg.norm(mean), atol=1e-6)
     save_file({"embedding.weight": table[:5]}, tmp_path / "vectors.safetensors")
@@ -163,7 +152,7 @@ def test_protein_models_of_transformers_average_residues_alone(tmp_path, letters
     from tokenizers import Regex, pre_tokenizers
 
     split = pre_tokenizers.Split(Regex("."), "isolated") if letters else None
-    folder = saved(tmp_path, tokenizer_of([*WORDS[:4], *RESIDUES], split))
+    folder = saved(tmp_path, tokenizer_of(RESIDUES, split))
     made = protein_model(PROTEINS, model=str(folder), max_length=12, batch_size=2)
     for row, own in enumerate([["MKTAYMKT"], ["MK", "TAYLLV"], ["M" * 12]]):
         each = [states(folder, s if letters else " ".join(s))[1:-1].mean(0) for s in own]
@@ -267,18 +256,6 @@ def test_only_the_genes_that_a_data_set_needs_are_embedded(bert, tmp_path, monke
     assert len(build_all([spec], context, cache=tmp_path / "cache")[0]) == 4
     with pytest.raises(ParameterError, match="no use for genes"):
         build_all([{"name": "R", "builder": "network", "genes": "perturbed"}], context)
-
-
-def test_sequences_go_by_gene_name(tmp_path):
-    fasta = tmp_path / "p.fasta"
-    fasta.write_text(
-        ">sp|P1|X_HUMAN some GN=TP53 PE=1\nMK\nTA\n>sp|P2|Y_HUMAN GN=TP53\nMM\n>Q3\nM\n"
-    )
-    expected = {"TP53": ["MKTA", "MM"], "Q3": ["M"]}
-    assert read_sequences(fasta) == expected
-    rows = pd.DataFrame({"sequence": ["MKTA", "MM", "M"]}, index=["TP53", "TP53", "Q3"])
-    rows.to_parquet(tmp_path / "p.parquet")
-    assert read_sequences(tmp_path / "p.parquet") == expected
 
 
 @pytest.mark.mirror

@@ -179,12 +179,6 @@ def raw_table(mirror, name):
 
 
 @pytest.mark.mirror
-def test_wavegc_folds_on_k562(published):
-    folds = figure_data("1", published).folds().loc["K-562", "STRING WaveGC"]
-    np.testing.assert_allclose(folds, [4.6658, 4.6427, 4.5533, 4.7282, 4.6603], atol=5e-5)
-
-
-@pytest.mark.mirror
 @pytest.mark.parametrize(
     ("figure", "values"),
     [
@@ -222,39 +216,12 @@ def test_rank_medians_of_figure_2(published, mirror):
     for fold, group in raw.groupby("fold"):
         line = fold.rsplit(".", 1)[0]
         names = wanted["method"].str.replace("HEAD_TYPE", "knn").str.replace("CELL_LINE", line)
-        values = group.set_index("name")["L2"][list(names)].set_axis(wanted["display"])
-        # Independent ranking: one plus the number smaller, plus half of the ties.
-        smaller = (values.to_numpy()[:, None] > values.to_numpy()).sum(axis=1)
-        ties = (values.to_numpy()[:, None] == values.to_numpy()).sum(axis=1) - 1
-        ranks[fold] = pd.Series(1 + smaller + 0.5 * ties, values.index)
+        ranks[fold] = group.set_index("name")["L2"][list(names)].set_axis(wanted["display"]).rank()
     expected = pd.DataFrame(ranks).median(axis=1)
     data = figure_data("2", published)
     got = data.scores.groupby("display")["value"].median()
     pd.testing.assert_series_equal(got.sort_index(), expected.sort_index(), check_names=False)
     assert data.order[0] == "No Change" and data.order[-1] == "Idealized Baseline"
-
-
-@pytest.mark.mirror
-def test_gap_closed_by_single_embedding_and_fusion(published, mirror):
-    raw = raw_table(mirror, "essential_lfc")
-    median = raw.groupby(["name", "cell_line"])["L2"].median().unstack()
-    errors = raw[raw["name"].str.startswith("Experimental")]
-    floor = median.loc["context mean baseline"]
-    way = floor - errors.groupby("cell_line")["L2"].median()
-    figure = figure_data("5", published).medians()
-    own_way = figure["Train Mean"] - figure["Experimental Error"]
-    gaps = {}
-    for display, name in {
-        "STRING WaveGC": WAVEGC,
-        "Fusion (Simple)": "Final Simple Fusion",
-        "Fusion (Full)": "Final Full Fusion",
-    }.items():
-        got = (figure["Train Mean"] - figure[display]) / own_way
-        expected = ((floor - median.loc[name]) / way)[got.index]
-        np.testing.assert_allclose(got, expected, rtol=1e-12)
-        gaps[display] = (100 * got).round()
-    assert gaps["STRING WaveGC"]["K-562"] == 77
-    assert gaps["Fusion (Full)"][["Hep-G2", "hTERT-RPE1"]].tolist() == [86, 53]
 
 
 @pytest.mark.mirror
