@@ -51,7 +51,7 @@ def test_an_embedding_is_float32_read_only_and_named_by_its_content():
         ([], np.ones((0, 2)), ["'E'", "no ids"]),
         (["A", "B"], np.ones(2), ["'E'", "shape (2,)"]),
         (["A", "B"], np.ones((2, 0)), ["'E'", "shape (2, 0)"]),
-        (["A", "B"], np.ones((3, 2)), ["3 rows", "2 ids"]),
+        (["A", "B"], np.ones((3, 2)), ["shape (3, 2)", "2 ids"]),
         (["A", "B"], np.array([[1, 2], [3, np.nan]]), ["'E'", "'B'", "row 1", "dimension 1"]),
         (["A", "B"], np.array([[1, 1e300], [3, 4]]), ["'E'", "'A'", "dimension 1"]),
         (["A", "B"], np.array([["1", "2"], ["3", "4"]]), ["'E'", "not numbers"]),

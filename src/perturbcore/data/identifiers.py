@@ -88,24 +88,17 @@ def convert(
         part.drop_duplicates([from_, to]).groupby(from_)[to].agg(list)
         for part in (rows, rows[rows["biotype"] == "protein_coding"])
     )
-    records = [_decided(candidates.get(k, []), coding.get(k, [])) for k in wanted["key"]]
-    report = pd.DataFrame(
-        records, columns=["status", "value", "candidates"], index=pd.Index(wanted["id"], name="id")
-    )
-    report["value"] = report["value"].astype("string")
+    records = []
+    for key in wanted["key"]:
+        found, best = candidates.get(key, []), coding.get(key, [])
+        one = next((part for part in (found, best) if len(part) == 1), [])
+        kinds = {0: "missing", 1: "ok"}
+        status = kinds.get(len(found), "resolved" if one else "ambiguous")
+        records.append((status, *(one or [pd.NA]), ", ".join(sorted(found))))
+    columns, index = ["status", "value", "candidates"], pd.Index(wanted["id"], name="id")
+    report = pd.DataFrame(records, columns=columns, index=index).astype({"value": "string"})
     report["shared"] = report["value"].notna() & report["value"].duplicated(keep=False)
     return report
-
-
-def _decided(candidates: list[str], coding: list[str]):
-    listed = ", ".join(sorted(candidates))
-    if not candidates:
-        return "missing", pd.NA, listed
-    if len(candidates) == 1:
-        return "ok", candidates[0], listed
-    if len(coding) == 1:
-        return "resolved", coding[0], listed
-    return "ambiguous", pd.NA, listed
 
 
 def descriptions(table: pd.DataFrame | None = None) -> dict[str, str]:

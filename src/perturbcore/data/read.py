@@ -26,11 +26,11 @@ def read_csv(path, columns) -> pd.DataFrame:
     return table[list(columns)]
 
 
-def read_text(path, separator: str, header: bool | None = None) -> pd.DataFrame:
+def read_text(path, separator: str) -> pd.DataFrame:
     """Read a delimited text file; the first column stays text, nothing is taken for missing.
 
-    With ``header=None`` the first line names the columns, unless all its cells behind the first are
-    numbers and at least one of them has a decimal point.
+    The first line names the columns, unless all its cells behind the first are numbers and at least
+    one of them has a decimal point.
     """
     path = Path(path)
     try:
@@ -38,9 +38,8 @@ def read_text(path, separator: str, header: bool | None = None) -> pd.DataFrame:
             first = next(csv.reader(handle, delimiter=separator), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not a text table ({error})") from None
-    if header is None:
-        header = not _is_data(first[1:])
-    how = dict(header=0 if header else None, converters={0: str}, keep_default_na=False)
+    header = None if _is_data(first[1:]) else 0
+    how = dict(header=header, converters={0: str}, keep_default_na=False)
     try:
         return pd.read_csv(path, sep=separator, index_col=False, encoding="utf-8-sig", **how)
     except pd.errors.EmptyDataError:

@@ -95,14 +95,10 @@ def _check_matrix(X, ids: pd.Index, where: str) -> np.ndarray:
     X = np.asarray(X)
     if X.dtype.kind not in "fiub":
         raise InputError(f"{where}: values have type {X.dtype}, not numbers; convert them")
-    if X.ndim != 2 or X.shape[1] == 0:
+    if X.ndim != 2 or X.shape[1] == 0 or X.shape[0] != len(ids):
         raise InputError(
-            f"{where}: values have shape {X.shape}; expected ids x dimensions, "
-            "with at least one dimension"
-        )
-    if X.shape[0] != len(ids):
-        raise InputError(
-            f"{where}: {X.shape[0]} rows of values but {len(ids)} ids; give one id per row"
+            f"{where}: values have shape {X.shape}; expected {len(ids)} ids x dimensions, with at "
+            "least one dimension"
         )
     with np.errstate(over="ignore"):
         X = np.array(X, dtype=np.float32, order="C")

@@ -7,17 +7,16 @@ one embedding has one name over all lines, as in the figures.
 
 import re
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from perturbcore.core.files import read_yaml
 from perturbcore.data.published.facts import facts
 
-LINES = {
-    "essential": ("K-562", "Hep-G2", "Jurkat", "hTERT-RPE1"),
-    "norman": ("K-562",),
-    "sciplex": ("MCF7", "K562", "A549"),
-}
+KNOWN = read_yaml(Path(__file__).with_name("tables.yml"))
+LINES = {dataset: tuple(lines) for dataset, lines in KNOWN["lines"].items()}
 NEGATIVE, POSITIVE = "Negative control", "Positive control"
 
 
@@ -28,19 +27,6 @@ class Method(NamedTuple):
     embedding: str
     display: str
     modality: str
-
-
-# The first pattern that an embedding's name has gives the modality of its family.
-_FAMILY = [
-    (r"concatenated", "Fusion"),
-    (r"_(concat|sum|weighted)$", "Gene target"),
-    (r"^AIDO\.?[Cc]ell|^scGPT_|^scPRINT|^Geneformer|^TranscriptFormer", "Expression"),
-    (r"^AIDOdna", "DNA"),
-    (r"^AIDOprot|^ESM2|^RAG-16B|^STRING_sequence", "Protein"),
-    (r"^PCA_Fair", NEGATIVE),
-    (r"^scGenePT|^GenotypeVAE|^DepMap|^KG_|^GNN_|^STRING_|^RegNetwork", "Prior knowledge"),
-    (r"^cats|^fcfp", "Molecule structure"),
-]
 
 
 @cache
@@ -92,17 +78,16 @@ def parse_method(name: str, *, dataset: str, task: str, cell_line: str | None = 
     if embedding in _displays(dataset):
         display, modality = _displays(dataset)[embedding]
         return Method(predictor, embedding, display, modality)
-    modality = next((m for p, m in _FAMILY if re.search(p, embedding)), "Not classified")
-    return Method(predictor, embedding, _joined(embedding, dataset), modality)
-
-
-def _joined(embedding: str, dataset: str) -> str:
-    """Display name of two embeddings set side by side; others keep their name."""
-    match = re.match(r"^(.+\))_x_(.+\))_(pca_)?concatenated_\(D=\d+\)$", embedding)
-    if not match:
-        return embedding
-    parts = [_displays(dataset).get(part, (part, ""))[0] for part in match.groups()[:2]]
-    return " + ".join(parts) + (" (PCA blocks)" if match.group(3) else " (concatenated)")
+    modality = next(
+        (m for p, m in KNOWN["families"].items() if re.search(p, embedding)), "Not classified"
+    )
+    # the display name of two embeddings set side by side; others keep their name
+    pair = re.match(r"^(.+\))_x_(.+\))_(pca_)?concatenated_\(D=\d+\)$", embedding)
+    display = embedding
+    if pair:
+        parts = [_displays(dataset).get(part, (part, ""))[0] for part in pair.groups()[:2]]
+        display = " + ".join(parts) + (" (PCA blocks)" if pair.group(3) else " (concatenated)")
+    return Method(predictor, embedding, display, modality)
 
 
 def methods_of(section: str, *, head: str = "knn") -> pd.DataFrame:

@@ -4,24 +4,21 @@ Full tables where they are at hand, else the medians that are kept here.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
-from perturbcore.core.files import read_yaml
 from perturbcore.data import catalogue
 from perturbcore.data.published.facts import facts, source_of
-from perturbcore.data.published.names import parse_method
+from perturbcore.data.published.names import KNOWN, parse_method
 
-_KNOWN = read_yaml(Path(__file__).with_name("tables.yml"))
-SCORE_COLUMNS, METRICS = _KNOWN["columns"], _KNOWN["metrics"]
+SCORE_COLUMNS, METRICS = KNOWN["columns"], KNOWN["metrics"]
 PRIMARY = {"lfc": "L2", "deg": "f1_score"}
 # The plain Essential label is an older, smaller perturbation set with other folds; its scores are
 # not comparable with those of the full set and are kept apart wherever scores are used.
 OLDER = r"essential.regression$"
-_CROSS = _KNOWN["cross_context"]
+_CROSS = KNOWN["cross_context"]
 # table -> data set and task
-SCORE_TABLES = {f"cole2026/scores/{n}": tuple(n.split("_")[-2:]) for n in _KNOWN["scores"]}
+SCORE_TABLES = {f"cole2026/scores/{n}": tuple(n.split("_")[-2:]) for n in KNOWN["scores"]}
 # Read where they are at hand: Figures S5 and S6 are drawn from them.
 TAHOE_LFC = {"cole2026/scores/tahoe_lfc": ("tahoe", "lfc")}
 # table -> data set and metric
@@ -31,7 +28,7 @@ CROSS_TABLES = {
     for metric in _CROSS["metrics"]
 }
 # table -> data set and cell line
-CEILING_TABLES = {f"cole2026/exp_error/{n}_seed_5050": v for n, v in _KNOWN["ceilings"].items()}
+CEILING_TABLES = {f"cole2026/exp_error/{n}_seed_5050": v for n, v in KNOWN["ceilings"].items()}
 TABLES = (*SCORE_TABLES, *CROSS_TABLES, *CEILING_TABLES)
 HOW_TO_GET = (
     "`make data PROFILE=real` downloads the authors' tables (about 16 MB, non-commercial licence, "

@@ -283,7 +283,13 @@ def read_screen(path, *, backed: bool = False, **declaration) -> AnnData:
                 "(dataset=, scale=, perturbation=, batch=, cell_line=, control=); "
                 f"obs has {list(adata.obs.columns)}"
             )
-        _plain(adata)
+        # the file format made categories of text, and numpy scalars of plain values
+        for name in COLUMNS[:3]:
+            if name in adata.obs:
+                adata.obs[name] = as_labels(adata.obs[name], name)
+        declared = dict(adata.uns["perturbcore"])
+        plain = {k: bool(v) if k == "simulated" else str(v) for k, v in declared.items()}
+        adata.uns["perturbcore"] = plain
         validate_screen(adata)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
@@ -300,30 +306,16 @@ def normalise(adata: AnnData) -> AnnData:
     check_declared(adata)
     if str(adata.uns["perturbcore"]["scale"]) == "log1p":
         return adata
-    parts = [_log_of_share(b, adata.obs_names[i:j]) for i, j, b in blocks(adata)]
+    parts = []
+    for start, _, block in blocks(adata):
+        total = np.asarray(block.sum(1, dtype=np.float64)).ravel()
+        if (total <= 0).any():
+            cell = adata.obs_names[start + (total <= 0).argmax()]
+            raise InputError(f"cell {cell!r} has no counts: drop it, it cannot be normalised")
+        data = block.data * np.repeat((1e4 / total).astype(np.float32), np.diff(block.indptr))
+        # scipy shares the indices of a block with the screen where it can; the result must not
+        log = np.log1p(data).astype(np.float32, copy=False), block.indices.copy()
+        parts.append(sp.csr_matrix((*log, block.indptr.copy()), shape=block.shape))
     out = AnnData(sp.vstack(parts, format="csr"), obs=adata.obs.copy(), var=adata.var.copy())
     out.uns["perturbcore"] = {**dict(adata.uns["perturbcore"]), "scale": "log1p"}
     return out
-
-
-def _log_of_share(block, cells):
-    total = np.asarray(block.sum(1, dtype=np.float64)).ravel()
-    if (total <= 0).any():
-        raise InputError(
-            f"cell {cells[(total <= 0).argmax()]!r} has no counts: drop it, it cannot be normalised"
-        )
-    data = block.data * np.repeat((1e4 / total).astype(np.float32), np.diff(block.indptr))
-    # scipy shares the indices of a block with the screen where it can; the result must not
-    log = np.log1p(data).astype(np.float32, copy=False)
-    return sp.csr_matrix((log, block.indices.copy(), block.indptr.copy()), shape=block.shape)
-
-
-def _plain(adata):
-    """Undo what the file format did: categories become text, numpy scalars plain values."""
-    for name in ("perturbation", "batch", "cell_line"):
-        if name in adata.obs:
-            adata.obs[name] = as_labels(adata.obs[name], name)
-    declared = adata.uns["perturbcore"]
-    adata.uns["perturbcore"] = {
-        k: bool(v) if k == "simulated" else str(v) for k, v in dict(declared).items()
-    }

@@ -99,20 +99,22 @@ def constants_of(name: str) -> dict[str, Any]:
     return _cards()[name]["constants"]
 
 
-def make_dataset(responses: AnnData, card: Card, *, notes=(), **parts) -> Dataset:
+def make_dataset(responses: AnnData, card: Card, *, about=None, notes=(), **parts) -> Dataset:
     """Assemble a data set: responses say its name and task, ``cards.yml`` what a reader must know.
 
-    `notes`: sentences beside those of ``cards.yml``; `**parts`: further fields of `Dataset`.
+    `about`: title and the like, instead of those of ``cards.yml``; `notes`: sentences beside them;
+    `**parts`: further fields of `Dataset`.
     """
     declared = responses.uns["perturbcore"]
-    card_file = _cards()[declared["dataset"]].items()
-    about = {k: tuple(v) if isinstance(v, list) else v for k, v in card_file if k != "constants"}
-    about["notes"] += tuple(notes)
+    about = _cards()[declared["dataset"]] if about is None else about
+    about = {k: tuple(v) if isinstance(v, list) else v for k, v in about.items()}
+    about.pop("constants", None)
+    about["notes"] = (*about.get("notes", ()), *notes)
     parts["extras"] = MappingProxyType(parts.get("extras", {}))
     return Dataset(
         name=declared["dataset"],
         task=declared["task"],
-        simulated=declared["simulated"],
+        simulated=bool(declared.get("simulated", False)),
         responses=responses,
         card=card.frame(),
         **(about | parts),

@@ -1,7 +1,5 @@
 """The data sets of Cole et al. 2026 as preprocessed by the authors, with their stored folds."""
 
-from types import MappingProxyType
-
 import pandas as pd
 from anndata import AnnData
 
@@ -11,7 +9,7 @@ from perturbcore.data.authors.raw import raw_screens
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.published.tables import load_published
-from perturbcore.data.sets.base import Card, Dataset
+from perturbcore.data.sets.base import Card, Dataset, make_dataset
 
 SIMULATED = (
     "These files are a small fixture in the authors' layout, written from simulated cells: they "
@@ -61,19 +59,10 @@ def load(
             notes.append(f"No cells: {error}.")
     ceiling = _published_error(responses, notes) if task == "lfc" else None
     own = {"dataset": dataset, "root": root, "names": embeddings}
-    return Dataset(
-        name=dataset,
-        title=layout.title + (", simulated in the authors' layout" if about["simulated"] else ""),
-        task=task,
-        responses=responses,
-        screen=screen,
-        ceiling=ceiling,
-        card=card.frame(),
-        citations=layout.citations,
-        notes=tuple(notes),
-        simulated=bool(about["simulated"]),
-        extras=MappingProxyType({"authors": own}),
-    )
+    simulated = ", simulated in the authors' layout" if about["simulated"] else ""
+    known = {"title": layout.title + simulated, "citations": layout.citations}
+    parts = dict(screen=screen, ceiling=ceiling, extras={"authors": own})
+    return make_dataset(responses, card, about=known, notes=notes, **parts)
 
 
 def inputs(root=None, **_) -> list:

@@ -7,7 +7,7 @@ from perturbcore.data.folds import check_leakage
 from perturbcore.data.responses import check_responses, read_responses
 from perturbcore.data.screens.declare import declare_screen, read_screen
 from perturbcore.data.sets._make import controls_said, folded, responses_of
-from perturbcore.data.sets.base import Card, Dataset, check_options
+from perturbcore.data.sets.base import Card, Dataset, check_options, make_dataset
 
 
 def load(
@@ -59,14 +59,5 @@ def load(
         check_leakage(table)
         table.uns["perturbcore"] = {**table.uns["perturbcore"], "dataset": name}
         card.responses(table, f"{path.name}; {table.n_obs:,} rows; folds {folds}")
-    about = table.uns["perturbcore"]
-    return Dataset(
-        name=name,
-        title=title or name,
-        task=about["task"],
-        screen=cells,
-        responses=table,
-        card=card.frame(),
-        notes=(f"Read from {path.name}.",),
-        simulated=bool(about.get("simulated", False)),
-    )
+    notes = (f"Read from {path.name}.",)
+    return make_dataset(table, card, about={"title": title or name}, notes=notes, screen=cells)

@@ -1,7 +1,6 @@
 """L1000 level-3 chemical screen of HT115 cells on two replicate plates (PRnet's example)."""
 
 import pandas as pd
-from anndata import AnnData
 
 from perturbcore.core.errors import check_choice
 from perturbcore.data.catalogue import fetch
@@ -43,8 +42,14 @@ def load(control: str = "matched", n_folds: int = 5, seed: int = 0) -> Dataset:
     Qi et al. 2024; Subramanian et al. 2017.
     """
     check_choice("control", control, ("matched", "global"))
-    wells = _wells(fetch("prnet"))
-    card = Card()
+    raw, card = read_h5ad(fetch("prnet"), COLUMNS), Card()
+    obs = raw.obs[list(COLUMNS)].rename(columns=COLUMNS)
+    obs = obs.astype({c: float if c == "dose" else str for c in obs})
+    obs["is_control"] = obs["perturbation"] == CONTROL
+    obs["smiles"] = obs["smiles"].mask(obs["is_control"], "")
+    obs.index = obs.index.astype(str)
+    about = dict(dataset="prnet", scale="log2", identifier="drug")
+    wells = make_wells(raw.X, obs, raw.var_names, **about)
     treated = ~wells.obs["is_control"].to_numpy()
     drugs = _drugs(wells.obs[treated])
     several = int((drugs["n_structures"] > 1).sum())
@@ -58,17 +63,6 @@ def load(control: str = "matched", n_folds: int = 5, seed: int = 0) -> Dataset:
     which = "its" if control == "matched" else "all"
     card.responses(responses, f"mean over plates of the difference to {which} DMSO wells")
     return make_dataset(responses, card, replicates=wells, extras={"drugs": drugs.loc[keep]})
-
-
-def _wells(path) -> AnnData:
-    raw = read_h5ad(path, COLUMNS)
-    obs = raw.obs[list(COLUMNS)].rename(columns=COLUMNS)
-    obs = obs.astype({c: float if c == "dose" else str for c in obs})
-    obs["is_control"] = obs["perturbation"] == CONTROL
-    obs["smiles"] = obs["smiles"].mask(obs["is_control"], "")
-    obs.index = obs.index.astype(str)
-    about = dict(dataset="prnet", scale="log2", identifier="drug")
-    return make_wells(raw.X, obs, raw.var_names, **about)
 
 
 def _drugs(obs: pd.DataFrame) -> pd.DataFrame:

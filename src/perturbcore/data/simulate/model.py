@@ -14,6 +14,7 @@ from perturbcore.data.simulate.knowledge import Knowledge
 
 CONTROL = "control"
 LIBRARY_SD = 0.35  # of the log of a cell's total count
+TARGETS = 30  # genes that a gene regulates itself
 _CHUNK = 2048
 
 
@@ -107,7 +108,10 @@ def _effects(knowledge, perturbed, strength, settings, rng):
     programmes *= rng.random(programmes.shape) < 0.12
     stress_common = rng.standard_t(4, n_genes)
     effects = np.empty((n_lines, len(perturbed), n_genes))
-    own = _sparse_regulation(n_genes, rng).toarray()
+    k = min(TARGETS, n_genes)
+    columns = rng.integers(0, n_genes, (n_genes, k))
+    own = np.zeros((n_genes, n_genes))
+    np.add.at(own, (np.arange(n_genes)[:, None], columns), rng.normal(0.0, 1.0, (n_genes, k)))
     shared, specificity = np.sqrt(1.0 - settings.line_specificity**2), settings.line_specificity
     for line in range(n_lines):
         local = rng.normal(0, 1, programmes.shape)
@@ -120,14 +124,6 @@ def _effects(knowledge, perturbed, strength, settings, rng):
         size = strength[line][:, None]
         effects[line] = size * (settings.effect_size * specific + settings.stress_size * stress)
     return np.clip(effects, -3.0, 3.0)
-
-
-def _sparse_regulation(n_genes, rng, n_targets=30):
-    k = min(n_targets, n_genes)
-    columns = rng.integers(0, n_genes, (n_genes, k))
-    values = rng.normal(0.0, 1.0, (n_genes, k))
-    rows = np.repeat(np.arange(n_genes), k)
-    return sp.csr_matrix((values.ravel(), (rows, columns.ravel())), shape=(n_genes, n_genes))
 
 
 def _loadings(modules, rng, n_global=4):

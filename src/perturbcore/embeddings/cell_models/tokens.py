@@ -82,7 +82,11 @@ def control_cells(
     drawn = list(drawn_controls(screen, None, max_cells, seed))
     wanted = tuple(name for name, _, _ in drawn)
     blocks = [(rows, log_normalised(screen, rows)) for _, rows, _ in drawn]
-    columns = _columns(screen.var_names, [b for _, b in blocks], max_genes, keep)
+    columns = np.arange(screen.n_vars)
+    if max_genes is not None and max_genes < screen.n_vars:
+        share = np.mean([b.getnnz(axis=0) / b.shape[0] for _, b in blocks], axis=0)
+        share[screen.var_names.isin(list(keep))] += 2.0
+        columns = np.sort(np.argsort(-share, kind="stable")[:max_genes])
     batch = screen.obs["batch"].astype(str).to_numpy()
     values, mean, sd = [], [], []
     for rows, block in blocks:
@@ -129,11 +133,3 @@ def log_normalised(screen: AnnData, rows: np.ndarray) -> sp.csr_matrix:
     """Cells of a screen, normalised to 1e4 and logged, as a sparse matrix in memory."""
     part = screen[rows].to_memory() if screen.isbacked else screen[rows].copy()
     return sp.csr_matrix(normalise(part).X)
-
-
-def _columns(names, blocks, max_genes: int | None, keep: Sequence[str]) -> np.ndarray:
-    if max_genes is None or max_genes >= len(names):
-        return np.arange(len(names))
-    share = np.mean([b.getnnz(axis=0) / b.shape[0] for b in blocks], axis=0)
-    share[pd.Index(names).isin(list(keep))] += 2.0
-    return np.sort(np.argsort(-share, kind="stable")[:max_genes])
