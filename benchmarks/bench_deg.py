@@ -192,7 +192,7 @@ def make_labels(n, n_genes, seed=0):
     return X[:n], label[:n], X[n:], label[n:]
 
 
-def bench_fits(sizes, sample, device) -> list:
+def bench_fits(sizes, sample) -> list:
     """Compare one fit on all genes; the baseline is timed on a sample of them and scaled up."""
     from sklearn.linear_model import LogisticRegression
 
@@ -202,7 +202,7 @@ def bench_fits(sizes, sample, device) -> list:
     rows = []
     for n, n_genes in sizes:
         X, label, X_test, truth = make_labels(n, n_genes)
-        model = Softmax(device=device)
+        model = Softmax()
         model.fit(X, label[:, :8] + 1, C)
         start = time.perf_counter()
         ours = model.probabilities(model.fit(X, label + 1, C), X_test)
@@ -244,7 +244,6 @@ def main():
         "--small", action="store_true", help="a run of seconds, to see that it works"
     )
     parser.add_argument("--out", type=Path, help="write the table as JSON here")
-    parser.add_argument("--device", default="auto", help="of the classifier: auto, cpu or cuda")
     parser.add_argument("--only", choices=["labels", "fits"])
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -253,9 +252,7 @@ def main():
         return
     rows = [] if args.only == "fits" else bench_labels(SMALL if args.small else FULL)
     if args.only != "labels":
-        rows += bench_fits(
-            SMALL_FITS if args.small else FITS, 10 if args.small else 100, args.device
-        )
+        rows += bench_fits(SMALL_FITS if args.small else FITS, 10 if args.small else 100)
     print(pd.DataFrame(rows).drop(columns=["baseline", "agreement"]).to_string(index=False))
     for row in rows:
         print(row["task"], row["agreement"])

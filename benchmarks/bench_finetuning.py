@@ -17,7 +17,6 @@ from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.cell_models.pretrain import pretrain
 from perturbcore.embeddings.cell_models.tokens import ControlCells
 from perturbcore.models.finetuning.cells import Indexing, InSilicoKO
-from perturbcore.models.finetuning.model import FineTuned
 from perturbcore.score.model import Fold
 
 SIZES = dict(dim=32, heads=4, layers=1, latents=16)
@@ -82,8 +81,8 @@ def tuning(kind, n_perturbations, g):
     """Seconds an epoch over perturbations, batch 8, validation included."""
     cells = random_cells(200, g)
     encoder = pretrain(cells, epochs=1, **SIZES).encoder
-    model = FineTuned(
-        kind(encoder, cells, hidden=(1024, 2048)), name="CT", modality="Expression", lrs=(1e-3,),
+    model = kind(
+        encoder, cells, hidden=(1024, 2048), name="CT", modality="Expression", lrs=(1e-3,),
         batch_sizes=(8,), epochs=3,
     )  # fmt: skip
     rng = np.random.default_rng(0)

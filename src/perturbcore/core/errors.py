@@ -44,7 +44,10 @@ def wrong_value(error, where: str, known=()) -> ParameterError:
     if kind == "missing":
         return ParameterError(f"{where}: the key '{place}' is missing")
     if kind == "value_error":
-        return ParameterError(f"{where}: {place}: {first['ctx']['error']}")
+        said = [where, place if first["loc"] else "", str(first["ctx"]["error"])]
+        return ParameterError(": ".join(filter(None, said)))
+    if not kind.endswith(("_type", "_parsing")):
+        return ParameterError(f"{where}: {place}={value!r}: {first['msg']}")
     wanted = kind.removesuffix("_type").removesuffix("_parsing")
     wanted = _WORDS.get(wanted, wanted)
     return ParameterError(

@@ -151,7 +151,7 @@ def _results(responses, task, jobs, names, n_jobs) -> Iterator[tuple[list[UnitRe
     with threadpool_limits(1):
         work = joblib.Parallel(n_jobs, prefer="threads", return_as="generator_unordered")
         yield from work(
-            joblib.delayed(_run)(group, [cuts.of(job, products=True) for job in group], names)
+            joblib.delayed(_run)(group, [cuts.of(job) for job in group], names)
             for group in groups.values()
         )
     for job in jobs:
@@ -159,12 +159,8 @@ def _results(responses, task, jobs, names, n_jobs) -> Iterator[tuple[list[UnitRe
             yield _run([job], [cuts.of(job)], names)
 
 
-@dataclass(eq=False)
-class _Cut:
-    """A fold with what it hides: per cell line the truth of the test rows and more."""
-
-    fold: Fold
-    hidden: dict[str, dict]
+# a fold, and what it hides: per cell line the truth of the test rows and more
+Cut = tuple[Fold, dict[str, dict]]
 
 
 class _Cuts:
@@ -172,20 +168,18 @@ class _Cuts:
 
     def __init__(self, responses: AnnData, task: Task):
         self.responses, self.task = responses, task
-        self._made: dict[tuple, _Cut] = {}
-        self._products: dict[str, np.ndarray | None] = {}
+        self._made: dict[tuple, Cut] = {}
 
-    def of(self, job: _Job, products: bool = False) -> _Cut:
+    def of(self, job: _Job) -> Cut:
         key = (job.number, job.lines)
         if key not in self._made:
             self._made = {k: cut for k, cut in self._made.items() if k[0] == job.number}
             self._made[key] = self._cut(job)
-        fold = self._made[key].fold
-        if products and fold.gram is None and len(job.lines) == 1:
-            fold.gram = self._gram(job.lines[0], fold.number)
+        if job.group is not None:
+            _ = self._made[key][0].gram  # made once for the copies that the models get
         return self._made[key]
 
-    def _cut(self, job: _Job) -> _Cut:
+    def _cut(self, job: _Job) -> Cut:
         fold, hidden = Fold.of(self.responses, job.number, job.lines), {}
         trained, asked = (
             x.obs["cell_line"].astype(str).to_numpy() for x in (fold.train, fold.test)
@@ -200,30 +194,21 @@ class _Cuts:
                 "train": fold.truth if whole else fold.truth[np.flatnonzero(trained == line)],
                 "memo": {},
             }
-        return _Cut(fold, hidden)
-
-    def _gram(self, line: str, number: int) -> np.ndarray | None:
-        """Cut the training block out of the products of a whole line, which are made once."""
-        rows = rows_of(self.responses, line)
-        if line not in self._products:
-            self._products[line] = self.task.products(self.task.truth(rows))
-        gram = self._products[line]
-        train = np.flatnonzero(rows.obs["fold"].to_numpy().astype(int) != number)
-        return None if gram is None else gram[np.ix_(train, train)]
+        return fold, hidden
 
 
-def _run(jobs: list[_Job], cuts: list[_Cut], names: list[str]) -> tuple[list[UnitResult], int]:
+def _run(jobs: list[_Job], cuts: list[Cut], names: list[str]) -> tuple[list[UnitResult], int]:
     results: list[UnitResult] = []
     cache: dict = {}
-    for job, cut in zip(jobs, cuts, strict=True):
-        fold = copy.copy(cut.fold)
+    for job, (whole, hidden) in zip(jobs, cuts, strict=True):
+        fold = copy.copy(whole)
         fold.cache = cache
         started = time.perf_counter()
         prediction = fit_predict(job.model, fold)
         _check_prediction(prediction, fold, job.model)
         seconds = (time.perf_counter() - started) / len(job.keys)
         for line, key in job.keys.items():
-            part = cut.hidden[line]
+            part = hidden[line]
             said = prediction.values[..., part["at"], :]
             values, each = fold.task.score(
                 part["truth"],

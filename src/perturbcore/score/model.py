@@ -50,9 +50,8 @@ class Fold:
     (benchmarks chose which pairs to label partly by the answer).
 
     `cell_lines`: one, or all of them for a joint model; `train`: training responses; `test`:
-    `perturbation`, `cell_line` and `fold` of the test rows, and the genes, X is NaN; `gram`: inner
-    products of the training responses (n_train, n_train), where the task has them; `cache`: shared
-    by models of one `group`, for what they would otherwise compute again.
+    `perturbation`, `cell_line` and `fold` of the test rows, and the genes, X is NaN; `cache`:
+    shared by models of one `group`, for what they would otherwise compute again.
     """
 
     number: int
@@ -60,7 +59,6 @@ class Fold:
     cell_lines: tuple[str, ...]
     train: AnnData
     test: AnnData
-    gram: np.ndarray | None = None
     cache: dict = field(default_factory=dict)
 
     @classmethod
@@ -97,6 +95,11 @@ class Fold:
     def truth(self) -> Any:
         """Training truth in the form of the task: an (n, g) array, or `Labels`."""
         return self.task.truth(self.train)
+
+    @cached_property
+    def gram(self) -> np.ndarray | None:
+        """Inner products of the training responses (n_train, n_train), where the task has them."""
+        return self.task.products(self.truth)
 
     @cached_property
     def train_ids(self) -> pd.Index:

@@ -13,19 +13,22 @@ from perturbcore.core.errors import ParameterError
 
 
 class Learner(lightning.LightningModule):
-    """A lightning module that only needs a loss and an optimiser.
+    """A lightning module that only needs a loss, and a learning rate `lr`.
 
-    Subclasses define `loss` and `optimizer`; where validation is measured in another way than
-    training, `validation_loss`; where the learning rate changes, `schedule`.
+    Subclasses define `loss`; where it is not Adam, `optimizer`; where validation is measured in
+    another way than training, `validation_loss`; where the learning rate changes, `schedule`.
     """
+
+    lr: float
 
     def loss(self, batch) -> dict[str, torch.Tensor]:
         """Return the parts of the loss of a batch; the key "loss" is minimised."""
         raise NotImplementedError
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Return the optimiser of the parameters to be trained."""
-        raise NotImplementedError
+        """Return the optimiser: Adam over what learns."""
+        learning = [p for p in self.parameters() if p.requires_grad]
+        return torch.optim.Adam(learning, lr=self.lr, fused=True)
 
     def validation_loss(self, batch) -> torch.Tensor:
         """Return the loss by which epochs are compared, a mean over the batch."""

@@ -16,10 +16,7 @@ from perturbcore.core.files import replaced
 from perturbcore.embeddings.base import Embedding, align
 from perturbcore.models.decoders.cells import Cells, batch_mean
 from perturbcore.models.decoders.model import TrainingCells
-from perturbcore.models.simple.base import Targets
-from perturbcore.models.simple.knn import KNN
-from perturbcore.models.simple.space import NestedSpace
-from perturbcore.score.model import Fold, Model, Prediction
+from perturbcore.score.model import Fold, Model, Prediction, fit_predict
 
 # cells generated together: a handful of perturbations of a small screen, a part of one of a large
 TOGETHER = 8192
@@ -28,41 +25,25 @@ KEPT, KEPT_CELLS = 40, 120
 
 
 class Shift:
-    """Control cells moved by one vector per perturbation: what a distribution model must beat.
+    """Control cells moved by what a model of responses predicts.
 
-    `by` says where the vector comes from: "knn" on the embedding, exactly as `evaluate` has it;
-    "train_mean", the mean training response; or "nothing", so that controls stay as they are. The
-    rest is of kNN: the grid of neighbours, components of the embedding, folds by which k is chosen.
-    Shifted values may be below zero, as no expression is; cutting them would change the mean that
-    is scored.
+    A distribution model must beat it. Shifted values may be below zero, as no expression is;
+    cutting them would change the mean that is scored.
     """
 
-    chosen, history, seconds = "", None, 0.0
+    history, seconds = None, 0.0
 
-    def __init__(
-        self, by: str, k: Sequence[int] = (), n_components: int = 100, inner_folds: int = 5
-    ):
-        self.by, self.k, self.n_components, self.inner_folds = by, [*k], n_components, inner_folds
-        self.spec = {"class": "shift"} | vars(self)
+    def __init__(self, model: Model):
+        self.model = model
+        self.spec = {"class": "shift", "by": model.predictor, "model": dict(model.spec)}
 
     def fit(self, data: TrainingCells) -> "Shift":
-        """Compute the vector of each test perturbation."""
-        Y = np.asarray(data.responses.X, dtype=np.float32)
-        mean = Y.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self.shift = dict.fromkeys(data.test, mean if self.by == "train_mean" else 0 * mean)
-        if self.by != "knn":
-            return self
-        names = data.responses.obs["perturbation"].astype(str).to_numpy()
-        order = np.argsort(names)
-        order = order[np.isin(names[order], data.vectors.index)]
-        test = [p for p in data.test if p in data.vectors.index]
-        space = NestedSpace(
-            data.vectors.loc[names[order]].to_numpy(), data.vectors.loc[test].to_numpy(),
-            self.n_components, inner_folds=self.inner_folds, inner_seed=42, inner_shuffle=True,
-        )  # fmt: skip
-        values, k = KNN(self.k).predict(space, Targets(Y[order]))
-        self.chosen = str(k)
-        self.shift.update(zip(test, values, strict=True))
+        """Let the model predict the test perturbations."""
+        found = fit_predict(self.model, data.fold)
+        self.chosen, self.shift = (
+            found.chosen,
+            dict(zip(data.fold.test_ids, found.values, strict=True)),
+        )
         return self
 
     def sample(self, controls, index: np.ndarray, names: Sequence[str], seed: int) -> np.ndarray:
@@ -151,8 +132,7 @@ class DecoderModel(Model):
             vectors=vectors,
             control_batch=cells.batch[controls],
             cell_batch=cells.batch[rows],
-            test=list(fold.test_ids),
-            responses=fold.train,
+            fold=fold,
             seed=int(digest(self.seed, line, fold.number)[:7], 16),
             folder=self.folder / "training",
         )

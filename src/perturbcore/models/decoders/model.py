@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-from anndata import AnnData
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import ParameterError
@@ -24,6 +23,7 @@ from perturbcore.models.decoders.latent import Latent, vector_units
 from perturbcore.models.decoders.options import DecoderOptions
 from perturbcore.models.decoders.pairs import Pairs
 from perturbcore.models.decoders.processes import PROCESSES
+from perturbcore.score.model import Fold
 
 WEIGHT_DECAY, WARMUP = 1e-4, 0.001  # as published; the warm-up is a share of all steps
 # cells that go through a network together when sampling, small enough for a processor's cache where
@@ -37,9 +37,9 @@ class TrainingCells:
 
     `controls, cells` (n_control, n_genes) float32: log-normalised expression; `perturbation,
     control_batch, cell_batch`: labels of the rows; `vectors`: embedding of training and of test
-    perturbations, where there is one; `test`: perturbations to be generated; `folder`: checkpoints
-    and weights go to a subfolder named by what decides the result: a killed fit resumes there, a
-    finished one is loaded.
+    perturbations, where there is one; `fold`: what a model of responses is given; `folder`:
+    checkpoints and weights go to a subfolder named by what decides the result: a killed fit resumes
+    there, a finished one is loaded.
     """
 
     controls: sp.csr_matrix
@@ -48,8 +48,7 @@ class TrainingCells:
     vectors: pd.DataFrame
     control_batch: np.ndarray
     cell_batch: np.ndarray
-    test: Sequence[str] = ()
-    responses: AnnData | None = None
+    fold: Fold | None = None
     seed: int = 0
     folder: Path | None = None
 

@@ -1,19 +1,17 @@
 """Everything that decides what a decoder is, how it is trained and how it samples."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from perturbcore.core.errors import ParameterError
-from perturbcore.core.files import read_yaml
+from perturbcore.core.options import Options, Share
 
 GROUP = 16  # cells of one perturbation that choose their partners together
 _PRESETS = Path(__file__).with_name("presets.yml")
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class DecoderOptions(BaseModel, frozen=True, extra="forbid"):
+class DecoderOptions(Options):
     r"""Options of a decoder; ``presets.yml`` has the published values and small ones of our own.
 
     `n_components`: of the latent space; `scaling`: one linear map takes the training latents to
@@ -76,19 +74,6 @@ class DecoderOptions(BaseModel, frozen=True, extra="forbid"):
     sampler: Literal["ddpm", "ddim"] = "ddpm"
     steps: PositiveInt = 20
 
-    def __init__(self, method: str, **options: Any):
-        try:
-            super().__init__(method=method, **options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"]))
-            if first["type"] == "extra_forbidden":
-                there = ", ".join(type(self).model_fields)
-                raise ParameterError(f"no option {name!r}; there are: {there}") from None
-            value = f"{name}={first['input']!r}: " if name else ""
-            message = first["msg"].removeprefix("Value error, ")
-            raise ParameterError(f"{value}{message}") from None
-
     @model_validator(mode="after")
     def _fit_together(self) -> "DecoderOptions":
         if self.backbone == "dit" and (self.width % (2 * self.heads) or self.frequencies % 2):
@@ -109,8 +94,4 @@ class DecoderOptions(BaseModel, frozen=True, extra="forbid"):
 
 def preset(size: str, method: str, **changes: Any) -> DecoderOptions:
     """Return the options of a size ("published" or "laptop") and method, some of them changed."""
-    sizes = read_yaml(_PRESETS)
-    if size not in sizes or method not in sizes[size]:
-        there = f"sizes {', '.join(sizes)}; methods diffusion, flow, bridge"
-        raise ParameterError(f"no decoder of size '{size}' and method '{method}': {there}")
-    return DecoderOptions(**{"method": method, **sizes[size][method], **changes})
+    return DecoderOptions.preset(_PRESETS, size, method, method=method, **changes)

@@ -24,28 +24,29 @@ from perturbcore.embeddings.cell_models.cells import (
 from perturbcore.embeddings.cell_models.huggingface import load_huggingface
 from perturbcore.embeddings.cell_models.pretrain import Pretrained, pretrain
 from perturbcore.embeddings.cell_models.tokens import ControlCells, control_cells
-from perturbcore.models.finetuning.model import Adaptation, FineTuned, TrainingLabels
+from perturbcore.models.finetuning.model import FineTuned, TrainingLabels
 from perturbcore.models.finetuning.objectives import FrozenHead, IndexingHead, KnockOutHead
 
 LRS = (1e-2, 1e-3, 1e-4, 1e-5)
 
 
-class CellAdaptation(Adaptation):
+class FineTunedCells(FineTuned):
     """What the three ways of using an encoder share.
 
-    `cells`: with the encoder's genes, of the lines to be predicted; `hidden`: widths of the head.
+    `cells`: with the encoder's genes, of the lines to be predicted; `hidden`: widths of the head;
+    `rank`: of the adapters, see `adapt`; `use`: options of the way; `training`: see `FineTuned`.
     """
 
     tasks, validation, least, together, stream = ("lfc",), 0.2, 5, 64, 3
 
     def __init__(
-        self, encoder, cells: ControlCells, *, hidden: Sequence[int], rank: int = 8, seed: int = 0,
-        **own: int | None,
+        self, encoder, cells: ControlCells, use: dict, *, hidden: Sequence[int], rank: int = 8,
+        **training,
     ):  # fmt: skip
+        super().__init__(**training)
         self.encoder, self.cells = encoder, cells.take(encoder.genes)
-        self.hidden, self.rank, self.seed, self.own = tuple(hidden), rank, seed, own
-        shared = {"class": type(self).__name__, "hidden": self.hidden, "rank": rank, "seed": seed}
-        self.spec = shared | own
+        self.use, self.hidden, self.rank = use, tuple(hidden), rank
+        self.own = {"hidden": self.hidden, "rank": rank, **use}
         self._vectors: dict = {}
 
     @cached_property
@@ -72,21 +73,21 @@ class CellAdaptation(Adaptation):
         return adapt(copy.deepcopy(self.encoder), self.rank, seed=self.seed)
 
 
-class FrozenMLP(CellAdaptation):
+class FrozenMLP(FineTunedCells):
     """Ablation: a head on the frozen encoder's gene vectors, averaged over `max_cells` controls."""
 
     predictor = "frozen + MLP"
 
     def __init__(self, encoder, cells, *, max_cells: int = 256, **options):
-        super().__init__(encoder, cells, max_cells=max_cells, **options)
+        super().__init__(encoder, cells, {"max_cells": max_cells}, **options)
 
     def _objective(self, line, mean, outputs, options):
         if line not in self._vectors:
-            self._vectors[line] = gene_vectors(self.encoder, self.cells, line, **self.own)
+            self._vectors[line] = gene_vectors(self.encoder, self.cells, line, **self.use)
         return FrozenHead(self._vectors[line], mean, **options)
 
 
-class Indexing(CellAdaptation):
+class Indexing(FineTunedCells):
     """Fine-tuning by indexing: Cole et al. 2026, Eq. 13-14.
 
     A training step averages `n_cells` control cells, validation and prediction `n_eval`.
@@ -95,14 +96,14 @@ class Indexing(CellAdaptation):
     predictor = "indexing"
 
     def __init__(self, encoder, cells, *, n_cells: int = 16, n_eval: int = 128, **options):
-        super().__init__(encoder, cells, n_cells=n_cells, n_eval=n_eval, **options)
+        super().__init__(encoder, cells, {"n_cells": n_cells, "n_eval": n_eval}, **options)
 
     def _objective(self, line, mean, outputs, options):
         position, values = self.cells.position(line), self.cells.of(line)
-        return IndexingHead(self._adapted(), values, position, mean, **self.own, **options)
+        return IndexingHead(self._adapted(), values, position, mean, **self.use, **options)
 
 
-class InSilicoKO(CellAdaptation):
+class InSilicoKO(FineTunedCells):
     """Fine-tuning by in-silico knock-out: Cole et al. 2026, Eq. 15-16.
 
     The error of a training step is taken over `asked` output genes, drawn anew; None: all.
@@ -111,12 +112,12 @@ class InSilicoKO(CellAdaptation):
     predictor = "in-silico KO"
 
     def __init__(self, encoder, cells, *, asked: int | None = None, **options):
-        super().__init__(encoder, cells, asked=asked, **options)
+        super().__init__(encoder, cells, {"asked": asked}, **options)
 
     def _objective(self, line, mean, outputs, options):
         position, output = self.cells.position(line), self.cells.genes.get_indexer(outputs)
         average = self.cells.mean[position]
-        return KnockOutHead(self._adapted(), average, position, output, mean, **self.own, **options)
+        return KnockOutHead(self._adapted(), average, position, output, mean, **self.use, **options)
 
 
 def adapt(encoder: nn.Module, rank: int, *, seed: int = 0) -> nn.Module:
@@ -213,18 +214,15 @@ def cell_models(
             lr=pretraining_lr, seed=seed, folder=folder,
         )  # fmt: skip
         encoder = pretrained.encoder
-    shared = {"rank": rank, "seed": seed}
-    uses = [
-        (FrozenMLP(encoder, cells, hidden=hidden, max_cells=n_eval, **shared), epochs),
-        (Indexing(encoder, cells, hidden=hidden, n_cells=n_cells, n_eval=n_eval, **shared), epochs),
-        (InSilicoKO(encoder, cells, hidden=hidden_ko, asked=asked, **shared), epochs_ko),
-    ]
+    shared = dict(
+        rank=rank, lrs=lrs, batch_sizes=[batch_size], patience=patience, seed=seed, folder=folder,
+        name=name, modality="Expression",
+    )  # fmt: skip
+    wide = shared | {"hidden": hidden, "epochs": epochs}
     models = [
-        FineTuned(
-            use, epochs=n, name=name, modality="Expression", lrs=lrs, batch_sizes=[batch_size],
-            patience=patience, seed=seed, folder=folder,
-        )
-        for use, n in uses
-    ]  # fmt: skip
+        FrozenMLP(encoder, cells, max_cells=n_eval, **wide),
+        Indexing(encoder, cells, n_cells=n_cells, n_eval=n_eval, **wide),
+        InSilicoKO(encoder, cells, asked=asked, hidden=hidden_ko, epochs=epochs_ko, **shared),
+    ]
     embeddings = frozen_embeddings(encoder, cells, name=name, max_cells=n_eval)
     return CellModels(cells, pretrained, embeddings, models)

@@ -14,48 +14,45 @@ from torch import Tensor, nn
 from perturbcore.core.digest import digest
 from perturbcore.core.training.learner import Learner
 from perturbcore.embeddings.gcn import GraphNetwork, Pretrained, normalised, sparse_tensor
-from perturbcore.models.finetuning.model import Adaptation, FineTuned, TrainingLabels
+from perturbcore.models.finetuning.model import FineTuned, TrainingLabels
 from perturbcore.models.finetuning.objectives import unsquared_l2
 from perturbcore.score.task import Task
 
 LRS, BATCH_SIZES = (1e-3, 1e-4, 1e-5), (16, 32, 64)
 
 
-def graph_model(
-    pretrained: Pretrained,
-    nodes: pd.Series,
-    *,
-    frozen: bool = False,
-    lrs: Sequence[float] = LRS,
-    batch_sizes: Sequence[int] = BATCH_SIZES,
-    epochs: int = 50,
-    patience: int = 5,
-    name: str = "GNN",
-    modality: str = "Prior knowledge",
-    **options,
-) -> FineTuned:
-    """Make the model of a graph network; the defaults are the published grid.
+class FineTunedGraph(FineTuned):
+    """A graph network with a linear head; the defaults are the published grid.
 
     `nodes`: node number, indexed by perturbation name (several names may lead to one node);
     `frozen`: ablation: the head alone is trained; `options`: see `FineTuned`.
 
     Cole et al. 2026, section 4.8.2, Eq. 17-18.
     """
-    return FineTuned(
-        GraphAdaptation(pretrained, nodes, frozen), name=name, modality=modality, lrs=lrs,
-        batch_sizes=batch_sizes, epochs=epochs, patience=patience, **options,
-    )  # fmt: skip
-
-
-class GraphAdaptation(Adaptation):
-    """A graph network with a linear head: see `graph_model`."""
 
     validation, least, stream = 0.1, 10, 7
 
-    def __init__(self, pretrained: Pretrained, nodes: pd.Series, frozen: bool = False):
+    def __init__(
+        self,
+        pretrained: Pretrained,
+        nodes: pd.Series,
+        *,
+        frozen: bool = False,
+        lrs: Sequence[float] = LRS,
+        batch_sizes: Sequence[int] = BATCH_SIZES,
+        epochs: int = 50,
+        patience: int = 5,
+        name: str = "GNN",
+        modality: str = "Prior knowledge",
+        **options,
+    ):
+        super().__init__(
+            name=name, modality=modality, lrs=lrs, batch_sizes=batch_sizes, epochs=epochs,
+            patience=patience, **options,
+        )  # fmt: skip
         self.pretrained, self.nodes, self.frozen = pretrained, nodes, frozen
         self.predictor = "frozen + linear" if frozen else "fine-tuned"
-        self.spec = {"class": "graph", "frozen": frozen}
+        self.own = {"frozen": frozen}
         layers = len(pretrained.network.convolutions)
         self._near = Neighbourhood(normalised(pretrained.A), layers)
 
@@ -176,8 +173,3 @@ class GraphObjective(Learner):
             return {"loss": unsquared_l2(found, label)}
         known = batch["known"]
         return {"loss": F.binary_cross_entropy_with_logits(found[known], label[known])}
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Adam over what learns."""
-        learning = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.Adam(learning, lr=self.lr, fused=True)

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import product
 from pathlib import Path
 
@@ -17,41 +16,6 @@ from perturbcore.score.labels import best_threshold
 from perturbcore.score.model import Fold, Model, Prediction
 
 
-class Adaptation:
-    """A pretrained network and a way of using it, as `FineTuned` trains it.
-
-    `predictor`: the way of using it, a column of the scores; `tasks`: those that it can learn;
-    None: all; `validation`: share of the training perturbations set aside; `least`: fewest training
-    perturbations known to the network; with fewer, the training mean predicts; `together`:
-    perturbations that go through the network at once outside training; `stream`: number of the
-    random stream that draws the perturbations set aside; `spec`: every hyperparameter; `digest`:
-    content of the pretrained network and of what it reads.
-    """
-
-    predictor: str
-    tasks: tuple[str, ...] | None = None
-    validation: float
-    least: int
-    together = 10**9
-    stream: int
-    spec: dict
-    digest: str
-
-    def positions(self, names: Sequence[str]) -> np.ndarray:
-        """Return the number of each perturbation in the network, -1 where it has none."""
-        raise NotImplementedError
-
-    def objective(
-        self, line: str, data: "TrainingLabels", at: np.ndarray, outputs: list[str], lr: float
-    ) -> Learner:
-        """Return a fresh copy of the network with a head, to be trained on positions `at`."""
-        raise NotImplementedError
-
-    def read(self, at: np.ndarray) -> dict:
-        """Return what the objective is called with for some positions."""
-        raise NotImplementedError
-
-
 class FineTuned(Model):
     """A pretrained network trained on the responses of one cell line at a time, as a `Model`.
 
@@ -61,17 +25,28 @@ class FineTuned(Model):
     the network does not know are not trained on, and are predicted at the mean of all training
     responses.
 
-    `adaptation`: left as it is: each training works on a copy; `lrs, batch_sizes`: to choose
-    from; batches are counted in perturbations; `patience`: stop after so many epochs without a
-    better validation loss; `folder`: checkpoints of a fold while it is trained: a killed run
-    resumes there; `name, modality`: columns of the scores.
+    `lrs, batch_sizes`: to choose from; batches are counted in perturbations; `patience`: stop after
+    so many epochs without a better validation loss; `folder`: checkpoints of a fold while it is
+    trained: a killed run resumes there; `name, modality`: columns of the scores.
+
+    A subclass brings the network, of which each training gets a copy, and says how it is used.
+    `validation`: share of the training perturbations set aside; `least`: fewest training
+    perturbations known to the network; with fewer, the training mean predicts; `together`:
+    perturbations that go through the network at once outside training; `stream`: number of the
+    random stream that draws the perturbations set aside; `own`: hyperparameters of the use;
+    `digest`: content of the pretrained network and of what it reads.
 
     Cole et al. 2026, sections 4.8.2 and 4.10.
     """
 
+    validation: float
+    least: int
+    together = 10**9
+    stream: int
+    own: dict
+
     def __init__(
         self,
-        adaptation: Adaptation,
         *,
         name: str,
         modality: str,
@@ -88,23 +63,30 @@ class FineTuned(Model):
             )
         if epochs < 1 or (patience is not None and patience < 1):
             raise ParameterError(f"epochs={epochs} and patience={patience} must be at least 1")
-        self.adaptation, self.predictor = adaptation, adaptation.predictor
-        self.name, self.modality, self.tasks = name, modality, adaptation.tasks
-        self.code = [type(self), type(adaptation)]
+        self.name, self.modality = name, modality
         self.lrs, self.batch_sizes = tuple(map(float, lrs)), tuple(map(int, batch_sizes))
         self.epochs, self.patience, self.seed = epochs, patience, seed
         self.folder = None if folder is None else Path(folder)
 
+    def positions(self, names: Sequence[str]) -> np.ndarray:
+        """Return the number of each perturbation in the network, -1 where it has none."""
+        raise NotImplementedError
+
+    def objective(
+        self, line: str, data: "TrainingLabels", at: np.ndarray, outputs: list[str], lr: float
+    ) -> Learner:
+        """Return a fresh copy of the network with a head, to be trained on positions `at`."""
+        raise NotImplementedError
+
+    def read(self, at: np.ndarray) -> dict:
+        """Return what the objective is called with for some positions."""
+        raise NotImplementedError
+
     @property
     def spec(self) -> dict:
         """Every hyperparameter."""
-        own = ("lrs", "batch_sizes", "epochs", "patience", "seed")
-        return {"adaptation": self.adaptation.spec} | {k: getattr(self, k) for k in own}
-
-    @cached_property
-    def digest(self) -> str:
-        """Content of the pretrained network and of what it reads."""
-        return self.adaptation.digest
+        names = ("lrs", "batch_sizes", "epochs", "patience", "seed")
+        return {"class": type(self).__name__, **self.own} | {k: getattr(self, k) for k in names}
 
     def fit(self, fold: Fold) -> "FineTuned":
         """Train on the responses of a cell line."""
@@ -114,17 +96,17 @@ class FineTuned(Model):
                 f"cell line {line!r} has no training perturbation in fold {fold.number}"
             )
         self.data, names = TrainingLabels(fold), fold.train_ids.to_numpy()
-        at = self.adaptation.positions(names)
+        at = self.positions(names)
         rows = np.flatnonzero(at >= 0)
         self.known, self.network, self.threshold, self.note = len(rows), None, None, {}
         self.chosen = "training mean: the network knows too few of the perturbations"
-        if len(rows) < self.adaptation.least:
+        if len(rows) < self.least:
             return self
         # by name, so that the order of the file decides nothing
         order = rows[np.argsort(names[rows], kind="stable")]
-        stream = np.random.default_rng([self.seed, fold.number, self.adaptation.stream])
+        stream = np.random.default_rng([self.seed, fold.number, self.stream])
         order = order[stream.permutation(len(order))]
-        n_out = max(1, round(self.adaptation.validation * len(order)))
+        n_out = max(1, round(self.validation * len(order)))
         held = order[:n_out]
         self._search(fold, line, at, order[n_out:], held)
         if self.data.task.partial:
@@ -138,7 +120,7 @@ class FineTuned(Model):
 
         The note says the validation loss of each combination.
         """
-        at = self.adaptation.positions(fold.test_ids)
+        at = self.positions(fold.test_ids)
         asked = np.flatnonzero(at >= 0)
         values = np.repeat(self.data.floor[..., None, :], len(at), axis=-2)
         if self.network is not None and len(asked):
@@ -152,10 +134,10 @@ class FineTuned(Model):
         least, losses, folders = np.inf, {}, []
         outputs = list(fold.train.var_names)
         for lr, size in product(self.lrs, self.batch_sizes):
-            network = self.adaptation.objective(line, self.data, at[fitted], outputs, lr)
+            network = self.objective(line, self.data, at[fitted], outputs, lr)
             folder, key = self._place(fold, line, at, lr, size)
             folders.append(folder)
-            check = self._batches(at, held, self.adaptation.together, False)
+            check = self._batches(at, held, self.together, False)
             try:
                 done = fit(
                     network, self._batches(at, fitted, size, True), check,
@@ -186,7 +168,7 @@ class FineTuned(Model):
             batch = {"response": torch.as_tensor(data.label[chosen])}
             if data.known is not None:
                 batch["known"] = torch.as_tensor(data.known[chosen])
-            return batch | self.adaptation.read(at[chosen])
+            return batch | self.read(at[chosen])
 
         return Batches(len(rows), size, make, seed=self.seed, shuffle=shuffle)
 
@@ -194,16 +176,16 @@ class FineTuned(Model):
     def _said(self, at) -> np.ndarray:
         """Return what the network says of some positions."""
         self.network.eval()
-        size = self.adaptation.together
+        size = self.together
         parts = [at[i : i + size] for i in range(0, len(at), size)]
-        found = [self.network(**self.adaptation.read(part)) for part in parts]
+        found = [self.network(**self.read(part)) for part in parts]
         return self.data.from_scale(torch.cat(found, dim=-2)).numpy()
 
     def _place(self, fold, line, at, lr, size) -> tuple[Path | None, str]:
         if self.folder is None:
             return None, ""
         what = (self.data.label, self.data.known, at, line, fold.number, lr, size)
-        key = digest(self.spec, self.digest, *what, code_digest(*self.code))
+        key = digest(self.spec, self.digest, *what, code_digest(type(self)))
         return self.folder / f"fine-tuned-{key}", key
 
 

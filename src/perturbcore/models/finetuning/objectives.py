@@ -45,8 +45,7 @@ class Scaler(nn.Module):
 class Objective(Learner):
     """Predict responses of a cell line, (b, g), from the positions of the target genes, (b,).
 
-    The prediction begins at the mean training response (g,) and the network learns the rest, by
-    Adam.
+    The prediction begins at the mean training response (g,) and the network learns the rest.
     """
 
     def __init__(self, mean: np.ndarray, lr: float):
@@ -56,11 +55,6 @@ class Objective(Learner):
     def loss(self, batch) -> dict:
         """Un-squared L2 error."""
         return {"loss": unsquared_l2(self(batch["target"]), batch["response"])}
-
-    def optimizer(self):
-        """Adam over what learns."""
-        learning = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.Adam(learning, lr=self.lr, fused=True)
 
 
 class FrozenHead(Objective):

@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.model_selection import KFold
 
 from perturbcore.core.digest import digest
-from perturbcore.models.fusion.kernels import auroc_alone, error_alone
+from perturbcore.models.fusion.kernels import loss_alone
 from perturbcore.models.fusion.sources import INNER_SEED, lay_out_fold
 from perturbcore.score.model import Fold, Model, Prediction, fit_predict
 
@@ -43,8 +43,8 @@ class BestSource(Model):
         losses = []
         for line in fold.cell_lines:
             laid = lay_out_fold(_of_line(fold, line), self.under.embeddings, **self.layout)
-            loss = -auroc_alone(laid) if laid.pairs else error_alone(laid)
-            losses.append(dict(zip((s.name for s in laid.sources), loss, strict=True)))
+            names = [s.name for s in laid.sources]
+            losses.append(dict(zip(names, loss_alone(laid), strict=True)))
         best = pd.DataFrame(losses).mean().idxmin()
         sources = [e for e in self.under.embeddings if e.name == best]
         prediction = fit_predict(replace(self.under, embeddings=sources), fold)
@@ -60,7 +60,7 @@ def _of_line(fold: Fold, line: str) -> Fold:
         part[(part.obs["cell_line"].astype(str) == line).to_numpy()].copy()
         for part in (fold.train, fold.test)
     )
-    return replace(fold, cell_lines=(line,), train=train, test=test, gram=None, cache={})
+    return replace(fold, cell_lines=(line,), train=train, test=test, cache={})
 
 
 class BestPredictor(Model):

@@ -6,8 +6,9 @@ import numpy as np
 from scipy.linalg import eigh, inv
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.fusion.sources import LineFold, unit
+from perturbcore.models.fusion.sources import LineFold
 from perturbcore.models.simple.labels import kernel_scores
+from perturbcore.models.simple.space import unit
 from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.pairs import auroc_within
 
@@ -112,13 +113,15 @@ def _scale(K: np.ndarray) -> float:
     return max(float(np.trace(K)) / len(K), 1e-12)
 
 
-def error_alone(fold: LineFold) -> np.ndarray:
-    """Least leave-one-out error of a ridge on each source alone (log fold-changes)."""
-    if fold.alone is None:
-        kernels = bent_cosines(fold, 2)
-        each = [Ridge(train).losses(fold.gram, PENALTIES).min() for train, _ in kernels]
-        fold.alone = np.array(each)
-    return fold.alone
+def loss_alone(fold: LineFold) -> np.ndarray:
+    """Loss of each source alone on training perturbations: of pairs minus `auroc_alone`.
+
+    Of log fold-changes the least leave-one-out error of a ridge.
+    """
+    if fold.pairs:
+        return -auroc_alone(fold)
+    kernels = bent_cosines(fold, 2)
+    return np.array([Ridge(train).losses(fold.gram, PENALTIES).min() for train, _ in kernels])
 
 
 class Ridge:

@@ -21,8 +21,9 @@ import scipy.sparse as sp
 from scipy.linalg import eigh
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.fusion.sources import Source, unit
+from perturbcore.models.fusion.sources import Source
 from perturbcore.models.simple.labels import raise_to
+from perturbcore.models.simple.space import unit
 from perturbcore.score.labels import Labels
 
 

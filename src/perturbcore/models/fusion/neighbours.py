@@ -6,8 +6,8 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from perturbcore.models.fusion.sources import Tables, unit
-from perturbcore.models.simple.space import principal_axes, standardise
+from perturbcore.models.fusion.sources import Tables
+from perturbcore.models.simple.space import principal_axes, standardise, unit
 from perturbcore.score.labels import GENE_WEIGHT, Labels
 
 COMPONENTS = 100

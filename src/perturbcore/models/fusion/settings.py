@@ -1,22 +1,16 @@
 """Settings of a fusion transformer; published and our own values are in ``presets.yml``."""
 
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
-from perturbcore.core.errors import ParameterError
-from perturbcore.core.files import read_yaml
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
-CHOICES = {
-    "input_norm": ("none", "zscore", "unit"),
-    "line": ("add", "token", "apart"),
-    "line_source": ("learned", "autoencoder"),
-    "head": ("linear", "mlp"),
-}
+from perturbcore.core.options import Options, Share
+
 _PRESETS = Path(__file__).with_name("presets.yml")
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Options):
     """Everything that decides a fusion transformer, besides data and seed.
 
     `batch`: rows (perturbation x cell line) per batch; `dropout`: in encoder and head;
@@ -40,63 +34,42 @@ class Settings:
     Cole et al. 2026, 4.9 and released code.
     """
 
-    d_model: int = 100
-    heads: int = 5
-    layers: int = 4
-    lr: float = 1e-3
-    batch: int = 64
-    dropout: float = 0.0
-    input_norm: str = "none"
-    token_dropout: float = 0.1
+    d_model: PositiveInt = 100
+    heads: PositiveInt = 5
+    layers: PositiveInt = 4
+    lr: PositiveFloat = 1e-3
+    batch: PositiveInt = 64
+    dropout: Share = 0.0
+    input_norm: Literal["none", "zscore", "unit"] = "none"
+    token_dropout: Share = 0.1
     token_norm: bool = False
     gate: bool = False
-    line: str = "add"
-    line_source: str = "learned"
-    ae_widths: tuple[int, ...] = (1024, 256)
-    head: str = "linear"
-    head_width: int = 400
-    modality_drop: float = 0.0
-    hide_source: float = 0.0
+    line: Literal["add", "token", "apart"] = "add"
+    line_source: Literal["learned", "autoencoder"] = "learned"
+    ae_widths: tuple[PositiveInt, ...] = (1024, 256)
+    head: Literal["linear", "mlp"] = "linear"
+    head_width: PositiveInt = 400
+    modality_drop: Share = 0.0
+    hide_source: Share = 0.0
     lr_neighbours: float = 0.02
     w_reconstruction: float = 0.0
     w_autoencoder: float = 0.0
-    max_epochs: int = 75
+    max_epochs: PositiveInt = 75
     patience: int = 25
     warmup: float = 5
     grad_clip: float = 1.0
-    validation: float = 0.2
+    validation: Share = 0.2
     weight_decay: float = 0.0
 
-    def __post_init__(self):
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ParameterError(
-                    f"{name}={getattr(self, name)!r} is not one of: {', '.join(choices)}"
-                )
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Settings":
         if self.d_model % self.heads:
-            raise ParameterError(f"d_model={self.d_model} cannot be shared by {self.heads} heads")
-        for name in ("layers", "batch", "max_epochs", "head_width"):
-            if getattr(self, name) < 1:
-                raise ParameterError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("validation", "dropout", "token_dropout", "modality_drop", "hide_source"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ParameterError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
+            raise ValueError(f"d_model={self.d_model} cannot be shared by {self.heads} heads")
         if self.line_source == "autoencoder" and self.line != "apart":
-            raise ParameterError("line_source='autoencoder' goes with line='apart'")
-
-    def changed(self, **changes) -> "Settings":
-        """Return a copy with some values changed; an unknown name raises `ParameterError`."""
-        unknown = sorted(set(changes) - set(asdict(self)))
-        if unknown:
-            raise ParameterError(
-                f"no setting '{unknown[0]}' of fusion; there are: {', '.join(asdict(self))}"
-            )
-        return replace(self, **changes)
+            raise ValueError("line_source='autoencoder' goes with line='apart'")
+        return self
 
 
-def preset(name: str, **changes) -> Settings:
+def preset(name: str, **changes: Any) -> Settings:
     """Return the settings of a preset, with some values changed."""
-    presets = read_yaml(_PRESETS)
-    if name not in presets:
-        raise ParameterError(f"no fusion preset '{name}'; there are: {', '.join(presets)}")
-    return Settings().changed(**{**presets[name], **changes})
+    return Settings.preset(_PRESETS, name, **changes)

@@ -11,7 +11,7 @@ from sklearn.model_selection import KFold
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.simple.space import principal_axes, standardise
+from perturbcore.models.simple.space import principal_axes, standardise, unit
 from perturbcore.score.labels import Labels
 from perturbcore.score.model import Fold
 from perturbcore.score.task import Task
@@ -19,12 +19,6 @@ from perturbcore.score.task import Task
 # a source that fewer training perturbations have teaches nothing that cross-validation could show
 MIN_ROWS = 10
 INNER_SEED = 42
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    """Scale rows to length one; rows of zeros stay."""
-    length = np.linalg.norm(x, axis=-1, keepdims=True)
-    return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
 
 
 @dataclass(eq=False)
@@ -51,7 +45,7 @@ class LineFold:
     task (log fold-changes in float64), of the `genes` (numbers) that are predicted: of pairs those
     with a known training label. `embeddings` and `sources` are the same, sorted by name, before and
     after reduction. `splits` are inner training and validation rows; `alone` is kept by
-    `perturbcore.models.fusion.kernels.auroc_alone` or `error_alone`.
+    `perturbcore.models.fusion.kernels.auroc_alone`.
     """
 
     task: Task

@@ -1,7 +1,7 @@
 """Simple and full fusion of embeddings by a transformer (Cole et al. 2026, 4.9), and its tuning."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,8 +22,8 @@ from perturbcore.models.fusion.learner import DEGLearner, FusionLearner, LFCLear
 from perturbcore.models.fusion.neighbours import Neighbours
 from perturbcore.models.fusion.network import FusionNetwork, line_profiles
 from perturbcore.models.fusion.settings import Settings, preset
-from perturbcore.models.fusion.sources import Tables, lay_out, normalise, unit
-from perturbcore.models.simple.space import standardise
+from perturbcore.models.fusion.sources import Tables, lay_out, normalise
+from perturbcore.models.simple.space import standardise, unit
 from perturbcore.score.model import Fold, Model, Prediction
 
 COLUMNS = ["perturbation", "cell_line"]
@@ -92,7 +92,7 @@ class TransformerFusion(Model):
         """What decides the predictions, besides data."""
         tuned = {"trials": self.trials, "space": self.space} if self.trials else {}
         return {
-            "class": "transformer_fusion", **asdict(self.settings), "model_seed": self.seed,
+            "class": "transformer_fusion", **self.settings.model_dump(), "model_seed": self.seed,
             "expression_line": self.expression_line, **tuned,
         }  # fmt: skip
 

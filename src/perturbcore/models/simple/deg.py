@@ -33,12 +33,11 @@ class DEGLogistic(Predictor):
             self.model = Softmax(**self.softmax)
         except TypeError as error:
             raise ParameterError(f"softmax: {error}") from error
-        _ = self.model.place  # a device that is not there is refused before long work
 
     @property
     def spec(self) -> dict:
-        """Grid and options; the device is not part of what is computed."""
-        options = {k: v for k, v in vars(self.model).items() if k not in ("device", "n_classes")}
+        """Grid and options."""
+        options = {k: v for k, v in vars(self.model).items() if k != "n_classes"}
         return {"class": "deg_logistic", "grid": self.grid, **options}
 
     def predictions(self, space, label, grid):

@@ -4,7 +4,7 @@ The error of an inner prediction needs only inner products of responses: with ne
 n_1 .. n_k of perturbation p,
 ``|y_p - mean(y_n)|^2 = G_pp - 2/k sum_i G_pn_i + 1/k^2 sum_ij G_n_in_j``
 where ``G = Y Y^T`` is shared by all folds and embeddings of a cell line. So tuning costs k^2
-look-ups a perturbation instead of k additions a gene.
+look-ups per perturbation instead of k additions per gene.
 """
 
 from collections.abc import Sequence

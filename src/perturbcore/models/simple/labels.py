@@ -14,7 +14,7 @@ import numpy as np
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.simple.base import Predictor, Targets, best_of, checked_grid, neighbour_grid
-from perturbcore.models.simple.space import NestedSpace, Space
+from perturbcore.models.simple.space import NestedSpace, Space, unit
 from perturbcore.score.labels import Labels, best_threshold
 from perturbcore.score.metrics.pairs import auroc_within
 from perturbcore.score.task import task_of
@@ -87,13 +87,8 @@ def _kernel_scores(indptr, genes, label, weight, q_indptr, q_genes, rate, prior,
 
 def cosine_kernel(space: Space) -> np.ndarray:
     """Cosine of each test row with each training row, negative parts cut, (m, n)."""
-
-    def unit(x):
-        x = x.astype(np.float64)
-        length = np.linalg.norm(x, axis=1, keepdims=True)
-        return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
-
-    return np.maximum(unit(space.test) @ unit(space.train).T, 0)
+    test, train = (unit(x.astype(np.float64)) for x in (space.test, space.train))
+    return np.maximum(test @ train.T, 0)
 
 
 def raise_to(kernel: np.ndarray, power: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One linear softmax classifier a gene, all genes in one optimisation on CPU or GPU.
+"""One linear softmax classifier a gene, all genes in one optimisation, on a GPU where there is one.
 
 torch is imported where it is used: the other predictors should not wait for it.
 """
@@ -37,8 +37,7 @@ class Softmax:
     start is felt (F1 moves by up to 0.006). `tolerance`: largest entry of the gradient at which to
     stop, and 100 times the change of the loss; for convergence rather than reproduction
     ``max_iter=2000, tolerance=1e-10, precision="float64"``. `seed`: of the start, drawn as torch
-    draws a linear layer, uniform within 1 / sqrt(d). `device`: "auto" (a GPU where there is one),
-    "cpu", "cuda", or any name torch knows.
+    draws a linear layer, uniform within 1 / sqrt(d).
 
     Cole et al. 2026, Supplemental Methods (multi-output logistic regression); Liu & Nocedal 1989.
     """
@@ -47,7 +46,6 @@ class Softmax:
     max_iter: int = 100
     tolerance: float = 1e-7
     seed: int = 0
-    device: str = "auto"
     precision: str = "float32"
 
     def __post_init__(self):
@@ -55,23 +53,6 @@ class Softmax:
             raise ParameterError(f"precision={self.precision!r}: choose 'float32' or 'float64'")
         if self.max_iter < 1 or self.n_classes < 2:
             raise ParameterError("max_iter must be at least 1, n_classes at least 2")
-
-    @property
-    def place(self) -> torch.device:
-        """Where it is computed; refused where it is not there."""
-        import torch
-
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            place = torch.device(self.device)
-        except RuntimeError as error:
-            raise ParameterError(
-                f"device={self.device!r} is unknown: use 'auto', 'cpu' or 'cuda'"
-            ) from error
-        if place.type == "cuda" and not torch.cuda.is_available():
-            raise ParameterError(f"device={self.device!r}: no GPU is there; use 'auto' or 'cpu'")
-        return place
 
     def fit(self, X: np.ndarray, codes: np.ndarray, C: float) -> torch.Tensor:
         """Fit all genes: weights and, last, intercepts, (K, d + 1, g).
@@ -81,7 +62,8 @@ class Softmax:
         """
         import torch
 
-        place, dtype = self.place, getattr(torch, self.precision)
+        place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = getattr(torch, self.precision)
         X = self._with_ones(X, place, dtype)
         weights = _balanced(torch.as_tensor(codes, device=place), self.n_classes, dtype)
         d = X.shape[1]

@@ -17,6 +17,7 @@ from perturbcore.models.decoders.evaluation import DecoderModel, Shift
 from perturbcore.models.decoders.gears import GearsPredictions
 from perturbcore.models.decoders.model import Decoder
 from perturbcore.models.decoders.options import preset
+from perturbcore.models.simple.embedding import Floor, OnEmbedding
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.space import Protocol
@@ -25,7 +26,6 @@ from perturbcore.report.comparison import Comparison
 TITLES = {"diffusion": "Latent diffusion", "flow": "Flow matching", "bridge": "Schrödinger bridge"}
 SHIFTED, MEAN_SHIFTED = "controls shifted by kNN", "controls shifted by the Train Mean"
 UNCHANGED = "controls"
-SHIFTS = {"knn": SHIFTED, "train_mean": MEAN_SHIFTED, "nothing": UNCHANGED}
 RIDGE = (1e-1, 1.0, 10.0, 100.0, 1000.0)
 REHEARSAL_FOLDS = 2
 # with fewer, alpha is tuned on a handful, and one odd coordinate of a new perturbation decides all
@@ -162,18 +162,21 @@ def run_decoders(
         modality=random.modality,
     )  # fmt: skip
     models.append(control)
+    protocol = Protocol(n_components=n_components, inner_folds=inner_folds)
+    moves = {SHIFTED: OnEmbedding(chosen[0], KNN(k), protocol)}
+    moves |= {MEAN_SHIFTED: Floor("train_mean"), UNCHANGED: Floor("no_change")}
     shifts = [
-        model(partial(Shift, by, k, n_components, inner_folds), name=title, predictor=f"shift_{by}",
-              embedding=chosen[0])
-        for by, title in SHIFTS.items()
-    ]  # fmt: skip
+        model(
+            partial(Shift, by), name=title, predictor=f"shift_{by.predictor}", embedding=chosen[0]
+        )
+        for title, by in moves.items()
+    ]
     file = Path(gears.format(dataset=name))
     rivals = [*models, *([GearsPredictions(file)] if gears and file.exists() else [])]
     scores = study.evaluate(
         name, predictors, models=rivals, embeddings=[*chosen, random], folds=folds,
         cell_lines=lines, seed=seed,
-        protocol=Protocol(n_components=n_components, inner_folds=inner_folds),
-        ceiling=study.ceiling(name, n_outer=n_outer, n_inner=n_inner),
+        protocol=protocol, ceiling=study.ceiling(name, n_outer=n_outer, n_inner=n_inner),
     )  # fmt: skip
     scores = scores[scores["fold"].isin(folds) & scores["cell_line"].isin(lines)]
     scores = _with_costs(scores, study.store)

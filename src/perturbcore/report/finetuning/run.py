@@ -18,8 +18,8 @@ from perturbcore.embeddings.build import MODELS, check_spec
 from perturbcore.embeddings.coverage import add_aliases
 from perturbcore.embeddings.network import pretrained_network
 from perturbcore.embeddings.sources import BuildContext, find_source
-from perturbcore.models.finetuning.cells import CellAdaptation, CellModels, cell_models
-from perturbcore.models.finetuning.graph import graph_model
+from perturbcore.models.finetuning.cells import CellModels, FineTunedCells, cell_models
+from perturbcore.models.finetuning.graph import FineTunedGraph
 from perturbcore.models.finetuning.model import FineTuned
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison
@@ -79,9 +79,10 @@ def run_fine_tuning(
     """Score embeddings frozen, and graph networks and cell encoders adapted, on one data set.
 
     `frozen`: embeddings of the profile to score frozen; `graphs`: embeddings of builder ``gnn``
-    whose networks are fine-tuned (and scored frozen); `graph`: options of `graph_model`; `links`: a
-    file of links in the authors' folder to pretrain on, see `links_models`, and `pretraining`:
-    options of builder ``gnn`` for it; `cells`: options of `cell_models`; without, no cell encoder;
+    whose networks are fine-tuned (and scored frozen); `graph`: options of `FineTunedGraph`;
+    `links`: a file of links in the authors' folder to pretrain on, see `links_models`, and
+    `pretraining`: options of builder ``gnn`` for it; `cells`: options of `cell_models`; without, no
+    cell encoder;
     `k, n_components, n_outer, n_inner`: of kNN, of PCA, of the noise ceiling; `k_few`: grid of kNN
     for data with fewer than 100 perturbations in a line; `k` if empty.
     """
@@ -104,7 +105,7 @@ def run_fine_tuning(
         without.append(
             f"{links} is not in the authors' folder: no graph network can be fine-tuned."
         )
-    if cells is not None and data.screen is not None and predicts(CellAdaptation, task):
+    if cells is not None and data.screen is not None and predicts(FineTunedCells, task):
         targets = sorted(obs["perturbation"].astype(str).unique())
         encoder = cell_models(data.screen, targets=targets, seed=seed, folder=kept, **cells)
         embeddings += encoder.embeddings
@@ -179,7 +180,7 @@ def models_of(
 ) -> tuple[list[FineTuned], dict]:
     """Make the fine-tuned model of a network and the one with a frozen backbone."""
     options |= {"name": name, "modality": modality}
-    models = [graph_model(pretrained, nodes, frozen=f, **options) for f in (False, True)]
+    models = [FineTunedGraph(pretrained, nodes, frozen=f, **options) for f in (False, True)]
     about = {
         "embedding": name,
         "learnt": f"{pretrained.A.nnz // 2:,} links of {pretrained.A.shape[0]:,} genes",

@@ -15,24 +15,6 @@ CLASSES = np.array([-1, 0, 1], dtype=np.int8)
 
 
 @numba.njit(nogil=True, cache=True)
-def _count(label, probability, right, called, true):
-    """Add up, for each class (row) and gene (column), hits, calls and labels."""
-    for i in range(label.shape[0]):
-        for g in range(label.shape[1]):
-            # equal probabilities go to the first class, as argmax has it
-            best = 0
-            if probability[1, i, g] > probability[0, i, g]:
-                best = 1
-            if probability[2, i, g] > probability[best, i, g]:
-                best = 2
-            truth = label[i, g] + 1
-            called[best, g] += 1
-            true[truth, g] += 1
-            if best == truth:
-                right[best, g] += 1
-
-
-@numba.njit(nogil=True, cache=True)
 def _rank(label, probability, order, which, auroc, ap):
     """AUROC and average precision of one class; `order` (g, m) sorts each gene by probability."""
     m = order.shape[1]
@@ -78,8 +60,11 @@ def called_per_gene(label, probability) -> dict[str, np.ndarray]:
     class by itself (0 where undefined), averaged over the classes among the gene's labels.
     """
     label, probability = _check(label, probability)
-    right, called, true = (np.zeros((3, label.shape[1]), dtype=np.int64) for _ in range(3))
-    _count(label, probability, right, called, true)
+    # equal probabilities go to the first class, as argmax has it
+    best = (probability[1] > probability[0]).astype(np.int8)
+    best[probability[2] > np.maximum(probability[0], probability[1])] = 2
+    calls, truths = best == CLASSES[:, None, None] + 1, label == CLASSES[:, None, None]
+    right, called, true = (x.sum(axis=1) for x in (calls & truths, calls, truths))
     present = true > 0
     n = present.sum(axis=0)
     return {

@@ -5,7 +5,6 @@ labels are known for a chosen few perturbations a gene; comparing scores only am
 test perturbations of one gene takes both out, so that the Train Mean scores exactly 0.5.
 """
 
-import numba
 import numpy as np
 import pandas as pd
 
@@ -13,41 +12,37 @@ from perturbcore.core.errors import InputError
 from perturbcore.score.metrics.registry import register
 
 
-@numba.njit(nogil=True, cache=True)
-def _rank_sums(order, score, code, label, weight, n_genes):
-    """Positives, negatives and rank sum of the positives of each gene; `order` sorts the scores.
+class _Ranked:
+    """Labelled pairs (n,), sorted by gene and score: who is above whom within a gene."""
 
-    An entry of weight w counts as w equal entries.
-    """
-    positive, known = np.zeros(n_genes), np.zeros(n_genes)
-    rank_sum, ties, tied = np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_genes)
-    last = np.full(n_genes, -np.inf)
-    for i in order:
-        g = code[i]
-        if known[g] == 0 or score[i] != last[g]:
-            # the positives of the last run of equal scores share its mean rank
-            rank_sum[g] += tied[g] * (known[g] - 0.5 * (ties[g] - 1))
-            ties[g] = tied[g] = 0
-            last[g] = score[i]
-        w = weight[i]
-        known[g] += w
-        ties[g] += w
-        tied[g] += w * label[i]
-        positive[g] += w * label[i]
-    rank_sum += tied * (known - 0.5 * (ties - 1))
-    return positive, known - positive, rank_sum
+    def __init__(self, label, score, gene):
+        score = np.asarray(score, dtype=np.float64)
+        if np.isnan(score).any():
+            raise InputError("a score is NaN: pairs cannot be ranked by it")
+        code, genes = pd.factorize(np.asarray(gene), sort=True)
+        order = np.argsort(score)
+        # small integers are sorted by counting, far faster than by comparing
+        small = code.astype(np.uint16) if len(genes) < 2**16 else code
+        self.order = order[np.argsort(small[order], kind="stable")]
+        self.code, self.n = code[self.order], len(genes)
+        self.label = np.asarray(label, dtype=np.float64)[self.order]
+        new = np.diff(self.code, prepend=-1) > 0
+        run = new | (np.diff(score[self.order], prepend=np.nan) != 0)  # equal scores of a gene
+        self.first = np.flatnonzero(new)
+        self.start, self.run = np.flatnonzero(run), np.cumsum(run) - 1
 
+    def below(self, weight) -> tuple[np.ndarray, np.ndarray]:
+        """Sum weights (n,) over the gene's pairs below each, ties by half, and over all, (n,)."""
+        before = np.r_[0, np.cumsum(weight)]
+        low, high = before[self.start], before[np.r_[self.start[1:], len(weight)]]
+        total = np.bincount(self.code, weight, self.n)[self.code]
+        return (low + high)[self.run] / 2 - before[self.first][self.code], total
 
-def _concordances(label, score, gene, weights):
-    """Yield concordant and possible pairs of each gene for each weighting (n,) of the entries."""
-    score = np.asarray(score, dtype=np.float64)
-    if np.isnan(score).any():
-        raise InputError("a score is NaN: pairs cannot be ranked by it")
-    code, genes = pd.factorize(np.asarray(gene), sort=True)
-    label, order = np.asarray(label, dtype=np.float64), np.argsort(score)
-    for weight in weights:
-        positive, negative, ranks = _rank_sums(order, score, code, label, weight, len(genes))
-        yield ranks - positive * (positive + 1) / 2, positive * negative
+    def concordance(self, weight) -> tuple[np.ndarray, np.ndarray]:
+        """Concordant and possible pairs of each gene; a pair of weight w counts as w equal ones."""
+        up = weight * self.label
+        sums = (np.bincount(self.code, up * x, self.n) for x in self.below(weight - up))
+        return tuple(sums)
 
 
 def concordance(label, score, gene) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +50,7 @@ def concordance(label, score, gene) -> tuple[np.ndarray, np.ndarray]:
 
     `label`, `score`, `gene` are (n,) arrays over labelled pairs; the AUROC of a gene is the ratio.
     """
-    return next(_concordances(label, score, gene, [np.ones(len(score))]))
+    return _Ranked(label, score, gene).concordance(np.ones(len(score)))
 
 
 def concordance_of(label, score, gene, row, n: int) -> np.ndarray:
@@ -64,24 +59,12 @@ def concordance_of(label, score, gene, row, n: int) -> np.ndarray:
     A comparison is a positive and a negative of one gene; ties count half, and who has none gets
     NaN. Weighted by the numbers of comparisons, the mean is `auroc_within`.
     """
-    code, _ = pd.factorize(np.asarray(gene), sort=True)
-    label = np.asarray(label, dtype=np.float64)
-    score = np.asarray(score, dtype=np.float64)
-    order = np.lexsort((score, code))
-    first = np.r_[True, np.diff(code[order]) > 0]
-    run = np.cumsum(first | np.r_[True, np.diff(score[order]) > 0]) - 1  # equal scores of a gene
-    right, possible = np.zeros(len(label)), np.zeros(len(label))
-    for sign, other in ((label, 1 - label), (1 - label, label)):
-        # a positive is right above a negative, a negative below a positive
-        total = np.bincount(code, other)[code[order]]
-        before = np.r_[0, np.cumsum(other[order])]
-        starts = np.flatnonzero(np.r_[True, np.diff(run) > 0])
-        ends = np.r_[starts[1:], len(run)]
-        low = before[starts][run] - before[np.flatnonzero(first)][code[order]]
-        ties = (before[ends] - before[starts])[run]
-        below = low + ties / 2 if sign is label else total - low - ties / 2
-        right[order] += sign[order] * below
-        possible[order] += sign[order] * total
+    ranked, row = _Ranked(label, score, gene), np.asarray(row)
+    up, row = ranked.label, row[ranked.order]
+    # a positive is right above a negative, a negative below a positive
+    (low, negatives), (under, positives) = ranked.below(1 - up), ranked.below(up)
+    right = np.where(up > 0, low, positives - under)
+    possible = np.where(up > 0, negatives, positives)
     with np.errstate(invalid="ignore"):
         return np.bincount(row, right, n) / np.bincount(row, possible, n)
 
@@ -112,8 +95,9 @@ def auroc_interval(label, score, gene, row, *, n_draws=200, seed=0) -> tuple[flo
     names, row = np.unique(row, return_inverse=True)
     rng, n = np.random.default_rng(seed), len(names)
     times = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(n_draws))
-    weights = (t[row].astype(np.float64) for t in times)
-    drawn = [_mean_over_genes(*found) for found in _concordances(label, score, gene, weights)]
+    ranked = _Ranked(label, score, gene)
+    row = row[ranked.order]
+    drawn = [_mean_over_genes(*ranked.concordance(t[row].astype(np.float64))) for t in times]
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(low), float(high)
 
