@@ -178,7 +178,6 @@ def test_what_is_said_follows_the_scores():
 @pytest.mark.parametrize(
     ("score", "floor", "verdict", "beside", "counted"),
     [
-        (5.0, 10.0, "better", "It beats the Train Mean.", "1 beats kNN"),
         (7.0, 10.0, "worse", "It beats the Train Mean.", "1 is worse"),
         (6.0, 10.0, "not told apart", "It beats the Train Mean.", "1 cannot be told apart"),
         (5.0, 4.0, "better", "It is worse than the Train Mean.", "1 beats kNN"),
