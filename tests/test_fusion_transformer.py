@@ -1,6 +1,5 @@
 """Fusion transformer: masking, published sizes, training that can be killed, and no peeking."""
 
-import multiprocessing
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +8,11 @@ import pytest
 import torch
 from sklearn.model_selection import train_test_split
 
-from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
+from perturbcore.models.fusion.learner import LFCLearner
 from perturbcore.models.fusion.neighbours import LabelSums
 from perturbcore.models.fusion.network import (
     Encoder,
@@ -122,20 +122,6 @@ def test_a_masked_source_changes_no_bit(line):
     assert torch.equal(net(tables, at, number), expected)
 
 
-def test_missing_sources_may_stand_in_any_order():
-    settings = Settings(d_model=12, heads=3, layers=2)
-    net, tables = network(settings, n_sources=4)
-    at = torch.tensor([[1, 9, 2, 9], [3, 9, 4, 9]])
-    number = torch.tensor([0, 1])
-    expected = net(tables, at, number)
-    project = list(net.project)
-    # live ones in their order: the same to the last bit
-    for order, apart in (([1, 0, 3, 2], 0), ([2, 1, 0, 3], 1e-5)):
-        net.project = torch.nn.ModuleList(project[j] for j in order)
-        swapped = net([tables[j] for j in order], at[:, order], number)
-        assert torch.allclose(swapped, expected, rtol=0, atol=apart)
-
-
 def test_an_encoder_layer_is_torch_s_where_nothing_is_masked():
     torch.manual_seed(0)
     ours = EncoderLayer(12, 3, 0.0, gate=False)
@@ -220,23 +206,22 @@ def test_gradients_reach_every_parameter(task, name, changes):
     assert still == []
 
 
-@pytest.mark.parametrize("task", ["lfc", "deg", "deg_pairs"])
-def test_overfits_ten_perturbations(task):
+@pytest.mark.parametrize(
+    "task, name", [("lfc", "lfc_simple"), ("deg", "deg_sciplex"), ("deg_pairs", "labels")]
+)
+def test_overfits_ten_perturbations(task, name):
     responses, embeddings = make(task, n=10)
-    name = {"lfc": "lfc_simple", "deg": "deg_sciplex", "deg_pairs": "labels"}[task]
-    changes = {"d_model": 24, "batch": 20, "lr": 5e-3, "hide_source": 0.0, "token_dropout": 0.0}
-    if task == "deg_pairs":
-        changes |= {"weight_decay": 0.0}
-    learner, batch = untrained(model_of(embeddings, name, dropout=0.0, **changes), responses)
-    optimizer = learner.optimizer()
+    changes = {"d_model": 24, "batch": 20, "lr": 1e-2, "hide_source": 0.0, "token_dropout": 0.0}
+    model = model_of(embeddings, name, dropout=0.0, weight_decay=0.0, **changes)
+    learner, batch = untrained(model, responses)
+    optimizer, losses = learner.optimizer(), []
     learner.eval()  # the cell line's dropout stays on in training
-    before = float(learner.validation_loss(batch).detach())
-    for _ in range(250):
+    for _ in range(80):
         optimizer.zero_grad()
-        loss = learner.validation_loss(batch)
-        loss.backward()
+        losses.append(learner.validation_loss(batch))
+        losses[-1].backward()
         optimizer.step()
-    assert float(loss.detach()) < 0.05 * before
+    assert float(losses[-1].detach()) < 0.2 * float(losses[0].detach())
 
 
 def test_validation_is_as_published():
@@ -348,58 +333,22 @@ def test_label_sums_and_their_gradient_are_those_by_listing():
         assert torch.allclose(a, b)
 
 
-def _train_and_die(model, cut, after):
-    import os
-
-    from perturbcore.core.training.fit import _Keep
-
-    original = _Keep.on_train_epoch_end
-
-    def stop(self, trainer, learner):
-        original(self, trainer, learner)
-        if trainer.current_epoch == after:
-            os._exit(9)
-
-    _Keep.on_train_epoch_end = stop
-    import perturbcore.models.fusion.transformer as module
-
-    whole = module.fit
-    module.fit = lambda *a, **k: whole(*a, **k, checkpoint_seconds=0.0)
-    fit_predict(model, cut)
-
-
-def test_killed_training_resumes_to_the_same_weights(tmp_path):
+def test_a_finished_training_is_loaded(tmp_path, monkeypatch):
     responses, embeddings = make("lfc")
-    cut = Fold.of(responses, 0)
-    plain = model_of(embeddings, max_epochs=5)
-    expected = plain.fit(cut)
+    cut, plain = Fold.of(responses, 0), model_of(embeddings)
     kept = replace(plain, folder=tmp_path / "models")
-    child = multiprocessing.get_context("fork").Process(target=_train_and_die, args=(kept, cut, 2))
-    child.start()
-    child.join()
-    assert child.exitcode == 9
-    assert len(list(tmp_path.rglob("last.ckpt"))) == 1
-    resumed = kept.fit(cut)
-    a, b = (one.learner.state_dict() for one in (expected, resumed))
-    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-    # what is finished is loaded
-    loaded = replace(kept).fit(cut)
-    assert loaded.trained.history.equals(resumed.trained.history)
-    assert len(list(tmp_path.rglob("done.json"))) == 1
+    expected = fit_predict(plain, cut).values
+    assert np.array_equal(fit_predict(kept, cut).values, expected)
+    monkeypatch.setattr(LFCLearner, "task_loss", lambda *_: 1 / 0)
+    assert np.array_equal(fit_predict(kept, cut).values, expected)
 
 
-def test_evaluates_jointly_and_refuses_a_leak_across_lines():
+def test_evaluates_jointly_and_refuses_a_line_without_training_rows():
     responses, embeddings = make("lfc")
     model = model_of(embeddings)
     scores = evaluate(responses, [model], folds=[1], metrics=["L2"], progress=False)
     assert set(scores["cell_line"]) == {"A", "B"}
-    assert (scores["predictor"] == "transformer").all()
-    obs = responses.obs
-    here = (obs["cell_line"] == "B") & (obs["perturbation"] == "P05")
-    obs["fold"] = np.where(here, (obs["fold"] + 1) % 4, obs["fold"])
-    with pytest.raises(LeakError, match="P05"):
-        evaluate(responses, [model], folds=[1], metrics=["L2"], progress=False)
-    cut = Fold.of(make("lfc")[0], 0)
+    cut = Fold.of(responses, 0)
     cut.test.obs["cell_line"] = "C"
     with pytest.raises(InputError, match="'C' has no training rows"):
         model.fit(cut)
@@ -462,18 +411,6 @@ RATE = {"low": 1e-3, "high": 1e-2, "log": True}
 SPACE = {"layers": {"low": 1, "high": 2}, "lr": RATE, "line": ["add", "token"]}
 
 
-def test_tuning_is_stored_and_goes_on(tmp_path):
-    responses, embeddings = make("lfc", n=12)
-    cut = Fold.of(responses, 0)
-    model = replace(model_of(embeddings, max_epochs=1), space=SPACE)
-    _, two = tune(model, cut, trials=2, folder=tmp_path)
-    best, three = tune(model, cut, trials=3, folder=tmp_path)
-    assert three.iloc[:2].equals(two)
-    assert len(three) == 3
-    row = three.loc[three["val"].idxmin()]
-    assert (best.settings.layers, best.settings.lr) == (row["layers"], row["lr"])
-
-
 @pytest.mark.parametrize("wrong", [{"low": 1}, {"low": 1, "high": 0.1}, 3, []])
 def test_a_space_that_is_not_understood_is_refused(wrong):
     assert list(search_space(None)) == list(search_space(SPACE)) == list(SPACE)
@@ -481,19 +418,20 @@ def test_a_space_that_is_not_understood_is_refused(wrong):
         search_space({"lr": wrong})
 
 
-def test_trials_of_a_profile_search_each_fold_on_its_training_rows(tmp_path):
+def test_trials_search_each_fold_on_its_training_rows_and_go_on_where_they_were(tmp_path):
     responses, embeddings = make("lfc", n=12)
-    cut = Fold.of(responses, 0)
-    plain = model_of(embeddings, max_epochs=1)
-    model = replace(plain, trials=3, space=SPACE, folder=tmp_path / "a")
+    cut, plain = Fold.of(responses, 0), model_of(embeddings, max_epochs=1)
+    model = replace(plain, trials=3, space=SPACE, folder=tmp_path)
     assert model.spec != plain.spec and replace(plain, trials=0, space=SPACE).spec == plain.spec
-    told = fit_predict(model, cut)
-    best, tried = tune(model, cut, trials=3, folder=tmp_path / "b")
+    _, two = tune(model, cut, trials=2, folder=tmp_path / "searches")
+    told = fit_predict(model, cut)  # goes on with the third
+    best, three = tune(model, cut, trials=3, folder=tmp_path / "searches")
+    assert len(three) == told.note["trials"] == 3 and three.iloc[:2].equals(two)
+    row = three.loc[three["val"].idxmin()]
+    assert (best.settings.layers, best.settings.lr) == (row["layers"], row["lr"])
     assert told.note["tuned"] == {k: getattr(best.settings, k) for k in SPACE}
-    assert told.note["trials"] == len(tried)
-    np.testing.assert_array_equal(told.values, fit_predict(best, cut).values)
-    again = fit_predict(replace(model, folder=None), cut)
-    np.testing.assert_array_equal(told.values, again.values)
+    for same in (best, replace(model, folder=None)):
+        np.testing.assert_array_equal(told.values, fit_predict(same, cut).values)
     with pytest.raises(ParameterError, match="validation above 0"):
         replace(plain, settings=plain.settings.changed(validation=0.0), trials=2)
 
@@ -506,14 +444,17 @@ def test_genes_have_vectors_of_their_own():
     assert gene_vectors(embeddings, ["x", "y"]).tolist() == [[0.0], [0.0]]
 
 
-def test_settings_refuse_what_cannot_be():
-    with pytest.raises(ParameterError, match="head="):
-        Settings(head="big")
-    with pytest.raises(ParameterError, match="heads"):
-        preset("labels", heads=7)
-    with pytest.raises(ParameterError, match="no setting 'width'"):
-        preset("labels", width=3)
-    with pytest.raises(ParameterError, match="no fusion preset"):
-        preset("large")
-    with pytest.raises(ParameterError, match="controls"):
-        TransformerFusion(make()[1], preset("lfc_full"))
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("labels", {"head": "big"}, "head='big'.*'linear' or 'mlp'"),
+        ("labels", {"heads": 7}, "shared by 7 heads"),
+        ("labels", {"width": 3}, "unknown key width"),
+        ("labels", {"dropout": 1.0}, "dropout=1.0"),
+        ("large", {}, "no preset 'large'; there are: lfc_simple"),
+        ("lfc_full", {}, "control profiles: give controls="),
+    ],
+)
+def test_settings_refuse_what_cannot_be(name, changes, message):
+    with pytest.raises(ParameterError, match=message):
+        TransformerFusion(make()[1], preset(name, **changes))
