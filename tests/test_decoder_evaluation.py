@@ -1,4 +1,3 @@
-import copy
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from perturbcore.data.folds import add_folds
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.decoders import evaluation
-from perturbcore.models.decoders.cells import Cells, batch_mean
+from perturbcore.models.decoders.cells import Cells
 from perturbcore.models.decoders.distributions import (
     HALVES,
     METRICS,
@@ -29,7 +28,7 @@ from perturbcore.models.decoders.distributions import (
 )
 from perturbcore.models.decoders.evaluation import DecoderModel, Shift, generate
 from perturbcore.models.decoders.gears import GearsPredictions
-from perturbcore.models.simple import evaluate_embeddings as evaluate
+from perturbcore.models.simple.embedding import Floor, OnEmbedding
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.decoders import page, tables
@@ -46,25 +45,23 @@ N_GENES, PERTURBATIONS = 6, [f"P{i}" for i in range(12)]
 def predicted(model, responses, number=0):
     """Prediction of a fold, with its training and test responses."""
     held = responses.obs["fold"].to_numpy() == number
-    found = fit_predict(copy.copy(model), Fold.of(responses, number))
-    return found, responses[~held], responses[held]
+    return fit_predict(model, Fold.of(responses, number)), responses[~held], responses[held]
 
 
 def scored(responses, *models, **options):
     return evaluate_models(responses, models, metrics=["L2"], progress=False, **options)
 
 
-def make_screen(seed=0, lines=("A",), n_genes=N_GENES):
+def make_screen(n_genes=N_GENES):
     """Log-normalised cells in three batches of unequal size; perturbations shift the mean."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     shift = rng.normal(0, 0.5, (len(PERTURBATIONS), n_genes))
     rows, labels = [], []
-    for line in lines:
-        for p, name in [(-1, "control"), *enumerate(PERTURBATIONS)]:
-            for b, n in enumerate((5, 9, 14) if p < 0 else rng.integers(2, 6, 3)):
-                mean = 2 + 0.3 * b + (shift[p] if p >= 0 else 0)
-                rows.append(np.maximum(mean + rng.normal(0, 0.2, (n, n_genes)), 0.01))
-                labels += [(name, f"b{b}", line)] * n
+    for p, name in [(-1, "control"), *enumerate(PERTURBATIONS)]:
+        for b, n in enumerate((5, 9, 14) if p < 0 else rng.integers(2, 6, 3)):
+            mean = 2 + 0.3 * b + (shift[p] if p >= 0 else 0)
+            rows.append(np.maximum(mean + rng.normal(0, 0.2, (n, n_genes)), 0.01))
+            labels += [(name, f"b{b}", "A")] * n
     obs = pd.DataFrame(labels, columns=["perturbation", "batch", "cell_line"])
     obs.index = [f"c{i}" for i in range(len(obs))]
     genes = pd.DataFrame(index=[f"g{j}" for j in range(n_genes)])
@@ -159,25 +156,6 @@ def test_samples_of_one_distribution_are_at_distance_zero_on_average():
     assert min(far) > 0.5
 
 
-def test_energy_distance_of_gaussians_has_its_known_value():
-    # two normals of variance 1 a distance m apart: 2 E|N(m, 2)| - 2 E|N(0, 2)|; quantiles leave no
-    # chance
-    from scipy.stats import norm
-
-    m, x, s = 1.5, norm.ppf((np.arange(1500) + 0.5) / 1500)[:, None], np.sqrt(2)
-
-    def folded(mu):
-        away = mu * (1 - 2 * norm.cdf(-mu / s))
-        return s * np.sqrt(2 / np.pi) * np.exp(-(mu**2) / (2 * s * s)) + away
-
-    assert energy_distance(x, x + m) == pytest.approx(2 * folded(m) - 2 * folded(0), abs=0.005)
-
-
-def test_median_distance():
-    assert median_distance(np.array([[0.0], [1.0], [3.0]])) == 2.0
-    assert median_distance(np.ones((4, 2))) == 1.0
-
-
 def test_variance_ratio_is_that_of_numpy_and_leaves_out_constant_genes():
     rng = np.random.default_rng(3)
     x, y = rng.normal(0, 2, (30, 3)), rng.normal(0, 1, (25, 3))
@@ -190,9 +168,10 @@ def test_variance_ratio_is_that_of_numpy_and_leaves_out_constant_genes():
 
 def test_one_cell_has_no_distribution():
     one, many = np.zeros((1, 2)), np.random.default_rng(0).normal(size=(5, 2))
-    assert np.isnan(energy_distance(one, many))
-    assert np.isnan(mmd(many, one, 1.0))
+    assert np.isnan(energy_distance(one, many)) and np.isnan(mmd(many, one, 1.0))
     assert np.isnan(variance_ratio(one, many)).all()
+    assert median_distance(np.array([[0.0], [1.0], [3.0]])) == 2.0
+    assert median_distance(np.ones((4, 2))) == 1.0
 
 
 def test_weights_bring_one_composition_of_batches_to_another():
@@ -216,27 +195,15 @@ def test_distances_refuse_what_makes_no_sense():
 # ---- evaluation
 
 
-def test_a_shift_of_control_cells_gives_back_the_shift(model, responses):
-    scores = scored(responses, model(lambda: Spy([])))
-    vectors = embedding()
-    first = dict(zip(vectors.ids, vectors.X[:, 0], strict=True))
-    # every control cell is carried over (no batch has more than 100), so nothing is left to chance
-    moved = responses.obs["perturbation"].map(first).to_numpy()[:, None]
-    each = np.linalg.norm(responses.X - moved, axis=1)
-    want = pd.Series(each).groupby(responses.obs["fold"].to_numpy()).mean()
-    got = scores.set_index("fold")["value"].sort_index()
-    assert got.to_numpy() == pytest.approx(want.to_numpy(), rel=1e-5)
-
-
 def test_cells_of_test_perturbations_are_never_handed_over(model, cells, responses):
     seen = []
     scored(responses, model(lambda: Spy(seen)))
     assert len(seen) == 3
-    assert set().union(*(data.test for data in seen)) == set(PERTURBATIONS)
-    for data in seen:
+    tested = [set(data.fold.test_ids) for data in seen]
+    assert set().union(*tested) == set(PERTURBATIONS)
+    for data, test in zip(seen, tested, strict=True):
         learnt = set(data.perturbation)
-        assert learnt == set(PERTURBATIONS) - set(data.test)
-        assert not set(data.responses.obs["perturbation"]) & set(data.test)
+        assert learnt == set(PERTURBATIONS) - test
         n = np.isin(cells.perturbation, list(learnt)).sum()
         assert data.cells.shape[0] == n and data.controls.shape[0] == cells.is_control.sum()
 
@@ -268,19 +235,17 @@ def test_a_perturbation_without_embedding_gets_the_train_mean(model, responses):
     assert not any(lost & set(data.perturbation) for data in seen)
 
 
-def test_shift_by_knn_is_the_knn_of_evaluate(model, responses):
-    options = {"protocol": Protocol(n_components=3), "controls": ("train_mean", "no_change")}
-    scores = evaluate(
-        responses, [embedding()], [KNN([1, 2, 3])], metrics=["L2"], progress=False, **options
-    )
-    by = {"knn": "knn", "train_mean": "train_mean", "nothing": "no_change"}
-    models = [model(partial(Shift, name, [1, 2, 3], 3), name=name) for name in by]
-    shifted = scored(responses, *models).set_index(["embedding", "fold"]).sort_index()
-    scores = scores.set_index(["predictor", "fold"]).sort_index()
-    for name, who in by.items():
-        want = scores.loc[who, "value"].to_numpy()
-        assert shifted.loc[name, "value"].to_numpy() == pytest.approx(want, rel=1e-5)
-    assert list(shifted.loc["knn", "chosen"]) == list(scores.loc["knn", "chosen"])
+def test_shifted_controls_score_as_the_model_that_shifts_them(model, responses):
+    by = [
+        OnEmbedding(embedding(), KNN([1, 2, 3]), Protocol(3)),
+        Floor("train_mean"),
+        Floor("no_change"),
+    ]
+    shifts = [model(partial(Shift, m), name=m.predictor) for m in by]
+    want = scored(responses, *by).set_index(["predictor", "fold"]).sort_index()
+    found = scored(responses, *shifts).set_index(["embedding", "fold"]).sort_index()
+    np.testing.assert_allclose(found["value"], want["value"], rtol=1e-5)
+    assert list(found.loc["knn", "chosen"]) == list(want.loc["knn", "chosen"])
 
 
 def test_controls_are_drawn_batch_by_batch(cells):
@@ -313,14 +278,6 @@ def test_finished_units_and_kept_cells_are_found_again(model, responses, tmp_pat
     assert np.array_equal(made.X, kept.X)
 
 
-def test_cell_lines_are_learnt_apart(model):
-    screen, seen = make_screen(lines=("A", "B")), []
-    responses = add_folds(ba_ate(screen, progress=False), 3, 0)
-    m = model(lambda: Spy(seen), cells=Cells.of(screen, responses.var_names))
-    scores = scored(responses, m)
-    assert sorted(scores["cell_line"].unique()) == ["A", "B"] and len(seen) == 6
-
-
 def test_genes_are_taken_by_name(model, screen, responses):
     turned = responses[:, ::-1].copy()
     cells = Cells.of(screen, turned.var_names)
@@ -332,25 +289,16 @@ def test_genes_are_taken_by_name(model, screen, responses):
         predicted(model(lambda: Spy([]), cells=cells), responses)
 
 
-def test_generation_in_parts_equals_one_call(monkeypatch):
+@pytest.mark.parametrize("limit", [1, 6, 100])
+def test_generation_in_parts_equals_one_call(monkeypatch, limit):
     controls = sp.csr_matrix(np.arange(6.0).reshape(3, 2))
-
-    class Adds:
-        def sample(self, controls, index, names, seed):
-            return controls.toarray() + 100 * np.array([int(n[1]) for n in names])[index][:, None]
-
-    for limit in (1, 6, 100):
-        monkeypatch.setattr(evaluation, "TOGETHER", limit)
-        made = dict(generate(Adds(), controls, ["P1", "P2", "P3"], 0))
-        assert list(made) == ["P1", "P2", "P3"]
-        for name, found in made.items():
-            assert np.array_equal(found, controls.toarray() + 100 * int(name[1]))
-
-
-def test_batch_mean_weighs_batches_alike():
-    X = np.array([[1.0], [3.0], [10.0]])
-    for kind in (np.asarray, sp.csr_matrix):
-        assert batch_mean(kind(X), ["a", "a", "b"]) == pytest.approx([6.0])
+    spy = Spy([])
+    spy.fit(SimpleNamespace(vectors=pd.DataFrame([[1.0], [2.0], [3.0]], ["P1", "P2", "P3"])))
+    monkeypatch.setattr(evaluation, "TOGETHER", limit)
+    made = dict(generate(spy, controls, ["P1", "P2", "P3"], 0))
+    assert list(made) == ["P1", "P2", "P3"]
+    for name, found in made.items():
+        assert np.array_equal(found, controls.toarray() + int(name[1]))
 
 
 # ---- GEARS
@@ -423,7 +371,7 @@ def test_cells_moved_by_the_truth_come_closest(model, responses, cells):
 
     models = [
         model(lambda: Truth([]), name="truth"),
-        model(lambda: Shift("nothing"), name="none", predictor="shift"),
+        model(lambda: Shift(Floor("no_change")), name="none", predictor="shift"),
     ]
     table = distribution_table(models, responses, cells, folds=[0, 1], n_components=4)
     assert set(table["metric"]) == {"energy", "mmd", "energy_genes", "variance_ratio"}
@@ -455,24 +403,14 @@ def test_figures_show_every_method_and_panel():
         "display": ["kNN", "Flow"], "modality": ["Prior knowledge", "Advanced"], "seconds": [0.1, 20.0],
         "value": [5.0, 5.2], "low": [4.8, 5.0], "high": [5.2, 5.4], "dataset": "toy",
     })  # fmt: skip
-    lines = {
-        "display": ["Train Mean"],
-        "modality": "Negative control",
-        "value": 5.5,
-        "dataset": "toy",
-    }
-    lines = pd.DataFrame(lines)
+    lines = table[:1].assign(display="Train Mean", modality="Negative control", value=5.5)
     figure = pareto_plot(table, references=lines, xlabel="s", ylabel="L2")
     texts = {t.get_text() for t in figure.axes[0].texts}
     assert {"kNN", "Flow", "Train Mean"} <= texts and figure.axes[0].get_xscale() == "log"
-    rng = np.random.default_rng(0)
-    rows = [
-        {"perturbation": p, "column": c, "sample": s, "x": rng.normal(), "y": rng.normal()}
-        for p in ("A", "B")
-        for c, s in (("", "control"), ("Observed", "observed"), ("Flow", "generated"))
-        for _ in range(5)
-    ]
-    rows = pd.DataFrame(rows)
+    panels = (("", "control"), ("Observed", "observed"), ("Flow", "generated"))
+    rows = [(p, c, s) for p in ("A", "B") for c, s in panels for _ in range(5)]
+    rows = pd.DataFrame(rows, columns=["perturbation", "column", "sample"])
+    rows[["x", "y"]] = np.random.default_rng(0).normal(size=(len(rows), 2))
     figure = cell_grid(rows, row="perturbation", column="column", xlabel="x", ylabel="y")
     assert len(figure.axes) == 4
     assert [a.get_title(loc="left") for a in figure.axes[:2]] == ["Observed", "Flow"]

@@ -4,16 +4,14 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from worlds import world
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
-from perturbcore.embeddings.base import Embedding
 from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.base import Targets
 from perturbcore.models.simple.deg import DEGKNN, DEGLogistic
@@ -22,7 +20,6 @@ from perturbcore.models.simple.softmax import Softmax
 from perturbcore.models.simple.space import NestedSpace, Protocol
 from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.registry import metrics_of
-from perturbcore.score.store import ScoreStore
 from perturbcore.score.task import task_of
 
 SMALL = Protocol(n_components=6)
@@ -30,28 +27,16 @@ TIGHT = dict(max_iter=1000, tolerance=1e-10, precision="float64")
 QUIET = dict(protocol=SMALL, progress=False)
 
 
-def labels(n=90, g=24, d=8, seed=0, lines=("A",)):
+def labels(n=90, g=24, **options):
     """Labels that follow a latent vector, its embedding with gaps, and a useless one."""
-    rng = np.random.default_rng(seed)
-    names = [f"P{i:03d}" for i in range(n)]
-    latent = rng.normal(size=(n, 4))
-    obs, Y = [], []
-    for line in lines:
-        score = np.tanh(latent) @ rng.normal(size=(4, g)) + 0.4 * rng.normal(size=(n, g))
-        Y.append(np.where(score > 1.3, 1, np.where(score < -1.3, -1, 0)))
-        obs += [(p, line) for p in names]
-    Y = np.vstack(Y)
-    Y[:, 0] = 0  # never changes
-    Y[:, 1] = np.minimum(Y[:, 1], 0)  # never goes up
-    responses = make_responses(
-        Y, pd.DataFrame(obs, columns=["perturbation", "cell_line"]), [f"g{i}" for i in range(g)],
-        dataset="toy", task="deg",
-    )  # fmt: skip
-    rows = rng.permutation(n)[: n - 9]
-    good = latent[rows] @ rng.normal(size=(4, d)) + 0.1 * rng.normal(size=(len(rows), d))
-    noise, names = rng.random((n, d), dtype=np.float32), pd.Index(names)
-    good = Embedding("good", "Prior knowledge", names[rows], good.astype(np.float32))
-    return add_folds(responses), [good, Embedding("noise", "Negative control", names, noise)]
+
+    def deg(X):
+        Y = np.where(X > 1.8, 1, np.where(X < -0.8, -1, 0))
+        Y[:, 0] = 0  # never changes
+        Y[:, 1] = np.minimum(Y[:, 1], 0)  # never goes up
+        return Y
+
+    return world(n, g, 8, **{"lines": ("A",), "gaps": 9, "deg": deg} | options)
 
 
 def written_out(X, y, C, start, max_iter, dtype):
@@ -106,21 +91,6 @@ def test_the_classifier_is_the_published_one_step_for_step(C):
     got = model.probabilities(model.fit(X, y, C), X)
     np.testing.assert_allclose(got, want, atol=2e-5)
     np.testing.assert_allclose(got.sum(axis=0), 1, atol=1e-6)
-
-
-def test_converged_it_equals_a_scikit_learn_classifier_of_each_gene():
-    X, y = problem(n=150)
-    model = Softmax(**TIGHT)
-    for C in (1e3, 1e5):
-        got = model.probabilities(model.fit(X, y, C), X)
-        for gene in range(7):
-            # their C multiplies a sum over rows of weights that add up to n, ours a mean over genes
-            theirs = LogisticRegression(
-                C=C / (2 * 7 * 150), class_weight="balanced", tol=1e-8, max_iter=5000
-            )
-            theirs.fit(X.astype(np.float64), y[:, gene])
-            want = theirs.predict_proba(X.astype(np.float64)).T
-            np.testing.assert_allclose(got[:, :, gene], want, atol=2e-4)
 
 
 def test_converged_it_does_not_depend_on_the_start_and_by_default_the_seed_decides():
@@ -220,9 +190,9 @@ def value(scores, **where):
 
 
 def test_scores_equal_the_published_procedure_written_out():
-    responses, (good, _) = labels()
+    responses, (good, _) = labels(g=12)
     model = DEGLogistic([1.0, 1e3], softmax=dict(max_iter=150, tolerance=1e-8, precision="float64"))
-    scores = evaluate(responses, [good], [model], controls=["train_mean"], folds=[0, 3], **QUIET)
+    scores = evaluate(responses, [good], [model], controls=["train_mean"], folds=[0], **QUIET)
     X = pd.DataFrame(good.X, index=good.ids)
     Y = pd.DataFrame(responses.layers["deg"], index=responses.obs["perturbation"]).sort_index()
     fold = responses.obs.set_index("perturbation")["fold"].loc[Y.index]
@@ -244,7 +214,7 @@ def test_scores_equal_the_published_procedure_written_out():
         ]
         return np.mean(each)
 
-    for f in (0, 3):
+    for f in (0,):
         train, test = Y[fold != f], Y[fold == f]
         has = train.index.intersection(X.index, sort=True)
         A, B = X.loc[has].to_numpy(), train.loc[has].to_numpy()
@@ -283,31 +253,16 @@ def test_the_table_has_floor_ceiling_and_ranks_embeddings():
     assert (scores["task"] == "deg").all() and scores["value"].between(0, 1).all()
 
 
-def test_finished_units_are_not_computed_again_and_the_device_is_no_part_of_them(tmp_path):
-    responses, (good, _) = labels()
-    store = ScoreStore(tmp_path / "s.sqlite")
-    kw = dict(store=store, controls=["train_mean"], **QUIET)
-    first = evaluate(responses, [good], [DEGLogistic([1e3])], **kw)
-    again = evaluate(responses, [good], [DEGLogistic([1e3], softmax={"device": "cpu"})], **kw)
-    pd.testing.assert_frame_equal(first, again)
-    other = evaluate(responses, [good], [DEGLogistic([1e3], softmax={"seed": 1})], **kw)
-    assert set(other["key"]) != set(first["key"])
-
-
 def test_inner_folds_of_labels_are_in_order_and_can_be_shuffled():
-    X = np.random.default_rng(0).random((20, 3), dtype=np.float32)
-    ordered = NestedSpace(X, X, inner_shuffle=False).splits
-    np.testing.assert_array_equal(ordered[0][1], np.arange(4))
-    assert not np.array_equal(NestedSpace(X, X).splits[0][1], np.arange(4))
     responses, (good, _) = labels()
-    both = [
-        evaluate(
-            responses, [good], ["knn"], controls=[], progress=False,
-            protocol=Protocol(n_components=6, inner_shuffle=shuffle),
-        )["chosen"].tolist()
-        for shuffle in (None, True)
-    ]  # fmt: skip
-    assert both[0] != both[1]
+    ordered = NestedSpace(good.X, good.X, inner_shuffle=False).splits
+    np.testing.assert_array_equal(ordered[0][1], np.arange(len(ordered[0][1])))
+    kw = dict(controls=[], metrics=["recall"], progress=False)
+    plain, shuffled = (
+        evaluate(responses, [good], ["knn"], protocol=Protocol(6, inner_shuffle=s), **kw)["chosen"]
+        for s in (None, True)
+    )
+    assert list(plain) != list(shuffled)
 
 
 def test_partial_labels_get_a_classifier_that_reads_only_what_is_known():
@@ -326,11 +281,7 @@ def test_partial_labels_get_a_classifier_that_reads_only_what_is_known():
     model = LabelLogistic([1.0, 10.0, 1e3])
     kw = dict(controls=["train_mean"], metrics=["auroc_within"], folds=[0, 1, 2], **QUIET)
     scores = evaluate(pairs(deg), embeddings, [model, "knn"], **kw)
-    auc = (
-        scores[scores["metric"] == "auroc_within"]
-        .groupby(["embedding", "predictor"])["value"]
-        .mean()
-    )
+    auc = scores.groupby(["embedding", "predictor"])["value"].mean()
     assert auc["good", "logistic"] > 0.6 and abs(auc["noise", "logistic"] - 0.5) < 0.1
     hidden = np.where(observed, deg, 1)
     again = evaluate(pairs(hidden), embeddings, [model, "knn"], **kw)
@@ -338,20 +289,14 @@ def test_partial_labels_get_a_classifier_that_reads_only_what_is_known():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_gives_the_same_scores():
+def test_a_gpu_gives_the_same_scores(monkeypatch):
     responses, (good, _) = labels(n=300, g=100)
-    found = [
-        evaluate(
-            responses,
-            [good],
-            [DEGLogistic(softmax={"device": device})],
-            controls=[],
-            metrics=["f1_score", "roc_auc"],
-            **QUIET,
-        )["value"].to_numpy()
-        for device in ("cpu", "cuda")
-    ]
-    assert np.abs(found[0].mean() - found[1].mean()) < 1e-3
+    found = []
+    for there in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        scores = evaluate(responses, [good], [DEGLogistic()], controls=[], **QUIET)
+        found.append(scores.loc[scores["metric"].isin(["f1_score", "roc_auc"]), "value"].mean())
+    assert found[0] == pytest.approx(found[1], abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +304,6 @@ def test_a_gpu_gives_the_same_scores():
     [
         (lambda: DEGLogistic([0.0]), "above 0"),
         (lambda: DEGLogistic([]), "above 0"),
-        (lambda: DEGLogistic(softmax={"device": "gpu9"}), "gpu9"),
         (lambda: DEGLogistic(softmax={"steps": 4}), "steps"),
         (lambda: DEGLogistic(softmax={"precision": "half"}), "float32"),
         (lambda: LabelLogistic([-1.0]), "above 0"),

@@ -18,14 +18,15 @@ from perturbcore.models.finetuning.model import FineTuned, TrainingLabels
 from perturbcore.models.finetuning.objectives import unsquared_l2
 from perturbcore.score.task import Task
 
-LRS, BATCH_SIZES = (1e-3, 1e-4, 1e-5), (16, 32, 64)
+PUBLISHED = {"lrs": (1e-3, 1e-4, 1e-5), "batch_sizes": (16, 32, 64), "epochs": 50, "patience": 5}
 
 
 class FineTunedGraph(FineTuned):
-    """A graph network with a linear head; the defaults are the published grid.
+    """A graph network with a linear head.
 
     `nodes`: node number, indexed by perturbation name (several names may lead to one node);
-    `frozen`: ablation: the head alone is trained; `options`: see `FineTuned`.
+    `frozen`: ablation: the head alone is trained; `options`: see `FineTuned`; by
+    default the published grid.
 
     Cole et al. 2026, section 4.8.2, Eq. 17-18.
     """
@@ -33,23 +34,9 @@ class FineTunedGraph(FineTuned):
     validation, least, stream = 0.1, 10, 7
 
     def __init__(
-        self,
-        pretrained: Pretrained,
-        nodes: pd.Series,
-        *,
-        frozen: bool = False,
-        lrs: Sequence[float] = LRS,
-        batch_sizes: Sequence[int] = BATCH_SIZES,
-        epochs: int = 50,
-        patience: int = 5,
-        name: str = "GNN",
-        modality: str = "Prior knowledge",
-        **options,
+        self, pretrained: Pretrained, nodes: pd.Series, *, frozen: bool = False, **options
     ):
-        super().__init__(
-            name=name, modality=modality, lrs=lrs, batch_sizes=batch_sizes, epochs=epochs,
-            patience=patience, **options,
-        )  # fmt: skip
+        super().__init__(**PUBLISHED | {"name": "GNN", "modality": "Prior knowledge"} | options)
         self.pretrained, self.nodes, self.frozen = pretrained, nodes, frozen
         self.predictor = "frozen + linear" if frozen else "fine-tuned"
         self.own = {"frozen": frozen}

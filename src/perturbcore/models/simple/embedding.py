@@ -3,15 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 from sklearn.decomposition import PCA
 
-from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.responses import cell_lines as lines_in
 from perturbcore.data.responses import check_responses, rows_of
+from perturbcore.embeddings.base import Embedding
 from perturbcore.models.simple.base import Predictor, Targets
 from perturbcore.models.simple.deg import DEGKNN, DEGLogistic
 from perturbcore.models.simple.knn import KNN
@@ -91,7 +90,7 @@ class OnEmbedding(Model):
                 self.embedding.X[train],
                 self.embedding.X[test],
                 p.n_components,
-                reduce=getattr(self.embedding, "reduce", True),
+                reduce=self.embedding.modality != POSITIVE,
                 inner_folds=p.inner_folds,
                 inner_seed=p.inner_seed,
                 inner_shuffle=shuffle,
@@ -117,34 +116,18 @@ class Floor(Model):
         return Prediction(values, {fold.cell_lines[0]: 0.5}, coverage=float("nan"))
 
 
-@dataclass(frozen=True, eq=False)
-class Idealized:
-    """The responses themselves, training and test together, compressed by PCA: a ceiling.
+def idealized(responses: AnnData, line: str, protocol: Protocol, seed: int = 0) -> Embedding:
+    """Compress the responses of a cell line, training and test together, by PCA: a ceiling.
 
     Its coordinates are used as they are (Cole et al. 2026, 4.7.1; Eckart & Young 1936).
     """
-
-    ids: pd.Index
-    X: np.ndarray
-    cell_line: str
-    name: str = "idealized"
-    modality: str = POSITIVE
-    reduce: bool = False
-
-    @classmethod
-    def of(cls, responses: AnnData, line: str, protocol: Protocol, seed: int = 0) -> "Idealized":
-        """Compress the responses of one cell line; components are cut where there are fewer."""
-        rows, task = rows_of(responses, line), task_of(responses)
-        ids = pd.Index(rows.obs["perturbation"].astype(str))
-        order = protocol.order(ids)
-        Y = task.dense(task.truth(rows[order]))
-        q = min(protocol.n_components, *Y.shape)
-        return cls(ids[order], PCA(q, random_state=seed).fit_transform(Y), line)
-
-    @property
-    def digest(self) -> str:
-        """Content key."""
-        return digest("idealized", self.X, self.ids)
+    rows, task = rows_of(responses, line), task_of(responses)
+    ids = rows.obs["perturbation"].astype(str)
+    order = protocol.order(ids)
+    Y = task.dense(task.truth(rows[order]))
+    q = min(protocol.n_components, *Y.shape)
+    X = PCA(q, random_state=seed).fit_transform(Y)
+    return Embedding("idealized", POSITIVE, ids.iloc[order], X, cell_line=line)
 
 
 def evaluate_embeddings(
@@ -208,7 +191,7 @@ def evaluate_embeddings(
     _check_coverage(embeddings, {n: rows_of(responses, n).obs["perturbation"] for n in lines})
     served = list(embeddings)
     if "idealized" in controls:
-        served += [Idealized.of(responses, line, protocol, seed) for line in lines]
+        served += [idealized(responses, line, protocol, seed) for line in lines]
     made = [OnEmbedding(e, p, protocol) for e in served for p in chosen]
     floors = [Floor(c) for c in controls if c in task.floors]
     return evaluate(responses, [*made, *floors, *models], cell_lines=lines, seed=seed, **options)
