@@ -9,7 +9,7 @@
 #     language: python
 #     name: python3
 #   perturbcore:
-#     after: [embedding_ranking, fusion, foundation_models]
+#     after: [embedding_ranking, fusion, foundation_models, noise_ceiling]
 # ---
 
 # %% [markdown]
@@ -25,13 +25,16 @@ from myst_nb import glue
 
 import perturbcore as pc
 from perturbcore.core import provenance
-from perturbcore.report import pages
+from perturbcore.report import noise, pages
 from perturbcore.report.comparison import Comparison, three_sentences
 from perturbcore.report.front import answer_of
 
 chapter = pc.open_chapter("answer")
 study = pc.Study(chapter)
-ranked = Comparison(study.claimed("embedding_ranking"), predictor="knn")
+scores = study.claimed("embedding_ranking")
+truth, data = study.truth(), study.dataset(scores["dataset"].iloc[0])
+limits = noise.trusted(truth, data)
+ranked = Comparison(scores, predictor="knn", ceilings=limits)
 
 # %% [markdown]
 # ## The question
@@ -41,12 +44,13 @@ ranked = Comparison(study.claimed("embedding_ranking"), predictor="knn")
 # ## The answer in three sentences
 
 # %% tags=["hide-input"]
-fused = Comparison(study.claimed("fusion"))
+fused = Comparison(study.claimed("fusion"), ceilings=limits)
 added = answer_of(chapter.profile.results, "foundation_models")
 three = three_sentences(ranked, simulated=chapter.profile.simulated, fused=fused, added=added)
 for number, sentence in enumerate(three, 1):
     glue(f"answer{number}", sentence, display=False)
 pages.say("\n".join(f"{n}. {s}" for n, s in enumerate(three, 1)))
+pages.say(noise.trust_said(truth, data))
 
 # %% tags=["hide-input"]
 run = provenance.record()

@@ -88,7 +88,7 @@ for name, part in parts.items():
                      caption=f"{part.title}: embeddings by family, mean over cell lines.")
 pages.take_home(chapter, labels.one_line(parts, "f1_score"))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Macro F1 of every drug embedding with the logistic classifier. Panels: cell lines, and the mean over the lines within each fold. Box: quartiles and range over five folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where there are cells, the experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/chemical_deg/ranking.svg), [numbers](tables/chemical_deg/ranking-data.csv).", "name": "fig-deg"}, "image": {"alt": "Box plots of macro F1 of each drug embedding, one panel a cell line and one for the mean of the lines, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Macro F1 of every drug embedding with the logistic classifier. Panels: cell lines, and the mean over the lines within each fold. Box: quartiles and range over five folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where there are cells, noise floor and experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/chemical_deg/ranking.svg), [numbers](tables/chemical_deg/ranking-data.csv).", "name": "fig-deg"}, "image": {"alt": "Box plots of macro F1 of each drug embedding, one panel a cell line and one for the mean of the lines, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding, the noise floor and the experimental error."}}
 everything = labels.panels(parts, by_line)
 main = everything[everything["predictor"].eq(labels.MAIN) | everything["embedding"].eq("")]
 axis = metric("f1_score")
@@ -99,7 +99,8 @@ pages.show_figure(chapter, boxes, "ranking", main[main["metric"] == "f1_score"])
 # **How to read it.** F1 is averaged over the classes that a gene has among the test drugs, then over genes, so that a
 # gene that never moves gives 1 to who says so. *Random* is a floor of its own: whatever it gains or loses
 # against the Train Mean is due to calling rare classes, not to knowing drugs. *Idealized* vectors are made of the labels, those
-# to be predicted included. Interval and *p* are over folds and allow for overlapping training sets
+# to be predicted included. Where there are cells, the *noise floor* is what the true effects would score against these
+# labels, and the end of the gap; where there are only labels it cannot be estimated. Interval and *p* are over folds and allow for overlapping training sets
 # (Nadeau and Bengio), adjusted for the number of comparisons (Holm).
 
 # %% tags=["hide-input"]
@@ -135,7 +136,7 @@ for name, part in gene_parts.items():
     c = part.comparison()
     score = c.metric
     pages.say(f"{labels.counts_said(part)} {labels.finding(c, part.title)}")
-    pages.say(labels.truth_said(part))
+    pages.say(f"{labels.reading(c, part.title)} {labels.truth_said(part)}")
     pages.say(labels.batches_said(parts | gene_parts))
     pages.show_table(chapter, labels.by_line(part, score), f"lines-{name}", keep=labels.LINES,
                      caption=f"{part.title}: {metric(score).label} by cell line and over them, both predictors.")

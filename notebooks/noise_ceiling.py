@@ -89,18 +89,37 @@ pages.show_table(chapter, curve, "calibration", digits=2, caption="The numbers o
                  "with at least the largest number of cells.")
 
 # %% [markdown]
+# ## Three ceilings against the truth
+#
+# Three lines are called a ceiling in this field, and they are not the same. The **published bootstrap** resamples one
+# experiment. A **repeated experiment** has noise of its own: it lies $\sqrt 2$ times as far from this one as the truth
+# does. The **noise floor** is what the true effects would score against the measured ones, and the ceiling of the shares
+# of the gap in this book. The last two come from two disjoint halves of the batches, perturbed and control cells alike,
+# that share no cell and no draw: half the distance of their effects is the expected error of the whole (for correlations,
+# the Spearman-Brown formula). Here all three are computed on small simulated screens, where the truth is known.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Three ceilings (L2), each divided by the true error of the effects, against the cells per perturbation; panels: control and size of the batch effects (natural-log rate) of simulated screens. 1: the truth; a repeated experiment is expected at 1.41. Download: [figure](figures/noise_ceiling/truth.svg), [numbers](tables/noise_ceiling/truth-data.csv).", "name": "fig-three-ceilings"}, "image": {"alt": "Six panels, for two kinds of control and three sizes of batch effects: the noise floor stays at 1 and a repeated experiment at 1.41 whatever the number of cells, while the published bootstrap rises with cells, and far more so under global control and strong batch effects."}}
+truth = study.truth()
+plot = figures.curves(noise.truth_panels(truth), "cells", "ratio", "estimate", panel="case",
+                      xlabel="cells per perturbation", ylabel="ceiling / true error")
+pages.show_figure(chapter, plot, "truth", truth)
+
+# %% tags=["hide-input"]
+pages.say(noise.causes_said(truth))
+pages.say(noise.trust_said(truth, data))
+pages.show_table(chapter, truth, "truth", digits=2, caption="The numbers of the figure; of its own: ratio to what "
+                 "the estimate is of, which for a repeated experiment lies farther away than the truth.")
+
+# %% [markdown]
 # **Why the published estimate is too large, for two reasons.** *Cells are drawn twice.* Drawing batches already
 # carries the noise of the cells in them; drawing the cells again inside adds it a second time. The
 # variance of the sample is $\frac{s^2}{n}\left(\frac{B-1}{B} + \frac{m-1}{m}\right)$ for $B$ batches of
 # $m$ cells: up to twice the true one, so that this makes the L2 error up to $\sqrt 2$ times too large. With few
-# cells a batch the two terms make up for each other. *Shared shifts no longer cancel.* With one control for all
+# cells a batch the two terms make up for each other, and with one cell nothing is left: fewer than 10 cells are not
+# estimable here. *Shared shifts no longer cancel.* With one control for all
 # batches, perturbed and control cells are drawn from batches independently: what a batch does to both alike
 # cancels in the effect, but not between a batch drawn for one and another drawn for the other. This grows with the
-# batch effects and goes beyond $\sqrt 2$; controls matched within the batch do not have it.
-#
-# The **noise floor** has neither: two disjoint halves of the batches, perturbed and control cells alike, share no cell
-# and no draw. Half the distance of their effects is the expected error of the whole. It is what the true effects would
-# score against the measured ones, and the ceiling of the shares of the gap in this book.
+# batch effects and with the cells, and goes beyond $\sqrt 2$; controls matched within the batch do not have it.
 #
 # ## Which metrics can tell anything here?
 #

@@ -1,4 +1,5 @@
 import sqlite3
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -15,7 +16,7 @@ from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.score.ceiling import ceiling, sampler
 from perturbcore.score.ceiling.ceiling import distances, noise_ceiling
 from perturbcore.score.ceiling.cells import Cells
-from perturbcore.score.ceiling.curves import ceiling_by_cells
+from perturbcore.score.ceiling.curves import ceiling_by_cells, ceilings_against_truth
 from perturbcore.score.ceiling.halves import Halves, noise_floor
 from perturbcore.score.ceiling.sampler import (
     CONTROL,
@@ -27,7 +28,7 @@ from perturbcore.score.ceiling.sampler import (
     drawn_cells,
     perturbation_stream,
 )
-from perturbcore.score.limits import ceiling_scores
+from perturbcore.score.limits import ceiling_scores, experimental_error
 
 ALL = ("L2", "MSE", "MAE", "Spearman", "Pearson")
 
@@ -496,9 +497,12 @@ def test_the_noise_floor_is_the_true_error_whatever_the_number_of_cells(control,
     truth = simulated.true_effects[effects.obs_names, effects.var_names]
     error = np.linalg.norm(effects.X - truth.X, axis=1)
     table = noise_floor(simulated.screen, n_splits=5, **variant)
+    r = table[table["metric"] == "Pearson"]
     table = table[table["metric"] == "L2"].set_index("perturbation")
     floor = table.loc[effects.obs["perturbation"], "value"].to_numpy()
     assert np.nanmean(floor) == pytest.approx(np.nanmean(error), rel=0.05)
+    alike = [pearsonr(a, b)[0] for a, b in zip(effects.X, truth.X, strict=True)]
+    assert r["value"].mean() == pytest.approx(np.mean(alike), rel=0.05)
     few = (effects.obs["n_cells"] < 60).to_numpy()
     for part in (few, ~few):
         assert np.nanmean(floor[part]) == pytest.approx(np.nanmean(error[part]), rel=0.08)
@@ -512,6 +516,33 @@ def test_one_cell_is_no_ceiling():
     alone = table["perturbation"] == "P0"
     assert (table.loc[alone, "n_cells"] == 1).all()
     assert table.loc[alone, "value"].isna().all() and table.loc[~alone, "value"].notna().all()
+
+
+def test_an_effect_of_one_cell_has_no_ceiling_of_any_kind():
+    """Redrawing one cell gives that cell: the bootstrap called it the best of all."""
+    screen, _ = known_noise_screen(n=12, batches=2)
+    rows = np.flatnonzero((screen.obs["perturbation"] == "P0").to_numpy())
+    lonely = screen[np.setdiff1d(np.arange(screen.n_obs), rows[1:])].copy()
+    responses = fold_responses(["P0", "P1", "P2"], [0, 0, 1])
+    data = SimpleNamespace(
+        name="d", task="lfc", screen=lonely, replicates=None, responses=responses
+    )
+    table = experimental_error(data, n_outer=3, n_inner=2, n_trials=1, options={})
+    alone = table["perturbation"] == "P0"
+    assert table.loc[alone, "value"].isna().all() and table.loc[~alone, "value"].notna().all()
+    assert set(table.loc[alone, "estimate"]) == {"bootstrap", "repeated", "noise_floor"}
+    scores = ceiling_scores(table, responses).set_index(["predictor", "metric", "fold"])["value"]
+    assert scores["experimental_error", "L2", 0] > 0.5 * scores["experimental_error", "L2", 1]
+
+
+@pytest.mark.parametrize("control, too_large", [("global", 1.8), ("matched", 1.1)])
+def test_ceilings_are_held_against_the_truth(control, too_large):
+    table = ceilings_against_truth([60], [0.6], [control], n_splits=3)
+    by = table.set_index("estimate")
+    assert by.loc["noise_floor", "ratio"] == pytest.approx(1, abs=0.05)
+    assert by.loc["repeated", "of_its_own"] == pytest.approx(by.loc["noise_floor", "ratio"])
+    assert by.loc["bootstrap", "ratio"] > too_large
+    assert (by.loc["bootstrap", "ratio"] > np.sqrt(2)) == (control == "global")
 
 
 WELLS = dict(wells=True, progress=False)

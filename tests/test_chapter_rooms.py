@@ -13,6 +13,7 @@ from perturbcore.core.profile import load_profile
 from perturbcore.data.sets.base import load
 from perturbcore.models.simple.knn import KNN
 from perturbcore.report import cards, leaderboard, noise, pages
+from perturbcore.report.comparison import Comparison
 
 PROFILE = """
 title: Small
@@ -99,6 +100,34 @@ def test_noise_curves_fall_with_cells_and_are_held_against_the_truth(study):
     first = each.iloc[0]
     row = data.responses[f"{first['cell_line']}|{first['perturbation']}"].X.ravel()
     assert first["effect"] == pytest.approx(np.linalg.norm(row), rel=1e-5)
+
+
+def test_a_ceiling_stands_on_the_first_page_only_where_it_is_near_the_truth(study):
+    data = study.dataset("simulated")
+    rows = []
+    for control, effect in (("global", 0.0), ("global", 0.6), ("matched", 0.6)):
+        far = 1.3 if (control, effect) == ("global", 0.6) else 1.0
+        for cells in (5, 20, 60):
+            near = {"bootstrap": far, "repeated": 1.04, "noise_floor": 0.97}
+            rows += [(effect, control, cells, e, v, v) for e, v in near.items()]
+    columns = ["batch_effect", "control", "cells", "estimate", "ratio", "of_its_own"]
+    grid = pd.DataFrame(rows, columns=columns)
+    assert noise.trusted(grid, data) == ["noise_floor", "repeated_experiment", "idealized"]
+    said = noise.trust_said(grid, data)
+    assert "Used: repeated experiment and noise floor" in said and "1.00 to 1.30" in said
+    wrong = grid.assign(of_its_own=grid["of_its_own"].where(grid["estimate"] == "repeated", 1.2))
+    assert noise.trusted(wrong, data) == ["repeated_experiment", "idealized"]
+    scores = study.evaluate("simulated", ["knn"], ceiling=study.ceiling("simulated", n_outer=2))
+    for table, ceiling in ((grid, "Noise floor"), (wrong, "Repeated experiment")):
+        c = Comparison(scores, ceilings=noise.trusted(table, data))
+        assert c.ceiling == ceiling and ceiling in c.gap_said()
+    few = grid[grid["cells"] > 20]
+    few = few.assign(cells=1000)
+    assert noise.trusted(few, data) == ["idealized"]
+    assert "idealized embedding" in noise.trust_said(few, data)
+    said = noise.causes_said(grid)
+    assert "it is 1.30 (0.6)" in said and "stays at 1.00 (0.6)" in said
+    assert "0.97 to 0.97 times the true error" in said and "within 5 % everywhere" in said
 
 
 def test_the_leaderboard_stands_on_published_values_alone_where_there_are_no_labels(study):

@@ -218,6 +218,12 @@ def test_sentences_carry_the_numbers_of_the_scores():
     assert "Of 3 embeddings, 2 (good and fair) can be shown to beat both" in said
     read = labels.reading(c, part.title)
     assert "read from the random ones" in read and "would reach 0.90" in read
+    more = {("", "noise_floor", "Positive control"): 0.80}
+    more[("", "repeated_experiment", "Positive control")] = 0.70
+    c = part_of(tidy(METHODS | limit | more)).comparison("f1_score")
+    assert c.ceiling == "Noise floor" and "(Noise floor, 0.8" in c.gap_said()
+    assert "a repeated experiment 0.7" in c.gap_said()
+    assert "true effects would reach 0.8" in labels.reading(c, part.title)
     worse = compared(METHODS | {("random", "logistic", "Negative control"): 0.30})
     assert "must beat both" in labels.reading(worse, "D")
     assert "cannot be said what a repeated experiment" in labels.reading(compared(METHODS), "D")
@@ -277,9 +283,15 @@ def test_labels_of_a_genetic_screen_have_an_experimental_error():
     how = dict(n_outer=2, n_inner=2, n_trials=6)
     table = limits.experimental_error(data, options={}, **how)
     expected = deg_ceiling(data.screen, data.responses, n_trials=6, progress=False)
-    pd.testing.assert_frame_equal(table, expected)
+    boot = table[table["estimate"] == "bootstrap"][list(expected)]
+    pd.testing.assert_frame_equal(boot, expected)
     units = limits.limit_units(table, data.responses, seed=4)
-    assert [u.about["fold"] for u in units] == [0, 1]
+    names = ["experimental_error", "noise_floor", "repeated_experiment"]
+    assert [(u.about["predictor"], u.about["fold"]) for u in units] == [
+        (name, fold) for name in names for fold in (0, 1)
+    ]
+    floor, again = (units[i].metrics["f1_score"] for i in (2, 4))
+    assert 0.5 < again < 1 and 0.5 < floor < 1
     at = table[
         (table["fold"] == 0) & (table["metric"] == "f1_score") & np.isclose(table["quantile"], 0.1)
     ]
@@ -305,13 +317,17 @@ def test_replicates_are_resampled_by_the_variant_of_the_responses(control):
         data, n_outer=4, n_inner=3, n_trials=1, options={"control": "global"}
     )
     expected = noise_ceiling(wells, wells=True, control=control, n_outer=4, n_inner=3)
-    found, floor = (found[found["estimate"] == e] for e in ("bootstrap", "noise_floor"))
+    wanted = ("bootstrap", "repeated", "noise_floor")
+    found, again, floor = (found[found["estimate"] == e] for e in wanted)
     np.testing.assert_allclose(found["value"], expected["value"])
     low = floor.loc[floor["metric"] == "L2", "value"]
     # a half of the plates holds a drug and its vehicle: their common shift cancels
     assert len(low) == 2 and (low < 5).all()
-    units = limits.limit_units(pd.concat([found, floor]), responses)
-    assert {u.about["predictor"] for u in units} == {"experimental_error", "noise_floor"}
+    twice = again.loc[again["metric"] == "L2", "value"]
+    np.testing.assert_allclose(twice, np.sqrt(2) * low)
+    units = limits.limit_units(pd.concat([found, again, floor]), responses)
+    names = {"experimental_error", "repeated_experiment", "noise_floor"}
+    assert {u.about["predictor"] for u in units} == names
     big = found.loc[(found["metric"] == "L2") & (found["quantile"] == 0.9), "value"].max()
     # plates differ by 5 a gene: only matching takes that away
     assert (big < 5) == (control == "matched")

@@ -13,13 +13,17 @@ from perturbcore.core.errors import InputError
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
+from perturbcore.models import simple
 from perturbcore.models.simple import evaluate_embeddings
+from perturbcore.models.simple.embedding import OnEmbedding
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison, predictor_agreement, three_sentences
 from perturbcore.report.figures.methods import reference_lines
 from perturbcore.report.paired import verdict
 from perturbcore.report.text import duration, listed, number, p_value, percent, plural, signed
+from perturbcore.score.model import Fold, fit_predict
+from perturbcore.score.task import task_of
 
 # mean score over folds of each method; folds share a small common shift
 MEANS = {
@@ -167,7 +171,7 @@ def test_what_floor_and_ceiling_mean_is_said_both_ways():
     hard = {**noisy, ("", "no_change", "Negative control"): 7.0}
     assert "does not beat No Change" in Comparison(scores(hard)).reading()
     bare = {k: v for k, v in MEANS.items() if k[1] != "experimental_error"}
-    assert "Without replicates" in Comparison(scores(bare)).reading()
+    assert "no noise floor can be estimated" in Comparison(scores(bare)).reading()
 
 
 def test_neighbours_are_compared_one_by_one():
@@ -255,6 +259,47 @@ def test_the_order_where_all_have_vectors_stands_beside_the_ranking(screen):
     assert "the order is another" in c.answer() and "best there is clear" in c.answer()
     assert "the order is another" not in Comparison(scored(rest)).answer()
     assert "common" in c.columns() and "common" not in Comparison(scores()).columns()
+
+
+@pytest.mark.parametrize("task, metric", [("deg", "f1_score"), ("deg_pairs", "auroc_within")])
+def test_labels_are_scored_again_where_all_embeddings_have_vectors(task, metric):
+    """An embedding of 26 % coverage decides on which perturbations the others are compared."""
+    rng = np.random.default_rng(3)
+    names, latent = pd.Index([f"P{i:03d}" for i in range(200)]), rng.normal(size=(200, 3))
+    label = np.digitize(latent @ rng.normal(size=(3, 20)), [-1.2, 1.2]) - 1
+    about = pd.DataFrame({"perturbation": names, "cell_line": "A"})
+    known = {} if task == "deg" else {"observed": rng.random(label.shape) < 0.7}
+    genes = [f"g{i}" for i in range(20)]
+    responses = add_folds(make_responses(label, about, genes, dataset="t", task=task, **known))
+    some = rng.permutation(200)[:52]
+    # one knows just those perturbations well, the other all the rest
+    noise = np.where(np.isin(np.arange(200), some), 0.1, 4.0)[:, None]
+    here, rest, few = (
+        Embedding(name, "Protein", names[at], (latent + n * rng.normal(size=(200, 3)))[at])
+        for name, n, at in [
+            ("here", noise, slice(None)), ("rest", 4.1 - noise, slice(None)), ("few", 1.0, some),
+        ]
+    )  # fmt: skip
+
+    def scored(embeddings):
+        return evaluate_embeddings(responses, embeddings, ["knn"], progress=False)
+
+    table = scored([here, rest, few])
+    mine = table[(table["metric"] == metric) & (table["embedding"] == "here")].set_index("fold")
+    for fold, row in mine.iterrows():
+        model = OnEmbedding(here, simple.predictor("knn", task))
+        said = fit_predict(model, Fold.of(responses, fold)).values
+        test = responses[responses.obs["fold"] == fold]
+        at = test.obs["perturbation"].isin(names[some]).to_numpy()
+        truth = task_of(task).truth(test[at])
+        score, _ = task_of(task).score(truth, said[..., at, :], [metric], train=None, memo={})
+        assert row["common"] == pytest.approx(score[metric], abs=1e-9)
+        assert abs(row["common"] - row["value"]) > 0.01
+    c = Comparison(table)
+    assert (c.best, c.best_on_common) == ("rest", "here") and "few" not in c.competitors
+    assert "the order is another" in c.answer() and "best there is here" in c.answer()
+    whole = scored([here, rest])
+    np.testing.assert_array_equal(whole["common"], whole["value"])
 
 
 def test_a_copy_of_the_responses_looks_too_good(screen):

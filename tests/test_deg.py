@@ -16,7 +16,9 @@ from perturbcore.data.effects import moments
 from perturbcore.data.folds import add_folds
 from perturbcore.data.screens import values
 from perturbcore.data.screens.declare import declare_screen, read_screen
+from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.score.ceiling.deg import LabelSampler, Source, deg_ceiling
+from perturbcore.score.ceiling.label_floor import label_noise_floor
 from perturbcore.score.ceiling.sampler import (
     child,
     control_stream,
@@ -24,6 +26,7 @@ from perturbcore.score.ceiling.sampler import (
     perturbation_stream,
 )
 from perturbcore.score.limits import ceiling_scores
+from perturbcore.score.metrics.deg import deg_metrics, one_hot
 
 QUIET = dict(progress=False)
 HOW = dict(test="welch", alpha=0.05, min_cells=10, strict=True, size_factors="all")
@@ -306,6 +309,40 @@ def test_the_ceiling_rises_with_cells_and_does_not_depend_on_threads():
         assert f1.is_monotonic_increasing and f1.iloc[-1] < 1
         found.append(rows.loc[rows["metric"] == "f1_score", "value"].mean())
     assert found[0] < found[1] < 1
+
+
+@pytest.mark.parametrize("variant", ["pooled", "per_batch"])
+def test_the_noise_floor_of_labels_is_what_the_true_effects_score(variant):
+    """Held against planted effects, and against an experiment that really was repeated."""
+    sizes = dict(n_cell_lines=1, n_perturbations=60, n_genes=150, n_modules=6, n_batches=4)
+    made = simulate_screen(
+        **sizes, n_control_cells=1600, cells_per_perturbation=(160, 360), batch_effect=0.0, seed=5
+    )
+    half = np.zeros(made.screen.n_obs, dtype=bool)
+    keys = made.screen.obs[["perturbation", "batch"]].astype(str)
+    for rows in keys.groupby(["perturbation", "batch"]).indices.values():
+        half[rows[::2]] = True
+    first, second = (made.screen[at].copy() for at in (half, ~half))
+    labels, again = (
+        add_folds(deg_labels(cells, variant=variant, min_cells=8, **QUIET), 2)
+        for cells in (first, second)
+    )
+    table = label_noise_floor(first, labels, truth=made.true_effects)
+    mean = table.groupby(["metric", "estimate"])["value"].mean().unstack()
+    np.testing.assert_allclose(mean["noise_floor"], mean["true"], rtol=0.05)
+    assert (mean.loc[["f1_score", "roc_auc"], "true"] < 0.97).all()  # there is noise to see
+    said = [
+        deg_metrics(labels[at].layers["deg"], one_hot(again[at].layers["deg"]), ["f1_score"])
+        for at in (labels.obs["fold"] == fold for fold in (0, 1))
+    ]
+    repeated = np.mean([each["f1_score"] for each in said])
+    assert mean.loc["f1_score", "repeated"] == pytest.approx(repeated, rel=0.05)
+    if variant == "pooled":  # drawing the cells of one experiment again says too much
+        boot = deg_ceiling(first, labels, n_trials=6, **QUIET).query("metric == 'f1_score'")
+        assert boot.loc[np.isclose(boot["quantile"], 0.5), "value"].mean() > 1.05 * repeated
+    pd.testing.assert_frame_equal(
+        table[table["estimate"] != "true"].reset_index(drop=True), label_noise_floor(first, labels)
+    )
 
 
 def test_the_ceiling_follows_genes_and_options_of_the_labels():

@@ -62,7 +62,8 @@ def test_everything_is_scored_on_the_same_folds(made):
         ("Interactome", "knn"), ("GNN", "knn"), ("GNN", "fine-tuned"), ("GNN", "frozen + linear"),
         ("Cell transformer", "knn"), ("Cell transformer", "frozen + MLP"), ("Cell transformer", "indexing"),
         ("Cell transformer", "in-silico KO"), ("", "train_mean"), ("", "no_change"),
-        ("", "experimental_error"), ("", "noise_floor"), ("random", "knn"), ("idealized", "knn"),
+        ("", "experimental_error"), ("", "noise_floor"), ("", "repeated_experiment"),
+        ("random", "knn"), ("idealized", "knn"),
     }  # fmt: skip
     assert set(folds.index) == uses
     knn = scores[scores["predictor"] == "knn"]

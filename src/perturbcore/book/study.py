@@ -1,6 +1,6 @@
 """A profile at work: its data sets, embeddings, noise ceilings and scores, each made once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import pandas as pd
@@ -18,6 +18,7 @@ from perturbcore.embeddings.sources import BuildContext
 from perturbcore.models.registry import build_models
 from perturbcore.models.simple import evaluate_embeddings, predictor
 from perturbcore.models.simple.space import Protocol
+from perturbcore.score.ceiling.curves import ceilings_against_truth
 from perturbcore.score.limits import experimental_error, limit_units
 from perturbcore.score.store import ASIDE, ScoreStore
 from perturbcore.score.task import task_of
@@ -140,13 +141,27 @@ class Study:
         )
         made_by = code_digest(experimental_error)
         key = digest(name, responses.X, list(responses.obs_names), *trials, options, made_by)
-        path = folder / f"{name}-{key}.parquet"
-        if not path.exists():
-            table = experimental_error(
+        return self._once(
+            f"{name}-{key}",
+            lambda: experimental_error(
                 data, n_outer=n_outer, n_inner=n_inner, n_trials=n_trials, options=options,
                 n_jobs=self.n_jobs, checkpoint=folder / f"{name}.sqlite",
-            )  # fmt: skip
-            write_atomically(path, table.to_parquet(index=False))
+            ),
+        )  # fmt: skip
+
+    def truth(self) -> pd.DataFrame:
+        """How near ceilings are to the known truth of simulated screens, whatever the data sets.
+
+        See :func:`perturbcore.score.ceiling.curves.ceilings_against_truth`.
+        """
+        key = code_digest(ceilings_against_truth)
+        return self._once(f"truth-{key}", lambda: ceilings_against_truth(n_jobs=self.n_jobs))
+
+    def _once(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Read a table of the folder of ceilings, made where it is absent."""
+        path = self.profile.results / "ceilings" / f"{name}.parquet"
+        if not path.exists():
+            write_atomically(path, make().to_parquet(index=False))
         return pd.read_parquet(path)
 
     def scope(self, part: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from perturbcore.report.paired import CEILINGS, PREDICTORS, PairedScores, judged
+from perturbcore.report.paired import CEILINGS, PREDICTORS, REPEATED, PairedScores, judged
 from perturbcore.report.text import HEADINGS, listed, percent, plural
 from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.uncertainty import t_statistics
@@ -168,6 +168,9 @@ class Comparison(PairedScores):
         """Say what a method, the best by default, closes of the gap; a clause without subject."""
         row = self._ranking.loc[method or self.best]
         ceiling, share = f"{self.ceiling}, {row['ceiling']:.3f}", row["gap_closed"]
+        again = self.methods.index[self.methods["predictor"] == REPEATED]
+        if len(again) and self.ceiling != again[0]:
+            ceiling += f"; a repeated experiment {self.means[again[0]]:.3f}"
         if not np.isfinite(share):
             return f"has no gap to close: the ceiling ({ceiling}) is no better than the Train Mean"
         gap = f"of the gap between Train Mean and ceiling ({ceiling})"
@@ -300,7 +303,10 @@ class Comparison(PairedScores):
             )
         measured = [named[p] for p in CEILINGS if p in named and p != "idealized"]
         if not measured:
-            said.append("Without replicates, it cannot be said how much of the rest is noise.")
+            said.append(
+                "Without cells or replicates, no noise floor can be estimated: it cannot be said "
+                "how much of the rest is noise."
+            )
             return " ".join(said)
         limit = self.means[measured[0]]
         rest = (

@@ -13,6 +13,7 @@ from perturbcore.models.simple.label_logistic import LabelLogistic
 from perturbcore.models.simple.labels import LabelKNN
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison, predictor_agreement
+from perturbcore.report.paired import REPEATED
 from perturbcore.report.text import listed, percent
 from perturbcore.score.metrics.registry import metric as find_metric
 from perturbcore.score.task import task_of
@@ -294,12 +295,20 @@ def reading(c: Comparison, title: str) -> str:
             "embedding must beat both"
         )
     ideal = c.means[c.methods["embedding"] == "idealized"]
-    error = c.means[c.methods["predictor"] == "experimental_error"]
     text += f". Vectors made from the labels themselves reach {ideal.max():.3f}"
-    if error.empty:
-        return f"{text}; without replicates, it cannot be said what a repeated experiment would."
-    limit = f"{error.iloc[0]:.3f} (experimental error, q = 0.1)"
-    return f"{text}; a repeated experiment would reach {limit}."
+    named = {p: c.means[m] for m, p in c.methods["predictor"].items()}
+    again = named.get(REPEATED, named.get("experimental_error"))
+    if again is None:
+        return (
+            f"{text}; without cells, no noise floor can be estimated, and it cannot be said what a "
+            "repeated experiment would reach."
+        )
+    if "noise_floor" in named:
+        text += f"; the true effects would reach {named['noise_floor']:.3f} (noise floor)"
+        bootstrap = f", {named['experimental_error']:.3f} by the published bootstrap"
+    else:
+        bootstrap = ", by the published bootstrap"
+    return f"{text}; a repeated experiment would reach {again:.3f}{bootstrap} (q = 0.1)."
 
 
 def finding(c: Comparison, title: str) -> str:

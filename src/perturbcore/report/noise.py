@@ -6,10 +6,12 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
-from perturbcore.report.text import percent
+from perturbcore.report.paired import CEILINGS
+from perturbcore.report.text import listed, percent
 from perturbcore.score.ceiling.calibration import calibrate_metrics
 from perturbcore.score.ceiling.curves import ceiling_by_cells
-from perturbcore.score.limits import N_SPLITS, repeats
+from perturbcore.score.ceiling.sampler import CONTROLS
+from perturbcore.score.limits import N_SPLITS, PREDICTORS, repeats
 from perturbcore.score.metrics.registry import metric
 from perturbcore.score.task import task_of
 
@@ -17,6 +19,10 @@ BOTH = "bootstrap of batches and cells (published)"
 BATCHES = "bootstrap of batches only"
 FLOOR = "noise floor (disjoint halves of batches)"
 TRUE = "true error"
+# a ceiling may stand on the first page where it is that near to the truth
+CLOSE = 0.05
+NAMES = {"bootstrap": "published bootstrap", "repeated": "repeated experiment"}
+NAMES |= {"noise_floor": "noise floor"}
 # metrics that are placed between floor and perfect on every screen
 RANGED = ("L2", "MAE", "Pearson", "Pearson_delta", "cosine", "top20_recall", "discrimination")
 
@@ -82,18 +88,103 @@ def calibration_said(table: pd.DataFrame) -> str:
     )
 
 
+def truth_panels(grid: pd.DataFrame) -> pd.DataFrame:
+    """Name the estimates and cases of `Study.truth` as a figure does."""
+    case = grid["control"] + " control, batch effect " + grid["batch_effect"].map("{:g}".format)
+    return grid.assign(estimate=grid["estimate"].map(NAMES), case=case)
+
+
+def trusted(grid: pd.DataFrame, data) -> list[str]:
+    """Ceilings that are within 5 % of what they estimate on simulated screens like this one.
+
+    `grid`: of `Study.truth`; `data`: a data set. Like it are the numbers of cells next to its
+    median, and its control; since the size of its batch effects is not known, all of them count.
+    Returns names as `PairedScores` takes them, "idealized" (no estimate) last, alone where the data
+    set has no cells.
+    """
+    near = _like(grid, data)
+    far = (near["of_its_own"] - 1).abs().groupby(near["estimate"]).max()
+    good = [PREDICTORS[e] for e in far.index[far <= CLOSE]]
+    return [c for c in CEILINGS if c in good or c == "idealized"]
+
+
+def _like(grid: pd.DataFrame, data) -> pd.DataFrame:
+    """Rows of the grid for the control of a data set and the cells next to its median."""
+    cells = median_cells(data)
+    control = data.responses.uns["perturbcore"].get("control", "global")
+    sizes = grid["cells"].drop_duplicates().sort_values()
+    if not cells >= sizes.iloc[0]:  # fewer cells than were tried, or none at all
+        return grid[:0]
+    next_to = {sizes[sizes <= cells].max(), sizes[sizes >= cells].min()}
+    return grid[grid["cells"].isin(next_to) & (grid["control"] == control)]
+
+
+def median_cells(data) -> float:
+    """Median cells per perturbation and line that effects are estimated from; else missing."""
+    there = data.screen is not None and "n_cells" in data.responses.obs
+    return float(data.responses.obs["n_cells"].median()) if there else float("nan")
+
+
+def trust_said(grid: pd.DataFrame, data) -> str:
+    """Say which ceilings may stand on the first page, and how far from the truth the others are."""
+    near = _like(grid, data)
+    if near.empty:
+        return (
+            "No ceiling from noise stands on this page: without some cells per perturbation, it "
+            "cannot be held against a known truth. The ceiling is the idealized embedding."
+        )
+    span = near.groupby("estimate")["of_its_own"].agg(["min", "max"])
+    each = [f"{NAMES[e]} {span.loc[e, 'min']:.2f} to {span.loc[e, 'max']:.2f}" for e in NAMES]
+    used = [NAMES[e] for e in NAMES if PREDICTORS[e] in trusted(grid, data)]
+    return (
+        f"A ceiling is used on this page only where it is within {percent(CLOSE)} of the known "
+        "truth of simulated screens with about as many cells "
+        f"({median_cells(data):.0f} per perturbation) and the same control, whatever their batch "
+        f"effects. Times the truth: {listed(each)}. Used: {listed(used)}."
+    )
+
+
+def causes_said(grid: pd.DataFrame) -> str:
+    """Say by how much the published bootstrap is too large, cause by cause, and where the floor is.
+
+    Without batch effects only the cells drawn twice are left; under global control the shared
+    shifts of batches come on top.
+    """
+    wide = grid.pivot_table(
+        index=["estimate", "control", "cells"], columns="batch_effect", values="ratio"
+    )
+    boot, (none, *some) = wide.loc["bootstrap"], wide.columns
+    few, many = grid["cells"].min(), grid["cells"].max()
+    at = {c: listed([f"{boot.loc[(c, many), b]:.2f} ({b:g})" for b in some]) for c in CONTROLS[:2]}
+    floor = grid[grid["estimate"] == "noise_floor"]
+    off = (floor["of_its_own"] - 1).abs().groupby(floor["cells"]).max()
+    far = list(off.index[off > CLOSE])
+    where = f"but for {listed(far)} cells" if far else "everywhere"
+    return (
+        f"Without batch effects, the published bootstrap is {boot.loc[('global', few), none]:.2f} "
+        f"times the true error with {few} cells per perturbation and "
+        f"{boot.loc[('global', many), none]:.2f} times with {many}: cells drawn twice. With batch "
+        f"effects (their size in brackets), {many} cells and one control for all batches, it is "
+        f"{at['global']}: shared shifts that no longer cancel. With controls matched within the "
+        f"batch it stays at {at['matched']}. The noise floor is {floor['ratio'].min():.2f} to "
+        f"{floor['ratio'].max():.2f} times the true error over all of these screens, within "
+        f"{percent(CLOSE)} {where}."
+    )
+
+
 def by_line(
     ceiling: pd.DataFrame, responses: AnnData, quantile: float = 0.9, metric: str = "L2"
 ) -> pd.DataFrame:
     """Experimental error of each perturbation beside the size of its effect.
 
     Returns cell_line, perturbation, value (experimental error), n_cells, n_batches, effect (L2
-    norm of the response), above (whether the effect is larger than the error).
+    norm of the response), above (whether the effect is larger than the error); without those that
+    have too few cells for an estimate.
     """
     rows = ceiling[(ceiling["metric"] == metric) & (ceiling["quantile"] == quantile)]
     size = responses.obs[["cell_line", "perturbation"]].astype(str)
     size["effect"] = (responses.X.astype(float) ** 2).sum(axis=1) ** 0.5
-    out = rows.merge(size, on=["cell_line", "perturbation"])
+    out = rows.dropna(subset="value").merge(size, on=["cell_line", "perturbation"])
     return out.assign(above=out["effect"] > out["value"])
 
 

@@ -13,7 +13,8 @@ from perturbcore.score.model import COVERING
 from perturbcore.score.task import primary_metric
 from perturbcore.score.uncertainty import holm, t_statistics
 
-FLOOR, CEILINGS = "train_mean", ("noise_floor", "experimental_error", "idealized")
+FLOOR, REPEATED = "train_mean", "repeated_experiment"
+CEILINGS = ("noise_floor", REPEATED, "experimental_error", "idealized")
 LEVEL = 0.05
 PREDICTORS = {"knn": "kNN"}
 GAINS = "method value against reference gain low high p p_holm lines".split()
@@ -72,6 +73,9 @@ class PairedScores:
     covering : float
         An embedding with vectors for a smaller share of the perturbations does not compete, since
         most of its score is that of the Train Mean. Where none has as many, all compete.
+    ceilings : sequence of str
+        Which may be the ceiling, first choice first: out of "noise_floor", "repeated_experiment",
+        "experimental_error", "idealized".
     """
 
     def __init__(
@@ -83,8 +87,9 @@ class PairedScores:
         predictor: str | None = None,
         higher_is_better: bool | None = None,
         covering: float = COVERING,
+        ceilings: Sequence[str] = CEILINGS,
     ):
-        self.covering = covering
+        self.covering, self.ceilings = covering, tuple(ceilings)
         self.metric = metric or primary_metric(scores)
         self.reference, self.label = reference, self.metric
         if higher_is_better is None:
@@ -164,8 +169,8 @@ class PairedScores:
 
     @property
     def ceiling(self) -> str:
-        """The noise floor where it can be estimated, else experimental error, else idealized."""
-        return self._control(CEILINGS, "ceiling")
+        """The first of `ceilings` that was scored: the noise floor where it can be estimated."""
+        return self._control(self.ceilings, "ceiling")
 
     def _control(self, names: Sequence[str], what: str) -> str:
         for name in names:

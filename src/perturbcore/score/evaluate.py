@@ -233,7 +233,9 @@ def _run(jobs: list[_Job], cuts: list[Cut], names: list[str]) -> tuple[list[Unit
                 detail["covered"] = (ids, prediction.covered[part["at"]])
             if _published(fold.train):
                 note = note | {"intervals": fold.task.intervals(part["truth"], said)}
-            results.append(UnitResult(key, about, values, detail, note))
+            kept = fold.task.kept(part["truth"], said)
+            kept |= {"perturbation": ids.to_numpy(dtype=str)} if kept else {}
+            results.append(UnitResult(key, about, values, detail, note, kept))
     return results, len(jobs)
 
 

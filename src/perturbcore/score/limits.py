@@ -11,7 +11,8 @@ from perturbcore.core.errors import InputError
 from perturbcore.data.sets.base import Dataset
 from perturbcore.score.ceiling.ceiling import noise_ceiling
 from perturbcore.score.ceiling.deg import deg_ceiling
-from perturbcore.score.ceiling.halves import noise_floor
+from perturbcore.score.ceiling.halves import noise_floor, repeated_experiment
+from perturbcore.score.ceiling.label_floor import label_noise_floor
 from perturbcore.score.evaluate import stamp
 from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.model import POSITIVE
@@ -20,7 +21,11 @@ from perturbcore.score.task import task_of
 
 # random halves of a screen; cells below which an effect is not estimable
 N_SPLITS, MIN_CELLS = 10, 10
-PREDICTORS = {"bootstrap": "experimental_error", "noise_floor": "noise_floor"}
+PREDICTORS = {
+    "bootstrap": "experimental_error",
+    "repeated": "repeated_experiment",
+    "noise_floor": "noise_floor",
+}
 
 
 def experimental_error(
@@ -33,30 +38,37 @@ def experimental_error(
     n_jobs: int = 1,
     checkpoint=None,
 ) -> pd.DataFrame:
-    """Estimate ceilings from the cells or the replicate wells of a data set.
+    """Estimate three ceilings from the cells or the replicate wells of a data set.
 
-    The published experimental error, and for log fold-changes the noise floor: what the true
-    effects would score against the measured ones, from disjoint halves.
+    The published experimental error; a repeated experiment, from disjoint halves; the noise floor:
+    what the true effects would score against what was measured.
 
     `data`: with a screen, or with replicates; `options`: options that the data set was loaded
     with: the variant of the effect, where its responses do not say it; `n_jobs`: threads.
 
-    Returns one row per estimate ("bootstrap", "noise_floor"), perturbation, quantile and metric
-    (log fold-changes), or per fold, quantile and metric (labels).
+    Returns one row per estimate ("bootstrap", "repeated", "noise_floor"), perturbation, quantile
+    and metric (log fold-changes), or per fold, quantile and metric (labels). With fewer cells than
+    `MIN_CELLS` (two wells) no estimate of a perturbation's effect has a value.
     """
     trials: dict[str, Any] = dict(n_outer=n_outer, n_inner=n_inner, n_jobs=n_jobs)
     responses: Any = data.responses
     if task_of(data.task).classes:
-        return deg_ceiling(data.screen, responses, n_trials=n_trials, progress=False, **trials)
+        if data.screen is None:
+            raise InputError(f"data set '{data.name}' has no cells to call labels from again")
+        table = deg_ceiling(data.screen, responses, n_trials=n_trials, progress=False, **trials)
+        other = label_noise_floor(data.screen, responses)
+        return pd.concat([table.assign(estimate="bootstrap"), other], ignore_index=True)
     source, which, least = repeats(data, options)
     which |= dict(
         batches=options.get("batches", "all"),
         perturbations=sorted(responses.obs["perturbation"].astype(str).unique()),
     )
     table = noise_ceiling(source, checkpoint=checkpoint, progress=False, **which, **trials)
+    # resampling one cell gives that cell again: no noise at all
+    table["value"] = table["value"].where(table["n_cells"] >= least)
     floor = noise_floor(source, n_splits=N_SPLITS, min_cells=least, **which)
-    both = {"bootstrap": table, "noise_floor": floor}
-    return pd.concat(both, names=["estimate"]).reset_index(level=0).assign(dataset=data.name)
+    each = {"bootstrap": table, "repeated": repeated_experiment(floor), "noise_floor": floor}
+    return pd.concat(each, names=["estimate"]).reset_index(level=0).assign(dataset=data.name)
 
 
 def repeats(data: Dataset, options: dict) -> tuple[AnnData, dict[str, Any], int]:
@@ -76,15 +88,15 @@ def ceiling_scores(
 ) -> pd.DataFrame:
     """Experimental error of each (cell line, fold): mean over the fold's test perturbations.
 
-    `ceiling`: of :func:`perturbcore.score.ceiling.ceiling.noise_ceiling` or
+    `ceiling`: of `experimental_error`, :func:`perturbcore.score.ceiling.ceiling.noise_ceiling` or
     :func:`perturbcore.score.ceiling.deg.deg_ceiling` (fold by fold already); `responses`: with
     folds; `quantile`: of errors; of metrics that are better when higher, 1 - `quantile`.
 
     Returns dataset, task, cell_line, fold, embedding (""), modality, predictor
-    ("experimental_error", "noise_floor"), metric, value, n_test.
+    ("experimental_error", "repeated_experiment", "noise_floor"), metric, value, n_test.
 
-    It is an upper quantile of resampling noise: good predictions may lie beyond it. The noise floor
-    is a mean; perturbations of which it is not estimable are left out of it.
+    It is an upper quantile of resampling noise: good predictions may lie beyond it. The other two
+    are means; perturbations of which an effect is not estimable are left out.
     Cole et al. 2026, Methods 4.7.1 (errors at q = 0.9, scores at q = 0.1).
     """
     if "fold" not in responses.obs:
@@ -134,7 +146,7 @@ def _fold_means(rows: pd.DataFrame, obs: pd.DataFrame, metric: str) -> pd.DataFr
 def limit_units(
     ceiling: pd.DataFrame, responses: AnnData, seed: int = 0, dataset: str | None = None
 ) -> list[UnitResult]:
-    """Return one unit per cell line and fold of each ceiling: experimental error, noise floor.
+    """Return one unit per cell line and fold of each ceiling, see `ceiling_scores`.
 
     `responses`: with folds; `seed`: recorded with the units; `dataset`: name of the data set in
     the scores, see `perturbcore.score.evaluate.evaluate`.

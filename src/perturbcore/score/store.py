@@ -4,20 +4,24 @@ A unit is written in one transaction when it is finished, under a key made of ev
 depend on. A second run finds the key and does not compute; a changed input has another key.
 """
 
+import io
 import json
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.files import write_atomically
 from perturbcore.core.tables import check_table
+from perturbcore.score.task import task_of
 
 COLUMNS = [
     "dataset", "task", "cell_line", "fold", "embedding", "modality", "predictor", "seed", "metric",
@@ -33,6 +37,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS units (key TEXT PRIMARY KEY, about TEXT NOT NULL, metrics TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS detail (
     key TEXT, metric TEXT, perturbations TEXT, value BLOB, PRIMARY KEY (key, metric));
+CREATE TABLE IF NOT EXISTS arrays (digest TEXT PRIMARY KEY, content BLOB);
+CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, arrays TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, note TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS scorings (scope TEXT, key TEXT, about TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS members (scope TEXT, key TEXT, touched REAL, PRIMARY KEY (scope, key));
@@ -45,7 +51,7 @@ class UnitResult:
 
     `about`: the columns of the scores table that do not depend on the metric; `metrics`: metric ->
     value over the fold; `detail`: metric -> (perturbation names, values); `note`: plain values that
-    the model wants kept.
+    the model wants kept; `kept`: `Task.kept` with the names of the rows as "perturbation".
     """
 
     key: str
@@ -53,6 +59,7 @@ class UnitResult:
     metrics: dict
     detail: dict = field(default_factory=dict)
     note: dict = field(default_factory=dict)
+    kept: dict = field(default_factory=dict)
 
 
 class ScoreStore:
@@ -91,6 +98,19 @@ class ScoreStore:
                     blob = np.asarray(values, dtype=np.float32).tobytes()
                     row = (r.key, metric, json.dumps(list(map(str, names))), blob)
                     db.execute("INSERT OR REPLACE INTO detail VALUES (?, ?, ?, ?)", row)
+                if r.kept:
+                    self._keep(r)
+
+    def _keep(self, unit: UnitResult) -> None:
+        """Write arrays by their content: the methods of a fold share all that is not their own."""
+        named = {name: digest(array) for name, array in unit.kept.items()}
+        for name, key in named.items():
+            file = io.BytesIO()
+            np.savez_compressed(file, array=unit.kept[name])
+            row = (key, file.getvalue())
+            self._db.execute("INSERT OR IGNORE INTO arrays VALUES (?, ?)", row)
+        row = (unit.key, json.dumps(named))
+        self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", row)
 
     def scorings(self, scope: str = "") -> pd.DataFrame:
         """Return every scoring of a published test split, oldest first; no run deletes one.
@@ -135,23 +155,56 @@ class ScoreStore:
     def compared(self, keys: Iterable[str]) -> pd.DataFrame:
         """Return `scores` with `common`: the value on the perturbations that all embeddings cover.
 
-        That is the mean over those test perturbations of a fold for which every embedding among
-        these units has a vector, as Hasanaj et al. compare; missing where a metric is not kept per
-        perturbation.
+        Those are the test perturbations of a fold for which every embedding among these units has a
+        vector, as Hasanaj et al. compare: the mean over them of a metric that is kept per
+        perturbation, or the metric of `Task.score_some`; missing for others.
         """
         scores = self.scores(keys)
-        at = ["dataset", "task", "cell_line", "fold", "perturbation"]
-        units = scores.drop_duplicates("key").set_index("key")[at[:-1]]
-        kept = {m: self.per_perturbation(units.index, m) for m in scores["metric"].unique()}
-        kept["covered"] = self.per_perturbation(units.index, "covered")
-        some = [table.assign(metric=m) for m, table in kept.items() if len(table)]
-        each = pd.concat(some or [kept["covered"].assign(metric="")]).join(units, on="key")
-        each["value"] = each["value"].astype(float)
-        told = each["metric"] == "covered"
-        least = each[told].groupby(at)["value"].min()
-        shared = pd.MultiIndex.from_frame(each[at]).isin(least.index[least > 0])
-        mean = each[shared & ~told].groupby(["key", "metric"])["value"].mean()
-        return scores.join(mean.rename("common"), on=["key", "metric"])
+        at = ["dataset", "task", "cell_line", "fold"]
+        units = scores.drop_duplicates("key").set_index("key")[at]
+        covered = self.per_perturbation(units.index, "covered").join(units, on="key")
+        least = covered.groupby([*at, "perturbation"])["value"].min()
+        shared = least.index[least > 0]
+        values = scores.groupby("key")[["metric", "value"]]
+        full = {key: dict(part.to_numpy()) for key, part in values}
+        whole = self._on_some(units, shared, set(least.index.droplevel("perturbation")), full)
+        found = {m: self.per_perturbation(units.index, m) for m in scores["metric"].unique()}
+        found = {m: table for m, table in found.items() if len(table)}
+        if found:
+            each = pd.concat(found, names=["metric"]).reset_index(level=0).join(units, on="key")
+            each = each[~each["key"].isin({key for key, _ in whole})]
+            each = each[pd.MultiIndex.from_frame(each[[*at, "perturbation"]]).isin(shared)]
+            mean = each.astype({"value": float}).groupby(["key", "metric"])["value"].mean()
+            whole |= mean.to_dict()
+        named = pd.MultiIndex.from_tuples(whole, names=["key", "metric"])
+        common = pd.Series(list(whole.values()), named, dtype=float, name="common")
+        return scores.join(common, on=["key", "metric"])
+
+    def _on_some(self, units, shared: pd.MultiIndex, known: set, full: dict) -> dict:
+        """Score units of which arrays are kept on the perturbations in `shared`.
+
+        `known`: data set, task, line and fold of which coverage is known; `full`: metrics on all
+        perturbations by key. Returns (key, metric) -> value.
+        """
+        names = pd.Series(shared.get_level_values("perturbation"), shared.droplevel("perturbation"))
+        names = {where: set(part) for where, part in names.groupby(level=list(range(4)))}
+        out, read = {}, cache(self._array)
+        for key, arrays in self._db.execute("SELECT * FROM kept").fetchall():
+            if key not in units.index or (where := tuple(units.loc[key])) not in known:
+                continue
+            kept = json.loads(arrays)
+            here = np.isin(read(kept.pop("perturbation")), list(names.get(where, ())))
+            found = full[key] if here.all() else {}
+            if here.any() and not here.all():
+                own = {name: read(array) for name, array in kept.items()}
+                found = task_of(where[1]).score_some(own, here)
+            out |= {(key, m): found.get(m, np.nan) for m in found or [""]}
+        return out
+
+    def _array(self, key: str) -> np.ndarray:
+        query = "SELECT content FROM arrays WHERE digest = ?"
+        with np.load(io.BytesIO(self._db.execute(query, (key,)).fetchone()[0])) as file:
+            return file["array"]
 
     def per_perturbation(self, keys: Iterable[str], metric: str) -> pd.DataFrame:
         """Return one value a test perturbation: columns `key`, `perturbation`, `value`."""

@@ -16,7 +16,12 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.responses import LAYERS
 from perturbcore.score.labels import Labels, class_shares, most_frequent
 from perturbcore.score.metrics.deg import deg_metrics, one_hot
-from perturbcore.score.metrics.pairs import auroc_interval, auroc_within, concordance_of
+from perturbcore.score.metrics.pairs import (
+    auroc_interval,
+    auroc_within,
+    concordance,
+    concordance_of,
+)
 from perturbcore.score.metrics.registry import metric, metrics_of
 from perturbcore.score.metrics.regression import pearson, row_ranks
 
@@ -102,6 +107,14 @@ class Task:
         """
         raise NotImplementedError
 
+    def kept(self, truth, values) -> dict[str, np.ndarray]:
+        """Return what `score_some` needs of a prediction; nothing where `detail` says it all."""
+        return {}
+
+    def score_some(self, kept: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, float]:
+        """Score some of the test perturbations, `rows` (n,) bool: name -> value, where it can."""
+        return {}
+
     def intervals(self, truth, values) -> dict[str, tuple[float, float]]:
         """Bootstrap metrics over the test perturbations: name -> (low, high), where it is known."""
         return {}
@@ -178,6 +191,15 @@ class Classes(Task):
         """Each gene over the test perturbations, then the mean over genes."""
         return deg_metrics(truth, values, list(names)), {}
 
+    def kept(self, truth, values):
+        """Labels and the classes called, which need no probabilities."""
+        return {"label": truth, "called": (np.argmax(values, axis=0) - 1).astype(np.int8)}
+
+    def score_some(self, kept, rows):
+        """Of what is called: F1, precision and recall."""
+        names = ["f1_score", "precision", "recall"]
+        return deg_metrics(kept["label"][rows], one_hot(kept["called"][rows]), names)
+
 
 @dataclass(frozen=True)
 class Pairs(Task):
@@ -227,6 +249,31 @@ class Pairs(Task):
         return {
             m: metric(m).function(truth.label, score, truth.genes, threshold) for m in names
         }, each
+
+    def kept(self, truth, values):
+        """Known pairs, and the order of their scores within each gene."""
+        score, kinds = values[truth.rows, truth.genes], np.min_scalar_type
+        first = np.lexsort((score, truth.genes))
+        gene, value = truth.genes[first], score[first]
+        new = np.r_[True, gene[1:] != gene[:-1]]
+        step = np.cumsum(new | np.r_[True, value[1:] != value[:-1]])
+        order = np.empty(len(first), dtype=np.int64)
+        order[first] = step - step[np.flatnonzero(new)][np.cumsum(new) - 1]
+        return {
+            "indptr": truth.indptr.astype(np.int32),
+            "genes": truth.genes.astype(kinds(truth.n_genes)),
+            "label": truth.label.astype(bool),
+            "order": order.astype(kinds(order.max(initial=0))),
+        }
+
+    def score_some(self, kept, rows):
+        """Metrics that compare within a gene; none where there is nothing to compare."""
+        entries = np.repeat(rows, np.diff(kept["indptr"]))
+        label, order, genes = (kept[n][entries].astype(float) for n in ("label", "order", "genes"))
+        if not concordance(label, order, genes)[1].sum():
+            return {}
+        names = [m for m in self.metrics if m != "macro_F1"]
+        return {m: metric(m).function(label, order, genes) for m in names}
 
     def intervals(self, truth, values):
         """Of the AUROC per gene."""

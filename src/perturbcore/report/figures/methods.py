@@ -23,7 +23,8 @@ from perturbcore.report.figures.style import (
 )
 from perturbcore.score.model import COVERING
 
-CEILINGS = ("Noise floor", "Experimental error", "Experimental Error", "Idealized")
+CEILINGS = ("Noise floor", "Experimental error", "Experimental Error", "Repeated experiment")
+CEILINGS += ("Idealized",)
 LINE_MARKERS = ("o", "s", "^", "v", "D", "p", "X", "*")
 
 

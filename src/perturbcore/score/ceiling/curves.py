@@ -1,4 +1,6 @@
-"""How noise falls with the number of cells."""
+"""How noise falls with the number of cells, and how near ceilings are to the truth."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -6,12 +8,16 @@ from anndata import AnnData
 from joblib import Parallel, delayed
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.score.ceiling.ceiling import distances
 from perturbcore.score.ceiling.cells import Cells
-from perturbcore.score.ceiling.halves import Halves
+from perturbcore.score.ceiling.halves import TWICE, Halves
 from perturbcore.score.ceiling.sampler import LineSampler, check_choices, child
 
 SUBSAMPLE = 2**20  # keeps these streams apart from those of the outer trials
+# the small simulated screen on which ceilings are held against the truth
+SCREEN = dict(n_cell_lines=1, n_perturbations=36, n_genes=200, n_modules=8, n_batches=6)
+SCREEN |= dict(n_control_cells=900, cells_per_perturbation=(240, 280))
 
 
 def ceiling_by_cells(
@@ -24,20 +30,23 @@ def ceiling_by_cells(
     truth: AnnData | None = None,
     n_splits: int = 0,
     resample=("batches", "cells"),
+    control: str = "global",
     n_jobs: int = 1,
 ) -> pd.DataFrame:
-    """Median L2 error of effects from subsamples of each perturbation's cells, global control.
+    """Median L2 error of effects from subsamples of each perturbation's cells.
 
     `sizes`: cells per perturbation and line, drawn without replacement over its batches; controls
     are never subsampled. Every size uses the same perturbations: those with at least the largest
     number. `truth`: responses with the true effects, where they are known: adds the error that the
     bootstrap estimates. `n_splits`: disjoint halves of batches that the noise floor of each
-    subsample is estimated from.
+    subsample is estimated from; halves of its cells where they are of one batch. `control`: as
+    :func:`perturbcore.score.ceiling.ceiling.noise_ceiling` has it, batches without controls left
+    out if "matched".
 
     Returns dataset, cell_line, perturbation, cells, estimate ("bootstrap", "true", "noise_floor"),
     value, n_batches.
     """
-    check_choices(n_outer=n_outer, n_inner=n_inner, resample=resample)
+    check_choices(control=control, n_outer=n_outer, n_inner=n_inner, resample=resample)
     sizes = sorted({int(s) for s in np.atleast_1d(sizes)})
     if not sizes or sizes[0] < 1:
         raise ParameterError(f"sizes={sizes}: give whole numbers from 1")
@@ -45,8 +54,9 @@ def ceiling_by_cells(
     options = dict(n_outer=n_outer, n_inner=n_inner, seed=seed, resample=resample)
     work = []
     for line in cells.lines():
-        sampler = LineSampler(cells, line, control="global", batches="all", **options)
-        halves = Halves(sampler, "batches", n_splits) if n_splits else None
+        which = "with_controls" if control == "matched" else "all"
+        sampler = LineSampler(cells, line, control=control, batches=which, **options)
+        halves = [Halves(sampler, by, n_splits) for by in ("batches", "cells") if n_splits]
         _ = sampler.shared  # made once, before threads ask for it
         for name, groups in sampler.perturbed.items():
             if sum(map(len, groups.values())) >= sizes[-1]:
@@ -61,6 +71,47 @@ def ceiling_by_cells(
     table = pd.DataFrame([row for rows in results for row in rows], columns=columns)
     table.insert(0, "dataset", cells.dataset)
     return table
+
+
+def ceilings_against_truth(
+    sizes: Sequence[int] = (5, 10, 20, 60, 200),
+    strengths: Sequence[float] = (0.0, 0.3, 0.6),
+    controls: Sequence[str] = ("global", "matched"),
+    *,
+    n_outer: int = 10,
+    n_inner: int = 4,
+    n_splits: int = 5,
+    seed: int = 4,
+    n_jobs: int = 1,
+) -> pd.DataFrame:
+    """Hold three ceilings (L2) against the known truth of simulated screens, one per batch effect.
+
+    `sizes`: cells per perturbation; `strengths`: sizes of batch effects, natural-log rate;
+    `controls, n_outer, n_inner, n_splits, n_jobs`: see `ceiling_by_cells`; `seed`: of the screens.
+
+    Returns batch_effect, control, cells, estimate ("bootstrap": the published one, its median;
+    "repeated", "noise_floor"), ratio (to the true error of the effects, mean over perturbations
+    each), of_its_own (ratio to what it is an estimate of: a repeated experiment lies farther away
+    than the truth, by the square root of 2), n_perturbations.
+    """
+    parts = []
+    for strength in strengths:
+        made = simulate_screen(**SCREEN, batch_effect=strength, seed=seed)
+        for control in controls:
+            table = ceiling_by_cells(
+                made.screen, sizes, n_outer=n_outer, n_inner=n_inner, n_splits=n_splits,
+                truth=made.true_effects, control=control, n_jobs=n_jobs,
+            )  # fmt: skip
+            mean = table.groupby(["cells", "estimate"])["value"].mean().unstack()
+            mean["repeated"] = TWICE["L2"] * mean["noise_floor"]
+            ratio = mean.drop(columns="true").div(mean["true"], axis=0)
+            part = ratio.stack().rename("ratio").reset_index()
+            n = table["perturbation"].nunique()
+            parts.append(part.assign(batch_effect=strength, control=control, n_perturbations=n))
+    out = pd.concat(parts, ignore_index=True)
+    out["of_its_own"] = out["ratio"] / np.where(out["estimate"] == "repeated", TWICE["L2"], 1.0)
+    columns = ["batch_effect", "control", "cells", "estimate", "ratio", "of_its_own"]
+    return out[[*columns, "n_perturbations"]]
 
 
 def subsample(groups, size, stream) -> dict:
@@ -81,8 +132,9 @@ def _curve(sampler, halves, name, sizes, known) -> list[tuple]:
         found = {"bootstrap": np.median(distances(effects[1:], effects[0], ["L2"])["L2"])}
         if known is not None:
             found["true"] = distances(effects[0], known, ["L2"])["L2"][0]
-        if halves is not None:
-            found["noise_floor"] = halves.errors(name, groups, child(stream, 1))["L2"]
+        if halves:
+            errors = (way.errors(name, groups, child(stream, 1))["L2"] for way in halves)
+            found["noise_floor"] = next((e for e in errors if np.isfinite(e)), np.nan)
         out += [(sampler.line, name, size, *row, len(groups)) for row in found.items()]
     return out
 

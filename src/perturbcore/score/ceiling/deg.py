@@ -74,13 +74,8 @@ def deg_ceiling(
     perturbations tested against them, which leaves the distribution for each perturbation as it is.
     Cole et al. 2026, Methods 4.7.1 (published: 20 pooled trials, 3 x 3 per batch; q = 0.1).
     """
-    check_responses(responses)
+    how = recorded(responses)
     about, task = responses.uns["perturbcore"], task_of(responses)
-    if not task.classes:
-        raise InputError(
-            f"the responses hold {task.title}: complete labels (task 'deg') are needed"
-        )
-    how = {k: about.get(k, default) for k, default in _RECORDED.items()}
     trials = (n_outer, n_inner) if how["variant"] == "per_batch" else (1, n_trials)
     check_choices(n_outer=trials[0], n_inner=trials[1])
     quantiles, metrics = check_quantiles(quantiles), task.metrics
@@ -108,6 +103,18 @@ def deg_ceiling(
             tables.append(table.assign(cell_line=str(line), fold=int(fold), n_test=len(part)))
     table = pd.concat(tables, ignore_index=True).assign(dataset=about["dataset"], task=task.name)
     return table[["dataset", "task", "cell_line", "fold", "quantile", "metric", "value", "n_test"]]
+
+
+def recorded(responses) -> dict:
+    """Return how the labels of responses were made; refused where labels are not complete."""
+    check_responses(responses)
+    task = task_of(responses)
+    if not task.classes:
+        raise InputError(
+            f"the responses hold {task.title}: complete labels (task 'deg') are needed"
+        )
+    about = responses.uns["perturbcore"]
+    return {k: about.get(k, default) for k, default in _RECORDED.items()}
 
 
 class _Columns:
@@ -158,6 +165,10 @@ class Source:
 
     def sample(self, rows, weights):
         """Mean and variance of resampled cells, (samples, genes) each."""
+        return mean_and_variance(*self.sums(rows, weights), np.full(len(weights), len(rows)))
+
+    def sums(self, rows, weights):
+        """Add up weighted cells, and their squares: (samples, genes) each."""
         step = block_length(self.cells.n_genes)
         first, second = (np.zeros((len(weights), self.n_genes)) for _ in range(2))
         for start in range(0, len(rows), step):
@@ -166,7 +177,7 @@ class Source:
             weight = np.ascontiguousarray(weights[:, start : start + step])
             first += multiply(weight, block)
             second += multiply(weight, block.power(2) if sp.issparse(block) else block**2)
-        return mean_and_variance(first, second, np.full(len(weights), len(rows)))
+        return first, second
 
 
 class LabelSampler:

@@ -13,6 +13,9 @@ from perturbcore.score.ceiling.sampler import LineSampler, child, control_stream
 HALVES = 2**21  # keeps these streams apart from those of the outer trials
 # the difference of two halves has four times the variance of the effect from all data
 PER_HALF = {"L2": 2, "MSE": 4, "MAE": 2}
+# two whole experiments differ by twice the variance of one
+TWICE = {"L2": np.sqrt(2), "MSE": 2, "MAE": np.sqrt(2)}
+ALIKE = ("Spearman", "Pearson")
 
 
 def noise_floor(
@@ -31,12 +34,15 @@ def noise_floor(
     Halves are of batches where a perturbation lies in two or more, else of the cells (or wells)
     within its batch, which leaves the noise of batches out. Nothing is counted twice, so that
     no prediction can be expected to score better: on simulated screens it is the true error
-    within 2 %, from 10 cells per perturbation on.
+    within 2 %, from 10 cells per perturbation on. Two halves that correlate by r would do so by
+    2r / (1 + r) with all data each (Spearman 1910, Brown 1910), and the true effects with the
+    measured ones by the root of that.
 
     `n_splits`: random splits, averaged; `min_cells`: with fewer an effect is not estimable
     (missing); others: see :func:`perturbcore.score.ceiling.ceiling.noise_ceiling`.
 
-    Returns dataset, cell_line, perturbation, metric (L2, MSE, MAE), value, n_cells, n_batches.
+    Returns dataset, cell_line, perturbation, metric (L2, MSE, MAE, Spearman, Pearson), value,
+    n_cells, n_batches.
     """
     cells = Cells.of(screen, wells)
     options = dict(control=control, batches=batches, seed=seed)
@@ -60,6 +66,15 @@ def noise_floor(
     return pd.DataFrame(rows, columns=columns)
 
 
+def repeated_experiment(floor: pd.DataFrame) -> pd.DataFrame:
+    """Turn a noise floor into what a repeated experiment of the same size would score.
+
+    `floor`: of `noise_floor`. Noise counts twice, since both experiments have their own.
+    """
+    value = floor["value"] * floor["metric"].map(TWICE)
+    return floor.assign(value=value.where(~floor["metric"].isin(ALIKE), floor["value"] ** 2))
+
+
 class Halves:
     """Effects from random halves: of the batches' cells, or of the batches and their controls."""
 
@@ -68,7 +83,7 @@ class Halves:
         self._controls = self._means(sampler.controls, child(control_stream(sampler.seed), HALVES))
 
     def errors(self, name, groups=None, stream=None) -> dict[str, float]:
-        """Estimate the error of the effect from all data, by metric; mean over splits.
+        """Estimate what the true effect would score against that from all data, mean over splits.
 
         NaN where no split has cells in both halves. `groups` (batch -> rows) and `stream` where
         they are not those of the whole perturbation.
@@ -76,9 +91,15 @@ class Halves:
         first, second = self.effects(name, groups, stream)
         usable = np.isfinite(first[:, 0]) & np.isfinite(second[:, 0])
         if not usable.any():
-            return dict.fromkeys(PER_HALF, np.nan)
-        found = distances(first[usable], second[usable], PER_HALF)
-        return {m: float(found[m].mean()) / by for m, by in PER_HALF.items()}
+            return dict.fromkeys([*PER_HALF, *ALIKE], np.nan)
+        errors = distances(first[usable], second[usable], PER_HALF)
+        out = {m: float(errors[m].mean()) / by for m, by in PER_HALF.items()}
+        for m in ALIKE:
+            # paired rows: the first halves are no single point that all samples are held against
+            pairs = zip(first[usable], second[usable], strict=True)
+            r = max(0.0, np.mean([distances(b, a, [m])[m][0] for a, b in pairs]))
+            out[m] = float(np.sqrt(2 * r / (1 + r)))
+        return out
 
     def effects(self, name, groups=None, stream=None) -> tuple[np.ndarray, np.ndarray]:
         """Effects of both halves, each (n_splits, genes); NaN rows where a half has no cells."""
