@@ -1,6 +1,7 @@
 """What the noise-ceiling chapter compares: bootstrap, halves and, where it is known, the truth."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from anndata import AnnData
@@ -37,7 +38,7 @@ def curves_by_cells(
     (perturbations).
     """
     simulation = dataset.extras.get("simulation")
-    common = dict(n_outer=n_outer, n_inner=n_inner, seed=seed, n_jobs=n_jobs)
+    common: dict[str, Any] = dict(n_outer=n_outer, n_inner=n_inner, seed=seed, n_jobs=n_jobs)
     truth = simulation.true_effects if simulation is not None else None
     both = ceiling_by_cells(dataset.screen, sizes, truth=truth, n_splits=N_SPLITS, **common)
     names = {"bootstrap": BOTH, "true": TRUE, "noise_floor": FLOOR}
@@ -90,6 +91,7 @@ def calibration_said(table: pd.DataFrame) -> str:
 
 def truth_panels(grid: pd.DataFrame) -> pd.DataFrame:
     """Name the estimates and cases of `Study.truth` as a figure does."""
+    grid = grid.sort_values(["control", "batch_effect", "cells"], ignore_index=True)
     case = grid["control"] + " control, batch effect " + grid["batch_effect"].map("{:g}".format)
     return grid.assign(estimate=grid["estimate"].map(NAMES), case=case)
 
@@ -130,14 +132,14 @@ def trust_said(grid: pd.DataFrame, data) -> str:
     near = _like(grid, data)
     if near.empty:
         return (
-            "No ceiling from noise stands on this page: without some cells per perturbation, it "
+            "No ceiling from noise stands on the first page: without some cells per perturbation, it "
             "cannot be held against a known truth. The ceiling is the idealized embedding."
         )
     span = near.groupby("estimate")["of_its_own"].agg(["min", "max"])
     each = [f"{NAMES[e]} {span.loc[e, 'min']:.2f} to {span.loc[e, 'max']:.2f}" for e in NAMES]
     used = [NAMES[e] for e in NAMES if PREDICTORS[e] in trusted(grid, data)]
     return (
-        f"A ceiling is used on this page only where it is within {percent(CLOSE)} of the known "
+        f"A ceiling is used on the first page only where it is within {percent(CLOSE)} of the known "
         "truth of simulated screens with about as many cells "
         f"({median_cells(data):.0f} per perturbation) and the same control, whatever their batch "
         f"effects. Times the truth: {listed(each)}. Used: {listed(used)}."

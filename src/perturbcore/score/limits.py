@@ -1,6 +1,6 @@
 """Experimental error of a data set, by what it holds, and as units of the scores table."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -77,8 +77,8 @@ def repeats(data: Dataset, options: dict) -> tuple[AnnData, dict[str, Any], int]
     Replicates stand before a screen; the options are `control` and `wells`, as
     :func:`perturbcore.score.ceiling.ceiling.noise_ceiling` takes them.
     """
-    wells = data.replicates is not None
-    control = data.responses.uns["perturbcore"].get("control", options.get("control", "global"))
+    wells, responses = data.replicates is not None, cast(AnnData, data.responses)
+    control = responses.uns["perturbcore"].get("control", options.get("control", "global"))
     source = data.replicates if wells else data.screen
     return source, {"control": control, "wells": wells}, 2 if wells else MIN_CELLS
 

@@ -107,10 +107,10 @@ class ScoreStore:
         for name, key in named.items():
             file = io.BytesIO()
             np.savez_compressed(file, array=unit.kept[name])
-            row = (key, file.getvalue())
-            self._db.execute("INSERT OR IGNORE INTO arrays VALUES (?, ?)", row)
-        row = (unit.key, json.dumps(named))
-        self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", row)
+            content = file.getvalue()
+            self._db.execute("INSERT OR IGNORE INTO arrays VALUES (?, ?)", (key, content))
+        names = json.dumps(named)
+        self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (unit.key, names))
 
     def scorings(self, scope: str = "") -> pd.DataFrame:
         """Return every scoring of a published test split, oldest first; no run deletes one.
@@ -188,7 +188,8 @@ class ScoreStore:
         """
         names = pd.Series(shared.get_level_values("perturbation"), shared.droplevel("perturbation"))
         names = {where: set(part) for where, part in names.groupby(level=list(range(4)))}
-        out, read = {}, cache(self._array)
+        out: dict[tuple[str, str], float] = {}
+        read = cache(self._array)
         for key, arrays in self._db.execute("SELECT * FROM kept").fetchall():
             if key not in units.index or (where := tuple(units.loc[key])) not in known:
                 continue

@@ -23,8 +23,8 @@ from perturbcore.report.figures.style import (
 )
 from perturbcore.score.model import COVERING
 
-CEILINGS = ("Noise floor", "Experimental error", "Experimental Error", "Repeated experiment")
-CEILINGS += ("Idealized",)
+ENDS = ("Noise floor", "Experimental error", "Experimental Error")
+CEILINGS = (*ENDS, "Repeated experiment", "Idealized")
 LINE_MARKERS = ("o", "s", "^", "v", "D", "p", "X", "*")
 
 
@@ -54,7 +54,7 @@ def reference_lines(
     pool = pool if len(pool) else rivals
     sign = 1 if lower_is_better else -1
     best = (sign * pool["value"]).groupby(pool["panel"], observed=True).idxmin()
-    ends = medians["display"].isin(["Train Mean", *CEILINGS[:3]])
+    ends = medians["display"].isin(["Train Mean", *ENDS])
     return pd.concat([medians[ends], pool.loc[best]], ignore_index=True)
 
 

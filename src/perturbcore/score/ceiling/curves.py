@@ -1,6 +1,7 @@
 """How noise falls with the number of cells, and how near ceilings are to the truth."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,8 @@ from perturbcore.score.ceiling.sampler import LineSampler, check_choices, child
 
 SUBSAMPLE = 2**20  # keeps these streams apart from those of the outer trials
 # the small simulated screen on which ceilings are held against the truth
-SCREEN = dict(n_cell_lines=1, n_perturbations=36, n_genes=200, n_modules=8, n_batches=6)
-SCREEN |= dict(n_control_cells=900, cells_per_perturbation=(240, 280))
+SCREEN: dict[str, Any] = dict(n_cell_lines=1, n_perturbations=36, n_genes=200, n_modules=8)
+SCREEN |= dict(n_batches=6, n_control_cells=900, cells_per_perturbation=(240, 280))
 
 
 def ceiling_by_cells(

@@ -171,9 +171,10 @@ class LineTests:
 def _moments(sums: dict, place, batches) -> tuple[int, Any, Any]:
     """Cells, mean and variance of a place, or of some of its batches."""
     parts = [v for (p, b), v in sums.items() if p == place and (batches is None or b in batches)]
-    n, first, second = (sum(column) for column in zip(*parts, strict=True)) if parts else (0, 0, 0)
+    n = sum(size for size, *_ in parts)
     if n < 2:
         return n, None, None
+    first, second = (np.sum([part[i] for part in parts], axis=0) for i in (1, 2))
     mean, var = mean_and_variance(first[None], second[None], [n])
     return n, mean[0], var[0]
 
