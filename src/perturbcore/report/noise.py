@@ -132,15 +132,15 @@ def trust_said(grid: pd.DataFrame, data) -> str:
     near = _like(grid, data)
     if near.empty:
         return (
-            "No ceiling from noise stands on the first page: without some cells per perturbation, it "
-            "cannot be held against a known truth. The ceiling is the idealized embedding."
+            "No ceiling from noise stands on the first page: without cells of each perturbation, "
+            "it cannot be held against a known truth. The ceiling is the idealized embedding."
         )
     span = near.groupby("estimate")["of_its_own"].agg(["min", "max"])
     each = [f"{NAMES[e]} {span.loc[e, 'min']:.2f} to {span.loc[e, 'max']:.2f}" for e in NAMES]
     used = [NAMES[e] for e in NAMES if PREDICTORS[e] in trusted(grid, data)]
     return (
-        f"A ceiling is used on the first page only where it is within {percent(CLOSE)} of the known "
-        "truth of simulated screens with about as many cells "
+        f"A ceiling is used on the first page only where it is within {percent(CLOSE)} of the "
+        "known truth of simulated screens with about as many cells "
         f"({median_cells(data):.0f} per perturbation) and the same control, whatever their batch "
         f"effects. Times the truth: {listed(each)}. Used: {listed(used)}."
     )
