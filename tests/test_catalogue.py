@@ -295,12 +295,6 @@ def test_unclear_licences_are_restricted():
     assert entry("cole2026/scores/essential_lfc").restricted
 
 
-def test_notice_groups_by_source_and_counts_files():
-    notice = catalogue.licence_notice("perturbqa/k562-de", "perturbqa/k562-dir", "stringdb")
-    assert notice.count("Licence:") == 2
-    assert "2 files, 3.6 MB" in notice and notice.startswith("RESTRICTED USE: PerturbQA")
-
-
 def test_licence_page_is_the_generated_one():
     page = Path(__file__).parents[1] / "DATA_LICENSES.md"
     assert page.read_text(encoding="utf-8") == catalogue.licences_markdown()

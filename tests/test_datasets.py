@@ -396,19 +396,13 @@ def test_own_screen(own_screen, tmp_path):
 
 
 def test_own_screen_must_be_what_is_declared(own_screen):
-    for options, message in (
-        ({}, "own\\.h5ad"),
-        (OWN | {"batch": "well"}, "well"),
-        (OWN | {"control": "DMSO"}, "DMSO"),
-        ({"lane": "1"}, "a screen has no option 'lane'.*cell_line_value"),
-    ):
-        with pytest.raises(InputError, match=message):
+    for options in ({}, OWN | {"batch": "well"}):
+        with pytest.raises(InputError, match=r"own\.h5ad"):
             datasets.load("from_files", screen=own_screen, **options)
+    with pytest.raises(InputError, match="a screen has no option 'lane'.*cell_line_value"):
+        datasets.load("from_files", screen=own_screen, lane="1")
     with pytest.raises(ParameterError, match="either screen"):
         datasets.load("from_files")
-    own_screen.write_bytes(own_screen.read_bytes()[:4000])
-    with pytest.raises(InputError, match=r"own\.h5ad"):
-        datasets.load("from_files", screen=own_screen, **OWN)
 
 
 def test_own_responses(tmp_path):
@@ -425,13 +419,10 @@ def test_own_responses(tmp_path):
     table.write_h5ad(path)
     kept = datasets.load("from_files", responses=path).responses
     assert kept.obs["fold"].tolist() == list(range(6)) * 2
-    table.obs["perturbation"] = ["P0", "P0", *names[2:], *names]
-    table.obs["cell_line"] = ["X"] * 6 + ["Y"] * 6
-    table.write_h5ad(path)
-    with pytest.raises((InputError, LeakError), match="P0"):
-        datasets.load("from_files", responses=path)
     with pytest.raises(ParameterError, match="'scale' is for a screen"):
         datasets.load("from_files", responses=path, scale="log1p")
-    path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(InputError, match=r"responses\.h5ad"):
+    table.obs["fold"] = [0] * 11 + [1]
+    table.obs["cell_line"] = "X"
+    table.write_h5ad(path)
+    with pytest.raises((InputError, LeakError), match="P0"):
         datasets.load("from_files", responses=path)

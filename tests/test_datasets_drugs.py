@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import ParameterError
 from perturbcore.data.deg import deg_labels
 from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.effects.moments import well_effects
@@ -108,8 +108,6 @@ def test_parameters_are_checked_before_anything_is_drawn():
                   dict(plates_per_drug=9)):  # fmt: skip
         with pytest.raises(ParameterError):
             simulate_drug_screen(**(SMALL | wrong))
-    with pytest.raises(InputError):
-        simulate_drug_screen(pd.DataFrame({"smiles": ["C"]}, index=["methane"]))
     with pytest.raises(ParameterError, match="no option 'n_drug'"):
         load("simulated_drugs", n_drug=3)
 

@@ -14,7 +14,6 @@ from perturbcore.data.molecules.tables import (
     builtin_compounds,
     check_drugs,
     read_drugs,
-    sciplex_drugs,
     tahoe_drugs,
     targets_of,
 )
@@ -174,14 +173,6 @@ def test_built_in_facts_are_those_of_the_tahoe_table(mirror):
     for drug, row in ours.iterrows():
         assert canonical(tahoe.at[drug, "smiles"]) == row["smiles"]
         assert tahoe.at[drug, "targets"] == row["targets"]
-
-
-@pytest.mark.mirror
-def test_sciplex_table(mirror):
-    drugs = sciplex_drugs()
-    assert len(drugs) == 188
-    assert (molecule_report(drugs)["problem"] == "").all()
-    assert (drugs["targets"] == "").all() and drugs["mechanism"].str.contains("HDAC").any()
 
 
 # --- what a screen can carry

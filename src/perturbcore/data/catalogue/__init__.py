@@ -129,44 +129,19 @@ def entries() -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("name")
 
 
-def _by_terms(files: Iterable[Entry]) -> list[list[Entry]]:
-    # files grouped by source and licence
-    groups: dict[tuple, list[Entry]] = {}
-    for e in files:
-        terms = (e.source, e.owner, e.repository, e.commit, e.licence, e.licence_note, e.restricted)
-        groups.setdefault(terms, []).append(e)
-    return list(groups.values())
-
-
-def licence_notice(*names: str) -> str:
-    """Write the notice to show before a download: one paragraph per source and licence."""
-    paragraphs = []
-    for files in _by_terms(map(entry, names)):
-        e, size = files[0], sum(f.bytes for f in files)
-        mark = "RESTRICTED USE: " if e.restricted else ""
-        amount = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
-        count = "1 file" if len(files) == 1 else f"{len(files)} files"
-        unknown = "" if all(f.bytes for f in files) else ", not all of known size"
-        paragraphs.append(
-            f"{mark}{e.source} ({e.owner}/{e.repository}): {count}, {amount}{unknown}\n"
-            + f"  Licence: {e.licence}. {e.licence_note}".rstrip()
-        )
-    return "\n".join(paragraphs)
-
-
 def licences_markdown() -> str:
-    """Write the content of DATA_LICENSES.md from the catalogue."""
+    """Write the content of DATA_LICENSES.md from the catalogue: a line per source and licence."""
+    terms = ["source", "owner", "repository", "commit", "licence", "licence_note", "restricted"]
     lines = []
-    for files in _by_terms(_records().values()):
-        e = files[0]
-        names = [f"`{f.name}`" for f in files]
+    for found, files in entries().reset_index().groupby(terms, sort=False):
+        source, owner, repository, commit, licence, note, restricted = found
+        names = [f"`{name}`" for name in files["name"]]
         if len(names) > 12:
             names = names[:3] + [f"... and {len(names) - 3} more"]
-        repository = f"{e.owner}/{e.repository}"
-        tree = f"[{repository}](https://github.com/{repository}/tree/{e.commit})"
-        terms = (e.licence, "yes" if e.restricted else "no", e.licence_note, ", ".join(names))
-        packaged = f"package {e.repository} {e.commit}"
-        cells = (e.source, packaged if e.packaged else f"{tree} @ {e.commit[:10]}", *terms)
+        place = f"{owner}/{repository}"
+        tree = f"[{place}](https://github.com/{place}/tree/{commit}) @ {commit[:10]}"
+        where = f"package {repository} {commit}" if owner == "package" else tree
+        cells = (source, where, licence, "yes" if restricted else "no", note, ", ".join(names))
         lines.append(f"| {' | '.join(cells)} |\n")
     head = _HERE.joinpath("licences_head.md").read_text("utf-8")
     return head + "".join(lines)
@@ -307,7 +282,13 @@ def _show_licence(item: Entry) -> None:
     terms = (item.source, item.licence, item.licence_note)
     if terms not in _shown:
         _shown.add(terms)
-        print(licence_notice(item.name), file=sys.stderr, flush=True)
+        mark = "RESTRICTED USE: " if item.restricted else ""
+        size = f"{item.bytes / 1e6:.1f} MB" if item.bytes else "of unknown size"
+        print(
+            f"{mark}{item.source} ({item.owner}/{item.repository}): {item.path}, {size}\n"
+            + f"  Licence: {item.licence}. {item.licence_note}".rstrip(),
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
 
 
 def _partial() -> Path:

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.tables import check_table
+from perturbcore.core.errors import ParameterError
 from perturbcore.data.molecules.tables import builtin_compounds, targets_of
 from perturbcore.data.simulate.knowledge import Knowledge, make_knowledge
 from perturbcore.data.simulate.model import (
@@ -31,7 +30,6 @@ from perturbcore.data.simulate.screen import (
 
 
 def simulate_drug_screen(
-    compounds: pd.DataFrame | None = None,
     *,
     n_drugs: int | None = None,
     n_cell_lines: int = 3,
@@ -64,28 +62,25 @@ def simulate_drug_screen(
     (not taken up). Targets that a line does not express do little there. Compounds are real, so
     that their structures say something about their targets; cells and effects are not.
 
-    `compounds`: indexed by name, columns `smiles`, `targets` (symbols, ";"-separated),
-    `mechanism`; default `perturbcore.data.molecules.tables.builtin_compounds()`; `n_drugs`: draw
-    only so many of the compounds; `n_cell_lines, n_genes, n_modules`: sizes; `inert_fraction`:
-    share of drugs that do nothing at any dose; `n_plates, plates_per_drug`: plates in each line,
-    and on how many of them a drug is (replicates); `cells_per_plate, vehicle_cells` (int, int):
-    smallest and largest number of cells of a drug at the response dose, and of vehicle, on a
-    plate; `doses`: micromolar; `response_dose`: one of `doses`: that of the responses;
-    `other_dose_cells`: cells at each other dose, as a share of those at the response dose; 0
-    measures none; `effect_size, stress_size, line_specificity, batch_effect, dispersion, dropout,
-    library_size`: see :func:`perturbcore.data.simulate.screen.simulate_screen`; sizes are those
-    of a drug of efficacy 1 that occupies its target wholly; `seed`: Equal seeds give identical
-    cells.
+    `n_drugs`: draw only so many of the built-in compounds; `n_cell_lines, n_genes, n_modules`:
+    sizes; `inert_fraction`: share of drugs that do nothing at any dose; `n_plates,
+    plates_per_drug`: plates in each line, and on how many of them a drug is (replicates);
+    `cells_per_plate, vehicle_cells` (int, int): smallest and largest number of cells of a drug at
+    the response dose, and of vehicle, on a plate; `doses`: micromolar; `response_dose`: one of
+    `doses`: that of the responses; `other_dose_cells`: cells at each other dose, as a share of
+    those at the response dose; 0 measures none; `effect_size, stress_size, line_specificity,
+    batch_effect, dispersion, dropout, library_size`: see
+    :func:`perturbcore.data.simulate.screen.simulate_screen`; sizes are those of a drug of efficacy
+    1 that occupies its target wholly; `seed`: equal seeds give identical cells.
 
     Returns `perturbation` is the drug, `batch` the plate; ``screen.obs`` also has `dose` in
     micromolar (0 for vehicle); `true_effects` are at the response dose.
     """
-    parameters = {k: v for k, v in locals().items() if k != "compounds"}
-    compounds = builtin_compounds() if compounds is None else compounds
-    _check(parameters, compounds)
-    s_pick, s_know, s_model, s_batch, s_design, s_cells = np.random.SeedSequence([911, seed]).spawn(
-        6
-    )
+    parameters = dict(locals())
+    compounds = builtin_compounds()
+    _check(parameters, len(compounds))
+    root = np.random.SeedSequence([911, seed])
+    s_pick, s_know, s_model, s_batch, s_design, s_cells = root.spawn(6)
     if n_drugs is not None:
         at = np.random.default_rng(s_pick).choice(len(compounds), n_drugs, replace=False)
         compounds = compounds.iloc[np.sort(at)]
@@ -99,9 +94,8 @@ def simulate_drug_screen(
     names = list(drugs.index)
     # the truth is that of the response dose
     first = list(doses).index(response_dose) * len(names)
-    chosen = replace(
-        model, perturbations=names, effects=model.effects[:, first : first + len(names)]
-    )
+    of_dose = model.effects[:, first : first + len(names)]
+    chosen = replace(model, perturbations=names, effects=of_dose)
     size = np.sqrt((chosen.effects.astype(float) ** 2).mean(-1))
     about = {"efficacy": size.ravel(), "inert": np.tile(inert, n_cell_lines)}
     effects = expected_effects(chosen, shift)
@@ -110,14 +104,10 @@ def simulate_drug_screen(
     return SimulatedScreen(screen, truth, knowledge, parameters, drugs)
 
 
-def _check(p: dict, compounds: pd.DataFrame) -> None:
-    """Refuse compounds and sizes that no screen can be made of; the message names the culprit."""
-    check_table(compounds, ("smiles", "targets", "mechanism"), "compounds")
-    if compounds.index.has_duplicates:
-        name = compounds.index[compounds.index.duplicated()][0]
-        raise InputError(f"compounds: '{name}' is there twice; give each compound one row")
+def _check(p: dict, most: int) -> None:
+    """Refuse sizes that no screen can be made of; the message names the culprit."""
     check_parameters(p)
-    n, most = p["n_drugs"], len(compounds)
+    n = p["n_drugs"]
     if n is not None and not (is_whole(n) and 1 <= n <= most):
         refuse(p, "n_drugs", f"give a whole number from 1 to {most}, the number of compounds")
     doses = list(p["doses"]) if isinstance(p["doses"], tuple | list) else []
