@@ -35,46 +35,26 @@ def deg_labels(
     Tests need only counts, sums and sums of squares: the cells are read once and never held; beyond
     2 GB of sums the screen is read in several passes.
 
-    Parameters
-    ----------
-    screen : AnnData
-        A declared screen, in memory or backed on disk; values are log1p(1e4 * count / total).
-    variant : {"pooled", "per_batch"}
-        ``"pooled"``, for small batches: all perturbed against all control cells of the cell line.
-        ``"per_batch"``, for large ones: against control cells of the same batch, then a majority
-        vote of the batches (`majority`).
-    test : {"welch", "student"}
-        Welch's t-test, as the published code has it, or Student's, as the paper's text says.
-    min_cells : int
-        Cells that a perturbation, and the controls, must have in the cell line (pooled) or in the
-        batch (per_batch); two in any case, as one has no variance. Published: 30 in the paper; 30
-        (Essential) and 20 (chemicals) in the code.
-    strict : bool
-        Whether they must have more than `min_cells` (the code) or at least as many (the paper).
-    alpha : float
-        False discovery rate: genes with an adjusted p-value below it are labelled.
-    genes, size_factors, progress
-        See `perturbcore.data.effects.ba_ate.ba_ate`; correction is for the genes tested. Published
-        for chemicals: "kept".
-    statistics : bool
-        Keep layers ``t`` and ``p_adj`` (float32); pooled only.
+    `screen`: declared, in memory or backed on disk; values are log1p(1e4 * count / total).
+    `variant`: "pooled", for small batches: all perturbed against all control cells of the cell
+    line; "per_batch", for large ones: against control cells of the same batch, then a majority vote
+    of the batches (`majority`). `test`: "welch", as the published code has it, or "student", as the
+    paper's text says. `min_cells`: cells that a perturbation, and the controls, must have in the
+    cell line (pooled) or in the batch (per_batch); two in any case, as one has no variance.
+    Published: 30 in the paper; 30 (Essential) and 20 (chemicals) in the code. `strict`: whether
+    they must have more than `min_cells` (the code) or at least as many (the paper). `alpha`: false
+    discovery rate: genes with an adjusted p-value below it are labelled. `genes, size_factors,
+    progress`: see `perturbcore.data.effects.ba_ate.ba_ate`; correction is for the genes tested;
+    published for chemicals: "kept". `statistics`: keep layers ``t`` and ``p_adj`` (float32); pooled
+    only.
 
-    Returns
-    -------
-    AnnData, (cell_line, perturbation) x genes
-        Task "deg", without folds: layers ``deg`` int8 (X the same as float32); obs `perturbation`,
-        `cell_line`, `n_cells`, `n_batches` (those that were tested). Per batch also layers
-        ``votes_up`` and ``votes_down`` (int16), out of `n_batches`. Sorted by cell line and
-        perturbation.
+    Returns (cell_line, perturbation) x genes, task "deg", without folds: layers ``deg`` int8 (X the
+    same as float32); obs `perturbation`, `cell_line`, `n_cells`, `n_batches` (those that were
+    tested). Per batch also layers ``votes_up`` and ``votes_down`` (int16), out of `n_batches`.
+    Sorted by cell line and perturbation. Refused (`InputError`) are a screen that is not declared,
+    a gene that is not in it, a cell line with too few control cells, and perturbations that all
+    have too few.
 
-    Raises
-    ------
-    InputError
-        The screen is not declared, a gene is not in it, a cell line has too few control cells, or
-        no perturbation has enough cells.
-
-    References
-    ----------
     Cole et al. 2026, Methods 4.2.2.
     """
     check_declared(screen)
