@@ -138,14 +138,14 @@ def test_random_rows_are_uniform_and_depend_on_seed_and_id_alone():
 @given(names, st.integers(0, 99), st.randoms())
 def test_shuffling_keeps_the_vectors_and_ignores_the_order_of_ids(ids, seed, random):
     e = make(ids, np.arange(float(len(ids)))[:, None])
-    s = shuffled(e, seed)
+    s = shuffled(e, seed=seed)
     assert sorted(s.X.ravel()) == sorted(e.X.ravel()) and s.ids.equals(e.ids)
     order = list(range(len(ids)))
     random.shuffle(order)
-    again = shuffled(make([ids[i] for i in order], e.X[order]), seed)
+    again = shuffled(make([ids[i] for i in order], e.X[order]), seed=seed)
     np.testing.assert_array_equal(align(s, ids)[0], align(again, ids)[0])
     many = make([f"G{i}" for i in range(200)], np.arange(200.0)[:, None])
-    assert (shuffled(many, seed).X != many.X).mean() > 0.95
+    assert (shuffled(many, seed=seed).X != many.X).mean() > 0.95
 
 
 @pytest.fixture

@@ -137,13 +137,9 @@ def register(
 
     def wrap(function: Callable) -> Callable:
         builder = _BUILDERS[name] = Builder(name, kind, function, modality, entity, prepare)
-        parameters = inspect.signature(function).parameters
-        needed = [p.name for p in parameters.values() if p.default is p.empty]
 
         @wraps(function)
-        def build(*arguments, **options) -> Embedding | list[Embedding]:
-            options = dict(zip(parameters, arguments, strict=False)) | options
-            sources = [options.pop(n) for n in needed]
+        def build(*sources, **options) -> Embedding | list[Embedding]:
             given = {k: options.pop(k) for k in GIVEN if k in options}
             made = builder.make(*sources, given=given, **options)
             return made if kind == "screen" else made[0]

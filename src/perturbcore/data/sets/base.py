@@ -111,14 +111,9 @@ def make_dataset(responses: AnnData, card: Card, *, about=None, notes=(), **part
     about.pop("constants", None)
     about["notes"] = (*about.get("notes", ()), *notes)
     parts["extras"] = MappingProxyType(parts.get("extras", {}))
-    return Dataset(
-        name=declared["dataset"],
-        task=declared["task"],
-        simulated=bool(declared.get("simulated", False)),
-        responses=responses,
-        card=card.frame(),
-        **(about | parts),
-    )
+    said = dict(name=declared["dataset"], task=declared["task"], card=card.frame())
+    simulated = bool(declared.get("simulated", False))
+    return Dataset(responses=responses, simulated=simulated, **(said | about | parts))
 
 
 def available() -> list[str]:

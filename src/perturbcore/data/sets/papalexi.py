@@ -38,26 +38,17 @@ def load(
     path = fetch("papalexi")
     cells, guide_counts, guides, targets = _read(path)
     card = Card()
-    card.step(
-        "file",
-        cells=cells.n_obs,
-        perturbations=len(set(targets) - {CONTROL}),
-        genes=cells.n_vars,
-        batches=cells.obs["batch"].nunique(),
-        note=f"{len(guides)} gRNAs, {int((targets == CONTROL).sum())} of them non-targeting",
-    )
+    note = f"{len(guides)} gRNAs, {int((targets == CONTROL).sum())} of them non-targeting"
+    counts = dict(cells=cells.n_obs, genes=cells.n_vars, batches=cells.obs["batch"].nunique())
+    card.step("file", note=note, perturbations=len(set(targets) - {CONTROL}), **counts)
     guide, umis, share, tied = leading_guide(guide_counts)
     cells.obs = cells.obs.assign(
         perturbation=targets[guide], guide=guides[guide], guide_umis=umis, cell_line="THP-1"
     )
     keep = (share > 0) & ~tied & (share >= min_fraction)
     screen = declare_screen(cells[keep].copy(), dataset="papalexi", control=CONTROL, scale="counts")
-    card.step_of(
-        "one gRNA a cell",
-        screen,
-        note=f"{int((~keep).sum()):,} cells dropped: leading gRNA below {min_fraction:g} of UMIs, "
-        f"or tied; {controls_said(screen)}",
-    )
+    dropped = f"{int((~keep).sum()):,} cells dropped: leading gRNA below {min_fraction:g} of UMIs"
+    card.step_of("one gRNA a cell", screen, f"{dropped}, or tied; {controls_said(screen)}")
     responses = responses_of(screen, control=control, batches=batches, n_folds=n_folds, seed=seed)
     return make_dataset(responses, card, screen=screen)
 
