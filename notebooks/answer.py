@@ -9,7 +9,7 @@
 #     language: python
 #     name: python3
 #   perturbcore:
-#     after: [embedding_ranking, fusion, foundation_models, noise_ceiling]
+#     after: [embedding_ranking, fusion, foundation_models, noise_ceiling, low_signal, small_molecules]
 # ---
 
 # %% [markdown]
@@ -31,7 +31,7 @@ from perturbcore.report.front import answer_of
 
 chapter = pc.open_chapter("answer")
 study = pc.Study(chapter)
-scores = study.claimed("embedding_ranking")
+scores = study.claimed("embedding_ranking", "low_signal", "small_molecules")
 truth, data = study.truth(), study.dataset(scores["dataset"].iloc[0])
 limits = noise.trusted(truth, data)
 ranked = Comparison(scores, predictor="knn", ceilings=limits)
@@ -44,7 +44,8 @@ ranked = Comparison(scores, predictor="knn", ceilings=limits)
 # ## The answer in three sentences
 
 # %% tags=["hide-input"]
-fused = Comparison(study.claimed("fusion"), ceilings=limits)
+fusions = study.claimed("fusion")
+fused = None if fusions is None else Comparison(fusions, ceilings=limits)
 added = answer_of(chapter.profile.results, "foundation_models")
 three = three_sentences(ranked, simulated=chapter.profile.simulated, fused=fused, added=added)
 for number, sentence in enumerate(three, 1):

@@ -25,6 +25,7 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.book import about
+from perturbcore.book.source import absent
 from perturbcore.report import cards, pages
 
 chapter = pc.open_chapter("data_cards")
@@ -38,6 +39,8 @@ study = pc.Study(chapter, n_jobs)
 # [controls](term-control), [batches](term-batch) within [cell lines](term-cell-line).
 
 # %% tags=["hide-input"]
+for name, why in absent(chapter.profile).items():
+    pages.say(f"**Left out:** `{name}`, {why}.")
 for name in study.names():
     data = study.dataset(name)
     pages.say(f"**{data.title}** (`{name}`)\n\n{about.dataset_facts(data)}")

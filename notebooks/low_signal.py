@@ -45,7 +45,7 @@ study = pc.Study(chapter, n_jobs)
 data = study.dataset(dataset)
 limit = study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner)
 models = study.models(data.task, knn=k, lasso=alpha)
-scores = study.evaluate(dataset, models, protocol=pc.Protocol(n_components=n_components), ceiling=limit, seed=seed)
+scores = study.evaluate(dataset, models, protocol=study.protocol(n_components=n_components), ceiling=limit, seed=seed)
 pages.show_table(chapter, data.card, "data", caption=f"{data.title}: what is in it, step by step.")
 pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the perturbations that each embedding has a vector for.")
 

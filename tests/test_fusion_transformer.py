@@ -379,7 +379,7 @@ def test_sources_are_normalised_over_training_rows():
     sources = lay_out(embeddings, obs, train)
     z = normalise(sources, train, "zscore")
     rows = np.stack([sources.tables[1][i] for i in sources.at[train, 1]])
-    expected = (sources.tables[1] - rows.mean(axis=0)) / rows.std(axis=0)
+    expected = (sources.tables[1] - rows.mean(axis=0)) / rows.std(axis=0, ddof=1)
     assert np.allclose(z.tables[1], expected, atol=1e-5)
     unit = normalise(sources, train, "unit")
     assert np.allclose(np.linalg.norm(unit.tables[2][:-1], axis=1), 2, atol=1e-5)

@@ -177,15 +177,16 @@ def _cards(profile: Profile, names: list[str]) -> str:
     """One card per chapter that asks for one: title, small figure, and its answer in one line."""
     cards = ["::::{grid} 1 2 2 2\n:gutter: 3\n"]
     for name in names:
-        card = find_chapter(name).header.card
+        chapter = find_chapter(name)
+        card, gone = chapter.header.card, chapter.missing(profile)
         if card is None:
             continue
-        answer = card.text or answer_of(profile.results, name)
+        answer = f"Left out: {gone}." if gone else card.text or answer_of(profile.results, name)
         if not answer:
             raise InputError(f"{name} has a card but left no answer: show one with take_home")
         lines = [f":::{{grid-item-card}} {card.title}"]
         lines += [f":link: chapters/{name}", ":link-type: doc"]
-        if card.figure:
+        if card.figure and not gone:
             picture = f"chapters/figures/{name}/{card.figure}.svg"
             lines += [f":img-top: {picture}", f":img-alt: {card.alt}"]
         cards.append("\n".join([*lines, answer, ":::\n"]))

@@ -109,9 +109,11 @@ def open_chapter(name: str, module: ModuleType | None = None) -> OpenChapter:
 
         set_matplotlib_formats("svg")
     chapter = OpenChapter(name, load_profile(values["profile"]), values)
-    if chapter.changed:
-        from IPython.display import Markdown, display
+    from IPython.display import Markdown, display
 
+    for gone, why in find_chapter(name).left_out(chapter.profile).items():
+        display(Markdown(f"**Left out:** `{gone}`, {why}."))
+    if chapter.changed:
         changed = ", ".join(f"`{k}={v!r}`" for k, v in chapter.changed.items())
         folder = f"[{chapter.folder}]({chapter.folder.as_uri()})"
         said = f"**Other values than the book's:** {changed}. Tables, figures and scores: {folder}"

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from perturbcore import VERBS
-from perturbcore.book.source import Chapter, find_chapters, published
+from perturbcore.book.source import Chapter, absent, find_chapters, published
 from perturbcore.core.digest import code_digest, digest, imports_in, imports_of, module_exists
 from perturbcore.core.errors import ParameterError
 from perturbcore.core.profile import Profile, project_root
@@ -26,7 +26,8 @@ def write_rules(profile: Profile) -> Path:
     if missing := [n for n in names if n not in there]:
         raise ParameterError(f"_toc.yml names chapters that notebooks/ does not have: {missing[0]}")
     out = profile.results
-    sets = [entry.name for entry in profile.datasets]
+    gone = absent(profile)
+    sets = [entry.name for entry in profile.datasets if entry.name not in gone]
     rules = [f"CHAPTERS := {' '.join(names)}", f"DATASETS := {' '.join(sets)}"]
     for entry in profile.datasets:
         _update(out / "stamps" / f"data-{entry.name}", _data(entry))
@@ -55,6 +56,7 @@ def code_stamp(chapter: Chapter, profile: Profile) -> str:
     if _REGISTRY in modules:
         modules |= {f"perturbcore.embeddings.{p.stem}" for p in _FAMILIES.glob("[a-z]*.py")}
     about = [profile.title, profile.summary, profile.simulated, list(profile.data)]
+    about += [profile.inner_order, profile.lasso_tolerance, absent(profile)]
     data = [_data(entry) for entry in profile.datasets]
     specs = [[spec, _file(spec.get("file"), profile)] for spec in profile.embeddings]
     pins = project_root() / "constraints.txt"

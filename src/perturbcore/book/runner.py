@@ -1,5 +1,6 @@
 """Execute a chapter with papermill; nothing that failed is ever published."""
 
+import copy
 import json
 import os
 import re
@@ -36,6 +37,8 @@ def run_for_book(chapter: Chapter, profile: Profile, *, update: bool = False) ->
     """
     target = profile.results / "chapters" / f"{chapter.name}.ipynb"
     note = profile.results / "runs" / f"{chapter.name}.json"
+    if why := chapter.missing(profile):
+        return _leave_out(chapter, profile, why, target, note)
     if update and note.is_file() and unchanged(chapter, profile, target):
         return _reword(chapter, target)
     return run(chapter, profile, chapter.values(profile), target, note)
@@ -74,21 +77,9 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
         _execute(chapter, values, partial)
         executed = nbformat.read(partial, as_version=4)
         _gate(chapter, executed)
-        facts = {
-            **began,
-            "chapter": chapter.name,
-            "title": chapter.title,
-            "seconds": round(time.perf_counter() - clock, 1),
-            "stamp": stamp,
-            "profile": profile.name,
-            "profile_digest": profile.digest,
-            "simulated": profile.simulated,
-            "parameters": {**{n: p.default for n, p in chapter.parameters.items()}, **values},
-            "folder": str(run_folder(profile, chapter.name, chapter.changed(profile, values))),
-        }
-        _tidy(executed, facts)
-        nbformat.write(executed, partial)
-        write_atomically(note, (json.dumps(facts, indent=1) + "\n").encode())
+        facts = _facts(chapter, profile, values) | began | {"stamp": stamp}
+        facts["seconds"] = round(time.perf_counter() - clock, 1)
+        _publish(executed, facts, partial, note)
         os.replace(partial, target)
     except ChapterError as error:
         if partial.exists():
@@ -97,6 +88,38 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
         raise
     finally:
         partial.unlink(missing_ok=True)
+    return target
+
+
+def _facts(chapter: Chapter, profile: Profile, values: dict) -> dict:
+    return {
+        **record(),
+        "chapter": chapter.name,
+        "title": chapter.title,
+        "seconds": 0.0,
+        "stamp": code_stamp(chapter, profile),
+        "profile": profile.name,
+        "profile_digest": profile.digest,
+        "simulated": profile.simulated,
+        "parameters": {**{n: p.default for n, p in chapter.parameters.items()}, **values},
+        "folder": str(run_folder(profile, chapter.name, chapter.changed(profile, values))),
+    }
+
+
+def _publish(notebook, facts: dict, path: Path, note: Path) -> None:
+    _tidy(notebook, facts)
+    nbformat.write(notebook, path)
+    write_atomically(note, (json.dumps(facts, indent=1) + "\n").encode())
+
+
+def _leave_out(chapter: Chapter, profile: Profile, why: str, target: Path, note: Path) -> Path:
+    """Write the page of a chapter whose data are not there: its question, and what is missing."""
+    page = copy.deepcopy(chapter.notebook)
+    first = [c.cell_type for c in page.cells].index("code")
+    said = f":::{{note}}\n**Left out of this build:** {why}.\n:::"
+    page.cells = [*page.cells[:first], nbformat.v4.new_markdown_cell(said)]
+    with replaced(target) as partial:
+        _publish(page, _facts(chapter, profile, chapter.values(profile)), partial, note)
     return target
 
 

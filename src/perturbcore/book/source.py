@@ -215,7 +215,8 @@ class Chapter:
     def values(self, profile: Profile, given: dict | None = None) -> dict:
         """Parameter values that a run passes to the chapter.
 
-        `profile`: its ``chapters`` section overrides the chapter's defaults; `given`:
+        `profile`: its ``chapters`` section overrides the chapter's defaults, without the data
+        sets that are not there (of ``dataset``, the first of ``also`` takes the place); `given`:
         values that override both; text is parsed by the declared type.
         """
         for name in profile.chapters:
@@ -223,13 +224,51 @@ class Chapter:
         where = f"{profile.path}, chapter {self.name}"
         values = resolve(self.parameters, profile.chapters.get(self.name, {}), where)
         own = resolve(self.parameters, given or {}, self.name, parse=True)
+        gone = absent(profile)
+        if values.get("dataset") in gone and (also := _there(values.get("also", []), gone)):
+            values |= {"dataset": also[0], "also": also[1:]}
+        values = {k: v if k == "dataset" else _there(v, gone) for k, v in values.items()}
         return {**values, **own, "profile": profile.address}
+
+    def left_out(self, profile: Profile) -> dict[str, str]:
+        """Find the data sets that the profile names for this chapter and that are not there."""
+        given = profile.chapters.get(self.name, {}).values()
+        named = sum((v if isinstance(v, list) else [v] for v in given), [])
+        return {name: why for name, why in absent(profile).items() if name in named}
+
+    def missing(self, profile: Profile) -> str:
+        """Say why the chapter has nothing to show with a profile; empty where it has.
+
+        Its own data sets are the parameters ``dataset`` and ``datasets``; any other may be empty.
+        """
+        values, gone = self.values(profile), self.left_out(profile)
+        if values.get("dataset") == "":
+            return f"profile {profile.name} names no data set for it"
+        nothing = values.get("datasets") == [] or values.get("dataset") in gone
+        return "; ".join(f"{n}: {why}" for n, why in gone.items()) if gone and nothing else ""
 
     def changed(self, profile: Profile, values: dict) -> dict:
         """Return the values that differ from those of the book and can change a result."""
         book = {k: p.default for k, p in self.parameters.items()} | self.values(profile)
         rest = {k: v for k, v in values.items() if k not in ("profile", "n_jobs")}
         return {k: v for k, v in rest.items() if book[k] != v}
+
+
+def absent(profile: Profile) -> dict[str, str]:
+    """Find the data sets of a partial profile that are not there, each with what it lacks."""
+    if not profile.partial:
+        return {}
+    from perturbcore.data.sets.base import absent as lacks
+
+    found = {entry.name: lacks(entry.loader, entry.options) for entry in profile.datasets}
+    return {name: why for name, why in found.items() if why}
+
+
+def _there(value: Any, gone: dict) -> Any:
+    """Take data sets that are not there out of the value of a parameter."""
+    if isinstance(value, list):
+        return [v for v in value if not (isinstance(v, str) and v in gone)]
+    return "" if isinstance(value, str) and value in gone else value
 
 
 def run_folder(profile: Profile, name: str, changed: dict) -> Path:

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import pandas as pd
 
+from perturbcore.book.source import absent, find_chapter
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError
 from perturbcore.core.files import write_atomically
@@ -18,6 +19,7 @@ from perturbcore.embeddings.sources import BuildContext
 from perturbcore.models.registry import build_models
 from perturbcore.models.simple import evaluate_embeddings, predictor
 from perturbcore.models.simple.space import Protocol
+from perturbcore.report.figures.style import colour
 from perturbcore.score.ceiling.curves import ceilings_against_truth
 from perturbcore.score.limits import experimental_error, limit_units
 from perturbcore.score.store import ASIDE, ScoreStore
@@ -115,7 +117,10 @@ class Study:
             cache = self.profile.results / "embeddings"
             left_out = self._left_out.setdefault(name, {})
             made = build_all(specs, context, cache=cache, left_out=left_out)
-            self._embeddings[name, only] = [*brought, *(e for e in made if e.name in serve)]
+            built = [*brought, *(e for e in made if e.name in serve)]
+            for e in built:
+                colour(e.modality)  # an unknown one is refused before anything is computed
+            self._embeddings[name, only] = built
         return self._embeddings[name, only]
 
     def ceiling(
@@ -176,12 +181,16 @@ class Study:
         self._scopes.add(own)
         return own
 
-    def claimed(self, chapter: str) -> pd.DataFrame:
-        """Return the scores that another chapter of the book claims; refused if it has not run."""
-        entry = self.profile.chapters.get(chapter, {}).get("dataset")
-        from perturbcore.book.source import find_chapter
+    def claimed(self, *chapters: str) -> pd.DataFrame | None:
+        """Return the scores that the first of `chapters` with data claims, None where none has.
 
-        name = entry or find_chapter(chapter).parameters["dataset"].default
+        Refused if it has not run.
+        """
+        there = [c for c in map(find_chapter, chapters) if not c.missing(self.profile)]
+        if not there:
+            return None
+        chapter, own = there[0].name, there[0].parameters["dataset"].default
+        name = there[0].values(self.profile).get("dataset", own)
         keys = self.store.keys_of(f"{chapter}/{name}")
         if not keys:
             raise InputError(
@@ -198,8 +207,11 @@ class Study:
         keys = [key for scope in sorted(self._scopes) for key in self.store.keys_of(scope)]
         write_atomically(path, self.store.compared(keys).to_parquet(index=False))
 
-    @staticmethod
-    def models(task: str, *, knn, lasso=(), C=None, softmax=None) -> list:
+    def protocol(self, **options) -> Protocol:
+        """Return a protocol with the inner folds of the profile; `options`: see `Protocol`."""
+        return Protocol(inner_order=self.profile.inner_order, **options)
+
+    def models(self, task: str, *, knn, lasso=(), C=None, softmax=None) -> list:
         """Return the two predictors that a ranking compares.
 
         kNN, then lasso; for partial labels a kernel; for complete labels the published logistic
@@ -207,7 +219,7 @@ class Study:
         `softmax` of its fit.
         """
         second = {
-            "lfc": ("lasso", {"grid": lasso}),
+            "lfc": ("lasso", {"grid": lasso, "tolerance": self.profile.lasso_tolerance}),
             "deg": ("logistic", {**({} if C is None else {"grid": C}), "softmax": softmax or {}}),
             "pairs": ("kernel", {}),
         }
@@ -257,6 +269,7 @@ class Study:
         return cell_lines(self.dataset(name).responses)
 
     def names(self, task: str | None = None) -> list[str]:
-        """List the data sets of the profile, or those of one task."""
-        names = [d.name for d in self.profile.datasets]
+        """List the data sets of the profile that are there, or those of one task."""
+        gone = absent(self.profile)
+        names = [d.name for d in self.profile.datasets if d.name not in gone]
         return names if task is None else [n for n in names if self.dataset(n).task == task]

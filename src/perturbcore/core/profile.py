@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -72,7 +72,9 @@ class Profile(_Settings):
     what to load, in order. `embeddings`: mappings with at least ``name``, for the builders.
     `models`: scored by every chapter whose task they predict: names or mappings with at least
     ``name``, see `perturbcore.models.registry`. `chapters`: per chapter, the parameter values that
-    differ from its own defaults.
+    differ from its own defaults. `partial`: data sets whose files are not there are left out and
+    named; otherwise they are an error. `inner_order, lasso_tolerance`: of the inner folds and of
+    lasso in every chapter, see `perturbcore.models.simple`.
     """
 
     name: str
@@ -85,6 +87,9 @@ class Profile(_Settings):
     embeddings: tuple[dict[str, Any], ...] = ()
     models: tuple[str | dict[str, Any], ...] = ()
     chapters: dict[str, dict[str, Any]] = {}
+    partial: bool = False
+    inner_order: Literal["id", "file"] = "id"
+    lasso_tolerance: float = 0.0
 
     @field_validator("data", "datasets", "embeddings", "models", mode="before")
     @classmethod
@@ -117,7 +122,7 @@ class Profile(_Settings):
         """Content of the profile as 16 hexadecimal characters."""
         datasets = [[d.name, d.loader, dict(d.options)] for d in self.datasets]
         rest = [list(self.data), datasets, list(self.embeddings), list(self.models)]
-        return digest(self.simulated, *rest, self.chapters)
+        return digest(self.simulated, *rest, self.chapters, self.inner_order, self.lasso_tolerance)
 
     @property
     def address(self) -> str:

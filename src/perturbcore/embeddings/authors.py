@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.authors.layout import GENE_EMBEDDINGS, Layout, data_root, layout_of
-from perturbcore.data.published.names import methods_of, parse_method
+from perturbcore.data.published.names import NEUTRAL, methods_of, parse_method
 from perturbcore.data.read import read_h5ad
 from perturbcore.data.responses import cell_lines
 from perturbcore.data.sets.base import Dataset
@@ -58,6 +58,11 @@ def list_embeddings(
     layout = layout_of(dataset)
     lines = list(layout.lines if lines is None else lines)
     listed, left_out = (_drugs if layout.drug_embeddings else _genes)(layout, lines, root)
+    left_out += [
+        f"{dataset}: embedding {e.key} is not among the published ones: {NEUTRAL}"
+        for e in listed
+        if e.modality == NEUTRAL
+    ]
     have = {(e.key, e.cell_line) for e in listed}
     rows = methods_of(f"{dataset}_lfc")
     keys = rows["method"].str.extract(r"^knn_baseline_(?!random$|pca$)(.*)$")[0]

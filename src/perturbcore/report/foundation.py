@@ -14,7 +14,6 @@ from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.sources import BuildContext, find_source
 from perturbcore.models.fusion.kernel_models import fusions
 from perturbcore.models.simple import predictor
-from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.style import FOUNDATION
 from perturbcore.report.fusion.page import gain_said
@@ -109,7 +108,7 @@ def score_foundation(
     models += [model([*known, *tried], EVERY)] if len(tried) > 1 else []
     scores = study.evaluate(
         dataset, [predictor("knn", data.task, grid=k)], models=models, embeddings=single,
-        protocol=Protocol(n_components=n_components), seed=seed,
+        protocol=study.protocol(n_components=n_components), seed=seed,
     )  # fmt: skip
     missing = [n for n in foundation if n not in there]
     every = Comparison(scores, reference=BASE)

@@ -11,7 +11,6 @@ from perturbcore.data.responses import cell_lines, rows_of
 from perturbcore.data.sets.base import Dataset
 from perturbcore.models.simple.label_logistic import LabelLogistic
 from perturbcore.models.simple.labels import LabelKNN
-from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison, predictor_agreement
 from perturbcore.report.paired import REPEATED
 from perturbcore.report.text import listed, percent
@@ -126,7 +125,7 @@ def evaluate_labels(
         limit = study.ceiling(name, n_outer=n_outer, n_inner=n_inner, n_trials=n_trials)
         options = {"controls": CONTROLS} if task_of(data.task).classes else {}
         scores = study.evaluate(
-            name, models, protocol=Protocol(n_components=n_components), embeddings=built,
+            name, models, protocol=study.protocol(n_components=n_components), embeddings=built,
             ceiling=limit, seed=seed, **options,
         )  # fmt: skip
         left_out = sorted(set(embeddings) - {e.name for e in built})

@@ -50,7 +50,7 @@ def error(options) -> None:
 def compare(options) -> None:
     """Run the published benchmark on the authors' data and set it beside the published scores."""
     from perturbcore.report.reproduction.benchmark import reproduce
-    from perturbcore.report.reproduction.compare import agreement, verdict
+    from perturbcore.report.reproduction.compare import agreement, other_data, verdict
     from perturbcore.report.reproduction.compare import compare as side_by_side
     from perturbcore.score.store import ScoreStore
 
@@ -67,7 +67,7 @@ def compare(options) -> None:
     if done.simulated:
         print("the data are simulated: differences from the published scores mean nothing")
     else:
-        print(verdict(table))
+        print(verdict(table, other_data(done, table)))
     print(f"{options.out}: {len(table)} rows")
 
 

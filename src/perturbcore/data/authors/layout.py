@@ -67,6 +67,7 @@ LAYOUTS = _layouts()
 PATTERNS = (
     *(name for one in LAYOUTS.values() for name in one.files.values()),
     *(one.drug_embeddings for one in LAYOUTS.values() if one.drug_embeddings),
+    *(one.controls for one in LAYOUTS.values() if one.controls),
     f"{GENE_EMBEDDINGS}/*.h5ad",
 )
 
@@ -88,12 +89,20 @@ def file_of(dataset: str, task: str = "lfc", root=None) -> Path:
     return data_root(root) / files[check_choice(f"task of the authors' '{dataset}'", task, files)]
 
 
+def lacking(dataset: str, task: str = "lfc", root=None) -> str:
+    """Say which file a data set cannot do without and has not; empty where it has them all."""
+    path, root = file_of(dataset, task, root), data_root(root)
+    if not path.is_file():
+        return f"{path.relative_to(root)} is not in {root}"
+    embeddings = layout_of(dataset).drug_embeddings or f"{GENE_EMBEDDINGS}/*.h5ad"
+    return "" if any(root.glob(embeddings)) else f"{embeddings} is not in {root}"
+
+
 def present(root=None) -> tuple[list[str], list[str]]:
-    """List the data sets whose log fold-changes are there, and a line for each left out."""
-    names = [name for name in LAYOUTS if file_of(name, "lfc", root).is_file()]
-    left_out = [name for name in LAYOUTS if name not in names]
-    where = f"is not in {data_root(root)}"
-    return names, [f"{n}: left out, {LAYOUTS[n].files['lfc']} {where}" for n in left_out]
+    """List the data sets that can be scored, and a line for each left out."""
+    why = {name: lacking(name, root=root) for name in LAYOUTS}
+    left_out = [f"{name}: left out, {text}" for name, text in why.items() if text]
+    return [name for name in LAYOUTS if not why[name]], left_out
 
 
 def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Path:

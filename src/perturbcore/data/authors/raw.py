@@ -5,9 +5,10 @@ Essential: ``raw_data.h5ad`` (obs `gene_id`, `gem_group`, `cell_line`). Norman:
 and ``GEARS_perturb_processed.h5ad``.
 
 Sci-Plex: a UMI matrix in text (1-based gene, cell, count; a file ``*UMI.count.matrix*``), its genes
-(``*gene.annotations*``: id, name), its cells (``*cell.annotations*``, in the order of the matrix)
-and what was done to them (``*pData*``: `cell_type`, `product_name`, `plate_oligo`, `dose`). Kept
-genes: ``mart_export_protein_coding.txt``, column `Gene name`.
+(``*gene.annotations*``: id, name; row names may come first) and its cells with what was done to
+them (``*pData*``: `cell`, `cell_type`, `product_name`, `plate_oligo`, `dose`) in the order of the
+matrix, or of ``*cell.annotations*`` where that is there. Kept genes:
+``mart_export_protein_coding.txt``, column `Gene name`.
 
 Tahoe: a ``.h5ad`` per cell line below ``raw`` (obs `cell_line`, `plate`, `drug`,
 `drugname_drugconc`, `pass_filter`). Kept genes: ``tahoe_coding_non_mt_genes.txt``, a symbol per
@@ -15,6 +16,7 @@ line.
 """
 
 import ast
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,12 +103,16 @@ def _norman(folder: Path, layout: Layout) -> AnnData:
     symbol = cells.obs["perturbation"].astype(str)
     target = symbol.map(known | RENAMED).mask(n[n <= 1] == 0, layout.raw["control"])
     if target.isna().any():
-        raise InputError(
-            f"{path}: column 'perturbation': no Ensembl id for "
-            f"{sorted(set(symbol[target.isna()]))[:5]}; the gene tables of the two files do not "
-            "know them"
+        lost = sorted(set(symbol[target.isna()]))
+        warnings.warn(
+            f"{path}: column 'perturbation': {len(lost)} symbols have no Ensembl id in the gene "
+            f"tables of the two files and are kept under their own name, such as {lost[0]}; no "
+            "embedding by Ensembl id has them",
+            stacklevel=2,
         )
-    obs = pd.DataFrame({"gene_id": target, "symbol": symbol, "gemgroup": cells.obs["gemgroup"]})
+    obs = pd.DataFrame(
+        {"gene_id": target.fillna(symbol), "symbol": symbol, "gemgroup": cells.obs["gemgroup"]}
+    )
     var = pd.DataFrame(index=pd.Index(ids[kept].to_numpy(), dtype=str))
     screen = AnnData(_csr(cells.X[:, np.flatnonzero(kept)]), obs=obs, var=var)
     return declare_screen(screen, **layout.declared)
@@ -184,12 +190,16 @@ def _csr(X):
 
 def _sciplex_cells(folder: Path) -> tuple[AnnData, Path]:
     matrix = _one(folder, "*UMI.count.matrix*", "the counts")
-    genes = _table(_one(folder, "*gene.annotations*", "the genes of the matrix"))
-    barcodes = _table(_one(folder, "*cell.annotations*", "the cells of the matrix"))
+    genes = _table(_one(folder, "*gene.annotations*", "the genes of the matrix"), names=range(3))
+    if genes[2].notna().any():  # row names come first
+        genes = genes.iloc[:, 1:].set_axis([0, 1], axis=1)
     about_path = _one(folder, "*pData*", "what was done to the cells")
     about = _table(about_path, header=0)
     check_table(about, ("cell", *SCIPLEX_COLUMNS, "dose"), about_path)
     refuse(about["cell"].duplicated(), "cell", about["cell"], about_path, ", where it is not first")
+    barcodes = about[["cell"]].set_axis([0], axis=1)
+    if any(folder.glob("*cell.annotations*")):
+        barcodes = _table(_one(folder, "*cell.annotations*", "the cells of the matrix"))
     entries = _table(matrix).iloc[:, :3].set_axis(["gene", "cell", "count"], axis=1)
     for column, size in (("gene", len(genes)), ("cell", len(barcodes))):
         counted = f"it counts from 1 to {size}"
@@ -212,9 +222,9 @@ def _one(folder: Path, pattern: str, what: str) -> Path:
     return paths[0]
 
 
-def _table(path: Path, header=None) -> pd.DataFrame:
+def _table(path: Path, header=None, names=None) -> pd.DataFrame:
     # written by R: fields in quotes, and without a name for the first (row names) column
-    how = dict(sep=r"\s+", header=header, quotechar='"')
+    how = dict(sep=r"\s+", header=header, names=names, quotechar='"')
     try:
         table = pd.read_csv(path, index_col=False if header is None else None, **how)
     except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError
 from perturbcore.core.tables import check_table
-from perturbcore.data.authors.layout import HOW_TO_GET, Layout, file_of, layout_of
+from perturbcore.data.authors.layout import HOW_TO_GET, Layout, data_root, file_of, layout_of
 from perturbcore.data.read import numbers, read_h5ad, refuse
 from perturbcore.data.responses import make_responses
 
@@ -68,6 +68,25 @@ def read_authors_responses(dataset: str, task: str = "lfc", root=None, *, path=N
         raise type(error)(f"{path}: {error}") from None
     out.uns["perturbcore"]["notes"] = notes
     return out
+
+
+def read_control_profiles(dataset: str, root=None) -> pd.DataFrame | None:
+    """Read the mean log1p profile of the control cells of each line, lines x genes.
+
+    Rows of one line are averaged (Cole et al. 2026, released code). None without the file.
+    """
+    layout = layout_of(dataset)
+    path = data_root(root) / layout.controls
+    if not layout.controls or not path.is_file():
+        return None
+    adata, control = read_h5ad(path, ("gene", "cell_line")), layout.raw["control"]
+    rows = np.flatnonzero(adata.obs["gene"].astype(str) == control)
+    if not len(rows):
+        raise InputError(f"{path}: column 'gene' never says '{control}': it has no control profile")
+    X = adata.X[rows]
+    X = X.toarray() if sp.issparse(X) else np.asarray(X)
+    table = pd.DataFrame(X, columns=adata.var_names.astype(str))
+    return table.groupby(adata.obs["cell_line"].astype(str).to_numpy()[rows]).mean()
 
 
 def _usable(layout: Layout, obs: pd.DataFrame, task: str, path: Path, notes: list) -> np.ndarray:

@@ -18,6 +18,7 @@ from perturbcore.data.published.facts import facts
 KNOWN = read_yaml(Path(__file__).with_name("tables.yml"))
 LINES = {dataset: tuple(lines) for dataset, lines in KNOWN["lines"].items()}
 NEGATIVE, POSITIVE = "Negative control", "Positive control"
+NEUTRAL = "Not classified"  # of embeddings that no table has
 
 
 class Method(NamedTuple):
@@ -78,9 +79,8 @@ def parse_method(name: str, *, dataset: str, task: str, cell_line: str | None = 
     if embedding in _displays(dataset):
         display, modality = _displays(dataset)[embedding]
         return Method(predictor, embedding, display, modality)
-    modality = next(
-        (m for p, m in KNOWN["families"].items() if re.search(p, embedding)), "Not classified"
-    )
+    families = KNOWN["families"].items()
+    modality = next((m for p, m in families if re.search(p, embedding)), NEUTRAL)
     # the display name of two embeddings set side by side; others keep their name
     pair = re.match(r"^(.+\))_x_(.+\))_(pca_)?concatenated_\(D=\d+\)$", embedding)
     display = embedding

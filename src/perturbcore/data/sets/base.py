@@ -148,6 +148,12 @@ def load(name: str, /, **options) -> Dataset:
     return loader(**options)
 
 
+def absent(name: str, options: Mapping[str, Any]) -> str:
+    """Say which files a data set lacks; empty where they are there, or its loader fetches them."""
+    module = module_of(name)
+    return module.absent(**options) if hasattr(module, "absent") else ""
+
+
 def check_options(what: str, function: Callable, options: Mapping[str, Any]) -> None:
     """Refuse an option that `function` does not take, and list those that it takes."""
     parameters = inspect.signature(function).parameters.values()

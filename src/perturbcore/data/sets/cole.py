@@ -4,9 +4,9 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
-from perturbcore.data.authors.layout import data_root, layout_of
+from perturbcore.data.authors.layout import data_root, lacking, layout_of
 from perturbcore.data.authors.raw import raw_screens
-from perturbcore.data.authors.read import read_authors_responses
+from perturbcore.data.authors.read import read_authors_responses, read_control_profiles
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.published.tables import load_published
 from perturbcore.data.sets.base import Card, Dataset, make_dataset
@@ -35,7 +35,8 @@ def load(
 
     Returns ``ceiling``: the published experimental error, where the published tables are at
     hand and know every perturbation. ``extras["authors"]``: `dataset`, `root` and `names` for
-    `perturbcore.embeddings.authors.own_embeddings`.
+    `perturbcore.embeddings.authors.own_embeddings`; ``extras["controls"]``: mean log1p profiles of
+    the control cells, lines x genes, where their file is there.
 
     Cole et al. 2026; Replogle et al. 2022; Nadig et al. 2025; Norman et al. 2019; Srivatsan et
     al. 2020; Zhang et al. 2025.
@@ -58,16 +59,23 @@ def load(
         except InputError as error:
             notes.append(f"No cells: {error}.")
     ceiling = _published_error(responses, notes) if task == "lfc" else None
-    own = {"dataset": dataset, "root": root, "names": embeddings}
+    extras = {"authors": {"dataset": dataset, "root": root, "names": embeddings}}
+    if (controls := read_control_profiles(dataset, root)) is not None:
+        extras["controls"] = controls
     simulated = ", simulated in the authors' layout" if about["simulated"] else ""
     known = {"title": layout.title + simulated, "citations": layout.citations}
-    parts = dict(screen=screen, ceiling=ceiling, extras={"authors": own})
+    parts = dict(screen=screen, ceiling=ceiling, extras=extras)
     return make_dataset(responses, card, about=known, notes=notes, **parts)
 
 
 def inputs(root=None, **_) -> list:
     """Files that `load` reads: a change of one makes what is kept of the data set out of date."""
     return [p for p in data_root(root).rglob("*") if p.is_file()]
+
+
+def absent(dataset: str = "essential", task: str = "lfc", root=None, **_) -> str:
+    """Say what `load` and the embeddings lack; empty where it is all there."""
+    return lacking(dataset, task, root)
 
 
 def _published_error(responses: AnnData, notes: list[str]) -> pd.DataFrame | None:

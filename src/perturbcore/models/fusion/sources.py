@@ -218,7 +218,8 @@ def normalise(sources: Tables, train: np.ndarray, kind: str) -> Tables:
     for table, at in zip(sources.tables, sources.at.T, strict=True):
         if kind == "zscore":
             rows = table[at[train]].astype(np.float64)
-            mean, std = rows.mean(axis=0), np.maximum(rows.std(axis=0), 1e-8)
+            ddof = 1 if len(rows) > 1 else 0  # as published
+            mean, std = rows.mean(axis=0), np.maximum(rows.std(axis=0, ddof=ddof), 1e-8)
             tables.append(((table - mean) / std).astype(np.float32))
         else:
             used = np.unique(at[train])

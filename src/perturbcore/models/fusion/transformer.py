@@ -118,7 +118,7 @@ class TransformerFusion(Model):
                 f"cell line '{strange[0]}' has no training rows: a joint model learns each line"
             )
         obs = pd.concat([part.obs[COLUMNS].astype(str) for part in parts], ignore_index=True)
-        held = validation_rows(fold.train_ids, s.validation)
+        held = validation_rows(fold.train_ids, s.validation, fold.train.obs["cell_line"])
         learning = np.r_[~held, np.zeros(len(fold.test_ids), dtype=bool)]
         self.sources = lay_out(self.embeddings, obs, learning, expression_line=self.expression_line)
         folder = None if self.folder is None else Path(self.folder) / self._key(fold, obs)
@@ -268,15 +268,21 @@ def tune(
     return best, pd.DataFrame(rows)
 
 
-def validation_rows(perturbations: Sequence[str], share: float) -> np.ndarray:
+def validation_rows(
+    perturbations: Sequence[str], share: float, lines: Sequence[str] | None = None
+) -> np.ndarray:
     """Mark the rows of a random share of the distinct perturbations, all lines together, (n,).
 
-    As published: the distinct ones enter ``train_test_split`` in their order of first appearance.
+    As published: the distinct ones enter ``train_test_split`` in their order of first appearance,
+    where `lines` (n,) come in alphabetical order.
     """
     ids = np.asarray(perturbations, dtype=str)
+    order = np.arange(len(ids))
+    if lines is not None:
+        order = np.argsort(np.asarray(lines, dtype=str), kind="stable")
     if share == 0:
         return np.zeros(len(ids), dtype=bool)
-    distinct = pd.unique(ids)
+    distinct = pd.unique(ids[order])
     if len(distinct) < 2:
         raise InputError(f"{len(distinct)} training perturbation: validation needs at least two")
     _, held = train_test_split(distinct, test_size=share, random_state=42)

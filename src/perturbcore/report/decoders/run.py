@@ -20,7 +20,6 @@ from perturbcore.models.decoders.options import preset
 from perturbcore.models.simple.embedding import Floor, OnEmbedding
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.linear import Linear
-from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison
 
 TITLES = {"diffusion": "Latent diffusion", "flow": "Flow matching", "bridge": "Schrödinger bridge"}
@@ -162,7 +161,7 @@ def run_decoders(
         modality=random.modality,
     )  # fmt: skip
     models.append(control)
-    protocol = Protocol(n_components=n_components, inner_folds=inner_folds)
+    protocol = study.protocol(n_components=n_components, inner_folds=inner_folds)
     moves = {SHIFTED: OnEmbedding(chosen[0], KNN(k), protocol)}
     moves |= {MEAN_SHIFTED: Floor("train_mean"), UNCHANGED: Floor("no_change")}
     shifts = [

@@ -21,7 +21,6 @@ from perturbcore.embeddings.sources import BuildContext, find_source
 from perturbcore.models.finetuning.cells import CellModels, FineTunedCells, cell_models
 from perturbcore.models.finetuning.graph import FineTunedGraph
 from perturbcore.models.finetuning.model import FineTuned
-from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison
 from perturbcore.score.model import predicts
 from perturbcore.score.task import task_of
@@ -118,7 +117,7 @@ def run_fine_tuning(
     scores = study.evaluate(
         dataset, predictors if task.partial else predictors[:1],
         models=[model for models, _ in adapted for model in models], embeddings=embeddings,
-        protocol=Protocol(n_components=n_components), seed=seed,
+        protocol=study.protocol(n_components=n_components), seed=seed,
         ceiling=study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner),
     )  # fmt: skip
     absent = [n for n in wanted if n not in there]

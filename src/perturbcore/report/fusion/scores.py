@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from perturbcore.core.errors import ParameterError
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion.choice import ANY, BEST, SET, SINGLE, fewer_sources, kind_of
 from perturbcore.models.fusion.kernel_models import fusions
-from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.paired import judged
 from perturbcore.score.task import task_of
@@ -170,7 +169,7 @@ def score_fusions(
     layout = {"n_components": n_components, "inner_folds": inner_folds}
     models = [*simple, *deep, *fewer_sources(again, sets or {}, **layout)]
     scores = study.evaluate(
-        dataset, predictors, models=models, protocol=Protocol(n_components=n_components),
+        dataset, predictors, models=models, protocol=study.protocol(n_components=n_components),
         embeddings=made, seed=seed,
         ceiling=study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner),
     )  # fmt: skip
@@ -185,8 +184,9 @@ def fusion_transformers(
 
     `wanted` maps a name to ``preset`` and settings that are to differ from it, see
     `perturbcore.models.fusion.settings`; ``seed`` is that of the training; ``trials`` (and
-    ``space``) search settings in each fold, see `perturbcore.models.fusion.transformer.tune`. With
-    `joint` one model serves all lines.
+    ``space``) search settings in each fold, see `perturbcore.models.fusion.transformer.tune`;
+    ``expression_line``: line whose embeddings serve all lines, where a source has one per line.
+    With `joint` one model serves all lines.
     """
     # torch and lightning are heavy: only a chapter that trains pays for them
     from perturbcore.models.fusion.settings import preset
@@ -199,34 +199,55 @@ def fusion_transformers(
             raise ParameterError(
                 f"transformer '{name}' names no preset: give preset: lfc_simple, lfc_full, ..."
             )
-        own = {k: options.pop(k) for k in ("seed", "trials", "space") if k in options}
+        keys = ("seed", "trials", "space", "expression_line")
+        own = {k: options.pop(k) for k in keys if k in options}
         settings, controls = preset(options.pop("preset"), **options), None
         if settings.line_source == "autoencoder":
-            if data.screen is None:
+            controls = control_profiles(data)
+            if controls is None:
                 left_out.append(
                     f"{name} encodes each line from its mean control cell; {data.title} holds no "
-                    "cells, so it is left out."
+                    "cells and no profiles of control cells, so it is left out."
                 )
                 continue
-            controls = control_profiles(data)
+        used, line = list(sources), own.get("expression_line")
+        for lost in sorted({e.name for e in sources} - _of_line(sources, line)):
+            left_out.append(f"{name} goes without {lost}, which is not there for {line}.")
+            used = [e for e in used if e.name != lost]
         folder = study.profile.results / "models"
         models.append(
             TransformerFusion(
-                sources, settings, name=name, controls=controls, joint=joint, folder=folder, **own
+                used, settings, name=name, controls=controls, joint=joint, folder=folder, **own
             )
         )
     return models, left_out
 
 
-def control_profiles(data) -> pd.DataFrame:
-    """Mean log1p profile of the control cells of each line, lines x genes."""
+def _of_line(sources: Sequence[Embedding], line: str | None) -> set[str]:
+    """Names of the sources that can serve all lines by the embedding of one."""
+    return {e.name for e in sources if line is None or e.cell_line in (None, line)}
+
+
+def control_profiles(data) -> pd.DataFrame | None:
+    """Mean log1p profile of the control cells of each line, lines x genes; None without any.
+
+    Those that come with the data, else those of its cells.
+    """
     from perturbcore.data.effects.moments import pseudobulk
 
+    genes = list(data.responses.var_names)
+    if "controls" in data.extras:
+        table = data.extras["controls"]
+        if lost := sorted(set(genes) - set(table)):
+            raise InputError(f"{data.title}: the control profiles lack gene '{lost[0]}'")
+        return table[genes]
+    if data.screen is None:
+        return None
     controls = data.screen[data.screen.obs["is_control"].to_numpy(bool)]
     bulk = pseudobulk(controls, by=["cell_line"], progress=False)
     lines = bulk.obs["cell_line"].astype(str).to_numpy()
     values = pd.DataFrame(np.asarray(bulk.X), index=lines, columns=bulk.var_names)
-    return values[list(data.responses.var_names)]
+    return values[genes]
 
 
 def weights_of(store, scores: pd.DataFrame) -> pd.DataFrame:

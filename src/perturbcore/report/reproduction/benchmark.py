@@ -1,7 +1,7 @@
 """The published benchmark of log fold-changes, on the authors' data, as published."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -20,18 +20,21 @@ from perturbcore.score.limits import ceiling_scores
 
 METRICS = ("L2", "MSE", "MAE", "Spearman", "Pearson")
 ESTIMATORS = ("knn", "lasso")
+LASSO_TOLERANCE = 1e-4  # scikit-learn's default
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """Scores of the published benchmark, and one line for everything that was left out.
 
-    `simulated`: whether the data were written from simulated cells.
+    `simulated`: whether the data were written from simulated cells; `genes`: number of genes by
+    data set.
     """
 
     scores: pd.DataFrame
     notes: tuple[str, ...] = ()
     simulated: bool = False
+    genes: Mapping[str, int] = field(default_factory=dict)
 
 
 def protocol_of(dataset: str) -> Protocol:
@@ -63,8 +66,9 @@ def score_dataset(
     perturbation; adds rows of predictor "experimental_error".
     """
     layout = layout_of(dataset)
-    grids = {"knn": lambda: KNN(layout.k), "lasso": lambda: Linear("lasso", layout.alpha)}
-    models = [grids[check_choice("estimator", name, ESTIMATORS)]() for name in estimators]
+    lasso = Linear("lasso", layout.alpha, tolerance=LASSO_TOLERANCE)
+    made = {"knn": KNN(layout.k), "lasso": lasso}
+    models = [made[check_choice("estimator", name, ESTIMATORS)] for name in estimators]
     responses = read_authors_responses(dataset, root=root)
     used, left_out = read_embeddings(
         dataset, responses, root, missing_drugs=missing_drugs, names=embeddings
@@ -90,7 +94,8 @@ def score_dataset(
         else:
             error = error.assign(dataset=about["dataset"], task=about["task"], seed=0)
             scores = pd.concat([scores, error], ignore_index=True)
-    return Benchmark(scores, tuple(notes), bool(about["simulated"]))
+    genes = {dataset: responses.n_vars}
+    return Benchmark(scores, tuple(notes), bool(about["simulated"]), genes)
 
 
 def reproduce(
@@ -123,4 +128,5 @@ def reproduce(
         done.append(score_dataset(dataset, root, **own))
     scores = pd.concat([one.scores for one in done], ignore_index=True)
     notes += [note for one in done for note in one.notes]
-    return Benchmark(scores, tuple(notes), any(one.simulated for one in done))
+    genes = {name: n for one in done for name, n in one.genes.items()}
+    return Benchmark(scores, tuple(notes), any(one.simulated for one in done), genes)

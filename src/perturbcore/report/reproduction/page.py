@@ -1,5 +1,6 @@
 """What the chapter on reproduction shows: the data it read, and its scores beside a reference."""
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -9,13 +10,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from perturbcore.core.errors import InputError
-from perturbcore.data.authors.layout import HOW_TO_GET, data_root, present
+from perturbcore.data.authors.layout import HOW_TO_GET, LAYOUTS, data_root, present
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.published.tables import load_published
 from perturbcore.embeddings.authors import read_embeddings
 from perturbcore.report import figures
 from perturbcore.report.reproduction.benchmark import Benchmark
-from perturbcore.report.reproduction.compare import compare, published_names, verdict
+from perturbcore.report.reproduction.compare import published_names, verdict
+from perturbcore.report.reproduction.error import seed_spread
 from perturbcore.report.reproduction.fixture import write_fixture
 from perturbcore.report.reproduction.reference import against_sklearn
 from perturbcore.report.text import HEADINGS
@@ -97,6 +99,15 @@ def sklearn_check(
     return pd.concat(tables, ignore_index=True)
 
 
+def spread_said(files: Files, cell_lines) -> str:
+    """Say how far two seeds of the experimental error differ, where there are raw cells."""
+    line = (*cell_lines, *LAYOUTS["essential"].lines)[0]
+    try:
+        return seed_spread(files.root, line)
+    except InputError as error:
+        return f"No raw cells of Essential: {error}."
+
+
 def check_sentence(check: pd.DataFrame) -> str:
     """Say how far the scores are from scikit-learn's."""
     rows = check[check["metric"] == "L2"]
@@ -109,24 +120,24 @@ def check_sentence(check: pd.DataFrame) -> str:
     )
 
 
-def answer(files: Files, done: Benchmark, check: pd.DataFrame) -> str:
-    """Give the chapter's one-paragraph answer, computed."""
+def answer(files: Files, table: pd.DataFrame, other: Mapping, check: pd.DataFrame) -> str:
+    """Give the chapter's one-paragraph answer, computed; `table` and `other`: of `compare`."""
     said = check_sentence(check)
     if files.simulated:
         return f"{said} Nothing can be said about the published scores without the data."
-    return f"{verdict(compare(done.scores))} {said}"
+    return f"{verdict(table, other)} {said}"
 
 
-def reference_figure(files: Files, done: Benchmark, check: pd.DataFrame) -> Figure:
-    """Draw L2 here against the published value, or, on simulated files, against scikit-learn's."""
-    if files.simulated:
+def reference_figure(table: pd.DataFrame, other: Mapping, check: pd.DataFrame) -> Figure:
+    """Draw L2 here against the published value, or, of other data, against scikit-learn's."""
+    same = table[(table["metric"] == "L2") & (table["status"] == "both")]
+    same = same[~same["dataset"].isin(other)]
+    if same.empty:
         rows = check[check["metric"] == "L2"]
         x, y, what = rows["sklearn"], rows["value"], "scikit-learn (same files)"
         labels = rows["predictor"]
     else:
-        table = compare(done.scores)
-        rows = table[(table["metric"] == "L2") & (table["status"] == "both")]
-        x, y, labels = rows["published"], rows["reproduced"], rows["dataset"]
+        x, y, labels = same["published"], same["reproduced"], same["dataset"]
         what = f"published ({load_published().level})"
     return figures.agreement(
         np.asarray(x), np.asarray(y), xlabel=f"L2, {what}", ylabel="L2, here", labels=labels

@@ -1,0 +1,296 @@
+"""The profile of the authors' data: any part of them builds, and every choice is the published one."""
+
+import re
+import shutil
+from types import SimpleNamespace
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import Lasso
+
+from perturbcore.book.build import _cards
+from perturbcore.book.inside import OpenChapter
+from perturbcore.book.rules import write_rules
+from perturbcore.book.runner import run_for_book
+from perturbcore.book.source import absent, find_chapter, published
+from perturbcore.book.study import Study
+from perturbcore.core.errors import InputError
+from perturbcore.core.profile import load_profile
+from perturbcore.data.authors.layout import LAYOUTS, VARIABLE
+from perturbcore.data.authors.read import read_control_profiles
+from perturbcore.data.published.tables import Published
+from perturbcore.data.sets.base import load
+from perturbcore.models.fusion.transformer import validation_rows
+from perturbcore.models.simple.linear import Linear
+from perturbcore.models.simple.space import Space
+from perturbcore.report.fusion.scores import control_profiles, fusion_transformers
+from perturbcore.report.reproduction import page
+from perturbcore.report.reproduction.benchmark import Benchmark, score_dataset
+from perturbcore.report.reproduction.compare import compare, other_data, published_names, verdict
+from perturbcore.report.reproduction.error import seed_spread
+from perturbcore.report.reproduction.fixture import write_fixture
+
+# chapter -> the data sets of which one at least must be there
+NEEDS = {
+    "embedding_ranking": {"essential"},
+    "low_signal": {"norman"},
+    "fine_tuning": {"essential"},
+    "small_molecules": {"sciplex", "tahoe"},
+    "fusion": {"essential"},
+    "generative_decoders": {"essential"},
+    "chemical_deg": {"sciplex", "tahoe"},
+}
+ALONE = [{name} for name in LAYOUTS]
+PARTS = [*ALONE, *(set(LAYOUTS) - one for one in ALONE), set(LAYOUTS)]
+
+
+@pytest.fixture
+def paper(tmp_path, monkeypatch):
+    """Make the profile `paper` with empty files in place of some data sets."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "data"))
+    monkeypatch.setenv("PERTURBCORE_RESULTS", str(tmp_path / "results"))
+
+    def make(there):
+        for layout in (LAYOUTS[name] for name in there):
+            embeddings = layout.drug_embeddings or "gene_embeddings/any.h5ad"
+            for name in (*layout.files.values(), embeddings):
+                path = tmp_path / "data" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+        return load_profile("paper")
+
+    return make
+
+
+@pytest.mark.parametrize("there", PARTS, ids=" ".join)
+def test_every_chapter_uses_what_is_there_or_is_left_out(paper, there):
+    profile = paper(there)
+    gone = absent(profile)
+    assert {profile.dataset(n).options["dataset"] for n in gone} == set(LAYOUTS) - there
+    left_out = {name for name in published() if find_chapter(name).missing(profile)}
+    wanted = {name for name, any_of in NEEDS.items() if not any_of & there}
+    assert left_out == wanted | {"foundation_models"}
+    for name in set(published()) - left_out:
+        chapter = find_chapter(name)
+        values = [v for v in chapter.values(profile).values() if not isinstance(v, dict)]
+        assert not gone.keys() & set(str(values).split("'")), name
+    if "sciplex" not in there and "tahoe" in there:
+        assert find_chapter("small_molecules").values(profile)["dataset"] == "cole_tahoe"
+    rules = write_rules(profile).read_text().splitlines()[1].split()
+    assert "simulated" in rules and not gone.keys() & set(rules)
+
+
+def test_a_chapter_left_out_has_a_page_and_a_card_that_say_why(paper):
+    profile = paper({"essential"})
+    path = run_for_book(find_chapter("low_signal"), profile)
+    text = path.read_text()
+    assert "norman_pseudobulk_deltas.h5ad is not in" in text and '"code"' not in text
+    card = _cards(profile, ["low_signal"])
+    assert "Left out: cole_norman" in card and ":img-top:" not in card
+    chapter = OpenChapter("answer", profile, {})
+    assert Study(chapter).claimed("low_signal", "small_molecules") is None
+    before = write_rules(profile).parent / "stamps" / "low_signal"
+    stamp = before.read_text()
+    write_rules(paper({"norman"}))
+    assert before.read_text() != stamp  # so that Make runs it once the data are there
+
+
+def test_a_profile_that_is_not_partial_leaves_nothing_out(paper):
+    profile = paper(set()).model_copy(update={"partial": False})
+    assert not absent(profile) and not find_chapter("low_signal").missing(profile)
+    with pytest.raises(InputError, match="make data PROFILE=paper"):
+        Study(OpenChapter("low_signal", profile, {})).dataset("cole_norman")
+
+
+# --- on the small files
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_fixture(tmp_path_factory.mktemp("book"), datasets=["essential"])
+
+
+@pytest.fixture
+def study(root, tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(root))
+    monkeypatch.setenv("PERTURBCORE_RESULTS", str(tmp_path / "results"))
+    return Study(OpenChapter("embedding_ranking", load_profile("paper"), {}), n_jobs=1)
+
+
+UNITS = dict(cell_lines=["K-562"], folds=[0], estimators=["knn"], progress=False)
+
+
+def test_embeddings_of_unknown_name_are_named_neutral_and_checked_first(root, study, tmp_path):
+    other = tmp_path / "own"
+    (other / "essential").mkdir(parents=True)
+    for name in LAYOUTS["essential"].files["lfc"], "gene_embeddings/GenotypeVAE_(D=256).h5ad":
+        new = name.replace("GenotypeVAE_(D=256)", "my_lab_v2")
+        (other / new).parent.mkdir(exist_ok=True)
+        shutil.copy(root / name, other / new)
+    done = score_dataset("essential", other, **UNITS)
+    assert any("my_lab_v2 is not among the published" in note for note in done.notes)
+    mine = done.scores[done.scores["embedding"] == "my_lab_v2"]
+    assert set(mine["modality"]) == {"Not classified"}
+    shown = page.scores_for_figure(done, "essential")
+    page.figures.box_by_method(shown, "L2", lower_is_better=True, label="L2")
+    # a modality that has no colour is refused before anything is computed
+    table = pd.DataFrame(np.eye(3), index=["ENSG1", "ENSG2", "ENSG3"])
+    table.to_csv(tmp_path / "mine.csv")
+    spec = dict(name="M", file=str(tmp_path / "mine.csv"), modality="Tea leaves")
+    study.profile = study.profile.model_copy(update={"embeddings": (spec,)})
+    with pytest.raises(InputError, match="'Tea leaves' has no colour"):
+        study.embeddings("cole_essential")
+
+
+def test_every_chapter_of_a_profile_has_its_inner_order(study):
+    assert study.protocol(n_components=7).inner_order == "file"
+    study.profile = load_profile("demo")
+    assert study.protocol(n_components=7).inner_order == "id"
+    for name in published():
+        code = "".join(find_chapter(name).code)
+        assert "pc.Protocol(" not in code or name == "add_your_own", name
+
+
+def test_a_study_and_the_reproduction_give_one_number_for_one_unit(root, study):
+    one = ["STRING WaveGC"]
+    alone = score_dataset("essential", root, embeddings=one, **UNITS).scores
+    made = study.embeddings("cole_essential", only=one)
+    how = dict(protocol=study.protocol(n_components=100), embeddings=made)
+    models = study.models("lfc", knn=LAYOUTS["essential"].k, lasso=[0.1])[:1]
+    scores = study.evaluate("cole_essential", models, cell_lines=["K-562"], folds=[0], **how)
+    unit = dict(embedding="STRING WaveGC", predictor="knn", metric="L2")
+    first, second = (t.loc[(t[list(unit)] == pd.Series(unit)).all(axis=1)] for t in (alone, scores))
+    assert first["chosen"].item() == second["chosen"].item()
+    assert first["value"].item() == pytest.approx(second["value"].item(), rel=1e-7)
+
+
+# --- beside the published scores
+
+
+def published_of(done, **about):
+    rows = published_names(done.scores).dropna(subset="value")
+    rows = rows.assign(method="x", perturbation_set="full", source="test", **about)
+    return Published(rows, None, "folds")
+
+
+@pytest.fixture
+def as_published(root, monkeypatch):
+    """Scores of files whose counts are the published ones."""
+    done = score_dataset("essential", root, embeddings=["STRING WaveGC"], **UNITS)
+    counts = dict(genes=200, perturbations={"K-562": 176})
+    monkeypatch.setitem(
+        LAYOUTS, "essential", SimpleNamespace(**vars(LAYOUTS["essential"]) | counts)
+    )
+    return done
+
+
+def test_the_published_files_are_known_by_counts_and_by_what_no_seed_moves(as_published):
+    done = as_published
+    theirs = published_of(done)
+    table = compare(done.scores, theirs)
+    assert not other_data(done, table)
+    assert "2 of 2 published L2" in verdict(
+        table[table["display"].isin(["Train Mean", "No Change"])]
+    )
+    moved = theirs.scores["value"] + (theirs.scores["predictor"] == "train_mean") * 0.02
+    other = other_data(done, compare(done.scores, published_of(done, value=moved)))
+    assert other == {"essential": "L2 of Train Mean differs by up to 0.02"}
+    said = verdict(table, other)
+    assert said.startswith("These are other data") and "reproduced" not in said
+    wide = Benchmark(done.scores, genes={"essential": 6640})
+    assert "6,640 genes (published: 200)" in other_data(wide, table)["essential"]
+    LAYOUTS["essential"].perturbations = {"K-562": 175}  # the controls count as one
+    assert not other_data(done, table)
+    LAYOUTS["essential"].perturbations = {"K-562": 170}
+    assert "176 perturbations in K-562 (published: 170)" in other_data(done, table)["essential"]
+
+
+def test_other_data_are_drawn_beside_scikit_learn(as_published):
+    done = as_published
+    table = compare(done.scores, published_of(done))
+    check = pd.DataFrame(
+        dict(metric="L2", sklearn=[1.0], value=[1.0], predictor="knn", difference=0.0,
+             chosen=5, chosen_sklearn=5)
+    )  # fmt: skip
+    for other, label in (({}, "published"), ({"essential": "x"}, "scikit-learn")):
+        axis = page.reference_figure(table, other, check).axes[0]
+        assert label in axis.get_xlabel()
+    files = page.Files(None, False, "")
+    assert "other data" in page.answer(files, table, {"essential": "x"}, check)
+
+
+def test_the_page_says_how_far_two_seeds_of_the_error_differ(root, tmp_path):
+    said = seed_spread(root, "Jurkat", n_outer=3, n_inner=3)
+    each, level = re.search(r"by (\d+) % in the mean.* over all by ([\d.]+) %", said).groups()
+    assert 5 < float(each) and float(level) < float(each) / 2
+    files = page.Files(tmp_path, False, "")
+    assert "No raw cells of Essential" in page.spread_said(files, ["K-562"])
+
+
+def test_lasso_stops_at_the_published_tolerance_or_solves_it():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 40)) @ rng.standard_normal((40, 40))
+    Y = X[:, :5] @ rng.standard_normal((5, 12)) + rng.standard_normal((60, 12))
+    space, alphas = Space(X[:45], X[45:], False), (0.01, 0.1)
+    solved, published = (
+        list(Linear("lasso", alphas, tolerance=t).predictions(space, Y[:45], alphas))
+        for t in (0.0, 1e-4)
+    )
+    for alpha, one, two in zip(alphas, solved, published, strict=True):
+        tight = Lasso(alpha, tol=1e-12, max_iter=10**6).fit(X[:45], Y[:45])
+        np.testing.assert_allclose(one, tight.predict(X[45:]), atol=1e-5)
+        left = Y[:45] - np.column_stack(
+            [Lasso(alpha).fit(X[:45], y).predict(X[:45]) for y in Y[:45].T]
+        )
+        assert 0 < np.abs(two - one).max() < 0.1 * np.abs(left).max()
+
+
+def test_choices_name_every_choice_with_the_published_default():
+    said = (
+        page.choices().set_index("choice")["code"].str.cat(page.choices()["here"].values, sep=" ")
+    )
+    for word, default in {
+        "lasso": "0.0001", "Z-scores": "ddof 1", "Validation": "alphabetical", "Expression": "Hep-G2",
+        "inner folds": "inner_order: file", "Control profiles": "log1p",
+    }.items():  # fmt: skip
+        assert default in said[said.index.str.contains(word)].item()
+
+
+# --- full fusion
+
+
+def test_full_fusion_runs_from_the_control_profiles(root):
+    data = load("cole", root=root)
+    assert data.screen is None
+    table = control_profiles(data)
+    raw = ad.read_h5ad(root / LAYOUTS["essential"].controls)
+    rows = raw[raw.obs["cell_line"] == "Jurkat"]
+    np.testing.assert_allclose(table.loc["Jurkat"], rows.X.mean(axis=0), rtol=1e-6)
+    study = SimpleNamespace(profile=SimpleNamespace(results=root))
+    sources = page.read_embeddings("essential", data.responses, root)[0]
+    full = {"Full": {"preset": "lfc_full", "expression_line": "Hep-G2"}}
+    (made,), left_out = fusion_transformers(study, data, sources, full)
+    assert made.expression_line == "Hep-G2" and not left_out
+    fewer = [e for e in sources if (e.name, e.cell_line) != ("PCA", "Hep-G2")]
+    (made,), left_out = fusion_transformers(study, data, fewer, full)
+    assert "goes without PCA" in left_out[0] and "PCA" not in {e.name for e in made.embeddings}
+    assert read_control_profiles("norman", root) is None
+
+
+def test_control_profiles_without_controls_are_named(root, tmp_path):
+    raw = ad.read_h5ad(root / LAYOUTS["essential"].controls)
+    raw.obs["gene"] = "A1BG"
+    (tmp_path / "essential").mkdir()
+    raw.write_h5ad(tmp_path / LAYOUTS["essential"].controls)
+    with pytest.raises(InputError, match="full_processed.h5ad: column 'gene' never says"):
+        read_control_profiles("essential", tmp_path)
+
+
+def test_validation_perturbations_come_by_lines_in_alphabetical_order():
+    ids, lines = list("abcdefghij") + list("defghijabc"), ["Z"] * 10 + ["A"] * 10
+    held = validation_rows(ids, 0.2, lines)
+    turned = validation_rows(ids[10:], 0.2)
+    assert set(np.array(ids)[held]) == set(np.array(ids[10:])[turned])
+    assert set(np.array(ids)[held]) != set(np.array(ids)[validation_rows(ids, 0.2)])
