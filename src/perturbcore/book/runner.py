@@ -118,6 +118,7 @@ def _leave_out(chapter: Chapter, profile: Profile, why: str, target: Path, note:
     first = [c.cell_type for c in page.cells].index("code")
     said = f":::{{note}}\n**Left out of this build:** {why}.\n:::"
     page.cells = [*page.cells[:first], nbformat.v4.new_markdown_cell(said)]
+    (profile.results / "answers" / f"{chapter.name}.md").unlink(missing_ok=True)
     with replaced(target) as partial:
         _publish(page, _facts(chapter, profile, chapter.values(profile)), partial, note)
     return target
