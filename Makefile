@@ -79,7 +79,9 @@ constraints: $(READY) ## resolve the exact pins anew
 
 .PHONY: clean
 clean: ## remove what was computed and built, keep data and the environment
-	rm -rf _build book/chapters book/_static/mathjax $(PERTURBCORE_RESULTS)
+	rm -rf _build book/chapters book/_static/mathjax
+	for owner in "$(PERTURBCORE_RESULTS)"/*/profile.txt; do \
+	  if [ -f "$$owner" ]; then rm -rf "$$(dirname "$$owner")"; fi; done
 
 .PHONY: distclean
 distclean: clean ## remove downloads and the environment as well

@@ -159,6 +159,16 @@ def test_a_wrong_table_or_number_of_jobs_is_one_clean_line(tmp_path, capsys):
     declared = screen(tmp_path / "screen.h5ad")
     responses, vectors = str(tmp_path / "responses.h5ad"), tmp_path / "mine.csv"
     assert main(["effects", *declared, "--out", responses]) == 0
+    for out, said in {
+        declared[0]: "is a file that is read",  # a screen was once replaced by its effects
+        responses: "is there already: name another, or give --force",
+        str(tmp_path / "x.csv"): "written as .h5ad",
+        str(vectors.parent): "written as .h5ad",
+    }.items():
+        assert main(["effects", *declared, "--out", out]) == 2
+        assert said in capsys.readouterr().err
+    assert ad.read_h5ad(declared[0]).n_obs == 492
+    assert main(["effects", *declared, "--out", responses, "--force"]) == 0
     pd.DataFrame(np.eye(40), index=NAMES).to_csv(vectors)
     given = ["evaluate", responses, str(vectors), "--out", str(tmp_path / "scores.csv")]
     assert main([*given, "--ceiling", str(vectors)]) == 2
@@ -170,4 +180,4 @@ def test_a_wrong_table_or_number_of_jobs_is_one_clean_line(tmp_path, capsys):
     assert "--jobs 0" in capsys.readouterr().err
     out = str(tmp_path / "c.xlsx")
     assert main(["ceiling", *declared, "--outer", "2", "--inner", "1", "--out", out]) == 2
-    assert "tables are written as .parquet or .csv" in capsys.readouterr().err
+    assert "written as .parquet or .csv" in capsys.readouterr().err

@@ -21,6 +21,9 @@ def test_frames_series_and_sparse_are_told_apart_by_content():
     assert digest(frame) != digest(frame.rename(index={"b": "c"}))
     m = sp.random(5, 5, 0.4, format="csr", random_state=0)
     assert digest(m) == digest(m.tocsc())
+    assert digest(m) != digest(sp.csr_matrix((m.data, m.indices, m.indptr), (5, 6)))
+    assert digest(2, 12) != digest(21, 2)  # numbers of draws: one ceiling was taken for the other
+    assert digest("ab", "c") != digest("a", "bc") and digest("1") != digest(1)
 
 
 def test_a_result_depends_on_what_its_code_imports_and_on_nothing_else():

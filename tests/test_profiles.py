@@ -68,6 +68,8 @@ BASE = "title: a\nsimulated: true\n"
         (BASE + "datasets: [{name: x, options: [1]}]", "0.options must be a mapping, not list"),
         (BASE + "embeddings: [{dim: 3}]", "embeddings: each is a mapping with a name"),
         (BASE + "embeddings: [{name: e}, {name: e}]", "embeddings: named twice: e"),
+        (BASE + "embeddings: [{name: <img src=x>}]", "name '<img src=x>': it has '<'; rename it"),
+        (BASE + "datasets: [{name: ../../x}]", "'../../x' looks like a path"),
         (BASE + "data: [{a: 1}]", "data.0 must be a str, not dict"),
         (BASE + "chapters: {first: [1]}", "chapters.first must be a mapping, not list"),
         ("- a", "a profile is a mapping"),
@@ -93,6 +95,18 @@ def test_results_follow_the_environment(tree, monkeypatch):
     monkeypatch.setenv("PERTURBCORE_RESULTS", str(tree / "elsewhere"))
     assert load_profile("demo").results == tree / "elsewhere" / "demo"
     assert results_root() == tree / "elsewhere"
+
+
+def test_two_profiles_of_one_name_do_not_share_results(tree):
+    (tree / "a").mkdir()
+    first = load_profile(write(tree, BASE, "one"))
+    other = load_profile((tree / "one.yml").rename(tree / "a" / "one.yml"))
+    first.claim_results()
+    other.claim_results()  # moved, not another
+    write(tree, BASE, "one")
+    with pytest.raises(ParameterError, match="has the results of the profile .*a/one.yml: rename"):
+        first.claim_results()
+    other.claim_results()
 
 
 def test_the_digest_follows_content_and_not_wording(tree):

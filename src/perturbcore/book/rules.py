@@ -25,6 +25,7 @@ def write_rules(profile: Profile) -> Path:
     names = published()
     if missing := [n for n in names if n not in there]:
         raise ParameterError(f"_toc.yml names chapters that notebooks/ does not have: {missing[0]}")
+    profile.claim_results()
     out = profile.results
     gone = absent(profile)
     sets = [entry.name for entry in profile.datasets if entry.name not in gone]

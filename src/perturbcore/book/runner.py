@@ -66,6 +66,7 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
     The executed notebook appears under its name only when every cell has passed. A failed run
     leaves ``<name>.failed.ipynb`` beside it and whatever was there before.
     """
+    profile.claim_results()
     target, note = target.resolve(), note.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     failed = target.with_name(f"{target.stem}.failed.ipynb")

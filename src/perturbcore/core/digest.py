@@ -28,9 +28,15 @@ def digest(*parts) -> str:
     return h.hexdigest()[:16]
 
 
+def seed_of(*parts) -> int:
+    """Make a seed below 2^28 from plain values, apart from digests, which may change."""
+    text = "".join(json.dumps(part, default=str) for part in parts)
+    return int(hashlib.sha256(text.encode()).hexdigest()[:7], 16)
+
+
 def _feed(h, part) -> None:
     if part is None or isinstance(part, str | int | float | list | tuple | dict):
-        h.update(json.dumps(part, sort_keys=True, default=str).encode())
+        _add(h, "plain", json.dumps(part, sort_keys=True, default=str).encode())
         return
     # what Make asks before each book needs none of these
     import numpy as np
@@ -39,9 +45,11 @@ def _feed(h, part) -> None:
 
     if sp.issparse(part):
         part = part.tocsr()
+        _add(h, f"sparse {part.shape}")
         for array in (part.data, part.indices, part.indptr):
             _feed(h, np.asarray(array))
     elif isinstance(part, pd.DataFrame):
+        _add(h, f"table {part.shape}")
         _feed(h, [str(c) for c in part.columns])
         for column in part.columns:
             _feed(h, part[column])
@@ -49,13 +57,20 @@ def _feed(h, part) -> None:
     elif isinstance(part, pd.Series | pd.Index):
         _feed(h, np.asarray(part))
     elif isinstance(part, np.ndarray):
-        if part.dtype == object or part.dtype.kind in "US":
-            h.update(json.dumps([str(v) for v in part.ravel()]).encode())
+        text = part.dtype == object or part.dtype.kind in "US"
+        if text:
+            content = json.dumps([str(v) for v in part.ravel()]).encode()
         else:
-            h.update(np.ascontiguousarray(part).tobytes())
-        h.update(f"{part.shape}{part.dtype.kind}".encode())
+            content = np.ascontiguousarray(part).tobytes()
+        _add(h, f"array {part.shape} {part.dtype.kind}", content)
     else:
-        h.update(json.dumps(part, sort_keys=True, default=str).encode())
+        _add(h, "plain", json.dumps(part, sort_keys=True, default=str).encode())
+
+
+def _add(h, kind: str, content: bytes = b"") -> None:
+    """Add a part with its kind and length, so that 2, 12 and 21, 2 are not the same."""
+    h.update(f"{kind} {len(content)}:".encode())
+    h.update(content)
 
 
 @cache

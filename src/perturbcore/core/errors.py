@@ -28,6 +28,19 @@ def check_choice(name: str, value, allowed):
     return value
 
 
+def check_name(name: str, what: str) -> str:
+    """Return a name that pages, tables and paths can show, or refuse it with its character."""
+    wrong = [c for c in name if c in "<>|`\\" or not c.isprintable()]
+    wrong += [c for c in name[:1] if c in "=@"]  # which a spreadsheet would run
+    if wrong or not name.strip():
+        raise ParameterError(
+            f"{what} {name!r}: "
+            + (f"it has {wrong[0]!r}" if wrong else "it is empty")
+            + "; rename it"
+        )
+    return name
+
+
 _WORDS = {"tuple": "list", "dict": "mapping", "model": "mapping", "string": "str"}
 
 

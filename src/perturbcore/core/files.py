@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,3 +51,35 @@ def write_atomically(path, content: bytes) -> None:
     """Write a file so that a reader sees either the old or the new content."""
     with replaced(path) as partial:
         partial.write_bytes(content)
+
+
+def check_output(
+    path: Path, suffixes: Sequence[str], given: Sequence[Any], *, force: bool = False
+) -> None:
+    """Refuse, before any work, an output of another kind, an input as output, or a file there.
+
+    `suffixes`: what can be written; `given`: the other arguments, in which paths (or lists of
+    them) are inputs; `force`: a file that is there may be replaced. The folder is made.
+    """
+    if path.suffix not in suffixes:
+        raise ParameterError(f"--out {path}: this is written as {' or '.join(suffixes)}")
+    each = [p for value in given for p in (value if isinstance(value, list) else [value])]
+    if path.resolve() in [p.resolve() for p in each if isinstance(p, Path)]:
+        raise ParameterError(f"--out {path} is a file that is read: name another")
+    if path.is_dir() or (path.exists() and not force):
+        raise ParameterError(f"--out {path} is there already: name another, or give --force")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ParameterError(f"--out {path}: its folder cannot be made ({error})") from None
+
+
+def save_table(table: Any, path: Path) -> None:
+    """Write a data frame (``.parquet``, ``.csv``) or an AnnData, whole or not at all."""
+    with replaced(path) as partial:
+        if path.suffix == ".h5ad":
+            table.write_h5ad(partial)
+        elif path.suffix == ".parquet":
+            table.to_parquet(partial, index=False)
+        else:
+            table.to_csv(partial, index=False)

@@ -16,8 +16,11 @@ from pydantic import (
 )
 
 from perturbcore.core.digest import digest
-from perturbcore.core.errors import InputError, ParameterError, wrong_value
-from perturbcore.core.files import read_yaml
+from perturbcore.core.errors import InputError, ParameterError, check_name, wrong_value
+from perturbcore.core.files import read_yaml, write_atomically
+
+# in a folder of results: whose they are; make clean removes no folder without it
+OWNER = "profile.txt"
 
 
 def project_root() -> Path:
@@ -110,12 +113,36 @@ class Profile(_Settings):
             raise ValueError(f"each is a mapping with a name, not {value[names.index(None)]!r}")
         if twice := sorted({str(n) for n in names if names.count(n) > 1}):
             raise ValueError(f"named twice: {', '.join(twice)}")
+        for name in names:
+            check_name(str(name), "name")
+        return value
+
+    @field_validator("datasets")
+    @classmethod
+    def _no_paths(cls, value: tuple) -> tuple:
+        if paths := [d.name for d in value if "/" in d.name or d.name.startswith(".")]:
+            raise ValueError(
+                f"{paths[0]!r} looks like a path: a name has no slash and no dot first"
+            )
         return value
 
     @property
     def results(self) -> Path:
         """Folder of this profile's results."""
         return results_root() / self.name
+
+    def claim_results(self) -> None:
+        """Make the folder of results this profile's own, or refuse one of another profile."""
+        owner = self.results / OWNER
+        other = owner.read_text(encoding="utf-8") if owner.is_file() else ""
+        if other == self.address:
+            return
+        if other and ("/" not in other or Path(other).is_file()):
+            raise ParameterError(
+                f"{self.results} has the results of the profile {other}: rename one of the two, or "
+                "set PERTURBCORE_RESULTS to another folder"
+            )
+        write_atomically(owner, self.address.encode())
 
     @property
     def digest(self) -> str:

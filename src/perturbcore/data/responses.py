@@ -7,7 +7,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError
+from perturbcore.core.errors import InputError, check_name
 from perturbcore.core.tables import check_table, filled
 from perturbcore.data.read import read_h5ad
 
@@ -83,6 +83,8 @@ def check_responses(responses: AnnData, *, folds: bool = True, source: str = "re
         raise InputError(f"{source}: task '{task}' is unknown; it is one of {', '.join(LAYERS)}")
     if responses.n_obs == 0 or responses.n_vars == 0:
         raise InputError(f"{source}: it has {responses.n_obs} rows and {responses.n_vars} genes")
+    for line in responses.obs["cell_line"].astype(str).unique():
+        check_name(line, f"{source}: cell line")
     if responses.var_names.has_duplicates:
         gene = responses.var_names[responses.var_names.duplicated()][0]
         raise InputError(f"{source}: gene '{gene}' is there twice; make var_names unique")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from perturbcore.core.digest import digest
-from perturbcore.core.errors import InputError, check_choice
+from perturbcore.core.errors import InputError, check_choice, check_name
 
 IDENTIFIERS = ("symbol", "ensembl", "entrez", "drug")
 _VERSION = re.compile(r"^(ENS[A-Z]*\d{11})\.\d+$", re.IGNORECASE)
@@ -41,6 +41,7 @@ class Embedding:
         for field in ("name", "modality"):
             if not getattr(self, field) or not isinstance(getattr(self, field), str):
                 raise InputError(f"{where} needs a {field} (a non-empty string)")
+            check_name(getattr(self, field), f"{where}: {field}")
         check_choice(f"{where}: identifier", self.identifier, IDENTIFIERS)
         ids = check_ids(self.ids, where)
         X = _check_matrix(self.X, ids, where)

@@ -13,6 +13,11 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     try:
+        if hasattr(options, "suffixes"):
+            from perturbcore.core.files import check_output
+
+            given = [v for k, v in vars(options).items() if k != "out"]
+            check_output(options.out, options.suffixes, given, force=options.force)
         options.call(options)
     except (InputError, DownloadError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -6,7 +6,6 @@ Everything heavy is imported inside the verbs, so that help answers at once.
 from pathlib import Path
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.tables import check_table
 
 DECLARED = (
     "perturbation batch cell_line control control_column batch_value cell_line_value scale "
@@ -62,6 +61,7 @@ def check(options) -> None:
 
 def effects(options) -> None:
     """Turn a screen into responses with folds."""
+    from perturbcore.core.files import save_table
     from perturbcore.data.effects.ba_ate import ba_ate
     from perturbcore.data.folds import assign_folds
 
@@ -70,17 +70,19 @@ def effects(options) -> None:
         responses.obs["perturbation"].unique(), n_folds=options.folds, seed=options.seed
     )
     responses.obs["fold"] = responses.obs["perturbation"].map(folds).astype(int).to_numpy()
-    responses.write_h5ad(options.out)
+    save_table(responses, options.out)
     print(f"{options.out}: {responses.n_obs} perturbations x {responses.n_vars} genes")
 
 
 def ceiling(options) -> None:
     """Estimate the experimental error of each perturbation of a screen."""
+    from perturbcore.core.files import save_table
     from perturbcore.score.ceiling.ceiling import noise_ceiling
 
     trials = dict(n_outer=options.outer, n_inner=options.inner, seed=options.seed)
     table = noise_ceiling(_screen(options), control=options.controls, **trials)
-    _write(table, options.out)
+    save_table(table, options.out)
+    print(f"{options.out}: {len(table)} rows")
 
 
 def evaluate(options) -> None:
@@ -121,6 +123,8 @@ def _screen(options):
 def _read_ceiling(path: Path):
     import pandas as pd
 
+    from perturbcore.core.tables import check_table
+
     if path.suffix not in (".parquet", ".csv"):
         raise ParameterError(f"{path}: tables are read from .parquet or .csv")
     read = pd.read_parquet if path.suffix == ".parquet" else pd.read_csv
@@ -131,13 +135,3 @@ def _read_ceiling(path: Path):
     columns = "perturbation cell_line quantile metric value".split()
     check_table(table, columns, path, way_out="it is no table that 'perturbcore ceiling' wrote")
     return table
-
-
-def _write(table, path: Path) -> None:
-    if path.suffix == ".parquet":
-        table.to_parquet(path, index=False)
-    elif path.suffix == ".csv":
-        table.to_csv(path, index=False)
-    else:
-        raise ParameterError(f"{path}: tables are written as .parquet or .csv")
-    print(f"{path}: {len(table)} rows")

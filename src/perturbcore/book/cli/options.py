@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
     v = verb(file_verbs.effects)
     _screen_options(v)
-    v.add_argument("--out", type=Path, required=True, help="responses, .h5ad")
+    _out(v, ".h5ad", what="responses, ")
     _controls(v)
     v.add_argument("--batches", choices=["with_controls", "all"], default="with_controls")
     v.add_argument("--folds", type=int, default=5)
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
     v = verb(file_verbs.ceiling)
     _screen_options(v)
-    v.add_argument("--out", type=Path, required=True, help=".parquet or .csv")
+    _out(v, ".parquet", ".csv")
     _controls(v)
     v.add_argument("--outer", type=int, default=10, help="draws of batches")
     v.add_argument("--inner", type=int, default=10, help="draws of cells in each")
@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     v = verb(file_verbs.evaluate)
     v.add_argument("responses", type=Path, help=".h5ad written by 'perturbcore effects'")
     v.add_argument("embeddings", nargs="+", type=Path, help=".parquet, .csv, .npz or .h5ad")
-    v.add_argument("--out", type=Path, required=True, help="scores, .parquet or .csv")
+    _out(v, ".parquet", ".csv", what="scores, ")
     v.add_argument("--predictor", action="append", help="knn (default), ridge, lasso; repeatable")
     v.add_argument("--ceiling", type=Path, help="table written by 'perturbcore ceiling'")
     v.add_argument("--store", type=Path, help="file that keeps finished units, to resume")
@@ -83,6 +83,13 @@ def parser() -> argparse.ArgumentParser:
 
     _paper_verbs(_verbs(verb(paper.paper)))
     return top
+
+
+def _out(verb, *suffixes: str, what: str = "") -> None:
+    """Add --out, which `perturbcore.core.files.check_output` holds against the other files."""
+    verb.add_argument("--out", type=Path, required=True, help=f"{what}{' or '.join(suffixes)}")
+    verb.add_argument("--force", action="store_true", help="replace a file that is there")
+    verb.set_defaults(suffixes=suffixes)
 
 
 def _verbs(top):
@@ -101,7 +108,7 @@ def _verbs(top):
 def _paper_verbs(verb) -> None:
     v = verb(paper.responses)
     _raw_options(v)
-    v.add_argument("--out", type=Path, required=True, help=".h5ad in the documented layout")
+    _out(v, ".h5ad", what="in the documented layout, ")
     v.add_argument("--task", choices=["lfc", "deg"], default="lfc")
     v.add_argument("--folds", type=Path, help="take the stored folds from this .h5ad or .csv")
     v.add_argument("--batches", choices=["all", "with_controls"], default="all",
@@ -113,7 +120,7 @@ def _paper_verbs(verb) -> None:
 
     v = verb(paper.error)
     _raw_options(v)
-    v.add_argument("--out", type=Path, required=True, help=".csv in the published columns")
+    _out(v, ".csv", what="in the published columns, ")
     _controls(v, None, "; as published by default")
     v.add_argument("--totals", choices=["kept", "all"], default="kept", help=TOTALS)
     v.add_argument("--cell-line", help="only this one")
@@ -126,7 +133,7 @@ def _paper_verbs(verb) -> None:
     v = verb(paper.compare)
     v.add_argument("dataset", nargs="*", help=f"of {', '.join(DATASETS)}; all that are there")
     v.add_argument("--root", type=Path, help="folder of the layout, else PERTURBCORE_PAPER_DATA")
-    v.add_argument("--out", type=Path, required=True, help=".csv")
+    _out(v, ".csv")
     v.add_argument("--store", type=Path, help="file that keeps finished units, to resume")
     v.add_argument("--seed", type=int, default=0)
     v.add_argument("--jobs", type=int, default=1)

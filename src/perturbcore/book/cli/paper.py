@@ -3,16 +3,14 @@
 Everything heavy is imported inside the verbs, so that help answers at once.
 """
 
-from pathlib import Path
-
 from perturbcore.core.errors import ParameterError
 
 
 def responses(options) -> None:
     """Turn raw cells in the documented layout into responses in the documented layout."""
+    from perturbcore.core.files import save_table
     from perturbcore.data.authors.write import add_stored_folds, effects_of_raw, labels_of_raw
 
-    _writable(options.out, ".h5ad")
     shared = dict(dose=options.dose, backed=not options.in_memory)
     if options.task == "lfc":
         if options.min_cells is not None:
@@ -26,7 +24,7 @@ def responses(options) -> None:
         )
     if options.folds:
         add_stored_folds(table, options.dataset, options.folds)
-    table.write_h5ad(options.out)
+    save_table(table, options.out)
     print(f"{options.out}: {table.n_obs} rows x {table.n_vars} genes")
     if not {"test_split", "fold_0"} & set(table.obs):
         print("without folds, which --folds takes from a file that has them")
@@ -34,27 +32,27 @@ def responses(options) -> None:
 
 def error(options) -> None:
     """Write the experimental error of raw cells in the published columns."""
+    from perturbcore.core.files import save_table
     from perturbcore.report.reproduction.error import error_of_raw
 
-    _writable(options.out, ".csv")
     table = error_of_raw(
         options.dataset, options.raw, control=options.controls, totals=options.totals,
         dose=options.dose, n_outer=options.outer, n_inner=options.inner, seed=options.seed,
         cell_line=options.cell_line, backed=not options.in_memory, n_jobs=options.jobs,
         checkpoint=options.checkpoint,
     )  # fmt: skip
-    table.to_csv(options.out, index=False)
+    save_table(table, options.out)
     print(f"{options.out}: {table['pert_id'].nunique()} perturbations, {len(table)} rows")
 
 
 def compare(options) -> None:
     """Run the published benchmark on the authors' data and set it beside the published scores."""
+    from perturbcore.core.files import save_table
     from perturbcore.report.reproduction.benchmark import reproduce
     from perturbcore.report.reproduction.compare import agreement, other_data, verdict
     from perturbcore.report.reproduction.compare import compare as side_by_side
     from perturbcore.score.store import ScoreStore
 
-    _writable(options.out, ".csv")
     store = ScoreStore(options.store or ":memory:")
     done = reproduce(
         options.dataset or None, options.root, store=store, n_jobs=options.jobs, seed=options.seed
@@ -62,7 +60,7 @@ def compare(options) -> None:
     for note in done.notes:
         print(note)
     table = side_by_side(done.scores)
-    table.to_csv(options.out, index=False)
+    save_table(table, options.out)
     print(agreement(table).to_string(index=False))
     if done.simulated:
         print("the data are simulated: differences from the published scores mean nothing")
@@ -84,12 +82,6 @@ def fetch(options) -> None:
     from perturbcore.data.authors.layout import fetch_authors_data
 
     print(fetch_authors_data(options.root))
-
-
-def _writable(path: Path, suffix: str) -> None:
-    if path.suffix != suffix:
-        raise ParameterError(f"{path}: this verb writes {suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def paper(options) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.core.digest import code_digest, digest
+from perturbcore.core.digest import code_digest, digest, seed_of
 from perturbcore.core.errors import InputError
 from perturbcore.core.files import replaced
 from perturbcore.embeddings.base import Embedding, align
@@ -133,7 +133,7 @@ class DecoderModel(Model):
             control_batch=cells.batch[controls],
             cell_batch=cells.batch[rows],
             fold=fold,
-            seed=int(digest(self.seed, line, fold.number)[:7], 16),
+            seed=seed_of(self.seed, line, fold.number),
             folder=self.folder / "training",
         )
 
