@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from perturbcore.core.digest import digest
+from perturbcore.core.digest import seed_of
 from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.folds import add_folds
@@ -210,7 +210,7 @@ def test_cells_of_test_perturbations_are_never_handed_over(model, cells, respons
 
 def test_per_batch_averages_equal_a_loop(model, cells, responses):
     found, _, test = predicted(model(lambda: Spy([]), cells_per_batch=4), responses)
-    drawn = cells.draw_controls("A", 4, int(digest(0, "A", 0)[:7], 16))
+    drawn = cells.draw_controls("A", 4, seed_of(0, "A", 0))
     X, vectors, batches = cells.X.toarray(), embedding(), ("b0", "b1", "b2")
     level = [X[cells.is_control & (cells.batch == b)].mean(axis=0) for b in batches]
     for i, name in enumerate(test.obs["perturbation"]):
