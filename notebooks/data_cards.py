@@ -26,7 +26,8 @@ n_jobs: int = 2
 import perturbcore as pc
 from perturbcore.book import about
 from perturbcore.book.source import absent
-from perturbcore.report import cards, pages
+from perturbcore.report import cards, leaderboard, pages
+from perturbcore.score.task import task_of
 
 chapter = pc.open_chapter("data_cards")
 study = pc.Study(chapter, n_jobs)
@@ -61,6 +62,16 @@ for name in study.names():
         pages.say(f"{data.title}: {share} responses were planted with next to no effect. How it was made:")
         made = about.simulation_table(data)
         pages.show_table(chapter, made, f"simulation-{name}", caption="Parameters of the simulation.")
+
+# %% tags=["hide-input"]
+for name in [n for n in study.names() if task_of(study.dataset(n).task).partial]:
+    known = leaderboard.mask_on_folds(study, name)
+    title, score = study.dataset(name).title, known["mask_only"]
+    pages.say(f"{title}. {leaderboard.mask_said(score.min(), score.max(), 'five folds, AUROC within gene')}")
+    heads = {"cell_line": "Cell line", "labels": "Known labels", "train_mean": "Train Mean (floor)",
+             "mask_only": "Control: which pairs are labelled"}
+    pages.show_table(chapter, known, f"mask-{name}", keep=heads, caption=f"{title}: what the pattern of known labels tells "
+                     "without any embedding (AUROC within gene, mean over folds; ceiling: 1).")
 
 # %% [markdown]
 # ## Cells, and what the perturbed genes have in common

@@ -46,14 +46,16 @@ lines = list(leaderboard.LINES.values())
 
 # %% tags=["hide-input"]
 scores = leaderboard.ours(study, dataset, knn=k)
+control = leaderboard.mask_on_split(study, dataset)
 pages.say(leaderboard.verdict(scores))
+pages.say(leaderboard.control_said(control))
 pages.take_home(chapter, leaderboard.one_line(scores))
 
 # %% [markdown]
 # ## Does the gene respond?
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "PerturbQA, task de: AUROC per gene on the authors' test split, best mean at the top; dashed: a guess. Download: [figure](figures/leaderboard/de.svg), [numbers](tables/leaderboard/de-data.csv).", "name": "fig-board-de"}, "image": {"alt": "Dot plot of the AUROC of each method in each of the four cell lines for the task of telling whether a gene responds."}}
-de = leaderboard.board(scores, "de")
+de = leaderboard.with_control(leaderboard.board(scores, "de"), control, "de")
 plot = figures.dot_plot(de, lines, name="method", group="origin", xlabel="AUROC per gene")
 pages.show_figure(chapter, plot, "de", de)
 
@@ -64,7 +66,7 @@ pages.show_table(chapter, de, "de", keep=leaderboard.heads(de), caption="Task de
 # ## In which direction?
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "PerturbQA, task dir: AUROC per gene on the authors' test split, best mean at the top; dashed: a guess. Download: [figure](figures/leaderboard/dir.svg), [numbers](tables/leaderboard/dir-data.csv).", "name": "fig-board-dir"}, "image": {"alt": "Dot plot of the AUROC of each method in each of the four cell lines for the task of telling the direction of a response."}}
-direction = leaderboard.board(scores, "dir")
+direction = leaderboard.with_control(leaderboard.board(scores, "dir"), control, "dir")
 plot = figures.dot_plot(direction, lines, name="method", group="origin", xlabel="AUROC per gene")
 pages.show_figure(chapter, plot, "dir", direction)
 

@@ -10,10 +10,15 @@ from perturbcore.book.source import find_chapter
 from perturbcore.book.study import Study
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.profile import load_profile
+from perturbcore.data.folds import add_folds
+from perturbcore.data.responses import make_responses
 from perturbcore.data.sets.base import load
+from perturbcore.embeddings.base import Embedding
+from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.models.simple.knn import KNN
 from perturbcore.report import cards, leaderboard, noise, pages
 from perturbcore.report.comparison import Comparison
+from perturbcore.score.evaluate import evaluate
 
 PROFILE = """
 title: Small
@@ -169,11 +174,49 @@ def test_the_leaderboard_counts_the_lines_in_which_ours_is_ahead(ahead, margin, 
     assert f"de: Ours, kernel {mine['mean']:.3f}, best published SUMMER (LLM) 0.6" in line
 
 
+def test_the_mask_alone_is_a_control_that_is_shown_and_never_ranked():
+    """Where pairs were labelled by the answer, the pattern of labels gives it away."""
+    rng = np.random.default_rng(0)
+    group = rng.integers(2, size=(120, 1))
+    label = np.where(rng.random((120, 40)) < 0.2 + 0.6 * group, 1, 0)
+    observed = rng.random(label.shape) < np.where(np.arange(40) % 2 == group, 0.6, 0.2)
+    about = pd.DataFrame({"perturbation": [f"P{i}" for i in range(120)], "cell_line": "K562"})
+    genes = [f"g{i}" for i in range(40)]
+    responses = make_responses(
+        label, about, genes, dataset="t", task="deg_pairs", observed=observed
+    )
+    responses = add_folds(responses)
+    noise = Embedding("noise", "Protein", about["perturbation"], rng.normal(size=(120, 5)))
+    mask = leaderboard.mask_only(responses, "K562")
+    scores = evaluate_embeddings(responses, [noise], ["knn"], models=[mask], progress=False)
+    c = Comparison(scores)
+    assert c.competitors == ["noise"] and c.best == "noise"
+    assert c.means[leaderboard.MASK] > 0.6 > c.means["noise"]
+    assert leaderboard.MASK not in c.answer() + c.one_line() + c.ceiling
+    rows = scores.assign(wu_task="de", metric=leaderboard.METRIC, low=0.5, high=0.9)
+    rows = rows[rows["embedding"] == leaderboard.MASK].drop_duplicates("embedding")
+    rows = pd.concat([rows.assign(cell_line=x) for x in leaderboard.LINES.values()])
+    published = leaderboard.board(pd.DataFrame(), "de")
+    table = leaderboard.with_control(published, rows, "de").set_index("origin")
+    assert table.loc[leaderboard.CONTROL, "method"] == leaderboard.MASK
+    assert len(table) == len(published) + 1 and table["mean"].is_monotonic_decreasing
+    both = pd.concat([rows, rows.assign(wu_task="dir")])
+    said = leaderboard.control_said(both)
+    assert "does not compete" in said and f"{rows['value'].iloc[0]:.3f}" in said
+
+
+@pytest.mark.mirror
+def test_the_mask_of_the_benchmark_beats_a_guess(mirror):
+    responses = leaderboard.split_responses("HepG2", "dir")
+    scores = evaluate(responses, [leaderboard.mask_only(responses, "HepG2")], folds=[0])
+    value = scores.loc[scores["metric"] == leaderboard.METRIC, "value"].item()
+    assert 0.7 < value < 0.9
+
+
 @pytest.mark.mirror
 def test_the_authors_split_is_kept_and_neighbours_beat_a_guess(mirror):
     from perturbcore.embeddings.build import build
     from perturbcore.embeddings.sources import BuildContext
-    from perturbcore.models.simple import evaluate_embeddings as evaluate
     from perturbcore.models.simple.labels import LabelKNN
 
     responses = leaderboard.split_responses("HepG2", "dir")
@@ -185,8 +228,10 @@ def test_the_authors_split_is_kept_and_neighbours_beat_a_guess(mirror):
         "builder": "annotation",
         "source": "go_bp_2021",
     }
-    scores = evaluate(responses, [build(spec, BuildContext())], [LabelKNN()], folds=[0],
-                      controls=("train_mean",), progress=False)  # fmt: skip
+    scores = evaluate_embeddings(
+        responses, [build(spec, BuildContext())], [LabelKNN()], folds=[0], controls=("train_mean",),
+        progress=False,
+    )  # fmt: skip
     value = scores[scores["metric"] == leaderboard.METRIC].set_index("predictor")["value"]
     assert value["train_mean"] == 0.5 and value["knn"] > 0.6
 

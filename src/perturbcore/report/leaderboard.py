@@ -6,20 +6,26 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from sklearn.decomposition import PCA
 
 from perturbcore.data.published.facts import facts
-from perturbcore.data.responses import make_responses
+from perturbcore.data.responses import cell_lines as lines_in
+from perturbcore.data.responses import make_responses, rows_of
 from perturbcore.data.sets import essential
+from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion.kernel_models import fusions
 from perturbcore.models.simple import evaluate_embeddings
+from perturbcore.models.simple.embedding import Floor, OnEmbedding
 from perturbcore.models.simple.labels import LabelKernel, LabelKNN
 from perturbcore.report.fusion.scores import FusionScores, fusion_transformers
 from perturbcore.report.text import listed, plural
 from perturbcore.score.evaluate import evaluate
+from perturbcore.score.model import POSITIVE
 from perturbcore.score.task import task_of
 
 LINES = {"k562": "K562", "rpe1": "RPE1", "hepg2": "HepG2", "jurkat": "Jurkat"}
 TASKS = {"de": "deg_pairs", "dir": "dir_pairs"}
+MASK, CONTROL = "Which pairs are labelled, no embedding", "control, sees the test mask"
 METRIC, PUBLISHED, OURS, SPLIT = "auroc_per_gene", "Wu et al. 2025", "this book", "perturbqa"
 BOUNDS = [f"{line} {bound}" for line in LINES.values() for bound in ("low", "high")]
 WORDS = {"de": "whether a gene responds", "dir": "in which direction it responds"}
@@ -80,6 +86,82 @@ def ours(study, dataset: str = "essential", *, knn=(5, 10, 20, 40, 80)) -> pd.Da
         )
 
     return _on_split(study, "", score)
+
+
+def mask_only(responses: AnnData, line: str, dim: int = 100) -> OnEmbedding:
+    """Make the control that sees which labels are known, those to be predicted included.
+
+    A leak, on purpose: no model of the book is told which test pairs are labelled. Its vectors are
+    the pattern of known labels of each perturbation of a line (no label, no knowledge of genes),
+    cut to `dim` principal components; kernel. It is a positive control: shown, never ranked.
+    """
+    rows = rows_of(responses, line)
+    known = np.asarray(rows.layers["observed"], dtype=np.float32)
+    known = known[:, known.any(axis=0)]
+    X = PCA(min(dim, *known.shape), random_state=0).fit_transform(known)
+    ids = rows.obs["perturbation"].astype(str)
+    return OnEmbedding(Embedding(MASK, POSITIVE, ids, X, cell_line=line), LabelKernel())
+
+
+def mask_on_split(study, dataset: str = "essential") -> pd.DataFrame:
+    """Score the control `mask_only` on the authors' split; empty where the profile lacks labels."""
+    if dataset not in study.names():
+        return pd.DataFrame()
+
+    def score(responses, **options):
+        return evaluate(responses, [mask_only(responses, lines_in(responses)[0])], **options)
+
+    return _on_split(study, "/mask", score)
+
+
+def mask_on_folds(study, dataset: str) -> pd.DataFrame:
+    """Score the control `mask_only` on the folds of a data set of partial labels.
+
+    Returns cell_line, labels (known), train_mean, mask_only (AUROC within gene, mean over folds).
+    """
+    responses = study.dataset(dataset).responses
+    models = [Floor("train_mean"), *(mask_only(responses, x) for x in lines_in(responses))]
+    scores = evaluate(
+        responses, models, store=study.store, scope=study.scope(f"{dataset}/mask"), dataset=dataset,
+        n_jobs=study.n_jobs, progress=False,
+    )  # fmt: skip
+    rows = scores[scores["metric"] == task_of(responses).primary]
+    wide = rows.pivot_table(index="cell_line", columns="embedding", values="value")
+    table = wide.rename(columns={"": "train_mean", MASK: "mask_only"})
+    known = {x: int(rows_of(responses, x).layers["observed"].sum()) for x in table.index}
+    table.insert(0, "labels", pd.Series(known))
+    return table.rename_axis(columns=None).reset_index()
+
+
+def mask_said(low: float, high: float, what: str) -> str:
+    """Say that which labels are known tells the answer in part; scores from `low` to `high`."""
+    return (
+        "**Which labels are known is itself informative.** The labelled pairs were chosen partly "
+        "by the answer. A control without any embedding, which sees only the pattern of labelled "
+        f"pairs, those to be predicted included, reaches {low:.3f} to {high:.3f} ({what}; Train "
+        "Mean 0.5). It is no method and does not compete: no model of this book is told which test "
+        "pairs are labelled. A method that were told could score as high and know nothing of genes."
+    )
+
+
+def with_control(table: pd.DataFrame, control: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Add the control `mask_on_split` to a `board`, at its place and marked as no competitor."""
+    if not len(control):
+        return table
+    row = board(control, task)
+    row = row[row["origin"] == OURS].assign(origin=CONTROL, method=MASK)
+    return pd.concat([table, row]).sort_values("mean", ascending=False, ignore_index=True)
+
+
+def control_said(control: pd.DataFrame) -> str:
+    """Say what the control reaches on each task of the authors' split; empty without labels."""
+    if not len(control):
+        return ""
+    rows = control[control["metric"] == METRIC]
+    value = rows.groupby("wu_task")["value"].agg(["min", "max"])
+    low, high = value.loc["dir"]
+    said = mask_said(*value.loc["de"], "task de, AUROC per gene")
+    return f"{said} On the direction (`dir`) it reaches {low:.3f} to {high:.3f}."
 
 
 def fused(
