@@ -38,7 +38,6 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.report import figures, noise, pages
-from perturbcore.report.text import percent
 
 chapter = pc.open_chapter("noise_ceiling")
 study = pc.Study(chapter, n_jobs)
@@ -67,8 +66,7 @@ heads = {"cell_line": "Cell line", "perturbations": "Perturbations", "median_cel
          "error_median": "Median error", "effect_median": "Median effect", "share_above_error": "Share above their error"}
 pages.show_table(chapter, summary, "by-line", keep=heads, caption="Experimental error and size of the effects, by cell line. "
                  "Floor: an effect of 0 (No Change). Ceiling: the experimental error.")
-pages.take_home(chapter, f"{percent(each['above'].mean())} of the perturbations move the cell further than the experimental "
-                "error; for the others, No Change is as good as a repeated experiment.")
+pages.take_home(chapter, noise.above_said(ceiling, data.responses, quantile))
 
 # %% [markdown]
 # ## Is the estimate right?

@@ -90,9 +90,11 @@ choices = about.defaults([
     "perturbcore.data.effects.ba_ate.ba_ate:control, batches, size_factors",
     "perturbcore.data.sets.simulated.load:control, batches, n_folds, fold_seed",
     "perturbcore.score.ceiling.ceiling.noise_ceiling:control, batches, n_outer, n_inner, quantiles, seed, resample",
+    "perturbcore.score.ceiling.halves.noise_floor:n_splits, min_cells",
     "perturbcore.score.limits.ceiling_scores:quantile",
     "perturbcore.data.deg.deg_labels:variant, test, min_cells, strict, alpha",
     "perturbcore.score.ceiling.deg.deg_ceiling:n_trials, n_outer, n_inner",
+    "perturbcore.score.ceiling.label_floor.label_noise_floor:n_draws, n_splits",
 ])
 pages.show_table(chapter, choices, "effects-and-ceilings", caption="Effects and experimental error.")
 

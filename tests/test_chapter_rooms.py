@@ -105,6 +105,15 @@ def test_noise_curves_fall_with_cells_and_are_held_against_the_truth(study):
     first = each.iloc[0]
     row = data.responses[f"{first['cell_line']}|{first['perturbation']}"].X.ravel()
     assert first["effect"] == pytest.approx(np.linalg.norm(row), rel=1e-5)
+    limit = study.ceiling("simulated", n_outer=3, n_inner=3)
+    said = noise.above_said(limit, data.responses)
+    again = noise.by_line(limit, data.responses, estimate="repeated")
+    assert f"No Change to {round(100 * again['above'].mean())} % of the measured" in said
+    assert "too few cells" not in said and "published experimental error" in said
+    lost = limit.assign(
+        value=limit["value"].mask(limit["perturbation"] == again["perturbation"][0])
+    )
+    assert "1 of 60 have too few cells" in noise.above_said(lost, data.responses)
 
 
 def test_a_ceiling_stands_on_the_first_page_only_where_it_is_near_the_truth(study):

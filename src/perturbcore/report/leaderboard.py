@@ -159,9 +159,9 @@ def control_said(control: pd.DataFrame) -> str:
         return ""
     rows = control[control["metric"] == METRIC]
     value = rows.groupby("wu_task")["value"].agg(["min", "max"])
-    low, high = value.loc["dir"]
-    said = mask_said(*value.loc["de"], "task de, AUROC per gene")
-    return f"{said} On the direction (`dir`) it reaches {low:.3f} to {high:.3f}."
+    (low, high), (least, most) = (value.loc[task] for task in TASKS)
+    said = mask_said(low, high, "task de, AUROC per gene")
+    return f"{said} On the direction (`dir`) it reaches {least:.3f} to {most:.3f}."
 
 
 def fused(

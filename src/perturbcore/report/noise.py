@@ -175,19 +175,48 @@ def causes_said(grid: pd.DataFrame) -> str:
 
 
 def by_line(
-    ceiling: pd.DataFrame, responses: AnnData, quantile: float = 0.9, metric: str = "L2"
+    ceiling: pd.DataFrame,
+    responses: AnnData,
+    quantile: float = 0.9,
+    metric: str = "L2",
+    estimate: str = "bootstrap",
 ) -> pd.DataFrame:
     """Experimental error of each perturbation beside the size of its effect.
+
+    `estimate`: "bootstrap" at a `quantile`, or "repeated" or "noise_floor", which are means.
 
     Returns cell_line, perturbation, value (experimental error), n_cells, n_batches, effect (L2
     norm of the response), above (whether the effect is larger than the error); without those that
     have too few cells for an estimate.
     """
-    rows = ceiling[(ceiling["metric"] == metric) & (ceiling["quantile"] == quantile)]
+    rows = ceiling[ceiling["metric"] == metric]
+    if "estimate" in rows:
+        rows = rows[rows["estimate"] == estimate]
+    if estimate == "bootstrap":
+        rows = rows[rows["quantile"] == quantile]
     size = responses.obs[["cell_line", "perturbation"]].astype(str)
     size["effect"] = (responses.X.astype(float) ** 2).sum(axis=1) ** 0.5
     out = rows.dropna(subset="value").merge(size, on=["cell_line", "perturbation"])
     return out.assign(above=out["effect"] > out["value"])
+
+
+def above_said(ceiling: pd.DataFrame, responses: AnnData, quantile: float = 0.9) -> str:
+    """Say for how many perturbations another experiment beats No Change, and how many are left out.
+
+    By the repeated experiment where there is one, since the published error is too large.
+    """
+    known = "estimate" in ceiling and (ceiling["estimate"] == "repeated").any()
+    boot = by_line(ceiling, responses, quantile)
+    each = by_line(ceiling, responses, estimate="repeated") if known else boot
+    said = (
+        f"A repeated experiment would be nearer than No Change to {percent(each['above'].mean())} "
+        "of the measured effects"
+    )
+    if known:
+        said += f" (by the published experimental error: {percent(boot['above'].mean())})"
+    lost = responses.n_obs - len(each)
+    few = f" {lost} of {responses.n_obs} have too few cells to estimate that." if lost else ""
+    return f"{said}.{few}"
 
 
 def line_summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from perturbcore.score.task import task_of
 METRICS = task_of("deg").metrics
 DRAWS = 2**22  # keeps these streams apart from those of halves and trials
 GRID, STEPS = 61, 60  # effects that the prior may hold, and steps towards it
+ENOUGH = 200  # perturbations of a line that tell the noise of its genes
 FARTHEST = 40.0  # a larger statistic tells no more
 
 
@@ -84,37 +85,38 @@ class LineTests:
     """The tests of one cell line: statistics, the noise in them, and what may lie behind them."""
 
     def __init__(self, source: Source, line: str, batch: np.ndarray, n_splits: int, seed: int):
-        self.source, self.seed, self.n_splits = source, seed, n_splits
-        groups = dict(source.lines[line])
-        self.sums = {n: self._sums(places, batch) for n, places in groups.items()}
-        self.controls = self.sums.pop(None)
-        self.position = {name: i for i, name in enumerate(sorted(self.sums))}
-        squares = [z for name in self.sums if (z := self._noise(name)) is not None]
-        # the noise of a gene, from all perturbations: shifts of batches are its own
+        self.source, self.batch, self.seed, self.n_splits = source, batch, seed, n_splits
+        self.places = dict(source.lines[line])
+        self.controls = self._sums(None)
+        names = sorted(name for name in self.places if name is not None)
+        self.position = {name: i for i, name in enumerate(names)}
+        some = names[:: -(-len(names) // ENOUGH)]
+        squares = [z for name in some if (z := self._noise(name)) is not None]
+        # the noise of a gene, from many perturbations: shifts of batches are its own
         self.noise = np.sqrt(np.mean(squares, axis=0)) if squares else np.ones(source.n_genes)
         self.noise = np.maximum(self.noise, 1.0)
 
-    def _sums(self, places: dict, batch: np.ndarray) -> dict:
+    def _sums(self, name: str | None) -> dict:
         """(place, batch) -> number of cells, sums and sums of squares of their expression."""
         out = {}
-        for place, rows in places.items():
-            for b in np.unique(batch[rows]):
-                here = rows[batch[rows] == b]
+        for place, rows in self.places[name].items():
+            for b in np.unique(self.batch[rows]):
+                here = rows[self.batch[rows] == b]
                 first, second = self.source.sums(here, np.ones((1, len(here))))
                 out[place, b] = len(here), first[0], second[0]
         return out
 
-    def _tests(self, name: str, batches=None) -> tuple[Any, Any, Any, Any]:
+    def _tests(self, sums: dict, batches=None) -> tuple[Any, Any, Any, Any]:
         """Statistics, degrees of freedom and standard errors (places, genes), and sizes (places,).
 
-        `batches`: only these; the size is the harmonic one of both groups, by which the square of a
-        statistic grows. Where nothing varies the standard error is infinite.
+        `sums`: of the perturbed cells; `batches`: only these. The size is the harmonic one of both
+        groups, by which the square of a statistic grows. Where nothing varies the standard error is infinite.
         """
         found, size = [], []
-        places = dict.fromkeys(place for place, _ in self.sums[name])
+        places = dict.fromkeys(place for place, _ in sums)
         for place in places:
             (n, mean, var), (m, c_mean, c_var) = (
-                _moments(side, place, batches) for side in (self.sums[name], self.controls)
+                _moments(side, place, batches) for side in (sums, self.controls)
             )
             if n > 1 and m > 1:
                 how = (var[None], [n], c_mean, c_var, m, self.source.how["test"])
@@ -131,12 +133,13 @@ class LineTests:
 
     def _noise(self, name: str) -> np.ndarray | None:
         """Square of the noise (genes,), mean over halves; None without two batches in both."""
-        batches = np.array(sorted({b for _, b in self.sums[name]}))
+        sums = self._sums(name)
+        batches = np.array(sorted({b for _, b in sums}))
         rng = np.random.default_rng(child(self._stream(name), 0))
         squares = []
         for _ in range(self.n_splits if len(batches) > 1 else 0):
             half = rng.permutation(batches)[: len(batches) // 2]
-            sides = [self._tests(name, part) for part in (half, np.setdiff1d(batches, half))]
+            sides = [self._tests(sums, part) for part in (half, np.setdiff1d(batches, half))]
             if all(len(size) for *_, size in sides):
                 t = [_joined(t, size) / np.sqrt(size.sum()) for t, _, _, size in sides]
                 spread = sum(1 / size.sum() for *_, size in sides)
@@ -148,7 +151,7 @@ class LineTests:
 
     def predictions(self, name: str, n_draws: int, known=None) -> dict[str, list]:
         """Probabilities (3, genes) of each draw: estimate -> draws; `known`: true effects."""
-        t, df, error, size = self._tests(name)
+        t, df, error, size = self._tests(self._sums(name))
         share = np.sqrt(size / size.sum())[:, None]
         rng = np.random.default_rng(child(self._stream(name), 1))
         drawn = draw_effects(_joined(t, size), self.noise, n_draws, rng)
