@@ -110,7 +110,8 @@ class LineTests:
         """Statistics, degrees of freedom and standard errors (places, genes), and sizes (places,).
 
         `sums`: of the perturbed cells; `batches`: only these. The size is the harmonic one of both
-        groups, by which the square of a statistic grows. Where nothing varies the standard error is infinite.
+        groups, by which the square of a statistic grows. Where nothing varies the standard error
+        is infinite.
         """
         found, size = [], []
         places = dict.fromkeys(place for place, _ in sums)
