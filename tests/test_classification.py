@@ -223,7 +223,11 @@ def test_sentences_carry_the_numbers_of_the_scores():
     c = part_of(tidy(METHODS | limit | more)).comparison("f1_score")
     assert c.ceiling == "Noise floor" and "(Noise floor, 0.8" in c.gap_said()
     assert "a repeated experiment 0.7" in c.gap_said()
-    assert "true effects would reach 0.8" in labels.reading(c, part.title)
+    read = labels.reading(c, part.title)
+    assert "true effects would reach 0.8" in read and "rewards calling rare" not in read
+    more["", "repeated_experiment", "Positive control"] = 0.85
+    c = part_of(tidy(METHODS | limit | more)).comparison("f1_score")
+    assert "rewards calling rare classes" in labels.reading(c, part.title)
     worse = compared(METHODS | {("random", "logistic", "Negative control"): 0.30})
     assert "must beat both" in labels.reading(worse, "D")
     assert "cannot be said what a repeated experiment" in labels.reading(compared(METHODS), "D")

@@ -307,7 +307,10 @@ def reading(c: Comparison, title: str) -> str:
         bootstrap = f", {named['experimental_error']:.3f} by the published bootstrap"
     else:
         bootstrap = ", by the published bootstrap"
-    return f"{text}; a repeated experiment would reach {again:.3f}{bootstrap} (q = 0.1)."
+    text += f"; a repeated experiment would reach {again:.3f}{bootstrap} (q = 0.1)."
+    if again > named.get("noise_floor", again):
+        text += " The score rewards calling rare classes at all, which a repeated experiment does."
+    return text
 
 
 def finding(c: Comparison, title: str) -> str:
