@@ -38,8 +38,8 @@ def label_noise_floor(
     draws of these: the **noise floor** predicts, for each label, its probability given the true
     effect; the **repeated experiment** adds new noise of the same size and calls labels again.
     Neither draws a cell twice. On simulated screens they are within 5 % of what the planted effects
-    score. Where labels are rare, a repeated experiment may have the better F1: it calls some of them
-    by chance, which the noise floor, true to its probabilities, does not.
+    score. Where labels are rare, a repeated experiment may have the better F1: it calls some of
+    them by chance, which the noise floor, true to its probabilities, does not.
 
     `screen, responses, seed`: see :func:`perturbcore.score.ceiling.deg.deg_ceiling`; `n_draws`:
     draws of true effects, averaged; `n_splits`: random halves; `truth`: true effects, where they
