@@ -59,7 +59,7 @@ def ours(adata, scale, statistics=True):
 
     screen = declare_screen(
         adata, dataset="benchmark", perturbation="perturbation", batch="batch", cell_line=None,
-        cell_line_value="K562", control="control", scale=scale, simulated=True, validate=False,
+        cell_line_value="K562", control="control", scale=scale, simulated=True,
     )  # fmt: skip
     return lambda: None, lambda _: deg_labels(screen, statistics=statistics, progress=False)
 

@@ -78,7 +78,7 @@ def ours(path, control):
     from perturbcore.data.effects.ba_ate import ba_ate
     from perturbcore.data.screens.declare import read_screen
 
-    screen = read_screen(path, backed=True, validate=False)
+    screen = read_screen(path, backed=True)
     return ba_ate(screen, control=control, batches="with_controls", progress=False).to_df()
 
 
