@@ -204,14 +204,6 @@ def test_files_are_read_and_checked(tmp_path, backed, kind):
         read_screen(path, backed=backed, **FACTS)
 
 
-def test_a_declared_screen_comes_back_as_it_was(tmp_path):
-    screen = declare_screen(raw(), simulated=True, **FACTS)
-    screen.copy().write_h5ad(tmp_path / "s.h5ad")
-    back = read_screen(tmp_path / "s.h5ad")
-    pd.testing.assert_frame_equal(back.obs, screen.obs)
-    assert back.uns["perturbcore"] == screen.uns["perturbcore"]
-
-
 def test_broken_files_are_named(tmp_path):
     (tmp_path / "text.h5ad").write_text("a,b\n1,2\n")
     raw(400).write_h5ad(tmp_path / "whole.h5ad")
