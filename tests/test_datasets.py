@@ -391,7 +391,7 @@ def test_own_screen(own_screen, tmp_path):
     np.testing.assert_allclose(on_disk.responses.X, loaded.responses.X, atol=1e-6)
     loaded.screen.write_h5ad(tmp_path / "declared.h5ad")
     again = datasets.load("from_files", screen=tmp_path / "declared.h5ad", name="b", n_folds=2)
-    pd.testing.assert_frame_equal(again.screen.obs, loaded.screen.obs)
+    pd.testing.assert_frame_equal(again.screen.obs.astype(str), loaded.screen.obs.astype(str))
     np.testing.assert_allclose(again.responses.X, loaded.responses.X, atol=1e-6)
     assert again.responses.uns["perturbcore"]["dataset"] == "b"
 

@@ -88,11 +88,10 @@ def convert(
         part.drop_duplicates([from_, to]).groupby(from_)[to].agg(list)
         for part in (rows, rows[rows["biotype"] == "protein_coding"])
     )
-    records = []
+    records, kinds = [], {0: "missing", 1: "ok"}
     for key in wanted["key"]:
         found, best = candidates.get(key, []), coding.get(key, [])
         one = next((part for part in (found, best) if len(part) == 1), [])
-        kinds = {0: "missing", 1: "ok"}
         status = kinds.get(len(found), "resolved" if one else "ambiguous")
         records.append((status, *(one or [pd.NA]), ", ".join(sorted(found))))
     columns, index = ["status", "value", "candidates"], pd.Index(wanted["id"], name="id")

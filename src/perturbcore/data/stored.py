@@ -15,7 +15,6 @@ from anndata import AnnData
 from anndata.io import read_elem, write_elem
 
 from perturbcore.core.digest import code_digest, digest
-from perturbcore.core.errors import InputError
 from perturbcore.core.files import replaced
 from perturbcore.data import catalogue
 from perturbcore.data.sets.base import Dataset, load, module_of
@@ -121,13 +120,8 @@ def _facts(path: Path) -> dict | None:
 
 
 def _files(names) -> dict:
-    found = {}
-    for name in names:
-        try:
-            found[name] = catalogue.entry(name).sha256
-        except InputError:  # not of the catalogue
-            found[name] = ""
-    return found
+    known = catalogue.entries()["sha256"]
+    return {name: known.get(name, "") for name in names}  # "": not of the catalogue
 
 
 def _make(path: Path, data: Dataset, key: str) -> None:
@@ -156,9 +150,8 @@ def _make(path: Path, data: Dataset, key: str) -> None:
 
 
 def _too_large(value) -> bool:
-    if not isinstance(value, AnnData):
-        return False
-    return value.isbacked or getattr(value.X, "data", value.X).nbytes > _LARGEST
+    cells = isinstance(value, AnnData)
+    return cells and (value.isbacked or getattr(value.X, "data", value.X).nbytes > _LARGEST)
 
 
 def _jsonable(value):

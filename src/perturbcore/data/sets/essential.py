@@ -83,14 +83,8 @@ def _responses(table: pd.DataFrame) -> AnnData:
     """Spread the pairs of all lines over rows (cell line, perturbation) and genes."""
     table = table.assign(moved=table["deg"].abs())
     rows = table.groupby(["cell_line", "pert"], sort=False)
-    obs = pd.DataFrame(
-        {
-            "split_de": rows["split_de"].first(),
-            "split_dir": rows["split_dir"].first().fillna(""),
-            "n_labels": rows["deg"].count(),
-            "n_de": rows["moved"].sum().astype(int),
-        }
-    )
+    obs = rows[["split_de", "split_dir"]].first().fillna({"split_dir": ""})
+    obs = obs.assign(n_labels=rows["deg"].count(), n_de=rows["moved"].sum().astype(int))
     genes = pd.Index(sorted(table["gene"].unique()))
     known = table[table["deg"].notna()]
     where = (
