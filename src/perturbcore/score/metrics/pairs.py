@@ -41,8 +41,8 @@ class _Ranked:
     def concordance(self, weight) -> tuple[np.ndarray, np.ndarray]:
         """Concordant and possible pairs of each gene; a pair of weight w counts as w equal ones."""
         up = weight * self.label
-        sums = (np.bincount(self.code, up * x, self.n) for x in self.below(weight - up))
-        return tuple(sums)
+        right, possible = (np.bincount(self.code, up * x, self.n) for x in self.below(weight - up))
+        return right, possible
 
 
 def concordance(label, score, gene) -> tuple[np.ndarray, np.ndarray]:
