@@ -93,29 +93,24 @@ def test_threads_and_shared_spaces_do_not_change_a_number():
         np.testing.assert_allclose(alone["value"], both["value"], rtol=1e-6)
 
 
-def test_finished_units_are_not_computed_again_and_changed_ones_are(tmp_path, monkeypatch):
-    responses, embeddings = world()
-    store = ScoreStore(tmp_path / "s.sqlite")
-    kw = dict(protocol=SMALL, progress=False, store=store)
-    first = evaluate(responses, embeddings, [KS], **kw)
-    calls = []
+def test_finished_units_are_not_computed_again_and_changed_ones_are(monkeypatch):
     import perturbcore.score.evaluate as module
 
-    original = module._run
-    monkeypatch.setattr(
-        module, "_run", lambda jobs, *a: calls.append(len(jobs)) or original(jobs, *a)
-    )
-    again = evaluate(responses, embeddings, [KS], **kw)
+    responses, (good, noise) = world()
+    kw, calls, run = dict(protocol=SMALL, progress=False, store=ScoreStore()), [], module._run
+    monkeypatch.setattr(module, "_run", lambda jobs, *a: calls.append(len(jobs)) or run(jobs, *a))
+    evaluate(responses, [good, noise], [KS], **kw)
+    calls.clear()
+    evaluate(responses, [good, noise], [KS], **kw)
     assert calls == []
-    pd.testing.assert_frame_equal(first, again)
-    X = embeddings[1].X.copy()
+    X = noise.X.copy()
     X[0, 0] += 1
-    changed = Embedding("noise", "Negative control", embeddings[1].ids, X)
-    evaluate(responses, [embeddings[0], changed], [KS], **kw)
+    changed = Embedding("noise", "Negative control", noise.ids, X)
+    evaluate(responses, [good, changed], [KS], **kw)
     assert sum(calls) == 10  # 2 lines x 5 folds of the changed embedding only
     responses.X[0] += 1  # one perturbation of one line
     calls.clear()
-    evaluate(responses, embeddings, [KS], **kw)
+    evaluate(responses, [good, noise], [KS], **kw)
     assert sum(calls) == 5 * 5  # line A: five folds of two embeddings, idealized and two baselines
 
 
@@ -139,6 +134,7 @@ def test_a_run_that_breaks_off_resumes_to_the_identical_table(tmp_path, monkeypa
     whole = evaluate(responses, embeddings, [KS], **kw)
     columns = [c for c in COLUMNS if c not in ("seconds", "finished", "commit")]
     pd.testing.assert_frame_equal(resumed[columns], whole[columns])
+    pd.testing.assert_frame_equal(evaluate(responses, embeddings, [KS], store=store, **kw), resumed)
 
 
 def test_test_responses_are_never_read_in_training():
@@ -254,6 +250,7 @@ def test_what_is_not_a_store_is_refused(tmp_path):
     ("change", "error", "message"),
     [
         (dict(predictors=["forest"]), ParameterError, "knn"),
+        (dict(predictors=[LabelKNN([4])]), ParameterError, "predicts labels.*not log fold"),
         (dict(metrics=["auroc_within"]), ParameterError, "auroc_within"),
         (dict(controls=["best"]), ParameterError, "best"),
         (dict(cell_lines=["C"]), InputError, "'C'"),

@@ -19,7 +19,6 @@ from perturbcore.models.simple.space import Protocol
 from perturbcore.score.evaluate import evaluate as evaluate_models
 from perturbcore.score.model import Fold, Prediction
 from perturbcore.score.model import Model as Base
-from perturbcore.score.store import ScoreStore
 from perturbcore.score.task import task_of
 
 
@@ -102,22 +101,6 @@ def test_a_planted_leak_across_lines_is_refused_for_joint_models_only():
         evaluate_models(data, [Model(joint=True)], progress=False)
     with pytest.warns(UserWarning, match="joint"):
         evaluate_models(data, [Model()], progress=False)
-
-
-def test_finished_units_are_not_run_again_and_notes_are_kept(tmp_path):
-    data, path = responses("deg_pairs"), tmp_path / "s.sqlite"
-    first = Model()
-    a = evaluate_models(data, [first], store=ScoreStore(path), progress=False)
-    second = Model()
-    store = ScoreStore(path)
-    b = evaluate_models(data, [second], store=store, progress=False)
-    assert len(first.seen) == 6 and not second.seen
-    pd.testing.assert_frame_equal(a, b)
-    notes = store.notes(b["key"])
-    assert len(notes) == 6 and all(len(n["rate"]) == 12 for n in notes.values())
-    changed = Model(how="other")
-    evaluate_models(data, [changed], store=store, progress=False)
-    assert len(changed.seen) == 6
 
 
 def reachable(thing):

@@ -98,17 +98,13 @@ def test_control_cells_are_read_normalised_and_centred(cells):
     screen = planted_screen()
     assert cells.values.shape == (540, N_GENES) and cells.lines == ("A", "B")
     rows = (screen.obs["cell_line"] == "B") & screen.obs["is_control"]
-    counts = screen.X[rows.to_numpy()]
+    counts, batch = screen.X[rows.to_numpy()], screen.obs.loc[rows, "batch"].to_numpy()
     expected = np.log1p(counts / counts.sum(1, keepdims=True) * 1e4)
     np.testing.assert_allclose(cells.mean[1], expected.mean(0), rtol=1e-5)
-    batch = screen.obs.loc[rows, "batch"].to_numpy()
     for b in ("b1", "b2"):
-        np.testing.assert_allclose(cells.of("B")[batch == b].mean(0), cells.mean[1], atol=1e-4)
         # nothing but the batch's mean is taken away
-        own = expected[batch == b]
-        np.testing.assert_allclose(
-            cells.of("B")[batch == b] - cells.mean[1], own - own.mean(0), atol=1e-4
-        )
+        own, found = expected[batch == b], cells.of("B")[batch == b]
+        np.testing.assert_allclose(found - cells.mean[1], own - own.mean(0), atol=1e-4)
     few = control_cells(screen, max_genes=5, keep=["G07"], max_cells=50)
     assert len(few.genes) == 5 and "G07" in few.genes and GENES[-1] not in few.genes
     assert len(few.values) == 100
@@ -243,37 +239,26 @@ def test_knock_out_of_a_silent_gene_changes_nothing(cells, trained):
 
 
 def test_losses_against_numpy(cells, trained):
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(2, 5, 7)).astype(np.float32)
-    expected = np.mean([np.linalg.norm(x - y) for x, y in zip(a, b, strict=True)])
-    assert unsquared_l2(torch.from_numpy(a), torch.from_numpy(b)).item() == pytest.approx(
-        expected, rel=1e-5
-    )
-    outputs = np.arange(28)
-    knock_out = KnockOutHead(
-        trained.encoder, cells.mean[0], 0, outputs, np.zeros(28, np.float32), asked=14
-    )
-    batch = {"target": torch.arange(4), "response": torch.ones(4, 28)}
+    a, b = np.random.default_rng(0).normal(size=(2, 5, 7)).astype(np.float32)
+    found = unsquared_l2(torch.from_numpy(a), torch.from_numpy(b)).item()
+    assert found == pytest.approx(np.linalg.norm(a - b, axis=1).mean(), rel=1e-5)
+    mean, batch = np.zeros(28, "f"), {"target": torch.arange(4), "response": torch.ones(4, 28)}
+    knock_out = KnockOutHead(trained.encoder, cells.mean[0], 0, np.arange(28), mean, asked=14)
     # every gene is off by 1: the error of a draw of genes stands for that of all
-    assert knock_out.train().loss(batch)["loss"].item() == pytest.approx(28**0.5, rel=1e-5)
-    assert knock_out.eval().loss(batch)["loss"].item() == pytest.approx(28**0.5, rel=1e-5)
+    for mode in (knock_out.train, knock_out.eval):
+        assert mode().loss(batch)["loss"].item() == pytest.approx(28**0.5, rel=1e-5)
 
 
 def test_indexing_averages_the_target_over_cells(cells, trained):
-    head = IndexingHead(
-        trained.encoder, cells.of("A"), 0, np.zeros(6, np.float32), hidden=(), n_eval=10_000
-    )
+    values, mean = cells.of("A"), np.zeros(6, np.float32)
+    head = IndexingHead(trained.encoder, values, 0, mean, hidden=(), n_eval=10_000).eval()
     torch.nn.init.normal_(head.head[-1].weight)
-    head.eval()
     vectors = torch.from_numpy(gene_vectors(trained.encoder, cells, "A", max_cells=10_000))
     with torch.no_grad():
-        # the frozen head's prediction, until the encoder moves: standardised over genes, of 32
-        # cells
+        # the frozen head's prediction, until the encoder moves: standardised over genes of 32 cells
         some = trained.encoder(head.cells[head.fixed[:32]], 0).mean(0)
-        scaled = (vectors[[4, 9]] - some.mean(0)) / some.std(0)
-        torch.testing.assert_close(
-            head(torch.tensor([4, 9])), head.head(scaled), atol=1e-3, rtol=1e-3
-        )
+        expected = head.head((vectors[[4, 9]] - some.mean(0)) / some.std(0))
+        torch.testing.assert_close(head(torch.tensor([4, 9])), expected, atol=1e-3, rtol=1e-3)
 
 
 def trainable(module):
@@ -397,9 +382,8 @@ def test_a_target_that_is_not_measured_gets_the_training_mean(cells, trained):
     train, test = split(responses, fold)
     prediction = predicted(models(trained.encoder, cells, epochs=1)[0], train, test, fold=fold)
     row = list(test.obs["perturbation"]).index("not measured")
-    np.testing.assert_allclose(prediction.values[row], np.asarray(train.X).mean(0), atol=1e-6)
-    assert prediction.coverage == pytest.approx(32 / 33)
-    assert prediction.note["missing"] == 1
+    np.testing.assert_allclose(prediction.values[row], train.X.mean(0), atol=1e-6)
+    assert prediction.coverage == pytest.approx(32 / 33) and prediction.note["missing"] == 1
     # with nobody measured, every prediction is the mean, and says so
     train, test = split(planted_responses(lines=("A",), names=[f"s{i}" for i in range(12)]))
     prediction = predicted(models(trained.encoder, cells)[2], train, test, fold=1)

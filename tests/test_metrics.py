@@ -17,7 +17,6 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.score.metrics.deg import called_per_gene, deg_metrics, one_hot, ranked_per_gene
 from perturbcore.score.metrics.pairs import auroc_interval
 from perturbcore.score.metrics.registry import metric, metrics_of
-from perturbcore.score.metrics.regression import row_ranks
 
 LFC = metrics_of("lfc")
 PAIRS = metrics_of("pairs")
@@ -31,11 +30,6 @@ def case():
     prediction = (0.5 * truth + rng.normal(size=truth.shape)).astype(np.float32)
     prediction[:, 5:9] = 0
     return truth, prediction, rng.normal(size=40).astype(np.float32)
-
-
-def test_ranks_equal_scipy_with_ties(case):
-    values = np.round(case[0], 1)
-    np.testing.assert_array_equal(row_ranks(values), stats.rankdata(values, axis=1) - 1)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +159,15 @@ def test_pair_metrics_without_a_pair_to_compare_are_defined():
         assert np.isfinite(value)
 
 
-def test_unknown_metric_lists_those_there_are():
-    with pytest.raises(ParameterError, match="L2"):
-        metric("l2")
+def test_a_metric_that_is_not_there_and_shapes_that_do_not_fit_are_named():
+    label, p = cases()
+    for call, error, message in (
+        (lambda: metric("l2"), ParameterError, "L2"),
+        (lambda: deg_metrics(label, p[:2], NAMES), InputError, r"\(3, perturbations, genes\)"),
+        (lambda: deg_metrics(label[:0], p[:, :0], NAMES), InputError, "no test perturbations"),
+    ):
+        with pytest.raises(error, match=message):
+            call()
 
 
 def test_responses_at_the_same_distance_share_their_rank():
@@ -216,7 +216,7 @@ def by_hand(label, p, gene):
     return out | {"roc_auc": np.mean(auc), "average_precision": np.mean(ap)}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 10_000), st.integers(1, 25), st.sampled_from([None, 1, 3]))
 def test_every_metric_equals_scikit_learn_gene_by_gene(seed, m, levels):
     label, p = cases(max(m, 4), 7, seed, levels)
@@ -249,43 +249,12 @@ def test_absent_classes_are_treated_as_torchmetrics_treats_them(levels):
             assert got["average_precision"][gene] == pytest.approx(ap, abs=1e-5), gene
 
 
-def test_no_change_by_hand():
-    # four perturbations, two genes: one never changes, one goes up once
-    label = np.array([[0, 0], [0, 1], [0, 0], [0, 0]], dtype=np.int8)
-    none = one_hot(np.zeros_like(label))
-    got = deg_metrics(label, none, NAMES)
-    assert got["f1_score"] == pytest.approx((1 + (6 / 7 + 0) / 2) / 2)
-    assert got["recall"] == pytest.approx((1 + 1 / 2) / 2)
-    assert got["precision"] == pytest.approx((1 + 3 / 8) / 2)
-    # constant scores: half for a class with positives and negatives, 0 for the others
-    assert got["roc_auc"] == pytest.approx((0 + (0.5 + 0.5) / 3) / 2)
-    # for constant predictions average precision is the share of the class
-    assert got["average_precision"] == pytest.approx((1 + (3 / 4 + 1 / 4) / 2) / 2)
-
-
-def test_a_perfect_prediction_has_f1_1_and_equal_probabilities_go_to_the_first_class():
+def test_registered_metrics_are_the_means_over_genes_and_equal_probabilities_the_first_class():
     label, p = cases()
-    got = called_per_gene(label, one_hot(label))
-    assert all((v == 1).all() for v in got.values())
-    even = np.full_like(p, 1 / 3)
-    np.testing.assert_array_equal(
-        called_per_gene(label, even)["f1_score"],
-        called_per_gene(label, one_hot(np.full_like(label, -1)))["f1_score"],
-    )
-
-
-def test_registered_metrics_are_the_means_over_genes():
-    label, p = cases()
-    assert set(metrics_of("deg")) == set(NAMES)
     together = deg_metrics(label, p, NAMES)
-    for name in NAMES:
-        assert metric(name).function(label, p) == together[name]
-        assert metric(name).higher_is_better
-
-
-def test_shapes_that_do_not_fit_are_named():
-    label, p = cases()
-    with pytest.raises(InputError, match=r"\(3, perturbations, genes\)"):
-        deg_metrics(label, p[:2], NAMES)
-    with pytest.raises(InputError, match="no test perturbations"):
-        deg_metrics(label[:0], p[:, :0], NAMES)
+    assert set(metrics_of("deg")) == set(NAMES)
+    assert {name: metric(name).function(label, p) for name in NAMES} == together
+    assert all((v == 1).all() for v in called_per_gene(label, one_hot(label)).values())
+    even, down = np.full_like(p, 1 / 3), one_hot(np.full_like(label, -1))
+    scores = [called_per_gene(label, x)["f1_score"] for x in (even, down)]
+    np.testing.assert_array_equal(*scores)

@@ -92,15 +92,6 @@ def test_any_sklearn_regressor_gives_the_same_as_grid_search():
     np.testing.assert_allclose(got, want, atol=1e-8)
 
 
-def test_knn_with_all_inner_neighbours_scores_like_the_mean():
-    X, Z, Y, _ = case()
-    space = NestedSpace(X, Z, Q)
-    losses = KNN([120]).losses(space, Targets(Y), [120])
-    want = [np.linalg.norm(Y[b] - Y[a].mean(axis=0), axis=1).mean() for a, b in space.splits]
-    np.testing.assert_allclose(losses[:, 0], want)
-    assert sorted(space.outer.neighbours(N)[0]) == list(range(N))
-
-
 def test_equal_distances_keep_the_order_of_training_rows():
     X = np.zeros((12, 3))
     space = NestedSpace(X, X[:2], 2, reduce=False)
