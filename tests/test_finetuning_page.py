@@ -102,7 +102,7 @@ def test_a_file_of_scored_links(study, tmp_path):
     embedding, models, about = links_models(study, path, "ensembl", pretraining, lrs=[0.1])
     assert embedding.dim == 4 and embedding.identifier == "ensembl" and len(embedding) == 50
     assert [m.predictor for m in models] == ["fine-tuned", "frozen + linear"]
-    weights = models[0].adaptation.pretrained.A
+    weights = models[0].pretrained.A
     first = table.iloc[0]
     at = embedding.ids.get_indexer([first["protein1"], first["protein2"]])
     assert weights[at[0], at[1]] == pytest.approx(first["combined_score"] / 1000)
