@@ -1,5 +1,7 @@
 """Assemble the executed chapters of a profile and build the HTML book from them."""
 
+import ast
+import hashlib
 import json
 import re
 import shutil
@@ -14,8 +16,9 @@ from pathlib import Path
 import yaml
 
 import perturbcore
-from perturbcore import VERBS, WINGS
+from perturbcore import _NAMES, VERBS, WINGS
 from perturbcore.book.source import find_chapter, published
+from perturbcore.core.digest import digest
 from perturbcore.core.errors import FailedError, InputError
 from perturbcore.core.files import read_yaml
 from perturbcore.core.profile import Profile, project_root
@@ -31,6 +34,13 @@ _NEEDLESS = re.compile(
     r"""<link rel="preload" as="font"[^>]*>|<script>const THEBE_JS_URL[^<]*</script>"""
     r"""|<script[^>]*sphinx-thebe\.js[^>]*></script>"""
 )
+# stands on the pages until Sphinx is done, so that another commit or day changes no page for it
+_BANNER = "the banner of this build"
+# what other pages may refer to, number or collect: headings, targets, directives, roles, anchors
+_BINDING = re.compile(
+    r"^#.*|^\(.*\)=|^\s*[:`~]{3,}.*|^\s*:[\w-]+:.*|^\$\$.*|\{[\w:-]+\}`[^`]*`|\{#[^}]*\}|\bid=\S+",
+    re.M,
+)
 
 
 class BookError(FailedError):
@@ -41,29 +51,54 @@ def build(profile: Profile) -> Path:
     """Build ``_build/html`` from the executed chapters of a profile; return the first page.
 
     The book is built aside and takes its place only when there was not a single warning, so the
-    last good one stays readable.
+    last good one stays readable. Where nothing but plain prose is new, only its pages are built.
     """
     root = project_root()
     config = assemble(profile)
-    stage = root / "_build" / "stage"
-    # Sphinx cannot know that a page shows numbers of a chapter that changed: build all pages.
-    shutil.rmtree(stage, ignore_errors=True)
+    stage, mark = root / "_build" / "stage", root / "_build" / "stage" / "frame"
+    frame = _frame(root)
+    if not mark.is_file() or mark.read_text() != frame:
+        # Sphinx cannot know that a page shows numbers of a chapter that changed: build all pages
+        shutil.rmtree(stage, ignore_errors=True)
+    # a page that was refused must be read again
+    mark.unlink(missing_ok=True)
     _sphinx(stage, config, "-W", "-n", "--keep-going")
-    html = stage / "_build" / "html"
-    # the theme preloads fonts in a way that fails for pages opened from disk, and prepares twice
-    # for live code that this book does not offer
+    html = root / "_build" / "html.new"
+    shutil.rmtree(html, ignore_errors=True)
+    shutil.copytree(stage / "_build" / "html", html)
+    banner = _banner(profile)
     for page in html.rglob("*.html"):
-        page.write_text(_NEEDLESS.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
+        text = _NEEDLESS.sub("", page.read_text(encoding="utf-8"))
+        page.write_text(text.replace(_BANNER, banner), encoding="utf-8")
     if outside := outside_references(html):
         raise BookError("these pages would load something from outside:\n" + "\n".join(outside))
+    mark.write_text(frame)
     final, old = root / "_build" / "html", root / "_build" / "html.old"
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         final.rename(old)
     html.rename(final)
     shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(stage)
     return final / "index.html"
+
+
+def _frame(root: Path) -> str:
+    """Digest of all that one page can change on another: everything but plain prose."""
+    book = [p for p in (root / "book").rglob("*") if p.is_file()]
+    code = Path(perturbcore.__file__).parent.rglob("*.py")
+    parts = []
+    for path in sorted([*book, *code, *root.glob("_*.yml")]):
+        content = path.read_bytes()
+        if path.suffix == ".md":
+            parts.append(_BINDING.findall(content.decode()))
+        elif path.suffix == ".ipynb":
+            for cell in json.loads(content)["cells"]:
+                prose = cell["cell_type"] == "markdown"
+                parts.append(_BINDING.findall("".join(cell["source"])) if prose else cell)
+        else:
+            parts.append(hashlib.sha256(content).hexdigest())
+        parts.append(str(path))
+    return digest(parts)
 
 
 def linkcheck(profile: Profile) -> str:
@@ -86,7 +121,8 @@ def linkcheck(profile: Profile) -> str:
 def assemble(profile: Profile) -> Path:
     """Lay the executed chapters, their tables and figures into ``book/``.
 
-    Returns the configuration of this build: ``_config.yml`` with a banner that names the profile.
+    Only what has changed is written anew. Returns the configuration of this build:
+    ``_config.yml`` with a place for the banner, which every page gets last.
     """
     root = project_root()
     names = published()
@@ -96,29 +132,38 @@ def assemble(profile: Profile) -> Path:
             f"not run yet with profile {profile.name}: {', '.join(missing)}; "
             f"make book PROFILE={profile.address} runs them"
         )
-    chapters = root / "book" / "chapters"
-    shutil.rmtree(chapters, ignore_errors=True)
-    chapters.mkdir(parents=True)
-    for name in names:
-        shutil.copyfile(profile.results / "chapters" / f"{name}.ipynb", chapters / f"{name}.ipynb")
-        for kind in ("tables", "figures"):
-            source = profile.results / kind / name
-            if source.is_dir():
-                shutil.copytree(source, chapters / kind / name)
-    (chapters / "_cards.md").write_text(_cards(profile, names), encoding="utf-8")
-    answers = answers_table(profile.results, simulated=profile.simulated)
-    (chapters / "_answers.md").write_text(answers, encoding="utf-8")
-    (chapters / "_reference.md").write_text(_reference(), encoding="utf-8")
-    mathjax = root / "book" / "_static" / "mathjax"
-    mathjax.mkdir(parents=True, exist_ok=True)
+    laid = {f"{name}.ipynb": profile.results / "chapters" / f"{name}.ipynb" for name in names}
+    for kind in ("tables", "figures"):
+        for name in names:
+            found = (profile.results / kind / name).glob("*")
+            laid |= {f"{kind}/{name}/{path.name}": path for path in found}
+    chapters, mathjax = root / "book" / "chapters", root / "book" / "_static" / "mathjax"
+    texts = {
+        "_cards.md": _cards(profile, names),
+        "_answers.md": answers_table(profile.results, simulated=profile.simulated),
+        "_reference.md": _reference(),
+    }
+    for path in [p for p in chapters.rglob("*") if p.is_file()]:
+        if path.relative_to(chapters).as_posix() not in {*laid, *texts}:
+            path.unlink()
+    for name, source in laid.items():
+        _lay(chapters / name, source.read_bytes())
+    for name, text in texts.items():
+        _lay(chapters / name, text.encode())
     bundle = files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg.js"
-    shutil.copyfile(str(bundle), mathjax / "tex-svg.js")
+    _lay(mathjax / "tex-svg.js", bundle.read_bytes())
     config = read_yaml(root / "_config.yml")
-    config.setdefault("html", {})["announcement"] = _banner(profile)
+    config.setdefault("html", {})["announcement"] = _BANNER
     target = root / "_build" / "config.yml"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    _lay(target, yaml.safe_dump(config, sort_keys=False).encode())
     return target
+
+
+def _lay(path: Path, content: bytes) -> None:
+    """Write a file where it differs: Sphinx reads a page again when the file is newer."""
+    if not path.is_file() or path.read_bytes() != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def run_notes(profile: Profile) -> list[dict]:
@@ -150,7 +195,7 @@ def outside_references(html: Path) -> list[str]:
 
 def _sphinx(stage: Path, config: Path, *options: str) -> None:
     log = project_root() / "_build" / "build.log"
-    program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    program = [sys.executable, "-m", __name__]
     where = [str(project_root()), "--path-output", str(stage), "--config", str(config)]
     command = [*program, "build", *where, *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=project_root())
@@ -195,21 +240,39 @@ def _cards(profile: Profile, names: list[str]) -> str:
 
 def _reference() -> str:
     """Every module of the package with its public names, one section per wing."""
-    root = files("perturbcore")
+    root = Path(perturbcore.__file__).parent
     lines = ["## The front door\n", "| verb | what it does |", "|---|---|"]
     for verb, module in sorted(VERBS.items()):
-        thing = getattr(perturbcore, verb)
-        said = (thing.__doc__ or "").splitlines()[0]
-        kind = "class" if isinstance(thing, type) else "func"
-        lines.append(f"| {{py:{kind}}}`{verb} <{module}.{thing.__name__}>` | {said} |")
+        name = _NAMES.get(verb, verb)
+        tree = ast.parse(root.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text())
+        thing = next(n for n in tree.body if getattr(n, "name", "") == name)
+        kind = "class" if isinstance(thing, ast.ClassDef) else "func"
+        said = (ast.get_docstring(thing) or "").splitlines()[0]
+        lines.append(f"| {{py:{kind}}}`{verb} <{module}.{name}>` | {said} |")
     for wing in WINGS:
         about = import_module(f"perturbcore.{wing}").__doc__ or ""
         lines += [f"\n## {wing}\n", about.strip() + "\n", "```{eval-rst}"]
-        for path in sorted(Path(str(root), wing).rglob("*.py")):
-            parts = path.relative_to(str(root)).with_suffix("").parts
+        for path in sorted((root / wing).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
             if parts[-1] == "__init__" and re.search(r"^(def|class) ", path.read_text(), re.M):
                 parts = parts[:-1]  # a package that holds functions of its own
             if not any(part.startswith("_") for part in parts):
                 lines += [f".. automodule:: perturbcore.{'.'.join(parts)}", "   :members:"]
         lines.append("```")
     return "\n".join(lines) + "\n"
+
+
+def _jupyter_book() -> None:
+    from jupyter_book.cli.main import main
+    from sphinx.ext import viewcode
+
+    def missing(app, module: str) -> bool:
+        return not Path(app.outdir, "_modules", f"{module.replace('.', '/')}.html").is_file()
+
+    # a stage is kept while the code is the same; Sphinx would import every module to ask its date
+    viewcode.should_generate_module_page = missing
+    main()
+
+
+if __name__ == "__main__":
+    _jupyter_book()
