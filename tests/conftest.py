@@ -117,3 +117,34 @@ def tree(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("PERTURBCORE_ROOT", str(tmp_path))
     monkeypatch.delenv("PERTURBCORE_RESULTS", raising=False)
     return tmp_path
+
+
+SMALL = """\
+title: Small
+simulated: true
+datasets:
+  - name: simulated
+    options: {n_cell_lines: 1, n_perturbations: 60, n_genes: 150, n_batches: 3,
+              n_control_cells: 120, cells_per_perturbation: [12, 30], n_modules: 6}
+"""
+
+
+@pytest.fixture(scope="module")
+def study_of(tmp_path_factory):
+    """Make the study of a chapter on a small simulated screen; `more` of its profile, values."""
+    from perturbcore.book.inside import OpenChapter
+    from perturbcore.book.source import find_chapter
+    from perturbcore.book.study import Study
+    from perturbcore.core.profile import load_profile
+
+    folder = tmp_path_factory.mktemp("study")
+
+    def make(name: str, more: str, **given) -> Study:
+        (folder / "small.yml").write_text(SMALL + more)
+        chapter, profile = find_chapter(name), load_profile(folder / "small.yml")
+        values = {k: p.default for k, p in chapter.parameters.items()} | chapter.values(profile)
+        return Study(OpenChapter(name, profile, values | given), n_jobs=1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERTURBCORE_RESULTS", str(folder / "results"))
+        yield make

@@ -5,11 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import hypergeom
 
-from perturbcore.book.inside import OpenChapter
-from perturbcore.book.source import find_chapter
-from perturbcore.book.study import Study
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.profile import load_profile
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.data.sets.base import load
@@ -20,13 +16,7 @@ from perturbcore.report import cards, leaderboard, noise, pages
 from perturbcore.report.comparison import Comparison
 from perturbcore.score.evaluate import evaluate
 
-PROFILE = """
-title: Small
-simulated: true
-datasets:
-  - name: simulated
-    options: {n_cell_lines: 1, n_perturbations: 60, n_genes: 150, n_batches: 3,
-              n_control_cells: 120, cells_per_perturbation: [12, 30], n_modules: 6}
+MORE = """
 embeddings:
   - {name: Interactome, modality: Prior knowledge, builder: network, source: simulated, dim: 16}
   - {name: Text, modality: Prior knowledge, builder: text, source: simulated, dim: 16,
@@ -37,20 +27,8 @@ chapters:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    (folder / "small.yml").write_text(PROFILE)
-    patch = pytest.MonkeyPatch()
-    patch.setenv("PERTURBCORE_RESULTS", str(folder / "results"))
-    yield make(folder / "small.yml")
-    patch.undo()
-
-
-def make(path, **parameters):
-    profile = load_profile(path)
-    chapter = find_chapter("embedding_ranking")
-    values = {k: p.default for k, p in chapter.parameters.items()} | chapter.values(profile)
-    return Study(OpenChapter("embedding_ranking", profile, values | parameters), n_jobs=1)
+def study(study_of):
+    return study_of("embedding_ranking", MORE)
 
 
 def test_a_study_scores_embeddings_with_floor_ceiling_and_random(study):
@@ -67,11 +45,11 @@ def test_a_study_scores_embeddings_with_floor_ceiling_and_random(study):
     pd.testing.assert_frame_equal(study.claimed("embedding_ranking"), scores)
 
 
-def test_a_run_with_other_parameters_leaves_the_scores_of_the_book_alone(study):
+def test_a_run_with_other_parameters_leaves_the_scores_of_the_book_alone(study, study_of):
     before = pd.read_parquet(study.profile.results / "scores.parquet")
     folders = set()
     for k in (3, 4, 5, 6, 7):
-        aside = make(study.profile.path, k=[k])
+        aside = study_of("embedding_ranking", MORE, k=[k])
         aside._datasets = study._datasets
         scores = aside.evaluate("simulated", [KNN([k])], embeddings=study.embeddings("simulated"))
         assert (scores.loc[scores["predictor"] == "knn", "chosen"] == str(k)).all()

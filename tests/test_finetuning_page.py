@@ -4,11 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbcore.book.inside import OpenChapter
-from perturbcore.book.source import find_chapter
-from perturbcore.book.study import Study
 from perturbcore.core.errors import ParameterError
-from perturbcore.core.profile import load_profile
 from perturbcore.report.finetuning import page
 from perturbcore.report.finetuning.run import (
     NETWORKS,
@@ -19,13 +15,7 @@ from perturbcore.report.finetuning.run import (
     run_fine_tuning,
 )
 
-PROFILE = """
-title: Small
-simulated: true
-datasets:
-  - name: simulated
-    options: {n_cell_lines: 1, n_perturbations: 60, n_genes: 150, n_batches: 3, n_control_cells: 120,
-              cells_per_perturbation: [12, 30], n_modules: 6}
+MORE = """
 embeddings:
   - {name: Interactome, modality: Prior knowledge, builder: network, source: simulated, dim: 16}
   - {name: GNN, modality: Prior knowledge, builder: gnn, source: simulated, dim: 8, max_epochs: 4}
@@ -36,14 +26,8 @@ GRAPH = {"lrs": [0.01], "batch_sizes": [32], "epochs": 2, "patience": 1}
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    (folder / "small.yml").write_text(PROFILE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PERTURBCORE_RESULTS", str(folder / "results"))
-        profile = load_profile(folder / "small.yml")
-        values = {k: p.default for k, p in find_chapter("fine_tuning").parameters.items()}
-        yield Study(OpenChapter("fine_tuning", profile, values), n_jobs=1)
+def study(study_of):
+    return study_of("fine_tuning", MORE)
 
 
 @pytest.fixture(scope="module")

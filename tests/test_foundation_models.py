@@ -9,11 +9,7 @@ import pandas as pd
 import pytest
 from toys import SPECIAL, tokenizer_of
 
-from perturbcore.book.inside import OpenChapter
-from perturbcore.book.source import find_chapter
-from perturbcore.book.study import Study
 from perturbcore.core.errors import DownloadError, InputError, ParameterError
-from perturbcore.core.profile import load_profile
 from perturbcore.data import catalogue
 from perturbcore.embeddings.build import build_all
 from perturbcore.embeddings.language_model import language_model, token_vectors
@@ -295,13 +291,7 @@ def test_the_share_of_right_comparisons_of_each_perturbation():
     assert whole == pytest.approx(auroc_within(label, score, gene))
 
 
-PROFILE = """
-title: Small
-simulated: true
-datasets:
-  - name: simulated
-    options: {n_cell_lines: 1, n_perturbations: 60, n_genes: 150, n_batches: 3,
-              n_control_cells: 120, cells_per_perturbation: [12, 30], n_modules: 6}
+MORE = """
 embeddings:
   - {name: Interactome, builder: network, source: simulated, dim: 16}
   - {name: Annotation, builder: annotation, source: simulated, dim: 16}
@@ -312,12 +302,8 @@ chapters: {foundation_models: {k: [5, 10]}}
 """
 
 
-def test_what_is_added_to_all_knowledge_and_to_whom(tmp_path, monkeypatch):
-    monkeypatch.setenv("PERTURBCORE_RESULTS", str(tmp_path / "results"))
-    (tmp_path / "small.yml").write_text(PROFILE)
-    profile, chapter = load_profile(tmp_path / "small.yml"), find_chapter("foundation_models")
-    values = {k: p.default for k, p in chapter.parameters.items()} | chapter.values(profile)
-    study = Study(OpenChapter("foundation_models", profile, values), n_jobs=1)
+def test_what_is_added_to_all_knowledge_and_to_whom(study_of):
+    study = study_of("foundation_models", MORE)
     f = page.score_foundation(
         study, "simulated", foundation=["Text", "Gone"], controls={"Text": "Sequence"}, k=[5, 10],
         n_components=10, inner_folds=3,

@@ -15,28 +15,13 @@ from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue
 from perturbcore.data.authors.layout import REPOSITORY
 from perturbcore.data.sets.base import Dataset
+from perturbcore.report.text import HEADINGS
 from perturbcore.score.metrics.registry import metric, metrics_of
 from perturbcore.score.task import task_of
 
-BENCHMARK_COLUMNS = {
-    "task": "Task",
-    "baseline": "Instead",
-    "ours_seconds": "Seconds",
-    "baseline_seconds": "Instead, seconds",
-    "ratio": "Ratio",
-    "ours_peak_mb": "Peak MB",
-    "baseline_peak_mb": "Instead, peak MB",
-    "agreement": "Agreement",
-}
+BENCHMARK_COLUMNS = HEADINGS["benchmarks"]
 METRIC_COLUMNS = "task name label better bounds formula reference function".split()
-FILE_COLUMNS = {
-    "name": "File",
-    "licence": "Licence",
-    "terms": "Terms",
-    "megabytes": "MB",
-    "sha256": "sha256",
-    "where": "Repository @ commit: path",
-}
+FILE_COLUMNS = HEADINGS["files"]
 
 
 def metric_table() -> pd.DataFrame:

@@ -13,7 +13,7 @@ from perturbcore.models.simple.label_logistic import LabelLogistic
 from perturbcore.models.simple.labels import LabelKNN
 from perturbcore.report.comparison import Comparison, predictor_agreement
 from perturbcore.report.paired import REPEATED
-from perturbcore.report.text import listed, percent
+from perturbcore.report.text import HEADINGS, listed, percent
 from perturbcore.score.metrics.registry import metric as find_metric
 from perturbcore.score.task import task_of
 
@@ -24,33 +24,9 @@ VISIBLE = 0.25
 # a difference of F1 below this is not worth an explanation
 NOTABLE = 0.005
 
-FAMILIES = {
-    "modality": "Family",
-    "n": "Embeddings",
-    "method": "Best",
-    "value": "Its score",
-    "median": "Median",
-    "over_random": "Best over random",
-    "over_floor": "Best over Train Mean",
-    "p_random": "p against random",
-    "p_floor": "p against Train Mean",
-}
-LINES = {
-    "method": "Method",
-    "modality": "Modality",
-    "cell_line": "Cell line",
-    "logistic": "Logistic",
-    "knn": "kNN",
-}
-LABELS = {
-    "cell_line": "Cell line",
-    "perturbations": "Perturbations",
-    "genes": "Genes",
-    "share": "Share not 0",
-    "median": "Not 0 in the median perturbation",
-    "none": "Perturbations without any",
-    "constant": "Genes with one class only",
-}
+FAMILIES = HEADINGS["families"]
+LINES = HEADINGS["labels by line"]
+LABELS = HEADINGS["labels"]
 
 
 @dataclass(frozen=True, eq=False)

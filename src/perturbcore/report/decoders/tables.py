@@ -9,28 +9,10 @@ from perturbcore.data.responses import cell_lines
 from perturbcore.models.decoders.distributions import METRICS
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.decoders.run import COSTS, SHIFTED, UNCHANGED, DecoderRun
+from perturbcore.report.text import HEADINGS
 
-SCORE_COLUMNS = {
-    "data": "Data",
-    "method": "Method",
-    "value": "L2",
-    "low": "95 % low",
-    "high": "high",
-    "gain": "Gain over kNN",
-    "gain_low": "95 % low",
-    "gain_high": "high",
-    "p_holm": "p (Holm)",
-    "wins": "Beats kNN on (share)",
-}
-DISTRIBUTION_COLUMNS = {
-    "method": "Cells",
-    "energy": METRICS["energy"],
-    "unexplained": "Share of unchanged controls",
-    "gain": "Closer than shifted controls by",
-    "low": "95 % low",
-    "high": "high",
-    **{name: METRICS[name] for name in ("mmd", "energy_genes", "variance_ratio")},
-}
+SCORE_COLUMNS = HEADINGS["decoders"]
+DISTRIBUTION_COLUMNS = HEADINGS["distributions"]
 
 
 def score_table(run: DecoderRun) -> pd.DataFrame:

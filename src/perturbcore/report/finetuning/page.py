@@ -5,31 +5,14 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from perturbcore.report import comparison
 from perturbcore.report.figures.style import colour, legend_of, marker
 from perturbcore.report.finetuning.run import FineTuningRun
-from perturbcore.report.text import listed, plural, signed
+from perturbcore.report.text import HEADINGS, listed, plural, signed
 
 FROZEN = ("knn", "kernel", "lasso", "ridge")  # predictors that leave a representation as it is
-_GAINS = ("value", "gain", "low", "high", "p_holm", "verdict", "seconds")
-GAIN_COLUMNS = {
-    "data": "Data",
-    "embedding": "Representation",
-    "predictor": "Use",
-    "reference": "kNN, frozen",
-    **{name: comparison.GAIN_COLUMNS[name] for name in _GAINS},
-}
-NETWORK_COLUMNS = {
-    "embedding": "Network",
-    "learnt": "Learnt from",
-    "quality": "How well",
-    "seconds": "Seconds, once",
-}
-_RANKED = ("method", "modality", "value", "low", "high", "gap_closed", "behind", "p_best")
-RANK_COLUMNS = {
-    **{name: comparison.RANKING_COLUMNS[name] for name in _RANKED},
-    "seconds": "Seconds per fold and line",
-}
+GAIN_COLUMNS = HEADINGS["fine-tuning"]
+NETWORK_COLUMNS = HEADINGS["networks"]
+RANK_COLUMNS = HEADINGS["fine-tuned ranking"]
 
 
 def gains(run: FineTuningRun) -> pd.DataFrame:

@@ -8,32 +8,11 @@ from matplotlib.figure import Figure
 
 from perturbcore.report.figures.style import colour
 from perturbcore.report.fusion.scores import FusionScores
-from perturbcore.report.text import MISSING, duration, listed, signed
+from perturbcore.report.text import HEADINGS, MISSING, duration, listed, signed
 
-PART_COLUMNS = {
-    "kind": "Predictor",
-    "what": "What is added",
-    "value": "Score",
-    "reference": "Reference",
-    "gain": "Gain",
-    "low": "95 % low",
-    "high": "high",
-    "p_holm": "p (Holm)",
-    "verdict": "Verdict",
-}
-TITLES = {
-    "knn": "kNN",
-    "kernel": "kernel smoother",
-    "mixed": "mixed model",
-    "ridge": "kernel ridge",
-}
-ABLATION_COLUMNS = {
-    "source": "Source",
-    "alone": "Alone",
-    "without": "All but it",
-    "all": "All",
-    "lost": "Lost without it",
-}
+PART_COLUMNS = HEADINGS["parts"]
+TITLES = HEADINGS["predictors of fusion"]
+ABLATION_COLUMNS = HEADINGS["ablation"]
 UNDECIDED = {"tie": "they cannot be told apart", "undecidable": "one fold cannot tell them apart"}
 
 

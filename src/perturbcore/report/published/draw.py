@@ -12,21 +12,10 @@ from perturbcore.data.published.tables import Published
 from perturbcore.report import figures, pages
 from perturbcore.report.figures.style import colour, marker
 from perturbcore.report.published.figures import FIGURES, FigureData, at_hand, figure_data
-from perturbcore.report.text import listed, percent
+from perturbcore.report.text import HEADINGS, listed, percent
 
-AXIS = {
-    "L2": "L2 error (lower is better)",
-    "f1_score": "Macro F1 (higher is better)",
-    "discrimination_score_l1": "Discrimination (higher is better)",
-    "overlap_at_N": "Overlap of DE genes (higher is better)",
-    "mae": "Mean absolute error (lower is better)",
-}
-METRIC_NAMES = {
-    "f1_score": "macro F1",
-    "discrimination_score_l1": "discrimination",
-    "overlap_at_N": "overlap",
-    "mae": "MAE",
-}
+AXIS = HEADINGS["axes of published figures"]
+METRIC_NAMES = HEADINGS["published metrics"]
 
 
 def draw(data: FigureData) -> Figure:
