@@ -195,10 +195,10 @@ def _tidy(notebook, facts: dict) -> None:
         papermill.pop(key, None)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
-        # times of a run, which a reworded chapter would not have
-        for key in ("papermill", "execution"):
-            cell.metadata.pop(key, None)
         tags = cell.metadata.get("tags", [])
+        # a reworded chapter would not have the times of its run
+        for key in ("papermill", "execution", *([] if tags else ["tags"])):
+            cell.metadata.pop(key, None)
         as_is = any(tag.startswith(("show-input", "hide-", "remove-")) for tag in tags)
         if cell.cell_type != "code" or as_is:
             continue
