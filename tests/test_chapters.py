@@ -171,39 +171,32 @@ def test_a_run_publishes_an_executed_notebook_with_its_provenance(tree):
     assert (tree / "results/demo/figures/first/line.svg").read_text().count("<svg") == 1
 
 
-def without_figure(tree):
-    """Take the figure out of the first chapter: kernels that draw nothing start faster."""
+def test_a_sweep_keeps_every_run_in_a_folder_of_its_own(tree):
     path = tree / "notebooks" / "first.py"
     head, rest = path.read_text().split("# %% mystnb")
+    # kernels that draw nothing start faster
     path.write_text(head + "# %%\nimport pandas as pd\n" + rest.split("import pandas as pd\n")[1])
-
-
-def by_papermill(tree, k):
-    plain = tree / "plain.ipynb"
-    nbformat.write(find_chapter("first").notebook, plain)
-    out = tree / f"sweep-{k}.ipynb"
-    return papermill.execute_notebook(plain, out, {"k": k}, progress_bar=False)
-
-
-def by_command(tree, k):
-    assert main(["run", "first", "-p", "k", str(k)]) == 0
-    return nbformat.read(next((tree / "results/demo/runs").glob("*/*.ipynb")), as_version=4)
-
-
-@pytest.mark.parametrize("run, n", [(by_papermill, 5), (by_command, 2)])
-def test_a_sweep_keeps_every_run_in_a_folder_of_its_own(tree, run, n):
-    without_figure(tree)
-    book = run_for_book(find_chapter("first"), load_profile("demo"))
-    results = tree / "results/demo"
+    chapter, results = find_chapter("first"), tree / "results/demo"
+    book = run_for_book(chapter, load_profile("demo"))
     before = (book.read_text(), (results / "tables/first/values.csv").read_text())
-    notebooks = [run(tree, k) for k in range(1, n + 1)]
+    plain, out = tree / "plain.ipynb", tree / "out.ipynb"
+    nbformat.write(chapter.notebook, plain)
+    # by papermill, which hands lists over as text, and by the command
+    swept = [
+        papermill.execute_notebook(plain, out, {"k": k, "grid": "[4]"}, progress_bar=False)
+        for k in (1, 2, 3)
+    ]
+    assert main(["run", "first", "-p", "k", "4"]) == 0
+    swept.append(nbformat.read(next((results / "runs").glob("*/*.ipynb")), as_version=4))
     tables = sorted((results / "runs").glob("first-*/tables/first/values.csv"))
-    assert sorted(pd.read_csv(t)["value"].iloc[-1] for t in tables) == list(range(1, n + 1))
+    assert sorted(pd.read_csv(t)["value"].iloc[-1] for t in tables) == [1, 2, 3, 4]
     assert before == (book.read_text(), (results / "tables/first/values.csv").read_text())
     # each says on its page where its own are
-    said = [json.dumps(n) for n in notebooks]
+    said = [json.dumps(n) for n in swept]
     assert all("Other values than the book's" in s and "runs/first-" in s for s in said)
-    assert "Other values" not in before[0]
+    assert "Other values" not in before[0] and "k is 3 grid is [4.0]" in said[2]
+    with pytest.raises(PapermillExecutionError, match="unknown parameter neighbours"):
+        papermill.execute_notebook(plain, out, {"neighbours": 3}, progress_bar=False)
 
 
 def test_a_failed_chapter_is_shown_kept_aside_and_never_published(tree):
@@ -271,17 +264,6 @@ def test_a_running_chapter_checks_what_anyone_passed(tree):
         open_chapter("first", running(k="three"))
     with pytest.raises(ParameterError, match="no profile named 'dmeo'"):
         open_chapter("first", running(profile="dmeo"))
-
-
-def test_plain_papermill_runs_the_plain_notebook_and_is_refused_too(tree):
-    path = tree / "notebooks" / "first.py"
-    path.write_text(path.read_text().split("# %% mystnb")[0])
-    plain, out = tree / "plain.ipynb", tree / "out.ipynb"
-    nbformat.write(find_chapter("first").notebook, plain)
-    papermill.execute_notebook(plain, out, {"k": 3, "grid": "[4]"}, progress_bar=False)
-    assert "k is 3 grid is [4.0]" in out.read_text()
-    with pytest.raises(PapermillExecutionError, match="unknown parameter neighbours"):
-        papermill.execute_notebook(plain, out, {"neighbours": 3}, progress_bar=False)
 
 
 def test_a_book_is_not_assembled_from_chapters_that_were_not_run(tree):
