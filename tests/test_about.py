@@ -46,7 +46,7 @@ def test_defaults_are_those_of_the_signature_with_their_meaning():
     grid = about.defaults(["perturbcore.models.simple.knn.KNN:grid"]).iloc[0]
     assert grid["default"] == "20, 40, 60, 80, 100" and grid["meaning"].startswith("Candidate k")
     pair = about.defaults(["perturbcore.data.folds.assign_folds:seed"]).iloc[0]
-    assert pair["meaning"] == "Seed of the permutation."
+    assert pair["meaning"] == "Of the permutation."
     with pytest.raises(ParameterError, match="perturbcore.data.effects has no 'ba_ete'"):
         about.defaults(["perturbcore.data.effects.ba_ete"])
     with pytest.raises(ParameterError, match="no parameter 'controls'; it has: screen, control"):
@@ -86,7 +86,7 @@ def test_a_simulation_says_how_it_was_made():
     table = about.simulation_table(load("simulated", **sizes)).set_index("parameter")
     assert table.loc["n_genes", "value"] == "80" and table.loc["seed", "value"] == "0"
     assert table.loc["n_modules", "value"] == "25"
-    assert table.loc["n_batches", "meaning"].startswith("Batches in each cell line")
+    assert table.loc["n_batches", "meaning"].startswith("In each cell line")
     with pytest.raises(InputError, match="'x' was not simulated here"):
         about.simulation_table(Dataset("x", "X", "lfc", pd.DataFrame()))
 

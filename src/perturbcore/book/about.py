@@ -95,7 +95,7 @@ def _meaning(function, parameter: str) -> str:
         r"\n(?:Parameters|Attributes)\n-+\n(.*?)(?=\n\n?\w[\w ]*\n-+\n|\Z)", text, re.S
     )
     found = [e.partition("\n") for e in re.split(r"\n(?=\S)", section[1])] if section else []
-    names = r"`([\w,\s]+)`(?: \([^)]*\))?:\s"
+    names = r"`([\w,\s]+)`(?:\s\([^)]*\)|\sin\s\[[^:]*)?:\s"
     end = rf"(?=[;,.]\s+{names.replace('(', '(?:', 1)}|\.\s+Returns\b|\n\n|\Z)"
     inline = re.findall(rf"{names}(.+?){end}", text, re.S)
     found += [(names, "", f"{said[0].upper()}{said[1:].rstrip('.')}.") for names, said in inline]
