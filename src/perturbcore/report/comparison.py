@@ -273,9 +273,14 @@ class Comparison(PairedScores):
         said = f"{rivals}{floor}."
         return said[0].upper() + said[1:]
 
+    def tied_said(self) -> str:
+        """Say in brackets how many others cannot be told apart from the best."""
+        ties = self.ties()
+        return f" ({len(ties)} {plural(ties, 'other ties', 'others tie')} with it)" if ties else ""
+
     def one_line(self) -> str:
         """Condense the answer to one sentence."""
-        n, unproven, ties, best = len(self.competitors), self.unproven(), self.ties(), self.best
+        n, unproven, best = len(self.competitors), self.unproven(), self.best
         if best in unproven:
             return (
                 f"No {self.noun} can be shown to beat the Train Mean ({self.label} "
@@ -283,11 +288,11 @@ class Comparison(PairedScores):
                 f"reaches {self.means[best]:.2f}, the ceiling lies at "
                 f"{self.means[self.ceiling]:.2f}."
             )
-        tied = f" ({len(ties)} {plural(ties, 'other ties', 'others tie')} with it)" if ties else ""
         rest = f"{len(unproven)} of {n} cannot be shown to beat the Train Mean"
         if not unproven:
             rest = f"all {n} beat the Train Mean" if n > 1 else "it beats the Train Mean"
-        return f"{best} {self.about(best)} is best of {n}{tied} and {self.gap_said()}; {rest}."
+        lead = f"{best} {self.about(best)} is best of {n}{self.tied_said()}"
+        return f"{lead} and {self.gap_said()}; {rest}."
 
     def reading(self) -> str:
         """Say what floor and ceiling mean: what is there to be learnt beyond the Train Mean."""
@@ -337,7 +342,9 @@ def three_sentences(
     where = "on simulated cells with known truth" if simulated else "on real cells"
     floor = f"where the Train Mean reaches {c.means[c.floor]:.3f}"
     score = f"{c.label} {c.score_said(c.best)}, {floor}"
-    first = f"{c.best} {c.about(c.best)} predicts unseen perturbations best: {score}."
+    first = (
+        f"{c.best} {c.about(c.best)} predicts unseen perturbations best{c.tied_said()}: {score}."
+    )
     if c.best in c.unproven():
         first = (
             "no embedding can be shown to predict unseen perturbations better than the Train Mean; "
