@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import struct
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from anndata import AnnData
 
 from perturbcore.book.study import Study
 from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.core.profile import load_profile
 from perturbcore.data.folds import add_folds, check_leakage
 from perturbcore.data.responses import make_responses
 from perturbcore.data.sets._rstrings import read_string_lists
@@ -270,10 +272,11 @@ def test_label_counts_by_hand():
 
 @pytest.mark.parametrize("task", ["deg", "deg_pairs"])
 def test_classifier_comes_first_and_effects_are_refused(task):
-    options = dict(k=[3], C=[1.0], max_iter=5)
-    assert [m.name for m in models_of(Study, task, **options)] == ["logistic", "knn"]
+    study, options = SimpleNamespace(profile=load_profile("demo")), dict(k=[3], C=[1.0], max_iter=5)
+    study.models = partial(Study.models, study)
+    assert [m.name for m in models_of(study, task, **options)] == ["logistic", "knn"]
     with pytest.raises(ParameterError, match="has no labels"):
-        models_of(Study, "lfc", **options)
+        models_of(study, "lfc", **options)
 
 
 # ---- the simulated genetic screen with labels, and the experimental error of a data set
