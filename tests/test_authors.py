@@ -11,20 +11,12 @@ from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.data.authors.layout import LAYOUTS, present
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.folds import check_leakage
-from perturbcore.data.published.tables import SCORE_COLUMNS, Published, load_published, medians
 from perturbcore.embeddings.authors import list_embeddings, read_embeddings
 from perturbcore.embeddings.build import build, build_all
 from perturbcore.embeddings.sources import BuildContext
 from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.reproduction.benchmark import protocol_of, reproduce, score_dataset
-from perturbcore.report.reproduction.compare import (
-    agreement,
-    compare,
-    counts,
-    published_names,
-    verdict,
-)
 from perturbcore.report.reproduction.fixture import write_fixture
 from perturbcore.report.reproduction.reference import against_sklearn, plain_metrics
 
@@ -377,64 +369,3 @@ def test_what_is_absent_is_left_out_and_named(copy):
     assert "STRING WaveGC" not in set(done.scores["embedding"])
     with pytest.raises(InputError, match="none of the authors' data"):
         reproduce(root=copy / "nowhere")
-
-
-# --- beside the published scores
-
-
-def published_of(scores, shift):
-    """Published rows made from our own, moved by `shift`."""
-    rows = published_names(scores).dropna(subset="value")
-    about = dict(method="x", perturbation_set="full", source="test")
-    rows = rows.assign(value=rows["value"] + shift, **about)
-    return Published(rows[SCORE_COLUMNS], None, "folds")
-
-
-def test_every_row_meets_its_published_one(root):
-    done = small(root, folds=[0, 1])
-    other = published_of(done.scores, 0.25)
-    table = compare(done.scores, other)
-    assert (table["status"] == "both").all()
-    np.testing.assert_allclose(table["difference"], -0.25)
-    # a constant has no correlation: 0 here, missing there, no row in the table
-    undefined = (table["display"] == "No Change") & (table["metric"] == "Pearson")
-    assert not undefined.any()
-    summary = agreement(table)
-    assert summary["largest"].max() == pytest.approx(0.25) and (summary["rows"] == 2).all()
-    assert "0 of" in verdict(table) and "0.25" in verdict(table)
-    fewer = Published(other.scores[other.scores["fold"] == 0], None, "folds")
-    assert set(compare(done.scores, fewer)["status"]) == {"both", "not published"}
-
-
-def test_medians_are_compared_with_medians(root):
-    done = small(root, folds=[0, 1, 2], embeddings=["STRING WaveGC", "GenotypeVAE"])
-    table = compare(done.scores, medians())
-    both = table[(table["status"] == "both") & (table["metric"] == "L2")]
-    assert {"STRING WaveGC", "GenotypeVAE", "Train Mean", "Random Embeddings"} <= set(
-        both["display"]
-    )
-    assert (both["fold"] == -1).all() and (both["n"] == 3).all()
-    one = both[(both["display"] == "STRING WaveGC") & (both["predictor"] == "knn")].iloc[0]
-    own = done.scores.query(
-        "embedding == 'STRING WaveGC' and predictor == 'knn' and metric == 'L2'"
-    )
-    assert one["reproduced"] == pytest.approx(own["value"].median())
-    assert one["published"] == pytest.approx(4.660, abs=1e-3)  # K-562, Figure 1
-    assert counts(table)["rows"].sum() == (table["metric"] == "L2").sum()
-
-
-@pytest.mark.mirror
-def test_published_rows_have_the_names_that_the_layout_gives(mirror):
-    """Scores under our names for the files of the layout find every published row."""
-    published = load_published()
-    assert published.level == "folds"
-    for dataset in ("essential", "norman", "sciplex"):
-        rows = published.scores.query(
-            f"dataset == '{dataset}' and task == 'lfc' and perturbation_set == 'full' and "
-            "predictor in ['knn', 'lasso', 'train_mean', 'no_change']"
-        )
-        alone = rows["predictor"].isin(["train_mean", "no_change"])
-        table = compare(rows.assign(embedding=rows["display"].mask(alone, "")), published)
-        both = table[table["status"] == "both"]
-        assert len(both) == len(table) > 100
-        np.testing.assert_allclose(both["difference"], 0)

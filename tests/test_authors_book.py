@@ -20,7 +20,7 @@ from perturbcore.core.errors import InputError
 from perturbcore.core.profile import load_profile
 from perturbcore.data.authors.layout import LAYOUTS, VARIABLE
 from perturbcore.data.authors.read import read_control_profiles
-from perturbcore.data.published.tables import Published
+from perturbcore.data.published.tables import SCORE_COLUMNS, Published, load_published, medians
 from perturbcore.data.sets.base import load
 from perturbcore.models.fusion.transformer import validation_rows
 from perturbcore.models.simple.linear import Linear
@@ -28,7 +28,14 @@ from perturbcore.models.simple.space import Space
 from perturbcore.report.fusion.scores import control_profiles, fusion_transformers
 from perturbcore.report.reproduction import page
 from perturbcore.report.reproduction.benchmark import Benchmark, score_dataset
-from perturbcore.report.reproduction.compare import compare, other_data, published_names, verdict
+from perturbcore.report.reproduction.compare import (
+    agreement,
+    compare,
+    counts,
+    other_data,
+    published_names,
+    verdict,
+)
 from perturbcore.report.reproduction.error import seed_spread
 from perturbcore.report.reproduction.fixture import write_fixture
 
@@ -120,6 +127,7 @@ def study(root, tmp_path, monkeypatch):
 
 
 UNITS = dict(cell_lines=["K-562"], folds=[0], estimators=["knn"], progress=False)
+SMALL = UNITS | dict(embeddings=["STRING WaveGC"])
 
 
 def test_embeddings_of_unknown_name_are_named_neutral_and_checked_first(root, study, tmp_path):
@@ -169,16 +177,17 @@ def test_a_study_and_the_reproduction_give_one_number_for_one_unit(root, study):
 # --- beside the published scores
 
 
-def published_of(done, **about):
+def published_of(done, shift=0.0):
+    """Published rows made from our own, moved by `shift`."""
     rows = published_names(done.scores).dropna(subset="value")
-    rows = rows.assign(method="x", perturbation_set="full", source="test", **about)
-    return Published(rows, None, "folds")
+    rows = rows.assign(value=rows["value"] + shift, method="x", perturbation_set="full")
+    return Published(rows.assign(source="test")[SCORE_COLUMNS], None, "folds")
 
 
 @pytest.fixture
 def as_published(root, monkeypatch):
     """Scores of files whose counts are the published ones."""
-    done = score_dataset("essential", root, embeddings=["STRING WaveGC"], **UNITS)
+    done = score_dataset("essential", root, **SMALL)
     counts = dict(genes=200, perturbations={"K-562": 176})
     monkeypatch.setitem(
         LAYOUTS, "essential", SimpleNamespace(**vars(LAYOUTS["essential"]) | counts)
@@ -194,8 +203,8 @@ def test_the_published_files_are_known_by_counts_and_by_what_no_seed_moves(as_pu
     assert "2 of 2 published L2" in verdict(
         table[table["display"].isin(["Train Mean", "No Change"])]
     )
-    moved = theirs.scores["value"] + (theirs.scores["predictor"] == "train_mean") * 0.02
-    other = other_data(done, compare(done.scores, published_of(done, value=moved)))
+    theirs.scores["value"] += (theirs.scores["predictor"] == "train_mean") * 0.02
+    other = other_data(done, compare(done.scores, theirs))
     assert other == {"essential": "L2 of Train Mean differs by up to 0.02"}
     said = verdict(table, other)
     assert said.startswith("These are other data") and "reproduced" not in said
@@ -242,6 +251,60 @@ def test_lasso_stops_at_the_published_tolerance_or_solves_it():
         tight = Lasso(alpha, tol=1e-12, max_iter=10**6).fit(X[:45], Y[:45])
         np.testing.assert_allclose(one, tight.predict(X[45:]), atol=1e-5)
         assert 1e-4 < np.abs(two - one).max() < 0.01 * np.abs(one).max()
+
+
+def test_every_row_meets_its_published_one(root):
+    done = score_dataset("essential", root, **SMALL | dict(folds=[0, 1]))
+    other = published_of(done, 0.25)
+    table = compare(done.scores, other)
+    assert (table["status"] == "both").all()
+    np.testing.assert_allclose(table["difference"], -0.25)
+    # a constant has no correlation: 0 here, missing there, no row in the table
+    undefined = (table["display"] == "No Change") & (table["metric"] == "Pearson")
+    assert not undefined.any()
+    summary = agreement(table)
+    assert summary["largest"].max() == pytest.approx(0.25) and (summary["rows"] == 2).all()
+    assert "0 of" in verdict(table) and "0.25" in verdict(table)
+    fewer = Published(other.scores[other.scores["fold"] == 0], None, "folds")
+    assert set(compare(done.scores, fewer)["status"]) == {"both", "not published"}
+
+
+def test_medians_are_compared_with_medians(root):
+    done = score_dataset(
+        "essential",
+        root,
+        **SMALL | dict(folds=[0, 1, 2], embeddings=["STRING WaveGC", "GenotypeVAE"]),
+    )
+    table = compare(done.scores, medians())
+    both = table[(table["status"] == "both") & (table["metric"] == "L2")]
+    assert {"STRING WaveGC", "GenotypeVAE", "Train Mean", "Random Embeddings"} <= set(
+        both["display"]
+    )
+    assert (both["fold"] == -1).all() and (both["n"] == 3).all()
+    one = both[(both["display"] == "STRING WaveGC") & (both["predictor"] == "knn")].iloc[0]
+    own = done.scores.query(
+        "embedding == 'STRING WaveGC' and predictor == 'knn' and metric == 'L2'"
+    )
+    assert one["reproduced"] == pytest.approx(own["value"].median())
+    assert one["published"] == pytest.approx(4.660, abs=1e-3)  # K-562, Figure 1
+    assert counts(table)["rows"].sum() == (table["metric"] == "L2").sum()
+
+
+@pytest.mark.mirror
+def test_published_rows_have_the_names_that_the_layout_gives(mirror):
+    """Scores under our names for the files of the layout find every published row."""
+    published = load_published()
+    assert published.level == "folds"
+    for dataset in ("essential", "norman", "sciplex"):
+        rows = published.scores.query(
+            f"dataset == '{dataset}' and task == 'lfc' and perturbation_set == 'full' and "
+            "predictor in ['knn', 'lasso', 'train_mean', 'no_change']"
+        )
+        alone = rows["predictor"].isin(["train_mean", "no_change"])
+        table = compare(rows.assign(embedding=rows["display"].mask(alone, "")), published)
+        both = table[table["status"] == "both"]
+        assert len(both) == len(table) > 100
+        np.testing.assert_allclose(both["difference"], 0)
 
 
 def test_choices_name_every_choice_with_the_published_default():

@@ -1,6 +1,4 @@
-import hashlib
 import shutil
-from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -10,13 +8,10 @@ import scanpy as sc
 import scipy.sparse as sp
 
 from perturbcore.book.cli import main
-from perturbcore.core.errors import DownloadError, InputError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.authors.layout import (
     LAYOUTS,
-    REPOSITORY,
     VARIABLE,
-    data_root,
-    fetch_authors_data,
 )
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.authors.write import norman_folds
@@ -385,88 +380,3 @@ def test_plain_metrics_of_a_case_done_by_hand():
     found = plain_metrics(Y, np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 4.0]]))
     assert found["L2"] == pytest.approx((5 + 1) / 2) and found["MSE"] == pytest.approx(26 / 6)
     assert found["MAE"] == pytest.approx(8 / 6) and np.isnan(found["Pearson"])
-
-
-# --- download
-
-
-class Host:
-    """Stand for the data's host: files with size and checksum, and a record of what was asked."""
-
-    def __init__(self, files, wrong=()):
-        self.files, self.wrong, self.asked = files, set(wrong), []
-
-    def dataset_info(self, repo_id, revision=None, files_metadata=False):
-        assert repo_id == REPOSITORY and files_metadata
-        siblings = [
-            SimpleNamespace(rfilename=n, size=len(c), lfs={"sha256": hashlib.sha256(c).hexdigest()})
-            for n, c in self.files.items()
-        ]
-        licence = {"license": "cc-by-nc-4.0"}
-        return SimpleNamespace(sha="abc123", siblings=siblings, card_data=licence)
-
-    def hf_hub_download(self, repo_id, filename, *, repo_type, revision, local_dir):
-        assert (repo_id, repo_type, revision) == (REPOSITORY, "dataset", "abc123")
-        self.asked.append(filename)
-        path = local_dir / filename
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"cut off" if filename in self.wrong else self.files[filename])
-
-
-FILES = {
-    LAYOUTS["norman"].files["lfc"]: b"norman",
-    "gene_embeddings/ESM2_(D=1280).h5ad": b"esm2" * 9,
-    "essential/raw_data.h5ad": b"not a file the readers open",
-}
-
-
-def test_download_says_size_and_licence_fetches_what_is_read_and_does_not_fetch_twice(
-    tmp_path, capsys, monkeypatch
-):
-    monkeypatch.delenv(VARIABLE, raising=False)
-    host, folder = Host(FILES), tmp_path / "paper"
-    assert fetch_authors_data(folder, client=host, progress=False) == folder
-    said = capsys.readouterr().err
-    assert "cc-by-nc-4.0" in said and "2 files, 2 to download" in said
-    assert sorted(host.asked) == sorted(list(FILES)[:2])
-    assert (folder / list(FILES)[1]).read_bytes() == FILES[list(FILES)[1]]
-    host.asked.clear()
-    fetch_authors_data(folder, client=host, progress=False)
-    assert not host.asked and "0 to download" in capsys.readouterr().err
-    # a cut-off file is seen and fetched again, the other is kept
-    (folder / list(FILES)[0]).write_bytes(b"nor")
-    fetch_authors_data(folder, client=host, progress=False)
-    assert host.asked == [list(FILES)[0]]
-
-
-def test_download_refuses_what_is_not_the_stated_file(tmp_path, monkeypatch):
-    monkeypatch.delenv(VARIABLE, raising=False)
-    name = list(FILES)[1]
-    with pytest.raises(DownloadError, match="not the file the host states"):
-        fetch_authors_data(tmp_path, client=Host(FILES, wrong=[name]), progress=False)
-    assert not (tmp_path / name).exists() and (tmp_path / list(FILES)[0]).exists()
-    with pytest.raises(DownloadError, match="were they renamed"):
-        fetch_authors_data(tmp_path, client=Host({"other.txt": b"x"}), progress=False)
-
-    class Away:
-        def dataset_info(self, *args, **kwargs):
-            raise OSError("no connection")
-
-    with pytest.raises(DownloadError, match=f"no connection.*{VARIABLE}"):
-        fetch_authors_data(tmp_path, client=Away(), progress=False)
-
-
-def test_a_copy_on_disk_is_used_without_a_download(root, monkeypatch, capsys, tmp_path):
-    monkeypatch.setenv(VARIABLE, str(root))
-    assert fetch_authors_data(client=Host({})) == root == data_root()
-    assert "nothing is downloaded" in capsys.readouterr().out
-    assert main(["data", "fetch", REPOSITORY]) == 0
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "no"))
-    assert main(["data", "fetch", REPOSITORY]) == 2
-
-
-def test_without_the_client_library_the_message_says_how_to_install_it(tmp_path, monkeypatch):
-    monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(DownloadError, match="pip install huggingface_hub"):
-        fetch_authors_data(tmp_path)
