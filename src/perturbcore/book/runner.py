@@ -72,13 +72,12 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     failed.unlink(missing_ok=True)
-    began, stamp = record(), code_stamp(chapter, profile)
+    facts = _facts(chapter, profile, values)
     clock = time.perf_counter()
     try:
         _execute(chapter, values, partial)
         executed = nbformat.read(partial, as_version=4)
         _gate(chapter, executed)
-        facts = _facts(chapter, profile, values) | began | {"stamp": stamp}
         facts["seconds"] = round(time.perf_counter() - clock, 1)
         _publish(executed, facts, partial, note)
         os.replace(partial, target)

@@ -143,9 +143,6 @@ def _paper_verbs(verb) -> None:
     v.add_argument("--seed", type=int, default=0)
     v.add_argument("--task", action="append", choices=["lfc", "deg"], help="repeatable")
 
-    v = verb(paper.fetch)
-    v.add_argument("--root", type=Path, help="folder to put them; data/paper by default")
-
 
 def _raw_options(verb) -> None:
     verb.add_argument("dataset", choices=DATASETS)

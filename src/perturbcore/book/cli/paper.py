@@ -77,12 +77,5 @@ def fixture(options) -> None:
     print(f"{root}: simulated; use it with PERTURBCORE_PAPER_DATA={root}")
 
 
-def fetch(options) -> None:
-    """Download the authors' preprocessed data (size and licence are shown first)."""
-    from perturbcore.data.authors.layout import fetch_authors_data
-
-    print(fetch_authors_data(options.root))
-
-
 def paper(options) -> None:
     """Read, make and compare the authors' data of Cole et al. 2026 (see 'paper --help')."""

@@ -89,7 +89,7 @@ def file_of(dataset: str, task: str = "lfc", root=None) -> Path:
     return data_root(root) / files[check_choice(f"task of the authors' '{dataset}'", task, files)]
 
 
-def lacking(dataset: str, task: str = "lfc", root=None) -> str:
+def absent(dataset: str = "essential", task: str = "lfc", root=None, **_) -> str:
     """Say which file a data set cannot do without and has not; empty where it has them all."""
     path, root = file_of(dataset, task, root), data_root(root)
     if not path.is_file():
@@ -100,7 +100,7 @@ def lacking(dataset: str, task: str = "lfc", root=None) -> str:
 
 def present(root=None) -> tuple[list[str], list[str]]:
     """List the data sets that can be scored, and a line for each left out."""
-    why = {name: lacking(name, root=root) for name in LAYOUTS}
+    why = {name: absent(name, root=root) for name in LAYOUTS}
     left_out = [f"{name}: left out, {text}" for name, text in why.items() if text]
     return [name for name in LAYOUTS if not why[name]], left_out
 

@@ -4,13 +4,14 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
-from perturbcore.data.authors.layout import data_root, lacking, layout_of
+from perturbcore.data.authors.layout import absent, data_root, layout_of
 from perturbcore.data.authors.raw import raw_screens
 from perturbcore.data.authors.read import read_authors_responses, read_control_profiles
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.published.tables import load_published
 from perturbcore.data.sets.base import Card, Dataset, make_dataset
 
+__all__ = ["absent", "inputs", "load"]
 SIMULATED = (
     "These files are a small fixture in the authors' layout, written from simulated cells: they "
     "say nothing about real cells or about the models whose file names they bear."
@@ -71,11 +72,6 @@ def load(
 def inputs(root=None, **_) -> list:
     """Files that `load` reads: a change of one makes what is kept of the data set out of date."""
     return [p for p in data_root(root).rglob("*") if p.is_file()]
-
-
-def absent(dataset: str = "essential", task: str = "lfc", root=None, **_) -> str:
-    """Say what `load` and the embeddings lack; empty where it is all there."""
-    return lacking(dataset, task, root)
 
 
 def _published_error(responses: AnnData, notes: list[str]) -> pd.DataFrame | None:

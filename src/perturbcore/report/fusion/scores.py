@@ -210,10 +210,11 @@ def fusion_transformers(
                     "cells and no profiles of control cells, so it is left out."
                 )
                 continue
-        used, line = list(sources), own.get("expression_line")
-        for lost in sorted({e.name for e in sources} - _of_line(sources, line)):
+        line = own.get("expression_line")
+        there = {e.name for e in sources if line is None or e.cell_line in (None, line)}
+        used = [e for e in sources if e.name in there]
+        for lost in sorted({e.name for e in sources} - there):
             left_out.append(f"{name} goes without {lost}, which is not there for {line}.")
-            used = [e for e in used if e.name != lost]
         folder = study.profile.results / "models"
         models.append(
             TransformerFusion(
@@ -221,11 +222,6 @@ def fusion_transformers(
             )
         )
     return models, left_out
-
-
-def _of_line(sources: Sequence[Embedding], line: str | None) -> set[str]:
-    """Names of the sources that can serve all lines by the embedding of one."""
-    return {e.name for e in sources if line is None or e.cell_line in (None, line)}
 
 
 def control_profiles(data) -> pd.DataFrame | None:

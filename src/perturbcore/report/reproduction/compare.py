@@ -24,6 +24,7 @@ CORRELATIONS = ("Spearman", "Pearson")
 FIXED = ("Train Mean", "No Change")
 EQUAL = 1e-3  # medians are kept with three decimals
 N_FOLDS = 5
+ALIKE = 0.01  # the published components come from an unseeded solver
 STATUS = {"both": "both", "left_only": "not published", "right_only": "not reproduced"}
 
 
@@ -86,9 +87,9 @@ def _averaged(table: pd.DataFrame, level: str) -> pd.DataFrame:
     return out.drop_duplicates(KEYS)
 
 
-def agreement(table: pd.DataFrame, metric: str = "L2") -> pd.DataFrame:
-    """Summarise the table of `compare` by data set, estimator and embedding; the worst first."""
-    rows = table[(table["metric"] == metric) & (table["status"] == "both")]
+def agreement(table: pd.DataFrame) -> pd.DataFrame:
+    """Summarise L2 in the table of `compare` by data set, estimator, embedding; worst first."""
+    rows = table[(table["metric"] == "L2") & (table["status"] == "both")]
     by = ["dataset", "predictor", "display", "modality"]
     out = rows.groupby(by, sort=False, as_index=False).agg(
         rows=("difference", "size"),
@@ -100,17 +101,16 @@ def agreement(table: pd.DataFrame, metric: str = "L2") -> pd.DataFrame:
     return out.sort_values(["dataset", "largest"], ascending=[True, False], ignore_index=True)
 
 
-def counts(table: pd.DataFrame, metric: str = "L2") -> pd.DataFrame:
-    """Count rows by data set and status."""
-    rows = table[table["metric"] == metric]
+def counts(table: pd.DataFrame) -> pd.DataFrame:
+    """Count rows of L2 by data set and status."""
+    rows = table[table["metric"] == "L2"]
     return rows.groupby(["dataset", "status"]).size().rename("rows").reset_index()
 
 
 def other_data(done: Benchmark, table: pd.DataFrame) -> dict[str, str]:
-    """Find data sets whose files are not the published ones, and say of each what differs.
+    """Find data sets whose files are not the published ones, and say what differs.
 
-    Counts of genes and of perturbations decide, and L2 of Train Mean and No Change. `table` is that
-    of `compare`.
+    Counts of genes and perturbations decide, and L2 of Train Mean and No Change in `table`.
     """
     found = {}
     scores, rows = done.scores, table[(table["metric"] == "L2") & (table["status"] == "both")]
@@ -134,31 +134,25 @@ def other_data(done: Benchmark, table: pd.DataFrame) -> dict[str, str]:
     return found
 
 
-def verdict(
-    table: pd.DataFrame,
-    other: Mapping[str, str] | None = None,
-    metric: str = "L2",
-    tolerance: float = 0.01,
-) -> str:
-    """Say in a sentence how well the published scores were reproduced.
+def verdict(table: pd.DataFrame, other: Mapping[str, str] | None = None) -> str:
+    """Say in a sentence how well the published scores (L2) were reproduced.
 
-    `other`: see `other_data`: data sets that are not compared; `tolerance` is what counts as the
-    same: the published components come from an unseeded solver.
+    `other`: see `other_data`: data sets that are not compared.
     """
     if other:
         why = "; ".join(f"{name}: {text}" for name, text in other.items())
         said = f"These are other data than the published ones, and are not compared ({why})."
         table = table[~table["dataset"].isin(other)]
-        return said if table.empty else f"{said} {verdict(table, None, metric, tolerance)}"
-    rows = table[(table["metric"] == metric) & (table["status"] == "both")]
+        return said if table.empty else f"{said} {verdict(table)}"
+    rows = table[(table["metric"] == "L2") & (table["status"] == "both")]
     if rows.empty:
-        return f"No row of {metric} is both reproduced and published."
+        return "No row of L2 is both reproduced and published."
     rows = rows[~rows["display"].isin(["Random Embeddings"])]
     off = rows["difference"].abs()
     worst = rows.loc[off.idxmax()]
     return (
-        f"{int((off <= tolerance).sum())} of {len(rows)} published {metric} values are reproduced "
-        f"within {tolerance:g} (random embeddings apart); "
+        f"{int((off <= ALIKE).sum())} of {len(rows)} published L2 values are reproduced "
+        f"within {ALIKE:g} (random embeddings apart); "
         f"the largest difference is {off.max():.3g}, "
         f"{worst['display']} ({worst['predictor']}) in {worst['cell_line']}."
     )

@@ -8,31 +8,7 @@ from perturbcore.data.authors.layout import layout_of
 from perturbcore.data.authors.raw import raw_screens
 from perturbcore.data.screens.declare import normalise
 from perturbcore.report.reproduction.benchmark import METRICS
-from perturbcore.report.text import percent
 from perturbcore.score.ceiling.ceiling import noise_ceiling
-
-QUANTILE = 0.9
-SEEDS = (5050, 5051)  # the published one, and another
-
-
-def seed_spread(folder, cell_line: str, dataset: str = "essential", **draws) -> str:
-    """Say how far two seeds of the experimental error differ, by perturbation and in the level.
-
-    `folder`: with the raw cells; `draws`: `n_outer` and `n_inner`, as published by default.
-    """
-    one, two = (
-        error_of_raw(dataset, folder, cell_line=cell_line, seed=seed, progress=False, **draws)
-        .query(f"quantile == {QUANTILE}")
-        .set_index("pert_id")["L2"]
-        for seed in SEEDS
-    )
-    each, level = (two / one - 1).abs(), abs(two.mean() / one.mean() - 1)
-    return (
-        f"The {QUANTILE} quantile of the error (L2) of {len(one)} perturbations in {cell_line}, "
-        f"drawn with two seeds: a perturbation differs by {percent(each.mean())} in the mean, by "
-        f"{percent(each.max())} at most, the level over all by {percent(level, 1)}. Compare "
-        "levels, not single perturbations."
-    )
 
 
 def error_of_raw(

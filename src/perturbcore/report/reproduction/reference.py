@@ -35,7 +35,6 @@ def sklearn_scores(
     embedding: Embedding | None,
     estimator: str = "knn",
     *,
-    solver: str = "full",
     seed: int = 0,
 ) -> dict:
     """Score one unit of the published benchmark with scikit-learn's own parts.
@@ -58,13 +57,13 @@ def sklearn_scores(
     q = layout.n_components
     if embedding is None:
         both = np.vstack([Y[train], Y[test]])
-        coordinates = PCA(q, svd_solver=solver, random_state=seed).fit_transform(both)
+        coordinates = PCA(q, svd_solver="full", random_state=seed).fit_transform(both)
         X = np.empty((len(Y), q), dtype=coordinates.dtype)
         X[train], X[test] = coordinates[: train.sum()], coordinates[train.sum() :]
         present = np.ones(len(Y), dtype=bool)
     else:
         X, present = align(embedding, ids)
-        pca = PCA(q, svd_solver=solver, random_state=seed)
+        pca = PCA(q, svd_solver="full", random_state=seed)
         steps = [("scaler", StandardScaler()), ("pca", pca), *steps]
     smallest = int(np.floor((train & present).sum() * 0.8))
     if embedding is not None and min(smallest, X.shape[1]) < q:
@@ -109,7 +108,6 @@ def against_sklearn(
     cell_line: str,
     fold: int = 0,
     estimators=("knn", "lasso"),
-    solver: str = "full",
 ) -> pd.DataFrame:
     """Compute units again with scikit-learn and set them beside scores that were computed fast.
 
@@ -123,7 +121,7 @@ def against_sklearn(
     for (name, embedding), estimator in units:
         unit = dict(predictor=estimator, embedding=name, cell_line=cell_line, fold=fold)
         own = scores.loc[(scores[list(unit)] == pd.Series(unit)).all(axis=1)].set_index("metric")
-        plain = sklearn_scores(responses, cell_line, fold, embedding, estimator, solver=solver)
+        plain = sklearn_scores(responses, cell_line, fold, embedding, estimator)
         chosen = str(plain.pop("chosen"))
         for metric, value in plain.items():
             fast = own.loc[metric]
