@@ -111,7 +111,7 @@ def test_renamed_norman_symbols_have_their_known_ids(raw):
     cells.obs["perturbation"] = names.replace({second: "NOBODY"})
     cells.write_h5ad(path)
     with pytest.warns(UserWarning, match="1 symbols have no Ensembl id .* such as NOBODY"):
-        made = made_of("norman", raw, out).obs
+        made = made_of("norman", raw, raw / "m.h5ad").obs
     assert made.loc[made["symbol"] == "NOBODY", "gene_id"].tolist() == ["NOBODY"]
 
 
@@ -122,7 +122,7 @@ def test_three_files_of_sciplex_are_enough_and_row_names_are_accepted(raw):
     genes = [line.split("\t") for line in path.read_text().splitlines()]
     rows = "".join(f'"{n}" "{a}" "{b}"\n' for n, (a, b) in enumerate(genes, 1))
     path.write_text(f'"id" "gene_short_name"\n{rows}')
-    after = made_of("sciplex", raw, raw / "s.h5ad")
+    after = made_of("sciplex", raw, raw / "t.h5ad")
     np.testing.assert_array_equal(before.X, after.X)
     assert list(before.var_names) == list(after.var_names)
 
