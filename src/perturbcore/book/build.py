@@ -264,13 +264,16 @@ def _reference() -> str:
 
 def _jupyter_book() -> None:
     from jupyter_book.cli.main import main
-    from sphinx.ext import viewcode
+    from sphinx.ext import autodoc, viewcode
 
     def missing(app, module: str) -> bool:
         return not Path(app.outdir, "_modules", f"{module.replace('.', '/')}.html").is_file()
 
     # a stage is kept while the code is the same; Sphinx would import every module to ask its date
     viewcode.should_generate_module_page = missing
+    # autodoc would write the annotations of pydantic into our own base classes, and every class
+    # that is derived from one of them afterwards would be refused
+    autodoc.AttributeDocumenter.update_annotations = lambda self, parent: None
     main()
 
 
