@@ -23,7 +23,6 @@ from perturbcore.core.errors import FailedError, InputError
 from perturbcore.core.files import read_yaml
 from perturbcore.core.profile import Profile, project_root
 from perturbcore.core.provenance import record
-from perturbcore.report.front import answer_of, answers_table
 
 _OUTSIDE = re.compile(
     r"""<(?:script|img|iframe|source|link(?=[^>]*rel=["'](?:stylesheet|preload|icon)))[^>]*?"""
@@ -124,6 +123,9 @@ def assemble(profile: Profile) -> Path:
     Only what has changed is written anew. Returns the configuration of this build:
     ``_config.yml`` with a place for the banner, which every page gets last.
     """
+    # loads what draws and counts, which the process that runs Sphinx has no use for
+    from perturbcore.report.front import answers_table
+
     root = project_root()
     names = published()
     missing = [n for n in names if not (profile.results / "chapters" / f"{n}.ipynb").is_file()]
@@ -220,6 +222,8 @@ def _banner(profile: Profile) -> str:
 
 def _cards(profile: Profile, names: list[str]) -> str:
     """One card per chapter that asks for one: title, small figure, and its answer in one line."""
+    from perturbcore.report.front import answer_of
+
     cards = ["::::{grid} 1 2 2 2\n:gutter: 3\n"]
     for name in names:
         chapter = find_chapter(name)
