@@ -70,7 +70,7 @@ def paper(tmp_path, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("there", PARTS, ids=" ".join)
+@pytest.mark.parametrize("there", PARTS, ids=lambda names: " ".join(sorted(names)))
 def test_every_chapter_uses_what_is_there_or_is_left_out(paper, there):
     profile = paper(there)
     gone = absent(profile)
