@@ -49,7 +49,7 @@ scores = leaderboard.ours(study, dataset, knn=k)
 control = leaderboard.mask_on_split(study, dataset)
 pages.say(leaderboard.verdict(scores))
 pages.say(leaderboard.control_said(control))
-pages.take_home(chapter, leaderboard.one_line(scores))
+pages.take_home(chapter, leaderboard.one_line(scores, control))
 
 # %% [markdown]
 # ## Does the gene respond?

@@ -158,6 +158,9 @@ def test_the_leaderboard_counts_the_lines_in_which_ours_is_ahead(ahead, margin, 
     far = {0: "No difference exceeds", 1: "The difference in K562 exceeds", 4: every}[n]
     assert said.count(f"{far} half the width") == 2
     line = leaderboard.one_line(scores)
+    assert "no more" not in line
+    told = leaderboard.one_line(scores, scores[scores["predictor"] != "train_mean"])
+    assert told.startswith(line) and f"and no more: de {mine['mean']:.3f} and dir" in told
     assert f"de: Ours, kernel {mine['mean']:.3f}, best published SUMMER (LLM) 0.6" in line
 
 

@@ -308,8 +308,8 @@ def _beyond(mine: pd.Series, theirs: pd.DataFrame) -> str:
     )
 
 
-def one_line(scores: pd.DataFrame) -> str:
-    """Condense the leaderboard to one sentence."""
+def one_line(scores: pd.DataFrame, control: pd.DataFrame | None = None) -> str:
+    """Condense the leaderboard to one sentence, and one on what `mask_on_split` reaches."""
     if not len(scores):
         best = board(scores, "de").iloc[0]
         return f"Published: {best['method']} leads task de with a mean AUROC of {best['mean']:.2f}."
@@ -321,7 +321,13 @@ def one_line(scores: pd.DataFrame) -> str:
             f"{task}: {mine['method']} {mine['mean']:.3f}, best published {best['method']} "
             f"{best['mean']:.2f}"
         )
-    return f"Mean AUROC per gene over four lines: {'; '.join(said)}."
+    line = f"Mean AUROC per gene over four lines: {'; '.join(said)}."
+    if control is None or not len(control):
+        return line
+    blind = [board(control, task) for task in TASKS]
+    means = [table.loc[table["origin"] == OURS, "mean"].iloc[0] for table in blind]
+    each = listed(f"{task} {mean:.3f}" for task, mean in zip(TASKS, means, strict=True))
+    return f"{line} A control that is told which test pairs are labelled, and no more: {each}."
 
 
 def record(fused: pd.DataFrame) -> str:
