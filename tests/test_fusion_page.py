@@ -192,6 +192,9 @@ def test_the_chapter_says_what_is_best_and_simple_or_deep(toy):
     value = toy.gains.set_index("method").loc["Multi-kernel ridge", "value"]
     assert page.one_line(toy).startswith(f"By the kernel ridge (L2 error {value:.3f}): given one")
     assert page.one_line(toy, "on a board 0.7").endswith("; on a board 0.7.")
+    n = (toy.gains["verdict"] == "better").sum()
+    assert f"Of 5 fusions, {n or 'none'} " in page.one_line(toy)
+    assert f"the best, Multi-kernel ridge ({value:.3f}), gains" in page.one_line(toy)
     deep = shifted(toy, "Simple fusion", -4.0)
     assert "the transformer is better" in page.answer(deep)
     assert "**Simple fusion** does best" in page.answer(deep)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from perturbcore.report.figures.style import colour
 from perturbcore.report.fusion.scores import FusionScores
-from perturbcore.report.text import HEADINGS, MISSING, duration, listed, signed
+from perturbcore.report.text import HEADINGS, MISSING, duration, listed, plural, signed
 
 PART_COLUMNS = HEADINGS["parts"]
 TITLES = HEADINGS["predictors of fusion"]
@@ -143,9 +143,13 @@ def one_line(f: FusionScores, record: str = "") -> str:
     beside = f", and {effect('fusion', other)}, against the best one under any predictor"
     if (own[["gain", "reference"]] == other[["gain", "reference"]]).all():
         beside = ", which is the best under any predictor too"
+    top, better = f.gains.iloc[0], int((f.gains["verdict"] == "better").sum())
     return (
         f"By the {kind} ({f.every.label} {own['value']:.3f}): {first}given all sources, "
-        f"{effect('fusion', own)}, against the best one under the same predictor{beside}{last}."
+        f"{effect('fusion', own)}, against the best one under the same predictor{beside}. Of "
+        f"{len(f.gains)} fusions, {better or 'none'} {plural(better or 1, 'is', 'are')} shown to "
+        f"beat the best single source under any predictor; the best, {top['method']} "
+        f"({top['value']:.3f}), gains {gain_said(top)}{last}."
     )
 
 
