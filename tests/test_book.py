@@ -287,6 +287,9 @@ def test_no_page_of_the_real_book_calls_its_cells_simulated(real):
 def test_every_chapter_has_its_tables_and_vector_figures(demo):
     for page in sorted((demo / "book/chapters").glob("*.html")):
         text = page.read_text()
+        assert not re.search(r"(&lt;|<)[\w.]+ (object|at 0x)", text), (
+            f"{page.name}: a printed object"
+        )
         figures = re.findall(r'<img[^>]+src="[^"]*_images/([^"]+)"', text)
         assert all(f.endswith(".svg") for f in figures), (page.name, figures)
         source = (ROOT / "notebooks" / f"{page.stem}.py").read_text()

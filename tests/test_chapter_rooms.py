@@ -226,6 +226,14 @@ def test_the_authors_split_is_kept_and_neighbours_beat_a_guess(mirror):
     assert value["train_mean"] == 0.5 and value["knn"] > 0.6
 
 
+def test_an_empty_sentence_shows_nothing(monkeypatch):
+    shown = []
+    monkeypatch.setattr(pages, "display", shown.append)
+    for text in ("", "\n\n", "One."):
+        pages.say(text)
+    assert [m.data for m in shown] == ["One."]
+
+
 def test_tables_write_all_and_show_what_is_asked(tmp_path, monkeypatch, study):
     shown = []
     monkeypatch.setattr(pages, "display", lambda *a: shown.extend(a))

@@ -14,8 +14,9 @@ MOST_LINES = 5
 
 
 def say(text: str) -> None:
-    """Show a computed sentence (Markdown)."""
-    display(Markdown(text))
+    """Show a computed sentence (Markdown), or nothing where there is none."""
+    if text.strip():  # an empty one would be shown as a printed object
+        display(Markdown(text))
 
 
 def take_home(chapter, text: str) -> None:
