@@ -169,15 +169,26 @@ class _Cuts:
     def __init__(self, responses: AnnData, task: Task):
         self.responses, self.task = responses, task
         self._made: dict[tuple, Cut] = {}
+        self._products: dict[str, np.ndarray | None] = {}
 
     def of(self, job: _Job) -> Cut:
         key = (job.number, job.lines)
         if key not in self._made:
             self._made = {k: cut for k, cut in self._made.items() if k[0] == job.number}
             self._made[key] = self._cut(job)
-        if job.group is not None:
-            _ = self._made[key][0].gram  # made once for the copies that the models get
+        fold = self._made[key][0]
+        if job.group is not None and len(job.lines) == 1 and "gram" not in vars(fold):
+            fold.gram = self._gram(job.lines[0], fold.number)  # for the copies that models get
         return self._made[key]
+
+    def _gram(self, line: str, number: int) -> np.ndarray | None:
+        """Cut the training block out of the products of a whole line, which are made once."""
+        rows = rows_of(self.responses, line)
+        if line not in self._products:
+            self._products[line] = self.task.products(self.task.truth(rows))
+        gram = self._products[line]
+        train = np.flatnonzero(rows.obs["fold"].to_numpy().astype(int) != number)
+        return None if gram is None else gram[np.ix_(train, train)]
 
     def _cut(self, job: _Job) -> Cut:
         fold, hidden = Fold.of(self.responses, job.number, job.lines), {}
