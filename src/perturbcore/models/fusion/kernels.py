@@ -120,8 +120,10 @@ def loss_alone(fold: LineFold) -> np.ndarray:
     """
     if fold.pairs:
         return -auroc_alone(fold)
-    kernels = bent_cosines(fold, 2)
-    return np.array([Ridge(train).losses(fold.gram, PENALTIES).min() for train, _ in kernels])
+    if fold.alone is None:
+        each = [Ridge(k).losses(fold.gram, PENALTIES).min() for k, _ in bent_cosines(fold, 2)]
+        fold.alone = np.array(each)
+    return fold.alone
 
 
 class Ridge:
