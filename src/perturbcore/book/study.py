@@ -8,7 +8,7 @@ import pandas as pd
 from perturbcore.book.source import absent, find_chapter
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError
-from perturbcore.core.files import write_atomically
+from perturbcore.core.files import save_table
 from perturbcore.data.responses import cell_lines
 from perturbcore.data.stored import open_dataset
 from perturbcore.embeddings.authors import own_embeddings
@@ -166,7 +166,7 @@ class Study:
         """Read a table of the folder of ceilings, made where it is absent."""
         path = self.profile.results / "ceilings" / f"{name}.parquet"
         if not path.exists():
-            write_atomically(path, make().to_parquet(index=False))
+            save_table(make(), path)
         return pd.read_parquet(path)
 
     def scope(self, part: str) -> str:
@@ -205,7 +205,7 @@ class Study:
             self.store.export(path)
             return
         keys = [key for scope in sorted(self._scopes) for key in self.store.keys_of(scope)]
-        write_atomically(path, self.store.compared(keys).to_parquet(index=False))
+        save_table(self.store.compared(keys), path)
 
     def protocol(self, **options) -> Protocol:
         """Return a protocol with the inner folds of the profile; `options`: see `Protocol`."""

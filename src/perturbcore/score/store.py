@@ -19,7 +19,7 @@ import pandas as pd
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.files import write_atomically
+from perturbcore.core.files import save_table
 from perturbcore.core.tables import check_table
 from perturbcore.score.task import task_of
 
@@ -105,10 +105,11 @@ class ScoreStore:
         """Write arrays by their content: the methods of a fold share all that is not their own."""
         named = {name: digest(array) for name, array in unit.kept.items()}
         for name, key in named.items():
-            file = io.BytesIO()
-            np.savez_compressed(file, array=unit.kept[name])
-            content = file.getvalue()
-            self._db.execute("INSERT OR IGNORE INTO arrays VALUES (?, ?)", (key, content))
+            if not self._db.execute("SELECT 1 FROM arrays WHERE digest = ?", (key,)).fetchone():
+                file = io.BytesIO()
+                np.savez_compressed(file, array=unit.kept[name])
+                row = (key, file.getvalue())
+                self._db.execute("INSERT OR IGNORE INTO arrays VALUES (?, ?)", row)
         names = json.dumps(named)
         self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (unit.key, names))
 
@@ -261,14 +262,11 @@ NO_EMBEDDING = "(no embedding)"
 def save_scores(scores: pd.DataFrame, path) -> None:
     """Write scores as `.parquet` or `.csv`, atomically; `read_scores` reads both."""
     path = Path(path)
-    if path.suffix == ".parquet":
-        content = scores.to_parquet(index=False)
-    elif path.suffix == ".csv":
-        named = scores.assign(embedding=scores["embedding"].replace("", NO_EMBEDDING))
-        content = named.to_csv(index=False).encode()
-    else:
+    if path.suffix not in (".parquet", ".csv"):
         raise ParameterError(f"{path}: scores are written as .parquet or .csv")
-    write_atomically(path, content)
+    if path.suffix == ".csv":
+        scores = scores.assign(embedding=scores["embedding"].replace("", NO_EMBEDDING))
+    save_table(scores, path)
 
 
 def read_scores(path) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import ParameterError
-from perturbcore.core.files import write_atomically
+from perturbcore.core.files import save_table
 from perturbcore.data.responses import cell_lines, rows_of
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion.kernels import (
@@ -131,5 +131,5 @@ def kept_ablation(
     path = Path(folder) / f"{about['dataset']}-{key}.parquet"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, ablate(responses, embeddings, **options).to_parquet(index=False))
+        save_table(ablate(responses, embeddings, **options), path)
     return pd.read_parquet(path)
