@@ -33,11 +33,8 @@ def check_name(name: str, what: str) -> str:
     wrong = [c for c in name if c in "<>|`\\" or not c.isprintable()]
     wrong += [c for c in name[:1] if c in "=@"]  # which a spreadsheet would run
     if wrong or not name.strip():
-        raise ParameterError(
-            f"{what} {name!r}: "
-            + (f"it has {wrong[0]!r}" if wrong else "it is empty")
-            + "; rename it"
-        )
+        problem = f"it has {wrong[0]!r}" if wrong else "it is empty"
+        raise ParameterError(f"{what} {name!r}: {problem}; rename it")
     return name
 
 

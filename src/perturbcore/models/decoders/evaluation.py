@@ -40,10 +40,8 @@ class Shift:
     def fit(self, data: TrainingCells) -> "Shift":
         """Let the model predict the test perturbations."""
         found = fit_predict(self.model, data.fold)
-        self.chosen, self.shift = (
-            found.chosen,
-            dict(zip(data.fold.test_ids, found.values, strict=True)),
-        )
+        self.chosen = found.chosen
+        self.shift = dict(zip(data.fold.test_ids, found.values, strict=True))
         return self
 
     def sample(self, controls, index: np.ndarray, names: Sequence[str], seed: int) -> np.ndarray:

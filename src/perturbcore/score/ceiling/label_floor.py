@@ -123,9 +123,7 @@ class LineTests:
             if n > 1 and m > 1:
                 how = (var[None], [n], c_mean, c_var, m, self.source.how["test"])
                 t, df = t_statistics(mean[None], *how)
-                one, _ = t_statistics(
-                    c_mean[None] + 1.0, *how
-                )  # the statistic of a difference of 1
+                one, _ = t_statistics(c_mean[None] + 1.0, *how)  # of a difference of 1
                 error = np.where(np.isfinite(one), 1 / one, np.inf)
                 found.append([np.clip(t, -FARTHEST, FARTHEST)[0], df[0], error[0]])
                 size.append(n * m / (n + m))
