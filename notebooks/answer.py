@@ -32,9 +32,8 @@ from perturbcore.report.front import answer_of
 chapter = pc.open_chapter("answer")
 study = pc.Study(chapter)
 scores = study.claimed("embedding_ranking", "low_signal", "small_molecules")
-truth, data = study.truth(), study.dataset(scores["dataset"].iloc[0])
-limits = noise.trusted(truth, data)
-ranked = Comparison(scores, predictor="knn", ceilings=limits)
+data = study.dataset(scores["dataset"].iloc[0])
+ranked = Comparison(scores, predictor="knn")
 
 # %% [markdown]
 # ## The question
@@ -45,13 +44,13 @@ ranked = Comparison(scores, predictor="knn", ceilings=limits)
 
 # %% tags=["hide-input"]
 fusions = study.claimed("fusion")
-fused = None if fusions is None else Comparison(fusions, ceilings=limits)
+fused = None if fusions is None else Comparison(fusions)
 added = answer_of(chapter.profile.results, "foundation_models")
 three = three_sentences(ranked, simulated=chapter.profile.simulated, fused=fused, added=added)
 for number, sentence in enumerate(three, 1):
     glue(f"answer{number}", sentence, display=False)
 pages.say("\n".join(f"{n}. {s}" for n, s in enumerate(three, 1)))
-pages.say(noise.trust_said(truth, data))
+pages.say(noise.trust_said(study.truth(), data))
 
 # %% tags=["hide-input"]
 run = provenance.record()

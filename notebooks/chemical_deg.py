@@ -99,15 +99,15 @@ pages.show_figure(chapter, boxes, "ranking", main[main["metric"] == "f1_score"])
 # **How to read it.** F1 is averaged over the classes that a gene has among the test drugs, then over genes, so that a
 # gene that never moves gives 1 to who says so. *Random* is a floor of its own: whatever it gains or loses
 # against the Train Mean is due to calling rare classes, not to knowing drugs. *Idealized* vectors are made of the labels, those
-# to be predicted included. Where there are cells, the *noise floor* is what the true effects would score against these
-# labels, and the end of the gap; where there are only labels it cannot be estimated. Interval and *p* are over folds and allow for overlapping training sets
+# to be predicted included: the end of the gap. Where there are cells, the *noise floor* is what the true effects would score
+# against these labels; it stands beside, since its nearness to the truth is known for effects on such screens, not for labels. Interval and *p* are over folds and allow for overlapping training sets
 # (Nadeau and Bengio), adjusted for the number of comparisons (Holm).
 
 # %% tags=["hide-input"]
 for name, part in parts.items():
     c = part.comparison("f1_score")
     pages.say(labels.reading(c, part.title))
-    pages.show_table(chapter, c.ranking(), f"ranking-{name}", keep=RANKING_COLUMNS, bold="with_best",
+    pages.show_table(chapter, labels.ranking(c), f"ranking-{name}", keep=RANKING_COLUMNS, bold="with_best",
                      caption=f"{part.title}, all cell lines. Bold: the best, and what cannot be told apart from it.")
 
 # %% [markdown]

@@ -38,7 +38,7 @@ import perturbcore as pc
 from perturbcore.report import figures, pages
 from perturbcore.report.reproduction import page
 from perturbcore.report.reproduction.benchmark import reproduce
-from perturbcore.report.reproduction.compare import agreement, compare, counts, other_data
+from perturbcore.report.reproduction.compare import agreement, compare, counts, families, other_data
 from perturbcore.score.store import ScoreStore, save_scores
 
 chapter = pc.open_chapter("reproduction")
@@ -67,6 +67,7 @@ save_scores(done.scores, chapter.profile.results / "reproduction.parquet")
 check = page.sklearn_check(files, done, check_units)
 table = compare(done.scores)
 other = other_data(done, table)
+same = table[~table["dataset"].isin(other)]
 pages.say(page.left_out(done))
 
 # %% [markdown]
@@ -74,6 +75,8 @@ pages.say(page.left_out(done))
 
 # %% tags=["hide-input"]
 pages.say(page.answer(files, table, other, check))
+pages.show_table(chapter, families(check, same), "families", keep=page.FAMILIES, digits=7,
+                 caption="Agreement by family of values; of published scores only where the files are the published ones.")
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 computed here against its reference, one point per unit: the published score where the files are the published ones, plain scikit-learn on the same files where they are not. Dashed: equality. Download: [figure](figures/reproduction/reproduced.svg).", "name": "fig-reproduced"}, "image": {"alt": "Scatter plot of scores computed here against reference scores, with the line of equality."}}
 plot = page.reference_figure(table, other, check)
@@ -93,7 +96,6 @@ pages.show_figure(chapter, plot, "reproduced")
 # %% tags=["hide-input"]
 pages.show_table(chapter, counts(table), "counts", caption="Rows of L2 by what they could be matched with.",
                  keep={"dataset": "Data set", "status": "Found in", "rows": "Rows"})
-same = table[~table["dataset"].isin(other)]
 if len(same):
     pages.show_table(chapter, agreement(same), "agreement", keep=page.REPRODUCED, digits=4,
                      caption="Reproduced against published (L2), the largest difference first.")

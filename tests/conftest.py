@@ -1,6 +1,8 @@
 import os
+from itertools import product
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import settings
 
@@ -138,6 +140,12 @@ def study_of(tmp_path_factory):
     from perturbcore.core.profile import load_profile
 
     folder = tmp_path_factory.mktemp("study")
+    ratio = {"bootstrap": 1.3, "repeated": 1.0, "noise_floor": 1.0}
+    cases = product([0.0], ["global", "matched"], [5, 20, 200], ratio.items())
+    # held against the truth for half a minute in a book, and in tests of its own
+    rows = [(*case, estimate, r, r, 9) for *case, (estimate, r) in cases]
+    columns = "batch_effect control cells estimate ratio of_its_own n_perturbations".split()
+    truth = pd.DataFrame(rows, columns=columns)
 
     def make(name: str, more: str, **given) -> Study:
         (folder / "small.yml").write_text(SMALL + more)
@@ -147,4 +155,5 @@ def study_of(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERTURBCORE_RESULTS", str(folder / "results"))
+        patch.setattr(Study, "truth", lambda self: truth)
         yield make

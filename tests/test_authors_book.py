@@ -32,6 +32,7 @@ from perturbcore.report.reproduction.compare import (
     agreement,
     compare,
     counts,
+    families,
     other_data,
     published_names,
     verdict,
@@ -220,13 +221,21 @@ def test_other_data_are_drawn_beside_scikit_learn(as_published):
     table = compare(done.scores, published_of(done))
     check = pd.DataFrame(
         dict(metric="L2", sklearn=[1.0], value=[1.0], predictor="knn", difference=0.0,
-             chosen=5, chosen_sklearn=5)
+             chosen=5, chosen_sklearn=5, embedding="e", dataset="essential")
     )  # fmt: skip
     for other, label in (({}, "published"), ({"essential": "x"}, "scikit-learn")):
         axis = page.reference_figure(table, other, check).axes[0]
         assert label in axis.get_xlabel()
     files = page.Files(None, False, "")
     assert "other data" in page.answer(files, table, {"essential": "x"}, check)
+    moved = check.assign(difference=-2e-6, chosen_sklearn=10)
+    found = families(moved, compare(done.scores, published_of(done, 0.1)))
+    found = found.set_index(["reference", "family"])
+    assert found.loc[("plain scikit-learn", "scores of knn")].to_list() == [1, 2e-6]
+    assert found.loc[("plain scikit-learn", "tuned parameter of knn")].to_list() == [1, 5]
+    theirs = found.loc["published"]
+    assert theirs["largest"].to_numpy() == pytest.approx(0.1) and theirs["values"].sum() > 10
+    assert list(families(moved, table[:0]).reference.unique()) == ["plain scikit-learn"]
 
 
 def test_the_page_says_how_far_two_seeds_of_the_error_differ(root, tmp_path):

@@ -1,5 +1,6 @@
 """The books of the demo and real profiles, end to end and opened in a browser from disk."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+
+from perturbcore.core.profile import results_root
 
 ROOT = Path(__file__).parents[1]
 FLAGS = (
@@ -297,6 +300,25 @@ def test_every_chapter_has_its_tables_and_vector_figures(demo):
         assert len(figures) >= drawn, (page.name, figures)
         tables = list((ROOT / "results/demo/tables" / page.stem).glob("*.csv"))
         assert tables and ".csv" in text, page.name
+
+
+def test_every_number_of_the_first_page_is_recomputed_from_its_tables(demo, tmp_path):
+    """And a number that the tables do not give is found."""
+    spec = importlib.util.spec_from_file_location("first_page", ROOT / "scripts/first_page.py")
+    first_page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(first_page)
+    folder = results_root() / "demo"
+    found = first_page.trace(folder)
+    assert len(found) > 40 and set(found["chapter"]) >= {"answer", "fusion", "embedding_ranking"}
+    assert found[found["recomputed"] == ""].empty
+    copy = shutil.copytree(
+        folder, tmp_path / "demo", ignore=shutil.ignore_patterns("*.sqlite", "*.h5*")
+    )
+    answer = copy / "answers" / "embedding_ranking.md"
+    wrong = re.sub(r"(\d+) %", lambda m: f"{int(m[1]) + 1} %", answer.read_text())
+    answer.write_text(wrong)
+    lost = first_page.trace(copy).query("recomputed == ''")
+    assert set(lost["chapter"]) == {"embedding_ranking"} and len(lost) == wrong.count(" %")
 
 
 def test_chapters_are_prose_and_calls_not_programs():

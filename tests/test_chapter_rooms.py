@@ -5,16 +5,18 @@ import pandas as pd
 import pytest
 from scipy.stats import hypergeom
 
+from perturbcore.book.study import Study
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.data.sets.base import load
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.simple import evaluate_embeddings
+from perturbcore.models.simple import evaluate_embeddings, mask_only
 from perturbcore.models.simple.knn import KNN
 from perturbcore.report import cards, leaderboard, noise, pages
 from perturbcore.report.comparison import Comparison
 from perturbcore.score.evaluate import evaluate
+from perturbcore.score.model import MASK
 
 MORE = """
 embeddings:
@@ -94,7 +96,7 @@ def test_noise_curves_fall_with_cells_and_are_held_against_the_truth(study):
     assert "1 of 60 have too few cells" in noise.above_said(lost, data.responses)
 
 
-def test_a_ceiling_stands_on_the_first_page_only_where_it_is_near_the_truth(study):
+def test_a_ceiling_is_used_only_where_it_is_near_the_truth(study, monkeypatch):
     data = study.dataset("simulated")
     rows = []
     for control, effect in (("global", 0.0), ("global", 0.6), ("matched", 0.6)):
@@ -109,10 +111,16 @@ def test_a_ceiling_stands_on_the_first_page_only_where_it_is_near_the_truth(stud
     assert "Used: repeated experiment and noise floor" in said and "1.00 to 1.30" in said
     wrong = grid.assign(of_its_own=grid["of_its_own"].where(grid["estimate"] == "repeated", 1.2))
     assert noise.trusted(wrong, data) == ["repeated_experiment", "idealized"]
-    scores = study.evaluate("simulated", ["knn"], ceiling=study.ceiling("simulated", n_outer=2))
+    limit = study.ceiling("simulated", n_outer=2)
     for table, ceiling in ((grid, "Noise floor"), (wrong, "Repeated experiment")):
-        c = Comparison(scores, ceilings=noise.trusted(table, data))
+        monkeypatch.setattr(Study, "truth", lambda self, table=table: table)
+        scores = study.evaluate("simulated", ["knn"], ceiling=limit)
+        c = Comparison(scores)
         assert c.ceiling == ceiling and ceiling in c.gap_said()
+        assert "Experimental error" in c.answer().split("Shown, but no ceiling here: ")[1]
+        assert "Experimental error" not in c.gap_said() + c.one_line()
+    claimed = study._calibrated("simulated", scores.drop(columns="calibrated"))
+    assert claimed["calibrated"].equals(scores["calibrated"])
     few = grid[grid["cells"] > 20]
     few = few.assign(cells=1000)
     assert noise.trusted(few, data) == ["idealized"]
@@ -177,18 +185,20 @@ def test_the_mask_alone_is_a_control_that_is_shown_and_never_ranked():
     )
     responses = add_folds(responses)
     noise = Embedding("noise", "Protein", about["perturbation"], rng.normal(size=(120, 5)))
-    mask = leaderboard.mask_only(responses, "K562")
+    mask = mask_only(responses, "K562")
     scores = evaluate_embeddings(responses, [noise], ["knn"], models=[mask], progress=False)
     c = Comparison(scores)
     assert c.competitors == ["noise"] and c.best == "noise"
-    assert c.means[leaderboard.MASK] > 0.6 > c.means["noise"]
-    assert leaderboard.MASK not in c.answer() + c.one_line() + c.ceiling
+    assert c.means[MASK] > 0.6 > c.means["noise"]
+    assert MASK not in c.answer() + c.one_line() + c.ceiling
+    said = f"no embedding scores {c.means[MASK]:.3f}, more than 1 of the 1 embedding:"
+    assert said in c.answer() and said in Comparison(scores, predictor="knn").answer()
     rows = scores.assign(wu_task="de", metric=leaderboard.METRIC, low=0.5, high=0.9)
-    rows = rows[rows["embedding"] == leaderboard.MASK].drop_duplicates("embedding")
+    rows = rows[rows["embedding"] == MASK].drop_duplicates("embedding")
     rows = pd.concat([rows.assign(cell_line=x) for x in leaderboard.LINES.values()])
     published = leaderboard.board(pd.DataFrame(), "de")
     table = leaderboard.with_control(published, rows, "de").set_index("origin")
-    assert table.loc[leaderboard.CONTROL, "method"] == leaderboard.MASK
+    assert table.loc[leaderboard.CONTROL, "method"] == MASK
     assert len(table) == len(published) + 1 and table["mean"].is_monotonic_decreasing
     both = pd.concat([rows, rows.assign(wu_task="dir")])
     said = leaderboard.control_said(both)
@@ -198,7 +208,7 @@ def test_the_mask_alone_is_a_control_that_is_shown_and_never_ranked():
 @pytest.mark.mirror
 def test_the_mask_of_the_benchmark_beats_a_guess(mirror):
     responses = leaderboard.split_responses("HepG2", "dir")
-    scores = evaluate(responses, [leaderboard.mask_only(responses, "HepG2")], folds=[0])
+    scores = evaluate(responses, [mask_only(responses, "HepG2")], folds=[0])
     value = scores.loc[scores["metric"] == leaderboard.METRIC, "value"].item()
     assert 0.7 < value < 0.9
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.effects import moments
-from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.effects.ba_ate import ba_ate, not_estimable_said
 from perturbcore.data.effects.moments import pseudobulk
 from perturbcore.data.screens import values
 from perturbcore.data.screens.declare import declare_screen, normalise, read_screen
+from perturbcore.data.sets.base import Card
 
 VARIANTS = [(c, b) for c in ("global", "matched") for b in ("with_controls", "all")]
 
@@ -89,10 +90,10 @@ def test_ba_ate_is_the_printed_equation(control, batches, bare):
 )
 def test_order_of_cells_and_size_of_blocks_do_not_matter(order, stored, control):
     screen = small_screen(3, 60, 7, unmatched="drop")
-    want = ba_ate(screen, control=control)
+    want = ba_ate(screen, control=control, min_cells=1)
     order = [i for i in order if i < screen.n_obs]
     with patch.object(values, "BLOCK_VALUES", stored):
-        got = ba_ate(screen[order].copy(), control=control)
+        got = ba_ate(screen[order].copy(), control=control, min_cells=1)
     np.testing.assert_allclose(got.X, want.X, atol=1e-6)
     pd.testing.assert_frame_equal(got.obs, want.obs)
 
@@ -198,6 +199,23 @@ def test_bad_requests_are_refused_with_a_way_out(options, error, message):
         ba_ate(small_screen(), **options)
 
 
+def test_an_effect_of_too_few_cells_is_not_estimable():
+    """One cell gives the largest effect, and no way to know its error."""
+    screen = small_screen()
+    mine = (screen.obs["perturbation"] == "A") & (screen.obs["cell_line"] == "x")
+    screen = screen[np.setdiff1d(np.arange(screen.n_obs), np.flatnonzero(mine)[9:])].copy()
+    every, enough = ba_ate(screen, min_cells=1), ba_ate(screen)
+    assert every.obs.loc["x|A", "n_cells"] == 9 and "x|A" not in enough.obs_names
+    np.testing.assert_array_equal(enough.X, every[enough.obs_names].X)
+    assert list(enough.uns["perturbcore"]["not_estimable"]) == ["x|A"]
+    assert not_estimable_said(enough) == "1 with fewer than 10 cells not estimable and left out"
+    card = Card()
+    card.responses(enough, "7 rows")
+    assert card.frame()["note"].item().endswith("rows; " + not_estimable_said(enough))
+    with pytest.raises(InputError, match="min_cells=500"):
+        ba_ate(screen, min_cells=500)
+
+
 def test_cells_that_nobody_declared_are_refused():
     screen = small_screen()
     with pytest.raises(InputError, match="declare_screen"):
@@ -210,7 +228,7 @@ def test_perturbations_without_controls_at_hand_are_listed():
     screen = screen[~(screen.obs["is_control"] & (screen.obs["batch"] == "4"))].copy()
     with pytest.raises(InputError, match=r"2 perturbations .*'D \(x\)'"):
         ba_ate(screen)
-    assert "D" in set(ba_ate(screen, batches="all").obs["perturbation"])
+    assert "D" in set(ba_ate(screen, batches="all", min_cells=1).obs["perturbation"])
     bare = screen[~(screen.obs["is_control"] & (screen.obs["cell_line"] == "y"))].copy()
     with pytest.raises(InputError, match=r"cell_line \['y'\]"):
         ba_ate(bare)

@@ -14,9 +14,11 @@ from sklearn.metrics import (
 )
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.deg import called_per_gene, deg_metrics, one_hot, ranked_per_gene
 from perturbcore.score.metrics.pairs import auroc_interval
 from perturbcore.score.metrics.registry import metric, metrics_of
+from perturbcore.score.task import task_of
 
 LFC = metrics_of("lfc")
 PAIRS = metrics_of("pairs")
@@ -151,6 +153,18 @@ def test_a_score_that_depends_on_the_gene_alone_is_worth_exactly_one_half():
     rate = np.random.default_rng(0).normal(size=25)[gene]
     assert metric("auroc_within").function(label, rate, gene) == 0.5
     assert metric("auroc_per_gene").function(label, rate, gene) == 0.5
+
+
+def test_equal_scores_are_ties_however_they_were_added_up():
+    """Sums of the same numbers in another order differ in the last digit, which decided places."""
+    one, other = 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1
+    assert one > other
+    label, score = np.tile([1, 1, 0, 0], 5), np.tile([one, one, other, other], 5)
+    gene = np.repeat(np.arange(5), 4)
+    for name in ("auroc_within", "auroc_per_gene", "ap_within"):
+        assert metric(name).function(label, score, gene) == 0.5
+    truth = Labels.from_dense(label.reshape(5, 4).T, np.ones((4, 5), bool))
+    assert not np.diff(task_of("deg_pairs").kept(truth, score.reshape(5, 4).T)["order"]).any()
 
 
 def test_pair_metrics_without_a_pair_to_compare_are_defined():

@@ -17,10 +17,12 @@ from perturbcore.embeddings.controls import random_embedding
 from perturbcore.embeddings.coverage import coverage_table
 from perturbcore.embeddings.sources import BuildContext
 from perturbcore.models.registry import build_models
-from perturbcore.models.simple import evaluate_embeddings, predictor
+from perturbcore.models.simple import evaluate_embeddings, mask_only, predictor
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.figures.style import colour
+from perturbcore.report.noise import trusted
 from perturbcore.score.ceiling.curves import ceilings_against_truth
+from perturbcore.score.limits import PREDICTORS as NOISE
 from perturbcore.score.limits import experimental_error, limit_units
 from perturbcore.score.store import ASIDE, ScoreStore
 from perturbcore.score.task import task_of
@@ -196,7 +198,7 @@ class Study:
             raise InputError(
                 f"chapter '{chapter}' has no scores in profile '{self.profile.name}': run it first"
             )
-        return self.store.compared(keys)
+        return self._calibrated(name, self.store.compared(keys))
 
     def export(self) -> None:
         """Write ``scores.parquet``: of the book, or of this run where it has its own folder."""
@@ -244,6 +246,9 @@ class Study:
         `models`: methods that are no predictor on one embedding (those that the profile lists and
         that predict this task are scored as well); `embeddings`: ``embeddings(name)`` by default;
         `ceiling`: ``ceiling(name)``, its rows become units of predictor "experimental_error".
+
+        Where there are such rows, a column `calibrated` says which may be a ceiling. Where labels
+        are known in part, the control that sees only which stands among the rest.
         """
         responses = self.dataset(name).responses
         if embeddings is None:
@@ -256,13 +261,23 @@ class Study:
             if m.predictor not in own or m.group is None
         ]
         limits = [] if ceiling is None else limit_units(ceiling, responses, seed, dataset=name)
+        if task_of(responses).partial:
+            more += [mask_only(responses, line) for line in self.lines(name)]
         scores = evaluate_embeddings(
             responses, embeddings, predictors, models=[*more, *models], store=self.store,
             scope=scope, dataset=name, protocol=protocol, seed=seed, also=limits,
             n_jobs=self.n_jobs, progress=False, **options,
         )  # fmt: skip
         self.export()
-        return scores
+        return self._calibrated(name, scores)
+
+    def _calibrated(self, name: str, scores: pd.DataFrame) -> pd.DataFrame:
+        """Say of each ceiling whether it is near the truth on simulated screens like this one."""
+        noise_from = scores["predictor"].isin(NOISE.values())
+        if not noise_from.any():
+            return scores
+        near = trusted(self.truth(), self.dataset(name))
+        return scores.assign(calibrated=~noise_from | scores["predictor"].isin(near))
 
     def lines(self, name: str) -> list[str]:
         """Cell lines of a data set, in their order."""

@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from perturbcore.report.figures.methods import interval_plot
 from perturbcore.report.paired import CEILINGS, PREDICTORS, REPEATED, PairedScores, judged
 from perturbcore.report.text import HEADINGS, listed, percent, plural
 from perturbcore.score.metrics.registry import metric as registered
+from perturbcore.score.model import MASK
 from perturbcore.score.uncertainty import t_statistics
 
 FULL_COVERAGE, LEAST_TAU, FAR_AHEAD = 0.995, 0.8, 3
@@ -198,7 +200,7 @@ class Comparison(PairedScores):
 
     def caveats(self) -> list[str]:
         """Say who lacks too many vectors to win, whether that decides, and what looks too good."""
-        said, share, order = [], self.coverage, self._order
+        said, share, order = [*filter(None, [self.mask_said()])], self.coverage, self._order
         sparse = [m for m in order if share[m] < self.covering and m not in self.competitors]
         if sparse:
             each = [f"{m} ({percent(share[m])})" for m in sparse]
@@ -213,12 +215,29 @@ class Comparison(PairedScores):
                 f"tau {self.tau_on_common:.2f}): best there is {rival} ({there[rival]:.3f}; "
                 f"Train Mean {there[self.floor]:.3f})."
             )
+        if self.uncalibrated:
+            said.append(
+                f"Shown, but no ceiling here: {listed(self.uncalibrated)}, not known to be within "
+                "5 % of the truth on simulated screens like this one."
+            )
         if self.too_good:
             said.append(
                 f"{self.best} looks too good: it is far ahead of every other and near the "
                 "idealized embedding, so check that it holds no labels or responses."
             )
         return said
+
+    def mask_said(self) -> str:
+        """Say what knowing which labels are known is worth; empty where all are known."""
+        if MASK not in self.means:
+            return ""
+        value, others = self.means[MASK], self.means[self.competitors]
+        return (
+            "A control that is told only which pairs are labelled, those of the test too, and sees "
+            f"no embedding scores {value:.3f}, more than {int((value > others).sum())} of the "
+            f"{len(others)} {plural(others, self.noun)}: which labels are known gives part of the "
+            "answer away. No method here is told."
+        )
 
     @cached_property
     def tau_on_common(self) -> float:
@@ -308,11 +327,8 @@ class Comparison(PairedScores):
             )
         measured = [named[p] for p in CEILINGS if p in named and p != "idealized"]
         if not measured:
-            said.append(
-                "Without cells or replicates, no noise floor can be estimated: it cannot be said "
-                "how much of the rest is noise."
-            )
-            return " ".join(said)
+            why = "Without cells or replicates, no noise floor can be estimated: it cannot be said "
+            return " ".join([*said, f"{why}how much of the rest is noise."])
         limit = self.means[measured[0]]
         rest = (
             "lies beyond the Train Mean: some of what is left of the responses is real and measured"
@@ -324,9 +340,7 @@ class Comparison(PairedScores):
 
     def figure(self) -> Figure:
         """Draw the ranking: means with intervals, best at the top, floor and ceiling as lines."""
-        from perturbcore.report.figures.methods import interval_plot
-
-        return interval_plot(self.ranking(), label=self.label)
+        return interval_plot(self.ranking(), label=self.label, ceiling=self.ceiling)
 
 
 def three_sentences(

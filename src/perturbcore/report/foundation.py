@@ -156,7 +156,7 @@ def answer(f: FoundationScores) -> str:
             f"Alone, {row['method']}: {row['value']:.3f}, {gain_said(row)} against "
             f"{row['against']}: {row['verdict']}."
         )
-    return "\n".join(f"- {line}" for line in said)
+    return "\n".join(f"- {line}" for line in [*said, *filter(None, [f.every.mask_said()])])
 
 
 def one_line(f: FoundationScores) -> str:

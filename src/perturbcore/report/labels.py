@@ -221,6 +221,12 @@ def beats_floors(c: Comparison) -> tuple[list[str], list[str]]:
     return [m for m in c.competitors if m in good], [m for m in c.competitors if m not in good]
 
 
+def ranking(c: Comparison) -> pd.DataFrame:
+    """Rank as `Comparison.ranking` does; `beats_both`: random vectors and the Train Mean."""
+    table = c.ranking()
+    return table.assign(beats_both=table["method"].isin(beats_floors(c)[0]))
+
+
 def by_line(part: Labelled, metric: str) -> pd.DataFrame:
     """Mean over folds by method and cell line, and over the lines, both predictors side by side."""
     tables = {p: part.comparison(metric, p).table() for p in (MAIN, "knn")}

@@ -6,26 +6,24 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from sklearn.decomposition import PCA
 
 from perturbcore.data.published.facts import facts
 from perturbcore.data.responses import cell_lines as lines_in
 from perturbcore.data.responses import make_responses, rows_of
 from perturbcore.data.sets import essential
-from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion.kernel_models import fusions
 from perturbcore.models.simple import evaluate_embeddings
-from perturbcore.models.simple.embedding import Floor, OnEmbedding
+from perturbcore.models.simple.embedding import Floor, mask_only
 from perturbcore.models.simple.labels import LabelKernel, LabelKNN
 from perturbcore.report.fusion.scores import FusionScores, fusion_transformers
 from perturbcore.report.text import listed, plural
 from perturbcore.score.evaluate import evaluate
-from perturbcore.score.model import POSITIVE
+from perturbcore.score.model import MASK
 from perturbcore.score.task import task_of
 
 LINES = {"k562": "K562", "rpe1": "RPE1", "hepg2": "HepG2", "jurkat": "Jurkat"}
 TASKS = {"de": "deg_pairs", "dir": "dir_pairs"}
-MASK, CONTROL = "Which pairs are labelled, no embedding", "control, sees the test mask"
+CONTROL = "control, sees the test mask"
 METRIC, PUBLISHED, OURS, SPLIT = "auroc_per_gene", "Wu et al. 2025", "this book", "perturbqa"
 BOUNDS = [f"{line} {bound}" for line in LINES.values() for bound in ("low", "high")]
 WORDS = {"de": "whether a gene responds", "dir": "in which direction it responds"}
@@ -86,21 +84,6 @@ def ours(study, dataset: str = "essential", *, knn=(5, 10, 20, 40, 80)) -> pd.Da
         )
 
     return _on_split(study, "", score)
-
-
-def mask_only(responses: AnnData, line: str, dim: int = 100) -> OnEmbedding:
-    """Make the control that sees which labels are known, those to be predicted included.
-
-    A leak, on purpose: no model of the book is told which test pairs are labelled. Its vectors are
-    the pattern of known labels of each perturbation of a line (no label, no knowledge of genes),
-    cut to `dim` principal components; kernel. It is a positive control: shown, never ranked.
-    """
-    rows = rows_of(responses, line)
-    known = np.asarray(rows.layers["observed"], dtype=np.float32)
-    known = known[:, known.any(axis=0)]
-    X = PCA(min(dim, *known.shape), random_state=0).fit_transform(known)
-    ids = rows.obs["perturbation"].astype(str)
-    return OnEmbedding(Embedding(MASK, POSITIVE, ids, X, cell_line=line), LabelKernel())
 
 
 def mask_on_split(study, dataset: str = "essential") -> pd.DataFrame:

@@ -20,7 +20,7 @@ BOTH = "bootstrap of batches and cells (published)"
 BATCHES = "bootstrap of batches only"
 FLOOR = "noise floor (disjoint halves of batches)"
 TRUE = "true error"
-# a ceiling may stand on the first page where it is that near to the truth
+# a ceiling may be one of shares of the gap where it is that near to the truth
 CLOSE = 0.05
 NAMES = {"bootstrap": "published bootstrap", "repeated": "repeated experiment"}
 NAMES |= {"noise_floor": "noise floor"}
@@ -101,8 +101,8 @@ def trusted(grid: pd.DataFrame, data) -> list[str]:
 
     `grid`: of `Study.truth`; `data`: a data set. Like it are the numbers of cells next to its
     median, and its control; since the size of its batch effects is not known, all of them count.
-    Returns names as `PairedScores` takes them, "idealized" (no estimate) last, alone where the data
-    set has no cells.
+    Returns names of `PairedScores`, "idealized" (no estimate) last, alone where the data set has no
+    cells, or has labels: the truth that is known here is that of effects.
     """
     near = _like(grid, data)
     far = (near["of_its_own"] - 1).abs().groupby(near["estimate"]).max()
@@ -123,23 +123,24 @@ def _like(grid: pd.DataFrame, data) -> pd.DataFrame:
 
 def median_cells(data) -> float:
     """Median cells per perturbation and line that effects are estimated from; else missing."""
-    there = data.screen is not None and "n_cells" in data.responses.obs
+    there = data.holds("screen") and "n_cells" in data.responses.obs
+    there = there and not task_of(data.task).classes
     return float(data.responses.obs["n_cells"].median()) if there else float("nan")
 
 
 def trust_said(grid: pd.DataFrame, data) -> str:
-    """Say which ceilings may stand on the first page, and how far from the truth the others are."""
+    """Say which ceilings are used, and how far from the truth the others are."""
     near = _like(grid, data)
     if near.empty:
         return (
-            "No ceiling from noise stands on the first page: without cells of each perturbation, "
-            "it cannot be held against a known truth. The ceiling is the idealized embedding."
+            "No ceiling from noise is used here: without effects of cells of each perturbation, it "
+            "cannot be held against a known truth. The ceiling is the idealized embedding."
         )
     span = near.groupby("estimate")["of_its_own"].agg(["min", "max"])
     each = [f"{NAMES[e]} {span.loc[e, 'min']:.2f} to {span.loc[e, 'max']:.2f}" for e in NAMES]
     used = [NAMES[e] for e in NAMES if PREDICTORS[e] in trusted(grid, data)]
     return (
-        f"A ceiling is used on the first page only where it is within {percent(CLOSE)} of the "
+        f"A ceiling is used, on any page, only where it is within {percent(CLOSE)} of the "
         "known truth of simulated screens with about as many cells "
         f"({median_cells(data):.0f} per perturbation) and the same control, whatever their batch "
         f"effects. Times the truth: {listed(each)}. Used: {listed(used)}."

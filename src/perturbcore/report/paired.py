@@ -9,7 +9,7 @@ import pandas as pd
 from perturbcore.core.errors import InputError
 from perturbcore.report.figures.style import display_names
 from perturbcore.score.metrics.registry import metric as registered
-from perturbcore.score.model import COVERING
+from perturbcore.score.model import COVERING, MASK
 from perturbcore.score.task import primary_metric
 from perturbcore.score.uncertainty import holm, t_statistics
 
@@ -63,7 +63,8 @@ class PairedScores:
     ----------
     scores : pandas.DataFrame
         Of one data set and task, floors and ceilings among them. A column `method` (or `display`)
-        names the methods; otherwise `method_names` does.
+        names the methods; otherwise `method_names` does. What a column `calibrated` calls false is
+        shown, but no ceiling of shares of the gap.
     metric : str, optional
         The primary metric of the task by default.
     reference : str, optional
@@ -73,9 +74,6 @@ class PairedScores:
     covering : float
         An embedding with vectors for a smaller share of the perturbations does not compete, since
         most of its score is that of the Train Mean. Where none has as many, all compete.
-    ceilings : sequence of str
-        Which may be the ceiling, first choice first: out of "noise_floor", "repeated_experiment",
-        "experimental_error", "idealized".
     """
 
     def __init__(
@@ -87,9 +85,8 @@ class PairedScores:
         predictor: str | None = None,
         higher_is_better: bool | None = None,
         covering: float = COVERING,
-        ceilings: Sequence[str] = CEILINGS,
     ):
-        self.covering, self.ceilings = covering, tuple(ceilings)
+        self.covering = covering
         self.metric = metric or primary_metric(scores)
         self.reference, self.label = reference, self.metric
         if higher_is_better is None:
@@ -119,7 +116,8 @@ class PairedScores:
         """Keep rows of one predictor, and of the idealized embedding the best one's."""
         ideal = rows["embedding"] == "idealized"
         if predictor is not None:
-            rows = rows[ideal | (rows["embedding"] == "") | (rows["predictor"] == predictor)]
+            any_way = ideal | rows["embedding"].isin(["", MASK])
+            rows = rows[any_way | (rows["predictor"] == predictor)]
             ideal = rows["embedding"] == "idealized"
         mean = self.sign * rows[ideal].groupby("predictor")["value"].mean()
         return rows[~ideal | (rows["predictor"] == mean.idxmax())] if len(mean) else rows
@@ -169,8 +167,15 @@ class PairedScores:
 
     @property
     def ceiling(self) -> str:
-        """The first of `ceilings` that was scored: the noise floor where it can be estimated."""
-        return self._control(self.ceilings, "ceiling")
+        """The first calibrated one of `CEILINGS`: the noise floor where it can be estimated."""
+        far = set(self.methods.loc[self.uncalibrated, "predictor"])
+        return self._control([c for c in CEILINGS if c not in far], "ceiling")
+
+    @cached_property
+    def uncalibrated(self) -> list[str]:
+        """Ceilings that were not within 5 % of a known truth: shown, and no more."""
+        there = self.scores.get("calibrated", pd.Series(True, self.scores.index))
+        return list(dict.fromkeys(self.scores.loc[~there.astype(bool), "method"]))
 
     def _control(self, names: Sequence[str], what: str) -> str:
         for name in names:

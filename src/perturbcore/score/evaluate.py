@@ -23,6 +23,8 @@ from perturbcore.score.model import Fold, Prediction, fit_predict, predicts
 from perturbcore.score.store import ScoreStore, UnitResult
 from perturbcore.score.task import Task, task_of
 
+BAR = "{l_bar}{bar}| {n_fmt} of {total_fmt} folds of a model, {elapsed}"
+
 
 def evaluate(
     responses: AnnData,
@@ -73,7 +75,9 @@ def evaluate(
     finished = store.have(keys)
     missing = [job for job in jobs if not finished.issuperset(job.keys.values())]
     if missing:
-        with tqdm(total=len(missing), unit="fold", disable=not progress, mininterval=1) as bar:
+        # no time left is promised: a fold of one model says nothing of the next model's
+        look = dict(bar_format=BAR, mininterval=1, disable=not progress)
+        with tqdm(total=len(missing), **look) as bar:
             origin = stamp()
             for results, n in _results(responses, task, missing, names, n_jobs):
                 now = datetime.now(UTC).isoformat(timespec="seconds")

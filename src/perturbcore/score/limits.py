@@ -8,6 +8,7 @@ from anndata import AnnData
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError
+from perturbcore.data.effects.ba_ate import MIN_CELLS
 from perturbcore.data.sets.base import Dataset
 from perturbcore.score.ceiling.ceiling import noise_ceiling
 from perturbcore.score.ceiling.deg import deg_ceiling
@@ -19,8 +20,7 @@ from perturbcore.score.model import POSITIVE
 from perturbcore.score.store import UnitResult
 from perturbcore.score.task import task_of
 
-# random halves of a screen; cells below which an effect is not estimable
-N_SPLITS, MIN_CELLS = 10, 10
+N_SPLITS = 10  # random halves of a screen
 PREDICTORS = {
     "bootstrap": "experimental_error",
     "repeated": "repeated_experiment",

@@ -18,6 +18,8 @@ from perturbcore.score.task import Task, task_of
 # all that a model is told of a test perturbation: the number of its cells would tell its effect
 ASKED = ["perturbation", "cell_line", "fold"]
 NEGATIVE, POSITIVE = "Negative control", "Positive control"
+# the control that sees which pairs are labelled, and no more
+MASK = "Which pairs are labelled, no embedding"
 COVERING = 0.5  # share of the perturbations that an embedding must have a vector for to compete
 
 

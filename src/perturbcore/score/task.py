@@ -21,6 +21,7 @@ from perturbcore.score.metrics.pairs import (
     auroc_within,
     concordance,
     concordance_of,
+    tied,
 )
 from perturbcore.score.metrics.registry import metric, metrics_of
 from perturbcore.score.metrics.regression import pearson, row_ranks
@@ -252,7 +253,7 @@ class Pairs(Task):
 
     def kept(self, truth, values):
         """Known pairs, and the order of their scores within each gene."""
-        score, kinds = values[truth.rows, truth.genes], np.min_scalar_type
+        score, kinds = tied(values[truth.rows, truth.genes]), np.min_scalar_type
         first = np.lexsort((score, truth.genes))
         gene, value = truth.genes[first], score[first]
         new = np.r_[True, gene[1:] != gene[:-1]]

@@ -62,16 +62,18 @@ def check(options) -> None:
 def effects(options) -> None:
     """Turn a screen into responses with folds."""
     from perturbcore.core.files import save_table
-    from perturbcore.data.effects.ba_ate import ba_ate
+    from perturbcore.data.effects.ba_ate import ba_ate, not_estimable_said
     from perturbcore.data.folds import assign_folds
 
-    responses = ba_ate(_screen(options), control=options.controls, batches=options.batches)
+    how = dict(control=options.controls, batches=options.batches, min_cells=options.min_cells)
+    responses = ba_ate(_screen(options), **how)
     folds = assign_folds(
         responses.obs["perturbation"].unique(), n_folds=options.folds, seed=options.seed
     )
     responses.obs["fold"] = responses.obs["perturbation"].map(folds).astype(int).to_numpy()
     save_table(responses, options.out)
     print(f"{options.out}: {responses.n_obs} perturbations x {responses.n_vars} genes")
+    print(not_estimable_said(responses))
 
 
 def ceiling(options) -> None:
@@ -81,6 +83,7 @@ def ceiling(options) -> None:
 
     trials = dict(n_outer=options.outer, n_inner=options.inner, seed=options.seed)
     table = noise_ceiling(_screen(options), control=options.controls, **trials)
+    table["value"] = table["value"].where(table["n_cells"] >= options.min_cells)
     save_table(table, options.out)
     print(f"{options.out}: {len(table)} rows")
 

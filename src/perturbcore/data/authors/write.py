@@ -32,7 +32,7 @@ def effects_of_raw(
     controls too ("with_controls"), as the paper (Essential; elsewhere each batch has controls);
     `totals`: chemicals: cells are normalised over all genes, as the published effects are, or over
     the "kept" ones, as its experimental error is; `**raw`: `dose` and `backed` of
-    `perturbcore.data.authors.raw.raw_screens`.
+    `perturbcore.data.authors.raw.raw_screens`. There is no minimum of cells, as published.
 
     Returns rows and obs columns of the documented layout, without folds (Norman has its folds,
     whose rule is known; see `norman_folds`).
@@ -45,7 +45,7 @@ def effects_of_raw(
     def effects(screen: AnnData) -> AnnData:
         genes = screen.uns["perturbcore"].get("genes")
         how = dict(control=layout.control, batches=batches, genes=genes, progress=progress)
-        return ba_ate(screen, **how)
+        return ba_ate(screen, min_cells=1, **how)
 
     return _of_raw(layout, folder, effects, filter_first=first, **raw)
 

@@ -8,6 +8,8 @@ from perturbcore.data.effects.moments import gene_columns, summed
 from perturbcore.data.responses import make_responses
 from perturbcore.data.screens.declare import check_declared
 
+MIN_CELLS = 10  # with fewer, an effect and its error are not estimable
+
 
 def ba_ate(
     screen: AnnData,
@@ -16,6 +18,7 @@ def ba_ate(
     batches: str = "with_controls",
     genes=None,
     size_factors: str = "all",
+    min_cells: int = MIN_CELLS,
     progress: bool = True,
 ) -> AnnData:
     r"""Estimate the effect of every perturbation in every cell line.
@@ -49,6 +52,9 @@ def ba_ate(
     size_factors : {"all", "kept"}
         Whether a cell's total is over all genes of the screen (normalise, then filter) or over
         `genes` (filter, then normalise).
+    min_cells : int
+        A perturbation with fewer cells in a line (in :math:`B_k`) is not estimable there and left
+        out: most of its effect would be noise. The published code has no minimum: 1.
     progress : bool
         Show a bar where the work takes long.
 
@@ -57,7 +63,8 @@ def ba_ate(
     AnnData, (cell_line, perturbation) x genes
         X float32, difference of means of log1p(1e4-normalised) values (natural log). obs:
         `perturbation`, `cell_line`, `n_cells` (in :math:`B_k`), `n_batches`
-        (:math:`|B_k|`). Sorted by cell line and perturbation.
+        (:math:`|B_k|`). Sorted by cell line and perturbation. ``uns["perturbcore"]`` has
+        `min_cells` and `not_estimable`, the names (line|perturbation) of what was left out.
 
     Raises
     ------
@@ -80,7 +87,7 @@ def ba_ate(
     check_choice("batches", batches, ("with_controls", "all"))
     check_declared(screen)
     column, kept = gene_columns(screen, genes)
-    table, places, group, weight, lines = _plan(screen.obs, control, batches)
+    table, places, group, weight, lines, few = _plan(screen.obs, control, batches, min_cells)
     effects = np.empty((len(table), len(kept)), dtype=np.float32)
     for controls, rows, total, _ in summed(
         screen, group, weight, lines, column, size_factors=size_factors, progress=progress
@@ -96,16 +103,26 @@ def ba_ate(
         effects, table, kept, dataset=str(declared["dataset"]),
         identifier=str(declared["identifier"]), simulated=bool(declared["simulated"]),
     )  # fmt: skip
-    out.uns["perturbcore"].update(control=control, batches=batches)
+    out.uns["perturbcore"].update(control=control, batches=batches, min_cells=int(min_cells))
+    out.uns["perturbcore"]["not_estimable"] = np.array(few, dtype=str)
     return out
 
 
-def _plan(obs, control, batches):
+def not_estimable_said(responses: AnnData) -> str:
+    """Say how many effects were left out for too few cells, and below which number."""
+    about = responses.uns["perturbcore"]
+    if "min_cells" not in about:
+        return ""
+    n, least = len(about["not_estimable"]), about["min_cells"]
+    return f"{n:,} with fewer than {least} cells not estimable and left out"
+
+
+def _plan(obs, control, batches, min_cells):
     """Work out rows, groups and weights of cells from labels alone.
 
     Groups are the rows of the result, then the batches of control cells. Returns obs of the
     result; the control groups of the batches of each row; group and weight of each cell; per cell
-    line its control groups and its rows.
+    line its control groups and its rows; names of what has too few cells.
     """
     keys = obs[["cell_line", "perturbation", "batch"]].astype(str).reset_index(drop=True)
     is_control = obs["is_control"].to_numpy(dtype=bool)
@@ -131,16 +148,21 @@ def _plan(obs, control, batches):
             f"{names[:5]}; use batches='with_controls' or control='global'"
         )
     used = pairs[matched] if batches == "with_controls" else pairs
-    by_row = used.groupby(by, sort=True)
-    table = by_row.agg(n_cells=("n", "sum"), n_batches=("n", "size")).reset_index()
-    wanted = pairs[by].drop_duplicates()
-    if len(table) < len(wanted):
-        lost = wanted.merge(table, how="left").query("n_cells.isna()")
+    total = used.groupby(by)["n"].transform("sum")
+    wanted, there = pairs[by].drop_duplicates(), used[by].drop_duplicates()
+    if len(there) < len(wanted):
+        lost = wanted.merge(there.assign(there=True), how="left").query("there.isna()")
         names = [f"{p} ({c})" for c, p in lost[by].itertuples(index=False)]
         raise InputError(
             f"{len(names)} perturbations have no cells in any batch with controls: {names[:5]}; "
             "leave them out (declare_screen(unmatched='drop')) or count every batch (batches='all')"
         )
+    few = used.loc[total < min_cells, by].drop_duplicates()
+    used = used[total >= min_cells]
+    if used.empty:
+        raise InputError(f"no perturbation has min_cells={min_cells} cells in a line: lower it")
+    by_row = used.groupby(by, sort=True)
+    table = by_row.agg(n_cells=("n", "sum"), n_batches=("n", "size")).reset_index()
     row = by_row.ngroup()
     share = 1.0 / (table["n_batches"].to_numpy()[row] * used["n"])
     pair_of_cell = by_pair.ngroup().to_numpy()
@@ -158,4 +180,5 @@ def _plan(obs, control, batches):
         for line in lines
     ]
     columns = ["perturbation", "cell_line", "n_cells", "n_batches"]
-    return table[columns], of_row, group, weight, blocks
+    names = few["cell_line"] + "|" + few["perturbation"]
+    return table[columns], of_row, group, weight, blocks, list(names)

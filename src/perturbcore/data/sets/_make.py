@@ -6,7 +6,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import check_choice
 from perturbcore.data.deg import deg_labels
-from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.effects.ba_ate import MIN_CELLS, ba_ate
 from perturbcore.data.effects.moments import well_effects
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import dense, make_responses
@@ -19,10 +19,10 @@ def folded(responses: AnnData, n_folds: int, seed: int) -> AnnData:
 
 
 def responses_of(
-    screen: AnnData, *, control: str, batches: str, n_folds: int, seed: int
+    screen: AnnData, *, n_folds: int, seed: int, min_cells: int = MIN_CELLS, **which
 ) -> AnnData:
-    """Batch-aware effects of a screen; see `perturbcore.data.effects.ba_ate`."""
-    return folded(ba_ate(screen, control=control, batches=batches), n_folds, seed)
+    """Batch-aware effects of a screen; `which`: see `perturbcore.data.effects.ba_ate`."""
+    return folded(ba_ate(screen, min_cells=min_cells, **which), n_folds, seed)
 
 
 def controls_said(screen: AnnData) -> str:

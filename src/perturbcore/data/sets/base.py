@@ -16,6 +16,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.core.files import read_yaml
+from perturbcore.data.effects.ba_ate import not_estimable_said
 
 CARD_COLUMNS = ("step", "cells", "perturbations", "genes", "batches", "note")
 
@@ -81,7 +82,8 @@ class Card:
         """Add a row with the perturbations and genes of responses."""
         perturbations = responses.obs["perturbation"].nunique()
         counts |= dict(perturbations=perturbations, genes=responses.n_vars)
-        self.step(step, note=note, **counts)
+        said = [text for text in (note, not_estimable_said(responses)) if text]
+        self.step(step, note="; ".join(said), **counts)
 
     def frame(self) -> pd.DataFrame:
         """Return the card; counts are nullable integers."""

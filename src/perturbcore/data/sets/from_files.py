@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.data.effects.ba_ate import MIN_CELLS
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.responses import check_responses, read_responses
 from perturbcore.data.screens.declare import declare_screen, read_screen
@@ -17,6 +18,7 @@ def load(
     title: str = "",
     effect_control: str = "global",
     effect_batches: str = "all",
+    min_cells: int = MIN_CELLS,
     n_folds: int = 5,
     seed: int = 0,
     backed: bool = False,
@@ -27,10 +29,10 @@ def load(
     `screen`: cells x genes, `.h5ad`; `responses`: one row per (cell line, perturbation),
     `.h5ad`; see `perturbcore.data.responses`. Folds are added where there is no column `fold`.
     Give either this or `screen`; `name, title`: key in the scores table; what a page calls the
-    data set; `effect_control, effect_batches`: variant of the effect; see `control` and
-    `batches` of `perturbcore.data.effects.ba_ate`; `backed`: whether to leave the cells of the
-    screen on disk; `**declared`: what the screen's columns and values mean: the options of
-    `perturbcore.data.screens.declare.declare_screen`, such as `perturbation`, `batch`,
+    data set; `effect_control, effect_batches, min_cells`: variant of the effect; see `control`,
+    `batches` and `min_cells` of `perturbcore.data.effects.ba_ate`; `backed`: whether to leave the
+    cells of the screen on disk; `**declared`: what the screen's columns and values mean: the
+    options of `perturbcore.data.screens.declare.declare_screen`, such as `perturbation`, `batch`,
     `cell_line`, `control` and `scale`. A file written from a declared screen needs none.
     """
     if (screen is None) == (responses is None):
@@ -43,7 +45,7 @@ def load(
         cells = read_screen(path, backed=backed, **declared)
         cells.uns["perturbcore"]["dataset"] = name
         card.step_of("screen", cells, note=f"{path.name}; {controls_said(cells)}")
-        how = dict(control=effect_control, batches=effect_batches)
+        how = dict(control=effect_control, batches=effect_batches, min_cells=min_cells)
         table = responses_of(cells, **how, n_folds=n_folds, seed=seed)
         note = f"{table.n_obs:,} rows; cells are those of the perturbations"
         card.responses(table, note, cells=int(table.obs["n_cells"].sum()))

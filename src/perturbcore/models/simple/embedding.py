@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 from sklearn.decomposition import PCA
@@ -19,7 +20,7 @@ from perturbcore.models.simple.labels import LabelKernel, LabelKNN
 from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.space import NestedSpace, Protocol
 from perturbcore.score.evaluate import evaluate
-from perturbcore.score.model import NEGATIVE, POSITIVE, Fold, Model, Prediction
+from perturbcore.score.model import MASK, NEGATIVE, POSITIVE, Fold, Model, Prediction
 from perturbcore.score.task import Task, task_of
 
 CONTROLS = ("train_mean", "no_change", "idealized")
@@ -128,6 +129,21 @@ def idealized(responses: AnnData, line: str, protocol: Protocol, seed: int = 0) 
     q = min(protocol.n_components, *Y.shape)
     X = PCA(q, random_state=seed).fit_transform(Y)
     return Embedding("idealized", POSITIVE, ids.iloc[order], X, cell_line=line)
+
+
+def mask_only(responses: AnnData, line: str, dim: int = 100) -> OnEmbedding:
+    """Make the control that sees which labels are known, those to be predicted included.
+
+    A leak, on purpose: no model of the book is told which test pairs are labelled. Its vectors are
+    the pattern of known labels of each perturbation of a line (no label, no knowledge of genes),
+    cut to `dim` principal components; kernel. It is a positive control: shown, never ranked.
+    """
+    rows = rows_of(responses, line)
+    known = np.asarray(rows.layers["observed"], dtype=np.float32)
+    known = known[:, known.any(axis=0)]
+    X = PCA(min(dim, *known.shape), random_state=0).fit_transform(known)
+    ids = rows.obs["perturbation"].astype(str)
+    return OnEmbedding(Embedding(MASK, POSITIVE, ids, X, cell_line=line), LabelKernel())
 
 
 def evaluate_embeddings(

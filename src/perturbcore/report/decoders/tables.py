@@ -12,7 +12,7 @@ from perturbcore.report.decoders.run import COSTS, SHIFTED, UNCHANGED, DecoderRu
 from perturbcore.report.text import HEADINGS
 
 SCORE_COLUMNS = HEADINGS["decoders"]
-DISTRIBUTION_COLUMNS = HEADINGS["distributions"]
+DISTRIBUTION_COLUMNS = {c: METRICS.get(c, head) for c, head in HEADINGS["distributions"].items()}
 
 
 def score_table(run: DecoderRun) -> pd.DataFrame:

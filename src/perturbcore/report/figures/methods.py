@@ -130,10 +130,11 @@ def _reference(axis: Axes, lines: pd.DataFrame) -> None:
         at = line["value"]
 
 
-def interval_plot(table: pd.DataFrame, *, label: str) -> Figure:
+def interval_plot(table: pd.DataFrame, *, label: str, ceiling: str = "") -> Figure:
     """Draw one row per method: its mean and 95 % interval, floor and ceiling as lines.
 
-    `table`: `perturbcore.report.comparison.Comparison.ranking`; best first.
+    `table`: `perturbcore.report.comparison.Comparison.ranking`, best first; `ceiling`: the one that
+    is drawn.
     """
     table = display_names(table)
     ends = ("Train Mean", "No Change", *CEILINGS)
@@ -145,9 +146,8 @@ def interval_plot(table: pd.DataFrame, *, label: str) -> Figure:
         axis.hlines(y, row["low"], row["high"], color=c, lw=2.2, alpha=0.6)
         axis.plot(row["value"], y, marker=marker(row["modality"]), color=c, ms=7, mec="white",
                   mew=0.6)  # fmt: skip
-    ceilings = [n for n in CEILINGS if (table["display"] == n).any()]
     rows_of(axis, rows["display"], rows.set_index("display")["modality"])
-    _reference(axis, table[table["display"].isin(["Train Mean", *ceilings[:1]])])
+    _reference(axis, table[table["display"].isin(["Train Mean", ceiling])])
     axis.set_xlabel(label)
     legend_of(figure, rows["modality"])
     return figure

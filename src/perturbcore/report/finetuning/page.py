@@ -52,7 +52,7 @@ def answer(run: FineTuningRun) -> str:
         f"On {run.title}, the best of {n} {plural(n, 'method')} is {c.best} ({c.label} "
         f"{c.means[c.best]:.3f}); {rest}"
     )
-    return "\n\n".join(said)
+    return "\n\n".join(filter(None, [*said, c.mask_said()]))
 
 
 def _gain_said(row) -> str:

@@ -100,6 +100,7 @@ def answer(f: FusionScores, folds_looked_at: Sequence[int] = ()) -> str:
         simple_or_deep(f),
         without_folds(f, folds_looked_at),
         "" if worse == "none" else f"Worse than the best single source on average: {worse}.",
+        f.every.mask_said(),
     ]
     return "\n\n".join(text for text in said if text)
 

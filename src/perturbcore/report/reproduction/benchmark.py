@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from perturbcore.core.errors import InputError, check_choice
+from perturbcore.core.profile import load_profile
 from perturbcore.data.authors.layout import LAYOUTS, file_of, layout_of, present
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.published.tables import load_published
@@ -20,7 +21,6 @@ from perturbcore.score.limits import ceiling_scores
 
 METRICS = ("L2", "MSE", "MAE", "Spearman", "Pearson")
 ESTIMATORS = ("knn", "lasso")
-LASSO_TOLERANCE = 1e-4  # scikit-learn's default
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Benchmark:
 
 def protocol_of(dataset: str) -> Protocol:
     """Components and inner folds of the published benchmark of a data set."""
-    return Protocol(n_components=layout_of(dataset).n_components, inner_order="file")
+    order = load_profile("paper").inner_order
+    return Protocol(n_components=layout_of(dataset).n_components, inner_order=order)
 
 
 def score_dataset(
@@ -66,7 +67,7 @@ def score_dataset(
     perturbation; adds rows of predictor "experimental_error".
     """
     layout = layout_of(dataset)
-    lasso = Linear("lasso", layout.alpha, tolerance=LASSO_TOLERANCE)
+    lasso = Linear("lasso", layout.alpha, tolerance=load_profile("paper").lasso_tolerance)
     made = {"knn": KNN(layout.k), "lasso": lasso}
     models = [made[check_choice("estimator", name, ESTIMATORS)] for name in estimators]
     responses = read_authors_responses(dataset, root=root)

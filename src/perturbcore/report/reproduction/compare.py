@@ -101,6 +101,27 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
     return out.sort_values(["dataset", "largest"], ascending=[True, False], ignore_index=True)
 
 
+def families(check: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Condense to families of values: reference, family, values compared, largest difference.
+
+    `check`: of `against_sklearn`: scores by estimator, and what was tuned; `table`: of `compare`,
+    of the published files alone: all metrics by modality.
+    """
+    tuned = check.drop_duplicates(["dataset", "predictor", "embedding"])
+    off = tuned["chosen"].astype(float) - tuned["chosen_sklearn"].astype(float)
+    theirs = table[table["status"] == "both"]
+    rows = {
+        "plain scikit-learn": [
+            check.assign(family="scores of " + check["predictor"]),
+            tuned.assign(family="tuned parameter of " + tuned["predictor"], difference=off),
+        ],
+        "published": [theirs.assign(family="scores of " + theirs["modality"].str.lower())],
+    }
+    every = pd.concat({name: pd.concat(parts) for name, parts in rows.items()}, names=["reference"])
+    found = every.groupby(["reference", "family"], sort=False)["difference"]
+    return found.agg(values="size", largest=lambda d: d.abs().max()).reset_index()
+
+
 def counts(table: pd.DataFrame) -> pd.DataFrame:
     """Count rows of L2 by data set and status."""
     rows = table[table["metric"] == "L2"]

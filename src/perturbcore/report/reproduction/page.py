@@ -24,6 +24,7 @@ from perturbcore.report.text import HEADINGS, percent
 
 REPRODUCED = HEADINGS["reproduced"]
 CHECKED = HEADINGS["checked"]
+FAMILIES = HEADINGS["families of values"]
 SEEDS = (5050, 5051)  # of the experimental error: the published one, and another
 
 

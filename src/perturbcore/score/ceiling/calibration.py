@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from perturbcore.data.effects.ba_ate import MIN_CELLS
 from perturbcore.data.folds import assign_folds
 from perturbcore.score.ceiling.cells import Cells
 from perturbcore.score.ceiling.halves import Halves
@@ -21,7 +22,7 @@ def calibrate_metrics(
     wells: bool = False,
     n_folds: int = 5,
     n_splits: int = 5,
-    min_cells: int = 10,
+    min_cells: int = MIN_CELLS,
     seed: int = 5050,
 ) -> pd.DataFrame:
     """Place a repeated experiment between the Train Mean and a perfect prediction.

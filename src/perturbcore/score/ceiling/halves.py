@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from perturbcore.data.effects.ba_ate import MIN_CELLS
 from perturbcore.score.ceiling.ceiling import distances, select
 from perturbcore.score.ceiling.cells import Cells
 from perturbcore.score.ceiling.sampler import LineSampler, child, control_stream, weighted_sums
@@ -26,7 +27,7 @@ def noise_floor(
     control: str = "global",
     batches: str = "all",
     n_splits: int = 20,
-    min_cells: int = 10,
+    min_cells: int = MIN_CELLS,
     seed: int = 5050,
 ) -> pd.DataFrame:
     """Estimate what the true effects would score against the measured ones, from disjoint halves.

@@ -2,7 +2,8 @@
 
 A pair is (perturbation, gene) with a known label. Genes differ in how often they respond, and
 labels are known for a chosen few perturbations a gene; comparing scores only among the labelled
-test perturbations of one gene takes both out, so that the Train Mean scores exactly 0.5.
+test perturbations of one gene takes both out, so that the Train Mean scores exactly 0.5. Scores
+that agree to nine decimals are ties.
 """
 
 import numpy as np
@@ -11,12 +12,19 @@ import pandas as pd
 from perturbcore.core.errors import InputError
 from perturbcore.score.metrics.registry import register
 
+DECIMALS = 9
+
+
+def tied(score: np.ndarray) -> np.ndarray:
+    """Round scores, so that equal ones are ties: sums of equal numbers differ by their order."""
+    return np.round(np.asarray(score, dtype=np.float64), DECIMALS)
+
 
 class _Ranked:
     """Labelled pairs (n,), sorted by gene and score: who is above whom within a gene."""
 
     def __init__(self, label, score, gene):
-        score = np.asarray(score, dtype=np.float64)
+        score = tied(score)
         if np.isnan(score).any():
             raise InputError("a score is NaN: pairs cannot be ranked by it")
         code, genes = pd.factorize(np.asarray(gene), sort=True)
@@ -108,6 +116,7 @@ def ap_within(label, score, gene, threshold=None):
 
     Tied scores are one threshold, as in scikit-learn's ``average_precision_score``.
     """
+    score = tied(score)
     order = np.lexsort((-score, gene))
     g, s, y = np.asarray(gene)[order], np.asarray(score)[order], np.asarray(label)[order]
     first = np.r_[True, g[1:] != g[:-1]]
