@@ -212,7 +212,8 @@ def test_errors_are_taken_from_the_effects_that_models_are_trained_on(control, b
     drop = (screen.obs["batch"] == "b2") & screen.obs["is_control"]
     if (control, batches) != ("matched", "all"):
         screen = screen[~drop.to_numpy()].copy()
-    responses = ba_ate(screen, control=control, batches=batches, progress=False)
+    how = dict(control=control, batches=batches, min_cells=1)
+    responses = ba_ate(screen, **how, progress=False)
     line = LineSampler(Cells.of(screen), "A", control=control, batches=batches, seed=0)
     for name, row in zip(responses.obs["perturbation"], responses.X, strict=True):
         np.testing.assert_allclose(line.effects(name)[0], row, atol=1e-5)

@@ -76,7 +76,7 @@ def screen():
 
 @pytest.fixture(scope="module")
 def responses(screen):
-    return add_folds(ba_ate(screen, progress=False), 3, 0)
+    return add_folds(ba_ate(screen, min_cells=1, progress=False), 3, 0)
 
 
 @pytest.fixture(scope="module")

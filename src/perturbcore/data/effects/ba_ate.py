@@ -111,7 +111,7 @@ def ba_ate(
 def not_estimable_said(responses: AnnData) -> str:
     """Say how many effects were left out for too few cells, and below which number."""
     about = responses.uns["perturbcore"]
-    if "min_cells" not in about:
+    if "not_estimable" not in about:
         return ""
     n, least = len(about["not_estimable"]), about["min_cells"]
     return f"{n:,} with fewer than {least} cells not estimable and left out"
