@@ -11,7 +11,8 @@ from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.data.sets.base import load
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.simple import evaluate_embeddings, mask_only
+from perturbcore.models.simple import evaluate_embeddings
+from perturbcore.models.simple.embedding import mask_only
 from perturbcore.models.simple.knn import KNN
 from perturbcore.report import cards, leaderboard, noise, pages
 from perturbcore.report.comparison import Comparison

@@ -17,7 +17,8 @@ from perturbcore.embeddings.controls import random_embedding
 from perturbcore.embeddings.coverage import coverage_table
 from perturbcore.embeddings.sources import BuildContext
 from perturbcore.models.registry import build_models
-from perturbcore.models.simple import evaluate_embeddings, mask_only, predictor
+from perturbcore.models.simple import evaluate_embeddings, predictor
+from perturbcore.models.simple.embedding import mask_only
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.figures.style import colour
 from perturbcore.report.noise import trusted

@@ -7,6 +7,7 @@ from perturbcore import __version__
 from perturbcore.book.cli import book_verbs, file_verbs, paper
 
 DATASETS = ("essential", "norman", "sciplex", "tahoe")
+FEW = "with fewer cells a perturbation is not estimable (default 10)"
 TOTALS = "chemicals: genes over which a cell's total is taken"
 
 
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     _out(v, ".h5ad", what="responses, ")
     _controls(v)
     v.add_argument("--batches", choices=["with_controls", "all"], default="with_controls")
-    _min_cells(v)
+    v.add_argument("--min-cells", type=int, default=10, help=FEW)
     v.add_argument("--folds", type=int, default=5)
     v.add_argument("--seed", type=int, default=0)
 
@@ -68,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     _screen_options(v)
     _out(v, ".parquet", ".csv")
     _controls(v)
-    _min_cells(v)
+    v.add_argument("--min-cells", type=int, default=10, help=FEW)
     v.add_argument("--outer", type=int, default=10, help="draws of batches")
     v.add_argument("--inner", type=int, default=10, help="draws of cells in each")
     v.add_argument("--seed", type=int, default=5050)
@@ -156,11 +157,6 @@ def _raw_options(verb) -> None:
 def _controls(verb, default: str | None = "global", more: str = "") -> None:
     said = f"of the whole cell line, or of the same batch{more}"
     verb.add_argument("--controls", choices=["global", "matched"], default=default, help=said)
-
-
-def _min_cells(verb) -> None:
-    said = "with fewer cells a perturbation is not estimable (default 10)"
-    verb.add_argument("--min-cells", type=int, default=10, help=said)
 
 
 def _screen_options(verb) -> None:

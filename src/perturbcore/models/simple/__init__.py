@@ -1,13 +1,7 @@
 """Models of one embedding: predictors, tuned inside the fold, floors and a ceiling."""
 
 from perturbcore.models.simple.base import Predictor
-from perturbcore.models.simple.embedding import (
-    BY_KIND,
-    OnEmbedding,
-    evaluate_embeddings,
-    mask_only,
-    predictor,
-)
+from perturbcore.models.simple.embedding import BY_KIND, OnEmbedding, evaluate_embeddings, predictor
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import Protocol
 
@@ -18,6 +12,5 @@ __all__ = [
     "Predictor",
     "Protocol",
     "evaluate_embeddings",
-    "mask_only",
     "predictor",
 ]
