@@ -67,7 +67,7 @@ for name in study.names():
 for name in [n for n in study.names() if task_of(study.dataset(n).task).partial]:
     known = leaderboard.mask_on_folds(study, name)
     title, score = study.dataset(name).title, known["mask_only"]
-    pages.say(f"{title}. {leaderboard.mask_said(score.min(), score.max(), 'five folds, AUROC within gene')}")
+    pages.say(f"{title}. {leaderboard.mask_said(score.min(), score.max(), 'mean over folds, AUROC within gene')}")
     heads = {"cell_line": "Cell line", "labels": "Known labels", "train_mean": "Train Mean (floor)",
              "mask_only": "Control: which pairs are labelled"}
     pages.show_table(chapter, known, f"mask-{name}", keep=heads, caption=f"{title}: what the pattern of known labels tells "

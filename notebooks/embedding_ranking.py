@@ -54,7 +54,7 @@ study = pc.Study(chapter, n_jobs)
 # %% [markdown]
 # ## What was done to what
 #
-# Perturbations are split into five folds, the same perturbation in the same fold in every cell
+# Perturbations are split into folds, the same perturbation in the same fold in every cell
 # line. For each fold and embedding: standardise, reduce by PCA, predict the held-out perturbations
 # from their nearest training perturbations, with the number of neighbours k chosen on inner folds.
 # A held-out perturbation without an embedding gets the Train Mean. The
@@ -84,13 +84,13 @@ pages.show_table(chapter, nearest.ranking(), "ranking", keep=nearest.columns(), 
 # %% [markdown]
 # The interval is over folds and allows for their overlapping training sets (Nadeau and Bengio);
 # *p* compares with the best embedding and with the Train Mean, fold by fold, adjusted for the number of
-# embeddings (Holm). With five folds, only large differences can be told apart: a missing difference is
+# embeddings (Holm). With so few folds, only large differences can be told apart: a missing difference is
 # not evidence of equality. A perturbation without a vector gets the Train Mean: where *coverage* is low,
 # a score near the Train Mean says little about the embedding.
 #
 # ## Scores by embedding
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours, one panel a cell line. Box: quartiles and range over five folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where it was measured, the experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/embedding_ranking/ranking.svg), [numbers](tables/embedding_ranking/ranking-data.csv).", "name": "fig-ranking"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours, one panel a cell line. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where it was measured, the experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/embedding_ranking/ranking.svg), [numbers](tables/embedding_ranking/ranking-data.csv).", "name": "fig-ranking"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
 look = dict(lower_is_better=not nearest.higher_is_better, label=nearest.label)
 boxes = figures.box_by_method(nearest.scores, nearest.metric, **look)
 pages.show_figure(chapter, boxes, "ranking", nearest.scores)

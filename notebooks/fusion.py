@@ -166,7 +166,7 @@ pages.show_table(chapter, direction, "board-dir", keep=leaderboard.heads(directi
 # to choose from. That the smoother should have a share was asked after the authors' test split had been
 # scored without it, and decided on inner folds. The settings of the transformer for labels were chosen with
 # one fold of these four screens in view, whose labels are the same experiments as the authors' test split:
-# its score here is flattered a little. The five folds above overlap with what all were designed on. It is
+# its score here is flattered a little. The folds above overlap with what all were designed on. It is
 # trained with one seed; on `dir`, where labels are few, another `seed` among its settings moves it by more than the
 # distance between neighbours of the table (`members` averages several trainings).
 #
