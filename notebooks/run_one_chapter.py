@@ -9,7 +9,7 @@
 #     language: python
 #     name: python3
 #   perturbcore:
-#     after: [embedding_ranking]
+#     after: [low_signal]
 #     uses: [perturbcore.book.cli.options]
 # ---
 
@@ -67,8 +67,8 @@ console.example("tiny.yml", "tiny.yml")
 # %% tags=["hide-input"]
 values = f"-p k '{k}' -p n_components {n_components}"
 given = f'ARGS="{values} --out mine/one.ipynb"'
-console.run(f"make run CHAPTER=embedding_ranking PROFILE=mine/tiny.yml {given}")
-shown = next(results.glob("runs/embedding_ranking-*/tables/embedding_ranking/ranking.csv"))
+console.run(f"make run CHAPTER=low_signal PROFILE=mine/tiny.yml {given}")
+shown = next(results.glob("runs/low_signal-*/tables/low_signal/ranking.csv"))
 first = pd.read_csv(shown)
 
 # %% [markdown]
@@ -78,7 +78,7 @@ first = pd.read_csv(shown)
 # computed again.
 
 # %% tags=["hide-input"]
-console.run(f"perturbcore run embedding_ranking --profile mine/tiny.yml {values} --out mine/two.ipynb")
+console.run(f"perturbcore run low_signal --profile mine/tiny.yml {values} --out mine/two.ipynb")
 second = pd.read_csv(shown)
 
 # %% [markdown]
@@ -89,7 +89,7 @@ second = pd.read_csv(shown)
 # be given by `-p`.
 
 # %% tags=["hide-input"]
-console.run("perturbcore notebook embedding_ranking --out mine/plain.ipynb")
+console.run("perturbcore notebook low_signal --out mine/plain.ipynb")
 plain = "papermill --no-progress-bar mine/plain.ipynb mine/three.ipynb"
 console.run(f"{plain} -p profile mine/tiny.yml {values}")
 third = pd.read_csv(shown)
@@ -106,15 +106,15 @@ pages.show_table(chapter, third, "ranking", caption="Ranking on the tiny screen 
 # A name that does not exist, with the names that do:
 
 # %% tags=["hide-input"]
-console.run("perturbcore run embedding_ranking --profile mine/tiny.yml -p neighbours 5", fails=True)
+console.run("perturbcore run low_signal --profile mine/tiny.yml -p neighbours 5", fails=True)
 
 # %% [markdown]
 # A value of the wrong type, a chapter or a profile that does not exist:
 
 # %% tags=["hide-input"]
-console.run("perturbcore run embedding_ranking --profile mine/tiny.yml -p k many", fails=True)
-console.run("perturbcore run embeding_ranking", fails=True)
-console.run("perturbcore run embedding_ranking --profile mine/huge.yml", fails=True)
+console.run("perturbcore run low_signal --profile mine/tiny.yml -p k many", fails=True)
+console.run("perturbcore run low_signl", fails=True)
+console.run("perturbcore run low_signal --profile mine/huge.yml", fails=True)
 
 # %% [markdown]
 # papermill itself takes any name and any type. The chapter checks them all the same, in its first cell, before any work:

@@ -14,6 +14,9 @@ from perturbcore.core.errors import ParameterError
 # ten times faster than the reader in plain Python, where the C library is there
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+# of SQLite files: a kill loses no finished work, and no write waits for the disk
+SQLITE = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+
 
 def parse_yaml(text: str) -> Any:
     """Read YAML from a text."""

@@ -19,7 +19,7 @@ import pandas as pd
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.files import save_table
+from perturbcore.core.files import SQLITE, save_table
 from perturbcore.core.tables import check_table
 from perturbcore.score.task import task_of
 
@@ -71,8 +71,7 @@ class ScoreStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(self.path, timeout=120, check_same_thread=False)
         try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(SQLITE + _SCHEMA)
         except sqlite3.DatabaseError as error:
             raise InputError(
                 f"{path}: not a score store ({error}); move it away to compute the units again"

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.files import SQLITE
 from perturbcore.score.ceiling.cells import Cells
 from perturbcore.score.ceiling.sampler import LineSampler, check_choices, check_quantiles
 from perturbcore.score.metrics.registry import metric
@@ -208,6 +209,7 @@ def _open_checkpoint(path) -> sqlite3.Connection:
     """Finished perturbations by a digest of data, parameters and code: never of another run."""
     store = sqlite3.connect(path, timeout=60, check_same_thread=False)
     try:
+        store.executescript(SQLITE)
         store.execute(
             "CREATE TABLE IF NOT EXISTS ceilings (run TEXT, line TEXT, perturbation TEXT, "
             "content BLOB, PRIMARY KEY (run, line, perturbation)) WITHOUT ROWID"

@@ -80,13 +80,16 @@ class Cells:
         here = self.obs.reset_index(drop=True)
         here = here[here["cell_line"] == line]
         treated = here[~here["is_control"]]
-        controls = _by_batch(here[here["is_control"]])
+        controls = _rows(here[here["is_control"]], "batch")
         if need_controls and not controls:
             raise InputError(
                 f"cell line {line!r} has no control cells (is_control is False in every row); "
                 "declare them, or drop the line"
             )
-        return controls, {n: _by_batch(part) for n, part in treated.groupby("perturbation")}
+        perturbed: dict[str, dict] = {}
+        for (name, batch), rows in _rows(treated, ["perturbation", "batch"]).items():
+            perturbed.setdefault(name, {})[batch] = rows
+        return controls, perturbed
 
     def read(self, rows):
         """Normalised expression of some cells, float64 (rows, genes), in the order of `rows`."""
@@ -113,5 +116,7 @@ def normalise_rows(block):
     return np.log1p(block * factor[:, None])
 
 
-def _by_batch(rows: pd.DataFrame) -> dict:
-    return {batch: part.index.to_numpy() for batch, part in rows.groupby("batch")}
+def _rows(table: pd.DataFrame, by) -> dict:
+    """Index of the rows of each group, groups sorted."""
+    index = table.index.to_numpy()
+    return {key: index[at] for key, at in sorted(table.groupby(by).indices.items())}

@@ -93,12 +93,10 @@ class Halves:
         usable = np.isfinite(first[:, 0]) & np.isfinite(second[:, 0])
         if not usable.any():
             return dict.fromkeys([*PER_HALF, *ALIKE], np.nan)
-        errors = distances(first[usable], second[usable], PER_HALF)
+        errors = distances(second[usable], first[usable])  # row by row
         out = {m: float(errors[m].mean()) / by for m, by in PER_HALF.items()}
         for m in ALIKE:
-            # paired rows: the first halves are no single point that all samples are held against
-            pairs = zip(first[usable], second[usable], strict=True)
-            r = max(0.0, np.mean([distances(b, a, [m])[m][0] for a, b in pairs]))
+            r = max(0.0, errors[m].mean())
             out[m] = float(np.sqrt(2 * r / (1 + r)))
         return out
 
