@@ -107,4 +107,5 @@ def show_figure(chapter, figure, name: str, data: pd.DataFrame | None = None) ->
     chapter.save_figure(figure, name)
     if data is not None:
         chapter.save_table(data.reset_index(drop=True), f"{name}-data")
-    display(figure)
+    drawn = (chapter.figures / f"{name}.svg").read_text(encoding="utf-8")
+    display({"image/svg+xml": drawn, "text/plain": name}, raw=True)  # drawing again takes as long
