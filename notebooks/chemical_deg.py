@@ -77,6 +77,7 @@ for name, part in parts.items():
     pages.show_table(chapter, labels.label_counts(part), f"labels-{name}", keep=labels.LABELS,
                      caption=f"{part.title}: labels by cell line.")
     pages.say(labels.counts_said(part))
+pages.show_leaks(chapter, study.leaks(*parts))
 
 # %% [markdown]
 # ## The answer

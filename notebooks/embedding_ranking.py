@@ -69,6 +69,7 @@ models = study.models(data.task, knn=k, lasso=alpha)
 scores = study.evaluate(dataset, models, protocol=protocol, embeddings=built, ceiling=limit, seed=seed)
 pages.show_table(chapter, data.card, "data", caption=f"{data.title}: what is in it, step by step.")
 pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the perturbations that each embedding has a vector for.")
+pages.show_leaks(chapter, study.leaks(dataset))
 
 # %% [markdown]
 # ## The answer

@@ -81,6 +81,7 @@ runs = [run_fine_tuning(study, name, **options) for name in datasets]
 pages.say(page.setting(runs))
 pages.show_table(chapter, page.networks(runs), "networks", keep=page.NETWORK_COLUMNS, digits=0,
                  caption="What the networks learnt before any response was seen.")
+pages.show_leaks(chapter, study.leaks(*datasets))
 
 # %% [markdown]
 # ## The answer

@@ -68,6 +68,7 @@ options = dict(k=k, n_components=n_components, inner_folds=inner_folds, seed=see
 f = page.score_foundation(study, dataset, foundation=foundation, controls=controls, **options)
 pages.say(page.setting(f))
 pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the perturbations that each source has a vector for.")
+pages.show_leaks(chapter, study.leaks(dataset))
 
 # %% [markdown]
 # ## The answer

@@ -84,6 +84,7 @@ options = dict(k=k, n_components=n_components, inner_folds=inner_folds, n_outer=
 f = score_fusions(study, dataset, transformers=transformers, sets=sets, set_transformers=set_transformers, **options)
 pages.say(page.setting(f))
 pages.show_coverage(chapter, study.coverage(dataset), caption="Share of the perturbations that each source has a vector for.")
+pages.show_leaks(chapter, study.leaks(dataset))
 
 # %% [markdown]
 # ## The answer

@@ -1,9 +1,12 @@
+import gzip
 import hashlib
 import multiprocessing
 import os
 import re
 import threading
+import time
 from collections import Counter
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from pydantic import ValidationError
 from perturbcore.core.errors import DownloadError, ParameterError
 from perturbcore.core.profile import load_profile, profile_names
 from perturbcore.data import catalogue
-from perturbcore.data.catalogue import Entry, entries, entry, fetch, fetch_many
+from perturbcore.data.catalogue import Entry, entries, entry, fetch, fetch_many, transfer
 
 GOOD = os.urandom(200_000)
 OTHER = b"gene,label\nTP53,1\n"
@@ -67,6 +70,7 @@ def place(tmp_path, monkeypatch):
     fakes = {name: make_entry(name, c, name == "restricted") for name, c in contents.items()}
     monkeypatch.setattr(catalogue, "_records", lambda: fakes)
     monkeypatch.setattr(catalogue, "_shown", set())
+    monkeypatch.setattr(transfer, "BACKOFF_SECONDS", 0.01)
     proxies = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
     for name in ("PERTURBCORE_MIRROR", "PERTURBCORE_OFFLINE", *proxies):
         monkeypatch.delenv(name, raising=False)
@@ -143,9 +147,101 @@ def test_anything_else_is_refused_and_not_kept(place, kind):
     with pytest.raises(DownloadError, match=f"good.*{kind if kind.isdigit() else ''}") as error:
         fetch("good")
     assert "PERTURBCORE_MIRROR" in str(error.value) and place.url in str(error.value)
-    assert leftovers(catalogue.data_folder()) == []
+    # of what broke off, that much is kept to go on with, under no name that anyone reads
+    kept = [1000] if kind == "cut, announced" else []
+    assert [p.stat().st_size for p in leftovers(catalogue.data_folder())] == kept
     place.answers[place.good] = send(GOOD)
     assert fetch("good").read_bytes() == GOOD
+
+
+class Misbehaving:
+    """A server that answers properly only in the end, and knows ranges."""
+
+    def __init__(self, *first):
+        self.first, self.ranges = list(first), []
+
+    def __call__(self, handler):
+        asked = handler.headers.get("Range")
+        self.ranges.append(asked)
+        if self.first:
+            return self.first.pop(0)(handler)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        handler.send_response(206 if asked else 200)
+        if asked:
+            handler.send_header("Content-Range", f"bytes {start}-{len(GOOD) - 1}/{len(GOOD)}")
+        handler.send_header("Content-Length", str(len(GOOD) - start))
+        handler.end_headers()
+        handler.wfile.write(GOOD[start:])
+
+
+def reset(handler):
+    """Close before a single byte."""
+    handler.connection.shutdown(2)
+
+
+def busy(status):
+    def answer(handler):
+        handler.send_response(status)
+        handler.send_header("Retry-After", "0")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+half = send(GOOD[:100_000], length=len(GOOD))
+HICCUPS = {
+    "reset": ([reset], [None, None]),
+    "429 and 503": ([busy(429), busy(503)], [None] * 3),
+    "broken off twice": ([half, half], [None, "bytes=100000-", "bytes=100000-"]),
+    "another range": ([half, send(GOOD)], [None, "bytes=100000-"]),
+}
+
+
+@pytest.mark.parametrize("kind", HICCUPS)
+def test_a_server_with_hiccups_is_asked_again_and_gone_on_with(place, kind):
+    first, ranges = HICCUPS[kind]
+    server = place.answers[place.good] = Misbehaving(*first)
+    assert fetch("good").read_bytes() == GOOD
+    assert server.ranges == ranges and leftovers(catalogue.data_folder()) == [place.cached("good")]
+
+
+def test_a_later_run_goes_on_where_an_earlier_one_gave_up(place):
+    place.answers[place.good] = half
+    with pytest.raises(DownloadError, match="it broke off"):
+        fetch("good")
+    assert place.requests[place.good] == transfer.TRIES
+    server = place.answers[place.good] = Misbehaving()
+    assert fetch("good").read_bytes() == GOOD and server.ranges == ["bytes=100000-"]
+
+
+@pytest.mark.parametrize("kind", ["endless", "gzip bomb", "slow", "always busy"])
+def test_no_server_can_send_for_ever_or_more_than_the_file_has(place, kind, monkeypatch):
+    sent = [0]
+
+    def endless(handler):
+        handler.send_response(200)
+        if kind == "gzip bomb":
+            handler.send_header("Content-Encoding", "gzip")
+        handler.end_headers()
+        with suppress(OSError):
+            for _ in range(3000):
+                piece = gzip.compress(bytes(10**6)) if kind == "gzip bomb" else bytes(10**5)
+                handler.wfile.write(piece[:10] if kind == "slow" else piece)
+                sent[0] += 1
+                time.sleep(0.01 if kind == "slow" else 0)
+
+    if kind == "slow":
+        monkeypatch.setattr(transfer, "GRACE_SECONDS", -3.8)  # and 4 seconds for the bytes
+    place.answers[place.good] = busy(503) if kind == "always busy" else endless
+    what = {"slow": "too slow", "always busy": "answered 503"}.get(
+        kind, "sends more than the 200,000"
+    )
+    with pytest.raises(DownloadError, match=what):
+        fetch("good")
+    kept = sum(p.stat().st_size for p in leftovers(catalogue.data_folder()))
+    assert sent[0] < 500 and kept < 10**5
+    assert not place.cached("good").exists()
 
 
 def test_corrupt_cache_is_replaced_and_refused_without_network(place, monkeypatch):

@@ -27,6 +27,7 @@ VERBS = {
     "simulate_screen": "perturbcore.data.simulate.screen",
     "load_embedding": "perturbcore.embeddings.load",
     "ceiling": "perturbcore.score.ceiling.ceiling",
+    "leak_report": "perturbcore.score.leaks",
     "evaluate": "perturbcore.models.simple.embedding",
     "compare": "perturbcore.report.comparison",
     "load_profile": "perturbcore.core.profile",

@@ -9,6 +9,8 @@ from perturbcore.book.source import absent, find_chapter
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError
 from perturbcore.core.files import save_table
+from perturbcore.data.catalogue import verify
+from perturbcore.data.identifiers import GENE_FILES, gene_aliases
 from perturbcore.data.responses import cell_lines
 from perturbcore.data.stored import open_dataset
 from perturbcore.embeddings.authors import own_embeddings
@@ -23,6 +25,7 @@ from perturbcore.models.simple.space import Protocol
 from perturbcore.report.figures.style import colour
 from perturbcore.report.noise import trusted
 from perturbcore.score.ceiling.curves import ceilings_against_truth
+from perturbcore.score.leaks import leak_report
 from perturbcore.score.limits import PREDICTORS as NOISE
 from perturbcore.score.limits import experimental_error, limit_units
 from perturbcore.score.store import ASIDE, ScoreStore
@@ -279,6 +282,27 @@ class Study:
             return scores
         near = trusted(self.truth(), self.dataset(name))
         return scores.assign(calibrated=~noise_from | scores["predictor"].isin(near))
+
+    def leaks(self, *names: str) -> pd.DataFrame:
+        """Report of `perturbcore.score.leaks` on data sets and the embeddings built for them.
+
+        A column `data` says which one. The gene table is asked where its files are at hand.
+        """
+        tables = {}
+        for name in names:
+            data, drugs = self.dataset(name), self.dataset(name).extras.get("drugs")
+            built = [e for (of, _), made in self._embeddings.items() if of == name for e in made]
+            smiles = None if drugs is None else drugs["smiles"].astype(str).to_dict()
+            genes = data.responses.uns["perturbcore"]["identifier"] in ("symbol", "ensembl")
+            known = genes and not data.simulated and set(verify(GENE_FILES).values()) == {"ok"}
+            found = leak_report(
+                data.responses,
+                {e.name: e for e in built}.values(),
+                smiles=smiles,
+                aliases=gene_aliases() if known else None,
+            )
+            tables[data.title] = found
+        return pd.concat(tables, names=["data"]).reset_index(level=0)
 
     def lines(self, name: str) -> list[str]:
         """Cell lines of a data set, in their order."""

@@ -1,19 +1,33 @@
 """Folds are data: made once from names, stored with the responses, checked for leaks."""
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.data.identity import merged, same_perturbation
 
 
-def assign_folds(perturbations, n_folds: int = 5, seed: int = 0) -> pd.Series:
+def assign_folds(
+    perturbations,
+    n_folds: int = 5,
+    seed: int = 0,
+    *,
+    identifier: str = "symbol",
+    aliases: Mapping[str, str] | None = None,
+    smiles: Mapping[str, str] | None = None,
+    doubles: str = "apart",
+) -> pd.Series:
     """Assign each perturbation to one fold, whatever the order or number of its rows.
 
-    The distinct names are sorted, permuted with `seed` and cut into `n_folds` nearly equal parts,
-    so that a perturbation measured in several cell lines lies in the same fold in all of them.
+    The distinct perturbations are sorted, permuted with `seed` and cut into `n_folds` nearly equal
+    parts, so that one measured in several cell lines lies in the same fold in all of them. Names
+    that mean one perturbation share its fold, see `perturbcore.data.identity.same_perturbation`
+    for what they are and for the options beyond these:
 
     `perturbations`: names, repeats are allowed; `n_folds`: at least 2; `seed`: of the permutation.
 
@@ -27,7 +41,9 @@ def assign_folds(perturbations, n_folds: int = 5, seed: int = 0) -> pd.Series:
     names = pd.Index(perturbations)
     if names.hasnans:
         raise InputError("a perturbation name is missing (NaN): name or drop those rows")
-    names = names.astype(str).unique().sort_values()
+    how = dict(aliases=aliases, smiles=smiles, doubles=doubles)
+    same = same_perturbation(names.astype(str), identifier, **how)
+    names = pd.Index(sorted(set(same)), dtype=object)
     if n_folds < 2 or n_folds > len(names):
         raise ParameterError(
             f"n_folds={n_folds} is not possible with {len(names)} perturbations: "
@@ -37,13 +53,23 @@ def assign_folds(perturbations, n_folds: int = 5, seed: int = 0) -> pd.Series:
     order = np.random.default_rng(seed).permutation(len(names))
     for fold, part in enumerate(np.array_split(order, n_folds)):
         folds[part] = fold
-    return pd.Series(folds, index=names, name="fold")
+    return same.map(pd.Series(folds, index=names)).rename("fold")
 
 
-def add_folds(responses: AnnData, n_folds: int = 5, seed: int = 0) -> AnnData:
-    """Write ``obs["fold"]`` of `responses` in place and return it; see `assign_folds`."""
-    folds = assign_folds(responses.obs["perturbation"], n_folds, seed)
-    responses.obs["fold"] = folds.loc[responses.obs["perturbation"].astype(str)].to_numpy()
+def add_folds(responses: AnnData, n_folds: int = 5, seed: int = 0, **how: Any) -> AnnData:
+    """Write ``obs["fold"]`` of `responses` in place and return it; see `assign_folds`.
+
+    A column `smiles` of obs says which drugs are one; ``uns["perturbcore"]["merged"]`` has a line
+    for each perturbation that goes by several names, where there is one.
+    """
+    obs, about = responses.obs, responses.uns.get("perturbcore", {})
+    names = obs["perturbation"].astype(str)
+    how = {"identifier": about.get("identifier", "symbol"), **how}
+    if "smiles" in obs:
+        how.setdefault("smiles", dict(zip(names, obs["smiles"].astype(str), strict=True)))
+    obs["fold"] = assign_folds(obs["perturbation"], n_folds, seed, **how).loc[names].to_numpy()
+    if twice := merged(same_perturbation(names, **how)):
+        about["merged"] = twice
     return responses
 
 
@@ -53,7 +79,8 @@ def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
     A perturbation must be in the same fold in every row of a cell line. It must be so in every line
     where one model is trained over all of them (`joint`), or where the lines were pooled in one
     well (``uns["perturbcore"]["shared_wells"]``): then what a well did to one line it did to all,
-    and a copy of another line's response would be scored. Elsewhere there is only a warning.
+    and a copy of another line's response would be scored. Elsewhere there is only a warning. Two
+    names of one perturbation count as one, unless the folds are published ones.
     """
     obs = responses.obs
     if obs["fold"].isna().any():
@@ -66,6 +93,7 @@ def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
             f"perturbation '{name}' is in {within.max()} folds of cell line '{line}' (column "
             "'fold'): it would be tested on itself; keep all its rows in one fold (add_folds does)"
         )
+    _check_names(responses)
     across = obs.groupby("perturbation", observed=True)["fold"].nunique()
     across = across[across > 1]
     if len(across):
@@ -82,6 +110,20 @@ def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
             raise LeakError(f"{what}: a joint model would see them in training; use add_folds")
         warnings.warn(
             f"{what}: harmless for one model per line, a leak for joint models", stacklevel=2
+        )
+
+
+def _check_names(responses: AnnData) -> None:
+    """Refuse folds that part two names of one perturbation."""
+    about, names = responses.uns.get("perturbcore", {}), responses.obs["perturbation"].astype(str)
+    if about.get("published_split"):
+        return
+    fold = pd.Series(responses.obs["fold"].to_numpy(), names.to_numpy()).groupby(level=0).first()
+    same = same_perturbation(fold.index, about.get("identifier", "symbol"))
+    for line in merged(same[fold.groupby(same).transform("nunique") > 1]):
+        raise LeakError(
+            f"{line}: one perturbation by its names, but in different folds (column 'fold'); drop "
+            "the column, so that folds are made anew, or rename what is not the same"
         )
 
 

@@ -11,6 +11,7 @@ from perturbcore.data import catalogue
 from perturbcore.data.read import member, read_csv, read_r
 
 KINDS = ("symbol", "ensembl", "entrez")
+GENE_FILES = ("gene_table", "gene_info_table")
 COLUMNS = ("ensembl", "entrez", "symbol", "chromosome", "biotype", "description")
 CHROMOSOMES = (*map(str, range(1, 23)), "X", "Y", "MT")
 
@@ -54,6 +55,13 @@ def previous_symbols(table: pd.DataFrame | None = None) -> pd.Series:
     both = both.drop_duplicates(["gene_name", "symbol"])
     both = both[~both["gene_name"].duplicated(keep=False)]
     return both.set_index("gene_name")["symbol"].rename("symbol").sort_index()
+
+
+def gene_aliases() -> dict[str, str]:
+    """Map Ensembl ids and symbols of an older annotation to today's symbol, where there is one."""
+    table = gene_table()
+    found = convert(table["ensembl"].unique(), "ensembl", "symbol", table)["value"].dropna()
+    return found.to_dict() | previous_symbols(table).to_dict()
 
 
 def convert(

@@ -9,6 +9,7 @@ from IPython.display import HTML, Markdown, display
 from perturbcore.core.files import write_atomically
 from perturbcore.core.tables import check_table
 from perturbcore.report.text import number, p_value
+from perturbcore.score.leaks import leaks_said
 
 MOST_LINES = 5
 
@@ -96,6 +97,17 @@ def show_coverage(chapter, table: pd.DataFrame, *, caption: str) -> None:
     for line in table.attrs.get("left_out", ()):
         say(f"Not at hand, left out: {line}")
     chapter.save_table(table.reset_index(drop=True), "coverage")
+
+
+def show_leaks(chapter, table: pd.DataFrame) -> None:
+    """Say what could have leaked into the scores, and show the checks; `table`: `Study.leaks`."""
+    several = table["data"].nunique() > 1
+    for title, part in table.groupby("data", sort=False):
+        say((f"{title}: " if several else "") + leaks_said(part))
+    heads = {"data": "Data"} if several else {}
+    heads |= {"check": "Looked for", "kind": "What it is", "found": "Found", "example": "Such as"}
+    caption = "Leak report: what would let a model see a test perturbation in training."
+    show_table(chapter, table, "leaks", keep=heads, caption=caption)
 
 
 def show_figure(chapter, figure, name: str, data: pd.DataFrame | None = None) -> None:

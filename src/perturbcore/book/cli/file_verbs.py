@@ -63,14 +63,16 @@ def effects(options) -> None:
     """Turn a screen into responses with folds."""
     from perturbcore.core.files import save_table
     from perturbcore.data.effects.ba_ate import ba_ate, not_estimable_said
-    from perturbcore.data.folds import assign_folds
+    from perturbcore.data.folds import add_folds
+    from perturbcore.data.identifiers import gene_aliases
 
+    aliases = gene_aliases() if options.gene_table else None
     how = dict(control=options.controls, batches=options.batches, min_cells=options.min_cells)
     responses = ba_ate(_screen(options), **how)
-    folds = assign_folds(
-        responses.obs["perturbation"].unique(), n_folds=options.folds, seed=options.seed
-    )
-    responses.obs["fold"] = responses.obs["perturbation"].map(folds).astype(int).to_numpy()
+    same = dict(aliases=aliases, doubles=options.doubles)
+    add_folds(responses, options.folds, options.seed, **same)
+    for line in responses.uns["perturbcore"].get("merged", ()):
+        print(f"one perturbation, in one fold: {line}")
     save_table(responses, options.out)
     print(f"{options.out}: {responses.n_obs} perturbations x {responses.n_vars} genes")
     print(not_estimable_said(responses))

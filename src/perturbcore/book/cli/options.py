@@ -64,6 +64,10 @@ def parser() -> argparse.ArgumentParser:
     v.add_argument("--min-cells", type=int, default=10, help=FEW)
     v.add_argument("--folds", type=int, default=5)
     v.add_argument("--seed", type=int, default=0)
+    said = "whether combinations that share a gene share a fold; published: apart"
+    v.add_argument("--doubles", choices=["apart", "together"], default="apart", help=said)
+    said = "put older symbols and Ensembl ids of a gene in its fold, by the catalogue's table"
+    v.add_argument("--gene-table", action="store_true", help=said)
 
     v = verb(file_verbs.ceiling)
     _screen_options(v)

@@ -25,11 +25,12 @@ from tqdm.auto import tqdm
 
 from perturbcore.core.errors import DownloadError, ParameterError
 from perturbcore.core.files import read_yaml
+from perturbcore.data.catalogue.transfer import download
 
 _HERE = Path(__file__).parent
 PARTIAL = ".partial"
 STALE_SECONDS = 24 * 3600
-TIMEOUT_SECONDS = 30
+MOST_BYTES = 20 * 10**9  # of a file whose size the catalogue does not know
 PIP_SECONDS = 600
 
 _hashed: dict[tuple, str] = {}
@@ -210,17 +211,16 @@ def fetch(name: str) -> Path:
     _show_licence(item)
     cached.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(dir=_partial()) as folder:
-            if item.packaged:
+        if item.packaged:
+            with tempfile.TemporaryDirectory(dir=_partial()) as folder:
                 _unpack(item, Path(folder), cached)
-            else:
-                _download(item, Path(folder) / "file")
-                os.replace(Path(folder) / "file", cached)
+        else:
+            _download(item, cached)
     # the chain of connection errors below says nothing that the reason does not
     except (requests.exceptions.RequestException, OSError, DownloadError) as error:
         raise DownloadError(
-            f"{name} could not be downloaded ({_reason(error)}){corrupt}; nothing was kept. "
-            f"Try again; if it stays so, {way_out}"
+            f"{name} could not be downloaded ({_reason(error)}){corrupt}. Nothing that could "
+            f"be taken for it was kept. Try again; if it stays so, {way_out}"
         ) from None
     return cached
 
@@ -298,17 +298,17 @@ def _partial() -> Path:
     for old in folder.iterdir():
         with suppress(OSError):  # another process may be sweeping as well
             if time.time() - old.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(old)
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
     return folder
 
 
-def _download(item: Entry, path: Path) -> None:
-    import pooch
+def _download(item: Entry, target: Path) -> None:
+    def check(path: Path) -> None:
+        if wrong := _differs(item, path):
+            raise DownloadError(f"what {_address(item)} sent is not the pinned file: {wrong}")
 
-    get = pooch.HTTPDownloader(progressbar=False, timeout=TIMEOUT_SECONDS)
-    get(_address(item), str(path), None)
-    if wrong := _differs(item, path):
-        raise DownloadError(f"what {_address(item)} sent is not the pinned file: {wrong}")
+    part = _partial() / f"{item.sha256 or item.blob}.part"
+    download(_address(item), part, target, item.bytes or MOST_BYTES, check)
 
 
 def _unpack(item: Entry, folder: Path, target: Path) -> None:
@@ -338,6 +338,9 @@ def _unpack(item: Entry, folder: Path, target: Path) -> None:
         for other in map(entry, table.index[same]):
             wrong = f"there is no {other.path}"
             if other.path in inside:
+                size = archive.getinfo(other.path).file_size
+                if size > (other.bytes or MOST_BYTES):
+                    raise DownloadError(f"{wanted} would unpack to {size:,} bytes; refused")
                 found = Path(archive.extract(other.path, folder / "files"))
                 wrong = _differs(other, found)
             if wrong:
@@ -352,7 +355,8 @@ def _reason(error: Exception) -> str:
         return f"the server answered {answer.status_code}"
     if isinstance(error, requests.exceptions.Timeout):
         return "the server did not answer in time"
-    if isinstance(error, requests.exceptions.ConnectionError):
+    broken = requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError
+    if isinstance(error, broken):
         return "no connection, or it broke off"
     if isinstance(error, DownloadError):
         return str(error)

@@ -9,20 +9,27 @@ from perturbcore.data.deg import deg_labels
 from perturbcore.data.effects.ba_ate import MIN_CELLS, ba_ate
 from perturbcore.data.effects.moments import well_effects
 from perturbcore.data.folds import add_folds
+from perturbcore.data.identity import same_perturbation
 from perturbcore.data.responses import dense, make_responses
 from perturbcore.data.sets.base import Card, Dataset, check_options, make_dataset
 
 
-def folded(responses: AnnData, n_folds: int, seed: int) -> AnnData:
-    """Add folds, at most one per perturbation."""
-    return add_folds(responses, min(n_folds, responses.obs["perturbation"].nunique()), seed)
+def folded(responses: AnnData, n_folds: int, seed: int, **how) -> AnnData:
+    """Add folds, at most one per perturbation; `how`: see `perturbcore.data.folds.add_folds`."""
+    names = responses.obs["perturbation"].astype(str)
+    n = same_perturbation(names, responses.uns["perturbcore"]["identifier"]).nunique()
+    return add_folds(responses, min(n_folds, n), seed, **how)
 
 
 def responses_of(
-    screen: AnnData, *, n_folds: int, seed: int, min_cells: int = MIN_CELLS, **which
+    screen: AnnData, *, n_folds: int, seed: int, min_cells: int = MIN_CELLS, same=None, **which
 ) -> AnnData:
-    """Batch-aware effects of a screen; `which`: see `perturbcore.data.effects.ba_ate`."""
-    return folded(ba_ate(screen, min_cells=min_cells, **which), n_folds, seed)
+    """Batch-aware effects of a screen; `which`: see `perturbcore.data.effects.ba_ate`.
+
+    `same`: options of `perturbcore.data.folds.add_folds`, of which names are one perturbation.
+    """
+    effects = ba_ate(screen, min_cells=min_cells, **which)
+    return folded(effects, n_folds, seed, **(same or {}))
 
 
 def controls_said(screen: AnnData) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from perturbcore.core.errors import ParameterError
 from perturbcore.data.effects.ba_ate import MIN_CELLS
 from perturbcore.data.folds import check_leakage
+from perturbcore.data.identifiers import gene_aliases
 from perturbcore.data.responses import check_responses, read_responses
 from perturbcore.data.screens.declare import declare_screen, read_screen
 from perturbcore.data.sets._make import controls_said, folded, responses_of
@@ -22,6 +23,8 @@ def load(
     n_folds: int = 5,
     seed: int = 0,
     backed: bool = False,
+    doubles: str = "apart",
+    gene_table: bool = False,
     **declared,
 ) -> Dataset:
     """Load one of your files: a screen, from which effects are computed, or responses.
@@ -31,13 +34,17 @@ def load(
     Give either this or `screen`; `name, title`: key in the scores table; what a page calls the
     data set; `effect_control, effect_batches, min_cells`: variant of the effect; see `control`,
     `batches` and `min_cells` of `perturbcore.data.effects.ba_ate`; `backed`: whether to leave the
-    cells of the screen on disk; `**declared`: what the screen's columns and values mean: the
-    options of `perturbcore.data.screens.declare.declare_screen`, such as `perturbation`, `batch`,
+    cells of the screen on disk; `doubles`: of folds, see
+    `perturbcore.data.identity.same_perturbation`; `gene_table`: whether older symbols and Ensembl
+    ids of one gene share a fold, by the catalogue's gene table; `**declared`: what the screen's
+    columns and values mean: the options of
+    `perturbcore.data.screens.declare.declare_screen`, such as `perturbation`, `batch`,
     `cell_line`, `control` and `scale`. A file written from a declared screen needs none.
     """
     if (screen is None) == (responses is None):
         raise ParameterError("give either screen=<file.h5ad> or responses=<file.h5ad>")
     card, cells = Card(), None
+    same = dict(doubles=doubles, aliases=gene_aliases() if gene_table else None)
     path = Path(screen if responses is None else responses)
     if responses is None:
         check_options("a screen", declare_screen, declared)
@@ -45,7 +52,7 @@ def load(
         cells = read_screen(path, backed=backed, **declared)
         cells.uns["perturbcore"]["dataset"] = name
         card.step_of("screen", cells, note=f"{path.name}; {controls_said(cells)}")
-        how = dict(control=effect_control, batches=effect_batches, min_cells=min_cells)
+        how = dict(control=effect_control, batches=effect_batches, min_cells=min_cells, same=same)
         table = responses_of(cells, **how, n_folds=n_folds, seed=seed)
         note = f"{table.n_obs:,} rows; cells are those of the perturbations"
         card.responses(table, note, cells=int(table.obs["n_cells"].sum()))
@@ -56,10 +63,10 @@ def load(
         table = read_responses(path)
         folds = "of the file" if "fold" in table.obs else "made here"
         if "fold" not in table.obs:
-            folded(table, n_folds, seed)
+            folded(table, n_folds, seed, **same)
         check_responses(table, source=str(path))
         check_leakage(table)
         table.uns["perturbcore"] = {**table.uns["perturbcore"], "dataset": name}
         card.responses(table, f"{path.name}; {table.n_obs:,} rows; folds {folds}")
-    notes = (f"Read from {path.name}.",)
+    notes = (f"Read from {path.name}.", *table.uns["perturbcore"].get("merged", ()))
     return make_dataset(table, card, about={"title": title or name}, notes=notes, screen=cells)

@@ -13,16 +13,11 @@ from anndata import AnnData
 from perturbcore.core.errors import ParameterError, check_choice
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.folds import assign_folds
+from perturbcore.data.identity import parent
 from perturbcore.data.molecules.tables import sciplex_drugs, tahoe_drugs
 from perturbcore.data.responses import make_responses
 from perturbcore.data.sets._rstrings import read_string_lists
 from perturbcore.data.sets.base import Card, Dataset, constants_of, make_dataset
-
-SALTS = (
-    "hydrochloride dihydrochloride hydrobromide mesylate dimesylate maleate acetate diacetate "
-    "sulfate disulfate citrate tosylate sodium potassium chloride hydrate dihydrate monohydrate "
-    "hemihydrate phosphate fumarate tartrate isethionate hcl 2hcl"
-).split()
 
 
 def load(
@@ -92,7 +87,8 @@ def signature_dataset(
     responses = responses[:, times >= min_labels].copy()
     responses.uns["perturbcore"].update(k=int(k), shared_wells=bool(shared_wells))
     # salts of one drug are near copies of each other: they lie in one fold
-    folds = assign_folds(drugs["parent"], min(n_folds, drugs["parent"].nunique()), seed)
+    n_folds = min(n_folds, drugs["parent"].nunique())
+    folds = assign_folds(drugs["parent"], n_folds, seed, identifier="drug")
     responses.obs["fold"] = folds.loc[drugs.loc[responses.obs["perturbation"], "parent"]].to_numpy()
     note = f"genes that all signatures rank; {n_twice} of them dropped: a name there twice"
     card.step("common genes", perturbations=len(drugs), genes=len(genes), note=note)
@@ -118,12 +114,6 @@ def read_signatures(path, name: str) -> dict[str, tuple[np.ndarray, int]]:
 def spelled(name: str) -> str:
     """Reduce a drug's name to its letters and digits."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def parent(name: str) -> str:
-    """Reduce a drug's name to that of its active part: salts and waters left out."""
-    words = [w for w in re.split(r"[^\w+-]+", name.lower()) if w and w not in SALTS]
-    return " ".join(words) or name.lower()
 
 
 def match_drugs(names, table: pd.DataFrame, aliases: Mapping[str, str]) -> pd.DataFrame:
