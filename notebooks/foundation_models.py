@@ -42,6 +42,7 @@ n_jobs: int = 2
 import perturbcore as pc
 from perturbcore.report import comparison, figures, pages
 from perturbcore.report import foundation as page
+from perturbcore.report.fusion.page import by_line_text
 
 chapter = pc.open_chapter("foundation_models")
 study = pc.Study(chapter, n_jobs)
@@ -85,7 +86,7 @@ pages.show_figure(chapter, gain, "gain", f.lines)
 # %% tags=["hide-input"]
 pages.show_table(chapter, f.gains, "gains", keep=comparison.GAIN_COLUMNS,
                  caption="All knowledge and one more source, against all knowledge. Interval over folds.")
-pages.show_table(chapter, page.by_line(f), "by-line",
+pages.show_table(chapter, by_line_text(f.lines, f.gains, page.BASE), "by-line",
                  caption="Line by line: the score, and its gain over all knowledge (95 % interval over folds).")
 
 # %% [markdown]

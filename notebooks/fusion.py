@@ -118,7 +118,7 @@ pages.show_table(chapter, f.gains, "gains", keep=comparison.GAIN_COLUMNS,
                  caption="Each fusion against the best single source under any predictor, chosen in training; all cell lines.")
 pages.show_table(chapter, f.parts, "parts", keep=page.PART_COLUMNS,
                  caption="What each predictor adds to one source, and what all sources add to fewer (p adjusted over the table).")
-pages.show_table(chapter, page.by_line_text(f), "by-line",
+pages.show_table(chapter, page.by_line_text(f.lines, f.gains, f.best_single), "by-line",
                  caption="Line by line: the score, and its gain over the best single source (95 % interval over folds).")
 pages.show_table(chapter, c.ranking(), "ranking", keep=comparison.RANKING_COLUMNS, bold="with_best",
                  caption="With floor and ceiling. Bold: the best, and what cannot be told apart from it.")

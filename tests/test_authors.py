@@ -302,15 +302,17 @@ def test_scores_equal_plain_scikit_learn(root, dataset):
     responses = read_authors_responses(dataset, root=root)
     name = "STRING WaveGC" if dataset in ("essential", "norman") else "MACCS"
     used, _ = read_embeddings(dataset, responses, root, names=[name])
-    estimators = ["knn", "lasso"]
+    # lasso is slow there, and the same whatever the data: once on genes, once on drugs
+    estimators = ["knn", "lasso"] if dataset in ("norman", "tahoe") else ["knn"]
     done = small(root, dataset, embeddings=[name], estimators=estimators)
-    table = against_sklearn(responses, used, done.scores, cell_line=FIRST[dataset])
+    line = FIRST[dataset]
+    table = against_sklearn(responses, used, done.scores, cell_line=line, estimators=estimators)
     assert set(table["embedding"]) == {"idealized", name}
     assert (table["chosen"].astype(float) == table["chosen_sklearn"].astype(float)).all()
     off = table.set_index(["predictor", "metric"])["difference"].abs()
     assert off["knn"].drop("Spearman").max() < 1e-6 and off["knn"].max() < 1e-4
     # coordinate descent stops at scikit-learn's tolerance of 1e-4
-    assert off["lasso"].max() < 5e-4
+    assert len(estimators) == 1 or off["lasso"].max() < 5e-4
 
 
 def test_baselines_and_the_rule_for_missing_genes(root):

@@ -176,17 +176,6 @@ def one_line(f: FoundationScores) -> str:
     )
 
 
-def by_line(f: FoundationScores) -> pd.DataFrame:
-    """Lay the lines out as columns: the score, and its gain over `BASE`."""
-    lines = f.lines.assign(
-        text=[f"{r['value']:.3f}: {gain_said(r)}" for _, r in f.lines.iterrows()]
-    )
-    wide = lines.pivot(index="method", columns="cell_line", values="text").loc[f.gains["method"]]
-    first = lines.groupby("cell_line")["reference"].first().map("{:.3f}".format)
-    wide = pd.concat([first.rename(BASE).to_frame().T, wide])
-    return wide.rename_axis(columns=None).reset_index(names="method")
-
-
 def knowledge_of(f: FoundationScores, network: str) -> pd.DataFrame:
     """How much is known of each perturbed gene: `edges` (bool) in a network, number of gene `sets`.
 

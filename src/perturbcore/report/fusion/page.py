@@ -154,14 +154,15 @@ def one_line(f: FusionScores, record: str = "") -> str:
     )
 
 
-def by_line_text(f: FusionScores) -> pd.DataFrame:
-    """Lay `FusionScores.lines` out with one column per line: the score, and the gain."""
-    lines = f.lines.assign(
-        text=[f"{r['value']:.3f}: {gain_said(r)}" for _, r in f.lines.iterrows()]
-    )
-    wide = lines.pivot(index="method", columns="cell_line", values="text")
+def by_line_text(lines: pd.DataFrame, gains: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Lay the gains of each line out, one column per line: the score, and its gain.
+
+    `lines, gains`: gains over `reference` by cell line and over all, whose order rows have.
+    """
+    lines = lines.assign(text=[f"{r['value']:.3f}: {gain_said(r)}" for _, r in lines.iterrows()])
+    wide = lines.pivot(index="method", columns="cell_line", values="text").loc[gains["method"]]
     first = lines.groupby("cell_line")["reference"].first().map("{:.3f}".format)
-    wide = pd.concat([first.rename(f.best_single).to_frame().T, wide.loc[lines["method"].unique()]])
+    wide = pd.concat([first.rename(reference).to_frame().T, wide])
     return wide.rename_axis(columns=None).reset_index(names="method")
 
 

@@ -209,10 +209,9 @@ def _open_checkpoint(path) -> sqlite3.Connection:
     """Finished perturbations by a digest of data, parameters and code: never of another run."""
     store = sqlite3.connect(path, timeout=60, check_same_thread=False)
     try:
-        store.executescript(SQLITE)
-        store.execute(
-            "CREATE TABLE IF NOT EXISTS ceilings (run TEXT, line TEXT, perturbation TEXT, "
-            "content BLOB, PRIMARY KEY (run, line, perturbation)) WITHOUT ROWID"
+        store.executescript(
+            f"{SQLITE} CREATE TABLE IF NOT EXISTS ceilings (run TEXT, line TEXT, perturbation "
+            "TEXT, content BLOB, PRIMARY KEY (run, line, perturbation)) WITHOUT ROWID"
         )
     except sqlite3.DatabaseError as error:
         store.close()
