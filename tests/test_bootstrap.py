@@ -509,16 +509,6 @@ def test_the_noise_floor_is_the_true_error_whatever_the_number_of_cells(control,
         assert np.nanmean(floor[part]) == pytest.approx(np.nanmean(error[part]), rel=0.08)
 
 
-def test_one_cell_is_no_ceiling():
-    screen, _ = known_noise_screen(n=12, batches=2)
-    rows = np.flatnonzero((screen.obs["perturbation"] == "P0").to_numpy())
-    lonely = screen[np.setdiff1d(np.arange(screen.n_obs), rows[1:])].copy()
-    table = noise_floor(lonely, n_splits=3)
-    alone = table["perturbation"] == "P0"
-    assert (table.loc[alone, "n_cells"] == 1).all()
-    assert table.loc[alone, "value"].isna().all() and table.loc[~alone, "value"].notna().all()
-
-
 def test_an_effect_of_one_cell_has_no_ceiling_of_any_kind():
     """Redrawing one cell gives that cell: the bootstrap called it the best of all."""
     screen, _ = known_noise_screen(n=12, batches=2)
