@@ -173,7 +173,8 @@ def test_gains_line_by_line_add_up_and_keep_their_sign(toy):
     assert list(lines["cell_line"][:2]) == ["A", "B"]
     assert (lines["low"] < lines["gain"]).all() and (lines["gain"] < lines["high"]).all()
     np.testing.assert_allclose(lines.groupby("method", sort=False)["gain"].mean(), table["gain"])
-    text, one = page.by_line_text(toy.lines, toy.gains, toy.best_single).set_index("method"), lines.iloc[0]
+    text = page.by_line_text(toy.lines, toy.gains, toy.best_single).set_index("method")
+    one = lines.iloc[0]
     assert text.loc[ANY, "A"] == f"{one['reference']:.3f}"
     cell = text.loc["Multi-kernel ridge", "A"]
     assert cell.startswith(f"{one['value']:.3f}: +{one['gain']:.3f} (+")
