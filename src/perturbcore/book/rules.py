@@ -9,6 +9,7 @@ from perturbcore.book.source import Chapter, absent, find_chapters, published
 from perturbcore.core.digest import code_digest, digest, imports_in, imports_of, module_exists
 from perturbcore.core.errors import ParameterError
 from perturbcore.core.profile import Profile, project_root
+from perturbcore.data.catalogue import hash_of
 
 # builders are found by name: who builds embeddings depends on every family of them
 _REGISTRY = "perturbcore.embeddings.registry"
@@ -106,9 +107,7 @@ def _file(value, profile: Profile | None = None) -> list:
     path = Path(value).expanduser() if isinstance(value, str) else None
     if path is not None and profile is not None and not path.is_absolute():
         path = profile.path.parent / path
-    if path is None or not path.is_file():
-        return []
-    return [path.stat().st_size, path.stat().st_mtime_ns]
+    return [hash_of(path)] if path is not None and path.is_file() else []
 
 
 def _update(path: Path, text: str) -> None:

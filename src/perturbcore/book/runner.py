@@ -14,7 +14,7 @@ import nbformat
 from perturbcore.book.rules import code_stamp, unchanged
 from perturbcore.book.source import Chapter, run_folder
 from perturbcore.core.errors import FailedError
-from perturbcore.core.files import replaced, write_atomically
+from perturbcore.core.files import replaced, sweep, write_atomically
 from perturbcore.core.profile import Profile, project_root
 from perturbcore.core.provenance import record
 
@@ -72,6 +72,7 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     failed.unlink(missing_ok=True)
+    sweep(target)
     facts = _facts(chapter, profile, values)
     clock = time.perf_counter()
     try:
@@ -135,8 +136,15 @@ def _execute(chapter: Chapter, values: dict, partial: Path) -> None:
             papermill.execute_notebook(
                 chapter.notebook, str(partial), parameters=values, kernel_name="python3",
                 cwd=str(project_root()), progress_bar=sys.stderr.isatty(), start_timeout=120,
+                execution_timeout=chapter.header.cell_seconds,
             )  # fmt: skip
             return
+        except TimeoutError:
+            limit = f"a cell ran longer than {chapter.header.cell_seconds} s"
+            raise ChapterError(
+                f"{chapter.name}: {limit}; finished units are kept, so run it again, or raise "
+                f"cell_seconds in the header of {chapter.path}"
+            ) from None
         except PapermillExecutionError as error:
             with suppress(FileNotFoundError):
                 _gate(chapter, nbformat.read(partial, as_version=4))

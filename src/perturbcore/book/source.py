@@ -142,12 +142,13 @@ class Header(_Strict):
     """What a chapter says of itself under ``perturbcore:`` in its header.
 
     ``after``: chapters whose results it shows, or "all". ``uses``: modules that its commands run
-    without importing them.
+    without importing them. ``cell_seconds``: a cell that runs longer is stopped.
     """
 
     after: tuple[str, ...] | Literal["all"] = ()
     card: Card | None = None
     uses: tuple[str, ...] = ()
+    cell_seconds: int = 12 * 3600
 
 
 @dataclass(frozen=True)

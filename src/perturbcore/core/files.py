@@ -1,9 +1,11 @@
 """Files of one's own: YAML beside a module, and results that are whole or not there."""
 
 import os
+import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from perturbcore.core.errors import ParameterError
 
 # ten times faster than the reader in plain Python, where the C library is there
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+STALE_SECONDS = 3600  # a process of that number may be at work on another machine
 
 # of SQLite files: a kill loses no finished work, and no write waits for the disk
 SQLITE = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
@@ -42,12 +45,24 @@ def replaced(path) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.{own}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path)
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed processes left beside a file: hidden, of a process gone, an hour old."""
+    begins = f".{path.stem}."
+    for old in path.parent.glob(f".*{path.suffix}"):
+        own = re.fullmatch(r"(\d+)(-\d+)?", old.name.removeprefix(begins).removesuffix(path.suffix))
+        if old.name.startswith(begins) and own and not Path(f"/proc/{own[1]}").exists():
+            with suppress(OSError):
+                if time.time() - old.stat().st_mtime > STALE_SECONDS:
+                    old.unlink()
 
 
 def write_atomically(path, content: bytes) -> None:

@@ -19,6 +19,16 @@ PACKAGES = (
 ).split()
 
 
+# what a score can change with, besides our own code
+COMPUTING = "numpy scipy scikit-learn torch torch-geometric lightning numba rdkit".split()
+
+
+@cache
+def computing() -> dict[str, str]:
+    """Return the versions of the packages that compute, for keys of what is kept."""
+    return {name: version(name) for name in COMPUTING}
+
+
 def record() -> dict:
     """Describe the program and the machine that compute right now, in plain values.
 

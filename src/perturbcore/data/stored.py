@@ -79,7 +79,7 @@ def open_dataset(name: str, loader: str, options: Mapping, folder: Path) -> Data
     """Open a data set, made and kept in ``folder/<name>-<key>.h5ad`` when it is asked for first.
 
     The key is made of the options, the code of the loader (`code_digest`) and the files that it
-    reads: those of the catalogue by their sha256, others by their size and time of change.
+    reads, by their sha256: a changed file is noticed whatever its time of change.
     Files are those that an option names and those that a function ``inputs(**options)`` beside
     ``load`` returns.
 
@@ -104,10 +104,7 @@ def open_dataset(name: str, loader: str, options: Mapping, folder: Path) -> Data
 
 def _stamp(text: str) -> list:
     path = Path(text).expanduser()
-    if not path.is_file():
-        return []
-    state = path.stat()
-    return [str(path.resolve()), state.st_size, state.st_mtime_ns]
+    return [str(path.resolve()), catalogue.hash_of(path)] if path.is_file() else []
 
 
 def _facts(path: Path) -> dict | None:

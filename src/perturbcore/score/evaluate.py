@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.provenance import record
+from perturbcore.core.provenance import computing, record
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.responses import cell_lines as lines_in
 from perturbcore.data.responses import check_responses, rows_of
@@ -132,7 +132,8 @@ def _plan(responses, models, lines, folds, about, options) -> list[_Job]:
                 here |= {"modality": model.modality, "predictor": model.predictor}
                 # a joint model learns from every line: each of its units depends on all of them
                 made_of = [content[line] for line in part]
-                shared = digest(here, made_of, dict(model.spec), model.digest, options, code)
+                method = dict(model.spec), model.digest, options, code, computing()
+                shared = digest(here, made_of, *method)
                 asked = [line for line in part if number in numbers[line]]
                 if not asked:
                     raise InputError(

@@ -18,7 +18,7 @@ EQUAL = 0.9999
 FEWEST_VALUES = 50  # labels of fewer genes can be equal without being copied
 # share of the variance of the responses' main components that only a copy of them explains
 COPY = 0.9
-FEWEST_ROWS, MOST_ROWS, COMPONENTS = 20, 400, 10
+FEWEST_ROWS, MOST_ROWS, COMPONENTS = 20, 240, 10
 
 
 def leak_report(

@@ -19,8 +19,11 @@ def main(arguments: list[str] | None = None) -> int:
             given = [v for k, v in vars(options).items() if k != "out"]
             check_output(options.out, options.suffixes, given, force=options.force)
         options.call(options)
-    except (InputError, DownloadError, FileNotFoundError) as error:
+    except (InputError, DownloadError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"error: there is not enough memory ({error}); try --backed", file=sys.stderr)
         return 2
     except FailedError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -10,11 +10,14 @@ def run(options) -> None:
     """Execute one chapter."""
     from perturbcore.book.runner import run_aside, run_for_book
     from perturbcore.book.source import find_chapter
+    from perturbcore.core.files import check_output
     from perturbcore.core.profile import load_profile
 
     chapter, profile = find_chapter(options.chapter), load_profile(options.profile)
     if (options.for_book or options.update) and (options.p or options.out):
         raise ParameterError("--for-book takes its values from the profile: no -p, no --out")
+    if options.out:
+        check_output(options.out, (".ipynb",), [chapter.path], force=True)
     if options.for_book:
         print(run_for_book(chapter, profile, update=options.update))
     else:
@@ -26,14 +29,15 @@ def notebook(options) -> None:
     import nbformat
 
     from perturbcore.book.source import find_chapter, find_chapters
+    from perturbcore.core.files import replaced
 
     if bool(options.chapter) == options.all:
         raise ParameterError("name a chapter, or give --all")
     chapters = find_chapters() if options.all else [find_chapter(options.chapter)]
     for chapter in chapters:
         path = options.out / f"{chapter.name}.ipynb" if options.all else options.out
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(chapter.notebook, path)
+        with replaced(path) as partial:
+            nbformat.write(chapter.notebook, partial)
         print(path)
 
 

@@ -154,10 +154,11 @@ def data_folder() -> Path:
 
 
 def hash_of(path, kind: str = "sha256") -> str:
-    """Return the "sha256" of a file or its git "blob" id; taken once while its time stamp stays."""
+    """Return the "sha256" of a file or its git "blob" id; taken once while the file stays."""
     path = Path(path)
     stat = path.stat()
-    key = (kind, str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    # the time of the last change of any kind, which nobody can set, unlike that of the content
+    key = (kind, str(path.resolve()), stat.st_size, stat.st_ctime_ns, stat.st_ino)
     if key not in _hashed:
         made = hashlib.sha256() if kind == "sha256" else hashlib.sha1(usedforsecurity=False)
         if kind == "blob":
