@@ -22,6 +22,7 @@ from perturbcore.report.text import MINUS, number, percent
 NUMBER = re.compile(r"(?<![\w.:-])[−+-]?\d+(?:,\d{3})*(?:\.\d+)?(?: %)?(?![\w:])")
 # digits that are no numbers, beside those of the names in the tables
 WORDS = {"95 % interval", "Sci-Plex 3"}
+OPEN = "not recomputed: this script does not know the chapter"
 Numbers = dict[str, float]
 
 
@@ -50,8 +51,8 @@ def verdicts(table: pd.DataFrame) -> Numbers:
             "neither": len(table) - better - worse}  # fmt: skip
 
 
-def numbers_of(chapter: str, tables: Path) -> Numbers:
-    """Recompute what a chapter says on the first page."""
+def numbers_of(chapter: str, tables: Path) -> Numbers | None:
+    """Recompute what a chapter says on the first page; None where nobody wrote down how."""
     found = {p.stem: pd.read_csv(p, low_memory=False) for p in (tables / chapter).glob("*.csv")}
     if chapter == "answer":
         fused = pd.read_csv(tables / "fusion" / "ranking.csv")
@@ -115,11 +116,13 @@ def numbers_of(chapter: str, tables: Path) -> Numbers:
                     f"{name}, floor": rivals["floor"].iloc[0]}  # fmt: skip
             out[f"{name}, random"] = table.loc[table["embedding"] == "random", "value"].max()
         return out
-    out = {}
-    for task in ("de", "dir"):
-        board = found[task].groupby("origin")["mean"].max()
-        out |= {f"{task}, {origin}": mean for origin, mean in board.items()}
-    return out
+    if chapter == "leaderboard":
+        out = {}
+        for task in ("de", "dir"):
+            board = found[task].groupby("origin")["mean"].max()
+            out |= {f"{task}, {origin}": mean for origin, mean in board.items()}
+        return out
+    return None
 
 
 def written(text: str, value: float) -> bool:
@@ -160,8 +163,9 @@ def trace(results: Path) -> pd.DataFrame:
             text = text.replace(name, "")  # digits of a name are no numbers
         there = numbers_of(chapter, results / "tables") if text else {}
         for told in NUMBER.findall(text):
-            what = next((name for name, value in there.items() if written(told, value)), "")
-            rows.append((chapter, told, what))
+            known = (there or {}).items()
+            what = next((name for name, value in known if written(told, value)), "")
+            rows.append((chapter, told, OPEN if there is None else what))
     return pd.DataFrame(rows, columns=["chapter", "number", "recomputed"])
 
 
