@@ -39,13 +39,14 @@ n_components: int = 100
 n_outer: int = 10
 n_inner: int = 10
 cca_components: int = 10
+stand_ins: dict = {"Interactome GNN": "Interactome node2vec"}
 seed: int = 0
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.embeddings.similarity import cca_matrix
-from perturbcore.report import comparison, figures, pages
+from perturbcore.report import comparison, figures, foundation, pages
 from perturbcore.report.published.draw import present
 
 chapter = pc.open_chapter("embedding_ranking")
@@ -123,6 +124,20 @@ plot = figures.rank_plot(nearest.ranks(), placed, label=f"Rank of {nearest.label
 pages.show_figure(chapter, plot, "ranks", placed)
 
 # %% [markdown]
+# ## Is training worth it?
+#
+# A network that is trained on the links or annotations of genes (graph networks; WaveGC {cite}`liu2024wavegc`; GenotypeVAE
+# {cite}`yu2025`) can be held against a plain way of turning the same data into vectors: walks, or a factorisation.
+# No response takes part in the training.
+
+# %% tags=["hide-input"]
+trained = foundation.stand_ins_table(nearest, stand_ins)
+pages.say(foundation.stand_ins_said(trained, built))
+if len(trained):
+    pages.show_table(chapter, trained, "trained", keep=foundation.TRAINED_COLUMNS,
+                     caption="Trained embeddings against untrained ones of the same data, over all cell lines.")
+
+# %% [markdown]
 # ## Which embeddings say the same?
 #
 # Canonical correlation asks how well one embedding can be predicted from another, gene by gene
@@ -185,4 +200,5 @@ present(chapter, pc.load_published(), "1")
 # ```
 #
 # Parameters: `dataset`, `k`, `alpha` (second predictor, where it is lasso), `n_components`, `n_outer`
-# and `n_inner` (noise ceiling), `cca_components`, `seed`, `n_jobs`.
+# and `n_inner` (noise ceiling), `cca_components`, `stand_ins` (trained embedding: one of the same data
+# that is not trained), `seed`, `n_jobs`.

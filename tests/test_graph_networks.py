@@ -41,6 +41,7 @@ from perturbcore.embeddings.network import (
 from perturbcore.embeddings.node2vec import cooccurrence, mutual_information, node2vec_embedding
 from perturbcore.embeddings.registry import builders
 from perturbcore.embeddings.sources import BuildContext, read_edges
+from perturbcore.embeddings.wavegc import wavegc_embedding
 
 OPTIONS = dict(
     dim=16, layers=2, dropout=0.0, lr=1e-2, batch_size=10_000, max_epochs=60, patience=20
@@ -53,6 +54,7 @@ BUILT = {
     "wavelets": lambda edges, **o: wavelet_embedding(edges, name="E", dim=16, **o),
     "node2vec": lambda edges, **o: node2vec_embedding(edges, name="E", dim=16, **o),
     "gnn": lambda edges, **o: gnn_embedding(edges, name="E", **OPTIONS | o),
+    "wavegc": lambda edges, **o: wavegc_embedding(edges, name="E", **OPTIONS | o),
 }
 
 
@@ -106,9 +108,9 @@ def test_same_seed_same_numbers_and_order_direction_repeats_and_loops_mean_nothi
     mixed = pd.concat([turned, weaker, loops]).sample(frac=1, random_state=1)
     assert BUILT[family](mixed).digest == want.digest
     assert want.ids.is_monotonic_increasing and np.isfinite(want.X).all()
-    if family in ("node2vec", "gnn"):
+    if family in ("node2vec", "gnn", "wavegc"):
         assert BUILT[family](edges, seed=1).digest != want.digest
-    if family != "gnn":
+    if family not in ("gnn", "wavegc"):
         assert BUILT[family](edges.drop(columns="weight")).digest != want.digest
 
 

@@ -1,4 +1,4 @@
-"""A residual graph convolutional network, pretrained to tell edges from random pairs."""
+"""Residual graph networks (GCN, GIN, WaveGC), pretrained to tell edges from random pairs."""
 
 import warnings
 from dataclasses import dataclass
@@ -33,8 +33,19 @@ class SymmetricProduct(torch.autograd.Function):
         return None, ctx.A @ gradient.contiguous()
 
 
+def normalised(A) -> sp.csr_matrix:
+    """D^-1/2 (A + I) D^-1/2 of a symmetric matrix of weights, float32."""
+    A = sp.coo_matrix(A)
+    edges = torch.as_tensor(np.stack([A.row, A.col]).astype(np.int64))
+    weight = torch.as_tensor(A.data.astype(np.float32))
+    edges, weight = gcn_norm(edges, weight, A.shape[0])
+    return sp.csr_matrix((weight.numpy(), edges.numpy()), shape=A.shape)
+
+
 class Convolution(GCNConv):
     """torch-geometric's GCNConv on a matrix that is normalised once, as one sparse product."""
+
+    matrix = staticmethod(normalised)
 
     def __init__(self, dim: int):
         super().__init__(dim, dim, normalize=False)
@@ -45,18 +56,112 @@ class Convolution(GCNConv):
         x = SymmetricProduct.apply(A, x) if A.shape[0] == A.shape[1] else torch.sparse.mm(A, x)
         return x + self.bias
 
+    def after(self, x: Tensor) -> Tensor:
+        """Finish a layer, once the product with the matrix is made."""
+        return self.lin(x) + self.bias
+
+
+class Isomorphism(nn.Module):
+    """torch-geometric's GINConv: a node and the sum of its neighbours, through a perceptron.
+
+    Xu et al. 2019 (GIN).
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.after = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+
+    @staticmethod
+    def matrix(A) -> sp.csr_matrix:
+        """Add loops, which stand for the node itself."""
+        return (sp.csr_matrix(A) + sp.identity(A.shape[0])).astype(np.float32).tocsr()
+
+    def forward(self, x: Tensor, A: Tensor) -> Tensor:
+        """(n, d) -> (n, d) for a symmetric A."""
+        return self.after(SymmetricProduct.apply(A, x))
+
+
+class Wavelets(nn.Module):
+    r"""Convolution by learned wavelets: the sum over filters f of f(L) GELU(f(L) x W_f).
+
+    L is the normalised Laplacian of the graph with loops, with spectrum in [0, 2). With
+    Chebyshev polynomials T of degree 1 to `TERMS`, the odd ones make a low-pass filter,
+    :math:`h(\lambda)=\sum_i b_i(1-T_i(\lambda-1))/2`, and the even ones a band-pass that is 0
+    at 0, :math:`g(\lambda)=\sum_i a_i(1-T_i(\lambda-1))/2`, which is taken at learned `SCALES`:
+    :math:`g(s\lambda)`, s in (0, 1). All are polynomials of degree `TERMS`: sparse products give
+    them exactly, without eigenvectors.
+
+    Liu et al. 2024 (WaveGC), where coefficients come from a transformer over the eigenvalues, and
+    the filters of a node are brought to a tight frame; here coefficients are parameters.
+    """
+
+    TERMS, SCALES = 7, (0.9, 0.6, 0.3)
+    matrix = staticmethod(normalised)
+
+    def __init__(self, dim: int):
+        super().__init__()
+        n = 1 + len(self.SCALES)
+        first = torch.zeros(self.TERMS // 2 + 1)
+        first[0] = 1.0
+        self.low, self.band = nn.Parameter(first.clone()), nn.Parameter(first[: self.TERMS // 2])
+        self.scale = nn.Parameter(torch.logit(torch.tensor(self.SCALES)))
+        self.weight = nn.Parameter(torch.randn(n, dim, dim) / dim**0.5)
+        self.bias = nn.Parameter(torch.zeros(dim))
+        # values at Chebyshev's points -> coefficients: exact for a polynomial of this degree
+        angle = torch.pi * (torch.arange(self.TERMS + 1) + 0.5) / (self.TERMS + 1)
+        turn = 2 * torch.cos(torch.arange(self.TERMS + 1)[:, None] * angle) / (self.TERMS + 1)
+        turn[0] /= 2
+        self.register_buffer("turn", turn, persistent=False)
+        self.register_buffer("points", 1 + torch.cos(angle), persistent=False)
+
+    def filters(self, values: Tensor) -> Tensor:
+        """Low-pass and band-passes at eigenvalues (m,) in [0, 2], (n_filters, m)."""
+        low = sum(b * _half(2 * i + 1, values) for i, b in enumerate(self.low))
+        at = torch.sigmoid(self.scale)[:, None] * values
+        band = sum(a * _half(2 * i + 2, at) for i, a in enumerate(self.band))
+        return torch.cat([low[None], band])
+
+    def forward(self, x: Tensor, A: Tensor) -> Tensor:
+        """(n, d) -> (n, d) for the normalised matrix A = I - L."""
+        c = self.filters(self.points) @ self.turn.T  # (n_filters, TERMS + 1)
+        terms = [x, -SymmetricProduct.apply(A, x)]
+        for _ in range(2, self.TERMS + 1):
+            terms.append(-2 * SymmetricProduct.apply(A, terms[-1]) - terms[-2])
+        seen = torch.einsum("fk,knd->fnd", c, torch.stack(terms))
+        heard = torch.einsum("fk,fnd->knd", c, F.gelu(seen @ self.weight))
+        # Clenshaw: the sum of all T_k(L - I) on their own signals in one pass
+        one, two = heard[-1], torch.zeros_like(x)
+        for k in range(self.TERMS - 1, 0, -1):
+            one, two = heard[k] - 2 * SymmetricProduct.apply(A, one) - two, one
+        return heard[0] - SymmetricProduct.apply(A, one) - two + self.bias
+
+
+def _half(i: int, values: Tensor) -> Tensor:
+    """(1 - T_i(values - 1)) / 2 by the recursion, smooth at both ends."""
+    before, now = torch.ones_like(values), values - 1
+    for _ in range(i - 1):
+        before, now = now, 2 * (values - 1) * now - before
+    return (1 - now) / 2
+
+
+LAYERS = {"gcn": Convolution, "gin": Isomorphism, "wavelets": Wavelets}
+
 
 class GraphNetwork(nn.Module):
-    """Node vectors (n, dim) -> `layers` of x + Dropout(GELU(GCNConv(LayerNorm(x)))) -> Linear."""
+    """Node vectors (n, dim) -> `layers` of x + Dropout(GELU(layer(LayerNorm(x)))) -> Linear."""
 
-    def __init__(self, n: int, dim: int, layers: int, dropout: float):
+    def __init__(self, n: int, dim: int, layers: int, dropout: float, layer: str = "gcn"):
         super().__init__()
         # small, so that at first the neighbours' sum and not a node's own random start decides
         self.node = nn.Parameter(0.1 * torch.randn(n, dim))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(layers))
-        self.convolutions = nn.ModuleList(Convolution(dim) for _ in range(layers))
+        self.convolutions = nn.ModuleList(LAYERS[layer](dim) for _ in range(layers))
         self.out = nn.Linear(dim, dim)
         self.dropout = dropout
+
+    def matrix(self, A) -> sp.csr_matrix:
+        """Return what its layers multiply by, of a symmetric matrix of weights A without loops."""
+        return self.convolutions[0].matrix(A)
 
     @torch.no_grad()
     def vectors(self, A: Tensor) -> np.ndarray:
@@ -71,15 +176,6 @@ class GraphNetwork(nn.Module):
         return self.out(x)
 
 
-def normalised(A) -> sp.csr_matrix:
-    """D^-1/2 (A + I) D^-1/2 of a symmetric matrix of weights, float32."""
-    A = sp.coo_matrix(A)
-    edges = torch.as_tensor(np.stack([A.row, A.col]).astype(np.int64))
-    weight = torch.as_tensor(A.data.astype(np.float32))
-    edges, weight = gcn_norm(edges, weight, A.shape[0])
-    return sp.csr_matrix((weight.numpy(), edges.numpy()), shape=A.shape)
-
-
 def sparse_tensor(A: sp.csr_matrix) -> Tensor:
     """Turn a scipy CSR matrix into a torch one."""
     A.sort_indices()
@@ -92,22 +188,42 @@ def sparse_tensor(A: sp.csr_matrix) -> Tensor:
 
 
 class LinkLearner(Learner):
-    """Dot products of edges above those of random pairs (binary cross-entropy)."""
+    """Dot products of edges above those of random pairs (binary cross-entropy).
 
-    def __init__(self, network: GraphNetwork, A: Tensor, lr: float, weight_decay: float):
+    `contrast`: weight of `info_nce` over at most `CONTRASTED` of the edges, spread over the batch.
+    """
+
+    CONTRASTED, TEMPERATURE = 1024, 0.2
+
+    def __init__(
+        self, network: GraphNetwork, A: Tensor, lr: float, weight_decay: float, contrast: float = 0
+    ):
         super().__init__()
-        self.network, self.lr, self.decay = network, lr, weight_decay
+        self.network, self.lr, self.decay, self.contrast = network, lr, weight_decay, contrast
         self.register_buffer("A", A, persistent=False)
 
     def loss(self, batch) -> dict[str, Tensor]:
         """Mean over the edges of the batch, plus the mean over as many random pairs."""
         z = self.network(self.A)
         parts = [(z[i] * z[j]).sum(dim=1) for i, j in (batch["edges"].T, batch["others"].T)]
-        return {"loss": F.softplus(-parts[0]).mean() + F.softplus(parts[1]).mean()}
+        loss = F.softplus(-parts[0]).mean() + F.softplus(parts[1]).mean()
+        if self.contrast:
+            some = batch["edges"][:: -(-len(batch["edges"]) // self.CONTRASTED)]
+            loss = loss + self.contrast * info_nce(z[some[:, 0]], z[some[:, 1]], self.TEMPERATURE)
+        return {"loss": loss}
 
     def optimizer(self):
         """Adam, as published."""
         return torch.optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.decay, fused=True)
+
+
+def info_nce(one: Tensor, other: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of finding the other end of each edge among those of all, by cosine.
+
+    Oord et al. 2018 (InfoNCE).
+    """
+    likeness = F.normalize(one, dim=1) @ F.normalize(other, dim=1).T / temperature
+    return F.cross_entropy(likeness, torch.arange(len(one), device=one.device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,15 +239,23 @@ class Pretrained:
     auroc: float
     trained: Trained
 
+    def about(self) -> str:
+        """Say what was trained, for the line on the source."""
+        layers = len(self.network.convolutions)
+        return (
+            f"pretrained on {self.A.nnz // 2} edges, {layers} layers, {self.network.node.shape[1]} "
+            f"dimensions, {self.trained.epochs} epochs, AUROC of held-out edges {self.auroc:.3f}"
+        )
+
     def vectors(self) -> np.ndarray:
         """Node embeddings on the whole graph, (n, dim) float32."""
-        return self.network.vectors(sparse_tensor(normalised(self.A)))
+        return self.network.vectors(sparse_tensor(self.network.matrix(self.A)))
 
 
 def pretrain(
     A: sp.csr_matrix, *, dim: int, layers: int, dropout: float, lr: float, weight_decay: float,
     batch_size: int, max_epochs: int, patience: int, validation: float, seed: int,
-    folder: Path | None = None, key: str = "",
+    layer: str = "gcn", contrast: float = 0.0, folder: Path | None = None, key: str = "",
 ) -> Pretrained:  # fmt: skip
     """Pretrain a `GraphNetwork` by link prediction on symmetric weights A (n, n) without loops.
 
@@ -139,7 +263,8 @@ def pretrain(
     passing, neither in training nor in validation. (In the published loader each edge is listed
     twice, an edge can be in both parts, and validation passes messages over the whole graph.) Adam
     takes `batch_size` edges at a time, each with one uniform random pair, and stops early on the
-    held-out edges. `folder` and `key`: see `perturbcore.core.training.fit`.
+    held-out edges. `layer`: one of `LAYERS`; `contrast`: see `LinkLearner`; `folder` and `key`: see
+    `perturbcore.core.training.fit`.
 
     Cole et al. 2026, section 4.5.2 (STRING GNN); Kipf and Welling 2017.
     """
@@ -161,8 +286,9 @@ def pretrain(
         return {"edges": torch.as_tensor(held[index]), "others": torch.as_tensor(others[index])}
 
     torch.manual_seed(seed)
-    network = GraphNetwork(n, dim, layers, dropout)
-    learner = LinkLearner(network, sparse_tensor(normalised(message)), lr, weight_decay)
+    network = GraphNetwork(n, dim, layers, dropout, layer)
+    message = sparse_tensor(network.matrix(message))
+    learner = LinkLearner(network, message, lr, weight_decay, contrast)
     trained = fit(
         learner, Batches(len(edges), batch_size, batch, seed=seed),
         Batches(len(held), len(held), held_batch, shuffle=False), max_epochs=max_epochs,

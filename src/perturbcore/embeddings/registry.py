@@ -29,10 +29,12 @@ FAMILIES = (
     "controls",
     "drugs",
     "expression",
+    "genotype_vae",
     "language_model",
     "network",
     "node2vec",
     "protein_model",
+    "wavegc",
     "words",
 )
 KNOWLEDGE = "Prior knowledge"

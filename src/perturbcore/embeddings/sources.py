@@ -1,11 +1,12 @@
 """What a builder is made from: a simulation, a catalogue file, a file of one's own, a screen."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -101,8 +102,8 @@ def _find(spec: dict, kind: str, context: BuildContext) -> Source:
         return Source(label, hash_of(path), lambda: read_sequences(path))
     entry, path = catalogue.entry(name), catalogue.fetch(name)
     label = f"{entry.description} [{', '.join(entry.citations)}]"
-    read = TEXTS.get(name) if kind == "texts" else None
-    return Source(label, entry.sha256, lambda: (read or READERS[kind])(path))
+    read = OWN.get((kind, name), READERS[kind])
+    return Source(label, entry.sha256, lambda: read(path))
 
 
 def _local_path(text: str, context: BuildContext, where: str) -> Path:
@@ -303,6 +304,31 @@ def ncbi_summaries(path: Path | str) -> dict[str, str]:
     return table.drop_duplicates("symbol").set_index("symbol")["summary"].to_dict()
 
 
+def coessential_modules(path: Path | str) -> dict[str, list[str]]:
+    """Read modules of co-essential genes: a header, then number, ten columns on it, and its genes.
+
+    Wainberg et al. 2021.
+    """
+    rows = [line.split("\t") for _, line in _lines(path)][1:]
+    modules = {row[0]: [gene for gene in row[11:] if gene] for row in rows}
+    if not all(modules.values()):
+        raise InputError(f"{path}: a module without genes; is this another version of the file?")
+    return modules
+
+
+def regulons(path: Path | str, confidence: Sequence[str] = "ABCD") -> dict[str, list[str]]:
+    """Read what each transcription factor activates, and what it represses, as two sets.
+
+    Pairs of the lowest `confidence` (E: predicted from motifs or correlation alone) are left out:
+    they are nine in ten, and name nearly every gene. Garcia-Alonso et al. 2019 (DoRothEA).
+    """
+    table = read_r(path, "dorothea_hs")
+    check_table(table, ["tf", "confidence", "target", "mor"], path)
+    table = table[table["confidence"].isin(list(confidence))]
+    way = np.where(table["mor"] > 0, "activated by ", "repressed by ") + table["tf"].astype(str)
+    return table["target"].astype(str).groupby(way).agg(list).to_dict()
+
+
 def _lines(path: Path | str) -> list[tuple[int, str]]:
     """Lines of a text file that are not blank, with their numbers."""
     try:
@@ -315,5 +341,10 @@ def _lines(path: Path | str) -> list[tuple[int, str]]:
 READERS = dict(
     edges=read_edges, sets=read_gmt, texts=read_texts, sequences=read_sequences, table=Path
 )
-# of the catalogue, what is no table of ids and texts
-TEXTS = {"ncbi_summaries": ncbi_summaries, "gene_table": lambda _: descriptions(gene_table())}
+# files of the catalogue that have a form of their own
+OWN = {
+    ("texts", "ncbi_summaries"): ncbi_summaries,
+    ("texts", "gene_table"): lambda _: descriptions(gene_table()),
+    ("sets", "coessential_modules"): coessential_modules,
+    ("sets", "dorothea"): regulons,
+}

@@ -28,15 +28,23 @@ def annotation_embedding(sets: Mapping[str, Iterable[str]], *, dim: Dim = 128, s
     says more than a set shared with many; sets of one gene are left out. The linear relative of
     the GenotypeVAE of Cole et al. 2026, section 4.5.2, which autoencodes the same kind of vector.
     """
+    ids, counts, said = membership(sets, SMALLEST)
+    X = truncated_svd(TfidfTransformer().fit_transform(counts), dim, seed)
+    return ids, X, f"{said}, TF-IDF and SVD, {X.shape[1]} dimensions"
+
+
+def membership(
+    sets: Mapping[str, Iterable[str]], smallest: int
+) -> tuple[np.ndarray, sp.csr_matrix, str]:
+    """Genes, which sets of at least `smallest` genes hold them (genes x sets, 1.0), and a line."""
     members = [sorted(set(genes)) for _, genes in sorted(sets.items())]
-    used = [genes for genes in members if len(genes) >= SMALLEST]
+    used = [genes for genes in members if len(genes) >= smallest]
     if not used:
-        raise InputError(f"none of {len(members)} sets has at least {SMALLEST} genes")
+        raise InputError(f"none of {len(members)} sets has at least {smallest} genes")
     ids, rows = np.unique(np.concatenate(used), return_inverse=True)
     columns = np.repeat(np.arange(len(used)), [len(genes) for genes in used])
     counts = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(ids), len(used)))
-    X = truncated_svd(TfidfTransformer().fit_transform(counts), dim, seed)
-    return ids, X, f"{len(used)} of {len(members)} sets, TF-IDF and SVD, {X.shape[1]} dimensions"
+    return ids, counts, f"{len(used)} of {len(members)} sets"
 
 
 @register("text", kind="texts")

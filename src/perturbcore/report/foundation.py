@@ -22,7 +22,7 @@ from perturbcore.report.text import HEADINGS, listed, plural
 from perturbcore.score.uncertainty import t_statistics
 
 BASE, EVERY = "All knowledge", "+ all of these"
-ALONE_COLUMNS = HEADINGS["alone"]
+ALONE_COLUMNS, TRAINED_COLUMNS = HEADINGS["alone"], HEADINGS["trained"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,3 +262,20 @@ def knowledge_said(f: FoundationScores, table: pd.DataFrame) -> str:
         )
     )
     return " ".join(said)
+
+
+def stand_ins_table(c: Comparison, stand_ins: Mapping[str, str]) -> pd.DataFrame:
+    """Compare each trained embedding with one of the same data that needs no training."""
+    return c.gains({a: b for a, b in stand_ins.items() if {a, b} <= set(c.methods.index)})
+
+
+def stand_ins_said(table: pd.DataFrame, built: Sequence[Embedding]) -> str:
+    """Say of each what it was trained on, and whether that was worth it, either way."""
+    worth = {"better": "training is worth it", "worse": "training makes it worse"}
+    about = {e.name: e.source for e in built}
+    said = [
+        f"**{r['method']}** ({about[r['method']]}) scores {r['value']:.3f}, {gain_said(r)} against "
+        f"{r['against']}: {worth.get(r['verdict'], 'no difference can be shown')}."
+        for _, r in table.iterrows()
+    ]
+    return "\n\n".join(said)

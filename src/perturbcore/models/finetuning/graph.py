@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from perturbcore.core.digest import digest
 from perturbcore.core.training.learner import Learner
-from perturbcore.embeddings.gcn import GraphNetwork, Pretrained, normalised, sparse_tensor
+from perturbcore.embeddings.gcn import GraphNetwork, Pretrained, sparse_tensor
 from perturbcore.models.finetuning.model import FineTuned, TrainingLabels
 from perturbcore.models.finetuning.objectives import unsquared_l2
 from perturbcore.score.task import Task
@@ -41,7 +41,7 @@ class FineTunedGraph(FineTuned):
         self.predictor = "frozen + linear" if frozen else "fine-tuned"
         self.own = {"frozen": frozen}
         layers = len(pretrained.network.convolutions)
-        self._near = Neighbourhood(normalised(pretrained.A), layers)
+        self._near = Neighbourhood(pretrained.network.matrix(pretrained.A), layers)
 
     @cached_property
     def digest(self) -> str:
@@ -78,7 +78,7 @@ class FineTunedGraph(FineTuned):
 class Neighbourhood:
     """What a network of some layers reads of a graph to embed a few nodes: exact, not sampled.
 
-    `A` (n, n): normalised, with loops, symmetric.
+    `A` (n, n): with loops, symmetric: `GraphNetwork.matrix`.
     """
 
     def __init__(self, A, layers: int):
@@ -120,7 +120,7 @@ def read_nodes(network: GraphNetwork, start: Tensor, steps) -> Tensor:
     layers = zip(steps, network.norms, network.convolutions, strict=True)
     for (A, transposed, kept), norm, convolution in layers:
         # (A x) W = A (x W), and A has fewer rows than columns
-        new = convolution.lin(Product.apply(A, transposed, norm(x))) + convolution.bias
+        new = convolution.after(Product.apply(A, transposed, norm(x)))
         x = x[kept] + F.dropout(F.gelu(new), network.dropout, network.training)
     return network.out(x)
 
