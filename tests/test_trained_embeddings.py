@@ -199,7 +199,7 @@ def test_profiles_can_name_them_and_what_was_trained_is_kept(tmp_path):
 def test_modules_and_regulons_of_the_real_files(mirror):
     modules = coessential_modules(catalogue.fetch("coessential_modules"))
     assert len(modules) == 1892 and modules["1"][:3] == ["A1BG", "BRSK1", "C19orf18"]
-    assert modules["1892"] == ["DOCK3", "NXPE2", "REM2"]
+    assert modules["1892"][:3] == ["DOCK3", "NXPE2", "REM2"]
     assert len({g for genes in modules.values() for g in genes}) == 15374
     sets = regulons(catalogue.fetch("dorothea"))
     assert sum(map(len, sets.values())) == 29086  # of 454,504 pairs, those of confidence A to D
