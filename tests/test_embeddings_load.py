@@ -1,5 +1,6 @@
 """Reading and writing embeddings: every format, and every way a file can be wrong."""
 
+import json
 import pickle
 
 import anndata as ad
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from safetensors.numpy import save_file
 
 from perturbcore.core.errors import InputError
 from perturbcore.embeddings.base import Embedding
@@ -29,6 +31,8 @@ def write(path, ids, X):
         frame.to_parquet(path)
     elif path.suffix == ".h5ad":
         ad.AnnData(frame).write_h5ad(path)
+    elif path.suffix == ".safetensors":
+        save_file({"m": np.asarray(X)}, path, {"ids": json.dumps(list(map(str, ids)))})
     elif path.suffix == ".npz":
         np.savez(path, ids=np.array(ids).astype(str), X=X)
     else:
@@ -97,6 +101,36 @@ def test_h5ad_sparse_dense_obsm_and_id_column(tmp_path):
         load_embedding(path, id_column="no")
 
 
+def test_h5ad_varm_and_uns_and_safetensors_of_single_vectors(tmp_path):
+    """The layouts in which others keep vectors of genes beside their cells."""
+    path = tmp_path / "cells.h5ad"
+    adata = ad.AnnData(np.zeros((2, 3)), var=pd.DataFrame(index=IDS))
+    adata.varm["model"] = X
+    frame = pd.DataFrame(X, index=IDS, columns=["a", "b"])
+    adata.uns |= {"table": frame, "dict": dict(zip(IDS, X, strict=True)), "rows": X, "odd": X[:1]}
+    adata.uns["shapes"] = {"a": X[0], "b": X}
+    adata.write_h5ad(path)
+    for key in ({"varm": "model"}, {"uns": "table"}, {"uns": "dict"}, {"uns": "rows"}):
+        got = load_embedding(path, **key)
+        assert sorted(got.ids) == sorted(IDS)
+        np.testing.assert_array_equal(got.X[got.ids.get_indexer(IDS)], X)
+    for key, words in (
+        ({"varm": "no"}, "no varm key 'no'; it has model"),
+        ({"uns": "odd"}, r"shape \(1, 2\), and no ids for its rows"),
+        ({"uns": "shapes"}, "vectors of shapes"),
+        ({"uns": "rows", "varm": "model"}, "give one of obsm, varm and uns"),
+    ):
+        with pytest.raises(InputError, match=words):
+            load_embedding(path, **key)
+    single = tmp_path / "v.safetensors"
+    save_file(dict(zip(IDS, X, strict=True)), single)
+    got = load_embedding(single)
+    np.testing.assert_array_equal(got.X[got.ids.get_indexer(IDS)], X)
+    save_file({"m": X, "n": X}, single)
+    with pytest.raises(InputError, match="holds m, n: one vector per id"):
+        load_embedding(single)
+
+
 CSV = {
     "gene,a,b\nTP53,1,x\nMYC,2,3\n": ["column 'b' is not numeric", "'TP53'", "'x'"],
     "gene,a,b\nTP53,1,2\nMYC,,3\n": ["'MYC'", "column 'a'", "missing"],
@@ -154,7 +188,7 @@ def test_missing_unknown_and_pickled_files(tmp_path):
     for suffix in (".pkl", ".pt", ".npy"):
         path = tmp_path / f"v{suffix}"
         path.write_bytes(pickle.dumps({"ids": IDS}))
-        with pytest.raises(InputError, match="never opened"):
+        with pytest.raises(InputError, match="never opened.*to_parquet"):
             load_embedding(path)
 
 

@@ -94,10 +94,11 @@ def test_descriptions_have_no_source_and_prefer_the_coding_gene(table):
 
 def raw_table():
     rows = [
-        ("ENSG1", 7105, "AAA1", "X", "protein_coding", "first"),
-        ("ENSG2", 12, "", "1", "lncRNA", ""),
+        ("ENSG1", 7105, "AAA1", "X", "protein_coding", "first", 5, 9, -1),
+        ("ENSG2", 12, "", "1", "lncRNA", "", 1, 2, 1),
     ]
     columns = ["ensgene", "entrez", "symbol", "chr", "biotype", "description"]
+    columns += ["start", "end", "strand"]
     return pd.DataFrame(rows, columns=columns).astype({"entrez": "Int32"})
 
 
@@ -107,8 +108,9 @@ def test_gene_table_is_read_once_and_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path / "data"))
     monkeypatch.setattr("perturbcore.data.catalogue.fetch", lambda name, **_: path)
     first = gene_table()
-    assert first.columns.tolist() == list(identifiers.COLUMNS)
-    assert first.loc[0].tolist() == ["ENSG1", "7105", "AAA1", "X", "protein_coding", "first"]
+    assert first.columns.tolist() == [*identifiers.COLUMNS, *identifiers.PLACE]
+    said = ["ENSG1", "7105", "AAA1", "X", "protein_coding", "first", "5", "9", "-1"]
+    assert first.loc[0].tolist() == said
     kept = list((tmp_path / "data").rglob("*.parquet"))
     assert len(kept) == 1
     path.unlink()
@@ -127,6 +129,7 @@ def test_real_gene_table(mirror, tmp_path, monkeypatch):
     monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path))
     table = gene_table()
     assert len(table) == 75_118
+    assert set(table.loc[table["symbol"] == "TP53", "strand"]) == {"-1"}
     report = convert(["TP53", "MYC", "AARS"], "symbol", "ensembl", table)
     assert report["value"].fillna("-").tolist() == ["ENSG00000141510", "ENSG00000136997", "-"]
     assert previous_symbols(table)["AARS"] == "AARS1"

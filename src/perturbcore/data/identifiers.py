@@ -13,13 +13,14 @@ from perturbcore.data.read import member, read_csv, read_r
 KINDS = ("symbol", "ensembl", "entrez")
 GENE_FILES = ("gene_table", "gene_info_table")
 COLUMNS = ("ensembl", "entrez", "symbol", "chromosome", "biotype", "description")
+PLACE = ("start", "end", "strand")  # first and last base, and 1 or -1
 CHROMOSOMES = (*map(str, range(1, 23)), "X", "Y", "MT")
 
 
 def gene_table() -> pd.DataFrame:
     """Return the Ensembl GRCh38 gene table of the catalogue.
 
-    One row per (Ensembl id, Entrez id); columns `COLUMNS`, all str, "" where there is none.
+    One row per (Ensembl id, Entrez id); columns `COLUMNS` and `PLACE`, str, "" where there is none.
     """
     # reading the R file takes ten seconds, so the table is kept beside the downloads
     name = f"gene_table-{catalogue.entry('gene_table').sha256[:16]}.parquet"
@@ -27,12 +28,12 @@ def gene_table() -> pd.DataFrame:
     source = catalogue.fetch("gene_table")
     try:
         table = pd.read_parquet(kept)
-        if list(table.columns) == list(COLUMNS):
+        if list(table.columns) == [*COLUMNS, *PLACE]:
             return table
     except (OSError, ValueError):
         pass
     raw, theirs = read_r(source, "grch38"), {"ensembl": "ensgene", "chromosome": "chr"}
-    table = pd.DataFrame({c: member(source, raw, theirs.get(c, c)) for c in COLUMNS})
+    table = pd.DataFrame({c: member(source, raw, theirs.get(c, c)) for c in (*COLUMNS, *PLACE)})
     table = table.astype("string").fillna("").astype(str).reset_index(drop=True)
     # a read-only data folder only costs the time
     with suppress(OSError), replaced(kept) as partial:

@@ -32,10 +32,10 @@ class Spec(BaseModel):
     `source` is ``simulated`` or a name of the catalogue; `file` a path, where ``{cell_line}``
     stands for each cell line of the data set. A `file` without a builder is a table of vectors
     (``builder: file`` with `source` for one of the catalogue). `of` is the embedding, perhaps a
-    later one, that ``shuffled`` or ``target_genes`` starts from. Of texts or sequences `genes`
-    embeds only those that the data set has (see `find_source`); an `optional` embedding is done
-    without where its weights or its source cannot be had. See also `Embedding`, `convert_ids` and
-    `add_aliases`.
+    later one, that ``shuffled`` or ``target_genes`` starts from. Of texts, sequences or windows
+    `genes` embeds only those that the data set has (see `find_source`); an `optional` embedding is
+    done without where its weights or its source cannot be had. See also `Embedding`, `convert_ids`
+    and `add_aliases`.
     """
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -82,7 +82,7 @@ def check_spec(spec: dict, names: Iterable[str] = ()) -> tuple[Builder, dict]:
         )
     builder, options = known[title], said.model_extra | said.options
     builder.check(options, where)
-    if said.genes and builder.kind not in ("texts", "sequences"):
+    if said.genes and builder.kind not in ("texts", "sequences", "windows"):
         raise ParameterError(f"{where}: builder {title!r} has no use for genes:")
     if builder.needs_of and not said.of:
         raise ParameterError(f"{where}: builder {title!r} needs of: the name of an embedding")

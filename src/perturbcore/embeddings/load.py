@@ -1,4 +1,4 @@
-"""Embeddings from and to files: Parquet, CSV, TSV, NumPy archives and AnnData."""
+"""Embeddings from and to files: Parquet, CSV, TSV, NumPy archives, AnnData and safetensors."""
 
 import json
 import zipfile
@@ -14,8 +14,12 @@ from perturbcore.core.tables import check_table
 from perturbcore.data.read import read_table, read_text
 from perturbcore.embeddings.base import Embedding, check_ids, some, strip_version
 
-SUFFIXES = (".parquet", ".csv", ".tsv", ".npz", ".h5ad")
+SUFFIXES = (".parquet", ".csv", ".tsv", ".npz", ".h5ad", ".safetensors")
 PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".joblib")
+PICKLES = (
+    " (pickles can run code and are never opened; where you trust it, load it and write "
+    "pandas.DataFrame(vectors, index=ids).to_parquet(path) yourself)"
+)
 LOOKS = {"ensembl": r"(?i)\s*ENS[A-Z]*G\d{11}(\.\d+)?\s*", "entrez": r"\s*\d+\s*"}
 GAPS = ("", "na", "nan", "null", "none", "n/a", "inf", "-inf", "<na>")
 _META = ("name", "modality", "identifier", "cell_line", "source")
@@ -24,18 +28,21 @@ _META = ("name", "modality", "identifier", "cell_line", "source")
 def load_embedding(
     path: Path | str, *, name: str | None = None, modality: str | None = None,
     identifier: str | None = None, cell_line: str | None = None, source: str | None = None,
-    id_column: str | None = None, obsm: str | None = None, strip_versions: bool = False,
+    id_column: str | None = None, obsm: str | None = None, varm: str | None = None,
+    uns: str | None = None, strip_versions: bool = False,
 ) -> Embedding:  # fmt: skip
     """Read an embedding: one row per gene or drug, its id and d numbers.
 
     `path`: ``.parquet`` (ids in the index or the first text column), ``.csv`` or ``.tsv`` (ids in
     the first column; a first line of decimal numbers is data, not a header), ``.npz`` (arrays
-    ``ids`` and ``X``), ``.h5ad`` (``obs_names`` and ``X``); `name, modality, identifier, cell_line,
+    ``ids`` and ``X``), ``.h5ad`` (``obs_names`` and ``X``), ``.safetensors`` (one vector per id,
+    or one matrix, and in its metadata ``ids`` as JSON); `name, modality, identifier, cell_line,
     source`: as in `Embedding`; what is not given is taken from the file if `save_embedding` wrote
     it, else: the file name, ``"Prior knowledge"``, ``"symbol"``, no cell line, the file name;
     `id_column, obsm`: column (``obs`` column of an ``.h5ad``) that holds the ids; key of ``.obsm``
-    to take instead of ``X``; `strip_versions`: drop versions from Ensembl ids
-    (``ENSG00000141510.18``).
+    to take instead of ``X``; `varm, uns`: key of ``.varm`` (ids are ``var_names``), or of ``.uns``
+    (a table with ids as index, id to vector, or a matrix as long as one of the two axes);
+    `strip_versions`: drop versions from Ensembl ids (``ENSG00000141510.18``).
 
     Refused (`InputError`) is a file that is missing, cut off, empty, of an unknown kind or pickled;
     a value that is no finite number; an id that repeats, or looks like another identifier than the
@@ -54,7 +61,7 @@ def load_embedding(
     if not path.is_file():
         raise InputError(f"{path} does not exist, or is a folder; check the path")
     if path.suffix not in SUFFIXES:
-        why = " (pickles can run code and are never opened)" if path.suffix in PICKLED else ""
+        why = PICKLES if path.suffix in PICKLED else ""
         raise InputError(
             f"{path}: unknown kind of file {path.suffix!r}{why}; known are {', '.join(SUFFIXES)}"
         )
@@ -65,7 +72,9 @@ def load_embedding(
         ids, X, meta = _from_npz(path)
         said |= {k: meta[k] for k in _META if k in meta}
     elif path.suffix == ".h5ad":
-        ids, X = _from_h5ad(path, id_column, obsm)
+        ids, X = _from_h5ad(path, id_column, obsm, varm, uns)
+    elif path.suffix == ".safetensors":
+        ids, X = _from_safetensors(path)
     else:
         ids, X = _from_table(path, id_column)
     given = dict(zip(_META, (name, modality, identifier, cell_line, source), strict=True))
@@ -136,19 +145,67 @@ def _from_npz(path: Path):
     return _as_strings(ids), X, meta
 
 
-def _from_h5ad(path: Path, id_column: str | None, obsm: str | None):
+def _from_h5ad(path: Path, id_column, obsm, varm, uns):
     try:
         adata = ad.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many kinds for a broken file
         raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
-    for what, key, there in (("obs column", id_column, adata.obs), ("obsm key", obsm, adata.obsm)):
+    keys = {"obs column": (id_column, adata.obs), "obsm key": (obsm, adata.obsm)}
+    keys |= {"varm key": (varm, adata.varm), "uns key": (uns, adata.uns)}
+    for what, (key, there) in keys.items():
         if key is not None and key not in there:
             raise InputError(f"{path} has no {what} {key!r}; it has {some(list(there), 12)}")
+    if sum(key is not None for key in (obsm, varm, uns)) > 1:
+        raise InputError(f"{path}: give one of obsm, varm and uns")
     ids = adata.obs_names if id_column is None else adata.obs[id_column]
-    X = adata.X if obsm is None else adata.obsm[obsm]
+    if uns is not None:
+        return _from_uns(path, uns, adata, ids)
+    if varm is not None:
+        ids, X = adata.var_names, adata.varm[varm]
+    else:
+        X = adata.X if obsm is None else adata.obsm[obsm]
     if X is None:
         raise InputError(f"{path} has no X; give obsm=, one of {some(adata.obsm, 12)}")
     return _as_strings(ids), X.toarray() if sp.issparse(X) else np.asarray(X)
+
+
+def _from_uns(path: Path, key: str, adata: ad.AnnData, ids):
+    """Vectors in ``uns``: a table, id to vector, or a matrix whose length says its axis."""
+    held = adata.uns[key]
+    if isinstance(held, dict):
+        sizes = {np.shape(v) for v in held.values()}
+        if len(sizes) != 1 or len(next(iter(sizes))) != 1:
+            raise InputError(f"{path}: uns[{key!r}] maps ids to vectors of shapes {sizes}")
+        return list(held), np.stack(list(held.values()))
+    if isinstance(held, pd.DataFrame):
+        return _as_strings(held.index), _numbers(path, held, _as_strings(held.index))
+    X = held.toarray() if sp.issparse(held) else np.asarray(held)
+    axis = [i for i in (ids, adata.var_names) if X.ndim == 2 and len(i) == len(X)]
+    if not axis:
+        raise InputError(
+            f"{path}: uns[{key!r}] has shape {X.shape}, and no ids for its rows; the file has "
+            f"{adata.n_obs} obs and {adata.n_vars} var"
+        )
+    return _as_strings(axis[0]), X
+
+
+def _from_safetensors(path: Path):
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            tensors, meta = {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged or truncated ({error}); fetch it again") from None
+    if tensors and all(v.ndim == 1 for v in tensors.values()):
+        if len({v.shape for v in tensors.values()}) == 1:
+            return list(tensors), np.stack(list(tensors.values()))
+    elif len(tensors) == 1 and "ids" in meta:
+        return _as_strings(json.loads(meta["ids"])), next(iter(tensors.values()))
+    raise InputError(
+        f"{path} holds {some(sorted(tensors), 12)}: one vector per id, all of a length, or one "
+        'matrix with metadata {"ids": json.dumps(ids)} is expected'
+    )
 
 
 def _as_strings(ids) -> list:

@@ -15,6 +15,7 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue
 from perturbcore.data.catalogue import hash_of
+from perturbcore.data.genome import starts_beside, tss_windows
 from perturbcore.data.identifiers import descriptions, gene_table, previous_symbols
 from perturbcore.data.molecules.tables import (
     builtin_compounds,
@@ -89,7 +90,9 @@ def _find(spec: dict, kind: str, context: BuildContext) -> Source:
         return _drugs(spec, context, where)
     if "file" in spec:
         path = _local_path(spec["file"], context, where)
-        return Source(path.name, hash_of(path), lambda: READERS[kind](path))
+        beside = [hash_of(f) for f in [starts_beside(path)] if f.is_file()] * (kind == "windows")
+        content = digest(hash_of(path), beside) if beside else hash_of(path)
+        return Source(path.name, content, lambda: READERS[kind](path))
     if name is None:
         raise ParameterError(
             f"{where}: give source: (simulated, or a name of the catalogue) or file: (a path)"
@@ -339,7 +342,12 @@ def _lines(path: Path | str) -> list[tuple[int, str]]:
 
 
 READERS = dict(
-    edges=read_edges, sets=read_gmt, texts=read_texts, sequences=read_sequences, table=Path
+    edges=read_edges,
+    sets=read_gmt,
+    texts=read_texts,
+    sequences=read_sequences,
+    table=Path,
+    windows=tss_windows,
 )
 # files of the catalogue that have a form of their own
 OWN = {

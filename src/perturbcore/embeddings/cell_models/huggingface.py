@@ -14,7 +14,8 @@ from perturbcore.core.errors import DownloadError, InputError, check_choice
 from perturbcore.embeddings.cell_models.cells import LARGEST
 from perturbcore.embeddings.cell_models.tokens import ControlCells
 
-ENCODINGS = ("rank", "values")
+ENCODINGS = ("rank", "values", "bins")
+BINS = 51  # of scGPT: 0, and quantiles of what a cell expresses
 VOCABULARIES = ("genes.json", "genes.txt", "vocab.json", "vocab.txt")
 FILES = ["*.safetensors", "*.json", *VOCABULARIES]
 
@@ -22,8 +23,8 @@ FILES = ["*.safetensors", "*.json", *VOCABULARIES]
 class HuggingFaceCells(nn.Module):
     """A transformer of `transformers` as an encoder of cells; made by `load_huggingface`.
 
-    `tokens` are those of `genes` (for "values" their positions in an input of `size`), `typical` is
-    the usual expression of each, by which ranks are made comparable.
+    `tokens` are those of `genes` (for "values" and "bins" their positions in an input of `size`),
+    `typical` is the usual expression of each, by which ranks are made comparable.
     """
 
     adaptable: tuple[str, ...] = ()
@@ -46,14 +47,17 @@ class HuggingFaceCells(nn.Module):
         fit in, are zero.
         """
         encode = self._rank if self.spec["encoding"] == "rank" else self._values
-        hidden = encode(values.clamp_min(0.0))
+        values = values.clamp_min(0.0)
+        hidden = encode(binned(values) if self.spec["encoding"] == "bins" else values)
         return hidden if query is None else hidden[:, query]
 
     def _values(self, values):
         full = values.new_zeros(len(values), self.size).index_copy(1, self.tokens, values)
         measured = torch.zeros_like(full, dtype=torch.long).index_fill(1, self.tokens, 1)
         # positions that the model appends to those of the genes are of no use here
-        return self.model(input_ids=full, attention_mask=measured).last_hidden_state[:, self.tokens]
+        full = full.to(self.model.dtype)
+        hidden = self.model(input_ids=full, attention_mask=measured).last_hidden_state
+        return hidden[:, self.tokens].to(values.dtype)
 
     def _rank(self, values):
         share = torch.expm1(values) / torch.expm1(self.typical)
@@ -65,8 +69,24 @@ class HuggingFaceCells(nn.Module):
         order, there = order[:, :length], top[:, :length] > 0
         ids = torch.where(there, self.tokens[order], 0)
         hidden = self.model(input_ids=ids, attention_mask=there.long()).last_hidden_state
-        hidden = hidden * there.unsqueeze(-1)
+        hidden = hidden.to(values.dtype) * there.unsqueeze(-1)
         return out.scatter_add(1, order.unsqueeze(-1).expand(-1, -1, self.dim), hidden)
+
+
+def binned(values: Tensor, n_bins: int = BINS) -> Tensor:
+    """Replace what a cell expresses by quantile bins of its own, 1 to n_bins - 1; 0 stays 0.
+
+    Values between two quantiles get the same bin, the largest one for itself. Cui et al. 2024
+    (scGPT).
+    """
+    out = torch.zeros_like(values)
+    for cell, row in zip(out, values, strict=True):
+        there = row > 0
+        if there.any():
+            edges = torch.linspace(0, 1, n_bins - 1, device=row.device, dtype=torch.float32)
+            edges = torch.quantile(row[there].float(), edges)
+            cell[there] = torch.bucketize(row[there].float(), edges, right=True).to(row)
+    return out
 
 
 def load_huggingface(
@@ -84,7 +104,8 @@ def load_huggingface(
     encoder reads; `encoding`: how expression is given to the model. "rank": tokens of the expressed
     genes, sorted by expression over the gene's average in control cells, as Geneformer reads them;
     a gene set to zero is thereby deleted. "values": the expression itself, at the gene's position,
-    with an attention mask of the genes measured, as AIDO.Cell reads it. Where the checkpoint lacks
+    with an attention mask of the genes measured, as AIDO.Cell reads it. "bins": the same with
+    `binned` expression, as scGPT reads it. Where the checkpoint lacks
     something, or the hub cannot be reached, the error says so (`InputError`, `DownloadError`).
     """
     check_choice("encoding", encoding, ENCODINGS)

@@ -19,7 +19,7 @@ _STYLE = read_yaml(HERE / "style.yml")
 # modality -> colour and marker, in the order of legends
 MODALITIES: dict[str, tuple[str, str]] = {k: (c, m) for k, (c, m) in _STYLE["modalities"].items()}
 # what was trained at large on something else than perturbations, and is used as it is
-FOUNDATION = ("Language model", "Protein model")
+FOUNDATION = ("Language model", "Protein model", "DNA model", "Cell model")
 # series that are no modalities: colour, marker, dash
 LOOKS: list[tuple[str, str, Any]] = [
     ("#0072B2", "o", "-"),

@@ -1,0 +1,43 @@
+"""Embeddings of genes by a DNA language model, from the bases around their start."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from perturbcore.embeddings.language_model import find_model, hidden_means, load_encoder
+from perturbcore.embeddings.registry import Dim, register
+
+
+@register("dna_model", kind="windows", modality="DNA model", prepare=find_model)
+def dna_model(
+    windows: Mapping[str, str], *, model: str = "", piece: Dim = 512, batch_size: Dim = 16
+):
+    """Embed genes by the mean of a DNA model's vectors over the bases around their start.
+
+    `windows`: gene to bases: 4,096 around the start of transcription, from a genome (see
+    `perturbcore.data.genome.tss_windows`); `model`: a folder with any DNA model that
+    transformers can load; `piece`: bases that the model reads at once: a window is read in pieces,
+    averaged by their length; `batch_size`: pieces at once. Tokens that stand for no base are left
+    out of the mean.
+
+    Cole et al. 2026, section 4.5.3.
+    """
+    ids = sorted(windows)
+    cuts = [range(0, len(windows[i]), piece) for i in ids]
+    pieces = [windows[i][k : k + piece] for i, own in zip(ids, cuts, strict=True) for k in own]
+    tokenizer, encoder = load_encoder(model)
+    if tokenizer.unk_token_id in tokenizer("ACGTA")["input_ids"]:
+        texts = [" ".join(p) for p in pieces]  # this one takes bases for words
+    else:
+        texts = pieces
+    longest = piece + tokenizer.num_special_tokens_to_add()
+    X, n_cut = hidden_means(texts, tokenizer, encoder, batch_size, longest, special=False)
+    rows, length = (
+        np.repeat(np.arange(len(ids)), [len(c) for c in cuts]),
+        np.array([*map(len, pieces)]),
+    )
+    mean = np.zeros((len(ids), X.shape[1]))
+    np.add.at(mean, rows, X * length[:, None])
+    mean /= np.bincount(rows, weights=length)[:, None]
+    cut = f", {n_cut} of them cut: choose a smaller piece" if n_cut else ""
+    return ids, mean, f"{len(ids)} windows in {len(pieces)} pieces of {piece} bases{cut}"
