@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from numpy.polynomial.chebyshev import chebval
+from test_comparison import scores
 from test_finetuning_graph import planted
 from torch_geometric.nn import GINConv
 
@@ -15,6 +16,7 @@ from perturbcore.core.errors import InputError
 from perturbcore.data import catalogue
 from perturbcore.embeddings import network
 from perturbcore.embeddings.build import build_all
+from perturbcore.embeddings.controls import random_embedding
 from perturbcore.embeddings.gcn import (
     GraphNetwork,
     Isomorphism,
@@ -29,6 +31,8 @@ from perturbcore.embeddings.sources import BuildContext, coessential_modules, re
 from perturbcore.embeddings.vae import Autoencoder
 from perturbcore.embeddings.words import membership
 from perturbcore.models.finetuning.graph import Neighbourhood, read_nodes
+from perturbcore.report.comparison import Comparison
+from perturbcore.report.foundation import stand_ins_said, stand_ins_table
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +210,19 @@ def test_modules_and_regulons_of_the_real_files(mirror):
     assert {"CDKN1A", "MDM2"} <= set(sets["activated by TP53"])
     assert not any(set(genes) & set(sets["activated by TP53"]) for name, genes in sets.items()
                    if name == "repressed by TP53")  # fmt: skip
+
+
+def test_what_training_is_worth_is_said_either_way():
+    c = Comparison(scores(), predictor="knn")
+    built = [random_embedding(["a", "b"], 2, name=n) for n in ("good", "dull", "twin")]
+    table = stand_ins_table(c, {"good": "dull", "twin": "good", "dull": "good", "gone": "good"})
+    said = stand_ins_said(table, built).split("\n\n")
+    assert len(said) == 3 and all(built[0].source in line for line in said)
+    ends = {line.split("**")[1]: line.rsplit(": ", 1)[1] for line in said}
+    assert ends == {
+        "good": "training is worth it.",
+        "twin": "no difference can be shown.",
+        "dull": "training makes it worse.",
+    }
+    none = stand_ins_table(c, {"gone": "good"})
+    assert none.empty and "No trained embedding" in stand_ins_said(none, built)

@@ -278,4 +278,4 @@ def stand_ins_said(table: pd.DataFrame, built: Sequence[Embedding]) -> str:
         f"{r['against']}: {worth.get(r['verdict'], 'no difference can be shown')}."
         for _, r in table.iterrows()
     ]
-    return "\n\n".join(said)
+    return "\n\n".join(said) or "No trained embedding stands beside an untrained one here."
