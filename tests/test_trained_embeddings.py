@@ -1,6 +1,7 @@
 """What is trained without responses: WaveGC, GIN and the GenotypeVAE, against dense loops."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -214,7 +215,8 @@ def test_modules_and_regulons_of_the_real_files(mirror):
 
 def test_what_training_is_worth_is_said_either_way():
     c = Comparison(scores(), predictor="knn")
-    built = [random_embedding(["a", "b"], 2, name=n) for n in ("good", "dull", "twin")]
+    any_ = random_embedding(["a", "b"], 2)
+    built = [replace(any_, name=n) for n in ("good", "dull", "twin")]
     table = stand_ins_table(c, {"good": "dull", "twin": "good", "dull": "good", "gone": "good"})
     said = stand_ins_said(table, built).split("\n\n")
     assert len(said) == 3 and all(built[0].source in line for line in said)
