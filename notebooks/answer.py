@@ -46,7 +46,7 @@ ranked = Comparison(scores, predictor="knn")
 fusions = study.claimed("fusion")
 fused = None if fusions is None else Comparison(fusions)
 added = answer_of(chapter.profile.results, "foundation_models")
-three = three_sentences(ranked, simulated=chapter.profile.simulated, fused=fused, added=added)
+three = three_sentences(ranked, simulated=data.simulated, fused=fused, added=added)
 for number, sentence in enumerate(three, 1):
     glue(f"answer{number}", sentence, display=False)
 pages.say("\n".join(f"{n}. {s}" for n, s in enumerate(three, 1)))
