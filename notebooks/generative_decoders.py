@@ -80,7 +80,7 @@ pages.say(page.setting(runs, [name for name, run in found.items() if run is None
 for run in runs:
     pages.show_table(chapter, run.data.card, f"data-{run.data.name}", caption=f"{run.title}: what is in it, step by step.")
 if runs:
-    pages.show_leaks(chapter, study.leaks(*(run.data.name for run in runs)))
+    pages.show_leaks(chapter, study.leaks(*(name for name in found if found[name] is not None)))
 
 # %% [markdown]
 # ## The answer

@@ -302,6 +302,8 @@ class Study:
                 aliases=gene_aliases() if known else None,
             )
             tables[data.title] = found
+        if not tables:
+            return pd.DataFrame()
         return pd.concat(tables, names=["data"]).reset_index(level=0)
 
     def lines(self, name: str) -> list[str]:

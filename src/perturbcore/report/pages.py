@@ -101,6 +101,8 @@ def show_coverage(chapter, table: pd.DataFrame, *, caption: str) -> None:
 
 def show_leaks(chapter, table: pd.DataFrame) -> None:
     """Say what could have leaked into the scores, and show the checks; `table`: `Study.leaks`."""
+    if table.empty:
+        return
     several = table["data"].nunique() > 1
     for title, part in table.groupby("data", sort=False):
         say((f"{title}: " if several else "") + leaks_said(part))
