@@ -48,6 +48,7 @@ NEEDS = {
     "fusion": {"essential"},
     "generative_decoders": {"essential"},
     "chemical_deg": {"sciplex", "tahoe"},
+    "gene_functions": {"essential"},
 }
 ALONE = [{name} for name in LAYOUTS]
 PARTS = [*ALONE, *(set(LAYOUTS) - one for one in ALONE), set(LAYOUTS)]

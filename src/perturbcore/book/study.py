@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import pandas as pd
+from anndata import AnnData
 
 from perturbcore.book.source import absent, find_chapter
 from perturbcore.core.digest import code_digest, digest
@@ -16,7 +17,7 @@ from perturbcore.data.stored import open_dataset
 from perturbcore.embeddings.authors import own_embeddings
 from perturbcore.embeddings.build import build_all, serving
 from perturbcore.embeddings.controls import random_embedding
-from perturbcore.embeddings.coverage import coverage_table
+from perturbcore.embeddings.coverage import coverage_table, covered_by_all
 from perturbcore.embeddings.sources import BuildContext
 from perturbcore.models.registry import build_models
 from perturbcore.models.simple import evaluate_embeddings, predictor
@@ -241,6 +242,9 @@ class Study:
         models: Sequence = (),
         embeddings=None,
         ceiling: pd.DataFrame | None = None,
+        responses: AnnData | None = None,
+        part: str = "",
+        common: bool = False,
         seed: int = 0,
         **options,
     ) -> pd.DataFrame:
@@ -249,27 +253,33 @@ class Study:
         `predictors, protocol, seed, options`: see `perturbcore.models.simple.evaluate_embeddings`;
         `models`: methods that are no predictor on one embedding (those that the profile lists and
         that predict this task are scored as well); `embeddings`: ``embeddings(name)`` by default;
-        `ceiling`: ``ceiling(name)``, its rows become units of predictor "experimental_error".
+        `ceiling`: ``ceiling(name)``, its rows become units of predictor "experimental_error";
+        `responses`: made of those of the data set (labels of functions, other folds), scored as the
+        data set "`name`, `part`"; `common`: keep only perturbations for which every embedding has a
+        vector, the rule of Hasanaj et al. 2025.
 
         Where there are such rows, a column `calibrated` says which may be a ceiling. Where labels
         are known in part, the control that sees only which stands among the rest.
         """
-        responses = self.dataset(name).responses
+        responses = self.dataset(name).responses if responses is None else responses
         if embeddings is None:
             embeddings = self.embeddings(name, seed=seed)
-        scope = self.scope(name)
+        if common:
+            responses = covered_by_all(responses, embeddings)
+        called = f"{name}, {part}" if part else name
+        scope = self.scope(called)
         own = [p if isinstance(p, str) else p.name for p in predictors]
         more = [
             m
             for m in build_models(self.profile.models, task_of(responses), embeddings, protocol)
             if m.predictor not in own or m.group is None
         ]
-        limits = [] if ceiling is None else limit_units(ceiling, responses, seed, dataset=name)
+        limits = [] if ceiling is None else limit_units(ceiling, responses, seed, dataset=called)
         if task_of(responses).partial:
             more += [mask_only(responses, line) for line in self.lines(name)]
         scores = evaluate_embeddings(
             responses, embeddings, predictors, models=[*more, *models], store=self.store,
-            scope=scope, dataset=name, protocol=protocol, seed=seed, also=limits,
+            scope=scope, dataset=called, protocol=protocol, seed=seed, also=limits,
             n_jobs=self.n_jobs, progress=False, **options,
         )  # fmt: skip
         self.export()

@@ -17,6 +17,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "deg": ("deg",),
     "deg_pairs": ("deg", "observed"),
     "dir_pairs": ("deg", "observed"),
+    "functions": (),
 }
 
 

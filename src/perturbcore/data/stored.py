@@ -161,7 +161,8 @@ def _jsonable(value):
 
 def _pack(file: h5py.File, place: str, value) -> Any:
     """Write a value and return how it was written; None where files cannot hold it."""
-    if isinstance(value, AnnData | pd.DataFrame):
+    numeric = isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+    if numeric or isinstance(value, AnnData | pd.DataFrame):
         write_elem(file, place, value)
         return "table"
     if dataclasses.is_dataclass(value):

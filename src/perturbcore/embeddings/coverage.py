@@ -58,6 +58,21 @@ def coverage_table(embeddings: Iterable[Embedding], responses: AnnData) -> pd.Da
     return pd.DataFrame(rows, columns=names.split())
 
 
+def covered_by_all(responses: AnnData, embeddings: Iterable[Embedding]) -> AnnData:
+    """Keep the rows whose perturbation has a vector in every embedding (of its cell line).
+
+    Hasanaj et al. 2025, Appendix B. Refused (`InputError`) where that leaves none.
+    """
+    ids, line = (responses.obs[c].astype(str) for c in ("perturbation", "cell_line"))
+    kept = np.ones(len(ids), dtype=bool)
+    for e in embeddings:
+        elsewhere = e.cell_line is not None and line != e.cell_line
+        kept &= (ids.isin(e.ids) | elsewhere).to_numpy()
+    if not kept.any():
+        raise InputError("no perturbation has a vector in every embedding; leave one out")
+    return responses[kept].copy()
+
+
 def convert_ids(
     embedding: Embedding, to: str = "symbol", *, duplicates: str = "error"
 ) -> Embedding:

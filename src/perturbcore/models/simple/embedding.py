@@ -14,6 +14,7 @@ from perturbcore.data.responses import check_responses, rows_of
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.simple.base import Predictor, Targets
 from perturbcore.models.simple.deg import DEGKNN, DEGLogistic
+from perturbcore.models.simple.functions import FunctionLogistic
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.label_logistic import LabelLogistic
 from perturbcore.models.simple.labels import LabelKernel, LabelKNN
@@ -32,6 +33,7 @@ BY_KIND: dict[str, dict[str, Callable[..., Predictor]]] = {
         "ridge": lambda **o: Linear("ridge", **o),
     },
     "deg": {"knn": DEGKNN, "logistic": DEGLogistic},
+    "functions": {"logistic": FunctionLogistic},
     "pairs": {"knn": LabelKNN, "kernel": LabelKernel, "logistic": LabelLogistic},
 }
 

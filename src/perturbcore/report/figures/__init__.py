@@ -4,6 +4,7 @@ from perturbcore.report.figures.methods import box_by_method, dot_plot, gain_plo
 from perturbcore.report.figures.points import (
     agreement,
     curves,
+    error_clusters,
     heat_map,
     metric_scatter,
     points_by_amount,
@@ -11,6 +12,6 @@ from perturbcore.report.figures.points import (
 )
 
 __all__ = [
-    "agreement", "box_by_method", "curves", "dot_plot", "gain_plot", "heat_map", "metric_scatter",
-    "points_by_amount", "rank_plot", "similarity_map",
+    "agreement", "box_by_method", "curves", "dot_plot", "error_clusters", "gain_plot", "heat_map",
+    "metric_scatter", "points_by_amount", "rank_plot", "similarity_map",
 ]  # fmt: skip

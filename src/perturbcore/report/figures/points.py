@@ -167,3 +167,22 @@ def heat_map(table: pd.DataFrame, label: str) -> Figure:
     axis.set(xlabel="", ylabel="")
     axis.tick_params(length=0)
     return figure
+
+
+def error_clusters(profile: pd.DataFrame, modality: Mapping[str, str], *, label: str) -> Figure:
+    """Draw z-scored errors (embeddings x genes), both clustered, clipped to -2 and 2.
+
+    Names carry the colour of their modality. Hasanaj et al. 2025, Fig. 3.
+    """
+    grid = sns.clustermap(
+        profile.clip(-2, 2), cmap="RdBu_r", vmin=-2, vmax=2, xticklabels=False, yticklabels=True,
+        figsize=(8.2, 0.26 * len(profile) + 2.4), dendrogram_ratio=(0.12, 0.14),
+        cbar_kws={"label": label}, cbar_pos=(0.01, 0.86, 0.02, 0.12), rasterized=True,
+    )  # fmt: skip
+    axis = grid.ax_heatmap
+    for name in axis.get_yticklabels():
+        name.set_color(colour(modality[name.get_text()]))
+    axis.set(xlabel=f"{profile.shape[1]:,} perturbed genes", ylabel="")
+    axis.tick_params(length=0)
+    legend_of(grid.figure, [modality[n] for n in profile.index])
+    return grid.figure

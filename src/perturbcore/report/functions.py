@@ -1,0 +1,334 @@
+"""Which functions of the genes that respond can be predicted, and which error profiles agree."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from perturbcore.data.enrichment import function_labels
+from perturbcore.data.identifiers import convert
+from perturbcore.embeddings.sources import BuildContext, find_source
+from perturbcore.models.simple import OnEmbedding
+from perturbcore.models.simple.functions import FunctionLogistic
+from perturbcore.report.comparison import Comparison
+from perturbcore.report.fusion.page import gain_said
+from perturbcore.report.text import HEADINGS, MISSING, listed, percent, plural
+from perturbcore.score.task import task_of
+
+# Hasanaj et al. 2025, Section 3 and Appendix B
+PUBLISHED = {
+    "Perturbations": "1,534 of 2,053 (those that all embeddings have)",
+    "Functions (labels)": "966",
+    "A gene responds if": "t-test against 5,000 control cells, FDR ≤ 0.05",
+    "A function is a label if": "enriched at FDR ≤ 0.05 in at least 20 perturbations",
+    "Classifier": "logistic regression on 100 principal components",
+    "Best sources": "structured prior knowledge and networks, as for expression",
+}
+FACT_COLUMNS = HEADINGS["ways of labelling"]
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionScores:
+    """Scores of each way of labelling; the first one is as published.
+
+    `data`: the data set; `compared`: embeddings that are scored on all labels; `labels`, `frames`:
+    way of labelling -> labels, scores.
+    """
+
+    data: Any
+    compared: Sequence[str]
+    labels: dict[str, AnnData]
+    frames: dict[str, pd.DataFrame]
+
+    @property
+    def first(self) -> str:
+        """The way of labelling as published."""
+        return next(iter(self.labels))
+
+    @cached_property
+    def main(self) -> Comparison:
+        """Scores of the labels as published."""
+        return Comparison(self.frames[self.first])
+
+
+def planted_sets(simulation: Any, share: float = 0.1, wrong: float = 0.3) -> dict[str, list[str]]:
+    """Name the genes that the perturbed genes of each hidden module move most: planted functions.
+
+    The annotation of a simulation says where genes work, and not what responds to them, so that
+    responses enrich none of it. `share`: of the genes, per set; `wrong`: share of a set that is
+    replaced by other genes.
+    """
+    true, known = simulation.true_effects, simulation.knowledge
+    at = pd.Index(known.genes).get_indexer(true.obs["perturbation"].astype(str))
+    size, module = np.abs(np.asarray(true.X, dtype=float)), known.modules[at]
+    size /= size.mean(axis=0) + 1e-9
+    rng, sets = np.random.default_rng(0), {}
+    n = max(int(share * true.n_vars), 5)
+    for m in np.unique(module):
+        chosen = np.argsort(-size[module == m].mean(axis=0))[:n]
+        chosen[rng.random(n) < wrong] = -1
+        rest = rng.choice(true.n_vars, (chosen < 0).sum(), replace=False)
+        members = np.unique(np.r_[chosen[chosen >= 0], rest])
+        sets[f"moved by module {m}"] = list(true.var_names[members])
+    return sets
+
+
+def gene_sets(data: Any, source: str, identifier: str = "symbol") -> dict[str, list[str]]:
+    """Read gene sets ("planted", or an entry of the catalogue), in the ids of a data set.
+
+    `identifier`: what the ids of the source are; genes without a single id in the data's naming are
+    left out.
+    """
+    if source == "planted":
+        return planted_sets(data.extras["simulation"])
+    spec = {"name": source, "source": source}
+    sets = find_source(spec, "sets", BuildContext(dataset=data)).read()
+    own = data.responses.uns["perturbcore"]["identifier"]
+    if own == identifier:
+        return sets
+    ids = pd.unique(np.array([g for genes in sets.values() for g in genes], dtype=object))
+    name = convert(ids, identifier, own)["value"].dropna().to_dict()
+    return {k: [name[g] for g in genes if g in name] for k, genes in sets.items()}
+
+
+def score_functions(
+    study,
+    dataset: str,
+    ways: Mapping[str, Mapping],
+    *,
+    compared: Sequence[str],
+    unweighted: Sequence[str] = (),
+    n_components: int = 100,
+    common: bool = False,
+    seed: int = 0,
+) -> FunctionScores:
+    """Label the perturbations in several ways, and predict the labels from each embedding.
+
+    `ways`: name -> source of the gene sets, its `identifier`, and options of
+    `perturbcore.data.enrichment.function_labels`; the first is as published and is scored for all
+    embeddings, the others for those in `compared` (and negative controls); `unweighted`: embeddings
+    that also get the classifier without class weights; `common`: keep only perturbations that all
+    embeddings have.
+    """
+    data, made = study.dataset(dataset), study.embeddings(dataset, seed=seed)
+    labels, frames = {}, {}
+    for number, (way, options) in enumerate(ways.items()):
+        options = dict(options)
+        sets = gene_sets(data, options.pop("source"), options.pop("identifier", "symbol"))
+        labels[way] = function_labels(data.responses, sets, **options)
+        used = [e for e in made if not number or e.name in compared or "control" in e.modality]
+        protocol, more = study.protocol(n_components=n_components), []
+        if not number and unweighted:
+            plain = [e for e in made if e.name in unweighted]
+            more = [OnEmbedding(e, FunctionLogistic(balanced=False), protocol) for e in plain]
+        frames[way] = study.evaluate(
+            dataset, [FunctionLogistic()], models=more, embeddings=used, responses=labels[way],
+            part=way, common=common, protocol=protocol, seed=seed,
+            controls=("train_mean", "prior", "idealized"),
+        )  # fmt: skip
+    return FunctionScores(data, compared, labels, frames)
+
+
+def facts(f: FunctionScores) -> pd.DataFrame:
+    """Count what each way of labelling leaves: one row per way.
+
+    way, perturbations, labelled (share with any function), functions, positive (share of labels),
+    single (share of the positive labels that rest on one shared gene).
+    """
+    rows = []
+    for way, labels in f.labels.items():
+        on = labels.X > 0
+        single = (labels.layers["shared"][on] == 1).mean()
+        rows.append((way, len(on), on.any(axis=1).mean(), on.shape[1], on.mean(), single))
+    names = "way perturbations labelled functions positive single".split()
+    return pd.DataFrame(rows, columns=names)
+
+
+def beside_published(f: FunctionScores) -> pd.DataFrame:
+    """Put the design and the answer of Hasanaj et al. beside those here."""
+    labels, c = f.labels[f.first], f.main
+    best, about = c.methods.loc[c.best], f.data.responses.uns["perturbcore"]
+    here = {
+        "Perturbations": f"{labels.n_obs:,}",
+        "Functions (labels)": f"{labels.n_vars:,}",
+        "A gene responds if": f"{about['test']} t-test, FDR ≤ {about['alpha']:g}"
+        if "test" in about
+        else next(iter(f.data.notes), MISSING),
+        "A function is a label if": "over-represented at FDR ≤ 0.05, "
+        f"in at least {int(labels.X.sum(axis=0).min())} perturbations",
+        "Classifier": "the same, class-balanced as their text has it",
+        "Best sources": f"{c.best} ({best['modality'].lower()}); "
+        f"{len(c.unproven())} of {len(c.competitors)} not shown to beat the floor",
+    }
+    rows = [(what, said, here[what]) for what, said in PUBLISHED.items()]
+    return pd.DataFrame(rows, columns=["What", "Hasanaj et al. 2025", "Here"])
+
+
+def setting(f: FunctionScores) -> str:
+    """Say what the labels are, and how much of them rests on one gene."""
+    table, labels = facts(f), f.labels[f.first]
+    row = table.iloc[0]
+    planted = (
+        " The functions are planted: sets of genes that the perturbed genes of one hidden module "
+        "move, each with three genes in ten replaced."
+    )
+    return (
+        f"{f.data.title}: {row['perturbations']:,} rows of perturbation and line with a median of "
+        f"{labels.obs['n_deg'].median():.0f} responding genes; "
+        f"{row['functions']:,} functions, and {percent(row['labelled'])} of the rows have at least "
+        f"one. Of the positive labels, {percent(row['single'])} rest on a single shared gene, as "
+        "the published recipe, which has no smallest overlap, lets them. In "
+        f"{percent(labels.obs['own'].mean())} of the rows the perturbed gene is among its own "
+        f"responding genes.{planted if f.data.simulated else ''}"
+    )
+
+
+def gains_by_way(f: FunctionScores, metric: str = "function_f1") -> pd.DataFrame:
+    """Gain of each embedding over the floor under each way of labelling, balanced classifier.
+
+    Columns way and those of `Comparison.gains`; p is adjusted within a way (Holm), over the same
+    embeddings in each. `method` is the embedding.
+    """
+    parts = []
+    for way, scores in f.frames.items():
+        c = Comparison(scores[scores["predictor"] != "logistic_unweighted"], metric)
+        kept = c.methods["modality"].eq("Negative control") & c.methods["embedding"].ne("")
+        kept |= c.methods["embedding"].isin(f.compared)
+        table = c.gains(c.floor, methods=list(c.methods.index[kept])).assign(way=way)
+        parts.append(table.assign(method=table["embedding"]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def wide_gains(table: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Lay `gains_by_way` out: ways as rows, methods as columns."""
+    text = table.assign(text=[gain_said(r) for _, r in table.iterrows()])
+    wide = text.pivot(index="way", columns="method", values="text")
+    wide = wide.loc[table["way"].unique(), [m for m in methods if m in wide]]
+    floor = table.groupby("way")["reference"].first().map("{:.3f}".format)
+    wide.insert(0, "Train Mean", floor)
+    return wide.rename_axis(columns=None).reset_index(names="Labels")
+
+
+def leak_said(f: FunctionScores, made_of_sets: Sequence[str]) -> str:
+    """Say what embeddings made of gene sets gain as published, and what of it is left elsewhere."""
+    table, ranked, said = gains_by_way(f), gains_by_way(f, "function_auroc"), []
+    for name in made_of_sets:
+        rows = table[table["embedding"] == name].drop_duplicates("way").set_index("way")
+        if f.first not in rows.index:
+            continue
+        first = rows.loc[f.first]
+        left = [
+            f"{way} {gain_said(row)}, {row['verdict']}"
+            for way, row in rows.drop(f.first).iterrows()
+        ]
+        said.append(
+            f"**{name}** is made of the same kind of knowledge as the labels. {f.first}, it gains "
+            f"{gain_said(first)} over the Train Mean ({first['verdict']}); {'; '.join(left)}."
+        )
+    shuffled = table[table["modality"].eq("Negative control") & (table["way"] == f.first)]
+    above = list(shuffled.loc[shuffled["verdict"] == "better", "method"])
+    said.append(
+        f"The {len(shuffled)} {plural(len(shuffled), 'embedding')} without knowledge "
+        f"({listed(shuffled['method'])}) "
+        + (f"beat the floor in {listed(above)}." if above else "do not beat the floor.")
+    )
+    kept = ranked[~ranked["modality"].str.endswith("control")]
+    best = kept.loc[kept["gain"].idxmax()]
+    said.append(
+        "By AUROC, which needs no threshold, embeddings shown to beat a guess: "
+        f"{_counted(kept)}; the largest gain over 0.5 is that of {best['method']} "
+        f"({best['way'][0].lower() + best['way'][1:]}), {gain_said(best)}, {best['verdict']}."
+    )
+    return "\n\n".join(said)
+
+
+def _counted(table: pd.DataFrame) -> str:
+    """Count, by way of labelling, the embeddings that are shown to beat the floor."""
+    said = []
+    for way, rows in table.groupby("way", sort=False):
+        n = int((rows["verdict"] == "better").sum())
+        said.append(f"{way[0].lower() + way[1:]} {n} of {len(rows)}")
+    return ", ".join(said)
+
+
+def one_line(f: FunctionScores, made_of_sets: Sequence[str]) -> str:
+    """Condense the chapter to one sentence."""
+    table = gains_by_way(f)
+    table = table[~table["modality"].str.endswith("control")]
+    c, best = f.main, f.main.best
+    made = c.methods.loc[best, "embedding"] in made_of_sets
+    return (
+        f"Of {f.labels[f.first].n_vars:,} functions, the best, {best}"
+        f"{' (itself made of gene sets)' if made else ''}, reaches macro F1 {c.means[best]:.3f} "
+        f"against {c.means[c.floor]:.3f} for calling all of them; embeddings shown to beat that, "
+        f"by way of labelling: {_counted(table)}."
+    )
+
+
+def error_profiles(
+    study, chapter: str, predictor: str = "knn"
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Error of every perturbed gene under each embedding, from the scores that a chapter claims.
+
+    The metric of which the store keeps each perturbation, in the first cell line; z-scored over
+    embeddings within a gene, so that above zero is worse than other embeddings. Genes that an
+    embedding lacks, or that all predict alike, are left out; so is the idealized embedding.
+
+    Returns the profiles (embeddings x genes), and of each embedding its `modality`; both empty
+    where the chapter has no scores.
+
+    Hasanaj et al. 2025, Fig. 3.
+    """
+    scores = study.claimed(chapter)
+    if scores is None:
+        return pd.DataFrame(), pd.DataFrame()
+    task = task_of(str(scores["task"].iloc[0]))
+    c = Comparison(scores, task.detail[0], predictor=predictor)
+    rows = c.scores[c.scores["cell_line"] == c.scores["cell_line"].iloc[0]]
+    rows = rows[(rows["embedding"] != "") & (rows["modality"] != "Positive control")]
+    each = study.store.per_perturbation(rows["key"], c.metric).merge(
+        rows[["key", "embedding"]], on="key"
+    )
+    each["value"] = each["value"].astype(float)
+    wide = each.pivot_table(index="embedding", columns="perturbation", values="value")
+    wide = wide.dropna(axis=1)
+    wide = wide.loc[:, wide.std(axis=0, ddof=0) > 1e-9]
+    profile = -c.sign * (wide - wide.mean()) / wide.std(axis=0, ddof=0)
+    about = rows.drop_duplicates("embedding").set_index("embedding")[["modality"]]
+    return profile, about.loc[profile.index]
+
+
+def clusters_said(
+    profile: pd.DataFrame, modality: pd.Series, n_permutations: int = 2000, seed: int = 0
+) -> str:
+    """Say whether error profiles of one modality agree more than those of different ones.
+
+    Mean correlation of profiles within modalities minus between; p from permuted modalities.
+    """
+    if profile.empty:
+        return "There are no scores of single perturbations in this build."
+    kept = ~modality.str.endswith("control").to_numpy()
+    r = np.corrcoef(profile.to_numpy()[kept])
+    pairs, kind = np.triu_indices(len(r), 1), modality.to_numpy()[kept]
+
+    def gap(kind) -> float:
+        same = kind[pairs[0]] == kind[pairs[1]]
+        return r[pairs][same].mean() - r[pairs][~same].mean() if 0 < same.sum() < len(same) else 0.0
+
+    found, rng = gap(kind), np.random.default_rng(seed)
+    draws = [gap(rng.permutation(kind)) for _ in range(n_permutations)]
+    p = (1 + sum(d >= found - 1e-12 for d in draws)) / (1 + n_permutations)
+    same = kind[pairs[0]] == kind[pairs[1]]
+    if not 0 < same.sum() < len(same):
+        return "All embeddings are of one modality, or each of its own: nothing can be compared."
+    agree = "agree more" if p < 0.05 and found > 0 else "cannot be shown to agree more"
+    return (
+        f"Over {profile.shape[1]:,} perturbed genes, error profiles of the same modality {agree} "
+        f"with each other than those of different ones: mean correlation "
+        f"{r[pairs][same].mean():.2f} against {r[pairs][~same].mean():.2f} ({int(same.sum())} and "
+        f"{int((~same).sum())} pairs; p = {p:.3f}, modalities permuted)."
+    )

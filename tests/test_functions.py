@@ -1,0 +1,217 @@
+"""Over-representation, labels of functions, their prediction, and the chapter's page."""
+
+import gseapy
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import hypergeom
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.multioutput import MultiOutputClassifier
+
+from perturbcore.core.errors import InputError
+from perturbcore.data.enrichment import function_labels, over_represented
+from perturbcore.data.folds import add_folds
+from perturbcore.data.responses import make_responses
+from perturbcore.data.sets import lincs
+from perturbcore.embeddings.base import Embedding
+from perturbcore.embeddings.coverage import covered_by_all
+from perturbcore.models.simple import evaluate_embeddings
+from perturbcore.models.simple.functions import FunctionLogistic
+from perturbcore.models.simple.space import Space
+from perturbcore.report import functions as page
+from perturbcore.report.comparison import Comparison
+from perturbcore.score.functions import function_auroc, function_f1
+from perturbcore.score.task import task_of
+
+GENES = [f"g{i}" for i in range(300)]
+
+
+def drawn(n_lists=12, n_sets=80, seed=0):
+    rng = np.random.default_rng(seed)
+    sets = {f"s{j}": list(rng.choice(GENES, rng.integers(1, 60), False)) for j in range(n_sets)}
+    hits = rng.random((n_lists, len(GENES))) < rng.uniform(0.01, 0.4, (n_lists, 1))
+    return hits, sets
+
+
+def test_p_values_are_those_of_gseapy():
+    hits, sets = drawn()
+    found = over_represented(hits, GENES, sets)
+    for i in (0, 5, 11):
+        listed = [g for g, hit in zip(GENES, hits[i], strict=True) if hit]
+        theirs = gseapy.enrich(listed, sets, background=GENES, outdir=None, no_plot=True).results
+        theirs = theirs.set_index("Term")
+        at = slice(*found.p.indptr[i : i + 2])
+        terms = found.terms[found.p.indices[at]]
+        assert set(terms) == set(theirs.index)
+        for ours, name in ((found.p, "P-value"), (found.p_adj, "Adjusted P-value")):
+            np.testing.assert_allclose(ours.data[at], theirs.loc[terms, name], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("total", [40, 20_000])
+def test_tails_hold_over_the_whole_range(total):
+    """Relative to scipy's own, from certainty to far beyond what a double can be subtracted to."""
+    rng = np.random.default_rng(1)
+    genes = [f"g{i}" for i in range(total)]
+    sets = {f"s{n}": genes[:n] for n in (1, 2, total // 8, total // 2, total - 1, total)}
+    hits = np.zeros((6, total), dtype=bool)
+    for row, n in zip(hits, (1, 3, total // 10, total // 3, total - 1, total), strict=True):
+        row[rng.choice(total, n, replace=False)] = True
+        row[0] = True
+    found = over_represented(hits, genes, sets)
+    x, p = found.overlap.tocoo(), found.p.data
+    drawn_of = hits.sum(axis=1)[x.row]
+    expected = hypergeom.sf(x.data - 1, total, found.size[x.col], drawn_of)
+    np.testing.assert_allclose(p, expected, rtol=1e-9, atol=1e-12)
+
+
+def screen(n=60, seed=0):
+    """Perturbed genes of three modules; each moves ten genes of its module, and often itself."""
+    rng = np.random.default_rng(seed)
+    module = np.arange(len(GENES)) % 3
+    label = np.zeros((n, len(GENES)), dtype=int)
+    for i in range(n):
+        label[i, rng.choice(np.flatnonzero(module == module[i]), 10, replace=False)] = 1
+        label[i, i] = -1
+    obs = pd.DataFrame({"perturbation": GENES[:n], "cell_line": "A"})
+    made = add_folds(make_responses(label, obs, GENES, dataset="toy", task="deg"))
+    sets = {
+        f"module {m}": [g for g, k in zip(GENES, module, strict=True) if k == m] for m in (0, 1, 2)
+    }
+    return made, sets | {g: [g] for g in GENES[:n]}
+
+
+def test_labels_are_the_planted_modules_and_the_target_can_be_left_out():
+    responses, sets = screen()
+    labels = function_labels(responses, sets, least_perturbations=15)
+    assert list(labels.var_names) == ["module 0", "module 1", "module 2"]
+    right = np.arange(60)[:, None] % 3 == np.arange(3)
+    assert (labels.X.astype(bool) == right).mean() > 0.97
+    assert labels.obs["own"].all() and (labels.obs["fold"] == responses.obs["fold"]).all()
+    # a set of the perturbed gene alone is a label only where the gene may be in its own list
+    whole, rest = (
+        function_labels(responses, sets, least_perturbations=1, keep_target=k)
+        for k in (True, False)
+    )
+    own = [g for g in GENES[:60] if g in whole.var_names and whole[f"A|{g}", g].X.all()]
+    assert len(own) > 30
+    assert not any(rest[f"A|{g}", g].X.any() for g in own if g in rest.var_names)
+    two = function_labels(responses, sets, least_perturbations=1, least_shared=2)
+    assert list(two.var_names) == ["module 0", "module 1", "module 2"]
+    with pytest.raises(InputError, match="least_perturbations=50: no gene set is enriched"):
+        function_labels(responses, sets, least_perturbations=50)
+    with pytest.raises(InputError, match="none of the 1 gene sets.*such as 'g0'"):
+        over_represented(np.ones((1, 300)), GENES, {"x": ["y"]})
+    partial = responses.copy()
+    partial.layers["observed"] = np.ones(partial.shape, dtype=bool)
+    with pytest.raises(InputError, match="need complete labels"):
+        function_labels(partial, sets)
+
+
+def test_metrics_are_those_of_scikit_learn_and_the_floor_has_its_formula():
+    rng = np.random.default_rng(0)
+    label, said = (rng.random((50, 8)) < 0.2).astype(np.float32), rng.random((50, 8))
+    label[:, 0] = 0
+    expected = f1_score(label, said >= 0.5, average="macro", zero_division=0)
+    assert function_f1(label, said) == pytest.approx(expected, abs=1e-12)
+    expected = roc_auc_score(label[:, 1:], said[:, 1:], average="macro")
+    assert function_auroc(label, said) == pytest.approx(expected, abs=1e-12)
+    task = task_of("functions")
+    rate = label.mean(axis=0)
+    floor = function_f1(label, task.floor(label, 50))
+    assert floor == pytest.approx((2 * rate / (1 + rate)).mean())
+    assert function_f1(label, task.floor(label, 50, "prior")) == 0
+    assert function_auroc(label, task.floor(label, 50)) == 0.5
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_the_classifier_is_scikit_learns(balanced):
+    rng = np.random.default_rng(0)
+    X, new = rng.normal(size=(90, 6)), rng.normal(size=(20, 6))
+    Y = (X @ rng.normal(size=(6, 5)) + rng.normal(size=(90, 5)) > 1).astype(np.float32)
+    Y[:, 4] = 0
+    way = FunctionLogistic(balanced=balanced, max_iter=5000)
+    (values,) = way.predictions(Space(X, new), Y, [0.7])
+    weight = "balanced" if balanced else None
+    theirs = LogisticRegression(C=0.7, class_weight=weight, max_iter=5000, tol=1e-10)
+    said = MultiOutputClassifier(theirs).fit(X, Y[:, :4]).predict_proba(new)
+    atol = 1e-5 if balanced else 2e-3
+    np.testing.assert_allclose(values[:, :4], np.stack([p[:, 1] for p in said], 1), atol=atol)
+    assert (values[:, 4] == 0.5).all()
+
+
+def embeddings(n=60, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = np.eye(3)[np.arange(n) % 3] + rng.normal(0, 0.2, (n, 3))
+    some = Embedding("some", "Expression", GENES[: n // 2], truth[: n // 2])
+    made = [Embedding("modules", "Prior knowledge", GENES[:n], truth), some]
+    return [*made, Embedding("shuffled", "Negative control", GENES[:n], rng.permutation(truth))]
+
+
+def test_a_planted_function_is_predicted_and_a_shuffled_embedding_is_not():
+    responses, sets = screen()
+    labels = function_labels(responses, sets, least_perturbations=15)
+    controls = ("train_mean", "prior", "idealized")
+    scores = evaluate_embeddings(
+        labels, embeddings(), [FunctionLogistic()], controls=controls, progress=False
+    )
+    c = Comparison(scores)
+    assert c.best == "modules" and c.means["modules"] > 0.9 > 0.6 > c.means["shuffled"]
+    assert c.unproven() == ["some"] or c.unproven() == []
+    assert c.means[c.floor] == pytest.approx(0.5, abs=0.05)
+    assert c.common["modules"] > 0.9  # where all embeddings have vectors
+    half = covered_by_all(labels, embeddings())
+    assert list(half.obs["perturbation"]) == GENES[:30]
+    other = Embedding("other", "Expression", ["x"], np.ones((1, 2)), cell_line="B")
+    assert len(covered_by_all(labels, [other])) == 60
+    with pytest.raises(InputError, match="no perturbation has a vector in every"):
+        covered_by_all(labels, [Embedding("none", "Expression", ["x"], np.ones((1, 2)))])
+
+
+MORE = """
+embeddings:
+  - {name: Interactome, modality: Prior knowledge, builder: network, source: simulated, dim: 16}
+  - {name: Annotation, modality: Prior knowledge, builder: annotation, source: simulated, dim: 16}
+  - {name: Sequence, modality: Protein, builder: sequence, source: simulated, dim: 16}
+"""
+
+
+def test_error_profiles_are_z_scores_of_kept_errors(study_of):
+    study = study_of("embedding_ranking", MORE)
+    scores = study.evaluate("simulated", ["knn"], controls=("train_mean", "idealized"))
+    profile, about = page.error_profiles(study, "embedding_ranking")
+    assert list(profile.index) == ["Annotation", "Interactome", "Sequence", "random"]
+    np.testing.assert_allclose(profile.mean(), 0, atol=1e-9)
+    np.testing.assert_allclose(profile.std(ddof=0), 1, atol=1e-6)
+    rows = scores[(scores["metric"] == "L2") & (scores["predictor"] == "knn")]
+    each = study.store.per_perturbation(rows["key"], "L2").merge(rows, on="key")
+    gene = profile.columns[0]
+    raw = each[each["perturbation"] == gene].set_index("embedding")["value_x"].drop("idealized")
+    assert raw.idxmax() == profile[gene].idxmax()  # a larger error is above zero
+    said = page.clusters_said(profile, about["modality"])
+    assert "agree" in said and "1 and 2 pairs" in said
+
+
+def test_profiles_that_agree_within_modalities_are_found_and_others_are_not():
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(3, 200))
+    kind = pd.Series(np.repeat(["Protein", "DNA", "Expression"], 4))
+    alike = pd.DataFrame(shared[np.repeat(range(3), 4)] + rng.normal(size=(12, 200)))
+    assert "agree more with each other" in page.clusters_said(alike, kind)
+    apart = pd.DataFrame(rng.normal(size=(12, 200)))
+    assert "cannot be shown to agree more" in page.clusters_said(apart, kind)
+    assert "no scores of single perturbations" in page.clusters_said(pd.DataFrame(), None)
+
+
+@pytest.mark.mirror
+def test_lincs_has_complete_labels_of_over_expressed_genes(mirror):
+    data = lincs.load()
+    labels = data.responses.layers["deg"]
+    assert data.task == "deg" and 780 < len(labels) < 818 and data.responses.n_vars > 950
+    assert ((labels != 0).sum(axis=1) >= 5).all() and data.responses.var["measured"].all()
+    # 59 in the file: CDC20 of an over-expression is named by Entrez id 991, down at z -4.687
+    everything = lincs.load("all", min_labels=1).responses
+    row = everything.obs_names[everything.obs["entrez"] == "2"][0]
+    assert everything[row, ["CDC20", "GFOD1", "RBP4"]].X.ravel().tolist() == [-1, 1, 1]
+    with pytest.raises(InputError, match="min_labels=9999"):
+        lincs.load(min_labels=9999)
