@@ -463,3 +463,23 @@ def test_controls_are_never_best_tied_or_counted(case):
     rows = [text.get_text() for text in figure.get_yticklabels()]
     assert rows == [m for m in table.index if m not in ("Train Mean", "Experimental error")]
     assert figure.yaxis_inverted()  # the first row, the best, is at the top
+
+
+@pytest.mark.parametrize(
+    "mean, folds, word", [(5.0, 5, "▲ better"), (8.0, 5, "= tie"), (5.0, 1, "? undecidable")]
+)
+def test_a_verdict_is_one_of_four_words_with_its_reference_and_size(mean, folds, word):
+    c = Comparison(scores(MEANS | {("good", "knn", "Prior knowledge"): mean}, folds=folds))
+    worse = Comparison(scores(MEANS | {("good", "knn", "Prior knowledge"): 11.0}))
+    if mean == 8.0:  # the twin must not stand in for it
+        c = Comparison(c.scores[c.scores["embedding"] != "twin"].drop(columns="method"))
+    n = 20 * folds
+    said = c.verdict_said("Toy")
+    assert f"[{word}]{{.verdict .{word[2:]}}}" in said
+    assert said.endswith(
+        f"against Train Mean, L2 error (Toy: {n} perturbations, 2 cell lines, {folds} "
+        f"{'folds' if folds > 1 else 'fold'})."
+    )
+    gains = worse.gains(worse.floor, methods=["good"])
+    assert "[▼ worse]{.verdict .worse} good against Train Mean" in worse.verdict_said("Toy", gains)
+    assert c.verdict_said("Toy", gains.iloc[:0]) == ""

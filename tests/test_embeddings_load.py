@@ -147,7 +147,7 @@ CSV = {
         "look like ensembl",
         "symbol is declared",
     ],
-    "gene,a,b\n7157,1,2\n4609,1,2\n": ["look like entrez", "identifier='entrez'"],
+    "gene,a,b\n7157,1,2\n4609,1,2\n": ["look like entrez", "declare the identifier entrez"],
     "": ["0 bytes"],
 }
 

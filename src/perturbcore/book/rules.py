@@ -98,7 +98,8 @@ def _told(modules: set[str]) -> str:
 
 
 def _data(entry) -> str:
-    files = [_file(value) for value in entry.options.values()]
+    given = [p for v in entry.options.values() for p in (v if isinstance(v, list) else [v])]
+    files = [_file(value) for value in given]
     code = code_digest(f"perturbcore.data.sets.{entry.loader}")
     return digest(entry.name, entry.loader, dict(entry.options), code, files)
 

@@ -14,8 +14,9 @@ from yaml import YAMLError
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import ParameterError, wrong_value
 from perturbcore.core.files import parse_yaml
-from perturbcore.core.profile import Profile, project_root
+from perturbcore.core.profile import Profile, load_profile, profile_names, project_root
 
+_SETS = {"dataset", "datasets"}  # parameters that say what a chapter opens
 _KINDS = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
 
 
@@ -223,13 +224,29 @@ class Chapter:
         for name in profile.chapters:
             find_chapter(name, f"{profile.path}: chapters: ")
         where = f"{profile.path}, chapter {self.name}"
-        values = resolve(self.parameters, profile.chapters.get(self.name, {}), where)
+        values = self._own_sets(profile)
+        values |= resolve(self.parameters, profile.chapters.get(self.name, {}), where)
         own = resolve(self.parameters, given or {}, self.name, parse=True)
         gone = absent(profile)
         if values.get("dataset") in gone and (also := _there(values.get("also", []), gone)):
             values |= {"dataset": also[0], "also": also[1:]}
         values = {k: v if k == "dataset" else _there(v, gone) for k, v in values.items()}
         return {**values, **own, "profile": profile.address}
+
+    def _own_sets(self, profile: Profile) -> dict:
+        """Choose data sets where a profile of one's own names none for this chapter.
+
+        Its first data set stands for the demo's first; for the demo's others there is none.
+        """
+        there, demo = [d.name for d in profile.datasets], []
+        default = {n: self.parameters[n].default for n in _SETS & self.parameters.keys()}
+        if "demo" in profile_names() and set(_flat(default)) - set(there):
+            demo = [d.name for d in load_profile("demo").datasets]
+        gone = set(demo) - set(there)
+        out = {n: _there(v, gone) for n, v in default.items() if set(_flat({n: v})) & gone}
+        if default.get("dataset") in demo[:1] and "dataset" in out:
+            out["dataset"] = next(iter(there), "")
+        return out
 
     def left_out(self, profile: Profile) -> dict[str, str]:
         """Find the data sets that the profile names for this chapter and that are not there."""
@@ -243,7 +260,8 @@ class Chapter:
         Its own data sets are the parameters ``dataset`` and ``datasets``; any other may be empty.
         """
         values, gone = self.values(profile), self.left_out(profile)
-        if values.get("dataset") == "":
+        named = "datasets" in profile.chapters.get(self.name, {})
+        if values.get("dataset") == "" or (values.get("datasets") == [] and not named):
             return f"profile {profile.name} names no data set for it"
         nothing = values.get("datasets") == [] or values.get("dataset") in gone
         return "; ".join(f"{n}: {why}" for n, why in gone.items()) if gone and nothing else ""
@@ -270,6 +288,11 @@ def _there(value: Any, gone: dict) -> Any:
     if isinstance(value, list):
         return [v for v in value if not (isinstance(v, str) and v in gone)]
     return "" if isinstance(value, str) and value in gone else value
+
+
+def _flat(values: dict) -> list:
+    """All names in some parameter values."""
+    return [name for v in values.values() for name in (v if isinstance(v, list) else [v])]
 
 
 def run_folder(profile: Profile, name: str, changed: dict) -> Path:

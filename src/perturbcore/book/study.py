@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import pandas as pd
 from anndata import AnnData
@@ -166,8 +167,7 @@ class Study:
 
         See :func:`perturbcore.score.ceiling.curves.ceilings_against_truth`.
         """
-        key = code_digest(ceilings_against_truth)
-        return self._once(f"truth-{key}", lambda: ceilings_against_truth(n_jobs=self.n_jobs))
+        return kept_truth(self.profile.results / "ceilings", self.n_jobs)
 
     def _once(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Read a table of the folder of ceilings, made where it is absent."""
@@ -325,3 +325,11 @@ class Study:
         gone = absent(self.profile)
         names = [d.name for d in self.profile.datasets if d.name not in gone]
         return names if task is None else [n for n in names if self.dataset(n).task == task]
+
+
+def kept_truth(folder: Path, n_jobs: int = 1) -> pd.DataFrame:
+    """Read `Study.truth` from a folder of ceilings, where it is made once."""
+    path = folder / f"truth-{code_digest(ceilings_against_truth)}.parquet"
+    if not path.exists():
+        save_table(ceilings_against_truth(n_jobs=n_jobs), path)
+    return pd.read_parquet(path)

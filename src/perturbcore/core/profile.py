@@ -21,6 +21,8 @@ from perturbcore.core.files import read_yaml, write_atomically
 
 # in a folder of results: whose they are; make clean removes no folder without it
 OWNER = "profile.txt"
+# options of data sets that are paths, see `perturbcore.data.sets.from_files`
+_PATHS = ("screen", "responses", "cells")
 
 
 def project_root() -> Path:
@@ -77,7 +79,8 @@ class Profile(_Settings):
     ``name``, see `perturbcore.models.registry`. `chapters`: per chapter, the parameter values that
     differ from its own defaults. `partial`: data sets whose files are not there are left out and
     named; otherwise they are an error. `inner_order, lasso_tolerance`: of the inner folds and of
-    lasso in every chapter, see `perturbcore.models.simple`.
+    lasso in every chapter, see `perturbcore.models.simple`. Relative paths start at the folder of
+    the profile.
     """
 
     name: str
@@ -196,9 +199,25 @@ def load_profile(name_or_path: str | Path) -> Profile:
     if unknown := sorted({str(k) for k in raw} - set(keys)):
         raise ParameterError(f"{path}: unknown key {unknown[0]}; known are {', '.join(keys)}")
     try:
-        return Profile(**raw, name=path.stem, path=path)
+        return Profile(**_placed(raw, path.parent), name=path.stem, path=path)
     except ValidationError as error:
         raise wrong_value(error, str(path), list(DatasetEntry.model_fields)) from None
+
+
+def _placed(raw: dict, folder: Path) -> dict:
+    """Let the paths of one's own data sets start at the folder of the profile."""
+
+    def at(value: Any) -> Any:
+        if isinstance(value, list):
+            return [at(v) for v in value]
+        return str(folder / Path(value).expanduser()) if isinstance(value, str) else value
+
+    entries = raw.get("datasets")
+    for entry in entries if isinstance(entries, list) else ():
+        options = entry.get("options") if isinstance(entry, dict) else None
+        if isinstance(options, dict):
+            options.update({k: at(v) for k, v in options.items() if k in _PATHS})
+    return raw
 
 
 def profile_names() -> list[str]:

@@ -15,6 +15,18 @@ GENE_FILES = ("gene_table", "gene_info_table")
 COLUMNS = ("ensembl", "entrez", "symbol", "chromosome", "biotype", "description")
 PLACE = ("start", "end", "strand")  # first and last base, and 1 or -1
 CHROMOSOMES = (*map(str, range(1, 23)), "X", "Y", "MT")
+_LOOKS = {"ensembl": r"(?i)\s*ENS[A-Z]*G\d{11}(\.\d+)?\s*", "entrez": r"\s*\d+\s*"}
+_MOUSE = r"[A-Z][a-z0-9-]*[a-z][a-z0-9-]*|ENSMUSG\d{11}"
+
+
+def looks_like(ids: pd.Index) -> str:
+    """Say what most of the ids look like: "ensembl", "entrez", or else "symbol"."""
+    return next((k for k, look in _LOOKS.items() if ids.str.fullmatch(look).mean() > 0.5), "symbol")
+
+
+def of_mouse(ids: pd.Index) -> bool:
+    """Whether most of the ids are written as those of mouse genes, such as Trp53."""
+    return bool(ids.str.fullmatch(_MOUSE).mean() > 0.5)
 
 
 def gene_table() -> pd.DataFrame:

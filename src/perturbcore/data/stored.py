@@ -86,7 +86,8 @@ def open_dataset(name: str, loader: str, options: Mapping, folder: Path) -> Data
     `name`: name in the profile, which the file bears.
     """
     module = module_of(loader)
-    inputs = [str(v) for v in options.values() if isinstance(v, str | Path)]
+    each = [p for v in options.values() for p in (v if isinstance(v, list) else [v])]
+    inputs = [str(p) for p in each if isinstance(p, str | Path)]
     if hasattr(module, "inputs"):
         inputs += [str(p) for p in module.inputs(**options)]
     stamps = [_stamp(p) for p in sorted(inputs)]

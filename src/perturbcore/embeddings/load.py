@@ -1,6 +1,7 @@
 """Embeddings from and to files: Parquet, CSV, TSV, NumPy archives, AnnData and safetensors."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import scipy.sparse as sp
 
 from perturbcore.core.errors import InputError
 from perturbcore.core.tables import check_table
+from perturbcore.data.identifiers import KINDS, looks_like
 from perturbcore.data.read import read_table, read_text
 from perturbcore.embeddings.base import Embedding, check_ids, some, strip_version
 
@@ -20,7 +22,7 @@ PICKLES = (
     " (pickles can run code and are never opened; where you trust it, load it and write "
     "pandas.DataFrame(vectors, index=ids).to_parquet(path) yourself)"
 )
-LOOKS = {"ensembl": r"(?i)\s*ENS[A-Z]*G\d{11}(\.\d+)?\s*", "entrez": r"\s*\d+\s*"}
+LARGEST = 1e15  # its square is a number still, in single precision
 GAPS = ("", "na", "nan", "null", "none", "n/a", "inf", "-inf", "<na>")
 _META = ("name", "modality", "identifier", "cell_line", "source")
 
@@ -38,7 +40,7 @@ def load_embedding(
     ``ids`` and ``X``), ``.h5ad`` (``obs_names`` and ``X``), ``.safetensors`` (one vector per id,
     or one matrix, and in its metadata ``ids`` as JSON); `name, modality, identifier, cell_line,
     source`: as in `Embedding`; what is not given is taken from the file if `save_embedding` wrote
-    it, else: the file name, ``"Prior knowledge"``, ``"symbol"``, no cell line, the file name;
+    it, else: the file name, ``"Your own"``, ``"symbol"``, no cell line, the file name;
     `id_column, obsm`: column (``obs`` column of an ``.h5ad``) that holds the ids; key of ``.obsm``
     to take instead of ``X``; `varm, uns`: key of ``.varm`` (ids are ``var_names``), or of ``.uns``
     (a table with ids as index, id to vector, or a matrix as long as one of the two axes);
@@ -67,7 +69,7 @@ def load_embedding(
         )
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); fetch or write it again")
-    said = {"name": path.stem, "modality": "Prior knowledge", "source": path.name}
+    said = {"name": path.stem, "modality": "Your own", "source": path.name}
     if path.suffix == ".npz":
         ids, X, meta = _from_npz(path)
         said |= {k: meta[k] for k in _META if k in meta}
@@ -81,6 +83,7 @@ def load_embedding(
     said |= {k: v for k, v in given.items() if v is not None}
     ids = check_ids([strip_version(i) for i in ids] if strip_versions else ids, str(path))
     _check_identifier(path, ids, said.get("identifier", "symbol"))
+    _check_values(path, np.asarray(X, dtype=float) if np.asarray(X).dtype.kind in "fiub" else X)
     try:
         return Embedding(ids=ids, X=X, **said)
     except InputError as error:
@@ -118,6 +121,14 @@ def _from_table(path: Path, id_column: str | None):
             f"{path} has a single column {frame.columns[0]!r}; columns must be separated by "
             f"{'commas' if path.suffix == '.csv' else 'tabs'}"
         )
+    heads = [str(c) for c in frame.columns if c != id_column]
+    counted = heads in ([str(i + n) for i in range(len(heads))] for n in (0, 1))
+    if not parquet and isinstance(id_column, str) and not counted:
+        if all(re.fullmatch(r"[-+]?\d+(\.\d+)?", head) for head in heads):
+            raise InputError(
+                f"{path}: the first line holds numbers ({some(heads)}): name the columns there, "
+                "or the first id is lost"
+            )
     ids = _as_strings(frame[id_column])
     return ids, _numbers(path, frame.drop(columns=id_column), ids)
 
@@ -238,11 +249,23 @@ def _numbers(path: Path, frame: pd.DataFrame, ids: list) -> np.ndarray:
     return out
 
 
+def _check_values(path: Path, X) -> None:
+    """Refuse vectors that are all the same, or too large for distances."""
+    if not isinstance(X, np.ndarray) or X.ndim != 2 or not np.isfinite(X).all() or len(X) < 2:
+        return  # said by `Embedding`
+    if (X == X[0]).all():
+        raise InputError(f"{path}: all {len(X)} ids have the same vector; was another file meant?")
+    if np.abs(X).max() > LARGEST:
+        raise InputError(
+            f"{path}: it holds {X.flat[np.abs(X).argmax()]:g}; values above {LARGEST:g} are no "
+            "coordinates, since their distances cannot be computed"
+        )
+
+
 def _check_identifier(path: Path, ids: pd.Index, declared: str) -> None:
-    seen = next((k for k, look in LOOKS.items() if ids.str.fullmatch(look).mean() > 0.5), "symbol")
-    if seen != declared and declared in ("symbol", *LOOKS):
+    seen = looks_like(ids)
+    if seen != declared and declared in KINDS:
         raise InputError(
             f"{path}: ids such as {ids[0]!r} look like {seen} ids, but {declared} is declared; "
-            f"declare identifier={seen!r} and, if the screen uses {declared} ids, convert with "
-            "convert_ids"
+            f"declare the identifier {seen} and, if the screen uses {declared} ids, convert them"
         )

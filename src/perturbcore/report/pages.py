@@ -12,6 +12,7 @@ from perturbcore.report.text import number, p_value
 from perturbcore.score.leaks import leaks_said
 
 MOST_LINES = 5
+ONE_LINE = "**In one line.**"
 
 
 def say(text: str) -> None:
@@ -20,12 +21,16 @@ def say(text: str) -> None:
         display(Markdown(text))
 
 
-def take_home(chapter, text: str) -> None:
-    """Show the one-line answer of a chapter and keep it for the first page of the book."""
+def take_home(chapter, text: str, *facts: str) -> None:
+    """Show the one-line answer of a chapter and keep it for the first page of the book.
+
+    `facts`: a verdict on each data set (`perturbcore.report.comparison.Comparison.verdict_said`).
+    The page of the book opens with both.
+    """
     path = chapter.folder / "answers" / f"{chapter.name}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode())
-    display(Markdown(f"**In one line.** {text}"))
+    display(Markdown("\n\n".join([f"{ONE_LINE} {text}", *filter(None, facts)])))
 
 
 def show_table(
@@ -52,6 +57,21 @@ def show_table(
     chapter.save_table(table, name)
     heads = dict(keep) if isinstance(keep, dict) else {c: str(c) for c in keep or table.columns}
     check_table(table, list(heads), f"table '{name}'", way_out="drop it from the columns to show")
+    shown = table_html(table, heads, name, caption=caption, digits=digits, bold=bold, link=link)
+    display(HTML(shown), Markdown(f"[{name}.csv](tables/{chapter.name}/{name}.csv)"))
+
+
+def table_html(
+    table: pd.DataFrame,
+    heads: dict[str, str],
+    name: str,
+    *,
+    caption: str,
+    digits: int = 3,
+    bold: str | None = None,
+    link: str = "",
+) -> str:
+    """Write the columns `heads` of a table as HTML; see `show_table`."""
     strong = table[bold].to_numpy(dtype=bool) if bold else np.zeros(len(table), bool)
     numeric = [c for c in heads if pd.api.types.is_numeric_dtype(table[c])]
     rows = []
@@ -66,11 +86,10 @@ def show_table(
         rows.append(f'<tr class="best">{cells}</tr>' if strong[i] else f"<tr>{cells}</tr>")
     head = "".join(f'<th scope="col">{html.escape(str(h))}</th>' for h in heads.values())
     title = f"<caption>{html.escape(caption)}</caption>"
-    shown = HTML(
+    return (
         f'<table class="dataframe scores" id="table-{name}">{title}'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
-    display(shown, Markdown(f"[{name}.csv](tables/{chapter.name}/{name}.csv)"))
 
 
 def _cell(column: str, value, digits: int) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from perturbcore.core.errors import InputError
 from perturbcore.report.figures.style import display_names
+from perturbcore.report.text import plural
 from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.model import COVERING, MASK
 from perturbcore.score.task import primary_metric
@@ -16,6 +17,8 @@ from perturbcore.score.uncertainty import holm, t_statistics
 FLOOR, REPEATED = "train_mean", "repeated_experiment"
 CEILINGS = ("noise_floor", REPEATED, "experimental_error", "idealized")
 LEVEL = 0.05
+# the four verdicts, distinguishable without colour
+SIGNS = {"better": "▲", "worse": "▼", "tie": "=", "undecidable": "?"}
 PREDICTORS = {"knn": "kNN"}
 GAINS = "method value against reference gain low high p p_holm lines".split()
 
@@ -352,3 +355,20 @@ class PairedScores:
         )
         table = table.join(self.methods).sort_values(["median_rank", "mean_rank"], kind="stable")
         return table.rename_axis("method").reset_index()
+
+    def verdict_said(self, title: str, gains: pd.DataFrame | None = None) -> str:
+        """Say in one word what the best is against its reference, and on how many of what (MyST).
+
+        `gains`: of `gains`, whose first row counts; of the best over the Train Mean by default.
+        """
+        table = self.gains(self.floor) if gains is None else gains
+        if not len(table):
+            return ""
+        row, rows = table.iloc[0], self.scores[self.scores["method"] == self.floor]
+        n = rows.groupby(["cell_line", "fold"])["n_test"].mean().groupby("cell_line").sum().max()
+        counts = [(int(n), "perturbation"), (rows["cell_line"].nunique(), "cell line")]
+        counts.append((rows["fold"].nunique(), "fold"))
+        sizes = ", ".join(f"{k:,} {plural(k, what)}" for k, what in counts)
+        word = f"[{SIGNS[row['verdict']]} {row['verdict']}]{{.verdict .{row['verdict']}}}"
+        who = f"{row['method']} against {row['against']}, {self.label}"
+        return f"[Verdict](term-verdict): {word} {who} ({title}: {sizes})."

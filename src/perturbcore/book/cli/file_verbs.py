@@ -1,4 +1,4 @@
-"""Verbs about a user's own files: from a screen to scores.
+"""Verbs about a user's own files: from a screen to scores and a ranking.
 
 Everything heavy is imported inside the verbs, so that help answers at once.
 """
@@ -9,12 +9,15 @@ from perturbcore.core.errors import InputError, ParameterError
 
 DECLARED = (
     "perturbation batch cell_line control control_column batch_value cell_line_value scale "
-    "identifier unmatched dataset"
+    "identifier unmatched dataset layer cells"
 )
 
 
 def data(options) -> None:
-    """List or fetch the foreign files that a profile needs."""
+    """List or fetch the foreign files that a profile needs.
+
+    perturbcore data fetch --profile real
+    """
     from perturbcore.data import catalogue
     from perturbcore.data.authors.layout import REPOSITORY, data_root
 
@@ -47,7 +50,10 @@ def data(options) -> None:
 
 
 def check(options) -> None:
-    """Validate a screen."""
+    """Validate a screen.
+
+    perturbcore check screen.h5ad --perturbation gene --batch lane --control ctrl --scale counts
+    """
     screen = _screen(options)
     obs = screen.obs
     lines = ", ".join(sorted(obs["cell_line"].unique()))
@@ -60,7 +66,10 @@ def check(options) -> None:
 
 
 def effects(options) -> None:
-    """Turn a screen into responses with folds."""
+    """Turn a screen into responses with folds.
+
+    perturbcore effects screen.h5ad --control ctrl --scale counts --out responses.h5ad
+    """
     from perturbcore.core.files import save_table
     from perturbcore.data.effects.ba_ate import ba_ate, not_estimable_said
     from perturbcore.data.folds import add_folds
@@ -79,7 +88,10 @@ def effects(options) -> None:
 
 
 def ceiling(options) -> None:
-    """Estimate the experimental error of each perturbation of a screen."""
+    """Estimate the experimental error of each perturbation of a screen.
+
+    perturbcore ceiling screen.h5ad --control ctrl --scale counts --out ceiling.parquet
+    """
     from perturbcore.core.files import save_table
     from perturbcore.score.ceiling.ceiling import noise_ceiling
 
@@ -91,19 +103,25 @@ def ceiling(options) -> None:
 
 
 def evaluate(options) -> None:
-    """Score embeddings on responses."""
+    """Score embeddings on responses.
+
+    perturbcore evaluate responses.h5ad mine.csv --ceiling ceiling.parquet --out scores.csv
+    """
     import pandas as pd
 
-    from perturbcore.data.responses import read_responses
+    from perturbcore.book.rank import Ranking, printed
+    from perturbcore.data.sets.base import load
+    from perturbcore.embeddings.coverage import coverage_table
     from perturbcore.embeddings.load import load_embedding
     from perturbcore.models.simple import evaluate_embeddings
     from perturbcore.score.limits import ceiling_scores
     from perturbcore.score.store import ScoreStore, save_scores
 
-    if options.jobs < 1:
-        raise ParameterError(f"--jobs {options.jobs}: give the number of threads, at least 1")
-    responses = read_responses(options.responses)
-    embeddings = [load_embedding(path) for path in options.embeddings]
+    _check_jobs(options)
+    data = load("from_files", responses=options.responses, name=options.responses.stem)
+    responses = data.responses
+    identifier = responses.uns["perturbcore"]["identifier"]
+    embeddings = [load_embedding(path, identifier=identifier) for path in options.embeddings]
     given = [_read_ceiling(options.ceiling)] if options.ceiling else []
     reached = [ceiling_scores(table, responses) for table in given]
     how = dict(store=ScoreStore(options.store or ":memory:"), seed=options.seed)
@@ -111,17 +129,66 @@ def evaluate(options) -> None:
     scores = evaluate_embeddings(responses, embeddings, names, n_jobs=options.jobs, **how)
     scores = pd.concat([scores, *reached], ignore_index=True)
     save_scores(scores, options.out)
+    print(printed(Ranking(data, scores, coverage_table(embeddings, responses))))
     print(f"{options.out}: {len(scores)} rows")
+
+
+def rank(options) -> None:
+    """Rank embeddings on your screen: from cells, log fold-changes or labels to a report.
+
+    perturbcore rank lfc.csv --kind lfc --embeddings STRING "GO BP" my_vectors.csv --out report
+    """
+    import shlex
+    import sys
+
+    from perturbcore.book.rank import named_embeddings, printed, write_report
+    from perturbcore.book.rank import rank as ranked
+    from perturbcore.core.files import check_output
+    from perturbcore.data.sets.base import load
+
+    _check_jobs(options)
+    page, paths = options.out / "index.html", [Path(p) for p in options.embeddings]
+    check_output(page, (".html",), [options.files, paths], force=options.force)
+    own = dict(name=options.dataset or options.files[0].stem, n_folds=options.folds)
+    own |= dict(title=", ".join(p.name for p in options.files), seed=options.seed)
+    if options.kind == "cells":
+        if len(options.files) > 1:
+            raise ParameterError("--kind cells: give one file or folder")
+        how = dict(backed=options.backed, min_cells=options.min_cells, **_declared(options))
+        how["effect_control"] = options.controls
+        data = load("from_files", screen=options.files[0], **own, **how)
+    else:
+        said = {n: v for n in ("identifier", "cell_line_value") if (v := getattr(options, n))}
+        data = load("from_files", responses=options.files, kind=options.kind, **own, **said)
+    embeddings, left_out = named_embeddings(options.embeddings, data, options.profile)
+    ranking = ranked(
+        data, embeddings, way=options.predictor, trials=(options.outer, options.inner),
+        seed=options.seed, n_jobs=options.jobs, store=options.store, left_out=left_out,
+    )  # fmt: skip
+    print(printed(ranking))
+    command = shlex.join(["perturbcore", *sys.argv[1:]])
+    print(f"\n{write_report(ranking, options.out, command)}")
+
+
+def _check_jobs(options) -> None:
+    if options.jobs < 1:
+        raise ParameterError(f"--jobs {options.jobs}: give the number of threads, at least 1")
+
+
+def _declared(options) -> dict:
+    """Collect what the options say of a screen; nothing where the file was declared before."""
+    declared = {n: v for n in DECLARED.split() if (v := getattr(options, n)) is not None}
+    if set(declared) - {"layer", "cells"} and "scale" not in declared:
+        raise ParameterError("say what X holds: --scale counts or --scale log1p")
+    return {k: v for k, v in declared.items() if k != "dataset"}
 
 
 def _screen(options):
     from perturbcore.data.screens.declare import read_screen
 
-    declared = {n: v for n in DECLARED.split() if (v := getattr(options, n)) is not None}
-    if declared:
-        if "scale" not in declared:
-            raise ParameterError("say what X holds: --scale counts or --scale log1p")
-        declared.setdefault("dataset", options.screen.stem)
+    declared = _declared(options)
+    if set(declared) - {"layer", "cells"}:
+        declared["dataset"] = options.dataset or options.screen.stem
     return read_screen(options.screen, backed=options.backed, **declared)
 
 

@@ -7,7 +7,12 @@ from perturbcore import __version__
 from perturbcore.book.cli import book_verbs, file_verbs, paper
 
 DATASETS = ("essential", "norman", "sciplex", "tahoe")
-FEW = "with fewer cells a perturbation is not estimable (default 10)"
+FEW = "with fewer cells a perturbation is not estimable"
+RANKED = (
+    "cells: one .h5ad or 10x folder; lfc, labels: .csv, .tsv, .parquet or .h5ad, a row per "
+    "perturbation and a column per gene, or long: perturbation, gene, value; one file per cell "
+    "line, or a column cell_line"
+)
 TOTALS = "chemicals: genes over which a cell's total is taken"
 
 
@@ -74,9 +79,7 @@ def parser() -> argparse.ArgumentParser:
     _out(v, ".parquet", ".csv")
     _controls(v)
     v.add_argument("--min-cells", type=int, default=10, help=FEW)
-    v.add_argument("--outer", type=int, default=10, help="draws of batches")
-    v.add_argument("--inner", type=int, default=10, help="draws of cells in each")
-    v.add_argument("--seed", type=int, default=5050)
+    _trials(v, seed=5050)
 
     v = verb(file_verbs.evaluate)
     v.add_argument("responses", type=Path, help=".h5ad written by 'perturbcore effects'")
@@ -84,12 +87,41 @@ def parser() -> argparse.ArgumentParser:
     _out(v, ".parquet", ".csv", what="scores, ")
     v.add_argument("--predictor", action="append", help="knn (default), ridge, lasso; repeatable")
     v.add_argument("--ceiling", type=Path, help="table written by 'perturbcore ceiling'")
-    v.add_argument("--store", type=Path, help="file that keeps finished units, to resume")
     v.add_argument("--seed", type=int, default=0)
-    v.add_argument("--jobs", type=int, default=1)
+    _resume(v)
+
+    v = verb(file_verbs.rank)
+    v.add_argument("files", nargs="+", type=Path, help=RANKED)
+    v.add_argument("--kind", choices=["cells", "lfc", "labels"], required=True,
+                   help="log fold-changes; labels -1, 0, 1, empty where not known")  # fmt: skip
+    v.add_argument("--embeddings", nargs="+", required=True, metavar="NAME",
+                   help="files of vectors, and names that the profile knows")  # fmt: skip
+    v.add_argument("--out", type=Path, required=True, help="folder of the report")
+    v.add_argument("--force", action="store_true", help="replace a report that is there")
+    v.add_argument("--profile", default="real", help="whose embeddings have names")
+    v.add_argument("--predictor", default="knn", help="knn, ridge, lasso; of labels knn, logistic")
+    v.add_argument("--folds", type=int, default=5)
+    _trials(v, seed=0)
+    _resume(v)
+    v.add_argument("--backed", action="store_true", help="leave the cells on disk")
+    _controls(v)
+    v.add_argument("--min-cells", type=int, default=10, help=FEW)
+    _declaration(v, "what cells are, where they were not declared; --identifier of all kinds")
 
     _paper_verbs(_verbs(verb(paper.paper)))
     return top
+
+
+def _trials(verb, seed: int) -> None:
+    """Add the numbers of draws of the experimental error."""
+    verb.add_argument("--outer", type=int, default=10, help="of cells: draws of batches")
+    verb.add_argument("--inner", type=int, default=10, help="of cells: draws of cells in each")
+    verb.add_argument("--seed", type=int, default=seed)
+
+
+def _resume(verb) -> None:
+    verb.add_argument("--store", type=Path, help="file that keeps finished units, to resume")
+    verb.add_argument("--jobs", type=int, default=1, help="threads")
 
 
 def _out(verb, *suffixes: str, what: str = "") -> None:
@@ -100,16 +132,33 @@ def _out(verb, *suffixes: str, what: str = "") -> None:
 
 
 def _verbs(top):
-    """Return what adds a verb: its name is that of its function, its help the first line there."""
+    """Return what adds a verb: its name is that of its function, its help the first line there.
+
+    What follows that line is an example.
+    """
     verbs = top.add_subparsers(required=True, metavar="VERB", title="verbs")
 
     def verb(call):
-        line = call.__doc__.splitlines()[0]
-        new = verbs.add_parser(call.__name__, help=line, description=line)
+        line, *rest = call.__doc__.splitlines()
+        example = " ".join(" ".join(rest).split())
+        epilog = f"example: {example}" if example else None
+        about = dict(help=line, description=line, epilog=epilog, formatter_class=_WithDefaults)
+        new = verbs.add_parser(call.__name__, **about)
         new.set_defaults(call=call)
         return new
 
     return verb
+
+
+class _WithDefaults(argparse.HelpFormatter):
+    """Help in which each option says its default, where it has one."""
+
+    def add_argument(self, action):
+        said, default = action.help or "", action.default
+        shown = action.option_strings and default not in (None, False, [], argparse.SUPPRESS)
+        if shown and said != argparse.SUPPRESS and "%(default)" not in said:
+            action.help = f"{said} (default: %(default)s)".strip()
+        super().add_argument(action)
 
 
 def _paper_verbs(verb) -> None:
@@ -141,9 +190,8 @@ def _paper_verbs(verb) -> None:
     v.add_argument("dataset", nargs="*", help=f"of {', '.join(DATASETS)}; all that are there")
     v.add_argument("--root", type=Path, help="folder of the layout, else PERTURBCORE_PAPER_DATA")
     _out(v, ".csv")
-    v.add_argument("--store", type=Path, help="file that keeps finished units, to resume")
     v.add_argument("--seed", type=int, default=0)
-    v.add_argument("--jobs", type=int, default=1)
+    _resume(v)
 
     v = verb(paper.fixture)
     v.add_argument("folder", type=Path)
@@ -164,9 +212,13 @@ def _controls(verb, default: str | None = "global", more: str = "") -> None:
 
 
 def _screen_options(verb) -> None:
-    verb.add_argument("screen", type=Path, help="cells x genes, .h5ad")
+    verb.add_argument("screen", type=Path, help="cells x genes, .h5ad or a 10x folder")
     verb.add_argument("--backed", action="store_true", help="leave the cells on disk")
-    group = verb.add_argument_group("where the file was not declared with perturbcore")
+    _declaration(verb, "where the file was not declared with perturbcore")
+
+
+def _declaration(verb, title: str) -> None:
+    group = verb.add_argument_group(title)
     group.add_argument("--perturbation", metavar="COLUMN")
     group.add_argument("--batch", metavar="COLUMN")
     group.add_argument("--batch-value", help="the one batch of all cells")
@@ -176,7 +228,12 @@ def _screen_options(verb) -> None:
     group.add_argument("--control", action="append", metavar="LABEL", help=said)
     group.add_argument("--control-column", metavar="COLUMN", help="true for control cells")
     group.add_argument("--scale", choices=["counts", "log1p"], help="what X holds")
-    group.add_argument("--identifier", choices=["symbol", "ensembl", "entrez", "drug"])
+    group.add_argument("--layer", help="the layer that holds the values, instead of X")
+    said = "table that says more of the cells: their names, then columns such as perturbation"
+    group.add_argument("--cells", type=Path, metavar="TABLE", help=said)
+    said = "what perturbations are named by (symbol where nothing is said)"
+    identifiers = ["symbol", "ensembl", "entrez", "drug"]
+    group.add_argument("--identifier", choices=identifiers, help=said)
     said = "perturbations without cells in any batch that has controls"
     group.add_argument("--unmatched", choices=["error", "drop", "keep"], help=said)
     group.add_argument("--dataset", help="name of the data set; else the file's name")

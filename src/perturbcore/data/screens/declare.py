@@ -10,6 +10,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
+from perturbcore.data.own import check_names
+from perturbcore.data.read import read_table
 from perturbcore.data.screens.values import blocks, check_values
 
 COLUMNS = ("perturbation", "batch", "cell_line", "is_control")
@@ -241,13 +243,17 @@ def _check_unique(names: pd.Index, what: str, way_out: str) -> None:
         raise InputError(f"duplicated {what}: {twice}; keep one of each ({way_out})")
 
 
-def read_screen(path, *, backed: bool = False, **declaration) -> AnnData:
-    """Read a screen from an ``.h5ad`` file.
+def read_screen(
+    path, *, backed: bool = False, layer: str | None = None, cells=None, **declaration
+) -> AnnData:
+    """Read a screen from an ``.h5ad`` file, or from a folder of Cell Ranger (10x).
 
-    `backed`: leave the matrix on disk; every function here then reads it block by block;
-    `**declaration`: arguments of `declare_screen`, of which a file written from a declared screen
-    needs none. A file that is missing, truncated, not AnnData or not as declared is refused by its
-    name.
+    `backed`: leave the matrix on disk; every function here then reads it block by block; `layer`:
+    layer that holds the values, instead of X; `cells`: a table that says more of the cells: their
+    names (barcodes) in the first column, then columns such as perturbation and batch (a 10x folder
+    says nothing of its cells); `**declaration`: arguments of `declare_screen`, of which a file
+    written from a declared screen needs none. A file that is missing, truncated, not AnnData or not
+    as declared is refused by its name.
 
     Examples
     --------
@@ -259,24 +265,20 @@ def read_screen(path, *, backed: bool = False, **declaration) -> AnnData:
     60
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the path of an .h5ad file")
-    if not h5py.is_hdf5(path):
-        raise InputError(
-            f"{path}: not an .h5ad (HDF5) file, or broken; write one with AnnData.write_h5ad"
-        )
+    adata = _read_cells(path, backed)
     try:
-        with h5py.File(path) as f:
-            lacking = [k for k in ("X", "obs", "var") if k not in f]
-        if not lacking:
-            adata = anndata.read_h5ad(path, backed="r" if backed else None)
-    except Exception as error:
-        raise InputError(f"{path}: cannot be read, fetch or write it again ({error})") from error
-    if lacking:
-        raise InputError(f"{path}: HDF5, but not AnnData (no {', '.join(lacking)})")
-    try:
+        if layer is not None:
+            if layer not in adata.layers:
+                there = ", ".join(adata.layers) or "none"
+                raise ParameterError(f"no layer '{layer}'; it has: {there}")
+            adata = AnnData(adata.layers[layer], obs=adata.obs, var=adata.var, uns=adata.uns)
+        if cells is not None:
+            _describe(adata, cells)
         if declaration:
-            return declare_screen(adata, **declaration)
+            screen = declare_screen(adata, **declaration)
+            named = screen.obs.loc[~screen.obs["is_control"], "perturbation"]
+            check_names(named, screen.uns["perturbcore"]["identifier"], "obs", strict=False)
+            return screen
         if "perturbcore" not in adata.uns:
             raise ParameterError(
                 "not written from a declared screen: say what its columns mean "
@@ -294,6 +296,50 @@ def read_screen(path, *, backed: bool = False, **declaration) -> AnnData:
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
     return adata
+
+
+def _read_cells(path: Path, backed: bool) -> AnnData:
+    """Read an AnnData file or a 10x folder."""
+    if path.is_dir():
+        import scanpy as sc
+
+        try:
+            return sc.read_10x_mtx(path)
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(
+                f"{path}: not a whole 10x folder (matrix.mtx, features.tsv, barcodes.tsv, perhaps "
+                f".gz): {error}"
+            ) from error
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the path of an .h5ad file or a 10x folder")
+    if not h5py.is_hdf5(path):
+        raise InputError(
+            f"{path}: not an .h5ad (HDF5) file, or broken; write one with AnnData.write_h5ad"
+        )
+    try:
+        with h5py.File(path) as f:
+            lacking = [k for k in ("X", "obs", "var") if k not in f]
+        if not lacking:
+            return anndata.read_h5ad(path, backed="r" if backed else None)
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read, fetch or write it again ({error})") from error
+    raise InputError(f"{path}: HDF5, but not AnnData (no {', '.join(lacking)})")
+
+
+def _describe(adata: AnnData, cells) -> None:
+    """Put the columns of a table on cells into obs, by the names of the cells."""
+    table = read_table(cells)
+    table = table.set_index(table.columns[0])
+    if table.index.has_duplicates:
+        twice = table.index[table.index.duplicated()][0]
+        raise InputError(f"{cells}: cell '{twice}' is there twice; keep one row per cell")
+    lost = adata.obs_names[~adata.obs_names.isin(table.index)]
+    if len(lost):
+        raise InputError(
+            f"{cells}: {len(lost)} of {adata.n_obs} cells have no row, such as '{lost[0]}' (the "
+            f"table has '{table.index[0]}'): write names alike, or drop those cells"
+        )
+    adata.obs[list(table.columns)] = table.loc[adata.obs_names]
 
 
 def normalise(adata: AnnData) -> AnnData:

@@ -1,4 +1,4 @@
-"""Your own screen of cells, or your own responses, from an .h5ad file."""
+"""Your own screen of cells, or your own responses, from files."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from perturbcore.core.errors import ParameterError
 from perturbcore.data.effects.ba_ate import MIN_CELLS
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.identifiers import gene_aliases
+from perturbcore.data.own import check_names, read_own
 from perturbcore.data.responses import check_responses, read_responses
 from perturbcore.data.screens.declare import declare_screen, read_screen
 from perturbcore.data.sets._make import controls_said, folded, responses_of
@@ -15,6 +16,9 @@ from perturbcore.data.sets.base import Card, Dataset, check_options, make_datase
 def load(
     screen=None,
     responses=None,
+    layer: str | None = None,
+    cells=None,
+    kind: str = "",
     name: str = "mine",
     title: str = "",
     effect_control: str = "global",
@@ -29,44 +33,57 @@ def load(
 ) -> Dataset:
     """Load one of your files: a screen, from which effects are computed, or responses.
 
-    `screen`: cells x genes, `.h5ad`; `responses`: one row per (cell line, perturbation),
-    `.h5ad`; see `perturbcore.data.responses`. Folds are added where there is no column `fold`.
-    Give either this or `screen`; `name, title`: key in the scores table; what a page calls the
-    data set; `effect_control, effect_batches, min_cells`: variant of the effect; see `control`,
-    `batches` and `min_cells` of `perturbcore.data.effects.ba_ate`; `backed`: whether to leave the
-    cells of the screen on disk; `doubles`: of folds, see
+    `screen`: cells x genes, `.h5ad` or a 10x folder; `responses`: one row per (cell line,
+    perturbation), `.h5ad`; see `perturbcore.data.responses`. With a `kind` ("lfc" or "labels"),
+    plain tables are read as well; see `perturbcore.data.own.read_own`. Folds are added where there
+    is no column `fold`. Give either this or `screen`; `name, title`: key in the scores table; what
+    a page calls the data set; `effect_control, effect_batches, min_cells`: variant of the effect;
+    see `control`, `batches` and `min_cells` of `perturbcore.data.effects.ba_ate`; `backed`: whether
+    to leave the cells of the screen on disk; `layer, cells`: see
+    `perturbcore.data.screens.declare.read_screen`; `doubles`: of folds, see
     `perturbcore.data.identity.same_perturbation`; `gene_table`: whether older symbols and Ensembl
     ids of one gene share a fold, by the catalogue's gene table; `**declared`: what the screen's
     columns and values mean: the options of
     `perturbcore.data.screens.declare.declare_screen`, such as `perturbation`, `batch`,
-    `cell_line`, `control` and `scale`. A file written from a declared screen needs none.
+    `cell_line`, `control` and `scale`. A file written from a declared screen needs none; tables of
+    responses take `identifier` and `cell_line_value`.
     """
     if (screen is None) == (responses is None):
         raise ParameterError("give either screen=<file.h5ad> or responses=<file.h5ad>")
-    card, cells = Card(), None
+    card, read = Card(), None
     same = dict(doubles=doubles, aliases=gene_aliases() if gene_table else None)
-    path = Path(screen if responses is None else responses)
+    given = screen if responses is None else responses
+    paths = [Path(p) for p in (given if isinstance(given, list | tuple) else [given])]
+    path, files = paths[0], ", ".join(p.name for p in paths)
+    notes = [f"Read from {files}."]
     if responses is None:
         check_options("a screen", declare_screen, declared)
         declared = {"dataset": name, **declared} if declared else {}
-        cells = read_screen(path, backed=backed, **declared)
-        cells.uns["perturbcore"]["dataset"] = name
-        card.step_of("screen", cells, note=f"{path.name}; {controls_said(cells)}")
+        read = read_screen(path, backed=backed, layer=layer, cells=cells, **declared)
+        read.uns["perturbcore"]["dataset"] = name
+        card.step_of("screen", read, note=f"{path.name}; {controls_said(read)}")
         how = dict(control=effect_control, batches=effect_batches, min_cells=min_cells, same=same)
-        table = responses_of(cells, **how, n_folds=n_folds, seed=seed)
+        table = responses_of(read, **how, n_folds=n_folds, seed=seed)
         note = f"{table.n_obs:,} rows; cells are those of the perturbations"
         card.responses(table, note, cells=int(table.obs["n_cells"].sum()))
     else:
-        if declared:
-            option = next(iter(declared))
-            raise ParameterError(f"option '{option}' is for a screen, not for responses")
-        table = read_responses(path)
+        known = {"identifier", "cell_line_value"} if kind else set()
+        if wrong := [o for o in declared if o not in known]:
+            raise ParameterError(f"option '{wrong[0]}' is for a screen, not for responses")
+        if kind:
+            line = declared.pop("cell_line_value", None)
+            table, said = read_own(paths, kind, cell_line=line, dataset=name, **declared)
+            notes += [said] if said else []
+        else:
+            table = read_responses(path)
+            identifier = table.uns["perturbcore"].get("identifier", "symbol")
+            check_names(table.obs["perturbation"], identifier, str(path), strict=False)
         folds = "of the file" if "fold" in table.obs else "made here"
         if "fold" not in table.obs:
             folded(table, n_folds, seed, **same)
         check_responses(table, source=str(path))
         check_leakage(table)
         table.uns["perturbcore"] = {**table.uns["perturbcore"], "dataset": name}
-        card.responses(table, f"{path.name}; {table.n_obs:,} rows; folds {folds}")
-    notes = (f"Read from {path.name}.", *table.uns["perturbcore"].get("merged", ()))
-    return make_dataset(table, card, about={"title": title or name}, notes=notes, screen=cells)
+        card.responses(table, f"{files}; {table.n_obs:,} rows; folds {folds}")
+    notes += table.uns["perturbcore"].get("merged", ())
+    return make_dataset(table, card, about={"title": title or name}, notes=notes, screen=read)

@@ -1,0 +1,103 @@
+"""What the book says, scene by scene: `sentences.txt` can be read from top to bottom.
+
+After a change of words on purpose: ``python tests/test_sentences.py > tests/sentences.txt``, and
+read it.
+"""
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from perturbcore.report.comparison import Comparison
+from perturbcore.report.paired import verdict
+from perturbcore.report.text import duration, listed, number, p_value, percent, plural, signed
+
+KEPT = Path(__file__).with_name("sentences.txt")
+FLOORS = {"train_mean": 8.0, "no_change": 9.0}
+WOBBLE = np.array([0.03, -0.05, 0.01, 0.04, -0.03])
+
+
+def world(embeddings, ceilings=None, *, folds=5, coverage=None, lines=("A", "B"), wobble=WOBBLE):
+    """Scores (L2) with known means; each method has the wobble of its own turn."""
+    named = {(name, "knn"): value for name, value in embeddings.items()}
+    named |= {("", name): value for name, value in {**FLOORS, **(ceilings or {})}.items()}
+    ends = {"idealized": "Positive control", "random": "Negative control"}
+    rows = []
+    for turn, ((name, predictor), mean) in enumerate(named.items()):
+        kind = "Positive control" if predictor in (ceilings or {}) else "Negative control"
+        modality = ends.get(name, "Protein") if name else kind
+        own = np.roll(wobble, turn)[:folds]
+        share = (coverage or {}).get(name, 1.0) if name else np.nan
+        for line in lines:
+            rows += [
+                (line, fold, name, predictor, modality, mean + own[fold], share)
+                for fold in range(folds)
+            ]
+    columns = "cell_line fold embedding predictor modality value coverage".split()
+    about = dict(dataset="toy", task="lfc", metric="L2", seed=0, n_train=80, n_test=20)
+    return pd.DataFrame(rows, columns=columns).assign(**about)
+
+
+IDEAL = {"idealized": 3.0}
+SCENES = {
+    "One is best, the others are worse": world({"first": 5, "second": 6, "third": 7, **IDEAL}),
+    "Two tie at the top": world({"first": 5, "second": 5.01, "third": 7, **IDEAL}),
+    "All tie": world({"first": 5, "second": 5.01, "third": 5.02, **IDEAL}),
+    "Some do not beat the Train Mean": world({"first": 5, "second": 8.0, "third": 8.3, **IDEAL}),
+    "No one can be shown to beat the Train Mean": world({"first": 7.99, "second": 8.01, **IDEAL}),
+    "No one is better than the Train Mean": world({"first": 8.2, "second": 8.5, **IDEAL}),
+    "One alone": world({"first": 5, **IDEAL}),
+    "A noise floor is the ceiling": world({"first": 5, "second": 6, **IDEAL}, {"noise_floor": 4.0}),
+    "A repeated experiment stands beside it": world(
+        {"first": 5, "second": 6, **IDEAL}, {"noise_floor": 4.0, "repeated_experiment": 5.5}
+    ),
+    "The best reaches the ceiling": world(
+        {"first": 3.9, "second": 6, **IDEAL}, {"noise_floor": 4.0}
+    ),
+    "The ceiling is no better than the Train Mean": world(
+        {"first": 7.9, "second": 8.1, **IDEAL}, {"noise_floor": 8.4}
+    ),
+    "One lacks vectors": world(
+        {"first": 5, "second": 6, "third": 7, **IDEAL}, coverage={"first": 0.9, "second": 0.3}
+    ),
+    "One looks too good": world({"first": 3.2, "second": 7.4, "third": 7.5, **IDEAL}),
+    "One fold only": world({"first": 5, "second": 6, **IDEAL}, folds=1),
+}
+
+
+def told() -> str:
+    """Write every scene with what is said of it."""
+    parts = []
+    for title, scores in SCENES.items():
+        c = Comparison(scores)
+        said = [*c.answer("a toy screen").split("\n\n"), c.reading()]
+        said += [f"In one line: {c.one_line()}", c.verdict_said("a toy screen")]
+        parts.append("\n".join([f"## {title}", *said]))
+    words = {
+        "verdict": [verdict(*x) for x in [(1, 0.01), (-1, 0.01), (1, 0.5), (1, np.nan)]],
+        "listed": [listed(x) for x in [[], "a", "ab", "abc", ["a, b", "c"]]],
+        "percent": [percent(x) for x in (0.5, 1.426, -0.004, -0.2, np.nan)],
+        "plural": [f"{n} {plural(n, 'fold')}" for n in (0, 1, 2)],
+        "number": [number(x) for x in (None, 3, 12345, -0.5, True, np.nan)],
+        "signed": [signed(x) for x in (0.25, -0.25, np.nan)],
+        "p_value": [p_value(x) for x in (0.5, 0.0004)],
+        "duration": [duration(x) for x in (0.01, 2.5, 45, 600, np.nan)],
+    }
+    lines = [f"{name}: {' | '.join(values)}" for name, values in words.items()]
+    text = "\n\n".join([*parts, "\n".join(["## Words", *lines])])
+    return "\n".join(w for x in text.splitlines() for w in textwrap.wrap(x, 98) or [""]) + "\n"
+
+
+def test_what_is_said_is_what_was_read():
+    assert told() == KEPT.read_text(encoding="utf-8")
+
+
+def test_no_sentence_shows_an_object_or_an_empty_join():
+    for wrong in ("None", "nan", "  ", " .", " ,", "<", "()", "..", "[]"):
+        assert wrong not in told().replace("[]", "").replace("< 0.001", ""), wrong
+
+
+if __name__ == "__main__":
+    print(told(), end="")
