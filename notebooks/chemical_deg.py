@@ -87,7 +87,8 @@ for name, part in parts.items():
     pages.say(labels.finding(part.comparison("f1_score"), part.title))
     pages.show_table(chapter, labels.families(part.comparison("f1_score")), f"families-{name}", keep=labels.FAMILIES,
                      caption=f"{part.title}: embeddings by family, mean over cell lines.")
-pages.take_home(chapter, labels.one_line(parts, "f1_score"))
+verdicts = [p.comparison("f1_score").verdict_said(p.title) for p in parts.values()]
+pages.take_home(chapter, labels.one_line(parts, "f1_score"), *verdicts)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Macro F1 of every drug embedding with the logistic classifier. Panels: cell lines, and the mean over the lines within each fold. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where there are cells, noise floor and experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/chemical_deg/ranking.svg), [numbers](tables/chemical_deg/ranking-data.csv).", "name": "fig-deg"}, "image": {"alt": "Box plots of macro F1 of each drug embedding, one panel a cell line and one for the mean of the lines, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding, the noise floor and the experimental error."}}
 everything = labels.panels(parts, by_line)

@@ -78,7 +78,7 @@ pages.show_leaks(chapter, study.leaks(dataset))
 # %% tags=["hide-input"]
 nearest = comparison.Comparison(scores, predictor="knn")
 pages.say(nearest.answer(data.title))
-pages.take_home(chapter, nearest.one_line())
+pages.take_home(chapter, nearest.one_line(), nearest.verdict_said(data.title))
 pages.show_table(chapter, nearest.ranking(), "ranking", keep=nearest.columns(), bold="with_best",
                  caption="All cell lines, k nearest neighbours. Bold: the best embedding, and those that cannot be told "
                  "apart from it; controls do not compete. Gap closed: (score - Train Mean) / (ceiling - Train Mean).")

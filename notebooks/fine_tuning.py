@@ -88,7 +88,9 @@ pages.show_leaks(chapter, study.leaks(*datasets))
 
 # %% tags=["hide-input"]
 pages.say("\n\n".join(page.answer(run) for run in runs))
-pages.take_home(chapter, page.one_line(runs))
+adapted = [page.gains(run).query("adapted").sort_values("gain", ascending=False) for run in runs]
+verdicts = [r.comparison.verdict_said(r.title, g) for r, g in zip(runs, adapted, strict=True)]
+pages.take_home(chapter, page.one_line(runs), *verdicts)
 
 # %% [markdown]
 # ## What each use gains over kNN on the same representation

@@ -76,7 +76,7 @@ pages.show_leaks(chapter, study.leaks(dataset))
 
 # %% tags=["hide-input"]
 pages.say(page.answer(f))
-pages.take_home(chapter, page.one_line(f))
+pages.take_home(chapter, page.one_line(f), f.every.verdict_said(f.data.title, f.gains))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "What each model, and each plain count, adds to all other knowledge under the same predictor, in every cell line (grey) and over all (blue), with 95 % intervals over folds. Right of zero is better. Download: [figure](figures/foundation_models/gain.svg), [numbers](tables/foundation_models/gain-data.csv).", "name": "fig-foundation-gain"}, "image": {"alt": "Dot plot with intervals: what each foundation model and each control adds to all other knowledge, one row per addition, one small marker per cell line and a large one for all, with a line at zero."}}
 label = f"Gain over all knowledge ({f.every.label})"

@@ -95,7 +95,7 @@ fused = leaderboard.fused(study, f, k=k, inner_folds=inner_folds, transformers=l
 pages.show_table(chapter, page.cells_text(f), "predictors",
                  caption=f"{f.every.label} of every predictor with fewer and with all sources, with 95 % intervals over folds.")
 pages.say(page.answer(f, folds_looked_at))
-pages.take_home(chapter, page.one_line(f, leaderboard.record(fused)))
+pages.take_home(chapter, page.one_line(f, leaderboard.record(fused)), f.every.verdict_said(f.data.title, f.gains))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Fusions, the best single sources, floors and ceilings, one panel per cell line. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean, the best single source of the line and, where it was measured, the experimental error. Best at the top. Download: [figure](figures/fusion/fusion.svg), [numbers](tables/fusion/fusion-data.csv).", "name": "fig-fusion"}, "image": {"alt": "Box plots of the score of each fusion and of the best single sources in each cell line, sorted from best at the top to worst at the bottom, with Train Mean and ceiling."}}
 c = f.shown

@@ -90,7 +90,7 @@ pages.show_table(chapter, noise, "noise", keep=drugs.NOISE, digits=2,
 
 # %% tags=["hide-input"]
 pages.say(c.answer(data.title))
-pages.take_home(chapter, drugs.one_line(c, noise, data))
+pages.take_home(chapter, drugs.one_line(c, noise, data), c.verdict_said(data.title))
 pages.show_table(chapter, c.ranking(), "ranking", keep=c.columns(), bold="with_best",
                  caption="All cell lines. Bold: the best, and what cannot be told apart from it.")
 

@@ -10,6 +10,7 @@ from papermill.exceptions import PapermillExecutionError
 from perturbcore.book import build as book
 from perturbcore.book.cli import main
 from perturbcore.book.inside import open_chapter
+from perturbcore.book.opening import opened
 from perturbcore.book.runner import ChapterError, run_for_book
 from perturbcore.book.source import declared, find_chapter, find_chapters, resolve
 from perturbcore.core.errors import InputError, ParameterError
@@ -285,3 +286,27 @@ def test_what_a_page_would_load_from_outside_is_found(tmp_path):
     (tmp_path / "bad.css").write_text("@import 'https://example.org/b.css';")
     found = book.outside_references(tmp_path)
     assert len(found) == 4 and found[0] == "bad.css: https://example.org/b.css"
+
+
+def test_a_page_opens_with_answer_verdict_and_figure(tree):
+    chapter = find_chapter("first")
+    notebook = chapter.notebook
+    answer = {"text/markdown": "**In one line.** It rises.\n\n[= tie]{.verdict .tie} one."}
+    output = nbformat.v4.new_output("display_data", answer)
+    code = next(c for c in notebook.cells if c.cell_type == "code")
+    code.outputs = [output]
+    page = nbformat.reads(opened(chapter, nbformat.writes(notebook).encode(), drawn=True), 4)
+    title, box, rest = page.cells[:3]
+    assert title.source == "# First chapter" and rest.source.startswith("As said before")
+    assert box.source.startswith(":::::{div} result-box\n**In one line.** It rises.\n\n[= tie]")
+    assert "![a small line](figures/first/line.svg)" in box.source
+    assert not any("In one line" in str(c.get("outputs")) for c in page.cells)
+    assert "notebook with all outputs <along/first.ipynb>" in page.cells[-1].source
+    bare = nbformat.reads(opened(find_chapter("second"), _written("second"), drawn=False), 4)
+    assert [c.source for c in bare.cells[:-1]] == [
+        c.source for c in find_chapter("second").notebook.cells
+    ]
+
+
+def _written(name: str) -> bytes:
+    return nbformat.writes(find_chapter(name).notebook).encode()

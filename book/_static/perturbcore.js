@@ -49,6 +49,41 @@
     if (choices.length) frame.parentNode.insertBefore(bar, frame);
   }
 
+  function button(text, act) {
+    const made = document.createElement("button");
+    made.type = "button";
+    made.className = "page-switch";
+    made.textContent = text;
+    made.addEventListener("click", () => act(made));
+    return made;
+  }
+
+  // A long table shows ten rows until one asks for all of them, or filters it.
+  function shorten(table, frame) {
+    const n = table.tBodies[0].rows.length;
+    if (n <= 12) return;
+    table.classList.add("short");
+    const all = () => { table.classList.remove("short"); more.remove(); };
+    const more = button("all " + n + " rows", all);
+    frame.parentNode.insertBefore(more, frame.nextSibling);
+    const bar = frame.previousElementSibling;
+    if (bar && bar.className === "table-filters") bar.addEventListener("change", all);
+  }
+
+  // One switch per page shows its code.
+  function switchCode() {
+    const folded = Array.from(document.querySelectorAll(".bd-article details.hide.above-input"));
+    const title = document.querySelector(".bd-article h1");
+    if (folded.length < 2 || !title) return;
+    const root = document.documentElement;
+    root.classList.add("code-off");
+    title.after(button("Show the code", (made) => {
+      const off = root.classList.toggle("code-off");
+      folded.forEach((one) => { one.open = !off; });
+      made.textContent = off ? "Show the code" : "Hide the code";
+    }));
+  }
+
   // A link to a folded card opens it.
   function openTarget() {
     const target = location.hash && document.getElementById(location.hash.slice(1));
@@ -78,14 +113,15 @@
     const merged = table.querySelector("tbody [rowspan], tbody [colspan], thead [colspan]");
     if (!head || table.tHead.rows.length !== 1 || !body || body.rows.length < 3 || merged) return;
     if (body.rows.length >= 60) addFilters(table, frame);
+    shorten(table, frame);
     Array.from(head.cells).forEach((cell, column) => {
       if (!cell.textContent.trim()) return;
-      const button = document.createElement("button");
-      button.type = "button";
-      button.className = "sort";
-      while (cell.firstChild) button.appendChild(cell.firstChild);
-      cell.appendChild(button);
-      button.addEventListener("click", () => {
+      const sorter = document.createElement("button");
+      sorter.type = "button";
+      sorter.className = "sort";
+      while (cell.firstChild) sorter.appendChild(cell.firstChild);
+      cell.appendChild(sorter);
+      sorter.addEventListener("click", () => {
         const ascending = cell.getAttribute("aria-sort") !== "ascending";
         Array.from(head.cells).forEach((other) => other.removeAttribute("aria-sort"));
         cell.setAttribute("aria-sort", ascending ? "ascending" : "descending");
@@ -99,6 +135,7 @@
     document.querySelectorAll("article table, .bd-article table").forEach((table) => {
       if (!table.closest(".table-frame") && !table.closest(".highlighttable")) prepare(table);
     });
+    switchCode();
     openTarget();
   });
 })();

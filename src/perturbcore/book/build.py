@@ -96,7 +96,8 @@ def put_in_place(new: Path, final: Path, old: Path) -> None:
 
 def _frame(root: Path) -> str:
     """Digest of all that one page can change on another: everything but plain prose."""
-    book = [p for p in (root / "book").rglob("*") if p.is_file()]
+    along = root / "book" / "chapters" / "along"  # no page is made of these
+    book = [p for p in (root / "book").rglob("*") if p.is_file() and p.parent != along]
     code = Path(perturbcore.__file__).parent.rglob("*.py")
     parts = []
     for path in sorted([*book, *code, *root.glob("_*.yml")]):
@@ -137,6 +138,7 @@ def assemble(profile: Profile) -> Path:
     ``_config.yml`` with a place for the banner, which every page gets last.
     """
     # loads what draws and counts, which the process that runs Sphinx has no use for
+    from perturbcore.book.opening import opened
     from perturbcore.report.front import answers_table
 
     root = project_root()
@@ -147,7 +149,7 @@ def assemble(profile: Profile) -> Path:
             f"not run yet with profile {profile.name}: {', '.join(missing)}; "
             f"make book PROFILE={profile.address} runs them"
         )
-    laid = {f"{name}.ipynb": profile.results / "chapters" / f"{name}.ipynb" for name in names}
+    laid = {}
     for kind in ("tables", "figures"):
         for name in names:
             found = (profile.results / kind / name).glob("*")
@@ -158,6 +160,13 @@ def assemble(profile: Profile) -> Path:
         "_answers.md": answers_table(profile.results, simulated=profile.simulated),
         "_reference.md": _reference(),
     }
+    for name in names:
+        card, executed = find_chapter(name).header.card, profile.results / "chapters"
+        drawn = f"figures/{name}/{card.figure if card else ''}.svg" in laid
+        page = (executed / f"{name}.ipynb").read_bytes()
+        laid[f"along/{name}.ipynb"] = executed / f"{name}.ipynb"
+        laid[f"along/{name}.py"] = find_chapter(name).path
+        texts[f"{name}.ipynb"] = opened(find_chapter(name), page, drawn=drawn).decode()
     for path in [p for p in chapters.rglob("*") if p.is_file()]:
         if path.relative_to(chapters).as_posix() not in {*laid, *texts}:
             path.unlink()
