@@ -29,6 +29,7 @@ VERBS = {
     "ceiling": "perturbcore.score.ceiling.ceiling",
     "leak_report": "perturbcore.score.leaks",
     "evaluate": "perturbcore.models.simple.embedding",
+    "score_cells": "perturbcore.score.cells",
     "compare": "perturbcore.report.comparison",
     "load_profile": "perturbcore.core.profile",
     "load_published": "perturbcore.data.published.tables",

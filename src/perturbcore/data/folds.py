@@ -73,16 +73,23 @@ def add_folds(responses: AnnData, n_folds: int = 5, seed: int = 0, **how: Any) -
     return responses
 
 
-def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
+def check_leakage(responses: AnnData, *, joint: bool = False, across: bool = False) -> None:
     """Refuse folds by which a test perturbation would be seen in training.
 
     A perturbation must be in the same fold in every row of a cell line. It must be so in every line
     where one model is trained over all of them (`joint`), or where the lines were pooled in one
     well (``uns["perturbcore"]["shared_wells"]``): then what a well did to one line it did to all,
     and a copy of another line's response would be scored. Elsewhere there is only a warning. Two
-    names of one perturbation count as one, unless the folds are published ones.
+    names of one perturbation count as one, unless the folds are published ones. Where the question
+    is what another line tells (`across`), shared wells are refused outright.
     """
-    obs = responses.obs
+    obs, shared = responses.obs, responses.uns.get("perturbcore", {}).get("shared_wells")
+    if across and shared:
+        raise LeakError(
+            f"the cell lines of '{responses.uns['perturbcore'].get('dataset', 'these data')}' were "
+            "together in each well, so that one line tells of another what the well did to both: "
+            "transfer between them cannot be scored; use lines that were treated apart"
+        )
     if obs["fold"].isna().any():
         row = obs.index[obs["fold"].isna()][0]
         raise InputError(f"column 'fold' is empty in row '{row}': give every row a fold")
@@ -93,15 +100,17 @@ def check_leakage(responses: AnnData, *, joint: bool = False) -> None:
             f"perturbation '{name}' is in {within.max()} folds of cell line '{line}' (column "
             "'fold'): it would be tested on itself; keep all its rows in one fold (add_folds does)"
         )
+    if across:
+        return
     _check_names(responses)
-    across = obs.groupby("perturbation", observed=True)["fold"].nunique()
-    across = across[across > 1]
-    if len(across):
+    moved = obs.groupby("perturbation", observed=True)["fold"].nunique()
+    moved = moved[moved > 1]
+    if len(moved):
         what = (
-            f"{len(across)} perturbations are in different folds in different cell lines, "
-            f"for example '{across.index[0]}' (column 'fold')"
+            f"{len(moved)} perturbations are in different folds in different cell lines, "
+            f"for example '{moved.index[0]}' (column 'fold')"
         )
-        if responses.uns.get("perturbcore", {}).get("shared_wells"):
+        if shared:
             raise LeakError(
                 f"{what}, but these lines share wells, so that a drug agrees with itself "
                 "across lines even where it is inert; use add_folds"

@@ -17,6 +17,13 @@ _MODELS = {
     "kernel_sum": "perturbcore.models.fusion.kernel_models:KernelSum",
     "multi_kernel_ridge": "perturbcore.models.fusion.kernel_models:KernelRidge",
     "mixed": "perturbcore.models.fusion.kernel_models:PairModel",
+    "context_mean": "perturbcore.models.contexts:ContextMean",
+    "mean_offset": "perturbcore.models.contexts:MeanOffset",
+    "shrunken_offset": "perturbcore.models.contexts:ShrunkenOffset",
+    "similar_lines": "perturbcore.models.contexts:SimilarLines",
+    "mlp": "perturbcore.models.contexts:ContextMLP",
+    "line_kernel": "perturbcore.models.contexts:LineKernel",
+    "saved": "perturbcore.models.contexts:SavedPredictions",
 }
 
 

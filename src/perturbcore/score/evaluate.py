@@ -65,7 +65,7 @@ def evaluate(
     _check_models(models, task)
     lines = list(cell_lines or lines_in(responses))
     asked = responses if cell_lines is None else responses[responses.obs["cell_line"].isin(lines)]
-    check_leakage(asked, joint=any(m.joint for m in models))
+    check_leakage(asked, joint=any(m.joint for m in models), across=task.across)
     dataset = dataset or responses.uns["perturbcore"]["dataset"]
     scope, published = scope or f"{dataset}/{task.name}", _published(responses)
     about = {"dataset": dataset, "task": task.name, "seed": seed}
@@ -118,14 +118,16 @@ def _plan(responses, models, lines, folds, about, options) -> list[_Job]:
         fold = rows.obs["fold"].to_numpy().astype(int)
         layers = [rows.layers[k] for k in sorted(rows.layers)]
         ids = rows.obs["perturbation"].astype(str)
-        content[line] = digest(line, rows.X, *layers, ids, fold, list(rows.var_names))
+        about_genes = [rows.var] if len(rows.var.columns) else []
+        content[line] = digest(line, rows.X, *layers, ids, fold, list(rows.var_names), *about_genes)
         numbers[line] = set(fold[fold >= 0])
     jobs = []
     for model in models:
         only = getattr(model, "cell_line", None)
         served = tuple(line for line in lines if only in (None, line))
         code = code_digest("perturbcore.score.evaluate", *getattr(model, "code", [type(model)]))
-        for part in [served] if model.joint and served else [(line,) for line in served]:
+        joint = model.joint or task_of(responses).across
+        for part in [served] if joint and served else [(line,) for line in served]:
             there = sorted(set().union(*(numbers[line] for line in part)))
             for number in there if folds is None else folds:
                 here = {**about, "fold": int(number), "embedding": model.name}
@@ -203,7 +205,7 @@ class _Cuts:
         for line in job.keys:
             rows = rows_of(self.responses, line)
             test = rows[rows.obs["fold"].to_numpy().astype(int) == job.number]
-            whole = len(job.lines) == 1
+            whole = len(job.lines) == 1 or self.task.across
             hidden[line] = {
                 "at": np.flatnonzero(asked == line),
                 "truth": self.task.truth(test),

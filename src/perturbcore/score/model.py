@@ -78,7 +78,8 @@ class Fold:
             raise InputError(
                 f"cell line {', '.join(map(repr, lines))} has no perturbation in fold {number}"
             )
-        train, names = here & ~test, responses.obs["perturbation"].astype(str)
+        names, task = responses.obs["perturbation"].astype(str), task_of(responses)
+        train = here & task.learned(responses.obs, test)
         for name in lines:
             at = (line == name).to_numpy()
             check_disjoint(names[train & at], names[test & at])
@@ -91,7 +92,7 @@ class Fold:
             layers={k: np.array(v) for k, v in part.layers.items()},
             uns={"perturbcore": dict(responses.uns["perturbcore"])},
         )
-        return cls(int(number), task_of(responses), lines, copied, blank(responses[test]))
+        return cls(int(number), task, lines, copied, blank(responses[test]))
 
     @cached_property
     def truth(self) -> Any:

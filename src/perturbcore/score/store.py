@@ -202,6 +202,11 @@ class ScoreStore:
             out |= {(key, m): found.get(m, np.nan) for m in found or [""]}
         return out
 
+    def kept(self, key: str) -> dict[str, np.ndarray]:
+        """Return the arrays that are kept of a unit, see `UnitResult`."""
+        row = self._db.execute("SELECT arrays FROM kept WHERE key = ?", (key,)).fetchone()
+        return {n: self._array(d) for n, d in json.loads(row[0]).items()} if row else {}
+
     def _array(self, key: str) -> np.ndarray:
         query = "SELECT content FROM arrays WHERE digest = ?"
         with np.load(io.BytesIO(self._db.execute(query, (key,)).fetchone()[0])) as file:

@@ -26,6 +26,8 @@ from perturbcore.score.metrics.pairs import (
 from perturbcore.score.metrics.registry import metric, metrics_of
 from perturbcore.score.metrics.regression import pearson, row_ranks
 
+LARGEST_KEPT = 2_000_000  # values of a prediction that is kept whole
+
 
 @dataclass(frozen=True)
 class Task:
@@ -38,7 +40,8 @@ class Task:
     one prediction for every test perturbation, "train_mean" first; `layers`: of the responses;
     `missing`: the floor that a perturbation gets of which a model knows nothing, `inner_shuffle`:
     whether inner folds are shuffled, both as published; `detail`: metrics of which the value of
-    each perturbation is kept.
+    each perturbation is kept; `across`: whether each model learns from all cell lines, and what it
+    is asked of one line may be known of others.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Task:
     missing: ClassVar[str] = "train_mean"
     detail: ClassVar[tuple[str, ...]] = ()
     inner_shuffle: ClassVar[bool] = True
+    across: ClassVar[bool] = False
 
     @property
     def metrics(self) -> list[str]:
@@ -68,6 +72,10 @@ class Task:
                     f"metric '{name}' is for {metric(name).task}; here: {', '.join(there)}"
                 )
         return list(names or there)
+
+    def learned(self, obs: pd.DataFrame, test: np.ndarray) -> np.ndarray:
+        """Rows of responses, (n,) bool, that models learn from when `test` (n,) is asked."""
+        return ~test
 
     def alike(self, other: "Task") -> bool:
         """Whether the same predictors serve both tasks."""
@@ -158,6 +166,41 @@ class LogFoldChanges(Task):
                 each[name] = metric(name).function(truth, values, memo["mean"])
         kept = {m: each[m] for m in self.detail if m in each}
         return {m: float(v.mean()) for m, v in each.items()}, kept
+
+
+@dataclass(frozen=True)
+class NewContext(LogFoldChanges):
+    """Log fold-changes in a cell line that was held out; see `perturbcore.data.contexts`.
+
+    With `unseen` the perturbation is new as well: it is learned from no line.
+    """
+
+    unseen: bool = field(default=False)
+    kind = "context"
+    across = True
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those of log fold-changes that are quick, and the published rank by L1."""
+        return [self.primary, "MAE", "Pearson_delta", "discrimination_l1"]
+
+    def check_metrics(self, names):
+        """See `Task.check_metrics`."""
+        wrong = [name for name in names or () if name not in self.metrics]
+        if wrong:
+            raise ParameterError(f"metric '{wrong[0]}'; here: {', '.join(self.metrics)}")
+        return list(names or self.metrics)
+
+    def learned(self, obs, test):
+        """All that is not asked; where perturbations are new, other lines and other ones only."""
+        if not self.unseen:
+            return ~test
+        line, name = (obs[c].astype(str) for c in ("cell_line", "perturbation"))
+        return ~(line.isin(set(line[test])) | name.isin(set(name[test]))).to_numpy()
+
+    def kept(self, truth, values):
+        """Keep the prediction itself, which becomes cells where cells are scored."""
+        return {"values": values.astype(np.float32)} if values.size <= LARGEST_KEPT else {}
 
 
 @dataclass(frozen=True)
@@ -308,6 +351,13 @@ _SOME = "labels of differential expression, known for some genes of each perturb
 register_task(Pairs("deg_pairs", _SOME, "auroc_within"))
 _WAYS = "directions of differential expression, known for some genes"
 register_task(Pairs("dir_pairs", _WAYS, "auroc_within", direction=True))
+for _name, _asked in (
+    ("cross_context", "of known perturbations in a new cell line"),
+    ("cross_context_few", "in a cell line of which a few perturbations are known"),
+    ("cross_context_new", "of new perturbations in a new cell line"),
+):
+    _unseen = _name == "cross_context_new"
+    register_task(NewContext(_name, f"log fold-changes {_asked}", "L2", unseen=_unseen))
 
 
 def primary_metric(scores: pd.DataFrame) -> str:

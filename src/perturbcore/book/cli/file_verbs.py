@@ -183,6 +183,25 @@ def _declared(options) -> dict:
     return {k: v for k, v in declared.items() if k != "dataset"}
 
 
+def score(options) -> None:
+    """Score predicted cells (cell-eval's layout) against measured ones.
+
+    perturbcore score predicted.h5ad measured.h5ad --perturbation target --control non-targeting
+    --out scores.csv
+    """
+    from perturbcore.core.files import save_table
+    from perturbcore.score.cells import read_cells, score_cells
+
+    how = dict(perturbation=options.perturbation, cell_line=options.cell_line)
+    predicted, reference = (read_cells(p, **how) for p in (options.predicted, options.reference))
+    table = score_cells(
+        predicted, reference, control=options.control, n_splits=options.splits, seed=options.seed,
+        **how,
+    )  # fmt: skip
+    save_table(table, options.out)
+    print(table.round(3).to_string(index=False))
+
+
 def _screen(options):
     from perturbcore.data.screens.declare import read_screen
 

@@ -108,6 +108,16 @@ def parser() -> argparse.ArgumentParser:
     v.add_argument("--min-cells", type=int, default=10, help=FEW)
     _declaration(v, "what cells are, where they were not declared; --identifier of all kinds")
 
+    v = verb(file_verbs.score)
+    v.add_argument("predicted", type=Path, help="cells x genes, counts, .h5ad, such as of STATE")
+    v.add_argument("reference", type=Path, help="measured cells, counts, .h5ad; with controls")
+    _out(v, ".csv", ".parquet", what="a row per line and metric, ")
+    v.add_argument("--perturbation", default="target", metavar="COLUMN")
+    v.add_argument("--control", default="non-targeting", metavar="LABEL")
+    v.add_argument("--cell-line", metavar="COLUMN", help="score each line by itself")
+    v.add_argument("--splits", type=int, default=5, help="of the repeated experiment")
+    v.add_argument("--seed", type=int, default=0)
+
     _paper_verbs(_verbs(verb(paper.paper)))
     return top
 

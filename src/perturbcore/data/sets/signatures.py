@@ -30,11 +30,11 @@ def load(
 ) -> Dataset:
     """Load signed top-k labels of drug signatures.
 
-    `source`: sci-Plex 3 (A549, K562, MCF7; genes are Ensembl ids) or Tahoe-100M (ten cell
-    lines; symbols); `lines`: cell lines; all by default; `k`: genes labelled at each end of a
-    ranking; `min_labels`: keep only genes labelled in at least so many signatures, of all lines
-    together; `n_folds, seed`: folds are by drug, salts of a drug together, the same in all
-    lines.
+    `source`: sci-Plex 3 (A549, K562, MCF7; genes are Ensembl ids), Tahoe-100M (ten cell lines;
+    symbols) or OP3 (four immune cell types; symbols; the drugs that Tahoe's table has); `lines`:
+    cell lines; all by default; `k`: genes labelled at each end of a ranking; `min_labels`: keep
+    only genes labelled in at least so many signatures, of all lines together; `n_folds, seed`:
+    folds are by drug, salts of a drug together, the same in all lines.
 
     Returns task "deg". obs `n_up`: significantly up-regulated genes by the file's own list, 100 at
     most. ``extras``: "drugs" (indexed by perturbation: `smiles`, `targets`, `mechanism`,

@@ -1,5 +1,5 @@
 """Metrics: pure functions of arrays, registered with direction, bounds, formula and reference."""
 
-from perturbcore.score.metrics import deg, pairs, regression
+from perturbcore.score.metrics import cells, deg, pairs, regression
 
-__all__ = ["deg", "pairs", "regression"]
+__all__ = ["cells", "deg", "pairs", "regression"]

@@ -6,6 +6,7 @@ value of a prediction that carries no information, so that No Change can be rank
 
 import numpy as np
 from scipy import stats
+from scipy.spatial.distance import cdist
 
 from perturbcore.score.metrics.registry import register
 
@@ -112,3 +113,12 @@ def discrimination(truth, prediction, train_mean=None):
     level = (np.abs(d - own) <= slack).sum(axis=1) - 1
     others = max(len(truth) - 1, 1)
     return 1 - (nearer + 0.5 * level) / others
+
+
+@register("discrimination_l1")
+def discrimination_l1(truth, prediction, train_mean=None):
+    """1 minus the share of true responses nearer to the prediction by L1; ties count half."""
+    d = cdist(prediction, truth, "cityblock")
+    own = np.diag(d)[:, None]
+    nearer, level = (d < own).sum(axis=1), (d == own).sum(axis=1) - 1
+    return 1 - (nearer + 0.5 * level) / len(truth)

@@ -1,0 +1,74 @@
+"""Responses of several cell lines, laid out for the question what one line tells of another."""
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from perturbcore.core.errors import InputError, ParameterError, check_choice
+from perturbcore.data.effects.moments import pseudobulk
+from perturbcore.data.folds import assign_folds, check_leakage
+from perturbcore.data.responses import cell_lines, rows_of
+
+# how a cell line is new -> the task that says so
+SPLITS = {
+    "new_line": "cross_context",
+    "few_known": "cross_context_few",
+    "both_new": "cross_context_new",
+}
+CONTROL = "control of "  # columns of `var`: mean log expression of the control cells of a line
+
+
+def context_responses(
+    responses: AnnData,
+    split: str = "new_line",
+    *,
+    screen: AnnData | None = None,
+    n_known: int = 5,
+    n_groups: int = 2,
+    seed: int = 0,
+) -> AnnData:
+    """Lay log fold-changes out by held-out cell line: a fold per line.
+
+    `responses`: of two lines or more; `split`: "new_line": nothing of the line is known but its
+    control cells (zero-shot); "few_known": `n_known` of its perturbations are known, and never
+    tested (their fold is -1); "both_new": perturbations, in `n_groups`, are new with the line (a
+    fold per line and group); `screen`: the cells, whose control means go into `var`; `seed`: draws
+    the known ones and the groups.
+
+    Lines that shared wells are refused (`LeakError`), and so are less than two lines.
+    """
+    check_choice("split", split, tuple(SPLITS))
+    lines = cell_lines(responses)
+    if len(lines) < 2:
+        raise InputError(f"one cell line ({lines[0]}) tells nothing of another: two are needed")
+    out = AnnData(responses.X.copy(), obs=responses.obs.copy(), var=responses.var[[]].copy())
+    task = {"task": SPLITS[split]}
+    out.uns["perturbcore"] = dict(responses.uns["perturbcore"]) | task
+    line, name = (out.obs[c].astype(str) for c in ("cell_line", "perturbation"))
+    fold = line.map(dict(zip(lines, range(len(lines)), strict=True))).to_numpy(dtype=int)
+    if split == "both_new":
+        fold = fold * n_groups + assign_folds(name, n_groups, seed).loc[name].to_numpy()
+    rng = np.random.default_rng(seed)
+    for one in lines if split == "few_known" else ():
+        here = np.flatnonzero(line == one)
+        if not 0 < n_known < len(here):
+            raise ParameterError(
+                f"n_known={n_known}: line '{one}' has {len(here)} perturbations; leave one to ask"
+            )
+        fold[rng.choice(here, n_known, replace=False)] = -1
+    out.obs["fold"] = fold
+    check_leakage(out, across=True)
+    if screen is not None:
+        bulk = pseudobulk(
+            screen[screen.obs["is_control"].to_numpy()], ("cell_line",), progress=False
+        )
+        for one in lines:
+            values = np.asarray(rows_of(bulk, one).X).ravel()
+            out.var[f"{CONTROL}{one}"] = pd.Series(values, bulk.var_names)[out.var_names]
+    return out
+
+
+def control_profiles(var: pd.DataFrame) -> pd.DataFrame:
+    """Control means, genes x cell lines, of `context_responses`; no columns where unknown."""
+    known = var[[c for c in var.columns if str(c).startswith(CONTROL)]]
+    return known.rename(columns=lambda c: c.removeprefix(CONTROL))
