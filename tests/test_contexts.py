@@ -202,7 +202,7 @@ def test_control_means_go_into_the_table(tmp_path):
     from perturbcore.data.sets.base import load
 
     data = load("simulated", n_cell_lines=2, n_perturbations=6, n_genes=50, n_batches=2,
-                n_control_cells=40, cells_per_perturbation=(5, 8), n_modules=4)  # fmt: skip
+                n_control_cells=40, cells_per_perturbation=(12, 14), n_modules=4)  # fmt: skip
     found = control_profiles(context_responses(data.responses, screen=data.screen).var)
     line = data.responses.obs["cell_line"].iloc[0]
     assert list(found) == list(pd.unique(data.responses.obs["cell_line"].astype(str)))
