@@ -137,7 +137,7 @@ def board_of(scores: pd.DataFrame | None) -> Scoreboard | None:
     """Put methods between the yardsticks; none where there are no counts, or one perturbation."""
     if scores is None or "vcc2026" not in set(scores["metric"]):
         return None
-    return Scoreboard(scores, "vcc2026", ceilings=(REPEATED,))
+    return Scoreboard(scores, "vcc2026")
 
 
 def metrics_table(scores: pd.DataFrame | None) -> pd.DataFrame:
@@ -259,7 +259,7 @@ def answer(c: Comparison, data: Dataset, split: str) -> str:
     n = data.responses.obs["perturbation"].nunique()
     lines = data.responses.obs["cell_line"].nunique()
     state = f"{data.title}, where {SAID[split]}"
-    if n >= LEAST_RANKED and lines >= LEAST_LINES:
+    if can_rank(data):
         return c.answer(state)
     rows, nothing = c.gains("No Change", methods=c.competitors), c.means["No Change"]
     better = rows.loc[rows["verdict"] == "better", "method"]
@@ -270,6 +270,20 @@ def answer(c: Comparison, data: Dataset, split: str) -> str:
         f"other lines {number(float(c.means['Mean offset']))}; distinguishably better than No "
         f"Change {plural(len(better), 'is', 'are')} {listed(better)}."
     )
+
+
+def verdicts(c: Comparison, data: Dataset, board: Scoreboard | None) -> list[str]:
+    """Verdict on the best method; none where there is too little to rank."""
+    if not can_rank(data):
+        return []
+    return [(board or c).verdict_said(data.title)]
+
+
+def can_rank(data: Dataset) -> bool:
+    """Whether there are perturbations and lines enough to rank methods."""
+    obs = data.responses.obs
+    n, lines = obs["perturbation"].nunique(), obs["cell_line"].nunique()
+    return n >= LEAST_RANKED and lines >= LEAST_LINES
 
 
 def embedding_said(c: Comparison | None, published=None) -> str:

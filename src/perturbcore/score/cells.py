@@ -27,6 +27,7 @@ from perturbcore.score.metrics.cells import (
     full_gate,
     rows_by_group,
     summarise,
+    vcc2026,
 )
 from perturbcore.score.metrics.registry import metric
 
@@ -127,8 +128,7 @@ class Reference:
             sign = 1 if metric(name).higher_is_better else -1
             place = (values[name] - low) / (high - low) if sign * (high - low) > 0 else np.nan
             out[name] = float(np.clip(place, *LIMITS.get(name, (-np.inf, np.inf))))
-        there = [v for v in out.values() if np.isfinite(v)]
-        return out | {"vcc2026": float(np.mean(there)) if there else np.nan}
+        return out | {"vcc2026": vcc2026(out)}
 
 
 def count_changes(effects: np.ndarray, control: sp.csr_matrix) -> np.ndarray:
