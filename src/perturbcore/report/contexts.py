@@ -244,11 +244,12 @@ def board_said(board: Comparison | None, title: str) -> str:
     best, means = board.best, board.means
     below = [m for m in board.competitors if means[m] < 0]
     row = board.ranking().set_index("method").loc[best]
-    bounds = f" (95 % interval over lines {row['low']:.2f} to {row['high']:.2f})"
+    low, high = number(row["low"], 2), number(row["high"], 2)
+    bounds = f" (95 % interval over lines {low} to {high})"
     rest = f"{listed(below)} {plural(below, 'is', 'are')} below the mean response"
     return (
         f"On {title}, scored as cells, the best of {len(board.competitors)} methods is **{best}**: "
-        f"{means[best]:.2f}{bounds if np.isfinite(row['low']) else ''}, where 0 is the mean "
+        f"{number(means[best], 2)}{bounds if np.isfinite(row['low']) else ''}, where 0 is the mean "
         "response of the line, which no method is told, and 1 a repeated experiment. "
         f"{rest if below else 'No method is below the mean response'}."
     )
@@ -332,8 +333,9 @@ def one_line(c: Comparison, data: Dataset, board: Scoreboard | None) -> str:
     """Condense the answer."""
     if board is not None:
         place = board.means[board.best]
+        where = "below" if place < 0 else "above"
         return (
-            f"{c.one_line()} Scored as cells, {board.best} stands at {place:.2f} between the mean "
-            "response of the line (0) and a repeated experiment (1)."
+            f"{c.one_line()} Scored as cells, the best method, {board.best}, lies {where} the mean "
+            f"response of the line: {number(place, 2)}; that is 0, a repeated experiment 1."
         )
-    return answer(c, data, "new_line")
+    return c.one_line() if can_rank(data) else answer(c, data, "new_line")
