@@ -321,6 +321,7 @@ COUNTS = {
     "papalexi": dict(cells=[20_729, 16_192], perturbations=[26, 25], genes=[299, 299]),
     "l1000_kd": dict(cells=[374, 360, 352, pd.NA], perturbations=[85, 81, 81, 81], genes=[976] * 4),
     "perturbench": dict(cells=[5961, 3375, 1895], genes=[500] * 3),
+    "glioblastoma": dict(cells=[5000], perturbations=[1], genes=[300], batches=[5]),
 }
 
 

@@ -22,7 +22,7 @@ BY_NAME = {
     "sphinx-design", "sphinx-mathjax-offline",
 }  # fmt: skip
 # a user's own installation, never needed by the book
-OPTIONAL = {"gears"}
+OPTIONAL = {"gears", "scvi"}
 
 
 def while_running(path: Path) -> ast.Module:

@@ -22,13 +22,15 @@ from perturbcore.score.task import task_of
 BENCHMARK_COLUMNS = HEADINGS["benchmarks"]
 METRIC_COLUMNS = "task name label better bounds formula reference function".split()
 FILE_COLUMNS = HEADINGS["files"]
+KINDS = ("lfc", "deg", "pairs", "functions", "context", "cells", "cell_tasks")
 
 
 def metric_table() -> pd.DataFrame:
     """List the registered metrics: task, name, label, direction, bounds, formula, reference."""
+    import perturbcore.score.metrics.cell_tasks
     import perturbcore.score.task  # noqa: F401  registers the metrics of its tasks
 
-    found = [metric(name) for task in ("lfc", "deg", "pairs") for name in metrics_of(task)]
+    found = [metric(name) for kind in KINDS for name in metrics_of(kind)]
     table = pd.DataFrame([vars(m) for m in found])
     table["better"] = ["higher" if m.higher_is_better else "lower" for m in found]
     bounds = [f"{low} to {high}" for low, high in table["bounds"]]

@@ -73,7 +73,8 @@ def declare_screen(
     columns["is_control"] = _controls(obs, columns, perturbation, control, control_column)
     rest = [c for c in obs.columns if c not in columns]
     new_obs = pd.concat([columns, obs[rest]], axis=1)
-    out = adata if adata.isbacked else AnnData(X=adata.X, obs=new_obs, var=adata.var)
+    whole = dict(X=adata.X, obs=new_obs, var=adata.var, obsm=adata.obsm)
+    out = adata if adata.isbacked else AnnData(**whole)
     out.obs = new_obs
     about = {"scale": scale, "dataset": dataset, "identifier": identifier}
     out.uns["perturbcore"] = about | {"simulated": bool(simulated), "unmatched": unmatched}

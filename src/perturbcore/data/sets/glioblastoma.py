@@ -5,6 +5,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from perturbcore.core.errors import check_choice
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.read import member, read_r
@@ -15,14 +16,15 @@ from perturbcore.data.sets.base import Card, Dataset, make_dataset
 CONTROL = "ctrl"
 
 
-def load() -> Dataset:
-    """Load the cells; a cell line is a patient.
+def load(patients: str = "cell_line") -> Dataset:
+    """Load the cells; `patients`: whether a patient is a "cell_line" or a "batch" of one line.
 
     Returns ``screen``: counts, cells x 300 genes. All lines lie in one fold: a drug alone cannot be
     held out, a patient can (`perturbcore.data.contexts.context_responses`).
 
     Zhao et al. 2021; the subset is that of Ahlmann-Eltze & Huber 2025.
     """
+    check_choice("patients", patients, ("cell_line", "batch"))
     path = fetch("glioblastoma")
     data = read_r(path, "glioblastoma_example_data")
     counts = member(path, data, "assays", "data", "listData", "counts")
@@ -32,14 +34,15 @@ def load() -> Dataset:
     patient, condition = (member(path, about, c).astype(str) for c in ("patient_id", "condition"))
     X = sp.csc_matrix((x, i, p), shape=tuple(int(n) for n in shape)).T.tocsr()
     names = [f"cell{n + 1}" for n in range(X.shape[0])]
-    obs = pd.DataFrame({"perturbation": condition, "cell_line": patient}, index=names)
+    columns = {"cell_line": "glioblastoma", "batch": "1", "perturbation": condition}
+    obs = pd.DataFrame(columns | {patients: patient}, index=names)
     cells = AnnData(X.astype(np.float32), obs=obs, var=pd.DataFrame(index=genes))
     how = dict(control=CONTROL, scale="counts", identifier="drug")
-    screen = declare_screen(cells, dataset="glioblastoma", batch=None, batch_value="1", **how)
+    screen = declare_screen(cells, dataset="glioblastoma", **how)
     card = Card()
-    lines = f"{screen.obs['cell_line'].nunique()} patients; {controls_said(screen)}"
+    lines = f"{screen.obs[patients].nunique()} patients; {controls_said(screen)}"
     card.step_of("file", screen, lines)
     responses = ba_ate(screen, control="global", batches="all", progress=False)
     responses.obs["fold"] = 0
-    card.responses(responses, f"{responses.n_obs} rows, one per patient")
+    card.responses(responses, f"{responses.n_obs} rows")
     return make_dataset(responses, card, screen=screen)

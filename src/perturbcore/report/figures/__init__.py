@@ -7,11 +7,12 @@ from perturbcore.report.figures.points import (
     error_clusters,
     heat_map,
     metric_scatter,
+    place_maps,
     points_by_amount,
     similarity_map,
 )
 
 __all__ = [
     "agreement", "box_by_method", "curves", "dot_plot", "error_clusters", "gain_plot", "heat_map",
-    "metric_scatter", "points_by_amount", "rank_plot", "similarity_map",
+    "metric_scatter", "place_maps", "points_by_amount", "rank_plot", "similarity_map",
 ]  # fmt: skip

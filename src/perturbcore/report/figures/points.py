@@ -186,3 +186,32 @@ def error_clusters(profile: pd.DataFrame, modality: Mapping[str, str], *, label:
     axis.tick_params(length=0)
     legend_of(grid.figure, [modality[n] for n in profile.index])
     return grid.figure
+
+
+def place_maps(panels: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Figure:
+    """Draw tables of scores, each cell coloured by its place in the row; first places are bold.
+
+    `panels`: title -> scores (rows x methods), and places of the same shape (missing: a control,
+    which has no place and no colour).
+    """
+    width = max(table.shape[1] for table, _ in panels.values())
+    heights = [0.27 * len(table) + 1.5 for table, _ in panels.values()]
+    figure = Figure(figsize=(0.72 * width + 2.6, sum(heights)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axis, (title, (table, place)) in zip(axes, panels.items(), strict=True):
+        worst, text = place.max(axis=None), {"fontsize": 7.5}
+        sns.heatmap(place, cmap="YlGnBu_r", vmin=0, vmax=worst, cbar=False, ax=axis, annot=table,
+                    fmt=".3f", annot_kws=text, linewidths=0.6)  # fmt: skip
+        for i, j in np.ndindex(*table.shape):
+            value, rank = table.iat[i, j], place.iat[i, j]
+            if np.isnan(rank) and np.isfinite(value):
+                axis.text(j + 0.5, i + 0.5, f"{value:.3f}", ha="center", va="center", fontsize=7.5,
+                          color="#6b6b6b", style="italic")  # fmt: skip
+        for text in axis.texts:
+            i, j = int(text.get_position()[1]), int(text.get_position()[0])
+            text.set_fontweight("bold" if place.iat[i, j] == 1 else "normal")
+        axis.set(xlabel="", ylabel="")
+        axis.set_title(title, loc="left")
+        axis.tick_params(length=0)
+        axis.set_xticklabels(axis.get_xticklabels(), rotation=25, ha="right")
+    return figure

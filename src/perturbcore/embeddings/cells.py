@@ -1,0 +1,222 @@
+"""Embeddings of cells: a vector per cell, fitted on some cells, applied to all; post-processing."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from sklearn.decomposition import PCA
+from sklearn.random_projection import GaussianRandomProjection
+
+from perturbcore.core.errors import InputError, ParameterError, check_choice
+from perturbcore.data.responses import dense
+from perturbcore.data.screens.declare import normalise
+
+PROCESSING = ("raw", "centred", "scaled", "TVN")
+SHUFFLED, IDEALIZED, TRANSFORMER = "shuffled", "idealized", "Cell transformer"
+LOG_PCA, COUNT_PCA = "PCA of logs", "PCA of counts"
+LIKELIHOODS = {"ZINB": "zinb", "NB": "nb", "Poisson": "poisson"}
+LEAST_GENES, RIDGE = 20, 0.5
+
+
+def cells_of(screen: AnnData, max_cells: int = 4000, seed: int = 0) -> AnnData:
+    """Draw cells of a declared screen into memory, as dense log1p values of counts scaled to 1e4.
+
+    ``layers["counts"]``: where the screen has counts; ``obs["place"]``: batch, with the cell line
+    where there are several; ``obs["label"]``: perturbation, "" for controls. Rows of ``obsm`` stay
+    with their cells.
+    """
+    rows = np.random.default_rng(seed).permutation(screen.n_obs)[:max_cells]
+    part = screen[np.sort(rows)]
+    part = part.to_memory() if part.isbacked else part.copy()
+    obs = part.obs.copy()
+    lines = obs["cell_line"].astype(str)
+    batch = obs["batch"].astype(str)
+    obs["place"] = (lines + ", " + batch if lines.nunique() > 1 else batch).to_numpy(dtype=str)
+    label = obs["perturbation"].astype(str)
+    obs["label"] = label.mask(obs["is_control"].astype(bool), "").to_numpy(dtype=str)
+    out = AnnData(dense(normalise(part).X).astype(np.float32), obs=obs, var=part.var.copy())
+    out.obsm = part.obsm
+    if str(screen.uns["perturbcore"]["scale"]) == "counts":
+        out.layers["counts"] = dense(part.X).astype(np.float32)
+    out.uns["perturbcore"] = dict(screen.uns["perturbcore"])
+    return out
+
+
+def cell_embedding(
+    name: str,
+    cells: AnnData,
+    train: np.ndarray,
+    *,
+    dim: int = 50,
+    seed: int = 0,
+    other: AnnData | None = None,
+) -> np.ndarray:
+    """Embed all cells, having learnt from those of `train` only: (n_cells, d).
+
+    `name`: "PCA of counts", "PCA of logs", "Random projection", "Transfer PCA" (components of
+    `other`, another screen that shares genes), "Cell transformer" (pretrained on control cells),
+    "scVI ZINB", "scVI NB", "scVI Poisson" (package scvi-tools), each also "... on logs" as
+    published, "obsm KEY" (vectors that came with the screen); "shuffled" (rows of the PCA of logs
+    permuted, a floor) and "idealized" (the mean of each perturbation in the PCA of logs, which
+    knows the label of every cell: a ceiling). `cells`: see `cells_of`; `train`: (n,) bool.
+
+    An `InputError` says what these cells lack for it.
+    """
+    if name.startswith("obsm "):
+        return _brought(cells, name.removeprefix("obsm "))
+    if name.startswith("scVI "):
+        return _scvi(cells, train, name.removeprefix("scVI "), dim, seed)
+    if name not in BUILDERS:
+        raise ParameterError(
+            f"no embedding of cells '{name}'; there are: {', '.join(BUILDERS)}, scVI "
+            f"{' or '.join(LIKELIHOODS)}, obsm KEY"
+        )
+    return BUILDERS[name](cells, train, dim=dim, seed=seed, other=other)
+
+
+def _counts(cells: AnnData, name: str) -> np.ndarray:
+    if "counts" not in cells.layers:
+        raise InputError(f"{name} needs counts, and this screen has log values only")
+    return cells.layers["counts"]
+
+
+def _pca(values: np.ndarray, fitted_on: np.ndarray, dim: int, seed: int) -> np.ndarray:
+    size = min(dim, min(fitted_on.shape) - 1)
+    return PCA(size, random_state=seed).fit(fitted_on).transform(values)
+
+
+def _log_pca(cells, train, *, dim, seed, other) -> np.ndarray:
+    return _pca(cells.X, cells.X[train], dim, seed)
+
+
+def _count_pca(cells, train, *, dim, seed, other) -> np.ndarray:
+    counts = _counts(cells, COUNT_PCA)
+    return _pca(counts, counts[train], dim, seed)
+
+
+def _projection(cells, train, *, dim, seed, other) -> np.ndarray:
+    centred = cells.X - cells.X[train].mean(axis=0)
+    return GaussianRandomProjection(dim, random_state=seed).fit_transform(centred)
+
+
+def _transfer(cells, train, *, dim, seed, other) -> np.ndarray:
+    if other is None:
+        raise InputError("Transfer PCA needs another data set to learn from (transfer_from)")
+    shared = cells.var_names.intersection(other.var_names)
+    if len(shared) < LEAST_GENES:
+        raise InputError(f"Transfer PCA: only {len(shared)} genes are also in the other data set")
+    return _pca(cells[:, shared].X, other[:, shared].X, dim, seed)
+
+
+def _transformer(cells, train, *, dim, seed, other) -> np.ndarray:
+    """Mean of the latent states of a small cell transformer, pretrained on control cells."""
+    import torch
+
+    from perturbcore.embeddings.cell_models.pretrain import pretrain
+    from perturbcore.embeddings.cell_models.tokens import control_cells
+
+    log = AnnData(cells.X, obs=cells.obs, var=cells.var)
+    log.uns["perturbcore"] = {**cells.uns["perturbcore"], "scale": "log1p"}
+    controls = control_cells(log, seed=seed)
+    width = max(4, dim - dim % 4)
+    sizes = dict(dim=width, latents=16, epochs=5, batch_size=64, device="cpu")
+    encoder = pretrain(controls, **sizes, seed=seed).encoder
+    line = pd.Categorical(cells.obs["cell_line"].astype(str), controls.lines).codes
+    with torch.no_grad():
+        z = encoder.standardised(torch.tensor(cells.X), torch.tensor(line, dtype=torch.long))
+        state = encoder.read(z, encoder.gene, encoder.direction(encoder.gene))
+        for block in encoder.process:
+            state = block(state)
+        return state.mean(dim=1).numpy()
+
+
+def _shuffled(cells, train, *, dim, seed, other) -> np.ndarray:
+    X = _log_pca(cells, train, dim=dim, seed=seed, other=None)
+    return X[np.random.default_rng(seed).permutation(len(X))]
+
+
+def _idealized(cells, train, *, dim, seed, other) -> np.ndarray:
+    X = pd.DataFrame(_log_pca(cells, train, dim=dim, seed=seed, other=None))
+    mean = X.groupby(cells.obs["label"].to_numpy()).transform("mean").to_numpy()
+    # a little noise, so that cells of a perturbation are no ties in the order of their batches
+    noise = np.random.default_rng(seed).standard_normal(mean.shape)
+    return mean + 1e-3 * mean.std() * noise
+
+
+BUILDERS: dict[str, Callable] = {
+    COUNT_PCA: _count_pca,
+    LOG_PCA: _log_pca,
+    "Random projection": _projection,
+    "Transfer PCA": _transfer,
+    TRANSFORMER: _transformer,
+    SHUFFLED: _shuffled,
+    IDEALIZED: _idealized,
+}
+
+
+def _brought(cells: AnnData, key: str) -> np.ndarray:
+    if key not in cells.obsm:
+        raise InputError(f"obsm has no '{key}'; it has: {', '.join(cells.obsm) or 'nothing'}")
+    X = np.asarray(cells.obsm[key], dtype=np.float64)
+    if not np.isfinite(X).all():
+        raise InputError(f"obsm['{key}'] holds NaN or infinity: drop these cells, or mend them")
+    return X
+
+
+def _scvi(cells: AnnData, train: np.ndarray, what: str, dim: int, seed: int) -> np.ndarray:
+    """Means of the latent distribution of scVI, trained on the training cells."""
+    likelihood, on_logs = what.removesuffix(" on logs"), what.endswith(" on logs")
+    check_choice("likelihood", likelihood, tuple(LIKELIHOODS))
+    values = cells.X if on_logs else _counts(cells, f"scVI {what}")
+    if find_spec("scvi") is None:
+        raise InputError("scVI needs a package: pip install 'perturbcore[scvi]'")
+    import scvi
+
+    scvi.settings.seed = seed
+    # the encoder does not read the batch: cells of new batches may go by that of any known one
+    place = cells.obs["place"].where(train, cells.obs["place"][train].iloc[0])
+    whole = AnnData(values, obs=pd.DataFrame({"batch": place.astype(str)}))
+    known = whole[train].copy()
+    scvi.model.SCVI.setup_anndata(known, batch_key="batch")
+    model = scvi.model.SCVI(known, n_latent=dim, gene_likelihood=LIKELIHOODS[likelihood])
+    quiet = dict(enable_progress_bar=False, logger=False, enable_checkpointing=False)
+    model.train(max_epochs=60, accelerator="cpu", **quiet)
+    return model.get_latent_representation(whole)
+
+
+def post_process(X: np.ndarray, place: np.ndarray, control: np.ndarray, how: str) -> np.ndarray:
+    """Align batches by their control cells: (n, d) -> (n, d).
+
+    `how`: "raw"; "centred", less the mean of the controls of the batch; "scaled", that divided by
+    their standard deviations; "TVN": centred and scaled by all controls, rotated to their principal
+    components, scaled again, then multiplied by (C + 0.5)^(-1/2), C the covariance of the controls
+    of the batch. A batch without two controls goes by all. Bendidi et al. 2024; Celik et al. 2024.
+    """
+    check_choice("post-processing", how, PROCESSING)
+    X = np.asarray(X, dtype=np.float64)
+    if how == "raw":
+        return X
+    if how == "TVN":
+        X = _standardised(X, X[control])
+        turned = PCA(svd_solver="full").fit(X[control]).transform(X)
+        X = _standardised(turned, turned[control])
+    out = np.empty_like(X)
+    for b in np.unique(place):
+        here = place == b
+        own = X[here & control] if (here & control).sum() > 1 else X[control]
+        if how == "TVN":
+            value, vector = np.linalg.eigh(
+                np.atleast_2d(np.cov(own.T)) + RIDGE * np.eye(X.shape[1])
+            )
+            out[here] = X[here] @ (vector / np.sqrt(value)) @ vector.T
+        else:
+            out[here] = _standardised(X[here], own, scale=how == "scaled")
+    return out
+
+
+def _standardised(X: np.ndarray, controls: np.ndarray, *, scale: bool = True) -> np.ndarray:
+    """Centre by controls, and scale by their standard deviations; one of zero divides by one."""
+    spread = controls.std(axis=0) if scale else np.ones(X.shape[1])
+    return (X - controls.mean(axis=0)) / np.where(spread > 1e-12, spread, 1)

@@ -1,0 +1,255 @@
+"""Embeddings of cells scored in six tasks: splits, validation, units of the store."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import joblib
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from threadpoolctl import threadpool_limits
+
+from perturbcore.core.digest import code_digest, digest
+from perturbcore.core.errors import InputError
+from perturbcore.embeddings.cells import (
+    IDEALIZED,
+    LOG_PCA,
+    PROCESSING,
+    SHUFFLED,
+    TRANSFORMER,
+    cell_embedding,
+    post_process,
+)
+from perturbcore.score.evaluate import stamp
+from perturbcore.score.metrics import cell_tasks as m
+from perturbcore.score.store import ScoreStore, UnitResult
+
+TASK, PUBLISHED = "cell_tasks", "cell_tasks_published"
+AS_PUBLISHED = (LOG_PCA, SHUFFLED)  # that the corrections matter is shown by these two
+SHARE, MOST_MIXED = (
+    0.7,
+    1200,
+)  # of batches and perturbations; cells around which batches are counted
+MODALITY = {SHUFFLED: "Negative control", IDEALIZED: "Positive control"}
+
+
+@dataclass(frozen=True, eq=False)
+class CellSplit:
+    """Which cells serve what, (n,) bool each; controls are in each part whose batches they are of.
+
+    `train`: training batches and perturbations; `test`: the other batches, same perturbations;
+    `held_out`: the other batches and perturbations (of one perturbation: the other batches);
+    `half`: perturbations on which post-processing is chosen where a task needs no training, and a
+    random half of the controls.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    held_out: np.ndarray
+    half: np.ndarray
+
+
+def split_cells(obs: pd.DataFrame, seed: int) -> CellSplit:
+    """Split cells by batch (`place`) and perturbation (`label`), 70 % of each for training.
+
+    Refused (`InputError`) where there is one batch only.
+    """
+    rng = np.random.default_rng(seed)
+    place, label = obs["place"].to_numpy(dtype=str), obs["label"].to_numpy(dtype=str)
+    places, labels = (rng.permutation(np.unique(x)) for x in (place, label[label != ""]))
+    if len(places) < 2:
+        raise InputError(f"all cells are of batch '{place[0]}': a test on new batches needs two")
+    known = np.isin(place, places[: max(1, int(SHARE * len(places)))])
+    seen = np.isin(label, labels[: max(1, int(SHARE * len(labels)))])
+    control = label == ""
+    train = known & (seen | control)
+    test = ~known & (np.isin(label, np.unique(label[train])) | control)
+    held_out = ~known & (~seen | control) if len(labels) > 1 else ~known
+    half = np.isin(label, rng.permutation(labels)[: len(labels) // 2])
+    half |= control & (rng.random(len(label)) < 0.5)
+    return CellSplit(train, test, held_out, half)
+
+
+@dataclass(frozen=True, eq=False)
+class CellTasks:
+    """Six tasks on the cells of a screen, see `perturbcore.embeddings.cells.cells_of`.
+
+    `relations`: name of a metric -> known pairs (source, target).
+    """
+
+    cells: AnnData
+    relations: Mapping[str, pd.DataFrame]
+    decoder: str = "ridge"
+
+    @property
+    def label(self) -> np.ndarray:
+        """Perturbation of each cell, "" for controls."""
+        return self.cells.obs["label"].to_numpy(dtype=str)
+
+    @property
+    def place(self) -> np.ndarray:
+        """Batch of each cell."""
+        return self.cells.obs["place"].to_numpy(dtype=str)
+
+    def score(
+        self,
+        X: np.ndarray,
+        split: CellSplit,
+        part: np.ndarray,
+        seed: int,
+        *,
+        published: bool = False,
+    ) -> dict[str, pd.Series]:
+        """Score an embedding (n, d) in all tasks: metric -> value per unit.
+
+        `part`: the cells on which tasks that learn nothing are scored (published: all of them, but
+        for batch mixing the test cells).
+        """
+        label, place, how = self.label, self.place, {"published": published}
+        treated = label != ""
+        there = split.test if published else part
+        out = {}
+        mixed = np.flatnonzero(there)
+        mixed = np.random.default_rng(seed).permutation(mixed)[:MOST_MIXED]
+        if len(np.unique(place[mixed])) > 1:
+            out["ilisi_norm"] = m.batch_mixing(
+                X[mixed], place[mixed], label[mixed], seed=seed, **how
+            )
+        train, test = ((split.train, split.test) if published else
+                       (split.train & treated, split.test & treated))  # fmt: skip
+        probe = split.train & treated, split.test & treated
+        if test.any() and probe[1].any():
+            args = [a[rows] for rows in probe for a in (X, label)]
+            out |= m.linear_probe(*args, seed=seed, **how)
+            out |= m.retrieval(*[a[rows] for rows in (train, test) for a in (X, label)], **how)
+        names = np.unique(label[treated & (there | published)])
+        if len(np.unique(label[treated])) > 1:
+            mean = pd.Series(self.cells.X.mean(axis=0), self.cells.var_names)
+            found = m.consistency(
+                X[treated], label[treated], place[treated], expression=mean, seed=seed, **how
+            )
+            out["pert_consistency"] = found if published else found[found.index.isin(names)]
+            for name, pairs in self.relations.items():
+                out[name] = m.relation_recall(X[treated], label[treated], pairs, among=names, **how)
+        return out | self._decoded(X, split, seed, published)
+
+    def _decoded(self, X, split: CellSplit, seed: int, published: bool) -> dict[str, pd.Series]:
+        rows = np.flatnonzero(split.held_out)
+        if published:  # every hundredth batch of 512 is scored: of so few cells, one
+            rows = np.random.default_rng(seed).permutation(rows)[: m.SCORED]
+        Y, label = self.cells.X, self.label
+        if not len(rows) or not (label[rows] != "").any():
+            return {}
+        said = m.decoded(X[split.train], Y[split.train], X[rows], decoder=self.decoder, seed=seed)
+        about = self.place[rows], label[rows], label[rows] == ""
+        genes = self.cells.var_names
+        return {
+            "spearman": m.gene_correlation(Y[rows], said, genes, published=published),
+            "structural_integrity": m.structural_integrity(
+                Y[rows], said, *about, published=published
+            ),
+        }
+
+    def validation(self, split: CellSplit, seed: int) -> CellSplit:
+        """Split the training cells once more: the same tasks where no test cell is seen."""
+        none = np.zeros(self.cells.n_obs, bool)
+        inner = [none.copy() for _ in range(3)]
+        try:
+            found = split_cells(self.cells.obs[split.train], seed)
+            for mask, own in zip(inner, (found.train, found.test, found.held_out), strict=True):
+                mask[np.flatnonzero(split.train)[own]] = True
+        except InputError:
+            pass  # one training batch: nothing to choose by
+        return CellSplit(*inner, split.half)
+
+
+def score_cells(
+    tasks: CellTasks,
+    names: Sequence[str],
+    *,
+    store: ScoreStore,
+    scope: str,
+    dataset: str,
+    seeds: Sequence[int],
+    dim: int = 50,
+    other: AnnData | None = None,
+    n_jobs: int = 1,
+) -> tuple[list[str], dict[str, str]]:
+    """Score embeddings of cells over repeated splits; finished units are found in the store.
+
+    A unit is an embedding, a post-processing (column `predictor`) and a split (`fold`); its note
+    has "validation", scores by which post-processing may be chosen. Floors and ceiling are scored
+    raw. Of the first split, the PCA of logs and the floor have units as published too (task
+    "cell_tasks_published").
+
+    Returns the keys of the units, and embeddings that cannot be had here with the reason.
+    """
+    cells, code = tasks.cells, code_digest("perturbcore.score.cell_tasks")
+    about = cells.obs[["place", "label"]]
+    pairs = {k: v.astype(str) for k, v in tasks.relations.items()}
+    content = digest(cells.X, about, list(pairs), *pairs.values(), tasks.decoder, dim, code)
+    content = digest(content, None if other is None else other.X)
+    jobs, left_out = [], {}
+    for number, seed in enumerate(seeds):
+        jobs += [(number, seed, name, digest(content, seed, name)) for name in names]
+    # the units of a job are written at once: the first stands for all
+    finished = store.have([_keys(key)[0] for *_, key in jobs])
+
+    def run(number: int, seed: int, name: str, key: str) -> list[UnitResult]:
+        started = time.perf_counter()
+        split = split_cells(cells.obs, seed)
+        X = ready.get(name)
+        try:
+            if X is None:
+                X = cell_embedding(name, cells, split.train, dim=dim, seed=seed, other=other)
+        except InputError as error:
+            left_out[name] = str(error)
+            return []
+        fixed = {"dataset": dataset, "cell_line": "all", "fold": number, "embedding": name,
+                 "modality": MODALITY.get(name, "Expression"), "seed": seed, "coverage": 1.0,
+                 "chosen": "", "n_train": int(split.train.sum()), "n_test": int(split.test.sum()),
+                 "seconds": round(time.perf_counter() - started, 3)}  # fmt: skip
+        return [
+            unit
+            for how in (PROCESSING if name not in MODALITY else PROCESSING[:1])
+            for unit in _units(tasks, X, split, seed, how, fixed, key)
+        ]
+
+    missing = [job for job in jobs if _keys(job[-1])[0] not in finished]
+    ready = {}
+    if any(name == TRANSFORMER for _, _, name, _ in missing):  # reads controls only: once for all
+        ready[TRANSFORMER] = cell_embedding(TRANSFORMER, cells, np.ones(len(about), bool), dim=dim)
+    with threadpool_limits(1):
+        parts = joblib.Parallel(n_jobs, prefer="threads")(joblib.delayed(run)(*j) for j in missing)
+    origin = stamp() | {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
+    for units in parts:
+        for unit in units:
+            unit.about.update(origin)
+        store.put(units)
+    keys = [k for *_, key in jobs for k in store.have(_keys(key))]
+    store.claim(scope, keys)
+    return keys, left_out
+
+
+def _keys(key: str) -> list[str]:
+    return [f"{key}/{how}{end}" for how in PROCESSING for end in ("", "/published")]
+
+
+def _units(tasks: CellTasks, X, split, seed, how, fixed, key) -> list[UnitResult]:
+    """Score one embedding and post-processing of a split, for test and validation."""
+    control = tasks.label == ""
+    X = post_process(X, tasks.place, control, how)
+    each = tasks.score(X, split, ~split.half, seed)
+    inner = tasks.validation(split, seed + 1000)
+    chosen_by = {k: float(v.mean()) for k, v in tasks.score(X, inner, split.half, seed).items()}
+    about = fixed | {"task": TASK, "predictor": how}
+    mean = {k: float(v.mean()) for k, v in each.items() if len(v)}
+    detail = {k: (v.index.astype(str), v.to_numpy()) for k, v in each.items() if len(v)}
+    units = [UnitResult(f"{key}/{how}", about, mean, detail, {"validation": chosen_by})]
+    if fixed["fold"] == 0 and fixed["embedding"] in AS_PUBLISHED:
+        told = tasks.score(X, split, ~split.half, seed, published=True)
+        told = {k: float(v.mean()) for k, v in told.items() if len(v)}
+        units.append(UnitResult(f"{key}/{how}/published", about | {"task": PUBLISHED}, told))
+    return units

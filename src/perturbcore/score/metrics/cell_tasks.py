@@ -1,0 +1,379 @@
+"""Six tasks on embeddings of cells, after Bendidi et al. 2024, as published and corrected.
+
+Each function returns one value per unit (perturbation, gene of the relations, measured gene); their
+mean is the score, and can be bootstrapped over them. With ``published=True`` it follows the code of
+the authors instead and returns a single value. Nothing here is fitted on cells that it scores.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from scipy.stats import rankdata
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.neighbors import NearestNeighbors
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.preprocessing import StandardScaler
+
+from perturbcore.core.errors import check_choice
+from perturbcore.score.metrics.registry import register
+
+NEIGHBOURS, PERPLEXITY = 248, 83  # of iLISI: a cell is no neighbour of itself
+NEAREST, COMPONENTS, BATCH, SCORED = 251, 32, 2048, 512  # of the published kNN, probe and decoder
+UNEXPRESSED, LEVEL, TAIL = 0.15, 0.05, 0.05
+LEAST_NULL, LEAST_PAIRS = 20, 10  # fewer unexpressed perturbations, or known pairs, say nothing
+ALL = "all"
+RELATIONS = ("CORUM", "HuMAP", "Reactome", "SIGNOR", "StringDB", "network", "alike")
+
+
+def one_value(value: float) -> pd.Series:
+    """Wrap the single value of a published score; nothing where it is not defined."""
+    return pd.Series({ALL: value} if np.isfinite(value) else {}, dtype=float)
+
+
+def _reduced(X: np.ndarray, fitted_on: np.ndarray | None = None) -> np.ndarray:
+    """Keep the principal components that hold 90 % of the variance, and at least 32."""
+    if X.shape[1] <= COMPONENTS:
+        return X
+    pca = PCA(svd_solver="full").fit(X if fitted_on is None else fitted_on)
+    if fitted_on is not None:  # of the published kNN: always 32
+        return pca.transform(X)[:, :COMPONENTS]
+    enough = int(np.searchsorted(pca.explained_variance_ratio_.cumsum(), 0.9)) + 1
+    return pca.transform(X)[:, : max(COMPONENTS, enough)]
+
+
+def lisi(X: np.ndarray, batch: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+    """Count the batches around each cell: (n, d), labels (n,) -> values (n,) for each labelling.
+
+    The 248 nearest cells have Gaussian-like weights exp(-beta d) of perplexity 83; the value is the
+    inverse Simpson index of the batches under these weights. Of fewer cells, all are neighbours and
+    the perplexity is a third. Korsunsky et al. 2019, in the variant of Bendidi et al. 2024.
+    """
+    X = _reduced(np.asarray(X, dtype=np.float64))
+    k = min(NEIGHBOURS, len(X) - 1)
+    distance, near = NearestNeighbors(n_neighbors=k).fit(X).kneighbors()
+    distance -= distance[:, :1]  # the entropy stays the same, and exp cannot underflow everywhere
+    target = np.log(PERPLEXITY if k == NEIGHBOURS else k / 3)
+    beta, low, high = np.ones(len(X)), np.zeros(len(X)), np.full(len(X), np.inf)
+    for _ in range(50):
+        weight = np.exp(-distance * beta[:, None])
+        total = weight.sum(axis=1)
+        mean = np.einsum("ij,ij->i", weight, distance) / total
+        miss = np.log(total) + beta * mean - target
+        if (np.abs(miss) < 1e-5).all():
+            break
+        low, high = np.where(miss > 0, beta, low), np.where(miss > 0, high, beta)
+        # Newton's step, halving or doubling where it leads out of the bounds
+        spread = np.einsum("ij,ij,ij->i", weight, distance, distance) / total - mean**2
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            step = beta + miss / (beta * spread)
+        halved = np.where(np.isinf(high), 2 * beta, (low + high) / 2)
+        beta = np.where((step > low) & (step < high), step, halved)
+    weight /= total[:, None]
+    return [_inverse_simpson(weight, labels[near]) for labels in (batch, *others)]
+
+
+def _inverse_simpson(weight: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    shares = [np.where(labels == b, weight, 0).sum(axis=1) for b in np.unique(labels)]
+    return 1 / np.square(shares).sum(axis=0)
+
+
+def batch_mixing(
+    X: np.ndarray,
+    batch: np.ndarray,
+    perturbation: np.ndarray,
+    *,
+    published: bool = False,
+    seed: int = 0,
+) -> pd.Series:
+    """Normalised iLISI: :func:`lisi` as a share of that of shuffled batches; 1 is perfect mixing.
+
+    Each perturbation counts the same; published: each cell.
+    """
+    mixed = np.random.default_rng(seed).permutation(batch)
+    own, shuffled = lisi(X, batch, mixed)
+    if published:
+        return one_value(own.mean() / shuffled.mean() if len(np.unique(batch)) > 1 else np.nan)
+    return pd.Series(own / shuffled.mean()).groupby(perturbation).mean()
+
+
+def top_k(score: np.ndarray, classes: np.ndarray, truth: np.ndarray, k: int) -> np.ndarray:
+    """Whether the true class is among the k of highest score: (n, classes) -> (n,) bool."""
+    k = min(k, len(classes))
+    best = np.argpartition(-score, k - 1, axis=1)[:, :k]
+    return (classes[best] == truth[:, None]).any(axis=1)
+
+
+def _accuracies(score, classes, truth, name: str, published: bool) -> dict[str, pd.Series]:
+    """Top-1 and top-5 accuracy: of each perturbation, or of all cells."""
+    out = {}
+    for k in (1, 5):
+        hit = pd.Series(top_k(score, classes, truth, k), dtype=float)
+        out[f"{name}_top{k}"] = one_value(hit.mean()) if published else hit.groupby(truth).mean()
+    return out
+
+
+def linear_probe(
+    X: np.ndarray,
+    y: np.ndarray,
+    X_test: np.ndarray,
+    y_test: np.ndarray,
+    *,
+    published: bool = False,
+    seed: int = 0,
+) -> dict[str, pd.Series]:
+    """Accuracy of a linear classifier of perturbations on cells of new batches, top 1 and top 5.
+
+    A multinomial logistic regression on standardised dimensions, controls left out by the caller.
+    Published: one linear layer, 250 epochs of Adam on dimensions as they are.
+    """
+    classes, code = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        return {}
+    if published:
+        layer = MLPClassifier(learning_rate_init=1e-3, alpha=1e-6, random_state=seed)
+        score = _epochs(
+            layer.set_params(hidden_layer_sizes=(), batch_size=min(BATCH, len(X))), 250, X, code
+        )
+        score = score.predict_proba(X_test)
+    else:
+        scale = StandardScaler().fit(X)
+        model = LogisticRegression(max_iter=200, tol=1e-3).fit(scale.transform(X), code)
+        score = model.decision_function(scale.transform(X_test))
+        score = np.column_stack([-score, score]) if score.ndim == 1 else score
+    return _accuracies(score, classes, y_test, "linear", published)
+
+
+def retrieval(
+    X: np.ndarray, y: np.ndarray, X_test: np.ndarray, y_test: np.ndarray, *, published: bool = False
+) -> dict[str, pd.Series]:
+    """Accuracy of nearest neighbours in 32 components on cells of new batches, top 1 and top 5.
+
+    Neighbours vote by 1 / distance; there are floor(sqrt(n)) of them, as the paper prints.
+    Published: 251, and the caller leaves the controls in, which are then most of the score.
+    """
+    classes, code = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        return {}
+    k = min(NEAREST if published else int(np.sqrt(len(X))), len(X))
+    near = NearestNeighbors(n_neighbors=k).fit(_reduced(X, X))
+    distance, at = near.kneighbors(_reduced(X_test, X))
+    votes = np.zeros((len(X_test), len(classes)))
+    np.add.at(votes, (np.arange(len(X_test))[:, None], code[at]), 1 / (distance + 1e-5))
+    return _accuracies(votes, classes, y_test, "knn", published)
+
+
+def similarity_within(X: np.ndarray, labels: np.ndarray) -> pd.Series:
+    """Mean cosine between two cells of each label that has at least two.
+
+    By the sum of unit vectors, so that no pair is looked at: (|sum u|^2 - n) / (n (n - 1)).
+    """
+    unit, (names, code) = _unit(X), np.unique(labels, return_inverse=True)
+    n = np.bincount(code)
+    there = n > 1
+    return pd.Series(_alike(unit, code, n)[there], names[there])
+
+
+def _unit(X: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(X, axis=1, keepdims=True)
+    return np.divide(X, length, out=np.zeros_like(X, dtype=float), where=length > 0)
+
+
+def _alike(unit: np.ndarray, code: np.ndarray, n: np.ndarray) -> np.ndarray:
+    total = sp.csr_matrix((np.ones(len(code)), (code, np.arange(len(code))))) @ unit
+    own = np.bincount(code, np.square(unit).sum(axis=1))
+    return (np.square(total).sum(axis=1) - own) / np.maximum(n * (n - 1), 1)
+
+
+def consistency_p(
+    X: np.ndarray, perturbation: np.ndarray, batch: np.ndarray, *, draws: int = 99, seed: int = 0
+) -> pd.Series:
+    """Test whether cells of a perturbation are more alike than as many perturbed ones at random.
+
+    Labels are permuted within batches, so that what a batch shares counts for nothing. High
+    similarity gives a small p, at least 1 / (draws + 1).
+    """
+    rng = np.random.default_rng(seed)
+    unit, (names, code) = _unit(X), np.unique(perturbation, return_inverse=True)
+    n = np.bincount(code)
+    found = _alike(unit, code, n)
+    batches = [np.flatnonzero(batch == b) for b in np.unique(batch)]
+    above = np.ones(len(names))
+    for _ in range(draws):
+        mixed = code.copy()
+        for rows in batches:
+            mixed[rows] = rng.permutation(code[rows])
+        above += _alike(unit, mixed, n) >= found
+    return pd.Series(above / (draws + 1), names)[n > 1]
+
+
+def published_p(found: pd.Series, null: np.ndarray, *, how: str = "code") -> pd.Series:
+    """Compare similarities `found` with those of unexpressed perturbations, as published.
+
+    `how`: "code", the share of the null that is at least as high; "printed", the formula of the
+    paper, whose inequality is reversed: it is small where similarity is LOW.
+    """
+    check_choice("how", how, ("code", "printed"))
+    value = found.to_numpy()[:, None]
+    count = (null >= value).sum(1) if how == "code" else np.maximum((null <= value).sum(1), 1)
+    return pd.Series(count / len(null), found.index)
+
+
+def consistency(
+    X: np.ndarray,
+    perturbation: np.ndarray,
+    batch: np.ndarray,
+    *,
+    expression: pd.Series | None = None,
+    published: bool = False,
+    how: str = "code",
+    seed: int = 0,
+) -> pd.Series:
+    """Which perturbations are alike over their cells (p <= 0.05): 1 or 0 each; by chance 5 %.
+
+    Corrected: :func:`consistency_p`. Published: :func:`published_p`, with the perturbations as null
+    whose gene has a mean of `expression` (by gene) below 0.15; not defined for fewer than 20.
+    """
+    if not published:
+        return (consistency_p(X, perturbation, batch, seed=seed) <= LEVEL).astype(float)
+    found = similarity_within(X, perturbation)
+    null = found.index.isin(expression.index[expression < UNEXPRESSED])
+    if null.sum() < LEAST_NULL:
+        return one_value(np.nan)
+    return one_value((published_p(found[~null], found[null].to_numpy(), how=how) <= LEVEL).mean())
+
+
+def relation_recall(
+    X: np.ndarray,
+    perturbation: np.ndarray,
+    pairs: pd.DataFrame,
+    *,
+    among=None,
+    published: bool = False,
+) -> pd.Series:
+    """Share of the known pairs of each gene among the 5 % most and 5 % least alike; chance: 0.10.
+
+    `pairs`: source and target, unordered; `among`: genes of which both ends must be. Cosine between
+    the mean vectors of perturbations, against those of all pairs. Published: over pairs, not genes.
+    Fewer than 10 known pairs give nothing. Celik et al. 2024.
+    """
+    names, code = np.unique(perturbation, return_inverse=True)
+    mean = np.zeros((len(names), X.shape[1]))
+    np.add.at(mean, code, X)
+    mean /= np.bincount(code)[:, None]
+    mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    cosine = mean @ mean.T
+    null = np.sort(cosine[np.triu_indices(len(names), 1)])
+    known = pairs_among(pairs, names if among is None else among)
+    if len(known) < LEAST_PAIRS:
+        return pd.Series(dtype=float)
+    at = np.searchsorted(names, known.to_numpy(dtype=names.dtype))
+    value = cosine[at[:, 0], at[:, 1]]
+    left = np.searchsorted(null, value, "left") / len(null)
+    right = np.searchsorted(null, value, "right") / len(null)
+    hit = pd.Series(((right <= TAIL) | (left >= 1 - TAIL)).astype(float))
+    if published:
+        return one_value(hit.mean())
+    both = pd.concat([hit, hit], ignore_index=True)
+    return both.groupby(known.to_numpy().T.ravel()).mean()
+
+
+def pairs_among(pairs: pd.DataFrame, names) -> pd.DataFrame:
+    """Distinct unordered pairs of two different `names`."""
+    ends = np.sort(pairs[["source", "target"]].to_numpy(dtype=str), axis=1)
+    ends = pd.DataFrame(ends, columns=["source", "target"]).drop_duplicates()
+    there = ends.isin(list(map(str, names))).all(axis=1) & (ends["source"] != ends["target"])
+    return ends[there]
+
+
+def decoded(
+    X: np.ndarray, Y: np.ndarray, X_test: np.ndarray, *, decoder: str = "ridge", seed: int = 0
+) -> np.ndarray:
+    """Expression read back from an embedding: (n, d), (n, g), (m, d) -> (m, g).
+
+    `decoder`: "ridge", or "mlp", the published one: three hidden layers whose widths go evenly from
+    d to g, 30 epochs of Adam.
+    """
+    check_choice("decoder", decoder, ("ridge", "mlp"))
+    if decoder == "mlp":
+        widths = np.linspace(X.shape[1], Y.shape[1], 5).astype(int)[1:-1]
+        net = MLPRegressor(
+            hidden_layer_sizes=widths, learning_rate_init=1e-4, alpha=1e-6, random_state=seed
+        )
+        net.set_params(batch_size=min(SCORED, len(X)))
+        return _epochs(net, 30, X, Y).predict(X_test)
+    scale = StandardScaler().fit(X)
+    return (
+        RidgeCV(np.logspace(-1, 5, 7)).fit(scale.transform(X), Y).predict(scale.transform(X_test))
+    )
+
+
+def _epochs(net, epochs: int, X: np.ndarray, Y: np.ndarray):
+    """Train for so many epochs, whether or not it has converged by then, as published."""
+    known = {"classes": np.unique(Y)} if Y.ndim == 1 else {}
+    for _ in range(epochs):
+        net.partial_fit(X, Y, **known)
+    return net
+
+
+def gene_correlation(
+    truth: np.ndarray, said: np.ndarray, genes, *, published: bool = False
+) -> pd.Series:
+    """Spearman correlation of each gene over cells; 0 where the prediction does not vary.
+
+    Genes that do not vary in the cells are left out; published: they count as 0.
+    """
+    a, b = (rankdata(v, axis=0) for v in (truth, said))
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    scale = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    r = np.divide((a * b).sum(axis=0), scale, out=np.zeros(len(scale)), where=scale > 0)
+    return one_value(r.mean()) if published else pd.Series(r, genes)[np.ptp(truth, axis=0) > 0]
+
+
+def structural_integrity(
+    truth: np.ndarray,
+    said: np.ndarray,
+    batch: np.ndarray,
+    perturbation: np.ndarray,
+    control: np.ndarray,
+    *,
+    published: bool = False,
+) -> pd.Series:
+    """How near decoded effects are to those of the cells; predicting no effect gives exactly 0.5.
+
+    Cells and decoded cells are centred on their own controls of the batch, and the distance between
+    the two is divided by twice the size of the true ones. Corrected: per perturbation, in batches
+    that have controls. Published: cells of whole batches, controls among them; a batch without
+    controls is not centred. Bendidi et al. 2024, Eq. 1 to 3.
+    """
+    T, P = truth.astype(np.float64), said.astype(np.float64)
+    centred = np.zeros(len(T), bool)
+    for b in np.unique(batch):
+        here = batch == b
+        if (here & control).any():
+            T[here] -= T[here & control].mean(axis=0)
+            P[here] -= P[here & control].mean(axis=0)
+            centred |= here
+    keys = pd.DataFrame({"batch": batch, "unit": ALL if published else perturbation})
+    keep = np.ones(len(T), bool) if published else centred & ~control
+    squares = {"far": np.square(P - T).sum(axis=1), "size": np.square(T).sum(axis=1)}
+    grouped = keys.assign(**squares)[keep].groupby(["unit", "batch"])
+    parts = np.sqrt(grouped[["far", "size"]].sum()).div(grouped.size(), axis=0)
+    total = parts.groupby(level="unit").mean()
+    return 1 - total["far"] / (2 * total["size"])
+
+
+# what computes each of the metrics that metrics.yml describes under "cell_tasks"
+_FUNCTIONS: dict[str, Callable] = {
+    "ilisi_norm": batch_mixing,
+    **dict.fromkeys(("linear_top5", "linear_top1"), linear_probe),
+    "pert_consistency": consistency,
+    **dict.fromkeys(("knn_top5", "knn_top1"), retrieval),
+    **dict.fromkeys(RELATIONS, relation_recall),
+    "spearman": gene_correlation,
+    "structural_integrity": structural_integrity,
+}
+for _name, _function in _FUNCTIONS.items():
+    register(_name)(_function)

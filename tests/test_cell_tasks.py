@@ -1,0 +1,417 @@
+"""Six tasks on embeddings of cells: planted cases, brute force, leaks, and what the page draws."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy.optimize import brentq
+from scipy.spatial.distance import cdist
+from scipy.stats import spearmanr
+
+from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.published.facts import facts
+from perturbcore.data.screens.declare import declare_screen
+from perturbcore.data.sets.base import load
+from perturbcore.embeddings import cells as emb
+from perturbcore.report import cell_tasks as page
+from perturbcore.report.figures import place_maps
+from perturbcore.score import cell_tasks as sc
+from perturbcore.score.metrics import cell_tasks as m
+from perturbcore.score.metrics.registry import metric, metrics_of
+from perturbcore.score.store import ScoreStore
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def toy_screen(n=600, genes=30, targets=12, batches=4, effect=1.5, seed=0) -> AnnData:
+    """Counts in which each of `targets` perturbations raises two genes; batches shift all genes."""
+    rng = np.random.default_rng(seed)
+    target = rng.integers(-3, targets, n)  # below zero: controls
+    batch = rng.integers(0, batches, n)
+    rate = 2 + rng.normal(0, 0.3, genes) + rng.normal(0, 0.2, (batches, genes))[batch]
+    for k in range(2):
+        rate[np.arange(n), np.where(target < 0, 0, (2 * target + k) % genes)] += effect * (
+            target >= 0
+        )
+    names = pd.Index([f"g{i}" for i in range(genes)])
+    obs = pd.DataFrame(
+        {
+            "perturbation": np.where(target < 0, "control", [f"g{t}" for t in target]),
+            "batch": [f"b{b}" for b in batch],
+            "cell_line": "A",
+        },
+        index=[f"c{i}" for i in range(n)],
+    )
+    screen = AnnData(
+        rng.poisson(np.exp(rate)).astype(np.float32), obs=obs, var=pd.DataFrame(index=names)
+    )
+    screen.obsm["X_mine"] = rng.normal(size=(n, 4))
+    return declare_screen(screen, dataset="toy", scale="counts", control="control")
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return emb.cells_of(toy_screen(), 500, 0)
+
+
+def test_lisi_is_that_of_an_independent_solver(rng):
+    X, batch = rng.normal(size=(300, 3)), rng.integers(0, 3, 300)
+    far = np.sort(cdist(X, X), axis=1)[:, 1:249]
+    near = np.argsort(cdist(X, X), axis=1)[:, 1:249]
+    expected = []
+    for d, b in zip(far, batch[near], strict=True):
+
+        def entropy(log_beta, d=d):
+            p = np.exp(-np.exp(log_beta) * (d - d[0]))
+            p /= p.sum()
+            return -(p * np.log(np.maximum(p, 1e-300))).sum() - np.log(83)
+
+        p = np.exp(-np.exp(brentq(entropy, -10, 10)) * (d - d[0]))
+        p /= p.sum()
+        expected.append(1 / sum(p[b == c].sum() ** 2 for c in range(3)))
+    np.testing.assert_allclose(m.lisi(X, batch)[0], expected, rtol=1e-3)
+
+
+def test_batch_mixing_of_separate_shuffled_and_coincident_cells(rng):
+    batch, label = np.repeat([0, 1], 400), rng.choice(list("abcd"), 800)
+    apart = rng.normal(size=(800, 2)) + 100 * batch[:, None]
+    np.testing.assert_allclose(m.lisi(apart, batch)[0], 1, rtol=1e-6)
+    assert m.batch_mixing(apart, batch, label).between(0.49, 0.52).all()
+    mixed = m.batch_mixing(rng.normal(size=(800, 2)), batch, label)
+    assert mixed.index.tolist() == list("abcd") and abs(mixed.mean() - 1) < 0.02
+    assert np.isfinite(m.lisi(np.zeros((50, 2)), batch[::16])[0]).all()  # all cells on one point
+    assert m.batch_mixing(apart, 0 * batch, label, published=True).empty
+
+
+def test_similarity_within_is_the_mean_cosine_of_pairs(rng):
+    X, label = rng.normal(size=(40, 5)), np.repeat(["a", "b", "c", "d"], [20, 17, 2, 1])
+    found = m.similarity_within(X, label)
+    assert found.index.tolist() == ["a", "b", "c"]  # one cell has no pair
+    for name, value in found.items():
+        cosine = 1 - cdist(X[label == name], X[label == name], "cosine")
+        assert value == pytest.approx(cosine[np.triu_indices(len(cosine), 1)].mean())
+
+
+def test_consistency_finds_what_is_planted_and_not_what_a_batch_shares(rng):
+    label, batch = np.repeat([f"p{i:02}" for i in range(40)], 20), np.tile(np.arange(4), 200)
+    noise = rng.normal(size=(800, 10))
+    assert m.consistency(noise, label, batch).mean() < 0.2
+    planted = noise.copy()
+    for k in range(5):
+        planted[label == f"p{k:02}", k] += 4
+    found = m.consistency(planted, label, batch)
+    assert (found.iloc[:5] == 1).all() and found.iloc[5:].mean() < 0.2
+    # perturbations that are each in one batch, and alike only by it: nothing of their own
+    place = np.repeat(np.arange(4), 200)
+    assert m.consistency(noise + 5 * np.eye(10)[place], label, place).mean() < 0.2
+
+
+def test_the_printed_formula_of_consistency_is_reversed():
+    found, null = pd.Series({"high": 0.9, "low": 0.0}), np.linspace(0.1, 0.8, 20)
+    assert m.published_p(found, null).to_dict() == {"high": 0.0, "low": 1.0}
+    assert m.published_p(found, null, how="printed").to_dict() == {"high": 1.0, "low": 0.05}
+    with pytest.raises(ParameterError, match="code, printed"):
+        m.published_p(found, null, how="other")
+
+
+def test_published_consistency_needs_unexpressed_perturbations(rng):
+    label = np.repeat([f"g{i}" for i in range(40)], 10)
+    X = rng.normal(size=(400, 5)) + 8 * (label == "g39")[:, None]
+    low = pd.Series(0.0, [f"g{i}" for i in range(30)])
+    options = dict(published=True, batch=np.zeros(400))
+    score = m.consistency(X, label, expression=low, **options)
+    assert 0.1 <= score[m.ALL] <= 0.3  # one of ten beyond doubt, and chance
+    assert m.consistency(X, label, expression=low[:10], **options).empty
+
+
+def test_published_neighbours_measure_the_share_of_controls(rng):
+    X, y = (
+        rng.normal(size=(900, 4)),
+        np.where(rng.random(900) < 0.4, "", rng.choice(list("abcdefgh"), 900)),
+    )
+    known, new = slice(0, 600), slice(600, None)
+    told = m.retrieval(X[known], y[known], X[new], y[new], published=True)["knn_top1"]
+    assert told[m.ALL] == pytest.approx((y[new] == "").mean())  # the majority everywhere
+    treated = y != ""
+    args = [a[:600][treated[:600]] for a in (X, y)] + [a[600:][treated[600:]] for a in (X, y)]
+    honest = m.retrieval(*args)["knn_top1"]
+    assert "" not in honest.index and honest.mean() < 0.25
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_probe_and_neighbours_tell_planted_classes_apart(rng, published):
+    y = rng.choice(list("abcdefg"), 700)
+    X = 6 * np.eye(7)[np.unique(y, return_inverse=True)[1]] + rng.normal(size=(700, 7))
+    for found in (
+        m.linear_probe(X[:500], y[:500], X[500:], y[500:], published=published),
+        m.retrieval(X[:500], y[:500], X[500:], y[500:]),
+    ):
+        top1, top5 = (
+            next(v for k, v in found.items() if k.endswith(e)).mean() for e in ("top1", "top5")
+        )
+        # as published, the linear layer has hardly left its start after so few steps
+        assert top1 > (0.2 if published else 0.95) and top5 >= top1
+    assert (
+        m.linear_probe(X, np.full(700, "a"), X, y) == {} == m.retrieval(X, np.full(700, "a"), X, y)
+    )
+
+
+def test_top_k_counts_the_true_class_among_the_best():
+    score, classes = np.array([[3.0, 2, 1], [1, 2, 3]]), np.array(list("abc"))
+    assert m.top_k(score, classes, np.array(["b", "a"]), 2).tolist() == [True, False]
+    assert m.top_k(score, classes, np.array(["c", "z"]), 5).tolist() == [True, False]
+
+
+def test_recall_of_planted_pairs_and_of_chance(rng):
+    names = np.array([f"g{i:02}" for i in range(60)])
+    X = rng.normal(size=(60, 20))
+    X[1:30:2] = X[0:30:2]
+    pairs = pd.DataFrame({"source": names[1:30:2], "target": names[0:30:2]})
+    untidy = pd.concat(
+        [
+            pairs,
+            pairs.rename(columns={"source": "target", "target": "source"}),
+            pd.DataFrame({"source": ["g00", "g01"], "target": ["g00", "other"]}),
+        ]
+    )
+    assert len(m.pairs_among(untidy, names)) == 15
+    found = m.relation_recall(X, names, untidy)
+    assert (found == 1).all() and len(found) == 30
+    assert m.relation_recall(X, names, untidy, published=True)[m.ALL] == 1
+    i, j = np.triu_indices(60, 1)
+    every = pd.DataFrame({"source": names[i], "target": names[j]})
+    chance = m.relation_recall(rng.normal(size=(60, 20)), names, every, published=True)
+    assert chance[m.ALL] == pytest.approx(0.1, abs=0.003)  # both tails of 5 %
+    assert m.relation_recall(X, names, pairs[:9]).empty
+    assert set(m.relation_recall(X, names, pairs, among=names[:24]).index) == set(names[:24])
+
+
+def test_structural_integrity_is_half_without_effect_and_one_if_perfect(rng):
+    T = rng.normal(size=(90, 6))
+    batch, label = np.repeat([0, 1, 2], 30), np.tile(["", "a", "b"], 30)
+    about = (batch, label, label == "")
+    same = np.stack([T[(batch == b) & (label == "")].mean(axis=0) for b in range(3)])[batch]
+    for published in (False, True):
+        assert m.structural_integrity(
+            T, T, *about, published=published
+        ).to_numpy() == pytest.approx(1)
+        assert m.structural_integrity(
+            T, 0 * T, *about, published=published
+        ).to_numpy() == pytest.approx(0.5)
+    assert (m.structural_integrity(T, 4 * same - 4 * T, *about) < 0).all()
+    # a batch without controls: its level is scored as published, and left out here
+    lone = (label == "") & (batch < 2)
+    bare = np.where((batch == 2) & (label == ""), "a", label)
+    said = same + 100 * (batch == 2)[:, None]
+    assert m.structural_integrity(T, said, batch, bare, lone).to_numpy() == pytest.approx(0.5)
+    assert m.structural_integrity(T, said, batch, bare, lone, published=True)[m.ALL] < 0
+
+
+def test_decoding_and_gene_correlation(rng):
+    X = rng.normal(size=(400, 5))
+    Y = X @ rng.normal(size=(5, 12)) + 0.1 * rng.normal(size=(400, 12))
+    Y[:, 3] = 1.0
+    said = m.decoded(X[:300], Y[:300], X[300:])
+    found = m.gene_correlation(Y[300:], said, range(12))
+    assert found.min() > 0.9 and 3 not in found.index
+    assert found[0] == pytest.approx(spearmanr(Y[300:, 0], said[:, 0])[0])
+    assert m.gene_correlation(Y[300:], said, range(12), published=True)[m.ALL] == pytest.approx(
+        found.sum() / 12
+    )
+    assert m.decoded(X[:300], Y[:300], X[300:], decoder="mlp").shape == said.shape
+    with pytest.raises(ParameterError, match="ridge, mlp"):
+        m.decoded(X, Y, X, decoder="tree")
+
+
+def test_post_processing_aligns_the_controls_of_each_batch(rng):
+    X = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 3))
+    place, control = np.repeat(["u", "v"], 200), np.tile([True, False], 200)
+    X[place == "v"] = 3 * X[place == "v"] + 7
+    np.testing.assert_array_equal(emb.post_process(X, place, control, "raw"), X)
+    for how, spread in (("centred", None), ("scaled", 1.0)):
+        Z = emb.post_process(X, place, control, how)
+        for b in ("u", "v"):
+            own = Z[(place == b) & control]
+            np.testing.assert_allclose(own.mean(axis=0), 0, atol=1e-12)
+            if spread:
+                np.testing.assert_allclose(own.std(axis=0), spread)
+    one = emb.post_process(X, np.full(400, "u"), control, "TVN")  # whitened, then (1 + 0.5)^(-1/2)
+    # np.cov divides by n - 1, the scaling by n
+    np.testing.assert_allclose(
+        np.cov(one[control].T), np.eye(3) * (200 / 199) / (200 / 199 + 0.5), atol=1e-9
+    )
+    bare = control & (place == "u")
+    Z = emb.post_process(X, place, bare, "centred")
+    np.testing.assert_allclose(Z[place == "v"], X[place == "v"] - X[bare].mean(axis=0))
+    with pytest.raises(ParameterError, match="raw, centred, scaled, TVN"):
+        emb.post_process(X, place, control, "combat")
+
+
+def test_embeddings_learn_from_training_cells_only(cells):
+    train = np.arange(cells.n_obs) < 300
+    other = cells.copy()
+    other.X[~train] *= 0.5
+    other.layers["counts"][~train] = 1
+    other.obs["label"] = np.random.default_rng(1).permutation(other.obs["label"])
+    for name in ("PCA of counts", "PCA of logs", "Random projection"):
+        a, b = (emb.cell_embedding(name, c, train, dim=5) for c in (cells, other))
+        np.testing.assert_allclose(a[train], b[train], atol=1e-4)
+        assert a.shape == (cells.n_obs, 5) and not np.allclose(a[~train], b[~train])
+    mine = emb.cell_embedding("obsm X_mine", cells, train)
+    assert mine.shape == (cells.n_obs, 4)  # kept by declare_screen and cells_of
+    moved = emb.cell_embedding("Transfer PCA", cells, train, dim=3, other=other)
+    assert moved.shape == (cells.n_obs, 3)
+    assert emb.cell_embedding("Cell transformer", cells, train, dim=8).shape == (cells.n_obs, 8)
+    shuffled, own = (
+        emb.cell_embedding(n, cells, train, dim=5) for n in ("shuffled", "PCA of logs")
+    )
+    np.testing.assert_allclose(np.sort(shuffled[:, 0]), np.sort(own[:, 0]))
+
+
+@pytest.mark.parametrize(
+    "name, error, said",
+    [
+        ("UMAP", ParameterError, "PCA of counts, PCA of logs"),
+        ("PCA of counts", InputError, "log values only"),
+        ("scVI NB", InputError, "log values only"),
+        ("Transfer PCA", InputError, "transfer_from"),
+        ("obsm X_none", InputError, "it has: X_mine"),
+        ("obsm X_mine", InputError, "holds NaN"),
+        ("scVI Gauss on logs", ParameterError, "ZINB, NB, Poisson"),
+    ],
+)
+def test_what_an_embedding_of_cells_lacks_is_said(cells, name, error, said):
+    bare = AnnData(
+        cells.X, obs=cells.obs, var=cells.var, obsm={"X_mine": np.full((cells.n_obs, 2), np.nan)}
+    )
+    bare.uns = cells.uns
+    with pytest.raises(error, match=said):
+        emb.cell_embedding(name, bare, np.ones(cells.n_obs, bool))
+
+
+def test_few_shared_genes_are_refused(cells):
+    other = AnnData(np.ones((9, 2), np.float32), var=pd.DataFrame(index=["g1", "x"]))
+    with pytest.raises(InputError, match="only 1 genes"):
+        emb.cell_embedding("Transfer PCA", cells, np.ones(cells.n_obs, bool), other=other)
+
+
+def test_splits_keep_batches_and_perturbations_apart(cells):
+    obs = cells.obs
+    s = sc.split_cells(obs, 3)
+    place, label = obs["place"].to_numpy(str), obs["label"].to_numpy(str)
+    assert not set(place[s.train]) & (set(place[s.test]) | set(place[s.held_out]))
+    assert set(label[s.test]) <= set(label[s.train])
+    assert set(label[s.train]) & set(label[s.held_out]) == {""}
+    assert abs(s.half[label == ""].mean() - 0.5) < 0.2
+    assert len(set(label[s.half])) == 1 + 6 and not set(label[s.half]) & set(label[~s.half]) - {""}
+    one = obs.assign(label=np.where(label == "", "", "drug"))
+    assert (
+        sc.split_cells(one, 0).held_out == ~np.isin(place, place[sc.split_cells(one, 0).train])
+    ).all()
+    with pytest.raises(InputError, match="batch 'b0'.*needs two"):
+        sc.split_cells(obs[place == "b0"], 0)
+
+
+@pytest.fixture(scope="module")
+def run(cells):
+    names = cells.obs["label"].unique()
+    pairs = pd.DataFrame({"source": ["g0"] * 11, "target": sorted(set(names) - {"", "g0"})})
+    tasks = sc.CellTasks(cells, {"network": pairs})
+    store = ScoreStore()
+    options = dict(store=store, scope="s", dataset="toy", seeds=[0, 1], dim=6)
+    names = ["PCA of logs", "Random projection", "scVI NB", "shuffled", "idealized"]
+    keys, left_out = sc.score_cells(tasks, names, **options)
+    return SimpleNamespace(
+        tasks=tasks, store=store, keys=keys, left_out=left_out, options=options, names=names
+    )
+
+
+def test_units_are_kept_and_found_again(run, monkeypatch):
+    scores = run.store.scores(run.keys)
+    assert set(scores["task"]) == {"cell_tasks", "cell_tasks_published"}
+    corrected = scores[scores["task"] == "cell_tasks"]
+    per = corrected.drop_duplicates("key").groupby("embedding").size()
+    assert per.to_dict() == {
+        "PCA of logs": 8,
+        "Random projection": 8,
+        "idealized": 2,
+        "shuffled": 2,
+    }
+    assert set(corrected["metric"]) <= set(metrics_of("cell_tasks"))
+    detail = run.store.per_perturbation(run.keys, "knn_top1").groupby("key")["value"].mean()
+    told = corrected[corrected["metric"] == "knn_top1"].set_index("key")["value"]
+    np.testing.assert_allclose(detail[told.index], told, atol=1e-6)
+    assert "perturbcore[scvi]" in run.left_out["scVI NB"]
+    monkeypatch.setattr(sc, "_units", lambda *_: pytest.fail("computed again"))
+    again, _ = sc.score_cells(run.tasks, run.names, **run.options)
+    assert sorted(again) == sorted(run.keys)
+
+
+def test_no_test_label_moves_what_post_processing_is_chosen_by(cells):
+    split = sc.split_cells(cells.obs, 0)
+    hidden = cells.copy()
+    label = hidden.obs["label"].to_numpy(dtype=object)
+    # the labels of all that is neither training cell nor of the half to choose by
+    rows = np.flatnonzero(~split.train & ~split.half & (label != ""))
+    label[rows] = np.roll(label[rows], 1)
+    hidden.obs["label"] = label.astype(str)
+    X = emb.cell_embedding("PCA of logs", cells, split.train, dim=6)
+    found = []
+    for these in (cells, hidden):
+        tasks = sc.CellTasks(these, {})
+        found.append(tasks.score(X, tasks.validation(split, 1), split.half, 1))
+    for name in ("linear_top1", "knn_top1", "spearman", "structural_integrity", "ilisi_norm"):
+        pd.testing.assert_series_equal(found[0][name], found[1][name])
+
+
+def test_the_page_draws_places_intervals_and_sentences(run, study_of):
+    study = study_of("representation_tasks", "")
+    sizes = dict(n_cell_lines=1, n_perturbations=24, n_genes=80, n_batches=4, n_control_cells=150)
+    study._datasets["toy"] = load(
+        "simulated", **sizes, cells_per_perturbation=(12, 20), n_modules=4, effect_size=0.9, seed=1
+    )
+    options = dict(transfer_from={}, splits=2, max_cells=500, dim=8, n_boot=400)
+    found = page.run_cells(
+        study, "toy", embeddings=["PCA of counts", "Transfer PCA", "Random projection"], **options
+    )
+    assert found.rivals == ["PCA of counts", "PCA of logs", "Random projection"]
+    table = found.table.set_index(["metric", "embedding"])
+    assert table.loc[("knn_top1", "idealized"), "value"] > 0.99
+    assert table.loc[("structural_integrity", "shuffled"), "value"] == pytest.approx(0.5, abs=0.01)
+    assert (found.table["low"].fillna(-9) <= found.table["value"] + 1e-9).all()
+    places = found.wide("place")
+    assert places[found.rivals].min(axis=1).eq(1).all() and places[
+        ["shuffled", "idealized"]
+    ].isna().all(axis=None)
+    # an interval of the difference, by hand: a paired bootstrap over perturbations
+    row = found.against.set_index(["metric", "method"]).loc[("knn_top5", "Random projection")]
+    wide, count = found.sums("knn_top5")
+    each = wide["PCA of logs"] - wide["Random projection"]
+    assert row["gain"] == pytest.approx(each.sum() / count.sum())
+    assert row["low"] <= row["gain"] <= row["high"]
+    said = page.one_line([found])
+    assert (
+        f"{len(found.rows)} rows of 1 data set" in said
+        and "24 perturbations, 4 batches" in page.carries(found)
+    )
+    assert "transfer_from" in page.carries(found)
+    assert "read from 0.5" in page.variants_said(
+        found
+    ) and "percentage points" in page.optimism_said([found])
+    assert page.answer(found).count("PCA of logs against") == 2
+    assert place_maps({"ours": (found.wide(), places)}).axes
+
+
+def test_published_places_are_those_of_table_2():
+    values, place = page.published_table("Replogle2022")
+    printed = facts("bendidi2024_table2").query("dataset == 'Replogle2022' and metric == 'CORUM'")
+    assert (
+        values.loc[metric("CORUM").label].to_dict() == printed.set_index("model")["value"].to_dict()
+    )
+    assert place.loc[metric("CORUM").label, "scVI"] == 1 and place["Rand. Labels"].isna().all()
+    assert len(values) == 13
