@@ -45,6 +45,7 @@ NEEDS = {
     "low_signal": {"norman"},
     "fine_tuning": {"essential"},
     "small_molecules": {"sciplex", "tahoe"},
+    "cross_context": {"essential"},
     "fusion": {"essential"},
     "generative_decoders": {"essential"},
     "chemical_deg": {"sciplex", "tahoe"},

@@ -26,10 +26,12 @@ def assign_folds(
 
     The distinct perturbations are sorted, permuted with `seed` and cut into `n_folds` nearly equal
     parts, so that one measured in several cell lines lies in the same fold in all of them. Names
-    that mean one perturbation share its fold, see `perturbcore.data.identity.same_perturbation`
-    for what they are and for the options beyond these:
+    that mean one perturbation share its fold, see `perturbcore.data.identity.same_perturbation`.
 
-    `perturbations`: names, repeats are allowed; `n_folds`: at least 2; `seed`: of the permutation.
+    `perturbations`: names, repeats are allowed; `n_folds`: at least 2; `seed`: of the permutation;
+    `identifier`: what names are, "symbol", "ensembl", "entrez" or "drug"; `aliases`: today's name
+    of an older one; `smiles`: structures by drug; `doubles`: whether combinations that share a gene
+    lie "apart" (as published) or "together".
 
     Returns the fold (0 .. n_folds - 1), indexed by the sorted distinct perturbation.
 

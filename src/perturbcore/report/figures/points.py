@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -185,6 +186,7 @@ def error_clusters(profile: pd.DataFrame, modality: Mapping[str, str], *, label:
     axis.set(xlabel=f"{profile.shape[1]:,} perturbed genes", ylabel="")
     axis.tick_params(length=0)
     legend_of(grid.figure, [modality[n] for n in profile.index])
+    plt.close(grid.figure)  # or a notebook would show it a second time
     return grid.figure
 
 
