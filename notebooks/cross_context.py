@@ -105,8 +105,11 @@ pages.say(contexts.embedding_said(first))
 # In simulated cells the truth is known: each effect has a part that all lines share and one of the line alone. What is
 # planted is found or not; nothing follows for real cells.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the true effect that each method finds as lines are added: of the part that all lines share (1: all of it), and of the part of the line alone. Download: [figure](figures/cross_context/parts.svg), [numbers](tables/cross_context/parts-data.csv).", "name": "fig-context-parts"}, "image": {"alt": "Curves over the number of other lines, one per method: the shared part of the effects is found, the line's own part hardly."}}
+# %% tags=["hide-input"]
 parts = contexts.parts_found(data, built, targets=targets, n_known=n_known, seed=seed)
+pages.say(contexts.parts_said(parts))
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the true effect that each method finds as lines are added: of the part that all lines share (1: all of it), and of the part of the line alone. Download: [figure](figures/cross_context/parts.svg), [numbers](tables/cross_context/parts-data.csv).", "name": "fig-context-parts"}, "image": {"alt": "Curves over the number of other lines, one per method: the shared part of the effects is found, the line's own part hardly."}}
 contexts.show_parts(chapter, parts)
 
 # %% [markdown]

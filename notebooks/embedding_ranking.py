@@ -82,6 +82,10 @@ pages.take_home(chapter, nearest.one_line(), nearest.verdict_said(data.title))
 pages.show_table(chapter, nearest.ranking(), "ranking", keep=nearest.columns(), bold="with_best",
                  caption="All cell lines, k nearest neighbours. Bold: the best embedding, and those that cannot be told "
                  "apart from it; controls do not compete. Gap closed: (score - Train Mean) / (ceiling - Train Mean).")
+pages.show_table(chapter, nearest.neighbours(), "neighbours", keep=comparison.NEIGHBOUR_COLUMNS,
+                 caption="Each embedding against the next in the ranking, over all cell lines.")
+pages.show_table(chapter, nearest.gap_table(), "gap-closed",
+                 caption="Share of the way from Train Mean (0) to the ceiling (1), of means over folds.")
 
 # %% [markdown]
 # The interval is over folds and allows for their overlapping training sets (Nadeau and Bengio);
@@ -102,15 +106,6 @@ pages.show_figure(chapter, boxes, "ranking", nearest.scores)
 # An embedding at the grey line carries no usable information about these responses, like the random
 # one. *Idealized* embeddings are computed from the responses themselves, those to be predicted
 # included: a ceiling for any embedding.
-
-# %% [markdown]
-# **Is each place in the ranking real, and how much of the gap is closed?**
-
-# %% tags=["hide-input"]
-pages.show_table(chapter, nearest.neighbours(), "neighbours", keep=comparison.NEIGHBOUR_COLUMNS,
-                 caption="Each embedding against the next in the ranking, over all cell lines.")
-pages.show_table(chapter, nearest.gap_table(), "gap-closed",
-                 caption="Share of the way from Train Mean (0) to the ceiling (1), of means over folds.")
 
 # %% [markdown]
 # ## Ranks

@@ -107,6 +107,8 @@ profiles, about = page.error_profiles(study, "embedding_ranking")
 if len(profiles):
     drawn = figures.error_clusters(profiles, about["modality"], label="relative error")
     pages.show_figure(chapter, drawn, "errors", profiles.reset_index())
+
+# %% tags=["hide-input"]
 pages.say(page.clusters_said(profiles, about.get("modality")))
 
 # %% [markdown]

@@ -284,8 +284,9 @@ def test_l1000_effects_against_plain_means(load_file, tmp_path):
 def development_file(path):
     rng = np.random.default_rng(3)
     conditions = ["control", "AAA", "BBB", "AAA+BBB"]
-    rows = [(c, "norman19", "k562") for c in conditions for _ in range(8)]
-    rows += [(c, "mcfaline23", x) for c in conditions[:3] for x in ("A172", "T98G") for _ in "123"]
+    rows = [(c, "norman19", "k562") for c in conditions for _ in range(12)]
+    lines = [line for line in ("A172", "T98G") for _ in range(10)]
+    rows += [(c, "mcfaline23", x) for c in conditions[:3] for x in lines]
     obs = pd.DataFrame(rows, columns=["condition", "dataset", "cell_type"])
     obs.index = [f"ACGT{i}-{1 + i % 2}" for i in range(len(obs))]
     X = sp.csr_matrix(np.log1p(rng.poisson(1.0, (len(obs), 6))).astype(np.float64))
@@ -299,13 +300,13 @@ def test_perturbench_parts(load_file, tmp_path):
     adata = development_file(path)
     loaded = load_file(perturbench, path, n_folds=2)
     assert loaded.name == "norman"
-    assert loaded.card["cells"].tolist() == [50, 32, 24]
+    assert loaded.card["cells"].tolist() == [108, 48, 36]
     assert loaded.card["perturbations"].tolist() == [3, 3, 2]
     assert set(loaded.screen.obs["batch"]) == {"1", "2"}
     assert set(loaded.screen.obs["perturbation"]) == {"control", "AAA", "BBB"}
-    np.testing.assert_allclose(loaded.screen.X.toarray(), adata.X.toarray()[:24], rtol=1e-6)
+    np.testing.assert_allclose(loaded.screen.X.toarray(), adata.X.toarray()[:36], rtol=1e-6)
     means = pd.DataFrame(adata.X.toarray()).groupby(
-        [adata.obs["condition"].to_numpy(), np.arange(50) % 2, adata.obs["dataset"].to_numpy()]
+        [adata.obs["condition"].to_numpy(), np.arange(108) % 2, adata.obs["dataset"].to_numpy()]
     )
     means = means.mean().xs("norman19", level=2)
     effect = means.loc["AAA"].mean() - means.loc["control"].mean()
@@ -321,7 +322,7 @@ COUNTS = {
     "papalexi": dict(cells=[20_729, 16_192], perturbations=[26, 25], genes=[299, 299]),
     "l1000_kd": dict(cells=[374, 360, 352, pd.NA], perturbations=[85, 81, 81, 81], genes=[976] * 4),
     "perturbench": dict(cells=[5961, 3375, 1895], genes=[500] * 3),
-    "glioblastoma": dict(cells=[5000], perturbations=[1], genes=[300], batches=[5]),
+    "glioblastoma": dict(cells=[5000, pd.NA], perturbations=[1, 1], genes=[300, 300]),
 }
 
 

@@ -208,7 +208,7 @@ def test_weights_are_taken_from_a_package_once_and_checked(package, tmp_path, mo
     kept = [p for p in (tmp_path / "data").rglob("*") if p.is_file()]
     assert sorted(p.name for p in kept) == ["config.json", "weights.bin"]
     path.write_bytes(b"else")
-    content["m/weights.bin"] = b"other numbers"
+    content["m/weights.bin"] = b"NUMBERS"
     with pytest.raises(
         DownloadError, match="not the pinned package of toy/weights.bin: its sha256"
     ):

@@ -205,20 +205,20 @@ def _on(rows: np.ndarray, axis: np.ndarray) -> np.ndarray:
 
 
 def show_parts(chapter, table: pd.DataFrame | None) -> None:
-    """Show the curves of `parts_found` and what they say."""
+    """Show the curves of `parts_found`, where there are any."""
     if table is None:
-        pages.say("These cells are real: which part of an effect is the line's own is not known.")
         return
     state = np.where(table["known"] > 0, f", {table['known'].max()} known", "")
     named = table.assign(panel=table["part"] + state)
     look = dict(xlabel="other lines", ylabel="share of the true effect", log=False)
     drawn = figures.curves(named, "lines", "share", "method", panel="panel", **look)
-    pages.say(parts_said(table))
     pages.show_figure(chapter, drawn, "parts", table)
 
 
-def parts_said(table: pd.DataFrame) -> str:
+def parts_said(table: pd.DataFrame | None) -> str:
     """Say who finds which part with the fewest and with the most lines."""
+    if table is None:
+        return "These cells are real: which part of an effect is the line's own is not known."
     least, most = table["lines"].min(), table["lines"].max()
     said = []
     for known, part in ((0, SHARED), (0, OWN), (table["known"].max(), OWN)):

@@ -168,7 +168,7 @@ def retrieval(
 def similarity_within(X: np.ndarray, labels: np.ndarray) -> pd.Series:
     """Mean cosine between two cells of each label that has at least two.
 
-    By the sum of unit vectors, so that no pair is looked at: (|sum u|^2 - n) / (n (n - 1)).
+    By the sum of unit vectors, so that no pair is looked at: ``(|sum u|^2 - n) / (n (n - 1))``.
     """
     unit, (names, code) = _unit(X), np.unique(labels, return_inverse=True)
     n = np.bincount(code)
