@@ -170,7 +170,8 @@ def one_line(f: FoundationScores) -> str:
     better = int((rows["verdict"] == "better").sum())
     how_many = f"{better or 'none'} {plural(better or 1, 'is', 'are')}"
     return (
-        f"Of {len(rows)} additions of {who} to {len({e.name for e in f.known})} sources, "
+        f"Of {len(rows)} {plural(rows, 'addition')} of {who} to "
+        f"{len({e.name for e in f.known})} sources, "
         f"{how_many} shown to be better than without; the best ({best['method'][2:]}) adds "
         f"{gain_said(best)} to {f.every.label} {f.every.means[BASE]:.3f}."
     )
