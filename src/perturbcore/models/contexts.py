@@ -87,10 +87,7 @@ class Known:
 
 @dataclass
 class ContextModel(Model):
-    """A model of a new line; a subclass says how it guesses with one of its candidates.
-
-    `embeddings`: of the perturbations, for those that use them.
-    """
+    """A model of a new line; a subclass says how it guesses with one of its candidates."""
 
     embeddings: Sequence[Embedding] = ()
     name: str = ""
@@ -153,10 +150,7 @@ class ContextModel(Model):
 
 @dataclass
 class ContextMean(ContextModel):
-    """Mean of the known perturbations of the line itself; its control where there are none.
-
-    As published, and a control as there (Cole et al. 2026, Fig. S12).
-    """
+    """Mean of the known perturbations of the line, as published; its control where none is."""
 
     name: str = "Context mean"
     predictor: str = "context_mean"
@@ -185,8 +179,8 @@ class MeanOffset(ContextModel):
 class ShrunkenOffset(ContextModel):
     """Offsets weighted by how alike control cells are, shrunken towards their mean and zero.
 
-    Tuned are the sharpness of the weights and both shrinkages. Where perturbations of the line are
-    known, what is left of them on average is added, shrunken as well.
+    Tuned are the sharpness of the weights and both shrinkages; what is left on average of known
+    perturbations of the line is added, shrunken as well.
     """
 
     sharpness: Sequence[float] = (0.0, 2.0, 8.0)
@@ -240,9 +234,9 @@ class SimilarLines(ContextModel):
 class ContextMLP(ContextModel):
     """A network from a code of the perturbation and the control cells of the line to its effect.
 
-    `source`: name of the embedding that codes perturbations, the first by default; "" with
-    `one_hot`: fixed random numbers of `width` per perturbation, as published (a random projection
-    of one-hot codes). A perturbation without a vector gets its mean offset, as published.
+    `source`: embedding that codes perturbations, the first by default; `one_hot`: a random
+    projection of one-hot codes. A perturbation without a vector gets its mean offset. Both as
+    published.
     """
 
     source: str = ""
@@ -304,8 +298,7 @@ class ContextMLP(ContextModel):
 class LineKernel(ContextModel):
     """Mixed model: effects share what perturbations and lines share, by kernels of both.
 
-    The covariance of two rows is the sum of: the same perturbation; the same in like lines; like
-    perturbations, by all embeddings; like lines. Tuned are their weights and the noise.
+    `mixes`: weights of the same perturbation; the same in like lines; like ones; like lines.
     """
 
     mixes: Sequence[tuple[float, ...]] = ((1, 0, 0, 0.2), (1, 1, 0, 0.2), (1, 0, 0.5, 0.2))
@@ -349,10 +342,9 @@ class LineKernel(ContextModel):
 class SavedPredictions(ContextModel):
     """Predicted cells of another program in cell-eval's layout, such as a run of STATE.
 
-    `title`: what pages call it; `path`: `.h5ad` with counts, or log1p of counts scaled to 10,000
-    (`scale`); `perturbation`,
-    `cell_line`: columns of obs; `control`: label of the control cells, which the effects are
-    differences to. A perturbation that is not in the file gets No Change.
+    `path`: `.h5ad` with counts, or log1p of counts scaled to 10,000 (`scale`); `perturbation`,
+    `cell_line`: columns of obs; `control`: label of the cells that effects are differences to. A
+    perturbation that is not in the file gets No Change.
     """
 
     path: str = ""

@@ -30,8 +30,8 @@ _MODELS = {
 def register_model(name: str, where: str) -> None:
     """Make a model known by a name that a profile may list; `where` is ``"module:class"``.
 
-    Of a `Predictor` one is made for each embedding; any other class is a `Model` called with
-    ``embeddings=[...]``: all sources of the data set.
+    Of a `Predictor` one is made for each embedding; any other class is called with
+    ``embeddings=[...]``.
     """
     _MODELS[name] = where
 
@@ -44,11 +44,7 @@ def model_names() -> list[str]:
 def build_models(
     wanted: Sequence, task: Task | str, embeddings: Sequence, protocol: Protocol | None = None
 ) -> list[Model]:
-    """Make those of the listed models that predict a task.
-
-    `wanted`: names, or mappings of `name` and options; `task, embeddings, protocol`: what is
-    predicted, from what, and how an embedding is reduced.
-    """
+    """Make those of the listed models (names, or mappings of `name` and options) for a task."""
     task = task_of(task)
     models: list[Model] = []
     sources = [e for e in embeddings if e.modality not in (NEGATIVE, POSITIVE)]

@@ -30,9 +30,8 @@ for _name in ("lightning.pytorch", "lightning.fabric", "lightning"):
 class Trained:
     """How a training went.
 
-    `history`: one row per epoch: `epoch`, `train_<part>` (mean over batches), `val` where there
-    is validation, `seconds` since the start; `best_epoch, epochs`: epoch whose weights were
-    kept; epochs run.
+    `history`: one row per epoch: `epoch`, `train_<part>`, `val`, `seconds`; `best_epoch, epochs`:
+    the epoch whose weights were kept, and those run.
     """
 
     history: pd.DataFrame
@@ -57,17 +56,13 @@ def fit(
     seed: int = 0,
     checkpoint_seconds: float = 10.0,
 ) -> Trained:
-    """Train `learner` in place; afterwards it holds the best weights.
+    """Train `learner` in place; it ends with the best weights, or the last without validation.
 
-    `train, validation`: without validation the last weights are kept; `patience`: stop after
-    that many epochs without a better validation loss; `folder`: where a checkpoint and, at the
-    end, the weights are kept. A killed training resumes after the last epoch checkpointed and
-    ends in the same weights as an uninterrupted one; a finished one is loaded; `key`: what
-    decides the result (data, parameters, code): the content key of the folder; `grad_clip`:
-    largest norm of the gradient; `ema`: decay of the exponential moving average of the weights,
-    which is then what is kept; validation uses the weights themselves. It is updated every
-    `ema_every` batches; `device`: lightning's `accelerator`; `seed`: all randomness of an epoch
-    starts from (seed, epoch).
+    `folder`: a killed training resumes there and ends in the same weights as an uninterrupted one,
+    a finished one is loaded; `key`: what decides the result (data, parameters, code); `grad_clip`:
+    largest norm of the gradient; `ema`: decay of the moving average of the weights, which is then
+    kept, updated every `ema_every` batches; `seed`: an epoch's randomness starts from (seed,
+    epoch).
     """
     if patience is not None and validation is None:
         raise ParameterError("patience needs validation batches: give them, or leave patience out")

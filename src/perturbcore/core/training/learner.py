@@ -91,11 +91,9 @@ def cosine_after_warmup(optimizer, steps: int, total: int) -> LambdaLR:
 class Batches:
     """Cut `n` examples into batches by index: the same ones for the same seed and epoch.
 
-    ``make(index)`` or ``make(index, rng)`` returns a batch (tensors, or a dict, tuple or list of
-    them); what it draws must come from `rng` (`numpy.random.Generator`). `shuffle`: permute the
-    examples in each epoch; without it every epoch is the same, draws included (for validation).
-    `steps`: batches per epoch, from the start of the permutation, which is repeated where it is too
-    short; all examples once by default.
+    ``make(index)`` or ``make(index, rng)`` returns a batch; `shuffle`: permute the examples in each
+    epoch; without it every epoch is the same, draws included; `steps`: batches per epoch, from the
+    start of the repeated permutation; all examples once by default.
     """
 
     def __init__(

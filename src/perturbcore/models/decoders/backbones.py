@@ -14,8 +14,8 @@ def make_backbone(
 ) -> nn.Module:
     """Build the network of `options`, which starts at zero.
 
-    ``network(x, time, condition)`` with x (n, channels in, n_latent), time (n,) and condition
-    (n, n_condition) gives (n, channels out, n_latent).
+    ``network(x, time, condition)`` with x (n, channels in, n_latent) gives (n, channels out,
+    n_latent).
     """
     make = DiT if options.backbone == "dit" else MLP
     return make(options, n_latent, n_condition, *channels)
@@ -30,10 +30,7 @@ def frequencies(values: torch.Tensor, size: int, max_period: float = 1e4) -> tor
 
 
 class MLP(nn.Module):
-    """Residual layers over all coordinates; time and embedding scale and shift each.
-
-    Perez et al. 2018 (FiLM).
-    """
+    """Residual layers over all coordinates, each scaled and shifted (FiLM, Perez et al. 2018)."""
 
     def __init__(self, options, n_latent, n_condition, channels_in, channels_out):
         super().__init__()
@@ -71,10 +68,8 @@ class MLP(nn.Module):
 class DiT(nn.Module):
     """Transformer with one token per latent coordinate and adaptive layer norms (adaLN-zero).
 
-    Time and the perturbation's embedding each have a branch that modulates every block; the two
-    are added. Modulation and last layer start at zero, so that the network starts at zero.
-
-    Peebles & Xie 2023 (DiT); sizes and the second branch as in Cole et al. 2026, Methods 4.7.4.
+    Time and embedding each have a branch that modulates every block (Peebles & Xie 2023; sizes and
+    the second branch: Cole et al. 2026, Methods 4.7.4).
     """
 
     def __init__(self, options, n_latent, n_condition, channels_in, channels_out):

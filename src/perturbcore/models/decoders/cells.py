@@ -15,10 +15,9 @@ from perturbcore.data.screens.declare import normalise
 
 @dataclass(eq=False)
 class Cells:
-    """Log-normalised cells of a screen with their labels.
+    """Cells of a screen with their labels.
 
-    `X` (n_cells, n_genes): log1p(1e4 * count / total); `perturbation, batch, cell_line,
-    is_control` (n_cells,).
+    `X` (n_cells, n_genes): log1p(1e4 * count / total).
     """
 
     X: sp.csr_matrix
@@ -67,11 +66,9 @@ class Cells:
         return np.flatnonzero(here & np.isin(self.perturbation, list(names)))
 
     def draw_controls(self, line: str, n: int, seed: int, batches=None) -> np.ndarray:
-        """Draw at most `n` control cells in each batch, without replacement; rows sorted by batch.
+        """Draw at most `n` control cells per batch, without replacement; rows sorted by batch.
 
-        Equal seeds give the same cells to every model and perturbation, so that they differ in what
-        they learnt and not in their starting points. `batches`: only these, or all of the line
-        where none of them has controls.
+        Equal seeds give the same cells to every model, so that models differ in what they learnt.
         """
         if n < 1:
             raise ParameterError(f"{n} control cells per batch: give at least 1")

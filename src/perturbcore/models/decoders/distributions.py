@@ -1,8 +1,6 @@
 """How well generated cells match held-out ones as a distribution, and the least possible.
 
-Energy distance and MMD take weights, so that cells generated in equal numbers per batch can stand
-for a sample with another composition of batches, and are corrected for their bias: samples of one
-distribution are on average at distance 0, whatever their sizes, and single values may be negative.
+Distances take weights and are corrected for bias: 0 on average for samples of one distribution.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,38 +40,18 @@ LEAST_DETECTED = 0.05
     reference="Szekely and Rizzo 2013",
 )
 def energy_distance(x, y, weights=None) -> float:
-    r"""Energy distance :math:`2 E|X - Y| - E|X - X'| - E|Y - Y'|`.
+    """Energy distance :math:`2 E|X - Y| - E|X - X'| - E|Y - Y'|`.
 
-    Parameters
-    ----------
-    x, y : (n, d), (m, d) arrays
-        Cells in the same coordinates.
-    weights : (n,) array, optional
-        Of the cells `x`, brought to sum 1; equal by default.
-
-    Returns
-    -------
-    float
-        In units of the coordinates; NaN where a sample has fewer than two cells.
-
-    Raises
-    ------
-    InputError
-        The samples have different coordinates, or a value is not finite.
-
-    References
-    ----------
-    Szekely and Rizzo 2013, Journal of Statistical Planning and Inference 143; used for single cells
-    by Peidli et al. 2024, Nature Methods 21.
+    `weights` (n,) are those of the cells `x`. NaN where a sample has fewer than two cells. Szekely
+    and Rizzo 2013; used for single cells by Peidli et al. 2024, Nature Methods 21.
     """
     return -_discrepancy(x, y, weights, lambda d: d)
 
 
 def mmd(x, y, bandwidth: float, weights=None) -> float:
-    r"""Squared maximum mean discrepancy with the kernel :math:`\exp(-|x-y|^2 / 2\sigma^2)`.
+    r"""Squared maximum mean discrepancy, kernel :math:`\exp(-|x-y|^2 / 2\sigma^2)`.
 
-    Between 0 and 2 but for noise; `bandwidth` is :math:`\sigma` (see `median_distance`), the rest
-    as in `energy_distance`. Gretton et al. 2012, Journal of Machine Learning Research 13, Eq. 3.
+    Gretton et al. 2012, Eq. 3; `bandwidth` is :math:`\sigma`, the rest as in `energy_distance`.
     """
     if not bandwidth > 0:
         raise ParameterError(f"bandwidth={bandwidth}: give a positive number (median_distance)")
@@ -81,10 +59,7 @@ def mmd(x, y, bandwidth: float, weights=None) -> float:
 
 
 def median_distance(x) -> float:
-    """Median of the distances between cells, the usual bandwidth of a Gaussian kernel.
-
-    1 where all cells are equal, so that it always serves (Gretton et al. 2012, section 8).
-    """
+    """Median distance between cells, the usual bandwidth; 1 where all cells are equal."""
     x = np.asarray(x, dtype=np.float64)
     d = euclidean_distances(x - x.mean(axis=0))
     middle = float(np.median(d[np.triu_indices(len(x), 1)])) if len(x) > 1 else 0.0
@@ -94,8 +69,7 @@ def median_distance(x) -> float:
 def variance_ratio(x, y, weights=None) -> np.ndarray:
     """Variance of each gene among the cells `x` over that among the cells `y`, (g,).
 
-    1 where the spread is right, below 1 where cells are too alike; NaN where a gene does not vary
-    in `y`, or a sample has fewer than two cells. Weights as in `energy_distance`.
+    NaN where a gene does not vary in `y`, or a sample has fewer than two cells.
     """
     x, y, wx, wy = _samples(x, y, weights)
     out = np.full(x.shape[1], np.nan)
@@ -108,10 +82,9 @@ def variance_ratio(x, y, weights=None) -> np.ndarray:
 
 
 def batch_weights(batch, target) -> np.ndarray:
-    """Weights (n,) that give cells of some batches (n,) the composition of batches `target` (m,).
+    """Weights (n,) that give cells the composition of batches `target` (m,).
 
-    They sum to 1; cells of batches that the target lacks get 0. Equal weights where the two share
-    no batch.
+    They sum to 1, and are equal where the two share no batch.
     """
     batch, target = np.asarray(batch).astype(str), np.asarray(target).astype(str)
     names, code, count = np.unique(batch, return_inverse=True, return_counts=True)
@@ -173,18 +146,13 @@ def distribution_table(
 ) -> pd.DataFrame:
     """Compare generated with held-out cells of the test perturbations of every fold.
 
-    The latent space is fitted on the training cells of the fold and is the same for all models.
-    Cells of a model are weighted to the composition of batches of the observed ones, so that
-    batches, which no model predicts, make no difference.
+    The latent space is fitted on training cells and is the same for all models, whose cells are
+    weighted to the batches of the observed ones, at most `most` per perturbation.
 
-    `models`: their kept cells are read, or generated where they are not there; `most`: observed
-    cells of a perturbation that are compared; of more, these are drawn by `seed`.
-
-    Returns tidy, one row per metric, perturbation, fold, line and model: cell_line, fold,
-    perturbation, embedding, predictor, metric (those of `METRICS`; the ratio is the median over
-    genes seen in at least 5 % of observed cells), value, n_train, n_test. The rows of embedding
-    "halves of the observed cells" split the observed cells at random, batch by batch, and
-    compare the two halves: what a perfect model would reach.
+    Returns one row per metric, perturbation, fold, line and model: cell_line, fold, perturbation,
+    embedding, predictor, metric (of `METRICS`), value, n_train, n_test. Rows of embedding "halves
+    of the observed cells" compare two halves, drawn batch by batch: what a perfect model would
+    reach.
     """
     rows = []
     for line in cell_lines(responses):

@@ -27,8 +27,7 @@ KEPT, KEPT_CELLS = 40, 120
 class Shift:
     """Control cells moved by what a model of responses predicts.
 
-    A distribution model must beat it. Shifted values may be below zero, as no expression is;
-    cutting them would change the mean that is scored.
+    Shifted values may be below zero: cutting them would change the mean that is scored.
     """
 
     history, seconds = None, 0.0
@@ -50,24 +49,15 @@ class Shift:
 
 
 class DecoderModel(Model):
-    """A model that generates cells and is scored as log fold-changes, one cell line at a time.
+    """A model that generates cells and is scored as log fold-changes (Cole et al. 2026, 4.7.4).
 
-    For a fold it learns from control cells and cells of training perturbations. For each test
-    perturbation, control cells are drawn within each batch and carried over; the generated
-    cells are averaged by batch, then over batches, and the global control pseudobulk is
-    subtracted. A test perturbation without an embedding gets the mean training response, as
-    everywhere in the protocol.
+    Control cells are carried over within each batch, averaged by batch, then over batches, and the
+    global control pseudobulk is subtracted. Without an embedding: the mean training response.
 
-    `cells`: all cells of the screen; those of test perturbations are never handed to the
-    generator; `make`: ``make()`` gives a fresh generator, such as `Decoder` or `Shift`: ``spec``
-    has the plain values that decide what it generates, ``fit(TrainingCells)`` learns, and
-    ``sample(controls, index, names, seed)`` gives a cell (n, n_genes) of perturbation
-    ``names[index]`` from each control cell; then `chosen` says what was tuned, `history` has one
-    row per epoch (epoch, train_loss, val) or is None; `name, modality, predictor`: columns of the
-    scores; `cells_per_batch`: control cells carried over in each batch of the line; `folder`: where
-    some generated cells and the checkpoints go.
-
-    Cole et al. 2026, Methods 4.7.4.
+    `make`: ``make()`` gives a fresh generator, such as `Decoder` or `Shift`, with ``spec``,
+    ``fit(TrainingCells)``, ``sample(controls, index, names, seed)`` (a cell of ``names[index]``
+    from each control cell), `chosen` and `history`; `cells_per_batch`: control cells carried over
+    in each batch; `folder`: where some generated cells and the checkpoints go.
     """
 
     def __init__(
@@ -164,10 +154,7 @@ class DecoderModel(Model):
         return Prediction(values, chosen=self.generator.chosen, coverage=known, note=note)
 
     def generated(self, responses: AnnData, line: str, number: int) -> AnnData:
-        """Return the cells kept of a fold, made again where the folder does not have them.
-
-        ``obs`` has `perturbation` and `batch`; ``uns["history"]`` one row per epoch, if any.
-        """
+        """Return the cells kept of a fold (made where absent); ``uns["history"]`` by epoch."""
         fold = Fold.of(responses, number, (line,))
         path = self._path(fold)
         if not path.exists():
@@ -199,8 +186,7 @@ class DecoderModel(Model):
 def generate(generator, controls, names: Sequence[str], seed: int) -> Iterator[tuple]:
     """Carry control cells over to one perturbation after the other, several per call where few.
 
-    Equal names in equal order give equal cells. Yields the perturbation and its cells (n, n_genes),
-    in the order of the control cells.
+    Yields the perturbation and its cells (n, n_genes), in the order of the control cells.
     """
     n = controls.shape[0]
     per_call = max(1, TOGETHER // n)

@@ -13,23 +13,11 @@ from perturbcore.score.model import Fold, Model, Prediction
 
 
 class GearsPredictions(Model):
-    """A model that reads saved predictions.
+    """Predictions of GEARS, read from a file (Roohani et al. 2024, Nature Biotechnology 42).
 
-    Parameters
-    ----------
-    path : path
-        A table (``.csv``, ``.tsv`` or ``.parquet``) with columns `perturbation`, `fold`, optionally
-        `cell_line`, then one per gene. A row is the log fold-change predicted for a perturbation by
-        a run that was trained without the perturbations of that fold.
-
-    Raises
-    ------
-    InputError
-        The file is not there or not as described; a value is not finite; a row is there twice.
-
-    References
-    ----------
-    Roohani et al. 2024, Nature Biotechnology 42.
+    `path`: a table (``.csv``, ``.tsv`` or ``.parquet``) with columns `perturbation`, `fold`,
+    optionally `cell_line`, then one per gene. A row is the log fold-change predicted for a
+    perturbation by a run that was trained without the perturbations of that fold.
     """
 
     name, modality, predictor, spec = "GEARS", "Advanced", "gears", {}
@@ -59,13 +47,8 @@ class GearsPredictions(Model):
     def predict(self, fold: Fold) -> Prediction:
         """Look the test perturbations up; one that GEARS could not predict gets the Train Mean.
 
-        Raises
-        ------
-        LeakError
-            A test perturbation was predicted for another fold: GEARS may have been trained on its
-            cells.
-        InputError
-            A gene is not in the file, or it has no prediction for this fold.
+        A `LeakError` says that one was predicted for another fold, so that its cells may have been
+        trained on.
         """
         genes, names = fold.test.var_names, fold.test_ids
         lost = [g for g in genes if g not in self.values]

@@ -10,17 +10,10 @@ TINY = 1e-8
 
 
 class Latent:
-    """Genes scaled to unit variance, then principal components, then a scaling.
+    """Genes scaled to unit variance, then principal components, then a scaling of `DecoderOptions`.
 
-    Fitted on training cells only (controls and training perturbations), which stay sparse: centring
-    happens after the projection. The scalings are those of `DecoderOptions`.
-
-    `loadings` (n_genes, n_components): in units of the genes; a gene that is constant over the
-    training cells has zeros; `mean` (n_genes,): training mean of each gene, which the origin of the
-    principal components decodes to; `low, high` (n_components,): range of the scaled training
-    coordinates ([-1, 1] throughout for "minmax").
-
-    Cole et al. 2026, Methods 4.7.4.
+    Fitted on training cells, which stay sparse. `loadings` (n_genes, n_components): in units of the
+    genes; `low, high`: range of the scaled training coordinates (Cole et al. 2026, Methods 4.7.4).
     """
 
     def __init__(self, n_components: int = 50, scaling: str = "minmax", seed: int = 0):

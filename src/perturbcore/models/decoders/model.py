@@ -35,11 +35,8 @@ CHUNK = {"mlp": 8192, "dit": 512}
 class TrainingCells:
     """What a generator may learn from: one cell line, one fold.
 
-    `controls, cells` (n_control, n_genes) float32: log-normalised expression; `perturbation,
-    control_batch, cell_batch`: labels of the rows; `vectors`: embedding of training and of test
-    perturbations, where there is one; `fold`: what a model of responses is given; `folder`:
-    checkpoints and weights go to a subfolder named by what decides the result: a killed fit resumes
-    there, a finished one is loaded.
+    `controls, cells`: log-normalised expression; `vectors`: embedding of training and of test
+    perturbations; `fold`: what a model of responses is given; `folder`: of checkpoints and weights.
     """
 
     controls: sp.csr_matrix
@@ -56,12 +53,8 @@ class TrainingCells:
 class Decoder:
     """Latent diffusion, flow matching or Schrödinger bridge from control to perturbed cells.
 
-    `validation`: share of the training perturbations, drawn by the seed, whose cells are kept out
-    of training and of the latent space and decide when to stop; 0: none.
-
-    `latent`: fitted on controls and training perturbations; `history`: see `Trained`.
-
-    Cole et al. 2026, Methods 4.7.4.
+    `validation`: share of the training perturbations that decide when to stop; their cells are kept
+    out of training and of the latent space (Cole et al. 2026, Methods 4.7.4).
     """
 
     def __init__(self, options: DecoderOptions, validation: float = 0.15):

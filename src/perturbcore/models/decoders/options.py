@@ -14,33 +14,23 @@ _PRESETS = Path(__file__).with_name("presets.yml")
 class DecoderOptions(Options):
     r"""Options of a decoder; ``presets.yml`` has the published values and small ones of our own.
 
-    `n_components`: of the latent space; `scaling`: one linear map takes the training latents to
-    [-1, 1], as published ("minmax"), or one factor to mean variance 1 ("global");
-    `embedding_scaling`: embeddings as they are, as published, or by one factor to mean variance 1
-    over the training perturbations; `residual`: of the part of the control cell that the latent
-    space cannot show, nothing reaches the decoded cell, as published, so that variance is lost; or
-    that part less its mean over the controls, which keeps the published mean and the variance of
-    cells ("centred"); `coupling`: control cells are paired at random ("independent"), or by optimal
-    transport within `GROUP` cells of a perturbation ("perturbation") or within the whole mini-batch
-    ("batch", the published bridge); `partners`: the control cell comes from any batch of the screen
-    (published), or from the batch of the perturbed cell.
+    `scaling`: one linear map of the training latents to [-1, 1] ("minmax", published), or one
+    factor to mean variance 1 ("global"); `embedding_scaling`: the latter for embeddings;
+    `residual`: what the latent space cannot show of a control cell is dropped, as published, or
+    added less its mean ("centred"); `coupling`: control cells are paired at random, or by optimal
+    transport within `GROUP` cells of a perturbation or the whole mini-batch (the published bridge);
+    `partners`: batches of the screen that a control cell may come from.
 
-    `heads`: of "dit" only; `time_scale`: the path time in [0, 1] is multiplied by it before the
-    network sees it (diffusion shows step numbers). Diffusion: `source`: whether the network sees
-    the control cell; `timesteps`: of the forward process; `sampler`. Bridge: `sigma`: diffusion
-    coefficient in units of the scaled latent space; `last_noise`: noise in the last step too, as
-    published. `targets`: what the network gives. Diffusion: the noise, or the velocity
-    :math:`\sqrt{\bar\alpha}\,\varepsilon - \sqrt{1-\bar\alpha}\,x_0` ("bounded"). Bridge: velocity
-    and scaled score, or the two conditional means they are made of ("bounded"). The bounded ones
-    have no factor that grows without limit at an end of the path. `steps`: of DDIM and of the flow,
-    time points of the bridge.
-
-    `epoch_cells`: pairs per epoch; as many as training cells, controls included, by default;
-    `patience`: epochs without a better validation loss before training stops;
-    `validation_batches`: fixed batches of the validation perturbations; `ema, ema_every`: decay of
-    the moving average of weights (None: off), and steps between its updates.
-
-    Raises `ParameterError` where an option is unknown, out of range, or contradicts another.
+    `heads`: of "dit" only; `time_scale`: what path time in [0, 1] is multiplied by for the network.
+    Diffusion: `source`: whether the network sees the control cell; `timesteps`: of the forward
+    process. Bridge: `sigma`: diffusion coefficient; `last_noise`: noise in the last step too, as
+    published. `targets`: what the network gives: noise (diffusion) or velocity and scaled score
+    (bridge), or "bounded": the velocity :math:`\sqrt{\bar\alpha}\,\varepsilon -
+    \sqrt{1-\bar\alpha}\,x_0`, or two conditional means, which do not grow without limit at an end
+    of the path. `steps`: of DDIM and of the flow, time points of the bridge. `epoch_cells`: pairs
+    per epoch, by default the number of training cells; `validation_batches`: of the validation
+    perturbations; `ema, ema_every`: decay of the moving average of weights (None: off), and steps
+    between its updates.
     """
 
     method: Literal["diffusion", "flow", "bridge"]

@@ -11,13 +11,9 @@ class Pairs:
     """Draws mini-batches of pairs from cells that lie once in memory.
 
     A pair is a uniformly drawn perturbation, a random cell of it and a random control cell of its
-    batch, so that every perturbation weighs the same however many cells it has. Where `coupling`
-    is "perturbation", cells of a drawn perturbation and batch stand together and choose their
-    partners.
-
-    `source, target` (n_control, n_latent); `perturbation` (n_perturbed,): row of `vectors`,
-    (n_vectors, d), of each perturbed cell; no other row is ever drawn; `source_batch,
-    target_batch`: numbers of the batches; a cell of a batch without controls gets any control.
+    batch (any, where that has none). With `coupling` "perturbation", cells of a drawn perturbation
+    and batch stand together and choose their partners. `perturbation`: row of `vectors` of each
+    perturbed cell; no other row is ever drawn.
     """
 
     def __init__(self, source, target, perturbation, vectors, source_batch, target_batch, coupling):
@@ -73,8 +69,7 @@ class _Members:
 def couple(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Row of `source` for each row of `target`, both (n_groups, n, n_latent), group by group.
 
-    Partners minimise the sum of squared distances: exact optimal transport between two equally
-    large samples, which is an assignment (Tong et al. 2024; Pooladian et al. 2023).
+    Exact optimal transport for squared distances (Tong et al. 2024; Pooladian et al. 2023).
     """
     cost = torch.cdist(target.double(), source.double()) ** 2
     return torch.from_numpy(np.stack([linear_sum_assignment(c)[1] for c in cost.numpy()]))

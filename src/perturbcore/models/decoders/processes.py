@@ -1,8 +1,6 @@
 """Three ways from control to perturbed cells in latent space: diffusion, flow, bridge.
 
-They share one training (a noisy or moved cell goes in, what the network should say is compared with
-what it says) and differ in the objective and in the sampler. In all of them `source`, `target` and
-`x` have shape (n, n_latent), `condition` (n, d) and `time` (n,), uniform in [0, 1).
+`source`, `target` and `x` have shape (n, n_latent), `condition` (n, d) and `time` (n,) in [0, 1).
 """
 
 import math
@@ -44,17 +42,13 @@ class Process:
     ) -> Tensor:  # fmt: skip
         """Draw a perturbed cell for each control cell of `source`, (n, n_latent).
 
-        ``noise()`` gives standard normal draws; `low` and `high`, (n_latent,), bound predicted
-        clean cells of a diffusion.
+        `low` and `high`, (n_latent,), bound predicted clean cells of a diffusion.
         """
         raise NotImplementedError
 
 
 def cosine_schedule(timesteps: int, offset: float = 0.008, largest: float = 0.999) -> Tensor:
-    r"""Share of signal left after each step, :math:`\bar\alpha_1 \dots \bar\alpha_T`, float64 (T,).
-
-    Nichol & Dhariwal 2021, Eq. 17.
-    """
+    """Share of signal left after each step (Nichol & Dhariwal 2021, Eq. 17), float64 (T,)."""
     t = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
     share = torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
     beta = (1 - share[1:] / share[:-1]).clamp(max=largest)
@@ -62,17 +56,12 @@ def cosine_schedule(timesteps: int, offset: float = 0.008, largest: float = 0.99
 
 
 class Diffusion(Process):
-    r"""Denoising diffusion of perturbed cells.
+    r"""Denoising diffusion of perturbed cells (Cole et al. 2026, Methods 4.7.4).
 
-    The network sees the noised target, the time step, the embedding and, with ``source=True``, a
-    control cell as a second channel. It predicts the noise, or with ``targets="bounded"`` the
-    velocity :math:`\sqrt{\bar\alpha}\,\varepsilon - \sqrt{1-\bar\alpha}\,x_0`, from which noise and
-    clean cell follow without dividing by :math:`\sqrt{\bar\alpha}`, so that an error at the noisy
-    end is not blown up. Predicted clean cells are clipped to the range of the training latents. The
-    sampler "ddpm" takes all steps with noise in each, "ddim" `steps` of them without.
-
-    Ho et al. 2020 (DDPM), Algorithms 1 and 2; Song et al. 2021 (DDIM), Eq. 12; Salimans & Ho 2022
-    (velocity), Section 4; Cole et al. 2026, Methods 4.7.4.
+    The network predicts the noise, or with ``targets="bounded"`` the velocity
+    :math:`\sqrt{\bar\alpha}\,\varepsilon - \sqrt{1-\bar\alpha}\,x_0`, from which the clean cell
+    follows without dividing by :math:`\sqrt{\bar\alpha}`. Ho et al. 2020 (DDPM), Algorithms 1 and
+    2; Song et al. 2021 (DDIM), Eq. 12; Salimans & Ho 2022 (velocity), Section 4.
     """
 
     channels = (2, 1)
@@ -124,13 +113,10 @@ class Diffusion(Process):
 
 
 class Flow(Process):
-    r"""Conditional flow matching.
+    r"""Conditional flow matching (Lipman et al. 2023; Tong et al. 2024; Cole et al. 2026, 4.7.4).
 
-    On the straight path :math:`x_t = (1-t)\,x_0 + t\,x_1` between a control and a perturbed cell
-    the network learns the velocity :math:`x_1 - x_0`; a cell is decoded by following it from its
-    own control cell in `steps` equal midpoint steps (published: 20).
-
-    Lipman et al. 2023; Tong et al. 2024; Cole et al. 2026, Methods 4.7.4.
+    On the path :math:`x_t = (1-t)\,x_0 + t\,x_1` the network learns the velocity :math:`x_1 - x_0`;
+    a control cell follows it in `steps` equal midpoint steps (published: 20).
     """
 
     def example(self, source, target, time, noise):
@@ -152,20 +138,13 @@ class Flow(Process):
 
 
 class Bridge(Process):
-    r"""Schrödinger bridge by simulation-free score and flow matching.
+    r"""Schrödinger bridge by score and flow matching (Tong et al. 2024; Cole et al. 2026, 4.7.4).
 
-    Between a control cell :math:`x_0` and a perturbed cell :math:`x_1` runs a Brownian bridge,
-    :math:`x_t = (1-t) x_0 + t x_1 + \sigma\sqrt{t(1-t)}\,\varepsilon`. The network learns the
-    velocity of its probability flow,
-    :math:`v = x_1 - x_0 + \frac{1-2t}{2\sqrt{t(1-t)}}\,\sigma\varepsilon`, and the score times
-    :math:`\sigma^2/2`, weighted by :math:`\lambda_t = 2\sqrt{t(1-t)}/\sigma`; with
-    ``targets="bounded"`` the two means they are made of, of :math:`x_1 - x_0` and of
-    :math:`\varepsilon` given :math:`x_t`, with the same drift
-    :math:`v + s = (x_1 - x_0) - \sigma\sqrt{t/(1-t)}\,\varepsilon`. Cells are drawn by
-    Euler-Maruyama over `steps` time points.
-
-    Tong et al. 2024 (simulation-free Schrödinger bridges), Section 3; Cole et al. 2026, Methods
-    4.7.4.
+    On :math:`x_t = (1-t) x_0 + t x_1 + \sigma\sqrt{t(1-t)}\,\varepsilon` the network learns the
+    velocity :math:`v = x_1 - x_0 + \frac{1-2t}{2\sqrt{t(1-t)}}\,\sigma\varepsilon` and the score
+    times :math:`\sigma^2/2`, weighted by :math:`2\sqrt{t(1-t)}/\sigma`; with ``targets="bounded"``
+    the means of :math:`x_1 - x_0` and of :math:`\varepsilon` given :math:`x_t`, of equal drift.
+    Cells are drawn by Euler-Maruyama over `steps` time points.
     """
 
     channels = (1, 2)

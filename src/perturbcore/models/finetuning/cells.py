@@ -33,8 +33,7 @@ LRS = (1e-2, 1e-3, 1e-4, 1e-5)
 class FineTunedCells(FineTuned):
     """What the three ways of using an encoder share.
 
-    `cells`: with the encoder's genes, of the lines to be predicted; `hidden`: widths of the head;
-    `rank`: of the adapters, see `adapt`; `use`: options of the way; `training`: see `FineTuned`.
+    `hidden`: widths of the head; `rank`: of the adapters, see `adapt`; `use`: options of the way.
     """
 
     tasks, validation, least, together, stream = ("lfc",), 0.2, 5, 64, 3
@@ -121,13 +120,10 @@ class InSilicoKO(FineTunedCells):
 
 
 def adapt(encoder: nn.Module, rank: int, *, seed: int = 0) -> nn.Module:
-    """Put low-rank adapters on an encoder in place; only they learn afterwards.
+    """Put low-rank adapters on an encoder in place; only they learn afterwards (Hu et al. 2022).
 
-    They go on the linear layers that the encoder names as `adaptable`, or on all; each change is
-    scaled by 2 and begins at zero, so that the output is the same until they are trained. With
+    They go on the linear layers that it names as `adaptable`, or on all, and begin at zero. With
     `rank` 0 there are no adapters, and every weight learns.
-
-    Hu et al. 2022 (LoRA).
     """
     if rank < 0:
         raise ParameterError(f"rank={rank} must be at least 0")
@@ -151,11 +147,7 @@ def adapt(encoder: nn.Module, rank: int, *, seed: int = 0) -> nn.Module:
 
 @dataclass(frozen=True, eq=False)
 class CellModels:
-    """An encoder of cells and what is made with it.
-
-    `pretrained`: None where the encoder is a checkpoint from elsewhere; `embeddings`: frozen
-    gene vectors of each line, for kNN; `models`: frozen + MLP, indexing, in-silico knock-out.
-    """
+    """An encoder of cells (`pretrained`: None of a checkpoint), its vectors and models."""
 
     cells: ControlCells
     pretrained: Pretrained | None
@@ -194,15 +186,11 @@ def cell_models(
 ) -> CellModels:
     """Pretrain an encoder on the control cells of a screen (or load one), and put it to use.
 
-    The defaults are the published ones where the paper gives any.
+    The defaults are the published ones where the paper gives any (Cole et al. 2026, 4.10).
 
-    `screen`: a declared screen; only its control cells are read; `targets`: genes kept whatever
-    `max_genes` is: the perturbations; `checkpoint, encoding`: a folder or name on the hub to
-    load instead of pretraining, and how it reads expression; see `load_huggingface`; `hidden,
-    hidden_ko`: widths of the heads, the latter of in-silico knock-out; `folder`: where the
+    `targets`: genes kept whatever `max_genes` is; `checkpoint, encoding`: see `load_huggingface`;
+    `hidden, hidden_ko`: widths of the heads, the latter of in-silico knock-out; `folder`: where the
     pretrained encoder and the checkpoints of fine-tuning are kept.
-
-    Cole et al. 2026, 4.10.
     """
     cells = control_cells(screen, max_cells=max_cells, max_genes=max_genes, keep=targets, seed=seed)
     pretrained = None

@@ -22,13 +22,10 @@ PUBLISHED = {"lrs": (1e-3, 1e-4, 1e-5), "batch_sizes": (16, 32, 64), "epochs": 5
 
 
 class FineTunedGraph(FineTuned):
-    """A graph network with a linear head.
+    """A graph network with a linear head (Cole et al. 2026, section 4.8.2, Eq. 17-18).
 
-    `nodes`: node number, indexed by perturbation name (several names may lead to one node);
-    `frozen`: ablation: the head alone is trained; `options`: see `FineTuned`; by
-    default the published grid.
-
-    Cole et al. 2026, section 4.8.2, Eq. 17-18.
+    `nodes`: node number, indexed by perturbation name; `frozen`: ablation: the head alone is
+    trained; `options`: see `FineTuned`, by default the published grid.
     """
 
     validation, least, stream = 0.1, 10, 7
@@ -76,10 +73,7 @@ class FineTunedGraph(FineTuned):
 
 
 class Neighbourhood:
-    """What a network of some layers reads of a graph to embed a few nodes: exact, not sampled.
-
-    `A` (n, n): with loops, symmetric: `GraphNetwork.matrix`.
-    """
+    """What a network of some layers reads of a graph `A` (with loops) to embed a few nodes."""
 
     def __init__(self, A, layers: int):
         self.A, self.layers = sp.csr_matrix(A), layers
@@ -128,9 +122,7 @@ def read_nodes(network: GraphNetwork, start: Tensor, steps) -> Tensor:
 class GraphObjective(Learner):
     """Responses from node embeddings by a linear head (Cole et al. 2026, Eq. 17).
 
-    The head reads embeddings standardised by the mean `centre` and deviation `scale`, each (dim,),
-    that the pretrained network gives to the training nodes. It starts at zero weights, and at a
-    `bias`, (g,) or (3, g): what the training responses say of a gene whatever the perturbation.
+    Embeddings are standardised by `centre` and `scale`; weights start at zero, the bias at `bias`.
     """
 
     def __init__(self, network, centre, scale, bias, task: Task, lr: float, frozen: bool = False):

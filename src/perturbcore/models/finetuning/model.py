@@ -19,24 +19,16 @@ from perturbcore.score.model import Fold, Model, Prediction
 class FineTuned(Model):
     """A pretrained network trained on the responses of one cell line at a time, as a `Model`.
 
-    Some of the training perturbations are set aside. For every learning rate and batch size the
-    network is trained on the others, from its pretrained weights; the combination and epoch
-    with the least validation loss predict. Test perturbations take no part. Perturbations that
-    the network does not know are not trained on, and are predicted at the mean of all training
-    responses.
+    Some training perturbations are set aside; the learning rate, batch size and epoch with the
+    least loss on them predict. A perturbation that the network does not know is not trained on, and
+    predicted at the mean of all training responses (Cole et al. 2026, sections 4.8.2 and 4.10).
 
-    `lrs, batch_sizes`: to choose from; batches are counted in perturbations; `patience`: stop after
-    so many epochs without a better validation loss; `folder`: checkpoints of a fold while it is
-    trained: a killed run resumes there; `name, modality`: columns of the scores.
+    `lrs, batch_sizes`: to choose from, in perturbations; `folder`: checkpoints of a fold while it
+    is trained: a killed run resumes there.
 
-    A subclass brings the network, of which each training gets a copy, and says how it is used.
-    `validation`: share of the training perturbations set aside; `least`: fewest training
-    perturbations known to the network; with fewer, the training mean predicts; `together`:
-    perturbations that go through the network at once outside training; `stream`: number of the
-    random stream that draws the perturbations set aside; `own`: hyperparameters of the use;
-    `digest`: content of the pretrained network and of what it reads.
-
-    Cole et al. 2026, sections 4.8.2 and 4.10.
+    A subclass brings the network and says how it is used. `validation`: share set aside; `least`:
+    with fewer known perturbations the training mean predicts; `together`: perturbations that go
+    through the network at once outside training; `stream`: of the draw; `own`: its hyperparameters.
     """
 
     validation: float
@@ -116,10 +108,7 @@ class FineTuned(Model):
         return self
 
     def predict(self, fold: Fold) -> Prediction:
-        """Predict the test perturbations, of which names are read.
-
-        The note says the validation loss of each combination.
-        """
+        """Predict the test perturbations; the note says each validation loss."""
         at = self.positions(fold.test_ids)
         asked = np.flatnonzero(at >= 0)
         values = np.repeat(self.data.floor[..., None, :], len(at), axis=-2)
@@ -193,7 +182,6 @@ class TrainingLabels:
     """Training responses of a line in the form of their task, with what they say of every gene.
 
     `label` and `known` hold the genes `columns` only: of partial labels those with a known one.
-    `floor` is the mean response, the rate of positives, or the share of each class, of every gene.
     """
 
     def __init__(self, fold: Fold):

@@ -43,10 +43,7 @@ class Scaler(nn.Module):
 
 
 class Objective(Learner):
-    """Predict responses of a cell line, (b, g), from the positions of the target genes, (b,).
-
-    The prediction begins at the mean training response (g,) and the network learns the rest.
-    """
+    """Predict responses of a line, (b, g), from positions (b,), beginning at their `mean` (g,)."""
 
     def __init__(self, mean: np.ndarray, lr: float):
         super().__init__()
@@ -74,11 +71,8 @@ class FrozenHead(Objective):
 class IndexingHead(Objective):
     """Mean over control cells of the encoder's embedding of the target gene, then a head.
 
-    Training averages `n_cells` of the control cells `values` (n, n_genes), drawn anew in each
-    step; validation and prediction `n_eval` of them, the same ones each time. Before its first
-    step the encoder gives the frozen head's vectors.
-
-    Cole et al. 2026, Eq. 13-14.
+    Training averages `n_cells` of the control cells `values`, drawn anew in each step; validation
+    and prediction `n_eval` of them, the same ones each time (Cole et al. 2026, Eq. 13-14).
     """
 
     def __init__(
@@ -107,13 +101,9 @@ class IndexingHead(Objective):
 class KnockOutHead(Objective):
     """The average control profile without the target gene, embedded; one head reads every gene.
 
-    `average` (n_genes,): average control profile of the line; `output` (g,): position of each
-    output gene among the encoder's, -1 where it is none: such a gene is predicted at its
-    training mean; `asked`: output genes of a training step, drawn anew each time; validation
-    takes twice as many, the same ones each time. Their error is scaled to that of all. All
-    genes by default, and always in prediction.
-
-    Cole et al. 2026, Eq. 15-16.
+    `output` (g,): position of each output gene among the encoder's, -1: predicted at its training
+    mean; `asked`: output genes of a training step, twice as many in validation (Cole et al. 2026,
+    Eq. 15-16).
     """
 
     def __init__(

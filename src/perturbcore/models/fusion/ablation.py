@@ -90,9 +90,8 @@ def ablate(
 ) -> pd.DataFrame:
     """Score the summed kernels with each source alone, each left out, and sources added greedily.
 
-    Equal weights, and one power or degree: so that a difference is the source's and not that of
-    tuning. The greedy order, the slow part, is chosen on training perturbations only, and in
-    `greedy_folds` only, where given.
+    Weights, power and degree are fixed, and the greedy order is chosen on training perturbations,
+    in `greedy_folds` only, where given.
 
     Returns cell_line, fold, kind ("all", "alone", "without", "greedy"), source (added last, for
     "greedy"), n_sources, value (L2 or AUROC within gene).

@@ -24,8 +24,7 @@ def kind_of(name: str, predictor: str) -> str:
 class BestSource(Model):
     """One source alone under the predictor of a fusion: what that predictor does without fusion.
 
-    The source is chosen in each fold on training perturbations: by the error of a kernel ridge
-    within them, or of labelled pairs by the AUROC of a smoother on inner folds.
+    It is chosen in each fold on training perturbations, see `loss_alone`.
     """
 
     name, modality = BEST, SINGLE
@@ -99,9 +98,8 @@ def fewer_sources(
 ) -> list[BestSource | Model]:
     """List every fusion's predictor with other sources: `sets` by name, the best single source.
 
-    The last is the best single source under the best predictor, both chosen on training
-    perturbations; transformers are no candidates for it (a training per inner fold each).
-    `layout`: `n_components` and `inner_folds`. Sources of a set that are not there are passed over.
+    The last is the best single source under the best predictor; transformers are no candidates for
+    it (a training per inner fold each). `layout`: `n_components` and `inner_folds`.
     """
     models = [m for m in models if kind_of(m.name, m.predictor)]
     best = [BestSource(m, **layout) for m in models]

@@ -44,8 +44,7 @@ MIXED = (
 class KernelSum(Fusion):
     """Smooth the labels of all training perturbations by a power of the summed cosine kernels.
 
-    Tuned are the power and the exponent: how much more a source counts that is good alone (0: all
-    count alike).
+    Tuned are the power and the exponent: how much more a source counts that is good alone.
     """
 
     powers: Sequence[float] = (1.0, 2.0, 3.0, 4.0, 6.0)
@@ -108,8 +107,7 @@ class PairModel(Fusion):
 
     Chosen on the first `tuned_on` inner folds are the variances, among `candidates`, and how much
     of the smoother (with a `power` of the kernel) is added: `blends`, in standard deviations of
-    both. Sources are weighted by a power (`exponent`) of how far the AUROC of each alone is above
-    a guess.
+    both.
     """
 
     candidates: Sequence[MixedModel] = MIXED
@@ -174,11 +172,7 @@ def fusions(
     n_components: int = 100,
     inner_folds: int = 5,
 ) -> list[Fusion]:
-    """List the fusions without a neural network that can predict a task.
-
-    Negative controls among the embeddings are left out; `k` are the candidates of nearest
-    neighbours.
-    """
+    """List the fusions without a neural network of a task; `k` are candidates of kNN."""
     name = task_of(task).name
     sources = [e for e in embeddings if e.modality != "Negative control"]
     made = [kind(sources, n_components, inner_folds) for kind in ALL if name in kind.tasks]

@@ -17,10 +17,7 @@ PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 def cosines(fold: LineFold, *, cut: bool = True) -> list[Kernel]:
-    """Cosine kernels of each source, of training (n, n) and of test rows (m, n) to training rows.
-
-    With `cut`, negative cosines become zero. Rows that lack a source have cosine zero to all.
-    """
+    """Cosine kernels of each source, (n, n) and (m, n), negative ones cut; 0 without the source."""
     out = []
     # labels are 0 and 1: single precision is plenty, and twice as fast; ridge solves need double
     kind = np.float32 if fold.pairs else np.float64
@@ -32,10 +29,7 @@ def cosines(fold: LineFold, *, cut: bool = True) -> list[Kernel]:
 
 
 def bent_cosines(fold: LineFold, degree: int) -> list[Kernel]:
-    """Bend cosine kernels: ``((1 + cos) / 2) ** degree``, zero where a row lacks the source.
-
-    The higher the degree, the more near perturbations count; the kernels stay semi-definite.
-    """
+    """Bend cosine kernels: ``((1 + cos) / 2) ** degree``, zero where a row lacks the source."""
     out = []
     for (train, test), s in zip(cosines(fold, cut=False), fold.sources, strict=True):
         has, there = np.outer(s.has_train, s.has_train), np.outer(s.has_test, s.has_train)
@@ -61,8 +55,7 @@ def summed(kernels: Sequence[Kernel], weights=None) -> Kernel:
 def smooth(known: Labels, query: Labels, kernel: np.ndarray, powers: Sequence[float]) -> np.ndarray:
     """Share of positives among known labels, weighted by powers of a kernel (m, n).
 
-    Scores of the pairs of `query`, (n_powers, n_pairs). The weights of a row sum to 60 labels; the
-    gene's own rate counts as 3.
+    Scores of the pairs of `query`, (n_powers, n_pairs).
     """
     return kernel_scores(known, query, kernel, powers, total=60.0, prior=3.0, rate=known.rates())
 
@@ -129,8 +122,7 @@ def loss_alone(fold: LineFold) -> np.ndarray:
 class Ridge:
     """Kernel ridge with an unpenalised intercept, decomposed once for all penalties.
 
-    The kernel (n, n) of the training rows need not be centred. Penalties are in units of the mean
-    diagonal of the centred kernel.
+    Penalties are in units of the mean diagonal of the centred kernel.
     """
 
     def __init__(self, kernel: np.ndarray):
@@ -140,12 +132,9 @@ class Ridge:
         self.column = kernel.mean(axis=0)
 
     def losses(self, gram: np.ndarray, penalties: Sequence[float]) -> np.ndarray:
-        """Mean leave-one-out L2 error for each penalty, exactly.
+        """Mean leave-one-out L2 error for each penalty, exactly (Golub, Heath & Wahba 1979, PRESS).
 
-        Left-out residuals are ``e_i / (1 - S_ii)`` for the smoother matrix S; their norms over all
-        genes need only the inner products `gram` = ``Y @ Y.T`` of responses.
-
-        Golub, Heath & Wahba 1979 (PRESS); Cawley & Talbot 2003.
+        Residuals are ``e_i / (1 - S_ii)``; their norms need only `gram` = ``Y @ Y.T`` of responses.
         """
         inner = self.vectors.T @ centred(gram) @ self.vectors
         out = np.empty(len(penalties))
@@ -186,8 +175,7 @@ def tune_weights(
     """Choose non-negative kernel weights and the penalty of a ridge by exact leave-one-out error.
 
     From equal weights or the best single source, the kernel that lowers the error most is added, at
-    most `steps` times, with replacement; the penalty is chosen anew after each. Returned are
-    weights of sum 1, the penalty, and the loss after each step.
+    most `steps` times. Returns weights of sum 1, the penalty, and the loss after each step.
     """
     if not len(kernels) or not len(penalties) or min(penalties) <= 0:
         raise ParameterError("at least one kernel and one penalty above 0 are needed")

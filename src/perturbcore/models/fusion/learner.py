@@ -18,8 +18,7 @@ from perturbcore.score.labels import Labels
 class FusionLearner(Learner):
     """Network, tables and one task; a batch is a tensor of row numbers.
 
-    `sources` and `line` (n,) are of all rows, test rows included; `steps` are the batches per
-    epoch, for the warm-up.
+    `steps` are the batches per epoch, for the warm-up.
     """
 
     def __init__(
@@ -121,10 +120,9 @@ class LFCLearner(FusionLearner):
 
 
 class DEGLearner(FusionLearner):
-    """Complete labels: class-balanced softmax of each gene, as `perturbcore.models.simple.softmax`.
+    """Complete labels: class-balanced softmax of each gene, weights from the training rows.
 
-    Weights are those of the training rows over all lines; within a batch a gene's loss is divided
-    by the weights there, as published.
+    Within a batch a gene's loss is divided by the weights there, as published.
     """
 
     def __init__(self, *args, label: np.ndarray, train: np.ndarray):

@@ -1,15 +1,8 @@
 """Kernel mixed model of labelled pairs: each gene's own response, shared modules, overall strength.
 
 The label of (perturbation p, gene g) is ``b_g + f(p, g) + noise`` with a Gaussian ``f`` of
-covariance::
-
-    k(p, p') [1(g = g') + shared + module phi_g . phi_g'] + own 1(p = p')
-
-k is a power of the summed cosine kernels of the sources; phi are coordinates of the readout genes
-in the same sources. The first term is a smoother of each gene by itself; `shared` is the strength
-of a perturbation on all genes, `module` that on genes of one kind, and `own` the strength of a
-perturbation that no kernel foretells. Only known labels enter. The linear system is solved by
-conjugate gradients.
+covariance ``k(p, p') [1(g = g') + shared + module phi_g . phi_g'] + own 1(p = p')``, k a power of
+the summed cosine kernels, phi coordinates of the readout genes in the same sources.
 """
 
 from collections.abc import Sequence
@@ -58,10 +51,7 @@ def _spread(rows, genes, left, phi, out):
 
 
 def gene_features(sources: Sequence[Source], n_features: int = 32) -> np.ndarray:
-    """Leading coordinates of the readout genes over all sources, (g, q) float32.
-
-    Centred, mean square length one.
-    """
+    """Leading coordinates of the readout genes over all sources, (g, q), mean square length 1."""
     F = np.concatenate([unit(s.gene) for s in sources], axis=1) / np.sqrt(len(sources))
     F -= F.mean(axis=0)
     width = F.shape[1]
@@ -75,8 +65,7 @@ def gene_features(sources: Sequence[Source], n_features: int = 32) -> np.ndarray
 class MixedModel:
     """Variances of the parts, relative to that of a gene's own response; see the head of this file.
 
-    `power` is that of the summed cosine kernel. Conjugate gradients stop after `iterations`, or at
-    `tolerance`, which is relative to the labels.
+    Conjugate gradients stop after `iterations`, or at `tolerance`, relative to the labels.
     """
 
     shared: float = 0.02
@@ -96,9 +85,7 @@ class MixedModel:
     ) -> np.ndarray:
         """Posterior mean of the label of every pair of the test rows, (m, g) float32.
 
-        `known` are the labels of n training rows, `train` (n, n) and `test` (m, n) summed cosine
-        kernels, not negative, `phi` (g, q) as `gene_features`. A row without any kernel weight gets
-        the genes' rates.
+        `train` (n, n) and `test` (m, n) are summed cosine kernels, `phi` (g, q) as `gene_features`.
         """
         K, T = (raise_to(np.asarray(k, dtype=np.float32), self.power) for k in (train, test))
         scale = np.float32(np.diag(K).mean())

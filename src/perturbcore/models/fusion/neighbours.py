@@ -18,20 +18,13 @@ class Neighbours(nn.Module):
     r"""Score of a pair from the known labels of like perturbations, in all cell lines.
 
     With kernels :math:`\kappa_e`, source weights :math:`w_e(p)` decided by the encoded tokens of p,
-    and an affinity A of cell lines, training response j in line l' weighs
+    and an affinity A of cell lines, training response j in line l' weighs :math:`\omega_j \propto
+    A_{ll'} (\sum_e w_e(p) \kappa_e(p, j))^q`; labels give :math:`z = (\sum_j \omega_j y_{jg} + m
+    b_g) / (\sum_j \omega_j o_{jg} + m)` with the gene's smoothed rate b. The score is
+    :math:`\alpha\,\mathrm{logit}(z)`, plus what neighbours' labels exceed their genes' rates by in
+    general and in genes with like embeddings. A perturbation never sees labels of its own.
 
-    .. math:: \omega_j \propto A_{ll'} \Big(\sum_e w_e(p) \kappa_e(p, j)\Big)^q,
-              \qquad \sum_j \omega_j = T.
-
-    The gene's labels give
-    :math:`z = (\sum_j \omega_j y_{jg} + m b_g) / (\sum_j \omega_j o_{jg} + m)`
-    with the gene's smoothed rate b; the score is :math:`\alpha\,\mathrm{logit}(z)`, plus what
-    neighbours' labels exceed their genes' rates by in general and in genes with like embeddings.
-    A perturbation never sees labels of its own, in no line: training is leave-one-out.
-
-    `ids` and `line` (n,) are those of the rows of `sources` (not normalised), `known` the labels of
-    the first of them, kept where `train` (n,); `genes` (G, f) are vectors of the genes, `width` is
-    that of the responses' vectors.
+    `known` are labels of the first rows of `sources`, kept where `train`; `genes` (G, f) vectors.
     """
 
     def __init__(self, sources: Tables, ids, line, known: Labels, train, genes, width: int):
@@ -89,8 +82,8 @@ class Neighbours(nn.Module):
     def forward(self, vector, rows, line, alive, row, gene, label=None) -> torch.Tensor:
         """Score pairs, (E,): `row` and `gene` (E,) say which of the B responses, which gene.
 
-        `alive` (B, S) are the sources that may be used; `label` (E,) the pairs' own training
-        labels, to be left out of the genes' rates.
+        `alive` (B, S) are the sources that may be used; `label` (E,) is left out of the genes'
+        rates.
         """
         k, affinity, scale = self._weights(vector, rows, line, alive)
         weight = (k[:, :, None] * affinity[:, None, :]).flatten(1)
@@ -144,11 +137,9 @@ class Neighbours(nn.Module):
 
 
 def _kernels(sources: Tables, ids, train) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lay out how alike perturbations are in every source.
+    """Cosines of all P with the U training perturbations in every source, (P, S, U).
 
-    Returned are each row's number among the P distinct perturbations, (n,); those in training,
-    (U,); the cosines between the two, (P, S, U) float32, negative ones cut, zero with itself and
-    where one has no such source.
+    Zero with itself; returned after each row's number among the P, (n,), and those in training.
     """
     names, of = np.unique(ids, return_inverse=True)
     used = np.unique(of[train])
@@ -193,11 +184,9 @@ def _spread(d_hit, d_seen, row, gene, start, column, label, out):
 
 
 class LabelSums(torch.autograd.Function):
-    """Sum weights over the positive and over all known labels of each pair's gene, twice (E,).
+    """Sum weights (B, C) over the positive and over all known labels of each pair's gene, (E,).
 
-    `weight` (B, C) is that of each training response for each response; `row` and `gene` (E,) are
-    the pairs. The labels of a gene start at `start` (G + 1,): `column` and `label` (N,) are the
-    training response and 0/1 value of each. The sums are made on the CPU, for any device.
+    The labels of a gene start at `start` (G + 1,). The sums are made on the CPU, for any device.
     """
 
     @staticmethod

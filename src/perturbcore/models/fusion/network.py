@@ -15,10 +15,7 @@ from perturbcore.models.fusion.settings import Settings
 
 
 def pack(masked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Order (B, T) tokens so that live ones come first; say which of the first L are live, (B, L).
-
-    A masked source then cannot change an output by a single bit.
-    """
+    """Order (B, T) tokens, live ones first, and mark these, so that a masked one changes no bit."""
     order = torch.argsort(masked.to(torch.int8), dim=1, stable=True)
     n = (~masked).sum(dim=1, keepdim=True)
     return order, torch.arange(int(n.max()), device=masked.device) < n
@@ -78,10 +75,8 @@ class Encoder(nn.Module):
 class FusionNetwork(nn.Module):
     """Attention over a perturbation's sources and its cell line (Cole et al. 2026, 4.9, Eq. 19-21).
 
-    `names` and `dims` are those of the sources: the start of a source's weights depends on its name
-    and the seed alone. `n_out` is G log fold-changes, or 3 G logits; `profiles` (n_lines, g) are
-    for ``line_source="autoencoder"``, see `line_profiles`; with `genes` (G, f), the head is a
-    `FactorHead`.
+    The start of a source's weights depends on its name and the seed alone. `profiles`: see
+    `line_profiles`; with `genes` (G, f), the head is a `FactorHead`.
     """
 
     def __init__(
@@ -178,10 +173,7 @@ class FusionNetwork(nn.Module):
 
 
 class FactorHead(nn.Module):
-    """Score of (response, gene): inner product of their vectors, plus the response's own part.
-
-    A gene's vector is a linear map of its embeddings plus a free part; all scores start at zero.
-    """
+    """Score of (response, gene): inner product of their vectors, plus the response itself."""
 
     def __init__(self, d: int, width: int, genes: np.ndarray, dropout: float):
         super().__init__()
@@ -256,8 +248,7 @@ def _stack(sizes) -> nn.Sequential:
 def line_profiles(controls: pd.DataFrame, lines: Sequence[str]) -> np.ndarray:
     """Normalise mean log1p control profiles (cell lines x genes), (n_lines, g) float32.
 
-    As published (Cole et al. 2026, released code), the table is log1p'd once more before it is
-    z-scored, with mean and standard deviation (n - 1) of the table that was not.
+    As published, it is log1p'd once more and z-scored by mean and deviation of what was not.
     """
     missing = [line for line in lines if line not in controls.index]
     if missing:

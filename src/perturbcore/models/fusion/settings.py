@@ -11,27 +11,18 @@ _PRESETS = Path(__file__).with_name("presets.yml")
 
 
 class Settings(Options):
-    """Everything that decides a fusion transformer, besides data and seed.
+    """Everything that decides a fusion transformer, besides data and seed (Cole et al. 2026, 4.9).
 
-    `batch`: rows (perturbation x cell line) per batch; `dropout`: in encoder and head;
-    `input_norm`: of each source, see `perturbcore.models.fusion.sources.normalise`;
-    `token_dropout, token_norm`: dropout and LayerNorm after each source's projection;
-    `gate`: whether attention's output is multiplied by a sigmoid gate of the token; `line`: the
-    cell line is added to every token; a token of its own; kept out of attention and appended to
-    what the head sees; `line_source`: a learned vector per line, or the latent of an
-    autoencoder of mean control profiles, with hidden widths `ae_widths` from the profile
-    inwards; `head`: from the CLS token (and, with "apart", the line) to the genes, with hidden
-    width `head_width`. For partial labels the head is always the inner product, of that width, with
-    a vector per gene made from the gene's own embeddings, beside attention to known labels, whose
-    few scalars have the learning rate `lr_neighbours` (not published, see
-    `perturbcore.models.fusion.neighbours.Neighbours`); `modality_drop`: probability that a source's
-    token is set to zero (not masked) in training; `hide_source`: that it is masked, as if it were
-    missing (not published); `w_reconstruction, w_autoencoder`: weights of the two reconstruction
-    losses; 0 leaves the part out; `patience, warmup`: epochs without improvement before training
-    stops; epochs of linear warm-up; `validation`: share of the perturbations held out of training
-    for early stopping; 0 trains `max_epochs` on all rows; `weight_decay`: decoupled.
-
-    Cole et al. 2026, 4.9 and released code.
+    `batch`: in rows (perturbation x cell line); `input_norm`: see `normalise`; `token_dropout,
+    token_norm`: after each source's projection; `gate`: multiply attention's output by a sigmoid of
+    the token; `line`: the cell line is added to every token, a token of its own, or appended to
+    what the head sees; `line_source`: a learned vector, or the latent of an autoencoder of control
+    profiles with hidden widths `ae_widths`; `head`: to the genes, with hidden width `head_width`.
+    For partial labels the head is an inner product with a vector per gene beside `Neighbours`,
+    whose scalars have the learning rate `lr_neighbours`; `modality_drop`: probability that a token
+    is zero in training; `hide_source`: that it is masked; `w_reconstruction, w_autoencoder`:
+    weights of these losses; `warmup`: in epochs; `validation`: share of the perturbations held out
+    for early stopping.
     """
 
     d_model: PositiveInt = 100

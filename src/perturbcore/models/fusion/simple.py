@@ -25,10 +25,7 @@ InnerScores = tuple[np.ndarray, np.ndarray]
 
 @dataclass
 class Fusion(Model):
-    """What fusions of one cell line share; subclasses say how a laid-out fold is predicted.
-
-    `embeddings`: the sources. Negative controls do not belong here.
-    """
+    """What fusions of one cell line share; subclasses say how a laid-out fold is predicted."""
 
     embeddings: Sequence[Embedding]
     n_components: int = 100
@@ -142,11 +139,7 @@ class Concatenation(Fusion):
 
 @dataclass
 class AveragedKNN(Fusion):
-    """Average the k-nearest-neighbour predictions of all sources that a perturbation has.
-
-    One k (of complete labels with one balance of classes) serves all sources. A perturbation
-    without any source gets the Train Mean.
-    """
+    """Average the kNN predictions, of one k, of all sources that a perturbation has."""
 
     k: Sequence[int] = (5, 10, 20, 40, 80)
     name: str = "Averaged kNN"
@@ -210,10 +203,7 @@ def _averaged_pairs(fold: LineFold, model, a, b, known: Labels, query: Labels, g
 
 
 def smoother_error(weights: np.ndarray, gram: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-    """Mean L2 error of predicting rows `b` as `weights` (n_b, n_a) times the responses of rows `a`.
-
-    `gram` is ``Y @ Y.T`` over all rows; no prediction is formed.
-    """
+    """Mean L2 error of predicting rows `b` as `weights` times rows `a`, by inner products alone."""
     cross = np.einsum("ij,ij->i", weights, gram[np.ix_(b, a)])
     square = np.einsum("ij,ij->i", weights @ gram[np.ix_(a, a)], weights)
     return float(np.sqrt(np.maximum(np.diag(gram)[b] - 2 * cross + square, 0)).mean())
@@ -223,9 +213,7 @@ def smoother_error(weights: np.ndarray, gram: np.ndarray, a: np.ndarray, b: np.n
 class Stacked(Fusion):
     """Non-negative combination of single-source models, by least squares on inner predictions.
 
-    For log fold-changes each source has a kernel ridge with its own penalty (in units of the mean
-    diagonal of the centred kernel), tuned on the same inner folds; for labelled pairs a kernel
-    smoother.
+    Kernel ridges with a penalty each for log fold-changes, kernel smoothers for labelled pairs.
     """
 
     penalties: Sequence[float] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)

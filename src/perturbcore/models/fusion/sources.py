@@ -25,8 +25,7 @@ INNER_SEED = 42
 class Source:
     """Coordinates of one embedding on its principal axes among the training rows that have it.
 
-    `train` (n, q), `test` (m, q) and readout `gene` (g, q); zero where `has_train` (n,) and
-    `has_test` (m,) say that a row has no vector.
+    Zero where `has_train` (n,) and `has_test` (m,) say that a row has no vector.
     """
 
     name: str
@@ -41,11 +40,9 @@ class Source:
 class LineFold:
     """Training and test perturbations of one cell line with what is known of them.
 
-    The n training perturbations `ids` are sorted. `truth` are their responses in the form of the
-    task (log fold-changes in float64), of the `genes` (numbers) that are predicted: of pairs those
-    with a known training label. `embeddings` and `sources` are the same, sorted by name, before and
-    after reduction. `splits` are inner training and validation rows; `alone` is kept by
-    `perturbcore.models.fusion.kernels.auroc_alone`.
+    `ids` are sorted; `truth` is of the `genes` that are predicted: of pairs those with a known
+    training label; `splits` are inner training and validation rows; `alone` is kept by
+    `kernels.auroc_alone`.
     """
 
     task: Task
@@ -78,10 +75,9 @@ class LineFold:
 def lay_out_fold(
     fold: Fold, embeddings: Sequence[Embedding], *, n_components: int = 100, inner_folds: int = 5
 ) -> LineFold:
-    """Lay one cell line's fold out.
+    """Lay one cell line's fold out, with the embeddings that 10 training perturbations have.
 
-    Embeddings of other cell lines, and those that fewer than 10 training perturbations have, are
-    left out. Reduction sees no label and is fitted once per fold, on all training perturbations.
+    Reduction sees no label and is fitted once per fold, on all training perturbations.
     """
     content = tuple((e.name, e.cell_line, e.digest) for e in embeddings)
     key = (fold.cell_lines, content, n_components, inner_folds)
@@ -139,8 +135,7 @@ def _reduced(embedding: Embedding, ids: tuple, n_components: int) -> Source:
 class Tables:
     """Vectors of all sources, sorted by name, for n responses of all cell lines.
 
-    `tables` are (m_e + 1, d_e) float32; the last row stands for a missing vector. `at` (n, S) is
-    the row of each table that belongs to a response.
+    The last row of each table stands for a missing vector; `at` (n, S) are the rows of responses.
     """
 
     names: list[str]
@@ -209,8 +204,7 @@ def _served(parts: list[Embedding], expression_line: str | None) -> list[Embeddi
 def normalise(sources: Tables, train: np.ndarray, kind: str) -> Tables:
     """Normalise each source by its training rows, as `Settings.input_norm` says.
 
-    "zscore" normalises the zeros of missing vectors too, as published; "unit" standardises over
-    present vectors and brings each to length sqrt(width).
+    "zscore" normalises the zeros of missing vectors too, as published; "unit" does not.
     """
     if kind == "none":
         return sources

@@ -39,26 +39,12 @@ PUBLISHED_SPACE = {
 class TransformerFusion(Model):
     """Fusion of embeddings by a transformer, one model over all cell lines (Cole et al. 2026, 4.9).
 
-    Parameters
-    ----------
-    embeddings : sequence of Embedding
-        Those of one name that serve different cell lines are one source.
-    settings : Settings
-        By default those of simple fusion; see `perturbcore.models.fusion.settings`.
-    seed : int
-        123 as published.
-    expression_line : str, optional
-        Line whose embeddings serve all lines ("HepG2": the published quirk); by default each its
-        own.
-    controls : pandas.DataFrame, optional
-        Mean log1p control profile of each cell line, for ``line_source="autoencoder"``.
-    folder : path, optional
-        Where trainings are kept: a killed one resumes, a finished one is loaded.
-    joint : bool
-        Whether it gets all lines at once, as published, or one at a time, where splits differ.
-    trials, space : int, dict
-        Settings tried in each fold, on its training rows alone, see `tune`; what is varied, see
-        `search_space`.
+    `embeddings`: those of one name that serve different cell lines are one source;
+    `expression_line`: line whose embeddings serve all lines ("HepG2": the published quirk);
+    `controls`: mean log1p control profile of each line, for ``line_source="autoencoder"``;
+    `folder`: where trainings are kept: a killed one resumes, a finished one is loaded; `joint`:
+    whether it gets all lines at once, as published; `trials, space`: settings tried in each fold,
+    see `tune`.
     """
 
     embeddings: Sequence[Embedding]
@@ -233,13 +219,10 @@ def tune(
 ) -> tuple[TransformerFusion, pd.DataFrame]:
     """Choose settings by the validation loss within the training rows of one fold.
 
-    The settings of `model` are varied within its `space`. `trials` are all of them: those found in
-    `folder`, which holds the search (sqlite) and the trainings, count, so that a killed search goes
-    on where it was. Returned are the model with the best settings, and one row per trial: the
-    settings tried, `val`, `epochs`, `seconds`.
-
-    Cole et al. 2026, 4.9.2 (100 trials of depth, learning rate and style of the cell line);
-    Akiba et al. 2019 (optuna).
+    `trials` are all of them: those found in `folder` count, so that a killed search goes on.
+    Returned are the model with the best settings, and one row per trial: settings, `val`, `epochs`,
+    `seconds`. Cole et al. 2026, 4.9.2 (100 trials of depth, rate, style of the line); Akiba et al.
+    2019 (optuna).
     """
     import optuna
 
@@ -273,8 +256,8 @@ def validation_rows(
 ) -> np.ndarray:
     """Mark the rows of a random share of the distinct perturbations, all lines together, (n,).
 
-    As published: the distinct ones enter ``train_test_split`` in their order of first appearance,
-    where `lines` (n,) come in alphabetical order.
+    As published: these enter ``train_test_split`` in their order of first appearance, `lines` (n,)
+    in alphabetical order.
     """
     ids = np.asarray(perturbations, dtype=str)
     order = np.arange(len(ids))
@@ -292,11 +275,10 @@ def validation_rows(
 def gene_vectors(
     embeddings: Sequence[Embedding], genes: Sequence[str], n_components: int = 128
 ) -> np.ndarray:
-    """Vectors of readout genes from their own embeddings, (G, f) float32 with f <= n_components.
+    """Vectors of readout genes from their own embeddings, (G, f) float32, f <= n_components.
 
-    Each source (of one with an embedding per cell line, the first) is standardised over the genes
-    it has and brought to length one; all side by side are reduced by PCA. A gene with no embedding
-    gets the mean; zeros (G, 1) where none has one.
+    Sources are standardised, brought to length one and reduced by PCA side by side; a gene without
+    embedding gets the mean; zeros (G, 1) where none has one.
     """
     blocks = []
     for name in sorted({e.name for e in embeddings}):

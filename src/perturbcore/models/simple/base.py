@@ -15,12 +15,7 @@ from perturbcore.score.task import Task, task_of
 
 
 class Targets:
-    """Training responses of one fold.
-
-    `source` (N, g): training truth in the form of the task; `gram`: ``Y @ Y.T`` of log
-    fold-changes, computed where absent and asked for; `rows` (n,): which rows have the
-    embedding, in the order of the space; all by default.
-    """
+    """Training responses of a fold: `source` (N, g), its `gram`, the `rows` with the embedding."""
 
     def __init__(self, source, gram: np.ndarray | None = None, rows: np.ndarray | None = None):
         self.source = source
@@ -62,12 +57,7 @@ def neighbour_grid(grid: Sequence, prior: float = 1.0) -> list[int]:
 
 
 class Predictor:
-    """A dataclass that chooses a candidate by the task's loss on the inner folds.
-
-    A subclass says how rows of a space are predicted for each candidate.
-
-    `name`: column `predictor` of the scores; `task`: a task of the kind that it predicts.
-    """
+    """A dataclass that chooses a candidate of its grid by the task's loss on the inner folds."""
 
     name: str
     grid: Any
@@ -107,8 +97,8 @@ class Predictor:
     def predict(self, space: NestedSpace, targets: Targets) -> tuple:
         """Tune, refit on all training rows, predict the test rows.
 
-        Returns what the task's `shape` says, the name of the tuned candidate, and for partial
-        labels the score from which a pair is called positive.
+        Returns values, the name of the candidate, and for partial labels the threshold of a
+        positive.
         """
         chosen = self.tuned(space, targets, self.candidates())
         values = next(iter(self.predictions(space.outer, targets.Y, [chosen])))
@@ -119,8 +109,7 @@ class Predictor:
 class SklearnPredictor(Predictor):
     """Any scikit-learn regressor with a grid, tuned by mean L2 over the shared inner folds.
 
-    `estimator`: must accept 2-D targets, and is cloned for every fit; `grid`: parameters to tune,
-    empty for none; `name`: in the scores table, the class name by default.
+    `estimator`: must accept 2-D targets, and is cloned for every fit; `grid`: parameters to tune.
     """
 
     estimator: Any

@@ -18,8 +18,7 @@ from perturbcore.score.task import task_of
 class DEGLogistic(Predictor):
     """Class-balanced softmax of each gene (Cole et al. 2026, Supplemental Methods).
 
-    `grid`: candidate C; a single one is not tuned (Tahoe as published: 1e5); `softmax`: options of
-    the fit, see `perturbcore.models.simple.softmax.Softmax`.
+    `grid`: candidate C (Tahoe as published: 1e5 alone); `softmax`: options of `Softmax`.
     """
 
     grid: Sequence[float] = C_GRID
@@ -55,12 +54,8 @@ class DEGLogistic(Predictor):
 class DEGKNN(Predictor):
     """Class frequencies among the k nearest perturbations.
 
-    The frequencies are pulled to the gene's own by `prior` labels, and divided by a power of
-    them: with balance 0 a rare class is called only where most neighbours have it, with 1 where it
-    is more frequent than elsewhere, which is what a class-balanced loss asks for.
-
-    `grid`: candidate k; `balance`: candidate powers, 0 to 1; `prior`: how many labels
-    of the gene itself count with those of its neighbours.
+    They are pulled to the gene's own by `prior` labels and divided by a power (`balance`, 0 to 1)
+    of these; 1 is what a class-balanced loss asks for.
     """
 
     grid: Sequence[int] = (5, 10, 20, 40, 80)

@@ -55,8 +55,7 @@ def predictor(name: str, task: Task | str = "lfc", **options) -> Predictor:
 class OnEmbedding(Model):
     """A predictor on one embedding: standardise, PCA, predict; refitted in every fold.
 
-    The embedding is aligned by id, and serves only its `cell_line` where it has one. A test
-    perturbation without embedding gets the floor that the task names.
+    A test perturbation without embedding gets the floor that the task names.
     """
 
     def __init__(self, embedding, predictor: Predictor, protocol: Protocol | None = None):
@@ -103,10 +102,7 @@ class OnEmbedding(Model):
 
 @dataclass(eq=False)
 class Floor(Model):
-    """A prediction that uses no embedding, such as "train_mean" or "no_change"; see `Task.floors`.
-
-    Cole et al. 2026, 4.7.2.
-    """
+    """A prediction without embedding, see `Task.floors` (Cole et al. 2026, 4.7.2)."""
 
     predictor: str
     name = ""
@@ -120,9 +116,9 @@ class Floor(Model):
 
 
 def idealized(responses: AnnData, line: str, protocol: Protocol, seed: int = 0) -> Embedding:
-    """Compress the responses of a cell line, training and test together, by PCA: a ceiling.
+    """Compress the responses of a cell line, test included, by PCA: a ceiling.
 
-    Its coordinates are used as they are (Cole et al. 2026, 4.7.1; Eckart & Young 1936).
+    Cole et al. 2026, 4.7.1.
     """
     rows, task = rows_of(responses, line), task_of(responses)
     ids = rows.obs["perturbation"].astype(str)
@@ -136,9 +132,7 @@ def idealized(responses: AnnData, line: str, protocol: Protocol, seed: int = 0) 
 def mask_only(responses: AnnData, line: str, dim: int = 100) -> OnEmbedding:
     """Make the control that sees which labels are known, those to be predicted included.
 
-    A leak, on purpose: no model of the book is told which test pairs are labelled. Its vectors are
-    the pattern of known labels of each perturbation of a line (no label, no knowledge of genes),
-    cut to `dim` principal components; kernel. It is a positive control: shown, never ranked.
+    A leak, on purpose: its vectors are `dim` components of the pattern of known labels of a line.
     """
     rows = rows_of(responses, line)
     known = np.asarray(rows.layers["observed"], dtype=np.float32)
@@ -169,21 +163,13 @@ def evaluate_embeddings(
     embeddings : sequence of Embedding
         Aligned by id with the perturbations. One with a `cell_line` serves only that line.
     predictors : sequence of str or Predictor
-        Names ("knn", "lasso", "ridge"; for labels "logistic", "knn"; for partial ones also
-        "kernel") or predictor objects.
+        "knn", "lasso", "ridge"; for labels "knn", "logistic", for partial ones also "kernel".
     models, protocol : sequence of Model, Protocol, optional
         More models, scored beside them; components, inner folds, order.
     controls : sequence of str
-        "idealized" and floors of the task: "train_mean", "no_change"; for labels also
-        "most_frequent".
+        "idealized" and floors of the task, such as "train_mean" and "no_change".
     cell_lines, seed, **options
-        See `perturbcore.score.evaluate.evaluate`; the seed is also that of what is random in a
-        control.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Tidy scores, one row per metric and unit; columns as `perturbcore.score.evaluate.evaluate`.
+        See `perturbcore.score.evaluate.evaluate`, which says what is returned.
 
     Examples
     --------

@@ -16,14 +16,10 @@ from perturbcore.score.task import task_of
 
 @dataclass
 class FunctionLogistic(Predictor):
-    """Logistic regression of each function by itself, in scikit-learn's terms.
+    """Logistic regression of each function by itself (Hasanaj et al. 2025, Section 3, Appendix B).
 
-    `grid`: candidate C (1: scikit-learn's own, and so the published one); `balanced`: whether both
-    classes weigh alike, as the text of Hasanaj et al. has it, or each perturbation, as their
-    appendix has it (`MultiOutputClassifier(LogisticRegression)` without class weights);
-    `max_iter`: of the second. A function with one class in training gets the floor's 0.5.
-
-    Hasanaj et al. 2025, Section 3 and Appendix B.
+    `grid`: candidate C, 1 as published; `balanced`: both classes weigh alike, as their text has it,
+    or each perturbation, as their appendix has it. A function with one class in training gets 0.5.
     """
 
     grid: Sequence[float] = (1.0,)

@@ -1,10 +1,7 @@
 """k nearest neighbours, tuned without ever forming an inner prediction.
 
-The error of an inner prediction needs only inner products of responses: with neighbours
-n_1 .. n_k of perturbation p,
-``|y_p - mean(y_n)|^2 = G_pp - 2/k sum_i G_pn_i + 1/k^2 sum_ij G_n_in_j``
-where ``G = Y Y^T`` is shared by all folds and embeddings of a cell line. So tuning costs k^2
-look-ups per perturbation instead of k additions per gene.
+With neighbours n_1 .. n_k of perturbation p and ``G = Y Y^T``, shared by all folds and embeddings,
+``|y_p - mean(y_n)|^2 = G_pp - 2/k sum_i G_pn_i + 1/k^2 sum_ij G_n_in_j``.
 """
 
 from collections.abc import Sequence
@@ -52,8 +49,7 @@ def _mean_rows(Y: np.ndarray, near: np.ndarray, k: int) -> np.ndarray:
 class KNN(Predictor):
     """Mean response of the k training perturbations with the nearest embedding.
 
-    `grid`: candidate k; those above the size of an inner training set are left out (Cole et al.
-    2026, Supplemental Methods: kNN with 5-fold inner cross-validation).
+    `grid`: candidate k; those above the size of an inner training set are left out.
     """
 
     grid: Sequence[int] = (20, 40, 60, 80, 100)

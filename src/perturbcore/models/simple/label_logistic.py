@@ -1,7 +1,6 @@
-"""Logistic classifiers of partial labels: each gene from the few perturbations it is labelled for.
+"""Logistic classifiers of partial labels: each gene from the perturbations it is labelled for.
 
-The optimum of a gene lies in the span of its labelled perturbations, so that Newton's method works
-in as many dimensions as it has labels, or as there are coordinates, whichever is less.
+The optimum lies in the span of a gene's labelled perturbations: Newton's method works there.
 """
 
 from collections.abc import Sequence
@@ -96,15 +95,9 @@ def _fit(X, start, rows, label, penalties, W, max_steps):
 def fit_genes(X: np.ndarray, known: Labels, grid: Sequence[float]) -> np.ndarray:
     r"""Fit a class-balanced logistic classifier of each gene, to convergence.
 
-    Minimised, for each gene by itself, is the objective of
-    :class:`perturbcore.models.simple.softmax.Softmax` with two classes and labels only where they
-    are known: with :math:`u` the difference of the two weight vectors,
-
-    .. math:: \sum_i a_i \log(1 + e^{-s_i (x_i \cdot u + b)}) + \frac{G}{2 C} \lVert u \rVert^2
-
-    where the weights :math:`a_i` of each class add up to one half.
-
-    `X` (n, d) are coordinates, `grid` candidate C. Returns weights and, last, intercepts of each,
+    Minimised for each gene is :math:`\sum_i a_i \log(1 + e^{-s_i (x_i \cdot u + b)})
+    + \frac{G}{2 C} \lVert u \rVert^2`, the weights :math:`a_i` of each class adding up to one half:
+    the objective of `Softmax` with two classes. Returns weights and, last, intercepts for each C,
     (len(grid), d + 1, G); 0 for a gene with fewer than two classes.
     """
     X = np.ascontiguousarray(X, dtype=np.float64)
@@ -120,11 +113,7 @@ def fit_genes(X: np.ndarray, known: Labels, grid: Sequence[float]) -> np.ndarray
 
 @dataclass
 class LabelLogistic(Smoother):
-    """Class-balanced logistic classifier of each gene from the labels that are known.
-
-    Genes share nothing but C, so one with few known labels is predicted from few; one with a single
-    known class gets the score 0.5.
-    """
+    """Class-balanced logistic classifier of each gene from the labels that are known."""
 
     grid: Sequence[float] = C_GRID
     name: str = "logistic"

@@ -1,9 +1,8 @@
 """Predictors of partial differential-expression labels: known labels of near perturbations.
 
-Only labels that are known count. The score of (perturbation, gene) is the share of positives among
-the known labels of its neighbours for that gene, pulled towards the gene's own rate:
-``(sum_j w_j y_jg + m b_g) / (sum_j w_j o_jg + m)`` with weights w, labels y, known-mask o, the
-gene's smoothed training rate b and the weight m of that prior.
+The score of (perturbation, gene) is ``(sum_j w_j y_jg + m b_g) / (sum_j w_j o_jg + m)`` with
+weights w, labels y, known-mask o, the gene's smoothed rate b and the weight m (`prior`) of that
+rate.
 """
 
 from collections.abc import Sequence
@@ -130,11 +129,7 @@ class Smoother(Predictor):
     prior: float
 
     def scores(self, space: Space, known: Labels, query: Labels, rate, grid) -> np.ndarray:
-        """Score the entries of `query` (their labels are not read), (len(grid), n_entries).
-
-        `known` are the labels of the training rows of `space`, the rows of `query` its test rows;
-        `rate` (g,) is the smoothed rate of each gene.
-        """
+        """Score the entries of `query`, test rows of `space`, (len(grid), n_entries)."""
         raise NotImplementedError
 
     def predict(self, space: NestedSpace, targets: Targets):
@@ -163,10 +158,7 @@ class Smoother(Predictor):
 
 @dataclass
 class LabelKNN(Smoother):
-    """Share of positives among the known labels of the k nearest perturbations.
-
-    `grid`: candidate k; `prior`: weight m of the gene's own rate, in labels.
-    """
+    """Share of positives among the known labels of the k nearest perturbations."""
 
     grid: Sequence[int] = (5, 10, 20, 40, 80)
     prior: float = 3.0
@@ -192,8 +184,7 @@ class LabelKNN(Smoother):
 class LabelKernel(Smoother):
     """All training perturbations, weighted by a power of the cosine to them.
 
-    `grid`: candidate powers; `total`: sum of the weights of a perturbation; `prior`: weight m of
-    the gene's own rate.
+    `grid`: candidate powers; `total`: sum of the weights of a perturbation.
     """
 
     grid: Sequence[float] = (1.0, 2.0, 4.0)

@@ -1,9 +1,7 @@
 """Lasso and ridge on principal components, all genes at once.
 
-PCA scores of a training set are orthogonal, so each coefficient is found by itself: ridge divides,
-lasso soft-thresholds. Coordinates that are not orthogonal (the idealized embedding on part of its
-rows) go through coordinate descent on the Gram matrix, to a stated tolerance; where that is slow,
-the equations of the weights in use are solved in between.
+On orthogonal coordinates, as PCA scores are, both have closed forms; on others (the idealized
+embedding) lasso goes through coordinate descent on the Gram matrix.
 """
 
 from collections.abc import Sequence
@@ -116,12 +114,11 @@ def _weights(space: Space, Y: np.ndarray, alphas: Sequence[float], kind: str, to
 
 @dataclass
 class Linear(Predictor):
-    """Lasso or ridge regression with alpha tuned on the inner folds (Cole et al. 2026, Supplement).
+    """Lasso or ridge with scikit-learn's objectives (Cole et al. 2026, Supplement).
 
-    `kind`: "lasso" or "ridge", with scikit-learn's objectives ``|y - Xw|^2 / (2n) + alpha |w|_1``
-    and ``|y - Xw|^2 + alpha |w|^2``, intercept unpenalised; `grid`: candidate
-    alpha; `tolerance`: of lasso on coordinates that are not orthogonal: a duality gap of this share
-    of ``|y|^2`` is enough (scikit-learn's, and so the published one: 1e-4); 0: weights stand still.
+    `grid`: candidate alpha; `tolerance`: lasso on coordinates that are not orthogonal stops at a
+    duality gap of this share of ``|y|^2`` (scikit-learn's 1e-4 as published); 0: weights stand
+    still.
     """
 
     kind: str = "lasso"

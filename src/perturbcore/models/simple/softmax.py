@@ -24,22 +24,11 @@ HISTORY = 100  # steps that L-BFGS remembers, each two copies of the weights
 class Softmax:
     r"""Linear classifiers of many genes, class-balanced, fitted by full-batch L-BFGS.
 
-    Minimised is
-
-    .. math:: \frac{1}{G} \sum_g \frac{\sum_i w_{g, y_{ig}} \, \mathrm{CE}_{ig}}
-              {\sum_i w_{g, y_{ig}}} + \frac{\lVert W \rVert_F^2}{C},
-              \qquad w_{gc} = \frac{n_g}{K n_{gc}},
-
-    with cross-entropy CE, :math:`n_{gc}` labels of class c among the :math:`n_g` of gene g, weight
-    0 for classes that do not occur, and no penalty on the intercepts.
-
-    `max_iter`: iterations; the published 100 stop before convergence where C is large, so that the
-    start is felt (F1 moves by up to 0.006). `tolerance`: largest entry of the gradient at which to
-    stop, and 100 times the change of the loss; for convergence rather than reproduction
-    ``max_iter=2000, tolerance=1e-10, precision="float64"``. `seed`: of the start, drawn as torch
-    draws a linear layer, uniform within 1 / sqrt(d).
-
-    Cole et al. 2026, Supplemental Methods (multi-output logistic regression); Liu & Nocedal 1989.
+    Minimised is :math:`\frac{1}{G} \sum_g \sum_i w_{g, y_{ig}} \, \mathrm{CE}_{ig} / \sum_i w_{g,
+    y_{ig}} + \lVert W \rVert_F^2 / C` with :math:`w_{gc} = n_g / (K n_{gc})`, 0 for absent classes,
+    and no penalty on the intercepts (Cole et al. 2026, Supplemental Methods, multi-output logistic
+    regression). The published 100 iterations stop before convergence where C is large, so that the
+    start, drawn by `seed` as torch draws a linear layer, is felt.
     """
 
     n_classes: int = 3
@@ -57,8 +46,7 @@ class Softmax:
     def fit(self, X: np.ndarray, codes: np.ndarray, C: float) -> torch.Tensor:
         """Fit all genes: weights and, last, intercepts, (K, d + 1, g).
 
-        `X` (n, d) are coordinates, `codes` (n, g) classes 0 .. K - 1 (-1: not known), `C` the
-        inverse strength of the penalty.
+        `codes` (n, g): classes 0 .. K - 1, -1 where not known.
         """
         import torch
 

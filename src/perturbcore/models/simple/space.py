@@ -18,10 +18,9 @@ WARM_ITERATIONS = 2
 
 
 def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
-    """Centre and scale columns by the training mean and (population) standard deviation.
+    """Centre and scale columns by the training mean and standard deviation, as `StandardScaler`.
 
-    Constant columns are centred only, as scikit-learn's ``StandardScaler`` does. The dtype of the
-    input is kept (the published pipeline runs in float32).
+    Constant columns are centred only, and the dtype of the input is kept.
     """
     mean = train.mean(axis=0, dtype=np.float64)
     std = np.sqrt(((train - mean) ** 2).mean(axis=0, dtype=np.float64))
@@ -41,9 +40,7 @@ def principal_axes(
 ) -> np.ndarray:
     """Leading principal axes of centred rows Z (n, d): orthonormal columns (d, q), leading first.
 
-    Exact (symmetric eigendecomposition of the smaller side) up to `EXACT_SIDE`; above it by
-    subspace iteration with oversampling, seeded, or warm from `start` (axes of similar data: of the
-    outer training set, for an inner fold).
+    Exact up to `EXACT_SIDE`; above it by subspace iteration, seeded, or warm from `start`.
     """
     n, d = Z.shape
     q = min(n_components, n, d)
@@ -116,8 +113,7 @@ class Protocol:
 class Space:
     """One training set and the rows to predict, in reduced coordinates.
 
-    `orthogonal` says whether the training columns are centred and mutually orthogonal, as PCA
-    scores are: then lasso and ridge have closed forms.
+    `orthogonal`: the training columns are, so that lasso and ridge have closed forms.
     """
 
     train: np.ndarray
@@ -128,10 +124,7 @@ class Space:
         self._near: dict[int, np.ndarray] = {}
 
     def neighbours(self, k: int) -> np.ndarray:
-        """Return the `k` nearest training rows of each test row, nearest first.
-
-        Euclidean distance; equal distances keep the order of the training rows.
-        """
+        """Return the `k` nearest training rows of each test row; ties keep their order."""
         k = min(k, len(self.train))
         if k not in self._near:
             test, train = self.test.astype(np.float64), self.train.astype(np.float64)
@@ -146,9 +139,7 @@ class Space:
 class NestedSpace:
     """Reduced coordinates of an outer fold and of its inner folds.
 
-    `train` (n, d) and `test` (m, d) are embedding rows; `reduce=False` leaves them as they are (the
-    idealized embedding). The inner K-fold takes the training rows in their order, shuffled with
-    `inner_seed` or not, see `Protocol`.
+    `reduce=False` leaves embedding rows as they are (the idealized embedding).
     """
 
     train: np.ndarray
