@@ -18,9 +18,8 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from perturbcore.models.decoders.model import Decoder, DecoderLearner, TrainingCells
+from perturbcore.models.decoders.model import Decoder, DecoderLearner, Pairs, TrainingCells, couple
 from perturbcore.models.decoders.options import preset
-from perturbcore.models.decoders.pairs import Pairs, couple
 
 N_CONDITION = 64
 METHODS = ("diffusion", "flow", "bridge")

@@ -196,7 +196,7 @@ def bench_fits(sizes, sample) -> list:
     """Compare one fit on all genes; the baseline is timed on a sample of them and scaled up."""
     from sklearn.linear_model import LogisticRegression
 
-    from perturbcore.models.simple.softmax import Softmax
+    from perturbcore.models.simple.deg import Softmax
     from perturbcore.score.metrics.deg import deg_metrics
 
     rows = []

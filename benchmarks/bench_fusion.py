@@ -20,7 +20,7 @@ from torch import nn
 
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.fusion.settings import preset
+from perturbcore.models.fusion.network import preset
 from perturbcore.models.fusion.sources import lay_out
 from perturbcore.models.fusion.transformer import TransformerFusion
 from perturbcore.score.model import Fold

@@ -13,8 +13,8 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, LeaveOneOut
 
+from perturbcore.models.fusion.kernel_models import MixedModel
 from perturbcore.models.fusion.kernels import Ridge, centred, smooth_all, tune_weights
-from perturbcore.models.fusion.mixed import MixedModel
 from perturbcore.score.labels import Labels
 
 PENALTIES = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0]

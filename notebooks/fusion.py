@@ -44,7 +44,7 @@ n_jobs: int = 2
 
 # %% tags=["hide-input"]
 import perturbcore as pc
-from perturbcore.models.fusion.ablation import kept_ablation
+from perturbcore.models.fusion.choice import kept_ablation
 from perturbcore.report import comparison, figures, leaderboard, pages
 from perturbcore.report.fusion import page
 from perturbcore.report.fusion.scores import score_fusions

@@ -184,7 +184,7 @@ pages.say(page.published_sentences(published))
 
 # %% [markdown]
 # **GEARS** {cite}`roohani2024` is a competitor here where its predictions are given as a file (`gears`, a
-# path that may hold `{dataset}`; {py:class}`perturbcore.models.decoders.gears.GearsPredictions` says what is
+# path that may hold `{dataset}`; {py:class}`perturbcore.models.decoders.evaluation.GearsPredictions` says what is
 # in it). Its package, `cell-gears` 0.1.2, is no longer maintained and not installed here. No GEARS row above
 # means that no file was given.
 #

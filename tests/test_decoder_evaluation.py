@@ -26,8 +26,7 @@ from perturbcore.models.decoders.distributions import (
     mmd,
     variance_ratio,
 )
-from perturbcore.models.decoders.evaluation import DecoderModel, Shift, generate
-from perturbcore.models.decoders.gears import GearsPredictions
+from perturbcore.models.decoders.evaluation import DecoderModel, GearsPredictions, Shift, generate
 from perturbcore.models.simple.embedding import Floor, OnEmbedding
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import Protocol

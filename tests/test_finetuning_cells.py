@@ -24,9 +24,17 @@ from perturbcore.embeddings.cell_models.cells import (
 from perturbcore.embeddings.cell_models.huggingface import load_huggingface
 from perturbcore.embeddings.cell_models.pretrain import MaskedExpression, components, pretrain
 from perturbcore.embeddings.cell_models.tokens import control_cells
-from perturbcore.models.finetuning.cells import FrozenMLP, Indexing, InSilicoKO, adapt, cell_models
+from perturbcore.models.finetuning.cells import (
+    FrozenMLP,
+    Indexing,
+    IndexingHead,
+    InSilicoKO,
+    KnockOutHead,
+    adapt,
+    cell_models,
+    unsquared_l2,
+)
 from perturbcore.models.finetuning.model import FineTuned
-from perturbcore.models.finetuning.objectives import IndexingHead, KnockOutHead, unsquared_l2
 from perturbcore.score.evaluate import evaluate as evaluate_models
 from perturbcore.score.model import Fold, blank, fit_predict
 from perturbcore.score.task import task_of

@@ -14,11 +14,11 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.fusion.ablation import ablate
-from perturbcore.models.fusion.choice import fewer_sources
+from perturbcore.models.fusion.choice import ablate, fewer_sources
 from perturbcore.models.fusion.kernel_models import (
     KernelRidge,
     KernelSum,
+    MixedModel,
     PairModel,
     fusions,
 )
@@ -34,7 +34,6 @@ from perturbcore.models.fusion.kernels import (
     summed,
     tune_weights,
 )
-from perturbcore.models.fusion.mixed import MixedModel
 from perturbcore.models.fusion.simple import (
     AveragedKNN,
     Concatenation,

@@ -18,9 +18,10 @@ from perturbcore.models.fusion.network import (
     Encoder,
     EncoderLayer,
     FusionNetwork,
+    Settings,
     line_profiles,
+    preset,
 )
-from perturbcore.models.fusion.settings import Settings, preset
 from perturbcore.models.fusion.sources import lay_out, normalise
 from perturbcore.models.fusion.transformer import (
     TransformerFusion,

@@ -14,9 +14,8 @@ from perturbcore.core.errors import ParameterError
 from perturbcore.data.responses import make_responses
 from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.base import Targets
-from perturbcore.models.simple.deg import DEGKNN, DEGLogistic
+from perturbcore.models.simple.deg import DEGKNN, DEGLogistic, Softmax
 from perturbcore.models.simple.label_logistic import LabelLogistic, fit_genes
-from perturbcore.models.simple.softmax import Softmax
 from perturbcore.models.simple.space import NestedSpace, Protocol
 from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.registry import metrics_of
@@ -141,7 +140,7 @@ def test_blocks_of_genes_do_not_change_the_fit(monkeypatch):
     X, y = problem()
     model = Softmax(precision="float64")
     whole = model.fit(X, y, 1e3).numpy()
-    monkeypatch.setattr("perturbcore.models.simple.softmax._CPU_BLOCK", 3 * 60 * 2)
+    monkeypatch.setattr("perturbcore.models.simple.deg._CPU_BLOCK", 3 * 60 * 2)
     np.testing.assert_allclose(model.fit(X, y, 1e3).numpy(), whole, atol=1e-6)
 
 

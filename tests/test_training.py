@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.training.fit import fit
-from perturbcore.core.training.learner import (
+from perturbcore.core.training import (
     Batches,
     Learner,
     constant_after_warmup,
     cosine_after_warmup,
+    fit,
 )
 
 
@@ -92,7 +92,7 @@ KILLED = """
 import os, signal, sys, torch
 sys.path.insert(0, {tests!r})
 from test_training import Line, batches, data, fit
-from perturbcore.core.training.learner import Learner
+from perturbcore.core.training import Learner
 
 class Dies(Line):
     def loss(self, batch):

@@ -14,8 +14,7 @@ from torch_geometric.nn import GCNConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from perturbcore.core.errors import LeakError
-from perturbcore.core.training.fit import Trained, fit
-from perturbcore.core.training.learner import Batches, Learner
+from perturbcore.core.training import Batches, Learner, Trained, fit
 
 
 class SymmetricProduct(torch.autograd.Function):
@@ -264,7 +263,7 @@ def pretrain(
     twice, an edge can be in both parts, and validation passes messages over the whole graph.) Adam
     takes `batch_size` edges at a time, each with one uniform random pair, and stops early on the
     held-out edges. `layer`: one of `LAYERS`; `contrast`: see `LinkLearner`; `folder` and `key`: see
-    `perturbcore.core.training.fit`.
+    `perturbcore.core.training`.
 
     Cole et al. 2026, section 4.5.2 (STRING GNN); Kipf and Welling 2017.
     """

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perturbcore.core.training.fit import Trained, fit
-from perturbcore.core.training.learner import Batches, Learner
+from perturbcore.core.training import Batches, Learner, Trained, fit
 
 
 class Autoencoder(Learner):

@@ -13,7 +13,7 @@ from perturbcore.data.enrichment import function_labels
 from perturbcore.data.identifiers import convert
 from perturbcore.embeddings.sources import BuildContext, find_source
 from perturbcore.models.simple import OnEmbedding
-from perturbcore.models.simple.functions import FunctionLogistic
+from perturbcore.models.simple.label_logistic import FunctionLogistic
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.fusion.page import gain_said
 from perturbcore.report.text import HEADINGS, MISSING, listed, percent, plural

@@ -10,8 +10,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import ParameterError
-from perturbcore.core.training.fit import fit
-from perturbcore.core.training.learner import Batches, Learner, cosine_after_warmup
+from perturbcore.core.training import Batches, Learner, cosine_after_warmup, fit
 from perturbcore.embeddings.cell_models.cells import LARGEST, CellTransformer
 from perturbcore.embeddings.cell_models.tokens import ControlCells
 

@@ -12,9 +12,8 @@ from sklearn.metrics.pairwise import euclidean_distances
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.responses import cell_lines
-from perturbcore.models.decoders.cells import Cells
+from perturbcore.models.decoders.cells import Cells, Latent
 from perturbcore.models.decoders.evaluation import DecoderModel
-from perturbcore.models.decoders.latent import Latent
 from perturbcore.score.metrics.registry import register
 from perturbcore.score.model import Fold
 

@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perturbcore.core.digest import digest
-from perturbcore.core.training.learner import Learner
+from perturbcore.core.training import Learner
 from perturbcore.embeddings.gcn import GraphNetwork, Pretrained, sparse_tensor
-from perturbcore.models.finetuning.model import FineTuned, TrainingLabels
-from perturbcore.models.finetuning.objectives import unsquared_l2
+from perturbcore.models.finetuning.model import FineTuned, TrainingLabels, unsquared_l2
 from perturbcore.score.task import Task
 
 PUBLISHED = {"lrs": (1e-3, 1e-4, 1e-5), "batch_sizes": (16, 32, 64), "epochs": 50, "patience": 5}

@@ -10,8 +10,7 @@ import torch
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.training.fit import fit
-from perturbcore.core.training.learner import Batches, Learner
+from perturbcore.core.training import Batches, Learner, fit
 from perturbcore.score.labels import best_threshold
 from perturbcore.score.model import Fold, Model, Prediction
 
@@ -176,6 +175,11 @@ class FineTuned(Model):
         what = (self.data.label, self.data.known, at, line, fold.number, lr, size)
         key = digest(self.spec, self.digest, *what, code_digest(type(self)))
         return self.folder / f"fine-tuned-{key}", key
+
+
+def unsquared_l2(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Mean over perturbations of the Euclidean norm of the error (Cole et al. 2026, Eq. 14, 16)."""
+    return (prediction - truth).square().sum(-1).clamp_min(1e-12).sqrt().mean()
 
 
 class TrainingLabels:

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from perturbcore.core.training.learner import Learner, constant_after_warmup
+from perturbcore.core.training import Learner, constant_after_warmup
 from perturbcore.models.fusion.neighbours import Neighbours, pick
-from perturbcore.models.fusion.network import FusionNetwork
-from perturbcore.models.fusion.settings import Settings
+from perturbcore.models.fusion.network import FusionNetwork, Settings
 from perturbcore.models.fusion.sources import Tables
 from perturbcore.score.labels import Labels
 

@@ -14,14 +14,12 @@ from sklearn.model_selection import train_test_split
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.training.fit import Trained, fit
-from perturbcore.core.training.learner import Batches
+from perturbcore.core.training import Batches, Trained, fit
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.linalg import fix_signs
 from perturbcore.models.fusion.learner import DEGLearner, FusionLearner, LFCLearner, PairLearner
 from perturbcore.models.fusion.neighbours import Neighbours
-from perturbcore.models.fusion.network import FusionNetwork, line_profiles
-from perturbcore.models.fusion.settings import Settings, preset
+from perturbcore.models.fusion.network import FusionNetwork, Settings, line_profiles, preset
 from perturbcore.models.fusion.sources import Tables, lay_out, normalise
 from perturbcore.models.simple.space import standardise, unit
 from perturbcore.score.model import Fold, Model, Prediction

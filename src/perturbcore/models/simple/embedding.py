@@ -14,9 +14,8 @@ from perturbcore.data.responses import check_responses, rows_of
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.simple.base import Predictor, Targets
 from perturbcore.models.simple.deg import DEGKNN, DEGLogistic
-from perturbcore.models.simple.functions import FunctionLogistic
 from perturbcore.models.simple.knn import KNN
-from perturbcore.models.simple.label_logistic import LabelLogistic
+from perturbcore.models.simple.label_logistic import FunctionLogistic, LabelLogistic
 from perturbcore.models.simple.labels import LabelKernel, LabelKNN
 from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.space import NestedSpace, Protocol

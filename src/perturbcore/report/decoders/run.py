@@ -13,8 +13,7 @@ from perturbcore.data.responses import cell_lines
 from perturbcore.data.sets.base import Dataset
 from perturbcore.models.decoders.cells import Cells
 from perturbcore.models.decoders.distributions import distribution_table
-from perturbcore.models.decoders.evaluation import DecoderModel, Shift
-from perturbcore.models.decoders.gears import GearsPredictions
+from perturbcore.models.decoders.evaluation import DecoderModel, GearsPredictions, Shift
 from perturbcore.models.decoders.model import Decoder
 from perturbcore.models.decoders.options import preset
 from perturbcore.models.simple.embedding import Floor, OnEmbedding

@@ -183,13 +183,13 @@ def fusion_transformers(
     """Make the transformers of a profile, and say which could not be made.
 
     `wanted` maps a name to ``preset`` and settings that are to differ from it, see
-    `perturbcore.models.fusion.settings`; ``seed`` is that of the training; ``trials`` (and
+    `perturbcore.models.fusion.network`; ``seed`` is that of the training; ``trials`` (and
     ``space``) search settings in each fold, see `perturbcore.models.fusion.transformer.tune`;
     ``expression_line``: line whose embeddings serve all lines, where a source has one per line.
     With `joint` one model serves all lines.
     """
     # torch and lightning are heavy: only a chapter that trains pays for them
-    from perturbcore.models.fusion.settings import preset
+    from perturbcore.models.fusion.network import preset
     from perturbcore.models.fusion.transformer import TransformerFusion
 
     models, left_out = [], []

@@ -1,1 +1,0 @@
-"""Train a torch model: batches, early stopping, best weights, resume; lightning underneath."""
