@@ -72,7 +72,7 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     failed.unlink(missing_ok=True)
-    sweep(target)
+    sweep(target.parent)
     facts = _facts(chapter, profile, values)
     clock = time.perf_counter()
     try:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def replaced(path) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.{own}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path)
+        sweep(path.parent)
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
@@ -54,13 +55,13 @@ def replaced(path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def sweep(path: Path) -> None:
-    """Remove what killed processes left beside a file: hidden, of a process gone, an hour old."""
-    begins = f".{path.stem}."
-    for old in path.parent.glob(f".*{path.suffix}"):
-        own = re.fullmatch(r"(\d+)(-\d+)?", old.name.removeprefix(begins).removesuffix(path.suffix))
-        if old.name.startswith(begins) and own and not Path(f"/proc/{own[1]}").exists():
-            with suppress(OSError):
+@cache
+def sweep(folder: Path) -> None:
+    """Remove, once, what killed processes left in a folder: hidden, and an hour old."""
+    for old in folder.glob(".*"):
+        own = re.fullmatch(r"\..+\.(\d+)(-\d+)?(\.\w+)?", old.name)
+        if own and not Path(f"/proc/{own[1]}").exists():
+            with suppress(OSError):  # another process may be sweeping as well
                 if time.time() - old.stat().st_mtime > STALE_SECONDS:
                     old.unlink()
 

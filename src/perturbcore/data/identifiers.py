@@ -8,6 +8,7 @@ import pandas as pd
 from perturbcore.core.errors import InputError, check_choice
 from perturbcore.core.files import replaced
 from perturbcore.data import catalogue
+from perturbcore.data.identity import is_control
 from perturbcore.data.read import member, read_csv, read_r
 
 KINDS = ("symbol", "ensembl", "entrez")
@@ -27,6 +28,41 @@ def looks_like(ids: pd.Index) -> str:
 def of_mouse(ids: pd.Index) -> bool:
     """Whether most of the ids are written as those of mouse genes, such as Trp53."""
     return bool(ids.str.fullmatch(_MOUSE).mean() > 0.5)
+
+
+def check_names(names: Iterable[str], identifier: str, where: str, *, strict: bool = True) -> None:
+    """Refuse names of perturbations that are controls, or are not what is declared.
+
+    `strict`: two names that differ by case or blanks only, and pairs with a control, are refused as
+    well; else they are kept, and share a fold (`perturbcore.data.identity.same_perturbation`).
+    """
+    names = pd.Index(pd.unique(pd.Series(list(names), dtype=str)))
+    alike = names.str.strip().str.casefold()
+    if strict and alike.has_duplicates:
+        twice = list(names[alike == alike[alike.duplicated()][0]])
+        raise InputError(
+            f"{where}: the perturbations {twice} differ by case or blanks only: write them alike"
+        )
+    for name in names:
+        parts = [part.strip() for part in name.split("+")] if strict else [name]
+        if controls := [p for p in parts if is_control(p)]:
+            rest = "+".join(p for p in parts if p not in controls)
+            way_out = f"rename it '{rest}'" if rest else "drop it, or declare it the control"
+            raise InputError(
+                f"{where}: the perturbation '{name}' names control cells ('{controls[0]}'): "
+                f"{way_out}"
+            )
+    seen = looks_like(names)
+    if identifier in ("symbol", "ensembl", "entrez") and seen != identifier:
+        raise InputError(
+            f"{where}: perturbations such as '{names[0]}' look like {seen} ids, but {identifier} "
+            f"is declared: declare the identifier {seen}"
+        )
+    if identifier == "ensembl" and (versions := names[names.str.contains(r"\.\d+$")]).size:
+        raise InputError(
+            f"{where}: '{versions[0]}' has a version; cut it off ('{versions[0].split('.')[0]}'), "
+            "since other tables have other versions"
+        )
 
 
 def gene_table() -> pd.DataFrame:

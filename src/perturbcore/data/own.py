@@ -1,6 +1,6 @@
 """Log fold-changes and labels of one's own, from plain tables; names are checked, never guessed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +9,12 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.core.tables import check_table, filled
-from perturbcore.data.identifiers import looks_like
-from perturbcore.data.identity import is_control
-from perturbcore.data.read import read_h5ad, read_table
+from perturbcore.data.identifiers import check_names
+from perturbcore.data.read import GAPS, read_h5ad, read_table
 from perturbcore.data.responses import dense, make_responses, read_responses
 
 KINDS = ("lfc", "labels")
 LONG, ABOUT = ("perturbation", "gene", "value"), ("perturbation", "cell_line", "fold")
-GAPS = ("", "na", "nan", "null", "none", "n/a", "<na>")
 LARGEST = 100.0  # no log fold-change is as large
 
 
@@ -62,41 +60,6 @@ def read_own(
         X, observed = np.nan_to_num(X), None if observed.all() else observed
     about = dict(dataset=dataset, task=task, identifier=identifier, observed=observed)
     return make_responses(X, obs, table.columns, **about), said
-
-
-def check_names(names: Iterable[str], identifier: str, where: str, *, strict: bool = True) -> None:
-    """Refuse names of perturbations that are controls, or are not what is declared.
-
-    `strict`: two names that differ by case or blanks only, and pairs with a control, are refused as
-    well; else they are kept, and share a fold (`perturbcore.data.identity.same_perturbation`).
-    """
-    names = pd.Index(pd.unique(pd.Series(list(names), dtype=str)))
-    alike = names.str.strip().str.casefold()
-    if strict and alike.has_duplicates:
-        twice = list(names[alike == alike[alike.duplicated()][0]])
-        raise InputError(
-            f"{where}: the perturbations {twice} differ by case or blanks only: write them alike"
-        )
-    for name in names:
-        parts = [part.strip() for part in name.split("+")] if strict else [name]
-        if controls := [p for p in parts if is_control(p)]:
-            rest = "+".join(p for p in parts if p not in controls)
-            way_out = f"rename it '{rest}'" if rest else "drop it, or declare it the control"
-            raise InputError(
-                f"{where}: the perturbation '{name}' names control cells ('{controls[0]}'): "
-                f"{way_out}"
-            )
-    seen = looks_like(names)
-    if identifier in ("symbol", "ensembl", "entrez") and seen != identifier:
-        raise InputError(
-            f"{where}: perturbations such as '{names[0]}' look like {seen} ids, but {identifier} "
-            f"is declared: declare the identifier {seen}"
-        )
-    if identifier == "ensembl" and (versions := names[names.str.contains(r"\.\d+$")]).size:
-        raise InputError(
-            f"{where}: '{versions[0]}' has a version; cut it off ('{versions[0].split('.')[0]}'), "
-            "since other tables have other versions"
-        )
 
 
 def _table(path: Path, kind: str, line: str) -> pd.DataFrame:

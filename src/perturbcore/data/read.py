@@ -12,6 +12,8 @@ import pandas as pd
 from perturbcore.core.errors import InputError
 from perturbcore.core.tables import check_table, filled
 
+GAPS = ("", "na", "nan", "null", "none", "n/a", "<na>")  # words for no value
+
 
 def read_csv(path, columns) -> pd.DataFrame:
     """Read the named columns of a comma-separated file as strings; refuse an empty value."""

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from perturbcore.core.errors import InputError
 from perturbcore.core.tables import check_table
 from perturbcore.data.identifiers import KINDS, looks_like
-from perturbcore.data.read import read_table, read_text
+from perturbcore.data.read import GAPS, read_table, read_text
 from perturbcore.embeddings.base import Embedding, check_ids, some, strip_version
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".npz", ".h5ad", ".safetensors")
@@ -23,7 +23,6 @@ PICKLES = (
     "pandas.DataFrame(vectors, index=ids).to_parquet(path) yourself)"
 )
 LARGEST = 1e15  # its square is a number still, in single precision
-GAPS = ("", "na", "nan", "null", "none", "n/a", "inf", "-inf", "<na>")
 _META = ("name", "modality", "identifier", "cell_line", "source")
 
 
@@ -233,7 +232,7 @@ def _numbers(path: Path, frame: pd.DataFrame, ids: list) -> np.ndarray:
     bad, texts = np.argwhere(~np.isfinite(out)), frame.to_numpy(dtype=object)
     for row, k in bad:
         text = str(texts[row, k]).strip()
-        if text.lower() not in GAPS:
+        if text.lower() not in (*GAPS, "inf", "-inf"):
             raise InputError(
                 f"{path}: column {str(frame.columns[k])!r} is not numeric (row {ids[row]!r} "
                 f"holds {text!r}); remove the column, or name the id column with id_column"

@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from perturbcore.core.digest import digest, seed_of
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.catalogue import hash_of
 from perturbcore.data.contexts import SPLITS, control_profiles
 from perturbcore.data.effects.moments import pseudobulk
 from perturbcore.data.read import read_h5ad
@@ -360,8 +361,7 @@ class SavedPredictions(ContextModel):
         self.name = self.title
         if not Path(self.path).is_file():
             raise InputError(f"model 'saved': {self.path or 'path'}: no such file; give its .h5ad")
-        state = Path(self.path).stat()
-        self.digest = digest(state.st_size, state.st_mtime_ns)
+        self.digest = hash_of(self.path)
 
     def predict(self, fold):
         """Means of the cells of the asked line, less those of its controls."""

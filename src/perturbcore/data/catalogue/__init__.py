@@ -11,10 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -24,12 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tqdm.auto import tqdm
 
 from perturbcore.core.errors import DownloadError, ParameterError
-from perturbcore.core.files import read_yaml
+from perturbcore.core.files import read_yaml, replaced
 from perturbcore.data.catalogue.transfer import download
 
 _HERE = Path(__file__).parent
-PARTIAL = ".partial"
-STALE_SECONDS = 24 * 3600
 MOST_BYTES = 20 * 10**9  # of a file whose size the catalogue does not know
 PIP_SECONDS = 600
 
@@ -210,10 +206,9 @@ def fetch(name: str) -> Path:
             + way_out
         )
     _show_licence(item)
-    cached.parent.mkdir(parents=True, exist_ok=True)
     try:
         if item.packaged:
-            with tempfile.TemporaryDirectory(dir=_partial()) as folder:
+            with tempfile.TemporaryDirectory() as folder:
                 _unpack(item, Path(folder), cached)
         else:
             _download(item, cached)
@@ -292,24 +287,11 @@ def _show_licence(item: Entry) -> None:
         )  # fmt: skip
 
 
-def _partial() -> Path:
-    """Make the folder of unfinished downloads; a killed process cannot clean up after itself."""
-    folder = data_folder() / PARTIAL
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        with suppress(OSError):  # another process may be sweeping as well
-            if time.time() - old.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
-    return folder
-
-
 def _download(item: Entry, target: Path) -> None:
-    def check(path: Path) -> None:
-        if wrong := _differs(item, path):
+    with replaced(target) as part:
+        download(_address(item), part, item.bytes or MOST_BYTES)
+        if wrong := _differs(item, part):
             raise DownloadError(f"what {_address(item)} sent is not the pinned file: {wrong}")
-
-    part = _partial() / f"{item.sha256 or item.blob}.part"
-    download(_address(item), part, target, item.bytes or MOST_BYTES, check)
 
 
 def _unpack(item: Entry, folder: Path, target: Path) -> None:
@@ -346,8 +328,8 @@ def _unpack(item: Entry, folder: Path, target: Path) -> None:
                 wrong = _differs(other, found)
             if wrong:
                 raise DownloadError(f"{wanted} is not the pinned package of {other.name}: {wrong}")
-            (root / other.path).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(found, root / other.path)
+            with replaced(root / other.path) as part:
+                shutil.copyfile(found, part)
 
 
 def _reason(error: Exception) -> str:

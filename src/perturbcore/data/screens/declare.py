@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
-from perturbcore.data.own import check_names
+from perturbcore.data.identifiers import check_names
 from perturbcore.data.read import read_table
 from perturbcore.data.screens.values import blocks, check_values
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from perturbcore.core.errors import ParameterError
 from perturbcore.data.effects.ba_ate import MIN_CELLS
 from perturbcore.data.folds import check_leakage
-from perturbcore.data.identifiers import gene_aliases
-from perturbcore.data.own import check_names, read_own
+from perturbcore.data.identifiers import check_names, gene_aliases
+from perturbcore.data.own import read_own
 from perturbcore.data.responses import check_responses, read_responses
 from perturbcore.data.screens.declare import declare_screen, read_screen
 from perturbcore.data.sets._make import controls_said, folded, responses_of

@@ -1,7 +1,6 @@
 """Cells of a screen by line, perturbation and batch, read and normalised a few rows at a time."""
 
 import threading
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +8,7 @@ import scipy.sparse as sp
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError
+from perturbcore.data.catalogue import hash_of
 from perturbcore.data.screens.declare import COLUMNS, check_declared
 
 TARGET_SUM = 1e4
@@ -58,13 +58,11 @@ class Cells:
         check_declared(screen)
         source: tuple = ([str(v) for v in screen.var_names],)
         if screen.isbacked:
-            # hashing tens of gigabytes would cost more than reading the cells of one line
-            stat = Path(screen.filename).stat()
-            source += (Path(screen.filename).name, stat.st_size, stat.st_mtime_ns)
+            source += (hash_of(screen.filename),)
         return cls(screen.X, [obs[c] for c in COLUMNS], str(declared["scale"]), dataset, source)
 
     def digest(self) -> str:
-        """Content key of the cells (for a backed file: its size and time of change)."""
+        """Content key of the cells (for a backed file: its sha256)."""
         content = self.X if isinstance(self.X, np.ndarray) or sp.issparse(self.X) else None
         return digest(self._source, self.obs, content, self.scale, self.dataset)
 
