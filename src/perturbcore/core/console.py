@@ -21,11 +21,7 @@ _MAKE = ("MAKE", "MFLAGS", "PROFILE", "CHAPTER", "ARGS")
 
 
 class Console:
-    """Run commands in the checkout and show them; ``mine/`` in a command is a temporary folder.
-
-    `mine` is its path. Results go to ``mine/results``, so that nothing here touches the scores of
-    the book. The folder is removed when the page has run.
-    """
+    """Run commands in the checkout and show them; ``mine/`` in a command is a temporary folder."""
 
     def __init__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="perturbcore-")
@@ -47,8 +43,7 @@ class Console:
     def run(self, command: str, *, fails: bool = False, last: int | None = None) -> None:
         """Run a command, as a reader would type it, in the checkout; show it with its output.
 
-        `fails`: whether it is to fail; an InputError says where it did otherwise. `last`: lines of
-        the output to show, from its end; all by default.
+        `fails`: whether it is to fail; `last`: lines of the output to show, from its end.
         """
         typed = self._placed(command)
         # a plain make uses the environment of this book, and does not set it up again

@@ -18,10 +18,7 @@ _KEPT = Path(__file__).parent / "__pycache__" / "code.json"
 
 
 def digest(*parts) -> str:
-    """Hash arrays, pandas objects, sparse matrices and what JSON can write, to 16 hex characters.
-
-    Equal content gives an equal digest on every machine.
-    """
+    """Hash arrays, tables, sparse matrices and what JSON can write, to 16 hex characters."""
     h = hashlib.sha256()
     for part in parts:
         _feed(h, part)
@@ -75,11 +72,9 @@ def _add(h, kind: str, content: bytes = b"") -> None:
 
 @cache
 def code_digest(*roots) -> str:
-    """Hash the code that a result depends on, found by following imports.
+    """Hash the code that a result depends on, without comments and docstrings.
 
-    Comments, docstrings and layout do not count: rewording one recomputes nothing. `*roots`:
-    functions, classes, or names of modules such as ``"perturbcore.data.folds"``. Every module of
-    perturbcore that theirs import is followed, imports inside functions too.
+    `*roots`: functions, classes, or names of modules; what they import is followed.
     """
     names = [root if isinstance(root, str) else root.__module__ for root in roots]
     own = sorted({name for name in names if name.startswith(f"{_PACKAGE}.")})

@@ -42,10 +42,7 @@ _WORDS = {"tuple": "list", "dict": "mapping", "model": "mapping", "string": "str
 
 
 def wrong_value(error, where: str, known=()) -> ParameterError:
-    """Say in one line what pydantic found wrong first: where, which key, what it must be.
-
-    `where`: file, or file and section; `known`: the keys that exist, for a key that does not.
-    """
+    """Say in one line what pydantic found wrong first; `known`: the keys that exist."""
     first = error.errors()[0]
     kind, value = first["type"], first["input"]
     place = ".".join(str(part) for part in first["loc"]) or "it"

@@ -37,10 +37,7 @@ def read_yaml(path) -> Any:
 
 @contextmanager
 def replaced(path) -> Iterator[Path]:
-    """Give a hidden file to write, which takes the place of `path` when it is whole.
-
-    So a reader sees the old file or the new one, never a part, even after a loss of power.
-    """
+    """Give a hidden file to write, which takes the place of `path` when it is whole."""
     path = Path(path)
     own = f"{os.getpid()}-{threading.get_ident()}"
     partial = path.with_name(f".{path.stem}.{own}{path.suffix}")
@@ -75,11 +72,7 @@ def write_atomically(path, content: bytes) -> None:
 def check_output(
     path: Path, suffixes: Sequence[str], given: Sequence[Any], *, force: bool = False
 ) -> None:
-    """Refuse, before any work, an output of another kind, an input as output, or a file there.
-
-    `suffixes`: what can be written; `given`: the other arguments, in which paths (or lists of
-    them) are inputs; `force`: a file that is there may be replaced. The folder is made.
-    """
+    """Refuse, before any work, an output of another kind, an input as output, or a file there."""
     if path.suffix not in suffixes:
         raise ParameterError(f"--out {path}: this is written as {' or '.join(suffixes)}")
     each = [p for value in given for p in (value if isinstance(value, list) else [value])]

@@ -26,11 +26,7 @@ _PATHS = ("screen", "responses", "cells")
 
 
 def project_root() -> Path:
-    """Find the folder that holds ``notebooks/profiles``.
-
-    ``PERTURBCORE_ROOT`` decides if it is set; otherwise the working directory, its parents, and the
-    checkout this package was installed from are searched.
-    """
+    """Find the folder that holds ``notebooks/profiles``, above here or of this checkout."""
     if declared := os.environ.get("PERTURBCORE_ROOT"):
         candidates = [Path(declared)]
     else:

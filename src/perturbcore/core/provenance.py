@@ -30,12 +30,7 @@ def computing() -> dict[str, str]:
 
 
 def record() -> dict:
-    """Describe the program and the machine that compute right now, in plain values.
-
-    ``perturbcore``, ``commit``, ``dirty``, ``python``, ``packages`` (name to version),
-    ``platform``, ``cpu``, ``cores``, ``memory_gib``, ``gpu`` (empty without one) and ``started``
-    (UTC, ISO 8601).
-    """
+    """Describe the program and the machine that compute right now, in plain values."""
     return {**_constant(), "started": datetime.now(UTC).isoformat(timespec="seconds")}
 
 

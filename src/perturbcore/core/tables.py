@@ -40,9 +40,7 @@ def check_table(
 ) -> None:
     """Refuse a table that lacks a column, has a wrong value in one, or a row twice.
 
-    `columns`: names, or names with pandera columns such as `filled` and `at_least` make; `where`:
-    what to call the table: a file's path where there is one; `unique`: columns that tell rows
-    apart; `way_out`: what to do about a missing column. The first thing that is wrong is named.
+    `where`: what to call the table; `way_out`: what to do about a missing column.
     """
     import pandera.pandas as pa
 

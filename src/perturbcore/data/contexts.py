@@ -29,13 +29,9 @@ def context_responses(
 ) -> AnnData:
     """Lay log fold-changes out by held-out cell line: a fold per line.
 
-    `responses`: of two lines or more; `split`: "new_line": nothing of the line is known but its
-    control cells (zero-shot); "few_known": `n_known` of its perturbations are known, and never
-    tested (their fold is -1); "both_new": perturbations, in `n_groups`, are new with the line (a
-    fold per line and group); `screen`: the cells, whose control means go into `var`; `seed`: draws
-    the known ones and the groups.
-
-    Lines that shared wells are refused (`LeakError`), and so are less than two lines.
+    `split`: "new_line": nothing of the line is known but its control cells; "few_known": `n_known`
+    of its perturbations are (their fold is -1); "both_new": perturbations, in `n_groups`, are new
+    with the line; `screen`: the cells, whose control means go into `var`.
     """
     check_choice("split", split, tuple(SPLITS))
     lines = cell_lines(responses)

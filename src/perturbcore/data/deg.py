@@ -27,13 +27,9 @@ def deg_labels(
     alpha: float = 0.05,
     genes=None,
     size_factors: str = "all",
-    statistics: bool = False,
     progress: bool = True,
 ) -> AnnData:
     """Label the genes that each perturbation moves up (1) or down (-1), or not (0).
-
-    Tests need only counts, sums and sums of squares: the cells are read once and never held; beyond
-    2 GB of sums the screen is read in several passes.
 
     `screen`: declared, in memory or backed on disk; values are log1p(1e4 * count / total).
     `variant`: "pooled", for small batches: all perturbed against all control cells of the cell
@@ -44,16 +40,10 @@ def deg_labels(
     Published: 30 in the paper; 30 (Essential) and 20 (chemicals) in the code. `strict`: whether
     they must have more than `min_cells` (the code) or at least as many (the paper). `alpha`: false
     discovery rate: genes with an adjusted p-value below it are labelled. `genes, size_factors,
-    progress`: see `perturbcore.data.effects.ba_ate.ba_ate`; correction is for the genes tested;
-    published for chemicals: "kept". `statistics`: keep layers ``t`` and ``p_adj`` (float32); pooled
-    only.
+    progress`: see `perturbcore.data.effects.ba_ate.ba_ate`; published for chemicals: "kept".
 
-    Returns (cell_line, perturbation) x genes, task "deg", without folds: layers ``deg`` int8 (X the
-    same as float32); obs `perturbation`, `cell_line`, `n_cells`, `n_batches` (those that were
-    tested). Per batch also layers ``votes_up`` and ``votes_down`` (int16), out of `n_batches`.
-    Sorted by cell line and perturbation. Refused (`InputError`) are a screen that is not declared,
-    a gene that is not in it, a cell line with too few control cells, and perturbations that all
-    have too few.
+    Returns task "deg", without folds, sorted by cell line and perturbation; obs `n_cells`,
+    `n_batches` (those that were tested). Per batch also layers ``votes_up`` and ``votes_down``.
 
     Cole et al. 2026, Methods 4.2.2.
     """
@@ -61,13 +51,10 @@ def deg_labels(
     check_choice("test", test, ("welch", "student"))
     if not 0 < alpha < 1:
         raise ParameterError(f"alpha={alpha!r}: give a false discovery rate between 0 and 1")
-    if statistics and variant != "pooled":
-        raise ParameterError("statistics=True is for variant='pooled': a vote has no statistic")
     column, kept = gene_columns(screen, genes)
     plan = plan_tests(screen.obs, variant, min_cells, strict)
     shape = (len(plan.rows), len(kept))
     up, down = (np.zeros(shape, dtype=np.int16) for _ in range(2))
-    layers = {k: np.zeros(shape, dtype=np.float32) for k in ("t", "p_adj") if statistics}
     size, row_of = plan.groups["n"].to_numpy(), plan.groups["row"].to_numpy()
     for control, treated, first, second in summed(
         screen, plan.group_of_cell, np.ones(screen.n_obs), plan.blocks(), column,
@@ -80,21 +67,17 @@ def deg_labels(
         label = call_genes(t, df, alpha)
         up[row] += label > 0
         down[row] += label < 0
-        if statistics:
-            layers["t"][row] = t
-            layers["p_adj"][row] = false_discovery_control(p_values(t, df), axis=1)
-    if variant == "pooled":
-        label = (up - down).astype(np.int8)
-    else:
+    label = up - down
+    if variant == "per_batch":
         votes = plan.rows["n_batches"].to_numpy(dtype=np.int16)[:, None]
         label = majority(up, down, votes - up - down)
-        layers.update(votes_up=up, votes_down=down)
     declared = screen.uns["perturbcore"]
     out = make_responses(
         label, plan.rows, kept, dataset=str(declared["dataset"]), task="deg",
         identifier=str(declared["identifier"]), simulated=bool(declared["simulated"]),
     )  # fmt: skip
-    out.layers.update(layers)
+    if variant == "per_batch":
+        out.layers.update(votes_up=up, votes_down=down)
     out.uns["perturbcore"].update(
         variant=variant, test=test, alpha=float(alpha), min_cells=int(min_cells),
         strict=bool(strict), size_factors=size_factors,
@@ -106,9 +89,8 @@ def deg_labels(
 class Comparisons:
     """Groups of cells, and what is tested.
 
-    `groups`: one row per group of cells: `cell_line`, `place` (its cell line, or cell line and
-    batch), `perturbation`, `control`, `n` cells, `used`, and `row` of the result (-1: not tested).
-    `rows`: obs of the result. `group_of_cell`: row of `groups` of each cell.
+    `groups`: one row per group; `row`: of the result, -1 where it is not tested; `rows`: obs of the
+    result.
     """
 
     groups: pd.DataFrame
@@ -167,10 +149,7 @@ def plan_tests(obs: pd.DataFrame, variant: str, min_cells: int, strict: bool) ->
 
 
 def mean_and_variance(first, second, n) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and unbiased variance of groups; exactly 0 for a gene that is constant in a group.
-
-    `first`, `second` (k, g): sums and sums of squares over the cells of each group; `n` (k,) cells.
-    """
+    """Mean and unbiased variance of groups; exactly 0 for a gene that is constant in a group."""
     n = np.asarray(n, dtype=np.float64)[:, None]
     mean = first / n
     spread = second - first * mean
@@ -182,17 +161,10 @@ def mean_and_variance(first, second, n) -> tuple[np.ndarray, np.ndarray]:
 def t_statistics(
     mean, variance, n, control_mean, control_variance, control_n, test="welch"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Test every gene of every group against the control group.
+    """Test every gene of every group against the control group: statistics, degrees of freedom.
 
-    `mean, variance` (k, g): means and unbiased variances of the groups (log1p of counts scaled
-    to 1e4 per cell); `n` (k,): cells in each group, at least 2; `control_mean, control_variance`
-    (g,); `test`: with variances of their own, or with one pooled variance.
-
-    Returns (k, g): statistic and degrees of freedom. Where both variances are 0, t is 0 for
-    equal means and infinite otherwise.
-
-    Welch 1947; the conventions are those of ``scipy.stats.ttest_ind_from_stats``, with the
-    undefined statistic of a gene without any difference set to 0 as scanpy does.
+    As ``scipy.stats.ttest_ind_from_stats``, with 0 for a gene without any difference, as scanpy
+    does.
     """
     n = np.asarray(n, dtype=np.float64)[:, None]
     m = float(control_n)
@@ -211,48 +183,17 @@ def t_statistics(
     return t, df
 
 
-def p_values(t, df) -> np.ndarray:
-    """Two-sided p-values of t statistics; 1 where t is 0."""
-    return np.minimum(2.0 * stdtr(df, -np.abs(t)), 1.0)
-
-
 def call_genes(t, df, alpha: float = 0.05) -> np.ndarray:
-    """Label genes: sign of t where the adjusted p-value is below `alpha`, else 0.
-
-    `t, df` (k, g): one row per group; the correction is over the genes of a group; `alpha`: false
-    discovery rate, strict. Returns (k, g) int8 array in {-1, 0, 1}.
-
-    Only p-values below `alpha` can be below it after correction, and a t distribution has
-    heavier tails than the normal one: genes whose t is within the normal quantiles need no
-    p-value.
-
-    Cole et al. 2026, Methods 4.2.2; Benjamini & Hochberg 1995.
-    """
-    out = np.zeros(t.shape, dtype=np.int8)
-    row, gene = np.nonzero(np.abs(t) >= -ndtri(alpha / 2))
-    if not len(row):
-        return out
-    size = t[row, gene]
-    p = p_values(size, df[row, gene])
-    order = np.lexsort((p, row))
-    row, gene, size, p = row[order], gene[order], size[order], p[order]
-    position = np.arange(len(row))
-    start = np.searchsorted(row, np.arange(len(t)))
-    rank = position - start[row] + 1
-    below = p / (rank / t.shape[1]) < alpha
-    # every gene up to the last one below the line is called, as the step-up procedure has it
-    last = np.full(len(t), -1)
-    last[row[below]] = position[below]
-    called = position <= last[row]
-    out[row[called], gene[called]] = np.sign(size[called])
-    return out
+    """Label genes: sign of t where the p-value, adjusted within the row, is below `alpha`."""
+    p = np.ones(t.shape)
+    # tails are heavier than the normal one: only beyond its quantiles can a gene be called
+    far = np.abs(t) >= -ndtri(alpha / 2)
+    p[far] = 2.0 * stdtr(df[far], -np.abs(t[far]))
+    called = false_discovery_control(p, axis=1) < alpha
+    return np.where(called, np.sign(t), 0).astype(np.int8)
 
 
 def majority(up, down, flat) -> np.ndarray:
-    """Label with the most votes (`up` for 1, `down` for -1, `flat` for 0).
-
-    A tie goes to the sign of the sum of the tied labels: of 0 and 1 to 1, of 0 and -1 to -1, of 1
-    and -1, with or without 0, to 0 (Cole et al. 2026, Methods 4.2.2, majority vote over plates).
-    """
+    """Label with the most votes; a tie goes to the sign of the sum of the tied labels."""
     most = np.maximum(np.maximum(up, down), flat)
     return (np.equal(up, most).astype(np.int8) - np.equal(down, most)).astype(np.int8)

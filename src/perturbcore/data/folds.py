@@ -59,11 +59,7 @@ def assign_folds(
 
 
 def add_folds(responses: AnnData, n_folds: int = 5, seed: int = 0, **how: Any) -> AnnData:
-    """Write ``obs["fold"]`` of `responses` in place and return it; see `assign_folds`.
-
-    A column `smiles` of obs says which drugs are one; ``uns["perturbcore"]["merged"]`` has a line
-    for each perturbation that goes by several names, where there is one.
-    """
+    """Write ``obs["fold"]`` of `responses` in place and return it; see `assign_folds`."""
     obs, about = responses.obs, responses.uns.get("perturbcore", {})
     names = obs["perturbation"].astype(str)
     how = {"identifier": about.get("identifier", "symbol"), **how}
@@ -78,12 +74,8 @@ def add_folds(responses: AnnData, n_folds: int = 5, seed: int = 0, **how: Any) -
 def check_leakage(responses: AnnData, *, joint: bool = False, across: bool = False) -> None:
     """Refuse folds by which a test perturbation would be seen in training.
 
-    A perturbation must be in the same fold in every row of a cell line. It must be so in every line
-    where one model is trained over all of them (`joint`), or where the lines were pooled in one
-    well (``uns["perturbcore"]["shared_wells"]``): then what a well did to one line it did to all,
-    and a copy of another line's response would be scored. Elsewhere there is only a warning. Two
-    names of one perturbation count as one, unless the folds are published ones. Where the question
-    is what another line tells (`across`), shared wells are refused outright.
+    `joint`: one model is trained over all cell lines; `across`: the question is what another line
+    tells, so that lines that shared wells are refused.
     """
     obs, shared = responses.obs, responses.uns.get("perturbcore", {}).get("shared_wells")
     if across and shared:

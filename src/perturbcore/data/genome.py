@@ -20,10 +20,8 @@ def starts_beside(fasta: Path | str) -> Path:
 def tss_windows(fasta: Path | str, width: int = 4096) -> dict[str, str]:
     """Cut `width` bases around the start of transcription of each gene, read along its strand.
 
-    `fasta`: a genome, perhaps gzipped, of which one chromosome is in memory at a time. Beside
-    ``genome.fa`` may lie ``genome.tss.tsv`` with columns gene, chromosome, tss (1-based) and strand
-    (1 or -1); otherwise the starts are those of the catalogue's gene table, by symbol. At the ends
-    of a chromosome a window is shorter; genes on chromosomes that the file lacks are left out.
+    Beside ``genome.fa`` may lie ``genome.tss.tsv`` with columns gene, chromosome, tss (1-based) and
+    strand (1 or -1); else starts are those of the catalogue's gene table, by symbol.
     """
     beside = starts_beside(fasta)
     if beside.is_file():

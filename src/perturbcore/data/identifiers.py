@@ -33,8 +33,7 @@ def of_mouse(ids: pd.Index) -> bool:
 def check_names(names: Iterable[str], identifier: str, where: str, *, strict: bool = True) -> None:
     """Refuse names of perturbations that are controls, or are not what is declared.
 
-    `strict`: two names that differ by case or blanks only, and pairs with a control, are refused as
-    well; else they are kept, and share a fold (`perturbcore.data.identity.same_perturbation`).
+    `strict`: two names that differ by case or blanks only, and pairs with a control, are too.
     """
     names = pd.Index(pd.unique(pd.Series(list(names), dtype=str)))
     alike = names.str.strip().str.casefold()
@@ -66,10 +65,7 @@ def check_names(names: Iterable[str], identifier: str, where: str, *, strict: bo
 
 
 def gene_table() -> pd.DataFrame:
-    """Return the Ensembl GRCh38 gene table of the catalogue.
-
-    One row per (Ensembl id, Entrez id); columns `COLUMNS` and `PLACE`, str, "" where there is none.
-    """
+    """Return the Ensembl GRCh38 gene table of the catalogue, a row per (Ensembl id, Entrez id)."""
     # reading the R file takes ten seconds, so the table is kept beside the downloads
     name = f"gene_table-{catalogue.entry('gene_table').sha256[:16]}.parquet"
     kept = catalogue.data_folder() / ".derived" / name
@@ -90,12 +86,7 @@ def gene_table() -> pd.DataFrame:
 
 
 def previous_symbols(table: pd.DataFrame | None = None) -> pd.Series:
-    """Map symbols of an older annotation to today's, through the Ensembl id they share.
-
-    The older annotation is the catalogue's ``gene_info_table``. Returns today's symbol, indexed by
-    an older one that no gene bears today. Older symbols that lead to several of today's are left
-    out.
-    """
+    """Map symbols of an older annotation to today's, through the Ensembl id they share."""
     table = gene_table() if table is None else table
     old = read_csv(catalogue.fetch("gene_info_table"), ("ensembl_id", "gene_name"))
     today = table.loc[table["symbol"] != "", ["ensembl", "symbol"]].drop_duplicates()
@@ -118,16 +109,9 @@ def convert(
 ) -> pd.DataFrame:
     """Convert gene ids and report every one that is not one to one.
 
-    Genes on alternative haplotypes and patches are used only where the id has none on a
-    chromosome. Of several candidates a single protein-coding one wins ("resolved"); otherwise
-    the id is "ambiguous" and gets no value, rather than a wrong one.
-
-    `ids`: ids to convert; repeats are allowed. Version suffixes of Ensembl ids are ignored;
-    `from_, to`: "symbol", "ensembl" or "entrez".
-
-    Returns one row per distinct id, in the order given, indexed by it; columns `status` ("ok",
-    "resolved", "ambiguous", "missing"), `value` (NA where there is no single answer), `candidates`
-    (joined by a comma), `shared` (several ids lead to this value).
+    Genes on patches are used only where the id has none on a chromosome. Of several candidates a
+    single protein-coding one wins ("resolved"); otherwise the id is "ambiguous" and has no value.
+    Returns, by id: `status`, `value`, `candidates`, `shared` (several ids lead to this value).
     """
     for kind in (from_, to):
         check_choice("kind of gene id", kind, KINDS)
@@ -158,10 +142,7 @@ def convert(
 
 
 def descriptions(table: pd.DataFrame | None = None) -> dict[str, str]:
-    """Return a short text per symbol, without the symbol and Ensembl's "[Source:...]".
-
-    Where a symbol has several genes, the one on a chromosome and coding for a protein comes first.
-    """
+    """Return a short text per symbol, without the symbol and Ensembl's "[Source:...]"."""
     table = gene_table() if table is None else table
     text = table["description"].str.replace(r"\s*\[Source:[^\]]*\]\s*$", "", regex=True).str.strip()
     rows = table.assign(

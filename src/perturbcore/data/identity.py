@@ -1,7 +1,4 @@
-"""Which names mean one perturbation: found before folds are made, so that no name is its own test.
-
-Names are compared, never changed: rows keep the name that their file gives them.
-"""
+"""Which names mean one perturbation: found before folds are made, so none is its own test."""
 
 import re
 import unicodedata

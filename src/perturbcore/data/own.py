@@ -28,14 +28,9 @@ def read_own(
 ) -> tuple[AnnData, str]:
     """Read log fold-changes or labels from tables (``.csv``, ``.tsv``, ``.parquet``) or ``.h5ad``.
 
-    `paths`: one file, or one per cell line. A table has a row per perturbation, named in the column
-    `perturbation` or else the first, and a column per gene; or, long, the columns `perturbation`,
-    `gene`, `value`. Columns `cell_line` and `fold` may be there. `kind`: "lfc", or "labels" of -1,
-    0 and 1, where a gap is a label that is not known; `identifier`: what perturbations are named
-    by; `cell_line`: of one file without that column, else the file's name.
-
-    Returns responses (without folds, unless all files have them), and a sentence on genes that not
-    all files have. Refused (`InputError`) are names and values that are not what is declared.
+    `paths`: one file, or one per cell line; a row per perturbation and a column per gene, or long:
+    `perturbation`, `gene`, `value`; `kind`: "lfc", or "labels" of -1, 0 and 1, where a gap is a
+    label that is not known. Returns responses, and a sentence on genes that not all files have.
     """
     check_choice("kind", kind, KINDS)
     if cell_line is not None and len(paths) > 1:

@@ -31,8 +31,7 @@ def read_csv(path, columns) -> pd.DataFrame:
 def read_text(path, separator: str) -> pd.DataFrame:
     """Read a delimited text file; the first column stays text, nothing is taken for missing.
 
-    The first line names the columns, unless all its cells behind the first are numbers and at least
-    one of them has a decimal point.
+    The first line names the columns, unless the rest of it are numbers, one with a decimal point.
     """
     path = Path(path)
     try:

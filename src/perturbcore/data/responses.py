@@ -57,13 +57,11 @@ def make_responses(
 
 
 def check_responses(responses: AnnData, *, folds: bool = True, source: str = "responses") -> None:
-    """Check the contract of a responses table.
+    """Check the contract of a responses table; `source`: what messages call it.
 
-    `responses`: rows = (cell line, perturbation). ``obs``: `perturbation`, `cell_line`, `fold`.
-    ``X``: log fold-changes; ``layers["deg"]``, ``layers["observed"]`` for labels.
-    ``uns["perturbcore"]``: `dataset`, `task`, `identifier`, `simulated`; `folds`: whether the
-    folds must be there already; `source`: what to call the table in messages: a file's path
-    where there is one.
+    Rows = (cell line, perturbation); ``obs``: `perturbation`, `cell_line`, `fold`; ``X``: log
+    fold-changes; ``layers["deg"]``, ``layers["observed"]`` for labels; ``uns["perturbcore"]``:
+    `dataset`, `task`, `identifier`, `simulated`.
     """
     columns = ["perturbation", "cell_line", "fold"] if folds else ["perturbation", "cell_line"]
     check_table(

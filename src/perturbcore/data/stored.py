@@ -78,12 +78,8 @@ class StoredDataset(Dataset):
 def open_dataset(name: str, loader: str, options: Mapping, folder: Path) -> Dataset:
     """Open a data set, made and kept in ``folder/<name>-<key>.h5ad`` when it is asked for first.
 
-    The key is made of the options, the code of the loader (`code_digest`) and the files that it
-    reads, by their sha256: a changed file is noticed whatever its time of change.
-    Files are those that an option names and those that a function ``inputs(**options)`` beside
-    ``load`` returns.
-
-    `name`: name in the profile, which the file bears.
+    The key is made of the options, the code of the loader and the files that options or a function
+    ``inputs(**options)`` beside ``load`` name, by their sha256.
     """
     module = module_of(loader)
     each = [p for v in options.values() for p in (v if isinstance(v, list) else [v])]

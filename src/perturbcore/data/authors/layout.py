@@ -22,10 +22,7 @@ HOW_TO_GET = (
 
 
 class Layout(SimpleNamespace):
-    """One data set of the documented layout; ``layout.yml`` says what each attribute means.
-
-    Cole et al. 2026, Supplemental Methods, and the released repository.
-    """
+    """One data set of the documented layout; ``layout.yml`` says what each attribute means."""
 
     @property
     def chemical(self) -> bool:
@@ -42,11 +39,7 @@ class Layout(SimpleNamespace):
 
     @property
     def declared(self) -> dict[str, str]:
-        """What the columns and values of the raw cells mean, for `declare_screen`.
-
-        The published effects count every batch, whether or not it has control cells: unmatched ones
-        are kept.
-        """
+        """What the columns and values of the raw cells mean, for `declare_screen`."""
         about = dict(dataset=self.name, identifier=self.identifier)
         return about | dict(scale="counts", unmatched="keep") | self.raw
 
@@ -106,14 +99,9 @@ def present(root=None) -> tuple[list[str], list[str]]:
 
 
 def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Path:
-    """Download the files of the layout that are not there yet.
+    """Download the files of the layout that are not there yet, checked as the host states them.
 
-    Each file is checked against the size and sha256 that the host states; one that is there and
-    right is not downloaded again, one that is cut off is taken up where it stopped.
-
-    `folder`: ``data/paper`` by default. Nothing is downloaded where ``PERTURBCORE_PAPER_DATA``
-    is set; `client`: with `dataset_info` and `hf_hub_download` of ``huggingface_hub.HfApi``,
-    which it is by default.
+    `client`: with `dataset_info` and `hf_hub_download` of ``huggingface_hub.HfApi``.
     """
     root = data_root(folder)
     if folder is None and os.environ.get(VARIABLE, ""):

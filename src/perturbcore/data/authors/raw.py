@@ -1,18 +1,9 @@
 """The authors' raw screens, as documented, declared as screens of this project.
 
-Essential: ``raw_data.h5ad`` (obs `gene_id`, `gem_group`, `cell_line`). Norman:
-``NormanWeissman2019_filtered.h5ad`` (obs `perturbation`, `nperts`, `gemgroup`; var `ensemble_id`)
-and ``GEARS_perturb_processed.h5ad``.
-
-Sci-Plex: a UMI matrix in text (1-based gene, cell, count; a file ``*UMI.count.matrix*``), its genes
-(``*gene.annotations*``: id, name; row names may come first) and its cells with what was done to
-them (``*pData*``: `cell`, `cell_type`, `product_name`, `plate_oligo`, `dose`) in the order of the
-matrix, or of ``*cell.annotations*`` where that is there. Kept genes:
-``mart_export_protein_coding.txt``, column `Gene name`.
-
-Tahoe: a ``.h5ad`` per cell line below ``raw`` (obs `cell_line`, `plate`, `drug`,
-`drugname_drugconc`, `pass_filter`). Kept genes: ``tahoe_coding_non_mt_genes.txt``, a symbol per
-line.
+Essential: ``raw_data.h5ad``; Norman: ``NormanWeissman2019_filtered.h5ad`` and
+``GEARS_perturb_processed.h5ad``; Sci-Plex: the files of GEO (``*UMI.count.matrix*`` and beside it)
+and ``mart_export_protein_coding.txt``; Tahoe: a ``.h5ad`` per cell line below ``raw`` and
+``tahoe_coding_non_mt_genes.txt``.
 """
 
 import ast
@@ -55,11 +46,8 @@ def raw_screens(
 ) -> Iterator[AnnData]:
     """Read the raw cells of a data set: a screen per file (Tahoe), or one in all.
 
-    `folder`: the folder with the raw files, or the root above it; `filter_first`: chemicals:
-    drop the other genes before cells are normalised (as experimental error and labels do)
-    rather than after (as effects do); then `uns["perturbcore"]["genes"]` lists the kept ones;
-    `dose`: chemicals: dose that is kept; the published one by default; `backed`: essential:
-    leave the cells on disk.
+    `filter_first`: chemicals: drop the other genes before cells are normalised (as experimental
+    error and labels do) rather than after; `dose`: the published one by default.
     """
     layout = layout_of(dataset)
     folder = raw_folder(dataset, folder)

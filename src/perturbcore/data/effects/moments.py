@@ -1,8 +1,4 @@
-"""Weighted sums of normalised cells, one row per group, in as few passes as memory allows.
-
-Zeros contribute nothing to any sum (log1p(0) = 0), so only stored values are visited, and what is
-kept is one row per group, never a cell.
-"""
+"""Weighted sums of normalised cells, one row per group, in as few passes as memory allows."""
 
 from collections.abc import Iterator
 
@@ -28,13 +24,7 @@ _SMALL = 64
 def add_rows(
     data, indices, indptr, group, weight, column, own_total, target, logged, first, second
 ):
-    """Add the cells of a CSR block to the rows of their groups, in place.
-
-    `group` (n_rows,) is the row of `first` of each cell, -1 for none; `column` (n_genes,) the
-    column of each gene, -1 for none; `target` the total that a cell is scaled to, 0 for as it
-    is; `own_total` takes that total over the kept genes only. `first`, `second` (n_groups,
-    n_kept): weighted sums and sums of squares; a `second` of no rows is left alone.
-    """
+    """Add the cells of a CSR block to the rows of their groups, in place."""
     squares = second.shape[0] > 0
     known = np.empty(_SMALL)
     for i in range(len(group)):
@@ -104,13 +94,8 @@ def summed(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Sum ``weight * value`` over the cells of each group, value = log1p(1e4 * count / total).
 
-    `group`, `weight` (n_cells,): group of each cell, -1 for none; `blocks_of_groups`: pairs of
-    groups that are needed together (such as controls) and of groups that may be read apart;
-    `column`: from `gene_columns`; `size_factors`: whether totals of counts are over "all" genes of
-    the screen or over those "kept"; `squares`: whether squares are summed too.
-
-    Yields per block, or part of one: the first groups, the second ones, and the sums (float64,
-    groups x kept genes) of both, then of squares (no rows unless `squares`).
+    `group`: of each cell, -1 for none; `blocks_of_groups`: pairs of groups that are needed together
+    and of groups that may be read apart. Yields both, their sums, and sums of squares.
     """
     check_choice("size_factors", size_factors, ("all", "kept"))
     target = TARGET_SUM if screen.uns["perturbcore"]["scale"] == "counts" else 0.0
@@ -142,11 +127,7 @@ def summed(
 
 
 def well_effects(wells: AnnData, control: str = "matched") -> pd.DataFrame:
-    """Mean effect of each perturbation on each plate that has control wells (or mean profiles).
-
-    Rows (cell_line, batch, perturbation), columns genes. "matched" subtracts the mean of the
-    control wells of the same plate, "global" of all plates.
-    """
+    """Mean effect of each perturbation on each plate that has control wells (or mean profiles)."""
     keys = ["cell_line", "batch", "perturbation"]
     treated = ~wells.obs["is_control"].to_numpy(dtype=bool)
     labels = [wells.obs[k].astype(str).to_numpy() for k in keys]
@@ -181,11 +162,7 @@ def pseudobulk(
 ) -> AnnData:
     """Average log1p(1e4 * count / total) over the cells of each group, in one pass.
 
-    `screen`: a declared screen, in memory or backed on disk; `by`: columns of obs without missing
-    values whose combinations are the groups.
-
-    Returns AnnData, groups x genes: X float32; obs holds the columns of `by`, `is_control` where
-    `perturbation` is among them, and `n_cells`; names are the values joined by ``|``.
+    `by`: columns of obs whose combinations are the groups.
     """
     check_declared(screen)
     by = list(by)

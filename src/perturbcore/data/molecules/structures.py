@@ -9,10 +9,7 @@ from perturbcore.core.errors import InputError
 
 
 def parse(smiles: str):
-    """Read a SMILES: one molecule, or several parted by dots.
-
-    Returns the rdkit molecule, or None; and why there is none, in rdkit's words where it has some.
-    """
+    """Read a SMILES: the rdkit molecule or None, and in the latter case why."""
     text = str(smiles).strip()
     if not text:
         return None, "no SMILES"
@@ -32,11 +29,7 @@ def parse(smiles: str):
 
 
 def canonical(smiles: str, *, parent: bool = False, stereo: bool = True) -> str:
-    """Write a SMILES in rdkit's canonical form.
-
-    `smiles`: what `parse` can read; `parent`: the largest organic fragment alone, its charges
-    neutralised where that is possible; `stereo`: whether to write stereo-chemistry.
-    """
+    """Write a SMILES in rdkit's canonical form; `parent`: its largest organic fragment alone."""
     mol, problem = parse(smiles)
     if mol is None:
         raise InputError(f"SMILES '{smiles}' cannot be read: {problem}")

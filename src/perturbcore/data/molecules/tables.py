@@ -24,27 +24,12 @@ def _compounds() -> pd.DataFrame:
 
 
 def builtin_compounds() -> pd.DataFrame:
-    """Return the built-in table of approved and tool compounds, indexed by name.
-
-    `smiles` (rdkit's canonical form), `targets` (gene symbols, the first the main one, separated by
-    ``;``), `mechanism`, `source` (where the row's facts come from).
-
-    Facts are those of the public-domain drug table of Tahoe-100M. Its SMILES mostly leave
-    stereochemistry out, so that drugs that differ in it alone (doxorubicin, epirubicin) share
-    one; salts stand as salts. `molecule_report` lists both.
-
-    Zhang et al. 2025, Tahoe-100M.
-    """
+    """Return the built-in table of compounds: `smiles`, `targets`, `mechanism`, `source`."""
     return _compounds().copy()
 
 
 def check_drugs(frame: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Check a table of drugs and put it into the form that every drug builder reads.
-
-    `frame`: indexed by drug; column `smiles`, and where known `targets` and `mechanism`.
-    Missing cells become empty text; further columns stay; `where`: name of the table, for
-    messages.
-    """
+    """Check a table of drugs, indexed by name, and put it into the form that builders read."""
     check_table(frame, ["smiles"], where)
     if frame.empty:
         raise InputError(f"{where}: the table has no rows")
@@ -100,11 +85,7 @@ def _refuse_what_is_not_chemistry(smiles: pd.Series, where: str) -> None:
 
 
 def read_drugs(path) -> pd.DataFrame:
-    """Read a table of drugs (``.csv``, ``.tsv``, ``.txt`` or ``.parquet``); see `check_drugs`.
-
-    `path`: one row per drug, with a header; columns ``name``, ``smiles``, and where known
-    ``targets`` and ``mechanism``.
-    """
+    """Read a table of drugs with columns name, smiles, and where known targets and mechanism."""
     path = Path(path)
     frame = read_table(path) if path.suffix == ".parquet" else _read_rows(path)
     check_table(frame, ("name", "smiles"), path)
@@ -143,10 +124,7 @@ def _read_rows(path: Path) -> pd.DataFrame:
 
 
 def tahoe_drugs() -> pd.DataFrame:
-    """Read the catalogue's drug table of Tahoe-100M (`check_drugs`, with `approved`).
-
-    Drugs without a structure have an empty SMILES.
-    """
+    """Read the catalogue's drug table of Tahoe-100M (`check_drugs`, with `approved`)."""
     path = catalogue.fetch("tahoe_drug_metadata")
     renamed = {"canonical_smiles": "smiles", "targets": "targets", "moa-fine": "mechanism"}
     renamed |= {"human-approved": "approved", "drug": "drug"}
@@ -156,11 +134,7 @@ def tahoe_drugs() -> pd.DataFrame:
 
 
 def sciplex_drugs() -> pd.DataFrame:
-    """Read the catalogue's compounds of Sci-Plex 3.
-
-    Its table names target classes (``HDAC``), not genes: `targets` stays empty, and the class
-    and pathway are the `mechanism`.
-    """
+    """Read the catalogue's compounds of Sci-Plex 3; target class and pathway are the mechanism."""
     samples, about = (catalogue.fetch(f"sciplex_{n}") for n in ("samples", "drugs"))
     renamed = {"name": "drug", "SMILES": "smiles", "catalog_number": "catalog"}
     rows = _columns(pd.read_csv(samples, sep="\t", dtype=str), samples, renamed)

@@ -1,7 +1,4 @@
-"""Small tables that live in the package: what papers print, which methods their figures show.
-
-Every file names its source in comment lines at its top.
-"""
+"""Small tables that live in the package: what papers print; each file names its source."""
 
 from functools import cache
 from importlib.resources import files

@@ -1,9 +1,4 @@
-"""From the row names of the published score tables to predictor, embedding, display name, modality.
-
-A published row name holds the estimator, the embedding file and sometimes the cell line
-("knn_baseline_scGPT_essential_K-562_controls_(D=512)"). Here the cell line is taken out, so that
-one embedding has one name over all lines, as in the figures.
-"""
+"""From the row names of the published score tables to predictor, embedding, name, modality."""
 
 import re
 from functools import cache
@@ -55,14 +50,7 @@ def without_line(name: str, cell_line: str | None) -> str:
 
 @cache
 def parse_method(name: str, *, dataset: str, task: str, cell_line: str | None = None) -> Method:
-    """Read a published row name: predictor, embedding, display name, modality.
-
-    One file may have another display name in another data set's figure, so `dataset` decides.
-    In "deg" tables a bare embedding name means the linear classifier. Embeddings that no figure
-    shows keep their own name as display name, and get the modality of their family.
-
-    Cole et al. 2026, Figures 1-5 and S1-S14 (display names and categories).
-    """
+    """Read a published row name; `dataset` decides which figure's display names count."""
     if name in _special_rows():
         return _special_rows()[name]
     if name.lower().startswith("experimental"):
@@ -91,11 +79,7 @@ def parse_method(name: str, *, dataset: str, task: str, cell_line: str | None = 
 
 
 def methods_of(section: str, *, head: str = "knn") -> pd.DataFrame:
-    """Methods of one family of figures in their order: order, method, display, modality.
-
-    `section`: such as "essential_lfc", "tahoe_deg" or "fusion"; `head`: estimator put in place of
-    HEAD_TYPE in the published row names (CELL_LINE is kept).
-    """
+    """Methods of one family of figures in their order: order, method, display, modality."""
     table = facts("cole2026_methods")
     out = table[table["section"] == section].drop(columns="section").reset_index(drop=True)
     out["method"] = out["method"].str.replace("HEAD_TYPE", head, regex=False)

@@ -1,7 +1,4 @@
-"""The published score and error tables, read into the book's scores schema.
-
-Full tables where they are at hand, else the medians that are kept here.
-"""
+"""The published score and error tables, read into the book's scores schema."""
 
 from dataclasses import dataclass
 
@@ -38,11 +35,7 @@ HOW_TO_GET = (
 
 @dataclass(frozen=True)
 class Published:
-    """The published scores of Cole et al. 2026.
-
-    `scores`: scores schema. At level "medians" the fold is -1 and a value is a median over
-    folds; `ceilings`: per-perturbation experimental error; None at level "medians".
-    """
+    """The published scores of Cole et al. 2026; at level "medians" without folds and ceilings."""
 
     scores: pd.DataFrame
     ceilings: pd.DataFrame | None
@@ -107,14 +100,7 @@ def _read_csv(path) -> pd.DataFrame:
 
 
 def read_scores(path, *, dataset: str, task: str) -> pd.DataFrame:
-    """Read one published score table, such as `essential_lfc.csv`.
-
-    Returns one row per metric per (method, cell line, fold); columns `SCORE_COLUMNS`.
-    `perturbation_set` is "older" for the plain Essential label and "full" otherwise. Metrics
-    that were not computed (empty cells) have no row.
-
-    Cole et al. 2026, score tables of the released repository.
-    """
+    """Read one published score table; `perturbation_set` "older": the plain Essential label."""
     table = _read_csv(path)
     # "<cell line>.<fold>", or the fold alone beside a column of cell lines
     parts = table["fold"].astype(str).str.extract(r"^(?:(?P<line>.+)\.)?(?P<fold>\d+)$")
@@ -142,13 +128,7 @@ def read_scores(path, *, dataset: str, task: str) -> pd.DataFrame:
 
 
 def read_cross_context(path, *, dataset: str, metric: str) -> pd.DataFrame:
-    """Read one summary table of the comparison with STATE on unseen cell lines.
-
-    Returns columns `SCORE_COLUMNS`, task "cross_context": one row per method per held-out line,
-    fold 0.
-
-    Cole et al. 2026, Figures S12 and S13.
-    """
+    """Read one summary table of the comparison with STATE on unseen cell lines."""
     table = _read_csv(path)
     source = "WaveGC" if dataset == "essential" else "ChatGPT"
     out = []
@@ -166,15 +146,7 @@ def read_cross_context(path, *, dataset: str, metric: str) -> pd.DataFrame:
 
 
 def read_ceiling(path, *, dataset: str, cell_line: str | None = None) -> pd.DataFrame:
-    """Read one published table of per-perturbation experimental error.
-
-    `path`: for instance `exp_err_essential_k562_outer_10_inner_10_seed_5050.csv`; `cell_line`:
-    for tables of one cell line; the Sciplex table names its lines itself.
-
-    Returns dataset, cell_line, perturbation, quantile, metric, value, n_batches.
-
-    Cole et al. 2026, Eq. 12 and Section 4.7.1.
-    """
+    """Read one published table of per-perturbation experimental error."""
     table = _read_csv(path).rename(columns={"value": "L2", "pert_id": "perturbation"})
     table = table.rename(columns={"n_batches_pert": "n_batches"}).assign(dataset=dataset)
     if cell_line is None:

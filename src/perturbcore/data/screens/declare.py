@@ -187,11 +187,7 @@ def _flags(values: pd.Series, name: str) -> np.ndarray:
 
 
 def validate_screen(adata: AnnData) -> None:
-    """Check labels and every value of a declared screen; errors name the cell, gene and way out.
-
-    Unless it was declared with ``unmatched="keep"``, every perturbation must have cells in a batch
-    that has controls.
-    """
+    """Check labels and every value of a declared screen; errors name the cell, gene and way out."""
     check_declared(adata)
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise InputError(f"the screen is empty: {adata.n_obs} cells x {adata.n_vars} genes")
@@ -344,12 +340,7 @@ def _describe(adata: AnnData, cells) -> None:
 
 
 def normalise(adata: AnnData) -> AnnData:
-    """Scale the counts of each cell to 1e4 and take log1p, without densifying.
-
-    `adata`: a declared screen; a backed one is read block by block, its result is in memory.
-    Returns X CSR float32 and scale ``"log1p"``; a screen already on that scale is returned as it
-    is. A cell without counts is refused.
-    """
+    """Scale the counts of each cell to 1e4 and take log1p, without densifying."""
     check_declared(adata)
     if str(adata.uns["perturbcore"]["scale"]) == "log1p":
         return adata

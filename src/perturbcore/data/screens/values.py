@@ -20,12 +20,8 @@ def blocks(
 ) -> Iterator[tuple[int, int, sp.csr_matrix]]:
     """Iterate over the cells of a screen, about four million stored values at a time.
 
-    `adata`: in memory, backed on disk or lazy (dask); dense or CSR. A matrix stored gene by gene
-    (CSC) cannot be read by rows: it is turned into CSR in memory first. `wanted(start, stop)` says
-    whether any row of a block is of use; others are not read.
-
-    Yields the first row, the one past the last, and these rows, duplicate entries summed. The block
-    may share memory with the screen: never write to it.
+    `wanted(start, stop)` says whether any row of a block is of use. Yields the first row, the one
+    past the last, and these rows; the block may share memory with the screen: never write to it.
     """
     matrix = _matrix(adata)
     cuts = _cuts(matrix, adata.shape)

@@ -24,10 +24,7 @@ def folded(responses: AnnData, n_folds: int, seed: int, **how) -> AnnData:
 def responses_of(
     screen: AnnData, *, n_folds: int, seed: int, min_cells: int = MIN_CELLS, same=None, **which
 ) -> AnnData:
-    """Batch-aware effects of a screen; `which`: see `perturbcore.data.effects.ba_ate`.
-
-    `same`: options of `perturbcore.data.folds.add_folds`, of which names are one perturbation.
-    """
+    """Batch-aware effects of a screen, with folds; `same`: options of `add_folds`."""
     effects = ba_ate(screen, min_cells=min_cells, **which)
     return folded(effects, n_folds, seed, **(same or {}))
 
@@ -38,10 +35,7 @@ def controls_said(screen: AnnData) -> str:
 
 
 def make_wells(X, obs: pd.DataFrame, genes, **about) -> AnnData:
-    """Replicate wells by genes: obs `perturbation`, `batch`, `cell_line`, `is_control`.
-
-    `about` (dataset, scale, identifier) says what the values are.
-    """
+    """Replicate wells by genes: obs `perturbation`, `batch`, `cell_line`, `is_control`."""
     obs["perturbation"] = obs["perturbation"].mask(obs["is_control"], "control").astype(str)
     wells = AnnData(
         dense(X).astype(np.float32), obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=str))
@@ -68,11 +62,7 @@ def responses_of_wells(
 
 
 def simulated_dataset(name: str, simulate, variant: str, given: dict) -> Dataset:
-    """Simulate cells, and estimate their effects or label their genes.
-
-    `variant`: see `perturbcore.data.deg.deg_labels`; `given`: arguments of `load`, whose `options`
-    are those of `simulate`. Of drugs, cells at the response dose and vehicle are kept.
-    """
+    """Simulate cells, and estimate their effects or label their genes."""
     task, control, options = given["task"], given["control"], given["options"]
     check_choice("task", task, ("lfc", "deg"))
     check_options(simulate.__name__, simulate, options)

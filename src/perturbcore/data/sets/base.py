@@ -57,11 +57,7 @@ class Dataset:
 
 
 class Card:
-    """Counts before and after each filter: one row per step from the file to what is used.
-
-    Columns: `step`, `cells` (wells, for plate screens), `perturbations` (controls not counted),
-    `genes`, `batches`, `note`. A count that has no meaning for the data is missing.
-    """
+    """Counts before and after each filter: one row per step from the file to what is used."""
 
     def __init__(self):
         self._rows: list[dict] = []
@@ -102,11 +98,7 @@ def constants_of(name: str) -> dict[str, Any]:
 
 
 def make_dataset(responses: AnnData, card: Card, *, about=None, notes=(), **parts) -> Dataset:
-    """Assemble a data set: responses say its name and task, ``cards.yml`` what a reader must know.
-
-    `about`: title and the like, instead of those of ``cards.yml``; `notes`: sentences beside them;
-    `**parts`: further fields of `Dataset`.
-    """
+    """Assemble a data set; `about`: title and the like, instead of those of ``cards.yml``."""
     declared = responses.uns["perturbcore"]
     about = _cards()[declared["dataset"]] if about is None else about
     about = {k: tuple(v) if isinstance(v, list) else v for k, v in about.items()}

@@ -27,20 +27,9 @@ def load(
 ) -> Dataset:
     """Load responses with their stored folds, and say which embeddings come with them.
 
-    `dataset`: essential, norman, sciplex or tahoe; `task`: log fold-changes, or labels of
-    differential expression; `root`: folder of the authors' layout; ``PERTURBCORE_PAPER_DATA``,
-    else ``data/paper``; `embeddings`: only these of the authors' embeddings, by display or
-    published name; `cells`: also the raw cells, from a folder of `root` that is named like the
-    data set (see `perturbcore.data.authors.raw.raw_screens`); where they are not there, a note
-    says so.
-
-    Returns ``ceiling``: the published experimental error, where the published tables are at
-    hand and know every perturbation. ``extras["authors"]``: `dataset`, `root` and `names` for
-    `perturbcore.embeddings.authors.own_embeddings`; ``extras["controls"]``: mean log1p profiles of
-    the control cells, lines x genes, where their file is there.
-
-    Cole et al. 2026; Replogle et al. 2022; Nadig et al. 2025; Norman et al. 2019; Srivatsan et
-    al. 2020; Zhang et al. 2025.
+    `root`: folder of the authors' layout, else ``PERTURBCORE_PAPER_DATA``, else ``data/paper``;
+    `embeddings`: only these; `cells`: also the raw cells, from a folder of `root` named like the
+    data set.
     """
     layout = layout_of(dataset)
     responses = read_authors_responses(dataset, task, root)

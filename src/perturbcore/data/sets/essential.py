@@ -15,15 +15,7 @@ TASKS = ("de", "dir")
 
 
 def pairs(line: str, task: str = "de") -> pd.DataFrame:
-    """Return the labelled pairs of one cell line as their authors give them.
-
-    `task`: "de": is the gene differentially expressed (1) or not (0); "dir": given that it is,
-    does it go up (1) or down (0).
-
-    Returns columns `pert`, `gene` (symbols), `label` (int8), `split` ("train" or "test").
-
-    Wu et al. 2025, section 4.
-    """
+    """Return the labelled pairs of one cell line as their authors give them."""
     check_choice("Essential cell line", line, LINES)
     check_choice("task", task, TASKS)
     table = pd.read_csv(fetch(f"perturbqa/{LINES[line]}-{task}"), keep_default_na=False)
@@ -33,17 +25,7 @@ def pairs(line: str, task: str = "de") -> pd.DataFrame:
 def load(lines=tuple(LINES), n_folds: int = 5, seed: int = 0) -> Dataset:
     """Load the Essential screens as partial labels of differential expression.
 
-    `lines`: cell lines to load; `n_folds, seed`: folds are by symbol, the same in all lines;
-    see `perturbcore.data.folds.assign_folds`.
-
-    Returns ``responses``: one row per (cell line, perturbation), columns the union of the
-    lines' genes; ``layers["observed"]``: is the label known; ``layers["deg"]``: 1 up, -1 down,
-    0 not differentially expressed (or not observed). A pair that is differentially expressed
-    but has no direction has no sign, so it is not observed; `pairs` keeps it. ``obs`` has the
-    authors' split (`split_de`; `split_dir`, empty where no pair has a direction) and the counts
-    `n_labels` and `n_de`. Cell and batch counts are not in these files.
-
-    Wu et al. 2025; Replogle et al. 2022; Nadig et al. 2025.
+    A pair that is differentially expressed but has no direction is not observed; `pairs` keeps it.
     """
     lines = [lines] if isinstance(lines, str) else list(lines)
     if not lines:
@@ -63,10 +45,7 @@ def load(lines=tuple(LINES), n_folds: int = 5, seed: int = 0) -> Dataset:
 
 
 def _join_direction(line: str) -> tuple[pd.DataFrame, str]:
-    """Give every differentially expressed pair of a line its sign, and say the counts in words.
-
-    `deg` is -1, 0, 1, and missing where the direction is unknown.
-    """
+    """Give every differentially expressed pair of a line its sign, and say the counts in words."""
     de = pairs(line, "de").rename(columns={"label": "de", "split": "split_de"})
     up = pairs(line, "dir").rename(columns={"label": "up", "split": "split_dir"})
     table = de.merge(up, on=["pert", "gene"], how="outer", validate="one_to_one")

@@ -33,20 +33,11 @@ def load(
 ) -> Dataset:
     """Load one of your files: a screen, from which effects are computed, or responses.
 
-    `screen`: cells x genes, `.h5ad` or a 10x folder; `responses`: one row per (cell line,
-    perturbation), `.h5ad`; see `perturbcore.data.responses`. With a `kind` ("lfc" or "labels"),
-    plain tables are read as well; see `perturbcore.data.own.read_own`. Folds are added where there
-    is no column `fold`. Give either this or `screen`; `name, title`: key in the scores table; what
-    a page calls the data set; `effect_control, effect_batches, min_cells`: variant of the effect;
-    see `control`, `batches` and `min_cells` of `perturbcore.data.effects.ba_ate`; `backed`: whether
-    to leave the cells of the screen on disk; `layer, cells`: see
-    `perturbcore.data.screens.declare.read_screen`; `doubles`: of folds, see
-    `perturbcore.data.identity.same_perturbation`; `gene_table`: whether older symbols and Ensembl
-    ids of one gene share a fold, by the catalogue's gene table; `**declared`: what the screen's
-    columns and values mean: the options of
-    `perturbcore.data.screens.declare.declare_screen`, such as `perturbation`, `batch`,
-    `cell_line`, `control` and `scale`. A file written from a declared screen needs none; tables of
-    responses take `identifier` and `cell_line_value`.
+    `screen`: cells x genes, `.h5ad` or a 10x folder, with `layer`, `cells`, `backed` and
+    `**declared` of `perturbcore.data.screens.declare.read_screen`; `responses`: `.h5ad`, or with a
+    `kind` tables of `perturbcore.data.own.read_own`; folds are added where there are none;
+    `effect_control, effect_batches, min_cells`: of `perturbcore.data.effects.ba_ate`; `doubles,
+    gene_table`: which names share a fold, see `perturbcore.data.identity.same_perturbation`.
     """
     if (screen is None) == (responses is None):
         raise ParameterError("give either screen=<file.h5ad> or responses=<file.h5ad>")

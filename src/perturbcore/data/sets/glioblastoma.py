@@ -17,13 +17,7 @@ CONTROL = "ctrl"
 
 
 def load(patients: str = "cell_line") -> Dataset:
-    """Load the cells; `patients`: whether a patient is a "cell_line" or a "batch" of one line.
-
-    Returns ``screen``: counts, cells x 300 genes. All lines lie in one fold: a drug alone cannot be
-    held out, a patient can (`perturbcore.data.contexts.context_responses`).
-
-    Zhao et al. 2021; the subset is that of Ahlmann-Eltze & Huber 2025.
-    """
+    """Load the cells; `patients`: whether a patient is a "cell_line" or a "batch" of one line."""
     check_choice("patients", patients, ("cell_line", "batch"))
     path = fetch("glioblastoma")
     data = read_r(path, "glioblastoma_example_data")

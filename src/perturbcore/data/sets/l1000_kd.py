@@ -13,16 +13,9 @@ COLUMNS = ("id", "pert_type", "pert_iname", "pert_mfc_desc", "pert_univ_id", "pe
 
 
 def load(n_folds: int = 5, seed: int = 0) -> Dataset:
-    """Load the plate as replicate wells and as mean differences to the 32 vector wells.
+    """Load the plate as replicate wells and as mean differences to the vector wells.
 
-    Four hairpins that the file names by hairpin id only, and the 8 untreated wells, are left
-    out.
-
-    Returns ``responses``: task "lfc", z-scores (``uns["perturbcore"]["scale"] == "zscore"``);
-    `n_cells` counts wells. Perturbations are current symbols; ``obs`` also has `entrez` and the
-    older `symbol_in_file`. ``replicates``: wells x genes with their controls, same scale.
-
-    Subramanian et al. 2017; Enache et al. 2019.
+    Four hairpins without a target's name, and the untreated wells, are left out.
     """
     z, wells, genes = _read(fetch("l1000_kd"))
     kind, card = wells["pert_type"], Card()

@@ -21,13 +21,7 @@ def load(
     """Load which genes each over-expressed gene moves up (1) or down (-1), or not (0).
 
     `readouts`: the "measured" landmark genes, or "all": also those that LINCS infers from them;
-    `min_labels`: perturbations with fewer significant genes (Bonferroni, 0.05) are left out;
-    `n_folds, seed`: see `perturbcore.data.folds.assign_folds`.
-
-    Returns task "deg", one row per gene; perturbations and readouts are today's symbols. obs
-    `entrez`; var `measured`.
-
-    Himmelstein et al. 2017; Subramanian et al. 2017.
+    `min_labels`: perturbations with fewer significant genes are left out.
     """
     check_choice("readouts", readouts, ("measured", "all"))
     path, card = fetch("lincs/dysreg-overexpression"), Card()

@@ -24,14 +24,8 @@ def load(
 ) -> Dataset:
     """Load the screen and its batch-aware effects.
 
-    `min_fraction`: least share of a cell's gRNA UMIs that its leading gRNA must have, in [0,
-    1). A cell whose two leading gRNAs tie has no assignment; `control, batches`: variant of the
-    effect; see `perturbcore.data.effects.ba_ate`.
-
-    Returns ``screen``: counts, cells x 299 genes; ``obs`` also has `guide` and `guide_umis`.
-
-    Papalexi et al. 2021; the threshold of 0.8 is the default of Barry et al. 2024 for screens
-    with one gRNA per cell.
+    `min_fraction`: least share of a cell's gRNA UMIs that its leading gRNA must have (0.8: the
+    default of Barry et al. 2024); a cell whose two leading gRNAs tie has no assignment.
     """
     if not 0 <= min_fraction < 1:
         raise ParameterError(f"min_fraction={min_fraction} is not in [0, 1)")
@@ -54,11 +48,7 @@ def load(
 
 
 def leading_guide(counts: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Find the gRNA with most UMIs in every cell.
-
-    Returns per cell: the column of the leading gRNA, its count, its share of the cell's gRNA UMIs
-    (0 where the cell has none), and whether another gRNA has as many.
-    """
+    """Find the gRNA with most UMIs in every cell: its column, count, share, and whether it ties."""
     guide = np.asarray(counts.argmax(axis=1)).ravel()
     umis = counts.max(axis=1).toarray().ravel()
     total = np.asarray(counts.sum(axis=1)).ravel()

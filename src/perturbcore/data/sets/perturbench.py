@@ -22,15 +22,7 @@ def load(
     n_folds: int = 5,
     seed: int = 0,
 ) -> Dataset:
-    """Load the single perturbations of one of the two screens.
-
-    `part`: "norman" (K562, 8 batches) or "mcfaline" (A172, T98G and U87MG, one batch each);
-    `control, batches`: variant of the effect; see `perturbcore.data.effects.ba_ate`.
-
-    Returns ``screen``: log1p values, cells x 500 genes.
-
-    Norman et al. 2019; McFaline-Figueroa et al. 2024; Wu et al. 2024 (PerturBench).
-    """
+    """Load the single perturbations of "norman" (K562) or "mcfaline" (A172, T98G, U87MG)."""
     label = constants_of(check_choice("part", part, ("norman", "mcfaline")))["label"]
     path = fetch("perturbench_devel")
     cells = read_h5ad(path, ("condition", "dataset", "cell_type"))

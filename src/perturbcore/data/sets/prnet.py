@@ -23,23 +23,9 @@ COLUMNS = {
 def load(control: str = "matched", n_folds: int = 5, seed: int = 0) -> Dataset:
     """Load the wells of both plates and the plate-matched effects of the drugs.
 
-    Only drugs that lie on both plates are kept: one on one plate has no replicate, so that
-    resampling plates would give it an experimental error of nearly nothing.
-
-    `control`: whether a drug's well is compared with the DMSO wells of its own plate ("matched",
-    Eq. 4), or of both ("global", Eq. 6); `n_folds, seed`: folds are by drug.
-
-    Returns ``responses``: task "lfc", log2 (``uns["perturbcore"]["scale"]``); `n_cells` counts
-    wells. ``replicates``: wells x genes with their DMSO wells. ``extras["drugs"]``: a DataFrame
-    indexed by perturbation (smiles, targets and mechanism, which are empty, dose in micromolar,
-    pert_ids, n_structures).
-
-    Five names were registered as two structures each, differing in stereo-chemistry, one of
-    them at one dose only. They are one perturbation here (their wells are averaged, first
-    within a plate), so that no near copy of a test drug is in training; its structure is the
-    one with more wells, then the one with more stereo-centres written. The card counts them.
-
-    Qi et al. 2024; Subramanian et al. 2017.
+    Only drugs that lie on both plates are kept: one on one plate has no replicate. Names that were
+    registered as two structures, differing in stereo-chemistry, are one perturbation each, so that
+    no near copy of a test drug is in training.
     """
     check_choice("control", control, ("matched", "global"))
     raw, card = read_h5ad(fetch("prnet"), COLUMNS), Card()

@@ -28,20 +28,11 @@ def load(
     n_folds: int = 5,
     seed: int = 0,
 ) -> Dataset:
-    """Load signed top-k labels of drug signatures.
+    """Load signed top-k labels of drug signatures of Sci-Plex 3 or Tahoe-100M.
 
-    `source`: sci-Plex 3 (A549, K562, MCF7; genes are Ensembl ids), Tahoe-100M (ten cell lines;
-    symbols) or OP3 (four immune cell types; symbols; the drugs that Tahoe's table has); `lines`:
-    cell lines; all by default; `k`: genes labelled at each end of a ranking; `min_labels`: keep
-    only genes labelled in at least so many signatures, of all lines together; `n_folds, seed`:
-    folds are by drug, salts of a drug together, the same in all lines.
-
-    Returns task "deg". obs `n_up`: significantly up-regulated genes by the file's own list, 100 at
-    most. ``extras``: "drugs" (indexed by perturbation: `smiles`, `targets`, `mechanism`,
-    `in_table`, `how` it was found there, `parent`), "unmatched" (names that are in no drug table,
-    and dropped). Lines measured in one well are declared so (``shared_wells``).
-
-    Srivatsan et al. 2020; Zhang et al. 2025.
+    `k`: genes labelled at each end of a ranking; `min_labels`: keep only genes labelled in at least
+    so many signatures; folds are by drug, salts together. obs `n_up`: significantly up-regulated
+    genes by the file's own list; drugs that are in no drug table are dropped.
     """
     name = f"{check_choice('source', source, ('sciplex', 'tahoe'))}_signatures"
     about = constants_of(name)
@@ -117,12 +108,7 @@ def spelled(name: str) -> str:
 
 
 def match_drugs(names, table: pd.DataFrame, aliases: Mapping[str, str]) -> pd.DataFrame:
-    """Find drugs in a table (indexed by drug) by name.
-
-    Returns a table indexed by name: `in_table` (or missing) and `how`: "name"; "alias"; "spelling",
-    equal but for case and punctuation; "beginning", the only name of the table that begins so (at
-    least eight letters: a name cut short); "" where none was found.
-    """
+    """Find drugs in a table by name, alias, spelling, or as the only name that begins so."""
     by_spelling: dict[str, list[str]] = {}
     for known in table.index:
         by_spelling.setdefault(spelled(known), []).append(known)

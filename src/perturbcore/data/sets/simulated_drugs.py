@@ -17,17 +17,8 @@ def load(
 ) -> Dataset:
     """Simulate a chemical screen and estimate effects or labels at its response dose.
 
-    `task`: "lfc": plate-matched effects (`perturbcore.data.effects.ba_ate`); "deg": tests on
-    each plate and a majority vote of the plates (`perturbcore.data.deg.deg_labels`);
-    `min_cells`: for labels, a drug and the vehicle need more than so many cells on a plate;
-    folds are by drug, the same in all lines; `**options`: handed to
-    `perturbcore.data.simulate.chemistry.simulate_drug_screen`; the rest as in
-    `perturbcore.data.sets.simulated`.
-
-    Returns ``screen``: cells at the response dose, and vehicle. ``extras``: "drugs" (DataFrame
-    indexed by perturbation: smiles, targets, mechanism, inert), "simulation" (the
-    `SimulatedScreen` with truth, network and cells at all doses).
-
-    Cole et al. 2026, Methods 4.1.2 (matched effects, one dose), 4.2.2 (labels by plate and vote).
+    Labels are by tests on each plate and a majority vote; the rest as in
+    `perturbcore.data.sets.simulated`, with `**options` of
+    `perturbcore.data.simulate.chemistry.simulate_drug_screen`.
     """
     return simulated_dataset("simulated_drugs", simulate_drug_screen, "per_batch", locals())

@@ -185,11 +185,7 @@ def _drug_model(knowledge, compounds, settings, seed) -> tuple[Model, np.ndarray
 
 
 def _draw_plates(n_drugs: int, settings, seed) -> pd.DataFrame:
-    """Draw one row per cell: codes of line, perturbation (dose x drug, -1 for vehicle) and plate.
-
-    Every drug lies on the same plates in all lines, as in pooled or parallel plate layouts, and all
-    its doses lie on them; every plate has vehicle cells.
-    """
+    """Draw one row per cell; a drug, with all its doses, lies on the same plates in all lines."""
     layout, *lines = seed.spawn(1 + settings.n_cell_lines)
     n_plates, per_drug = settings.n_plates, settings.plates_per_drug
     (few, many), n_doses = settings.cells_per_plate, len(settings.doses)

@@ -17,12 +17,7 @@ _RESIDUES = pd.Series(_WORDS["residues"])
 
 @dataclass(frozen=True)
 class Knowledge:
-    """Everything a database could hold about the simulated genes, and the truth behind it.
-
-    `modules`, `families` (n_genes,): the module each gene truly works in, its sequence family.
-    `interactions`: true undirected ones, symmetric 0/1. `network`: interactions as a database would
-    report them (source, target, weight in (0, 1]): some true ones missing, some false.
-    """
+    """Everything a database could hold about the simulated genes, and the truth behind it."""
 
     genes: list
     modules: np.ndarray

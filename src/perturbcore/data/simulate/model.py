@@ -137,11 +137,7 @@ def _loadings(modules, rng, n_global=4):
 
 
 def draw_batches(model: Model, n_batches: int, seed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw batch shifts, and shares of control and perturbed cells that are confounded with them.
-
-    Shifts are (n_cell_lines, n_batches, n_genes), log rate; shares (n_cell_lines, n_batches) sum
-    to 1 over batches.
-    """
+    """Draw batch shifts, and shares of control and perturbed cells confounded with them."""
     rng = np.random.default_rng(seed)
     n_lines, n_genes = model.baseline.shape
     shift = np.empty((n_lines, n_batches, n_genes))
@@ -241,16 +237,10 @@ def as_screen(model: Model, design: pd.DataFrame, counts, dataset: str) -> AnnDa
 def expected_effects(model: Model, shift: np.ndarray) -> np.ndarray:
     """Compute the expected BA-ATE (lines, perturbations, genes), on the log1p(1e4) scale.
 
-    `shift` (lines, batches, genes): batch shifts, log rate. For each batch the expectation of
-    ``log1p(1e4 * count / total)`` is taken over library size, cell-to-cell programmes,
-    negative-binomial noise and dropout; the mean difference to control over batches, each counting
-    once, is the truth (what Eq. 4 of Cole et al. 2026 estimates when every perturbation is in every
-    batch). The expectation is a sum over quantiles of the library size (9 Gauss-Hermite nodes), of
-    the programmes (7 nodes) and over the negative-binomial law, tabulated once as a function of log
-    rate and interpolated. Approximation: a cell's total count is its library size times the
-    expected kept fraction, not a random number of its own. Checked against 120,000 cells per
-    perturbation, this is off by 1 to 2 % of the effect's length at 1,000 genes and 6 % at 150,
-    where single genes make up much of a cell's total.
+    The expectation is over library size, cell-to-cell programmes, negative-binomial noise and
+    dropout, tabulated once over log rates. A cell's total count is taken as its library size times
+    the expected kept fraction: against 120,000 cells per perturbation this is off by 1 to 2 % of
+    the effect's length at 1,000 genes and 6 % at 150.
     """
     sd = np.sqrt((model.loadings.astype(float) ** 2).sum(0))
     keep = 1.0 - model.dropout
