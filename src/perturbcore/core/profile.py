@@ -68,15 +68,11 @@ class DatasetEntry(_Settings):
 class Profile(_Settings):
     """All parameters of one run of the book; results go to ``results/<name>``.
 
-    `title, summary`: one line and one paragraph for the reader. `simulated`: whether the cells are
-    simulated; pages say so. `data`: catalogue entries to fetch before any chapter runs. `datasets`:
-    what to load, in order. `embeddings`: mappings with at least ``name``, for the builders.
-    `models`: scored by every chapter whose task they predict: names or mappings with at least
-    ``name``, see `perturbcore.models.registry`. `chapters`: per chapter, the parameter values that
-    differ from its own defaults. `partial`: data sets whose files are not there are left out and
-    named; otherwise they are an error. `inner_order, lasso_tolerance`: of the inner folds and of
-    lasso in every chapter, see `perturbcore.models.simple`. Relative paths start at the folder of
-    the profile.
+    `data`: catalogue entries to fetch before any chapter runs; `chapters`: per chapter, the
+    parameter values that differ from its own defaults; `partial`: data sets whose files are not
+    there are left out and named; `inner_order, lasso_tolerance`: of the inner folds and of lasso in
+    every chapter, see `perturbcore.models.simple`. Relative paths start at the folder of the
+    profile.
     """
 
     name: str

@@ -42,12 +42,9 @@ def same_perturbation(
 ) -> pd.Series:
     """Find the names that mean one perturbation: the first of them in sorted order, by name.
 
-    Blanks, invisible characters, case, the order in ``A+B``, ``A+ctrl``, the version of an Ensembl
-    id, and numbers of guides (``A_1``, ``A-sg2``) tell no genes apart; salts, doses and spelling no
-    drugs. `aliases`: today's name of an older one (`perturbcore.data.identifiers.gene_aliases`);
-    `smiles`: of drugs, of which those with one structure, salt and charge left out, are one;
-    `doubles`: "together" makes one of all combinations and single genes that share a gene,
-    published is "apart".
+    Case, blanks, the order in ``A+B``, ``A+ctrl``, versions of Ensembl ids, and numbers of guides
+    tell no genes apart; salts, doses and spelling no drugs. `aliases`: today's name of an older
+    one; `smiles`: of drugs; `doubles`: "together" makes one of combinations that share a gene.
     """
     check_choice("doubles", doubles, DOUBLES)
     names = sorted(set(map(str, names)))

@@ -34,10 +34,7 @@ def make_responses(
 ) -> AnnData:
     """Assemble and check a responses table; see `check_responses` for the contract.
 
-    `X` (rows, genes): log fold-changes (`task` "lfc"), or labels in {-1, 0, 1}; `obs`: columns
-    `perturbation`, `cell_line`, and where known `fold`, `n_cells`, `n_batches`; `identifier`: what
-    the perturbation names are ("symbol", "ensembl", "entrez" or "drug"); `observed` (rows, genes):
-    which labels are known, where they are partial.
+    `X` (rows, genes): log fold-changes, or labels in {-1, 0, 1}; `observed`: which are known.
     """
     obs = obs.copy()
     for column in ("perturbation", "cell_line"):

@@ -33,15 +33,10 @@ def ba_ate(
       :math:`\Delta_k = \frac{1}{|B_k|} \sum_{b \in B_k} y'_{b,k} - \frac{1}{M} \sum_b y_b`,
       the last mean over every batch of the line that has control cells.
 
-    The effect is linear in cells: cell i of perturbation k in batch b counts
-    :math:`1 / (|B_k| n_{b,k})`, which the labels alone determine. So one pass over the cells is
-    enough, and memory holds perturbations x genes and batches x genes.
-
     Parameters
     ----------
     screen : AnnData
         Declared (:func:`perturbcore.data.screens.declare.declare_screen`), in memory or backed.
-        Batches are those of a cell line: equal labels in two lines are two batches.
     control : {"global", "matched"}
     batches : {"with_controls", "all"}
         :math:`B_k`. ``"with_controls"``: batches with control cells and cells of k (Eq. 1 of the
@@ -53,28 +48,16 @@ def ba_ate(
         Whether a cell's total is over all genes of the screen (normalise, then filter) or over
         `genes` (filter, then normalise).
     min_cells : int
-        A perturbation with fewer cells in a line (in :math:`B_k`) is not estimable there and left
-        out: most of its effect would be noise. The published code has no minimum: 1.
+        A perturbation with fewer cells in a line (in :math:`B_k`) is left out there. The published
+        code has no minimum: 1.
     progress : bool
         Show a bar where the work takes long.
 
     Returns
     -------
     AnnData, (cell_line, perturbation) x genes
-        X float32, difference of means of log1p(1e4-normalised) values (natural log). obs:
-        `perturbation`, `cell_line`, `n_cells` (in :math:`B_k`), `n_batches`
-        (:math:`|B_k|`). Sorted by cell line and perturbation. ``uns["perturbcore"]`` has
-        `min_cells` and `not_estimable`, the names (line|perturbation) of what was left out.
-
-    Raises
-    ------
-    InputError
-        The screen is not declared, a line has no controls, a perturbation has no batch in
-        :math:`B_k`, or a batch needs controls and has none.
-
-    References
-    ----------
-    Cole et al. 2026, Methods 4.1.2, Eq. 1-6.
+        X: differences of means of log1p(1e4-normalised) values. obs: also `n_cells` and
+        `n_batches` (of :math:`B_k`). ``uns["perturbcore"]["not_estimable"]``: what was left out.
 
     Examples
     --------

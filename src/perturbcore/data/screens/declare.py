@@ -37,21 +37,15 @@ def declare_screen(
 ) -> AnnData:
     """Say what the columns and values of an AnnData mean, and check that they do.
 
-    `adata`: cells x genes, in memory or backed; of a backed file only the labels in memory are
-    changed; `dataset`: its name in every later table; `scale`: "counts" (raw UMI counts) or "log1p"
-    (log1p of counts scaled to 1e4 per cell); `perturbation, batch, cell_line`: columns of obs;
-    `control`: label or labels of control cells in the perturbation column (several become the
-    first); `control_column`: boolean column that marks control cells, instead of or besides
-    `control`; without `control` they get the label "control"; `identifier`: what perturbations are
-    named by: "symbol", "ensembl", "entrez" or "drug"; `batch_value, cell_line_value`: the one batch
-    or cell line of all cells, where no column says it; `unmatched`: what becomes of perturbations
-    without cells in any batch that has controls: "error" refuses the screen, "drop" leaves them
-    out, "keep" keeps them (they can only be used with ``batches="all"``). Labels and every value
-    are checked, in one pass over the matrix.
-
-    Returns obs: `perturbation`, `batch`, `cell_line` (str), `is_control` (bool), then what else was
-    there; ``uns["perturbcore"]``: scale, dataset, identifier, simulated, unmatched. X is shared,
-    not copied. Data that are not what was declared are refused (`InputError`).
+    `adata`: cells x genes, in memory or backed; X is shared, not copied; `dataset`: its name in
+    every later table; `scale`: "counts" (raw UMI counts) or "log1p" (log1p of counts scaled to 1e4
+    per cell); `perturbation, batch, cell_line`: columns of obs; `control`: label or labels of
+    control cells (several become the first); `control_column`: boolean column that marks control
+    cells, instead of or besides `control`; `identifier`: what perturbations are named by: "symbol",
+    "ensembl", "entrez" or "drug"; `batch_value, cell_line_value`: the one batch or cell line of all
+    cells, where no column says it; `unmatched`: perturbations without cells in any batch that has
+    controls: "error" refuses the screen, "drop" leaves them out, "keep" keeps them (for
+    ``batches="all"``).
     """
     check_choice("scale", scale, SCALES)
     check_choice("identifier", identifier, IDENTIFIERS)
@@ -245,12 +239,9 @@ def read_screen(
 ) -> AnnData:
     """Read a screen from an ``.h5ad`` file, or from a folder of Cell Ranger (10x).
 
-    `backed`: leave the matrix on disk; every function here then reads it block by block; `layer`:
-    layer that holds the values, instead of X; `cells`: a table that says more of the cells: their
-    names (barcodes) in the first column, then columns such as perturbation and batch (a 10x folder
-    says nothing of its cells); `**declaration`: arguments of `declare_screen`, of which a file
-    written from a declared screen needs none. A file that is missing, truncated, not AnnData or not
-    as declared is refused by its name.
+    `backed`: leave the matrix on disk; `layer`: that holds the values, instead of X; `cells`: a
+    table that says more of the cells, by their names in the first column; `**declaration`:
+    arguments of `declare_screen`, of which a file written from a declared screen needs none.
 
     Examples
     --------

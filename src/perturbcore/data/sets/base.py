@@ -25,15 +25,10 @@ CARD_COLUMNS = ("step", "cells", "perturbations", "genes", "batches", "note")
 class Dataset:
     """A data set, ready for effects or evaluation, with what a reader must know of it.
 
-    `name, title`: key in the scores table; what a page calls it; `task`: "lfc", "deg" or
-    "deg_pairs"; `card`: see `Card`; `responses`: with folds, see `perturbcore.data.responses`;
-    `screen`: cells (or wells) by genes, see `perturbcore.data.screens`; `replicates`: wells by
-    genes with their controls, for a ceiling from replicates; `ceiling`: experimental error of each
-    perturbation, where it is published with the data; `sources, citations`: names in the
-    catalogue, keys in the bibliography; `notes`: sentences, what the data can and cannot carry;
-    `simulated`: whether the cells were simulated; `extras`: anything more, such as the truth of a
-    simulation or a table of drugs; `key`: content key of a data set that was opened from disk
-    (`perturbcore.data.stored`).
+    `name`: key in the scores table; `replicates`: wells by genes with their controls; `ceiling`:
+    published experimental error of each perturbation; `sources, citations`: names in the catalogue,
+    keys in the bibliography; `notes`: what the data can and cannot carry; `extras`: such as the
+    truth of a simulation or a table of drugs; `key`: of a data set that was opened from disk.
     """
 
     name: str

@@ -54,13 +54,10 @@ def simulate_drug_screen(
 ) -> SimulatedScreen:
     """Simulate a chemical screen on plates whose truth is known.
 
-    A drug does to a cell what inhibiting its targets does: each target's effect travels through
-    an interaction network (as in :func:`perturbcore.data.simulate.screen.simulate_screen`),
-    weighted by how much of the target the drug occupies at its dose, dose / (dose + Kd).
-    Targets of one mechanism lie in one module of the network. Affinity and efficacy are drawn per
-    drug with long tails, so that most drugs do little; an inert share does nothing at any dose
-    (not taken up). Targets that a line does not express do little there. Compounds are real, so
-    that their structures say something about their targets; cells and effects are not.
+    A drug does to a cell what lowering its targets does (as in
+    :func:`perturbcore.data.simulate.screen.simulate_screen`), weighted by how much of a target it
+    occupies at its dose, dose / (dose + Kd); targets of one mechanism lie in one module. Compounds
+    are real, so that structures say something about targets; cells and effects are not.
 
     `n_drugs`: draw only so many of the built-in compounds; `n_cell_lines, n_genes, n_modules`:
     sizes; `inert_fraction`: share of drugs that do nothing at any dose; `n_plates,
@@ -72,9 +69,6 @@ def simulate_drug_screen(
     batch_effect, dispersion, dropout, library_size`: see
     :func:`perturbcore.data.simulate.screen.simulate_screen`; sizes are those of a drug of efficacy
     1 that occupies its target wholly; `seed`: equal seeds give identical cells.
-
-    Returns `perturbation` is the drug, `batch` the plate; ``screen.obs`` also has `dose` in
-    micromolar (0 for vehicle); `true_effects` are at the response dose.
     """
     parameters = dict(locals())
     compounds = builtin_compounds()

@@ -22,11 +22,9 @@ _CHUNK = 2048
 class Model:
     """The truth that cells are drawn from; all effects are on the natural-log rate scale.
 
-    `baseline` (lines, genes): log rate in an undisturbed cell, up to a constant per line.
-    `effects` (lines, perturbations, genes); `strength`, `near_null` (lines, perturbations).
-    `loadings` (factors, genes): programmes that vary from cell to cell, perturbed or not.
-    `batch_axis` (lines, genes): the direction in which batches differ most. `dropout` (genes,):
-    chance that a count is lost whole. `settings`: the parameters of the simulation.
+    `loadings` (factors, genes): programmes that vary from cell to cell; `batch_axis` (lines,
+    genes): the direction in which batches differ most; `dropout` (genes,): chance that a count is
+    lost.
     """
 
     settings: SimpleNamespace

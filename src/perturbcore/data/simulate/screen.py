@@ -29,12 +29,8 @@ _BOUNDS = read_yaml(Path(__file__).with_name("bounds.yml"))
 class SimulatedScreen:
     """A simulated experiment and everything that is true or known about it.
 
-    `screen`: counts with the columns every screen has (`perturbation`, `batch`, `cell_line`,
-    `is_control`); the control label is ``"control"``. `true_effects` (cell_line, perturbation):
-    the expected BA-ATE (:func:`perturbcore.data.simulate.model.expected_effects`); obs also has
-    `strength` and `near_null` (genes), or `efficacy` and `inert` (drugs). `knowledge`: what
-    databases say of the genes, and the hidden modules behind it. `parameters`: what the simulation
-    was called with. `drugs`, of drugs only: the columns of the compounds and `inert`, per drug.
+    `true_effects`: the expected BA-ATE; obs also has `strength` and `near_null` (genes), or
+    `efficacy` and `inert` (drugs).
     """
 
     screen: AnnData
@@ -67,12 +63,9 @@ def simulate_screen(
 
     A perturbed gene sends its effect through an interaction network (random walk with restart);
     every gene it reaches moves the programme of its module and its own targets. All perturbations
-    also set off one shared stress programme in proportion to their strength, and each lowers its
-    own gene. A share of the perturbations does next to nothing. Counts are negative binomial with
-    a library size per cell, gene-wise dropout, cell-to-cell programmes and batch shifts; batches
-    hold unequal shares of control and perturbed cells, so that a difference of pooled means is
-    biased. Reported knowledge (network, annotation, texts, sequences) is an imperfect view of the
-    same modules.
+    also set off one shared stress programme, and each lowers its own gene. Counts are negative
+    binomial with cell-to-cell programmes; batches are shifted and hold unequal shares of control
+    and perturbed cells. Reported knowledge is an imperfect view of the same modules.
 
     `n_cell_lines, n_perturbations, n_genes`: perturbations are genes; all lines get the same ones;
     `n_batches`: in each cell line; their labels repeat from line to line; `cells_per_perturbation`
