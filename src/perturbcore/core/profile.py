@@ -108,17 +108,10 @@ class Profile(_Settings):
             raise ValueError(f"each is a mapping with a name, not {value[names.index(None)]!r}")
         if twice := sorted({str(n) for n in names if names.count(n) > 1}):
             raise ValueError(f"named twice: {', '.join(twice)}")
-        for name in names:
-            check_name(str(name), "name")
-        return value
-
-    @field_validator("datasets")
-    @classmethod
-    def _no_paths(cls, value: tuple) -> tuple:
-        if paths := [d.name for d in value if "/" in d.name or d.name.startswith(".")]:
-            raise ValueError(
-                f"{paths[0]!r} looks like a path: a name has no slash and no dot first"
-            )
+        for entry, name in zip(value, map(str, names), strict=True):
+            check_name(name, "name")
+            if isinstance(entry, DatasetEntry) and ("/" in name or name.startswith(".")):
+                raise ValueError(f"{name!r} looks like a path: a name has no slash, no dot first")
         return value
 
     @property

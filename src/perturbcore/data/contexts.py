@@ -55,9 +55,8 @@ def context_responses(
     out.obs["fold"] = fold
     check_leakage(out, across=True)
     if screen is not None:
-        bulk = pseudobulk(
-            screen[screen.obs["is_control"].to_numpy()], ("cell_line",), progress=False
-        )
+        controls = screen[screen.obs["is_control"].to_numpy()]
+        bulk = pseudobulk(controls, ("cell_line",), progress=False)
         for one in lines:
             values = np.asarray(rows_of(bulk, one).X).ravel()
             out.var[f"{CONTROL}{one}"] = pd.Series(values, bulk.var_names)[out.var_names]

@@ -89,11 +89,11 @@ def read_r(path, name: str) -> Any:
     return objects[name]
 
 
-def read_h5ad(path, obs=()) -> anndata.AnnData:
+def read_h5ad(path, obs=(), *, backed: bool = False) -> anndata.AnnData:
     """Read an h5ad file whose `obs` has the named columns, or say what is wrong with it."""
     path = existing(path)
     try:
-        adata = anndata.read_h5ad(path)
+        adata = anndata.read_h5ad(path, backed="r" if backed else None)
     except Exception as error:  # h5py and anndata raise many kinds on a truncated file
         raise InputError(f"{path}: not a readable .h5ad file ({error}); fetch it again") from error
     check_table(adata.obs, list(obs), f"{path}: obs")

@@ -6,8 +6,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 
-from tqdm import tqdm
-
 from perturbcore.core.errors import DownloadError, check_choice
 from perturbcore.core.files import read_yaml
 from perturbcore.data.catalogue import data_folder, hash_of
@@ -98,10 +96,10 @@ def present(root=None) -> tuple[list[str], list[str]]:
     return [name for name in LAYOUTS if not why[name]], left_out
 
 
-def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Path:
+def fetch_authors_data(folder=None, *, client=None) -> Path:
     """Download the files of the layout that are not there yet, checked as the host states them.
 
-    `client`: with `dataset_info` and `hf_hub_download` of ``huggingface_hub.HfApi``.
+    `client`: with `dataset_info` and `snapshot_download` of ``huggingface_hub.HfApi``.
     """
     root = data_root(folder)
     if folder is None and os.environ.get(VARIABLE, ""):
@@ -109,7 +107,9 @@ def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Pa
             raise DownloadError(f"{VARIABLE}={root} is not a folder; correct or unset it")
         print(f"authors' data: the copy at {root} ({VARIABLE}); nothing is downloaded")
         return root
-    client = _client() if client is None else client
+    from huggingface_hub import HfApi  # it takes a second
+
+    client = HfApi() if client is None else client
     try:
         about = client.dataset_info(REPOSITORY, files_metadata=True)
     except Exception as error:  # the library raises its own and those of two HTTP libraries
@@ -123,50 +123,28 @@ def fetch_authors_data(folder=None, *, client=None, progress: bool = True) -> Pa
             f"{REPOSITORY} at {about.sha} holds none of the files of the layout, such as "
             f"{PATTERNS[0]}; were they renamed?"
         )
-    todo = [f for f in wanted if not _right(root, f)]
-    size = sum(f.size or 0 for f in todo)
+    size = sum(f.size or 0 for f in wanted)
     licence = (getattr(about, "card_data", None) or {}).get("license") or "not stated at the host"
     print(
-        f"authors' data: {REPOSITORY} at {about.sha}, {len(wanted)} files, "
-        f"{len(todo)} to download ({size / 1e9:.2f} GB) into {root}\n"
+        f"authors' data: {REPOSITORY} at {about.sha}, {len(wanted)} files ({size / 1e9:.2f} GB) "
+        f"into {root}; what is there already is kept\n"
         f"licence: {licence}; the data are the authors', read their terms at their host first",
         file=sys.stderr,
         flush=True,
     )
-    with tqdm(total=size, unit="B", unit_scale=True, disable=not progress, desc="fetch") as bar:
-        for one in todo:
-            bar.set_postfix_str(one.rfilename)
-            _fetch(client, one, about.sha, root)
-            bar.update(one.size or 0)
-    return root
-
-
-def _client():
+    where = dict(repo_type="dataset", revision=about.sha, local_dir=root)
     try:
-        from huggingface_hub import HfApi
-    except ImportError as error:
-        raise DownloadError(
-            "downloading the authors' data needs the package huggingface_hub: "
-            f"`pip install huggingface_hub`, or set {VARIABLE} to a folder that holds the files"
-        ) from error
-    return HfApi()
-
-
-def _fetch(client, one, revision: str, root: Path) -> None:
-    where = dict(repo_type="dataset", revision=revision, local_dir=root)
-    try:
-        client.hf_hub_download(REPOSITORY, one.rfilename, **where)
+        client.snapshot_download(REPOSITORY, allow_patterns=list(PATTERNS), **where)
     except Exception as error:  # as above
-        raise DownloadError(
-            f"{one.rfilename} of {REPOSITORY}: {error}; run again, what has come is kept"
-        ) from error
-    path = root / one.rfilename
-    if not _right(root, one):
+        raise DownloadError(f"{REPOSITORY}: {error}; run again, what has come is kept") from error
+    if wrong := [f for f in wanted if not _right(root, f)]:
+        path = root / wrong[0].rfilename
         path.unlink(missing_ok=True)
         raise DownloadError(
-            f"{path}: what came is not the file the host states (size {one.size}, sha256 "
-            f"{_sha(one)}); it was removed, run again"
+            f"{path}: what came is not the file the host states (size {wrong[0].size}, sha256 "
+            f"{_sha(wrong[0])}); it was removed, run again"
         )
+    return root
 
 
 def _right(root: Path, one) -> bool:

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
 from perturbcore.core.tables import check_table
 from perturbcore.data.authors.layout import HOW_TO_GET, Layout, data_root, file_of, layout_of
 from perturbcore.data.read import numbers, read_h5ad, refuse
-from perturbcore.data.responses import make_responses
+from perturbcore.data.responses import dense, make_responses
 
 FOLD_COLUMN = re.compile(r"^fold_(\d+)$")
 
@@ -45,8 +44,7 @@ def read_authors_responses(dataset: str, task: str = "lfc", root=None, *, path=N
     for column in ("symbol", "drug", "dose"):
         if column in obs:
             new[column] = obs[column].astype(str).to_numpy()
-    X = adata.X[rows]
-    X = X.toarray() if sp.issparse(X) else np.asarray(X)
+    X = dense(adata.X[rows])
     if X.dtype.kind not in "fiub":
         raise InputError(f"{path}: X has values of type {X.dtype}, not numbers")
     about = dict(
@@ -73,9 +71,7 @@ def read_control_profiles(dataset: str, root=None) -> pd.DataFrame | None:
     rows = np.flatnonzero(adata.obs["gene"].astype(str) == control)
     if not len(rows):
         raise InputError(f"{path}: column 'gene' never says '{control}': it has no control profile")
-    X = adata.X[rows]
-    X = X.toarray() if sp.issparse(X) else np.asarray(X)
-    table = pd.DataFrame(X, columns=adata.var_names.astype(str))
+    table = pd.DataFrame(dense(adata.X[rows]), columns=adata.var_names.astype(str))
     return table.groupby(adata.obs["cell_line"].astype(str).to_numpy()[rows]).mean()
 
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import anndata
-import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -11,7 +9,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.identifiers import check_names
-from perturbcore.data.read import read_table
+from perturbcore.data.read import read_h5ad, read_table
 from perturbcore.data.screens.values import blocks, check_values
 
 COLUMNS = ("perturbation", "batch", "cell_line", "is_control")
@@ -298,20 +296,7 @@ def _read_cells(path: Path, backed: bool) -> AnnData:
                 f"{path}: not a whole 10x folder (matrix.mtx, features.tsv, barcodes.tsv, perhaps "
                 f".gz): {error}"
             ) from error
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the path of an .h5ad file or a 10x folder")
-    if not h5py.is_hdf5(path):
-        raise InputError(
-            f"{path}: not an .h5ad (HDF5) file, or broken; write one with AnnData.write_h5ad"
-        )
-    try:
-        with h5py.File(path) as f:
-            lacking = [k for k in ("X", "obs", "var") if k not in f]
-        if not lacking:
-            return anndata.read_h5ad(path, backed="r" if backed else None)
-    except Exception as error:
-        raise InputError(f"{path}: cannot be read, fetch or write it again ({error})") from error
-    raise InputError(f"{path}: HDF5, but not AnnData (no {', '.join(lacking)})")
+    return read_h5ad(path, backed=backed)
 
 
 def _describe(adata: AnnData, cells) -> None:
@@ -341,10 +326,9 @@ def normalise(adata: AnnData) -> AnnData:
         if (total <= 0).any():
             cell = adata.obs_names[start + (total <= 0).argmax()]
             raise InputError(f"cell {cell!r} has no counts: drop it, it cannot be normalised")
-        data = block.data * np.repeat((1e4 / total).astype(np.float32), np.diff(block.indptr))
-        # scipy shares the indices of a block with the screen where it can; the result must not
-        log = np.log1p(data).astype(np.float32, copy=False), block.indices.copy()
-        parts.append(sp.csr_matrix((*log, block.indptr.copy()), shape=block.shape))
+        scale = np.repeat((1e4 / total).astype(np.float32), np.diff(block.indptr))
+        parts.append(block.copy())  # a block may share memory with the screen
+        parts[-1].data = np.log1p(block.data * scale).astype(np.float32, copy=False)
     out = AnnData(sp.vstack(parts, format="csr"), obs=adata.obs.copy(), var=adata.var.copy())
     out.uns["perturbcore"] = {**dict(adata.uns["perturbcore"]), "scale": "log1p"}
     return out
