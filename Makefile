@@ -65,7 +65,6 @@ linkcheck: book ## try every outside link of the book (needs the network)
 
 .PHONY: bench
 bench: $(READY) ## measure speed side by side with what one would use instead
-	@mkdir -p $(PERTURBCORE_RESULTS)/benchmarks
 	for b in benchmarks/bench_*.py; do $(BIN)/python $$b $(ARGS) \
 	  --out $(PERTURBCORE_RESULTS)/benchmarks/$$(basename $$b .py).json; done
 

@@ -1,19 +1,14 @@
 """Hierarchical bootstrap: weights of cells against copying the drawn cells.
 
 Both sides get the same screen and the same draws. The baseline is what one writes first: draw
-batches, draw cells, copy the drawn rows of the sparse matrix, average. Run
-
-    python benchmarks/bench_bootstrap.py [--small] [--out rows.json]
+batches, draw cells, copy the drawn rows of the sparse matrix, average.
 """
-
-import argparse
-import json
-import time
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from reporter import farthest, main, row, timed
 from scipy.stats import pearsonr, spearmanr
 
 from perturbcore.score.ceiling.ceiling import noise_ceiling
@@ -31,7 +26,7 @@ OUTER = INNER = 10
 
 
 def make_screen(n_perturbations, genes, batches, cells, controls, density, seed=0):
-    """Counts of about the density of single cells, unequal cells a perturbation."""
+    """Counts of about the density of single cells, unequal cells per perturbation."""
     rng = np.random.default_rng(seed)
     obs = []
     for p in range(n_perturbations):
@@ -44,7 +39,8 @@ def make_screen(n_perturbations, genes, batches, cells, controls, density, seed=
     counts = sp.random(len(obs), genes, density, format="csr", random_state=rng, dtype=np.float32)
     counts.data = 1 + rng.poisson(1.5, size=counts.nnz).astype(np.float32)
     screen = ad.AnnData(counts, obs=obs)
-    screen.uns["perturbcore"] = {"scale": "counts", "dataset": "benchmark", "simulated": True}
+    about = {"scale": "counts", "dataset": "benchmark", "simulated": True}
+    screen.uns["perturbcore"] = about | {"identifier": "symbol", "unmatched": "keep"}
     return screen
 
 
@@ -105,65 +101,31 @@ def compare(task, screen, control, metrics, n_perturbations):
     """Time both sides on the same perturbations and compare every number."""
     names = sorted(set(screen.obs.loc[~screen.obs["is_control"], "perturbation"]))
     names = names[:n_perturbations]
-    start = time.perf_counter()
-    table = noise_ceiling(
-        screen,
-        control=control,
-        metrics=metrics,
-        quantiles=QUANTILES,
-        perturbations=names,
-        n_outer=OUTER,
-        n_inner=INNER,
-        progress=False,
-    )
-    ours = time.perf_counter() - start
-    start = time.perf_counter()
-    slow = naive_ceiling(screen, control, metrics, set(names))
-    theirs = time.perf_counter() - start
-    agreement = float(np.abs(table["value"].to_numpy() - slow).max())
-    return {
-        "task": task,
-        "cells": int(screen.n_obs),
-        "genes": int(screen.n_vars),
-        "perturbations": len(names),
-        "ours_seconds": round(ours, 3),
-        "baseline_seconds": round(theirs, 3),
-        "ratio": round(theirs / ours, 1),
-        "agreement": agreement,
+    how = dict(n_outer=OUTER, n_inner=INNER, quantiles=QUANTILES, metrics=metrics, progress=False)
+    table, ours = timed(lambda: noise_ceiling(screen, control=control, perturbations=names, **how))
+    slow, theirs = timed(lambda: naive_ceiling(screen, control, metrics, set(names)))
+    size = f"{len(names)} perturbations, {screen.n_obs:,} cells x {screen.n_vars:,} genes"
+    return row(f"{task}, {size}", "copying cells", ours, theirs, farthest(table["value"], slow))
+
+
+def cases(options):
+    """Yield the rows."""
+    shapes = {
+        "simulated": (40, (300, 1000, 12, 60, 1500, 0.3)),
+        "Essential": (6, (60, 6640, 48, 150, 8000, 0.3)),
     }
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="seconds instead of minutes")
-    parser.add_argument("--out", help="write the rows to this JSON file")
-    options = parser.parse_args()
     if options.small:
         shapes = {
-            "simulated": (30, 500, 6, 60, 400, 0.3),
-            "Essential": (20, 1500, 12, 100, 800, 0.3),
+            "simulated": (20, (30, 500, 6, 60, 400, 0.3)),
+            "Essential": (8, (20, 1500, 12, 100, 800, 0.3)),
         }
-        n = {"simulated": 20, "Essential": 8}
-    else:
-        shapes = {
-            "simulated": (300, 1000, 12, 60, 1500, 0.3),
-            "Essential": (60, 6640, 48, 150, 8000, 0.3),
-        }
-        n = {"simulated": 40, "Essential": 6}
-    rows = []
-    for kind, shape in shapes.items():
+    every = ("L2", "MSE", "MAE", "Spearman", "Pearson")
+    for kind, (n, shape) in shapes.items():
         screen = make_screen(*shape)
-        every = ("L2", "MSE", "MAE", "Spearman", "Pearson")
-        cases = [("global", ("L2",)), ("global", every), ("matched", ("L2",))]
-        for control, metrics in cases:
-            what = "L2" if len(metrics) == 1 else "five metrics"
-            task = f"hierarchical bootstrap, {kind} size, {control} control, {what}"
-            rows.append(compare(task, screen, control, metrics, n[kind]))
-            print(rows[-1], flush=True)
-    if options.out:
-        with open(options.out, "w") as file:
-            json.dump(rows, file, indent=1)
+        for control, metrics in (("global", ("L2",)), ("global", every), ("matched", ("L2",))):
+            task = f"bootstrap, {kind} size, {control} control, {len(metrics)} metrics"
+            yield compare(task, screen, control, metrics, n)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases)

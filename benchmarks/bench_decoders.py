@@ -3,13 +3,9 @@
 Each row compares two ways to the same end on the same data: the small network against the published
 transformer, few deterministic diffusion steps against all of them, one call for many cells against
 a loop over cells, pairs drawn by index against drawing them one by one, assignment against general
-optimal transport. On a machine with a GPU the network rows are repeated there. Run
-
-    python benchmarks/bench_decoders.py [--small] [--out rows.json]
+optimal transport. On a machine with a GPU the network rows are repeated there.
 """
 
-import argparse
-import json
 import time
 
 import numpy as np
@@ -17,6 +13,7 @@ import ot
 import pandas as pd
 import scipy.sparse as sp
 import torch
+from reporter import farthest, main, row
 
 from perturbcore.models.decoders.model import Decoder, DecoderLearner, Pairs, TrainingCells, couple
 from perturbcore.models.decoders.options import preset
@@ -26,7 +23,7 @@ METHODS = ("diffusion", "flow", "bridge")
 NAMES = [f"p{i}" for i in range(8)]
 
 
-def timed(work, device="cpu", least=0.5):
+def mean_seconds(work, device="cpu", least=0.5):
     """Mean seconds of a call, the first one left out."""
     work()
     n, start = 0, time.perf_counter()
@@ -50,19 +47,16 @@ def trained_step(options, n_latent, batch, device):
         learner.loss(data)["loss"].backward()
         optimizer.step()
 
-    return timed(step, device)
+    return mean_seconds(step, device)
 
 
-def steps(row, sizes, batch, devices):
-    for device in devices:
-        for n_latent in sizes:
-            for method in METHODS:
-                mlp, dit = (
-                    trained_step(preset(size, method), n_latent, batch, device)
-                    for size in ("laptop", "published")
-                )
-                task = f"training step, {method}, {n_latent} components, {batch} cells, {device}"
-                row(task, mlp, dit, "MLP (laptop)", "transformer (published)")
+def step_row(method, n_latent, batch, device):
+    small, published = (
+        trained_step(preset(size, method), n_latent, batch, device)
+        for size in ("laptop", "published")
+    )
+    task = f"training step, {method}, MLP, {n_latent} components, {batch} cells, {device}"
+    return row(task, "transformer (published)", small, published)
 
 
 def cells(n, seed=1):
@@ -86,29 +80,29 @@ def seconds_of(decoder, source, index, names=NAMES):
     return time.perf_counter() - start, made
 
 
-def diffusion(row, counts):
-    samplers = [small_decoder("diffusion", sampler=s, steps=50) for s in ("ddim", "ddpm")]
-    for n in counts:
-        index = np.zeros(n, dtype=int)
-        fast, slow = (seconds_of(d, cells(n), index)[0] for d in samplers)
-        row(f"sampling, diffusion, {n} cells", fast, slow, "DDIM, 50 steps", "DDPM, 1000 steps")
+def diffusion(n):
+    index = np.zeros(n, dtype=int)
+    fast, slow = (
+        seconds_of(small_decoder("diffusion", sampler=s, steps=50), cells(n), index)[0]
+        for s in ("ddim", "ddpm")
+    )
+    return row(f"sampling, diffusion, {n} cells, DDIM, 50 steps", "DDPM, 1000 steps", fast, slow)
 
 
-def together(row, counts):
-    for method in ("flow", "bridge"):
-        decoder = small_decoder(method)
-        for n in counts:
-            source, index, one = cells(n), np.arange(n) % 8, np.zeros(1, dtype=int)
-            fast, a = seconds_of(decoder, source, index)
-            alone = [seconds_of(decoder, source[i], one, [NAMES[index[i]]]) for i in range(n)]
-            slow, b = sum(s for s, _ in alone), np.concatenate([made for _, made in alone])
-            # the bridge draws other noise for each call: only the flow can agree cell by cell
-            agreement = float(np.abs(a - b).max()) if method == "flow" else None
-            what = ("one call", "a call for each cell")
-            row(f"sampling, {method}, {n} cells", fast, slow, *what, agreement)
+def together(method, n):
+    decoder, source = small_decoder(method), cells(n)
+    index, one = np.arange(n) % 8, np.zeros(1, dtype=int)
+    fast, a = seconds_of(decoder, source, index)
+    alone = [seconds_of(decoder, source[i], one, [NAMES[index[i]]]) for i in range(n)]
+    slow, b = sum(s for s, _ in alone), np.concatenate([made for _, made in alone])
+    # the bridge draws other noise for each call: only the flow can agree cell by cell
+    apart = farthest(a, b) if method == "flow" else None
+    return row(
+        f"sampling, {method}, {n} cells in a call", "a call for each cell", fast, slow, apart
+    )
 
 
-def drawing(row, n, batch):
+def drawing(n, batch):
     rng = np.random.default_rng(0)
     n_perturbations = 300
     source, target = (rng.normal(size=(n, 50)).astype(np.float32) for _ in range(2))
@@ -126,60 +120,45 @@ def drawing(row, n, batch):
         return [torch.from_numpy(np.stack(part)) for part in zip(*out, strict=True)]
 
     index = np.arange(batch)
-    fast, slow = timed(lambda: pairs.make(index, rng)), timed(one_by_one)
-    row(f"drawing {batch} pairs of {n} cells", fast, slow, "by index", "one by one")
+    fast, slow = mean_seconds(lambda: pairs.make(index, rng)), mean_seconds(one_by_one)
+    return row(f"drawing {batch} pairs of {n} cells by index", "one by one", fast, slow)
 
 
-def couplings(row, groups, sizes):
-    for size in sizes:
-        rng = np.random.default_rng(0)
-        source, target = (torch.from_numpy(rng.normal(size=(groups, size, 50))) for _ in range(2))
-        even = np.full(size, 1 / size)
+def coupling(groups, size):
+    rng = np.random.default_rng(0)
+    source, target = (torch.from_numpy(rng.normal(size=(groups, size, 50))) for _ in range(2))
+    even = np.full(size, 1 / size)
 
-        def transport(source=source, target=target, even=even):
-            costs = [ot.dist(t, s) for s, t in zip(source.numpy(), target.numpy(), strict=True)]
-            return costs, [ot.emd(even, even, c) for c in costs]
+    def transport():
+        costs = [ot.dist(t, s) for s, t in zip(source.numpy(), target.numpy(), strict=True)]
+        return costs, [ot.emd(even, even, c) for c in costs]
 
-        costs, plans = transport()
-        partner = couple(source, target).numpy()
-        ours = [c[np.arange(size), p].mean() for c, p in zip(costs, partner, strict=True)]
-        theirs = [(c * plan).sum() for c, plan in zip(costs, plans, strict=True)]
-        fast, slow = timed(lambda s=source, t=target: couple(s, t)), timed(transport)
-        agreement = float(np.abs(np.subtract(ours, theirs)).max())
-        row(
-            f"optimal coupling, {groups} groups of {size}",
-            fast,
-            slow,
-            "assignment",
-            "POT emd",
-            agreement,
-        )
+    costs, plans = transport()
+    partner = couple(source, target).numpy()
+    ours = [c[np.arange(size), p].mean() for c, p in zip(costs, partner, strict=True)]
+    theirs = [(c * plan).sum() for c, plan in zip(costs, plans, strict=True)]
+    fast, slow = mean_seconds(lambda: couple(source, target)), mean_seconds(transport)
+    task = f"optimal coupling by assignment, {groups} groups of {size}"
+    return row(task, "POT emd", fast, slow, farthest(ours, theirs))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="seconds instead of minutes")
-    parser.add_argument("--out", help="write the rows to this JSON file")
-    options = parser.parse_args()
-    devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
-    rows = []
-
-    def row(task, ours, baseline, what, against, agreement=None):
-        found = {"task": task, "ours": what, "baseline": against, "ours_seconds": round(ours, 6)}
-        found |= {"baseline_seconds": round(baseline, 6), "ratio": round(baseline / ours, 1)}
-        rows.append(found | {"agreement": agreement, "threads": torch.get_num_threads()})
-        print(rows[-1], flush=True)
-
+def cases(options):
+    """Yield the rows."""
     small = options.small
-    drawing(row, 20_000 if small else 200_000, 256)
-    couplings(row, 16, (16,) if small else (16, 64))
-    steps(row, (50,) if small else (50, 128), 32 if small else 256, devices)
-    diffusion(row, (256,) if small else (256, 4096))
-    together(row, (100,) if small else (100, 1000))
-    if options.out:
-        with open(options.out, "w") as file:
-            json.dump(rows, file, indent=1)
+    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    yield drawing(20_000 if small else 200_000, 256)
+    for size in (16,) if small else (16, 64):
+        yield coupling(16, size)
+    for device in [options.device] if options.device else devices:
+        for n_latent in (50,) if small else (50, 128):
+            for method in METHODS:
+                yield step_row(method, n_latent, 32 if small else 256, device)
+    for n in (256,) if small else (256, 4096):
+        yield diffusion(n)
+    for method in ("flow", "bridge"):
+        for n in (100,) if small else (100, 1000):
+            yield together(method, n)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases)

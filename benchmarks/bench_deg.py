@@ -5,12 +5,6 @@ and then to be timed, from raw counts in memory. The classifier is compared at i
 with a given penalty on all genes, and class-balanced probabilities of the test perturbations.
 """
 
-import argparse
-import json
-import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -19,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from reporter import apart, main, peak_mb, row, timed
 
+WHO = ("ours", "scanpy")
 FULL = {"n_cells": 60_000, "n_genes": 5_000, "n_perturbations": 300}
 SMALL = {"n_cells": 4_000, "n_genes": 300, "n_perturbations": 20}
 FITS = [(400, 500), (400, 2_000), (1_600, 2_000), (1_600, 6_640)]
@@ -105,72 +101,47 @@ def child(who, scale, folder):
         sc.pp.normalize_total(adata, target_sum=1e4)
         sc.pp.log1p(adata)
     prepare, run = scanpy(adata, scale) if who == "scanpy" else ours(adata, scale)
-    seconds = []
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    seconds, held = [], peak_mb()
     for _ in range(4):
         cells = prepare()
-        start = time.perf_counter()
-        result = run(cells)
-        seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        result, one = timed(lambda: run(cells))  # noqa: B023
+        seconds.append(one)
+    peak = peak_mb()
     np.savez(Path(folder) / f"{who}.npz", **table_of(who, result))
     # the first run compiles and imports
-    print(json.dumps({"seconds": min(seconds[1:]), "extra_mb": peak - held}))
+    return {"seconds": min(seconds[1:]), "extra_mb": peak - held}
 
 
-def measure(who, scale, folder):
-    command = [sys.executable, __file__, "--child", who, scale, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
-    if done.returncode:
-        raise RuntimeError(f"{who} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def bench_labels(sizes) -> list:
+def label_rows(sizes):
     """Compare tests of every perturbation against control."""
     from anndata import AnnData
 
     with tempfile.TemporaryDirectory() as folder:
         X, obs = make_counts(**sizes)
-        density = X.nnz / np.prod(X.shape)
         genes = pd.DataFrame(index=[f"g{i:05d}" for i in range(X.shape[1])])
         AnnData(X, obs=obs, var=genes).write_h5ad(Path(folder) / "cells.h5ad")
         what = (
-            f"{sizes['n_cells']:,} cells x {sizes['n_genes']:,} genes, density {density:.2f}, "
-            f"{sizes['n_perturbations']} perturbations"
+            f"{sizes['n_cells']:,} cells x {sizes['n_genes']:,} genes, density "
+            f"{X.nnz / np.prod(X.shape):.2f}, {sizes['n_perturbations']} perturbations"
         )
-        rows = []
-        for scale, baseline in (
-            ("counts", "scanpy normalize_total, log1p, rank_genes_groups (t-test)"),
-            ("log1p", "scanpy rank_genes_groups (t-test)"),
-        ):
-            found = {who: measure(who, scale, folder) for who in ("ours", "scanpy")}
-            agreement = compare(
-                *(np.load(Path(folder) / f"{who}.npz") for who in ("ours", "scanpy"))
-            )
-            rows.append(
-                {
-                    "task": f"DEG labels from {scale}, {what}",
-                    "baseline": baseline,
-                    "ours_seconds": round(found["ours"]["seconds"], 3),
-                    "baseline_seconds": round(found["scanpy"]["seconds"], 3),
-                    "ratio": round(found["scanpy"]["seconds"] / found["ours"]["seconds"], 2),
-                    "ours_extra_mb": round(found["ours"]["extra_mb"]),
-                    "baseline_extra_mb": round(found["scanpy"]["extra_mb"]),
-                    "agreement": agreement,
-                }
-            )
-    return rows
+        before = {"counts": "normalize_total, log1p, ", "log1p": ""}
+        for scale, more in before.items():
+            found = {who: apart(__file__, who, scale, folder) for who in WHO}
+            kept = [np.load(Path(folder) / f"{who}.npz") for who in WHO]
+            mine, theirs = found.values()
+            yield row(
+                f"DEG labels from {scale}, {what}", f"scanpy {more}rank_genes_groups (t-test)",
+                mine["seconds"], theirs["seconds"], compare(*kept),
+                ours_extra_mb=mine["extra_mb"], baseline_extra_mb=theirs["extra_mb"],
+            )  # fmt: skip
 
 
-def compare(a, b) -> dict:
-    """Say in how many labels two contenders differ."""
+def compare(a, b) -> str:
+    """Say in how many labels two contenders differ, away from the threshold."""
     clear = np.abs(b["p_adj"] - 0.05) > 1e-4
     theirs = np.sign(b["t"]) * (b["p_adj"] < 0.05)
-    return {
-        "labels that differ away from the threshold": int(((a["label"] != theirs) & clear).sum()),
-        "labels that are not 0": int((theirs != 0).sum()),
-    }
+    apart = ((a["label"] != theirs) & clear).sum()
+    return f"{apart} labels differ, {(theirs != 0).sum()} are not 0"
 
 
 def make_labels(n, n_genes, seed=0):
@@ -185,74 +156,44 @@ def make_labels(n, n_genes, seed=0):
     return X[:n], label[:n], X[n:], label[n:]
 
 
-def bench_fits(sizes, sample) -> list:
+def fit_row(n, n_genes, sample):
     """Compare one fit on all genes; the baseline is timed on a sample of them and scaled up."""
     from sklearn.linear_model import LogisticRegression
 
     from perturbcore.models.simple.deg import Softmax
     from perturbcore.score.metrics.deg import deg_metrics
 
-    rows = []
-    for n, n_genes in sizes:
-        X, label, X_test, truth = make_labels(n, n_genes)
-        model = Softmax()
-        model.fit(X, label[:, :8] + 1, C)
-        start = time.perf_counter()
-        ours = model.probabilities(model.fit(X, label + 1, C), X_test)
-        seconds = time.perf_counter() - start
-        genes = np.arange(n_genes)[:: max(1, n_genes // sample)][:sample]
-        theirs = np.empty((3, len(X_test), len(genes)), dtype=np.float32)
-        start = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it stops at 100 iterations, as ours does
-            for i, gene in enumerate(genes):
-                one = LogisticRegression(
-                    C=C / (2 * n_genes * n), class_weight="balanced", max_iter=100
-                )
-                theirs[:, :, i] = one.fit(X, label[:, gene]).predict_proba(X_test).T
-        other = (time.perf_counter() - start) * n_genes / len(genes)
-        f1 = [
-            deg_metrics(truth[:, genes], p, ["f1_score"])["f1_score"]
-            for p in (ours[:, :, genes], theirs)
-        ]
-        rows.append(
-            {
-                "task": f"Classifier, {n:,} perturbations x {n_genes:,} genes, {model.place.type}",
-                "baseline": f"scikit-learn LogisticRegression per gene ({len(genes)} timed)",
-                "ours_seconds": round(seconds, 2),
-                "baseline_seconds": round(other, 2),
-                "ratio": round(other / seconds, 2),
-                "agreement": {
-                    "macro F1, ours": round(f1[0], 4),
-                    "macro F1, baseline": round(f1[1], 4),
-                },
-            }
-        )
-    return rows
+    X, label, X_test, truth = make_labels(n, n_genes)
+    model = Softmax()
+    model.fit(X, label[:, :8] + 1, C)
+    ours, seconds = timed(lambda: model.probabilities(model.fit(X, label + 1, C), X_test))
+    genes = np.arange(n_genes)[:: max(1, n_genes // sample)][:sample]
+    theirs = np.empty((3, len(X_test), len(genes)), dtype=np.float32)
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it stops at 100 iterations, as ours does
+        for i, gene in enumerate(genes):
+            how = dict(C=C / (2 * n_genes * n), class_weight="balanced", max_iter=100)
+            one = LogisticRegression(**how).fit(X, label[:, gene])
+            theirs[:, :, i] = one.predict_proba(X_test).T
+    other = (time.perf_counter() - start) * n_genes / len(genes)
+    f1 = [
+        round(deg_metrics(truth[:, genes], p, ["f1_score"])["f1_score"], 4)
+        for p in (ours[:, :, genes], theirs)
+    ]
+    return row(
+        f"Classifier, {n:,} perturbations x {n_genes:,} genes",
+        f"scikit-learn LogisticRegression per gene ({len(genes)} timed)", seconds, other,
+        f"macro F1: ours {f1[0]}, baseline {f1[1]}",
+    )  # fmt: skip
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--small", action="store_true", help="a run of seconds, to see that it works"
-    )
-    parser.add_argument("--out", type=Path, help="write the table as JSON here")
-    parser.add_argument("--only", choices=["labels", "fits"])
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.child:
-        child(*args.child)
-        return
-    rows = [] if args.only == "fits" else bench_labels(SMALL if args.small else FULL)
-    if args.only != "labels":
-        rows += bench_fits(SMALL_FITS if args.small else FITS, 10 if args.small else 100)
-    print(pd.DataFrame(rows).drop(columns=["baseline", "agreement"]).to_string(index=False))
-    for row in rows:
-        print(row["task"], row["agreement"])
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(rows, indent=1))
+def cases(options):
+    """Yield the rows of labels, then those of the classifier."""
+    yield from label_rows(SMALL if options.small else FULL)
+    for n, n_genes in SMALL_FITS if options.small else FITS:
+        yield fit_row(n, n_genes, 10 if options.small else 100)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases, child)

@@ -5,19 +5,13 @@ a user would write: read the file, normalise with scanpy, ``scanpy.get.aggregate
 perturbation), then the mean over batches with pandas.
 """
 
-import argparse
 import importlib
-import json
-import os
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from reporter import apart, farthest, main, peak_mb, row, timed
 
 FULL = {"n_cells": 300_000, "n_genes": 6_640, "n_perturbations": 1_500, "n_batches": 48}
 SMALL = {"n_cells": 6_000, "n_genes": 400, "n_perturbations": 30, "n_batches": 6}
@@ -110,82 +104,38 @@ def baseline(path, control):
     return effect
 
 
+WAYS = {"ours": ours, "baseline": baseline}
+
+
 def child(who, path, control, out):
-    run = {"ours": ours, "baseline": baseline}[who]
+    run = WAYS[who]
     # imports are not what is compared
     importlib.import_module({"ours": "perturbcore.data.effects", "baseline": "scanpy"}[who])
-    start_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    start = time.perf_counter()
-    effect = run(path, control)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    effect, seconds = timed(lambda: run(path, control))
     np.save(out, effect.sort_index().to_numpy(dtype=np.float32))
-    print(json.dumps({"seconds": seconds, "peak_mb": peak, "start_mb": start_mb}))
+    return {"seconds": seconds, "peak_mb": peak_mb()}
 
 
-def measure(who, path, control, out):
-    command = [sys.executable, __file__, "--child", who, str(path), control, str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
-    if done.returncode:
-        raise RuntimeError(f"{who} ({control}) failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def run(sizes=FULL, folder=None, repeats=1) -> list:
-    """Measure both variants; rows of the benchmark table."""
-    rows = []
-    with tempfile.TemporaryDirectory(dir=folder) as folder:
-        path = Path(folder) / "screen.h5ad"
+def cases(options):
+    """Yield a row for each kind of control."""
+    sizes = SMALL if options.small else FULL
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        path, kept = Path(folder) / "screen.h5ad", {w: Path(folder) / f"{w}.npy" for w in WAYS}
         density = write_screen(path, **sizes)
-        # one call on a tiny screen, so that compiling is not timed: it happens once a machine
+        # one call on a tiny screen, so that compiling is not timed: it happens once per machine
         warm = Path(folder) / "warm.h5ad"
         write_screen(warm, **SMALL)
-        measure("ours", warm, "global", Path(folder) / "warm.npy")
+        apart(__file__, "ours", warm, "global", kept["ours"])
+        size = f"{sizes['n_cells']:,} cells x {sizes['n_genes']:,} genes, density {density:.2f}"
         for control in ("global", "matched"):
-            best = {}
-            for who in ("ours", "baseline"):
-                tries = [
-                    measure(who, path, control, Path(folder) / f"{who}.npy") for _ in range(repeats)
-                ]
-                best[who] = min(tries, key=lambda t: t["seconds"])
-            a, b = (np.load(Path(folder) / f"{who}.npy") for who in ("ours", "baseline"))
-            rows.append(
-                {
-                    "task": f"BA-ATE ({control} control), {sizes['n_cells']:,} cells x "
-                    f"{sizes['n_genes']:,} genes, density {density:.2f}, backed on disk",
-                    "baseline": "scanpy.get.aggregate in memory + pandas",
-                    "ours_seconds": round(best["ours"]["seconds"], 2),
-                    "baseline_seconds": round(best["baseline"]["seconds"], 2),
-                    "ratio": round(best["baseline"]["seconds"] / best["ours"]["seconds"], 2),
-                    "ours_peak_mb": round(best["ours"]["peak_mb"]),
-                    "baseline_peak_mb": round(best["baseline"]["peak_mb"]),
-                    "agreement": float(np.abs(a - b).max()),
-                }
-            )
-    return rows
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--small", action="store_true", help="a run of seconds, to see that it works"
-    )
-    parser.add_argument("--out", type=Path, help="write the table as JSON here")
-    parser.add_argument(
-        "--folder", type=Path, help="where the file is written (5 GB); default: temporary"
-    )
-    parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.child:
-        child(*args.child)
-        return
-    rows = run(SMALL if args.small else FULL, args.folder, args.repeats)
-    print(pd.DataFrame(rows).drop(columns="baseline").to_string(index=False))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(rows, indent=1))
+            found = [apart(__file__, who, path, control, kept[who]) for who in WAYS]
+            yield row(
+                f"BA-ATE, {control} control, {size}, backed on disk",
+                "scanpy.get.aggregate in memory + pandas", *(f["seconds"] for f in found),
+                farthest(*map(np.load, kept.values())), ours_peak_mb=found[0]["peak_mb"],
+                baseline_peak_mb=found[1]["peak_mb"],
+            )  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases, child)

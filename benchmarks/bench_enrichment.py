@@ -1,15 +1,8 @@
-"""All lists against all gene sets at once beside GSEApy, one list at a time.
-
-Run: python benchmarks/bench_enrichment.py [--small] [--out rows.json]
-"""
-
-import argparse
-import json
-import time
+"""All lists against all gene sets at once beside GSEApy, one list at a time."""
 
 import gseapy
 import numpy as np
-import pandas as pd
+from reporter import farthest, main, row, timed
 
 from perturbcore.data.enrichment import over_represented
 
@@ -22,41 +15,31 @@ def compare(n, terms, genes, theirs_on):
     sets = {f"s{j}": list(rng.choice(names, k, replace=False)) for j, k in enumerate(sizes)}
     hits = rng.random((n, genes)) < rng.uniform(0.002, 0.05, (n, 1))
     over_represented(hits[:2], names, sets)  # compiled before it is timed
-    start = time.perf_counter()
-    found = over_represented(hits, names, sets)
-    ours = time.perf_counter() - start
-    apart, start = 0.0, time.perf_counter()
-    results = []
-    for i in range(theirs_on):
-        listed = [g for g, hit in zip(names, hits[i], strict=True) if hit]
+    found, ours = timed(lambda: over_represented(hits, names, sets))
+
+    def one_by_one():
         how = dict(gene_sets=sets, background=names, outdir=None, no_plot=True)
-        results.append(gseapy.enrich(listed, **how).results.set_index("Term"))
-    theirs = (time.perf_counter() - start) * n / theirs_on
+        listed = [np.array(names)[hits[i]].tolist() for i in range(theirs_on)]
+        return [gseapy.enrich(one, **how).results.set_index("Term") for one in listed]
+
+    results, theirs = timed(one_by_one)
+    apart = 0.0
     for i, table in enumerate(results):
         at = slice(*found.p.indptr[i : i + 2])
         own = found.terms[found.p.indices[at]]
         for mine, name in ((found.p, "P-value"), (found.p_adj, "Adjusted P-value")):
-            apart = max(apart, np.abs(mine.data[at] - table.loc[own, name].to_numpy(float)).max())
-    return {"task": f"{n:,} lists x {terms:,} gene sets, {genes:,} genes",
-            "baseline": f"gseapy.enrich ({theirs_on} lists, times {n / theirs_on:g})",
-            "ours_seconds": ours, "baseline_seconds": theirs, "ratio": theirs / ours,
-            "agreement": f"largest difference of p and adjusted p {apart:.1e}"}  # fmt: skip
+            apart = max(apart, farthest(mine.data[at], table.loc[own, name].astype(float)))
+    times = n / theirs_on
+    return row(
+        f"{n:,} lists x {terms:,} gene sets, {genes:,} genes",
+        f"gseapy.enrich ({theirs_on} lists, times {times:g})", ours, theirs * times, apart,
+    )  # fmt: skip
 
 
-def main(argv=None):
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="a smoke run of seconds")
-    parser.add_argument("--out", help="write the rows as JSON")
-    options = parser.parse_args(argv)
-    size = (100, 1000, 5000, 5) if options.small else (1500, 10_000, 10_000, 15)
-    rows = [compare(*size)]
-    print(pd.DataFrame(rows).to_string(index=False))
-    if options.out:
-        with open(options.out, "w") as file:
-            json.dump(rows, file, indent=1)
-    return rows
+def cases(options):
+    """Yield the row."""
+    yield compare(*((100, 1000, 5000, 5) if options.small else (1500, 10_000, 10_000, 15)))
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases)

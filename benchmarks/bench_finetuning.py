@@ -1,16 +1,9 @@
-"""Pretraining and fine-tuning of the cell transformer: seconds per epoch.
-
-Run: python benchmarks/bench_finetuning.py [--small] [--device cpu|gpu] [--out rows.json]
-"""
-
-import argparse
-import json
-import resource
-import time
+"""Pretraining and fine-tuning of the cell transformer: seconds per epoch, and peak memory."""
 
 import numpy as np
 import pandas as pd
 import torch
+from reporter import main, peak_mb, row, timed
 
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
@@ -28,32 +21,15 @@ def random_cells(n, g, seed=0):
     values = rng.normal(size=(n, 10)) @ rng.normal(size=(10, g)) * 0.2 + rng.normal(size=(n, g)) + 3
     values = values.clip(0).astype(np.float32)
     genes = pd.Index([f"g{i}" for i in range(g)])
-    return ControlCells(
-        values,
-        np.zeros(n, dtype=np.int64),
-        values.mean(0)[None],
-        values.std(0).clip(0.1)[None],
-        ("line",),
-        genes,
-    )
+    mean, sd = values.mean(0)[None], values.std(0).clip(0.1)[None]
+    return ControlCells(values, np.zeros(n, dtype=np.int64), mean, sd, ("line",), genes)
 
 
 def pretraining(n, g, device):
     """Seconds of the second epoch: the first one also warms up."""
-    trained = pretrain(
-        random_cells(n, g),
-        epochs=2,
-        asked=128,
-        device=device,
-        **SIZES,
-    )
+    trained = pretrain(random_cells(n, g), epochs=2, asked=128, device=device, **SIZES)
     seconds = float(np.diff(trained.history["seconds"])[-1])
-    return {
-        "what": "pretraining",
-        "genes": g,
-        "cells": n,
-        "s_per_epoch": seconds,
-    }
+    return alone(f"an epoch of pretraining, {n} cells x {g} genes, {device}", seconds)
 
 
 def forward(n, g):
@@ -65,20 +41,12 @@ def forward(n, g):
     values = torch.from_numpy(cells.values)
     with torch.no_grad():
         encoder(values[:2])
-        start = time.perf_counter()
-        for part in values.split(16):
-            encoder(part)
-    seconds = time.perf_counter() - start
-    return {
-        "what": "all genes of cells",
-        "genes": g,
-        "cells": n,
-        "s": seconds,
-    }
+        _, seconds = timed(lambda: [encoder(part) for part in values.split(16)])
+    return alone(f"all genes of {n} cells x {g} genes", seconds)
 
 
 def tuning(kind, n_perturbations, g):
-    """Seconds an epoch over perturbations, batch 8, validation included."""
+    """Seconds per epoch over perturbations, batch 8, validation included."""
     cells = random_cells(200, g)
     encoder = pretrain(cells, epochs=1, **SIZES).encoder
     model = kind(
@@ -90,42 +58,27 @@ def tuning(kind, n_perturbations, g):
     obs = pd.DataFrame({"perturbation": names, "cell_line": "line"})
     Y = rng.normal(size=(len(names), g)).astype(np.float32)
     responses = make_responses(Y, obs, list(cells.genes), dataset="random")
-    start = time.perf_counter()
     fold = Fold.of(add_folds(responses, 5), 0)
-    model.fit(fold).predict(fold)
-    seconds = (time.perf_counter() - start) / 3
-    return {
-        "what": model.predictor,
-        "genes": g,
-        "perturbations": len(names) - 1,
-        "s_per_epoch": seconds,
-    }
+    _, seconds = timed(lambda: model.fit(fold).predict(fold))
+    size = f"{len(names) - 1} perturbations x {g} genes"
+    return alone(f"an epoch of {model.predictor}, {size}", seconds / 3)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
-    parser.add_argument("--out")
-    args = parser.parse_args()
-    genes, cells = ([250, 500], 64) if args.small else ([250, 1000, 4000], 256)
-    rows = []
+def alone(task, seconds):
+    return row(task, "none: nothing else does it", seconds, ours_peak_mb=peak_mb())
 
-    def report(row):
-        row["peak_MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        rows.append(row)
-        print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
 
+def cases(options):
+    """Yield the rows."""
+    device = "gpu" if options.device == "cuda" else "cpu"
+    genes, cells = ([250, 500], 64) if options.small else ([250, 1000, 4000], 256)
     for g in genes:
-        report(pretraining(cells, g, args.device))
-        report(forward(cells, g))
+        yield pretraining(cells, g, device)
+        yield forward(cells, g)
     for g in genes:
         for kind in (Indexing, InSilicoKO):
-            report(tuning(kind, 64 if args.small else 240, g))
-    if args.out:
-        with open(args.out, "w") as file:
-            json.dump(rows, file, indent=1)
+            yield tuning(kind, 64 if options.small else 240, g)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases)

@@ -1,21 +1,17 @@
-"""Fusion transformer: seconds and peak memory an epoch, against sources, genes and perturbations.
+"""Fusion transformer: seconds and peak memory per epoch, against sources, genes and perturbations.
 
 The baseline is what one writes first: torch's TransformerEncoder over all sources of a
 perturbation, missing ones masked but computed, with the vectors of a batch looked up by name and
 put together anew in every batch. Both sides have the same width, depth and loss. Agreement is the
-largest difference of the two's first outputs where both have the same weights. Run
-
-    python benchmarks/bench_fusion.py [--small] [--device cpu|cuda] [--out rows.json]
+largest difference of the two's first outputs where both have the same weights.
 """
 
-import argparse
-import json
-import resource
 import time
 
 import numpy as np
 import pandas as pd
 import torch
+from reporter import farthest, main, peak_mb, row
 from torch import nn
 
 from perturbcore.data.responses import make_responses
@@ -104,7 +100,7 @@ def memory(device) -> float:
     """Peak memory so far, MiB: of the GPU, or of this process."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return peak_mb()
 
 
 def epoch(parameters, optimizer, loss, n, batch, device):
@@ -144,7 +140,7 @@ def compare(what, perturbations, genes, n_sources, device):
     with torch.no_grad():
         ours = torch.as_tensor(learner.predict(first))
         theirs = plain.eval()(ids[first], lines[first]).float().cpu()
-    agreement = float((ours - theirs).abs().max())
+    agreement = farthest(ours, theirs)
     learner.train(), plain.train()
 
     def our_loss(index):
@@ -168,39 +164,21 @@ def compare(what, perturbations, genes, n_sources, device):
                 seconds[side].append(one)
             else:
                 peaks[side] = memory(device)
-    ours_seconds, theirs_seconds = min(seconds[0]), min(seconds[1])
-    return {
-        "task": f"fusion, one epoch on {device}, {what}",
-        "perturbations": perturbations,
-        "rows": responses.n_obs,
-        "genes": genes,
-        "sources": n_sources,
-        "prepare_seconds": round(prepared, 3),
-        "ours_seconds": round(ours_seconds, 3),
-        "baseline_seconds": round(theirs_seconds, 3),
-        "ratio": round(theirs_seconds / ours_seconds, 2),
-        "peak_MiB": round(peaks[0]),
-        "agreement": agreement,
-    }
+    size = f"{responses.n_obs:,} rows x {genes:,} genes, {n_sources} sources"
+    task = f"fusion, one epoch on {device}, {what}: {size}, prepared in {prepared:.2f} s"
+    ours, theirs = map(min, seconds)
+    return row(task, "TransformerEncoder, sources looked up by name", ours, theirs, agreement,
+               ours_peak_mb=peaks[0])  # fmt: skip
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="seconds instead of minutes")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", help="write the rows to this JSON file")
-    options = parser.parse_args()
+def cases(options):
+    """Yield the rows."""
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     p, g, s = (60, 300, 5) if options.small else (600, 2000, 10)
     sizes = [("base", p, g, s), ("sources x 2", p, g, 2 * s), ("genes x 4", p, 4 * g, s)]
-    sizes += [("perturbations x 2", 2 * p, g, s)]
-    rows = []
-    for size in sizes:
-        rows.append(compare(*size, options.device))
-        print(rows[-1], flush=True)
-    if options.out:
-        with open(options.out, "w") as file:
-            json.dump(rows, file, indent=1)
+    for size in [*sizes, ("perturbations x 2", 2 * p, g, s)]:
+        yield compare(*size, device)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases)

@@ -1,18 +1,13 @@
-"""Graph networks: pretraining and fine-tuning beside loops as published; the same numbers, seconds.
+"""Graph networks: pretraining and fine-tuning beside loops as published, in seconds."""
 
-Run: python benchmarks/bench_gnn.py [--small] [--out rows.json]
-"""
-
-import argparse
 import copy
-import json
 import time
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
+from reporter import main, row, timed
 from sklearn.metrics import roc_auc_score
 from torch_geometric.nn import GCNConv
 
@@ -114,10 +109,7 @@ def passes(A):
             net(graph_of).square().mean().backward()
 
         once()
-        start = time.perf_counter()
-        for _ in range(5):
-            once()
-        seconds.append((time.perf_counter() - start) / 5)
+        seconds.append(timed(once, 5)[1])
         gradients.append(net.node.grad)
     worst = float((gradients[0] - gradients[1]).abs().max() / gradients[1].abs().max())
     return row(
@@ -130,16 +122,13 @@ def passes(A):
 def pretraining(A, epochs):
     """An epoch of pretraining, and the AUROC of held-out edges after as many epochs."""
     naive, theirs = naive_pretraining(A, epochs)
-    start = time.perf_counter()
-    found = pretrain(
+    found, seconds = timed(lambda: pretrain(
         A, dim=DIM, layers=LAYERS, dropout=0.0, lr=1e-2, weight_decay=0.0, batch_size=10**6,
-        max_epochs=epochs,
-        patience=epochs, validation=0.1, seed=0, device="cpu",
-    )  # fmt: skip
-    seconds = (time.perf_counter() - start) / epochs
+        max_epochs=epochs, patience=epochs, validation=0.1, seed=0,
+    ))  # fmt: skip
     return row(
         f"an epoch of pretraining, {A.shape[0]:,} nodes, {A.nnz // 2:,} edges",
-        f"whole-graph pass for each {PUBLISHED_BATCH:,} edges", seconds, naive,
+        f"whole-graph pass for each {PUBLISHED_BATCH:,} edges", seconds / epochs, naive,
         f"AUROC of held-out edges after {epochs} epochs: ours {found.auroc:.3f}, loop {theirs:.3f}",
     )  # fmt: skip
 
@@ -174,39 +163,22 @@ def fine_tuning(A, batch):
     worst = float((values[0] - values[1]).abs().max() / values[1].abs().max())
     return row(
         f"fine-tuning step, {batch} perturbations, {A.shape[0]:,} nodes, {A.nnz // 2:,} edges",
-        "whole-graph pass a batch", seconds[0], seconds[1],
+        "whole-graph pass per batch", seconds[0], seconds[1],
         f"largest difference {worst:.0e} of gradient; {read:,} nodes read",
     )  # fmt: skip
 
 
-def row(task, baseline, ours, theirs, agreement):
-    return {"task": task, "baseline": baseline, "ours_seconds": ours, "baseline_seconds": theirs,
-            "ratio": theirs / ours, "agreement": agreement}  # fmt: skip
-
-
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="a smoke run of seconds")
-    parser.add_argument("--out", help="write the rows as JSON")
-    options = parser.parse_args(argv)
-    sizes = (
-        [(400, 2000)]
-        if options.small
-        else [(2500, 15_000), (5000, 30_000), (10_000, 60_000), (20_000, 240_000)]
-    )
-    rows = []
-    for n, edges in sizes:
+def cases(options):
+    """Yield the rows."""
+    sizes = [(2500, 15_000), (5000, 30_000), (10_000, 60_000), (20_000, 240_000)]
+    for n, edges in [(400, 2000)] if options.small else sizes:
         A = graph(n, edges)
-        rows.append(passes(A))
+        yield passes(A)
         if edges <= 60_000:
-            rows.append(pretraining(A, 3 if options.small else 20))
-        rows += [fine_tuning(A, batch) for batch in ((8,) if options.small else (16, 64))]
-    print(pd.DataFrame(rows).to_string(index=False))
-    if options.out:
-        with open(options.out, "w") as file:
-            json.dump(rows, file, indent=1)
-    return rows
+            yield pretraining(A, 3 if options.small else 20)
+        for batch in (8,) if options.small else (16, 64):
+            yield fine_tuning(A, batch)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases)

@@ -1,14 +1,7 @@
-"""Multi-kernel ridge, smoother and mixed model beside scikit-learn, a loop, and a dense solve.
-
-Run: python benchmarks/bench_kernels.py [--small] [--out rows.json]
-"""
-
-import argparse
-import json
-import time
+"""Multi-kernel ridge, smoother and mixed model beside scikit-learn, a loop, and a dense solve."""
 
 import numpy as np
-import pandas as pd
+from reporter import farthest, main, row, timed
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, LeaveOneOut
@@ -20,23 +13,7 @@ from perturbcore.score.labels import Labels
 PENALTIES = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
 
 
-def timed(function, repeats=3):
-    """Result and the least of a few times."""
-    best, out = np.inf, None
-    for _ in range(repeats):
-        start = time.perf_counter()
-        out = function()
-        best = min(best, time.perf_counter() - start)
-    return out, best
-
-
-def row(task, baseline, ours, theirs, agreement):
-    """One line of the table."""
-    return {"task": task, "baseline": baseline, "ours_seconds": ours, "baseline_seconds": theirs,
-            "ratio": theirs / ours, "agreement": agreement}  # fmt: skip
-
-
-def leave_one_out(n, g):
+def leave_one_out(n, g, repeats):
     """Tune the penalty of one kernel by leave-one-out."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n, 30))
@@ -60,8 +37,8 @@ def leave_one_out(n, g):
         best = PENALTIES[int(np.argmin(ridge.losses(Y @ Y.T, PENALTIES)))]
         return best, ridge.predict(K, best, Y)
 
-    (best, values), mine = timed(ours)
-    search, other = timed(theirs, 1)
+    (best, values), mine = timed(ours, repeats)
+    search, other = timed(theirs)
     apart = np.abs(values - search.predict(K)).max() / np.abs(values).max()
     same = np.isclose(best * scale, search.best_params_["alpha"])
     return row(f"Leave-one-out, {len(PENALTIES)} penalties, {n} perturbations x {g} genes",
@@ -80,7 +57,7 @@ def weights(n, g, sources):
     )
     kernels = [p @ p.T for p in parts]
     gram = Y @ Y.T
-    (weight, chosen, path), mine = timed(lambda: tune_weights(kernels, gram, PENALTIES), 1)
+    (weight, chosen, path), mine = timed(lambda: tune_weights(kernels, gram, PENALTIES))
     K = sum(w * k for w, k in zip(weight, kernels, strict=True))
     scale = np.trace(centred(K)) / n
 
@@ -95,13 +72,13 @@ def weights(n, g, sources):
             errors.append(np.linalg.norm(Y[i] - value))
         return float(np.mean(errors))
 
-    again, one = timed(refits, 1)
+    again, one = timed(refits)
     return row(f"Weights of {sources} kernels and penalty by leave-one-out, {n} x {g} genes",
                "one refit a row, for the chosen point alone", mine, one,
                f"loss {path[-1]:.6f} against {again:.6f} by refits")  # fmt: skip
 
 
-def smoother(n, g, m):
+def smoother(n, g, m, repeats):
     """Smooth sparse labels."""
     rng = np.random.default_rng(2)
     observed = rng.random((n, g)) < 0.02
@@ -110,7 +87,7 @@ def smoother(n, g, m):
     weight *= 60 / weight.sum(axis=1, keepdims=True)
     rate = known.rates()
     smooth_all(known, weight[:2], 1.0)
-    values, mine = timed(lambda: smooth_all(known, weight, 1.0))
+    values, mine = timed(lambda: smooth_all(known, weight, 1.0), repeats)
 
     def loop():
         out = np.empty((m, g))
@@ -123,13 +100,13 @@ def smoother(n, g, m):
                 out[i, j] = (w @ known.label[e] + 3.0 * rate[j]) / (w.sum() + 3.0)
         return out
 
-    theirs, other = timed(loop, 1)
+    theirs, other = timed(loop)
     return row(f"Smoother, {len(known.genes):,} labels, {m} x {g} pairs scored",
                "a loop over pairs in NumPy",
-               mine, other, f"largest difference {np.abs(values - theirs).max():.1e}")  # fmt: skip
+               mine, other, farthest(values, theirs))  # fmt: skip
 
 
-def mixed(n, g, m):
+def mixed(n, g, m, repeats):
     """Solve the mixed model of labelled pairs."""
     rng = np.random.default_rng(3)
     z = np.abs(rng.normal(size=(n + m, 30)))
@@ -139,7 +116,7 @@ def mixed(n, g, m):
     known = Labels.from_dense(rng.random((n, g)) < 0.15, rng.random((n, g)) < 0.05)
     model = MixedModel(iterations=200, tolerance=1e-5)
     model.scores(known, K[:n, :n], K[n:, :n], phi)
-    values, mine = timed(lambda: model.scores(known, K[:n, :n], K[n:, :n], phi))
+    values, mine = timed(lambda: model.scores(known, K[:n, :n], K[n:, :n], phi), repeats)
 
     def dense():
         k = K[:, :n] ** model.power / np.diag(K[:n, :n] ** model.power).mean()
@@ -152,33 +129,20 @@ def mixed(n, g, m):
         by_gene[rows, known.genes] = alpha
         return known.rates() + k[n:] @ by_gene @ between
 
-    theirs, other = timed(dense, 1)
+    theirs, other = timed(dense)
     return row(f"Mixed model, {len(known.genes):,} labelled pairs",
                "the covariance written out, and solved",
-               mine, other, f"largest difference {np.abs(values - theirs).max():.1e}")  # fmt: skip
+               mine, other, farthest(values, theirs))  # fmt: skip
 
 
-def main(argv=None):
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="a smoke run of seconds")
-    parser.add_argument("--out", help="write the rows as JSON")
-    options = parser.parse_args(argv)
-    if options.small:
-        rows = [leave_one_out(60, 40), weights(60, 40, 3), smoother(80, 60, 10), mixed(60, 40, 10)]
-    else:
-        rows = [
-            leave_one_out(300, 1000),
-            weights(300, 1000, 8),
-            smoother(1300, 4136, 40),
-            mixed(300, 400, 60),
-        ]
-    print(pd.DataFrame(rows).to_string(index=False))
-    if options.out:
-        with open(options.out, "w") as file:
-            json.dump(rows, file, indent=1)
-    return rows
+def cases(options):
+    """Yield the rows."""
+    small, n = options.small, options.repeats
+    yield leave_one_out(*((60, 40) if small else (300, 1000)), n)
+    yield weights(*((60, 40, 3) if small else (300, 1000, 8)))
+    yield smoother(*((80, 60, 10) if small else (1300, 4136, 40)), n)
+    yield mixed(*((60, 40, 10) if small else (300, 400, 60)), n)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases)

@@ -1,14 +1,8 @@
-"""kNN with nested cross-validation: ours beside scikit-learn's GridSearchCV, and all of Fig. 1.
-
-Run: python benchmarks/bench_knn.py [--small] [--out rows.json]
-"""
-
-import argparse
-import json
-import time
+"""kNN with nested cross-validation: ours beside scikit-learn's GridSearchCV, and all of Fig. 1."""
 
 import numpy as np
 import pandas as pd
+from reporter import farthest, main, row, timed
 from sklearn.decomposition import PCA
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, KFold
@@ -26,30 +20,10 @@ from perturbcore.models.simple.space import NestedSpace
 
 # dimensions of the 33 methods of Cole et al. 2026, Fig. 1, that use an embedding (31 files, random,
 # idealized)
-PUBLISHED_DIMS = (
-    [
-        4352,
-        384,
-        384,
-        1024,
-        1280,
-        2304,
-        2304,
-        1024,
-        2048,
-        512,
-        128,
-        256,
-        640,
-        128,
-        256,
-        640,
-        512,
-        512,
-    ]
-    + [1536] * 6
-    + [318, 256, 128, 256, 128, 512, 128, 100, 100]
-)
+PUBLISHED_DIMS = [int(d) for d in """
+4352 384 384 1024 1280 2304 2304 1024 2048 512 128 256 640 128 256 640 512 512
+1536 1536 1536 1536 1536 1536 318 256 128 256 128 512 128 100 100
+""".split()]  # fmt: skip
 
 
 def latent_data(n, d, g, seed=0):
@@ -68,9 +42,9 @@ def against_grid_search(n, d, g):
     model = KNN(grid)
     warm = NestedSpace(X[:200], X[200:210], 100)
     model.predict(warm, Targets(Y[:200]))  # compile
-    start = time.perf_counter()
-    ours, k = model.predict(NestedSpace(X[train], X[test], 100), Targets(Y[train]))
-    seconds = time.perf_counter() - start
+    (ours, k), seconds = timed(
+        lambda: model.predict(NestedSpace(X[train], X[test], 100), Targets(Y[train]))
+    )
     loss = make_scorer(lambda y, p: -np.linalg.norm(y - p, axis=1).mean())
     search = GridSearchCV(
         make_pipeline(StandardScaler(), PCA(min(100, d)), KNeighborsRegressor()),
@@ -78,19 +52,11 @@ def against_grid_search(n, d, g):
         scoring=loss,
         cv=KFold(5, shuffle=True, random_state=42),
     )
-    start = time.perf_counter()
-    theirs = search.fit(X[train], Y[train]).predict(X[test])
-    baseline = time.perf_counter() - start
+    theirs, other = timed(lambda: search.fit(X[train], Y[train]).predict(X[test]))
     same_k = k == search.best_params_["kneighborsregressor__n_neighbors"]
-    difference = float(np.abs(ours - theirs).max())
-    return {
-        "task": f"kNN nested CV, one outer fold, {n} x {d} -> {g} genes",
-        "baseline": "scikit-learn GridSearchCV",
-        "ours_seconds": seconds,
-        "baseline_seconds": baseline,
-        "ratio": baseline / seconds,
-        "agreement": f"same k: {same_k}; largest difference {difference:.1e}",
-    }
+    said = f"same k: {same_k}; largest difference {farthest(ours, theirs):.1e}"
+    task = f"kNN nested CV, one outer fold, {n} x {d} -> {g} genes"
+    return row(task, "scikit-learn GridSearchCV", seconds, other, said)
 
 
 def figure_one(sizes, genes, dims, n_jobs=2):
@@ -111,37 +77,25 @@ def figure_one(sizes, genes, dims, n_jobs=2):
         Embedding(f"e{i}", "Protein", names, latent_data(len(names), d, 1, seed=100 + i)[0])
         for i, d in enumerate(dims)
     ]
-    start = time.perf_counter()
-    scores = evaluate_embeddings(responses, embeddings, ["knn"], controls=(), n_jobs=n_jobs)
-    seconds = time.perf_counter() - start
+    how = dict(controls=(), n_jobs=n_jobs)
+    scores, seconds = timed(lambda: evaluate_embeddings(responses, embeddings, ["knn"], **how))
     units = scores["key"].nunique()
-    return {
-        "task": f"{units} kNN models (Fig. 1), {sum(sizes.values())} perturbed x {genes} genes, "
-        "all nine metrics",
-        "baseline": "the target: 300 s on two cores",
-        "ours_seconds": seconds,
-        "baseline_seconds": None,
-        "ratio": None,
-        "agreement": f"{n_jobs} threads, {seconds / units:.2f} s a model",
-    }
+    rows = f"{sum(sizes.values())} perturbed x {genes} genes"
+    task = f"{units} kNN models (Fig. 1), {rows}, all nine metrics"
+    said = f"{n_jobs} threads, {seconds / units:.2f} s per model"
+    return row(task, "the target: 300 s on two cores", seconds, agreement=said)
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="a smoke run of seconds")
-    parser.add_argument("--out", help="write the rows as JSON")
-    options = parser.parse_args(argv)
+def cases(options):
+    """Yield the rows."""
     if options.small:
-        rows = [against_grid_search(300, 40, 200), figure_one({"A": 300, "B": 250}, 200, [50, 120])]
+        yield against_grid_search(300, 40, 200)
+        yield figure_one({"A": 300, "B": 250}, 200, [50, 120])
     else:
+        yield against_grid_search(1500, 100, 8000)
         sizes = {"K-562": 2053, "Hep-G2": 2386, "Jurkat": 2386, "hTERT-RPE1": 2386}
-        rows = [against_grid_search(1500, 100, 8000), figure_one(sizes, 6640, PUBLISHED_DIMS)]
-    print(pd.DataFrame(rows).to_string(index=False))
-    if options.out:
-        with open(options.out, "w") as file:
-            json.dump(rows, file, indent=1)
-    return rows
+        yield figure_one(sizes, 6640, PUBLISHED_DIMS)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, cases)
