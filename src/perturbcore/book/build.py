@@ -67,9 +67,11 @@ def build(profile: Profile) -> Path:
     html = root / "_build" / "html.new"
     shutil.rmtree(html, ignore_errors=True)
     shutil.copytree(stage / "_build" / "html", html)
+    from perturbcore.report.text import unbroken
+
     banner = _banner(profile)
     for page in html.rglob("*.html"):
-        text = _NEEDLESS.sub("", page.read_text(encoding="utf-8"))
+        text = unbroken(_NEEDLESS.sub("", page.read_text(encoding="utf-8")))
         page.write_text(text.replace(_BANNER, banner), encoding="utf-8")
     if outside := outside_references(html):
         raise BookError("these pages would load something from outside:\n" + "\n".join(outside))
@@ -160,13 +162,12 @@ def assemble(profile: Profile) -> Path:
         "_answers.md": answers_table(profile.results, simulated=profile.simulated),
         "_reference.md": _reference(),
     }
-    for name in names:
-        card, executed = find_chapter(name).header.card, profile.results / "chapters"
+    for chapter in map(find_chapter, names):
+        name, card = chapter.name, chapter.header.card
+        executed = profile.results / "chapters" / f"{name}.ipynb"
         drawn = f"figures/{name}/{card.figure if card else ''}.svg" in laid
-        page = (executed / f"{name}.ipynb").read_bytes()
-        laid[f"along/{name}.ipynb"] = executed / f"{name}.ipynb"
-        laid[f"along/{name}.py"] = find_chapter(name).path
-        texts[f"{name}.ipynb"] = opened(find_chapter(name), page, drawn=drawn).decode()
+        laid |= {f"along/{name}.ipynb": executed, f"along/{name}.py": chapter.path}
+        texts[f"{name}.ipynb"] = opened(chapter, executed.read_bytes(), drawn=drawn).decode()
     for path in [p for p in chapters.rglob("*") if p.is_file()]:
         if path.relative_to(chapters).as_posix() not in {*laid, *texts}:
             path.unlink()

@@ -31,7 +31,7 @@ from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.noise import trusted
 from perturbcore.report.pages import table_html
-from perturbcore.report.text import number, p_value, percent
+from perturbcore.report.text import number, p_value, percent, unbroken
 from perturbcore.score.limits import PREDICTORS as NOISE
 from perturbcore.score.limits import experimental_error, limit_units
 from perturbcore.score.model import NEGATIVE
@@ -252,5 +252,5 @@ def write_report(ranking: Ranking, folder: Path, command: str = "") -> Path:
         ),
         made=html.escape(f"perturbcore {__version__}: {command}"),
     )
-    write_atomically(folder / "index.html", text.encode())
+    write_atomically(folder / "index.html", unbroken(text).encode())
     return folder / "index.html"

@@ -1,5 +1,6 @@
 """One way of writing numbers, shares, times and lists, for tables and sentences alike."""
 
+import re
 from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ def percent(share: float, digits: int = 0) -> str:
         return "an undefined share"
     text = f"{100 * share:.{digits}f} %"
     return text.removeprefix("-") if float(text[:-2]) == 0 else text.replace("-", MINUS)
+
+
+def unbroken(text: str) -> str:
+    """Let no line end between a number and its per cent sign."""
+    return re.sub(r"(?<=\d)\s(?=%(?!\w))", "\u00a0", text)
 
 
 def p_value(p: float) -> str:
