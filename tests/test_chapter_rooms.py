@@ -120,7 +120,7 @@ def test_a_ceiling_is_used_only_where_it_is_near_the_truth(study, monkeypatch):
         assert c.ceiling == ceiling and ceiling in c.gap_said()
         assert "Experimental error" in c.answer().split("Shown, but no ceiling here: ")[1]
         assert "Experimental error" not in c.gap_said() + c.one_line()
-    claimed = study._calibrated("simulated", scores.drop(columns="calibrated"))
+    claimed = noise.calibrated(scores.drop(columns="calibrated"), data, study.truth)
     assert claimed["calibrated"].equals(scores["calibrated"])
     few = grid[grid["cells"] > 20]
     few = few.assign(cells=1000)
@@ -186,8 +186,8 @@ def test_the_mask_alone_is_a_control_that_is_shown_and_never_ranked():
     )
     responses = add_folds(responses)
     noise = Embedding("noise", "Protein", about["perturbation"], rng.normal(size=(120, 5)))
-    mask = mask_only(responses, "K562")
-    scores = evaluate_embeddings(responses, [noise], ["knn"], models=[mask], progress=False)
+    mask = mask_only(responses)
+    scores = evaluate_embeddings(responses, [noise], ["knn"], models=mask, progress=False)
     c = Comparison(scores)
     assert c.competitors == ["noise"] and c.best == "noise"
     assert c.means[MASK] > 0.6 > c.means["noise"]
@@ -209,7 +209,7 @@ def test_the_mask_alone_is_a_control_that_is_shown_and_never_ranked():
 @pytest.mark.mirror
 def test_the_mask_of_the_benchmark_beats_a_guess(mirror):
     responses = leaderboard.split_responses("HepG2", "dir")
-    scores = evaluate(responses, [mask_only(responses, "HepG2")], folds=[0])
+    scores = evaluate(responses, mask_only(responses), folds=[0])
     value = scores.loc[scores["metric"] == leaderboard.METRIC, "value"].item()
     assert 0.7 < value < 0.9
 

@@ -130,7 +130,7 @@ def test_cells_in_a_layer_or_a_10x_folder_have_a_noise_floor(tmp_path, monkeypat
     given = dict(kind="cells", vectors=["good.csv"])
     near = ["noise_floor", "idealized"]
     monkeypatch.setattr("perturbcore.book.rank.kept_truth", lambda *_: None)
-    monkeypatch.setattr("perturbcore.book.rank.trusted", lambda *_: near)
+    monkeypatch.setattr("perturbcore.report.noise.trusted", lambda *_: near)
     assert rank(tmp_path, "screen.h5ad", **given, more=[*how, "--layer", "counts"]) == 0
     first = capsys.readouterr().out
     assert "ceiling (Noise floor, " in first and "cell lines: K" in first

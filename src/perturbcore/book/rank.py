@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from string import Template
 
@@ -29,10 +30,9 @@ from perturbcore.models.simple import evaluate_embeddings, predictor
 from perturbcore.models.simple.embedding import CONTROLS, OnEmbedding, idealized, mask_only
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison
-from perturbcore.report.noise import trusted
+from perturbcore.report.noise import calibrated
 from perturbcore.report.pages import table_html
 from perturbcore.report.text import number, p_value, percent, unbroken
-from perturbcore.score.limits import PREDICTORS as NOISE
 from perturbcore.score.limits import experimental_error, limit_units
 from perturbcore.score.model import NEGATIVE
 from perturbcore.score.store import ScoreStore, save_scores
@@ -179,7 +179,7 @@ def rank(
     )]  # fmt: skip
     if all(e.modality == NEGATIVE for e in embeddings):
         raise InputError(f"nothing is left to rank. {' '.join(left_out)}")
-    task, limits, more = task_of(data.responses), [], []
+    task, limits, more = task_of(data.responses), [], mask_only(data.responses)
     options = {"grid": K} if way == "knn" else {}
     if data.screen is not None:
         outer, inner = trials
@@ -187,8 +187,6 @@ def rank(
             data, n_outer=outer, n_inner=inner, n_trials=outer, options={}, n_jobs=n_jobs
         )
         limits = limit_units(error, data.responses, seed, dataset=data.name)
-    if task.partial:
-        more = [mask_only(data.responses, line) for line in cell_lines(data.responses)]
     controls = CONTROLS
     if way == "lasso":
         controls = tuple(c for c in CONTROLS if c in task.floors)
@@ -200,10 +198,8 @@ def rank(
         controls=controls, dataset=data.name, also=limits, n_jobs=n_jobs,
         store=ScoreStore(store or ":memory:"),
     )  # fmt: skip
-    if limits:
-        near = trusted(kept_truth(results_root() / "ceilings", n_jobs), data)
-        estimated = scores["predictor"].isin(NOISE.values())
-        scores = scores.assign(calibrated=~estimated | scores["predictor"].isin(near))
+    truth = partial(kept_truth, results_root() / "ceilings", n_jobs)
+    scores = calibrated(scores, data, truth)
     return Ranking(data, scores, coverage, left_out)
 
 

@@ -1,7 +1,7 @@
 """A profile at work: its data sets, embeddings, noise ceilings and scores, each made once."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
@@ -25,10 +25,9 @@ from perturbcore.models.simple import evaluate_embeddings, predictor
 from perturbcore.models.simple.embedding import mask_only
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.figures.style import colour
-from perturbcore.report.noise import trusted
+from perturbcore.report.noise import calibrated
 from perturbcore.score.ceiling.curves import ceilings_against_truth
 from perturbcore.score.leaks import leak_report
-from perturbcore.score.limits import PREDICTORS as NOISE
 from perturbcore.score.limits import experimental_error, limit_units
 from perturbcore.score.store import ASIDE, ScoreStore
 from perturbcore.score.task import task_of
@@ -154,13 +153,11 @@ class Study:
         )
         made_by = code_digest(experimental_error)
         key = digest(name, responses.X, list(responses.obs_names), *trials, options, made_by)
-        return self._once(
-            f"{name}-{key}",
-            lambda: experimental_error(
-                data, n_outer=n_outer, n_inner=n_inner, n_trials=n_trials, options=options,
-                n_jobs=self.n_jobs, checkpoint=folder / f"{name}.sqlite",
-            ),
+        make = partial(
+            experimental_error, data, n_outer=n_outer, n_inner=n_inner, n_trials=n_trials,
+            options=options, n_jobs=self.n_jobs, checkpoint=folder / f"{name}.sqlite",
         )  # fmt: skip
+        return kept_table(folder / f"{name}-{key}.parquet", make)
 
     def truth(self) -> pd.DataFrame:
         """How near ceilings are to the known truth of simulated screens, whatever the data sets.
@@ -168,13 +165,6 @@ class Study:
         See :func:`perturbcore.score.ceiling.curves.ceilings_against_truth`.
         """
         return kept_truth(self.profile.results / "ceilings", self.n_jobs)
-
-    def _once(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """Read a table of the folder of ceilings, made where it is absent."""
-        path = self.profile.results / "ceilings" / f"{name}.parquet"
-        if not path.exists():
-            save_table(make(), path)
-        return pd.read_parquet(path)
 
     def scope(self, part: str) -> str:
         """Name under which the store keeps what this chapter claims for one of its parts.
@@ -203,7 +193,7 @@ class Study:
             raise InputError(
                 f"chapter '{chapter}' has no scores in profile '{self.profile.name}': run it first"
             )
-        return self._calibrated(name, self.store.compared(keys))
+        return calibrated(self.store.compared(keys), self.dataset(name), self.truth)
 
     def export(self) -> None:
         """Write ``scores.parquet``: of the book, or of this run where it has its own folder."""
@@ -275,23 +265,14 @@ class Study:
             if m.predictor not in own or m.group is None
         ]
         limits = [] if ceiling is None else limit_units(ceiling, responses, seed, dataset=called)
-        if task_of(responses).partial:
-            more += [mask_only(responses, line) for line in self.lines(name)]
+        more += mask_only(responses)
         scores = evaluate_embeddings(
             responses, embeddings, predictors, models=[*more, *models], store=self.store,
             scope=scope, dataset=called, protocol=protocol, seed=seed, also=limits,
             n_jobs=self.n_jobs, progress=False, **options,
         )  # fmt: skip
         self.export()
-        return self._calibrated(name, scores)
-
-    def _calibrated(self, name: str, scores: pd.DataFrame) -> pd.DataFrame:
-        """Say of each ceiling whether it is near the truth on simulated screens like this one."""
-        noise_from = scores["predictor"].isin(NOISE.values())
-        if not noise_from.any():
-            return scores
-        near = trusted(self.truth(), self.dataset(name))
-        return scores.assign(calibrated=~noise_from | scores["predictor"].isin(near))
+        return calibrated(scores, self.dataset(name), self.truth)
 
     def leaks(self, *names: str) -> pd.DataFrame:
         """Report of `perturbcore.score.leaks` on data sets and the embeddings built for them.
@@ -330,6 +311,11 @@ class Study:
 def kept_truth(folder: Path, n_jobs: int = 1) -> pd.DataFrame:
     """Read `Study.truth` from a folder of ceilings, where it is made once."""
     path = folder / f"truth-{code_digest(ceilings_against_truth)}.parquet"
+    return kept_table(path, partial(ceilings_against_truth, n_jobs=n_jobs))
+
+
+def kept_table(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """Read a table, made where it is absent."""
     if not path.exists():
-        save_table(ceilings_against_truth(n_jobs=n_jobs), path)
+        save_table(make(), path)
     return pd.read_parquet(path)

@@ -8,7 +8,6 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.data.published.facts import facts
-from perturbcore.data.responses import cell_lines as lines_in
 from perturbcore.data.responses import make_responses, rows_of
 from perturbcore.data.sets import essential
 from perturbcore.models.fusion.kernel_models import fusions
@@ -92,7 +91,7 @@ def mask_on_split(study, dataset: str = "essential") -> pd.DataFrame:
         return pd.DataFrame()
 
     def score(responses, **options):
-        return evaluate(responses, [mask_only(responses, lines_in(responses)[0])], **options)
+        return evaluate(responses, mask_only(responses), **options)
 
     return _on_split(study, "/mask", score)
 
@@ -103,7 +102,7 @@ def mask_on_folds(study, dataset: str) -> pd.DataFrame:
     Returns cell_line, labels (known), train_mean, mask_only (AUROC within gene, mean over folds).
     """
     responses = study.dataset(dataset).responses
-    models = [Floor("train_mean"), *(mask_only(responses, x) for x in lines_in(responses))]
+    models = [Floor("train_mean"), *mask_only(responses)]
     scores = evaluate(
         responses, models, store=study.store, scope=study.scope(f"{dataset}/mask"), dataset=dataset,
         n_jobs=study.n_jobs, progress=False,

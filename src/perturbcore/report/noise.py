@@ -1,6 +1,6 @@
 """What the noise-ceiling chapter compares: bootstrap, halves and, where it is known, the truth."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -108,6 +108,19 @@ def trusted(grid: pd.DataFrame, data) -> list[str]:
     far = (near["of_its_own"] - 1).abs().groupby(near["estimate"]).max()
     good = [PREDICTORS[e] for e in far.index[far <= CLOSE]]
     return [c for c in CEILINGS if c in good or c == "idealized"]
+
+
+def calibrated(scores: pd.DataFrame, data, truth: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """Say of each ceiling whether it is near the truth on simulated screens like this one.
+
+    `scores` of the data set `data`; `truth` gives `Study.truth`, and is asked only where a ceiling
+    comes from noise. Adds the column `calibrated`.
+    """
+    noise_from = scores["predictor"].isin(PREDICTORS.values())
+    if not noise_from.any():
+        return scores
+    near = trusted(truth(), data)
+    return scores.assign(calibrated=~noise_from | scores["predictor"].isin(near))
 
 
 def _like(grid: pd.DataFrame, data) -> pd.DataFrame:

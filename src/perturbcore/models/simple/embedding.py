@@ -128,17 +128,20 @@ def idealized(responses: AnnData, line: str, protocol: Protocol, seed: int = 0) 
     return Embedding("idealized", POSITIVE, ids.iloc[order], X, cell_line=line)
 
 
-def mask_only(responses: AnnData, line: str, dim: int = 100) -> OnEmbedding:
-    """Make the control that sees which labels are known, those to be predicted included.
+def mask_only(responses: AnnData, dim: int = 100) -> list[OnEmbedding]:
+    """Make the control that sees which labels are known, of each line; none where all are known.
 
     A leak, on purpose: its vectors are `dim` components of the pattern of known labels of a line.
     """
-    rows = rows_of(responses, line)
-    known = np.asarray(rows.layers["observed"], dtype=np.float32)
-    known = known[:, known.any(axis=0)]
-    X = PCA(min(dim, *known.shape), random_state=0).fit_transform(known)
-    ids = rows.obs["perturbation"].astype(str)
-    return OnEmbedding(Embedding(MASK, POSITIVE, ids, X, cell_line=line), LabelKernel())
+    made = []
+    for line in lines_in(responses) if task_of(responses).partial else ():
+        rows = rows_of(responses, line)
+        known = np.asarray(rows.layers["observed"], dtype=np.float32)
+        known = known[:, known.any(axis=0)]
+        X = PCA(min(dim, *known.shape), random_state=0).fit_transform(known)
+        ids = rows.obs["perturbation"].astype(str)
+        made.append(OnEmbedding(Embedding(MASK, POSITIVE, ids, X, cell_line=line), LabelKernel()))
+    return made
 
 
 def evaluate_embeddings(
