@@ -17,6 +17,7 @@ from perturbcore.report.text import HEADINGS, listed, percent, plural
 from perturbcore.score.cell_tasks import PUBLISHED, CellTasks, score_cells
 from perturbcore.score.metrics.cell_tasks import UNEXPRESSED, pairs_among
 from perturbcore.score.metrics.registry import metric, metrics_of
+from perturbcore.score.uncertainty import resampled_means
 
 FILES = {"CORUM": "corum", "HuMAP": "humap", "Reactome": "reactome_pairs", "SIGNOR": "signor",
          "StringDB": "stringdb"}  # fmt: skip
@@ -115,11 +116,9 @@ class CellRun:
         for name in self.rows:
             wide, count = self.sums(name)
             n = len(wide)
-            weight = rng.multinomial(n, np.full(n, 1 / n), self.n_boot)
-            drawn = (weight @ wide.to_numpy()) / (weight @ count.to_numpy())[:, None]
-            drawn = pd.DataFrame(
-                drawn if n >= LEAST_UNITS else drawn * np.nan, columns=wide.columns
-            )
+            drawn = resampled_means(wide.to_numpy(), count.to_numpy()[:, None], self.n_boot, rng)
+            drawn = pd.DataFrame(drawn, columns=wide.columns)
+            drawn = drawn if n >= LEAST_UNITS else drawn * np.nan
             value = wide.sum() / count.sum()
             place = value[self.rivals].rank(ascending=False, method="min")
             low, high = drawn.quantile(0.025), drawn.quantile(0.975)

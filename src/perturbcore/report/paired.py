@@ -12,7 +12,7 @@ from perturbcore.report.text import plural
 from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.model import COVERING, MASK
 from perturbcore.score.task import primary_metric
-from perturbcore.score.uncertainty import holm, t_statistics
+from perturbcore.score.uncertainty import holm, resampled_means, t_statistics
 
 FLOOR, REPEATED = "train_mean", "repeated_experiment"
 CEILINGS = ("noise_floor", REPEATED, "experimental_error", "idealized")
@@ -337,10 +337,8 @@ class PairedScores:
             modality; best first.
         """
         rank = self.ranks().pivot(index=["cell_line", "fold"], columns="method", values="rank")
-        there, n = rank.notna().to_numpy(float), len(rank)
-        weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_boot)
-        with np.errstate(invalid="ignore"):
-            means = (weights @ rank.fillna(0).to_numpy()) / (weights @ there)
+        there, rng = rank.notna().to_numpy(float), np.random.default_rng(seed)
+        means = resampled_means(rank.fillna(0).to_numpy(), there, n_boot, rng)
         first = np.isclose(means, np.nanmin(means, axis=1, keepdims=True), rtol=0, atol=1e-9)
         low, high = np.nanquantile(means, [0.025, 0.975], axis=0)
         table = pd.DataFrame(

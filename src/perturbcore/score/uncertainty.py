@@ -57,6 +57,17 @@ def t_statistics(values: np.ndarray, test_ratio: float = 0.0, confidence: float 
     return {"mean": mean, "low": mean - half, "high": mean + half, "t": t, "p": p, "sd": sd, "n": n}
 
 
+def resampled_means(values, counts, n_boot: int, rng: np.random.Generator) -> np.ndarray:
+    """Means of columns over units (rows) drawn with replacement: draws x columns.
+
+    `values`: sum of each unit, 0 where it is missing; `counts`: how many values a sum is of.
+    """
+    n = len(values)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=n_boot)
+    with np.errstate(invalid="ignore"):
+        return (weights @ values) / (weights @ counts)
+
+
 def holm(p) -> np.ndarray:
     """Holm's step-down adjustment of p-values; NaNs stay NaN and do not count."""
     p = np.asarray(p, dtype=np.float64)
