@@ -181,7 +181,8 @@ def test_profiles_that_agree_within_modalities_are_found_and_others_are_not():
     alike = pd.DataFrame(shared[np.repeat(range(3), 4)] + rng.normal(size=(12, 200)))
     assert "agree more with each other" in page.clusters_said(alike, kind)
     apart = pd.DataFrame(rng.normal(size=(12, 200)))
-    assert "cannot be shown to agree more" in page.clusters_said(apart, kind)
+    assert "neither error profiles of the same modality" in page.clusters_said(apart, kind)
+    assert "cannot be shown to agree more" in page.clusters_said(apart + shared[0], kind)
     assert "no scores of single perturbations" in page.clusters_said(pd.DataFrame(), None)
 
 

@@ -12,8 +12,8 @@ from perturbcore.data.published.facts import facts
 from perturbcore.data.sets.base import Dataset
 from perturbcore.embeddings.cells import IDEALIZED, LOG_PCA, PROCESSING, SHUFFLED, cells_of
 from perturbcore.embeddings.sources import read_edges
-from perturbcore.report.paired import judged
-from perturbcore.report.text import HEADINGS, listed, percent, plural
+from perturbcore.report.paired import SIGNS, judged
+from perturbcore.report.text import HEADINGS, listed, tell
 from perturbcore.score.cell_tasks import PUBLISHED, CellTasks, score_cells
 from perturbcore.score.metrics.cell_tasks import UNEXPRESSED, pairs_among
 from perturbcore.score.metrics.registry import metric, metrics_of
@@ -71,9 +71,8 @@ class CellRun:
         table = self.validation.assign(order=self.validation["predictor"].map(order))
         table["value"] = table["value"].fillna(-np.inf)
         table = table.sort_values(["value", "order"], ascending=[False, True])
-        return table.drop_duplicates(["metric", "embedding", "fold"])[
-            ["metric", "embedding", "fold", "predictor"]
-        ]
+        keys = ["metric", "embedding", "fold"]
+        return table.drop_duplicates(keys)[[*keys, "predictor"]]
 
     def sums(self, name: str) -> tuple[pd.DataFrame, pd.Series]:
         """Sum over splits the values of each unit, by embedding; count its splits."""
@@ -119,35 +118,24 @@ class CellRun:
             drawn = resampled_means(wide.to_numpy(), count.to_numpy()[:, None], self.n_boot, rng)
             drawn = pd.DataFrame(drawn, columns=wide.columns)
             drawn = drawn if n >= LEAST_UNITS else drawn * np.nan
-            value = wide.sum() / count.sum()
-            place = value[self.rivals].rank(ascending=False, method="min")
-            low, high = drawn.quantile(0.025), drawn.quantile(0.975)
-            for method in self.names:
-                about = {
-                    "metric": name,
-                    "task": metric(name).label,
-                    "embedding": method,
-                    "units": n,
-                }
-                about |= {"value": value[method], "low": low[method], "high": high[method]}
-                optimism = best[name, method] - value[method] if method in self.rivals else np.nan
-                scores.append(about | {"place": place.get(method), "optimism": optimism})
-                if method not in (LOG_PCA, IDEALIZED):
-                    gain = drawn[LOG_PCA] - drawn[method]
-                    tail = min((gain <= 0).sum(), (gain >= 0).sum()) + 1
-                    p = min(1.0, 2 * tail / (len(gain) + 1)) if n >= LEAST_UNITS else np.nan
-                    row = {"metric": name, "task": metric(name).label, "method": method}
-                    row |= {"gain": value[LOG_PCA] - value[method], "p": p}
-                    gains.append(row | {"low": gain.quantile(0.025), "high": gain.quantile(0.975)})
-        columns = ["metric", "task", "method", "gain", "p", "low", "high"]
-        return pd.DataFrame(scores), pd.DataFrame(gains, columns=columns)
+            about, value = {"metric": name, "task": metric(name).label}, wide.sum() / count.sum()
+            table = pd.DataFrame({"value": value, **_interval(drawn)}).assign(**about, units=n)
+            table["place"] = value[self.rivals].rank(ascending=False, method="min")
+            table["optimism"] = best[name] - value[self.rivals]
+            scores.append(table.rename_axis("embedding").reset_index())
+            gain = -drawn.drop(columns=[LOG_PCA, IDEALIZED]).sub(drawn[LOG_PCA], axis=0)
+            tail = np.minimum((gain <= 0).sum(), (gain >= 0).sum()) + 1
+            p = np.minimum(1.0, 2 * tail / (len(gain) + 1)) * (1 if n >= LEAST_UNITS else np.nan)
+            table = pd.DataFrame({"gain": value[LOG_PCA] - value[gain.columns], "p": p})
+            table = table.assign(**about, **_interval(gain)).rename_axis("method")
+            gains.append(table.reset_index())
+        return pd.concat(scores, ignore_index=True), pd.concat(gains, ignore_index=True)
 
     def wide(self, column: str = "value") -> pd.DataFrame:
         """Lay a column of `table` out: tasks as rows, embeddings as columns."""
         wide = self._both[0].pivot(index="task", columns="embedding", values=column)
-        return wide.loc[[metric(name).label for name in self.rows], self.names].rename_axis(
-            columns=None
-        )
+        tasks = [metric(name).label for name in self.rows]
+        return wide.loc[tasks, self.names].rename_axis(columns=None)
 
     @cached_property
     def variants(self) -> pd.DataFrame:
@@ -157,14 +145,16 @@ class CellRun:
         """
         told = self.scores[self.scores["task"] == PUBLISHED]
         told = told.groupby(["metric", "embedding"])["value"].max().unstack()
-        rows = []
-        for name in self.rows:
-            row = {"task": metric(name).label}
-            for method, short in ((LOG_PCA, "pca"), (SHUFFLED, "floor")):
-                row[f"{short}_published"] = told[method].get(name, np.nan)
-                row[short] = self.table.set_index(["metric", "embedding"])["value"][name, method]
-            rows.append(row)
-        return pd.DataFrame(rows)
+        ours = self.table.pivot(index="metric", columns="embedding", values="value")
+        out = pd.DataFrame({"task": [metric(name).label for name in self.rows]}, self.rows)
+        for method, short in ((LOG_PCA, "pca"), (SHUFFLED, "floor")):
+            out[f"{short}_published"], out[short] = told[method], ours[method]
+        return out.reset_index(drop=True)
+
+
+def _interval(drawn: pd.DataFrame) -> dict[str, pd.Series]:
+    """Lay out the 95 % interval of draws."""
+    return {"low": drawn.quantile(0.025), "high": drawn.quantile(0.975)}
 
 
 def relations_of(data: Dataset) -> dict[str, pd.DataFrame]:
@@ -222,14 +212,11 @@ def run_cells(
     each = [study.store.per_perturbation(keys, m).assign(metric=m) for m in ROWS]
     each = pd.concat([e for e in each if len(e)], ignore_index=True).join(about, on="key")
     notes = study.store.notes(keys)
-    validation = [
-        {"key": k, "metric": m, "value": note["validation"].get(m, np.nan)}
-        for k, note in notes.items()
-        for m in ROWS
-    ]
+    noted = pd.DataFrame({key: note["validation"] for key, note in notes.items()}).reindex(ROWS)
+    validation = noted.T.rename_axis("key").reset_index().melt("key", var_name="metric")
     return CellRun(
         name, data, tasks, scores, each.rename(columns={"perturbation": "unit"}),
-        pd.DataFrame(validation).join(about, on="key"), left_out, n_boot,
+        validation.join(about, on="key"), left_out, n_boot,
     )  # fmt: skip
 
 
@@ -237,27 +224,20 @@ def carries(run: CellRun) -> str:
     """Say what a data set holds, and which tasks it cannot carry."""
     label, tasks = run.tasks.label, run.tasks
     named = np.unique(label[label != ""])
-    share = (label == "").mean()
     mean = pd.Series(tasks.cells.X.mean(axis=0), tasks.cells.var_names)
     null = int(np.isin(named, mean.index[mean < UNEXPRESSED]).sum())
-    said = [
-        f"**{run.data.title}**: {len(label):,} cells ({percent(share)} controls), {len(named)} "
-        f"{plural(len(named), 'perturbation')}, {len(np.unique(tasks.place))} batches."
-    ]
+    about = dict(title=run.data.title, cells=len(label), named=len(named))
+    share, batches = (label == "").mean(), len(np.unique(tasks.place))
+    said = [tell("cell_tasks.carries", share=share, batches=batches, **about)]
     if len(named) == 1:
-        said.append("One perturbation: only batch mixing and reconstruction can be asked.")
-        return " ".join(said)
+        return " ".join([*said, tell("cell_tasks.one")])
     if null < WANTED_NULL:
-        said.append(
-            f"The published test of consistency needs {WANTED_NULL:,} unexpressed perturbations, "
-            f"here {null} {plural(null, 'is', 'are')}."
-        )
+        said.append(tell("cell_tasks.null", wanted=WANTED_NULL, null=null))
     pairs = {n: len(pairs_among(table, named)) for n, table in tasks.relations.items()}
-    lacking = [n for n in pairs if n not in run.rows]
+    who = [metric(n).label[12:] for n in pairs if n not in run.rows]
     said.append(f"Known pairs: {listed(f'{metric(n).label[12:]} {k}' for n, k in pairs.items())}.")
-    if lacking:
-        who = listed(metric(n).label[12:] for n in lacking)
-        said.append(f"Too few within half of the perturbations for {who}: no recall is given.")
+    if who:
+        said.append(tell("cell_tasks.lacking", who=who))
     if run.left_out:
         why = "; ".join(f"{n} ({w.split(':', 1)[-1].strip()})" for n, w in run.left_out.items())
         said.append(f"Not to be had here: {why}.")
@@ -267,24 +247,15 @@ def carries(run: CellRun) -> str:
 def answer(run: CellRun) -> str:
     """Say whether the PCA of logs wins, with how many decided comparisons."""
     first = run.table[(run.table["place"] == 1)].groupby("embedding")["metric"].nunique()
-    order = first.sort_values(ascending=False, kind="stable")
-    each = [f"{name} {k}" for name, k in order.items()]
-    n, lead = len(run.rows), order.index[0]
-    said = [
-        f"On **{run.data.title}**, first places over {n} {plural(n, 'row')} (ties counted for "
-        f"each) go to {listed(each)}; most to {lead}."
-    ]
+    order, n = first.sort_values(ascending=False, kind="stable"), len(run.rows)
+    about = dict(title=run.data.title, n=n, lead=order.index[0])
+    said = [tell("cell_tasks.answer", each=[f"{name} {k}" for name, k in order.items()], **about)]
     for method, part in run.against.groupby("method", sort=False):
-        found = part["verdict"].value_counts()
-        counts = [
-            f"{v} in {found[v]}" for v in ("better", "worse", "tie", "undecidable") if v in found
-        ]
-        said.append(f"PCA of logs against {method}: {listed(counts)}.")
-    if run.unproven:
-        said.append(
-            f"In {len(run.unproven)} of {n} rows the PCA of logs is not shown to be better than "
-            f"shuffled vectors: {listed(run.unproven)}."
-        )
+        found = part["verdict"].value_counts().reindex(SIGNS).dropna()
+        counts = listed(f"{v} in {k:.0f}" for v, k in found.items())
+        said.append(f"PCA of logs against {method}: {counts}.")
+    if weak := run.unproven:
+        said.append(tell("cell_tasks.unproven", count=len(weak), n=n, names=weak))
     return " ".join(said)
 
 
@@ -293,55 +264,32 @@ def one_line(runs: Sequence[CellRun]) -> str:
     table = pd.concat([run.table for run in runs])
     first = table[table["place"] == 1]["embedding"].value_counts()
     against = pd.concat([run.against for run in runs])
-    found = against["verdict"].value_counts()
-    ahead, behind = (int(found.get(v, 0)) for v in ("better", "worse"))
-    rows, mine = sum(len(run.rows) for run in runs), int(first.get(LOG_PCA, 0))
-    weak = sum(len(run.unproven) for run in runs)
-    rest = [f"{name} in {k}" for name, k in first.items() if name != LOG_PCA]
-    where = f"{len(runs)} data {plural(runs, 'set')}"
-    return (
-        f"A PCA of logs is first in {mine} of {rows} rows of {where} ({listed(rest)}); of its "
-        f"{len(against)} comparisons with other embeddings it wins {ahead} and loses {behind} "
-        f"beyond doubt, the other {len(against) - ahead - behind} are undecided. In {weak} rows it "
-        "is not shown to be better than shuffled vectors."
-    )
+    ahead, behind = (int((against["verdict"] == v).sum()) for v in ("better", "worse"))
+    n, mine = len(against), int(first.get(LOG_PCA, 0))
+    return tell(
+        "cell_tasks.line", mine=mine, rows=sum(len(run.rows) for run in runs), runs=len(runs),
+        rest=[f"{name} in {k}" for name, k in first.items() if name != LOG_PCA], n=n, ahead=ahead,
+        behind=behind, other=n - ahead - behind, weak=sum(len(run.unproven) for run in runs),
+    )  # fmt: skip
 
 
 def optimism_said(runs: Sequence[CellRun]) -> str:
     """Say what choosing the post-processing on the test itself would have added."""
     table = pd.concat([run.table for run in runs]).dropna(subset="optimism")
     shares = table[~table["metric"].isin(["ilisi_norm", "spearman", "structural_integrity"])]
-    gain = shares["optimism"]
-    return (
-        "Had the post-processing been chosen on the test cells, as published, "
-        f"{int((gain > 0).sum())} of {len(gain)} accuracies, consistencies and recalls would be "
-        f"higher than with the choice on validation: by {100 * gain.mean():.1f} percentage points "
-        f"on average over all of them, and by up to {100 * gain.max():.1f}. That is a gain of the "
-        "choice, not of the embedding."
-    )
+    gain = 100 * shares["optimism"]
+    about = dict(n=len(gain), mean=gain.mean(), most=gain.max())
+    return tell("cell_tasks.optimism", higher=int((gain > 0).sum()), **about)
 
 
 def variants_said(run: CellRun) -> str:
     """Say what the corrections change on one data set, with its numbers."""
-    table = run.variants.set_index("task")
-    label = metric("knn_top1").label
-    share = (run.tasks.label == "").mean()
-    said = []
-    if label in table.index:
-        row = table.loc[label]
-        said.append(
-            f"On {run.data.title}, shuffled vectors retrieve {percent(row['floor_published'])} of "
-            f"the cells rightly as published, since {percent(share)} of all cells are controls, "
-            f"and {percent(row['floor'])} without controls and per perturbation; the PCA of logs "
-            f"{percent(row['pca_published'])} and {percent(row['pca'])}."
-        )
+    table, said = run.variants.set_index("task"), []
+    if (label := metric("knn_top1").label) in table.index:
+        about = dict(title=run.data.title, share=(run.tasks.label == "").mean())
+        said.append(tell("cell_tasks.retrieval", row=table.loc[label], **about))
     row = table.loc[metric("structural_integrity").label]
-    said.append(
-        f"The structural integrity of the PCA of logs, {row['pca']:.3f}, is to be read from 0.5, "
-        "which predicting no effect at all gives; shuffled vectors reach "
-        f"{row['floor']:.3f}."
-    )
-    return " ".join(said)
+    return " ".join([*said, tell("cell_tasks.integrity", row=row)])
 
 
 def published_table(dataset: str) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,6 +1,7 @@
 """New cell lines: scores of effects and of cells, which part is found, what is said."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,9 @@ from perturbcore.models.registry import build_models
 from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.report import figures, pages
 from perturbcore.report.comparison import Comparison
-from perturbcore.report.paired import method_names
+from perturbcore.report.paired import REPEATED, method_names
 from perturbcore.report.published.figures import figure_data
-from perturbcore.report.text import listed, number, percent, plural
+from perturbcore.report.text import TEXTS, listed, number, plural, tell
 from perturbcore.score.cells import SIX, THREE, references
 from perturbcore.score.evaluate import stamp
 from perturbcore.score.limits import limit_units
@@ -28,14 +29,10 @@ from perturbcore.score.task import task_of
 
 PLAIN = ("context_mean", "mean_offset", "shrunken_offset", "similar_lines")
 ON_CODES = ("mlp", {"name": "mlp", "one_hot": True}, "line_kernel")
-MEAN_RESPONSE, REPEATED = "mean_response", "repeated_experiment"
+MEAN_RESPONSE = "mean_response"
 SHARED, OWN = "shared by all lines", "of the line alone"
 LEAST_RANKED, LEAST_LINES = 30, 3  # perturbations and lines below which methods are not ranked
-SAID = {
-    "new_line": "nothing of the line is known",
-    "few_known": "a few of its perturbations are known",
-    "both_new": "the perturbations are new as well",
-}
+SAID = TEXTS["contexts"]  # among them, in words, what is known where each split is asked
 
 
 class Scoreboard(Comparison):
@@ -218,19 +215,17 @@ def show_parts(chapter, table: pd.DataFrame | None) -> None:
 def parts_said(table: pd.DataFrame | None) -> str:
     """Say who finds which part with the fewest and with the most lines."""
     if table is None:
-        return "These cells are real: which part of an effect is the line's own is not known."
-    least, most = table["lines"].min(), table["lines"].max()
+        return tell("contexts.parts_real")
+    least, most = int(table["lines"].min()), table["lines"].max()
     said = []
     for known, part in ((0, SHARED), (0, OWN), (table["known"].max(), OWN)):
         rows = table[(table["known"] == known) & (table["part"] == part)]
         wide = rows.pivot(index="method", columns="lines", values="share")
         best = wide[most].idxmax()
         state = "nothing known of the line" if not known else f"{known} perturbations of it known"
-        said.append(
-            f"With {state}, most of the part {part} is found by {best}: "
-            f"{percent(wide.loc[best, least])} of it from {least} other "
-            f"{plural(int(least), 'line')}, {percent(wide.loc[best, most])} from {most}."
-        )
+        which = dict(state=state, part=part, best=best, least=least, most=most)
+        first, last = wide.loc[best, [least, most]]
+        said.append(tell("contexts.part", first=first, last=last, **which))
     return " ".join(said)
 
 
@@ -247,30 +242,24 @@ def board_said(board: Comparison | None, title: str) -> str:
     low, high = number(row["low"], 2), number(row["high"], 2)
     bounds = f" (95 % interval over lines {low} to {high})"
     rest = f"{listed(below)} {plural(below, 'is', 'are')} below the mean response"
-    return (
-        f"On {title}, scored as cells, the best of {len(board.competitors)} methods is **{best}**: "
-        f"{number(means[best], 2)}{bounds if np.isfinite(row['low']) else ''}, where 0 is the mean "
-        "response of the line, which no method is told, and 1 a repeated experiment. "
-        f"{rest if below else 'No method is below the mean response'}."
-    )
+    return tell(
+        "contexts.board", title=title, n=len(board.competitors), best=best,
+        value=number(means[best], 2), bounds=bounds if np.isfinite(row["low"]) else "",
+        rest=rest if below else "No method is below the mean response",
+    )  # fmt: skip
 
 
 def answer(c: Comparison, data: Dataset, split: str) -> str:
     """Say what other lines tell; where there is too little to rank, only that."""
-    n = data.responses.obs["perturbation"].nunique()
-    lines = data.responses.obs["cell_line"].nunique()
+    n, lines = data.responses.obs[["perturbation", "cell_line"]].nunique()
     state = f"{data.title}, where {SAID[split]}"
     if can_rank(data):
         return c.answer(state)
-    rows, nothing = c.gains("No Change", methods=c.competitors), c.means["No Change"]
-    better = rows.loc[rows["verdict"] == "better", "method"]
-    return (
-        f"On {state}, {n} {plural(n, 'perturbation')} in {lines} lines are too few to rank "
-        "methods. "
-        f"What can be said: No Change has {c.label} {number(float(nothing))}, the mean over "
-        f"other lines {number(float(c.means['Mean offset']))}; distinguishably better than No "
-        f"Change {plural(len(better), 'is', 'are')} {listed(better)}."
-    )
+    rows = c.gains("No Change", methods=c.competitors)
+    better = rows.loc[rows["verdict"] == "better", "method"].tolist()
+    nothing, mean = (number(float(c.means[m])) for m in ("No Change", "Mean offset"))
+    about = dict(label=c.label, nothing=nothing, mean=mean, better=better)
+    return tell("contexts.too_few", state=state, n=n, lines=lines, **about)
 
 
 def verdicts(c: Comparison, data: Dataset, board: Scoreboard | None) -> list[str]:
@@ -282,9 +271,8 @@ def verdicts(c: Comparison, data: Dataset, board: Scoreboard | None) -> list[str
 
 def can_rank(data: Dataset) -> bool:
     """Whether there are perturbations and lines enough to rank methods."""
-    obs = data.responses.obs
-    n, lines = obs["perturbation"].nunique(), obs["cell_line"].nunique()
-    return n >= LEAST_RANKED and lines >= LEAST_LINES
+    n, lines = data.responses.obs[["perturbation", "cell_line"]].nunique()
+    return bool(n >= LEAST_RANKED and lines >= LEAST_LINES)
 
 
 def embedding_said(c: Comparison | None, published=None) -> str:
@@ -294,48 +282,28 @@ def embedding_said(c: Comparison | None, published=None) -> str:
     on = [m for m in nets if "one-hot" not in m]
     if on and len(nets) > len(on):
         one = c.gains(next(m for m in nets if m not in on), methods=on).iloc[0]
-        said.append(
-            f"Here, the network on {on[0][5:-1]} has {c.label} {one['value']:.3f}, on one-hot "
-            f"codes {one['reference']:.3f} ({one['verdict']})."
-        )
+        said.append(tell("contexts.codes", on=on[0][5:-1], label=c.label, row=one))
     if published is not None:
         means = figure_data("S13", published).medians("overlap_at_N").mean()
-        on, codes = means["MLP (ChatGPT)"], means["MLP (One-Hot)"]
-        kept = (codes - means["STATE"]) / (on - means["STATE"])
-        said.append(
-            "Cole et al. write that the embeddings do not seem to be the primary reason for the "
-            "gain of their network over STATE. By their own numbers, the overlap of significant "
-            f"genes in Tahoe is {on:.3f} with the embedding, {codes:.3f} with one-hot codes and "
-            f"{means['STATE']:.3f} for STATE: without the embedding, {percent(kept)} of the gain "
-            "is left."
-        )
+        on, codes, state = means[["MLP (ChatGPT)", "MLP (One-Hot)", "STATE"]]
+        kept = (codes - state) / (on - state)
+        said.append(tell("contexts.published", on=on, codes=codes, state=state, kept=kept))
     return " ".join(said)
 
 
 def can_carry() -> pd.DataFrame:
     """Real data sets of several lines, and whether the question can be asked of them."""
-    rows = [
-        ("Glioblastoma (panobinostat)", "5 patients", "one drug: how well patients foretell one"),
-        ("McFaline-Figueroa glioma", "3 lines", "9 targets, 100 cells each: too few to rank"),
-        ("Sci-Plex 3 signatures", "3 lines", "rankings of 23 drugs, no effect sizes: not used"),
-        ("PerturbQA", "4 lines", "never: pairs were chosen so that lines agree"),
-    ]
-    out = [(name, lines, "no", why) for name, lines, why in rows]
-    for name, title in (("tahoe_signatures", "Tahoe-100M"), ("op3_signatures", "OP3")):
-        facts = constants_of(name)
-        assert facts["shared_wells"]
-        why = "never: the lines shared each well, and with it what went wrong there"
-        out.append((title, f"{len(facts['lines'])} in files", "yes", why))
-    return pd.DataFrame(out, columns=["data", "lines", "shared wells", "what it can carry"])
+    table = pd.read_csv(Path(__file__).with_name("contexts.csv"))
+    for name in ("tahoe_signatures", "op3_signatures"):
+        count = len(constants_of(name)["lines"])
+        table["lines"] = table["lines"].replace(name, f"{count} in files")
+    return table
 
 
 def one_line(c: Comparison, data: Dataset, board: Scoreboard | None) -> str:
     """Condense the answer."""
-    if board is not None:
-        place = board.means[board.best]
-        where = "below" if place < 0 else "above"
-        return (
-            f"{c.one_line()} Scored as cells, the best method, {board.best}, lies {where} the mean "
-            f"response of the line: {number(place, 2)}; that is 0, a repeated experiment 1."
-        )
-    return c.one_line() if can_rank(data) else answer(c, data, "new_line")
+    if board is None:
+        return c.one_line() if can_rank(data) else answer(c, data, "new_line")
+    place = board.means[board.best]
+    where, best = "below" if place < 0 else "above", board.best
+    return tell("contexts.line", line=c.one_line(), best=best, where=where, place=number(place, 2))

@@ -15,20 +15,12 @@ from perturbcore.embeddings.sources import BuildContext, find_source
 from perturbcore.models.simple import OnEmbedding
 from perturbcore.models.simple.label_logistic import FunctionLogistic
 from perturbcore.report.comparison import Comparison
-from perturbcore.report.fusion.page import gain_said
-from perturbcore.report.text import HEADINGS, MISSING, listed, percent, plural
+from perturbcore.report.text import HEADINGS, MISSING, TEXTS, gain_said, listed, tell
 from perturbcore.score.task import task_of
 
-# Hasanaj et al. 2025, Section 3 and Appendix B
-PUBLISHED = {
-    "Perturbations": "1,534 of 2,053 (those that all embeddings have)",
-    "Functions (labels)": "966",
-    "A gene responds if": "t-test against 5,000 control cells, FDR ≤ 0.05",
-    "A function is a label if": "enriched at FDR ≤ 0.05 in at least 20 perturbations",
-    "Classifier": "logistic regression on 100 principal components",
-    "Best sources": "structured prior knowledge and networks, as for expression",
-}
+PUBLISHED = TEXTS["functions"]["published"]
 FACT_COLUMNS = HEADINGS["ways of labelling"]
+LEAST_R = 0.1  # a mean correlation of error profiles below this is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +136,7 @@ def facts(f: FunctionScores) -> pd.DataFrame:
         on = labels.X > 0
         single = (labels.layers["shared"][on] == 1).mean()
         rows.append((way, len(on), on.any(axis=1).mean(), on.shape[1], on.mean(), single))
-    names = "way perturbations labelled functions positive single".split()
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=list(FACT_COLUMNS))
 
 
 def beside_published(f: FunctionScores) -> pd.DataFrame:
@@ -170,21 +161,13 @@ def beside_published(f: FunctionScores) -> pd.DataFrame:
 
 def setting(f: FunctionScores) -> str:
     """Say what the labels are, and how much of them rests on one gene."""
-    table, labels = facts(f), f.labels[f.first]
-    row = table.iloc[0]
-    planted = (
-        " The functions are planted: sets of genes that the perturbed genes of one hidden module "
-        "move, each with three genes in ten replaced."
-    )
-    return (
-        f"{f.data.title}: {row['perturbations']:,} rows of perturbation and line with a median of "
-        f"{labels.obs['n_deg'].median():.0f} responding genes; "
-        f"{row['functions']:,} functions, and {percent(row['labelled'])} of the rows have at least "
-        f"one. Of the positive labels, {percent(row['single'])} rest on a single shared gene, as "
-        "the published recipe, which has no smallest overlap, lets them. In "
-        f"{percent(labels.obs['own'].mean())} of the rows the perturbed gene is among its own "
-        f"responding genes.{planted if f.data.simulated else ''}"
-    )
+    obs, planted = f.labels[f.first].obs, ""
+    if f.data.simulated:
+        planted = f" {tell('functions.planted')}"
+    return tell(
+        "functions.setting", title=f.data.title, row=facts(f).iloc[0], planted=planted,
+        responding=obs["n_deg"].median(), own=obs["own"].mean(),
+    )  # fmt: skip
 
 
 def gains_by_way(f: FunctionScores, metric: str = "function_f1") -> pd.DataFrame:
@@ -220,30 +203,25 @@ def leak_said(f: FunctionScores, made_of_sets: Sequence[str]) -> str:
         rows = table[table["embedding"] == name].drop_duplicates("way").set_index("way")
         if f.first not in rows.index:
             continue
-        first = rows.loc[f.first]
         left = [
             f"{way} {gain_said(row)}, {row['verdict']}"
             for way, row in rows.drop(f.first).iterrows()
         ]
-        said.append(
-            f"**{name}** is made of the same kind of knowledge as the labels. {f.first}, it gains "
-            f"{gain_said(first)} over the Train Mean ({first['verdict']}); {'; '.join(left)}."
-        )
+        about = dict(way=f.first, first=rows.loc[f.first], left="; ".join(left))
+        said.append(tell("functions.leak", name=name, **about))
     shuffled = table[table["modality"].eq("Negative control") & (table["way"] == f.first)]
     above = list(shuffled.loc[shuffled["verdict"] == "better", "method"])
-    said.append(
-        f"The {len(shuffled)} {plural(len(shuffled), 'embedding')} without knowledge "
-        f"({listed(shuffled['method'])}) "
-        + (f"beat the floor in {listed(above)}." if above else "do not beat the floor.")
-    )
+    beat = f"beat the floor in {listed(above)}" if above else "do not beat the floor"
+    said.append(tell("functions.shuffled", names=list(shuffled["method"]), beat=beat))
     kept = ranked[~ranked["modality"].str.endswith("control")]
     best = kept.loc[kept["gain"].idxmax()]
-    said.append(
-        "By AUROC, which needs no threshold, embeddings shown to beat a guess: "
-        f"{_counted(kept)}; the largest gain over 0.5 is that of {best['method']} "
-        f"({best['way'][0].lower() + best['way'][1:]}), {gain_said(best)}, {best['verdict']}."
-    )
+    said.append(tell("functions.auroc", counted=_counted(kept), best=best, way=_in(best["way"])))
     return "\n\n".join(said)
+
+
+def _in(way: str) -> str:
+    """Write the name of a way of labelling within a sentence."""
+    return way[0].lower() + way[1:]
 
 
 def _counted(table: pd.DataFrame) -> str:
@@ -251,7 +229,7 @@ def _counted(table: pd.DataFrame) -> str:
     said = []
     for way, rows in table.groupby("way", sort=False):
         n = int((rows["verdict"] == "better").sum())
-        said.append(f"{way[0].lower() + way[1:]} {n} of {len(rows)}")
+        said.append(f"{_in(way)} {n} of {len(rows)}")
     return ", ".join(said)
 
 
@@ -261,12 +239,11 @@ def one_line(f: FunctionScores, made_of_sets: Sequence[str]) -> str:
     table = table[~table["modality"].str.endswith("control")]
     c, best = f.main, f.main.best
     made = c.methods.loc[best, "embedding"] in made_of_sets
-    return (
-        f"Of {f.labels[f.first].n_vars:,} functions, the best, {best}"
-        f"{' (itself made of gene sets)' if made else ''}, reaches macro F1 {c.means[best]:.3f} "
-        f"against {c.means[c.floor]:.3f} for calling all of them; embeddings shown to beat that, "
-        f"by way of labelling: {_counted(table)}."
-    )
+    return tell(
+        "functions.line", functions=f.labels[f.first].n_vars, best=best, value=c.means[best],
+        made=" (itself made of gene sets)" if made else "", floor=c.means[c.floor],
+        counted=_counted(table),
+    )  # fmt: skip
 
 
 def error_profiles(
@@ -307,28 +284,28 @@ def clusters_said(
 ) -> str:
     """Say whether error profiles of one modality agree more than those of different ones.
 
-    Mean correlation of profiles within modalities minus between; p from permuted modalities.
+    Mean correlation of profiles within modalities minus between; p from permuted modalities. Where
+    both mean correlations are below 0.1 in size, neither agrees.
     """
     if profile.empty:
-        return "There are no scores of single perturbations in this build."
+        return tell("functions.no_scores")
     kept = ~modality.str.endswith("control").to_numpy()
     r = np.corrcoef(profile.to_numpy()[kept])
     pairs, kind = np.triu_indices(len(r), 1), modality.to_numpy()[kept]
 
-    def gap(kind) -> float:
+    def means(kind) -> tuple[float, float]:
         same = kind[pairs[0]] == kind[pairs[1]]
-        return r[pairs][same].mean() - r[pairs][~same].mean() if 0 < same.sum() < len(same) else 0.0
+        return r[pairs][same].mean(), r[pairs][~same].mean()
 
-    found, rng = gap(kind), np.random.default_rng(seed)
-    draws = [gap(rng.permutation(kind)) for _ in range(n_permutations)]
-    p = (1 + sum(d >= found - 1e-12 for d in draws)) / (1 + n_permutations)
     same = kind[pairs[0]] == kind[pairs[1]]
     if not 0 < same.sum() < len(same):
-        return "All embeddings are of one modality, or each of its own: nothing can be compared."
-    agree = "agree more" if p < 0.05 and found > 0 else "cannot be shown to agree more"
-    return (
-        f"Over {profile.shape[1]:,} perturbed genes, error profiles of the same modality {agree} "
-        f"with each other than those of different ones: mean correlation "
-        f"{r[pairs][same].mean():.2f} against {r[pairs][~same].mean():.2f} ({int(same.sum())} and "
-        f"{int((~same).sum())} pairs; p = {p:.3f}, modalities permuted)."
-    )
+        return tell("functions.one_modality")
+    (within, between), rng = means(kind), np.random.default_rng(seed)
+    draws = [np.subtract(*means(rng.permutation(kind))) for _ in range(n_permutations)]
+    p = (1 + sum(d >= within - between - 1e-12 for d in draws)) / (1 + n_permutations)
+    about = dict(genes=profile.shape[1], same=within, other=between, p=p)
+    about |= dict(n=int(same.sum()), rest=int((~same).sum()))
+    if max(abs(within), abs(between)) < LEAST_R:
+        return tell("functions.no_clusters", least=LEAST_R, **about)
+    agree = "agree more" if p < 0.05 and within > between else "cannot be shown to agree more"
+    return tell("functions.clusters", agree=agree, **about)

@@ -13,7 +13,7 @@ from perturbcore.models.simple.label_logistic import LabelLogistic
 from perturbcore.models.simple.labels import LabelKNN
 from perturbcore.report.comparison import Comparison, predictor_agreement
 from perturbcore.report.paired import REPEATED
-from perturbcore.report.text import HEADINGS, listed, percent
+from perturbcore.report.text import HEADINGS, listed, tell
 from perturbcore.score.metrics.registry import metric as find_metric
 from perturbcore.score.task import task_of
 
@@ -56,9 +56,7 @@ def models_of(study, task: str, *, k, C, max_iter: int) -> list:
     if kind.partial:
         return [LabelLogistic(C), LabelKNN(k)]
     if not kind.classes:
-        raise ParameterError(
-            f"task '{task}' has no labels; give data sets of task deg or deg_pairs"
-        )
+        raise ParameterError(tell("labels.no_labels", task=task))
     return study.models(task, knn=k, C=C, softmax={"max_iter": max_iter})[::-1]
 
 
@@ -93,8 +91,7 @@ def evaluate_labels(
         built = study.embeddings(name, seed=seed, only=embeddings)
         if all(e.modality == NEGATIVE for e in built):
             raise InputError(
-                f"data set '{name}': no embedding of embeddings={list(embeddings)} has vectors for "
-                "enough of its perturbations; name others"
+                tell("labels.no_vectors", name=name, embeddings=repr(list(embeddings)))
             )
         grid = dict(C_of or {}).get(name, C)
         models = models_of(study, data.task, k=k, C=grid, max_iter=max_iter)
@@ -147,9 +144,11 @@ def label_counts(part: Labelled) -> pd.DataFrame:
         label = np.asarray(layers["deg"])
         known = np.asarray(layers.get("observed", np.ones(label.shape)), dtype=bool)
         moved, asked = (label != 0) & known, known.any(axis=0)
-        row = [line, len(label), int(asked.sum()), moved.sum() / known.sum()]
-        row += [float(np.median(moved.sum(axis=1))), float((~moved.any(axis=1)).mean())]
-        rows.append([*row, float((~moved.any(axis=0))[asked].mean())])
+        rows.append([
+            line, len(label), int(asked.sum()), moved.sum() / known.sum(),
+            float(np.median(moved.sum(axis=1))), float((~moved.any(axis=1)).mean()),
+            float((~moved.any(axis=0))[asked].mean()),
+        ])  # fmt: skip
     return pd.DataFrame(rows, columns=list(LABELS))
 
 
@@ -246,12 +245,11 @@ def counts_said(part: Labelled) -> str:
     """Say how sparse the labels of a data set are, and which embeddings it has no use for."""
     table = label_counts(part)
     known = "known " if task_of(part.data.task).partial else ""
-    said = f"In {part.title}, {_range(table['share'])} of the {known}labels are not 0"
+    said = tell("labels.counts", title=part.title, share=_range(table["share"]), known=known)
     if table["none"].max() > 0:
         said += f"; {_range(table['none'])} of the perturbations have none that is not"
     if part.left_out:
-        said += f". {part.title} has no use for {listed(part.left_out)}: absent, or with vectors "
-        said += "for too few perturbations"
+        said += tell("labels.left_out", title=part.title, names=part.left_out)
     return f"{said}."
 
 
@@ -262,54 +260,44 @@ def _range(values: pd.Series) -> str:
 
 def reading(c: Comparison, title: str) -> str:
     """Say what floor, random vectors and ceiling mean for the scores of a data set."""
-    floor, random = c.means[c.floor], c.means.get(_random(c), np.nan)
-    text = f"{title}: the Train Mean reaches {floor:.3f}, random vectors {random:.3f}"
-    if random > floor + NOTABLE:
-        text += (
-            ", without knowing anything: the classifier gives rare classes their weight, which the "
-            "score rewards. What an embedding adds must be read from the random ones"
-        )
-    elif random < floor - NOTABLE:
-        text += (
-            ": the classifier gives rare classes their weight also where it has nothing to tell "
-            "them by, and with so few perturbations that costs more than it gains. A useful "
-            "embedding must beat both"
-        )
-    ideal = c.means[c.methods["embedding"] == "idealized"]
-    text += f". Vectors made from the labels themselves reach {ideal.max():.3f}"
+    floor, random, why = c.means[c.floor], c.means.get(_random(c), np.nan), ""
+    if abs(random - floor) > NOTABLE:
+        why = tell("labels.above" if random > floor else "labels.below")
+    ideal = c.means[c.methods["embedding"] == "idealized"].max()
+    text = tell("labels.floors", title=title, floor=floor, random=random, why=why, ideal=ideal)
     named = {p: c.means[m] for m, p in c.methods["predictor"].items()}
     again = named.get(REPEATED, named.get("experimental_error"))
     if again is None:
-        return (
-            f"{text}; without cells, no noise floor can be estimated, and it cannot be said what a "
-            "repeated experiment would reach."
-        )
+        return text + tell("labels.no_cells")
+    bootstrap = ", by the published bootstrap"
     if "noise_floor" in named:
         text += f"; the true effects would reach {named['noise_floor']:.3f} (noise floor)"
         bootstrap = f", {named['experimental_error']:.3f} by the published bootstrap"
-    else:
-        bootstrap = ", by the published bootstrap"
-    text += f"; a repeated experiment would reach {again:.3f}{bootstrap} (q = 0.1)."
+    text += tell("labels.again", again=again, bootstrap=bootstrap)
     if again > named.get("noise_floor", again):
         text += " The score rewards calling rare classes at all, which a repeated experiment does."
     return text
 
 
+def _numbers(c: Comparison) -> dict:
+    """Collect what every sentence on the best embedding tells of a comparison."""
+    good, rest = beats_floors(c)
+    random, floor = c.means.get(_random(c), np.nan), c.means[c.floor]
+    about = dict(best=c.best, value=c.means[c.best], random=random, floor=floor, good=good)
+    return about | {"n": len(good) + len(rest)}
+
+
 def finding(c: Comparison, title: str) -> str:
     """Say which embedding is best, and how many beat random vectors and the Train Mean."""
-    good, rest = beats_floors(c)
-    best, end = c.means[c.best], c.means[c.ceiling]
-    random, floor = c.means.get(_random(c), np.nan), c.means[c.floor]
-    start = np.nanmax([random, floor])
-    text = (
-        f"On {title}, **{c.best}** {c.about(c.best)} is best: {c.label} {best:.3f}, "
-        f"against {random:.3f} for random vectors and {floor:.3f} for the Train Mean"
-    )
+    told, end, way = _numbers(c), c.means[c.ceiling], ""
+    start = np.nanmax([told["random"], told["floor"]])
     if end > start:
-        text += f"; from the better of the two to the ceiling ({c.ceiling}, {end:.3f}) that is "
-        text += f"{percent((best - start) / (end - start))} of the way"
+        share = (told["value"] - start) / (end - start)
+        way = tell("labels.way", ceiling=c.ceiling, end=end, share=share)
+    good = told.pop("good")
     some = f"{len(good)} ({listed(good)})" if good else "none"
-    return f"{text}. Of {len(good) + len(rest)} embeddings, {some} can be shown to beat both."
+    about = dict(title=title, about=c.about(c.best), label=c.label, way=way, some=some)
+    return tell("labels.finding", **told, **about)
 
 
 def one_line(parts: Mapping[str, Labelled], metric: str) -> str:
@@ -317,14 +305,9 @@ def one_line(parts: Mapping[str, Labelled], metric: str) -> str:
     said = []
     for part in parts.values():
         c = part.comparison(metric)
-        good, rest = beats_floors(c)
-        name = "macro F1" if metric == "f1_score" else c.label
-        said.append(
-            f"on {part.title}, {len(good) or 'none'} of {len(good) + len(rest)} embeddings can be "
-            f"shown to beat both random vectors and the Train Mean (best: {c.best}, {name} "
-            f"{c.means[c.best]:.3f}; random {c.means.get(_random(c), np.nan):.3f}, Train Mean "
-            f"{c.means[c.floor]:.3f})"
-        )
+        told = _numbers(c) | {"score": "macro F1" if metric == "f1_score" else c.label}
+        told["good"] = len(told["good"]) or "none"
+        said.append(tell("labels.line", title=part.title, **told))
     if not said:
         return "No labels of drugs are at hand in this profile."
     return f"Which genes a drug moves: {'; '.join(said)}."
@@ -340,26 +323,19 @@ def agreement_said(part: Labelled, metric: str, others=("roc_auc", "average_prec
     if len(wide) < 3 or not there:
         return first
     rho = wide.corr("spearman")[metric]
-    names = listed([f"{find_metric(o).label} ({rho[o]:.2f})" for o in there])
+    names = [f"{find_metric(o).label} ({rho[o]:.2f})" for o in there]
     label = find_metric(metric).label
-    return f"{first} Rank correlation of {label} over the {len(wide)} embeddings with {names}."
+    return tell("labels.agreement", first=first, label=label, n=len(wide), names=names)
 
 
 def truth_said(part: Labelled) -> str:
     """Say how true the labels of a simulated screen are, or that it cannot be known."""
     table = truth_table(part)
     if table is None:
-        return (
-            f"{part.title}: whether these labels are right cannot be checked, since the truth is "
-            "not known."
-        )
+        return tell("labels.unknown", title=part.title)
     mean = table[["right", "found", "inert"]].mean()
-    return (
-        f"{part.title}: {percent(mean['right'])} of the labels that are not 0 have the sign of the "
-        f"true effect, but only {percent(mean['found'])} of the effects large enough to be seen "
-        "are labelled: what the tests say is nearly always right, and much is not said. Among "
-        f"perturbations that do nothing, {100 * mean['inert']:.2f} % of the labels are not 0."
-    )
+    mean["inert"] *= 100
+    return tell("labels.truth", title=part.title, **mean)
 
 
 def batches_said(parts: Mapping[str, Labelled]) -> str:
@@ -372,10 +348,4 @@ def batches_said(parts: Mapping[str, Labelled]) -> str:
             rates[responses.uns["perturbcore"]["variant"]] = float(table["inert"].mean())
     if not {"pooled", "per_batch"} <= set(rates):
         return ""
-    return (
-        f"Perturbations that do next to nothing get {100 * rates['per_batch']:.2f} % labels that "
-        "are not 0 where each plate is tested against its own controls, and "
-        f"{100 * rates['pooled']:.1f} % where batches are pooled, as is published for small "
-        "batches: batches hold unequal shares of controls here, and the pooled test takes a "
-        "difference of batches for an effect."
-    )
+    return tell("labels.batches", own=100 * rates["per_batch"], pooled=100 * rates["pooled"])

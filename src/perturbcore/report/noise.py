@@ -8,7 +8,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError
 from perturbcore.report.paired import CEILINGS
-from perturbcore.report.text import listed, percent
+from perturbcore.report.text import listed, percent, tell
 from perturbcore.score.ceiling.calibration import calibrate_metrics
 from perturbcore.score.ceiling.curves import ceiling_by_cells
 from perturbcore.score.ceiling.sampler import CONTROLS
@@ -68,25 +68,18 @@ def calibration_said(table: pd.DataFrame) -> str:
     """Say in a sentence how the estimates compare, with the truth or with each other."""
     ratio = calibration(table)
     if len(ratio):
-        few, many = ratio.iloc[0], ratio.iloc[-1]
-        return (
-            f"With {int(few['cells'])} cells per perturbation, the noise floor is {few[FLOOR]:.2f} "
-            f"times the true error, the published bootstrap {few[BOTH]:.2f} times; with "
-            f"{int(many['cells'])}, they are {many[FLOOR]:.2f} and {many[BOTH]:.2f} times. "
-            "Resampling "
-            f"batches only gives {few[BATCHES]:.2f} and {many[BATCHES]:.2f} times. A ratio above 1 "
-            "means that the limit is looser than the truth: a prediction may pass it without being "
-            "perfect."
-        )
+        ends = ratio.iloc[[0, -1]].to_dict("list")
+        return tell(
+            "noise.calibration", few=ratio.iloc[0], many=ratio.iloc[-1], floor=ends[FLOOR],
+            both=ends[BOTH], batches=ends[BATCHES],
+        )  # fmt: skip
     wide = _by_estimate(table)
-    share, half = wide[BATCHES] / wide[BOTH], wide[FLOOR] / wide[BOTH]
+    share, half = (wide[c].div(wide[BOTH]).agg(["min", "max"]).tolist() for c in (BATCHES, FLOOR))
     first, last = wide[BOTH].iloc[[0, -1]]
-    return (
-        f"From {wide.index[0]} to {wide.index[-1]} cells per perturbation, the estimated error "
-        f"falls from {first:.2f} to {last:.2f}. The truth is unknown here; the noise floor is "
-        f"{half.min():.2f} to {half.max():.2f} of the published estimate, resampling batches only "
-        f"{share.min():.2f} to {share.max():.2f}."
-    )
+    return tell(
+        "noise.estimates", fewest=wide.index[0], most=wide.index[-1], first=first, last=last,
+        half=half, share=share,
+    )  # fmt: skip
 
 
 def truth_panels(grid: pd.DataFrame) -> pd.DataFrame:
@@ -145,19 +138,11 @@ def trust_said(grid: pd.DataFrame, data) -> str:
     """Say which ceilings are used, and how far from the truth the others are."""
     near = _like(grid, data)
     if near.empty:
-        return (
-            "No ceiling from noise is used here: without effects of cells of each perturbation, it "
-            "cannot be held against a known truth. The ceiling is the idealized embedding."
-        )
+        return tell("noise.no_trust")
     span = near.groupby("estimate")["of_its_own"].agg(["min", "max"])
     each = [f"{NAMES[e]} {span.loc[e, 'min']:.2f} to {span.loc[e, 'max']:.2f}" for e in NAMES]
     used = [NAMES[e] for e in NAMES if PREDICTORS[e] in trusted(grid, data)]
-    return (
-        f"A ceiling is used, on any page, only where it is within {percent(CLOSE)} of the "
-        "known truth of simulated screens with about as many cells "
-        f"({median_cells(data):.0f} per perturbation) and the same control, whatever their batch "
-        f"effects. Times the truth: {listed(each)}. Used: {listed(used)}."
-    )
+    return tell("noise.trust", close=CLOSE, cells=median_cells(data), each=each, used=used)
 
 
 def causes_said(grid: pd.DataFrame) -> str:
@@ -176,26 +161,17 @@ def causes_said(grid: pd.DataFrame) -> str:
     off = (floor["of_its_own"] - 1).abs().groupby(floor["cells"]).max()
     far = list(off.index[off > CLOSE])
     where = f"but for {listed(far)} cells" if far else "everywhere"
-    return (
-        f"Without batch effects, the published bootstrap is {boot.loc[('global', few), none]:.2f} "
-        f"times the true error with {few} cells per perturbation and "
-        f"{boot.loc[('global', many), none]:.2f} times with {many}: cells drawn twice. With batch "
-        f"effects (their size in brackets), {many} cells and one control for all batches, it is "
-        f"{at['global']}: shared shifts that no longer cancel. With controls matched within the "
-        f"batch it stays at {at['matched']}. The noise floor is {floor['ratio'].min():.2f} to "
-        f"{floor['ratio'].max():.2f} times the true error over all of these screens, within "
-        f"{percent(CLOSE)} {where}."
-    )
+    few_ratio, many_ratio = (boot.loc[("global", n), none] for n in (few, many))
+    return tell(
+        "noise.causes", few=few, many=many, few_ratio=few_ratio, many_ratio=many_ratio, at=at,
+        low=floor["ratio"].min(), high=floor["ratio"].max(), close=CLOSE, where=where,
+    )  # fmt: skip
 
 
 def by_line(
-    ceiling: pd.DataFrame,
-    responses: AnnData,
-    quantile: float = 0.9,
-    metric: str = "L2",
-    estimate: str = "bootstrap",
+    ceiling: pd.DataFrame, responses: AnnData, quantile: float = 0.9, estimate: str = "bootstrap"
 ) -> pd.DataFrame:
-    """Experimental error of each perturbation beside the size of its effect.
+    """Experimental error (L2) of each perturbation beside the size of its effect.
 
     `estimate`: "bootstrap" at a `quantile`, or "repeated" or "noise_floor", which are means.
 
@@ -203,7 +179,7 @@ def by_line(
     norm of the response), above (whether the effect is larger than the error); without those that
     have too few cells for an estimate.
     """
-    rows = ceiling[ceiling["metric"] == metric]
+    rows = ceiling[ceiling["metric"] == "L2"]
     if "estimate" in rows:
         rows = rows[rows["estimate"] == estimate]
     if estimate == "bootstrap":
@@ -222,10 +198,7 @@ def above_said(ceiling: pd.DataFrame, responses: AnnData, quantile: float = 0.9)
     known = "estimate" in ceiling and (ceiling["estimate"] == "repeated").any()
     boot = by_line(ceiling, responses, quantile)
     each = by_line(ceiling, responses, estimate="repeated") if known else boot
-    said = (
-        f"A repeated experiment would be nearer than No Change to {percent(each['above'].mean())} "
-        "of the measured effects"
-    )
+    said = tell("noise.above", share=each["above"].mean())
     if known:
         said += f" (by the published experimental error: {percent(boot['above'].mean())})"
     lost = responses.n_obs - len(each)
@@ -269,9 +242,9 @@ def metric_ranges(study, *, n_splits: int = 2, seed: int = 5050) -> pd.DataFrame
     return pd.concat(parts, names=["dataset"]).reset_index(level=0).reset_index(drop=True)
 
 
-def ranges_wide(table: pd.DataFrame, column: str = "drf") -> pd.DataFrame:
-    """One row per screen, one column per metric, mean over cell lines."""
-    wide = table.pivot_table(index="dataset", columns="metric", values=column, sort=False)
+def ranges_wide(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per screen, one column per metric, mean dynamic range over cell lines."""
+    wide = table.pivot_table(index="dataset", columns="metric", values="drf", sort=False)
     return wide.rename(columns=lambda name: metric(name).label)
 
 
@@ -281,9 +254,6 @@ def ranges_said(table: pd.DataFrame) -> str:
     for dataset, part in table.groupby("dataset", sort=False):
         mean = part.groupby("metric")[["drf", "bds"]].mean().sort_values("drf")
         low, high = mean.iloc[0], mean.iloc[-1]
-        lines.append(
-            f"- **{dataset}**: most by {metric(high.name).label} ({high['drf']:.2f} of the range; "
-            f"the duplicate wins for {percent(high['bds'])} of the perturbations), least by "
-            f"{metric(low.name).label} ({low['drf']:.2f}; {percent(low['bds'])})."
-        )
+        which = dict(dataset=dataset, most=metric(high.name), least=metric(low.name))
+        lines.append(tell("noise.ranges", low=low, high=high, **which))
     return "\n".join(lines)

@@ -1,6 +1,7 @@
-"""One way of writing numbers, shares, times and lists, for tables and sentences alike."""
+"""One way of writing numbers, shares, times, lists and sentences, for all pages alike."""
 
 import re
+import string
 from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from perturbcore.core.files import read_yaml
 
 # what a page calls the columns of a table: table -> column -> heading
 HEADINGS = read_yaml(Path(__file__).with_name("headings.yml"))
+# the long sentences: page -> name -> text with values, see `tell`
+TEXTS = read_yaml(Path(__file__).with_name("texts.yml"))
 MINUS, MISSING = "\u2212", "–"
 
 
@@ -31,6 +34,11 @@ def number(value: Any, digits: int = 3) -> str:
 def signed(value: float, digits: int = 3) -> str:
     """Write a difference with its sign."""
     return f"{value:+.{digits}f}".replace("-", MINUS) if np.isfinite(value) else "undefined"
+
+
+def gain_said(row: Any) -> str:
+    """Write the gain of a row of gains with its interval."""
+    return f"{signed(row['gain'])} ({signed(row['low'])} to {signed(row['high'])})"
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -75,3 +83,36 @@ def duration(seconds: float) -> str:
     if seconds < 0.1:
         return f"{1000 * seconds:.0f} ms"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+class Texts(string.Formatter):
+    """Puts values into a text in braces, each written by its format.
+
+    ``{x:.0%}`` is a share, ``{x:+}`` a difference, ``{x:time}`` a time, ``{x:gain}`` a gain;
+    ``{x:n line}`` counts ("3 lines") and ``{x:is|are}`` chooses: first for one or yes. A list is
+    listed.
+    """
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        """Write one value."""
+        if "|" in format_spec:
+            first, second = format_spec.split("|")
+            yes = value if isinstance(value, bool | np.bool_) else plural(value, "one") == "one"
+            return first if yes else second
+        if format_spec.startswith("n "):
+            count = len(value) if isinstance(value, Sized) else value
+            return f"{count:,} {plural(count, format_spec[2:])}"
+        if format_spec.endswith("%"):
+            return percent(value, int(format_spec[1:-1]))
+        own = {"+": signed, "time": duration, "gain": gain_said, "number": number}
+        if format_spec in own:
+            return own[format_spec](value)
+        if isinstance(value, list | tuple | pd.Index | dict):
+            return listed(value)
+        return format(value, format_spec)
+
+
+def tell(key: str, **values: Any) -> str:
+    """Put values into one of the `TEXTS`, such as "noise.calibration"."""
+    page, name = key.split(".")
+    return Texts().vformat(TEXTS[page][name], (), values)
