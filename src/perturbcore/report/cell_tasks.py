@@ -232,7 +232,7 @@ def carries(run: CellRun) -> str:
     if len(named) == 1:
         return " ".join([*said, tell("cell_tasks.one")])
     if null < WANTED_NULL:
-        said.append(tell("cell_tasks.null", wanted=WANTED_NULL, null=null))
+        said.append(tell("cell_tasks.unexpressed", wanted=WANTED_NULL, null=null))
     pairs = {n: len(pairs_among(table, named)) for n, table in tasks.relations.items()}
     who = [metric(n).label[12:] for n in pairs if n not in run.rows]
     said.append(f"Known pairs: {listed(f'{metric(n).label[12:]} {k}' for n, k in pairs.items())}.")

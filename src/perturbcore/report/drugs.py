@@ -8,10 +8,10 @@ from scipy.stats import spearmanr, zscore
 from perturbcore.data.effects.moments import pseudobulk, well_effects
 from perturbcore.data.published.facts import facts
 from perturbcore.report.comparison import Comparison
-from perturbcore.report.noise import by_line
+from perturbcore.report.noise import by_line, line_summary
 from perturbcore.report.published.claims.printed import read_off
 from perturbcore.report.published.figures import figure_data
-from perturbcore.report.text import HEADINGS, percent
+from perturbcore.report.text import HEADINGS, percent, tell
 
 NOISE = HEADINGS["drug noise"]
 BY_CHANCE = 0.05
@@ -36,13 +36,9 @@ def beyond_noise(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
     """
     if ceiling is None:
         return pd.DataFrame(columns=["cell_line", "drugs", "effect", "error", "beyond"])
-    groups = by_line(ceiling, data.responses).groupby("cell_line", observed=True)
-    return groups.agg(
-        drugs=("value", "size"),
-        effect=("effect", "median"),
-        error=("value", "median"),
-        beyond=("above", "mean"),
-    ).reset_index()
+    names = {"perturbations": "drugs", "effect_median": "effect", "error_median": "error"}
+    found = line_summary(by_line(ceiling, data.responses))
+    return found.rename(columns=names | {"share_above_error": "beyond"})
 
 
 def plate_effects(data) -> pd.DataFrame | None:
@@ -135,32 +131,18 @@ def noise_said(data, table: pd.DataFrame) -> str:
     again, beyond = (_mean(table, c) for c in ("reproducible", "beyond"))
     parts = []
     if np.isfinite(again):
-        most = "Most drugs are near noise" if again < 0.5 else "Most drugs stand out from noise"
-        parts.append(
-            f"{most}: {percent(again)} of them are found again, that is, the two halves of a "
-            f"drug's plates resemble each other more than {percent(1 - BY_CHANCE)} of the pairs of "
-            f"different drugs do (by chance: {percent(BY_CHANCE)}). On average, halves of one drug "
-            f"correlate by {_mean(table, 'same'):.2f}, of different drugs by "
-            f"{_mean(table, 'other'):.2f}, the mean drug taken away."
-        )
+        most = "Most drugs are near" if again < 0.5 else "Most drugs stand out from"
+        same, other = (_mean(table, c) for c in ("same", "other"))
+        about = dict(again=again, others=1 - BY_CHANCE, chance=BY_CHANCE, same=same, other=other)
+        parts.append(tell("drugs.found_again", most=most, **about))
     if np.isfinite(beyond):
-        parts.append(
-            f"The measured effect of {percent(beyond)} is larger than its own experimental error, "
-            f"which it contains; the median effect has an L2 of {table['effect'].median():.2f}, "
-            f"the median error is {table['error'].median():.2f}."
-        )
-    if not parts:
-        parts.append(
-            "These data hold no replicates: it cannot be said how many drugs stand out from noise."
-        )
-    truth = truth_of(data)
+        medians = table[["effect", "error"]].median()
+        parts.append(tell("drugs.beyond", beyond=beyond, **medians))
+    truth, parts = truth_of(data), parts or [tell("drugs.no_replicates")]
     if truth is not None and "inert" in truth.obs:
         inert = truth.obs["inert"].to_numpy(bool)
         size = np.linalg.norm(np.asarray(truth.X, float), axis=1)
-        parts.append(
-            f"In truth {percent(inert.mean())} do nothing, and of the others half move the cell "
-            f"by less than {np.median(size[~inert]):.2f}."
-        )
+        parts.append(tell("drugs.truth", inert=inert.mean(), half=np.median(size[~inert])))
     return " ".join(parts)
 
 
@@ -180,21 +162,14 @@ def one_line(c: Comparison, table: pd.DataFrame, data) -> str:
     said = f"On {drugs} drugs ({data.title}): {c.one_line()}"
     again, beyond = (_mean(table, column) for column in ("reproducible", "beyond"))
     if np.isfinite(again):
-        rest = "of the drugs are found again in replicates, the others near noise"
-        return f"{said} {percent(again)} {rest}."
-    if np.isfinite(beyond):
-        return f"{said} {percent(beyond)} of the effects are larger than their experimental error."
-    return said
+        return f"{said} {tell('drugs.again', again=again)}"
+    return f"{said} {tell('drugs.larger', beyond=beyond)}" if np.isfinite(beyond) else said
 
 
 def information_said(known: pd.DataFrame, c: Comparison) -> str:
     """Say whether the ranking is the order of what the embeddings know; `known`: `information`."""
     if known.empty:
-        return (
-            "Whether the ranking is the order of what the embeddings know cannot be asked here; on "
-            "the simulated drugs, whose truth is known, it can (`make run CHAPTER=small_molecules "
-            "PROFILE=demo`)."
-        )
+        return tell("drugs.no_information")
     value = {c.methods.at[m, "embedding"]: c.means[m] for m in c.competitors}
     both = known[~known["modality"].str.endswith("control")]
     both = both.assign(value=both["embedding"].map(value)).dropna()
@@ -204,13 +179,8 @@ def information_said(known: pd.DataFrame, c: Comparison) -> str:
     best = both.loc[good.idxmax(), "embedding"]
     agrees = "is" if test.pvalue < 0.05 and test.statistic > 0 else "is not distinguishably"
     medians = ", ".join(f"{m.lower()} {v:.2f}" for m, v in by.items())
-    return (
-        f"Here the truth is known: distances in an embedding follow the true effects best in "
-        f"{both['embedding'].iloc[0]} (rank correlation {both['follows'].iloc[0]:.2f} over pairs "
-        f"of drugs; medians: {medians}), the predictor scores {best} best, and over {len(both)} "
-        f"embeddings the two orders correlate by {test.statistic:.2f} (p = {test.pvalue:.2g}, were "
-        f"they independent): the ranking {agrees} the order of what the embeddings know."
-    )
+    about = dict(medians=medians, best=best, n=len(both), test=test, agrees=agrees)
+    return tell("drugs.information", first=both.iloc[0], **about)
 
 
 def beside_said(c: Comparison, published) -> str:
@@ -220,11 +190,7 @@ def beside_said(c: Comparison, published) -> str:
     gain = 1 - medians[names].min(axis=1) / medians["Train Mean"]
     each = ", ".join(f"{line} {percent(g, 1)}" for line, g in gain.items())
     here = 1 - c.means[c.best] / c.means[c.floor]
-    return (
-        f"On Sci-Plex the published best embedding lowers the L2 of the Train Mean by {each} "
-        f"(medians over folds); here the best, {c.best}, {'lowers' if here > 0 else 'raises'} it "
-        f"by {percent(abs(here), 1)}."
-    )
+    return tell("drugs.beside", each=each, best=c.best, lower=here > 0, size=abs(here))
 
 
 def tahoe_read_off() -> tuple[str, pd.DataFrame]:
@@ -235,9 +201,6 @@ def tahoe_read_off() -> tuple[str, pd.DataFrame]:
         seen = read_off(None, figure=figure)
         best = f"{seen.name.split(' (')[0]} {seen.best:.2f} against {seen.floor:.2f}"
         parts.append(f"{estimator}: {best}, {percent(seen.share)} of the gap")
-    sentence = (
-        "The scores of Figures S5 and S6 (Tahoe) need two files of the authors' repository that "
-        "are not at hand here. Read off the images, the best embedding is hardly better than the "
-        f"Train Mean ({'; '.join(parts)})."
+    return tell("drugs.read_off", each="; ".join(parts)), table.rename(
+        columns={"display_name": "method"}
     )
-    return sentence, table.rename(columns={"display_name": "method"})

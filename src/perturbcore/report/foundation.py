@@ -16,9 +16,8 @@ from perturbcore.models.fusion.kernel_models import fusions
 from perturbcore.models.simple import predictor
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.style import FOUNDATION
-from perturbcore.report.fusion.page import gain_said
 from perturbcore.report.paired import PREDICTORS
-from perturbcore.report.text import HEADINGS, listed, plural
+from perturbcore.report.text import HEADINGS, gain_said, listed, plural, tell
 from perturbcore.score.uncertainty import t_statistics
 
 BASE, EVERY = "All knowledge", "+ all of these"
@@ -120,17 +119,11 @@ def score_foundation(
 
 def setting(f: FoundationScores) -> str:
     """Say what was compared, and whether any foundation model is in it."""
-    said = [
-        f"{f.data.title}: {len({e.name for e in f.known})} sources of knowledge "
-        f"({listed(dict.fromkeys(e.name for e in f.known))}), with and without "
-        f"{listed(e.name for e in f.tried)}."
-    ]
+    known, tried = (list(dict.fromkeys(e.name for e in of)) for of in (f.known, f.tried))
+    about = dict(title=f.data.title, n=len(known), known=known)
+    said = [tell("foundation.setting", tried=tried, **about)]
     if not f.models and f.tried:
-        said.append(
-            "**There is no foundation model in this build.** Its genes are simulated, and no model "
-            f"has read anything of them: {listed(e.name for e in f.tried)} are counts of words and "
-            "residues that stand in, so that the comparison can be seen at work."
-        )
+        said.append(tell("foundation.stand_ins", tried=tried))
     if f.missing:
         said.append(f"Not at hand here: {listed(f.missing)}.")
     return " ".join(said)
@@ -138,25 +131,17 @@ def setting(f: FoundationScores) -> str:
 
 def answer(f: FoundationScores) -> str:
     """Say what each foundation model adds to all knowledge, and what its control adds."""
-    table = f.gains.set_index("method")
-    base = f"{BASE} reaches {f.every.label} {f.every.means[BASE]:.3f} ({f.under})"
-    said = [f"{base} without any of these."]
+    table, c = f.gains.set_index("method"), f.every
+    about = dict(label=c.label, value=c.means[BASE], under=f.under)
+    said = [tell("foundation.base", base=BASE, **about)]
     for e in f.tried:
         row, control = table.loc[f"+ {e.name}"], f.controls.get(e.name)
         other = f"; {control} adds {gain_said(table.loc[f'+ {control}'])}" if control else ""
-        said.append(
-            f"**{e.name}** adds {gain_said(row)}, ahead in {row['lines']} lines: "
-            f"{row['verdict']}{other}."
-        )
+        said.append(tell("foundation.adds", name=e.name, row=row, other=other))
     if EVERY in table.index:
-        row = table.loc[EVERY]
-        said.append(f"All together add {gain_said(row)}: {row['verdict']}.")
-    for _, row in f.alone.iterrows():
-        said.append(
-            f"Alone, {row['method']}: {row['value']:.3f}, {gain_said(row)} against "
-            f"{row['against']}: {row['verdict']}."
-        )
-    return "\n".join(f"- {line}" for line in [*said, *filter(None, [f.every.mask_said()])])
+        said.append(tell("foundation.together", row=table.loc[EVERY]))
+    said += [tell("foundation.alone", row=row) for _, row in f.alone.iterrows()]
+    return "\n".join(f"- {line}" for line in [*said, *filter(None, [c.mask_said()])])
 
 
 def one_line(f: FoundationScores) -> str:
@@ -164,17 +149,14 @@ def one_line(f: FoundationScores) -> str:
     names = {f"+ {e.name}" for e in f.tried} | {EVERY}
     rows = f.gains[f.gains["method"].isin(names)]
     if rows.empty:
-        return "No foundation model is at hand in this build."
-    best = rows.iloc[0]
-    who = "foundation models" if f.models else "stand-ins (no foundation model is in this build)"
-    better = int((rows["verdict"] == "better").sum())
-    how_many = f"{better or 'none'} {plural(better or 1, 'is', 'are')}"
-    return (
-        f"Of {len(rows)} {plural(rows, 'addition')} of {who} to "
-        f"{len({e.name for e in f.known})} sources, "
-        f"{how_many} shown to be better than without; the best ({best['method'][2:]}) adds "
-        f"{gain_said(best)} to {f.every.label} {f.every.means[BASE]:.3f}."
-    )
+        return tell("foundation.none")
+    best, better = rows.iloc[0], int((rows["verdict"] == "better").sum())
+    return tell(
+        "foundation.line", n=len(rows), sources=len({e.name for e in f.known}),
+        who="foundation models" if f.models else "stand-ins (no foundation model is in this build)",
+        better=better or "none", verb=plural(better or 1, "is", "are"), name=best["method"][2:],
+        best=best, label=f.every.label, value=f.every.means[BASE],
+    )  # fmt: skip
 
 
 def knowledge_of(f: FoundationScores, network: str) -> pd.DataFrame:
@@ -209,13 +191,9 @@ def by_knowledge(f: FoundationScores, network: str) -> pd.DataFrame:
     cuts = np.unique(np.quantile(found["sets"][found["sets"] > 0], [1 / 3, 2 / 3]).round())
     where = np.digitize(found["sets"], [1, *(cuts + 1)])
     edge = [0, *(int(c) for c in cuts)]
-    names = [
-        "in no gene set",
-        *(
-            f"in {a + 1} to {b} gene sets" if b > a + 1 else f"in {b} gene sets"
-            for a, b in pairwise(edge)
-        ),
-    ]
+    names = ["in no gene set"]
+    for a, b in pairwise(edge):
+        names.append(f"in {a + 1} to {b} gene sets" if b > a + 1 else f"in {b} gene sets")
     names.append(f"in more than {edge[-1]} gene sets")
     groups = {
         f"without edges in {network}": ~found["edges"].to_numpy(bool),
@@ -253,16 +231,9 @@ def knowledge_said(f: FoundationScores, table: pd.DataFrame) -> str:
         each = [f"{r['method'][2:]} {gain_said(r)}" for _, r in part.iterrows()]
         said.append(f"Genes {group} (n = {int(part['n'].iloc[0])}): {listed(each)}.")
     up, down = (rows[little][c] for c in ("low", "high"))
-    clear = f"{int((up > 0).sum())} above zero and {int((down < 0).sum())} below"
-    said.append(
-        f"Of these {int(little.sum())} intervals, none adjusted for their number, {clear}: "
-        + (
-            "some sign that they help where little is known."
-            if (up > 0).any()
-            else "no sign that they help where little is known."
-        )
-    )
-    return " ".join(said)
+    sign = "some sign" if (up > 0).any() else "no sign"
+    counts = dict(n=int(little.sum()), up=int((up > 0).sum()), down=int((down < 0).sum()))
+    return " ".join([*said, tell("foundation.known", sign=sign, **counts)])
 
 
 def stand_ins_table(c: Comparison, stand_ins: Mapping[str, str]) -> pd.DataFrame:
@@ -274,9 +245,8 @@ def stand_ins_said(table: pd.DataFrame, built: Sequence[Embedding]) -> str:
     """Say of each what it was trained on, and whether that was worth it, either way."""
     worth = {"better": "training is worth it", "worse": "training makes it worse"}
     about = {e.name: e.source for e in built}
-    said = [
-        f"**{r['method']}** ({about[r['method']]}) scores {r['value']:.3f}, {gain_said(r)} against "
-        f"{r['against']}: {worth.get(r['verdict'], 'no difference can be shown')}."
-        for _, r in table.iterrows()
-    ]
+    said = []
+    for _, row in table.iterrows():
+        told = worth.get(row["verdict"], "no difference can be shown")
+        said.append(tell("foundation.trained", row=row, about=about[row["method"]], worth=told))
     return "\n\n".join(said) or "No trained embedding stands beside an untrained one here."

@@ -15,17 +15,16 @@ from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.models.simple.embedding import Floor, mask_only
 from perturbcore.models.simple.labels import LabelKernel, LabelKNN
 from perturbcore.report.fusion.scores import FusionScores, fusion_transformers
-from perturbcore.report.text import listed, plural
+from perturbcore.report.text import TEXTS, listed, plural, tell
 from perturbcore.score.evaluate import evaluate
 from perturbcore.score.model import MASK
 from perturbcore.score.task import task_of
 
-LINES = {"k562": "K562", "rpe1": "RPE1", "hepg2": "HepG2", "jurkat": "Jurkat"}
+LINES = TEXTS["leaderboard"]["lines"]
 TASKS = {"de": "deg_pairs", "dir": "dir_pairs"}
 CONTROL = "control, sees the test mask"
 METRIC, PUBLISHED, OURS, SPLIT = "auroc_per_gene", "Wu et al. 2025", "this book", "perturbqa"
 BOUNDS = [f"{line} {bound}" for line in LINES.values() for bound in ("low", "high")]
-WORDS = {"de": "whether a gene responds", "dir": "in which direction it responds"}
 
 
 def split_responses(line: str, task: str) -> AnnData:
@@ -117,13 +116,7 @@ def mask_on_folds(study, dataset: str) -> pd.DataFrame:
 
 def mask_said(low: float, high: float, what: str) -> str:
     """Say that which labels are known tells the answer in part; scores from `low` to `high`."""
-    return (
-        "**Which labels are known is itself informative.** The labelled pairs were chosen partly "
-        "by the answer. A control without any embedding, which sees only the pattern of labelled "
-        f"pairs, those to be predicted included, reaches {low:.3f} to {high:.3f} ({what}; Train "
-        "Mean 0.5). It is no method and does not compete: no model of this book is told which test "
-        "pairs are labelled. A method that were told could score as high and know nothing of genes."
-    )
+    return tell("leaderboard.mask", low=low, high=high, what=what)
 
 
 def with_control(table: pd.DataFrame, control: pd.DataFrame, task: str) -> pd.DataFrame:
@@ -143,7 +136,7 @@ def control_said(control: pd.DataFrame) -> str:
     value = rows.groupby("wu_task")["value"].agg(["min", "max"])
     (low, high), (least, most) = (value.loc[task] for task in TASKS)
     said = mask_said(low, high, "task de, AUROC per gene")
-    return f"{said} On the direction (`dir`) it reaches {least:.3f} to {most:.3f}."
+    return f"{said} {tell('leaderboard.mask_direction', low=least, high=most)}"
 
 
 def fused(
@@ -246,12 +239,9 @@ def verdict(scores: pd.DataFrame, singles: pd.DataFrame | None = None) -> str:
     With `singles`, the scores are those of fusions, and the best single embedding stands beside.
     """
     if not len(scores):
-        return (
-            "This profile holds no labels, so only the published table is shown. "
-            "`make book PROFILE=real` scores our predictors on the same split."
-        )
+        return tell("leaderboard.no_labels")
     said, which = [], "ours" if singles is None else "the fusions"
-    for task, what in WORDS.items():
+    for task in TASKS:
         mine, theirs, ahead = standing(scores, task)
         beside, alone = "the best published value", None
         if singles is not None:
@@ -261,19 +251,12 @@ def verdict(scores: pd.DataFrame, singles: pd.DataFrame | None = None) -> str:
         for x in LINES.values():
             first = "" if alone is None else f"{alone[x]:.3f} and "
             values.append(f"{x} {mine[x]:.3f} ({first}{theirs[x].max():.2f})")
-        said.append(
-            f"On {what} (`{task}`), **{mine['method']}** has the best mean of {which}, "
-            f"{mine['mean']:.3f}; by line, with {beside} in brackets: {', '.join(values)}. "
-            f"It is ahead of every published method in {len(ahead)} of "
-            f"{len(LINES)} lines.{_beyond(mine, theirs)}"
-        )
+        about = dict(what=TEXTS["leaderboard"][task], task=task, mine=mine, which=which)
+        about |= dict(beside=beside, values=", ".join(values), ahead=len(ahead), lines=len(LINES))
+        said.append(tell("leaderboard.verdict", far=_beyond(mine, theirs), **about))
     if singles is None:
         n = len(scores.loc[scores["embedding"] != "", ["embedding", "predictor"]].drop_duplicates())
-        said.append(
-            f"{n} {plural(n, 'combination')} of embedding and predictor "
-            f"{plural(n, 'was', 'were')} scored here; naming the best after the fact favours it a "
-            "little. The table shows all of them."
-        )
+        said.append(tell("leaderboard.scored", n=n))
     return "\n\n".join(said)
 
 
@@ -284,32 +267,24 @@ def _beyond(mine: pd.Series, theirs: pd.DataFrame) -> str:
     half = {x: (mine[f"{x} high"] - mine[f"{x} low"]) / 2 for x in LINES.values()}
     far = [x for x in LINES.values() if abs(mine[x] - theirs[x].max()) > half[x]]
     what = f"The {plural(len(far), 'difference')} in {listed(far)}" if far else "No difference"
-    return (
-        f" {what} {plural(max(len(far), 1), 'exceeds', 'exceed')} half the width of our 95 % "
-        "interval over test perturbations."
-    )
+    verb = plural(max(len(far), 1), "exceeds", "exceed")
+    return tell("leaderboard.beyond", what=what, verb=verb)
 
 
 def one_line(scores: pd.DataFrame, control: pd.DataFrame | None = None) -> str:
     """Condense the leaderboard to one sentence, and one on what `mask_on_split` reaches."""
     if not len(scores):
-        best = board(scores, "de").iloc[0]
-        return f"Published: {best['method']} leads task de with a mean AUROC of {best['mean']:.2f}."
+        return tell("leaderboard.published", best=board(scores, "de").iloc[0])
     said = []
     for task in TASKS:
         mine, theirs, _ = standing(scores, task)
-        best = theirs.iloc[0]
-        said.append(
-            f"{task}: {mine['method']} {mine['mean']:.3f}, best published {best['method']} "
-            f"{best['mean']:.2f}"
-        )
+        said.append(tell("leaderboard.line", task=task, mine=mine, best=theirs.iloc[0]))
     line = f"Mean AUROC per gene over four lines: {'; '.join(said)}."
     if control is None or not len(control):
         return line
-    blind = [board(control, task) for task in TASKS]
-    means = [table.loc[table["origin"] == OURS, "mean"].iloc[0] for table in blind]
-    each = listed(f"{task} {mean:.3f}" for task, mean in zip(TASKS, means, strict=True))
-    return f"{line} A control that is told which test pairs are labelled, and no more: {each}."
+    blind = {task: board(control, task) for task in TASKS}
+    means = {t: table.loc[table["origin"] == OURS, "mean"].iloc[0] for t, table in blind.items()}
+    return f"{line} {tell('leaderboard.blind', each=[f'{t} {m:.3f}' for t, m in means.items()])}"
 
 
 def record(fused: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ from perturbcore.data.molecules.structures import canonical, parent_of, parse, s
 from perturbcore.embeddings.sources import BuildContext, find_source
 from perturbcore.report import pages
 from perturbcore.report.drugs import drugs_of
-from perturbcore.report.text import HEADINGS, percent
+from perturbcore.report.text import HEADINGS, tell
 
 LOOK = HEADINGS["molecules to look at"]
 ENOUGH = 0.25
@@ -98,26 +98,15 @@ def said(report: pd.DataFrame) -> str:
     """Say in a sentence or two what the molecules of a screen are."""
     flags = _flags(report)
     n = flags.sum()
-    unreadable, twins = "every SMILES can be read", "no two drugs are the same molecule"
+    unreadable, twins = tell("molecules.readable"), tell("molecules.different")
     if n["unreadable"]:
-        unreadable = (
-            f"{n['unreadable']} have no readable SMILES and get the Train Mean from every "
-            "structure embedding"
-        )
-    pair = report.loc[flags["same_molecule"], "same_molecule"]
-    if len(pair):
-        such = f"{pair.index[0]} and {pair.iloc[0].split('; ')[0]}"
-        twins = (
-            f"{n['same_molecule']} share their molecule with another drug (such as {such}), so "
-            "that no structure embedding can tell them apart"
-        )
-    return (
-        f"Of {len(report)} drugs, {unreadable}; {n['salt']} are salts, solvates or mixtures; "
-        f"{twins}; {n['same_parent']} are another salt of a drug that is there as well; "
-        f"{n['stereo_isomer']} differ from another in stereo-chemistry alone; {n['stereo_open']} "
-        "leave a stereo-centre open. Nothing was merged: each stays a perturbation of its own, and "
-        "folds do not keep such drugs together."
-    )
+        unreadable = tell("molecules.unreadable", n=n["unreadable"])
+    same = report.loc[flags["same_molecule"], "same_molecule"]
+    if len(same):
+        pair = f"{same.index[0]} and {same.iloc[0].split('; ')[0]}"
+        twins = tell("molecules.twins", n=n["same_molecule"], pair=pair)
+    about = dict(n=len(report), unreadable=unreadable, twins=twins)
+    return tell("molecules.said", counts=n, **about)
 
 
 def twins_said(report: pd.DataFrame, responses) -> str:
@@ -135,14 +124,9 @@ def twins_said(report: pd.DataFrame, responses) -> str:
     flat = flat[flat.index.isin(fold.index)]
     groups = [fold[list(drugs)] for drugs in flat.groupby(flat).groups.values() if len(drugs) > 1]
     if not groups:
-        return f"{first}; no two drugs are one molecule up to salt and stereo-chemistry."
-    n = sum(len(g) for g in groups)
+        return tell("molecules.no_twins", first=first)
     apart = sum(len(g) for g in groups if g.nunique() > 1)
-    return (
-        f"{first}; but {n} drugs are one molecule with another up to salt and stereo-chemistry, "
-        f"and {apart} of these have such a twin in another fold, which flatters every embedding a "
-        "little."
-    )
+    return tell("molecules.apart", first=first, n=sum(len(g) for g in groups), apart=apart)
 
 
 def known_targets_said(report: pd.DataFrame, table: pd.DataFrame, name: str) -> str:
@@ -150,12 +134,9 @@ def known_targets_said(report: pd.DataFrame, table: pd.DataFrame, name: str) -> 
     targeted = table[table["targets"] != ""]
     known = set(molecule_report(targeted)["flat"]) - {""}
     n = int(report["flat"].isin(known).sum())
-    few = ": too few to ask here what targets are worth" if n < ENOUGH * len(report) else ""
-    return (
-        f"The data set names no targets. {n} of its {len(report)} drugs "
-        f"({percent(n / len(report))}) have one in {name}, matched by structure without salt and "
-        f"stereo-chemistry{few}."
-    )
+    few = tell("molecules.few") if n < ENOUGH * len(report) else ""
+    about = dict(drugs=len(report), share=n / len(report), name=name, few=few)
+    return tell("molecules.targets", n=n, **about)
 
 
 def show_molecules(chapter, data, targets_from: str = "") -> None:
@@ -165,10 +146,7 @@ def show_molecules(chapter, data, targets_from: str = "") -> None:
     """
     drugs = drugs_of(data)
     if drugs is None:
-        pages.say(
-            f"{data.title} brings vectors of its drugs, but no SMILES in this project's layout: "
-            "there is no molecule to check here."
-        )
+        pages.say(tell("molecules.vectors_only", title=data.title))
         return
     report = molecule_report(drugs)
     pages.say(said(report))

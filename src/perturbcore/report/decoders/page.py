@@ -11,7 +11,7 @@ from perturbcore.report.decoders.run import MEAN_SHIFTED, SHIFTED, UNCHANGED, De
 from perturbcore.report.decoders.tables import cost_points, score_table
 from perturbcore.report.figures.pareto import pareto_front
 from perturbcore.report.published.claims.audit import answer as claim
-from perturbcore.report.text import duration, listed, number, percent, plural, signed
+from perturbcore.report.text import listed, number, signed, tell
 
 
 def setting(runs: Sequence[DecoderRun], without: Sequence[str]) -> str:
@@ -20,19 +20,11 @@ def setting(runs: Sequence[DecoderRun], without: Sequence[str]) -> str:
     for run in runs:
         obs, lines = run.responses.obs, cell_lines(run.responses)
         held = obs.loc[obs["fold"].isin(run.folds), "perturbation"].nunique()
-        parts.append(
-            f"{run.title}: {obs['perturbation'].nunique()} perturbations in {len(lines)} cell "
-            f"{plural(lines, 'line')} ({listed(lines)}), {run.cells.X.shape[0]:,} cells, "
-            f"{run.responses.n_vars} genes; {held} of the perturbations are held out, in "
-            f"{len(run.folds)} folds. Every method gets the embedding {run.embedding}. "
-            f"{run.note}".strip()
-        )
+        sizes = dict(n=obs["perturbation"].nunique(), cells=run.cells.X.shape[0])
+        sizes |= dict(genes=run.responses.n_vars, held=held, folds=len(run.folds))
+        parts.append(tell("decoders.setting", run=run, lines=lines, **sizes).strip())
     if without:
-        parts.append(
-            f"{listed(without)}: no cells in this profile. A decoder needs single cells, and this "
-            "profile has responses only, so that nothing is trained: what follows are the "
-            "published results."
-        )
+        parts.append(tell("decoders.no_cells", names=list(without)))
     return "\n\n".join(parts)
 
 
@@ -41,28 +33,15 @@ def answer(run: DecoderRun) -> str:
     c, table = run.comparison, score_table(run).set_index("method")
     best, knn, floor = table.loc[c.best_of(run.decoders)], table.loc[c.reference], c.means[c.floor]
     better, worse = (_decoders(run, table, verdict) for verdict in ("better", "worse"))
-    lead = "No decoder can be shown to beat kNN on the same embedding."
-    if better:
-        lead = f"{listed(better)} {plural(better, 'beats', 'beat')} kNN on the same embedding."
-    parts = [
-        f"{run.title}: **{lead}** The best decoder, {best.name}, has L2 {best['value']:.3f}, kNN "
-        f"on {run.embedding} {knn['value']:.3f}, the Train Mean {floor:.3f}; its gain over kNN is "
-        f"{_gain_said(best)}, over {len(run.folds)} folds. It is better for "
-        f"{round(best['wins'] * best['n_each'])} of {best['n_each']:.0f} held-out responses."
-    ]
+    about = dict(best=best, knn=knn, floor=floor, gain=_gain_said(best), folds=len(run.folds))
+    lead = tell("decoders.better" if better else "decoders.no_better", names=better)
+    wins = round(best["wins"] * best["n_each"])
+    parts = [tell("decoders.best", run=run, lead=lead, wins=wins, **about)]
     if worse:
-        parts.append(
-            f"{listed(worse)} {plural(worse, 'is', 'are')} distinguishably worse than kNN."
-        )
-    parts.append(
-        f"Training and sampling take {duration(best['seconds'])} per fold and cell line, kNN "
-        f"{duration(knn['seconds'])}: {best['times_knn']:,.0f} times as long."
-    )
+        parts.append(tell("decoders.worse", names=worse))
+    parts.append(tell("decoders.times", best=best, knn=knn))
     if min(best["value"], knn["value"]) >= floor:
-        parts.append(
-            "Neither is better than the Train Mean: here the embedding teaches nothing beyond it, "
-            "and which of the two is worse decides little."
-        )
+        parts.append(tell("decoders.neither"))
     ridge = run.method(run.embedding, "ridge")
     if ridge is not None:
         parts.append(_attribution(best, table.loc[ridge]))
@@ -83,16 +62,12 @@ def _attribution(best: pd.Series, ridge: pd.Series) -> str:
     """Say whether a model without any distribution, on the same embedding, does as well."""
     rest = "."
     if best["gain"] > 0 and ridge["value"] <= best["value"]:
-        rest = ", no worse than the decoder: its gain over kNN needs no distribution."
+        rest = tell("decoders.no_distribution")
     elif best["verdict"] == "better" and ridge["gain"] <= 0:
-        rest = ", so that a linear regression does not explain the gain."
+        rest = tell("decoders.unexplained")
     elif best["verdict"] == "better":
-        share = percent(ridge["gain"] / best["gain"])
-        rest = f": {share} of the decoder's gain over kNN is that of a better regression."
-    return (
-        "Ridge regression on the same embedding, which models no distribution, is at "
-        f"{ridge['value']:.3f}{rest}"
-    )
+        rest = tell("decoders.regression", share=ridge["gain"] / best["gain"])
+    return tell("decoders.ridge", value=ridge["value"], rest=rest)
 
 
 def take_home(runs: Sequence[DecoderRun], published: Published) -> str:
@@ -103,11 +78,9 @@ def take_home(runs: Sequence[DecoderRun], published: Published) -> str:
     for run in runs:
         table = score_table(run).set_index("method")
         best = table.loc[run.comparison.best_of(run.decoders)]
-        parts.append(
-            f"on {run.title.split(' (')[0]}, {listed(_decoders(run, table, 'better'))} of "
-            f"{len(run.decoders)} (best {best.name}, a gain of {_gain_said(best)} in L2, "
-            f"{best['times_knn']:,.0f} times the time)"
-        )
+        better = _decoders(run, table, "better")
+        about = dict(title=run.title.split(" (")[0], better=better, n=len(run.decoders))
+        parts.append(tell("decoders.line", best=best, gain=_gain_said(best), **about))
     return f"Decoders shown to beat kNN on the same embedding: {'; '.join(parts)}."
 
 
@@ -128,31 +101,20 @@ def training_sentence(runs: Sequence[DecoderRun]) -> str:
         trainings = [h["val"] for _, h in history.groupby(["method", "cell_line", "fold"])]
         late = sum(int(val.to_numpy().argmin() == len(val) - 1) for val in trainings)
         parts.append(f"{run.title}: {late} of {len(trainings)}")
-    return (
-        "Trainings whose validation loss was lowest in the very last epoch, so that more time "
-        f"might have helped: {'; '.join(parts)}. Where these are many, a verdict against a decoder "
-        "is one against a decoder trained this briefly."
-    )
+    return tell("decoders.training", each="; ".join(parts))
 
 
 def distribution_answer(summary: pd.DataFrame) -> str:
     """Say whether decoders generate better cells than shifted controls do."""
     by, decoders = summary.set_index("method"), summary.dropna(subset="verdict")
-    best = decoders.iloc[0]
     better = list(decoders.loc[decoders["verdict"] == "better", "method"])
-    lead = "No decoder can be shown to generate cells closer to"
-    if better:
-        lead = f"{listed(better)} {plural(better, 'generates', 'generate')} cells closer to"
-    elif (decoders["verdict"] == "worse").all():
-        lead = "Every decoder generates cells farther from"
+    lead = tell("decoders.closer" if better else "decoders.no_closer", names=better)
+    if (decoders["verdict"] == "worse").all():
+        lead = tell("decoders.farther")
     others = (SHIFTED, MEAN_SHIFTED, UNCHANGED, HALVES)
     energies = "; ".join(f"{name} {number(by.loc[name, 'energy'])}" for name in others)
-    return (
-        f"{best['data']}: {lead} the held-out ones than control cells shifted by the kNN "
-        f"prediction. Energy distance of the best decoder, {best['method']}, {best['energy']:.3f}; "
-        f"{energies}. The median gene of its cells has {percent(best['variance_ratio'])} of the "
-        f"variance observed, that of shifted controls {percent(by.loc[SHIFTED, 'variance_ratio'])}."
-    )
+    about = dict(energies=energies, shifted=by.loc[SHIFTED, "variance_ratio"])
+    return tell("decoders.distributions", best=decoders.iloc[0], lead=lead, **about)
 
 
 def published_sentences(published: Published) -> str:

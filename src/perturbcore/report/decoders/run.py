@@ -20,6 +20,7 @@ from perturbcore.models.simple.embedding import Floor, OnEmbedding
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.linear import Linear
 from perturbcore.report.comparison import Comparison
+from perturbcore.report.text import tell
 
 TITLES = {"diffusion": "Latent diffusion", "flow": "Flow matching", "bridge": "Schrödinger bridge"}
 SHIFTED, MEAN_SHIFTED = "controls shifted by kNN", "controls shifted by the Train Mean"
@@ -179,13 +180,9 @@ def run_decoders(
     scores = scores[scores["fold"].isin(folds) & scores["cell_line"].isin(lines)]
     scores = _with_costs(scores, study.store)
     each = study.store.per_perturbation(scores["key"].unique(), "L2")
-    notes = {
-        "These cells are a simulated rehearsal of the authors' files: the decoders have the small "
-        f"size, and one cell line and {REHEARSAL_FOLDS} folds are scored.": rehearsal,
-        f"Ridge regression is left out: {fewest} training perturbations are too few for it.":
-            len(predictors) < 2,
-    }  # fmt: skip
-    note = " ".join(text for text, holds in notes.items() if holds)
+    notes = [tell("decoders.rehearsal", folds=REHEARSAL_FOLDS)] * rehearsal
+    notes += [tell("decoders.no_ridge", fewest=fewest)] * (len(predictors) < 2)
+    note = " ".join(notes)
     return DecoderRun(data, responses, cells, embedding, folds, models, shifts, scores, each, note)
 
 

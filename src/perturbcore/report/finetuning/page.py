@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from perturbcore.report.figures.style import colour, legend_of, marker
 from perturbcore.report.finetuning.run import FineTuningRun
-from perturbcore.report.text import HEADINGS, listed, plural, signed
+from perturbcore.report.text import HEADINGS, listed, signed, tell
 
 FROZEN = ("knn", "kernel", "lasso", "ridge")  # predictors that leave a representation as it is
 GAIN_COLUMNS = HEADINGS["fine-tuning"]
@@ -37,21 +37,14 @@ def answer(run: FineTuningRun) -> str:
     beside = {"better": "It beats the Train Mean.", "worse": "It is worse than the Train Mean."}
     for row in table[table["adapted"]].itertuples():
         floor = c.between(row.method, c.floor)["verdict"]
-        said.append(
-            f"**{row.method}**: {c.label} {row.value:.3f} against {row.reference:.3f} for kNN on "
-            f"it frozen, a gain of {_gain_said(row)}. "
-            f"{beside.get(floor, 'It cannot be told apart from the Train Mean.')}"
-        )
-    said = said or [
-        f"On {run.title}, no representation could be adapted; the frozen ones are compared."
-    ]
-    n, ties = len(c.competitors), c.ties()
-    rest = f"{listed(ties)} cannot be told apart from it."
-    rest = rest if ties else "all others are distinguishably worse."
-    said.append(
-        f"On {run.title}, the best of {n} {plural(n, 'method')} is {c.best} ({c.label} "
-        f"{c.means[c.best]:.3f}); {rest}"
-    )
+        told = beside.get(floor, "It cannot be told apart from the Train Mean.")
+        about = dict(label=c.label, gain=_gain_said(row), beside=told)
+        said.append(tell("finetuning.adapted", row=row, **about))
+    said = said or [tell("finetuning.nothing", title=run.title)]
+    ties, rest = c.ties(), "all others are distinguishably worse."
+    rest = f"{listed(ties)} cannot be told apart from it." if ties else rest
+    about = dict(n=len(c.competitors), best=c.best, label=c.label, value=c.means[c.best])
+    said.append(tell("finetuning.best", title=run.title, rest=rest, **about))
     return "\n\n".join(filter(None, [*said, c.mask_said()]))
 
 
@@ -69,18 +62,12 @@ def surprises(run: FineTuningRun) -> str:
         for best in rows[rows["adapted"]].head(1).itertuples():
             for head in rows[rows["trained"] & ~rows["adapted"]].itertuples():
                 beyond = _gain_said(c.between(best.method, head.method))
-                said.append(
-                    f"{name}: a head trained on the frozen network ({head.predictor}) gains "
-                    f"{signed(head.gain)} over kNN, {best.predictor} {signed(best.gain)}. Adapting "
-                    f"the network itself is worth {beyond}."
-                )
+                who = dict(name=name, head=head, best=best)
+                said.append(tell("finetuning.head", beyond=beyond, **who))
             for plain in rows[~rows["trained"]].head(1).itertuples():
-                said.append(
-                    f"{name}: nothing but another predictor on the frozen vectors "
-                    f"({plain.predictor}) gains {signed(plain.gain)} over kNN. Against that, "
-                    f"{best.predictor} is {_gain_said(c.between(best.method, plain.method))}, and "
-                    f"takes {_times(best.seconds, plain.seconds)}."
-                )
+                beyond = _gain_said(c.between(best.method, plain.method))
+                about = dict(beyond=beyond, times=_times(best.seconds, plain.seconds))
+                said.append(tell("finetuning.plain", name=name, plain=plain, best=best, **about))
     return "\n\n".join(said) or f"On {run.title}, nothing was adapted."
 
 
@@ -89,23 +76,17 @@ def one_line(runs: Sequence[FineTuningRun]) -> str:
     tables = [gains(run) for run in runs]
     adapted = pd.concat(tables).query("adapted")
     if adapted.empty:
-        best = runs[0].comparison.best
-        return f"No network could be fine-tuned in this profile; frozen, {best} is best."
+        return tell("finetuning.frozen", best=runs[0].comparison.best)
     n, up, down = len(adapted), *((adapted["verdict"] == v).sum() for v in ("better", "worse"))
     run, table = next((r, t) for r, t in zip(runs, tables, strict=True) if t["adapted"].any())
     own = table[table["adapted"]]
     graphs = own[own["modality"] != "Expression"]
     top = (graphs if len(graphs) else own).iloc[0]
-    said = (
-        f"Of {n} {plural(n, 'fine-tuning')}, {up} {plural(up, 'beats', 'beat')} kNN on the same "
-        f"representation frozen, {down} {plural(down, 'is', 'are')} worse, {n - up - down} cannot "
-        f"be told apart; the gain of {top['method']} is {signed(top['gain'])} "
-        f"{run.comparison.label}"
-    )
+    about = dict(rest=n - up - down, top=top, label=run.comparison.label)
+    said = tell("finetuning.line", n=n, up=up, down=down, **about)
     plain = table[(table["embedding"] == top["embedding"]) & ~table["trained"]]
     if len(plain):
-        name, gain = plain.iloc[0][["predictor", "gain"]]
-        said += f", that of a {name} smoother on the frozen vectors {signed(gain)}"
+        said += tell("finetuning.smoother", row=plain.iloc[0])
     return said + "."
 
 
@@ -143,11 +124,9 @@ def setting(runs: Sequence[FineTuningRun]) -> str:
     for run in runs:
         c = run.comparison
         names = list(dict.fromkeys(c.methods.loc[c.competitors, "embedding"]))
+        about = dict(n=len(names), names=", ".join(names), label=c.label)
         lines = c.scores["cell_line"].nunique()
-        said.append(
-            f"{run.title}: {len(names)} representations ({', '.join(names)}) in {lines} cell "
-            f"{plural(lines, 'line')}, scored by {c.label}."
-        )
+        said.append(tell("finetuning.setting", title=run.title, lines=lines, **about))
         said += run.without
         if run.absent:
             said.append(f"Not at hand for this data set: {', '.join(run.absent)}.")

@@ -22,6 +22,7 @@ from perturbcore.models.finetuning.cells import CellModels, FineTunedCells, cell
 from perturbcore.models.finetuning.graph import FineTunedGraph
 from perturbcore.models.finetuning.model import FineTuned
 from perturbcore.report.comparison import Comparison
+from perturbcore.report.text import tell
 from perturbcore.score.model import predicts
 from perturbcore.score.task import task_of
 
@@ -101,9 +102,7 @@ def run_fine_tuning(
         embeddings.append(embedding)
         adapted.append((models, about))
     elif path is not None:
-        without.append(
-            f"{links} is not in the authors' folder: no graph network can be fine-tuned."
-        )
+        without.append(tell("finetuning.no_links", links=links))
     if cells is not None and data.screen is not None and predicts(FineTunedCells, task):
         targets = sorted(obs["perturbation"].astype(str).unique())
         encoder = cell_models(data.screen, targets=targets, seed=seed, folder=kept, **cells)
@@ -111,7 +110,7 @@ def run_fine_tuning(
         adapted.append((encoder.models, _about_cells(encoder)))
     elif cells is not None:
         why = "holds no cells" if data.screen is None else f"holds {task.title}"
-        without.append(f"{data.title} {why}: the expression transformer cannot be tried on it.")
+        without.append(tell("finetuning.no_encoder", title=data.title, why=why))
     few = len(k_few) and obs["cell_line"].value_counts().max() < FEW
     predictors = study.models(task.name, knn=k_few if few else k, lasso=(1.0,))
     scores = study.evaluate(
@@ -132,15 +131,12 @@ def graph_models(study, dataset: str, name: str, **options) -> tuple[list[FineTu
     """
     specs = {s["name"]: dict(s) for s in study.profile.embeddings if s.get("builder") == "gnn"}
     if name not in specs:
-        raise ParameterError(
-            f"embedding {name!r} is not made by builder gnn, so there is no network to fine-tune; "
-            f"profile '{study.profile.name}' has: {', '.join(specs) or 'none'}"
-        )
+        there = ", ".join(specs) or "none"
+        about = dict(profile=study.profile.name, there=there)
+        raise ParameterError(tell("finetuning.no_network", name=name, **about))
     spec = specs[name]
     if "convert_to" in spec:
-        raise ParameterError(
-            f"embedding {name!r}: its ids are converted; give edges in the ids of the responses"
-        )
+        raise ParameterError(tell("finetuning.converted", name=name))
     spec.pop("datasets", None)
     _, built = check_spec(spec, [name])
     context = BuildContext(dataset=study.dataset(dataset), folder=study.profile.path.parent)
@@ -203,9 +199,6 @@ def _about_cells(encoder: CellModels) -> dict:
     trained, name = encoder.pretrained, encoder.models[0].name
     if trained is None:
         return dict(zip(NETWORKS, (name, "a checkpoint from elsewhere", np.nan, ""), strict=True))
-    quality = (
-        f"error of masked genes {trained.error:.3f} of their variance "
-        f"(line mean: {trained.error_of_mean:.3f})"
-    )
+    quality = tell("finetuning.quality", encoder=trained)
     about = (name, encoder.cells.source, trained.seconds, quality)
     return dict(zip(NETWORKS, about, strict=True))

@@ -8,28 +8,20 @@ from matplotlib.figure import Figure
 
 from perturbcore.report.figures.style import colour
 from perturbcore.report.fusion.scores import FusionScores
-from perturbcore.report.text import HEADINGS, MISSING, duration, listed, plural, signed
+from perturbcore.report.text import HEADINGS, MISSING, TEXTS, gain_said, listed, plural, tell
 
 PART_COLUMNS = HEADINGS["parts"]
 TITLES = HEADINGS["predictors of fusion"]
 ABLATION_COLUMNS = HEADINGS["ablation"]
-UNDECIDED = {"tie": "they cannot be told apart", "undecidable": "one fold cannot tell them apart"}
-
-
-def gain_said(row: pd.Series) -> str:
-    """Write a gain with its interval."""
-    return f"{signed(row['gain'])} ({signed(row['low'])} to {signed(row['high'])})"
 
 
 def setting(f: FusionScores) -> str:
     """Say what was fused."""
     names, rows = list(dict.fromkeys(e.name for e in f.sources)), f.every.units.index
-    said = (
-        f"{f.data.title}: {len(names)} sources ({', '.join(names)}), {len(f.fusions)} fusions, "
-        f"{rows.unique('cell_line').size} cell lines, {rows.unique('fold').size} folds, scored by "
-        f"{f.every.label}."
-    )
-    return " ".join([said, *f.left_out])
+    sizes = {"lines": rows.unique("cell_line").size, "folds": rows.unique("fold").size}
+    sizes |= {"n": len(names), "fusions": len(f.fusions)}
+    about = dict(title=f.data.title, names=", ".join(names), label=f.every.label)
+    return " ".join([tell("fusion.setting", **about, **sizes), *f.left_out])
 
 
 def cells_text(f: FusionScores) -> pd.DataFrame:
@@ -65,21 +57,14 @@ def parts_said(f: FusionScores) -> str:
     said = []
     if "predictor" in rows:
         row = rows["predictor"]
-        said.append(
-            f"**What the predictor adds.** One source, chosen on training perturbations, scores "
-            f"{row['reference']:.3f} by kNN and {row['value']:.3f} by the {kind}: "
-            f"{effect('the predictor', row)}."
-        )
-    last = [
-        f"**What fusion adds.** Under the {kind}, all sources score {own['value']:.3f}, the best "
-        f"one, chosen on training perturbations, {own['reference']:.3f}: {effect('fusion', own)}. "
-        "Against the best source under any predictor, chosen on training perturbations too "
-        f"({other['reference']:.3f}), {effect('fusion', other)}."
-    ]
+        about = dict(kind=kind, effect=effect("the predictor", row))
+        said.append(tell("fusion.predictor", row=row, **about))
+    effects = dict(effect=effect("fusion", own), any_effect=effect("fusion", other))
+    last = [tell("fusion.fusion", kind=kind, own=own, other=other, **effects)]
     for name in f.sets:
         if (row := rows.get(f"over {name}")) is not None:
-            start = f"Beyond {name.lower()} ({row['reference']:.3f}), "
-            last.append(f"{start}{effect('having all sources', row)}.")
+            told = effect("having all sources", row)
+            last.append(tell("fusion.beyond", name=name.lower(), row=row, effect=told))
     return "\n\n".join([*said, " ".join(last)])
 
 
@@ -93,10 +78,7 @@ def answer(f: FusionScores, folds_looked_at: Sequence[int] = ()) -> str:
     worse = listed(table.loc[table["gain"] < 0, "method"])
     said = [
         parts_said(f),
-        f"**{best['method']}** does best of {len(table)} fusions (named after the fact): "
-        f"{f.every.label} {best['value']:.3f} against {best['reference']:.3f} for the best single "
-        f"source under any predictor, a gain of {gain_said(best)}, ahead in {best['lines']} lines: "
-        f"{best['verdict']}.",
+        tell("fusion.best", best=best, n=len(table), label=f.every.label),
         simple_or_deep(f),
         without_folds(f, folds_looked_at),
         "" if worse == "none" else f"Worse than the best single source on average: {worse}.",
@@ -112,13 +94,9 @@ def simple_or_deep(f: FusionScores) -> str:
         return ""
     a, b = f.gains[~deep].iloc[0], f.gains[deep].iloc[0]
     one = f.every.between(a["method"], b["method"])
-    better = f"the {'simple fusion' if one['gain'] > 0 else 'transformer'} is better"
-    return (
-        f"Simple or deep? The best simple fusion is {a['method']} ({a['value']:.3f}, "
-        f"{duration(a['seconds'])} per fold and line), the best transformer {b['method']} "
-        f"({b['value']:.3f}, {duration(b['seconds'])}): a difference of {gain_said(one)}; "
-        f"{UNDECIDED.get(one['verdict'], better)}."
-    )
+    told = f"the {'simple fusion' if one['gain'] > 0 else 'transformer'} is better"
+    told = TEXTS["fusion"].get(one["verdict"], told)
+    return tell("fusion.simple", a=a, b=b, one=one, told=told)
 
 
 def without_folds(f: FusionScores, folds: Sequence[int]) -> str:
@@ -129,10 +107,7 @@ def without_folds(f: FusionScores, folds: Sequence[int]) -> str:
     rest, name = f.without(folds), f.gains.loc[deep, "method"].iloc[0]
     others = [f.best_single, *f.gains.loc[~deep, "method"].iloc[:1]]
     said = " and ".join(f"{gain_said(rest.between(name, other))} over {other}" for other in others)
-    return (
-        f"Settings of {name} were chosen with fold {listed(folds)} in view. On the other folds "
-        f"alone its gain is {said}."
-    )
+    return tell("fusion.folds", name=name, folds=list(folds), said=said)
 
 
 def one_line(f: FusionScores, record: str = "") -> str:
@@ -145,13 +120,11 @@ def one_line(f: FusionScores, record: str = "") -> str:
     if (own[["gain", "reference"]] == other[["gain", "reference"]]).all():
         beside = ", which is the best under any predictor too"
     top, better = f.gains.iloc[0], int((f.gains["verdict"] == "better").sum())
-    return (
-        f"By the {kind} ({f.every.label} {own['value']:.3f}): {first}given all sources, "
-        f"{effect('fusion', own)}, against the best one under the same predictor{beside}. Of "
-        f"{len(f.gains)} fusions, {better or 'none'} {plural(better or 1, 'is', 'are')} shown to "
-        f"beat the best single source under any predictor; the best, {top['method']} "
-        f"({top['value']:.3f}), gains {gain_said(top)}{last}."
-    )
+    return tell(
+        "fusion.line", kind=kind, label=f.every.label, own=own, first=first, beside=beside,
+        effect=effect("fusion", own), n=len(f.gains), better=better or "none", top=top, last=last,
+        verb=plural(better or 1, "is", "are"),
+    )  # fmt: skip
 
 
 def by_line_text(lines: pd.DataFrame, gains: pd.DataFrame, reference: str) -> pd.DataFrame:
@@ -198,18 +171,12 @@ def growth_said(f: FusionScores, curve: pd.DataFrame, table: pd.DataFrame) -> st
     most, least, said = table.iloc[0], table.iloc[-1], ""
     if len(curve):
         mean = curve.groupby("n_sources")["value"].mean()
-        said = (
-            f"On fold {listed(curve.attrs['folds'])}: one source chosen on training perturbations "
-            f"gives {f.every.label} {mean.iloc[0]:.3f}, all {mean.index[-1]} give "
-            f"{mean.iloc[-1]:.3f}; the best mean is reached with "
-            f"{int((f.every.sign * mean).idxmax())}. "
-        )
+        best = int((f.every.sign * mean).idxmax())
+        about = dict(folds=curve.attrs["folds"], label=f.every.label, n=mean.index[-1], best=best)
+        said = tell("fusion.growth", first=mean.iloc[0], last=mean.iloc[-1], **about) + " "
     tail = ": leaving it out helps)" if least["lost"] < 0 else ")"
-    return (
-        f"{said}Over all folds, most missed is {most['source']} "
-        f"({signed(-most['lost'])} without it), least {least['source']} "
-        f"({signed(-least['lost'])}{tail}."
-    )
+    lost = dict(most_lost=-most["lost"], least_lost=-least["lost"])
+    return said + tell("fusion.missed", most=most, least=least, tail=tail, **lost)
 
 
 def growth_figure(f: FusionScores, curve: pd.DataFrame) -> Figure:

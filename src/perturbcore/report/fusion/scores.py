@@ -14,6 +14,7 @@ from perturbcore.models.fusion.choice import ANY, BEST, SET, SINGLE, fewer_sourc
 from perturbcore.models.fusion.kernel_models import fusions
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.paired import judged
+from perturbcore.report.text import tell
 from perturbcore.score.task import task_of
 
 TOP_SINGLES, ALL = 4, "All sources"
@@ -157,10 +158,7 @@ def score_fusions(
     sources = [e for e in made if not e.modality.endswith("control")]
     n = len({e.name for e in sources})
     if n < 2:
-        raise ParameterError(
-            f"data set '{dataset}' has {n} source: fusion needs at least two; add embeddings to "
-            "the profile"
-        )
+        raise ParameterError(tell("fusion.one_source", dataset=dataset, n=n))
     simple = fusions(data.task, sources, k=k, n_components=n_components, inner_folds=inner_folds)
     deep, left_out = fusion_transformers(study, data, sources, transformers or {})
     predictors = study.models(data.task, knn=k, lasso=(1.0,))
@@ -196,19 +194,14 @@ def fusion_transformers(
     for name, options in wanted.items():
         options = dict(options)
         if "preset" not in options:
-            raise ParameterError(
-                f"transformer '{name}' names no preset: give preset: lfc_simple, lfc_full, ..."
-            )
+            raise ParameterError(tell("fusion.no_preset", name=name))
         keys = ("seed", "trials", "space", "expression_line")
         own = {k: options.pop(k) for k in keys if k in options}
         settings, controls = preset(options.pop("preset"), **options), None
         if settings.line_source == "autoencoder":
             controls = control_profiles(data)
             if controls is None:
-                left_out.append(
-                    f"{name} encodes each line from its mean control cell; {data.title} holds no "
-                    "cells and no profiles of control cells, so it is left out."
-                )
+                left_out.append(tell("fusion.no_controls", name=name, title=data.title))
                 continue
         line = own.get("expression_line")
         there = {e.name for e in sources if line is None or e.cell_line in (None, line)}
