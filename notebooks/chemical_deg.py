@@ -93,8 +93,7 @@ pages.take_home(chapter, labels.one_line(parts, "f1_score"), *verdicts)
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Macro F1 of every drug embedding with the logistic classifier. Panels: cell lines, and the mean over the lines within each fold. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where there are cells, noise floor and experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/chemical_deg/ranking.svg), [numbers](tables/chemical_deg/ranking-data.csv).", "name": "fig-deg"}, "image": {"alt": "Box plots of macro F1 of each drug embedding, one panel a cell line and one for the mean of the lines, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding, the noise floor and the experimental error."}}
 everything = labels.panels(parts, by_line)
 main = everything[everything["predictor"].eq(labels.MAIN) | everything["embedding"].eq("")]
-axis = metric("f1_score")
-boxes = figures.box_by_method(main, "f1_score", lower_is_better=False, label=axis.label)
+boxes = figures.box_by_method(main, "f1_score")
 pages.show_figure(chapter, boxes, "ranking", main[main["metric"] == "f1_score"])
 
 # %% [markdown]
@@ -147,7 +146,7 @@ for name, part in gene_parts.items():
 shown = labels.panels(gene_parts or parts, [genes])
 score = next(iter((gene_parts or parts).values())).comparison().metric
 shown = shown[shown["predictor"].eq(labels.MAIN) | shown["embedding"].eq("")]
-boxes = figures.box_by_method(shown, score, lower_is_better=False, label=metric(score).label)
+boxes = figures.box_by_method(shown, score)
 pages.show_figure(chapter, boxes, "genes", shown[shown["metric"] == score])
 
 # %% [markdown]

@@ -97,8 +97,7 @@ pages.show_table(chapter, nearest.gap_table(), "gap-closed",
 # ## Scores by embedding
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours, one panel a cell line. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where it was measured, the experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/embedding_ranking/ranking.svg), [numbers](tables/embedding_ranking/ranking-data.csv).", "name": "fig-ranking"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
-look = dict(lower_is_better=not nearest.higher_is_better, label=nearest.label)
-boxes = figures.box_by_method(nearest.scores, nearest.metric, **look)
+boxes = figures.box_by_method(nearest.scores, nearest.metric)
 pages.show_figure(chapter, boxes, "ranking", nearest.scores)
 
 # %% [markdown]
@@ -155,7 +154,7 @@ pages.show_figure(chapter, heat, "similarity", similarity.reset_index())
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The same as the first figure with the second predictor (lasso for log fold-changes, a cosine kernel for labels). Download: [figure](figures/embedding_ranking/ranking-second.svg), [numbers](tables/embedding_ranking/ranking-second-data.csv).", "name": "fig-second"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line with the second predictor."}}
 second = comparison.Comparison(scores, predictor=models[1].name)
-other = figures.box_by_method(second.scores, second.metric, **look)
+other = figures.box_by_method(second.scores, second.metric)
 pages.show_figure(chapter, other, "ranking-second", second.scores)
 
 # %% tags=["hide-input"]

@@ -114,8 +114,7 @@ if len(gains):
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every representation, frozen and adapted, one panel a cell line of the first data set. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean, the best method and, where it was measured, the experimental error. Best at the top. Download: [figure](figures/fine_tuning/scores.svg), [numbers](tables/fine_tuning/scores-data.csv).", "name": "fig-finetuned"}, "image": {"alt": "Box plots of the score of each representation, frozen and adapted, in each cell line, sorted from best at the top to worst at the bottom, with Train Mean and ceiling."}}
 first = runs[0].comparison
-boxes = figures.box_by_method(first.scores, first.metric, lower_is_better=not first.higher_is_better,
-                              label=first.label)
+boxes = figures.box_by_method(first.scores, first.metric)
 pages.show_figure(chapter, boxes, "scores", first.scores)
 
 # %% tags=["hide-input"]

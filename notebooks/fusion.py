@@ -99,7 +99,7 @@ pages.take_home(chapter, page.one_line(f, leaderboard.record(fused)), f.every.ve
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Fusions, the best single sources, floors and ceilings, one panel per cell line. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean, the best single source of the line and, where it was measured, the experimental error. Best at the top. Download: [figure](figures/fusion/fusion.svg), [numbers](tables/fusion/fusion-data.csv).", "name": "fig-fusion"}, "image": {"alt": "Box plots of the score of each fusion and of the best single sources in each cell line, sorted from best at the top to worst at the bottom, with Train Mean and ceiling."}}
 c = f.shown
-boxes = figures.box_by_method(c.scores, c.metric, lower_is_better=not c.higher_is_better, label=c.label)
+boxes = figures.box_by_method(c.scores, c.metric)
 pages.show_figure(chapter, boxes, "fusion", c.scores)
 
 # %% [markdown]

@@ -64,7 +64,7 @@ pages.say(page.leak_said(f, made_of_sets))
 pages.take_home(chapter, page.one_line(f, made_of_sets))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Macro F1 over functions of every embedding, labels as published. Box: quartiles and range over five folds; points: folds. Dashed: Train Mean (every function called), best embedding, medians over folds. Download: [figure](figures/gene_functions/scores.svg), [numbers](tables/gene_functions/scores-data.csv).", "name": "fig-gene-functions"}, "image": {"alt": "Box plots of the macro F1 of functions, one row per embedding, with the floor as a dashed line."}}
-boxes = figures.box_by_method(f.main.scores, f.main.metric, lower_is_better=False, label=f.main.label)
+boxes = figures.box_by_method(f.main.scores, f.main.metric)
 pages.show_figure(chapter, boxes, "scores", f.main.scores)
 
 # %% tags=["hide-input"]

@@ -102,7 +102,7 @@ if runs:
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 error of decoders and their competitors, one panel a cell line. Box: quartiles and range over folds; points: folds. Dashed: Train Mean, the best embedding method that is no decoder, experimental error. Best at the top. Download: [figure](figures/generative_decoders/scores.svg), [numbers](tables/generative_decoders/scores-data.csv).", "name": "fig-decoders"}, "image": {"alt": "Box plots of the L2 error of the generative decoders, kNN, ridge regression and the controls, sorted from best at the top to worst at the bottom."}}
 if runs:
     rows = tables.panels(runs)
-    boxes = figures.box_by_method(rows, "L2", lower_is_better=True, label="L2 error")
+    boxes = figures.box_by_method(rows, "L2")
     pages.show_figure(chapter, boxes, "scores", rows)
 
 # %% [markdown]

@@ -59,8 +59,7 @@ pages.say(nearest.answer(data.title))
 pages.take_home(chapter, nearest.one_line(), nearest.verdict_said(data.title))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours. Box: quartiles and range over folds; points: folds. Dashed: Train Mean, best embedding, experimental error, medians over folds. Download: [figure](figures/low_signal/ranking.svg), [numbers](tables/low_signal/ranking-data.csv).", "name": "fig-low-signal"}, "image": {"alt": "Box plots of the prediction error of each embedding, most of which lie at or beyond the Train Mean."}}
-look = dict(lower_is_better=not nearest.higher_is_better, label=nearest.label)
-boxes = figures.box_by_method(nearest.scores, nearest.metric, **look)
+boxes = figures.box_by_method(nearest.scores, nearest.metric)
 pages.show_figure(chapter, boxes, "ranking", nearest.scores)
 
 # %% tags=["hide-input"]

@@ -129,7 +129,7 @@ pages.say(page.spread_said(files, cell_lines))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 of every embedding (kNN) on the first data set, one panel per cell line, drawn as the published figure is. Dashed lines: Train Mean, the best embedding and, where it is at hand, the experimental error. Download: [figure](figures/reproduction/scores.svg), [numbers](tables/reproduction/scores-data.csv).", "name": "fig-reproduced-scores"}, "image": {"alt": "Box plots of the L2 of each embedding, sorted from best at the top to worst at the bottom."}}
 shown = page.scores_for_figure(done, done.scores["dataset"].iloc[0])
-boxes = figures.box_by_method(shown, "L2", lower_is_better=True, label="L2")
+boxes = figures.box_by_method(shown, "L2")
 pages.show_figure(chapter, boxes, "scores", shown[shown["metric"] == "L2"])
 
 # %% [markdown]

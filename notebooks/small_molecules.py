@@ -48,7 +48,6 @@ from perturbcore.report import drugs, figures, pages
 from perturbcore.report.comparison import NEIGHBOUR_COLUMNS, Comparison, predictor_agreement
 from perturbcore.report.molecules import show_molecules
 from perturbcore.report.published.draw import present
-from perturbcore.score.metrics.registry import metric
 
 chapter = pc.open_chapter("small_molecules")
 study = pc.Study(chapter, n_jobs)
@@ -96,8 +95,7 @@ pages.show_table(chapter, c.ranking(), "ranking", keep=c.columns(), bold="with_b
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Error of every drug embedding with k nearest neighbours, one panel a cell line. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where it was measured, the experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/small_molecules/ranking.svg), [numbers](tables/small_molecules/ranking-data.csv).", "name": "fig-drugs"}, "image": {"alt": "Box plots of the prediction error of each drug embedding in each cell line, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
 nearest = c.scores
-axis = metric("L2")
-boxes = figures.box_by_method(nearest, "L2", lower_is_better=True, label=axis.label)
+boxes = figures.box_by_method(nearest, "L2")
 pages.show_figure(chapter, boxes, "ranking", nearest[nearest["metric"] == "L2"])
 
 # %% [markdown]
@@ -119,7 +117,7 @@ pages.say(drugs.information_said(drugs.information(built, data), c))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The same with lasso. A lasso that finds nothing sets all weights to zero and predicts the Train Mean: boxes that coincide with it. Download: [figure](figures/small_molecules/ranking-lasso.svg), [numbers](tables/small_molecules/ranking-lasso-data.csv).", "name": "fig-drugs-lasso"}, "image": {"alt": "Box plots of the prediction error of each drug embedding in each cell line with lasso; many coincide with the Train Mean."}}
 second = Comparison(scores, "L2", predictor=models[1].name).scores
-other = figures.box_by_method(second, "L2", lower_is_better=True, label=axis.label)
+other = figures.box_by_method(second, "L2")
 pages.show_figure(chapter, other, "ranking-lasso", second[second["metric"] == "L2"])
 
 # %% tags=["hide-input"]

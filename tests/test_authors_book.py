@@ -144,7 +144,7 @@ def test_embeddings_of_unknown_name_are_named_neutral_and_checked_first(root, st
     mine = done.scores[done.scores["embedding"] == "my_lab_v2"]
     assert set(mine["modality"]) == {"Not classified"}
     shown = page.scores_for_figure(done, "essential")
-    page.figures.box_by_method(shown, "L2", lower_is_better=True, label="L2")
+    page.figures.box_by_method(shown, "L2")
     # a modality that has no colour is refused before anything is computed
     table = pd.DataFrame(np.eye(3), index=["ENSG1", "ENSG2", "ENSG3"])
     table.to_csv(tmp_path / "mine.csv")

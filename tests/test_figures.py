@@ -35,7 +35,7 @@ def rows_of(axis) -> list[str]:
 
 
 def test_boxes_name_every_method_and_draw_the_reference_lines():
-    figure = figures.box_by_method(scores(), "L2", lower_is_better=True)
+    figure = figures.box_by_method(scores(), "L2")
     text = svg(figure)
     for word in ("good", "twin", "Train Mean", "Experimental error", "Prior knowledge"):
         assert word in text
@@ -51,7 +51,7 @@ def test_boxes_name_every_method_and_draw_the_reference_lines():
 
 def test_boxes_and_points_are_those_of_the_folds():
     rows = scores()
-    axis = figures.box_by_method(rows, "L2", lower_is_better=True).axes[0]
+    axis = figures.box_by_method(rows, "L2").axes[0]
     y = rows_of(axis).index("dull")
     values = rows.query("embedding == 'dull' and cell_line == 'A'")["value"].to_numpy()
     drawn = [line.get_xdata() for line in axis.lines if np.all(line.get_ydata() == y)]
@@ -71,7 +71,7 @@ def test_order_is_from_best_to_worst_by_median():
 def test_a_method_without_scores_in_a_panel_is_said_to_be_so():
     rows = scores()
     rows = rows[~((rows["cell_line"] == "B") & (rows["embedding"] == "dull"))]
-    assert "not scored" in svg(figures.box_by_method(rows, "L2", lower_is_better=True))
+    assert "not scored" in svg(figures.box_by_method(rows, "L2"))
 
 
 def test_ranks_and_intervals_have_the_best_at_the_top():
@@ -102,7 +102,7 @@ def test_metrics_and_similarities_are_drawn():
 
 def test_an_unknown_metric_or_modality_is_named():
     with pytest.raises(InputError, match="there are: L2"):
-        figures.box_by_method(scores(), "l2", lower_is_better=True)
+        figures.box_by_method(scores(), "l2")
     with pytest.raises(InputError, match="'Plants'"):
         colour("Plants")
 

@@ -153,17 +153,17 @@ def test_equal_methods_are_not_told_apart_by_rounding():
     assert row["gain"] == 0 and row["p"] == 1 and row["verdict"] == "tie"
 
 
-@pytest.mark.parametrize("higher", [False, True])
-def test_a_metric_of_ones_own_needs_a_direction(higher):
-    values = {k: -v if higher else v for k, v in planted().items()}
-    scores = make_scores(values, metric="mine")
-    found = PairedScores(scores, "mine", higher_is_better=higher)
+@pytest.mark.parametrize("metric", ["L2", "Pearson"])
+def test_a_metric_brings_its_direction(metric):
+    values = {k: -v if metric == "Pearson" else v for k, v in planted().items()}
+    scores = make_scores(values, metric=metric)
+    found = PairedScores(scores, metric)
     assert found.best == "first"
     assert dict(found.gains()[["method", "verdict"]].to_numpy()) == {
         "second": "tie", "third": "worse",
     }  # fmt: skip
     with pytest.raises(ParameterError, match="no metric 'mine'"):
-        PairedScores(scores, "mine")
+        PairedScores(scores.assign(metric="mine"), "mine")
 
 
 def test_ranks_are_within_line_and_fold_with_shared_ties():
@@ -172,7 +172,8 @@ def test_ranks_are_within_line_and_fold_with_shared_ties():
     assert found.to_dict() == {
         ("a", 0): 1.5, ("b", 0): 1.5, ("c", 0): 3, ("a", 1): 2, ("b", 1): 3, ("c", 1): 1,
     }  # fmt: skip
-    opposite = PairedScores(rows, "L2", higher_is_better=True).ranks().set_index(["method", "fold"])
+    opposite = PairedScores(rows.assign(metric="Pearson"), "Pearson").ranks()
+    opposite = opposite.set_index(["method", "fold"])
     np.testing.assert_allclose(opposite["rank"], 4 - found.reindex(opposite.index))
 
 

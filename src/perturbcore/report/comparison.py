@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from perturbcore.report.figures.methods import interval_plot
 from perturbcore.report.paired import CEILINGS, PREDICTORS, REPEATED, PairedScores, judged
-from perturbcore.report.text import HEADINGS, listed, percent, plural
+from perturbcore.report.text import HEADINGS, listed, percent, plural, tell
 from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.model import MASK
 from perturbcore.score.uncertainty import t_statistics
@@ -85,11 +85,11 @@ class Comparison(PairedScores):
         -------
         pandas.DataFrame
             method, embedding, predictor, modality, value (mean over lines and folds), low, high
-            (95 % interval over folds), coverage, common (score on the perturbations that all
-            embeddings cover), seconds, competes, median_rank, floor, ceiling, gap_closed, behind
-            (how much worse than the best), p_best (adjusted over competitors), against_best (see
-            `verdict`), with_best (the best, or not shown to be worse), over_floor (gain over the
-            Train Mean), p_floor (adjusted over competitors), against_floor.
+            (95 % interval over folds), coverage, common (score where all embeddings have vectors),
+            seconds, competes, median_rank, floor, ceiling, gap_closed, behind (how much worse than
+            the best), p_best, against_best, with_best (the best, or not shown to be worse),
+            over_floor (gain over the Train Mean), p_floor, against_floor; p adjusted over
+            competitors, verdicts as in `gains`.
         """
         return self._ranking.rename_axis("method").reset_index()
 
@@ -162,9 +162,8 @@ class Comparison(PairedScores):
     def score_said(self, method: str) -> str:
         """Write the score of a method with its 95 % interval, where it has one."""
         row = self._ranking.loc[method]
-        if not np.isfinite(row["low"]):
-            return f"{row['value']:.3f}"
-        return f"{row['value']:.3f} (95 % interval {row['low']:.3f} to {row['high']:.3f})"
+        known = np.isfinite(row["low"])
+        return tell("comparison.score", row=row) if known else f"{row['value']:.3f}"
 
     def gap_said(self, method: str | None = None) -> str:
         """Say what a method, the best by default, closes of the gap; a clause without subject."""
@@ -174,23 +173,22 @@ class Comparison(PairedScores):
         if len(again) and self.ceiling != again[0]:
             ceiling += f"; a repeated experiment {self.means[again[0]]:.3f}"
         if not np.isfinite(share):
-            return f"has no gap to close: the ceiling ({ceiling}) is no better than the Train Mean"
-        gap = f"of the gap between Train Mean and ceiling ({ceiling})"
+            return tell("comparison.no_gap", ceiling=ceiling)
+        gap = tell("comparison.gap", ceiling=ceiling)
         if share <= 0:
             return f"closes nothing {gap}: {percent(share)}"
         return f"{'reaches the ceiling and ' if share >= 1 else ''}closes {percent(share)} {gap}"
 
     def answer(self, title: str = "these data") -> str:
         """Say in three paragraphs what is best, what it closes of the gap, what ties or fails."""
-        n, best = len(self.competitors), self.best
-        lead = f"no {self.noun} is better than the Train Mean: "
-        if self.sign * (self.means[best] - self.means[self.floor]) > 0:
-            lead = ""
-        first = (
-            f"On {title}, {lead}the best of {n} {plural(n, self.noun)} is **{best}** "
-            f"{self.about(best)}: {self.label} {self.score_said(best)}, against "
-            f"{self.means[self.floor]:.3f} for the Train Mean."
-        )
+        best, lead, floor = self.best, "", self.means[self.floor]
+        if self.sign * (self.means[best] - floor) <= 0:
+            lead = tell("comparison.lead", noun=self.noun)
+        about = dict(noun=self.noun, about=self.about(best), score=self.score_said(best))
+        first = tell(
+            "comparison.best", title=title, lead=lead, n=len(self.competitors), best=best,
+            label=self.label, floor=floor, **about,
+        )  # fmt: skip
         gaps = self.gap(("cell_line",))
         gaps = gaps[(gaps["method"] == best) & gaps["gap_closed"].notna()]
         each = [f"{r.cell_line} {percent(r.gap_closed)}" for r in gaps.itertuples()]
@@ -204,27 +202,15 @@ class Comparison(PairedScores):
         sparse = [m for m in order if share[m] < self.covering and m not in self.competitors]
         if sparse:
             each = [f"{m} ({percent(share[m])})" for m in sparse]
-            said.append(
-                f"Shown, but not competing, since fewer than {percent(self.covering)} of the "
-                f"perturbations have a vector: {listed(each)}."
-            )
-        if self.best_on_common:
-            rival, there = self.best_on_common, self.common
-            said.append(
-                "On the perturbations that all embeddings cover, the order is another (Kendall's "
-                f"tau {self.tau_on_common:.2f}): best there is {rival} ({there[rival]:.3f}; "
-                f"Train Mean {there[self.floor]:.3f})."
-            )
+            said.append(tell("comparison.sparse", covering=self.covering, each=each))
+        if rival := self.best_on_common:
+            value, floor = self.common[[rival, self.floor]]
+            about = dict(tau=self.tau_on_common, value=value, floor=floor)
+            said.append(tell("comparison.common", rival=rival, **about))
         if self.uncalibrated:
-            said.append(
-                f"Shown, but no ceiling here: {listed(self.uncalibrated)}, not known to be within "
-                "5 % of the truth on simulated screens like this one."
-            )
+            said.append(tell("comparison.uncalibrated", names=self.uncalibrated))
         if self.too_good:
-            said.append(
-                f"{self.best} looks too good: it is far ahead of every other and near the "
-                "idealized embedding, so check that it holds no labels or responses."
-            )
+            said.append(tell("comparison.too_good", best=self.best))
         return said
 
     def mask_said(self) -> str:
@@ -232,12 +218,8 @@ class Comparison(PairedScores):
         if MASK not in self.means:
             return ""
         value, others = self.means[MASK], self.means[self.competitors]
-        return (
-            "A control that is told only which pairs are labelled, those of the test too, and sees "
-            f"no embedding scores {value:.3f}, more than {int((value > others).sum())} of the "
-            f"{len(others)} {plural(others, self.noun)}: which labels are known gives part of the "
-            "answer away. No method here is told."
-        )
+        about = dict(beaten=int((value > others).sum()), n=len(others), noun=self.noun)
+        return tell("comparison.mask", value=value, **about)
 
     @cached_property
     def tau_on_common(self) -> float:
@@ -301,12 +283,10 @@ class Comparison(PairedScores):
         """Condense the answer to one sentence."""
         n, unproven, best = len(self.competitors), self.unproven(), self.best
         if best in unproven:
-            return (
-                f"No {self.noun} can be shown to beat the Train Mean ({self.label} "
-                f"{self.means[self.floor]:.2f}); the best of {n}, {best} {self.about(best)}, "
-                f"reaches {self.means[best]:.2f}, the ceiling lies at "
-                f"{self.means[self.ceiling]:.2f}."
-            )
+            floor, value, ceiling = self.means[[self.floor, best, self.ceiling]]
+            about = dict(label=self.label, floor=floor, value=value, ceiling=ceiling, n=n)
+            about |= dict(noun=self.noun, best=best, about=self.about(best))
+            return tell("comparison.unproven_best", **about)
         rest = f"{len(unproven)} of {n} cannot be shown to beat the Train Mean"
         if not unproven:
             rest = f"all {n} beat the Train Mean" if n > 1 else "it beats the Train Mean"
@@ -319,24 +299,14 @@ class Comparison(PairedScores):
         named = {p: m for m, p in self.methods["predictor"].items()}
         if "no_change" in named:
             none = self.means[named["no_change"]]
-            beats = self.sign * (floor - none) > 0
-            shared = "the shared part of the responses is learnt even from few perturbations"
-            said.append(
-                f"The Train Mean ({floor:.2f}) {'beats' if beats else 'does not beat'} No Change "
-                f"({none:.2f}): {shared if beats else 'the responses share little'}."
-            )
+            beats = bool(self.sign * (floor - none) > 0)
+            said.append(tell("comparison.floor", floor=floor, none=none, beats=beats))
         measured = [named[p] for p in CEILINGS if p in named and p != "idealized"]
         if not measured:
-            why = "Without cells or replicates, no noise floor can be estimated: it cannot be said "
-            return " ".join([*said, f"{why}how much of the rest is noise."])
+            return " ".join([*said, tell("comparison.no_noise")])
         limit = self.means[measured[0]]
-        rest = (
-            "lies beyond the Train Mean: some of what is left of the responses is real and measured"
-            if self.sign * (limit - floor) > 0
-            else "is no better than the Train Mean: by this measure, what is left of the responses "
-            "cannot be told from noise"
-        )
-        return " ".join([*said, f"The {measured[0].lower()} ({limit:.2f}) {rest}."])
+        key = "beyond" if self.sign * (limit - floor) > 0 else "not_beyond"
+        return " ".join([*said, tell(f"comparison.{key}", name=measured[0].lower(), limit=limit)])
 
     def figure(self) -> Figure:
         """Draw the ranking: means with intervals, best at the top, floor and ceiling as lines."""
@@ -356,14 +326,9 @@ def three_sentences(
     where = "on simulated cells with known truth" if simulated else "on real cells"
     floor = f"where the Train Mean reaches {c.means[c.floor]:.3f}"
     score = f"{c.label} {c.score_said(c.best)}, {floor}"
-    first = (
-        f"{c.best} {c.about(c.best)} predicts unseen perturbations best{c.tied_said()}: {score}."
-    )
-    if c.best in c.unproven():
-        first = (
-            "no embedding can be shown to predict unseen perturbations better than the Train Mean; "
-            f"the best of {n}, {c.best} {c.about(c.best)}, has {score}."
-        )
+    about = dict(n=n, best=c.best, about=c.about(c.best), score=score, tied=c.tied_said())
+    key = "first_unproven" if c.best in c.unproven() else "first"
+    first = tell(f"comparison.{key}", **about)
     third = f"The best {c.gap_said()}{_fusion_said(c, fused)}."
     return [f"In this build, {where}, {first}", added or c.rest_said(), third]
 
@@ -380,7 +345,7 @@ def _fusion_said(comparison: Comparison, fused: Comparison | None) -> str:
     share = fused.gap().set_index("method")["gap_closed"][best]
     if not np.isfinite(share):
         return ""
-    return f"; the best of {len(names)} fusions of them ({best}) closes {percent(share)}"
+    return tell("comparison.fusion", n=len(names), best=best, share=share)
 
 
 def predictor_agreement(scores: pd.DataFrame, metric: str, first: str, second: str) -> str:
@@ -391,8 +356,5 @@ def predictor_agreement(scores: pd.DataFrame, metric: str, first: str, second: s
     rho = mean.corr("spearman").iloc[0, 1]
     sign = 1 if registered(metric).higher_is_better else -1
     better = int((sign * (mean[second] - mean[first]) > 0).sum())
-    a, b = (PREDICTORS.get(p, p) for p in (first, second))
-    return (
-        f"Over {len(mean)} embeddings, the mean scores of {a} and {b} have a rank correlation of "
-        f"{rho:.2f}; {b} is the better predictor for {better} of them."
-    )
+    names = {"first": PREDICTORS.get(first, first), "second": PREDICTORS.get(second, second)}
+    return tell("comparison.agreement", n=len(mean), rho=rho, better=better, **names)

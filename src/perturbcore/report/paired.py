@@ -8,7 +8,7 @@ import pandas as pd
 
 from perturbcore.core.errors import InputError
 from perturbcore.report.figures.style import display_names
-from perturbcore.report.text import plural
+from perturbcore.report.text import plural, tell
 from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.model import COVERING, MASK
 from perturbcore.score.task import primary_metric
@@ -86,17 +86,13 @@ class PairedScores:
         reference: str | None = None,
         *,
         predictor: str | None = None,
-        higher_is_better: bool | None = None,
         covering: float = COVERING,
     ):
         self.covering = covering
         self.metric = metric or primary_metric(scores)
-        self.reference, self.label = reference, self.metric
-        if higher_is_better is None:
-            known = registered(self.metric)
-            self.label, higher_is_better = known.label, known.higher_is_better
-        self.higher_is_better = bool(higher_is_better)
-        self.sign = 1.0 if higher_is_better else -1.0
+        known, self.reference = registered(self.metric), reference
+        self.label, self.higher_is_better = known.label, known.higher_is_better
+        self.sign = 1.0 if known.higher_is_better else -1.0
         rows = scores[scores["metric"] == self.metric]
         if rows.empty:
             there = ", ".join(sorted(scores["metric"].unique()))
@@ -130,10 +126,7 @@ class PairedScores:
         twice = self.scores.duplicated(unit)
         if twice.any():
             where = ", ".join(f"{c}={v}" for c, v in self.scores.loc[twice, unit].iloc[0].items())
-            raise InputError(
-                f"{int(twice.sum())} score(s) are there twice, such as {where}; keep one row per "
-                "unit and metric, and give methods different names"
-            )
+            raise InputError(tell("comparison.twice", n=int(twice.sum()), where=where))
 
     @cached_property
     def competitors(self) -> list[str]:
@@ -368,5 +361,5 @@ class PairedScores:
         counts.append((rows["fold"].nunique(), "fold"))
         sizes = ", ".join(f"{k:,} {plural(k, what)}" for k, what in counts)
         word = f"[{SIGNS[row['verdict']]} {row['verdict']}]{{.verdict .{row['verdict']}}}"
-        who = f"{row['method']} against {row['against']}, {self.label}"
-        return f"[Verdict](term-verdict): {word} {who} ({title}: {sizes})."
+        about = dict(word=word, label=self.label, title=title, sizes=sizes)
+        return tell("comparison.verdict", row=row, **about)

@@ -21,6 +21,7 @@ from perturbcore.report.figures.style import (
     named_below,
     rows_of,
 )
+from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.model import COVERING
 
 ENDS = ("Noise floor", "Experimental error", "Experimental Error")
@@ -62,7 +63,6 @@ def box_by_method(
     scores: pd.DataFrame,
     metric: str,
     *,
-    lower_is_better: bool,
     label: str | None = None,
     order: Sequence[str] | None = None,
     panels: Sequence[str] | None = None,
@@ -71,14 +71,15 @@ def box_by_method(
     """Draw one panel per cell line, one row per method: quartiles, range and one point per fold.
 
     `scores`: tidy scores; rows of other metrics are ignored. `display` or `method` is used
-    where there; `order`: methods from top to bottom (by default `method_order`); `panels`: cell
+    where there; `label`: of the metric by default; `order`: methods from top to bottom (by default `method_order`); `panels`: cell
     lines; `fusion`: whether a dashed line marks the best fusion (see `reference_lines`).
     """
     data = display_names(scores[scores["metric"] == metric])
     if data.empty:
         there = ", ".join(sorted(scores["metric"].unique()))
         raise InputError(f"no scores of metric '{metric}' to draw; there are: {there or 'none'}")
-    panels = panels or list(dict.fromkeys(data["cell_line"]))
+    panels, known = panels or list(dict.fromkeys(data["cell_line"])), registered(metric)
+    lower_is_better = not known.higher_is_better
     order = [m for m in (order or method_order(data, lower_is_better)) if m in set(data["display"])]
     lines = reference_lines(data, lower_is_better, fusion=fusion)
     modality = data.drop_duplicates("display").set_index("display")["modality"]
@@ -89,7 +90,7 @@ def box_by_method(
         rows_of(axis, order, modality)
         _reference(axis, lines[lines["panel"] == panel])
         axis.set_title(panel, pad=16)
-        axis.set_xlabel(label or metric)
+        axis.set_xlabel(label or known.label)
     legend_of(figure, data["modality"])
     return figure
 

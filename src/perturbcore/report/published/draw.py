@@ -32,15 +32,8 @@ def draw(data: FigureData) -> Figure:
     if spec.kind == "bars":
         return _held_out(data)
     panels = [p for p in spec.panels if p in set(data.scores["cell_line"])]
-    look = dict(lower_is_better=spec.lower_is_better, fusion=spec.section == "fusion")
-    return figures.box_by_method(
-        data.scores,
-        spec.metric,
-        label=AXIS[spec.metric],
-        order=data.order[::-1],
-        panels=panels,
-        **look,
-    )
+    look = dict(label=AXIS[spec.metric], order=data.order[::-1], panels=panels)
+    return figures.box_by_method(data.scores, spec.metric, fusion=spec.section == "fusion", **look)
 
 
 def _held_out(data: FigureData) -> Figure:

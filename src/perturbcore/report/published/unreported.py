@@ -24,7 +24,7 @@ def comparison_of(figure: str, published: Published) -> Comparison:
     data = figure_data(figure, published)
     rows = data.scores[data.scores["modality"] != "Positive control"]
     rows = rows.assign(method=rows["display"], embedding=rows["display"], predictor="")
-    return Comparison(rows, data.spec.metric, higher_is_better=not data.spec.lower_is_better)
+    return Comparison(rows, data.spec.metric)
 
 
 def neighbours(figure: str, published: Published) -> pd.DataFrame:
