@@ -70,9 +70,9 @@ def box_by_method(
 ) -> Figure:
     """Draw one panel per cell line, one row per method: quartiles, range and one point per fold.
 
-    `scores`: tidy scores; rows of other metrics are ignored. `display` or `method` is used
-    where there; `label`: of the metric by default; `order`: methods from top to bottom (by default `method_order`); `panels`: cell
-    lines; `fusion`: whether a dashed line marks the best fusion (see `reference_lines`).
+    `scores`: tidy scores, named by `display` or `method` where there; `label`: of the metric by
+    default; `order`: methods from top to bottom (by default `method_order`); `panels`: cell lines;
+    `fusion`: whether a dashed line marks the best fusion (see `reference_lines`).
     """
     data = display_names(scores[scores["metric"] == metric])
     if data.empty:
