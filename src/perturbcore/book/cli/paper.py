@@ -33,7 +33,7 @@ def responses(options) -> None:
 def error(options) -> None:
     """Write the experimental error of raw cells in the published columns."""
     from perturbcore.core.files import save_table
-    from perturbcore.report.reproduction.error import error_of_raw
+    from perturbcore.report.reproduction.benchmark import error_of_raw
 
     table = error_of_raw(
         options.dataset, options.raw, control=options.controls, totals=options.totals,

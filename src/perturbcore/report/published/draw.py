@@ -12,7 +12,7 @@ from perturbcore.data.published.tables import Published
 from perturbcore.report import figures, pages
 from perturbcore.report.figures.style import colour, marker
 from perturbcore.report.published.figures import FIGURES, FigureData, at_hand, figure_data
-from perturbcore.report.text import HEADINGS, listed, percent
+from perturbcore.report.text import HEADINGS, listed, percent, tell
 
 AXIS = HEADINGS["axes of published figures"]
 METRIC_NAMES = HEADINGS["published metrics"]
@@ -62,22 +62,17 @@ def caption(data: FigureData) -> str:
     spec = data.spec
     label = f"Cole et al. 2026, Figure {data.figure}: {spec.title}."
     if spec.kind == "bars":
-        return f"{label} Bars are means over held-out cell lines, points the lines."
+        return f"{label} {tell('published.bars')}"
     if spec.kind == "rank":
         n = "20 folds" if data.level == "folds" else "the published median only"
-        return f"{label} Ranks of L2 within a fold, controls included ({n})."
-    points = "Points are folds."
-    if data.level == "medians":
-        points = "Points are published medians over folds; the folds are not at hand."
+        return f"{label} {tell('published.ranks', n=n)}"
+    points = "Points are folds." if data.level == "folds" else tell("published.medians")
     if spec.kind == "scatter":
         return f"{label} {points}"
     if spec.dataset == "tahoe":
-        points += " Values are averaged over 45 cell lines within a fold."
+        points += f" {tell('published.tahoe')}"
     best = "fusion" if spec.section == "fusion" else "method that is neither control nor fusion"
-    return (
-        f"{label} {points} Dashed lines: medians of Train Mean, of the experimental error and of "
-        f"the best {best}."
-    )
+    return f"{label} {points} {tell('published.lines', best=best)}"
 
 
 def _describe_box(data: FigureData) -> str:
@@ -92,7 +87,7 @@ def _describe_box(data: FigureData) -> str:
     share = ((value - floor) / (limit - floor)).where(limit > floor)
     parts = []
     for i, line in enumerate(medians.index):
-        inside = "no gap: the published experimental error is worse than Train Mean"
+        inside = tell("published.no_gap")
         if pd.notna(share[line]):
             of = "" if i else " of the gap from Train Mean to experimental error"
             inside = f"{percent(share[line])}{of}"
@@ -117,10 +112,7 @@ def _describe_ranks(data: FigureData) -> str:
     ranks = ranks[data.modality[ranks.index] != POSITIVE].sort_values()
     prior = int((data.modality[ranks.index[:10]] == "Prior knowledge").sum())
     first = listed(f"{d} ({ranks[d]:g})" for d in ranks.index[:3])
-    return (
-        f"Leaving out the positive controls, the best median ranks are those of {first}; {prior} "
-        "of the first ten are of prior knowledge."
-    )
+    return tell("published.best_ranks", first=first, prior=prior)
 
 
 def _describe_scatter(data: FigureData) -> str:
@@ -128,7 +120,7 @@ def _describe_scatter(data: FigureData) -> str:
     rho = rows.corr("spearman")["L2"]
     kind = "points" if data.level == "folds" else "medians"
     each = ", ".join(f"{m} {rho[m]:.3f}" for m in data.spec.panels)
-    return f"Spearman correlation with L2 over {len(rows)} {kind}: {each}."
+    return tell("published.scatter", n=len(rows), kind=kind, each=each)
 
 
 def _describe_bars(data: FigureData) -> str:
@@ -139,7 +131,7 @@ def _describe_bars(data: FigureData) -> str:
         state = f"{mean[best]:.3f}, STATE {mean['STATE']:.3f}"
         parts.append(f"{METRIC_NAMES[metric]} {best} ({state})")
     n = len(data.medians(data.spec.panels[0]))
-    return f"Best mean over {n} held-out lines: {'; '.join(parts)}."
+    return tell("published.best_bars", n=n, each="; ".join(parts))
 
 
 def describe(data: FigureData) -> str:
@@ -173,18 +165,13 @@ def figure_table(data: FigureData) -> pd.DataFrame:
 def bendidi_table(number: int) -> pd.DataFrame:
     """Table 2 of Bendidi et al. 2024, one column per model, or one of its Tables 3 to 10."""
     if number == 2:
-        rows, index, columns = (
-            facts("bendidi2024_table2"),
-            ["dataset", "task_name", "metric"],
-            "model",
-        )
+        rows, columns = facts("bendidi2024_table2"), "model"
+        index = ["dataset", "task_name", "metric"]
     else:
         rows = facts("bendidi2024_tables3_10").query("table == @number")
         percents = rows["metric"].where(rows["unit"] != "percent", rows["metric"] + " (%)")
-        texts = [
-            f"{mean:.3f} ± {sd:.3f}" for mean, sd in zip(rows["mean"], rows["sd"], strict=True)
-        ]
-        rows = rows.assign(value=texts, metric=percents)
+        value = rows["mean"].map("{:.3f}".format) + " ± " + rows["sd"].map("{:.3f}".format)
+        rows = rows.assign(value=value, metric=percents)
         index, columns = ["dataset", "model", "postprocessing"], "metric"
     wide = rows.pivot_table("value", index, columns, aggfunc="first", sort=False)
     return wide.rename_axis(columns=None).reset_index()
@@ -200,23 +187,10 @@ def csendes_table() -> pd.DataFrame:
 
 def page(data: FigureData, chapter: str, name: str) -> str:
     """Write a figure as MyST: the sentence, the figure with caption and alt text, the table."""
-    sentence = describe(data)
-    label = f"fig-{chapter}-{name}".replace("_", "-")
-    return f"""{plain(sentence)}
-
-:::{{figure}} figures/{chapter}/{name}.svg
-:name: {label}
-:alt: {caption(data)} {sentence}
-
-{caption(data)}
-:::
-
-::::{{dropdown}} The numbers of Figure {data.figure}
-{markdown_table(figure_table(data))}
-
-[Download as CSV](tables/{chapter}/{name}.csv)
-::::
-"""
+    sentence, about = describe(data), dict(chapter=chapter, name=name, figure=data.figure)
+    about |= dict(label=f"fig-{chapter}-{name}".replace("_", "-"), caption=caption(data))
+    table = markdown_table(figure_table(data))
+    return tell("published.page", plain=plain(sentence), sentence=sentence, table=table, **about)
 
 
 def present(chapter, published: Published, *names: str) -> None:

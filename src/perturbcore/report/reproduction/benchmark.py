@@ -1,22 +1,26 @@
-"""The published benchmark of log fold-changes, on the authors' data, as published."""
+"""The published benchmark of log fold-changes on the authors' data, and the error of raw cells."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from perturbcore.core.errors import InputError, check_choice
 from perturbcore.core.profile import load_profile
 from perturbcore.data.authors.layout import LAYOUTS, file_of, layout_of, present
+from perturbcore.data.authors.raw import raw_screens
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.published.tables import load_published
+from perturbcore.data.screens.declare import normalise
 from perturbcore.embeddings.authors import read_embeddings
 from perturbcore.embeddings.controls import random_embedding
 from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.space import Protocol
+from perturbcore.score.ceiling.ceiling import noise_ceiling
 from perturbcore.score.limits import ceiling_scores
 
 METRICS = ("L2", "MSE", "MAE", "Spearman", "Pearson")
@@ -131,3 +135,57 @@ def reproduce(
     notes += [note for one in done for note in one.notes]
     genes = {name: n for one in done for name, n in one.genes.items()}
     return Benchmark(scores, tuple(notes), any(one.simulated for one in done), genes)
+
+
+def error_of_raw(
+    dataset: str,
+    folder,
+    *,
+    control: str | None = None,
+    totals: str = "kept",
+    dose: float | None = None,
+    n_outer: int | None = None,
+    n_inner: int | None = None,
+    cell_line: str | None = None,
+    backed: bool = True,
+    **options,
+) -> pd.DataFrame:
+    """Compute the experimental error of every perturbation (Cole et al. 2026, Eq. 12).
+
+    `control`: controls of the whole line, or of the same batch; `totals`: chemicals: the published
+    error is on cells normalised over kept genes, its effects over all; `n_outer, n_inner`: draws of
+    batches and of cells in each; all as published by default. `cell_line`: only this line;
+    `options`: of `noise_ceiling`. Returns the published columns.
+    """
+    layout = layout_of(dataset)
+    first = check_choice("totals", totals, ("all", "kept")) == "kept"
+    control = check_choice("control", control or layout.error_control, ("global", "matched"))
+    outer, inner = layout.trials
+    tables, lines = [], set()
+    for screen in raw_screens(dataset, folder, filter_first=first, dose=dose, backed=backed):
+        here = screen.obs["cell_line"].astype(str)
+        lines |= set(here)
+        if cell_line is not None:
+            screen = screen[np.flatnonzero(here == cell_line)]
+            if not screen.n_obs:
+                continue
+        if not first and "genes" in screen.uns["perturbcore"]:
+            screen = normalise(screen)[:, list(screen.uns["perturbcore"]["genes"])]
+        draws = dict(n_outer=n_outer or outer, n_inner=n_inner or inner)
+        metrics = ("L2",) if layout.chemical else METRICS
+        tables.append(noise_ceiling(screen, control=control, metrics=metrics, **draws, **options))
+    if not tables:
+        raise InputError(
+            f"{folder}: no cell line '{cell_line}'; there are: {', '.join(sorted(lines))}"
+        )
+    keys = ["cell_line", "perturbation", "quantile", "n_batches"]
+    wide = pd.concat(tables).pivot(index=keys, columns="metric", values="value").reset_index()
+    wide = wide.rename(columns={"perturbation": "pert_id", "n_batches": "n_batches_pert"})
+    columns = ["quantile", *METRICS, "pert_id", "n_batches_pert"]
+    if wide["cell_line"].nunique() > 1:
+        columns.append("cell_line")
+    if layout.chemical:
+        wide = wide.rename(columns={"L2": "value"})
+        wide["cell_line"] = f"{dataset}_" + wide["cell_line"]
+        columns = ["quantile", "value", "pert_id", "n_batches_pert", "cell_line"]
+    return wide[columns].rename_axis(columns=None)

@@ -9,6 +9,7 @@ from perturbcore.core.errors import InputError
 from perturbcore.data.authors.layout import layout_of
 from perturbcore.data.published.tables import Published, load_published
 from perturbcore.report.reproduction.benchmark import METRICS, Benchmark
+from perturbcore.report.text import tell
 
 KEYS = ["dataset", "task", "cell_line", "fold", "predictor", "display", "metric"]
 VALUES = ["reproduced", "published", "difference"]
@@ -162,7 +163,7 @@ def verdict(table: pd.DataFrame, other: Mapping[str, str] | None = None) -> str:
     """
     if other:
         why = "; ".join(f"{name}: {text}" for name, text in other.items())
-        said = f"These are other data than the published ones, and are not compared ({why})."
+        said = tell("reproduction.other", why=why)
         table = table[~table["dataset"].isin(other)]
         return said if table.empty else f"{said} {verdict(table)}"
     rows = table[(table["metric"] == "L2") & (table["status"] == "both")]
@@ -170,10 +171,5 @@ def verdict(table: pd.DataFrame, other: Mapping[str, str] | None = None) -> str:
         return "No row of L2 is both reproduced and published."
     rows = rows[~rows["display"].isin(["Random Embeddings"])]
     off = rows["difference"].abs()
-    worst = rows.loc[off.idxmax()]
-    return (
-        f"{int((off <= ALIKE).sum())} of {len(rows)} published L2 values are reproduced "
-        f"within {ALIKE:g} (random embeddings apart); "
-        f"the largest difference is {off.max():.3g}, "
-        f"{worst['display']} ({worst['predictor']}) in {worst['cell_line']}."
-    )
+    about = dict(worst=rows.loc[off.idxmax()], most=off.max(), n=len(rows), least=ALIKE)
+    return tell("reproduction.verdict", alike=int((off <= ALIKE).sum()), **about)

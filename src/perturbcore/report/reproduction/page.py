@@ -15,12 +15,11 @@ from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.published.tables import load_published
 from perturbcore.embeddings.authors import read_embeddings
 from perturbcore.report import figures
-from perturbcore.report.reproduction.benchmark import Benchmark
+from perturbcore.report.reproduction.benchmark import Benchmark, error_of_raw
 from perturbcore.report.reproduction.compare import published_names, verdict
-from perturbcore.report.reproduction.error import error_of_raw
 from perturbcore.report.reproduction.fixture import write_fixture
 from perturbcore.report.reproduction.reference import against_sklearn
-from perturbcore.report.text import HEADINGS, percent
+from perturbcore.report.text import HEADINGS, tell
 
 REPRODUCED = HEADINGS["reproduced"]
 CHECKED = HEADINGS["checked"]
@@ -53,14 +52,7 @@ def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: 
     if not fixture:
         raise InputError(f"{place}: none of the authors' data are there; {HOW_TO_GET}")
     place = write_fixture(chapter.profile.results / "authors_fixture", seed=seed, datasets=datasets)
-    sentence = (
-        "**The authors' preprocessed data are not on this machine.** What follows runs the same "
-        "code on a small fixture: simulated cells in the authors' layout, with the file names of "
-        "their embeddings and nothing of their content. Its scores say nothing about real cells or "
-        "real models, and are not comparable with the published ones. To have the real ones: "
-        f"{HOW_TO_GET}."
-    )
-    return Files(place, True, sentence)
+    return Files(place, True, tell("reproduction.no_fixture", how=HOW_TO_GET))
 
 
 def choices() -> pd.DataFrame:
@@ -73,8 +65,7 @@ def left_out(done: Benchmark) -> str:
     if not done.notes:
         return "Nothing of the layout is missing."
     lines = "\n".join(f"- {note}" for note in done.notes)
-    n = len(done.notes)
-    return f":::{{dropdown}} Left out or noted: {n} line{'s' if n > 1 else ''}\n{lines}\n:::"
+    return tell("reproduction.left_out", n=len(done.notes), lines=lines)
 
 
 def sklearn_check(files: Files, done: Benchmark, embeddings, *, fold: int = 0) -> pd.DataFrame:
@@ -112,12 +103,8 @@ def spread_said(files: Files, cell_lines=(), *, dataset: str = "essential", **dr
         return f"No raw cells: {error}."
     one, two = (t[t["quantile"] == 0.9].set_index("pert_id")["L2"] for t in drawn)
     each, level = (two / one - 1).abs(), abs(two.mean() / one.mean() - 1)
-    return (
-        f"The 0.9 quantile of the error (L2) of {len(one)} perturbations in {line}, drawn with two "
-        f"seeds: a perturbation differs by {percent(each.mean())} in the mean, by "
-        f"{percent(each.max())} at most, the level over all by {percent(level, 1)}. Compare "
-        "levels, not single perturbations."
-    )
+    about = dict(n=len(one), line=line, mean=each.mean(), most=each.max(), level=level)
+    return tell("reproduction.seeds", **about)
 
 
 def check_sentence(check: pd.DataFrame) -> str:
@@ -125,11 +112,8 @@ def check_sentence(check: pd.DataFrame) -> str:
     rows = check[check["metric"] == "L2"]
     off = rows["difference"].abs()
     same = (rows["chosen"].astype(float) == rows["chosen_sklearn"].astype(float)).sum()
-    return (
-        f"Against plain scikit-learn on the same files, over {len(rows)} units: largest difference "
-        f"in L2 {off.max():.1e} (kNN {off[rows['predictor'] == 'knn'].max():.1e}); the same k or "
-        f"alpha is chosen in {same} of {len(rows)}."
-    )
+    knn = off[rows["predictor"] == "knn"].max()
+    return tell("reproduction.check", n=len(rows), most=off.max(), knn=knn, same=same)
 
 
 def answer(files: Files, table: pd.DataFrame, other: Mapping, check: pd.DataFrame) -> str:

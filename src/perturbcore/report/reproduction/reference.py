@@ -19,6 +19,7 @@ from perturbcore.core.errors import InputError, check_choice
 from perturbcore.data.authors.layout import layout_of
 from perturbcore.data.responses import rows_of
 from perturbcore.embeddings.base import Embedding, align
+from perturbcore.report.text import tell
 
 INNER = KFold(5, shuffle=True, random_state=42)
 
@@ -67,10 +68,8 @@ def sklearn_scores(
         steps = [("scaler", StandardScaler()), ("pca", pca), *steps]
     smallest = int(np.floor((train & present).sum() * 0.8))
     if embedding is not None and min(smallest, X.shape[1]) < q:
-        raise InputError(
-            f"embedding '{embedding.name}': {smallest} x {X.shape[1]} in an inner training set, "
-            f"fewer than {q} components; scikit-learn refuses this"
-        )
+        size = dict(name=embedding.name, rows=smallest, columns=X.shape[1], q=q)
+        raise InputError(tell("reproduction.few_rows", **size))
 
     search = GridSearchCV(Pipeline(steps), grid, scoring=negative_mean_l2, cv=INNER)
     search.fit(X[train & present], Y[train & present])

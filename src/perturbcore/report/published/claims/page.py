@@ -15,7 +15,7 @@ from perturbcore.report.published.claims.audit import (
     counts,
 )
 from perturbcore.report.published.draw import markdown_table, plain
-from perturbcore.report.text import listed, signed
+from perturbcore.report.text import signed, tell
 
 # A sign beside the word, so that a verdict is told without colour; and the word for several.
 SIGNS = {HOLDS: "✓", QUALIFIED: "◐", FAILS: "✗", UNDECIDED: "?", NEEDS_TABLES: "…"}
@@ -39,19 +39,16 @@ def summary(table: pd.DataFrame, published: Published) -> str:
     """Say in a few sentences how many claims hold, and on what that rests (MyST)."""
     total = counts(table).loc["all"]
     words = [f"**{n}** {PLURAL[v]}" for v, n in total.drop("all").items() if n]
-    text = f"Of {total['all']} claims, {listed(words)}."
+    text = tell("claims.summary", n=total["all"], words=words)
     failed = table.loc[table["verdict"] == FAILS, "id"]
     if len(failed):
-        text += f" Those that fail: {listed(f'[{i}](#claim-{i})' for i in failed)}."
+        text += " " + tell("claims.failed", links=[f"[{i}](#claim-{i})" for i in failed])
     note = published.note
     if published.level == "medians":
         here = table[table["here"] != NEEDS_TABLES]
         same = int((here["here"] == here["verdict"]).sum())
-        note = (
-            f"Verdicts and numbers were decided on single folds of the authors' tables, last on "
-            f"{table['date'].max()}. Computed here, on medians over folds, {same} of {len(here)} "
-            f"verdicts are the same. To compute all of them: {HOW_TO_GET}."
-        )
+        about = dict(date=table["date"].max(), same=same, n=len(here), how=HOW_TO_GET)
+        note = tell("claims.medians", **about)
     return f"{text}\n\n:::{{note}}\n{note}\n:::\n"
 
 
@@ -90,16 +87,9 @@ def certainty(published: Published, chapter: Any) -> str:
     table = chapter.save_table(unreported.ranking_certainty(published), "rankings")
     pairs = chapter.save_table(unreported.neighbours("1", published), "neighbours-figure-1")
     first = table.set_index("figure").loc["1"]
-    clear = pairs.loc[pairs["low"] > 0, "method"]
-    verb = "is" if first["as_good_as_best"] == 1 else "are"
-    text = (
-        f"In Figure 1, averaged over the four lines, {first['distinguishable']} of "
-        f"{first['neighbours']} neighbours are distinguishable after adjustment; the interval of "
-        f"the difference leaves out zero for {len(clear)} (below {listed(clear)}). Not "
-        f"distinguishable from the best, {first['best']}, {verb} {first['as_good_as_best']} of "
-        f"{first['methods'] - 1} methods. So groups of embeddings can be told apart, and single "
-        "places mostly cannot."
-    )
+    clear = list(pairs.loc[pairs["low"] > 0, "method"])
+    about = dict(n=len(clear), clear=clear, others=first["methods"] - 1)
+    text = tell("claims.certainty", first=first, **about)
     link = f"[Neighbours of Figure 1](tables/{chapter.name}/neighbours-figure-1.csv)"
     return f"{text}\n\n{markdown_table(table)}\n\n{link}\n"
 
@@ -111,11 +101,9 @@ def choice(published: Published, chapter: Any) -> str:
     table = chapter.save_table(unreported.run_choice(published), "run-choice")
     gain = table.groupby("model")["gain"].agg(["min", "max"])
     each = [f"{name} {low:.3f} to {high:.3f}" for name, low, high in gain.itertuples()]
-    still = "On some line that takes it below kNN on WaveGC."
-    if (table["drawn"] > table["WaveGC_kNN"]).all():
-        still = "Even so it stays above kNN on WaveGC on every line"
-        still += ": the choice does not carry the claim."
-    text = f"What is drawn is lower than the worse run by {', '.join(each)} median L2. {still}"
+    above = (table["drawn"] > table["WaveGC_kNN"]).all()
+    still = tell("claims.above" if above else "claims.below")
+    text = tell("claims.choice", each=", ".join(each), still=still)
     return f"{text}\n\n{markdown_table(table)}\n"
 
 
@@ -129,11 +117,8 @@ def unused(published: Published, chapter: Any) -> str:
         f"{plain(r.display)} ({r.ahead} of {r.n} folds, {signed(r.difference)})"
         for r in here[here["difference"] > 0].itertuples()
     ]
-    text = (
-        f"{len(table)} methods of the tables of the full sets are in no figure, {len(here)} of "
-        f"them for Essential LFC. On average better than {here['reference'].iloc[0]} with kNN "
-        f"there: {listed(named)}. The best five of each data set and task:"
-    )
+    about = dict(n=len(table), here=len(here), best=here["reference"].iloc[0], named=named)
+    text = tell("claims.unused", **about)
     best = table.groupby(["dataset", "task"], sort=False).head(5)
     best = best.drop(columns=["method", "modality"])
     link = f"[All of them](tables/{chapter.name}/unused-rows.csv)"
