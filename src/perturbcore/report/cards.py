@@ -13,10 +13,7 @@ PROCESSES = HEADINGS["processes"]
 
 
 def cell_quality(data: Dataset) -> pd.DataFrame | None:
-    """Median counts and genes seen per cell, of controls and perturbed cells of each cell line.
-
-    None where the data set has no cells, or no counts.
-    """
+    """Median counts and genes seen per cell, of controls and perturbed cells of each cell line."""
     screen = data.screen if data.holds("screen") else None
     if screen is None or screen.uns["perturbcore"]["scale"] != "counts":
         return None
@@ -33,11 +30,7 @@ def cell_quality(data: Dataset) -> pd.DataFrame | None:
 
 
 def perturbed_processes(data: Dataset, specs: list[dict], most: int = 5) -> pd.DataFrame | None:
-    """Gene sets that the perturbed genes over-represent, among all genes that a set names.
-
-    The gene sets are those of the first annotation embedding among `specs`. None where genes are
-    not perturbed, or there is no such embedding.
-    """
+    """Gene sets that the perturbed genes over-represent, among all genes that a set names."""
     spec = next((dict(s) for s in specs if s.get("builder") == "annotation"), None)
     responses = data.responses
     if spec is None or responses is None or responses.uns["perturbcore"]["identifier"] != "symbol":

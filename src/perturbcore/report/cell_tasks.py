@@ -63,10 +63,7 @@ class CellRun:
 
     @cached_property
     def chosen(self) -> pd.DataFrame:
-        """Post-processing of best validation score: metric, embedding, fold, predictor.
-
-        Where the training cells are of one batch, nothing can be chosen: raw.
-        """
+        """Post-processing of best validation score: metric, embedding, fold, predictor."""
         order = {how: i for i, how in enumerate(PROCESSING)}
         table = self.validation.assign(order=self.validation["predictor"].map(order))
         table["value"] = table["value"].fillna(-np.inf)
@@ -83,20 +80,12 @@ class CellRun:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Score of every embedding in every task; see `COLUMNS`.
-
-        value (mean over units and splits, post-processing chosen on validation), low, high (95 %,
-        bootstrap over units), place among competitors, optimism (by how much the post-processing
-        that is best on the test itself is better), units.
-        """
+        """Score of every embedding in every task; see `COLUMNS`."""
         return self._both[0].astype({"place": "Int64"})
 
     @cached_property
     def against(self) -> pd.DataFrame:
-        """Gain of the PCA of logs over every rival in every task, paired over units.
-
-        metric, method, gain, low, high, p, p_holm (over all rows and rivals), verdict.
-        """
+        """Gain of the PCA of logs over every rival in every task, paired over units."""
         gains = self._both[1]
         return judged(gains[gains["method"] != SHUFFLED].reset_index(drop=True))
 
@@ -139,10 +128,7 @@ class CellRun:
 
     @cached_property
     def variants(self) -> pd.DataFrame:
-        """Best score as published, and corrected, of the PCA of logs and of shuffled vectors.
-
-        Published: first split, post-processing of best test score.
-        """
+        """Best score as published, and corrected, of the PCA of logs and of shuffled vectors."""
         told = self.scores[self.scores["task"] == PUBLISHED]
         told = told.groupby(["metric", "embedding"])["value"].max().unstack()
         ours = self.table.pivot(index="metric", columns="embedding", values="value")
@@ -158,11 +144,7 @@ def _interval(drawn: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def relations_of(data: Dataset) -> dict[str, pd.DataFrame]:
-    """Known pairs of genes: of the simulation, or EFAAR's five files; none for drugs.
-
-    Of a simulation: its reported network, and the 5 % of pairs of perturbations whose true effects,
-    less their mean, are most alike.
-    """
+    """Known pairs of genes: of the simulation, or EFAAR's five files; none for drugs."""
     if data.responses.uns["perturbcore"]["identifier"] != "symbol":
         return {}
     if not data.simulated:

@@ -229,10 +229,7 @@ class Comparison(PairedScores):
 
     @property
     def best_on_common(self) -> str:
-        """The best where all embeddings have vectors, if that order differs; else empty.
-
-        It differs if another is best, or Kendall's tau is below 0.8.
-        """
+        """The best where all embeddings have vectors, if that order differs; else empty."""
         there = (self.sign * self.common[self.competitors]).dropna()
         if there.empty or not (self.coverage < 1).any():
             return ""
@@ -241,12 +238,7 @@ class Comparison(PairedScores):
 
     @property
     def too_good(self) -> bool:
-        """Whether the best embedding is as far ahead as one that holds the labels would be.
-
-        Its lead over the second is more than 3 times the largest step between any other neighbours,
-        and more than half of the way from the second to the idealized embedding. Two others are
-        needed to say so.
-        """
+        """Whether the best embedding is as far ahead as one that holds the labels would be."""
         ideal = self.methods.index[self.methods["embedding"] == "idealized"]
         good = (self.sign * self.means[self.competitors]).groupby(self.methods["embedding"]).max()
         steps = good.sort_values(ascending=False).to_list()

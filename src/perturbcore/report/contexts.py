@@ -81,11 +81,7 @@ def laid_out(data: Dataset, split: str, n_known: int = 5, seed: int = 0) -> AnnD
 
 
 def score_as_cells(study, name: str, scores: pd.DataFrame, *, n_splits: int, seed: int = 0):
-    """Score kept predictions of effects as cells, by the metrics of the challenge.
-
-    `scores`: of `score_contexts` on a data set with counts. Returns tidy scores with the metrics of
-    `perturbcore.score.cells`, "vcc2026" where the yardsticks are apart, and a unit of each.
-    """
+    """Score kept predictions of effects as cells, by the metrics of the challenge."""
     screen = study.dataset(name).screen
     units = scores.drop_duplicates("key").set_index("key")
     units = units[units["modality"] != POSITIVE]
@@ -158,14 +154,10 @@ def parts_found(
 ) -> pd.DataFrame | None:
     """How much of the shared and of the line's own part of true effects each model finds.
 
-    The lines of a simulated data set are added one after the other; asked are the first `targets`
-    lines, of which once nothing and once `n_known` perturbations are known. The shared part is the
-    true effect in the same simulation without any line-specific programme; the own part what is
-    left of the truth at a right angle to it. A share is the projection of the prediction on a part,
-    over that of the truth: 1 is all of it.
-
-    Returns method, lines (others), part, known, share: means over perturbations that do something;
-    None for real cells.
+    Asked are the first `targets` lines, from one other line up to all, with nothing and `n_known`
+    perturbations known. The shared part is the true effect in the same simulation without
+    line-specific programmes, the own part what is left of it at a right angle; a share is the
+    projection of the prediction on a part over that of the truth. None for real cells.
     """
     if not data.simulated:
         return None

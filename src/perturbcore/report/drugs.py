@@ -29,11 +29,7 @@ def truth_of(data):
 
 
 def beyond_noise(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
-    """Compare the size of each drug's effect with its own experimental error, per cell line.
-
-    effect, error: medians of L2 (error: quantile 0.9 under resampling); beyond: share of drugs
-    whose effect is larger than its error.
-    """
+    """Compare the size of each drug's effect with its own experimental error, per cell line."""
     if ceiling is None:
         return pd.DataFrame(columns=["cell_line", "drugs", "effect", "error", "beyond"])
     names = {"perturbations": "drugs", "effect_median": "effect", "error_median": "error"}
@@ -42,11 +38,7 @@ def beyond_noise(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def plate_effects(data) -> pd.DataFrame | None:
-    """Effect of each drug on each plate: its mean minus that of the plate's vehicle.
-
-    Indexed by cell_line, batch, perturbation; columns genes. None where the data set has neither
-    replicate wells nor cells.
-    """
+    """Effect of each drug on each plate: its mean minus that of the plate's vehicle."""
     wells = data.replicates
     if wells is None and data.screen is not None:
         by = ["cell_line", "batch", "perturbation"]
@@ -57,11 +49,9 @@ def plate_effects(data) -> pd.DataFrame | None:
 def reproducibility(profiles: pd.DataFrame) -> pd.DataFrame:
     """Ask of each drug whether one half of its plates finds it again among all drugs on the other.
 
-    The mean drug of each plate is taken away first, so that what all drugs share, and the noise
-    of the plate's vehicle, find nobody again. One row per cell line: drugs (on two plates or
-    more), same and other (mean correlation over genes between halves, of a drug with itself and
-    with other drugs), reproducible (share of drugs whose own correlation is above the 95 %
-    quantile of the others; 5 % by chance).
+    The mean drug of each plate is taken away first. Per cell line: drugs (on two plates or more),
+    same and other (mean correlation between halves, of a drug with itself and with others),
+    reproducible (share whose own correlation is above the 95 % quantile of the others).
     """
     rows = []
     for line, part in profiles.groupby(level="cell_line", sort=False):
@@ -96,8 +86,7 @@ def noise_table(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
 def information(embeddings, data) -> pd.DataFrame:
     """Ask how well the distances of embeddings follow the true effects of a simulated screen.
 
-    Returns embedding, modality, n (drugs that are not inert and have a vector), follows:
-    Spearman's rank correlation, over pairs of drugs, of Euclidean distance in the standardised
+    follows: Spearman's rank correlation, over pairs of drugs, of distance in the standardised
     embedding with one minus the correlation of the true effects. Empty without a truth.
     """
     truth = truth_of(data)

@@ -160,11 +160,7 @@ def one_line(f: FoundationScores) -> str:
 
 
 def knowledge_of(f: FoundationScores, network: str) -> pd.DataFrame:
-    """How much is known of each perturbed gene: `edges` (bool) in a network, number of gene `sets`.
-
-    `network` is an embedding that genes without edges lack; the gene sets are those of the first
-    annotation of the profile.
-    """
+    """Tell of each perturbed gene whether it has `edges` in a network, and its number of `sets`."""
     ids = pd.Index(sorted(f.data.responses.obs["perturbation"].astype(str).unique()))
     spec = next(dict(s) for s in f.study.profile.embeddings if s.get("builder") == "annotation")
     sets = find_source(spec, "sets", BuildContext(dataset=f.data)).read()
@@ -178,8 +174,7 @@ def knowledge_of(f: FoundationScores, network: str) -> pd.DataFrame:
 def by_knowledge(f: FoundationScores, network: str) -> pd.DataFrame:
     """Gains of genes of which more or less is known; one row per group and addition.
 
-    Columns group, n (perturbations), base (mean score of `BASE`), method, gain, low, high: means
-    over perturbations within folds, with 95 % intervals over folds (Nadeau and Bengio).
+    Means over perturbations within folds, with 95 % intervals over folds; base: score of `BASE`.
     """
     about = f.every.scores[["key", "method", "cell_line", "fold"]].drop_duplicates()
     about = about[about["method"].isin([BASE, *f.added])]

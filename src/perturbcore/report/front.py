@@ -17,11 +17,7 @@ def answer_of(results: Path, chapter: str) -> str:
 
 
 def answers_table(results: Path, *, simulated: bool) -> str:
-    """Set the answer of each chapter beside published claims, each with its verdict (MyST).
-
-    `results`: folder of the profile's results. Verdicts and numbers of claims are those decided on
-    single folds of the authors' tables, with the day on which they were.
-    """
+    """Set the answer of each chapter beside published claims, each with its verdict (MyST)."""
     words, kept = {c.id: c for c in claims()}, dated()
     rows = []
     for line in LINES:

@@ -50,9 +50,7 @@ class FunctionScores:
 def planted_sets(simulation: Any, share: float = 0.1, wrong: float = 0.3) -> dict[str, list[str]]:
     """Name the genes that the perturbed genes of each hidden module move most: planted functions.
 
-    The annotation of a simulation says where genes work, and not what responds to them, so that
-    responses enrich none of it. `share`: of the genes, per set; `wrong`: share of a set that is
-    replaced by other genes.
+    `share`: of the genes, per set; `wrong`: share of a set that is replaced by other genes.
     """
     true, known = simulation.true_effects, simulation.knowledge
     at = pd.Index(known.genes).get_indexer(true.obs["perturbation"].astype(str))
@@ -70,11 +68,7 @@ def planted_sets(simulation: Any, share: float = 0.1, wrong: float = 0.3) -> dic
 
 
 def gene_sets(data: Any, source: str, identifier: str = "symbol") -> dict[str, list[str]]:
-    """Read gene sets ("planted", or an entry of the catalogue), in the ids of a data set.
-
-    `identifier`: what the ids of the source are; genes without a single id in the data's naming are
-    left out.
-    """
+    """Read gene sets ("planted", or an entry of the catalogue), in the ids of a data set."""
     if source == "planted":
         return planted_sets(data.extras["simulation"])
     spec = {"name": source, "source": source}
@@ -126,11 +120,7 @@ def score_functions(
 
 
 def facts(f: FunctionScores) -> pd.DataFrame:
-    """Count what each way of labelling leaves: one row per way.
-
-    way, perturbations, labelled (share with any function), functions, positive (share of labels),
-    single (share of the positive labels that rest on one shared gene).
-    """
+    """Count what each way of labelling leaves: one row per way."""
     rows = []
     for way, labels in f.labels.items():
         on = labels.X > 0
@@ -171,11 +161,7 @@ def setting(f: FunctionScores) -> str:
 
 
 def gains_by_way(f: FunctionScores, metric: str = "function_f1") -> pd.DataFrame:
-    """Gain of each embedding over the floor under each way of labelling, balanced classifier.
-
-    Columns way and those of `Comparison.gains`; p is adjusted within a way (Holm), over the same
-    embeddings in each. `method` is the embedding.
-    """
+    """Gain of each embedding over the floor under each way of labelling, balanced classifier."""
     parts = []
     for way, scores in f.frames.items():
         c = Comparison(scores[scores["predictor"] != "logistic_unweighted"], metric)
@@ -251,14 +237,9 @@ def error_profiles(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Error of every perturbed gene under each embedding, from the scores that a chapter claims.
 
-    The metric of which the store keeps each perturbation, in the first cell line; z-scored over
-    embeddings within a gene, so that above zero is worse than other embeddings. Genes that an
-    embedding lacks, or that all predict alike, are left out; so is the idealized embedding.
-
-    Returns the profiles (embeddings x genes), and of each embedding its `modality`; both empty
-    where the chapter has no scores.
-
-    Hasanaj et al. 2025, Fig. 3.
+    z-scored over embeddings within a gene (above zero is worse), first cell line; without genes
+    that an embedding lacks, or that all predict alike (Hasanaj et al. 2025, Fig. 3). Returns the
+    profiles (embeddings x genes) and the `modality` of each; both empty without scores.
     """
     scores = study.claimed(chapter)
     if scores is None:

@@ -133,11 +133,7 @@ def panels(parts: Mapping[str, Labelled], by_line: Sequence[str] = ()) -> pd.Dat
 
 
 def label_counts(part: Labelled) -> pd.DataFrame:
-    """Count labels by cell line.
-
-    share: labels that are not 0, of those known; median: such labels of a perturbation; none: share
-    of perturbations without any; constant: share of genes that have one class only.
-    """
+    """Count labels by cell line."""
     rows = []
     for line in cell_lines(part.data.responses):
         layers = rows_of(part.data.responses, line).layers
@@ -161,12 +157,7 @@ def truth_table(part: Labelled) -> pd.DataFrame | None:
 
 
 def labels_against_truth(responses, truth, visible: float = VISIBLE) -> pd.DataFrame:
-    """Compare labels with true effects, by cell line; rows of `truth` are found by name.
-
-    labelled: share of labels that are not 0; right: of those, share with the sign of the true
-    effect; found: share of effects of at least `visible` (log1p of counts scaled to 1e4) labelled
-    with the right sign; inert: share of labels not 0 among perturbations that do nothing.
-    """
+    """Compare labels with true effects, by cell line; rows of `truth` are found by name."""
     rows = []
     for line in cell_lines(responses):
         here = rows_of(responses, line)
@@ -192,12 +183,7 @@ def _random(c: Comparison) -> str | None:
 
 
 def families(c: Comparison) -> pd.DataFrame:
-    """Condense a ranking to families of embeddings, each held against random vectors.
-
-    Of each family: n embeddings, the best with its value (mean over lines and folds), the median,
-    the gain of the best over random vectors and over the Train Mean (positive is better), with p
-    (Holm over families; the best is chosen on the same folds, so that it looks a little too small).
-    """
+    """Condense a ranking to families of embeddings, each held against random vectors."""
     real = c.methods.loc[c.competitors, "modality"]
     best = {family: c.best_of(list(part.index)) for family, part in real.groupby(real)}
     out = pd.DataFrame({"modality": list(best), "method": list(best.values())})

@@ -28,11 +28,7 @@ BOUNDS = [f"{line} {bound}" for line in LINES.values() for bound in ("low", "hig
 
 
 def split_responses(line: str, task: str) -> AnnData:
-    """Return the labelled pairs of one line with the authors' split: fold 0 is test, -1 training.
-
-    `line`: one of K562, RPE1, HepG2, Jurkat; `task`: differential expression, or direction of
-    the differentially expressed pairs.
-    """
+    """Return the labelled pairs of one line and task, with the authors' test split as fold 0."""
     pairs = essential.pairs(line, task)
     names, rows = np.unique(pairs["pert"].astype(str), return_inverse=True)
     genes, columns = np.unique(pairs["gene"].astype(str), return_inverse=True)
@@ -96,10 +92,7 @@ def mask_on_split(study, dataset: str = "essential") -> pd.DataFrame:
 
 
 def mask_on_folds(study, dataset: str) -> pd.DataFrame:
-    """Score the control `mask_only` on the folds of a data set of partial labels.
-
-    Returns cell_line, labels (known), train_mean, mask_only (AUROC within gene, mean over folds).
-    """
+    """Score the control `mask_only` on the folds of a data set of partial labels."""
     responses = study.dataset(dataset).responses
     models = [Floor("train_mean"), *mask_only(responses)]
     scores = evaluate(
@@ -142,11 +135,7 @@ def control_said(control: pd.DataFrame) -> str:
 def fused(
     study, f: FusionScores, *, k=(5, 10, 20, 40, 80), inner_folds: int = 3, transformers=None
 ) -> pd.DataFrame:
-    """Score every fusion of the sources of `f` on the authors' split, as `ours`.
-
-    Transformers (see `perturbcore.report.fusion.scores.fusion_transformers`) are one model per
-    line, since the splits differ between lines.
-    """
+    """Score every fusion of the sources of `f` on the authors' split, as `ours`."""
     if not f.pairs:
         return pd.DataFrame()
     deep, _ = fusion_transformers(study, f.data, f.sources, transformers or {}, joint=False)
@@ -169,11 +158,7 @@ def with_intervals(store, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def scorings(store) -> pd.DataFrame:
-    """Count the scorings of the test split per method, over all chapters and settings.
-
-    Returns method, units (of one line and task), most (scorings of one line and task), commits,
-    first, last (UTC).
-    """
+    """Count the scorings of the test split per method, over all chapters and settings."""
     log = store.scorings()
     log = log[log["dataset"] == SPLIT]
     times = log.assign(method=_method(log)).groupby(["method", "task", "cell_line"])["finished"]
@@ -195,8 +180,7 @@ def _method(scores: pd.DataFrame) -> pd.Series:
 def board(scores: pd.DataFrame, task: str) -> pd.DataFrame:
     """Put ours and the published methods into one table, best mean over lines first.
 
-    Returns method, origin ("this book" or "Wu et al. 2025"), per line the value and its bounds
-    "<line> low" and "<line> high", mean; published values have two decimals and no bounds.
+    Published values have two decimals and no bounds ("<line> low", "<line> high").
     """
     lines = list(LINES.values())
     published = facts("wu2025_table1")
@@ -223,10 +207,7 @@ def heads(table: pd.DataFrame) -> dict[str, str]:
 
 
 def standing(scores: pd.DataFrame, task: str) -> tuple[pd.Series, pd.DataFrame, list[str]]:
-    """Return our best row of `board`, the published rows, and the lines in which ours is ahead.
-
-    Ahead means: rounded to the two decimals of the published values, above all of them.
-    """
+    """Return our best row of `board`, the published rows, and the lines in which ours is ahead."""
     table = board(scores, task)
     theirs = table[table["origin"] == PUBLISHED]
     mine = table[(table["origin"] != PUBLISHED) & (table["method"] != "Train Mean")].iloc[0]
@@ -234,10 +215,7 @@ def standing(scores: pd.DataFrame, task: str) -> tuple[pd.Series, pd.DataFrame, 
 
 
 def verdict(scores: pd.DataFrame, singles: pd.DataFrame | None = None) -> str:
-    """Say where the best of `scores` stands against the best published method.
-
-    With `singles`, the scores are those of fusions, and the best single embedding stands beside.
-    """
+    """Say where the best of `scores` stands against the best published method."""
     if not len(scores):
         return tell("leaderboard.no_labels")
     said, which = [], "ours" if singles is None else "the fusions"

@@ -17,13 +17,10 @@ KINDS = HEADINGS["kinds of molecules"]
 def molecule_report(drugs: pd.DataFrame) -> pd.DataFrame:
     """Check every SMILES of a table of drugs, and compare the drugs with each other.
 
-    Nothing is merged or dropped: each drug keeps its row. `drugs`: indexed by drug, with `smiles`.
-
-    Returns indexed by drug: `smiles` (as given), `canonical` (rdkit's form), `parent` (largest
-    organic fragment, uncharged), `flat` (parent without stereo), `components`, `removed` (what
-    the parent leaves out), `stereo_open` (count), `problem` (why it cannot be read), and the other
-    drugs that are `same_molecule`, `same_parent` (but another form), `stereo_isomer` (equal
-    without stereo), each joined by semicolons.
+    Each drug keeps its row: `smiles` (as given), `canonical`, `parent` (largest organic fragment,
+    uncharged), `flat` (parent without stereo), `components`, `removed` (beside the parent),
+    `stereo_open` (count), `problem` (why it cannot be read), and the other drugs that are
+    `same_molecule`, `same_parent` or `stereo_isomer`, joined by semicolons.
     """
     rows = [_row(str(drug), str(smiles)) for drug, smiles in drugs["smiles"].items()]
     table = pd.DataFrame(rows).set_index("drug")

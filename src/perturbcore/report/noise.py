@@ -31,12 +31,7 @@ RANGED = ("L2", "MAE", "Pearson", "Pearson_delta", "cosine", "top20_recall", "di
 def curves_by_cells(
     dataset, sizes: Sequence[int], *, n_outer: int, n_inner: int, seed: int, n_jobs: int = 1
 ) -> pd.DataFrame:
-    """Median error of an effect for each of `sizes`, cells per perturbation, by estimator.
-
-    A simulated screen adds the error against the truth. Returns cell_line, cells, estimate, value
-    (median over perturbations of the median L2), low, high (quartiles over perturbations), n
-    (perturbations).
-    """
+    """Median error of an effect for each of `sizes`, cells per perturbation, by estimator."""
     simulation = dataset.extras.get("simulation")
     common: dict[str, Any] = dict(n_outer=n_outer, n_inner=n_inner, seed=seed, n_jobs=n_jobs)
     truth = simulation.true_effects if simulation is not None else None
@@ -92,10 +87,8 @@ def truth_panels(grid: pd.DataFrame) -> pd.DataFrame:
 def trusted(grid: pd.DataFrame, data) -> list[str]:
     """Ceilings that are within 5 % of what they estimate on simulated screens like this one.
 
-    `grid`: of `Study.truth`; `data`: a data set. Like it are the numbers of cells next to its
-    median, and its control; since the size of its batch effects is not known, all of them count.
-    Returns names of `PairedScores`, "idealized" (no estimate) last, alone where the data set has no
-    cells, or has labels: the truth that is known here is that of effects.
+    Like a data set are the numbers of cells next to its median, and its control, whatever the batch
+    effects. "idealized" (no estimate) is last, and alone where there are no cells, or labels.
     """
     near = _like(grid, data)
     far = (near["of_its_own"] - 1).abs().groupby(near["estimate"]).max()
@@ -146,11 +139,7 @@ def trust_said(grid: pd.DataFrame, data) -> str:
 
 
 def causes_said(grid: pd.DataFrame) -> str:
-    """Say by how much the published bootstrap is too large, cause by cause, and where the floor is.
-
-    Without batch effects only the cells drawn twice are left; under global control the shared
-    shifts of batches come on top.
-    """
+    """Say by how much the published bootstrap is too large, cause by cause, and the noise floor."""
     wide = grid.pivot_table(
         index=["estimate", "control", "cells"], columns="batch_effect", values="ratio"
     )
@@ -173,11 +162,8 @@ def by_line(
 ) -> pd.DataFrame:
     """Experimental error (L2) of each perturbation beside the size of its effect.
 
-    `estimate`: "bootstrap" at a `quantile`, or "repeated" or "noise_floor", which are means.
-
-    Returns cell_line, perturbation, value (experimental error), n_cells, n_batches, effect (L2
-    norm of the response), above (whether the effect is larger than the error); without those that
-    have too few cells for an estimate.
+    `estimate`: "bootstrap" at a `quantile`, or "repeated" or "noise_floor", which are means; above:
+    whether the effect is larger; without perturbations of too few cells.
     """
     rows = ceiling[ceiling["metric"] == "L2"]
     if "estimate" in rows:
@@ -191,10 +177,7 @@ def by_line(
 
 
 def above_said(ceiling: pd.DataFrame, responses: AnnData, quantile: float = 0.9) -> str:
-    """Say for how many perturbations another experiment beats No Change, and how many are left out.
-
-    By the repeated experiment where there is one, since the published error is too large.
-    """
+    """Say for how many perturbations a repeated experiment would beat No Change."""
     known = "estimate" in ceiling and (ceiling["estimate"] == "repeated").any()
     boot = by_line(ceiling, responses, quantile)
     each = by_line(ceiling, responses, estimate="repeated") if known else boot
@@ -220,11 +203,7 @@ def line_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def metric_ranges(study, *, n_splits: int = 2, seed: int = 5050) -> pd.DataFrame:
-    """Calibrate the metrics on every screen of a profile that has cells or replicate wells.
-
-    Returns dataset, cell_line and what
-    `perturbcore.score.ceiling.calibration.calibrate_metrics` returns.
-    """
+    """Calibrate the metrics on every screen of a profile that has cells or replicate wells."""
     parts = {}
     for name in study.names():
         data = study.dataset(name)

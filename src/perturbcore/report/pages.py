@@ -99,11 +99,7 @@ def _cell(column: str, value, digits: int) -> str:
 
 
 def show_coverage(chapter, table: pd.DataFrame, *, caption: str) -> None:
-    """Show one row per embedding with the share of each cell line that it covers.
-
-    `table` is that of `perturbcore.embeddings.coverage.coverage_table`; the file has all of it. Of
-    more than 5 cell lines, the least and the largest share are shown.
-    """
+    """Show one row per embedding with the share of each cell line that it covers."""
     heads = {"embedding": "Embedding", "modality": "Modality", "dim": "Dimensions"}
     shown, about = table.rename(columns=heads), list(heads.values())
     share = shown.groupby([*about, "cell_line"], sort=False)["coverage"].mean().unstack()

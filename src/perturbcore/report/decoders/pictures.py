@@ -12,15 +12,7 @@ SHOWN, MOST = 3, 90  # perturbations, and cells of a sample
 
 
 def picture_table(run: DecoderRun, n_components: int = 30) -> pd.DataFrame:
-    """Lay out cells of the strongest perturbations of the first fold and line, of those kept.
-
-    The first axis is the direction from the mean control to the mean observed cell in the
-    latent space, the second the leading principal component of the observed cells at right
-    angles to it.
-
-    Returns perturbation, column ("" for controls), sample ("control", "observed", "generated"),
-    x, y.
-    """
+    """Lay out cells of the strongest perturbations of the first fold and line, of those kept."""
     line, number, cells = cell_lines(run.responses)[0], run.folds[0], run.cells
     fold = Fold.of(run.responses, number, (line,))
     latent = training_latent(cells, fold, n_components)

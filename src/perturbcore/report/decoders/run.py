@@ -36,13 +36,10 @@ COSTS = ["train_seconds", "sample_seconds"]
 class DecoderRun:
     """What was run on one data set.
 
-    `responses`: those that were scored: all, or the rehearsed lines; `embedding`: what every
-    method is given, but for the random controls; `models`: decoders on the embedding, then a
-    decoder on random vectors; `shifts`: control cells, moved by kNN, by the Train Mean, and not
-    at all; `scores`: tidy scores; `seconds` of a fold and line are those of training and
-    sampling, also apart in train_seconds and sample_seconds; `each`: L2 of every held-out
-    perturbation: key (of the unit), perturbation, value; `note`: what was cut down, if
-    anything.
+    `models`: decoders on `embedding`, then one on random vectors; `shifts`: control cells, moved by
+    kNN, by the Train Mean, and not at all; `each`: L2 of every held-out perturbation (key,
+    perturbation, value); `note`: what was cut down, if anything. `seconds` of `scores` are those of
+    training and sampling.
     """
 
     data: Dataset

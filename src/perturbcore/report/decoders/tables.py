@@ -16,13 +16,7 @@ DISTRIBUTION_COLUMNS = {c: METRICS.get(c, head) for c, head in HEADINGS["distrib
 
 
 def score_table(run: DecoderRun) -> pd.DataFrame:
-    """Rank the methods of a run, each competitor against kNN on the same embedding; best first.
-
-    Returns method, embedding, predictor, modality, value, low, high (mean over folds with its
-    95 % interval), gain over kNN with gain_low, gain_high, p_holm, verdict (see
-    `Comparison.gains`), beats_knn, wins and n_each (see `wins`), train_seconds, sample_seconds,
-    seconds per fold and line, times_knn (those seconds over kNN's), data (its title).
-    """
+    """Rank the methods of a run, each competitor against kNN on the same embedding; best first."""
     c = run.comparison
     columns = ["method", "embedding", "predictor", "modality", "value", "low", "high", "seconds"]
     gains = c.gains()[["method", "gain", "low", "high", "p_holm", "verdict"]]
@@ -38,11 +32,7 @@ def score_table(run: DecoderRun) -> pd.DataFrame:
 
 
 def wins(run: DecoderRun) -> pd.DataFrame:
-    """Share of the held-out responses on which a method has a lower L2 than kNN on the embedding.
-
-    Returns indexed by method: wins (ties count half), n_each (perturbations, counted in every
-    line).
-    """
+    """Share of held-out responses with a lower L2 than kNN's, ties half, and their number."""
     units = run.comparison.scores[["key", "method", "cell_line"]]
     wide = run.each.merge(units, on="key").pivot_table(
         index=["cell_line", "perturbation"], columns="method", values="value"
@@ -90,10 +80,7 @@ def cost_table(runs: Sequence[DecoderRun]) -> pd.DataFrame:
 
 
 def curve_table(runs: Sequence[DecoderRun]) -> pd.DataFrame:
-    """Losses relative to those of the first epoch, mean and range over folds and lines, by method.
-
-    Returns panel, epoch (from 1), series ("training", "validation"), value, low, high.
-    """
+    """Losses relative to the first epoch, mean and range over folds and lines, by method."""
     parts = []
     for run in runs:
         history = run.histories()
@@ -111,12 +98,10 @@ def curve_table(runs: Sequence[DecoderRun]) -> pd.DataFrame:
 
 
 def distribution_summary(run: DecoderRun, table: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each distributional metric by source of cells, and what is left of the gap to none.
+    """Mean of each distributional metric by source of cells, best energy distance first.
 
-    Returns method, the metrics, `unexplained` (energy distance as a share of that of unchanged
-    controls; the halves of the observed cells are at about 0), gain of each decoder in energy
-    distance over the controls shifted by kNN, with low, high and verdict; best energy distance
-    first.
+    `unexplained`: energy distance over that of unchanged controls; gain of each decoder in energy
+    distance over the controls shifted by kNN, with low, high and verdict.
     """
     unit = ["metric", "cell_line", "fold", "method", "embedding", "predictor"]
     scores = table.groupby(unit, sort=False, as_index=False)[["value", "n_train", "n_test"]].mean()

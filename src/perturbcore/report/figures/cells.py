@@ -7,12 +7,7 @@ CONTROL, OBSERVED, GENERATED = "#9a9a9a", "#D55E00", "#0072B2"
 
 
 def cell_grid(table: pd.DataFrame, *, row: str, column: str, xlabel: str, ylabel: str) -> Figure:
-    """Draw cells on two axes, with the mean of each sample as a cross.
-
-    `table` has one row per cell: x, y, `row`, `column` and `sample` ("control", "observed",
-    "generated"). Controls of a row are drawn in each of its panels, and the mean of its observed
-    cells.
-    """
+    """Draw cells on two axes, with the mean of each sample as a cross."""
     rows = list(dict.fromkeys(table[row]))
     columns = [c for c in dict.fromkeys(table[column]) if c]
     figure = Figure(

@@ -38,11 +38,7 @@ def method_order(scores: pd.DataFrame, lower_is_better: bool) -> list[str]:
 def reference_lines(
     scores: pd.DataFrame, lower_is_better: bool, *, fusion: bool = False
 ) -> pd.DataFrame:
-    """Medians over folds of Train Mean, experimental error and the best method, by panel.
-
-    The best is that which is neither control nor fusion nor of too low coverage, or with `fusion`
-    the best fusion. Returns columns panel, display, modality, value.
-    """
+    """Medians over folds of Train Mean, experimental error and the best method, by panel."""
     sparse = set()
     if "coverage" in scores:
         share = scores.groupby("display")["coverage"].mean()
@@ -132,11 +128,7 @@ def _reference(axis: Axes, lines: pd.DataFrame) -> None:
 
 
 def interval_plot(table: pd.DataFrame, *, label: str, ceiling: str = "") -> Figure:
-    """Draw one row per method: its mean and 95 % interval, floor and ceiling as lines.
-
-    `table`: `perturbcore.report.comparison.Comparison.ranking`, best first; `ceiling`: the one that
-    is drawn.
-    """
+    """Draw one row per method: its mean and 95 % interval, floor and ceiling as lines."""
     table = display_names(table)
     ends = ("Train Mean", "No Change", *CEILINGS)
     rows = table[~table["display"].isin(ends)].reset_index(drop=True)
@@ -155,11 +147,7 @@ def interval_plot(table: pd.DataFrame, *, label: str, ceiling: str = "") -> Figu
 
 
 def gain_plot(lines: pd.DataFrame, overall: pd.DataFrame, *, reference: str, label: str) -> Figure:
-    """Draw the gain of each method in every cell line and over all, with 95 % intervals.
-
-    `lines`: method, cell_line, gain, low, high; positive is better; `overall`: method, gain,
-    low, high; the first is drawn at the top; `reference`: name of what is at zero.
-    """
+    """Draw the gain of each method in every cell line and over all, with 95 % intervals."""
     names, every = list(overall["method"]), sorted(lines["cell_line"].unique())
     figure = Figure(figsize=(7.2, 0.62 * len(names) + 1.3), layout="constrained")
     axis = figure.subplots()
@@ -196,11 +184,7 @@ def rank_plot(
     order: Sequence[str] | None = None,
     label: str = "Rank (1 is best)",
 ) -> Figure:
-    """Draw the distribution of ranks, best median at the top, and the interval of the mean rank.
-
-    `ranks`: of `Comparison.ranks`; `table`: of `Comparison.rank_table`; `order`: methods from top
-    to bottom, by median rank otherwise.
-    """
+    """Draw the distribution of ranks, best median at the top, and the interval of the mean rank."""
     data = display_names(ranks)
     if order is None:
         typical = data.groupby("display")["rank"].agg(["median", "mean"])

@@ -11,10 +11,7 @@ WIDTH, HEIGHT = 0.0125, 0.045
 
 
 def pareto_front(cost, error) -> np.ndarray:
-    """Say of n methods which no other matches in one and beats in the other; lower is better.
-
-    What is not finite is never on the front; equal methods are on it together.
-    """
+    """Say of n methods which no other matches in one and beats in the other; lower is better."""
     cost, error = np.asarray(cost, dtype=float), np.asarray(error, dtype=float)
     there = np.isfinite(cost) & np.isfinite(error)
     no_worse = (cost[None] <= cost[:, None]) & (error[None] <= error[:, None])
@@ -33,11 +30,7 @@ def pareto_plot(
     xlabel: str,
     ylabel: str,
 ) -> Figure:
-    """Draw error against cost (log axis); the Pareto front is a step line.
-
-    `table`: one row per method: display, modality, `cost` (above 0), `error` and `panel`;
-    `references`: lines without a cost: display, modality, value, `panel`.
-    """
+    """Draw error against cost (log axis); the Pareto front is a step line."""
     names = list(dict.fromkeys(table[panel]))
     figure, axes = grid_of(len(names), 2, (4.6, 4.0))
     for axis, name in zip(axes.ravel(), names, strict=False):

@@ -16,12 +16,7 @@ RANK_COLUMNS = HEADINGS["fine-tuned ranking"]
 
 
 def gains(run: FineTuningRun) -> pd.DataFrame:
-    """Compare each use of a representation with kNN on it frozen, over all cell lines.
-
-    Returns `Comparison.own_gains`, with `data` (its title), trained (whether the use trains on
-    responses by gradient steps) and adapted (whether the network itself is trained, not only a
-    head).
-    """
+    """Compare each use of a representation with kNN on it frozen, over all cell lines."""
     table = run.comparison.own_gains()
     trained = ~table["predictor"].isin(FROZEN)
     return table.assign(

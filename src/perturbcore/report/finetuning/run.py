@@ -125,10 +125,7 @@ def run_fine_tuning(
 
 
 def graph_models(study, dataset: str, name: str, **options) -> tuple[list[FineTuned], dict]:
-    """Take the pretrained network behind an embedding of builder ``gnn``, from where it was built.
-
-    Returns the models of `models_of`, and the row of `FineTuningRun.networks`.
-    """
+    """Take the pretrained network behind an embedding of builder ``gnn``; see `models_of`."""
     specs = {s["name"]: dict(s) for s in study.profile.embeddings if s.get("builder") == "gnn"}
     if name not in specs:
         there = ", ".join(specs) or "none"
@@ -152,11 +149,7 @@ def graph_models(study, dataset: str, name: str, **options) -> tuple[list[FineTu
 def links_models(
     study, path: Path, identifier: str, pretraining: dict, **options
 ) -> tuple[Embedding, list[FineTuned], dict]:
-    """Pretrain on a file of scored links, and make its embedding and models.
-
-    The file is a table of links: two columns of genes, called by `identifier`, and
-    ``combined_score`` of 1000 where links are scored. Returns the embedding, and as `graph_models`.
-    """
+    """Pretrain on a file of scored links, and make its embedding and models."""
     table = read_table(path)
     edges = table.iloc[:, :2].astype(str).set_axis(["source", "target"], axis=1)
     if "combined_score" in table:

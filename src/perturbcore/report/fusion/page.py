@@ -128,10 +128,7 @@ def one_line(f: FusionScores, record: str = "") -> str:
 
 
 def by_line_text(lines: pd.DataFrame, gains: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Lay the gains of each line out, one column per line: the score, and its gain.
-
-    `lines, gains`: gains over `reference` by cell line and over all, whose order rows have.
-    """
+    """Lay the gains of each line out, one column per line: the score, and its gain."""
     lines = lines.assign(text=[f"{r['value']:.3f}: {gain_said(r)}" for _, r in lines.iterrows()])
     wide = lines.pivot(index="method", columns="cell_line", values="text").loc[gains["method"]]
     first = lines.groupby("cell_line")["reference"].first().map("{:.3f}".format)
@@ -147,10 +144,7 @@ def learnt(f: FusionScores) -> pd.DataFrame:
 
 
 def ablation_table(ablation: pd.DataFrame, higher_is_better: bool) -> pd.DataFrame:
-    """Score of the summed kernels with each source alone and without it, the most missed first.
-
-    Means over lines and folds; `lost` is how much worse the fusion is without the source.
-    """
+    """Score of the summed kernels with each source alone and without it, the most missed first."""
     mean = ablation.groupby(["kind", "source"])["value"].mean()
     table = pd.DataFrame({"alone": mean["alone"], "without": mean["without"]}).rename_axis("source")
     table["all"] = float(mean["all", ""])

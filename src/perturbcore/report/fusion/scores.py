@@ -112,10 +112,9 @@ class FusionScores:
     def parts(self) -> pd.DataFrame:
         """What predictor and fusion add, apart: columns of `Comparison.gains`, `kind` and `what`.
 
-        what: "predictor", one source chosen in training, against kNN with one such source;
-        "fusion", all sources against the best one under the same predictor, and "fusion, any
-        predictor" under the best predictor, chosen in training; "over <set>", all sources against
-        a set. p is adjusted over all rows, so that equal differences have equal verdicts.
+        "predictor": one source chosen in training, against kNN with one; "fusion": all sources
+        against the best one under the same predictor, or under any; "over <set>": against a set.
+        p is adjusted over all rows, so that equal differences have equal verdicts.
         """
         cells, parts = self.cells, []
         wanted = {
@@ -180,11 +179,9 @@ def fusion_transformers(
 ) -> tuple[list, list[str]]:
     """Make the transformers of a profile, and say which could not be made.
 
-    `wanted` maps a name to ``preset`` and settings that are to differ from it, see
-    `perturbcore.models.fusion.network`; ``seed`` is that of the training; ``trials`` (and
-    ``space``) search settings in each fold, see `perturbcore.models.fusion.transformer.tune`;
-    ``expression_line``: line whose embeddings serve all lines, where a source has one per line.
-    With `joint` one model serves all lines.
+    `wanted`: name -> ``preset`` and settings that differ from it; ``seed``, ``trials``, ``space``
+    of training and search; ``expression_line``: line whose embeddings serve all lines. With `joint`
+    one model serves all lines.
     """
     # torch and lightning are heavy: only a chapter that trains pays for them
     from perturbcore.models.fusion.network import preset
@@ -218,10 +215,7 @@ def fusion_transformers(
 
 
 def control_profiles(data) -> pd.DataFrame | None:
-    """Mean log1p profile of the control cells of each line, lines x genes; None without any.
-
-    Those that come with the data, else those of its cells.
-    """
+    """Mean log1p profile of the control cells of each line, lines x genes; None without any."""
     from perturbcore.data.effects.moments import pseudobulk
 
     genes = list(data.responses.var_names)

@@ -19,10 +19,7 @@ METRIC_NAMES = HEADINGS["published metrics"]
 
 
 def draw(data: FigureData) -> Figure:
-    """Draw one published figure.
-
-    Points are folds; where only medians are at hand, one point per method per line.
-    """
+    """Draw one published figure."""
     spec = data.spec
     if spec.kind == "rank":
         ranks = data.scores.rename(columns={"value": "rank"})

@@ -77,10 +77,7 @@ class FigureData:
         return self.scores.drop_duplicates("display").set_index("display")["modality"][self.order]
 
     def select(self, *wanted: str) -> list[str]:
-        """Methods of the figure: names, patterns ("GenePT*"), "modality: DNA", or "single".
-
-        "single" stands for every embedding: neither control, fusion nor an advanced method.
-        """
+        """Methods of the figure: names, patterns ("GenePT*"), "modality: DNA", or "single"."""
         out = []
         for one in wanted:
             if one == "single":

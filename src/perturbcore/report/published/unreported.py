@@ -34,12 +34,7 @@ def neighbours(figure: str, published: Published) -> pd.DataFrame:
 
 
 def ranking_certainty(published: Published) -> pd.DataFrame:
-    """For each ranking: how many neighbours differ clearly, and how many share the first place.
-
-    Returns figure, ranking, methods, neighbours (pairs), interval_without_0 (pairs whose own
-    interval leaves out no difference), distinguishable (pairs, adjusted for their number),
-    best, and as_good_as_best (methods not distinguishable from the best, the best not counted).
-    """
+    """For each ranking: how many neighbours differ clearly, and how many share the first place."""
     rows = []
     for name in RANKINGS:
         c, pairs = comparison_of(name, published), neighbours(name, published)
@@ -60,11 +55,7 @@ def ranking_certainty(published: Published) -> pd.DataFrame:
 
 
 def run_choice(published: Published) -> pd.DataFrame:
-    """Effect of choosing the run to show for each line in Figure S14.
-
-    Returns model, cell_line, the median of each published run, of what is drawn, and of kNN on
-    WaveGC; `gain`, how much lower what is drawn is than the worse run.
-    """
+    """Effect of choosing the run to show for each line in Figure S14."""
     _need_folds(published)
     scores = published.scores
     older = scores[(scores["perturbation_set"] == "older") & (scores["metric"] == "L2")]
@@ -84,12 +75,7 @@ def run_choice(published: Published) -> pd.DataFrame:
 
 
 def unused_rows(published: Published) -> pd.DataFrame:
-    """Methods of the full-set tables that no figure shows, next to the best that one shows.
-
-    Returns dataset, task, predictor, display, method, modality, n (folds and lines), mean
-    (primary metric), reference (the best single embedding of the figure), ahead (folds better),
-    and difference (mean; positive is better). Best first within a data set and task.
-    """
+    """Methods of the full-set tables that no figure shows, next to the best that one shows."""
     _need_folds(published)
     figures = {
         name: figure_data(name, published)

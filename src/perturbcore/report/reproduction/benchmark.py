@@ -61,12 +61,9 @@ def score_dataset(
     seed: int = 0,
     **options,
 ) -> Benchmark:
-    """Run the published benchmark of one data set.
+    """Run the published benchmark of one data set (Cole et al. 2026, Supplemental Methods).
 
-    Embeddings through standardisation, PCA and both estimators, tuned on inner folds; random
-    and idealized embedding; Train Mean and No Change; published metrics (Cole et al. 2026,
-    Supplemental Methods; Figures 1, S1, S2, S5, S6, S8, S9).
-
+    Embeddings through standardisation, PCA and both estimators, tuned on inner folds; controls.
     `embeddings`: only these, by display or published name; `ceiling`: experimental error of each
     perturbation; adds rows of predictor "experimental_error".
     """

@@ -30,10 +30,7 @@ STATUS = {"both": "both", "left_only": "not published", "right_only": "not repro
 
 
 def published_names(scores: pd.DataFrame) -> pd.DataFrame:
-    """Call the rows of a scores table as the figures of the paper do, in the column `display`.
-
-    Correlations of No Change, which are 0 here, are missing as in the published tables.
-    """
+    """Call the rows of a scores table as the figures of the paper do, in the column `display`."""
     scores = scores.copy()
     scores["display"] = scores["embedding"].replace(EMBEDDINGS)
     control = scores["predictor"].isin(CONTROLS)
@@ -103,11 +100,7 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def families(check: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Condense to families of values: reference, family, values compared, largest difference.
-
-    `check`: of `against_sklearn`: scores by estimator, and what was tuned; `table`: of `compare`,
-    of the published files alone: all metrics by modality.
-    """
+    """Condense to families of values: reference, family, values compared, largest difference."""
     tuned = check.drop_duplicates(["dataset", "predictor", "embedding"])
     off = tuned["chosen"].astype(float) - tuned["chosen_sklearn"].astype(float)
     theirs = table[table["status"] == "both"]
@@ -130,10 +123,7 @@ def counts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def other_data(done: Benchmark, table: pd.DataFrame) -> dict[str, str]:
-    """Find data sets whose files are not the published ones, and say what differs.
-
-    Counts of genes and perturbations decide, and L2 of Train Mean and No Change in `table`.
-    """
+    """Find data sets whose files are not the published ones, and say what differs."""
     found = {}
     scores, rows = done.scores, table[(table["metric"] == "L2") & (table["status"] == "both")]
     for dataset, genes in done.genes.items():
@@ -157,10 +147,7 @@ def other_data(done: Benchmark, table: pd.DataFrame) -> dict[str, str]:
 
 
 def verdict(table: pd.DataFrame, other: Mapping[str, str] | None = None) -> str:
-    """Say in a sentence how well the published scores (L2) were reproduced.
-
-    `other`: see `other_data`: data sets that are not compared.
-    """
+    """Say in a sentence how well the published scores (L2) were reproduced."""
     if other:
         why = "; ".join(f"{name}: {text}" for name, text in other.items())
         said = tell("reproduction.other", why=why)

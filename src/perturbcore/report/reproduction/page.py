@@ -69,11 +69,7 @@ def left_out(done: Benchmark) -> str:
 
 
 def sklearn_check(files: Files, done: Benchmark, embeddings, *, fold: int = 0) -> pd.DataFrame:
-    """Compute a few units of each data set's first cell line again with plain scikit-learn.
-
-    `embeddings` are display names; those that a data set does not have are passed over. Returns
-    `against_sklearn`, with `dataset`.
-    """
+    """Compute a few units of each data set's first cell line again with plain scikit-learn."""
     tables = []
     estimators = [p for p in ("knn", "lasso") if p in set(done.scores["predictor"])]
     for dataset, scores in done.scores.groupby("dataset", sort=False):
@@ -91,10 +87,7 @@ def sklearn_check(files: Files, done: Benchmark, embeddings, *, fold: int = 0) -
 
 
 def spread_said(files: Files, cell_lines=(), *, dataset: str = "essential", **draws) -> str:
-    """Say how far two seeds of the experimental error differ, where there are raw cells.
-
-    In the first of `cell_lines`; `draws`: `n_outer` and `n_inner`, as published by default.
-    """
+    """Say how far two seeds of the experimental error differ, where there are raw cells."""
     line = (*cell_lines, *LAYOUTS[dataset].lines)[0]
     how = dict(cell_line=line, progress=False, **draws)
     try:

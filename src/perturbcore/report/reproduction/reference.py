@@ -40,8 +40,7 @@ def sklearn_scores(
 ) -> dict:
     """Score one unit of the published benchmark with scikit-learn's own parts.
 
-    Without an `embedding`, that is the idealized one: PCA of training and test responses, without
-    scaler and PCA. Returns L2, MSE, MAE, Spearman, Pearson, and `chosen`.
+    Without an `embedding`, the idealized one: PCA of all responses. Metrics, and `chosen`.
     """
     check_choice("estimator", estimator, ("knn", "lasso"))
     layout = layout_of(responses.uns["perturbcore"]["dataset"])
@@ -82,10 +81,7 @@ def sklearn_scores(
 
 
 def plain_metrics(Y: np.ndarray, prediction: np.ndarray) -> dict:
-    """Compute the published metrics of one fold, written out; rows are perturbations.
-
-    Correlations are over genes, and missing where any prediction is constant.
-    """
+    """Compute the published metrics of one fold, written out; rows are perturbations."""
     error = prediction.astype(np.float64) - Y
     guess, truth = (pd.DataFrame(table.T, dtype=float) for table in (prediction, Y))
     constant = (guess.nunique() == 1) | (truth.nunique() == 1)
@@ -110,9 +106,7 @@ def against_sklearn(
 ) -> pd.DataFrame:
     """Compute units again with scikit-learn and set them beside scores that were computed fast.
 
-    `responses`, `embeddings` and `scores` are what `evaluate_embeddings` was given and what it
-    returned; the rest says which units. Returns predictor, embedding, cell_line, fold, metric,
-    `value` (fast), `sklearn`, `difference`, `chosen`, `chosen_sklearn`.
+    `responses`, `embeddings` and `scores` are what `evaluate_embeddings` was given and returned.
     """
     here = [e for e in embeddings if e.cell_line in (None, cell_line)]
     units = product([("idealized", None), *((e.name, e) for e in here)], estimators)

@@ -173,10 +173,7 @@ def audit(published: Published) -> pd.DataFrame:
 
 
 def dated() -> pd.DataFrame:
-    """Read the verdicts kept in the package, decided on single folds: `DATED` and date, by id.
-
-    `scripts/write_dated.py` writes them.
-    """
+    """Read the verdicts kept in the package, decided on single folds: `DATED` and date, by id."""
     # Three lines of comment stand at its top.
     options: dict = dict(skiprows=3, index_col="id", dtype=str, keep_default_na=False)
     return pd.read_csv(Path(__file__).with_name("dated.csv"), **options)

@@ -92,11 +92,7 @@ def fill(text: str | list[str] | None, values: Mapping) -> str:
 
 
 def _moved(left: Any, right: Any, slack: int, *, literal: bool) -> Any:
-    """Move a cut-off to the left by `slack` steps.
-
-    A step is a tenth of the cut-off, one for a count, and a tenth of the median distance where the
-    cut-off is 0 or computed. That there is any at all (a count above 0) gets no milder.
-    """
+    """Move a cut-off to the left by `slack` steps."""
     kind = np.asarray(left).dtype.kind
     if kind in "iu":
         return right if slack > 0 and literal and right == 0 else right - slack

@@ -168,10 +168,7 @@ def deg_prior(on: Evidence) -> SimpleNamespace:
 
 
 def table2_agreement(on: Evidence | None) -> SimpleNamespace:
-    """Every value of Table 2 of Bendidi et al. 2024 beside the best of Tables 3 to 10.
-
-    Batch integration is left out: its normaliser is not printed.
-    """
+    """Every value of Table 2 of Bendidi et al. 2024 beside the best of Tables 3 to 10."""
     keys = ["dataset", "model", "metric"]
     appendix = facts("bendidi2024_tables3_10")
     appendix["best"] = appendix["mean"] * appendix["unit"].map({"percent": 0.01}).fillna(1.0)

@@ -66,9 +66,7 @@ def pair(
 ) -> SimpleNamespace:
     """Compare one method with one reference on medians, on means and fold by fold.
 
-    A gain is positive where the method is better. Its 95 % interval (`certainty`) is over folds,
-    lines averaged, corrected for overlapping training sets. On medians alone, lines stand for
-    folds.
+    A gain is positive where the method is better. On medians alone, lines stand for folds.
     """
     data = on.fig(figure)
 
@@ -180,10 +178,7 @@ def crossing(
 
 
 def reached(on: Evidence, *, settings: dict[str, dict], target: str) -> SimpleNamespace:
-    """Methods whose median is as good as a target on some line, setting by setting.
-
-    `settings` has for each name one figure or more, and the methods to look for in it.
-    """
+    """Methods whose median is as good as a target on some line, setting by setting."""
     found: dict[str, list[str]] = {}
     for name, figures in settings.items():
         there = []
