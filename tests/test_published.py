@@ -14,14 +14,7 @@ from perturbcore.data.published.names import methods_of, parse_method
 from perturbcore.data.published.tables import Published, load_published, medians, read_scores
 from perturbcore.report.figures.methods import reference_lines
 from perturbcore.report.published.claims.audit import HOLDS, claims, decide
-from perturbcore.report.published.draw import (
-    caption,
-    describe,
-    draw,
-    figure_table,
-    not_drawn,
-    page,
-)
+from perturbcore.report.published.draw import caption, describe, draw, figure_table, not_drawn, page
 from perturbcore.report.published.figures import FIGURES, figure_data
 from perturbcore.report.published.unreported import (
     neighbours,
