@@ -1,24 +1,15 @@
-import importlib.util
 import io
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from toys import scores
 
 from perturbcore.core.errors import InputError
 from perturbcore.report import figures
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.methods import method_order, reference_lines
 from perturbcore.report.figures.style import MODALITIES, colour, display_names
-
-# the scores that test_comparison.py makes serve here as well
-_spec = importlib.util.spec_from_file_location(
-    "scores_to_compare", Path(__file__).with_name("test_comparison.py")
-)
-_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_module)
-scores = _module.scores
 
 
 def svg(figure) -> str:

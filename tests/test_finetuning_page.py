@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from toys import scores
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.report.finetuning import page
@@ -108,22 +109,12 @@ class Data:
     title, name = "Toy", "toy"
 
 
-def scored(uses: dict, floor=10.0, folds=5, noise=0.05):
-    """L2 of each (embedding, predictor), up to noise the same in every fold but for an offset."""
-    rng, rows = np.random.default_rng(0), []
-    uses = uses | {("", "train_mean"): floor, ("idealized", "knn"): 1.0}
-    for (name, predictor), value in uses.items():
-        wiggle = rng.permutation(np.linspace(-noise, noise, folds))
-        for fold in range(folds):
-            rows.append((name, predictor, fold, value + 0.3 * fold + wiggle[fold]))
-    out = pd.DataFrame(rows, columns=["embedding", "predictor", "fold", "value"])
-    modality = {"": "Negative control", "idealized": "Positive control"}
-    modality |= {"random": "Negative control"}
-    out["modality"] = out["embedding"].map(modality).fillna("Prior knowledge")
-    return out.assign(
-        dataset="toy", task="lfc", cell_line="A", metric="L2", seed=0, n_train=80, n_test=20,
-        coverage=1.0, seconds=2.0, key=out["embedding"] + out["predictor"] + out["fold"].astype(str),
-    )  # fmt: skip
+def scored(uses: dict, floor=10.0, noise=0.01):
+    """L2 of each (embedding, predictor)."""
+    means = {(*use, "Prior knowledge"): value for use, value in uses.items()}
+    means["", "train_mean", "Negative control"] = floor
+    means["idealized", "knn", "Positive control"] = 1.0
+    return scores(means, noise=noise, lines=["A"])
 
 
 def toy(uses, **options):

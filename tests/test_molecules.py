@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from rdkit import Chem
+from toys import scores
 
 from perturbcore.core.errors import InputError
 from perturbcore.data.molecules.structures import canonical, parse
@@ -262,17 +263,11 @@ def test_known_targets_are_matched_by_structure(report):
 
 
 def scored(ceiling):
-    means = {"MACCS": 3.0, "ECFP:2": 3.02, "train_mean": 3.1, "experimental_error": ceiling}
-    rng, rows = np.random.default_rng(0), []
-    for name, mean in means.items():
-        alone = name in ("train_mean", "experimental_error")
-        about = dict(
-            dataset="d", task="lfc", cell_line="A", embedding="" if alone else name,
-            predictor=name if alone else "knn", metric="L2", n_train=8, n_test=2,
-            modality="Molecule structure" if not alone else "Positive control" if "error" in name else "Negative control",
-        )  # fmt: skip
-        rows += [about | {"fold": f, "value": mean + 0.3 * rng.normal()} for f in range(5)]
-    return Comparison(pd.DataFrame(rows), "L2")
+    kind = "Molecule structure"
+    means = {("MACCS", "knn", kind): 3.0, ("ECFP:2", "knn", kind): 3.02}
+    means["", "train_mean", "Negative control"] = 3.1
+    means["", "experimental_error", "Positive control"] = ceiling
+    return Comparison(scores(means, noise=0.3, lines=["A"]), "L2")
 
 
 def test_answer_names_no_gap_where_there_is_none():
