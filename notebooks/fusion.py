@@ -129,11 +129,12 @@ pages.show_table(chapter, c.ranking(), "ranking", keep=comparison.RANKING_COLUMN
 #
 # ## What fusion learnt, and what each source adds
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of the summed kernels (equal weights) against the number of sources; in each line, the next source is the one that helps most on training perturbations. Grey: cell lines; blue: their mean. Download: [figure](figures/fusion/growth.svg), [numbers](tables/fusion/growth-data.csv).", "name": "fig-growth"}, "image": {"alt": "Line plot of the prediction score against the number of fused sources, one line a cell line and their mean."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of the summed kernels (equal weights) against the number of sources; in each line, the next source is the one that helps most on training perturbations. Blue: the mean of the cell lines. Download: [figure](figures/fusion/growth.svg), [numbers](tables/fusion/growth-data.csv).", "name": "fig-growth"}, "image": {"alt": "Line plot of the prediction score against the number of fused sources, one line a cell line and their mean."}}
 ablation = kept_ablation(study.profile.results / "ablations", f.data.responses, f.sources, greedy_folds=greedy_folds,
                          n_components=n_components, inner_folds=inner_folds)
 curve = page.growth(ablation)
-pages.show_figure(chapter, page.growth_figure(f, curve), "growth", curve)
+if len(curve):
+    pages.show_figure(chapter, page.growth_figure(curve, c.label), "growth", curve)
 
 # %% tags=["hide-input"]
 alone = page.ablation_table(ablation, c.higher_is_better)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,7 @@ from perturbcore.data.published.facts import facts
 from perturbcore.data.responses import make_responses, rows_of
 from perturbcore.data.sets import essential
 from perturbcore.models.fusion.kernel_models import fusions
-from perturbcore.models.simple import evaluate_embeddings
-from perturbcore.models.simple.embedding import Floor, mask_only
+from perturbcore.models.simple.embedding import Floor, OnEmbedding, mask_only
 from perturbcore.models.simple.labels import LabelKernel, LabelKNN
 from perturbcore.report.fusion.scores import FusionScores, fusion_transformers
 from perturbcore.report.text import TEXTS, listed, plural, tell
@@ -44,18 +44,18 @@ def split_responses(line: str, task: str) -> AnnData:
     return out
 
 
-def _on_split(study, part: str, score: Callable[..., pd.DataFrame]) -> pd.DataFrame:
-    """Score on the authors' split; tidy, with a column `wu_task`, and `with_intervals`."""
-    out = []
-    for line in LINES.values():
+def _on_split(study, there: bool, part: str, models: Callable[..., list]) -> pd.DataFrame:
+    """Score the `models` of responses on the authors' split, if the labels are there; tidy."""
+    out = [pd.DataFrame()]
+    for line in LINES.values() if there else ():
         for short in TASKS:
+            responses = split_responses(line, short)
             with warnings.catch_warnings():
                 # their split is made per line: a model of one line sees none of its tests
                 warnings.filterwarnings("ignore", message=".*joint models.*")
-                scores = score(
-                    split_responses(line, short), store=study.store,
-                    scope=study.scope(f"{line}/{short}{part}"), folds=[0], n_jobs=study.n_jobs,
-                    progress=False,
+                scores = evaluate(
+                    responses, models(responses), store=study.store, folds=[0],
+                    scope=study.scope(f"{line}/{short}{part}"), n_jobs=study.n_jobs, progress=False,
                 )  # fmt: skip
             out.append(with_intervals(study.store, scores).assign(wu_task=short))
     study.export()
@@ -65,30 +65,17 @@ def _on_split(study, part: str, score: Callable[..., pd.DataFrame]) -> pd.DataFr
 def ours(study, dataset: str = "essential", *, knn=(5, 10, 20, 40, 80)) -> pd.DataFrame:
     """Score every embedding of the profile on the authors' split; empty where it lacks the labels.
 
-    Predictors are tuned on inner folds of the training split only. Returns tidy scores with a
-    column `wu_task` ("de" or "dir").
+    Predictors are tuned on inner folds of the training split only.
     """
-    if dataset not in study.names():
-        return pd.DataFrame()
-    predictors, embeddings = [LabelKNN(knn), LabelKernel()], study.embeddings(dataset)
-
-    def score(responses, **options):
-        return evaluate_embeddings(
-            responses, embeddings, predictors, controls=("train_mean",), **options
-        )
-
-    return _on_split(study, "", score)
+    there = dataset in study.names()
+    pairs = product(study.embeddings(dataset) if there else (), [LabelKNN(knn), LabelKernel()])
+    models = [*(OnEmbedding(e, p) for e, p in pairs), Floor("train_mean")]
+    return _on_split(study, there, "", lambda _: models)
 
 
 def mask_on_split(study, dataset: str = "essential") -> pd.DataFrame:
     """Score the control `mask_only` on the authors' split; empty where the profile lacks labels."""
-    if dataset not in study.names():
-        return pd.DataFrame()
-
-    def score(responses, **options):
-        return evaluate(responses, mask_only(responses), **options)
-
-    return _on_split(study, "/mask", score)
+    return _on_split(study, dataset in study.names(), "/mask", mask_only)
 
 
 def mask_on_folds(study, dataset: str) -> pd.DataFrame:
@@ -140,11 +127,10 @@ def fused(
         return pd.DataFrame()
     deep, _ = fusion_transformers(study, f.data, f.sources, transformers or {}, joint=False)
 
-    def score(responses, **options):
-        simple = fusions(task_of(responses), f.sources, k=k, inner_folds=inner_folds)
-        return evaluate(responses, [*simple, *deep], **options)
+    def models(responses) -> list:
+        return [*fusions(task_of(responses), f.sources, k=k, inner_folds=inner_folds), *deep]
 
-    return _on_split(study, "/fused", score)
+    return _on_split(study, True, "/fused", models)
 
 
 def with_intervals(store, scores: pd.DataFrame) -> pd.DataFrame:

@@ -1,12 +1,11 @@
 """What the chapter says of fusions and single sources, beyond what every comparison says."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from perturbcore.report.figures.style import colour
+from perturbcore.report.figures import curves
 from perturbcore.report.fusion.scores import FusionScores
 from perturbcore.report.text import HEADINGS, MISSING, TEXTS, gain_said, listed, plural, tell
 
@@ -173,25 +172,10 @@ def growth_said(f: FusionScores, curve: pd.DataFrame, table: pd.DataFrame) -> st
     return said + tell("fusion.missed", most=most, least=least, tail=tail, **lost)
 
 
-def growth_figure(f: FusionScores, curve: pd.DataFrame) -> Figure:
+def growth_figure(curve: pd.DataFrame, label: str) -> Figure:
     """Draw the score against the number of sources, one line per cell line and their mean."""
-    figure = Figure(figsize=(6.2, 3.4), layout="constrained")
-    axis = figure.subplots()
-    axis.set(xlabel="Number of sources, the most useful first", ylabel=f.every.label)
-    if curve.empty:
-        axis.text(0.5, 0.5, "greedy_folds is empty: not computed", ha="center")
-        return figure
-    look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
-    wide = curve.pivot(index="n_sources", columns="cell_line", values="value")
-    axis.plot(wide, color="#b0b0b0", lw=1)
-    for name, end in wide.iloc[-1].items():
-        at = (wide.index[-1], end)
-        axis.annotate(str(name), at, xytext=(4, 0), va="center", color="#666666", **look)
-    mean = wide.mean(axis=1)
-    axis.plot(mean, color=colour("Fusion"), lw=2.2, marker="o", ms=4)
-    at = (mean.index[0], mean.iloc[0])
-    axis.annotate("mean", at, xytext=(-4, 6), ha="right", color=colour("Fusion"), **look)
-    axis.set_xticks(list(mean.index))
-    axis.set_xlim(mean.index[0] - 0.6, mean.index[-1] + 0.9)
-    axis.grid(color="#e5e5e5", lw=0.6)
-    return figure
+    mean = curve.groupby("n_sources", as_index=False)["value"].mean().assign(cell_line="mean")
+    return curves(
+        pd.concat([mean, curve]).assign(panel=""), "n_sources", "value", "cell_line", panel="panel",
+        xlabel="Number of sources, the most useful first", ylabel=label, log=False,
+    )  # fmt: skip

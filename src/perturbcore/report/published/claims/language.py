@@ -9,7 +9,6 @@ Conditions are joined by "and", and these by "or". A text holds paths in braces 
 
 import operator
 import re
-import string
 from collections.abc import Mapping
 from numbers import Number
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.report.text import MINUS, listed, percent
+from perturbcore.report.text import MINUS, Texts
 
 _PATH = r"[a-z_]\w*(?:\.\w+|\[[^\]]+\])*"
 _STEP = re.compile(r"\.?(\w+)|\[([^\]]+)\]")
@@ -61,22 +60,16 @@ class _Missing(Exception):
     """A value of a text is not at hand."""
 
 
-class _Texts(string.Formatter):
+class _Texts(Texts):
     def get_field(self, field_name, args, kwargs):
         return look_up(kwargs, field_name), field_name
 
     def format_field(self, value, format_spec):
         if value is None:
             raise _Missing
-        if isinstance(value, bool | np.bool_) and "|" in format_spec:
-            return format_spec.split("|")[0 if value else 1]
         if isinstance(value, pd.Series):
             return ", ".join(f"{k} {self.format_field(v, format_spec)}" for k, v in value.items())
-        if isinstance(value, list | tuple | pd.Index):
-            return listed(value)
-        if format_spec.endswith("%"):
-            return percent(value, int(format_spec[1:-1]))
-        text = format(value, format_spec)
+        text = super().format_field(value, format_spec)
         return text.replace("-", MINUS) if isinstance(value, Number) else text
 
 
