@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from toys import scores
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.fusion.choice import SET, SINGLE
@@ -19,26 +20,7 @@ from perturbcore.report.fusion.scores import (
     score_fusions,
     weights_of,
 )
-from perturbcore.score.store import COLUMNS, ScoreStore, UnitResult
-
-LINES = ("A", "B")
-
-
-def rows(name, predictor, modality, level, metric="L2", jitter=0.01):
-    rng = np.random.default_rng(len(name + predictor))
-    out = []
-    for line in LINES:
-        for fold in range(5):
-            value = level + 0.3 * fold + jitter * rng.standard_normal()
-            one = dict.fromkeys(COLUMNS, "")
-            out.append(one | {
-                "dataset": "toy", "task": "lfc", "cell_line": line, "fold": fold, "embedding": name,
-                "modality": modality, "predictor": predictor, "seed": 0, "metric": metric,
-                "value": value, "n_train": 80, "n_test": 20, "coverage": 1.0, "seconds": 0.5,
-                "key": f"{name}{predictor}{line}{fold}",
-            })  # fmt: skip
-    return out
-
+from perturbcore.score.store import ScoreStore, UnitResult
 
 RIDGE, ANY = "Best source, ridge", "Best source, any predictor"
 
@@ -46,39 +28,31 @@ RIDGE, ANY = "Best source, ridge", "Best source, any predictor"
 @pytest.fixture
 def toy():
     """Ridge beats kNN by 0.5 in one source, and by 0.7 more in all; the transformer is worse."""
-    scores = pd.DataFrame(
-        rows("", "train_mean", "Negative control", 9.0)
-        + rows("random", "knn", "Negative control", 9.1)
-        + rows("idealized", "knn", "Positive control", 4.0)
-        + rows("S", "knn", "Protein", 7.0)
-        + rows("T", "knn", "Protein", 8.0)
-        + rows("Best source", "knn", SINGLE, 7.2)
-        + rows("Best source", "ridge", SINGLE, 6.7)
-        + rows("Best source", "any predictor", SINGLE, 6.8)
-        + rows("One network", "knn", SET, 6.9)
-        + rows("One network", "ridge", SET, 6.4)
-        + rows("Averaged kNN", "average", "Fusion", 6.7)
-        + rows("Multi-kernel ridge", "ridge", "Fusion", 6.0)
-        + rows("Simple fusion", "transformer", "Fusion", 8.5)
-        + rows("Stacking", "stack", "Fusion", 8.6)
-        + rows("Concatenation + PCA", "knn", "Fusion", 8.7)
-    )
+    low, fused = "Negative control", "Fusion"
+    table = scores({
+        ("", "train_mean", low): 9.0, ("random", "knn", low): 9.1,
+        ("idealized", "knn", "Positive control"): 4.0,
+        ("S", "knn", "Protein"): 7.0, ("T", "knn", "Protein"): 8.0,
+        ("Best source", "knn", SINGLE): 7.2, ("Best source", "ridge", SINGLE): 6.7,
+        ("Best source", "any predictor", SINGLE): 6.8, ("One network", "knn", SET): 6.9,
+        ("One network", "ridge", SET): 6.4, ("Averaged kNN", "average", fused): 6.7,
+        ("Multi-kernel ridge", "ridge", fused): 6.0, ("Simple fusion", "transformer", fused): 8.5,
+        ("Stacking", "stack", fused): 8.6, ("Concatenation + PCA", "knn", fused): 8.7,
+    }, noise=0.01)  # fmt: skip
     noted = [("S", 0.75), ("T", 0.25)]
-    weights = [
-        ("Multi-kernel ridge", x, f, s, w) for x in LINES for f in range(5) for s, w in noted
-    ]
+    weights = [("Multi-kernel ridge", x, f, s, w) for x in "AB" for f in range(5) for s, w in noted]
     columns = ["method", "cell_line", "fold", "source", "weight"]
     data = SimpleNamespace(title="Toy", task="lfc")
     sources = [SimpleNamespace(name="S"), SimpleNamespace(name="T")]
     weights = pd.DataFrame(weights, columns=columns)
-    return FusionScores(data, sources, scores, weights, [], {"One network": ["S"], "None": ["U"]})
+    return FusionScores(data, sources, table, weights, [], {"One network": ["S"], "None": ["U"]})
 
 
 def shifted(toy, name, by, folds=range(5)):
     """The same with some scores of a method moved."""
-    scores = toy.scores.copy()
-    scores.loc[(scores["embedding"] == name) & scores["fold"].isin(folds), "value"] += by
-    return replace(toy, scores=scores)
+    moved = toy.scores.copy()
+    moved.loc[(moved["embedding"] == name) & moved["fold"].isin(folds), "value"] += by
+    return replace(toy, scores=moved)
 
 
 def test_fusions_are_held_against_the_best_source_under_any_predictor_chosen_in_training(toy):
@@ -117,16 +91,17 @@ WORDS = {1: "adds +0.", -1: "costs: −0.", 0: "adds nothing that can be told fr
 @pytest.mark.parametrize("fusion", VERDICTS)
 def test_predictor_and_fusion_are_told_apart_whichever_way_they_fall(toy, predictor, fusion):
     best = 7.0 - 0.5 * predictor
-    noise = [0.01 if sign else 0.3 for sign in (predictor, fusion)]  # a tie is lost in noise
-    scores = pd.DataFrame(
-        rows("", "train_mean", "Negative control", 9.0)
-        + rows("Best source", "knn", SINGLE, 7.0)
-        + rows("Averaged kNN", "average", "Fusion", 8.5)
-        + rows("Best source", "ridge", SINGLE, best, jitter=noise[0])
-        + rows("Best source", "any predictor", SINGLE, best)
-        + rows("Multi-kernel ridge", "ridge", "Fusion", best - 0.6 * fusion, jitter=noise[1])
-    )
-    f = replace(toy, scores=scores)
+    table = scores({
+        ("", "train_mean", "Negative control"): 9.0, ("Best source", "knn", SINGLE): 7.0,
+        ("Averaged kNN", "average", "Fusion"): 8.5, ("Best source", "any predictor", SINGLE): best,
+        ("Best source", "ridge", SINGLE): best,
+        ("Multi-kernel ridge", "ridge", "Fusion"): best - 0.6 * fusion,
+    }, noise=0.01)  # fmt: skip
+    rng, ridge = np.random.default_rng(1), table["predictor"] == "ridge"
+    for name, sign in (("Best source", predictor), ("Multi-kernel ridge", fusion)):
+        noisy = ridge & (table["embedding"] == name) & (sign == 0)  # a tie is lost in noise
+        table.loc[noisy, "value"] += 0.3 * rng.standard_normal(noisy.sum())
+    f = replace(toy, scores=table)
     parts = f.parts[f.parts["kind"] == "ridge"].set_index("what")
     assert parts.loc["predictor", "verdict"] == VERDICTS[predictor]
     assert parts.loc["fusion, any predictor", "verdict"] == VERDICTS[fusion]
@@ -151,11 +126,9 @@ def test_an_effect_is_told_as_its_interval_and_adjusted_verdict_say():
 
 def test_equal_differences_have_equal_verdicts(toy):
     same = toy.scores["predictor"].isin(["ridge", "any predictor"])
-    scores = toy.scores[~((toy.scores["embedding"] == "Best source") & same)]
-    alone = [rows("Best source", p, SINGLE, 6.03) for p in ("ridge", "any predictor")]
-    for one, other in zip(*alone, strict=True):
-        other["value"] = one["value"]
-    f = replace(toy, scores=pd.concat([scores, pd.DataFrame(sum(alone, []))]))
+    rest = toy.scores[~((toy.scores["embedding"] == "Best source") & same)]
+    alone = scores({("Best source", "ridge", SINGLE): 6.03}, noise=0.01)
+    f = replace(toy, scores=pd.concat([rest, alone, alone.assign(predictor="any predictor")]))
     parts = f.parts[f.parts["kind"] == "ridge"].set_index("what")
     own, other = parts.loc["fusion"], parts.loc["fusion, any predictor"]
     assert own["gain"] == other["gain"] and own["verdict"] == other["verdict"]
@@ -217,8 +190,8 @@ def test_what_is_shown_has_floor_and_ceiling_and_few_single_sources(toy):
     assert {"Train Mean", "Idealized", "Random"} <= set(table["method"])
     best = table[table["competes"]].iloc[0]
     assert best["method"] == "Multi-kernel ridge" and best["with_best"]
-    more = [toy.scores, *(pd.DataFrame(rows(f"U{i}", "knn", "Protein", 8.1)) for i in range(3))]
-    crowded = replace(toy, scores=pd.concat(more))
+    more = scores({(f"U{i}", "knn", "Protein"): 8.1 for i in range(3)})
+    crowded = replace(toy, scores=pd.concat([toy.scores, more]))
     assert len(crowded.singles) == 8
     assert set(crowded.shown.methods.index) == set(toy.shown.methods.index)
 
