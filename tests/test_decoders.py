@@ -295,17 +295,6 @@ def test_cells_of_validation_perturbations_are_never_trained_on():
     assert a.chosen == f"epoch {a.history['val'].idxmin() + 1} of 4"
 
 
-@pytest.mark.parametrize("method", KINDS)
-def test_same_seed_same_cells(method):
-    source, target, labels, vectors = screen(np.random.default_rng(4), n=50)
-    a, b = (fitted(quick(method), source, target, labels, vectors, seed=5) for _ in range(2))
-    one, again = (drawn_from(d, source, WAYS[:1], seed=1) for d in (a, b))
-    np.testing.assert_array_equal(one, again)
-    other = drawn_from(a, source, WAYS[:1], seed=2)
-    assert (method == "flow") == np.array_equal(one, other)
-    assert a.validation == b.validation
-
-
 def test_one_call_for_many_perturbations_equals_a_call_for_each_cell(monkeypatch):
     source, target, labels, vectors = screen(np.random.default_rng(4), n=50)
     decoder = fitted(quick(residual="centred"), source, target, labels, vectors)
@@ -318,36 +307,28 @@ def test_one_call_for_many_perturbations_equals_a_call_for_each_cell(monkeypatch
 
 
 @pytest.mark.parametrize("method", ["flow", "bridge"])
-def test_a_finished_training_is_loaded_not_repeated(tmp_path, monkeypatch, method):
+def test_same_seed_same_cells_and_a_finished_training_is_loaded(tmp_path, monkeypatch, method):
     source, target, labels, vectors = screen(np.random.default_rng(6), n=50)
 
-    def cells(folder):
+    def cells(folder, seed=0):
         decoder = fitted(quick(method), source, target, labels, vectors, folder=folder)
-        return drawn_from(decoder, source, WAYS[:1])
+        return drawn_from(decoder, source, WAYS[:1], seed=seed)
 
     whole = cells(None)
     np.testing.assert_array_equal(cells(tmp_path), whole)
     monkeypatch.setattr(Pairs, "make", lambda self, index, rng: 1 / 0)
     np.testing.assert_array_equal(cells(tmp_path), whole)
-
-
-@pytest.mark.parametrize(
-    ("changes", "validation", "message"),
-    [
-        ({}, 0.9, "holds all 3"),
-        ({}, 1.5, "a share from 0"),
-        ({"patience": 2}, 0, "needs validation"),
-        ({"n_components": 9}, 0.1, "n_components=9"),
-    ],
-)
-def test_what_does_not_fit_together_is_refused(changes, validation, message):
-    with pytest.raises(ParameterError, match=message):
-        fitted(quick(**changes), *screen(np.random.default_rng(7), n=20), validation=validation)
+    # a flow draws no noise
+    assert (method == "flow") == np.array_equal(cells(tmp_path, seed=1), whole)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"validation": 0.9}, "holds all 3"),
+        ({"validation": 1.5}, "a share from 0"),
+        ({"patience": 2, "validation": 0}, "needs validation"),
+        ({"n_components": 9}, "n_components=9"),
         ({"backbone": "unet"}, "backbone='unet'.*'dit' or 'mlp'"),
         ({"width": 30, "backbone": "dit"}, "multiple"),
         ({"dropout": 1.0}, "dropout"),
@@ -357,9 +338,10 @@ def test_what_does_not_fit_together_is_refused(changes, validation, message):
         ({"colour": 3}, "unknown key colour; known are method"),
     ],
 )
-def test_options_are_checked(changes, message):
+def test_what_does_not_fit_together_is_refused(changes, message):
+    share = changes.pop("validation", 0.1)
     with pytest.raises(ParameterError, match=message):
-        options("flow", **changes)
+        fitted(quick(**changes), *screen(np.random.default_rng(7), n=20), validation=share)
     with pytest.raises(ParameterError, match="no preset 'huge'; there are: published, laptop"):
         preset("huge", "flow")
 
@@ -455,15 +437,7 @@ def test_pairs_are_of_one_perturbation_and_where_asked_of_one_batch():
 
 @pytest.mark.parametrize("backbone", ["mlp", "dit"])
 def test_backbones_start_at_zero_and_learn_from_every_input(backbone):
-    o = DecoderOptions(
-        method="diffusion",
-        backbone=backbone,
-        width=16,
-        depth=2,
-        heads=2,
-        frequencies=8,
-        dropout=0.0,
-    )
+    o = options("diffusion", backbone=backbone, width=16, heads=2, frequencies=8)
     torch.manual_seed(0)
     network = make_backbone(o, 5, 4, (2, 1))
     x, time, condition = torch.randn(64, 2, 5), torch.rand(64), torch.randn(64, 4)

@@ -1,6 +1,7 @@
 """Fusions without a neural network: exact algebra, missing sources, copies of one source."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -165,9 +166,8 @@ def test_error_of_a_smoother_needs_only_inner_products(seed):
 # --------------------------------------------------------------------------------- labelled pairs
 
 
-@pytest.mark.parametrize("task", PAIR_TASKS)
-def test_scores_of_known_pairs_are_those_among_all_pairs(task):
-    responses, embeddings = world(task)
+def test_scores_of_known_pairs_are_those_among_all_pairs():
+    responses, embeddings = world("deg_pairs")
     fold = lay_out_fold(Fold.of(responses, 0), embeddings, n_components=20, inner_folds=3)
     kernel, powers = summed(cosines(fold))[0], (1.0, 2.0, 3.0, 6.0)
     for i, (a, b) in enumerate(fold.splits):
@@ -225,40 +225,37 @@ EVERY = [
 ]
 
 
-@pytest.mark.parametrize("task, i", EVERY)
-def test_beats_the_train_mean_with_missing_sources(task, i):
+@cache
+def floor_of(task):
     responses, sources = world(task)
-    model = small(fusions(task, sources))[i]
-    scores = evaluate(responses, [model], folds=[0, 1], progress=False)
-    metric = {"lfc": "L2", "deg": "f1_score"}.get(task, "auroc_within")
     floor = evaluate_embeddings(
-        responses, sources[:1], ["knn"], controls=("train_mean",), folds=[0, 1], progress=False
+        responses, sources[:1], (), controls=("train_mean",), folds=[0, 1], progress=False
     )
-    floor = floor[floor["predictor"] == "train_mean"]
-    mine, mean = (s.loc[s["metric"] == metric, "value"].mean() for s in (scores, floor))
-    assert mine < mean if task == "lfc" else mine > mean
-    if task in PAIR_TASKS:
-        assert "macro_F1" in set(scores["metric"])
+    return floor.groupby("metric")["value"].mean()
 
 
 @pytest.mark.parametrize("task, i", EVERY)
-def test_order_of_rows_and_sources_changes_nothing_and_every_pair_is_predicted(task, i):
+def test_beats_the_train_mean_whatever_the_order_of_rows_and_sources(task, i):
     responses, sources = world(task)
-    first = run(small(fusions(task, sources))[i], responses)
     order = np.random.default_rng(0).permutation(responses.n_obs)
-    model = small(fusions(task, sources[::-1]))[i]
-    assert model.digest == small(fusions(task, sources))[i].digest
     shuffled = responses[order].copy()
-    again = run(model, shuffled)
+    model, turned = (small(fusions(task, s))[i] for s in (sources, sources[::-1]))
+    assert model.digest == turned.digest
+    first, again = run(model, responses), run(turned, shuffled)
     rows = [Fold.of(r, 0).test_ids for r in (responses, shuffled)]
     assert np.allclose(first.values[..., rows[0].get_indexer(rows[1]), :], again.values, atol=1e-5)
     assert np.isfinite(first.values).all() and first.values.shape[-2:] == (len(rows[0]), GENES)
+    scores = evaluate(responses, [model], folds=[0, 1], progress=False)
+    metric = {"lfc": "L2", "deg": "f1_score"}.get(task, "auroc_within")
+    mine, mean = scores.groupby("metric")["value"].mean()[metric], floor_of(task)[metric]
+    assert mine < mean if task == "lfc" else mine > mean
+    assert ("macro_F1" in set(scores["metric"])) == (task in PAIR_TASKS)
 
 
 FOR_PAIRS = (AveragedKNN, Concatenation, Stacked, KernelSum, PairModel)
 LINEAR = [("lfc", k) for k in (AveragedKNN, Concatenation, Stacked, KernelRidge)]
 LINEAR += [("deg", AveragedKNN)]
-LINEAR += [(t, k) for t in PAIR_TASKS for k in FOR_PAIRS]
+LINEAR += [("deg_pairs", k) for k in FOR_PAIRS]
 
 
 @pytest.mark.parametrize("task, kind", LINEAR)
@@ -287,7 +284,7 @@ def test_a_fusion_of_one_source_is_the_predictor_of_that_source(task, way, kind,
     np.testing.assert_allclose(fused["value"], single["value"], rtol=rtol)
 
 
-@pytest.mark.parametrize("task", ["lfc", *PAIR_TASKS])
+@pytest.mark.parametrize("task", ["lfc", "deg_pairs"])
 def test_fusion_of_both_halves_beats_either(task):
     responses, sources = world(task, n=120)
     kind, metric = (KernelRidge, "L2") if task == "lfc" else (PairModel, "auroc_within")
@@ -301,8 +298,8 @@ def test_a_perturbation_without_any_source_gets_the_mean():
     responses, sources = world()
     cut = Fold.of(responses, int(responses.obs["fold"].iloc[0]))
     row = list(cut.test_ids).index("P00")
-    for model in (AveragedKNN(sources), Concatenation(sources)):
-        values = fit_predict(replace(model, inner_folds=3), cut).values
+    for kind in (AveragedKNN, Concatenation):
+        values = fit_predict(kind(sources, inner_folds=3), cut).values
         assert np.allclose(values[row], cut.train.X.mean(axis=0), atol=1e-4)
 
 
@@ -330,7 +327,7 @@ def test_exponent_of_the_sources_is_tuned_and_used():
         assert np.allclose(list(prediction.note["weights"].values()), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("task", ["lfc", *PAIR_TASKS])
+@pytest.mark.parametrize("task", ["lfc", "deg_pairs"])
 def test_fewer_sources_under_the_same_predictors_are_chosen_in_training(task):
     responses, sources = world(task, n=120)
     sets = {"both": ["first", "second"], "absent": ["elsewhere"]}
@@ -372,10 +369,8 @@ def test_ablation_finds_noise_useless_and_never_chooses_by_test_labels(task):
     greedy = table[table["kind"] == "greedy"]
     every = table[table["kind"] == "all"].set_index("fold")["value"]
     last = greedy[greedy["n_sources"] == 3].set_index("fold")["value"]
-    assert (
-        np.allclose(last, every)
-        and list(greedy.loc[greedy["n_sources"] == 3, "source"]) == ["noise"] * 2
-    )
+    assert np.allclose(last, every)
+    assert list(greedy.loc[greedy["n_sources"] == 3, "source"]) == ["noise"] * 2
     poisoned = responses.copy()
     test = (poisoned.obs["fold"] == 0).to_numpy()
     if task == "lfc":
@@ -397,6 +392,9 @@ def test_refusals_say_what_to_do():
         evaluate(responses, [KernelRidge(sources)], progress=False)
     with pytest.raises(ParameterError, match="no task 'signs'"):
         fusions("signs", sources)
+    # negative controls are no sources
+    control = replace(sources[2], name="shuffled", modality="Negative control")
+    assert {len(m.embeddings) for m in fusions("deg_pairs", [*sources[:2], control])} == {2}
     with pytest.raises(InputError, match="no embedding to fuse"):
         KernelSum([])
     with pytest.raises(ParameterError, match="variances"):
@@ -404,10 +402,3 @@ def test_refusals_say_what_to_do():
     foreign = [Embedding("ensembl", "Protein", ["ENSG00000000001"], np.ones((1, 2), np.float32))]
     with pytest.raises(InputError, match="convert the embeddings' ids"):
         run(KernelSum(foreign), responses)
-
-
-def test_negative_controls_are_not_sources():
-    _, sources = world()
-    control = replace(sources[2], name="shuffled first", modality="Negative control")
-    for model in fusions("deg_pairs", [*sources[:2], control]):
-        assert [e.name for e in model.embeddings] == ["first", "second"]

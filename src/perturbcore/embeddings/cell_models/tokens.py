@@ -52,7 +52,7 @@ class ControlCells:
         if missing:
             raise InputError(
                 f"{len(missing)} genes are not measured in the control cells, first "
-                f"{missing[0]!r}: take an encoder made for them, or read the cells with keep=[...]"
+                f"{missing[0]!r}: take an encoder made for them"
             )
         taken = {k: np.ascontiguousarray(getattr(self, k)[:, at]) for k in ("values", "mean", "sd")}
         return replace(self, genes=self.genes[at], **taken)
@@ -66,31 +66,21 @@ class ControlCells:
         return self.lines.index(line)
 
 
-def control_cells(
-    screen: AnnData, *, max_cells: int = 2000, max_genes: int | None = None,
-    keep: Sequence[str] = (), seed: int = 0,
-) -> ControlCells:  # fmt: skip
+def control_cells(screen: AnnData, *, max_cells: int = 2000, seed: int = 0) -> ControlCells:
     """Read the control cells of a screen, in memory or backed; no perturbed cell is looked at.
 
     Each batch of a line is shifted to the mean of the line, so that genes that differ between
-    batches are not taken for genes that vary together. At most `max_cells` cells of a line are
-    drawn, and the `max_genes` genes taken that most control cells express, those of `keep` first:
-    attention costs time in proportion to them.
+    batches are not taken for genes that vary together. At most `max_cells` of a line are drawn.
     """
-    if max_cells < 2 or (max_genes is not None and max_genes < 2):
-        raise ParameterError(f"max_cells={max_cells} and max_genes={max_genes} must be at least 2")
+    if max_cells < 2:
+        raise ParameterError(f"max_cells={max_cells} must be at least 2")
     drawn = list(drawn_controls(screen, None, max_cells, seed))
     wanted = tuple(name for name, _, _ in drawn)
     blocks = [(rows, log_normalised(screen, rows)) for _, rows, _ in drawn]
-    columns = np.arange(screen.n_vars)
-    if max_genes is not None and max_genes < screen.n_vars:
-        share = np.mean([b.getnnz(axis=0) / b.shape[0] for _, b in blocks], axis=0)
-        share[screen.var_names.isin(list(keep))] += 2.0
-        columns = np.sort(np.argsort(-share, kind="stable")[:max_genes])
     batch = screen.obs["batch"].astype(str).to_numpy()
     values, mean, sd = [], [], []
     for rows, block in blocks:
-        X = block[:, columns].toarray().astype(np.float32)
+        X = block.toarray().astype(np.float32)
         average = X.mean(axis=0, dtype=np.float64).astype(np.float32)
         for name in np.unique(batch[rows]):
             own = batch[rows] == name
@@ -98,7 +88,7 @@ def control_cells(
         values.append(X)
         mean.append(average)
         sd.append(np.maximum(X.std(axis=0), LEAST_SD))
-    names = pd.Index(np.asarray(screen.var_names, dtype=object)[columns])
+    names = pd.Index(np.asarray(screen.var_names, dtype=object))
     sizes, n_all = [len(v) for v in values], sum(n for _, _, n in drawn)
     line = np.repeat(np.arange(len(wanted)), sizes)
     average, spread = (np.stack(part).astype(np.float32) for part in (mean, sd))

@@ -294,21 +294,17 @@ class CellModels:
 def cell_models(
     screen: AnnData,
     *,
-    targets: Sequence[str] = (),
     name: str = "Cell transformer",
     checkpoint: str = "",
     encoding: str = "rank",
     max_cells: int = 2000,
-    max_genes: int | None = None,
     dim: int = 64,
-    heads: int = 4,
     layers: int = 2,
     latents: int = 32,
     pretraining_epochs: int = 5,
     pretraining_lr: float = 3e-3,
     rank: int = 8,
     hidden: Sequence[int] = (1024, 2048),
-    hidden_ko: Sequence[int] = (64, 32),
     lrs: Sequence[float] = LRS,
     epochs: int = 20,
     epochs_ko: int = 250,
@@ -324,17 +320,16 @@ def cell_models(
 
     The defaults are the published ones where the paper gives any (Cole et al. 2026, 4.10).
 
-    `targets`: genes kept whatever `max_genes` is; `checkpoint, encoding`: see `load_huggingface`;
-    `hidden, hidden_ko`: widths of the heads, the latter of in-silico knock-out; `folder`: where the
-    pretrained encoder and the checkpoints of fine-tuning are kept.
+    `checkpoint, encoding`: see `load_huggingface`; `hidden`: widths of the heads, but for in-silico
+    knock-out; `folder`: where the pretrained encoder and the checkpoints of fine-tuning are kept.
     """
-    cells = control_cells(screen, max_cells=max_cells, max_genes=max_genes, keep=targets, seed=seed)
+    cells = control_cells(screen, max_cells=max_cells, seed=seed)
     pretrained = None
     if checkpoint:
         encoder = load_huggingface(checkpoint, cells, encoding=encoding)
     else:
         pretrained = pretrain(
-            cells, dim=dim, heads=heads, layers=layers, latents=latents, epochs=pretraining_epochs,
+            cells, dim=dim, layers=layers, latents=latents, epochs=pretraining_epochs,
             lr=pretraining_lr, seed=seed, folder=folder,
         )  # fmt: skip
         encoder = pretrained.encoder
@@ -346,7 +341,7 @@ def cell_models(
     models = [
         FrozenMLP(encoder, cells, max_cells=n_eval, **wide),
         Indexing(encoder, cells, n_cells=n_cells, n_eval=n_eval, **wide),
-        InSilicoKO(encoder, cells, asked=asked, hidden=hidden_ko, epochs=epochs_ko, **shared),
+        InSilicoKO(encoder, cells, asked=asked, hidden=(64, 32), epochs=epochs_ko, **shared),
     ]
     embeddings = frozen_embeddings(encoder, cells, name=name, max_cells=n_eval)
     return CellModels(cells, pretrained, embeddings, models)

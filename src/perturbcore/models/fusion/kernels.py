@@ -96,10 +96,10 @@ def source_weights(auroc: np.ndarray, exponent: float) -> np.ndarray:
 # ------------------------------------------------------------------------------------ ridge
 
 
-def centred(kernel: np.ndarray) -> np.ndarray:
-    """Kernel of features centred over the training rows."""
-    mean = kernel.mean(axis=0)
-    return kernel - mean - mean[:, None] + mean.mean()
+def centred(kernel: np.ndarray, rows=slice(None)) -> np.ndarray:
+    """Kernel of features centred over some rows, all by default."""
+    mean = kernel[:, rows].mean(axis=1)
+    return kernel - mean - mean[:, None] + mean[rows].mean()
 
 
 def _scale(K: np.ndarray) -> float:

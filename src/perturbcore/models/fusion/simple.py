@@ -11,13 +11,13 @@ from scipy.optimize import nnls
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.fusion.kernels import Ridge, cosines, smooth_all, smooth_inner
+from perturbcore.models.fusion.kernels import Ridge, centred, cosines, smooth_all, smooth_inner
 from perturbcore.models.fusion.sources import INNER_SEED, LineFold, lay_out_fold
 from perturbcore.models.simple import predictor
 from perturbcore.models.simple.base import Targets, best_of
+from perturbcore.models.simple.labels import tuned_on_pairs
 from perturbcore.models.simple.space import NestedSpace, Space
 from perturbcore.score.labels import Labels, best_threshold
-from perturbcore.score.metrics.pairs import auroc_within
 from perturbcore.score.model import Fold, Model, Prediction
 
 InnerScores = tuple[np.ndarray, np.ndarray]
@@ -75,19 +75,10 @@ def tuned_pairs(
 ) -> tuple[Any, InnerScores]:
     """Choose from a grid by AUROC within gene on (the first `n_splits`) inner folds.
 
-    ``score(i)`` scores the known validation pairs of inner fold i, one row per grid value. Returned
-    with the choice are the labels of these pairs and their scores under it.
+    ``score(i)`` scores the known validation pairs of inner fold i; see `tuned_on_pairs`.
     """
     truth = [query for _, query in fold.inner[:n_splits]]
-    scores = [score(i) for i in range(len(truth))]
-    losses = [
-        [-auroc_within(q.label, s, q.genes) for s in part]
-        for q, part in zip(truth, scores, strict=True)
-    ]
-    chosen = best_of(np.array(losses), list(grid))
-    at = list(grid).index(chosen)
-    label = np.concatenate([q.label for q in truth])
-    return chosen, (label, np.concatenate([part[at] for part in scores]))
+    return tuned_on_pairs(truth, [score(i) for i in range(len(truth))], grid)
 
 
 def pair_prediction(
@@ -228,7 +219,7 @@ class Stacked(Fusion):
 
     def _responses(self, fold: LineFold) -> Prediction:
         kernels, n = cosines(fold, cut=False), len(fold.sources)
-        grams = [_about_mean(fold.gram, a) for a, _ in fold.splits]
+        grams = [centred(fold.gram, a) for a, _ in fold.splits]
         maps, penalties = [], []
         for train, _ in kernels:
             weights, losses = [], []
@@ -272,9 +263,3 @@ def non_negative(A: np.ndarray, c: np.ndarray) -> np.ndarray:
     keep = values > 1e-10 * max(values.max(), 1e-30)
     root = vectors[:, keep] * np.sqrt(values[keep])
     return nnls(root.T, (vectors[:, keep] / np.sqrt(values[keep])).T @ c)[0]
-
-
-def _about_mean(gram: np.ndarray, a: np.ndarray) -> np.ndarray:
-    """Inner products of responses minus the mean of rows `a`."""
-    mean = gram[:, a].mean(axis=1)
-    return gram - mean - mean[:, None] + mean[a].mean()

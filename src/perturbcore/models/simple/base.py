@@ -41,10 +41,10 @@ def best_of(losses: np.ndarray, grid: Sequence) -> Any:
     return grid[int(np.argmin(losses.mean(axis=0)))]
 
 
-def checked_grid(grid: Sequence, kind: type, least: float, message: str) -> list:
-    """Return the candidates as numbers; refuse an empty grid or one at or below `least`."""
+def checked_grid(grid: Sequence, kind: type, message: str) -> list:
+    """Return the candidates as numbers; refuse an empty grid or one at or below 0."""
     grid = [kind(v) for v in grid]
-    if not grid or min(grid) <= least:
+    if not grid or min(grid) <= 0:
         raise ParameterError(f"{message}, not {grid}")
     return grid
 
@@ -53,7 +53,7 @@ def neighbour_grid(grid: Sequence, prior: float = 1.0) -> list[int]:
     """Return the candidate k, sorted; refuse those below 1, and a `prior` that is not above 0."""
     if prior <= 0:
         raise ParameterError(f"prior must be above 0, not {prior}")
-    return sorted(set(checked_grid(grid, int, 0, "k must be at least 1")))
+    return sorted(set(checked_grid(grid, int, "k must be at least 1")))
 
 
 class Predictor:

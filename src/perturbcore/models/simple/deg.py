@@ -133,7 +133,7 @@ class DEGLogistic(Predictor):
     task = task_of("deg")
 
     def __post_init__(self):
-        self.grid = checked_grid(self.grid, float, 0, "C must be above 0")
+        self.grid = checked_grid(self.grid, float, "C must be above 0")
         try:
             self.model = Softmax(**self.softmax)
         except TypeError as error:

@@ -123,7 +123,7 @@ class LabelLogistic(Smoother):
     name: str = "logistic"
 
     def __post_init__(self):
-        self.grid = checked_grid(self.grid, float, 0, "C must be above 0")
+        self.grid = checked_grid(self.grid, float, "C must be above 0")
 
     def scores(self, space, known, query, rate, grid):
         """See `Smoother.scores`."""
@@ -149,7 +149,7 @@ class FunctionLogistic(Predictor):
     task = task_of("functions")
 
     def __post_init__(self):
-        self.grid = checked_grid(self.grid, float, 0, "C must be above 0")
+        self.grid = checked_grid(self.grid, float, "C must be above 0")
         if not self.balanced and self.name == "logistic":
             self.name = "logistic_unweighted"
 

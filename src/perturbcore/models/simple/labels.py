@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
+import scipy.sparse as sp
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.simple.base import Predictor, Targets, best_of, checked_grid, neighbour_grid
+from perturbcore.models.simple.base import Predictor, Targets, checked_grid, neighbour_grid
 from perturbcore.models.simple.space import NestedSpace, Space, unit
 from perturbcore.score.labels import Labels, best_threshold
 from perturbcore.score.metrics.pairs import auroc_within
@@ -20,68 +21,33 @@ from perturbcore.score.task import task_of
 
 
 @numba.njit(nogil=True, cache=True)
-def _knn_scores(indptr, genes, label, near, grid, q_indptr, q_genes, rate, prior, out):
-    """out[j, e] = score of query entry e from the grid[j] nearest rows."""
-    known = np.zeros(len(rate))
-    positive = np.zeros(len(rate))
-    for p in range(near.shape[0]):
-        known[:] = 0.0
-        positive[:] = 0.0
-        j = 0
-        for i in range(near.shape[1]):
-            row = near[p, i]
-            for e in range(indptr[row], indptr[row + 1]):
-                known[genes[e]] += 1.0
-                positive[genes[e]] += label[e]
-            if i + 1 == grid[j]:
-                for e in range(q_indptr[p], q_indptr[p + 1]):
-                    g = q_genes[e]
-                    out[j, e] = (positive[g] + prior * rate[g]) / (known[g] + prior)
-                j += 1
-                if j == len(grid):
-                    break
-
-
-@numba.njit(nogil=True, cache=True)
-def _by_gene(indptr, genes, n_genes):
-    """Sort the entries by gene: where each gene begins, then row and entry number of each."""
-    begin = np.zeros(n_genes + 1, dtype=np.int64)
-    for g in genes:
-        begin[g + 1] += 1
-    begin = np.cumsum(begin)
-    at = begin[:-1].copy()
-    rows = np.empty(len(genes), dtype=np.int64)
-    entries = np.empty(len(genes), dtype=np.int64)
-    for row in range(len(indptr) - 1):
-        for e in range(indptr[row], indptr[row + 1]):
-            g = genes[e]
-            rows[at[g]] = row
-            entries[at[g]] = e
-            at[g] += 1
-    return begin, rows, entries
-
-
-@numba.njit(nogil=True, cache=True)
-def _kernel_scores(indptr, genes, label, weight, q_indptr, q_genes, rate, prior, out):
-    """out[j, e] = score of entry e with weights weight[p, :, j].
-
-    Labels are sparse: only the rows that know a query entry's own gene are visited.
-    """
-    n_powers = weight.shape[2]
-    begin, rows, entries = _by_gene(indptr, genes, len(rate))
-    known, positive = np.empty(n_powers), np.empty(n_powers)
+def _weighted(start, rows, label, weight, q_indptr, q_genes, rate, prior, out):
+    """out[j, e] = score of query entry e by weight[p, :, j]; labels are sorted by gene."""
+    n_weights = weight.shape[2]
+    known, positive = np.empty(n_weights), np.empty(n_weights)
     for p in range(weight.shape[0]):
         for q in range(q_indptr[p], q_indptr[p + 1]):
             g = q_genes[q]
             known[:] = 0.0
             positive[:] = 0.0
-            for at in range(begin[g], begin[g + 1]):
-                row, y = rows[at], label[entries[at]]
-                for j in range(n_powers):
-                    known[j] += weight[p, row, j]
-                    positive[j] += weight[p, row, j] * y
-            for j in range(n_powers):
+            for at in range(start[g], start[g + 1]):
+                for j in range(n_weights):
+                    known[j] += weight[p, rows[at], j]
+                    positive[j] += weight[p, rows[at], j] * label[at]
+            for j in range(n_weights):
                 out[j, q] = (positive[j] + prior * rate[g]) / (known[j] + prior)
+
+
+def weighted_scores(known: Labels, query: Labels, weight, *, prior: float, rate) -> np.ndarray:
+    """Score the entries of `query` by weights (m, n, k) of the rows of `known`, (k, n_entries)."""
+    shape = (len(known), known.n_genes)
+    by_gene = sp.csr_matrix((known.label, known.genes, known.indptr), shape).tocsc()
+    out = np.empty((weight.shape[2], len(query.genes)))
+    _weighted(
+        by_gene.indptr, by_gene.indices, by_gene.data, np.ascontiguousarray(weight), query.indptr,
+        query.genes, rate, float(prior), out,
+    )  # fmt: skip
+    return out
 
 
 def cosine_kernel(space: Space) -> np.ndarray:
@@ -114,12 +80,21 @@ def kernel_scores(
     weight = np.stack([raise_to(kernel, p) for p in powers], axis=-1)
     size = weight.sum(axis=1, keepdims=True)
     weight *= np.divide(total, size, out=np.zeros_like(size), where=size > 0)
-    out = np.empty((len(powers), len(query.genes)))
-    _kernel_scores(
-        known.indptr, known.genes, known.label, weight, query.indptr, query.genes, rate,
-        float(prior), out,
-    )  # fmt: skip
-    return out
+    return weighted_scores(known, query, weight, prior=prior, rate=rate)
+
+
+def tuned_on_pairs(truth: Sequence[Labels], scores: Sequence, grid: Sequence) -> tuple:
+    """Choose from a grid by AUROC within gene; `scores` (n_grid, n_pairs) of each inner fold.
+
+    Returned with the choice are the labels of all pairs, and their scores under it.
+    """
+    losses = [
+        [-auroc_within(q.label, s, q.genes) for s in part]
+        for q, part in zip(truth, scores, strict=True)
+    ]
+    at = int(np.argmin(np.mean(losses, axis=0)))
+    label = np.concatenate([q.label for q in truth])
+    return grid[at], (label, np.concatenate([part[at] for part in scores]))
 
 
 class Smoother(Predictor):
@@ -137,23 +112,17 @@ class Smoother(Predictor):
         rate = targets.source.rates()
         genes, source = targets.source.used()
         known = source[targets.rows]
-        losses, inner_scores, inner_labels = [], [], []
-        for (a, b), inner in zip(space.splits, space.inner, strict=True):
-            train, validation = known[a], known[b]
-            found = self.scores(inner, train, validation, train.rates(), self.grid)
-            losses.append([-auroc_within(validation.label, s, validation.genes) for s in found])
-            inner_scores.append(found)
-            inner_labels.append(validation.label)
-        chosen = best_of(np.array(losses), self.grid)
-        at = list(self.grid).index(chosen)
-        pooled = np.concatenate([s[at] for s in inner_scores])
-        threshold = best_threshold(np.concatenate(inner_labels), pooled)
+        scores = [
+            self.scores(inner, known[a], known[b], known[a].rates(), self.grid)
+            for (a, b), inner in zip(space.splits, space.inner, strict=True)
+        ]
+        chosen, pooled = tuned_on_pairs([known[b] for _, b in space.splits], scores, self.grid)
         # a gene without any known training label gets the overall rate
         values = np.tile(rate, (len(space.test), 1))
         every = Labels.every_pair(len(values), len(genes))
         found = self.scores(space.outer, known, every, rate[genes], [chosen])[0]
         values[:, genes] = found.reshape(len(values), -1)
-        return values, chosen, threshold
+        return values, chosen, best_threshold(*pooled)
 
 
 @dataclass
@@ -170,14 +139,11 @@ class LabelKNN(Smoother):
     def scores(self, space, known, query, rate, grid):
         """See `Smoother.scores`."""
         usable = [min(k, len(space.train)) for k in grid]
-        ks = np.unique(np.asarray(usable, dtype=np.int64))
-        out = np.empty((len(ks), len(query.genes)))
-        near = space.neighbours(int(ks[-1]))
-        _knn_scores(
-            known.indptr, known.genes, known.label, near, ks, query.indptr, query.genes, rate,
-            float(self.prior), out,
-        )  # fmt: skip
-        return out[np.searchsorted(ks, usable)]
+        near = space.neighbours(max(usable))
+        rank = np.full((len(near), len(space.train)), len(space.train))
+        np.put_along_axis(rank, near, np.arange(near.shape[1])[None], axis=1)
+        weight = (rank[:, :, None] < usable).astype(np.float64)
+        return weighted_scores(known, query, weight, prior=self.prior, rate=rate)
 
 
 @dataclass
@@ -193,7 +159,7 @@ class LabelKernel(Smoother):
     name: str = "kernel"
 
     def __post_init__(self):
-        self.grid = checked_grid(self.grid, float, 0, "powers must be above 0")
+        self.grid = checked_grid(self.grid, float, "powers must be above 0")
         if self.prior <= 0 or self.total <= 0:
             raise ParameterError("total and prior must be above 0")
 

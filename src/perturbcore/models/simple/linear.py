@@ -129,7 +129,7 @@ class Linear(Predictor):
     def __post_init__(self):
         if self.kind not in ("lasso", "ridge"):
             raise ParameterError(f"kind '{self.kind}' is not one of lasso, ridge")
-        self.grid = checked_grid(self.grid, float, 0, "alpha must be above 0")
+        self.grid = checked_grid(self.grid, float, "alpha must be above 0")
         self.name = self.name or self.kind
 
     def predictions(self, space, Y, grid):

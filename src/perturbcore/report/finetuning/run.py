@@ -104,8 +104,7 @@ def run_fine_tuning(
     elif path is not None:
         without.append(tell("finetuning.no_links", links=links))
     if cells is not None and data.screen is not None and predicts(FineTunedCells, task):
-        targets = sorted(obs["perturbation"].astype(str).unique())
-        encoder = cell_models(data.screen, targets=targets, seed=seed, folder=kept, **cells)
+        encoder = cell_models(data.screen, seed=seed, folder=kept, **cells)
         embeddings += encoder.embeddings
         adapted.append((encoder.models, _about_cells(encoder)))
     elif cells is not None:
