@@ -15,8 +15,8 @@ import scipy.sparse as sp
 import torch
 from reporter import farthest, main, row
 
+from perturbcore.models.decoders.backbones import preset
 from perturbcore.models.decoders.model import Decoder, DecoderLearner, Pairs, TrainingCells, couple
-from perturbcore.models.decoders.options import preset
 
 N_CONDITION = 64
 METHODS = ("diffusion", "flow", "bridge")

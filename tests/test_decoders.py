@@ -11,10 +11,9 @@ from sklearn.preprocessing import StandardScaler
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.decoders import model as model_module
-from perturbcore.models.decoders.backbones import make_backbone
+from perturbcore.models.decoders.backbones import DecoderOptions, make_backbone, preset
 from perturbcore.models.decoders.cells import Latent
 from perturbcore.models.decoders.model import Decoder, Pairs, TrainingCells, couple
-from perturbcore.models.decoders.options import DecoderOptions, preset
 from perturbcore.models.decoders.processes import Bridge, Diffusion, Flow
 
 L = 3

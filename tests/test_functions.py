@@ -16,7 +16,7 @@ from perturbcore.data.sets import lincs
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.coverage import covered_by_all
 from perturbcore.models.simple import evaluate_embeddings
-from perturbcore.models.simple.label_logistic import FunctionLogistic
+from perturbcore.models.simple.labels import FunctionLogistic
 from perturbcore.models.simple.space import Space
 from perturbcore.report import functions as page
 from perturbcore.report.comparison import Comparison

@@ -12,8 +12,7 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.fusion.learner import FusionLearner
-from perturbcore.models.fusion.neighbours import LabelSums
+from perturbcore.models.fusion.learner import FusionLearner, LabelSums
 from perturbcore.models.fusion.network import (
     Encoder,
     EncoderLayer,

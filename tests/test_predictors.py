@@ -12,8 +12,13 @@ from perturbcore.core.errors import InputError
 from perturbcore.models.simple import predictor
 from perturbcore.models.simple.base import SklearnPredictor, Targets
 from perturbcore.models.simple.knn import KNN
-from perturbcore.models.simple.label_logistic import LabelLogistic
-from perturbcore.models.simple.labels import LabelKernel, LabelKNN, cosine_kernel, kernel_scores
+from perturbcore.models.simple.labels import (
+    LabelKernel,
+    LabelKNN,
+    LabelLogistic,
+    cosine_kernel,
+    kernel_scores,
+)
 from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.space import NestedSpace, principal_axes, standardise
 from perturbcore.score.labels import Labels, best_threshold

@@ -15,7 +15,7 @@ from perturbcore.data.responses import make_responses
 from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.base import Targets
 from perturbcore.models.simple.deg import DEGKNN, DEGLogistic, Softmax
-from perturbcore.models.simple.label_logistic import LabelLogistic, fit_genes
+from perturbcore.models.simple.labels import LabelLogistic, fit_genes
 from perturbcore.models.simple.space import NestedSpace, Protocol
 from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.registry import metrics_of

@@ -13,7 +13,7 @@ from perturbcore.data.enrichment import function_labels
 from perturbcore.data.identifiers import convert
 from perturbcore.embeddings.sources import BuildContext, find_source
 from perturbcore.models.simple import OnEmbedding
-from perturbcore.models.simple.label_logistic import FunctionLogistic
+from perturbcore.models.simple.labels import FunctionLogistic
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.text import HEADINGS, MISSING, TEXTS, gain_said, listed, tell
 from perturbcore.score.task import task_of

@@ -9,8 +9,7 @@ import pandas as pd
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.responses import cell_lines, rows_of
 from perturbcore.data.sets.base import Dataset
-from perturbcore.models.simple.label_logistic import LabelLogistic
-from perturbcore.models.simple.labels import LabelKNN
+from perturbcore.models.simple.labels import LabelKNN, LabelLogistic
 from perturbcore.report.comparison import Comparison, predictor_agreement
 from perturbcore.report.paired import REPEATED
 from perturbcore.report.text import HEADINGS, listed, tell

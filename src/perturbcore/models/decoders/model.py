@@ -19,9 +19,8 @@ from perturbcore.core.training import (
     cosine_after_warmup,
     fit,
 )
-from perturbcore.models.decoders.backbones import make_backbone
+from perturbcore.models.decoders.backbones import GROUP, DecoderOptions, make_backbone
 from perturbcore.models.decoders.cells import Latent, vector_units
-from perturbcore.models.decoders.options import GROUP, DecoderOptions
 from perturbcore.models.decoders.processes import PROCESSES
 from perturbcore.score.model import Fold
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from perturbcore.models.decoders.options import DecoderOptions
+from perturbcore.models.decoders.backbones import DecoderOptions
 
 TINY = 1e-8
 

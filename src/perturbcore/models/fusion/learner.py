@@ -2,16 +2,216 @@
 
 from collections.abc import Sequence
 
+import numba
 import numpy as np
+import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from perturbcore.core.training import Learner, constant_after_warmup
-from perturbcore.models.fusion.neighbours import Neighbours, pick
 from perturbcore.models.fusion.network import FusionNetwork, Settings
 from perturbcore.models.fusion.sources import Tables
-from perturbcore.score.labels import Labels
+from perturbcore.models.simple.space import principal_axes, standardise, unit
+from perturbcore.score.labels import GENE_WEIGHT, Labels
+
+COMPONENTS = 100
+TINY = 1e-8
+
+
+class Neighbours(nn.Module):
+    r"""Score of a pair from the known labels of like perturbations, in all cell lines.
+
+    With kernels :math:`\kappa_e`, source weights :math:`w_e(p)` decided by the encoded tokens of p,
+    and an affinity A of cell lines, training response j in line l' weighs :math:`\omega_j \propto
+    A_{ll'} (\sum_e w_e(p) \kappa_e(p, j))^q`; labels give :math:`z = (\sum_j \omega_j y_{jg} + m
+    b_g) / (\sum_j \omega_j o_{jg} + m)` with the gene's smoothed rate b. The score is
+    :math:`\alpha\,\mathrm{logit}(z)`, plus what neighbours' labels exceed their genes' rates by in
+    general and in genes with like embeddings. A perturbation never sees labels of its own.
+
+    `known` are labels of the first rows of `sources`, kept where `train`; `genes` (G, f) vectors.
+    """
+
+    def __init__(self, sources: Tables, ids, line, known: Labels, train, genes, width: int):
+        super().__init__()
+        of, used, kernels = _kernels(sources, ids, train)
+        n_lines, n_used, n_genes = int(line.max()) + 1, len(used), len(genes)
+        # the training labels, sorted by gene; perturbations are numbered among those in training
+        order = np.lexsort((known.rows, known.genes))
+        order = order[train[known.rows[order]]]
+        row, gene = known.rows[order], known.genes[order]
+        label = known.label[order].astype(np.float32)
+        at_line, perturbation = line[row], np.searchsorted(used, of[row])
+        positive, seen = np.zeros((n_lines, n_genes)), np.zeros((n_lines, n_genes))
+        np.add.at(positive, (at_line, gene), label)
+        np.add.at(seen, (at_line, gene), 1)
+        overall = positive.sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+        rate = (positive + GENE_WEIGHT * overall[:, None]) / (seen + GENE_WEIGHT)
+        # what the labels of each training response exceed their genes' rates by
+        excess = label - rate[at_line, gene]
+        at, n = at_line * n_used + perturbation, n_lines * n_used
+        unit_genes = unit(genes)
+        spread = sp.csr_matrix((excess, (at, gene)), (n, n_genes)) @ unit_genes
+        for name, array in {
+            "of": of, "kernels": kernels, "label": label,
+            "column": perturbation * n_lines + at_line,
+            "start": np.r_[0, np.cumsum(np.bincount(gene, minlength=n_genes))],
+            "positive": positive, "known": seen, "overall": overall, "unit": unit_genes,
+            "total": np.bincount(at, weights=excess, minlength=n).reshape(n_lines, n_used),
+            "count": np.bincount(at, minlength=n).reshape(n_lines, n_used).astype(float),
+            "spread": spread.reshape(n_lines, n_used, -1),
+        }.items():  # fmt: skip
+            array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+            self.register_buffer(
+                name, torch.from_numpy(np.ascontiguousarray(array)), persistent=False
+            )
+        n_sources = kernels.shape[1]
+        self.source = nn.Parameter(torch.zeros(n_sources))
+        self.gate = nn.Linear(width, n_sources)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+        self.power = nn.Parameter(torch.tensor(3.0).log())
+        affinity = torch.full((n_lines, n_lines), 0.3).fill_diagonal_(1.0)
+        self.affinity = nn.Parameter(affinity.log())
+        self.weight = nn.Parameter(torch.tensor(60.0).log())
+        self.prior = nn.Parameter(torch.tensor(3.0).log())
+        self.slope = nn.Parameter(torch.ones(()))
+        self.strength = nn.Parameter(torch.zeros(()))
+        self.alike = nn.Parameter(torch.zeros(genes.shape[1]))
+
+    def source_weights(self, vector: torch.Tensor) -> torch.Tensor:
+        """Weight of each source's kernel for each response, mean 1 over sources, (B, S)."""
+        weight = (self.source + self.gate(vector)).softmax(dim=1)
+        return weight * weight.shape[1]
+
+    def forward(self, vector, rows, line, alive, row, gene, label=None) -> torch.Tensor:
+        """Score pairs, (E,): `row` and `gene` (E,) say which of the B responses, which gene.
+
+        `alive` (B, S) are the sources that may be used; `label` (E,) is left out of the genes'
+        rates.
+        """
+        k, affinity, scale = self._weights(vector, rows, line, alive)
+        weight = (k[:, :, None] * affinity[:, None, :]).flatten(1)
+        hit, seen = LabelSums.apply(weight, row, gene, self.start, self.column, self.label)
+        hit, seen = hit * scale[row], seen * scale[row]
+        positive, known = pick(self.positive, line[row], gene), pick(self.known, line[row], gene)
+        if label is not None:
+            positive, known = positive - label, known - 1
+        score = self._smooth(hit, seen, positive, known, self.overall[line][row])
+        return score + pick(self._around(k, affinity, scale), row, gene)
+
+    @torch.no_grad()
+    def all(self, vector, rows, line, alive) -> torch.Tensor:
+        """Score all genes, (B, G)."""
+        k, affinity, scale = self._weights(vector, rows, line, alive)
+        weight = (k[:, :, None] * (affinity * scale[:, None])[:, None, :]).flatten(1).T
+        gene = torch.repeat_interleave(
+            torch.arange(len(self.unit), device=k.device), self.start.diff()
+        )
+        index, size = torch.stack([gene, self.column]), (len(self.unit), len(weight))
+        labels = [self.label, torch.ones_like(self.label)]
+        tables = [torch.sparse_coo_tensor(index, x, size, check_invariants=False) for x in labels]
+        hit, seen = ((table @ weight).T for table in tables)
+        score = self._smooth(
+            hit, seen, self.positive[line], self.known[line], self.overall[line][:, None]
+        )
+        return score + self._around(k, affinity, scale)
+
+    def _weights(self, vector, rows, line, alive):
+        w = self.source_weights(vector) * alive
+        kernel = torch.einsum("bs,bsu->bu", w, self.kernels[self.of[rows]])
+        k = (kernel + TINY) ** self.power.exp()
+        affinity = self.affinity.exp()[line]
+        there = (self.count > 0).to(k.dtype)
+        size = ((k @ there.T) * affinity).sum(dim=1)
+        return k, affinity, self.weight.exp() / size.clamp(min=TINY)
+
+    def _smooth(self, hit, seen, positive, known, overall):
+        rate = (positive + GENE_WEIGHT * overall) / (known + GENE_WEIGHT)
+        m = self.prior.exp()
+        z = ((hit + m * rate) / (seen + m)).clamp(1e-4, 1 - 1e-4)
+        return self.slope * torch.logit(z)
+
+    def _around(self, k, affinity, scale):
+        w = k * scale[:, None]
+        total = ((w @ self.total.T) * affinity).sum(dim=1)
+        count = ((w @ self.count.T) * affinity).sum(dim=1)
+        spread = torch.einsum("blf,bl->bf", torch.einsum("bu,luf->blf", w, self.spread), affinity)
+        strength = 10 * self.strength * total / (count + 50)
+        return strength[:, None] + (self.alike * spread / 10) @ self.unit.T
+
+
+def _kernels(sources: Tables, ids, train) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cosines of all P with the U training perturbations in every source, (P, S, U).
+
+    Zero with itself; returned after each row's number among the P, (n,), and those in training.
+    """
+    names, of = np.unique(ids, return_inverse=True)
+    used = np.unique(of[train])
+    kernels = np.zeros((len(names), len(sources.names), len(used)), np.float32)
+    for j, (table, present) in enumerate(zip(sources.tables, sources.present.T, strict=True)):
+        # where a source has one vector per line, a perturbation's first one stands for it
+        has, first = np.unique(of[present], return_index=True)
+        vectors = table[sources.at[np.flatnonzero(present)[first], j]]
+        learned = np.isin(has, used)
+        Z, everything = standardise(vectors[learned], vectors)
+        x = np.zeros((len(names), min(COMPONENTS, *Z.shape)), np.float32)
+        x[has] = unit(everything @ principal_axes(Z, COMPONENTS))
+        kernels[:, j] = np.maximum(x @ x[used].T, 0)
+    kernels[used, :, np.arange(len(used))] = 0
+    return of, used, kernels
+
+
+def pick(table: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+    """Take the entries (row, column) of a matrix."""
+    return torch.take(table, row * table.shape[1] + column)
+
+
+@numba.njit(nogil=True, cache=True)
+def _sum(weight, row, gene, start, column, label, hit, seen):
+    for e in range(len(gene)):
+        w = weight[row[e]]
+        h = s = 0.0
+        for i in range(start[gene[e]], start[gene[e] + 1]):
+            value = w[column[i]]
+            s += value
+            h += value * label[i]
+        hit[e] = h
+        seen[e] = s
+
+
+@numba.njit(nogil=True, cache=True)
+def _spread(d_hit, d_seen, row, gene, start, column, label, out):
+    for e in range(len(gene)):
+        to = out[row[e]]
+        for i in range(start[gene[e]], start[gene[e] + 1]):
+            to[column[i]] += d_seen[e] + d_hit[e] * label[i]
+
+
+class LabelSums(torch.autograd.Function):
+    """Sum weights (B, C) over the positive and over all known labels of each pair's gene, (E,).
+
+    The labels of a gene start at `start` (G + 1,). The sums are made on the CPU, for any device.
+    """
+
+    @staticmethod
+    def forward(ctx, weight, row, gene, start, column, label):
+        """Return the sums over positive and over all labels."""
+        hit, seen = torch.empty(len(gene)), torch.empty(len(gene))
+        index = [x.cpu().contiguous() for x in (row, gene, start, column, label)]
+        given = [x.numpy() for x in (weight.detach().float().cpu().contiguous(), *index)]
+        _sum(*given, hit.numpy(), seen.numpy())
+        ctx.save_for_backward(weight, *index)
+        return hit.to(weight), seen.to(weight)
+
+    @staticmethod
+    def backward(ctx, d_hit, d_seen):
+        """Return the gradient of the weights."""
+        weight, *index = ctx.saved_tensors
+        out = torch.zeros(weight.shape)
+        sums = [d.float().cpu().contiguous().numpy() for d in (d_hit, d_seen)]
+        _spread(*sums, *(x.numpy() for x in index), out.numpy())
+        return out.to(weight), None, None, None, None, None
 
 
 class FusionLearner(Learner):

@@ -17,8 +17,13 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.training import Batches, Trained, fit
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.linalg import fix_signs
-from perturbcore.models.fusion.learner import DEGLearner, FusionLearner, LFCLearner, PairLearner
-from perturbcore.models.fusion.neighbours import Neighbours
+from perturbcore.models.fusion.learner import (
+    DEGLearner,
+    FusionLearner,
+    LFCLearner,
+    Neighbours,
+    PairLearner,
+)
 from perturbcore.models.fusion.network import FusionNetwork, Settings, line_profiles, preset
 from perturbcore.models.fusion.sources import Tables, lay_out, normalise
 from perturbcore.models.simple.space import standardise, unit

@@ -11,7 +11,7 @@ import numpy as np
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.simple.base import Predictor, checked_grid, neighbour_grid
-from perturbcore.models.simple.label_logistic import C_GRID
+from perturbcore.models.simple.labels import C_GRID
 from perturbcore.score.labels import class_shares
 from perturbcore.score.task import task_of
 

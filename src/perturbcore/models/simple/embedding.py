@@ -15,8 +15,7 @@ from perturbcore.embeddings.base import Embedding
 from perturbcore.models.simple.base import Predictor, Targets
 from perturbcore.models.simple.deg import DEGKNN, DEGLogistic
 from perturbcore.models.simple.knn import KNN
-from perturbcore.models.simple.label_logistic import FunctionLogistic, LabelLogistic
-from perturbcore.models.simple.labels import LabelKernel, LabelKNN
+from perturbcore.models.simple.labels import FunctionLogistic, LabelKernel, LabelKNN, LabelLogistic
 from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.space import NestedSpace, Protocol
 from perturbcore.score.evaluate import evaluate

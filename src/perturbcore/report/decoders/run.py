@@ -11,11 +11,11 @@ from anndata import AnnData
 from perturbcore.core.errors import ParameterError
 from perturbcore.data.responses import cell_lines
 from perturbcore.data.sets.base import Dataset
+from perturbcore.models.decoders.backbones import preset
 from perturbcore.models.decoders.cells import Cells
 from perturbcore.models.decoders.distributions import distribution_table
 from perturbcore.models.decoders.evaluation import DecoderModel, GearsPredictions, Shift
 from perturbcore.models.decoders.model import Decoder
-from perturbcore.models.decoders.options import preset
 from perturbcore.models.simple.embedding import Floor, OnEmbedding
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.linear import Linear
