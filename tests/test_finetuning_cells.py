@@ -147,23 +147,25 @@ def test_start_vectors_are_principal_components(cells):
     np.testing.assert_allclose(start[:-1] @ start[:-1].T / 4, expected @ expected.T, atol=5e-3)
 
 
+def fresh(cells, layers=1, latents=4):
+    return CellTransformer(
+        cells.genes, cells.mean, cells.sd, dim=8, heads=2, layers=layers, latents=latents
+    )
+
+
 def test_the_value_of_a_masked_gene_never_enters(cells):
-    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, dim=8, heads=2, layers=1,
-                              latents=4)  # fmt: skip
-    values = torch.from_numpy(cells.values[:5].copy())
+    encoder, values = fresh(cells), torch.from_numpy(cells.values[:5].copy())
     visible, query = torch.arange(0, N_GENES, 2), torch.tensor([1, 3, 4])
     before = encoder(values, 0, query, visible)
     changed = values.clone()
     changed[:, 1::2] = torch.tensor([float("nan"), 9.0]).repeat(10)
     assert torch.equal(before, encoder(changed, 0, query, visible))
-    changed = values.clone()
-    changed[:, 2] += 1.0
-    assert not torch.equal(before, encoder(changed, 0, query, visible))
+    values[:, 2] += 1.0
+    assert not torch.equal(before, encoder(values, 0, query, visible))
 
 
 def test_queries_and_genes_can_be_taken_in_any_order(cells):
-    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, dim=8, heads=2, layers=2,
-                              latents=4).double()  # fmt: skip
+    encoder = fresh(cells, layers=2).double()
     values = torch.from_numpy(cells.values[:3].astype(np.float64))
     everything = encoder(values, 1)
     query = torch.tensor([7, 0, 7])
@@ -179,7 +181,7 @@ def test_queries_and_genes_can_be_taken_in_any_order(cells):
 @pytest.mark.parametrize("n_cells", [2, 3, 5])
 def test_reading_genes_is_attention_with_shared_weights(cells, n_cells):
     """One matrix product in place of attention cell by cell, written out here."""
-    encoder = CellTransformer(cells.genes, cells.mean, cells.sd, dim=8, heads=2, latents=3).double()
+    encoder = fresh(cells, latents=3).double()
     gene, direction = encoder.gene, encoder.direction(encoder.gene)
     z = torch.randn(n_cells, N_GENES, dtype=torch.float64)
     a, read = encoder.read.attention, encoder.read
@@ -486,19 +488,15 @@ def test_a_gene_is_averaged_over_the_cells_that_express_it(cells, checkpoint):
     values[:, 4] = 0  # and one in none
     few = replace(own, values=values)
     got = gene_vectors(encoder, few, "A", max_cells=50, batch_size=7)
-    total, seen = np.zeros((30, 16)), np.zeros(30)
     rows = few.of("A")
-    for row in rows[spread_rows(len(rows), 50)]:
-        with torch.no_grad():
-            vectors = encoder(torch.from_numpy(row[None]))[0].numpy()
-        for gene in range(30):
-            if row[gene] > 0:
-                total[gene] += vectors[gene]
-                seen[gene] += 1
+    some = rows[spread_rows(len(rows), 50)]
+    with torch.no_grad():
+        each = np.stack([encoder(torch.from_numpy(row[None]))[0].numpy() for row in some])
+    there = (some > 0)[:, :, None]
+    seen = there.sum(axis=0)
     assert 0 < seen[3] < 50 and seen[4] == 0
-    known = seen > 0
-    np.testing.assert_allclose(got[known], total[known] / seen[known, None], atol=1e-5)
-    assert (got[4] == 0).all()
+    expected = (each * there).sum(axis=0) / np.maximum(seen, 1)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
     assert GENES[4] not in frozen_embeddings(encoder, few, max_cells=50)[0].ids
     # the same mean where a fine-tuning starts from
     head = IndexingHead(encoder, rows, 0, np.zeros(6, np.float32), hidden=(), n_eval=50)

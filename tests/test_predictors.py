@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from perturbcore.core.errors import InputError
 from perturbcore.models.simple import predictor
 from perturbcore.models.simple.base import SklearnPredictor, Targets
+from perturbcore.models.simple.deg import DEGKNN, DEGLogistic, Softmax
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.labels import (
     LabelKernel,
@@ -33,6 +34,9 @@ def case(dtype=np.float64, seed=0):
     X[:, 3] = 2.5  # a constant column
     Y = np.tanh(X[:, :6] @ rng.normal(size=(6, G)) / 10) + 0.5 * rng.normal(size=(N + M, G)) + 0.3
     return X[:N].astype(dtype), X[N:].astype(dtype), Y[:N].astype(dtype), Y[N:].astype(dtype)
+
+
+SPACE = NestedSpace(*case()[:2], Q)
 
 
 def reference(estimator, grid, X, Y, Z, reduce=True):
@@ -61,16 +65,24 @@ def test_knn_equals_grid_search(seed):
     np.testing.assert_allclose(got, want, atol=1e-6)
     losses = KNN(grid).losses(space, Targets(Y), grid)
     np.testing.assert_allclose(losses.mean(axis=0), -results["mean_test_score"], atol=1e-8)
+    # and so does any regressor of scikit-learn
+    theirs = SklearnPredictor(KNeighborsRegressor(), {"n_neighbors": grid})
+    again, chosen = theirs.predict(space, Targets(Y))
+    assert chosen == {"n_neighbors": best}
+    np.testing.assert_allclose(again, want, atol=1e-8)
 
 
 @pytest.mark.parametrize(
-    ("kind", "estimator"), [("lasso", Lasso(tol=1e-9, max_iter=200_000)), ("ridge", Ridge())]
+    ("kind", "estimator", "grid"),
+    [
+        ("lasso", Lasso(tol=1e-9, max_iter=200_000), [1e-2, 1e-1, 1.0]),
+        ("ridge", Ridge(), [1.0, 100.0, 10_000.0]),
+    ],
 )
 @pytest.mark.parametrize("reduce", [True, False])
-def test_linear_models_equal_grid_search(kind, estimator, reduce):
+def test_linear_models_equal_grid_search(kind, estimator, grid, reduce):
     X, Z, Y, _ = case()
-    Y = Y[:, :8]
-    grid = [1e-3, 1e-2, 1e-1, 1.0] if kind == "lasso" else [1.0, 100.0, 10_000.0]
+    Y = Y[:, :3]
     got, alpha = Linear(kind, grid).predict(NestedSpace(X, Z, Q, reduce=reduce), Targets(Y))
     want, best, _ = reference(estimator, {"alpha": grid}, X, Y, Z, reduce)
     assert alpha == best
@@ -84,17 +96,6 @@ def test_the_gram_of_a_whole_line_serves_any_subset_of_its_rows():
     a = KNN([5, 10]).predict(NestedSpace(X, Z, Q), Targets(whole, whole @ whole.T, rows))
     b = KNN([5, 10]).predict(NestedSpace(X, Z, Q), Targets(Y))
     np.testing.assert_array_equal(a[0], b[0])
-
-
-def test_any_sklearn_regressor_gives_the_same_as_grid_search():
-    X, Z, Y, _ = case()
-    grid = {"n_neighbors": [5, 20]}
-    got, chosen = SklearnPredictor(KNeighborsRegressor(), grid).predict(
-        NestedSpace(X, Z, Q), Targets(Y)
-    )
-    want, best, _ = reference(KNeighborsRegressor(), grid, X, Y, Z)
-    assert chosen == {"n_neighbors": best}
-    np.testing.assert_allclose(got, want, atol=1e-8)
 
 
 def test_equal_distances_keep_the_order_of_training_rows():
@@ -144,37 +145,20 @@ def label_case(n=40, m=9, g=15, seed=0):
     return X, label, observed, n
 
 
-def test_labels_keep_what_is_known_and_rows_can_be_taken_in_any_order():
-    _, label, observed, _ = label_case()
-    rows = np.array([5, 2, 2, 30])
-    taken = Labels.from_dense(label, observed)[rows]
-    np.testing.assert_array_equal(taken.label, label[rows][observed[rows]])
-    np.testing.assert_array_equal(taken.genes, np.nonzero(observed[rows])[1])
-
-
-def test_gene_rates_are_pulled_to_the_overall_rate():
-    _, label, observed, _ = label_case()
-    labels = Labels.from_dense(label, observed)
-    overall = label[observed].mean()
-    want = ((label * observed).sum(0) + 5 * overall) / (observed.sum(0) + 5)
-    np.testing.assert_allclose(labels.rates(), want)
-
-
 def test_kernel_scores_equal_the_formula_written_out():
     X, label, observed, n = label_case()
-    space = NestedSpace(X[:n], X[n:], 5).outer
-    kernel = cosine_kernel(space)
+    kernel = cosine_kernel(NestedSpace(X[:n], X[n:], 5).outer)
     kernel[3] = 0  # a perturbation like no other falls back to the rates
-    known, query = (
-        Labels.from_dense(label[:n], observed[:n]),
-        Labels.from_dense(label[n:], observed[n:]),
-    )
+    known, query = (Labels.from_dense(label[a], observed[a]) for a in (slice(n), slice(n, None)))
     rate = known.rates()
+    overall = label[:n][observed[:n]].mean()
+    positive = (label * observed)[:n]
+    np.testing.assert_allclose(rate, (positive.sum(0) + 5 * overall) / (observed[:n].sum(0) + 5))
     got = kernel_scores(known, query, kernel, [1.0, 3.0], total=60, prior=2.0, rate=rate)
     for power, scores in zip([1.0, 3.0], got, strict=True):
         w = kernel**power
         w = w * 60 / np.where(w.sum(1, keepdims=True) > 0, w.sum(1, keepdims=True), 1)
-        full = (w @ (label * observed)[:n] + 2 * rate) / (w @ observed[:n] + 2)
+        full = (w @ positive + 2 * rate) / (w @ observed[:n] + 2)
         np.testing.assert_allclose(scores, full[observed[n:]], rtol=1e-12)
         np.testing.assert_allclose(full[3], rate)
 
@@ -228,17 +212,22 @@ def test_the_threshold_is_the_best_of_its_quantiles():
     [
         (lambda: KNN([0]), "at least 1"),
         (lambda: LabelKNN([0]), "at least 1"),
+        (lambda: DEGKNN([0]), "at least 1"),
         (lambda: LabelKernel([0.0]), "above 0"),
+        (lambda: LabelLogistic([-1.0]), "above 0"),
+        (lambda: DEGLogistic([0.0]), "above 0"),
+        (lambda: DEGLogistic([]), "above 0"),
         (lambda: Linear("lasso", [0.0]), "above 0"),
         (lambda: Linear("elastic"), "elastic"),
+        (lambda: DEGKNN([5], [2.0]), "between 0 and 1"),
+        (lambda: DEGLogistic(softmax={"steps": 4}), "steps"),
+        (lambda: DEGLogistic(softmax={"precision": "half"}), "float32"),
+        (lambda: Softmax(max_iter=0), "max_iter"),
         (lambda: predictor("forest"), "knn, lasso, ridge"),
         (lambda: predictor("knn", neighbours=[3]), "knn"),
         (lambda: SklearnPredictor(Ridge(), {"depth": [1]}), "depth"),
         (lambda: SklearnPredictor("ridge"), "fit and predict"),
-        (
-            lambda: KNN([500]).predict(NestedSpace(*case()[:2], Q), Targets(case()[2])),
-            "inner training set",
-        ),
+        (lambda: KNN([500]).predict(SPACE, Targets(case()[2])), "inner training set"),
         (lambda: NestedSpace(case()[0][:3], case()[1], Q), "too few"),
     ],
 )

@@ -169,19 +169,21 @@ LRS = (1e-2, 1e-3, 1e-4, 1e-5)
 class FineTunedCells(FineTuned):
     """What the three ways of using an encoder share.
 
-    `hidden`: widths of the head; `rank`: of the adapters, see `adapt`; `use`: options of the way.
+    `hidden`: widths of the head; `rank`: of the adapters, see `adapt`; `options`: those of the way
+    (`use` has their defaults), and of `FineTuned`.
     """
 
     tasks, validation, least, together, stream = ("lfc",), 0.2, 5, 64, 3
+    use: dict
 
     def __init__(
-        self, encoder, cells: ControlCells, use: dict, *, hidden: Sequence[int], rank: int = 8,
-        **training,
-    ):  # fmt: skip
-        super().__init__(**training)
+        self, encoder, cells: ControlCells, *, hidden: Sequence[int], rank: int = 8, **options
+    ):
+        self.use = {k: options.pop(k, default) for k, default in self.use.items()}
+        super().__init__(**options)
         self.encoder, self.cells = encoder, cells.take(encoder.genes)
-        self.use, self.hidden, self.rank = use, tuple(hidden), rank
-        self.own = {"hidden": self.hidden, "rank": rank, **use}
+        self.hidden, self.rank = tuple(hidden), rank
+        self.own = {"hidden": self.hidden, "rank": rank, **self.use}
         self._vectors: dict = {}
 
     @cached_property
@@ -211,10 +213,7 @@ class FineTunedCells(FineTuned):
 class FrozenMLP(FineTunedCells):
     """Ablation: a head on the frozen encoder's gene vectors, averaged over `max_cells` controls."""
 
-    predictor = "frozen + MLP"
-
-    def __init__(self, encoder, cells, *, max_cells: int = 256, **options):
-        super().__init__(encoder, cells, {"max_cells": max_cells}, **options)
+    predictor, use = "frozen + MLP", {"max_cells": 256}
 
     def _objective(self, line, mean, outputs, options):
         if line not in self._vectors:
@@ -228,10 +227,7 @@ class Indexing(FineTunedCells):
     A training step averages `n_cells` control cells, validation and prediction `n_eval`.
     """
 
-    predictor = "indexing"
-
-    def __init__(self, encoder, cells, *, n_cells: int = 16, n_eval: int = 128, **options):
-        super().__init__(encoder, cells, {"n_cells": n_cells, "n_eval": n_eval}, **options)
+    predictor, use = "indexing", {"n_cells": 16, "n_eval": 128}
 
     def _objective(self, line, mean, outputs, options):
         position, values = self.cells.position(line), self.cells.of(line)
@@ -244,10 +240,7 @@ class InSilicoKO(FineTunedCells):
     The error of a training step is taken over `asked` output genes, drawn anew; None: all.
     """
 
-    predictor = "in-silico KO"
-
-    def __init__(self, encoder, cells, *, asked: int | None = None, **options):
-        super().__init__(encoder, cells, {"asked": asked}, **options)
+    predictor, use = "in-silico KO", {"asked": None}
 
     def _objective(self, line, mean, outputs, options):
         position, output = self.cells.position(line), self.cells.genes.get_indexer(outputs)
