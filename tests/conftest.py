@@ -28,6 +28,14 @@ def mirror() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def root(tmp_path_factory) -> Path:
+    """The authors' layout, small, with raw cells, responses and labels; not to be changed."""
+    from perturbcore.report.reproduction.fixture import write_fixture
+
+    return write_fixture(tmp_path_factory.mktemp("authors"), tasks=("lfc", "deg"))
+
+
 HEADER = """\
 # ---
 # jupyter:

@@ -17,16 +17,10 @@ from perturbcore.embeddings.sources import BuildContext
 from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.reproduction.benchmark import protocol_of, reproduce, score_dataset
-from perturbcore.report.reproduction.fixture import write_fixture
-from perturbcore.report.reproduction.reference import against_sklearn, plain_metrics
+from perturbcore.report.reproduction.reference import against_sklearn
 
 FIRST = {"essential": "K-562", "norman": "K-562", "sciplex": "A549", "tahoe": "CVCL_0023"}
 WAVEGC = "KG_WaveGC_G_StringDB_combined_0.0_(D=128)"
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_fixture(tmp_path_factory.mktemp("authors"), seed=0)
 
 
 @pytest.fixture
@@ -80,27 +74,19 @@ def test_responses_carry_values_folds_and_identifiers_of_the_file(root, dataset)
     check_leakage(read, joint=True)
 
 
-@pytest.mark.parametrize("kind", [int, float, str, "category"])
-def test_a_stored_fold_may_be_any_kind_of_number(copy, kind):
-    path = copy / LAYOUTS["essential"].files["lfc"]
-    before = read_authors_responses("essential", root=copy).obs["fold"].to_numpy()
-
-    def store(adata):
-        folds = adata.obs["test_split"].astype(int)
-        adata.obs["test_split"] = folds.astype(str).astype(kind)
-
-    change(path, store)
-    after = read_authors_responses("essential", root=copy).obs["fold"]
-    np.testing.assert_array_equal(after, before)
-
-
 def test_rows_keep_the_order_of_the_file_and_genes_are_found_by_name(copy):
     path = copy / LAYOUTS["norman"].files["lfc"]
     before = read_authors_responses("norman", root=copy)
     rng = np.random.default_rng(0)
     rows, genes = rng.permutation(before.n_obs), rng.permutation(before.n_vars)
-    change(path, lambda a: a[rows][:, genes].copy())
+
+    def shuffle(adata):
+        adata.obs["test_split"] = adata.obs["test_split"].astype(int).astype(str).astype("category")
+        return adata[rows][:, genes].copy()
+
+    change(path, shuffle)
     after = read_authors_responses("norman", root=copy)
+    assert list(after.obs["fold"]) == list(before.obs["fold"].iloc[rows])
     assert list(after.obs["perturbation"]) == list(before.obs["perturbation"].iloc[rows])
     np.testing.assert_array_equal(after[:, before.var_names].X, before[rows].X)
 
@@ -197,9 +183,14 @@ def test_a_truncated_file_and_an_absent_one_are_named(copy):
         read_authors_responses("norman", "deg", copy)
 
 
-def test_a_leaking_fold_column_is_reported(copy, tmp_path):
-    leaking = write_fixture(tmp_path / "leak", datasets=["essential"], leak=3)
-    read = read_authors_responses("essential", root=leaking)
+def test_a_leaking_fold_column_is_reported(copy):
+    def leak(adata):
+        moved = adata.obs["gene_id"].isin(sorted(set(adata.obs["gene_id"]))[:3])
+        moved &= adata.obs["cell_line"] == "Hep-G2"
+        adata.obs["test_split"] = (adata.obs["test_split"].astype(float) + moved) % 5
+
+    change(copy / LAYOUTS["essential"].files["lfc"], leak)
+    read = read_authors_responses("essential", root=copy)
     with pytest.warns(UserWarning, match="3 perturbations are in different folds in different"):
         check_leakage(read)
     with pytest.raises(LeakError, match="3 perturbations"):
@@ -302,8 +293,8 @@ def test_scores_equal_plain_scikit_learn(root, dataset):
     responses = read_authors_responses(dataset, root=root)
     name = "STRING WaveGC" if dataset in ("essential", "norman") else "MACCS"
     used, _ = read_embeddings(dataset, responses, root, names=[name])
-    # lasso is slow there, and the same whatever the data: once on genes, once on drugs
-    estimators = ["knn", "lasso"] if dataset in ("norman", "tahoe") else ["knn"]
+    # lasso is slow there, and the same whatever the data
+    estimators = ["knn", "lasso"] if dataset == "tahoe" else ["knn"]
     done = small(root, dataset, embeddings=[name], estimators=estimators)
     line = FIRST[dataset]
     table = against_sklearn(responses, used, done.scores, cell_line=line, estimators=estimators)
@@ -315,17 +306,11 @@ def test_scores_equal_plain_scikit_learn(root, dataset):
     assert len(estimators) == 1 or off["lasso"].max() < 5e-4
 
 
-def test_baselines_and_the_rule_for_missing_genes(root):
+def test_the_rule_for_missing_genes(root):
     responses = read_authors_responses("essential", root=root)
     done = small(root)
     rows = responses[responses.obs["cell_line"] == "K-562"]
     test = (rows.obs["fold"] == 0).to_numpy()
-    mean = rows.X[~test].mean(axis=0)
-    for predictor, guess in (("train_mean", mean), ("no_change", np.zeros_like(mean))):
-        plain = plain_metrics(rows.X[test], np.tile(guess, (test.sum(), 1)))
-        own = done.scores[done.scores["predictor"] == predictor].set_index("metric")["value"]
-        for metric in ("L2", "MSE", "MAE"):
-            assert own[metric] == pytest.approx(plain[metric], rel=1e-6)
     # with no test perturbation known, the Train Mean of all training perturbations is predicted
     known = read_embeddings("essential", responses, root, names=["STRING WaveGC"])[0][0]
     keep = ~known.ids.isin(rows.obs["perturbation"][test])

@@ -356,18 +356,6 @@ def test_counts_are_those_of_the_file(mirror, name):
 # ---- simulated, and your own
 
 
-def test_simulated_keeps_its_truth():
-    sizes = dict(n_perturbations=12, n_genes=60, n_batches=3, n_control_cells=30, n_modules=5)
-    sizes |= dict(cells_per_perturbation=(10, 12), n_cell_lines=2)
-    loaded = datasets.load("simulated", **sizes, seed=4, n_folds=3)
-    assert loaded.simulated and loaded.responses.uns["perturbcore"]["simulated"]
-    assert loaded.extras["simulation"].screen is loaded.screen
-    assert loaded.responses.n_obs == 24 and set(loaded.responses.obs["fold"]) == {0, 1, 2}
-    assert loaded.card["cells"].iloc[0] == loaded.screen.n_obs
-    again = datasets.load("simulated", **sizes, seed=4, n_folds=3)
-    assert (again.responses.X == loaded.responses.X).all()
-
-
 @pytest.fixture
 def own_screen(tmp_path):
     rng = np.random.default_rng(5)

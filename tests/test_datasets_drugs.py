@@ -69,38 +69,12 @@ def test_drugs_of_one_target_act_alike(screen):
     assert np.mean(shared) > np.mean(other) + 0.2
 
 
-def test_labels_find_the_truth_and_a_wrong_plate_is_outvoted():
+def test_labels_find_the_truth():
     simulated = simulate_drug_screen(**(SMALL | {"effect_size": 1.2, "cells_per_plate": (60, 90)}))
     cells = at_response_dose(simulated)
-
-    def labels(cells):
-        return deg_labels(cells, variant="per_batch", min_cells=20, progress=False)
-
-    clean = labels(cells)
-    table = labels_against_truth(clean, simulated.true_effects)
+    labels = deg_labels(cells, variant="per_batch", min_cells=20, progress=False)
+    table = labels_against_truth(labels, simulated.true_effects)
     assert (table["right"] > 0.9).all() and (table["inert"].fillna(0) < 0.02).all()
-    # one plate's cells of the strongest drug are exchanged for vehicle cells of that plate
-    truth = simulated.true_effects
-    strongest = truth.obs.iloc[int(np.argmax(np.linalg.norm(truth.X, axis=1)))]
-    name, line = str(strongest["perturbation"]), str(strongest["cell_line"])
-    obs = cells.obs
-    here = (obs["perturbation"] == name) & (obs["cell_line"] == line)
-    plate = obs.loc[here, "batch"].iloc[0]
-    bad = np.flatnonzero((here & (obs["batch"] == plate)).to_numpy())
-    vehicle = np.flatnonzero(
-        (obs["is_control"] & (obs["batch"] == plate) & (obs["cell_line"] == line)).to_numpy()
-    )
-    X = cells.X.tolil()
-    X[bad] = cells.X[vehicle[np.arange(len(bad)) % len(vehicle)]]
-    spoiled = cells.copy()
-    spoiled.X = X.tocsr()
-    row = f"{line}|{name}"
-    before = np.asarray(clean[row].layers["deg"]).ravel()
-    after = np.asarray(labels(spoiled)[row].layers["deg"]).ravel()
-    assert (before != 0).sum() >= 10
-    # two good plates of three carry the vote: no sign is turned, and most labels stay
-    assert not (before * after < 0).any()
-    assert (after[before != 0] == before[before != 0]).mean() > 0.8
 
 
 def test_parameters_are_checked_before_anything_is_drawn():
@@ -110,17 +84,6 @@ def test_parameters_are_checked_before_anything_is_drawn():
             simulate_drug_screen(**(SMALL | wrong))
     with pytest.raises(ParameterError, match="no option 'n_drug'"):
         load("simulated_drugs", n_drug=3)
-
-
-def test_simulated_data_set_has_drug_level_folds_and_its_drugs():
-    data = load("simulated_drugs", **SMALL)
-    obs = data.responses.obs
-    assert obs.groupby("perturbation", observed=True)["fold"].nunique().eq(1).all()
-    assert obs["cell_line"].nunique() == 2 and data.task == "lfc" and data.simulated
-    drugs = data.extras["drugs"]
-    assert {"smiles", "targets", "mechanism"} <= set(drugs) and (drugs["smiles"] != "").all()
-    assert set(obs["perturbation"]) <= set(drugs.index)
-    assert data.responses.uns["perturbcore"]["identifier"] == "drug"
 
 
 def test_top_k_labels_by_hand():

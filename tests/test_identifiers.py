@@ -63,14 +63,6 @@ def test_two_ids_of_one_gene_share_it_and_nonsense_is_refused(table):
         convert(["AAA1", np.nan], "symbol", "ensembl", table)
 
 
-def test_order_of_ids_and_rows_does_not_matter(table):
-    ids = ["TWO", "DUP", "AAA1", "HAP"]
-    first = convert(ids, "symbol", "ensembl", table)
-    shuffled = table.sample(frac=1, random_state=1)
-    second = convert(ids[::-1], "symbol", "ensembl", shuffled)
-    pd.testing.assert_frame_equal(first.sort_index(), second.sort_index())
-
-
 def test_old_symbols_find_todays(table, tmp_path, monkeypatch):
     path = tmp_path / "old.csv"
     monkeypatch.setattr("perturbcore.data.catalogue.fetch", lambda name: path)

@@ -31,14 +31,10 @@ _ABOUT = read_yaml(Path(__file__).with_name("fixture.yml"))
 UNKNOWN_SHARE = 0.04
 
 
-def write_fixture(
-    folder, *, seed: int = 0, tasks=("lfc",), datasets=tuple(LAYOUTS), leak: int = 0
-) -> Path:
+def write_fixture(folder, *, seed: int = 0, tasks=("lfc",), datasets=tuple(LAYOUTS)) -> Path:
     """Write the documented layout, small, from a simulated screen; return its root.
 
     176 perturbations per data set (Norman 110), so that 100 components fit in the inner folds.
-    `leak`: essential: this many genes get another fold in the second cell line, as a test of the
-    check.
     """
     root = Path(folder)
     simulation = simulate_screen(**_ABOUT["sizes"], seed=seed)
@@ -50,7 +46,7 @@ def write_fixture(
         for task in set(tasks) & set(layout.files):
             make = effects_of_raw if task == "lfc" else partial(labels_of_raw, min_cells=3)
             table = make(dataset, root, progress=False)
-            _add_folds(table, layout, simulation, seed, leak)
+            _add_folds(table, layout, simulation, seed)
             table.uns["perturbcore"] = {"simulated": True}
             if dataset == "essential" and task == "deg":
                 # as in the authors' files: other gene order, align by name
@@ -74,7 +70,7 @@ def _write_controls(root: Path) -> None:
     bulk.write_h5ad(root / LAYOUTS["essential"].controls)
 
 
-def _add_folds(table: ad.AnnData, layout, simulation, seed: int, leak: int) -> None:
+def _add_folds(table: ad.AnnData, layout, simulation, seed: int) -> None:
     if layout.only_line:  # Norman has its own
         return
     drugs = drugs_of(simulation)
@@ -84,9 +80,7 @@ def _add_folds(table: ad.AnnData, layout, simulation, seed: int, leak: int) -> N
     folds = assign_folds(names, 5, seed)
     fold = folds.loc[table.obs[key].astype(str)].to_numpy()
     if layout.splits == "test_split":
-        second = table.obs["cell_line"] == ESSENTIAL_LINES[1]
-        moved = table.obs[key].isin(folds.index[:leak]) & second
-        table.obs["test_split"] = np.where(moved, (fold + 1) % 5, fold).astype(float)
+        table.obs["test_split"] = fold.astype(float)
         return
     for k in range(5):
         table.obs[f"fold_{k}"] = np.where(fold == k, "test", "train")
