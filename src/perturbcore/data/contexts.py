@@ -29,9 +29,9 @@ def context_responses(
 ) -> AnnData:
     """Lay log fold-changes out by held-out cell line: a fold per line.
 
-    `split`: "new_line": nothing of the line is known but its control cells; "few_known": `n_known`
-    of its perturbations are (their fold is -1); "both_new": perturbations, in `n_groups`, are new
-    with the line; `screen`: the cells, whose control means go into `var`.
+    `split`: "new_line"; "few_known": `n_known` of its perturbations are known (fold -1);
+    "both_new": perturbations, in `n_groups`, are new with the line; `screen`: its control means go
+    into `var`.
     """
     check_choice("split", split, tuple(SPLITS))
     lines = cell_lines(responses)

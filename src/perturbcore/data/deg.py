@@ -87,11 +87,7 @@ def deg_labels(
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Groups of cells, and what is tested.
-
-    `groups`: one row per group; `row`: of the result, -1 where it is not tested; `rows`: obs of the
-    result.
-    """
+    """Groups of cells, and what is tested; `row` of a group in the result, -1 for not tested."""
 
     groups: pd.DataFrame
     rows: pd.DataFrame
@@ -161,11 +157,7 @@ def mean_and_variance(first, second, n) -> tuple[np.ndarray, np.ndarray]:
 def t_statistics(
     mean, variance, n, control_mean, control_variance, control_n, test="welch"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Test every gene of every group against the control group: statistics, degrees of freedom.
-
-    As ``scipy.stats.ttest_ind_from_stats``, with 0 for a gene without any difference, as scanpy
-    does.
-    """
+    """Test every gene of every group against the controls, as scipy: statistics and freedom."""
     n = np.asarray(n, dtype=np.float64)[:, None]
     m = float(control_n)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -16,10 +16,7 @@ from perturbcore.data.responses import make_responses
 
 @dataclass(frozen=True)
 class Enrichment:
-    """Lists (n) by gene sets (T): sparse matrices that share their entries, one per overlap.
-
-    `size`: genes of each set in the background; sets without a shared gene have no entry.
-    """
+    """Lists (n) by gene sets (T): sparse matrices that share their entries, one per overlap."""
 
     terms: pd.Index
     size: np.ndarray
@@ -38,11 +35,7 @@ class Enrichment:
 def over_represented(
     hits: np.ndarray, genes: Sequence[str], sets: Mapping[str, Sequence[str]]
 ) -> Enrichment:
-    """Test every list of genes for every gene set, as GSEApy's ``enrich`` does for one list.
-
-    `hits` (n, g): which genes each list has; `genes` (g): the background. Only sets that share a
-    gene with a list are tested in it, and p-values are adjusted over those.
-    """
+    """Test every list of genes (n, g) for every gene set, as GSEApy's ``enrich`` does for one."""
     hits = np.asarray(hits, dtype=bool)
     if hits.ndim != 2 or hits.shape[1] != len(genes):
         raise InputError(f"hits have shape {hits.shape}; the background has {len(genes)} genes")

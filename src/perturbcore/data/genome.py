@@ -20,8 +20,7 @@ def starts_beside(fasta: Path | str) -> Path:
 def tss_windows(fasta: Path | str, width: int = 4096) -> dict[str, str]:
     """Cut `width` bases around the start of transcription of each gene, read along its strand.
 
-    Beside ``genome.fa`` may lie ``genome.tss.tsv`` with columns gene, chromosome, tss (1-based) and
-    strand (1 or -1); else starts are those of the catalogue's gene table, by symbol.
+    Starts are those of ``genome.tss.tsv`` beside ``genome.fa``, else of the catalogue's gene table.
     """
     beside = starts_beside(fasta)
     if beside.is_file():

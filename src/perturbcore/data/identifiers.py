@@ -31,10 +31,7 @@ def of_mouse(ids: pd.Index) -> bool:
 
 
 def check_names(names: Iterable[str], identifier: str, where: str, *, strict: bool = True) -> None:
-    """Refuse names of perturbations that are controls, or are not what is declared.
-
-    `strict`: two names that differ by case or blanks only, and pairs with a control, are too.
-    """
+    """Refuse names that are controls or not what is declared; `strict`: also nearly equal ones."""
     names = pd.Index(pd.unique(pd.Series(list(names), dtype=str)))
     alike = names.str.strip().str.casefold()
     if strict and alike.has_duplicates:
@@ -107,11 +104,10 @@ def gene_aliases() -> dict[str, str]:
 def convert(
     ids: Iterable[str], from_: str, to: str, table: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Convert gene ids and report every one that is not one to one.
+    """Convert gene ids and report, by id, every one that is not one to one.
 
-    Genes on patches are used only where the id has none on a chromosome. Of several candidates a
-    single protein-coding one wins ("resolved"); otherwise the id is "ambiguous" and has no value.
-    Returns, by id: `status`, `value`, `candidates`, `shared` (several ids lead to this value).
+    Of several candidates a single protein-coding one wins ("resolved"); otherwise the id is
+    "ambiguous" and has no value. `shared`: several ids lead to this value.
     """
     for kind in (from_, to):
         check_choice("kind of gene id", kind, KINDS)

@@ -28,9 +28,7 @@ def read_own(
 ) -> tuple[AnnData, str]:
     """Read log fold-changes or labels from tables (``.csv``, ``.tsv``, ``.parquet``) or ``.h5ad``.
 
-    `paths`: one file, or one per cell line; a row per perturbation and a column per gene, or long:
-    `perturbation`, `gene`, `value`; `kind`: "lfc", or "labels" of -1, 0 and 1, where a gap is a
-    label that is not known. Returns responses, and a sentence on genes that not all files have.
+    `paths`: one file, or one per cell line. Returns responses, and what is to be said of them.
     """
     check_choice("kind", kind, KINDS)
     if cell_line is not None and len(paths) > 1:

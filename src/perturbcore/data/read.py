@@ -29,10 +29,7 @@ def read_csv(path, columns) -> pd.DataFrame:
 
 
 def read_text(path, separator: str) -> pd.DataFrame:
-    """Read a delimited text file; the first column stays text, nothing is taken for missing.
-
-    The first line names the columns, unless the rest of it are numbers, one with a decimal point.
-    """
+    """Read a delimited text file, its first column as text; decimal numbers make no header."""
     path = Path(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as handle:

@@ -97,10 +97,7 @@ def present(root=None) -> tuple[list[str], list[str]]:
 
 
 def fetch_authors_data(folder=None, *, client=None) -> Path:
-    """Download the files of the layout that are not there yet, checked as the host states them.
-
-    `client`: with `dataset_info` and `snapshot_download` of ``huggingface_hub.HfApi``.
-    """
+    """Download the files of the layout that are not there yet, checked as the host states them."""
     root = data_root(folder)
     if folder is None and os.environ.get(VARIABLE, ""):
         if not root.is_dir():

@@ -46,8 +46,7 @@ def raw_screens(
 ) -> Iterator[AnnData]:
     """Read the raw cells of a data set: a screen per file (Tahoe), or one in all.
 
-    `filter_first`: chemicals: drop the other genes before cells are normalised (as experimental
-    error and labels do) rather than after; `dose`: the published one by default.
+    `filter_first`: chemicals: drop the other genes before cells are normalised, not after.
     """
     layout = layout_of(dataset)
     folder = raw_folder(dataset, folder)

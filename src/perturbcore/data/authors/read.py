@@ -17,11 +17,7 @@ FOLD_COLUMN = re.compile(r"^fold_(\d+)$")
 
 
 def read_authors_responses(dataset: str, task: str = "lfc", root=None, *, path=None) -> AnnData:
-    """Read the responses of one data set; rows keep the order of the file.
-
-    Drugs that share a PubChem CID within a cell line are "<CID> (<drug>)";
-    ``uns["perturbcore"]["notes"]`` has a line for everything that was dropped or is unusual.
-    """
+    """Read the responses of one data set; rows keep the order of the file."""
     layout = layout_of(dataset)
     path = file_of(dataset, task, root) if path is None else Path(path)
     if not path.is_file():

@@ -26,11 +26,7 @@ DRUG_METADATA = (
 def effects_of_raw(
     dataset: str, folder, *, batches: str = "all", totals: str = "all", progress=True, **raw
 ) -> AnnData:
-    """Compute the published log fold-changes from raw cells, in the documented layout.
-
-    `batches`: "all" as the published code, "with_controls" as the paper; `totals`: chemicals: a
-    cell's total is over all genes, or the "kept" ones.
-    """
+    """Compute the published log fold-changes from raw cells, in the documented layout."""
     layout = layout_of(dataset)
     first = check_choice("totals", totals, ("all", "kept")) == "kept"
 
@@ -51,10 +47,7 @@ def labels_of_raw(
     progress=True,
     **raw,
 ) -> AnnData:
-    """Compute the published labels of differential expression from raw cells.
-
-    `test`: of the published code, or of the paper ("student"); `min_cells`: groups must have more.
-    """
+    """Compute the published labels of differential expression from raw cells."""
     layout = layout_of(dataset)
     if "deg" not in layout.files:
         raise ParameterError(f"the published benchmark has no labels for '{dataset}'")

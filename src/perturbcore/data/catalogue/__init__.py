@@ -164,10 +164,7 @@ def _differs(item: Entry, path: Path) -> str:
 
 
 def fetch(name: str) -> Path:
-    """Return the path of a catalogue file: in the mirror, in the cache, or from the network.
-
-    Wherever it comes from, it is checked first; the licence is shown before a download.
-    """
+    """Return a catalogue file, checked: from the mirror, from the cache, or from the network."""
     item = entry(name)
     *mirror, cached = _places(item)
     for path in mirror:

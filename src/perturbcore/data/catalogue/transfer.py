@@ -18,10 +18,7 @@ BUSY = (429, 502, 503, 504)
 
 
 def download(url: str, part: Path, most: int) -> None:
-    """Bring a file of at most `most` bytes to `part`; a server that is busy is asked again.
-
-    Refused is more than that, and a file that does not come in time.
-    """
+    """Bring a file of at most `most` bytes to `part`; a server that is busy is asked again."""
     wait = dict(
         backoff_factor=BACKOFF_SECONDS, backoff_max=LONGEST_WAIT, retry_after_max=LONGEST_WAIT
     )

@@ -94,8 +94,7 @@ def summed(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Sum ``weight * value`` over the cells of each group, value = log1p(1e4 * count / total).
 
-    `group`: of each cell, -1 for none; `blocks_of_groups`: pairs of groups that are needed together
-    and of groups that may be read apart. Yields both, their sums, and sums of squares.
+    `blocks_of_groups`: pairs of groups needed together and of groups that may be read apart.
     """
     check_choice("size_factors", size_factors, ("all", "kept"))
     target = TARGET_SUM if screen.uns["perturbcore"]["scale"] == "counts" else 0.0
@@ -160,10 +159,7 @@ def _parts(blocks_of_groups, room: int):
 def pseudobulk(
     screen: AnnData, by=("cell_line", "perturbation"), *, progress: bool = True
 ) -> AnnData:
-    """Average log1p(1e4 * count / total) over the cells of each group, in one pass.
-
-    `by`: columns of obs whose combinations are the groups.
-    """
+    """Average log1p(1e4 * count / total) over the cells of each group, in one pass."""
     check_declared(screen)
     by = list(by)
     # sorted groups, so that the order of cells cannot matter

@@ -168,14 +168,10 @@ def as_labels(values: pd.Series, name: str) -> np.ndarray:
 def _flags(values: pd.Series, name: str) -> np.ndarray:
     """Turn a column of True/False, 1/0 or their text into booleans."""
     text = values.astype(str).str.strip().str.lower()
-    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-    bad = ~text.isin(known)
-    if bad.any():
-        raise InputError(
-            f"control_column={name!r} holds {text[bad].iloc[0]!r}: it must be True or False in "
-            "every cell"
-        )
-    return text.map(known).to_numpy(dtype=bool)
+    true = text.isin(["true", "1", "1.0"])
+    if (bad := ~true & ~text.isin(["false", "0", "0.0"])).any():
+        raise InputError(f"control_column={name!r} holds {text[bad].iloc[0]!r}, not True or False")
+    return true.to_numpy()
 
 
 def validate_screen(adata: AnnData) -> None:

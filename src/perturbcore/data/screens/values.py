@@ -18,11 +18,7 @@ _TOTAL_MAX = 1e4 * 1.01
 def blocks(
     adata: AnnData, wanted: Callable[[int, int], bool] | None = None
 ) -> Iterator[tuple[int, int, sp.csr_matrix]]:
-    """Iterate over the cells of a screen, about four million stored values at a time.
-
-    `wanted(start, stop)` says whether any row of a block is of use. Yields the first row, the one
-    past the last, and these rows; the block may share memory with the screen: never write to it.
-    """
+    """Iterate over start, stop and rows, about four million stored values at a time; read only."""
     matrix = _matrix(adata)
     cuts = _cuts(matrix, adata.shape)
     for start, stop in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):

@@ -25,12 +25,7 @@ def load(
     embeddings: list[str] | None = None,
     cells: bool = False,
 ) -> Dataset:
-    """Load responses with their stored folds, and say which embeddings come with them.
-
-    `root`: folder of the authors' layout, else ``PERTURBCORE_PAPER_DATA``, else ``data/paper``;
-    `embeddings`: only these; `cells`: also the raw cells, from a folder of `root` named like the
-    data set.
-    """
+    """Load responses with stored folds, perhaps raw `cells`, and the embeddings beside them."""
     layout = layout_of(dataset)
     responses = read_authors_responses(dataset, task, root)
     check_leakage(responses)

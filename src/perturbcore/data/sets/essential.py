@@ -23,10 +23,7 @@ def pairs(line: str, task: str = "de") -> pd.DataFrame:
 
 
 def load(lines=tuple(LINES), n_folds: int = 5, seed: int = 0) -> Dataset:
-    """Load the Essential screens as partial labels of differential expression.
-
-    A pair that is differentially expressed but has no direction is not observed; `pairs` keeps it.
-    """
+    """Load the Essential screens as partial labels; one without a direction is not observed."""
     lines = [lines] if isinstance(lines, str) else list(lines)
     if not lines:
         raise ParameterError(f"lines is empty; choose from: {', '.join(LINES)}")

@@ -13,10 +13,7 @@ COLUMNS = ("id", "pert_type", "pert_iname", "pert_mfc_desc", "pert_univ_id", "pe
 
 
 def load(n_folds: int = 5, seed: int = 0) -> Dataset:
-    """Load the plate as replicate wells and as mean differences to the vector wells.
-
-    Four hairpins without a target's name, and the untreated wells, are left out.
-    """
+    """Load the plate as replicate wells and as mean differences to the vector wells."""
     z, wells, genes = _read(fetch("l1000_kd"))
     kind, card = wells["pert_type"], Card()
     treated, vector = kind == TREATED, kind == VECTOR

@@ -20,8 +20,7 @@ def load(
 ) -> Dataset:
     """Load which genes each over-expressed gene moves up (1) or down (-1), or not (0).
 
-    `readouts`: the "measured" landmark genes, or "all": also those that LINCS infers from them;
-    `min_labels`: perturbations with fewer significant genes are left out.
+    `readouts`: the "measured" landmark genes, or "all": also those that LINCS infers from them.
     """
     check_choice("readouts", readouts, ("measured", "all"))
     path, card = fetch("lincs/dysreg-overexpression"), Card()

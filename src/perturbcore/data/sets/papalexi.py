@@ -22,11 +22,7 @@ def load(
     n_folds: int = 5,
     seed: int = 0,
 ) -> Dataset:
-    """Load the screen and its batch-aware effects.
-
-    `min_fraction`: least share of a cell's gRNA UMIs that its leading gRNA must have (0.8: the
-    default of Barry et al. 2024); a cell whose two leading gRNAs tie has no assignment.
-    """
+    """Load the screen and its effects; `min_fraction`: of UMIs that the leading gRNA must have."""
     if not 0 <= min_fraction < 1:
         raise ParameterError(f"min_fraction={min_fraction} is not in [0, 1)")
     path = fetch("papalexi")

@@ -21,11 +21,9 @@ COLUMNS = {
 
 
 def load(control: str = "matched", n_folds: int = 5, seed: int = 0) -> Dataset:
-    """Load the wells of both plates and the plate-matched effects of the drugs.
+    """Load the wells and plate-matched effects of the drugs that lie on both plates.
 
-    Only drugs that lie on both plates are kept: one on one plate has no replicate. Names that were
-    registered as two structures, differing in stereo-chemistry, are one perturbation each, so that
-    no near copy of a test drug is in training.
+    Names registered as two structures are one perturbation: no near copy is in training.
     """
     check_choice("control", control, ("matched", "global"))
     raw, card = read_h5ad(fetch("prnet"), COLUMNS), Card()

@@ -28,12 +28,7 @@ def load(
     n_folds: int = 5,
     seed: int = 0,
 ) -> Dataset:
-    """Load signed top-k labels of drug signatures of Sci-Plex 3 or Tahoe-100M.
-
-    `k`: genes labelled at each end of a ranking; `min_labels`: keep only genes labelled in at least
-    so many signatures; folds are by drug, salts together. obs `n_up`: significantly up-regulated
-    genes by the file's own list; drugs that are in no drug table are dropped.
-    """
+    """Load labels of drug signatures: `k` genes at each end of a ranking; folds are by drug."""
     name = f"{check_choice('source', source, ('sciplex', 'tahoe'))}_signatures"
     about = constants_of(name)
     known = about["lines"]

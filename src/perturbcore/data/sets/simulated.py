@@ -17,13 +17,9 @@ def load(
 ) -> Dataset:
     """Simulate a screen and estimate its effects, or label its genes.
 
-    `task`: "lfc", or "deg": labels of differential expression, batches pooled
-    (`perturbcore.data.deg.deg_labels`); `control, batches`: variant of the effect
-    (`perturbcore.data.effects.ba_ate`); `min_cells, test`: for labels, a perturbation needs more
-    than so many cells; which t-test; `n_folds, fold_seed`: see
-    `perturbcore.data.folds.assign_folds`; `**options`: handed to
-    `perturbcore.data.simulate.screen.simulate_screen`, such as its sizes and `seed`.
-
-    Returns ``extras["simulation"]``: the `SimulatedScreen` with its truth.
+    `task`: "lfc", or "deg": labels with batches pooled; `control, batches`: variant of the effect
+    (`perturbcore.data.effects.ba_ate`); `min_cells, test`: of labels (`perturbcore.data.deg`);
+    `n_folds, fold_seed`: see `perturbcore.data.folds.assign_folds`; `**options`: of
+    `perturbcore.data.simulate.screen.simulate_screen`.
     """
     return simulated_dataset("simulated", simulate_screen, "pooled", locals())

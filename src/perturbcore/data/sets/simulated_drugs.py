@@ -15,10 +15,5 @@ def load(
     fold_seed: int = 0,
     **options,
 ) -> Dataset:
-    """Simulate a chemical screen and estimate effects or labels at its response dose.
-
-    Labels are by tests on each plate and a majority vote; the rest as in
-    `perturbcore.data.sets.simulated`, with `**options` of
-    `perturbcore.data.simulate.chemistry.simulate_drug_screen`.
-    """
+    """Simulate a chemical screen and estimate effects or labels (by vote) at its response dose."""
     return simulated_dataset("simulated_drugs", simulate_drug_screen, "per_batch", locals())

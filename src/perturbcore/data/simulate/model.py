@@ -20,12 +20,7 @@ _CHUNK = 2048
 
 @dataclass(frozen=True)
 class Model:
-    """The truth that cells are drawn from; all effects are on the natural-log rate scale.
-
-    `loadings` (factors, genes): programmes that vary from cell to cell; `batch_axis` (lines,
-    genes): the direction in which batches differ most; `dropout` (genes,): chance that a count is
-    lost.
-    """
+    """The truth that cells are drawn from; all effects are on the natural-log rate scale."""
 
     settings: SimpleNamespace
     genes: list
@@ -235,10 +230,8 @@ def as_screen(model: Model, design: pd.DataFrame, counts, dataset: str) -> AnnDa
 def expected_effects(model: Model, shift: np.ndarray) -> np.ndarray:
     """Compute the expected BA-ATE (lines, perturbations, genes), on the log1p(1e4) scale.
 
-    The expectation is over library size, cell-to-cell programmes, negative-binomial noise and
-    dropout, tabulated once over log rates. A cell's total count is taken as its library size times
-    the expected kept fraction: against 120,000 cells per perturbation this is off by 1 to 2 % of
-    the effect's length at 1,000 genes and 6 % at 150.
+    A cell's total count is taken as its library size times the expected kept fraction: against
+    120,000 cells per perturbation this is off by 1 to 2 % at 1,000 genes and 6 % at 150.
     """
     sd = np.sqrt((model.loadings.astype(float) ** 2).sum(0))
     keep = 1.0 - model.dropout

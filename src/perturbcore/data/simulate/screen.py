@@ -27,11 +27,7 @@ _BOUNDS = read_yaml(Path(__file__).with_name("bounds.yml"))
 
 @dataclass(frozen=True)
 class SimulatedScreen:
-    """A simulated experiment and everything that is true or known about it.
-
-    `true_effects`: the expected BA-ATE; obs also has `strength` and `near_null` (genes), or
-    `efficacy` and `inert` (drugs).
-    """
+    """A simulated experiment; `true_effects` are the expected BA-ATE, `knowledge` what is known."""
 
     screen: AnnData
     true_effects: AnnData
