@@ -325,7 +325,7 @@ def run(cells):
     store = ScoreStore()
     options = dict(store=store, scope="s", dataset="toy", seeds=[0, 1], dim=6)
     names = ["PCA of logs", "Random projection", "scVI NB", "shuffled", "idealized"]
-    keys, left_out = sc.score_cells(tasks, names, **options)
+    keys, left_out = sc.score_tasks(tasks, names, **options)
     return SimpleNamespace(
         tasks=tasks, store=store, keys=keys, left_out=left_out, options=options, names=names
     )
@@ -348,7 +348,7 @@ def test_units_are_kept_and_found_again(run, monkeypatch):
     np.testing.assert_allclose(detail[told.index], told, atol=1e-6)
     assert "perturbcore[scvi]" in run.left_out["scVI NB"]
     monkeypatch.setattr(sc, "_units", lambda *_: pytest.fail("computed again"))
-    again, _ = sc.score_cells(run.tasks, run.names, **run.options)
+    again, _ = sc.score_tasks(run.tasks, run.names, **run.options)
     assert sorted(again) == sorted(run.keys)
 
 

@@ -205,7 +205,7 @@ def test_effects_become_cells_that_show_them(both):
 
 def test_one_command_scores_saved_cells(both, tmp_path, capsys):
     for name, cells in zip(("said", "real"), both, strict=True):
-        scoring.write_cells(cells, tmp_path / f"{name}.h5ad")
+        cells.write_h5ad(tmp_path / f"{name}.h5ad")
     files = [str(tmp_path / f"{n}.h5ad") for n in ("said", "real")]
     out = tmp_path / "scores.csv"
     assert main(["score", *files, "--out", str(out), "--splits", "1"]) == 0
@@ -227,13 +227,6 @@ def test_cells_on_disk_score_as_those_in_memory(both, tmp_path):
     both[0].write_h5ad(tmp_path / "a.h5ad")
     backed = read_h5ad(tmp_path / "a.h5ad", backed="r")
     assert scoring.measure(pair_of(backed, both[1])) == scoring.measure(pair_of(*both))
-
-
-def test_predicted_cells_have_the_layout_of_cell_eval(both):
-    screen = both[1].copy()
-    screen.obs["cell_line"], screen.obs["is_control"] = "A", screen.obs["target"] == "non-targeting"
-    made = scoring.predicted_cells({"A": (np.zeros((2, G)), ["x", "y"])}, screen, n_cells=7)
-    assert made.obs["target"].value_counts().to_dict() == {"non-targeting": 70, "x": 7, "y": 7}
 
 
 def test_equal_to_both_packages(both, tmp_path):

@@ -125,10 +125,7 @@ def _transformer(cells, train, *, dim, seed, other) -> np.ndarray:
     encoder = pretrain(controls, **sizes, seed=seed).encoder
     line = pd.Categorical(cells.obs["cell_line"].astype(str), controls.lines).codes
     with torch.no_grad():
-        z = encoder.standardised(torch.tensor(cells.X), torch.tensor(line, dtype=torch.long))
-        state = encoder.read(z, encoder.gene, encoder.direction(encoder.gene))
-        for block in encoder.process:
-            state = block(state)
+        state = encoder.state(torch.tensor(cells.X), torch.tensor(line, dtype=torch.long))
         return state.mean(dim=1).numpy()
 
 

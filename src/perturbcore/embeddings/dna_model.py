@@ -26,16 +26,13 @@ def dna_model(
     cuts = [range(0, len(windows[i]), piece) for i in ids]
     pieces = [windows[i][k : k + piece] for i, own in zip(ids, cuts, strict=True) for k in own]
     tokenizer, encoder = load_encoder(model)
-    if tokenizer.unk_token_id in tokenizer("ACGTA")["input_ids"]:
-        texts = [" ".join(p) for p in pieces]  # this one takes bases for words
-    else:
-        texts = pieces
+    # some take bases for words
+    words = tokenizer.unk_token_id in tokenizer("ACGTA")["input_ids"]
+    texts = [" ".join(p) for p in pieces] if words else pieces
     longest = piece + tokenizer.num_special_tokens_to_add()
     X, n_cut = hidden_means(texts, tokenizer, encoder, batch_size, longest, special=False)
-    rows, length = (
-        np.repeat(np.arange(len(ids)), [len(c) for c in cuts]),
-        np.array([*map(len, pieces)]),
-    )
+    rows = np.repeat(np.arange(len(ids)), [len(c) for c in cuts])
+    length = np.array([len(p) for p in pieces])
     mean = np.zeros((len(ids), X.shape[1]))
     np.add.at(mean, rows, X * length[:, None])
     mean /= np.bincount(rows, weights=length)[:, None]

@@ -14,7 +14,7 @@ from perturbcore.embeddings.cells import IDEALIZED, LOG_PCA, PROCESSING, SHUFFLE
 from perturbcore.embeddings.sources import read_edges
 from perturbcore.report.paired import SIGNS, judged
 from perturbcore.report.text import HEADINGS, listed, tell
-from perturbcore.score.cell_tasks import PUBLISHED, CellTasks, score_cells
+from perturbcore.score.cell_tasks import PUBLISHED, CellTasks, score_tasks
 from perturbcore.score.metrics.cell_tasks import UNEXPRESSED, pairs_among
 from perturbcore.score.metrics.registry import metric, metrics_of
 from perturbcore.score.uncertainty import resampled_means
@@ -183,7 +183,7 @@ def run_cells(
     tasks = CellTasks(cells_of(data.screen, max_cells, seed), relations_of(data), decoder)
     source = transfer_from.get(name)
     other = cells_of(study.dataset(source).screen, max_cells, seed) if source else None
-    keys, left_out = score_cells(
+    keys, left_out = score_tasks(
         tasks, [*dict.fromkeys([LOG_PCA, *embeddings]), *CONTROLS], store=study.store,
         scope=study.scope(name), dataset=name, seeds=range(seed, seed + splits), dim=dim,
         other=other, n_jobs=study.n_jobs,

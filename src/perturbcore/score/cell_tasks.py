@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import joblib
 import numpy as np
@@ -28,10 +27,8 @@ from perturbcore.score.store import ScoreStore, UnitResult
 
 TASK, PUBLISHED = "cell_tasks", "cell_tasks_published"
 AS_PUBLISHED = (LOG_PCA, SHUFFLED)  # that the corrections matter is shown by these two
-SHARE, MOST_MIXED = (
-    0.7,
-    1200,
-)  # of batches and perturbations; cells around which batches are counted
+SHARE = 0.7  # of batches and perturbations
+MOST_MIXED = 1200  # cells around which batches are counted
 MODALITY = {SHUFFLED: "Negative control", IDEALIZED: "Positive control"}
 
 
@@ -104,8 +101,8 @@ class CellTasks:
     ) -> dict[str, pd.Series]:
         """Score an embedding (n, d) in all tasks: metric -> value per unit.
 
-        `part`: the cells on which tasks that learn nothing are scored (published: all of them, but
-        for batch mixing the test cells).
+        `part`: cells of the tasks that learn nothing; as published all, for batch mixing the test
+        cells.
         """
         label, place, how = self.label, self.place, {"published": published}
         treated = label != ""
@@ -117,13 +114,12 @@ class CellTasks:
             out["ilisi_norm"] = m.batch_mixing(
                 X[mixed], place[mixed], label[mixed], seed=seed, **how
             )
-        train, test = ((split.train, split.test) if published else
-                       (split.train & treated, split.test & treated))  # fmt: skip
-        probe = split.train & treated, split.test & treated
-        if test.any() and probe[1].any():
-            args = [a[rows] for rows in probe for a in (X, label)]
-            out |= m.linear_probe(*args, seed=seed, **how)
-            out |= m.retrieval(*[a[rows] for rows in (train, test) for a in (X, label)], **how)
+        probe = near = split.train & treated, split.test & treated
+        if published:  # with the controls, which are then most of the score
+            near = split.train, split.test
+        if probe[1].any():
+            args, others = ([a[at] for at in part for a in (X, label)] for part in (probe, near))
+            out |= m.linear_probe(*args, seed=seed, **how) | m.retrieval(*others, **how)
         names = np.unique(label[treated & (there | published)])
         if len(np.unique(label[treated])) > 1:
             mean = pd.Series(self.cells.X.mean(axis=0), self.cells.var_names)
@@ -165,7 +161,7 @@ class CellTasks:
         return CellSplit(*inner, split.half)
 
 
-def score_cells(
+def score_tasks(
     tasks: CellTasks,
     names: Sequence[str],
     *,
@@ -179,10 +175,9 @@ def score_cells(
 ) -> tuple[list[str], dict[str, str]]:
     """Score embeddings of cells over repeated splits; finished units are found in the store.
 
-    A unit is an embedding, a post-processing (column `predictor`) and a split (`fold`); its note
-    has "validation", scores by which post-processing may be chosen. Floors and ceiling are scored
-    raw. Of the first split, the PCA of logs and the floor have units as published too (task
-    "cell_tasks_published").
+    A unit is an embedding, a post-processing (column `predictor`) and a split (`fold`), floors and
+    ceiling raw; its note has the "validation" scores by which post-processing is chosen. The PCA of
+    logs and the floor are scored as published too, on the first split.
 
     Returns the keys of the units, and embeddings that cannot be had here with the reason.
     """
@@ -210,7 +205,7 @@ def score_cells(
         fixed = {"dataset": dataset, "cell_line": "all", "fold": number, "embedding": name,
                  "modality": MODALITY.get(name, "Expression"), "seed": seed, "coverage": 1.0,
                  "chosen": "", "n_train": int(split.train.sum()), "n_test": int(split.test.sum()),
-                 "seconds": round(time.perf_counter() - started, 3)}  # fmt: skip
+                 "seconds": round(time.perf_counter() - started, 3), **stamp()}  # fmt: skip
         return [
             unit
             for how in (PROCESSING if name not in MODALITY else PROCESSING[:1])
@@ -223,10 +218,7 @@ def score_cells(
         ready[TRANSFORMER] = cell_embedding(TRANSFORMER, cells, np.ones(len(about), bool), dim=dim)
     with threadpool_limits(1):
         parts = joblib.Parallel(n_jobs, prefer="threads")(joblib.delayed(run)(*j) for j in missing)
-    origin = stamp() | {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
     for units in parts:
-        for unit in units:
-            unit.about.update(origin)
         store.put(units)
     keys = [k for *_, key in jobs for k in store.have(_keys(key))]
     store.claim(scope, keys)

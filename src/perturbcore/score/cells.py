@@ -1,4 +1,4 @@
-"""Predicted cells, in the layout of cell-eval: made from effects, read, written, scored.
+"""Predicted cells, in the layout of cell-eval: made from effects, read, scored.
 
 Each metric of the challenge stands between two yardsticks of the measured cells: 0 is the mean
 response of this line, given for every perturbation; 1 is a repeated experiment, from disjoint
@@ -7,16 +7,13 @@ halves. Both need the answers, so that neither is a method.
 
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from perturbcore.core.digest import seed_of
 from perturbcore.core.errors import InputError
-from perturbcore.core.files import save_table
 from perturbcore.core.tables import check_table
 from perturbcore.data.read import read_h5ad
 from perturbcore.data.screens.values import blocks
@@ -50,11 +47,7 @@ def measure(pair: Pair) -> dict[str, float]:
 
 
 class Reference:
-    """Measured cells of one line, with the two yardsticks.
-
-    `cells`: raw counts; `groups`: perturbation -> rows; `control`: rows; `n_splits`: of the
-    repeated experiment; `baseline`, `repeat`: metric -> value.
-    """
+    """Measured cells of one line, with the two yardsticks `baseline` and `repeat`."""
 
     def __init__(
         self,
@@ -134,8 +127,7 @@ class Reference:
 def count_changes(effects: np.ndarray, control: sp.csr_matrix) -> np.ndarray:
     """Fold-changes of counts (k, g) by which control cells show effects, at most 64-fold.
 
-    `effects` (k, g): differences of mean log1p of counts scaled to 10,000. A gene without a count
-    in the control stays as it is.
+    `effects` (k, g): differences of mean log1p of counts scaled to 10,000.
     """
     columns = sp.csr_matrix(control, dtype=np.float64)
     total = np.asarray(columns.sum(axis=1)).ravel()
@@ -201,14 +193,11 @@ def score_cells(
     """Score predicted cells against measured ones by the metrics that people submit to.
 
     `predicted`, `reference`: raw counts, cells x genes, the same genes and perturbations, in memory
-    or backed; each cell is read once. `perturbation`, `cell_line`: columns of obs; `control`: label
-    of control cells, of which those of `reference` serve both sides; `n_splits, seed`: of the
-    repeated experiment.
+    or backed; `perturbation`, `cell_line`: columns of obs; `control`: label of control cells, of
+    which those of `reference` serve both sides; `n_splits, seed`: of the repeated experiment.
 
     Returns a row per cell line and metric: value, baseline (the line's mean response), repeat,
-    scaled (0: baseline, 1: repeat; "vcc2026" is the mean of six).
-
-    Virtual Cell Challenge 2026; Cole et al. 2026.
+    scaled (0: baseline, 1: repeat; "vcc2026" is the mean of six). Virtual Cell Challenge 2026.
 
     Examples
     --------
@@ -252,40 +241,6 @@ def _check_counts(cells: AnnData, name: str) -> None:
                 f"{name} cells, from row {start + 1}: X has the value {value:g}; the metrics need "
                 "raw counts, which log-normalised values cannot give back"
             )
-
-
-def predicted_cells(
-    effects: Mapping[str, tuple[np.ndarray, list[str]]],
-    screen: AnnData,
-    *,
-    n_cells: int = 100,
-    seed: int = 0,
-) -> AnnData:
-    """Make cells in cell-eval's layout from predicted effects: obs `target`, `cell_line`.
-
-    `effects`: cell line -> effects (k, g) of the screen's genes, names of the perturbations;
-    `screen`: declared, counts; its control cells go into the file, and are moved by the effects.
-    """
-    parts, labels = [], []
-    for line, (values, names) in effects.items():
-        here = (screen.obs["cell_line"] == line).to_numpy() & screen.obs["is_control"].to_numpy()
-        control = sp.csr_matrix(screen.X[np.flatnonzero(here)], dtype=np.float64)
-        rng = np.random.default_rng(seed_of(seed, line))
-        moved = [moved_cells(control, r, n_cells, rng) for r in count_changes(values, control)]
-        parts += [control, *moved]
-        labels += [(CONTROL, line)] * control.shape[0]
-        labels += [(name, line) for name in names for _ in range(n_cells)]
-    obs = pd.DataFrame(labels, columns=[TARGET, "cell_line"]).set_index(
-        pd.Index([f"cell{i + 1}" for i in range(len(labels))])
-    )
-    X = sp.vstack(parts, format="csr").astype(np.float32)
-    return AnnData(X, obs=obs, var=pd.DataFrame(index=screen.var_names))
-
-
-def write_cells(cells: AnnData, path) -> Path:
-    """Write cells as `.h5ad` for cell-eval, atomically."""
-    save_table(cells, path)
-    return Path(path)
 
 
 def read_cells(path, *, perturbation: str = TARGET, cell_line: str | None = None) -> AnnData:

@@ -4,7 +4,6 @@ import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import joblib
 import numpy as np
@@ -43,17 +42,11 @@ def evaluate(
 ) -> pd.DataFrame:
     """Score models on every fold; a unit found in the store is not computed again.
 
-    `responses`: see `perturbcore.data.responses.check_responses`; `store`: where finished units are
-    kept; `scope`: what these units belong to in the store (a chapter), replacing its earlier ones;
-    by default data set and task; `dataset`: name of the data set in the scores, part of what a unit
-    is; by default what the responses declare; `folds`, `cell_lines`: only these; `metrics`: all of
-    the task by default; `seed`: recorded with each unit; `also`: finished units that belong to the
-    scope as well, such as those of a noise ceiling; `n_jobs`: threads over groups of models,
-    see `perturbcore.score.model.Model` (under ``joblib.parallel_config(backend="dask")`` the groups
-    go to the workers of that cluster); `progress`: show a bar.
-
-    Responses with ``uns["perturbcore"]["published_split"]`` true have the folds of a benchmark:
-    each unit that is computed is logged (`ScoreStore.scorings`) and notes its `Task.intervals`.
+    `scope`: what these units belong to in the store, replacing its earlier ones; `dataset`: name in
+    the scores; both by default as the responses declare; `also`: finished units that belong to the
+    scope as well, such as ceilings; `n_jobs`: threads over groups of models (workers under
+    ``joblib.parallel_config(backend="dask")``). On a published split each unit computed is logged
+    (`ScoreStore.scorings`) and notes its `Task.intervals`.
 
     Returns tidy scores, one row per metric and unit: `perturbcore.score.store.COLUMNS`, and
     `common` (see `ScoreStore.compared`).
@@ -78,11 +71,9 @@ def evaluate(
         # no time left is promised: a fold of one model says nothing of the next model's
         look = dict(bar_format=BAR, mininterval=1, disable=not progress)
         with tqdm(total=len(missing), **look) as bar:
-            origin = stamp()
             for results, n in _results(responses, task, missing, names, n_jobs):
-                now = datetime.now(UTC).isoformat(timespec="seconds")
                 for r in results:
-                    r.about.update(origin, finished=now)
+                    r.about.update(stamp())
                 store.put(results, log=scope if published else None)
                 bar.update(n)
     store.put(also)
@@ -288,7 +279,7 @@ def _check_models(models: Sequence, task: Task) -> None:
 
 
 def stamp() -> dict:
-    """Columns that say what computed a unit: version, commit, device, time."""
+    """Columns that say what computed a unit: version, commit, device, and the time now."""
     about = record()
     return {
         "version": about["perturbcore"],

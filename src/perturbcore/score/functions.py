@@ -40,10 +40,8 @@ def function_auroc(label, probability):
 class Functions(Task):
     """Labels 0 or 1 of every function; predictions are probabilities (n, T), called from 0.5 on.
 
-    A learner that weighs both classes alike and knows nothing else says 0.5 of every function, and
-    so calls it: that is the floor "train_mean", with F1 ``2 r / (1 + r)`` where a share ``r`` of
-    the perturbations has the function. "prior" says the frequencies themselves, which call nothing
-    that is rare.
+    Who weighs both classes alike and knows nothing says 0.5, and so calls every function: the floor
+    "train_mean". "prior" says the frequencies, which call nothing that is rare.
     """
 
     kind = "functions"

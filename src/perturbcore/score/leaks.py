@@ -30,13 +30,11 @@ def leak_report(
 ) -> pd.DataFrame:
     """Look for what would let a model see a test perturbation in training.
 
-    `responses`: with folds; `embeddings`: what predicts them; `smiles`: of drugs; `aliases`:
-    today's name of an older one (`perturbcore.data.identifiers.gene_aliases`).
+    `smiles`: of drugs; `aliases`: today's name of an older one. An embedding is called a copy of
+    the responses where its first components explain more than 0.9 of the variance of theirs.
 
     Returns one row per check: `check`, `kind` ("leak"; "choice" of the protocol; "kept together":
-    found, and harmless; "not checked"), `found` (how many), `example`. An embedding is called a
-    copy of the responses where its first principal components (half as many as perturbations)
-    explain linearly more than 0.9 of the variance of theirs (the first ten; adjusted R squared).
+    found, and harmless; "not checked"), `found` (how many), `example`.
 
     Examples
     --------

@@ -40,15 +40,12 @@ def experimental_error(
 ) -> pd.DataFrame:
     """Estimate three ceilings from the cells or the replicate wells of a data set.
 
-    The published experimental error; a repeated experiment, from disjoint halves; the noise floor:
-    what the true effects would score against what was measured.
+    The published experimental error ("bootstrap"); a repeated experiment, from disjoint halves; the
+    noise floor: what the true effects would score against what was measured. `options`: those that
+    the data set was loaded with.
 
-    `data`: with a screen, or with replicates; `options`: options that the data set was loaded
-    with: the variant of the effect, where its responses do not say it; `n_jobs`: threads.
-
-    Returns one row per estimate ("bootstrap", "repeated", "noise_floor"), perturbation, quantile
-    and metric (log fold-changes), or per fold, quantile and metric (labels). With fewer cells than
-    `MIN_CELLS` (two wells) no estimate of a perturbation's effect has a value.
+    Returns one row per estimate, quantile, metric, and perturbation (log fold-changes) or fold
+    (labels).
     """
     trials: dict[str, Any] = dict(n_outer=n_outer, n_inner=n_inner, n_jobs=n_jobs)
     responses: Any = data.responses
@@ -72,11 +69,7 @@ def experimental_error(
 
 
 def repeats(data: Dataset, options: dict) -> tuple[AnnData, dict[str, Any], int]:
-    """Cells or replicate wells of a data set, what they are, and fewest that make an effect.
-
-    Replicates stand before a screen; the options are `control` and `wells`, as
-    :func:`perturbcore.score.ceiling.ceiling.noise_ceiling` takes them.
-    """
+    """Cells or replicate wells of a data set, what they are, and fewest that make an effect."""
     wells, responses = data.replicates is not None, cast(AnnData, data.responses)
     control = responses.uns["perturbcore"].get("control", options.get("control", "global"))
     source = data.replicates if wells else data.screen
@@ -88,16 +81,10 @@ def ceiling_scores(
 ) -> pd.DataFrame:
     """Experimental error of each (cell line, fold): mean over the fold's test perturbations.
 
-    `ceiling`: of `experimental_error`, :func:`perturbcore.score.ceiling.ceiling.noise_ceiling` or
-    :func:`perturbcore.score.ceiling.deg.deg_ceiling` (fold by fold already); `responses`: with
-    folds; `quantile`: of errors; of metrics that are better when higher, 1 - `quantile`.
+    `quantile`: of errors; of metrics that are better when higher, 1 - `quantile`.
 
-    Returns dataset, task, cell_line, fold, embedding (""), modality, predictor
-    ("experimental_error", "repeated_experiment", "noise_floor"), metric, value, n_test.
-
-    It is an upper quantile of resampling noise: good predictions may lie beyond it. The other two
-    are means; perturbations of which an effect is not estimable are left out.
-    Cole et al. 2026, Methods 4.7.1 (errors at q = 0.9, scores at q = 0.1).
+    Returns dataset, task, cell_line, fold, embedding (""), modality, predictor, metric, value,
+    n_test. Cole et al. 2026, Methods 4.7.1 (errors at q = 0.9, scores at q = 0.1).
     """
     if "fold" not in responses.obs:
         raise InputError("the responses have no obs column 'fold'; add folds first")
@@ -146,11 +133,7 @@ def _fold_means(rows: pd.DataFrame, obs: pd.DataFrame, metric: str) -> pd.DataFr
 def limit_units(
     ceiling: pd.DataFrame, responses: AnnData, seed: int = 0, dataset: str | None = None
 ) -> list[UnitResult]:
-    """Return one unit per cell line and fold of each ceiling, see `ceiling_scores`.
-
-    `responses`: with folds; `seed`: recorded with the units; `dataset`: name of the data set in
-    the scores, see `perturbcore.score.evaluate.evaluate`.
-    """
+    """Return one unit per cell line and fold of each ceiling, see `ceiling_scores`."""
     rows = ceiling_scores(ceiling, responses).assign(seed=seed)
     rows = rows if dataset is None else rows.assign(dataset=dataset)
     line_size = responses.obs["cell_line"].astype(str).value_counts()

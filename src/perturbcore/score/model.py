@@ -27,13 +27,10 @@ COVERING = 0.5  # share of the perturbations that an embedding must have a vecto
 class Prediction:
     """What a model says of the test perturbations of a fold.
 
-    `values`: as `Task.shape` says: log fold-changes (n_test, g); for partial labels scores of every
-    pair (higher: more likely positive); for complete labels (3, n_test, g) probabilities of -1, 0
-    and 1. `threshold`: for partial labels cell line -> score from which a pair is called positive;
-    without it F1 is not reported. `chosen`: what was tuned. `coverage`: share of the perturbations
-    that the model knew anything of. `note`: plain values to keep with the unit (seconds of a part,
-    weights of the sources). `covered`: of a model on one embedding, which test perturbations have a
-    vector, (n_test,) bool.
+    `values`: as `Task.shape` says; `threshold`: for partial labels cell line -> score from which a
+    pair is called positive; `coverage`: share of the perturbations that the model knew anything of;
+    `note`: plain values to keep with the unit; `covered`: which test perturbations have a vector,
+    (n_test,) bool.
     """
 
     values: np.ndarray
@@ -49,11 +46,7 @@ class Fold:
     """What a model gets: the training responses, and the names of the perturbations to predict.
 
     Nothing of the test responses can be reached from here, not even which of their labels are known
-    (benchmarks chose which pairs to label partly by the answer).
-
-    `cell_lines`: one, or all of them for a joint model; `train`: training responses; `test`:
-    `perturbation`, `cell_line` and `fold` of the test rows, and the genes, X is NaN; `cache`:
-    shared by models of one `group`, for what they would otherwise compute again.
+    (benchmarks chose which pairs to label partly by the answer): X of `test` is NaN.
     """
 
     number: int
@@ -65,11 +58,7 @@ class Fold:
 
     @classmethod
     def of(cls, responses: AnnData, number: int, cell_lines: Sequence[str] | None = None) -> "Fold":
-        """Cut a fold from responses, hiding those of its test perturbations.
-
-        An `InputError` says that nothing is in this fold, a `LeakError` that a test perturbation is
-        also among the training ones of its line.
-        """
+        """Cut a fold from responses, hiding those of its test perturbations."""
         line = responses.obs["cell_line"].astype(str)
         lines = tuple(cell_lines or pd.unique(line))
         here = line.isin(lines).to_numpy()
@@ -125,16 +114,12 @@ def blank(rows: AnnData) -> AnnData:
 class Model:
     """A method: it learns from a fold and predicts its test perturbations.
 
-    A subclass writes `predict`, and `fit` where learning is a step of its own; any object with
-    these methods and attributes does as well. Every fold gets a copy of the model, so that `fit`
-    may keep what it learned in attributes.
-
-    `name`, `modality`, `predictor`: columns `embedding`, `modality`, `predictor` of the scores.
-    `spec`: every hyperparameter and the seed, as plain values. `digest`: content of what the model
-    learns from besides the responses. `joint`: whether one model serves all cell lines, whose folds
-    must then agree. `tasks`: names of the tasks that it predicts (None: all). `cell_line`: the only
-    line that it serves (None: all). `group`: models of one group may share work through
-    `Fold.cache`, and groups run in threads side by side; a model without group runs alone.
+    A subclass writes `predict`, and `fit` where learning is a step of its own; every fold gets a
+    copy of the model. `name`, `modality`, `predictor`: columns `embedding`, `modality`, `predictor`
+    of the scores. `spec`: every hyperparameter and the seed. `digest`: content of what it learns
+    from besides the responses. `joint`: whether one model serves all cell lines. `tasks`: names of
+    the tasks that it predicts (None: all). `cell_line`: the only line that it serves (None: all).
+    `group`: models of one group may share work through `Fold.cache`, and groups run side by side.
     """
 
     name: str

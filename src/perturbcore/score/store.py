@@ -49,9 +49,9 @@ CREATE TABLE IF NOT EXISTS members (scope TEXT, key TEXT, touched REAL, PRIMARY 
 class UnitResult:
     """Scores of one unit under its content key.
 
-    `about`: the columns of the scores table that do not depend on the metric; `metrics`: metric ->
-    value over the fold; `detail`: metric -> (perturbation names, values); `note`: plain values that
-    the model wants kept; `kept`: `Task.kept` with the names of the rows as "perturbation".
+    `about`: columns of the scores; `metrics`: name -> value; `detail`: name -> (perturbations,
+    values); `note`: plain values to keep; `kept`: `Task.kept`, and the names of the rows as
+    "perturbation".
     """
 
     key: str
@@ -115,10 +115,7 @@ class ScoreStore:
     def scorings(self, scope: str = "") -> pd.DataFrame:
         """Return every scoring of a published test split, oldest first; no run deletes one.
 
-        `scope`: a scope or the beginning of several; all by default.
-
-        Returns finished (UTC), commit, scope, dataset, task, cell_line, fold, embedding, predictor,
-        settings (digest of data, method, its settings and code).
+        Columns end with `settings`: digest of data, method, its settings and code.
         """
         columns = ["finished", "commit", "scope", "dataset", "task", "cell_line", "fold"]
         rows = self._db.execute("SELECT * FROM scorings ORDER BY rowid").fetchall()
@@ -155,9 +152,8 @@ class ScoreStore:
     def compared(self, keys: Iterable[str]) -> pd.DataFrame:
         """Return `scores` with `common`: the value on the perturbations that all embeddings cover.
 
-        Those are the test perturbations of a fold for which every embedding among these units has a
-        vector, as Hasanaj et al. compare: the mean over them of a metric that is kept per
-        perturbation, or the metric of `Task.score_some`; missing for others.
+        As Hasanaj et al. compare: the mean of a metric that is kept per perturbation, or the metric
+        of `Task.score_some`; missing for others.
         """
         scores = self.scores(keys)
         at = ["dataset", "task", "cell_line", "fold"]
@@ -181,11 +177,7 @@ class ScoreStore:
         return scores.join(common, on=["key", "metric"])
 
     def _on_some(self, units, shared: pd.MultiIndex, known: set, full: dict) -> dict:
-        """Score units of which arrays are kept on the perturbations in `shared`.
-
-        `known`: data set, task, line and fold of which coverage is known; `full`: metrics on all
-        perturbations by key. Returns (key, metric) -> value.
-        """
+        """Score units of which arrays are kept on `shared`: (key, metric) -> value."""
         names = pd.Series(shared.get_level_values("perturbation"), shared.droplevel("perturbation"))
         names = {where: set(part) for where, part in names.groupby(level=list(range(4)))}
         out: dict[tuple[str, str], float] = {}

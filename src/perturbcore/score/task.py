@@ -33,15 +33,12 @@ LARGEST_KEPT = 2_000_000  # values of a prediction that is kept whole
 class Task:
     """What is to be predicted of the test perturbations of a fold.
 
-    `name`: what ``uns["perturbcore"]["task"]`` of responses says; `title`: what a reader is told;
-    `primary`: the metric that leads rankings and answers; `kind`: group of its metrics; `classes`:
-    of complete labels, each predicted by a probability; `partial`: whether labels are known only
-    for some genes of a perturbation; `floors`: name -> function of the training truth that returns
-    one prediction for every test perturbation, "train_mean" first; `layers`: of the responses;
-    `missing`: the floor that a perturbation gets of which a model knows nothing, `inner_shuffle`:
-    whether inner folds are shuffled, both as published; `detail`: metrics of which the value of
-    each perturbation is kept; `across`: whether each model learns from all cell lines, and what it
-    is asked of one line may be known of others.
+    `primary`: the metric that leads; `kind`: group of its metrics; `classes`: of complete labels;
+    `partial`: labels are known only for some genes of a perturbation; `floors`: name -> function of
+    the training truth that returns one prediction for all, "train_mean" first; `missing`: the floor
+    of a perturbation of which a model knows nothing; `inner_shuffle`: whether inner folds are
+    shuffled; `detail`: metrics kept per perturbation; `across`: whether each model learns from all
+    cell lines.
     """
 
     name: str
@@ -107,12 +104,9 @@ class Task:
         raise NotImplementedError
 
     def score(self, truth, values, names, *, train, memo: dict, threshold=None):
-        """Evaluate the metrics `names` of a prediction, shaped as `shape` says.
+        """Evaluate the metrics `names`: name -> value; those in `detail`: name -> values (n,).
 
-        `truth`, `train`: of the test and the training perturbations; `memo`: kept between the
-        predictions of one fold; `threshold`: of partial labels, from which a pair is positive.
-
-        Returns name -> value, and for metrics in `detail` name -> values (n,).
+        `memo` is kept between the predictions of one fold; from `threshold` on a pair is positive.
         """
         raise NotImplementedError
 
@@ -249,8 +243,7 @@ class Classes(Task):
 class Pairs(Task):
     """Partial labels: 0 or 1 of the known pairs of perturbation and gene; predictions are scores.
 
-    With `direction` a pair is positive where a differentially expressed gene goes up (others are
-    unknown), without it where a gene is differentially expressed.
+    Positive is what is differentially expressed, with `direction` which of these goes up.
     """
 
     direction: bool = field(default=False)

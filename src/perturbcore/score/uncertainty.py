@@ -22,8 +22,7 @@ def mean_ci(values, confidence: float = 0.95, *, test_ratio: float = 0.0) -> Int
     """Mean and Student-t confidence interval of values (n,), NaNs left out.
 
     `test_ratio`: test size over training size where the values come from folds whose training sets
-    overlap: the variance of the mean is then s^2 (1 / n + test_ratio), which widens the interval
-    (by 1.5 for 5 folds); 0 is the plain interval (Nadeau and Bengio 2003, Machine Learning 52);
+    overlap: the variance of the mean is then s^2 (1 / n + test_ratio) (Nadeau and Bengio 2003);
     `confidence`: share of such intervals that hold the mean.
     """
     column = np.asarray(values, dtype=np.float64).reshape(-1, 1)
@@ -35,8 +34,8 @@ def mean_ci(values, confidence: float = 0.95, *, test_ratio: float = 0.0) -> Int
 def t_statistics(values: np.ndarray, test_ratio: float = 0.0, confidence: float = 0.95) -> dict:
     """Test every column of (units, columns), NaN where a unit is missing, against 0; see `mean_ci`.
 
-    Returns mean, low, high, t, p, sd, n; arrays (columns,). Columns with one unit have NaN
-    bounds, t and p; columns without any spread have p 1 where the mean is 0, else 0.
+    Columns with one unit have NaN bounds, t and p; those without spread p 1 if their mean is 0, or
+    0.
     """
     if not 0 < confidence < 1:
         raise ParameterError(f"confidence={confidence!r}: give a number between 0 and 1")

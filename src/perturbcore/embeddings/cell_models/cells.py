@@ -142,6 +142,15 @@ class CellTransformer(nn.Module):
         """Express values (n, n_genes) in standard deviations from the line's control mean."""
         return ((values - self.mean[line]) / self.sd[line]).clamp(-LARGEST, LARGEST)
 
+    def state(self, values: Tensor, line: Tensor | int, visible: Tensor | None = None) -> Tensor:
+        """Latent states of cells (n, latents, dim), which read the `visible` genes alone."""
+        at = slice(None) if visible is None else visible
+        gene, direction = self.gene, self.direction(self.gene)
+        state = self.read(self.standardised(values, line)[:, at], gene[at], direction[at])
+        for block in self.process:
+            state = block(state)
+        return state
+
     def forward(
         self, values: Tensor, line: Tensor | int = 0, query: Tensor | None = None,
         visible: Tensor | None = None,
@@ -151,14 +160,7 @@ class CellTransformer(nn.Module):
         `line` is a position, or one per cell; `query` (q,) are the genes to embed, `visible` (v,)
         those whose expression is read, all by default: that of the others takes no part.
         """
-        z = self.standardised(values, line)
-        gene, direction = self.gene, self.direction(self.gene)
-        if visible is None:
-            state = self.read(z, gene, direction)
-        else:
-            state = self.read(z[:, visible], gene[visible], direction[visible])
-        for block in self.process:
-            state = block(state)
+        state, z = self.state(values, line, visible), self.standardised(values, line)
         return self.norm(self.write(self._tokens(z, query, visible), state))
 
     def _tokens(self, z: Tensor, query: Tensor | None, visible: Tensor | None) -> Tensor:

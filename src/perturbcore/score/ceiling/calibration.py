@@ -27,21 +27,12 @@ def calibrate_metrics(
 ) -> pd.DataFrame:
     """Place a repeated experiment between the Train Mean and a perfect prediction.
 
-    The cells of each perturbation and of the controls are halved within each batch (whole batches,
-    where a batch holds too few). The effect from one half is the
-    truth; the effect from the other half is the positive control; the negative control is the mean
-    of the other folds' perturbations, from the other half as well.
+    Cells are halved within each batch: one half is the truth, the other the positive control; the
+    negative control is the mean of the other folds' perturbations.
 
-    `screen`: declared; `metrics`: of log fold-changes, all by default; `control`, `by`: see
-    `perturbcore.score.ceiling.halves.Halves`; `n_folds`, `n_splits`: folds of the perturbations,
-    random halves; `min_cells`: perturbations with fewer cells are left out; `seed`: of both.
-
-    Returns one row per cell line and metric: `drf`, `drf_median` (dynamic range fraction, mean and
-    median over perturbations), `bds` (bound discrimination score: share of perturbations where the
-    positive control wins), n_perturbations.
-
-    DRF = (positive - negative) / (perfect - negative), kept within -1 and 1 (Miller et al. 2025);
-    1: the metric sees a repeated experiment as perfect; 0: it cannot tell it from the Train Mean.
+    Returns one row per cell line and metric: `drf`, `drf_median` (dynamic range fraction), `bds`
+    (share of perturbations where the positive control wins), n_perturbations. DRF = (positive -
+    negative) / (perfect - negative), kept within -1 and 1 (Miller et al. 2025).
     """
     cells = Cells.of(screen, wells)
     rows = []

@@ -43,65 +43,23 @@ def noise_ceiling(
 ) -> pd.DataFrame:
     """Experimental error of every perturbation by a hierarchical bootstrap.
 
-    Each outer trial draws batches with replacement; in each drawn batch each inner trial draws
-    as many cells as there are, with replacement; cells are averaged within a drawn batch and
-    drawn batches without weights. The effect computed from such a sample is compared with the
-    effect computed from all cells.
+    The effect from a sample is compared with the effect from all cells. `control`: "global"
+    resamples the control batches of the line once for all its perturbations, "matched" subtracts
+    control cells of each drawn batch, "none" takes values as effects already; `n_outer`: trials,
+    each drawing batches with replacement (published: 10); `n_inner`: trials in each, drawing in
+    each batch as many cells as there are (published: 10, chemical screens 20); `quantiles`: of the
+    n_outer x n_inner samples, linear interpolation; `seed`: root of the random streams; `batches`:
+    "all" with cells of the perturbation (the published code), or those "with_controls" too (the
+    paper's Eq. 1); `perturbations`: only these; `resample`: levels of the hierarchy at which to
+    draw (published: both); `wells`: rows are replicate profiles on the scale of the responses,
+    `batch` their plate; `n_jobs`: threads; `checkpoint`: a file that keeps finished perturbations.
 
-    Parameters
-    ----------
-    screen : AnnData
-        A declared screen, cells x genes, in memory or backed on disk; or replicate profiles, see
-        `wells`.
-    control : {"global", "matched", "none"}
-        "global": control batches and cells of the line are resampled once and shared by its
-        perturbations; sample (outer, inner) of a perturbation is paired with sample (outer,
-        inner) of the controls. "matched": in each drawn batch perturbed and control cells are
-        resampled independently and subtracted. "none": the values are effects already.
-    n_outer, n_inner, seed : int
-        Trials over batches, and over cells within them (published: 10 x 20 for chemical screens,
-        else 10 x 10); root of the random streams.
-    quantiles, metrics : sequences of float in [0, 1] and of str
-        Quantiles of the n_outer x n_inner samples, linear interpolation; out of L2, MSE, MAE,
-        Spearman, Pearson, between sample and point estimate.
-    batches : {"all", "with_controls"}
-        Every batch with cells of the perturbation (the published code), or only those that have
-        control cells too (the paper's Eq. 1).
-    perturbations : sequence of str, optional
-        Only these; the values of a perturbation do not depend on which others are asked for.
-    resample : sequence out of "batches", "cells"
-        Levels of the hierarchy at which to draw; the published bootstrap draws at both.
-    wells : bool
-        Whether rows are replicate profiles on the scale of the responses (log expression or plate
-        z-scores) with obs `perturbation`, `cell_line`, `is_control` and perhaps `batch` (the
-        plate, resampled unless controls are global). With n replicates the variance is
-        underestimated by (n - 1) / n.
-    n_jobs, progress : int, bool
-        Threads, on which the values do not depend; whether to show a bar.
-    checkpoint : path, optional
-        A file that keeps finished perturbations, so that a killed run goes on where it was.
+    Returns dataset, cell_line, perturbation, quantile, metric, value, n_cells, n_batches.
 
-    Returns
-    -------
-    DataFrame
-        dataset, cell_line, perturbation, quantile, metric, value, n_cells, n_batches.
+    Drawing at both levels counts the noise of cells twice, so that the error is overestimated by up
+    to sqrt(2) where batches differ little; :func:`perturbcore.score.ceiling.halves.noise_floor`
+    counts nothing twice. n wells underestimate the variance by (n - 1) / n.
 
-    Notes
-    -----
-    Random streams are spawned from ``SeedSequence(seed)`` per cell line: the controls first, then
-    the perturbations in sorted order, below each its trials and drawn batches. Another order of the
-    cells draws other cells, which moves the 0.9 quantile of L2 by about 2 %.
-
-    n cells with variance s^2 in B batches without batch effects have an effect with variance
-    s^2 / n, but drawing at both levels gives s^2 / n ((B - 1) / B + (m - 1) / m) with m = n / B
-    cells in a batch: batch means differ by the noise of their cells, which is then drawn again. So
-    the L2 error is overestimated by up to sqrt(2) where batches differ little, and underestimated
-    with few cells or batches. Global controls add to it: what a batch does to perturbed and control
-    cells alike cancels in the effect, but not between batches drawn independently.
-    :func:`perturbcore.score.ceiling.halves.noise_floor` counts nothing twice.
-
-    References
-    ----------
     Cole et al. 2026, Methods 4.7.1, Eq. 12; effects by Eq. 4 to 6.
 
     Examples

@@ -15,11 +15,7 @@ TARGET_SUM = 1e4
 
 
 class Cells:
-    """Read-only access to the cells of a declared screen, or to replicate wells.
-
-    `scale`: counts are scaled to a total of 1e4 over all genes of the screen and
-    log1p-transformed when rows are read; any other scale is used as it is.
-    """
+    """Read-only access to the cells of a declared screen, or to replicate wells."""
 
     def __init__(self, X, columns, scale, dataset="", source=()):
         self.X, self.scale, self.dataset = X, scale, dataset
@@ -35,11 +31,7 @@ class Cells:
 
     @classmethod
     def of(cls, screen, wells: bool = False, by_plate: bool = True) -> "Cells":
-        """Wrap a declared screen (AnnData, in memory or backed on disk), or replicate `wells`.
-
-        Wells are on the scale of the responses, whatever they declare, with obs `perturbation`,
-        `cell_line`, `is_control` and, if `by_plate`, perhaps `batch`.
-        """
+        """Wrap a declared screen, or replicate `wells`, which are on the scale of the responses."""
         obs, declared = screen.obs, screen.uns.get("perturbcore", {})
         dataset = str(declared.get("dataset", ""))
         if wells:

@@ -36,13 +36,9 @@ def ceiling_by_cells(
 ) -> pd.DataFrame:
     """Median L2 error of effects from subsamples of each perturbation's cells.
 
-    `sizes`: cells per perturbation and line, drawn without replacement over its batches; controls
-    are never subsampled. Every size uses the same perturbations: those with at least the largest
-    number. `truth`: responses with the true effects, where they are known: adds the error that the
-    bootstrap estimates. `n_splits`: disjoint halves of batches that the noise floor of each
-    subsample is estimated from; halves of its cells where they are of one batch. `control`: as
-    :func:`perturbcore.score.ceiling.ceiling.noise_ceiling` has it, batches without controls left
-    out if "matched".
+    Every size of `sizes` uses the same perturbations: those with at least the largest number.
+    `truth`: responses with the true effects, for the error that the bootstrap estimates;
+    `n_splits`: halves that the noise floor of each subsample is estimated from.
 
     Returns dataset, cell_line, perturbation, cells, estimate ("bootstrap", "true", "noise_floor"),
     value, n_batches.
@@ -87,13 +83,11 @@ def ceilings_against_truth(
 ) -> pd.DataFrame:
     """Hold three ceilings (L2) against the known truth of simulated screens, one per batch effect.
 
-    `sizes`: cells per perturbation; `strengths`: sizes of batch effects, natural-log rate;
-    `controls, n_outer, n_inner, n_splits, n_jobs`: see `ceiling_by_cells`; `seed`: of the screens.
+    `strengths`: sizes of batch effects, natural-log rate; the rest as in `ceiling_by_cells`.
 
-    Returns batch_effect, control, cells, estimate ("bootstrap": the published one, its median;
-    "repeated", "noise_floor"), ratio (to the true error of the effects, mean over perturbations
-    each), of_its_own (ratio to what it is an estimate of: a repeated experiment lies farther away
-    than the truth, by the square root of 2), n_perturbations.
+    Returns batch_effect, control, cells, estimate, ratio (to the true error, mean over
+    perturbations each), of_its_own (a repeated experiment lies farther away than the truth, by the
+    square root of 2), n_perturbations.
     """
     parts = []
     for strength in strengths:

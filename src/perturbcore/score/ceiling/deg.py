@@ -55,24 +55,15 @@ def deg_ceiling(
 ) -> pd.DataFrame:
     """Score labels recomputed from resampled cells against the labels themselves, fold by fold.
 
-    Pooled labels: in each trial the cells of every perturbation, and the control cells of the
-    line, are drawn with replacement, batches ignored. Labels per batch: each outer trial draws a
-    perturbation's batches with replacement, a batch drawn twice voting twice; in each drawn batch
-    each inner trial draws its perturbed and its control cells. Tests and votes are then repeated,
-    with the options that the responses record.
+    Pooled labels: each trial draws the cells of every perturbation and the controls of the line,
+    batches ignored. Labels per batch: each outer trial draws a perturbation's batches, one drawn
+    twice voting twice, each inner trial their cells. `responses`: complete labels with folds, which
+    record how they were called; `n_trials`: for pooled labels; `n_outer, n_inner`: trials over
+    batches, and over cells within them, for labels per batch; `quantiles`: of the trials, the
+    nearest one is taken.
 
-    `screen`: declared, the labels' own, in memory or backed on disk; `responses`: complete labels
-    with folds, see :func:`perturbcore.data.deg.deg_labels`; `n_trials`: for pooled labels;
-    `n_outer, n_inner`: trials over batches, and over cells within them, for labels per batch;
-    `quantiles`: of the trials, the nearest one is taken; `seed, n_jobs, progress`: see
-    :func:`perturbcore.score.ceiling.ceiling.noise_ceiling`.
-
-    Returns dataset, task, cell_line, fold, quantile, metric, value, n_test. A label counts as
-    probability 1 of its class.
-
-    Control cells of a line (pooled) or of a batch are drawn once a trial and shared by the
-    perturbations tested against them, which leaves the distribution for each perturbation as it is.
-    Cole et al. 2026, Methods 4.7.1 (published: 20 pooled trials, 3 x 3 per batch; q = 0.1).
+    Returns dataset, task, cell_line, fold, quantile, metric, value, n_test. Cole et al. 2026,
+    4.7.1.
     """
     how = recorded(responses)
     about, task = responses.uns["perturbcore"], task_of(responses)

@@ -33,14 +33,9 @@ def noise_floor(
     """Estimate what the true effects would score against the measured ones, from disjoint halves.
 
     Halves are of batches where a perturbation lies in two or more, else of the cells (or wells)
-    within its batch, which leaves the noise of batches out. Nothing is counted twice, so that
-    no prediction can be expected to score better: on simulated screens it is the true error
-    within 2 %, from 10 cells per perturbation on. Two halves that correlate by r would do so by
-    2r / (1 + r) with all data each (Spearman 1910, Brown 1910), and the true effects with the
-    measured ones by the root of that.
-
-    `n_splits`: random splits, averaged; `min_cells`: with fewer an effect is not estimable
-    (missing); others: see :func:`perturbcore.score.ceiling.ceiling.noise_ceiling`.
+    within its batch, which leaves the noise of batches out. Correlations follow Spearman and Brown
+    (1910). `n_splits`: random splits, averaged; `min_cells`: with fewer an effect is not estimable
+    (missing).
 
     Returns dataset, cell_line, perturbation, metric (L2, MSE, MAE, Spearman, Pearson), value,
     n_cells, n_batches.
@@ -68,10 +63,7 @@ def noise_floor(
 
 
 def repeated_experiment(floor: pd.DataFrame) -> pd.DataFrame:
-    """Turn a noise floor into what a repeated experiment of the same size would score.
-
-    `floor`: of `noise_floor`. Noise counts twice, since both experiments have their own.
-    """
+    """Turn a noise floor into what a repeated experiment would score: noise counts twice."""
     value = floor["value"] * floor["metric"].map(TWICE)
     return floor.assign(value=value.where(~floor["metric"].isin(ALIKE), floor["value"] ** 2))
 
@@ -86,8 +78,7 @@ class Halves:
     def errors(self, name, groups=None, stream=None) -> dict[str, float]:
         """Estimate what the true effect would score against that from all data, mean over splits.
 
-        NaN where no split has cells in both halves. `groups` (batch -> rows) and `stream` where
-        they are not those of the whole perturbation.
+        NaN where no split has cells in both halves.
         """
         first, second = self.effects(name, groups, stream)
         usable = np.isfinite(first[:, 0]) & np.isfinite(second[:, 0])

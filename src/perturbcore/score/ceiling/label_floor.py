@@ -31,22 +31,14 @@ def label_noise_floor(
 ) -> pd.DataFrame:
     """Estimate what the true effects, and a repeated experiment, would score against the labels.
 
-    The statistic of a test is its true effect in standard errors, plus noise. How large that noise
-    is, gene by gene, is seen between disjoint halves of the batches (1, as the test assumes, where
-    there is one batch). Taking it out of a perturbation's statistics gives the distribution of its
-    true effects, and so for each gene the true effects that its statistic may stem from. From
-    draws of these: the **noise floor** predicts, for each label, its probability given the true
-    effect; the **repeated experiment** adds new noise of the same size and calls labels again.
-    Neither draws a cell twice. On simulated screens they are within 5 % of what the planted effects
-    score. Where labels are rare, a repeated experiment may have the better F1: it calls some of
-    them by chance, which the noise floor, true to its probabilities, does not.
+    The statistic of a test is its true effect in standard errors, plus noise, whose size is seen
+    between disjoint halves of the batches. The **noise floor** predicts each label by its
+    probability given true effects drawn from their distribution; the **repeated experiment** adds
+    new noise and calls labels again, and may have the better F1 where labels are rare. On simulated
+    screens both are within 5 % of what the planted effects score. `n_draws`: draws of true effects,
+    averaged; `n_splits`: random halves; `truth`: true effects, for one more estimate, "true".
 
-    `screen, responses, seed`: see :func:`perturbcore.score.ceiling.deg.deg_ceiling`; `n_draws`:
-    draws of true effects, averaged; `n_splits`: random halves; `truth`: true effects, where they
-    are known, for one more estimate, "true".
-
-    Returns dataset, task, cell_line, fold, estimate ("repeated", "noise_floor"), metric, value,
-    n_test.
+    Returns dataset, task, cell_line, fold, estimate, metric, value, n_test.
     """
     how, task = recorded(responses), task_of(responses)
     source = Source(screen, responses.var_names, how)
@@ -110,9 +102,7 @@ class LineTests:
     def _tests(self, sums: dict, batches=None) -> tuple[Any, Any, Any, Any]:
         """Statistics, degrees of freedom and standard errors (places, genes), and sizes (places,).
 
-        `sums`: of the perturbed cells; `batches`: only these. The size is the harmonic one of both
-        groups, by which the square of a statistic grows. Where nothing varies the standard error
-        is infinite.
+        The size is the harmonic one of both groups, by which the square of a statistic grows.
         """
         found, size = [], []
         places = dict.fromkeys(place for place, _ in sums)
@@ -200,11 +190,9 @@ def _probabilities(effect, cut, noise) -> np.ndarray:
 
 
 def draw_effects(t: np.ndarray, noise: np.ndarray, n_draws: int, rng) -> np.ndarray:
-    """Draw true effects that statistics may stem from, (n_draws, genes).
+    """Draw true effects that statistics `t` with noise of SD `noise` stem from, (n_draws, genes).
 
-    `t` (genes,): true effects plus normal noise of SD `noise` (genes,). The distribution of the
-    effects is estimated from all genes by maximum likelihood on a grid (Kiefer & Wolfowitz 1956;
-    steps of the EM algorithm), and each effect drawn from it given its statistic.
+    Their distribution is fitted by maximum likelihood on a grid (Kiefer & Wolfowitz 1956; EM).
     """
     end = np.arcsinh(np.abs(t).max() + 1.0)
     grid = np.sinh(np.linspace(-end, end, GRID))

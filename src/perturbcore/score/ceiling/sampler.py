@@ -38,11 +38,7 @@ def perturbation_stream(seed, position) -> np.random.SeedSequence:
 
 
 def drawn_batches(n_batches, stream, n_outer, resample=True) -> np.ndarray:
-    """Batches drawn with replacement in each outer trial, int (n_outer, n_batches).
-
-    A single batch is not resampled (it could only be drawn again); without `resample` each trial
-    has every batch once.
-    """
+    """Batches drawn with replacement in each outer trial, int (n_outer, n_batches)."""
     if n_batches == 1 or not resample:
         return np.tile(np.arange(n_batches), (n_outer, 1))
     trials = (np.random.default_rng(child(stream, trial)) for trial in range(n_outer))
@@ -50,11 +46,7 @@ def drawn_batches(n_batches, stream, n_outer, resample=True) -> np.ndarray:
 
 
 def drawn_cells(n_cells, stream, trial, position, kind, n_inner) -> np.ndarray:
-    """Cells drawn with replacement for one drawn batch, int (n_inner, n_cells).
-
-    A batch drawn twice (`position` in the outer `trial`) is resampled twice, independently;
-    perturbed and control cells (`kind`) have streams of their own.
-    """
+    """Cells drawn with replacement for one drawn batch, int (n_inner, n_cells)."""
     rng = np.random.default_rng(child(stream, trial, position, kind))
     return rng.integers(n_cells, size=(n_inner, n_cells))
 
@@ -68,11 +60,7 @@ def cell_counts(n_cells, stream, trial, position, kind, n_inner) -> np.ndarray:
 
 
 def batch_weights(batch, n_cells, drawn, stream, kind, n_inner, resample=True) -> np.ndarray:
-    """Weights of the cells of a batch in point estimate and samples, (1 + outer * inner, n_cells).
-
-    Row 0 is the plain mean in the batch, and over batches; sample (outer, inner) is row
-    ``1 + outer * n_inner + inner``.
-    """
+    """Weights of a batch's cells in point estimate and samples, (1 + outer * inner, n_cells)."""
     n_outer, n_batches = drawn.shape
     counts = np.zeros((n_outer, n_inner, n_cells))
     for trial, position in np.argwhere(drawn == batch):
@@ -90,10 +78,7 @@ def block_length(n_genes: int) -> int:
 
 
 def weighted_sums(read, n_genes: int, parts) -> np.ndarray:
-    """Sum of weights (samples, n) times expression over groups of cells: float64 (samples, genes).
-
-    Small groups are joined and large ones cut into blocks, which `read` (rows -> expression) reads.
-    """
+    """Sum of weights (samples, n) times expression of groups of cells, read block by block."""
     limit = block_length(n_genes)
     total: np.ndarray | None = None
     rows: list = []
@@ -125,10 +110,7 @@ def multiply(weights, block) -> np.ndarray:
 class LineSampler:
     """Point estimates and bootstrap samples of the effects in one cell line.
 
-    `control`: mean of the line's control batches (Eq. 5 and 6), or the control cells of the
-    same batch (Eq. 4). "none" takes the values as effects already; `batches`: every batch with
-    perturbed cells, or only those that have control cells too; `resample`: the levels at which
-    there is drawing.
+    `control`, `batches`, `resample`: see `perturbcore.score.ceiling.ceiling.noise_ceiling`.
     """
 
     def __init__(
@@ -160,11 +142,7 @@ class LineSampler:
 
     @cached_property
     def shared(self):
-        """What the line's perturbations share, made once.
-
-        Global control: the control means, (1 + n_outer * n_inner, genes); matched control: a reader
-        of control cells, from memory where they fit.
-        """
+        """Control means of the line if these are global; if matched, a reader of control cells."""
         if self.control == "global":
             stream = control_stream(self.seed)
             return self._sums(self.controls.values(), stream, CONTROL, self.cells.read)
@@ -182,11 +160,7 @@ class LineSampler:
         return lambda rows: block[np.searchsorted(kept, rows)]
 
     def effects(self, name, groups=None, stream=None) -> np.ndarray:
-        """Point estimate of an effect (row 0) and its samples, float64 (1 + outer * inner, genes).
-
-        `groups` (batch -> rows) where not all of its cells shall be used, `stream` where
-        not its own.
-        """
+        """Point estimate (row 0) and samples of an effect, float64 (1 + outer * inner, genes)."""
         groups = self.perturbed[name] if groups is None else groups
         stream = self.stream(name) if stream is None else stream
         effects = self._sums(groups.values(), stream, PERTURBED, self.cells.read)
