@@ -25,11 +25,7 @@ OWNER = {"_essential_": "essential", "_Norman_": "norman"}
 
 @dataclass(frozen=True)
 class Listed:
-    """One embedding of the layout, as the figures call it.
-
-    `key` is its name in the published rows, the cell line replaced by CELL_LINE; `obsm` the matrix,
-    in a file of several embeddings.
-    """
+    """One embedding of the layout: `key` in the published rows, `display` in figures."""
 
     key: str
     display: str
@@ -50,11 +46,7 @@ def own_embeddings(data: Dataset) -> list[Embedding]:
 def list_embeddings(
     dataset: str, lines: Sequence[str] | None = None, root=None
 ) -> tuple[list[Listed], list[str]]:
-    """List the embeddings that serve a data set, in the order of its figure, then by name.
-
-    `lines` are the cell lines of the responses; those of the figures by default. The second list
-    has one line per file that is absent, or that names a cell line the responses do not have.
-    """
+    """List the embeddings of a data set in the order of its figure; and what is left out."""
     layout = layout_of(dataset)
     lines = list(layout.lines if lines is None else lines)
     listed, left_out = (_drugs if layout.drug_embeddings else _genes)(layout, lines, root)
@@ -117,12 +109,9 @@ def read_embeddings(
 ) -> tuple[list[Embedding], list[str]]:
     """Read the embeddings of a data set, cut to the perturbations of its responses.
 
-    `missing_drugs`: what to do with an embedding that lacks a drug: refuse it as the published code
-    does ("error"), leave it out ("leave_out"), or score the drug by the Train Mean as for genes
-    ("train_mean"); `names`: only these, by display or published name.
-
-    Returns embeddings named as in the figures, and a line for each that is not there or covers
-    nothing.
+    `missing_drugs`: refuse an embedding that lacks a drug as the published code does ("error"),
+    leave it out ("leave_out"), or score the drug by the Train Mean ("train_mean"); `names`: only
+    these. Returned is also a line for each that is not there or covers nothing.
     """
     check_choice("missing_drugs", missing_drugs, ("error", "leave_out", "train_mean"))
     listed, left_out = list_embeddings(dataset, cell_lines(responses), root)

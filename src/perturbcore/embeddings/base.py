@@ -115,12 +115,7 @@ def _check_matrix(X, ids: pd.Index, where: str) -> np.ndarray:
 
 
 def align(embedding: Embedding, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Put the rows of an embedding (n x d) in the order of m `ids`, which may repeat.
-
-    Ids are compared exactly; nothing is trimmed, upper-cased or stripped of its version.
-
-    Returns float32, m x d, NaN where an id has no embedding; boolean, m: whether it has one.
-    """
+    """Rows of an embedding in the order of m `ids`, NaN where it has none; and which it has."""
     rows = embedding.ids.get_indexer(pd.Index(list(ids), dtype=object))
     present = rows >= 0
     X = np.full((len(rows), embedding.dim), np.nan, dtype=np.float32)

@@ -29,13 +29,10 @@ MODELS = "models"  # folder in the cache for what builders train: a fine-tuning 
 class Spec(BaseModel):
     """What an entry of a profile may say; all other keys, or `options`, go to its builder.
 
-    `source` is ``simulated`` or a name of the catalogue; `file` a path, where ``{cell_line}``
-    stands for each cell line of the data set. A `file` without a builder is a table of vectors
-    (``builder: file`` with `source` for one of the catalogue). `of` is the embedding, perhaps a
-    later one, that ``shuffled`` or ``target_genes`` starts from. Of texts, sequences or windows
-    `genes` embeds only those that the data set has (see `find_source`); an `optional` embedding is
-    done without where its weights or its source cannot be had. See also `Embedding`, `convert_ids`
-    and `add_aliases`.
+    `source` is ``simulated`` or a name of the catalogue; in `file`, a path, ``{cell_line}`` stands
+    for each cell line. A `file` without a builder is a table of vectors. `of` is the embedding that
+    ``shuffled`` or ``target_genes`` starts from; `genes` embeds only those that the data set has;
+    an `optional` one is done without where it cannot be had. See also `Embedding`, `convert_ids`.
     """
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -117,9 +114,8 @@ def serving(
 ) -> tuple[list[dict], list[str]]:
     """Choose the specifications that serve a data set; also return the names of those that do.
 
-    A specification serves a data set of drugs (`identifier` "drug") if its vectors stand for drugs,
-    else one of genes; ``datasets: [...]``, ``chapters: [...]`` and `only` restrict it. Those
-    returned are what to build: without these keys, and with what others are made from.
+    These are of its entity, drugs or genes, within ``datasets: [...]``, ``chapters: [...]`` and
+    `only`; what others are made from is built as well.
     """
     specs = [dict(s) for s in specs]
     specs = [s for s in specs if chapter in (s.pop("chapters", None) or [chapter])]
@@ -159,10 +155,8 @@ def build_all(
 ) -> list[Embedding]:
     """Build all embeddings of a profile (see `Spec`), in its order; of each cell line, its own.
 
-    `cache` is a folder of built embeddings. The key is the specification, the content of its source
-    and the builder's code, so a changed source or option builds anew; a killed build leaves nothing
-    behind that would be taken for whole. `left_out` takes the names of optional embeddings that
-    cannot be had, and why.
+    `cache`: a folder, by specification, content of the source, and code; `left_out` takes the names
+    of optional embeddings that cannot be had, and why.
     """
     context = context or BuildContext()
     specs = [dict(s) for s in specs]

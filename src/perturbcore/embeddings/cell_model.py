@@ -39,21 +39,12 @@ def cell_model(
 ):
     """Embed genes by what a cell foundation model makes of control cells, line by line.
 
-    `model`: a folder with a saved transformer and its vocabulary of genes; `encoding`: how it reads
-    expression; see `perturbcore.embeddings.cell_models.huggingface.load_huggingface`. `use`:
-
-    - "cells": a gene's embedding, averaged over the control cells: of a model with a fixed set of
-      genes over all of them (Eq. 10), of one that reads other genes in each cell over the cells in
-      which it reads the gene (Eq. 11);
-    - "knock-out": what setting the gene to zero in the average control cell changes in the mean
-      embedding of all genes;
-    - "input": the model's own table of gene vectors, which no cell changes ("Positional" of
-      AIDO.Cell, 3M).
-
-    All control cells are read (`max_cells`: a random part), `batch_size` at once, from disk where
-    the screen lies there; sums are kept in the folder `models`, so that a killed run goes on.
-    `device`, `dtype`: where, and with which numbers, the model computes; sums are of double
-    precision. No perturbed cell is looked at. Genes that are in no cell have no vector.
+    `model`: a folder with a saved transformer and its genes; `encoding`: how it reads expression,
+    see `perturbcore.embeddings.cell_models.huggingface.load_huggingface`; `use`: "cells", a gene's
+    embedding averaged over the control cells that have it; "knock-out", what setting it to zero in
+    the average control cell changes in the mean embedding of all genes; "input", the model's own
+    table of gene vectors; `max_cells`: a random part; `device`, `dtype`: where, and with which
+    numbers, the model computes. Sums are kept in the folder `models`: a killed run goes on.
 
     Cole et al. 2026, section 4.5.1, Eq. 10 and 11.
     """

@@ -24,8 +24,7 @@ def cells_of(screen: AnnData, max_cells: int = 4000, seed: int = 0) -> AnnData:
     """Draw cells of a declared screen into memory, as dense log1p values of counts scaled to 1e4.
 
     ``layers["counts"]``: where the screen has counts; ``obs["place"]``: batch, with the cell line
-    where there are several; ``obs["label"]``: perturbation, "" for controls. Rows of ``obsm`` stay
-    with their cells.
+    where there are several; ``obs["label"]``: perturbation, "" for controls.
     """
     rows = np.random.default_rng(seed).permutation(screen.n_obs)[:max_cells]
     part = screen[np.sort(rows)]
@@ -186,10 +185,10 @@ def _scvi(cells: AnnData, train: np.ndarray, what: str, dim: int, seed: int) -> 
 def post_process(X: np.ndarray, place: np.ndarray, control: np.ndarray, how: str) -> np.ndarray:
     """Align batches by their control cells: (n, d) -> (n, d).
 
-    `how`: "raw"; "centred", less the mean of the controls of the batch; "scaled", that divided by
-    their standard deviations; "TVN": centred and scaled by all controls, rotated to their principal
-    components, scaled again, then multiplied by (C + 0.5)^(-1/2), C the covariance of the controls
-    of the batch. A batch without two controls goes by all. Bendidi et al. 2024; Celik et al. 2024.
+    `how`: "raw"; "centred" on the controls of the batch; "scaled", that divided by their standard
+    deviations; "TVN": scaled by all controls along their principal components, then multiplied by
+    (C + 0.5)^(-1/2), C the covariance of the controls of the batch. A batch without two controls
+    goes by all. Bendidi et al. 2024; Celik et al. 2024.
     """
     check_choice("post-processing", how, PROCESSING)
     X = np.asarray(X, dtype=np.float64)

@@ -28,11 +28,7 @@ def random_embedding(
 
 @register("shuffled", kind="embedding", modality=MODALITY)
 def shuffled(embedding: Embedding, seed: int = 0):
-    """Give every vector of an embedding to a randomly chosen other id.
-
-    Only the link from id to vector is broken; what an embedding gains over this control is owed to
-    that link. The order of the ids has no influence.
-    """
+    """Give every vector to a randomly chosen other id: only the link to its id is broken."""
     order = np.argsort(embedding.ids.to_numpy().astype(str), kind="stable")
     permutation = np.random.default_rng(seed).permutation(len(order))
     X = np.empty_like(embedding.X)

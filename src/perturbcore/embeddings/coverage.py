@@ -23,9 +23,8 @@ NEAR = {
 def coverage_table(embeddings: Iterable[Embedding], responses: AnnData) -> pd.DataFrame:
     """Count the perturbations of each cell line that have an embedding.
 
-    Embeddings bound to a cell line get one row, the others one row per cell line. Returns columns
-    embedding, modality, cell_line, dim, n_perturbations, n_covered, coverage, missing (up to five
-    ids), hint (what would make more ids match; empty if nothing would).
+    Returns columns embedding, modality, cell_line, dim, n_perturbations, n_covered, coverage,
+    missing (up to five ids), hint (what would make more ids match).
     """
     check_table(responses.obs, ("perturbation", "cell_line"), "responses: obs")
     groups = {
@@ -78,9 +77,8 @@ def convert_ids(
 ) -> Embedding:
     """Rename the ids of an embedding by the catalogue's gene table.
 
-    Ids that are missing from the table, or lead to several ids, have no row; their numbers are in
-    ``source``. Where several ids become one, `duplicates` is ``error``, or ``mean`` to average
-    their vectors; `to` is ``symbol``, ``ensembl`` or ``entrez``.
+    Ids that lead to none or several have no row; where several become one, `duplicates` is
+    ``error``, or ``mean`` to average; `to` is ``symbol``, ``ensembl`` or ``entrez``.
     """
     check_choice("duplicates", duplicates, ("error", "mean"))
     own, where = embedding.identifier, f"embedding {embedding.name!r}"
@@ -112,12 +110,7 @@ def convert_ids(
 
 
 def add_aliases(embedding: Embedding, aliases: pd.Series) -> Embedding:
-    """Let ids of an older naming find the vector of today's id.
-
-    `aliases` is today's id by the older one (`perturbcore.data.identifiers.previous_symbols`).
-    Older ids that had no vector while today's id has follow behind the others; their number is in
-    ``source``.
-    """
+    """Let ids of an older naming find the vector of today's id (`aliases`: older -> today)."""
     if not aliases.index.is_unique:
         twice = aliases.index[aliases.index.duplicated()][0]
         raise InputError(f"alias {twice!r} leads to several ids; keep one, or leave it out")

@@ -14,13 +14,9 @@ def dna_model(
 ):
     """Embed genes by the mean of a DNA model's vectors over the bases around their start.
 
-    `windows`: gene to bases: 4,096 around the start of transcription, from a genome (see
-    `perturbcore.data.genome.tss_windows`); `model`: a folder with any DNA model that
-    transformers can load; `piece`: bases that the model reads at once: a window is read in pieces,
-    averaged by their length; `batch_size`: pieces at once. Tokens that stand for no base are left
-    out of the mean.
-
-    Cole et al. 2026, section 4.5.3.
+    `windows`: 4,096 bases around the start of transcription
+    (`perturbcore.data.genome.tss_windows`); `piece`: bases that the model reads at once. Cole et
+    al. 2026, section 4.5.3.
     """
     ids = sorted(windows)
     cuts = [range(0, len(windows[i]), piece) for i in ids]

@@ -32,15 +32,12 @@ HALVING = 0.5
 def fingerprint(drugs: pd.DataFrame, *, kind: str = "ecfp:4", bits: Dim = 2000):
     """Embed drugs by a fingerprint of their molecule (column `smiles`), salts included.
 
-    Drugs that cannot be read are left out and counted in ``source``. `kind`: ``maccs`` (166 keys,
-    bit 0 unused), ``topological`` (paths of one to seven bonds, Daylight's kind), ``secfp`` (hashed
-    circular SMILES, radius 3), ``avalon``, ``erg`` (reduced graph, real numbers),
-    ``ecfp:<diameter>`` and ``fcfp:<diameter>`` (Morgan atoms, or pharmacophoric features; without a
-    number the diameter is 4). `bits`: width of hashed fingerprints; ``maccs`` (167) and ``erg``
-    (315) have their own.
+    `kind`: ``maccs`` (166 keys), ``topological`` (paths), ``secfp``, ``avalon``, ``erg`` (real
+    numbers), ``ecfp:<diameter>`` and ``fcfp:<diameter>`` (4 by default); `bits`: width of hashed
+    fingerprints. Drugs that cannot be read are left out and counted in ``source``.
 
-    Durant et al. 2002 (MACCS); Probst and Reymond 2018 (SECFP); Gedeck et al. 2006 (Avalon);
-    Stiefl et al. 2006 (ErG); Rogers and Hahn 2010 (ECFP, FCFP). Width 2000: Cole et al. 2026.
+    Durant et al. 2002 (MACCS); Probst and Reymond 2018 (SECFP); Gedeck et al. 2006 (Avalon); Stiefl
+    et al. 2006 (ErG); Rogers and Hahn 2010 (ECFP, FCFP). Width 2000: Cole et al. 2026.
     """
     function = _fingerprint(kind.lower(), bits)
     read = molecules(drugs)
@@ -77,12 +74,7 @@ def _fingerprint(kind: str, bits: int) -> Callable:
 
 @register("descriptors", kind="drugs", modality=STRUCTURE, entity="drug")
 def descriptors(drugs: pd.DataFrame):
-    """Embed drugs by the physico-chemical descriptors `PHYSICAL` of rdkit.
-
-    Counts and areas span orders of magnitude; every descriptor x becomes sign(x) log(1 + abs(x)).
-    Drugs that cannot be read, and descriptors that are not finite for every drug, are left out and
-    counted in ``source``.
-    """
+    """Embed drugs by the descriptors `PHYSICAL` of rdkit, each as sign(x) log(1 + abs(x))."""
     from rdkit import Chem, rdBase
     from rdkit.Chem import Descriptors
 
@@ -111,8 +103,7 @@ def _lost(drugs, kept, why: str) -> str:
 def target_encoding(drugs: pd.DataFrame, *, weights: Literal["binary", "rank"] = "binary"):
     """Encode drugs by their targets: one column per gene, its weight where the drug acts on it.
 
-    Weights are 1, or 1, 1/2, 1/4, ... in the order of the table (`rank`); drugs without a target
-    have no vector and are counted in ``source``. Cole et al. 2026, "binary" and "confidence".
+    Weights are 1, or 1, 1/2, 1/4, ... (`rank`). Cole et al. 2026, "binary" and "confidence".
     """
     known = {d: genes for d, genes in targets_of(drugs).items() if genes}
     if not known:
@@ -135,10 +126,8 @@ def target_genes(
 ):
     """Embed drugs by the gene embeddings of their first targets, the main one first.
 
-    The first `n_targets` that have an embedding (by gene symbol) count: side by side (n_targets x d
-    numbers, zeros in free places), added up, or added up with weights 1, 1/2, 1/4, ... of their
-    places in the table. Drugs without any have no vector and are counted in ``source``. Cole et al.
-    2026 takes three targets per drug.
+    The first `n_targets` with a vector count: side by side (zeros in free places), added up, or
+    added up with weights 1, 1/2, 1/4, ... of their places. Cole et al. 2026 takes three per drug.
     """
     if genes.identifier != "symbol":
         raise InputError(

@@ -30,12 +30,8 @@ def expression_embeddings(
 ):
     """Principal components of genes over the control cells of each cell line, or of `cell_line`.
 
-    The rows of the genes x cells matrix are the samples, so genes that rise and fall in the
-    same cells come to lie together. No perturbed cell is looked at; of each line at most
-    `max_cells` cells are drawn, normalised to 1e4 counts and logged. Genes that no drawn cell
-    expresses are left out and counted in ``source``; `dim` falls to what cells and genes allow.
-
-    Cole et al. 2026, section 4.5.1, "PCA".
+    No perturbed cell is looked at; of each line at most `max_cells` are drawn. Genes that no drawn
+    cell expresses are left out and counted in ``source``. Cole et al. 2026, section 4.5.1, "PCA".
     """
     identifier = screen.uns.get("perturbcore", {}).get("identifier", "symbol")
     lines = None if cell_line is None else [cell_line]

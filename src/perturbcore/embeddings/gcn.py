@@ -83,15 +83,11 @@ class Isomorphism(nn.Module):
 class Wavelets(nn.Module):
     r"""Convolution by learned wavelets: the sum over filters f of f(L) GELU(f(L) x W_f).
 
-    L is the normalised Laplacian of the graph with loops, with spectrum in [0, 2). With
-    Chebyshev polynomials T of degree 1 to `TERMS`, the odd ones make a low-pass filter,
-    :math:`h(\lambda)=\sum_i b_i(1-T_i(\lambda-1))/2`, and the even ones a band-pass that is 0
-    at 0, :math:`g(\lambda)=\sum_i a_i(1-T_i(\lambda-1))/2`, which is taken at learned `SCALES`:
-    :math:`g(s\lambda)`, s in (0, 1). All are polynomials of degree `TERMS`: sparse products give
-    them exactly, without eigenvectors.
+    L is the normalised Laplacian of the graph with loops. Filters are Chebyshev polynomials: the
+    odd ones a low-pass, :math:`h(\lambda)=\sum_i b_i(1-T_i(\lambda-1))/2`, the even ones a
+    band-pass taken at learned `SCALES` in (0, 1), so that sparse products give them exactly.
 
-    Liu et al. 2024 (WaveGC), where coefficients come from a transformer over the eigenvalues, and
-    the filters of a node are brought to a tight frame; here coefficients are parameters.
+    Liu et al. 2024 (WaveGC), whose coefficients come from a transformer over the eigenvalues.
     """
 
     TERMS, SCALES = 7, (0.9, 0.6, 0.3)
@@ -187,10 +183,7 @@ def sparse_tensor(A: sp.csr_matrix) -> Tensor:
 
 
 class LinkLearner(Learner):
-    """Dot products of edges above those of random pairs (binary cross-entropy).
-
-    `contrast`: weight of `info_nce` over at most `CONTRASTED` of the edges, spread over the batch.
-    """
+    """Dot products of edges above those of random pairs; `contrast`: weight of `info_nce`."""
 
     CONTRASTED, TEMPERATURE = 1024, 0.2
 
@@ -229,8 +222,7 @@ def info_nce(one: Tensor, other: Tensor, temperature: float) -> Tensor:
 class Pretrained:
     """A network that has learnt the links of a graph A, held-out edges included.
 
-    `auroc`: of held-out edges against as many random pairs that are no edges, when the held-out
-    edges took no part in message passing.
+    `auroc`: of held-out edges against random pairs, when those took no part in message passing.
     """
 
     network: GraphNetwork
@@ -258,12 +250,9 @@ def pretrain(
 ) -> Pretrained:  # fmt: skip
     """Pretrain a `GraphNetwork` by link prediction on symmetric weights A (n, n) without loops.
 
-    A share `validation` of the undirected edges is held out: it is not in the matrix of message
-    passing, neither in training nor in validation. (In the published loader each edge is listed
-    twice, an edge can be in both parts, and validation passes messages over the whole graph.) Adam
-    takes `batch_size` edges at a time, each with one uniform random pair, and stops early on the
-    held-out edges. `layer`: one of `LAYERS`; `contrast`: see `LinkLearner`; `folder` and `key`: see
-    `perturbcore.core.training`.
+    A share `validation` of the edges is held out of message passing, in validation too. (In the
+    published loader an edge can be in both parts, and validation passes messages over the whole
+    graph.) Each edge comes with one random pair; `contrast`: see `LinkLearner`.
 
     Cole et al. 2026, section 4.5.2 (STRING GNN); Kipf and Welling 2017.
     """

@@ -31,11 +31,8 @@ def genotype_vae(
 ):
     """Embed genes by a variational autoencoder of which sets (name to gene ids) hold them.
 
-    A gene is a vector of zeros and ones over the sets of at least `smallest` genes; one hidden
-    layer leads to the mean and the variance of `dim` latent numbers, one back to the probability of
-    each set. The vector of a gene is its latent mean. The epoch is chosen on genes held out.
-    The published latent sizes are 10, 128 and 256. Trained networks are kept in the folder
-    `models`.
+    A gene is a vector of zeros and ones over the sets of at least `smallest` genes, embedded by its
+    latent mean; the epoch is chosen on held-out genes. The published sizes are 10, 128 and 256.
 
     Yu et al. 2025 (PerturbNet: GenotypeVAE); Cole et al. 2026, section 4.5.2; Kingma and Welling
     2014.

@@ -43,8 +43,7 @@ def find_model(
 ) -> tuple[dict, str]:
     """Resolve ``model`` to a folder, and digest what decides the vectors.
 
-    ``model`` is a model of the catalogue (its files are fetched), a folder, or, where a `hub` maps
-    short names to ids, one of these or another id. A folder has a file of each pattern of `needs`.
+    It is one of the catalogue (fetched), a folder with `needs`, or a name or id on the `hub`.
     """
     model, others = options.get("model", ""), {k: v for k, v in options.items() if k != "model"}
     table = catalogue.entries()
@@ -80,12 +79,9 @@ def language_model(
 ):
     """Embed genes by what a language model makes of their descriptions.
 
-    The recipe of GenePT with any text encoder that transformers can load from safetensors: mean of
-    the hidden states over a text's tokens, of length 1. Padding is masked in attention and in the
-    mean, so that a vector does not depend on the texts it shares a batch with. `texts`: id to
-    description; `model`: one of the catalogue (all-MiniLM-L6-v2) or a folder with a saved model and
-    tokenizer; `batch_size, max_length`: texts at once; longest text in tokens: longer ones are cut,
-    and counted in ``source``.
+    The recipe of GenePT with any text encoder in safetensors: mean of the hidden states over a
+    text's tokens, of length 1. `model`: one of the catalogue (all-MiniLM-L6-v2) or a folder; texts
+    longer than `max_length` tokens are cut, and counted in ``source``.
 
     Chen & Zou 2024 (GenePT); Reimers & Gurevych 2019 (mean over tokens).
     """
@@ -102,10 +98,8 @@ def language_model(
 def token_vectors(texts: Mapping[str, str], *, model: str = ""):
     """Embed genes by the mean of the static vectors of the tokens of their descriptions.
 
-    No attention: a word has one vector, whatever stands beside it. Between a count of words and a
-    language model. The mean is of length 1; texts without a token are left out and counted in
-    ``source``. `texts`: id to description; `model`: wordllama, or a folder with ``*token*.json``
-    (of the tokenizers library) and one safetensors file with one matrix, tokens x dimensions.
+    No attention: a word has one vector, whatever stands beside it. `model`: wordllama, or a folder
+    with ``*token*.json`` and one safetensors file with one matrix, tokens x dimensions.
 
     Miller 2024 (wordllama).
     """
@@ -143,11 +137,9 @@ def smiles_transformer(
 ):
     """Embed drugs by the mean of a transformer's last hidden states over their SMILES' tokens.
 
-    Of encoder-decoders (MolT5) the encoder is used. SMILES are taken in rdkit's canonical form;
-    those that cannot be read are left out, those longer than `max_length` tokens cut, and both
-    counted in ``source``. `model`: folder of a saved model and tokenizer, a name among `HUB`, or a
-    hub id; weights must be safetensors; code of a repository is never run. `revision`: commit or
-    branch of a hub id; pin a commit, since the cache of embeddings goes by this text.
+    `model`: folder of a saved model and tokenizer, a name among `HUB`, or a hub id; weights must be
+    safetensors; code of a repository is never run. `revision`: commit of a hub id; pin it, since
+    the cache of embeddings goes by this text. SMILES are taken in rdkit's canonical form.
 
     Ahmad et al. 2022 (ChemBERTa-2); Edwards et al. 2022 (MolT5); Cole et al. 2026.
     """

@@ -34,20 +34,16 @@ def load_embedding(
 ) -> Embedding:  # fmt: skip
     """Read an embedding: one row per gene or drug, its id and d numbers.
 
-    `path`: ``.parquet`` (ids in the index or the first text column), ``.csv`` or ``.tsv`` (ids in
-    the first column; a first line of decimal numbers is data, not a header), ``.npz`` (arrays
-    ``ids`` and ``X``), ``.h5ad`` (``obs_names`` and ``X``), ``.safetensors`` (one vector per id,
-    or one matrix, and in its metadata ``ids`` as JSON); `name, modality, identifier, cell_line,
-    source`: as in `Embedding`; what is not given is taken from the file if `save_embedding` wrote
-    it, else: the file name, ``"Your own"``, ``"symbol"``, no cell line, the file name;
-    `id_column, obsm`: column (``obs`` column of an ``.h5ad``) that holds the ids; key of ``.obsm``
-    to take instead of ``X``; `varm, uns`: key of ``.varm`` (ids are ``var_names``), or of ``.uns``
-    (a table with ids as index, id to vector, or a matrix as long as one of the two axes);
-    `strip_versions`: drop versions from Ensembl ids (``ENSG00000141510.18``).
+    `path`: ``.parquet`` (ids in the index or the first text column), ``.csv`` or ``.tsv`` (ids
+    first), ``.npz`` (``ids``, ``X``), ``.h5ad`` (``obs_names``, ``X``), ``.safetensors`` (one
+    vector per id, or a matrix and ``ids`` as JSON in the metadata); `name, modality, identifier,
+    cell_line, source`: as in `Embedding`, by default what `save_embedding` wrote; `id_column,
+    obsm`: column of the ids; key of ``.obsm`` instead of ``X``; `varm, uns`: key of ``.varm``, or
+    of ``.uns`` (a table, id to vector, or a matrix as long as an axis); `strip_versions`: of
+    Ensembl ids.
 
-    Refused (`InputError`) is a file that is missing, cut off, empty, of an unknown kind or pickled;
-    a value that is no finite number; an id that repeats, or looks like another identifier than the
-    declared one.
+    Refused (`InputError`) is a file that is damaged or pickled, a value that is no finite number,
+    an id that repeats, or looks like another identifier than the declared one.
 
     Examples
     --------

@@ -39,10 +39,9 @@ def network_embedding(
     """Embed the nodes of an undirected network; independent of the order of its edges.
 
     ``laplacian``: eigenvectors of the normalised Laplacian with the smallest non-zero eigenvalues
-    over all connected components (a zero one only says which component a node is in), divided by
-    the root of the degree: "STRING Spectral" of Cole et al. 2026, section 4.5.2. Nodes of small
-    components sit at or near the origin. ``diffusion``: singular vectors of log(1 + n p), where p
-    is the stationary distribution of a random walk with `RESTART` from each node.
+    over all components, divided by the root of the degree ("STRING Spectral" of Cole et al. 2026,
+    section 4.5.2). ``diffusion``: singular vectors of log(1 + n p), p the stationary distribution
+    of a random walk with `RESTART` from each node.
 
     Belkin and Niyogi 2003 (Laplacian eigenmaps); Cho et al. 2016 (diffusion component analysis).
     """
@@ -56,8 +55,7 @@ def network_embedding(
 def adjacency(edges: pd.DataFrame) -> tuple[np.ndarray, sp.csr_matrix]:
     """Turn an edge list into sorted node ids and a symmetric float64 CSR matrix without loops.
 
-    An edge listed more than once, or in both directions, counts once with its largest ``weight``;
-    nodes that keep no edge are left out.
+    A repeated edge counts once with its largest ``weight``; nodes that keep no edge are left out.
     """
     weights = at_least(0, "weights must be finite and not negative")
     columns = {"source": filled(), "target": filled(), "weight": weights}
@@ -148,12 +146,8 @@ def _diffusion(A: sp.csr_matrix, dim: int, seed: int) -> np.ndarray:
 def wavelet_embedding(edges: pd.DataFrame, *, dim: Dim = 128, seed: int = 0):
     r"""Embed the nodes of an undirected network by their spectral wavelet coefficients.
 
-    For a kernel g and a scale s, the wavelet at node i is :math:`g(s L)\,\delta_i` with the
-    normalised Laplacian L. The coefficients of a node at the landmark nodes, over all kernels and
-    scales, compressed by :math:`\operatorname{arcsinh}(n\,c)` (a logarithm that keeps signs), are
-    decomposed by SVD; without the compression the result would be the spectral embedding with other
-    weights. This is *after the idea* of WaveGC, which learns the kernels of such wavelets inside a
-    network trained on link prediction; nothing is trained here.
+    The coefficients at the landmark nodes, over all kernels and scales, compressed by arcsinh(n c),
+    are decomposed by SVD. *After the idea* of WaveGC, which learns its kernels; nothing is trained.
 
     Hammond, Vandergheynst and Gribonval 2011 (spectral graph wavelets); Liu et al. 2024 (WaveGC).
     """
@@ -218,13 +212,9 @@ def gnn_embedding(
 ):
     """Embed the nodes of an undirected network by a graph neural network that predicts its links.
 
-    The vectors are those of the last layer on the whole graph; ``source`` tells the AUROC of
-    held-out edges. A network that the folder `models` has is not trained again. `layer`: graph
-    convolutions or graph isomorphism layers; with `trials`, this and the other settings of
-    `PUBLISHED_SPACE` are chosen among its values by the loss of held-out edges (about 300 trials
-    in the paper, which searched a threshold of STRING's scores too).
-
-    Cole et al. 2026, section 4.5.2 (STRING GNN).
+    A network that the folder `models` has is not trained again. `layer`: graph convolutions or
+    graph isomorphism layers; with `trials`, settings are chosen from `PUBLISHED_SPACE` by the loss
+    of held-out edges (about 300 in the paper). Cole et al. 2026, section 4.5.2 (STRING GNN).
     """
     given = locals()
     trained, ids = pretrained_network(edges, **{k: given[k] for k in ("models", *OPTIONS)})

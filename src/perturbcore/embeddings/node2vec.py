@@ -30,14 +30,12 @@ def node2vec_embedding(
 ):
     """Embed the nodes of an undirected network by the company they keep on random walks.
 
-    Skip-gram with negative sampling is not trained by gradient steps: its optimum factorises the
-    pointwise mutual information of a node and its context (for one negative sample), and the
-    positive part of that matrix is decomposed directly. `walks` of `length` nodes start from each
-    node; two nodes of a walk count up to `window` steps apart. A step back to the previous node has
-    its weight divided by `p`, a step to a node that is no neighbour of the previous one by `q`.
+    The optimum of skip-gram with negative sampling is not trained but factorised: positive
+    pointwise mutual information of nodes up to `window` steps apart on `walks` of `length` nodes
+    from each. The weight of a step back is divided by `p`, that of a step to no neighbour of the
+    previous node by `q`.
 
-    Grover and Leskovec 2016 (node2vec); Levy and Goldberg 2014 (skip-gram as factorisation);
-    Qiu et al. 2018 (the limit of long walks with p = q = 1, NetMF).
+    Grover and Leskovec 2016; Levy and Goldberg 2014; Qiu et al. 2018 (NetMF).
     """
     ids, A = adjacency(edges)
     counts = cooccurrence(A, walks=walks, length=length, window=window, p=p, q=q, seed=seed)

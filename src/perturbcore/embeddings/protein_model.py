@@ -48,11 +48,9 @@ def protein_model(
 ):
     """Embed genes by the mean of a protein model's residue vectors; isoforms are averaged.
 
-    `sequences`: id to amino acids in one-letter code, or to several isoforms; `model`: UniRep-64,
-    UniRep-256 or UniRep-1900 of the catalogue, a folder with such an archive
-    (``model_weights.npz``), or one with a protein model that transformers can load (ESM-2, ProtT5);
-    of the latter, tokens that do not stand for a residue are left out; `batch_size, max_length`:
-    sequences at once; longest one in residues: longer ones are cut, and counted in ``source``.
+    `model`: UniRep-64, UniRep-256 or UniRep-1900 of the catalogue, a folder with such an archive,
+    or one with a protein model that transformers can load (ESM-2, ProtT5); longer sequences than
+    `max_length` residues are cut, and counted in ``source``.
 
     Alley et al. 2019 (UniRep); Cole et al. 2026, section 4.5.4.
     """

@@ -131,13 +131,11 @@ def register(
 ) -> Callable:  # fmt: skip
     """Make a function known to profiles; it can then be called with ``name=`` and the like, too.
 
-    `kind`: what the function is given first: edges, sets, texts, sequences, windows (of a
-    genome), screen, drugs (a table of drugs), embedding (another embedding), or drugs_of (another
-    embedding, then a table of drugs). It returns ids, vectors and a line on what was done, or whole
-    embeddings. An argument `models` is a folder for what it trains; `entity`: what its vectors
-    stand for, "gene" or "drug"; `prepare`: maps options and the folder of relative paths to options
-    with paths resolved, and to the digest of what the options point to; it fails before anything
-    long begins.
+    `kind`: what it is given first: edges, sets, texts, sequences, windows (of a genome), screen,
+    drugs (a table), embedding, or drugs_of (an embedding, then drugs). It returns ids, vectors and
+    a line on what was done, or whole embeddings. `entity`: what vectors stand for, "gene" or
+    "drug"; `prepare`: maps options and the folder of relative paths to options with paths resolved
+    and the digest of what these point to, before anything long begins.
     """
 
     def wrap(function: Callable) -> Callable:

@@ -24,12 +24,10 @@ def cca_matrix(
     """R2 with which canonical correlation analysis predicts one embedding from another.
 
     Both are standardised and reduced to their first `n_components` principal components over the
-    ids that all embeddings share; the R2 is that of predicting the components of the alphabetically
-    later name from those of the earlier one, in sample, and is mirrored. It can be negative. Names
-    are unique, identifiers equal; embeddings of another line than `cell_line` are left out.
+    ids that all share; the R2 is in sample, from the alphabetically earlier name to the later. It
+    can be negative. Embeddings of another line than `cell_line` are left out.
 
-    Returns m x m, rows and columns by name in the given order, diagonal 1; ``attrs["common_ids"]``
-    is the number of common ids. Cole et al. 2026, Fig. 3.
+    Returns m x m, diagonal 1; ``attrs["common_ids"]`` is their number. Cole et al. 2026, Fig. 3.
     """
     used = [e for e in embeddings if e.cell_line in (None, cell_line)]
     if len(used) < 2:

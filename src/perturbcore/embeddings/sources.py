@@ -60,10 +60,8 @@ class Source:
 def find_source(spec: dict, kind: str, context: BuildContext) -> Source:
     """Find what a specification names, without reading more than its digest needs.
 
-    `kind` is what the builder wants (see `perturbcore.embeddings.registry.register`, or ``table``).
-    With ``genes: perturbed`` (or measured) only the genes are kept that the data set perturbs (or
-    also measures), under today's symbol too where it has an older one. What is missing is said with
-    the embedding's name.
+    `kind`: see `perturbcore.embeddings.registry.register`; ``genes: perturbed`` (or measured) keeps
+    only the genes that the data set perturbs (or also measures), under today's symbol too.
     """
     source, genes = _find(spec, kind, context), spec.get("genes")
     if not genes:
@@ -125,12 +123,7 @@ def resolved(text: str, folder: Path | None) -> Path:
 
 
 def human_sequences() -> Path:
-    """Return the file of protein sequences that is at hand: one's own, the prepared one, or FASTA.
-
-    ``PERTURBCORE_SEQUENCES`` names a file; else the prepared one is looked for in the folder
-    ``derived`` of the data folder and of the mirror, or beside the mirror; else the reference
-    proteome of the catalogue is fetched.
-    """
+    """Return the file of sequences: ``PERTURBCORE_SEQUENCES``, the prepared one, or FASTA."""
     own, mirror = (os.environ.get(f"PERTURBCORE_{v}", "") for v in ("SEQUENCES", "MIRROR"))
     if own and not Path(own).is_file():
         raise InputError(f"PERTURBCORE_SEQUENCES={own} is not a file; correct or unset it")
@@ -322,8 +315,7 @@ def coessential_modules(path: Path | str) -> dict[str, list[str]]:
 def regulons(path: Path | str, confidence: Sequence[str] = "ABCD") -> dict[str, list[str]]:
     """Read what each transcription factor activates, and what it represses, as two sets.
 
-    Pairs of the lowest `confidence` (E: predicted from motifs or correlation alone) are left out:
-    they are nine in ten, and name nearly every gene. Garcia-Alonso et al. 2019 (DoRothEA).
+    Pairs of the lowest `confidence` (E), nine in ten, are left out. Garcia-Alonso et al. 2019.
     """
     table = read_r(path, "dorothea_hs")
     check_table(table, ["tf", "confidence", "target", "mor"], path)

@@ -14,9 +14,7 @@ from perturbcore.core.training import Batches, Learner, Trained, fit
 class Autoencoder(Learner):
     """Rows of zeros and ones -> hidden -> latent mean and log variance -> hidden -> log odds.
 
-    The log odds start at those of the `rates` (m,) of the columns. The loss is the negative
-    evidence lower bound of a row: cross-entropy summed over columns, and the divergence of the
-    latent from the standard normal.
+    The loss is the negative evidence lower bound of a row; log odds start at those of `rates`.
 
     Kingma and Welling 2014.
     """
@@ -52,10 +50,9 @@ def autoencode(
     X: sp.csr_matrix, *, dim: int, hidden: int, lr: float, batch_size: int, max_epochs: int,
     patience: int, validation: float, seed: int, folder: Path | None = None, key: str = "",
 ) -> tuple[np.ndarray, Trained, float]:  # fmt: skip
-    """Train an `Autoencoder` on zeros and ones X (n, m), and return the latent means, (n, dim).
+    """Train an `Autoencoder` on zeros and ones X (n, m): latent means (n, dim), and how it went.
 
-    A share `validation` of the rows is held out to choose the epoch. Returned are also how the
-    training went, and which share of the held-out cross-entropy of the plain rates it takes away.
+    Also returned: the share of the held-out cross-entropy of the plain rates that it takes away.
     """
     X, n = sp.csr_matrix(X), X.shape[0]
     order = np.random.default_rng([seed, 0]).permutation(n)

@@ -28,14 +28,10 @@ def wavegc_embedding(
 ):
     """Embed the nodes of an undirected network by a wavelet convolutional network.
 
-    Two layers, three scales, Chebyshev polynomials up to degree seven (see
-    `perturbcore.embeddings.gcn.Wavelets`), trained to tell edges from random pairs, and to find the
-    other end of an edge among those of others (InfoNCE, with weight `contrast`; 0 leaves it out).
-    The epoch is chosen by the loss of held-out edges, which take no part in passing messages.
-    Trained networks are kept in the folder `models`.
+    Trained to tell edges from random pairs, and to find the other end of an edge among others
+    (InfoNCE, weight `contrast`); see `perturbcore.embeddings.gcn.Wavelets`.
 
-    Cole et al. 2026, section 4.5.2 (WaveGC: layers, scales, terms, learning rate, epochs, patience,
-    link prediction); Liu et al. 2024.
+    Cole et al. 2026, section 4.5.2 (WaveGC); Liu et al. 2024.
     """
     options = {k: v for k, v in locals().items() if k != "edges"}
     trained, ids = pretrained_network(edges, layer="wavelets", weight_decay=0.0, **options)

@@ -22,11 +22,9 @@ SMALLEST = 2  # genes in a set: a set of one tells no two genes apart
 
 @register("annotation", kind="sets")
 def annotation_embedding(sets: Mapping[str, Iterable[str]], *, dim: Dim = 128, seed: int = 0):
-    """Embed genes by the sets that hold them.
+    """Embed genes by the sets that hold them: a gene is a document, and its sets are the words.
 
-    A gene is a document and its sets (name to gene ids) are the words: a set shared with few genes
-    says more than a set shared with many; sets of one gene are left out. The linear relative of
-    the GenotypeVAE of Cole et al. 2026, section 4.5.2, which autoencodes the same kind of vector.
+    The linear relative of the GenotypeVAE of Cole et al. 2026, section 4.5.2.
     """
     ids, counts, said = membership(sets, SMALLEST)
     X = truncated_svd(TfidfTransformer().fit_transform(counts), dim, seed)
@@ -51,10 +49,8 @@ def membership(
 def text_embedding(texts: Mapping[str, str], *, dim: Dim = 128, min_df: Dim = 2, seed: int = 0):
     """Embed genes by their descriptions: words and pairs of words.
 
-    It knows nothing of their meaning: the modest relative of GenePT (Cole et al. 2026, section
-    4.5.2), which asks a language model to embed the same kind of text. Words of fewer than `min_df`
-    texts are left out (2 drops the gene's own symbol); ids without another word are left out and
-    counted in ``source``.
+    The modest relative of GenePT (Cole et al. 2026, section 4.5.2). Words of fewer than `min_df`
+    texts are left out (2 drops the gene's own symbol).
     """
     ids = sorted(texts)
     for i in (i for i in ids if not isinstance(texts[i], str)):
@@ -78,13 +74,10 @@ def sequence_embedding(
     min_df: Dim = 2,
     seed: int = 0,
 ):
-    """Embed genes by the k-mers of their proteins.
+    """Embed genes by the k-mers of their proteins; profiles of isoforms are averaged.
 
-    A stand-in for protein language models, not one of them: it sees which short words two proteins
-    share, so it finds close relatives, and knows nothing of structure, remote homology or function.
-    `sequences` are in one-letter code; the profiles of several isoforms are averaged, as in Cole et
-    al. 2026, section 4.5.4. K-mers of fewer than `min_df` sequences are left out; ids without
-    another are left out and counted in ``source``.
+    A stand-in for protein language models (Cole et al. 2026, section 4.5.4): it finds close
+    relatives, and knows nothing of structure, remote homology or function.
     """
     ids, rows, isoforms = isoforms_of(sequences)
     vectorizer = TfidfVectorizer(

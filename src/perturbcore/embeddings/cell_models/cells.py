@@ -67,9 +67,7 @@ class Block(nn.Module):
 class Read(nn.Module):
     """Latent vectors read the expression of all genes.
 
-    The weights follow from the genes' vectors alone: all cells are read by one matrix product. The
-    weighted mean is scaled by the square root of the number of genes, lest the signal of many
-    independent genes vanish beside the latents.
+    The weighted mean is scaled by the root of the number of genes, lest the signal of many vanish.
     """
 
     def __init__(self, dim: int, heads: int, latents: int):
@@ -97,11 +95,10 @@ class Read(nn.Module):
 class CellTransformer(nn.Module):
     """Encoder of cells with one token per gene.
 
-    A token is the gene's vector plus its expression, in standard deviations from the mean of the
-    control cells of its line, times a direction that follows from the gene's vector. A few latent
-    vectors read all genes, attend to one another for `layers` rounds, and the token of each queried
-    gene reads them: time grows with genes x latents. `start` (n_genes, dim) are the initial gene
-    vectors; normal random numbers by default.
+    A token is the gene's vector plus its expression, in standard deviations from the control mean
+    of its line, times a direction that follows from the vector. A few latent vectors read all
+    genes, attend to one another, and the tokens of queried genes read them. `start` are initial
+    gene vectors.
 
     Jaegle et al. 2022 (Perceiver IO: read, process, write); Vaswani et al. 2017.
     """
@@ -155,11 +152,7 @@ class CellTransformer(nn.Module):
         self, values: Tensor, line: Tensor | int = 0, query: Tensor | None = None,
         visible: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """Embed genes in cells: expression (n, n_genes), log1p(1e4) -> (n, q, dim).
-
-        `line` is a position, or one per cell; `query` (q,) are the genes to embed, `visible` (v,)
-        those whose expression is read, all by default: that of the others takes no part.
-        """
+        """Embed genes in cells: expression (n, n_genes), log1p(1e4) -> (n, q, dim)."""
         state, z = self.state(values, line, visible), self.standardised(values, line)
         return self.norm(self.write(self._tokens(z, query, visible), state))
 
@@ -208,10 +201,6 @@ def gene_vectors(
     batch_size: int = 32,
 ) -> np.ndarray:  # fmt: skip
     """Average each gene's embedding over the control cells of a line, (n_genes, d); zero if none.
-
-    `encoder` maps expression (n, n_genes) and the position of the line to embeddings (n, n_genes,
-    d), zero where it has not read a gene; it has the `genes` of `cells`, and `dim`. At most
-    `max_cells` cells are read, spread over those there are.
 
     Cole et al. 2026, Eq. 11, and section 4.10: F(X), the mean over cells before Eq. 13.
     """

@@ -23,8 +23,7 @@ FILES = ["*.safetensors", "*.json", *VOCABULARIES]
 class HuggingFaceCells(nn.Module):
     """A transformer of `transformers` as an encoder of cells; made by `load_huggingface`.
 
-    `tokens` are those of `genes` (for "values" and "bins" their positions in an input of `size`),
-    `typical` is the usual expression of each, by which ranks are made comparable.
+    `typical` is the usual expression of each gene, by which ranks are made comparable.
     """
 
     adaptable: tuple[str, ...] = ()
@@ -41,11 +40,7 @@ class HuggingFaceCells(nn.Module):
         self.register_buffer("typical", typical)
 
     def forward(self, values: Tensor, line: int = 0, query: Tensor | None = None) -> Tensor:
-        """Embed genes in cells: log1p(1e4) expression (n, n_genes) -> (n, q, dim).
-
-        The cell line takes no part. With "rank", genes that are not expressed, or rank too low to
-        fit in, are zero.
-        """
+        """Embed genes in cells: log1p(1e4) expression (n, n_genes) -> (n, q, dim); else 0."""
         encode = self._rank if self.spec["encoding"] == "rank" else self._values
         values = values.clamp_min(0.0)
         hidden = encode(binned(values) if self.spec["encoding"] == "bins" else values)
@@ -74,11 +69,7 @@ class HuggingFaceCells(nn.Module):
 
 
 def binned(values: Tensor, n_bins: int = BINS) -> Tensor:
-    """Replace what a cell expresses by quantile bins of its own, 1 to n_bins - 1; 0 stays 0.
-
-    Values between two quantiles get the same bin, the largest one for itself. Cui et al. 2024
-    (scGPT).
-    """
+    """Quantile bins of what a cell expresses, 1 to n_bins - 1; 0 stays 0 (Cui et al. 2024)."""
     out = torch.zeros_like(values)
     for cell, row in zip(out, values, strict=True):
         there = row > 0
@@ -94,19 +85,11 @@ def load_huggingface(
 ) -> HuggingFaceCells:
     """Load a checkpoint from a folder or the hub, to be used like the embedded transformer.
 
-    Weights are read from safetensors; code that comes with a checkpoint is never run, and pickled
-    weights are refused. An architecture that `transformers` does not have must be registered by the
-    package that defines it (``AutoConfig.register``, ``AutoModel.register``) before this is called.
-
-    `source`: a folder, or a name on the hub such as ``"organisation/model"``. Its vocabulary (genes
-    in the order of their tokens, or gene -> token) is ``genes.json``, ``genes.txt``, ``vocab.json``
-    or ``vocab.txt``; `cells`: the genes measured there that the vocabulary knows are those that the
-    encoder reads; `encoding`: how expression is given to the model. "rank": tokens of the expressed
-    genes, sorted by expression over the gene's average in control cells, as Geneformer reads them;
-    a gene set to zero is thereby deleted. "values": the expression itself, at the gene's position,
-    with an attention mask of the genes measured, as AIDO.Cell reads it. "bins": the same with
-    `binned` expression, as scGPT reads it. Where the checkpoint lacks
-    something, or the hub cannot be reached, the error says so (`InputError`, `DownloadError`).
+    Weights are read from safetensors; no code of a checkpoint is run: an architecture that
+    `transformers` lacks is registered before, by the package that defines it. Its vocabulary is a
+    list of genes or gene -> token, in a file of `VOCABULARIES`. `encoding`: "rank", tokens sorted
+    by expression over the average in control cells (Geneformer); "values", the expression at the
+    gene's position (AIDO.Cell); "bins", the same with `binned` expression (scGPT).
     """
     check_choice("encoding", encoding, ENCODINGS)
     folder = Path(source) if Path(source).is_dir() else _download(str(source))

@@ -61,12 +61,9 @@ def pretrain(
 ) -> Pretrained:  # fmt: skip
     """Train a cell transformer to fill in masked genes of control cells; see `CellTransformer`.
 
-    In each batch of `batch_size` cells a random half of the genes is masked: their values are never
-    read, and the encoder predicts `asked` of them from the others (fewer take less time). Gene
-    vectors start as principal components of the genes over the same cells, from which the training
-    converges in few epochs. A tenth of the cells is held out to choose the epoch and report the
-    error. Trained encoders are kept in `folder`, each under its content key: a finished one is
-    loaded, and a killed training goes on.
+    In each batch a random half of the genes is never read, and `asked` of them are predicted. Gene
+    vectors start as principal components; a tenth of the cells is held out to choose the epoch.
+    Trained encoders are kept in `folder`: a killed training goes on.
     """
     n, g = cells.values.shape
     n_masked, n_out = int(round(MASKED * g)), int(round(HELD_OUT * n))
@@ -109,10 +106,7 @@ def pretrain(
 
 
 def components(cells: ControlCells, dim: int, seed: int = 0) -> np.ndarray:
-    """Principal components of genes over control cells, (n_genes, dim), of length sqrt(dim) each.
-
-    Where cells or genes are too few, or a gene never varies, random numbers fill the rest.
-    """
+    """Principal components of genes over control cells, (n_genes, dim), of length sqrt(dim)."""
     z = ((cells.values - cells.mean[cells.line]) / cells.sd[cells.line]).clip(-LARGEST, LARGEST)
     size = min(dim, min(z.shape))
     _, s, vt = randomized_svd(z, size, random_state=seed)

@@ -34,13 +34,9 @@ def streamed_means(
     encoder: nn.Module, screen: AnnData, rows: np.ndarray, batch_size: int,
     kept: Path | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """Mean embedding of each gene of the encoder over the cells that have it, (n_genes, d).
+    """Mean embedding of each gene of the encoder over the cells that have it, (n_genes, d); else 0.
 
-    Cells `rows` of the screen are normalised and read `batch_size` at a time. Genes that the
-    encoder reads in no cell get zeros; those read in all cells the plain mean. In the file `kept`,
-    where given, are the sums so far: a killed run goes on there.
-
-    Cole et al. 2026, Eq. 10 (a fixed set of genes) and Eq. 11 (other genes in each cell).
+    The sums so far are in the file `kept`: a killed run goes on. Cole et al. 2026, Eq. 10 and 11.
     """
     columns = screen.var_names.get_indexer(encoder.genes)
     device = next(encoder.parameters()).device

@@ -69,8 +69,7 @@ class ControlCells:
 def control_cells(screen: AnnData, *, max_cells: int = 2000, seed: int = 0) -> ControlCells:
     """Read the control cells of a screen, in memory or backed; no perturbed cell is looked at.
 
-    Each batch of a line is shifted to the mean of the line, so that genes that differ between
-    batches are not taken for genes that vary together. At most `max_cells` of a line are drawn.
+    Each batch is shifted to the mean of its line; at most `max_cells` of a line are drawn.
     """
     if max_cells < 2:
         raise ParameterError(f"max_cells={max_cells} must be at least 2")

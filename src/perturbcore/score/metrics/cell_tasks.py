@@ -47,9 +47,8 @@ def _reduced(X: np.ndarray, fitted_on: np.ndarray | None = None) -> np.ndarray:
 def lisi(X: np.ndarray, batch: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     """Count the batches around each cell: (n, d), labels (n,) -> values (n,) for each labelling.
 
-    The 248 nearest cells have Gaussian-like weights exp(-beta d) of perplexity 83; the value is the
-    inverse Simpson index of the batches under these weights. Of fewer cells, all are neighbours and
-    the perplexity is a third. Korsunsky et al. 2019, in the variant of Bendidi et al. 2024.
+    Inverse Simpson index of the 248 nearest cells under Gaussian-like weights of perplexity 83, or
+    a third of fewer cells. Korsunsky et al. 2019, in the variant of Bendidi et al. 2024.
     """
     X = _reduced(np.asarray(X, dtype=np.float64))
     k = min(NEIGHBOURS, len(X) - 1)
@@ -126,7 +125,6 @@ def linear_probe(
 ) -> dict[str, pd.Series]:
     """Accuracy of a linear classifier of perturbations on cells of new batches, top 1 and top 5.
 
-    A multinomial logistic regression on standardised dimensions, controls left out by the caller.
     Published: one linear layer, 250 epochs of Adam on dimensions as they are.
     """
     classes, code = np.unique(y, return_inverse=True)
@@ -149,9 +147,8 @@ def linear_probe(
 def retrieval(
     X: np.ndarray, y: np.ndarray, X_test: np.ndarray, y_test: np.ndarray, *, published: bool = False
 ) -> dict[str, pd.Series]:
-    """Accuracy of nearest neighbours in 32 components on cells of new batches, top 1 and top 5.
+    """Accuracy of floor(sqrt(n)) neighbours in 32 components on cells of new batches.
 
-    Neighbours vote by 1 / distance; there are floor(sqrt(n)) of them, as the paper prints.
     Published: 251, and the caller leaves the controls in, which are then most of the score.
     """
     classes, code = np.unique(y, return_inverse=True)
@@ -190,11 +187,7 @@ def _alike(unit: np.ndarray, code: np.ndarray, n: np.ndarray) -> np.ndarray:
 def consistency_p(
     X: np.ndarray, perturbation: np.ndarray, batch: np.ndarray, *, draws: int = 99, seed: int = 0
 ) -> pd.Series:
-    """Test whether cells of a perturbation are more alike than as many perturbed ones at random.
-
-    Labels are permuted within batches, so that what a batch shares counts for nothing. High
-    similarity gives a small p, at least 1 / (draws + 1).
-    """
+    """Test whether cells of a perturbation are alike, labels permuted within batches: p per one."""
     rng = np.random.default_rng(seed)
     unit, (names, code) = _unit(X), np.unique(perturbation, return_inverse=True)
     n = np.bincount(code)
@@ -255,9 +248,7 @@ def relation_recall(
 ) -> pd.Series:
     """Share of the known pairs of each gene among the 5 % most and 5 % least alike; chance: 0.10.
 
-    `pairs`: source and target, unordered; `among`: genes of which both ends must be. Cosine between
-    the mean vectors of perturbations, against those of all pairs. Published: over pairs, not genes.
-    Fewer than 10 known pairs give nothing. Celik et al. 2024.
+    `among`: genes of which both ends must be. Published: over pairs, not genes. Celik et al. 2024.
     """
     names, code = np.unique(perturbation, return_inverse=True)
     mean = np.zeros((len(names), X.shape[1]))
@@ -291,11 +282,7 @@ def pairs_among(pairs: pd.DataFrame, names) -> pd.DataFrame:
 def decoded(
     X: np.ndarray, Y: np.ndarray, X_test: np.ndarray, *, decoder: str = "ridge", seed: int = 0
 ) -> np.ndarray:
-    """Expression read back from an embedding: (n, d), (n, g), (m, d) -> (m, g).
-
-    `decoder`: "ridge", or "mlp", the published one: three hidden layers whose widths go evenly from
-    d to g, 30 epochs of Adam.
-    """
+    """Expression read back from an embedding, by ridge or the published network: (m, g)."""
     check_choice("decoder", decoder, ("ridge", "mlp"))
     if decoder == "mlp":
         widths = np.linspace(X.shape[1], Y.shape[1], 5).astype(int)[1:-1]
@@ -343,10 +330,8 @@ def structural_integrity(
 ) -> pd.Series:
     """How near decoded effects are to those of the cells; predicting no effect gives exactly 0.5.
 
-    Cells and decoded cells are centred on their own controls of the batch, and the distance between
-    the two is divided by twice the size of the true ones. Corrected: per perturbation, in batches
-    that have controls. Published: cells of whole batches, controls among them; a batch without
-    controls is not centred. Bendidi et al. 2024, Eq. 1 to 3.
+    Both are centred on their own controls of the batch; published: of whole batches, controls among
+    them, not centred where there are none. Bendidi et al. 2024, Eq. 1 to 3.
     """
     T, P = truth.astype(np.float64), said.astype(np.float64)
     centred = np.zeros(len(T), bool)

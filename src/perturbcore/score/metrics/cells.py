@@ -160,9 +160,7 @@ def summarise(
 ) -> Groups:
     """Reduce raw counts to the moments of each group, every cell read once.
 
-    `cells`: cells x genes, in memory or backed on disk; `groups`: perturbation -> rows; `control`:
-    rows of the control cells, or the control of another table, which predictions are tested
-    against.
+    `control`: rows, or the control of another table, which predictions are tested against.
     """
     if not isinstance(control, Control):
         control = _moments(_rows(cells, control))[0]
@@ -190,11 +188,7 @@ def profile(counts) -> np.ndarray:
 
 @dataclass
 class Pair:
-    """Predicted groups beside the measured ones, of the same perturbations and genes.
-
-    `gate`: of the fold-change error, where it is another table than the measured one: genes (k, g)
-    bool, and the mean size of their fold-changes (k,).
-    """
+    """Predicted groups beside the measured ones; `gate`: of the fold-change error."""
 
     said: Groups
     real: Groups

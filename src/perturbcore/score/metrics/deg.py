@@ -54,11 +54,7 @@ def _check(label, probability) -> tuple[np.ndarray, np.ndarray]:
 
 
 def called_per_gene(label, probability) -> dict[str, np.ndarray]:
-    """Score the most probable class of each gene: F1, precision, recall, each (g,).
-
-    `label` (m, g) is -1, 0 or 1; `probability` (3, m, g) any scores with the same argmax. Each
-    class by itself (0 where undefined), averaged over the classes among the gene's labels.
-    """
+    """Score the most probable class of each gene: F1, precision, recall, each (g,)."""
     label, probability = _check(label, probability)
     # equal probabilities go to the first class, as argmax has it
     best = (probability[1] > probability[0]).astype(np.int8)
@@ -80,11 +76,9 @@ def called_per_gene(label, probability) -> dict[str, np.ndarray]:
 def ranked_per_gene(label, probability) -> dict[str, np.ndarray]:
     """Score how each class ranks the test perturbations of a gene, each (g,).
 
-    AUROC is one class against the others, averaged over all three, a class without positives (or
-    without negatives) counting 0; average precision is averaged over the classes among the gene's
-    labels. Equal to ``torchmetrics`` 1.9 (multiclass, macro, exact thresholds), with one oddity of
-    it: where all labels of a gene are its first class (-1), the absent classes count 0 in average
-    precision instead of being left out.
+    Equal to ``torchmetrics`` 1.9 (multiclass, macro, exact thresholds), with one oddity of it:
+    where all labels of a gene are its first class (-1), the absent classes count 0 in average
+    precision.
     """
     label, probability = _check(label, probability)
     auroc, ap = (np.empty((3, label.shape[1])) for _ in range(2))
