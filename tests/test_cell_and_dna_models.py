@@ -19,7 +19,7 @@ from perturbcore.embeddings.cell_model import cell_model
 from perturbcore.embeddings.cell_models import stream
 from perturbcore.embeddings.cell_models.huggingface import binned, load_huggingface
 from perturbcore.embeddings.cell_models.tokens import control_cells, log_normalised
-from perturbcore.embeddings.dna_model import dna_model
+from perturbcore.embeddings.sequence_models import dna_model
 from perturbcore.embeddings.sources import BuildContext
 
 

@@ -41,11 +41,11 @@ from perturbcore.embeddings.network import (
 from perturbcore.embeddings.node2vec import cooccurrence, mutual_information, node2vec_embedding
 from perturbcore.embeddings.registry import builders
 from perturbcore.embeddings.sources import BuildContext, read_edges
-from perturbcore.embeddings.wavegc import wavegc_embedding
 
 OPTIONS = dict(
     dim=16, layers=2, dropout=0.0, lr=1e-2, batch_size=10_000, max_epochs=60, patience=20
 )
+WAVES = dict(layer="wavelets", contrast=1.0)
 BUILT = {
     "laplacian": lambda edges, **o: network_embedding(edges, **dict(name="E", dim=16) | o),
     "diffusion": lambda edges, **o: network_embedding(
@@ -54,7 +54,7 @@ BUILT = {
     "wavelets": lambda edges, **o: wavelet_embedding(edges, name="E", dim=16, **o),
     "node2vec": lambda edges, **o: node2vec_embedding(edges, name="E", dim=16, **o),
     "gnn": lambda edges, **o: gnn_embedding(edges, name="E", **OPTIONS | o),
-    "wavegc": lambda edges, **o: wavegc_embedding(edges, name="E", **OPTIONS | o),
+    "wavegc": lambda edges, **o: gnn_embedding(edges, name="E", **OPTIONS | WAVES | o),
 }
 
 

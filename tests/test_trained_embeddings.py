@@ -187,7 +187,14 @@ def test_profiles_can_name_them_and_what_was_trained_is_kept(tmp_path):
     gmt = "".join("\t".join([s, "", *genes]) + "\n" for s, genes in sets.items())
     (tmp_path / "sets.gmt").write_text(gmt)
     specs = [
-        {"name": "W", "builder": "wavegc", "file": "edges.tsv", "dim": 8, "max_epochs": 3},
+        {
+            "name": "W",
+            "builder": "gnn",
+            "layer": "wavelets",
+            "file": "edges.tsv",
+            "dim": 8,
+            "max_epochs": 3,
+        },  # fmt: skip
         {"name": "V", "builder": "genotype_vae", "file": "sets.gmt", **QUICK | {"max_epochs": 2}},
     ]
     context = BuildContext(folder=tmp_path)

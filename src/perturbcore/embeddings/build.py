@@ -54,10 +54,7 @@ class Spec(BaseModel):
 
 
 def check_spec(spec: dict, names: Iterable[str] = ()) -> tuple[Builder, dict]:
-    """Check a specification (see `Spec`), and return its builder and the builder's options.
-
-    `names` are the embeddings that ``of`` may name; a fault is refused by the embedding's name.
-    """
+    """Check a specification (see `Spec`), and return its builder and the builder's options."""
     if not isinstance(spec.get("name"), str) or not spec["name"]:
         raise ParameterError(f"an embedding specification needs a name: {spec}")
     where = f"embedding {spec['name']!r}"

@@ -23,20 +23,14 @@ EVERY_CELL = 2**62
     prepare=partial(find_model, needs=("config.json", WEIGHTS)),
 )  # fmt: skip
 def cell_model(
-    screen: AnnData,
-    *,
-    source: str = "control cells",
-    cell_line: str | None = None,
-    models: Path | None = None,
-    model: str = "",
+    screen: AnnData, *, source: str = "control cells", cell_line: str | None = None,
+    models: Path | None = None, model: str = "",
     encoding: Literal["rank", "values", "bins"] = "rank",
     use: Literal["cells", "knock-out", "input"] = "cells",
-    max_cells: Annotated[int, Field(ge=2)] | None = None,
-    batch_size: Dim = 32,
+    max_cells: Annotated[int, Field(ge=2)] | None = None, batch_size: Dim = 32,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
-    seed: int = 0,
-):
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32", seed: int = 0,
+):  # fmt: skip
     """Embed genes by what a cell foundation model makes of control cells, line by line.
 
     `model`: a folder with a saved transformer and its genes; `encoding`: how it reads expression,

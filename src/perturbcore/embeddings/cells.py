@@ -1,6 +1,5 @@
 """Embeddings of cells: a vector per cell, fitted on some cells, applied to all; post-processing."""
 
-from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
@@ -17,6 +16,8 @@ PROCESSING = ("raw", "centred", "scaled", "TVN")
 SHUFFLED, IDEALIZED, TRANSFORMER = "shuffled", "idealized", "Cell transformer"
 LOG_PCA, COUNT_PCA = "PCA of logs", "PCA of counts"
 LIKELIHOODS = {"ZINB": "zinb", "NB": "nb", "Poisson": "poisson"}
+KNOWN = (COUNT_PCA, LOG_PCA, "Random projection", "Transfer PCA", TRANSFORMER, SHUFFLED, IDEALIZED)
+KNOWN += ("scVI ZINB or NB or Poisson", "obsm KEY")
 LEAST_GENES, RIDGE = 20, 0.5
 
 
@@ -44,14 +45,9 @@ def cells_of(screen: AnnData, max_cells: int = 4000, seed: int = 0) -> AnnData:
 
 
 def cell_embedding(
-    name: str,
-    cells: AnnData,
-    train: np.ndarray,
-    *,
-    dim: int = 50,
-    seed: int = 0,
-    other: AnnData | None = None,
-) -> np.ndarray:
+    name: str, cells: AnnData, train: np.ndarray, *, dim: int = 50, seed: int = 0,
+    other: AnnData | None = None, log_pca: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """Embed all cells, having learnt from those of `train` only: (n_cells, d).
 
     `name`: "PCA of counts", "PCA of logs", "Random projection", "Transfer PCA" (components of
@@ -61,18 +57,34 @@ def cell_embedding(
     permuted, a floor) and "idealized" (the mean of each perturbation in the PCA of logs, which
     knows the label of every cell: a ceiling). `cells`: see `cells_of`; `train`: (n,) bool.
 
-    An `InputError` says what these cells lack for it.
+    An `InputError` says what these cells lack. `log_pca`: the PCA of logs, where it is made.
     """
     if name.startswith("obsm "):
         return _brought(cells, name.removeprefix("obsm "))
     if name.startswith("scVI "):
         return _scvi(cells, train, name.removeprefix("scVI "), dim, seed)
-    if name not in BUILDERS:
-        raise ParameterError(
-            f"no embedding of cells '{name}'; there are: {', '.join(BUILDERS)}, scVI "
-            f"{' or '.join(LIKELIHOODS)}, obsm KEY"
-        )
-    return BUILDERS[name](cells, train, dim=dim, seed=seed, other=other)
+    if name in (LOG_PCA, SHUFFLED, IDEALIZED):
+        X = _pca(cells.X, cells.X[train], dim, seed) if log_pca is None else log_pca
+        if name == LOG_PCA:
+            return X
+        rng = np.random.default_rng(seed)
+        if name == SHUFFLED:
+            return X[rng.permutation(len(X))]
+        label = cells.obs["label"].to_numpy()
+        mean = pd.DataFrame(X).groupby(label).transform("mean").to_numpy()
+        # a little noise, so that cells of a perturbation are no ties in the order of their batches
+        return mean + 1e-3 * mean.std() * rng.standard_normal(mean.shape)
+    if name == COUNT_PCA:
+        counts = _counts(cells, COUNT_PCA)
+        return _pca(counts, counts[train], dim, seed)
+    if name == "Random projection":
+        centred = cells.X - cells.X[train].mean(axis=0)
+        return GaussianRandomProjection(dim, random_state=seed).fit_transform(centred)
+    if name == "Transfer PCA":
+        return _transfer(cells, other, dim, seed)
+    if name == TRANSFORMER:
+        return _transformer(cells, dim, seed)
+    raise ParameterError(f"no embedding of cells '{name}'; there are: {', '.join(KNOWN)}")
 
 
 def _counts(cells: AnnData, name: str) -> np.ndarray:
@@ -86,21 +98,7 @@ def _pca(values: np.ndarray, fitted_on: np.ndarray, dim: int, seed: int) -> np.n
     return PCA(size, random_state=seed).fit(fitted_on).transform(values)
 
 
-def _log_pca(cells, train, *, dim, seed, other) -> np.ndarray:
-    return _pca(cells.X, cells.X[train], dim, seed)
-
-
-def _count_pca(cells, train, *, dim, seed, other) -> np.ndarray:
-    counts = _counts(cells, COUNT_PCA)
-    return _pca(counts, counts[train], dim, seed)
-
-
-def _projection(cells, train, *, dim, seed, other) -> np.ndarray:
-    centred = cells.X - cells.X[train].mean(axis=0)
-    return GaussianRandomProjection(dim, random_state=seed).fit_transform(centred)
-
-
-def _transfer(cells, train, *, dim, seed, other) -> np.ndarray:
+def _transfer(cells: AnnData, other: AnnData | None, dim: int, seed: int) -> np.ndarray:
     if other is None:
         raise InputError("Transfer PCA needs another data set to learn from (transfer_from)")
     shared = cells.var_names.intersection(other.var_names)
@@ -109,7 +107,7 @@ def _transfer(cells, train, *, dim, seed, other) -> np.ndarray:
     return _pca(cells[:, shared].X, other[:, shared].X, dim, seed)
 
 
-def _transformer(cells, train, *, dim, seed, other) -> np.ndarray:
+def _transformer(cells: AnnData, dim: int, seed: int) -> np.ndarray:
     """Mean of the latent states of a small cell transformer, pretrained on control cells."""
     import torch
 
@@ -126,30 +124,6 @@ def _transformer(cells, train, *, dim, seed, other) -> np.ndarray:
     with torch.no_grad():
         state = encoder.state(torch.tensor(cells.X), torch.tensor(line, dtype=torch.long))
         return state.mean(dim=1).numpy()
-
-
-def _shuffled(cells, train, *, dim, seed, other) -> np.ndarray:
-    X = _log_pca(cells, train, dim=dim, seed=seed, other=None)
-    return X[np.random.default_rng(seed).permutation(len(X))]
-
-
-def _idealized(cells, train, *, dim, seed, other) -> np.ndarray:
-    X = pd.DataFrame(_log_pca(cells, train, dim=dim, seed=seed, other=None))
-    mean = X.groupby(cells.obs["label"].to_numpy()).transform("mean").to_numpy()
-    # a little noise, so that cells of a perturbation are no ties in the order of their batches
-    noise = np.random.default_rng(seed).standard_normal(mean.shape)
-    return mean + 1e-3 * mean.std() * noise
-
-
-BUILDERS: dict[str, Callable] = {
-    COUNT_PCA: _count_pca,
-    LOG_PCA: _log_pca,
-    "Random projection": _projection,
-    "Transfer PCA": _transfer,
-    TRANSFORMER: _transformer,
-    SHUFFLED: _shuffled,
-    IDEALIZED: _idealized,
-}
 
 
 def _brought(cells: AnnData, key: str) -> np.ndarray:

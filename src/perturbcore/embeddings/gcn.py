@@ -61,10 +61,7 @@ class Convolution(GCNConv):
 
 
 class Isomorphism(nn.Module):
-    """torch-geometric's GINConv: a node and the sum of its neighbours, through a perceptron.
-
-    Xu et al. 2019 (GIN).
-    """
+    """A node and its neighbours' sum through a perceptron: GINConv (Xu et al. 2019)."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -210,20 +207,14 @@ class LinkLearner(Learner):
 
 
 def info_nce(one: Tensor, other: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of finding the other end of each edge among those of all, by cosine.
-
-    Oord et al. 2018 (InfoNCE).
-    """
+    """Cross-entropy of finding the other end of each edge by cosine (Oord et al. 2018)."""
     likeness = F.normalize(one, dim=1) @ F.normalize(other, dim=1).T / temperature
     return F.cross_entropy(likeness, torch.arange(len(one), device=one.device))
 
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """A network that has learnt the links of a graph A, held-out edges included.
-
-    `auroc`: of held-out edges against random pairs, when those took no part in message passing.
-    """
+    """A network that has learnt the links of a graph A, held-out edges included."""
 
     network: GraphNetwork
     A: sp.csr_matrix

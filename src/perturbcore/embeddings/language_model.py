@@ -41,10 +41,7 @@ def find_model(
     needs: Sequence[str] = ("config.json", WEIGHTS),
     hub: Mapping[str, str] | None = None,
 ) -> tuple[dict, str]:
-    """Resolve ``model`` to a folder, and digest what decides the vectors.
-
-    It is one of the catalogue (fetched), a folder with `needs`, or a name or id on the `hub`.
-    """
+    """Resolve ``model`` to a folder, and digest what decides the vectors."""
     model, others = options.get("model", ""), {k: v for k, v in options.items() if k != "model"}
     table = catalogue.entries()
     packaged = table.index[table["owner"] == "package"]
@@ -179,10 +176,7 @@ def hidden_means(
     texts: Sequence[str], tokenizer, encoder, batch_size: int, max_length: int, *,
     special: bool = True,
 ) -> tuple[np.ndarray, int]:  # fmt: skip
-    """Mean hidden states (texts x hidden size), and how many texts were too long.
-
-    Without `special`, tokens that the tokenizer puts around a text are left out of the mean.
-    """
+    """Mean hidden states (texts x hidden size), and how many texts were too long."""
     import torch
 
     from perturbcore.embeddings.cell_models.huggingface import quiet

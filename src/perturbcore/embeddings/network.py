@@ -194,31 +194,24 @@ def wavelet_coefficients(
 
 @register("gnn", kind="edges")
 def gnn_embedding(
-    edges: pd.DataFrame,
-    *,
-    models: Path | None = None,
-    dim: Dim = 128,
-    layers: Dim = 2,
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
-    lr: Positive = 1e-3,
-    weight_decay: float = 0.0,
-    batch_size: Dim = 4096,
-    max_epochs: Dim = 120,
-    patience: Dim = 10,
+    edges: pd.DataFrame, *, models: Path | None = None, dim: Dim = 128, layers: Dim = 2,
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1, lr: Positive = 1e-3,
+    weight_decay: float = 0.0, batch_size: Dim = 4096, max_epochs: Dim = 120, patience: Dim = 10,
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1,
-    layer: Literal["gcn", "gin"] = "gcn",
-    trials: Annotated[int, Field(ge=0)] = 0,
-    seed: int = 0,
-):
+    layer: Literal["gcn", "gin", "wavelets"] = "gcn", contrast: Annotated[float, Field(ge=0)] = 0.0,
+    trials: Annotated[int, Field(ge=0)] = 0, seed: int = 0,
+):  # fmt: skip
     """Embed the nodes of an undirected network by a graph neural network that predicts its links.
 
-    A network that the folder `models` has is not trained again. `layer`: graph convolutions or
-    graph isomorphism layers; with `trials`, settings are chosen from `PUBLISHED_SPACE` by the loss
-    of held-out edges (about 300 in the paper). Cole et al. 2026, section 4.5.2 (STRING GNN).
+    A network that the folder `models` has is not trained again. `layer`: graph convolutions,
+    isomorphism layers, or WaveGC's wavelets (Liu et al. 2024); `contrast`: weight of InfoNCE; with
+    `trials`, settings are chosen from `PUBLISHED_SPACE` by the loss of held-out edges (about 300 in
+    the paper). Cole et al. 2026, section 4.5.2.
     """
     given = locals()
     trained, ids = pretrained_network(edges, **{k: given[k] for k in ("models", *OPTIONS)})
     kind = {"Convolution": "graph convolutions", "Isomorphism": "graph isomorphism layers"}
+    kind |= {"Wavelets": "WaveGC"}
     best = f", best of {trials} trials" if trials else ""
     kind = kind[type(trained.network.convolutions[0]).__name__]
     return ids, trained.vectors(), f"{kind} {trained.about()}{best}"
@@ -253,10 +246,7 @@ def pretrained_network(edges: pd.DataFrame, *, models: Path | None = None, **opt
 
 
 def _searched(trained, trials: int, seed: int) -> dict:
-    """Return the settings of `PUBLISHED_SPACE` with the least loss of held-out edges.
-
-    A killed search draws the same trials again, and finds those that were trained in the folder.
-    """
+    """Return the settings of `PUBLISHED_SPACE` with the least loss of held-out edges."""
     import optuna
 
     def loss(trial) -> float:

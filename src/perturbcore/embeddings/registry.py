@@ -28,15 +28,13 @@ from perturbcore.embeddings.load import load_embedding
 FAMILIES = (
     "cell_model",
     "controls",
-    "dna_model",
     "drugs",
     "expression",
     "genotype_vae",
     "language_model",
     "network",
     "node2vec",
-    "protein_model",
-    "wavegc",
+    "sequence_models",
     "words",
 )
 KNOWLEDGE = "Prior knowledge"
@@ -82,10 +80,7 @@ class Builder:
             raise wrong_option(error, where, self.options.model_fields) from None
 
     def make(self, *sources, given: dict | None = None, **options) -> list[Embedding]:
-        """Call the function on its sources and name what it returns; errors name the embedding.
-
-        `given` holds those of `GIVEN` that are to be said of the embedding.
-        """
+        """Call the function on its sources and name what it returns; errors name the embedding."""
         given = {k: v for k, v in (given or {}).items() if v is not None}
         name, wanted = given.get("name", self.name), given.get("identifier")
         where = f"embedding {name!r}"

@@ -256,10 +256,7 @@ def read_gmt(path: Path | str) -> dict[str, list[str]]:
 
 
 def read_fasta(path: Path | str) -> dict[str, list[str]]:
-    """Read protein sequences by gene name (``GN=TP53``), or by the header up to the first blank.
-
-    Entries of one id are isoforms.
-    """
+    """Read proteins, isoforms listed, by gene name (``GN=TP53``), else by the first word."""
     entries: list[tuple[str, int, list[str]]] = []
     for number, line in _lines(path):
         if line.startswith(">"):
@@ -301,10 +298,7 @@ def ncbi_summaries(path: Path | str) -> dict[str, str]:
 
 
 def coessential_modules(path: Path | str) -> dict[str, list[str]]:
-    """Read modules of co-essential genes: a header, then number, ten columns on it, and its genes.
-
-    Wainberg et al. 2021.
-    """
+    """Read modules of co-essential genes, one per row (Wainberg et al. 2021)."""
     rows = [line.split("\t") for _, line in _lines(path)][1:]
     modules = {row[0]: [gene for gene in row[11:] if gene] for row in rows}
     if not all(modules.values()):

@@ -50,10 +50,7 @@ def autoencode(
     X: sp.csr_matrix, *, dim: int, hidden: int, lr: float, batch_size: int, max_epochs: int,
     patience: int, validation: float, seed: int, folder: Path | None = None, key: str = "",
 ) -> tuple[np.ndarray, Trained, float]:  # fmt: skip
-    """Train an `Autoencoder` on zeros and ones X (n, m): latent means (n, dim), and how it went.
-
-    Also returned: the share of the held-out cross-entropy of the plain rates that it takes away.
-    """
+    """Train an `Autoencoder` on zeros and ones X (n, m): latent means (n, dim), and how it went."""
     X, n = sp.csr_matrix(X), X.shape[0]
     order = np.random.default_rng([seed, 0]).permutation(n)
     n_out = min(max(1, round(validation * n)), n - 1)

@@ -1,7 +1,4 @@
-"""Embeddings from words (sets, terms, k-mers): TF-IDF and a truncated SVD.
-
-Latent semantic analysis: Deerwester et al. 1990.
-"""
+"""Embeddings from words (sets, terms, k-mers): latent semantic analysis (Deerwester 1990)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated
@@ -110,10 +107,7 @@ def isoforms_of(sequences: Mapping) -> tuple[list[str], np.ndarray, list[str]]:
 
 @register("drug_text", kind="drugs", entity="drug")
 def drug_text(drugs: pd.DataFrame, *, dim: Dim = 128, min_df: Dim = 2, seed: int = 0):
-    """Embed drugs by name, mechanism and targets, as `text_embedding` embeds descriptions.
-
-    Drugs without a word that others share have no vector.
-    """
+    """Embed drugs by name, mechanism and targets, as `text_embedding` embeds descriptions."""
     made = text_embedding.__wrapped__(drug_texts(drugs), dim=dim, min_df=min_df, seed=seed)
     return *made[:2], f"name, mechanism, targets; {made[2]}"
 

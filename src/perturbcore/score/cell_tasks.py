@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import joblib
 import numpy as np
@@ -49,10 +50,7 @@ class CellSplit:
 
 
 def split_cells(obs: pd.DataFrame, seed: int) -> CellSplit:
-    """Split cells by batch (`place`) and perturbation (`label`), 70 % of each for training.
-
-    Refused (`InputError`) where there is one batch only.
-    """
+    """Split cells by batch (`place`) and perturbation (`label`), 70 % of each for training."""
     rng = np.random.default_rng(seed)
     place, label = obs["place"].to_numpy(dtype=str), obs["label"].to_numpy(dtype=str)
     places, labels = (rng.permutation(np.unique(x)) for x in (place, label[label != ""]))
@@ -71,10 +69,7 @@ def split_cells(obs: pd.DataFrame, seed: int) -> CellSplit:
 
 @dataclass(frozen=True, eq=False)
 class CellTasks:
-    """Six tasks on the cells of a screen, see `perturbcore.embeddings.cells.cells_of`.
-
-    `relations`: name of a metric -> known pairs (source, target).
-    """
+    """Six tasks on cells; `relations`: name of a metric -> known pairs (source, target)."""
 
     cells: AnnData
     relations: Mapping[str, pd.DataFrame]
@@ -91,14 +86,9 @@ class CellTasks:
         return self.cells.obs["place"].to_numpy(dtype=str)
 
     def score(
-        self,
-        X: np.ndarray,
-        split: CellSplit,
-        part: np.ndarray,
-        seed: int,
-        *,
+        self, X: np.ndarray, split: CellSplit, part: np.ndarray, seed: int, *,
         published: bool = False,
-    ) -> dict[str, pd.Series]:
+    ) -> dict[str, pd.Series]:  # fmt: skip
         """Score an embedding (n, d) in all tasks: metric -> value per unit.
 
         `part`: cells of the tasks that learn nothing; as published all, for batch mixing the test
@@ -162,17 +152,9 @@ class CellTasks:
 
 
 def score_tasks(
-    tasks: CellTasks,
-    names: Sequence[str],
-    *,
-    store: ScoreStore,
-    scope: str,
-    dataset: str,
-    seeds: Sequence[int],
-    dim: int = 50,
-    other: AnnData | None = None,
-    n_jobs: int = 1,
-) -> tuple[list[str], dict[str, str]]:
+    tasks: CellTasks, names: Sequence[str], *, store: ScoreStore, scope: str, dataset: str,
+    seeds: Sequence[int], dim: int = 50, other: AnnData | None = None, n_jobs: int = 1,
+) -> tuple[list[str], dict[str, str]]:  # fmt: skip
     """Score embeddings of cells over repeated splits; finished units are found in the store.
 
     A unit is an embedding, a post-processing (column `predictor`) and a split (`fold`), floors and
@@ -192,13 +174,20 @@ def score_tasks(
     # the units of a job are written at once: the first stands for all
     finished = store.have([_keys(key)[0] for *_, key in jobs])
 
+    @cache
+    def log_pca(seed: int) -> np.ndarray:
+        return cell_embedding(
+            LOG_PCA, cells, split_cells(cells.obs, seed).train, dim=dim, seed=seed
+        )
+
     def run(number: int, seed: int, name: str, key: str) -> list[UnitResult]:
         started = time.perf_counter()
         split = split_cells(cells.obs, seed)
         X = ready.get(name)
         try:
             if X is None:
-                X = cell_embedding(name, cells, split.train, dim=dim, seed=seed, other=other)
+                how = dict(dim=dim, seed=seed, other=other)
+                X = cell_embedding(name, cells, split.train, log_pca=log_pca(seed), **how)
         except InputError as error:
             left_out[name] = str(error)
             return []

@@ -15,7 +15,6 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError
 from perturbcore.core.tables import check_table
-from perturbcore.data.read import read_h5ad
 from perturbcore.data.screens.values import blocks
 from perturbcore.score.metrics.cells import (
     LOGGED_TOTAL,
@@ -106,10 +105,7 @@ class Reference:
         return sp.csr_matrix(X.to_memory().X if X.isbacked else X.X, dtype=np.float64)
 
     def score_effects(self, effects: np.ndarray, seed: int = 0) -> dict[str, float]:
-        """Value of each metric of predicted effects (k, g), differences of mean log expression.
-
-        They become cells as those of the lower yardstick do: control cells, moved gene by gene.
-        """
+        """Value of each metric of predicted effects (k, g), differences of mean log expression."""
         rng = np.random.default_rng(seed)
         return self.score(self.moved(count_changes(effects, self.controls), rng))
 
@@ -125,10 +121,7 @@ class Reference:
 
 
 def count_changes(effects: np.ndarray, control: sp.csr_matrix) -> np.ndarray:
-    """Fold-changes of counts (k, g) by which control cells show effects, at most 64-fold.
-
-    `effects` (k, g): differences of mean log1p of counts scaled to 10,000.
-    """
+    """Fold-changes of counts (k, g) by which control cells show effects, at most 64-fold."""
     columns = sp.csr_matrix(control, dtype=np.float64)
     total = np.asarray(columns.sum(axis=1)).ravel()
     columns = sp.diags(LOGGED_TOTAL / total) @ columns
@@ -161,10 +154,7 @@ def moved_cells(control: sp.csr_matrix, ratio: np.ndarray, n: int, rng) -> sp.cs
 def references(
     cells: AnnData, *, perturbation: str, control: str, cell_line: str | None, **options
 ) -> dict[str, Reference]:
-    """One `Reference` per cell line; `perturbation`, `cell_line`: columns of obs.
-
-    Groups of fewer than four cells are left out: they have no halves.
-    """
+    """One `Reference` per cell line; `perturbation`, `cell_line`: columns of obs."""
     out = {}
     for line, rows in _by_line(cells, cell_line).items():
         groups = rows_by_group(cells.obs[perturbation].iloc[rows])
@@ -181,15 +171,9 @@ def _by_line(cells: AnnData, cell_line: str | None) -> dict[str, np.ndarray]:
 
 
 def score_cells(
-    predicted: AnnData,
-    reference: AnnData,
-    *,
-    perturbation: str = TARGET,
-    control: str = CONTROL,
-    cell_line: str | None = None,
-    n_splits: int = 5,
-    seed: int = 0,
-) -> pd.DataFrame:
+    predicted: AnnData, reference: AnnData, *, perturbation: str = TARGET, control: str = CONTROL,
+    cell_line: str | None = None, n_splits: int = 5, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """Score predicted cells against measured ones by the metrics that people submit to.
 
     `predicted`, `reference`: raw counts, cells x genes, the same genes and perturbations, in memory
@@ -241,11 +225,3 @@ def _check_counts(cells: AnnData, name: str) -> None:
                 f"{name} cells, from row {start + 1}: X has the value {value:g}; the metrics need "
                 "raw counts, which log-normalised values cannot give back"
             )
-
-
-def read_cells(path, *, perturbation: str = TARGET, cell_line: str | None = None) -> AnnData:
-    """Read predicted cells, in cell-eval's layout: a column of perturbations, controls among them.
-
-    A file that is not there or lacks a column is refused.
-    """
-    return read_h5ad(path, [perturbation] + ([cell_line] if cell_line else []))

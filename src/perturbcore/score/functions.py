@@ -10,10 +10,7 @@ from perturbcore.score.task import Task, register_task
 
 
 def f1_per_function(label: np.ndarray, called: np.ndarray) -> np.ndarray:
-    """F1 of the positives of each function, (T,); 0 without a true or called one.
-
-    `label` and `called` (m, T) are boolean.
-    """
+    """F1 of the positives of each function, (T,); 0 without a true or called one."""
     right, both = (label & called).sum(axis=0), label.sum(axis=0) + called.sum(axis=0)
     return np.divide(2.0 * right, both, out=np.zeros(len(both)), where=both > 0)
 

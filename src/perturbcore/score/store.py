@@ -49,9 +49,8 @@ CREATE TABLE IF NOT EXISTS members (scope TEXT, key TEXT, touched REAL, PRIMARY 
 class UnitResult:
     """Scores of one unit under its content key.
 
-    `about`: columns of the scores; `metrics`: name -> value; `detail`: name -> (perturbations,
-    values); `note`: plain values to keep; `kept`: `Task.kept`, and the names of the rows as
-    "perturbation".
+    `metrics`: name -> value; `detail`: name -> (perturbations, values); `note`: plain values to
+    keep; `kept`: `Task.kept`, and the names of the rows as "perturbation".
     """
 
     key: str
@@ -113,10 +112,7 @@ class ScoreStore:
         self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (unit.key, names))
 
     def scorings(self, scope: str = "") -> pd.DataFrame:
-        """Return every scoring of a published test split, oldest first; no run deletes one.
-
-        Columns end with `settings`: digest of data, method, its settings and code.
-        """
+        """Return every scoring of a published test split, oldest first; no run deletes one."""
         columns = ["finished", "commit", "scope", "dataset", "task", "cell_line", "fold"]
         rows = self._db.execute("SELECT * FROM scorings ORDER BY rowid").fetchall()
         log = pd.DataFrame(

@@ -62,13 +62,10 @@ class Task:
 
     def check_metrics(self, names: Sequence[str] | None) -> list[str]:
         """Return `names`, all metrics by default; refuse those of another task."""
-        there = metrics_of(self.kind)
-        for name in names or ():
-            if metric(name).task != self.kind:
-                raise ParameterError(
-                    f"metric '{name}' is for {metric(name).task}; here: {', '.join(there)}"
-                )
-        return list(names or there)
+        wrong = [name for name in names or () if name not in self.metrics]
+        if wrong:
+            raise ParameterError(f"metric '{wrong[0]}'; here: {', '.join(self.metrics)}")
+        return list(names or self.metrics)
 
     def learned(self, obs: pd.DataFrame, test: np.ndarray) -> np.ndarray:
         """Rows of responses, (n,) bool, that models learn from when `test` (n,) is asked."""
@@ -104,10 +101,7 @@ class Task:
         raise NotImplementedError
 
     def score(self, truth, values, names, *, train, memo: dict, threshold=None):
-        """Evaluate the metrics `names`: name -> value; those in `detail`: name -> values (n,).
-
-        `memo` is kept between the predictions of one fold; from `threshold` on a pair is positive.
-        """
+        """Evaluate the metrics `names`: name -> value; those in `detail`: name -> values (n,)."""
         raise NotImplementedError
 
     def kept(self, truth, values) -> dict[str, np.ndarray]:
@@ -178,13 +172,6 @@ class NewContext(LogFoldChanges):
         """Those of log fold-changes that are quick, and the published rank by L1."""
         return [self.primary, "MAE", "Pearson_delta", "discrimination_l1"]
 
-    def check_metrics(self, names):
-        """See `Task.check_metrics`."""
-        wrong = [name for name in names or () if name not in self.metrics]
-        if wrong:
-            raise ParameterError(f"metric '{wrong[0]}'; here: {', '.join(self.metrics)}")
-        return list(names or self.metrics)
-
     def learned(self, obs, test):
         """All that is not asked; where perturbations are new, other lines and other ones only."""
         if not self.unseen:
@@ -241,10 +228,7 @@ class Classes(Task):
 
 @dataclass(frozen=True)
 class Pairs(Task):
-    """Partial labels: 0 or 1 of the known pairs of perturbation and gene; predictions are scores.
-
-    Positive is what is differentially expressed, with `direction` which of these goes up.
-    """
+    """Partial labels, 0 or 1, of known pairs of perturbation and gene; `direction`: up or down."""
 
     direction: bool = field(default=False)
     kind = "pairs"

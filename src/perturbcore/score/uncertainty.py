@@ -32,11 +32,7 @@ def mean_ci(values, confidence: float = 0.95, *, test_ratio: float = 0.0) -> Int
 
 
 def t_statistics(values: np.ndarray, test_ratio: float = 0.0, confidence: float = 0.95) -> dict:
-    """Test every column of (units, columns), NaN where a unit is missing, against 0; see `mean_ci`.
-
-    Columns with one unit have NaN bounds, t and p; those without spread p 1 if their mean is 0, or
-    0.
-    """
+    """Test columns of (units, columns) against 0, NaN where a unit is missing; see `mean_ci`."""
     if not 0 < confidence < 1:
         raise ParameterError(f"confidence={confidence!r}: give a number between 0 and 1")
     if test_ratio < 0:

@@ -190,10 +190,12 @@ def score(options) -> None:
     --out scores.csv
     """
     from perturbcore.core.files import save_table
-    from perturbcore.score.cells import read_cells, score_cells
+    from perturbcore.data.read import read_h5ad
+    from perturbcore.score.cells import score_cells
 
     how = dict(perturbation=options.perturbation, cell_line=options.cell_line)
-    predicted, reference = (read_cells(p, **how) for p in (options.predicted, options.reference))
+    columns = [c for c in how.values() if c]
+    predicted, reference = (read_h5ad(p, columns) for p in (options.predicted, options.reference))
     table = score_cells(
         predicted, reference, control=options.control, n_splits=options.splits, seed=options.seed,
         **how,

@@ -65,10 +65,7 @@ class Block(nn.Module):
 
 
 class Read(nn.Module):
-    """Latent vectors read the expression of all genes.
-
-    The weighted mean is scaled by the root of the number of genes, lest the signal of many vanish.
-    """
+    """Latent vectors read the expression of all genes."""
 
     def __init__(self, dim: int, heads: int, latents: int):
         super().__init__()
@@ -219,10 +216,7 @@ def gene_vectors(
 def frozen_embeddings(
     encoder: nn.Module, cells: ControlCells, *, name: str = "Cell transformer", max_cells: int = 256
 ) -> list[Embedding]:
-    """Make an embedding of each cell line from a frozen encoder; see `gene_vectors`.
-
-    Genes that no control cell expresses, or that the encoder reads in none, have no vector.
-    """
+    """Make an embedding of each cell line from a frozen encoder; see `gene_vectors`."""
     cells = cells.take(encoder.genes)
     varies = np.ptp(cells.values, axis=0) > 0
     made = []

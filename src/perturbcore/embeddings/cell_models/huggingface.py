@@ -21,10 +21,7 @@ FILES = ["*.safetensors", "*.json", *VOCABULARIES]
 
 
 class HuggingFaceCells(nn.Module):
-    """A transformer of `transformers` as an encoder of cells; made by `load_huggingface`.
-
-    `typical` is the usual expression of each gene, by which ranks are made comparable.
-    """
+    """A transformer of `transformers` as an encoder of cells; made by `load_huggingface`."""
 
     adaptable: tuple[str, ...] = ()
 
@@ -157,10 +154,7 @@ def _vocabulary(folder: Path) -> dict[str, int]:
 
 
 def load_model(source: str | Path, **options):
-    """Load a model of transformers from safetensors, running no code of its own.
-
-    Returns the model and which weights it lacks; `options` may hold a `revision` on the hub.
-    """
+    """Load a model of transformers from safetensors, running no code of its own."""
     from transformers import AutoConfig, AutoModel
 
     options |= {"trust_remote_code": False}

@@ -19,10 +19,7 @@ MASKED, HELD_OUT = 0.5, 0.1  # share of the genes masked, share of the cells hel
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """A frozen encoder; mean squared error of masked genes in held-out control cells.
-
-    In units of each gene's variance: of the encoder, and of predicting the mean in the line.
-    """
+    """A frozen encoder; squared error of held-out cells' masked genes, in their variances."""
 
     encoder: CellTransformer
     history: pd.DataFrame

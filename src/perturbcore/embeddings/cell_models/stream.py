@@ -70,10 +70,7 @@ def _so_far(kept: Path | None, n: int, d: int) -> tuple[int, np.ndarray, np.ndar
 
 @torch.inference_mode()
 def knock_outs(encoder: nn.Module, average: np.ndarray, batch_size: int) -> np.ndarray:
-    """Change of the mean embedding of all other genes as each is set to zero, (n_genes, d).
-
-    `average` (n_genes,): the average control cell. Genes that it does not express change nothing.
-    """
+    """Change of the mean embedding of all other genes as each is set to zero, (n_genes, d)."""
     device = next(encoder.parameters()).device
     cell = torch.as_tensor(average).to(device, torch.float32).clamp_min(0)
     before = encoder(cell[None])[0].double()

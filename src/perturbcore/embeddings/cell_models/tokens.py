@@ -21,8 +21,7 @@ LEAST_SD = 0.1
 class ControlCells:
     """Unperturbed cells of one or more lines, and the average cell of each line.
 
-    `values` (n_cells, n_genes): log1p of counts scaled to 1e4 per cell, each batch shifted to the
-    mean of its line; `line` (n_cells,): position in `lines`; `mean, sd` (n_lines, n_genes).
+    `values`: log1p of counts scaled to 1e4, batches aligned; `line`: position in `lines`.
     """
 
     values: np.ndarray

@@ -15,16 +15,10 @@ from perturbcore.score.metrics.registry import Metric, metric, metrics_of
 
 
 def calibrate_metrics(
-    screen: AnnData,
-    metrics: Sequence[str] | None = None,
-    *,
-    control: str = "global",
-    wells: bool = False,
-    n_folds: int = 5,
-    n_splits: int = 5,
-    min_cells: int = MIN_CELLS,
+    screen: AnnData, metrics: Sequence[str] | None = None, *, control: str = "global",
+    wells: bool = False, n_folds: int = 5, n_splits: int = 5, min_cells: int = MIN_CELLS,
     seed: int = 5050,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Place a repeated experiment between the Train Mean and a perfect prediction.
 
     Cells are halved within each batch: one half is the truth, the other the positive control; the

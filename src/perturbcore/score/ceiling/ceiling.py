@@ -25,22 +25,10 @@ COLUMNS += ["n_batches"]
 
 
 def noise_ceiling(
-    screen,
-    *,
-    control="global",
-    n_outer=10,
-    n_inner=10,
-    quantiles=QUANTILES,
-    seed=5050,
-    metrics=METRICS,
-    batches="all",
-    perturbations=None,
-    resample=("batches", "cells"),
-    wells=False,
-    n_jobs=1,
-    progress=True,
-    checkpoint=None,
-) -> pd.DataFrame:
+    screen, *, control="global", n_outer=10, n_inner=10, quantiles=QUANTILES, seed=5050,
+    batches="all", perturbations=None, resample=("batches", "cells"), wells=False, n_jobs=1,
+    progress=True, checkpoint=None,
+) -> pd.DataFrame:  # fmt: skip
     """Experimental error of every perturbation by a hierarchical bootstrap.
 
     The effect from a sample is compared with the effect from all cells. `control`: "global"
@@ -73,7 +61,7 @@ def noise_ceiling(
     check_choices(
         control=control, batches=batches, n_outer=n_outer, n_inner=n_inner, resample=resample
     )
-    metrics, quantiles = _check_metrics(metrics), check_quantiles(quantiles)
+    quantiles = check_quantiles(quantiles)
     cells = Cells.of(screen, wells, by_plate=control != "global")
     options = dict(
         control=control, batches=batches, n_outer=int(n_outer), n_inner=int(n_inner), seed=seed,
@@ -85,7 +73,7 @@ def noise_ceiling(
     if checkpoint is not None:
         Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
         code = code_digest("perturbcore.score.ceiling.ceiling")
-        run = digest(cells.digest(), options, list(metrics), list(quantiles), code)
+        run = digest(cells.digest(), options, list(quantiles), code)
     tables = []
     with (
         closing(_open_checkpoint(checkpoint or ":memory:")) as store,
@@ -104,7 +92,7 @@ def noise_ceiling(
             # unordered, so that no finished perturbation waits for a slow one to be kept
             work = Parallel(n_jobs, backend="threading", return_as="generator_unordered")
             for name, values in work(
-                delayed(_quantiles)(sampler, name, metrics, quantiles) for name in todo
+                delayed(_quantiles)(sampler, name, quantiles) for name in todo
             ):
                 with store:
                     row = (run, sampler.line, name, values.tobytes())
@@ -112,7 +100,7 @@ def noise_ceiling(
                 done[name] = values
                 bar.update()
             if names:
-                tables.append(_table(sampler, names, done, quantiles, metrics))
+                tables.append(_table(sampler, names, done, quantiles))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
 
 
@@ -156,13 +144,6 @@ def distances(samples, point, metrics=METRICS) -> dict:
     return out
 
 
-def _check_metrics(metrics) -> tuple:
-    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    if not metrics or set(metrics) - set(METRICS):
-        raise ParameterError(f"metrics={list(metrics)}: choose from {', '.join(METRICS)}")
-    return metrics
-
-
 def _open_checkpoint(path) -> sqlite3.Connection:
     """Finished perturbations by a digest of data, parameters and code: never of another run."""
     store = sqlite3.connect(path, timeout=60, check_same_thread=False)
@@ -177,18 +158,18 @@ def _open_checkpoint(path) -> sqlite3.Connection:
     return store
 
 
-def _quantiles(sampler, name, metrics, quantiles) -> tuple[str, np.ndarray]:
+def _quantiles(sampler, name, quantiles) -> tuple[str, np.ndarray]:
     effects = sampler.effects(name)
-    values = distances(effects[1:], effects[0], metrics)
-    table = np.quantile(np.stack([values[m] for m in metrics]), quantiles, axis=1)
+    values = distances(effects[1:], effects[0])
+    table = np.quantile(np.stack([values[m] for m in METRICS]), quantiles, axis=1)
     return name, table.ravel()
 
 
-def _table(sampler, names, values, quantiles, metrics) -> pd.DataFrame:
+def _table(sampler, names, values, quantiles) -> pd.DataFrame:
     rows = [
         (name, q, m, value, sum(map(len, groups.values())), len(groups))
         for name, groups in ((name, sampler.perturbed[name]) for name in names)
-        for (q, m), value in zip(product(quantiles, metrics), values[name], strict=True)
+        for (q, m), value in zip(product(quantiles, METRICS), values[name], strict=True)
     ]
     table = pd.DataFrame(rows, columns=COLUMNS[2:])
     table.insert(0, "cell_line", sampler.line)

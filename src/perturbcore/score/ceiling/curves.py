@@ -22,18 +22,10 @@ SCREEN |= dict(n_batches=6, n_control_cells=900, cells_per_perturbation=(240, 28
 
 
 def ceiling_by_cells(
-    screen: AnnData,
-    sizes,
-    *,
-    n_outer: int = 10,
-    n_inner: int = 10,
-    seed: int = 5050,
-    truth: AnnData | None = None,
-    n_splits: int = 0,
-    resample=("batches", "cells"),
-    control: str = "global",
-    n_jobs: int = 1,
-) -> pd.DataFrame:
+    screen: AnnData, sizes, *, n_outer: int = 10, n_inner: int = 10, seed: int = 5050,
+    truth: AnnData | None = None, n_splits: int = 0, resample=("batches", "cells"),
+    control: str = "global", n_jobs: int = 1,
+) -> pd.DataFrame:  # fmt: skip
     """Median L2 error of effects from subsamples of each perturbation's cells.
 
     Every size of `sizes` uses the same perturbations: those with at least the largest number.
@@ -71,16 +63,10 @@ def ceiling_by_cells(
 
 
 def ceilings_against_truth(
-    sizes: Sequence[int] = (5, 10, 20, 60, 200),
-    strengths: Sequence[float] = (0.0, 0.3, 0.6),
-    controls: Sequence[str] = ("global", "matched"),
-    *,
-    n_outer: int = 10,
-    n_inner: int = 4,
-    n_splits: int = 5,
-    seed: int = 4,
-    n_jobs: int = 1,
-) -> pd.DataFrame:
+    sizes: Sequence[int] = (5, 10, 20, 60, 200), strengths: Sequence[float] = (0.0, 0.3, 0.6),
+    controls: Sequence[str] = ("global", "matched"), *, n_outer: int = 10, n_inner: int = 4,
+    n_splits: int = 5, seed: int = 4, n_jobs: int = 1,
+) -> pd.DataFrame:  # fmt: skip
     """Hold three ceilings (L2) against the known truth of simulated screens, one per batch effect.
 
     `strengths`: sizes of batch effects, natural-log rate; the rest as in `ceiling_by_cells`.

@@ -20,16 +20,10 @@ ALIKE = ("Spearman", "Pearson")
 
 
 def noise_floor(
-    screen: AnnData,
-    perturbations: Sequence[str] | None = None,
-    *,
-    wells: bool = False,
-    control: str = "global",
-    batches: str = "all",
-    n_splits: int = 20,
-    min_cells: int = MIN_CELLS,
+    screen: AnnData, perturbations: Sequence[str] | None = None, *, wells: bool = False,
+    control: str = "global", batches: str = "all", n_splits: int = 20, min_cells: int = MIN_CELLS,
     seed: int = 5050,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Estimate what the true effects would score against the measured ones, from disjoint halves.
 
     Halves are of batches where a perturbation lies in two or more, else of the cells (or wells)

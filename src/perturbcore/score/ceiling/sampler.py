@@ -108,10 +108,7 @@ def multiply(weights, block) -> np.ndarray:
 
 
 class LineSampler:
-    """Point estimates and bootstrap samples of the effects in one cell line.
-
-    `control`, `batches`, `resample`: see `perturbcore.score.ceiling.ceiling.noise_ceiling`.
-    """
+    """Point estimates and bootstrap samples of the effects in one cell line."""
 
     def __init__(
         self, cells, line, *, control, batches, seed, n_outer=1, n_inner=1, resample=LEVELS

@@ -158,10 +158,7 @@ def _rows(cells: AnnData, rows: np.ndarray):
 def summarise(
     cells: AnnData, groups: Mapping[str, np.ndarray], control: np.ndarray | Control
 ) -> Groups:
-    """Reduce raw counts to the moments of each group, every cell read once.
-
-    `control`: rows, or the control of another table, which predictions are tested against.
-    """
+    """Reduce raw counts to the moments of each group, every cell read once."""
     if not isinstance(control, Control):
         control = _moments(_rows(cells, control))[0]
     k, g = len(groups), cells.n_vars

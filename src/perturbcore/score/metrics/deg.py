@@ -5,6 +5,8 @@ label is treated as in the published evaluation: left out of F1, precision, reca
 precision, and counted as 0 in AUROC.
 """
 
+from functools import partial
+
 import numba
 import numpy as np
 
@@ -108,31 +110,9 @@ def _share(top, bottom):
     return np.divide(top, bottom, out=np.zeros(top.shape), where=bottom > 0)
 
 
-@register("f1_score")
-def f1_score(label, probability):
-    """F1 of each class among a gene's test labels, averaged over classes, then over genes."""
-    return deg_metrics(label, probability, ["f1_score"])["f1_score"]
+def _one(label, probability, name):
+    return deg_metrics(label, probability, [name])[name]
 
 
-@register("precision")
-def precision(label, probability):
-    """Share of a class's calls that are right, averaged as `f1_score`; 0 without calls."""
-    return deg_metrics(label, probability, ["precision"])["precision"]
-
-
-@register("recall")
-def recall(label, probability):
-    """Share of a class's labels that are called, averaged as `f1_score`."""
-    return deg_metrics(label, probability, ["recall"])["recall"]
-
-
-@register("roc_auc")
-def roc_auc(label, probability):
-    """One-against-rest AUROC over three classes, an absent one counting 0, averaged over genes."""
-    return deg_metrics(label, probability, ["roc_auc"])["roc_auc"]
-
-
-@register("average_precision")
-def average_precision(label, probability):
-    """Average precision of each class among a gene's test labels, averaged over genes."""
-    return deg_metrics(label, probability, ["average_precision"])["average_precision"]
+for _name in ("f1_score", "precision", "recall", "roc_auc", "average_precision"):
+    register(_name)(partial(_one, name=_name))

@@ -54,10 +54,7 @@ class _Ranked:
 
 
 def concordance(label, score, gene) -> tuple[np.ndarray, np.ndarray]:
-    """Count concordant and possible (positive, negative) pairs per gene; ties count half.
-
-    `label`, `score`, `gene` are (n,) arrays over labelled pairs; the AUROC of a gene is the ratio.
-    """
+    """Count concordant and possible (positive, negative) pairs per gene; ties count half."""
     return _Ranked(label, score, gene).concordance(np.ones(len(score)))
 
 
@@ -96,10 +93,7 @@ def _mean_over_genes(concordant, possible) -> float:
 
 
 def auroc_interval(label, score, gene, row, *, n_draws=200, seed=0) -> tuple[float, float]:
-    """Interval (95 %) of `auroc_per_gene` over perturbations, which are drawn with replacement.
-
-    `row` (n,): the perturbation of each pair. Quantiles 0.025 and 0.975 of `n_draws` values.
-    """
+    """Interval (95 %) of `auroc_per_gene` over perturbations, which are drawn with replacement."""
     names, row = np.unique(row, return_inverse=True)
     rng, n = np.random.default_rng(seed), len(names)
     times = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(n_draws))

@@ -14,9 +14,9 @@ _ABOUT = read_yaml(Path(__file__).with_name("metrics.yml"))
 class Metric:
     """A registered metric: what an axis says, direction, bounds, LaTeX formula, source.
 
-    `task`: kind of task; `function` of "lfc": (truth, prediction, train_mean) -> one value per
-    perturbation; "pairs": (label, score, gene, threshold) -> one value; "deg": (label, probability)
-    -> the mean over genes.
+    `function` of task "lfc": (truth, prediction, train_mean) -> one value per perturbation;
+    "pairs": (label, score, gene, threshold) -> one value; "deg": (label, probability) -> mean over
+    genes.
     """
 
     name: str
@@ -33,10 +33,7 @@ _METRICS: dict[str, Metric] = {}
 
 
 def register(name: str, task: str = "lfc", **about) -> Callable:
-    """Return a decorator that registers a function as metric `name`.
-
-    What it is (see `Metric`) is given as keywords, or stands in ``metrics.yml``.
-    """
+    """Register a function as metric `name`, told by keywords or in ``metrics.yml``."""
     for kind, metrics in _ABOUT.items():
         if not about and name in metrics:
             task, about = kind, metrics[name]

@@ -81,10 +81,7 @@ def cosine(truth, prediction, train_mean=None):
 
 @register("top20_recall")
 def top20_recall(truth, prediction, train_mean=None, n=20):
-    """Share of the `n` genes of largest absolute effect that are also among the predicted `n`.
-
-    Predictions without any spread in absolute effect rank no gene above another: they get n / G.
-    """
+    """Share of the `n` genes of largest absolute effect that are also among the predicted `n`."""
     n = min(n, truth.shape[1])
     top = np.argpartition(-np.abs(truth), n - 1, axis=1)[:, :n]
     size = np.abs(prediction)
@@ -99,10 +96,7 @@ def top20_recall(truth, prediction, train_mean=None, n=20):
 
 @register("discrimination")
 def discrimination(truth, prediction, train_mean=None):
-    """1 minus the share of other true responses that lie nearer to the prediction.
-
-    Ties count half; a prediction that is the same for all perturbations scores about 0.5.
-    """
+    """1 minus the share of other true responses that lie nearer to the prediction."""
     # |p|^2 is the same along a row
     d = np.einsum("ij,ij->i", truth, truth, dtype=np.float64)[None, :] - 2.0 * (
         prediction @ truth.T

@@ -1,4 +1,4 @@
-"""Embeddings of proteins by protein language models: UniRep, or any model of transformers.
+"""Embeddings of proteins and of DNA by language models: UniRep, or any model of transformers.
 
 UniRep (Alley et al. 2019) is a multiplicative LSTM (Krause et al. 2016) trained to predict the next
 residue. With x the input, h the hidden and c the cell state, in each layer::
@@ -60,16 +60,46 @@ def protein_model(
     if (Path(model) / UNIREP).is_file():
         X = unirep(isoforms, read_unirep(Path(model) / UNIREP), batch_size)
     else:
-        tokenizer, encoder = load_encoder(model)
-        if tokenizer.unk_token_id in tokenizer("MKTAY")["input_ids"]:
-            isoforms = [" ".join(s) for s in isoforms]  # this one takes residues for words
-        longest = max_length + tokenizer.num_special_tokens_to_add()
-        X, _ = hidden_means(isoforms, tokenizer, encoder, batch_size, longest, special=False)
-    mean = np.zeros((len(ids), X.shape[1]))
-    np.add.at(mean, rows, X)
-    mean /= np.bincount(rows, minlength=len(ids))[:, None]
+        X, _ = _letter_means(isoforms, model, "MKTAY", max_length, batch_size)
+    mean = _averaged(X, rows, np.ones(len(rows)))
     cut = f", {n_cut} cut at {max_length} residues" if n_cut else ""
     return ids, mean, f"{len(isoforms)} sequences, mean over residues{cut}"
+
+
+@register("dna_model", kind="windows", modality="DNA model", prepare=find_model)
+def dna_model(
+    windows: Mapping[str, str], *, model: str = "", piece: Dim = 512, batch_size: Dim = 16
+):
+    """Embed genes by the mean of a DNA model's vectors over the bases around their start.
+
+    `windows`: 4,096 bases around the start of transcription
+    (`perturbcore.data.genome.tss_windows`); `piece`: bases that the model reads at once. Cole et
+    al. 2026, section 4.5.3.
+    """
+    ids = sorted(windows)
+    cuts = [range(0, len(windows[i]), piece) for i in ids]
+    pieces = [windows[i][k : k + piece] for i, own in zip(ids, cuts, strict=True) for k in own]
+    X, n_cut = _letter_means(pieces, model, "ACGTA", piece, batch_size)
+    rows = np.repeat(np.arange(len(ids)), [len(c) for c in cuts])
+    mean = _averaged(X, rows, np.array([len(p) for p in pieces]))
+    cut = f", {n_cut} of them cut: choose a smaller piece" if n_cut else ""
+    return ids, mean, f"{len(ids)} windows in {len(pieces)} pieces of {piece} bases{cut}"
+
+
+def _letter_means(texts: list[str], model: str, probe: str, longest: int, batch_size: int):
+    """Mean vectors of residues or bases, and how many texts were cut; other tokens do not count."""
+    tokenizer, encoder = load_encoder(model)
+    if tokenizer.unk_token_id in tokenizer(probe)["input_ids"]:
+        texts = [" ".join(s) for s in texts]  # this one takes letters for words
+    longest += tokenizer.num_special_tokens_to_add()
+    return hidden_means(texts, tokenizer, encoder, batch_size, longest, special=False)
+
+
+def _averaged(X: np.ndarray, rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted mean of the vectors of each row number, of which none is left out."""
+    mean = np.zeros((rows.max() + 1, X.shape[1]))
+    np.add.at(mean, rows, X * weight[:, None])
+    return mean / np.bincount(rows, weights=weight)[:, None]
 
 
 def read_unirep(path: Path) -> dict:
