@@ -6,15 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.score.ceiling import ceiling, sampler
-from perturbcore.score.ceiling.ceiling import distances, noise_ceiling
+from perturbcore.score.ceiling.ceiling import noise_ceiling
 from perturbcore.score.ceiling.cells import Cells
 from perturbcore.score.ceiling.curves import ceiling_by_cells, ceilings_against_truth
 from perturbcore.score.ceiling.halves import Halves, noise_floor
@@ -22,7 +20,6 @@ from perturbcore.score.ceiling.sampler import (
     CONTROL,
     PERTURBED,
     LineSampler,
-    batch_weights,
     control_stream,
     drawn_batches,
     drawn_cells,
@@ -186,27 +183,19 @@ def test_storage_of_the_cells_does_not_matter(tmp_path, kind, control):
     np.testing.assert_allclose(table["value"], expected["value"], rtol=1e-9, atol=1e-12)
 
 
-def test_blocks_of_cells_do_not_change_the_result(monkeypatch):
-    screen = make_screen(seed=4)
-    options = dict(control="matched", n_outer=3, n_inner=2, progress=False)
-    expected = noise_ceiling(screen, **options)
-    monkeypatch.setattr(sampler, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(sampler, "KEPT_BYTES", 1)
-    monkeypatch.setattr(sampler, "SPARSE_SHARE", 2.0)
-    table = noise_ceiling(screen, **options)
-    np.testing.assert_allclose(table["value"], expected["value"], rtol=1e-9, atol=1e-12)
-
-
 @pytest.mark.parametrize("control", ["global", "matched"])
-def test_never_more_than_a_block_of_cells_is_held(monkeypatch, control):
-    sizes = []
+def test_never_more_than_a_block_is_held_and_blocks_change_nothing(monkeypatch, control):
+    screen, sizes = make_screen(genes=25), []
+    options = dict(control=control, n_outer=2, n_inner=2, progress=False)
+    expected = noise_ceiling(screen, **options)
     real = Cells.read
     monkeypatch.setattr(Cells, "read", lambda s, rows: sizes.append(len(rows)) or real(s, rows))
     monkeypatch.setattr(sampler, "BLOCK_BYTES", 20 * 25 * 8)
     monkeypatch.setattr(sampler, "KEPT_BYTES", 1)
-    screen = make_screen(genes=25)
-    noise_ceiling(screen, control=control, n_outer=2, n_inner=2, progress=False)
+    monkeypatch.setattr(sampler, "SPARSE_SHARE", 2.0)
+    table = noise_ceiling(screen, **options)
     assert max(sizes) <= 20 < screen.n_obs
+    np.testing.assert_allclose(table["value"], expected["value"], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("batches", ["all", "with_controls"])
@@ -223,58 +212,6 @@ def test_errors_are_taken_from_the_effects_that_models_are_trained_on(control, b
         np.testing.assert_allclose(line.effects(name)[0], row, atol=1e-5)
 
 
-def test_logged_screens_are_not_normalised_again():
-    screen = make_screen()
-    expected = noise_ceiling(screen, n_outer=2, n_inner=2, progress=False)
-    screen.X = sp.csr_matrix(logged(screen))
-    screen.uns["perturbcore"]["scale"] = "log1p"
-    table = noise_ceiling(screen, n_outer=2, n_inner=2, progress=False)
-    np.testing.assert_allclose(table["value"], expected["value"], rtol=1e-9, atol=1e-12)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5),
-    n_outer=st.integers(1, 4),
-    n_inner=st.integers(1, 3),
-    seed=st.integers(0, 10**6),
-)
-def test_weights_of_a_sample_sum_to_one_and_count_whole_cells(sizes, n_outer, n_inner, seed):
-    stream = perturbation_stream(seed, 0)
-    drawn = drawn_batches(len(sizes), stream, n_outer)
-    weights = [batch_weights(b, n, drawn, stream, PERTURBED, n_inner) for b, n in enumerate(sizes)]
-    total = sum(w.sum(axis=1) for w in weights)
-    np.testing.assert_allclose(total, 1.0)
-    for n, w in zip(sizes, weights, strict=True):
-        counts = w[1:] * n * len(sizes)
-        np.testing.assert_allclose(counts, counts.round(), atol=1e-9)
-        np.testing.assert_allclose(w[0], 1 / (n * len(sizes)))
-
-
-def test_streams_are_those_that_numpy_spawns():
-    spawned = np.random.SeedSequence(5050).spawn(3)
-    for mine, theirs in zip(
-        (control_stream(5050), perturbation_stream(5050, 0), perturbation_stream(5050, 1)),
-        spawned,
-        strict=True,
-    ):
-        assert (mine.generate_state(4) == theirs.generate_state(4)).all()
-
-
-def test_batch_noise_is_part_of_the_ceiling():
-    rng = np.random.default_rng(1)
-    shifts = rng.normal(size=(6, 30))
-    batch = np.repeat(np.arange(6), 20)
-    x = shifts[batch] + 0.05 * rng.normal(size=(120, 30))
-    about = dict(perturbation="P", cell_line="A", is_control=False)
-    options = dict(control="none", n_outer=30, n_inner=5, quantiles=(0.5,), **WELLS)
-    blind = of(noise_ceiling(wells_of(x, **about), **options), "MSE").item()
-    with_batch = wells_of(x, **about, batch=batch.astype(str))
-    aware = of(noise_ceiling(with_batch, **options), "MSE").item()
-    assert aware == pytest.approx(shifts.var(axis=0).mean() / 6, rel=0.25)
-    assert aware > 10 * blind
-
-
 def test_levels_of_drawing_can_be_told_apart():
     screen, _ = known_noise_screen(n=100, batches=5)
     options = dict(n_outer=20, n_inner=10, quantiles=(0.5,), progress=False)
@@ -286,19 +223,6 @@ def test_levels_of_drawing_can_be_told_apart():
     assert found["batches",] == pytest.approx(2 * 0.8 / 100, rel=0.15)
     both = found["batches", "cells"]
     assert both == pytest.approx(found["cells",] + found["batches",], rel=0.15)
-
-
-def test_distances_agree_with_scipy_and_are_defined_for_constants():
-    rng = np.random.default_rng(2)
-    samples = rng.integers(0, 4, size=(5, 30)).astype(float)
-    point = rng.integers(0, 4, size=30).astype(float)
-    found = distances(samples, point, ALL)
-    for i, s in enumerate(samples):
-        assert found["Spearman"][i] == pytest.approx(spearmanr(s, point)[0])
-        assert found["Pearson"][i] == pytest.approx(pearsonr(s, point)[0])
-        assert found["MAE"][i] == pytest.approx(np.abs(s - point).mean())
-    constant = distances(np.full((1, 30), 0.1), point, ALL)
-    assert constant["Pearson"][0] == 0 and constant["Spearman"][0] == 0
 
 
 def without(column=None, uns=None, controls=True):

@@ -248,18 +248,6 @@ def test_pickled_weights_are_never_opened_and_code_of_a_folder_is_never_run(mode
         built("smiles_transformer")
 
 
-def test_other_weights_are_not_taken_from_the_cache(models, tmp_path):
-    def made(name, **options):
-        spec = {"name": "T", "builder": "smiles_transformer", "model": str(models / name)}
-        context = BuildContext(dataset=dataset())
-        return build_all([spec | options], context, cache=tmp_path)[0]
-
-    first = made("roberta")
-    assert np.array_equal(made("roberta").X, first.X) and len(list(tmp_path.iterdir())) == 1
-    assert not np.array_equal(made("t5").X, first.X)
-    assert made("roberta", max_length=5).source != first.source
-
-
 # whom a specification serves
 
 SPECS = [
@@ -286,25 +274,6 @@ def test_drugs_are_served_by_drug_builders_and_genes_by_gene_builders():
     assert SPECS[5]["datasets"] == ["one"], "the profile stays as it is"
     with pytest.raises(ParameterError, match="'a' is made from itself"):
         serving([{"name": "a", "builder": "shuffled", "of": "a"}], "mine", "drug")
-
-
-def test_drug_specs_build_together_with_their_genes(tmp_path):
-    genes, vectors = tmp_path / "genes.csv", tmp_path / "vectors.csv"
-    pd.DataFrame(GENES.X, index=GENES.ids).to_csv(genes)
-    pd.DataFrame(np.eye(3), index=["aspirin", "12345", "caffeine"]).to_csv(vectors)
-    specs = [
-        {"name": "T", "builder": "target_genes", "of": "G", "how": "sum", "modality": "Affinity"},
-        {"name": "MiniMol", "file": str(vectors), "identifier": "drug"},
-        {"name": "G", "file": str(genes)},
-    ]
-    chosen, names = serving(specs, "mine", "drug")
-    built = build_all(chosen, BuildContext(dataset=dataset()), cache=tmp_path / "cache")
-    made = {e.name: e for e in built}
-    assert names == ["T", "MiniMol"] and set(made) == {"T", "MiniMol", "G"}
-    np.testing.assert_array_equal(made["T"].X, [[4, 6], [21, 24]])
-    assert made["T"].modality == "Affinity"
-    assert made["T"].identifier == made["MiniMol"].identifier == "drug"
-    assert list(made["MiniMol"].ids) == ["aspirin", "12345", "caffeine"]
 
 
 def test_drug_tables_of_a_data_set_or_a_file(tmp_path):

@@ -202,14 +202,6 @@ def test_each_scoring_of_a_published_split_is_logged_and_carries_an_interval(tmp
     assert low < value(first, metric="auroc_per_gene")[0] < high < low + 0.5
 
 
-def test_direction_is_scored_among_differentially_expressed_pairs_only():
-    responses, embeddings = pair_world()
-    responses.uns["perturbcore"]["task"] = "dir_pairs"
-    scores = evaluate(responses, embeddings, ["kernel"], protocol=SMALL, progress=False)
-    assert (value(scores, predictor="train_mean", metric="auroc_within") == 0.5).all()
-    assert value(scores, embedding="good", metric="auroc_within").mean() > 0.6
-
-
 def test_two_screens_of_one_loader_keep_their_own_scores_and_a_chapter_what_it_claims(tmp_path):
     store = ScoreStore(tmp_path / "s.sqlite")
     kw = dict(protocol=SMALL, progress=False, store=store, folds=[0], metrics=["L2"])

@@ -18,7 +18,6 @@ from torch_geometric.nn import GCNConv
 from toys import same_up_to_sign
 
 from perturbcore.core.errors import InputError, LeakError
-from perturbcore.embeddings.base import align
 from perturbcore.embeddings.build import build_all
 from perturbcore.embeddings.gcn import (
     Convolution,
@@ -184,17 +183,6 @@ def test_laplacian_equals_scikit_learn(n):
     theirs = SpectralEmbedding(8, affinity="precomputed", eigen_solver="arpack", random_state=0)
     assert e.ids.tolist() == ids.tolist()
     same_up_to_sign(e.X, theirs.fit_transform(A.toarray()))
-
-
-def test_components_and_isolated_nodes():
-    edges, _ = planted(60, 4, 0.3, 0.01)
-    island = {"source": ["X1", "X2", "Y1"], "target": ["X2", "X3", "Y1"], "weight": 1.0}
-    alone = network_embedding(edges, name="E", dim=5)
-    both = network_embedding(pd.concat([edges, pd.DataFrame(island)]), name="E", dim=5)
-    X, present = align(both, ["X1", "X2", "X3", "Y1"])
-    assert present.tolist() == [True, True, True, False]  # a lone loop says nothing of Y1
-    assert (X[:3] == 0).all()
-    same_up_to_sign(align(both, alone.ids)[0], alone.X)
 
 
 def test_the_smallest_eigenvalues_over_all_components_are_taken():

@@ -4,7 +4,6 @@ import copy
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
@@ -16,7 +15,6 @@ from torch_geometric.nn import GINConv
 from perturbcore.core.errors import InputError
 from perturbcore.data import catalogue
 from perturbcore.embeddings import network
-from perturbcore.embeddings.build import build_all
 from perturbcore.embeddings.controls import random_embedding
 from perturbcore.embeddings.gcn import (
     GraphNetwork,
@@ -28,7 +26,7 @@ from perturbcore.embeddings.gcn import (
 )
 from perturbcore.embeddings.genotype_vae import genotype_vae
 from perturbcore.embeddings.network import adjacency, gnn_embedding, pretrained_network
-from perturbcore.embeddings.sources import BuildContext, coessential_modules, regulons
+from perturbcore.embeddings.sources import coessential_modules, regulons
 from perturbcore.embeddings.vae import Autoencoder
 from perturbcore.embeddings.words import membership
 from perturbcore.models.finetuning.graph import Neighbourhood, read_nodes
@@ -178,34 +176,6 @@ def test_the_loss_of_the_autoencoder_by_loops():
     got = model.loss(batch)
     assert got["missed"].item() == pytest.approx(np.mean(missed), rel=1e-5)
     assert got["loss"].item() == pytest.approx(np.mean(missed) + np.mean(apart), rel=1e-5)
-
-
-def test_profiles_can_name_them_and_what_was_trained_is_kept(tmp_path):
-    edges, _ = planted(80, 4)
-    edges.to_csv(tmp_path / "edges.tsv", sep="\t", index=False)
-    sets, _ = planted_sets(60)
-    gmt = "".join("\t".join([s, "", *genes]) + "\n" for s, genes in sets.items())
-    (tmp_path / "sets.gmt").write_text(gmt)
-    specs = [
-        {
-            "name": "W",
-            "builder": "gnn",
-            "layer": "wavelets",
-            "file": "edges.tsv",
-            "dim": 8,
-            "max_epochs": 3,
-        },  # fmt: skip
-        {"name": "V", "builder": "genotype_vae", "file": "sets.gmt", **QUICK | {"max_epochs": 2}},
-    ]
-    context = BuildContext(folder=tmp_path)
-    W, V = build_all(specs, context, cache=tmp_path / "cache")
-    assert W.dim == 8 and V.dim == 4 and np.isfinite(W.X).all()
-    assert "WaveGC pretrained on" in W.source and "3 epochs" in W.source
-    kept = sorted(p.name.split("-")[0] for p in (tmp_path / "cache" / "models").iterdir())
-    assert kept == ["gnn", "vae"]
-    again = build_all(specs, context, cache=tmp_path / "cache")
-    assert [e.digest for e in again] == [W.digest, V.digest]
-    assert pd.Index(W.ids).is_monotonic_increasing
 
 
 def test_modules_and_regulons_of_the_real_files(mirror):

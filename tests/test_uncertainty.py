@@ -177,25 +177,6 @@ def test_ranks_are_within_line_and_fold_with_shared_ties():
     np.testing.assert_allclose(opposite["rank"], 4 - found.reindex(opposite.index))
 
 
-def test_a_method_without_a_score_is_not_ranked():
-    found = PairedScores(make_scores({("a", "knn"): [[1, 2]], ("b", "knn"): [[2, np.nan]]})).ranks()
-    assert len(found) == 3 and set(found.loc[found["fold"] == 1, "rank"]) == {1}
-
-
-def test_rank_table_tells_sure_places_from_unsure_ones():
-    scores = PairedScores(make_scores(planted()))
-    table = scores.rank_table(500).set_index("method")
-    assert table.loc["third", ["median_rank", "low", "high"]].tolist() == [3, 3, 3]
-    assert table.loc["third", "first_share"] == 0
-    assert 0 < table.loc["first", "first_share"] < 1
-    assert table["first_share"].sum() == pytest.approx(1)
-    assert table["mean_rank"].between(table["low"], table["high"]).all()
-    assert table.loc["first", "n_units"] == 10
-    mine = scores.ranks().groupby("method")["rank"]
-    np.testing.assert_allclose(table["mean_rank"], mine.mean().reindex(table.index))
-    np.testing.assert_allclose(table["median_rank"], mine.median().reindex(table.index))
-
-
 def test_rank_interval_is_the_bootstrap_of_units():
     scores = PairedScores(make_scores(random_scores(4, 3)))
     table = scores.rank_table(4000).set_index("method")
