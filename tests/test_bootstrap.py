@@ -248,7 +248,7 @@ def lonely():
             make_screen(),
             dict(control="plates"),
             ParameterError,
-            "control='plates'.*global, matched",
+            "control 'plates'.*global, matched",
         ),
         (make_screen(), dict(quantiles=(1.5,)), ParameterError, "between 0 and 1"),
         (make_screen(), dict(n_inner=0), ParameterError, "n_inner=0"),

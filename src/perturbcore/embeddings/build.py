@@ -103,12 +103,9 @@ def in_order(specs: Sequence[dict]) -> list[dict]:
 
 
 def serving(
-    specs: Sequence[dict],
-    dataset: str,
-    identifier: str,
-    only: Sequence[str] = (),
+    specs: Sequence[dict], dataset: str, identifier: str, only: Sequence[str] = (),
     chapter: str = "",
-) -> tuple[list[dict], list[str]]:
+) -> tuple[list[dict], list[str]]:  # fmt: skip
     """Choose the specifications that serve a data set; also return the names of those that do.
 
     These are of its entity, drugs or genes, within ``datasets: [...]``, ``chapters: [...]`` and
@@ -144,12 +141,9 @@ def build(spec: dict, context: BuildContext | None = None) -> Embedding:
 
 
 def build_all(
-    specs: Iterable[dict],
-    context: BuildContext | None = None,
-    *,
-    cache: Path | str | None = None,
+    specs: Iterable[dict], context: BuildContext | None = None, *, cache: Path | str | None = None,
     left_out: dict[str, str] | None = None,
-) -> list[Embedding]:
+) -> list[Embedding]:  # fmt: skip
     """Build all embeddings of a profile (see `Spec`), in its order; of each cell line, its own.
 
     `cache`: a folder, by specification, content of the source, and code; `left_out` takes the names

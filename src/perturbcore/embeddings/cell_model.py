@@ -38,9 +38,8 @@ def cell_model(
     embedding averaged over the control cells that have it; "knock-out", what setting it to zero in
     the average control cell changes in the mean embedding of all genes; "input", the model's own
     table of gene vectors; `max_cells`: a random part; `device`, `dtype`: where, and with which
-    numbers, the model computes. Sums are kept in the folder `models`: a killed run goes on.
-
-    Cole et al. 2026, section 4.5.1, Eq. 10 and 11.
+    numbers, the model computes. Sums are kept in the folder `models`: a killed run goes on. Cole et
+    al. 2026, section 4.5.1, Eq. 10 and 11.
     """
     from perturbcore.embeddings.cell_models.huggingface import load_huggingface
     from perturbcore.embeddings.cell_models.stream import (

@@ -55,9 +55,8 @@ def cell_embedding(
     "scVI ZINB", "scVI NB", "scVI Poisson" (package scvi-tools), each also "... on logs" as
     published, "obsm KEY" (vectors that came with the screen); "shuffled" (rows of the PCA of logs
     permuted, a floor) and "idealized" (the mean of each perturbation in the PCA of logs, which
-    knows the label of every cell: a ceiling). `cells`: see `cells_of`; `train`: (n,) bool.
-
-    An `InputError` says what these cells lack. `log_pca`: the PCA of logs, where it is made.
+    knows the label of every cell: a ceiling). `cells`: see `cells_of`; `train`: (n,) bool. An
+    `InputError` says what these cells lack. `log_pca`: the PCA of logs, where it is made.
     """
     if name.startswith("obsm "):
         return _brought(cells, name.removeprefix("obsm "))

@@ -34,10 +34,9 @@ def fingerprint(drugs: pd.DataFrame, *, kind: str = "ecfp:4", bits: Dim = 2000):
 
     `kind`: ``maccs`` (166 keys), ``topological`` (paths), ``secfp``, ``avalon``, ``erg`` (real
     numbers), ``ecfp:<diameter>`` and ``fcfp:<diameter>`` (4 by default); `bits`: width of hashed
-    fingerprints. Drugs that cannot be read are left out and counted in ``source``.
-
-    Durant et al. 2002 (MACCS); Probst and Reymond 2018 (SECFP); Gedeck et al. 2006 (Avalon); Stiefl
-    et al. 2006 (ErG); Rogers and Hahn 2010 (ECFP, FCFP). Width 2000: Cole et al. 2026.
+    fingerprints. Drugs that cannot be read are left out and counted in ``source``. Durant et al.
+    2002 (MACCS); Probst and Reymond 2018 (SECFP); Gedeck et al. 2006 (Avalon); Stiefl et al. 2006
+    (ErG); Rogers and Hahn 2010 (ECFP, FCFP). Width 2000: Cole et al. 2026.
     """
     function = _fingerprint(kind.lower(), bits)
     read = molecules(drugs)
@@ -118,12 +117,9 @@ def target_encoding(drugs: pd.DataFrame, *, weights: Literal["binary", "rank"] =
 
 @register("target_genes", kind="drugs_of", modality=TARGET, entity="drug")
 def target_genes(
-    genes: Embedding,
-    drugs: pd.DataFrame,
-    *,
-    how: Literal["concatenate", "sum", "weight"] = "concatenate",
-    n_targets: Dim = 3,
-):
+    genes: Embedding, drugs: pd.DataFrame, *,
+    how: Literal["concatenate", "sum", "weight"] = "concatenate", n_targets: Dim = 3,
+):  # fmt: skip
     """Embed drugs by the gene embeddings of their first targets, the main one first.
 
     The first `n_targets` with a vector count: side by side (zeros in free places), added up, or

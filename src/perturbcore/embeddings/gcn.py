@@ -82,9 +82,8 @@ class Wavelets(nn.Module):
 
     L is the normalised Laplacian of the graph with loops. Filters are Chebyshev polynomials: the
     odd ones a low-pass, :math:`h(\lambda)=\sum_i b_i(1-T_i(\lambda-1))/2`, the even ones a
-    band-pass taken at learned `SCALES` in (0, 1), so that sparse products give them exactly.
-
-    Liu et al. 2024 (WaveGC), whose coefficients come from a transformer over the eigenvalues.
+    band-pass taken at learned `SCALES` in (0, 1), so that sparse products give them exactly. Liu et
+    al. 2024 (WaveGC), whose coefficients come from a transformer over the eigenvalues.
     """
 
     TERMS, SCALES = 7, (0.9, 0.6, 0.3)
@@ -243,9 +242,8 @@ def pretrain(
 
     A share `validation` of the edges is held out of message passing, in validation too. (In the
     published loader an edge can be in both parts, and validation passes messages over the whole
-    graph.) Each edge comes with one random pair; `contrast`: see `LinkLearner`.
-
-    Cole et al. 2026, section 4.5.2 (STRING GNN); Kipf and Welling 2017.
+    graph.) Each edge comes with one random pair; `contrast`: see `LinkLearner`. Cole et al. 2026,
+    section 4.5.2 (STRING GNN); Kipf and Welling 2017.
     """
     A = sp.csr_matrix(A)
     n = A.shape[0]

@@ -24,10 +24,8 @@ def genotype_vae(
     """Embed genes by a variational autoencoder of which sets (name to gene ids) hold them.
 
     A gene is a vector of zeros and ones over the sets of at least `smallest` genes, embedded by its
-    latent mean; the epoch is chosen on held-out genes. The published sizes are 10, 128 and 256.
-
-    Yu et al. 2025 (PerturbNet: GenotypeVAE); Cole et al. 2026, section 4.5.2; Kingma and Welling
-    2014.
+    latent mean; the epoch is chosen on held-out genes. The published sizes are 10, 128 and 256. Yu
+    et al. 2025 (PerturbNet: GenotypeVAE); Cole et al. 2026, section 4.5.2; Kingma and Welling 2014.
     """
     given = {k: v for k, v in locals().items() if k not in ("sets", "models", "smallest")}
     ids, counts, said = membership(sets, smallest)

@@ -34,13 +34,9 @@ SAFE = (
 
 
 def find_model(
-    options: dict,
-    folder: Path | None,
-    where: str,
-    *,
-    needs: Sequence[str] = ("config.json", WEIGHTS),
-    hub: Mapping[str, str] | None = None,
-) -> tuple[dict, str]:
+    options: dict, folder: Path | None, where: str, *,
+    needs: Sequence[str] = ("config.json", WEIGHTS), hub: Mapping[str, str] | None = None,
+) -> tuple[dict, str]:  # fmt: skip
     """Resolve ``model`` to a folder, and digest what decides the vectors."""
     model, others = options.get("model", ""), {k: v for k, v in options.items() if k != "model"}
     table = catalogue.entries()
@@ -78,9 +74,8 @@ def language_model(
 
     The recipe of GenePT with any text encoder in safetensors: mean of the hidden states over a
     text's tokens, of length 1. `model`: one of the catalogue (all-MiniLM-L6-v2) or a folder; texts
-    longer than `max_length` tokens are cut, and counted in ``source``.
-
-    Chen & Zou 2024 (GenePT); Reimers & Gurevych 2019 (mean over tokens).
+    longer than `max_length` tokens are cut, and counted in ``source``. Chen & Zou 2024 (GenePT);
+    Reimers & Gurevych 2019 (mean over tokens).
     """
     ids = sorted(texts)
     X, n_cut = hidden_means([texts[i] for i in ids], *load_encoder(model), batch_size, max_length)
@@ -96,9 +91,8 @@ def token_vectors(texts: Mapping[str, str], *, model: str = ""):
     """Embed genes by the mean of the static vectors of the tokens of their descriptions.
 
     No attention: a word has one vector, whatever stands beside it. `model`: wordllama, or a folder
-    with ``*token*.json`` and one safetensors file with one matrix, tokens x dimensions.
-
-    Miller 2024 (wordllama).
+    with ``*token*.json`` and one safetensors file with one matrix, tokens x dimensions. Miller 2024
+    (wordllama).
     """
     from safetensors.numpy import load_file
     from transformers import PreTrainedTokenizerFast
@@ -125,20 +119,15 @@ def token_vectors(texts: Mapping[str, str], *, model: str = ""):
     prepare=partial(find_model, hub=HUB),
 )  # fmt: skip
 def smiles_transformer(
-    drugs: pd.DataFrame,
-    *,
-    model: str = "ChemBERTa-77M-MTR",
-    revision: str = "main",
-    batch_size: Dim = 32,
-    max_length: Dim = 512,
-):
+    drugs: pd.DataFrame, *, model: str = "ChemBERTa-77M-MTR", revision: str = "main",
+    batch_size: Dim = 32, max_length: Dim = 512,
+):  # fmt: skip
     """Embed drugs by the mean of a transformer's last hidden states over their SMILES' tokens.
 
     `model`: folder of a saved model and tokenizer, a name among `HUB`, or a hub id; weights must be
     safetensors; code of a repository is never run. `revision`: commit of a hub id; pin it, since
-    the cache of embeddings goes by this text. SMILES are taken in rdkit's canonical form.
-
-    Ahmad et al. 2022 (ChemBERTa-2); Edwards et al. 2022 (MolT5); Cole et al. 2026.
+    the cache of embeddings goes by this text. SMILES are taken in rdkit's canonical form. Ahmad et
+    al. 2022 (ChemBERTa-2); Edwards et al. 2022 (MolT5); Cole et al. 2026.
     """
     from rdkit import Chem
 

@@ -40,10 +40,8 @@ def load_embedding(
     cell_line, source`: as in `Embedding`, by default what `save_embedding` wrote; `id_column,
     obsm`: column of the ids; key of ``.obsm`` instead of ``X``; `varm, uns`: key of ``.varm``, or
     of ``.uns`` (a table, id to vector, or a matrix as long as an axis); `strip_versions`: of
-    Ensembl ids.
-
-    Refused (`InputError`) is a file that is damaged or pickled, a value that is no finite number,
-    an id that repeats, or looks like another identifier than the declared one.
+    Ensembl ids. Refused (`InputError`) is a file that is damaged or pickled, a value that is no
+    finite number, an id that repeats, or looks like another identifier than the declared one.
 
     Examples
     --------
@@ -77,12 +75,28 @@ def load_embedding(
     given = dict(zip(_META, (name, modality, identifier, cell_line, source), strict=True))
     said |= {k: v for k, v in given.items() if v is not None}
     ids = check_ids([strip_version(i) for i in ids] if strip_versions else ids, str(path))
-    _check_identifier(path, ids, said.get("identifier", "symbol"))
-    _check_values(path, np.asarray(X, dtype=float) if np.asarray(X).dtype.kind in "fiub" else X)
+    seen, declared = looks_like(ids), said.get("identifier", "symbol")
+    if seen != declared and declared in KINDS:
+        raise InputError(
+            f"{path}: ids such as {ids[0]!r} look like {seen} ids, but {declared} is declared; "
+            f"declare the identifier {seen} and, if the screen uses {declared} ids, convert them"
+        )
+    large = np.asarray(X)
+    large = large[np.abs(large) > LARGEST] if large.dtype.kind in "fiub" else []
+    if len(large) and np.isfinite(large).all():
+        raise InputError(
+            f"{path}: it holds {large[0]:g}; values above {LARGEST:g} are no "
+            "coordinates, since their distances cannot be computed"
+        )
     try:
-        return Embedding(ids=ids, X=X, **said)
+        made = Embedding(ids=ids, X=X, **said)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from None
+    if len(ids) > 1 and (made.X == made.X[0]).all():
+        raise InputError(
+            f"{path}: all {len(ids)} ids have the same vector; was another file meant?"
+        )
+    return made
 
 
 def save_embedding(embedding: Embedding, path: Path | str) -> Path:
@@ -242,25 +256,3 @@ def _numbers(path: Path, frame: pd.DataFrame, ids: list) -> np.ndarray:
             "cut off"
         )
     return out
-
-
-def _check_values(path: Path, X) -> None:
-    """Refuse vectors that are all the same, or too large for distances."""
-    if not isinstance(X, np.ndarray) or X.ndim != 2 or not np.isfinite(X).all() or len(X) < 2:
-        return  # said by `Embedding`
-    if (X == X[0]).all():
-        raise InputError(f"{path}: all {len(X)} ids have the same vector; was another file meant?")
-    if np.abs(X).max() > LARGEST:
-        raise InputError(
-            f"{path}: it holds {X.flat[np.abs(X).argmax()]:g}; values above {LARGEST:g} are no "
-            "coordinates, since their distances cannot be computed"
-        )
-
-
-def _check_identifier(path: Path, ids: pd.Index, declared: str) -> None:
-    seen = looks_like(ids)
-    if seen != declared and declared in KINDS:
-        raise InputError(
-            f"{path}: ids such as {ids[0]!r} look like {seen} ids, but {declared} is declared; "
-            f"declare the identifier {seen} and, if the screen uses {declared} ids, convert them"
-        )

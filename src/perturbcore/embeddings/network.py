@@ -30,20 +30,16 @@ LANDMARKS = 1000  # nodes of highest degree that wavelet coefficients are taken 
 
 @register("network", kind="edges")
 def network_embedding(
-    edges: pd.DataFrame,
-    *,
-    dim: Dim = 128,
-    method: Literal["laplacian", "diffusion"] = "laplacian",
+    edges: pd.DataFrame, *, dim: Dim = 128, method: Literal["laplacian", "diffusion"] = "laplacian",
     seed: int = 0,
-):
+):  # fmt: skip
     """Embed the nodes of an undirected network; independent of the order of its edges.
 
     ``laplacian``: eigenvectors of the normalised Laplacian with the smallest non-zero eigenvalues
     over all components, divided by the root of the degree ("STRING Spectral" of Cole et al. 2026,
     section 4.5.2). ``diffusion``: singular vectors of log(1 + n p), p the stationary distribution
-    of a random walk with `RESTART` from each node.
-
-    Belkin and Niyogi 2003 (Laplacian eigenmaps); Cho et al. 2016 (diffusion component analysis).
+    of a random walk with `RESTART` from each node. Belkin and Niyogi 2003 (Laplacian eigenmaps);
+    Cho et al. 2016 (diffusion component analysis).
     """
     ids, A = adjacency(edges)
     X = (_laplacian if method == "laplacian" else _diffusion)(A, dim, seed)
@@ -148,7 +144,6 @@ def wavelet_embedding(edges: pd.DataFrame, *, dim: Dim = 128, seed: int = 0):
 
     The coefficients at the landmark nodes, over all kernels and scales, compressed by arcsinh(n c),
     are decomposed by SVD. *After the idea* of WaveGC, which learns its kernels; nothing is trained.
-
     Hammond, Vandergheynst and Gribonval 2011 (spectral graph wavelets); Liu et al. 2024 (WaveGC).
     """
     ids, A = adjacency(edges)

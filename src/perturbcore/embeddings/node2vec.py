@@ -27,9 +27,7 @@ def node2vec_embedding(
     The optimum of skip-gram with negative sampling is not trained but factorised: positive
     pointwise mutual information of nodes up to `window` steps apart on `walks` of `length` nodes
     from each. The weight of a step back is divided by `p`, that of a step to no neighbour of the
-    previous node by `q`.
-
-    Grover and Leskovec 2016; Levy and Goldberg 2014; Qiu et al. 2018 (NetMF).
+    previous node by `q`. Grover and Leskovec 2016; Levy and Goldberg 2014; Qiu et al. 2018 (NetMF).
     """
     ids, A = adjacency(edges)
     counts = cooccurrence(A, walks=walks, length=length, window=window, p=p, q=q, seed=seed)

@@ -25,9 +25,8 @@ def cca_matrix(
 
     Both are standardised and reduced to their first `n_components` principal components over the
     ids that all share; the R2 is in sample, from the alphabetically earlier name to the later. It
-    can be negative. Embeddings of another line than `cell_line` are left out.
-
-    Returns m x m, diagonal 1; ``attrs["common_ids"]`` is their number. Cole et al. 2026, Fig. 3.
+    can be negative. Embeddings of another line than `cell_line` are left out. Returns m x m,
+    diagonal 1; ``attrs["common_ids"]`` is their number. Cole et al. 2026, Fig. 3.
     """
     used = [e for e in embeddings if e.cell_line in (None, cell_line)]
     if len(used) < 2:

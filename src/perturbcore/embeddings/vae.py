@@ -15,7 +15,6 @@ class Autoencoder(Learner):
     """Rows of zeros and ones -> hidden -> latent mean and log variance -> hidden -> log odds.
 
     The loss is the negative evidence lower bound of a row; log odds start at those of `rates`.
-
     Kingma and Welling 2014.
     """
 

@@ -159,9 +159,8 @@ def score_tasks(
 
     A unit is an embedding, a post-processing (column `predictor`) and a split (`fold`), floors and
     ceiling raw; its note has the "validation" scores by which post-processing is chosen. The PCA of
-    logs and the floor are scored as published too, on the first split.
-
-    Returns the keys of the units, and embeddings that cannot be had here with the reason.
+    logs and the floor are scored as published too, on the first split. Returns the keys of the
+    units, and embeddings that cannot be had here with the reason.
     """
     cells, code = tasks.cells, code_digest("perturbcore.score.cell_tasks")
     about = cells.obs[["place", "label"]]

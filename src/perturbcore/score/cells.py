@@ -49,13 +49,9 @@ class Reference:
     """Measured cells of one line, with the two yardsticks `baseline` and `repeat`."""
 
     def __init__(
-        self,
-        cells: AnnData,
-        groups: Mapping[str, np.ndarray],
-        control: np.ndarray,
-        n_splits: int = 5,
-        seed: int = 0,
-    ):
+        self, cells: AnnData, groups: Mapping[str, np.ndarray], control: np.ndarray,
+        n_splits: int = 5, seed: int = 0,
+    ):  # fmt: skip
         few = [name for name, rows in groups.items() if len(rows) < LEAST_CELLS]
         if few or len(control) < LEAST_CELLS or len(groups) < 1:
             what = f"perturbation '{few[0]}'" if few else "the control, or every perturbation,"
@@ -179,7 +175,6 @@ def score_cells(
     `predicted`, `reference`: raw counts, cells x genes, the same genes and perturbations, in memory
     or backed; `perturbation`, `cell_line`: columns of obs; `control`: label of control cells, of
     which those of `reference` serve both sides; `n_splits, seed`: of the repeated experiment.
-
     Returns a row per cell line and metric: value, baseline (the line's mean response), repeat,
     scaled (0: baseline, 1: repeat; "vcc2026" is the mean of six). Virtual Cell Challenge 2026.
 

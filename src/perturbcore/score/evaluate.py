@@ -37,10 +37,8 @@ def evaluate(
     the scores; both by default as the responses declare; `also`: finished units that belong to the
     scope as well, such as ceilings; `n_jobs`: threads over groups of models (workers under
     ``joblib.parallel_config(backend="dask")``). On a published split each unit computed is logged
-    (`ScoreStore.scorings`) and notes its `Task.intervals`.
-
-    Returns tidy scores, one row per metric and unit: `perturbcore.score.store.COLUMNS`, and
-    `common` (see `ScoreStore.compared`).
+    (`ScoreStore.scorings`) and notes its `Task.intervals`. Returns tidy scores, one row per metric
+    and unit: `perturbcore.score.store.COLUMNS`, and `common` (see `ScoreStore.compared`).
     """
     models = list(models)
     check_responses(responses)
@@ -210,23 +208,12 @@ def _run(jobs: list[_Job], cuts: list[Cut], names: list[str]) -> tuple[list[Unit
         for line, key in job.keys.items():
             part = hidden[line]
             said = prediction.values[..., part["at"], :]
-            values, each = fold.task.score(
-                part["truth"],
-                said,
-                names,
-                train=part["train"],
-                memo=part["memo"],
-                threshold=(prediction.threshold or {}).get(line),
-            )
-            about = {
-                **job.about,
-                "cell_line": line,
-                "n_train": len(part["train"]),
-                "n_test": len(part["at"]),
-                "coverage": float(prediction.coverage),
-                "chosen": str(prediction.chosen),
-                "seconds": round(seconds, 4),
-            }
+            how = {"train": part["train"], "memo": part["memo"]}
+            how["threshold"] = (prediction.threshold or {}).get(line)
+            values, each = fold.task.score(part["truth"], said, names, **how)
+            about = job.about | {"cell_line": line, "seconds": round(seconds, 4)}
+            about |= {"n_train": len(part["train"]), "n_test": len(part["at"])}
+            about |= {"coverage": float(prediction.coverage), "chosen": str(prediction.chosen)}
             ids = fold.test_ids[part["at"]]
             detail, note = {m: (ids, v) for m, v in each.items()}, prediction.note
             if prediction.covered is not None:

@@ -22,17 +22,13 @@ FEWEST_ROWS, MOST_ROWS, COMPONENTS = 20, 240, 10
 
 
 def leak_report(
-    responses: AnnData,
-    embeddings: Iterable[Any] = (),
-    *,
-    smiles: Mapping[str, str] | None = None,
+    responses: AnnData, embeddings: Iterable[Any] = (), *, smiles: Mapping[str, str] | None = None,
     aliases: Mapping[str, str] | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Look for what would let a model see a test perturbation in training.
 
     `smiles`: of drugs; `aliases`: today's name of an older one. An embedding is called a copy of
     the responses where its first components explain more than 0.9 of the variance of theirs.
-
     Returns one row per check: `check`, `kind` ("leak"; "choice" of the protocol; "kept together":
     found, and harmless; "not checked"), `found` (how many), `example`.
 

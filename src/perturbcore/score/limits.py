@@ -36,10 +36,8 @@ def experimental_error(
 
     The published experimental error ("bootstrap"); a repeated experiment, from disjoint halves; the
     noise floor: what the true effects would score against what was measured. `options`: those that
-    the data set was loaded with.
-
-    Returns one row per estimate, quantile, metric, and perturbation (log fold-changes) or fold
-    (labels).
+    the data set was loaded with. Returns one row per estimate, quantile, metric, and perturbation
+    (log fold-changes) or fold (labels).
     """
     trials: dict[str, Any] = dict(n_outer=n_outer, n_inner=n_inner, n_jobs=n_jobs)
     responses: Any = data.responses
@@ -138,16 +136,9 @@ def limit_units(
         metrics = dict(zip(part["metric"], part["value"].astype(float), strict=True))
         about = dict(zip(shared, values, strict=True))
         n_test = int(about["n_test"])
-        about |= {
-            "fold": int(about["fold"]),
-            "seed": seed,
-            "n_test": n_test,
-            "n_train": int(line_size[about["cell_line"]]) - n_test,
-            "coverage": 1.0,
-            "chosen": "",
-            "seconds": 0.0,
-            **stamp(),
-        }
+        n_train = int(line_size[about["cell_line"]]) - n_test
+        about |= {"fold": int(about["fold"]), "seed": seed, "n_test": n_test, "n_train": n_train}
+        about |= {"coverage": 1.0, "chosen": "", "seconds": 0.0, **stamp()}
         key = digest("ceiling", {k: about[k] for k in identity}, metrics)
         results.append(UnitResult(key, about, metrics))
     return results

@@ -95,9 +95,7 @@ class CellTransformer(nn.Module):
     A token is the gene's vector plus its expression, in standard deviations from the control mean
     of its line, times a direction that follows from the vector. A few latent vectors read all
     genes, attend to one another, and the tokens of queried genes read them. `start` are initial
-    gene vectors.
-
-    Jaegle et al. 2022 (Perceiver IO: read, process, write); Vaswani et al. 2017.
+    gene vectors. Jaegle et al. 2022 (Perceiver IO: read, process, write); Vaswani et al. 2017.
     """
 
     # what adapters are put on: the heads of the pretraining are of no use later

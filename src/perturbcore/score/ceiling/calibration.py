@@ -22,11 +22,10 @@ def calibrate_metrics(
     """Place a repeated experiment between the Train Mean and a perfect prediction.
 
     Cells are halved within each batch: one half is the truth, the other the positive control; the
-    negative control is the mean of the other folds' perturbations.
-
-    Returns one row per cell line and metric: `drf`, `drf_median` (dynamic range fraction), `bds`
-    (share of perturbations where the positive control wins), n_perturbations. DRF = (positive -
-    negative) / (perfect - negative), kept within -1 and 1 (Miller et al. 2025).
+    negative control is the mean of the other folds' perturbations. Returns one row per cell line
+    and metric: `drf`, `drf_median` (dynamic range fraction), `bds` (share of perturbations where
+    the positive control wins), n_perturbations. DRF = (positive - negative) / (perfect - negative),
+    kept within -1 and 1 (Miller et al. 2025).
     """
     cells = Cells.of(screen, wells)
     rows = []

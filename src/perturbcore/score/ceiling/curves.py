@@ -30,10 +30,8 @@ def ceiling_by_cells(
 
     Every size of `sizes` uses the same perturbations: those with at least the largest number.
     `truth`: responses with the true effects, for the error that the bootstrap estimates;
-    `n_splits`: halves that the noise floor of each subsample is estimated from.
-
-    Returns dataset, cell_line, perturbation, cells, estimate ("bootstrap", "true", "noise_floor"),
-    value, n_batches.
+    `n_splits`: halves that the noise floor of each subsample is estimated from. Returns dataset,
+    cell_line, perturbation, cells, estimate ("bootstrap", "true", "noise_floor"), value, n_batches.
     """
     check_choices(control=control, n_outer=n_outer, n_inner=n_inner, resample=resample)
     sizes = sorted({int(s) for s in np.atleast_1d(sizes)})
@@ -70,7 +68,6 @@ def ceilings_against_truth(
     """Hold three ceilings (L2) against the known truth of simulated screens, one per batch effect.
 
     `strengths`: sizes of batch effects, natural-log rate; the rest as in `ceiling_by_cells`.
-
     Returns batch_effect, control, cells, estimate, ratio (to the true error, mean over
     perturbations each), of_its_own (a repeated experiment lies farther away than the truth, by the
     square root of 2), n_perturbations.

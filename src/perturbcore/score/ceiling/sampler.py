@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError, check_choice
 
 PERTURBED, CONTROL = 0, 1
 BLOCK_BYTES = 32 * 2**20
@@ -180,10 +180,8 @@ class LineSampler:
 
 def check_choices(*, control="global", batches="all", n_outer, n_inner, resample=LEVELS) -> None:
     """Refuse unknown choices and empty trials."""
-    if control not in CONTROLS:
-        raise ParameterError(f"control={control!r}: choose from {', '.join(CONTROLS)}")
-    if batches not in BATCHES:
-        raise ParameterError(f"batches={batches!r}: choose from {', '.join(BATCHES)}")
+    check_choice("control", control, CONTROLS)
+    check_choice("batches", batches, BATCHES)
     if not resample or set(resample) - set(LEVELS):
         raise ParameterError(f"resample={resample!r}: choose one or both of {', '.join(LEVELS)}")
     for name, value in (("n_outer", n_outer), ("n_inner", n_inner)):

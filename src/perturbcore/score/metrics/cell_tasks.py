@@ -80,13 +80,9 @@ def _inverse_simpson(weight: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def batch_mixing(
-    X: np.ndarray,
-    batch: np.ndarray,
-    perturbation: np.ndarray,
-    *,
-    published: bool = False,
+    X: np.ndarray, batch: np.ndarray, perturbation: np.ndarray, *, published: bool = False,
     seed: int = 0,
-) -> pd.Series:
+) -> pd.Series:  # fmt: skip
     """Normalised iLISI: :func:`lisi` as a share of that of shuffled batches; 1 is perfect mixing.
 
     Each perturbation counts the same; published: each cell.
@@ -215,13 +211,9 @@ def consistency(
 
 
 def relation_recall(
-    X: np.ndarray,
-    perturbation: np.ndarray,
-    pairs: pd.DataFrame,
-    *,
-    among=None,
+    X: np.ndarray, perturbation: np.ndarray, pairs: pd.DataFrame, *, among=None,
     published: bool = False,
-) -> pd.Series:
+) -> pd.Series:  # fmt: skip
     """Share of the known pairs of each gene among the 5 % most and 5 % least alike; chance: 0.10.
 
     `among`: genes of which both ends must be. Published: over pairs, not genes. Celik et al. 2024.

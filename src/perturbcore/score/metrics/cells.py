@@ -2,7 +2,6 @@
 
 Cells are read once, group by group. What is kept of a group is a row per moment: sums of counts,
 means on two scales, a jackknife of its profile, and the rank test of each gene against the control.
-
 Virtual Cell Challenge 2026, metric suite; Cole et al. 2026 (cell-eval).
 """
 
