@@ -7,7 +7,7 @@ from reporter import main, peak_mb, row, timed
 
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
-from perturbcore.embeddings.cell_models.pretrain import pretrain
+from perturbcore.embeddings.cell_models.cells import pretrain
 from perturbcore.embeddings.cell_models.tokens import ControlCells
 from perturbcore.models.finetuning.cells import Indexing, InSilicoKO
 from perturbcore.score.model import Fold

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perturbcore.data.simulate.screen import simulate_screen
-from perturbcore.score.ceiling.calibration import calibrate_metrics, dynamic_range_fraction
+from perturbcore.score.ceiling.halves import calibrate_metrics, dynamic_range_fraction
 from perturbcore.score.metrics.registry import metric
 
 

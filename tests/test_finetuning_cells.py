@@ -15,14 +15,16 @@ from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.cell_models.cells import (
     CellTransformer,
+    MaskedExpression,
+    components,
     encoder_digest,
     frozen_embeddings,
     gene_vectors,
     mean_over_cells,
+    pretrain,
     spread_rows,
 )
 from perturbcore.embeddings.cell_models.huggingface import load_huggingface
-from perturbcore.embeddings.cell_models.pretrain import MaskedExpression, components, pretrain
 from perturbcore.embeddings.cell_models.tokens import control_cells
 from perturbcore.models.finetuning.cells import (
     FrozenMLP,

@@ -106,11 +106,7 @@ def serving(
     specs: Sequence[dict], dataset: str, identifier: str, only: Sequence[str] = (),
     chapter: str = "",
 ) -> tuple[list[dict], list[str]]:  # fmt: skip
-    """Choose the specifications that serve a data set; also return the names of those that do.
-
-    These are of its entity, drugs or genes, within ``datasets: [...]``, ``chapters: [...]`` and
-    `only`; what others are made from is built as well.
-    """
+    """Choose the specifications that serve a data set, and those that these are made from."""
     specs = [dict(s) for s in specs]
     specs = [s for s in specs if chapter in (s.pop("chapters", None) or [chapter])]
     allowed = {s["name"]: s.pop("datasets", None) or [dataset] for s in specs}

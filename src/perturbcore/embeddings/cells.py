@@ -15,7 +15,7 @@ from perturbcore.data.screens.declare import normalise
 PROCESSING = ("raw", "centred", "scaled", "TVN")
 SHUFFLED, IDEALIZED, TRANSFORMER = "shuffled", "idealized", "Cell transformer"
 LOG_PCA, COUNT_PCA = "PCA of logs", "PCA of counts"
-LIKELIHOODS = {"ZINB": "zinb", "NB": "nb", "Poisson": "poisson"}
+LIKELIHOODS = ("ZINB", "NB", "Poisson")
 KNOWN = (COUNT_PCA, LOG_PCA, "Random projection", "Transfer PCA", TRANSFORMER, SHUFFLED, IDEALIZED)
 KNOWN += ("scVI ZINB or NB or Poisson", "obsm KEY")
 LEAST_GENES, RIDGE = 20, 0.5
@@ -110,7 +110,7 @@ def _transformer(cells: AnnData, dim: int, seed: int) -> np.ndarray:
     """Mean of the latent states of a small cell transformer, pretrained on control cells."""
     import torch
 
-    from perturbcore.embeddings.cell_models.pretrain import pretrain
+    from perturbcore.embeddings.cell_models.cells import pretrain
     from perturbcore.embeddings.cell_models.tokens import control_cells
 
     log = AnnData(cells.X, obs=cells.obs, var=cells.var)
@@ -137,7 +137,7 @@ def _brought(cells: AnnData, key: str) -> np.ndarray:
 def _scvi(cells: AnnData, train: np.ndarray, what: str, dim: int, seed: int) -> np.ndarray:
     """Means of the latent distribution of scVI, trained on the training cells."""
     likelihood, on_logs = what.removesuffix(" on logs"), what.endswith(" on logs")
-    check_choice("likelihood", likelihood, tuple(LIKELIHOODS))
+    check_choice("likelihood", likelihood, LIKELIHOODS)
     values = cells.X if on_logs else _counts(cells, f"scVI {what}")
     if find_spec("scvi") is None:
         raise InputError("scVI needs a package: pip install 'perturbcore[scvi]'")
@@ -149,7 +149,7 @@ def _scvi(cells: AnnData, train: np.ndarray, what: str, dim: int, seed: int) -> 
     whole = AnnData(values, obs=pd.DataFrame({"batch": place.astype(str)}))
     known = whole[train].copy()
     scvi.model.SCVI.setup_anndata(known, batch_key="batch")
-    model = scvi.model.SCVI(known, n_latent=dim, gene_likelihood=LIKELIHOODS[likelihood])
+    model = scvi.model.SCVI(known, n_latent=dim, gene_likelihood=likelihood.lower())
     quiet = dict(enable_progress_bar=False, logger=False, enable_checkpointing=False)
     model.train(max_epochs=60, accelerator="cpu", **quiet)
     return model.get_latent_representation(whole)

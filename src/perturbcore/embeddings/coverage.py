@@ -58,10 +58,7 @@ def coverage_table(embeddings: Iterable[Embedding], responses: AnnData) -> pd.Da
 
 
 def covered_by_all(responses: AnnData, embeddings: Iterable[Embedding]) -> AnnData:
-    """Keep the rows whose perturbation has a vector in every embedding (of its cell line).
-
-    Hasanaj et al. 2025, Appendix B. Refused (`InputError`) where that leaves none.
-    """
+    """Keep rows whose perturbation has a vector in every embedding (Hasanaj et al. 2025)."""
     ids, line = (responses.obs[c].astype(str) for c in ("perturbation", "cell_line"))
     kept = np.ones(len(ids), dtype=bool)
     for e in embeddings:

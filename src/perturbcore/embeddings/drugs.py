@@ -100,10 +100,7 @@ def _lost(drugs, kept, why: str) -> str:
 
 @register("target_encoding", kind="drugs", modality=TARGET, entity="drug")
 def target_encoding(drugs: pd.DataFrame, *, weights: Literal["binary", "rank"] = "binary"):
-    """Encode drugs by their targets: one column per gene, its weight where the drug acts on it.
-
-    Weights are 1, or 1, 1/2, 1/4, ... (`rank`). Cole et al. 2026, "binary" and "confidence".
-    """
+    """Encode drugs by their targets, one column per gene; weights 1, or 1, 1/2, ... (`rank`)."""
     known = {d: genes for d, genes in targets_of(drugs).items() if genes}
     if not known:
         raise InputError(f"none of {len(drugs)} drugs has a target")

@@ -49,10 +49,7 @@ def network_embedding(
 
 
 def adjacency(edges: pd.DataFrame) -> tuple[np.ndarray, sp.csr_matrix]:
-    """Turn an edge list into sorted node ids and a symmetric float64 CSR matrix without loops.
-
-    A repeated edge counts once with its largest ``weight``; nodes that keep no edge are left out.
-    """
+    """Sorted node ids and a symmetric CSR matrix without loops; a repeated edge counts once."""
     weights = at_least(0, "weights must be finite and not negative")
     columns = {"source": filled(), "target": filled(), "weight": weights}
     check_table(edges, columns, "edges", way_out="name the two node columns source and target")
@@ -163,10 +160,7 @@ def wavelet_embedding(edges: pd.DataFrame, *, dim: Dim = 128, seed: int = 0):
 def wavelet_coefficients(
     A: sp.csr_matrix, at: np.ndarray, filters: list[tuple[str, float]], order: int
 ) -> np.ndarray:
-    """Return g(s L) at columns `at`, for filters (kernel g, scale s), float32, (n, n_filters, m).
-
-    The spectrum of L lies in [0, 2], on which g is a Chebyshev polynomial of degree `order`.
-    """
+    """Chebyshev g(s L) at columns `at`, for filters (kernel g, scale s), (n, n_filters, m)."""
     shifted = (-normalised_adjacency(A)[0]).astype(np.float32)  # L - I: spectrum in [-1, 1]
     weights = [
         np.polynomial.chebyshev.chebinterpolate(

@@ -19,10 +19,7 @@ SMALLEST = 2  # genes in a set: a set of one tells no two genes apart
 
 @register("annotation", kind="sets")
 def annotation_embedding(sets: Mapping[str, Iterable[str]], *, dim: Dim = 128, seed: int = 0):
-    """Embed genes by the sets that hold them: a gene is a document, and its sets are the words.
-
-    The linear relative of the GenotypeVAE of Cole et al. 2026, section 4.5.2.
-    """
+    """Embed genes by the sets that hold them: the linear relative of the GenotypeVAE."""
     ids, counts, said = membership(sets, SMALLEST)
     X = truncated_svd(TfidfTransformer().fit_transform(counts), dim, seed)
     return ids, X, f"{said}, TF-IDF and SVD, {X.shape[1]} dimensions"

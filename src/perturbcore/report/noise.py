@@ -9,8 +9,8 @@ from anndata import AnnData
 from perturbcore.core.errors import InputError
 from perturbcore.report.paired import CEILINGS
 from perturbcore.report.text import listed, percent, tell
-from perturbcore.score.ceiling.calibration import calibrate_metrics
 from perturbcore.score.ceiling.curves import ceiling_by_cells
+from perturbcore.score.ceiling.halves import calibrate_metrics
 from perturbcore.score.ceiling.sampler import CONTROLS
 from perturbcore.score.limits import N_SPLITS, PREDICTORS, repeats
 from perturbcore.score.metrics.registry import metric

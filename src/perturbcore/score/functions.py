@@ -35,14 +35,11 @@ def function_auroc(label, probability):
 
 @dataclass(frozen=True)
 class Functions(Task):
-    """Labels 0 or 1 of every function; predictions are probabilities (n, T), called from 0.5 on.
-
-    Who weighs both classes alike and knows nothing says 0.5, and so calls every function: the floor
-    "train_mean". "prior" says the frequencies, which call nothing that is rare.
-    """
+    """Labels 0 or 1 of every function; predictions are probabilities, called from 0.5 on."""
 
     kind = "functions"
     floors = {
+        # who weighs both classes alike and knows nothing says 0.5, and so calls every function
         "train_mean": lambda Y: np.full(Y.shape[1], 0.5, dtype=np.float32),
         "prior": lambda Y: Y.mean(axis=0, dtype=np.float64).astype(np.float32),
     }

@@ -146,11 +146,7 @@ class ScoreStore:
         return frame.sort_values([*IDENTITY, "key"], ignore_index=True)
 
     def compared(self, keys: Iterable[str]) -> pd.DataFrame:
-        """Return `scores` with `common`: the value on the perturbations that all embeddings cover.
-
-        As Hasanaj et al. compare: the mean of a metric that is kept per perturbation, or the metric
-        of `Task.score_some`; missing for others.
-        """
+        """Scores with `common`, the value on perturbations that all embeddings cover."""
         scores = self.scores(keys)
         at = ["dataset", "task", "cell_line", "fold"]
         units = scores.drop_duplicates("key").set_index("key")[at]
@@ -217,10 +213,7 @@ class ScoreStore:
         return {k: json.loads(n) for k, n in self._db.execute("SELECT * FROM notes") if k in wanted}
 
     def export(self, path) -> Path:
-        """Write the scores of every scope of the book, atomically; two chapters may export at once.
-
-        A column `chapter` says which one claims a row: what two chapters show is there twice.
-        """
+        """Write the scores of every scope of the book atomically, with their `chapter`."""
         query = "SELECT DISTINCT scope FROM members WHERE scope NOT LIKE ? ORDER BY scope"
         with self._exclusive():
             scopes = [s for (s,) in self._db.execute(query, (f"{ASIDE}%",))]

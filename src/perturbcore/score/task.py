@@ -158,10 +158,7 @@ class LogFoldChanges(Task):
 
 @dataclass(frozen=True)
 class NewContext(LogFoldChanges):
-    """Log fold-changes in a cell line that was held out; see `perturbcore.data.contexts`.
-
-    With `unseen` the perturbation is new as well: it is learned from no line.
-    """
+    """Log fold-changes in a held-out cell line; with `unseen` of new perturbations."""
 
     unseen: bool = field(default=False)
     kind = "context"
@@ -333,8 +330,8 @@ for _name, _asked in (
     ("cross_context_few", "in a cell line of which a few perturbations are known"),
     ("cross_context_new", "of new perturbations in a new cell line"),
 ):
-    _unseen = _name == "cross_context_new"
-    register_task(NewContext(_name, f"log fold-changes {_asked}", "L2", unseen=_unseen))
+    _title, _unseen = f"log fold-changes {_asked}", _name == "cross_context_new"
+    register_task(NewContext(_name, _title, "L2", unseen=_unseen))
 
 
 def primary_metric(scores: pd.DataFrame) -> str:

@@ -34,10 +34,7 @@ def streamed_means(
     encoder: nn.Module, screen: AnnData, rows: np.ndarray, batch_size: int,
     kept: Path | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """Mean embedding of each gene of the encoder over the cells that have it, (n_genes, d); else 0.
-
-    The sums so far are in the file `kept`: a killed run goes on. Cole et al. 2026, Eq. 10 and 11.
-    """
+    """Mean of each gene's embeddings over cells that have it (Eq. 10, 11); `kept` goes on."""
     columns = screen.var_names.get_indexer(encoder.genes)
     device = next(encoder.parameters()).device
     start, total, count = _so_far(kept, len(encoder.genes), encoder.dim)

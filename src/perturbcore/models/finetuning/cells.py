@@ -17,14 +17,15 @@ from perturbcore.core.errors import ParameterError
 from perturbcore.core.training import Learner
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.cell_models.cells import (
+    Pretrained,
     encoder_digest,
     frozen_embeddings,
     gene_vectors,
     mean_over_cells,
+    pretrain,
     spread_rows,
 )
 from perturbcore.embeddings.cell_models.huggingface import load_huggingface
-from perturbcore.embeddings.cell_models.pretrain import Pretrained, pretrain
 from perturbcore.embeddings.cell_models.tokens import ControlCells, control_cells
 from perturbcore.models.finetuning.model import FineTuned, TrainingLabels, unsquared_l2
 

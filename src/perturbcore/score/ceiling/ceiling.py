@@ -129,10 +129,7 @@ def select(samplers, perturbations) -> list:
 
 
 def distances(samples, point, metrics=METRICS) -> dict:
-    """Distance (n,) by metric of samples (n, genes) to the point estimate, (genes,) or (n, genes).
-
-    L2 is Eq. 12 of Cole et al. 2026, Pearson Eq. 7; correlations with a constant vector are 0.
-    """
+    """Distance (n,) by metric of samples (n, genes) to the point estimate (Eq. 12, Eq. 7)."""
     samples, point = (np.atleast_2d(np.asarray(x, dtype=np.float64)) for x in (samples, point))
     out = {}
     for m in metrics:

@@ -63,10 +63,7 @@ class Cells:
         return sorted(self.obs["cell_line"].unique())
 
     def of_line(self, line, need_controls=True) -> tuple[dict, dict]:
-        """Row numbers of one cell line: of controls by batch, of perturbations by name and batch.
-
-        Names and batches are sorted as strings, rows in file order.
-        """
+        """Rows of a cell line: of controls by batch, of perturbations by name and batch."""
         here = self.obs.reset_index(drop=True)
         here = here[here["cell_line"] == line]
         treated = here[~here["is_control"]]

@@ -7,9 +7,11 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.data.effects.ba_ate import MIN_CELLS
+from perturbcore.data.folds import assign_folds
 from perturbcore.score.ceiling.ceiling import distances, select
 from perturbcore.score.ceiling.cells import Cells
 from perturbcore.score.ceiling.sampler import LineSampler, child, control_stream, weighted_sums
+from perturbcore.score.metrics.registry import Metric, metric, metrics_of
 
 HALVES = 2**21  # keeps these streams apart from those of the outer trials
 # the difference of two halves has four times the variance of the effect from all data
@@ -49,9 +51,9 @@ def noise_floor(
         for name in names:
             groups = sampler.perturbed[name]
             n = sum(map(len, groups.values()))
-            for metric, value in found[name].items():
+            for m, value in found[name].items():
                 value = value if n >= min_cells else np.nan
-                rows.append((cells.dataset, sampler.line, name, metric, value, n, len(groups)))
+                rows.append((cells.dataset, sampler.line, name, m, value, n, len(groups)))
     columns = ["dataset", "cell_line", "perturbation", "metric", "value", "n_cells", "n_batches"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -70,10 +72,7 @@ class Halves:
         self._controls = self._means(sampler.controls, child(control_stream(sampler.seed), HALVES))
 
     def errors(self, name, groups=None, stream=None) -> dict[str, float]:
-        """Estimate what the true effect would score against that from all data, mean over splits.
-
-        NaN where no split has cells in both halves.
-        """
+        """Estimate what the true effect would score against that of all data, or NaN."""
         first, second = self.effects(name, groups, stream)
         usable = np.isfinite(first[:, 0]) & np.isfinite(second[:, 0])
         if not usable.any():
@@ -149,3 +148,75 @@ class Halves:
             pattern = rng.permuted(pattern, axis=1) ^ rng.integers(2, size=(self.n_splits, 1))
             sides |= {batch: pattern[:, i] for i, batch in enumerate(batches)}
         return sides
+
+
+def calibrate_metrics(
+    screen: AnnData, metrics: Sequence[str] | None = None, *, control: str = "global",
+    wells: bool = False, n_folds: int = 5, n_splits: int = 5, min_cells: int = MIN_CELLS,
+    seed: int = 5050,
+) -> pd.DataFrame:  # fmt: skip
+    """Place a repeated experiment between the Train Mean and a perfect prediction.
+
+    Cells are halved within each batch: one half is the truth, the other the positive control; the
+    negative control is the mean of the other folds' perturbations. Returns one row per cell line
+    and metric: `drf`, `drf_median` (dynamic range fraction), `bds` (share of perturbations where
+    the positive control wins), n_perturbations. DRF = (positive - negative) / (perfect - negative),
+    kept within -1 and 1 (Miller et al. 2025).
+    """
+    cells = Cells.of(screen, wells)
+    rows = []
+    for line in cells.lines():
+        options = dict(control=control, batches="all", n_outer=1, n_inner=1, seed=seed)
+        sampler = LineSampler(cells, line, **options)
+        names = [n for n, g in sampler.perturbed.items() if sum(map(len, g.values())) >= min_cells]
+        if len(names) < 2 * n_folds:
+            continue
+        halves = [Halves(sampler, by, n_splits) for by in ("cells", "batches")]
+        effects = np.stack([_effects(halves, name) for name in names])
+        fold = assign_folds(names, n_folds=n_folds, seed=seed).loc[names].to_numpy()
+        for name in metrics or metrics_of("lfc"):
+            drf, wins = _place(effects, fold, metric(name))
+            found = pd.DataFrame({"drf": drf, "drf_median": drf, "bds": wins})
+            values = found.agg({"drf": "mean", "drf_median": "median", "bds": "mean"}).to_dict()
+            rows.append(
+                {"cell_line": line, "metric": name, **values, "n_perturbations": len(names)}
+            )
+    columns = ["cell_line", "metric", "drf", "drf_median", "bds", "n_perturbations"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _effects(halves: Sequence[Halves], name: str) -> np.ndarray:
+    """Effects of two halves (halves, splits, genes), by the first way that leaves none empty."""
+    for way in halves:
+        found = np.stack(way.effects(name))
+        if np.isfinite(found[..., 0]).all():
+            break
+    return found
+
+
+def _place(effects: np.ndarray, fold: np.ndarray, of: Metric) -> tuple[np.ndarray, np.ndarray]:
+    """DRF and wins of each perturbation, mean over splits; effects: (n, halves, splits, genes)."""
+    n_splits = effects.shape[2]
+    drf, wins = np.full((2, n_splits, len(fold)), np.nan)
+    for split in range(n_splits):
+        first, second = effects[:, 0, split], effects[:, 1, split]
+        there = np.isfinite(first[:, 0]) & np.isfinite(second[:, 0])
+        for f in np.unique(fold):
+            test = there & (fold == f)
+            mean = second[there & (fold != f)].mean(axis=0)
+            flat = np.tile(mean, (int(test.sum()), 1))
+            positive = of.function(first[test], second[test].copy(), mean)
+            negative = of.function(first[test], flat, mean)
+            drf[split, test] = dynamic_range_fraction(positive, negative, of)
+            wins[split, test] = (
+                (positive > negative) if of.higher_is_better else positive < negative
+            )
+    return pd.DataFrame(drf).mean().to_numpy(), pd.DataFrame(wins).mean().to_numpy()
+
+
+def dynamic_range_fraction(positive: np.ndarray, negative: np.ndarray, of: Metric) -> np.ndarray:
+    """(positive - negative) / (perfect - negative) within -1 and 1; NaN for a perfect negative."""
+    perfect = of.bounds[1] if of.higher_is_better else of.bounds[0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (positive - negative) / (perfect - negative)
+    return np.clip(np.where(np.isfinite(share), share, np.nan), -1, 1)

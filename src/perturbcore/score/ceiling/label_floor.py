@@ -95,10 +95,7 @@ class LineTests:
         return out
 
     def _tests(self, sums: dict, batches=None) -> tuple[Any, Any, Any, Any]:
-        """Statistics, degrees of freedom and standard errors (places, genes), and sizes (places,).
-
-        The size is the harmonic one of both groups, by which the square of a statistic grows.
-        """
+        """Statistics, freedom and standard errors (places, genes), and harmonic sizes."""
         found, size = [], []
         places = dict.fromkeys(place for place, _ in sums)
         for place in places:

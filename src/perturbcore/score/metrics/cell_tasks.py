@@ -83,10 +83,7 @@ def batch_mixing(
     X: np.ndarray, batch: np.ndarray, perturbation: np.ndarray, *, published: bool = False,
     seed: int = 0,
 ) -> pd.Series:  # fmt: skip
-    """Normalised iLISI: :func:`lisi` as a share of that of shuffled batches; 1 is perfect mixing.
-
-    Each perturbation counts the same; published: each cell.
-    """
+    """Normalised iLISI, a share of that of shuffled batches: per perturbation, or overall."""
     mixed = np.random.default_rng(seed).permutation(batch)
     own, shuffled = lisi(X, batch, mixed)
     if published:

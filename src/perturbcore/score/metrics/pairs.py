@@ -59,11 +59,7 @@ def concordance(label, score, gene) -> tuple[np.ndarray, np.ndarray]:
 
 
 def concordance_of(label, score, gene, row, n: int) -> np.ndarray:
-    """Share of the comparisons that each of `n` perturbations takes part in that are right, (n,).
-
-    A comparison is a positive and a negative of one gene; ties count half, and who has none gets
-    NaN. Weighted by the numbers of comparisons, the mean is `auroc_within`.
-    """
+    """Share of right comparisons that each of `n` perturbations takes part in, (n,), or NaN."""
     ranked, row = _Ranked(label, score, gene), np.asarray(row)
     up, row = ranked.label, row[ranked.order]
     # a positive is right above a negative, a negative below a positive
@@ -106,10 +102,7 @@ def auroc_interval(label, score, gene, row, *, n_draws=200, seed=0) -> tuple[flo
 
 @register("ap_within")
 def ap_within(label, score, gene, threshold=None):
-    """Average precision of each gene with both labels, weighted by its positives.
-
-    Tied scores are one threshold, as in scikit-learn's ``average_precision_score``.
-    """
+    """Average precision of genes with both labels, weighted by positives; ties are as one."""
     score = tied(score)
     order = np.lexsort((-score, gene))
     g, s, y = np.asarray(gene)[order], np.asarray(score)[order], np.asarray(label)[order]
