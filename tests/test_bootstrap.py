@@ -163,20 +163,14 @@ def test_values_do_not_depend_on_what_else_is_asked_for_or_on_threads():
     assert not np.allclose(other["value"], full["value"])
 
 
-@pytest.mark.parametrize(
-    "kind, control",
-    [("dense", "global"), ("csc", "matched"), ("backed", "matched"), ("backed_dense", "global")],
-)
+@pytest.mark.parametrize("kind, control", [("csc", "matched"), ("backed_dense", "global")])
 def test_storage_of_the_cells_does_not_matter(tmp_path, kind, control):
     screen = make_screen(seed=3)
     options = dict(control=control, n_outer=3, n_inner=2, progress=False)
     expected = noise_ceiling(screen, **options)
     other = screen.copy()
-    if kind in ("dense", "backed_dense"):
-        other.X = other.X.toarray()
-    if kind == "csc":
-        other.X = sp.csc_matrix(other.X)
-    if kind.startswith("backed"):
+    other.X = sp.csc_matrix(other.X) if kind == "csc" else other.X.toarray()
+    if kind == "backed_dense":
         other.write_h5ad(tmp_path / "screen.h5ad")
         other = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
     table = noise_ceiling(other, **options)
@@ -278,17 +272,12 @@ def test_finished_perturbations_are_read_back_and_only_for_the_same_question(tmp
     assert len(done) == 6
     pd.testing.assert_frame_equal(again, full)
     pd.testing.assert_frame_equal(full, noise_ceiling(screen, n_outer=2, n_inner=2, progress=False))
-    pd.testing.assert_frame_equal(
-        some, full[full["perturbation"].isin(["P0", "P3"])].reset_index(drop=True)
-    )
-    del done[:]
+    expected = full[full["perturbation"].isin(["P0", "P3"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some, expected)
     noise_ceiling(screen, seed=6, **options)
-    assert len(done) == 6
-    changed = screen.copy()
-    changed.X.data[0] += 1
-    del done[:]
-    noise_ceiling(changed, **options)
-    assert len(done) == 6
+    screen.X.data[0] += 1
+    noise_ceiling(screen, **options)
+    assert len(done) == 18
 
 
 def test_a_run_that_breaks_off_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -466,26 +455,6 @@ WELLS = dict(wells=True, progress=False)
 
 def wells_of(x, **obs):
     return ad.AnnData(x, obs=pd.DataFrame(obs, index=[f"w{i}" for i in range(len(x))]))
-
-
-def test_replicates_need_no_cells():
-    rng = np.random.default_rng(5)
-    genes, n = 50, 4
-    labels = np.repeat(["P0", "P1", "solo", "ctrl"], [n, n, 1, 20])
-    x = rng.normal(size=(len(labels), genes))
-    wells = wells_of(x, perturbation=labels, cell_line="PC3", is_control=labels == "ctrl")
-    wells.uns["perturbcore"] = {"scale": "zscore"}
-    floor = noise_floor(wells, wells=True, min_cells=2, n_splits=3)
-    assert floor.set_index("perturbation").loc["P0", "value"].notna().all()
-    table = noise_ceiling(wells, quantiles=(0.5,), **WELLS)
-    assert list(table) == [
-        "dataset", "cell_line", "perturbation", "quantile", "metric", "value", "n_cells",
-        "n_batches",
-    ]  # fmt: skip
-    boot = table[table["metric"] == "MSE"].set_index("perturbation")["value"]
-    ctrl = x[labels == "ctrl"].var(axis=0).mean() / 20
-    assert boot["P0"] == pytest.approx(x[labels == "P0"].var(axis=0).mean() / n + ctrl, rel=0.3)
-    assert boot["solo"] == pytest.approx(ctrl, rel=0.3)
 
 
 def test_replicates_on_plates():
