@@ -193,7 +193,7 @@ def score_tasks(
         fixed = {"dataset": dataset, "cell_line": "all", "fold": number, "embedding": name,
                  "modality": MODALITY.get(name, "Expression"), "seed": seed, "coverage": 1.0,
                  "chosen": "", "n_train": int(split.train.sum()), "n_test": int(split.test.sum()),
-                 "seconds": round(time.perf_counter() - started, 3), **stamp()}  # fmt: skip
+                 "seconds": round(time.perf_counter() - started, 3)}  # fmt: skip
         return [
             unit
             for how in (PROCESSING if name not in MODALITY else PROCESSING[:1])
@@ -224,7 +224,7 @@ def _units(tasks: CellTasks, X, split, seed, how, fixed, key) -> list[UnitResult
     each = tasks.score(X, split, ~split.half, seed)
     inner = tasks.validation(split, seed + 1000)
     chosen_by = {k: float(v.mean()) for k, v in tasks.score(X, inner, split.half, seed).items()}
-    about = fixed | {"task": TASK, "predictor": how}
+    about = fixed | {"task": TASK, "predictor": how} | stamp()
     mean = {k: float(v.mean()) for k, v in each.items() if len(v)}
     detail = {k: (v.index.astype(str), v.to_numpy()) for k, v in each.items() if len(v)}
     units = [UnitResult(f"{key}/{how}", about, mean, detail, {"validation": chosen_by})]
