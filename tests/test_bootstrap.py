@@ -244,6 +244,7 @@ def lonely():
             ParameterError,
             "control 'plates'.*global, matched",
         ),
+        (make_screen(), dict(metrics=("L3",)), ParameterError, "metrics 'L3'.*L2, MSE"),
         (make_screen(), dict(quantiles=(1.5,)), ParameterError, "between 0 and 1"),
         (make_screen(), dict(n_inner=0), ParameterError, "n_inner=0"),
         (make_screen(), dict(resample=("genes",)), ParameterError, "resample"),

@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from perturbcore.core.digest import code_digest, digest
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.core.files import SQLITE
 from perturbcore.score.ceiling.cells import Cells
 from perturbcore.score.ceiling.sampler import LineSampler, check_choices, check_quantiles
@@ -26,8 +26,8 @@ COLUMNS += ["n_batches"]
 
 def noise_ceiling(
     screen, *, control="global", n_outer=10, n_inner=10, quantiles=QUANTILES, seed=5050,
-    batches="all", perturbations=None, resample=("batches", "cells"), wells=False, n_jobs=1,
-    progress=True, checkpoint=None,
+    metrics=METRICS, batches="all", perturbations=None, resample=("batches", "cells"), wells=False,
+    n_jobs=1, progress=True, checkpoint=None,
 ) -> pd.DataFrame:  # fmt: skip
     """Experimental error of every perturbation by a hierarchical bootstrap.
 
@@ -62,6 +62,7 @@ def noise_ceiling(
         control=control, batches=batches, n_outer=n_outer, n_inner=n_inner, resample=resample
     )
     quantiles = check_quantiles(quantiles)
+    metrics = [check_choice("metrics", m, METRICS) for m in metrics]
     cells = Cells.of(screen, wells, by_plate=control != "global")
     options = dict(
         control=control, batches=batches, n_outer=int(n_outer), n_inner=int(n_inner), seed=seed,
@@ -73,7 +74,7 @@ def noise_ceiling(
     if checkpoint is not None:
         Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
         code = code_digest("perturbcore.score.ceiling.ceiling")
-        run = digest(cells.digest(), options, list(quantiles), code)
+        run = digest(cells.digest(), options, metrics, list(quantiles), code)
     tables = []
     with (
         closing(_open_checkpoint(checkpoint or ":memory:")) as store,
@@ -92,7 +93,7 @@ def noise_ceiling(
             # unordered, so that no finished perturbation waits for a slow one to be kept
             work = Parallel(n_jobs, backend="threading", return_as="generator_unordered")
             for name, values in work(
-                delayed(_quantiles)(sampler, name, quantiles) for name in todo
+                delayed(_quantiles)(sampler, name, metrics, quantiles) for name in todo
             ):
                 with store:
                     row = (run, sampler.line, name, values.tobytes())
@@ -100,7 +101,7 @@ def noise_ceiling(
                 done[name] = values
                 bar.update()
             if names:
-                tables.append(_table(sampler, names, done, quantiles))
+                tables.append(_table(sampler, names, done, quantiles, metrics))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
 
 
@@ -155,18 +156,18 @@ def _open_checkpoint(path) -> sqlite3.Connection:
     return store
 
 
-def _quantiles(sampler, name, quantiles) -> tuple[str, np.ndarray]:
+def _quantiles(sampler, name, metrics, quantiles) -> tuple[str, np.ndarray]:
     effects = sampler.effects(name)
-    values = distances(effects[1:], effects[0])
-    table = np.quantile(np.stack([values[m] for m in METRICS]), quantiles, axis=1)
+    values = distances(effects[1:], effects[0], metrics)
+    table = np.quantile(np.stack([values[m] for m in metrics]), quantiles, axis=1)
     return name, table.ravel()
 
 
-def _table(sampler, names, values, quantiles) -> pd.DataFrame:
+def _table(sampler, names, values, quantiles, metrics) -> pd.DataFrame:
     rows = [
         (name, q, m, value, sum(map(len, groups.values())), len(groups))
         for name, groups in ((name, sampler.perturbed[name]) for name in names)
-        for (q, m), value in zip(product(quantiles, METRICS), values[name], strict=True)
+        for (q, m), value in zip(product(quantiles, metrics), values[name], strict=True)
     ]
     table = pd.DataFrame(rows, columns=COLUMNS[2:])
     table.insert(0, "cell_line", sampler.line)
