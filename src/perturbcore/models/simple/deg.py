@@ -158,10 +158,10 @@ class DEGLogistic(Predictor):
 
 @dataclass
 class DEGKNN(Predictor):
-    """Class frequencies among the k nearest perturbations.
+    """Class frequencies among the k nearest perturbations, divided by a power of the gene's own.
 
-    They are pulled to the gene's own by `prior` labels and divided by a power (`balance`, 0 to 1)
-    of these; 1 is what a class-balanced loss asks for.
+    `grid`: candidate k; `balance`: candidate powers, 0 to 1; `prior`: how many labels of the gene
+    itself count with those of its neighbours.
     """
 
     grid: Sequence[int] = (5, 10, 20, 40, 80)

@@ -130,7 +130,10 @@ class Smoother(Predictor):
 
 @dataclass
 class LabelKNN(Smoother):
-    """Share of positives among the known labels of the k nearest perturbations."""
+    """Share of positives among the known labels of the k nearest perturbations.
+
+    `grid`: candidate k; `prior`: weight of the gene's own rate, in labels.
+    """
 
     grid: Sequence[int] = (5, 10, 20, 40, 80)
     prior: float = 3.0
@@ -153,7 +156,8 @@ class LabelKNN(Smoother):
 class LabelKernel(Smoother):
     """All training perturbations, weighted by a power of the cosine to them.
 
-    `grid`: candidate powers; `total`: sum of the weights of a perturbation.
+    `grid`: candidate powers; `total`: sum of the weights of a perturbation; `prior`: weight of the
+    gene's own rate, in labels.
     """
 
     grid: Sequence[float] = (1.0, 2.0, 4.0)
