@@ -13,7 +13,6 @@ from statsmodels.stats.multitest import multipletests
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.deg import call_genes, deg_labels, majority
-from perturbcore.data.effects import moments
 from perturbcore.data.folds import add_folds
 from perturbcore.data.screens import values
 from perturbcore.data.screens.declare import declare_screen, read_screen
@@ -217,16 +216,6 @@ def test_false_discovery_rate_is_that_of_statsmodels(seed, g, alpha):
     for i in range(4):
         want = multipletests(2 * student_t.sf(np.abs(t[i]), df[i]), method="fdr_bh")[1]
         np.testing.assert_array_equal(called[i], np.sign(t[i]) * (want < alpha))
-
-
-def test_a_screen_read_in_parts_gives_the_same(monkeypatch):
-    cells = screen()
-    for variant in ("pooled", "per_batch"):
-        whole = deg_labels(cells, variant=variant, min_cells=10, **QUIET)
-        monkeypatch.setattr(moments, "MAX_SUM_BYTES", 60 * 16 * 3)
-        parts = deg_labels(cells, variant=variant, min_cells=10, **QUIET)
-        monkeypatch.undo()
-        np.testing.assert_array_equal(whole.layers["deg"], parts.layers["deg"])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.data.deg import deg_labels
 from perturbcore.data.effects import moments
 from perturbcore.data.effects.ba_ate import ba_ate, not_estimable_said
 from perturbcore.data.effects.moments import pseudobulk
@@ -177,7 +178,10 @@ def test_pseudobulk_agrees_with_scanpy():
 def test_many_groups_are_read_in_parts_with_the_same_result(monkeypatch, n_bytes):
     screen = small_screen(7)
     both = [lambda c=c: ba_ate(screen, control=c).X for c in ("matched", "global")]
-    effects = [*both, lambda: pseudobulk(screen).X]
+    labels = [
+        lambda v=v: deg_labels(screen, variant=v, min_cells=5).X for v in ("pooled", "per_batch")
+    ]
+    effects = [*both, *labels, lambda: pseudobulk(screen).X]
     want = [f() for f in effects]
     monkeypatch.setattr(moments, "MAX_SUM_BYTES", n_bytes)
     for f, wanted in zip(effects, want, strict=True):
@@ -197,6 +201,8 @@ def test_many_groups_are_read_in_parts_with_the_same_result(monkeypatch, n_bytes
 def test_bad_requests_are_refused_with_a_way_out(options, error, message):
     with pytest.raises(error, match=message):
         ba_ate(small_screen(), **options)
+    with pytest.raises(InputError, match="declare_screen"):
+        ba_ate(AnnData(small_screen().X))
 
 
 def test_an_effect_of_too_few_cells_is_not_estimable():
@@ -214,12 +220,6 @@ def test_an_effect_of_too_few_cells_is_not_estimable():
     assert card.frame()["note"].item().endswith("rows; " + not_estimable_said(enough))
     with pytest.raises(InputError, match="min_cells=500"):
         ba_ate(screen, min_cells=500)
-
-
-def test_cells_that_nobody_declared_are_refused():
-    screen = small_screen()
-    with pytest.raises(InputError, match="declare_screen"):
-        ba_ate(AnnData(screen.X, screen.obs, screen.var))
 
 
 def test_perturbations_without_controls_at_hand_are_listed():

@@ -33,7 +33,6 @@ def same(a: ad.AnnData, b: ad.AnnData):
 @pytest.mark.parametrize(
     "loader, options",
     [
-        ("simulated", OPTIONS),
         ("simulated", OPTIONS | {"task": "deg"}),
         ("simulated_drugs", DRUGS),
     ],
