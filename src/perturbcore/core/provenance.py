@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -66,11 +67,8 @@ def _commit() -> tuple[str, bool]:
 
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    said = re.search(r"model name\s*: (.+)", info.read_text() if info.is_file() else "")
+    return said[1].strip() if said else platform.processor() or platform.machine()
 
 
 def _memory() -> float | None:

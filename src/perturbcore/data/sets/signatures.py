@@ -32,8 +32,9 @@ def load(
     name = f"{check_choice('source', source, ('sciplex', 'tahoe'))}_signatures"
     about = constants_of(name)
     known = about["lines"]
-    _whole("k", k, 1)
-    _whole("min_labels", min_labels, 0)
+    for option, value, least in (("k", k, 1), ("min_labels", min_labels, 0)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise ParameterError(f"{option}={value!r}: give a whole number of at least {least}")
     lines = list(known) if lines is None else [lines] if isinstance(lines, str) else list(lines)
     if unknown := [line for line in lines if line not in known]:
         raise ParameterError(f"no cell line '{unknown[0]}'; there are: {', '.join(known)}")
@@ -140,11 +141,6 @@ def top_k_labels(ranked, genes: pd.Index, k: int) -> np.ndarray:
     label[order[:k]] = 1
     label[order[-k:]] = -1
     return label
-
-
-def _whole(name: str, value, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ParameterError(f"{name}={value!r}: give a whole number of at least {least}")
 
 
 def _drugs(lines, table: pd.DataFrame, aliases, card: Card) -> tuple[pd.DataFrame, tuple]:
