@@ -57,10 +57,7 @@ class Known:
         return Known(self.line[rows], self.name[rows], self.Y[rows], self.controls)
 
     def alike(self, target: str) -> pd.Series:
-        """Correlation of each line's control cells with those of `target`, gene means removed.
-
-        1 for all where controls are not known, or only of two lines.
-        """
+        """Correlation of lines' control cells with those of `target`, 1 of two lines or without."""
         lines = pd.unique(np.append(self.line, target))
         if not set(lines) <= set(self.controls.columns) or len(lines) < 3:
             return pd.Series(1.0, lines)

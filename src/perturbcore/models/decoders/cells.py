@@ -67,10 +67,7 @@ class Cells:
         return np.flatnonzero(here & np.isin(self.perturbation, list(names)))
 
     def draw_controls(self, line: str, n: int, seed: int, batches=None) -> np.ndarray:
-        """Draw at most `n` control cells per batch, without replacement; rows sorted by batch.
-
-        Equal seeds give the same cells to every model, so that models differ in what they learnt.
-        """
+        """Draw at most `n` control cells per batch, equal for every model; rows sorted by batch."""
         if n < 1:
             raise ParameterError(f"{n} control cells per batch: give at least 1")
         rows = self.controls(line)

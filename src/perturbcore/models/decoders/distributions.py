@@ -66,10 +66,7 @@ def median_distance(x) -> float:
 
 
 def variance_ratio(x, y, weights=None) -> np.ndarray:
-    """Variance of each gene among the cells `x` over that among the cells `y`, (g,).
-
-    NaN where a gene does not vary in `y`, or a sample has fewer than two cells.
-    """
+    """Variance of genes in `x` over that in `y`, (g,); NaN where it cannot be said."""
     x, y, wx, wy = _samples(x, y, weights)
     out = np.full(x.shape[1], np.nan)
     if min(len(x), len(y)) < 2:
@@ -81,10 +78,7 @@ def variance_ratio(x, y, weights=None) -> np.ndarray:
 
 
 def batch_weights(batch, target) -> np.ndarray:
-    """Weights (n,) that give cells the composition of batches `target` (m,).
-
-    They sum to 1, and are equal where the two share no batch.
-    """
+    """Weights (n,) that give cells the composition of batches `target`, equal if none is shared."""
     batch, target = np.asarray(batch).astype(str), np.asarray(target).astype(str)
     names, code, count = np.unique(batch, return_inverse=True, return_counts=True)
     wanted = np.array([(target == name).mean() for name in names])

@@ -27,10 +27,7 @@ KEPT, KEPT_CELLS = 40, 120
 
 
 class Shift:
-    """Control cells moved by what a model of responses predicts.
-
-    Shifted values may be below zero: cutting them would change the mean that is scored.
-    """
+    """Control cells moved by what a model of responses predicts; values below zero stay."""
 
     history, seconds = None, 0.0
 
@@ -186,10 +183,7 @@ class DecoderModel(Model):
 
 
 def generate(generator, controls, names: Sequence[str], seed: int) -> Iterator[tuple]:
-    """Carry control cells over to one perturbation after the other, several per call where few.
-
-    Yields the perturbation and its cells (n, n_genes), in the order of the control cells.
-    """
+    """Yield perturbations and their cells (n, n_genes), several per call where cells are few."""
     n = controls.shape[0]
     per_call = max(1, TOGETHER // n)
     for number, start in enumerate(range(0, len(names), per_call)):
@@ -239,11 +233,7 @@ class GearsPredictions(Model):
         return digest(self.labels, self.values)
 
     def predict(self, fold: Fold) -> Prediction:
-        """Look the test perturbations up; one that GEARS could not predict gets the Train Mean.
-
-        A `LeakError` says that one was predicted for another fold, so that its cells may have been
-        trained on.
-        """
+        """Look the test perturbations up; one that GEARS could not predict gets the Train Mean."""
         genes, names = fold.test.var_names, fold.test_ids
         lost = [g for g in genes if g not in self.values]
         if lost:

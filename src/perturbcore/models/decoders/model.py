@@ -85,10 +85,7 @@ class _Members:
 
 
 def couple(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Row of `source` for each row of `target`, both (n_groups, n, n_latent), group by group.
-
-    Exact optimal transport for squared distances (Tong et al. 2024; Pooladian et al. 2023).
-    """
+    """Optimal partners in `source` of rows of `target`, by group (Tong et al. 2024, exact)."""
     cost = torch.cdist(target.double(), source.double()) ** 2
     return torch.from_numpy(np.stack([linear_sum_assignment(c)[1] for c in cost.numpy()]))
 
@@ -103,8 +100,7 @@ CHUNK = {"mlp": 8192, "dit": 512}
 class TrainingCells:
     """What a generator may learn from: one cell line, one fold.
 
-    `controls, cells`: log-normalised expression; `vectors`: embedding of training and of test
-    perturbations; `fold`: what a model of responses is given; `folder`: of checkpoints and weights.
+    `vectors`: of training and test perturbations; `fold`: what a model of responses is given.
     """
 
     controls: sp.csr_matrix

@@ -40,10 +40,7 @@ class Process:
         self, network: nn.Module, source: Tensor, condition: Tensor, noise: Callable[[], Tensor],
         low: Tensor, high: Tensor,
     ) -> Tensor:  # fmt: skip
-        """Draw a perturbed cell for each control cell of `source`, (n, n_latent).
-
-        `low` and `high`, (n_latent,), bound predicted clean cells of a diffusion.
-        """
+        """Draw a cell for each control cell; `low` and `high` bound clean cells of a diffusion."""
         raise NotImplementedError
 
 

@@ -86,8 +86,8 @@ class FrozenHead(Objective):
 class IndexingHead(Objective):
     """Mean over control cells of the encoder's embedding of the target gene, then a head.
 
-    Training averages `n_cells` of the control cells `values`, drawn anew in each step; validation
-    and prediction `n_eval` of them, the same ones each time (Cole et al. 2026, Eq. 13-14).
+    Training draws `n_cells` anew in each step, else `n_eval` are the same (Cole et al. 2026,
+    13-14).
     """
 
     def __init__(
@@ -116,9 +116,8 @@ class IndexingHead(Objective):
 class KnockOutHead(Objective):
     """The average control profile without the target gene, embedded; one head reads every gene.
 
-    `output` (g,): position of each output gene among the encoder's, -1: predicted at its training
-    mean; `asked`: output genes of a training step, twice as many in validation (Cole et al. 2026,
-    Eq. 15-16).
+    `output` (g,): place of output genes, -1: none; `asked`: of a training step (Cole et al.,
+    15-16).
     """
 
     def __init__(
@@ -252,8 +251,7 @@ class InSilicoKO(FineTunedCells):
 def adapt(encoder: nn.Module, rank: int, *, seed: int = 0) -> nn.Module:
     """Put low-rank adapters on an encoder in place; only they learn afterwards (Hu et al. 2022).
 
-    They go on the linear layers that it names as `adaptable`, or on all, and begin at zero. With
-    `rank` 0 there are no adapters, and every weight learns.
+    They begin at zero, on the layers named `adaptable`, or all; with `rank` 0 every weight learns.
     """
     if rank < 0:
         raise ParameterError(f"rank={rank} must be at least 0")

@@ -119,10 +119,7 @@ def read_nodes(network: GraphNetwork, start: Tensor, steps) -> Tensor:
 
 
 class GraphObjective(Learner):
-    """Responses from node embeddings by a linear head (Cole et al. 2026, Eq. 17).
-
-    Embeddings are standardised by `centre` and `scale`; weights start at zero, the bias at `bias`.
-    """
+    """Responses from node embeddings by a linear head, zero at first (Cole et al. 2026, Eq. 17)."""
 
     def __init__(self, network, centre, scale, bias, task: Task, lr: float, frozen: bool = False):
         super().__init__()

@@ -183,10 +183,7 @@ def unsquared_l2(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 class TrainingLabels:
-    """Training responses of a line in the form of their task, with what they say of every gene.
-
-    `label` and `known` hold the genes `columns` only: of partial labels those with a known one.
-    """
+    """Training responses in the form of their task, of the genes `columns` that have any."""
 
     def __init__(self, fold: Fold):
         self.task, self.known = fold.task, None

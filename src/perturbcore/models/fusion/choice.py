@@ -39,10 +39,7 @@ def kind_of(name: str, predictor: str) -> str:
 
 
 class BestSource(Model):
-    """One source alone under the predictor of a fusion: what that predictor does without fusion.
-
-    It is chosen in each fold on training perturbations, see `loss_alone`.
-    """
+    """One source alone under the predictor of a fusion, chosen in training by `loss_alone`."""
 
     name, modality = BEST, SINGLE
     tasks = ("lfc", "deg_pairs", "dir_pairs")
@@ -115,8 +112,7 @@ def fewer_sources(
 ) -> list[BestSource | Model]:
     """List every fusion's predictor with other sources: `sets` by name, the best single source.
 
-    The last is the best single source under the best predictor; transformers are no candidates for
-    it (a training per inner fold each). `layout`: `n_components` and `inner_folds`.
+    The last is the best source under the best predictor; transformers are no candidates for it.
     """
     models = [m for m in models if kind_of(m.name, m.predictor)]
     best = [BestSource(m, **layout) for m in models]

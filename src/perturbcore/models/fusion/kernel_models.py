@@ -176,10 +176,7 @@ MIXED = (
 
 @dataclass
 class KernelSum(Fusion):
-    """Smooth the labels of all training perturbations by a power of the summed cosine kernels.
-
-    Tuned are the power and the exponent: how much more a source counts that is good alone.
-    """
+    """Smooth labels by a power of the summed kernels, sources weighed by how good each is alone."""
 
     powers: Sequence[float] = (1.0, 2.0, 3.0, 4.0, 6.0)
     exponents: Sequence[float] = (0.0, 1.0, 2.0)
@@ -239,9 +236,8 @@ class KernelRidge(Fusion):
 class PairModel(Fusion):
     """Kernel mixed model of labelled pairs, with some of the smoother's score added.
 
-    Chosen on the first `tuned_on` inner folds are the variances, among `candidates`, and how much
-    of the smoother (with a `power` of the kernel) is added: `blends`, in standard deviations of
-    both.
+    `candidates` and `blends` (in standard deviations) are chosen on the first `tuned_on` inner
+    folds.
     """
 
     candidates: Sequence[MixedModel] = MIXED

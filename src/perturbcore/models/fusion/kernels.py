@@ -53,10 +53,7 @@ def summed(kernels: Sequence[Kernel], weights=None) -> Kernel:
 
 
 def smooth(known: Labels, query: Labels, kernel: np.ndarray, powers: Sequence[float]) -> np.ndarray:
-    """Share of positives among known labels, weighted by powers of a kernel (m, n).
-
-    Scores of the pairs of `query`, (n_powers, n_pairs).
-    """
+    """Score pairs by known labels, weighted by powers of a kernel (m, n): (n_powers, n_pairs)."""
     return kernel_scores(known, query, kernel, powers, total=60.0, prior=3.0, rate=known.rates())
 
 
@@ -107,10 +104,7 @@ def _scale(K: np.ndarray) -> float:
 
 
 def loss_alone(fold: LineFold) -> np.ndarray:
-    """Loss of each source alone on training perturbations: of pairs minus `auroc_alone`.
-
-    Of log fold-changes the least leave-one-out error of a ridge.
-    """
+    """Loss of each source alone in training: a left-out ridge, of pairs minus `auroc_alone`."""
     if fold.pairs:
         return -auroc_alone(fold)
     if fold.alone is None:
@@ -174,8 +168,8 @@ def tune_weights(
 ) -> tuple[np.ndarray, float, list[float]]:
     """Choose non-negative kernel weights and the penalty of a ridge by exact leave-one-out error.
 
-    From equal weights or the best single source, the kernel that lowers the error most is added, at
-    most `steps` times. Returns weights of sum 1, the penalty, and the loss after each step.
+    From the best start the kernel that helps most is added, at most `steps` times; returned are
+    weights of sum 1, the penalty, and the loss after each step.
     """
     if not len(kernels) or not len(penalties) or min(penalties) <= 0:
         raise ParameterError("at least one kernel and one penalty above 0 are needed")

@@ -85,11 +85,7 @@ class Neighbours(nn.Module):
         return weight * weight.shape[1]
 
     def forward(self, vector, rows, line, alive, row, gene, label=None) -> torch.Tensor:
-        """Score pairs, (E,): `row` and `gene` (E,) say which of the B responses, which gene.
-
-        `alive` (B, S) are the sources that may be used; `label` (E,) is left out of the genes'
-        rates.
-        """
+        """Score pairs (E,) of B responses and genes, without their own training `label` (E,)."""
         k, affinity, scale = self._weights(vector, rows, line, alive)
         weight = (k[:, :, None] * affinity[:, None, :]).flatten(1)
         hit, seen = LabelSums.apply(weight, row, gene, self.start, self.column, self.label)
@@ -189,10 +185,7 @@ def _spread(d_hit, d_seen, row, gene, start, column, label, out):
 
 
 class LabelSums(torch.autograd.Function):
-    """Sum weights (B, C) over the positive and over all known labels of each pair's gene, (E,).
-
-    The labels of a gene start at `start` (G + 1,). The sums are made on the CPU, for any device.
-    """
+    """Sum weights (B, C) over positive and over all known labels of pairs' genes, on the CPU."""
 
     @staticmethod
     def forward(ctx, weight, row, gene, start, column, label):
@@ -215,10 +208,7 @@ class LabelSums(torch.autograd.Function):
 
 
 class FusionLearner(Learner):
-    """Network, tables and one task; a batch is a tensor of row numbers.
-
-    `steps` are the batches per epoch, for the warm-up.
-    """
+    """Network, tables and one task; a batch is a tensor of row numbers."""
 
     def __init__(
         self, network: FusionNetwork, sources: Tables, line, settings: Settings, steps: int
@@ -319,10 +309,7 @@ class LFCLearner(FusionLearner):
 
 
 class DEGLearner(FusionLearner):
-    """Complete labels: class-balanced softmax of each gene, weights from the training rows.
-
-    Within a batch a gene's loss is divided by the weights there, as published.
-    """
+    """Complete labels: softmax of each gene, balanced over training rows as published."""
 
     def __init__(self, *args, label: np.ndarray, train: np.ndarray):
         super().__init__(*args)

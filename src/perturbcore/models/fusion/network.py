@@ -307,10 +307,7 @@ def _stack(sizes) -> nn.Sequential:
 
 
 def line_profiles(controls: pd.DataFrame, lines: Sequence[str]) -> np.ndarray:
-    """Normalise mean log1p control profiles (cell lines x genes), (n_lines, g) float32.
-
-    As published, it is log1p'd once more and z-scored by mean and deviation of what was not.
-    """
+    """Normalise mean log1p control profiles as published: logged once more, then z-scored."""
     missing = [line for line in lines if line not in controls.index]
     if missing:
         raise InputError(

@@ -73,10 +73,7 @@ class Fusion(Model):
 def tuned_pairs(
     fold: LineFold, grid: Sequence, score: Callable[[int], Sequence], n_splits: int | None = None
 ) -> tuple[Any, InnerScores]:
-    """Choose from a grid by AUROC within gene on (the first `n_splits`) inner folds.
-
-    ``score(i)`` scores the known validation pairs of inner fold i; see `tuned_on_pairs`.
-    """
+    """Choose from a grid by ``score(i)`` of inner fold i, one row per value: `tuned_on_pairs`."""
     truth = [query for _, query in fold.inner[:n_splits]]
     return tuned_on_pairs(truth, [score(i) for i in range(len(truth))], grid)
 
@@ -98,10 +95,7 @@ def noted_weights(fold: LineFold, weights: Sequence[float]) -> dict:
 
 @dataclass
 class Concatenation(Fusion):
-    """Concatenate all sources, reduce by PCA, then k nearest neighbours as for a single source.
-
-    Where a perturbation lacks a source, the mean of the training vectors stands in.
-    """
+    """Concatenate sources (the mean for a missing one), reduce by PCA, then nearest neighbours."""
 
     k: Sequence[int] = (5, 10, 20, 40, 80)
     name: str = "Concatenation + PCA"
@@ -202,10 +196,7 @@ def smoother_error(weights: np.ndarray, gram: np.ndarray, a: np.ndarray, b: np.n
 
 @dataclass
 class Stacked(Fusion):
-    """Non-negative combination of single-source models, by least squares on inner predictions.
-
-    Kernel ridges with a penalty each for log fold-changes, kernel smoothers for labelled pairs.
-    """
+    """Non-negative least-squares combination of kernel ridges, of kernel smoothers for labels."""
 
     penalties: Sequence[float] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     power: float = 2.0

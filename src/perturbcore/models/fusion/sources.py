@@ -23,10 +23,7 @@ INNER_SEED = 42
 
 @dataclass(eq=False)
 class Source:
-    """Coordinates of one embedding on its principal axes among the training rows that have it.
-
-    Zero where `has_train` (n,) and `has_test` (m,) say that a row has no vector.
-    """
+    """Coordinates of one embedding on its principal axes; zero where a row has no vector."""
 
     name: str
     train: np.ndarray
@@ -40,9 +37,8 @@ class Source:
 class LineFold:
     """Training and test perturbations of one cell line with what is known of them.
 
-    `ids` are sorted; `truth` is of the `genes` that are predicted: of pairs those with a known
-    training label; `splits` are inner training and validation rows; `alone` is kept by
-    `kernels.auroc_alone`.
+    `ids` are sorted; `truth` is of the `genes` predicted: of pairs those with a known training
+    label.
     """
 
     task: Task
@@ -75,10 +71,7 @@ class LineFold:
 def lay_out_fold(
     fold: Fold, embeddings: Sequence[Embedding], *, n_components: int = 100, inner_folds: int = 5
 ) -> LineFold:
-    """Lay one cell line's fold out, with the embeddings that 10 training perturbations have.
-
-    Reduction sees no label and is fitted once per fold, on all training perturbations.
-    """
+    """Lay one cell line's fold out; reduction sees no label, and all training perturbations."""
     content = tuple((e.name, e.cell_line, e.digest) for e in embeddings)
     key = (fold.cell_lines, content, n_components, inner_folds)
     if key in fold.cache:  # what models of one group share
@@ -151,10 +144,10 @@ class Tables:
 def lay_out(
     embeddings: Sequence[Embedding], obs: pd.DataFrame, train: np.ndarray, *, expression_line=None
 ) -> Tables:
-    """Find the vector of every source for every row of `obs` (perturbation, cell_line).
+    """Find the vector of every source that a row of `train` has for every row of `obs`.
 
     Embeddings of one name that serve different cell lines are one source; with `expression_line`
-    that of one line serves all. A source that no row of `train` (n,) has is left out.
+    that of one line serves all.
     """
     ids = obs["perturbation"].astype(str).to_numpy()
     line = obs["cell_line"].astype(str).to_numpy()
@@ -202,10 +195,7 @@ def _served(parts: list[Embedding], expression_line: str | None) -> list[Embeddi
 
 
 def normalise(sources: Tables, train: np.ndarray, kind: str) -> Tables:
-    """Normalise each source by its training rows, as `Settings.input_norm` says.
-
-    "zscore" normalises the zeros of missing vectors too, as published; "unit" does not.
-    """
+    """Normalise sources by their training rows; "zscore" takes missing ones along, as published."""
     if kind == "none":
         return sources
     tables = []

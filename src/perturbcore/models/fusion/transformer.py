@@ -195,10 +195,7 @@ class TransformerFusion(Model):
 
 
 def search_space(space: Mapping | None) -> dict:
-    """Turn a search space as a profile writes it into optuna's; the published one by default.
-
-    A setting has a list of choices, or a mapping with ``low``, ``high`` and perhaps ``log: true``.
-    """
+    """Turn a profile's search space (lists, or low and high) into optuna's; else the published."""
     from optuna import distributions as kinds
 
     out = {}
@@ -257,11 +254,7 @@ def tune(
 def validation_rows(
     perturbations: Sequence[str], share: float, lines: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Mark the rows of a random share of the distinct perturbations, all lines together, (n,).
-
-    As published: these enter ``train_test_split`` in their order of first appearance, `lines` (n,)
-    in alphabetical order.
-    """
+    """Mark a random share of the perturbations, drawn as published from those of sorted `lines`."""
     ids = np.asarray(perturbations, dtype=str)
     order = np.arange(len(ids))
     if lines is not None:
@@ -278,11 +271,7 @@ def validation_rows(
 def gene_vectors(
     embeddings: Sequence[Embedding], genes: Sequence[str], n_components: int = 128
 ) -> np.ndarray:
-    """Vectors of readout genes from their own embeddings, (G, f) float32, f <= n_components.
-
-    Sources are standardised, brought to length one and reduced by PCA side by side; a gene without
-    embedding gets the mean; zeros (G, 1) where none has one.
-    """
+    """Reduce embeddings of readout genes to (G, f <= n_components); zeros (G, 1) without any."""
     blocks = []
     for name in sorted({e.name for e in embeddings}):
         one = next(e for e in embeddings if e.name == name)

@@ -95,11 +95,7 @@ class Predictor:
         return best_of(self.losses(space, targets, grid), grid) if len(grid) > 1 else grid[0]
 
     def predict(self, space: NestedSpace, targets: Targets) -> tuple:
-        """Tune, refit on all training rows, predict the test rows.
-
-        Returns values, the name of the candidate, and for partial labels the threshold of a
-        positive.
-        """
+        """Tune and refit: values, name of the candidate, threshold of partial labels."""
         chosen = self.tuned(space, targets, self.candidates())
         values = next(iter(self.predictions(space.outer, targets.Y, [chosen])))
         return values, self.called(chosen)
@@ -107,10 +103,7 @@ class Predictor:
 
 @dataclass
 class SklearnPredictor(Predictor):
-    """Any scikit-learn regressor with a grid, tuned by mean L2 over the shared inner folds.
-
-    `estimator`: must accept 2-D targets, and is cloned for every fit; `grid`: parameters to tune.
-    """
+    """Any scikit-learn regressor, cloned for every fit; `grid` is tuned on the inner folds."""
 
     estimator: Any
     grid: Mapping[str, Sequence] = field(default_factory=dict)

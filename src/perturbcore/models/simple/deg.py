@@ -47,10 +47,7 @@ class Softmax:
             raise ParameterError("max_iter must be at least 1, n_classes at least 2")
 
     def fit(self, X: np.ndarray, codes: np.ndarray, C: float) -> torch.Tensor:
-        """Fit all genes: weights and, last, intercepts, (K, d + 1, g).
-
-        `codes` (n, g): classes 0 .. K - 1, -1 where not known.
-        """
+        """Fit all genes: weights and, last, intercepts, (K, d + 1, g); code -1 is not known."""
         import torch
 
         place = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -51,10 +51,7 @@ def predictor(name: str, task: Task | str = "lfc", **options) -> Predictor:
 
 
 class OnEmbedding(Model):
-    """A predictor on one embedding: standardise, PCA, predict; refitted in every fold.
-
-    A test perturbation without embedding gets the floor that the task names.
-    """
+    """A predictor on one embedding, refitted in every fold; without a vector: the floor."""
 
     def __init__(self, embedding, predictor: Predictor, protocol: Protocol | None = None):
         self.embedding, self.way, self.protocol = embedding, predictor, protocol or Protocol()
@@ -114,10 +111,7 @@ class Floor(Model):
 
 
 def idealized(responses: AnnData, line: str, protocol: Protocol, seed: int = 0) -> Embedding:
-    """Compress the responses of a cell line, test included, by PCA: a ceiling.
-
-    Cole et al. 2026, 4.7.1.
-    """
+    """Compress responses of a line, test included, by PCA: a ceiling (Cole et al. 2026, 4.7.1)."""
     rows, task = rows_of(responses, line), task_of(responses)
     ids = rows.obs["perturbation"].astype(str)
     order = protocol.order(ids)

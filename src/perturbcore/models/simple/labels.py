@@ -75,10 +75,7 @@ def raise_to(kernel: np.ndarray, power: float) -> np.ndarray:
 def kernel_scores(
     known: Labels, query: Labels, kernel, powers, *, total, prior, rate
 ) -> np.ndarray:
-    """Score the entries of `query` by a kernel (m, n) raised to each power, (n_powers, n_entries).
-
-    The weights of a row are scaled to sum `total`; a row without positive weight gets the rates.
-    """
+    """Score the entries of `query` by powers of a kernel (m, n), weights scaled to sum `total`."""
     kernel = np.asarray(kernel, dtype=np.float64)
     weight = np.stack([raise_to(kernel, p) for p in powers], axis=-1)
     size = weight.sum(axis=1, keepdims=True)
@@ -87,10 +84,7 @@ def kernel_scores(
 
 
 def tuned_on_pairs(truth: Sequence[Labels], scores: Sequence, grid: Sequence) -> tuple:
-    """Choose from a grid by AUROC within gene; `scores` (n_grid, n_pairs) of each inner fold.
-
-    Returned with the choice are the labels of all pairs, and their scores under it.
-    """
+    """Choose from a grid by AUROC within gene: the choice, labels of all pairs, their scores."""
     losses = [
         [-auroc_within(q.label, s, q.genes) for s in part]
         for q, part in zip(truth, scores, strict=True)

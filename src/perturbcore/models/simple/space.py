@@ -111,10 +111,7 @@ class Protocol:
 
 @dataclass(eq=False)
 class Space:
-    """One training set and the rows to predict, in reduced coordinates.
-
-    `orthogonal`: the training columns are, so that lasso and ridge have closed forms.
-    """
+    """One training set and the rows to predict; `orthogonal`: lasso and ridge have closed forms."""
 
     train: np.ndarray
     test: np.ndarray
@@ -137,10 +134,7 @@ class Space:
 
 @dataclass
 class NestedSpace:
-    """Reduced coordinates of an outer fold and of its inner folds.
-
-    `reduce=False` leaves embedding rows as they are (the idealized embedding).
-    """
+    """Coordinates of an outer fold and of its inner folds; with `reduce` principal components."""
 
     train: np.ndarray
     test: np.ndarray
