@@ -163,13 +163,6 @@ def test_neighbour_frequencies_and_their_balance_equal_a_loop():
             np.testing.assert_allclose(got[:, i, gene], want / want.sum(), rtol=1e-5)
 
 
-def value(scores, **where):
-    for k, v in where.items():
-        scores = scores[scores[k] == v]
-    assert len(scores), where
-    return scores["value"].to_numpy()
-
-
 def test_scores_equal_the_published_procedure_written_out():
     responses, (good, _) = labels(g=12)
     model = DEGLogistic([1.0, 1e3], softmax=dict(max_iter=150, tolerance=1e-8, precision="float64"))
