@@ -26,11 +26,7 @@ from perturbcore.core.files import replaced
 
 
 class Learner(lightning.LightningModule):
-    """A lightning module that only needs a loss, and a learning rate `lr`.
-
-    Subclasses define `loss`; where it is not Adam, `optimizer`; where validation is measured in
-    another way than training, `validation_loss`; where the learning rate changes, `schedule`.
-    """
+    """A lightning module that only needs a loss, and a learning rate `lr`."""
 
     lr: float
 
@@ -104,9 +100,7 @@ def cosine_after_warmup(optimizer, steps: int, total: int) -> LambdaLR:
 class Batches:
     """Cut `n` examples into batches by index: the same ones for the same seed and epoch.
 
-    ``make(index)`` or ``make(index, rng)`` returns a batch; `shuffle`: permute the examples in each
-    epoch; without it every epoch is the same, draws included; `steps`: batches per epoch, from the
-    start of the repeated permutation; all examples once by default.
+    ``make(index)`` or ``make(index, rng)`` makes one; without `shuffle` all epochs are the same.
     """
 
     def __init__(
@@ -166,11 +160,7 @@ for _name in ("lightning.pytorch", "lightning.fabric", "lightning"):
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went.
-
-    `history`: one row per epoch: `epoch`, `train_<part>`, `val`, `seconds`; `best_epoch, epochs`:
-    the epoch whose weights were kept, and those run.
-    """
+    """How a training went: a row per epoch, the epoch kept, epochs run, seconds."""
 
     history: pd.DataFrame
     best_epoch: int
@@ -196,11 +186,8 @@ def fit(
 ) -> Trained:
     """Train `learner` in place; it ends with the best weights, or the last without validation.
 
-    `folder`: a killed training resumes there and ends in the same weights as an uninterrupted one,
-    a finished one is loaded; `key`: what decides the result (data, parameters, code); `grad_clip`:
-    largest norm of the gradient; `ema`: decay of the moving average of the weights, which is then
-    kept, updated every `ema_every` batches; `seed`: an epoch's randomness starts from (seed,
-    epoch).
+    `folder`: keeps a checkpoint and the weights: a killed training resumes there and ends in the
+    same weights; `key`: what decides the result; `ema`: decay of the moving average that is kept.
     """
     if patience is not None and validation is None:
         raise ParameterError("patience needs validation batches: give them, or leave patience out")

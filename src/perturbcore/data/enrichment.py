@@ -85,13 +85,8 @@ def function_labels(
 ) -> AnnData:
     """Label each perturbation with the gene sets that its differentially expressed genes enrich.
 
-    `keep_target`: whether the perturbed gene itself may be in its list, as published;
-    `least_shared`: genes that a list must share with a set (published: 1); `least_perturbations`:
-    sets of fewer are dropped. Returns task "functions": X 0 or 1; obs `n_deg`, `own` (whether the
-    perturbed gene is in its list).
-
-    Hasanaj et al. 2025, Appendix B; over-representation in place of GSEA, since a list that is
-    already cut has no ranks.
+    `keep_target`: whether the perturbed gene may be in its list; `least_shared`: genes that a list
+    must share with a set; `least_perturbations`: sets of fewer are dropped (Hasanaj et al. 2025).
     """
     if "observed" in responses.layers or "deg" not in responses.layers:
         raise InputError(

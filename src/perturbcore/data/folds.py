@@ -74,8 +74,7 @@ def add_folds(responses: AnnData, n_folds: int = 5, seed: int = 0, **how: Any) -
 def check_leakage(responses: AnnData, *, joint: bool = False, across: bool = False) -> None:
     """Refuse folds by which a test perturbation would be seen in training.
 
-    `joint`: one model is trained over all cell lines; `across`: the question is what another line
-    tells, so that lines that shared wells are refused.
+    `joint`: one model is trained over all lines; `across`: asked is what another line tells.
     """
     obs, shared = responses.obs, responses.uns.get("perturbcore", {}).get("shared_wells")
     if across and shared:

@@ -18,10 +18,7 @@ def starts_beside(fasta: Path | str) -> Path:
 
 
 def tss_windows(fasta: Path | str, width: int = 4096) -> dict[str, str]:
-    """Cut `width` bases around the start of transcription of each gene, read along its strand.
-
-    Starts are those of ``genome.tss.tsv`` beside ``genome.fa``, else of the catalogue's gene table.
-    """
+    """Cut `width` bases around the start of transcription of each gene, read along its strand."""
     beside = starts_beside(fasta)
     if beside.is_file():
         table = read_table(beside)

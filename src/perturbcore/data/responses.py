@@ -56,9 +56,8 @@ def make_responses(
 def check_responses(responses: AnnData, *, folds: bool = True, source: str = "responses") -> None:
     """Check the contract of a responses table; `source`: what messages call it.
 
-    Rows = (cell line, perturbation); ``obs``: `perturbation`, `cell_line`, `fold`; ``X``: log
-    fold-changes; ``layers["deg"]``, ``layers["observed"]`` for labels; ``uns["perturbcore"]``:
-    `dataset`, `task`, `identifier`, `simulated`.
+    Rows = (cell line, perturbation); ``obs``: `perturbation`, `cell_line`, `fold`; ``layers``: see
+    `LAYERS`; ``uns["perturbcore"]``: `dataset`, `task`, `identifier`, `simulated`.
     """
     columns = ["perturbation", "cell_line", "fold"] if folds else ["perturbation", "cell_line"]
     check_table(

@@ -65,11 +65,7 @@ class StoredDataset(Dataset):
 
 
 def open_dataset(name: str, loader: str, options: Mapping, folder: Path) -> Dataset:
-    """Open a data set, made and kept in ``folder/<name>-<key>.h5ad`` when it is asked for first.
-
-    The key is made of the options, the code of the loader and the files that options or a function
-    ``inputs(**options)`` beside ``load`` name, by their sha256.
-    """
+    """Open a data set, kept under a key of its options, the code of its loader, and its files."""
     module = module_of(loader)
     each = [p for v in options.values() for p in (v if isinstance(v, list) else [v])]
     inputs = [str(p) for p in each if isinstance(p, str | Path)]

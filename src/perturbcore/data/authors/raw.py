@@ -44,10 +44,7 @@ def raw_screens(
     dose: float | None = None,
     backed: bool = True,
 ) -> Iterator[AnnData]:
-    """Read the raw cells of a data set: a screen per file (Tahoe), or one in all.
-
-    `filter_first`: chemicals: drop the other genes before cells are normalised, not after.
-    """
+    """Read the raw cells of a data set; `filter_first`: drop other genes, then normalise."""
     layout = layout_of(dataset)
     folder = raw_folder(dataset, folder)
     if dataset == "essential":

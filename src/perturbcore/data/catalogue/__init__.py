@@ -34,9 +34,7 @@ _unheard: dict[str, str] = {}  # packages that pip could not bring, and why: ask
 class Entry(BaseModel):
     """One file at one commit of a public repository, or in one version of a Python package.
 
-    Of a package, `owner` is "package", `repository` its name and `commit` its version. `blob`: git
-    blob id, where nobody could compute the sha256; `bytes`: 0 where it is not known; `optional`:
-    whether every profile runs without the file.
+    Of a package, `owner` is "package", `repository` its name and `commit` its version.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -92,10 +92,7 @@ def summed(
     squares: bool = False,
     progress: bool = True,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Sum ``weight * value`` over the cells of each group, value = log1p(1e4 * count / total).
-
-    `blocks_of_groups`: pairs of groups needed together and of groups that may be read apart.
-    """
+    """Sum ``weight * log1p(1e4 * count / total)`` over the cells of each group, part by part."""
     check_choice("size_factors", size_factors, ("all", "kept"))
     target = TARGET_SUM if screen.uns["perturbcore"]["scale"] == "counts" else 0.0
     n_kept = int((column >= 0).sum())

@@ -18,10 +18,7 @@ HITS = ("perturbagen", "entrez_gene_id", "z_score")
 def load(
     readouts: str = "measured", min_labels: int = 5, n_folds: int = 5, seed: int = 0
 ) -> Dataset:
-    """Load which genes each over-expressed gene moves up (1) or down (-1), or not (0).
-
-    `readouts`: the "measured" landmark genes, or "all": also those that LINCS infers from them.
-    """
+    """Load which genes each over-expressed gene moves up (1) or down (-1), or not (0)."""
     check_choice("readouts", readouts, ("measured", "all"))
     path, card = fetch("lincs/dysreg-overexpression"), Card()
     hits, genes = read_table(path), read_table(fetch("lincs/genes"))

@@ -17,7 +17,7 @@ _RESIDUES = pd.Series(_WORDS["residues"])
 
 @dataclass(frozen=True)
 class Knowledge:
-    """Everything a database could hold about the simulated genes, and the truth behind it."""
+    """What a database could hold about the simulated genes, and the truth behind it."""
 
     genes: list
     modules: np.ndarray
