@@ -4,7 +4,6 @@ import importlib
 import inspect
 import json
 import re
-from pathlib import Path
 
 import pandas as pd
 
@@ -88,10 +87,7 @@ def _short(value) -> str:
 
 
 def _meaning(function, parameter: str) -> str:
-    """Text of a parameter in a docstring, on one line; empty where it has none.
-
-    Both a NumPy section and sentences of the form "`a, b`: text; `c`: text." are read.
-    """
+    """Text of a parameter in a NumPy section, or in sentences "`a, b`: text; `c`: text."."""
     text = inspect.getdoc(function) or ""
     section = re.search(
         r"\n(?:Parameters|Attributes)\n-+\n(.*?)(?=\n\n?\w[\w ]*\n-+\n|\Z)", text, re.S
@@ -115,18 +111,12 @@ def file_table(names) -> pd.DataFrame:
 
     The authors' data set as a whole is no entry, and has its own data cards.
     """
-    found = [catalogue.entry(n) for n in names if n != REPOSITORY]
-    rows = [
-        {
-            **vars(e),
-            "citations": ", ".join(e.citations),
-            "terms": _terms(e.restricted, e.licence_note),
-            "megabytes": e.bytes / 1e6,
-            "where": f"{e.owner}/{e.repository} @ "
-            + f"{e.commit if e.packaged else e.commit[:10]}: {e.path}",
-        }
-        for e in found
-    ]
+    rows = []
+    for e in [catalogue.entry(n) for n in names if n != REPOSITORY]:
+        commit = e.commit if e.packaged else e.commit[:10]
+        row = {**vars(e), "citations": ", ".join(e.citations), "megabytes": e.bytes / 1e6}
+        row["terms"] = _terms(e.restricted, e.licence_note)
+        rows.append(row | {"where": f"{e.owner}/{e.repository} @ {commit}: {e.path}"})
     return pd.DataFrame(rows)
 
 
@@ -148,12 +138,10 @@ def _terms(restricted: bool, note: str) -> str:
 
 def dataset_facts(data: Dataset) -> str:
     """Say in Markdown what a data set is and can carry: task, notes, citations."""
-    size = ""
-    if (found := data.responses) is not None:
-        size = f" ({found.n_obs:,} responses x {found.n_vars:,} genes)"
-    notes = "\n".join(f"- {note}" for note in data.notes)
+    found = data.responses
+    size = "" if found is None else f" ({found.n_obs:,} responses x {found.n_vars:,} genes)"
     parts = [f"What is predicted: {task_of(data.task).title}{size}."]
-    parts += ["What it can and cannot carry:", notes]
+    parts += ["What it can and cannot carry:", "\n".join(f"- {note}" for note in data.notes)]
     if data.citations:
         parts.append(f"Please cite {{cite:p}}`{','.join(data.citations)}`.")
     return "\n\n".join(parts)
@@ -168,28 +156,19 @@ def simulation_table(data: Dataset) -> pd.DataFrame:
     used = data.extras["simulation"].parameters
     maker = "chemistry.simulate_drug_screen" if "doses" in used else "screen.simulate_screen"
     table = defaults([f"perturbcore.data.simulate.{maker}"]).set_index("parameter").loc[list(used)]
-    values = [_short(v) for v in used.values()]
-    return pd.DataFrame(
-        {"parameter": list(used), "value": values, "meaning": table["meaning"].tolist()}
-    )
+    table = table.assign(value=[_short(v) for v in used.values()]).reset_index()
+    return table[["parameter", "value", "meaning"]]
 
 
 def run_table(profile: Profile) -> pd.DataFrame:
     """Seconds, start, commit and parameters of each chapter that has run with a profile."""
-    rows = [
-        {
-            "chapter": n["chapter"],
-            "title": n["title"],
-            "seconds": float(n["seconds"]),
-            "started": n["started"][:16].replace("T", " "),
-            "commit": (n["commit"][:10] or "unknown") + ("+" if n["dirty"] else ""),
-            "parameters": _listed(n["parameters"], but="profile"),
-        }
-        for n in run_notes(profile)
-    ]
-    if not rows:
+    if not (notes := run_notes(profile)):
         raise InputError(f"no chapter has run with profile {profile.name} yet: make book")
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(notes)[["chapter", "title", "seconds"]]
+    table["started"] = [n["started"][:16].replace("T", " ") for n in notes]
+    table["commit"] = [(n["commit"][:10] or "unknown") + "+" * n["dirty"] for n in notes]
+    table["parameters"] = [_listed(n["parameters"], but="profile") for n in notes]
+    return table
 
 
 def _listed(values, sign: str = "=", but: str = "") -> str:
@@ -227,19 +206,15 @@ def benchmark_table(profile: Profile) -> pd.DataFrame:
     Looked for in ``results/benchmarks`` and ``results/<profile>/benchmarks``.
     """
     folders = [results_root() / "benchmarks", profile.results / "benchmarks"]
-    frames = [_benchmarks(path) for folder in folders for path in sorted(folder.glob("*.json"))]
-    if not frames:
-        return pd.DataFrame(columns=list(BENCHMARK_COLUMNS))
-    table = pd.concat(frames, ignore_index=True).reindex(columns=list(BENCHMARK_COLUMNS))
+    rows: list[dict] = []
+    for path in [path for folder in folders for path in sorted(folder.glob("*.json"))]:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} is not a table of make bench ({error}): make bench") from None
+        wanted = ("task", "ours_seconds")
+        check_table(pd.DataFrame(found), wanted, path, way_out="make bench writes it again")
+        rows += found
+    table = pd.DataFrame(rows, columns=list(BENCHMARK_COLUMNS))
     table["agreement"] = [f"{v:.0e}" if isinstance(v, float) else v for v in table["agreement"]]
-    return table
-
-
-def _benchmarks(path: Path) -> pd.DataFrame:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        table = pd.DataFrame(rows)
-    except ValueError as error:
-        raise InputError(f"{path} is not a table of make bench ({error}): make bench") from None
-    check_table(table, ("task", "ours_seconds"), path, way_out="make bench writes it again")
     return table

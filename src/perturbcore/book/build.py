@@ -15,11 +15,13 @@ from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
+import nbformat
 import yaml
+from nbformat.v4 import new_markdown_cell
 
 import perturbcore
 from perturbcore import _NAMES, VERBS, WINGS
-from perturbcore.book.source import find_chapter, published
+from perturbcore.book.source import Chapter, find_chapter, published
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import FailedError, InputError
 from perturbcore.core.files import read_yaml
@@ -31,6 +33,7 @@ _OUTSIDE = re.compile(
     r"""(?:src|href)=["']((?:https?:)?//[^"']+)""",
     re.I,
 )
+_OUTSIDE_STYLE = re.compile(r"""(?:url\(|@import\s+)["']?((?:https?:)?//[^"')\s]+)""")
 _NEEDLESS = re.compile(
     r"""<link rel="preload" as="font"[^>]*>|<script>const THEBE_JS_URL[^<]*</script>"""
     r"""|<script[^>]*sphinx-thebe\.js[^>]*></script>"""
@@ -43,6 +46,11 @@ _BINDING = re.compile(
     re.M,
 )
 
+ALONG = (
+    "Take this page along: {{download}}`notebook with all outputs <along/{0}.ipynb>`, "
+    "{{download}}`script <along/{0}.py>`."
+)
+
 
 class BookError(FailedError):
     """The book could not be built; the message holds the warnings."""
@@ -51,8 +59,8 @@ class BookError(FailedError):
 def build(profile: Profile) -> Path:
     """Build ``_build/html`` from the executed chapters of a profile; return the first page.
 
-    The book is built aside and takes its place only when there was not a single warning, so the
-    last good one stays readable. Where nothing but plain prose is new, only its pages are built.
+    It is built aside and takes its place when there was not a single warning. Where nothing but
+    plain prose is new, only its pages are built.
     """
     root = project_root()
     config = assemble(profile)
@@ -121,26 +129,25 @@ def linkcheck(profile: Profile) -> str:
     config = assemble(profile)
     stage = project_root() / "_build" / "linkcheck"
     shutil.rmtree(stage, ignore_errors=True)
-    failure = None
+
+    def broken() -> list[str]:
+        reports = [p.read_text(encoding="utf-8") for p in stage.rglob("output.txt")]
+        return [line for line in "".join(reports).splitlines() if "[redirected" not in line]
+
     try:
         _sphinx(stage, config, "--builder", "linkcheck")
-    except BookError as error:  # Sphinx fails already for one broken link; its report says which
-        failure = error
-    reports = [p.read_text(encoding="utf-8") for p in stage.rglob("output.txt")]
-    broken = [line for line in "".join(reports).splitlines() if "[redirected" not in line]
-    if failure and not broken:
-        raise failure
-    return "\n".join(broken)
+    except BookError:  # Sphinx fails already for one broken link; its report says which
+        if not broken():
+            raise
+    return "\n".join(broken())
 
 
 def assemble(profile: Profile) -> Path:
-    """Lay the executed chapters, their tables and figures into ``book/``.
+    """Lay chapters, tables and figures into ``book/`` where they changed; return the configuration.
 
-    Only what has changed is written anew. Returns the configuration of this build:
-    ``_config.yml`` with a place for the banner, which every page gets last.
+    That is ``_config.yml`` with a place for the banner, which every page gets last.
     """
     # loads what draws and counts, which the process that runs Sphinx has no use for
-    from perturbcore.book.opening import opened
     from perturbcore.report.front import answers_table
 
     root = project_root()
@@ -184,6 +191,41 @@ def assemble(profile: Profile) -> Path:
     return target
 
 
+def opened(chapter: Chapter, executed: bytes, *, drawn: bool) -> bytes:
+    """Put the answer that an executed chapter left, and its main figure, behind the page's title.
+
+    The answer is what `perturbcore.report.pages.take_home` showed, which is taken out below.
+    """
+    notebook = nbformat.reads(executed.decode(), as_version=4)
+    parts = [_taken(notebook)]
+    card = chapter.header.card
+    if card is not None and card.figure and drawn:
+        where = f"figures/{chapter.name}/{card.figure}.svg"
+        parts.append(f"![{card.alt or card.title}]({where})")
+    at = next((i for i, c in enumerate(notebook.cells) if c.cell_type == "markdown"), None)
+    if at is not None and any(parts):
+        title, _, rest = notebook.cells[at].source.partition("\n")
+        inside = "\n\n".join(filter(None, parts))
+        box = new_markdown_cell(f":::::{{div}} result-box\n{inside}\n:::::", id="opening")
+        after = [new_markdown_cell(rest.strip(), id="after-title")] if rest.strip() else []
+        notebook.cells[at : at + 1] = [new_markdown_cell(title, id="title"), box, *after]
+    notebook.cells.append(new_markdown_cell(ALONG.format(chapter.name), id="along"))
+    return nbformat.writes(notebook).encode()
+
+
+def _taken(notebook) -> str:
+    """Take the answer in one line out of the outputs; "" where there is none."""
+    from perturbcore.report.pages import ONE_LINE
+
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            text = "".join(output.get("data", {}).get("text/markdown", ""))
+            if text.startswith(ONE_LINE):
+                cell.outputs.remove(output)
+                return text
+    return ""
+
+
 def _lay(path: Path, content: bytes) -> None:
     """Write a file where it differs: Sphinx reads a page again when the file is newer."""
     if not path.is_file() or path.read_bytes() != content:
@@ -208,13 +250,10 @@ def seconds_table(profile: Profile) -> str:
 def outside_references(html: Path) -> list[str]:
     """Scripts, styles, fonts and images that pages would load from another machine."""
     found = set()
-    for page in sorted(html.rglob("*.html")):
-        text = page.read_text(encoding="utf-8")
-        found |= {f"{page.relative_to(html)}: {url}" for url in _OUTSIDE.findall(text)}
-    for sheet in sorted(html.rglob("*.css")):
-        text = sheet.read_text(encoding="utf-8", errors="replace")
-        urls = re.findall(r"""(?:url\(|@import\s+)["']?((?:https?:)?//[^"')\s]+)""", text)
-        found |= {f"{sheet.relative_to(html)}: {url}" for url in urls}
+    for pattern, kind in ((_OUTSIDE, "*.html"), (_OUTSIDE_STYLE, "*.css")):
+        for page in html.rglob(kind):
+            text = page.read_text(encoding="utf-8", errors="replace")
+            found |= {f"{page.relative_to(html)}: {url}" for url in pattern.findall(text)}
     return sorted(found)
 
 

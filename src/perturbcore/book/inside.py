@@ -34,11 +34,7 @@ class OpenChapter:
 
     @property
     def folder(self) -> Path:
-        """What this run leaves goes here, so that no run with other values touches the book.
-
-        ``results/<profile>`` for the book's own values, otherwise
-        ``results/<profile>/runs/<chapter>-<digest of the changed values>``.
-        """
+        """Where a run leaves what it makes; with other values than the book's, its own folder."""
         return run_folder(self.profile, self.name, self.changed)
 
     @property
@@ -78,10 +74,8 @@ class OpenChapter:
 def open_chapter(name: str, module: ModuleType | None = None) -> OpenChapter:
     """Check the parameters of the running notebook and open its profile.
 
-    The first code cell after the parameters calls this, with the chapter's name; `module` is where
-    the notebook's names live (``__main__``). A value of the wrong type, or a plain value set before
-    that no parameter declares, is refused, also when plain papermill, which checks neither, passed
-    it.
+    `module` is where the notebook's names live (``__main__``). A value of the wrong type, or a
+    plain one that no parameter declares, is refused, also when plain papermill passed it.
 
     Examples
     --------

@@ -68,24 +68,18 @@ class Ranking:
 
     def said(self) -> list[str]:
         """Say in paragraphs what was ranked on what, what is best, and how to read it."""
-        return [
-            f"{self.sizes()}{' The cells are simulated.' * self.data.simulated}",
-            *self.comparison.answer(self.data.title).split("\n\n"),
-            self.comparison.reading(),
-            *self.data.notes[1:],
-            *self.left_out,
-        ]
-
-    def sizes(self) -> str:
-        """Say what the data are, in numbers."""
         responses = self.data.responses
         obs, task = responses.obs, task_of(responses)
         lines = ", ".join(map(str, pd.unique(obs["cell_line"])))
         n, folds = obs["perturbation"].nunique(), obs["fold"].nunique()
-        return (
+        sizes = (
             f"{self.data.title}: {n:,} perturbations x {responses.n_vars:,} genes ({task.title}); "
             f"cell lines: {lines}; {folds} folds, each perturbation held out once."
         )
+        simulated = " The cells are simulated." * self.data.simulated
+        answer = self.comparison.answer(self.data.title).split("\n\n")
+        reading = self.comparison.reading()
+        return [sizes + simulated, *answer, reading, *self.data.notes[1:], *self.left_out]
 
 
 def named_embeddings(

@@ -17,11 +17,7 @@ _FAMILIES = Path(__file__).parents[1] / "embeddings"
 
 
 def write_rules(profile: Profile) -> Path:
-    """Write the stamps of a profile and ``results/<profile>/rules.mk``, each only if it changed.
-
-    The stamp of a chapter holds its code, the values of its parameters, the code that its cells
-    import, and the data sets and embeddings of the profile; its prose apart from that.
-    """
+    """Write the stamps of a profile and ``results/<profile>/rules.mk``, each only if it changed."""
     there = {c.name: c for c in find_chapters()}
     names = published()
     if missing := [n for n in names if n not in there]:

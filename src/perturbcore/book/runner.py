@@ -30,11 +30,7 @@ class ChapterError(FailedError):
 
 
 def run_for_book(chapter: Chapter, profile: Profile, *, update: bool = False) -> Path:
-    """Run a chapter with the profile's parameters, ``results/<profile>/chapters/<chapter>.ipynb``.
-
-    With `update`, a chapter of which only the prose has changed is not executed: its outputs
-    are those of the last run.
-    """
+    """Run a chapter with the profile's parameters; `update`: not where only its prose is new."""
     target = profile.results / "chapters" / f"{chapter.name}.ipynb"
     note = profile.results / "runs" / f"{chapter.name}.json"
     if why := chapter.missing(profile):
@@ -45,12 +41,7 @@ def run_for_book(chapter: Chapter, profile: Profile, *, update: bool = False) ->
 
 
 def run_aside(chapter: Chapter, profile: Profile, given: dict, out: Path | None = None) -> Path:
-    """Run a chapter with other parameters, without touching the book.
-
-    `given`: parameter values; text is parsed by the declared type; `out`: where to put the
-    executed notebook; otherwise beside its tables, figures and scores, in
-    ``results/<profile>/runs/<chapter>-<digest of the changed values>``.
-    """
+    """Run a chapter with other values, without touching the book; `out` names the notebook."""
     values = chapter.values(profile, given)
     changed = chapter.changed(profile, values)
     folder = run_folder(profile, chapter.name, changed)
@@ -63,8 +54,7 @@ def run_aside(chapter: Chapter, profile: Profile, given: dict, out: Path | None 
 def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Path) -> Path:
     """Execute a chapter into ``target`` and write its provenance to ``note``.
 
-    The executed notebook appears under its name only when every cell has passed. A failed run
-    leaves ``<name>.failed.ipynb`` beside it and whatever was there before.
+    A failed run leaves ``<name>.failed.ipynb`` beside it and whatever was there before.
     """
     profile.claim_results()
     target, note = target.resolve(), note.resolve()

@@ -22,10 +22,7 @@ _KINDS = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "d
 
 @dataclass(frozen=True)
 class Parameter:
-    """One declared parameter of a chapter, ``name: type = default  # help``.
-
-    The type is one of int, float, str, bool, list, dict, ``list[...]`` of them and ``... | None``.
-    """
+    """One declared parameter of a chapter, ``name: type = default  # help``."""
 
     name: str
     type: str
@@ -215,11 +212,9 @@ class Chapter:
         return found
 
     def values(self, profile: Profile, given: dict | None = None) -> dict:
-        """Parameter values that a run passes to the chapter.
+        """Parameter values of a run: those of the profile, then `given`, as text or as values.
 
-        `profile`: its ``chapters`` section overrides the chapter's defaults, without the data
-        sets that are not there (of ``dataset``, the first of ``also`` takes the place); `given`:
-        values that override both; text is parsed by the declared type.
+        Data sets that are not there go; the place of ``dataset`` takes the first of ``also``.
         """
         for name in profile.chapters:
             find_chapter(name, f"{profile.path}: chapters: ")
@@ -234,10 +229,7 @@ class Chapter:
         return {**values, **own, "profile": profile.address}
 
     def _own_sets(self, profile: Profile) -> dict:
-        """Choose data sets where a profile of one's own names none for this chapter.
-
-        Its first data set stands for the demo's first; for the demo's others there is none.
-        """
+        """Let the first data set of a profile of one's own stand for the demo's first."""
         there, demo = [d.name for d in profile.datasets], []
         default = {n: self.parameters[n].default for n in _SETS & self.parameters.keys()}
         if "demo" in profile_names() and set(_flat(default)) - set(there):
@@ -255,10 +247,7 @@ class Chapter:
         return {name: why for name, why in absent(profile).items() if name in named}
 
     def missing(self, profile: Profile) -> str:
-        """Say why the chapter has nothing to show with a profile; empty where it has.
-
-        Its own data sets are the parameters ``dataset`` and ``datasets``; any other may be empty.
-        """
+        """Say why the chapter has nothing to show with a profile; empty where it has."""
         values, gone = self.values(profile), self.left_out(profile)
         named = "datasets" in profile.chapters.get(self.name, {})
         if values.get("dataset") == "" or (values.get("datasets") == [] and not named):

@@ -167,11 +167,7 @@ class Study:
         return kept_truth(self.profile.results / "ceilings", self.n_jobs)
 
     def scope(self, part: str) -> str:
-        """Name under which the store keeps what this chapter claims for one of its parts.
-
-        A run with other parameters than the profile's claims a name of its own, so that it never
-        changes the scores of the book.
-        """
+        """Name under which the store keeps a part of this chapter; other values have another."""
         own = f"{self.chapter.name}/{part}"
         if self.chapter.changed:
             own = f"{ASIDE}{own}/{digest(self.chapter.changed)}"
@@ -179,10 +175,7 @@ class Study:
         return own
 
     def claimed(self, *chapters: str) -> pd.DataFrame | None:
-        """Return the scores that the first of `chapters` with data claims, None where none has.
-
-        Refused if it has not run.
-        """
+        """Return the scores that the first of `chapters` with data claims, None where none has."""
         there = [c for c in map(find_chapter, chapters) if not c.missing(self.profile)]
         if not there:
             return None

@@ -167,7 +167,7 @@ def _facts(module: str) -> dict:
         texts = {str(n.value) for n in ast.walk(tree) if isinstance(n, ast.Constant)}
         known[key] = {
             "imports": _import_names(tree),
-            "beside": sorted(t for t in texts if t.endswith((".yml", ".csv", ".json"))),
+            "beside": sorted(t for t in texts if t.endswith((".yml", ".toml", ".csv", ".json"))),
             "text": digest(ast.dump(_without_docstrings(tree))),
         }
         atexit.unregister(_keep)

@@ -9,7 +9,7 @@ from perturbcore.book.cli import book_verbs, file_verbs, paper
 
 _TYPES = {"int": int, "float": float, "Path": Path}
 _HOMES = {"book_verbs": book_verbs, "file_verbs": file_verbs, "paper": paper}
-_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_TABLE = tomllib.loads(Path(__file__).with_name("options.toml").read_text("utf-8"))
 
 
 def parser() -> argparse.ArgumentParser:

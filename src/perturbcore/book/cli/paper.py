@@ -11,17 +11,15 @@ def responses(options) -> None:
     from perturbcore.core.files import save_table
     from perturbcore.data.authors.write import add_stored_folds, effects_of_raw, labels_of_raw
 
-    shared = dict(dose=options.dose, backed=not options.in_memory)
-    if options.task == "lfc":
-        if options.min_cells is not None:
-            raise ParameterError("--min-cells is for --task deg: effects have no minimum")
-        table = effects_of_raw(
-            options.dataset, options.raw, batches=options.batches, totals=options.totals, **shared
-        )
+    how = dict(dose=options.dose, backed=not options.in_memory)
+    if options.task == "deg":
+        how |= dict(test=options.test, min_cells=options.min_cells)
+    elif options.min_cells is not None:
+        raise ParameterError("--min-cells is for --task deg: effects have no minimum")
     else:
-        table = labels_of_raw(
-            options.dataset, options.raw, test=options.test, min_cells=options.min_cells, **shared
-        )
+        how |= dict(batches=options.batches, totals=options.totals)
+    make = labels_of_raw if options.task == "deg" else effects_of_raw
+    table = make(options.dataset, options.raw, **how)
     if options.folds:
         add_stored_folds(table, options.dataset, options.folds)
     save_table(table, options.out)
