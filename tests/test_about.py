@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from perturbcore.book import about
-from perturbcore.book.runner import run_for_book
 from perturbcore.book.source import find_chapters
 from perturbcore.core.console import Console
 from perturbcore.core.errors import InputError, ParameterError
@@ -91,18 +90,6 @@ def test_a_simulation_says_how_it_was_made():
         about.simulation_table(Dataset("x", "X", "lfc", pd.DataFrame()))
 
 
-def test_the_run_record_has_every_chapter_that_ran(tree):
-    profile = load_profile("demo")
-    with pytest.raises(InputError, match="no chapter has run with profile demo"):
-        about.run_table(profile)
-    run_for_book(find_chapters()[0], profile)
-    table = about.run_table(profile)
-    assert list(table["chapter"]) == ["first"]
-    assert "k=7" in table["parameters"][0] and table["seconds"][0] > 0
-    settings = about.profile_table(profile)
-    assert settings.to_dict("records") == [{"of": "first", "name": "k", "value": "7"}]
-
-
 def test_benchmarks_are_read_where_they_are(tree):
     profile = load_profile("demo")
     assert about.benchmark_table(profile).empty
@@ -178,12 +165,8 @@ def test_make_inside_a_page_does_not_hear_the_make_around_it(tree, shown, monkey
     assert shown[-1].splitlines()[2] == "profile demo in .venv"
 
 
-def test_the_protocol_names_functions_and_parameters_that_exist():
+def test_the_protocol_names_parameters_that_exist():
     text = (ROOT / "book" / "protocol.md").read_text()
-    named = set(re.findall(r"\{py:(?:func|class)\}`([\w.]+)`", text))
-    assert len(named) > 20
-    for name in named:
-        about.defaults([name])
     choices = re.findall(r"`(\w+)` of \{py:\w+\}`([\w.]+)`", text)
     assert len(choices) >= 4
     for parameter, name in choices:
@@ -191,23 +174,13 @@ def test_the_protocol_names_functions_and_parameters_that_exist():
 
 
 def test_every_source_that_is_cited_is_in_the_bibliography():
+    """What pages cite themselves, and the terms they link, Sphinx looks up in every build."""
     known = set(re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(), re.M))
     keys = {k for text in catalogue.entries()["citations"] for k in text.split(", ") if k}
     for path in (ROOT / "src" / "perturbcore" / "data" / "sets").glob("*.py"):
         for found in re.findall(r"citations=\((.*?)\)", path.read_text(), re.S):
             keys |= set(re.findall(r'"(\w+)"', found))
-    for path in [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.py")]:
-        for found in re.findall(r"\{cite(?::\w+)?\}`([^`{]+)`", path.read_text()):
-            keys |= set(found.replace(" ", "").split(","))
     assert len(keys) > 20 and not keys - known
-
-
-def test_every_term_that_is_linked_has_a_meaning():
-    meant = re.findall(r"\]\{#(term-[\w-]+)\}", (ROOT / "book" / "glossary.md").read_text())
-    assert len(meant) == len(set(meant)) > 30
-    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.py")]
-    linked = {t for p in pages for t in re.findall(r"\]\((term-[\w-]+)\)", p.read_text())}
-    assert linked and not linked - set(meant)
 
 
 def test_the_run_record_comes_after_the_other_chapters():

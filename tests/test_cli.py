@@ -37,15 +37,6 @@ def test_chapters_and_profiles_are_listed(tree, capsys):
     assert capsys.readouterr().out == "demo: tiny (simulated cells)\nother: other\n"
 
 
-def test_a_run_writes_where_it_is_told_and_says_so(tree, capsys):
-    path = tree / "notebooks" / "first.py"
-    path.write_text(path.read_text().split("# %% mystnb")[0])
-    out = tree / "mine" / "my.ipynb"
-    assert main(["run", "first", "-p", "grid", "[5, 10]", "-p", "k", "2", "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"{out}\n"
-    assert "k is 2 grid is [5.0, 10.0]" in out.read_text()
-
-
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -64,15 +55,6 @@ def test_wrong_input_is_one_clean_line(tree, capsys, arguments, message):
     assert main(arguments) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("error: ") and message in errors and "Traceback" not in errors
-
-
-def test_a_failed_chapter_is_exit_status_one(tree, capsys):
-    path = tree / "notebooks" / "second.py"
-    path.write_text(path.read_text() + "\n# %%\n1 / 0\n")
-    assert main(["run", "second"]) == 1
-    errors = capsys.readouterr().err
-    assert errors.startswith("error: chapter second failed in code cell 4") and "1 / 0" in errors
-    assert "papermill" not in errors
 
 
 def test_plain_notebooks_have_a_kernel_and_no_outputs(tree, capsys):
@@ -113,71 +95,50 @@ def screen(path, counts=True):
 
 
 def test_a_screen_becomes_responses_a_ceiling_and_scores(tmp_path, capsys):
-    declared = screen(tmp_path / "screen.h5ad")
+    declared, vectors = screen(tmp_path / "screen.h5ad"), tmp_path / "mine.csv"
     assert main(["check", *declared]) == 0
-    assert (
-        "492 cells x 8 genes, 40 perturbations, 12 control cells, 2 batches, cell lines: K562"
-        in capsys.readouterr().out
+    said = "492 cells x 8 genes, 40 perturbations, 12 control cells, 2 batches, cell lines: K562"
+    assert said in capsys.readouterr().out
+    responses, ceiling, scores = (
+        str(tmp_path / n) for n in ("responses.h5ad", "c.parquet", "s.csv")
     )
-
-    responses = tmp_path / "responses.h5ad"
-    assert main(["effects", *declared, "--out", str(responses), "--folds", "5"]) == 0
+    assert main(["effects", *declared, "--out", responses, "--folds", "5"]) == 0
     read = ad.read_h5ad(responses)
     assert read.shape == (40, 8) and sorted(set(read.obs["fold"])) == [0, 1, 2, 3, 4]
-
-    ceiling = tmp_path / "ceiling.parquet"
-    assert main(["ceiling", *declared, "--out", str(ceiling), "--outer", "2", "--inner", "2"]) == 0
+    assert main(["ceiling", *declared, "--out", ceiling, "--outer", "2", "--inner", "2"]) == 0
     assert set(pd.read_parquet(ceiling)["perturbation"]) == set(NAMES)
-
-    embedding = tmp_path / "mine.csv"
     rng = np.random.default_rng(1)
-    pd.DataFrame(rng.normal(size=(40, 3)), index=NAMES).to_csv(embedding)
-    scores = tmp_path / "scores.csv"
-    kept = ["--store", str(tmp_path / "store.db"), "--out", str(scores)]
-    assert main(["evaluate", str(responses), str(embedding), "--ceiling", str(ceiling), *kept]) == 0
-    table = pd.read_csv(scores)
-    L2 = table[table["metric"] == "L2"].set_index(["fold", "predictor", "embedding"])
-    L2 = L2["value"].sort_index()
-    for fold in range(5):
-        assert (L2.loc[fold, "knn", "mine"] > 0).all()
-        assert (L2.loc[fold, "experimental_error"] > 0).all()
+    pd.DataFrame(rng.normal(size=(40, 3)), index=NAMES).to_csv(vectors)
+    given = ["evaluate", responses, str(vectors), "--out", scores]
+    kept = ["--store", str(tmp_path / "store.db")]
+    assert main([*given, "--ceiling", ceiling, *kept]) == 0
+    table = pd.read_csv(scores).query("metric == 'L2'")
+    found = table[table["predictor"].isin(["knn", "experimental_error"])]
+    assert (found["value"] > 0).all() and set(found["fold"]) == set(range(5))
 
+    def refused(*arguments, said):
+        assert main([*arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and said in error
 
-def test_a_wrong_screen_is_one_clean_line(tmp_path, capsys):
-    assert main(["check", *screen(tmp_path / "screen.h5ad", counts=False)]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
-    wrong = screen(tmp_path / "screen.h5ad")
-    wrong[wrong.index("ctrl")] = "control"
-    assert main(["effects", *wrong, "--out", str(tmp_path / "x.h5ad")]) == 2
-    assert "control" in capsys.readouterr().err
-    assert not (tmp_path / "x.h5ad").exists()
-    assert main(["check", str(tmp_path / "screen.h5ad"), "--control", "ctrl"]) == 2
-    assert "--scale counts or --scale log1p" in capsys.readouterr().err
-
-
-def test_a_wrong_table_or_number_of_jobs_is_one_clean_line(tmp_path, capsys):
-    declared = screen(tmp_path / "screen.h5ad")
-    responses, vectors = str(tmp_path / "responses.h5ad"), tmp_path / "mine.csv"
-    assert main(["effects", *declared, "--out", responses]) == 0
     for out, said in {
         declared[0]: "is a file that is read",  # a screen was once replaced by its effects
         responses: "is there already: name another, or give --force",
         str(tmp_path / "x.csv"): "written as .h5ad",
-        str(vectors.parent): "written as .h5ad",
+        str(tmp_path): "written as .h5ad",
     }.items():
-        assert main(["effects", *declared, "--out", out]) == 2
-        assert said in capsys.readouterr().err
+        refused("effects", *declared, "--out", out, said=said)
     assert ad.read_h5ad(declared[0]).n_obs == 492
     assert main(["effects", *declared, "--out", responses, "--force"]) == 0
-    pd.DataFrame(np.eye(40), index=NAMES).to_csv(vectors)
-    given = ["evaluate", responses, str(vectors), "--out", str(tmp_path / "scores.csv")]
-    assert main([*given, "--ceiling", str(vectors)]) == 2
-    assert "mine.csv: no column 'perturbation'" in capsys.readouterr().err
-    (tmp_path / "c.parquet").write_text("no table")
-    assert main([*given, "--ceiling", str(tmp_path / "c.parquet")]) == 2
-    assert "c.parquet cannot be read" in capsys.readouterr().err
-    assert main([*given, "--jobs", "0"]) == 2
-    assert "--jobs 0" in capsys.readouterr().err
-    out = str(tmp_path / "c.xlsx")
-    assert main(["ceiling", *declared, "--outer", "2", "--inner", "1", "--out", out]) == 2
-    assert "written as .parquet or .csv" in capsys.readouterr().err
+    given[-1] = str(tmp_path / "other.csv")
+    refused(*given, "--ceiling", str(vectors), said="mine.csv: no column 'perturbation'")
+    (tmp_path / "no.parquet").write_text("no table")
+    refused(*given, "--ceiling", str(tmp_path / "no.parquet"), said="no.parquet cannot be read")
+    refused(*given, "--jobs", "0", said="--jobs 0")
+    out = ["--out", str(tmp_path / "c.xlsx")]
+    refused("ceiling", *declared, *out, said="written as .parquet or .csv")
+    wrong = ["control" if x == "ctrl" else x for x in declared]
+    refused("effects", *wrong, "--out", str(tmp_path / "x.h5ad"), said="control")
+    assert not (tmp_path / "x.h5ad").exists()
+    refused("check", declared[0], "--control", "ctrl", said="--scale counts or --scale log1p")
+    refused("check", *screen(tmp_path / "screen.h5ad", counts=False), said="screen.h5ad")
