@@ -153,18 +153,6 @@ def test_a_page_fails_where_a_command_does_not_do_what_it_says(tree, shown):
     assert "there is no chapter 'frist'" in shown[-1] and "(exit status 2)" in shown[-1]
 
 
-def test_make_inside_a_page_does_not_hear_the_make_around_it(tree, shown, monkeypatch):
-    monkeypatch.setenv("MAKEFLAGS", "--no-such-flag")
-    monkeypatch.setenv("PROFILE", "nowhere")
-    (tree / "Makefile").write_text(
-        "VENV ?= .venv\nPROFILE ?= demo\n"
-        "run: $(VENV)/.ready\n\t@echo profile $(PROFILE) in $(VENV)\n"
-        "$(VENV)/.ready: always\n\t@echo setting up; exit 1\nalways: ;\n"
-    )
-    Console().run("make run")
-    assert shown[-1].splitlines()[2] == "profile demo in .venv"
-
-
 def test_the_protocol_names_parameters_that_exist():
     text = (ROOT / "book" / "protocol.md").read_text()
     choices = re.findall(r"`(\w+)` of \{py:\w+\}`([\w.]+)`", text)

@@ -95,14 +95,6 @@ def test_an_old_python_and_one_without_venv_get_a_clear_error(project):
     assert not new.exists()
 
 
-def test_one_chapter_with_other_values(project):
-    done = make(project, "run", "CHAPTER=second", "ARGS=-p flag no -p kk 3")
-    assert done.returncode and "error: second: unknown parameter kk" in done.stderr
-    assert "Traceback" not in done.stderr
-    done = make(project, "run")
-    assert done.returncode and "k: int = 5  # neighbours" in done.stdout
-
-
 @pytest.mark.book
 def test_the_life_of_a_book(project):
     pages = project / "_build/html"

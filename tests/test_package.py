@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import importlib.util
 import re
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import perturbcore as pc
-from perturbcore.core.digest import imports_in
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src/perturbcore").rglob("*.py"))
@@ -25,32 +25,14 @@ BY_NAME = {
 OPTIONAL = {"gears", "scvi"}
 
 
-def while_running(path: Path) -> ast.Module:
-    """Parse a module without what it imports for type checkers only."""
-    tree = ast.parse(path.read_text())
-    tree.body = [
-        node
-        for node in tree.body
-        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-    ]
-    return tree
-
-
-def wing(path: Path) -> str:
-    return path.relative_to(ROOT / "src/perturbcore").parts[0]
-
-
-def test_imports_go_from_later_wings_to_earlier_ones():
+def test_imports_go_from_later_wings_to_earlier_ones_and_in_no_circle():
+    spec = importlib.util.spec_from_file_location("house", ROOT / "scripts/house.py")
+    house = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(house)
     assert {p.parent.name for p in (ROOT / "src/perturbcore").glob("*/__init__.py")} == {*pc.WINGS}
-    level = {name: i for i, name in enumerate(pc.WINGS)}
-    wrong = [
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path in SOURCES
-        if wing(path) in level
-        for name in imports_in(while_running(path))
-        if level[name.split(".")[1]] > level[wing(path)]
-    ]
-    assert not wrong, "\n".join(wrong)
+    files = house.modules()
+    assert house.WINGS == [*pc.WINGS] and not house.against_the_order(files)
+    assert not house.circles(files)
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
