@@ -119,7 +119,7 @@ def test_a_screen_becomes_responses_a_ceiling_and_scores(tmp_path, capsys):
     def refused(*arguments, said):
         assert main([*arguments]) == 2
         error = capsys.readouterr().err
-        assert error.startswith("error: ") and said in error
+        assert error.splitlines()[-1].startswith("error: ") and said in error
 
     for out, said in {
         declared[0]: "is a file that is read",  # a screen was once replaced by its effects
