@@ -307,10 +307,7 @@ def coessential_modules(path: Path | str) -> dict[str, list[str]]:
 
 
 def regulons(path: Path | str, confidence: Sequence[str] = "ABCD") -> dict[str, list[str]]:
-    """Read what each transcription factor activates, and what it represses, as two sets.
-
-    Pairs of the lowest `confidence` (E), nine in ten, are left out. Garcia-Alonso et al. 2019.
-    """
+    """Read what each factor activates and represses, as two sets (Garcia-Alonso et al. 2019)."""
     table = read_r(path, "dorothea_hs")
     check_table(table, ["tf", "confidence", "target", "mor"], path)
     table = table[table["confidence"].isin(list(confidence))]

@@ -89,11 +89,7 @@ class CellTasks:
         self, X: np.ndarray, split: CellSplit, part: np.ndarray, seed: int, *,
         published: bool = False,
     ) -> dict[str, pd.Series]:  # fmt: skip
-        """Score an embedding (n, d) in all tasks: metric -> value per unit.
-
-        `part`: cells of the tasks that learn nothing; as published all, for batch mixing the test
-        cells.
-        """
+        """Score an embedding (n, d) in all tasks; `part`: cells of those that learn nothing."""
         label, place, how = self.label, self.place, {"published": published}
         treated = label != ""
         there = split.test if published else part

@@ -182,10 +182,7 @@ def _probabilities(effect, cut, noise) -> np.ndarray:
 
 
 def draw_effects(t: np.ndarray, noise: np.ndarray, n_draws: int, rng) -> np.ndarray:
-    """Draw true effects that statistics `t` with noise of SD `noise` stem from, (n_draws, genes).
-
-    Their distribution is fitted by maximum likelihood on a grid (Kiefer & Wolfowitz 1956; EM).
-    """
+    """Draw true effects behind statistics by a prior fitted on a grid (Kiefer & Wolfowitz)."""
     end = np.arcsinh(np.abs(t).max() + 1.0)
     grid = np.sinh(np.linspace(-end, end, GRID))
     away = (t[:, None] - grid) / noise[:, None]
