@@ -46,7 +46,6 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.report import figures, labels, pages
-from perturbcore.report.comparison import RANKING_COLUMNS
 from perturbcore.report.published.draw import present
 from perturbcore.score.metrics.registry import metric
 
@@ -74,7 +73,7 @@ parts, absent = labels.evaluate_labels(study, datasets, embeddings=embeddings, *
 pages.say(labels.absent_said(absent))
 for name, part in parts.items():
     pages.show_table(chapter, part.data.card, f"data-{name}", caption=f"{part.data.title}: what is in it, step by step.")
-    pages.show_table(chapter, labels.label_counts(part), f"labels-{name}", keep=labels.LABELS,
+    pages.show_table(chapter, labels.label_counts(part), f"labels-{name}", keep="labels",
                      caption=f"{part.title}: labels by cell line.")
     pages.say(labels.counts_said(part))
 pages.show_leaks(chapter, study.leaks(*parts))
@@ -85,7 +84,7 @@ pages.show_leaks(chapter, study.leaks(*parts))
 # %% tags=["hide-input"]
 for name, part in parts.items():
     pages.say(labels.finding(part.comparison("f1_score"), part.title))
-    pages.show_table(chapter, labels.families(part.comparison("f1_score")), f"families-{name}", keep=labels.FAMILIES,
+    pages.show_table(chapter, labels.families(part.comparison("f1_score")), f"families-{name}", keep="families",
                      caption=f"{part.title}: embeddings by family, mean over cell lines.")
 verdicts = [p.comparison("f1_score").verdict_said(p.title) for p in parts.values()]
 pages.take_home(chapter, labels.one_line(parts, "f1_score"), *verdicts)
@@ -108,7 +107,7 @@ pages.show_figure(chapter, boxes, "ranking", main[main["metric"] == "f1_score"])
 for name, part in parts.items():
     c = part.comparison("f1_score")
     pages.say(labels.reading(c, part.title))
-    pages.show_table(chapter, labels.ranking(c), f"ranking-{name}", keep=RANKING_COLUMNS, bold="with_best",
+    pages.show_table(chapter, labels.ranking(c), f"ranking-{name}", keep="ranking", bold="with_best",
                      caption=f"{part.title}, all cell lines. Bold: the best, and what cannot be told apart from it.")
 
 # %% [markdown]
@@ -118,7 +117,7 @@ for name, part in parts.items():
 for name, part in parts.items():
     pages.say(labels.truth_said(part))
     pages.say(labels.agreement_said(part, "f1_score"))
-    pages.show_table(chapter, labels.by_line(part, "f1_score"), f"lines-{name}", keep=labels.LINES,
+    pages.show_table(chapter, labels.by_line(part, "f1_score"), f"lines-{name}", keep="labels by line",
                      caption=f"{part.title}: macro F1 by cell line and over them, both predictors.")
 
 # %% [markdown]
@@ -139,7 +138,7 @@ for name, part in gene_parts.items():
     pages.say(f"{labels.counts_said(part)} {labels.finding(c, part.title)}")
     pages.say(f"{labels.reading(c, part.title)} {labels.truth_said(part)}")
     pages.say(labels.batches_said(parts | gene_parts))
-    pages.show_table(chapter, labels.by_line(part, score), f"lines-{name}", keep=labels.LINES,
+    pages.show_table(chapter, labels.by_line(part, score), f"lines-{name}", keep="labels by line",
                      caption=f"{part.title}: {metric(score).label} by cell line and over them, both predictors.")
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The same for knocked-down genes, with the logistic classifier. Download: [figure](figures/chemical_deg/genes.svg), [numbers](tables/chemical_deg/genes-data.csv).", "name": "fig-deg-genes"}, "image": {"alt": "Box plots of the classification score of a few gene embeddings and floors, one panel a cell line and one for the mean of the lines."}}

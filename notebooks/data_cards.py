@@ -87,10 +87,10 @@ for name in study.names():
     processes = cards.perturbed_processes(data, list(chapter.profile.embeddings))
     if quality is not None:
         caption = f"{data.title}: cells."
-        pages.show_table(chapter, quality, f"cells-{name}", caption=caption, keep=cards.QUALITY)
+        pages.show_table(chapter, quality, f"cells-{name}", caption=caption, keep="cell quality")
     if processes is not None:
         caption = f"{data.title}: what the perturbed genes have in common (the first gene sets)."
-        pages.show_table(chapter, processes, f"processes-{name}", caption=caption, keep=cards.PROCESSES)
+        pages.show_table(chapter, processes, f"processes-{name}", caption=caption, keep="processes")
 
 # %% [markdown]
 # ## Files that this profile reads

@@ -82,7 +82,7 @@ pages.take_home(chapter, nearest.one_line(), nearest.verdict_said(data.title))
 pages.show_table(chapter, nearest.ranking(), "ranking", keep=nearest.columns(), bold="with_best",
                  caption="All cell lines, k nearest neighbours. Bold: the best embedding, and those that cannot be told "
                  "apart from it; controls do not compete. Gap closed: (score - Train Mean) / (ceiling - Train Mean).")
-pages.show_table(chapter, nearest.neighbours(), "neighbours", keep=comparison.NEIGHBOUR_COLUMNS,
+pages.show_table(chapter, nearest.neighbours(), "neighbours", keep="neighbours",
                  caption="Each embedding against the next in the ranking, over all cell lines.")
 pages.show_table(chapter, nearest.gap_table(), "gap-closed",
                  caption="Share of the way from Train Mean (0) to the ceiling (1), of means over folds.")
@@ -128,7 +128,7 @@ pages.show_figure(chapter, plot, "ranks", placed)
 trained = foundation.stand_ins_table(nearest, stand_ins)
 pages.say(foundation.stand_ins_said(trained, built))
 if len(trained):
-    pages.show_table(chapter, trained, "trained", keep=foundation.TRAINED_COLUMNS,
+    pages.show_table(chapter, trained, "trained", keep="trained",
                      caption="Trained embeddings against untrained ones of the same data, over all cell lines.")
 
 # %% [markdown]

@@ -79,7 +79,7 @@ options = dict(frozen=frozen, graphs=graphs, graph=graph, links=links, pretraini
                cells=cells if with_cells else None)
 runs = [run_fine_tuning(study, name, **options) for name in datasets]
 pages.say(page.setting(runs))
-pages.show_table(chapter, page.networks(runs), "networks", keep=page.NETWORK_COLUMNS, digits=0,
+pages.show_table(chapter, page.networks(runs), "networks", keep="networks", digits=0,
                  caption="What the networks learnt before any response was seen.")
 pages.show_leaks(chapter, study.leaks(*datasets))
 
@@ -101,7 +101,7 @@ pages.show_figure(chapter, page.gain_figure(runs), "gains", gains)
 
 # %% tags=["hide-input"]
 if len(gains):
-    pages.show_table(chapter, gains, "gains", keep=page.GAIN_COLUMNS, bold="beats",
+    pages.show_table(chapter, gains, "gains", keep="fine-tuning", bold="beats",
                      caption="Every use of a representation against kNN on it frozen. Bold: better beyond doubt.")
     pages.say("\n\n".join(page.surprises(run) for run in runs))
 
@@ -119,7 +119,7 @@ pages.show_figure(chapter, boxes, "scores", first.scores)
 
 # %% tags=["hide-input"]
 for run in runs:
-    pages.show_table(chapter, run.comparison.ranking(), f"ranking-{run.data.name}", keep=page.RANK_COLUMNS,
+    pages.show_table(chapter, run.comparison.ranking(), f"ranking-{run.data.name}", keep="fine-tuned ranking",
                      bold="with_best",
                      caption=f"{run.title}. Bold: the best, and what cannot be told apart from it. Seconds leave "
                              "out pretraining.")

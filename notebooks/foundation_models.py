@@ -40,7 +40,7 @@ n_jobs: int = 2
 
 # %% tags=["hide-input"]
 import perturbcore as pc
-from perturbcore.report import comparison, figures, pages
+from perturbcore.report import figures, pages
 from perturbcore.report import foundation as page
 from perturbcore.report.fusion.page import by_line_text
 
@@ -84,7 +84,7 @@ gain = figures.gain_plot(f.lines, f.gains, reference=page.BASE, label=label)
 pages.show_figure(chapter, gain, "gain", f.lines)
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, f.gains, "gains", keep=comparison.GAIN_COLUMNS,
+pages.show_table(chapter, f.gains, "gains", keep="gains",
                  caption="All knowledge and one more source, against all knowledge. Interval over folds.")
 pages.show_table(chapter, by_line_text(f.lines, f.gains, page.BASE), "by-line",
                  caption="Line by line: the score, and its gain over all knowledge (95 % interval over folds).")
@@ -97,10 +97,10 @@ pages.show_table(chapter, by_line_text(f.lines, f.gains, page.BASE), "by-line",
 
 # %% tags=["hide-input"]
 if len(f.alone):
-    pages.show_table(chapter, f.alone, "alone", keep=page.ALONE_COLUMNS,
+    pages.show_table(chapter, f.alone, "alone", keep="alone",
                      caption="One source alone by nearest neighbours and by the predictor of the fusion, against the plain count of "
                      "the same text or sequence under the same predictor.")
-pages.show_table(chapter, f.every.ranking(), "ranking", keep=comparison.RANKING_COLUMNS, bold="with_best",
+pages.show_table(chapter, f.every.ranking(), "ranking", keep="ranking", bold="with_best",
                  caption="All of them, with floor and ceiling. Bold: the best, and what cannot be told apart from it.")
 
 # %% [markdown]

@@ -45,7 +45,7 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.models.fusion.choice import kept_ablation
-from perturbcore.report import comparison, figures, leaderboard, pages
+from perturbcore.report import figures, leaderboard, pages
 from perturbcore.report.fusion import page
 from perturbcore.report.fusion.scores import score_fusions
 from perturbcore.report.published.draw import present
@@ -114,13 +114,13 @@ gain = figures.gain_plot(f.lines, f.gains, reference=f.best_single, label=label)
 pages.show_figure(chapter, gain, "gain", f.lines)
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, f.gains, "gains", keep=comparison.GAIN_COLUMNS,
+pages.show_table(chapter, f.gains, "gains", keep="gains",
                  caption="Each fusion against the best single source under any predictor, chosen in training; all cell lines.")
-pages.show_table(chapter, f.parts, "parts", keep=page.PART_COLUMNS,
+pages.show_table(chapter, f.parts, "parts", keep="parts",
                  caption="What each predictor adds to one source, and what all sources add to fewer (p adjusted over the table).")
 pages.show_table(chapter, page.by_line_text(f.lines, f.gains, f.best_single), "by-line",
                  caption="Line by line: the score, and its gain over the best single source (95 % interval over folds).")
-pages.show_table(chapter, c.ranking(), "ranking", keep=comparison.RANKING_COLUMNS, bold="with_best",
+pages.show_table(chapter, c.ranking(), "ranking", keep="ranking", bold="with_best",
                  caption="With floor and ceiling. Bold: the best, and what cannot be told apart from it.")
 
 # %% [markdown]
@@ -139,7 +139,7 @@ if len(curve):
 # %% tags=["hide-input"]
 alone = page.ablation_table(ablation, c.higher_is_better)
 pages.say(page.growth_said(f, curve, alone))
-pages.show_table(chapter, alone, "ablation", keep=page.ABLATION_COLUMNS,
+pages.show_table(chapter, alone, "ablation", keep="ablation",
                  caption="Summed kernels with one source alone, with all but it, and with all.")
 pages.show_table(chapter, page.learnt(f), "weights",
                  caption="Share of each source in the fusions that weigh them (attention, for transformers).")

@@ -86,7 +86,7 @@ for metric, name in {"function_f1": "macro F1", "function_auroc": "AUROC"}.items
     pages.show_table(chapter, page.wide_gains(gains, compared), f"by-labels-{metric}",
                      caption=f"Gain in {name} over the Train Mean (its score: second column) under each way of labelling, "
                      "with 95 % intervals over folds.")
-pages.show_table(chapter, page.facts(f), "facts", keep=page.FACT_COLUMNS,
+pages.show_table(chapter, page.facts(f), "facts", keep="ways of labelling",
                  caption="What each way of labelling leaves.")
 
 # %% [markdown]

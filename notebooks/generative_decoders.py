@@ -90,7 +90,7 @@ pages.say("\n\n".join(page.answer(run) for run in runs))
 verdicts = [r.comparison.verdict_said(r.title, r.comparison.gains(methods=r.decoders)) for r in runs]
 pages.take_home(chapter, page.take_home(runs, pc.load_published()), *verdicts)
 if runs:
-    pages.show_table(chapter, tables.summary_table(runs), "scores", keep=tables.SCORE_COLUMNS, bold="beats_knn",
+    pages.show_table(chapter, tables.summary_table(runs), "scores", keep="decoders", bold="beats_knn",
                      caption="L2 over folds, and the paired gain over kNN on the same embedding (above zero: "
                              "better than kNN). Bold: better than kNN beyond doubt.")
 

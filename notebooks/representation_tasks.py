@@ -87,9 +87,9 @@ pages.show_figure(chapter, places, "places", table)
 # %% tags=["hide-input"]
 for run in runs:
     name = run.name
-    pages.show_table(chapter, run.against.assign(data=run.data.title), f"gains-{name}", keep=page.GAINS,
+    pages.show_table(chapter, run.against.assign(data=run.data.title), f"gains-{name}", keep="cell gains",
                      caption=f"{run.data.title}: what the PCA of logs gains over each rival; positive is better.")
-    pages.show_table(chapter, run.table, f"scores-{name}", keep=page.COLUMNS,
+    pages.show_table(chapter, run.table, f"scores-{name}", keep="cell tasks",
                      caption=f"{run.data.title}: scores with 95 % intervals, floor and ceiling at the end of each task.")
 
 # %% [markdown]
@@ -114,7 +114,7 @@ for run in runs:
 # %% tags=["hide-input"]
 pages.say(" ".join(page.variants_said(run) for run in runs))
 for run in runs:
-    pages.show_table(chapter, run.variants, f"variants-{run.name}", keep=page.VARIANTS,
+    pages.show_table(chapter, run.variants, f"variants-{run.name}", keep="cell variants",
                      caption=f"{run.data.title}: the same vectors scored as published (first split, best "
                      "post-processing on the test) and corrected.")
 

@@ -75,7 +75,7 @@ pages.say(page.left_out(done))
 
 # %% tags=["hide-input"]
 pages.say(page.answer(files, table, other, check))
-pages.show_table(chapter, families(check, same), "families", keep=page.FAMILIES, digits=7,
+pages.show_table(chapter, families(check, same), "families", keep="families of values", digits=7,
                  caption="Agreement by family of values; of published scores only where the files are the published ones.")
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 computed here against its reference, one point per unit: the published score where the files are the published ones, plain scikit-learn on the same files where they are not. Dashed: equality. Download: [figure](figures/reproduction/reproduced.svg).", "name": "fig-reproduced"}, "image": {"alt": "Scatter plot of scores computed here against reference scores, with the line of equality."}}
@@ -97,7 +97,7 @@ pages.show_figure(chapter, plot, "reproduced")
 pages.show_table(chapter, counts(table), "counts", caption="Rows of L2 by what they could be matched with.",
                  keep={"dataset": "Data set", "status": "Found in", "rows": "Rows"})
 if len(same):
-    pages.show_table(chapter, agreement(same), "agreement", keep=page.REPRODUCED, digits=4,
+    pages.show_table(chapter, agreement(same), "agreement", keep="reproduced", digits=4,
                      caption="Reproduced against published (L2), the largest difference first.")
 chapter.save_table(table, "reproduced-against-published")
 pages.say("All rows: [reproduced-against-published.csv]"
@@ -111,7 +111,7 @@ pages.say("All rows: [reproduced-against-published.csv]"
 # and estimators, as the published code does, with an exact PCA.
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, check[check["metric"] == "L2"], "scikit-learn", keep=page.CHECKED, digits=6,
+pages.show_table(chapter, check[check["metric"] == "L2"], "scikit-learn", keep="checked", digits=6,
                  caption="L2 of single units, here and with plain scikit-learn.")
 
 # %% [markdown]

@@ -45,7 +45,7 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.report import drugs, figures, pages
-from perturbcore.report.comparison import NEIGHBOUR_COLUMNS, Comparison, predictor_agreement
+from perturbcore.report.comparison import Comparison, predictor_agreement
 from perturbcore.report.molecules import show_molecules
 from perturbcore.report.published.draw import present
 
@@ -81,7 +81,7 @@ noise = drugs.noise_table(data, limit)
 pages.say(drugs.noise_said(data, noise))
 c = Comparison(scores, "L2", predictor="knn")
 pages.say(drugs.reading(c, data))
-pages.show_table(chapter, noise, "noise", keep=drugs.NOISE, digits=2,
+pages.show_table(chapter, noise, "noise", keep="drug noise", digits=2,
                  caption="Effects beside their experimental error (L2), and correlation of two halves of the plates.")
 
 # %% [markdown]
@@ -108,7 +108,7 @@ pages.show_figure(chapter, boxes, "ranking", nearest[nearest["metric"] == "L2"])
 # with the best, fold by fold, adjusted for the number of comparisons (Holm).
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, c.neighbours(), "neighbours", keep=NEIGHBOUR_COLUMNS,
+pages.show_table(chapter, c.neighbours(), "neighbours", keep="neighbours",
                  caption="Each embedding against the next in the ranking, over all cell lines.")
 pages.say(drugs.information_said(drugs.information(built, data), c))
 

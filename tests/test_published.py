@@ -154,12 +154,6 @@ def test_figures_are_drawn_with_caption_and_alt_text(name):
     assert "medians" in caption(data) or data.spec.kind in ("rank", "bars")
 
 
-def test_folds_are_asked_for_where_they_decide():
-    for function in (ranking_certainty, run_choice, unused_rows):
-        with pytest.raises(InputError, match="make data"):
-            function(medians())
-
-
 @pytest.fixture(scope="module")
 def published(mirror):
     loaded = load_published()

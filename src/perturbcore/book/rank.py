@@ -34,7 +34,7 @@ from perturbcore.report.noise import calibrated
 from perturbcore.report.pages import table_html
 from perturbcore.report.text import number, p_value, percent, unbroken
 from perturbcore.score.limits import experimental_error, limit_units
-from perturbcore.score.model import NEGATIVE
+from perturbcore.score.model import COVERING, NEGATIVE
 from perturbcore.score.store import ScoreStore, save_scores
 from perturbcore.score.task import task_of
 
@@ -227,7 +227,7 @@ def write_report(ranking: Ranking, folder: Path, command: str = "") -> Path:
     caption = (
         f"{c.label}: means over cell lines and folds, with their 95 % interval. Bold: the best, "
         "and those that cannot be told apart from it. Controls do not compete, nor does what "
-        f"covers less than {percent(c.covering)} of the perturbations. Gap closed: (score - Train "
+        f"covers less than {percent(COVERING)} of the perturbations. Gap closed: (score - Train "
         "Mean) / (ceiling - Train Mean)."
     )
     page = Template((Path(__file__).parent / "examples" / "report.html").read_text("utf-8"))

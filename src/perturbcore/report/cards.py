@@ -8,9 +8,6 @@ from perturbcore.data.sets.base import Dataset
 from perturbcore.embeddings.sources import BuildContext, find_source
 from perturbcore.report.text import HEADINGS
 
-QUALITY = HEADINGS["cell quality"]
-PROCESSES = HEADINGS["processes"]
-
 
 def cell_quality(data: Dataset) -> pd.DataFrame | None:
     """Median counts and genes seen per cell, of controls and perturbed cells of each cell line."""
@@ -44,4 +41,4 @@ def perturbed_processes(data: Dataset, specs: list[dict], most: int = 5) -> pd.D
         gene_list=perturbed, gene_sets=sets, background=sorted(known), outdir=None, no_plot=True
     )
     table = found.results.sort_values(["Adjusted P-value", "Term"], kind="stable")
-    return table.head(most).reset_index(drop=True)[[*PROCESSES, "Genes"]]
+    return table.head(most).reset_index(drop=True)[[*HEADINGS["processes"], "Genes"]]

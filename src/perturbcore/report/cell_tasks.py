@@ -13,7 +13,7 @@ from perturbcore.data.sets.base import Dataset
 from perturbcore.embeddings.cells import IDEALIZED, LOG_PCA, PROCESSING, SHUFFLED, cells_of
 from perturbcore.embeddings.sources import read_edges
 from perturbcore.report.paired import SIGNS, judged
-from perturbcore.report.text import HEADINGS, listed, tell
+from perturbcore.report.text import listed, tell
 from perturbcore.score.cell_tasks import PUBLISHED, CellTasks, score_tasks
 from perturbcore.score.metrics.cell_tasks import UNEXPRESSED, pairs_among
 from perturbcore.score.metrics.registry import metric, metrics_of
@@ -22,7 +22,6 @@ from perturbcore.score.uncertainty import resampled_means
 FILES = {"CORUM": "corum", "HuMAP": "humap", "Reactome": "reactome_pairs", "SIGNOR": "signor",
          "StringDB": "stringdb"}  # fmt: skip
 CONTROLS, LEAST_UNITS, ALIKE, WANTED_NULL = (SHUFFLED, IDEALIZED), 6, 0.95, 1000
-COLUMNS, VARIANTS, GAINS = (HEADINGS[f"cell {t}"] for t in ("tasks", "variants", "gains"))
 ROWS = metrics_of("cell_tasks")
 
 
@@ -80,7 +79,7 @@ class CellRun:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Score of every embedding in every task; see `COLUMNS`."""
+        """Score of every embedding in every task."""
         return self._both[0].astype({"place": "Int64"})
 
     @cached_property

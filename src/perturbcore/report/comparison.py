@@ -16,13 +16,10 @@ from perturbcore.report.figures.methods import interval_plot
 from perturbcore.report.paired import CEILINGS, PREDICTORS, REPEATED, PairedScores, judged
 from perturbcore.report.text import HEADINGS, listed, percent, plural, tell
 from perturbcore.score.metrics.registry import metric as registered
-from perturbcore.score.model import MASK
+from perturbcore.score.model import COVERING, MASK
 from perturbcore.score.uncertainty import t_statistics
 
 FULL_COVERAGE, LEAST_TAU, FAR_AHEAD = 0.995, 0.8, 3
-RANKING_COLUMNS = HEADINGS["ranking"]
-GAIN_COLUMNS = HEADINGS["gains"]
-NEIGHBOUR_COLUMNS = HEADINGS["neighbours"]
 
 
 class Comparison(PairedScores):
@@ -58,7 +55,7 @@ class Comparison(PairedScores):
     def columns(self) -> dict[str, str]:
         """Columns of the ranking that a page shows, those without any value left out."""
         there = self.ranking().notna().any()
-        return {name: head for name, head in RANKING_COLUMNS.items() if there[name]}
+        return {name: head for name, head in HEADINGS["ranking"].items() if there[name]}
 
     def _wide(self, column: str) -> pd.DataFrame:
         """Put a column of `gap` by method (rows, best first) and cell line, and over all lines."""
@@ -79,7 +76,7 @@ class Comparison(PairedScores):
     def ranking(self) -> pd.DataFrame:
         """Rank all methods over all cell lines, best first.
 
-        Floors, ceilings and embeddings below the coverage `covering` do not compete.
+        Floors, ceilings and embeddings that cover too little do not compete.
 
         Returns
         -------
@@ -199,10 +196,10 @@ class Comparison(PairedScores):
     def caveats(self) -> list[str]:
         """Say who lacks too many vectors to win, whether that decides, and what looks too good."""
         said, share, order = [*filter(None, [self.mask_said()])], self.coverage, self._order
-        sparse = [m for m in order if share[m] < self.covering and m not in self.competitors]
+        sparse = [m for m in order if share[m] < COVERING and m not in self.competitors]
         if sparse:
             each = [f"{m} ({percent(share[m])})" for m in sparse]
-            said.append(tell("comparison.sparse", covering=self.covering, each=each))
+            said.append(tell("comparison.sparse", covering=COVERING, each=each))
         if rival := self.best_on_common:
             value, floor = self.common[[rival, self.floor]]
             about = dict(tau=self.tau_on_common, value=value, floor=floor)

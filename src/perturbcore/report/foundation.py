@@ -17,11 +17,10 @@ from perturbcore.models.simple import predictor
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.style import FOUNDATION
 from perturbcore.report.paired import PREDICTORS
-from perturbcore.report.text import HEADINGS, gain_said, listed, plural, tell
+from perturbcore.report.text import gain_said, listed, plural, tell
 from perturbcore.score.uncertainty import t_statistics
 
 BASE, EVERY = "All knowledge", "+ all of these"
-ALONE_COLUMNS, TRAINED_COLUMNS = HEADINGS["alone"], HEADINGS["trained"]
 
 
 @dataclass(frozen=True, eq=False)

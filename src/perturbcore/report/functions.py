@@ -19,7 +19,6 @@ from perturbcore.report.text import HEADINGS, MISSING, TEXTS, gain_said, listed,
 from perturbcore.score.task import task_of
 
 PUBLISHED = TEXTS["functions"]["published"]
-FACT_COLUMNS = HEADINGS["ways of labelling"]
 LEAST_R = 0.1  # a mean correlation of error profiles below this is none
 
 
@@ -126,7 +125,7 @@ def facts(f: FunctionScores) -> pd.DataFrame:
         on = labels.X > 0
         single = (labels.layers["shared"][on] == 1).mean()
         rows.append((way, len(on), on.any(axis=1).mean(), on.shape[1], on.mean(), single))
-    return pd.DataFrame(rows, columns=list(FACT_COLUMNS))
+    return pd.DataFrame(rows, columns=list(HEADINGS["ways of labelling"]))
 
 
 def beside_published(f: FunctionScores) -> pd.DataFrame:

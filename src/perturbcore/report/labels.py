@@ -23,10 +23,6 @@ VISIBLE = 0.25
 # a difference of F1 below this is not worth an explanation
 NOTABLE = 0.005
 
-FAMILIES = HEADINGS["families"]
-LINES = HEADINGS["labels by line"]
-LABELS = HEADINGS["labels"]
-
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
@@ -144,7 +140,7 @@ def label_counts(part: Labelled) -> pd.DataFrame:
             float(np.median(moved.sum(axis=1))), float((~moved.any(axis=1)).mean()),
             float((~moved.any(axis=0))[asked].mean()),
         ])  # fmt: skip
-    return pd.DataFrame(rows, columns=list(LABELS))
+    return pd.DataFrame(rows, columns=list(HEADINGS["labels"]))
 
 
 def truth_table(part: Labelled) -> pd.DataFrame | None:

@@ -9,7 +9,6 @@ from perturbcore.report import pages
 from perturbcore.report.drugs import drugs_of
 from perturbcore.report.text import HEADINGS, tell
 
-LOOK = HEADINGS["molecules to look at"]
 ENOUGH = 0.25
 KINDS = HEADINGS["kinds of molecules"]
 
@@ -88,7 +87,7 @@ def to_look_at(report: pd.DataFrame) -> pd.DataFrame:
     """Drugs that share a molecule with another, or cannot be read; one may merge or drop them."""
     columns = ["problem", "same_molecule", "same_parent", "stereo_isomer"]
     doubtful = report[report[columns].ne("").any(axis=1)].reset_index()
-    return doubtful[[*LOOK, "canonical"]]
+    return doubtful[[*HEADINGS["molecules to look at"], "canonical"]]
 
 
 def said(report: pd.DataFrame) -> str:
@@ -151,8 +150,8 @@ def show_molecules(chapter, data, targets_from: str = "") -> None:
     counted, doubtful = molecule_counts(report), to_look_at(report)
     caption = "What rdkit made of the SMILES."
     pages.show_table(chapter, counted, "molecules", digits=2, caption=caption)
-    caption = "Drugs to look at (the file has all)."
-    pages.show_table(chapter, doubtful, "molecules-to-look-at", keep=LOOK, caption=caption)
+    look = dict(keep="molecules to look at", caption="Drugs to look at (the file has all).")
+    pages.show_table(chapter, doubtful, "molecules-to-look-at", **look)
     if targets_from and not (drugs["targets"] != "").any():
         source = find_source({"name": "targets", "source": targets_from}, "drugs", BuildContext())
         pages.say(known_targets_said(report, source.read(), source.label.split(" [")[0]))

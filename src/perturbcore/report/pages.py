@@ -8,7 +8,7 @@ from IPython.display import HTML, Markdown, display
 
 from perturbcore.core.files import write_atomically
 from perturbcore.core.tables import check_table
-from perturbcore.report.text import number, p_value
+from perturbcore.report.text import HEADINGS, number, p_value
 from perturbcore.score.leaks import leaks_said
 
 MOST_LINES = 5
@@ -46,15 +46,16 @@ def show_table(
 ) -> None:
     """Show a table, sortable; ``tables/<chapter>/<name>.csv`` among the results has all of it.
 
-    `chapter`: whose table it is; `table`: its index is shown only where it has a name;
-    `digits`: decimals of floating-point numbers on the page; `keep`: columns to show, or a
-    mapping from column to heading; `bold`: boolean column that marks rows to stress (best, or
-    not distinguishable from the best); `link`: start of the anchors that the first column leads to.
+    `table`: its index is shown only where it has a name; `digits`: decimals of floating-point
+    numbers; `keep`: columns to show, a mapping from column to heading, or the name of one in
+    `headings.yml`; `bold`: boolean column that marks rows to stress (best, or not distinguishable
+    from the best); `link`: start of the anchors that the first column leads to.
     """
     if table.index.name is not None:
         table = table.reset_index()
     table = table.reset_index(drop=True)
     chapter.save_table(table, name)
+    keep = HEADINGS[keep] if isinstance(keep, str) else keep
     heads = dict(keep) if isinstance(keep, dict) else {c: str(c) for c in keep or table.columns}
     check_table(table, list(heads), f"table '{name}'", way_out="drop it from the columns to show")
     shown = table_html(table, heads, name, caption=caption, digits=digits, bold=bold, link=link)

@@ -74,9 +74,6 @@ class PairedScores:
         Method that `gains` compares with by default.
     predictor : str, optional
         Keep only this predictor, and what has none.
-    covering : float
-        An embedding with vectors for a smaller share of the perturbations does not compete, since
-        most of its score is that of the Train Mean. Where none has as many, all compete.
     """
 
     def __init__(
@@ -86,9 +83,7 @@ class PairedScores:
         reference: str | None = None,
         *,
         predictor: str | None = None,
-        covering: float = COVERING,
     ):
-        self.covering = covering
         self.metric = metric or primary_metric(scores)
         known, self.reference = registered(self.metric), reference
         self.label, self.higher_is_better = known.label, known.higher_is_better
@@ -134,7 +129,7 @@ class PairedScores:
         names = self.methods.index[~self.methods["modality"].str.endswith("control")]
         if not len(names):
             raise InputError("only controls were scored: add an embedding or a method to compare")
-        enough = names[~(self.coverage[names] < self.covering)]
+        enough = names[~(self.coverage[names] < COVERING)]
         return list(enough if len(enough) else names)
 
     @cached_property

@@ -11,7 +11,6 @@ from perturbcore.report.comparison import Comparison
 from perturbcore.report.decoders.run import COSTS, SHIFTED, UNCHANGED, DecoderRun
 from perturbcore.report.text import HEADINGS
 
-SCORE_COLUMNS = HEADINGS["decoders"]
 DISTRIBUTION_COLUMNS = {c: METRICS.get(c, head) for c, head in HEADINGS["distributions"].items()}
 
 

@@ -82,21 +82,18 @@ def curves(
     return figure
 
 
-def agreement(
-    x: np.ndarray, y: np.ndarray, *, xlabel: str, ylabel: str, labels=None, title: str = ""
-) -> Figure:
+def agreement(x: Sequence, y: Sequence, *, xlabel: str, ylabel: str, labels: Sequence) -> Figure:
     """Draw y against x with the line of equality, each series of `labels` in its own look."""
     figure = Figure(figsize=(4.4, 4.1), layout="constrained")
     axis = figure.subplots()
-    x, y = np.asarray(x), np.asarray(y)
-    labels = np.zeros(len(x), int) if labels is None else np.asarray(labels)
+    x, y, labels = np.asarray(x), np.asarray(y), np.asarray(labels)
     for name, (c, m, _) in zip(dict.fromkeys(labels), LOOKS, strict=False):
         here = labels == name
         axis.plot(x[here], y[here], ls="", marker=m, color=c, ms=3.5, alpha=0.6, mew=0,
                   label=str(name))  # fmt: skip
     ends = [min(x.min(), y.min()), max(x.max(), y.max())]
     axis.plot(ends, ends, color="black", lw=0.9, ls="--")
-    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
     if len(set(labels)) > 1:
         axis.legend(loc="best")
     return figure

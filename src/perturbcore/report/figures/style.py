@@ -87,16 +87,16 @@ def rows_of(axis: Axes, names: Iterable[str], modality: pd.Series | None = None)
     axis.tick_params(axis="y", length=0)
 
 
-def legend_of(figure: Figure, modalities: Iterable[str], **options: Any) -> None:
+def legend_of(figure: Figure, modalities: Iterable[str]) -> None:
     """Name the modalities under the figure, colour and marker together."""
     shown = [m for m in MODALITIES if m in set(modalities)]
     handles = [
         plt.Line2D([], [], ls="", marker=marker(m), color=colour(m), label=m, ms=6) for m in shown
     ]
-    named_below(figure, handles, min(len(shown), 4), **options)
+    named_below(figure, handles, min(len(shown), 4))
 
 
-def named_below(figure: Figure, handles: Sequence[Any], columns: int, **options: Any) -> None:
+def named_below(figure: Figure, handles: Sequence[Any], columns: int) -> None:
     """Put a legend under the figure."""
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": columns, **options}
+    place = dict(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns)
     figure.legend(handles=handles, **place)

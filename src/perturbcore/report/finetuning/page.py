@@ -7,12 +7,9 @@ from matplotlib.figure import Figure
 
 from perturbcore.report.figures.style import colour, legend_of, marker
 from perturbcore.report.finetuning.run import FineTuningRun
-from perturbcore.report.text import HEADINGS, listed, signed, tell
+from perturbcore.report.text import listed, signed, tell
 
 FROZEN = ("knn", "kernel", "lasso", "ridge")  # predictors that leave a representation as it is
-GAIN_COLUMNS = HEADINGS["fine-tuning"]
-NETWORK_COLUMNS = HEADINGS["networks"]
-RANK_COLUMNS = HEADINGS["fine-tuned ranking"]
 
 
 def gains(run: FineTuningRun) -> pd.DataFrame:

@@ -9,9 +9,7 @@ from perturbcore.report.figures import curves
 from perturbcore.report.fusion.scores import FusionScores
 from perturbcore.report.text import HEADINGS, MISSING, TEXTS, gain_said, listed, plural, tell
 
-PART_COLUMNS = HEADINGS["parts"]
 TITLES = HEADINGS["predictors of fusion"]
-ABLATION_COLUMNS = HEADINGS["ablation"]
 
 
 def setting(f: FusionScores) -> str:

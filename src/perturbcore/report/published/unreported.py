@@ -1,26 +1,17 @@
-"""What the published scores say and the papers do not report."""
+"""What the single folds that are published say and the papers do not report."""
 
 import pandas as pd
 
-from perturbcore.core.errors import InputError
 from perturbcore.data.published.names import without_line
-from perturbcore.data.published.tables import HOW_TO_GET, PRIMARY, Published
+from perturbcore.data.published.tables import PRIMARY, Published
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.published.figures import FIGURES, RUNS, figure_data
 
 RANKINGS = ("1", "S2", "S4", "5", "S1", "S7", "S8", "S10", "S14")
 
 
-def _need_folds(published: Published) -> None:
-    if published.level != "folds":
-        raise InputError(
-            f"this is decided on single folds, and only medians are at hand: {HOW_TO_GET}"
-        )
-
-
 def comparison_of(figure: str, published: Published) -> Comparison:
     """Compare the methods of a box plot, by display name and without positive controls."""
-    _need_folds(published)
     data = figure_data(figure, published)
     rows = data.scores[data.scores["modality"] != "Positive control"]
     rows = rows.assign(method=rows["display"], embedding=rows["display"], predictor="")
@@ -56,7 +47,6 @@ def ranking_certainty(published: Published) -> pd.DataFrame:
 
 def run_choice(published: Published) -> pd.DataFrame:
     """Effect of choosing the run to show for each line in Figure S14."""
-    _need_folds(published)
     scores = published.scores
     older = scores[(scores["perturbation_set"] == "older") & (scores["metric"] == "L2")]
     runs = older.pivot_table("value", "cell_line", "method", aggfunc="median")
@@ -76,7 +66,6 @@ def run_choice(published: Published) -> pd.DataFrame:
 
 def unused_rows(published: Published) -> pd.DataFrame:
     """Methods of the full-set tables that no figure shows, next to the best that one shows."""
-    _need_folds(published)
     figures = {
         name: figure_data(name, published)
         for name, spec in FIGURES.items()
@@ -99,21 +88,14 @@ def unused_rows(published: Published) -> pd.DataFrame:
         best = wide[figure.select("single")].mean().idxmax()
         spec = figure.spec
         here = rows[(rows["dataset"] == spec.dataset) & (rows["task"] == spec.task)]
-        for method, group in here.groupby("method", sort=False):
-            values = figure.better(group.set_index(["cell_line", "fold"])["value"])
-            change = values - wide[best].reindex(values.index)
-            about = group.iloc[0][["dataset", "task", "predictor", "display"]].to_dict()
-            out.append(
-                {
-                    **about,
-                    "method": method,
-                    "modality": group["modality"].iloc[0],
-                    "n": len(group),
-                    "mean": group["value"].mean(),
-                    "reference": best,
-                    "ahead": int((change > 0).sum()),
-                    "difference": change.mean(),
-                }
-            )
+        keyed = here.set_index(["cell_line", "fold"])
+        gain = figure.better(keyed["value"]) - wide[best].reindex(keyed.index)
+        here = here.assign(gain=gain.to_numpy(), won=(gain > 0).to_numpy(), reference=best)
+        names = ["dataset", "task", "predictor", "display", "method", "modality", "reference"]
+        first = {name: (name, "first") for name in names}
+        means = dict(n=("value", "size"), mean=("value", "mean"), difference=("gain", "mean"))
+        groups = here.groupby(here["method"].rename(None), sort=False)
+        out.append(groups.agg(**first, **means, ahead=("won", "sum")))
     by = ["dataset", "task", "difference"]
-    return pd.DataFrame(out).sort_values(by, ascending=[True, True, False], ignore_index=True)
+    columns = [*names[:-1], "n", "mean", "reference", "ahead", "difference"]
+    return pd.concat(out)[columns].sort_values(by, ascending=[True, True, False], ignore_index=True)

@@ -19,11 +19,8 @@ from perturbcore.report.reproduction.benchmark import Benchmark, error_of_raw
 from perturbcore.report.reproduction.compare import published_names, verdict
 from perturbcore.report.reproduction.fixture import write_fixture
 from perturbcore.report.reproduction.reference import against_sklearn
-from perturbcore.report.text import HEADINGS, tell
+from perturbcore.report.text import tell
 
-REPRODUCED = HEADINGS["reproduced"]
-CHECKED = HEADINGS["checked"]
-FAMILIES = HEADINGS["families of values"]
 SEEDS = (5050, 5051)  # of the experimental error: the published one, and another
 
 
