@@ -50,10 +50,9 @@ seed: int = 0
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.report import figures, pages
-from perturbcore.report.decoders import page, pictures, tables
+from perturbcore.report.decoders import page, tables
 from perturbcore.report.decoders.run import run_decoders
-from perturbcore.report.figures.cells import cell_grid
-from perturbcore.report.figures.pareto import pareto_plot
+from perturbcore.report.figures.decoders import cell_grid, pareto_plot
 from perturbcore.report.published.draw import present
 
 chapter = pc.open_chapter("generative_decoders")
@@ -150,7 +149,7 @@ if runs:
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Cells of held-out perturbations in the latent space. Grey: control cells of the same batches; orange: observed; blue: generated. Crosses: means. The outermost cells lie outside the panels. Download: [figure](figures/generative_decoders/cells.svg), [numbers](tables/generative_decoders/cells-data.csv).", "name": "fig-cells"}, "image": {"alt": "Small multiples of cells: one row a held-out perturbation, one column the observed cells, shifted controls, and each decoder, with control cells behind."}}
 if runs:
-    cells = pictures.picture_table(runs[0])
+    cells = tables.picture_table(runs[0])
     grid = cell_grid(cells, row="perturbation", column="column", xlabel="from mean control to mean observed cell",
                      ylabel="widest direction across")
     pages.show_figure(chapter, grid, "cells", cells)

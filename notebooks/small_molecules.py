@@ -46,7 +46,6 @@ n_jobs: int = 2
 import perturbcore as pc
 from perturbcore.report import drugs, figures, pages
 from perturbcore.report.comparison import Comparison, predictor_agreement
-from perturbcore.report.molecules import show_molecules
 from perturbcore.report.published.draw import present
 
 chapter = pc.open_chapter("small_molecules")
@@ -137,7 +136,7 @@ for name in also:
 # listed here and was left as it is.
 
 # %% tags=["hide-input"]
-show_molecules(chapter, data, targets_from)
+drugs.show_molecules(chapter, data, targets_from)
 
 # %% [markdown]
 # ## What the paper found

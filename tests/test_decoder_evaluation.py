@@ -33,8 +33,7 @@ from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.decoders import page, tables
 from perturbcore.report.decoders.run import MEAN_SHIFTED, SHIFTED, UNCHANGED, DecoderRun
-from perturbcore.report.figures.cells import cell_grid
-from perturbcore.report.figures.pareto import pareto_front, pareto_plot
+from perturbcore.report.figures.decoders import cell_grid, pareto_front, pareto_plot
 from perturbcore.score.evaluate import evaluate as evaluate_models
 from perturbcore.score.model import Fold, fit_predict
 from perturbcore.score.store import ScoreStore

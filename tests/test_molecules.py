@@ -20,12 +20,14 @@ from perturbcore.data.molecules.tables import (
 )
 from perturbcore.report import drugs
 from perturbcore.report.comparison import Comparison
-from perturbcore.report.drugs import information, plate_effects, reproducibility
-from perturbcore.report.molecules import (
+from perturbcore.report.drugs import (
+    information,
     known_targets_said,
     molecule_counts,
     molecule_report,
-    said,
+    molecules_said,
+    plate_effects,
+    reproducibility,
     to_look_at,
     twins_said,
 )
@@ -88,7 +90,7 @@ def test_counts_and_sentence_agree_with_the_report(report):
     counts = molecule_counts(report).set_index("kind")["drugs"].to_dict()
     assert counts == {"unreadable": 4, "salt": 1, "same molecule": 2, "same parent": 3,
                       "stereo isomer": 3, "stereo open": 1}  # fmt: skip
-    assert "4 have no readable SMILES" in said(report)
+    assert "4 have no readable SMILES" in molecules_said(report)
     assert set(to_look_at(report)["drug"]) == set(MIXED) - {"caffeine"}
 
 

@@ -14,14 +14,14 @@ from perturbcore.data.published.names import methods_of, parse_method
 from perturbcore.data.published.tables import Published, load_published, medians, read_scores
 from perturbcore.report.figures.methods import reference_lines
 from perturbcore.report.published.claims.audit import HOLDS, claims, decide
-from perturbcore.report.published.draw import caption, describe, draw, figure_table, not_drawn, page
-from perturbcore.report.published.figures import FIGURES, figure_data
-from perturbcore.report.published.unreported import (
+from perturbcore.report.published.claims.page import (
     neighbours,
     ranking_certainty,
     run_choice,
     unused_rows,
 )
+from perturbcore.report.published.draw import caption, describe, draw, figure_table, not_drawn, page
+from perturbcore.report.published.figures import FIGURES, figure_data
 
 REPOSITORY = "genbio-ai/foundation-models-perturbation/e5b4caf734fd81b24bee004eb2d55d2f675cd4a2"
 WAVEGC = "knn_baseline_KG_WaveGC_G_StringDB_combined_0.0_(D=128)"

@@ -9,7 +9,7 @@ from perturbcore.data.responses import cell_lines
 from perturbcore.models.decoders.distributions import HALVES
 from perturbcore.report.decoders.run import MEAN_SHIFTED, SHIFTED, UNCHANGED, DecoderRun
 from perturbcore.report.decoders.tables import cost_points, score_table
-from perturbcore.report.figures.pareto import pareto_front
+from perturbcore.report.figures.decoders import pareto_front
 from perturbcore.report.published.claims.audit import answer as claim
 from perturbcore.report.text import listed, number, signed, tell
 
