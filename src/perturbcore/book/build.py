@@ -27,6 +27,7 @@ from perturbcore.core.errors import FailedError, InputError
 from perturbcore.core.files import read_yaml
 from perturbcore.core.profile import Profile, project_root
 from perturbcore.core.provenance import record
+from perturbcore.data.stored import from_simulated_files
 
 _OUTSIDE = re.compile(
     r"""<(?:script|img|iframe|source|link(?=[^>]*rel=["'](?:stylesheet|preload|icon)))[^>]*?"""
@@ -166,7 +167,7 @@ def assemble(profile: Profile) -> Path:
     chapters, mathjax = root / "book" / "chapters", root / "book" / "_static" / "mathjax"
     texts = {
         "_cards.md": _cards(profile, names),
-        "_answers.md": answers_table(profile.results, simulated=profile.simulated),
+        "_answers.md": answers_table(profile.results, simulated=_simulated(profile)),
         "_reference.md": _reference(),
     }
     for chapter in map(find_chapter, names):
@@ -272,9 +273,14 @@ def _sphinx(stage: Path, config: Path, *options: str) -> None:
         raise BookError(f"the book was not built:\n{said}\n(all of it: {log})")
 
 
+def _simulated(profile: Profile) -> bool:
+    loaders = {entry.name: entry.loader for entry in profile.datasets}
+    return profile.simulated or from_simulated_files(profile.results / "responses", loaders)
+
+
 def _banner(profile: Profile) -> str:
     here = record()
-    cells = "<strong>simulated</strong>" if profile.simulated else "real"
+    cells = "<strong>simulated</strong>" if _simulated(profile) else "real"
     commit = f", commit {here['commit'][:10]}{'+' * here['dirty']}" if here["commit"] else ""
     return (
         f"The cells on these pages are {cells}. Profile <strong>{escape(profile.name)}</strong>: "
