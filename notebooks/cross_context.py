@@ -62,7 +62,7 @@ built = study.embeddings(dataset, only=[embedding], seed=seed)[:1] if embedding 
 limit = study.ceiling(dataset, n_outer=3, n_inner=3)
 how = dict(n_known=n_known, limit=limit, seed=seed)
 found = {s: contexts.score_contexts(study, dataset, s, embeddings=built, **how) for s in splits}
-compared = {s: Comparison(scores) for s, scores in found.items()}
+compared = {s: Comparison(scores, needs_ceiling=limit is not None) for s, scores in found.items()}
 pages.show_table(chapter, data.card, "data", caption=f"{data.title}: what is in it, step by step.")
 
 # %% [markdown]
@@ -122,7 +122,7 @@ contexts.show_parts(chapter, parts)
 pages.show_table(chapter, contexts.can_carry(), "data-sets", caption="Real data sets of several lines.")
 for name in also:
     how["limit"] = study.ceiling(name, n_outer=3, n_inner=3)
-    c = Comparison(contexts.score_contexts(study, name, splits[0], embeddings=[], **how))
+    c = Comparison(contexts.score_contexts(study, name, splits[0], embeddings=[], **how), needs_ceiling=False)
     pages.say(contexts.answer(c, study.dataset(name), splits[0]))
     pages.show_table(chapter, c.ranking(), f"ranking-{name}", keep=c.columns(),
                      caption=f"{study.dataset(name).title}: effects in held-out lines.")

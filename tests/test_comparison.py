@@ -69,6 +69,11 @@ def test_the_ceiling_is_the_error_else_the_best_idealized_predictor():
     none = {k: v for k, v in bare.items() if k[0] != "idealized"}
     with pytest.raises(InputError, match="no ceiling"):
         Comparison(scores(none)).ranking()
+    without = Comparison(scores(none), needs_ceiling=False)
+    assert without.ranking()["gap_closed"].isna().all() and "no ceiling" in without.answer()
+    assert without.figure() is not None and "no gap to close" in without.one_line()
+    flat = scores({k: 5.0 for k in none})
+    assert "ceiling lies at –" in Comparison(flat, needs_ceiling=False).one_line()
 
 
 def test_scores_that_cannot_be_compared_are_refused():

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from perturbcore.report.figures.methods import interval_plot
 from perturbcore.report.paired import CEILINGS, PREDICTORS, REPEATED, PairedScores, judged
-from perturbcore.report.text import HEADINGS, listed, percent, plural, tell
+from perturbcore.report.text import HEADINGS, listed, number, percent, plural, tell
 from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.model import COVERING, MASK
 from perturbcore.score.uncertainty import t_statistics
@@ -165,6 +165,8 @@ class Comparison(PairedScores):
     def gap_said(self, method: str | None = None) -> str:
         """Say what a method, the best by default, closes of the gap; a clause without subject."""
         row = self._ranking.loc[method or self.best]
+        if not self.ceiling:
+            return "has no gap to close: these data have no ceiling"
         ceiling, share = f"{self.ceiling}, {row['ceiling']:.3f}", row["gap_closed"]
         again = self.methods.index[self.methods["predictor"] == REPEATED]
         if len(again) and self.ceiling != again[0]:
@@ -272,8 +274,9 @@ class Comparison(PairedScores):
         """Condense the answer to one sentence."""
         n, unproven, best = len(self.competitors), self.unproven(), self.best
         if best in unproven:
-            floor, value, ceiling = self.means[[self.floor, best, self.ceiling]]
-            about = dict(label=self.label, floor=floor, value=value, ceiling=ceiling, n=n)
+            floor, value = self.means[[self.floor, best]]
+            about = dict(label=self.label, floor=floor, value=value, n=n)
+            about["ceiling"] = number(float(self.means.get(self.ceiling, np.nan)), 2)
             about |= dict(noun=self.noun, best=best, about=self.about(best))
             return tell("comparison.unproven_best", **about)
         rest = f"{len(unproven)} of {n} cannot be shown to beat the Train Mean"

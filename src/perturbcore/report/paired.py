@@ -74,6 +74,8 @@ class PairedScores:
         Method that `gains` compares with by default.
     predictor : str, optional
         Keep only this predictor, and what has none.
+    needs_ceiling : bool
+        Scores without any ceiling are refused; otherwise they have no shares of a gap.
     """
 
     def __init__(
@@ -83,7 +85,9 @@ class PairedScores:
         reference: str | None = None,
         *,
         predictor: str | None = None,
+        needs_ceiling: bool = True,
     ):
+        self.needs_ceiling = needs_ceiling
         self.metric = metric or primary_metric(scores)
         known, self.reference = registered(self.metric), reference
         self.label, self.higher_is_better = known.label, known.higher_is_better
@@ -158,9 +162,14 @@ class PairedScores:
 
     @property
     def ceiling(self) -> str:
-        """The first calibrated one of `CEILINGS`: the noise floor where it can be estimated."""
+        """The first calibrated one of `CEILINGS`: the noise floor where it can be estimated.
+
+        "" where there is none and none is needed.
+        """
         far = set(self.methods.loc[self.uncalibrated, "predictor"])
-        return self._control([c for c in CEILINGS if c not in far], "ceiling")
+        near = [c for c in CEILINGS if c not in far]
+        there = self.methods[["embedding", "predictor"]].isin(near).any(axis=None)
+        return self._control(near, "ceiling") if there or self.needs_ceiling else ""
 
     @cached_property
     def uncalibrated(self) -> list[str]:
@@ -295,7 +304,8 @@ class PairedScores:
             there = units.notna()
             means = {"value": _by_fold(units).mean()}
             for end, name in (("floor", self.floor), ("ceiling", self.ceiling)):
-                means[end] = _by_fold(there.mul(units[name], axis=0).where(there)).mean()
+                known = units[name] if name else pd.Series(np.nan, units.index)
+                means[end] = _by_fold(there.mul(known, axis=0).where(there)).mean()
             table = pd.DataFrame(means).rename_axis("method").reset_index()
             way = table["ceiling"] - table["floor"]
             share = (table["value"] - table["floor"]) / way + 0.0  # no negative zero
