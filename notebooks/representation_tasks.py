@@ -86,9 +86,9 @@ pages.show_figure(chapter, places, "places", table)
 
 # %% tags=["hide-input"]
 for run in runs:
-    name = run.name
-    pages.show_table(chapter, run.against.assign(data=run.data.title), f"gains-{name}", keep="cell gains",
-                     caption=f"{run.data.title}: what the PCA of logs gains over each rival; positive is better.")
+    name, gains = run.name, pd.concat([run.against, run.over_floor]).assign(data=run.data.title)
+    pages.show_table(chapter, gains, f"gains-{name}", keep="cell gains",
+                     caption=f"{run.data.title}: what the PCA of logs gains over each rival, and over the floor; positive is better.")
     pages.show_table(chapter, run.table, f"scores-{name}", keep="cell tasks",
                      caption=f"{run.data.title}: scores with 95 % intervals, floor and ceiling at the end of each task.")
 

@@ -116,6 +116,15 @@ def numbers_of(chapter: str, tables: Path) -> Numbers | None:
                     f"{name}, floor": rivals["floor"].iloc[0]}  # fmt: skip
             out[f"{name}, random"] = table.loc[table["embedding"] == "random", "value"].max()
         return out
+    if chapter == "representation_tasks":
+        gains = pd.concat(t for name, t in found.items() if name.startswith("gains-"))
+        floor, places = gains["method"] == "shuffled", found["places-data"]
+        first = places.loc[places["place"] == 1, "embedding"].value_counts()
+        out = {f"{name} of comparisons": n for name, n in verdicts(gains[~floor]).items()}
+        out |= {f"first places of {name}": n for name, n in first.items()}
+        out["data sets"] = gains["data"].nunique()
+        out["rows"] = len(places.drop_duplicates(["data", "metric"]))
+        return out | {"not above the floor": (~(gains.loc[floor, "low"] > 0)).sum()}
     if chapter == "leaderboard":
         out = {}
         for task in ("de", "dir"):
