@@ -125,6 +125,9 @@ def numbers_of(chapter: str, tables: Path) -> Numbers | None:
         out["data sets"] = gains["data"].nunique()
         out["rows"] = len(places.drop_duplicates(["data", "metric"]))
         return out | {"not above the floor": (~(gains.loc[floor, "low"] > 0)).sum()}
+    if chapter == "cross_context":
+        out, place = of_ranking(found["ranking-new_line"]), found["board-data"]
+        return out | {"best, as cells": place.loc[place["competes"], "value"].max()}
     if chapter == "leaderboard":
         out = {}
         for task in ("de", "dir"):
