@@ -126,8 +126,9 @@ def numbers_of(chapter: str, tables: Path) -> Numbers | None:
         out["rows"] = len(places.drop_duplicates(["data", "metric"]))
         return out | {"not above the floor": (~(gains.loc[floor, "low"] > 0)).sum()}
     if chapter == "cross_context":
-        out, place = of_ranking(found["ranking-new_line"]), found["board-data"]
-        return out | {"best, as cells": place.loc[place["competes"], "value"].max()}
+        best = found["board-data"].query("competes").sort_values("value").iloc[-1]
+        ends = {name: best[name] for name in ("value", "floor", "ceiling")}
+        return of_ranking(found["ranking-new_line"]) | {f"as cells, {k}": v for k, v in ends.items()}
     if chapter == "leaderboard":
         out = {}
         for task in ("de", "dir"):
