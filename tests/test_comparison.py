@@ -381,3 +381,23 @@ def test_every_sentence_is_true_of_the_table(case):
     rows = [text.get_text() for text in figure.get_yticklabels()]
     assert rows == [m for m in table.index if m not in ("Train Mean", "Experimental error")]
     assert figure.yaxis_inverted()  # the first row, the best, is at the top
+
+
+def test_what_floor_and_ceiling_mean_is_said_both_ways():
+    said = Comparison(scores()).reading()
+    assert "beats No Change" in said and "lies beyond the Train Mean" in said
+    noisy = {**MEANS, ("", "experimental_error", "Positive control"): 8.5}
+    assert "cannot be told from noise" in Comparison(scores(noisy)).reading()
+    hard = {**noisy, ("", "no_change", "Negative control"): 7.0}
+    assert "does not beat No Change" in Comparison(scores(hard)).reading()
+    bare = {k: v for k, v in MEANS.items() if k[1] != "experimental_error"}
+    assert "no noise floor can be estimated" in Comparison(scores(bare)).reading()
+
+
+@pytest.mark.parametrize("case, proven, apart", zip(HARD, (0, 0, None), (0, 0, 0), strict=True))
+def test_the_hard_cases_are_what_they_are_called(case, proven, apart):
+    c = drawn(case)
+    assert len(c.competitors) - 1 - len(c.ties()) == apart
+    assert proven is None or len(c.competitors) - len(c.unproven()) == proven
+    wins = c.means["Train Mean"] < c.means[c.competitors].min()
+    assert wins == (case["levels"][0] > 8.5)

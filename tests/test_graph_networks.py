@@ -18,6 +18,7 @@ from torch_geometric.nn import GCNConv
 from toys import same_up_to_sign
 
 from perturbcore.core.errors import InputError, LeakError
+from perturbcore.embeddings.base import align
 from perturbcore.embeddings.build import build_all
 from perturbcore.embeddings.gcn import (
     Convolution,
@@ -346,3 +347,14 @@ def test_mutual_information_by_loops():
         for j in range(3):
             share = counts[i, j] * counts.sum() / counts[i].sum() / counts[j].sum()
             assert got[i, j] == pytest.approx(max(np.log(share), 0) if share else 0)
+
+
+def test_components_and_isolated_nodes():
+    edges, _ = planted(60, 4, 0.3, 0.01)
+    island = {"source": ["X1", "X2", "Y1"], "target": ["X2", "X3", "Y1"], "weight": 1.0}
+    alone = network_embedding(edges, name="E", dim=5)
+    both = network_embedding(pd.concat([edges, pd.DataFrame(island)]), name="E", dim=5)
+    X, present = align(both, ["X1", "X2", "X3", "Y1"])
+    assert present.tolist() == [True, True, True, False]  # a lone loop says nothing of Y1
+    assert (X[:3] == 0).all()
+    same_up_to_sign(align(both, alone.ids)[0], alone.X)

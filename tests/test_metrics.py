@@ -241,3 +241,17 @@ def test_registered_metrics_are_the_means_over_genes_and_equal_probabilities_the
     even, down = np.full_like(p, 1 / 3), one_hot(np.full_like(label, -1))
     scores = [called_per_gene(label, x)["f1_score"] for x in (even, down)]
     np.testing.assert_array_equal(*scores)
+
+
+def test_pair_metrics_without_a_pair_to_compare_are_defined():
+    for name in PAIRS:
+        value = metric(name).function(np.zeros(4), np.arange(4.0), np.arange(4), 0.5)
+        assert np.isfinite(value)
+
+
+def test_responses_at_the_same_distance_share_their_rank():
+    truth = np.array([[0.0, 0], [3, 4], [3, 4], [10, 0], [0, 5]])
+    score = metric("discrimination").function
+    np.testing.assert_allclose(score(truth, truth), [1, 0.875, 0.875, 1, 1])
+    nothing = np.zeros_like(truth)  # the lengths decide: 0, then three of length 5, then 10
+    np.testing.assert_allclose(score(truth, nothing), [1, 0.5, 0.5, 0, 0.5])

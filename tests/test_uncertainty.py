@@ -192,3 +192,22 @@ def test_a_method_scored_twice_in_a_unit_is_refused():
     scores = make_scores(planted())
     with pytest.raises(InputError, match="twice.*fold=0"):
         PairedScores(pd.concat([scores, scores]))
+
+
+def test_a_method_without_a_score_is_not_ranked():
+    found = PairedScores(make_scores({("a", "knn"): [[1, 2]], ("b", "knn"): [[2, np.nan]]})).ranks()
+    assert len(found) == 3 and set(found.loc[found["fold"] == 1, "rank"]) == {1}
+
+
+def test_rank_table_tells_sure_places_from_unsure_ones():
+    scores = PairedScores(make_scores(planted()))
+    table = scores.rank_table(500).set_index("method")
+    assert table.loc["third", ["median_rank", "low", "high"]].tolist() == [3, 3, 3]
+    assert table.loc["third", "first_share"] == 0
+    assert 0 < table.loc["first", "first_share"] < 1
+    assert table["first_share"].sum() == pytest.approx(1)
+    assert table["mean_rank"].between(table["low"], table["high"]).all()
+    assert table.loc["first", "n_units"] == 10
+    mine = scores.ranks().groupby("method")["rank"]
+    np.testing.assert_allclose(table["mean_rank"], mine.mean().reindex(table.index))
+    np.testing.assert_allclose(table["median_rank"], mine.median().reindex(table.index))

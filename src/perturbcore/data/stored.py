@@ -1,15 +1,16 @@
 """Data sets on disk: responses are made once, under a key of all they depend on, then opened."""
 
 import dataclasses
-import pickle
+import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from anndata.io import read_elem, write_elem
 
@@ -25,15 +26,21 @@ _LARGEST = 2 * 10**9
 
 
 class StoredDataset(Dataset):
-    """A data set of which only what is asked for is read; what files cannot hold is loaded anew."""
+    """A data set of which only what is asked for is read.
+
+    ``<path>.h5ad`` holds the responses, ``<path>.h5`` the rest. What the files cannot hold (a
+    function, cells of a very large screen) is loaded anew when it is asked for. A simulation comes
+    without its cells, which are the screen.
+    """
 
     card, responses, screen, replicates, ceiling = (
         cached_property(lambda self, part=part: self._part(part)) for part in _PARTS
     )
 
     def __init__(self, path: Path, facts: dict, loader: str, options: Mapping):
-        own = dict(key=facts["key"], _path=path, _facts=facts, _loader=loader, _options=options)
-        vars(self).update(facts["plain"], **own)
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["plain"].items()}
+        kept = {**plain, "key": facts["key"]}
+        vars(self).update(kept, _path=path, _facts=facts, _loader=loader, _options=options)
 
     def holds(self, part: str) -> bool:
         """Whether a part is there; it is not read for that."""
@@ -51,21 +58,33 @@ class StoredDataset(Dataset):
         own = name == "responses"
         with h5py.File(f"{self._path}.{'h5ad' if own else 'h5'}") as file:
             value = read_elem(file if own else file[name])
-        if name in self._facts["uns"]:
-            value.uns = self._facts["uns"][name]  # the format of the file changes types
+        if self._facts["uns"].get(name) is not None:
+            value.uns = self._facts["uns"][name]
         return value
 
     @cached_property
     def extras(self) -> Mapping[str, Any]:
         """See `Dataset`."""
         with h5py.File(f"{self._path}.h5") as file:
-            kept = {k: pickle.loads(v[()]) for k, v in file["extras"].items()}
-        lost = {k: self._loaded.extras[k] for k in self._facts["extras"] if k not in kept}
-        return MappingProxyType(kept | lost)
+            found = {
+                name: self._loaded.extras[name]
+                if kind is None
+                else _unpack(file, f"extras/{name}", kind)
+                for name, kind in self._facts["extras"].items()
+            }
+        return MappingProxyType(found)
 
 
 def open_dataset(name: str, loader: str, options: Mapping, folder: Path) -> Dataset:
-    """Open a data set, kept under a key of its options, the code of its loader, and its files."""
+    """Open a data set, made and kept in ``folder/<name>-<key>.h5ad`` when it is asked for first.
+
+    The key is made of the options, the code of the loader (`code_digest`) and the files that it
+    reads, by their sha256: a changed file is noticed whatever its time of change.
+    Files are those that an option names and those that a function ``inputs(**options)`` beside
+    ``load`` returns.
+
+    `name`: name in the profile, which the file bears.
+    """
     module = module_of(loader)
     each = [p for v in options.values() for p in (v if isinstance(v, list) else [v])]
     inputs = [str(p) for p in each if isinstance(p, str | Path)]
@@ -105,7 +124,7 @@ def _facts(path: Path) -> dict | None:
     if not path.with_name(f"{path.name}.h5").is_file():
         return None
     with h5py.File(f"{path}.h5") as file:
-        facts = pickle.loads(file["facts"][()])
+        facts = json.loads(file.attrs["facts"])
     return facts if facts["files"] == _files(facts["plain"]["sources"]) else None
 
 
@@ -119,37 +138,63 @@ def _make(path: Path, data: Dataset, key: str) -> None:
     there = {p: getattr(data, p) for p in _PARTS if getattr(data, p) is not None}
     elsewhere = [p for p, value in there.items() if _too_large(value)]
     written = {p: value for p, value in there.items() if p not in elsewhere}
-    facts = {
-        "key": key,
-        "plain": {k: getattr(data, k) for k in _PLAIN},
-        "parts": list(there),
-        "elsewhere": elsewhere,
-        "uns": {p: dict(v.uns) for p, v in written.items() if isinstance(v, AnnData)},
-        "extras": list(data.extras),
-        "files": _files(data.sources),
-    }
     with replaced(f"{path}.h5") as rest:
         with h5py.File(rest, "w") as file:
             for part, value in written.items():
                 if part != "responses":
                     write_elem(file, part, value, dataset_kwargs={"compression": "lzf"})
-            file["facts"], extras = _pickled(facts), file.create_group("extras")
-            for name, value in data.extras.items():
-                if dataclasses.is_dataclass(value):  # a simulation: its cells are the screen
-                    value = dataclasses.replace(value, screen=None)
-                try:
-                    extras[name] = _pickled(value)
-                except (pickle.PicklingError, AttributeError, TypeError):
-                    continue  # a function inside another: loaded anew
+            facts = {
+                "key": key,
+                "plain": {k: getattr(data, k) for k in _PLAIN},
+                "parts": list(there),
+                "elsewhere": elsewhere,
+                "uns": {p: _jsonable(dict(v.uns)) for p, v in written.items() if hasattr(v, "uns")},
+                "extras": {k: _pack(file, f"extras/{k}", v) for k, v in data.extras.items()},
+                "files": _files(data.sources),
+            }
+            file.attrs["facts"] = json.dumps(facts)
         if "responses" in written:
             with replaced(f"{path}.h5ad") as own, h5py.File(own, "w") as file:
                 write_elem(file, "/", written["responses"])
 
 
-def _pickled(value) -> np.ndarray:
-    return np.frombuffer(pickle.dumps(value), dtype=np.uint8)
-
-
 def _too_large(value) -> bool:
     cells = isinstance(value, AnnData)
     return cells and (value.isbacked or getattr(value.X, "data", value.X).nbytes > _LARGEST)
+
+
+def _jsonable(value):
+    """Return a value if JSON gives it back as it is, otherwise None."""
+    try:
+        return value if json.loads(json.dumps(value)) == value else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _pack(file: h5py.File, place: str, value) -> Any:
+    """Write a value and return how it was written; None where files cannot hold it."""
+    numeric = isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+    if numeric or isinstance(value, AnnData | pd.DataFrame):
+        write_elem(file, place, value)
+        return "table"
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        fields.pop("screen", None)
+        kinds = {name: _pack(file, f"{place}/{name}", v) for name, v in fields.items()}
+        return {name: kind for name, kind in kinds.items() if kind is not None}
+    value = dict(value) if isinstance(value, Mapping) else value
+    try:
+        text = json.dumps(value, default=np.generic.item)  # of numpy's types only numbers
+    except (TypeError, ValueError):
+        return None
+    file.create_dataset(place, data=text)
+    return "tuple" if isinstance(value, tuple) else "plain"
+
+
+def _unpack(file: h5py.File, place: str, kind) -> Any:
+    if isinstance(kind, dict):
+        return SimpleNamespace(**{n: _unpack(file, f"{place}/{n}", k) for n, k in kind.items()})
+    if kind == "table":
+        return read_elem(file[place])
+    value = json.loads(file[place][()])
+    return tuple(value) if kind == "tuple" else value

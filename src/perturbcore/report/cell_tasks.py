@@ -151,9 +151,9 @@ def relations_of(data: Dataset) -> dict[str, pd.DataFrame]:
     """Known pairs of genes: of the simulation, or EFAAR's five files; none for drugs."""
     if data.responses.uns["perturbcore"]["identifier"] != "symbol":
         return {}
-    if not data.simulated:
+    simulation = data.extras.get("simulation")
+    if simulation is None:
         return {name: read_edges(catalogue.fetch(file)) for name, file in FILES.items()}
-    simulation = data.extras["simulation"]
     truth = simulation.true_effects
     effect = np.asarray(truth.X) - np.asarray(truth.X).mean(axis=0)
     alike = np.corrcoef(effect)

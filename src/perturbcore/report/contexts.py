@@ -157,11 +157,11 @@ def parts_found(
     Asked are the first `targets` lines, from one other line up to all, with nothing and `n_known`
     perturbations known. The shared part is the true effect in the same simulation without
     line-specific programmes, the own part what is left of it at a right angle; a share is the
-    projection of the prediction on a part over that of the truth. None for real cells.
+    projection of the prediction on a part over that of the truth. None where it is not known.
     """
-    if not data.simulated:
+    simulation = data.extras.get("simulation")
+    if simulation is None:
         return None
-    simulation = data.extras["simulation"]
     plain = dict(simulation.parameters) | {
         "line_specificity": 0.0,
         "cells_per_perturbation": (1, 1),

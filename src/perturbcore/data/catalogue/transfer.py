@@ -1,7 +1,11 @@
 """Bringing one file over the network: never more than it has, never for ever, and gone on with."""
 
+import fcntl
+import os
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import requests
@@ -17,44 +21,82 @@ TRIES, BACKOFF_SECONDS, LONGEST_WAIT = 4, 1.0, 60
 BUSY = (429, 502, 503, 504)
 
 
-def download(url: str, part: Path, most: int) -> None:
-    """Bring a file of at most `most` bytes to `part`; a server that is busy is asked again."""
+def download(url: str, part: Path, target: Path, most: int, check: Callable[[Path], None]) -> None:
+    """Bring a file to `target`; what has come of it stays in `part`, and the next call goes on.
+
+    `most`: bytes of the file, more are refused; `check`: raises for what is not the file. A busy
+    server (429, 502, 503, 504), one that resets and one that breaks off are asked again, up to four
+    times, later each time. A `DownloadError` says that there is more than `most`, or that the
+    deadline is past; errors of requests are passed on.
+    """
     wait = dict(
         backoff_factor=BACKOFF_SECONDS, backoff_max=LONGEST_WAIT, retry_after_max=LONGEST_WAIT
     )
     retry = Retry(TRIES, connect=1, status_forcelist=BUSY, raise_on_status=False, **wait)
     end = time.monotonic() + GRACE_SECONDS + most / LEAST_RATE
-    part.touch()
-    with requests.Session() as session:
+    with _own(part) as own, requests.Session() as session:
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=retry))
         for attempt in range(TRIES):
             try:
-                return _receive(session, url, part, most, end)
+                _receive(session, url, own, most, end)
+                break
             except requests.exceptions.ChunkedEncodingError:  # it broke off on the way
                 if attempt == TRIES - 1:
                     raise
                 time.sleep(min(LONGEST_WAIT, BACKOFF_SECONDS * 2**attempt))
+        try:
+            check(own)
+        except DownloadError:
+            own.unlink()
+            raise
+        os.replace(own, target)
+
+
+@contextmanager
+def _own(part: Path) -> Iterator[Path]:
+    """Give the unfinished file, or a private one where another process writes to it."""
+    with part.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = part.exists() and part.stat().st_ino == os.fstat(file.fileno()).st_ino
+        except BlockingIOError:
+            mine = False
+        if mine:
+            try:
+                yield part
+            finally:
+                if part.exists() and not part.stat().st_size:
+                    part.unlink()
+            return
+    with tempfile.TemporaryDirectory(dir=part.parent) as folder:
+        yield Path(folder) / "file"
 
 
 def _receive(session: requests.Session, url: str, part: Path, most: int, end: float) -> None:
-    """Append what is missing of a file."""
-    have = part.stat().st_size
+    """Append what is missing of a file: at most `most` bytes in all, until the time `end`."""
+    have = part.stat().st_size if part.exists() else 0
+    if have == most:
+        return
     # as it is, since a range of a compressed answer would be one of other bytes
     asked = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     with session.get(url, headers=asked, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+        if answer.status_code == 416:  # what is here is more than there is
+            part.unlink()
         answer.raise_for_status()
         goes_on = answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         have = have if answer.status_code == 206 and goes_on else 0
-        due, came = int(answer.headers.get("Content-Length", 0)), 0
+        due = int(answer.headers.get("Content-Length", 0))
+        came = 0
         with part.open("ab") as file:
             file.truncate(have)
             for piece in _pieces(answer):
-                came += len(piece)
-                if have + came > most:
+                have, came = have + len(piece), came + len(piece)
+                if have > most:
+                    file.truncate(0)
                     raise DownloadError(f"{url} sends more than the {most:,} bytes of the file")
                 if time.monotonic() > end:
-                    raise DownloadError(f"{url} is too slow: {have + came:,} of {most:,} bytes")
+                    raise DownloadError(f"{url} is too slow: {have:,} of {most:,} bytes in time")
                 file.write(piece)
     if came < due:
         raise requests.exceptions.ChunkedEncodingError(f"{came} of {due} bytes")
