@@ -127,8 +127,8 @@ def numbers_of(chapter: str, tables: Path) -> Numbers | None:
         return out | {"not above the floor": (~(gains.loc[floor, "low"] > 0)).sum()}
     if chapter == "cross_context":
         best = found["board-data"].query("competes").sort_values("value").iloc[-1]
-        ends = {name: best[name] for name in ("value", "floor", "ceiling")}
-        return of_ranking(found["ranking-new_line"]) | {f"as cells, {k}": v for k, v in ends.items()}
+        ends = {f"as cells, {name}": best[name] for name in ("value", "floor", "ceiling")}
+        return of_ranking(found["ranking-new_line"]) | ends
     if chapter == "leaderboard":
         out = {}
         for task in ("de", "dir"):
