@@ -26,11 +26,9 @@ _LARGEST = 2 * 10**9
 
 
 class StoredDataset(Dataset):
-    """A data set of which only what is asked for is read.
+    """A data set of which only what is asked for is read; what files cannot hold is loaded anew.
 
-    ``<path>.h5ad`` holds the responses, ``<path>.h5`` the rest. What the files cannot hold (a
-    function, cells of a very large screen) is loaded anew when it is asked for. A simulation comes
-    without its cells, which are the screen.
+    A simulation comes without its cells, which are the screen.
     """
 
     card, responses, screen, replicates, ceiling = (
@@ -76,14 +74,9 @@ class StoredDataset(Dataset):
 
 
 def open_dataset(name: str, loader: str, options: Mapping, folder: Path) -> Dataset:
-    """Open a data set, made and kept in ``folder/<name>-<key>.h5ad`` when it is asked for first.
+    """Open a data set, kept under a key of its options, the code of its loader, and its files.
 
-    The key is made of the options, the code of the loader (`code_digest`) and the files that it
-    reads, by their sha256: a changed file is noticed whatever its time of change.
-    Files are those that an option names and those that a function ``inputs(**options)`` beside
-    ``load`` returns.
-
-    `name`: name in the profile, which the file bears.
+    Files are those that an option names and those that ``inputs(**options)`` beside ``load`` gives.
     """
     module = module_of(loader)
     each = [p for v in options.values() for p in (v if isinstance(v, list) else [v])]

@@ -103,9 +103,12 @@ def in_order(specs: Sequence[dict]) -> list[dict]:
 
 
 def serving(
-    specs: Sequence[dict], dataset: str, identifier: str, only: Sequence[str] = (),
+    specs: Sequence[dict],
+    dataset: str,
+    identifier: str,
+    only: Sequence[str] = (),
     chapter: str = "",
-) -> tuple[list[dict], list[str]]:  # fmt: skip
+) -> tuple[list[dict], list[str]]:
     """Choose the specifications that serve a data set, and those that these are made from."""
     specs = [dict(s) for s in specs]
     specs = [s for s in specs if chapter in (s.pop("chapters", None) or [chapter])]
@@ -137,9 +140,12 @@ def build(spec: dict, context: BuildContext | None = None) -> Embedding:
 
 
 def build_all(
-    specs: Iterable[dict], context: BuildContext | None = None, *, cache: Path | str | None = None,
+    specs: Iterable[dict],
+    context: BuildContext | None = None,
+    *,
+    cache: Path | str | None = None,
     left_out: dict[str, str] | None = None,
-) -> list[Embedding]:  # fmt: skip
+) -> list[Embedding]:
     """Build all embeddings of a profile (see `Spec`), in its order; of each cell line, its own.
 
     `cache`: a folder, by specification, content of the source, and code; `left_out` takes the names

@@ -45,9 +45,15 @@ def cells_of(screen: AnnData, max_cells: int = 4000, seed: int = 0) -> AnnData:
 
 
 def cell_embedding(
-    name: str, cells: AnnData, train: np.ndarray, *, dim: int = 50, seed: int = 0,
-    other: AnnData | None = None, log_pca: np.ndarray | None = None,
-) -> np.ndarray:  # fmt: skip
+    name: str,
+    cells: AnnData,
+    train: np.ndarray,
+    *,
+    dim: int = 50,
+    seed: int = 0,
+    other: AnnData | None = None,
+    log_pca: np.ndarray | None = None,
+) -> np.ndarray:
     """Embed all cells, having learnt from those of `train` only: (n_cells, d).
 
     `name`: "PCA of counts", "PCA of logs", "Random projection", "Transfer PCA" (components of

@@ -20,9 +20,14 @@ Cells = Annotated[int, Field(ge=2)]
 
 @register("expression", kind="screen", modality="Expression")
 def expression_embeddings(
-    screen: AnnData, *, source: str = "control cells", cell_line: str | None = None, dim: Dim = 128,
-    max_cells: Cells = 10_000, seed: int = 0,
-):  # fmt: skip
+    screen: AnnData,
+    *,
+    source: str = "control cells",
+    cell_line: str | None = None,
+    dim: Dim = 128,
+    max_cells: Cells = 10_000,
+    seed: int = 0,
+):
     """Principal components of genes over the control cells of each cell line, or of `cell_line`.
 
     No perturbed cell is looked at; of each line at most `max_cells` are drawn. Genes that no drawn

@@ -16,11 +16,19 @@ FEWEST_GENES = 20  # below, nothing is left once genes are held out
 
 @register("genotype_vae", kind="sets")
 def genotype_vae(
-    sets: Mapping[str, Iterable[str]], *, models: Path | None = None, dim: Dim = 128,
-    hidden: Dim = 128, smallest: Dim = 20, lr: Positive = 3e-3, batch_size: Dim = 128,
-    max_epochs: Dim = 30, patience: Dim = 5, validation: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+    sets: Mapping[str, Iterable[str]],
+    *,
+    models: Path | None = None,
+    dim: Dim = 128,
+    hidden: Dim = 128,
+    smallest: Dim = 20,
+    lr: Positive = 3e-3,
+    batch_size: Dim = 128,
+    max_epochs: Dim = 30,
+    patience: Dim = 5,
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1,
     seed: int = 0,
-):  # fmt: skip
+):
     """Embed genes by a variational autoencoder of which sets (name to gene ids) hold them.
 
     A gene is a vector of zeros and ones over the sets of at least `smallest` genes, embedded by its

@@ -18,10 +18,16 @@ BLOCK = 1024  # start nodes whose pairs are counted at once: bounds the memory
 
 @register("node2vec", kind="edges")
 def node2vec_embedding(
-    edges: pd.DataFrame, *, dim: Dim = 128, walks: Dim = 10,
-    length: Annotated[int, Field(ge=2)] = 20, window: Dim = 5, p: Positive = 1.0, q: Positive = 1.0,
+    edges: pd.DataFrame,
+    *,
+    dim: Dim = 128,
+    walks: Dim = 10,
+    length: Annotated[int, Field(ge=2)] = 20,
+    window: Dim = 5,
+    p: Positive = 1.0,
+    q: Positive = 1.0,
     seed: int = 0,
-):  # fmt: skip
+):
     """Embed the nodes of an undirected network by the company they keep on random walks.
 
     The optimum of skip-gram with negative sampling is not trained but factorised: positive

@@ -40,9 +40,12 @@ def prepare(options: dict, folder: Path | None, where: str) -> tuple[dict, str]:
 
 @register("protein_model", kind="sequences", modality="Protein model", prepare=prepare)
 def protein_model(
-    sequences: Mapping[str, str | Iterable[str]], *, model: str = "", batch_size: Dim = 64,
+    sequences: Mapping[str, str | Iterable[str]],
+    *,
+    model: str = "",
+    batch_size: Dim = 64,
     max_length: Dim = 1000,
-):  # fmt: skip
+):
     """Embed genes by the mean of a protein model's residue vectors; isoforms are averaged.
 
     `model`: UniRep-64, UniRep-256 or UniRep-1900 of the catalogue, a folder with such an archive,

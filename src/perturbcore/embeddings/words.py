@@ -61,9 +61,13 @@ def text_embedding(texts: Mapping[str, str], *, dim: Dim = 128, min_df: Dim = 2,
 
 @register("sequence", kind="sequences", modality="Protein")
 def sequence_embedding(
-    sequences: Mapping[str, str | Iterable[str]], *, dim: Dim = 128,
-    k: Annotated[int, Field(ge=1, le=5)] = 3, min_df: Dim = 2, seed: int = 0,
-):  # fmt: skip
+    sequences: Mapping[str, str | Iterable[str]],
+    *,
+    dim: Dim = 128,
+    k: Annotated[int, Field(ge=1, le=5)] = 3,
+    min_df: Dim = 2,
+    seed: int = 0,
+):
     """Embed genes by the k-mers of their proteins; profiles of isoforms are averaged.
 
     A stand-in for protein language models (Cole et al. 2026, section 4.5.4): it finds close

@@ -148,9 +148,17 @@ class CellTasks:
 
 
 def score_tasks(
-    tasks: CellTasks, names: Sequence[str], *, store: ScoreStore, scope: str, dataset: str,
-    seeds: Sequence[int], dim: int = 50, other: AnnData | None = None, n_jobs: int = 1,
-) -> tuple[list[str], dict[str, str]]:  # fmt: skip
+    tasks: CellTasks,
+    names: Sequence[str],
+    *,
+    store: ScoreStore,
+    scope: str,
+    dataset: str,
+    seeds: Sequence[int],
+    dim: int = 50,
+    other: AnnData | None = None,
+    n_jobs: int = 1,
+) -> tuple[list[str], dict[str, str]]:
     """Score embeddings of cells over repeated splits; finished units are found in the store.
 
     A unit is an embedding, a post-processing (column `predictor`) and a split (`fold`), floors and

@@ -26,11 +26,20 @@ BAR = "{l_bar}{bar}| {n_fmt} of {total_fmt} folds of a model, {elapsed}"
 
 
 def evaluate(
-    responses: AnnData, models: Sequence, *, store: ScoreStore | None = None,
-    scope: str | None = None, dataset: str | None = None, folds: Sequence[int] | None = None,
-    cell_lines: Sequence[str] | None = None, metrics: Sequence[str] | None = None, seed: int = 0,
-    also: Sequence[UnitResult] = (), n_jobs: int = 1, progress: bool = True,
-) -> pd.DataFrame:  # fmt: skip
+    responses: AnnData,
+    models: Sequence,
+    *,
+    store: ScoreStore | None = None,
+    scope: str | None = None,
+    dataset: str | None = None,
+    folds: Sequence[int] | None = None,
+    cell_lines: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+    also: Sequence[UnitResult] = (),
+    n_jobs: int = 1,
+    progress: bool = True,
+) -> pd.DataFrame:
     """Score models on every fold; a unit found in the store is not computed again.
 
     `scope`: what these units belong to in the store, replacing its earlier ones; `dataset`: name in

@@ -22,9 +22,12 @@ FEWEST_ROWS, MOST_ROWS, COMPONENTS = 20, 240, 10
 
 
 def leak_report(
-    responses: AnnData, embeddings: Iterable[Any] = (), *, smiles: Mapping[str, str] | None = None,
+    responses: AnnData,
+    embeddings: Iterable[Any] = (),
+    *,
+    smiles: Mapping[str, str] | None = None,
     aliases: Mapping[str, str] | None = None,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Look for what would let a model see a test perturbation in training.
 
     `smiles`: of drugs; `aliases`: today's name of an older one. An embedding is called a copy of

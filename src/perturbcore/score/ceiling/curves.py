@@ -22,10 +22,18 @@ SCREEN |= dict(n_batches=6, n_control_cells=900, cells_per_perturbation=(240, 28
 
 
 def ceiling_by_cells(
-    screen: AnnData, sizes, *, n_outer: int = 10, n_inner: int = 10, seed: int = 5050,
-    truth: AnnData | None = None, n_splits: int = 0, resample=("batches", "cells"),
-    control: str = "global", n_jobs: int = 1,
-) -> pd.DataFrame:  # fmt: skip
+    screen: AnnData,
+    sizes,
+    *,
+    n_outer: int = 10,
+    n_inner: int = 10,
+    seed: int = 5050,
+    truth: AnnData | None = None,
+    n_splits: int = 0,
+    resample=("batches", "cells"),
+    control: str = "global",
+    n_jobs: int = 1,
+) -> pd.DataFrame:
     """Median L2 error of effects from subsamples of each perturbation's cells.
 
     Every size of `sizes` uses the same perturbations: those with at least the largest number.
@@ -61,10 +69,16 @@ def ceiling_by_cells(
 
 
 def ceilings_against_truth(
-    sizes: Sequence[int] = (5, 10, 20, 60, 200), strengths: Sequence[float] = (0.0, 0.3, 0.6),
-    controls: Sequence[str] = ("global", "matched"), *, n_outer: int = 10, n_inner: int = 4,
-    n_splits: int = 5, seed: int = 4, n_jobs: int = 1,
-) -> pd.DataFrame:  # fmt: skip
+    sizes: Sequence[int] = (5, 10, 20, 60, 200),
+    strengths: Sequence[float] = (0.0, 0.3, 0.6),
+    controls: Sequence[str] = ("global", "matched"),
+    *,
+    n_outer: int = 10,
+    n_inner: int = 4,
+    n_splits: int = 5,
+    seed: int = 4,
+    n_jobs: int = 1,
+) -> pd.DataFrame:
     """Hold three ceilings (L2) against the known truth of simulated screens, one per batch effect.
 
     `strengths`: sizes of batch effects, natural-log rate; the rest as in `ceiling_by_cells`.

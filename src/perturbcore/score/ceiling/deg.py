@@ -42,9 +42,17 @@ _RECORDED = {
 
 
 def deg_ceiling(
-    screen, responses, *, n_trials=20, n_outer=3, n_inner=3, quantiles=DEG_QUANTILES, seed=5050,
-    n_jobs=1, progress=True,
-) -> pd.DataFrame:  # fmt: skip
+    screen,
+    responses,
+    *,
+    n_trials=20,
+    n_outer=3,
+    n_inner=3,
+    quantiles=DEG_QUANTILES,
+    seed=5050,
+    n_jobs=1,
+    progress=True,
+) -> pd.DataFrame:
     """Score labels recomputed from resampled cells against the labels themselves, fold by fold.
 
     Pooled labels: each trial draws the cells of every perturbation and the controls of the line,

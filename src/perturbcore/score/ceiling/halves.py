@@ -22,10 +22,16 @@ ALIKE = ("Spearman", "Pearson")
 
 
 def noise_floor(
-    screen: AnnData, perturbations: Sequence[str] | None = None, *, wells: bool = False,
-    control: str = "global", batches: str = "all", n_splits: int = 20, min_cells: int = MIN_CELLS,
+    screen: AnnData,
+    perturbations: Sequence[str] | None = None,
+    *,
+    wells: bool = False,
+    control: str = "global",
+    batches: str = "all",
+    n_splits: int = 20,
+    min_cells: int = MIN_CELLS,
     seed: int = 5050,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Estimate what the true effects would score against the measured ones, from disjoint halves.
 
     Halves are of batches where a perturbation lies in two or more, else of the cells (or wells)
@@ -151,10 +157,16 @@ class Halves:
 
 
 def calibrate_metrics(
-    screen: AnnData, metrics: Sequence[str] | None = None, *, control: str = "global",
-    wells: bool = False, n_folds: int = 5, n_splits: int = 5, min_cells: int = MIN_CELLS,
+    screen: AnnData,
+    metrics: Sequence[str] | None = None,
+    *,
+    control: str = "global",
+    wells: bool = False,
+    n_folds: int = 5,
+    n_splits: int = 5,
+    min_cells: int = MIN_CELLS,
     seed: int = 5050,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Place a repeated experiment between the Train Mean and a perfect prediction.
 
     Cells are halved within each batch: one half is the truth, the other the positive control; the

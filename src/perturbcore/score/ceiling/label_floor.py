@@ -21,9 +21,14 @@ FARTHEST = 40.0  # a larger statistic tells no more
 
 
 def label_noise_floor(
-    screen: AnnData, responses: AnnData, *, n_draws: int = 5, n_splits: int = 4, seed: int = 5050,
+    screen: AnnData,
+    responses: AnnData,
+    *,
+    n_draws: int = 5,
+    n_splits: int = 4,
+    seed: int = 5050,
     truth: AnnData | None = None,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Estimate what the true effects, and a repeated experiment, would score against the labels.
 
     The statistic of a test is its true effect in standard errors, plus noise, whose size is seen
