@@ -24,10 +24,8 @@ BUSY = (429, 502, 503, 504)
 def download(url: str, part: Path, target: Path, most: int, check: Callable[[Path], None]) -> None:
     """Bring a file to `target`; what has come of it stays in `part`, and the next call goes on.
 
-    `most`: bytes of the file, more are refused; `check`: raises for what is not the file. A busy
-    server (429, 502, 503, 504), one that resets and one that breaks off are asked again, up to four
-    times, later each time. A `DownloadError` says that there is more than `most`, or that the
-    deadline is past; errors of requests are passed on.
+    `most`: bytes of the file, more are refused; `check`: raises for what is not the file. A server
+    that is busy, resets or breaks off is asked again, later each time.
     """
     wait = dict(
         backoff_factor=BACKOFF_SECONDS, backoff_max=LONGEST_WAIT, retry_after_max=LONGEST_WAIT
