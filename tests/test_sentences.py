@@ -4,7 +4,9 @@ After a change of words on purpose: ``python tests/test_sentences.py > tests/sen
 read it.
 """
 
+import ast
 import re
+import string
 import textwrap
 from pathlib import Path
 
@@ -13,7 +15,16 @@ import pandas as pd
 
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.paired import verdict
-from perturbcore.report.text import duration, listed, number, p_value, percent, plural, signed
+from perturbcore.report.text import (
+    TEXTS,
+    duration,
+    listed,
+    number,
+    p_value,
+    percent,
+    plural,
+    signed,
+)
 
 KEPT = Path(__file__).with_name("sentences.txt")
 FLOORS = {"train_mean": 8.0, "no_change": 9.0}
@@ -99,6 +110,22 @@ def test_no_sentence_shows_an_object_or_an_empty_join():
     text = told().replace("< 0.001", "")
     for wrong in (r"\bNone\b", r"\bnan\b", "  ", r" [.,](?!\w)", "<", r"\(\)", r"\.\."):
         assert not re.search(wrong, text), wrong
+
+
+def test_every_text_gets_the_values_that_it_names():
+    found = 0
+    for path in (Path(__file__).parents[1] / "src").rglob("*.py"):
+        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        for call in calls:
+            name = getattr(call.func, "id", "")
+            if name != "tell" or not isinstance(call.args[0], ast.Constant):
+                continue
+            page, key = call.args[0].value.split(".")
+            fields = [field for _, field, *_ in string.Formatter().parse(TEXTS[page][key])]
+            wanted = {re.split(r"[.[]", field)[0] for field in fields if field}
+            given, found = {k.arg for k in call.keywords}, found + 1
+            assert None in given or given == wanted, (path.name, call.args[0].value)
+    assert found > 100
 
 
 if __name__ == "__main__":
