@@ -23,6 +23,8 @@ profile: str = "demo"
 import perturbcore as pc
 from perturbcore.book import about
 from perturbcore.report import pages
+from perturbcore.report.text import percent
+from perturbcore.score.model import COVERING
 
 chapter = pc.open_chapter("protocol_constants")
 metrics = about.metric_table()
@@ -104,7 +106,7 @@ pages.show_table(chapter, choices, "effects-and-ceilings", caption="Effects and 
 # %% tags=["hide-input"]
 doubts = about.defaults([
     "perturbcore.score.uncertainty.mean_ci:confidence, test_ratio",
-    "perturbcore.report.paired.PairedScores:covering",
     "perturbcore.report.paired.PairedScores.rank_table:n_boot, seed",
 ])
 pages.show_table(chapter, doubts, "uncertainty", caption="Intervals and ranks.")
+pages.say(f"An embedding competes where it has vectors for at least {percent(COVERING)} of the perturbations.")

@@ -34,7 +34,8 @@ def metric_table() -> pd.DataFrame:
     table["better"] = ["higher" if m.higher_is_better else "lower" for m in found]
     bounds = [f"{low} to {high}" for low, high in table["bounds"]]
     table["bounds"] = [b.replace("inf", "∞").replace("-", "\u2212") for b in bounds]
-    table["function"] = [f"{f.__module__}.{f.__name__}" for f in table["function"]]
+    made = [getattr(f, "func", f) for f in table["function"]]  # one function for several metrics
+    table["function"] = [f"{f.__module__}.{f.__name__}" for f in made]
     return table[METRIC_COLUMNS]
 
 

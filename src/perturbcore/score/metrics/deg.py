@@ -110,9 +110,10 @@ def _share(top, bottom):
     return np.divide(top, bottom, out=np.zeros(top.shape), where=bottom > 0)
 
 
-def _one(label, probability, name):
+def deg_metric(label, probability, name: str) -> float:
+    """Mean over genes of one metric."""
     return deg_metrics(label, probability, [name])[name]
 
 
 for _name in ("f1_score", "precision", "recall", "roc_auc", "average_precision"):
-    register(_name)(partial(_one, name=_name))
+    register(_name)(partial(deg_metric, name=_name))
