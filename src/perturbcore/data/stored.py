@@ -97,10 +97,7 @@ def open_dataset(name: str, loader: str, options: Mapping, folder: Path) -> Data
 
 
 def from_simulated_files(folder: Path, loaders: Mapping[str, str]) -> bool:
-    """Whether a data set kept in `folder` was read from files of simulated cells.
-
-    `loaders`: name of a data set -> its loader. What a loader simulates itself does not count.
-    """
+    """Whether a data set kept in `folder` (name -> loader) was read from simulated files."""
     read = [name for name, loader in loaders.items() if hasattr(module_of(loader), "inputs")]
     kept = [path for name in read for path in folder.glob(f"{name}-{'?' * 16}.h5")]
     facts = [_facts(path.with_suffix("")) for path in kept]
