@@ -24,7 +24,7 @@ import perturbcore as pc
 from perturbcore.book import about
 from perturbcore.report import pages
 from perturbcore.report.text import percent
-from perturbcore.score.model import COVERING
+from perturbcore.score import model
 
 chapter = pc.open_chapter("protocol_constants")
 metrics = about.metric_table()
@@ -109,4 +109,4 @@ doubts = about.defaults([
     "perturbcore.report.paired.PairedScores.rank_table:n_boot, seed",
 ])
 pages.show_table(chapter, doubts, "uncertainty", caption="Intervals and ranks.")
-pages.say(f"An embedding competes where it has vectors for at least {percent(COVERING)} of the perturbations.")
+pages.say(f"An embedding competes where it has vectors for at least {percent(model.COVERING)} of the perturbations.")
