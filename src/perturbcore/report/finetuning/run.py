@@ -133,7 +133,8 @@ def graph_models(study, dataset: str, name: str, **options) -> tuple[list[FineTu
     spec = specs[name]
     if "convert_to" in spec:
         raise ParameterError(tell("finetuning.converted", name=name))
-    spec.pop("datasets", None)
+    for where in ("datasets", "chapters"):
+        spec.pop(where, None)
     _, built = check_spec(spec, [name])
     context = BuildContext(dataset=study.dataset(dataset), folder=study.profile.path.parent)
     edges = find_source(spec, "edges", context).read()
