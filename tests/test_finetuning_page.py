@@ -21,7 +21,7 @@ embeddings:
   - {name: Interactome, modality: Prior knowledge, builder: network, source: simulated, dim: 16}
   - {name: GNN, modality: Prior knowledge, builder: gnn, source: simulated, dim: 8, max_epochs: 4}
 """
-CELLS = dict(dim=8, heads=2, layers=1, latents=4, pretraining_epochs=1, hidden=(8,), epochs=1, epochs_ko=1,
+CELLS = dict(dim=8, layers=1, latents=4, pretraining_epochs=1, hidden=(8,), epochs=1, epochs_ko=1,
              lrs=(1e-2,), n_eval=8, n_cells=2, batch_size=32)  # fmt: skip
 GRAPH = {"lrs": [0.01], "batch_sizes": [32], "epochs": 2, "patience": 1}
 
