@@ -26,10 +26,7 @@ _LARGEST = 2 * 10**9
 
 
 class StoredDataset(Dataset):
-    """A data set of which only what is asked for is read; what files cannot hold is loaded anew.
-
-    A simulation comes without its cells, which are the screen.
-    """
+    """A data set of which only what is asked for is read; what files cannot hold is loaded anew."""
 
     card, responses, screen, replicates, ceiling = (
         cached_property(lambda self, part=part: self._part(part)) for part in _PARTS

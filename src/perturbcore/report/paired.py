@@ -162,10 +162,7 @@ class PairedScores:
 
     @property
     def ceiling(self) -> str:
-        """The first calibrated one of `CEILINGS`: the noise floor where it can be estimated.
-
-        "" where there is none and none is needed.
-        """
+        """The first calibrated one of `CEILINGS`; "" where none is there and none is needed."""
         far = set(self.methods.loc[self.uncalibrated, "predictor"])
         near = [c for c in CEILINGS if c not in far]
         there = self.methods[["embedding", "predictor"]].isin(near).any(axis=None)

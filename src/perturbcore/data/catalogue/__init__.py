@@ -21,12 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tqdm.auto import tqdm
 
 from perturbcore.core.errors import DownloadError, ParameterError
-from perturbcore.core.files import read_yaml
+from perturbcore.core.files import STALE_SECONDS, read_yaml
 from perturbcore.data.catalogue.transfer import download
 
 _HERE = Path(__file__).parent
 PARTIAL = ".partial"
-STALE_SECONDS = 24 * 3600
 MOST_BYTES = 20 * 10**9  # of a file whose size the catalogue does not know
 PIP_SECONDS = 600
 
@@ -38,14 +37,8 @@ _unheard: dict[str, str] = {}  # packages that pip could not bring, and why: ask
 class Entry(BaseModel):
     """One file at one commit of a public repository, or in one version of a Python package.
 
-    Of a package, `owner` is "package", `repository` its name and `commit` its version. `source`:
-    title of the source that the file belongs to; licences are shown once per source; `sha256,
-    blob`: what the file must be: its sha256, or its git blob id (sha1 of the word blob, the size, a
-    zero byte and the content), which is enough where nobody could compute the sha256; `bytes`: 0
-    where it is not known; `licence, licence_note`: SPDX identifier, the licence's name, or "none
-    stated"; what a user must know of it; `restricted`: whether commercial use or passing on is not
-    allowed (or nowhere allowed); `citations`: keys in the book's bibliography; `optional`: whether
-    every profile runs without the file.
+    Of a package, `owner` is "package", `repository` its name and `commit` its version. `blob`: its
+    git blob id, where nobody could compute the sha256; `bytes`: 0 where it is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -173,15 +166,7 @@ def _differs(item: Entry, path: Path) -> str:
 
 
 def fetch(name: str) -> Path:
-    """Return the path of a catalogue file, fetching it where need be.
-
-    Looked for in this order: the mirror folder of ``PERTURBCORE_MIRROR``, the cache, the
-    network (``PERTURBCORE_URL`` replaces the server's address; ``PERTURBCORE_OFFLINE=1``
-    forbids it). Mirror and cache have the tree ``owner/repository/commit/path``. Wherever the
-    file comes from, its sha256 (or git blob id) is checked first, so a truncated file, an error
-    page or a changed file never reaches a reader. The licence is shown before the first download
-    from a source.
-    """
+    """Return a catalogue file, checked: from the mirror, from the cache, or from the network."""
     item = entry(name)
     *mirror, cached = _places(item)
     for path in mirror:
@@ -292,7 +277,7 @@ def _partial() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         with suppress(OSError):  # another process may be sweeping as well
-            if time.time() - old.stat().st_mtime > STALE_SECONDS:
+            if time.time() - old.stat().st_mtime > 24 * STALE_SECONDS:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
     return folder
 

@@ -7,11 +7,33 @@ With neighbours n_1 .. n_k of perturbation p and ``G = Y Y^T``, shared by all fo
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.simple.base import Predictor, Targets, neighbour_grid
 from perturbcore.models.simple.space import NestedSpace
+
+
+@numba.njit(nogil=True, cache=True)
+def _squared_errors(gram, rows, train, validation, near, grid, out):
+    """out[p, j] = squared L2 error of validation row p predicted from its grid[j] nearest."""
+    index = np.empty(near.shape[1], dtype=np.int64)
+    for p in range(near.shape[0]):
+        own = rows[validation[p]]
+        cross, block, j = 0.0, 0.0, 0
+        for i in range(grid[-1]):
+            a = rows[train[near[p, i]]]
+            index[i] = a
+            cross += gram[own, a]
+            add = 0.5 * gram[a, a]
+            for h in range(i):
+                add += gram[a, index[h]]
+            block += 2.0 * add
+            if i + 1 == grid[j]:
+                k = grid[j]
+                out[p, j] = max(gram[own, own] - 2.0 * cross / k + block / (k * k), 0.0)
+                j += 1
 
 
 def _mean_rows(Y: np.ndarray, near: np.ndarray, k: int) -> np.ndarray:
@@ -52,12 +74,11 @@ class KNN(Predictor):
 
     def losses(self, space: NestedSpace, targets: Targets, grid: Sequence[int]) -> np.ndarray:
         """Mean L2 of each inner fold (rows) and each k of the sorted `grid` (columns)."""
-        G, ks, losses = targets.gram, np.asarray(grid), []
-        for (a, b), inner in zip(space.splits, space.inner, strict=True):
-            own, near = targets.rows[b], targets.rows[a][inner.neighbours(int(ks[-1]))]
-            cross = G[own[:, None], near].cumsum(axis=1)
-            block = G[near[:, :, None], near[:, None]].cumsum(axis=1).cumsum(axis=2)
-            block = np.diagonal(block, axis1=1, axis2=2)
-            squared = G[own, own][:, None] - 2 * cross[:, ks - 1] / ks + block[:, ks - 1] / ks**2
-            losses.append(np.sqrt(np.maximum(squared, 0)).mean(axis=0))
-        return np.array(losses)
+        ks = np.asarray(grid, dtype=np.int64)
+        losses = np.empty((len(space.splits), len(ks)))
+        for i, ((a, b), inner) in enumerate(zip(space.splits, space.inner, strict=True)):
+            squared = np.empty((len(b), len(ks)))
+            near = inner.neighbours(int(ks[-1]))
+            _squared_errors(targets.gram, targets.rows, a, b, near, ks, squared)
+            losses[i] = np.sqrt(squared).mean(axis=0)
+        return losses

@@ -130,11 +130,9 @@ def graph_models(study, dataset: str, name: str, **options) -> tuple[list[FineTu
         there = ", ".join(specs) or "none"
         about = dict(profile=study.profile.name, there=there)
         raise ParameterError(tell("finetuning.no_network", name=name, **about))
-    spec = specs[name]
+    spec = {k: v for k, v in specs[name].items() if k not in ("datasets", "chapters")}
     if "convert_to" in spec:
         raise ParameterError(tell("finetuning.converted", name=name))
-    for where in ("datasets", "chapters"):
-        spec.pop(where, None)
     _, built = check_spec(spec, [name])
     context = BuildContext(dataset=study.dataset(dataset), folder=study.profile.path.parent)
     edges = find_source(spec, "edges", context).read()
