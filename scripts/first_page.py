@@ -127,8 +127,11 @@ def numbers_of(chapter: str, tables: Path) -> Numbers | None:
         return out | {"not above the floor": (~(gains.loc[floor, "low"] > 0)).sum()}
     if chapter == "cross_context":
         best = found["board-data"].query("competes").sort_values("value").iloc[-1]
-        ends = {f"as cells, {name}": best[name] for name in ("value", "floor", "ceiling")}
-        return of_ranking(found["ranking-new_line"]) | ends
+        out = {f"as cells, {name}": best[name] for name in ("value", "floor", "ceiling")}
+        table = found["ranking-new_line"]
+        out |= {f"value of {m}": v for m, v in zip(table["method"], table["value"], strict=True)}
+        # where lines are patients, the card counts them as batches
+        return of_ranking(table) | out | {"batches": found["data"]["batches"].iloc[0]}
     if chapter == "leaderboard":
         out = {}
         for task in ("de", "dir"):
