@@ -27,7 +27,7 @@ def gone() -> int:
 
 def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
     dead, old = gone(), (0, 0)
-    left = {f".a.{dead}.ipynb": True, f".a.{dead}-77.ipynb": True, f".b.{dead}": True}
+    left = {f".a.{dead}.ipynb": True, f".a.{dead}-77.ipynb": True, f".bashrc.{dead}": False}
     left |= {f".a.{os.getpid()}.ipynb": False, ".a.mine.ipynb": False, "a.1.ipynb": False}
     for name in left:
         (tmp_path / name).write_text("x")

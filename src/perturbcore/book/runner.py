@@ -62,7 +62,7 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     failed.unlink(missing_ok=True)
-    sweep(target.parent)
+    sweep(target)
     facts = _facts(chapter, profile, values)
     clock = time.perf_counter()
     try:

@@ -1,6 +1,6 @@
 """A profile at work: its data sets, embeddings, noise ceilings and scores, each made once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from anndata import AnnData
 from perturbcore.book.source import absent, find_chapter
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError
-from perturbcore.core.files import save_table
+from perturbcore.core.files import kept_table, save_table
 from perturbcore.data.catalogue import verify
 from perturbcore.data.identifiers import GENE_FILES, gene_aliases
 from perturbcore.data.responses import cell_lines
@@ -305,10 +305,3 @@ def kept_truth(folder: Path, n_jobs: int = 1) -> pd.DataFrame:
     """Read `Study.truth` from a folder of ceilings, where it is made once."""
     path = folder / f"truth-{code_digest(ceilings_against_truth)}.parquet"
     return kept_table(path, partial(ceilings_against_truth, n_jobs=n_jobs))
-
-
-def kept_table(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """Read a table, made where it is absent."""
-    if not path.exists():
-        save_table(make(), path)
-    return pd.read_parquet(path)

@@ -4,12 +4,13 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from perturbcore.core.errors import ParameterError
@@ -43,7 +44,7 @@ def replaced(path) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.{own}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path.parent)
+        sweep(path)
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
@@ -53,11 +54,11 @@ def replaced(path) -> Iterator[Path]:
 
 
 @cache
-def sweep(folder: Path) -> None:
-    """Remove, once, what killed processes left in a folder: hidden, and an hour old."""
-    for old in folder.glob(".*"):
-        own = re.fullmatch(r"\..+\.(\d+)(-\d+)?(\.\w+)?", old.name)
-        if own and not Path(f"/proc/{own[1]}").exists():
+def sweep(path: Path) -> None:
+    """Remove, once, what killed processes left beside a file: hidden, and an hour old."""
+    for old in path.parent.glob(f".*{path.suffix}"):
+        own = re.fullmatch(r"\.(.+)\.(\d+)(-\d+)?", old.name.removesuffix(path.suffix))
+        if own and own[1] == path.stem and not Path(f"/proc/{own[2]}").exists():
             with suppress(OSError):  # another process may be sweeping as well
                 if time.time() - old.stat().st_mtime > STALE_SECONDS:
                     old.unlink()
@@ -95,3 +96,10 @@ def save_table(table: Any, path: Path) -> None:
             table.to_parquet(partial, index=False)
         else:
             table.to_csv(partial, index=False)
+
+
+def kept_table(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """Read a table, made where it is absent."""
+    if not path.exists():
+        save_table(make(), path)
+    return pd.read_parquet(path)

@@ -15,6 +15,7 @@ from perturbcore.data.screens.declare import normalise
 PROCESSING = ("raw", "centred", "scaled", "TVN")
 SHUFFLED, IDEALIZED, TRANSFORMER = "shuffled", "idealized", "Cell transformer"
 LOG_PCA, COUNT_PCA = "PCA of logs", "PCA of counts"
+OF_LOG_PCA = (LOG_PCA, SHUFFLED, IDEALIZED)
 LIKELIHOODS = ("ZINB", "NB", "Poisson")
 KNOWN = (COUNT_PCA, LOG_PCA, "Random projection", "Transfer PCA", TRANSFORMER, SHUFFLED, IDEALIZED)
 KNOWN += ("scVI ZINB or NB or Poisson", "obsm KEY")
@@ -68,7 +69,7 @@ def cell_embedding(
         return _brought(cells, name.removeprefix("obsm "))
     if name.startswith("scVI "):
         return _scvi(cells, train, name.removeprefix("scVI "), dim, seed)
-    if name in (LOG_PCA, SHUFFLED, IDEALIZED):
+    if name in OF_LOG_PCA:
         X = _pca(cells.X, cells.X[train], dim, seed) if log_pca is None else log_pca
         if name == LOG_PCA:
             return X
@@ -127,8 +128,8 @@ def _transformer(cells: AnnData, dim: int, seed: int) -> np.ndarray:
     encoder = pretrain(controls, **sizes, seed=seed).encoder
     line = pd.Categorical(cells.obs["cell_line"].astype(str), controls.lines).codes
     with torch.no_grad():
-        state = encoder.state(torch.tensor(cells.X), torch.tensor(line, dtype=torch.long))
-        return state.mean(dim=1).numpy()
+        z = encoder.standardised(torch.tensor(cells.X), torch.tensor(line, dtype=torch.long))
+        return encoder.state(z).mean(dim=1).numpy()
 
 
 def _brought(cells: AnnData, key: str) -> np.ndarray:

@@ -287,8 +287,10 @@ def can_carry() -> pd.DataFrame:
     """Real data sets of several lines, and whether the question can be asked of them."""
     table = pd.read_csv(Path(__file__).with_name("contexts.csv"))
     for name in ("tahoe_signatures", "op3_signatures"):
-        count = len(constants_of(name)["lines"])
-        table["lines"] = table["lines"].replace(name, f"{count} in files")
+        facts = constants_of(name)
+        shared = "yes" if facts["shared_wells"] else "no"
+        here = table["lines"] == name
+        table.loc[here, ["lines", "shared wells"]] = f"{len(facts['lines'])} in files", shared
     return table
 
 

@@ -16,6 +16,7 @@ from perturbcore.core.errors import InputError
 from perturbcore.embeddings.cells import (
     IDEALIZED,
     LOG_PCA,
+    OF_LOG_PCA,
     PROCESSING,
     SHUFFLED,
     TRANSFORMER,
@@ -189,8 +190,9 @@ def score_tasks(
         X = ready.get(name)
         try:
             if X is None:
-                how = dict(dim=dim, seed=seed, other=other)
-                X = cell_embedding(name, cells, split.train, log_pca=log_pca(seed), **how)
+                logs = log_pca(seed) if name in OF_LOG_PCA else None
+                how = dict(dim=dim, seed=seed, other=other, log_pca=logs)
+                X = cell_embedding(name, cells, split.train, **how)
         except InputError as error:
             left_out[name] = str(error)
             return []

@@ -139,11 +139,11 @@ class CellTransformer(nn.Module):
         """Express values (n, n_genes) in standard deviations from the line's control mean."""
         return ((values - self.mean[line]) / self.sd[line]).clamp(-LARGEST, LARGEST)
 
-    def state(self, values: Tensor, line: Tensor | int, visible: Tensor | None = None) -> Tensor:
-        """Latent states of cells (n, latents, dim), which read the `visible` genes alone."""
+    def state(self, z: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Latent states of standardised cells (n, latents, dim), by the `visible` genes alone."""
         at = slice(None) if visible is None else visible
         gene, direction = self.gene, self.direction(self.gene)
-        state = self.read(self.standardised(values, line)[:, at], gene[at], direction[at])
+        state = self.read(z[:, at], gene[at], direction[at])
         for block in self.process:
             state = block(state)
         return state
@@ -153,8 +153,8 @@ class CellTransformer(nn.Module):
         visible: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Embed genes in cells: expression (n, n_genes), log1p(1e4) -> (n, q, dim)."""
-        state, z = self.state(values, line, visible), self.standardised(values, line)
-        return self.norm(self.write(self._tokens(z, query, visible), state))
+        z = self.standardised(values, line)
+        return self.norm(self.write(self._tokens(z, query, visible), self.state(z, visible)))
 
     def _tokens(self, z: Tensor, query: Tensor | None, visible: Tensor | None) -> Tensor:
         gene = self.gene if query is None else self.gene[query]

@@ -11,7 +11,7 @@ from sklearn.model_selection import KFold
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import ParameterError
-from perturbcore.core.files import save_table
+from perturbcore.core.files import kept_table
 from perturbcore.data.responses import cell_lines, rows_of
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion.kernels import (
@@ -229,7 +229,4 @@ def kept_ablation(
         code_digest(kept_ablation),
     )  # fmt: skip
     path = Path(folder) / f"{about['dataset']}-{key}.parquet"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_table(ablate(responses, embeddings, **options), path)
-    return pd.read_parquet(path)
+    return kept_table(path, lambda: ablate(responses, embeddings, **options))

@@ -22,7 +22,7 @@ def _squared_errors(gram, rows, train, validation, near, grid, out):
     for p in range(near.shape[0]):
         own = rows[validation[p]]
         cross, block, j = 0.0, 0.0, 0
-        for i in range(grid[-1]):
+        for i in range(min(grid[-1], near.shape[1])):
             a = rows[train[near[p, i]]]
             index[i] = a
             cross += gram[own, a]

@@ -24,6 +24,25 @@ from perturbcore.score.task import task_of
 
 
 @numba.njit(nogil=True, cache=True)
+def _nearest(indptr, genes, label, near, grid, q_indptr, q_genes, rate, prior, out):
+    """out[j, e] = score of query entry e by the grid[j] nearest rows."""
+    known, positive = np.empty(len(rate)), np.empty(len(rate))
+    for p in range(near.shape[0]):
+        known[:] = 0.0
+        positive[:] = 0.0
+        seen = 0
+        for j in range(len(grid)):
+            for row in near[p, seen : grid[j]]:
+                for e in range(indptr[row], indptr[row + 1]):
+                    known[genes[e]] += 1.0
+                    positive[genes[e]] += label[e]
+            seen = grid[j]
+            for q in range(q_indptr[p], q_indptr[p + 1]):
+                g = q_genes[q]
+                out[j, q] = (positive[g] + prior * rate[g]) / (known[g] + prior)
+
+
+@numba.njit(nogil=True, cache=True)
 def _weighted(start, rows, label, weight, q_indptr, q_genes, rate, prior, out):
     """out[j, e] = score of query entry e by weight[p, :, j]; labels are sorted by gene."""
     n_weights = weight.shape[2]
@@ -39,18 +58,6 @@ def _weighted(start, rows, label, weight, q_indptr, q_genes, rate, prior, out):
                     positive[j] += weight[p, rows[at], j] * label[at]
             for j in range(n_weights):
                 out[j, q] = (positive[j] + prior * rate[g]) / (known[j] + prior)
-
-
-def weighted_scores(known: Labels, query: Labels, weight, *, prior: float, rate) -> np.ndarray:
-    """Score the entries of `query` by weights (m, n, k) of the rows of `known`, (k, n_entries)."""
-    shape = (len(known), known.n_genes)
-    by_gene = sp.csr_matrix((known.label, known.genes, known.indptr), shape).tocsc()
-    out = np.empty((weight.shape[2], len(query.genes)))
-    _weighted(
-        by_gene.indptr, by_gene.indices, by_gene.data, np.ascontiguousarray(weight), query.indptr,
-        query.genes, rate, float(prior), out,
-    )  # fmt: skip
-    return out
 
 
 def cosine_kernel(space: Space) -> np.ndarray:
@@ -80,7 +87,14 @@ def kernel_scores(
     weight = np.stack([raise_to(kernel, p) for p in powers], axis=-1)
     size = weight.sum(axis=1, keepdims=True)
     weight *= np.divide(total, size, out=np.zeros_like(size), where=size > 0)
-    return weighted_scores(known, query, weight, prior=prior, rate=rate)
+    shape = (len(known), known.n_genes)
+    by_gene = sp.csr_matrix((known.label, known.genes, known.indptr), shape).tocsc()
+    out = np.empty((len(powers), len(query.genes)))
+    _weighted(
+        by_gene.indptr, by_gene.indices, by_gene.data, weight, query.indptr, query.genes, rate,
+        float(prior), out,
+    )  # fmt: skip
+    return out
 
 
 def tuned_on_pairs(truth: Sequence[Labels], scores: Sequence, grid: Sequence) -> tuple:
@@ -138,12 +152,13 @@ class LabelKNN(Smoother):
 
     def scores(self, space, known, query, rate, grid):
         """See `Smoother.scores`."""
-        usable = [min(k, len(space.train)) for k in grid]
-        near = space.neighbours(max(usable))
-        rank = np.full((len(near), len(space.train)), len(space.train))
-        np.put_along_axis(rank, near, np.arange(near.shape[1])[None], axis=1)
-        weight = (rank[:, :, None] < usable).astype(np.float64)
-        return weighted_scores(known, query, weight, prior=self.prior, rate=rate)
+        usable = np.minimum(grid, len(space.train))
+        out = np.empty((len(grid), len(query.genes)))
+        _nearest(
+            known.indptr, known.genes, known.label, space.neighbours(usable.max()), usable,
+            query.indptr, query.genes, rate, self.prior, out,
+        )  # fmt: skip
+        return out
 
 
 @dataclass
