@@ -54,15 +54,15 @@ study = pc.Study(chapter, n_jobs)
 #   (all-MiniLM-L6-v2 {cite}`reimers2019,wang2020`, mean over tokens), which is the recipe of GenePT {cite}`chen2024` with
 #   an open model; and by static token vectors (wordllama {cite}`miller2024`), where a word has one vector whatever
 #   stands beside it. Control: counts of words and pairs of words in the same summaries.
+# - **Protein model**: UniRep {cite}`alley2019,krause2016`, 64 units, mean over the residues of a gene's proteins.
+#   Control: counts of three residues in a row in the same sequences.
 # - **All knowledge**: every other source of the profile but negative controls.
 # - **Predictor**: the kernel method of the [chapter on fusion](fusion) that suits the task, the mixed model for labels and multi-kernel
 #   ridge for log fold-changes. How much a source counts is learnt on training perturbations, so that a useless one is
 #   turned down.
 #
-# Both are small, and old for what they are. A protein model that can be had (UniRep
-# {cite}`alley2019,krause2016`, 64 units) takes more minutes than a build should: it is an entry of the profile away
-# (`builder: protein_model, source: human_sequences, model: UniRep-64`; its control is `builder: sequence`). Larger models
-# (ESM-2, ProtT5, embeddings of GPT) are read by the same builders from a folder: `model: path/to/folder`.
+# These are small, and old for what they are. Larger models (ESM-2, ProtT5, embeddings of GPT) are read by the same
+# builders from a folder: `model: path/to/folder`.
 
 # %% tags=["hide-input"]
 options = dict(k=k, n_components=n_components, inner_folds=inner_folds, seed=seed)

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 from IPython.core.interactiveshell import InteractiveShell
+from toys import ROOT, smaller
 
 from perturbcore.book.source import find_chapter, published
 from perturbcore.core.profile import load_profile
 from perturbcore.data.authors.layout import LAYOUTS, VARIABLE
 from perturbcore.report.reproduction import fixture
 
-ROOT = Path(__file__).parents[1]
 SMALL = dict(n_control_cells=80)
 # files of embeddings that are kept: two of knowledge, one of each cell line
 KEPT = ("WaveGC", "Genotype", "AIDOcell")
@@ -54,19 +54,6 @@ def results(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("results")
 
 
-def small_profile(folder: Path) -> Path:
-    """Lay ``parts.yml`` over the profile of the authors' data."""
-    profile = yaml.safe_load((ROOT / "notebooks/profiles/paper.yml").read_text())
-    less = yaml.safe_load((ROOT / "tests/parts.yml").read_text())
-    for entry in profile["datasets"]:
-        entry |= less["datasets"].get(entry["name"], {})
-    for name, values in less["chapters"].items():
-        profile["chapters"][name] = profile["chapters"].get(name, {}) | values
-    path = folder / "parts.yml"
-    path.write_text(yaml.safe_dump(profile, sort_keys=False))
-    return path
-
-
 def in_order(names: list[str]) -> list[str]:
     """Chapters, each after those that it reads."""
     done = []
@@ -96,7 +83,9 @@ def test_every_chapter_runs_with_any_part_of_the_data(
     monkeypatch.chdir(ROOT)
     for name, value in ((VARIABLE, tmp_path), ("PERTURBCORE_RESULTS", results)):
         monkeypatch.setenv(name, str(value))
-    profile = load_profile(small_profile(results))
+    path = results / "parts.yml"
+    path.write_text(yaml.safe_dump(smaller("paper", path.name), sort_keys=False))
+    profile = load_profile(path)
     for name in in_order([n for n in published() if n not in ALIKE]):
         chapter = find_chapter(name)
         if not chapter.missing(profile):

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from toys import ROOT, smaller
 
 from perturbcore.core.profile import results_root
 
-ROOT = Path(__file__).parents[1]
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
@@ -45,25 +45,11 @@ def demo(tmp_path_factory) -> Path:
     return build("demo", tmp_path_factory.mktemp("books"))
 
 
-def quick() -> dict:
-    """The real profile with what ``quick.yml`` makes smaller: each chapter and data set stays."""
-    profile = yaml.safe_load((ROOT / "notebooks/profiles/real.yml").read_text())
-    less = yaml.safe_load((ROOT / "tests/quick.yml").read_text())
-    for kind in ("datasets", "embeddings"):
-        there = {entry["name"]: entry for entry in profile[kind]}
-        assert not set(less[kind]) - set(there)
-        given = {name: less[kind].get(name, {}) for name in there}
-        profile[kind] = [there[name] | new for name, new in given.items() if new is not None]
-    for name, values in less["chapters"].items():
-        profile["chapters"][name] = profile["chapters"].get(name, {}) | values
-    return profile
-
-
 @pytest.fixture(scope="session")
 def real(tmp_path_factory, mirror, demo) -> Path:
     """HTML of the real book, from the mirrored files, with less work in every chapter."""
     folder = tmp_path_factory.mktemp("books")
-    (folder / "quick.yml").write_text(yaml.safe_dump(quick(), sort_keys=False))
+    (folder / "quick.yml").write_text(yaml.safe_dump(smaller("real", "quick.yml"), sort_keys=False))
     # of simulated screens in either book: half a minute
     kept = results_root() / "quick" / "ceilings"
     kept.mkdir(parents=True, exist_ok=True)

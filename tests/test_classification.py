@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rdata
+import toys
 from anndata import AnnData
 
 from perturbcore.book.study import Study
@@ -98,19 +99,6 @@ def test_lines_that_share_wells_are_never_scored_across():
 # ---- averages, families, truth
 
 
-def tidy(methods, lines=("A", "B"), folds=5, metric="f1_score", seed=0):
-    """Scores of `methods`: (embedding, predictor, modality) -> level, small noise by fold."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for line in lines:
-        for fold in range(folds):
-            for (embedding, predictor, modality), level in methods.items():
-                about = ("d", "deg", line, fold, embedding, modality, predictor, 0, metric)
-                rows.append((*about, level + 0.002 * rng.normal(), 80, 20))
-    columns = "dataset task cell_line fold embedding modality predictor seed metric value"
-    return pd.DataFrame(rows, columns=[*columns.split(), "n_train", "n_test"])
-
-
 METHODS = {
     ("good", "logistic", "Gene target"): 0.60,
     ("fair", "logistic", "Gene target"): 0.54,
@@ -122,16 +110,19 @@ METHODS = {
 }
 
 
+scored = partial(toys.scores, metric="f1_score", task="deg", noise=0.002, shift=0)
+
+
 def part_of(scores, data=None):
     return Labelled(data or signatures(), scores, [])
 
 
 def compared(methods):
-    return part_of(tidy(methods)).comparison("f1_score")
+    return part_of(scored(methods)).comparison("f1_score")
 
 
 def test_mean_over_lines_is_taken_within_a_fold():
-    scores = tidy(METHODS)
+    scores = scored(METHODS)
     wide = averaged(scores)
     assert set(wide["cell_line"]) == {"mean of 2 cell lines"}
     one = wide[(wide["embedding"] == "good") & (wide["fold"] == 3)]["value"].item()
@@ -167,7 +158,7 @@ def test_families_are_held_against_random():
 
 def test_sentences_carry_the_numbers_of_the_scores():
     limit = {("", "experimental_error", "Positive control"): 0.90}
-    part = part_of(tidy(METHODS | limit))
+    part = part_of(scored(METHODS | limit))
     c = part.comparison("f1_score")
     said = labels.finding(c, part.title)
     assert "**good** (gene target) is best: Macro F1 0.60" in said and "25 % of the way" in said
@@ -176,19 +167,19 @@ def test_sentences_carry_the_numbers_of_the_scores():
     assert "read from the random ones" in read and "would reach 0.90" in read
     more = {("", "noise_floor", "Positive control"): 0.80}
     more[("", "repeated_experiment", "Positive control")] = 0.70
-    c = part_of(tidy(METHODS | limit | more)).comparison("f1_score")
+    c = part_of(scored(METHODS | limit | more)).comparison("f1_score")
     assert c.ceiling == "Noise floor" and "(Noise floor, 0.8" in c.gap_said()
     assert "a repeated experiment 0.7" in c.gap_said()
     read = labels.reading(c, part.title)
     assert "true effects would reach 0.8" in read and "rewards calling rare" not in read
     more["", "repeated_experiment", "Positive control"] = 0.85
-    c = part_of(tidy(METHODS | limit | more)).comparison("f1_score")
+    c = part_of(scored(METHODS | limit | more)).comparison("f1_score")
     assert "rewards calling rare classes" in labels.reading(c, part.title)
     worse = compared(METHODS | {("random", "logistic", "Negative control"): 0.30})
     assert "must beat both" in labels.reading(worse, "D")
     assert "cannot be said what a repeated experiment" in labels.reading(compared(METHODS), "D")
     assert "2 of 3 embeddings" in labels.one_line({"d": part}, "f1_score")
-    poor = part_of(tidy({k: 0.5 for k in METHODS}))
+    poor = part_of(scored({k: 0.5 for k in METHODS}))
     line = labels.one_line({"d": poor}, "f1_score")
     assert "none of 3 embeddings can be shown to beat both" in line
     assert "No labels of drugs" in labels.one_line({}, "f1_score")

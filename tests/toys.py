@@ -1,8 +1,12 @@
 """What several test files build: tiny tokenizers, and comparisons that ignore signs."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import yaml
 
+ROOT = Path(__file__).parents[1]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
 
@@ -19,6 +23,20 @@ def tokenizer_of(words, split=None):
     )
     names = {f"{n}_token": f"[{n.upper()}]" for n in ("pad", "unk", "cls", "sep")}
     return PreTrainedTokenizerFast(tokenizer_object=made, **names)
+
+
+def smaller(name, overlay):
+    """Lay a file of the tests over a profile: the values it gives for what is there; null drops."""
+    profile = yaml.safe_load((ROOT / f"notebooks/profiles/{name}.yml").read_text())
+    less = yaml.safe_load((ROOT / "tests" / overlay).read_text())
+    for kind in {"datasets", "embeddings"} & set(less):
+        there = {entry["name"]: entry for entry in profile[kind]}
+        assert not set(less[kind]) - set(there)
+        given = {name: less[kind].get(name, {}) for name in there}
+        profile[kind] = [there[name] | new for name, new in given.items() if new is not None]
+    for name, values in less["chapters"].items():
+        profile["chapters"][name] = profile["chapters"].get(name, {}) | values
+    return profile
 
 
 def same_up_to_sign(A, B, atol=1e-4):
@@ -42,17 +60,25 @@ MEANS = {
 
 
 def scores(
-    means=MEANS, metric="L2", task="lfc", noise=0.05, folds=5, seed=0, lines=("A", "B"), **more
+    means=MEANS,
+    metric="L2",
+    task="lfc",
+    noise=0.05,
+    folds=5,
+    seed=0,
+    lines=("A", "B"),
+    shift=0.3,
+    **more,
 ):
     """Tidy scores of known means; folds share a small common shift."""
     rng = np.random.default_rng(seed)
     rows = []
     for line in lines:
-        shift = rng.normal(0, 0.3, folds)
+        common = rng.normal(0, shift, folds)
         for (embedding, predictor, modality), mean in means.items():
             fixed = predictor in ("train_mean", "experimental_error")
             for fold in range(folds):
-                value = mean + shift[fold] + (0 if fixed else rng.normal(0, noise))
+                value = mean + common[fold] + (0 if fixed else rng.normal(0, noise))
                 rows.append((line, fold, embedding, predictor, modality, value))
     columns = ["cell_line", "fold", "embedding", "predictor", "modality", "value"]
     frame = pd.DataFrame(rows, columns=columns)
