@@ -52,7 +52,7 @@ study = pc.Study(chapter, n_jobs)
 # ## What was done to what
 #
 # Each line is held out in turn: a method sees its control cells and all other lines. Three questions: nothing of the
-# line is known (zero-shot); a few of its perturbations are (few-shot); the perturbation is new as well.
+# line is known ([zero-shot](term-context)); a few of its perturbations are (few-shot); the perturbation is new as well.
 # Methods are tuned by holding out one *training* line after the other. Effects are those of the other
 # chapters (log fold-changes, [BA-ATE](term-ba-ate)).
 
@@ -82,7 +82,7 @@ shown = board or first
 pages.show_figure(chapter, shown.figure(), "board", shown.ranking())
 
 # %% [markdown]
-# **How to read it.** The *Train Mean* is the mean over all perturbations of all other lines; the *context mean* the mean of
+# **How to read it.** The *Train Mean* is the mean over all perturbations of all other lines; the [context mean](term-context-mean) the mean of
 # the line's known perturbations, and with none known its control. The interval is over lines: with a handful of
 # lines it is wide, and it should be. Predicted effects become cells by moving control cells of the line, in the
 # same way for every method.
