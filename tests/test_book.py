@@ -50,11 +50,6 @@ def real(tmp_path_factory, mirror, demo) -> Path:
     """HTML of the real book, from the mirrored files, with less work in every chapter."""
     folder = tmp_path_factory.mktemp("books")
     (folder / "quick.yml").write_text(yaml.safe_dump(smaller("real", "quick.yml"), sort_keys=False))
-    # of simulated screens in either book: half a minute
-    kept = results_root() / "quick" / "ceilings"
-    kept.mkdir(parents=True, exist_ok=True)
-    for truth in (results_root() / "demo" / "ceilings").glob("truth-*.parquet"):
-        shutil.copy(truth, kept)
     return build(str(folder / "quick.yml"), folder)
 
 

@@ -16,7 +16,7 @@ from perturbcore import __version__
 from perturbcore.book.study import kept_truth
 from perturbcore.core.errors import InputError
 from perturbcore.core.files import save_table, write_atomically
-from perturbcore.core.profile import load_profile, results_root
+from perturbcore.core.profile import load_profile
 from perturbcore.data.identifiers import of_mouse
 from perturbcore.data.responses import cell_lines
 from perturbcore.data.sets.base import Dataset
@@ -192,8 +192,7 @@ def rank(
         controls=controls, dataset=data.name, also=limits, n_jobs=n_jobs,
         store=ScoreStore(store or ":memory:"),
     )  # fmt: skip
-    truth = partial(kept_truth, results_root() / "ceilings", n_jobs)
-    scores = calibrated(scores, data, truth)
+    scores = calibrated(scores, data, partial(kept_truth, n_jobs))
     return Ranking(data, scores, coverage, left_out)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cached_property, partial
-from pathlib import Path
 
 import pandas as pd
 from anndata import AnnData
@@ -11,6 +10,7 @@ from perturbcore.book.source import absent, find_chapter
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError
 from perturbcore.core.files import kept_table, save_table
+from perturbcore.core.profile import results_root
 from perturbcore.data.catalogue import verify
 from perturbcore.data.identifiers import GENE_FILES, gene_aliases
 from perturbcore.data.responses import cell_lines
@@ -164,7 +164,7 @@ class Study:
 
         See :func:`perturbcore.score.ceiling.curves.ceilings_against_truth`.
         """
-        return kept_truth(self.profile.results / "ceilings", self.n_jobs)
+        return kept_truth(self.n_jobs)
 
     def scope(self, part: str) -> str:
         """Name under which the store keeps a part of this chapter; other values have another."""
@@ -301,7 +301,7 @@ class Study:
         return names if task is None else [n for n in names if self.dataset(n).task == task]
 
 
-def kept_truth(folder: Path, n_jobs: int = 1) -> pd.DataFrame:
-    """Read `Study.truth` from a folder of ceilings, where it is made once."""
-    path = folder / f"truth-{code_digest(ceilings_against_truth)}.parquet"
+def kept_truth(n_jobs: int = 1) -> pd.DataFrame:
+    """Read `Study.truth`, made once for all profiles."""
+    path = results_root() / "ceilings" / f"truth-{code_digest(ceilings_against_truth)}.parquet"
     return kept_table(path, partial(ceilings_against_truth, n_jobs=n_jobs))
