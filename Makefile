@@ -59,10 +59,6 @@ notebooks: $(READY) ## the chapters as plain .ipynb, for papermill or Jupyter
 serve: book ## show the book at a local address
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(HTML) $(or $(PORT),8000)
 
-.PHONY: linkcheck
-linkcheck: book ## try every outside link of the book (needs the network)
-	@$(BIN)/perturbcore book --profile $(PROFILE) --linkcheck
-
 .PHONY: bench
 bench: $(READY) ## measure speed side by side with what one would use instead
 	for b in benchmarks/bench_*.py; do $(BIN)/python $$b $(ARGS) \
@@ -114,7 +110,7 @@ $(OUT)/data.ready: $(SETTINGS) | $(READY)
 
 # The package says what depends on what: one stamp per chapter and data set, changed only where
 # something changed that they depend on. Asked anew each time a book is wanted.
-ifneq ($(filter book serve linkcheck $(HTML)/%,$(MAKECMDGOALS)),)
+ifneq ($(filter book serve $(HTML)/%,$(MAKECMDGOALS)),)
 include $(OUT)/rules.mk
 endif
 .PHONY: ask

@@ -134,9 +134,10 @@ pages.show_table(chapter, order, "own", caption="Your embedding and predictor, b
 # %% [markdown]
 # ## Your data set and your chapter
 #
-# A profile names data sets and embeddings; `from_files` reads yours. With this file, `make book PROFILE=mine.yml` is the
-# whole book on your data. (In code, a data set is one file in `src/perturbcore/data/sets` with a function `load` that
-# returns a {py:class}`perturbcore.data.sets.base.Dataset`.)
+# A profile names data sets and embeddings; `from_files` reads yours. With this file, `make book PROFILE=mine.yml` is
+# the whole book on your data, and `without: [leaderboard]` in it leaves that chapter out. (In code, a data set is one
+# file in `src/perturbcore/data/sets` with a function `load` that returns a
+# {py:class}`perturbcore.data.sets.base.Dataset`.)
 
 # %% tags=["hide-input"]
 console.example("mine.yml", "notebooks/profiles/mine.yml")

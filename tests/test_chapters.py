@@ -12,6 +12,7 @@ from perturbcore.book import build as book
 from perturbcore.book.build import opened
 from perturbcore.book.cli import main
 from perturbcore.book.inside import open_chapter
+from perturbcore.book.rules import code_stamp
 from perturbcore.book.runner import ChapterError, run_for_book
 from perturbcore.book.source import declared, find_chapter, find_chapters, resolve
 from perturbcore.core.errors import InputError, ParameterError
@@ -309,3 +310,20 @@ def test_a_page_opens_with_answer_verdict_and_figure(tree):
 
 def _written(name: str) -> bytes:
     return nbformat.writes(find_chapter(name).notebook).encode()
+
+
+def test_a_profile_leaves_chapters_out_and_names_no_unknown_one(tree):
+    path = tree / "notebooks/profiles/other.yml"
+    path.write_text(path.read_text() + "without: [first]\n")
+    other = load_profile("other")
+    page = run_for_book(find_chapter("first"), other).read_text()
+    assert "profile other leaves it out" in page and "chapter.save_table" not in page
+    second, stamp = find_chapter("second"), code_stamp(find_chapter("second"), other)
+    assert not second.missing(other)
+    # what a profile says of models and of chapters is what their pages depend on
+    for line in ("models: [knn]", "without: [second]"):
+        path.write_text(f"title: other\nsimulated: false\n{line}\n")
+        assert code_stamp(second, load_profile("other")) != stamp
+    path.write_text("title: other\nsimulated: false\nwithout: [frist]\n")
+    with pytest.raises(ParameterError, match=r"frist.*first, second"):
+        find_chapter("second").values(load_profile("other"))

@@ -51,7 +51,7 @@ def edit(path, old, new):
 
 def test_help_lists_every_verb_and_is_the_default(project):
     text = make(project).stdout
-    for verb in "book test data run notebooks serve linkcheck bench clean distclean help".split():
+    for verb in "book test data run notebooks serve bench clean distclean help".split():
         assert re.search(rf"^ +{verb} +\w", text, re.M), verb
     assert text == make(project, "help").stdout
     assert not (project / "results").exists()
@@ -160,12 +160,9 @@ def test_the_life_of_a_book(project):
     assert (pages / "book/chapters/first.html").read_text() == first
     assert (project / "results/demo/chapters/second.failed.ipynb").is_file()
 
-    # another profile has its own results, the book changes over and back, dead links are found
+    # another profile has its own results, and the book changes over and back
     source.write_text(source.read_text().replace("1 / 0", "1 / 1"))
-    index.write_text(good + "\n[dead](http://127.0.0.1:9/nothing)\n")
-    done = make(project, "linkcheck", "PROFILE=other")
-    assert done.returncode and "[broken] http://127.0.0.1:9/nothing" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert make(project, "book", "PROFILE=other").returncode == 0
     assert "k is 5" in (pages / "book/chapters/first.html").read_text()
     assert make(project, "-q", "_build/html/.built-other", "PROFILE=other").returncode == 0
     done = make(project, "-n", "book")

@@ -34,6 +34,7 @@ def smaller(name, overlay):
         assert not set(less[kind]) - set(there)
         given = {name: less[kind].get(name, {}) for name in there}
         profile[kind] = [there[name] | new for name, new in given.items() if new is not None]
+    profile["without"] = less.get("without", [])
     for name, values in less["chapters"].items():
         profile["chapters"][name] = profile["chapters"].get(name, {}) | values
     return profile

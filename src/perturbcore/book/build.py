@@ -125,24 +125,6 @@ def _frame(root: Path) -> str:
     return digest(parts)
 
 
-def linkcheck(profile: Profile) -> str:
-    """Try every outside link of the book; returns one line for each that does not answer."""
-    config = assemble(profile)
-    stage = project_root() / "_build" / "linkcheck"
-    shutil.rmtree(stage, ignore_errors=True)
-
-    def broken() -> list[str]:
-        reports = [p.read_text(encoding="utf-8") for p in stage.rglob("output.txt")]
-        return [line for line in "".join(reports).splitlines() if "[redirected" not in line]
-
-    try:
-        _sphinx(stage, config, "--builder", "linkcheck")
-    except BookError:  # Sphinx fails already for one broken link; its report says which
-        if not broken():
-            raise
-    return "\n".join(broken())
-
-
 def assemble(profile: Profile) -> Path:
     """Lay chapters, tables and figures into ``book/`` where they changed; return the configuration.
 
@@ -304,8 +286,8 @@ def _cards(profile: Profile, names: list[str]) -> str:
         lines = [f":::{{grid-item-card}} {card.title}"]
         lines += [f":link: chapters/{name}", ":link-type: doc"]
         drawn = profile.results / "figures" / name / f"{card.figure}.svg"
-        # of a partial profile, a chapter may have nothing to draw
-        if card.figure and (drawn.is_file() or not profile.partial):
+        # with some profiles, a chapter has nothing to draw
+        if card.figure and (drawn.is_file() or not (gone or profile.partial)):
             picture = f"chapters/figures/{name}/{card.figure}.svg"
             lines += [f":img-top: {picture}", f":img-alt: {card.alt}"]
         cards.append("\n".join([*lines, answer, ":::\n"]))

@@ -54,7 +54,8 @@ def code_stamp(chapter: Chapter, profile: Profile) -> str:
     if _REGISTRY in modules:
         modules |= {f"perturbcore.embeddings.{p.stem}" for p in _FAMILIES.glob("[a-z]*.py")}
     about = [profile.title, profile.summary, profile.simulated, list(profile.data)]
-    about += [profile.inner_order, profile.lasso_tolerance, absent(profile)]
+    about += [profile.inner_order, profile.lasso_tolerance, absent(profile), profile.models]
+    about.append(chapter.missing(profile))
     data = [_data(entry) for entry in profile.datasets]
     specs = [[spec, _file(spec.get("file"), profile)] for spec in profile.embeddings]
     pins = project_root() / "constraints.txt"

@@ -216,7 +216,7 @@ class Chapter:
 
         Data sets that are not there go; the place of ``dataset`` takes the first of ``also``.
         """
-        for name in profile.chapters:
+        for name in (*profile.chapters, *profile.without):
             find_chapter(name, f"{profile.path}: chapters: ")
         where = f"{profile.path}, chapter {self.name}"
         values = self._own_sets(profile)
@@ -248,6 +248,8 @@ class Chapter:
 
     def missing(self, profile: Profile) -> str:
         """Say why the chapter has nothing to show with a profile; empty where it has."""
+        if self.name in profile.without:
+            return f"profile {profile.name} leaves it out"
         values, gone = self.values(profile), self.left_out(profile)
         named = "datasets" in profile.chapters.get(self.name, {})
         if values.get("dataset") == "" or (values.get("datasets") == [] and not named):

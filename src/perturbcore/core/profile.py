@@ -69,10 +69,10 @@ class Profile(_Settings):
     """All parameters of one run of the book; results go to ``results/<name>``.
 
     `data`: catalogue entries to fetch before any chapter runs; `chapters`: per chapter, the
-    parameter values that differ from its own defaults; `partial`: data sets whose files are not
-    there are left out and named; `inner_order, lasso_tolerance`: of the inner folds and of lasso in
-    every chapter, see `perturbcore.models.simple`. Relative paths start at the folder of the
-    profile.
+    parameter values that differ from its own defaults; `without`: chapters left out, and named;
+    `partial`: so are data sets whose files are not there; `inner_order, lasso_tolerance`: of the
+    inner folds and of lasso in every chapter, see `perturbcore.models.simple`. Relative paths start
+    at the folder of the profile.
     """
 
     name: str
@@ -85,11 +85,12 @@ class Profile(_Settings):
     embeddings: tuple[dict[str, Any], ...] = ()
     models: tuple[str | dict[str, Any], ...] = ()
     chapters: dict[str, dict[str, Any]] = {}
+    without: tuple[str, ...] = ()
     partial: bool = False
     inner_order: Literal["id", "file"] = "id"
     lasso_tolerance: float = 0.0
 
-    @field_validator("data", "datasets", "embeddings", "models", mode="before")
+    @field_validator("data", "datasets", "embeddings", "models", "without", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -136,7 +137,7 @@ class Profile(_Settings):
     def digest(self) -> str:
         """Content of the profile as 16 hexadecimal characters."""
         datasets = [[d.name, d.loader, dict(d.options)] for d in self.datasets]
-        rest = [list(self.data), datasets, list(self.embeddings), list(self.models)]
+        rest = [list(self.data), datasets, list(self.embeddings), list(self.models), self.without]
         return digest(self.simulated, *rest, self.chapters, self.inner_order, self.lasso_tolerance)
 
     @property

@@ -47,7 +47,7 @@ def _constant() -> dict:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
         "cores": joblib.cpu_count(),
-        "memory_gib": _memory(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": _gpu(),
     }
 
@@ -69,13 +69,6 @@ def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     said = re.search(r"model name\s*: (.+)", info.read_text() if info.is_file() else "")
     return said[1].strip() if said else platform.processor() or platform.machine()
-
-
-def _memory() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def _gpu() -> str:

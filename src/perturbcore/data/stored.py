@@ -80,7 +80,8 @@ def open_dataset(name: str, loader: str, options: Mapping, folder: Path) -> Data
     inputs = [str(p) for p in each if isinstance(p, str | Path)]
     if hasattr(module, "inputs"):
         inputs += [str(p) for p in module.inputs(**options)]
-    stamps = [_stamp(p) for p in sorted(inputs)]
+    there = [p for p in (Path(text).expanduser() for text in sorted(inputs)) if p.is_file()]
+    stamps = [[str(p.resolve()), catalogue.hash_of(p)] for p in there]
     key = digest(loader, dict(options), code_digest(module.__name__), stamps)
     path = Path(folder) / f"{name}-{key}"
     facts = _facts(path)
@@ -99,11 +100,6 @@ def from_simulated_files(folder: Path, loaders: Mapping[str, str]) -> bool:
     kept = [path for name in read for path in folder.glob(f"{name}-{'?' * 16}.h5")]
     facts = [_facts(path.with_suffix("")) for path in kept]
     return any(found["plain"]["simulated"] for found in facts if found)
-
-
-def _stamp(text: str) -> list:
-    path = Path(text).expanduser()
-    return [str(path.resolve()), catalogue.hash_of(path)] if path.is_file() else []
 
 
 def _facts(path: Path) -> dict | None:

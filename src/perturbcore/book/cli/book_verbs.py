@@ -3,7 +3,7 @@
 Everything heavy is imported inside the verbs, so that help answers at once.
 """
 
-from perturbcore.core.errors import DownloadError, FailedError, InputError, ParameterError
+from perturbcore.core.errors import DownloadError, InputError, ParameterError
 
 
 def run(options) -> None:
@@ -91,11 +91,6 @@ def book(options) -> None:
     from perturbcore.core.profile import load_profile
 
     profile = load_profile(options.profile)
-    if options.linkcheck:
-        if broken := builder.linkcheck(profile):
-            raise FailedError(f"these links do not answer:\n{broken}")
-        print("every outside link answers")
-    else:
-        page = builder.build(profile)
-        print(f"seconds per chapter (as they ran last):\n{builder.seconds_table(profile)}")
-        print(f"built {page}")
+    page = builder.build(profile)
+    print(f"seconds per chapter (as they ran last):\n{builder.seconds_table(profile)}")
+    print(f"built {page}")

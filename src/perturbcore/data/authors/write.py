@@ -39,13 +39,7 @@ def effects_of_raw(
 
 
 def labels_of_raw(
-    dataset: str,
-    folder,
-    *,
-    test: str = "welch",
-    min_cells: int | None = None,
-    progress=True,
-    **raw,
+    dataset: str, folder, *, test: str = "welch", min_cells: int | None = None, progress=True, **raw
 ) -> AnnData:
     """Compute the published labels of differential expression from raw cells."""
     layout = layout_of(dataset)

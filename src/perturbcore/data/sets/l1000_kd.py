@@ -25,7 +25,7 @@ def load(n_folds: int = 5, seed: int = 0) -> Dataset:
             "is_control": ~treated,
             "entrez": wells["pert_univ_id"].mask(~treated, ""),
             "symbol_in_file": wells["pert_iname"],
-        },
+        }
     ).set_axis(wells["id"].to_numpy())
     about = dict(dataset="l1000_kd", scale="zscore", identifier="symbol")
     every = make_wells(z, obs, genes, **about)

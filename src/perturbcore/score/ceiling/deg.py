@@ -7,13 +7,7 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from perturbcore.core.errors import InputError
-from perturbcore.data.deg import (
-    call_genes,
-    majority,
-    mean_and_variance,
-    plan_tests,
-    t_statistics,
-)
+from perturbcore.data.deg import call_genes, majority, mean_and_variance, plan_tests, t_statistics
 from perturbcore.data.effects.moments import gene_columns
 from perturbcore.data.responses import check_responses
 from perturbcore.score.ceiling.cells import Cells
