@@ -67,7 +67,7 @@ print(responses.shape, "perturbations x genes")
 # %% [markdown]
 # ## Your embedding
 #
-# One row a gene or drug: its id, then the numbers. `.csv`, `.tsv`, `.parquet`, `.npz` (arrays `ids` and `X`) and `.h5ad`
+# One row per gene or drug: its id, then the numbers. `.csv`, `.tsv`, `.parquet`, `.npz` (arrays `ids` and `X`) and `.h5ad`
 # are read. Ids must be those of the perturbations ([coverage](term-coverage) says how many match). Here: a table of which
 # annotation sets a gene is in.
 
@@ -83,7 +83,7 @@ given = "mine/responses.h5ad mine/annotation.csv --ceiling mine/ceiling.csv"
 console.run(f"perturbcore evaluate {given} --out mine/scores.csv", last=1)
 
 # %% [markdown]
-# `scores.csv` is the table that every figure of this book is drawn from: one row a metric a [unit](term-unit). In Python,
+# `scores.csv` is the table that every figure of this book is drawn from: one row per metric and [unit](term-unit). In Python,
 # an embedding is loaded and scored like this, with a random one beside it:
 
 # %% tags=["show-input"]

@@ -30,7 +30,7 @@
 # %% tags=["parameters"]
 profile: str = "demo"
 datasets: list[str] = ["simulated_drugs_deg"]
-by_line: list[str] = ["simulated_drugs_deg"]  # one panel a cell line, beside the mean
+by_line: list[str] = ["simulated_drugs_deg"]  # one panel per cell line, beside the mean
 embeddings: list[str] = []  # of drugs; all by default
 genes: str = "simulated_deg"  # a genetic screen with labels; empty: none
 gene_embeddings: list[str] = ["Interactome", "Annotation"]
@@ -64,7 +64,7 @@ noise = dict(zip(("n_outer", "n_inner", "n_trials"), trials, strict=True))
 # in all lines. **Nothing is scored from one line to another**: Tahoe's lines were pooled in each well, so that the
 # same drug agrees with itself across lines also where it does nothing.
 #
-# The classifier is the published one: a linear softmax a gene, class-balanced, fitted by L-BFGS to all genes at
+# The classifier is the published one: a linear softmax per gene, class-balanced, fitted by L-BFGS to all genes at
 # once, on the principal components of an embedding. Floors are the class frequencies of the training drugs (the
 # Train Mean of this task), the most frequent class, no change, and random vectors.
 
@@ -89,7 +89,7 @@ for name, part in parts.items():
 verdicts = [p.comparison("f1_score").verdict_said(p.title) for p in parts.values()]
 pages.take_home(chapter, labels.one_line(parts, "f1_score"), *verdicts)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Macro F1 of every drug embedding with the logistic classifier. Panels: cell lines, and the mean over the lines within each fold. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where there are cells, noise floor and experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/chemical_deg/ranking.svg), [numbers](tables/chemical_deg/ranking-data.csv).", "name": "fig-deg"}, "image": {"alt": "Box plots of macro F1 of each drug embedding, one panel a cell line and one for the mean of the lines, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding, the noise floor and the experimental error."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Macro F1 of every drug embedding with the logistic classifier. Panels: cell lines, and the mean over the lines within each fold. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where there are cells, noise floor and experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/chemical_deg/ranking.svg), [numbers](tables/chemical_deg/ranking-data.csv).", "name": "fig-deg"}, "image": {"alt": "Box plots of macro F1 of each drug embedding, one panel per cell line and one for the mean of the lines, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding, the noise floor and the experimental error."}}
 everything = labels.panels(parts, by_line)
 main = everything[everything["predictor"].eq(labels.MAIN) | everything["embedding"].eq("")]
 boxes = figures.box_by_method(main, "f1_score")
@@ -141,7 +141,7 @@ for name, part in gene_parts.items():
     pages.show_table(chapter, labels.by_line(part, score), f"lines-{name}", keep="labels by line",
                      caption=f"{part.title}: {metric(score).label} by cell line and over them, both predictors.")
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same for knocked-down genes, with the logistic classifier. Download: [figure](figures/chemical_deg/genes.svg), [numbers](tables/chemical_deg/genes-data.csv).", "name": "fig-deg-genes"}, "image": {"alt": "Box plots of the classification score of a few gene embeddings and floors, one panel a cell line and one for the mean of the lines."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same for knocked-down genes, with the logistic classifier. Download: [figure](figures/chemical_deg/genes.svg), [numbers](tables/chemical_deg/genes-data.csv).", "name": "fig-deg-genes"}, "image": {"alt": "Box plots of the classification score of a few gene embeddings and floors, one panel per cell line and one for the mean of the lines."}}
 shown = labels.panels(gene_parts or parts, [genes])
 score = next(iter((gene_parts or parts).values())).comparison().metric
 shown = shown[shown["predictor"].eq(labels.MAIN) | shown["embedding"].eq("")]
@@ -161,7 +161,7 @@ present(chapter, pc.load_published(), "S7", "S10", "S4")
 # %% [markdown]
 # ## What would change the answer
 #
-# More drugs that share targets, more cells a drug and plate (labels are tests), a dose at which drugs act.
+# More drugs that share targets, more cells per drug and plate (labels are tests), a dose at which drugs act.
 # With ranked signatures: another k. With another penalty of the classifier, or one tuned inside the folds:
 #
 # ```bash

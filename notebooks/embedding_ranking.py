@@ -96,7 +96,7 @@ pages.show_table(chapter, nearest.gap_table(), "gap-closed",
 #
 # ## Scores by embedding
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours, one panel a cell line. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where it was measured, the experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/embedding_ranking/ranking.svg), [numbers](tables/embedding_ranking/ranking-data.csv).", "name": "fig-ranking"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours, one panel per cell line. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where it was measured, the experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/embedding_ranking/ranking.svg), [numbers](tables/embedding_ranking/ranking-data.csv).", "name": "fig-ranking"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
 boxes = figures.box_by_method(nearest.scores, nearest.metric)
 pages.show_figure(chapter, boxes, "ranking", nearest.scores)
 
@@ -166,7 +166,7 @@ pages.show_table(chapter, second.rank_table(), "ranks-second", keep=shown,
 # %% [markdown]
 # ## Does the metric matter?
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The main metric against the others, one point a cell line, fold and embedding (controls left out); the title gives Spearman's rank correlation. Download: [figure](figures/embedding_ranking/metrics.svg), [numbers](tables/embedding_ranking/metrics-data.csv).", "name": "fig-metrics"}, "image": {"alt": "Scatter plots of the main metric against each other metric, one point per cell line, fold and embedding."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The main metric against the others, one point per cell line, fold and embedding (controls left out); the title gives Spearman's rank correlation. Download: [figure](figures/embedding_ranking/metrics.svg), [numbers](tables/embedding_ranking/metrics-data.csv).", "name": "fig-metrics"}, "image": {"alt": "Scatter plots of the main metric against each other metric, one point per cell line, fold and embedding."}}
 embeddings_only = scores[(scores["predictor"] == "knn") & ~scores["modality"].str.endswith("control")]
 others = [m for m in scores["metric"].unique() if m != nearest.metric]
 agreement = figures.metric_scatter(embeddings_only, nearest.metric, others)

@@ -95,7 +95,7 @@ pages.take_home(chapter, page.one_line(runs), *verdicts)
 # %% [markdown]
 # ## What each use gains over kNN on the same representation
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "One panel a data set. Gain over k nearest neighbours on the same representation left frozen, mean over cell lines, with the 95 % interval over folds. Filled: something was trained by gradient steps on responses; open: another predictor on the frozen vectors. Right of the dashed line is better. Download: [figure](figures/fine_tuning/gains.svg), [numbers](tables/fine_tuning/gains-data.csv).", "name": "fig-gains"}, "image": {"alt": "For each use of each representation, the gain in score over kNN on the same representation with its 95 percent interval, best at the top; a dashed line marks no gain."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One panel per data set. Gain over k nearest neighbours on the same representation left frozen, mean over cell lines, with the 95 % interval over folds. Filled: something was trained by gradient steps on responses; open: another predictor on the frozen vectors. Right of the dashed line is better. Download: [figure](figures/fine_tuning/gains.svg), [numbers](tables/fine_tuning/gains-data.csv).", "name": "fig-gains"}, "image": {"alt": "For each use of each representation, the gain in score over kNN on the same representation with its 95 percent interval, best at the top; a dashed line marks no gain."}}
 gains = page.joined(runs)
 pages.show_figure(chapter, page.gain_figure(runs), "gains", gains)
 
@@ -112,7 +112,7 @@ if len(gains):
 #
 # ## All methods, with floor and ceiling
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every representation, frozen and adapted, one panel a cell line of the first data set. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean, the best method and, where it was measured, the experimental error. Best at the top. Download: [figure](figures/fine_tuning/scores.svg), [numbers](tables/fine_tuning/scores-data.csv).", "name": "fig-finetuned"}, "image": {"alt": "Box plots of the score of each representation, frozen and adapted, in each cell line, sorted from best at the top to worst at the bottom, with Train Mean and ceiling."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every representation, frozen and adapted, one panel per cell line of the first data set. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean, the best method and, where it was measured, the experimental error. Best at the top. Download: [figure](figures/fine_tuning/scores.svg), [numbers](tables/fine_tuning/scores-data.csv).", "name": "fig-finetuned"}, "image": {"alt": "Box plots of the score of each representation, frozen and adapted, in each cell line, sorted from best at the top to worst at the bottom, with Train Mean and ceiling."}}
 first = runs[0].comparison
 boxes = figures.box_by_method(first.scores, first.metric)
 pages.show_figure(chapter, boxes, "scores", first.scores)
@@ -153,4 +153,4 @@ present(chapter, pc.load_published(), "4")
 # Parameters: `datasets`, `graphs` (embeddings of builder `gnn` to fine-tune), `frozen`, `graph` and
 # `cells` (options of both fine-tunings; `checkpoint` in `cells` loads an encoder from elsewhere),
 # `links` and `pretraining` (a file of links in the authors' folder, and how to pretrain on it),
-# `with_cells`, `k`, `k_few` (data of fewer than 100 perturbations a line), `n_components`, `n_outer`, `n_inner`, `seed`, `n_jobs`.
+# `with_cells`, `k`, `k_few` (data of fewer than 100 perturbations per line), `n_components`, `n_outer`, `n_inner`, `seed`, `n_jobs`.

@@ -69,7 +69,7 @@ study = pc.Study(chapter, n_jobs)
 #   is alone. **Kernel mixed model** (labels): the same kernels in a Gaussian model {cite}`rasmussen2006` of all
 #   labelled pairs at once. It tells what is particular to a gene from what a perturbation does to all genes, and what
 #   similar perturbations share from what is a perturbation's own; some of the smoother is added.
-# - **Transformers**: each source a token, attention over those a gene has. *Simple* and *Full* are the
+# - **Transformers**: each source is a token, attention over those a gene has. *Simple* and *Full* are the
 #   published models; where the profile sets smaller widths or other rates, the parameters show it. For
 #   labels known only in part there is no published one; ours adds attention to the known labels of
 #   training perturbations.
@@ -129,7 +129,7 @@ pages.show_table(chapter, c.ranking(), "ranking", keep="ranking", bold="with_bes
 #
 # ## What fusion learnt, and what each source adds
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of the summed kernels (equal weights) against the number of sources; in each line, the next source is the one that helps most on training perturbations. Blue: the mean of the cell lines. Download: [figure](figures/fusion/growth.svg), [numbers](tables/fusion/growth-data.csv).", "name": "fig-growth"}, "image": {"alt": "Line plot of the prediction score against the number of fused sources, one line a cell line and their mean."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of the summed kernels (equal weights) against the number of sources; in each line, the next source is the one that helps most on training perturbations. Blue: the mean of the cell lines. Download: [figure](figures/fusion/growth.svg), [numbers](tables/fusion/growth-data.csv).", "name": "fig-growth"}, "image": {"alt": "Line plot of the prediction score against the number of fused sources, one line per cell line and their mean."}}
 ablation = kept_ablation(study.profile.results / "ablations", f.data.responses, f.sources, greedy_folds=greedy_folds,
                          n_components=n_components, inner_folds=inner_folds)
 curve = page.growth(ablation)

@@ -98,7 +98,7 @@ if runs:
 # adjusted for the number of methods (Holm). With few folds, or few perturbations, only large
 # differences can be told apart: an interval that holds zero is no evidence that two methods are equal.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 error of decoders and their competitors, one panel a cell line. Box: quartiles and range over folds; points: folds. Dashed: Train Mean, the best embedding method that is no decoder, experimental error. Best at the top. Download: [figure](figures/generative_decoders/scores.svg), [numbers](tables/generative_decoders/scores-data.csv).", "name": "fig-decoders"}, "image": {"alt": "Box plots of the L2 error of the generative decoders, kNN, ridge regression and the controls, sorted from best at the top to worst at the bottom."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 error of decoders and their competitors, one panel per cell line. Box: quartiles and range over folds; points: folds. Dashed: Train Mean, the best embedding method that is no decoder, experimental error. Best at the top. Download: [figure](figures/generative_decoders/scores.svg), [numbers](tables/generative_decoders/scores-data.csv).", "name": "fig-decoders"}, "image": {"alt": "Box plots of the L2 error of the generative decoders, kNN, ridge regression and the controls, sorted from best at the top to worst at the bottom."}}
 if runs:
     rows = tables.panels(runs)
     boxes = figures.box_by_method(rows, "L2")
@@ -112,7 +112,7 @@ if runs:
 #
 # ## What it costs
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 error against the seconds of training and sampling, a fold and cell line. The black step line is the Pareto front: nobody is both quicker and better; its members have a black edge. Intervals are in the table above. Dashed: methods without a cost. Download: [figure](figures/generative_decoders/pareto.svg), [numbers](tables/generative_decoders/pareto-data.csv).", "name": "fig-pareto"}, "image": {"alt": "Scatter plot of L2 error against seconds on a logarithmic axis, one point a method, with the Pareto front as a step line."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 error against the seconds of training and sampling, per fold and cell line. The black step line is the Pareto front: nobody is both quicker and better; its members have a black edge. Intervals are in the table above. Dashed: methods without a cost. Download: [figure](figures/generative_decoders/pareto.svg), [numbers](tables/generative_decoders/pareto-data.csv).", "name": "fig-pareto"}, "image": {"alt": "Scatter plot of L2 error against seconds on a logarithmic axis, one point per method, with the Pareto front as a step line."}}
 if runs:
     points, lines = tables.cost_points(runs)
     plot = pareto_plot(points, panel="data", references=lines, ylabel="L2 error",
@@ -147,7 +147,7 @@ if runs:
 # control cell to the mean observed cell, so that a perfect prediction lands on the cross of the
 # observed cells; the second is the widest direction of the observed cells at right angles to it.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Cells of held-out perturbations in the latent space. Grey: control cells of the same batches; orange: observed; blue: generated. Crosses: means. The outermost cells lie outside the panels. Download: [figure](figures/generative_decoders/cells.svg), [numbers](tables/generative_decoders/cells-data.csv).", "name": "fig-cells"}, "image": {"alt": "Small multiples of cells: one row a held-out perturbation, one column the observed cells, shifted controls, and each decoder, with control cells behind."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Cells of held-out perturbations in the latent space. Grey: control cells of the same batches; orange: observed; blue: generated. Crosses: means. The outermost cells lie outside the panels. Download: [figure](figures/generative_decoders/cells.svg), [numbers](tables/generative_decoders/cells-data.csv).", "name": "fig-cells"}, "image": {"alt": "Small multiples of cells: one row per held-out perturbation, one column the observed cells, shifted controls, and each decoder, with control cells behind."}}
 if runs:
     cells = tables.picture_table(runs[0])
     grid = cell_grid(cells, row="perturbation", column="column", xlabel="from mean control to mean observed cell",

@@ -55,7 +55,7 @@ pages.say(" ".join(data.notes))
 # %% [markdown]
 # ## The experimental error of each perturbation
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Experimental error (0.9 quantile of the bootstrap, L2) of each perturbation against its number of cells, one panel a cell line; line: running median. Download: [figure](figures/noise_ceiling/error-by-cells.svg), [numbers](tables/noise_ceiling/error-by-cells-data.csv).", "name": "fig-noise-cells"}, "image": {"alt": "Scatter plots of the experimental error of each perturbation against its number of cells: the error falls as cells grow."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Experimental error (0.9 quantile of the bootstrap, L2) of each perturbation against its number of cells, one panel per cell line; line: running median. Download: [figure](figures/noise_ceiling/error-by-cells.svg), [numbers](tables/noise_ceiling/error-by-cells-data.csv).", "name": "fig-noise-cells"}, "image": {"alt": "Scatter plots of the experimental error of each perturbation against its number of cells: the error falls as cells grow."}}
 points = figures.points_by_amount(each, "n_cells", "value", "cell_line", xlabel="cells of the perturbation",
                                   ylabel="experimental error (L2)")
 pages.show_figure(chapter, points, "error-by-cells", each)
@@ -113,7 +113,7 @@ pages.show_table(chapter, truth, "truth", digits=2, caption="The numbers of the 
 # carries the noise of the cells in them; drawing the cells again inside adds it a second time. The
 # variance of the sample is $\frac{s^2}{n}\left(\frac{B-1}{B} + \frac{m-1}{m}\right)$ for $B$ batches of
 # $m$ cells: up to twice the true one, so that this makes the L2 error up to $\sqrt 2$ times too large. With few
-# cells a batch the two terms make up for each other, and with one cell nothing is left: fewer than 10 cells are not
+# cells per batch the two terms make up for each other, and with one cell nothing is left: fewer than 10 cells are not
 # estimable here. *Shared shifts no longer cancel.* With one control for all
 # batches, perturbed and control cells are drawn from batches independently: what a batch does to both alike
 # cancels in the effect, but not between a batch drawn for one and another drawn for the other. This grows with the

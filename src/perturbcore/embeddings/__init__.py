@@ -1,1 +1,1 @@
-"""Embeddings: one vector a gene or drug, loaded or built, aligned by id."""
+"""Embeddings: one vector per gene or drug, loaded or built, aligned by id."""

@@ -197,7 +197,7 @@ class ScoreStore:
             return file["array"]
 
     def per_perturbation(self, keys: Iterable[str], metric: str) -> pd.DataFrame:
-        """Return one value a test perturbation: columns `key`, `perturbation`, `value`."""
+        """Return one value per test perturbation: columns `key`, `perturbation`, `value`."""
         wanted, parts = set(keys), []
         query = "SELECT key, perturbations, value FROM detail WHERE metric = ?"
         for key, names, blob in self._db.execute(query, (metric,)):

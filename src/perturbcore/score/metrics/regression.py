@@ -1,4 +1,4 @@
-"""Metrics of predicted log fold-changes: one value a perturbation, to be averaged afterwards.
+"""Metrics of predicted log fold-changes: one value per perturbation, to be averaged afterwards.
 
 A correlation with a constant prediction (or a constant truth) is undefined; it is set to 0, the
 value of a prediction that carries no information, so that No Change can be ranked.
@@ -33,33 +33,33 @@ def _centred(a: np.ndarray) -> np.ndarray:
 
 @register("L2")
 def l2(truth, prediction, train_mean=None):
-    """Euclidean norm of the error over genes, one value a perturbation (natural-log units)."""
+    """Euclidean norm of the error over genes, one value per perturbation (natural-log units)."""
     d = truth - prediction
     return np.sqrt(np.einsum("ij,ij->i", d, d, dtype=np.float64))
 
 
 @register("MSE")
 def mse(truth, prediction, train_mean=None):
-    """Mean squared error over genes, one value a perturbation."""
+    """Mean squared error over genes, one value per perturbation."""
     d = truth - prediction
     return np.einsum("ij,ij->i", d, d, dtype=np.float64) / d.shape[1]
 
 
 @register("MAE")
 def mae(truth, prediction, train_mean=None):
-    """Mean absolute error over genes, one value a perturbation."""
+    """Mean absolute error over genes, one value per perturbation."""
     return np.abs(truth - prediction).mean(axis=1, dtype=np.float64)
 
 
 @register("Pearson")
 def pearson(truth, prediction, train_mean=None):
-    """Pearson correlation over genes, one value a perturbation; 0 where undefined."""
+    """Pearson correlation over genes, one value per perturbation; 0 where undefined."""
     return _row_cosine(_centred(truth), _centred(prediction))
 
 
 @register("Spearman")
 def spearman(truth, prediction, train_mean=None):
-    """Spearman correlation over genes (ties share ranks), one value a perturbation."""
+    """Spearman correlation over genes (ties share ranks), one value per perturbation."""
     return pearson(row_ranks(truth), row_ranks(prediction))
 
 
