@@ -127,7 +127,9 @@ def numbers_of(chapter: str, tables: Path) -> Numbers | None:
         return out | {"not above the floor": (~(gains.loc[floor, "low"] > 0)).sum()}
     if chapter == "cross_context":
         best = found["board-data"].query("competes").sort_values("value").iloc[-1]
-        out = {f"as cells, {name}": best[name] for name in ("value", "floor", "ceiling")}
+        out = {
+            f"as cells, {name}": best[name] for name in ("value", "low", "high", "floor", "ceiling")
+        }
         table = found["ranking-new_line"]
         out |= {f"value of {m}": v for m, v in zip(table["method"], table["value"], strict=True)}
         # where lines are patients, the card counts them as batches

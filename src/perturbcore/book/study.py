@@ -160,10 +160,7 @@ class Study:
         return kept_table(folder / f"{name}-{key}.parquet", make)
 
     def truth(self) -> pd.DataFrame:
-        """How near ceilings are to the known truth of simulated screens, whatever the data sets.
-
-        See :func:`perturbcore.score.ceiling.curves.ceilings_against_truth`.
-        """
+        """Say how near ceilings are to the known truth of simulated screens."""
         return kept_truth(self.n_jobs)
 
     def scope(self, part: str) -> str:
@@ -302,6 +299,6 @@ class Study:
 
 
 def kept_truth(n_jobs: int = 1) -> pd.DataFrame:
-    """Read `Study.truth`, made once for all profiles."""
+    """Return `ceilings_against_truth`, made once for all profiles."""
     path = results_root() / "ceilings" / f"truth-{code_digest(ceilings_against_truth)}.parquet"
     return kept_table(path, partial(ceilings_against_truth, n_jobs=n_jobs))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 
 import pandas as pd
 
@@ -84,7 +85,8 @@ def gene_table() -> pd.DataFrame:
 
 def previous_symbols(table: pd.DataFrame | None = None) -> pd.Series:
     """Map symbols of an older annotation to today's, through the Ensembl id they share."""
-    table = gene_table() if table is None else table
+    if table is None:
+        return _previous(catalogue.fetch("gene_info_table"), catalogue.fetch("gene_table"))
     old = read_csv(catalogue.fetch("gene_info_table"), ("ensembl_id", "gene_name"))
     today = table.loc[table["symbol"] != "", ["ensembl", "symbol"]].drop_duplicates()
     both = old.merge(today, left_on="ensembl_id", right_on="ensembl")
@@ -92,6 +94,11 @@ def previous_symbols(table: pd.DataFrame | None = None) -> pd.Series:
     both = both.drop_duplicates(["gene_name", "symbol"])
     both = both[~both["gene_name"].duplicated(keep=False)]
     return both.set_index("gene_name")["symbol"].rename("symbol").sort_index()
+
+
+@cache
+def _previous(*files) -> pd.Series:
+    return previous_symbols(gene_table())
 
 
 def gene_aliases() -> dict[str, str]:

@@ -119,8 +119,7 @@ def _files(names) -> dict:
 def _make(path: Path, data: Dataset, key: str) -> None:
     """Write a data set; both files appear when they are complete, that with the facts last."""
     there = {p: getattr(data, p) for p in _PARTS if getattr(data, p) is not None}
-    elsewhere = [p for p, value in there.items() if _too_large(value)]
-    written = {p: value for p, value in there.items() if p not in elsewhere}
+    written = {p: value for p, value in there.items() if not _too_large(value)}
     with replaced(f"{path}.h5") as rest:
         with h5py.File(rest, "w") as file:
             for part, value in written.items():
@@ -130,7 +129,7 @@ def _make(path: Path, data: Dataset, key: str) -> None:
                 "key": key,
                 "plain": {k: getattr(data, k) for k in _PLAIN},
                 "parts": list(there),
-                "elsewhere": elsewhere,
+                "elsewhere": [p for p in there if p not in written],
                 "uns": {p: _jsonable(dict(v.uns)) for p, v in written.items() if hasattr(v, "uns")},
                 "extras": {k: _pack(file, f"extras/{k}", v) for k, v in data.extras.items()},
                 "files": _files(data.sources),

@@ -228,17 +228,18 @@ def board_said(board: Comparison | None, title: str) -> str:
     """Say where the best method stands between the two yardsticks, and who is below zero."""
     if board is None:
         return ""
-    best, means = board.best, board.means
-    below = [m for m in board.competitors if means[m] < 0]
-    row = board.ranking().set_index("method").loc[best]
-    low, high = number(row["low"], 2), number(row["high"], 2)
-    bounds = f" (95 % interval over lines {low} to {high})"
-    rest = f"{listed(below)} {plural(below, 'is', 'are')} below the mean response"
+    below = [m for m in board.competitors if board.means[m] < 0]
+    rest = f"By the mean over lines, {listed(below)} {plural(below, 'is', 'are')} below 0"
     return tell(
-        "contexts.board", title=title, n=len(board.competitors), best=best,
-        value=number(means[best], 2), bounds=bounds if np.isfinite(row["low"]) else "",
-        rest=rest if below else "No method is below the mean response",
+        "contexts.board", title=title, n=len(board.competitors), best=board.best,
+        value=_best_value(board), rest=rest if below else "No method is below 0",
     )  # fmt: skip
+
+
+def _best_value(board: Comparison) -> str:
+    row = board.ranking().set_index("method").loc[board.best]
+    value, low, high = (number(row[c], 2) for c in ("value", "low", "high"))
+    return value if np.isnan(row["low"]) else f"{value} (95 % interval over lines {low} to {high})"
 
 
 def answer(c: Comparison, data: Dataset, split: str) -> str:
@@ -298,6 +299,4 @@ def one_line(c: Comparison, data: Dataset, board: Scoreboard | None) -> str:
     """Condense the answer."""
     if board is None:
         return c.one_line() if can_rank(data) else answer(c, data, "new_line")
-    place = board.means[board.best]
-    where, best = "below" if place < 0 else "above", board.best
-    return tell("contexts.line", line=c.one_line(), best=best, where=where, place=number(place, 2))
+    return tell("contexts.line", line=c.one_line(), best=board.best, value=_best_value(board))

@@ -180,9 +180,8 @@ def score_tasks(
 
     @cache
     def log_pca(seed: int) -> np.ndarray:
-        return cell_embedding(
-            LOG_PCA, cells, split_cells(cells.obs, seed).train, dim=dim, seed=seed
-        )
+        train = split_cells(cells.obs, seed).train
+        return cell_embedding(LOG_PCA, cells, train, dim=dim, seed=seed)
 
     def run(number: int, seed: int, name: str, key: str) -> list[UnitResult]:
         started = time.perf_counter()
