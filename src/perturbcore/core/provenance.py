@@ -18,8 +18,6 @@ PACKAGES = (
     "numpy scipy pandas scikit-learn anndata scanpy torch lightning torch-geometric rdkit pot "
     "gseapy matplotlib papermill jupyter-book"
 ).split()
-
-
 # what a score can change with, besides our own code
 COMPUTING = "numpy scipy scikit-learn torch torch-geometric lightning numba rdkit".split()
 

@@ -3,7 +3,9 @@
 import gseapy
 import pandas as pd
 import scanpy as sc
+from anndata import AnnData
 
+from perturbcore.data.screens.values import blocks
 from perturbcore.data.sets.base import Dataset
 from perturbcore.embeddings.sources import BuildContext, find_source
 from perturbcore.report.text import HEADINGS
@@ -14,8 +16,9 @@ def cell_quality(data: Dataset) -> pd.DataFrame | None:
     screen = data.screen if data.holds("screen") else None
     if screen is None or screen.uns["perturbcore"]["scale"] != "counts":
         return None
-    cells, _ = sc.pp.calculate_qc_metrics(screen, percent_top=None, log1p=False)
     obs = screen.obs
+    qc = (sc.pp.calculate_qc_metrics(AnnData(x), percent_top=None)[0] for *_, x in blocks(screen))
+    cells = pd.concat(qc).set_axis(obs.index)
     who = obs["is_control"].map({True: "control", False: "perturbed"}).astype(str)
     groups = cells.groupby([obs["cell_line"].astype(str), who.rename("who")])
     table = groups.agg(

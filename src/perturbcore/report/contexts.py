@@ -237,9 +237,9 @@ def board_said(board: Comparison | None, title: str) -> str:
 
 
 def _best_value(board: Comparison) -> str:
-    row = board.ranking().set_index("method").loc[board.best]
-    value, low, high = (number(row[c], 2) for c in ("value", "low", "high"))
-    return value if np.isnan(row["low"]) else f"{value} (95 % interval over lines {low} to {high})"
+    row = board.ranking().set_index("method").loc[board.best, ["value", "low", "high"]]
+    value, low, high = (number(v, 2) for v in row)
+    return value if row.hasnans else f"{value} (95 % interval over lines {low} to {high})"
 
 
 def answer(c: Comparison, data: Dataset, split: str) -> str:
@@ -289,9 +289,8 @@ def can_carry() -> pd.DataFrame:
     table = pd.read_csv(Path(__file__).with_name("contexts.csv"))
     for name in ("tahoe_signatures", "op3_signatures"):
         facts = constants_of(name)
-        shared = "yes" if facts["shared_wells"] else "no"
-        here = table["lines"] == name
-        table.loc[here, ["lines", "shared wells"]] = f"{len(facts['lines'])} in files", shared
+        said = f"{len(facts['lines'])} in files", "yes" if facts["shared_wells"] else "no"
+        table.loc[table["lines"] == name, ["lines", "shared wells"]] = said
     return table
 
 
