@@ -1,10 +1,13 @@
 """Rooms that chapters call: pages, study, noise, leaderboard."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import hypergeom
 
+import perturbcore as pc
 from perturbcore.book.study import Study
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.folds import add_folds
@@ -281,13 +284,16 @@ def test_coverage_has_a_row_per_embedding_and_the_file_has_the_counts(tmp_path, 
     assert ">least<" in shown[2].data and ">X0<" not in shown[2].data
 
 
-def test_cards_count_cells_and_name_the_sets_of_perturbed_genes():
+def test_cards_count_cells_and_name_the_sets_of_perturbed_genes(tmp_path):
     data = load("simulated", n_cell_lines=1, n_perturbations=20, n_genes=120, n_batches=3, seed=1)
     table = cards.cell_quality(data).set_index("who")
     X, control = data.screen.X.toarray(), data.screen.obs["is_control"].to_numpy()
     assert table.loc["control", "cells"] == control.sum()
     assert table.loc["control", "counts"] == int(np.median(X[control].sum(axis=1)))
     assert table.loc["perturbed", "genes"] == int(np.median((X[~control] > 0).sum(axis=1)))
+    data.screen.write_h5ad(tmp_path / "cells.h5ad")  # cells that stay on disk are counted as well
+    on_disk = replace(data, screen=pc.read_screen(tmp_path / "cells.h5ad", backed=True))
+    assert cards.cell_quality(on_disk).set_index("who").equals(table)
     found = cards.perturbed_processes(
         data, [{"name": "a", "builder": "annotation", "source": "simulated"}]
     )
