@@ -104,7 +104,7 @@ def numbers_of(chapter: str, tables: Path) -> Numbers | None:
             best = decoders.iloc[0].drop(["low", "high"])
             best = best.rename({"gain_low": "low", "gain_high": "high"})
             counts = {f"{name}, {data}": n for name, n in verdicts(decoders).items()}
-            out |= counts | of_gain(best, data) | {f"times kNN, {data}": best["times_knn"]}
+            out |= counts | of_gain(best, data) | {f"times kNN, {data}": round(best["times_knn"])}
         return out
     if chapter == "chemical_deg":
         out = {}
