@@ -69,7 +69,7 @@ study = pc.Study(chapter, n_jobs)
 #   is alone. **Kernel mixed model** (labels): the same kernels in a Gaussian model {cite}`rasmussen2006` of all
 #   labelled pairs at once. It tells what is particular to a gene from what a perturbation does to all genes, and what
 #   similar perturbations share from what is a perturbation's own; some of the smoother is added.
-# - **Transformers**: each source is a token, attention over those a gene has. *Simple* and *Full* are the
+# - **Transformers**: each source is a token, with attention over those that a gene has. *Simple* and *Full* are the
 #   published models; where the profile sets smaller widths or other rates, the parameters show it. For
 #   labels known only in part there is no published one; ours adds attention to the known labels of
 #   training perturbations.

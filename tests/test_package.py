@@ -54,6 +54,8 @@ def test_the_front_door_opens_fast_and_names_what_it_has():
     code = (
         "import sys, perturbcore as pc\n"
         "assert not {'numpy', 'pandas', 'torch'} & set(sys.modules)\n"
+        "import perturbcore.book.cli, perturbcore.core.profile\n"
+        "assert not {'pandas', 'torch'} & set(sys.modules)\n"
         "assert pc.assign_folds(['A', 'B', 'C'], n_folds=3, seed=0).nunique() == 3"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -216,8 +216,9 @@ class Chapter:
 
         Data sets that are not there go; the place of ``dataset`` takes the first of ``also``.
         """
-        for name in (*profile.chapters, *profile.without):
-            find_chapter(name, f"{profile.path}: chapters: ")
+        for key in ("chapters", "without"):
+            for name in getattr(profile, key):
+                find_chapter(name, f"{profile.path}: {key}: ")
         where = f"{profile.path}, chapter {self.name}"
         values = self._own_sets(profile)
         values |= resolve(self.parameters, profile.chapters.get(self.name, {}), where)

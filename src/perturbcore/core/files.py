@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
 from perturbcore.core.errors import ParameterError
@@ -98,8 +97,10 @@ def save_table(table: Any, path: Path) -> None:
             table.to_csv(partial, index=False)
 
 
-def kept_table(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """Read a table, made where it is absent."""
+def kept_table(path: Path, make: Callable[[], Any]) -> Any:
+    """Read a data frame, made where it is absent."""
+    import pandas as pd  # half a second, which a command without tables does not pay
+
     if not path.exists():
         save_table(make(), path)
     return pd.read_parquet(path)

@@ -34,7 +34,7 @@ class Enrichment:
         return out
 
 
-@numba.vectorize(["f8(i8,i8,i8,i8)"], cache=True)
+@numba.vectorize(cache=True)
 def _at_least(shared, size, drawn, total):
     """P(X >= shared); the smaller tail is summed from its largest term outwards."""
     upper = shared * (total + 2) > (drawn + 1) * (size + 1)

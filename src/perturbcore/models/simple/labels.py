@@ -26,10 +26,8 @@ from perturbcore.score.task import task_of
 @numba.njit(nogil=True, cache=True)
 def _nearest(indptr, genes, label, near, grid, q_indptr, q_genes, rate, prior, out):
     """out[j, e] = score of query entry e by the grid[j] nearest rows."""
-    known, positive = np.empty(len(rate)), np.empty(len(rate))
     for p in range(near.shape[0]):
-        known[:] = 0.0
-        positive[:] = 0.0
+        known, positive = np.zeros(len(rate)), np.zeros(len(rate))
         seen = 0
         for j in range(len(grid)):
             for row in near[p, seen : grid[j]]:
