@@ -1,4 +1,5 @@
 import os
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -13,8 +14,9 @@ settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the books: they take longest, and the other tests fill what they leave idle."""
-    items.sort(key=lambda item: item.get_closest_marker("book") is None)
+    """Begin with the demo book, which takes longest; end with the real one, when it is built."""
+    order = {"test_book.py": 0, "test_real_book.py": 2}
+    items.sort(key=lambda item: order.get(item.path.name, 1))
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +28,26 @@ def mirror() -> Path:
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"PERTURBCORE_MIRROR={folder} is not a folder")
     return Path(folder)
+
+
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, or a skip that says how to get it."""
+    path = os.environ.get("PERTURBCORE_CHROMIUM") or shutil.which("chromium")
+    if not path:
+        pytest.skip("install Chromium, or name it in PERTURBCORE_CHROMIUM")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield running
+        running.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Files of one's own: YAML beside a module, and results that are whole or not there."""
 
+import fcntl
 import os
 import re
 import threading
@@ -98,9 +99,13 @@ def save_table(table: Any, path: Path) -> None:
 
 
 def kept_table(path: Path, make: Callable[[], Any]) -> Any:
-    """Read a data frame, made where it is absent."""
+    """Read a data frame, made where it is absent, by one process at a time."""
     import pandas as pd  # half a second, which a command without tables does not pay
 
     if not path.exists():
-        save_table(make(), path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not path.exists():
+                save_table(make(), path)
     return pd.read_parquet(path)
