@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from joblib import Parallel, cpu_count, delayed
 from scipy.spatial.distance import cdist
 from scipy.special import ndtr
 from scipy.stats import false_discovery_control
@@ -27,13 +28,13 @@ PURITY, LEAST_GATE = 0.9, 10
 _SMALL = 0.01  # below it, five terms of the series of log(1 - q) are exact to 1e-13
 
 
-@numba.njit(nogil=True, cache=True, parallel=True)
+@numba.njit(nogil=True, cache=True)
 def _jackknife(data, cell, start, total, sums):
     """Delete-one-cell variance of the log profile, summed over genes; counts in CSC."""
     n, whole = len(total), total.sum()
     base, largest = np.log(whole - total), total.max()
     out = np.zeros(len(sums))
-    for g in numba.prange(len(sums)):
+    for g in range(len(sums)):
         if sums[g] == 0:
             continue
         amount = whole + PROFILE_TOTAL * sums[g]
@@ -59,11 +60,11 @@ def _sort_columns(data, start):
         data[start[g] : start[g + 1]] = np.sort(data[start[g] : start[g + 1]])
 
 
-@numba.njit(nogil=True, cache=True, parallel=True)
+@numba.njit(nogil=True, cache=True)
 def _rank_z(values, start, n, control, at, m):
     """Wilcoxon's z of each gene, ties and continuity corrected; columns sorted, zeros left out."""
     out = np.full(len(start) - 1, -np.inf)
-    for g in numba.prange(len(start) - 1):
+    for g in range(len(start) - 1):
         a, b = values[start[g] : start[g + 1]], control[at[g] : at[g + 1]]
         zeros, others = float(n - len(a)), float(m - len(b))
         u, both = zeros * others / 2, zeros + others
@@ -163,10 +164,16 @@ def summarise(
     k, g = len(groups), cells.n_vars
     counts, cpm, logged, z = (np.empty((k, g)) for _ in range(4))
     spread = np.empty(k)
-    for i, rows in enumerate(groups.values()):
-        one, counts[i] = _moments(_rows(cells, rows))
+    against = control.values, control.start, control.n
+
+    def reduced(X):
+        one, sums = _moments(X)
+        return one, sums, _rank_z(one.values, one.start, one.n, *against)
+
+    work = Parallel(cpu_count(), prefer="threads", return_as="generator")
+    parts = work(delayed(reduced)(_rows(cells, rows)) for rows in groups.values())
+    for i, (one, counts[i], z[i]) in enumerate(parts):
         cpm[i], logged[i], spread[i] = one.cpm, one.logged, one.jackknife
-        z[i] = _rank_z(one.values, one.start, one.n, control.values, control.start, control.n)
     p = np.minimum(2 * ndtr(-z), 1.0)
     names, genes = pd.Index(list(groups), dtype=str), cells.var_names.astype(str)
     return Groups(names, genes, control, counts, cpm, logged, spread, p)
