@@ -36,9 +36,29 @@ def _squared_errors(gram, rows, train, validation, near, grid, out):
                 j += 1
 
 
-def _mean_rows(Y: np.ndarray, near: np.ndarray, k: int) -> np.ndarray:
-    """Mean of the first k rows named by `near`, accumulated in float64."""
-    return np.stack([Y[n].mean(axis=0, dtype=np.float64) for n in near[:, :k]]).astype(Y.dtype)
+@numba.njit(nogil=True, cache=True)
+def _running_means(Y, near, ks, out):
+    """out[j, p] = mean of the ks[j] rows of Y that near[p] names first, summed in float64."""
+    total = np.empty(Y.shape[1])
+    for p in range(near.shape[0]):
+        total[:] = 0.0
+        j = 0
+        for i in range(ks[-1]):
+            row = Y[near[p, i]]
+            for g in range(len(total)):
+                total[g] += row[g]
+            while j < len(ks) and ks[j] == i + 1:
+                for g in range(len(total)):
+                    out[j, p, g] = total[g] / ks[j]
+                j += 1
+
+
+def _means(Y: np.ndarray, near: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """Mean of the nearest rows for each k of the sorted `ks`, (len(ks), len(near), ...)."""
+    flat = np.ascontiguousarray(Y).reshape(len(Y), -1)
+    out = np.empty((len(ks), len(near), flat.shape[1]), Y.dtype)
+    _running_means(flat, near, np.minimum(ks, near.shape[1]), out)
+    return out.reshape(len(ks), len(near), *Y.shape[1:])
 
 
 @dataclass
@@ -64,13 +84,11 @@ class KNN(Predictor):
                 "set; give smaller k"
             )
         k = self.tuned(space, targets, usable)
-        return _mean_rows(targets.Y, space.outer.neighbours(usable[-1]), k), k
+        return _means(targets.Y, space.outer.neighbours(usable[-1]), [k])[0], k
 
     def predictions(self, space, truth, grid):
         """Average the neighbours' responses for each k."""
-        near = space.neighbours(max(grid))
-        for k in grid:
-            yield _mean_rows(truth, near, min(k, near.shape[1]))
+        return iter(_means(truth, space.neighbours(max(grid)), grid))
 
     def losses(self, space: NestedSpace, targets: Targets, grid: Sequence[int]) -> np.ndarray:
         """Mean L2 of each inner fold (rows) and each k of the sorted `grid` (columns)."""
