@@ -122,7 +122,7 @@ $(OUT)/rules.mk: ask | $(READY) $(SETTINGS)
 # all data sets by one process: half of the time for one of them is the start
 READ := $(DATASETS:%=$(OUT)/responses/all.ready)
 $(OUT)/responses/all.ready: $(DATASETS:%=$(OUT)/stamps/data-%) $(OUT)/data.ready | $(READY)
-	@echo 'opening $(words $(DATASETS)) data sets ($(NAME))'; $(BIN)/perturbcore responses --profile $(PROFILE)
+	@echo 'opening $(words $(DATASETS)) data sets ($(NAME))'; $(BIN)/perturbcore responses $(DATASETS) --profile $(PROFILE)
 	@mkdir -p $(@D) && touch $@
 
 $(OUT)/chapters/%.ipynb: | $(READY) $(OUT)/data.ready $(READ)

@@ -36,6 +36,8 @@ frozen: list[str] = ["Interactome", "Interactome wavelets", "Interactome node2ve
 graph: dict = {"lrs": [0.003, 0.001], "batch_sizes": [32], "epochs": 10, "patience": 2}
 links: str = ""
 pretraining: dict = {}
+texts: list[str] = []
+text: dict = {"lrs": [0.001], "batch_sizes": [32], "epochs": 4, "patience": 1}
 with_cells: bool = True
 cells: dict = {"max_cells": 1000, "dim": 32, "layers": 1, "latents": 16, "pretraining_epochs": 2, "pretraining_lr": 0.01, "rank": 4, "hidden": [64], "lrs": [0.003], "epochs": 6, "epochs_ko": 3, "batch_size": 32, "n_cells": 4, "n_eval": 32, "asked": 64}
 k: list[int] = [5, 10, 20, 40]
@@ -70,12 +72,16 @@ study = pc.Study(chapter, n_jobs)
 # cell, and a head reads every gene. Both train low-rank adapters of the encoder. *Frozen + MLP*: only
 # the head is trained.
 #
+# **Language model.** The description of a gene passes through a text encoder trained at large, and the
+# mean over its tokens through a linear head. *LoRA + linear*: low-rank adapters {cite}`hu2022lora` in the last layers are
+# trained with the head; *frozen + linear*: only the head is.
+#
 # Learning rate and epoch are chosen on training perturbations that are set aside; the test
 # perturbations are seen once. The [protocol](../protocol.md) has the constants.
 
 # %% tags=["hide-input"]
-options = dict(frozen=frozen, graphs=graphs, graph=graph, links=links, pretraining=pretraining, k=k, k_few=k_few,
-               n_components=n_components, n_outer=n_outer, n_inner=n_inner, seed=seed,
+options = dict(frozen=frozen, graphs=graphs, graph=graph, links=links, pretraining=pretraining, texts=texts, text=text,
+               k=k, k_few=k_few, n_components=n_components, n_outer=n_outer, n_inner=n_inner, seed=seed,
                cells=cells if with_cells else None)
 runs = [run_fine_tuning(study, name, **options) for name in datasets]
 pages.say(page.setting(runs))
@@ -152,5 +158,5 @@ present(chapter, pc.load_published(), "4")
 #
 # Parameters: `datasets`, `graphs` (embeddings of builder `gnn` to fine-tune), `frozen`, `graph` and
 # `cells` (options of both fine-tunings; `checkpoint` in `cells` loads an encoder from elsewhere),
-# `links` and `pretraining` (a file of links in the authors' folder, and how to pretrain on it),
+# `texts` and `text` (embeddings of builder `language_model` to fine-tune, and options), `links` and `pretraining` (a file of links in the authors' folder, and how to pretrain on it),
 # `with_cells`, `k`, `k_few` (data of fewer than 100 perturbations per line), `n_components`, `n_outer`, `n_inner`, `seed`, `n_jobs`.

@@ -12,7 +12,7 @@ from perturbcore.report.finetuning.run import (
     FineTuningRun,
     graph_models,
     links_models,
-    node_numbers,
+    numbers,
     run_fine_tuning,
 )
 
@@ -94,10 +94,12 @@ def test_a_file_of_scored_links(study, tmp_path):
     assert about["learnt"] == f"{len(table)} links of 50 genes"
 
 
-def test_older_names_lead_to_the_node():
-    nodes = node_numbers(np.array(["A", "B", "C"]), pd.Series({"OLDB": "B", "A": "C", "X": "Y"}))
+def test_older_names_lead_to_the_node(monkeypatch):
+    older = pd.Series({"OLDB": "B", "A": "C", "X": "Y"})
+    monkeypatch.setattr("perturbcore.report.finetuning.run.previous_symbols", lambda: older)
+    nodes = numbers(np.array(["A", "B", "C"]), {"aliases": "previous_symbols"})
     assert nodes.to_dict() == {"A": 0, "B": 1, "C": 2, "OLDB": 1}
-    assert node_numbers(np.array(["A"])).to_dict() == {"A": 0}
+    assert numbers(np.array(["A"]), {}).to_dict() == {"A": 0}
 
 
 # tables and sentences, from scores with known differences

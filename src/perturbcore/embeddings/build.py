@@ -164,7 +164,7 @@ def build_all(
     for spec in in_order(specs):
         optional, made[spec["name"]] = spec.pop("optional", False), []
         try:
-            plan = _Plan(spec, context, made)
+            plan = Plan(spec, context, made)
         except (DownloadError, InputError) as error:
             if not optional or left_out is None:
                 raise
@@ -174,7 +174,7 @@ def build_all(
     return [e for name in names for e in made[name]]
 
 
-class _Plan:
+class Plan:
     """One specification with its builder, options and sources (by cell line), ready to run."""
 
     def __init__(self, spec: dict, context: BuildContext, made: dict):

@@ -9,13 +9,11 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from perturbcore.core.digest import digest
-from perturbcore.core.training import Learner
 from perturbcore.embeddings.gcn import GraphNetwork, Pretrained, sparse_tensor
-from perturbcore.models.finetuning.model import FineTuned, TrainingLabels, unsquared_l2
-from perturbcore.score.task import Task
+from perturbcore.models.finetuning.model import FineTuned, LinearHead, TrainingLabels
 
 PUBLISHED = {"lrs": (1e-3, 1e-4, 1e-5), "batch_sizes": (16, 32, 64), "epochs": 50, "patience": 5}
 
@@ -62,7 +60,7 @@ class FineTunedGraph(FineTuned):
         scale = np.maximum(z.std(axis=0), 1e-6)
         network = copy.deepcopy(self.pretrained.network)
         centre, bias = z.mean(axis=0), data.bias()
-        return GraphObjective(network, centre, scale, bias, data.task, lr, self.frozen)
+        return GraphObjective(network, centre, scale, bias, data.task, lr, frozen=self.frozen)
 
     def read(self, at: np.ndarray) -> dict:
         """Give neighbourhoods of nodes; of a frozen network the vectors, known beforehand."""
@@ -118,33 +116,15 @@ def read_nodes(network: GraphNetwork, start: Tensor, steps) -> Tensor:
     return network.out(x)
 
 
-class GraphObjective(Learner):
-    """Responses from node embeddings by a linear head, zero at first (Cole et al. 2026, Eq. 17)."""
+class GraphObjective(LinearHead):
+    """Node embeddings under a linear head; of a frozen network the vectors themselves."""
 
-    def __init__(self, network, centre, scale, bias, task: Task, lr: float, frozen: bool = False):
-        super().__init__()
-        self.network, self.task, self.lr = network, task, lr
+    def __init__(self, network, *args, frozen: bool = False):
+        super().__init__(network, *args)
         self.network.requires_grad_(not frozen)
-        bias = torch.as_tensor(np.asarray(bias, dtype=np.float32))
-        self.register_buffer("centre", torch.as_tensor(centre))
-        self.register_buffer("scale", torch.as_tensor(scale))
-        self.weight = nn.Parameter(torch.zeros(*bias.shape, len(centre)))
-        self.bias = nn.Parameter(bias)
 
-    def forward(
+    def embed(
         self, start: Tensor | None = None, steps=None, vectors: Tensor | None = None
     ) -> Tensor:
-        """Response, log odds, or (3, ...) class scores of nodes by genes."""
-        z = read_nodes(self.network, start, steps) if vectors is None else vectors
-        return (z - self.centre) / self.scale @ self.weight.mT + self.bias[..., None, :]
-
-    def loss(self, batch) -> dict[str, Tensor]:
-        """Un-squared L2 error; or cross-entropy, of pairs over the known labels."""
-        found = self(**{k: batch[k] for k in ("start", "steps", "vectors") if k in batch})
-        label = batch["response"]
-        if self.task.classes:
-            return {"loss": F.cross_entropy(found.permute(1, 0, 2), label.long() + 1)}
-        if not self.task.partial:
-            return {"loss": unsquared_l2(found, label)}
-        known = batch["known"]
-        return {"loss": F.binary_cross_entropy_with_logits(found[known], label[known])}
+        """Embed nodes."""
+        return read_nodes(self.network, start, steps) if vectors is None else vectors

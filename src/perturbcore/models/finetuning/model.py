@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.training import Batches, Learner, fit
 from perturbcore.score.labels import best_threshold
 from perturbcore.score.model import Fold, Model, Prediction
+from perturbcore.score.task import Task
 
 
 class FineTuned(Model):
@@ -177,9 +180,45 @@ class FineTuned(Model):
         return self.folder / f"fine-tuned-{key}", key
 
 
-def unsquared_l2(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def unsquared_l2(prediction: Tensor, truth: Tensor) -> Tensor:
     """Mean over perturbations of the Euclidean norm of the error (Cole et al. 2026, Eq. 14, 16)."""
     return (prediction - truth).square().sum(-1).clamp_min(1e-12).sqrt().mean()
+
+
+class LinearHead(Learner):
+    """Responses from standardised embeddings by a linear head, zero at first.
+
+    Cole et al. 2026, Eq. 17.
+    """
+
+    def __init__(self, network, centre, scale, bias, task: Task, lr: float):
+        super().__init__()
+        self.network, self.task, self.lr = network, task, lr
+        bias = torch.as_tensor(np.asarray(bias, dtype=np.float32))
+        self.register_buffer("centre", torch.as_tensor(centre))
+        self.register_buffer("scale", torch.as_tensor(scale))
+        self.weight = nn.Parameter(torch.zeros(*bias.shape, len(centre)))
+        self.bias = nn.Parameter(bias)
+
+    def embed(self, **read) -> Tensor:
+        """Embed what the model read of some positions, (n, d)."""
+        raise NotImplementedError
+
+    def forward(self, **read) -> Tensor:
+        """Response, log odds, or (3, ...) class scores of positions by genes."""
+        z = (self.embed(**read) - self.centre) / self.scale
+        return z @ self.weight.mT + self.bias[..., None, :]
+
+    def loss(self, batch) -> dict[str, Tensor]:
+        """Un-squared L2 error; or cross-entropy, of pairs over the known labels."""
+        found = self(**{k: v for k, v in batch.items() if k not in ("response", "known")})
+        label = batch["response"]
+        if self.task.classes:
+            return {"loss": F.cross_entropy(found.permute(1, 0, 2), label.long() + 1)}
+        if not self.task.partial:
+            return {"loss": unsquared_l2(found, label)}
+        known = batch["known"]
+        return {"loss": F.binary_cross_entropy_with_logits(found[known], label[known])}
 
 
 class TrainingLabels:
@@ -208,7 +247,7 @@ class TrainingLabels:
         inside = np.clip(floor, 1e-4, 1 - 1e-4)
         return np.log(inside / (1 - inside))
 
-    def from_scale(self, output: torch.Tensor) -> torch.Tensor:
+    def from_scale(self, output: Tensor) -> Tensor:
         """Turn the output of a head into responses or probabilities."""
         if self.task.classes:
             return torch.softmax(output, dim=0)

@@ -14,13 +14,16 @@ from perturbcore.data.identifiers import previous_symbols
 from perturbcore.data.read import read_table
 from perturbcore.data.sets.base import Dataset
 from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.build import MODELS, check_spec
+from perturbcore.embeddings.build import MODELS, Plan
 from perturbcore.embeddings.coverage import add_aliases
+from perturbcore.embeddings.language_model import MODALITY as LANGUAGE
+from perturbcore.embeddings.language_model import load_encoder
 from perturbcore.embeddings.network import pretrained_network
-from perturbcore.embeddings.sources import BuildContext, find_source
+from perturbcore.embeddings.sources import BuildContext
 from perturbcore.models.finetuning.cells import CellModels, FineTunedCells, cell_models
 from perturbcore.models.finetuning.graph import FineTunedGraph
 from perturbcore.models.finetuning.model import FineTuned
+from perturbcore.models.finetuning.text import FineTunedText
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.text import tell
 from perturbcore.score.model import predicts
@@ -68,6 +71,8 @@ def run_fine_tuning(
     graph: dict | None = None,
     links: str = "",
     pretraining: dict | None = None,
+    texts: Sequence[str] = (),
+    text: dict | None = None,
     cells: dict | None = None,
     k: Sequence[int] = (5, 10, 20, 40, 80),
     k_few: Sequence[int] = (),
@@ -76,23 +81,25 @@ def run_fine_tuning(
     n_inner: int = 10,
     seed: int = 0,
 ) -> FineTuningRun:
-    """Score embeddings frozen, and graph networks and cell encoders adapted, on one data set.
+    """Score embeddings frozen, and networks and encoders behind them adapted, on one data set.
 
-    `frozen`: embeddings of the profile to score frozen; `graphs`: embeddings of builder ``gnn``
-    whose networks are fine-tuned (and scored frozen); `graph`: options of `FineTunedGraph`;
-    `links`: a file of links in the authors' folder to pretrain on, see `links_models`, and
-    `pretraining`: options of builder ``gnn`` for it; `cells`: options of `cell_models`; without, no
-    cell encoder;
+    `frozen`: embeddings of the profile to score frozen; `graphs`, `texts`: those of builders
+    ``gnn`` and ``language_model`` whose networks are fine-tuned (and scored frozen); `graph`,
+    `text`: options of `FineTunedGraph` and `text_models`; `links`: a file of links in the authors'
+    folder to pretrain on, see `links_models`, and `pretraining`: options of builder ``gnn`` for it;
+    `cells`: options of `cell_models`; without, no cell encoder;
     `k, n_components, n_outer, n_inner`: of kNN, of PCA, of the noise ceiling; `k_few`: grid of kNN
     for data with fewer than 100 perturbations in a line; `k` if empty.
     """
     data, kept = study.dataset(dataset), study.profile.results / "models"
     task, obs = task_of(data.responses), data.responses.obs
     options = {"seed": seed, "folder": kept} | (graph or {})
-    wanted = list(dict.fromkeys([*frozen, *graphs]))
+    wanted = list(dict.fromkeys([*frozen, *graphs, *texts]))
     embeddings = study.embeddings(dataset, seed=seed, only=wanted)
     there = {e.name for e in embeddings}
     adapted = [graph_models(study, dataset, name, **options) for name in graphs if name in there]
+    said = {"seed": seed, "folder": kept} | (text or {})
+    adapted += [text_models(study, dataset, name, **said) for name in texts if name in there]
     without, path = [], data_root() / links if links else None
     if path is not None and path.exists():
         identifier = data.responses.uns["perturbcore"]["identifier"]
@@ -123,25 +130,46 @@ def run_fine_tuning(
     return FineTuningRun(data, scores, networks, absent, without)
 
 
-def graph_models(study, dataset: str, name: str, **options) -> tuple[list[FineTuned], dict]:
-    """Take the pretrained network behind an embedding of builder ``gnn``; see `models_of`."""
-    specs = {s["name"]: dict(s) for s in study.profile.embeddings if s.get("builder") == "gnn"}
+def plan_of(study, dataset: str, name: str, builder: str) -> Plan:
+    """Plan an embedding of the profile anew, to get at the network behind it."""
+    specs = {s["name"]: s for s in study.profile.embeddings if s.get("builder") == builder}
     if name not in specs:
-        there = ", ".join(specs) or "none"
-        about = dict(profile=study.profile.name, there=there)
+        about = dict(profile=study.profile.name, there=", ".join(specs) or "none", builder=builder)
         raise ParameterError(tell("finetuning.no_network", name=name, **about))
-    spec = {k: v for k, v in specs[name].items() if k not in ("datasets", "chapters")}
+    spec = {k: v for k, v in specs[name].items() if k not in ("datasets", "chapters", "optional")}
     if "convert_to" in spec:
         raise ParameterError(tell("finetuning.converted", name=name))
-    _, built = check_spec(spec, [name])
     context = BuildContext(dataset=study.dataset(dataset), folder=study.profile.path.parent)
-    edges = find_source(spec, "edges", context).read()
-    pretrained, ids = pretrained_network(
-        edges, models=study.profile.results / "embeddings" / MODELS, **built
-    )
-    aliases = previous_symbols() if "aliases" in spec else None
-    modality = spec.get("modality", PRIOR)
-    return models_of(pretrained, node_numbers(ids, aliases), name, modality, **options)
+    return Plan(spec, context, {})
+
+
+def graph_models(study, dataset: str, name: str, **options) -> tuple[list[FineTuned], dict]:
+    """Take the pretrained network behind an embedding of builder ``gnn``; see `models_of`."""
+    plan = plan_of(study, dataset, name, "gnn")
+    folder = study.profile.results / "embeddings" / MODELS
+    pretrained, ids = pretrained_network(plan.sources[None].read(), models=folder, **plan.options)
+    nodes, modality = numbers(ids, plan.spec), plan.spec.get("modality", PRIOR)
+    return models_of(pretrained, nodes, name, modality, **options)
+
+
+def text_models(
+    study, dataset: str, name: str, *, layers: int = 1, **options
+) -> tuple[list[FineTuned], dict]:
+    """Take the encoder and the texts behind an embedding of builder ``language_model``.
+
+    Its last `layers` are adapted, or none of them; `options`: those of `FineTunedText`.
+    """
+    plan = plan_of(study, dataset, name, "language_model")
+    texts = dict(sorted(plan.sources[None].read().items()))
+    tokenizer, encoder = load_encoder(plan.options["model"])
+    options |= {"name": name, "modality": plan.spec.get("modality", LANGUAGE)}
+    by_name = numbers(list(texts), plan.spec)
+    models = [
+        FineTunedText(tokenizer, encoder, texts, by_name, layers=n, **options) for n in (layers, 0)
+    ]
+    weights = sum(p.numel() for p in encoder.parameters())
+    learnt = tell("finetuning.language", weights=weights / 1e6, n=len(texts), **models[0].own)
+    return models, dict(zip(NETWORKS, (name, learnt, np.nan, ""), strict=True))
 
 
 def links_models(
@@ -158,7 +186,7 @@ def links_models(
     source = f"links of {path.name}"
     vectors = pretrained.vectors()
     embedding = Embedding(RETRAINED, PRIOR, pd.Index(ids), vectors, identifier, None, source)
-    return embedding, *models_of(pretrained, node_numbers(ids), RETRAINED, PRIOR, **options)
+    return embedding, *models_of(pretrained, numbers(ids, {}), RETRAINED, PRIOR, **options)
 
 
 def models_of(
@@ -176,13 +204,13 @@ def models_of(
     return models, about
 
 
-def node_numbers(ids: Sequence[str], aliases: pd.Series | None = None) -> pd.Series:
-    """Node number, indexed by gene, and by older names of genes where `aliases` are given."""
-    if aliases is None:
+def numbers(ids: Sequence[str], spec: dict) -> pd.Series:
+    """Place of each gene, under older names too where the specification has ``aliases``."""
+    if "aliases" not in spec:
         return pd.Series(np.arange(len(ids)), index=pd.Index(ids))
-    # numbers as one-dimensional vectors: the rule for older names is the one of embeddings
-    numbers = np.arange(len(ids), dtype=np.float32)[:, None]
-    named = add_aliases(Embedding("nodes", PRIOR, pd.Index(ids), numbers), aliases)
+    # places as one-dimensional vectors: the rule for older names is the one of embeddings
+    places = np.arange(len(ids), dtype=np.float32)[:, None]
+    named = add_aliases(Embedding("places", PRIOR, pd.Index(ids), places), previous_symbols())
     return pd.Series(named.X[:, 0].astype(np.int64), index=named.ids)
 
 
