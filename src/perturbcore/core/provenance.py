@@ -15,11 +15,11 @@ import joblib
 from perturbcore import __version__
 
 PACKAGES = (
-    "numpy scipy pandas scikit-learn anndata scanpy torch lightning torch-geometric rdkit pot "
+    "numpy scipy pandas scikit-learn anndata scanpy torch torch-geometric rdkit pot "
     "gseapy matplotlib papermill jupyter-book"
 ).split()
 # what a score can change with, besides our own code
-COMPUTING = "numpy scipy scikit-learn torch torch-geometric lightning numba rdkit".split()
+COMPUTING = "numpy scipy scikit-learn torch torch-geometric numba rdkit".split()
 
 
 @cache

@@ -2,22 +2,19 @@
 
 import inspect
 import json
-import logging
 import math
 import pickle
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -25,8 +22,8 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.files import replaced
 
 
-class Learner(lightning.LightningModule):
-    """A lightning module that only needs a loss, and a learning rate `lr`."""
+class Learner(nn.Module):
+    """A module that only needs a loss, and a learning rate `lr`."""
 
     lr: float
 
@@ -46,28 +43,6 @@ class Learner(lightning.LightningModule):
     def schedule(self, optimizer) -> LambdaLR | None:
         """Return a learning-rate scheduler stepped after every batch, or None."""
         return None
-
-    def training_step(self, batch, _):
-        """Answer lightning."""
-        parts = self.loss(batch)
-        self._sums = getattr(self, "_sums", {})
-        for name, value in parts.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach()
-        return parts["loss"]
-
-    def validation_step(self, batch, _):
-        """Answer lightning."""
-        value = self.validation_loss(batch)
-        self.log("val", value, on_epoch=True, batch_size=_size(batch))
-
-    def configure_optimizers(self):
-        """Answer lightning."""
-        optimizer = self.optimizer()
-        scheduler = self.schedule(optimizer)
-        if scheduler is None:
-            return optimizer
-        scheduler = {"scheduler": scheduler, "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
 
 def _size(batch) -> int:
@@ -153,9 +128,6 @@ class _Epoch:
 
 
 WEIGHTS, CHECKPOINT, DONE, KEY = "weights.safetensors", "last.ckpt", "done.json", "key.txt"
-# advice on loaders and devices stays out of the pages
-for _name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -194,125 +166,134 @@ def fit(
     folder = _own(folder, key)
     if folder is not None and (folder / DONE).exists():
         return _load(learner, folder)
-    keep = _Keep(seed, ema, ema_every, folder, checkpoint_seconds, validation is not None)
-    callbacks: list[Callback] = [keep]
-    if patience is not None:
-        # before our own callback, so that a checkpoint knows of the epoch that it ends
-        callbacks.insert(0, EarlyStopping("val", patience=patience, check_finite=False))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer = lightning.Trainer(
-            max_epochs=max_epochs, accelerator=device, devices=1, logger=False,
-            callbacks=callbacks, gradient_clip_val=grad_clip, enable_checkpointing=False,
-            enable_model_summary=False, enable_progress_bar=False, num_sanity_val_steps=0,
-            reload_dataloaders_every_n_epochs=1, inference_mode=False,
-            use_distributed_sampler=False,
-        )  # fmt: skip
-        torch.manual_seed(seed)
-        old = folder / CHECKPOINT if folder is not None else None
-        old = old if old is not None and old.exists() else None
-        try:
-            data = _Data(train, validation)
-            trainer.fit(learner, datamodule=data, ckpt_path=old, weights_only=True)
-        except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-            if old is not None and not keep.rows:
-                raise InputError(
-                    f"{old}: not a checkpoint of this model ({error}); delete {folder} to train "
-                    "anew"
-                ) from error
-            raise
+    where = "cuda" if device == "auto" and torch.cuda.is_available() else device
+    run = _Run(learner.to("cpu" if where == "auto" else where), ema)
+    if folder is not None and (folder / CHECKPOINT).exists():
+        run.resume(folder / CHECKPOINT)
+    before, started = run.seconds, time.perf_counter()
+    saved = started
+    while len(run.rows) < max_epochs and (patience is None or run.waited < patience):
+        number = len(run.rows)
+        torch.manual_seed(1_000_003 * (seed + 1) + number)
+        row = {"epoch": number} | run.train(train.epoch(number), grad_clip, ema_every)
+        if validation is not None:
+            torch.manual_seed(seed)
+            # plain epoch 0: the same validation batches, and the same draws, in every epoch
+            row["val"] = run.validate(validation.epoch(0))
+        now = time.perf_counter()
+        row["seconds"] = before + now - started
+        run.keep(row)
+        if folder is not None and now - saved >= checkpoint_seconds:
+            with replaced(folder / CHECKPOINT) as path:
+                torch.save(run.state(), path)
+            saved = time.perf_counter()
     learner.to("cpu")
-    learner.load_state_dict(keep.best)
+    learner.load_state_dict(run.best)
     learner.eval()
-    trained = keep.trained()
+    trained = Trained(pd.DataFrame(run.rows), run.best_epoch, len(run.rows), run.seconds)
     if folder is not None:
         _finish(learner, folder, trained)
     return trained
 
 
-class _Data(lightning.LightningDataModule):
-    def __init__(self, train, validation):
-        super().__init__()
-        self._train, self._validation = train, validation
+class _Run:
+    """A training under way: everything that a checkpoint holds."""
 
-    def train_dataloader(self):
-        return self._train.epoch(self.trainer.current_epoch)
-
-    def val_dataloader(self):
-        # plain epoch 0: the same validation batches, and the same draws, in every epoch
-        return self._validation.epoch(0) if self._validation is not None else []
-
-
-class _Keep(Callback):
-    """Seed each epoch, keep history, average and best weights, checkpoint now and then."""
-
-    def __init__(self, seed, ema, ema_every, folder, interval, validated):
-        self.seed, self.decay, self.every = seed, ema, ema_every
-        self.folder, self.interval, self.validated = folder, interval, validated
+    def __init__(self, learner: Learner, ema: float | None):
+        self.learner, self.optimizer = learner, learner.optimizer()
+        self.device = next(learner.parameters()).device
+        self.schedule = learner.schedule(self.optimizer)
+        self.average = None
+        if ema is not None:
+            self.average = AveragedModel(learner, multi_avg_fn=get_ema_multi_avg_fn(ema))
         self.rows: list[dict] = []
         self.best: dict = {}
-        self.best_epoch = -1
-        self.average = self._resumed = None
-        self.before, self.started, self.saved = 0.0, time.perf_counter(), time.perf_counter()
+        self.best_epoch, self.waited, self.steps = -1, 0, 0
 
-    def on_fit_start(self, trainer, learner):
-        if self.decay is not None:
-            self.average = AveragedModel(learner, multi_avg_fn=get_ema_multi_avg_fn(self.decay))
-            if self._resumed is not None:
-                self.average.load_state_dict(self._resumed)
+    @property
+    def seconds(self) -> float:
+        return self.rows[-1]["seconds"] if self.rows else 0.0
 
-    def on_train_epoch_start(self, trainer, learner):
-        torch.manual_seed(1_000_003 * (self.seed + 1) + trainer.current_epoch)
-        learner._sums = {}
+    def train(self, epoch, grad_clip: float | None, ema_every: int) -> dict:
+        """Run one epoch; return the mean of each part of the loss over its batches."""
+        sums: dict = {}
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for batch in epoch:
+            parts = self.learner.loss(_moved(batch, self.device))
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0.0) + value.detach()
+            self.optimizer.zero_grad()
+            parts["loss"].backward()
+            if grad_clip is not None:
+                nn.utils.clip_grad_norm_(learning, grad_clip)
+            self.optimizer.step()
+            if self.schedule is not None:
+                self.schedule.step()
+            self.steps += 1
+            if self.average is not None and self.steps % ema_every == 0:
+                self.average.update_parameters(self.learner)
+        return {f"train_{name}": float(total) / len(epoch) for name, total in sums.items()}
 
-    def on_validation_epoch_start(self, trainer, learner):
-        torch.manual_seed(self.seed)
+    @torch.no_grad()
+    def validate(self, epoch) -> float:
+        """Mean validation loss over the examples, without what belongs to training alone."""
+        modes = [(module, module.training) for module in self.learner.modules()]
+        self.learner.eval()
+        total, n = torch.zeros((), device=self.device), 0
+        for batch in epoch:
+            size = _size(batch)
+            total = total + self.learner.validation_loss(_moved(batch, self.device)) * size
+            n += size
+        for module, mode in modes:
+            module.training = mode
+        return float(total / n)
 
-    def on_train_batch_end(self, trainer, learner, outputs, batch, batch_idx):
-        if self.average is not None and trainer.global_step % self.every == 0:
-            self.average.update_parameters(learner)
-
-    # lightning runs validation before this hook, inside the epoch
-    def on_train_epoch_end(self, trainer, learner):
-        n = max(trainer.num_training_batches, 1)
-        row = {"epoch": trainer.current_epoch}
-        row |= {f"train_{k}": float(v) / n for k, v in learner._sums.items()}
-        if self.validated:
-            row["val"] = float(trainer.callback_metrics["val"])
-        row["seconds"] = self.seconds()
-        wrong = [k for k, v in row.items() if not math.isfinite(v)]
-        if wrong:
+    def keep(self, row: dict) -> None:
+        """Note an epoch, and its weights where they are the best."""
+        if wrong := [k for k, v in row.items() if not math.isfinite(v)]:
             raise InputError(
                 f"the loss is not finite in epoch {row['epoch']} ({wrong[0]}): lower the learning "
                 "rate, or clip the gradient"
             )
-        if not self.validated or row["val"] < min((r["val"] for r in self.rows), default=math.inf):
-            source = self.average.module if self.average is not None else learner
+        self.waited += 1
+        if "val" not in row or row["val"] < min((r["val"] for r in self.rows), default=math.inf):
+            source = self.average.module if self.average is not None else self.learner
             self.best = {k: v.detach().to("cpu", copy=True) for k, v in source.state_dict().items()}
-            self.best_epoch = row["epoch"]
+            self.best_epoch, self.waited = row["epoch"], 0
         self.rows.append(row)
-        due = time.perf_counter() - self.saved >= self.interval
-        if self.folder is not None and due and not trainer.should_stop:
-            with replaced(self.folder / CHECKPOINT) as path:
-                trainer.save_checkpoint(path)
-            self.saved = time.perf_counter()
 
-    def state_dict(self):
-        average = self.average.state_dict() if self.average is not None else None
-        own = {"rows": self.rows, "best": self.best, "best_epoch": self.best_epoch}
-        return own | {"average": average}
+    def _parts(self) -> dict:
+        """Name what has a state of its own."""
+        parts = [self.learner, self.optimizer, self.schedule, self.average]
+        return {str(i): part for i, part in enumerate(parts) if part is not None}
 
-    def load_state_dict(self, state):
-        self.rows, self.best, self.best_epoch = state["rows"], state["best"], state["best_epoch"]
-        self._resumed = state["average"]
-        self.before = self.rows[-1]["seconds"] if self.rows else 0.0
+    def state(self) -> dict:
+        """Return everything that decides how the training goes on."""
+        names = ("rows", "best", "best_epoch", "waited", "steps")
+        plain = {name: getattr(self, name) for name in names}
+        return {"plain": plain, "parts": {k: v.state_dict() for k, v in self._parts().items()}}
 
-    def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.started
+    def resume(self, path: Path) -> None:
+        """Go on where a killed training was."""
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            for name, part in self._parts().items():
+                part.load_state_dict(state["parts"][name])
+            vars(self).update(state["plain"])
+        except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            raise InputError(
+                f"{path}: not a checkpoint of this model ({error}); delete {path.parent} to train "
+                "anew"
+            ) from error
 
-    def trained(self) -> Trained:
-        history = pd.DataFrame(self.rows)
-        return Trained(history, self.best_epoch, len(self.rows), self.seconds())
+
+def _moved(batch, device):
+    """Put the tensors of a batch onto a device."""
+    if isinstance(batch, dict):
+        return {name: _moved(value, device) for name, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return type(batch)(_moved(value, device) for value in batch)
+    return batch.to(device) if isinstance(batch, torch.Tensor) else batch
 
 
 def _own(folder, key: str) -> Path | None:

@@ -183,7 +183,7 @@ def fusion_transformers(
     of training and search; ``expression_line``: line whose embeddings serve all lines. With `joint`
     one model serves all lines.
     """
-    # torch and lightning are heavy: only a chapter that trains pays for them
+    # torch is heavy: only a chapter that trains pays for them
     from perturbcore.models.fusion.network import preset
     from perturbcore.models.fusion.transformer import TransformerFusion
 
