@@ -149,7 +149,7 @@ def _interval(drawn: pd.DataFrame) -> dict[str, pd.Series]:
 
 def relations_of(data: Dataset) -> dict[str, pd.DataFrame]:
     """Known pairs of genes: of the simulation, or EFAAR's five files; none for drugs."""
-    if data.responses.uns["perturbcore"]["identifier"] != "symbol":
+    if data.responses is None or data.responses.uns["perturbcore"]["identifier"] != "symbol":
         return {}
     simulation = data.extras.get("simulation")
     if simulation is None:

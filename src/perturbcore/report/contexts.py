@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,7 +92,8 @@ def score_as_cells(study, name: str, scores: pd.DataFrame, *, n_splits: int, see
     keys |= {(key, end): digest("cells", key, end, made_by) for key in ends.index
              for end in (MEAN_RESPONSE, REPEATED)}  # fmt: skip
     if len(study.store.have(keys.values())) < len(keys):
-        how = dict(perturbation="perturbation", cell_line="cell_line", n_splits=n_splits, seed=seed)
+        how: Any = dict(perturbation="perturbation", cell_line="cell_line")
+        how |= dict(n_splits=n_splits, seed=seed)
         control = str(screen.obs["perturbation"][screen.obs["is_control"].to_numpy()].iloc[0])
         known = references(screen, control=control, **how)
         study.store.put(_units(study.store, units, ends, keys, known, seed))
@@ -199,7 +201,7 @@ def show_parts(chapter, table: pd.DataFrame | None) -> None:
         return
     state = np.where(table["known"] > 0, f", {table['known'].max()} known", "")
     named = table.assign(panel=table["part"] + state)
-    look = dict(xlabel="other lines", ylabel="share of the true effect", log=False)
+    look: Any = dict(xlabel="other lines", ylabel="share of the true effect", log=False)
     drawn = figures.curves(named, "lines", "share", "method", panel="panel", **look)
     pages.show_figure(chapter, drawn, "parts", table)
 
@@ -244,6 +246,7 @@ def _best_value(board: Comparison) -> str:
 
 def answer(c: Comparison, data: Dataset, split: str) -> str:
     """Say what other lines tell; where there is too little to rank, only that."""
+    assert data.responses is not None
     n, lines = data.responses.obs[["perturbation", "cell_line"]].nunique()
     state = f"{data.title}, where {SAID[split]}"
     if can_rank(data):
@@ -264,6 +267,7 @@ def verdicts(c: Comparison, data: Dataset, board: Scoreboard | None) -> list[str
 
 def can_rank(data: Dataset) -> bool:
     """Whether there are perturbations and lines enough to rank methods."""
+    assert data.responses is not None
     n, lines = data.responses.obs[["perturbation", "cell_line"]].nunique()
     return bool(n >= LEAST_RANKED and lines >= LEAST_LINES)
 
@@ -273,7 +277,7 @@ def embedding_said(c: Comparison | None, published=None) -> str:
     said = []
     nets = [m for m in (c.competitors if c else ()) if m.startswith("MLP (")]
     on = [m for m in nets if "one-hot" not in m]
-    if on and len(nets) > len(on):
+    if c and on and len(nets) > len(on):
         one = c.gains(next(m for m in nets if m not in on), methods=on).iloc[0]
         said.append(tell("contexts.codes", on=on[0][5:-1], label=c.label, row=one))
     if published is not None:

@@ -340,8 +340,9 @@ def show_molecules(chapter, data, targets_from: str = "") -> None:
     counted, doubtful = molecule_counts(report), to_look_at(report)
     caption = "What rdkit made of the SMILES."
     pages.show_table(chapter, counted, "molecules", digits=2, caption=caption)
-    look = dict(keep="molecules to look at", caption="Drugs to look at (the file has all).")
-    pages.show_table(chapter, doubtful, "molecules-to-look-at", **look)
+    caption = "Drugs to look at (the file has all)."
+    keep = "molecules to look at"
+    pages.show_table(chapter, doubtful, "molecules-to-look-at", keep=keep, caption=caption)
     if targets_from and not (drugs["targets"] != "").any():
         source = find_source({"name": "targets", "source": targets_from}, "drugs", BuildContext())
         pages.say(known_targets_said(report, source.read(), source.label.split(" [")[0]))

@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Iterable, Sized
+from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ class Texts(string.Formatter):
             return f"{count:,} {plural(count, format_spec[2:])}"
         if format_spec.endswith("%"):
             return percent(value, int(format_spec[1:-1]))
-        own = {"+": signed, "time": duration, "gain": gain_said}
+        own: dict[str, Callable] = {"+": signed, "time": duration, "gain": gain_said}
         if format_spec in own:
             return own[format_spec](value)
         if isinstance(value, list | tuple | pd.Index | dict):

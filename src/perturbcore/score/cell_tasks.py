@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import joblib
 import numpy as np
@@ -91,7 +92,8 @@ class CellTasks:
         published: bool = False,
     ) -> dict[str, pd.Series]:  # fmt: skip
         """Score an embedding (n, d) in all tasks; `part`: cells of those that learn nothing."""
-        label, place, how = self.label, self.place, {"published": published}
+        label, place = self.label, self.place
+        how: Any = {"published": published}
         treated = label != ""
         there = split.test if published else part
         out = {}
@@ -145,7 +147,7 @@ class CellTasks:
                 mask[np.flatnonzero(split.train)[own]] = True
         except InputError:
             pass  # one training batch: nothing to choose by
-        return CellSplit(*inner, split.half)
+        return CellSplit(inner[0], inner[1], inner[2], split.half)
 
 
 def score_tasks(
@@ -172,7 +174,8 @@ def score_tasks(
     pairs = {k: v.astype(str) for k, v in tasks.relations.items()}
     content = digest(cells.X, about, list(pairs), *pairs.values(), tasks.decoder, dim, code)
     content = digest(content, None if other is None else other.X)
-    jobs, left_out = [], {}
+    jobs: list[tuple] = []
+    left_out: dict[str, str] = {}
     for number, seed in enumerate(seeds):
         jobs += [(number, seed, name, digest(content, seed, name)) for name in names]
     # the units of a job are written at once: the first stands for all
@@ -190,7 +193,7 @@ def score_tasks(
         try:
             if X is None:
                 logs = log_pca(seed) if name in OF_LOG_PCA else None
-                how = dict(dim=dim, seed=seed, other=other, log_pca=logs)
+                how: Any = dict(dim=dim, seed=seed, other=other, log_pca=logs)
                 X = cell_embedding(name, cells, split.train, **how)
         except InputError as error:
             left_out[name] = str(error)

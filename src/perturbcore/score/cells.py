@@ -7,6 +7,7 @@ halves. Both need the answers, so that neither is a method.
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,7 +71,7 @@ class Reference:
         """Score one half of the cells against the other, each with half of the controls."""
         gate, found = full_gate(Pair(self.real, self.real)), []
         for _ in range(n_splits):
-            halves = [{}, {}]
+            halves: list[dict] = [{}, {}]
             for name, rows in {"": self.control, **self.groups}.items():
                 order, half = rng.permutation(rows), len(rows) // 2
                 halves[0][name], halves[1][name] = order[:half], order[half : 2 * half]
@@ -190,7 +191,7 @@ def score_cells(
         columns = [perturbation] + ([cell_line] if cell_line else [])
         check_table(cells.obs, columns, f"{name} cells: obs", way_out="name the column that has it")
         _check_counts(cells, name)
-    how = dict(perturbation=perturbation, control=control, cell_line=cell_line)
+    how: Any = dict(perturbation=perturbation, control=control, cell_line=cell_line)
     known = references(reference, **how, n_splits=n_splits, seed=seed)
     said, rows = _by_line(predicted, cell_line), []
     for line, one in known.items():

@@ -58,7 +58,8 @@ def leak_report(
     tables["older symbols and Ensembl ids of a gene"] = ("aliases", aliases, "symbol ensembl")
     for what, (option, table, kinds) in tables.items():
         if identifier in kinds:
-            wider = find(**{option: table})
+            asked: Any = {option: table}
+            wider = find(**asked)
             known = wider[(fold.groupby(wider).transform("nunique") > 1) & ~apart]
             kind = "leak" if table is not None else "not checked"
             rows.append((f"{what} in different folds", kind, merged(known)))
@@ -96,7 +97,7 @@ def leaks_said(table: pd.DataFrame) -> str:
 
 def _equal(responses: AnnData, fold: pd.Series) -> list[str]:
     """List pairs of names in different folds that have one response in a cell line."""
-    found = {}
+    found: dict[str, None] = {}
     for line in cell_lines(responses):
         rows = rows_of(responses, line)
         X, names = dense(rows.X).astype(np.float32), rows.obs["perturbation"].astype(str).to_numpy()
@@ -116,7 +117,8 @@ def _cosines(X: np.ndarray) -> np.ndarray:
 
 def _sharing(fold: pd.Series, identifier: str) -> list[str]:
     """List combinations of which a part is in another fold, alone or in another combination."""
-    parts, where = parts_of(fold.index, identifier), {}
+    where: dict = {}
+    parts = parts_of(fold.index, identifier)
     for name, own in parts.items():
         for part in own:
             where.setdefault(part, set()).add(fold[name])

@@ -21,6 +21,7 @@ from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.linear import Linear
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.text import tell
+from perturbcore.score.model import Model
 
 TITLES = {"diffusion": "Latent diffusion", "flow": "Flow matching", "bridge": "Schrödinger bridge"}
 SHIFTED, MEAN_SHIFTED = "controls shifted by kNN", "controls shifted by the Train Mean"
@@ -159,7 +160,7 @@ def run_decoders(
     )  # fmt: skip
     models.append(control)
     protocol = study.protocol(n_components=n_components, inner_folds=inner_folds)
-    moves = {SHIFTED: OnEmbedding(chosen[0], KNN(k), protocol)}
+    moves: dict[str, Model] = {SHIFTED: OnEmbedding(chosen[0], KNN(k), protocol)}
     moves |= {MEAN_SHIFTED: Floor("train_mean"), UNCHANGED: Floor("no_change")}
     shifts = [
         model(

@@ -86,12 +86,12 @@ def agreement(x: Sequence, y: Sequence, *, xlabel: str, ylabel: str, labels: Seq
     """Draw y against x with the line of equality, each series of `labels` in its own look."""
     figure = Figure(figsize=(4.4, 4.1), layout="constrained")
     axis = figure.subplots()
-    x, y, labels = np.asarray(x), np.asarray(y), np.asarray(labels)
-    for name, (c, m, _) in zip(dict.fromkeys(labels), LOOKS, strict=False):
-        here = labels == name
-        axis.plot(x[here], y[here], ls="", marker=m, color=c, ms=3.5, alpha=0.6, mew=0,
+    a, b, series = np.asarray(x), np.asarray(y), np.asarray(labels)
+    for name, (c, m, _) in zip(dict.fromkeys(series), LOOKS, strict=False):
+        here = series == name
+        axis.plot(a[here], b[here], ls="", marker=m, color=c, ms=3.5, alpha=0.6, mew=0,
                   label=str(name))  # fmt: skip
-    ends = [min(x.min(), y.min()), max(x.max(), y.max())]
+    ends = [min(a.min(), b.min()), max(a.max(), b.max())]
     axis.plot(ends, ends, color="black", lw=0.9, ls="--")
     axis.set(xlabel=xlabel, ylabel=ylabel)
     if len(set(labels)) > 1:

@@ -98,5 +98,4 @@ def legend_of(figure: Figure, modalities: Iterable[str]) -> None:
 
 def named_below(figure: Figure, handles: Sequence[Any], columns: int) -> None:
     """Put a legend under the figure."""
-    place = dict(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns)
-    figure.legend(handles=handles, **place)
+    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns)

@@ -30,7 +30,7 @@ def answer(run: FineTuningRun) -> str:
     for row in table[table["adapted"]].itertuples():
         floor = c.between(row.method, c.floor)["verdict"]
         told = beside.get(floor, "It cannot be told apart from the Train Mean.")
-        about = dict(label=c.label, gain=_gain_said(row), beside=told)
+        about: dict = dict(label=c.label, gain=_gain_said(row), beside=told)
         said.append(tell("finetuning.adapted", row=row, **about))
     said = said or [tell("finetuning.nothing", title=run.title)]
     ties, rest = c.ties(), "all others are distinguishably worse."

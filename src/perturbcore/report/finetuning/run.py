@@ -164,7 +164,7 @@ def text_models(
     tokenizer, encoder = load_encoder(plan.options["model"])
     options |= {"name": name, "modality": plan.spec.get("modality", LANGUAGE)}
     by_name = numbers(list(texts), plan.spec)
-    models = [
+    models: list[FineTuned] = [
         FineTunedText(tokenizer, encoder, texts, by_name, layers=n, **options) for n in (layers, 0)
     ]
     weights = sum(p.numel() for p in encoder.parameters())
@@ -194,7 +194,9 @@ def models_of(
 ) -> tuple[list[FineTuned], dict]:
     """Make the fine-tuned model of a network and the one with a frozen backbone."""
     options |= {"name": name, "modality": modality}
-    models = [FineTunedGraph(pretrained, nodes, frozen=f, **options) for f in (False, True)]
+    models: list[FineTuned] = [
+        FineTunedGraph(pretrained, nodes, frozen=f, **options) for f in (False, True)
+    ]
     about = {
         "embedding": name,
         "learnt": f"{pretrained.A.nnz // 2:,} links of {pretrained.A.shape[0]:,} genes",

@@ -5,7 +5,6 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -125,9 +124,7 @@ def reference_figure(table: pd.DataFrame, other: Mapping, check: pd.DataFrame) -
     else:
         x, y, labels = same["published"], same["reproduced"], same["dataset"]
         what = f"published ({load_published().level})"
-    return figures.agreement(
-        np.asarray(x), np.asarray(y), xlabel=f"L2, {what}", ylabel="L2, here", labels=labels
-    )
+    return figures.agreement(x, y, xlabel=f"L2, {what}", ylabel="L2, here", labels=labels)
 
 
 def scores_for_figure(done: Benchmark, dataset: str, predictor: str = "knn") -> pd.DataFrame:

@@ -210,7 +210,7 @@ def consistency(
     Corrected: :func:`consistency_p`. Published: share of a null at least as high: the perturbations
     whose gene has a mean of `expression` (by gene) below 0.15; not defined for fewer than 20.
     """
-    if not published:
+    if not published or expression is None:
         return (consistency_p(X, perturbation, batch, seed=seed) <= LEVEL).astype(float)
     found = similarity_within(X, perturbation)
     null = found.index.isin(expression.index[expression < UNEXPRESSED])

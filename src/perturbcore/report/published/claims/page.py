@@ -208,8 +208,8 @@ def unused_rows(published: Published) -> pd.DataFrame:
         best = wide[figure.select("single")].mean().idxmax()
         spec = figure.spec
         here = rows[(rows["dataset"] == spec.dataset) & (rows["task"] == spec.task)]
-        keyed = here.set_index(["cell_line", "fold"])
-        gain = figure.better(keyed["value"]) - wide[best].reindex(keyed.index)
+        by_fold = here.set_index(["cell_line", "fold"])["value"]
+        gain = figure.better(by_fold) - wide[best].reindex(by_fold.index)
         here = here.assign(gain=gain.to_numpy(), won=(gain > 0).to_numpy(), reference=best)
         names = ["dataset", "task", "predictor", "display", "method", "modality", "reference"]
         first = {name: (name, "first") for name in names}
