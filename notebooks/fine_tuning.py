@@ -25,8 +25,8 @@
 # before is easily overwritten. The fair opponent is the same representation left alone, with kNN on it.
 #
 # Here a graph network is pretrained to predict the links of an interaction graph, and a small
-# transformer to fill in masked genes of control cells. Both are then used frozen and fine-tuned, on the
-# same folds.
+# transformer to fill in masked genes of control cells; a language model, where one is at hand, comes as it
+# was trained on texts at large. Each is then used frozen and fine-tuned, on the same folds.
 
 # %% tags=["parameters"]
 profile: str = "demo"

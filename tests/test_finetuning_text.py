@@ -14,6 +14,8 @@ from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.models.finetuning.text import FineTunedText, TextObjective
 from perturbcore.models.simple import evaluate_embeddings
+from perturbcore.report.finetuning import page
+from perturbcore.report.finetuning.run import run_fine_tuning
 
 QUICK = dict(
     name="Toy", modality="Language model", lrs=[0.01], batch_sizes=[16], epochs=12, patience=3
@@ -86,3 +88,22 @@ def test_what_cannot_be_adapted_is_refused(made):
         model_of(made, layers=4)
     with pytest.raises(InputError, match="keep their layers as BERT does"):
         FineTunedText(made[0], torch.nn.Linear(2, 2), made[2], pd.Series(dtype=int), **QUICK)
+
+
+def test_the_page_takes_encoder_and_texts_from_an_embedding(study_of, made, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    made[1].save_pretrained(folder)
+    made[0].save_pretrained(folder)
+    spec = f"{{name: Toy, builder: language_model, source: simulated, model: {folder}}}"
+    study = study_of("fine_tuning", f"\nembeddings:\n  - {spec}\n")
+    quick = {"lrs": [0.01], "batch_sizes": [32], "epochs": 1, "max_length": 16}
+    run = run_fine_tuning(
+        study, "simulated", texts=["Toy", "Gone"], text=quick, k=[3, 5], n_components=8, n_outer=2,
+        n_inner=2,
+    )  # fmt: skip
+    assert run.absent == ["Gone"]
+    gains = page.gains(run)
+    gains = gains[gains["embedding"] == "Toy"].set_index("predictor")["adapted"]
+    assert gains["LoRA + linear"] and not gains["frozen + linear"]
+    learnt = run.networks.set_index("embedding").loc["Toy", "learnt"]
+    assert "first 16 tokens" in learnt and "(8) in its last 1 layer" in learnt
