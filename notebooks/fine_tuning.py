@@ -51,8 +51,8 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.report import figures, pages
-from perturbcore.report.finetuning import page
-from perturbcore.report.finetuning.run import run_fine_tuning
+from perturbcore.report import finetuning as page
+from perturbcore.report.finetuning import run_fine_tuning
 from perturbcore.report.published.draw import present
 
 chapter = pc.open_chapter("fine_tuning")

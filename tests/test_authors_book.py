@@ -27,14 +27,15 @@ from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.space import Space
 from perturbcore.report.fusion.scores import control_profiles, fusion_transformers
 from perturbcore.report.reproduction import page
-from perturbcore.report.reproduction.benchmark import Benchmark, score_dataset
-from perturbcore.report.reproduction.compare import (
+from perturbcore.report.reproduction.benchmark import (
+    Benchmark,
     agreement,
     compare,
     counts,
     families,
     other_data,
     published_names,
+    score_dataset,
     verdict,
 )
 from perturbcore.report.reproduction.fixture import write_fixture

@@ -5,10 +5,10 @@ import tomllib
 from pathlib import Path
 
 from perturbcore import __version__
-from perturbcore.book.cli import book_verbs, file_verbs, paper
+from perturbcore.book.cli import book_verbs, file_verbs
 
 _TYPES = {"int": int, "float": float, "Path": Path}
-_HOMES = {"book_verbs": book_verbs, "file_verbs": file_verbs, "paper": paper}
+_HOMES = {"book_verbs": book_verbs, "file_verbs": file_verbs}
 _TABLE = tomllib.loads(Path(__file__).with_name("options.toml").read_text("utf-8"))
 
 

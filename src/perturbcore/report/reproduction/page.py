@@ -14,8 +14,12 @@ from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.published.tables import load_published
 from perturbcore.embeddings.authors import read_embeddings
 from perturbcore.report import figures
-from perturbcore.report.reproduction.benchmark import Benchmark, error_of_raw
-from perturbcore.report.reproduction.compare import published_names, verdict
+from perturbcore.report.reproduction.benchmark import (
+    Benchmark,
+    error_of_raw,
+    published_names,
+    verdict,
+)
 from perturbcore.report.reproduction.fixture import write_fixture
 from perturbcore.report.reproduction.reference import against_sklearn
 from perturbcore.report.text import tell
