@@ -77,7 +77,7 @@ found = {name: run_decoders(study, name, **options) for name in datasets}
 runs = [run for run in found.values() if run is not None]
 pages.say(page.setting(runs, [name for name, run in found.items() if run is None]))
 for run in runs:
-    pages.show_table(chapter, run.data.card, f"data-{run.data.name}", caption=f"{run.title}: what is in it, step by step.")
+    pages.show_table(chapter, run.data.card, f"data-{run.data.name}", caption=f"{run.data.title}: what is in it, step by step.")
 if runs:
     pages.show_leaks(chapter, study.leaks(*(name for name in found if found[name] is not None)))
 
@@ -86,7 +86,7 @@ if runs:
 
 # %% tags=["hide-input"]
 pages.say("\n\n".join(page.answer(run) for run in runs))
-verdicts = [r.comparison.verdict_said(r.title, r.comparison.gains(methods=r.decoders)) for r in runs]
+verdicts = [r.comparison.verdict_said(r.data.title, r.comparison.gains(methods=r.decoders)) for r in runs]
 pages.take_home(chapter, page.take_home(runs, pc.load_published()), *verdicts)
 if runs:
     pages.show_table(chapter, page.summary_table(runs), "scores", keep="decoders", bold="beats_knn",
@@ -167,7 +167,7 @@ compared = [page.distribution_summary(run, run.distributions(n_components, seed)
 pages.say("\n\n".join(page.distribution_answer(c) for c in compared))
 for run, table in zip(runs, compared, strict=True):
     pages.show_table(chapter, table, f"distributions-{run.data.name}", keep=page.DISTRIBUTION_COLUMNS, digits=3,
-                     caption=f"{run.title}: held-out cells against generated ones, means over perturbations; the "
+                     caption=f"{run.data.title}: held-out cells against generated ones, means over perturbations; the "
                              "gain in energy distance over shifted controls with its 95 % interval.")
 
 # %% [markdown]

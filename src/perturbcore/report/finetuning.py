@@ -26,7 +26,7 @@ from perturbcore.models.finetuning.graph import FineTunedGraph
 from perturbcore.models.finetuning.model import FineTuned
 from perturbcore.models.finetuning.text import FineTunedText
 from perturbcore.report.comparison import Comparison
-from perturbcore.report.figures.style import colour, legend_of, marker
+from perturbcore.report.figures.style import colour, legend_of, marker, rows_of
 from perturbcore.report.text import listed, signed, tell
 from perturbcore.score.model import predicts
 from perturbcore.score.task import task_of
@@ -53,11 +53,6 @@ class FineTuningRun:
     networks: pd.DataFrame
     absent: list[str]
     without: list[str]
-
-    @property
-    def title(self) -> str:
-        """What a page calls the data."""
-        return self.data.title
 
     @cached_property
     def comparison(self) -> Comparison:
@@ -233,7 +228,7 @@ def gains(run: FineTuningRun) -> pd.DataFrame:
     table = run.comparison.own_gains()
     trained = ~table["predictor"].isin(FROZEN)
     return table.assign(
-        data=run.title,
+        data=run.data.title,
         trained=trained,
         adapted=trained & ~table["predictor"].astype(str).str.startswith("frozen"),
     )
@@ -248,11 +243,11 @@ def answer(run: FineTuningRun) -> str:
         told = beside.get(floor, "It cannot be told apart from the Train Mean.")
         about: dict = dict(label=c.label, gain=_gain_said(row), beside=told)
         said.append(tell("finetuning.adapted", row=row, **about))
-    said = said or [tell("finetuning.nothing", title=run.title)]
+    said = said or [tell("finetuning.nothing", title=run.data.title)]
     ties, rest = c.ties(), "all others are distinguishably worse."
     rest = f"{listed(ties)} cannot be told apart from it." if ties else rest
     about = dict(n=len(c.competitors), best=c.best, label=c.label, value=c.means[c.best])
-    said.append(tell("finetuning.best", title=run.title, rest=rest, **about))
+    said.append(tell("finetuning.best", title=run.data.title, rest=rest, **about))
     return "\n\n".join(filter(None, [*said, c.mask_said()]))
 
 
@@ -276,7 +271,7 @@ def surprises(run: FineTuningRun) -> str:
                 beyond = _gain_said(c.between(best.method, plain.method))
                 about = dict(beyond=beyond, times=_times(best.seconds, plain.seconds))
                 said.append(tell("finetuning.plain", name=name, plain=plain, best=best, **about))
-    return "\n\n".join(said) or f"On {run.title}, nothing was adapted."
+    return "\n\n".join(said) or f"On {run.data.title}, nothing was adapted."
 
 
 def one_line(runs: Sequence[FineTuningRun]) -> str:
@@ -315,13 +310,10 @@ def gain_figure(runs: Sequence[FineTuningRun]) -> Figure:
             axis.hlines(y, row.low, row.high, color=c, lw=2.2, alpha=0.6)
             inside = c if row.trained else "white"
             axis.plot(row.gain, y, marker=marker(row.modality), color=inside, ms=7, mec=c, mew=1.2)
-        axis.set_yticks(range(len(rows)), rows["method"])
-        axis.set_ylim(len(rows) - 0.4, -0.6)
-        axis.set_title(run.title, loc="left")
+        rows_of(axis, rows["method"])
+        axis.set_title(run.data.title, loc="left")
         label = run.comparison.label
         axis.set_xlabel(f"Gain in {label} over kNN on the same representation (right is better)")
-        axis.grid(axis="x", color="#dddddd", lw=0.6)
-        axis.tick_params(axis="y", length=0)
     legend_of(figure, pd.concat([table for _, table in drawn])["modality"])
     return figure
 
@@ -334,7 +326,7 @@ def setting(runs: Sequence[FineTuningRun]) -> str:
         names = list(dict.fromkeys(c.methods.loc[c.competitors, "embedding"]))
         about = dict(n=len(names), names=", ".join(names), label=c.label)
         lines = c.scores["cell_line"].nunique()
-        said.append(tell("finetuning.setting", title=run.title, lines=lines, **about))
+        said.append(tell("finetuning.setting", title=run.data.title, lines=lines, **about))
         said += run.without
         if run.absent:
             said.append(f"Not at hand for this data set: {', '.join(run.absent)}.")

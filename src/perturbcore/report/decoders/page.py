@@ -30,7 +30,7 @@ def score_table(run: DecoderRun) -> pd.DataFrame:
     return table.assign(
         beats_knn=table["verdict"] == "better",
         times_knn=table["seconds"] / c.seconds[c.reference],
-        data=run.title,
+        data=run.data.title,
     )
 
 
@@ -57,7 +57,7 @@ def other_metrics(runs: Sequence[DecoderRun]) -> pd.DataFrame:
         names = dict.fromkeys(["L2", *run.scores["metric"]])
         means = pd.DataFrame({m: Comparison(run.scores, m).means for m in names})
         means = means.sort_values("L2").rename_axis("method").reset_index()
-        means.insert(0, "data", run.title)
+        means.insert(0, "data", run.data.title)
         parts.append(means)
     return pd.concat(parts, ignore_index=True)
 
@@ -111,7 +111,7 @@ def distribution_summary(run: DecoderRun, table: pd.DataFrame) -> pd.DataFrame:
     scores["modality"] = "Advanced"
     folds = scores.groupby(["metric", "method", "fold"])["value"].mean()
     means = folds.groupby(["metric", "method"]).mean().unstack("metric")[list(METRICS)]
-    means["data"] = run.title
+    means["data"] = run.data.title
     means["unexplained"] = means["energy"] / means.loc[UNCHANGED, "energy"]
     gains = Comparison(scores, "energy", SHIFTED).gains(methods=run.decoders).set_index("method")
     means = means.join(gains[["gain", "low", "high", "verdict"]])
@@ -122,7 +122,7 @@ def panels(runs: Sequence[DecoderRun]) -> pd.DataFrame:
     """L2 scores for the box plot; panels are cell lines, named by data set if there are several."""
     parts = []
     for run in runs:
-        rows, short = run.comparison.scores, run.title.split(" (")[0]
+        rows, short = run.comparison.scores, run.data.title.split(" (")[0]
         where = rows["cell_line"].astype(str)
         if len(runs) > 1:
             where = short if len(cell_lines(run.responses)) == 1 else short + ", " + where
@@ -240,7 +240,7 @@ def take_home(runs: Sequence[DecoderRun], published: Published) -> str:
         table = score_table(run).set_index("method")
         best = table.loc[run.comparison.best_of(run.decoders)]
         better = _decoders(run, table, "better")
-        about = dict(title=run.title.split(" (")[0], better=better, n=len(run.decoders))
+        about = dict(title=run.data.title.split(" (")[0], better=better, n=len(run.decoders))
         parts.append(tell("decoders.line", best=best, gain=_gain_said(best), **about))
     return f"Decoders shown to beat kNN on the same embedding: {'; '.join(parts)}."
 
@@ -261,7 +261,7 @@ def training_sentence(runs: Sequence[DecoderRun]) -> str:
         history = run.histories().dropna(subset="val")
         trainings = [h["val"] for _, h in history.groupby(["method", "cell_line", "fold"])]
         late = sum(int(val.to_numpy().argmin() == len(val) - 1) for val in trainings)
-        parts.append(f"{run.title}: {late} of {len(trainings)}")
+        parts.append(f"{run.data.title}: {late} of {len(trainings)}")
     return tell("decoders.training", each="; ".join(parts))
 
 

@@ -233,20 +233,18 @@ def pareto_front(cost, error) -> np.ndarray:
 def pareto_plot(
     table: pd.DataFrame,
     *,
-    cost: str = "seconds",
-    error: str = "value",
     panel: str = "dataset",
     references: pd.DataFrame | None = None,
     xlabel: str,
     ylabel: str,
 ) -> Figure:
-    """Draw error against cost (log axis); the Pareto front is a step line."""
+    """Draw `value`, an error, against `seconds` (log axis); the Pareto front is a step line."""
     names = list(dict.fromkeys(table[panel]))
     figure, axes = grid_of(len(names), 2, (4.6, 4.0))
     for axis, name in zip(axes.ravel(), names, strict=False):
-        here = table[(table[panel] == name) & (table[cost] > 0) & table[error].notna()]
+        here = table[(table[panel] == name) & (table["seconds"] > 0) & table["value"].notna()]
         lines = references[references[panel] == name] if references is not None else table.iloc[:0]
-        _panel(axis, here, cost, error, lines)
+        _panel(axis, here, lines)
         axis.set_title(str(name))
         axis.set_xlabel(xlabel)
     for axis in axes[:, 0]:
@@ -255,18 +253,19 @@ def pareto_plot(
     return figure
 
 
-def _panel(axis, here, cost, error, lines) -> None:
-    front = pareto_front(here[cost], here[error])
-    step = here[front].sort_values(cost)
+def _panel(axis, here, lines) -> None:
+    front = pareto_front(here["seconds"], here["value"])
+    step = here[front].sort_values("seconds")
     axis.set_xscale("log")
-    edge = (here[cost].min() / 3, here[cost].max() * 4)
+    edge = (here["seconds"].min() / 3, here["seconds"].max() * 4)
     if len(step):
-        x, y = [*step[cost], edge[1]], [*step[error], step[error].iloc[-1]]
+        x, y = [*step["seconds"], edge[1]], [*step["value"], step["value"].iloc[-1]]
         axis.step(x, y, where="post", color="#333333", lw=1.2, ls="-", zorder=1)
     for on, (_, row) in zip(front, here.iterrows(), strict=True):
         c = colour(row["modality"])
-        axis.plot(row[cost], row[error], marker=marker(row["modality"]), ls="", ms=8, color=c,
-                  mec="black" if on else "white", mew=1.3 if on else 0.6, zorder=3)  # fmt: skip
+        axis.plot(row["seconds"], row["value"], marker=marker(row["modality"]), ls="", ms=8,
+                  color=c, mec="black" if on else "white", mew=1.3 if on else 0.6,
+                  zorder=3)  # fmt: skip
     axis.set_xlim(*edge)
     for _, line in lines.iterrows():
         axis.axhline(line["value"], color=colour(line["modality"]), ls="--", lw=0.9, zorder=0)
@@ -275,18 +274,18 @@ def _panel(axis, here, cost, error, lines) -> None:
             ha="right", xytext=(-2, 2), textcoords="offset points", color=colour(line["modality"]),
         )  # fmt: skip
     axis.margins(y=0.15)
-    _label(axis, here, cost, error)
+    _label(axis, here)
     axis.grid()
 
 
-def _label(axis, here, cost, error) -> None:
+def _label(axis, here) -> None:
     """Write each name beside its point, up or down where it would lie on another name."""
     low, high = axis.get_ylim()
     left, right = np.log10(axis.get_xlim())
     taken: list[tuple] = []
-    for _, row in here.sort_values(error, ascending=False).iterrows():
-        x = (np.log10(row[cost]) - left) / (right - left)
-        y = (row[error] - low) / (high - low)
+    for _, row in here.sort_values("value", ascending=False).iterrows():
+        x = (np.log10(row["seconds"]) - left) / (right - left)
+        y = (row["value"] - low) / (high - low)
         to_left = x > 0.5
         width = WIDTH * len(str(row["display"]))
         span = (x - 0.02 - width, x - 0.02) if to_left else (x + 0.02, x + 0.02 + width)
