@@ -195,13 +195,10 @@ def models_of(
     models: list[FineTuned] = [
         FineTunedGraph(pretrained, nodes, frozen=f, **options) for f in (False, True)
     ]
-    about = {
-        "embedding": name,
-        "learnt": f"{pretrained.A.nnz // 2:,} links of {pretrained.A.shape[0]:,} genes",
-        "seconds": pretrained.trained.seconds,
-        "quality": f"AUROC of held-out links {pretrained.auroc:.3f}",
-    }
-    return models, about
+    learnt = f"{pretrained.A.nnz // 2:,} links of {pretrained.A.shape[0]:,} genes"
+    quality = f"AUROC of held-out links {pretrained.auroc:.3f}"
+    about = (name, learnt, pretrained.trained.seconds, quality)
+    return models, dict(zip(NETWORKS, about, strict=True))
 
 
 def numbers(ids: Sequence[str], spec: dict) -> pd.Series:
