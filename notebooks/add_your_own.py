@@ -9,7 +9,7 @@
 #     language: python
 #     name: python3
 #   perturbcore:
-#     uses: [perturbcore.book.cli.options]
+#     uses: [perturbcore.book.cli]
 # ---
 
 # %% [markdown]

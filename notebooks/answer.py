@@ -27,7 +27,7 @@ import perturbcore as pc
 from perturbcore.core import provenance
 from perturbcore.report import noise, pages
 from perturbcore.report.comparison import Comparison, three_sentences
-from perturbcore.report.front import answer_of
+from perturbcore.report.published.claims.page import answer_of
 
 chapter = pc.open_chapter("answer")
 study = pc.Study(chapter)

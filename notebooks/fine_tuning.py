@@ -51,8 +51,8 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.report import figures, pages
-from perturbcore.report.finetuning import page
-from perturbcore.report.finetuning.run import run_fine_tuning
+from perturbcore.report import finetuning as page
+from perturbcore.report.finetuning import run_fine_tuning
 from perturbcore.report.published.draw import present
 
 chapter = pc.open_chapter("fine_tuning")
@@ -95,7 +95,7 @@ pages.show_leaks(chapter, study.leaks(*datasets))
 # %% tags=["hide-input"]
 pages.say("\n\n".join(page.answer(run) for run in runs))
 adapted = [page.gains(run).query("adapted").sort_values("gain", ascending=False) for run in runs]
-verdicts = [r.comparison.verdict_said(r.title, g) for r, g in zip(runs, adapted, strict=True)]
+verdicts = [r.comparison.verdict_said(r.data.title, g) for r, g in zip(runs, adapted, strict=True)]
 pages.take_home(chapter, page.one_line(runs), *verdicts)
 
 # %% [markdown]
@@ -127,7 +127,7 @@ pages.show_figure(chapter, boxes, "scores", first.scores)
 for run in runs:
     pages.show_table(chapter, run.comparison.ranking(), f"ranking-{run.data.name}", keep="fine-tuned ranking",
                      bold="with_best",
-                     caption=f"{run.title}. Bold: the best, and what cannot be told apart from it. Seconds leave "
+                     caption=f"{run.data.title}. Bold: the best, and what cannot be told apart from it. Seconds leave "
                              "out pretraining.")
 
 # %% [markdown]

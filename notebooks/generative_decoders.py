@@ -50,9 +50,9 @@ seed: int = 0
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.report import figures, pages
-from perturbcore.report.decoders import page, tables
+from perturbcore.report.decoders import page
 from perturbcore.report.decoders.run import run_decoders
-from perturbcore.report.figures.decoders import cell_grid, pareto_plot
+from perturbcore.report.figures.points import cell_grid, pareto_plot
 from perturbcore.report.published.draw import present
 
 chapter = pc.open_chapter("generative_decoders")
@@ -77,7 +77,7 @@ found = {name: run_decoders(study, name, **options) for name in datasets}
 runs = [run for run in found.values() if run is not None]
 pages.say(page.setting(runs, [name for name, run in found.items() if run is None]))
 for run in runs:
-    pages.show_table(chapter, run.data.card, f"data-{run.data.name}", caption=f"{run.title}: what is in it, step by step.")
+    pages.show_table(chapter, run.data.card, f"data-{run.data.name}", caption=f"{run.data.title}: what is in it, step by step.")
 if runs:
     pages.show_leaks(chapter, study.leaks(*(name for name in found if found[name] is not None)))
 
@@ -86,10 +86,10 @@ if runs:
 
 # %% tags=["hide-input"]
 pages.say("\n\n".join(page.answer(run) for run in runs))
-verdicts = [r.comparison.verdict_said(r.title, r.comparison.gains(methods=r.decoders)) for r in runs]
+verdicts = [r.comparison.verdict_said(r.data.title, r.comparison.gains(methods=r.decoders)) for r in runs]
 pages.take_home(chapter, page.take_home(runs, pc.load_published()), *verdicts)
 if runs:
-    pages.show_table(chapter, tables.summary_table(runs), "scores", keep="decoders", bold="beats_knn",
+    pages.show_table(chapter, page.summary_table(runs), "scores", keep="decoders", bold="beats_knn",
                      caption="L2 over folds, and the paired gain over kNN on the same embedding (above zero: "
                              "better than kNN). Bold: better than kNN beyond doubt.")
 
@@ -100,7 +100,7 @@ if runs:
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 error of decoders and their competitors, one panel per cell line. Box: quartiles and range over folds; points: folds. Dashed: Train Mean, the best embedding method that is no decoder, experimental error. Best at the top. Download: [figure](figures/generative_decoders/scores.svg), [numbers](tables/generative_decoders/scores-data.csv).", "name": "fig-decoders"}, "image": {"alt": "Box plots of the L2 error of the generative decoders, kNN, ridge regression and the controls, sorted from best at the top to worst at the bottom."}}
 if runs:
-    rows = tables.panels(runs)
+    rows = page.panels(runs)
     boxes = figures.box_by_method(rows, "L2")
     pages.show_figure(chapter, boxes, "scores", rows)
 
@@ -114,7 +114,7 @@ if runs:
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 error against the seconds of training and sampling, per fold and cell line. The black step line is the Pareto front: nobody is both quicker and better; its members have a black edge. Intervals are in the table above. Dashed: methods without a cost. Download: [figure](figures/generative_decoders/pareto.svg), [numbers](tables/generative_decoders/pareto-data.csv).", "name": "fig-pareto"}, "image": {"alt": "Scatter plot of L2 error against seconds on a logarithmic axis, one point per method, with the Pareto front as a step line."}}
 if runs:
-    points, lines = tables.cost_points(runs)
+    points, lines = page.cost_points(runs)
     plot = pareto_plot(points, panel="data", references=lines, ylabel="L2 error",
                        xlabel="seconds of training and sampling (log)")
     pages.show_figure(chapter, plot, "pareto", points)
@@ -122,9 +122,9 @@ if runs:
 # %% tags=["hide-input"]
 if runs:
     pages.say(page.front_sentence(runs) + "\n\n" + page.training_sentence(runs))
-    pages.show_table(chapter, tables.cost_table(runs), "cost", digits=2,
+    pages.show_table(chapter, page.cost_table(runs), "cost", digits=2,
                      caption="Mean seconds of a fold and cell line on this machine, and what they buy.")
-    pages.show_table(chapter, tables.other_metrics(runs), "metrics",
+    pages.show_table(chapter, page.other_metrics(runs), "metrics",
                      caption="All shared metrics, means over folds and cell lines.")
 
 # %% [markdown]
@@ -135,7 +135,7 @@ if runs:
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Training and validation loss relative to the first epoch: mean over folds and cell lines, band from the least to the largest. Validation is on cells of perturbations set apart inside the training folds. Download: [figure](figures/generative_decoders/curves.svg), [numbers](tables/generative_decoders/curves-data.csv).", "name": "fig-curves"}, "image": {"alt": "Learning curves of each decoder, training and validation loss relative to the first epoch."}}
 if runs:
-    curves = tables.curve_table(runs)
+    curves = page.curve_table(runs)
     drawn = figures.curves(curves, "epoch", "value", "series", low="low", high="high", panel="panel", log=False,
                            ylabel="loss, relative to epoch 1")
     pages.show_figure(chapter, drawn, "curves", curves)
@@ -149,7 +149,7 @@ if runs:
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Cells of held-out perturbations in the latent space. Grey: control cells of the same batches; orange: observed; blue: generated. Crosses: means. The outermost cells lie outside the panels. Download: [figure](figures/generative_decoders/cells.svg), [numbers](tables/generative_decoders/cells-data.csv).", "name": "fig-cells"}, "image": {"alt": "Small multiples of cells: one row per held-out perturbation, one column the observed cells, shifted controls, and each decoder, with control cells behind."}}
 if runs:
-    cells = tables.picture_table(runs[0])
+    cells = page.picture_table(runs[0])
     grid = cell_grid(cells, row="perturbation", column="column", xlabel="from mean control to mean observed cell",
                      ylabel="widest direction across")
     pages.show_figure(chapter, grid, "cells", cells)
@@ -163,11 +163,11 @@ if runs:
 # untouched.
 
 # %% tags=["hide-input"]
-compared = [tables.distribution_summary(run, run.distributions(n_components, seed)) for run in runs]
+compared = [page.distribution_summary(run, run.distributions(n_components, seed)) for run in runs]
 pages.say("\n\n".join(page.distribution_answer(c) for c in compared))
 for run, table in zip(runs, compared, strict=True):
-    pages.show_table(chapter, table, f"distributions-{run.data.name}", keep=tables.DISTRIBUTION_COLUMNS, digits=3,
-                     caption=f"{run.title}: held-out cells against generated ones, means over perturbations; the "
+    pages.show_table(chapter, table, f"distributions-{run.data.name}", keep=page.DISTRIBUTION_COLUMNS, digits=3,
+                     caption=f"{run.data.title}: held-out cells against generated ones, means over perturbations; the "
                              "gain in energy distance over shifted controls with its 95 % interval.")
 
 # %% [markdown]

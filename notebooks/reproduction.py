@@ -37,8 +37,14 @@ n_jobs: int = 2
 import perturbcore as pc
 from perturbcore.report import figures, pages
 from perturbcore.report.reproduction import page
-from perturbcore.report.reproduction.benchmark import reproduce
-from perturbcore.report.reproduction.compare import agreement, compare, counts, families, other_data
+from perturbcore.report.reproduction.benchmark import (
+    agreement,
+    compare,
+    counts,
+    families,
+    other_data,
+    reproduce,
+)
 from perturbcore.score.store import ScoreStore, save_scores
 
 chapter = pc.open_chapter("reproduction")

@@ -10,7 +10,7 @@
 #     name: python3
 #   perturbcore:
 #     after: [low_signal]
-#     uses: [perturbcore.book.cli.options]
+#     uses: [perturbcore.book.cli]
 # ---
 
 # %% [markdown]

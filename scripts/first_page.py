@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from perturbcore.report.front import LINES, answer_of
+from perturbcore.report.published.claims.page import LINES, answer_of
 from perturbcore.report.text import MINUS, number, percent
 
 NUMBER = re.compile(r"(?<![\w.:-])[−+-]?\d+(?:,\d{3})*(?:\.\d+)?(?: %)?(?![\w:])")

@@ -12,8 +12,7 @@ from sklearn.linear_model import Lasso
 
 from perturbcore.book.build import _cards
 from perturbcore.book.inside import OpenChapter
-from perturbcore.book.rules import write_rules
-from perturbcore.book.runner import run_for_book
+from perturbcore.book.runner import run_for_book, write_rules
 from perturbcore.book.source import absent, find_chapter, published
 from perturbcore.book.study import Study
 from perturbcore.core.errors import InputError
@@ -27,14 +26,15 @@ from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.space import Space
 from perturbcore.report.fusion.scores import control_profiles, fusion_transformers
 from perturbcore.report.reproduction import page
-from perturbcore.report.reproduction.benchmark import Benchmark, score_dataset
-from perturbcore.report.reproduction.compare import (
+from perturbcore.report.reproduction.benchmark import (
+    Benchmark,
     agreement,
     compare,
     counts,
     families,
     other_data,
     published_names,
+    score_dataset,
     verdict,
 )
 from perturbcore.report.reproduction.fixture import write_fixture

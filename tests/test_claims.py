@@ -15,8 +15,7 @@ from perturbcore.core.errors import ParameterError
 from perturbcore.data import catalogue
 from perturbcore.data.published.facts import facts
 from perturbcore.data.published.tables import Published, load_published, medians
-from perturbcore.report import front
-from perturbcore.report.published.claims import printed
+from perturbcore.report.published.claims import page, printed
 from perturbcore.report.published.claims.audit import (
     DATED,
     FAILS,
@@ -309,10 +308,10 @@ def test_best_run_points_are_counted(full):
 
 def test_the_first_page_sets_answers_beside_claims(tmp_path):
     (tmp_path / "answers").mkdir()
-    for line in front.LINES:
+    for line in page.LINES:
         assert find_chapter(line["chapter"]).header.card
     (tmp_path / "answers" / "fusion.md").write_text("None of 4 is better.")
-    head, _, row = front.answers_table(tmp_path, simulated=True).strip().splitlines()
+    head, _, row = page.answers_table(tmp_path, simulated=True).strip().splitlines()
     assert "on simulated cells" in head and "None of 4 is better." in row
     kept = dated().loc["cole-44"]
     assert "(chapters/fusion.ipynb)" in row and "(#claim-cole-44)" in row

@@ -31,9 +31,9 @@ from perturbcore.models.decoders.evaluation import DecoderModel, GearsPrediction
 from perturbcore.models.simple.embedding import Floor, OnEmbedding
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import Protocol
-from perturbcore.report.decoders import page, tables
+from perturbcore.report.decoders import page
 from perturbcore.report.decoders.run import MEAN_SHIFTED, SHIFTED, UNCHANGED, DecoderRun
-from perturbcore.report.figures.decoders import cell_grid, pareto_front, pareto_plot
+from perturbcore.report.figures.points import cell_grid, pareto_front, pareto_plot
 from perturbcore.score.evaluate import evaluate as evaluate_models
 from perturbcore.score.model import Fold, fit_predict
 from perturbcore.score.store import ScoreStore
@@ -437,7 +437,7 @@ def fake_run(decoder=0.0, ridge=0.1, title="Toy (screen)", floor=6.0):
 
 @pytest.mark.parametrize("difference", [-0.5, 0.5])
 def test_a_clear_difference_to_knn_is_found_with_its_sign(difference):
-    found = tables.score_table(fake_run(difference)).set_index("method")
+    found = page.score_table(fake_run(difference)).set_index("method")
     flow = found.loc["Flow matching"]
     assert flow["gain"] == pytest.approx(-difference, abs=0.02)
     assert flow["gain_low"] < -difference < flow["gain_high"]
@@ -456,7 +456,7 @@ def test_ties_count_half_among_the_responses_won():
     flow = run.each["key"].str.startswith("Flow")
     names = run.each.loc[flow, "perturbation"]
     run.each.loc[flow, "value"] = level[names].to_numpy() + shift[names].to_numpy()
-    assert tables.wins(run).loc["Flow matching", "wins"] == pytest.approx(0.55)
+    assert page.wins(run).loc["Flow matching", "wins"] == pytest.approx(0.55)
     assert "better for 6 of 10" in page.answer(run)  # 5.5, rounded to even
 
 
@@ -493,9 +493,9 @@ def test_one_line_names_every_data_set():
 
 def test_cost_and_front():
     runs = [fake_run(0.5)]
-    points, lines = tables.cost_points(runs)
+    points, lines = page.cost_points(runs)
     assert "Train Mean" not in set(points["display"]) and list(lines["display"]) == ["Train Mean"]
-    cost = tables.cost_table(runs).set_index("method")
+    cost = page.cost_table(runs).set_index("method")
     assert cost.loc["Flow matching", "times_knn"] == pytest.approx(200)
     assert cost.loc["Flow matching", "train_seconds"] == pytest.approx(18)
     assert "Toy (screen): toy, kNN" in page.front_sentence(runs)
@@ -510,7 +510,7 @@ def test_trainings_that_stopped_too_early_are_counted_and_curves_start_at_one():
     ]
     run.histories = lambda: pd.concat(frames, ignore_index=True)
     assert "Toy (screen): 1 of 3." in page.training_sentence([run])
-    curves = tables.curve_table([run])
+    curves = page.curve_table([run])
     assert (curves.loc[curves["epoch"] == 1, "value"] == 1).all()
     last = curves[curves["epoch"] == 3].set_index("panel")["value"]
     assert last.to_dict() == pytest.approx({"a": 1 / 3, "b": 2 / 3, "c": 3.0})
@@ -532,7 +532,7 @@ def test_distributions_are_compared_with_shifted_controls(energy, lead):
          "metric": metric, "value": value + 0.01 * rng.normal(), "n_train": 90, "n_test": 10}
         for fold in range(8) for metric in METRICS for name, value in levels.items()
     ]  # fmt: skip
-    summary = tables.distribution_summary(fake_run(), pd.DataFrame(rows))
+    summary = page.distribution_summary(fake_run(), pd.DataFrame(rows))
     by = summary.set_index("method")
     flow = by.loc["Flow matching"]
     assert flow["gain"] == pytest.approx(0.5 - energy, abs=0.02)

@@ -6,8 +6,8 @@ import pytest
 from toys import scores
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.report.finetuning import page
-from perturbcore.report.finetuning.run import (
+from perturbcore.report import finetuning as page
+from perturbcore.report.finetuning import (
     NETWORKS,
     FineTuningRun,
     graph_models,
@@ -96,7 +96,7 @@ def test_a_file_of_scored_links(study, tmp_path):
 
 def test_older_names_lead_to_the_node(monkeypatch):
     older = pd.Series({"OLDB": "B", "A": "C", "X": "Y"})
-    monkeypatch.setattr("perturbcore.report.finetuning.run.previous_symbols", lambda: older)
+    monkeypatch.setattr("perturbcore.report.finetuning.previous_symbols", lambda: older)
     nodes = numbers(np.array(["A", "B", "C"]), {"aliases": "previous_symbols"})
     assert nodes.to_dict() == {"A": 0, "B": 1, "C": 2, "OLDB": 1}
     assert numbers(np.array(["A"]), {}).to_dict() == {"A": 0}

@@ -131,7 +131,7 @@ def assemble(profile: Profile) -> Path:
     That is ``_config.yml`` with a place for the banner, which every page gets last.
     """
     # loads what draws and counts, which the process that runs Sphinx has no use for
-    from perturbcore.report.front import answers_table
+    from perturbcore.report.published.claims.page import answers_table
 
     root = project_root()
     names = published()
@@ -272,7 +272,7 @@ def _banner(profile: Profile) -> str:
 
 def _cards(profile: Profile, names: list[str]) -> str:
     """One card per chapter that asks for one: title, small figure, and its answer in one line."""
-    from perturbcore.report.front import answer_of
+    from perturbcore.report.published.claims.page import answer_of
 
     cards = ["::::{grid} 1 2 2 2\n:gutter: 3\n"]
     for name in names:

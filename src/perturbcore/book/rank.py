@@ -32,7 +32,7 @@ from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.noise import calibrated
 from perturbcore.report.pages import table_html
-from perturbcore.report.text import number, p_value, percent, unbroken
+from perturbcore.report.text import HEADINGS, number, p_value, percent, unbroken
 from perturbcore.score.limits import experimental_error, limit_units
 from perturbcore.score.model import COVERING, NEGATIVE
 from perturbcore.score.store import ScoreStore, save_scores
@@ -40,16 +40,7 @@ from perturbcore.score.task import task_of
 
 K = (3, 5, 10, 20, 40, 80)  # of kNN; those too large for a screen are left out
 LEAST = 0.2  # share of the perturbations of a cell line that an embedding must have vectors for
-COVERAGE = {
-    "embedding": "Embedding",
-    "cell_line": "Cell line",
-    "dim": "Dimensions",
-    "n_covered": "Perturbations with a vector",
-    "n_perturbations": "of",
-    "coverage": "Coverage",
-    "missing": "Without",
-    "hint": "What would match more",
-}
+COVERAGE = HEADINGS["coverage of a ranking"]
 
 
 @dataclass(frozen=True)

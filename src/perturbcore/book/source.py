@@ -29,14 +29,11 @@ class Parameter:
     default: Any = None
     help: str = ""
 
-    @cached_property
-    def _adapter(self) -> TypeAdapter:
-        return TypeAdapter(eval(self.type, {}, _KINDS), config=ConfigDict(strict=True))
-
     def check(self, value: Any, where: str) -> Any:
         """Return the value if it fits the type; an int becomes a float where one is declared."""
+        adapter = TypeAdapter(eval(self.type, {}, _KINDS), config=ConfigDict(strict=True))
         try:
-            return self._adapter.validate_python(value)
+            return adapter.validate_python(value)
         except ValidationError as error:
             first = error.errors()[0]
         inside = "[" in self.type and any(isinstance(part, int) for part in first["loc"])

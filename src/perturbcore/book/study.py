@@ -291,11 +291,10 @@ class Study:
         """Cell lines of a data set, in their order."""
         return cell_lines(self.dataset(name).responses)
 
-    def names(self, task: str | None = None) -> list[str]:
-        """List the data sets of the profile that are there, or those of one task."""
+    def names(self) -> list[str]:
+        """List the data sets of the profile that are there."""
         gone = absent(self.profile)
-        names = [d.name for d in self.profile.datasets if d.name not in gone]
-        return names if task is None else [n for n in names if self.dataset(n).task == task]
+        return [d.name for d in self.profile.datasets if d.name not in gone]
 
 
 def kept_truth(n_jobs: int = 1) -> pd.DataFrame:

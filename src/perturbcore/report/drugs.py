@@ -22,11 +22,6 @@ BY_CHANCE = 0.05
 FEWEST = 4
 
 
-def drugs_of(data) -> pd.DataFrame | None:
-    """Table of drugs that a data set brings, or None."""
-    return (data.extras or {}).get("drugs")
-
-
 def truth_of(data):
     """Return the true effects of a simulated screen, or None."""
     return getattr((data.extras or {}).get("simulation"), "true_effects", None)
@@ -330,7 +325,7 @@ def show_molecules(chapter, data, targets_from: str = "") -> None:
 
     `targets_from`: a drug table of the catalogue with targets, where the data set names none.
     """
-    drugs = drugs_of(data)
+    drugs = (data.extras or {}).get("drugs")
     if drugs is None:
         pages.say(tell("molecules.vectors_only", title=data.title))
         return

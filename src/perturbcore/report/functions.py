@@ -231,10 +231,8 @@ def one_line(f: FunctionScores, made_of_sets: Sequence[str]) -> str:
     )  # fmt: skip
 
 
-def error_profiles(
-    study, chapter: str, predictor: str = "knn"
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Error of every perturbed gene under each embedding, from the scores that a chapter claims.
+def error_profiles(study, chapter: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Error of every perturbed gene under each embedding with kNN, from scores a chapter claims.
 
     z-scored over embeddings within a gene (above zero is worse), first cell line; without genes
     that an embedding lacks, or that all predict alike (Hasanaj et al. 2025, Fig. 3). Returns the
@@ -244,7 +242,7 @@ def error_profiles(
     if scores is None:
         return pd.DataFrame(), pd.DataFrame()
     task = task_of(str(scores["task"].iloc[0]))
-    c = Comparison(scores, task.detail[0], predictor=predictor)
+    c = Comparison(scores, task.detail[0], predictor="knn")
     rows = c.scores[c.scores["cell_line"] == c.scores["cell_line"].iloc[0]]
     rows = rows[(rows["embedding"] != "") & (rows["modality"] != "Positive control")]
     each = study.store.per_perturbation(rows["key"], c.metric).merge(
@@ -259,13 +257,11 @@ def error_profiles(
     return profile, about.loc[profile.index]
 
 
-def clusters_said(
-    profile: pd.DataFrame, modality: pd.Series, n_permutations: int = 2000, seed: int = 0
-) -> str:
+def clusters_said(profile: pd.DataFrame, modality: pd.Series) -> str:
     """Say whether error profiles of one modality agree more than those of different ones.
 
-    Mean correlation of profiles within modalities minus between; p from permuted modalities. Where
-    both mean correlations are below 0.1 in size, neither agrees.
+    Mean correlation of profiles within modalities minus between; p from 2,000 permutations of the
+    modalities. Where both mean correlations are below 0.1 in size, neither agrees.
     """
     if profile.empty:
         return tell("functions.no_scores")
@@ -280,9 +276,9 @@ def clusters_said(
     same = kind[pairs[0]] == kind[pairs[1]]
     if not 0 < same.sum() < len(same):
         return tell("functions.one_modality")
-    (within, between), rng = means(kind), np.random.default_rng(seed)
-    draws = [np.subtract(*means(rng.permutation(kind))) for _ in range(n_permutations)]
-    p = (1 + sum(d >= within - between - 1e-12 for d in draws)) / (1 + n_permutations)
+    (within, between), rng = means(kind), np.random.default_rng(0)
+    draws = [np.subtract(*means(rng.permutation(kind))) for _ in range(2000)]
+    p = (1 + sum(d >= within - between - 1e-12 for d in draws)) / (1 + len(draws))
     about = dict(genes=profile.shape[1], same=within, other=between, p=p)
     about |= dict(n=int(same.sum()), rest=int((~same).sum()))
     if max(abs(within), abs(between)) < LEAST_R:

@@ -102,7 +102,11 @@ class PairedScores:
         rows = self._kept(rows, predictor)
         name = rows.get("method", rows.get("display"))
         self.scores = rows.assign(method=method_names(rows) if name is None else name)
-        self._check_once()
+        unit = [c for c in ("cell_line", "fold", "method", "seed") if c in self.scores]
+        twice = self.scores.duplicated(unit)
+        if twice.any():
+            where = ", ".join(f"{c}={v}" for c, v in self.scores.loc[twice, unit].iloc[0].items())
+            raise InputError(tell("comparison.twice", n=int(twice.sum()), where=where))
         columns = ["method", "embedding", "predictor", "modality"]
         self.methods = self.scores.drop_duplicates("method")[columns].set_index("method")
         units = self.scores.pivot_table(
@@ -119,13 +123,6 @@ class PairedScores:
             ideal = rows["embedding"] == "idealized"
         mean = self.sign * rows[ideal].groupby("predictor")["value"].mean()
         return rows[~ideal | (rows["predictor"] == mean.idxmax())] if len(mean) else rows
-
-    def _check_once(self) -> None:
-        unit = [c for c in ("cell_line", "fold", "method", "seed") if c in self.scores]
-        twice = self.scores.duplicated(unit)
-        if twice.any():
-            where = ", ".join(f"{c}={v}" for c, v in self.scores.loc[twice, unit].iloc[0].items())
-            raise InputError(tell("comparison.twice", n=int(twice.sum()), where=where))
 
     @cached_property
     def competitors(self) -> list[str]:

@@ -54,11 +54,6 @@ class DecoderRun:
     each: pd.DataFrame
     note: str = ""
 
-    @property
-    def title(self) -> str:
-        """What a page calls the data set."""
-        return self.data.title
-
     @cached_property
     def comparison(self) -> Comparison:
         """All methods by L2, against kNN on the embedding."""

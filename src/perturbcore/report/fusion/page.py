@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
+from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures import curves
 from perturbcore.report.fusion.scores import FusionScores
 from perturbcore.report.text import HEADINGS, MISSING, TEXTS, gain_said, listed, plural, tell
@@ -101,7 +102,8 @@ def without_folds(f: FusionScores, folds: Sequence[int]) -> str:
     deep = f.gains["predictor"] == "transformer"
     if not len(folds) or not deep.any():
         return ""
-    rest, name = f.without(folds), f.gains.loc[deep, "method"].iloc[0]
+    rows, name = f.every.scores, f.gains.loc[deep, "method"].iloc[0]
+    rest = Comparison(rows[~rows["fold"].isin(folds)])
     others = [f.best_single, *f.gains.loc[~deep, "method"].iloc[:1]]
     said = " and ".join(f"{gain_said(rest.between(name, other))} over {other}" for other in others)
     return tell("fusion.folds", name=name, folds=list(folds), said=said)

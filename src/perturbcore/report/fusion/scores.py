@@ -56,11 +56,6 @@ class FusionScores:
         rows = every.scores[~every.scores["method"].isin(hidden)]
         return Comparison(rows, reference=self.best_single)
 
-    def without(self, folds: Sequence[int]) -> "Comparison":
-        """Compare the same methods without some folds."""
-        rows = self.every.scores
-        return Comparison(rows[~rows["fold"].isin(folds)])
-
     @property
     def fusions(self) -> list[str]:
         """Names of the fusions."""

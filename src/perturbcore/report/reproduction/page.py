@@ -14,8 +14,12 @@ from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.published.tables import load_published
 from perturbcore.embeddings.authors import read_embeddings
 from perturbcore.report import figures
-from perturbcore.report.reproduction.benchmark import Benchmark, error_of_raw
-from perturbcore.report.reproduction.compare import published_names, verdict
+from perturbcore.report.reproduction.benchmark import (
+    Benchmark,
+    error_of_raw,
+    published_names,
+    verdict,
+)
 from perturbcore.report.reproduction.fixture import write_fixture
 from perturbcore.report.reproduction.reference import against_sklearn
 from perturbcore.report.text import tell
@@ -96,18 +100,13 @@ def spread_said(files: Files, cell_lines=(), *, dataset: str = "essential", **dr
     return tell("reproduction.seeds", **about)
 
 
-def check_sentence(check: pd.DataFrame) -> str:
-    """Say how far the scores are from scikit-learn's."""
+def answer(files: Files, table: pd.DataFrame, other: Mapping, check: pd.DataFrame) -> str:
+    """Give the chapter's one-paragraph answer, computed; `table` and `other`: of `compare`."""
     rows = check[check["metric"] == "L2"]
     off = rows["difference"].abs()
     same = (rows["chosen"].astype(float) == rows["chosen_sklearn"].astype(float)).sum()
     knn = off[rows["predictor"] == "knn"].max()
-    return tell("reproduction.check", n=len(rows), most=off.max(), knn=knn, same=same)
-
-
-def answer(files: Files, table: pd.DataFrame, other: Mapping, check: pd.DataFrame) -> str:
-    """Give the chapter's one-paragraph answer, computed; `table` and `other`: of `compare`."""
-    said = check_sentence(check)
+    said = tell("reproduction.check", n=len(rows), most=off.max(), knn=knn, same=same)
     if files.simulated:
         return f"{said} Nothing can be said about the published scores without the data."
     return f"{verdict(table, other)} {said}"

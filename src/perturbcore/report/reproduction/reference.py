@@ -35,8 +35,6 @@ def sklearn_scores(
     fold: int,
     embedding: Embedding | None,
     estimator: str = "knn",
-    *,
-    seed: int = 0,
 ) -> dict:
     """Score one unit of the published benchmark with scikit-learn's own parts.
 
@@ -57,13 +55,13 @@ def sklearn_scores(
     q = layout.n_components
     if embedding is None:
         both = np.vstack([Y[train], Y[test]])
-        coordinates = PCA(q, svd_solver="full", random_state=seed).fit_transform(both)
+        coordinates = PCA(q, svd_solver="full", random_state=0).fit_transform(both)
         X = np.empty((len(Y), q), dtype=coordinates.dtype)
         X[train], X[test] = coordinates[: train.sum()], coordinates[train.sum() :]
         present = np.ones(len(Y), dtype=bool)
     else:
         X, present = align(embedding, ids)
-        pca = PCA(q, svd_solver="full", random_state=seed)
+        pca = PCA(q, svd_solver="full", random_state=0)
         steps = [("scaler", StandardScaler()), ("pca", pca), *steps]
     smallest = int(np.floor((train & present).sum() * 0.8))
     if embedding is not None and min(smallest, X.shape[1]) < q:

@@ -1,9 +1,11 @@
-"""The claims page in MyST: summary, a card for each claim, and what the papers do not report."""
+"""The claims page in MyST, claim by claim, and the lines of the first page that rest on claims."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from perturbcore.core.files import read_yaml
 from perturbcore.data.published.names import without_line
 from perturbcore.data.published.tables import HOW_TO_GET, PRIMARY, Published
 from perturbcore.report.comparison import Comparison
@@ -13,7 +15,9 @@ from perturbcore.report.published.claims.audit import (
     NEEDS_TABLES,
     QUALIFIED,
     UNDECIDED,
+    claims,
     counts,
+    dated,
 )
 from perturbcore.report.published.draw import markdown_table, plain
 from perturbcore.report.published.figures import FIGURES, RUNS, figure_data
@@ -35,6 +39,8 @@ DETAILS = {
     "With other cut-offs": "sensitivity",
     "Decided on single folds": "date",
 }
+# the questions of the first page, each with its chapter and claims
+LINES = read_yaml(Path(__file__).with_name("front.yml"))
 
 
 def summary(table: pd.DataFrame, published: Published) -> str:
@@ -219,3 +225,28 @@ def unused_rows(published: Published) -> pd.DataFrame:
     by = ["dataset", "task", "difference"]
     columns = [*names[:-1], "n", "mean", "reference", "ahead", "difference"]
     return pd.concat(out)[columns].sort_values(by, ascending=[True, True, False], ignore_index=True)
+
+
+def answer_of(results: Path, chapter: str) -> str:
+    """Read the one-line answer that a chapter of a profile left; "" where it left none."""
+    path = results / "answers" / f"{chapter}.md"
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def answers_table(results: Path, *, simulated: bool) -> str:
+    """Set the answer of each chapter beside published claims, each with its verdict (MyST)."""
+    words, kept = {c.id: c for c in claims()}, dated()
+    rows = []
+    for line in LINES:
+        said = [f"{words[i].claim} {_verdict(i, kept.loc[i])}" for i in line["claims"]]
+        question = f"[{line['question']}](chapters/{line['chapter']}.ipynb)"
+        if ours := answer_of(results, line["chapter"]):
+            rows.append(f"| {question} | {ours} | {'<br>'.join(said) or '–'} |")
+    here = f"In this build, on {'simulated cells' if simulated else 'real screens'}"
+    head = f"| Question | {here} | Published (Cole et al. 2026), and whether it holds |"
+    return "\n".join([head, "|---|---|---|", *rows]) + "\n"
+
+
+def _verdict(claim: str, kept) -> str:
+    link = f"[{SIGNS[kept['verdict']]} {kept['verdict']}](#claim-{claim})"
+    return f"{link}: {plain(kept['number'])}."
