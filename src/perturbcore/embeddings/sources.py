@@ -15,8 +15,13 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue
 from perturbcore.data.catalogue import hash_of
-from perturbcore.data.genome import starts_beside, tss_windows
-from perturbcore.data.identifiers import descriptions, gene_table, previous_symbols
+from perturbcore.data.identifiers import (
+    descriptions,
+    gene_table,
+    previous_symbols,
+    starts_beside,
+    tss_windows,
+)
 from perturbcore.data.molecules.tables import (
     builtin_compounds,
     check_drugs,
