@@ -63,23 +63,20 @@ def over_represented(
     hits = np.asarray(hits, dtype=bool)
     if hits.ndim != 2 or hits.shape[1] != len(genes):
         raise InputError(f"hits have shape {hits.shape}; the background has {len(genes)} genes")
-    at, names, rows, columns = pd.Index(genes), [], [], []
+    at, found = pd.Index(genes), {}
     for name, members in sets.items():
-        found = at.get_indexer(pd.unique(np.asarray(list(members), dtype=object)))
-        found = found[found >= 0]
-        if len(found):
-            rows.append(found)
-            columns.append(np.full(len(found), len(names)))
-            names.append(name)
-    if not names:
+        rows = at.get_indexer(pd.unique(np.asarray(list(members), dtype=object)))
+        if (rows >= 0).any():
+            found[name] = rows[rows >= 0]
+    if not found:
         raise InputError(
             f"none of the {len(sets)} gene sets has a gene of the background, such as "
             f"'{genes[0]}': their ids differ; convert the sets"
         )
-    member = sp.csr_matrix(
-        (np.ones(sum(map(len, rows)), np.int64), (np.concatenate(rows), np.concatenate(columns))),
-        shape=(len(genes), len(names)),
-    )
+    columns = np.repeat(np.arange(len(found)), [len(rows) for rows in found.values()])
+    where = (np.concatenate([*found.values()]), columns)
+    shape = (len(genes), len(found))
+    member = sp.csr_matrix((np.ones(len(columns), np.int64), where), shape=shape)
     overlap = (sp.csr_matrix(hits.astype(np.int64)) @ member).tocsr()
     overlap.sort_indices()
     size = np.asarray(member.sum(axis=0)).ravel()
@@ -92,7 +89,7 @@ def over_represented(
     tested = [
         sp.csr_matrix((v, overlap.indices, overlap.indptr), overlap.shape) for v in (p, p_adj)
     ]
-    return Enrichment(pd.Index(names), size, overlap, *tested)
+    return Enrichment(pd.Index(list(found)), size, overlap, *tested)
 
 
 def function_labels(

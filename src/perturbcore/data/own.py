@@ -101,9 +101,8 @@ def _from_h5ad(path: Path, kind: str) -> pd.DataFrame:
     if "perturbation" not in about:
         about.insert(0, "perturbation", adata.obs_names.astype(str))
     values = pd.DataFrame(X, columns=adata.var_names.astype(str))
-    if values.columns.has_duplicates:
-        gene = values.columns[values.columns.duplicated()][0]
-        raise InputError(f"{path}: gene '{gene}' is there twice; make var_names unique")
+    if len(twice := values.columns[values.columns.duplicated()]):
+        raise InputError(f"{path}: gene '{twice[0]}' is there twice; make var_names unique")
     return pd.concat([about, values], axis=1)
 
 

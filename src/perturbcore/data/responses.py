@@ -80,9 +80,8 @@ def check_responses(responses: AnnData, *, folds: bool = True, source: str = "re
         raise InputError(f"{source}: it has {responses.n_obs} rows and {responses.n_vars} genes")
     for line in responses.obs["cell_line"].astype(str).unique():
         check_name(line, f"{source}: cell line")
-    if responses.var_names.has_duplicates:
-        gene = responses.var_names[responses.var_names.duplicated()][0]
-        raise InputError(f"{source}: gene '{gene}' is there twice; make var_names unique")
+    if len(twice := responses.var_names[responses.var_names.duplicated()]):
+        raise InputError(f"{source}: gene '{twice[0]}' is there twice; make var_names unique")
     X = responses.X.data if sp.issparse(responses.X) else responses.X
     if not np.isfinite(X).all():
         bad = np.argwhere(~np.isfinite(dense(responses.X)))[0]
