@@ -13,7 +13,7 @@ from anndata import AnnData
 from scipy.stats import false_discovery_control
 
 from perturbcore.core.errors import InputError
-from perturbcore.data.responses import make_responses
+from perturbcore.data.responses import TAKEN, make_responses
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,8 @@ def function_labels(
             f"most frequent one in {label.sum(axis=0).max()}"
         )
     columns = [c for c in ("perturbation", "cell_line", "fold") if c in responses.obs]
-    about = responses.uns["perturbcore"]
-    out = make_responses(
-        label[:, kept], responses.obs[columns], found.terms[kept], dataset=about["dataset"],
-        task="functions", identifier=about["identifier"], simulated=about["simulated"],
-    )  # fmt: skip
+    about = {k: responses.uns["perturbcore"][k] for k in TAKEN} | {"task": "functions"}
+    out = make_responses(label[:, kept], responses.obs[columns], found.terms[kept], **about)
     out.layers["shared"] = shared[:, kept].astype(np.int32)
     out.obs["n_deg"], out.obs["own"] = hits.sum(axis=1), own.any(axis=1)
     return out

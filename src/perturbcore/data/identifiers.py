@@ -148,9 +148,8 @@ def convert(
     return report
 
 
-def descriptions(table: pd.DataFrame | None = None) -> dict[str, str]:
+def descriptions(table: pd.DataFrame) -> dict[str, str]:
     """Return a short text per symbol, without the symbol and Ensembl's "[Source:...]"."""
-    table = gene_table() if table is None else table
     text = table["description"].str.replace(r"\s*\[Source:[^\]]*\]\s*$", "", regex=True).str.strip()
     rows = table.assign(
         text=text,

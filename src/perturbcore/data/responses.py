@@ -11,6 +11,8 @@ from perturbcore.core.errors import InputError, check_name
 from perturbcore.core.tables import check_table, filled
 from perturbcore.data.read import read_h5ad
 
+# what responses take over from the screen, or the responses, that they are made of
+TAKEN = ("dataset", "identifier", "simulated")
 # layers that the responses of each task have; `perturbcore.score.task.register_task` adds to it
 LAYERS: dict[str, tuple[str, ...]] = {
     "lfc": (),
@@ -47,7 +49,7 @@ def make_responses(
     if observed is not None:
         out.layers["observed"] = np.asarray(observed, dtype=bool)
         out.X = out.X * out.layers["observed"]
-    about = {"dataset": dataset, "task": task, "identifier": identifier}
+    about = {"dataset": str(dataset), "task": task, "identifier": str(identifier)}
     out.uns["perturbcore"] = about | {"simulated": bool(simulated)}
     check_responses(out, folds="fold" in obs)
     return out
