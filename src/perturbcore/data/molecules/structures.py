@@ -34,9 +34,7 @@ def canonical(smiles: str, *, parent: bool = False, stereo: bool = True) -> str:
     mol, problem = parse(smiles)
     if mol is None:
         raise InputError(f"SMILES '{smiles}' cannot be read: {problem}")
-    if parent:
-        mol = parent_of(mol)
-    text = Chem.MolToSmiles(mol, isomericSmiles=stereo)
+    text = Chem.MolToSmiles(parent_of(mol) if parent else mol, isomericSmiles=stereo)
     # rdkit keeps marks of removed stereo in the atom order unless the molecule is read anew
     return text if stereo else Chem.CanonSmiles(text, useChiral=0)
 
