@@ -12,11 +12,11 @@ from test_foundation_models import saved, states
 from toys import tokenizer_of
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.genome import tss_windows
+from perturbcore.data.identifiers import tss_windows
 from perturbcore.data.sets.base import Dataset
 from perturbcore.embeddings.build import build_all
 from perturbcore.embeddings.cell_model import cell_model
-from perturbcore.embeddings.cell_models import stream
+from perturbcore.embeddings.cell_models import huggingface
 from perturbcore.embeddings.cell_models.huggingface import binned, load_huggingface
 from perturbcore.embeddings.cell_models.tokens import control_cells, log_normalised
 from perturbcore.embeddings.sequence_models import dna_model
@@ -83,7 +83,9 @@ def test_a_fixed_set_of_genes_is_averaged_over_all_cells_and_a_killed_run_goes_o
         [(np.tanh(row[:4, None] - 1) * [1, -2] + 0.1) for row in controls(screen, "A")], axis=0
     )
     encoder, kept = Fixed(), tmp_path / "sums.npz"
-    np.testing.assert_allclose(stream.streamed_means(encoder, screen, rows, 10), want, atol=1e-5)
+    np.testing.assert_allclose(
+        huggingface.streamed_means(encoder, screen, rows, 10), want, atol=1e-5
+    )
     whole = Fixed.forward
 
     def killed(self, values, line=0):
@@ -92,28 +94,28 @@ def test_a_fixed_set_of_genes_is_averaged_over_all_cells_and_a_killed_run_goes_o
             raise KeyboardInterrupt
         return whole(self, values, line)
 
-    monkeypatch.setattr(stream, "SAVED_EVERY", 1)
+    monkeypatch.setattr(huggingface, "SAVED_EVERY", 1)
     monkeypatch.setattr(Fixed, "forward", killed)
     with pytest.raises(KeyboardInterrupt):
-        stream.streamed_means(encoder, screen, rows, 10, kept)
-    got = stream.streamed_means(encoder, screen, rows, 10, kept)
+        huggingface.streamed_means(encoder, screen, rows, 10, kept)
+    got = huggingface.streamed_means(encoder, screen, rows, 10, kept)
     np.testing.assert_allclose(got, want, atol=1e-5)
     assert sum(calls) == len(rows) + 10  # the batch that was killed is read again, no other
     kept.write_bytes(b"broken")
     np.testing.assert_allclose(
-        stream.streamed_means(encoder, screen, rows, 10, kept), want, atol=1e-5
+        huggingface.streamed_means(encoder, screen, rows, 10, kept), want, atol=1e-5
     )
     with pytest.raises(ParameterError, match="no CUDA device"):
         if torch.cuda.is_available():
             raise ParameterError("no CUDA device: there is one")
-        stream.placed(encoder, "cuda", "float32")
+        huggingface.placed(encoder, "cuda", "float32")
 
 
 def test_knock_outs_and_the_input_table(screen, checkpoint):  # noqa: F811
     encoder = load_huggingface(checkpoint, cells := control_cells(screen))
     average = cells.take(encoder.genes).mean[0].clip(0)
     average[7] = 0
-    got = stream.knock_outs(encoder, average, 4)
+    got = huggingface.knock_outs(encoder, average, 4)
     with torch.no_grad():
         before = encoder(torch.from_numpy(average[None]))[0].double().numpy()
         for gene in (0, 7, 29):
@@ -178,7 +180,7 @@ def test_windows_around_the_start_are_read_along_the_strand(tmp_path, monkeypatc
         [["S", "1", "100", "120", "1"], ["R", "1", "100", "120", "-1"]],
         columns=["symbol", "chromosome", "start", "end", "strand"],
     )
-    monkeypatch.setattr("perturbcore.data.genome.gene_table", lambda: table)
+    monkeypatch.setattr("perturbcore.data.identifiers.gene_table", lambda: table)
     got = tss_windows(fasta, width=20)
     assert got["S"] == one[89:109] and got["R"] == "".join(pair[b] for b in one[109:129][::-1])
 

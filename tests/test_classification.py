@@ -16,9 +16,8 @@ from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.core.profile import load_profile
 from perturbcore.data.folds import add_folds, check_leakage
 from perturbcore.data.responses import make_responses
-from perturbcore.data.sets._rstrings import read_string_lists
 from perturbcore.data.sets.base import Card, Dataset, load
-from perturbcore.data.sets.signatures import signature_dataset
+from perturbcore.data.sets.signatures import read_string_lists, signature_dataset
 from perturbcore.report import labels
 from perturbcore.report.labels import Labelled, averaged, beats_floors, families, models_of, panels
 from perturbcore.score import limits

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from perturbcore.book.cli import main
 from perturbcore.core.errors import InputError
 from perturbcore.data.identifiers import check_names
-from perturbcore.data.own import read_own
+from perturbcore.data.sets.from_files import read_own
 from perturbcore.report.comparison import Comparison
 from perturbcore.score.store import read_scores
 

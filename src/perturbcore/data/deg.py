@@ -10,7 +10,7 @@ from scipy.stats import false_discovery_control
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.effects.moments import gene_columns, summed
-from perturbcore.data.responses import make_responses
+from perturbcore.data.responses import TAKEN, make_responses
 from perturbcore.data.screens.declare import check_declared
 
 # float64 sums of squares carry this relative error at worst; a smaller spread is a constant gene
@@ -71,11 +71,8 @@ def deg_labels(
     if variant == "per_batch":
         votes = plan.rows["n_batches"].to_numpy(dtype=np.int16)[:, None]
         label = majority(up, down, votes - up - down)
-    declared = screen.uns["perturbcore"]
-    out = make_responses(
-        label, plan.rows, kept, dataset=str(declared["dataset"]), task="deg",
-        identifier=str(declared["identifier"]), simulated=bool(declared["simulated"]),
-    )  # fmt: skip
+    about = {k: screen.uns["perturbcore"][k] for k in TAKEN}
+    out = make_responses(label, plan.rows, kept, task="deg", **about)
     if variant == "per_batch":
         out.layers.update(votes_up=up, votes_down=down)
     out.uns["perturbcore"].update(

@@ -13,7 +13,7 @@ from anndata import AnnData
 from scipy.stats import false_discovery_control
 
 from perturbcore.core.errors import InputError
-from perturbcore.data.responses import make_responses
+from perturbcore.data.responses import TAKEN, make_responses
 
 
 @dataclass(frozen=True)
@@ -63,23 +63,20 @@ def over_represented(
     hits = np.asarray(hits, dtype=bool)
     if hits.ndim != 2 or hits.shape[1] != len(genes):
         raise InputError(f"hits have shape {hits.shape}; the background has {len(genes)} genes")
-    at, names, rows, columns = pd.Index(genes), [], [], []
+    at, found = pd.Index(genes), {}
     for name, members in sets.items():
-        found = at.get_indexer(pd.unique(np.asarray(list(members), dtype=object)))
-        found = found[found >= 0]
-        if len(found):
-            rows.append(found)
-            columns.append(np.full(len(found), len(names)))
-            names.append(name)
-    if not names:
+        rows = at.get_indexer(pd.unique(np.asarray(list(members), dtype=object)))
+        if (rows >= 0).any():
+            found[name] = rows[rows >= 0]
+    if not found:
         raise InputError(
             f"none of the {len(sets)} gene sets has a gene of the background, such as "
             f"'{genes[0]}': their ids differ; convert the sets"
         )
-    member = sp.csr_matrix(
-        (np.ones(sum(map(len, rows)), np.int64), (np.concatenate(rows), np.concatenate(columns))),
-        shape=(len(genes), len(names)),
-    )
+    columns = np.repeat(np.arange(len(found)), [len(rows) for rows in found.values()])
+    where = (np.concatenate([*found.values()]), columns)
+    shape = (len(genes), len(found))
+    member = sp.csr_matrix((np.ones(len(columns), np.int64), where), shape=shape)
     overlap = (sp.csr_matrix(hits.astype(np.int64)) @ member).tocsr()
     overlap.sort_indices()
     size = np.asarray(member.sum(axis=0)).ravel()
@@ -92,7 +89,7 @@ def over_represented(
     tested = [
         sp.csr_matrix((v, overlap.indices, overlap.indptr), overlap.shape) for v in (p, p_adj)
     ]
-    return Enrichment(pd.Index(names), size, overlap, *tested)
+    return Enrichment(pd.Index(list(found)), size, overlap, *tested)
 
 
 def function_labels(
@@ -127,11 +124,8 @@ def function_labels(
             f"most frequent one in {label.sum(axis=0).max()}"
         )
     columns = [c for c in ("perturbation", "cell_line", "fold") if c in responses.obs]
-    about = responses.uns["perturbcore"]
-    out = make_responses(
-        label[:, kept], responses.obs[columns], found.terms[kept], dataset=about["dataset"],
-        task="functions", identifier=about["identifier"], simulated=about["simulated"],
-    )  # fmt: skip
+    about = {k: responses.uns["perturbcore"][k] for k in TAKEN} | {"task": "functions"}
+    out = make_responses(label[:, kept], responses.obs[columns], found.terms[kept], **about)
     out.layers["shared"] = shared[:, kept].astype(np.int32)
     out.obs["n_deg"], out.obs["own"] = hits.sum(axis=1), own.any(axis=1)
     return out

@@ -1,22 +1,26 @@
-"""One table of gene ids, conversion that reports what it could not do, and gene descriptions."""
+"""One table of gene ids: conversion that reports what it could not do, descriptions, bases."""
 
-from collections.abc import Iterable
+import gzip
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 import pandas as pd
 
 from perturbcore.core.errors import InputError, check_choice
 from perturbcore.core.files import replaced
+from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue
 from perturbcore.data.identity import is_control
-from perturbcore.data.read import member, read_csv, read_r
+from perturbcore.data.read import existing, member, numbers, read_csv, read_r, read_table
 
 KINDS = ("symbol", "ensembl", "entrez")
 GENE_FILES = ("gene_table", "gene_info_table")
 COLUMNS = ("ensembl", "entrez", "symbol", "chromosome", "biotype", "description")
 PLACE = ("start", "end", "strand")  # first and last base, and 1 or -1
 CHROMOSOMES = (*map(str, range(1, 23)), "X", "Y", "MT")
+PAIRED = str.maketrans("ACGT", "TGCA")
 _LOOKS = {"ensembl": r"(?i)\s*ENS[A-Z]*G\d{11}(\.\d+)?\s*", "entrez": r"\s*\d+\s*"}
 _MOUSE = r"[A-Z][a-z0-9-]*[a-z][a-z0-9-]*|ENSMUSG\d{11}"
 
@@ -144,9 +148,8 @@ def convert(
     return report
 
 
-def descriptions(table: pd.DataFrame | None = None) -> dict[str, str]:
+def descriptions(table: pd.DataFrame) -> dict[str, str]:
     """Return a short text per symbol, without the symbol and Ensembl's "[Source:...]"."""
-    table = gene_table() if table is None else table
     text = table["description"].str.replace(r"\s*\[Source:[^\]]*\]\s*$", "", regex=True).str.strip()
     rows = table.assign(
         text=text,
@@ -157,3 +160,50 @@ def descriptions(table: pd.DataFrame | None = None) -> dict[str, str]:
     rows = rows.sort_values(["patch", "noncoding", "ensembl"], kind="stable")
     rows = rows.drop_duplicates("symbol").sort_values("symbol")
     return dict(zip(rows["symbol"], rows["text"], strict=True))
+
+
+def starts_beside(fasta: Path | str) -> Path:
+    """Name the file of transcription start sites that may lie beside a genome."""
+    return Path(fasta).with_name(Path(fasta).name.split(".")[0] + ".tss.tsv")
+
+
+def tss_windows(fasta: Path | str, width: int = 4096) -> dict[str, str]:
+    """Cut `width` bases around the start of transcription of each gene, read along its strand."""
+    beside = starts_beside(fasta)
+    if beside.is_file():
+        table = read_table(beside)
+        check_table(table, ["gene", "chromosome", "tss", "strand"], beside)
+    else:
+        table = gene_table()
+        table = table[table["chromosome"].isin(CHROMOSOMES) & (table["symbol"] != "")]
+        tss = table["start"].where(table["strand"] == "1", table["end"])
+        table = table.assign(gene=table["symbol"], tss=tss).drop_duplicates("gene")
+    tss = numbers(table["tss"], "tss", beside, whole="a position").astype(int)
+    genes = table.assign(tss=tss).astype({"chromosome": str, "gene": str, "strand": str})
+    by_chromosome, out = genes.groupby(genes["chromosome"].str.removeprefix("chr")), {}
+    for name, bases in _chromosomes(fasta):
+        if (name := name.removeprefix("chr")) in by_chromosome.groups:
+            for row in by_chromosome.get_group(name).itertuples():
+                first = max(row.tss - 1 - width // 2, 0)
+                part = bases[first : row.tss - 1 + width // 2].upper()
+                out[row.gene] = part if row.strand == "1" else part.translate(PAIRED)[::-1]
+    out = {gene: part for gene, part in out.items() if part.strip("N")}
+    if not out:
+        raise InputError(f"{fasta} has none of the chromosomes of the genes: are names alike?")
+    return out
+
+
+def _chromosomes(path: Path | str) -> Iterator[tuple[str, str]]:
+    """Name and bases of one entry of a FASTA file after the other."""
+    name, parts = "", []
+    opened = gzip.open if str(path).endswith(".gz") else open
+    with opened(existing(path), "rt", encoding="ascii", errors="replace") as handle:
+        for line in handle:
+            if line.startswith(">"):
+                if name:
+                    yield name, "".join(parts)
+                name, parts = (line[1:].split() or [""])[0], []
+            else:
+                parts.append(line.strip())
+    if name:
+        yield name, "".join(parts)

@@ -11,6 +11,8 @@ from perturbcore.core.errors import InputError, check_name
 from perturbcore.core.tables import check_table, filled
 from perturbcore.data.read import read_h5ad
 
+# what responses take over from the screen, or the responses, that they are made of
+TAKEN = ("dataset", "identifier", "simulated")
 # layers that the responses of each task have; `perturbcore.score.task.register_task` adds to it
 LAYERS: dict[str, tuple[str, ...]] = {
     "lfc": (),
@@ -47,7 +49,7 @@ def make_responses(
     if observed is not None:
         out.layers["observed"] = np.asarray(observed, dtype=bool)
         out.X = out.X * out.layers["observed"]
-    about = {"dataset": dataset, "task": task, "identifier": identifier}
+    about = {"dataset": str(dataset), "task": task, "identifier": str(identifier)}
     out.uns["perturbcore"] = about | {"simulated": bool(simulated)}
     check_responses(out, folds="fold" in obs)
     return out
@@ -80,9 +82,8 @@ def check_responses(responses: AnnData, *, folds: bool = True, source: str = "re
         raise InputError(f"{source}: it has {responses.n_obs} rows and {responses.n_vars} genes")
     for line in responses.obs["cell_line"].astype(str).unique():
         check_name(line, f"{source}: cell line")
-    if responses.var_names.has_duplicates:
-        gene = responses.var_names[responses.var_names.duplicated()][0]
-        raise InputError(f"{source}: gene '{gene}' is there twice; make var_names unique")
+    if len(twice := responses.var_names[responses.var_names.duplicated()]):
+        raise InputError(f"{source}: gene '{twice[0]}' is there twice; make var_names unique")
     X = responses.X.data if sp.issparse(responses.X) else responses.X
     if not np.isfinite(X).all():
         bad = np.argwhere(~np.isfinite(dense(responses.X)))[0]

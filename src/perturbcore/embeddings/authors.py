@@ -156,9 +156,8 @@ def _cut(e: Listed, adata: AnnData, wanted: pd.Index, identifier: str) -> Embedd
     used = ids[ids.isin(plain)]
     if not len(used):
         return None
-    if used.has_duplicates:
-        twice = used[used.duplicated()][0]
-        raise InputError(f"{e.path}: obs_names has '{twice}' twice; keep one row per id")
+    if len(twice := used[used.duplicated()]):
+        raise InputError(f"{e.path}: obs_names has '{twice[0]}' twice; keep one row per id")
     X = adata.X if e.obsm is None else adata.obsm[e.obsm]
     if X is None:
         raise InputError(f"{e.path}: it has no X; fetch it again")

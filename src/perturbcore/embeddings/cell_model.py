@@ -1,6 +1,5 @@
 """Embeddings of genes by a cell foundation model, from the control cells of a screen."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,17 +10,14 @@ from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.cell_models.tokens import control_cells, drawn_controls
-from perturbcore.embeddings.language_model import WEIGHTS, find_model
+from perturbcore.embeddings.language_model import find_model
 from perturbcore.embeddings.registry import Dim, register
 
 MODALITY = "Cell model"
 EVERY_CELL = 2**62
 
 
-@register(
-    "cell_model", kind="screen", modality=MODALITY,
-    prepare=partial(find_model, needs=("config.json", WEIGHTS)),
-)  # fmt: skip
+@register("cell_model", kind="screen", modality=MODALITY, prepare=find_model)
 def cell_model(
     screen: AnnData, *, source: str = "control cells", cell_line: str | None = None,
     models: Path | None = None, model: str = "",
@@ -41,10 +37,10 @@ def cell_model(
     numbers, the model computes. Sums are kept in the folder `models`: a killed run goes on. Cole et
     al. 2026, section 4.5.1, Eq. 10 and 11.
     """
-    from perturbcore.embeddings.cell_models.huggingface import load_huggingface
-    from perturbcore.embeddings.cell_models.stream import (
+    from perturbcore.embeddings.cell_models.huggingface import (
         input_vectors,
         knock_outs,
+        load_huggingface,
         placed,
         streamed_means,
     )

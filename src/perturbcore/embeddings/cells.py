@@ -32,10 +32,8 @@ def cells_of(screen: AnnData, max_cells: int = 4000, seed: int = 0) -> AnnData:
     part = screen[np.sort(rows)]
     part = part.to_memory() if part.isbacked else part.copy()
     obs = part.obs.copy()
-    lines = obs["cell_line"].astype(str)
-    batch = obs["batch"].astype(str)
+    lines, batch, label = (obs[c].astype(str) for c in ("cell_line", "batch", "perturbation"))
     obs["place"] = (lines + ", " + batch if lines.nunique() > 1 else batch).to_numpy(dtype=str)
-    label = obs["perturbation"].astype(str)
     obs["label"] = label.mask(obs["is_control"].astype(bool), "").to_numpy(dtype=str)
     out = AnnData(dense(normalise(part).X).astype(np.float32), obs=obs, var=part.var.copy())
     out.obsm = part.obsm

@@ -49,10 +49,8 @@ def coverage_table(embeddings: Iterable[Embedding], responses: AnnData) -> pd.Da
                     hints.append(f"{n} more would match {how}")
             n, covered = len(wanted), len(wanted) - len(missing)
             share = covered / n if n else np.nan
-            rows.append(
-                [e.name, e.modality, line, e.dim, n, covered, share, some(missing)]
-                + ["; ".join(hints)]
-            )
+            about = (e.name, e.modality, line, e.dim)
+            rows.append((*about, n, covered, share, some(missing), "; ".join(hints)))
     names = "embedding modality cell_line dim n_perturbations n_covered coverage missing hint"
     return pd.DataFrame(rows, columns=names.split())
 
@@ -108,9 +106,8 @@ def convert_ids(
 
 def add_aliases(embedding: Embedding, aliases: pd.Series) -> Embedding:
     """Let ids of an older naming find the vector of today's id (`aliases`: older -> today)."""
-    if not aliases.index.is_unique:
-        twice = aliases.index[aliases.index.duplicated()][0]
-        raise InputError(f"alias {twice!r} leads to several ids; keep one, or leave it out")
+    if len(twice := aliases.index[aliases.index.duplicated()]):
+        raise InputError(f"alias {twice[0]!r} leads to several ids; keep one, or leave it out")
     added = aliases[~aliases.index.isin(embedding.ids) & aliases.isin(embedding.ids)].sort_index()
     rows = embedding.ids.get_indexer(pd.Index(added.to_numpy(), dtype=object))
     return replace(

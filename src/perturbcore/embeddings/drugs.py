@@ -26,6 +26,7 @@ PHYSICAL = (
     "Kappa2", "Kappa3", "BertzCT", "BalabanJ", "qed", "FormalCharge", "fr_halogen",
 )  # fmt: skip
 HALVING = 0.5
+UNREAD = "have no readable SMILES and no vector"
 
 
 @register("fingerprint", kind="drugs", modality=STRUCTURE, entity="drug")
@@ -41,7 +42,7 @@ def fingerprint(drugs: pd.DataFrame, *, kind: str = "ecfp:4", bits: Dim = 2000):
     function = _fingerprint(kind.lower(), bits)
     read = molecules(drugs)
     X = np.stack([np.asarray(function(mol), dtype=np.float32) for mol in read.values()])
-    return list(read), X, f"{kind} fingerprint, {X.shape[1]} numbers{unread(drugs, read)}"
+    return list(read), X, f"{kind} fingerprint, {X.shape[1]} numbers{lost(drugs, read)}"
 
 
 def _fingerprint(kind: str, bits: int) -> Callable:
@@ -84,16 +85,12 @@ def descriptors(drugs: pd.DataFrame):
         X = np.array([[float(f(mol)) for f in functions] for mol in read.values()])
     keep = np.isfinite(X).all(axis=0)
     X = np.sign(X[:, keep]) * np.log1p(np.abs(X[:, keep]))
-    lost = "" if keep.all() else f", {int((~keep).sum())} not finite for all"
-    return list(read), X, f"{X.shape[1]} descriptors of rdkit{lost}{unread(drugs, read)}"
+    gaps = "" if keep.all() else f", {int((~keep).sum())} not finite for all"
+    return list(read), X, f"{X.shape[1]} descriptors of rdkit{gaps}{lost(drugs, read)}"
 
 
-def unread(drugs: pd.DataFrame, read: Collection[str]) -> str:
-    """Say how many drugs have no vector because their SMILES cannot be read."""
-    return _lost(drugs, read, "have no readable SMILES and no vector")
-
-
-def _lost(drugs, kept, why: str) -> str:
+def lost(drugs: pd.DataFrame, kept: Collection[str], why: str = UNREAD) -> str:
+    """Say how many drugs have no vector and why: unless told, as their SMILES cannot be read."""
     n = len(drugs) - len(kept)
     return f"; {n} of {len(drugs)} drugs {why}" if n else ""
 
@@ -108,7 +105,7 @@ def target_encoding(drugs: pd.DataFrame, *, weights: Literal["binary", "rank"] =
     X = np.zeros((len(known), len(columns)), dtype=np.float32)
     for row, genes in enumerate(known.values()):
         X[row, columns.get_indexer(genes)] = _weights(len(genes), weights == "rank")
-    note = _lost(drugs, known, "have no vector for want of a target")
+    note = lost(drugs, known, "have no vector for want of a target")
     return list(known), X, f"{len(columns)} targets, {weights}{note}"
 
 
@@ -139,7 +136,7 @@ def target_genes(
         weight = _weights(len(at), how == "weight")[first]
         X[row, : len(first)] = weight[:, None] * genes.X[at[first]]
     X = X.reshape(len(rows), -1) if how == "concatenate" else X.sum(axis=1)
-    note = _lost(drugs, rows, "have no vector for want of such a target")
+    note = lost(drugs, rows, "have no vector for want of such a target")
     return list(rows), X, f"{genes.name} of up to {n_targets} targets, {how}{note}"
 
 

@@ -53,12 +53,9 @@ def _gene_components(cells: sp.csr_matrix, names: pd.Index, dim: int, seed: int)
     size = min(dim, min(matrix.shape) - 1)
     if size < 1:
         raise InputError(f"{matrix.shape[0]} expressed genes are too few for an embedding")
-    if min(matrix.shape) <= max(DENSE, dim):
-        pca = PCA(size, svd_solver="full")
-        X = pca.fit_transform(matrix.toarray())
-    else:
-        # Centres inside the iteration, so that the matrix stays sparse.
-        pca = PCA(size, svd_solver="arpack", random_state=seed)
-        X = pca.fit_transform(matrix)
+    small = min(matrix.shape) <= max(DENSE, dim)
+    # arpack centres inside the iteration, so that the matrix stays sparse
+    pca = PCA(size, svd_solver="full" if small else "arpack", random_state=seed)
+    X = pca.fit_transform(matrix.toarray() if small else matrix)
     kept = pca.singular_values_ > NOISE * pca.singular_values_[0]
     return genes, fix_signs(np.ascontiguousarray(X[:, kept]))

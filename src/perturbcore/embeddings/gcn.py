@@ -254,13 +254,10 @@ def pretrain(
     others = random_pairs(A, len(held), np.random.default_rng([seed, 1]))
 
     def batch(index, rng):
-        return {
-            "edges": torch.as_tensor(edges[index]),
-            "others": torch.as_tensor(rng.integers(n, size=(len(index), 2))),
-        }
+        drawn = rng.integers(n, size=(len(index), 2))
+        return {"edges": torch.as_tensor(edges[index]), "others": torch.as_tensor(drawn)}
 
-    def held_batch(index):
-        return {"edges": torch.as_tensor(held[index]), "others": torch.as_tensor(others[index])}
+    whole = {"edges": torch.as_tensor(held), "others": torch.as_tensor(others)}
 
     torch.manual_seed(seed)
     network = GraphNetwork(n, dim, layers, dropout, layer)
@@ -268,7 +265,7 @@ def pretrain(
     learner = LinkLearner(network, message, lr, weight_decay, contrast)
     trained = fit(
         learner, Batches(len(edges), batch_size, batch, seed=seed),
-        Batches(len(held), len(held), held_batch, shuffle=False), max_epochs=max_epochs,
+        Batches(len(held), len(held), lambda _: whole, shuffle=False), max_epochs=max_epochs,
         patience=patience, grad_clip=1.0, folder=folder, key=key, seed=seed,
     )  # fmt: skip
     z = network.vectors(learner.A)

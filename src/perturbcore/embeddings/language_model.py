@@ -13,7 +13,7 @@ from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data import catalogue
 from perturbcore.data.molecules.structures import molecules
-from perturbcore.embeddings.drugs import unread
+from perturbcore.embeddings.drugs import lost
 from perturbcore.embeddings.registry import Dim, register
 from perturbcore.embeddings.sources import resolved
 
@@ -137,7 +137,7 @@ def smiles_transformer(
     encoder = load_encoder(HUB.get(model, model), **given)
     X, n_cut = hidden_means(texts, *encoder, batch_size, max_length)
     cut = f", {n_cut} SMILES cut at {max_length} tokens" if n_cut else ""
-    return list(read), X, f"{Path(model).name}, mean over tokens{cut}{unread(drugs, read)}"
+    return list(read), X, f"{Path(model).name}, mean over tokens{cut}{lost(drugs, read)}"
 
 
 def unit_length(X: np.ndarray) -> np.ndarray:

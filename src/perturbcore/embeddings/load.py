@@ -5,15 +5,15 @@ import re
 import zipfile
 from pathlib import Path
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from anndata import AnnData
 
 from perturbcore.core.errors import InputError
 from perturbcore.core.tables import check_table
 from perturbcore.data.identifiers import KINDS, looks_like
-from perturbcore.data.read import GAPS, read_table, read_text
+from perturbcore.data.read import GAPS, read_h5ad, read_table, read_text
 from perturbcore.embeddings.base import Embedding, check_ids, some, strip_version
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".npz", ".h5ad", ".safetensors")
@@ -166,10 +166,7 @@ def _from_npz(path: Path):
 
 
 def _from_h5ad(path: Path, id_column, obsm, varm, uns):
-    try:
-        adata = ad.read_h5ad(path)
-    except Exception as error:  # h5py and anndata raise many kinds for a broken file
-        raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
+    adata = read_h5ad(path)
     keys = {"obs column": (id_column, adata.obs), "obsm key": (obsm, adata.obsm)}
     keys |= {"varm key": (varm, adata.varm), "uns key": (uns, adata.uns)}
     for what, (key, there) in keys.items():
@@ -189,7 +186,7 @@ def _from_h5ad(path: Path, id_column, obsm, varm, uns):
     return _as_strings(ids), X.toarray() if sp.issparse(X) else np.asarray(X)
 
 
-def _from_uns(path: Path, key: str, adata: ad.AnnData, ids):
+def _from_uns(path: Path, key: str, adata: AnnData, ids):
     """Vectors in ``uns``: a table, id to vector, or a matrix whose length says its axis."""
     held = adata.uns[key]
     if isinstance(held, dict):

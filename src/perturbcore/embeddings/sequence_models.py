@@ -72,8 +72,8 @@ def dna_model(
     """Embed genes by the mean of a DNA model's vectors over the bases around their start.
 
     `windows`: 4,096 bases around the start of transcription
-    (`perturbcore.data.genome.tss_windows`); `piece`: bases that the model reads at once. Cole et
-    al. 2026, section 4.5.3.
+    (`perturbcore.data.identifiers.tss_windows`); `piece`: bases that the model reads at once. Cole
+    et al. 2026, section 4.5.3.
     """
     ids = sorted(windows)
     cuts = [range(0, len(windows[i]), piece) for i in ids]

@@ -35,9 +35,8 @@ def cca_matrix(
             "needs two: give cell_line"
         )
     names = pd.Index([e.name for e in used])
-    if not names.is_unique:
-        twice = names[names.duplicated()][0]
-        raise ParameterError(f"several embeddings are named {twice!r}; names must differ")
+    if len(twice := names[names.duplicated()]):
+        raise ParameterError(f"several embeddings are named {twice[0]!r}; names must differ")
     kinds = {e.identifier: e.name for e in used}
     if len(kinds) > 1:
         said = ", ".join(f"{n!r} has {k} ids" for k, n in kinds.items())

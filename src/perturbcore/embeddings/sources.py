@@ -15,8 +15,13 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue
 from perturbcore.data.catalogue import hash_of
-from perturbcore.data.genome import starts_beside, tss_windows
-from perturbcore.data.identifiers import descriptions, gene_table, previous_symbols
+from perturbcore.data.identifiers import (
+    descriptions,
+    gene_table,
+    previous_symbols,
+    starts_beside,
+    tss_windows,
+)
 from perturbcore.data.molecules.tables import (
     builtin_compounds,
     check_drugs,
@@ -228,9 +233,8 @@ def read_texts(path: Path | str) -> dict[str, str]:
             f"{path}: an id and a text column are needed; the file has {list(frame.columns)}"
         )
     texts = frame.astype(str).set_index(frame.columns[0]).iloc[:, 0]
-    if not texts.index.is_unique:
-        twice = texts.index[texts.index.duplicated()][0]
-        raise InputError(f"{path}: id {twice!r} has several texts; join them into one")
+    if len(twice := texts.index[texts.index.duplicated()]):
+        raise InputError(f"{path}: id {twice[0]!r} has several texts; join them into one")
     return texts.to_dict()
 
 

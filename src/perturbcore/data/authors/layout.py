@@ -147,9 +147,8 @@ def fetch_authors_data(folder=None, *, client=None) -> Path:
 def _right(root: Path, one) -> bool:
     """Whether a file is there with the size and sha256 that the host states."""
     path = root / one.rfilename
-    if not path.is_file() or one.size not in (None, path.stat().st_size):
-        return False
-    return _sha(one) in (None, hash_of(path))
+    there = path.is_file() and one.size in (None, path.stat().st_size)
+    return there and _sha(one) in (None, hash_of(path))
 
 
 def _sha(one) -> str | None:

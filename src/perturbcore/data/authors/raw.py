@@ -103,12 +103,35 @@ def _norman(folder: Path, layout: Layout) -> AnnData:
 
 
 def _sciplex(folder: Path, layout: Layout) -> Iterator[tuple]:
-    cells, path = _sciplex_cells(folder)
+    matrix = _one(folder, "*UMI.count.matrix*", "the counts")
+    genes = _table(_one(folder, "*gene.annotations*", "the genes of the matrix"), names=range(3))
+    if genes[2].notna().any():  # row names come first
+        genes = genes.iloc[:, 1:].set_axis([0, 1], axis=1)
+    about_path = _one(folder, "*pData*", "what was done to the cells")
+    about = _table(about_path, header=0)
+    check_table(about, ("cell", *SCIPLEX_COLUMNS, "dose"), about_path)
+    refuse(about["cell"].duplicated(), "cell", about["cell"], about_path, ", where it is not first")
+    barcodes = about[["cell"]].set_axis([0], axis=1)
+    if any(folder.glob("*cell.annotations*")):
+        barcodes = _table(_one(folder, "*cell.annotations*", "the cells of the matrix"))
+    entries = _table(matrix).iloc[:, :3].set_axis(["gene", "cell", "count"], axis=1)
+    for column, size in (("gene", len(genes)), ("cell", len(barcodes))):
+        counted = f"it counts from 1 to {size}"
+        index = numbers(entries[column], column, matrix, whole=counted)
+        refuse(~index.between(1, size), column, index, matrix, f": {counted}")
+    X = sp.csr_matrix(
+        (entries["count"].astype(np.float32), (entries["cell"] - 1, entries["gene"] - 1)),
+        shape=(len(barcodes), len(genes)),
+    )
+    obs = about.set_index("cell").rename(columns=SCIPLEX_COLUMNS)
+    obs = obs.reindex(barcodes[0].astype(str)).rename_axis(index=None)
+    var = pd.DataFrame({"gene_name": genes[1].to_numpy()}, index=genes[0].astype(str).to_numpy())
+    cells = AnnData(X, obs=obs, var=var)
     cells = cells[cells.obs["cell_line"].notna().to_numpy()]
     listed = read_csv(folder / "mart_export_protein_coding.txt", ("Gene name",))["Gene name"]
-    dose = numbers(cells.obs["dose"], "dose", path)
+    dose = numbers(cells.obs["dose"], "dose", matrix)
     vehicle = cells.obs["drug"].astype(str).str.strip() == layout.raw["control"]
-    yield cells, dose, vehicle.to_numpy(), set(listed), path
+    yield cells, dose, vehicle.to_numpy(), set(listed), matrix
 
 
 def _tahoe(folder: Path, layout: Layout) -> Iterator[tuple]:
@@ -170,33 +193,6 @@ def _chemical(
 
 def _csr(X):
     return sp.csr_matrix(X) if sp.issparse(X) else np.asarray(X)
-
-
-def _sciplex_cells(folder: Path) -> tuple[AnnData, Path]:
-    matrix = _one(folder, "*UMI.count.matrix*", "the counts")
-    genes = _table(_one(folder, "*gene.annotations*", "the genes of the matrix"), names=range(3))
-    if genes[2].notna().any():  # row names come first
-        genes = genes.iloc[:, 1:].set_axis([0, 1], axis=1)
-    about_path = _one(folder, "*pData*", "what was done to the cells")
-    about = _table(about_path, header=0)
-    check_table(about, ("cell", *SCIPLEX_COLUMNS, "dose"), about_path)
-    refuse(about["cell"].duplicated(), "cell", about["cell"], about_path, ", where it is not first")
-    barcodes = about[["cell"]].set_axis([0], axis=1)
-    if any(folder.glob("*cell.annotations*")):
-        barcodes = _table(_one(folder, "*cell.annotations*", "the cells of the matrix"))
-    entries = _table(matrix).iloc[:, :3].set_axis(["gene", "cell", "count"], axis=1)
-    for column, size in (("gene", len(genes)), ("cell", len(barcodes))):
-        counted = f"it counts from 1 to {size}"
-        index = numbers(entries[column], column, matrix, whole=counted)
-        refuse(~index.between(1, size), column, index, matrix, f": {counted}")
-    X = sp.csr_matrix(
-        (entries["count"].astype(np.float32), (entries["cell"] - 1, entries["gene"] - 1)),
-        shape=(len(barcodes), len(genes)),
-    )
-    obs = about.set_index("cell").rename(columns=SCIPLEX_COLUMNS)
-    obs = obs.reindex(barcodes[0].astype(str)).rename_axis(index=None)
-    var = pd.DataFrame({"gene_name": genes[1].to_numpy()}, index=genes[0].astype(str).to_numpy())
-    return AnnData(X, obs=obs, var=var), matrix
 
 
 def _one(folder: Path, pattern: str, what: str) -> Path:

@@ -43,12 +43,8 @@ def read_authors_responses(dataset: str, task: str = "lfc", root=None, *, path=N
     X = dense(adata.X[rows])
     if X.dtype.kind not in "fiub":
         raise InputError(f"{path}: X has values of type {X.dtype}, not numbers")
-    about = dict(
-        dataset=dataset,
-        task=task,
-        identifier=layout.identifier,
-        simulated=bool(adata.uns.get("perturbcore", {}).get("simulated", False)),
-    )
+    simulated = adata.uns.get("perturbcore", {}).get("simulated", False)
+    about = dict(dataset=dataset, task=task, identifier=layout.identifier, simulated=simulated)
     try:
         out = make_responses(X, new, adata.var_names.astype(str), **about)
     except InputError as error:

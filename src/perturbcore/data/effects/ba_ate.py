@@ -5,7 +5,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError, check_choice
 from perturbcore.data.effects.moments import gene_columns, summed
-from perturbcore.data.responses import make_responses
+from perturbcore.data.responses import TAKEN, make_responses
 from perturbcore.data.screens.declare import check_declared
 
 MIN_CELLS = 10  # with fewer, an effect and its error are not estimable
@@ -81,11 +81,8 @@ def ba_ate(
         else:
             for row, mean in zip(rows, treated, strict=True):
                 effects[row] = mean - level[np.searchsorted(controls, places[row])].mean(0)
-    declared = screen.uns["perturbcore"]
-    out = make_responses(
-        effects, table, kept, dataset=str(declared["dataset"]),
-        identifier=str(declared["identifier"]), simulated=bool(declared["simulated"]),
-    )  # fmt: skip
+    about = {k: screen.uns["perturbcore"][k] for k in TAKEN}
+    out = make_responses(effects, table, kept, **about)
     out.uns["perturbcore"].update(control=control, batches=batches, min_cells=int(min_cells))
     out.uns["perturbcore"]["not_estimable"] = np.array(few, dtype=str)
     return out

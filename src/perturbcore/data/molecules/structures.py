@@ -1,11 +1,12 @@
 """From a SMILES to a molecule: what cannot be read, what is a salt, what is left without stereo."""
 
-from functools import cache
-
 from rdkit import Chem, rdBase
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
 from perturbcore.core.errors import InputError
+
+_CHOOSER = rdMolStandardize.LargestFragmentChooser(preferOrganic=True)
+_UNCHARGER = rdMolStandardize.Uncharger()
 
 
 def parse(smiles: str):
@@ -33,23 +34,15 @@ def canonical(smiles: str, *, parent: bool = False, stereo: bool = True) -> str:
     mol, problem = parse(smiles)
     if mol is None:
         raise InputError(f"SMILES '{smiles}' cannot be read: {problem}")
-    if parent:
-        mol = parent_of(mol)
-    text = Chem.MolToSmiles(mol, isomericSmiles=stereo)
+    text = Chem.MolToSmiles(parent_of(mol) if parent else mol, isomericSmiles=stereo)
     # rdkit keeps marks of removed stereo in the atom order unless the molecule is read anew
     return text if stereo else Chem.CanonSmiles(text, useChiral=0)
 
 
 def parent_of(mol):
     """Largest organic fragment of a molecule, uncharged as far as possible."""
-    chooser, uncharger = _standardisers()
     with rdBase.BlockLogs():
-        return uncharger.uncharge(chooser.choose(mol))
-
-
-@cache
-def _standardisers():
-    return rdMolStandardize.LargestFragmentChooser(preferOrganic=True), rdMolStandardize.Uncharger()
+        return _UNCHARGER.uncharge(_CHOOSER.choose(mol))
 
 
 def stereo_count(mol) -> tuple[int, int]:
@@ -59,10 +52,10 @@ def stereo_count(mol) -> tuple[int, int]:
     return known, len(found) - known
 
 
-def molecules(drugs, *, parent: bool = False) -> dict:
+def molecules(drugs) -> dict:
     """Read column `smiles` of a table of drugs: molecule by drug, without those unreadable."""
     read = {drug: parse(smiles)[0] for drug, smiles in drugs["smiles"].items()}
-    kept = {drug: parent_of(m) if parent else m for drug, m in read.items() if m is not None}
+    kept = {drug: mol for drug, mol in read.items() if mol is not None}
     if not kept:
         raise InputError(
             f"none of {len(read)} SMILES can be read (first: '{drugs['smiles'].iloc[0]}')"

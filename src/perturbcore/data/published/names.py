@@ -1,19 +1,45 @@
-"""From the row names of the published score tables to predictor, embedding, name, modality."""
+"""What papers print; from row names of score tables to predictor, embedding, name, modality."""
 
 import re
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from perturbcore.core.errors import InputError
 from perturbcore.core.files import read_yaml
-from perturbcore.data.published.facts import facts
 
+# small tables of what papers print; the head of each names its source
+FOLDER = Path(__file__).with_name("files")
 KNOWN = read_yaml(Path(__file__).with_name("tables.yml"))
 LINES = {dataset: tuple(lines) for dataset, lines in KNOWN["lines"].items()}
 NEGATIVE, POSITIVE = "Negative control", "Positive control"
 NEUTRAL = "Not classified"  # of embeddings that no table has
+
+
+@cache
+def _read(name: str) -> tuple[str, pd.DataFrame]:
+    file = FOLDER / f"{name}.csv"
+    if not file.is_file():
+        known = sorted(f.stem for f in FOLDER.iterdir())
+        raise InputError(f"no facts named {name!r}; there are {', '.join(known)}")
+    lines = file.read_text("utf-8").splitlines()
+    head = [line for line in lines if line.startswith("#")]
+    source = " ".join(line.lstrip("# ").rstrip() for line in head)
+    body = StringIO("\n".join(lines[len(head) :]))
+    return source, pd.read_csv(body, keep_default_na=False, na_values=[""])
+
+
+def facts(name: str) -> pd.DataFrame:
+    """Read one table of ``published/files``, as printed by its paper."""
+    return _read(name)[1].copy()
+
+
+def source_of(name: str) -> str:
+    """Say in one line where the facts of a table come from."""
+    return _read(name)[0]
 
 
 class Method(NamedTuple):

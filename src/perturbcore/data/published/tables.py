@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from perturbcore.data import catalogue
-from perturbcore.data.published.facts import facts, source_of
-from perturbcore.data.published.names import KNOWN, parse_method
+from perturbcore.data.published.names import KNOWN, facts, parse_method, source_of
 
 SCORE_COLUMNS, METRICS = KNOWN["columns"], KNOWN["metrics"]
 PRIMARY = {"lfc": "L2", "deg": "f1_score"}

@@ -223,9 +223,8 @@ def unmatched_perturbations(adata: AnnData) -> list:
 
 
 def _check_unique(names: pd.Index, what: str, way_out: str) -> None:
-    if names.has_duplicates:
-        twice = list(pd.unique(names[names.duplicated()])[:5])
-        raise InputError(f"duplicated {what}: {twice}; keep one of each ({way_out})")
+    if len(twice := names[names.duplicated()].unique()):
+        raise InputError(f"duplicated {what}: {list(twice[:5])}; keep one of each ({way_out})")
 
 
 def read_screen(
@@ -299,9 +298,8 @@ def _describe(adata: AnnData, cells) -> None:
     """Put the columns of a table on cells into obs, by the names of the cells."""
     table = read_table(cells)
     table = table.set_index(table.columns[0])
-    if table.index.has_duplicates:
-        twice = table.index[table.index.duplicated()][0]
-        raise InputError(f"{cells}: cell '{twice}' is there twice; keep one row per cell")
+    if len(twice := table.index[table.index.duplicated()]):
+        raise InputError(f"{cells}: cell '{twice[0]}' is there twice; keep one row per cell")
     lost = adata.obs_names[~adata.obs_names.isin(table.index)]
     if len(lost):
         raise InputError(

@@ -63,10 +63,8 @@ def _responses(table: pd.DataFrame) -> AnnData:
     obs = obs.assign(n_labels=rows["deg"].count(), n_de=rows["moved"].sum().astype(int))
     genes = pd.Index(sorted(table["gene"].unique()))
     known = table[table["deg"].notna()]
-    where = (
-        obs.index.get_indexer(pd.MultiIndex.from_frame(known[["cell_line", "pert"]])),
-        genes.get_indexer(known["gene"]),
-    )
+    row = obs.index.get_indexer(pd.MultiIndex.from_frame(known[["cell_line", "pert"]]))
+    where = row, genes.get_indexer(known["gene"])
     deg = np.zeros((len(obs), len(genes)), np.int8)
     deg[where] = known["deg"]
     observed = np.zeros(deg.shape, bool)

@@ -45,11 +45,9 @@ def load(
         raise InputError(f"min_labels={min_labels}: no perturbation has so many significant genes")
     hits = hits[hits["perturbagen"].isin(kept.index)]
     label = np.zeros((len(kept), len(genes)), dtype=np.int8)
-    at = (
-        kept.index.get_indexer(hits["perturbagen"]),
-        genes.index.get_indexer(hits["entrez_gene_id"]),
-    )
-    label[at] = np.sign(hits["z"]).astype(np.int8)
+    rows = kept.index.get_indexer(hits["perturbagen"])
+    columns = genes.index.get_indexer(hits["entrez_gene_id"])
+    label[rows, columns] = np.sign(hits["z"]).astype(np.int8)
     obs = pd.DataFrame({"perturbation": kept.to_numpy(), "cell_line": "consensus"})
     obs["entrez"] = kept.index.to_numpy()
     made = make_responses(label, obs, called[genes.index], dataset="lincs", task="deg")

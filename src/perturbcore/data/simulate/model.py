@@ -254,13 +254,9 @@ def _log_share(log_rate, sd):
 
 
 def _range_of_log_share(model, shift, sd):
-    low, high = np.inf, -np.inf
-    for line in range(len(model.baseline)):
-        move = np.abs(shift[line]).max(0)
-        effect = model.effects[line]
-        share = _log_share(model.baseline[line], sd)
-        low = min(low, (share - move + np.minimum(effect.min(0), 0)).min())
-        high = max(high, (share + move + np.maximum(effect.max(0), 0)).max())
+    move, share = np.abs(shift).max(1), _log_share(model.baseline, sd)
+    low = (share - move + np.minimum(model.effects.min(1), 0)).min()
+    high = (share + move + np.maximum(model.effects.max(1), 0)).max()
     margin = 4 * sd.max() + 0.5
     return low - margin, min(high + margin, 0.5)
 

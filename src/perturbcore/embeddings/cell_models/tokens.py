@@ -74,11 +74,10 @@ def control_cells(screen: AnnData, *, max_cells: int = 2000, seed: int = 0) -> C
         raise ParameterError(f"max_cells={max_cells} must be at least 2")
     drawn = list(drawn_controls(screen, None, max_cells, seed))
     wanted = tuple(name for name, _, _ in drawn)
-    blocks = [(rows, log_normalised(screen, rows)) for _, rows, _ in drawn]
     batch = screen.obs["batch"].astype(str).to_numpy()
     values, mean, sd = [], [], []
-    for rows, block in blocks:
-        X = block.toarray().astype(np.float32)
+    for _, rows, _ in drawn:
+        X = log_normalised(screen, rows).toarray().astype(np.float32)
         average = X.mean(axis=0, dtype=np.float64).astype(np.float32)
         for name in np.unique(batch[rows]):
             own = batch[rows] == name
