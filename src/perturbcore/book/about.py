@@ -5,9 +5,7 @@ import inspect
 import json
 import re
 
-import gseapy
 import pandas as pd
-import scanpy as sc
 from anndata import AnnData
 
 from perturbcore.book.build import run_notes
@@ -231,6 +229,8 @@ def cell_quality(data: Dataset) -> pd.DataFrame | None:
     screen = data.screen if data.holds("screen") else None
     if screen is None or screen.uns["perturbcore"]["scale"] != "counts":
         return None
+    import scanpy as sc  # seconds, which only the page of data cards pays
+
     obs = screen.obs
     qc = (sc.pp.calculate_qc_metrics(AnnData(x), percent_top=None)[0] for *_, x in blocks(screen))
     cells = pd.concat(qc).set_axis(obs.index)
@@ -255,6 +255,8 @@ def perturbed_processes(data: Dataset, specs: list[dict], most: int = 5) -> pd.D
     perturbed = sorted(known & set(responses.obs["perturbation"].astype(str)))
     if not perturbed:
         return None
+    import gseapy
+
     found = gseapy.enrich(
         gene_list=perturbed, gene_sets=sets, background=sorted(known), outdir=None, no_plot=True
     )

@@ -27,7 +27,7 @@ from perturbcore.models.finetuning.model import FineTuned
 from perturbcore.models.finetuning.text import FineTunedText
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.style import colour, legend_of, marker, rows_of
-from perturbcore.report.text import listed, signed, tell
+from perturbcore.report.text import interval_said, listed, signed, tell
 from perturbcore.score.model import predicts
 from perturbcore.score.task import task_of
 
@@ -251,7 +251,7 @@ def answer(run: FineTuningRun) -> str:
 def _gain_said(row) -> str:
     """Write a gain with its interval and verdict."""
     told = {"better": "better", "worse": "worse"}.get(row.verdict, "not told apart")
-    interval = f"95 % interval {signed(row.low)} to {signed(row.high)}"
+    interval = interval_said(row.low, row.high, "95 % interval ")
     return f"{signed(row.gain)} ({interval}): {told}"
 
 

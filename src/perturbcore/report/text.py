@@ -38,7 +38,12 @@ def signed(value: float, digits: int = 3) -> str:
 
 def gain_said(row: Any) -> str:
     """Write the gain of a row of gains with its interval."""
-    return f"{signed(row['gain'])} ({signed(row['low'])} to {signed(row['high'])})"
+    return f"{signed(row['gain'])} ({interval_said(row['low'], row['high'])})"
+
+
+def interval_said(low: float, high: float, before: str = "") -> str:
+    """Write an interval; of a single fold there is none."""
+    return f"{before}{signed(low)} to {signed(high)}" if np.isfinite(low) else "no interval"
 
 
 def percent(share: float, digits: int = 0) -> str:

@@ -12,7 +12,7 @@ from perturbcore.report.comparison import Comparison
 from perturbcore.report.decoders.run import COSTS, MEAN_SHIFTED, SHIFTED, UNCHANGED, DecoderRun
 from perturbcore.report.figures.points import pareto_front
 from perturbcore.report.published.claims.audit import answer as claim
-from perturbcore.report.text import HEADINGS, listed, number, signed, tell
+from perturbcore.report.text import HEADINGS, interval_said, listed, number, signed, tell
 from perturbcore.score.model import Fold
 
 DISTRIBUTION_COLUMNS = {c: METRICS.get(c, head) for c, head in HEADINGS["distributions"].items()}
@@ -215,8 +215,8 @@ def _decoders(run: DecoderRun, table: pd.DataFrame, verdict: str) -> list[str]:
 
 
 def _gain_said(row: pd.Series) -> str:
-    interval = f"{signed(row['gain_low'])} to {signed(row['gain_high'])}"
-    return f"{signed(row['gain'])} (95 % interval {interval})"
+    interval = interval_said(row["gain_low"], row["gain_high"], "95 % interval ")
+    return f"{signed(row['gain'])} ({interval})"
 
 
 def _attribution(best: pd.Series, ridge: pd.Series) -> str:
