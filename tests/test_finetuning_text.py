@@ -14,8 +14,8 @@ from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.models.finetuning.text import FineTunedText, TextObjective
 from perturbcore.models.simple import evaluate_embeddings
-from perturbcore.report.finetuning import page
-from perturbcore.report.finetuning.run import run_fine_tuning
+from perturbcore.report import finetuning
+from perturbcore.report.finetuning import run_fine_tuning
 
 QUICK = dict(
     name="Toy", modality="Language model", lrs=[0.01], batch_sizes=[16], epochs=12, patience=3
@@ -102,7 +102,7 @@ def test_the_page_takes_encoder_and_texts_from_an_embedding(study_of, made, tmp_
         n_inner=2,
     )  # fmt: skip
     assert run.absent == ["Gone"]
-    gains = page.gains(run)
+    gains = finetuning.gains(run)
     gains = gains[gains["embedding"] == "Toy"].set_index("predictor")["adapted"]
     assert gains["LoRA + linear"] and not gains["frozen + linear"]
     learnt = run.networks.set_index("embedding").loc["Toy", "learnt"]
