@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -72,3 +73,13 @@ def test_the_example_of_each_verb_runs(verb):
     (example,) = finder.find(getattr(pc, verb), verb, globs={"pc": pc})
     runner.run(example)
     assert runner.tries and not runner.failures
+
+
+def test_types_are_right_in_core_score_and_report():
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--cache-dir", os.devnull],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
