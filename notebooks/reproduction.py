@@ -36,15 +36,7 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.report import figures, pages
-from perturbcore.report.reproduction import page
-from perturbcore.report.reproduction.benchmark import (
-    agreement,
-    compare,
-    counts,
-    families,
-    other_data,
-    reproduce,
-)
+from perturbcore.report.reproduction import benchmark, page
 from perturbcore.score.store import ScoreStore, save_scores
 
 chapter = pc.open_chapter("reproduction")
@@ -67,12 +59,12 @@ pages.show_table(chapter, page.choices(), "choices", caption="Where paper and co
 # %% tags=["hide-input"]
 store = ScoreStore(chapter.profile.results / "reproduction.sqlite")
 only = {"essential": cell_lines} if cell_lines else None
-done = reproduce(datasets, files.root, store=store, scope="reproduction", estimators=estimators,
-                 cell_lines=only, seed=seed, n_jobs=n_jobs, progress=False)
+done = benchmark.reproduce(datasets, files.root, store=store, scope="reproduction", estimators=estimators,
+                           cell_lines=only, seed=seed, n_jobs=n_jobs, progress=False)
 save_scores(done.scores, chapter.profile.results / "reproduction.parquet")
 check = page.sklearn_check(files, done, check_units)
-table = compare(done.scores)
-other = other_data(done, table)
+table = benchmark.compare(done.scores)
+other = benchmark.other_data(done, table)
 same = table[~table["dataset"].isin(other)]
 pages.say(page.left_out(done))
 
@@ -81,7 +73,7 @@ pages.say(page.left_out(done))
 
 # %% tags=["hide-input"]
 pages.say(page.answer(files, table, other, check))
-pages.show_table(chapter, families(check, same), "families", keep="families of values", digits=7,
+pages.show_table(chapter, benchmark.families(check, same), "families", keep="families of values", digits=7,
                  caption="Agreement by family of values; of published scores only where the files are the published ones.")
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 computed here against its reference, one point per unit: the published score where the files are the published ones, plain scikit-learn on the same files where they are not. Dashed: equality. Download: [figure](figures/reproduction/reproduced.svg).", "name": "fig-reproduced"}, "image": {"alt": "Scatter plot of scores computed here against reference scores, with the line of equality."}}
@@ -100,10 +92,10 @@ pages.show_figure(chapter, plot, "reproduced")
 # hundredths.
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, counts(table), "counts", caption="Rows of L2 by what they could be matched with.",
+pages.show_table(chapter, benchmark.counts(table), "counts", caption="Rows of L2 by what they could be matched with.",
                  keep={"dataset": "Data set", "status": "Found in", "rows": "Rows"})
 if len(same):
-    pages.show_table(chapter, agreement(same), "agreement", keep="reproduced", digits=4,
+    pages.show_table(chapter, benchmark.agreement(same), "agreement", keep="reproduced", digits=4,
                      caption="Reproduced against published (L2), the largest difference first.")
 chapter.save_table(table, "reproduced-against-published")
 pages.say("All rows: [reproduced-against-published.csv]"
