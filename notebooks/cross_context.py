@@ -116,9 +116,7 @@ contexts.show_parts(chapter, parts)
 # ## What real data can carry
 #
 # Transfer from line to line can only be scored where lines were treated apart, and ranked only where many
-# perturbations were measured in several of them. What is at hand publicly falls short of that. Where lines lay
-# together in each well, as in Tahoe, what happened to a well looks like transfer: such a table only stands beside the
-# published one.
+# perturbations were measured in several of them. What is at hand publicly falls short of that:
 
 # %% tags=["hide-input"]
 pages.show_table(chapter, contexts.can_carry(), "data-sets", caption="Real data sets of several lines.")
