@@ -26,7 +26,7 @@ n_jobs: int = 2
 import perturbcore as pc
 from perturbcore.book import about
 from perturbcore.book.source import absent
-from perturbcore.report import leaderboard, pages
+from perturbcore.report import cards, leaderboard, pages
 from perturbcore.score.task import task_of
 
 chapter = pc.open_chapter("data_cards")
@@ -83,8 +83,8 @@ for name in [n for n in study.names() if task_of(study.dataset(n).task).partial]
 # %% tags=["hide-input"]
 for name in study.names():
     data = study.dataset(name)
-    quality = about.cell_quality(data)
-    processes = about.perturbed_processes(data, list(chapter.profile.embeddings))
+    quality = cards.cell_quality(data)
+    processes = cards.perturbed_processes(data, list(chapter.profile.embeddings))
     if quality is not None:
         caption = f"{data.title}: cells."
         pages.show_table(chapter, quality, f"cells-{name}", caption=caption, keep="cell quality")

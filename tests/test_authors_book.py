@@ -12,7 +12,8 @@ from sklearn.linear_model import Lasso
 
 from perturbcore.book.build import _cards
 from perturbcore.book.inside import OpenChapter
-from perturbcore.book.runner import run_for_book, write_rules
+from perturbcore.book.rules import write_rules
+from perturbcore.book.runner import run_for_book
 from perturbcore.book.source import absent, find_chapter, published
 from perturbcore.book.study import Study
 from perturbcore.core.errors import InputError

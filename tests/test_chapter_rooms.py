@@ -8,7 +8,6 @@ import pytest
 from scipy.stats import hypergeom
 
 import perturbcore as pc
-from perturbcore.book import about as cards
 from perturbcore.book.study import Study
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.folds import add_folds
@@ -18,7 +17,7 @@ from perturbcore.embeddings.base import Embedding
 from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.models.simple.embedding import mask_only
 from perturbcore.models.simple.knn import KNN
-from perturbcore.report import leaderboard, noise, pages
+from perturbcore.report import cards, leaderboard, noise, pages
 from perturbcore.report.comparison import Comparison
 from perturbcore.score.evaluate import evaluate
 from perturbcore.score.model import MASK

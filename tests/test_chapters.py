@@ -12,7 +12,8 @@ from perturbcore.book import build as book
 from perturbcore.book.build import opened
 from perturbcore.book.cli import main
 from perturbcore.book.inside import open_chapter
-from perturbcore.book.runner import ChapterError, code_stamp, run_for_book
+from perturbcore.book.rules import code_stamp
+from perturbcore.book.runner import ChapterError, run_for_book
 from perturbcore.book.source import declared, find_chapter, find_chapters, resolve
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.profile import load_profile

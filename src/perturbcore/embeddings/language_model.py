@@ -168,7 +168,7 @@ def hidden_means(
     """Mean hidden states (texts x hidden size), and how many texts were too long."""
     import torch
 
-    from perturbcore.embeddings.cell_models.huggingface import quiet
+    from perturbcore.embeddings.cell_models.huggingface import quiet, token_mean
 
     limit = getattr(encoder.config, "max_position_embeddings", None)
     if limit:  # RoBERTa counts positions from the padding index on
@@ -189,7 +189,6 @@ def hidden_means(
             mask = batch["attention_mask"]
             hidden = encoder(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
             kept = mask if special else mask * (1 - batch["special_tokens_mask"])
-            weight = kept.unsqueeze(-1).to(hidden.dtype)
-            out[rows] = ((hidden * weight).sum(1) / weight.sum(1).clamp_min(1)).float().numpy()
+            out[rows] = token_mean(hidden, kept).float().numpy()
             bar.update(len(rows))
     return out, int((lengths > max_length).sum())

@@ -64,7 +64,7 @@ def profiles(options) -> None:
 
 def rules(options) -> None:
     """Write what Make must know of a profile: a stamp per chapter, and their order."""
-    from perturbcore.book.runner import write_rules
+    from perturbcore.book.rules import write_rules
     from perturbcore.core.profile import load_profile
 
     write_rules(load_profile(options.profile))

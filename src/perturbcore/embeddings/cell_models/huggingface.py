@@ -185,6 +185,12 @@ def load_model(source: str | Path, **options):
     return model, sorted(loaded["missing_keys"])
 
 
+def token_mean(states: Tensor, there: Tensor) -> Tensor:
+    """Mean of states (n, t, d) over the tokens that are there (n, t)."""
+    weight = there.unsqueeze(-1).to(states.dtype)
+    return (states * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence transformers' warnings and bars."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError
-from perturbcore.embeddings.cell_models.huggingface import quiet
+from perturbcore.embeddings.cell_models.huggingface import quiet, token_mean
 from perturbcore.models.finetuning.cells import adapt
 from perturbcore.models.finetuning.model import FineTuned, LinearHead, TrainingLabels
 
@@ -46,9 +46,9 @@ class FineTunedText(FineTuned):
 
     @cached_property
     def digest(self) -> str:
-        """Content of weights and texts."""
+        """Content of weights, tokenizer and texts."""
         weights = {k: digest(v.numpy()) for k, v in sorted(self.encoder.state_dict().items())}
-        return digest(weights, dict(self.texts), self.names)
+        return digest(weights, self.tokenizer.get_vocab(), dict(self.texts), self.names)
 
     def positions(self, names: Sequence[str]) -> np.ndarray:
         """Return the number of the text of each perturbation."""
@@ -105,9 +105,3 @@ class TextObjective(LinearHead):
             states = layer(states, barred)
             states = states[0] if isinstance(states, tuple) else states
         return token_mean(states, there)
-
-
-def token_mean(states: Tensor, there: Tensor) -> Tensor:
-    """Mean of states (n, t, d) over the tokens that are there (n, t)."""
-    weight = there.unsqueeze(-1).to(states.dtype)
-    return (states * weight).sum(1) / weight.sum(1).clamp_min(1)
