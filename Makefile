@@ -32,8 +32,8 @@ SHARE     = $(foreach v,OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS NUM
 .PHONY: help
 help: ## this list
 	@echo "make <verb> [PROFILE=demo|real|paper|path/to/my.yml] [-j2]"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || \
-	 sed -n 's/^\([a-z]*\):.*## /  \1  /p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || \
+	 sed -n 's/^\([a-z-]*\):.*## /  \1  /p' Makefile
 
 .PHONY: book
 book: $(HTML)/.built-$(NAME) ## run the chapters that need it, build the book, say where it is
@@ -65,6 +65,10 @@ serve: book ## show the book at a local address
 bench: $(READY) ## measure speed side by side with what one would use instead
 	for b in benchmarks/bench_*.py; do $(BIN)/python $$b $(ARGS) \
 	  --out $(PERTURBCORE_RESULTS)/benchmarks/$$(basename $$b .py).json; done
+
+.PHONY: gpu-report
+gpu-report: $(READY) ## train published sizes on a GPU and beside it on the CPU; the run record shows it
+	$(BIN)/python benchmarks/bench_device.py $(ARGS) --out $(PERTURBCORE_RESULTS)/benchmarks/bench_device.json
 
 .PHONY: constraints
 constraints: $(READY) ## resolve the exact pins anew

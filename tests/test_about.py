@@ -2,10 +2,12 @@ import inspect
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from perturbcore.book import about
@@ -88,6 +90,18 @@ def test_a_simulation_says_how_it_was_made():
     assert table.loc["n_batches", "meaning"].startswith("In each cell line")
     with pytest.raises(InputError, match="'x' was not simulated here"):
         about.simulation_table(Dataset("x", "X", "lfc", pd.DataFrame()))
+
+
+def test_the_gpu_report_says_where_it_ran(tree):
+    """Tiny sizes: rows with throughput and loss, which name the GPU or say that there was none."""
+    out = tree / "results" / "benchmarks" / "bench_device.json"
+    script = ROOT / "benchmarks" / "bench_device.py"
+    subprocess.run([sys.executable, script, "--small", "--out", out], check=True)
+    table = about.benchmark_table(load_profile("demo"))
+    where = "bfloat16 on" if torch.cuda.is_available() else "no GPU was used"
+    assert len(table) == 5 and table["task"].str.contains(where).all()
+    assert table["task"].str.contains("examples per second, loss").all()
+    assert (table["agreement"].astype(float) < 0.05).all()
 
 
 def test_benchmarks_are_read_where_they_are(tree):
