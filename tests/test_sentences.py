@@ -52,6 +52,13 @@ def world(embeddings, ceilings=None, *, folds=5, coverage=None, lines=("A", "B")
     return pd.DataFrame(rows, columns=columns).assign(**about)
 
 
+def wavering(scores, name, by=4.0):
+    """The same means, but one embedding is far from its own in every fold."""
+    swing = by * np.array([1, -1, 1, -1, 0])
+    own = (scores["embedding"] == name) * swing[scores["fold"]]
+    return scores.assign(value=scores["value"] + own)
+
+
 IDEAL = {"idealized": 3.0}
 SCENES = {
     "One is best, the others are worse": world({"first": 5, "second": 6, "third": 7, **IDEAL}),
@@ -59,6 +66,9 @@ SCENES = {
     "All tie": world({"first": 5, "second": 5.01, "third": 5.02, **IDEAL}),
     "Some do not beat the Train Mean": world({"first": 5, "second": 8.0, "third": 8.3, **IDEAL}),
     "No one can be shown to beat the Train Mean": world({"first": 7.99, "second": 8.01, **IDEAL}),
+    "The best wavers, the next is steady": wavering(
+        world({"first": 6.9, "second": 7, "third": 8.2, **IDEAL}), "first"
+    ),
     "No one is better than the Train Mean": world({"first": 8.2, "second": 8.5, **IDEAL}),
     "One alone": world({"first": 5, **IDEAL}),
     "A noise floor is the ceiling": world({"first": 5, "second": 6, **IDEAL}, {"noise_floor": 4.0}),

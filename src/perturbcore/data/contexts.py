@@ -55,15 +55,21 @@ def context_responses(
     out.obs["fold"] = fold
     check_leakage(out, across=True)
     if screen is not None:
-        controls = screen[screen.obs["is_control"].to_numpy()]
-        bulk = pseudobulk(controls, ("cell_line",), progress=False)
-        for one in lines:
-            values = np.asarray(rows_of(bulk, one).X).ravel()
-            out.var[f"{CONTROL}{one}"] = pd.Series(values, bulk.var_names)[out.var_names]
+        add_control_profiles(out, screen)
     return out
 
 
+def add_control_profiles(responses: AnnData, screen: AnnData) -> None:
+    """Write the mean log expression of the control cells of each line into ``var``, in place."""
+    controls = screen[screen.obs["is_control"].to_numpy()]
+    bulk = pseudobulk(controls, ("cell_line",), progress=False)
+    for line in cell_lines(responses):
+        values = np.asarray(rows_of(bulk, line).X).ravel()
+        known = pd.Series(values, bulk.var_names)[responses.var_names]
+        responses.var[f"{CONTROL}{line}"] = known
+
+
 def control_profiles(var: pd.DataFrame) -> pd.DataFrame:
-    """Control means, genes x cell lines, of `context_responses`; no columns where unknown."""
+    """Control means, genes x cell lines, of `add_control_profiles`; no columns where unknown."""
     known = var[[c for c in var.columns if str(c).startswith(CONTROL)]]
     return known.rename(columns=lambda c: c.removeprefix(CONTROL))

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, LeakError, ParameterError
-from perturbcore.data.identity import merged, same_perturbation
+from perturbcore.data.identity import is_control, merged, same_perturbation
 
 
 def assign_folds(
@@ -69,6 +69,33 @@ def add_folds(responses: AnnData, n_folds: int = 5, seed: int = 0, **how: Any) -
     if twice := merged(same_perturbation(names, **how)):
         about["merged"] = twice
     return responses
+
+
+def single_genes(name: str) -> list[str]:
+    """Return the genes of a single (``A``, ``A+ctrl``) or combined perturbation (``A+B``)."""
+    return [part for part in map(str.strip, name.split("+")) if part and not is_control(part)]
+
+
+def gears_split(perturbations, seed: int = 1, share: float = 0.75) -> pd.Series:
+    """Split perturbations by gene: the "simulation" split of GEARS (Roohani et al. 2023).
+
+    A `share` of the perturbed genes is drawn, then a `share` of the combinations of two drawn
+    genes: these and the drawn singles are "train". Asked are "unseen_single", and combinations of
+    which no, one or both genes were drawn ("combo_seen0" to "combo_seen2"). Draws are those of
+    GEARS for the same names and seed. Returns the subgroup by name.
+    """
+    names = sorted({str(p) for p in perturbations})
+    parts = {name: single_genes(name) for name in names}
+    genes = np.unique([gene for found in parts.values() for gene in found])
+    drawn = set(np.random.RandomState(seed).choice(genes, int(len(genes) * share), replace=False))
+    group = {}
+    for name, found in parts.items():
+        seen = sum(gene in drawn for gene in found)
+        single = "train" if seen else "unseen_single"
+        group[name] = single if len(found) == 1 else f"combo_seen{seen}"
+    both = np.array([name for name in names if group[name] == "combo_seen2"])
+    kept = np.random.RandomState(seed).choice(both, int(len(both) * share), replace=False)
+    return pd.Series(group | dict.fromkeys(kept, "train"), name="subgroup")
 
 
 def check_leakage(responses: AnnData, *, joint: bool = False, across: bool = False) -> None:

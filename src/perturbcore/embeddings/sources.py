@@ -15,6 +15,7 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue
 from perturbcore.data.catalogue import hash_of
+from perturbcore.data.folds import single_genes
 from perturbcore.data.identifiers import (
     descriptions,
     gene_table,
@@ -75,6 +76,7 @@ def find_source(spec: dict, kind: str, context: BuildContext) -> Source:
     if adata is None:
         raise InputError(f"embedding {spec['name']!r}: genes: {genes} needs a data set")
     ids = set(adata.obs["perturbation"].astype(str))
+    ids |= {gene for name in ids for gene in single_genes(name)}
     ids |= set(adata.var_names) if genes == "measured" else set()
     older = previous_symbols() if source.defaults.get("identifier", "symbol") == "symbol" else {}
     wanted = ids | {older[i] for i in ids if i in older}

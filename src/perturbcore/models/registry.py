@@ -17,6 +17,8 @@ _MODELS = {
     "kernel_sum": "perturbcore.models.fusion.kernel_models:KernelSum",
     "multi_kernel_ridge": "perturbcore.models.fusion.kernel_models:KernelRidge",
     "mixed": "perturbcore.models.fusion.kernel_models:PairModel",
+    "additive": "perturbcore.models.simple.additive:Additive",
+    "bilinear": "perturbcore.models.simple.additive:Bilinear",
     "context_mean": "perturbcore.models.contexts:ContextMean",
     "mean_offset": "perturbcore.models.contexts:MeanOffset",
     "shrunken_offset": "perturbcore.models.contexts:ShrunkenOffset",

@@ -95,10 +95,11 @@ class Comparison(PairedScores):
         """`ranking`, indexed by method, best first."""
         by_fold = self.units.groupby(level="fold").mean().to_numpy()
         interval = t_statistics(by_fold, self.test_ratio())
+        bounds = registered(self.metric).bounds  # no interval reaches beyond what can be
         table = self.methods.assign(
             value=self.means,
-            low=interval["low"],
-            high=interval["high"],
+            low=np.clip(interval["low"], *bounds),
+            high=np.clip(interval["high"], *bounds),
             coverage=self.coverage,
             common=self.common,
             seconds=self.seconds,
@@ -270,6 +271,13 @@ class Comparison(PairedScores):
         ties = self.ties()
         return f" ({len(ties)} {plural(ties, 'other ties', 'others tie')} with it)" if ties else ""
 
+    def proven_said(self, what: str) -> str:
+        """Say how many competitors are shown to do `what`, where the best by score is not."""
+        n, k = len(self.competitors), len(self.competitors) - len(self.unproven())
+        if not k:
+            return f"no {self.noun} can be shown to {what}"
+        return f"{k} of {n} {self.noun}s, the best by score not among them, can be shown to {what}"
+
     def one_line(self) -> str:
         """Condense the answer to one sentence."""
         n, unproven, best = len(self.competitors), self.unproven(), self.best
@@ -277,7 +285,8 @@ class Comparison(PairedScores):
             floor, value = self.means[[self.floor, best]]
             about = dict(label=self.label, floor=floor, value=value, n=n)
             about["ceiling"] = number(float(self.means.get(self.ceiling, np.nan)), 2)
-            about |= dict(noun=self.noun, best=best, about=self.about(best))
+            proven = self.proven_said("beat the Train Mean")
+            about |= dict(proven=proven[0].upper() + proven[1:], best=best, about=self.about(best))
             return tell("comparison.unproven_best", **about)
         rest = f"{len(unproven)} of {n} cannot be shown to beat the Train Mean"
         if not unproven:
@@ -319,6 +328,7 @@ def three_sentences(
     floor = f"where the Train Mean reaches {c.means[c.floor]:.3f}"
     score = f"{c.label} {c.score_said(c.best)}, {floor}"
     about = dict(n=n, best=c.best, about=c.about(c.best), score=score, tied=c.tied_said())
+    about["proven"] = c.proven_said("predict unseen perturbations better than the Train Mean")
     key = "first_unproven" if c.best in c.unproven() else "first"
     first = tell(f"comparison.{key}", **about)
     third = f"The best {c.gap_said()}{_fusion_said(c, fused)}."

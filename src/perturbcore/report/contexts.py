@@ -61,8 +61,7 @@ def score_contexts(
     responses = laid_out(study.dataset(name), split, n_known, seed)
     models = context_models(responses, embeddings)
     models += build_models(study.profile.models, task_of(responses), embeddings)
-    asked = responses[(responses.obs["fold"] >= 0).to_numpy()]
-    limits = [] if limit is None else limit_units(limit, asked, seed, dataset=name)
+    limits = [] if limit is None else limit_units(limit, responses, seed, dataset=name)
     known = task_of(responses).metrics
     for unit in limits:
         unit.metrics = {m: v for m, v in unit.metrics.items() if m in known}

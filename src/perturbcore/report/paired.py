@@ -19,7 +19,7 @@ CEILINGS = ("noise_floor", REPEATED, "experimental_error", "idealized")
 LEVEL = 0.05
 # the four verdicts, distinguishable without colour
 SIGNS = {"better": "▲", "worse": "▼", "tie": "=", "undecidable": "?"}
-PREDICTORS = {"knn": "kNN"}
+PREDICTORS = {"knn": "kNN", "forest": "random forest", "elastic_net": "elastic net"}
 GAINS = "method value against reference gain low high p p_holm lines".split()
 
 

@@ -131,7 +131,11 @@ def _fold_means(rows: pd.DataFrame, obs: pd.DataFrame, metric: str) -> pd.DataFr
 def limit_units(
     ceiling: pd.DataFrame, responses: AnnData, seed: int = 0, dataset: str | None = None
 ) -> list[UnitResult]:
-    """Return one unit per cell line and fold of each ceiling, see `ceiling_scores`."""
+    """Return one unit per cell line and fold of each ceiling, see `ceiling_scores`.
+
+    Rows of no fold (-1), which are only learned from, have no part in it.
+    """
+    responses = responses[(responses.obs["fold"].astype(int) >= 0).to_numpy()]
     rows = ceiling_scores(ceiling, responses).assign(seed=seed)
     rows = rows if dataset is None else rows.assign(dataset=dataset)
     line_size = responses.obs["cell_line"].astype(str).value_counts()

@@ -127,6 +127,7 @@ class LogFoldChanges(Task):
         "no_change": lambda Y: np.zeros(Y.shape[1], dtype=Y.dtype),
     }
     detail = ("L2", "Pearson_delta")
+    whole: ClassVar[bool] = False  # keep predictions, which are scored against cells later
 
     def truth(self, rows):
         """(n, g) float32."""
@@ -155,6 +156,23 @@ class LogFoldChanges(Task):
         kept = {m: each[m] for m in self.detail if m in each}
         return {m: float(v.mean()) for m, v in each.items()}, kept
 
+    def kept(self, truth, values):
+        """Keep the prediction itself, where it is to be scored against cells."""
+        keep = self.whole and values.size <= LARGEST_KEPT
+        return {"values": values.astype(np.float32)} if keep else {}
+
+
+@dataclass(frozen=True)
+class Expression(LogFoldChanges):
+    """Log fold-changes tuned by what Csendes et al. 2025 report: their correlation over genes."""
+
+    detail = ("Pearson", "L2")
+    whole = True
+
+    def loss(self, truth, values):
+        """Minus the mean correlation."""
+        return -float(pearson(truth, values).mean())
+
 
 @dataclass(frozen=True)
 class NewContext(LogFoldChanges):
@@ -163,6 +181,7 @@ class NewContext(LogFoldChanges):
     unseen: bool = field(default=False)
     kind = "context"
     across = True
+    whole = True
 
     @property
     def metrics(self) -> list[str]:
@@ -175,10 +194,6 @@ class NewContext(LogFoldChanges):
             return ~test
         line, name = (obs[c].astype(str) for c in ("cell_line", "perturbation"))
         return ~(line.isin(set(line[test])) | name.isin(set(name[test]))).to_numpy()
-
-    def kept(self, truth, values):
-        """Keep the prediction itself, which becomes cells where cells are scored."""
-        return {"values": values.astype(np.float32)} if values.size <= LARGEST_KEPT else {}
 
 
 @dataclass(frozen=True)
@@ -320,6 +335,7 @@ def task_of(source: AnnData | str | Task) -> Task:
 
 
 register_task(LogFoldChanges("lfc", "log fold-changes", "L2"))
+register_task(Expression("expression", "expression profiles of new perturbations", "Pearson"))
 register_task(Classes("deg", "labels of differential expression", "f1_score"))
 _SOME = "labels of differential expression, known for some genes of each perturbation"
 register_task(Pairs("deg_pairs", _SOME, "auroc_within"))

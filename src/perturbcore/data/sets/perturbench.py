@@ -19,10 +19,14 @@ def load(
     part: str = "norman",
     control: str = "global",
     batches: str = "all",
+    doubles: bool = False,
     n_folds: int = 5,
     seed: int = 0,
 ) -> Dataset:
-    """Load the single perturbations of "norman" (K562) or "mcfaline" (A172, T98G, U87MG)."""
+    """Load the single perturbations of "norman" (K562) or "mcfaline" (A172, T98G, U87MG).
+
+    `doubles`: those of two genes as well, which only "norman" has.
+    """
     label = constants_of(check_choice("part", part, ("norman", "mcfaline")))["label"]
     path = fetch("perturbench_devel")
     cells = read_h5ad(path, ("condition", "dataset", "cell_type"))
@@ -37,7 +41,7 @@ def load(
     cells = cells[(cells.obs["dataset"] == label).to_numpy()]
     step("this screen")
     condition = cells.obs["condition"].astype(str)
-    double = condition.str.contains("+", regex=False).to_numpy()
+    double = condition.str.contains("+", regex=False).to_numpy() & (not doubles)
     cells = cells[~double]
     gem_group = cells.obs_names.to_series().str.extract(r"-(\d+)$")[0]
     obs = pd.DataFrame(
@@ -53,6 +57,6 @@ def load(
     screen = declare_screen(screen, dataset=part, control=CONTROL, scale="log1p")
     dropped = f"{condition[double].nunique()} doubles ({int(double.sum()):,} cells) dropped; "
     note = (dropped if double.any() else "") + controls_said(screen)
-    card.step_of("single perturbations", screen, note)
+    card.step_of("singles and doubles" if doubles else "single perturbations", screen, note)
     responses = responses_of(screen, control=control, batches=batches, n_folds=n_folds, seed=seed)
     return make_dataset(responses, card, screen=screen)

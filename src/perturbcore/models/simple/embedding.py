@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import ElasticNet
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.responses import cell_lines as lines_in
 from perturbcore.data.responses import check_responses, rows_of
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.simple.base import Predictor, Targets
+from perturbcore.models.simple.base import Predictor, SklearnPredictor, Targets
 from perturbcore.models.simple.deg import DEGKNN, DEGLogistic
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.labels import FunctionLogistic, LabelKernel, LabelKNN, LabelLogistic
@@ -29,6 +31,12 @@ BY_KIND: dict[str, dict[str, Callable[..., Predictor]]] = {
         "knn": KNN,
         "lasso": lambda **o: Linear("lasso", **o),
         "ridge": lambda **o: Linear("ridge", **o),
+        "forest": lambda grid=(100, 300), **o: SklearnPredictor(
+            RandomForestRegressor(random_state=42, **o), {"n_estimators": grid}, "forest"
+        ),
+        "elastic_net": lambda grid=(0.1, 0.01), **o: SklearnPredictor(
+            ElasticNet(**o), {"alpha": grid}, "elastic_net"
+        ),
     },
     "deg": {"knn": DEGKNN, "logistic": DEGLogistic},
     "functions": {"logistic": FunctionLogistic},
@@ -45,9 +53,12 @@ def predictor(name: str, task: Task | str = "lfc", **options) -> Predictor:
             f"no predictor '{name}' of {task.title}; there are: {', '.join(there) or 'none'}"
         )
     try:
-        return there[name](**options)
+        made = there[name](**options)
     except TypeError as error:
         raise ParameterError(f"predictor '{name}': {error}") from error
+    if made.task.alike(task):
+        made.task = task  # type: ignore[misc]
+    return made
 
 
 class OnEmbedding(Model):
@@ -87,7 +98,7 @@ class OnEmbedding(Model):
                 self.embedding.X[train],
                 self.embedding.X[test],
                 p.n_components,
-                reduce=self.embedding.modality != POSITIVE,
+                reduce=self.embedding.modality != POSITIVE and p.n_components > 0,
                 inner_folds=p.inner_folds,
                 inner_seed=p.inner_seed,
                 inner_shuffle=shuffle,

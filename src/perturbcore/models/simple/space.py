@@ -81,10 +81,10 @@ def _orthonormal(V: np.ndarray) -> np.ndarray:
 class Protocol:
     """How embeddings are turned into predictions; the defaults are the published ones.
 
-    `n_components`: principal components kept (100; Norman 50); `inner_folds, inner_seed`: of the
-    inner K-fold; `inner_shuffle`: whether it is shuffled, by default as the task says;
-    `inner_order`: in which training perturbations enter it: sorted by id ("id"), or as they lie in
-    the file ("file"), as the published code does.
+    `n_components`: principal components kept (100; Norman 50), 0: vectors as they are;
+    `inner_folds, inner_seed`: of the inner K-fold; `inner_shuffle`: whether it is shuffled, by
+    default as the task says; `inner_order`: in which training perturbations enter it: sorted by id
+    ("id"), or as they lie in the file ("file"), as the published code does.
 
     Examples
     --------
@@ -101,8 +101,8 @@ class Protocol:
     def __post_init__(self):
         if self.inner_order not in ("id", "file"):
             raise ParameterError(f"inner_order '{self.inner_order}' is not one of: id, file")
-        if self.n_components < 1 or self.inner_folds < 2:
-            raise ParameterError("n_components must be at least 1 and inner_folds at least 2")
+        if self.n_components < 0 or self.inner_folds < 2:
+            raise ParameterError("n_components must be at least 0 and inner_folds at least 2")
 
     def order(self, ids) -> np.ndarray:
         """Order in which rows are taken."""

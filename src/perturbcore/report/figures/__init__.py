@@ -7,6 +7,7 @@ from perturbcore.report.figures.points import (
     error_clusters,
     heat_map,
     metric_scatter,
+    named_points,
     place_maps,
     points_by_amount,
     similarity_map,
@@ -14,5 +15,6 @@ from perturbcore.report.figures.points import (
 
 __all__ = [
     "agreement", "box_by_method", "curves", "dot_plot", "error_clusters", "gain_plot", "heat_map",
-    "metric_scatter", "place_maps", "points_by_amount", "rank_plot", "similarity_map",
+    "metric_scatter", "named_points", "place_maps", "points_by_amount", "rank_plot",
+    "similarity_map",
 ]  # fmt: skip

@@ -99,6 +99,21 @@ def agreement(x: Sequence, y: Sequence, *, xlabel: str, ylabel: str, labels: Seq
     return figure
 
 
+def named_points(x: Sequence, y: Sequence, names: Sequence, *, xlabel: str, ylabel: str) -> Figure:
+    """Draw a few points, each in a look of its own that the legend names; later ones hollow."""
+    figure = Figure(figsize=(5.8, 4.6), layout="constrained")
+    axis = figure.subplots()
+    for i, (a, b, name) in enumerate(zip(x, y, names, strict=True)):
+        c, m, _ = LOOKS[i % len(LOOKS)]
+        fill = "full" if i < len(LOOKS) else "none"
+        axis.plot(a, b, ls="", marker=m, color=c, ms=7, fillstyle=fill, label=str(name))
+    axis.axhline(0, color="#6b6b6b", ls="--", lw=0.9)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.grid()
+    named_below(figure, axis.get_legend_handles_labels()[0], 2)
+    return figure
+
+
 def points_by_amount(
     table: pd.DataFrame, x: str, y: str, panel: str, *, xlabel: str, ylabel: str
 ) -> Figure:
