@@ -35,8 +35,8 @@ grids: dict = {"ridge": [1.0, 10.0, 100.0]}  # else the published candidates
 splits: list[int] = [1, 2, 3, 4, 5]  # seeds of the splits by gene
 hard_tables: list[str] = ["Interactome", "Annotation"]
 n_genes: int = 1000  # of further data sets: the most expressed
-libraries: dict = {"planted annotation": "simulated"}
-coherence_on: str = "simulated_few"
+libraries: dict = {}  # gene sets: title -> entry of the catalogue
+coherence_on: str = ""  # data set whose vectors are looked at; `dataset` by default
 seed: int = 0
 n_jobs: int = 2
 
@@ -119,7 +119,7 @@ pages.show_table(chapter, hard, "difficulty", keep="difficulty", caption="What i
 # is given to another gene, so that sizes of sets and the likeness of all vectors stay.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean correlation of the vectors of genes of one set, beyond that after a derangement of the genes, with 95 % bootstrap intervals over sets. Download: [figure](figures/prior_knowledge/coherence.svg), [numbers](tables/prior_knowledge/coherence-data.csv).", "name": "fig-coherence"}, "image": {"alt": "Dot plot of the coherence of each embedding in each library of gene sets, with intervals."}}
-alike = page.coherence_of(study, coherence_on, libraries, tables, seed)
+alike = page.coherence_of(study, coherence_on or dataset, libraries, tables, seed)
 if len(alike):
     pages.show_figure(chapter, page.coherence_figure(alike), "coherence", alike)
 

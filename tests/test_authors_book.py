@@ -44,6 +44,7 @@ from perturbcore.report.reproduction.fixture import write_fixture
 NEEDS = {
     "embedding_ranking": {"essential"},
     "low_signal": {"norman"},
+    "prior_knowledge": {"norman"},
     "fine_tuning": {"essential"},
     "small_molecules": {"sciplex", "tahoe"},
     "cross_context": {"essential"},
