@@ -15,7 +15,7 @@ from perturbcore.data.sets.signatures import (
     parent,
     top_k_labels,
 )
-from perturbcore.data.simulate.chemistry import simulate_drug_screen
+from perturbcore.data.simulate.screen import simulate_drug_screen
 from perturbcore.report.labels import labels_against_truth
 
 SMALL = dict(n_drugs=24, n_cell_lines=2, n_genes=160, n_modules=8, seed=3)

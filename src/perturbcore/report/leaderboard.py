@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.data.published.names import facts
+from perturbcore.data.published.tables import facts
 from perturbcore.data.responses import make_responses, rows_of
 from perturbcore.data.sets import essential
 from perturbcore.models.fusion.kernel_models import fusions

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.data.identity import is_control, merged, parts_of, same_perturbation
+from perturbcore.data.folds import is_control, merged, parts_of, same_perturbation
 from perturbcore.data.responses import cell_lines, dense, rows_of
 
 COLUMNS = ["check", "kind", "found", "example"]

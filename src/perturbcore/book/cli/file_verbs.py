@@ -233,7 +233,7 @@ def _read_ceiling(path: Path):
 def responses(options) -> None:
     """Turn raw cells in the documented layout into responses in the documented layout."""
     from perturbcore.core.files import save_table
-    from perturbcore.data.authors.write import add_stored_folds, effects_of_raw, labels_of_raw
+    from perturbcore.data.authors.read import add_stored_folds, effects_of_raw, labels_of_raw
 
     how = dict(dose=options.dose, backed=not options.in_memory)
     if options.task == "deg":

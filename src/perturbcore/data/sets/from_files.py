@@ -47,7 +47,7 @@ def load(
     `**declared` of `perturbcore.data.screens.declare.read_screen`; `responses`: `.h5ad`, or with a
     `kind` tables of `read_own`; folds are added where there are none;
     `effect_control, effect_batches, min_cells`: of `perturbcore.data.effects.ba_ate`; `doubles,
-    gene_table`: which names share a fold, see `perturbcore.data.identity.same_perturbation`.
+    gene_table`: which names share a fold, see `perturbcore.data.folds.same_perturbation`.
     """
     if (screen is None) == (responses is None):
         raise ParameterError("give either screen=<file.h5ad> or responses=<file.h5ad>")

@@ -17,8 +17,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.catalogue import fetch
-from perturbcore.data.folds import assign_folds
-from perturbcore.data.identity import parent
+from perturbcore.data.folds import assign_folds, parent
 from perturbcore.data.molecules.tables import sciplex_drugs, tahoe_drugs
 from perturbcore.data.responses import make_responses
 from perturbcore.data.sets.base import Card, Dataset, constants_of, make_dataset

@@ -12,8 +12,15 @@ import pandas as pd
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.core.files import read_yaml
-from perturbcore.data.published.names import LINES, NEGATIVE, POSITIVE, methods_of, without_line
-from perturbcore.data.published.tables import METRICS, Published
+from perturbcore.data.published.tables import (
+    LINES,
+    METRICS,
+    NEGATIVE,
+    POSITIVE,
+    Published,
+    methods_of,
+    without_line,
+)
 
 ALL_TAHOE = "mean of 45 lines"
 # models of Figure S14 with two published runs each, and what these are called in the tables
