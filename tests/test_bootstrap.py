@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from scipy.stats import pearsonr, spearmanr
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.effects import ba_ate
 from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.score.ceiling import ceiling, sampler
 from perturbcore.score.ceiling.ceiling import Cells, noise_ceiling

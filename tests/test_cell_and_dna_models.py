@@ -19,7 +19,7 @@ from perturbcore.embeddings.cell_models import huggingface
 from perturbcore.embeddings.cell_models.huggingface import binned, load_huggingface
 from perturbcore.embeddings.cell_models.tokens import control_cells, log_normalised
 from perturbcore.embeddings.expression import cell_model
-from perturbcore.embeddings.sequence_models import dna_model
+from perturbcore.embeddings.language_model import dna_model
 from perturbcore.embeddings.sources import BuildContext
 
 

@@ -6,8 +6,7 @@ import pytest
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.data.deg import deg_labels
-from perturbcore.data.effects.ba_ate import ba_ate
-from perturbcore.data.effects.moments import well_effects
+from perturbcore.data.effects import ba_ate, well_effects
 from perturbcore.data.sets.base import load
 from perturbcore.data.sets.signatures import (
     common_genes,

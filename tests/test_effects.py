@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.deg import deg_labels
-from perturbcore.data.effects import moments
-from perturbcore.data.effects.ba_ate import ba_ate, not_estimable_said
-from perturbcore.data.effects.moments import pseudobulk
+from perturbcore.data.effects import ba_ate, moments, not_estimable_said, pseudobulk
 from perturbcore.data.screens import values
 from perturbcore.data.screens.declare import declare_screen, normalise, read_screen
 from perturbcore.data.sets.base import Card

@@ -9,7 +9,7 @@ from scipy.special import ndtri, stdtr
 from scipy.stats import false_discovery_control
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
-from perturbcore.data.effects.moments import gene_columns, summed
+from perturbcore.data.effects import gene_columns, summed
 from perturbcore.data.responses import TAKEN, make_responses
 from perturbcore.data.screens.declare import check_declared
 
@@ -40,7 +40,7 @@ def deg_labels(
     Published: 30 in the paper; 30 (Essential) and 20 (chemicals) in the code. `strict`: whether
     they must have more than `min_cells` (the code) or at least as many (the paper). `alpha`: false
     discovery rate: genes with an adjusted p-value below it are labelled. `genes, size_factors,
-    progress`: see `perturbcore.data.effects.ba_ate.ba_ate`; published for chemicals: "kept".
+    progress`: see `perturbcore.data.effects.ba_ate`; published for chemicals: "kept".
 
     Returns task "deg", without folds, sorted by cell line and perturbation; obs `n_cells`,
     `n_batches` (those that were tested). Per batch also layers ``votes_up`` and ``votes_down``.

@@ -6,7 +6,7 @@ from rdkit import Chem
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr, zscore
 
-from perturbcore.data.effects.moments import pseudobulk, well_effects
+from perturbcore.data.effects import pseudobulk, well_effects
 from perturbcore.data.molecules.structures import canonical, parent_of, parse, stereo_count
 from perturbcore.data.published.tables import facts
 from perturbcore.embeddings.sources import BuildContext, find_source

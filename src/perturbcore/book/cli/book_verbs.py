@@ -4,13 +4,13 @@ Everything heavy is imported inside the verbs, so that help answers at once.
 """
 
 from perturbcore.core.errors import DownloadError, InputError, ParameterError
+from perturbcore.core.files import check_output, replaced
 
 
 def run(options) -> None:
     """Execute one chapter."""
     from perturbcore.book.runner import run_aside, run_for_book
     from perturbcore.book.source import find_chapter
-    from perturbcore.core.files import check_output
     from perturbcore.core.profile import load_profile
 
     chapter, profile = find_chapter(options.chapter), load_profile(options.profile)
@@ -29,7 +29,6 @@ def notebook(options) -> None:
     import nbformat
 
     from perturbcore.book.source import find_chapter, find_chapters
-    from perturbcore.core.files import replaced
 
     if bool(options.chapter) == options.all:
         raise ParameterError("name a chapter, or give --all")

@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.core.tables import check_table, filled
-from perturbcore.data.effects.ba_ate import MIN_CELLS
+from perturbcore.data.effects import MIN_CELLS
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.identifiers import check_names, gene_aliases
 from perturbcore.data.read import GAPS, read_h5ad, read_table
@@ -46,7 +46,7 @@ def load(
     `screen`: cells x genes, `.h5ad` or a 10x folder, with `layer`, `cells`, `backed` and
     `**declared` of `perturbcore.data.screens.declare.read_screen`; `responses`: `.h5ad`, or with a
     `kind` tables of `read_own`; folds are added where there are none;
-    `effect_control, effect_batches, min_cells`: of `perturbcore.data.effects.ba_ate`; `doubles,
+    `effect_control, effect_batches, min_cells`: of `perturbcore.data.effects`; `doubles,
     gene_table`: which names share a fold, see `perturbcore.data.folds.same_perturbation`.
     """
     if (screen is None) == (responses is None):

@@ -10,11 +10,11 @@ from scipy.linalg import eigh
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.embeddings.base import Embedding
+from perturbcore.embeddings.linalg import unit
 from perturbcore.models.fusion import kernels as kn
 from perturbcore.models.fusion import simple
 from perturbcore.models.fusion.sources import LineFold, Source
 from perturbcore.models.simple.labels import raise_to
-from perturbcore.models.simple.space import unit
 from perturbcore.score.labels import Labels
 from perturbcore.score.model import Prediction
 from perturbcore.score.task import Task, task_of

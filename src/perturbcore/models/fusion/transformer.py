@@ -16,11 +16,11 @@ from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.training import Batches, Trained, fit
 from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.linalg import fix_signs
+from perturbcore.embeddings.linalg import fix_signs, unit
 from perturbcore.models.fusion import learner as learners
 from perturbcore.models.fusion.network import FusionNetwork, Settings, line_profiles, preset
 from perturbcore.models.fusion.sources import Tables, lay_out, normalise
-from perturbcore.models.simple.space import standardise, unit
+from perturbcore.models.simple.space import standardise
 from perturbcore.score.model import Fold, Model, Prediction
 
 COLUMNS = ["perturbation", "cell_line"]

@@ -17,7 +17,7 @@ from perturbcore.core.files import read_yaml
 from perturbcore.data.authors.layout import GENE_EMBEDDINGS, LAYOUTS, layout_of
 from perturbcore.data.authors.raw import raw_screens
 from perturbcore.data.authors.read import effects_of_raw, labels_of_raw
-from perturbcore.data.effects.moments import pseudobulk
+from perturbcore.data.effects import pseudobulk
 from perturbcore.data.folds import assign_folds
 from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.embeddings import network, words

@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from perturbcore.core.errors import InputError
 from perturbcore.data.deg import call_genes, majority, mean_and_variance, plan_tests, t_statistics
-from perturbcore.data.effects.moments import gene_columns
+from perturbcore.data.effects import gene_columns
 from perturbcore.data.responses import check_responses
 from perturbcore.score.ceiling import sampler as resampling
 from perturbcore.score.ceiling.ceiling import Cells

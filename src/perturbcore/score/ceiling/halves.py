@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.data.effects.ba_ate import MIN_CELLS
+from perturbcore.data.effects import MIN_CELLS
 from perturbcore.data.folds import assign_folds
 from perturbcore.score.ceiling.ceiling import Cells, distances, select
 from perturbcore.score.ceiling.sampler import LineSampler, child, control_stream, weighted_sums
