@@ -192,7 +192,12 @@ def fit(
     learner.eval()
     trained = Trained(pd.DataFrame(run.rows), run.best_epoch, len(run.rows), run.seconds)
     if folder is not None:
-        _finish(learner, folder, trained)
+        with replaced(folder / WEIGHTS) as path:
+            save_file({k: v.contiguous() for k, v in learner.state_dict().items()}, path)
+        about = vars(trained) | {"history": trained.history.to_dict("list")}
+        with replaced(folder / DONE) as path:
+            path.write_text(json.dumps(about))
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     return trained
 
 
@@ -310,14 +315,6 @@ def _own(folder, key: str) -> Path | None:
             "delete it"
         )
     return folder
-
-
-def _finish(learner: Learner, folder: Path, trained: Trained) -> None:
-    with replaced(folder / WEIGHTS) as path:
-        save_file({k: v.contiguous() for k, v in learner.state_dict().items()}, path)
-    with replaced(folder / DONE) as path:
-        path.write_text(json.dumps(vars(trained) | {"history": trained.history.to_dict("list")}))
-    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _load(learner: Learner, folder: Path) -> Trained:

@@ -138,7 +138,10 @@ def _table(path: Path, kind: str, line: str) -> pd.DataFrame:
         if not all(isinstance(c, str) for c in frame.columns):
             raise InputError(f"{path}: the first line holds numbers: name the genes there")
     if set(LONG) <= set(frame):
-        frame = _wide(frame, path)
+        rows = [c for c in ABOUT if c in frame]
+        check_table(frame, {c: filled() for c in (*rows, "gene")}, path, unique=[*rows, "gene"])
+        frame = frame.pivot(index=rows, columns="gene", values="value")
+        frame = frame.rename_axis(columns=None).reset_index()
     if "perturbation" not in frame:
         frame = frame.rename(columns={frame.columns[0]: "perturbation"})
     if "cell_line" not in frame:
@@ -176,14 +179,6 @@ def _from_h5ad(path: Path, kind: str) -> pd.DataFrame:
     if len(twice := values.columns[values.columns.duplicated()]):
         raise InputError(f"{path}: gene '{twice[0]}' is there twice; make var_names unique")
     return pd.concat([about, values], axis=1)
-
-
-def _wide(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Turn a long table into one row per perturbation and cell line."""
-    rows = [c for c in ABOUT if c in frame]
-    check_table(frame, {c: filled() for c in (*rows, "gene")}, path, unique=[*rows, "gene"])
-    wide = frame.pivot(index=rows, columns="gene", values="value")
-    return wide.rename_axis(columns=None).reset_index()
 
 
 def _check_values(values: pd.DataFrame, texts: pd.DataFrame, kind: str, path: Path) -> None:

@@ -163,14 +163,6 @@ def _select(published: Published, spec: FigureSpec) -> pd.DataFrame:
     return rows
 
 
-def _ranks(rows: pd.DataFrame, spec: FigureSpec, level: str) -> pd.DataFrame:
-    if level == "medians":
-        return rows[rows["metric"] == spec.rank_metric]
-    rows = rows[rows["metric"] == spec.metric].copy()
-    rows["value"] = rows.groupby(["cell_line", "fold"])["value"].rank()
-    return rows.assign(metric=spec.rank_metric)
-
-
 def at_hand(figure: str, published: Published) -> bool:
     """Whether a figure can be drawn from these scores; S5 and S6 need tables of their own."""
     spec, scores = FIGURES[figure], published.scores
@@ -195,7 +187,11 @@ def figure_data(figure: str, published: Published) -> FigureData:
     if spec.kind == "box":
         rows = rows[rows["metric"] == spec.metric]
     elif spec.kind == "rank":
-        rows = _ranks(rows, spec, published.level)
+        medians = published.level == "medians"
+        rows = rows[rows["metric"] == (spec.rank_metric if medians else spec.metric)].copy()
+        if not medians:
+            rows["value"] = rows.groupby(["cell_line", "fold"])["value"].rank()
+        rows["metric"] = spec.rank_metric
         medians = rows.groupby("display")["value"].median()
         order = list(medians.sort_values(ascending=False, kind="stable").index)
     elif spec.kind == "scatter":
