@@ -5,7 +5,6 @@ Everything heavy is imported inside the verbs, so that help answers at once.
 
 from pathlib import Path
 
-import perturbcore as pc
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.files import check_output, save_table
 
@@ -25,7 +24,9 @@ def data(options) -> None:
 
     names = list(options.name)
     if options.profile or not names:
-        profile = pc.load_profile(options.profile or "demo")
+        from perturbcore.core.profile import load_profile
+
+        profile = load_profile(options.profile or "demo")
         names += [n for n in profile.data if n not in names]
         if not names:
             print(f"profile {profile.name} needs no files from elsewhere")
@@ -91,8 +92,10 @@ def ceiling(options) -> None:
 
     perturbcore ceiling screen.h5ad --control ctrl --scale counts --out ceiling.parquet
     """
+    from perturbcore.score.ceiling.ceiling import noise_ceiling
+
     trials = dict(n_outer=options.outer, n_inner=options.inner, seed=options.seed)
-    table = pc.ceiling(_screen(options), control=options.controls, **trials)
+    table = noise_ceiling(_screen(options), control=options.controls, **trials)
     table["value"] = table["value"].where(table["n_cells"] >= options.min_cells)
     save_table(table, options.out)
     print(f"{options.out}: {len(table)} rows")
@@ -106,20 +109,23 @@ def evaluate(options) -> None:
     import pandas as pd
 
     from perturbcore.book.rank import Ranking, printed
+    from perturbcore.data.sets.base import load
     from perturbcore.embeddings.coverage import coverage_table
+    from perturbcore.embeddings.load import load_embedding
+    from perturbcore.models.simple import evaluate_embeddings
     from perturbcore.score.limits import ceiling_scores
     from perturbcore.score.store import ScoreStore, save_scores
 
     _check_jobs(options)
-    data = pc.load_dataset("from_files", responses=options.responses, name=options.responses.stem)
+    data = load("from_files", responses=options.responses, name=options.responses.stem)
     responses = data.responses
     identifier = responses.uns["perturbcore"]["identifier"]
-    embeddings = [pc.load_embedding(path, identifier=identifier) for path in options.embeddings]
+    embeddings = [load_embedding(path, identifier=identifier) for path in options.embeddings]
     given = [_read_ceiling(options.ceiling)] if options.ceiling else []
     reached = [ceiling_scores(table, responses) for table in given]
     how = dict(store=ScoreStore(options.store or ":memory:"), seed=options.seed)
     names = options.predictor or ["knn"]
-    scores = pc.evaluate(responses, embeddings, names, n_jobs=options.jobs, **how)
+    scores = evaluate_embeddings(responses, embeddings, names, n_jobs=options.jobs, **how)
     scores = pd.concat([scores, *reached], ignore_index=True)
     save_scores(scores, options.out)
     print(printed(Ranking(data, scores, coverage_table(embeddings, responses))))
@@ -136,6 +142,7 @@ def rank(options) -> None:
 
     from perturbcore.book.rank import named_embeddings, printed, write_report
     from perturbcore.book.rank import rank as ranked
+    from perturbcore.data.sets.base import load
 
     _check_jobs(options)
     page, paths = options.out / "index.html", [Path(p) for p in options.embeddings]
@@ -147,12 +154,10 @@ def rank(options) -> None:
             raise ParameterError("--kind cells: give one file or folder")
         how = dict(backed=options.backed, min_cells=options.min_cells, **_declared(options))
         how["effect_control"] = options.controls
-        data = pc.load_dataset("from_files", screen=options.files[0], **own, **how)
+        data = load("from_files", screen=options.files[0], **own, **how)
     else:
         said = {n: v for n in ("identifier", "cell_line_value") if (v := getattr(options, n))}
-        data = pc.load_dataset(
-            "from_files", responses=options.files, kind=options.kind, **own, **said
-        )
+        data = load("from_files", responses=options.files, kind=options.kind, **own, **said)
     embeddings, left_out = named_embeddings(options.embeddings, data, options.profile)
     ranking = ranked(
         data, embeddings, way=options.predictor, trials=(options.outer, options.inner),
@@ -183,11 +188,12 @@ def score(options) -> None:
     --out scores.csv
     """
     from perturbcore.data.read import read_h5ad
+    from perturbcore.score.cells import score_cells
 
     how = dict(perturbation=options.perturbation, cell_line=options.cell_line)
     columns = [c for c in how.values() if c]
     predicted, reference = (read_h5ad(p, columns) for p in (options.predicted, options.reference))
-    table = pc.score_cells(
+    table = score_cells(
         predicted, reference, control=options.control, n_splits=options.splits, seed=options.seed,
         **how,
     )  # fmt: skip
@@ -196,10 +202,12 @@ def score(options) -> None:
 
 
 def _screen(options):
+    from perturbcore.data.screens.declare import read_screen
+
     declared = _declared(options)
     if set(declared) - {"layer", "cells"}:
         declared["dataset"] = options.dataset or options.screen.stem
-    return pc.read_screen(options.screen, backed=options.backed, **declared)
+    return read_screen(options.screen, backed=options.backed, **declared)
 
 
 def _read_ceiling(path: Path):
