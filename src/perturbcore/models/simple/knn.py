@@ -36,13 +36,28 @@ def _squared_errors(gram, rows, train, validation, near, grid, out):
                 j += 1
 
 
+@numba.njit(nogil=True, cache=True)
+def _running_means(Y, near, ks, out):
+    """out[j, p] = mean of the ks[j] rows of Y that near[p] names first, summed in float64."""
+    total = np.empty(Y.shape[1])
+    for p in range(near.shape[0]):
+        total[:] = 0.0
+        j = 0
+        for i in range(ks[-1]):
+            row = Y[near[p, i]]
+            for g in range(len(total)):
+                total[g] += row[g]
+            while j < len(ks) and ks[j] == i + 1:
+                for g in range(len(total)):
+                    out[j, p, g] = total[g] / ks[j]
+                j += 1
+
+
 def _means(Y: np.ndarray, near: np.ndarray, ks: Sequence[int]) -> np.ndarray:
     """Mean of the nearest rows for each k of the sorted `ks`, (len(ks), len(near), ...)."""
     flat = np.ascontiguousarray(Y).reshape(len(Y), -1)
     out = np.empty((len(ks), len(near), flat.shape[1]), Y.dtype)
-    ks = np.minimum(ks, near.shape[1])
-    for p, rows in enumerate(near[:, : ks[-1]]):
-        out[:, p] = np.cumsum(flat[rows], axis=0, dtype=np.float64)[ks - 1] / ks[:, None]
+    _running_means(flat, near, np.minimum(ks, near.shape[1]), out)
     return out.reshape(len(ks), len(near), *Y.shape[1:])
 
 
