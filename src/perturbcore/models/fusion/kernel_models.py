@@ -270,14 +270,7 @@ class PairModel(simple.Fusion):
 
 
 # a new fusion: one class and one line here
-ALL: tuple[type[simple.Fusion], ...] = (
-    simple.Concatenation,
-    simple.AveragedKNN,
-    simple.Stacked,
-    KernelSum,
-    KernelRidge,
-    PairModel,
-)
+ALL = (simple.Concatenation, simple.AveragedKNN, simple.Stacked, KernelSum, KernelRidge, PairModel)
 
 
 def fusions(

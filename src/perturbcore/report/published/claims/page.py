@@ -11,30 +11,11 @@ from perturbcore.report.comparison import Comparison
 from perturbcore.report.published.claims import audit
 from perturbcore.report.published.draw import markdown_table, plain
 from perturbcore.report.published.figures import FIGURES, RUNS, figure_data
-from perturbcore.report.text import signed, tell
+from perturbcore.report.text import HEADINGS, signed, tell
 
-# A sign beside the word, so that a verdict is told without colour; and the word for several.
-SIGNS = {
-    audit.HOLDS: "✓",
-    audit.QUALIFIED: "◐",
-    audit.FAILS: "✗",
-    audit.UNDECIDED: "?",
-    audit.NEEDS_TABLES: "…",
-}
-PLURAL = {
-    audit.HOLDS: "hold",
-    audit.QUALIFIED: "hold with a qualification",
-    audit.FAILS: "fail",
-    audit.UNDECIDED: audit.UNDECIDED,
-    audit.NEEDS_TABLES: "still open for want of tables",
-}
-DETAILS = {
-    "On medians": "on_medians",
-    "On means": "on_means",
-    "Fold by fold": "by_fold",
-    "With other cut-offs": "sensitivity",
-    "Decided on single folds": "date",
-}
+# a sign beside the word, so that a verdict is told without colour; and the word for several
+SIGNS, PLURAL = HEADINGS["signs of verdicts"], HEADINGS["verdicts of several"]
+DETAILS = HEADINGS["details of a claim"]
 # the questions of the first page, each with its chapter and claims
 LINES = read_yaml(Path(__file__).with_name("front.yml"))
 
