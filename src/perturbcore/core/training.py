@@ -1,4 +1,4 @@
-"""Training: what a learner says of itself, its batches, and a loop that survives a kill."""
+"""Training: options, what a learner says of itself, its batches, a loop that survives a kill."""
 
 import inspect
 import json
@@ -8,18 +8,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.files import replaced
+from perturbcore.core.errors import InputError, ParameterError, wrong_value
+from perturbcore.core.files import read_yaml, replaced
 
 
 class Learner(nn.Module):
@@ -328,3 +329,31 @@ def _load(learner: Learner, folder: Path) -> Trained:
         ) from error
     learner.eval()
     return Trained(**about | {"history": pd.DataFrame(about["history"])})
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Options(BaseModel, frozen=True, extra="forbid"):
+    """Everything that decides what a method is; a wrong value raises `ParameterError`."""
+
+    def __init__(self, **options: Any):
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            kind = type(self)
+            raise wrong_value(error, kind.__name__, list(kind.model_fields)) from None
+
+    def changed(self, **changes: Any) -> Self:
+        """Return a copy with some values changed."""
+        return type(self)(**{**self.model_dump(), **changes})
+
+    @classmethod
+    def preset(cls, path, *names: str, **changes: Any) -> Self:
+        """Return the options that a YAML file has under some names, some of them changed."""
+        found = read_yaml(path)
+        for name in names:
+            if name not in found:
+                raise ParameterError(f"no preset '{name}'; there are: {', '.join(found)}")
+            found = found[name]
+        return cls(**{**found, **changes})
