@@ -10,9 +10,9 @@ import pandas as pd
 from perturbcore.book.build import run_notes
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.profile import Profile, results_root
-from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue
 from perturbcore.data.authors.layout import REPOSITORY
+from perturbcore.data.read import check_table
 from perturbcore.data.sets.base import Dataset
 from perturbcore.report.text import HEADINGS
 from perturbcore.score.metrics.registry import metric, metrics_of

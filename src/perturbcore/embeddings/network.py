@@ -13,7 +13,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.tables import at_least, check_table, filled
+from perturbcore.data.read import at_least, check_table, filled
 from perturbcore.embeddings.linalg import DENSE, fix_signs, half_scaled_svd, truncated_svd
 from perturbcore.embeddings.registry import Dim, Positive, register
 

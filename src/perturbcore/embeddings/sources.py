@@ -12,10 +12,9 @@ from anndata import AnnData
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue, identifiers
 from perturbcore.data.molecules import tables
-from perturbcore.data.read import existing, member, read_r, read_table
+from perturbcore.data.read import check_table, existing, member, read_r, read_table
 
 SIMULATED = dict(edges="network", sets="annotation", texts="descriptions", sequences="sequences")
 DRUG_TABLES = {

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
-from perturbcore.core.tables import check_table
+from perturbcore.data.read import check_table
 from perturbcore.data.screens.values import blocks
 from perturbcore.score.metrics import cells as moments
 from perturbcore.score.metrics.registry import metric

@@ -213,7 +213,7 @@ def _screen(options):
 def _read_ceiling(path: Path):
     import pandas as pd
 
-    from perturbcore.core.tables import check_table
+    from perturbcore.data.read import check_table
 
     if path.suffix not in (".parquet", ".csv"):
         raise ParameterError(f"{path}: tables are read from .parquet or .csv")

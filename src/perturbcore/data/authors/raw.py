@@ -17,9 +17,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
-from perturbcore.core.tables import check_table
 from perturbcore.data.authors.layout import Layout, layout_of
-from perturbcore.data.read import existing, numbers, read_csv, read_h5ad, refuse
+from perturbcore.data.read import check_table, existing, numbers, read_csv, read_h5ad, refuse
 from perturbcore.data.screens.declare import declare_screen, read_screen
 
 # symbols of the Norman guides that no annotation of its files knows any more

@@ -10,12 +10,11 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
-from perturbcore.core.tables import check_table
 from perturbcore.data.authors.layout import HOW_TO_GET, Layout, data_root, file_of, layout_of
 from perturbcore.data.authors.raw import raw_folder, raw_screens
 from perturbcore.data.deg import deg_labels
 from perturbcore.data.effects import ba_ate
-from perturbcore.data.read import existing, numbers, read_h5ad, refuse
+from perturbcore.data.read import check_table, existing, numbers, read_h5ad, refuse
 from perturbcore.data.responses import dense, make_responses
 
 FOLD_COLUMN = re.compile(r"^fold_(\d+)$")

@@ -8,11 +8,10 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
-from perturbcore.core.tables import check_table, filled
 from perturbcore.data.effects import MIN_CELLS
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.identifiers import check_names, gene_aliases
-from perturbcore.data.read import GAPS, read_h5ad, read_table
+from perturbcore.data.read import GAPS, check_table, filled, read_h5ad, read_table
 from perturbcore.data.responses import check_responses, dense, make_responses, read_responses
 from perturbcore.data.screens.declare import declare_screen, read_screen
 from perturbcore.data.sets._make import controls_said, folded, responses_of

@@ -13,8 +13,7 @@ from anndata import AnnData
 from perturbcore.core.digest import code_digest, digest, seed_of
 from perturbcore.core.errors import InputError, LeakError
 from perturbcore.core.files import replaced
-from perturbcore.core.tables import check_table
-from perturbcore.data.read import read_table
+from perturbcore.data.read import check_table, read_table
 from perturbcore.embeddings.base import Embedding, align
 from perturbcore.models.decoders.cells import Cells, batch_mean
 from perturbcore.models.decoders.model import TrainingCells
