@@ -15,6 +15,7 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data import catalogue
 from perturbcore.data.molecules.structures import molecules
 from perturbcore.embeddings.drugs import lost
+from perturbcore.embeddings.linalg import unit
 from perturbcore.embeddings.registry import Dim, register
 from perturbcore.embeddings.sources import resolved
 from perturbcore.embeddings.words import isoforms_of
@@ -82,7 +83,7 @@ def language_model(
     ids = sorted(texts)
     X, n_cut = hidden_means([texts[i] for i in ids], *load_encoder(model), batch_size, max_length)
     cut = f", {n_cut} texts cut at {max_length} tokens" if n_cut else ""
-    return ids, unit_length(X), f"{len(ids)} texts, mean of tokens{cut}"
+    return ids, unit(X), f"{len(ids)} texts, mean of tokens{cut}"
 
 
 @register(
@@ -113,7 +114,7 @@ def token_vectors(texts: Mapping[str, str], *, model: str = ""):
     X = np.stack([table[split[k]].astype(np.float32).mean(axis=0) for k in keep])
     note = f"; {len(ids) - len(keep)} texts without a token" if len(keep) < len(ids) else ""
     about = f"{len(keep)} texts, mean of {len(table):,} static token vectors{note}"
-    return [ids[k] for k in keep], unit_length(X), about
+    return [ids[k] for k in keep], unit(X), about
 
 
 @register(
@@ -140,11 +141,6 @@ def smiles_transformer(
     X, n_cut = hidden_means(texts, *encoder, batch_size, max_length)
     cut = f", {n_cut} SMILES cut at {max_length} tokens" if n_cut else ""
     return list(read), X, f"{Path(model).name}, mean over tokens{cut}{lost(drugs, read)}"
-
-
-def unit_length(X: np.ndarray) -> np.ndarray:
-    """Divide rows by their length; rows of zeros stay."""
-    return X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-12)
 
 
 def load_encoder(model: str, **given):
