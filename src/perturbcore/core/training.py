@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from perturbcore.core.errors import InputError, ParameterError, wrong_value
 from perturbcore.core.files import read_yaml, replaced
@@ -44,15 +45,6 @@ class Learner(nn.Module):
     def schedule(self, optimizer) -> LambdaLR | None:
         """Return a learning-rate scheduler stepped after every batch, or None."""
         return None
-
-
-def _size(batch) -> int:
-    """Examples of a batch: the first dimension of its first tensor."""
-    if isinstance(batch, dict):
-        batch = list(batch.values())
-    while isinstance(batch, list | tuple):
-        batch = batch[0]
-    return len(batch)
 
 
 def constant_after_warmup(optimizer, steps: int) -> LambdaLR:
@@ -225,7 +217,7 @@ class _Run:
         sums: dict = {}
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
         for batch in epoch:
-            parts = self.learner.loss(_moved(batch, self.device))
+            parts = self.learner.loss(self._moved(batch))
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value.detach()
             self.optimizer.zero_grad()
@@ -240,6 +232,10 @@ class _Run:
                 self.average.update_parameters(self.learner)
         return {f"train_{name}": float(total) / len(epoch) for name, total in sums.items()}
 
+    def _moved(self, batch):
+        """Put the tensors of a batch onto the device."""
+        return tree_map_only(torch.Tensor, lambda tensor: tensor.to(self.device), batch)
+
     @torch.no_grad()
     def validate(self, epoch) -> float:
         """Mean validation loss over the examples, without what belongs to training alone."""
@@ -247,8 +243,8 @@ class _Run:
         self.learner.eval()
         total, n = torch.zeros((), device=self.device), 0
         for batch in epoch:
-            size = _size(batch)
-            total = total + self.learner.validation_loss(_moved(batch, self.device)) * size
+            size = len(tree_leaves(batch)[0])  # examples: the length of the first tensor
+            total = total + self.learner.validation_loss(self._moved(batch)) * size
             n += size
         for module, mode in modes:
             module.training = mode
@@ -291,15 +287,6 @@ class _Run:
                 f"{path}: not a checkpoint of this model ({error}); delete {path.parent} to train "
                 "anew"
             ) from error
-
-
-def _moved(batch, device):
-    """Put the tensors of a batch onto a device."""
-    if isinstance(batch, dict):
-        return {name: _moved(value, device) for name, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        return type(batch)(_moved(value, device) for value in batch)
-    return batch.to(device) if isinstance(batch, torch.Tensor) else batch
 
 
 def _own(folder, key: str) -> Path | None:

@@ -53,15 +53,12 @@ class FigureSpec:
         return self.metric in ("L2", "MSE", "MAE", "mae")
 
 
-def _read_specs() -> dict[str, FigureSpec]:
-    specs = {}
-    for name, entry in read_yaml(Path(__file__).with_name("figures.yml")).items():
-        lines = LINES.get(entry.get("dataset", "essential"), ())
-        specs[name] = FigureSpec(**entry | {"panels": tuple(entry.get("panels", lines))})
-    return specs
+def _spec(dataset: str = "essential", **entry: Any) -> FigureSpec:
+    panels = tuple(entry.pop("panels", LINES.get(dataset, ())))
+    return FigureSpec(dataset=dataset, panels=panels, **entry)
 
 
-FIGURES = _read_specs()
+FIGURES = {n: _spec(**e) for n, e in read_yaml(Path(__file__).with_name("figures.yml")).items()}
 
 
 @dataclass(frozen=True)
