@@ -11,7 +11,6 @@ from pathlib import Path
 from perturbcore import __version__
 from perturbcore.book.cli import book_verbs, file_verbs
 from perturbcore.core.errors import DownloadError, FailedError, InputError
-from perturbcore.core.files import check_output
 
 _TYPES = {"int": int, "float": float, "Path": Path}
 _HOMES = {"book_verbs": book_verbs, "file_verbs": file_verbs}
@@ -26,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         if hasattr(options, "suffixes"):
+            from perturbcore.core.files import check_output
+
             given = [v for k, v in vars(options).items() if k != "out"]
             check_output(options.out, options.suffixes, given, force=options.force)
         options.call(options)

@@ -5,13 +5,13 @@ Everything heavy is imported inside the verbs, so that help answers at once.
 
 import perturbcore as pc
 from perturbcore.core.errors import DownloadError, InputError, ParameterError
-from perturbcore.core.files import check_output, replaced
 
 
 def run(options) -> None:
     """Execute one chapter."""
     from perturbcore.book.runner import run_aside, run_for_book
     from perturbcore.book.source import find_chapter
+    from perturbcore.core.files import check_output
 
     chapter, profile = find_chapter(options.chapter), pc.load_profile(options.profile)
     if (options.for_book or options.update) and (options.p or options.out):
@@ -29,6 +29,7 @@ def notebook(options) -> None:
     import nbformat
 
     from perturbcore.book.source import find_chapter, find_chapters
+    from perturbcore.core.files import replaced
 
     if bool(options.chapter) == options.all:
         raise ParameterError("name a chapter, or give --all")

@@ -6,7 +6,6 @@ Everything heavy is imported inside the verbs, so that help answers at once.
 from pathlib import Path
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.files import check_output, save_table
 
 DECLARED = (
     "perturbation batch cell_line control control_column batch_value cell_line_value scale "
@@ -71,6 +70,7 @@ def effects(options) -> None:
 
     perturbcore effects screen.h5ad --control ctrl --scale counts --out responses.h5ad
     """
+    from perturbcore.core.files import save_table
     from perturbcore.data.effects import ba_ate, not_estimable_said
     from perturbcore.data.folds import add_folds
     from perturbcore.data.identifiers import gene_aliases
@@ -92,6 +92,7 @@ def ceiling(options) -> None:
 
     perturbcore ceiling screen.h5ad --control ctrl --scale counts --out ceiling.parquet
     """
+    from perturbcore.core.files import save_table
     from perturbcore.score.ceiling.ceiling import noise_ceiling
 
     trials = dict(n_outer=options.outer, n_inner=options.inner, seed=options.seed)
@@ -142,6 +143,7 @@ def rank(options) -> None:
 
     from perturbcore.book.rank import named_embeddings, printed, write_report
     from perturbcore.book.rank import rank as ranked
+    from perturbcore.core.files import check_output
     from perturbcore.data.sets.base import load
 
     _check_jobs(options)
@@ -187,6 +189,7 @@ def score(options) -> None:
     perturbcore score predicted.h5ad measured.h5ad --perturbation target --control non-targeting
     --out scores.csv
     """
+    from perturbcore.core.files import save_table
     from perturbcore.data.read import read_h5ad
     from perturbcore.score.cells import score_cells
 
@@ -229,6 +232,7 @@ def _read_ceiling(path: Path):
 
 def responses(options) -> None:
     """Turn raw cells in the documented layout into responses in the documented layout."""
+    from perturbcore.core.files import save_table
     from perturbcore.data.authors.read import add_stored_folds, effects_of_raw, labels_of_raw
 
     how = dict(dose=options.dose, backed=not options.in_memory)
@@ -250,6 +254,7 @@ def responses(options) -> None:
 
 def error(options) -> None:
     """Write the experimental error of raw cells in the published columns."""
+    from perturbcore.core.files import save_table
     from perturbcore.report.reproduction.benchmark import error_of_raw
 
     table = error_of_raw(
@@ -264,6 +269,7 @@ def error(options) -> None:
 
 def compare(options) -> None:
     """Run the published benchmark on the authors' data and set it beside the published scores."""
+    from perturbcore.core.files import save_table
     from perturbcore.report.reproduction.benchmark import agreement, other_data, reproduce, verdict
     from perturbcore.report.reproduction.benchmark import compare as side_by_side
     from perturbcore.score.store import ScoreStore
