@@ -39,11 +39,6 @@ def facts(name: str) -> pd.DataFrame:
     return _read(name)[1].copy()
 
 
-def source_of(name: str) -> str:
-    """Say in one line where the facts of a table come from."""
-    return _read(name)[0]
-
-
 class Method(NamedTuple):
     """What one published row name stands for."""
 
@@ -150,23 +145,13 @@ class Published:
     @property
     def note(self) -> str:
         """One sentence that says what the numbers are, and how to get the rest."""
-        if self.level == "folds":
-            return (
-                "Drawn from the authors' published score tables, one value per fold "
-                "(genbio-ai/foundation-models-perturbation at commit e5b4caf)."
-            )
-        return (
-            "Drawn from the published medians over folds that this project keeps, three decimals "
-            f"(the full tables are not on this machine: {HOW_TO_GET})."
-        )
+        return KNOWN["notes"][self.level].format(how=HOW_TO_GET)
 
 
 def medians() -> Published:
     """Return the published medians over folds kept in the package; needs no file and no network."""
-    table = facts("cole2026_medians")
-    table = table.assign(
-        fold=-1, embedding=table["embedding"].fillna(""), source=source_of("cole2026_medians")
-    )
+    source, table = _read("cole2026_medians")
+    table = table.assign(fold=-1, embedding=table["embedding"].fillna(""), source=source)
     return Published(table[SCORE_COLUMNS], None, "medians")
 
 
