@@ -128,10 +128,7 @@ CROSS_TABLES = {
 # table -> data set and cell line
 CEILING_TABLES = {f"cole2026/exp_error/{n}_seed_5050": v for n, v in KNOWN["ceilings"].items()}
 TABLES = (*SCORE_TABLES, *CROSS_TABLES, *CEILING_TABLES)
-HOW_TO_GET = (
-    "`make data PROFILE=real` downloads the authors' tables (about 16 MB, non-commercial licence, "
-    "shown before the download); then rebuild the book"
-)
+HOW_TO_GET = KNOWN["how_to_get"]
 
 
 @dataclass(frozen=True)
