@@ -55,7 +55,7 @@ def test_defaults_are_those_of_the_signature_with_their_meaning():
 def test_every_constant_of_the_protocol_has_a_meaning():
     page = (ROOT / "notebooks/protocol_constants.py").read_text()
     named = re.findall(r'"(perturbcore\.[\w.]+(?::[\w, ]+)?)"', page)
-    simulated = ("screen.simulate_screen", "chemistry.simulate_drug_screen")
+    simulated = ("screen.simulate_screen", "screen.simulate_drug_screen")
     for name in [*named, *(f"perturbcore.data.simulate.{m}" for m in simulated)]:
         table = about.defaults([name])
         assert table["meaning"].ne("").all(), (name, table.loc[table["meaning"] == "", "parameter"])

@@ -155,7 +155,7 @@ def simulation_table(data: Dataset) -> pd.DataFrame:
             f"data set '{data.name}' was not simulated here: it has no parameters to list"
         )
     used = data.extras["simulation"].parameters
-    maker = "chemistry.simulate_drug_screen" if "doses" in used else "screen.simulate_screen"
+    maker = "screen.simulate_drug_screen" if "doses" in used else "screen.simulate_screen"
     table = defaults([f"perturbcore.data.simulate.{maker}"]).set_index("parameter").loc[list(used)]
     table = table.assign(value=[_short(v) for v in used.values()]).reset_index()
     return table[["parameter", "value", "meaning"]]
