@@ -112,9 +112,10 @@ def compare(title, made, steps, device):
     last = slice(-max(steps // 4, 1), None)
     reached, whole = fast[last].mean(), slow[last].mean()
     where = torch.cuda.get_device_name() if device == "cuda" else "the CPU (no GPU was used)"
+    rate = (steps - 1) * size / seconds
     task = (
         f"{title}, {steps} steps of {size} in bfloat16 on {where}: "
-        f"{(steps - 1) * size / seconds:,.0f} examples per second, loss {fast[0]:.3g} to {reached:.3g}"
+        f"{rate:,.0f} examples per second, loss {fast[0]:.3g} to {reached:.3g}"
     )
     return row(task, "CPU, float32", seconds, other, abs(reached - whole) / abs(whole),
                ours_peak_mb=peak)  # fmt: skip

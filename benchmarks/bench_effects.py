@@ -69,7 +69,7 @@ def write_screen(path, *, n_cells, n_genes, n_perturbations, n_batches, seed=0):
 
 
 def ours(path, control):
-    from perturbcore.data.effects.ba_ate import ba_ate
+    from perturbcore.data.effects import ba_ate
     from perturbcore.data.screens.declare import read_screen
 
     screen = read_screen(path, backed=True)

@@ -4,7 +4,7 @@ import gseapy
 import numpy as np
 from reporter import farthest, main, row, timed
 
-from perturbcore.data.enrichment import over_represented
+from perturbcore.data.deg import over_represented
 
 
 def compare(n, terms, genes, theirs_on):

@@ -45,7 +45,7 @@ n_jobs: int = 2
 
 # %% tags=["hide-input"]
 import perturbcore as pc
-from perturbcore.embeddings.similarity import cca_matrix
+from perturbcore.embeddings.linalg import cca_matrix
 from perturbcore.report import comparison, figures, foundation, pages
 from perturbcore.report.published.draw import present
 

@@ -89,7 +89,7 @@ pages.show_table(chapter, evaluation, "evaluation", caption="Folds, pipeline and
 
 # %% tags=["hide-input"]
 choices = about.defaults([
-    "perturbcore.data.effects.ba_ate.ba_ate:control, batches, size_factors, min_cells",
+    "perturbcore.data.effects.ba_ate:control, batches, size_factors, min_cells",
     "perturbcore.data.sets.simulated.load:control, batches, n_folds, fold_seed",
     "perturbcore.score.ceiling.ceiling.noise_ceiling:control, batches, n_outer, n_inner, quantiles, seed, resample",
     "perturbcore.score.ceiling.halves.noise_floor:n_splits, min_cells",

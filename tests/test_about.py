@@ -16,7 +16,7 @@ from perturbcore.core.console import Console
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.profile import load_profile
 from perturbcore.data import catalogue
-from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.effects import ba_ate
 from perturbcore.data.sets.base import Dataset, load
 from perturbcore.score.metrics.registry import metric
 
@@ -37,7 +37,7 @@ def test_every_metric_is_listed_with_the_function_that_computes_it():
 
 
 def test_defaults_are_those_of_the_signature_with_their_meaning():
-    name = "perturbcore.data.effects.ba_ate.ba_ate"
+    name = "perturbcore.data.effects.ba_ate"
     table = about.defaults([f"{name}:control, size_factors"]).set_index("parameter")
     for parameter, row in table.iterrows():
         assert row["default"] == str(inspect.signature(ba_ate).parameters[parameter].default)
@@ -57,7 +57,7 @@ def test_defaults_are_those_of_the_signature_with_their_meaning():
 def test_every_constant_of_the_protocol_has_a_meaning():
     page = (ROOT / "notebooks/protocol_constants.py").read_text()
     named = re.findall(r'"(perturbcore\.[\w.]+(?::[\w, ]+)?)"', page)
-    simulated = ("screen.simulate_screen", "chemistry.simulate_drug_screen")
+    simulated = ("screen.simulate_screen", "screen.simulate_drug_screen")
     for name in [*named, *(f"perturbcore.data.simulate.{m}" for m in simulated)]:
         table = about.defaults([name])
         assert table["meaning"].ne("").all(), (name, table.loc[table["meaning"] == "", "parameter"])

@@ -17,7 +17,7 @@ from perturbcore.embeddings.sources import BuildContext
 from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.reproduction.benchmark import protocol_of, reproduce, score_dataset
-from perturbcore.report.reproduction.reference import against_sklearn
+from perturbcore.report.reproduction.page import against_sklearn
 
 FIRST = {"essential": "K-562", "norman": "K-562", "sciplex": "A549", "tahoe": "CVCL_0023"}
 WAVEGC = "KG_WaveGC_G_StringDB_combined_0.0_(D=128)"

@@ -10,15 +10,14 @@ import scipy.sparse as sp
 from perturbcore.book.cli import main
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.authors.layout import LAYOUTS, VARIABLE
-from perturbcore.data.authors.read import read_authors_responses
-from perturbcore.data.authors.write import norman_folds
+from perturbcore.data.authors.read import norman_folds, read_authors_responses
 from perturbcore.data.deg import deg_labels
 from perturbcore.data.published.tables import read_ceiling
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.sets.base import load
 from perturbcore.embeddings.authors import own_embeddings
 from perturbcore.report.reproduction.fixture import CONTROL, N_KEPT, TAHOE_LINES
-from perturbcore.report.reproduction.reference import plain_metrics
+from perturbcore.report.reproduction.page import plain_metrics
 
 
 @pytest.fixture

@@ -9,11 +9,10 @@ import scipy.sparse as sp
 from scipy.stats import pearsonr, spearmanr
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.effects import ba_ate
 from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.score.ceiling import ceiling, sampler
-from perturbcore.score.ceiling.ceiling import noise_ceiling
-from perturbcore.score.ceiling.cells import Cells
+from perturbcore.score.ceiling.ceiling import Cells, noise_ceiling
 from perturbcore.score.ceiling.curves import ceiling_by_cells, ceilings_against_truth
 from perturbcore.score.ceiling.halves import Halves, noise_floor
 from perturbcore.score.ceiling.sampler import (

@@ -15,11 +15,11 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.identifiers import tss_windows
 from perturbcore.data.sets.base import Dataset
 from perturbcore.embeddings.build import build_all
-from perturbcore.embeddings.cell_model import cell_model
 from perturbcore.embeddings.cell_models import huggingface
 from perturbcore.embeddings.cell_models.huggingface import binned, load_huggingface
 from perturbcore.embeddings.cell_models.tokens import control_cells, log_normalised
-from perturbcore.embeddings.sequence_models import dna_model
+from perturbcore.embeddings.expression import cell_model
+from perturbcore.embeddings.language_model import dna_model
 from perturbcore.embeddings.sources import BuildContext
 
 

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.published.names import facts
+from perturbcore.data.published.tables import facts
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.sets.base import load
 from perturbcore.embeddings import cells as emb

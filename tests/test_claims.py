@@ -13,8 +13,7 @@ import pytest
 from perturbcore.book.source import find_chapter
 from perturbcore.core.errors import ParameterError
 from perturbcore.data import catalogue
-from perturbcore.data.published.names import facts
-from perturbcore.data.published.tables import Published, load_published, medians
+from perturbcore.data.published.tables import Published, facts, load_published, medians
 from perturbcore.report.published.claims import page, printed
 from perturbcore.report.published.claims.audit import (
     DATED,

@@ -6,8 +6,7 @@ import pytest
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.data.deg import deg_labels
-from perturbcore.data.effects.ba_ate import ba_ate
-from perturbcore.data.effects.moments import well_effects
+from perturbcore.data.effects import ba_ate, well_effects
 from perturbcore.data.sets.base import load
 from perturbcore.data.sets.signatures import (
     common_genes,
@@ -15,7 +14,7 @@ from perturbcore.data.sets.signatures import (
     parent,
     top_k_labels,
 )
-from perturbcore.data.simulate.chemistry import simulate_drug_screen
+from perturbcore.data.simulate.screen import simulate_drug_screen
 from perturbcore.report.labels import labels_against_truth
 
 SMALL = dict(n_drugs=24, n_cell_lines=2, n_genes=160, n_modules=8, seed=3)

@@ -11,7 +11,7 @@ from toys import scores
 
 from perturbcore.core.digest import seed_of
 from perturbcore.core.errors import InputError, LeakError, ParameterError
-from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.effects import ba_ate
 from perturbcore.data.folds import add_folds
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.embeddings.base import Embedding

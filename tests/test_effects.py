@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.deg import deg_labels
-from perturbcore.data.effects import moments
-from perturbcore.data.effects.ba_ate import ba_ate, not_estimable_said
-from perturbcore.data.effects.moments import pseudobulk
+from perturbcore.data.effects import ba_ate, not_estimable_said, pseudobulk
 from perturbcore.data.screens import values
 from perturbcore.data.screens.declare import declare_screen, normalise, read_screen
 from perturbcore.data.sets.base import Card
@@ -183,7 +181,7 @@ def test_many_groups_are_read_in_parts_with_the_same_result(monkeypatch, n_bytes
     ]
     effects = [*both, *labels, lambda: pseudobulk(screen).X]
     want = [f() for f in effects]
-    monkeypatch.setattr(moments, "MAX_SUM_BYTES", n_bytes)
+    monkeypatch.setattr("perturbcore.data.effects.MAX_SUM_BYTES", n_bytes)
     for f, wanted in zip(effects, want, strict=True):
         np.testing.assert_array_equal(f(), wanted)
 

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.similarity import cca_matrix
+from perturbcore.embeddings.linalg import cca_matrix
 
 
 def related(n=300, d=12, seed=0):

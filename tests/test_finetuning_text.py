@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel
 from perturbcore.core.errors import InputError
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
-from perturbcore.models.finetuning.text import FineTunedText, TextObjective
+from perturbcore.models.finetuning.graph import FineTunedText, TextObjective
 from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.report import finetuning
 from perturbcore.report.finetuning import run_fine_tuning

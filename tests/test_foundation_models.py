@@ -12,9 +12,8 @@ from toys import SPECIAL, tokenizer_of
 from perturbcore.core.errors import DownloadError, InputError, ParameterError
 from perturbcore.data import catalogue
 from perturbcore.embeddings.build import build_all
-from perturbcore.embeddings.language_model import language_model, token_vectors
+from perturbcore.embeddings.language_model import language_model, protein_model, token_vectors
 from perturbcore.embeddings.registry import builders
-from perturbcore.embeddings.sequence_models import protein_model
 from perturbcore.embeddings.sources import BuildContext, ncbi_summaries
 from perturbcore.report import foundation as page
 from perturbcore.score.metrics.pairs import auroc_within, concordance_of

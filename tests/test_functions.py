@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.multioutput import MultiOutputClassifier
 
 from perturbcore.core.errors import InputError
-from perturbcore.data.enrichment import function_labels, over_represented
+from perturbcore.data.deg import function_labels, over_represented
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
 from perturbcore.data.sets import lincs

@@ -32,13 +32,15 @@ from perturbcore.embeddings.gcn import (
 )
 from perturbcore.embeddings.network import (
     adjacency,
+    cooccurrence,
     gnn_embedding,
+    mutual_information,
     network_embedding,
+    node2vec_embedding,
     pretrained_network,
     wavelet_coefficients,
     wavelet_embedding,
 )
-from perturbcore.embeddings.node2vec import cooccurrence, mutual_information, node2vec_embedding
 from perturbcore.embeddings.registry import builders
 from perturbcore.embeddings.sources import BuildContext, read_edges
 

@@ -5,8 +5,14 @@ import pandas as pd
 import pytest
 
 from perturbcore.core.errors import InputError, LeakError
-from perturbcore.data.folds import add_folds, assign_folds, check_leakage
-from perturbcore.data.identity import is_control, merged, same_perturbation
+from perturbcore.data.folds import (
+    add_folds,
+    assign_folds,
+    check_leakage,
+    is_control,
+    merged,
+    same_perturbation,
+)
 from perturbcore.data.responses import check_responses, make_responses
 from perturbcore.embeddings.base import Embedding
 from perturbcore.score.leaks import leak_report, leaks_said

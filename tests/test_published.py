@@ -9,8 +9,15 @@ import pandas as pd
 import pytest
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.published.names import facts, methods_of, parse_method
-from perturbcore.data.published.tables import Published, load_published, medians, read_scores
+from perturbcore.data.published.tables import (
+    Published,
+    facts,
+    load_published,
+    medians,
+    methods_of,
+    parse_method,
+    read_scores,
+)
 from perturbcore.report.figures.methods import reference_lines
 from perturbcore.report.published.claims.audit import HOLDS, claims, decide
 from perturbcore.report.published.claims.page import (

@@ -7,8 +7,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.effects.ba_ate import ba_ate
-from perturbcore.data.effects.moments import pseudobulk
+from perturbcore.data.effects import ba_ate, pseudobulk
 from perturbcore.data.screens import values as room
 from perturbcore.data.screens.declare import declare_screen, normalise, read_screen, validate_screen
 

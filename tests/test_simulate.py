@@ -5,7 +5,7 @@ import scipy.sparse as sp
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import ParameterError
-from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.effects import ba_ate
 from perturbcore.data.screens.declare import validate_screen
 from perturbcore.data.simulate.screen import simulate_screen
 

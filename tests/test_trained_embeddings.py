@@ -24,11 +24,10 @@ from perturbcore.embeddings.gcn import (
     normalised,
     sparse_tensor,
 )
-from perturbcore.embeddings.genotype_vae import genotype_vae
 from perturbcore.embeddings.network import adjacency, gnn_embedding, pretrained_network
 from perturbcore.embeddings.sources import coessential_modules, regulons
 from perturbcore.embeddings.vae import Autoencoder
-from perturbcore.embeddings.words import membership
+from perturbcore.embeddings.words import genotype_vae, membership
 from perturbcore.models.finetuning.graph import Neighbourhood, read_nodes
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.foundation import stand_ins_said, stand_ins_table

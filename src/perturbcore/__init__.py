@@ -20,7 +20,7 @@ WINGS = ("core", "data", "embeddings", "score", "models", "report", "book")
 # import stays fast
 VERBS = {
     "read_screen": "perturbcore.data.screens.declare",
-    "effects": "perturbcore.data.effects.ba_ate",
+    "effects": "perturbcore.data.effects",
     "read_responses": "perturbcore.data.responses",
     "assign_folds": "perturbcore.data.folds",
     "load_dataset": "perturbcore.data.sets.base",

@@ -10,9 +10,9 @@ import pandas as pd
 from perturbcore.book.build import run_notes
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.profile import Profile, results_root
-from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue
 from perturbcore.data.authors.layout import REPOSITORY
+from perturbcore.data.read import check_table
 from perturbcore.data.sets.base import Dataset
 from perturbcore.report.text import HEADINGS
 from perturbcore.score.metrics.registry import metric, metrics_of
@@ -155,7 +155,7 @@ def simulation_table(data: Dataset) -> pd.DataFrame:
             f"data set '{data.name}' was not simulated here: it has no parameters to list"
         )
     used = data.extras["simulation"].parameters
-    maker = "chemistry.simulate_drug_screen" if "doses" in used else "screen.simulate_screen"
+    maker = "screen.simulate_drug_screen" if "doses" in used else "screen.simulate_screen"
     table = defaults([f"perturbcore.data.simulate.{maker}"]).set_index("parameter").loc[list(used)]
     table = table.assign(value=[_short(v) for v in used.values()]).reset_index()
     return table[["parameter", "value", "meaning"]]

@@ -6,14 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+import pydantic
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError, check_name, wrong_value
@@ -46,8 +39,8 @@ def results_root() -> Path:
     return Path(os.environ.get("PERTURBCORE_RESULTS") or project_root() / "results").resolve()
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class _Settings(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class DatasetEntry(_Settings):
@@ -55,9 +48,11 @@ class DatasetEntry(_Settings):
 
     name: str
     loader: str
-    options: Annotated[Mapping[str, Any], AfterValidator(MappingProxyType)] = MappingProxyType({})
+    options: Annotated[Mapping[str, Any], pydantic.AfterValidator(MappingProxyType)] = (
+        MappingProxyType({})
+    )
 
-    @model_validator(mode="before")
+    @pydantic.model_validator(mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
         if not isinstance(value, dict) or "name" not in value:
@@ -90,18 +85,18 @@ class Profile(_Settings):
     inner_order: Literal["id", "file"] = "id"
     lasso_tolerance: float = 0.0
 
-    @field_validator("data", "datasets", "embeddings", "models", "without", mode="before")
+    @pydantic.field_validator("data", "datasets", "embeddings", "models", "without", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
-    @field_validator("chapters", mode="before")
+    @pydantic.field_validator("chapters", mode="before")
     @classmethod
     def _without_none(cls, value: Any) -> Any:
         # a chapter may be named without parameters
         return {k: v or {} for k, v in value.items()} if isinstance(value, dict) else value
 
-    @field_validator("datasets", "embeddings")
+    @pydantic.field_validator("datasets", "embeddings")
     @classmethod
     def _each_once(cls, value: tuple) -> tuple:
         names = [v.get("name") if isinstance(v, dict) else v.name for v in value]
@@ -186,7 +181,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
         raise ParameterError(f"{path}: unknown key {unknown[0]}; known are {', '.join(keys)}")
     try:
         return Profile(**_placed(raw, path.parent), name=path.stem, path=path)
-    except ValidationError as error:
+    except pydantic.ValidationError as error:
         raise wrong_value(error, str(path), list(DatasetEntry.model_fields)) from None
 
 

@@ -1,4 +1,4 @@
-"""Training: what a learner says of itself, its batches, and a loop that survives a kill."""
+"""Training: options, what a learner says of itself, its batches, a loop that survives a kill."""
 
 import inspect
 import json
@@ -8,18 +8,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.files import replaced
+from perturbcore.core.errors import InputError, ParameterError, wrong_value
+from perturbcore.core.files import read_yaml, replaced
 
 
 class Learner(nn.Module):
@@ -43,15 +45,6 @@ class Learner(nn.Module):
     def schedule(self, optimizer) -> LambdaLR | None:
         """Return a learning-rate scheduler stepped after every batch, or None."""
         return None
-
-
-def _size(batch) -> int:
-    """Examples of a batch: the first dimension of its first tensor."""
-    if isinstance(batch, dict):
-        batch = list(batch.values())
-    while isinstance(batch, list | tuple):
-        batch = batch[0]
-    return len(batch)
 
 
 def constant_after_warmup(optimizer, steps: int) -> LambdaLR:
@@ -192,7 +185,12 @@ def fit(
     learner.eval()
     trained = Trained(pd.DataFrame(run.rows), run.best_epoch, len(run.rows), run.seconds)
     if folder is not None:
-        _finish(learner, folder, trained)
+        with replaced(folder / WEIGHTS) as path:
+            save_file({k: v.contiguous() for k, v in learner.state_dict().items()}, path)
+        about = vars(trained) | {"history": trained.history.to_dict("list")}
+        with replaced(folder / DONE) as path:
+            path.write_text(json.dumps(about))
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     return trained
 
 
@@ -219,7 +217,7 @@ class _Run:
         sums: dict = {}
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
         for batch in epoch:
-            parts = self.learner.loss(_moved(batch, self.device))
+            parts = self.learner.loss(self._moved(batch))
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value.detach()
             self.optimizer.zero_grad()
@@ -234,6 +232,10 @@ class _Run:
                 self.average.update_parameters(self.learner)
         return {f"train_{name}": float(total) / len(epoch) for name, total in sums.items()}
 
+    def _moved(self, batch):
+        """Put the tensors of a batch onto the device."""
+        return tree_map_only(torch.Tensor, lambda tensor: tensor.to(self.device), batch)
+
     @torch.no_grad()
     def validate(self, epoch) -> float:
         """Mean validation loss over the examples, without what belongs to training alone."""
@@ -241,8 +243,8 @@ class _Run:
         self.learner.eval()
         total, n = torch.zeros((), device=self.device), 0
         for batch in epoch:
-            size = _size(batch)
-            total = total + self.learner.validation_loss(_moved(batch, self.device)) * size
+            size = len(tree_leaves(batch)[0])  # examples: the length of the first tensor
+            total = total + self.learner.validation_loss(self._moved(batch)) * size
             n += size
         for module, mode in modes:
             module.training = mode
@@ -287,15 +289,6 @@ class _Run:
             ) from error
 
 
-def _moved(batch, device):
-    """Put the tensors of a batch onto a device."""
-    if isinstance(batch, dict):
-        return {name: _moved(value, device) for name, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        return type(batch)(_moved(value, device) for value in batch)
-    return batch.to(device) if isinstance(batch, torch.Tensor) else batch
-
-
 def _own(folder, key: str) -> Path | None:
     if folder is None:
         return None
@@ -312,14 +305,6 @@ def _own(folder, key: str) -> Path | None:
     return folder
 
 
-def _finish(learner: Learner, folder: Path, trained: Trained) -> None:
-    with replaced(folder / WEIGHTS) as path:
-        save_file({k: v.contiguous() for k, v in learner.state_dict().items()}, path)
-    with replaced(folder / DONE) as path:
-        path.write_text(json.dumps(vars(trained) | {"history": trained.history.to_dict("list")}))
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-
-
 def _load(learner: Learner, folder: Path) -> Trained:
     try:
         learner.load_state_dict(load_file(folder / WEIGHTS))
@@ -331,3 +316,31 @@ def _load(learner: Learner, folder: Path) -> Trained:
         ) from error
     learner.eval()
     return Trained(**about | {"history": pd.DataFrame(about["history"])})
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Options(BaseModel, frozen=True, extra="forbid"):
+    """Everything that decides what a method is; a wrong value raises `ParameterError`."""
+
+    def __init__(self, **options: Any):
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            kind = type(self)
+            raise wrong_value(error, kind.__name__, list(kind.model_fields)) from None
+
+    def changed(self, **changes: Any) -> Self:
+        """Return a copy with some values changed."""
+        return type(self)(**{**self.model_dump(), **changes})
+
+    @classmethod
+    def preset(cls, path, *names: str, **changes: Any) -> Self:
+        """Return the options that a YAML file has under some names, some of them changed."""
+        found = read_yaml(path)
+        for name in names:
+            if name not in found:
+                raise ParameterError(f"no preset '{name}'; there are: {', '.join(found)}")
+            found = found[name]
+        return cls(**{**found, **changes})

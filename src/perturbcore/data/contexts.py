@@ -5,7 +5,7 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
-from perturbcore.data.effects.moments import pseudobulk
+from perturbcore.data.effects import pseudobulk
 from perturbcore.data.folds import assign_folds, check_leakage
 from perturbcore.data.responses import cell_lines, rows_of
 

@@ -10,10 +10,17 @@ import pandas as pd
 
 from perturbcore.core.errors import InputError, check_choice
 from perturbcore.core.files import replaced
-from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue
-from perturbcore.data.identity import is_control
-from perturbcore.data.read import existing, member, numbers, read_csv, read_r, read_table
+from perturbcore.data.folds import is_control
+from perturbcore.data.read import (
+    check_table,
+    existing,
+    member,
+    numbers,
+    read_csv,
+    read_r,
+    read_table,
+)
 
 KINDS = ("symbol", "ensembl", "entrez")
 GENE_FILES = ("gene_table", "gene_info_table")

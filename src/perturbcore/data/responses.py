@@ -8,8 +8,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, check_name
-from perturbcore.core.tables import check_table, filled
-from perturbcore.data.read import read_h5ad
+from perturbcore.data.read import check_table, filled, read_h5ad
 
 # what responses take over from the screen, or the responses, that they are made of
 TAKEN = ("dataset", "identifier", "simulated")

@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.authors.layout import GENE_EMBEDDINGS, Layout, data_root, layout_of
-from perturbcore.data.published.names import NEUTRAL, methods_of, parse_method
+from perturbcore.data.published.tables import NEUTRAL, methods_of, parse_method
 from perturbcore.data.read import read_h5ad
 from perturbcore.data.responses import cell_lines
 from perturbcore.data.sets.base import Dataset

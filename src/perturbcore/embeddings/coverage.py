@@ -8,8 +8,8 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, check_choice
-from perturbcore.core.tables import check_table
 from perturbcore.data.identifiers import convert
+from perturbcore.data.read import check_table
 from perturbcore.embeddings.base import Embedding, some, strip_version
 
 # Ways of writing an id that would make more of them match.

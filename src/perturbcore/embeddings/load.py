@@ -11,9 +11,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
-from perturbcore.core.tables import check_table
 from perturbcore.data.identifiers import KINDS, looks_like
-from perturbcore.data.read import GAPS, read_h5ad, read_table, read_text
+from perturbcore.data.read import GAPS, check_table, read_h5ad, read_table, read_text
 from perturbcore.embeddings.base import Embedding, check_ids, some, strip_version
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".npz", ".h5ad", ".safetensors")

@@ -25,18 +25,7 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.load import load_embedding
 
-FAMILIES = (
-    "cell_model",
-    "controls",
-    "drugs",
-    "expression",
-    "genotype_vae",
-    "language_model",
-    "network",
-    "node2vec",
-    "sequence_models",
-    "words",
-)
+FAMILIES = "controls drugs expression language_model network words".split()
 KNOWLEDGE = "Prior knowledge"
 # What a specification says of every embedding, and where builders keep what they train: no options.
 GIVEN = ("name", "modality", "identifier", "source", "cell_line", "models")

@@ -12,31 +12,16 @@ from anndata import AnnData
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.tables import check_table
-from perturbcore.data import catalogue
-from perturbcore.data.catalogue import hash_of
+from perturbcore.data import catalogue, identifiers
 from perturbcore.data.folds import single_genes
-from perturbcore.data.identifiers import (
-    descriptions,
-    gene_table,
-    previous_symbols,
-    starts_beside,
-    tss_windows,
-)
-from perturbcore.data.molecules.tables import (
-    builtin_compounds,
-    check_drugs,
-    read_drugs,
-    sciplex_drugs,
-    tahoe_drugs,
-)
-from perturbcore.data.read import existing, member, read_r, read_table
+from perturbcore.data.molecules import tables
+from perturbcore.data.read import check_table, existing, member, read_r, read_table
 
 SIMULATED = dict(edges="network", sets="annotation", texts="descriptions", sequences="sequences")
 DRUG_TABLES = {
-    "compounds": (builtin_compounds, "built-in compounds [zhang2025]"),
-    "tahoe_drug_metadata": (tahoe_drugs, "Tahoe-100M drug table [zhang2025]"),
-    "sciplex_samples": (sciplex_drugs, "Sci-Plex 3 compounds [srivatsan2020]"),
+    "compounds": (tables.builtin_compounds, "built-in compounds [zhang2025]"),
+    "tahoe_drug_metadata": (tables.tahoe_drugs, "Tahoe-100M drug table [zhang2025]"),
+    "sciplex_samples": (tables.sciplex_drugs, "Sci-Plex 3 compounds [srivatsan2020]"),
 }
 SEQUENCES = "human_seq_2014.parquet"  # Swiss-Prot of January 2014; made by hand, in no repository
 
@@ -78,7 +63,11 @@ def find_source(spec: dict, kind: str, context: BuildContext) -> Source:
     ids = set(adata.obs["perturbation"].astype(str))
     ids |= {gene for name in ids for gene in single_genes(name)}
     ids |= set(adata.var_names) if genes == "measured" else set()
-    older = previous_symbols() if source.defaults.get("identifier", "symbol") == "symbol" else {}
+    older = (
+        identifiers.previous_symbols()
+        if source.defaults.get("identifier", "symbol") == "symbol"
+        else {}
+    )
     wanted = ids | {older[i] for i in ids if i in older}
 
     def read() -> dict:
@@ -95,8 +84,10 @@ def _find(spec: dict, kind: str, context: BuildContext) -> Source:
         return _drugs(spec, context, where)
     if "file" in spec:
         path = _local_path(spec["file"], context, where)
-        beside = [hash_of(f) for f in [starts_beside(path)] if f.is_file()] * (kind == "windows")
-        content = digest(hash_of(path), beside) if beside else hash_of(path)
+        beside = [
+            catalogue.hash_of(f) for f in [identifiers.starts_beside(path)] if f.is_file()
+        ] * (kind == "windows")
+        content = digest(catalogue.hash_of(path), beside) if beside else catalogue.hash_of(path)
         return Source(path.name, content, lambda: READERS[kind](path))
     if name is None:
         raise ParameterError(
@@ -107,7 +98,7 @@ def _find(spec: dict, kind: str, context: BuildContext) -> Source:
     if name == "human_sequences":
         path = human_sequences()
         label = f"human proteins of {path.name} [uniprot2023]"
-        return Source(label, hash_of(path), lambda: read_sequences(path))
+        return Source(label, catalogue.hash_of(path), lambda: read_sequences(path))
     entry, path = catalogue.entry(name), catalogue.fetch(name)
     label = f"{entry.description} [{', '.join(entry.citations)}]"
     read = OWN.get((kind, name), READERS[kind])
@@ -186,7 +177,7 @@ def _drugs(spec: dict, context: BuildContext, where: str) -> Source:
     name = spec.get("source")
     if "file" in spec:
         path = _local_path(spec["file"], context, where)
-        drugs, label = read_drugs(path), path.name
+        drugs, label = tables.read_drugs(path), path.name
     elif name in (None, "dataset", "simulated"):
         drugs = context.extra("drugs")
         if drugs is None:
@@ -195,10 +186,14 @@ def _drugs(spec: dict, context: BuildContext, where: str) -> Source:
                 "none; give file: (name, smiles, targets, mechanism) or source: "
                 + ", ".join(DRUG_TABLES)
             )
-        drugs = check_drugs(drugs, f"drugs of {getattr(context.dataset, 'name', 'the data set')}")
+        drugs = tables.check_drugs(
+            drugs, f"drugs of {getattr(context.dataset, 'name', 'the data set')}"
+        )
         label = "drug table of the data set"
     else:
-        read, label = DRUG_TABLES.get(name, (lambda: read_drugs(catalogue.fetch(name)), str(name)))
+        read, label = DRUG_TABLES.get(
+            name, (lambda: tables.read_drugs(catalogue.fetch(name)), str(name))
+        )
         drugs = read()
     return Source(label, digest(drugs), lambda: drugs)
 
@@ -336,12 +331,12 @@ READERS = dict(
     texts=read_texts,
     sequences=read_sequences,
     table=Path,
-    windows=tss_windows,
+    windows=identifiers.tss_windows,
 )
 # files of the catalogue that have a form of their own
 OWN = {
     ("texts", "ncbi_summaries"): ncbi_summaries,
-    ("texts", "gene_table"): lambda _: descriptions(gene_table()),
+    ("texts", "gene_table"): lambda _: identifiers.descriptions(identifiers.gene_table()),
     ("sets", "coessential_modules"): coessential_modules,
     ("sets", "dorothea"): regulons,
 }

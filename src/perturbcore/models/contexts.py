@@ -19,13 +19,13 @@ from perturbcore.core.digest import digest, seed_of
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.catalogue import hash_of
 from perturbcore.data.contexts import SPLITS, control_profiles
-from perturbcore.data.effects.moments import pseudobulk
+from perturbcore.data.effects import pseudobulk
 from perturbcore.data.read import read_h5ad
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.embeddings.base import Embedding
+from perturbcore.embeddings.linalg import unit
 from perturbcore.models.fusion.kernels import Ridge
 from perturbcore.models.simple.base import best_of
-from perturbcore.models.simple.space import unit
 from perturbcore.score.model import NEGATIVE, Fold, Model, Prediction
 
 ADVANCED = "Advanced"

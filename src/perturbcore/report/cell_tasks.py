@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from perturbcore.data import catalogue
-from perturbcore.data.published.names import facts
+from perturbcore.data.published.tables import facts
 from perturbcore.data.sets.base import Dataset
 from perturbcore.embeddings.cells import IDEALIZED, LOG_PCA, PROCESSING, SHUFFLED, cells_of
 from perturbcore.embeddings.sources import read_edges

@@ -6,9 +6,9 @@ from rdkit import Chem
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr, zscore
 
-from perturbcore.data.effects.moments import pseudobulk, well_effects
+from perturbcore.data.effects import pseudobulk, well_effects
 from perturbcore.data.molecules.structures import canonical, parent_of, parse, stereo_count
-from perturbcore.data.published.names import facts
+from perturbcore.data.published.tables import facts
 from perturbcore.embeddings.sources import BuildContext, find_source
 from perturbcore.report import pages
 from perturbcore.report.comparison import Comparison

@@ -22,9 +22,8 @@ from perturbcore.embeddings.language_model import load_encoder
 from perturbcore.embeddings.network import pretrained_network
 from perturbcore.embeddings.sources import BuildContext
 from perturbcore.models.finetuning.cells import CellModels, FineTunedCells, cell_models
-from perturbcore.models.finetuning.graph import FineTunedGraph
+from perturbcore.models.finetuning.graph import FineTunedGraph, FineTunedText
 from perturbcore.models.finetuning.model import FineTuned
-from perturbcore.models.finetuning.text import FineTunedText
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.style import colour, legend_of, marker, rows_of
 from perturbcore.report.text import interval_said, listed, signed, tell

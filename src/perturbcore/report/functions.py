@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.data.enrichment import function_labels
+from perturbcore.data.deg import function_labels
 from perturbcore.data.identifiers import convert
 from perturbcore.embeddings.sources import BuildContext, find_source
 from perturbcore.models.simple import OnEmbedding
@@ -94,7 +94,7 @@ def score_functions(
     """Label the perturbations in several ways, and predict the labels from each embedding.
 
     `ways`: name -> source of the gene sets, its `identifier`, and options of
-    `perturbcore.data.enrichment.function_labels`; the first is as published and is scored for all
+    `perturbcore.data.deg.function_labels`; the first is as published and is scored for all
     embeddings, the others for those in `compared` (and negative controls); `unweighted`: embeddings
     that also get the classifier without class weights; `common`: keep only perturbations that all
     embeddings have.

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.data.published.names import facts
+from perturbcore.data.published.tables import facts
 from perturbcore.data.responses import make_responses, rows_of
 from perturbcore.data.sets import essential
 from perturbcore.models.fusion.kernel_models import fusions
@@ -57,7 +57,12 @@ def _on_split(study, there: bool, part: str, models: Callable[..., list]) -> pd.
                     responses, models(responses), store=study.store, folds=[0],
                     scope=study.scope(f"{line}/{short}{part}"), n_jobs=study.n_jobs, progress=False,
                 )  # fmt: skip
-            out.append(with_intervals(study.store, scores).assign(wu_task=short))
+            # 95 % intervals of the metric over the test perturbations
+            notes, none = study.store.notes(scores["key"]), (np.nan, np.nan)
+            each = [notes.get(k, {}).get("intervals", {}).get(METRIC, none) for k in scores["key"]]
+            low, high = np.array(each, dtype=float).reshape(-1, 2).T
+            low, high = (np.where(scores["metric"] == METRIC, v, np.nan) for v in (low, high))
+            out.append(scores.assign(low=low, high=high, wu_task=short))
     study.export()
     return pd.concat(out, ignore_index=True)
 
@@ -131,16 +136,6 @@ def fused(
         return [*fusions(task_of(responses), f.sources, k=k, inner_folds=inner_folds), *deep]
 
     return _on_split(study, True, "/fused", models)
-
-
-def with_intervals(store, scores: pd.DataFrame) -> pd.DataFrame:
-    """Add `low` and `high`: the 95 % interval of the metric over the test perturbations."""
-    notes = store.notes(scores["key"])
-    missing = (np.nan, np.nan)
-    found = [notes.get(key, {}).get("intervals", {}).get(METRIC, missing) for key in scores["key"]]
-    low, high = np.array(found, dtype=float).reshape(-1, 2).T
-    here = scores["metric"] == METRIC
-    return scores.assign(low=np.where(here, low, np.nan), high=np.where(here, high, np.nan))
 
 
 def scorings(store) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 
 from perturbcore.core.files import write_atomically
-from perturbcore.core.tables import check_table
+from perturbcore.data.read import check_table
 from perturbcore.report.text import HEADINGS, number, p_value
 from perturbcore.score.leaks import leaks_said
 

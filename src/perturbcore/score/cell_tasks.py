@@ -14,25 +14,19 @@ from threadpoolctl import threadpool_limits
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError
-from perturbcore.embeddings.cells import (
-    IDEALIZED,
-    LOG_PCA,
-    OF_LOG_PCA,
-    PROCESSING,
-    SHUFFLED,
-    TRANSFORMER,
-    cell_embedding,
-    post_process,
-)
+from perturbcore.embeddings import cells as embedded
 from perturbcore.score.evaluate import stamp
 from perturbcore.score.metrics import cell_tasks as m
 from perturbcore.score.store import ScoreStore, UnitResult
 
 TASK, PUBLISHED = "cell_tasks", "cell_tasks_published"
-AS_PUBLISHED = (LOG_PCA, SHUFFLED)  # that the corrections matter is shown by these two
+AS_PUBLISHED = (
+    embedded.LOG_PCA,
+    embedded.SHUFFLED,
+)  # that the corrections matter is shown by these two
 SHARE = 0.7  # of batches and perturbations
 MOST_MIXED = 1200  # cells around which batches are counted
-MODALITY = {SHUFFLED: "Negative control", IDEALIZED: "Positive control"}
+MODALITY = {embedded.SHUFFLED: "Negative control", embedded.IDEALIZED: "Positive control"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +178,7 @@ def score_tasks(
     @cache
     def log_pca(seed: int) -> np.ndarray:
         train = split_cells(cells.obs, seed).train
-        return cell_embedding(LOG_PCA, cells, train, dim=dim, seed=seed)
+        return embedded.cell_embedding(embedded.LOG_PCA, cells, train, dim=dim, seed=seed)
 
     def run(number: int, seed: int, name: str, key: str) -> list[UnitResult]:
         started = time.perf_counter()
@@ -192,9 +186,9 @@ def score_tasks(
         X = ready.get(name)
         try:
             if X is None:
-                logs = log_pca(seed) if name in OF_LOG_PCA else None
+                logs = log_pca(seed) if name in embedded.OF_LOG_PCA else None
                 how: Any = dict(dim=dim, seed=seed, other=other, log_pca=logs)
-                X = cell_embedding(name, cells, split.train, **how)
+                X = embedded.cell_embedding(name, cells, split.train, **how)
         except InputError as error:
             left_out[name] = str(error)
             return []
@@ -204,14 +198,18 @@ def score_tasks(
                  "seconds": round(time.perf_counter() - started, 3)}  # fmt: skip
         return [
             unit
-            for how in (PROCESSING if name not in MODALITY else PROCESSING[:1])
+            for how in (embedded.PROCESSING if name not in MODALITY else embedded.PROCESSING[:1])
             for unit in _units(tasks, X, split, seed, how, fixed, key)
         ]
 
     missing = [job for job in jobs if _keys(job[-1])[0] not in finished]
     ready = {}
-    if any(name == TRANSFORMER for _, _, name, _ in missing):  # reads controls only: once for all
-        ready[TRANSFORMER] = cell_embedding(TRANSFORMER, cells, np.ones(len(about), bool), dim=dim)
+    if any(
+        name == embedded.TRANSFORMER for _, _, name, _ in missing
+    ):  # reads controls only: once for all
+        ready[embedded.TRANSFORMER] = embedded.cell_embedding(
+            embedded.TRANSFORMER, cells, np.ones(len(about), bool), dim=dim
+        )
     with threadpool_limits(1):
         parts = joblib.Parallel(n_jobs, prefer="threads")(joblib.delayed(run)(*j) for j in missing)
     for units in parts:
@@ -222,13 +220,13 @@ def score_tasks(
 
 
 def _keys(key: str) -> list[str]:
-    return [f"{key}/{how}{end}" for how in PROCESSING for end in ("", "/published")]
+    return [f"{key}/{how}{end}" for how in embedded.PROCESSING for end in ("", "/published")]
 
 
 def _units(tasks: CellTasks, X, split, seed, how, fixed, key) -> list[UnitResult]:
     """Score one embedding and post-processing of a split, for test and validation."""
     control = tasks.label == ""
-    X = post_process(X, tasks.place, control, how)
+    X = embedded.post_process(X, tasks.place, control, how)
     each = tasks.score(X, split, ~split.half, seed)
     inner = tasks.validation(split, seed + 1000)
     chosen_by = {k: float(v.mean()) for k, v in tasks.score(X, inner, split.half, seed).items()}

@@ -15,17 +15,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
-from perturbcore.core.tables import check_table
+from perturbcore.data.read import check_table
 from perturbcore.data.screens.values import blocks
-from perturbcore.score.metrics.cells import (
-    LOGGED_TOTAL,
-    Groups,
-    Pair,
-    full_gate,
-    rows_by_group,
-    summarise,
-    vcc2026,
-)
+from perturbcore.score.metrics import cells as moments
 from perturbcore.score.metrics.registry import metric
 
 SIX = (
@@ -40,7 +32,7 @@ _STEPS = np.linspace(-6, 6, 49) * np.log(2)  # log fold-changes that an effect m
 LEAST_CELLS = 4  # of a group: two in each half
 
 
-def measure(pair: Pair) -> dict[str, float]:
+def measure(pair: moments.Pair) -> dict[str, float]:
     """Value of each metric: the mean over the perturbations that have one."""
     found = {name: metric(name).function(pair) for name in (*SIX, *THREE)}
     return {n: float(np.nanmean(v)) if np.isfinite(v).any() else np.nan for n, v in found.items()}
@@ -58,7 +50,7 @@ class Reference:
             what = f"perturbation '{few[0]}'" if few else "the control, or every perturbation,"
             raise InputError(f"{what} has fewer than {LEAST_CELLS} cells: leave it out")
         self.cells, self.groups, self.control = cells, dict(groups), np.sort(control)
-        self.real = summarise(cells, self.groups, self.control)
+        self.real = moments.summarise(cells, self.groups, self.control)
         rng = np.random.default_rng(seed)
         self.repeat = self._repeated(n_splits, rng)
         n = np.array([len(rows) for rows in self.groups.values()])
@@ -69,21 +61,21 @@ class Reference:
 
     def _repeated(self, n_splits: int, rng) -> dict[str, float]:
         """Score one half of the cells against the other, each with half of the controls."""
-        gate, found = full_gate(Pair(self.real, self.real)), []
+        gate, found = moments.full_gate(moments.Pair(self.real, self.real)), []
         for _ in range(n_splits):
             halves: list[dict] = [{}, {}]
             for name, rows in {"": self.control, **self.groups}.items():
                 order, half = rng.permutation(rows), len(rows) // 2
                 halves[0][name], halves[1][name] = order[:half], order[half : 2 * half]
-            a, b = (summarise(self.cells, h, h.pop("")) for h in halves)
-            found.append(measure(Pair(a, b, gate)))
+            a, b = (moments.summarise(self.cells, h, h.pop("")) for h in halves)
+            found.append(measure(moments.Pair(a, b, gate)))
         return pd.DataFrame(found).mean().to_dict()
 
-    def score(self, said: Groups) -> dict[str, float]:
+    def score(self, said: moments.Groups) -> dict[str, float]:
         """Value of each metric of predicted groups."""
-        return measure(Pair(said, self.real))
+        return measure(moments.Pair(said, self.real))
 
-    def moved(self, ratio: np.ndarray, rng) -> Groups:
+    def moved(self, ratio: np.ndarray, rng) -> moments.Groups:
         """Moments of control cells moved by fold-changes, (k, g), as many as were measured."""
         cells = [
             moved_cells(self.controls, row, len(rows), rng)
@@ -93,7 +85,7 @@ class Reference:
         groups = {n: np.arange(*ends[i : i + 2]) for i, n in enumerate(self.groups)}
         var = pd.DataFrame(index=self.cells.var_names)
         said = AnnData(sp.vstack(cells, format="csr"), var=var)
-        return summarise(said, groups, self.real.control)
+        return moments.summarise(said, groups, self.real.control)
 
     @cached_property
     def controls(self) -> sp.csr_matrix:
@@ -114,14 +106,14 @@ class Reference:
             sign = 1 if metric(name).higher_is_better else -1
             place = (values[name] - low) / (high - low) if sign * (high - low) > 0 else np.nan
             out[name] = float(np.clip(place, *LIMITS.get(name, (-np.inf, np.inf))))
-        return out | {"vcc2026": vcc2026(out)}
+        return out | {"vcc2026": moments.vcc2026(out)}
 
 
 def count_changes(effects: np.ndarray, control: sp.csr_matrix) -> np.ndarray:
     """Fold-changes of counts (k, g) by which control cells show effects, at most 64-fold."""
     columns = sp.csr_matrix(control, dtype=np.float64)
     total = np.asarray(columns.sum(axis=1)).ravel()
-    columns = sp.diags(LOGGED_TOTAL / total) @ columns
+    columns = sp.diags(moments.LOGGED_TOTAL / total) @ columns
     gene, n = columns.indices, len(total)
     curve = np.stack(
         [
@@ -154,7 +146,7 @@ def references(
     """One `Reference` per cell line; `perturbation`, `cell_line`: columns of obs."""
     out = {}
     for line, rows in _by_line(cells, cell_line).items():
-        groups = rows_by_group(cells.obs[perturbation].iloc[rows])
+        groups = moments.rows_by_group(cells.obs[perturbation].iloc[rows])
         groups = {name: rows[at] for name, at in groups.items() if len(at) >= LEAST_CELLS}
         if control not in groups:
             raise InputError(f"line '{line}' has too few cells '{control}' in '{perturbation}'")
@@ -164,7 +156,11 @@ def references(
 
 
 def _by_line(cells: AnnData, cell_line: str | None) -> dict[str, np.ndarray]:
-    return rows_by_group(cells.obs[cell_line]) if cell_line else {"all": np.arange(cells.n_obs)}
+    return (
+        moments.rows_by_group(cells.obs[cell_line])
+        if cell_line
+        else {"all": np.arange(cells.n_obs)}
+    )
 
 
 def score_cells(
@@ -197,9 +193,9 @@ def score_cells(
     for line, one in known.items():
         if line not in said:
             continue
-        groups = rows_by_group(predicted.obs[perturbation].iloc[said[line]])
+        groups = moments.rows_by_group(predicted.obs[perturbation].iloc[said[line]])
         groups = {name: said[line][at] for name, at in groups.items() if name in one.groups}
-        values = one.score(summarise(predicted, groups, one.real.control))
+        values = one.score(moments.summarise(predicted, groups, one.real.control))
         place = one.scaled(values)
         rows += [
             {"cell_line": line, "metric": name, "value": values.get(name, np.nan),

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.data.identity import is_control, merged, parts_of, same_perturbation
+from perturbcore.data.folds import is_control, merged, parts_of, same_perturbation
 from perturbcore.data.responses import cell_lines, dense, rows_of
+from perturbcore.embeddings.linalg import unit
 
 COLUMNS = ["check", "kind", "found", "example"]
 KINDS = ("leak", "choice", "kept together", "not checked")
@@ -102,17 +103,12 @@ def _equal(responses: AnnData, fold: pd.Series) -> list[str]:
         rows = rows_of(responses, line)
         X, names = dense(rows.X).astype(np.float32), rows.obs["perturbation"].astype(str).to_numpy()
         own = fold.loc[names].to_numpy()
-        K = _cosines(X - X.mean(axis=0))
+        X_unit = unit(X - X.mean(axis=0))
+        K = X_unit @ X_unit.T
         K[(X != 0).sum(axis=1) < FEWEST_VALUES] = 0
         for i, j in np.argwhere(np.triu(K > EQUAL, 1) & (own[:, None] != own)):
             found[f"{names[i]!r} = {names[j]!r}"] = None
     return list(found)
-
-
-def _cosines(X: np.ndarray) -> np.ndarray:
-    size = np.linalg.norm(X, axis=1, keepdims=True)
-    X = np.divide(X, size, out=np.zeros_like(X), where=size > 0)
-    return X @ X.T
 
 
 def _sharing(fold: pd.Series, identifier: str) -> list[str]:

@@ -8,7 +8,7 @@ from anndata import AnnData
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError
-from perturbcore.data.effects.ba_ate import MIN_CELLS
+from perturbcore.data.effects import MIN_CELLS
 from perturbcore.data.sets.base import Dataset
 from perturbcore.score.ceiling.ceiling import noise_ceiling
 from perturbcore.score.ceiling.deg import deg_ceiling

@@ -20,7 +20,7 @@ import pandas as pd
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.files import SQLITE, save_table
-from perturbcore.core.tables import check_table
+from perturbcore.data.read import check_table
 from perturbcore.score.task import task_of
 
 COLUMNS = [

@@ -3,6 +3,7 @@
 Everything heavy is imported inside the verbs, so that help answers at once.
 """
 
+import perturbcore as pc
 from perturbcore.core.errors import DownloadError, InputError, ParameterError
 
 
@@ -11,9 +12,8 @@ def run(options) -> None:
     from perturbcore.book.runner import run_aside, run_for_book
     from perturbcore.book.source import find_chapter
     from perturbcore.core.files import check_output
-    from perturbcore.core.profile import load_profile
 
-    chapter, profile = find_chapter(options.chapter), load_profile(options.profile)
+    chapter, profile = find_chapter(options.chapter), pc.load_profile(options.profile)
     if (options.for_book or options.update) and (options.p or options.out):
         raise ParameterError("--for-book takes its values from the profile: no -p, no --out")
     if options.out:
@@ -53,10 +53,10 @@ def chapters(options) -> None:
 
 def profiles(options) -> None:
     """List the profiles that come with the project."""
-    from perturbcore.core.profile import load_profile, profile_names
+    from perturbcore.core.profile import profile_names
 
     for name in profile_names():
-        profile = load_profile(name)
+        profile = pc.load_profile(name)
         print(f"{name}: {profile.title}" + (" (simulated cells)" if profile.simulated else ""))
         if profile.summary:
             print(f"    {profile.summary.strip()}")
@@ -65,17 +65,15 @@ def profiles(options) -> None:
 def rules(options) -> None:
     """Write what Make must know of a profile: a stamp per chapter, and their order."""
     from perturbcore.book.rules import write_rules
-    from perturbcore.core.profile import load_profile
 
-    write_rules(load_profile(options.profile))
+    write_rules(pc.load_profile(options.profile))
 
 
 def responses(options) -> None:
     """Make the responses of a profile's data sets where they are not made yet."""
-    from perturbcore.core.profile import load_profile
     from perturbcore.data.stored import open_dataset
 
-    profile = load_profile(options.profile)
+    profile = pc.load_profile(options.profile)
     for name in options.name or [entry.name for entry in profile.datasets]:
         entry = profile.dataset(name)
         try:
@@ -88,9 +86,8 @@ def responses(options) -> None:
 def book(options) -> None:
     """Build the HTML book from executed chapters."""
     from perturbcore.book import build as builder
-    from perturbcore.core.profile import load_profile
 
-    profile = load_profile(options.profile)
+    profile = pc.load_profile(options.profile)
     page = builder.build(profile)
     print(f"seconds per chapter (as they ran last):\n{builder.seconds_table(profile)}")
     print(f"built {page}")

@@ -71,7 +71,7 @@ def effects(options) -> None:
     perturbcore effects screen.h5ad --control ctrl --scale counts --out responses.h5ad
     """
     from perturbcore.core.files import save_table
-    from perturbcore.data.effects.ba_ate import ba_ate, not_estimable_said
+    from perturbcore.data.effects import ba_ate, not_estimable_said
     from perturbcore.data.folds import add_folds
     from perturbcore.data.identifiers import gene_aliases
 
@@ -216,7 +216,7 @@ def _screen(options):
 def _read_ceiling(path: Path):
     import pandas as pd
 
-    from perturbcore.core.tables import check_table
+    from perturbcore.data.read import check_table
 
     if path.suffix not in (".parquet", ".csv"):
         raise ParameterError(f"{path}: tables are read from .parquet or .csv")
@@ -233,7 +233,7 @@ def _read_ceiling(path: Path):
 def responses(options) -> None:
     """Turn raw cells in the documented layout into responses in the documented layout."""
     from perturbcore.core.files import save_table
-    from perturbcore.data.authors.write import add_stored_folds, effects_of_raw, labels_of_raw
+    from perturbcore.data.authors.read import add_stored_folds, effects_of_raw, labels_of_raw
 
     how = dict(dose=options.dose, backed=not options.in_memory)
     if options.task == "deg":

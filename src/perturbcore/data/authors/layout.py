@@ -22,6 +22,9 @@ HOW_TO_GET = (
 class Layout(SimpleNamespace):
     """One data set of the documented layout; ``layout.yml`` says what each attribute means."""
 
+    def __init__(self, **values):
+        super().__init__(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
     @property
     def chemical(self) -> bool:
         """Whether perturbations are drugs."""
@@ -42,18 +45,9 @@ class Layout(SimpleNamespace):
         return about | dict(scale="counts", unmatched="keep") | self.raw
 
 
-def _layouts() -> dict[str, Layout]:
-    blocks = read_yaml(Path(__file__).with_name("layout.yml"))
-    defaults, made = blocks.pop("defaults"), {}
-    for name, block in blocks.items():
-        values = {"name": name} | defaults | block
-        made[name] = Layout(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        )
-    return made
-
-
-LAYOUTS = _layouts()
+_BLOCKS = read_yaml(Path(__file__).with_name("layout.yml"))
+_DEFAULTS = _BLOCKS.pop("defaults")
+LAYOUTS = {n: Layout(**{"name": n} | _DEFAULTS | block) for n, block in _BLOCKS.items()}
 # what the readers open; the raw matrices and the fusion caches are not among it
 PATTERNS = (
     *(name for one in LAYOUTS.values() for name in one.files.values()),

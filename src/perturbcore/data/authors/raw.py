@@ -17,22 +17,11 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError
-from perturbcore.core.tables import check_table
 from perturbcore.data.authors.layout import Layout, layout_of
-from perturbcore.data.read import existing, numbers, read_csv, read_h5ad, refuse
+from perturbcore.data.read import check_table, existing, numbers, read_csv, read_h5ad, refuse
 from perturbcore.data.screens.declare import declare_screen, read_screen
 
-# symbols of the Norman guides that no annotation of its files knows any more
-RENAMED = {
-    "C19orf26": "ENSG00000099625",
-    "KIAA1804": "ENSG00000143674",
-    "C3orf72": "ENSG00000206262",
-}
-SCIPLEX_COLUMNS = {"cell_type": "cell_line", "product_name": "drug", "plate_oligo": "plate"}
 TAHOE_COLUMNS = ("cell_line", "plate", "drug", "drugname_drugconc", "pass_filter")
-# too few cells, and drugs without a structure of their own, in the published data
-TAHOE_LINES_DROPPED = ("CVCL_1571", "CVCL_1531", "CVCL_1715", "CVCL_1577", "CVCL_1716")
-TAHOE_DRUGS_DROPPED = ("Trametinib (DMSO_TF solvate)", "Sacubitril/Valsartan", "Verteporfin")
 SYMBOLS = ("gene_name", "gene_symbol", "symbol", "gene_short_name")
 
 
@@ -85,7 +74,7 @@ def _norman(folder: Path, layout: Layout) -> AnnData:
     n = numbers(cells.obs["nperts"], "nperts", path).to_numpy()
     cells = cells[n <= 1]
     symbol = cells.obs["perturbation"].astype(str)
-    target = symbol.map(known | RENAMED).mask(n[n <= 1] == 0, layout.raw["control"])
+    target = symbol.map(known | layout.renamed).mask(n[n <= 1] == 0, layout.raw["control"])
     if target.isna().any():
         lost = sorted(set(symbol[target.isna()]))
         warnings.warn(
@@ -109,7 +98,7 @@ def _sciplex(folder: Path, layout: Layout) -> Iterator[tuple]:
         genes = genes.iloc[:, 1:].set_axis([0, 1], axis=1)
     about_path = _one(folder, "*pData*", "what was done to the cells")
     about = _table(about_path, header=0)
-    check_table(about, ("cell", *SCIPLEX_COLUMNS, "dose"), about_path)
+    check_table(about, ("cell", *layout.columns_of_cells, "dose"), about_path)
     refuse(about["cell"].duplicated(), "cell", about["cell"], about_path, ", where it is not first")
     barcodes = about[["cell"]].set_axis([0], axis=1)
     if any(folder.glob("*cell.annotations*")):
@@ -123,7 +112,7 @@ def _sciplex(folder: Path, layout: Layout) -> Iterator[tuple]:
         (entries["count"].astype(np.float32), (entries["cell"] - 1, entries["gene"] - 1)),
         shape=(len(barcodes), len(genes)),
     )
-    obs = about.set_index("cell").rename(columns=SCIPLEX_COLUMNS)
+    obs = about.set_index("cell").rename(columns=layout.columns_of_cells)
     obs = obs.reindex(barcodes[0].astype(str)).rename_axis(index=None)
     var = pd.DataFrame({"gene_name": genes[1].to_numpy()}, index=genes[0].astype(str).to_numpy())
     cells = AnnData(X, obs=obs, var=var)
@@ -144,8 +133,8 @@ def _tahoe(folder: Path, layout: Layout) -> Iterator[tuple]:
     for path in files:
         cells = read_h5ad(path, TAHOE_COLUMNS)
         obs = cells.obs[list(TAHOE_COLUMNS)].astype(str)
-        keep = (obs["pass_filter"] == "full") & ~obs["cell_line"].isin(TAHOE_LINES_DROPPED)
-        keep &= ~obs["drug"].str.strip().isin(TAHOE_DRUGS_DROPPED)
+        keep = (obs["pass_filter"] == "full") & ~obs["cell_line"].isin(layout.lines_dropped)
+        keep &= ~obs["drug"].str.strip().isin(layout.drugs_dropped)
         if keep.any():
             text = obs["drugname_drugconc"][keep]
             dose = text.map({t: _concentration(t, path) for t in text.unique()}).astype(float)

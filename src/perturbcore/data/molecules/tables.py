@@ -7,9 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from perturbcore.core.errors import InputError
-from perturbcore.core.tables import check_table
 from perturbcore.data import catalogue
-from perturbcore.data.read import existing, read_table
+from perturbcore.data.read import check_table, existing, read_table
 
 DRUG_COLUMNS = ("smiles", "targets", "mechanism")
 SEPARATOR = ";"

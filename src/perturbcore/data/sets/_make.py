@@ -6,10 +6,8 @@ from anndata import AnnData
 
 from perturbcore.core.errors import check_choice
 from perturbcore.data.deg import deg_labels
-from perturbcore.data.effects.ba_ate import MIN_CELLS, ba_ate
-from perturbcore.data.effects.moments import well_effects
-from perturbcore.data.folds import add_folds
-from perturbcore.data.identity import same_perturbation
+from perturbcore.data.effects import MIN_CELLS, ba_ate, well_effects
+from perturbcore.data.folds import add_folds, same_perturbation
 from perturbcore.data.responses import dense, make_responses
 from perturbcore.data.sets.base import Card, Dataset, check_options, make_dataset
 

@@ -16,7 +16,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.core.files import read_yaml
-from perturbcore.data.effects.ba_ate import not_estimable_said
+from perturbcore.data.effects import not_estimable_said
 
 CARD_COLUMNS = ("step", "cells", "perturbations", "genes", "batches", "note")
 

@@ -8,11 +8,10 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
-from perturbcore.core.tables import check_table, filled
-from perturbcore.data.effects.ba_ate import MIN_CELLS
+from perturbcore.data.effects import MIN_CELLS
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.identifiers import check_names, gene_aliases
-from perturbcore.data.read import GAPS, read_h5ad, read_table
+from perturbcore.data.read import GAPS, check_table, filled, read_h5ad, read_table
 from perturbcore.data.responses import check_responses, dense, make_responses, read_responses
 from perturbcore.data.screens.declare import declare_screen, read_screen
 from perturbcore.data.sets._make import controls_said, folded, responses_of
@@ -46,8 +45,8 @@ def load(
     `screen`: cells x genes, `.h5ad` or a 10x folder, with `layer`, `cells`, `backed` and
     `**declared` of `perturbcore.data.screens.declare.read_screen`; `responses`: `.h5ad`, or with a
     `kind` tables of `read_own`; folds are added where there are none;
-    `effect_control, effect_batches, min_cells`: of `perturbcore.data.effects.ba_ate`; `doubles,
-    gene_table`: which names share a fold, see `perturbcore.data.identity.same_perturbation`.
+    `effect_control, effect_batches, min_cells`: of `perturbcore.data.effects`; `doubles,
+    gene_table`: which names share a fold, see `perturbcore.data.folds.same_perturbation`.
     """
     if (screen is None) == (responses is None):
         raise ParameterError("give either screen=<file.h5ad> or responses=<file.h5ad>")
@@ -138,7 +137,10 @@ def _table(path: Path, kind: str, line: str) -> pd.DataFrame:
         if not all(isinstance(c, str) for c in frame.columns):
             raise InputError(f"{path}: the first line holds numbers: name the genes there")
     if set(LONG) <= set(frame):
-        frame = _wide(frame, path)
+        rows = [c for c in ABOUT if c in frame]
+        check_table(frame, {c: filled() for c in (*rows, "gene")}, path, unique=[*rows, "gene"])
+        frame = frame.pivot(index=rows, columns="gene", values="value")
+        frame = frame.rename_axis(columns=None).reset_index()
     if "perturbation" not in frame:
         frame = frame.rename(columns={frame.columns[0]: "perturbation"})
     if "cell_line" not in frame:
@@ -176,14 +178,6 @@ def _from_h5ad(path: Path, kind: str) -> pd.DataFrame:
     if len(twice := values.columns[values.columns.duplicated()]):
         raise InputError(f"{path}: gene '{twice[0]}' is there twice; make var_names unique")
     return pd.concat([about, values], axis=1)
-
-
-def _wide(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Turn a long table into one row per perturbation and cell line."""
-    rows = [c for c in ABOUT if c in frame]
-    check_table(frame, {c: filled() for c in (*rows, "gene")}, path, unique=[*rows, "gene"])
-    wide = frame.pivot(index=rows, columns="gene", values="value")
-    return wide.rename_axis(columns=None).reset_index()
 
 
 def _check_values(values: pd.DataFrame, texts: pd.DataFrame, kind: str, path: Path) -> None:

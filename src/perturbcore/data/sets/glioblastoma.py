@@ -7,7 +7,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import check_choice
 from perturbcore.data.catalogue import fetch
-from perturbcore.data.effects.ba_ate import ba_ate
+from perturbcore.data.effects import ba_ate
 from perturbcore.data.read import member, read_r
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.sets._make import controls_said

@@ -14,7 +14,11 @@ COLUMNS = ("id", "pert_type", "pert_iname", "pert_mfc_desc", "pert_univ_id", "pe
 
 def load(n_folds: int = 5, seed: int = 0) -> Dataset:
     """Load the plate as replicate wells and as mean differences to the vector wells."""
-    z, wells, genes = _read(fetch("l1000_kd"))
+    path = fetch("l1000_kd")
+    gct = read_r(path, "kd_gct")
+    z = np.asarray(member(path, gct, "mat"), dtype=np.float32).T
+    genes = member(path, gct, "rdesc", "pr_gene_symbol").astype(str).to_numpy()
+    wells = pd.DataFrame({c: member(path, gct, "cdesc", c).astype(str) for c in COLUMNS})
     kind, card = wells["pert_type"], Card()
     treated, vector = kind == TREATED, kind == VECTOR
     obs = pd.DataFrame(
@@ -42,12 +46,3 @@ def load(n_folds: int = 5, seed: int = 0) -> Dataset:
     note = f"mean over {per.min()} to {per.max()} wells minus the mean of the control wells"
     card.responses(responses, note)
     return make_dataset(responses, card, replicates=replicates)
-
-
-def _read(path):
-    """Values (wells x genes), the description of each well, and the symbols of the genes."""
-    gct = read_r(path, "kd_gct")
-    z = np.asarray(member(path, gct, "mat"), dtype=np.float32).T
-    genes = member(path, gct, "rdesc", "pr_gene_symbol").astype(str).to_numpy()
-    columns = {c: member(path, gct, "cdesc", c).astype(str) for c in COLUMNS}
-    return z, pd.DataFrame(columns), genes

@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 
 from perturbcore.core.errors import InputError, check_choice
-from perturbcore.core.tables import check_table
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.identifiers import convert
-from perturbcore.data.read import numbers, read_table
+from perturbcore.data.read import check_table, numbers, read_table
 from perturbcore.data.responses import make_responses
 from perturbcore.data.sets._make import folded
 from perturbcore.data.sets.base import Card, Dataset, make_dataset

@@ -6,18 +6,10 @@ from perturbcore.core.errors import check_choice
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.read import read_h5ad
 from perturbcore.data.sets._make import make_wells, responses_of_wells
-from perturbcore.data.sets.base import Card, Dataset, make_dataset
+from perturbcore.data.sets.base import Card, Dataset, constants_of, make_dataset
 
 CONTROL = "DMSO"
-# columns of the file, and what they are here
-COLUMNS = {
-    "pert_iname": "perturbation",
-    "rna_plate": "batch",
-    "cell_type": "cell_line",
-    "dose": "dose",
-    "SMILES": "smiles",
-    "pert_id": "pert_id",
-}
+COLUMNS = constants_of("prnet")["columns"]  # of the file, and what they are here
 
 
 def load(control: str = "matched", n_folds: int = 5, seed: int = 0) -> Dataset:

@@ -13,12 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.catalogue import fetch
-from perturbcore.data.folds import assign_folds
-from perturbcore.data.identity import parent
+from perturbcore.data.folds import assign_folds, parent
 from perturbcore.data.molecules.tables import sciplex_drugs, tahoe_drugs
 from perturbcore.data.responses import make_responses
 from perturbcore.data.sets.base import Card, Dataset, constants_of, make_dataset
@@ -74,7 +72,13 @@ def signature_dataset(
             f"k={k}: the signatures share {len(genes)} genes, so that k must be below "
             f"{(len(genes) + 1) // 2}"
         )
-    responses = _responses(name, lines, drugs.index, genes, k)
+    index, kept = pd.Index(genes, dtype=object), drugs.index
+    here = [(d, line, *of[d]) for line, of in lines.items() for d in kept if d in of]
+    labels = [top_k_labels(ranked, index, k) for *_, ranked, _ in here]
+    rows = [(d, line, n_up) for d, line, _, n_up in here]
+    obs = pd.DataFrame(rows, columns=["perturbation", "cell_line", "n_up"])
+    what = dict(dataset=name, task="deg", identifier="drug")
+    responses = make_responses(np.stack(labels), obs, genes, **what)
     times = (responses.layers["deg"] != 0).sum(axis=0)
     if not (times >= min_labels).any():
         raise ParameterError(
@@ -170,15 +174,6 @@ def _drugs(lines, table: pd.DataFrame, aliases, card: Card) -> tuple[pd.DataFram
     drugs = table.reindex(matched["in_table"])[["smiles", "targets", "mechanism"]].fillna("")
     drugs = drugs.set_index(matched.index).assign(in_table=matched["in_table"], how=matched["how"])
     return drugs.assign(parent=[parent(n) for n in matched["in_table"]]), lost
-
-
-def _responses(name: str, lines, drugs, genes: list[str], k: int) -> AnnData:
-    index = pd.Index(genes, dtype=object)
-    here = [(d, line, *of[d]) for line, of in lines.items() for d in drugs if d in of]
-    labels = [top_k_labels(ranked, index, k) for *_, ranked, _ in here]
-    rows = [(d, line, n_up) for d, line, _, n_up in here]
-    obs = pd.DataFrame(rows, columns=["perturbation", "cell_line", "n_up"])
-    return make_responses(np.stack(labels), obs, genes, dataset=name, task="deg", identifier="drug")
 
 
 def read_string_lists(path, name: str) -> dict:

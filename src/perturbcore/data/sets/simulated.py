@@ -18,7 +18,7 @@ def load(
     """Simulate a screen and estimate its effects, or label its genes.
 
     `task`: "lfc", or "deg": labels with batches pooled; `control, batches`: variant of the effect
-    (`perturbcore.data.effects.ba_ate`); `min_cells, test`: of labels (`perturbcore.data.deg`);
+    (`perturbcore.data.effects`); `min_cells, test`: of labels (`perturbcore.data.deg`);
     `n_folds, fold_seed`: see `perturbcore.data.folds.assign_folds`; `**options`: of
     `perturbcore.data.simulate.screen.simulate_screen`.
     """

@@ -2,7 +2,7 @@
 
 from perturbcore.data.sets._make import simulated_dataset
 from perturbcore.data.sets.base import Dataset
-from perturbcore.data.simulate.chemistry import simulate_drug_screen
+from perturbcore.data.simulate.screen import simulate_drug_screen
 
 
 def load(

@@ -233,8 +233,12 @@ def expected_effects(model: Model, shift: np.ndarray) -> np.ndarray:
     keep = 1.0 - model.dropout
     n_lines, n_batches, n_genes = shift.shape
     # quantiles bound the table; rates beyond it are so rare that their expectation is ~0
-    grid = np.linspace(*_range_of_log_share(model, shift, sd), 220)
-    typical = np.exp(_log_share(model.baseline, sd) + sd**2 / 2)
+    move, share = np.abs(shift).max(1), _log_share(model.baseline, sd)
+    low = (share - move + np.minimum(model.effects.min(1), 0)).min()
+    high = (share + move + np.maximum(model.effects.max(1), 0)).max()
+    margin = 4 * sd.max() + 0.5
+    grid = np.linspace(low - margin, min(high + margin, 0.5), 220)
+    typical = np.exp(share + sd**2 / 2)
     scales = np.array([0.97, 1.03]) * float((typical * keep).sum(-1).mean())
     table = _gene_tables(model, grid, scales, sd, keep)
     out = np.zeros((n_lines, len(model.perturbations), n_genes))
@@ -251,14 +255,6 @@ def _log_share(log_rate, sd):
     log_rate = np.asarray(log_rate, dtype=float)
     total = np.exp(log_rate + sd**2 / 2).sum(-1, keepdims=True)
     return log_rate - np.log(total)
-
-
-def _range_of_log_share(model, shift, sd):
-    move, share = np.abs(shift).max(1), _log_share(model.baseline, sd)
-    low = (share - move + np.minimum(model.effects.min(1), 0)).min()
-    high = (share + move + np.maximum(model.effects.max(1), 0)).max()
-    margin = 4 * sd.max() + 0.5
-    return low - margin, min(high + margin, 0.5)
 
 
 def _gene_tables(model, grid, scales, sd, keep):

@@ -303,14 +303,15 @@ def pretrain(
 
     train, held_out = batches(np.sort(order[n_out:]), True), batches(np.sort(order[:n_out]), False)
     learner = MaskedExpression(encoder, lr, epochs * len(train))
-    of_mean = _error_of_mean(encoder, held_out)
+    z = [encoder.standardised(b["values"], b["line"])[:, b["query"]] for b in held_out.epoch(0)]
+    of_mean = np.average([t.square().mean().item() for t in z], weights=[len(t) for t in z])
     key = digest(spec, cells.digest, code_digest("perturbcore.embeddings.cell_models.cells"))
     kept = Path(folder) / f"cell-transformer-{key}" if folder is not None else None
     done = fit(learner, train, held_out, max_epochs=epochs, folder=kept, key=key, grad_clip=1.0,
                device=device, seed=seed)  # fmt: skip
     encoder.requires_grad_(False).eval()
     best = float(done.history["val"].min())
-    return Pretrained(encoder, done.history, best, of_mean, done.seconds)
+    return Pretrained(encoder, done.history, best, float(of_mean), done.seconds)
 
 
 def components(cells: ControlCells, dim: int, seed: int = 0) -> np.ndarray:
@@ -325,10 +326,3 @@ def components(cells: ControlCells, dim: int, seed: int = 0) -> np.ndarray:
         out[:, size:] *= 0.01
     out *= np.sqrt(dim) / np.linalg.norm(out, axis=1, keepdims=True)
     return out.astype(np.float32)
-
-
-@torch.no_grad()
-def _error_of_mean(encoder, batches: Batches) -> float:
-    truth = [encoder.standardised(b["values"], b["line"])[:, b["query"]] for b in batches.epoch(0)]
-    errors = [z.square().mean().item() for z in truth]
-    return float(np.average(errors, weights=[len(z) for z in truth]))

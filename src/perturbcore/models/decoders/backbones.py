@@ -9,7 +9,7 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import nn
 from torch.nn import functional as F
 
-from perturbcore.core.options import Options, Share
+from perturbcore.core.training import Options, Share
 
 GROUP = 16  # cells of one perturbation that choose their partners together
 _PRESETS = Path(__file__).with_name("presets.yml")

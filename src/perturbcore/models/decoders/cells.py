@@ -106,7 +106,13 @@ class Latent:
 
     def fit(self, cells: sp.csr_matrix) -> "Latent":
         """Fit on log-normalised training cells, (n_cells, n_genes) float32."""
-        self.mean, deviation = _moments(cells)
+        n = cells.shape[0]
+        mean = np.asarray(cells.sum(axis=0, dtype=np.float64)).ravel() / n
+        square = np.asarray(cells.multiply(cells).sum(axis=0, dtype=np.float64)).ravel() / n
+        # cancellation leaves specks of variance in constant genes
+        variance = np.where(square - mean**2 > 1e-7 * square, square - mean**2, 0.0)
+        self.mean = mean.astype(np.float32)
+        deviation = np.sqrt(np.maximum(variance, 0)).astype(np.float32)
         varies = deviation > TINY
         largest = min(cells.shape[0] - 1, int(varies.sum()))
         if largest < self.n_components:
@@ -160,13 +166,3 @@ def vector_units(vectors, scaling: str) -> tuple[np.ndarray | float, float]:
         return 0.0, 1.0
     deviation = np.sqrt((vectors.std(axis=0) ** 2).mean())
     return vectors.mean(axis=0), 1 / deviation if deviation > TINY else 0.0
-
-
-def _moments(cells):
-    """Mean and standard deviation of each gene, without a dense copy."""
-    n = cells.shape[0]
-    mean = np.asarray(cells.sum(axis=0, dtype=np.float64)).ravel() / n
-    square = np.asarray(cells.multiply(cells).sum(axis=0, dtype=np.float64)).ravel() / n
-    # cancellation leaves specks of variance in constant genes
-    variance = np.where(square - mean**2 > 1e-7 * square, square - mean**2, 0.0)
-    return mean.astype(np.float32), np.sqrt(np.maximum(variance, 0)).astype(np.float32)

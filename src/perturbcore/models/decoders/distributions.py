@@ -17,27 +17,14 @@ from perturbcore.models.decoders.evaluation import DecoderModel
 from perturbcore.score.metrics.registry import register
 from perturbcore.score.model import Fold
 
-METRICS = {
-    "energy": "Energy distance (latent)",
-    "mmd": "MMD² (latent)",
-    "energy_genes": "Energy distance (genes)",
-    "variance_ratio": "Variance ratio (genes)",
-}
+METRICS = ["energy", "mmd", "energy_genes", "variance_ratio"]
 HALVES = "halves of the observed cells"
 SPLITS = 5
 # rarer genes have no variance to compare
 LEAST_DETECTED = 0.05
 
 
-@register(
-    "energy",
-    "cells",
-    label=METRICS["energy"],
-    higher_is_better=False,
-    bounds=(-np.inf, np.inf),
-    formula=r"2 E|X - Y| - E|X - X'| - E|Y - Y'|",
-    reference="Szekely and Rizzo 2013",
-)
+@register("energy")
 def energy_distance(x, y, weights=None) -> float:
     """Energy distance :math:`2 E|X - Y| - E|X - X'| - E|Y - Y'|`.
 

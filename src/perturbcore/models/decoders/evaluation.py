@@ -13,8 +13,7 @@ from anndata import AnnData
 from perturbcore.core.digest import code_digest, digest, seed_of
 from perturbcore.core.errors import InputError, LeakError
 from perturbcore.core.files import replaced
-from perturbcore.core.tables import check_table
-from perturbcore.data.read import read_table
+from perturbcore.data.read import check_table, read_table
 from perturbcore.embeddings.base import Embedding, align
 from perturbcore.models.decoders.cells import Cells, batch_mean
 from perturbcore.models.decoders.model import TrainingCells
@@ -135,7 +134,11 @@ class DecoderModel(Model):
         controls = cells.draw_controls(line, self.cells_per_batch, data.seed)
         batch = cells.batch[controls]
         spread = np.linspace(0, len(chosen) - 1, min(KEPT, len(chosen))).astype(int)
-        kept, few, parts = set(np.array(chosen)[spread]), _few(batch, KEPT_CELLS), {}
+        kept, parts = set(np.array(chosen)[spread]), {}
+        # the first cells of each batch
+        own, code = np.unique(batch, return_inverse=True)
+        each = max(1, -(-KEPT_CELLS // len(own)))
+        few = np.concatenate([np.flatnonzero(code == i)[:each] for i in range(len(own))])
         for name, made in generate(self.generator, cells.X[controls], chosen, data.seed):
             values[names.get_loc(name)] = batch_mean(made, batch) - level
             if name in kept:
@@ -191,13 +194,6 @@ def generate(generator, controls, names: Sequence[str], seed: int) -> Iterator[t
         index, rows = np.divmod(np.arange(len(part) * n), n)
         made = generator.sample(controls[rows], index, part, seed + number)
         yield from zip(part, made.reshape(len(part), n, -1), strict=True)
-
-
-def _few(batch, n: int) -> np.ndarray:
-    """Return the rows of the first cells of each batch, about `n` in all."""
-    names, code = np.unique(batch, return_inverse=True)
-    each = max(1, -(-n // len(names)))
-    return np.concatenate([np.flatnonzero(code == i)[:each] for i in range(len(names))])
 
 
 class GearsPredictions(Model):

@@ -10,15 +10,9 @@ import scipy.sparse as sp
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from perturbcore.core import training
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import ParameterError
-from perturbcore.core.training import (
-    Batches,
-    Learner,
-    constant_after_warmup,
-    cosine_after_warmup,
-    fit,
-)
 from perturbcore.models.decoders.backbones import GROUP, DecoderOptions, make_backbone
 from perturbcore.models.decoders.cells import Latent, vector_units
 from perturbcore.models.decoders.processes import PROCESSES
@@ -163,15 +157,15 @@ class Decoder:
         steps = max(1, round((o.epoch_cells or len(train)) / o.batch_size))
         if check is not None:
             n = o.validation_batches * o.batch_size
-            check = Batches(n, o.batch_size, check.make, seed=seed, shuffle=False)
+            check = training.Batches(n, o.batch_size, check.make, seed=seed, shuffle=False)
         torch.manual_seed(seed)
         self.learner = DecoderLearner(o, o.n_components, x.shape[1], steps * o.max_epochs)
         sampling = {"sampler", "steps", "residual", "last_noise"}
         learnt = (o.model_dump(exclude=sampling), seed, z0, z1, codes, x, held.astype(int), b0, b1)
         key = digest(*learnt, code_digest(type(self)))
-        trained = fit(
-            self.learner, Batches(len(train), o.batch_size, train.make, seed=seed, steps=steps),
-            check, max_epochs=o.max_epochs, patience=o.patience,
+        pairs = training.Batches(len(train), o.batch_size, train.make, seed=seed, steps=steps)
+        trained = training.fit(
+            self.learner, pairs, check, max_epochs=o.max_epochs, patience=o.patience,
             folder=Path(data.folder) / key if data.folder is not None else None, key=key,
             grad_clip=1.0, ema=o.ema, ema_every=o.ema_every, seed=seed,
         )  # fmt: skip
@@ -210,7 +204,7 @@ class Decoder:
         return controls.toarray() + self.latent.shift(z - z0) - self.unseen
 
 
-class DecoderLearner(Learner):
+class DecoderLearner(training.Learner):
     """Network and process of a decoder; the learning rate is laid out for `total` steps."""
 
     def __init__(self, options: DecoderOptions, n_latent: int, n_condition: int, total: int):
@@ -237,5 +231,5 @@ class DecoderLearner(Learner):
         """Warm up, then stay or fall along a cosine."""
         warm = max(1, round(WARMUP * self.total))
         if self.options.schedule == "constant":
-            return constant_after_warmup(optimizer, warm)
-        return cosine_after_warmup(optimizer, warm, self.total)
+            return training.constant_after_warmup(optimizer, warm)
+        return training.cosine_after_warmup(optimizer, warm, self.total)

@@ -16,15 +16,7 @@ from perturbcore.core.digest import digest
 from perturbcore.core.errors import ParameterError
 from perturbcore.core.training import Learner
 from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.cell_models.cells import (
-    Pretrained,
-    encoder_digest,
-    frozen_embeddings,
-    gene_vectors,
-    mean_over_cells,
-    pretrain,
-    spread_rows,
-)
+from perturbcore.embeddings.cell_models import cells as encoders
 from perturbcore.embeddings.cell_models.huggingface import load_huggingface
 from perturbcore.embeddings.cell_models.tokens import ControlCells, control_cells
 from perturbcore.models.finetuning.model import FineTuned, TrainingLabels, unsquared_l2
@@ -98,10 +90,10 @@ class IndexingHead(Objective):
         self.encoder, self.line, self.n_cells = encoder, line, n_cells
         values = torch.tensor(np.asarray(values, dtype=np.float32))
         self.register_buffer("cells", values, persistent=False)
-        at = torch.from_numpy(spread_rows(len(values), n_eval))
+        at = torch.from_numpy(encoders.spread_rows(len(values), n_eval))
         self.register_buffer("fixed", at, persistent=False)
         with torch.no_grad():
-            self.scaler = Scaler(mean_over_cells(encoder(values[at[:32]], line)))
+            self.scaler = Scaler(encoders.mean_over_cells(encoder(values[at[:32]], line)))
         self.head = head(encoder.dim, hidden, len(self.mean), seed)
 
     def forward(self, target):
@@ -109,7 +101,7 @@ class IndexingHead(Objective):
         rows = self.fixed
         if self.training:
             rows = torch.randperm(len(self.cells), device=self.cells.device)[: self.n_cells]
-        embedded = mean_over_cells(self.encoder(self.cells[rows], self.line, target))
+        embedded = encoders.mean_over_cells(self.encoder(self.cells[rows], self.line, target))
         return self.mean + self.head(self.scaler(embedded))
 
 
@@ -158,7 +150,9 @@ class KnockOutHead(Objective):
         if self.training:
             genes = self.measured[torch.randperm(n, device=truth.device)[: self.asked]]
         else:
-            genes = self.measured[torch.from_numpy(spread_rows(n, 2 * self.asked)).to(truth.device)]
+            genes = self.measured[
+                torch.from_numpy(encoders.spread_rows(n, 2 * self.asked)).to(truth.device)
+            ]
         error = unsquared_l2(self(batch["target"], genes), truth[:, genes])
         return {"loss": error * (truth.shape[1] / len(genes)) ** 0.5}
 
@@ -189,7 +183,7 @@ class FineTunedCells(FineTuned):
     @cached_property
     def digest(self) -> str:
         """Content of the encoder and of the control cells."""
-        return digest(encoder_digest(self.encoder), self.cells.digest)
+        return digest(encoders.encoder_digest(self.encoder), self.cells.digest)
 
     def positions(self, names: Sequence[str]) -> np.ndarray:
         """Place of each perturbation among the encoder's genes."""
@@ -217,7 +211,7 @@ class FrozenMLP(FineTunedCells):
 
     def _objective(self, line, mean, outputs, options):
         if line not in self._vectors:
-            self._vectors[line] = gene_vectors(self.encoder, self.cells, line, **self.use)
+            self._vectors[line] = encoders.gene_vectors(self.encoder, self.cells, line, **self.use)
         return FrozenHead(self._vectors[line], mean, **options)
 
 
@@ -278,7 +272,7 @@ class CellModels:
     """An encoder of cells (`pretrained`: None of a checkpoint), its vectors and models."""
 
     cells: ControlCells
-    pretrained: Pretrained | None
+    pretrained: encoders.Pretrained | None
     embeddings: list[Embedding]
     models: list[FineTuned]
 
@@ -320,7 +314,7 @@ def cell_models(
     if checkpoint:
         encoder = load_huggingface(checkpoint, cells, encoding=encoding)
     else:
-        pretrained = pretrain(
+        pretrained = encoders.pretrain(
             cells, dim=dim, layers=layers, latents=latents, epochs=pretraining_epochs,
             lr=pretraining_lr, seed=seed, folder=folder,
         )  # fmt: skip
@@ -335,5 +329,5 @@ def cell_models(
         Indexing(encoder, cells, n_cells=n_cells, n_eval=n_eval, **wide),
         InSilicoKO(encoder, cells, asked=asked, hidden=(64, 32), epochs=epochs_ko, **shared),
     ]
-    embeddings = frozen_embeddings(encoder, cells, name=name, max_cells=n_eval)
+    embeddings = encoders.frozen_embeddings(encoder, cells, name=name, max_cells=n_eval)
     return CellModels(cells, pretrained, embeddings, models)

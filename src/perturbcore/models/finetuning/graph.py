@@ -1,7 +1,7 @@
-"""A pretrained graph network, read at single nodes and fine-tuned through a linear head."""
+"""A pretrained graph network or text encoder, read as it is and fine-tuned through a head."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -9,10 +9,13 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from perturbcore.core.digest import digest
+from perturbcore.core.errors import InputError
+from perturbcore.embeddings.cell_models.huggingface import quiet, token_mean
 from perturbcore.embeddings.gcn import GraphNetwork, Pretrained, sparse_tensor
+from perturbcore.models.finetuning.cells import adapt
 from perturbcore.models.finetuning.model import FineTuned, LinearHead, TrainingLabels
 
 PUBLISHED = {"lrs": (1e-3, 1e-4, 1e-5), "batch_sizes": (16, 32, 64), "epochs": 50, "patience": 5}
@@ -128,3 +131,94 @@ class GraphObjective(LinearHead):
     ) -> Tensor:
         """Embed nodes."""
         return read_nodes(self.network, start, steps) if vectors is None else vectors
+
+
+class FineTunedText(FineTuned):
+    """A text encoder of the BERT family with a linear head on the mean of its tokens.
+
+    `texts`: by gene; `names`: number of the text, by name of a perturbation; `layers`: so many of
+    the last ones get adapters of `rank` (Hu et al. 2022), what lies below is read once; 0: none,
+    the head alone learns; texts are cut at `max_length` tokens. The same training as for a graph
+    network (Cole et al. 2026, sections 4.8.2 and 4.10).
+    """
+
+    validation, least, together, stream = 0.1, 10, 64, 11
+
+    def __init__(
+        self, tokenizer, encoder, texts: Mapping[str, str], names: pd.Series, *, layers: int = 1,
+        rank: int = 8, max_length: int = 64, **options,
+    ):  # fmt: skip
+        super().__init__(**options)
+        stack = getattr(getattr(encoder, "encoder", None), "layer", None)
+        if stack is None or not 0 <= layers <= len(stack):
+            raise InputError(
+                f"model {self.name!r}: layers={layers} of {len(stack or ())}: only encoders that "
+                "keep their layers as BERT does can be adapted, at most all of them"
+            )
+        self.tokenizer, self.encoder, self.texts, self.names = tokenizer, encoder, texts, names
+        self.top = nn.ModuleList(stack[len(stack) - layers :])
+        self.predictor = "LoRA + linear" if layers else "frozen + linear"
+        self.own = {"layers": layers, "rank": rank, "max_length": max_length}
+        self._kept: dict = {}  # one for the copies of all folds
+
+    @cached_property
+    def digest(self) -> str:
+        """Content of weights, tokenizer and texts."""
+        weights = {k: digest(v.numpy()) for k, v in sorted(self.encoder.state_dict().items())}
+        return digest(weights, self.tokenizer.get_vocab(), dict(self.texts), self.names)
+
+    def positions(self, names: Sequence[str]) -> np.ndarray:
+        """Return the number of the text of each perturbation."""
+        return self.names.reindex(list(names)).fillna(-1).to_numpy().astype(np.int64)
+
+    def states(self) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Read, once, what is below the adapted layers, which tokens there are, frozen means."""
+        if not self._kept:
+            self._kept["states"] = self._states()
+        return self._kept["states"]
+
+    @torch.no_grad()
+    def _states(self):
+        texts, size = list(self.texts.values()), self.together
+        with quiet():
+            tokens = self.tokenizer(
+                texts, padding=True, truncation=True, max_length=self.own["max_length"],
+                return_tensors="pt",
+            )  # fmt: skip
+        there, below, last = tokens["attention_mask"], [], []
+        self.encoder.eval()
+        for i in range(0, len(texts), size):
+            part = {k: tokens[k][i : i + size] for k in ("input_ids", "attention_mask")}
+            states = self.encoder(**part, output_hidden_states=True).hidden_states
+            below.append(states[-1 - len(self.top)])
+            last.append(token_mean(states[-1], part["attention_mask"]))
+        return torch.cat(below), there, torch.cat(last).numpy()
+
+    def objective(
+        self, line: str, data: TrainingLabels, at: np.ndarray, outputs: list[str], lr: float
+    ) -> "TextObjective":
+        """Copy the last layers, with a head that starts at the floor of the training responses."""
+        z = self.states()[2][at]
+        top = copy.deepcopy(self.top)
+        top = adapt(top, self.own["rank"], seed=self.seed) if len(top) else top
+        scale = np.maximum(z.std(axis=0), 1e-6)
+        return TextObjective(top, z.mean(axis=0), scale, data.bias(), data.task, lr)
+
+    def read(self, at: np.ndarray) -> dict:
+        """Give what lies below the adapted layers."""
+        below, there, _ = self.states()
+        length = max(1, int(there[at].sum(1).max())) if len(at) else 1
+        return {"states": below[at, :length], "there": there[at, :length]}
+
+
+class TextObjective(LinearHead):
+    """Mean over tokens after the last layers, under a linear head."""
+
+    def embed(self, states: Tensor, there: Tensor) -> Tensor:
+        """Pass states through the layers, and average them over the tokens that are there."""
+        barred = torch.zeros(there.shape, dtype=states.dtype, device=states.device)
+        barred = barred.masked_fill(there == 0, torch.finfo(states.dtype).min)[:, None, None]
+        for layer in self.network:
+            states = layer(states, barred)
+            states = states[0] if isinstance(states, tuple) else states
+        return token_mean(states, there)

@@ -14,15 +14,7 @@ from perturbcore.core.errors import ParameterError
 from perturbcore.core.files import kept_table
 from perturbcore.data.responses import cell_lines, rows_of
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.fusion.kernels import (
-    Ridge,
-    auroc_inner,
-    bent_cosines,
-    cosines,
-    loss_alone,
-    smooth,
-    summed,
-)
+from perturbcore.models.fusion import kernels as kn
 from perturbcore.models.fusion.sources import INNER_SEED, LineFold, lay_out_fold
 from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.pairs import auroc_within
@@ -57,7 +49,7 @@ class BestSource(Model):
         for line in fold.cell_lines:
             laid = lay_out_fold(_of_line(fold, line), self.under.embeddings, **self.layout)
             names = [s.name for s in laid.sources]
-            losses.append(dict(zip(names, loss_alone(laid), strict=True)))
+            losses.append(dict(zip(names, kn.loss_alone(laid), strict=True)))
         best = pd.DataFrame(losses).mean().idxmin()
         sources = [e for e in self.under.embeddings if e.name == best]
         prediction = fit_predict(replace(self.under, embeddings=sources), fold)
@@ -136,21 +128,21 @@ class _Scorer:
 
     def __init__(self, fold: LineFold, truth: np.ndarray | Labels):
         self.fold, self.truth = fold, truth
-        self.kernels = cosines(fold) if fold.pairs else bent_cosines(fold, DEGREE)
+        self.kernels = kn.cosines(fold) if fold.pairs else kn.bent_cosines(fold, DEGREE)
 
     def inner(self, train: np.ndarray) -> float:
         """Score of a kernel on training perturbations alone; higher is better."""
         if self.fold.pairs:
-            return auroc_inner(self.fold, train, POWER)
-        return -float(Ridge(train).losses(self.fold.gram, PENALTIES).min())
+            return kn.auroc_inner(self.fold, train, POWER)
+        return -float(kn.Ridge(train).losses(self.fold.gram, PENALTIES).min())
 
     def test(self, chosen: Sequence[int]) -> float:
         """Score of the test rows, in the task's own metric."""
-        train, test = summed([self.kernels[i] for i in chosen])
+        train, test = kn.summed([self.kernels[i] for i in chosen])
         if self.fold.pairs:
-            score = smooth(self.fold.truth, self.truth, test, [POWER])[0]
+            score = kn.smooth(self.fold.truth, self.truth, test, [POWER])[0]
             return float(auroc_within(self.truth.label, score, self.truth.genes))
-        ridge = Ridge(train)
+        ridge = kn.Ridge(train)
         penalty = PENALTIES[int(np.argmin(ridge.losses(self.fold.gram, PENALTIES)))]
         return self.fold.task.loss(self.truth, ridge.predict(test, penalty, self.fold.truth))
 

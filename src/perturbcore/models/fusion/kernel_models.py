@@ -10,30 +10,11 @@ from scipy.linalg import eigh
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.fusion.kernels import (
-    PENALTIES,
-    Ridge,
-    auroc_alone,
-    bent_cosines,
-    cosines,
-    smooth_all,
-    smooth_inner,
-    source_weights,
-    summed,
-    tune_weights,
-)
-from perturbcore.models.fusion.simple import (
-    AveragedKNN,
-    Concatenation,
-    Fusion,
-    Stacked,
-    noted_weights,
-    pair_prediction,
-    tuned_pairs,
-)
+from perturbcore.embeddings.linalg import unit
+from perturbcore.models.fusion import kernels as kn
+from perturbcore.models.fusion import simple
 from perturbcore.models.fusion.sources import LineFold, Source
 from perturbcore.models.simple.labels import raise_to
-from perturbcore.models.simple.space import unit
 from perturbcore.score.labels import Labels
 from perturbcore.score.model import Prediction
 from perturbcore.score.task import Task, task_of
@@ -175,7 +156,7 @@ MIXED = (
 
 
 @dataclass
-class KernelSum(Fusion):
+class KernelSum(simple.Fusion):
     """Smooth labels by a power of the summed kernels, sources weighed by how good each is alone."""
 
     powers: Sequence[float] = (1.0, 2.0, 3.0, 4.0, 6.0)
@@ -187,29 +168,31 @@ class KernelSum(Fusion):
     def predict_line(self, fold: LineFold) -> Prediction:
         """See `perturbcore.models.fusion.kernels.smooth`."""
         # one after the other: first what a source counts, at the middle power, then the power
-        kernels, alone = cosines(fold), auroc_alone(fold)
+        kernels, alone = kn.cosines(fold), kn.auroc_alone(fold)
         middle = [self.powers[len(self.powers) // 2]]
-        sums = {e: summed(kernels, source_weights(alone, e)) for e in self.exponents}
-        exponent, _ = tuned_pairs(
+        sums = {e: kn.summed(kernels, kn.source_weights(alone, e)) for e in self.exponents}
+        exponent, _ = simple.tuned_pairs(
             fold,
             self.exponents,
-            lambda i: [smooth_inner(fold, train, i, middle)[0] for train, _ in sums.values()],
+            lambda i: [kn.smooth_inner(fold, train, i, middle)[0] for train, _ in sums.values()],
         )
         train, test = sums[exponent]
-        power, inner = tuned_pairs(
-            fold, self.powers, lambda i: smooth_inner(fold, train, i, self.powers)
+        power, inner = simple.tuned_pairs(
+            fold, self.powers, lambda i: kn.smooth_inner(fold, train, i, self.powers)
         )
-        values = smooth_all(fold.truth, test, power)
-        note = noted_weights(fold, source_weights(alone, exponent))
-        return pair_prediction(fold, values, inner, f"power {power:g}, exponent {exponent:g}", note)
+        values = kn.smooth_all(fold.truth, test, power)
+        note = simple.noted_weights(fold, kn.source_weights(alone, exponent))
+        return simple.pair_prediction(
+            fold, values, inner, f"power {power:g}, exponent {exponent:g}", note
+        )
 
 
 @dataclass
-class KernelRidge(Fusion):
+class KernelRidge(simple.Fusion):
     """Kernel ridge with one kernel per source; weights and penalty by exact leave-one-out error."""
 
     degrees: Sequence[int] = (1, 2, 4)
-    penalties: Sequence[float] = PENALTIES
+    penalties: Sequence[float] = kn.PENALTIES
     steps: int = 8
     name: str = "Multi-kernel ridge"
     predictor: str = "ridge"
@@ -217,23 +200,24 @@ class KernelRidge(Fusion):
 
     def predict_line(self, fold: LineFold) -> Prediction:
         """See `perturbcore.models.fusion.kernels.tune_weights`."""
-        bent = {d: bent_cosines(fold, d) for d in self.degrees}
+        bent = {d: kn.bent_cosines(fold, d) for d in self.degrees}
         # one after the other: the degree with equal weights, then the weights
         losses = {
-            d: Ridge(summed(k)[0]).losses(fold.gram, self.penalties).min() for d, k in bent.items()
+            d: kn.Ridge(kn.summed(k)[0]).losses(fold.gram, self.penalties).min()
+            for d, k in bent.items()
         }
         degree = min(losses, key=losses.get)
-        weights, penalty, _ = tune_weights(
+        weights, penalty, _ = kn.tune_weights(
             [train for train, _ in bent[degree]], fold.gram, self.penalties, steps=self.steps
         )
-        train, test = summed(bent[degree], weights)
-        values = Ridge(train).predict(test, penalty, fold.truth)
+        train, test = kn.summed(bent[degree], weights)
+        values = kn.Ridge(train).predict(test, penalty, fold.truth)
         chosen = f"degree {degree}, penalty {penalty:g}"
-        return Prediction(values, chosen=chosen, note=noted_weights(fold, weights))
+        return Prediction(values, chosen=chosen, note=simple.noted_weights(fold, weights))
 
 
 @dataclass
-class PairModel(Fusion):
+class PairModel(simple.Fusion):
     """Kernel mixed model of labelled pairs, with some of the smoother's score added.
 
     `candidates` and `blends` (in standard deviations) are chosen on the first `tuned_on` inner
@@ -251,8 +235,8 @@ class PairModel(Fusion):
 
     def predict_line(self, fold: LineFold) -> Prediction:
         """See `perturbcore.models.fusion.kernel_models`."""
-        weights = source_weights(auroc_alone(fold), self.exponent)
-        train, test = summed(cosines(fold), weights)
+        weights = kn.source_weights(kn.auroc_alone(fold), self.exponent)
+        train, test = kn.summed(kn.cosines(fold), weights)
         phi = gene_features(fold.sources)
         grid = [(c, b) for c in self.candidates for b in self.blends]
         spread = []
@@ -261,7 +245,7 @@ class PairModel(Fusion):
             (a, b), (known, query) = fold.splits[i], fold.inner[i]
             inner, cross = train[np.ix_(a, a)], train[np.ix_(b, a)]
             rate = known.rates()[query.genes]
-            near = smooth_inner(fold, train, i, [self.power])[0] - rate
+            near = kn.smooth_inner(fold, train, i, [self.power])[0] - rate
             mixed = [
                 c.scores(known, inner, cross, phi)[query.rows, query.genes] - rate
                 for c in self.candidates
@@ -271,27 +255,22 @@ class PairModel(Fusion):
             scaled = zip(mixed, spread[-1], strict=True)
             return [rate + m + w * s * near for m, s in scaled for w in self.blends]
 
-        (best, blend), inner = tuned_pairs(fold, grid, blended, self.tuned_on)
+        (best, blend), inner = simple.tuned_pairs(fold, grid, blended, self.tuned_on)
         values = best.scores(fold.truth, train, test, phi)
         if blend:
             scale = float(np.mean(spread, axis=0)[list(self.candidates).index(best)])
-            near = smooth_all(fold.truth, test, self.power) - fold.truth.rates()
+            near = kn.smooth_all(fold.truth, test, self.power) - fold.truth.rates()
             values = values + blend * scale * near
         chosen = (
             f"shared {best.shared:g}, module {best.module:g}, own {best.own:g}, smoother {blend:g}"
         )
-        return pair_prediction(fold, values, inner, chosen, noted_weights(fold, weights))
+        return simple.pair_prediction(
+            fold, values, inner, chosen, simple.noted_weights(fold, weights)
+        )
 
 
 # a new fusion: one class and one line here
-ALL: tuple[type[Fusion], ...] = (
-    Concatenation,
-    AveragedKNN,
-    Stacked,
-    KernelSum,
-    KernelRidge,
-    PairModel,
-)
+ALL = (simple.Concatenation, simple.AveragedKNN, simple.Stacked, KernelSum, KernelRidge, PairModel)
 
 
 def fusions(
@@ -301,7 +280,7 @@ def fusions(
     k: Sequence[int] = (5, 10, 20, 40, 80),
     n_components: int = 100,
     inner_folds: int = 5,
-) -> list[Fusion]:
+) -> list[simple.Fusion]:
     """List the fusions without a neural network of a task; `k` are candidates of kNN."""
     name = task_of(task).name
     sources = [e for e in embeddings if e.modality != "Negative control"]

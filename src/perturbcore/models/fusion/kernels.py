@@ -6,9 +6,9 @@ import numpy as np
 from scipy.linalg import eigh, inv
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.embeddings.linalg import unit
 from perturbcore.models.fusion.sources import LineFold
 from perturbcore.models.simple.labels import kernel_scores
-from perturbcore.models.simple.space import unit
 from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.pairs import auroc_within
 

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from perturbcore.core.training import Learner, constant_after_warmup
+from perturbcore.embeddings.linalg import unit
 from perturbcore.models.fusion.network import FusionNetwork, Settings
 from perturbcore.models.fusion.sources import Tables
-from perturbcore.models.simple.space import principal_axes, standardise, unit
+from perturbcore.models.simple.space import principal_axes, standardise
 from perturbcore.score.labels import GENE_WEIGHT, Labels
 
 COMPONENTS = 100

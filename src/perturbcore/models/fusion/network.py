@@ -14,7 +14,7 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
 from perturbcore.core.errors import InputError
-from perturbcore.core.options import Options, Share
+from perturbcore.core.training import Options, Share
 
 _PRESETS = Path(__file__).with_name("presets.yml")
 

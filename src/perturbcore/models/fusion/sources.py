@@ -11,7 +11,8 @@ from sklearn.model_selection import KFold
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.embeddings.base import Embedding
-from perturbcore.models.simple.space import principal_axes, standardise, unit
+from perturbcore.embeddings.linalg import unit
+from perturbcore.models.simple.space import principal_axes, standardise
 from perturbcore.score.labels import Labels
 from perturbcore.score.model import Fold
 from perturbcore.score.task import Task

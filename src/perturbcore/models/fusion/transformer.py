@@ -16,17 +16,11 @@ from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.training import Batches, Trained, fit
 from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.linalg import fix_signs
-from perturbcore.models.fusion.learner import (
-    DEGLearner,
-    FusionLearner,
-    LFCLearner,
-    Neighbours,
-    PairLearner,
-)
+from perturbcore.embeddings.linalg import fix_signs, unit
+from perturbcore.models.fusion import learner as learners
 from perturbcore.models.fusion.network import FusionNetwork, Settings, line_profiles, preset
 from perturbcore.models.fusion.sources import Tables, lay_out, normalise
-from perturbcore.models.simple.space import standardise, unit
+from perturbcore.models.simple.space import standardise
 from perturbcore.score.model import Fold, Model, Prediction
 
 COLUMNS = ["perturbation", "cell_line"]
@@ -117,7 +111,7 @@ class TransformerFusion(Model):
 
     def build(
         self, fold: Fold, obs: pd.DataFrame, sources: Tables, learning: np.ndarray
-    ) -> FusionLearner:
+    ) -> learners.FusionLearner:
         """Make an untrained learner of rows `learning` (n_train,); the others are for validation.
 
         `obs` and `sources` are of the training rows, then of those to be predicted.
@@ -138,11 +132,11 @@ class TransformerFusion(Model):
         common = (network, normalise(sources, rows, s.input_norm), line, s, steps)
         if partial:
             ids = obs["perturbation"].to_numpy().astype(str)
-            near = Neighbours(sources, ids, line, truth, rows, genes, network.width)
-            return PairLearner(*common, known=truth, neighbours=near)
+            near = learners.Neighbours(sources, ids, line, truth, rows, genes, network.width)
+            return learners.PairLearner(*common, known=truth, neighbours=near)
         if fold.task.classes:
-            return DEGLearner(*common, label=truth, train=learning)
-        return LFCLearner(*common, Y=truth)
+            return learners.DEGLearner(*common, label=truth, train=learning)
+        return learners.LFCLearner(*common, Y=truth)
 
     def _train(self, held: np.ndarray, folder: Path | None) -> Trained:
         s = self.settings

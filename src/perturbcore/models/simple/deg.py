@@ -53,7 +53,13 @@ class Softmax:
         place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = getattr(torch, self.precision)
         X = self._with_ones(X, place, dtype)
-        weights = _balanced(torch.as_tensor(codes, device=place), self.n_classes, dtype)
+        # classes weigh alike, and the labels of a gene add up to 1: (K, n, g)
+        code = torch.as_tensor(codes, device=place)
+        member = torch.stack([code == c for c in range(self.n_classes)])
+        n = member.sum(dim=1, keepdim=True)
+        present = (n > 0).sum(dim=0, keepdim=True).clamp(min=1)
+        weights = member.to(dtype) / (n.clamp(min=1) * present).to(dtype)
+        del code, member
         d = X.shape[1]
         total = weights.sum(dim=0)
         n_genes = codes.shape[1]
@@ -105,16 +111,6 @@ class Softmax:
 
         X = torch.as_tensor(np.ascontiguousarray(X)).to(place, dtype)
         return torch.cat([X, torch.ones((len(X), 1), device=place, dtype=dtype)], dim=1)
-
-
-def _balanced(codes, n_classes, dtype):
-    """Weight of each label, (K, n, g): classes alike, and the labels of a gene adding up to 1."""
-    import torch
-
-    member = torch.stack([codes == c for c in range(n_classes)])
-    n = member.sum(dim=1, keepdim=True)
-    present = (n > 0).sum(dim=0, keepdim=True).clamp(min=1)
-    return member.to(dtype) / (n.clamp(min=1) * present).to(dtype)
 
 
 @dataclass

@@ -15,8 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 
 from perturbcore.core.errors import ParameterError
+from perturbcore.embeddings.linalg import unit
 from perturbcore.models.simple.base import Predictor, Targets, checked_grid, neighbour_grid
-from perturbcore.models.simple.space import NestedSpace, Space, unit
+from perturbcore.models.simple.space import NestedSpace, Space
 from perturbcore.score import functions  # noqa: F401  registers the task
 from perturbcore.score.labels import Labels, best_threshold
 from perturbcore.score.metrics.pairs import auroc_within

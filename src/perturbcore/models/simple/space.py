@@ -29,12 +29,6 @@ def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     return [((x - mean) / std).astype(train.dtype) for x in (train, *others)]
 
 
-def unit(x: np.ndarray) -> np.ndarray:
-    """Scale rows to length one; rows of zeros stay."""
-    length = np.linalg.norm(x, axis=-1, keepdims=True)
-    return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
-
-
 def principal_axes(
     Z: np.ndarray, n_components: int, *, seed: int = 0, start: np.ndarray | None = None
 ) -> np.ndarray:

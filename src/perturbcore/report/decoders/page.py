@@ -15,7 +15,7 @@ from perturbcore.report.published.claims.audit import answer as claim
 from perturbcore.report.text import HEADINGS, interval_said, listed, number, signed, tell
 from perturbcore.score.model import Fold
 
-DISTRIBUTION_COLUMNS = {c: METRICS.get(c, head) for c, head in HEADINGS["distributions"].items()}
+DISTRIBUTION_COLUMNS = HEADINGS["distributions"]
 
 
 def score_table(run: DecoderRun) -> pd.DataFrame:
@@ -110,7 +110,7 @@ def distribution_summary(run: DecoderRun, table: pd.DataFrame) -> pd.DataFrame:
     scores = table.groupby(unit, sort=False, as_index=False)[["value", "n_train", "n_test"]].mean()
     scores["modality"] = "Advanced"
     folds = scores.groupby(["metric", "method", "fold"])["value"].mean()
-    means = folds.groupby(["metric", "method"]).mean().unstack("metric")[list(METRICS)]
+    means = folds.groupby(["metric", "method"]).mean().unstack("metric")[METRICS]
     means["data"] = run.data.title
     means["unexplained"] = means["energy"] / means.loc[UNCHANGED, "energy"]
     gains = Comparison(scores, "energy", SHIFTED).gains(methods=run.decoders).set_index("method")

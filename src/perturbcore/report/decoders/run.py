@@ -171,19 +171,13 @@ def run_decoders(
         protocol=protocol, ceiling=study.ceiling(name, n_outer=n_outer, n_inner=n_inner),
     )  # fmt: skip
     scores = scores[scores["fold"].isin(folds) & scores["cell_line"].isin(lines)]
-    scores = _with_costs(scores, study.store)
+    noted = pd.DataFrame.from_dict(study.store.notes(scores["key"].unique()), orient="index")
+    noted = noted.reindex(columns=COSTS).reindex(scores["key"])
+    scores = scores.assign(**{column: noted[column].to_numpy() for column in COSTS})
+    own = scores[COSTS].sum(axis=1, skipna=False)
+    scores["seconds"] = own.fillna(scores["seconds"])
     each = study.store.per_perturbation(scores["key"].unique(), "L2")
     notes = [tell("decoders.rehearsal", folds=REHEARSAL_FOLDS)] * rehearsal
     notes += [tell("decoders.no_ridge", fewest=fewest)] * (len(predictors) < 2)
     note = " ".join(notes)
     return DecoderRun(data, responses, cells, embedding, folds, models, shifts, scores, each, note)
-
-
-def _with_costs(scores: pd.DataFrame, store) -> pd.DataFrame:
-    """Add the seconds of training and of sampling, where a model noted them; see `DecoderRun`."""
-    notes = pd.DataFrame.from_dict(store.notes(scores["key"].unique()), orient="index")
-    notes = notes.reindex(columns=COSTS).reindex(scores["key"])
-    for column in COSTS:
-        scores[column] = notes[column].to_numpy()
-    own = scores[COSTS].sum(axis=1, skipna=False)
-    return scores.assign(seconds=own.fillna(scores["seconds"]))

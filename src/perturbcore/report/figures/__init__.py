@@ -1,5 +1,6 @@
 """Figures: tidy table in, matplotlib figure out; nothing here computes a score."""
 
+# ruff: noqa: F401  what is passed on
 from perturbcore.report.figures.methods import box_by_method, dot_plot, gain_plot, rank_plot
 from perturbcore.report.figures.points import (
     agreement,
@@ -12,9 +13,3 @@ from perturbcore.report.figures.points import (
     points_by_amount,
     similarity_map,
 )
-
-__all__ = [
-    "agreement", "box_by_method", "curves", "dot_plot", "error_clusters", "gain_plot", "heat_map",
-    "metric_scatter", "named_points", "place_maps", "points_by_amount", "rank_plot",
-    "similarity_map",
-]  # fmt: skip

@@ -11,16 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from perturbcore.core.errors import InputError
-from perturbcore.report.figures.style import (
-    LOOKS,
-    colour,
-    display_names,
-    grid_of,
-    legend_of,
-    marker,
-    named_below,
-    rows_of,
-)
+from perturbcore.report.figures import style
 from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.model import COVERING
 
@@ -70,7 +61,7 @@ def box_by_method(
     default; `order`: methods from top to bottom (by default `method_order`); `panels`: cell lines;
     `fusion`: whether a dashed line marks the best fusion (see `reference_lines`).
     """
-    data = display_names(scores[scores["metric"] == metric])
+    data = style.display_names(scores[scores["metric"] == metric])
     if data.empty:
         there = ", ".join(sorted(scores["metric"].unique()))
         raise InputError(f"no scores of metric '{metric}' to draw; there are: {there or 'none'}")
@@ -80,14 +71,14 @@ def box_by_method(
     lines = reference_lines(data, lower_is_better, fusion=fusion)
     modality = data.drop_duplicates("display").set_index("display")["modality"]
     height = max(1.6, 0.235 * len(order) + 0.75)
-    figure, axes = grid_of(len(panels), 2, (3.6, height), sharey=True)
+    figure, axes = style.grid_of(len(panels), 2, (3.6, height), sharey=True)
     for axis, panel in zip(axes.ravel(), panels, strict=False):
         _boxes(axis, data[data["cell_line"] == panel], "value", order, modality)
-        rows_of(axis, order, modality)
+        style.rows_of(axis, order, modality)
         _reference(axis, lines[lines["panel"] == panel])
         axis.set_title(panel, pad=16)
         axis.set_xlabel(label or known.label)
-    legend_of(figure, data["modality"])
+    style.legend_of(figure, data["modality"])
     return figure
 
 
@@ -95,7 +86,7 @@ def _boxes(axis: Axes, data, value: str, order, modality, *, whiskers=True, spre
     """Draw a box and the single values of each method; `spread` moves points up and down."""
     sns.boxplot(
         data, x=value, y="display", order=order, hue="display", legend=False, ax=axis,
-        palette={m: colour(modality[m]) for m in order}, fill=False, width=0.64, linewidth=1,
+        palette={m: style.colour(modality[m]) for m in order}, fill=False, width=0.64, linewidth=1,
         whis=(0, 100) if whiskers else 0, showcaps=False, showfliers=False,
     )  # fmt: skip
     rng = np.random.default_rng(0)
@@ -106,8 +97,9 @@ def _boxes(axis: Axes, data, value: str, order, modality, *, whiskers=True, spre
                       fontsize=7, color="#6b6b6b")  # fmt: skip
             continue
         at = y + rng.uniform(-spread, spread, len(values))
-        axis.plot(values, at, ls="", marker=marker(modality[method]), ms=3.6, mec="white", mew=0.3,
-                  color=colour(modality[method]), alpha=0.85, zorder=4)  # fmt: skip
+        c, m = style.colour(modality[method]), style.marker(modality[method])
+        axis.plot(values, at, ls="", marker=m, ms=3.6, mec="white", mew=0.3, color=c, alpha=0.85,
+                  zorder=4)  # fmt: skip
     axis.margins(x=0.05)
 
 
@@ -116,7 +108,7 @@ def _reference(axis: Axes, lines: pd.DataFrame) -> None:
     low, high = axis.get_xlim()
     at, shift = -np.inf, 0
     for _, line in lines.sort_values("value").iterrows():
-        c = colour(line["modality"])
+        c = style.colour(line["modality"])
         axis.axvline(line["value"], color=c, ls="--", lw=1, zorder=0)
         shift = 0 if line["value"] - at >= 0.24 * (high - low) else shift + 1
         axis.annotate(
@@ -129,20 +121,20 @@ def _reference(axis: Axes, lines: pd.DataFrame) -> None:
 
 def interval_plot(table: pd.DataFrame, *, label: str, ceiling: str = "") -> Figure:
     """Draw one row per method: its mean and 95 % interval, floor and ceiling as lines."""
-    table = display_names(table)
+    table = style.display_names(table)
     ends = ("Train Mean", "No Change", *CEILINGS)
     rows = table[~table["display"].isin(ends)].reset_index(drop=True)
     figure = Figure(figsize=(7.2, 0.3 * len(rows) + 1.2), layout="constrained")
     axis = figure.subplots()
     for y, row in rows.iterrows():
-        c = colour(row["modality"])
+        c = style.colour(row["modality"])
         axis.hlines(y, row["low"], row["high"], color=c, lw=2.2, alpha=0.6)
-        axis.plot(row["value"], y, marker=marker(row["modality"]), color=c, ms=7, mec="white",
+        axis.plot(row["value"], y, marker=style.marker(row["modality"]), color=c, ms=7, mec="white",
                   mew=0.6)  # fmt: skip
-    rows_of(axis, rows["display"], rows.set_index("display")["modality"])
+    style.rows_of(axis, rows["display"], rows.set_index("display")["modality"])
     _reference(axis, table[table["display"].isin(["Train Mean", ceiling])])
     axis.set_xlabel(label)
-    legend_of(figure, rows["modality"])
+    style.legend_of(figure, rows["modality"])
     return figure
 
 
@@ -163,17 +155,17 @@ def gain_plot(lines: pd.DataFrame, overall: pd.DataFrame, *, reference: str, lab
         axis.plot(rows["gain"], y, **look)
         handles.append(plt.Line2D([], [], label=line, **look))
     y = overall["method"].map(where) - 0.37
-    axis.hlines(y, overall["low"], overall["high"], color=colour("Fusion"), lw=3.5)
-    look = dict(marker="P", color=colour("Fusion"), mec="black", mew=0.6, ms=8.5)
+    axis.hlines(y, overall["low"], overall["high"], color=style.colour("Fusion"), lw=3.5)
+    look = dict(marker="P", color=style.colour("Fusion"), mec="black", mew=0.6, ms=8.5)
     axis.plot(overall["gain"], y, ls="", **look)
     handles.append(plt.Line2D([], [], label="all lines", lw=3, **look))
     axis.axvline(0, color="#333333", lw=1)
     axis.annotate(reference, (0, 1), xycoords=axis.get_xaxis_transform(), xytext=(0, 3),
                   ha="center", textcoords="offset points", fontsize=7.5,
                   annotation_clip=False)  # fmt: skip
-    rows_of(axis, names)
+    style.rows_of(axis, names)
     axis.set_xlabel(label)
-    named_below(figure, handles, len(handles))
+    style.named_below(figure, handles, len(handles))
     return figure
 
 
@@ -185,7 +177,7 @@ def rank_plot(
     label: str = "Rank (1 is best)",
 ) -> Figure:
     """Draw the distribution of ranks, best median at the top, and the interval of the mean rank."""
-    data = display_names(ranks)
+    data = style.display_names(ranks)
     if order is None:
         typical = data.groupby("display")["rank"].agg(["median", "mean"])
         order = list(typical.sort_values(["median", "mean"]).index)
@@ -194,14 +186,14 @@ def rank_plot(
     axis = figure.subplots()
     _boxes(axis, data, "rank", order, modality, whiskers=False, spread=0.22)
     if table is not None:
-        shown = display_names(table).set_index("display").reindex(order)
+        shown = style.display_names(table).set_index("display").reindex(order)
         y = np.arange(len(order)) + 0.42
         axis.hlines(y, shown["low"], shown["high"], color="black", lw=1.6)
         axis.plot(shown["mean_rank"], y, "|", color="black", ms=6, mew=1.6)
-    rows_of(axis, order, modality)
+    style.rows_of(axis, order, modality)
     axis.set_ylim(len(order) - 0.2, -0.7)
     axis.set_xlabel(label)
-    legend_of(figure, data["modality"])
+    style.legend_of(figure, data["modality"])
     return figure
 
 
@@ -217,13 +209,15 @@ def dot_plot(
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):
-        for (label, here), (c, m, _) in zip(table.groupby(group, sort=False), LOOKS, strict=False):
+        for (label, here), (c, m, _) in zip(
+            table.groupby(group, sort=False), style.LOOKS, strict=False
+        ):
             y = [order.index(n) for n in here[name]]
             axis.plot(here[column], y, ls="", marker=m, color=c, ms=5, label=label)
         axis.axvline(0.5, color="#6b6b6b", ls="--", lw=0.9)
         axis.set_title(column)
         axis.set_xlabel(xlabel)
-        rows_of(axis, order)
+        style.rows_of(axis, order)
     handles = axes[0].get_legend_handles_labels()[0]
-    named_below(figure, handles, len(handles))
+    style.named_below(figure, handles, len(handles))
     return figure

@@ -11,15 +11,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
-from perturbcore.report.figures.style import (
-    LOOKS,
-    colour,
-    display_names,
-    grid_of,
-    legend_of,
-    marker,
-    named_below,
-)
+from perturbcore.report.figures import style
 
 
 def metric_scatter(scores: pd.DataFrame, x: str, others: Sequence[str]) -> Figure:
@@ -27,18 +19,19 @@ def metric_scatter(scores: pd.DataFrame, x: str, others: Sequence[str]) -> Figur
 
     Cole et al. 2026, Fig. S11.
     """
-    data = display_names(scores)
+    data = style.display_names(scores)
     keys = ["dataset", "cell_line", "fold", "embedding", "predictor", "modality"]
     wide = data.pivot_table(index=keys, columns="metric", values="value").reset_index()
-    figure, axes = grid_of(len(others), 2, (3.7, 2.9))
+    figure, axes = style.grid_of(len(others), 2, (3.7, 2.9))
     for axis, other in zip(axes.ravel(), others, strict=False):
         for modality, here in wide.groupby("modality"):
-            axis.plot(here[x], here[other], ls="", marker=marker(modality), color=colour(modality),
-                      ms=4, alpha=0.75, mec="white", mew=0.3)  # fmt: skip
+            c, m = style.colour(modality), style.marker(modality)
+            axis.plot(here[x], here[other], ls="", marker=m, color=c, ms=4, alpha=0.75, mec="white",
+                      mew=0.3)  # fmt: skip
         axis.set_title(f"{other}: ρ = {spearmanr(wide[x], wide[other])[0]:.3f}")
         axis.set_xlabel(x)
         axis.set_ylabel(other)
-    legend_of(figure, wide["modality"])
+    style.legend_of(figure, wide["modality"])
     return figure
 
 
@@ -61,10 +54,10 @@ def curves(
     x is on a logarithmic axis.
     """
     panels, names = list(dict.fromkeys(table[panel])), list(dict.fromkeys(table[series]))
-    figure, axes = grid_of(len(panels), 3, (3.3, 2.9), sharey=True)
+    figure, axes = style.grid_of(len(panels), 3, (3.3, 2.9), sharey=True)
     for axis, here in zip(axes.ravel(), panels, strict=False):
         part = table[table[panel] == here]
-        for name, (c, m, dash) in zip(names, LOOKS, strict=False):
+        for name, (c, m, dash) in zip(names, style.LOOKS, strict=False):
             rows = part[part[series] == name].sort_values(x)
             axis.plot(rows[x], rows[y], color=c, marker=m, ls=dash, ms=4.5, label=name)
             if low and high:
@@ -78,7 +71,7 @@ def curves(
         axis.set_xlabel(xlabel or x)
         axis.grid()
     axes[0, 0].set_ylabel(ylabel or y)
-    named_below(figure, axes[0, 0].get_legend_handles_labels()[0], min(len(names), 3))
+    style.named_below(figure, axes[0, 0].get_legend_handles_labels()[0], min(len(names), 3))
     return figure
 
 
@@ -87,7 +80,7 @@ def agreement(x: Sequence, y: Sequence, *, xlabel: str, ylabel: str, labels: Seq
     figure = Figure(figsize=(4.4, 4.1), layout="constrained")
     axis = figure.subplots()
     a, b, series = np.asarray(x), np.asarray(y), np.asarray(labels)
-    for name, (c, m, _) in zip(dict.fromkeys(series), LOOKS, strict=False):
+    for name, (c, m, _) in zip(dict.fromkeys(series), style.LOOKS, strict=False):
         here = series == name
         axis.plot(a[here], b[here], ls="", marker=m, color=c, ms=3.5, alpha=0.6, mew=0,
                   label=str(name))  # fmt: skip
@@ -104,13 +97,13 @@ def named_points(x: Sequence, y: Sequence, names: Sequence, *, xlabel: str, ylab
     figure = Figure(figsize=(5.8, 4.6), layout="constrained")
     axis = figure.subplots()
     for i, (a, b, name) in enumerate(zip(x, y, names, strict=True)):
-        c, m, _ = LOOKS[i % len(LOOKS)]
-        fill = "full" if i < len(LOOKS) else "none"
+        c, m, _ = style.LOOKS[i % len(style.LOOKS)]
+        fill = "full" if i < len(style.LOOKS) else "none"
         axis.plot(a, b, ls="", marker=m, color=c, ms=7, fillstyle=fill, label=str(name))
     axis.axhline(0, color="#6b6b6b", ls="--", lw=0.9)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.grid()
-    named_below(figure, axis.get_legend_handles_labels()[0], 2)
+    style.named_below(figure, axis.get_legend_handles_labels()[0], 2)
     return figure
 
 
@@ -119,7 +112,7 @@ def points_by_amount(
 ) -> Figure:
     """Draw one point per row over a logarithmic x, one panel each, with a running median."""
     panels = list(dict.fromkeys(table[panel]))
-    figure, axes = grid_of(len(panels), 3, (3.3, 2.8), sharex=True, sharey=True)
+    figure, axes = style.grid_of(len(panels), 3, (3.3, 2.8), sharex=True, sharey=True)
     for axis, name in zip(axes.ravel(), panels, strict=False):
         here = table[table[panel] == name].sort_values(x)
         axis.plot(here[x], here[y], ls="", marker="o", ms=3, color="#0072B2", alpha=0.45, mew=0)
@@ -154,10 +147,10 @@ def similarity_map(matrix: pd.DataFrame, modality: Mapping[str, str], *, label: 
         xticklabels=True, yticklabels=True,
     )  # fmt: skip
     for name in (*axis.get_xticklabels(), *axis.get_yticklabels()):
-        name.set_color(colour(modality[name.get_text()]))
+        name.set_color(style.colour(modality[name.get_text()]))
     axis.set(xlabel="", ylabel="")
     axis.tick_params(length=0)
-    legend_of(figure, [modality[n] for n in matrix.index])
+    style.legend_of(figure, [modality[n] for n in matrix.index])
     return figure
 
 
@@ -194,10 +187,10 @@ def error_clusters(profile: pd.DataFrame, modality: Mapping[str, str], *, label:
     )  # fmt: skip
     axis = grid.ax_heatmap
     for name in axis.get_yticklabels():
-        name.set_color(colour(modality[name.get_text()]))
+        name.set_color(style.colour(modality[name.get_text()]))
     axis.set(xlabel=f"{profile.shape[1]:,} perturbed genes", ylabel="")
     axis.tick_params(length=0)
-    legend_of(grid.figure, [modality[n] for n in profile.index])
+    style.legend_of(grid.figure, [modality[n] for n in profile.index])
     plt.close(grid.figure)  # or a notebook would show it a second time
     return grid.figure
 
@@ -255,7 +248,7 @@ def pareto_plot(
 ) -> Figure:
     """Draw `value`, an error, against `seconds` (log axis); the Pareto front is a step line."""
     names = list(dict.fromkeys(table[panel]))
-    figure, axes = grid_of(len(names), 2, (4.6, 4.0))
+    figure, axes = style.grid_of(len(names), 2, (4.6, 4.0))
     for axis, name in zip(axes.ravel(), names, strict=False):
         here = table[(table[panel] == name) & (table["seconds"] > 0) & table["value"].notna()]
         lines = references[references[panel] == name] if references is not None else table.iloc[:0]
@@ -264,7 +257,7 @@ def pareto_plot(
         axis.set_xlabel(xlabel)
     for axis in axes[:, 0]:
         axis.set_ylabel(ylabel)
-    legend_of(figure, table["modality"])
+    style.legend_of(figure, table["modality"])
     return figure
 
 
@@ -277,16 +270,17 @@ def _panel(axis, here, lines) -> None:
         x, y = [*step["seconds"], edge[1]], [*step["value"], step["value"].iloc[-1]]
         axis.step(x, y, where="post", color="#333333", lw=1.2, ls="-", zorder=1)
     for on, (_, row) in zip(front, here.iterrows(), strict=True):
-        c = colour(row["modality"])
-        axis.plot(row["seconds"], row["value"], marker=marker(row["modality"]), ls="", ms=8,
+        c = style.colour(row["modality"])
+        axis.plot(row["seconds"], row["value"], marker=style.marker(row["modality"]), ls="", ms=8,
                   color=c, mec="black" if on else "white", mew=1.3 if on else 0.6,
                   zorder=3)  # fmt: skip
     axis.set_xlim(*edge)
     for _, line in lines.iterrows():
-        axis.axhline(line["value"], color=colour(line["modality"]), ls="--", lw=0.9, zorder=0)
+        axis.axhline(line["value"], color=style.colour(line["modality"]), ls="--", lw=0.9, zorder=0)
         axis.annotate(
             line["display"], (1.0, line["value"]), xycoords=axis.get_yaxis_transform(), fontsize=7,
-            ha="right", xytext=(-2, 2), textcoords="offset points", color=colour(line["modality"]),
+            ha="right", xytext=(-2, 2), textcoords="offset points",
+            color=style.colour(line["modality"]),
         )  # fmt: skip
     axis.margins(y=0.15)
     _label(axis, here)
@@ -313,7 +307,7 @@ def _label(axis, here) -> None:
         axis.annotate(
             row["display"], (span[1] if to_left else span[0], place), xycoords="axes fraction",
             fontsize=7, ha="right" if to_left else "left", va="center", zorder=2,
-            color=colour(row["modality"]),
+            color=style.colour(row["modality"]),
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )  # fmt: skip
 

@@ -22,11 +22,7 @@ MODALITIES: dict[str, tuple[str, str]] = {k: (c, m) for k, (c, m) in _STYLE["mod
 FOUNDATION = ("Language model", "Protein model", "DNA model", "Cell model")
 # series that are no modalities: colour, marker, dash
 LOOKS: list[tuple[str, str, Any]] = [
-    ("#0072B2", "o", "-"),
-    ("#D55E00", "s", "--"),
-    ("#009E73", "^", "-."),
-    ("#6b6b6b", "D", ":"),
-    ("#CC79A7", "v", (0, (5, 1))),
+    (c, m, d if isinstance(d, str) else tuple(d)) for c, m, d in _STYLE["series"]
 ]
 sns.set_theme(style="ticks", font_scale=0.85)
 plt.style.use(str(HERE / "book.mplstyle"))

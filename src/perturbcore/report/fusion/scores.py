@@ -211,7 +211,7 @@ def fusion_transformers(
 
 def control_profiles(data) -> pd.DataFrame | None:
     """Mean log1p profile of the control cells of each line, lines x genes; None without any."""
-    from perturbcore.data.effects.moments import pseudobulk
+    from perturbcore.data.effects import pseudobulk
 
     genes = list(data.responses.var_names)
     if "controls" in data.extras:

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from perturbcore.data.published.names import POSITIVE, facts
-from perturbcore.data.published.tables import Published
+from perturbcore.data.published.tables import POSITIVE, Published, facts
 from perturbcore.report import figures, pages
 from perturbcore.report.figures.style import colour, marker
 from perturbcore.report.published.figures import FIGURES, FigureData, at_hand, figure_data

@@ -12,8 +12,15 @@ import pandas as pd
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.core.files import read_yaml
-from perturbcore.data.published.names import LINES, NEGATIVE, POSITIVE, methods_of, without_line
-from perturbcore.data.published.tables import METRICS, Published
+from perturbcore.data.published.tables import (
+    LINES,
+    METRICS,
+    NEGATIVE,
+    POSITIVE,
+    Published,
+    methods_of,
+    without_line,
+)
 
 ALL_TAHOE = "mean of 45 lines"
 # models of Figure S14 with two published runs each, and what these are called in the tables
@@ -46,15 +53,12 @@ class FigureSpec:
         return self.metric in ("L2", "MSE", "MAE", "mae")
 
 
-def _read_specs() -> dict[str, FigureSpec]:
-    specs = {}
-    for name, entry in read_yaml(Path(__file__).with_name("figures.yml")).items():
-        lines = LINES.get(entry.get("dataset", "essential"), ())
-        specs[name] = FigureSpec(**entry | {"panels": tuple(entry.get("panels", lines))})
-    return specs
+def _spec(dataset: str = "essential", **entry: Any) -> FigureSpec:
+    panels = tuple(entry.pop("panels", LINES.get(dataset, ())))
+    return FigureSpec(dataset=dataset, panels=panels, **entry)
 
 
-FIGURES = _read_specs()
+FIGURES = {n: _spec(**e) for n, e in read_yaml(Path(__file__).with_name("figures.yml")).items()}
 
 
 @dataclass(frozen=True)
@@ -156,14 +160,6 @@ def _select(published: Published, spec: FigureSpec) -> pd.DataFrame:
     return rows
 
 
-def _ranks(rows: pd.DataFrame, spec: FigureSpec, level: str) -> pd.DataFrame:
-    if level == "medians":
-        return rows[rows["metric"] == spec.rank_metric]
-    rows = rows[rows["metric"] == spec.metric].copy()
-    rows["value"] = rows.groupby(["cell_line", "fold"])["value"].rank()
-    return rows.assign(metric=spec.rank_metric)
-
-
 def at_hand(figure: str, published: Published) -> bool:
     """Whether a figure can be drawn from these scores; S5 and S6 need tables of their own."""
     spec, scores = FIGURES[figure], published.scores
@@ -188,7 +184,11 @@ def figure_data(figure: str, published: Published) -> FigureData:
     if spec.kind == "box":
         rows = rows[rows["metric"] == spec.metric]
     elif spec.kind == "rank":
-        rows = _ranks(rows, spec, published.level)
+        medians = published.level == "medians"
+        rows = rows[rows["metric"] == (spec.rank_metric if medians else spec.metric)].copy()
+        if not medians:
+            rows["value"] = rows.groupby(["cell_line", "fold"])["value"].rank()
+        rows["metric"] = spec.rank_metric
         medians = rows.groupby("display")["value"].median()
         order = list(medians.sort_values(ascending=False, kind="stable").index)
     elif spec.kind == "scatter":

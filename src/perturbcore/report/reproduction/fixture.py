@@ -16,8 +16,8 @@ import scipy.sparse as sp
 from perturbcore.core.files import read_yaml
 from perturbcore.data.authors.layout import GENE_EMBEDDINGS, LAYOUTS, layout_of
 from perturbcore.data.authors.raw import raw_screens
-from perturbcore.data.authors.write import effects_of_raw, labels_of_raw
-from perturbcore.data.effects.moments import pseudobulk
+from perturbcore.data.authors.read import effects_of_raw, labels_of_raw
+from perturbcore.data.effects import pseudobulk
 from perturbcore.data.folds import assign_folds
 from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.embeddings import network, words
@@ -53,21 +53,17 @@ def write_fixture(folder, *, seed: int = 0, tasks=("lfc",), datasets=tuple(LAYOU
                 table = table[:, sorted(table.var_names)].copy()
             table.write_h5ad(root / layout.files[task])
     if "essential" in datasets:
-        _write_controls(root)
+        # mean profiles of control cells, a row per line and batch
+        screen = next(raw_screens("essential", root, backed=False))
+        controls = screen[screen.obs["is_control"].to_numpy(bool)].copy()
+        bulk = pseudobulk(controls, by=("cell_line", "batch"), progress=False)
+        bulk.obs["gene"] = CONTROL["essential"]
+        bulk.write_h5ad(root / LAYOUTS["essential"].controls)
     sources = _sources(simulation)
     _write_gene_embeddings(root / GENE_EMBEDDINGS, simulation, sources, seed)
     for dataset in {"sciplex", "tahoe"} & set(datasets):
         _write_drug_embeddings(root, dataset, drugs_of(simulation), sources, seed)
     return root
-
-
-def _write_controls(root: Path) -> None:
-    """Write the mean profiles of control cells, a row per line and batch."""
-    screen = next(raw_screens("essential", root, backed=False))
-    controls = screen[screen.obs["is_control"].to_numpy(bool)].copy()
-    bulk = pseudobulk(controls, by=("cell_line", "batch"), progress=False)
-    bulk.obs["gene"] = CONTROL["essential"]
-    bulk.write_h5ad(root / LAYOUTS["essential"].controls)
 
 
 def _add_folds(table: ad.AnnData, layout, simulation, seed: int) -> None:

@@ -10,8 +10,7 @@ from joblib import Parallel, delayed
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.simulate.screen import simulate_screen
-from perturbcore.score.ceiling.ceiling import distances
-from perturbcore.score.ceiling.cells import Cells
+from perturbcore.score.ceiling.ceiling import Cells, distances
 from perturbcore.score.ceiling.halves import TWICE, Halves
 from perturbcore.score.ceiling.sampler import LineSampler, check_choices, child
 

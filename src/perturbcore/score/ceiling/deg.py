@@ -8,22 +8,10 @@ from tqdm.auto import tqdm
 
 from perturbcore.core.errors import InputError
 from perturbcore.data.deg import call_genes, majority, mean_and_variance, plan_tests, t_statistics
-from perturbcore.data.effects.moments import gene_columns
+from perturbcore.data.effects import gene_columns
 from perturbcore.data.responses import check_responses
-from perturbcore.score.ceiling.cells import Cells
-from perturbcore.score.ceiling.sampler import (
-    CONTROL,
-    PERTURBED,
-    block_length,
-    cell_counts,
-    check_choices,
-    check_quantiles,
-    child,
-    control_stream,
-    drawn_batches,
-    multiply,
-    perturbation_stream,
-)
+from perturbcore.score.ceiling import sampler as resampling
+from perturbcore.score.ceiling.ceiling import Cells
 from perturbcore.score.metrics.deg import deg_metrics, one_hot
 from perturbcore.score.task import task_of
 
@@ -62,8 +50,8 @@ def deg_ceiling(
     how = recorded(responses)
     about, task = responses.uns["perturbcore"], task_of(responses)
     trials = (n_outer, n_inner) if how["variant"] == "per_batch" else (1, n_trials)
-    check_choices(n_outer=trials[0], n_inner=trials[1])
-    quantiles, metrics = check_quantiles(quantiles), task.metrics
+    resampling.check_choices(n_outer=trials[0], n_inner=trials[1])
+    quantiles, metrics = resampling.check_quantiles(quantiles), task.metrics
     source = Source(screen, responses.var_names, how)
     source.check(responses.obs)
     index = pd.MultiIndex.from_product([quantiles, metrics], names=["quantile", "metric"])
@@ -154,14 +142,16 @@ class Source:
 
     def sums(self, rows, weights):
         """Add up weighted cells, and their squares: (samples, genes) each."""
-        step = block_length(self.cells.n_genes)
+        step = resampling.block_length(self.cells.n_genes)
         first, second = (np.zeros((len(weights), self.n_genes)) for _ in range(2))
         for start in range(0, len(rows), step):
             block = self.cells.read(rows[start : start + step])
             block = block if self.columns is None else block[:, self.columns]
             weight = np.ascontiguousarray(weights[:, start : start + step])
-            first += multiply(weight, block)
-            second += multiply(weight, block.power(2) if sp.issparse(block) else block**2)
+            first += resampling.multiply(weight, block)
+            second += resampling.multiply(
+                weight, block.power(2) if sp.issparse(block) else block**2
+            )
         return first, second
 
 
@@ -180,15 +170,17 @@ class LabelSampler:
         self._control: dict = {}
         for place, trial, copy in sorted({(p, t, c) for t, _, p, c in drawn}):
             rows = self.controls[place]
-            stream = child(control_stream(seed), places[place])
-            weights = cell_counts(len(rows), stream, trial, copy, CONTROL, self.n_inner)
+            stream = resampling.child(resampling.control_stream(seed), places[place])
+            weights = resampling.cell_counts(
+                len(rows), stream, trial, copy, resampling.CONTROL, self.n_inner
+            )
             self._control[place, trial, copy] = source.sample(rows, weights)
 
     def _drawn(self, name):
         """List (outer trial, position, place, times the place was drawn before in the trial)."""
         places = sorted(self.perturbed[name])
-        stream = perturbation_stream(self.seed, self.position[name])
-        drawn = drawn_batches(len(places), stream, self.n_outer)
+        stream = resampling.perturbation_stream(self.seed, self.position[name])
+        drawn = resampling.drawn_batches(len(places), stream, self.n_outer)
         return [
             (trial, position, places[batch], int((row[:position] == batch).sum()))
             for trial, row in enumerate(drawn)
@@ -198,7 +190,7 @@ class LabelSampler:
     def labels(self, name) -> np.ndarray:
         """Labels of a perturbation in every trial, int8 (n_outer * n_inner, genes)."""
         how, inner = self.source.how, self.n_inner
-        stream = perturbation_stream(self.seed, self.position[name])
+        stream = resampling.perturbation_stream(self.seed, self.position[name])
         shape = (self.n_outer * inner, self.source.n_genes)
         up, down, votes = (np.zeros(shape, dtype=np.int16) for _ in range(3))
         by_place: dict = {}
@@ -207,7 +199,10 @@ class LabelSampler:
         for place, draws in by_place.items():
             rows = self.perturbed[name][place]
             n, m = np.full(inner, len(rows)), len(self.controls[place])
-            counts = [cell_counts(len(rows), stream, t, p, PERTURBED, inner) for t, p, *_ in draws]
+            counts = [
+                resampling.cell_counts(len(rows), stream, t, p, resampling.PERTURBED, inner)
+                for t, p, *_ in draws
+            ]
             mean, var = self.source.sample(rows, np.concatenate(counts))
             for i, (trial, _, _, copy) in enumerate(draws):
                 c_mean, c_var = self._control[place, trial, copy]

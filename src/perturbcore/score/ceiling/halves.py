@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.data.effects.ba_ate import MIN_CELLS
+from perturbcore.data.effects import MIN_CELLS
 from perturbcore.data.folds import assign_folds
-from perturbcore.score.ceiling.ceiling import distances, select
-from perturbcore.score.ceiling.cells import Cells
+from perturbcore.score.ceiling.ceiling import Cells, distances, select
 from perturbcore.score.ceiling.sampler import LineSampler, child, control_stream, weighted_sums
 from perturbcore.score.metrics.registry import Metric, metric, metrics_of
 

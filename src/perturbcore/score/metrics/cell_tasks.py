@@ -18,6 +18,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 from perturbcore.core.errors import check_choice
+from perturbcore.embeddings.linalg import unit
 from perturbcore.score.metrics.registry import register
 
 NEIGHBOURS, PERPLEXITY = 248, 83  # of iLISI: a cell is no neighbour of itself
@@ -161,20 +162,15 @@ def retrieval(
 
 def similarity_within(X: np.ndarray, labels: np.ndarray) -> pd.Series:
     """Mean cosine between two cells of each label that has at least two."""
-    unit, (names, code) = _unit(X), np.unique(labels, return_inverse=True)
+    X, (names, code) = unit(X).astype(float), np.unique(labels, return_inverse=True)
     n = np.bincount(code)
     there = n > 1
-    return pd.Series(_alike(unit, code, n)[there], names[there])
+    return pd.Series(_alike(X, code, n)[there], names[there])
 
 
-def _unit(X: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(X, axis=1, keepdims=True)
-    return np.divide(X, length, out=np.zeros_like(X, dtype=float), where=length > 0)
-
-
-def _alike(unit: np.ndarray, code: np.ndarray, n: np.ndarray) -> np.ndarray:
-    total = sp.csr_matrix((np.ones(len(code)), (code, np.arange(len(code))))) @ unit
-    own = np.bincount(code, np.square(unit).sum(axis=1))
+def _alike(rows: np.ndarray, code: np.ndarray, n: np.ndarray) -> np.ndarray:
+    total = sp.csr_matrix((np.ones(len(code)), (code, np.arange(len(code))))) @ rows
+    own = np.bincount(code, np.square(rows).sum(axis=1))
     return (np.square(total).sum(axis=1) - own) / np.maximum(n * (n - 1), 1)
 
 
@@ -183,16 +179,16 @@ def consistency_p(
 ) -> pd.Series:
     """Test whether cells of a perturbation are alike, labels permuted within batches: p per one."""
     rng = np.random.default_rng(seed)
-    unit, (names, code) = _unit(X), np.unique(perturbation, return_inverse=True)
+    X, (names, code) = unit(X).astype(float), np.unique(perturbation, return_inverse=True)
     n = np.bincount(code)
-    found = _alike(unit, code, n)
+    found = _alike(X, code, n)
     batches = [np.flatnonzero(batch == b) for b in np.unique(batch)]
     above = np.ones(len(names))
     for _ in range(draws):
         mixed = code.copy()
         for rows in batches:
             mixed[rows] = rng.permutation(code[rows])
-        above += _alike(unit, mixed, n) >= found
+        above += _alike(X, mixed, n) >= found
     return pd.Series(above / (draws + 1), names)[n > 1]
 
 

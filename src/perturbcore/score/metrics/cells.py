@@ -20,6 +20,7 @@ from scipy.special import ndtr
 from scipy.stats import false_discovery_control
 
 from perturbcore.core.errors import InputError
+from perturbcore.embeddings.linalg import unit
 from perturbcore.score.metrics.registry import register
 
 PROFILE_TOTAL, CPM, LOGGED_TOTAL = 5e4, 1e6, 1e4
@@ -247,9 +248,7 @@ def pds_cosine(pair: Pair) -> np.ndarray:
     base = profile(pair.real.control.counts)[kept]
     sides = []
     for groups in (pair.said, pair.real):
-        effect = profile(groups.counts)[:, kept] - base
-        length = np.linalg.norm(effect, axis=1, keepdims=True)
-        sides.append(np.divide(effect, length, out=np.zeros_like(effect), where=length > 0))
+        sides.append(unit(profile(groups.counts)[:, kept] - base))
     return 1 - _places(1 - sides[0] @ sides[1].T) / max(len(pair.own) - 1, 1)
 
 

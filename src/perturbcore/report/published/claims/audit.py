@@ -14,6 +14,7 @@ from perturbcore.report.published.claims import printed, relations
 from perturbcore.report.published.claims.language import fill, holds
 from perturbcore.report.published.claims.relations import Evidence
 from perturbcore.report.published.figures import FIGURES, at_hand
+from perturbcore.report.text import HEADINGS
 
 HOLDS = "holds"
 QUALIFIED = "holds with a qualification"
@@ -21,13 +22,7 @@ FAILS = "fails"
 UNDECIDED = "cannot be decided from what is public"
 NEEDS_TABLES = "needs the full tables"
 VERDICTS = (HOLDS, QUALIFIED, FAILS, UNDECIDED, NEEDS_TABLES)
-PAPERS = {
-    "cole2026": "Cole et al. 2026",
-    "bendidi2024": "Bendidi et al. 2024",
-    "csendes2025": "Csendes et al. 2025",
-    "hasanaj2025": "Hasanaj et al. 2025",
-    "vcharness2026": "VCHarness",
-}
+PAPERS = HEADINGS["papers with claims"]
 # Columns of an audit that are kept, decided on single folds, for readers without the full tables.
 DATED = ["verdict", "sensitivity", "number", "why", "on_medians", "on_means", "by_fold"]
 KINDS = ("superiority", "equivalence", "count", "fact")

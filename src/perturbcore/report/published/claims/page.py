@@ -6,54 +6,31 @@ from typing import Any
 import pandas as pd
 
 from perturbcore.core.files import read_yaml
-from perturbcore.data.published.names import without_line
-from perturbcore.data.published.tables import HOW_TO_GET, PRIMARY, Published
+from perturbcore.data.published.tables import HOW_TO_GET, PRIMARY, Published, without_line
 from perturbcore.report.comparison import Comparison
-from perturbcore.report.published.claims.audit import (
-    FAILS,
-    HOLDS,
-    NEEDS_TABLES,
-    QUALIFIED,
-    UNDECIDED,
-    claims,
-    counts,
-    dated,
-)
+from perturbcore.report.published.claims import audit
 from perturbcore.report.published.draw import markdown_table, plain
 from perturbcore.report.published.figures import FIGURES, RUNS, figure_data
-from perturbcore.report.text import signed, tell
+from perturbcore.report.text import HEADINGS, signed, tell
 
-# A sign beside the word, so that a verdict is told without colour; and the word for several.
-SIGNS = {HOLDS: "✓", QUALIFIED: "◐", FAILS: "✗", UNDECIDED: "?", NEEDS_TABLES: "…"}
-PLURAL = {
-    HOLDS: "hold",
-    QUALIFIED: "hold with a qualification",
-    FAILS: "fail",
-    UNDECIDED: UNDECIDED,
-    NEEDS_TABLES: "still open for want of tables",
-}
-DETAILS = {
-    "On medians": "on_medians",
-    "On means": "on_means",
-    "Fold by fold": "by_fold",
-    "With other cut-offs": "sensitivity",
-    "Decided on single folds": "date",
-}
+# a sign beside the word, so that a verdict is told without colour; and the word for several
+SIGNS, PLURAL = HEADINGS["signs of verdicts"], HEADINGS["verdicts of several"]
+DETAILS = HEADINGS["details of a claim"]
 # the questions of the first page, each with its chapter and claims
 LINES = read_yaml(Path(__file__).with_name("front.yml"))
 
 
 def summary(table: pd.DataFrame, published: Published) -> str:
     """Say in a few sentences how many claims hold, and on what that rests (MyST)."""
-    total = counts(table).loc["all"]
+    total = audit.counts(table).loc["all"]
     words = [f"**{n}** {PLURAL[v]}" for v, n in total.drop("all").items() if n]
     text = tell("claims.summary", n=total["all"], words=words)
-    failed = table.loc[table["verdict"] == FAILS, "id"]
+    failed = table.loc[table["verdict"] == audit.FAILS, "id"]
     if len(failed):
         text += " " + tell("claims.failed", links=[f"[{i}](#claim-{i})" for i in failed])
     note = published.note
     if published.level == "medians":
-        here = table[table["here"] != NEEDS_TABLES]
+        here = table[table["here"] != audit.NEEDS_TABLES]
         same = int((here["here"] == here["verdict"]).sum())
         about = dict(date=table["date"].max(), same=same, n=len(here), how=HOW_TO_GET)
         note = tell("claims.medians", **about)
@@ -235,7 +212,7 @@ def answer_of(results: Path, chapter: str) -> str:
 
 def answers_table(results: Path, *, simulated: bool) -> str:
     """Set the answer of each chapter beside published claims, each with its verdict (MyST)."""
-    words, kept = {c.id: c for c in claims()}, dated()
+    words, kept = {c.id: c for c in audit.claims()}, audit.dated()
     rows = []
     for line in LINES:
         said = [f"{words[i].claim} {_verdict(i, kept.loc[i])}" for i in line["claims"]]

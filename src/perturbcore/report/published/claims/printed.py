@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from perturbcore.data.published.names import facts
+from perturbcore.data.published.tables import facts
 from perturbcore.report.published.claims.relations import Evidence
 from perturbcore.report.published.figures import RUNS
 

@@ -12,8 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from perturbcore.data.published.names import LINES
-from perturbcore.data.published.tables import Published
+from perturbcore.data.published.tables import LINES, Published
 from perturbcore.report.published.claims.language import compare, holds, look_up
 from perturbcore.report.published.figures import FigureData, FigureSpec, figure_data
 from perturbcore.report.text import plural

@@ -1,1 +1,0 @@
-"""From cells to effects: group moments, pseudobulk profiles and the batch-aware effect."""
