@@ -1,10 +1,16 @@
-"""What a reader starts with: previews of links."""
+"""What a reader starts with: previews of links, and a working folder from the package."""
 
+import subprocess
+import sys
+import tomllib
 from html.parser import HTMLParser
 
+import pytest
 from toys import ROOT
 
+from perturbcore.book.cli import main
 from perturbcore.book.previews import preview, site
+from perturbcore.book.start import PARTS, start_files
 
 PAGE = """<html><head><title>Which is “best” — The book</title></head><body>
 <article><h1>Which is best<a href="#x">#</a></h1><p>Why this is asked.</p>
@@ -36,3 +42,52 @@ def test_a_link_shows_title_answer_and_picture(tmp_path):
     config.write_text("title: T\nhtml: {baseurl: https://book.org/b}\n")
     assert site(config) == ("T", "https://book.org/b/")
     assert site(ROOT / "_config.yml")[1] == "" and (ROOT / "book/_static/card.png").is_file()
+
+
+def test_the_package_writes_a_working_folder_and_replaces_nothing(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "mine"
+    assert main(["start", str(folder)]) == 0
+    written = start_files(folder)
+    assert written == start_files(ROOT) and f"{len(written)} files" in capsys.readouterr().out
+    assert {"notebooks/profiles/demo.yml", "book/_static/figures.js", "Makefile"} <= {*written}
+    known = subprocess.run(
+        ["git", "ls-files", *PARTS], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
+    assert not known or set(known) <= set(written)
+    monkeypatch.chdir(folder)
+    assert main(["chapters"]) == 0 and "run_record" in capsys.readouterr().out
+    done = subprocess.run(
+        ["make", "-n", "data", f"VENV={sys.prefix}"], cwd=folder, capture_output=True, text=True
+    )
+    # nothing is set up: the package is installed already
+    assert done.stdout.strip() == f"{sys.prefix}/bin/perturbcore data fetch --profile demo"
+    (folder / "notebooks/claims.py").write_text("mine")
+    assert main(["start", str(folder)]) == 2 and "already" in capsys.readouterr().err
+    assert (folder / "notebooks/claims.py").read_text() == "mine"
+
+
+def test_the_wheel_has_all_that_a_working_folder_starts_with():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    to = {**wheel["sources"], **wheel["force-include"]}
+    assert {p: to[p] for p in PARTS} == {p: f"perturbcore/start/{p}" for p in PARTS}
+    assert {f"/{p}" for p in PARTS if "." not in p and p != "Makefile"} < {*wheel["include"]}
+
+
+def test_without_a_folder_the_packaged_chapters_are_read(tmp_path, monkeypatch):
+    from perturbcore.book import build
+    from perturbcore.book.start import write_start
+    from perturbcore.core import profile
+    from perturbcore.core.errors import InputError
+
+    write_start(tmp_path / "package/start")
+    here = tmp_path / "empty"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(profile, "__file__", str(tmp_path / "a/b/c/d/profile.py"))
+    for module in (profile, build):
+        monkeypatch.setattr(module, "PACKAGED", tmp_path / "package/start")
+    assert profile.project_root() == (tmp_path / "package/start").resolve()
+    assert profile.results_root() == here / "results"
+    with pytest.raises(InputError, match="perturbcore start FOLDER"):
+        build.build(profile.load_profile("demo"))

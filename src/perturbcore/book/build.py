@@ -26,7 +26,7 @@ from perturbcore.book.source import Chapter, find_chapter, published
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import FailedError, InputError
 from perturbcore.core.files import read_yaml
-from perturbcore.core.profile import Profile, project_root
+from perturbcore.core.profile import PACKAGED, Profile, project_root
 from perturbcore.core.provenance import record
 from perturbcore.data.stored import from_simulated_files
 
@@ -66,6 +66,8 @@ def build(profile: Profile) -> Path:
     plain prose is new, only its pages are built.
     """
     root = project_root()
+    if root == PACKAGED.resolve():
+        raise InputError("a book is built in a folder of its own: perturbcore start FOLDER")
     config = assemble(profile)
     stage, mark = root / "_build" / "stage", root / "_build" / "stage" / "frame"
     frame = _frame(root)
