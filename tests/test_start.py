@@ -1,8 +1,10 @@
-"""What a reader starts with: previews of links, and a working folder from the package."""
+"""What a reader starts with: previews of links, a working folder from the package, a container."""
 
+import re
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from html.parser import HTMLParser
 
 import pytest
@@ -91,3 +93,26 @@ def test_without_a_folder_the_packaged_chapters_are_read(tmp_path, monkeypatch):
     assert profile.results_root() == here / "results"
     with pytest.raises(InputError, match="perturbcore start FOLDER"):
         build.build(profile.load_profile("demo"))
+
+
+def test_the_container_calls_what_exists_with_the_pinned_python_and_torch():
+    text = (ROOT / "Dockerfile").read_text()
+    pins = (ROOT / "constraints.txt").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    python = re.search(r"^ARG PYTHON=(\S+)", text, re.M)[1]
+    assert f"on Python {python};" in pins and project["requires-python"] == f">={python}"
+    (torch,) = (d for d in project["dependencies"] if d.startswith("torch="))
+    assert f"\n{torch}\n" in pins and "constraints.txt" in text
+    assert re.search(r"^ARG TORCH=cpu\nENV UV_TORCH_BACKEND=\$\{TORCH\}$", text, re.M)
+    makefile = (ROOT / "Makefile").read_text()
+    verbs = re.findall(r'make"?,? "?([\w./]+)', re.sub(r"(?m)^#.*|.*apt-get.*", "", text))
+    assert "book" in verbs and ".venv/.ready" in verbs
+    for verb in {*verbs} - {".venv/.ready"}:
+        assert f"\n.PHONY: {verb}\n" in makefile, verb
+    (chapter,) = re.findall(r"CHAPTER=(\w+)", text)
+    assert (ROOT / f"notebooks/{chapter}.py").is_file()
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    needed = project["readme"], project["license"]["file"], *PARTS[2:]  # of the installation
+    assert set(needed) <= set(text.partition("RUN make .venv")[0].split())
+    for place in " ".join(re.findall(r"^COPY (.+) \S+$", text, re.M)).split():
+        assert (ROOT / place).exists() and not any(fnmatch(place, i) for i in ignored), place
