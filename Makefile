@@ -1,6 +1,10 @@
 # make help lists the verbs. Everything is made below .venv, data, results and _build.
 
 PROFILE ?= demo
+# a folder that `perturbcore start` wrote uses the package that is installed
+ifeq ($(wildcard pyproject.toml),)
+VENV    ?= $(abspath $(dir $(shell command -v perturbcore))..)
+endif
 VENV    ?= .venv
 PYTHON  ?= python3
 PERTURBCORE_RESULTS ?= results
@@ -15,7 +19,7 @@ SHELL := bash
 MAKEFLAGS += --no-builtin-rules
 
 BIN      := $(VENV)/bin
-READY    := $(VENV)/.ready
+READY    := $(if $(wildcard pyproject.toml),$(VENV)/.ready)
 NAME     := $(basename $(notdir $(PROFILE)))
 SETTINGS := $(if $(filter %.yml %.yaml,$(PROFILE)),$(PROFILE),notebooks/profiles/$(PROFILE).yml)
 OUT      := $(PERTURBCORE_RESULTS)/$(NAME)
@@ -90,6 +94,7 @@ distclean: clean ## remove downloads and the environment as well
 
 # --- the environment ---------------------------------------------------------------------------
 
+ifneq ($(READY),)
 # uv does not compile by default; without bytecode every kernel would pay for it at each start.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -104,6 +109,7 @@ $(READY): pyproject.toml constraints.txt
 	  || { echo 'uv did not manage, pip tries'; $(BIN)/python -m pip install -q \
 	       --disable-pip-version-check -c constraints.txt -e '.[test]'; }
 	@touch $@
+endif
 
 # --- chapters ----------------------------------------------------------------------------------
 

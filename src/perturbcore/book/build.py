@@ -21,11 +21,12 @@ from nbformat.v4 import new_markdown_cell
 
 import perturbcore
 from perturbcore import _NAMES, VERBS, WINGS
+from perturbcore.book.previews import preview, site
 from perturbcore.book.source import Chapter, find_chapter, published
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import FailedError, InputError
 from perturbcore.core.files import read_yaml
-from perturbcore.core.profile import Profile, project_root
+from perturbcore.core.profile import PACKAGED, Profile, project_root
 from perturbcore.core.provenance import record
 from perturbcore.data.stored import from_simulated_files
 
@@ -41,6 +42,7 @@ _NEEDLESS = re.compile(
 )
 # stands on the pages until Sphinx is done, so that another commit or day changes no page for it
 _BANNER = "the banner of this build"
+_REFRESH = re.compile(r'http-equiv="Refresh" content="0; url=([^"#]+)')
 # what other pages may refer to, number or collect: headings, targets, directives, roles, anchors
 _BINDING = re.compile(
     r"^#.*|^\(.*\)=|^\s*[:`~]{3,}.*|^\s*:[\w-]+:.*|^\$\$.*|\{[\w:-]+\}`[^`]*`|\{#[^}]*\}|\bid=\S+",
@@ -64,6 +66,8 @@ def build(profile: Profile) -> Path:
     plain prose is new, only its pages are built.
     """
     root = project_root()
+    if root == PACKAGED.resolve():
+        raise InputError("a book is built in a folder of its own: perturbcore start FOLDER")
     config = assemble(profile)
     stage, mark = root / "_build" / "stage", root / "_build" / "stage" / "frame"
     frame = _frame(root)
@@ -78,10 +82,16 @@ def build(profile: Profile) -> Path:
     shutil.copytree(stage / "_build" / "html", html)
     from perturbcore.report.text import unbroken
 
-    banner = _banner(profile)
+    banner, (title, base) = _banner(profile), site(config)
     for page in html.rglob("*.html"):
         text = unbroken(_NEEDLESS.sub("", page.read_text(encoding="utf-8")))
-        page.write_text(text.replace(_BANNER, banner), encoding="utf-8")
+        seen = _REFRESH.search(text)  # the page that leads to the first one shows that one's
+        shown = (page.parent / seen[1]).read_text(encoding="utf-8") if seen else text
+        picture = _picture(profile, page, html)
+        tags = preview(shown, page.relative_to(html).as_posix(), title=title, base=base, **picture)
+        text = text.replace(_BANNER, banner)
+        text = text.replace("</head>", f"{tags}</head>", 1) if "</head>" in text else tags + text
+        page.write_text(text, encoding="utf-8")
     if outside := outside_references(html):
         raise BookError("these pages would load something from outside:\n" + "\n".join(outside))
     mark.write_text(frame)
@@ -90,6 +100,16 @@ def build(profile: Profile) -> Path:
     put_in_place(html, final, old)
     shutil.rmtree(old, ignore_errors=True)
     return final / "index.html"
+
+
+def _picture(profile: Profile, page: Path, html: Path) -> dict[str, str]:
+    """Lay the main figure of a chapter's page among the images; else the book's card is shown."""
+    drawn = sorted((profile.results / "figures" / page.stem).glob("*.png"))
+    if page.parent.name != "chapters" or not drawn:
+        return {}
+    picture = f"_images/{page.stem}.png"
+    _lay(html / picture, drawn[0].read_bytes())
+    return {"picture": picture}
 
 
 def put_in_place(new: Path, final: Path, old: Path) -> None:

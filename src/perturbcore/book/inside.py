@@ -54,10 +54,17 @@ class OpenChapter:
         return table
 
     def save_figure(self, figure, name: str):
-        """Write a matplotlib figure as SVG among the chapter's figures and return it."""
+        """Write a matplotlib figure as SVG among the chapter's figures and return it.
+
+        That of the chapter's card also as PNG, which previews of a link take and SVG they do not.
+        """
         import matplotlib
 
         figure = getattr(figure, "figure", figure)
+        card = find_chapter(self.name).header.card
+        if card and card.figure == name:
+            where = self.figures / f"{name}.png"
+            figure.savefig(where, dpi=120, bbox_inches="tight", metadata={"Software": None})
         # Without a date and with fixed ids, an unchanged figure is an unchanged file.
         with matplotlib.rc_context({"svg.hashsalt": f"{self.name}/{name}"}):
             figure.savefig(

@@ -15,7 +15,7 @@ from perturbcore.book.rules import code_stamp, unchanged
 from perturbcore.book.source import Chapter, run_folder
 from perturbcore.core.errors import FailedError
 from perturbcore.core.files import replaced, sweep, write_atomically
-from perturbcore.core.profile import Profile, project_root
+from perturbcore.core.profile import Profile, working_folder
 from perturbcore.core.provenance import record
 
 _PROMPTS = {
@@ -125,7 +125,7 @@ def _execute(chapter: Chapter, values: dict, partial: Path) -> None:
         try:
             papermill.execute_notebook(
                 chapter.notebook, str(partial), parameters=values, kernel_name="python3",
-                cwd=str(project_root()), progress_bar=sys.stderr.isatty(), start_timeout=120,
+                cwd=str(working_folder()), progress_bar=sys.stderr.isatty(), start_timeout=120,
                 execution_timeout=chapter.header.cell_seconds,
             )  # fmt: skip
             return

@@ -17,14 +17,17 @@ OWNER = "profile.txt"
 # options of data sets that are paths, see `perturbcore.data.sets.from_files`
 _PATHS = ("screen", "responses", "cells")
 
+# chapters, profiles and pages as a wheel brings them; not in a checkout
+PACKAGED = Path(__file__).parents[1] / "start"
+
 
 def project_root() -> Path:
-    """Find the folder that holds ``notebooks/profiles``, above here or of this checkout."""
+    """Find the folder that holds ``notebooks/profiles``: above here, of this checkout, packaged."""
     if declared := os.environ.get("PERTURBCORE_ROOT"):
         candidates = [Path(declared)]
     else:
         here = Path.cwd()
-        candidates = [here, *here.parents, Path(__file__).parents[3]]
+        candidates = [here, *here.parents, Path(__file__).parents[3], PACKAGED]
     for folder in candidates:
         if (folder / "notebooks" / "profiles").is_dir():
             return folder.resolve()
@@ -34,9 +37,15 @@ def project_root() -> Path:
     )
 
 
+def working_folder() -> Path:
+    """Folder that chapters run in: the project's, or this one where there is only the package."""
+    root = project_root()
+    return Path.cwd() if root == PACKAGED.resolve() else root
+
+
 def results_root() -> Path:
     """Folder of everything that is computed: ``results``, or where ``PERTURBCORE_RESULTS`` says."""
-    return Path(os.environ.get("PERTURBCORE_RESULTS") or project_root() / "results").resolve()
+    return Path(os.environ.get("PERTURBCORE_RESULTS") or working_folder() / "results").resolve()
 
 
 class _Settings(pydantic.BaseModel):

@@ -7,6 +7,13 @@ import perturbcore as pc
 from perturbcore.core.errors import DownloadError, InputError, ParameterError
 
 
+def start(options) -> None:
+    """Write the chapters, profiles and pages of the book into a folder, to change and to run."""
+    from perturbcore.book.start import write_start
+
+    print(f"{len(write_start(options.folder))} files; go on with: cd {options.folder} && make book")
+
+
 def run(options) -> None:
     """Execute one chapter."""
     from perturbcore.book.runner import run_aside, run_for_book
