@@ -38,6 +38,7 @@ k: list[int] = [3, 5, 10, 20]
 C: list[float] = [1.0, 1000.0, 100000.0, 10000000.0]
 C_of: dict = {}  # C of single data sets
 max_iter: int = 100
+transformers: dict = {}  # data set -> fusion transformer -> preset and settings
 n_components: int = 100
 trials: list[int] = [3, 3, 20]  # experimental error: plates, cells within them; pooled labels
 seed: int = 0
@@ -51,7 +52,7 @@ from perturbcore.score.metrics.registry import metric
 
 chapter = pc.open_chapter("chemical_deg")
 study = pc.Study(chapter, n_jobs)
-fit = dict(k=k, C=C, C_of=C_of, max_iter=max_iter, n_components=n_components, seed=seed)
+fit = dict(k=k, C=C, C_of=C_of, max_iter=max_iter, n_components=n_components, transformers=transformers, seed=seed)
 noise = dict(zip(("n_outer", "n_inner", "n_trials"), trials, strict=True))
 
 # %% [markdown]
@@ -86,12 +87,13 @@ for name, part in parts.items():
     pages.say(labels.finding(part.comparison("f1_score"), part.title))
     pages.show_table(chapter, labels.families(part.comparison("f1_score")), f"families-{name}", keep="families",
                      caption=f"{part.title}: embeddings by family, mean over cell lines.")
+    pages.say(labels.fused_said(part))
 verdicts = [p.comparison("f1_score").verdict_said(p.title) for p in parts.values()]
 pages.take_home(chapter, labels.one_line(parts, "f1_score"), *verdicts)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Macro F1 of every drug embedding with the logistic classifier. Panels: cell lines, and the mean over the lines within each fold. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where there are cells, noise floor and experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/chemical_deg/ranking.svg), [numbers](tables/chemical_deg/ranking-data.csv).", "name": "fig-deg"}, "image": {"alt": "Box plots of macro F1 of each drug embedding, one panel per cell line and one for the mean of the lines, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding, the noise floor and the experimental error."}}
 everything = labels.panels(parts, by_line)
-main = everything[everything["predictor"].eq(labels.MAIN) | everything["embedding"].eq("")]
+main = everything[everything["predictor"].isin([labels.MAIN, "transformer"]) | everything["embedding"].eq("")]
 boxes = figures.box_by_method(main, "f1_score")
 pages.show_figure(chapter, boxes, "ranking", main[main["metric"] == "f1_score"])
 

@@ -44,7 +44,7 @@ def screen() -> AnnData:
 @pytest.fixture(scope="module")
 def responses(screen):
     """Responses of the screen, asked for one split by gene."""
-    from perturbcore.data.effects.ba_ate import ba_ate
+    from perturbcore.data.effects import ba_ate
 
     effects = ba_ate(screen, progress=False)
     out = prior.laid_out(SimpleNamespace(responses=effects, screen=screen, holds=lambda _: True))

@@ -11,6 +11,7 @@ from perturbcore.data.responses import cell_lines, rows_of
 from perturbcore.data.sets.base import Dataset
 from perturbcore.models.simple.labels import LabelKNN, LabelLogistic
 from perturbcore.report.comparison import Comparison, predictor_agreement
+from perturbcore.report.fusion.scores import fusion_transformers
 from perturbcore.report.paired import REPEATED
 from perturbcore.report.text import HEADINGS, listed, tell
 from perturbcore.score.metrics.registry import metric as find_metric
@@ -68,13 +69,16 @@ def evaluate_labels(
     n_outer: int = 3,
     n_inner: int = 3,
     n_trials: int = 20,
+    transformers: Mapping[str, Mapping] | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, Labelled], dict[str, str]]:
     """Score embeddings on data sets of labels with the logistic classifier and with kNN.
 
     Only `embeddings` of the profile, and random vectors (all by default). `C_of` has the grid of C
-    for single data sets; the experimental error is resampled `n_outer`, `n_inner`, `n_trials` times
-    where there are cells. Returns the scored data sets, and why others are not at hand, by name.
+    for single data sets; `transformers`: data set -> fusions of them all, see
+    `perturbcore.report.fusion.scores.fusion_transformers`; the experimental error is resampled
+    `n_outer`, `n_inner`, `n_trials` times where there are cells. Returns the scored data sets, and
+    why others are not at hand, by name.
     """
     parts, absent = {}, {}
     for name in names:
@@ -92,13 +96,29 @@ def evaluate_labels(
         models = models_of(study, data.task, k=k, C=grid, max_iter=max_iter)
         limit = study.ceiling(name, n_outer=n_outer, n_inner=n_inner, n_trials=n_trials)
         options = {"controls": CONTROLS} if task_of(data.task).classes else {}
+        wanted = dict(transformers or {}).get(name, {})
+        sources = [e for e in built if not e.modality.endswith("control")]
+        deep, lost = fusion_transformers(study, data, sources, wanted)
         scores = study.evaluate(
             name, models, protocol=study.protocol(n_components=n_components), embeddings=built,
-            ceiling=limit, seed=seed, **options,
+            models=deep, ceiling=limit, seed=seed, **options,
         )  # fmt: skip
-        left_out = sorted(set(embeddings) - {e.name for e in built})
+        left_out = [*sorted(set(embeddings) - {e.name for e in built}), *lost]
         parts[name] = Labelled(data, scores, left_out)
     return parts, absent
+
+
+def fused_said(part: Labelled) -> str:
+    """Compare the best fusion of all embeddings with the best single one; empty without any."""
+    c = part.comparison("f1_score")
+    fused = c.methods.index[c.methods["modality"] == "Fusion"]
+    single = [m for m in c.competitors if m not in fused]
+    if not len(fused) or not single:
+        return ""
+    a, b = c.best_of(list(fused)), c.best_of(single)
+    return tell(
+        "labels.fused", title=part.title, a=a, b=b, row=c.between(a, b), floor=c.means[c.floor]
+    )
 
 
 def averaged(scores: pd.DataFrame, label: str | None = None) -> pd.DataFrame:

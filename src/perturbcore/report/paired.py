@@ -115,10 +115,10 @@ class PairedScores:
         self.units = units.reindex(columns=self.methods.index)
 
     def _kept(self, rows: pd.DataFrame, predictor: str | None) -> pd.DataFrame:
-        """Keep rows of one predictor, and of the idealized embedding the best one's."""
+        """Keep rows of one predictor or of fusions, and of the idealized embedding the best's."""
         ideal = rows["embedding"] == "idealized"
         if predictor is not None:
-            any_way = ideal | rows["embedding"].isin(["", MASK])
+            any_way = ideal | rows["embedding"].isin(["", MASK]) | rows["modality"].eq("Fusion")
             rows = rows[any_way | (rows["predictor"] == predictor)]
             ideal = rows["embedding"] == "idealized"
         mean = self.sign * rows[ideal].groupby("predictor")["value"].mean()

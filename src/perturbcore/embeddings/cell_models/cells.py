@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from perturbcore.embeddings.cell_models.tokens import ControlCells
 
 # standard deviations beyond which expression is not told apart
 LARGEST = 10.0
+LINEAR_PENALTIES, LINEAR_MASKS = (0.3, 1.0, 3.0, 10.0), 3
 MASKED, HELD_OUT = 0.5, 0.1  # share of the genes masked, share of the cells held out
 
 
@@ -230,12 +232,16 @@ def frozen_embeddings(
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """A frozen encoder; squared error of held-out cells' masked genes, in their variances."""
+    """A frozen encoder; squared error of held-out cells' masked genes, in their variances.
+
+    `error_of_linear`: of the best of some ridge regressions of them on the genes that are seen.
+    """
 
     encoder: CellTransformer
     history: pd.DataFrame
     error: float
     error_of_mean: float
+    error_of_linear: float
     seconds: float
 
 
@@ -305,13 +311,29 @@ def pretrain(
     learner = MaskedExpression(encoder, lr, epochs * len(train))
     z = [encoder.standardised(b["values"], b["line"])[:, b["query"]] for b in held_out.epoch(0)]
     of_mean = np.average([t.square().mean().item() for t in z], weights=[len(t) for t in z])
+    of_linear = _error_of_linear(encoder, values, line, np.sort(order[n_out:]), held_out)
     key = digest(spec, cells.digest, code_digest("perturbcore.embeddings.cell_models.cells"))
     kept = Path(folder) / f"cell-transformer-{key}" if folder is not None else None
     done = fit(learner, train, held_out, max_epochs=epochs, folder=kept, key=key, grad_clip=1.0,
                device=device, seed=seed)  # fmt: skip
     encoder.requires_grad_(False).eval()
     best = float(done.history["val"].min())
-    return Pretrained(encoder, done.history, best, float(of_mean), done.seconds)
+    return Pretrained(encoder, done.history, best, float(of_mean), of_linear, done.seconds)
+
+
+@torch.no_grad()
+def _error_of_linear(encoder, values, line, train: np.ndarray, held_out: Batches) -> float:
+    """Error of masked genes of ridge regressions on the seen ones, its penalty chosen afterwards."""
+    z = encoder.standardised(values[train], line[train])
+    products, errors = z.T @ z / len(z), []
+    for batch in islice(held_out.epoch(0), LINEAR_MASKS):
+        seen, asked = batch["visible"], batch["query"]
+        z = encoder.standardised(batch["values"], batch["line"])
+        among, across = products[seen][:, seen], products[seen][:, asked]
+        for penalty in LINEAR_PENALTIES:
+            weights = torch.linalg.solve(among + penalty * torch.eye(len(seen)), across)
+            errors.append((z[:, seen] @ weights - z[:, asked]).square().mean().item())
+    return float(np.reshape(errors, (-1, len(LINEAR_PENALTIES))).mean(axis=0).min())
 
 
 def components(cells: ControlCells, dim: int, seed: int = 0) -> np.ndarray:
