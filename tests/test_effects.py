@@ -181,7 +181,7 @@ def test_many_groups_are_read_in_parts_with_the_same_result(monkeypatch, n_bytes
     ]
     effects = [*both, *labels, lambda: pseudobulk(screen).X]
     want = [f() for f in effects]
-    monkeypatch.setattr(room, "MAX_SUM_BYTES", n_bytes)
+    monkeypatch.setattr("perturbcore.data.effects.MAX_SUM_BYTES", n_bytes)
     for f, wanted in zip(effects, want, strict=True):
         np.testing.assert_array_equal(f(), wanted)
 
