@@ -237,7 +237,7 @@ def test_a_model_that_cannot_be_had_is_a_line_and_no_failure(package, bert, tmp_
 
 def test_only_the_genes_that_a_data_set_needs_are_embedded(bert, tmp_path, monkeypatch):
     older = pd.Series({"OLD": "B"})
-    monkeypatch.setattr("perturbcore.embeddings.sources.previous_symbols", lambda: older)
+    monkeypatch.setattr("perturbcore.data.identifiers.previous_symbols", lambda: older)
     obs = pd.DataFrame({"perturbation": ["A", "OLD"], "cell_line": "X"}, index=["a", "b"])
     responses = anndata.AnnData(np.zeros((2, 1)), obs=obs, var=pd.DataFrame(index=["C"]))
     responses.uns["perturbcore"] = {"identifier": "symbol"}
