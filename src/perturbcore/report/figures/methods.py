@@ -21,6 +21,7 @@ from perturbcore.report.figures.style import (
     named_below,
     rows_of,
 )
+from perturbcore.report.marks import mark
 from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.model import COVERING
 
@@ -99,15 +100,21 @@ def _boxes(axis: Axes, data, value: str, order, modality, *, whiskers=True, spre
         whis=(0, 100) if whiskers else 0, showcaps=False, showfliers=False,
     )  # fmt: skip
     rng = np.random.default_rng(0)
+    rows = {m: data[(data["display"] == m) & data[value].notna()] for m in order}
+    for line in axis.lines:
+        if len(at := line.get_ydata()) and len(here := rows[order[round(np.mean(at))]]):
+            mark(here, None, line)
     for y, method in enumerate(order):
-        values = data.loc[data["display"] == method, value].dropna().to_numpy()
+        values = rows[method][value].to_numpy()
         if not len(values):
             axis.text(0.02, y, "not scored", transform=axis.get_yaxis_transform(), va="center",
                       fontsize=7, color="#6b6b6b")  # fmt: skip
             continue
         at = y + rng.uniform(-spread, spread, len(values))
-        axis.plot(values, at, ls="", marker=marker(modality[method]), ms=3.6, mec="white", mew=0.3,
-                  color=colour(modality[method]), alpha=0.85, zorder=4)  # fmt: skip
+        look = dict(color=colour(modality[method]), marker=marker(modality[method]))
+        points = axis.plot(values, at, ls="", ms=3.6, mec="white", mew=0.3, alpha=0.85, zorder=4,
+                           **look)  # fmt: skip
+        mark(rows[method], *points)
     axis.margins(x=0.05)
 
 
@@ -136,9 +143,10 @@ def interval_plot(table: pd.DataFrame, *, label: str, ceiling: str = "") -> Figu
     axis = figure.subplots()
     for y, row in rows.iterrows():
         c = colour(row["modality"])
-        axis.hlines(y, row["low"], row["high"], color=c, lw=2.2, alpha=0.6)
-        axis.plot(row["value"], y, marker=marker(row["modality"]), color=c, ms=7, mec="white",
-                  mew=0.6)  # fmt: skip
+        line = axis.hlines(y, row["low"], row["high"], color=c, lw=2.2, alpha=0.6)
+        points = axis.plot(row["value"], y, marker=marker(row["modality"]), color=c, ms=7,
+                           mec="white", mew=0.6)  # fmt: skip
+        mark(rows.loc[[y]], *points, line)
     rows_of(axis, rows["display"], rows.set_index("display")["modality"])
     _reference(axis, table[table["display"].isin(["Train Mean", ceiling])])
     axis.set_xlabel(label)
