@@ -62,9 +62,9 @@ glue("profile_summary", chapter.profile.summary, display=False)
 # %% [markdown]
 # ## The picture
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean score of every embedding over all cell lines with its 95 % interval (over folds). Dashed lines: Train Mean (floor) and ceiling. Best at the top. Download: [figure](figures/answer/ranking.svg), [numbers](tables/answer/ranking-data.csv).", "name": "fig-answer"}, "image": {"alt": "One row per embedding: its mean score with a 95 % interval, coloured by modality, between the floor (Train Mean) and the ceiling."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean score of every embedding over all cell lines with its 95 % interval (over folds). Dashed lines: Train Mean (floor) and ceiling. Best at the top. Point at an embedding for its numbers. Download: [figure](figures/answer/ranking.svg), [numbers](tables/answer/ranking-data.csv).", "name": "fig-answer"}, "image": {"alt": "One row per embedding: its mean score with a 95 % interval, coloured by modality, between the floor (Train Mean) and the ceiling."}}
 table = ranked.ranking()
-pages.show_figure(chapter, ranked.figure(), "ranking", table)
+pages.show_figure(chapter, ranked.figure(), "ranking", table, live=True)
 
 # %% tags=["hide-input"]
 pages.show_table(chapter, table, "ranking", keep=ranked.columns(), bold="with_best",

@@ -6,6 +6,8 @@
 #   perturbcore:
 #     card:
 #       title: "Which claims hold"
+#       figure: claims
+#       alt: "One row per paper, one point per claim, its colour and shape the verdict."
 # ---
 
 # %% [markdown]
@@ -38,7 +40,8 @@ download: bool = False  # fetch the authors' tables (14 MB, non-commercial licen
 import perturbcore as pc
 from perturbcore.report import pages
 from perturbcore.report.published.claims.audit import audit, counts, with_dated
-from perturbcore.report.published.claims.page import cards, certainty, choice, summary, unused
+from perturbcore.report.published.claims.page import cards, certainty, choice, drawn, summary, unused
+from perturbcore.report.text import tell
 
 chapter = pc.open_chapter("claims")
 published = pc.load_published(download=download)
@@ -58,6 +61,8 @@ pages.say(cards(table[table["weight"] == "abstract"]))
 # ## Verdicts by paper, by weight and by kind
 
 # %% tags=["hide-input"]
+chapter.save_figure(drawn(table), "claims", live=True)
+pages.say(tell("claims.figure"))
 pages.show_table(chapter, counts(table), "counts", caption="Number of claims by verdict.")
 pages.show_table(chapter, counts(table, "weight"), "counts-by-weight", caption="The same by where a claim stands.")
 pages.show_table(chapter, counts(table, "kind"), "counts-by-kind", caption="The same by what is claimed.")

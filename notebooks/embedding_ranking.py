@@ -98,7 +98,7 @@ pages.show_table(chapter, nearest.gap_table(), "gap-closed",
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Score of every embedding with k nearest neighbours, one panel per cell line. Box: quartiles and range over folds; points: folds. Dashed lines: Train Mean (grey), the best embedding (its colour) and, where it was measured, the experimental error (orange), all medians over folds. Best at the top. Download: [figure](figures/embedding_ranking/ranking.svg), [numbers](tables/embedding_ranking/ranking-data.csv).", "name": "fig-ranking"}, "image": {"alt": "Box plots of the prediction score of each embedding in each cell line, sorted from best at the top to worst at the bottom, with dashed lines for Train Mean, the best embedding and the experimental error."}}
 boxes = figures.box_by_method(nearest.scores, nearest.metric)
-pages.show_figure(chapter, boxes, "ranking", nearest.scores)
+pages.show_figure(chapter, boxes, "ranking", nearest.scores, live=True)
 
 # %% [markdown]
 # **How to read it.** Distance from the grey line is what an embedding adds to the Train Mean.

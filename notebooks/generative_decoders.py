@@ -117,7 +117,7 @@ if runs:
     points, lines = page.cost_points(runs)
     plot = pareto_plot(points, panel="data", references=lines, ylabel="L2 error",
                        xlabel="seconds of training and sampling (log)")
-    pages.show_figure(chapter, plot, "pareto", points)
+    pages.show_figure(chapter, plot, "pareto", points, live=True)
 
 # %% tags=["hide-input"]
 if runs:

@@ -6,6 +6,8 @@
 #   perturbcore:
 #     card:
 #       title: "What the paper found"
+#       figure: models
+#       alt: "One row per data set and task, one point per published model: how much better than the Train Mean it is."
 #       text: "Every figure of Cole et al. {cite}`cole2026` that can be drawn from public numbers, drawn anew."
 # ---
 
@@ -28,12 +30,17 @@ download: bool = False  # fetch the authors' tables (14 MB, non-commercial licen
 
 # %% tags=["hide-input"]
 import perturbcore as pc
-from perturbcore.report import pages
-from perturbcore.report.published.draw import bendidi_table, csendes_table, not_drawn, present
+from perturbcore.report import figures, pages
+from perturbcore.report.published.draw import bendidi_table, csendes_table, every_model, not_drawn, present
+from perturbcore.report.text import tell
 
 chapter = pc.open_chapter("published_results")
 published = pc.load_published(download=download)
 pages.say(f":::{{note}}\n{published.note}\n:::")
+models = chapter.save_table(every_model(published), "models")
+strip = figures.strips(models, x="gain", row="data", look="modality", spread=0.3, xlabel="better than Train Mean by, %")
+chapter.save_figure(strip, "models", live=True)
+pages.say(tell("published.models", n=len(models)))
 
 # %% [markdown]
 # ## Which embeddings predict best (Figures 1 and 2)

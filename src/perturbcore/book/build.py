@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from html import escape
 from importlib import import_module
 from importlib.resources import files
@@ -42,7 +43,8 @@ _NEEDLESS = re.compile(
 )
 # stands on the pages until Sphinx is done, so that another commit or day changes no page for it
 _BANNER = "the banner of this build"
-_REFRESH = re.compile(r'http-equiv="Refresh" content="0; url=([^"#]+)')
+_REFRESH = re.compile(r'\s*<meta http-equiv="Refresh" content="0; url=([^"#]+)')
+_DRAWN = re.compile(r'<img[^>]*src="([^"]*_images/[^"]+\.svg)"[^>]*>(?:</a>)?')
 # what other pages may refer to, number or collect: headings, targets, directives, roles, anchors
 _BINDING = re.compile(
     r"^#.*|^\(.*\)=|^\s*[:`~]{3,}.*|^\s*:[\w-]+:.*|^\$\$.*|\{[\w:-]+\}`[^`]*`|\{#[^}]*\}|\bid=\S+",
@@ -85,13 +87,13 @@ def build(profile: Profile) -> Path:
     banner, (title, base) = _banner(profile), site(config)
     for page in html.rglob("*.html"):
         text = unbroken(_NEEDLESS.sub("", page.read_text(encoding="utf-8")))
-        seen = _REFRESH.search(text)  # the page that leads to the first one shows that one's
-        shown = (page.parent / seen[1]).read_text(encoding="utf-8") if seen else text
+        first = _REFRESH.match(text)  # the page that leads to the first one shows that one's
+        shown = (page.parent / first[1]).read_text(encoding="utf-8") if first else text
         picture = _picture(profile, page, html)
         tags = preview(shown, page.relative_to(html).as_posix(), title=title, base=base, **picture)
         text = text.replace(_BANNER, banner)
-        text = text.replace("</head>", f"{tags}</head>", 1) if "</head>" in text else tags + text
-        page.write_text(text, encoding="utf-8")
+        text = tags + text if first else text.replace("</head>", f"{tags}</head>", 1)
+        page.write_text(_DRAWN.sub(partial(_live, page.parent, set()), text), encoding="utf-8")
     if outside := outside_references(html):
         raise BookError("these pages would load something from outside:\n" + "\n".join(outside))
     mark.write_text(frame)
@@ -110,6 +112,21 @@ def _picture(profile: Profile, page: Path, html: Path) -> dict[str, str]:
     picture = f"_images/{page.stem}.png"
     _lay(html / picture, drawn[0].read_bytes())
     return {"picture": picture}
+
+
+def _live(folder: Path, there: set, image: re.Match) -> str:
+    """Lay beside an image, which stays, the drawing whose points say more, for ``figures.js``.
+
+    One that is `there` on the page already is not laid a second time.
+    """
+    drawn = folder / image[1]
+    svg = drawn.read_text(encoding="utf-8") if drawn.is_file() else ""
+    if 'class="marks"' not in svg or "sd-card-img" in image[0]:  # a card has a thumbnail
+        return image[0]
+    svg = svg[svg.index("<svg") :].strip()
+    name, shown = digest(svg)[:8], "" if svg in there else svg
+    there.add(svg)
+    return f'{image[0]}<template class="live-figure" data-of="{name}">{shown}</template>'
 
 
 def put_in_place(new: Path, final: Path, old: Path) -> None:

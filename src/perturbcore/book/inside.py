@@ -53,12 +53,15 @@ class OpenChapter:
         table.to_csv(self.tables / f"{name}.csv", index=not numbered)
         return table
 
-    def save_figure(self, figure, name: str):
+    def save_figure(self, figure, name: str, *, live: bool = False):
         """Write a matplotlib figure as SVG among the chapter's figures and return it.
 
         That of the chapter's card also as PNG, which previews of a link take and SVG they do not.
+        `live`: whether its points say more on a screen, see `perturbcore.report.marks`.
         """
         import matplotlib
+
+        from perturbcore.report.marks import svg
 
         figure = getattr(figure, "figure", figure)
         card = find_chapter(self.name).header.card
@@ -67,9 +70,8 @@ class OpenChapter:
             figure.savefig(where, dpi=120, bbox_inches="tight", metadata={"Software": None})
         # Without a date and with fixed ids, an unchanged figure is an unchanged file.
         with matplotlib.rc_context({"svg.hashsalt": f"{self.name}/{name}"}):
-            figure.savefig(
-                self.figures / f"{name}.svg", bbox_inches="tight", metadata={"Date": None}
-            )
+            drawn = svg(figure, live=live)
+        (self.figures / f"{name}.svg").write_text(drawn, encoding="utf-8")
         return figure
 
     def _made(self, kind: str) -> Path:

@@ -2,7 +2,6 @@
 
 import difflib
 import html
-import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from perturbcore.models.simple import evaluate_embeddings, predictor
 from perturbcore.models.simple.embedding import CONTROLS, OnEmbedding, idealized, mask_only
 from perturbcore.models.simple.space import Protocol
 from perturbcore.report.comparison import Comparison
+from perturbcore.report.marks import svg
 from perturbcore.report.noise import calibrated
 from perturbcore.report.pages import table_html
 from perturbcore.report.text import HEADINGS, number, p_value, percent, unbroken
@@ -211,8 +211,7 @@ def write_report(ranking: Ranking, folder: Path, command: str = "") -> Path:
     save_table(table, folder / "ranking.csv")
     save_scores(ranking.scores, folder / "scores.csv")
     save_table(ranking.coverage, folder / "coverage.csv")
-    drawn = io.StringIO()
-    c.figure().savefig(drawn, format="svg", bbox_inches="tight", metadata={"Date": None})
+    drawn = svg(c.figure(), live=True)
     sentences = [re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(s)) for s in ranking.said()]
     caption = (
         f"{c.label}: means over cell lines and folds, with their 95 % interval. Bold: the best, "
@@ -224,7 +223,7 @@ def write_report(ranking: Ranking, folder: Path, command: str = "") -> Path:
     text = page.substitute(
         title=html.escape(f"Embeddings on {ranking.data.title}"),
         answer=html.escape(c.one_line()),
-        figure=drawn.getvalue()[drawn.getvalue().index("<svg") :],
+        figure=drawn[drawn.index("<svg") :],
         sentences="\n".join(f"<p>{s}</p>" for s in sentences),
         ranking=table_html(table, c.columns(), "ranking", caption=caption, bold="with_best"),
         coverage=table_html(

@@ -128,13 +128,16 @@ def show_leaks(chapter, table: pd.DataFrame) -> None:
     show_table(chapter, table, "leaks", keep=heads, caption=caption)
 
 
-def show_figure(chapter, figure, name: str, data: pd.DataFrame | None = None) -> None:
+def show_figure(
+    chapter, figure, name: str, data: pd.DataFrame | None = None, *, live: bool = False
+) -> None:
     """Show a figure; write it as SVG, and the numbers behind it as CSV, among the results.
 
     Caption and alternative text stand in the notebook, at the cell; the caption links to
     ``figures/<chapter>/<name>.svg`` and, with `data`, to ``tables/<chapter>/<name>-data.csv``.
+    `live`: its points say more where one points at them, and can be chosen and searched.
     """
-    chapter.save_figure(figure, name)
+    chapter.save_figure(figure, name, live=live)
     if data is not None:
         chapter.save_table(data.reset_index(drop=True), f"{name}-data")
     drawn = (chapter.figures / f"{name}.svg").read_text(encoding="utf-8")

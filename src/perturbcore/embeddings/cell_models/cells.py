@@ -323,7 +323,7 @@ def pretrain(
 
 @torch.no_grad()
 def _error_of_linear(encoder, values, line, train: np.ndarray, held_out: Batches) -> float:
-    """Error of masked genes of ridge regressions on the seen ones, its penalty chosen afterwards."""
+    """Error of a ridge regression of masked genes on seen ones, with the best of some penalties."""
     z = encoder.standardised(values[train], line[train])
     products, errors = z.T @ z / len(z), []
     for batch in islice(held_out.epoch(0), LINEAR_MASKS):

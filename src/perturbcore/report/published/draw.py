@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from perturbcore.data.published.tables import POSITIVE, Published, facts
+from perturbcore.data.published.tables import POSITIVE, PRIMARY, Published, facts
 from perturbcore.report import figures, pages
 from perturbcore.report.figures.style import colour, marker
 from perturbcore.report.published.figures import FIGURES, FigureData, at_hand, figure_data
@@ -178,6 +178,36 @@ def csendes_table() -> pd.DataFrame:
     index = ["source", "model", "feature"]
     wide = rows.pivot_table("value", index, "dataset", aggfunc="first", sort=False)
     return wide.rename_axis(columns=None).reset_index()
+
+
+def every_model(published: Published) -> pd.DataFrame:
+    """Give the gain of every published model over the floor, in per cent of it.
+
+    The floor is the Train Mean; of classes, the most frequent one.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per data set with its task (`data`), predictor and display name: modality, and
+        value and gain, medians over folds averaged over cell lines.
+    """
+    rows = published.scores
+    rows = rows[(rows["metric"] == rows["task"].map(PRIMARY)) & rows["modality"].notna()]
+    rows = rows[(rows["perturbation_set"] == "full") & (rows["cell_line"] != "4 lines")]
+    place, name = ["dataset", "task", "cell_line"], ["predictor", "display", "modality"]
+    found = rows.groupby([*place, *name], sort=False)["value"].median().reset_index()
+    floor = (
+        found[found["predictor"].isin(["train_mean", "most_frequent"])]
+        .groupby(place)["value"]
+        .first()
+    )
+    at = floor.reindex(pd.MultiIndex.from_frame(found[place])).to_numpy()
+    sign = np.where(found["task"] == "lfc", -1, 1)
+    found["gain"] = sign * 100 * (found["value"] - at) / at
+    found["data"] = found["dataset"].str.capitalize() + ", " + found["task"].str.upper()
+    keep = ~found["modality"].str.endswith("control")
+    groups = found[keep].groupby(["data", *name], sort=False)[["value", "gain"]]
+    return groups.mean().dropna().reset_index()
 
 
 def page(data: FigureData, chapter: str, name: str) -> str:

@@ -1,0 +1,97 @@
+"""Figures whose points say more: what the SVG carries, and what a reader can do with it."""
+
+import re
+from functools import partial
+
+import pytest
+from books import Visit
+from toys import ROOT, scores
+
+from perturbcore.book.build import _DRAWN, _live
+from perturbcore.data.published.tables import load_published
+from perturbcore.report import figures
+from perturbcore.report.comparison import Comparison
+from perturbcore.report.marks import svg
+from perturbcore.report.published.claims.audit import audit
+from perturbcore.report.published.claims.page import drawn
+from perturbcore.report.published.draw import every_model
+
+
+def titles(text: str) -> list[str]:
+    return re.findall(r"<title>([^<]*)</title></use>", text)
+
+
+def test_each_point_says_its_facts_and_a_still_figure_says_none():
+    compared = Comparison(scores(), predictor="knn")
+    text = svg(compared.figure(), live=True)
+    shown = [t.split("\n") for t in titles(text)]
+    table = compared.ranking().set_index("method")
+    assert len(shown) == len({s[0] for s in shown}) > 2
+    for name, *facts in shown:
+        assert f"score: {table['value'][name]:.3f}" in facts, facts
+        assert any(f.startswith("95 % interval: ") for f in facts)
+        assert f"modality: {table['modality'][name]}" in facts
+    still = svg(compared.figure())
+    assert "mark" not in re.sub("marker", "", still) and not titles(still)
+    boxes = svg(figures.box_by_method(scores(), "L2"), live=True)
+    assert len(titles(boxes)) == (scores()["metric"] == "L2").sum()
+    assert "cell line: A" in boxes and "fold: 4" in boxes
+
+
+def test_every_published_model_and_claim_is_a_point():
+    published = load_published()
+    models = every_model(published)
+    assert len(models) > 100 and not models.duplicated(["data", "predictor", "display"]).any()
+    best = models[models["data"] == "Essential, LFC"].set_index("display")["gain"]
+    assert 0 < best["Fusion (Full)"] < 20 and best.idxmax() == "Fusion (Full)"
+    assert set(models["data"]) >= {"Essential, DEG", "Norman, LFC", "Sciplex, LFC"}
+    drawing = figures.strips(models, x="gain", row="data", look="modality", xlabel="gain")
+    assert len(titles(svg(drawing, live=True))) == len(models)
+    table = audit(published)
+    assert len(titles(svg(drawn(table), live=True))) == len(table)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width, theme", [(1400, "light"), (390, "dark")])
+def test_a_reader_points_at_chooses_and_searches(browser, tmp_path, width, theme):
+    folder = tmp_path / "_images"
+    folder.mkdir()
+    boxes = figures.box_by_method(scores(), "L2")
+    (folder / "x.svg").write_text(svg(boxes, live=True))
+    twice = 2 * '<p><img alt="a" src="_images/x.svg"></p>'
+    laid = _DRAWN.sub(partial(_live, tmp_path, set()), twice)
+    assert laid.startswith('<p><img alt="a" src="_images/x.svg"><template class="live-figure" ')
+    assert laid.count("<svg") == 1 and laid.count("<template") == 2
+    static = (ROOT / "book/_static").as_uri()
+    page = f'''<!doctype html><html data-theme="{theme}"><head>
+        <meta name="viewport" content="width=device-width">
+        <link rel="stylesheet" href="{static}/perturbcore.css">SCRIPT</head>
+        <body><article class="bd-article">{laid}</article>'''
+    script = f'<script src="{static}/figures.js"></script>'
+    (tmp_path / "with.html").write_text(page.replace("SCRIPT", script))
+    (tmp_path / "without.html").write_text(page.replace("SCRIPT", ""))
+    with Visit(browser, (tmp_path / "without.html").as_uri(), width) as visit:
+        assert visit.page.locator("img").first.is_visible() and not visit.trouble
+    with Visit(browser, (tmp_path / "with.html").as_uri(), width) as visit:
+        there = visit.page
+        assert there.locator("svg:visible").count() == 2
+        there.evaluate("document.querySelector('p').remove()")
+        assert not there.locator("img").is_visible() and there.locator("svg").is_visible()
+        point, tip = there.locator(".marks use").last, there.locator(".live-tip")
+        point.scroll_into_view_if_needed()
+        box = point.bounding_box()
+        there.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        assert tip.is_visible() and "score: " in tip.inner_text()
+        there.mouse.move(1, 1)
+        assert not tip.is_visible()
+        there.get_by_label("show only: cell line").select_option("A")
+        n = there.locator(".live-count").inner_text()
+        assert re.fullmatch(r"\d+ of \d+ points", n)
+        there.get_by_label("search the points").fill("twin")
+        assert there.locator(".live-count").inner_text().startswith("5 of ")
+        there.locator("svg").press("ArrowRight")
+        assert tip.inner_text().startswith("twin") and "cell line: A" in tip.inner_text()
+        assert not there.evaluate("document.documentElement.scrollWidth > innerWidth + 1")
+        there.emulate_media(media="print")
+        assert not there.locator(".table-filters").is_visible()
+        assert there.locator("svg").is_visible() and not visit.trouble
