@@ -39,15 +39,15 @@ download: bool = False  # fetch the authors' tables (14 MB, non-commercial licen
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.report import pages
+from perturbcore.report.published.claims import page
 from perturbcore.report.published.claims.audit import audit, counts, with_dated
-from perturbcore.report.published.claims.page import cards, certainty, choice, drawn, summary, unused
 from perturbcore.report.text import tell
 
 chapter = pc.open_chapter("claims")
 published = pc.load_published(download=download)
 everything = with_dated(audit(published), published)
 table, own = everything[~everything["own"]], everything[everything["own"]]
-pages.say(summary(table, published))
+pages.say(page.summary(table, published))
 verdicts = table["verdict"].value_counts()
 pages.take_home(chapter, f"Of {len(table)} claims of {table['paper'].nunique()} sources: " + "; ".join(f"{v}: {n}" for v, n in verdicts.items()) + ".")
 
@@ -55,13 +55,13 @@ pages.take_home(chapter, f"Of {len(table)} claims of {table['paper'].nunique()} 
 # ## What the abstracts say
 
 # %% tags=["hide-input"]
-pages.say(cards(table[table["weight"] == "abstract"]))
+pages.say(page.cards(table[table["weight"] == "abstract"]))
 
 # %% [markdown]
 # ## Verdicts by paper, by weight and by kind
 
 # %% tags=["hide-input"]
-chapter.save_figure(drawn(table), "claims", live=True)
+chapter.save_figure(page.drawn(table), "claims", live=True)
 pages.say(tell("claims.figure"))
 pages.show_table(chapter, counts(table), "counts", caption="Number of claims by verdict.")
 pages.show_table(chapter, counts(table, "weight"), "counts-by-weight", caption="The same by where a claim stands.")
@@ -71,7 +71,7 @@ pages.show_table(chapter, counts(table, "kind"), "counts-by-kind", caption="The 
 # ## Claims that fail
 
 # %% tags=["hide-input"]
-pages.say(cards(table[table["verdict"] == "fails"]))
+pages.say(page.cards(table[table["verdict"] == "fails"]))
 
 # %% [markdown]
 # ## Every claim
@@ -88,7 +88,7 @@ pages.show_table(chapter, table, "claims", link="claim-",
 # ## Claim by claim: Cole et al. 2026
 
 # %% tags=["hide-input"]
-pages.say(cards(table[table["paper"] == "Cole et al. 2026"], dropdown=True, anchors=True))
+pages.say(page.cards(table[table["paper"] == "Cole et al. 2026"], dropdown=True, anchors=True))
 
 # %% [markdown]
 # ## Claim by claim: Bendidi et al. 2024, Csendes et al. 2025, Hasanaj et al. 2025 and VCHarness
@@ -100,7 +100,7 @@ pages.say(cards(table[table["paper"] == "Cole et al. 2026"], dropdown=True, anch
 # scores and notes of a search over models.
 
 # %% tags=["hide-input"]
-pages.say(cards(table[table["paper"] != "Cole et al. 2026"], dropdown=True, anchors=True))
+pages.say(page.cards(table[table["paper"] != "Cole et al. 2026"], dropdown=True, anchors=True))
 
 # %% [markdown]
 # ## Observations of ours
@@ -108,7 +108,7 @@ pages.say(cards(table[table["paper"] != "Cole et al. 2026"], dropdown=True, anch
 # Not claims of the papers: what their tables show about the measures that they use.
 
 # %% tags=["hide-input"]
-pages.say(cards(own, dropdown=True))
+pages.say(page.cards(own, dropdown=True))
 
 # %% [markdown]
 # ## What the papers do not report
@@ -118,16 +118,16 @@ pages.say(cards(own, dropdown=True))
 # not distinguishable is not the same as equal.
 
 # %% tags=["hide-input"]
-pages.say(certainty(published, chapter))
+pages.say(page.certainty(published, chapter))
 
 # %% [markdown]
 # Figure S14 shows one line for Latent Diffusion and one for Schrödinger Bridge; the tables hold two runs of each.
 
 # %% tags=["hide-input"]
-pages.say(choice(published, chapter))
+pages.say(page.choice(published, chapter))
 
 # %% [markdown]
 # And the tables hold more models than the figures show.
 
 # %% tags=["hide-input"]
-pages.say(unused(published, chapter))
+pages.say(page.unused(published, chapter))

@@ -31,13 +31,13 @@ download: bool = False  # fetch the authors' tables (14 MB, non-commercial licen
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.report import figures, pages
-from perturbcore.report.published.draw import bendidi_table, csendes_table, every_model, not_drawn, present
+from perturbcore.report.published import draw
 from perturbcore.report.text import tell
 
 chapter = pc.open_chapter("published_results")
 published = pc.load_published(download=download)
 pages.say(f":::{{note}}\n{published.note}\n:::")
-models = chapter.save_table(every_model(published), "models")
+models = chapter.save_table(draw.every_model(published), "models")
 strip = figures.strips(models, x="gain", row="data", look="modality", spread=0.3, xlabel="better than Train Mean by, %")
 chapter.save_figure(strip, "models", live=True)
 pages.say(tell("published.models", n=len(models)))
@@ -48,7 +48,7 @@ pages.say(tell("published.models", n=len(models)))
 # Knock-downs of about 2,000 genes in each of four cell lines (Essential), log fold-change, kNN on each embedding.
 
 # %% tags=["hide-input"]
-present(chapter, published, "1", "2")
+draw.present(chapter, published, "1", "2")
 
 # %% [markdown]
 # ## Fine-tuning (Figure 4) and fusion (Figure 5)
@@ -56,7 +56,7 @@ present(chapter, published, "1", "2")
 # Figure 4 is drawn in the order of the paper, which groups methods by model.
 
 # %% tags=["hide-input"]
-present(chapter, published, "4", "5")
+draw.present(chapter, published, "4", "5")
 
 # %% [markdown]
 # ## A small screen, and lasso instead of kNN (Figures S1 to S3)
@@ -64,7 +64,7 @@ present(chapter, published, "4", "5")
 # Norman (S1): 105 over-expressed genes in one line; the same methods.
 
 # %% tags=["hide-input"]
-present(chapter, published, "S1", "S2", "S3")
+draw.present(chapter, published, "S1", "S2", "S3")
 
 # %% [markdown]
 # ## Which genes change: the DEG task (Figures S4, S7 and S10)
@@ -73,7 +73,7 @@ present(chapter, published, "S1", "S2", "S3")
 # The Tahoe values are averaged over 45 lines within a fold.
 
 # %% tags=["hide-input"]
-present(chapter, published, "S4", "S7", "S10")
+draw.present(chapter, published, "S4", "S7", "S10")
 
 # %% [markdown]
 # ## Small molecules, log fold-change (Figures S5, S6, S8 and S9)
@@ -82,19 +82,19 @@ present(chapter, published, "S4", "S7", "S10")
 # above Train Mean and No Change, because it was computed on differently normalised data; there it is no ceiling.
 
 # %% tags=["hide-input"]
-present(chapter, published, "S5", "S6", "S8", "S9")
+draw.present(chapter, published, "S5", "S6", "S8", "S9")
 
 # %% [markdown]
 # ## Do other metrics agree (Figure S11)
 
 # %% tags=["hide-input"]
-present(chapter, published, "S11")
+draw.present(chapter, published, "S11")
 
 # %% [markdown]
 # ## Unseen cell lines: the comparison with STATE (Figures S12 and S13)
 
 # %% tags=["hide-input"]
-present(chapter, published, "S12", "S13")
+draw.present(chapter, published, "S12", "S13")
 
 # %% [markdown]
 # ## Generative models (Figure S14)
@@ -103,7 +103,7 @@ present(chapter, published, "S12", "S13")
 # Figure 1. {doc}`The audit <claims>` says what the tables hold for the full set.
 
 # %% tags=["hide-input"]
-present(chapter, published, "S14")
+draw.present(chapter, published, "S14")
 
 # %% [markdown]
 # ## Printed tables of two other papers
@@ -114,8 +114,8 @@ present(chapter, published, "S14")
 
 # %% tags=["hide-input"]
 for number in range(2, 11):
-    pages.show_table(chapter, bendidi_table(number), f"bendidi2024-table-{number}", caption=f"Bendidi et al. 2024, Table {number}, as printed.")
-pages.show_table(chapter, csendes_table(), "csendes2025-pearson-delta",
+    pages.show_table(chapter, draw.bendidi_table(number), f"bendidi2024-table-{number}", caption=f"Bendidi et al. 2024, Table {number}, as printed.")
+pages.show_table(chapter, draw.csendes_table(), "csendes2025-pearson-delta",
                  caption="Csendes et al. 2025, Pearson delta, from the text and the authors' notebooks.")
 
 # %% [markdown]
@@ -124,4 +124,4 @@ pages.show_table(chapter, csendes_table(), "csendes2025-pearson-delta",
 # Three figures need more than the tables used here; the authors publish what Figures S5 and S6 take.
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, not_drawn(published), "not-drawn", caption="Figures that take more than these tables.")
+pages.show_table(chapter, draw.not_drawn(published), "not-drawn", caption="Figures that take more than these tables.")

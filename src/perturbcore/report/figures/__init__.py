@@ -13,13 +13,4 @@ from perturbcore.report.figures.points import (
     points_by_amount,
     similarity_map,
 )
-<<<<<<< HEAD
-=======
 from perturbcore.report.figures.strips import strips
-
-__all__ = [
-    "agreement", "box_by_method", "curves", "dot_plot", "error_clusters", "gain_plot", "heat_map",
-    "metric_scatter", "place_maps", "points_by_amount", "rank_plot", "similarity_map",
-    "strips",
-]  # fmt: skip
->>>>>>> h_front/front

@@ -11,21 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from perturbcore.core.errors import InputError
-<<<<<<< HEAD
 from perturbcore.report.figures import style
-=======
-from perturbcore.report.figures.style import (
-    LOOKS,
-    colour,
-    display_names,
-    grid_of,
-    legend_of,
-    marker,
-    named_below,
-    rows_of,
-)
 from perturbcore.report.marks import mark
->>>>>>> h_front/front
 from perturbcore.score.metrics.registry import metric as registered
 from perturbcore.score.model import COVERING
 
@@ -115,16 +102,10 @@ def _boxes(axis: Axes, data, value: str, order, modality, *, whiskers=True, spre
                       fontsize=7, color="#6b6b6b")  # fmt: skip
             continue
         at = y + rng.uniform(-spread, spread, len(values))
-<<<<<<< HEAD
-        c, m = style.colour(modality[method]), style.marker(modality[method])
-        axis.plot(values, at, ls="", marker=m, ms=3.6, mec="white", mew=0.3, color=c, alpha=0.85,
-                  zorder=4)  # fmt: skip
-=======
-        look = dict(color=colour(modality[method]), marker=marker(modality[method]))
+        look = dict(color=style.colour(modality[method]), marker=style.marker(modality[method]))
         points = axis.plot(values, at, ls="", ms=3.6, mec="white", mew=0.3, alpha=0.85, zorder=4,
                            **look)  # fmt: skip
         mark(rows[method], *points)
->>>>>>> h_front/front
     axis.margins(x=0.05)
 
 
@@ -152,20 +133,12 @@ def interval_plot(table: pd.DataFrame, *, label: str, ceiling: str = "") -> Figu
     figure = Figure(figsize=(7.2, 0.3 * len(rows) + 1.2), layout="constrained")
     axis = figure.subplots()
     for y, row in rows.iterrows():
-<<<<<<< HEAD
         c = style.colour(row["modality"])
-        axis.hlines(y, row["low"], row["high"], color=c, lw=2.2, alpha=0.6)
-        axis.plot(row["value"], y, marker=style.marker(row["modality"]), color=c, ms=7, mec="white",
-                  mew=0.6)  # fmt: skip
-    style.rows_of(axis, rows["display"], rows.set_index("display")["modality"])
-=======
-        c = colour(row["modality"])
         line = axis.hlines(y, row["low"], row["high"], color=c, lw=2.2, alpha=0.6)
-        points = axis.plot(row["value"], y, marker=marker(row["modality"]), color=c, ms=7,
+        points = axis.plot(row["value"], y, marker=style.marker(row["modality"]), color=c, ms=7,
                            mec="white", mew=0.6)  # fmt: skip
         mark(rows.loc[[y]], *points, line)
-    rows_of(axis, rows["display"], rows.set_index("display")["modality"])
->>>>>>> h_front/front
+    style.rows_of(axis, rows["display"], rows.set_index("display")["modality"])
     _reference(axis, table[table["display"].isin(["Train Mean", ceiling])])
     axis.set_xlabel(label)
     style.legend_of(figure, rows["modality"])

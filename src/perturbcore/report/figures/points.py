@@ -11,20 +11,8 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
-<<<<<<< HEAD
 from perturbcore.report.figures import style
-=======
-from perturbcore.report.figures.style import (
-    LOOKS,
-    colour,
-    display_names,
-    grid_of,
-    legend_of,
-    marker,
-    named_below,
-)
 from perturbcore.report.marks import mark
->>>>>>> h_front/front
 
 
 def metric_scatter(scores: pd.DataFrame, x: str, others: Sequence[str]) -> Figure:
@@ -283,18 +271,11 @@ def _panel(axis, here, lines) -> None:
         x, y = [*step["seconds"], edge[1]], [*step["value"], step["value"].iloc[-1]]
         axis.step(x, y, where="post", color="#333333", lw=1.2, ls="-", zorder=1)
     for on, (_, row) in zip(front, here.iterrows(), strict=True):
-<<<<<<< HEAD
         c = style.colour(row["modality"])
-        axis.plot(row["seconds"], row["value"], marker=style.marker(row["modality"]), ls="", ms=8,
-                  color=c, mec="black" if on else "white", mew=1.3 if on else 0.6,
-                  zorder=3)  # fmt: skip
-=======
-        c = colour(row["modality"])
-        points = axis.plot(row["seconds"], row["value"], marker=marker(row["modality"]), ls="",
-                           ms=8, color=c, mec="black" if on else "white", mew=1.3 if on else 0.6,
-                           zorder=3)  # fmt: skip
+        points = axis.plot(row["seconds"], row["value"], marker=style.marker(row["modality"]),
+                           ls="", ms=8, color=c, mec="black" if on else "white",
+                           mew=1.3 if on else 0.6, zorder=3)  # fmt: skip
         mark(row.to_frame().T, *points)
->>>>>>> h_front/front
     axis.set_xlim(*edge)
     for _, line in lines.iterrows():
         axis.axhline(line["value"], color=style.colour(line["modality"]), ls="--", lw=0.9, zorder=0)

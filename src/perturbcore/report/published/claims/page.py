@@ -9,22 +9,8 @@ from matplotlib.figure import Figure
 from perturbcore.core.files import read_yaml
 from perturbcore.data.published.tables import HOW_TO_GET, PRIMARY, Published, without_line
 from perturbcore.report.comparison import Comparison
-<<<<<<< HEAD
-from perturbcore.report.published.claims import audit
-=======
 from perturbcore.report.figures import strips
-from perturbcore.report.published.claims.audit import (
-    FAILS,
-    HOLDS,
-    NEEDS_TABLES,
-    QUALIFIED,
-    UNDECIDED,
-    VERDICTS,
-    claims,
-    counts,
-    dated,
-)
->>>>>>> h_front/front
+from perturbcore.report.published.claims import audit
 from perturbcore.report.published.draw import markdown_table, plain
 from perturbcore.report.published.figures import FIGURES, RUNS, figure_data
 from perturbcore.report.text import HEADINGS, signed, tell
@@ -79,7 +65,7 @@ def cards(table: pd.DataFrame, *, dropdown: bool = False, anchors: bool = False)
 
 def drawn(table: pd.DataFrame) -> Figure:
     """Draw each claim as a point, one row per paper, verdicts side by side."""
-    table = table.sort_values("verdict", key=lambda v: v.map(VERDICTS.index), kind="stable")
+    table = table.sort_values("verdict", key=lambda v: v.map(audit.VERDICTS.index), kind="stable")
     place = table.groupby("paper").cumcount() + 1
     shown = table.assign(display=table["id"], place=place)
     return strips(shown, x="place", row="paper", look="verdict", xlabel="Claims")
