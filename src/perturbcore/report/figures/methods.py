@@ -93,7 +93,8 @@ def _boxes(axis: Axes, data, value: str, order, modality, *, whiskers=True, spre
     rng = np.random.default_rng(0)
     rows = {m: data[(data["display"] == m) & data[value].notna()] for m in order}
     for line in axis.lines:
-        if len(at := line.get_ydata()) and len(here := rows[order[round(np.mean(at))]]):
+        at = np.asarray(line.get_ydata(), dtype=float)
+        if at.size and len(here := rows[order[round(at.mean())]]):
             mark(here, None, line)
     for y, method in enumerate(order):
         values = rows[method][value].to_numpy()
@@ -102,9 +103,9 @@ def _boxes(axis: Axes, data, value: str, order, modality, *, whiskers=True, spre
                       fontsize=7, color="#6b6b6b")  # fmt: skip
             continue
         at = y + rng.uniform(-spread, spread, len(values))
-        look = dict(color=style.colour(modality[method]), marker=style.marker(modality[method]))
-        points = axis.plot(values, at, ls="", ms=3.6, mec="white", mew=0.3, alpha=0.85, zorder=4,
-                           **look)  # fmt: skip
+        c, m = style.colour(modality[method]), style.marker(modality[method])
+        points = axis.plot(values, at, ls="", marker=m, ms=3.6, mec="white", mew=0.3, color=c,
+                           alpha=0.85, zorder=4)  # fmt: skip
         mark(rows[method], *points)
     axis.margins(x=0.05)
 
