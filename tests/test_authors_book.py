@@ -317,17 +317,6 @@ def test_published_rows_have_the_names_that_the_layout_gives(mirror):
         np.testing.assert_allclose(both["difference"], 0)
 
 
-def test_choices_name_every_choice_with_the_published_default():
-    said = (
-        page.choices().set_index("choice")["code"].str.cat(page.choices()["here"].values, sep=" ")
-    )
-    for word, default in {
-        "lasso": "0.0001", "Z-scores": "ddof 1", "Validation": "alphabetical", "Expression": "Hep-G2",
-        "inner folds": "inner_order: file", "Control profiles": "log1p",
-    }.items():  # fmt: skip
-        assert default in said[said.index.str.contains(word)].item()
-
-
 # --- full fusion
 
 

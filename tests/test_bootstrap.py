@@ -192,20 +192,6 @@ def test_never_more_than_a_block_is_held_and_blocks_change_nothing(monkeypatch, 
     np.testing.assert_allclose(table["value"], expected["value"], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("batches", ["all", "with_controls"])
-@pytest.mark.parametrize("control", ["global", "matched"])
-def test_errors_are_taken_from_the_effects_that_models_are_trained_on(control, batches):
-    screen = make_screen(n_perturbations=4)
-    drop = (screen.obs["batch"] == "b2") & screen.obs["is_control"]
-    if (control, batches) != ("matched", "all"):
-        screen = screen[~drop.to_numpy()].copy()
-    how = dict(control=control, batches=batches, min_cells=1)
-    responses = ba_ate(screen, **how, progress=False)
-    line = LineSampler(Cells.of(screen), "A", control=control, batches=batches, seed=0)
-    for name, row in zip(responses.obs["perturbation"], responses.X, strict=True):
-        np.testing.assert_allclose(line.effects(name)[0], row, atol=1e-5)
-
-
 def test_levels_of_drawing_can_be_told_apart():
     screen, _ = known_noise_screen(n=100, batches=5)
     options = dict(n_outer=20, n_inner=10, quantiles=(0.5,), progress=False)

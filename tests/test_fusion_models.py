@@ -284,16 +284,6 @@ def test_a_fusion_of_one_source_is_the_predictor_of_that_source(task, way, kind,
     np.testing.assert_allclose(fused["value"], single["value"], rtol=rtol)
 
 
-@pytest.mark.parametrize("task", ["lfc", "deg_pairs"])
-def test_fusion_of_both_halves_beats_either(task):
-    responses, sources = world(task, n=120)
-    kind, metric = (KernelRidge, "L2") if task == "lfc" else (PairModel, "auroc_within")
-    models = [kind([s], name=s.name) for s in sources[:2]] + [kind(sources[:2], name="both")]
-    scores = evaluate(responses, models, metrics=[metric], folds=[0, 1], progress=False)
-    mean = scores.groupby("embedding")["value"].mean() * (-1 if task == "lfc" else 1)
-    assert mean.idxmax() == "both"
-
-
 def test_a_perturbation_without_any_source_gets_the_mean():
     responses, sources = world()
     cut = Fold.of(responses, int(responses.obs["fold"].iloc[0]))
