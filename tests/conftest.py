@@ -13,10 +13,17 @@ settings.register_profile("steady", deadline=None, derandomize=True, max_example
 settings.load_profile("steady")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Begin with the demo book, which takes longest; end with the real one, when it is built."""
+    """Begin with the demo book, which takes longest; end with the real one, when it is built.
+
+    What asks for the mirror or the browser is marked so.
+    """
     order = {"test_book.py": 0, "test_real_book.py": 2}
     items.sort(key=lambda item: order.get(item.path.name, 1))
+    for item in items:
+        for name in {"mirror", "browser"} & set(item.fixturenames):
+            item.add_marker(name)
 
 
 @pytest.fixture(scope="session")

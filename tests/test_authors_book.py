@@ -300,7 +300,6 @@ def test_medians_are_compared_with_medians(root):
     assert counts(table)["rows"].sum() == (table["metric"] == "L2").sum()
 
 
-@pytest.mark.mirror
 def test_published_rows_have_the_names_that_the_layout_gives(mirror):
     """Scores under our names for the files of the layout find every published row."""
     published = load_published()

@@ -16,15 +16,6 @@ from perturbcore.score.ceiling.ceiling import noise_ceiling
 from perturbcore.score.ceiling.cells import Cells
 from perturbcore.score.ceiling.curves import ceiling_by_cells, ceilings_against_truth
 from perturbcore.score.ceiling.halves import Halves, noise_floor
-from perturbcore.score.ceiling.sampler import (
-    CONTROL,
-    PERTURBED,
-    LineSampler,
-    control_stream,
-    drawn_batches,
-    drawn_cells,
-    perturbation_stream,
-)
 from perturbcore.score.limits import ceiling_scores, experimental_error
 
 ALL = ("L2", "MSE", "MAE", "Spearman", "Pearson")
@@ -66,7 +57,9 @@ def gathered_samples(x, groups, stream, kind, drawn, n_inner):
             means = []
             for position, batch in enumerate(drawn[trial]):
                 rows = groups[batch]
-                cells = drawn_cells(len(rows), stream, trial, position, kind, n_inner)[inner]
+                cells = sampler.drawn_cells(len(rows), stream, trial, position, kind, n_inner)[
+                    inner
+                ]
                 means.append(x[rows[cells]].mean(axis=0))
             samples.append(np.mean(means, axis=0))
     return np.array(samples)
@@ -88,20 +81,20 @@ def reference_table(screen, control, n_outer, n_inner, quantiles, seed, batches=
             groups = groups_of(screen, name, line)
             if batches == "with_controls":
                 groups = {b: r for b, r in groups.items() if b in controls}
-            stream = perturbation_stream(seed, position)
-            drawn = drawn_batches(len(groups), stream, n_outer)
+            stream = sampler.perturbation_stream(seed, position)
+            drawn = sampler.drawn_batches(len(groups), stream, n_outer)
             cells = list(groups.values())
-            sample = gathered_samples(x, cells, stream, PERTURBED, drawn, n_inner)
+            sample = gathered_samples(x, cells, stream, sampler.PERTURBED, drawn, n_inner)
             point = np.mean([x[r].mean(axis=0) for r in cells], axis=0)
             if control == "global":
-                c_stream = control_stream(seed)
-                c_drawn = drawn_batches(len(controls), c_stream, n_outer)
+                c_stream = sampler.control_stream(seed)
+                c_drawn = sampler.drawn_batches(len(controls), c_stream, n_outer)
                 everyone = list(controls.values())
-                sample -= gathered_samples(x, everyone, c_stream, CONTROL, c_drawn, n_inner)
+                sample -= gathered_samples(x, everyone, c_stream, sampler.CONTROL, c_drawn, n_inner)
                 point = point - np.mean([x[r].mean(axis=0) for r in everyone], axis=0)
             else:
                 matched = [controls[b] for b in groups]
-                sample -= gathered_samples(x, matched, stream, CONTROL, drawn, n_inner)
+                sample -= gathered_samples(x, matched, stream, sampler.CONTROL, drawn, n_inner)
                 point = point - np.mean([x[r].mean(axis=0) for r in matched], axis=0)
             values = {
                 "L2": [np.linalg.norm(s - point) for s in sample],
@@ -352,7 +345,7 @@ def test_curves_keep_to_perturbations_with_enough_cells():
 
 
 def halves_of(screen, by, control="global", n_splits=10):
-    line = LineSampler(Cells.of(screen), "A", control=control, batches="all", seed=0)
+    line = sampler.LineSampler(Cells.of(screen), "A", control=control, batches="all", seed=0)
     halves = Halves(line, by, n_splits)
     return {name: halves.errors(name) for name in line.perturbed}
 

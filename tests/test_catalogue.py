@@ -397,7 +397,6 @@ def test_licence_page_is_the_generated_one():
     assert page.read_text(encoding="utf-8") == catalogue.licences_markdown()
 
 
-@pytest.mark.mirror
 def test_mirror_has_every_entry(mirror, monkeypatch):
     monkeypatch.setenv("PERTURBCORE_MIRROR", str(mirror))
     monkeypatch.setenv("PERTURBCORE_OFFLINE", "1")

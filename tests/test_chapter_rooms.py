@@ -209,7 +209,6 @@ def test_the_mask_alone_is_a_control_that_is_shown_and_never_ranked():
     assert "does not compete" in said and f"{rows['value'].iloc[0]:.3f}" in said
 
 
-@pytest.mark.mirror
 def test_the_mask_of_the_benchmark_beats_a_guess(mirror):
     responses = leaderboard.split_responses("HepG2", "dir")
     scores = evaluate(responses, mask_only(responses), folds=[0])
@@ -217,7 +216,6 @@ def test_the_mask_of_the_benchmark_beats_a_guess(mirror):
     assert 0.7 < value < 0.9
 
 
-@pytest.mark.mirror
 def test_the_authors_split_is_kept_and_neighbours_beat_a_guess(mirror):
     from perturbcore.embeddings.build import build
     from perturbcore.embeddings.sources import BuildContext

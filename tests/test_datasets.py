@@ -148,7 +148,6 @@ def test_essential_choices_are_checked():
         essential.load(lines=[])
 
 
-@pytest.mark.mirror
 def test_essential_counts_are_those_of_the_files(mirror):
     loaded = datasets.load("essential")
     r, card = loaded.responses, loaded.card
@@ -323,7 +322,6 @@ COUNTS = {
 }
 
 
-@pytest.mark.mirror
 @pytest.mark.parametrize("name", COUNTS)
 def test_counts_are_those_of_the_file(mirror, name):
     loaded = datasets.load(name)

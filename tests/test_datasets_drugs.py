@@ -8,13 +8,8 @@ from perturbcore.core.errors import ParameterError
 from perturbcore.data.deg import deg_labels
 from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.effects.moments import well_effects
+from perturbcore.data.sets import signatures as sig
 from perturbcore.data.sets.base import load
-from perturbcore.data.sets.signatures import (
-    common_genes,
-    match_drugs,
-    parent,
-    top_k_labels,
-)
 from perturbcore.data.simulate.chemistry import simulate_drug_screen
 from perturbcore.report.labels import labels_against_truth
 
@@ -88,7 +83,7 @@ def test_parameters_are_checked_before_anything_is_drawn():
 
 def test_top_k_labels_by_hand():
     genes = pd.Index(list("abcdef"))
-    label = top_k_labels(np.array(["x", "c", "a", "f", "b", "e", "d"]), genes, 2)
+    label = sig.top_k_labels(np.array(["x", "c", "a", "f", "b", "e", "d"]), genes, 2)
     assert label.tolist() == [1, 0, 1, -1, -1, 0]
 
 
@@ -103,14 +98,14 @@ def test_k_must_label_something():
 def test_genes_ranked_twice_or_not_by_all_are_left_out():
     one = {"d": (np.array(["a", "b", "c", "c"]), 1), "e": (np.array(["a", "b", "c"]), 1)}
     two = {"d": (np.array(["a", "c", "b", "z"]), 1)}
-    assert common_genes({"1": one, "2": two}, ["d", "e"]) == (["a", "b"], 1)
+    assert sig.common_genes({"1": one, "2": two}, ["d", "e"]) == (["a", "b"], 1)
 
 
 def test_drugs_are_matched_by_name_and_the_unmatched_stay_unmatched():
     table = pd.DataFrame(
         {"smiles": ["C"] * 4}, index=["Bortezomib", "UNC-0379", "Panobinostat (LBH589)", "AZD"]
     )
-    found = match_drugs(
+    found = sig.match_drugs(
         ["Bortezomib", "unc0379", "panobinostat", "azd1", "alias me"], table, {"alias me": "AZD"}
     )
     assert found["how"].to_dict() == {
@@ -118,10 +113,9 @@ def test_drugs_are_matched_by_name_and_the_unmatched_stay_unmatched():
         "alias me": "alias",
     }  # fmt: skip
     assert found.loc["azd1", "in_table"] is None or pd.isna(found.loc["azd1", "in_table"])
-    assert parent("Imatinib mesylate") == parent("imatinib")
+    assert sig.parent("Imatinib mesylate") == sig.parent("imatinib")
 
 
-@pytest.mark.mirror
 def test_prnet_says_how_little_replicates_agree(mirror):
     data = load("prnet")
     assert data.responses.n_obs == 301 and not data.simulated
@@ -136,7 +130,6 @@ def test_prnet_says_how_little_replicates_agree(mirror):
         load("prnet", control="none")
 
 
-@pytest.mark.mirror
 @pytest.mark.parametrize(("source", "lines"), [("sciplex", None), ("tahoe", ["SW48"])])
 def test_signatures_have_k_genes_up_and_down_in_every_row(mirror, source, lines):
     data = load("signatures", source=source, k=25, lines=lines)

@@ -15,18 +15,9 @@ from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.folds import add_folds
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.embeddings.base import Embedding
+from perturbcore.models.decoders import distributions as dist
 from perturbcore.models.decoders import evaluation
 from perturbcore.models.decoders.cells import Cells
-from perturbcore.models.decoders.distributions import (
-    HALVES,
-    METRICS,
-    batch_weights,
-    distribution_table,
-    energy_distance,
-    median_distance,
-    mmd,
-    variance_ratio,
-)
 from perturbcore.models.decoders.evaluation import DecoderModel, GearsPredictions, Shift, generate
 from perturbcore.models.simple.embedding import Floor, OnEmbedding
 from perturbcore.models.simple.knn import KNN
@@ -140,16 +131,16 @@ def test_distances_equal_loops(weighted):
     w = rng.random(13) if weighted else np.ones(13)
     given = w if weighted else None
     want = -brute(x, y, w, lambda d: d)
-    assert energy_distance(x, y, given) == pytest.approx(want, rel=1e-9)
+    assert dist.energy_distance(x, y, given) == pytest.approx(want, rel=1e-9)
     want = brute(x, y, w, lambda d: np.exp(-(d**2) / (2 * 1.7**2)))
-    assert mmd(x, y, 1.7, given) == pytest.approx(want, rel=1e-9)
+    assert dist.mmd(x, y, 1.7, given) == pytest.approx(want, rel=1e-9)
 
 
 def test_variance_ratio_is_that_of_numpy_and_leaves_out_constant_genes():
     rng = np.random.default_rng(3)
     x, y = rng.normal(0, 2, (30, 3)), rng.normal(0, 1, (25, 3))
     y[:, 1] = 4.1
-    got = variance_ratio(x, y)
+    got = dist.variance_ratio(x, y)
     want = x.var(axis=0, ddof=1) / y.var(axis=0, ddof=1)
     assert got[[0, 2]] == pytest.approx(want[[0, 2]])
     assert np.isnan(got[1])
@@ -157,28 +148,28 @@ def test_variance_ratio_is_that_of_numpy_and_leaves_out_constant_genes():
 
 def test_one_cell_has_no_distribution():
     one, many = np.zeros((1, 2)), np.random.default_rng(0).normal(size=(5, 2))
-    assert np.isnan(energy_distance(one, many)) and np.isnan(mmd(many, one, 1.0))
-    assert np.isnan(variance_ratio(one, many)).all()
-    assert median_distance(np.array([[0.0], [1.0], [3.0]])) == 2.0
-    assert median_distance(np.ones((4, 2))) == 1.0
+    assert np.isnan(dist.energy_distance(one, many)) and np.isnan(dist.mmd(many, one, 1.0))
+    assert np.isnan(dist.variance_ratio(one, many)).all()
+    assert dist.median_distance(np.array([[0.0], [1.0], [3.0]])) == 2.0
+    assert dist.median_distance(np.ones((4, 2))) == 1.0
 
 
 def test_weights_bring_one_composition_of_batches_to_another():
-    w = batch_weights(["a", "a", "a", "b"], ["a", "b"])
+    w = dist.batch_weights(["a", "a", "a", "b"], ["a", "b"])
     assert w == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
-    assert batch_weights(["a", "c"], ["a"]) == pytest.approx([1, 0])
-    assert batch_weights(["c", "c"], ["a"]) == pytest.approx([0.5, 0.5])
+    assert dist.batch_weights(["a", "c"], ["a"]) == pytest.approx([1, 0])
+    assert dist.batch_weights(["c", "c"], ["a"]) == pytest.approx([0.5, 0.5])
 
 
 def test_distances_refuse_what_makes_no_sense():
     with pytest.raises(InputError, match="same columns"):
-        energy_distance(np.zeros((3, 2)), np.zeros((3, 4)))
+        dist.energy_distance(np.zeros((3, 2)), np.zeros((3, 4)))
     with pytest.raises(InputError, match="NaN"):
-        mmd(np.array([[np.nan], [1.0]]), np.zeros((2, 1)), 1.0)
+        dist.mmd(np.array([[np.nan], [1.0]]), np.zeros((2, 1)), 1.0)
     with pytest.raises(ParameterError, match="bandwidth"):
-        mmd(np.zeros((2, 1)), np.zeros((2, 1)), 0.0)
+        dist.mmd(np.zeros((2, 1)), np.zeros((2, 1)), 0.0)
     with pytest.raises(InputError, match="weights"):
-        energy_distance(np.zeros((2, 1)), np.zeros((2, 1)), [1.0])
+        dist.energy_distance(np.zeros((2, 1)), np.zeros((2, 1)), [1.0])
 
 
 # ---- evaluation
@@ -362,13 +353,13 @@ def test_cells_moved_by_the_truth_come_closest(model, responses, cells):
         model(lambda: Truth([]), name="truth"),
         model(lambda: Shift(Floor("no_change")), name="none", predictor="shift"),
     ]
-    table = distribution_table(models, responses, cells, folds=[0, 1], n_components=4)
+    table = dist.distribution_table(models, responses, cells, folds=[0, 1], n_components=4)
     assert set(table["metric"]) == {"energy", "mmd", "energy_genes", "variance_ratio"}
     assert set(table["fold"]) == {0, 1}
     mean = table.groupby(["metric", "embedding"])["value"].mean().unstack()
     distances = ["energy", "mmd", "energy_genes"]
     assert (mean.loc[distances, "truth"] < 0.5 * mean.loc[distances, "none"]).all()
-    assert (mean.loc[distances, HALVES].abs() < 0.5 * mean.loc[distances, "none"]).all()
+    assert (mean.loc[distances, dist.HALVES].abs() < 0.5 * mean.loc[distances, "none"]).all()
     # cells of the toy screen have the same spread everywhere
     assert mean.loc["variance_ratio", "truth"] == pytest.approx(1, abs=0.5)
 
@@ -516,11 +507,17 @@ def test_trainings_that_stopped_too_early_are_counted_and_curves_start_at_one():
 )
 def test_distributions_are_compared_with_shifted_controls(energy, lead):
     rng = np.random.default_rng(0)
-    levels = {SHIFTED: 0.5, UNCHANGED: 1.0, HALVES: 0.0, MEAN_SHIFTED: 0.7, "Flow matching": energy}
+    levels = {
+        SHIFTED: 0.5,
+        UNCHANGED: 1.0,
+        dist.HALVES: 0.0,
+        MEAN_SHIFTED: 0.7,
+        "Flow matching": energy,
+    }
     rows = [
         {"method": name, "embedding": name, "predictor": "p", "cell_line": "A", "fold": fold,
          "metric": metric, "value": value + 0.01 * rng.normal(), "n_train": 90, "n_test": 10}
-        for fold in range(8) for metric in METRICS for name, value in levels.items()
+        for fold in range(8) for metric in dist.METRICS for name, value in levels.items()
     ]  # fmt: skip
     summary = page.distribution_summary(fake_run(), pd.DataFrame(rows))
     by = summary.set_index("method")
@@ -528,7 +525,7 @@ def test_distributions_are_compared_with_shifted_controls(energy, lead):
     assert flow["gain"] == pytest.approx(0.5 - energy, abs=0.02)
     assert flow["low"] < flow["gain"] < flow["high"]
     assert flow["unexplained"] == pytest.approx(energy, abs=0.02)
-    assert list(summary["method"])[0] == HALVES and by["gain"].notna().sum() == 1
+    assert list(summary["method"])[0] == dist.HALVES and by["gain"].notna().sum() == 1
     assert f"Toy (screen): {lead}" in page.distribution_answer(summary)
 
 
@@ -543,7 +540,6 @@ def test_published_sentences_print_no_empty_number(monkeypatch):
     assert "**Figure S14 mixes runs: 9 of 38 points.** It" in page.published_sentences(None)
 
 
-@pytest.mark.mirror
 def test_published_rows_say_that_diffusion_beats_knn_on_the_full_set(mirror):
     from perturbcore.data.published.tables import load_published
 

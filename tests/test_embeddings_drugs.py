@@ -293,7 +293,6 @@ def test_drug_tables_of_a_data_set_or_a_file(tmp_path):
         built("target_genes")
 
 
-@pytest.mark.mirror
 def test_catalogue_tables_make_drug_embeddings(mirror):
     made = built("target_encoding", source="tahoe_drug_metadata")
     assert len(made) == 264 and made.dim > 200

@@ -254,7 +254,6 @@ def test_only_the_genes_that_a_data_set_needs_are_embedded(bert, tmp_path, monke
         build_all([{"name": "R", "builder": "network", "genes": "perturbed"}], context)
 
 
-@pytest.mark.mirror
 def test_summaries_of_the_real_file(mirror):
     texts = ncbi_summaries(catalogue.fetch("ncbi_summaries"))
     assert len(texts) > 18_000 and "tumor" in texts["TP53"]

@@ -186,7 +186,6 @@ def test_profiles_that_agree_within_modalities_are_found_and_others_are_not():
     assert "no scores of single perturbations" in page.clusters_said(pd.DataFrame(), None)
 
 
-@pytest.mark.mirror
 def test_lincs_has_complete_labels_of_over_expressed_genes(mirror):
     data = lincs.load()
     labels = data.responses.layers["deg"]

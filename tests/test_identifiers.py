@@ -116,7 +116,6 @@ def test_gene_table_is_read_once_and_kept(tmp_path, monkeypatch):
         gene_table()
 
 
-@pytest.mark.mirror
 def test_real_gene_table(mirror, tmp_path, monkeypatch):
     monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path))
     table = gene_table()

@@ -5,13 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import (
-    average_precision_score,
-    f1_score,
-    precision_score,
-    recall_score,
-    roc_auc_score,
-)
+from sklearn import metrics as sk
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.score.labels import Labels
@@ -109,15 +103,15 @@ def test_pair_metrics_equal_a_loop_over_genes(seed):
     for g in np.unique(gene):
         y, s = label[gene == g], score[gene == g]
         if 0 < y.sum() < len(y):
-            auc, n = roc_auc_score(y, s), y.sum() * (1 - y).sum()
+            auc, n = sk.roc_auc_score(y, s), y.sum() * (1 - y).sum()
             top, bottom = top + auc * n, bottom + n
             aucs.append(auc)
-            ap += average_precision_score(y, s) * y.sum()
+            ap += sk.average_precision_score(y, s) * y.sum()
             weight += y.sum()
     assert metric("auroc_within").function(label, score, gene) == pytest.approx(top / bottom)
     assert metric("auroc_per_gene").function(label, score, gene) == pytest.approx(np.mean(aucs))
     assert metric("ap_within").function(label, score, gene) == pytest.approx(ap / weight)
-    want = f1_score(label, score >= 0.2, average="macro")
+    want = sk.f1_score(label, score >= 0.2, average="macro")
     assert metric("macro_F1").function(label, score, gene, 0.2) == pytest.approx(want)
 
 
@@ -188,14 +182,15 @@ def by_hand(label, p, gene):
     present = sorted(set(y))
     kw = dict(labels=present, average="macro", zero_division=0)
     out = {
-        "f1_score": f1_score(y, called, **kw),
-        "precision": precision_score(y, called, **kw),
-        "recall": recall_score(y, called, **kw),
+        "f1_score": sk.f1_score(y, called, **kw),
+        "precision": sk.precision_score(y, called, **kw),
+        "recall": sk.recall_score(y, called, **kw),
     }
     auc = [
-        roc_auc_score(y == c, s[c + 1]) if 0 < (y == c).sum() < len(y) else 0.0 for c in (-1, 0, 1)
+        sk.roc_auc_score(y == c, s[c + 1]) if 0 < (y == c).sum() < len(y) else 0.0
+        for c in (-1, 0, 1)
     ]
-    ap = [average_precision_score(y == c, s[c + 1]) for c in present]
+    ap = [sk.average_precision_score(y == c, s[c + 1]) for c in present]
     if present == [-1]:
         ap = [1.0, 0.0, 0.0]
     return out | {"roc_auc": np.mean(auc), "average_precision": np.mean(ap)}
