@@ -9,10 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from toys import MEANS, scores
+from worlds import responses_of
 
 from perturbcore.core.errors import InputError
-from perturbcore.data.folds import add_folds
-from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models import simple
 from perturbcore.models.simple import evaluate_embeddings
@@ -24,17 +23,6 @@ from perturbcore.report.figures.methods import reference_lines
 from perturbcore.report.text import percent, plural
 from perturbcore.score.model import Fold, fit_predict
 from perturbcore.score.task import task_of
-
-
-def test_floors_and_ceilings_are_shown_but_do_not_compete():
-    c = Comparison(scores())
-    table = c.ranking().set_index("method")
-    assert set(table.index[table["competes"]]) == {"good", "twin", "dull"} == set(c.competitors)
-    assert set(table.index[table["with_best"]]) == {"good", "twin"}
-    assert (c.floor, c.ceiling) == ("Train Mean", "Experimental error")
-    assert table.loc[["Random", "Train Mean", "No Change"], "p_best"].isna().all()
-    assert c.unproven() == ["dull"] and c.ties() == [m for m in ("good", "twin") if m != c.best]
-    assert table["value"].is_monotonic_increasing
 
 
 def test_every_share_of_the_gap_is_computed_from_the_numbers_in_its_row():
@@ -151,8 +139,7 @@ def screen():
     rng = np.random.default_rng(0)
     names, latent = pd.Index([f"P{i:02d}" for i in range(80)]), rng.normal(size=(80, 4))
     X = np.tanh(latent) @ rng.normal(size=(4, 30)) + 0.4 * rng.normal(size=(80, 30))
-    about = pd.DataFrame({"perturbation": names, "cell_line": "A"})
-    responses = add_folds(make_responses(X, about, [f"g{i}" for i in range(30)], dataset="toy"))
+    responses = responses_of(X, names)
 
     def embedding(name, noise, n=80):
         own = latent @ rng.normal(size=(4, 12)) + noise * rng.normal(size=(80, 12))
@@ -193,10 +180,8 @@ def test_labels_are_scored_again_where_all_embeddings_have_vectors(task, metric)
     rng = np.random.default_rng(3)
     names, latent = pd.Index([f"P{i:03d}" for i in range(200)]), rng.normal(size=(200, 3))
     label = np.digitize(latent @ rng.normal(size=(3, 20)), [-1.2, 1.2]) - 1
-    about = pd.DataFrame({"perturbation": names, "cell_line": "A"})
     known = {} if task == "deg" else {"observed": rng.random(label.shape) < 0.7}
-    genes = [f"g{i}" for i in range(20)]
-    responses = add_folds(make_responses(label, about, genes, dataset="t", task=task, **known))
+    responses = responses_of(label, names, task=task, **known)
     some = rng.permutation(200)[:52]
     # one knows just those perturbations well, the other all the rest
     noise = np.where(np.isin(np.arange(200), some), 0.1, 4.0)[:, None]
@@ -370,6 +355,9 @@ def test_every_sentence_is_true_of_the_table(case):
     assert not table.loc[controls, ["competes", "with_best"]].to_numpy().any()
     assert table.loc[controls, ["p_best", "p_floor", "behind"]].isna().to_numpy().all()
     assert len(c.neighbours()) == len(c.competitors) == table["competes"].sum()
+    assert (c.floor, c.ceiling) == ("Train Mean", "Experimental error")
+    way = 1 if case["higher"] else -1
+    assert (way * table["value"]).is_monotonic_decreasing
     assert set(c.competitors) == set(t["names"])
     assert "Random" not in answer + line + " ".join(three)
     figure = c.figure().axes[0]

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import worlds
+from worlds import communities
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.folds import add_folds
-from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.gcn import normalised, sparse_tensor
 from perturbcore.embeddings.network import pretrained_network
@@ -26,21 +26,11 @@ from perturbcore.score.model import Fold, fit_predict
 QUICK = dict(lrs=[1e-2], batch_sizes=[32], epochs=15, patience=4)
 
 
-def planted(n, k, inside=0.2, outside=0.005, seed=0):
-    """Random network with planted communities; returns edges and the community of each node."""
-    rng = np.random.default_rng(seed)
-    community = np.arange(n) % k
-    p = np.where(community[:, None] == community, inside, outside)
-    i, j = np.nonzero(np.triu(rng.random((n, n)) < p, 1))
-    names = np.array([f"N{v:04d}" for v in range(n)])
-    return pd.DataFrame({"source": names[i], "target": names[j]}), pd.Series(community, names)
-
-
 @pytest.fixture(scope="module")
 def graph():
-    edges, community = planted(160, 4)
+    edges, community = communities(160, 4)
     model, ids = pretrained_network(
-        edges, dim=12, layers=2, dropout=0.0, lr=1e-2, batch_size=10_000, max_epochs=60, patience=20,
+        edges.drop(columns="weight"), dim=12, layers=2, dropout=0.0, lr=1e-2, batch_size=10_000, max_epochs=60, patience=20,
     )  # fmt: skip
     return model, pd.Series(np.arange(len(ids)), ids), community
 
@@ -52,13 +42,11 @@ def responses_of(community, task="lfc", g=12, noise=0.3, unknown=5, seed=0):
     kind = np.r_[community.to_numpy(), rng.integers(4, size=unknown)]
     effect = rng.normal(size=(4, g)) + 1
     X = effect[kind] + noise * rng.normal(size=(len(names), g))
-    obs = pd.DataFrame({"perturbation": names, "cell_line": "A"})
-    genes = [f"g{i}" for i in range(g)]
     if task == "lfc":
-        return add_folds(make_responses(X, obs, genes, dataset="toy"))
+        return worlds.responses_of(X, names)
     deg = np.where(X > 1.5, 1, np.where(X < 0.3, -1, 0))
     observed = rng.random(deg.shape) < 0.6 if task.endswith("pairs") else None
-    return add_folds(make_responses(deg, obs, genes, dataset="toy", task=task, observed=observed))
+    return worlds.responses_of(deg, names, task=task, observed=observed)
 
 
 def head_of(model, data):

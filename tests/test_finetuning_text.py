@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import worlds
 from toys import tokenizer_of
 from transformers import BertConfig, BertModel
 
 from perturbcore.core.errors import InputError
-from perturbcore.data.folds import add_folds
-from perturbcore.data.responses import make_responses
 from perturbcore.models.finetuning.text import FineTunedText, TextObjective
 from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.report import finetuning
@@ -51,9 +50,7 @@ def responses_of(topic, unknown=4):
     names = [*topic, *(f"X{i}" for i in range(unknown))]
     kind = np.r_[list(topic.values()), rng.integers(4, size=unknown)]
     X = 2 * rng.normal(size=(4, 12))[kind] + 0.2 * rng.normal(size=(len(names), 12))
-    obs = pd.DataFrame({"perturbation": names, "cell_line": "A"})
-    made = make_responses(X, obs, [f"g{i}" for i in range(12)], dataset="toy")
-    return add_folds(made, n_folds=4)
+    return worlds.responses_of(X, names, n_folds=4)
 
 
 @pytest.mark.parametrize("layers", [0, 1, 3])

@@ -7,11 +7,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.multioutput import MultiOutputClassifier
+from worlds import responses_of
 
 from perturbcore.core.errors import InputError
 from perturbcore.data.enrichment import function_labels, over_represented
-from perturbcore.data.folds import add_folds
-from perturbcore.data.responses import make_responses
 from perturbcore.data.sets import lincs
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.coverage import covered_by_all
@@ -55,8 +54,7 @@ def screen(n=60, seed=0):
     for i in range(n):
         label[i, rng.choice(np.flatnonzero(module == module[i]), 10, replace=False)] = 1
         label[i, i] = -1
-    obs = pd.DataFrame({"perturbation": GENES[:n], "cell_line": "A"})
-    made = add_folds(make_responses(label, obs, GENES, dataset="toy", task="deg"))
+    made = responses_of(label, GENES[:n], genes=GENES, task="deg")
     sets = {
         f"module {m}": [g for g, k in zip(GENES, module, strict=True) if k == m] for m in (0, 1, 2)
     }

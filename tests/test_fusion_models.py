@@ -4,16 +4,14 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
+from worlds import responses_of
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.folds import add_folds
-from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion import kernel_models as km
 from perturbcore.models.fusion import kernels as fk
@@ -54,14 +52,11 @@ def world(task="lfc", n=80, seed=0, missing=True, n_folds=4):
             Embedding(name, "Prior knowledge", both[here], wide[here].astype(np.float32))
         )
     Y = z @ w.T + 0.3 * rng.normal(size=(n, GENES))
-    obs = pd.DataFrame({"perturbation": ids, "cell_line": "A"})
     observed = rng.random(Y.shape) < 0.7 if task in PAIR_TASKS else None
     # of labelled pairs, a response is learnable where it goes one way
     deg = {"deg_pairs": Y > 0.5, "dir_pairs": np.sign(Y)}.get(task, np.sign(Y) * (np.abs(Y) > 1))
-    out = make_responses(
-        Y if task == "lfc" else deg, obs, genes, dataset="w", task=task, observed=observed
-    )
-    return add_folds(out, n_folds, seed), sources
+    how = dict(n_folds=n_folds, seed=seed, genes=genes, task=task, observed=observed)
+    return responses_of(Y if task == "lfc" else deg, ids, **how), sources
 
 
 def small(models):

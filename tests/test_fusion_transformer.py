@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.model_selection import train_test_split
+from worlds import responses_of
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.folds import add_folds
-from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion import network as nw
 from perturbcore.models.fusion import transformer as tr
@@ -46,16 +45,13 @@ def make(task="lfc", n=24, genes=10, lines=("A", "B"), seed=0):
         "third", "Protein", ids[::2], rng.normal(size=(len(ids[::2]), 4)).astype(np.float32)
     )
     W = rng.normal(size=(6, genes))
-    obs = pd.DataFrame({"perturbation": np.tile(ids, len(lines)), "cell_line": np.repeat(lines, n)})
     Y = np.concatenate([z @ W + i for i in range(len(lines))])
-    names = [f"P{i:02d}" for i in range(genes)]
-    if task == "lfc":
-        out = make_responses(Y, obs, names, dataset="planted")
-    else:
-        deg = np.sign(Y) * (np.abs(Y) > 1.5)
-        observed = rng.random(Y.shape) < 0.7 if task.endswith("pairs") else None
-        out = make_responses(deg, obs, names, dataset="planted", task=task, observed=observed)
-    return add_folds(out, 4, seed), [first, second, third]
+    how = dict(n_folds=4, seed=seed, genes=[f"P{i:02d}" for i in range(genes)], task=task)
+    if task != "lfc":
+        Y = np.sign(Y) * (np.abs(Y) > 1.5)
+    if task.endswith("pairs"):
+        how["observed"] = rng.random(Y.shape) < 0.7
+    return responses_of(Y, ids, lines, **how), [first, second, third]
 
 
 def untrained(model, responses):

@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch_geometric.nn import GCNConv
 from toys import same_up_to_sign
+from worlds import communities as planted
 
 from perturbcore.core.errors import InputError, LeakError
 from perturbcore.embeddings import gcn
@@ -40,17 +41,6 @@ BUILT = {
     "gnn": lambda edges, **o: nw.gnn_embedding(edges, name="E", **OPTIONS | o),
     "wavegc": lambda edges, **o: nw.gnn_embedding(edges, name="E", **OPTIONS | WAVES | o),
 }
-
-
-def planted(n=240, k=6, inside=0.2, outside=0.005, seed=0):
-    """Random network with planted communities; returns edges and the community of each node."""
-    rng = np.random.default_rng(seed)
-    community = np.arange(n) % k
-    p = np.where(community[:, None] == community, inside, outside)
-    i, j = np.nonzero(np.triu(rng.random((n, n)) < p, 1))
-    names = np.array([f"N{v:04d}" for v in range(n)])
-    edges = {"source": names[i], "target": names[j], "weight": rng.uniform(0.5, 1, len(i))}
-    return pd.DataFrame(edges), pd.Series(community, names)
 
 
 @pytest.fixture(scope="module")

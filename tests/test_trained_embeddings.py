@@ -9,8 +9,8 @@ import scipy.sparse as sp
 import torch
 from numpy.polynomial.chebyshev import chebval
 from test_comparison import scores
-from test_finetuning_graph import planted
 from torch_geometric.nn import GINConv
+from worlds import communities
 
 from perturbcore.core.errors import InputError
 from perturbcore.data import catalogue
@@ -28,7 +28,7 @@ from perturbcore.report.foundation import stand_ins_said, stand_ins_table
 
 @pytest.fixture(scope="module")
 def A():
-    return adjacency(planted(80, 4)[0])[1]
+    return adjacency(communities(80, 4)[0].drop(columns="weight"))[1]
 
 
 def varied(module):
@@ -106,7 +106,7 @@ def test_isomorphism_layers_equal_torch_geometric_and_are_read_at_single_nodes(A
 
 
 def test_the_search_takes_the_least_loss_of_held_out_edges(monkeypatch):
-    edges, _ = planted(120, 4)
+    edges = communities(120, 4)[0].drop(columns="weight")
     shared = dict(dim=8, max_epochs=4, batch_size=2000, seed=0)
     space = {"layer": ["gcn", "gin"], "lr": [1e-6, 3e-2]}
     monkeypatch.setattr(network, "PUBLISHED_SPACE", space)
