@@ -189,8 +189,7 @@ def test_a_leaking_fold_column_is_reported(copy):
     read = read_authors_responses("essential", root=copy)
     with pytest.warns(UserWarning, match="3 perturbations are in different folds in different"):
         check_leakage(read)
-    with pytest.raises(LeakError, match="3 perturbations"):
-        check_leakage(read, joint=True)
+    pytest.raises(LeakError, check_leakage, read, joint=True).match("3 perturbations")
 
 
 # --- embeddings
@@ -316,5 +315,4 @@ def test_what_is_absent_is_left_out_and_named(copy):
         assert any(note.startswith(f"{name}: left out") for note in done.notes)
     assert any("STRING WaveGC left out" in note for note in done.notes)
     assert "STRING WaveGC" not in set(done.scores["embedding"])
-    with pytest.raises(InputError, match="none of the authors' data"):
-        reproduce(root=copy / "nowhere")
+    pytest.raises(InputError, reproduce, root=copy / "nowhere").match("none of the authors' data")

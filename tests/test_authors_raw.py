@@ -328,11 +328,9 @@ def test_data_sets_bring_their_embeddings(root, monkeypatch):
         assert len(data.card) == data.responses.obs["cell_line"].nunique()
     labels = load("cole", task="deg", embeddings=["PCA"])
     assert labels.task == "deg" and {e.name for e in own_embeddings(labels)} == {"PCA"}
-    with pytest.raises(ParameterError, match="no option 'folds'"):
-        load("cole", folds=3)
+    pytest.raises(ParameterError, load, "cole", folds=3).match("no option 'folds'")
     monkeypatch.setenv(VARIABLE, str(root / "nowhere"))
-    with pytest.raises(InputError, match="make data PROFILE=paper"):
-        load("cole")
+    pytest.raises(InputError, load, "cole").match("make data PROFILE=paper")
 
 
 def test_the_command_compares_and_writes_every_row(root, tmp_path, capsys):

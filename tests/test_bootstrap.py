@@ -234,8 +234,7 @@ def lonely():
     ],
 )
 def test_bad_requests_are_refused_with_what_to_do(screen, options, error, message):
-    with pytest.raises(error, match=message):
-        noise_ceiling(screen, progress=False, **options)
+    pytest.raises(error, noise_ceiling, screen, progress=False, **options).match(message)
 
 
 def test_finished_perturbations_are_read_back_and_only_for_the_same_question(tmp_path, monkeypatch):
@@ -335,10 +334,8 @@ def test_curves_keep_to_perturbations_with_enough_cells():
     options = dict(n_outer=2, n_inner=2)
     strict = ceiling_by_cells(screen, [3, top], **options)
     assert set(strict["perturbation"]) == set(sizes.index[sizes == top])
-    with pytest.raises(InputError, match="smaller sizes"):
-        ceiling_by_cells(screen, [1000], **options)
-    with pytest.raises(ParameterError, match="sizes"):
-        ceiling_by_cells(screen, [0], **options)
+    pytest.raises(InputError, ceiling_by_cells, screen, [1000], **options).match("smaller sizes")
+    pytest.raises(ParameterError, ceiling_by_cells, screen, [0], **options).match("sizes")
     with pytest.raises(InputError, match="truth lacks"):
         truth = ad.AnnData(np.zeros((1, 25)), obs=pd.DataFrame(index=["A|nobody"]))
         ceiling_by_cells(screen, [3], truth=truth, **options)

@@ -210,8 +210,7 @@ def test_decoding_and_gene_correlation(rng):
         found.sum() / 12
     )
     assert m.decoded(X[:300], Y[:300], X[300:], decoder="mlp").shape == said.shape
-    with pytest.raises(ParameterError, match="ridge, mlp"):
-        m.decoded(X, Y, X, decoder="tree")
+    pytest.raises(ParameterError, m.decoded, X, Y, X, decoder="tree").match("ridge, mlp")
 
 
 def test_post_processing_aligns_the_controls_of_each_batch(rng):

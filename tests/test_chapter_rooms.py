@@ -67,10 +67,8 @@ def test_a_run_with_other_parameters_leaves_the_scores_of_the_book_alone(study, 
 
 
 def test_what_a_profile_lacks_is_named(study):
-    with pytest.raises(ParameterError, match="simulated"):
-        study.dataset("essential")
-    with pytest.raises(InputError, match="noise_ceiling"):
-        study.claimed("noise_ceiling")
+    pytest.raises(ParameterError, study.dataset, "essential").match("simulated")
+    pytest.raises(InputError, study.claimed, "noise_ceiling").match("noise_ceiling")
 
 
 def test_noise_curves_fall_with_cells_and_are_held_against_the_truth(study):

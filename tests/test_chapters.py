@@ -53,8 +53,7 @@ def test_declarations_are_read_with_type_default_and_remark():
     ],
 )
 def test_a_wrong_declaration_is_refused(line, message):
-    with pytest.raises(ParameterError, match=message):
-        declared(line, "x")
+    pytest.raises(ParameterError, declared, line, "x").match(message)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +150,7 @@ def test_a_chapter_without_one_sound_parameters_cell_is_refused(tree):
 
 def test_a_run_publishes_an_executed_notebook_with_its_provenance(tree):
     demo = load_profile("demo")
-    with pytest.raises(InputError, match="no chapter has run with profile demo"):
-        about.run_table(demo)
+    pytest.raises(InputError, about.run_table, demo).match("no chapter has run with profile demo")
     target = run_for_book(find_chapter("first"), demo)
     assert target == tree / "results/demo/chapters/first.ipynb"
     assert sorted(p.name for p in target.parent.iterdir()) == ["first.ipynb"]

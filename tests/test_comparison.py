@@ -66,8 +66,7 @@ def test_the_ceiling_is_the_error_else_the_best_idealized_predictor():
 
 def test_scores_that_cannot_be_compared_are_refused():
     both = pd.concat([scores(), scores(task="deg_pairs", metric="auroc_within")])
-    with pytest.raises(InputError, match="one task"):
-        Comparison(both)
+    pytest.raises(InputError, Comparison, both).match("one task")
     with pytest.raises(InputError, match="one data set"):
         Comparison(pd.concat([scores(), scores().assign(dataset="other")]))
     with pytest.raises(InputError, match="there twice"):

@@ -77,8 +77,7 @@ def test_parameters_are_checked_before_anything_is_drawn():
                   dict(plates_per_drug=9)):  # fmt: skip
         with pytest.raises(ParameterError):
             simulate_drug_screen(**(SMALL | wrong))
-    with pytest.raises(ParameterError, match="no option 'n_drug'"):
-        load("simulated_drugs", n_drug=3)
+    pytest.raises(ParameterError, load, "simulated_drugs", n_drug=3).match("no option 'n_drug'")
 
 
 def test_top_k_labels_by_hand():
@@ -89,10 +88,8 @@ def test_top_k_labels_by_hand():
 
 def test_k_must_label_something():
     for k in (0, -1, 2.0, True, "3"):
-        with pytest.raises(ParameterError, match="whole number"):
-            load("signatures", k=k)
-    with pytest.raises(ParameterError, match="min_labels=-1"):
-        load("signatures", min_labels=-1)
+        pytest.raises(ParameterError, load, "signatures", k=k).match("whole number")
+    pytest.raises(ParameterError, load, "signatures", min_labels=-1).match("min_labels=-1")
 
 
 def test_genes_ranked_twice_or_not_by_all_are_left_out():

@@ -263,8 +263,7 @@ def test_genes_are_taken_by_name(model, screen, responses):
     cells = Cells.of(screen, turned.var_names)
     assert list(cells.genes) == list(turned.var_names)
     assert np.allclose(cells.X.toarray(), np.asarray(screen.X.todense())[:, ::-1])
-    with pytest.raises(InputError, match="nowhere"):
-        Cells.of(screen, ["g1", "nowhere"])
+    pytest.raises(InputError, Cells.of, screen, ["g1", "nowhere"]).match("nowhere")
     with pytest.raises(InputError, match="genes of the responses are not those"):
         predicted(model(lambda: Spy([]), cells=cells), responses)
 
@@ -327,8 +326,7 @@ def test_what_gears_cannot_predict_gets_the_train_mean(responses, tmp_path):
 def test_a_file_that_is_no_table_of_predictions_is_refused(tmp_path, name, text, message):
     if text is not None:
         (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=message):
-        GearsPredictions(tmp_path / name)
+    pytest.raises(InputError, GearsPredictions, tmp_path / name).match(message)
 
 
 def test_predictions_of_another_fold_or_of_too_few_genes_are_refused(responses, tmp_path):

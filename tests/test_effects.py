@@ -218,17 +218,14 @@ def test_an_effect_of_too_few_cells_is_not_estimable():
     card = Card()
     card.responses(enough, "7 rows")
     assert card.frame()["note"].item().endswith("rows; " + not_estimable_said(enough))
-    with pytest.raises(InputError, match="min_cells=500"):
-        ba_ate(screen, min_cells=500)
+    pytest.raises(InputError, ba_ate, screen, min_cells=500).match("min_cells=500")
 
 
 def test_perturbations_without_controls_at_hand_are_listed():
     screen = small_screen()
     screen = screen[(screen.obs["perturbation"] != "D") | (screen.obs["batch"] == "4")].copy()
     screen = screen[~(screen.obs["is_control"] & (screen.obs["batch"] == "4"))].copy()
-    with pytest.raises(InputError, match=r"2 perturbations .*'D \(x\)'"):
-        ba_ate(screen)
+    pytest.raises(InputError, ba_ate, screen).match(r"2 perturbations .*'D \(x\)'")
     assert "D" in set(ba_ate(screen, batches="all", min_cells=1).obs["perturbation"])
     bare = screen[~(screen.obs["is_control"] & (screen.obs["cell_line"] == "y"))].copy()
-    with pytest.raises(InputError, match=r"cell_line \['y'\]"):
-        ba_ate(bare)
+    pytest.raises(InputError, ba_ate, bare).match(r"cell_line \['y'\]")

@@ -133,10 +133,8 @@ def test_sets_and_sequences_are_read_and_faults_are_placed(tmp_path, read, text,
     assert read(path) == want
     for bad, message in faults.items():
         path.write_text(bad)
-        with pytest.raises(InputError, match=f"file.txt:?{message}"):
-            read(path)
-    with pytest.raises(InputError, match="no such file"):
-        read(tmp_path / "no.txt")
+        pytest.raises(InputError, read, path).match(f"file.txt:?{message}")
+    pytest.raises(InputError, read, tmp_path / "no.txt").match("no such file")
     rows = pd.DataFrame({"sequence": ["MKTA", "MM"]}, index=["TP53", "TP53"])
     rows.to_parquet(tmp_path / "p.parquet")
     assert read_sequences(tmp_path / "p.parquet") == {"TP53": ["MKTA", "MM"]}
@@ -341,8 +339,7 @@ def test_circles_repeats_and_missing_parts_are_refused():
         "needs a simulated data set": [NET],
         "no screen": [EXPRESSION],
     }.items():
-        with pytest.raises(InputError, match=message):
-            build_all(specs)
+        pytest.raises(InputError, build_all, specs).match(message)
 
 
 def test_a_new_builder_is_one_function_and_its_options_are_checked(monkeypatch, tmp_path):

@@ -211,21 +211,18 @@ def test_scores_read_back_complete(tmp_path, suffix):
     pd.testing.assert_frame_equal(read_scores(path), scores, check_exact=False)
     plain = pd.read_csv(path) if suffix == "csv" else pd.read_parquet(path)
     assert plain["embedding"].notna().all()
-    with pytest.raises(InputError, match="no such file"):
-        read_scores(tmp_path / "none.csv")
+    pytest.raises(InputError, read_scores, tmp_path / "none.csv").match("no such file")
     twice = pd.concat([scores, scores.head(1)])
     save_scores(twice, tmp_path / "twice.csv")
     with pytest.raises(InputError, match=r"twice.csv: two rows have dataset 'toy'"):
         read_scores(tmp_path / "twice.csv")
-    with pytest.raises(ParameterError, match="parquet"):
-        save_scores(scores, tmp_path / "scores.txt")
+    pytest.raises(ParameterError, save_scores, scores, tmp_path / "scores.txt").match("parquet")
 
 
 def test_what_is_not_a_store_is_refused(tmp_path):
     path = tmp_path / "s.sqlite"
     path.write_text("not a database, only some text that is long enough to be read as a header")
-    with pytest.raises(InputError, match="not a score store"):
-        ScoreStore(path)
+    pytest.raises(InputError, ScoreStore, path).match("not a score store")
 
 
 @pytest.mark.parametrize(
@@ -250,9 +247,7 @@ def test_an_embedding_of_other_ids_or_a_repeated_name_is_refused():
     other = Embedding(
         "other", "Protein", pd.Index([f"ENSG{i}" for i in range(len(good.ids))]), good.X
     )
-    with pytest.raises(InputError, match="ENSG0"):
-        evaluate(responses, [other], [KS], progress=False)
+    pytest.raises(InputError, evaluate, responses, [other], [KS], progress=False).match("ENSG0")
     with pytest.raises(InputError, match="rename one"):
         evaluate(responses, [good, good], [KS], progress=False)
-    with pytest.raises(ParameterError, match="inner_order"):
-        Protocol(inner_order="random")
+    pytest.raises(ParameterError, Protocol, inner_order="random").match("inner_order")

@@ -87,8 +87,7 @@ def test_metrics_and_similarities_are_drawn():
 def test_an_unknown_metric_or_modality_is_named():
     with pytest.raises(InputError, match="there are: L2"):
         figures.box_by_method(scores(), "l2")
-    with pytest.raises(InputError, match="'Plants'"):
-        colour("Plants")
+    pytest.raises(InputError, colour, "Plants").match("'Plants'")
 
 
 def test_modalities_of_one_figure_differ_in_colour_and_marker():

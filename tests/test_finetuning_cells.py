@@ -93,18 +93,13 @@ def test_control_cells_are_read_normalised_and_centred(cells):
 
 def test_what_cannot_be_read_is_refused(cells):
     screen = planted_screen(20)
-    with pytest.raises(ParameterError, match="max_cells=1"):
-        control_cells(screen, max_cells=1)
+    pytest.raises(ParameterError, control_cells, screen, max_cells=1).match("max_cells=1")
     screen.obs.loc[screen.obs["cell_line"] == "B", "is_control"] = False
-    with pytest.raises(InputError, match="'B' has 0 control cells"):
-        control_cells(screen)
-    with pytest.raises(InputError, match="first 'nope'"):
-        cells.take(["G01", "nope"])
-    with pytest.raises(ParameterError, match="no control cells of cell line 'Z'"):
-        cells.of("Z")
+    pytest.raises(InputError, control_cells, screen).match("'B' has 0 control cells")
+    pytest.raises(InputError, cells.take, ["G01", "nope"]).match("first 'nope'")
+    pytest.raises(ParameterError, cells.of, "Z").match("no control cells of cell line 'Z'")
     for wrong in (dict(asked=0), dict(dim=10, heads=4)):
-        with pytest.raises(ParameterError, match=next(iter(wrong))):
-            ct.pretrain(cells, **wrong)
+        pytest.raises(ParameterError, ct.pretrain, cells, **wrong).match(next(iter(wrong)))
 
 
 def test_pretraining_beats_the_mean_and_finds_the_modules(cells, trained):
@@ -437,16 +432,14 @@ def test_checkpoints_that_are_not_safe_or_not_complete_are_refused(cells, checkp
     ):
         (folder / "config.json").write_text(json.dumps(config | change))
         (folder / "genes.json").write_text(json.dumps(genes))
-        with pytest.raises(InputError, match=message):
-            load_huggingface(folder, cells)
+        pytest.raises(InputError, load_huggingface, folder, cells).match(message)
     (folder / "config.json").write_text(json.dumps(config))
 
     weights = load_file(folder / "model.safetensors")
     lost = "encoder.layer.0.attention.self.key.weight"
     weights.pop(lost)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match=f"lack 1 weights.*{lost}"):
-        load_huggingface(folder, cells)
+    pytest.raises(InputError, load_huggingface, folder, cells).match(f"lack 1 weights.*{lost}")
 
     # weights that would run code when opened
     class Boom:
@@ -455,8 +448,7 @@ def test_checkpoints_that_are_not_safe_or_not_complete_are_refused(cells, checkp
 
     (folder / "model.safetensors").unlink()
     torch.save(Boom(), folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match="only safetensors are opened"):
-        load_huggingface(folder, cells)
+    pytest.raises(InputError, load_huggingface, folder, cells).match("only safetensors are opened")
     assert not (tmp_path / "ran").exists()
     with pytest.raises(InputError, match="neither a folder nor a name"):
         load_huggingface(str(tmp_path / "nowhere" / "at" / "all"), cells)

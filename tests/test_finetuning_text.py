@@ -81,8 +81,7 @@ def test_adapters_and_head_learn_and_the_given_encoder_stays(made):
 
 
 def test_what_cannot_be_adapted_is_refused(made):
-    with pytest.raises(InputError, match="layers=4 of 3"):
-        model_of(made, layers=4)
+    pytest.raises(InputError, model_of, made, layers=4).match("layers=4 of 3")
     with pytest.raises(InputError, match="keep their layers as BERT does"):
         FineTunedText(made[0], torch.nn.Linear(2, 2), made[2], pd.Series(dtype=int), **QUICK)
 

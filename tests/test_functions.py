@@ -84,8 +84,7 @@ def test_labels_are_the_planted_modules_and_the_target_can_be_left_out():
         over_represented(np.ones((1, 300)), GENES, {"x": ["y"]})
     partial = responses.copy()
     partial.layers["observed"] = np.ones(partial.shape, dtype=bool)
-    with pytest.raises(InputError, match="need complete labels"):
-        function_labels(partial, sets)
+    pytest.raises(InputError, function_labels, partial, sets).match("need complete labels")
 
 
 def test_metrics_are_those_of_scikit_learn_and_the_floor_has_its_formula():
@@ -193,5 +192,4 @@ def test_lincs_has_complete_labels_of_over_expressed_genes(mirror):
     everything = lincs.load("all", min_labels=1).responses
     row = everything.obs_names[everything.obs["entrez"] == "2"][0]
     assert everything[row, ["CDC20", "GFOD1", "RBP4"]].X.ravel().tolist() == [-1, 1, 1]
-    with pytest.raises(InputError, match="min_labels=9999"):
-        lincs.load(min_labels=9999)
+    pytest.raises(InputError, lincs.load, min_labels=9999).match("min_labels=9999")

@@ -356,15 +356,12 @@ def test_refusals_say_what_to_do():
     responses, sources = world("deg")
     with pytest.raises(ParameterError, match="Multi-kernel ridge .* predicts lfc, not 'deg'"):
         evaluate(responses, [km.KernelRidge(sources)], progress=False)
-    with pytest.raises(ParameterError, match="no task 'signs'"):
-        km.fusions("signs", sources)
+    pytest.raises(ParameterError, km.fusions, "signs", sources).match("no task 'signs'")
     # negative controls are no sources
     control = replace(sources[2], name="shuffled", modality="Negative control")
     assert {len(m.embeddings) for m in km.fusions("deg_pairs", [*sources[:2], control])} == {2}
-    with pytest.raises(InputError, match="no embedding to fuse"):
-        km.KernelSum([])
-    with pytest.raises(ParameterError, match="variances"):
-        km.MixedModel(own=-1.0)
+    pytest.raises(InputError, km.KernelSum, []).match("no embedding to fuse")
+    pytest.raises(ParameterError, km.MixedModel, own=-1.0).match("variances")
     foreign = [Embedding("ensembl", "Protein", ["ENSG00000000001"], np.ones((1, 2), np.float32))]
     with pytest.raises(InputError, match="convert the embeddings' ids"):
         run(km.KernelSum(foreign), responses)

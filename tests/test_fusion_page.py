@@ -229,8 +229,7 @@ def test_one_source_is_refused_and_a_transformer_names_its_preset():
     study = SimpleNamespace(
         dataset=lambda n: SimpleNamespace(task="lfc", title="Toy"), embeddings=lambda n, seed: [one]
     )
-    with pytest.raises(ParameterError, match="at least two"):
-        fs.score_fusions(study, "toy")
+    pytest.raises(ParameterError, fs.score_fusions, study, "toy").match("at least two")
     with pytest.raises(ParameterError, match="preset"):
         fs.fusion_transformers(study, None, [one], {"X": {"layers": 2}})
     study.profile = SimpleNamespace(results=Path("nowhere"))

@@ -153,8 +153,7 @@ def test_a_metric_that_is_not_there_and_shapes_that_do_not_fit_are_named():
         (lambda: deg_metrics(label, p[:2], NAMES), InputError, r"\(3, perturbations, genes\)"),
         (lambda: deg_metrics(label[:0], p[:, :0], NAMES), InputError, "no test perturbations"),
     ):
-        with pytest.raises(error, match=message):
-            call()
+        pytest.raises(error, call).match(message)
 
 
 NAMES = ["f1_score", "precision", "recall", "roc_auc", "average_precision"]

@@ -103,8 +103,7 @@ def test_facts_have_a_source_and_the_right_size():
     assert set(facts("csendes2025")["dataset"]) >= datasets
     wu = facts("wu2025_table1")
     assert set(wu["task"]) == {"de", "dir"} and wu["auc_per_gene"].between(0, 1).all()
-    with pytest.raises(InputError, match="no facts"):
-        facts("nothing")
+    pytest.raises(InputError, facts, "nothing").match("no facts")
 
 
 def test_figures_from_medians_alone():

@@ -60,8 +60,7 @@ def test_controls_by_several_labels_or_by_a_column():
         declare_screen(adata, control_column="flag", **FACTS)
     for value, message in (("True", r"\['A'\].*calls controls"), ("perhaps", "perhaps")):
         adata.obs["flag"] = flag.where(flag.index != "c1", value)
-        with pytest.raises(InputError, match=message):
-            declare_screen(adata, **by_flag)
+        pytest.raises(InputError, declare_screen, adata, **by_flag).match(message)
 
 
 @pytest.mark.parametrize(
@@ -163,12 +162,10 @@ def test_every_line_needs_controls_and_perturbed_cells():
         declare_screen(adata, **FACTS)
     only = raw()
     only = only[only.obs["perturbation"] == "ntc"].copy()
-    with pytest.raises(InputError, match="no perturbed cells"):
-        declare_screen(only, **FACTS)
+    pytest.raises(InputError, declare_screen, only, **FACTS).match("no perturbed cells")
     screen = declare_screen(raw(), **FACTS)
     screen.obs["is_control"] = False
-    with pytest.raises(InputError, match="no control cells"):
-        validate_screen(screen)
+    pytest.raises(InputError, validate_screen, screen).match("no control cells")
     screen = declare_screen(raw(), **FACTS)
     screen.obs.loc["c1", "perturbation"] = "ntc"
     with pytest.raises(InputError, match=r"\['ntc'\] labels control and perturbed"):

@@ -135,11 +135,9 @@ def test_a_finished_training_is_loaded_not_repeated(tmp_path):
     second = Refuses()
     b = fit(second, batches(*data()), **here)
     assert torch.equal(weights(first), weights(second)) and a.history.equals(b.history)
-    with pytest.raises(ParameterError, match="delete it"):
-        trained(folder=tmp_path, key="other")
+    pytest.raises(ParameterError, trained, folder=tmp_path, key="other").match("delete it")
     (tmp_path / "weights.safetensors").write_bytes(b"no")
-    with pytest.raises(InputError, match="delete the folder"):
-        trained(folder=tmp_path, key="k")
+    pytest.raises(InputError, trained, folder=tmp_path, key="k").match("delete the folder")
 
 
 class Evil:
@@ -155,8 +153,7 @@ class Evil:
 def test_a_damaged_checkpoint_names_the_way_out_and_a_pickled_object_is_not_run(tmp_path):
     (tmp_path / "key.txt").write_text("k")
     (tmp_path / "last.ckpt").write_bytes(b"PK\x03\x04 not whole")
-    with pytest.raises(InputError, match="train anew"):
-        trained(folder=tmp_path, key="k")
+    pytest.raises(InputError, trained, folder=tmp_path, key="k").match("train anew")
     torch.save({"state_dict": Evil(tmp_path / "ran")}, tmp_path / "last.ckpt")
     with pytest.raises(Exception, match=r"train anew|weights.only|Weights only"):
         trained(folder=tmp_path, key="k")

@@ -71,10 +71,8 @@ def test_mean_interval_of_one_or_no_value_is_defined_as_unknown():
     assert none.n == 0 and np.isnan([none.mean, none.low, none.high]).all()
     same = mean_ci([1.0, 1.0, 1.0])
     assert (same.low, same.high) == (1.0, 1.0)
-    with pytest.raises(ParameterError, match="confidence"):
-        mean_ci([1, 2], 95)
-    with pytest.raises(ParameterError, match="test_ratio"):
-        mean_ci([1, 2], test_ratio=-1)
+    pytest.raises(ParameterError, mean_ci, [1, 2], 95).match("confidence")
+    pytest.raises(ParameterError, mean_ci, [1, 2], test_ratio=-1).match("test_ratio")
 
 
 def test_overlapping_training_widens_the_interval_by_the_known_factor():
