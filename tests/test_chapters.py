@@ -71,8 +71,7 @@ def test_a_wrong_declaration_is_refused(line, message):
     ],
 )
 def test_unknown_names_and_wrong_types_are_refused(given, message):
-    with pytest.raises(ParameterError, match=message):
-        resolve(declared(CELL, "x"), given, "x")
+    pytest.raises(ParameterError, resolve, declared(CELL, "x"), given, "x").match(message)
     # an int serves where a float is declared
     values = resolve(declared(CELL, "x"), {"alpha": 2, "limit": 3}, "x")
     assert repr(values) == "{'alpha': 2.0, 'limit': 3.0}"
@@ -133,8 +132,7 @@ def test_values_come_from_default_then_profile_then_command(tree):
         (tree / "notebooks/profiles/demo.yml").write_text(
             f"title: t\nsimulated: true\nchapters: {{{text}}}\n"
         )
-        with pytest.raises(ParameterError, match=message):
-            first.values(load_profile("demo"))
+        pytest.raises(ParameterError, first.values, load_profile("demo")).match(message)
 
 
 def test_a_chapter_without_one_sound_parameters_cell_is_refused(tree):
@@ -259,8 +257,7 @@ def test_a_running_chapter_checks_what_anyone_passed(tree):
     assert chapter.profile.name == "demo"
     with pytest.raises(ParameterError, match="unknown parameter kk; this chapter has profile"):
         open_chapter("first", running(kk=3))
-    with pytest.raises(ParameterError, match="k must be int"):
-        open_chapter("first", running(k="three"))
+    pytest.raises(ParameterError, open_chapter, "first", running(k="three")).match("k must be int")
     with pytest.raises(ParameterError, match="no profile named 'dmeo'"):
         open_chapter("first", running(profile="dmeo"))
 

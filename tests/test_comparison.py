@@ -55,8 +55,7 @@ def test_the_ceiling_is_the_error_else_the_best_idealized_predictor():
     assert c.means["Idealized"] == pytest.approx(2.0, abs=0.3)
     assert not (c.methods["predictor"] == "kernel").drop("Idealized").any()
     none = {k: v for k, v in bare.items() if k[0] != "idealized"}
-    with pytest.raises(InputError, match="no ceiling"):
-        Comparison(scores(none)).ranking()
+    pytest.raises(InputError, Comparison(scores(none)).ranking).match("no ceiling")
     without = Comparison(scores(none), needs_ceiling=False)
     assert without.ranking()["gap_closed"].isna().all() and "no ceiling" in without.answer()
     assert without.figure() is not None and "no gap to close" in without.one_line()
@@ -69,15 +68,11 @@ def test_scores_that_cannot_be_compared_are_refused():
     pytest.raises(InputError, Comparison, both).match("one task")
     with pytest.raises(InputError, match="one data set"):
         Comparison(pd.concat([scores(), scores().assign(dataset="other")]))
-    with pytest.raises(InputError, match="there twice"):
-        Comparison(pd.concat([scores(), scores()]))
-    with pytest.raises(InputError, match="no metric 'MSE'"):
-        Comparison(scores(), "MSE")
-    with pytest.raises(InputError, match="no method 'nobody'"):
-        Comparison(scores()).gains("nobody")
+    pytest.raises(InputError, Comparison, pd.concat([scores(), scores()])).match("there twice")
+    pytest.raises(InputError, Comparison, scores(), "MSE").match("no metric 'MSE'")
+    pytest.raises(InputError, Comparison(scores()).gains, "nobody").match("no method 'nobody'")
     controls = {k: v for k, v in MEANS.items() if k[2].endswith("control")}
-    with pytest.raises(InputError, match="only controls"):
-        Comparison(scores(controls)).answer()
+    pytest.raises(InputError, Comparison(scores(controls)).answer).match("only controls")
 
 
 def test_the_first_page_says_what_fusion_adds():

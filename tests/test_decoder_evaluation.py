@@ -331,11 +331,9 @@ def test_a_file_that_is_no_table_of_predictions_is_refused(tmp_path, name, text,
 
 def test_predictions_of_another_fold_or_of_too_few_genes_are_refused(responses, tmp_path):
     other = saved(responses, tmp_path / "a.csv", fold=(responses.obs["fold"].to_numpy() + 1) % 3)
-    with pytest.raises(LeakError, match="trained on"):
-        scored(responses, GearsPredictions(other))
+    pytest.raises(LeakError, scored, responses, GearsPredictions(other)).match("trained on")
     few = saved(responses[:, :4].copy(), tmp_path / "b.csv")
-    with pytest.raises(InputError, match="2 genes"):
-        scored(responses, GearsPredictions(few))
+    pytest.raises(InputError, scored, responses, GearsPredictions(few)).match("2 genes")
 
 
 # ---- distributions and figures

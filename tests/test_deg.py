@@ -233,8 +233,7 @@ def test_false_discovery_rate_is_that_of_statsmodels(seed, g, alpha):
     ],
 )
 def test_bad_requests_are_named(how, error, message):
-    with pytest.raises(error, match=message):
-        deg_labels(screen(), **how, **QUIET)
+    pytest.raises(error, deg_labels, screen(), **how, **QUIET).match(message)
 
 
 # the noise ceiling of labels

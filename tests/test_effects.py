@@ -199,10 +199,8 @@ def test_many_groups_are_read_in_parts_with_the_same_result(monkeypatch, n_bytes
     ],
 )
 def test_bad_requests_are_refused_with_a_way_out(options, error, message):
-    with pytest.raises(error, match=message):
-        ba_ate(small_screen(), **options)
-    with pytest.raises(InputError, match="declare_screen"):
-        ba_ate(AnnData(small_screen().X))
+    pytest.raises(error, ba_ate, small_screen(), **options).match(message)
+    pytest.raises(InputError, ba_ate, AnnData(small_screen().X)).match("declare_screen")
 
 
 def test_an_effect_of_too_few_cells_is_not_estimable():

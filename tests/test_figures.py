@@ -85,8 +85,7 @@ def test_metrics_and_similarities_are_drawn():
 
 
 def test_an_unknown_metric_or_modality_is_named():
-    with pytest.raises(InputError, match="there are: L2"):
-        figures.box_by_method(scores(), "l2")
+    pytest.raises(InputError, figures.box_by_method, scores(), "l2").match("there are: L2")
     pytest.raises(InputError, colour, "Plants").match("'Plants'")
 
 

@@ -124,8 +124,7 @@ def test_read_drugs_keeps_what_is_there(tmp_path):
     ],
 )
 def test_a_table_that_is_cut_off_or_no_chemistry_names_the_row(tmp_path, text, message):
-    with pytest.raises(InputError, match=message):
-        tables.read_drugs(write(tmp_path / "bad.csv", text))
+    pytest.raises(InputError, tables.read_drugs, write(tmp_path / "bad.csv", text)).match(message)
 
 
 def test_one_slip_is_not_refused_parquet_is_read_and_missing_files_are_named(tmp_path):

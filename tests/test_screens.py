@@ -80,8 +80,7 @@ def test_controls_by_several_labels_or_by_a_column():
     ],
 )
 def test_unknown_options_and_names_are_refused(change, error, message):
-    with pytest.raises(error, match=message):
-        declare_screen(raw(), **(FACTS | change))
+    pytest.raises(error, declare_screen, raw(), **(FACTS | change)).match(message)
 
 
 @pytest.mark.parametrize("value", [np.nan, None, "", "  "])
@@ -105,8 +104,7 @@ def test_missing_and_empty_labels_are_refused(column, value):
     ],
 )
 def test_impossible_counts_are_refused(value, message, kind):
-    with pytest.raises(InputError, match=message):
-        declare_screen(with_value(5, 3, value, kind), **FACTS)
+    pytest.raises(InputError, declare_screen, with_value(5, 3, value, kind), **FACTS).match(message)
 
 
 def logged(adata, total=1e4):
@@ -143,8 +141,7 @@ def test_empty_cells_and_empty_screens_are_refused():
             declare_screen(adata, **FACTS)
     bare = AnnData(obs=raw().obs, var=raw().var)
     for adata, message in ((raw()[:0], "empty"), (raw()[:, :0], "empty"), (bare, "no X")):
-        with pytest.raises(InputError, match=message):
-            declare_screen(adata.copy(), **FACTS)
+        pytest.raises(InputError, declare_screen, adata.copy(), **FACTS).match(message)
 
 
 def test_names_must_be_unique():

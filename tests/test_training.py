@@ -192,8 +192,7 @@ def test_batches():
     fixed = Batches(10, 4, lambda i, rng: rng.random(), shuffle=False)
     assert list(fixed.epoch(0)) == list(fixed.epoch(7))
     assert [len(i) for i in Batches(3, 2, lambda i: i, steps=4).indices(0)] == [2, 2, 2, 2]
-    with pytest.raises(ParameterError, match="at least 1"):
-        Batches(0, 4, lambda i: i)
+    pytest.raises(ParameterError, Batches, 0, 4, lambda i: i).match("at least 1")
 
 
 def test_schedules():

@@ -188,8 +188,7 @@ def test_rank_interval_is_the_bootstrap_of_units():
 
 def test_a_method_scored_twice_in_a_unit_is_refused():
     scores = make_scores(planted())
-    with pytest.raises(InputError, match="twice.*fold=0"):
-        PairedScores(pd.concat([scores, scores]))
+    pytest.raises(InputError, PairedScores, pd.concat([scores, scores])).match("twice.*fold=0")
 
 
 def test_a_method_without_a_score_is_not_ranked():
