@@ -127,13 +127,6 @@ def test_the_interval_of_the_auroc_equals_scoring_drawn_perturbations_again():
     np.testing.assert_allclose(found, np.quantile(values, [0.025, 0.975]), rtol=1e-12)
 
 
-def test_a_score_that_depends_on_the_gene_alone_is_worth_exactly_one_half():
-    label, _, gene = pairs(1)
-    rate = np.random.default_rng(0).normal(size=25)[gene]
-    assert metric("auroc_within").function(label, rate, gene) == 0.5
-    assert metric("auroc_per_gene").function(label, rate, gene) == 0.5
-
-
 def test_equal_scores_are_ties_however_they_were_added_up():
     """Sums of the same numbers in another order differ in the last digit, which decided places."""
     one, other = 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1
