@@ -1,3 +1,4 @@
+import fcntl
 import os
 import shutil
 from itertools import product
@@ -59,10 +60,20 @@ def browser():
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory) -> Path:
-    """The authors' layout, small, with raw cells, responses and labels; not to be changed."""
+    """The authors' layout, small, with raw cells, responses and labels; not to be changed.
+
+    Made once for all workers of a run.
+    """
     from perturbcore.report.reproduction.fixture import write_fixture
 
-    return write_fixture(tmp_path_factory.mktemp("authors"), tasks=("lfc", "deg"))
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    with (shared / "authors.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "authors").exists():
+            half = tmp_path_factory.mktemp("authors")
+            write_fixture(half, tasks=("lfc", "deg")).rename(shared / "authors")
+    return shared / "authors"
 
 
 HEADER = """\

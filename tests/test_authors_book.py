@@ -38,7 +38,6 @@ from perturbcore.report.reproduction.benchmark import (
     score_dataset,
     verdict,
 )
-from perturbcore.report.reproduction.fixture import write_fixture
 
 # chapter -> the data sets of which one at least must be there
 NEEDS = {
@@ -114,11 +113,6 @@ def test_a_profile_that_is_not_partial_leaves_nothing_out(paper):
 
 
 # --- on the small files
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_fixture(tmp_path_factory.mktemp("book"), datasets=["essential"])
 
 
 @pytest.fixture

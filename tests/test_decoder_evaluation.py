@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.folds import add_folds
 from perturbcore.data.screens.declare import declare_screen
+from perturbcore.data.sets.base import load
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.decoders import distributions as dist
 from perturbcore.models.decoders import evaluation
@@ -539,17 +541,14 @@ def test_published_rows_say_that_diffusion_beats_knn_on_the_full_set(mirror):
     assert "17 of 20 folds" in text and "S14 mixes runs" in text
 
 
-def test_the_authors_cells_come_with_their_responses(tmp_path, monkeypatch):
-    from perturbcore.data.sets.base import load
-    from perturbcore.report.reproduction.fixture import write_fixture
-
-    write_fixture(tmp_path, datasets=("norman",))
-    monkeypatch.setenv("PERTURBCORE_PAPER_DATA", str(tmp_path))
+def test_the_authors_cells_come_with_their_responses(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("PERTURBCORE_PAPER_DATA", str(root))
     data = load("cole", dataset="norman", cells=True)
     cells = Cells.of(data.screen, data.responses.var_names)
     assert set(data.responses.obs["perturbation"]) <= set(cells.perturbation)
     assert set(data.responses.obs["cell_line"]) == set(cells.cell_line)
-    for file in (tmp_path / "norman").glob("NormanWeissman*"):
-        file.unlink()
+    lost = shutil.ignore_patterns("NormanWeissman*")
+    shutil.copytree(root / "norman", tmp_path / "norman", ignore=lost)
+    monkeypatch.setenv("PERTURBCORE_PAPER_DATA", str(tmp_path))
     without = load("cole", dataset="norman", cells=True)
     assert without.screen is None and any("No cells" in n for n in without.notes)
