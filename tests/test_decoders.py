@@ -460,3 +460,14 @@ def test_backbones_start_at_zero_and_learn_from_every_input(backbone):
         changed = x.clone()
         changed[:, 1] = 0
         assert not torch.allclose(here, network(changed, time, condition))
+
+
+def test_published_sizes_are_those_of_the_protocol():
+    diffusion, flow, bridge = (preset("published", m) for m in ("diffusion", "flow", "bridge"))
+    for o in (diffusion, flow, bridge):
+        assert (o.backbone, o.width, o.depth, o.heads, o.frequencies) == ("dit", 128, 4, 4, 256)
+        assert (o.learning_rate, o.batch_size, o.max_epochs, o.patience) == (1e-3, 256, 100, 10)
+        assert (o.ema, o.ema_every, o.scaling, o.n_components) == (0.995, 10, "minmax", 50)
+        assert o.partners == "any" and o.residual == "none"
+    assert not diffusion.source and diffusion.sampler == "ddpm"
+    assert flow.steps == 20 and bridge.steps == 250 and bridge.coupling == "batch"

@@ -8,7 +8,7 @@ from toys import scores
 from perturbcore.core.errors import InputError
 from perturbcore.report import figures
 from perturbcore.report.comparison import Comparison
-from perturbcore.report.figures.methods import reference_lines
+from perturbcore.report.figures.methods import method_order, reference_lines
 from perturbcore.report.figures.style import MODALITIES, colour, display_names
 
 
@@ -50,6 +50,13 @@ def test_boxes_and_points_are_those_of_the_folds():
     quartiles = np.quantile(values, [0.25, 0.75])
     boxes = [line.get_xdata() for line in axis.lines if len(line.get_xdata()) == 5]
     assert any(np.allclose([x.min(), x.max()], quartiles) for x in boxes)
+
+
+def test_order_is_from_best_to_worst_by_median():
+    data = display_names(scores())
+    order = method_order(data, lower_is_better=True)
+    assert order[0] == "Idealized" and order[-1] == "No Change"
+    assert method_order(data, lower_is_better=False)[-1] == "Idealized"
 
 
 def test_a_method_without_scores_in_a_panel_is_said_to_be_so():
