@@ -114,8 +114,7 @@ def test_gene_table_is_read_once_and_kept(tmp_path, monkeypatch):
     pytest.raises(InputError, gene_table).match("no part 'entrez'")
 
 
-def test_real_gene_table(mirror, tmp_path, monkeypatch):
-    monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path))
+def test_real_gene_table(mirror):
     table = gene_table()
     assert len(table) == 75_118
     assert set(table.loc[table["symbol"] == "TP53", "strand"]) == {"-1"}
