@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from scipy.stats import pearsonr, spearmanr
+from worlds import cells_of
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.effects.ba_ate import ba_ate
@@ -20,24 +21,18 @@ from perturbcore.score.limits import ceiling_scores, experimental_error
 
 ALL = ("L2", "MSE", "MAE", "Spearman", "Pearson")
 
-ABOUT = {"identifier": "symbol", "simulated": True}
 
-
-def make_screen(n_perturbations=6, genes=25, batches=3, lines=("A",), seed=0, scale="counts"):
+def make_screen(n_perturbations=6, genes=25, batches=3, lines=("A",), seed=0):
     rng = np.random.default_rng(seed)
     obs = []
     for line in lines:
         for p in range(n_perturbations):
             n = rng.integers(6, 14)
-            obs += [(f"P{p}", f"b{b}", line, False) for b in rng.integers(batches, size=n)]
-        obs += [("ctrl", f"b{i % batches}", line, True) for i in range(7 * batches)]
-    obs = pd.DataFrame(obs, columns=["perturbation", "batch", "cell_line", "is_control"])
-    obs.index = [f"c{i}" for i in range(len(obs))]
-    counts = rng.poisson(rng.gamma(0.7, 2, size=genes), size=(len(obs), genes)).astype(np.float32)
-    screen = ad.AnnData(sp.csr_matrix(counts), obs=obs)
-    screen.var_names = [f"g{i}" for i in range(genes)]
-    screen.uns["perturbcore"] = {"scale": scale, "dataset": "toy", **ABOUT}
-    return screen
+            obs += [(f"P{p}", f"b{b}", line) for b in rng.integers(batches, size=n)]
+        obs += [("ctrl", f"b{i % batches}", line) for i in range(7 * batches)]
+    obs = pd.DataFrame(obs, columns=["perturbation", "batch", "cell_line"])
+    counts = rng.poisson(rng.gamma(0.7, 2, size=genes), size=(len(obs), genes))
+    return cells_of(counts, **obs)
 
 
 def of(table, metric):
@@ -300,7 +295,8 @@ def known_noise_screen(n=200, genes=400, n_perturbations=3, seed=0, batches=4):
     obs = pd.DataFrame({"perturbation": names, "batch": batch, "cell_line": "A"})
     obs = obs.assign(is_control=names == "ctrl").set_axis([f"c{i}" for i in range(len(names))])
     screen = ad.AnnData(x, obs=obs)
-    screen.uns["perturbcore"] = {"scale": "log1p", "dataset": "known", **ABOUT}
+    about = {"scale": "log1p", "dataset": "known", "identifier": "symbol", "simulated": True}
+    screen.uns["perturbcore"] = about
     names = [f"P{i}" for i in range(n_perturbations)]
     truth = ad.AnnData(effects[:-1], obs=pd.DataFrame(index=[f"A|{n}" for n in names]))
     truth.var_names = screen.var_names

@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from anndata import AnnData
 from toys import scores
+from worlds import cells_of
 
 from perturbcore.core.digest import seed_of
 from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.folds import add_folds
-from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.sets.base import load
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.decoders import distributions as dist
@@ -53,12 +52,10 @@ def make_screen(n_genes=N_GENES):
         for b, n in enumerate((5, 9, 14) if p < 0 else rng.integers(2, 6, 3)):
             mean = 2 + 0.3 * b + (shift[p] if p >= 0 else 0)
             rows.append(np.maximum(mean + rng.normal(0, 0.2, (n, n_genes)), 0.01))
-            labels += [(name, f"b{b}", "A")] * n
-    obs = pd.DataFrame(labels, columns=["perturbation", "batch", "cell_line"])
-    obs.index = [f"c{i}" for i in range(len(obs))]
-    genes = pd.DataFrame(index=[f"g{j}" for j in range(n_genes)])
-    cells = AnnData(sp.csr_matrix(np.concatenate(rows).astype(np.float32)), obs=obs, var=genes)
-    return declare_screen(cells, dataset="toy", control="control", scale="log1p")
+            labels += [(name, f"b{b}")] * n
+    perturbation, batch = zip(*labels, strict=True)
+    rows = np.concatenate(rows)
+    return cells_of(rows, perturbation, batch=batch, control="control", scale="log1p")
 
 
 @pytest.fixture(scope="module")

@@ -3,19 +3,18 @@ from itertools import combinations_with_replacement
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse as sp
-from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student_t
 from scipy.stats import ttest_ind
 from statsmodels.stats.multitest import multipletests
+from worlds import cells_of
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.deg import call_genes, deg_labels, majority
 from perturbcore.data.folds import add_folds
 from perturbcore.data.screens import values
-from perturbcore.data.screens.declare import declare_screen, read_screen
+from perturbcore.data.screens.declare import read_screen
 from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.score.ceiling.deg import LabelSampler, Source, deg_ceiling
 from perturbcore.score.ceiling.label_floor import label_noise_floor
@@ -44,22 +43,8 @@ def screen(n=1500, g=60, k=5, batches=3, seed=0, effect=2.5):
     X = rng.poisson(library * level * fold[pert]).astype(np.float32)
     X[:, 1] += X.sum(axis=1) == 0
     names = np.array([f"P{i}" for i in range(k)] + ["ctrl"])
-    obs = pd.DataFrame(
-        {
-            "perturbation": names[pert],
-            "batch": rng.integers(0, batches, n).astype(str),
-            "cell_line": np.where(rng.random(n) < 0.5, "A", "B"),
-        },
-        index=[f"c{i}" for i in range(n)],
-    )
-    return declare(sp.csr_matrix(X), obs)
-
-
-def declare(X, obs, scale="counts"):
-    adata = AnnData(X, obs=obs, var=pd.DataFrame(index=[f"g{i}" for i in range(X.shape[1])]))
-    return declare_screen(
-        adata, dataset="toy", control="ctrl", scale=scale, simulated=True, unmatched="keep"
-    )
+    batch = rng.integers(0, batches, n).astype(str)
+    return cells_of(X, names[pert], batch=batch, cell_line=np.where(rng.random(n) < 0.5, "A", "B"))
 
 
 def logged(cells):
@@ -164,13 +149,9 @@ def test_majority_of_all_votes_that_there_can_be(n):
 
 def counted(sizes):
     """A screen with the given number of cells of each (perturbation, batch)."""
-    rows = [(p, b) for (p, b), n in sizes.items() for _ in range(n)]
-    obs = pd.DataFrame(
-        rows, columns=["perturbation", "batch"], index=[f"c{i}" for i in range(len(rows))]
-    )
-    obs["cell_line"] = "A"
-    X = np.random.default_rng(0).poisson(4.0, (len(obs), 10)) + 1.0
-    return declare(sp.csr_matrix(X.astype(np.float32)), obs)
+    perturbation, batch = zip(*(at for at, n in sizes.items() for _ in range(n)), strict=True)
+    X = np.random.default_rng(0).poisson(4.0, (len(batch), 10)) + 1.0
+    return cells_of(X, perturbation, batch=batch)
 
 
 def test_minimum_cells_strict_or_not_pooled_and_per_batch():
@@ -200,7 +181,7 @@ def test_one_cell_groups_constant_genes_and_zero_variance():
     X = rng.random((len(obs), 4)).astype(np.float32)
     X[:, 0], X[:, 1] = 0.3, np.where(obs["perturbation"] == "R", np.float32(0.7), np.float32(0.1))
     X[:, 2] = 0
-    cells = declare(sp.csr_matrix(X), obs, "log1p")
+    cells = cells_of(X, **obs, scale="log1p")
     for test in ("welch", "student"):
         out = deg_labels(cells, test=test, **QUIET)
         assert list(out.layers["deg"][0][:3]) == [0, 1, 0]

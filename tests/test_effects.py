@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from worlds import cells_of
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.deg import deg_labels
@@ -15,7 +16,7 @@ from perturbcore.data.effects import moments
 from perturbcore.data.effects.ba_ate import ba_ate, not_estimable_said
 from perturbcore.data.effects.moments import pseudobulk
 from perturbcore.data.screens import values
-from perturbcore.data.screens.declare import declare_screen, normalise, read_screen
+from perturbcore.data.screens.declare import normalise, read_screen
 from perturbcore.data.sets.base import Card
 
 VARIANTS = [(c, b) for c in ("global", "matched") for b in ("with_controls", "all")]
@@ -26,17 +27,14 @@ def small_screen(seed=0, n_cells=400, n_genes=23, bare_batch=False, unmatched="k
     counts = rng.poisson(rng.gamma(0.4, 3.0, (n_cells, n_genes)))
     counts[:, 0] += 1
     counts[0, 1] = 5000  # beyond the table of small counts
-    obs = pd.DataFrame(index=[f"c{i}" for i in range(n_cells)])
+    obs = pd.DataFrame()
     obs["perturbation"] = rng.choice([*"nABCD"], n_cells, p=[0.3, 0.3, 0.2, 0.1, 0.1])
     obs["perturbation"] = obs["perturbation"].replace("n", "ntc")
     obs["batch"] = rng.choice([*"1234"], n_cells, p=[0.4, 0.3, 0.2, 0.1])
     obs["cell_line"] = rng.choice(["x", "y"], n_cells)
     if bare_batch:
         obs.loc[(obs["perturbation"] == "ntc") & (obs["batch"] == "4"), "batch"] = "1"
-    var = pd.DataFrame(index=[f"g{i}" for i in range(n_genes)])
-    adata = AnnData(sp.csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
-    facts = dict(dataset="small", scale="counts", control="ntc", unmatched=unmatched)
-    return declare_screen(adata, **facts)
+    return cells_of(counts, **obs, control="ntc", unmatched=unmatched)
 
 
 def loop_ba_ate(screen, control, batches):

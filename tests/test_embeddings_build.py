@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer, TfidfVectorizer
 from sklearn.metrics import adjusted_rand_score
 from toys import same_up_to_sign
+from worlds import cells_of
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data import catalogue
@@ -148,16 +149,10 @@ def small_screen(n_genes=40, n_cells=90):
     counts = rng.poisson(rng.gamma(1.0, 2.0, n_genes), (n_cells, n_genes))
     counts[:, 3] = 0
     counts[:, 0] += 1
-    at = np.arange(n_cells)
-    obs = pd.DataFrame({"batch": "b1"}, index=[f"c{i}" for i in at])
-    obs["perturbation"] = np.where(at % 3 == 0, "G0005", "control")
-    obs["cell_line"] = np.where(at % 2 == 0, "K562", "RPE1")
-    obs["is_control"] = obs["perturbation"] == "control"
-    var = pd.DataFrame(index=[f"G{i:04d}" for i in rng.permutation(n_genes)])
-    screen = ad.AnnData(sp.csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
-    about = {"scale": "counts", "dataset": "test", "identifier": "symbol", "simulated": True}
-    screen.uns["perturbcore"] = about
-    return screen
+    at, genes = np.arange(n_cells), [f"G{i:04d}" for i in rng.permutation(n_genes)]
+    lines = np.where(at % 2 == 0, "K562", "RPE1")
+    who = np.where(at % 3 == 0, "G0005", "control")
+    return cells_of(counts, who, control="control", genes=genes, cell_line=lines)
 
 
 @pytest.mark.parametrize("n_genes", [40, 900])  # dense and sparse solver

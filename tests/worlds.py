@@ -2,9 +2,12 @@
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
 
 from perturbcore.data.folds import add_folds
 from perturbcore.data.responses import make_responses
+from perturbcore.data.screens.declare import declare_screen
 from perturbcore.embeddings.base import Embedding
 
 
@@ -14,6 +17,16 @@ def responses_of(X, names, lines=("A",), n_folds=5, seed=0, genes=None, **about)
     obs["cell_line"] = np.repeat(lines, len(names))
     genes = [f"g{j}" for j in range(X.shape[1])] if genes is None else genes
     return add_folds(make_responses(X, obs, genes, **{"dataset": "toy"} | about), n_folds, seed)
+
+
+def cells_of(X, perturbation, control="ctrl", scale="counts", genes=None, unmatched="keep", **obs):
+    """A declared screen of these cells, c0, c1, ...; `obs`: their batch and cell_line."""
+    obs = pd.DataFrame({"batch": "b1", "cell_line": "A"} | obs | {"perturbation": perturbation})
+    obs.index = [f"c{i}" for i in range(len(obs))]
+    genes = [f"g{j}" for j in range(X.shape[1])] if genes is None else genes
+    cells = AnnData(sp.csr_matrix(X, dtype=np.float32), obs=obs, var=pd.DataFrame(index=genes))
+    how = dict(control=control, scale=scale, unmatched=unmatched, simulated=True)
+    return declare_screen(cells, dataset="toy", **how)
 
 
 def communities(n=240, k=6, inside=0.2, outside=0.005, seed=0):
