@@ -212,12 +212,7 @@ def lonely():
     "screen, options, error, message",
     [
         (make_screen(), dict(perturbations=["P1", "P99"]), ParameterError, "P99.*obs"),
-        (
-            make_screen(),
-            dict(control="plates"),
-            ParameterError,
-            "control 'plates'.*global, matched",
-        ),
+        (make_screen(), dict(control="plates"), ParameterError, "'plates'.*global, matched"),
         (make_screen(), dict(metrics=("L3",)), ParameterError, "metrics 'L3'.*L2, MSE"),
         (make_screen(), dict(quantiles=(1.5,)), ParameterError, "between 0 and 1"),
         (make_screen(), dict(n_inner=0), ParameterError, "n_inner=0"),

@@ -242,10 +242,8 @@ def test_a_kernel_that_does_not_start_is_tried_once_more(tree, monkeypatch, aliv
 
 def running(**values) -> ModuleType:
     module = ModuleType("__main__")
-    exec(
-        "profile: str = 'demo'\nk: int = 5\ngrid: list[float] = [0.1]\nlimit: int | None = None",
-        vars(module),
-    )
+    text = "profile: str = 'demo'\nk: int = 5\ngrid: list[float] = [0.1]\nlimit: int | None = None"
+    exec(text, vars(module))
     vars(module).update(values)
     return module
 

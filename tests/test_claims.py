@@ -167,11 +167,8 @@ def test_verdicts_follow_the_numbers():
     fusion = lfc & (scores["predictor"] == "fusion_full") & (scores["metric"] == "L2")
     scores.loc[prior | fusion, "value"] += 1.0
     turned = Published(scores, None, "medians")
-    for name, verdict in (
-        ("cole-17", audit.HOLDS),
-        ("cole-20", audit.HOLDS),
-        ("cole-48", audit.QUALIFIED),
-    ):
+    held = {"cole-17": audit.HOLDS, "cole-20": audit.HOLDS, "cole-48": audit.QUALIFIED}
+    for name, verdict in held.items():
         assert audit.decide(CLAIM[name], kept).verdict == verdict
         assert audit.decide(CLAIM[name], turned).verdict == audit.FAILS
 

@@ -233,21 +233,11 @@ def plate():
     symbols = ["AAA"] * 4 + ["BBB"] * 3 + ["CCC"] * 2 + ["GFP"] * 3 + ["UnTrt"] * 2
     kinds = ["trt_sh"] * 9 + ["ctl_vector"] * 3 + ["ctl_untrt"] * 2
     ids = np.array([f"A{i:02d}" for i in range(14)])
-    return {
-        "mat": np.random.default_rng(2).normal(size=(5, 14)),
-        "cid": ids,
-        "cdesc": pd.DataFrame(
-            dict(
-                id=ids,
-                pert_type=kinds,
-                pert_iname=names,
-                pert_mfc_desc=symbols,
-                pert_univ_id="7",
-                pert_plate="P1",
-            )
-        ),
-        "rdesc": pd.DataFrame({"pr_gene_symbol": [f"G{i}" for i in range(5)]}),
-    }
+    about = dict(id=ids, pert_type=kinds, pert_iname=names, pert_mfc_desc=symbols)
+    about = pd.DataFrame(about).assign(pert_univ_id="7", pert_plate="P1")
+    genes = pd.DataFrame({"pr_gene_symbol": [f"G{i}" for i in range(5)]})
+    z = np.random.default_rng(2).normal(size=(5, 14))
+    return {"mat": z, "cid": ids, "cdesc": about, "rdesc": genes}
 
 
 def test_l1000_effects_against_plain_means(load_file, tmp_path):

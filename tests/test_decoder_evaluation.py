@@ -215,11 +215,8 @@ def test_a_perturbation_without_embedding_gets_the_train_mean(model, responses):
 
 
 def test_shifted_controls_score_as_the_model_that_shifts_them(model, responses):
-    by = [
-        OnEmbedding(embedding(), KNN([1, 2, 3]), Protocol(3)),
-        Floor("train_mean"),
-        Floor("no_change"),
-    ]
+    knn = OnEmbedding(embedding(), KNN([1, 2, 3]), Protocol(3))
+    by = [knn, Floor("train_mean"), Floor("no_change")]
     shifts = [model(partial(Shift, m), name=m.predictor) for m in by]
     want = scored(responses, *by).set_index(["predictor", "fold"]).sort_index()
     found = scored(responses, *shifts).set_index(["embedding", "fold"]).sort_index()
@@ -498,13 +495,8 @@ def test_trainings_that_stopped_too_early_are_counted_and_curves_start_at_one():
 )
 def test_distributions_are_compared_with_shifted_controls(energy, lead):
     rng = np.random.default_rng(0)
-    levels = {
-        SHIFTED: 0.5,
-        UNCHANGED: 1.0,
-        dist.HALVES: 0.0,
-        MEAN_SHIFTED: 0.7,
-        "Flow matching": energy,
-    }
+    levels = {SHIFTED: 0.5, UNCHANGED: 1.0, dist.HALVES: 0.0, MEAN_SHIFTED: 0.7}
+    levels["Flow matching"] = energy
     rows = [
         {"method": name, "embedding": name, "predictor": "p", "cell_line": "A", "fold": fold,
          "metric": metric, "value": value + 0.01 * rng.normal(), "n_train": 90, "n_test": 10}

@@ -36,11 +36,8 @@ def world(task="lfc", n=80, seed=0, missing=True, n_folds=4):
     genes = np.array([f"G{i:02d}" for i in range(GENES)])
     z, w = rng.normal(size=(n, 4)), rng.normal(size=(GENES, 4))
     both, traits = np.r_[ids, genes], np.r_[z, w].astype(np.float32)
-    parts = {
-        "first": traits[:, :2],
-        "second": traits[:, 2:],
-        "noise": rng.normal(size=(n + GENES, 3)),
-    }
+    parts = {"first": traits[:, :2], "second": traits[:, 2:]}
+    parts["noise"] = rng.normal(size=(n + GENES, 3))
     sources = []
     for i, (name, X) in enumerate(parts.items()):
         here = np.ones(len(both), bool)

@@ -209,10 +209,8 @@ def test_absent_classes_are_treated_as_torchmetrics_treats_them():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for gene in range(label.shape[1]):
-                given = (
-                    torch.tensor(p[:, :, gene].T.copy()),
-                    torch.tensor(label[:, gene] + 1).long(),
-                )
+                classes = torch.tensor(label[:, gene] + 1).long()
+                given = torch.tensor(p[:, :, gene].T.copy()), classes
                 auc = torchmetrics.multiclass_auroc(*given, **how).item()
                 ap = torchmetrics.multiclass_average_precision(*given, **how).item()
                 assert got["roc_auc"][gene] == pytest.approx(auc, abs=1e-5), gene
