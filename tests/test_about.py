@@ -72,6 +72,14 @@ def test_files_and_sources_say_licence_and_terms():
     assert sources.loc[sources["restricted"], "terms"].ne("").all()
 
 
+def test_a_data_set_says_what_it_can_carry():
+    data = Dataset(
+        "x", "X", "deg_pairs", pd.DataFrame(), notes=("One.", "Two."), citations=("a", "b")
+    )
+    text = about.dataset_facts(data)
+    assert "known for some genes" in text and "- One.\n- Two." in text and "{cite:p}`a,b`" in text
+
+
 def test_a_simulation_says_how_it_was_made():
     sizes = dict(n_cell_lines=1, n_perturbations=12, n_genes=80, n_batches=2, n_control_cells=40)
     table = about.simulation_table(load("simulated", **sizes)).set_index("parameter")

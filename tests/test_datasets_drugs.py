@@ -5,13 +5,11 @@ import pandas as pd
 import pytest
 
 from perturbcore.core.errors import ParameterError
-from perturbcore.data.deg import deg_labels
 from perturbcore.data.effects.ba_ate import ba_ate
 from perturbcore.data.effects.moments import well_effects
 from perturbcore.data.sets import signatures as sig
 from perturbcore.data.sets.base import load
 from perturbcore.data.simulate.chemistry import simulate_drug_screen
-from perturbcore.report.labels import labels_against_truth
 
 SMALL = dict(n_drugs=24, n_cell_lines=2, n_genes=160, n_modules=8, seed=3)
 
@@ -62,14 +60,6 @@ def test_drugs_of_one_target_act_alike(screen):
             same = set(targets[a].split(";")) & set(targets[names[j]].split(";"))
             (shared if same else other).append(r[i, j])
     assert np.mean(shared) > np.mean(other) + 0.2
-
-
-def test_labels_find_the_truth():
-    simulated = simulate_drug_screen(**(SMALL | {"effect_size": 1.2, "cells_per_plate": (60, 90)}))
-    cells = at_response_dose(simulated)
-    labels = deg_labels(cells, variant="per_batch", min_cells=20, progress=False)
-    table = labels_against_truth(labels, simulated.true_effects)
-    assert (table["right"] > 0.9).all() and (table["inert"].fillna(0) < 0.02).all()
 
 
 def test_parameters_are_checked_before_anything_is_drawn():
