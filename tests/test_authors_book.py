@@ -274,11 +274,8 @@ def test_every_row_meets_its_published_one(root):
 
 
 def test_medians_are_compared_with_medians(root):
-    done = score_dataset(
-        "essential",
-        root,
-        **SMALL | dict(folds=[0, 1, 2], embeddings=["STRING WaveGC", "GenotypeVAE"]),
-    )
+    more = dict(folds=[0, 1, 2], embeddings=["STRING WaveGC", "GenotypeVAE"])
+    done = score_dataset("essential", root, **SMALL | more)
     table = compare(done.scores, medians())
     both = table[(table["status"] == "both") & (table["metric"] == "L2")]
     assert {"STRING WaveGC", "GenotypeVAE", "Train Mean", "Random Embeddings"} <= set(

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from functools import partial
 from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
@@ -18,16 +17,17 @@ from perturbcore.embeddings.drugs import KINDS, PHYSICAL, fingerprint, target_en
 from perturbcore.embeddings.sources import BuildContext
 from perturbcore.embeddings.words import drug_texts
 
-DRUGS = pd.DataFrame(
-    [
-        ("CC(=O)Oc1ccccc1C(=O)O", "PTGS1;PTGS2", "cyclooxygenase inhibitor"),
-        ("CCN(CC)CC.Cl", "CHRM1", ""),
-        ("oops", "", "cyclooxygenase inhibitor"),
-        ("Cn1cnc2c1c(=O)n(C)c(=O)n2C", "ADORA1;ADORA2A;PDE4A;PDE5A", "adenosine antagonist"),
-    ],
-    index=["aspirin", "triethylamine", "oops", "caffeine"],
-    columns=["smiles", "targets", "mechanism"],
-)
+DRUGS = {
+    "aspirin": ("CC(=O)Oc1ccccc1C(=O)O", "PTGS1;PTGS2", "cyclooxygenase inhibitor"),
+    "triethylamine": ("CCN(CC)CC.Cl", "CHRM1", ""),
+    "oops": ("oops", "", "cyclooxygenase inhibitor"),
+    "caffeine": (
+        "Cn1cnc2c1c(=O)n(C)c(=O)n2C",
+        "ADORA1;ADORA2A;PDE4A;PDE5A",
+        "adenosine antagonist",
+    ),
+}
+DRUGS = pd.DataFrame(DRUGS, ["smiles", "targets", "mechanism"]).T
 TEN = builtin_compounds().iloc[::13].head(10)
 
 
@@ -54,11 +54,9 @@ def by_rdkit(kind, mol):
         name, diameter = kind.split(":")
         options = dict(nBits=2000, useFeatures=name == "fcfp")
         return list(AllChem.GetMorganFingerprintAsBitVect(mol, int(diameter) // 2, **options))
-    made = {
-        "maccs": MACCSkeys.GenMACCSKeys,
-        "topological": partial(Chem.RDKFingerprint, fpSize=2000),
-    }
-    return list(made[kind](mol)) if kind in made else None
+    if kind == "topological":
+        return list(Chem.RDKFingerprint(mol, fpSize=2000))
+    return list(MACCSkeys.GenMACCSKeys(mol)) if kind == "maccs" else None
 
 
 @pytest.mark.parametrize("kind", KINDS)

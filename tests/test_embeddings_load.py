@@ -138,11 +138,7 @@ CSV = {
     "gene,a,b\nTP53,1,2\n,2,3\n": ["row 1 has an empty id"],
     "gene,a,b\n": ["empty", "0 ids"],
     "gene;a;b\nTP53;1;2\n": ["single column", "commas"],
-    "gene,a,b\nENSG00000141510,1,2\nENSG00000136997,1,2\n": [
-        "ENSG00000141510",
-        "look like ensembl",
-        "symbol is declared",
-    ],
+    "gene,a,b\nENSG00000141510,1,2\n": ["ENSG00000141510", "like ensembl", "symbol is declared"],
     "gene,a,b\n7157,1,2\n4609,1,2\n": ["look like entrez", "declare the identifier entrez"],
     "": ["0 bytes"],
 }
