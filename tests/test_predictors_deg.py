@@ -31,6 +31,7 @@ def labels(n=90, g=24, **options):
         Y = np.where(X > 1.8, 1, np.where(X < -0.8, -1, 0))
         Y[:, 0] = 0  # never changes
         Y[:, 1] = np.minimum(Y[:, 1], 0)  # never goes up
+        Y[:, 2] = -(X[:, 2] < 2).astype(int)  # mostly goes down
         return Y
 
     return world(n, g, 8, **{"lines": ("A",), "gaps": 9, "deg": deg} | options)
