@@ -250,6 +250,7 @@ def test_adapters_change_nothing_at_first_and_leave_the_weights_as_they_were(cel
     # direction; query, key and value of read, process and write: each 16 x 2 + 2 x 16
     assert len(adapted) == 10 and trainable(encoder) == 10 * (16 * 2 + 2 * 16)
     assert trainable(encoder) < 0.25 * sum(p.numel() for p in trained.encoder.parameters())
+    assert trainable(models(trained.encoder, cells)[1]._adapted()) == trainable(encoder)
 
     optimizer = torch.optim.Adam([p for p in encoder.parameters() if p.requires_grad], lr=0.1)
     for _ in range(3):
