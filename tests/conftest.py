@@ -1,3 +1,4 @@
+import fcntl
 import os
 import shutil
 from itertools import product
@@ -13,10 +14,18 @@ settings.register_profile("steady", deadline=None, derandomize=True, max_example
 settings.load_profile("steady")
 
 
+# the real book begins when the demo, which takes longest, is built: one worker builds at a time, the
+# other has all other files to run meanwhile, and these last
+ORDER = {"test_book.py": 0, "test_real_book.py": 2, "test_authors_parts.py": 3, "test_make.py": 3}
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Begin with the demo book, which takes longest; end with the real one, when it is built."""
-    order = {"test_book.py": 0, "test_real_book.py": 2}
-    items.sort(key=lambda item: order.get(item.path.name, 1))
+    """Put files in an order in which no worker waits; mark what asks for mirror or browser."""
+    items.sort(key=lambda item: ORDER.get(item.path.name, 1))
+    for item in items:
+        for name in {"mirror", "browser"} & set(item.fixturenames):
+            item.add_marker(name)
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +61,20 @@ def browser():
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory) -> Path:
-    """The authors' layout, small, with raw cells, responses and labels; not to be changed."""
+    """The authors' layout, small, with raw cells, responses and labels; not to be changed.
+
+    Made once for all workers of a run.
+    """
     from perturbcore.report.reproduction.fixture import write_fixture
 
-    return write_fixture(tmp_path_factory.mktemp("authors"), tasks=("lfc", "deg"))
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    with (shared / "authors.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "authors").exists():
+            half = tmp_path_factory.mktemp("authors")
+            write_fixture(half, tasks=("lfc", "deg")).rename(shared / "authors")
+    return shared / "authors"
 
 
 HEADER = """\

@@ -118,8 +118,7 @@ def test_benchmarks_are_read_where_they_are(tree):
     with pytest.raises(InputError, match="c.json: no column 'ours_seconds'"):
         about.benchmark_table(profile)
     (folder / "c.json").write_text("<html>")
-    with pytest.raises(InputError, match="c.json is not a table"):
-        about.benchmark_table(profile)
+    pytest.raises(InputError, about.benchmark_table, profile).match("c.json is not a table")
 
 
 @pytest.fixture
@@ -159,10 +158,8 @@ def test_long_lines_are_folded_as_a_shell_reads_them(tree, shown):
 
 def test_a_page_fails_where_a_command_does_not_do_what_it_says(tree, shown):
     console = Console()
-    with pytest.raises(InputError, match=r"'false' ended with status 1"):
-        console.run("false")
-    with pytest.raises(InputError, match="'true' ended with status 0"):
-        console.run("true", fails=True)
+    pytest.raises(InputError, console.run, "false").match(r"'false' ended with status 1")
+    pytest.raises(InputError, console.run, "true", fails=True).match("'true' ended with status 0")
     console.run("perturbcore run frist", fails=True)
     assert "there is no chapter 'frist'" in shown[-1] and "(exit status 2)" in shown[-1]
 

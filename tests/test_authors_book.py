@@ -38,7 +38,6 @@ from perturbcore.report.reproduction.benchmark import (
     score_dataset,
     verdict,
 )
-from perturbcore.report.reproduction.fixture import write_fixture
 
 # chapter -> the data sets of which one at least must be there
 NEEDS = {
@@ -115,11 +114,6 @@ def test_a_profile_that_is_not_partial_leaves_nothing_out(paper):
 
 
 # --- on the small files
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_fixture(tmp_path_factory.mktemp("book"), datasets=["essential"])
 
 
 @pytest.fixture
@@ -281,11 +275,8 @@ def test_every_row_meets_its_published_one(root):
 
 
 def test_medians_are_compared_with_medians(root):
-    done = score_dataset(
-        "essential",
-        root,
-        **SMALL | dict(folds=[0, 1, 2], embeddings=["STRING WaveGC", "GenotypeVAE"]),
-    )
+    more = dict(folds=[0, 1, 2], embeddings=["STRING WaveGC", "GenotypeVAE"])
+    done = score_dataset("essential", root, **SMALL | more)
     table = compare(done.scores, medians())
     both = table[(table["status"] == "both") & (table["metric"] == "L2")]
     assert {"STRING WaveGC", "GenotypeVAE", "Train Mean", "Random Embeddings"} <= set(
@@ -301,7 +292,6 @@ def test_medians_are_compared_with_medians(root):
     assert counts(table)["rows"].sum() == (table["metric"] == "L2").sum()
 
 
-@pytest.mark.mirror
 def test_published_rows_have_the_names_that_the_layout_gives(mirror):
     """Scores under our names for the files of the layout find every published row."""
     published = load_published()
@@ -316,17 +306,6 @@ def test_published_rows_have_the_names_that_the_layout_gives(mirror):
         both = table[table["status"] == "both"]
         assert len(both) == len(table) > 100
         np.testing.assert_allclose(both["difference"], 0)
-
-
-def test_choices_name_every_choice_with_the_published_default():
-    said = (
-        page.choices().set_index("choice")["code"].str.cat(page.choices()["here"].values, sep=" ")
-    )
-    for word, default in {
-        "lasso": "0.0001", "Z-scores": "ddof 1", "Validation": "alphabetical", "Expression": "Hep-G2",
-        "inner folds": "inner_order: file", "Control profiles": "log1p",
-    }.items():  # fmt: skip
-        assert default in said[said.index.str.contains(word)].item()
 
 
 # --- full fusion

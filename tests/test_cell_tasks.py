@@ -1,5 +1,6 @@
 """Six tasks on embeddings of cells: planted cases, brute force, leaks, and what the page draws."""
 
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,10 +10,10 @@ from anndata import AnnData
 from scipy.optimize import brentq
 from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
+from worlds import cells_of
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.published.tables import facts
-from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.sets.base import load
 from perturbcore.embeddings import cells as emb
 from perturbcore.report import cell_tasks as page
@@ -38,20 +39,10 @@ def toy_screen(n=600, genes=30, targets=12, batches=4, effect=1.5, seed=0) -> An
         rate[np.arange(n), np.where(target < 0, 0, (2 * target + k) % genes)] += effect * (
             target >= 0
         )
-    names = pd.Index([f"g{i}" for i in range(genes)])
-    obs = pd.DataFrame(
-        {
-            "perturbation": np.where(target < 0, "control", [f"g{t}" for t in target]),
-            "batch": [f"b{b}" for b in batch],
-            "cell_line": "A",
-        },
-        index=[f"c{i}" for i in range(n)],
-    )
-    screen = AnnData(
-        rng.poisson(np.exp(rate)).astype(np.float32), obs=obs, var=pd.DataFrame(index=names)
-    )
-    screen.obsm["X_mine"] = rng.normal(size=(n, 4))
-    return declare_screen(screen, dataset="toy", scale="counts", control="control")
+    who, batch = np.where(target < 0, "ctrl", [f"g{t}" for t in target]), [f"b{b}" for b in batch]
+    screen = cells_of(rng.poisson(np.exp(rate)), who, batch=batch)
+    screen.X, screen.obsm["X_mine"] = screen.X.toarray(), rng.normal(size=(n, 4))
+    return screen
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +113,8 @@ def test_published_consistency_needs_unexpressed_perturbations(rng):
 
 
 def test_published_neighbours_measure_the_share_of_controls(rng):
-    X, y = (
-        rng.normal(size=(900, 4)),
-        np.where(rng.random(900) < 0.4, "", rng.choice(list("abcdefgh"), 900)),
-    )
+    X = rng.normal(size=(900, 4))
+    y = np.where(rng.random(900) < 0.4, "", rng.choice(list("abcdefgh"), 900))
     known, new = slice(0, 600), slice(600, None)
     told = m.retrieval(X[known], y[known], X[new], y[new], published=True)["knn_top1"]
     assert told[m.ALL] == pytest.approx((y[new] == "").mean())  # the majority everywhere
@@ -139,18 +128,13 @@ def test_published_neighbours_measure_the_share_of_controls(rng):
 def test_probe_and_neighbours_tell_planted_classes_apart(rng, published):
     y = rng.choice(list("abcdefg"), 700)
     X = 6 * np.eye(7)[np.unique(y, return_inverse=True)[1]] + rng.normal(size=(700, 7))
-    for found in (
-        m.linear_probe(X[:500], y[:500], X[500:], y[500:], published=published),
-        m.retrieval(X[:500], y[:500], X[500:], y[500:]),
-    ):
-        top1, top5 = (
-            next(v for k, v in found.items() if k.endswith(e)).mean() for e in ("top1", "top5")
-        )
+    parts = X[:500], y[:500], X[500:], y[500:]
+    for found in (m.linear_probe(*parts, published=published), m.retrieval(*parts)):
+        top1, top5 = ([v.mean() for k, v in found.items() if e in k][0] for e in ("top1", "top5"))
         # as published, the linear layer has hardly left its start after so few steps
         assert top1 > (0.2 if published else 0.95) and top5 >= top1
-    assert (
-        m.linear_probe(X, np.full(700, "a"), X, y) == {} == m.retrieval(X, np.full(700, "a"), X, y)
-    )
+    alone = np.full(700, "a")
+    assert m.linear_probe(X, alone, X, y) == {} == m.retrieval(X, alone, X, y)
 
 
 def test_recall_of_planted_pairs_and_of_chance(rng):
@@ -158,13 +142,9 @@ def test_recall_of_planted_pairs_and_of_chance(rng):
     X = rng.normal(size=(60, 20))
     X[1:30:2] = X[0:30:2]
     pairs = pd.DataFrame({"source": names[1:30:2], "target": names[0:30:2]})
-    untidy = pd.concat(
-        [
-            pairs,
-            pairs.rename(columns={"source": "target", "target": "source"}),
-            pd.DataFrame({"source": ["g00", "g01"], "target": ["g00", "other"]}),
-        ]
-    )
+    turned = pairs.rename(columns={"source": "target", "target": "source"})
+    odd = pd.DataFrame({"source": ["g00", "g01"], "target": ["g00", "other"]})
+    untidy = pd.concat([pairs, turned, odd])
     assert len(m.pairs_among(untidy, names)) == 15
     found = m.relation_recall(X, names, untidy)
     assert (found == 1).all() and len(found) == 30
@@ -182,13 +162,9 @@ def test_structural_integrity_is_half_without_effect_and_one_if_perfect(rng):
     batch, label = np.repeat([0, 1, 2], 30), np.tile(["", "a", "b"], 30)
     about = (batch, label, label == "")
     same = np.stack([T[(batch == b) & (label == "")].mean(axis=0) for b in range(3)])[batch]
-    for published in (False, True):
-        assert m.structural_integrity(
-            T, T, *about, published=published
-        ).to_numpy() == pytest.approx(1)
-        assert m.structural_integrity(
-            T, 0 * T, *about, published=published
-        ).to_numpy() == pytest.approx(0.5)
+    for published, (said, value) in product((False, True), ((T, 1), (0 * T, 0.5))):
+        found = m.structural_integrity(T, said, *about, published=published)
+        assert found.to_numpy() == pytest.approx(value)
     assert (m.structural_integrity(T, 4 * same - 4 * T, *about) < 0).all()
     # a batch without controls: its level is scored as published, and left out here
     lone = (label == "") & (batch < 2)
@@ -210,8 +186,7 @@ def test_decoding_and_gene_correlation(rng):
         found.sum() / 12
     )
     assert m.decoded(X[:300], Y[:300], X[300:], decoder="mlp").shape == said.shape
-    with pytest.raises(ParameterError, match="ridge, mlp"):
-        m.decoded(X, Y, X, decoder="tree")
+    pytest.raises(ParameterError, m.decoded, X, Y, X, decoder="tree").match("ridge, mlp")
 
 
 def test_post_processing_aligns_the_controls_of_each_batch(rng):
@@ -293,11 +268,9 @@ def test_splits_keep_batches_and_perturbations_apart(cells):
     assert abs(s.half[label == ""].mean() - 0.5) < 0.2
     assert len(set(label[s.half])) == 1 + 6 and not set(label[s.half]) & set(label[~s.half]) - {""}
     one = obs.assign(label=np.where(label == "", "", "drug"))
-    assert (
-        sc.split_cells(one, 0).held_out == ~np.isin(place, place[sc.split_cells(one, 0).train])
-    ).all()
-    with pytest.raises(InputError, match="batch 'b0'.*needs two"):
-        sc.split_cells(obs[place == "b0"], 0)
+    split = sc.split_cells(one, 0)
+    assert (split.held_out == ~np.isin(place, place[split.train])).all()
+    pytest.raises(InputError, sc.split_cells, obs[place == "b0"], 0).match("batch 'b0'.*needs two")
 
 
 @pytest.fixture(scope="module")
@@ -309,9 +282,8 @@ def run(cells):
     options = dict(store=store, scope="s", dataset="toy", seeds=[0, 1], dim=6)
     names = ["PCA of logs", "Random projection", "scVI NB", "shuffled", "idealized"]
     keys, left_out = sc.score_tasks(tasks, names, **options)
-    return SimpleNamespace(
-        tasks=tasks, store=store, keys=keys, left_out=left_out, options=options, names=names
-    )
+    found = dict(tasks=tasks, store=store, keys=keys, left_out=left_out)
+    return SimpleNamespace(**found, options=options, names=names)
 
 
 def test_units_are_kept_and_found_again(run, monkeypatch):
@@ -319,12 +291,8 @@ def test_units_are_kept_and_found_again(run, monkeypatch):
     assert set(scores["task"]) == {"cell_tasks", "cell_tasks_published"}
     corrected = scores[scores["task"] == "cell_tasks"]
     per = corrected.drop_duplicates("key").groupby("embedding").size()
-    assert per.to_dict() == {
-        "PCA of logs": 8,
-        "Random projection": 8,
-        "idealized": 2,
-        "shuffled": 2,
-    }
+    many, few = ["PCA of logs", "Random projection"], ["idealized", "shuffled"]
+    assert per.to_dict() == dict.fromkeys(many, 8) | dict.fromkeys(few, 2)
     assert set(corrected["metric"]) <= set(metrics_of("cell_tasks"))
     detail = run.store.per_perturbation(run.keys, "knn_top1").groupby("key")["value"].mean()
     told = corrected[corrected["metric"] == "knn_top1"].set_index("key")["value"]

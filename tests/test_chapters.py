@@ -53,8 +53,7 @@ def test_declarations_are_read_with_type_default_and_remark():
     ],
 )
 def test_a_wrong_declaration_is_refused(line, message):
-    with pytest.raises(ParameterError, match=message):
-        declared(line, "x")
+    pytest.raises(ParameterError, declared, line, "x").match(message)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +71,7 @@ def test_a_wrong_declaration_is_refused(line, message):
     ],
 )
 def test_unknown_names_and_wrong_types_are_refused(given, message):
-    with pytest.raises(ParameterError, match=message):
-        resolve(declared(CELL, "x"), given, "x")
+    pytest.raises(ParameterError, resolve, declared(CELL, "x"), given, "x").match(message)
     # an int serves where a float is declared
     values = resolve(declared(CELL, "x"), {"alpha": 2, "limit": 3}, "x")
     assert repr(values) == "{'alpha': 2.0, 'limit': 3.0}"
@@ -134,8 +132,7 @@ def test_values_come_from_default_then_profile_then_command(tree):
         (tree / "notebooks/profiles/demo.yml").write_text(
             f"title: t\nsimulated: true\nchapters: {{{text}}}\n"
         )
-        with pytest.raises(ParameterError, match=message):
-            first.values(load_profile("demo"))
+        pytest.raises(ParameterError, first.values, load_profile("demo")).match(message)
 
 
 def test_a_chapter_without_one_sound_parameters_cell_is_refused(tree):
@@ -151,8 +148,7 @@ def test_a_chapter_without_one_sound_parameters_cell_is_refused(tree):
 
 def test_a_run_publishes_an_executed_notebook_with_its_provenance(tree):
     demo = load_profile("demo")
-    with pytest.raises(InputError, match="no chapter has run with profile demo"):
-        about.run_table(demo)
+    pytest.raises(InputError, about.run_table, demo).match("no chapter has run with profile demo")
     target = run_for_book(find_chapter("first"), demo)
     assert target == tree / "results/demo/chapters/first.ipynb"
     assert sorted(p.name for p in target.parent.iterdir()) == ["first.ipynb"]
@@ -246,10 +242,8 @@ def test_a_kernel_that_does_not_start_is_tried_once_more(tree, monkeypatch, aliv
 
 def running(**values) -> ModuleType:
     module = ModuleType("__main__")
-    exec(
-        "profile: str = 'demo'\nk: int = 5\ngrid: list[float] = [0.1]\nlimit: int | None = None",
-        vars(module),
-    )
+    text = "profile: str = 'demo'\nk: int = 5\ngrid: list[float] = [0.1]\nlimit: int | None = None"
+    exec(text, vars(module))
     vars(module).update(values)
     return module
 
@@ -261,8 +255,7 @@ def test_a_running_chapter_checks_what_anyone_passed(tree):
     assert chapter.profile.name == "demo"
     with pytest.raises(ParameterError, match="unknown parameter kk; this chapter has profile"):
         open_chapter("first", running(kk=3))
-    with pytest.raises(ParameterError, match="k must be int"):
-        open_chapter("first", running(k="three"))
+    pytest.raises(ParameterError, open_chapter, "first", running(k="three")).match("k must be int")
     with pytest.raises(ParameterError, match="no profile named 'dmeo'"):
         open_chapter("first", running(profile="dmeo"))
 

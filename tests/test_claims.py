@@ -14,57 +14,38 @@ from perturbcore.book.source import find_chapter
 from perturbcore.core.errors import ParameterError
 from perturbcore.data import catalogue
 from perturbcore.data.published.tables import Published, facts, load_published, medians
-from perturbcore.report.published.claims import page, printed
-from perturbcore.report.published.claims.audit import (
-    DATED,
-    FAILS,
-    HOLDS,
-    KINDS,
-    NEEDS_TABLES,
-    QUALIFIED,
-    UNDECIDED,
-    VERDICTS,
-    WEIGHTS,
-    answer,
-    audit,
-    claims,
-    counts,
-    dated,
-    decide,
-    with_dated,
-)
+from perturbcore.report.published.claims import audit, page, printed
 from perturbcore.report.published.claims.language import fill, holds
 from perturbcore.report.published.claims.page import cards, certainty, choice, summary, unused
 from perturbcore.report.published.draw import bendidi_table, csendes_table
 from perturbcore.report.published.figures import figure_data
 
-CLAIM = {claim.id: claim for claim in claims()}
+CLAIM = {claim.id: claim for claim in audit.claims()}
 
 
 @pytest.fixture(scope="module")
 def offline():
-    return audit(medians()).set_index("id", drop=False)
+    return audit.audit(medians()).set_index("id", drop=False)
 
 
 @pytest.fixture(scope="module")
 def full(mirror):
     published = load_published()
     assert published.level == "folds"
-    return published, audit(published).set_index("id", drop=False)
+    return published, audit.audit(published).set_index("id", drop=False)
 
 
 def test_claims_are_complete():
-    assert len(CLAIM) == len(claims()) >= 100
-    for claim in claims():
-        assert claim.kind in KINDS and claim.weight in WEIGHTS and claim.scope, claim.id
+    assert len(CLAIM) == len(audit.claims()) >= 100
+    for claim in audit.claims():
+        assert claim.kind in audit.KINDS and claim.weight in audit.WEIGHTS and claim.scope, claim.id
         assert len(claim.quote.split()) <= 25, claim.id
         assert claim.undecided != bool(claim.holds), claim.id
         # Both cut-offs are printed.
         assert claim.undecided or claim.rule.startswith("holds if "), claim.id
-    assert sum(c.paper == "cole2026" for c in claims()) >= 66
-    assert [c.id for c in claims() if c.own] == ["bendidi-08", "bendidi-09"]
-    with pytest.raises(ParameterError, match="no claim 'cole-99'"):
-        answer("cole-99", medians())
+    assert sum(c.paper == "cole2026" for c in audit.claims()) >= 66
+    assert [c.id for c in audit.claims() if c.own] == ["bendidi-08", "bendidi-09"]
+    pytest.raises(ParameterError, audit.answer, "cole-99", medians()).match("no claim 'cole-99'")
 
 
 def test_quotations_stand_in_the_papers():
@@ -75,7 +56,7 @@ def test_quotations_stand_in_the_papers():
     def plain(text):
         return re.sub(r"\s+", " ", text)
 
-    for claim in claims():
+    for claim in audit.claims():
         if claim.paper == "vcharness2026":
             continue  # quoted from a file of its repository, see test_the_search_of_vcharness
         text = plain((folder / f"{claim.paper}.txt").read_text("utf-8"))
@@ -118,36 +99,35 @@ def test_conditions_and_texts():
         assert holds(condition, values, 1) is milder, condition
         assert holds(condition, values, -1) is stricter, condition
     for wrong in ("every gap is nice", "gap.nothing > 1"):
-        with pytest.raises(ParameterError, match="claim"):
-            holds(wrong, values)
+        pytest.raises(ParameterError, holds, wrong, values).match("claim")
 
 
 def test_offline_every_claim_has_a_verdict(offline):
-    assert len(offline) == len(claims())
-    assert offline["verdict"].isin(VERDICTS).all()
+    assert len(offline) == len(audit.claims())
+    assert offline["verdict"].isin(audit.VERDICTS).all()
     assert offline["why"].str.len().gt(20).all()
     # No value is left open in a text.
     texts = offline[["number", "why", "on_medians", "on_means", "by_fold"]]
     assert not texts.apply(lambda c: c.str.contains("nan|[{}]", regex=True)).any().any()
-    waiting = offline[offline["verdict"] == NEEDS_TABLES]
-    assert set(waiting.index) == {c.id for c in claims() if c.needs == "folds"} | {"cole-36"}
+    waiting = offline[offline["verdict"] == audit.NEEDS_TABLES]
+    assert set(waiting.index) == {c.id for c in audit.claims() if c.needs == "folds"} | {"cole-36"}
     assert waiting["why"].drop("cole-36").str.contains("make data PROFILE=real").all()
     assert "results/scores/tahoe_lfc.csv" in waiting.loc["cole-36", "why"]
     for by in ("paper", "weight", "kind"):
-        total = counts(offline, by).loc["all"]
+        total = audit.counts(offline, by).loc["all"]
         assert total["all"] == len(offline) == total.drop("all").sum()
 
 
 def test_dated_verdicts_are_those_of_the_claims(offline):
-    kept = dated()
-    assert list(kept.index) == list(CLAIM) and set(kept) == {"date", *DATED}
+    kept = audit.dated()
+    assert list(kept.index) == list(CLAIM) and set(kept) == {"date", *audit.DATED}
     assert kept["date"].str.fullmatch(r"20\d\d-\d\d-\d\d").all()
-    assert kept["verdict"].isin(VERDICTS).all()
-    assert set(kept.index[kept["verdict"] == NEEDS_TABLES]) == {"cole-36"}
+    assert kept["verdict"].isin(audit.VERDICTS).all()
+    assert set(kept.index[kept["verdict"] == audit.NEEDS_TABLES]) == {"cole-36"}
     # Medians alone never change a verdict.
-    decided = offline[offline["verdict"] != NEEDS_TABLES]
+    decided = offline[offline["verdict"] != audit.NEEDS_TABLES]
     assert (decided["verdict"] == kept.loc[decided.index, "verdict"]).all()
-    shown = with_dated(offline, medians())
+    shown = audit.with_dated(offline, medians())
     assert (shown["verdict"] == kept["verdict"]).all() and (
         shown["here"] == offline["verdict"]
     ).all()
@@ -162,7 +142,6 @@ def test_printed_tables_are_shown():
     assert printed_there["Norman"].tolist() == [0.557]
 
 
-@pytest.mark.mirror
 def test_the_search_of_vcharness():
     rows, notes = [], ""
     for line in facts("vcharness_search")["cell_line"]:
@@ -187,15 +166,15 @@ def test_verdicts_follow_the_numbers():
     fusion = lfc & (scores["predictor"] == "fusion_full") & (scores["metric"] == "L2")
     scores.loc[prior | fusion, "value"] += 1.0
     turned = Published(scores, None, "medians")
-    for name, verdict in (("cole-17", HOLDS), ("cole-20", HOLDS), ("cole-48", QUALIFIED)):
-        assert decide(CLAIM[name], kept).verdict == verdict
-        assert decide(CLAIM[name], turned).verdict == FAILS
+    held = {"cole-17": audit.HOLDS, "cole-20": audit.HOLDS, "cole-48": audit.QUALIFIED}
+    for name, verdict in held.items():
+        assert audit.decide(CLAIM[name], kept).verdict == verdict
+        assert audit.decide(CLAIM[name], turned).verdict == audit.FAILS
 
 
 def test_a_wrong_claim_file_is_refused():
     unknown = replace(CLAIM["cole-20"], ask={"gap": {"relation": "no_such_relation"}})
-    with pytest.raises(ParameterError, match="no_such_relation"):
-        decide(unknown, medians())
+    pytest.raises(ParameterError, audit.decide, unknown, medians()).match("no_such_relation")
 
 
 def test_bendidi_table2_against_its_appendix(offline):
@@ -204,15 +183,15 @@ def test_bendidi_table2_against_its_appendix(offline):
     assert "L1000 knn_top5 UCE" in found.off
     assert printed.CONTROL_SHARE["Replogle2022"] == pytest.approx(0.0528, abs=5e-5)
     top = offline.loc["bendidi-08"]
-    assert top["verdict"] == FAILS and top["number"].startswith("62 of 64")
-    assert offline.loc["bendidi-02", "verdict"] == FAILS
+    assert top["verdict"] == audit.FAILS and top["number"].startswith("62 of 64")
+    assert offline.loc["bendidi-02", "verdict"] == audit.FAILS
 
 
 def test_csendes_numbers(offline):
     # 0.557 against 0.554 on Norman: ahead, by three thousandths.
-    assert offline.loc["csendes-01", "verdict"] == QUALIFIED
+    assert offline.loc["csendes-01", "verdict"] == audit.QUALIFIED
     assert "Norman +0.003" in offline.loc["csendes-01", "number"]
-    assert offline.loc["csendes-08", "verdict"] == UNDECIDED
+    assert offline.loc["csendes-08", "verdict"] == audit.UNDECIDED
 
 
 class Chapter:
@@ -229,9 +208,9 @@ class Chapter:
 
 
 def test_the_page_says_what_the_table_says(offline):
-    offline = with_dated(offline, medians())
+    offline = audit.with_dated(offline, medians())
     text = summary(offline, medians())
-    total = counts(offline).loc["all"]
+    total = audit.counts(offline).loc["all"]
     assert f"**{total['holds']}** hold," in text and "make data" in text
     assert "authors' tables, last on 20" in text
     every = cards(offline, anchors=True)
@@ -245,7 +224,6 @@ def test_the_page_says_what_the_table_says(offline):
         assert "make data" in part(medians(), Chapter())
 
 
-@pytest.mark.mirror
 def test_the_page_with_folds(full):
     published, _ = full
     chapter = Chapter()
@@ -255,17 +233,15 @@ def test_the_page_with_folds(full):
     assert set(chapter.saved) == {"rankings", "neighbours-figure-1", "run-choice", "unused-rows"}
 
 
-@pytest.mark.mirror
 def test_full_audit_decides_every_claim(full):
     _, table = full
-    assert set(table.index[table["verdict"] == NEEDS_TABLES]) <= {"cole-36"}
-    assert table["verdict"].isin(VERDICTS).all()
-    decided = table[~table["verdict"].isin((UNDECIDED, NEEDS_TABLES))]
+    assert set(table.index[table["verdict"] == audit.NEEDS_TABLES]) <= {"cole-36"}
+    assert table["verdict"].isin(audit.VERDICTS).all()
+    decided = table[~table["verdict"].isin((audit.UNDECIDED, audit.NEEDS_TABLES))]
     assert decided["number"].str.len().gt(0).all()
-    pd.testing.assert_frame_equal(table[DATED], dated()[DATED])
+    pd.testing.assert_frame_equal(table[audit.DATED], audit.dated()[audit.DATED])
 
 
-@pytest.mark.mirror
 def test_numbers_behind_key_verdicts(full):
     published, table = full
     raw = published.scores
@@ -275,11 +251,11 @@ def test_numbers_behind_key_verdicts(full):
     wavegc = wide["knn_baseline_KG_WaveGC_G_StringDB_combined_0.0_(D=128)"]
     wins = int((wide["Diffusion_Feb2_2026"] < wavegc).sum())
     assert f"in {wins} of 20 folds" in table.loc["cole-31", "number"]
-    assert table.loc["cole-31", "verdict"] == FAILS and wins == 17
+    assert table.loc["cole-31", "verdict"] == audit.FAILS and wins == 17
     simple = int((wide["Final Simple Fusion"] < wavegc).sum())
     assert f"Fusion (Simple) better in {simple} of 20" in table.loc["cole-44", "by_fold"]
     assert (wide["Final Full Fusion"] < wide["Final Simple Fusion"]).all()
-    assert table.loc["cole-45", "verdict"] == HOLDS
+    assert table.loc["cole-45", "verdict"] == audit.HOLDS
     assert table.loc["cole-20", "number"].startswith("77 %")
     assert table.loc["cole-47", "number"] == "Hep-G2 86 %, hTERT-RPE1 53 %"
     ceiling = wide["Experimental error (quantile 0.9)"]
@@ -290,10 +266,9 @@ def test_numbers_behind_key_verdicts(full):
     assert table.loc["cole-26", "by_fold"] == "better in 5 of 5 folds"
     # "No better than" is not refuted by a fold that is won by chance.
     for name in ("cole-30", "cole-46", "cole-50"):
-        assert table.loc[name, ["kind", "verdict"]].tolist() == ["equivalence", HOLDS]
+        assert table.loc[name, ["kind", "verdict"]].tolist() == ["equivalence", audit.HOLDS]
 
 
-@pytest.mark.mirror
 def test_best_run_points_are_counted(full):
     published, table = full
     drawn = figure_data("S14", published).folds()["Latent Diffusion (PCA 50)"].dropna()
@@ -312,6 +287,6 @@ def test_the_first_page_sets_answers_beside_claims(tmp_path):
     (tmp_path / "answers" / "fusion.md").write_text("None of 4 is better.")
     head, _, row = page.answers_table(tmp_path, simulated=True).strip().splitlines()
     assert "on simulated cells" in head and "None of 4 is better." in row
-    kept = dated().loc["cole-44"]
+    kept = audit.dated().loc["cole-44"]
     assert "(chapters/fusion.ipynb)" in row and "(#claim-cole-44)" in row
     assert kept["verdict"] in row and kept["number"] in row

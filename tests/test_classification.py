@@ -45,8 +45,7 @@ def test_string_lists_are_read_whatever_the_compression(tmp_path, pack):
 
 def test_numbers_are_refused_where_strings_were_expected(tmp_path):
     rdata.write_rda(tmp_path / "sig.rda", {"sig": {"a": {"up": np.array([1.5])}}})
-    with pytest.raises(InputError, match="R type 14"):
-        read_string_lists(tmp_path / "sig.rda", "sig")
+    pytest.raises(InputError, read_string_lists, tmp_path / "sig.rda", "sig").match("R type 14")
 
 
 # ---- signatures as a data set
@@ -75,10 +74,8 @@ def test_unmatched_drugs_are_reported_and_salts_lie_in_one_fold():
     often = signatures(min_labels=5)
     moved = (often.responses.layers["deg"] != 0).sum(axis=0)
     assert (moved >= 5).all() and often.responses.n_vars < 12
-    with pytest.raises(ParameterError, match="min_labels=99"):
-        signatures(min_labels=99)
-    with pytest.raises(ParameterError, match="share 12 genes"):
-        signatures(k=6)
+    pytest.raises(ParameterError, signatures, min_labels=99).match("min_labels=99")
+    pytest.raises(ParameterError, signatures, k=6).match("share 12 genes")
 
 
 @pytest.mark.filterwarnings("ignore:.*different folds:UserWarning")
@@ -87,12 +84,10 @@ def test_lines_that_share_wells_are_never_scored_across():
     check_leakage(responses)
     at = responses.obs.index[responses.obs["perturbation"] == "beta"][0]
     responses.obs.loc[at, "fold"] = (responses.obs.loc[at, "fold"] + 1) % 3
-    with pytest.raises(LeakError, match="share wells"):
-        check_leakage(responses)
+    pytest.raises(LeakError, check_leakage, responses).match("share wells")
     responses.uns["perturbcore"]["shared_wells"] = False
     check_leakage(responses)
-    with pytest.raises(LeakError, match="joint"):
-        check_leakage(responses, joint=True)
+    pytest.raises(LeakError, check_leakage, responses, joint=True).match("joint")
 
 
 # ---- averages, families, truth
@@ -219,8 +214,7 @@ def test_classifier_comes_first_and_effects_are_refused(task):
     study, options = SimpleNamespace(profile=load_profile("demo")), dict(k=[3], C=[1.0], max_iter=5)
     study.models = partial(Study.models, study)
     assert [m.name for m in models_of(study, task, **options)] == ["logistic", "knn"]
-    with pytest.raises(ParameterError, match="has no labels"):
-        models_of(study, "lfc", **options)
+    pytest.raises(ParameterError, models_of, study, "lfc", **options).match("has no labels")
 
 
 # ---- the simulated genetic screen with labels, and the experimental error of a data set
@@ -248,8 +242,7 @@ def test_labels_of_a_genetic_screen_have_an_experimental_error():
     ]
     assert units[0].metrics["f1_score"] == at["value"].item()
     assert units[0].about["predictor"] == "experimental_error" and units[0].about["n_test"] == 6
-    with pytest.raises(ParameterError, match="task 'labels'"):
-        load("simulated", task="labels")
+    pytest.raises(ParameterError, load, "simulated", task="labels").match("task 'labels'")
 
 
 @pytest.mark.parametrize("control", ["matched", "global"])

@@ -8,12 +8,13 @@ import scipy.sparse as sp
 from anndata import AnnData
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from worlds import cells_of
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.deg import deg_labels
 from perturbcore.data.effects import ba_ate, not_estimable_said, pseudobulk
 from perturbcore.data.screens import values
-from perturbcore.data.screens.declare import declare_screen, normalise, read_screen
+from perturbcore.data.screens.declare import normalise, read_screen
 from perturbcore.data.sets.base import Card
 
 VARIANTS = [(c, b) for c in ("global", "matched") for b in ("with_controls", "all")]
@@ -24,17 +25,14 @@ def small_screen(seed=0, n_cells=400, n_genes=23, bare_batch=False, unmatched="k
     counts = rng.poisson(rng.gamma(0.4, 3.0, (n_cells, n_genes)))
     counts[:, 0] += 1
     counts[0, 1] = 5000  # beyond the table of small counts
-    obs = pd.DataFrame(index=[f"c{i}" for i in range(n_cells)])
+    obs = pd.DataFrame()
     obs["perturbation"] = rng.choice([*"nABCD"], n_cells, p=[0.3, 0.3, 0.2, 0.1, 0.1])
     obs["perturbation"] = obs["perturbation"].replace("n", "ntc")
     obs["batch"] = rng.choice([*"1234"], n_cells, p=[0.4, 0.3, 0.2, 0.1])
     obs["cell_line"] = rng.choice(["x", "y"], n_cells)
     if bare_batch:
         obs.loc[(obs["perturbation"] == "ntc") & (obs["batch"] == "4"), "batch"] = "1"
-    var = pd.DataFrame(index=[f"g{i}" for i in range(n_genes)])
-    adata = AnnData(sp.csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
-    facts = dict(dataset="small", scale="counts", control="ntc", unmatched=unmatched)
-    return declare_screen(adata, **facts)
+    return cells_of(counts, **obs, control="ntc", unmatched=unmatched)
 
 
 def loop_ba_ate(screen, control, batches):
@@ -197,10 +195,8 @@ def test_many_groups_are_read_in_parts_with_the_same_result(monkeypatch, n_bytes
     ],
 )
 def test_bad_requests_are_refused_with_a_way_out(options, error, message):
-    with pytest.raises(error, match=message):
-        ba_ate(small_screen(), **options)
-    with pytest.raises(InputError, match="declare_screen"):
-        ba_ate(AnnData(small_screen().X))
+    pytest.raises(error, ba_ate, small_screen(), **options).match(message)
+    pytest.raises(InputError, ba_ate, AnnData(small_screen().X)).match("declare_screen")
 
 
 def test_an_effect_of_too_few_cells_is_not_estimable():
@@ -216,17 +212,14 @@ def test_an_effect_of_too_few_cells_is_not_estimable():
     card = Card()
     card.responses(enough, "7 rows")
     assert card.frame()["note"].item().endswith("rows; " + not_estimable_said(enough))
-    with pytest.raises(InputError, match="min_cells=500"):
-        ba_ate(screen, min_cells=500)
+    pytest.raises(InputError, ba_ate, screen, min_cells=500).match("min_cells=500")
 
 
 def test_perturbations_without_controls_at_hand_are_listed():
     screen = small_screen()
     screen = screen[(screen.obs["perturbation"] != "D") | (screen.obs["batch"] == "4")].copy()
     screen = screen[~(screen.obs["is_control"] & (screen.obs["batch"] == "4"))].copy()
-    with pytest.raises(InputError, match=r"2 perturbations .*'D \(x\)'"):
-        ba_ate(screen)
+    pytest.raises(InputError, ba_ate, screen).match(r"2 perturbations .*'D \(x\)'")
     assert "D" in set(ba_ate(screen, batches="all", min_cells=1).obs["perturbation"])
     bare = screen[~(screen.obs["is_control"] & (screen.obs["cell_line"] == "y"))].copy()
-    with pytest.raises(InputError, match=r"cell_line \['y'\]"):
-        ba_ate(bare)
+    pytest.raises(InputError, ba_ate, bare).match(r"cell_line \['y'\]")

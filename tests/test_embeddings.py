@@ -117,8 +117,7 @@ def test_coverage_counts_perturbations_of_each_line():
         "ids are symbol, perturbations are ensembl" in coverage_table([own], other).loc[0, "hint"]
     )
     del other.obs["cell_line"]
-    with pytest.raises(InputError, match="cell_line"):
-        coverage_table([own], other)
+    pytest.raises(InputError, coverage_table, [own], other).match("cell_line")
 
 
 def test_random_rows_are_uniform_and_depend_on_seed_and_id_alone():

@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer, TfidfVectorizer
 from sklearn.metrics import adjusted_rand_score
 from toys import same_up_to_sign
+from worlds import cells_of
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data import catalogue
@@ -133,10 +134,8 @@ def test_sets_and_sequences_are_read_and_faults_are_placed(tmp_path, read, text,
     assert read(path) == want
     for bad, message in faults.items():
         path.write_text(bad)
-        with pytest.raises(InputError, match=f"file.txt:?{message}"):
-            read(path)
-    with pytest.raises(InputError, match="no such file"):
-        read(tmp_path / "no.txt")
+        pytest.raises(InputError, read, path).match(f"file.txt:?{message}")
+    pytest.raises(InputError, read, tmp_path / "no.txt").match("no such file")
     rows = pd.DataFrame({"sequence": ["MKTA", "MM"]}, index=["TP53", "TP53"])
     rows.to_parquet(tmp_path / "p.parquet")
     assert read_sequences(tmp_path / "p.parquet") == {"TP53": ["MKTA", "MM"]}
@@ -150,16 +149,10 @@ def small_screen(n_genes=40, n_cells=90):
     counts = rng.poisson(rng.gamma(1.0, 2.0, n_genes), (n_cells, n_genes))
     counts[:, 3] = 0
     counts[:, 0] += 1
-    at = np.arange(n_cells)
-    obs = pd.DataFrame({"batch": "b1"}, index=[f"c{i}" for i in at])
-    obs["perturbation"] = np.where(at % 3 == 0, "G0005", "control")
-    obs["cell_line"] = np.where(at % 2 == 0, "K562", "RPE1")
-    obs["is_control"] = obs["perturbation"] == "control"
-    var = pd.DataFrame(index=[f"G{i:04d}" for i in rng.permutation(n_genes)])
-    screen = ad.AnnData(sp.csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
-    about = {"scale": "counts", "dataset": "test", "identifier": "symbol", "simulated": True}
-    screen.uns["perturbcore"] = about
-    return screen
+    at, genes = np.arange(n_cells), [f"G{i:04d}" for i in rng.permutation(n_genes)]
+    lines = np.where(at % 2 == 0, "K562", "RPE1")
+    who = np.where(at % 3 == 0, "G0005", "control")
+    return cells_of(counts, who, control="control", genes=genes, cell_line=lines)
 
 
 @pytest.mark.parametrize("n_genes", [40, 900])  # dense and sparse solver
@@ -341,8 +334,7 @@ def test_circles_repeats_and_missing_parts_are_refused():
         "needs a simulated data set": [NET],
         "no screen": [EXPRESSION],
     }.items():
-        with pytest.raises(InputError, match=message):
-            build_all(specs)
+        pytest.raises(InputError, build_all, specs).match(message)
 
 
 def test_a_new_builder_is_one_function_and_its_options_are_checked(monkeypatch, tmp_path):

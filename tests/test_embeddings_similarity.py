@@ -56,11 +56,9 @@ def test_cca_refuses_what_cannot_be_compared():
     tiny = Embedding("tiny", "DNA", a.ids[:11], a.X[:11])
     with pytest.raises(InputError, match="share 11 ids.*at least 12.*'tiny' with 11 ids"):
         cca_matrix([a, b, tiny])
-    with pytest.raises(ParameterError, match="several embeddings are named"):
-        cca_matrix([a, a])
+    pytest.raises(ParameterError, cca_matrix, [a, a]).match("several embeddings are named")
     own = Embedding("own", "DNA", a.ids, a.X, cell_line="K562")
-    with pytest.raises(ParameterError, match="give cell_line"):
-        cca_matrix([a, own])
+    pytest.raises(ParameterError, cca_matrix, [a, own]).match("give cell_line")
     assert cca_matrix([a, own], 5, cell_line="K562").shape == (2, 2)
     with pytest.raises(ParameterError, match="identifiers differ"):
         cca_matrix([a, Embedding("x", "DNA", a.ids, a.X, "entrez")])

@@ -7,11 +7,10 @@ from types import FunctionType, MethodType, ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+import worlds
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, LeakError, ParameterError
-from perturbcore.data.folds import add_folds
-from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models import registry
 from perturbcore.models.simple import evaluate_embeddings as evaluate
@@ -26,18 +25,14 @@ def responses(task="lfc", n=30, g=12, lines=("A", "B")):
     rng = np.random.default_rng(0)
     names = [f"g{i:02d}" for i in range(n)]
     X = rng.normal(size=(n * len(lines), g))
-    obs = pd.DataFrame({"perturbation": names * len(lines), "cell_line": np.repeat(lines, n)})
-    return told(task, X, obs, rng.random(X.shape) < 0.6)
+    return told(task, X, names, rng.random(X.shape) < 0.6, lines)
 
 
-def told(task, X, obs, observed):
+def told(task, X, names, observed, lines=("A",)):
     """Responses of a task from effects, in three folds."""
     deg = X if task == "lfc" else np.sign(X) * (np.abs(X) > 0.7)
-    genes = [f"y{j}" for j in range(X.shape[1])]
     observed = observed if task.endswith("pairs") else None
-    return add_folds(
-        make_responses(deg, obs, genes, dataset="toy", task=task, observed=observed), 3
-    )
+    return worlds.responses_of(deg, names, lines, 3, task=task, observed=observed)
 
 
 @dataclass
@@ -159,9 +154,10 @@ def leaky(task, n=90, g=41):
     rng = np.random.default_rng(3)
     strong = rng.random(n) < 0.5
     X = rng.normal(size=(n, g)) * np.where(strong, 3, 0.3)[:, None]
-    obs = pd.DataFrame({"perturbation": [f"p{i:02d}" for i in range(n)], "cell_line": "A"})
-    obs["n_cells"] = np.where(strong, 40, 200) + rng.integers(0, 9, n)
-    out = told(task, X, obs, rng.random((n, g)) < np.where(strong, 0.8, 0.3)[:, None])
+    n_cells = np.where(strong, 40, 200) + rng.integers(0, 9, n)
+    names, known = [f"p{i:02d}" for i in range(n)], np.where(strong, 0.8, 0.3)[:, None]
+    out = told(task, X, names, rng.random((n, g)) < known)
+    out.obs["n_cells"] = n_cells
     out.uns["effect"], out.obsm["size"] = np.array(strong), strong[:, None] * 1.0
     return out
 

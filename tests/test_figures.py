@@ -70,7 +70,9 @@ def test_ranks_and_intervals_have_the_best_at_the_top():
     ranks = figures.rank_plot(c.ranks(), c.rank_table())
     assert rows_of(ranks.axes[0])[-1] == "No Change" and "good" in svg(ranks)
     intervals = c.figure()
-    assert rows_of(intervals.axes[0])[-1] == "Random" and "Train Mean" in svg(intervals)
+    shown = {"good", "twin", "dull", "Random"}  # floors and ceilings are lines, or elsewhere
+    assert rows_of(intervals.axes[0]) == [m for m in c.ranking()["method"] if m in shown]
+    assert "Train Mean" in svg(intervals)
     gains = c.gains("dull", ("cell_line",))
     drawn = figures.gain_plot(gains, c.gains("dull"), reference="dull", label="Gain")
     assert rows_of(drawn.axes[0]) == list(c.gains("dull")["method"])
@@ -92,10 +94,8 @@ def test_metrics_and_similarities_are_drawn():
 
 
 def test_an_unknown_metric_or_modality_is_named():
-    with pytest.raises(InputError, match="there are: L2"):
-        figures.box_by_method(scores(), "l2")
-    with pytest.raises(InputError, match="'Plants'"):
-        colour("Plants")
+    pytest.raises(InputError, figures.box_by_method, scores(), "l2").match("there are: L2")
+    pytest.raises(InputError, colour, "Plants").match("'Plants'")
 
 
 def test_modalities_of_one_figure_differ_in_colour_and_marker():

@@ -6,19 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import worlds
+from worlds import communities
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.folds import add_folds
-from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.gcn import normalised, sparse_tensor
 from perturbcore.embeddings.network import pretrained_network
-from perturbcore.models.finetuning.graph import (
-    FineTunedGraph,
-    GraphObjective,
-    Neighbourhood,
-    read_nodes,
-)
+from perturbcore.models.finetuning import graph as fg
 from perturbcore.models.finetuning.model import TrainingLabels
 from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.knn import KNN
@@ -31,21 +26,11 @@ from perturbcore.score.model import Fold, fit_predict
 QUICK = dict(lrs=[1e-2], batch_sizes=[32], epochs=15, patience=4)
 
 
-def planted(n, k, inside=0.2, outside=0.005, seed=0):
-    """Random network with planted communities; returns edges and the community of each node."""
-    rng = np.random.default_rng(seed)
-    community = np.arange(n) % k
-    p = np.where(community[:, None] == community, inside, outside)
-    i, j = np.nonzero(np.triu(rng.random((n, n)) < p, 1))
-    names = np.array([f"N{v:04d}" for v in range(n)])
-    return pd.DataFrame({"source": names[i], "target": names[j]}), pd.Series(community, names)
-
-
 @pytest.fixture(scope="module")
 def graph():
-    edges, community = planted(160, 4)
+    edges, community = communities(160, 4)
     model, ids = pretrained_network(
-        edges, dim=12, layers=2, dropout=0.0, lr=1e-2, batch_size=10_000, max_epochs=60, patience=20,
+        edges.drop(columns="weight"), dim=12, layers=2, dropout=0.0, lr=1e-2, batch_size=10_000, max_epochs=60, patience=20,
     )  # fmt: skip
     return model, pd.Series(np.arange(len(ids)), ids), community
 
@@ -57,26 +42,24 @@ def responses_of(community, task="lfc", g=12, noise=0.3, unknown=5, seed=0):
     kind = np.r_[community.to_numpy(), rng.integers(4, size=unknown)]
     effect = rng.normal(size=(4, g)) + 1
     X = effect[kind] + noise * rng.normal(size=(len(names), g))
-    obs = pd.DataFrame({"perturbation": names, "cell_line": "A"})
-    genes = [f"g{i}" for i in range(g)]
     if task == "lfc":
-        return add_folds(make_responses(X, obs, genes, dataset="toy"))
+        return worlds.responses_of(X, names)
     deg = np.where(X > 1.5, 1, np.where(X < 0.3, -1, 0))
     observed = rng.random(deg.shape) < 0.6 if task.endswith("pairs") else None
-    return add_folds(make_responses(deg, obs, genes, dataset="toy", task=task, observed=observed))
+    return worlds.responses_of(deg, names, task=task, observed=observed)
 
 
 def head_of(model, data):
     network = copy.deepcopy(model.network)
     centre, scale = np.zeros(12, "f"), np.ones(12, "f")
-    return GraphObjective(network, centre, scale, data.bias(), data.task, 1e-3)
+    return fg.GraphObjective(network, centre, scale, data.bias(), data.task, 1e-3)
 
 
 @pytest.fixture(scope="module")
 def tune(graph):
     """Make the model of the graph, quick to train, with some options changed."""
     model, nodes, _ = graph
-    return lambda **changes: FineTunedGraph(model, nodes, **QUICK | changes)
+    return lambda **changes: fg.FineTunedGraph(model, nodes, **QUICK | changes)
 
 
 def test_neighbourhood_gives_the_value_and_gradient_of_the_whole_graph(graph):
@@ -85,7 +68,7 @@ def test_neighbourhood_gives_the_value_and_gradient_of_the_whole_graph(graph):
     nodes = np.array([5, 90, 17, 5])
     whole, part = copy.deepcopy(model.network), copy.deepcopy(model.network)
     want = whole(sparse_tensor(A))[torch.as_tensor(nodes)]
-    got = read_nodes(part, **Neighbourhood(A, 2).around(nodes))
+    got = fg.read_nodes(part, **fg.Neighbourhood(A, 2).around(nodes))
     torch.testing.assert_close(got, want)
     weight = torch.randn(4, 12)
     for z in (want, got):
@@ -93,7 +76,7 @@ def test_neighbourhood_gives_the_value_and_gradient_of_the_whole_graph(graph):
     for a, b in zip(whole.parameters(), part.parameters(), strict=True):
         torch.testing.assert_close(b.grad, a.grad)
     # nothing that is too far is read
-    near = Neighbourhood(A, 1).around(np.array([0]))
+    near = fg.Neighbourhood(A, 1).around(np.array([0]))
     assert set(near["start"].tolist()) == {0, *model.A[0].indices}
 
 
@@ -102,7 +85,9 @@ def test_head_starts_at_what_the_training_responses_say(graph, task):
     model, _, community = graph
     fold = Fold.of(responses_of(community, task), 0)
     head, train = head_of(model, TrainingLabels(fold)), fold.train
-    found = head(**Neighbourhood(normalised(model.A), 2).around(np.array([3, 8]))).detach().numpy()
+    found = (
+        head(**fg.Neighbourhood(normalised(model.A), 2).around(np.array([3, 8]))).detach().numpy()
+    )
     if task == "lfc":
         np.testing.assert_allclose(found, np.tile(train.X.mean(axis=0), (2, 1)), rtol=1e-5)
     elif task == "deg":
@@ -121,7 +106,7 @@ def test_unknown_labels_have_no_weight(graph):
     torch.manual_seed(0)
     head = head_of(model, data)
     torch.nn.init.normal_(head.weight)
-    batch = Neighbourhood(normalised(model.A), 2).around(np.arange(6))
+    batch = fg.Neighbourhood(normalised(model.A), 2).around(np.arange(6))
     label, known = torch.as_tensor(data.label[:6]), torch.as_tensor(data.known[:6])
     flipped = torch.where(known, label, 1 - label)
     want, other = (
@@ -147,16 +132,6 @@ def test_it_learns_where_responses_follow_the_graph(graph, tune):
     assert value["knn"] < 0.7 * value["train_mean"]
     covered = joint.drop_duplicates("fold")["coverage"]
     np.testing.assert_allclose(covered, 160 / 165)
-
-
-def test_it_learns_nothing_where_responses_are_noise(graph, tune):
-    community = graph[2]
-    mixed = np.random.default_rng(1).permutation(community.to_numpy())
-    responses = responses_of(pd.Series(mixed, community.index))
-    joint = evaluate_models(responses, [tune()], folds=[0], metrics=["L2"], progress=False)
-    train, test = responses[responses.obs["fold"] != 0], responses[responses.obs["fold"] == 0]
-    floor = np.linalg.norm(test.X - train.X.mean(axis=0), axis=1).mean()
-    assert joint["value"].iloc[0] > 0.95 * floor
 
 
 @pytest.mark.parametrize("task", ["deg_pairs", "dir_pairs"])
@@ -190,7 +165,7 @@ def test_perturbations_outside_the_graph_get_the_training_mean(graph, tune):
     fold = Fold.of(responses_of(graph[2]), 0)
     outside = fold.test_ids.str.startswith("X")
     found = fit_predict(tune(), fold)
-    nothing = FineTunedGraph(graph[0], pd.Series([0], ["elsewhere"]), **QUICK)
+    nothing = fg.FineTunedGraph(graph[0], pd.Series([0], ["elsewhere"]), **QUICK)
     for values in (found.values[outside], fit_predict(nothing, fold).values):
         assert len(values)
         mean = np.tile(fold.train.X.mean(axis=0), (len(values), 1))
@@ -212,21 +187,20 @@ def test_same_seed_same_numbers_whatever_the_order_of_rows(graph, tune):
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
     # and what decides them is in the key
     assert tune().digest == tune().digest and tune().spec != tune(frozen=True).spec
-    assert tune().digest != FineTunedGraph(model, nodes.iloc[::-1], **QUICK).digest
+    assert tune().digest != fg.FineTunedGraph(model, nodes.iloc[::-1], **QUICK).digest
 
 
 def test_a_diverging_rate_is_not_chosen(graph, tune):
     fold = Fold.of(responses_of(graph[2]), 0)
     found = fit_predict(tune(lrs=[1e30, 1e-2]), fold)
     assert "lr 0.01" in found.chosen and np.isfinite(found.values).all()
-    with pytest.raises(InputError, match="every learning rate"):
-        fit_predict(tune(lrs=[1e30]), fold)
+    pytest.raises(InputError, fit_predict, tune(lrs=[1e30]), fold).match("every learning rate")
 
 
 def test_a_killed_run_resumes_to_the_same_numbers(graph, tune, tmp_path, monkeypatch):
     fold, grid = Fold.of(responses_of(graph[2]), 0), dict(lrs=[1e-2, 1e-3], epochs=6)
     want = fit_predict(tune(**grid), fold).values
-    loss, calls = GraphObjective.loss, []
+    loss, calls = fg.GraphObjective.loss, []
 
     def counted(self, batch):
         calls.append(1)
@@ -234,7 +208,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(graph, tune, tmp_path, monkeyp
             raise KeyboardInterrupt
         return loss(self, batch)
 
-    monkeypatch.setattr(GraphObjective, "loss", counted)
+    monkeypatch.setattr(fg.GraphObjective, "loss", counted)
     limit = 45  # in the second learning rate
     with pytest.raises(KeyboardInterrupt):
         fit_predict(tune(**grid, folder=tmp_path), fold)

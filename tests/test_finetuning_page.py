@@ -7,14 +7,6 @@ from toys import scores
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.report import finetuning as page
-from perturbcore.report.finetuning import (
-    NETWORKS,
-    FineTuningRun,
-    graph_models,
-    links_models,
-    numbers,
-    run_fine_tuning,
-)
 
 MORE = """
 embeddings:
@@ -33,7 +25,7 @@ def study(study_of):
 
 @pytest.fixture(scope="module")
 def made(study):
-    return run_fine_tuning(
+    return page.run_fine_tuning(
         study, "simulated", frozen=["Interactome", "Elsewhere"], graphs=["GNN"], graph=GRAPH, cells=CELLS,
         links="gnn/none.txt", k=[40, 50], k_few=[3, 5], n_components=8, n_outer=2, n_inner=2,
     )  # fmt: skip
@@ -61,7 +53,7 @@ def test_everything_is_scored_on_the_same_folds(made):
 
 def test_a_second_run_trains_nothing(study, made, monkeypatch):
     monkeypatch.setattr("perturbcore.models.finetuning.model.fit", None)
-    again = run_fine_tuning(
+    again = page.run_fine_tuning(
         study, "simulated", frozen=["Interactome"], graphs=["GNN"], graph=GRAPH, cells=CELLS, k_few=[3, 5],
         n_components=8, n_outer=2, n_inner=2,
     )  # fmt: skip
@@ -73,7 +65,7 @@ def test_a_second_run_trains_nothing(study, made, monkeypatch):
 
 def test_only_a_graph_network_is_fine_tuned(study):
     with pytest.raises(ParameterError, match="not made by builder gnn.*has: GNN"):
-        graph_models(study, "simulated", "Interactome")
+        page.graph_models(study, "simulated", "Interactome")
 
 
 def test_a_file_of_scored_links(study, tmp_path):
@@ -84,7 +76,7 @@ def test_a_file_of_scored_links(study, tmp_path):
     table["combined_score"] = rng.integers(400, 1000, len(table))
     table.to_csv(tmp_path / "links.txt", sep="\t", index=False)
     pretraining, path = {"dim": 4, "max_epochs": 2}, tmp_path / "links.txt"
-    embedding, models, about = links_models(study, path, "ensembl", pretraining, lrs=[0.1])
+    embedding, models, about = page.links_models(study, path, "ensembl", pretraining, lrs=[0.1])
     assert embedding.dim == 4 and embedding.identifier == "ensembl" and len(embedding) == 50
     assert [m.predictor for m in models] == ["fine-tuned", "frozen + linear"]
     weights = models[0].pretrained.A
@@ -97,9 +89,9 @@ def test_a_file_of_scored_links(study, tmp_path):
 def test_older_names_lead_to_the_node(monkeypatch):
     older = pd.Series({"OLDB": "B", "A": "C", "X": "Y"})
     monkeypatch.setattr("perturbcore.report.finetuning.previous_symbols", lambda: older)
-    nodes = numbers(np.array(["A", "B", "C"]), {"aliases": "previous_symbols"})
+    nodes = page.numbers(np.array(["A", "B", "C"]), {"aliases": "previous_symbols"})
     assert nodes.to_dict() == {"A": 0, "B": 1, "C": 2, "OLDB": 1}
-    assert numbers(np.array(["A"]), {}).to_dict() == {"A": 0}
+    assert page.numbers(np.array(["A"]), {}).to_dict() == {"A": 0}
 
 
 # tables and sentences, from scores with known differences
@@ -120,7 +112,9 @@ def scored(uses: dict, floor=10.0, noise=0.01):
 
 
 def toy(uses, **options):
-    return FineTuningRun(Data, scored(uses, **options), pd.DataFrame(columns=NETWORKS), [], [])
+    return page.FineTuningRun(
+        Data, scored(uses, **options), pd.DataFrame(columns=page.NETWORKS), [], []
+    )
 
 
 def test_gain_is_positive_where_a_use_is_better():

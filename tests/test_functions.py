@@ -7,11 +7,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.multioutput import MultiOutputClassifier
+from worlds import responses_of
 
 from perturbcore.core.errors import InputError
 from perturbcore.data.deg import function_labels, over_represented
-from perturbcore.data.folds import add_folds
-from perturbcore.data.responses import make_responses
 from perturbcore.data.sets import lincs
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.coverage import covered_by_all
@@ -55,8 +54,7 @@ def screen(n=60, seed=0):
     for i in range(n):
         label[i, rng.choice(np.flatnonzero(module == module[i]), 10, replace=False)] = 1
         label[i, i] = -1
-    obs = pd.DataFrame({"perturbation": GENES[:n], "cell_line": "A"})
-    made = add_folds(make_responses(label, obs, GENES, dataset="toy", task="deg"))
+    made = responses_of(label, GENES[:n], genes=GENES, task="deg")
     sets = {
         f"module {m}": [g for g, k in zip(GENES, module, strict=True) if k == m] for m in (0, 1, 2)
     }
@@ -86,8 +84,7 @@ def test_labels_are_the_planted_modules_and_the_target_can_be_left_out():
         over_represented(np.ones((1, 300)), GENES, {"x": ["y"]})
     partial = responses.copy()
     partial.layers["observed"] = np.ones(partial.shape, dtype=bool)
-    with pytest.raises(InputError, match="need complete labels"):
-        function_labels(partial, sets)
+    pytest.raises(InputError, function_labels, partial, sets).match("need complete labels")
 
 
 def test_metrics_are_those_of_scikit_learn_and_the_floor_has_its_formula():
@@ -186,7 +183,6 @@ def test_profiles_that_agree_within_modalities_are_found_and_others_are_not():
     assert "no scores of single perturbations" in page.clusters_said(pd.DataFrame(), None)
 
 
-@pytest.mark.mirror
 def test_lincs_has_complete_labels_of_over_expressed_genes(mirror):
     data = lincs.load()
     labels = data.responses.layers["deg"]
@@ -196,5 +192,4 @@ def test_lincs_has_complete_labels_of_over_expressed_genes(mirror):
     everything = lincs.load("all", min_labels=1).responses
     row = everything.obs_names[everything.obs["entrez"] == "2"][0]
     assert everything[row, ["CDC20", "GFOD1", "RBP4"]].X.ravel().tolist() == [-1, 1, 1]
-    with pytest.raises(InputError, match="min_labels=9999"):
-        lincs.load(min_labels=9999)
+    pytest.raises(InputError, lincs.load, min_labels=9999).match("min_labels=9999")

@@ -4,44 +4,19 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
+from worlds import responses_of
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.folds import add_folds
-from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
+from perturbcore.models.fusion import kernel_models as km
+from perturbcore.models.fusion import kernels as fk
+from perturbcore.models.fusion import simple
 from perturbcore.models.fusion.choice import ablate, fewer_sources
-from perturbcore.models.fusion.kernel_models import (
-    KernelRidge,
-    KernelSum,
-    MixedModel,
-    PairModel,
-    fusions,
-)
-from perturbcore.models.fusion.kernels import (
-    Ridge,
-    auroc_alone,
-    bent_cosines,
-    centred,
-    cosines,
-    smooth_all,
-    smooth_inner,
-    source_weights,
-    summed,
-    tune_weights,
-)
-from perturbcore.models.fusion.simple import (
-    AveragedKNN,
-    Concatenation,
-    Stacked,
-    non_negative,
-    smoother_error,
-)
 from perturbcore.models.fusion.sources import lay_out_fold
 from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.models.simple.knn import KNN
@@ -61,11 +36,8 @@ def world(task="lfc", n=80, seed=0, missing=True, n_folds=4):
     genes = np.array([f"G{i:02d}" for i in range(GENES)])
     z, w = rng.normal(size=(n, 4)), rng.normal(size=(GENES, 4))
     both, traits = np.r_[ids, genes], np.r_[z, w].astype(np.float32)
-    parts = {
-        "first": traits[:, :2],
-        "second": traits[:, 2:],
-        "noise": rng.normal(size=(n + GENES, 3)),
-    }
+    parts = {"first": traits[:, :2], "second": traits[:, 2:]}
+    parts["noise"] = rng.normal(size=(n + GENES, 3))
     sources = []
     for i, (name, X) in enumerate(parts.items()):
         here = np.ones(len(both), bool)
@@ -77,14 +49,11 @@ def world(task="lfc", n=80, seed=0, missing=True, n_folds=4):
             Embedding(name, "Prior knowledge", both[here], wide[here].astype(np.float32))
         )
     Y = z @ w.T + 0.3 * rng.normal(size=(n, GENES))
-    obs = pd.DataFrame({"perturbation": ids, "cell_line": "A"})
     observed = rng.random(Y.shape) < 0.7 if task in PAIR_TASKS else None
     # of labelled pairs, a response is learnable where it goes one way
     deg = {"deg_pairs": Y > 0.5, "dir_pairs": np.sign(Y)}.get(task, np.sign(Y) * (np.abs(Y) > 1))
-    out = make_responses(
-        Y if task == "lfc" else deg, obs, genes, dataset="w", task=task, observed=observed
-    )
-    return add_folds(out, n_folds, seed), sources
+    how = dict(n_folds=n_folds, seed=seed, genes=genes, task=task, observed=observed)
+    return responses_of(Y if task == "lfc" else deg, ids, **how), sources
 
 
 def small(models):
@@ -106,25 +75,25 @@ def test_leave_one_out_is_exact(penalty):
     rng = np.random.default_rng(int(10 * penalty))
     X, Y = rng.normal(size=(12, 4)), rng.normal(size=(12, 3)) + 2
     K = X @ X.T
-    scale = np.trace(centred(K)) / len(K)
+    scale = np.trace(fk.centred(K)) / len(K)
     # an unpenalised intercept: ridge in the features themselves, refitted without each row
     left_out = cross_val_predict(SklearnRidge(alpha=penalty * scale), X, Y, cv=LeaveOneOut())
     expected = np.linalg.norm(Y - left_out, axis=1).mean()
-    assert Ridge(K).losses(Y @ Y.T, [penalty])[0] == pytest.approx(expected, rel=1e-8)
+    assert fk.Ridge(K).losses(Y @ Y.T, [penalty])[0] == pytest.approx(expected, rel=1e-8)
 
 
 def test_kernel_ridge_predicts_as_scikit_learn_does():
     rng = np.random.default_rng(1)
     X, T, Y = rng.normal(size=(20, 5)), rng.normal(size=(4, 5)), rng.normal(size=(20, 3)) + 1
-    alpha = 0.7 * np.trace(centred(X @ X.T)) / len(X)
+    alpha = 0.7 * np.trace(fk.centred(X @ X.T)) / len(X)
     theirs = SklearnRidge(alpha=alpha).fit(X, Y).predict(T)
-    assert np.allclose(Ridge(X @ X.T).predict(T @ X.T, 0.7, Y), theirs)
+    assert np.allclose(fk.Ridge(X @ X.T).predict(T @ X.T, 0.7, Y), theirs)
 
 
 def test_bent_kernels_are_kernels_and_leave_missing_rows_out():
     responses, sources = world()
     fold = lay_out_fold(Fold.of(responses, 0), sources)
-    for (K, cross), source in zip(bent_cosines(fold, 4), fold.sources, strict=True):
+    for (K, cross), source in zip(fk.bent_cosines(fold, 4), fold.sources, strict=True):
         has = source.has_train
         assert 0 < has.mean() < 1
         assert np.linalg.eigvalsh(K).min() > -1e-10 and not K[~has].any()
@@ -136,20 +105,20 @@ def test_weights_find_the_informative_kernel_and_beat_equal_ones():
     good, bad = rng.normal(size=(40, 3)), rng.normal(size=(40, 3))
     Y = good @ rng.normal(size=(3, 6))
     kernels, penalties = [bad @ bad.T, good @ good.T], [0.01, 0.1, 1.0]
-    weights, penalty, path = tune_weights(kernels, Y @ Y.T, penalties)
-    _, _, equal = tune_weights(kernels, Y @ Y.T, penalties, steps=0)
+    weights, penalty, path = fk.tune_weights(kernels, Y @ Y.T, penalties)
+    _, _, equal = fk.tune_weights(kernels, Y @ Y.T, penalties, steps=0)
     assert weights[1] > 0.9 and weights.sum() == pytest.approx(1)
     assert path[-1] < equal[-1] and path == sorted(path, reverse=True)
     # the search takes a short cut to the same error
     K = weights[0] * kernels[0] + weights[1] * kernels[1]
-    assert path[-1] == pytest.approx(Ridge(K).losses(Y @ Y.T, [penalty])[0])
+    assert path[-1] == pytest.approx(fk.Ridge(K).losses(Y @ Y.T, [penalty])[0])
 
 
 def test_stack_weights_solve_non_negative_least_squares():
     rng = np.random.default_rng(3)
     X, y = rng.normal(size=(30, 4)), rng.normal(size=30)
     X[:, 3] = X[:, 0]  # a copy makes the system singular
-    w = non_negative(X.T @ X, X.T @ y)
+    w = simple.non_negative(X.T @ X, X.T @ y)
     gradient = X.T @ (X @ w - y)
     assert (w >= 0).all() and (gradient > -1e-8).all() and np.abs(w * gradient).max() < 1e-8
 
@@ -160,7 +129,7 @@ def test_error_of_a_smoother_needs_only_inner_products(seed):
     Y, a, b = rng.normal(size=(15, 4)), np.arange(9), np.arange(9, 15)
     W = rng.random((6, 9))
     expected = np.linalg.norm(Y[b] - W @ Y[a], axis=1).mean()
-    assert smoother_error(W, Y @ Y.T, a, b) == pytest.approx(expected)
+    assert simple.smoother_error(W, Y @ Y.T, a, b) == pytest.approx(expected)
 
 
 # --------------------------------------------------------------------------------- labelled pairs
@@ -169,14 +138,14 @@ def test_error_of_a_smoother_needs_only_inner_products(seed):
 def test_scores_of_known_pairs_are_those_among_all_pairs():
     responses, embeddings = world("deg_pairs")
     fold = lay_out_fold(Fold.of(responses, 0), embeddings, n_components=20, inner_folds=3)
-    kernel, powers = summed(cosines(fold))[0], (1.0, 2.0, 3.0, 6.0)
+    kernel, powers = fk.summed(fk.cosines(fold))[0], (1.0, 2.0, 3.0, 6.0)
     for i, (a, b) in enumerate(fold.splits):
         known, query = fold.inner[i]
-        for power, scores in zip(powers, smooth_inner(fold, kernel, i, powers), strict=True):
-            every = smooth_all(known, kernel[np.ix_(b, a)], power)
+        for power, scores in zip(powers, fk.smooth_inner(fold, kernel, i, powers), strict=True):
+            every = fk.smooth_all(known, kernel[np.ix_(b, a)], power)
             np.testing.assert_allclose(scores, every[query.rows, query.genes], rtol=1e-12)
     # without neighbours: the rates
-    none = smooth_all(fold.truth, np.zeros((2, len(fold.ids))), 1.0)
+    none = fk.smooth_all(fold.truth, np.zeros((2, len(fold.ids))), 1.0)
     np.testing.assert_allclose(none, np.tile(fold.truth.rates(), (2, 1)))
 
 
@@ -196,7 +165,7 @@ def test_mixed_model_is_the_posterior_mean_of_its_covariance(shared, module, own
     phi = rng.normal(size=(g, 2)).astype(np.float32)
     observed = rng.random((n, g)) < 0.6
     known = Labels.from_dense(rng.integers(0, 2, (n, g)), observed)
-    model = MixedModel(shared, module, own, noise=1.3, power=2.0, iterations=300, tolerance=1e-7)
+    model = km.MixedModel(shared, module, own, noise=1.3, power=2.0, iterations=300, tolerance=1e-7)
     mine = model.scores(known, K[:n, :n], K[n:, :n], phi)
     # brute force: the covariance of all pairs written out, and solved
     k = K**2 / np.diag(K[:n, :n] ** 2).mean()
@@ -213,15 +182,17 @@ def test_mixed_model_is_the_posterior_mean_of_its_covariance(shared, module, own
 
 def test_sources_count_by_how_good_they_are_alone():
     auroc = np.array([0.7, 0.6, 0.45])
-    assert np.allclose(source_weights(auroc, 2.0), [0.8, 0.2, 0])
-    assert np.allclose(source_weights(auroc, 0.0), 1 / 3)
-    assert np.allclose(source_weights(np.array([0.4, 0.5]), 2.0), 0.5)
+    assert np.allclose(fk.source_weights(auroc, 2.0), [0.8, 0.2, 0])
+    assert np.allclose(fk.source_weights(auroc, 0.0), 1 / 3)
+    assert np.allclose(fk.source_weights(np.array([0.4, 0.5]), 2.0), 0.5)
 
 
 # ------------------------------------------------------------------------------------ every fusion
 
 EVERY = [
-    (task, i) for task in ("lfc", "deg", *PAIR_TASKS) for i in range(len(fusions(task, world()[1])))
+    (task, i)
+    for task in ("lfc", "deg", *PAIR_TASKS)
+    for i in range(len(km.fusions(task, world()[1])))
 ]
 
 
@@ -239,7 +210,7 @@ def test_beats_the_train_mean_whatever_the_order_of_rows_and_sources(task, i):
     responses, sources = world(task)
     order = np.random.default_rng(0).permutation(responses.n_obs)
     shuffled = responses[order].copy()
-    model, turned = (small(fusions(task, s))[i] for s in (sources, sources[::-1]))
+    model, turned = (small(km.fusions(task, s))[i] for s in (sources, sources[::-1]))
     assert model.digest == turned.digest
     first, again = run(model, responses), run(turned, shuffled)
     rows = [Fold.of(r, 0).test_ids for r in (responses, shuffled)]
@@ -252,9 +223,11 @@ def test_beats_the_train_mean_whatever_the_order_of_rows_and_sources(task, i):
     assert ("macro_F1" in set(scores["metric"])) == (task in PAIR_TASKS)
 
 
-FOR_PAIRS = (AveragedKNN, Concatenation, Stacked, KernelSum, PairModel)
-LINEAR = [("lfc", k) for k in (AveragedKNN, Concatenation, Stacked, KernelRidge)]
-LINEAR += [("deg", AveragedKNN)]
+FOR_PAIRS = (simple.AveragedKNN, simple.Concatenation, simple.Stacked, km.KernelSum, km.PairModel)
+LINEAR = [
+    ("lfc", k) for k in (simple.AveragedKNN, simple.Concatenation, simple.Stacked, km.KernelRidge)
+]
+LINEAR += [("deg", simple.AveragedKNN)]
 LINEAR += [("deg_pairs", k) for k in FOR_PAIRS]
 
 
@@ -270,8 +243,8 @@ def test_fusing_copies_of_one_source_is_that_source(task, kind):
 @pytest.mark.parametrize(
     "task, way, kind, options, rtol",
     [
-        ("lfc", KNN([3, 5, 10]), Concatenation, {"k": (3, 5, 10)}, 1e-5),
-        ("deg_pairs", LabelKernel([2.0]), KernelSum, {"powers": (2.0,)}, 0.02),
+        ("lfc", KNN([3, 5, 10]), simple.Concatenation, {"k": (3, 5, 10)}, 1e-5),
+        ("deg_pairs", LabelKernel([2.0]), km.KernelSum, {"powers": (2.0,)}, 0.02),
     ],
 )
 def test_a_fusion_of_one_source_is_the_predictor_of_that_source(task, way, kind, options, rtol):
@@ -284,21 +257,11 @@ def test_a_fusion_of_one_source_is_the_predictor_of_that_source(task, way, kind,
     np.testing.assert_allclose(fused["value"], single["value"], rtol=rtol)
 
 
-@pytest.mark.parametrize("task", ["lfc", "deg_pairs"])
-def test_fusion_of_both_halves_beats_either(task):
-    responses, sources = world(task, n=120)
-    kind, metric = (KernelRidge, "L2") if task == "lfc" else (PairModel, "auroc_within")
-    models = [kind([s], name=s.name) for s in sources[:2]] + [kind(sources[:2], name="both")]
-    scores = evaluate(responses, models, metrics=[metric], folds=[0, 1], progress=False)
-    mean = scores.groupby("embedding")["value"].mean() * (-1 if task == "lfc" else 1)
-    assert mean.idxmax() == "both"
-
-
 def test_a_perturbation_without_any_source_gets_the_mean():
     responses, sources = world()
     cut = Fold.of(responses, int(responses.obs["fold"].iloc[0]))
     row = list(cut.test_ids).index("P00")
-    for kind in (AveragedKNN, Concatenation):
+    for kind in (simple.AveragedKNN, simple.Concatenation):
         values = fit_predict(kind(sources, inner_folds=3), cut).values
         assert np.allclose(values[row], cut.train.X.mean(axis=0), atol=1e-4)
 
@@ -309,21 +272,21 @@ def test_genes_without_a_known_training_label_get_the_overall_rate():
     observed = np.asarray(responses.layers["observed"]).copy()
     observed[train, 3] = False
     responses.layers["observed"] = observed
-    values = run(KernelSum(sources), responses).values
+    values = run(km.KernelSum(sources), responses).values
     label = np.asarray(responses.layers["deg"])[train][observed[train]] != 0
     assert np.allclose(values[:, 3], label.mean(), atol=1e-6) and values.shape[1] == GENES
 
 
 def test_exponent_of_the_sources_is_tuned_and_used():
     responses, sources = world("deg_pairs", n=120)
-    told = run(KernelSum(sources), responses)
+    told = run(km.KernelSum(sources), responses)
     assert "exponent 1" in told.chosen  # neither the first candidate nor the last
-    fixed = {e: run(KernelSum(sources, exponents=(e,)), responses) for e in (0.0, 1.0, 2.0)}
+    fixed = {e: run(km.KernelSum(sources, exponents=(e,)), responses) for e in (0.0, 1.0, 2.0)}
     assert np.array_equal(told.values, fixed[1.0].values)
     assert not np.allclose(told.values, fixed[0.0].values, atol=1e-3)
     fold = lay_out_fold(Fold.of(responses, 0), sources, inner_folds=5)
     for exponent, prediction in fixed.items():
-        expected = source_weights(auroc_alone(fold), exponent)
+        expected = fk.source_weights(fk.auroc_alone(fold), exponent)
         assert np.allclose(list(prediction.note["weights"].values()), expected, atol=1e-4)
 
 
@@ -331,7 +294,7 @@ def test_exponent_of_the_sources_is_tuned_and_used():
 def test_fewer_sources_under_the_same_predictors_are_chosen_in_training(task):
     responses, sources = world(task, n=120)
     sets = {"both": ["first", "second"], "absent": ["elsewhere"]}
-    *models, last = fewer_sources(small(fusions(task, sources)), sets, inner_folds=3)
+    *models, last = fewer_sources(small(km.fusions(task, sources)), sets, inner_folds=3)
     names = {"knn", "ridge"} if task == "lfc" else {"knn", "kernel", "mixed"}
     assert {(m.name, m.predictor) for m in models} == {
         (name, p) for name in ("both", "Best source") for p in names
@@ -352,7 +315,7 @@ def test_fewer_sources_under_the_same_predictors_are_chosen_in_training(task):
     predictor = chosen.chosen.split(",")[0]
     assert (last.name, last.predictor) == ("Best source", "any predictor")
     assert np.array_equal(chosen.values, by_predictor[predictor])
-    assert fewer_sources([Stacked(sources)], sets) == []
+    assert fewer_sources([simple.Stacked(sources)], sets) == []
 
 
 # ------------------------------------------------------------------------------------ ablation
@@ -389,16 +352,13 @@ def test_ablation_finds_noise_useless_and_never_chooses_by_test_labels(task):
 def test_refusals_say_what_to_do():
     responses, sources = world("deg")
     with pytest.raises(ParameterError, match="Multi-kernel ridge .* predicts lfc, not 'deg'"):
-        evaluate(responses, [KernelRidge(sources)], progress=False)
-    with pytest.raises(ParameterError, match="no task 'signs'"):
-        fusions("signs", sources)
+        evaluate(responses, [km.KernelRidge(sources)], progress=False)
+    pytest.raises(ParameterError, km.fusions, "signs", sources).match("no task 'signs'")
     # negative controls are no sources
     control = replace(sources[2], name="shuffled", modality="Negative control")
-    assert {len(m.embeddings) for m in fusions("deg_pairs", [*sources[:2], control])} == {2}
-    with pytest.raises(InputError, match="no embedding to fuse"):
-        KernelSum([])
-    with pytest.raises(ParameterError, match="variances"):
-        MixedModel(own=-1.0)
+    assert {len(m.embeddings) for m in km.fusions("deg_pairs", [*sources[:2], control])} == {2}
+    pytest.raises(InputError, km.KernelSum, []).match("no embedding to fuse")
+    pytest.raises(ParameterError, km.MixedModel, own=-1.0).match("variances")
     foreign = [Embedding("ensembl", "Protein", ["ENSG00000000001"], np.ones((1, 2), np.float32))]
     with pytest.raises(InputError, match="convert the embeddings' ids"):
-        run(KernelSum(foreign), responses)
+        run(km.KernelSum(foreign), responses)

@@ -14,12 +14,7 @@ from perturbcore.models.fusion.choice import SET, SINGLE
 from perturbcore.report import leaderboard
 from perturbcore.report.figures import gain_plot
 from perturbcore.report.fusion import page
-from perturbcore.report.fusion.scores import (
-    FusionScores,
-    fusion_transformers,
-    score_fusions,
-    weights_of,
-)
+from perturbcore.report.fusion import scores as fs
 from perturbcore.score.store import ScoreStore, UnitResult
 
 RIDGE, ANY = "Best source, ridge", "Best source, any predictor"
@@ -45,7 +40,7 @@ def toy():
     data = SimpleNamespace(title="Toy", task="lfc")
     sources = [SimpleNamespace(name="S"), SimpleNamespace(name="T")]
     weights = pd.DataFrame(weights, columns=columns)
-    return FusionScores(data, sources, table, weights, [], {"One network": ["S"], "None": ["U"]})
+    return fs.FusionScores(data, sources, table, weights, [], {"One network": ["S"], "None": ["U"]})
 
 
 def shifted(toy, name, by, folds=range(5)):
@@ -225,7 +220,7 @@ def test_weights_come_from_the_notes_of_units():
     about = {"dataset": "toy", "task": "lfc", "cell_line": "A", "fold": 0, "embedding": "Stacking",
              "modality": "Fusion", "predictor": "stack", "seed": 0}  # fmt: skip
     store.put([UnitResult("k", about, {"L2": 1.0}, note={"weights": {"S": 3, "T": 1}})])
-    table = weights_of(store, store.scores(["k"]))
+    table = fs.weights_of(store, store.scores(["k"]))
     assert dict(zip(table["source"], table["weight"], strict=True)) == {"S": 0.75, "T": 0.25}
 
 
@@ -234,14 +229,13 @@ def test_one_source_is_refused_and_a_transformer_names_its_preset():
     study = SimpleNamespace(
         dataset=lambda n: SimpleNamespace(task="lfc", title="Toy"), embeddings=lambda n, seed: [one]
     )
-    with pytest.raises(ParameterError, match="at least two"):
-        score_fusions(study, "toy")
+    pytest.raises(ParameterError, fs.score_fusions, study, "toy").match("at least two")
     with pytest.raises(ParameterError, match="preset"):
-        fusion_transformers(study, None, [one], {"X": {"layers": 2}})
+        fs.fusion_transformers(study, None, [one], {"X": {"layers": 2}})
     study.profile = SimpleNamespace(results=Path("nowhere"))
     space = {"layers": [1, 2]}
     wanted = {"X": dict(preset="lfc_simple", layers=2, seed=7, trials=3, space=space)}
-    (made,), left_out = fusion_transformers(study, None, [one], wanted)
+    (made,), left_out = fs.fusion_transformers(study, None, [one], wanted)
     assert (made.seed, made.trials, made.settings.layers, left_out) == (7, 3, 2, [])
 
 

@@ -7,28 +7,14 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.model_selection import train_test_split
+from worlds import responses_of
 
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.folds import add_folds
-from perturbcore.data.responses import make_responses
 from perturbcore.embeddings.base import Embedding
+from perturbcore.models.fusion import network as nw
+from perturbcore.models.fusion import transformer as tr
 from perturbcore.models.fusion.learner import FusionLearner, LabelSums
-from perturbcore.models.fusion.network import (
-    Encoder,
-    EncoderLayer,
-    FusionNetwork,
-    Settings,
-    line_profiles,
-    preset,
-)
 from perturbcore.models.fusion.sources import lay_out, normalise
-from perturbcore.models.fusion.transformer import (
-    TransformerFusion,
-    gene_vectors,
-    search_space,
-    tune,
-    validation_rows,
-)
 from perturbcore.score.evaluate import evaluate
 from perturbcore.score.model import Fold, fit_predict
 
@@ -59,16 +45,13 @@ def make(task="lfc", n=24, genes=10, lines=("A", "B"), seed=0):
         "third", "Protein", ids[::2], rng.normal(size=(len(ids[::2]), 4)).astype(np.float32)
     )
     W = rng.normal(size=(6, genes))
-    obs = pd.DataFrame({"perturbation": np.tile(ids, len(lines)), "cell_line": np.repeat(lines, n)})
     Y = np.concatenate([z @ W + i for i in range(len(lines))])
-    names = [f"P{i:02d}" for i in range(genes)]
-    if task == "lfc":
-        out = make_responses(Y, obs, names, dataset="planted")
-    else:
-        deg = np.sign(Y) * (np.abs(Y) > 1.5)
-        observed = rng.random(Y.shape) < 0.7 if task.endswith("pairs") else None
-        out = make_responses(deg, obs, names, dataset="planted", task=task, observed=observed)
-    return add_folds(out, 4, seed), [first, second, third]
+    how = dict(n_folds=4, seed=seed, genes=[f"P{i:02d}" for i in range(genes)], task=task)
+    if task != "lfc":
+        Y = np.sign(Y) * (np.abs(Y) > 1.5)
+    if task.endswith("pairs"):
+        how["observed"] = rng.random(Y.shape) < 0.7
+    return responses_of(Y, ids, lines, **how), [first, second, third]
 
 
 def untrained(model, responses):
@@ -83,7 +66,7 @@ def untrained(model, responses):
 def network(settings, n_sources=3, n_lines=2, n_out=5, seed=0):
     """A network of sources of width 4, and tables of 9 vectors for them."""
     names = [f"s{j}" for j in range(n_sources)]
-    net = FusionNetwork(settings, names, [4] * n_sources, n_lines, n_out, seed=seed).eval()
+    net = nw.FusionNetwork(settings, names, [4] * n_sources, n_lines, n_out, seed=seed).eval()
     draw = torch.Generator().manual_seed(1)
     return net, [torch.randn(10, 4, generator=draw) for _ in names]
 
@@ -101,13 +84,13 @@ def network(settings, n_sources=3, n_lines=2, n_out=5, seed=0):
 def test_presets_have_the_published_number_of_parameters(name, dims, lines, outputs, count):
     profiles = np.zeros((lines, 6640), np.float32)
     names = [f"s{j}" for j in range(len(dims))]
-    net = FusionNetwork(preset(name), names, dims, lines, outputs, profiles=profiles)
+    net = nw.FusionNetwork(nw.preset(name), names, dims, lines, outputs, profiles=profiles)
     assert sum(p.numel() for p in net.parameters()) == count
 
 
 @pytest.mark.parametrize("line", ["add", "token", "apart"])
 def test_a_masked_source_changes_no_bit(line):
-    settings = Settings(d_model=12, heads=3, layers=2, line=line, gate=True, token_norm=True)
+    settings = nw.Settings(d_model=12, heads=3, layers=2, line=line, gate=True, token_norm=True)
     net, tables = network(settings)
     # parts draw from streams of their own: three sources of four start as they do among three
     more, extended = network(settings, n_sources=4)
@@ -124,7 +107,7 @@ def test_a_masked_source_changes_no_bit(line):
 
 def test_an_encoder_layer_is_torch_s_where_nothing_is_masked():
     torch.manual_seed(0)
-    ours = EncoderLayer(12, 3, 0.0, gate=False)
+    ours = nw.EncoderLayer(12, 3, 0.0, gate=False)
     theirs = torch.nn.TransformerEncoderLayer(12, 3, 24, 0.0, "gelu", batch_first=True)
     parts = (ours.query, ours.key, ours.value)
     with torch.no_grad():
@@ -141,9 +124,9 @@ def test_an_encoder_layer_is_torch_s_where_nothing_is_masked():
     assert torch.allclose(masked[:, :3], theirs(x, src_key_padding_mask=~alive)[:, :3], atol=1e-5)
     assert weights[1:, :, 3:].abs().max() == 0
     assert all(
-        not p.any() for n, p in Encoder(12, 3, 2, 0.0, True).named_parameters() if "bias" in n
+        not p.any() for n, p in nw.Encoder(12, 3, 2, 0.0, True).named_parameters() if "bias" in n
     )
-    gated = EncoderLayer(12, 3, 0.0, gate=True)
+    gated = nw.EncoderLayer(12, 3, 0.0, gate=True)
     gated.load_state_dict(ours.state_dict(), strict=False)
     with torch.no_grad():
         gated.gate.weight.zero_()
@@ -154,8 +137,8 @@ def test_an_encoder_layer_is_torch_s_where_nothing_is_masked():
 def model_of(embeddings, name="lfc_simple", **changes):
     """A tiny model of a preset."""
     controls = pd.DataFrame(np.random.default_rng(5).random((2, 10)), index=["A", "B"])
-    settings = preset(name, **{**TINY, **changes})
-    return TransformerFusion(embeddings, settings, controls=controls)
+    settings = nw.preset(name, **{**TINY, **changes})
+    return tr.TransformerFusion(embeddings, settings, controls=controls)
 
 
 CASES = [
@@ -213,9 +196,9 @@ def test_gradients_reach_every_parameter(task, name, changes):
 def test_validation_is_as_published():
     ids = np.array(list("bacbedafgh"))
     _, held = train_test_split(list("bacedfgh"), test_size=0.2, random_state=42)
-    marked = validation_rows(ids, 0.2)
+    marked = tr.validation_rows(ids, 0.2)
     assert set(ids[marked]) == set(held) and not set(ids[~marked]) & set(held)
-    assert not validation_rows(ids, 0).any()
+    assert not tr.validation_rows(ids, 0).any()
 
 
 def test_losses_are_the_published_ones():
@@ -323,8 +306,7 @@ def test_evaluates_jointly_and_refuses_a_line_without_training_rows():
     assert set(scores["cell_line"]) == {"A", "B"}
     cut = Fold.of(responses, 0)
     cut.test.obs["cell_line"] = "C"
-    with pytest.raises(InputError, match="'C' has no training rows"):
-        model.fit(cut)
+    pytest.raises(InputError, model.fit, cut).match("'C' has no training rows")
 
 
 def test_expression_of_one_line_can_serve_all():
@@ -339,10 +321,8 @@ def test_expression_of_one_line_can_serve_all():
     assert quirk.tables[0][quirk.at[:, 0], 0].tolist() == [3, 4, 3, 4]
     only = lay_out([a], obs, train)
     assert only.present[:, 0].tolist() == [True, True, False, False]
-    with pytest.raises(ParameterError, match="'C'"):
-        lay_out([a, b], obs, train, expression_line="C")
-    with pytest.raises(InputError, match="twice"):
-        lay_out([a, a], obs, train)
+    pytest.raises(ParameterError, lay_out, [a, b], obs, train, expression_line="C").match("'C'")
+    pytest.raises(InputError, lay_out, [a, a], obs, train).match("twice")
 
 
 def test_sources_are_normalised_over_training_rows():
@@ -359,10 +339,9 @@ def test_sources_are_normalised_over_training_rows():
 
 def test_control_profiles_follow_the_published_quirk():
     table = pd.DataFrame([[1.0, 2.0], [3.0, 2.0]], index=["A", "B"])
-    quirk = line_profiles(table, ["B", "A"])
+    quirk = nw.line_profiles(table, ["B", "A"])
     assert quirk[0, 0] == pytest.approx((np.log1p(3) - 2) / np.sqrt(2))
-    with pytest.raises(InputError, match="'C'"):
-        line_profiles(table, ["C"])
+    pytest.raises(InputError, nw.line_profiles, table, ["C"]).match("'C'")
 
 
 @pytest.mark.parametrize(("task", "name"), [("deg_pairs", "labels"), ("lfc", "lfc_simple")])
@@ -384,9 +363,8 @@ SPACE = {"layers": {"low": 1, "high": 2}, "lr": RATE, "line": ["add", "token"]}
 
 @pytest.mark.parametrize("wrong", [{"low": 1}, {"low": 1, "high": 0.1}, 3, []])
 def test_a_space_that_is_not_understood_is_refused(wrong):
-    assert list(search_space(None)) == list(search_space(SPACE)) == list(SPACE)
-    with pytest.raises(ParameterError, match="space"):
-        search_space({"lr": wrong})
+    assert list(tr.search_space(None)) == list(tr.search_space(SPACE)) == list(SPACE)
+    pytest.raises(ParameterError, tr.search_space, {"lr": wrong}).match("space")
 
 
 def test_trials_search_each_fold_on_its_training_rows_and_go_on_where_they_were(tmp_path):
@@ -394,9 +372,9 @@ def test_trials_search_each_fold_on_its_training_rows_and_go_on_where_they_were(
     cut, plain = Fold.of(responses, 0), model_of(embeddings, max_epochs=1)
     model = replace(plain, trials=3, space=SPACE, folder=tmp_path)
     assert model.spec != plain.spec and replace(plain, trials=0, space=SPACE).spec == plain.spec
-    _, two = tune(model, cut, trials=2, folder=tmp_path / "searches")
+    _, two = tr.tune(model, cut, trials=2, folder=tmp_path / "searches")
     told = fit_predict(model, cut)  # goes on with the third
-    best, three = tune(model, cut, trials=3, folder=tmp_path / "searches")
+    best, three = tr.tune(model, cut, trials=3, folder=tmp_path / "searches")
     assert len(three) == told.note["trials"] == 3 and three.iloc[:2].equals(two)
     row = three.loc[three["val"].idxmin()]
     assert (best.settings.layers, best.settings.lr) == (row["layers"], row["lr"])
@@ -409,10 +387,10 @@ def test_trials_search_each_fold_on_its_training_rows_and_go_on_where_they_were(
 
 def test_genes_have_vectors_of_their_own():
     _, embeddings = make()
-    vectors = gene_vectors(embeddings, ["P00", "P04", "other", "P06"])
+    vectors = tr.gene_vectors(embeddings, ["P00", "P04", "other", "P06"])
     assert vectors.shape == (4, 4)
     assert np.isfinite(vectors).all()
-    assert gene_vectors(embeddings, ["x", "y"]).tolist() == [[0.0], [0.0]]
+    assert tr.gene_vectors(embeddings, ["x", "y"]).tolist() == [[0.0], [0.0]]
 
 
 @pytest.mark.parametrize(
@@ -428,4 +406,4 @@ def test_genes_have_vectors_of_their_own():
 )
 def test_settings_refuse_what_cannot_be(name, changes, message):
     with pytest.raises(ParameterError, match=message):
-        TransformerFusion(make()[1], preset(name, **changes))
+        tr.TransformerFusion(make()[1], nw.preset(name, **changes))

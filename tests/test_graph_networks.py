@@ -16,31 +16,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch_geometric.nn import GCNConv
 from toys import same_up_to_sign
+from worlds import communities as planted
 
 from perturbcore.core.errors import InputError, LeakError
+from perturbcore.embeddings import gcn
+from perturbcore.embeddings import network as nw
 from perturbcore.embeddings.base import align
 from perturbcore.embeddings.build import build_all
-from perturbcore.embeddings.gcn import (
-    Convolution,
-    GraphNetwork,
-    check_held_out,
-    normalised,
-    pretrain,
-    random_pairs,
-    sparse_tensor,
-    split_edges,
-)
-from perturbcore.embeddings.network import (
-    adjacency,
-    cooccurrence,
-    gnn_embedding,
-    mutual_information,
-    network_embedding,
-    node2vec_embedding,
-    pretrained_network,
-    wavelet_coefficients,
-    wavelet_embedding,
-)
+from perturbcore.embeddings.network import cooccurrence, mutual_information, node2vec_embedding
 from perturbcore.embeddings.registry import builders
 from perturbcore.embeddings.sources import BuildContext, read_edges
 
@@ -49,32 +32,21 @@ OPTIONS = dict(
 )
 WAVES = dict(layer="wavelets", contrast=1.0)
 BUILT = {
-    "laplacian": lambda edges, **o: network_embedding(edges, **dict(name="E", dim=16) | o),
-    "diffusion": lambda edges, **o: network_embedding(
+    "laplacian": lambda edges, **o: nw.network_embedding(edges, **dict(name="E", dim=16) | o),
+    "diffusion": lambda edges, **o: nw.network_embedding(
         edges, **dict(name="E", dim=16, method="diffusion") | o
     ),
-    "wavelets": lambda edges, **o: wavelet_embedding(edges, name="E", dim=16, **o),
+    "wavelets": lambda edges, **o: nw.wavelet_embedding(edges, name="E", dim=16, **o),
     "node2vec": lambda edges, **o: node2vec_embedding(edges, name="E", dim=16, **o),
-    "gnn": lambda edges, **o: gnn_embedding(edges, name="E", **OPTIONS | o),
-    "wavegc": lambda edges, **o: gnn_embedding(edges, name="E", **OPTIONS | WAVES | o),
+    "gnn": lambda edges, **o: nw.gnn_embedding(edges, name="E", **OPTIONS | o),
+    "wavegc": lambda edges, **o: nw.gnn_embedding(edges, name="E", **OPTIONS | WAVES | o),
 }
-
-
-def planted(n=240, k=6, inside=0.2, outside=0.005, seed=0):
-    """Random network with planted communities; returns edges and the community of each node."""
-    rng = np.random.default_rng(seed)
-    community = np.arange(n) % k
-    p = np.where(community[:, None] == community, inside, outside)
-    i, j = np.nonzero(np.triu(rng.random((n, n)) < p, 1))
-    names = np.array([f"N{v:04d}" for v in range(n)])
-    edges = {"source": names[i], "target": names[j], "weight": rng.uniform(0.5, 1, len(i))}
-    return pd.DataFrame(edges), pd.Series(community, names)
 
 
 @pytest.fixture(scope="module")
 def A():
     """Weights of a network of 80 nodes in 4 communities."""
-    return adjacency(planted(80, 4)[0])[1]
+    return nw.adjacency(planted(80, 4)[0])[1]
 
 
 def random_walk(A):
@@ -128,7 +100,7 @@ def test_same_seed_same_numbers_and_order_direction_repeats_and_loops_mean_nothi
 )
 def test_bad_edges_are_named(change, words):
     with pytest.raises(InputError) as error:
-        network_embedding(change(planted(20, 2, 0.5)[0]), name="E")
+        nw.network_embedding(change(planted(20, 2, 0.5)[0]), name="E")
     assert all(word in str(error.value) for word in ["'E'", *words])
 
 
@@ -160,7 +132,7 @@ def test_profiles_can_name_them_and_training_is_found_again(tmp_path):
     assert first.digest == again.digest and "AUROC of held-out edges" in first.source
     # a fine-tuning starts from the network that the builder trained: nothing is trained twice
     again = read_edges(tmp_path / "edges.tsv")
-    found, ids = pretrained_network(again, models=tmp_path / "cache" / "models", **options)
+    found, ids = nw.pretrained_network(again, models=tmp_path / "cache" / "models", **options)
     np.testing.assert_array_equal(found.vectors(), first.X)
     assert list(ids) == list(first.ids)
     folders = list((tmp_path / "cache" / "models").iterdir())
@@ -181,8 +153,8 @@ def test_naming_the_builders_does_not_import_torch():
 @pytest.mark.parametrize("n", [120, 700])  # dense and Lanczos solver
 def test_laplacian_equals_scikit_learn(n):
     edges, _ = planted(n, 4, inside=20 / n, outside=4 / n)
-    ids, A = adjacency(edges)
-    e = network_embedding(edges, name="E", dim=8)
+    ids, A = nw.adjacency(edges)
+    e = nw.network_embedding(edges, name="E", dim=8)
     theirs = SpectralEmbedding(8, affinity="precomputed", eigen_solver="arpack", random_state=0)
     assert e.ids.tolist() == ids.tolist()
     same_up_to_sign(e.X, theirs.fit_transform(A.toarray()))
@@ -191,9 +163,9 @@ def test_laplacian_equals_scikit_learn(n):
 def test_the_smallest_eigenvalues_over_all_components_are_taken():
     parts = [planted(40, 2, 0.3, 0.01, seed=s)[0] for s in (0, 1)]
     edges = pd.concat([part.replace("N", f"M{s}", regex=True) for s, part in enumerate(parts)])
-    _, A = adjacency(edges)
+    _, A = nw.adjacency(edges)
     L = laplacian(A)
-    e = network_embedding(edges, name="E", dim=6)
+    e = nw.network_embedding(edges, name="E", dim=6)
     V = e.X.astype(float) * np.sqrt(np.asarray(A.sum(axis=1)))
     np.testing.assert_allclose(np.diag(V.T @ L @ V), np.linalg.eigvalsh(L)[2:8], atol=1e-5)
     np.testing.assert_allclose(V.T @ V, np.eye(6), atol=1e-5)
@@ -201,17 +173,17 @@ def test_the_smallest_eigenvalues_over_all_components_are_taken():
 
 def test_diffusion_equals_the_stationary_walk():
     edges, _ = planted(50, 4, 0.3, 0.02)
-    ids, A = adjacency(edges)
+    ids, A = nw.adjacency(edges)
     Q = 0.5 * np.linalg.inv(np.eye(len(ids)) - 0.5 * random_walk(A))
     U, S, _ = np.linalg.svd(np.log1p(len(ids) * Q))
-    e = network_embedding(edges, name="E", dim=4, method="diffusion")
+    e = nw.network_embedding(edges, name="E", dim=4, method="diffusion")
     same_up_to_sign(e.X, U[:, :4] * np.sqrt(S[:4]), atol=1e-2)
 
 
 def test_long_chain_is_solved():
     names = [f"N{i:05d}" for i in range(6000)]
     edges = pd.DataFrame({"source": names[:-1], "target": names[1:]})
-    e = network_embedding(edges, name="E", dim=3)
+    e = nw.network_embedding(edges, name="E", dim=3)
     # The first eigenvector of a path is a half wave: it orders the nodes.
     assert abs(spearmanr(e.X[:, 0], np.arange(6000)).statistic) > 0.999
 
@@ -220,31 +192,31 @@ def test_long_chain_is_solved():
 
 
 def test_held_out_edges_are_predicted_and_nothing_where_edges_are_random():
-    model, _ = pretrained_network(planted()[0], **OPTIONS)
+    model, _ = nw.pretrained_network(planted()[0], **OPTIONS)
     assert model.auroc > 0.8
     history = model.trained.history
     assert history["val"].min() < history["val"].iloc[0]
     rng = np.random.default_rng(0)
     upper = sp.coo_matrix(np.triu(rng.random((200, 200)) < 0.05, 1).astype(float))
-    model = pretrain(upper + upper.T, weight_decay=0.0, validation=0.2, seed=0, **OPTIONS)
+    model = gcn.pretrain(upper + upper.T, weight_decay=0.0, validation=0.2, seed=0, **OPTIONS)
     assert abs(model.auroc - 0.5) < 0.12
     with pytest.raises(InputError, match="too small"):
-        gnn_embedding(pd.DataFrame({"source": ["a"], "target": ["b"]}), name="E")
+        nw.gnn_embedding(pd.DataFrame({"source": ["a"], "target": ["b"]}), name="E")
 
 
 def test_split_takes_each_edge_once_and_a_held_out_edge_in_message_passing_is_caught(A):
-    train, held = split_edges(A, 0.1, 0)
+    train, held = gcn.split_edges(A, 0.1, 0)
     both = {tuple(e) for e in np.concatenate([train, held])}
     assert len(both) == len(train) + len(held) == A.nnz // 2
     assert len(held) == round(0.1 * A.nnz / 2) and (train[:, 0] < train[:, 1]).all()
     inside = sp.coo_matrix((np.ones(len(train)), train.T), shape=A.shape)
-    check_held_out(inside + inside.T, held)
+    gcn.check_held_out(inside + inside.T, held)
     one = sp.coo_matrix(([1.0], ([held[3, 1]], [held[3, 0]])), shape=A.shape)  # one direction
     with pytest.raises(LeakError, match="1 of .* held-out edges take part"):
-        check_held_out((inside + one).tocsr(), held)
+        gcn.check_held_out((inside + one).tocsr(), held)
     with pytest.raises(LeakError):
-        check_held_out(A, held)  # the whole graph, as in the published validation
-    pairs = random_pairs(A, 300, np.random.default_rng(0))
+        gcn.check_held_out(A, held)  # the whole graph, as in the published validation
+    pairs = gcn.random_pairs(A, 300, np.random.default_rng(0))
     assert (np.asarray(A[pairs[:, 0], pairs[:, 1]]) == 0).all()
     assert (pairs[:, 0] != pairs[:, 1]).all()
 
@@ -262,7 +234,7 @@ def test_the_published_split_leaks_and_ours_does_not(A):
     assert len(shared) > 0.7 * n  # most held-out edges are learnt from as well
     inside = sp.coo_matrix((np.ones(len(train)), train.T), shape=A.shape)
     with pytest.raises(LeakError):
-        check_held_out(inside + inside.T, held)
+        gcn.check_held_out(inside + inside.T, held)
 
 
 # the network
@@ -273,11 +245,11 @@ def test_convolution_equals_torch_geometric(A):
     index = torch.as_tensor(np.stack([coo.row, coo.col]).astype(np.int64))
     weight = torch.as_tensor(coo.data).float()
     torch.manual_seed(0)
-    theirs, ours = GCNConv(8, 8), Convolution(8)
+    theirs, ours = GCNConv(8, 8), gcn.Convolution(8)
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(80, 8)
     inputs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    out = theirs(inputs[0], index, weight), ours(inputs[1], sparse_tensor(normalised(A)))
+    out = theirs(inputs[0], index, weight), ours(inputs[1], gcn.sparse_tensor(gcn.normalised(A)))
     torch.testing.assert_close(*out)
     for one in out:
         (one**2).sum().backward()
@@ -288,14 +260,14 @@ def test_convolution_equals_torch_geometric(A):
 def test_layers_are_the_published_ones(A):
     dense = A.toarray() + np.eye(80)
     root = 1 / np.sqrt(dense.sum(axis=1))
-    P = normalised(A)
+    P = gcn.normalised(A)
     np.testing.assert_allclose(P.toarray(), root[:, None] * dense * root, rtol=1e-5, atol=1e-8)
-    net = GraphNetwork(80, 5, 2, 0.3).eval()
+    net = gcn.GraphNetwork(80, 5, 2, 0.3).eval()
     x = net.node
     for norm, conv in zip(net.norms, net.convolutions, strict=True):
         messages = torch.as_tensor(P.toarray()) @ norm(x) @ conv.lin.weight.T
         x = x + torch.nn.functional.gelu(messages + conv.bias)
-    torch.testing.assert_close(net(sparse_tensor(P)), x @ net.out.weight.T + net.out.bias)
+    torch.testing.assert_close(net(gcn.sparse_tensor(P)), x @ net.out.weight.T + net.out.bias)
 
 
 # wavelets and walks
@@ -303,14 +275,14 @@ def test_layers_are_the_published_ones(A):
 
 def test_polynomial_equals_the_matrix_function(A):
     L, at = laplacian(A), np.array([3, 0, 41])
-    C = wavelet_coefficients(A, at, [("heat", 2.0), ("mexican_hat", 1.5)], 14)
+    C = nw.wavelet_coefficients(A, at, [("heat", 2.0), ("mexican_hat", 1.5)], 14)
     np.testing.assert_allclose(C[:, 0], expm(-2 * L)[:, at], atol=1e-4)
     np.testing.assert_allclose(C[:, 1], (1.5 * L @ expm(np.eye(80) - 1.5 * L))[:, at], atol=1e-4)
 
 
 def test_cooccurrence_approaches_the_closed_form():
     """With p = q = 1 and many walks: start node uniform, then powers of the random walk."""
-    _, A = adjacency(planted(30, 2, inside=0.4)[0])
+    _, A = nw.adjacency(planted(30, 2, inside=0.4)[0])
     P, length, window, walks = random_walk(A), 5, 2, 3000
     counts = cooccurrence(A, walks=walks, length=length, window=window, p=1, q=1, seed=0)
     got = counts.toarray() / walks
@@ -326,7 +298,7 @@ def test_cooccurrence_approaches_the_closed_form():
 
 def test_second_order_steps_have_the_published_probabilities():
     """Third nodes of walks from one node, against the alpha of Grover and Leskovec by loops."""
-    _, A = adjacency(planted(12, 1, inside=0.5, seed=3)[0])
+    _, A = nw.adjacency(planted(12, 1, inside=0.5, seed=3)[0])
     W, p, q, walks = A.toarray(), 0.25, 4.0, 6000
     # window 2, length 3: pairs at distance 2 are (first, third); subtract those at distance 1
     options = dict(walks=walks, length=3, p=p, q=q, seed=0)
@@ -354,8 +326,8 @@ def test_mutual_information_by_loops():
 def test_components_and_isolated_nodes():
     edges, _ = planted(60, 4, 0.3, 0.01)
     island = {"source": ["X1", "X2", "Y1"], "target": ["X2", "X3", "Y1"], "weight": 1.0}
-    alone = network_embedding(edges, name="E", dim=5)
-    both = network_embedding(pd.concat([edges, pd.DataFrame(island)]), name="E", dim=5)
+    alone = nw.network_embedding(edges, name="E", dim=5)
+    both = nw.network_embedding(pd.concat([edges, pd.DataFrame(island)]), name="E", dim=5)
     X, present = align(both, ["X1", "X2", "X3", "Y1"])
     assert present.tolist() == [True, True, True, False]  # a lone loop says nothing of Y1
     assert (X[:3] == 0).all()

@@ -10,27 +10,10 @@ from rdkit import Chem
 from toys import scores
 
 from perturbcore.core.errors import InputError
+from perturbcore.data.molecules import tables
 from perturbcore.data.molecules.structures import canonical, parse
-from perturbcore.data.molecules.tables import (
-    builtin_compounds,
-    check_drugs,
-    read_drugs,
-    tahoe_drugs,
-    targets_of,
-)
-from perturbcore.report import drugs
+from perturbcore.report import drugs as page
 from perturbcore.report.comparison import Comparison
-from perturbcore.report.drugs import (
-    information,
-    known_targets_said,
-    molecule_counts,
-    molecule_report,
-    molecules_said,
-    plate_effects,
-    reproducibility,
-    to_look_at,
-    twins_said,
-)
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 MIXED = {
@@ -54,7 +37,7 @@ def table(smiles, **columns) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def report():
-    return molecule_report(table(MIXED))
+    return page.molecule_report(table(MIXED))
 
 
 def test_each_drug_keeps_its_row_and_has_rdkits_canonical_form(report):
@@ -87,18 +70,17 @@ def test_unreadable_smiles_are_reported_with_their_reason(report):
 
 
 def test_counts_and_sentence_agree_with_the_report(report):
-    counts = molecule_counts(report).set_index("kind")["drugs"].to_dict()
+    counts = page.molecule_counts(report).set_index("kind")["drugs"].to_dict()
     assert counts == {"unreadable": 4, "salt": 1, "same molecule": 2, "same parent": 3,
                       "stereo isomer": 3, "stereo open": 1}  # fmt: skip
-    assert "4 have no readable SMILES" in molecules_said(report)
-    assert set(to_look_at(report)["drug"]) == set(MIXED) - {"caffeine"}
+    assert "4 have no readable SMILES" in page.molecules_said(report)
+    assert set(page.to_look_at(report)["drug"]) == set(MIXED) - {"caffeine"}
 
 
 def test_canonical_can_leave_salt_and_stereo_out():
     assert canonical(MIXED["aspirin sodium"], parent=True) == canonical(ASPIRIN)
     assert canonical(MIXED["L-alanine"], stereo=False) == canonical(MIXED["alanine"])
-    with pytest.raises(InputError, match="hello"):
-        canonical("hello")
+    pytest.raises(InputError, canonical, "hello").match("hello")
 
 
 def test_cxsmiles_extension_is_no_second_word():
@@ -117,11 +99,11 @@ def test_read_drugs_keeps_what_is_there(tmp_path):
     path = write(
         tmp_path / "d.csv", 'name,smiles,targets,mechanism\nA,CCO,"EGFR, ERBB2;EGFR",x\nB,CCN,,\n'
     )
-    drugs = read_drugs(path)
+    drugs = tables.read_drugs(path)
     assert list(drugs.index) == ["A", "B"]
-    assert targets_of(drugs) == {"A": ["EGFR", "ERBB2"], "B": []}
+    assert tables.targets_of(drugs) == {"A": ["EGFR", "ERBB2"], "B": []}
     tabs = write(tmp_path / "d.tsv", "name\tsmiles\nA\tCCO\nB\tCCN\n")
-    assert list(read_drugs(tabs)["smiles"]) == ["CCO", "CCN"]
+    assert list(tables.read_drugs(tabs)["smiles"]) == ["CCO", "CCN"]
 
 
 @pytest.mark.parametrize(
@@ -142,37 +124,36 @@ def test_read_drugs_keeps_what_is_there(tmp_path):
     ],
 )
 def test_a_table_that_is_cut_off_or_no_chemistry_names_the_row(tmp_path, text, message):
-    with pytest.raises(InputError, match=message):
-        read_drugs(write(tmp_path / "bad.csv", text))
+    pytest.raises(InputError, tables.read_drugs, write(tmp_path / "bad.csv", text)).match(message)
 
 
 def test_one_slip_is_not_refused_parquet_is_read_and_missing_files_are_named(tmp_path):
-    drugs = read_drugs(write(tmp_path / "d.csv", "name,smiles\nA,CCO\nB,CC(\nC,CCN\n"))
-    assert list(molecule_report(drugs)["problem"] != "") == [False, True, False]
+    drugs = tables.read_drugs(write(tmp_path / "d.csv", "name,smiles\nA,CCO\nB,CC(\nC,CCN\n"))
+    assert list(page.molecule_report(drugs)["problem"] != "") == [False, True, False]
     pd.DataFrame({"name": ["A"], "smiles": ["CCO"]}).to_parquet(tmp_path / "d.parquet")
-    assert list(read_drugs(tmp_path / "d.parquet").index) == ["A"]
-    with pytest.raises(InputError, match="no such file"):
-        read_drugs(tmp_path / "none.csv")
+    assert list(tables.read_drugs(tmp_path / "d.parquet").index) == ["A"]
+    pytest.raises(InputError, tables.read_drugs, tmp_path / "none.csv").match("no such file")
     with pytest.raises(InputError, match="no column 'smiles'"):
-        check_drugs(pd.DataFrame({"x": ["CCO"]}, index=["A"]), "mine")
+        tables.check_drugs(pd.DataFrame({"x": ["CCO"]}, index=["A"]), "mine")
 
 
 def test_built_in_compounds_are_canonical_and_sourced():
-    drugs = builtin_compounds()
+    drugs = tables.builtin_compounds()
     assert 110 <= len(drugs) <= 150 and drugs.index.is_unique
     for smiles in drugs["smiles"]:
         assert Chem.MolToSmiles(Chem.MolFromSmiles(smiles)) == smiles
     assert (drugs[["targets", "mechanism", "source"]] != "").all().all()
     assert drugs["source"].str.contains("CID").all()
     drugs.loc[:, "targets"] = ""
-    assert (builtin_compounds()["targets"] != "").all(), "a caller's change must not reach the next"
+    assert (tables.builtin_compounds()["targets"] != "").all(), (
+        "a caller's change must not reach the next"
+    )
 
 
-@pytest.mark.mirror
 def test_built_in_facts_are_those_of_the_tahoe_table(mirror):
-    tahoe = tahoe_drugs()
+    tahoe = tables.tahoe_drugs()
     tahoe.index = [n[0].upper() + n[1:] for n in tahoe.index]
-    ours = builtin_compounds()
+    ours = tables.builtin_compounds()
     for drug, row in ours.iterrows():
         assert canonical(tahoe.at[drug, "smiles"]) == row["smiles"]
         assert tahoe.at[drug, "targets"] == row["targets"]
@@ -200,7 +181,7 @@ def wells(strength, n_drugs=40, n_genes=60, seed=0) -> SimpleNamespace:
 
 def test_plate_effects_by_hand():
     data = wells(np.ones(40))
-    profiles = plate_effects(data)
+    profiles = page.plate_effects(data)
     a = data.replicates
     plate = (a.obs["batch"] == "p2").to_numpy()
     control = a.obs["is_control"].to_numpy()
@@ -208,16 +189,16 @@ def test_plate_effects_by_hand():
     expected = a.X[plate & mine].astype(float).mean(0) - a.X[plate & control].astype(float).mean(0)
     np.testing.assert_allclose(profiles.loc[("A", "p2", "d7")], expected, rtol=1e-5)
     assert len(profiles) == 80
-    assert plate_effects(SimpleNamespace(replicates=None, screen=None)) is None
+    assert page.plate_effects(SimpleNamespace(replicates=None, screen=None)) is None
 
 
 def test_reproducibility_finds_effects_and_not_noise():
     # what all drugs share must find nobody again: it is large here
-    strong = reproducibility(plate_effects(wells(np.full(40, 1.0)))).iloc[0]
+    strong = page.reproducibility(page.plate_effects(wells(np.full(40, 1.0)))).iloc[0]
     assert strong["reproducible"] > 0.95 and strong["same"] > 0.8 and abs(strong["other"]) < 0.1
-    none = reproducibility(plate_effects(wells(np.zeros(40)))).iloc[0]
+    none = page.reproducibility(page.plate_effects(wells(np.zeros(40)))).iloc[0]
     assert none["reproducible"] < 0.2 and abs(none["same"]) < 0.15
-    half = reproducibility(plate_effects(wells(np.repeat([1.0, 0.0], 20)))).iloc[0]
+    half = page.reproducibility(page.plate_effects(wells(np.repeat([1.0, 0.0], 20)))).iloc[0]
     assert 0.45 < half["reproducible"] < 0.65
 
 
@@ -238,11 +219,11 @@ def test_information_orders_embeddings_by_what_they_know():
 
     noise = rng.standard_normal(effects.shape)
     known = {"nothing": noise, "all": effects, "some": effects + 1.5 * noise}
-    table = information([made(*item) for item in known.items()], data)
+    table = page.information([made(*item) for item in known.items()], data)
     assert list(table["embedding"]) == ["all", "some", "nothing"]
     assert table["follows"].iloc[0] > 0.5 > table["follows"].iloc[1] > 0.1
     assert (table["n"] == 25).all(), "inert drugs have no direction to follow"
-    assert information([], SimpleNamespace(extras={})).empty
+    assert page.information([], SimpleNamespace(extras={})).empty
 
 
 def test_twins_across_folds_are_counted(report):
@@ -250,17 +231,19 @@ def test_twins_across_folds_are_counted(report):
     fold = dict.fromkeys(drugs, 0) | {"aspirin sodium": 1}
     lines, folds = ["A"] * len(drugs) + ["B"] * len(drugs), [fold[d] for d in drugs]
     obs = pd.DataFrame({"perturbation": drugs * 2, "cell_line": lines, "fold": folds * 2})
-    text = twins_said(report, SimpleNamespace(obs=obs))
+    text = page.twins_said(report, SimpleNamespace(obs=obs))
     # 3 aspirins of which one lies elsewhere, 3 alanines together
     for words in ("same in all 2 cell lines", "6 drugs are one molecule", "3 of these"):
         assert words in text
     obs.loc[0, "fold"] = 3
-    assert "1 of 7 drugs lie in different folds" in twins_said(report, SimpleNamespace(obs=obs))
+    assert "1 of 7 drugs lie in different folds" in page.twins_said(
+        report, SimpleNamespace(obs=obs)
+    )
 
 
 def test_known_targets_are_matched_by_structure(report):
     known = table({"x": "CC(=O)Oc1ccccc1C(=O)[O-].[K+]", "y": "CCCCCC"}, targets=["PTGS1", "GENE"])
-    text = known_targets_said(report, check_drugs(known, "known"), "a table")
+    text = page.known_targets_said(report, tables.check_drugs(known, "known"), "a table")
     assert f"3 of its {len(report)} drugs" in text
 
 
@@ -280,23 +263,23 @@ def test_answer_names_no_gap_where_there_is_none():
     assert "no gap to close" in above.answer("T") and "%  of the gap" not in above.answer("T")
     assert "gap_closed" in below.columns() and "gap_closed" not in above.columns()
     nothing = pd.DataFrame(columns=["drugs", "reproducible", "beyond"])
-    line = drugs.one_line(below, nothing, data)
+    line = page.one_line(below, nothing, data)
     assert line.startswith("On 1 drugs (T): No embedding can be shown to beat the Train Mean")
     again = nothing.assign(drugs=[4.0], reproducible=[0.25])
-    assert "25 % of the drugs are found again" in drugs.one_line(below, again, data)
+    assert "25 % of the drugs are found again" in page.one_line(below, again, data)
 
 
 def test_the_ranking_is_held_against_what_embeddings_know():
     known = pd.DataFrame(
         {"embedding": ["MACCS", "ECFP:2"], "modality": "Molecule structure", "follows": [0.5, 0.2]}
     )
-    text = drugs.information_said(known, scored(1.5))
+    text = page.information_said(known, scored(1.5))
     assert "best in MACCS (rank correlation 0.50" in text and "over 2 embeddings" in text
-    assert "cannot be asked here" in drugs.information_said(known.iloc[:0], scored(1.5))
+    assert "cannot be asked here" in page.information_said(known.iloc[:0], scored(1.5))
 
 
 def test_tahoe_read_off_reports_the_gap():
-    sentence, table_ = drugs.tahoe_read_off()
+    sentence, table_ = page.tahoe_read_off()
     assert set(table_["figure"]) == {"S5", "S6"}
     knn = table_[table_["figure"] == "S5"].set_index("method")["L2_median"]
     closed, whole = knn["Train Mean"] - knn[["MiniMol (best by median)", "Experimental Error"]]

@@ -232,5 +232,4 @@ def test_the_threshold_is_the_best_of_its_quantiles():
     ],
 )
 def test_bad_parameters_are_named(make, message):
-    with pytest.raises(InputError, match=message):
-        make()
+    pytest.raises(InputError, make).match(message)

@@ -86,8 +86,7 @@ def test_a_bad_profile_is_refused_by_file_and_key(tree, text, message):
 def test_a_profile_that_is_not_there_lists_those_that_are(tree):
     with pytest.raises(ParameterError, match="no profile named 'dmeo'; there are demo, other"):
         load_profile("dmeo")
-    with pytest.raises(ParameterError, match="does not exist"):
-        load_profile(tree / "none.yml")
+    pytest.raises(ParameterError, load_profile, tree / "none.yml").match("does not exist")
 
 
 def test_results_follow_the_environment(tree, monkeypatch):
@@ -121,8 +120,7 @@ def test_the_project_is_found_from_below_and_missed_with_a_way_out(tree, monkeyp
     monkeypatch.chdir(tree / "notebooks")
     assert project_root() == tree
     monkeypatch.setenv("PERTURBCORE_ROOT", str(tree / "book"))
-    with pytest.raises(InputError, match="set PERTURBCORE_ROOT"):
-        project_root()
+    pytest.raises(InputError, project_root).match("set PERTURBCORE_ROOT")
 
 
 def test_the_profiles_of_the_project_are_sound():

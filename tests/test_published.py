@@ -110,8 +110,7 @@ def test_facts_have_a_source_and_the_right_size():
     assert set(facts("csendes2025")["dataset"]) >= datasets
     wu = facts("wu2025_table1")
     assert set(wu["task"]) == {"de", "dir"} and wu["auc_per_gene"].between(0, 1).all()
-    with pytest.raises(InputError, match="no facts"):
-        facts("nothing")
+    pytest.raises(InputError, facts, "nothing").match("no facts")
 
 
 def test_figures_from_medians_alone():
@@ -171,7 +170,6 @@ def raw_table(mirror, name):
     return pd.read_csv(mirror / REPOSITORY / "results" / "scores" / f"{name}.csv", index_col=0)
 
 
-@pytest.mark.mirror
 @pytest.mark.parametrize(
     ("figure", "values"),
     [
@@ -190,7 +188,6 @@ def test_experimental_error_lines(published, figure, values):
         assert lines[line] == pytest.approx(float(value), abs=0.6 * 10**-digits)
 
 
-@pytest.mark.mirror
 def test_published_rows_are_means_of_quantiles(published):
     table = published.ceilings.query("dataset == 'norman' and metric == 'L2' and quantile == 0.9")
     rows = published.scores.query(
@@ -200,7 +197,6 @@ def test_published_rows_are_means_of_quantiles(published):
     assert rows["value"].mean() == pytest.approx(table["value"].mean(), rel=1e-12)
 
 
-@pytest.mark.mirror
 def test_rank_medians_of_figure_2(published, mirror):
     raw = raw_table(mirror, "essential_lfc")
     wanted = facts("cole2026_methods")
@@ -217,7 +213,6 @@ def test_rank_medians_of_figure_2(published, mirror):
     assert data.order[0] == "No Change" and data.order[-1] == "Idealized Baseline"
 
 
-@pytest.mark.mirror
 def test_metric_correlations_of_figure_s11(published):
     data = figure_data("S11", published)
     rows = data.scores.pivot_table(index=["display", "fold"], columns="metric", values="value")
@@ -226,7 +221,6 @@ def test_metric_correlations_of_figure_s11(published):
     np.testing.assert_allclose(rho, [0.992, 0.994, -0.822, -0.824], atol=6e-4)
 
 
-@pytest.mark.mirror
 def test_tahoe_is_averaged_over_lines_within_a_fold(published, mirror):
     raw = raw_table(mirror, "tahoe_deg")
     raw["number"] = raw["fold"].astype(str).str.extract(r"(\d+)$")[0].astype(int)
@@ -235,7 +229,6 @@ def test_tahoe_is_averaged_over_lines_within_a_fold(published, mirror):
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
-@pytest.mark.mirror
 def test_kept_medians_are_those_of_the_tables(published):
     keys = ["dataset", "task", "cell_line", "perturbation_set", "method", "metric"]
     kept = facts("cole2026_medians").set_index(keys)["value"].sort_index()
@@ -244,14 +237,12 @@ def test_kept_medians_are_those_of_the_tables(published):
     pd.testing.assert_series_equal(kept, fresh)
 
 
-@pytest.mark.mirror
 def test_older_set_never_enters_a_figure_of_the_full_set(published):
     for name in DRAWN:
         sets = set(figure_data(name, published).scores["perturbation_set"])
         assert sets == {FIGURES[name].perturbation_set}
 
 
-@pytest.mark.mirror
 def test_what_is_not_reported(published):
     table = neighbours("5", published)
     folds = figure_data("5", published).folds().groupby("fold").mean()

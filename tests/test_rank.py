@@ -214,8 +214,7 @@ def test_values_that_are_no_labels_are_refused(tmp_path):
     ],
 )
 def test_names_are_checked_never_guessed(names, identifier, message):
-    with pytest.raises(InputError, match=re.escape(message)):
-        check_names(names, identifier, "here")
+    pytest.raises(InputError, check_names, names, identifier, "here").match(re.escape(message))
     check_names(["TP53", "NTRK1", "CTRL1A", "MOCS1", "KLF1+BAK1"], "symbol", "here")
 
 

@@ -7,8 +7,6 @@ from toys import smaller
 
 
 @pytest.mark.book
-@pytest.mark.browser
-@pytest.mark.mirror
 def test_every_page_of_the_real_book_opens_without_a_complaint(mirror, browser, tmp_path):
     quick = tmp_path / "quick.yml"
     quick.write_text(yaml.safe_dump(smaller("real", "quick.yml"), sort_keys=False))

@@ -59,8 +59,7 @@ def test_controls_by_several_labels_or_by_a_column():
         declare_screen(adata, control_column="flag", **FACTS)
     for value, message in (("True", r"\['A'\].*calls controls"), ("perhaps", "perhaps")):
         adata.obs["flag"] = flag.where(flag.index != "c1", value)
-        with pytest.raises(InputError, match=message):
-            declare_screen(adata, **by_flag)
+        pytest.raises(InputError, declare_screen, adata, **by_flag).match(message)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +79,7 @@ def test_controls_by_several_labels_or_by_a_column():
     ],
 )
 def test_unknown_options_and_names_are_refused(change, error, message):
-    with pytest.raises(error, match=message):
-        declare_screen(raw(), **(FACTS | change))
+    pytest.raises(error, declare_screen, raw(), **(FACTS | change)).match(message)
 
 
 @pytest.mark.parametrize("value", [np.nan, None, "", "  "])
@@ -105,8 +103,7 @@ def test_missing_and_empty_labels_are_refused(column, value):
     ],
 )
 def test_impossible_counts_are_refused(value, message, kind):
-    with pytest.raises(InputError, match=message):
-        declare_screen(with_value(5, 3, value, kind), **FACTS)
+    pytest.raises(InputError, declare_screen, with_value(5, 3, value, kind), **FACTS).match(message)
 
 
 def logged(adata, total=1e4):
@@ -143,8 +140,7 @@ def test_empty_cells_and_empty_screens_are_refused():
             declare_screen(adata, **FACTS)
     bare = AnnData(obs=raw().obs, var=raw().var)
     for adata, message in ((raw()[:0], "empty"), (raw()[:, :0], "empty"), (bare, "no X")):
-        with pytest.raises(InputError, match=message):
-            declare_screen(adata.copy(), **FACTS)
+        pytest.raises(InputError, declare_screen, adata.copy(), **FACTS).match(message)
 
 
 def test_names_must_be_unique():
@@ -162,12 +158,10 @@ def test_every_line_needs_controls_and_perturbed_cells():
         declare_screen(adata, **FACTS)
     only = raw()
     only = only[only.obs["perturbation"] == "ntc"].copy()
-    with pytest.raises(InputError, match="no perturbed cells"):
-        declare_screen(only, **FACTS)
+    pytest.raises(InputError, declare_screen, only, **FACTS).match("no perturbed cells")
     screen = declare_screen(raw(), **FACTS)
     screen.obs["is_control"] = False
-    with pytest.raises(InputError, match="no control cells"):
-        validate_screen(screen)
+    pytest.raises(InputError, validate_screen, screen).match("no control cells")
     screen = declare_screen(raw(), **FACTS)
     screen.obs.loc["c1", "perturbation"] = "ntc"
     with pytest.raises(InputError, match=r"\['ntc'\] labels control and perturbed"):

@@ -8,6 +8,7 @@ import ast
 import re
 import string
 import textwrap
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,7 @@ SCENES = {
 }
 
 
+@cache
 def told() -> str:
     """Write every scene with what is said of it."""
     parts = []

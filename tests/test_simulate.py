@@ -81,8 +81,7 @@ def test_unusual_sizes_work(extreme):
     ],
 )  # fmt: skip
 def test_impossible_sizes_are_refused_by_name(name, value):
-    with pytest.raises(ParameterError, match=name):
-        simulate_screen(**SIZES | {name: value})
+    pytest.raises(ParameterError, simulate_screen, **SIZES | {name: value}).match(name)
 
 
 def test_the_stated_truth_is_what_very_many_cells_show():

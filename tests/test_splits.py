@@ -37,8 +37,7 @@ def test_impossible_numbers_of_folds_and_missing_names_are_refused():
     for n_folds in (0, 1, 13):
         with pytest.raises(ParameterError, match="n_folds"):
             assign_folds([f"P{i}" for i in range(12)], n_folds)
-    with pytest.raises(InputError, match="missing"):
-        assign_folds(["a", None])
+    pytest.raises(InputError, assign_folds, ["a", None]).match("missing")
 
 
 def test_a_planted_cross_line_leak_is_caught_for_joint_models_and_reported_for_others():
@@ -55,11 +54,9 @@ def test_a_planted_leak_within_a_line_and_a_shared_perturbation_are_caught():
     responses = add_folds(small(lines=("A",)))
     names = ["P0", "P0", *responses.obs["perturbation"].iloc[2:]]
     responses.obs = responses.obs.assign(perturbation=names, fold=[0, 1] + [2] * 10)
-    with pytest.raises(LeakError, match="P0"):
-        check_leakage(responses)
+    pytest.raises(LeakError, check_leakage, responses).match("P0")
     check_disjoint(["a"], ["b"])
-    with pytest.raises(LeakError, match="'b'"):
-        check_disjoint(["a", "b"], ["b"])
+    pytest.raises(LeakError, check_disjoint, ["a", "b"], ["b"]).match("'b'")
 
 
 def labelled(responses, task):
@@ -85,5 +82,4 @@ def labelled(responses, task):
 def test_bad_responses_are_named(spoil, message):
     responses = small()
     spoil(responses)
-    with pytest.raises(InputError, match=message):
-        check_responses(responses, folds=False)
+    pytest.raises(InputError, check_responses, responses, folds=False).match(message)

@@ -30,13 +30,10 @@ def same(a: ad.AnnData, b: ad.AnnData):
     assert all(digest(a.layers[k]) == digest(b.layers[k]) for k in a.layers)
 
 
-@pytest.mark.parametrize(
-    "loader, options",
-    [
-        ("simulated", OPTIONS | {"task": "deg"}),
-        ("simulated_drugs", DRUGS),
-    ],
-)
+KINDS = [("simulated", OPTIONS | {"task": "deg"}), ("simulated_drugs", DRUGS)]
+
+
+@pytest.mark.parametrize("loader, options", KINDS)
 def test_what_is_opened_is_what_was_loaded(tmp_path, loader, options):
     made, kept = load(loader, **options), open_dataset("mine", loader, options, tmp_path)
     same(kept.responses, made.responses)

@@ -9,21 +9,13 @@ import scipy.sparse as sp
 import torch
 from numpy.polynomial.chebyshev import chebval
 from test_comparison import scores
-from test_finetuning_graph import planted
 from torch_geometric.nn import GINConv
+from worlds import communities
 
 from perturbcore.core.errors import InputError
 from perturbcore.data import catalogue
-from perturbcore.embeddings import network
+from perturbcore.embeddings import gcn, network
 from perturbcore.embeddings.controls import random_embedding
-from perturbcore.embeddings.gcn import (
-    GraphNetwork,
-    Isomorphism,
-    LinkLearner,
-    Wavelets,
-    normalised,
-    sparse_tensor,
-)
 from perturbcore.embeddings.network import adjacency, gnn_embedding, pretrained_network
 from perturbcore.embeddings.sources import coessential_modules, regulons
 from perturbcore.embeddings.vae import Autoencoder
@@ -35,7 +27,7 @@ from perturbcore.report.foundation import stand_ins_said, stand_ins_table
 
 @pytest.fixture(scope="module")
 def A():
-    return adjacency(planted(80, 4)[0])[1]
+    return adjacency(communities(80, 4)[0].drop(columns="weight"))[1]
 
 
 def varied(module):
@@ -54,8 +46,8 @@ def gelu(x):
 
 def test_wavelets_are_functions_of_the_eigenvalues(A):
     """The layer against filters on an eigendecomposition, and its gradient against differences."""
-    layer = varied(Wavelets(5)).double()
-    M = normalised(A).astype(np.float64)
+    layer = varied(gcn.Wavelets(5)).double()
+    M = gcn.normalised(A).astype(np.float64)
     values, U = np.linalg.eigh(np.eye(80) - M.toarray())
     assert values.min() > -1e-6 and values.max() < 2
     low, band, scale = (p.detach().numpy() for p in (layer.low, layer.band, layer.scale))
@@ -72,7 +64,7 @@ def test_wavelets_are_functions_of_the_eigenvalues(A):
     want = np.tile(layer.bias.detach().numpy(), (80, 1))
     for f, weight in zip(filters, layer.weight.detach().numpy(), strict=True):
         want += U * f @ U.T @ gelu(U * f @ U.T @ x.numpy() @ weight)
-    S = sparse_tensor(normalised(A)).to(torch.float64)
+    S = gcn.sparse_tensor(gcn.normalised(A)).to(torch.float64)
     np.testing.assert_allclose(layer(x, S).detach(), want, atol=1e-5)
     assert torch.autograd.gradcheck(lambda x: layer(x, S), (x.requires_grad_(),), fast_mode=True)
     # the band-passes say nothing of what is the same everywhere
@@ -81,8 +73,8 @@ def test_wavelets_are_functions_of_the_eigenvalues(A):
 
 
 def test_losses_by_loops(A):
-    net = varied(GraphNetwork(80, 4, 2, 0.0, "wavelets"))
-    S = sparse_tensor(net.matrix(A))
+    net = varied(gcn.GraphNetwork(80, 4, 2, 0.0, "wavelets"))
+    S = gcn.sparse_tensor(net.matrix(A))
     z = net(S).detach().numpy().astype(np.float64)
     pairs = np.column_stack(sp.triu(A, 1).nonzero())[:12]
     batch = {"edges": torch.as_tensor(pairs).long(), "others": torch.as_tensor(pairs[:, ::-1] // 2)}
@@ -93,27 +85,27 @@ def test_losses_by_loops(A):
         likeness = [np.exp(unit[i] @ unit[other] / 0.2) for _, other in pairs]
         contrast -= np.log(np.exp(unit[i] @ unit[j] / 0.2) / sum(likeness)) / len(pairs)
     for weight in (0.0, 0.7):
-        got = LinkLearner(net, S, 1e-3, 0.0, weight).loss(batch)["loss"].item()
+        got = gcn.LinkLearner(net, S, 1e-3, 0.0, weight).loss(batch)["loss"].item()
         assert got == pytest.approx(link + weight * contrast, rel=1e-5)
 
 
 def test_isomorphism_layers_equal_torch_geometric_and_are_read_at_single_nodes(A):
     coo = A.tocoo()
     index = torch.as_tensor(np.stack([coo.row, coo.col]).astype(np.int64))
-    ours, x = Isomorphism(6), torch.randn(80, 6)
+    ours, x = gcn.Isomorphism(6), torch.randn(80, 6)
     theirs = GINConv(copy.deepcopy(ours.after))  # which draws its weights anew
     theirs.nn.load_state_dict(ours.after.state_dict())
     plain = sp.csr_matrix((A > 0).astype(float))
-    got = ours(x, sparse_tensor(Isomorphism.matrix(plain)))
+    got = ours(x, gcn.sparse_tensor(gcn.Isomorphism.matrix(plain)))
     torch.testing.assert_close(got, theirs(x, index), atol=1e-4, rtol=1e-4)
-    net = varied(GraphNetwork(80, 6, 2, 0.0, "gin"))
+    net = varied(gcn.GraphNetwork(80, 6, 2, 0.0, "gin"))
     M, nodes = net.matrix(A), np.array([5, 60, 5])
     one = read_nodes(net, **Neighbourhood(M, 2).around(nodes))
-    torch.testing.assert_close(one, net(sparse_tensor(M))[torch.as_tensor(nodes)])
+    torch.testing.assert_close(one, net(gcn.sparse_tensor(M))[torch.as_tensor(nodes)])
 
 
 def test_the_search_takes_the_least_loss_of_held_out_edges(monkeypatch):
-    edges, _ = planted(120, 4)
+    edges = communities(120, 4)[0].drop(columns="weight")
     shared = dict(dim=8, max_epochs=4, batch_size=2000, seed=0)
     space = {"layer": ["gcn", "gin"], "lr": [1e-6, 3e-2]}
     monkeypatch.setattr(network, "PUBLISHED_SPACE", space)

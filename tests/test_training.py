@@ -135,11 +135,9 @@ def test_a_finished_training_is_loaded_not_repeated(tmp_path):
     second = Refuses()
     b = fit(second, batches(*data()), **here)
     assert torch.equal(weights(first), weights(second)) and a.history.equals(b.history)
-    with pytest.raises(ParameterError, match="delete it"):
-        trained(folder=tmp_path, key="other")
+    pytest.raises(ParameterError, trained, folder=tmp_path, key="other").match("delete it")
     (tmp_path / "weights.safetensors").write_bytes(b"no")
-    with pytest.raises(InputError, match="delete the folder"):
-        trained(folder=tmp_path, key="k")
+    pytest.raises(InputError, trained, folder=tmp_path, key="k").match("delete the folder")
 
 
 class Evil:
@@ -155,8 +153,7 @@ class Evil:
 def test_a_damaged_checkpoint_names_the_way_out_and_a_pickled_object_is_not_run(tmp_path):
     (tmp_path / "key.txt").write_text("k")
     (tmp_path / "last.ckpt").write_bytes(b"PK\x03\x04 not whole")
-    with pytest.raises(InputError, match="train anew"):
-        trained(folder=tmp_path, key="k")
+    pytest.raises(InputError, trained, folder=tmp_path, key="k").match("train anew")
     torch.save({"state_dict": Evil(tmp_path / "ran")}, tmp_path / "last.ckpt")
     with pytest.raises(Exception, match=r"train anew|weights.only|Weights only"):
         trained(folder=tmp_path, key="k")
@@ -195,8 +192,7 @@ def test_batches():
     fixed = Batches(10, 4, lambda i, rng: rng.random(), shuffle=False)
     assert list(fixed.epoch(0)) == list(fixed.epoch(7))
     assert [len(i) for i in Batches(3, 2, lambda i: i, steps=4).indices(0)] == [2, 2, 2, 2]
-    with pytest.raises(ParameterError, match="at least 1"):
-        Batches(0, 4, lambda i: i)
+    pytest.raises(ParameterError, Batches, 0, 4, lambda i: i).match("at least 1")
 
 
 def test_schedules():

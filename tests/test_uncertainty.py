@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import ParameterError
 from perturbcore.report.paired import PairedScores
 from perturbcore.score.uncertainty import holm, mean_ci
 
@@ -71,16 +71,8 @@ def test_mean_interval_of_one_or_no_value_is_defined_as_unknown():
     assert none.n == 0 and np.isnan([none.mean, none.low, none.high]).all()
     same = mean_ci([1.0, 1.0, 1.0])
     assert (same.low, same.high) == (1.0, 1.0)
-    with pytest.raises(ParameterError, match="confidence"):
-        mean_ci([1, 2], 95)
-    with pytest.raises(ParameterError, match="test_ratio"):
-        mean_ci([1, 2], test_ratio=-1)
-
-
-def test_overlapping_training_widens_the_interval_by_the_known_factor():
-    values = np.random.default_rng(1).normal(size=5)
-    plain, wide = mean_ci(values), mean_ci(values, test_ratio=0.25)
-    assert (wide.high - wide.low) / (plain.high - plain.low) == pytest.approx(1.5)
+    pytest.raises(ParameterError, mean_ci, [1, 2], 95).match("confidence")
+    pytest.raises(ParameterError, mean_ci, [1, 2], test_ratio=-1).match("test_ratio")
 
 
 def test_holm_leaves_unknown_p_values_out():
@@ -153,19 +145,6 @@ def test_equal_methods_are_not_told_apart_by_rounding():
     assert row["gain"] == 0 and row["p"] == 1 and row["verdict"] == "tie"
 
 
-@pytest.mark.parametrize("metric", ["L2", "Pearson"])
-def test_a_metric_brings_its_direction(metric):
-    values = {k: -v if metric == "Pearson" else v for k, v in planted().items()}
-    scores = make_scores(values, metric=metric)
-    found = PairedScores(scores, metric)
-    assert found.best == "first"
-    assert dict(found.gains()[["method", "verdict"]].to_numpy()) == {
-        "second": "tie", "third": "worse",
-    }  # fmt: skip
-    with pytest.raises(ParameterError, match="no metric 'mine'"):
-        PairedScores(scores.assign(metric="mine"), "mine")
-
-
 def test_ranks_are_within_line_and_fold_with_shared_ties():
     rows = make_scores({("a", "knn"): [[1, 2]], ("b", "knn"): [[1, 3]], ("c", "knn"): [[5, 1]]})
     found = PairedScores(rows).ranks().set_index(["method", "fold"])["rank"]
@@ -186,12 +165,6 @@ def test_rank_interval_is_the_bootstrap_of_units():
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
     np.testing.assert_allclose(table.loc[found.columns, "low"], low, atol=0.08)
     np.testing.assert_allclose(table.loc[found.columns, "high"], high, atol=0.08)
-
-
-def test_a_method_scored_twice_in_a_unit_is_refused():
-    scores = make_scores(planted())
-    with pytest.raises(InputError, match="twice.*fold=0"):
-        PairedScores(pd.concat([scores, scores]))
 
 
 def test_a_method_without_a_score_is_not_ranked():
