@@ -4,7 +4,7 @@ import re
 from functools import partial
 
 import pytest
-from books import Visit
+from books import Visit, small_texts
 from toys import ROOT, scores
 
 from perturbcore.book.build import _DRAWN, _live
@@ -95,3 +95,15 @@ def test_a_reader_points_at_chooses_and_searches(browser, tmp_path, width, theme
         there.emulate_media(media="print")
         assert not there.locator(".table-filters").is_visible()
         assert there.locator("svg").is_visible() and not visit.trouble
+
+
+@pytest.mark.browser
+def test_text_that_is_too_small_on_a_page_is_found(browser, tmp_path):
+    for size in (8, 10):
+        text = f'<text x="9" y="20" style="font: {size}px sans-serif">small</text>'
+        drawing = f'<svg xmlns="http://www.w3.org/2000/svg" width="600pt" viewBox="0 0 600 40">{text}</svg>'
+        (tmp_path / f"{size}.svg").write_text(drawing)
+    images = "".join(f'<img width="600" src="{size}.svg">' for size in (8, 10))
+    (tmp_path / "page.html").write_text(f"<!doctype html><article>{images}</article>")
+    with Visit(browser, (tmp_path / "page.html").as_uri()) as visit:
+        assert small_texts(visit.page) == ["text of 8.0 px in 8.svg, 600 px wide"]
