@@ -38,9 +38,9 @@ download: bool = False  # fetch the authors' tables (14 MB, non-commercial licen
 
 # %% tags=["hide-input"]
 import perturbcore as pc
-from perturbcore.report import pages
-from perturbcore.report.published.claims.audit import audit, counts, with_dated
-from perturbcore.report.published.claims.page import cards, certainty, choice, drawn, summary, unused
+from perturbcore.report import figures, pages
+from perturbcore.report.published.claims.audit import VERDICTS, audit, counts, with_dated
+from perturbcore.report.published.claims.page import cards, certainty, choice, summary, unused
 from perturbcore.report.text import tell
 
 chapter = pc.open_chapter("claims")
@@ -61,7 +61,9 @@ pages.say(cards(table[table["weight"] == "abstract"]))
 # ## Verdicts by paper, by weight and by kind
 
 # %% tags=["hide-input"]
-chapter.save_figure(drawn(table), "claims", live=True)
+ordered = table.rename(columns={"id": "display"}).sort_values("verdict", key=lambda v: v.map(VERDICTS.index), kind="stable")
+strip = figures.strips(ordered, row="paper", look="verdict", xlabel="Claims")
+chapter.save_figure(strip, "claims", live=True)
 pages.say(tell("claims.figure"))
 pages.show_table(chapter, counts(table), "counts", caption="Number of claims by verdict.")
 pages.show_table(chapter, counts(table, "weight"), "counts-by-weight", caption="The same by where a claim stands.")

@@ -111,10 +111,9 @@ def _boxes(axis: Axes, data, value: str, order, modality, *, whiskers=True, spre
                       fontsize=8, color="#6b6b6b")  # fmt: skip
             continue
         at = y + rng.uniform(-spread, spread, len(values))
-        look = dict(color=colour(modality[method]), marker=marker(modality[method]))
-        points = axis.plot(values, at, ls="", ms=3.6, mec="white", mew=0.3, alpha=0.85, zorder=4,
-                           **look)  # fmt: skip
-        mark(rows[method], *points)
+        c, m = colour(modality[method]), marker(modality[method])
+        look: dict[str, Any] = dict(ls="", ms=3.6, mec="white", mew=0.3, alpha=0.85, zorder=4)
+        mark(rows[method], *axis.plot(values, at, color=c, marker=m, **look))
     axis.margins(x=0.05)
 
 
