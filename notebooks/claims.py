@@ -38,7 +38,7 @@ download: bool = False  # fetch the authors' tables (14 MB, non-commercial licen
 
 # %% tags=["hide-input"]
 import perturbcore as pc
-from perturbcore.report import pages
+from perturbcore.report import figures, pages
 from perturbcore.report.published.claims import page
 from perturbcore.report.published.claims.audit import audit, counts, with_dated
 from perturbcore.report.text import tell
@@ -61,7 +61,9 @@ pages.say(page.cards(table[table["weight"] == "abstract"]))
 # ## Verdicts by paper, by weight and by kind
 
 # %% tags=["hide-input"]
-chapter.save_figure(page.drawn(table), "claims", live=True)
+ordered = table.rename(columns={"id": "display"}).sort_values("verdict", key=lambda v: v.map(page.audit.VERDICTS.index), kind="stable")
+strip = figures.strips(ordered, row="paper", look="verdict", xlabel="Claims")
+chapter.save_figure(strip, "claims", live=True)
 pages.say(tell("claims.figure"))
 pages.show_table(chapter, counts(table), "counts", caption="Number of claims by verdict.")
 pages.show_table(chapter, counts(table, "weight"), "counts-by-weight", caption="The same by where a claim stands.")

@@ -77,6 +77,15 @@ TOO_WIDE = """() => [...document.querySelectorAll('article *')]
                  && !e.closest('.table-frame, pre, mjx-container, .math, .cell_output'))
     .slice(0, 5).map(e => e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 60))"""
 
+# figures with the width that they have on the page; a card of the first page shows a thumbnail
+DRAWN = """() => [
+    ...[...document.querySelectorAll('article img[src$=".svg"]:not(.sd-card-img-top, [hidden])')]
+        .map(i => [i.src, i.clientWidth]),
+    ...[...document.querySelectorAll('.live-drawing')]
+        .map(d => [d.dataset.of, d.shadowRoot.querySelector('svg').getBoundingClientRect().width])
+    ]"""
+SMALLEST = 9  # pixels
+
 # rows that a caption calls bold, and glued sentences that are none of a heading's
 WEIGHT = """() => [
     ...[...document.querySelectorAll('article tr.best td')]
@@ -105,6 +114,18 @@ def broken(urls: list[str]) -> list[str]:
     return sorted(bad)
 
 
+def small_texts(page) -> list[str]:
+    """Figures with text that is too small to read at the width they have on a page."""
+    found = []
+    for url, width in page.evaluate(DRAWN):
+        svg = Path(unquote(urlsplit(url).path)).read_text()
+        sizes = re.findall(r"font(?:-size)?: (?:[a-z]+ )*([\d.]+)px", svg)
+        wide = re.search(r'viewBox="\S+ \S+ (\S+)', svg)
+        if sizes and wide and (least := min(map(float, sizes)) * width / float(wide[1])) < SMALLEST:
+            found.append(f"text of {least:.1f} px in {Path(url).name}, {width} px wide")
+    return found
+
+
 def check_pages(browser, html: Path, banner: str) -> None:
     """Open every page from disk, wide and on a phone; collect what is wrong on any."""
     wrong = {}
@@ -115,6 +136,8 @@ def check_pages(browser, html: Path, banner: str) -> None:
             found = visit.trouble + [f"broken link {u}" for u in broken(visit.page.evaluate(LINKS))]
             found += [f"image {i}" for i in visit.page.evaluate(IMAGES)]
             found += visit.page.evaluate(WEIGHT)
+            visit.page.set_viewport_size({"width": 1400, "height": 900})
+            found += small_texts(visit.page)
             if path.name not in ("index.html", "search.html", "genindex.html"):
                 found += [] if visit.page.locator("article h1").count() == 1 else ["not one h1"]
             visit.page.set_viewport_size({"width": 375, "height": 740})

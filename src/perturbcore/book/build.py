@@ -89,8 +89,8 @@ def build(profile: Profile) -> Path:
         text = unbroken(_NEEDLESS.sub("", page.read_text(encoding="utf-8")))
         first = _REFRESH.match(text)  # the page that leads to the first one shows that one's
         shown = (page.parent / first[1]).read_text(encoding="utf-8") if first else text
-        picture = _picture(profile, page, html)
-        tags = preview(shown, page.relative_to(html).as_posix(), title=title, base=base, **picture)
+        about = dict(picture=_picture(profile, page, html), title=title, base=base)
+        tags = preview(shown, page.relative_to(html).as_posix(), **about)
         text = text.replace(_BANNER, banner)
         text = tags + text if first else text.replace("</head>", f"{tags}</head>", 1)
         page.write_text(_DRAWN.sub(partial(_live, page.parent, set()), text), encoding="utf-8")
@@ -104,21 +104,16 @@ def build(profile: Profile) -> Path:
     return final / "index.html"
 
 
-def _picture(profile: Profile, page: Path, html: Path) -> dict[str, str]:
+def _picture(profile: Profile, page: Path, html: Path) -> str:
     """Lay the main figure of a chapter's page among the images; else the book's card is shown."""
-    drawn = sorted((profile.results / "figures" / page.stem).glob("*.png"))
-    if page.parent.name != "chapters" or not drawn:
-        return {}
-    picture = f"_images/{page.stem}.png"
-    _lay(html / picture, drawn[0].read_bytes())
-    return {"picture": picture}
+    for path in (profile.results / "figures" / page.stem).glob("*.png"):
+        _lay(html / "_images" / f"{page.stem}.png", path.read_bytes())
+        return f"_images/{page.stem}.png"
+    return ""
 
 
 def _live(folder: Path, there: set, image: re.Match) -> str:
-    """Lay beside an image, which stays, the drawing whose points say more, for ``figures.js``.
-
-    One that is `there` on the page already is not laid a second time.
-    """
+    """Lay beside an image, which stays, the drawing whose points say more; each once a page."""
     drawn = folder / image[1]
     svg = drawn.read_text(encoding="utf-8") if drawn.is_file() else ""
     if 'class="marks"' not in svg or "sd-card-img" in image[0]:  # a card has a thumbnail

@@ -66,12 +66,10 @@ class OpenChapter:
         figure = getattr(figure, "figure", figure)
         card = find_chapter(self.name).header.card
         if card and card.figure == name:
-            where = self.figures / f"{name}.png"
-            figure.savefig(where, dpi=120, bbox_inches="tight", metadata={"Software": None})
+            figure.savefig(self.figures / f"{name}.png", dpi=120, bbox_inches="tight")
         # Without a date and with fixed ids, an unchanged figure is an unchanged file.
         with matplotlib.rc_context({"svg.hashsalt": f"{self.name}/{name}"}):
-            drawn = svg(figure, live=live)
-        (self.figures / f"{name}.svg").write_text(drawn, encoding="utf-8")
+            (self.figures / f"{name}.svg").write_text(svg(figure, live=live), encoding="utf-8")
         return figure
 
     def _made(self, kind: str) -> Path:

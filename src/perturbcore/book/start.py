@@ -19,17 +19,12 @@ def start_files(root: Path) -> list[str]:
 
 
 def write_start(folder: Path) -> list[Path]:
-    """Write the working folder, of the installed package or of this checkout; return its files.
-
-    Nothing is written where one of the files is there already.
-    """
+    """Write the working folder, or nothing where a file of it is there; return its files."""
     root = PACKAGED if PACKAGED.is_dir() else project_root()
     names = start_files(root)
     if there := [name for name in names if (folder / name).exists()]:
-        more = f" and {len(there) - 1} more" if there[1:] else ""
-        raise InputError(f"{folder} has {there[0]}{more} already: name an empty folder")
+        raise InputError(f"{folder} has {there[0]} already: name an empty folder")
     for name in names:
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(root / name, target)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / name, folder / name)
     return [folder / name for name in names]

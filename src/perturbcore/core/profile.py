@@ -39,8 +39,7 @@ def project_root() -> Path:
 
 def working_folder() -> Path:
     """Folder that chapters run in: the project's, or this one where there is only the package."""
-    root = project_root()
-    return Path.cwd() if root == PACKAGED.resolve() else root
+    return Path.cwd() if (root := project_root()) == PACKAGED.resolve() else root
 
 
 def results_root() -> Path:

@@ -24,24 +24,18 @@ def mark(rows: pd.DataFrame, points: Any = None, *others: Any) -> None:
     """
     same = {c: set(rows[c].dropna()) - {""} for c in BY if c in rows}
     by = {BY[c]: str(*values) for c, values in same.items() if len(values) == 1}
-    names = rows["display"].unique()
-    own = by | ({"": names[0]} if len(names) == 1 else {})
-    said = [[row["display"], *_facts(row), *(f"{k}: {v}" for k, v in by.items())]
-            for _, row in rows.iterrows()]  # fmt: skip
-    for artist, texts in ((points, said), *((other, []) for other in others)):
-        if artist is not None:
-            artist.set_gid("mark:" + json.dumps([own, ["\n".join(t) for t in texts]]))
+    own = by | ({"": rows["display"].iloc[0]} if rows["display"].nunique() == 1 else {})
+    said = ["\n".join([r["display"], *_facts(r, by)]) for _, r in rows.iterrows()]
+    for artist in filter(None, (points, *others)):
+        artist.set_gid("mark:" + json.dumps([own, said if artist is points else []]))
 
 
-def _facts(row: pd.Series) -> list[str]:
-    facts = {}
-    for column, head in SAID.items():
-        if column in row and not pd.isna(row[column]) and row[column] != "":
-            write = percent if column == "coverage" else number
-            facts[head] = write(row[column])
+def _facts(row: pd.Series, by: dict) -> list[str]:
+    there = {c: row[c] for c in SAID if c in row and pd.notna(row[c]) and row[c] != ""}
+    facts = {SAID[c]: (percent if c == "coverage" else number)(v) for c, v in there.items()}
     if pd.notna(row.get("low")) and pd.notna(row.get("high")):
         facts["95 % interval"] = f"{number(row['low'])} to {number(row['high'])}"
-    return [f"{head}: {fact}" for head, fact in facts.items()]
+    return [f"{head}: {fact}" for head, fact in (facts | by).items()]
 
 
 def svg(figure: Any, *, live: bool = False) -> str:
@@ -53,8 +47,6 @@ def svg(figure: Any, *, live: bool = False) -> str:
 
 def _told(group: re.Match) -> str:
     own, said = json.loads(unescape(group[2]))
-    uses = re.split(r"(?<=/>)", group[3]) if said else [group[3]]
-    places = [i for i, part in enumerate(uses) if "<use " in part]
-    for place, text in zip(places if said else [], said, strict=True):
-        uses[place] = f"{uses[place].removesuffix('/>')}><title>{escape(text)}</title></use>"
-    return f'<g class="marks" data-by="{escape(json.dumps(own))}">{"".join(uses)}'
+    ends = (f"><title>{escape(text)}</title></use>" for text in said)  # in the order of the points
+    told = re.sub(r"(<use [^>]*)/>", lambda u: u[1] + next(ends, "/>"), group[3])
+    return f'<g class="marks" data-by="{escape(json.dumps(own))}">{told}'

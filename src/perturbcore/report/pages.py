@@ -128,9 +128,7 @@ def show_leaks(chapter, table: pd.DataFrame) -> None:
     show_table(chapter, table, "leaks", keep=heads, caption=caption)
 
 
-def show_figure(
-    chapter, figure, name: str, data: pd.DataFrame | None = None, *, live: bool = False
-) -> None:
+def show_figure(chapter, figure, name: str, data: pd.DataFrame | None = None, live=False) -> None:
     """Show a figure; write it as SVG, and the numbers behind it as CSV, among the results.
 
     Caption and alternative text stand in the notebook, at the cell; the caption links to

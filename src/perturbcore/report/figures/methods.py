@@ -100,13 +100,12 @@ def _boxes(axis: Axes, data, value: str, order, modality, *, whiskers=True, spre
         values = rows[method][value].to_numpy()
         if not len(values):
             axis.text(0.02, y, "not scored", transform=axis.get_yaxis_transform(), va="center",
-                      fontsize=7, color="#6b6b6b")  # fmt: skip
+                      fontsize=8, color="#6b6b6b")  # fmt: skip
             continue
         at = y + rng.uniform(-spread, spread, len(values))
         c, m = style.colour(modality[method]), style.marker(modality[method])
-        points = axis.plot(values, at, ls="", marker=m, ms=3.6, mec="white", mew=0.3, color=c,
-                           alpha=0.85, zorder=4)  # fmt: skip
-        mark(rows[method], *points)
+        look: dict[str, Any] = dict(ls="", ms=3.6, mec="white", mew=0.3, alpha=0.85, zorder=4)
+        mark(rows[method], *axis.plot(values, at, color=c, marker=m, **look))
     axis.margins(x=0.05)
 
 
@@ -120,8 +119,8 @@ def _reference(axis: Axes, lines: pd.DataFrame) -> None:
         shift = 0 if line["value"] - at >= 0.24 * (high - low) else shift + 1
         axis.annotate(
             line["display"], (line["value"], 1.0), xycoords=axis.get_xaxis_transform(),
-            xytext=(0, 2 + 8 * (shift % 3)), textcoords="offset points", ha="center", va="bottom",
-            fontsize=7, color=c, annotation_clip=False,
+            xytext=(0, 2 + 9 * (shift % 3)), textcoords="offset points", ha="center", va="bottom",
+            fontsize=8, color=c, annotation_clip=False,
         )  # fmt: skip
         at = line["value"]
 
@@ -169,7 +168,7 @@ def gain_plot(lines: pd.DataFrame, overall: pd.DataFrame, *, reference: str, lab
     handles.append(plt.Line2D([], [], label="all lines", lw=3, **look))
     axis.axvline(0, color="#333333", lw=1)
     axis.annotate(reference, (0, 1), xycoords=axis.get_xaxis_transform(), xytext=(0, 3),
-                  ha="center", textcoords="offset points", fontsize=7.5,
+                  ha="center", textcoords="offset points", fontsize=8,
                   annotation_clip=False)  # fmt: skip
     style.rows_of(axis, names)
     axis.set_xlabel(label)

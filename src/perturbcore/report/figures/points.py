@@ -55,7 +55,7 @@ def curves(
     x is on a logarithmic axis.
     """
     panels, names = list(dict.fromkeys(table[panel])), list(dict.fromkeys(table[series]))
-    figure, axes = style.grid_of(len(panels), 3, (3.3, 2.9), sharey=True)
+    figure, axes = style.grid_of(len(panels), 2, (3.6, 2.9), sharey=True)
     for axis, here in zip(axes.ravel(), panels, strict=False):
         part = table[table[panel] == here]
         for name, (c, m, dash) in zip(names, style.LOOKS, strict=False):
@@ -113,7 +113,7 @@ def points_by_amount(
 ) -> Figure:
     """Draw one point per row over a logarithmic x, one panel each, with a running median."""
     panels = list(dict.fromkeys(table[panel]))
-    figure, axes = style.grid_of(len(panels), 3, (3.3, 2.8), sharex=True, sharey=True)
+    figure, axes = style.grid_of(len(panels), 2, (3.6, 2.8), sharex=True, sharey=True)
     for axis, name in zip(axes.ravel(), panels, strict=False):
         here = table[table[panel] == name].sort_values(x)
         axis.plot(here[x], here[y], ls="", marker="o", ms=3, color="#0072B2", alpha=0.45, mew=0)
@@ -122,6 +122,7 @@ def points_by_amount(
             middle = [(here[x].iloc[g].median(), here[y].iloc[g].median()) for g in groups]
             axis.plot(*zip(*middle, strict=True), color="#D55E00", lw=1.8)
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")  # exponents would be too small to read
         axis.set_title(str(name))
         axis.set_xlabel(xlabel)
         axis.grid()
@@ -138,13 +139,13 @@ def similarity_map(matrix: pd.DataFrame, modality: Mapping[str, str], *, label: 
     if len(matrix) > 2:
         order = leaves_list(linkage(pdist(matrix.to_numpy(dtype=float)), "average"))
     matrix = matrix.iloc[order, order]
-    size = 0.34 * len(matrix) + 2.2
+    size = min(0.34 * len(matrix), 7.8) + 2.2
     figure = Figure(figsize=(size + 0.9, size), layout="constrained")
     axis = figure.subplots()
     text = matrix.map(lambda v: f"{v:.2f}".replace("0.", ".")) if len(matrix) <= 16 else False
     sns.heatmap(
         matrix, cmap="RdBu_r", vmin=-1, vmax=1, square=True, annot=text, fmt="", ax=axis,
-        annot_kws={"fontsize": 6.5}, cbar_kws={"shrink": 0.5, "label": label},
+        annot_kws={"fontsize": 7.5}, cbar_kws={"shrink": 0.5, "label": label},
         xticklabels=True, yticklabels=True,
     )  # fmt: skip
     for name in (*axis.get_xticklabels(), *axis.get_yticklabels()):
@@ -207,13 +208,13 @@ def place_maps(panels: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Figur
     figure = Figure(figsize=(0.72 * width + 2.6, sum(heights)), layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (title, (table, place)) in zip(axes, panels.items(), strict=True):
-        worst, text = place.max(axis=None), {"fontsize": 7.5}
+        worst, text = place.max(axis=None), {"fontsize": 8.5}
         sns.heatmap(place, cmap="YlGnBu_r", vmin=0, vmax=worst, cbar=False, ax=axis, annot=table,
                     fmt=".3f", annot_kws=text, linewidths=0.6)  # fmt: skip
         for i, j in np.ndindex(*table.shape):
             value, rank = table.iat[i, j], place.iat[i, j]
             if np.isnan(rank) and np.isfinite(value):
-                axis.text(j + 0.5, i + 0.5, f"{value:.3f}", ha="center", va="center", fontsize=7.5,
+                axis.text(j + 0.5, i + 0.5, f"{value:.3f}", ha="center", va="center", fontsize=8.5,
                           color="#6b6b6b", style="italic")  # fmt: skip
         for text in axis.texts:
             i, j = int(text.get_position()[1]), int(text.get_position()[0])
@@ -226,7 +227,7 @@ def place_maps(panels: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Figur
 
 
 # of a letter and of a line of a label, as shares of the panel
-WIDTH, HEIGHT = 0.0125, 0.045
+WIDTH, HEIGHT = 0.0145, 0.05
 
 
 def pareto_front(cost, error) -> np.ndarray:
@@ -266,6 +267,7 @@ def _panel(axis, here, lines) -> None:
     front = pareto_front(here["seconds"], here["value"])
     step = here[front].sort_values("seconds")
     axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
     edge = (here["seconds"].min() / 3, here["seconds"].max() * 4)
     if len(step):
         x, y = [*step["seconds"], edge[1]], [*step["value"], step["value"].iloc[-1]]
@@ -280,7 +282,7 @@ def _panel(axis, here, lines) -> None:
     for _, line in lines.iterrows():
         axis.axhline(line["value"], color=style.colour(line["modality"]), ls="--", lw=0.9, zorder=0)
         axis.annotate(
-            line["display"], (1.0, line["value"]), xycoords=axis.get_yaxis_transform(), fontsize=7,
+            line["display"], (1.0, line["value"]), xycoords=axis.get_yaxis_transform(), fontsize=8,
             ha="right", xytext=(-2, 2), textcoords="offset points",
             color=style.colour(line["modality"]),
         )  # fmt: skip
@@ -308,7 +310,7 @@ def _label(axis, here) -> None:
         taken.append((*span, place))
         text = axis.annotate(
             row["display"], (span[1] if to_left else span[0], place), xycoords="axes fraction",
-            fontsize=7, ha="right" if to_left else "left", va="center", zorder=2,
+            fontsize=8, ha="right" if to_left else "left", va="center", zorder=2,
             color=style.colour(row["modality"]),
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )  # fmt: skip
@@ -352,8 +354,8 @@ def cell_grid(table: pd.DataFrame, *, row: str, column: str, xlabel: str, ylabel
             axis.set_xticks([])
             axis.set_yticks([])
             if r == 0:
-                axis.set_title(which, fontsize=8, loc="left", fontweight="bold")
-        axes[r, 0].set_ylabel(name, fontsize=8)
-    figure.supxlabel(xlabel, fontsize=8)
-    figure.supylabel(ylabel, fontsize=8)
+                axis.set_title(which, fontsize=9, loc="left", fontweight="bold")
+        axes[r, 0].set_ylabel(name, fontsize=9)
+    figure.supxlabel(xlabel, fontsize=9)
+    figure.supylabel(ylabel, fontsize=9)
     return figure

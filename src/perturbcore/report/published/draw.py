@@ -43,7 +43,7 @@ def _held_out(data: FigureData) -> Figure:
             axis.barh(y, values.mean(), height=0.6, color=c, alpha=0.3, edgecolor=c, lw=0.8)
             axis.plot(values, np.full(len(values), y), ls="", ms=4, color=c, mec="white", mew=0.4,
                       marker=marker(data.modality[method]))  # fmt: skip
-            axis.annotate(f"{values.mean():.3f}", (values.max(), y), xytext=(5, 0), fontsize=7,
+            axis.annotate(f"{values.mean():.3f}", (values.max(), y), xytext=(5, 0), fontsize=8,
                           textcoords="offset points", va="center")  # fmt: skip
         axis.set_xlim(0, 1.25 * float(table.to_numpy().max()))
         axis.set_xlabel(AXIS[metric], fontsize=8)
@@ -183,13 +183,8 @@ def csendes_table() -> pd.DataFrame:
 def every_model(published: Published) -> pd.DataFrame:
     """Give the gain of every published model over the floor, in per cent of it.
 
-    The floor is the Train Mean; of classes, the most frequent one.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per data set with its task (`data`), predictor and display name: modality, and
-        value and gain, medians over folds averaged over cell lines.
+    Returns data (with its task), predictor, display, modality, and value and gain: medians over
+    folds, averaged over cell lines. The floor of classes is the most frequent one.
     """
     rows = published.scores
     rows = rows[(rows["metric"] == rows["task"].map(PRIMARY)) & rows["modality"].notna()]
@@ -202,12 +197,11 @@ def every_model(published: Published) -> pd.DataFrame:
         .first()
     )
     at = floor.reindex(pd.MultiIndex.from_frame(found[place])).to_numpy()
-    sign = np.where(found["task"] == "lfc", -1, 1)
-    found["gain"] = sign * 100 * (found["value"] - at) / at
+    found["gain"] = np.where(found["task"] == "lfc", -100, 100) * (found["value"] / at - 1)
     found["data"] = found["dataset"].str.capitalize() + ", " + found["task"].str.upper()
-    keep = ~found["modality"].str.endswith("control")
-    groups = found[keep].groupby(["data", *name], sort=False)[["value", "gain"]]
-    return groups.mean().dropna().reset_index()
+    found = found[~found["modality"].str.endswith("control")]
+    means = found.groupby(["data", *name], sort=False)[["value", "gain"]].mean()
+    return means.dropna().reset_index()
 
 
 def page(data: FigureData, chapter: str, name: str) -> str:

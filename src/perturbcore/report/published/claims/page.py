@@ -4,12 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from perturbcore.core.files import read_yaml
 from perturbcore.data.published.tables import HOW_TO_GET, PRIMARY, Published, without_line
 from perturbcore.report.comparison import Comparison
-from perturbcore.report.figures import strips
 from perturbcore.report.published.claims import audit
 from perturbcore.report.published.draw import markdown_table, plain
 from perturbcore.report.published.figures import FIGURES, RUNS, figure_data
@@ -61,14 +59,6 @@ def cards(table: pd.DataFrame, *, dropdown: bool = False, anchors: bool = False)
         out += [f"- Rule: `{row.rule}`"] if row.rule else []
         out += ["::::", ""]
     return "\n".join(out)
-
-
-def drawn(table: pd.DataFrame) -> Figure:
-    """Draw each claim as a point, one row per paper, verdicts side by side."""
-    table = table.sort_values("verdict", key=lambda v: v.map(audit.VERDICTS.index), kind="stable")
-    place = table.groupby("paper").cumcount() + 1
-    shown = table.assign(display=table["id"], place=place)
-    return strips(shown, x="place", row="paper", look="verdict", xlabel="Claims")
 
 
 def _waiting(published: Published) -> str:
