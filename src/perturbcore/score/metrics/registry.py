@@ -32,9 +32,11 @@ class Metric:
 _METRICS: dict[str, Metric] = {}
 
 
-def register(name: str) -> Callable:
-    """Register a function as the metric `name` that ``metrics.yml`` describes."""
-    task, about = next((kind, metrics[name]) for kind, metrics in _ABOUT.items() if name in metrics)
+def register(name: str, task: str = "lfc", **about) -> Callable:
+    """Register a function as metric `name`, told by keywords or in ``metrics.yml``."""
+    for kind, metrics in _ABOUT.items():
+        if not about and name in metrics:
+            task, about = kind, metrics[name]
 
     def keep(function):
         known = {**about, "bounds": tuple(about["bounds"])}
