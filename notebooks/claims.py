@@ -39,7 +39,8 @@ download: bool = False  # fetch the authors' tables (14 MB, non-commercial licen
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.report import figures, pages
-from perturbcore.report.published.claims.audit import VERDICTS, audit, counts, with_dated
+from perturbcore.report.published.claims import audit as decided
+from perturbcore.report.published.claims.audit import audit, counts, with_dated
 from perturbcore.report.published.claims.page import cards, certainty, choice, summary, unused
 from perturbcore.report.text import tell
 
@@ -61,7 +62,7 @@ pages.say(cards(table[table["weight"] == "abstract"]))
 # ## Verdicts by paper, by weight and by kind
 
 # %% tags=["hide-input"]
-ordered = table.rename(columns={"id": "display"}).sort_values("verdict", key=lambda v: v.map(VERDICTS.index), kind="stable")
+ordered = table.rename(columns={"id": "display"}).sort_values("verdict", key=lambda v: v.map(decided.VERDICTS.index), kind="stable")
 strip = figures.strips(ordered, row="paper", look="verdict", xlabel="Claims")
 chapter.save_figure(strip, "claims", live=True)
 pages.say(tell("claims.figure"))
