@@ -4,7 +4,7 @@ import re
 from functools import partial
 
 import pytest
-from books import Visit, small_texts
+from books import Visit
 from toys import ROOT, scores
 
 from perturbcore.book.build import _DRAWN, _live
@@ -22,16 +22,11 @@ def titles(text: str) -> list[str]:
 
 def test_each_point_says_its_facts_and_a_still_figure_says_none():
     compared = Comparison(scores(), predictor="knn")
-    text = svg(compared.figure(), live=True)
-    shown = [t.split("\n") for t in titles(text)]
     table = compared.ranking().set_index("method")
-    assert len(shown) == len({s[0] for s in shown}) > 2
+    shown = [t.split("\n") for t in titles(svg(compared.figure(), live=True))]
     for name, *facts in shown:
-        assert f"score: {table['value'][name]:.3f}" in facts, facts
-        assert any(f.startswith("95 % interval: ") for f in facts)
-        assert f"modality: {table['modality'][name]}" in facts
-    still = svg(compared.figure())
-    assert "mark" not in re.sub("marker", "", still) and not titles(still)
+        assert f"score: {table['value'][name]:.3f}" in facts and "95 % interval: " in str(facts)
+    assert len(shown) > 2 and "mark:" not in (still := svg(compared.figure())) and not titles(still)
     boxes = svg(figures.box_by_method(scores(), "L2"), live=True)
     assert len(titles(boxes)) == (scores()["metric"] == "L2").sum()
     assert "cell line: A" in boxes and "fold: 4" in boxes
@@ -40,10 +35,8 @@ def test_each_point_says_its_facts_and_a_still_figure_says_none():
 def test_every_published_model_and_claim_is_a_point():
     published = load_published()
     models = every_model(published)
-    assert len(models) > 100 and not models.duplicated(["data", "predictor", "display"]).any()
     best = models[models["data"] == "Essential, LFC"].set_index("display")["gain"]
-    assert 0 < best["Fusion (Full)"] < 20 and best.idxmax() == "Fusion (Full)"
-    assert set(models["data"]) >= {"Essential, DEG", "Norman, LFC", "Sciplex, LFC"}
+    assert len(models) > 100 and best.idxmax() == "Fusion (Full)"
     drawing = figures.strips(models, x="gain", row="data", look="modality", xlabel="gain")
     assert len(titles(svg(drawing, live=True))) == len(models)
     table = audit(published).rename(columns={"id": "display"})
@@ -54,10 +47,9 @@ def test_every_published_model_and_claim_is_a_point():
 @pytest.mark.browser
 @pytest.mark.parametrize("width, theme", [(1400, "light"), (390, "dark")])
 def test_a_reader_points_at_chooses_and_searches(browser, tmp_path, width, theme):
-    folder = tmp_path / "_images"
-    folder.mkdir()
-    boxes = figures.box_by_method(scores(), "L2")
-    (folder / "x.svg").write_text(svg(boxes, live=True))
+    (tmp_path / "_images").mkdir()
+    boxes = svg(figures.box_by_method(scores(), "L2"), live=True)
+    (tmp_path / "_images/x.svg").write_text(boxes)
     twice = 2 * '<p><img alt="a" src="_images/x.svg"></p>'
     laid = _DRAWN.sub(partial(_live, tmp_path, set()), twice)
     assert laid.startswith('<p><img alt="a" src="_images/x.svg"><template class="live-figure" ')
@@ -65,20 +57,13 @@ def test_a_reader_points_at_chooses_and_searches(browser, tmp_path, width, theme
     static = (ROOT / "book/_static").as_uri()
     head = f'<link rel="stylesheet" href="{static}/perturbcore.css">'
     laid = f'<!doctype html><html data-theme="{theme}"><article class="bd-article">{head}{laid}'
-    script = f'<script src="{static}/figures.js"></script>'
-    (tmp_path / "with.html").write_text(laid + script)
-    (tmp_path / "without.html").write_text(laid)
-    with Visit(browser, (tmp_path / "without.html").as_uri(), width) as visit:
-        assert visit.page.locator("img").first.is_visible() and not visit.trouble
+    (tmp_path / "with.html").write_text(f'{laid}<script src="{static}/figures.js"></script>')
     with Visit(browser, (tmp_path / "with.html").as_uri(), width) as visit:
-        there = visit.page
+        there, tip = visit.page, visit.page.locator(".live-tip")
         assert there.locator("svg:visible").count() == 2
         there.evaluate("document.querySelector('p').remove()")
         assert not there.locator("img").is_visible() and there.locator("svg").is_visible()
-        point, tip = there.locator(".marks use").last, there.locator(".live-tip")
-        point.scroll_into_view_if_needed()
-        box = point.bounding_box()
-        there.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        there.locator(".marks use").last.hover(force=True)
         assert tip.is_visible() and "score: " in tip.inner_text()
         there.mouse.move(1, 1)
         assert not tip.is_visible()
@@ -91,14 +76,3 @@ def test_a_reader_points_at_chooses_and_searches(browser, tmp_path, width, theme
         there.emulate_media(media="print")
         assert not there.locator(".table-filters").is_visible()
         assert there.locator("svg").is_visible() and not visit.trouble
-
-
-@pytest.mark.browser
-def test_text_that_is_too_small_on_a_page_is_found(browser, tmp_path):
-    drawing = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 9"><text style="font: {}px a">a</text></svg>'
-    for size in (8, 10):
-        (tmp_path / f"{size}.svg").write_text(drawing.format(size))
-    images = "".join(f'<img width="600" src="{size}.svg">' for size in (8, 10))
-    (tmp_path / "page.html").write_text(f"<!doctype html><article>{images}</article>")
-    with Visit(browser, (tmp_path / "page.html").as_uri()) as visit:
-        assert small_texts(visit.page) == ["text of 8.0 px in 8.svg, 600 px wide"]

@@ -111,10 +111,7 @@ def test_the_life_of_a_book(project):
     assert "The first of all" in index and "a small line" in index and "It rises." in index
     assert '<meta property="og:image" content="../../_images/first.png" />' in first
     assert (pages / "_images/first.png").is_file() and 'rel="icon"' in first
-    entry = (pages / "index.html").read_text()
-    assert (
-        'property="og:title" content="The book"' in entry and 'content="_static/card.png' in entry
-    )
+    assert 'content="_static/card.png' in (pages / "index.html").read_text()
 
     # what runs again, and what does not
     assert make(project, "-q", "_build/html/.built-demo").returncode == 0
