@@ -102,7 +102,8 @@ def _boxes(axis: Axes, data, value: str, order, modality, *, whiskers=True, spre
     rng = np.random.default_rng(0)
     rows = {m: data[(data["display"] == m) & data[value].notna()] for m in order}
     for line in axis.lines:
-        if len(at := line.get_ydata()) and len(here := rows[order[round(np.mean(at))]]):
+        at = np.asarray(line.get_ydata())
+        if len(here := rows[order[round(np.mean(at))]] if at.size else at):
             mark(here, None, line)
     for y, method in enumerate(order):
         values = rows[method][value].to_numpy()
