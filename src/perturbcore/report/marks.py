@@ -12,7 +12,6 @@ from perturbcore.report.text import HEADINGS, number, percent
 
 # columns that a point says, and those that the points of a page are chosen by, with their names
 SAID, BY = HEADINGS["said by points"], HEADINGS["points chosen by"]
-# an attribute stands in single quotes where it holds double ones
 _GROUP = re.compile(r"""<g id=(["'])mark:(.*?)\1>((?:(?!<g id=).)*)""", re.S)
 
 
