@@ -36,7 +36,7 @@ def load(
     seed: int = 0,
 ) -> Dataset:
     """Load labels of drug signatures: `k` genes at each end of a ranking; folds are by drug."""
-    name = f"{check_choice('source', source, ('sciplex', 'tahoe'))}_signatures"
+    name = f"{check_choice('source', source, ('sciplex', 'tahoe', 'op3'))}_signatures"
     about = constants_of(name)
     known = about["lines"]
     for option, value, least in (("k", k, 1), ("min_labels", min_labels, 0)):
