@@ -223,7 +223,7 @@ def test_the_threshold_is_the_best_of_its_quantiles():
         (lambda: DEGLogistic(softmax={"steps": 4}), "steps"),
         (lambda: DEGLogistic(softmax={"precision": "half"}), "float32"),
         (lambda: Softmax(max_iter=0), "max_iter"),
-        (lambda: predictor("forest"), "knn, lasso, ridge"),
+        (lambda: predictor("boosting"), "knn, lasso, ridge"),
         (lambda: predictor("knn", neighbours=[3]), "knn"),
         (lambda: SklearnPredictor(Ridge(), {"depth": [1]}), "depth"),
         (lambda: SklearnPredictor("ridge"), "fit and predict"),
