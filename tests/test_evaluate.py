@@ -228,7 +228,7 @@ def test_what_is_not_a_store_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (dict(predictors=["forest"]), ParameterError, "knn"),
+        (dict(predictors=["boosting"]), ParameterError, "knn"),
         (dict(predictors=[LabelKNN([4])]), ParameterError, "predicts labels.*not log fold"),
         (dict(metrics=["auroc_within"]), ParameterError, "auroc_within"),
         (dict(controls=["best"]), ParameterError, "best"),

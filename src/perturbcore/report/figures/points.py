@@ -250,7 +250,7 @@ def pareto_plot(
 ) -> Figure:
     """Draw `value`, an error, against `seconds` (log axis); the Pareto front is a step line."""
     names = list(dict.fromkeys(table[panel]))
-    figure, axes = style.grid_of(len(names), 2, (4.6, 4.0))
+    figure, axes = style.grid_of(len(names), 2, (3.8, 3.9))
     for axis, name in zip(axes.ravel(), names, strict=False):
         here = table[(table[panel] == name) & (table["seconds"] > 0) & table["value"].notna()]
         lines = references[references[panel] == name] if references is not None else table.iloc[:0]
@@ -324,9 +324,7 @@ def cell_grid(table: pd.DataFrame, *, row: str, column: str, xlabel: str, ylabel
     """Draw cells on two axes, with the mean of each sample as a cross."""
     rows = list(dict.fromkeys(table[row]))
     columns = [c for c in dict.fromkeys(table[column]) if c]
-    figure = Figure(
-        figsize=(0.8 + 1.75 * len(columns), 0.9 + 1.7 * len(rows)), layout="constrained"
-    )
+    figure = Figure(figsize=(0.8 + 1.5 * len(columns), 0.9 + 1.7 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="row", sharey="row")
     for r, name in enumerate(rows):
         here = table[table[row] == name]
