@@ -114,7 +114,9 @@ class Texts(string.Formatter):
             return own[format_spec](value)
         if isinstance(value, list | tuple | pd.Index | dict):
             return listed(value)
-        return format(value, format_spec)
+        text = format(value, format_spec)
+        plain = isinstance(value, int | float | np.number) and "e" not in text
+        return text.replace("-", MINUS) if plain else text
 
 
 def tell(key: str, **values: Any) -> str:
