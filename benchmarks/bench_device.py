@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from bench_fusion import LINES, make, memory
 from reporter import main, row
+from torch.utils._pytree import tree_map_only
 
 from perturbcore.embeddings.cell_models.cells import CellTransformer, MaskedExpression
 from perturbcore.models.decoders.backbones import preset as decoder_preset
@@ -80,10 +81,7 @@ def trained(learner, batches, device, dtype):
     learner = copy.deepcopy(learner).to(device).train()
     optimizer, losses = learner.optimizer(), []
     for number, batch in enumerate(batches):
-        if isinstance(batch, dict):
-            batch = {name: part.to(device) for name, part in batch.items()}
-        elif isinstance(batch, list):
-            batch = [part.to(device) for part in batch]
+        batch = tree_map_only(torch.Tensor, lambda part: part.to(device), batch)
         torch.manual_seed(number)
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
             loss = learner.loss(batch)["loss"]

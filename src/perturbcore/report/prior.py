@@ -34,6 +34,7 @@ TASK = task_of("expression")
 FEATURE_DIM = 256  # principal components of a feature table, over all its genes, as published
 ENOUGH = 30  # test perturbations of a split below which methods are not ranked
 CODES = "One-hot codes"
+PLAIN = ("bilinear", "additive")  # predictors of models that need no features
 SUBGROUPS = ("unseen_single", "combo_seen0", "combo_seen1", "combo_seen2")
 
 
@@ -41,8 +42,8 @@ SUBGROUPS = ("unseen_single", "combo_seen0", "combo_seen1", "combo_seen2")
 class PriorScores:
     """Scores of one data set over several splits by gene.
 
-    `responses`: what is predicted, in the first split; `subgroup`: perturbation -> its subgroup,
-    per split; `scores`: tidy, the number of the split as `fold`; `main`: their comparison.
+    `responses`: what is predicted; `subgroup`: perturbation -> its subgroup, per split; `scores`:
+    tidy, the number of the split as `fold`; `main`: their comparison.
     """
 
     study: Any
@@ -60,6 +61,12 @@ class PriorScores:
     def asked(self) -> float:
         """Mean number of test perturbations of a split and line."""
         return float(self.main.scores["n_test"].mean())
+
+    @cached_property
+    def on_features(self) -> pd.DataFrame:
+        """Competitors that learn from a feature table, as `Comparison.methods`."""
+        methods = self.main.methods.loc[self.main.competitors]
+        return methods[~methods["predictor"].isin(PLAIN)]
 
     @property
     def units(self) -> pd.DataFrame:
@@ -121,7 +128,7 @@ def score_prior(
     `splits`: seeds of `perturbcore.data.folds.gears_split`; `n_genes`: only those most expressed
     in control cells (0: all); `limit`: ceiling of the data set.
     """
-    data, parts, first = study.dataset(dataset), [], None
+    data, parts = study.dataset(dataset), []
     whole, protocol = laid_out(data, n_genes), study.protocol(n_components=0)
     names = whole.obs["perturbation"].astype(str)
     grouped = [gears_split(names, split) for split in splits]
@@ -140,8 +147,7 @@ def score_prior(
             ceiling=limit, controls=("train_mean", "no_change"),
         )  # fmt: skip
         parts.append(scores.assign(fold=number, dataset=dataset))
-        first = here if first is None else first
-    return PriorScores(study, data, first, grouped, pd.concat(parts, ignore_index=True))
+    return PriorScores(study, data, whole, grouped, pd.concat(parts, ignore_index=True))
 
 
 def laid_out(data: Any, n_genes: int = 0) -> AnnData:
@@ -165,20 +171,16 @@ def metrics_table(f: PriorScores) -> pd.DataFrame | None:
     known = {n: reference_of(f.data.screen, n, levels[n].to_numpy())
              for n in cell_lines(f.responses)}  # fmt: skip
     rows = []
-    for _, unit in f.units.iterrows():
-        kept = f.study.store.kept(unit["key"])
-        if not kept:
-            continue
-        line = rows_of(f.responses, unit["cell_line"])
-        names = pd.Index(line.obs["perturbation"].astype(str))
-        truth = np.asarray(line.X)
-        asked = list(kept["perturbation"])
-        train = (f.subgroup[unit["fold"]][names] == "train").to_numpy()
-        table = profile_metrics(
-            truth[names.get_indexer(asked)], kept["values"], asked, truth[train].mean(axis=0),
-            known[unit["cell_line"]],
-        )  # fmt: skip
-        rows.append({"method": unit["method"]} | table.mean().to_dict())
+    for (name, split), units in f.units.groupby(["cell_line", "fold"]):
+        line = rows_of(f.responses, name)
+        names, truth = pd.Index(line.obs["perturbation"].astype(str)), np.asarray(line.X)
+        mean = truth[(f.subgroup[split][names] == "train").to_numpy()].mean(axis=0)
+        for key, method in zip(units["key"], units["method"], strict=True):
+            if kept := f.study.store.kept(key):
+                asked = list(kept["perturbation"])
+                at = names.get_indexer(asked)
+                table = profile_metrics(truth[at], kept["values"], asked, mean, known[name])
+                rows.append({"method": method} | table.mean().to_dict())
     wide = pd.DataFrame(rows).groupby("method").mean().sort_values("Pearson Delta", ascending=False)
     return wide.reset_index()
 
@@ -202,7 +204,7 @@ def shown_methods(f: PriorScores) -> list[str]:
     c = f.main
     ways = c.methods.loc[c.competitors].groupby("predictor", sort=False).groups.values()
     best = [c.best_of(list(names)) for names in ways]
-    alone = [m for m, row in c.methods.iterrows() if row["predictor"] in ("additive", "bilinear")]
+    alone = c.methods.index[c.methods["predictor"].isin(PLAIN)]
     return list(dict.fromkeys([*best, *alone, c.floor]))
 
 
@@ -278,9 +280,7 @@ def setting(f: PriorScores) -> str:
 
 def foundation_said(f: PriorScores) -> str:
     """Compare the best foundation model with the best other feature, under each predictor."""
-    c, said = f.main, []
-    names = c.methods.loc[c.competitors]
-    names = names[~names["predictor"].isin(["additive", "bilinear"])]
+    c, names, said = f.main, f.on_features, []
     known = names["modality"].isin(FOUNDATION)
     if not known.any():
         return tell("prior.no_foundation", names=sorted(set(names["embedding"])))
@@ -296,11 +296,10 @@ def codes_said(f: PriorScores) -> str:
     """Compare the best use of one-hot codes, which know no biology, with the best feature."""
     c = f.main
     codes = list(c.methods.index[c.methods["embedding"] == CODES])
-    if not codes:
+    if not codes or f.on_features.empty:
         return ""
-    return tell(
-        "prior.codes", a=c.best_of(codes), best=c.best, row=c.between(c.best_of(codes), c.best)
-    )
+    a, best = c.best_of(codes), c.best_of(list(f.on_features.index))
+    return tell("prior.codes", a=a, best=best, row=c.between(a, best))
 
 
 def baselines_said(f: PriorScores) -> str:
