@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src/perturbcore").rglob("*.py"))
 # not imported by name: programs, themes, kernels, file formats and the backends of others
 BY_NAME = {
-    "dask", "ipykernel", "jupyter-book", "pyarrow", "pydata-sphinx-theme", "sphinx-book-theme",
+    "ipykernel", "jupyter-book", "pyarrow", "pydata-sphinx-theme", "sphinx-book-theme",
     "sphinx-design", "sphinx-mathjax-offline",
 }  # fmt: skip
 # a user's own installation, never needed by the book

@@ -1,6 +1,7 @@
 """From cells to effects: weighted sums of groups, mean profiles, the batch-aware effect."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,10 @@ from numba import njit
 from tqdm import tqdm
 
 from perturbcore.core.errors import InputError, check_choice
+from perturbcore.core.scheduler import in_order, scheduler, spread
 from perturbcore.data.responses import TAKEN, make_responses
 from perturbcore.data.screens.declare import check_declared
-from perturbcore.data.screens.values import blocks
+from perturbcore.data.screens.values import Matrix
 
 TARGET_SUM = 1e4
 # running sums of one pass; where groups x genes is more, the screen is read once for each part
@@ -19,6 +21,8 @@ MAX_SUM_BYTES = 2_000_000_000
 # UMI counts are mostly small whole numbers, and a cell has few different ones: their log1p is
 # computed once per cell
 _SMALL = 64
+# of a screen that workers read: their sums are added in this order, whoever made them
+STRETCHES = 32
 
 
 @njit(cache=True, nogil=True)
@@ -100,27 +104,71 @@ def summed(
     weight, column = np.asarray(weight, dtype=np.float64), np.asarray(column, dtype=np.int64)
     room = MAX_SUM_BYTES // (n_kept * 8 * (1 + squares))
     parts = list(_parts(blocks_of_groups, room))
+    matrix = Matrix(screen)
+    cuts = matrix.cuts()
+    how = (column, n_kept, size_factors == "kept", target, squares)
     for part in tqdm(parts, "passes", disable=not progress or len(parts) == 1):
         members = np.concatenate([g for pair in part for g in pair])
         # a cell of no group meets the spare last entry
         local = np.full(max(group.max(), members.max()) + 2, -1)
         local[members] = np.arange(len(members))
         here = local[group]
-        first = np.zeros((len(members), n_kept))
-        second = np.zeros((len(members) if squares else 0, n_kept))
+        sums = np.zeros((1 + squares, len(members), n_kept))
         bar = tqdm(total=screen.n_obs, unit="cell", disable=not progress, delay=5, unit_scale=True)
         with bar:
-            for start, stop, b in blocks(screen, lambda i, j, here=here: (here[i:j] >= 0).any()):
-                add_rows(
-                    b.data, b.indices, b.indptr, here[start:stop], weight[start:stop], column,
-                    size_factors == "kept", target, target > 0, first, second,
-                )  # fmt: skip
-                bar.update(stop - bar.n)
+            if scheduler():
+                stretches = [
+                    (cut, here[cut[0] : cut[-1]], weight[cut[0] : cut[-1]])
+                    for cut in _stretches(cuts)
+                ]
+                found = in_order(spread(_sums_of_stretch, stretches, matrix, how))
+                for (cut, *_), (there, own) in zip(stretches, found, strict=True):
+                    sums[:, there] += own
+                    bar.update(cut[-1] - cut[0])
+            else:
+                add_cells(sums, cuts, here, weight, matrix, *how, bar=bar)
         start = 0
         for shared, own in part:
             rows = slice(start, start + len(shared) + len(own))
-            yield shared, own, first[rows], second[rows]
+            yield shared, own, sums[0, rows], sums[-1, rows]
             start = rows.stop
+
+
+def add_cells(
+    sums, cuts, group, weight, matrix, column, n_kept, own_total, target, squares, *, bar=None
+) -> None:
+    """Add the cells between the first and the last cut to sums (1 or 2, groups, genes), in place.
+
+    `group, weight`: of these cells; a cell of group -1 is left out.
+    """
+    second = sums[1] if squares else np.empty((0, n_kept))
+    for start, stop in pairwise(cuts):
+        cells = slice(start - cuts[0], stop - cuts[0])
+        if (group[cells] >= 0).any():
+            b = matrix.read(start, stop)
+            add_rows(
+                b.data, b.indices, b.indptr, group[cells], weight[cells], column,
+                own_total, target, target > 0, sums[0], second,
+            )  # fmt: skip
+        if bar is not None:
+            bar.update(stop - start)
+
+
+def _sums_of_stretch(stretch, matrix, how) -> tuple[np.ndarray, np.ndarray]:
+    """Return the groups that occur in a stretch of cells, and their sums."""
+    cuts, group, weight = stretch
+    there, local = np.unique(group, return_inverse=True)
+    local -= int(there[0] < 0)  # the first is the group of cells that are left out
+    there = there[there >= 0]
+    sums = np.zeros((1 + how[-1], len(there), how[1]))
+    add_cells(sums, cuts, local, weight, matrix, *how)
+    return there, sums
+
+
+def _stretches(cuts: list[int]) -> list[list[int]]:
+    """Divide blocks among at most `STRETCHES` parts, the same ones for any number of workers."""
+    step = -(-(len(cuts) - 1) // STRETCHES)
+    return [cuts[i : i + step + 1] for i in range(0, len(cuts) - 1, step)]
 
 
 def well_effects(wells: AnnData, control: str = "matched") -> pd.DataFrame:

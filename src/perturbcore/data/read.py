@@ -9,6 +9,7 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
+from anndata.io import read_elem, sparse_dataset
 
 from perturbcore.core.errors import InputError
 
@@ -158,6 +159,21 @@ def read_h5ad(path, obs=(), *, backed: bool = False) -> anndata.AnnData:
         raise InputError(f"{path}: not a readable .h5ad file ({error}); fetch it again") from error
     check_table(adata.obs, list(obs), f"{path}: obs")
     return adata
+
+
+def read_zarr(path, *, backed: bool = False) -> anndata.AnnData:
+    """Read a zarr folder that anndata wrote; `backed`: its matrix stays on disk."""
+    import zarr
+
+    try:
+        if not backed:
+            return anndata.read_zarr(path)
+        root = zarr.open(str(path), mode="r")
+        X = sparse_dataset(root["X"]) if isinstance(root["X"], zarr.Group) else root["X"]
+        parts = {name: read_elem(root[name]) for name in ("obs", "var", "uns") if name in root}
+        return anndata.AnnData(X, **parts)
+    except Exception as error:  # zarr and anndata raise many kinds on a broken folder
+        raise InputError(f"{path}: not a readable .zarr folder ({error}); copy it again") from error
 
 
 def member(path, record: Any, *names: str) -> Any:

@@ -1,11 +1,11 @@
 """The one loop that scores models: nested cross-validation by folds, resumable."""
 
 import copy
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import joblib
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.provenance import computing, record
+from perturbcore.core.scheduler import scheduler, spread
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.responses import cell_lines as lines_in
 from perturbcore.data.responses import check_responses, rows_of
@@ -44,10 +45,11 @@ def evaluate(
 
     `scope`: what these units belong to in the store, replacing its earlier ones; `dataset`: name in
     the scores; both by default as the responses declare; `also`: finished units that belong to the
-    scope as well, such as ceilings; `n_jobs`: threads over groups of models (workers under
-    ``joblib.parallel_config(backend="dask")``). On a published split each unit computed is logged
-    (`ScoreStore.scorings`) and notes its `Task.intervals`. Returns tidy scores, one row per metric
-    and unit: `perturbcore.score.store.COLUMNS`, and `common` (see `ScoreStore.compared`).
+    scope as well, such as ceilings; `n_jobs`: threads over groups of models; with a scheduler
+    (`perturbcore.core.scheduler.spread`) workers fit every model. On a published split each unit
+    computed is logged (`ScoreStore.scorings`) and notes its `Task.intervals`. Returns tidy scores,
+    one row per metric and unit: `perturbcore.score.store.COLUMNS`, and `common` (see
+    `ScoreStore.compared`).
     """
     models = list(models)
     check_responses(responses)
@@ -70,8 +72,6 @@ def evaluate(
         look = dict(bar_format=BAR, mininterval=1, disable=not progress)
         with tqdm(total=len(missing), **look) as bar:
             for results, n in _results(responses, task, missing, names, n_jobs):
-                for r in results:
-                    r.about.update(stamp())
                 store.put(results, log=scope if published else None)
                 bar.update(n)
     store.put(also)
@@ -137,22 +137,21 @@ def _plan(responses, models, lines, folds, about, options) -> list[_Job]:
 
 def _results(responses, task, jobs, names, n_jobs) -> Iterator[tuple[list[UnitResult], int]]:
     """Run the jobs, those of groups in threads, and yield results with the number of jobs done."""
-    jobs = sorted(jobs, key=lambda job: job.number)
     groups: dict[tuple, list[_Job]] = {}
-    for job in jobs:
+    alone = []
+    for job in sorted(jobs, key=lambda job: job.number):
         if job.group is not None:
             groups.setdefault((job.number, job.group), []).append(job)
+        else:
+            alone.append([job])
     cuts = _Cuts(responses, task)
     # one thread per group: BLAS threads inside would only fight for the same cores
     with threadpool_limits(1):
-        work = joblib.Parallel(n_jobs, prefer="threads", return_as="generator_unordered")
-        yield from work(
-            joblib.delayed(_run)(group, [cuts.of(job) for job in group], names)
-            for group in groups.values()
-        )
-    for job in jobs:
-        if job.group is None:
-            yield _run([job], [cuts.of(job)], names)
+        spread_out = [*groups.values(), *(alone if scheduler() else [])]
+        for _, done in spread(_run, spread_out, cuts, names, n_jobs=n_jobs):
+            yield done
+    for group in [] if scheduler() else alone:
+        yield _run(group, cuts, names)
 
 
 # a fold, and what it hides: per cell line the truth of the test rows and more
@@ -166,8 +165,17 @@ class _Cuts:
         self.responses, self.task = responses, task
         self._made: dict[tuple, Cut] = {}
         self._products: dict[str, np.ndarray | None] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self):
+        # a worker cuts its own folds: less to send than folds that are cut
+        return _Cuts, (self.responses, self.task)
 
     def of(self, job: _Job) -> Cut:
+        with self._lock:
+            return self._of(job)
+
+    def _of(self, job: _Job) -> Cut:
         key = (job.number, job.lines)
         if key not in self._made:
             self._made = {k: cut for k, cut in self._made.items() if k[0] == job.number}
@@ -204,10 +212,11 @@ class _Cuts:
         return fold, hidden
 
 
-def _run(jobs: list[_Job], cuts: list[Cut], names: list[str]) -> tuple[list[UnitResult], int]:
+def _run(jobs: list[_Job], cuts: _Cuts, names: list[str]) -> tuple[list[UnitResult], int]:
     results: list[UnitResult] = []
     cache: dict = {}
-    for job, (whole, hidden) in zip(jobs, cuts, strict=True):
+    for job in jobs:
+        whole, hidden = cuts.of(job)
         fold = copy.copy(whole)
         fold.cache = cache
         started = time.perf_counter()
@@ -223,6 +232,7 @@ def _run(jobs: list[_Job], cuts: list[Cut], names: list[str]) -> tuple[list[Unit
             about = job.about | {"cell_line": line, "seconds": round(seconds, 4)}
             about |= {"n_train": len(part["train"]), "n_test": len(part["at"])}
             about |= {"coverage": float(prediction.coverage), "chosen": str(prediction.chosen)}
+            about |= stamp()
             ids = fold.test_ids[part["at"]]
             detail, note = {m: (ids, v) for m, v in each.items()}, prediction.note
             if prediction.covered is not None:

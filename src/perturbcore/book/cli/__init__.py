@@ -4,6 +4,7 @@
 """
 
 import argparse
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -23,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     0 is success, 1 a chapter or book that failed, 2 a wrong input or parameter.
     """
     options = parser().parse_args(arguments)
+    if getattr(options, "scheduler", None):
+        os.environ["PERTURBCORE_SCHEDULER"] = options.scheduler
     try:
         if hasattr(options, "suffixes"):
             from perturbcore.core.files import check_output

@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.identifiers import check_names
-from perturbcore.data.read import read_h5ad, read_table
+from perturbcore.data.read import read_h5ad, read_table, read_zarr
 from perturbcore.data.screens.values import blocks, check_values
 
 COLUMNS = ("perturbation", "batch", "cell_line", "is_control")
@@ -230,7 +230,7 @@ def _check_unique(names: pd.Index, what: str, way_out: str) -> None:
 def read_screen(
     path, *, backed: bool = False, layer: str | None = None, cells=None, **declaration
 ) -> AnnData:
-    """Read a screen from an ``.h5ad`` file, or from a folder of Cell Ranger (10x).
+    """Read a screen from ``.h5ad``, from a ``.zarr`` folder, or from one of Cell Ranger (10x).
 
     `backed`: leave the matrix on disk; `layer`: that holds the values, instead of X; `cells`: a
     table that says more of the cells, by their names in the first column; `**declaration`:
@@ -280,7 +280,9 @@ def read_screen(
 
 
 def _read_cells(path: Path, backed: bool) -> AnnData:
-    """Read an AnnData file or a 10x folder."""
+    """Read an AnnData file, or a folder of zarr or 10x."""
+    if path.suffix == ".zarr":
+        return read_zarr(path, backed=backed)
     if path.is_dir():
         import scanpy as sc
 

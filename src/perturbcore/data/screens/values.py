@@ -1,6 +1,7 @@
 """The values of a screen: read in blocks wherever they lie, checked against the declared scale."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,66 +16,74 @@ _LOG_MAX = np.log1p(1e4)
 _TOTAL_MAX = 1e4 * 1.01
 
 
+class Matrix:
+    """Values of the cells of a screen, wherever they lie: in memory, on disk, in a view of it."""
+
+    def __init__(self, adata: AnnData):
+        # a view of a backed file would be read whole by .X: its cells are read through the view
+        view = adata.is_view and adata.isbacked
+        whole = adata._adata_ref if view else adata
+        self.rows = np.arange(whole.n_obs)[adata._oidx] if view else None
+        self.columns = np.arange(whole.n_vars)[adata._vidx] if view else None
+        self.shape = adata.shape
+        self.values = whole.X
+        if self.values is None:
+            raise InputError(
+                "the screen has no X: put the counts (or log1p values) of its cells there"
+            )
+        if getattr(self.values, "format", "") == "csc":
+            self.values = sp.csr_matrix(self.values if sp.issparse(self.values) else self.values[:])
+
+    def cuts(self) -> list[int]:
+        """Where blocks of about four million stored values start, and the number of cells."""
+        (n_cells, n_genes), values = self.shape, self.values
+        if self.rows is not None or getattr(values, "format", "") != "csr":
+            return [*range(0, n_cells, max(1, BLOCK_VALUES // max(1, n_genes))), n_cells]
+        indptr = np.asarray(values.indptr if sp.issparse(values) else values.group["indptr"][:])
+        cuts = [0]
+        while cuts[-1] < n_cells:
+            end = int(np.searchsorted(indptr, indptr[cuts[-1]] + BLOCK_VALUES, side="right")) - 1
+            cuts.append(min(n_cells, max(end, cuts[-1] + 1)))
+        return cuts
+
+    def read(self, start: int, stop: int) -> sp.csr_matrix:
+        """Read some cells, which are not to be changed, as CSR without duplicates."""
+        values = self.values
+        if self.rows is not None:
+            part = self._read_of_view(self.rows[start:stop])
+        elif sp.issparse(values) and values.format == "csr":
+            pointers = values.indptr[start : stop + 1]
+            stored = slice(pointers[0], pointers[-1])
+            parts = (values.data[stored], values.indices[stored], pointers - pointers[0])
+            part = sp.csr_matrix(parts, shape=(stop - start, self.shape[1]), copy=False)
+        else:
+            part = values[start:stop]
+        # of a lazy array: here, also where a worker does this
+        part = part.compute(scheduler="synchronous") if hasattr(part, "compute") else part
+        block = sp.csr_matrix(part)
+        if not block.has_canonical_format:
+            block = block.copy()
+            block.sum_duplicates()
+        return block
+
+    def _read_of_view(self, rows):
+        low, high = rows.min(), rows.max() + 1
+        if high - low <= 4 * len(rows):
+            part = self.values[low:high][rows - low]
+        else:
+            order = np.argsort(rows)  # files are read in order
+            part = self.values[rows[order]][np.argsort(order)]
+        return part[:, self.columns]
+
+
 def blocks(
     adata: AnnData, wanted: Callable[[int, int], bool] | None = None
 ) -> Iterator[tuple[int, int, sp.csr_matrix]]:
     """Iterate over start, stop and rows, about four million stored values at a time; read only."""
-    matrix = _matrix(adata)
-    cuts = _cuts(matrix, adata.shape)
-    for start, stop in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
-        if wanted is not None and not wanted(start, stop):
-            continue
-        block = _rows(adata, matrix, start, stop)
-        if not block.has_canonical_format:
-            block = block.copy()
-            block.sum_duplicates()
-        yield start, stop, block
-
-
-def _matrix(adata: AnnData):
-    # a view of a backed file would be read whole by .X: its blocks are read through the view
-    if adata.is_view and adata.isbacked:
-        return None
-    matrix = adata.X
-    if matrix is None:
-        raise InputError("the screen has no X: put the counts (or log1p values) of its cells there")
-    if getattr(matrix, "format", "") == "csc":
-        return sp.csr_matrix(matrix if sp.issparse(matrix) else matrix[:])
-    return matrix
-
-
-def _cuts(matrix, shape) -> np.ndarray:
-    n_cells, n_genes = shape
-    if getattr(matrix, "format", "") != "csr":
-        return np.append(np.arange(0, n_cells, max(1, BLOCK_VALUES // max(1, n_genes))), n_cells)
-    indptr = np.asarray(matrix.indptr if sp.issparse(matrix) else matrix.group["indptr"][:])
-    cuts = [0]
-    while cuts[-1] < n_cells:
-        end = int(np.searchsorted(indptr, indptr[cuts[-1]] + BLOCK_VALUES, side="right")) - 1
-        cuts.append(min(n_cells, max(end, cuts[-1] + 1)))
-    return np.array(cuts)
-
-
-def _rows(adata, matrix, start, stop) -> sp.csr_matrix:
-    if sp.issparse(matrix) and matrix.format == "csr":
-        pointers = matrix.indptr[start : stop + 1]
-        stored = slice(pointers[0], pointers[-1])
-        parts = (matrix.data[stored], matrix.indices[stored], pointers - pointers[0])
-        return sp.csr_matrix(parts, shape=(stop - start, adata.n_vars), copy=False)
-    part = _rows_of_view(adata, start, stop) if matrix is None else matrix[start:stop]
-    return sp.csr_matrix(part.compute() if hasattr(part, "compute") else part)
-
-
-def _rows_of_view(adata, start, stop):
-    """Read rows of a view of a backed file: AnnData makes no view of a view, nor reads a part."""
-    whole = adata._adata_ref
-    rows = np.arange(whole.n_obs)[adata._oidx][start:stop]
-    low, high = rows.min(), rows.max() + 1
-    if getattr(whole.X, "format", "") != "csc" and high - low <= 4 * len(rows):
-        part = whole.X[low:high][rows - low]
-    else:
-        part = whole[rows].X
-    return part[:, np.arange(whole.n_vars)[adata._vidx]]
+    matrix = Matrix(adata)
+    for start, stop in pairwise(matrix.cuts()):
+        if wanted is None or wanted(start, stop):
+            yield start, stop, matrix.read(start, stop)
 
 
 def check_values(adata: AnnData) -> None:

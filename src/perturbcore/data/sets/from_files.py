@@ -42,7 +42,7 @@ def load(
 ) -> Dataset:
     """Load one of your files: a screen, from which effects are computed, or responses.
 
-    `screen`: cells x genes, `.h5ad` or a 10x folder, with `layer`, `cells`, `backed` and
+    `screen`: cells x genes, `.h5ad`, `.zarr` or a 10x folder, with `layer`, `cells`, `backed` and
     `**declared` of `perturbcore.data.screens.declare.read_screen`; `responses`: `.h5ad`, or with a
     `kind` tables of `read_own`; folds are added where there are none;
     `effect_control, effect_batches, min_cells`: of `perturbcore.data.effects`; `doubles,

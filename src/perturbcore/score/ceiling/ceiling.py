@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.core.files import SQLITE
+from perturbcore.core.scheduler import spread
 from perturbcore.data.catalogue import hash_of
 from perturbcore.data.screens.declare import COLUMNS as LABELS
 from perturbcore.data.screens.declare import check_declared
+from perturbcore.data.screens.values import blocks
 from perturbcore.score.ceiling.sampler import LineSampler, check_choices, check_quantiles
 from perturbcore.score.metrics.registry import metric
 from perturbcore.score.metrics.regression import pearson, row_ranks
@@ -39,6 +40,12 @@ class Cells:
         )
         self._source = source
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict:
+        return {k: v for k, v in vars(self).items() if k != "_lock"}
+
+    def __setstate__(self, state: dict):
+        vars(self).update(state, _lock=threading.Lock())
 
     @classmethod
     def of(cls, screen, wells: bool = False, by_plate: bool = True) -> "Cells":
@@ -62,10 +69,12 @@ class Cells:
         source: tuple = ([str(v) for v in screen.var_names],)
         if screen.isbacked:
             source += (hash_of(screen.filename),)
+        elif not isinstance(screen.X, np.ndarray) and not sp.issparse(screen.X):
+            source += tuple(digest(block) for *_, block in blocks(screen))
         return cls(screen.X, [obs[c] for c in LABELS], str(declared["scale"]), dataset, source)
 
     def digest(self) -> str:
-        """Content key of the cells (for a backed file: its sha256)."""
+        """Content key of the cells (of a file that stays on disk: its sha256)."""
         content = self.X if isinstance(self.X, np.ndarray) or sp.issparse(self.X) else None
         return digest(self._source, self.obs, content, self.scale, self.dataset)
 
@@ -204,11 +213,10 @@ def noise_ceiling(
             todo = [name for name in names if name not in done]
             if todo:
                 _ = sampler.shared  # made once, before threads ask for it
-            # unordered, so that no finished perturbation waits for a slow one to be kept
-            work = Parallel(n_jobs, backend="threading", return_as="generator_unordered")
-            for name, values in work(
-                delayed(_quantiles)(sampler, name, metrics, quantiles) for name in todo
-            ):
+            # as they finish: no perturbation waits for a slow one to be kept
+            work = spread(_quantiles, todo, sampler, metrics, quantiles, n_jobs=n_jobs)
+            for number, values in work:
+                name = todo[number]
                 with store:
                     row = (run, sampler.line, name, values.tobytes())
                     store.execute("INSERT OR REPLACE INTO ceilings VALUES (?, ?, ?, ?)", row)
@@ -270,11 +278,10 @@ def _open_checkpoint(path) -> sqlite3.Connection:
     return store
 
 
-def _quantiles(sampler, name, metrics, quantiles) -> tuple[str, np.ndarray]:
+def _quantiles(name, sampler, metrics, quantiles) -> np.ndarray:
     effects = sampler.effects(name)
     values = distances(effects[1:], effects[0], metrics)
-    table = np.quantile(np.stack([values[m] for m in metrics]), quantiles, axis=1)
-    return name, table.ravel()
+    return np.quantile(np.stack([values[m] for m in metrics]), quantiles, axis=1).ravel()
 
 
 def _table(sampler, names, values, quantiles, metrics) -> pd.DataFrame:

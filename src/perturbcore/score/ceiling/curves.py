@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from joblib import Parallel, delayed
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.scheduler import in_order, spread
 from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.score.ceiling.ceiling import Cells, distances
 from perturbcore.score.ceiling.halves import TWICE, Halves
@@ -46,21 +46,22 @@ def ceiling_by_cells(
         raise ParameterError(f"sizes={sizes}: give whole numbers from 1")
     cells = Cells.of(screen)
     options = dict(n_outer=n_outer, n_inner=n_inner, seed=seed, resample=resample)
-    work = []
+    work, of_line = [], []
     for line in cells.lines():
         which = "with_controls" if control == "matched" else "all"
         sampler = LineSampler(cells, line, control=control, batches=which, **options)
         halves = [Halves(sampler, by, n_splits) for by in ("batches", "cells") if n_splits]
         _ = sampler.shared  # made once, before threads ask for it
+        of_line.append((sampler, halves))
         for name, groups in sampler.perturbed.items():
             if sum(map(len, groups.values())) >= sizes[-1]:
                 known = _true_effect(truth, screen.var_names, f"{line}|{name}")
-                work.append((sampler, halves, name, sizes, known))
+                work.append((len(of_line) - 1, name, known))
     if not work:
         raise InputError(
             f"no perturbation has {sizes[-1]} cells in a cell line; choose smaller sizes"
         )
-    results = Parallel(n_jobs, backend="threading")(delayed(_curve)(*item) for item in work)
+    results = in_order(spread(_curve, work, of_line, sizes, n_jobs=n_jobs))
     columns = ["cell_line", "perturbation", "cells", "estimate", "value", "n_batches"]
     table = pd.DataFrame([row for rows in results for row in rows], columns=columns)
     table.insert(0, "dataset", cells.dataset)
@@ -114,8 +115,9 @@ def subsample(groups, size, stream) -> dict:
     return {name: part for name, part in parts.items() if len(part)}
 
 
-def _curve(sampler, halves, name, sizes, known) -> list[tuple]:
-    out = []
+def _curve(item, of_line, sizes) -> list[tuple]:
+    line, name, known = item
+    (sampler, halves), out = of_line[line], []
     for size in sizes:
         stream = child(sampler.stream(name), SUBSAMPLE, size, 0)
         groups = subsample(sampler.perturbed[name], size, stream)

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from perturbcore.core.errors import InputError
+from perturbcore.core.scheduler import spread
 from perturbcore.data.deg import call_genes, majority, mean_and_variance, plan_tests, t_statistics
 from perturbcore.data.effects import gene_columns
 from perturbcore.data.responses import check_responses
@@ -66,8 +66,7 @@ def deg_ceiling(
             truth = np.asarray(responses[part.index].layers["deg"])
             names = part["perturbation"].astype(str)
             samples = np.empty((trials[0] * trials[1], *truth.shape), dtype=np.int8)
-            work = Parallel(n_jobs, backend="threading", return_as="generator")
-            for i, found in enumerate(work(delayed(sampler.labels)(name) for name in names)):
+            for i, found in spread(_labels, names, sampler, n_jobs=n_jobs):
                 samples[:, i] = found
                 bar.update()
             scores = pd.DataFrame([deg_metrics(truth, one_hot(s), metrics) for s in samples])
@@ -99,6 +98,10 @@ class _Columns:
 
     def __getitem__(self, rows):
         return self.X[rows][:, self.columns]
+
+
+def _labels(name, sampler):
+    return sampler.labels(name)
 
 
 class Source:
