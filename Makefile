@@ -69,6 +69,7 @@ serve: book ## show the book at a local address
 bench: $(READY) ## measure speed side by side with what one would use instead
 	for b in benchmarks/bench_*.py; do $(BIN)/python $$b $(ARGS) \
 	  --out $(PERTURBCORE_RESULTS)/benchmarks/$$(basename $$b .py).json; done
+	$(BIN)/python benchmarks/reporter.py $(PERTURBCORE_RESULTS)/benchmarks
 
 .PHONY: gpu-report
 gpu-report: $(READY) ## train published sizes on a GPU and beside it on the CPU; the run record shows it

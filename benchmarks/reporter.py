@@ -71,12 +71,13 @@ def main(about, cases, child=None):
         return
     from perturbcore.core.provenance import record
 
-    about, rows = record(), []
+    name, about, rows = Path(sys.argv[0]).stem, record(), []
     versions = " ".join(f"{name} {version}" for name, version in about["packages"].items())
     for case in cases(options):
         load = round(os.getloadavg()[0], 1)
-        rows.append({**case, "cores": about["cores"], "load": load, "commit": about["commit"][:10],
-                     "started": about["started"], "versions": versions})  # fmt: skip
+        rows.append({"benchmark": name, **case, "cores": about["cores"], "load": load,
+                     "commit": about["commit"][:10], "started": about["started"],
+                     "versions": versions})  # fmt: skip
         print(f"{case['task']}: {case['ours_seconds']:.3g} s", file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)
     print(table[SHOWN].to_string(index=False))
@@ -88,3 +89,18 @@ def main(about, cases, child=None):
             else json.dumps(rows, default=float)
         )
         options.out.write_text(text)
+
+
+def together(folder, keep=""):
+    """Print the rows of all benchmarks in a folder as one table; "keep": with the package, too."""
+    from perturbcore.book.about import MEASURED
+
+    found = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("bench_*.json"))]
+    rows = [row for part in found for row in part]
+    print(pd.DataFrame(rows)[SHOWN].to_string(index=False))
+    if keep == "keep":
+        MEASURED.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    together(*sys.argv[1:])

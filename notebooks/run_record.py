@@ -26,7 +26,7 @@ profile: str = "demo"
 import perturbcore as pc
 from perturbcore.book import about
 from perturbcore.core.provenance import record
-from perturbcore.report import pages
+from perturbcore.report import figures, pages
 
 chapter = pc.open_chapter("run_record")
 
@@ -72,9 +72,27 @@ pages.show_table(chapter, settings, "profile", caption="Data sets, embeddings an
 # in float32 on the CPU: examples per second, memory and the loss that both reach. Where there is no GPU its rows say so.
 
 # %% tags=["hide-input"]
-measured = about.benchmark_table(chapter.profile)
-if measured.empty:
-    pages.say("Not measured on this machine yet: `make bench` does it (minutes), and the next build shows it here.")
-else:
-    heads = about.BENCHMARK_COLUMNS
-    pages.show_table(chapter, measured, "benchmarks", caption="Benchmarks.", digits=2, keep=heads)
+measured = about.benchmark_rows(chapter.profile)
+pages.say(about.measured_said(measured))
+pages.show_table(chapter, about.benchmark_table(measured), "benchmarks", caption="Benchmarks.", digits=2,
+                 keep=about.HEADINGS["benchmarks"])
+
+# %% [markdown]
+# ## How cost grows with cells
+#
+# Effects of screens of growing size, 2,000 genes, left on disk, in one process. A flat line on the left: twice the
+# cells, twice the time. A flat line on the right: memory does not grow with cells.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Seconds per million cells, and peak memory, of effects by the number of cells. Download: [figure](figures/run_record/growth.svg), [numbers](tables/run_record/growth-data.csv).", "name": "fig-growth"}, "image": {"alt": "Two line plots over the number of cells: seconds per million cells, and peak memory in megabytes."}}
+grown = about.growth(measured)
+plot = figures.curves(grown, "cells", "value", "work", panel="panel", xlabel="cells", ylabel="", sharey=False)
+pages.show_figure(chapter, plot, "growth", grown)
+
+# %% [markdown]
+# What follows for [many machines](../machines.md), by rule of three from the largest size measured: 100 million cells (the
+# size of Tahoe-100M) on 16 machines with four processes each. Reading and computing overlap; the longer one counts.
+
+# %% tags=["hide-input"]
+costs = about.cluster_costs(measured)
+pages.show_table(chapter, costs, "costs", caption="Effects of 100 million cells on 16 machines, extrapolated.",
+                 digits=1, keep=about.HEADINGS["costs"])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -97,7 +98,9 @@ def test_the_gpu_report_says_where_it_ran(tree):
     out = tree / "results" / "benchmarks" / "bench_device.json"
     script = ROOT / "benchmarks" / "bench_device.py"
     subprocess.run([sys.executable, script, "--small", "--out", out], check=True)
-    table = about.benchmark_table(load_profile("demo"))
+    rows = about.benchmark_rows(load_profile("demo"))
+    assert (rows["benchmark"] == "bench_device").sum() == 5  # these alone are from here
+    table = about.benchmark_table(rows[rows["benchmark"] == "bench_device"])
     where = "bfloat16 on" if torch.cuda.is_available() else "no GPU was used"
     assert len(table) == 5 and table["task"].str.contains(where).all()
     assert table["task"].str.contains("examples per second, loss").all()
@@ -106,19 +109,36 @@ def test_the_gpu_report_says_where_it_ran(tree):
 
 def test_benchmarks_are_read_where_they_are(tree):
     profile = load_profile("demo")
-    assert about.benchmark_table(profile).empty
+    given = about.benchmark_rows(profile)
     folder = tree / "results" / "benchmarks"
     folder.mkdir(parents=True)
     row = dict(task="t", ours_seconds=1.0, baseline_seconds=4.0, ratio=4.0, agreement=2e-9)
-    (folder / "b.json").write_text(json.dumps([row]))
-    table = about.benchmark_table(profile)
+    row |= dict(benchmark="bench_scale", started="2030-01-01", commit="abc", cores=2)
+    (folder / "bench_scale.json").write_text(json.dumps([row]))
+    rows = about.benchmark_rows(profile)
+    own = rows["benchmark"] == "bench_scale"
+    assert own.sum() == 1 and len(rows) == (given["benchmark"] != "bench_scale").sum() + 1
+    assert "2030-01-01 with commit abc on 2 cores" in about.measured_said(rows)
+    table = about.benchmark_table(rows[own])
     assert list(table.columns) == list(about.BENCHMARK_COLUMNS)
     assert table.loc[0, "ratio"] == 4.0 and table.loc[0, "agreement"] == "2e-09"
     (folder / "c.json").write_text('[{"task": "t"}]')
     with pytest.raises(InputError, match="c.json: no column 'ours_seconds'"):
-        about.benchmark_table(profile)
+        about.benchmark_rows(profile)
     (folder / "c.json").write_text("<html>")
-    pytest.raises(InputError, about.benchmark_table, profile).match("c.json is not a table")
+    pytest.raises(InputError, about.benchmark_rows, profile).match("c.json is not a table")
+
+
+def test_growth_is_per_million_cells_and_costs_are_by_rule_of_three():
+    rows = pd.DataFrame({"cells": [1e4, 1e6, np.nan], "ours_seconds": [0.2, 10.0, 5.0]})
+    rows = rows.assign(ours_peak_mb=[300, 310, 1], stored_gb=[0.03, 3.0, np.nan])
+    grown = about.growth(rows)
+    assert grown["value"].tolist() == [20.0, 10.0, 300, 310]
+    costs = about.cluster_costs(rows, machines=10, processes=2, bandwidth=(0.5, 50.0))
+    # 1,000 seconds of computing on 20 processes; 300 GB to read
+    assert costs["computing"].tolist() == pytest.approx([50 / 60] * 2)
+    assert costs["reading"].tolist() == pytest.approx([10.0, 0.1])
+    assert costs["whole"].tolist() == pytest.approx([10.0, 50 / 60])
 
 
 @pytest.fixture

@@ -261,7 +261,9 @@ def test_a_running_chapter_checks_what_anyone_passed(tree):
 
 
 def test_a_book_is_not_assembled_from_chapters_that_were_not_run(tree):
-    with pytest.raises(InputError, match="not run yet with profile demo: first, second; make book"):
+    with pytest.raises(
+        InputError, match="not run to its end with profile demo: first, second; make book"
+    ):
         book.assemble(load_profile("demo"))
 
 

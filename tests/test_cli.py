@@ -46,7 +46,7 @@ def test_chapters_and_profiles_are_listed(tree, capsys):
         (["run", "first", "--profile", "dmeo"], "no profile named 'dmeo'"),
         (["run", "first", "--for-book", "-p", "k", "3"], "takes its values from the profile"),
         (["notebook", "--out", "x"], "name a chapter, or give --all"),
-        (["book"], "not run yet with profile demo: first, second"),
+        (["book"], "not run to its end with profile demo: first, second"),
         (["check", "nowhere.h5ad"], "nowhere.h5ad"),
         (["data", "list", "no_such_entry"], "no_such_entry"),
     ],

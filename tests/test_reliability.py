@@ -1,21 +1,29 @@
 """What a kill, a full folder or a stale state leaves: the old whole thing, or a clear sentence."""
 
 import os
+import shutil
 import subprocess
 import sys
+import traceback
+from pathlib import Path
 
+import nbformat
 import pytest
 from worlds import world
 
-from perturbcore.book import build
+from perturbcore.book import build, runner
 from perturbcore.book.cli import main
+from perturbcore.book.rules import write_rules
 from perturbcore.book.runner import ChapterError, run_for_book
 from perturbcore.book.source import find_chapter
+from perturbcore.core.errors import InputError
 from perturbcore.core.files import STALE_SECONDS, replaced, write_atomically
 from perturbcore.core.profile import load_profile
 from perturbcore.models.simple import evaluate_embeddings
 from perturbcore.score import evaluate
 from perturbcore.score.store import ScoreStore
+
+ROOT = Path(__file__).parents[1]
 
 
 def gone() -> int:
@@ -101,3 +109,109 @@ def test_an_output_that_cannot_be_is_one_line_before_any_work(tree, capsys, argu
     assert main([a.format(tree) for a in arguments]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def killed_at(n: int, tree, work) -> bool:
+    """Do some work in a process that dies, as by SIGKILL, at its n-th step.
+
+    A step is a change of a file or folder; of many in one place only the first two count.
+    """
+    child = os.fork()
+    if child:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, 9), "the work failed by itself"
+        return status == 9
+    steps: list = []
+
+    def hook(event, given):
+        writes = event == "open" and isinstance(given[1], str) and set(given[1]) & set("wax+")
+        moves = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
+        path = Path(str(given[0])) if writes or moves else None
+        if path is not None and path.is_relative_to(tree):
+            steps.append((event, *path.relative_to(tree).parts[:2]))
+        elif event == "ctypes.call_function":
+            steps.append((event, len(steps)))
+        else:
+            return
+        if len(steps) > 2 and len({*steps[-3:]}) == 1:
+            steps.pop()
+        elif len(steps) == n:
+            os._exit(9)
+
+    sys.addaudithook(hook)
+    try:
+        work()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def content(folder) -> dict:
+    """Return all that is in a folder but hidden files, which killed processes leave."""
+    there = [p for p in folder.rglob("*") if p.is_file() and p.name[0] != "."]
+    return {p.relative_to(folder): p.read_bytes() for p in there}
+
+
+@pytest.fixture
+def told(tree, monkeypatch) -> dict:
+    """Make chapters and pages say what is told, without a kernel and without Sphinx."""
+    shutil.copy(ROOT / "_config.yml", tree)
+    shutil.copytree(ROOT / "book" / "_static", tree / "book" / "_static")
+    said = {"chapter": "old", "page": "old"}
+
+    def execute(chapter, values, partial):
+        table = tree / "results" / "demo" / "tables" / chapter.name / "values.csv"
+        write_atomically(table, said["chapter"].encode())
+        nbformat.write(chapter.notebook, partial)
+
+    def sphinx(stage, *_):
+        for name in ("index.html", "book/index.html", "book/first.html", "_static/theme.css"):
+            path = stage / "_build" / "html" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"<head></head><h1>{said['page']}</h1><main><p>text</p></main>")
+
+    monkeypatch.setattr(runner, "_execute", execute)
+    monkeypatch.setattr(build, "_sphinx", sphinx)
+    for name in ("first", "second"):
+        run_for_book(find_chapter(name), load_profile("demo"))
+    return said
+
+
+def test_a_kill_at_any_step_of_a_build_leaves_one_whole_book(tree, told, capsys):
+    """The old one or the new one; the next build mends what is left."""
+    profile, html, books = load_profile("demo"), tree / "_build" / "html", {}
+    for told["page"] in ("new", "old"):
+        build.build(profile)
+        books[told["page"]] = content(html)
+    assert books["new"] != books["old"] == content(html)
+    told["page"], n = "new", 1
+    while killed_at(n, tree, lambda: build.build(profile)):
+        assert content(html) in books.values()
+        n += 1
+    assert content(html) == books["new"] and n > 20
+    with capsys.disabled():
+        print(f" {n - 1} kills of a build: one whole book after each", end=" ")
+
+
+def test_a_run_that_was_cut_off_is_no_run(tree, told, capsys):
+    """Its tables may be new and its page old: no book is made of it, and Make runs it again."""
+    profile, chapter = load_profile("demo"), find_chapter("first")
+    note, page = (profile.results / p for p in ("runs/first.json", "chapters/first.ipynb"))
+    whole, told["chapter"], n = content(profile.results / "tables"), "new", 1
+    first = note.read_bytes()
+    while killed_at(n, tree, lambda: run_for_book(chapter, profile)):
+        if note.is_file():
+            old = note.read_bytes() == first
+            assert (content(profile.results / "tables") == whole) == old
+        else:
+            with pytest.raises(InputError, match="not run to its end with profile demo: first;"):
+                build.build(profile)
+            write_rules(profile)
+            stamp = profile.results / "stamps" / "first"
+            assert stamp.stat().st_mtime >= page.stat().st_mtime
+        n += 1
+    build.build(profile)
+    assert content(profile.results / "tables") != whole and n > 5
+    with capsys.disabled():
+        print(f" {n - 1} kills of a run: none of them in a book", end=" ")

@@ -2,12 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import anndata
 import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from distributed import LocalCluster
 from worlds import world
 
@@ -26,6 +30,7 @@ from perturbcore.score.ceiling.ceiling import Cells, noise_ceiling
 from perturbcore.score.evaluate import evaluate
 from perturbcore.score.store import ScoreStore
 
+ROOT = Path(__file__).parents[1]
 SIZES = dict(n_cell_lines=2, n_perturbations=12, n_genes=60, n_control_cells=90)
 
 
@@ -235,3 +240,45 @@ def test_the_command_line_takes_a_scheduler(screen, tmp_path, two, monkeypatch):
     assert main([*common, str(outs[1]), "--scheduler", two.scheduler_address]) == 0
     ours, theirs = map(anndata.read_h5ad, outs)
     np.testing.assert_allclose(ours.X, theirs.X, atol=1e-6)
+
+
+SBATCH = """#!/bin/sh
+# a queue of one machine: a job starts at once, and is known by its process
+cp "$1" "$0.job"
+setsid sh "$0.job" > /dev/null 2>&1 &
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/sh
+kill -- -"$1"
+"""
+
+
+def test_the_example_for_slurm_runs_a_verb_by_the_jobs_of_a_queue(screen, tmp_path, monkeypatch):
+    screen.write_h5ad(tmp_path / "screen.h5ad")
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    outs = [tmp_path / "here.h5ad", tmp_path / "there.h5ad"]
+    verb = ["effects", str(tmp_path / "screen.h5ad"), "--backed", "--out"]
+    assert here(main, [*verb, str(outs[0])]) == 0
+    example = [sys.executable, str(ROOT / "scripts/on_slurm.py"), "--jobs", "1", "--cores", "2"]
+    command = [sys.executable, "-m", "perturbcore.book.cli", *verb, str(outs[1])]
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [*example, "--memory", "1GB", "--", *command],
+        env={k: v for k, v in os.environ.items() if k != SCHEDULER} | {"PATH": path},
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ours, theirs = map(anndata.read_h5ad, outs)
+    np.testing.assert_allclose(ours.X, theirs.X, atol=1e-6)
+
+
+def test_the_example_for_kubernetes_has_one_image_one_volume_and_the_address():
+    made = yaml.safe_load((ROOT / "scripts/on_kubernetes.yml").read_text())
+    (worker,), (head,) = (made["spec"][k]["spec"]["containers"] for k in ("worker", "scheduler"))
+    assert worker["image"] == head["image"] and worker["volumeMounts"] == head["volumeMounts"]
+    port = made["spec"]["scheduler"]["service"]["ports"][0]["port"]
+    name = made["metadata"]["name"]
+    assert head["env"] == [{"name": SCHEDULER, "value": f"tcp://{name}-scheduler:{port}"}]
+    assert (worker["args"][:2], head["args"]) == (["dask", "worker"], ["dask", "scheduler"])

@@ -4,7 +4,9 @@ import importlib
 import inspect
 import json
 import re
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from perturbcore.book.build import run_notes
@@ -14,12 +16,14 @@ from perturbcore.data import catalogue
 from perturbcore.data.authors.layout import REPOSITORY
 from perturbcore.data.read import check_table
 from perturbcore.data.sets.base import Dataset
-from perturbcore.report.text import HEADINGS
+from perturbcore.report.text import HEADINGS, listed
 from perturbcore.score.metrics.registry import metric, metrics_of
 from perturbcore.score.task import task_of
 
 BENCHMARK_COLUMNS = HEADINGS["benchmarks"]
 METRIC_COLUMNS = "task name label better bounds formula reference function".split()
+MEASURED = Path(__file__).with_name("measured.json")
+_MEASURED = ("benchmark", "cells", "stored_gb", "cores", "commit", "started")
 FILE_COLUMNS = HEADINGS["files"]
 KINDS = ("lfc", "deg", "pairs", "functions", "context", "cells", "cell_tasks")
 
@@ -201,14 +205,16 @@ def profile_table(profile: Profile) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["of", "name", "value"])
 
 
-def benchmark_table(profile: Profile) -> pd.DataFrame:
-    """Read what ``make bench`` measured; empty where it has not run here.
+def benchmark_rows(profile: Profile) -> pd.DataFrame:
+    """Read what ``make bench`` measured here, or else what was measured for the package.
 
     Looked for in ``results/benchmarks`` and ``results/<profile>/benchmarks``.
     """
     folders = [results_root() / "benchmarks", profile.results / "benchmarks"]
-    rows: list[dict] = []
-    for path in [path for folder in folders for path in sorted(folder.glob("*.json"))]:
+    here = [path for folder in folders for path in sorted(folder.glob("*.json"))]
+    anew, given = {path.stem for path in here}, json.loads(MEASURED.read_text(encoding="utf-8"))
+    rows: list[dict] = [row for row in given if row["benchmark"] not in anew]
+    for path in here:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -216,6 +222,52 @@ def benchmark_table(profile: Profile) -> pd.DataFrame:
         wanted = ("task", "ours_seconds")
         check_table(pd.DataFrame(found), wanted, path, way_out="make bench writes it again")
         rows += found
-    table = pd.DataFrame(rows, columns=list(BENCHMARK_COLUMNS))
+    return pd.DataFrame(rows).reindex(columns=[*BENCHMARK_COLUMNS, *_MEASURED])
+
+
+def benchmark_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Take what is shown of measured rows; those of growing sizes have a figure of their own."""
+    table = rows.loc[rows["cells"].isna(), list(BENCHMARK_COLUMNS)].reset_index(drop=True)
     table["agreement"] = [f"{v:.0e}" if isinstance(v, float) else v for v in table["agreement"]]
     return table
+
+
+def measured_said(rows: pd.DataFrame) -> str:
+    """Say when, where and from which commit rows were measured."""
+    each = rows["started"].str[:10] + " with commit " + rows["commit"]
+    each += " on " + rows["cores"].map("{:.0f}".format) + " cores"
+    times = listed(dict.fromkeys(each.dropna()))
+    return f"Measured on {times}. `make bench` measures here, and the next build shows it."
+
+
+def growth(rows: pd.DataFrame) -> pd.DataFrame:
+    """Seconds per million cells and peak memory by number of cells: flat is linear, and bounded."""
+    sizes = rows[rows["cells"].notna()]
+    costs = {
+        "Seconds per million cells": sizes["ours_seconds"] / sizes["cells"] * 1e6,
+        "Peak memory, MB": sizes["ours_peak_mb"],
+    }
+    parts = [sizes[["cells"]].assign(panel=k, value=v, work="effects") for k, v in costs.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def cluster_costs(
+    rows: pd.DataFrame,
+    *,
+    cells: float = 1e8,
+    machines: int = 16,
+    processes: int = 4,
+    bandwidth=(0.5, 2.0, 8.0),
+) -> pd.DataFrame:
+    """Extrapolate the largest size measured to many cells and machines.
+
+    `bandwidth`: of the storage that all machines share, GB per second. Minutes of reading and of
+    computing, which overlap: the longer one is what it takes, start of the workers left out.
+    """
+    largest = rows.loc[rows["cells"].idxmax()]
+    seconds = largest["ours_seconds"] / largest["cells"] * cells / (machines * processes)
+    size = largest["stored_gb"] / largest["cells"] * cells
+    table = pd.DataFrame({"bandwidth": bandwidth, "reading": size / np.array(bandwidth) / 60})
+    table["computing"] = seconds / 60
+    table["whole"] = table[["reading", "computing"]].max(axis=1)
+    return table.assign(cells=cells, stored_gb=size, machines=machines, processes=processes)

@@ -167,10 +167,11 @@ def assemble(profile: Profile) -> Path:
 
     root = project_root()
     names = published()
-    missing = [n for n in names if not (profile.results / "chapters" / f"{n}.ipynb").is_file()]
-    if missing:
+    out = profile.results
+    whole = [(out / "chapters" / f"{n}.ipynb", out / "runs" / f"{n}.json") for n in names]
+    if missing := [page.stem for page, note in whole if not (page.is_file() and note.is_file())]:
         raise InputError(
-            f"not run yet with profile {profile.name}: {', '.join(missing)}; "
+            f"not run to its end with profile {profile.name}: {', '.join(missing)}; "
             f"make book PROFILE={profile.address} runs them"
         )
     laid = {}

@@ -34,6 +34,8 @@ def write_rules(profile: Profile) -> Path:
         for other in chapter.after:
             if other not in names:
                 raise ParameterError(f"{chapter.path}: after: the book has no chapter '{other}'")
+        if not (out / "runs" / f"{name}.json").is_file():  # its last run was cut off
+            (out / "stamps" / name).unlink(missing_ok=True)
         _update(out / "stamps" / name, f"{code_stamp(chapter, profile)} {prose_stamp(chapter)}")
         notes = " ".join(f"$(OUT)/runs/{other}.json" for other in chapter.after)
         rules.append(f"$(OUT)/chapters/{name}.ipynb: $(OUT)/stamps/{name} {notes}".rstrip())

@@ -63,6 +63,7 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
     partial = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
     failed.unlink(missing_ok=True)
     sweep(target)
+    note.unlink(missing_ok=True)  # until it is whole: its tables and figures are being replaced
     facts = _facts(chapter, profile, values)
     clock = time.perf_counter()
     try:
@@ -70,8 +71,9 @@ def run(chapter: Chapter, profile: Profile, values: dict, target: Path, note: Pa
         executed = nbformat.read(partial, as_version=4)
         _gate(chapter, executed)
         facts["seconds"] = round(time.perf_counter() - clock, 1)
-        _publish(executed, facts, partial, note)
+        _write(executed, facts, partial)
         os.replace(partial, target)
+        _write_note(facts, note)
     except ChapterError as error:
         if partial.exists():
             os.replace(partial, failed)
@@ -97,9 +99,12 @@ def _facts(chapter: Chapter, profile: Profile, values: dict) -> dict:
     }
 
 
-def _publish(notebook, facts: dict, path: Path, note: Path) -> None:
+def _write(notebook, facts: dict, path: Path) -> None:
     _tidy(notebook, facts)
     nbformat.write(notebook, path)
+
+
+def _write_note(facts: dict, note: Path) -> None:
     write_atomically(note, (json.dumps(facts, indent=1) + "\n").encode())
 
 
@@ -109,9 +114,12 @@ def _leave_out(chapter: Chapter, profile: Profile, why: str, target: Path, note:
     first = [c.cell_type for c in page.cells].index("code")
     said = f":::{{note}}\n**Left out of this build:** {why}.\n:::"
     page.cells = [*page.cells[:first], nbformat.v4.new_markdown_cell(said)]
+    note.unlink(missing_ok=True)
     (profile.results / "answers" / f"{chapter.name}.md").unlink(missing_ok=True)
+    facts = _facts(chapter, profile, chapter.values(profile))
     with replaced(target) as partial:
-        _publish(page, _facts(chapter, profile, chapter.values(profile)), partial, note)
+        _write(page, facts, partial)
+    _write_note(facts, note)
     return target
 
 

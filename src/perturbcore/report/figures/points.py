@@ -48,14 +48,15 @@ def curves(
     xlabel: str = "",
     ylabel: str = "",
     log: bool = True,
+    sharey: bool = True,
 ) -> Figure:
     """Draw one line per series with its band, one panel per value of `panel`.
 
     `x`, `y`, `series`, `panel` and the bounds `low`, `high` name columns of `table`; `log`: whether
-    x is on a logarithmic axis.
+    x is on a logarithmic axis; `sharey`: whether y is the same in all panels, else it starts at 0.
     """
     panels, names = list(dict.fromkeys(table[panel])), list(dict.fromkeys(table[series]))
-    figure, axes = style.grid_of(len(panels), 2, (3.6, 2.9), sharey=True)
+    figure, axes = style.grid_of(len(panels), 2, (3.6, 2.9), sharey=sharey)
     for axis, here in zip(axes.ravel(), panels, strict=False):
         part = table[table[panel] == here]
         for name, (c, m, dash) in zip(names, style.LOOKS, strict=False):
@@ -68,6 +69,8 @@ def curves(
             ticks = sorted(part[x].unique())
             axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
             axis.minorticks_off()
+        if not sharey:
+            axis.set_ylim(0)
         axis.set_title(str(here))
         axis.set_xlabel(xlabel or x)
         axis.grid()
