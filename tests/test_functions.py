@@ -9,8 +9,9 @@ from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.multioutput import MultiOutputClassifier
 from worlds import responses_of
 
-from perturbcore.core.errors import InputError
+from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.deg import function_labels, over_represented
+from perturbcore.data.identifiers import convert
 from perturbcore.data.sets import lincs
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.coverage import covered_by_all
@@ -189,7 +190,35 @@ def test_lincs_has_complete_labels_of_over_expressed_genes(mirror):
     assert data.task == "deg" and 780 < len(labels) < 818 and data.responses.n_vars > 950
     assert ((labels != 0).sum(axis=1) >= 5).all() and data.responses.var["measured"].all()
     # 59 in the file: CDC20 of an over-expression is named by Entrez id 991, down at z -4.687
-    everything = lincs.load("all", min_labels=1).responses
+    everything = lincs.load(readouts="all", min_labels=1).responses
     row = everything.obs_names[everything.obs["entrez"] == "2"][0]
     assert everything[row, ["CDC20", "GFOD1", "RBP4"]].X.ravel().tolist() == [-1, 1, 1]
     pytest.raises(InputError, lincs.load, min_labels=9999).match("min_labels=9999")
+
+
+def test_lincs_scores_are_read_in_the_format_of_the_large_files(mirror, tmp_path, monkeypatch):
+    """The notebook that wrote them: perturbagens x Entrez ids, tab-separated, bz2."""
+    file, real = tmp_path / "consensi-knockdown.tsv.bz2", lincs.fetch
+    monkeypatch.setattr(lincs, "fetch", lambda n: file if "consensi" in n else real(n))
+    genes = real("lincs/genes")
+    readouts = pd.read_csv(genes, sep="\t", dtype=str).set_index("entrez_gene_id")["status"]
+    some = [
+        *readouts.index[readouts == "measured"][:30],
+        *readouts.index[readouts != "measured"][:9],
+    ]
+    z = np.random.default_rng(0).normal(size=(12, len(some)))
+    targets = ["7157", "1956", "4609", "ABL1_G2A", *readouts.index[50:58]]
+    table = pd.DataFrame(z, pd.Index(targets, name="perturbagen"), some)
+    table.to_csv(file, sep="\t", float_format="%.3f")
+    data = lincs.load("z", "knockdown")
+    made = data.responses
+    assert data.task == "lfc" and data.sources == ("lincs/consensi-knockdown", "lincs/genes")
+    assert made.shape[1] == 30 and {"TP53", "EGFR", "MYC"} <= {*made.obs["perturbation"]}
+    row = made[made.obs["perturbation"] == "TP53"]
+    column = {s: i for i, s in enumerate(convert(some, "entrez", "symbol")["value"])}
+    assert np.allclose(row.X.ravel(), [z[0, column[g]] for g in made.var_names], atol=6e-4)
+    assert lincs.load("z", "knockdown", readouts="all").responses.shape[1] > 30
+    assert lincs.load("z", "knockdown", n_folds=3).responses.obs["fold"].nunique() == 3
+    file.write_bytes(file.read_bytes()[:400])
+    pytest.raises(InputError, lincs.load, "z", "knockdown").match("cannot be read as a table")
+    pytest.raises(ParameterError, lincs.load, of="knockdown").match("of")
