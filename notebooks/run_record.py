@@ -85,7 +85,7 @@ pages.show_table(chapter, about.benchmark_table(measured), "benchmarks", caption
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Seconds per million cells, and peak memory, of effects by the number of cells. Download: [figure](figures/run_record/growth.svg), [numbers](tables/run_record/growth-data.csv).", "name": "fig-growth"}, "image": {"alt": "Two line plots over the number of cells: seconds per million cells, and peak memory in megabytes."}}
 grown = about.growth(measured)
-plot = figures.curves(grown, "cells", "value", "work", panel="panel", xlabel="cells", ylabel="", sharey=False)
+plot = figures.curves(grown, "millions", "value", "work", panel="panel", xlabel="million cells", ylabel=" ", sharey=False)
 pages.show_figure(chapter, plot, "growth", grown)
 
 # %% [markdown]

@@ -247,7 +247,8 @@ def growth(rows: pd.DataFrame) -> pd.DataFrame:
         "Seconds per million cells": sizes["ours_seconds"] / sizes["cells"] * 1e6,
         "Peak memory, MB": sizes["ours_peak_mb"],
     }
-    parts = [sizes[["cells"]].assign(panel=k, value=v, work="effects") for k, v in costs.items()]
+    millions = (sizes["cells"] / 1e6).to_frame("millions")
+    parts = [millions.assign(panel=k, value=v, work="effects") for k, v in costs.items()]
     return pd.concat(parts, ignore_index=True)
 
 

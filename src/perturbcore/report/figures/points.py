@@ -70,7 +70,7 @@ def curves(
             axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
             axis.minorticks_off()
         if not sharey:
-            axis.set_ylim(0)
+            axis.set_ylim(0, 1.1 * part[y].max())
         axis.set_title(str(here))
         axis.set_xlabel(xlabel or x)
         axis.grid()
