@@ -17,19 +17,19 @@ from perturbcore.core.errors import LeakError
 from perturbcore.core.training import Batches, Learner, Trained, fit
 
 
-class SymmetricProduct(torch.autograd.Function):
-    """A @ x for a symmetric sparse A that needs no gradient: the backward pass is A @ gradient."""
+class Product(torch.autograd.Function):
+    """A @ x for a sparse A that needs no gradient, its transpose at hand for the backward pass."""
 
     @staticmethod
-    def forward(ctx, A: Tensor, x: Tensor) -> Tensor:
+    def forward(ctx, A: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
         """Multiply."""
-        ctx.A = A
+        ctx.transposed = transposed
         return A @ x
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        """Multiply."""
-        return None, ctx.A @ gradient.contiguous()
+        """Multiply by the transpose."""
+        return None, None, ctx.transposed @ gradient.contiguous()
 
 
 def normalised(A) -> sp.csr_matrix:
@@ -52,7 +52,7 @@ class Convolution(GCNConv):
     def forward(self, x: Tensor, A: Tensor) -> Tensor:
         """(n, d) -> (m, d) for A of m x n; a square A must be symmetric."""
         x = self.lin(x)
-        x = SymmetricProduct.apply(A, x) if A.shape[0] == A.shape[1] else torch.sparse.mm(A, x)
+        x = Product.apply(A, A, x) if A.shape[0] == A.shape[1] else torch.sparse.mm(A, x)
         return x + self.bias
 
     def after(self, x: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class Isomorphism(nn.Module):
 
     def forward(self, x: Tensor, A: Tensor) -> Tensor:
         """(n, d) -> (n, d) for a symmetric A."""
-        return self.after(SymmetricProduct.apply(A, x))
+        return self.after(Product.apply(A, A, x))
 
 
 class Wavelets(nn.Module):
@@ -115,16 +115,16 @@ class Wavelets(nn.Module):
     def forward(self, x: Tensor, A: Tensor) -> Tensor:
         """(n, d) -> (n, d) for the normalised matrix A = I - L."""
         c = self.filters(self.points) @ self.turn.T  # (n_filters, TERMS + 1)
-        terms = [x, -SymmetricProduct.apply(A, x)]
+        terms = [x, -Product.apply(A, A, x)]
         for _ in range(2, self.TERMS + 1):
-            terms.append(-2 * SymmetricProduct.apply(A, terms[-1]) - terms[-2])
+            terms.append(-2 * Product.apply(A, A, terms[-1]) - terms[-2])
         seen = torch.einsum("fk,knd->fnd", c, torch.stack(terms))
         heard = torch.einsum("fk,fnd->knd", c, F.gelu(seen @ self.weight))
         # Clenshaw: the sum of all T_k(L - I) on their own signals in one pass
         one, two = heard[-1], torch.zeros_like(x)
         for k in range(self.TERMS - 1, 0, -1):
-            one, two = heard[k] - 2 * SymmetricProduct.apply(A, one) - two, one
-        return heard[0] - SymmetricProduct.apply(A, one) - two + self.bias
+            one, two = heard[k] - 2 * Product.apply(A, A, one) - two, one
+        return heard[0] - Product.apply(A, A, one) - two + self.bias
 
 
 def _half(i: int, values: Tensor) -> Tensor:

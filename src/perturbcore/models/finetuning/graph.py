@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError
 from perturbcore.embeddings.cell_models.huggingface import quiet, token_mean
-from perturbcore.embeddings.gcn import GraphNetwork, Pretrained, sparse_tensor
+from perturbcore.embeddings.gcn import GraphNetwork, Pretrained, Product, sparse_tensor
 from perturbcore.models.finetuning.cells import adapt
 from perturbcore.models.finetuning.model import FineTuned, LinearHead, TrainingLabels
 
@@ -91,21 +91,6 @@ class Neighbourhood:
             steps.insert(0, (sparse_tensor(part), sparse_tensor(part.T.tocsr()), kept))
             rows = columns
         return {"start": torch.as_tensor(rows.astype(np.int64)), "steps": steps}
-
-
-class Product(torch.autograd.Function):
-    """A @ x with the transpose of A at hand for the backward pass."""
-
-    @staticmethod
-    def forward(ctx, A: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
-        """Multiply."""
-        ctx.transposed = transposed
-        return A @ x
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        """Multiply by the transpose."""
-        return None, None, ctx.transposed @ gradient.contiguous()
 
 
 def read_nodes(network: GraphNetwork, start: Tensor, steps) -> Tensor:
