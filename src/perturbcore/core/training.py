@@ -92,9 +92,11 @@ class Batches:
     def __len__(self) -> int:
         return self.steps or -(-self.n // self.batch_size)
 
-    def epoch(self, number: int) -> "_Epoch":
-        """Return an iterable over the batches of one epoch."""
-        return _Epoch(self, number)
+    def epoch(self, number: int) -> Iterator:
+        """Make the batches of one epoch, one after the other."""
+        rng = np.random.default_rng([self.seed, number if self.shuffle else 0, 1])
+        for index in self.indices(number):
+            yield self.make(index, rng) if self._draws else self.make(index)
 
     def indices(self, number: int) -> list[np.ndarray]:
         """Return the example numbers of each batch of an epoch."""
@@ -104,20 +106,6 @@ class Batches:
         if self.steps:
             order = np.resize(order, self.steps * self.batch_size)
         return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
-
-
-class _Epoch:
-    def __init__(self, batches: Batches, number: int):
-        self.batches, self.number = batches, number if batches.shuffle else 0
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator:
-        b = self.batches
-        rng = np.random.default_rng([b.seed, self.number, 1])
-        for index in b.indices(self.number):
-            yield b.make(index, rng) if b._draws else b.make(index)
 
 
 WEIGHTS, CHECKPOINT, DONE, KEY = "weights.safetensors", "last.ckpt", "done.json", "key.txt"
@@ -168,7 +156,7 @@ def fit(
     while len(run.rows) < max_epochs and (patience is None or run.waited < patience):
         number = len(run.rows)
         torch.manual_seed(1_000_003 * (seed + 1) + number)
-        row = {"epoch": number} | run.train(train.epoch(number), grad_clip, ema_every)
+        row = {"epoch": number} | run.train(train, grad_clip, ema_every)
         if validation is not None:
             torch.manual_seed(seed)
             # plain epoch 0: the same validation batches, and the same draws, in every epoch
@@ -212,11 +200,11 @@ class _Run:
     def seconds(self) -> float:
         return self.rows[-1]["seconds"] if self.rows else 0.0
 
-    def train(self, epoch, grad_clip: float | None, ema_every: int) -> dict:
+    def train(self, batches: Batches, grad_clip: float | None, ema_every: int) -> dict:
         """Run one epoch; return the mean of each part of the loss over its batches."""
         sums: dict = {}
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for batch in epoch:
+        for batch in batches.epoch(len(self.rows)):
             parts = self.learner.loss(self._moved(batch))
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value.detach()
@@ -230,7 +218,7 @@ class _Run:
             self.steps += 1
             if self.average is not None and self.steps % ema_every == 0:
                 self.average.update_parameters(self.learner)
-        return {f"train_{name}": float(total) / len(epoch) for name, total in sums.items()}
+        return {f"train_{name}": float(total) / len(batches) for name, total in sums.items()}
 
     def _moved(self, batch):
         """Put the tensors of a batch onto the device."""
