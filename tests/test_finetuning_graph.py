@@ -51,8 +51,8 @@ def responses_of(community, task="lfc", g=12, noise=0.3, unknown=5, seed=0):
 
 def head_of(model, data):
     network = copy.deepcopy(model.network)
-    centre, scale = np.zeros(12, "f"), np.ones(12, "f")
-    return fg.GraphObjective(network, centre, scale, data.bias(), data.task, 1e-3)
+    z = np.outer(np.float32([-1, 1]), np.ones(12, "f"))
+    return fg.GraphObjective(network, z, data.bias(), data.task, 1e-3)
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def test_the_layers_on_the_states_below_are_the_whole_encoder(made, layers):
     with torch.no_grad():
         hidden, there = encoder.eval()(**part).last_hidden_state, part["attention_mask"][..., None]
         whole = (hidden * there).sum(1) / there.sum(1)
-        flat = np.zeros(32, "f"), np.ones(32, "f"), np.zeros(2)
+        flat = np.zeros((2, 32), "f"), np.zeros(2)
         objective = TextObjective(copy.deepcopy(model.top), *flat, None, 0.1)
         read = model.read(at)
         torch.testing.assert_close(objective.eval().embed(**read), whole, atol=1e-5, rtol=0)

@@ -18,7 +18,7 @@ _KEPT = Path(__file__).parent / "__pycache__" / "code.json"
 
 
 def digest(*parts) -> str:
-    """Hash arrays, tables, sparse matrices and what JSON can write, to 16 hex characters."""
+    """Hash arrays, tables, weights of networks and what JSON can write, to 16 hex characters."""
     h = hashlib.sha256()
     for part in parts:
         _feed(h, part)
@@ -60,6 +60,10 @@ def _feed(h, part) -> None:
         else:
             content = np.ascontiguousarray(part).tobytes()
         _add(h, f"array {part.shape} {part.dtype.kind}", content)
+    elif hasattr(part, "state_dict"):
+        for name, weight in sorted(part.state_dict().items()):
+            _feed(h, name)
+            _feed(h, weight.numpy(force=True))
     else:
         _add(h, "plain", json.dumps(part, sort_keys=True, default=str).encode())
 

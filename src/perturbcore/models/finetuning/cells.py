@@ -176,6 +176,7 @@ class FineTunedCells(FineTuned):
         self.use = {k: options.pop(k, default) for k, default in self.use.items()}
         super().__init__(**options)
         self.encoder, self.cells = encoder, cells.take(encoder.genes)
+        self.numbers = pd.Series(range(len(encoder.genes)), encoder.genes)
         self.hidden, self.rank = tuple(hidden), rank
         self.own = {"hidden": self.hidden, "rank": rank, **self.use}
         self._vectors: dict = {}
@@ -184,10 +185,6 @@ class FineTunedCells(FineTuned):
     def digest(self) -> str:
         """Content of the encoder and of the control cells."""
         return digest(encoders.encoder_digest(self.encoder), self.cells.digest)
-
-    def positions(self, names: Sequence[str]) -> np.ndarray:
-        """Place of each perturbation among the encoder's genes."""
-        return self.encoder.genes.get_indexer(pd.Index(names))
 
     def read(self, at: np.ndarray) -> dict:
         """Give the positions of the target genes."""

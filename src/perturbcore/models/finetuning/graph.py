@@ -1,7 +1,7 @@
 """A pretrained graph network or text encoder, read as it is and fine-tuned through a head."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -34,7 +34,7 @@ class FineTunedGraph(FineTuned):
         self, pretrained: Pretrained, nodes: pd.Series, *, frozen: bool = False, **options
     ):
         super().__init__(**PUBLISHED | {"name": "GNN", "modality": "Prior knowledge"} | options)
-        self.pretrained, self.nodes, self.frozen = pretrained, nodes, frozen
+        self.pretrained, self.numbers, self.frozen = pretrained, nodes, frozen
         self.predictor = "frozen + linear" if frozen else "fine-tuned"
         self.own = {"frozen": frozen}
         layers = len(pretrained.network.convolutions)
@@ -43,13 +43,7 @@ class FineTunedGraph(FineTuned):
     @cached_property
     def digest(self) -> str:
         """Content of the pretrained network, the graph and the names of the nodes."""
-        state = self.pretrained.network.state_dict()
-        weights = {k: digest(v.numpy()) for k, v in sorted(state.items())}
-        return digest(weights, self.pretrained.A, self.nodes)
-
-    def positions(self, names: Sequence[str]) -> np.ndarray:
-        """Node number of each perturbation."""
-        return self.nodes.reindex(list(names)).fillna(-1).to_numpy().astype(np.int64)
+        return digest(self.pretrained.network, self.pretrained.A, self.numbers)
 
     @cached_property
     def _vectors(self) -> np.ndarray:
@@ -59,11 +53,8 @@ class FineTunedGraph(FineTuned):
         self, line: str, data: TrainingLabels, at: np.ndarray, outputs: list[str], lr: float
     ) -> "GraphObjective":
         """Copy the network, with a head that starts at the floor of the training responses."""
-        z = self._vectors[at]
-        scale = np.maximum(z.std(axis=0), 1e-6)
-        network = copy.deepcopy(self.pretrained.network)
-        centre, bias = z.mean(axis=0), data.bias()
-        return GraphObjective(network, centre, scale, bias, data.task, lr, frozen=self.frozen)
+        network, z = copy.deepcopy(self.pretrained.network), self._vectors[at]
+        return GraphObjective(network, z, data.bias(), data.task, lr, frozen=self.frozen)
 
     def read(self, at: np.ndarray) -> dict:
         """Give neighbourhoods of nodes; of a frozen network the vectors, known beforehand."""
@@ -140,7 +131,7 @@ class FineTunedText(FineTuned):
                 f"model {self.name!r}: layers={layers} of {len(stack or ())}: only encoders that "
                 "keep their layers as BERT does can be adapted, at most all of them"
             )
-        self.tokenizer, self.encoder, self.texts, self.names = tokenizer, encoder, texts, names
+        self.tokenizer, self.encoder, self.texts, self.numbers = tokenizer, encoder, texts, names
         self.top = nn.ModuleList(stack[len(stack) - layers :])
         self.predictor = "LoRA + linear" if layers else "frozen + linear"
         self.own = {"layers": layers, "rank": rank, "max_length": max_length}
@@ -149,12 +140,8 @@ class FineTunedText(FineTuned):
     @cached_property
     def digest(self) -> str:
         """Content of weights, tokenizer and texts."""
-        weights = {k: digest(v.numpy()) for k, v in sorted(self.encoder.state_dict().items())}
-        return digest(weights, self.tokenizer.get_vocab(), dict(self.texts), self.names)
-
-    def positions(self, names: Sequence[str]) -> np.ndarray:
-        """Return the number of the text of each perturbation."""
-        return self.names.reindex(list(names)).fillna(-1).to_numpy().astype(np.int64)
+        vocabulary = self.tokenizer.get_vocab()
+        return digest(self.encoder, vocabulary, dict(self.texts), self.numbers)
 
     def states(self) -> tuple[Tensor, Tensor, np.ndarray]:
         """Read, once, what is below the adapted layers, which tokens there are, frozen means."""
@@ -183,11 +170,9 @@ class FineTunedText(FineTuned):
         self, line: str, data: TrainingLabels, at: np.ndarray, outputs: list[str], lr: float
     ) -> "TextObjective":
         """Copy the last layers, with a head that starts at the floor of the training responses."""
-        z = self.states()[2][at]
         top = copy.deepcopy(self.top)
         top = adapt(top, self.own["rank"], seed=self.seed) if len(top) else top
-        scale = np.maximum(z.std(axis=0), 1e-6)
-        return TextObjective(top, z.mean(axis=0), scale, data.bias(), data.task, lr)
+        return TextObjective(top, self.states()[2][at], data.bias(), data.task, lr)
 
     def read(self, at: np.ndarray) -> dict:
         """Give what lies below the adapted layers."""

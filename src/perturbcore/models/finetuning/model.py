@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,7 +31,8 @@ class FineTuned(Model):
 
     A subclass brings the network and says how it is used. `validation`: share set aside; `least`:
     with fewer known perturbations the training mean predicts; `together`: perturbations that go
-    through the network at once outside training; `stream`: of the draw; `own`: its hyperparameters.
+    through the network at once outside training; `stream`: of the draw; `own`: its hyperparameters;
+    `numbers`: what the network calls each perturbation, by name.
     """
 
     validation: float
@@ -38,6 +40,7 @@ class FineTuned(Model):
     together = 10**9
     stream: int
     own: dict
+    numbers: pd.Series
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class FineTuned(Model):
 
     def positions(self, names: Sequence[str]) -> np.ndarray:
         """Return the number of each perturbation in the network, -1 where it has none."""
-        raise NotImplementedError
+        return self.numbers.reindex(list(names)).fillna(-1).to_numpy().astype(np.int64)
 
     def objective(
         self, line: str, data: "TrainingLabels", at: np.ndarray, outputs: list[str], lr: float
@@ -186,18 +189,18 @@ def unsquared_l2(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 class LinearHead(Learner):
-    """Responses from standardised embeddings by a linear head, zero at first.
+    """Responses from embeddings, standardised as `z` (n, d), by a linear head, zero at first.
 
     Cole et al. 2026, Eq. 17.
     """
 
-    def __init__(self, network, centre, scale, bias, task: Task, lr: float):
+    def __init__(self, network, z: np.ndarray, bias, task: Task, lr: float):
         super().__init__()
         self.network, self.task, self.lr = network, task, lr
         bias = torch.as_tensor(np.asarray(bias, dtype=np.float32))
-        self.register_buffer("centre", torch.as_tensor(centre))
-        self.register_buffer("scale", torch.as_tensor(scale))
-        self.weight = nn.Parameter(torch.zeros(*bias.shape, len(centre)))
+        self.register_buffer("centre", torch.as_tensor(z.mean(axis=0)))
+        self.register_buffer("scale", torch.as_tensor(np.maximum(z.std(axis=0), 1e-6)))
+        self.weight = nn.Parameter(torch.zeros(*bias.shape, z.shape[1]))
         self.bias = nn.Parameter(bias)
 
     def embed(self, **read) -> Tensor:
