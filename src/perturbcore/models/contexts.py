@@ -101,12 +101,6 @@ class ContextModel(Model):
             self.embeddings = ()
         self.digest = digest([(e.name, e.digest) for e in self.embeddings])
 
-    @property
-    def spec(self) -> dict:
-        """Everything the predictions depend on besides embeddings."""
-        plain = {k: v for k, v in vars(self).items() if k not in ("embeddings", "digest")}
-        return {"class": type(self).__name__, **plain}
-
     def candidates(self) -> list:
         """List what is tuned over, the default first."""
         return [None]

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
@@ -125,12 +125,16 @@ class Model:
     name: str
     modality: str
     predictor: str
-    spec: Mapping[str, Any] = {}
     digest: str = ""
     joint: bool = False
     tasks: tuple[str, ...] | None = None
     cell_line: str | None = None
     group: str | None = None
+
+    @cached_property
+    def spec(self) -> Mapping[str, Any]:
+        """Every hyperparameter and the seed: the fields of a dataclass."""
+        return spec_of(self, "embeddings", "digest")
 
     def fit(self, fold: Fold) -> "Model":
         """Learn from the training responses of a fold."""
@@ -139,6 +143,14 @@ class Model:
     def predict(self, fold: Fold) -> Prediction:
         """Predict the test perturbations of the fold that it was fitted to."""
         raise NotImplementedError
+
+
+def spec_of(method, *without: str) -> dict[str, Any]:
+    """Return the class of a method and, of a dataclass, its fields but for some."""
+    own = [f.name for f in fields(method)] if is_dataclass(method) else []
+    return {"class": type(method).__name__} | {
+        k: getattr(method, k) for k in own if k not in without
+    }
 
 
 def predicts(model, task: Task) -> bool:

@@ -44,12 +44,6 @@ class Fusion(Model):
             raise InputError(f"{self.name}: there is no embedding to fuse")
         self.digest = digest([(e.name, e.cell_line, e.digest) for e in self.embeddings])
 
-    @property
-    def spec(self) -> dict:
-        """Everything the predictions depend on besides the embeddings."""
-        plain = {k: v for k, v in vars(self).items() if k not in ("embeddings", "digest")}
-        return {"class": type(self).__name__, **plain}
-
     def predict(self, fold: Fold) -> Prediction:
         """Tune on inner folds of the training part, learn from all of it, predict every gene."""
         laid = lay_out_fold(

@@ -64,11 +64,6 @@ class Bilinear(Model):
     predictor = "bilinear"
     tasks = ("expression",)
 
-    @property
-    def spec(self) -> dict:
-        """Components and penalty."""
-        return {"n_components": self.n_components, "penalty": self.penalty}
-
     def predict(self, fold: Fold) -> Prediction:
         """Fit the weights between both sets of coordinates, and predict."""
         levels = control_profiles(fold.train.var)

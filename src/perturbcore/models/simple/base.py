@@ -1,7 +1,7 @@
 """What a predictor is: from reduced coordinates to responses, tuned inside the fold."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from sklearn.model_selection import ParameterGrid
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.simple.space import NestedSpace, Space
+from perturbcore.score.model import spec_of
 from perturbcore.score.task import Task, task_of
 
 
@@ -66,8 +67,7 @@ class Predictor:
     @property
     def spec(self) -> dict[str, Any]:
         """Everything that predictions depend on besides data, as plain values."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}  # type: ignore[arg-type]
-        return {"class": type(self).__name__, **own}
+        return spec_of(self, "name")
 
     def candidates(self) -> list:
         """List what is tuned over."""
