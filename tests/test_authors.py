@@ -315,4 +315,4 @@ def test_what_is_absent_is_left_out_and_named(copy):
         assert any(note.startswith(f"{name}: left out") for note in done.notes)
     assert any("STRING WaveGC left out" in note for note in done.notes)
     assert "STRING WaveGC" not in set(done.scores["embedding"])
-    pytest.raises(InputError, reproduce, root=copy / "nowhere").match("none of the authors' data")
+    pytest.raises(InputError, reproduce, root=copy / "nowhere").match("no data of the authors")

@@ -381,7 +381,7 @@ def test_trials_search_each_fold_on_its_training_rows_and_go_on_where_they_were(
     assert told.note["tuned"] == {k: getattr(best.settings, k) for k in SPACE}
     for same in (best, replace(model, folder=None)):
         np.testing.assert_array_equal(told.values, fit_predict(same, cut).values)
-    with pytest.raises(ParameterError, match="validation above 0"):
+    with pytest.raises(ParameterError, match="validation > 0"):
         replace(plain, settings=plain.settings.changed(validation=0.0), trials=2)
 
 

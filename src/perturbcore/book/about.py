@@ -77,9 +77,7 @@ def defaults(functions: list[str]) -> pd.DataFrame:
         wanted = [p.strip() for p in only.split(",")] if only else None
         for p in wanted or [p for p, v in parameters.items() if v.default is not v.empty]:
             if p not in parameters:
-                raise ParameterError(
-                    f"{name} has no parameter '{p}'; it has: {', '.join(parameters)}"
-                )
+                raise ParameterError(f"{name}: no parameter '{p}'; it has: {', '.join(parameters)}")
             short = name.removeprefix("perturbcore.")
             rows.append((short, p, _short(parameters[p].default), _meaning(found, p)))
     return pd.DataFrame(rows, columns=["function", "parameter", "default", "meaning"])
@@ -155,9 +153,7 @@ def dataset_facts(data: Dataset) -> str:
 def simulation_table(data: Dataset) -> pd.DataFrame:
     """List the parameters a simulated data set was made with: parameter, value, meaning."""
     if "simulation" not in data.extras:
-        raise InputError(
-            f"data set '{data.name}' was not simulated here: it has no parameters to list"
-        )
+        raise InputError(f"'{data.name}' was not simulated here: it has no parameters to list")
     used = data.extras["simulation"].parameters
     maker = "screen.simulate_drug_screen" if "doses" in used else "screen.simulate_screen"
     table = defaults([f"perturbcore.data.simulate.{maker}"]).set_index("parameter").loc[list(used)]

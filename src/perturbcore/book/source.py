@@ -200,9 +200,7 @@ class Chapter:
         """Declared parameters; ``profile`` is always among them."""
         cells = [c for c in self.notebook.cells if "parameters" in c.metadata.get("tags", [])]
         if len(cells) != 1:
-            raise ParameterError(
-                f"{self.path} needs exactly one cell tagged parameters, it has {len(cells)}"
-            )
+            raise ParameterError(f"{self.path} needs one cell tagged parameters, not {len(cells)}")
         found = declared(cells[0].source, self.name)
         if "profile" not in found or found["profile"].type != "str":
             raise ParameterError(f"{self.path}: the parameters cell must declare profile: str")

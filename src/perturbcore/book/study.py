@@ -180,9 +180,7 @@ class Study:
         name = there[0].values(self.profile).get("dataset", own)
         keys = self.store.keys_of(f"{chapter}/{name}")
         if not keys:
-            raise InputError(
-                f"chapter '{chapter}' has no scores in profile '{self.profile.name}': run it first"
-            )
+            raise InputError(f"no scores of '{chapter}' in profile '{self.profile.name}': run it")
         return calibrated(self.store.compared(keys), self.dataset(name), self.truth)
 
     def export(self) -> None:

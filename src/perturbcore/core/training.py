@@ -82,9 +82,7 @@ class Batches:
         steps: int | None = None,
     ):
         if n < 1 or batch_size < 1 or (steps is not None and steps < 1):
-            raise ParameterError(
-                f"{n} examples in batches of {batch_size} (steps {steps}): each must be at least 1"
-            )
+            raise ParameterError(f"n={n}, batch_size={batch_size}, steps={steps}: each at least 1")
         self.n, self.batch_size, self.make = n, batch_size, make
         self.seed, self.shuffle, self.steps = seed, shuffle, steps
         self._draws = len(inspect.signature(make).parameters) > 1

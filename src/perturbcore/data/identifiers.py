@@ -48,9 +48,7 @@ def check_names(names: Iterable[str], identifier: str, where: str, *, strict: bo
     alike = names.str.strip().str.casefold()
     if strict and alike.has_duplicates:
         twice = list(names[alike == alike[alike.duplicated()][0]])
-        raise InputError(
-            f"{where}: the perturbations {twice} differ by case or blanks only: write them alike"
-        )
+        raise InputError(f"{where}: {twice} differ by case or blanks only: write them alike")
     for name in names:
         parts = [part.strip() for part in name.split("+")] if strict else [name]
         if controls := [p for p in parts if is_control(p)]:

@@ -40,9 +40,7 @@ def coverage_table(embeddings: Iterable[Embedding], responses: AnnData) -> pd.Da
             if line not in groups:
                 hints.append(f"no responses of cell line {line!r}; lines are {', '.join(groups)}")
             elif declared and declared != e.identifier:
-                hints.append(
-                    f"ids are {e.identifier}, perturbations are {declared}: use convert_ids"
-                )
+                hints.append(f"ids are {e.identifier}, perturbations {declared}: use convert_ids")
             for how, rule in NEAR.items():
                 known = {rule(k) for k in e.ids} if len(missing) else ()
                 if n := sum(rule(str(i)) in known for i in missing):

@@ -56,9 +56,7 @@ def load_embedding(
         raise InputError(f"{path} does not exist, or is a folder; check the path")
     if path.suffix not in SUFFIXES:
         why = PICKLES if path.suffix in PICKLED else ""
-        raise InputError(
-            f"{path}: unknown kind of file {path.suffix!r}{why}; known are {', '.join(SUFFIXES)}"
-        )
+        raise InputError(f"{path}: unknown kind {path.suffix!r}{why}; known: {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); fetch or write it again")
     said = {"name": path.stem, "modality": "Your own", "source": path.name}
@@ -92,9 +90,7 @@ def load_embedding(
     except InputError as error:
         raise type(error)(f"{path}: {error}") from None
     if len(ids) > 1 and (made.X == made.X[0]).all():
-        raise InputError(
-            f"{path}: all {len(ids)} ids have the same vector; was another file meant?"
-        )
+        raise InputError(f"{path}: all {len(ids)} ids have one vector; was another file meant?")
     return made
 
 

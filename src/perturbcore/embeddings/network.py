@@ -60,9 +60,7 @@ def adjacency(edges: pd.DataFrame) -> tuple[np.ndarray, sp.csr_matrix]:
         weight = pd.to_numeric(edges["weight"]).to_numpy(dtype=np.float64)
     keep = (ends[:, 0] != ends[:, 1]) & (weight > 0)
     if not keep.any():
-        raise InputError(
-            f"none of {len(edges)} edges is left after dropping self-loops and zero weights"
-        )
+        raise InputError(f"none of {len(edges)} edges is left without self-loops and zero weights")
     ids, codes = np.unique(ends[keep].astype(str).ravel(), return_inverse=True)
     table = pd.DataFrame(np.sort(codes.reshape(-1, 2), axis=1), columns=["i", "j"])
     table = table.assign(w=weight[keep]).groupby(["i", "j"], as_index=False)["w"].max()
@@ -219,9 +217,7 @@ def pretrained_network(edges: pd.DataFrame, *, models: Path | None = None, **opt
     options = OPTIONS | options
     ids, A = adjacency(edges)
     if len(ids) < FEWEST_NODES:
-        raise InputError(
-            f"a network of {len(ids)} nodes is too small to hold out some of its edges"
-        )
+        raise InputError(f"a network of {len(ids)} nodes is too small to hold out edges")
     # torch-geometric takes seconds to import, and most builds find the embedding in the cache
     from perturbcore.embeddings.gcn import pretrain
 

@@ -90,9 +90,7 @@ def _find(spec: dict, kind: str, context: BuildContext) -> Source:
         content = digest(catalogue.hash_of(path), beside) if beside else catalogue.hash_of(path)
         return Source(path.name, content, lambda: READERS[kind](path))
     if name is None:
-        raise ParameterError(
-            f"{where}: give source: (simulated, or a name of the catalogue) or file: (a path)"
-        )
+        raise ParameterError(f"{where}: give source: (simulated, or catalogued) or file: (a path)")
     if name == "simulated":
         return _simulated(kind, context, where)
     if name == "human_sequences":
@@ -139,9 +137,7 @@ def _simulated(kind: str, context: BuildContext, where: str) -> Source:
             "(name a catalogue entry or a file instead)"
         )
     if kind not in SIMULATED:
-        raise ParameterError(
-            f"{where}: a simulation holds {', '.join(SIMULATED)}, but the builder wants {kind}"
-        )
+        raise ParameterError(f"{where}: simulations hold {', '.join(SIMULATED)}, not {kind}")
     value = getattr(getattr(simulation, "knowledge", simulation), SIMULATED[kind])
     content = value if isinstance(value, pd.DataFrame) else [list(value), list(value.values())]
     # what is known of genes goes by gene in a screen of drugs too
@@ -153,9 +149,7 @@ def _simulated(kind: str, context: BuildContext, where: str) -> Source:
 def _screen(spec: dict, context: BuildContext, where: str) -> Source:
     """Control cells; of a data set opened from disk they are read only where they are needed."""
     if spec.get("source") not in (None, "screen", "simulated") or "file" in spec:
-        raise ParameterError(
-            f"{where}: this builder reads the control cells of the data set; leave source out"
-        )
+        raise ParameterError(f"{where}: this builder reads control cells; leave source out")
     data = context.dataset
     if data is None or not data.holds("screen"):
         raise InputError(
@@ -226,9 +220,7 @@ def read_texts(path: Path | str) -> dict[str, str]:
     """Read a text per id from the first two columns of a table."""
     frame = read_table(path)
     if frame.shape[1] < 2:
-        raise InputError(
-            f"{path}: an id and a text column are needed; the file has {list(frame.columns)}"
-        )
+        raise InputError(f"{path}: id and text columns are needed; it has {list(frame.columns)}")
     texts = frame.astype(str).set_index(frame.columns[0]).iloc[:, 0]
     if len(twice := texts.index[texts.index.duplicated()]):
         raise InputError(f"{path}: id {twice[0]!r} has several texts; join them into one")

@@ -176,9 +176,7 @@ class PairedScores:
             at = (self.methods[["embedding", "predictor"]] == name).any(axis=1)
             if at.any():
                 return str(self.methods.index[at][0])
-        raise InputError(
-            f"the scores have no {what} ({' or '.join(names)}): evaluate with controls"
-        )
+        raise InputError(f"no {what} in the scores ({' or '.join(names)}): evaluate with controls")
 
     def mean_of(self, column: str) -> pd.Series:
         """Mean of a column of the scores per method; missing where it was not measured."""

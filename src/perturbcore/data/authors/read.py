@@ -79,9 +79,7 @@ def _usable(layout: Layout, obs: pd.DataFrame, task: str, path: Path, notes: lis
         columns = [c for c in (layout.perturbation, "test_split") if c in obs]
         keep = obs[columns].notna().all(axis=1).to_numpy()
         if not keep.all():
-            notes.append(
-                f"{path.name}: {int((~keep).sum())} rows without a gene or fold are dropped"
-            )
+            notes.append(f"{path.name}: {int((~keep).sum())} rows without gene or fold are dropped")
     if layout.dose is not None and "dose" in obs:
         if obs.duplicated(list({"cell_line", layout.perturbation, "drug"})).any():
             dose = pd.to_numeric(obs["dose"].astype(str), errors="coerce")
@@ -177,9 +175,7 @@ def labels_of_raw(
             return deg_labels(screen, min_cells=least, **how)
         enough = (screen.obs["n_drug_plate"] > least).to_numpy()
         if not (enough & ~screen.obs["is_control"].to_numpy(dtype=bool)).any():
-            raise InputError(
-                f"{dataset}: no drug has more than {least} cells on a plate; lower min_cells"
-            )
+            raise InputError(f"{dataset}: no drug has > {least} cells on a plate; lower min_cells")
         # cells were counted here; what is left must only have a variance
         return deg_labels(screen[np.flatnonzero(enough)].copy(), min_cells=1, **how)
 
@@ -193,9 +189,7 @@ def _of_raw(layout: Layout, folder, make: Callable[[AnnData], AnnData], **how) -
     screens = raw_screens(layout.name, folder, **how)
     parts = [_documented(layout, make(screen), screen) for screen in screens]
     if not parts:
-        raise InputError(
-            f"{folder}: no cell line of '{layout.name}' is left after the published exclusions"
-        )
+        raise InputError(f"{folder}: no line of '{layout.name}' is left after published exclusions")
     out = anndata.concat(parts, join="inner") if len(parts) > 1 else parts[0]
     if layout.name == "tahoe":
         _add_metadata(out, raw_folder("tahoe", folder) / "drug_metadata.parquet")

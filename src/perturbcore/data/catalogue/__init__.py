@@ -227,9 +227,7 @@ def fetch_many(names: Iterable[str], *, progress: bool = True) -> dict[str, Path
                     failures.append(str(error))
             bar.update(item.bytes)
     if failures:
-        raise DownloadError(
-            f"{len(failures)} of {len(items)} files failed:\n- " + "\n- ".join(failures)
-        )
+        raise DownloadError(f"{len(failures)} of {len(items)} failed:\n- " + "\n- ".join(failures))
     return paths
 
 

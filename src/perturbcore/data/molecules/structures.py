@@ -57,7 +57,5 @@ def molecules(drugs) -> dict:
     read = {drug: parse(smiles)[0] for drug, smiles in drugs["smiles"].items()}
     kept = {drug: mol for drug, mol in read.items() if mol is not None}
     if not kept:
-        raise InputError(
-            f"none of {len(read)} SMILES can be read (first: '{drugs['smiles'].iloc[0]}')"
-        )
+        raise InputError(f"no valid SMILES among {len(read)} (first: '{drugs['smiles'].iloc[0]}')")
     return kept

@@ -41,9 +41,7 @@ def check_drugs(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     if out.index.has_duplicates:
         twice = out.index[out.index.duplicated()][0]
         rows = ", ".join(str(i + 1) for i, name in enumerate(names) if name == twice)
-        raise InputError(
-            f"{where}: drug '{twice}' stands in rows {rows}; name each, or keep one row"
-        )
+        raise InputError(f"{where}: drug '{twice}' is in rows {rows}; name each, or keep one row")
     for column in DRUG_COLUMNS:
         out[column] = _text(out[column]) if column in out else ""
     out["targets"] = [SEPARATOR.join(_split(t)) for t in out["targets"]]

@@ -186,9 +186,7 @@ def validate_screen(adata: AnnData) -> None:
         as_labels(obs[name], name)
     control = obs["is_control"].to_numpy()
     if not control.any():
-        raise InputError(
-            "no control cells (is_control is False everywhere): declare the control label"
-        )
+        raise InputError("no control cells (is_control is never True): declare the control label")
     label = obs["perturbation"].astype(str).to_numpy()
     both = sorted(set(label[control]) & set(label[~control]))
     if both:

@@ -73,9 +73,7 @@ def signature_dataset(
     responses = make_responses(np.stack(labels), obs, genes, **what)
     times = (responses.layers["deg"] != 0).sum(axis=0)
     if not (times >= min_labels).any():
-        raise ParameterError(
-            f"min_labels={min_labels}: no gene is labelled more than {int(times.max())} times"
-        )
+        raise ParameterError(f"min_labels={min_labels}: genes have at most {times.max()} labels")
     responses = responses[:, times >= min_labels].copy()
     responses.uns["perturbcore"].update(k=int(k), shared_wells=bool(shared_wells))
     # salts of one drug are near copies of each other: they lie in one fold

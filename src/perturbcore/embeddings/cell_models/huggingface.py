@@ -152,9 +152,7 @@ def _vocabulary(folder: Path) -> dict[str, int]:
     if not isinstance(genes, Mapping):
         genes = {str(g): i for i, g in enumerate(genes)}
     if not genes or not all(isinstance(t, int) and t >= 0 for t in genes.values()):
-        raise InputError(
-            f"{file}: a vocabulary is a list of genes, or maps each gene to its token (0, 1, ...)"
-        )
+        raise InputError(f"{file}: a vocabulary lists genes, or maps them to tokens (0, 1, ...)")
     return genes
 
 

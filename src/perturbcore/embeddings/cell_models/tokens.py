@@ -59,9 +59,7 @@ class ControlCells:
     def position(self, line: str) -> int:
         """Position of a line in `lines`."""
         if line not in self.lines:
-            raise ParameterError(
-                f"there are no control cells of cell line {line!r}, only of {', '.join(self.lines)}"
-            )
+            raise ParameterError(f"no control cells of {line!r}, only of {', '.join(self.lines)}")
         return self.lines.index(line)
 
 

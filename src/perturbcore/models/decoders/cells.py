@@ -56,9 +56,7 @@ class Cells:
         """Rows of the control cells of a line, of which there must be some."""
         rows = np.flatnonzero(self.is_control & (self.cell_line == line))
         if not len(rows):
-            raise InputError(
-                f"cell line '{line}' has no control cells: nothing can be carried over"
-            )
+            raise InputError(f"cell line '{line}' has no control cells to be carried over")
         return rows
 
     def of_perturbations(self, line: str, names) -> np.ndarray:

@@ -131,9 +131,7 @@ class Decoder:
         names, codes = np.unique(data.perturbation, return_inverse=True)
         n_held = max(1, round(self.share * len(names))) if self.share else 0
         if n_held >= len(names):
-            raise ParameterError(
-                f"validation holds all {len(names)} perturbations: none is left to train on"
-            )
+            raise ParameterError(f"validation holds all {len(names)} perturbations: none is left")
         held = np.zeros(len(names), dtype=bool)
         held[np.random.default_rng([seed, 7]).choice(len(names), n_held, replace=False)] = True
         trains, self.validation = ~held[codes], list(names[held])

@@ -89,9 +89,7 @@ class FineTuned(Model):
         """Train on the responses of a cell line."""
         (line,) = fold.cell_lines
         if not fold.train.n_obs:
-            raise InputError(
-                f"cell line {line!r} has no training perturbation in fold {fold.number}"
-            )
+            raise InputError(f"line {line!r} has no training perturbation in fold {fold.number}")
         self.data, names = TrainingLabels(fold), fold.train_ids.to_numpy()
         at = self.positions(names)
         rows = np.flatnonzero(at >= 0)

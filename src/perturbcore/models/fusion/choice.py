@@ -191,9 +191,7 @@ def ablate(
     """
     task = task_of(responses)
     if task.classes:
-        raise ParameterError(
-            f"sources are ablated on log fold-changes and labelled pairs, not on {task.title}"
-        )
+        raise ParameterError(f"only fold-changes and labelled pairs are ablated, not {task.title}")
     sources = [e for e in embeddings if e.modality != "Negative control"]
     rows = []
     for line in cell_lines(responses):

@@ -81,9 +81,7 @@ def lay_out_fold(
     order = np.argsort(fold.train_ids)
     ids, truth = fold.train_ids[order], fold.truth[order]
     if len(ids) < max(inner_folds, MIN_ROWS):
-        raise InputError(
-            f"{len(ids)} training perturbations in cell line '{line}' are too few to tune on"
-        )
+        raise InputError(f"{len(ids)} training perturbations in line '{line}' are too few to tune")
     served = [e for e in embeddings if e.cell_line in (None, line)]
     served = [e for e in served if e.ids.isin(ids).sum() >= MIN_ROWS]
     if not served:
@@ -178,20 +176,14 @@ def _served(parts: list[Embedding], expression_line: str | None) -> list[Embeddi
     """Check the embeddings of one name, and choose those that serve."""
     name, lines = parts[0].name, [e.cell_line for e in parts]
     if len(set(lines)) < len(lines) or (None in lines and len(lines) > 1):
-        raise InputError(
-            f"embedding '{name}' is there twice for one cell line ({lines}): rename one, or drop it"
-        )
+        raise InputError(f"two embeddings '{name}' for a line ({lines}): rename or drop one")
     dims = sorted({e.dim for e in parts})
     if len(dims) > 1:
-        raise InputError(
-            f"embedding '{name}' has widths {dims} in different cell lines: a source has one width"
-        )
+        raise InputError(f"embedding '{name}' has widths {dims} by cell line: a source has one")
     if expression_line is None or lines == [None]:
         return parts
     if expression_line not in lines:
-        raise ParameterError(
-            f"expression_line '{expression_line}': embedding '{name}' is there for {lines} only"
-        )
+        raise ParameterError(f"expression_line '{expression_line}': '{name}' has only {lines}")
     return [e for e in parts if e.cell_line == expression_line]
 
 

@@ -62,13 +62,9 @@ class TransformerFusion(Model):
         if not self.embeddings:
             raise InputError("fusion needs at least one embedding")
         if self.settings.line_source == "autoencoder" and self.controls is None:
-            raise ParameterError(
-                "line_source='autoencoder' needs the lines' mean control profiles: give controls="
-            )
+            raise ParameterError("line_source='autoencoder' needs control profiles: give controls=")
         if self.trials and self.settings.validation == 0:
-            raise ParameterError(
-                f"{self.name}: trials need validation rows: set validation above 0"
-            )
+            raise ParameterError(f"{self.name}: trials need validation rows: set validation > 0")
 
     @property
     def spec(self) -> dict:
@@ -97,9 +93,7 @@ class TransformerFusion(Model):
         s, parts = self.settings, (fold.train, fold.test)
         lines = [set(part.obs["cell_line"].astype(str)) for part in parts]
         if strange := sorted(lines[1] - lines[0]):
-            raise InputError(
-                f"cell line '{strange[0]}' has no training rows: a joint model learns each line"
-            )
+            raise InputError(f"line '{strange[0]}' has no training rows: a joint model needs them")
         obs = pd.concat([part.obs[COLUMNS].astype(str) for part in parts], ignore_index=True)
         held = validation_rows(fold.train_ids, s.validation, fold.train.obs["cell_line"])
         learning = np.r_[~held, np.zeros(len(fold.test_ids), dtype=bool)]

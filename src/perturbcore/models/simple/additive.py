@@ -69,9 +69,7 @@ class Bilinear(Model):
         levels = control_profiles(fold.train.var)
         line = fold.cell_lines[0]
         if line not in levels:
-            raise InputError(
-                f"the bilinear model needs the control cells of '{line}': give one with cells"
-            )
+            raise InputError(f"bilinear needs the control cells of '{line}': give one with cells")
         genes, level = fold.train.var_names, levels[line].to_numpy()
         train, asked = (_measured(genes, ids) for ids in (fold.train_ids, fold.test_ids))
         there = [len(a) > 0 for a in train]

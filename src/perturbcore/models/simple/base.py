@@ -111,9 +111,7 @@ class SklearnPredictor(Predictor):
 
     def __post_init__(self):
         if not (hasattr(self.estimator, "fit") and hasattr(self.estimator, "predict")):
-            raise ParameterError(
-                f"{self.estimator!r} has no fit and predict: give a scikit-learn regressor"
-            )
+            raise ParameterError(f"{self.estimator!r} is no regressor: it needs fit and predict")
         unknown = set(self.grid) - set(self.estimator.get_params())
         if unknown:
             raise ParameterError(

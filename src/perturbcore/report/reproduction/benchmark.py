@@ -131,9 +131,7 @@ def reproduce(
     notes = [line for line in left_out if line.split(":")[0] in wanted]
     there = [d for d in there if d in wanted]
     if not there:
-        raise InputError(
-            f"{file_of(wanted[0], root=root)}: none of the authors' data are there: {notes}"
-        )
+        raise InputError(f"{file_of(wanted[0], root=root)}: no data of the authors there: {notes}")
     ceilings = load_published().ceilings
     done = []
     for dataset in there:
@@ -189,9 +187,7 @@ def error_of_raw(
         metrics = ("L2",) if layout.chemical else METRICS
         tables.append(noise_ceiling(screen, control=control, metrics=metrics, **draws, **options))
     if not tables:
-        raise InputError(
-            f"{folder}: no cell line '{cell_line}'; there are: {', '.join(sorted(lines))}"
-        )
+        raise InputError(f"{folder}: no line '{cell_line}'; there are: {', '.join(sorted(lines))}")
     keys = ["cell_line", "perturbation", "quantile", "n_batches"]
     wide = pd.concat(tables).pivot(index=keys, columns="metric", values="value").reset_index()
     wide = wide.rename(columns={"perturbation": "pert_id", "n_batches": "n_batches_pert"})

@@ -142,9 +142,7 @@ def answer(claim_id: str, published: Published) -> Answer:
     """Decide the claim of an id, such as "cole-44"."""
     found = [c for c in claims() if c.id == claim_id]
     if not found:
-        raise ParameterError(
-            f"no claim {claim_id!r}; there are cole-01, bendidi-01, csendes-01, ..."
-        )
+        raise ParameterError(f"no claim {claim_id!r}; there are cole-01, bendidi-01, ...")
     return decide(found[0], published)
 
 
