@@ -190,7 +190,7 @@ NPZ = [
     (dict(ids=np.array([_Trap()] * 3, object), X=X), r"holds pickled objects.*astype\(str\)"),
     (dict(ids=np.array(IDS), X=X.astype(object)), "holds pickled objects"),
     (dict(genes=np.array(IDS), X=X), "lacks the array ids; it has genes, X"),
-    (dict(ids=np.array(IDS)[:2], X=X), r"shape \(3, 2\); expected 2 ids"),
+    (dict(ids=np.array(IDS)[:2], X=X), r"shape \(3, 2\), not 2 ids"),
     (dict(ids=np.array([IDS]), X=X), r"ids has shape \(1, 3\)"),
     (dict(ids=np.array(IDS), X=np.where(X > 5, np.nan, X)), r"first 'NA' \(row 2, dimension 0\)"),
 ]

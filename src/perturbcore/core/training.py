@@ -240,8 +240,7 @@ class _Run:
         """Note an epoch, and its weights where they are the best."""
         if wrong := [k for k, v in row.items() if not math.isfinite(v)]:
             raise InputError(
-                f"the loss is not finite in epoch {row['epoch']} ({wrong[0]}): lower the learning "
-                "rate, or clip the gradient"
+                f"{wrong[0]} is not finite in epoch {row['epoch']}: lower lr or clip gradients"
             )
         self.waited += 1
         if "val" not in row or row["val"] < min((r["val"] for r in self.rows), default=math.inf):
@@ -284,10 +283,7 @@ def _own(folder, key: str) -> Path | None:
     if not mark.exists():
         mark.write_text(key)
     elif mark.read_text() != key:
-        raise ParameterError(
-            f"{folder} holds a training with other data or parameters: give another folder, or "
-            "delete it"
-        )
+        raise ParameterError(f"{folder} holds another training: give another folder, or delete it")
     return folder
 
 

@@ -168,10 +168,7 @@ def assign_folds(
     same = same_perturbation(names.astype(str), identifier, **how)
     names = pd.Index(sorted(set(same)), dtype=object)
     if n_folds < 2 or n_folds > len(names):
-        raise ParameterError(
-            f"n_folds={n_folds} is not possible with {len(names)} perturbations: "
-            f"give a number from 2 to {len(names)}"
-        )
+        raise ParameterError(f"n_folds={n_folds}: give 2 to {len(names)}, the perturbations")
     folds = np.empty(len(names), dtype=int)
     order = np.random.default_rng(seed).permutation(len(names))
     for fold, part in enumerate(np.array_split(order, n_folds)):

@@ -54,10 +54,7 @@ def check_names(names: Iterable[str], identifier: str, where: str, *, strict: bo
         if controls := [p for p in parts if is_control(p)]:
             rest = "+".join(p for p in parts if p not in controls)
             way_out = f"rename it '{rest}'" if rest else "drop it, or declare it the control"
-            raise InputError(
-                f"{where}: the perturbation '{name}' names control cells ('{controls[0]}'): "
-                f"{way_out}"
-            )
+            raise InputError(f"{where}: '{name}' names control cells ('{controls[0]}'): {way_out}")
     seen = looks_like(names)
     if identifier in ("symbol", "ensembl", "entrez") and seen != identifier:
         raise InputError(

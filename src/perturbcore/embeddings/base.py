@@ -97,10 +97,7 @@ def _check_matrix(X, ids: pd.Index, where: str) -> np.ndarray:
     if X.dtype.kind not in "fiub":
         raise InputError(f"{where}: values have type {X.dtype}, not numbers; convert them")
     if X.ndim != 2 or X.shape[1] == 0 or X.shape[0] != len(ids):
-        raise InputError(
-            f"{where}: values have shape {X.shape}; expected {len(ids)} ids x dimensions, with at "
-            "least one dimension"
-        )
+        raise InputError(f"{where}: values of shape {X.shape}, not {len(ids)} ids x dimensions")
     with np.errstate(over="ignore"):
         X = np.array(X, dtype=np.float32, order="C")
     bad = np.argwhere(~np.isfinite(X))

@@ -152,10 +152,7 @@ def _screen(spec: dict, context: BuildContext, where: str) -> Source:
         raise ParameterError(f"{where}: this builder reads control cells; leave source out")
     data = context.dataset
     if data is None or not data.holds("screen"):
-        raise InputError(
-            f"{where}: expression embeddings are made from control cells, but the data set has no "
-            "screen of cells"
-        )
+        raise InputError(f"{where}: expression embeddings need control cells, and there are none")
     if data.key:
         key = digest("screen", data.key)
     else:
@@ -207,10 +204,7 @@ def read_edges(path: Path | str) -> pd.DataFrame:
     frame = read_table(path)
     ends = ["source", "target"] if {"source", "target"} <= set(frame) else list(frame.columns[:2])
     if len(ends) < 2:
-        raise InputError(
-            f"{path}: an edge list needs two node columns (and a column weight); the file has "
-            f"{list(frame.columns)}"
-        )
+        raise InputError(f"{path}: edges need two node columns; it has {list(frame.columns)}")
     edges = frame[[*ends, *(["weight"] if "weight" in frame else [])]]
     edges = edges.rename(columns=dict(zip(ends, ("source", "target"), strict=True)))
     return edges.astype({"source": str, "target": str})

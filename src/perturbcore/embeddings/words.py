@@ -97,10 +97,7 @@ def isoforms_of(sequences: Mapping) -> tuple[list[str], np.ndarray, list[str]]:
     for row, isoform in zip(rows, isoforms, strict=True):
         wrong = sorted(set(isoform.upper()) - RESIDUES) if isinstance(isoform, str) else [isoform]
         if wrong:
-            raise InputError(
-                f"the sequence of {ids[row]!r} holds {wrong[0]!r}, which is no amino acid in "
-                "one-letter code"
-            )
+            raise InputError(f"the sequence of {ids[row]!r} holds {wrong[0]!r}, no amino acid")
     return ids, rows, isoforms
 
 

@@ -28,9 +28,7 @@ class Matrix:
         self.shape = adata.shape
         self.values = whole.X
         if self.values is None:
-            raise InputError(
-                "the screen has no X: put the counts (or log1p values) of its cells there"
-            )
+            raise InputError("the screen has no X: put counts (or log1p values) of its cells there")
         if getattr(self.values, "format", "") == "csc":
             self.values = sp.csr_matrix(self.values if sp.issparse(self.values) else self.values[:])
 

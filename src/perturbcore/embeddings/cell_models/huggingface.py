@@ -107,10 +107,7 @@ def load_huggingface(
     # a missing weight would be drawn at random; the pooler is not used
     missing = [k for k in missing if "pooler" not in k]
     if missing:
-        raise InputError(
-            f"{folder}: the safetensors lack {len(missing)} weights of the model, first "
-            f"{missing[0]!r}"
-        )
+        raise InputError(f"{folder}: {len(missing)} weights are missing, first {missing[0]!r}")
     tokens = [token_of[g] for g in known]
     if encoding == "rank" and max(tokens) >= model.get_input_embeddings().num_embeddings:
         raise InputError(
@@ -170,8 +167,7 @@ def load_model(source: str | Path, **options):
             )  # fmt: skip
     except RuntimeError as error:
         raise InputError(
-            f"{source}: the weights do not have the sizes that config.json says; take both from "
-            "one checkpoint"
+            f"{source}: config.json says other sizes; take both from one checkpoint"
         ) from error
     except Exception as error:  # transformers raises many kinds
         why = str(error).splitlines()[0][:300]

@@ -35,10 +35,7 @@ class Cells:
         X = sp.csr_matrix(screen.X, dtype=np.float32)
         at = pd.Index(screen.var_names.astype(str)).get_indexer(genes)
         if (at < 0).any():
-            raise InputError(
-                f"genes {list(genes[at < 0][:3])} of the responses are not in the screen: both "
-                "must name genes alike"
-            )
+            raise InputError(f"the screen lacks genes {list(genes[at < 0][:3])}: name genes alike")
         if len(at) != X.shape[1] or (np.diff(at) != 1).any():
             X = X[:, at]
         columns = ("perturbation", "batch", "cell_line")

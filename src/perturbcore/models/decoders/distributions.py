@@ -82,10 +82,7 @@ def _samples(x, y, weights):
         raise InputError("a sample of cells has NaN or infinity: drop these cells")
     w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
     if w.shape != (len(x),) or (w < 0).any() or (len(x) and not w.sum() > 0):
-        raise InputError(
-            f"weights of shape {w.shape} for {len(x)} cells: one number of at least 0 per cell is "
-            "due"
-        )
+        raise InputError(f"weights {w.shape} for {len(x)} cells: give each one of at least 0")
     # the distance of two points does not depend on the origin; its rounding error does
     centre = y.mean(axis=0) if len(y) else 0.0
     return x - centre, y - centre, w / max(w.sum(), 1e-300), np.full(len(y), 1 / max(len(y), 1))

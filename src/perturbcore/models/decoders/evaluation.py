@@ -107,10 +107,7 @@ class DecoderModel(Model):
         controls = cells.controls(line)
         rows = cells.of_perturbations(line, fold.train_ids.intersection(vectors.index))
         if not len(rows):
-            raise InputError(
-                f"model '{self.name}': no training perturbation of '{line}' has cells and an "
-                "embedding"
-            )
+            raise InputError(f"{self.name}: no perturbation of '{line}' has cells and a vector")
         return TrainingCells(
             controls=cells.X[controls],
             cells=cells.X[rows],
