@@ -181,10 +181,8 @@ def post_process(X: np.ndarray, place: np.ndarray, control: np.ndarray, how: str
         here = place == b
         own = X[here & control] if (here & control).sum() > 1 else X[control]
         if how == "TVN":
-            value, vector = np.linalg.eigh(
-                np.atleast_2d(np.cov(own.T)) + RIDGE * np.eye(X.shape[1])
-            )
-            out[here] = X[here] @ (vector / np.sqrt(value)) @ vector.T
+            value, axes = np.linalg.eigh(np.atleast_2d(np.cov(own.T)) + RIDGE * np.eye(X.shape[1]))
+            out[here] = X[here] @ (axes / np.sqrt(value)) @ axes.T
         else:
             out[here] = _standardised(X[here], own, scale=how == "scaled")
     return out

@@ -189,9 +189,8 @@ def tahoe_read_off() -> tuple[str, pd.DataFrame]:
         seen = read_off(None, figure=figure)
         best = f"{seen.name.split(' (')[0]} {seen.best:.2f} against {seen.floor:.2f}"
         parts.append(f"{estimator}: {best}, {percent(seen.share)} of the gap")
-    return tell("drugs.read_off", each="; ".join(parts)), table.rename(
-        columns={"display_name": "method"}
-    )
+    said = tell("drugs.read_off", each="; ".join(parts))
+    return said, table.rename(columns={"display_name": "method"})
 
 
 ENOUGH = 0.25

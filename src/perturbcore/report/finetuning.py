@@ -100,11 +100,9 @@ def run_fine_tuning(
     without, path = [], data_root() / links if links else None
     if path is not None and path.exists():
         identifier = data.responses.uns["perturbcore"]["identifier"]
-        embedding, models, about = links_models(
-            study, path, identifier, pretraining or {}, **options
-        )
-        embeddings.append(embedding)
-        adapted.append((models, about))
+        made = links_models(study, path, identifier, pretraining or {}, **options)
+        embeddings.append(made[0])
+        adapted.append(made[1:])
     elif path is not None:
         without.append(tell("finetuning.no_links", links=links))
     if cells is not None and data.screen is not None and predicts(FineTunedCells, task):
@@ -177,9 +175,8 @@ def links_models(
     edges = table.iloc[:, :2].astype(str).set_axis(["source", "target"], axis=1)
     if "combined_score" in table:
         edges["weight"] = table["combined_score"].to_numpy(float) / 1000
-    pretrained, ids = pretrained_network(
-        edges, models=study.profile.results / "embeddings" / MODELS, **pretraining
-    )
+    folder = study.profile.results / "embeddings" / MODELS
+    pretrained, ids = pretrained_network(edges, models=folder, **pretraining)
     source = f"links of {path.name}"
     vectors = pretrained.vectors()
     embedding = Embedding(RETRAINED, PRIOR, pd.Index(ids), vectors, identifier, None, source)

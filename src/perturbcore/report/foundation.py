@@ -111,9 +111,7 @@ def score_foundation(
     missing = [n for n in foundation if n not in there]
     every = Comparison(scores, reference=BASE)
     left = {n: c for n, c in controls.items() if n in there and c in there}
-    return FoundationScores(
-        study, data, tried, missing, left, known, every, models[0].predictor if models else ""
-    )
+    return FoundationScores(study, data, tried, missing, left, known, every, models[0].predictor)
 
 
 def setting(f: FoundationScores) -> str:
@@ -178,9 +176,8 @@ def by_knowledge(f: FoundationScores, network: str) -> pd.DataFrame:
     about = f.every.scores[["key", "method", "cell_line", "fold"]].drop_duplicates()
     about = about[about["method"].isin([BASE, *f.added])]
     each = f.study.store.per_perturbation(about["key"], f.every.metric).merge(about, on="key")
-    wide = each.pivot_table(
-        index=["fold", "cell_line", "perturbation"], columns="method", values="value"
-    )
+    unit = ["fold", "cell_line", "perturbation"]
+    wide = each.pivot_table(index=unit, columns="method", values="value")
     found = knowledge_of(f, network).reindex(wide.index.get_level_values("perturbation"))
     cuts = np.unique(np.quantile(found["sets"][found["sets"] > 0], [1 / 3, 2 / 3]).round())
     where = np.digitize(found["sets"], [1, *(cuts + 1)])

@@ -245,10 +245,8 @@ def error_profiles(study, chapter: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     c = Comparison(scores, task.detail[0], predictor="knn")
     rows = c.scores[c.scores["cell_line"] == c.scores["cell_line"].iloc[0]]
     rows = rows[(rows["embedding"] != "") & (rows["modality"] != "Positive control")]
-    each = study.store.per_perturbation(rows["key"], c.metric).merge(
-        rows[["key", "embedding"]], on="key"
-    )
-    each["value"] = each["value"].astype(float)
+    each = study.store.per_perturbation(rows["key"], c.metric).astype({"value": float})
+    each = each.merge(rows[["key", "embedding"]], on="key")
     wide = each.pivot_table(index="embedding", columns="perturbation", values="value")
     wide = wide.dropna(axis=1)
     wide = wide.loc[:, wide.std(axis=0, ddof=0) > 1e-9]

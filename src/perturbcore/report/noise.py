@@ -140,9 +140,8 @@ def trust_said(grid: pd.DataFrame, data) -> str:
 
 def causes_said(grid: pd.DataFrame) -> str:
     """Say by how much the published bootstrap is too large, cause by cause, and the noise floor."""
-    wide = grid.pivot_table(
-        index=["estimate", "control", "cells"], columns="batch_effect", values="ratio"
-    )
+    cases = ["estimate", "control", "cells"]
+    wide = grid.pivot_table(index=cases, columns="batch_effect", values="ratio")
     boot, (none, *some) = wide.loc["bootstrap"], wide.columns
     few, many = grid["cells"].min(), grid["cells"].max()
     at = {c: listed([f"{boot.loc[(c, many), b]:.2f} ({b:g})" for b in some]) for c in CONTROLS[:2]}
@@ -211,9 +210,8 @@ def metric_ranges(study, *, n_splits: int = 2, seed: int = 5050) -> pd.DataFrame
         if task_of(data.task).classes or not there:
             continue
         source, which, least = repeats(data, dict(study.profile.dataset(name).options))
-        found = calibrate_metrics(
-            source, RANGED, n_splits=n_splits, min_cells=least, seed=seed, **which
-        )
+        how = which | dict(n_splits=n_splits, min_cells=least, seed=seed)
+        found = calibrate_metrics(source, RANGED, **how)
         if len(found):  # a screen of few perturbations has no folds
             parts[name] = found
     if not parts:

@@ -109,9 +109,8 @@ class PairedScores:
             raise InputError(tell("comparison.twice", n=int(twice.sum()), where=where))
         columns = ["method", "embedding", "predictor", "modality"]
         self.methods = self.scores.drop_duplicates("method")[columns].set_index("method")
-        units = self.scores.pivot_table(
-            index=["cell_line", "fold"], columns="method", values="value", observed=True
-        )
+        table, place = self.scores, ["cell_line", "fold"]
+        units = table.pivot_table("value", place, "method", observed=True)
         self.units = units.reindex(columns=self.methods.index)
 
     def _kept(self, rows: pd.DataFrame, predictor: str | None) -> pd.DataFrame:

@@ -84,8 +84,7 @@ def best_threshold(label: np.ndarray, score: np.ndarray) -> float:
     positives_below = np.r_[0.0, np.cumsum(label[order])][below]
     n, positive = len(label), label.sum()
     hit, called = positive - positives_below, n - below
-    rejected = below - positives_below
-    f1 = 2 * hit / np.maximum(positive + called, 1) + 2 * rejected / np.maximum(
-        n - positive + below, 1
-    )
+    rejected, negative = below - positives_below, n - positive
+    f1 = 2 * hit / np.maximum(positive + called, 1)
+    f1 += 2 * rejected / np.maximum(negative + below, 1)
     return float(cuts[np.argmax(f1)])

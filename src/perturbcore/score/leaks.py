@@ -72,9 +72,8 @@ def leak_report(
     if near and not copies:
         closest = max(near, key=lambda name: near[name])
         said = f"none; the nearest is {closest} ({near[closest]:.2f})"
-    table = pd.DataFrame(
-        [(c, k, len(found), "; ".join(found[:3])) for c, k, found in rows], columns=COLUMNS
-    )
+    counted = [(c, k, len(found), "; ".join(found[:3])) for c, k, found in rows]
+    table = pd.DataFrame(counted, columns=COLUMNS)
     last = (len(copies), "; ".join(copies)) if copies or not near else (0, said)
     table.loc[len(table)] = ["embeddings that are a copy of the responses",
                              "leak" if near else "not checked", *last]  # fmt: skip

@@ -35,9 +35,8 @@ def controls_said(screen: AnnData) -> str:
 def make_wells(X, obs: pd.DataFrame, genes, **about) -> AnnData:
     """Replicate wells by genes: obs `perturbation`, `batch`, `cell_line`, `is_control`."""
     obs["perturbation"] = obs["perturbation"].mask(obs["is_control"], "control").astype(str)
-    wells = AnnData(
-        dense(X).astype(np.float32), obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=str))
-    )
+    var = pd.DataFrame(index=pd.Index(genes, dtype=str))
+    wells = AnnData(dense(X).astype(np.float32), obs=obs, var=var)
     wells.uns["perturbcore"] = {**about, "simulated": False}
     return wells
 

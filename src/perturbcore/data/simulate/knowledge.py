@@ -36,10 +36,8 @@ def make_knowledge(n_genes: int, n_modules: int, seed: np.random.SeedSequence) -
     genes = [f"G{i + 1:0{width}d}" for i in range(n_genes)]
     share = rngs[0].dirichlet(np.full(n_modules, 6.0))
     # every module has a member, whatever the sizes
-    modules = np.concatenate(
-        [np.arange(n_modules), rngs[0].choice(n_modules, n_genes - n_modules, p=share)]
-    )
-    modules = rngs[0].permutation(modules)
+    rest = rngs[0].choice(n_modules, n_genes - n_modules, p=share)
+    modules = rngs[0].permutation(np.r_[np.arange(n_modules), rest])
     pairs = _true_interactions(modules, n_modules, rngs[1])
     matrix = sp.coo_matrix((np.ones(len(pairs)), pairs.T), shape=(n_genes, n_genes))
     matrix = (matrix + matrix.T).tocsr()
@@ -85,9 +83,8 @@ def _reported_network(pairs, genes, rng, missing=0.2, false=0.15):
     both = np.concatenate([kept, spurious])
     weight = np.concatenate([rng.beta(6, 2, len(kept)), rng.beta(3, 4, len(spurious))])
     names = np.array(genes)
-    frame = pd.DataFrame(
-        {"source": names[both[:, 0]], "target": names[both[:, 1]], "weight": weight.round(3) + 1e-3}
-    )
+    frame = pd.DataFrame(names[both], columns=["source", "target"])
+    frame["weight"] = weight.round(3) + 1e-3
     return frame.drop_duplicates(["source", "target"]).reset_index(drop=True)
 
 

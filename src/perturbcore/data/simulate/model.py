@@ -164,9 +164,8 @@ def draw_design(model: Model, control_share, perturbed_share, seed) -> pd.DataFr
         pert = np.repeat(np.arange(-1, n), counts.sum(1))
         batch = np.concatenate([np.repeat(np.arange(n_batches), row) for row in counts])
         order = rng.permutation(len(pert))
-        frames.append(
-            pd.DataFrame({"line": line, "perturbation": pert[order], "batch": batch[order]})
-        )
+        cells = {"line": line, "perturbation": pert[order], "batch": batch[order]}
+        frames.append(pd.DataFrame(cells))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -294,9 +293,7 @@ def _expect(log_rate, sd, keep, grid, scales, table):
     left = position.astype(np.int64)
     part = position - left
     gene = np.arange(table.shape[1])
-    low, high = (
-        table[i][gene, left] * (1 - part) + table[i][gene, left + 1] * part for i in range(2)
-    )
+    low, high = (t[gene, left] * (1 - part) + t[gene, left + 1] * part for t in table)
     along = (np.log(kept) - np.log(scales[0])) / (np.log(scales[1]) - np.log(scales[0]))
     return low + along * (high - low)
 

@@ -125,9 +125,8 @@ class CellTransformer(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             gene = torch.randn(len(self.genes), dim)
-            self.gene = nn.Parameter(
-                gene if start is None else torch.tensor(start, dtype=torch.float32)
-            )
+            gene = gene if start is None else torch.tensor(start, dtype=torch.float32)
+            self.gene = nn.Parameter(gene)
             self.masked = nn.Parameter(torch.randn(dim) * 0.1)
             self.direction = nn.Linear(dim, dim, bias=False)
             self.read = Read(dim, heads, latents)

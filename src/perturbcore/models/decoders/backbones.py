@@ -138,9 +138,8 @@ class MLP(nn.Module):
     def forward(self, x, time, condition):
         """See `make_backbone`."""
         h = self.enter(x.flatten(1))
-        c = F.silu(
-            self.time(frequencies(time, self.options.frequencies)) + self.condition(condition)
-        )
+        waves = frequencies(time, self.options.frequencies)
+        c = F.silu(self.time(waves) + self.condition(condition))
         for norm, film, layer in zip(self.norms, self.films, self.layers, strict=True):
             scale, shift = film(c).chunk(2, dim=1)
             h = h + layer(F.silu(norm(h) * (1 + scale) + shift))
@@ -223,9 +222,8 @@ class Block(nn.Module):
         """Tokens (n, n_latent, width) to tokens."""
         shift, scale, gate, shift_f, scale_f, gate_f = self.modulate(t, condition)
         a = self.norms[0](h) * (1 + scale) + shift
-        q, k, v = (
-            p.unflatten(2, (self.heads, -1)).transpose(1, 2) for p in self.qkv(a).chunk(3, dim=2)
-        )
+        parts = self.qkv(a).chunk(3, dim=2)
+        q, k, v = (p.unflatten(2, (self.heads, -1)).transpose(1, 2) for p in parts)
         a = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         h = h + gate * self.out(a)
         return h + gate_f * self.feed(self.norms[1](h) * (1 + scale_f) + shift_f)

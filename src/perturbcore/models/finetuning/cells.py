@@ -253,9 +253,7 @@ def adapt(encoder: nn.Module, rank: int, *, seed: int = 0) -> nn.Module:
     wanted = getattr(encoder, "adaptable", ())
     linear = [name for name, layer in encoder.named_modules() if isinstance(layer, nn.Linear)]
     chosen = [name for name in linear if not wanted or name.rsplit(".", 1)[-1] in wanted]
-    config = LoraConfig(
-        r=rank, lora_alpha=2.0 * rank, lora_dropout=0.0, target_modules=chosen, bias="none"
-    )
+    config = LoraConfig(r=rank, lora_alpha=2.0 * rank, target_modules=chosen)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, encoder)

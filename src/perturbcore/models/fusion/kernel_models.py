@@ -182,9 +182,8 @@ class KernelSum(simple.Fusion):
         )
         values = kn.smooth_all(fold.truth, test, power)
         note = simple.noted_weights(fold, kn.source_weights(alone, exponent))
-        return simple.pair_prediction(
-            fold, values, inner, f"power {power:g}, exponent {exponent:g}", note
-        )
+        chosen = f"power {power:g}, exponent {exponent:g}"
+        return simple.pair_prediction(fold, values, inner, chosen, note)
 
 
 @dataclass
@@ -264,9 +263,8 @@ class PairModel(simple.Fusion):
         chosen = (
             f"shared {best.shared:g}, module {best.module:g}, own {best.own:g}, smoother {blend:g}"
         )
-        return simple.pair_prediction(
-            fold, values, inner, chosen, simple.noted_weights(fold, weights)
-        )
+        note = simple.noted_weights(fold, weights)
+        return simple.pair_prediction(fold, values, inner, chosen, note)
 
 
 # a new fusion: one class and one line here

@@ -63,9 +63,8 @@ class Neighbours(nn.Module):
             "spread": spread.reshape(n_lines, n_used, -1),
         }.items():  # fmt: skip
             array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
-            self.register_buffer(
-                name, torch.from_numpy(np.ascontiguousarray(array)), persistent=False
-            )
+            array = torch.from_numpy(np.ascontiguousarray(array))
+            self.register_buffer(name, array, persistent=False)
         n_sources = kernels.shape[1]
         self.source = nn.Parameter(torch.zeros(n_sources))
         self.gate = nn.Linear(width, n_sources)
@@ -102,9 +101,8 @@ class Neighbours(nn.Module):
         """Score all genes, (B, G)."""
         k, affinity, scale = self._weights(vector, rows, line, alive)
         weight = (k[:, :, None] * (affinity * scale[:, None])[:, None, :]).flatten(1).T
-        gene = torch.repeat_interleave(
-            torch.arange(len(self.unit), device=k.device), self.start.diff()
-        )
+        units = torch.arange(len(self.unit), device=k.device)
+        gene = torch.repeat_interleave(units, self.start.diff())
         index, size = torch.stack([gene, self.column]), (len(self.unit), len(weight))
         labels = [self.label, torch.ones_like(self.label)]
         tables = [torch.sparse_coo_tensor(index, x, size, check_invariants=False) for x in labels]

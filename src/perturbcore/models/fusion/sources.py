@@ -106,10 +106,9 @@ def lay_out_fold(
         sources.append(fold.cache[own])
     folds = KFold(inner_folds, shuffle=True, random_state=INNER_SEED)
     splits = list(folds.split(np.arange(len(ids))))
-    fold.cache[key] = LineFold(
-        fold.task, line, ids, fold.test_ids, genes, truth, served, sources, splits
-    )
-    return fold.cache[key]
+    laid = LineFold(fold.task, line, ids, fold.test_ids, genes, truth, served, sources, splits)
+    fold.cache[key] = laid
+    return laid
 
 
 def _reduced(embedding: Embedding, ids: tuple, n_components: int) -> Source:

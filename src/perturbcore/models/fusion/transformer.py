@@ -177,9 +177,7 @@ class TransformerFusion(Model):
     def _key(self, fold: Fold, obs: pd.DataFrame) -> str:
         about = [fold.task.name, fold.number, list(fold.train.var_names), self.spec, self.digest]
         layers = [fold.train.layers[k] for k in fold.task.layers]
-        return digest(
-            about, fold.train.X, *layers, *(obs[c] for c in COLUMNS), code_digest(type(self))
-        )
+        return digest(about, fold.train.X, *layers, obs[COLUMNS], code_digest(type(self)))
 
 
 def search_space(space: Mapping | None) -> dict:

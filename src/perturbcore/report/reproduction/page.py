@@ -49,9 +49,8 @@ def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: 
     place = data_root(root or None)
     there = [d for d in present(place)[0] if d in datasets]
     if there:
-        simulated = any(
-            read_authors_responses(d, root=place).uns["perturbcore"]["simulated"] for d in there
-        )
+        read = (read_authors_responses(d, root=place) for d in there)
+        simulated = any(r.uns["perturbcore"]["simulated"] for r in read)
         kind = "simulated files in their layout" if simulated else "authors' preprocessed data"
         return Files(place, simulated, f"Read from the {kind}: {', '.join(there)}.")
     if not fixture:

@@ -98,9 +98,7 @@ def top20_recall(truth, prediction, train_mean=None, n=20):
 def discrimination(truth, prediction, train_mean=None):
     """1 minus the share of other true responses that lie nearer to the prediction."""
     # |p|^2 is the same along a row
-    d = np.einsum("ij,ij->i", truth, truth, dtype=np.float64)[None, :] - 2.0 * (
-        prediction @ truth.T
-    )
+    d = np.einsum("ij,ij->i", truth, truth, dtype=np.float64) - 2.0 * (prediction @ truth.T)
     own = np.diag(d)[:, None]
     slack = (1e-6 if truth.dtype == np.float32 else 1e-12) * np.abs(d).max()
     nearer = (d < own - slack).sum(axis=1)

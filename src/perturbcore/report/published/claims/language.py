@@ -122,9 +122,8 @@ def compare(condition: str, values: Mapping, slack: int = 0) -> Any:
         return abs(left - right) <= 1 if count and slack > 0 else left == right
     if op == "within":
         return abs(left) <= right * (1 + slack / 10)
-    return _OPERATORS[op](
-        left, _moved(left, right, slack if ">" in op else -slack, literal=literal)
-    )
+    slack = slack if ">" in op else -slack
+    return _OPERATORS[op](left, _moved(left, right, slack, literal=literal))
 
 
 def _one(condition: str, values: Mapping, slack: int) -> bool:

@@ -62,10 +62,7 @@ def change(on: Evidence, *, table: str, rows: dict, method: str, reference: str)
     """Relative improvement of a method on a reference per data set and metric; MAE is an error."""
     wide = _wide_facts(table, rows, ["dataset", "metric"], ["method"])
     value = wide[method] / wide[reference] - 1
-    value = value.where(~value.index.str.endswith("mae"), -value)
-    return SimpleNamespace(
-        value=value, high=value.max(), low=value.min(), best=value.idxmax(), worst=value.idxmin()
-    )
+    return SimpleNamespace(value=value.where(~value.index.str.endswith("mae"), -value))
 
 
 def read_off(on: Evidence | None, *, figure: str) -> SimpleNamespace:
@@ -98,9 +95,8 @@ def model_counts(on: Evidence) -> SimpleNamespace | None:
         "fits": ["method", "cell_line"],
     }
     keys = ["dataset", "task", "perturbation_set"]
-    return SimpleNamespace(
-        **{name: len(scores.drop_duplicates(keys + more)) for name, more in ways.items()}
-    )
+    found = {name: len(scores.drop_duplicates(keys + more)) for name, more in ways.items()}
+    return SimpleNamespace(**found)
 
 
 def screen(on: Evidence, *, dataset: str) -> SimpleNamespace | None:
@@ -188,9 +184,8 @@ def table2_agreement(on: Evidence | None) -> SimpleNamespace:
 
 def selection_gain(on: Evidence) -> SimpleNamespace:
     """Measure what choosing the best of four post-processings on the reported score gains."""
-    wide = facts("bendidi2024_tables3_10").pivot_table(
-        "mean", ["dataset", "model", "metric"], "postprocessing"
-    )
+    keys = ["dataset", "model", "metric"]
+    wide = facts("bendidi2024_tables3_10").pivot_table("mean", keys, "postprocessing")
     wide = wide.dropna().drop(index=RANDOM_ROWS, level="model", errors="ignore")
     gain = wide.max(axis=1) / wide["raw"] - 1
     by = gain.groupby("model").median()
