@@ -184,11 +184,8 @@ class Comparison(PairedScores):
         best, lead, floor = self.best, "", self.means[self.floor]
         if self.sign * (self.means[best] - floor) <= 0:
             lead = tell("comparison.lead", noun=self.noun)
-        about = dict(noun=self.noun, about=self.about(best), score=self.score_said(best))
-        first = tell(
-            "comparison.best", title=title, lead=lead, n=len(self.competitors), best=best,
-            label=self.label, floor=floor, **about,
-        )  # fmt: skip
+        about = dict(about=self.about(best), score=self.score_said(best), floor=floor, lead=lead)
+        first = tell("comparison.best", c=self, n=len(self.competitors), title=title, **about)
         gaps = self.gap(("cell_line",))
         gaps = gaps[(gaps["method"] == best) & gaps["gap_closed"].notna()]
         each = [f"{r.cell_line} {percent(r.gap_closed)}" for r in gaps.itertuples()]
@@ -205,8 +202,7 @@ class Comparison(PairedScores):
             said.append(tell("comparison.sparse", covering=COVERING, each=each))
         if rival := self.best_on_common:
             value, floor = self.common[[rival, self.floor]]
-            about = dict(tau=self.tau_on_common, value=value, floor=floor)
-            said.append(tell("comparison.common", rival=rival, **about))
+            said.append(tell("comparison.common", c=self, rival=rival, value=value, floor=floor))
         if self.uncalibrated:
             said.append(tell("comparison.uncalibrated", names=self.uncalibrated))
         if self.too_good:
@@ -218,8 +214,8 @@ class Comparison(PairedScores):
         if MASK not in self.means:
             return ""
         value, others = self.means[MASK], self.means[self.competitors]
-        about = dict(beaten=int((value > others).sum()), n=len(others), noun=self.noun)
-        return tell("comparison.mask", value=value, **about)
+        beaten = int((value > others).sum())
+        return tell("comparison.mask", c=self, n=len(others), value=value, beaten=beaten)
 
     @cached_property
     def tau_on_common(self) -> float:
@@ -283,11 +279,12 @@ class Comparison(PairedScores):
         n, unproven, best = len(self.competitors), self.unproven(), self.best
         if best in unproven:
             floor, value = self.means[[self.floor, best]]
-            about = dict(label=self.label, floor=floor, value=value, n=n)
-            about["ceiling"] = number(float(self.means.get(self.ceiling, np.nan)), 2)
+            ceiling = number(float(self.means.get(self.ceiling, np.nan)), 2)
             proven = self.proven_said("beat the Train Mean")
-            about |= dict(proven=proven[0].upper() + proven[1:], best=best, about=self.about(best))
-            return tell("comparison.unproven_best", **about)
+            about = dict(
+                proven=proven[0].upper() + proven[1:], about=self.about(best), ceiling=ceiling
+            )
+            return tell("comparison.unproven_best", c=self, n=n, floor=floor, value=value, **about)
         rest = f"{len(unproven)} of {n} cannot be shown to beat the Train Mean"
         if not unproven:
             rest = f"all {n} beat the Train Mean" if n > 1 else "it beats the Train Mean"

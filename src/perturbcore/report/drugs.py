@@ -285,8 +285,7 @@ def molecules_said(report: pd.DataFrame) -> str:
     if len(same):
         pair = f"{same.index[0]} and {same.iloc[0].split('; ')[0]}"
         twins = tell("molecules.twins", n=n["same_molecule"], pair=pair)
-    about = dict(n=len(report), unreadable=unreadable, twins=twins)
-    return tell("molecules.said", counts=n, **about)
+    return tell("molecules.said", counts=n, n=len(report), unreadable=unreadable, twins=twins)
 
 
 def twins_said(report: pd.DataFrame, responses) -> str:
@@ -315,8 +314,8 @@ def known_targets_said(report: pd.DataFrame, table: pd.DataFrame, name: str) -> 
     known = set(molecule_report(targeted)["flat"]) - {""}
     n = int(report["flat"].isin(known).sum())
     few = tell("molecules.few") if n < ENOUGH * len(report) else ""
-    about = dict(drugs=len(report), share=n / len(report), name=name, few=few)
-    return tell("molecules.targets", n=n, **about)
+    drugs = len(report)
+    return tell("molecules.targets", n=n, drugs=drugs, share=n / drugs, name=name, few=few)
 
 
 def show_molecules(chapter, data, targets_from: str = "") -> None:

@@ -234,13 +234,11 @@ def answer(run: FineTuningRun) -> str:
     for row in table[table["adapted"]].itertuples():
         floor = c.between(row.method, c.floor)["verdict"]
         told = beside.get(floor, "It cannot be told apart from the Train Mean.")
-        about: dict = dict(label=c.label, gain=_gain_said(row), beside=told)
-        said.append(tell("finetuning.adapted", row=row, **about))
+        said.append(tell("finetuning.adapted", row=row, c=c, gain=_gain_said(row), beside=told))
     said = said or [tell("finetuning.nothing", title=run.data.title)]
     ties, rest = c.ties(), "all others are distinguishably worse."
     rest = f"{listed(ties)} cannot be told apart from it." if ties else rest
-    about = dict(n=len(c.competitors), best=c.best, label=c.label, value=c.means[c.best])
-    said.append(tell("finetuning.best", title=run.data.title, rest=rest, **about))
+    said.append(tell("finetuning.best", run=run, c=c, rest=rest, value=c.means[c.best]))
     return "\n\n".join(filter(None, [*said, c.mask_said()]))
 
 
@@ -278,8 +276,7 @@ def one_line(runs: Sequence[FineTuningRun]) -> str:
     own = table[table["adapted"]]
     graphs = own[own["modality"] != "Expression"]
     top = (graphs if len(graphs) else own).iloc[0]
-    about = dict(rest=n - up - down, top=top, label=run.comparison.label)
-    said = tell("finetuning.line", n=n, up=up, down=down, **about)
+    said = tell("finetuning.line", n=n, up=up, down=down, rest=n - up - down, top=top, run=run)
     plain = table[(table["embedding"] == top["embedding"]) & ~table["trained"]]
     if len(plain):
         said += tell("finetuning.smoother", row=plain.iloc[0])
@@ -317,9 +314,8 @@ def setting(runs: Sequence[FineTuningRun]) -> str:
     for run in runs:
         c = run.comparison
         names = list(dict.fromkeys(c.methods.loc[c.competitors, "embedding"]))
-        about = dict(n=len(names), names=", ".join(names), label=c.label)
-        lines = c.scores["cell_line"].nunique()
-        said.append(tell("finetuning.setting", title=run.data.title, lines=lines, **about))
+        about = dict(n=len(names), names=", ".join(names), lines=c.scores["cell_line"].nunique())
+        said.append(tell("finetuning.setting", run=run, **about))
         said += run.without
         if run.absent:
             said.append(f"Not at hand for this data set: {', '.join(run.absent)}.")

@@ -117,8 +117,7 @@ def score_foundation(
 def setting(f: FoundationScores) -> str:
     """Say what was compared, and whether any foundation model is in it."""
     known, tried = (list(dict.fromkeys(e.name for e in of)) for of in (f.known, f.tried))
-    about = dict(title=f.data.title, n=len(known), known=known)
-    said = [tell("foundation.setting", tried=tried, **about)]
+    said = [tell("foundation.setting", f=f, n=len(known), known=known, tried=tried)]
     if not f.models and f.tried:
         said.append(tell("foundation.stand_ins", tried=tried))
     if f.missing:
@@ -129,8 +128,7 @@ def setting(f: FoundationScores) -> str:
 def answer(f: FoundationScores) -> str:
     """Say what each foundation model adds to all knowledge, and what its control adds."""
     table, c = f.gains.set_index("method"), f.every
-    about = dict(label=c.label, value=c.means[BASE], under=f.under)
-    said = [tell("foundation.base", base=BASE, **about)]
+    said = [tell("foundation.base", base=BASE, f=f, value=c.means[BASE])]
     for e in f.tried:
         row, control = table.loc[f"+ {e.name}"], f.controls.get(e.name)
         other = f"; {control} adds {gain_said(table.loc[f'+ {control}'])}" if control else ""
@@ -152,7 +150,7 @@ def one_line(f: FoundationScores) -> str:
         "foundation.line", n=len(rows), sources=len({e.name for e in f.known}),
         who="foundation models" if f.models else "stand-ins (no foundation model is in this build)",
         better=better or "none", verb=plural(better or 1, "is", "are"), name=best["method"][2:],
-        best=best, label=f.every.label, value=f.every.means[BASE],
+        best=best, f=f, value=f.every.means[BASE],
     )  # fmt: skip
 
 

@@ -192,8 +192,8 @@ def leak_said(f: FunctionScores, made_of_sets: Sequence[str]) -> str:
             f"{way} {gain_said(row)}, {row['verdict']}"
             for way, row in rows.drop(f.first).iterrows()
         ]
-        about = dict(way=f.first, first=rows.loc[f.first], left="; ".join(left))
-        said.append(tell("functions.leak", name=name, **about))
+        first = rows.loc[f.first]
+        said.append(tell("functions.leak", name=name, f=f, first=first, left="; ".join(left)))
     shuffled = table[table["modality"].eq("Negative control") & (table["way"] == f.first)]
     above = list(shuffled.loc[shuffled["verdict"] == "better", "method"])
     beat = f"beat the floor in {listed(above)}" if above else "do not beat the floor"

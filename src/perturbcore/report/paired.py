@@ -357,5 +357,4 @@ class PairedScores:
         counts.append((rows["fold"].nunique(), "fold"))
         sizes = ", ".join(f"{k:,} {plural(k, what)}" for k, what in counts)
         word = f"[{SIGNS[row['verdict']]} {row['verdict']}]{{.verdict .{row['verdict']}}}"
-        about = dict(word=word, label=self.label, title=title, sizes=sizes)
-        return tell("comparison.verdict", row=row, **about)
+        return tell("comparison.verdict", row=row, word=word, c=self, title=title, sizes=sizes)

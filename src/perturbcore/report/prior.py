@@ -273,8 +273,7 @@ def setting(f: PriorScores) -> str:
     """Say what is asked, of how many perturbations, and whether that can rank methods."""
     n = f.responses.obs["perturbation"].nunique()
     doubles = sum(len(single_genes(p)) > 1 for p in f.responses.obs["perturbation"].unique())
-    about = dict(n=n, doubles=doubles, genes=f.responses.n_vars, splits=len(f.subgroup))
-    said = tell("prior.setting", title=f.data.title, asked=f.asked, **about)
+    said = tell("prior.setting", f=f, n=n, doubles=doubles)
     return said if f.asked >= ENOUGH else f"{said} {tell('prior.few', enough=ENOUGH)}"
 
 

@@ -181,8 +181,7 @@ def setting(runs: Sequence[DecoderRun], without: Sequence[str]) -> str:
     for run in runs:
         obs, lines = run.responses.obs, cell_lines(run.responses)
         held = obs.loc[obs["fold"].isin(run.folds), "perturbation"].nunique()
-        sizes = dict(n=obs["perturbation"].nunique(), cells=run.cells.X.shape[0])
-        sizes |= dict(genes=run.responses.n_vars, held=held, folds=len(run.folds))
+        sizes = dict(n=obs["perturbation"].nunique(), held=held, folds=len(run.folds))
         parts.append(tell("decoders.setting", run=run, lines=lines, **sizes).strip())
     if without:
         parts.append(tell("decoders.no_cells", names=list(without)))

@@ -17,9 +17,8 @@ def setting(f: FusionScores) -> str:
     """Say what was fused."""
     names, rows = list(dict.fromkeys(e.name for e in f.sources)), f.every.units.index
     sizes = {"lines": rows.unique("cell_line").size, "folds": rows.unique("fold").size}
-    sizes |= {"n": len(names), "fusions": len(f.fusions)}
-    about = dict(title=f.data.title, names=", ".join(names), label=f.every.label)
-    return " ".join([tell("fusion.setting", **about, **sizes), *f.left_out])
+    sizes |= {"n": len(names), "fusions": len(f.fusions), "names": ", ".join(names)}
+    return " ".join([tell("fusion.setting", f=f, **sizes), *f.left_out])
 
 
 def cells_text(f: FusionScores) -> pd.DataFrame:
@@ -55,8 +54,8 @@ def parts_said(f: FusionScores) -> str:
     said = []
     if "predictor" in rows:
         row = rows["predictor"]
-        about = dict(kind=kind, effect=effect("the predictor", row))
-        said.append(tell("fusion.predictor", row=row, **about))
+        told = effect("the predictor", row)
+        said.append(tell("fusion.predictor", row=row, kind=kind, effect=told))
     effects = dict(effect=effect("fusion", own), any_effect=effect("fusion", other))
     last = [tell("fusion.fusion", kind=kind, own=own, other=other, **effects)]
     for name in f.sets:
