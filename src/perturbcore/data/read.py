@@ -23,18 +23,6 @@ def filled() -> Any:
     return pa.Column(None, pa.Check(lambda values: values != "", error="empty"))
 
 
-def at_least(low: float, what: str) -> Any:
-    """Make the schema of an optional column of finite numbers from `low`; `what` they must be."""
-    import pandera.pandas as pa
-
-    def right(values):
-        number = pd.to_numeric(values, errors="coerce")
-        return np.isfinite(number) & (number >= low)
-
-    check = pa.Check(right, error=what, ignore_na=False)
-    return pa.Column(None, check, required=False, nullable=True)
-
-
 def check_table(
     table: pd.DataFrame,
     columns: Iterable[str] | Mapping[str, Any],

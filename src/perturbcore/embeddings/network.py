@@ -13,7 +13,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.data.read import at_least, check_table, filled
+from perturbcore.data.read import check_table, filled, refuse
 from perturbcore.embeddings.linalg import DENSE, fix_signs, half_scaled_svd, truncated_svd
 from perturbcore.embeddings.registry import Dim, Positive, register
 
@@ -51,13 +51,14 @@ def network_embedding(
 
 def adjacency(edges: pd.DataFrame) -> tuple[np.ndarray, sp.csr_matrix]:
     """Sorted node ids and a symmetric CSR matrix without loops; a repeated edge counts once."""
-    weights = at_least(0, "weights must be finite and not negative")
-    columns = {"source": filled(), "target": filled(), "weight": weights}
+    columns = {"source": filled(), "target": filled()}
     check_table(edges, columns, "edges", way_out="name the two node columns source and target")
     ends = edges[["source", "target"]].astype(object).to_numpy()
     weight = np.ones(len(edges))
     if "weight" in edges:
-        weight = pd.to_numeric(edges["weight"]).to_numpy(dtype=np.float64)
+        weight = pd.to_numeric(edges["weight"], errors="coerce").to_numpy(dtype=np.float64)
+        wrong, said = ~(np.isfinite(weight) & (weight >= 0)), "finite and not negative"
+        refuse(wrong, "weight", edges["weight"], "edges", f": weights must be {said}")
     keep = (ends[:, 0] != ends[:, 1]) & (weight > 0)
     if not keep.any():
         raise InputError(f"none of {len(edges)} edges is left without self-loops and zero weights")

@@ -26,7 +26,7 @@ from perturbcore.models.finetuning.graph import FineTunedGraph, FineTunedText
 from perturbcore.models.finetuning.model import FineTuned
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.style import colour, legend_of, marker, rows_of
-from perturbcore.report.text import interval_said, listed, signed, tell
+from perturbcore.report.text import gain_said, listed, tell
 from perturbcore.score.model import predicts
 from perturbcore.score.task import task_of
 
@@ -231,8 +231,8 @@ def answer(run: FineTuningRun) -> str:
     """Say what each adaptation gains over kNN on the same representation, and what is best."""
     c, table, said = run.comparison, gains(run), []
     beside = {"better": "It beats the Train Mean.", "worse": "It is worse than the Train Mean."}
-    for row in table[table["adapted"]].itertuples():
-        floor = c.between(row.method, c.floor)["verdict"]
+    for _, row in table[table["adapted"]].iterrows():
+        floor = c.between(row["method"], c.floor)["verdict"]
         told = beside.get(floor, "It cannot be told apart from the Train Mean.")
         said.append(tell("finetuning.adapted", row=row, c=c, gain=_gain_said(row), beside=told))
     said = said or [tell("finetuning.nothing", title=run.data.title)]
@@ -244,9 +244,8 @@ def answer(run: FineTuningRun) -> str:
 
 def _gain_said(row) -> str:
     """Write a gain with its interval and verdict."""
-    told = {"better": "better", "worse": "worse"}.get(row.verdict, "not told apart")
-    interval = interval_said(row.low, row.high, "95 % interval ")
-    return f"{signed(row.gain)} ({interval}): {told}"
+    told = {"better": "better", "worse": "worse"}.get(row["verdict"], "not told apart")
+    return f"{gain_said(row, '95 % interval ')}: {told}"
 
 
 def surprises(run: FineTuningRun) -> str:

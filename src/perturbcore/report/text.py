@@ -36,9 +36,9 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}f}".replace("-", MINUS) if np.isfinite(value) else "undefined"
 
 
-def gain_said(row: Any) -> str:
+def gain_said(row: Any, before: str = "") -> str:
     """Write the gain of a row of gains with its interval."""
-    return f"{signed(row['gain'])} ({interval_said(row['low'], row['high'])})"
+    return f"{signed(row['gain'])} ({interval_said(row['low'], row['high'], before)})"
 
 
 def interval_said(low: float, high: float, before: str = "") -> str:
