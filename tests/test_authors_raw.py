@@ -254,7 +254,7 @@ def test_label_rows_without_a_gene_drop_out_with_a_note(raw):
     table.write_h5ad(path)
     read = read_authors_responses("essential", "deg", path=path)
     assert read.n_obs == table.n_obs - 2
-    assert "2 rows without a gene" in read.uns["perturbcore"]["notes"][0]
+    assert "2 rows without gene" in read.uns["perturbcore"]["notes"][0]
 
 
 # --- experimental error

@@ -332,7 +332,7 @@ def test_circles_repeats_and_missing_parts_are_refused():
         "made from itself": circle,
         "'E' is specified twice": [NET, NET],
         "needs a simulated data set": [NET],
-        "no screen": [EXPRESSION],
+        "need control cells": [EXPRESSION],
     }.items():
         pytest.raises(InputError, build_all, specs).match(message)
 

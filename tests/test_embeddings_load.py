@@ -174,7 +174,7 @@ def test_missing_unknown_and_pickled_files(tmp_path):
         pytest.raises(InputError, load_embedding, path).match("does not exist, or is a folder")
     other = tmp_path / "v.xlsx"
     other.write_text("x")
-    pytest.raises(InputError, load_embedding, other).match(r"'.xlsx'; known are .parquet, .csv")
+    pytest.raises(InputError, load_embedding, other).match(r"'.xlsx'; known: .parquet, .csv")
     for suffix in (".pkl", ".pt", ".npy"):
         path = tmp_path / f"v{suffix}"
         path.write_bytes(pickle.dumps({"ids": IDS}))

@@ -418,9 +418,9 @@ def test_checkpoints_that_are_not_safe_or_not_complete_are_refused(cells, checkp
     config = json.loads((folder / "config.json").read_text())
     for change, genes, message in (
         ({}, ["ENSG1", "ENSG2"], "none of the 40 genes"),
-        ({}, {"G00": "one"}, "maps each gene"),
+        ({}, {"G00": "one"}, "maps them"),
         ({}, {"G00": 99}, "a token 99"),
-        ({"vocab_size": 9}, GENES, "do not have the sizes"),
+        ({"vocab_size": 9}, GENES, "says other sizes"),
         ({"model_type": "cellfoundation"}, GENES, "never run"),
     ):
         (folder / "config.json").write_text(json.dumps(config | change))
@@ -432,7 +432,7 @@ def test_checkpoints_that_are_not_safe_or_not_complete_are_refused(cells, checkp
     lost = "encoder.layer.0.attention.self.key.weight"
     weights.pop(lost)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    pytest.raises(InputError, load_huggingface, folder, cells).match(f"lack 1 weights.*{lost}")
+    pytest.raises(InputError, load_huggingface, folder, cells).match(f"1 weights are missing.*{lost}")
 
     # weights that would run code when opened
     class Boom:

@@ -322,7 +322,7 @@ def test_expression_of_one_line_can_serve_all():
     only = lay_out([a], obs, train)
     assert only.present[:, 0].tolist() == [True, True, False, False]
     pytest.raises(ParameterError, lay_out, [a, b], obs, train, expression_line="C").match("'C'")
-    pytest.raises(InputError, lay_out, [a, a], obs, train).match("twice")
+    pytest.raises(InputError, lay_out, [a, a], obs, train).match("two embeddings")
 
 
 def test_sources_are_normalised_over_training_rows():

@@ -117,7 +117,7 @@ def test_read_drugs_keeps_what_is_there(tmp_path):
             "name,smiles\nA,one sample\nB,other\nC,CCO\n",
             r"2 of 3 cannot be read, first row 1 \('A'",
         ),
-        ("name,smiles\nA,CCO\nA,CCN\n", "'A' stands in rows 1, 2"),
+        ("name,smiles\nA,CCO\nA,CCN\n", "'A' is in rows 1, 2"),
         ("name,smiles\nA,CCO\n ,CCN\n", "row 2 has no name"),
         ("name,structure\nA,CCO\n", "no column 'smiles'"),
         ("name,smiles\nA,\nB,\n", "empty in every row"),

@@ -162,7 +162,7 @@ def test_a_damaged_checkpoint_names_the_way_out_and_a_pickled_object_is_not_run(
 
 def test_a_loss_that_diverges_is_said():
     x, y = data()
-    with pytest.raises(InputError, match="learning rate"):
+    with pytest.raises(InputError, match="lower lr"):
         fit(Line(lr=1e30), batches(x, y * 1e30), max_epochs=3)
 
 
