@@ -113,9 +113,7 @@ def test_coverage_counts_perturbations_of_each_line():
     assert table["missing"].tolist()[:2] == ["Z", "Y"]
     assert "no responses of cell line 'K-562'" in table.loc[3, "hint"]
     other = responses([("RPE1", "A")], "ensembl")
-    assert (
-        "ids are symbol, perturbations ensembl" in coverage_table([own], other).loc[0, "hint"]
-    )
+    assert "ids are symbol, perturbations ensembl" in coverage_table([own], other).loc[0, "hint"]
     del other.obs["cell_line"]
     pytest.raises(InputError, coverage_table, [own], other).match("cell_line")
 

@@ -189,6 +189,9 @@ def test_batches():
     first, again, next_ = (list(made.epoch(e)) for e in (0, 0, 1))
     assert first == again and first != next_ and len(made) == 3
     assert sorted(sum((b[0] for b in first), [])) == list(range(10))
+    (x, y), seen = data(), []
+    fit(Line(), Batches(64, 16, lambda i: seen.append(list(i)) or (x[i], y[i])), max_epochs=2)
+    assert len(seen) == 8 and seen[:4] != seen[4:]
     fixed = Batches(10, 4, lambda i, rng: rng.random(), shuffle=False)
     assert list(fixed.epoch(0)) == list(fixed.epoch(7))
     assert [len(i) for i in Batches(3, 2, lambda i: i, steps=4).indices(0)] == [2, 2, 2, 2]
