@@ -20,12 +20,13 @@ from perturbcore.core.errors import InputError
 from perturbcore.core.profile import load_profile
 from perturbcore.data.authors.layout import LAYOUTS, VARIABLE
 from perturbcore.data.authors.read import read_control_profiles
+from perturbcore.data.contexts import controls_of
 from perturbcore.data.published.tables import SCORE_COLUMNS, Published, load_published, medians
 from perturbcore.data.sets.base import load
 from perturbcore.models.fusion.transformer import validation_rows
 from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.space import Space
-from perturbcore.report.fusion.scores import control_profiles, fusion_transformers
+from perturbcore.report.fusion.scores import fusion_transformers
 from perturbcore.report.reproduction import page
 from perturbcore.report.reproduction.benchmark import (
     Benchmark,
@@ -314,7 +315,7 @@ def test_published_rows_have_the_names_that_the_layout_gives(mirror):
 def test_full_fusion_runs_from_the_control_profiles(root):
     data = load("cole", root=root)
     assert data.screen is None
-    table = control_profiles(data)
+    table = controls_of(data)
     raw = ad.read_h5ad(root / LAYOUTS["essential"].controls)
     rows = raw[raw.obs["cell_line"] == "Jurkat"]
     np.testing.assert_allclose(table.loc["Jurkat"], rows.X.mean(axis=0), rtol=1e-6)

@@ -242,6 +242,11 @@ def test_labels_of_a_genetic_screen_have_an_experimental_error():
     ]
     assert units[0].metrics["f1_score"] == at["value"].item()
     assert units[0].about["predictor"] == "experimental_error" and units[0].about["n_test"] == 6
+    assert {u.about["n_train"] for u in units} == {6}
+    known = data.responses.copy()  # one fold asked, the other only learned from
+    known.obs["fold"] = known.obs["fold"].where(known.obs["fold"] == 0, -1)
+    alone = limits.limit_units(table[table["fold"] == 0], known)
+    assert {(u.about["n_test"], u.about["n_train"]) for u in alone} == {(6, 6)}
     pytest.raises(ParameterError, load, "simulated", task="labels").match("task 'labels'")
 
 

@@ -98,6 +98,24 @@ def test_the_gram_of_a_whole_line_serves_any_subset_of_its_rows():
     np.testing.assert_array_equal(a[0], b[0])
 
 
+def test_neighbours_are_chosen_by_the_loss_of_the_task():
+    X, Z, Y, _ = case()
+    # of each response only the direction is told by the vector: sizes move L2, not the correlation
+    Y = Y * np.exp(np.random.default_rng(1).normal(size=(len(Y), 1)))
+    grid, space, by_l2 = [1, 3, 10, 30], NestedSpace(X, Z, Q), KNN([1, 3, 10, 30])
+    ours, theirs = (predictor("knn", "expression", grid=grid),
+                    SklearnPredictor(KNeighborsRegressor(), {"n_neighbors": grid}))  # fmt: skip
+    theirs.task = ours.task
+    losses = ours.losses(space, Targets(Y), grid)
+    want = theirs.losses(space, Targets(Y), theirs.candidates())
+    np.testing.assert_allclose(losses, want, atol=1e-6)
+    assert (losses >= -1).all() and (losses <= 1).all()
+    k = ours.predict(space, Targets(Y))[1]
+    assert k == grid[int(losses.mean(axis=0).argmin())]
+    plain = super(KNN, by_l2).losses(space, Targets(Y), grid)
+    np.testing.assert_allclose(by_l2.losses(space, Targets(Y), grid), plain, rtol=1e-6)
+
+
 def test_equal_distances_keep_the_order_of_training_rows():
     X = np.zeros((12, 3))
     space = NestedSpace(X, X[:2], 2, reduce=False)

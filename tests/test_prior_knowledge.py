@@ -10,6 +10,7 @@ from anndata import AnnData
 from sklearn.decomposition import PCA
 
 from perturbcore.core.errors import InputError
+from perturbcore.data.contexts import control_profiles
 from perturbcore.data.folds import gears_split, single_genes
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.embeddings.base import Embedding
@@ -47,10 +48,23 @@ def responses(screen):
     from perturbcore.data.effects import ba_ate
 
     effects = ba_ate(screen, progress=False)
-    out = prior.laid_out(SimpleNamespace(responses=effects, screen=screen, holds=lambda _: True))
+    data = dict(responses=effects, screen=screen, extras={}, holds=lambda _: True)
+    out = prior.laid_out(SimpleNamespace(**data))
     group = gears_split(out.obs["perturbation"], 1)
     out.obs["fold"] = np.where(group[out.obs["perturbation"]] == "train", -1, 0)
     return out
+
+
+def test_control_profiles_of_the_authors_serve_where_there_are_no_cells(responses):
+    levels = pd.DataFrame([np.arange(30.0)], index=["A"], columns=GENES[::-1])
+    data = dict(title="Toy", responses=responses, screen=None, extras={"controls": levels})
+    out = prior.laid_out(SimpleNamespace(**data, holds=lambda _: False), n_genes=10)
+    assert list(out.var_names) == GENES[:10]  # the most expressed
+    np.testing.assert_allclose(control_profiles(out.var)["A"], np.arange(29.0, 19, -1))
+    for lost, said in ((levels.drop(columns="G07"), "gene 'G07'"), (levels[:0], "cell line 'A'")):
+        data["extras"] = {"controls": lost}
+        with pytest.raises(InputError, match=said):
+            prior.laid_out(SimpleNamespace(**data, holds=lambda _: False))
 
 
 def test_the_split_by_gene_keeps_what_its_names_say():
@@ -217,7 +231,8 @@ def test_the_page_says_both_what_holds_and_what_does_not(responses):
         here.obs["fold"] = np.where(group[here.obs["perturbation"]] == "train", -1, 0)
         floors = [Floor("train_mean"), Floor("no_change")]
         parts.append(evaluate(here, [*models, *floors], progress=False).assign(fold=fold))
-    data = SimpleNamespace(title="Toy", responses=responses, screen=None, holds=lambda _: False)
+    data = dict(title="Toy", responses=responses, screen=None, extras={}, holds=lambda _: False)
+    data = SimpleNamespace(**data)
     groups = [gears_split(responses.obs["perturbation"], s) for s in (1, 2, 3)]
     f = prior.PriorScores(None, data, responses, groups, pd.concat(parts, ignore_index=True))
     assert "28 perturbations, 12 of two genes" in prior.setting(f)

@@ -7,7 +7,7 @@ from anndata import AnnData
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.effects import pseudobulk
 from perturbcore.data.folds import assign_folds, check_leakage
-from perturbcore.data.responses import cell_lines, rows_of
+from perturbcore.data.responses import cell_lines
 
 # how a cell line is new -> the task that says so
 SPLITS = {
@@ -55,18 +55,38 @@ def context_responses(
     out.obs["fold"] = fold
     check_leakage(out, across=True)
     if screen is not None:
-        add_control_profiles(out, screen)
+        add_control_profiles(out, _mean_controls(screen))
     return out
 
 
-def add_control_profiles(responses: AnnData, screen: AnnData) -> None:
-    """Write the mean log expression of the control cells of each line into ``var``, in place."""
-    controls = screen[screen.obs["is_control"].to_numpy()]
+def controls_of(data) -> pd.DataFrame | None:
+    """Mean log expression of the control cells of each line, lines x genes, of a data set.
+
+    That of the authors where it came with the responses, else of the screen; None without either.
+    """
+    if (table := data.extras.get("controls")) is None:
+        if not data.holds("screen"):
+            return None
+        table = _mean_controls(data.screen)
+    genes = list(data.responses.var_names)
+    if lost := sorted(set(genes) - set(table)):
+        raise InputError(f"{data.title}: the control profiles lack gene '{lost[0]}'")
+    return table[genes]
+
+
+def _mean_controls(screen: AnnData) -> pd.DataFrame:
+    controls = screen[screen.obs["is_control"].to_numpy(bool)]
     bulk = pseudobulk(controls, ("cell_line",), progress=False)
+    lines = bulk.obs["cell_line"].astype(str).to_numpy()
+    return pd.DataFrame(np.asarray(bulk.X), index=lines, columns=bulk.var_names)
+
+
+def add_control_profiles(responses: AnnData, controls: pd.DataFrame) -> None:
+    """Write control means (lines x genes) into ``var``, in place."""
     for line in cell_lines(responses):
-        values = np.asarray(rows_of(bulk, line).X).ravel()
-        known = pd.Series(values, bulk.var_names)[responses.var_names]
-        responses.var[f"{CONTROL}{line}"] = known
+        if line not in controls.index:
+            raise InputError(f"cell line '{line}' has no control profile")
+        responses.var[f"{CONTROL}{line}"] = controls.loc[line, responses.var_names]
 
 
 def control_profiles(var: pd.DataFrame) -> pd.DataFrame:

@@ -10,16 +10,14 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
-from sklearn.neighbors import KNeighborsRegressor
 
-from perturbcore.data.contexts import add_control_profiles, control_profiles
+from perturbcore.data.contexts import add_control_profiles, control_profiles, controls_of
 from perturbcore.data.folds import gears_split, single_genes
 from perturbcore.data.published.tables import facts
 from perturbcore.data.responses import cell_lines, rows_of
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.registry import build_models
 from perturbcore.models.simple import Predictor, predictor
-from perturbcore.models.simple.base import SklearnPredictor
 from perturbcore.report import figures
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.methods import interval_plot
@@ -76,17 +74,8 @@ class PriorScores:
 
 def predictors(names: Sequence[str], grids: Mapping[str, Sequence]) -> list[Predictor]:
     """Make predictors with published candidates, or `grids`; tuned by the correlation."""
-    made: list[Predictor] = []
-    for name in names:
-        options = {"grid": grids[name]} if name in grids else {}
-        if name == "knn":
-            grid = {"n_neighbors": options.get("grid", [1, 2, 5])}
-            neighbours = SklearnPredictor(KNeighborsRegressor(), grid, "knn")
-            neighbours.task = TASK  # type: ignore[misc]
-            made.append(neighbours)
-        else:
-            made.append(predictor(name, TASK, **options))
-    return made
+    known = {"knn": [1, 2, 5], **grids}
+    return [predictor(n, TASK, **({"grid": known[n]} if n in known else {})) for n in names]
 
 
 def features(study, dataset: str, names: Sequence[str], seed: int = 0) -> list[Embedding]:
@@ -155,8 +144,8 @@ def laid_out(data: Any, n_genes: int = 0) -> AnnData:
     out = AnnData(data.responses.X.copy(), obs=data.responses.obs.copy())
     out.var_names = data.responses.var_names
     out.uns["perturbcore"] = dict(data.responses.uns["perturbcore"]) | {"task": TASK.name}
-    if data.holds("screen"):
-        add_control_profiles(out, data.screen)
+    if (controls := controls_of(data)) is not None:
+        add_control_profiles(out, controls)
         level = control_profiles(out.var).mean(axis=1)
         if 0 < n_genes < out.n_vars:
             out = out[:, level.nlargest(n_genes).index].copy()

@@ -133,20 +133,21 @@ def limit_units(
 ) -> list[UnitResult]:
     """Return one unit per cell line and fold of each ceiling, see `ceiling_scores`.
 
-    Rows of no fold (-1), which are only learned from, have no part in it.
+    Rows of no fold (-1), which are only learned from, count as training rows.
     """
-    responses = responses[(responses.obs["fold"].astype(int) >= 0).to_numpy()]
-    rows = ceiling_scores(ceiling, responses).assign(seed=seed)
+    task, obs = task_of(responses), responses.obs
+    line, fold = obs["cell_line"].astype(str).to_numpy(), obs["fold"].to_numpy(dtype=int)
+    rows = ceiling_scores(ceiling, responses[fold >= 0]).assign(seed=seed)
     rows = rows if dataset is None else rows.assign(dataset=dataset)
-    line_size = responses.obs["cell_line"].astype(str).value_counts()
     identity = ["dataset", "predictor", "cell_line", "fold", "seed"]
     shared = [*identity, "task", "embedding", "modality", "n_test"]
     results = []
     for values, part in rows.groupby(shared, observed=True):
         metrics = dict(zip(part["metric"], part["value"].astype(float), strict=True))
         about = dict(zip(shared, values, strict=True))
-        n_test = int(about["n_test"])
-        n_train = int(line_size[about["cell_line"]]) - n_test
+        n_test, here = int(about["n_test"]), line == about["cell_line"]
+        learned = task.learned(obs, here & (fold == int(about["fold"])))
+        n_train = int((learned & (here | task.across)).sum())
         about |= {"fold": int(about["fold"]), "seed": seed, "n_test": n_test, "n_train": n_train}
         about |= {"coverage": 1.0, "chosen": "", "seconds": 0.0, **stamp()}
         key = digest("ceiling", {k: about[k] for k in identity}, metrics)

@@ -38,7 +38,7 @@ class Task:
     the training truth that returns one prediction for all, "train_mean" first; `missing`: the floor
     of a perturbation of which a model knows nothing; `inner_shuffle`: whether inner folds are
     shuffled; `detail`: metrics kept per perturbation; `across`: whether each model learns from all
-    cell lines.
+    cell lines; `euclidean`: whether the loss is the mean L2, which inner products give.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Task:
     detail: ClassVar[tuple[str, ...]] = ()
     inner_shuffle: ClassVar[bool] = True
     across: ClassVar[bool] = False
+    euclidean: ClassVar[bool] = False
 
     @property
     def metrics(self) -> list[str]:
@@ -127,6 +128,7 @@ class LogFoldChanges(Task):
         "no_change": lambda Y: np.zeros(Y.shape[1], dtype=Y.dtype),
     }
     detail = ("L2", "Pearson_delta")
+    euclidean = True
     whole: ClassVar[bool] = False  # keep predictions, which are scored against cells later
 
     def truth(self, rows):
@@ -167,6 +169,7 @@ class Expression(LogFoldChanges):
     """Log fold-changes tuned by what Csendes et al. 2025 report: their correlation over genes."""
 
     detail = ("Pearson", "L2")
+    euclidean = False
     whole = True
 
     def loss(self, truth, values):

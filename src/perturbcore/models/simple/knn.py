@@ -75,7 +75,7 @@ class KNN(Predictor):
         self.grid = neighbour_grid(self.grid)
 
     def predict(self, space: NestedSpace, targets: Targets):
-        """Choose k by mean L2 on the inner folds, then average the neighbours' responses."""
+        """Choose k by the task's loss on the inner folds, then average the responses."""
         smallest = min(len(a) for a, _ in space.splits)
         usable = [k for k in self.grid if k <= smallest]
         if not usable:
@@ -91,7 +91,12 @@ class KNN(Predictor):
         return iter(_means(truth, space.neighbours(max(grid)), grid))
 
     def losses(self, space: NestedSpace, targets: Targets, grid: Sequence[int]) -> np.ndarray:
-        """Mean L2 of each inner fold (rows) and each k of the sorted `grid` (columns)."""
+        """Loss of each inner fold (rows) and each k of the sorted `grid` (columns).
+
+        Mean L2 comes from inner products; any other loss needs the predictions.
+        """
+        if not self.task.euclidean:
+            return super().losses(space, targets, grid)
         ks = np.asarray(grid, dtype=np.int64)
         losses = np.empty((len(space.splits), len(ks)))
         for i, ((a, b), inner) in enumerate(zip(space.splits, space.inner, strict=True)):

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import ParameterError
+from perturbcore.data.contexts import controls_of
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.fusion.choice import ANY, BEST, SET, SINGLE, fewer_sources, kind_of
 from perturbcore.models.fusion.kernel_models import fusions
@@ -191,7 +191,7 @@ def fusion_transformers(
         own = {k: options.pop(k) for k in keys if k in options}
         settings, controls = preset(options.pop("preset"), **options), None
         if settings.line_source == "autoencoder":
-            controls = control_profiles(data)
+            controls = controls_of(data)
             if controls is None:
                 left_out.append(tell("fusion.no_controls", name=name, title=data.title))
                 continue
@@ -207,25 +207,6 @@ def fusion_transformers(
             )
         )
     return models, left_out
-
-
-def control_profiles(data) -> pd.DataFrame | None:
-    """Mean log1p profile of the control cells of each line, lines x genes; None without any."""
-    from perturbcore.data.effects import pseudobulk
-
-    genes = list(data.responses.var_names)
-    if "controls" in data.extras:
-        table = data.extras["controls"]
-        if lost := sorted(set(genes) - set(table)):
-            raise InputError(f"{data.title}: the control profiles lack gene '{lost[0]}'")
-        return table[genes]
-    if data.screen is None:
-        return None
-    controls = data.screen[data.screen.obs["is_control"].to_numpy(bool)]
-    bulk = pseudobulk(controls, by=["cell_line"], progress=False)
-    lines = bulk.obs["cell_line"].astype(str).to_numpy()
-    values = pd.DataFrame(np.asarray(bulk.X), index=lines, columns=bulk.var_names)
-    return values[genes]
 
 
 def weights_of(store, scores: pd.DataFrame) -> pd.DataFrame:
