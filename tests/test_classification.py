@@ -180,6 +180,17 @@ def test_sentences_carry_the_numbers_of_the_scores():
     assert "`x`. gone" in labels.absent_said({"x": "gone"}) and labels.absent_said({}) == ""
 
 
+def test_each_fusion_is_held_against_the_best_embedding_and_they_against_each_other():
+    wanted = {"Simple": {"preset": "deg_sciplex"}, "Full": {"preset": "lfc_full", "max_epochs": 9}}
+    fused = {("Simple", "transformer", "Fusion"): 0.65, ("Full", "transformer", "Fusion"): 0.55}
+    said = labels.fused_said(part_of(scored(METHODS | fused)), wanted)
+    better, worse, both = (said.index(word) for word in ("(better)", "(worse)", "Simple against"))
+    assert better < worse < both and "at most 200 of 200 epochs" in said
+    assert "at most 9 of 75 epochs" in said and said.count("against good") == 2
+    assert "Simple against Full: +0.099" in said
+    assert labels.fused_said(part_of(scored(METHODS)), {}) == ""
+
+
 def labelled(label, line="L", genes=None, **obs):
     label = np.asarray(label)
     table = pd.DataFrame(

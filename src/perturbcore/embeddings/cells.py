@@ -1,6 +1,6 @@
 """Embeddings of cells: a vector per cell, fitted on some cells, applied to all; post-processing."""
 
-from importlib.util import find_spec
+import re
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ LOG_PCA, COUNT_PCA = "PCA of logs", "PCA of counts"
 OF_LOG_PCA = (LOG_PCA, SHUFFLED, IDEALIZED)
 LIKELIHOODS = ("ZINB", "NB", "Poisson")
 KNOWN = (COUNT_PCA, LOG_PCA, "Random projection", "Transfer PCA", TRANSFORMER, SHUFFLED, IDEALIZED)
-KNOWN += ("scVI ZINB or NB or Poisson", "obsm KEY")
+KNOWN += ("VAE ZINB or NB or Poisson (on logs)", "obsm KEY", "..., 25 % of cells")
 LEAST_GENES, RIDGE = 20, 0.5
 
 
@@ -57,16 +57,18 @@ def cell_embedding(
 
     `name`: "PCA of counts", "PCA of logs", "Random projection", "Transfer PCA" (components of
     `other`, another screen that shares genes), "Cell transformer" (pretrained on control cells),
-    "scVI ZINB", "scVI NB", "scVI Poisson" (package scvi-tools), each also "... on logs" as
+    "VAE ZINB", "VAE NB", "VAE Poisson" (the model of scVI, in small), each also "... on logs" as
     published, "obsm KEY" (vectors that came with the screen); "shuffled" (rows of the PCA of logs
     permuted, a floor) and "idealized" (the mean of each perturbation in the PCA of logs, which
-    knows the label of every cell: a ceiling). `cells`: see `cells_of`; `train`: (n,) bool. An
-    `InputError` says what these cells lack. `log_pca`: the PCA of logs, where it is made.
+    knows the label of every cell: a ceiling); "..., 25 % of cells" learns from so many of the
+    training cells. `cells`: see `cells_of`; `train`: (n,) bool. An `InputError` says what these
+    cells lack. `log_pca`: the PCA of logs, where it is made.
     """
+    name, train = learnt_from(name, train, seed)
     if name.startswith("obsm "):
         return _brought(cells, name.removeprefix("obsm "))
-    if name.startswith("scVI "):
-        return _scvi(cells, train, name.removeprefix("scVI "), dim, seed)
+    if name.startswith("VAE "):
+        return _autoencoder(cells, train, name, dim, seed)
     if name in OF_LOG_PCA:
         X = _pca(cells.X, cells.X[train], dim, seed) if log_pca is None else log_pca
         if name == LOG_PCA:
@@ -139,25 +141,24 @@ def _brought(cells: AnnData, key: str) -> np.ndarray:
     return X
 
 
-def _scvi(cells: AnnData, train: np.ndarray, what: str, dim: int, seed: int) -> np.ndarray:
-    """Means of the latent distribution of scVI, trained on the training cells."""
-    likelihood, on_logs = what.removesuffix(" on logs"), what.endswith(" on logs")
-    check_choice("likelihood", likelihood, LIKELIHOODS)
-    values = cells.X if on_logs else _counts(cells, f"scVI {what}")
-    if find_spec("scvi") is None:
-        raise InputError("scVI needs a package: pip install 'perturbcore[scvi]'")
-    import scvi
+def learnt_from(name: str, train: np.ndarray, seed: int) -> tuple[str, np.ndarray]:
+    """Part "NAME, 25 % of cells" into the name and its training cells, fewer within more."""
+    found = re.fullmatch(r"(.+), (\d+) % of cells", name)
+    if found is None:
+        return name, train
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(train))
+    few = np.zeros(len(train), bool)
+    few[rows[: max(1, round(len(rows) * int(found[2]) / 100))]] = True
+    return found[1], few
 
-    scvi.settings.seed = seed
-    # the encoder does not read the batch: cells of new batches may go by that of any known one
-    place = cells.obs["place"].where(train, cells.obs["place"][train].iloc[0])
-    whole = AnnData(values, obs=pd.DataFrame({"batch": place.astype(str)}))
-    known = whole[train].copy()
-    scvi.model.SCVI.setup_anndata(known, batch_key="batch")
-    model = scvi.model.SCVI(known, n_latent=dim, gene_likelihood=likelihood.lower())
-    quiet = dict(enable_progress_bar=False, logger=False, enable_checkpointing=False)
-    model.train(max_epochs=60, accelerator="cpu", **quiet)
-    return model.get_latent_representation(whole)
+
+def _autoencoder(cells: AnnData, train: np.ndarray, name: str, dim: int, seed: int) -> np.ndarray:
+    from perturbcore.embeddings.vae import autoencode_counts
+
+    likelihood = check_choice("likelihood", name[4:].removesuffix(" on logs"), LIKELIHOODS)
+    values = cells.X if name.endswith(" on logs") else _counts(cells, name)
+    place = cells.obs["place"].to_numpy(dtype=str)
+    return autoencode_counts(values, place, train, likelihood, dim=dim, seed=seed)
 
 
 def post_process(X: np.ndarray, place: np.ndarray, control: np.ndarray, how: str) -> np.ndarray:

@@ -78,55 +78,63 @@ class CellRun:
         return wide[self.names], count.loc[wide.index]
 
     @cached_property
+    def draws(self) -> dict[str, tuple[pd.Series, pd.DataFrame, int]]:
+        """Score of each embedding, its bootstrap draws over units, number of units: by metric."""
+        rng, out = np.random.default_rng(0), {}
+        for name in self.rows:
+            wide, count = self.sums(name)
+            drawn = resampled_means(wide.to_numpy(), count.to_numpy()[:, None], self.n_boot, rng)
+            drawn = pd.DataFrame(drawn, columns=wide.columns)
+            drawn = drawn if len(wide) >= LEAST_UNITS else drawn * np.nan
+            out[name] = wide.sum() / count.sum(), drawn, len(wide)
+        return out
+
+    @cached_property
     def table(self) -> pd.DataFrame:
         """Score of every embedding in every task."""
-        return self._both[0].astype({"place": "Int64"})
+        on_test = self.each.groupby(["metric", "embedding", "predictor"])["value"].mean()
+        best, scores = on_test.groupby(level=["metric", "embedding"]).max(), []
+        for name, (value, drawn, n) in self.draws.items():
+            about = {"metric": name, "task": metric(name).label, "units": n}
+            table = pd.DataFrame({"value": value, **_interval(drawn)}).assign(**about)
+            table["place"] = value[self.rivals].rank(ascending=False, method="min")
+            table["optimism"] = best[name] - value[self.rivals]
+            scores.append(table.rename_axis("embedding").reset_index())
+        return pd.concat(scores, ignore_index=True).astype({"place": "Int64"})
+
+    def gains(self, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+        """Gain of the first over the second (`method`) of each pair in every task, over units."""
+        tables = []
+        for name, (value, drawn, n) in self.draws.items():
+            first, second = (list(side) for side in zip(*pairs, strict=True))
+            gain = drawn[first].to_numpy() - drawn[second].to_numpy()
+            tail = np.minimum((gain <= 0).sum(axis=0), (gain >= 0).sum(axis=0)) + 1
+            p = np.minimum(1.0, 2 * tail / (len(gain) + 1)) * (1 if n >= LEAST_UNITS else np.nan)
+            known = {"gain": value[first].to_numpy() - value[second].to_numpy(), "p": p}
+            about = {"metric": name, "task": metric(name).label, **known}
+            about |= {k: v.to_numpy() for k, v in _interval(pd.DataFrame(gain)).items()}
+            tables.append(pd.DataFrame({"embedding": first, "method": second, **about}))
+        return pd.concat(tables, ignore_index=True)
 
     @cached_property
     def against(self) -> pd.DataFrame:
         """Gain of the PCA of logs over every rival in every task, paired over units."""
-        gains = self._both[1]
-        return judged(gains[gains["method"] != SHUFFLED].reset_index(drop=True))
+        return judged(self.gains([(LOG_PCA, name) for name in self.rivals if name != LOG_PCA]))
 
     @cached_property
     def over_floor(self) -> pd.DataFrame:
         """Gain of the PCA of logs over shuffled vectors, which mix batches best of all."""
-        gains = self._both[1]
-        floor = gains[(gains["method"] == SHUFFLED) & (gains["metric"] != "ilisi_norm")]
-        return judged(floor.reset_index(drop=True))
+        floor = self.gains([(LOG_PCA, SHUFFLED)])
+        return judged(floor[floor["metric"] != "ilisi_norm"].reset_index(drop=True))
 
     @property
     def unproven(self) -> list[str]:
         """Tasks in which the PCA of logs is not shown to be better than shuffled vectors."""
         return list(self.over_floor["task"][~(self.over_floor["low"] > 0)])
 
-    @cached_property
-    def _both(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        rng, scores, gains = np.random.default_rng(0), [], []
-        on_test = self.each.groupby(["metric", "embedding", "predictor"])["value"].mean()
-        best = on_test.groupby(level=["metric", "embedding"]).max()
-        for name in self.rows:
-            wide, count = self.sums(name)
-            n = len(wide)
-            drawn = resampled_means(wide.to_numpy(), count.to_numpy()[:, None], self.n_boot, rng)
-            drawn = pd.DataFrame(drawn, columns=wide.columns)
-            drawn = drawn if n >= LEAST_UNITS else drawn * np.nan
-            about, value = {"metric": name, "task": metric(name).label}, wide.sum() / count.sum()
-            table = pd.DataFrame({"value": value, **_interval(drawn)}).assign(**about, units=n)
-            table["place"] = value[self.rivals].rank(ascending=False, method="min")
-            table["optimism"] = best[name] - value[self.rivals]
-            scores.append(table.rename_axis("embedding").reset_index())
-            gain = -drawn.drop(columns=[LOG_PCA, IDEALIZED]).sub(drawn[LOG_PCA], axis=0)
-            tail = np.minimum((gain <= 0).sum(), (gain >= 0).sum()) + 1
-            p = np.minimum(1.0, 2 * tail / (len(gain) + 1)) * (1 if n >= LEAST_UNITS else np.nan)
-            table = pd.DataFrame({"gain": value[LOG_PCA] - value[gain.columns], "p": p})
-            table = table.assign(**about, **_interval(gain)).rename_axis("method")
-            gains.append(table.reset_index())
-        return pd.concat(scores, ignore_index=True), pd.concat(gains, ignore_index=True)
-
     def wide(self, column: str = "value") -> pd.DataFrame:
         """Lay a column of `table` out: tasks as rows, embeddings as columns."""
-        wide = self._both[0].pivot(index="task", columns="embedding", values=column)
+        wide = self.table.pivot(index="task", columns="embedding", values=column).astype(float)
         tasks = [metric(name).label for name in self.rows]
         return wide.loc[tasks, self.names].rename_axis(columns=None)
 
@@ -176,26 +184,30 @@ def run_cells(
     decoder: str = "ridge",
     n_boot: int = 10_000,
     seed: int = 42,
+    processing: Sequence[str] = PROCESSING,
+    asked: Sequence[str] = (),
 ) -> CellRun:
     """Score embeddings of the cells of a data set of the profile; floor and ceiling are added.
 
     `embeddings`: see `perturbcore.embeddings.cells.cell_embedding`; `transfer_from`: data set ->
     the one that the transfer learns from; `splits`: repeated splits, seeds from `seed` on;
-    `max_cells`: drawn from the screen; `decoder`: "ridge" or "mlp"; `n_boot`: draws.
+    `max_cells`: drawn from the screen; `decoder`: "ridge" or "mlp"; `n_boot`: draws;
+    `processing`: ways of post-processing, one of which is chosen; `asked`: only these metrics.
     """
     data = study.dataset(name)
-    tasks = CellTasks(cells_of(data.screen, max_cells, seed), relations_of(data), decoder)
+    tasks = CellTasks(cells_of(data.screen, max_cells, seed), relations_of(data), decoder, asked)
     source = transfer_from.get(name)
     other = cells_of(study.dataset(source).screen, max_cells, seed) if source else None
+    called = f"{name}, {', '.join(processing)}" if asked else name
     keys, left_out = score_tasks(
         tasks, [*dict.fromkeys([LOG_PCA, *embeddings]), *CONTROLS], store=study.store,
-        scope=study.scope(name), dataset=name, seeds=range(seed, seed + splits), dim=dim,
-        other=other, n_jobs=study.n_jobs,
+        scope=study.scope(called), dataset=called, seeds=range(seed, seed + splits), dim=dim,
+        other=other, processing=processing, n_jobs=study.n_jobs,
     )  # fmt: skip
     study.export()
     scores = study.store.scores(keys)
     about = scores.drop_duplicates("key").set_index("key")[["embedding", "predictor", "fold"]]
-    each = [study.store.per_perturbation(keys, m).assign(metric=m) for m in ROWS]
+    each = [study.store.per_perturbation(keys, m).assign(metric=m) for m in asked or ROWS]
     each = pd.concat([e for e in each if len(e)], ignore_index=True).join(about, on="key")
     notes = study.store.notes(keys)
     noted = pd.DataFrame({key: note["validation"] for key, note in notes.items()}).reindex(ROWS)

@@ -60,7 +60,7 @@ def evaluate_labels(
     study,
     names: Sequence[str],
     *,
-    embeddings: Sequence[str] = (),
+    embeddings: Sequence[str] | Mapping[str, Sequence[str]] = (),
     k: Sequence[int],
     C: Sequence[float],
     C_of: Mapping[str, Sequence[float]] | None = None,
@@ -74,9 +74,9 @@ def evaluate_labels(
 ) -> tuple[dict[str, Labelled], dict[str, str]]:
     """Score embeddings on data sets of labels with the logistic classifier and with kNN.
 
-    Only `embeddings` of the profile, and random vectors (all by default). `C_of` has the grid of C
-    for single data sets; `transformers`: data set -> fusions of them all, see
-    `perturbcore.report.fusion.scores.fusion_transformers`; the experimental error is resampled
+    Only `embeddings` of the profile, by data set or for all, and random vectors (all by default).
+    `C_of` has the grid of C for single data sets; `transformers`: data set -> fusions of them all,
+    see `perturbcore.report.fusion.scores.fusion_transformers`; the experimental error is resampled
     `n_outer`, `n_inner`, `n_trials` times where there are cells. Returns the scored data sets, and
     why others are not at hand, by name.
     """
@@ -87,11 +87,10 @@ def evaluate_labels(
         except InputError as error:
             absent[name] = str(error)
             continue
-        built = study.embeddings(name, seed=seed, only=embeddings)
+        only = embeddings.get(name, ()) if isinstance(embeddings, Mapping) else embeddings
+        built = study.embeddings(name, seed=seed, only=only)
         if all(e.modality == NEGATIVE for e in built):
-            raise InputError(
-                tell("labels.no_vectors", name=name, embeddings=repr(list(embeddings)))
-            )
+            raise InputError(tell("labels.no_vectors", name=name, embeddings=repr(list(only))))
         grid = dict(C_of or {}).get(name, C)
         models = models_of(study, data.task, k=k, C=grid, max_iter=max_iter)
         limit = study.ceiling(name, n_outer=n_outer, n_inner=n_inner, n_trials=n_trials)
@@ -103,22 +102,35 @@ def evaluate_labels(
             name, models, protocol=study.protocol(n_components=n_components), embeddings=built,
             models=deep, ceiling=limit, seed=seed, **options,
         )  # fmt: skip
-        left_out = [*sorted(set(embeddings) - {e.name for e in built}), *lost]
+        left_out = [*sorted(set(only) - {e.name for e in built}), *lost]
         parts[name] = Labelled(data, scores, left_out)
     return parts, absent
 
 
-def fused_said(part: Labelled) -> str:
-    """Compare the best fusion of all embeddings with the best single one; empty without any."""
-    c = part.comparison("f1_score")
-    fused = c.methods.index[c.methods["modality"] == "Fusion"]
+def fused_said(part: Labelled, wanted: Mapping[str, Mapping]) -> str:
+    """Compare each fusion of all embeddings with the best single one, and the fusions themselves.
+
+    `wanted`: as in `perturbcore.report.fusion.scores.fusion_transformers`; empty without any.
+    """
+    from perturbcore.models.fusion.network import preset
+
+    c = part.comparison()
+    fused = [m for m in wanted if m in c.methods.index]
     single = [m for m in c.competitors if m not in fused]
-    if not len(fused) or not single:
+    if not fused or not single:
         return ""
-    a, b = c.best_of(list(fused)), c.best_of(single)
-    return tell(
-        "labels.fused", title=part.title, a=a, b=b, row=c.between(a, b), floor=c.means[c.floor]
-    )
+    best, said = c.best_of(single), []
+    for name in fused:
+        published = preset(wanted[name]["preset"]).max_epochs
+        epochs = wanted[name].get("max_epochs", published)
+        about = dict(title=part.title, a=name, b=best, row=c.between(name, best))
+        said.append(tell("labels.fused", epochs=epochs, published=published, **about))
+    said.append(tell("labels.fused_floor", floor=c.means[c.floor]))
+    if len(fused) > 1:
+        a = c.best_of(fused)
+        b = c.best_of([m for m in fused if m != a])
+        said.append(tell("labels.fused_both", a=a, b=b, row=c.between(a, b)))
+    return " ".join(said)
 
 
 def averaged(scores: pd.DataFrame, label: str | None = None) -> pd.DataFrame:

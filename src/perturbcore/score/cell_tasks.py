@@ -65,11 +65,15 @@ def split_cells(obs: pd.DataFrame, seed: int) -> CellSplit:
 
 @dataclass(frozen=True, eq=False)
 class CellTasks:
-    """Six tasks on cells; `relations`: name of a metric -> known pairs (source, target)."""
+    """Six tasks on cells; `relations`: name of a metric -> known pairs (source, target).
+
+    `asked`: only tasks with one of these metrics, and recall (none: all).
+    """
 
     cells: AnnData
     relations: Mapping[str, pd.DataFrame]
     decoder: str = "ridge"
+    asked: Sequence[str] = ()
 
     @property
     def label(self) -> np.ndarray:
@@ -93,7 +97,7 @@ class CellTasks:
         out = {}
         mixed = np.flatnonzero(there)
         mixed = np.random.default_rng(seed).permutation(mixed)[:MOST_MIXED]
-        if len(np.unique(place[mixed])) > 1:
+        if self._wants("ilisi_norm") and len(np.unique(place[mixed])) > 1:
             out["ilisi_norm"] = m.batch_mixing(
                 X[mixed], place[mixed], label[mixed], seed=seed, **how
             )
@@ -102,17 +106,26 @@ class CellTasks:
             near = split.train, split.test
         if probe[1].any():
             args, others = ([a[at] for at in part for a in (X, label)] for part in (probe, near))
-            out |= m.linear_probe(*args, seed=seed, **how) | m.retrieval(*others, **how)
+            if self._wants("linear_top1", "linear_top5"):
+                out |= m.linear_probe(*args, seed=seed, **how)
+            if self._wants("knn_top1", "knn_top5"):
+                out |= m.retrieval(*others, **how)
         names = np.unique(label[treated & (there | published)])
         if len(np.unique(label[treated])) > 1:
-            mean = pd.Series(self.cells.X.mean(axis=0), self.cells.var_names)
-            found = m.consistency(
-                X[treated], label[treated], place[treated], expression=mean, seed=seed, **how
-            )
-            out["pert_consistency"] = found if published else found[found.index.isin(names)]
+            if self._wants("pert_consistency"):
+                mean = pd.Series(self.cells.X.mean(axis=0), self.cells.var_names)
+                found = m.consistency(
+                    X[treated], label[treated], place[treated], expression=mean, seed=seed, **how
+                )
+                out["pert_consistency"] = found if published else found[found.index.isin(names)]
             for name, pairs in self.relations.items():
                 out[name] = m.relation_recall(X[treated], label[treated], pairs, among=names, **how)
-        return out | self._decoded(X, split, seed, published)
+        if self._wants("spearman", "structural_integrity"):
+            out |= self._decoded(X, split, seed, published)
+        return out
+
+    def _wants(self, *names: str) -> bool:
+        return not self.asked or not set(self.asked).isdisjoint(names)
 
     def _decoded(self, X, split: CellSplit, seed: int, published: bool) -> dict[str, pd.Series]:
         rows = np.flatnonzero(split.held_out)
@@ -154,26 +167,29 @@ def score_tasks(
     seeds: Sequence[int],
     dim: int = 50,
     other: AnnData | None = None,
+    processing: Sequence[str] = embedded.PROCESSING,
     n_jobs: int = 1,
 ) -> tuple[list[str], dict[str, str]]:
     """Score embeddings of cells over repeated splits; finished units are found in the store.
 
     A unit is an embedding, a post-processing (column `predictor`) and a split (`fold`), floors and
     ceiling raw; its note has the "validation" scores by which post-processing is chosen. The PCA of
-    logs and the floor are scored as published too, on the first split. Returns the keys of the
-    units, and embeddings that cannot be had here with the reason.
+    logs and the floor are scored as published too, on the first split. With one way in `processing`
+    nothing is chosen, so that all perturbations are asked, not those of one half. Returns the keys
+    of the units, and embeddings that cannot be had here with the reason.
     """
     cells, code = tasks.cells, code_digest("perturbcore.score.cell_tasks")
     about = cells.obs[["place", "label"]]
     pairs = {k: v.astype(str) for k, v in tasks.relations.items()}
-    content = digest(cells.X, about, list(pairs), *pairs.values(), tasks.decoder, dim, code)
+    asked = [tasks.decoder, sorted(tasks.asked), list(processing), dim, code]
+    content = digest(cells.X, about, list(pairs), *pairs.values(), asked)
     content = digest(content, None if other is None else other.X)
     jobs: list[tuple] = []
     left_out: dict[str, str] = {}
     for number, seed in enumerate(seeds):
         jobs += [(number, seed, name, digest(content, seed, name)) for name in names]
     # the units of a job are written at once: the first stands for all
-    finished = store.have([_keys(key)[0] for *_, key in jobs])
+    finished = store.have([k for *_, key in jobs for k in _keys(key)])
 
     @cache
     def log_pca(seed: int) -> np.ndarray:
@@ -183,6 +199,7 @@ def score_tasks(
     def run(number: int, seed: int, name: str, key: str) -> list[UnitResult]:
         started = time.perf_counter()
         split = split_cells(cells.obs, seed)
+        learnt = embedded.learnt_from(name, split.train, seed)[1]
         X = ready.get(name)
         try:
             if X is None:
@@ -194,15 +211,15 @@ def score_tasks(
             return []
         fixed = {"dataset": dataset, "cell_line": "all", "fold": number, "embedding": name,
                  "modality": MODALITY.get(name, "Expression"), "seed": seed, "coverage": 1.0,
-                 "chosen": "", "n_train": int(split.train.sum()), "n_test": int(split.test.sum()),
+                 "chosen": "", "n_train": int(learnt.sum()), "n_test": int(split.test.sum()),
                  "seconds": round(time.perf_counter() - started, 3)}  # fmt: skip
         return [
             unit
-            for how in (embedded.PROCESSING if name not in MODALITY else embedded.PROCESSING[:1])
-            for unit in _units(tasks, X, split, seed, how, fixed, key)
+            for how in (processing if name not in MODALITY else embedded.PROCESSING[:1])
+            for unit in _units(tasks, X, split, seed, how, fixed, key, choose=len(processing) > 1)
         ]
 
-    missing = [job for job in jobs if _keys(job[-1])[0] not in finished]
+    missing = [job for job in jobs if finished.isdisjoint(_keys(job[-1]))]
     ready = {}
     if any(
         name == embedded.TRANSFORMER for _, _, name, _ in missing
@@ -223,18 +240,19 @@ def _keys(key: str) -> list[str]:
     return [f"{key}/{how}{end}" for how in embedded.PROCESSING for end in ("", "/published")]
 
 
-def _units(tasks: CellTasks, X, split, seed, how, fixed, key) -> list[UnitResult]:
-    """Score one embedding and post-processing of a split, for test and validation."""
+def _units(tasks: CellTasks, X, split, seed, how, fixed, key, choose=True) -> list[UnitResult]:
+    """Score one embedding and post-processing of a split, for test and, to choose, validation."""
     control = tasks.label == ""
-    X = embedded.post_process(X, tasks.place, control, how)
-    each = tasks.score(X, split, ~split.half, seed)
-    inner = tasks.validation(split, seed + 1000)
-    chosen_by = {k: float(v.mean()) for k, v in tasks.score(X, inner, split.half, seed).items()}
+    X, chosen_by = embedded.post_process(X, tasks.place, control, how), {}
+    each = tasks.score(X, split, ~split.half if choose else np.ones(len(X), bool), seed)
+    if choose:
+        inner = tasks.score(X, tasks.validation(split, seed + 1000), split.half, seed)
+        chosen_by = {k: float(v.mean()) for k, v in inner.items()}
     about = fixed | {"task": TASK, "predictor": how} | stamp()
     mean = {k: float(v.mean()) for k, v in each.items() if len(v)}
     detail = {k: (v.index.astype(str), v.to_numpy()) for k, v in each.items() if len(v)}
     units = [UnitResult(f"{key}/{how}", about, mean, detail, {"validation": chosen_by})]
-    if fixed["fold"] == 0 and fixed["embedding"] in AS_PUBLISHED:
+    if choose and fixed["fold"] == 0 and fixed["embedding"] in AS_PUBLISHED:
         told = tasks.score(X, split, ~split.half, seed, published=True)
         told = {k: float(v.mean()) for k, v in told.items() if len(v)}
         units.append(UnitResult(f"{key}/{how}/published", about | {"task": PUBLISHED}, told))

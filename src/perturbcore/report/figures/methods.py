@@ -145,6 +145,31 @@ def interval_plot(table: pd.DataFrame, *, label: str, ceiling: str = "") -> Figu
     return figure
 
 
+def grouped_intervals(table: pd.DataFrame, *, row: str, series: str, floor: str) -> Figure:
+    """Draw a group per value of `row`, in it each series: `value` from `low` to `high`.
+
+    The series called `floor` is a grey line through its group.
+    """
+    rows = list(dict.fromkeys(table[row]))
+    names = [n for n in dict.fromkeys(table[series]) if n != floor]
+    size = (7.6, 0.16 * len(rows) * (len(names) + 1.5) + 1.1)
+    figure = Figure(figsize=size, layout="constrained")
+    axis, step = figure.subplots(), 0.8 / len(names)
+    for i, (name, (c, m, _)) in enumerate(zip(names, style.LOOKS, strict=False)):
+        here = table[table[series] == name]
+        y = here[row].map(rows.index) + (i - (len(names) - 1) / 2) * step
+        axis.hlines(y, here["low"], here["high"], color=c, lw=1.8, alpha=0.6)
+        axis.plot(here["value"], y, ls="", marker=m, color=c, ms=5, label=name)
+    here = table[table[series] == floor]
+    at = here[row].map(rows.index)
+    axis.vlines(here["value"], at - 0.42, at + 0.42, color="#6b6b6b", ls="--", lw=1.2, label=floor)
+    style.rows_of(axis, rows)
+    axis.set_xlabel("Score")
+    handles = axis.get_legend_handles_labels()[0]
+    style.named_below(figure, handles, 3)
+    return figure
+
+
 def gain_plot(lines: pd.DataFrame, overall: pd.DataFrame, *, reference: str, label: str) -> Figure:
     """Draw the gain of each method in every cell line and over all, with 95 % intervals."""
     names, every = list(overall["method"]), sorted(lines["cell_line"].unique())
