@@ -67,6 +67,10 @@ noise = dict(zip(("n_outer", "n_inner", "n_trials"), trials, strict=True))
 # The classifier is the published one: a linear softmax per gene, class-balanced, fitted by L-BFGS to all genes at
 # once, on the principal components of an embedding. Floors are the class frequencies of the training drugs (the
 # Train Mean of this task), the most frequent class, no change, and random vectors.
+#
+# *Fusions* give all embeddings to one transformer over all cell lines; each learns from the training drugs alone and stops by some of
+# them. The simple one has the published settings for labels; the full one (gates, sources read back, a deeper head) was published
+# for log fold-changes only.
 
 # %% tags=["hide-input"]
 parts, absent = labels.evaluate_labels(study, datasets, embeddings=embeddings, **fit, **noise)
