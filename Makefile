@@ -76,10 +76,12 @@ gpu-report: $(READY) ## train published sizes on a GPU and beside it on the CPU;
 	$(BIN)/python benchmarks/bench_device.py $(ARGS) --out $(PERTURBCORE_RESULTS)/benchmarks/bench_device.json
 
 .PHONY: constraints
-constraints: $(READY) ## resolve the exact pins anew
-	$(BIN)/uv pip compile -q --upgrade --no-header --no-annotate --no-emit-index-url \
+constraints: $(READY) ## resolve the exact pins anew; they must hold, as wheels, for Python 3.11 to 3.13
+	$(BIN)/uv pip compile -q --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  $(foreach l,$(PIP_FIND_LINKS),--find-links $(l)) --extra test pyproject.toml \
 	  | grep -v '^--' | sed 's/+cpu$$//' > $(VENV)/constraints.new
+	for v in 3.11 3.12 3.13; do $(BIN)/uv pip compile -q --python-version $$v --only-binary :all: \
+	  -c $(VENV)/constraints.new --extra test pyproject.toml > /dev/null; done
 	{ sed '/^[^#]/,$$d' constraints.txt; cat $(VENV)/constraints.new; } > $(VENV)/constraints.txt
 	mv $(VENV)/constraints.txt constraints.txt
 
