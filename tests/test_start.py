@@ -2,12 +2,16 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 
+import nbformat
+import yaml
 from toys import ROOT
 
+from perturbcore.book.build import outside_references
 from perturbcore.book.cli import main
 from perturbcore.book.previews import preview, site
 from perturbcore.book.start import PARTS, start_files
@@ -69,3 +73,26 @@ def test_the_container_calls_what_exists_with_the_pinned_python_and_torch():
     ignored = (ROOT / ".dockerignore").read_text().split()
     for place in " ".join(re.findall(r"^COPY (.+) \S+$", text, re.M)).split():
         assert (ROOT / place).exists() and place not in ignored, place
+
+
+def test_binder_has_each_chapter_where_its_button_leads(tmp_path):
+    from perturbcore.book.source import find_chapter
+
+    where = re.search(r"notebook --all --out (\S+)", (ROOT / "binder/postBuild").read_text())[1]
+    python = re.search("ARG PYTHON=(.+)", (ROOT / "Dockerfile").read_text())[1]
+    assert (ROOT / "binder/runtime.txt").read_text() == f"python-{python}\n"
+    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("chapters"))
+    (tmp_path / where).mkdir()
+    nbformat.write(find_chapter("claims").notebook, tmp_path / where / "claims.ipynb")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/chapters/claims\n")
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    config["repository"]["url"] = "https://github.com/someone/somewhere"
+    (tmp_path / "_config.yml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "perturbcore.book.build", "build", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    page = tmp_path / "_build/html/book/chapters/claims.html"
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    link = (
+        f"https://mybinder.org/v2/gh/someone/somewhere/main?urlpath=lab/tree/{where}/claims.ipynb"
+    )
+    assert f'href="{link}"' in page.read_text() and not outside_references(page.parents[2])
