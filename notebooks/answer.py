@@ -36,10 +36,6 @@ data = study.dataset(scores["dataset"].iloc[0])
 ranked = Comparison(scores, predictor="knn")
 
 # %% [markdown]
-# ## The question
-#
-# Which representation of a gene or drug lets us predict how cells respond to perturbing it?
-#
 # ## The answer in three sentences
 
 # %% tags=["hide-input"]

@@ -55,7 +55,7 @@ fit = dict(k=k, C=C, C_of=C_of, max_iter=max_iter, n_components=n_components, tr
 noise = dict(zip(("n_outer", "n_inner", "n_trials"), trials, strict=True))
 
 # %% [markdown]
-# ## What was done to what
+# ## Data and methods
 #
 # Where there are cells, labels are made as published: for each drug and plate a t-test of every gene against the
 # vehicle cells *of the same plate*, a false discovery rate of 5 %, and a majority vote of the plates. Where

@@ -50,7 +50,7 @@ chapter = pc.open_chapter("cross_context")
 study = pc.Study(chapter, n_jobs)
 
 # %% [markdown]
-# ## What was done to what
+# ## Data and methods
 #
 # Each line is held out in turn: a method sees its control cells and all other lines. Three questions: nothing of the
 # line is known ([zero-shot](term-context)); a few of its perturbations are (few-shot); the perturbation is new as well.

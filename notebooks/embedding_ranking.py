@@ -53,7 +53,7 @@ chapter = pc.open_chapter("embedding_ranking")
 study = pc.Study(chapter, n_jobs)
 
 # %% [markdown]
-# ## What was done to what
+# ## Data and methods
 #
 # Perturbations are split into folds, the same perturbation in the same fold in every cell
 # line. For each fold and embedding: standardise, reduce by PCA, predict the held-out perturbations

@@ -59,7 +59,7 @@ chapter = pc.open_chapter("fine_tuning")
 study = pc.Study(chapter, n_jobs)
 
 # %% [markdown]
-# ## What was done to what
+# ## Data and methods
 #
 # **Graph network.** Learned vectors of the genes pass through graph convolutions {cite}`kipf2017`, and the
 # dot product of two genes is trained to tell a link from a random pair. A tenth of the links is held out and takes no
@@ -108,7 +108,7 @@ pages.show_figure(chapter, page.gain_figure(runs), "gains", gains)
 # %% tags=["hide-input"]
 if len(gains):
     pages.show_table(chapter, gains, "gains", keep="fine-tuning", bold="beats",
-                     caption="Every use of a representation against kNN on it frozen. Bold: better beyond doubt.")
+                     caption="Every use of a representation against kNN on it frozen. Bold: shown to be better.")
     pages.say("\n\n".join(page.surprises(run) for run in runs))
 
 # %% [markdown]

@@ -48,7 +48,7 @@ chapter = pc.open_chapter("foundation_models")
 study = pc.Study(chapter, n_jobs)
 
 # %% [markdown]
-# ## What was done to what
+# ## Data and methods
 #
 # - **Language model**: the summary that NCBI Gene gives of a gene, read by a sentence model
 #   (all-MiniLM-L6-v2 {cite}`reimers2019,wang2020`, mean over tokens), which is the recipe of GenePT {cite}`chen2024` with

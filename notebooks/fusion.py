@@ -54,7 +54,7 @@ chapter = pc.open_chapter("fusion")
 study = pc.Study(chapter, n_jobs)
 
 # %% [markdown]
-# ## What was done to what
+# ## Data and methods
 #
 # Every fusion sees the same sources, each standardised and reduced by PCA on the training perturbations,
 # and the same folds; a perturbation is in the same fold in every line. What is tuned is tuned on inner
@@ -145,7 +145,7 @@ pages.show_table(chapter, page.learnt(f), "weights",
                  caption="Share of each source in the fusions that weigh them (attention, for transformers).")
 
 # %% [markdown]
-# ## On a split and metric that nobody here made
+# ## On a split and metric that others made
 #
 # The [leaderboard](leaderboard.ipynb) of Wu et al. {cite}`wu2025`: the authors' own test perturbations. Every fusion
 # is fitted and tuned on the training split alone. The test split was scored several times while methods changed

@@ -59,7 +59,7 @@ chapter = pc.open_chapter("generative_decoders")
 study = pc.Study(chapter)
 
 # %% [markdown]
-# ## What was done to what
+# ## Data and methods
 #
 # Cells are reduced to principal components, fitted on the cells that a model may see: controls and
 # training perturbations. A model learns to carry a control cell to a cell of a perturbation, given the
@@ -91,7 +91,7 @@ pages.take_home(chapter, page.take_home(runs, pc.load_published()), *verdicts)
 if runs:
     pages.show_table(chapter, page.summary_table(runs), "scores", keep="decoders", bold="beats_knn",
                      caption="L2 over folds, and the paired gain over kNN on the same embedding (above zero: "
-                             "better than kNN). Bold: better than kNN beyond doubt.")
+                             "better than kNN). Bold: shown to be better.")
 
 # %% [markdown]
 # The interval is over folds and allows for their overlapping training sets (Nadeau and Bengio); *p* is

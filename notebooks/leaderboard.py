@@ -10,13 +10,13 @@
 #     name: python3
 #   perturbcore:
 #     card:
-#       title: "A leaderboard nobody here made"
+#       title: "A leaderboard that others made"
 #       figure: de
 #       alt: "Small version of the leaderboard of PerturbQA"
 # ---
 
 # %% [markdown]
-# # A leaderboard nobody here made
+# # A leaderboard that others made
 #
 # Wu et al. {cite}`wu2025` (PerturbQA) put two questions to methods from a small neural network to a
 # language model of 70 billion parameters, on the four Essential cell lines: *is this gene

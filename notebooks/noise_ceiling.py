@@ -43,7 +43,7 @@ chapter = pc.open_chapter("noise_ceiling")
 study = pc.Study(chapter, n_jobs)
 
 # %% [markdown]
-# ## What was done to what
+# ## Data and methods
 
 # %% tags=["hide-input"]
 data = study.dataset(dataset)

@@ -101,7 +101,7 @@ for run in runs:
 # Splits, cells and batches are taken as they are: with two to eight batches, an interval over perturbations says
 # nothing of how an embedding would fare in the next laboratory.
 #
-# ## What was done to what
+# ## Data and methods
 #
 # - **Embeddings** learn from the training cells (70 % of the batches, 70 % of the perturbations, their controls) and
 #   are applied to all: principal components of counts and of logs, those of another screen that shares genes, a random

@@ -44,7 +44,7 @@ files = page.find_data(chapter, datasets, root=root, fixture=fixture, seed=seed)
 pages.say(f":::{{{'warning' if files.simulated else 'note'}}}\n{files.sentence}\n:::")
 
 # %% [markdown]
-# ## What was done to what
+# ## Data and methods
 #
 # Essential, Norman, Sci-Plex and Tahoe, each with its stored folds. For each cell line, fold and
 # embedding: standardise, PCA (100 components; Norman 50), then kNN or lasso, tuned by five-fold

@@ -52,7 +52,7 @@ chapter = pc.open_chapter("small_molecules")
 study = pc.Study(chapter, n_jobs)
 
 # %% [markdown]
-# ## What was done to what
+# ## Data and methods
 #
 # The effect of a drug is the difference of its mean log expression to the vehicle wells *of the same plate*,
 # averaged over plates: plates differ, and drugs lie on few of them. The

@@ -144,7 +144,10 @@ def test_what_is_said_follows_the_scores():
     assert "Adapting the network itself is worth +0.6" in told
     assert "another predictor on the frozen vectors (ridge)" in told and "worse" in told
     line = page.one_line([made])
-    assert line.startswith("Of 1 fine-tuning, 1 beats kNN") and "that of a ridge smoother" in line
+    assert (
+        line.startswith("Of 1 fine-tuned model, 1 is better than kNN")
+        and "that of a ridge smoother" in line
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,8 +155,14 @@ def test_what_is_said_follows_the_scores():
     [
         (7.0, 10.0, "worse", "It beats the Train Mean.", "1 is worse"),
         (6.0, 10.0, "not told apart", "It beats the Train Mean.", "1 cannot be told apart"),
-        (5.0, 4.0, "better", "It is worse than the Train Mean.", "1 beats kNN"),
-        (5.0, 5.0, "better", "It cannot be told apart from the Train Mean.", "1 beats kNN"),
+        (5.0, 4.0, "better", "It is worse than the Train Mean.", "1 is better than kNN"),
+        (
+            5.0,
+            5.0,
+            "better",
+            "It cannot be told apart from the Train Mean.",
+            "1 is better than kNN",
+        ),
     ],
 )
 def test_each_verdict_is_said_both_ways(score, floor, verdict, beside, counted):

@@ -159,7 +159,7 @@ def test_the_chapter_says_what_is_best_and_simple_or_deep(toy):
     assert "the simple fusion is better" in said and "Simple fusion" in said.split("Worse than")[1]
     assert "Beyond one network (" in said and "having all sources adds +0.4" in said
     value = toy.gains.set_index("method").loc["Multi-kernel ridge", "value"]
-    assert page.one_line(toy).startswith(f"By the kernel ridge (L2 error {value:.3f}): given one")
+    assert page.one_line(toy).startswith(f"Under the kernel ridge (L2 error {value:.3f}): with one")
     assert page.one_line(toy, "on a board 0.7").endswith("; on a board 0.7.")
     n = (toy.gains["verdict"] == "better").sum()
     assert f"Of 5 fusions, {n or 'none'} " in page.one_line(toy)

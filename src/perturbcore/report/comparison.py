@@ -328,7 +328,7 @@ def three_sentences(
     about["proven"] = c.proven_said("predict unseen perturbations better than the Train Mean")
     key = "first_unproven" if c.best in c.unproven() else "first"
     first = tell(f"comparison.{key}", **about)
-    third = f"The best {c.gap_said()}{_fusion_said(c, fused)}."
+    third = f"The best {c.noun} {c.gap_said()}{_fusion_said(c, fused)}."
     return [f"In this build, {where}, {first}", added or c.rest_said(), third]
 
 

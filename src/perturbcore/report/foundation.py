@@ -148,7 +148,7 @@ def one_line(f: FoundationScores) -> str:
     best, better = rows.iloc[0], int((rows["verdict"] == "better").sum())
     return tell(
         "foundation.line", n=len(rows), sources=len({e.name for e in f.known}),
-        who="foundation models" if f.models else "stand-ins (no foundation model is in this build)",
+        who="Foundation models" if f.models else "Stand-ins (no foundation model is in this build)",
         better=better or "none", verb=plural(better or 1, "is", "are"), name=best["method"][2:],
         best=best, f=f, value=f.every.means[BASE],
     )  # fmt: skip

@@ -112,7 +112,7 @@ def one_line(f: FusionScores, record: str = "") -> str:
     """Condense the chapter to one sentence; `record` is a clause on the leaderboard."""
     kind, rows = _parts(f)
     own, other, one = rows["fusion"], rows["fusion, any predictor"], rows.get("predictor")
-    first = "" if one is None else f"given one source, {effect('the predictor', one)} against kNN; "
+    first = "" if one is None else f"with one source, {effect('the predictor', one)} against kNN; "
     last = f"; {record}" if record else ""
     beside = f", and {effect('fusion', other)}, against the best one under any predictor"
     if (own[["gain", "reference"]] == other[["gain", "reference"]]).all():
