@@ -66,8 +66,8 @@ class Visit:
         self.page.close()
 
 
-LINKS = """() => [...document.querySelectorAll('a[href], img[src], source[src], link[rel=stylesheet]')]
-    .map(e => e.href || e.src)"""
+LINKS = """() => [...document.querySelectorAll('a[href], img[src], source, link[rel=stylesheet]')]
+    .map(e => e.href || e.src || new URL(e.srcset, location.href).href)"""
 IMAGES = """() => [...document.querySelectorAll('article img')]
     .filter(i => !i.complete || !i.naturalWidth || !(i.alt || '').trim()
                  || /^(\\.\\.\\/)*_images/.test(i.alt))
@@ -80,11 +80,18 @@ TOO_WIDE = """() => [...document.querySelectorAll('article *')]
 # figures with the width that they have on the page; a card of the first page shows a thumbnail
 DRAWN = """() => [
     ...[...document.querySelectorAll('article img[src$=".svg"]:not(.sd-card-img-top, [hidden])')]
-        .map(i => [i.src, i.clientWidth]),
+        .map(i => [i.currentSrc, i.clientWidth]),
     ...[...document.querySelectorAll('.live-drawing')]
         .map(d => [d.dataset.of, d.shadowRoot.querySelector('svg').getBoundingClientRect().width])
     ]"""
-SMALLEST = 9  # pixels
+DECODED = "() => Promise.all([...document.images].map(i => i.decode().catch(() => 0)))"
+SMALLEST = {1400: 10, 390: 9}  # pixels of text, by those of the window
+
+# the answer of a chapter and its main figure begin on the first screen
+FIRST_SCREEN = """() => [...document.querySelectorAll(
+    '.result-box, .result-box :is(img:not([hidden]), .live-drawing)')]
+    .filter(e => e.getBoundingClientRect().top + scrollY > 900)
+    .map(e => 'not on the first screen: ' + (e.className || e.alt))"""
 
 # rows that a caption calls bold, and glued sentences that are none of a heading's
 WEIGHT = """() => [
@@ -115,14 +122,18 @@ def broken(urls: list[str]) -> list[str]:
 
 
 def small_texts(page) -> list[str]:
-    """Figures with text that is too small to read at the width they have on a page."""
+    """Figures with text that is too small to read on a desktop or on a phone."""
     found = []
-    for url, width in page.evaluate(DRAWN):
-        svg = Path(unquote(urlsplit(url).path)).read_text()
-        sizes = re.findall(r"font(?:-size)?: (?:[a-z]+ )*([\d.]+)px", svg)
-        wide = re.search(r'viewBox="\S+ \S+ (\S+)', svg)
-        if sizes and wide and (least := min(map(float, sizes)) * width / float(wide[1])) < SMALLEST:
-            found.append(f"text of {least:.1f} px in {Path(url).name}, {width} px wide")
+    for window, smallest in SMALLEST.items():
+        page.set_viewport_size({"width": window, "height": 900})
+        page.wait_for_timeout(100)  # an image chooses its source
+        page.evaluate(DECODED)
+        for url, width in page.evaluate(DRAWN):
+            svg = Path(unquote(urlsplit(url).path)).read_text()
+            sizes = [float(n) for n in re.findall(r"font(?:-size)?: (?:[a-z]+ )*([\d.]+)px", svg)]
+            wide = float(re.search(r'viewBox="\S+ \S+ (\S+)', svg)[1])
+            if sizes and (least := min(sizes) * width / wide) < smallest:
+                found.append(f"text of {least:.1f} px in {Path(url).name} at {window} px")
     return found
 
 
@@ -136,8 +147,9 @@ def check_pages(browser, html: Path, banner: str) -> None:
             found = visit.trouble + [f"broken link {u}" for u in broken(visit.page.evaluate(LINKS))]
             found += [f"image {i}" for i in visit.page.evaluate(IMAGES)]
             found += visit.page.evaluate(WEIGHT)
-            visit.page.set_viewport_size({"width": 1400, "height": 900})
-            found += small_texts(visit.page)
+            found += small_texts(visit.page) + visit.page.evaluate(FIRST_SCREEN)
+            if "/mathjax/" in (text := path.read_text()) and 'class="math' not in text:
+                found.append("MathJax without a formula")
             if path.name not in ("index.html", "search.html", "genindex.html"):
                 found += [] if visit.page.locator("article h1").count() == 1 else ["not one h1"]
             visit.page.set_viewport_size({"width": 375, "height": 740})

@@ -9,12 +9,18 @@ from perturbcore.core.errors import InputError
 from perturbcore.report import figures
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.methods import method_order, reference_lines
-from perturbcore.report.figures.style import MODALITIES, colour, display_names
+from perturbcore.report.figures.style import (
+    MODALITIES,
+    PHONE,
+    colour,
+    display_names,
+    narrowed,
+)
 
 
-def svg(figure) -> str:
+def svg(figure, **how) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
+    figure.savefig(buffer, format="svg", **how)
     return buffer.getvalue()
 
 
@@ -102,3 +108,37 @@ def test_modalities_of_one_figure_differ_in_colour_and_marker():
     genes = list(MODALITIES)[:8]
     assert len({MODALITIES[m][0] for m in genes}) == len(genes)
     assert len({MODALITIES[m][1] for m in genes}) == len(genes)
+
+
+OVERLAPS = """() => {
+    const texts = [...document.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
+    return texts.flatMap(([name, a], i) => texts.slice(i + 1).filter(([_, b]) =>
+        Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1.5
+        && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2.5).map(([other]) => [name, other])) }"""
+
+
+@pytest.mark.browser
+def test_a_phone_gets_one_column_of_texts_that_fit(browser):
+    rows = scores(lines=("A", "a line of cells with a long name that needs two lines", "C"))
+    rows["embedding"] = rows["embedding"].replace({"dull": "an embedding with a very long name"})
+    names = [f"embedding {i}" for i in range(14)]
+    alike = pd.DataFrame(np.eye(14) * 0.5 + 0.25, names, names)
+    table = pd.DataFrame({"method": names[:9], "origin": "x", **dict.fromkeys("ABCD", 0.6)})
+    drawn = {
+        "boxes": figures.box_by_method(rows, "L2"),
+        "interval": Comparison(rows).figure(),
+        "similar": figures.similarity_map(alike, dict.fromkeys(names, "DNA"), label="R2"),
+        "dots": figures.dot_plot(table, "ABCD", name="method", group="origin", xlabel="AUROC"),
+        "shares": figures.heat_map(alike.iloc[:4, :9], "share of the range"),
+    }
+    page = browser.new_page(viewport={"width": 342, "height": 740})
+    for name, figure in drawn.items():
+        text = svg(narrow := narrowed(figure), bbox_inches="tight")
+        assert len({a.get_gridspec().ncols for a in narrow.axes if a.get_gridspec()}) == 1, name
+        wide = float(text.split('viewBox="0 0 ')[1].split()[0])
+        assert wide < 72 * PHONE * 1.08, (name, wide)
+        style = "<style>body { margin: 0 } svg { width: 100%; height: auto }</style>"
+        page.set_content(style + text[text.index("<svg") :])
+        assert not page.evaluate(OVERLAPS), name
+    assert figure.get_figwidth() > PHONE  # the wide one stays as it is
+    page.close()

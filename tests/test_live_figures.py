@@ -4,13 +4,14 @@ import re
 from functools import partial
 
 import pytest
-from books import Visit
+from books import DRAWN, Visit
 from toys import ROOT, scores
 
-from perturbcore.book.build import _DRAWN, _live
+from perturbcore.book.build import _DRAWN, _drawn
 from perturbcore.data.published.tables import load_published
 from perturbcore.report import figures
 from perturbcore.report.comparison import Comparison
+from perturbcore.report.figures.style import narrowed
 from perturbcore.report.marks import svg
 from perturbcore.report.published.claims.audit import audit
 from perturbcore.report.published.draw import every_model
@@ -48,18 +49,29 @@ def test_every_published_model_and_claim_is_a_point():
 @pytest.mark.parametrize("width, theme", [(1400, "light"), (390, "dark")])
 def test_a_reader_points_at_chooses_and_searches(browser, tmp_path, width, theme):
     (tmp_path / "_images").mkdir()
-    boxes = svg(figures.box_by_method(scores(), "L2"), live=True)
-    (tmp_path / "_images/x.svg").write_text(boxes)
+    drawn = figures.box_by_method(scores(), "L2")
+    wide, narrow = (svg(f, live=True) for f in (drawn, narrowed(drawn)))
+    wide, narrow = (text[text.index("<svg") :].strip() for text in (wide, narrow))
+    (tmp_path / "_images/x.svg").write_text(wide)
     twice = 2 * '<p><img alt="a" src="_images/x.svg"></p>'
-    laid = _DRAWN.sub(partial(_live, tmp_path, set()), twice)
-    assert laid.startswith('<p><img alt="a" src="_images/x.svg"><template class="live-figure" ')
-    assert laid.count("<svg") == 1 and laid.count("<template") == 2
+    laid = _DRAWN.sub(partial(_drawn, tmp_path, set(), {wide: narrow}), twice)
+    image = '<img alt="a" src="_images/x.svg"></picture><template class="live-figure" '
+    assert image in laid and (tmp_path / "_images/x-phone.svg").read_text() == narrow
+    assert laid.count("<svg") == laid.count("<template") == laid.count("<picture>") == 2
     static = (ROOT / "book/_static").as_uri()
     head = f'<link rel="stylesheet" href="{static}/perturbcore.css">'
     laid = f'<!doctype html><html data-theme="{theme}"><article class="bd-article">{head}{laid}'
     (tmp_path / "with.html").write_text(f'{laid}<script src="{static}/figures.js"></script>')
     with Visit(browser, (tmp_path / "with.html").as_uri(), width) as visit:
         there, tip = visit.page, visit.page.locator(".live-tip")
+        assert there.locator("svg:visible").count() == 2
+        shown = [url.rpartition("/")[2] for url, _ in there.evaluate(DRAWN)]
+        assert shown == 2 * ["x.svg" if width > 576 else "x-phone.svg"]
+        for other in (1790 - width, width):  # a phone that is turned
+            there.set_viewport_size({"width": other, "height": 900})
+            there.wait_for_timeout(100)
+            (shown, _), *_ = there.evaluate(DRAWN)
+            assert shown.endswith("x.svg" if other > 576 else "x-phone.svg")
         assert there.locator("svg:visible").count() == 2
         there.evaluate("document.querySelector('p').remove()")
         assert not there.locator("img").is_visible() and there.locator("svg").is_visible()

@@ -5,8 +5,8 @@
   const kept = {};
   const NEAR = 18; // pixels from a point that still mean it
   const STYLE = "svg { display: block; max-width: 100%; height: auto; margin: 0 auto; }" +
-    ".off { opacity: 0.08 !important; } circle.on { fill: none; stroke: #000; stroke-width: 1.5; }" +
-    "@media screen and (max-width: 576px) { svg { min-width: 36rem; } }";
+    ".off { opacity: 0.08 !important; } circle.on { fill: none; stroke: #000; stroke-width: 1.5; }";
+  const phone = matchMedia("screen and (max-width: 576px)"); // as the sources of the images have it
 
   const make = (kind, name, text) => {
     const made = document.createElement(kind);
@@ -22,10 +22,11 @@
     const host = make("div", "live-drawing"), tip = make("div", "live-tip");
     const shadow = host.attachShadow({ mode: "open" }); // ids and styles of the drawing stay its own
     if (template.content.childElementCount) kept[template.dataset.of] = template.content;
-    shadow.appendChild(kept[template.dataset.of].cloneNode(true)); // a second time on a page, it is not laid again
+    const kinds = kept[template.dataset.of].children; // a second time on a page, they are not laid again
+    const narrow = phone.matches && kinds.length > 1;
+    const drawing = shadow.appendChild(kinds[narrow ? 1 : 0].cloneNode(true));
     shadow.appendChild(make("style", "", STYLE));
-    const drawing = shadow.querySelector("svg");
-    host.dataset.of = image.src;
+    host.dataset.of = narrow ? new URL(before.querySelector("source").srcset, location.href).href : image.src;
     drawing.setAttribute("role", "group");
     drawing.setAttribute("aria-label", image.alt + " Arrow keys step through its points.");
     drawing.setAttribute("tabindex", "0");
@@ -122,6 +123,10 @@
     frame.append(bar, host, tip);
     template.replaceWith(frame);
     image.hidden = true;
+    phone.addEventListener("change", () => {
+      frame.replaceWith(template);
+      enliven(template);
+    }, { once: true });
   }
 
   document.addEventListener("DOMContentLoaded", () => {

@@ -41,10 +41,13 @@ _NEEDLESS = re.compile(
     r"""<link rel="preload" as="font"[^>]*>|<script>const THEBE_JS_URL[^<]*</script>"""
     r"""|<script[^>]*sphinx-thebe\.js[^>]*></script>"""
 )
+_MATHJAX = re.compile(
+    r"<script[^>]*>window\.MathJax[^<]*</script>|<script[^>]*/mathjax/[^<]*</script>"
+)
 # stands on the pages until Sphinx is done, so that another commit or day changes no page for it
 _BANNER = "the banner of this build"
 _REFRESH = re.compile(r'\s*<meta http-equiv="Refresh" content="0; url=([^"#]+)')
-_DRAWN = re.compile(r'<img[^>]*src="([^"]*_images/[^"]+\.svg)"[^>]*>(?:</a>)?')
+_DRAWN = re.compile(r'(<img[^>]*src="([^"]*_images/[^"]+)\.svg"[^>]*>)((?:</a>)?)')
 # what other pages may refer to, number or collect: headings, targets, directives, roles, anchors
 _BINDING = re.compile(
     r"^#.*|^\(.*\)=|^\s*[:`~]{3,}.*|^\s*:[\w-]+:.*|^\$\$.*|\{[\w:-]+\}`[^`]*`|\{#[^}]*\}|\bid=\S+",
@@ -84,16 +87,19 @@ def build(profile: Profile) -> Path:
     shutil.copytree(stage / "_build" / "html", html)
     from perturbcore.report.text import unbroken
 
-    banner, (title, base) = _banner(profile), site(config)
+    banner, (title, base), narrow = _banner(profile), site(config), _narrow(profile)
     for page in html.rglob("*.html"):
         text = unbroken(_NEEDLESS.sub("", page.read_text(encoding="utf-8")))
+        if 'class="math' not in text:  # the first page gets it for the formulas of all others
+            text = _MATHJAX.sub("", text)
         first = _REFRESH.match(text)  # the page that leads to the first one shows that one's
         shown = (page.parent / first[1]).read_text(encoding="utf-8") if first else text
         about = dict(picture=_picture(profile, page, html), title=title, base=base)
         tags = preview(shown, page.relative_to(html).as_posix(), **about)
         text = text.replace(_BANNER, banner)
         text = tags + text if first else text.replace("</head>", f"{tags}</head>", 1)
-        page.write_text(_DRAWN.sub(partial(_live, page.parent, set()), text), encoding="utf-8")
+        text = _DRAWN.sub(partial(_drawn, page.parent, set(), narrow), text)
+        page.write_text(text, encoding="utf-8")
     if outside := outside_references(html):
         raise BookError("these pages would load something from outside:\n" + "\n".join(outside))
     mark.write_text(frame)
@@ -112,16 +118,35 @@ def _picture(profile: Profile, page: Path, html: Path) -> str:
     return ""
 
 
-def _live(folder: Path, there: set, image: re.Match) -> str:
-    """Lay beside an image, which stays, the drawing whose points say more; each once a page."""
-    drawn = folder / image[1]
-    svg = drawn.read_text(encoding="utf-8") if drawn.is_file() else ""
-    if 'class="marks"' not in svg or "sd-card-img" in image[0]:  # a card has a thumbnail
+def _narrow(profile: Profile) -> dict[str, str]:
+    """Find what a phone is shown in place of each drawing, by what is drawn."""
+    phones = profile.results.glob("phone/*/*.svg")
+    wide = {p: profile.results / "figures" / p.parent.name / p.name for p in phones}
+    return {_svg(w): _svg(p) for p, w in wide.items() if w.is_file()}
+
+
+def _svg(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    return text[text.index("<svg") :].strip()
+
+
+def _drawn(folder: Path, there: set, narrow: dict, image: re.Match) -> str:
+    """Let a phone choose the narrow drawing; lay beside it, once a page, those that say more."""
+    tag, place, end = image.groups()
+    drawn = folder / f"{place}.svg"
+    if not drawn.is_file() or "sd-card-img" in tag:  # a card has a thumbnail
         return image[0]
-    svg = svg[svg.index("<svg") :].strip()
-    name, shown = digest(svg)[:8], "" if svg in there else svg
-    there.add(svg)
-    return f'{image[0]}<template class="live-figure" data-of="{name}">{shown}</template>'
+    kinds = [_svg(drawn)]
+    if kinds[0] in narrow:
+        kinds.append(narrow[kinds[0]])
+        _lay(folder / f"{place}-phone.svg", kinds[1].encode())
+        of = 'media="screen and (max-width: 576px)"'
+        tag = f'<picture><source {of} srcset="{place}-phone.svg">{tag}</picture>'
+    if 'class="marks"' not in kinds[0]:
+        return tag + end
+    name, shown = digest(kinds[0])[:8], "" if kinds[0] in there else "".join(kinds)
+    there.add(kinds[0])
+    return f'{tag}{end}<template class="live-figure" data-of="{name}">{shown}</template>'
 
 
 def put_in_place(new: Path, final: Path, old: Path) -> None:
@@ -202,6 +227,8 @@ def assemble(profile: Profile) -> Path:
     _lay(mathjax / "tex-svg.js", bundle.read_bytes())
     config = read_yaml(root / "_config.yml")
     config.setdefault("html", {})["announcement"] = _BANNER
+    if not config.get("repository", {}).get("url"):
+        config.pop("launch_buttons", None)  # the theme fails on buttons that lead nowhere
     target = root / "_build" / "config.yml"
     _lay(target, yaml.safe_dump(config, sort_keys=False).encode())
     return target

@@ -56,11 +56,13 @@ class OpenChapter:
     def save_figure(self, figure, name: str, *, live: bool = False):
         """Write a matplotlib figure as SVG among the chapter's figures and return it.
 
-        That of the chapter's card also as PNG, which previews of a link take and SVG they do not.
+        Under ``phone`` beside them lies the same, narrow, for the pages of the book; that of the
+        chapter's card also as PNG, which previews of a link take and SVG they do not.
         `live`: whether its points say more on a screen, see `perturbcore.report.marks`.
         """
         import matplotlib
 
+        from perturbcore.report.figures.style import narrowed
         from perturbcore.report.marks import svg
 
         figure = getattr(figure, "figure", figure)
@@ -69,7 +71,8 @@ class OpenChapter:
             figure.savefig(self.figures / f"{name}.png", dpi=120, bbox_inches="tight")
         # Without a date and with fixed ids, an unchanged figure is an unchanged file.
         with matplotlib.rc_context({"svg.hashsalt": f"{self.name}/{name}"}):
-            (self.figures / f"{name}.svg").write_text(svg(figure, live=live), encoding="utf-8")
+            for folder, drawn in (self.figures, figure), (self._made("phone"), narrowed(figure)):
+                (folder / f"{name}.svg").write_text(svg(drawn, live=live), encoding="utf-8")
         return figure
 
     def _made(self, kind: str) -> Path:

@@ -76,8 +76,8 @@ def box_by_method(
     for axis, panel in zip(axes.ravel(), panels, strict=False):
         _boxes(axis, data[data["cell_line"] == panel], "value", order, modality)
         style.rows_of(axis, order, modality)
+        axis.set_title(panel)
         _reference(axis, lines[lines["panel"] == panel])
-        axis.set_title(panel, pad=16)
         axis.set_xlabel(label or known.label)
     style.legend_of(figure, data["modality"])
     return figure
@@ -100,7 +100,7 @@ def _boxes(axis: Axes, data, value: str, order, modality, *, whiskers=True, spre
         values = rows[method][value].to_numpy()
         if not len(values):
             axis.text(0.02, y, "not scored", transform=axis.get_yaxis_transform(), va="center",
-                      fontsize=8, color="#6b6b6b")  # fmt: skip
+                      fontsize=8.5, color="#6b6b6b")  # fmt: skip
             continue
         at = y + rng.uniform(-spread, spread, len(values))
         c, m = style.colour(modality[method]), style.marker(modality[method])
@@ -111,18 +111,15 @@ def _boxes(axis: Axes, data, value: str, order, modality, *, whiskers=True, spre
 
 def _reference(axis: Axes, lines: pd.DataFrame) -> None:
     """Draw the lines and name them above the panel, apart from each other."""
-    low, high = axis.get_xlim()
-    at, shift = -np.inf, 0
-    for _, line in lines.sort_values("value").iterrows():
+    for _, line in lines.iterrows():
         c = style.colour(line["modality"])
         axis.axvline(line["value"], color=c, ls="--", lw=1, zorder=0)
-        shift = 0 if line["value"] - at >= 0.24 * (high - low) else shift + 1
         axis.annotate(
             line["display"], (line["value"], 1.0), xycoords=axis.get_xaxis_transform(),
-            xytext=(0, 2 + 9 * (shift % 3)), textcoords="offset points", ha="center", va="bottom",
-            fontsize=8, color=c, annotation_clip=False,
+            xytext=(0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=8.5,
+            color=c, annotation_clip=False, label=style.ABOVE,
         )  # fmt: skip
-        at = line["value"]
+    style.lift(axis)
 
 
 def interval_plot(table: pd.DataFrame, *, label: str, ceiling: str = "") -> Figure:
@@ -193,7 +190,7 @@ def gain_plot(lines: pd.DataFrame, overall: pd.DataFrame, *, reference: str, lab
     handles.append(plt.Line2D([], [], label="all lines", lw=3, **look))
     axis.axvline(0, color="#333333", lw=1)
     axis.annotate(reference, (0, 1), xycoords=axis.get_xaxis_transform(), xytext=(0, 3),
-                  ha="center", textcoords="offset points", fontsize=8,
+                  ha="center", textcoords="offset points", fontsize=8.5,
                   annotation_clip=False)  # fmt: skip
     style.rows_of(axis, names)
     axis.set_xlabel(label)
@@ -237,7 +234,7 @@ def dot_plot(
     `table`: best first; `name` and `group` name its columns.
     """
     order = list(table[name])
-    size = (2.6 + 1.9 * len(columns), 0.25 * len(order) + 1.1)
+    size = (2.6 + 1.65 * len(columns), 0.25 * len(order) + 1.1)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):

@@ -148,7 +148,7 @@ def similarity_map(matrix: pd.DataFrame, modality: Mapping[str, str], *, label: 
     text = matrix.map(lambda v: f"{v:.2f}".replace("0.", ".")) if len(matrix) <= 16 else False
     sns.heatmap(
         matrix, cmap="RdBu_r", vmin=-1, vmax=1, square=True, annot=text, fmt="", ax=axis,
-        annot_kws={"fontsize": 7.5}, cbar_kws={"shrink": 0.5, "label": label},
+        annot_kws={"fontsize": 8}, cbar_kws={"shrink": 0.5, "label": label},
         xticklabels=True, yticklabels=True,
     )  # fmt: skip
     for name in (*axis.get_xticklabels(), *axis.get_yticklabels()):
@@ -211,13 +211,13 @@ def place_maps(panels: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Figur
     figure = Figure(figsize=(0.72 * width + 2.6, sum(heights)), layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (title, (table, place)) in zip(axes, panels.items(), strict=True):
-        worst, text = place.max(axis=None), {"fontsize": 8.5}
+        worst, text = place.max(axis=None), {"fontsize": 9}
         sns.heatmap(place, cmap="YlGnBu_r", vmin=0, vmax=worst, cbar=False, ax=axis, annot=table,
                     fmt=".3f", annot_kws=text, linewidths=0.6)  # fmt: skip
         for i, j in np.ndindex(*table.shape):
             value, rank = table.iat[i, j], place.iat[i, j]
             if np.isnan(rank) and np.isfinite(value):
-                axis.text(j + 0.5, i + 0.5, f"{value:.3f}", ha="center", va="center", fontsize=8.5,
+                axis.text(j + 0.5, i + 0.5, f"{value:.3f}", ha="center", va="center", fontsize=9,
                           color="#6b6b6b", style="italic")  # fmt: skip
         for text in axis.texts:
             i, j = int(text.get_position()[1]), int(text.get_position()[0])
@@ -285,8 +285,8 @@ def _panel(axis, here, lines) -> None:
     for _, line in lines.iterrows():
         axis.axhline(line["value"], color=style.colour(line["modality"]), ls="--", lw=0.9, zorder=0)
         axis.annotate(
-            line["display"], (1.0, line["value"]), xycoords=axis.get_yaxis_transform(), fontsize=8,
-            ha="right", xytext=(-2, 2), textcoords="offset points",
+            line["display"], (1.0, line["value"]), xycoords=axis.get_yaxis_transform(),
+            fontsize=8.5, ha="right", xytext=(-2, 2), textcoords="offset points",
             color=style.colour(line["modality"]),
         )  # fmt: skip
     axis.margins(y=0.15)
@@ -313,7 +313,7 @@ def _label(axis, here) -> None:
         taken.append((*span, place))
         text = axis.annotate(
             row["display"], (span[1] if to_left else span[0], place), xycoords="axes fraction",
-            fontsize=8, ha="right" if to_left else "left", va="center", zorder=2,
+            fontsize=8.5, ha="right" if to_left else "left", va="center", zorder=2,
             color=style.colour(row["modality"]),
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )  # fmt: skip

@@ -43,7 +43,7 @@ def _held_out(data: FigureData) -> Figure:
             axis.barh(y, values.mean(), height=0.6, color=c, alpha=0.3, edgecolor=c, lw=0.8)
             axis.plot(values, np.full(len(values), y), ls="", ms=4, color=c, mec="white", mew=0.4,
                       marker=marker(data.modality[method]))  # fmt: skip
-            axis.annotate(f"{values.mean():.3f}", (values.max(), y), xytext=(5, 0), fontsize=8,
+            axis.annotate(f"{values.mean():.3f}", (values.max(), y), xytext=(5, 0), fontsize=8.5,
                           textcoords="offset points", va="center")  # fmt: skip
         axis.set_xlim(0, 1.25 * float(table.to_numpy().max()))
         axis.set_xlabel(AXIS[metric], fontsize=8)
