@@ -432,7 +432,9 @@ def test_checkpoints_that_are_not_safe_or_not_complete_are_refused(cells, checkp
     lost = "encoder.layer.0.attention.self.key.weight"
     weights.pop(lost)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    pytest.raises(InputError, load_huggingface, folder, cells).match(f"1 weights are missing.*{lost}")
+    pytest.raises(InputError, load_huggingface, folder, cells).match(
+        f"1 weights are missing.*{lost}"
+    )
 
     # weights that would run code when opened
     class Boom:
