@@ -230,7 +230,7 @@ def test_finished_perturbations_are_read_back_and_only_for_the_same_question(tmp
     screen = make_screen()
     options = dict(n_outer=2, n_inner=2, progress=False, checkpoint=tmp_path / "kept.sqlite")
     done, real = [], ceiling._quantiles
-    spy = lambda s, name, *rest: done.append(name) or real(s, name, *rest)  # noqa: E731
+    spy = lambda name, *rest: done.append(name) or real(name, *rest)  # noqa: E731
     monkeypatch.setattr(ceiling, "_quantiles", spy)
     some = noise_ceiling(screen, perturbations=["P0", "P3"], **options)
     assert sorted(done) == ["P0", "P3"]
@@ -255,10 +255,10 @@ def test_a_run_that_breaks_off_goes_on_where_it_was(tmp_path, monkeypatch):
     options = dict(n_outer=2, n_inner=2, progress=False)
     real = ceiling._quantiles
 
-    def broken(sampler, name, *rest):
+    def broken(name, *rest):
         if name == "P5":
             raise KeyboardInterrupt
-        return real(sampler, name, *rest)
+        return real(name, *rest)
 
     kept = tmp_path / "kept.sqlite"
     monkeypatch.setattr(ceiling, "_quantiles", broken)

@@ -89,7 +89,7 @@ def test_noise_curves_fall_with_cells_and_are_held_against_the_truth(study):
     limit = study.ceiling("simulated", n_outer=3, n_inner=3)
     said = noise.above_said(limit, data.responses)
     again = noise.by_line(limit, data.responses, estimate="repeated")
-    assert f"No Change to {round(100 * again['above'].mean())} % of the measured" in said
+    assert f"come nearer to {round(100 * again['above'].mean())} % of the measured" in said
     assert "too few cells" not in said and "published experimental error" in said
     lost = limit.assign(
         value=limit["value"].mask(limit["perturbation"] == again["perturbation"][0])
