@@ -311,7 +311,7 @@ def test_what_is_added_to_all_knowledge_and_to_whom(study_of):
     gain = f.gains.set_index("method").loc["+ Text", "gain"]
     assert gain == pytest.approx(f.every.means[page.BASE] - f.every.means["+ Text"])
     assert set(f.alone["against"]) == {"Sequence, kNN", "Sequence, ridge"}
-    assert "stand-ins" in page.one_line(f) and "**Text** adds" in page.answer(f)
+    assert "Stand-ins" in page.one_line(f) and "**Text** adds" in page.answer(f)
     groups = page.by_knowledge(f, "Interactome")
     n = groups.drop_duplicates("group").set_index("group")["n"]
     assert n[n.index.str.contains("edges")].sum() == n[n.index.str.contains("set")].sum() == 60
