@@ -83,7 +83,7 @@ pages.show_table(chapter, about.benchmark_table(measured), "benchmarks", caption
 # Effects of screens of growing size, 2,000 genes, left on disk, in one process. A flat line on the left: twice the
 # cells, twice the time. A flat line on the right: memory does not grow with cells.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Seconds per million cells, and peak memory, of effects by the number of cells. Download: [figure](figures/run_record/growth.svg), [numbers](tables/run_record/growth-data.csv).", "name": "fig-growth"}, "image": {"alt": "Two line plots over the number of cells: seconds per million cells, and peak memory in megabytes."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Seconds per million cells, and peak memory, of effects by the number of cells. Download: [figure](figures/run_record/growth.svg), [numbers](tables/run_record/growth-data.csv).", "name": "fig-cost-by-cells"}, "image": {"alt": "Two line plots over the number of cells: seconds per million cells, and peak memory in megabytes."}}
 grown = about.growth(measured)
 plot = figures.curves(grown, "millions", "value", "work", panel="panel", xlabel="million cells", ylabel=" ", sharey=False)
 pages.show_figure(chapter, plot, "growth", grown)
