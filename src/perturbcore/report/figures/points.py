@@ -286,7 +286,7 @@ def _panel(axis, here, lines) -> None:
         axis.axhline(line["value"], color=style.colour(line["modality"]), ls="--", lw=0.9, zorder=0)
         axis.annotate(
             line["display"], (1.0, line["value"]), xycoords=axis.get_yaxis_transform(),
-            fontsize=8.5, ha="right", xytext=(-2, 2), textcoords="offset points",
+            fontsize=8.8, ha="right", xytext=(-2, 2), textcoords="offset points",
             color=style.colour(line["modality"]),
         )  # fmt: skip
     axis.margins(y=0.15)
@@ -313,7 +313,7 @@ def _label(axis, here) -> None:
         taken.append((*span, place))
         text = axis.annotate(
             row["display"], (span[1] if to_left else span[0], place), xycoords="axes fraction",
-            fontsize=8.5, ha="right" if to_left else "left", va="center", zorder=2,
+            fontsize=8.8, ha="right" if to_left else "left", va="center", zorder=2,
             color=style.colour(row["modality"]),
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )  # fmt: skip

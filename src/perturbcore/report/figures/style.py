@@ -32,7 +32,7 @@ LOOKS: list[tuple[str, str, Any]] = [
 ]
 # inches of a drawing for phones, points of its letters, letters in its lines; points that a letter
 # of a label takes; what the names of lines above a panel are known by
-PHONE, SMALL, LINE, FOLD, LETTER, ABOVE = 3.75, 8.0, 38, 24, 5.0, "above"
+PHONE, SMALL, LINE, FOLD, LETTER, ABOVE = 3.75, 8.4, 38, 24, 5.0, "above"
 sns.set_theme(style="ticks", font_scale=0.85)
 plt.style.use(str(HERE / "book.mplstyle"))
 
@@ -133,6 +133,7 @@ def _room(axis: Any) -> float:
 def narrowed(wide: Figure) -> Figure:
     """Return a copy of a figure for a phone: one column of panels, texts in lines that fit."""
     figure: Any = copy.deepcopy(wide)
+    plt.close(figure)  # the copy of one that pyplot keeps would be shown as well
     width, height = figure.get_size_inches()
     for axis in [a for a in figure.axes if not a.get_visible()]:
         axis.remove()
