@@ -17,8 +17,11 @@ FULL = {"n_cells": 300_000, "n_genes": 6_640, "n_perturbations": 1_500, "n_batch
 SMALL = {"n_cells": 6_000, "n_genes": 400, "n_perturbations": 30, "n_batches": 6}
 
 
-def write_screen(path, *, n_cells, n_genes, n_perturbations, n_batches, seed=0):
-    """Write a CSR screen block by block; mean density about 0.15."""
+def write_screen(path, *, n_cells, n_genes, n_perturbations, n_batches, seed=0, distinct=10**6):
+    """Write a CSR screen block by block; mean density about 0.15.
+
+    Counts beyond `distinct` cells repeat earlier ones, under labels of their own.
+    """
     import h5py
     from anndata import AnnData
 
@@ -53,17 +56,25 @@ def write_screen(path, *, n_cells, n_genes, n_perturbations, n_batches, seed=0):
         x.attrs["shape"] = np.array([n_cells, n_genes])
         for name, kind in (("data", "f4"), ("indices", "i4")):
             x.create_dataset(name, (0,), kind, maxshape=(None,), chunks=(1 << 18,))
+        made = []
         for start in range(0, n_cells, 2000):
-            n = min(2000, n_cells - start)
-            library = rng.lognormal(np.log(depth), 0.35, n)
-            block = rng.poisson(library[:, None] * share).astype(np.float32)
-            block[:, 0] += block.sum(1) == 0
-            r, c = np.nonzero(block)
-            end = indptr[-1] + len(r)
-            for name, values in (("data", block[r, c]), ("indices", c)):
+            n, before = min(2000, n_cells - start), start // 2000 - max(1, distinct // 2000)
+            if n == 2000 and before >= 0:
+                per_cell, parts = made[before % len(made)]
+            else:
+                library = rng.lognormal(np.log(depth), 0.35, n)
+                block = rng.poisson(library[:, None] * share).astype(np.float32)
+                block[:, 0] += block.sum(1) == 0
+                r, c = np.nonzero(block)
+                per_cell = np.bincount(r, minlength=n)
+                parts = {"data": block[r, c], "indices": c.astype(np.int32)}
+                if distinct < n_cells:
+                    made.append((per_cell, parts))
+            end = indptr[-1] + len(parts["data"])
+            for name, values in parts.items():
                 x[name].resize((end,))
                 x[name][indptr[-1] : end] = values
-            indptr.extend((indptr[-1] + np.cumsum(np.bincount(r, minlength=n))).tolist())
+            indptr.extend((indptr[-1] + np.cumsum(per_cell)).tolist())
         x["indptr"] = np.array(indptr, dtype=np.int64)
     return indptr[-1] / (n_cells * n_genes)
 

@@ -1,6 +1,7 @@
 """How effects grow with the number of cells: seconds and peak memory, 10 thousand to 3 million.
 
-Backed on disk, 2,000 genes, each size in a process of its own. The last rows are the same work by
+Backed on disk, 2,000 genes, each size in a process of its own; counts beyond 100 thousand cells
+repeat. The last rows are the same work by
 one and by two workers of a dask scheduler on this machine, beside the one process.
 """
 
@@ -48,6 +49,7 @@ def cases(options):
         path, outs = Path(folder) / "screen.h5ad", [Path(folder) / f"{i}.npy" for i in range(3)]
         for n_cells in sizes:
             how = dict(n_genes=N_GENES, n_perturbations=max(20, n_cells // 1000), n_batches=20)
+            how["distinct"] = 100_000
             density = write_screen(path, n_cells=n_cells, **how)
             found = apart(__file__, path, outs[0], 0)
             about = dict(cells=n_cells, stored_gb=path.stat().st_size / 1e9)
