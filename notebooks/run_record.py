@@ -81,7 +81,7 @@ pages.show_table(chapter, about.benchmark_table(measured), "benchmarks", caption
 # ## How cost grows with cells
 #
 # Effects of screens of growing size, 2,000 genes, left on disk, in one process. A flat line on the left: twice the
-# cells, twice the time. A flat line on the right: memory does not grow with cells.
+# cells, twice the time. On the right, what grows is what is known of each cell, never its counts.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Seconds per million cells, and peak memory, of effects by the number of cells. Download: [figure](figures/run_record/growth.svg), [numbers](tables/run_record/growth-data.csv).", "name": "fig-cost-by-cells"}, "image": {"alt": "Two line plots over the number of cells: seconds per million cells, and peak memory in megabytes."}}
 grown = about.growth(measured)
@@ -94,5 +94,6 @@ pages.show_figure(chapter, plot, "growth", grown)
 
 # %% tags=["hide-input"]
 costs = about.cluster_costs(measured)
+pages.say(about.growth_said(measured))
 pages.show_table(chapter, costs, "costs", caption="Effects of 100 million cells on 16 machines, extrapolated.",
                  digits=1, keep=about.HEADINGS["costs"])

@@ -133,7 +133,10 @@ def test_growth_is_per_million_cells_and_costs_are_by_rule_of_three():
     rows = pd.DataFrame({"cells": [1e4, 1e6, np.nan], "ours_seconds": [0.2, 10.0, 5.0]})
     rows = rows.assign(ours_peak_mb=[300, 310, 1], stored_gb=[0.03, 3.0, np.nan])
     grown = about.growth(rows)
-    assert grown["value"].tolist() == [20.0, 10.0, 300, 310]
+    assert grown["value"].tolist() == pytest.approx([20.0, 10.0, 300, 310])
+    said = about.growth_said(rows)
+    assert "100 times as many, seconds grow 50 times and memory 1.0 times: by 0.01 kB" in said
+    assert "3.00 kB on disk" in said and "1 GB in the process" in said
     costs = about.cluster_costs(rows, machines=10, processes=2, bandwidth=(0.5, 50.0))
     # 1,000 seconds of computing on 20 processes; 300 GB to read
     assert costs["computing"].tolist() == pytest.approx([50 / 60] * 2)
