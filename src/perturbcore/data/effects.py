@@ -106,7 +106,7 @@ def summed(
     parts = list(_parts(blocks_of_groups, room))
     matrix = Matrix(screen)
     cuts = matrix.cuts()
-    how = (column, n_kept, size_factors == "kept", target, squares)
+    how = (column, size_factors == "kept", target)
     for part in tqdm(parts, "passes", disable=not progress or len(parts) == 1):
         members = np.concatenate([g for pair in part for g in pair])
         # a cell of no group meets the spare last entry
@@ -121,7 +121,7 @@ def summed(
                     (cut, here[cut[0] : cut[-1]], weight[cut[0] : cut[-1]])
                     for cut in _stretches(cuts)
                 ]
-                found = in_order(spread(_sums_of_stretch, stretches, matrix, how))
+                found = in_order(spread(_sums_of_stretch, stretches, squares, matrix, how))
                 for (cut, *_), (there, own) in zip(stretches, found, strict=True):
                     sums[:, there] += own
                     bar.update(cut[-1] - cut[0])
@@ -134,14 +134,12 @@ def summed(
             start = rows.stop
 
 
-def add_cells(
-    sums, cuts, group, weight, matrix, column, n_kept, own_total, target, squares, *, bar=None
-) -> None:
+def add_cells(sums, cuts, group, weight, matrix, column, own_total, target, *, bar=None) -> None:
     """Add the cells between the first and the last cut to sums (1 or 2, groups, genes), in place.
 
     `group, weight`: of these cells; a cell of group -1 is left out.
     """
-    second = sums[1] if squares else np.empty((0, n_kept))
+    second = sums[1] if len(sums) > 1 else np.empty((0, sums.shape[2]))
     for start, stop in pairwise(cuts):
         cells = slice(start - cuts[0], stop - cuts[0])
         if (group[cells] >= 0).any():
@@ -154,13 +152,14 @@ def add_cells(
             bar.update(stop - start)
 
 
-def _sums_of_stretch(stretch, matrix, how) -> tuple[np.ndarray, np.ndarray]:
+def _sums_of_stretch(stretch, squares, matrix, how) -> tuple[np.ndarray, np.ndarray]:
     """Return the groups that occur in a stretch of cells, and their sums."""
     cuts, group, weight = stretch
     there, local = np.unique(group, return_inverse=True)
     local -= int(there[0] < 0)  # the first is the group of cells that are left out
     there = there[there >= 0]
-    sums = np.zeros((1 + how[-1], len(there), how[1]))
+    column, *_ = how
+    sums = np.zeros((1 + squares, len(there), int((column >= 0).sum())))
     add_cells(sums, cuts, local, weight, matrix, *how)
     return there, sums
 

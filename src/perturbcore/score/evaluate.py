@@ -144,13 +144,14 @@ def _results(responses, task, jobs, names, n_jobs) -> Iterator[tuple[list[UnitRe
             groups.setdefault((job.number, job.group), []).append(job)
         else:
             alone.append([job])
-    cuts = _Cuts(responses, task)
+    cuts, apart = _Cuts(responses, task), [*groups.values()]
+    if scheduler():
+        apart, alone = apart + alone, []
     # one thread per group: BLAS threads inside would only fight for the same cores
     with threadpool_limits(1):
-        spread_out = [*groups.values(), *(alone if scheduler() else [])]
-        for _, done in spread(_run, spread_out, cuts, names, n_jobs=n_jobs):
+        for _, done in spread(_run, apart, cuts, names, n_jobs=n_jobs):
             yield done
-    for group in [] if scheduler() else alone:
+    for group in alone:
         yield _run(group, cuts, names)
 
 

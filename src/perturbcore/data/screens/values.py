@@ -1,6 +1,6 @@
 """The values of a screen: read in blocks wherever they lie, checked against the declared scale."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -74,14 +74,11 @@ class Matrix:
         return part[:, self.columns]
 
 
-def blocks(
-    adata: AnnData, wanted: Callable[[int, int], bool] | None = None
-) -> Iterator[tuple[int, int, sp.csr_matrix]]:
+def blocks(adata: AnnData) -> Iterator[tuple[int, int, sp.csr_matrix]]:
     """Iterate over start, stop and rows, about four million stored values at a time; read only."""
     matrix = Matrix(adata)
     for start, stop in pairwise(matrix.cuts()):
-        if wanted is None or wanted(start, stop):
-            yield start, stop, matrix.read(start, stop)
+        yield start, stop, matrix.read(start, stop)
 
 
 def check_values(adata: AnnData) -> None:
