@@ -120,7 +120,10 @@ def target_genes(
     added up with weights 1, 1/2, 1/4, ... of their places. Cole et al. 2026 takes three per drug.
     """
     if genes.identifier != "symbol":
-        raise InputError(f"{genes.name!r} goes by {genes.identifier}; give it convert_to: symbol")
+        raise InputError(
+            f"targets are gene symbols, {genes.name!r} goes by {genes.identifier}: give it "
+            "convert_to: symbol"
+        )
     known = targets_of(drugs)
     rows = {d: genes.ids.get_indexer(listed) for d, listed in known.items() if listed}
     rows = {d: at for d, at in rows.items() if (at >= 0).any()}

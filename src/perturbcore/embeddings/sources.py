@@ -204,7 +204,10 @@ def read_edges(path: Path | str) -> pd.DataFrame:
     frame = read_table(path)
     ends = ["source", "target"] if {"source", "target"} <= set(frame) else list(frame.columns[:2])
     if len(ends) < 2:
-        raise InputError(f"{path}: edges need two node columns; it has {list(frame.columns)}")
+        raise InputError(
+            f"{path}: edges need two node columns (and may have weight); it has "
+            f"{list(frame.columns)}"
+        )
     edges = frame[[*ends, *(["weight"] if "weight" in frame else [])]]
     edges = edges.rename(columns=dict(zip(ends, ("source", "target"), strict=True)))
     return edges.astype({"source": str, "target": str})

@@ -167,7 +167,8 @@ def load_model(source: str | Path, **options):
             )  # fmt: skip
     except RuntimeError as error:
         raise InputError(
-            f"{source}: config.json says other sizes; take both from one checkpoint"
+            f"{source}: weights have other sizes than config.json says; take both from one "
+            "checkpoint"
         ) from error
     except Exception as error:  # transformers raises many kinds
         why = str(error).splitlines()[0][:300]
