@@ -54,7 +54,7 @@ study = pc.Study(chapter, n_jobs)
 #   (all-MiniLM-L6-v2 {cite}`reimers2019,wang2020`, mean over tokens), which is the recipe of GenePT {cite}`chen2024` with
 #   an open model; and by static token vectors (wordllama {cite}`miller2024`), where a word has one vector whatever
 #   stands beside it. Control: counts of words and pairs of words in the same summaries.
-# - **Protein model**: UniRep {cite}`alley2019,krause2016`, 64 units, mean over the residues of a gene's proteins.
+# - **Protein model**: UniRep {cite}`alley2019,krause2016`, with 64 and with 256 units, mean over the residues of a gene's proteins.
 #   Control: counts of three residues in a row in the same sequences.
 # - **All knowledge**: every other source of the profile but negative controls.
 # - **Predictor**: the kernel method of the [chapter on fusion](fusion) that suits the task, the mixed model for labels and multi-kernel

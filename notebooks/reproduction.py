@@ -8,6 +8,11 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+#   perturbcore:
+#     card:
+#       title: "Reproduced against published"
+#       figure: reproduced
+#       alt: "Scores computed here against reference scores, with the line of equality"
 # ---
 
 # %% [markdown]
@@ -72,7 +77,7 @@ pages.say(page.left_out(done))
 # ## The answer
 
 # %% tags=["hide-input"]
-pages.say(page.answer(files, table, other, check))
+pages.take_home(chapter, page.answer(files, table, other, check))
 pages.show_table(chapter, benchmark.families(check, same), "families", keep="families of values", digits=7,
                  caption="Agreement by family of values; of published scores only where the files are the published ones.")
 

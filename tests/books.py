@@ -43,6 +43,7 @@ class Visit:
     def __init__(self, browser, url: str, width: int = 1280, settle: int = 300):
         self.page = browser.new_page(viewport={"width": width, "height": 900})
         self.trouble: list[str] = []
+        self.loaded: set[str] = set()
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.trouble.append(f"script: {error}"))
         self.page.on("requestfailed", lambda r: self.trouble.append(f"failed: {r.url}"))
@@ -56,7 +57,10 @@ class Visit:
             self.trouble.append(f"{message.type}: {message.text}")
 
     def _request(self, request):
-        if urlsplit(request.url).scheme not in ("file", "data", "blob"):
+        parts = urlsplit(request.url)
+        if parts.scheme == "file":
+            self.loaded.add(unquote(parts.path))
+        elif parts.scheme not in ("data", "blob"):
             self.trouble.append(f"leaves the machine: {request.url}")
 
     def __enter__(self):
@@ -68,10 +72,13 @@ class Visit:
 
 LINKS = """() => [...document.querySelectorAll('a[href], img[src], source, link[rel=stylesheet]')]
     .map(e => e.href || e.src || new URL(e.srcset, location.href).href)"""
-IMAGES = """() => [...document.querySelectorAll('article img')]
-    .filter(i => !i.complete || !i.naturalWidth || !(i.alt || '').trim()
-                 || /^(\\.\\.\\/)*_images/.test(i.alt))
-    .map(i => i.getAttribute('src') + ' alt: ' + i.alt)"""
+IMAGES = """async () => {
+    const images = [...document.querySelectorAll('article img')];
+    images.forEach(i => i.loading = 'eager');
+    await Promise.all(images.map(i => i.decode().catch(() => 0)));
+    return images.filter(i => !i.complete || !i.naturalWidth || !(i.alt || '').trim()
+                              || /^(\\.\\.\\/)*_images/.test(i.alt))
+        .map(i => i.getAttribute('src') + ' alt: ' + i.alt) }"""
 TOO_WIDE = """() => [...document.querySelectorAll('article *')]
     .filter(e => e.getBoundingClientRect().right > innerWidth + 1
                  && !e.closest('.table-frame, pre, mjx-container, .math, .cell_output'))
@@ -144,7 +151,10 @@ def check_pages(browser, html: Path, banner: str) -> None:
         assert path.is_file(), path
         assert banner in path.read_text() or path in pages_of(html)[-3:], path
         with Visit(browser, path.as_uri()) as visit:
-            found = visit.trouble + [f"broken link {u}" for u in broken(visit.page.evaluate(LINKS))]
+            weight = sum(Path(f).stat().st_size for f in visit.loaded) / 1e6
+            found = [f"{weight:.2f} MB"] if path.name == "index.html" and weight > 1 else []
+            found += visit.trouble
+            found += [f"broken link {u}" for u in broken(visit.page.evaluate(LINKS))]
             found += [f"image {i}" for i in visit.page.evaluate(IMAGES)]
             found += visit.page.evaluate(WEIGHT)
             found += small_texts(visit.page) + visit.page.evaluate(FIRST_SCREEN)

@@ -40,6 +40,7 @@ _OUTSIDE_STYLE = re.compile(r"""(?:url\(|@import\s+)["']?((?:https?:)?//[^"')\s]
 _NEEDLESS = re.compile(
     r"""<link rel="preload" as="font"[^>]*>|<script>const THEBE_JS_URL[^<]*</script>"""
     r"""|<script[^>]*sphinx-thebe\.js[^>]*></script>"""
+    r"""|<script[^>]*/fontawesome/[^>]*></script>"""  # its fonts draw the same
 )
 _MATHJAX = re.compile(
     r"<script[^>]*>window\.MathJax[^<]*</script>|<script[^>]*/mathjax/[^<]*</script>"
@@ -134,7 +135,9 @@ def _drawn(folder: Path, there: set, narrow: dict, image: re.Match) -> str:
     """Let a phone choose the narrow drawing; lay beside it, once a page, those that say more."""
     tag, place, end = image.groups()
     drawn = folder / f"{place}.svg"
-    if not drawn.is_file() or "sd-card-img" in tag:  # a card has a thumbnail
+    if "sd-card-img" in tag:  # a card has a thumbnail
+        return image[0].replace("<img", '<img loading="lazy"')
+    if not drawn.is_file():
         return image[0]
     kinds = [_svg(drawn)]
     if kinds[0] in narrow:

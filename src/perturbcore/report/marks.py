@@ -24,12 +24,14 @@ def mark(rows: pd.DataFrame, points: Any = None, *others: Any) -> None:
     same = {c: set(rows[c].dropna()) - {""} for c in BY if c in rows}
     by = {BY[c]: str(*values) for c, values in same.items() if len(values) == 1}
     own = by | ({"": rows["display"].iloc[0]} if rows["display"].nunique() == 1 else {})
-    said = ["\n".join([r["display"], *_facts(r, by)]) for _, r in rows.iterrows()]
-    for artist in filter(None, (points, *others)):
-        artist.set_gid("mark:" + json.dumps([own, said if artist is points else []]))
+    for other in others:
+        other.set_gid("mark:" + json.dumps([own, []]))
+    if points is not None:
+        said = ["\n".join([r["display"], *_facts(r, by)]) for r in rows.to_dict("records")]
+        points.set_gid("mark:" + json.dumps([own, said]))
 
 
-def _facts(row: pd.Series, by: dict) -> list[str]:
+def _facts(row: dict, by: dict) -> list[str]:
     there = {c: row[c] for c in SAID if c in row and pd.notna(row[c]) and row[c] != ""}
     facts = {SAID[c]: (percent if c == "coverage" else number)(v) for c, v in there.items()}
     if pd.notna(row.get("low")) and pd.notna(row.get("high")):

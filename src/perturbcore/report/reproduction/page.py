@@ -114,7 +114,7 @@ def answer(files: Files, table: pd.DataFrame, other: Mapping, check: pd.DataFram
     knn = off[rows["predictor"] == "knn"].max()
     said = tell("reproduction.check", n=len(rows), most=off.max(), knn=knn, same=same)
     if files.simulated:
-        return f"{said} Nothing can be said about the published scores without the data."
+        return f"Nothing can be said about the published scores without the data. {said}"
     return f"{benchmark.verdict(table, other)} {said}"
 
 
