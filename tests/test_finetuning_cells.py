@@ -420,7 +420,7 @@ def test_checkpoints_that_are_not_safe_or_not_complete_are_refused(cells, checkp
         ({}, ["ENSG1", "ENSG2"], "none of the 40 genes"),
         ({}, {"G00": "one"}, "maps them"),
         ({}, {"G00": 99}, "a token 99"),
-        ({"vocab_size": 9}, GENES, "says other sizes"),
+        ({"vocab_size": 9}, GENES, "other sizes than config.json says"),
         ({"model_type": "cellfoundation"}, GENES, "never run"),
     ):
         (folder / "config.json").write_text(json.dumps(config | change))
