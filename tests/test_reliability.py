@@ -165,14 +165,14 @@ def told(tree, monkeypatch) -> dict:
         write_atomically(table, said["chapter"].encode())
         nbformat.write(chapter.notebook, partial)
 
-    def sphinx(stage, *_):
+    def sphinx(stage, *_, anew):
         for name in ("index.html", "book/index.html", "book/first.html", "_static/theme.css"):
             path = stage / "_build" / "html" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"<head></head><h1>{said['page']}</h1><main><p>text</p></main>")
 
     monkeypatch.setattr(runner, "_execute", execute)
-    monkeypatch.setattr(build, "_sphinx", sphinx)
+    monkeypatch.setattr(build, "run_sphinx", sphinx)
     for name in ("first", "second"):
         run_for_book(find_chapter(name), load_profile("demo"))
     return said

@@ -88,7 +88,7 @@ def test_binder_has_each_chapter_where_its_button_leads(tmp_path):
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     config["repository"]["url"] = "https://github.com/someone/somewhere"
     (tmp_path / "_config.yml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "perturbcore.book.build", "build", str(tmp_path)]
+    command = [sys.executable, "-m", "perturbcore.book.sphinx", "build", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     page = tmp_path / "_build/html/book/chapters/claims.html"
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -7,8 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from datetime import UTC, datetime
 from functools import partial
 from html import escape
@@ -24,8 +22,9 @@ import perturbcore
 from perturbcore import _NAMES, VERBS, WINGS
 from perturbcore.book.previews import preview, site
 from perturbcore.book.source import Chapter, find_chapter, published
+from perturbcore.book.sphinx import BookError, run_sphinx
 from perturbcore.core.digest import digest
-from perturbcore.core.errors import FailedError, InputError
+from perturbcore.core.errors import InputError
 from perturbcore.core.files import read_yaml
 from perturbcore.core.profile import PACKAGED, Profile, project_root
 from perturbcore.core.provenance import record
@@ -61,28 +60,24 @@ ALONG = (
 )
 
 
-class BookError(FailedError):
-    """The book could not be built; the message holds the warnings."""
-
-
 def build(profile: Profile) -> Path:
     """Build ``_build/html`` from the executed chapters of a profile; return the first page.
 
     It is built aside and takes its place when there was not a single warning. Where nothing but
-    plain prose is new, only its pages are built.
+    plain prose is new, only its pages are built; where no code is, all but its reference.
     """
     root = project_root()
     if root == PACKAGED.resolve():
         raise InputError("a book is built in a folder of its own: perturbcore start FOLDER")
     config = assemble(profile)
     stage, mark = root / "_build" / "stage", root / "_build" / "stage" / "frame"
-    frame = _frame(root)
-    if not mark.is_file() or mark.read_text() != frame:
-        # Sphinx cannot know that a page shows numbers of a chapter that changed: build all pages
+    frame, code = _frame(root)
+    old_frame, _, old_code = mark.read_text().partition(" ") if mark.is_file() else ("", "", "")
+    if old_code != code:
         shutil.rmtree(stage, ignore_errors=True)
     # a page that was refused must be read again
     mark.unlink(missing_ok=True)
-    _sphinx(stage, config, "-W", "-n", "--keep-going")
+    run_sphinx(stage, config, anew=old_frame != frame)
     html = root / "_build" / "html.new"
     shutil.rmtree(html, ignore_errors=True)
     shutil.copytree(stage / "_build" / "html", html)
@@ -103,7 +98,7 @@ def build(profile: Profile) -> Path:
         page.write_text(text, encoding="utf-8")
     if outside := outside_references(html):
         raise BookError("these pages would load something from outside:\n" + "\n".join(outside))
-    mark.write_text(frame)
+    mark.write_text(f"{frame} {code}")
     final, old = root / "_build" / "html", root / "_build" / "html.old"
     shutil.rmtree(old, ignore_errors=True)
     put_in_place(html, final, old)
@@ -165,24 +160,28 @@ def put_in_place(new: Path, final: Path, old: Path) -> None:
     new.rename(final)
 
 
-def _frame(root: Path) -> str:
-    """Digest of all that one page can change on another: everything but plain prose."""
+def _frame(root: Path) -> tuple[str, str]:
+    """Digest of all that one page can change on another, and of what changes those of the code."""
     along = root / "book" / "chapters" / "along"  # no page is made of these
     book = [p for p in (root / "book").rglob("*") if p.is_file() and p.parent != along]
-    code = Path(perturbcore.__file__).parent.rglob("*.py")
+    code = [*Path(perturbcore.__file__).parent.rglob("*.py"), *root.glob("_*.yml")]
+    fixed = [[str(p), hashlib.sha256(p.read_bytes()).hexdigest()] for p in sorted(code)]
     parts = []
-    for path in sorted([*book, *code, *root.glob("_*.yml")]):
+    for path in sorted(book):
         content = path.read_bytes()
         if path.suffix == ".md":
             parts.append(_BINDING.findall(content.decode()))
+            fixed.append(parts[-1][:1])  # every page names all others
         elif path.suffix == ".ipynb":
             for cell in json.loads(content)["cells"]:
                 prose = cell["cell_type"] == "markdown"
                 parts.append(_BINDING.findall("".join(cell["source"])) if prose else cell)
+                if cell.get("id") == "title":
+                    fixed.append(parts[-1])
         else:
             parts.append(hashlib.sha256(content).hexdigest())
         parts.append(str(path))
-    return digest(parts)
+    return digest([parts, fixed]), digest(fixed)
 
 
 def assemble(profile: Profile) -> Path:
@@ -303,21 +302,6 @@ def outside_references(html: Path) -> list[str]:
     return sorted(found)
 
 
-def _sphinx(stage: Path, config: Path, *options: str) -> None:
-    log = project_root() / "_build" / "build.log"
-    program = [sys.executable, "-m", __name__]
-    where = [str(project_root()), "--path-output", str(stage), "--config", str(config)]
-    command = [*program, "build", *where, *options]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=project_root())
-    text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
-    log.write_text(text, encoding="utf-8")
-    if done.returncode:
-        lines = text.splitlines()
-        wrong = [line for line in lines if re.search(r"WARNING|ERROR|rror:|xception", line)]
-        said = "\n".join(wrong[:40] or lines[-20:])
-        raise BookError(f"the book was not built:\n{said}\n(all of it: {log})")
-
-
 def _simulated(profile: Profile) -> bool:
     loaders = {entry.name: entry.loader for entry in profile.datasets}
     return profile.simulated or from_simulated_files(profile.results / "responses", loaders)
@@ -379,22 +363,3 @@ def _reference() -> str:
                 lines += [f".. automodule:: perturbcore.{'.'.join(parts)}", "   :members:"]
         lines.append("```")
     return "\n".join(lines) + "\n"
-
-
-def _jupyter_book() -> None:
-    from jupyter_book.cli.main import main
-    from sphinx.ext import autodoc, viewcode
-
-    def missing(app, module: str) -> bool:
-        return not Path(app.outdir, "_modules", f"{module.replace('.', '/')}.html").is_file()
-
-    # a stage is kept while the code is the same; Sphinx would import every module to ask its date
-    viewcode.should_generate_module_page = missing
-    # autodoc would write the annotations of pydantic into our own base classes, and every class
-    # that is derived from one of them afterwards would be refused
-    autodoc.AttributeDocumenter.update_annotations = lambda self, parent: None
-    main()
-
-
-if __name__ == "__main__":
-    _jupyter_book()
