@@ -1,10 +1,11 @@
 """Verbs about a user's own files, from a screen to a ranking, and about the authors' data.
 
-Everything heavy is imported inside the verbs, so that help answers at once.
+Everything heavy is imported inside the verbs, or by the front door, so that help answers at once.
 """
 
 from pathlib import Path
 
+import perturbcore as pc
 from perturbcore.core.errors import InputError, ParameterError
 
 DECLARED = (
@@ -23,9 +24,7 @@ def data(options) -> None:
 
     names = list(options.name)
     if options.profile or not names:
-        from perturbcore.core.profile import load_profile
-
-        profile = load_profile(options.profile or "demo")
+        profile = pc.load_profile(options.profile or "demo")
         names += [n for n in profile.data if n not in names]
         if not names:
             print(f"profile {profile.name} needs no files from elsewhere")
@@ -71,13 +70,13 @@ def effects(options) -> None:
     perturbcore effects screen.h5ad --control ctrl --scale counts --out responses.h5ad
     """
     from perturbcore.core.files import save_table
-    from perturbcore.data.effects import ba_ate, not_estimable_said
+    from perturbcore.data.effects import not_estimable_said
     from perturbcore.data.folds import add_folds
     from perturbcore.data.identifiers import gene_aliases
 
     aliases = gene_aliases() if options.gene_table else None
     how = dict(control=options.controls, batches=options.batches, min_cells=options.min_cells)
-    responses = ba_ate(_screen(options), **how)
+    responses = pc.effects(_screen(options), **how)
     same = dict(aliases=aliases, doubles=options.doubles)
     add_folds(responses, options.folds, options.seed, **same)
     for line in responses.uns["perturbcore"].get("merged", ()):
@@ -93,10 +92,9 @@ def ceiling(options) -> None:
     perturbcore ceiling screen.h5ad --control ctrl --scale counts --out ceiling.parquet
     """
     from perturbcore.core.files import save_table
-    from perturbcore.score.ceiling.ceiling import noise_ceiling
 
     trials = dict(n_outer=options.outer, n_inner=options.inner, seed=options.seed)
-    table = noise_ceiling(_screen(options), control=options.controls, **trials)
+    table = pc.ceiling(_screen(options), control=options.controls, **trials)
     table["value"] = table["value"].where(table["n_cells"] >= options.min_cells)
     save_table(table, options.out)
     print(f"{options.out}: {len(table)} rows")
@@ -110,23 +108,20 @@ def evaluate(options) -> None:
     import pandas as pd
 
     from perturbcore.book.rank import Ranking, printed
-    from perturbcore.data.sets.base import load
     from perturbcore.embeddings.coverage import coverage_table
-    from perturbcore.embeddings.load import load_embedding
-    from perturbcore.models.simple import evaluate_embeddings
     from perturbcore.score.limits import ceiling_scores
     from perturbcore.score.store import ScoreStore, save_scores
 
     _check_jobs(options)
-    data = load("from_files", responses=options.responses, name=options.responses.stem)
+    data = pc.load_dataset("from_files", responses=options.responses, name=options.responses.stem)
     responses = data.responses
     identifier = responses.uns["perturbcore"]["identifier"]
-    embeddings = [load_embedding(path, identifier=identifier) for path in options.embeddings]
+    embeddings = [pc.load_embedding(path, identifier=identifier) for path in options.embeddings]
     given = [_read_ceiling(options.ceiling)] if options.ceiling else []
     reached = [ceiling_scores(table, responses) for table in given]
     how = dict(store=ScoreStore(options.store or ":memory:"), seed=options.seed)
     names = options.predictor or ["knn"]
-    scores = evaluate_embeddings(responses, embeddings, names, n_jobs=options.jobs, **how)
+    scores = pc.evaluate(responses, embeddings, names, n_jobs=options.jobs, **how)
     scores = pd.concat([scores, *reached], ignore_index=True)
     save_scores(scores, options.out)
     print(printed(Ranking(data, scores, coverage_table(embeddings, responses))))
@@ -144,7 +139,6 @@ def rank(options) -> None:
     from perturbcore.book.rank import named_embeddings, printed, write_report
     from perturbcore.book.rank import rank as ranked
     from perturbcore.core.files import check_output
-    from perturbcore.data.sets.base import load
 
     _check_jobs(options)
     page, paths = options.out / "index.html", [Path(p) for p in options.embeddings]
@@ -156,10 +150,12 @@ def rank(options) -> None:
             raise ParameterError("--kind cells: give one file or folder")
         how = dict(backed=options.backed, min_cells=options.min_cells, **_declared(options))
         how["effect_control"] = options.controls
-        data = load("from_files", screen=options.files[0], **own, **how)
+        data = pc.load_dataset("from_files", screen=options.files[0], **own, **how)
     else:
         said = {n: v for n in ("identifier", "cell_line_value") if (v := getattr(options, n))}
-        data = load("from_files", responses=options.files, kind=options.kind, **own, **said)
+        data = pc.load_dataset(
+            "from_files", responses=options.files, kind=options.kind, **own, **said
+        )
     embeddings, left_out = named_embeddings(options.embeddings, data, options.profile)
     ranking = ranked(
         data, embeddings, way=options.predictor, trials=(options.outer, options.inner),
@@ -191,12 +187,11 @@ def score(options) -> None:
     """
     from perturbcore.core.files import save_table
     from perturbcore.data.read import read_h5ad
-    from perturbcore.score.cells import score_cells
 
     how = dict(perturbation=options.perturbation, cell_line=options.cell_line)
     columns = [c for c in how.values() if c]
     predicted, reference = (read_h5ad(p, columns) for p in (options.predicted, options.reference))
-    table = score_cells(
+    table = pc.score_cells(
         predicted, reference, control=options.control, n_splits=options.splits, seed=options.seed,
         **how,
     )  # fmt: skip
@@ -205,12 +200,10 @@ def score(options) -> None:
 
 
 def _screen(options):
-    from perturbcore.data.screens.declare import read_screen
-
     declared = _declared(options)
     if set(declared) - {"layer", "cells"}:
         declared["dataset"] = options.dataset or options.screen.stem
-    return read_screen(options.screen, backed=options.backed, **declared)
+    return pc.read_screen(options.screen, backed=options.backed, **declared)
 
 
 def _read_ceiling(path: Path):
