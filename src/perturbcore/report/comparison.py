@@ -169,9 +169,9 @@ class Comparison(PairedScores):
         if not self.ceiling:
             return "has no gap to close: these data have no ceiling"
         ceiling, share = f"{self.ceiling}, {row['ceiling']:.3f}", row["gap_closed"]
-        again = self.methods.index[self.methods["predictor"] == REPEATED]
-        if len(again) and self.ceiling != again[0]:
-            ceiling += f"; a repeated experiment {self.means[again[0]]:.3f}"
+        again = self.named(predictor=REPEATED)
+        if again not in ("", self.ceiling):
+            ceiling += f"; a repeated experiment {self.means[again]:.3f}"
         if not np.isfinite(share):
             return tell("comparison.no_gap", ceiling=ceiling)
         gap = tell("comparison.gap", ceiling=ceiling)
@@ -235,13 +235,13 @@ class Comparison(PairedScores):
     @property
     def too_good(self) -> bool:
         """Whether the best embedding is as far ahead as one that holds the labels would be."""
-        ideal = self.methods.index[self.methods["embedding"] == "idealized"]
+        ideal = self.named(embedding="idealized")
         good = (self.sign * self.means[self.competitors]).groupby(self.methods["embedding"]).max()
         steps = good.sort_values(ascending=False).to_list()
-        if not len(ideal) or len(steps) < 3:
+        if not ideal or len(steps) < 3:
             return False
         lead, *others = np.abs(np.diff(steps))
-        way = self.sign * self.means[ideal[0]] - steps[1]
+        way = self.sign * self.means[ideal] - steps[1]
         return bool(lead > FAR_AHEAD * max(others) and lead > way / 2)
 
     def rest_said(self) -> str:

@@ -203,12 +203,6 @@ def labels_against_truth(responses, truth, visible: float = VISIBLE) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def _random(c: Comparison) -> str | None:
-    """Return what random vectors are called in a comparison, if they were scored."""
-    names = c.methods.index[c.methods["embedding"] == RANDOM]
-    return str(names[0]) if len(names) else None
-
-
 def families(c: Comparison) -> pd.DataFrame:
     """Condense a ranking to families of embeddings, each held against random vectors."""
     real = c.methods.loc[c.competitors, "modality"]
@@ -217,7 +211,7 @@ def families(c: Comparison) -> pd.DataFrame:
     out["n"] = out["modality"].map(real.value_counts())
     out["value"] = out["method"].map(c.means)
     out["median"] = out["modality"].map(c.means[real.index].groupby(real).median())
-    for column, floor in (("random", _random(c)), ("floor", c.floor)):
+    for column, floor in (("random", c.named(embedding=RANDOM)), ("floor", c.floor)):
         table = c.gains(floor, methods=list(best.values())).set_index("method") if floor else {}
         out[f"over_{column}"] = out["method"].map(table["gain"] if floor else {})
         out[f"p_{column}"] = out["method"].map(table["p_holm"] if floor else {})
@@ -227,7 +221,7 @@ def families(c: Comparison) -> pd.DataFrame:
 def beats_floors(c: Comparison) -> tuple[list[str], list[str]]:
     """Embeddings that are better than random vectors and than the Train Mean, and those not."""
     good = set(c.competitors)
-    for floor in filter(None, (_random(c), c.floor)):
+    for floor in filter(None, (c.named(embedding=RANDOM), c.floor)):
         gains = c.gains(floor, methods=c.competitors)
         good &= set(gains.loc[gains["verdict"] == "better", "method"])
     return [m for m in c.competitors if m in good], [m for m in c.competitors if m not in good]
@@ -273,7 +267,7 @@ def _range(values: pd.Series) -> str:
 
 def reading(c: Comparison, title: str) -> str:
     """Say what floor, random vectors and ceiling mean for the scores of a data set."""
-    floor, random, why = c.means[c.floor], c.means.get(_random(c), np.nan), ""
+    floor, random, why = c.means[c.floor], c.means.get(c.named(embedding=RANDOM), np.nan), ""
     if abs(random - floor) > NOTABLE:
         why = tell("labels.above" if random > floor else "labels.below")
     ideal = c.means[c.methods["embedding"] == "idealized"].max()
@@ -295,7 +289,7 @@ def reading(c: Comparison, title: str) -> str:
 def _numbers(c: Comparison) -> dict:
     """Collect what every sentence on the best embedding tells of a comparison."""
     good, rest = beats_floors(c)
-    random, floor = c.means.get(_random(c), np.nan), c.means[c.floor]
+    random, floor = c.means.get(c.named(embedding=RANDOM), np.nan), c.means[c.floor]
     about = dict(best=c.best, value=c.means[c.best], random=random, floor=floor, good=good)
     return about | {"n": len(good) + len(rest)}
 

@@ -151,6 +151,11 @@ class PairedScores:
         """Return the one of best mean score among `methods`."""
         return str((self.sign * self.means[list(methods)]).idxmax())
 
+    def named(self, **what: str) -> str:
+        """Return the first method of this `embedding` and `predictor`; "" if none was scored."""
+        found = self.methods[[*what]].eq(pd.Series(what)).all(axis=1)
+        return str(found.idxmax()) if found.any() else ""
+
     @property
     def floor(self) -> str:
         """What the Train Mean is called here."""
@@ -172,9 +177,8 @@ class PairedScores:
 
     def _control(self, names: Sequence[str], what: str) -> str:
         for name in names:
-            at = (self.methods[["embedding", "predictor"]] == name).any(axis=1)
-            if at.any():
-                return str(self.methods.index[at][0])
+            if found := self.named(embedding=name) or self.named(predictor=name):
+                return found
         raise InputError(f"no {what} in the scores ({' or '.join(names)}): evaluate with controls")
 
     def mean_of(self, column: str) -> pd.Series:

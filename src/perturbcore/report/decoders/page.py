@@ -202,8 +202,7 @@ def answer(run: DecoderRun) -> str:
     parts.append(tell("decoders.times", best=best, knn=knn))
     if min(best["value"], knn["value"]) >= floor:
         parts.append(tell("decoders.neither"))
-    ridge = run.method(run.embedding, "ridge")
-    if ridge is not None:
+    if ridge := run.comparison.named(embedding=run.embedding, predictor="ridge"):
         parts.append(_attribution(best, table.loc[ridge]))
     return " ".join([*parts, run.note]).strip()
 

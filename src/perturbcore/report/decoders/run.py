@@ -58,12 +58,8 @@ class DecoderRun:
     def comparison(self) -> Comparison:
         """All methods by L2, against kNN on the embedding."""
         found = Comparison(self.scores, "L2")
-        found.reference = _named(found, self.embedding, "knn")
+        found.reference = found.named(embedding=self.embedding, predictor="knn") or None
         return found
-
-    def method(self, embedding: str, predictor: str) -> str | None:
-        """Name of a method, None if it was not scored."""
-        return _named(self.comparison, embedding, predictor)
 
     @property
     def decoders(self) -> list[str]:
@@ -77,25 +73,19 @@ class DecoderRun:
             [*self.models, *self.shifts], self.responses, self.cells, folds=self.folds,
             n_components=n_components, seed=seed,
         )  # fmt: skip
-        who = zip(table["embedding"], table["predictor"], strict=True)
-        return table.assign(method=[self.method(e, p) or e for e, p in who])
+        who = table[["embedding", "predictor"]].to_dict("records")
+        return table.assign(method=[self.comparison.named(**w) or w["embedding"] for w in who])
 
     def histories(self) -> pd.DataFrame:
         """Losses by epoch of every training: method, cell_line, fold, epoch, what was logged."""
         parts = []
         for model in self.models:
-            name = self.method(model.name, model.predictor)
+            name = self.comparison.named(embedding=model.name, predictor=model.predictor)
             for line in cell_lines(self.responses):
                 for fold in self.folds:
                     history = model.generated(self.responses, line, fold).uns["history"]
                     parts.append(history.assign(method=name, cell_line=line, fold=fold))
         return pd.concat(parts, ignore_index=True)
-
-
-def _named(comparison: Comparison, embedding: str, predictor: str) -> str | None:
-    m = comparison.methods
-    found = m.index[(m["embedding"] == embedding) & (m["predictor"] == predictor)]
-    return str(found[0]) if len(found) else None
 
 
 def run_decoders(

@@ -70,8 +70,7 @@ class FusionScores:
     @cached_property
     def best_single(self) -> str:
         """Yardstick: the best source under the best predictor, both chosen in training."""
-        methods = self.every.methods
-        return str(methods.index[methods["predictor"] == ANY][0])
+        return self.every.named(predictor=ANY)
 
     @cached_property
     def gains(self) -> pd.DataFrame:
