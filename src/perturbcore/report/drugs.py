@@ -220,23 +220,17 @@ def _row(drug: str, smiles: str) -> dict:
     row |= dict.fromkeys(("components", "stereo_open"), 0)
     if mol is None:
         return row
-    whole = canonical(smiles)
-    parts = whole.split(".")
-    parent = parent_of(mol)
+    whole, parent = canonical(smiles), parent_of(mol)
+    parts, kept = whole.split("."), Chem.MolToSmiles(parent)
+    own = [i for i, part in enumerate(parts) if canonical(part, parent=True) == kept][:1]
     return row | {
         "canonical": whole,
-        "parent": Chem.MolToSmiles(parent),
+        "parent": kept,
         "flat": canonical(smiles, parent=True, stereo=False),
         "components": len(parts),
-        "removed": ".".join(_without_parent(parts, parent)),
+        "removed": ".".join(part for i, part in enumerate(parts) if i not in own),
         "stereo_open": stereo_count(parent)[1],
     }
-
-
-def _without_parent(parts: list[str], parent) -> list[str]:
-    same = [canonical(part, parent=True) == Chem.MolToSmiles(parent) for part in parts]
-    first = same.index(True) if True in same else len(parts)
-    return parts[:first] + parts[first + 1 :]
 
 
 def _others(table: pd.DataFrame, same: str, differs: str = "") -> list[str]:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.files import SQLITE, save_table
+from perturbcore.core.files import open_sqlite, save_table
 from perturbcore.data.read import check_table
 from perturbcore.score.task import task_of
 
@@ -68,13 +68,8 @@ class ScoreStore:
         self.path = path if str(path) == ":memory:" else Path(path)
         if isinstance(self.path, Path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(self.path, timeout=120, check_same_thread=False)
-        try:
-            self._db.executescript(SQLITE + _SCHEMA)
-        except sqlite3.DatabaseError as error:
-            raise InputError(
-                f"{path}: not a score store ({error}); move it away to compute the units again"
-            ) from error
+        other = "{path}: not a score store ({error}); move it away to compute the units again"
+        self._db = open_sqlite(self.path, _SCHEMA, other)
 
     def have(self, keys: Iterable[str]) -> set[str]:
         """Return those of `keys` that are finished."""

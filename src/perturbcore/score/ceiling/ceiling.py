@@ -1,6 +1,5 @@
 """The noise ceiling: how far a repeated experiment would land from this one."""
 
-import sqlite3
 import threading
 from contextlib import closing
 from itertools import product
@@ -13,7 +12,7 @@ from tqdm.auto import tqdm
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError, check_choice
-from perturbcore.core.files import SQLITE
+from perturbcore.core.files import open_sqlite
 from perturbcore.core.scheduler import spread
 from perturbcore.data.catalogue import hash_of
 from perturbcore.data.screens.declare import COLUMNS as LABELS
@@ -133,6 +132,12 @@ QUANTILES = (0.1, 0.2, 0.5, 0.8, 0.9, 0.99, 0.995)
 METRICS = ("L2", "MSE", "MAE", "Spearman", "Pearson")
 COLUMNS = ["dataset", "cell_line", "perturbation", "quantile", "metric", "value", "n_cells"]
 COLUMNS += ["n_batches"]
+# finished perturbations by a digest of data, parameters and code: never of another run
+CHECKPOINT = (
+    "CREATE TABLE IF NOT EXISTS ceilings (run TEXT, line TEXT, perturbation TEXT, content BLOB, "
+    "PRIMARY KEY (run, line, perturbation)) WITHOUT ROWID",
+    "checkpoint {path} is not a file of this kind ({error})",
+)
 
 
 def noise_ceiling(
@@ -200,7 +205,7 @@ def noise_ceiling(
         run = digest(cells.digest(), options, metrics, list(quantiles), code)
     tables = []
     with (
-        closing(_open_checkpoint(checkpoint or ":memory:")) as store,
+        closing(open_sqlite(checkpoint or ":memory:", *CHECKPOINT)) as store,
         tqdm(total=sum(map(len, wanted)), desc="noise ceiling", disable=not progress) as bar,
     ):
         for sampler, names in zip(samplers, wanted, strict=True):
@@ -262,20 +267,6 @@ def distances(samples, point, metrics=METRICS) -> dict:
         else:
             out[m] = metric(m).function(np.broadcast_to(point, samples.shape), samples)
     return out
-
-
-def _open_checkpoint(path) -> sqlite3.Connection:
-    """Finished perturbations by a digest of data, parameters and code: never of another run."""
-    store = sqlite3.connect(path, timeout=60, check_same_thread=False)
-    try:
-        store.executescript(
-            f"{SQLITE} CREATE TABLE IF NOT EXISTS ceilings (run TEXT, line TEXT, perturbation "
-            "TEXT, content BLOB, PRIMARY KEY (run, line, perturbation)) WITHOUT ROWID"
-        )
-    except sqlite3.DatabaseError as error:
-        store.close()
-        raise InputError(f"checkpoint {path} is not a file of this kind ({error})") from error
-    return store
 
 
 def _quantiles(name, sampler, metrics, quantiles) -> np.ndarray:
