@@ -163,9 +163,9 @@ class Comparison(PairedScores):
         known = np.isfinite(row["low"])
         return tell("comparison.score", row=row) if known else f"{row['value']:.3f}"
 
-    def gap_said(self, method: str | None = None) -> str:
-        """Say what a method, the best by default, closes of the gap; a clause without subject."""
-        row = self._ranking.loc[method or self.best]
+    def gap_said(self) -> str:
+        """Say what the best closes of the gap; a clause without subject."""
+        row = self._ranking.loc[self.best]
         if not self.ceiling:
             return "has no gap to close: these data have no ceiling"
         ceiling, share = f"{self.ceiling}, {row['ceiling']:.3f}", row["gap_closed"]

@@ -267,15 +267,15 @@ class PairedScores:
             table.insert(0, "cell_line", line)
         return table.sort_values("gain", ascending=False, kind="stable")
 
-    def own_gains(self, predictor: str = "knn", by: Sequence[str] = ()) -> pd.DataFrame:
-        """Compare each use of a representation with one predictor on it, see `gains`.
+    def own_gains(self) -> pd.DataFrame:
+        """Compare each use of a representation with kNN on it, see `gains`.
 
         Embeddings with one use are left out.
         """
         named = self.methods.loc[self.competitors].reset_index()
-        base = named[named["predictor"] == predictor].set_index("embedding")["method"]
-        rest = named[(named["predictor"] != predictor) & named["embedding"].isin(base.index)]
-        return self.gains(dict(zip(rest["method"], rest["embedding"].map(base), strict=True)), by)
+        base = named[named["predictor"] == "knn"].set_index("embedding")["method"]
+        rest = named[(named["predictor"] != "knn") & named["embedding"].isin(base.index)]
+        return self.gains(dict(zip(rest["method"], rest["embedding"].map(base), strict=True)))
 
     def between(self, a: str, b: str) -> pd.Series:
         """Return how much better `a` is than `b` over all cell lines: one row of `gains`."""

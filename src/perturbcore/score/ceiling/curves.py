@@ -73,10 +73,7 @@ def ceilings_against_truth(
     strengths: Sequence[float] = (0.0, 0.3, 0.6),
     controls: Sequence[str] = ("global", "matched"),
     *,
-    n_outer: int = 10,
-    n_inner: int = 4,
     n_splits: int = 5,
-    seed: int = 4,
     n_jobs: int = 1,
 ) -> pd.DataFrame:
     """Hold three ceilings (L2) against the known truth of simulated screens, one per batch effect.
@@ -88,10 +85,10 @@ def ceilings_against_truth(
     """
     parts = []
     for strength in strengths:
-        made = simulate_screen(**SCREEN, batch_effect=strength, seed=seed)
+        made = simulate_screen(**SCREEN, batch_effect=strength, seed=4)
         for control in controls:
             table = ceiling_by_cells(
-                made.screen, sizes, n_outer=n_outer, n_inner=n_inner, n_splits=n_splits,
+                made.screen, sizes, n_outer=10, n_inner=4, n_splits=n_splits,
                 truth=made.true_effects, control=control, n_jobs=n_jobs,
             )  # fmt: skip
             mean = table.groupby(["cells", "estimate"])["value"].mean().unstack()
