@@ -146,10 +146,8 @@ def _moments(X) -> tuple[Control, np.ndarray]:
 
 def rows_by_group(labels) -> dict[str, np.ndarray]:
     """Rows of each label, in the order of the names."""
-    labels = np.asarray(labels).astype(str)
-    order = np.argsort(labels, kind="stable")
-    names, first = np.unique(labels[order], return_index=True)
-    return dict(zip(names.tolist(), np.split(order, first[1:]), strict=True))
+    labels = pd.Series(np.asarray(labels).astype(str))
+    return dict(sorted(labels.groupby(labels).indices.items()))
 
 
 def _rows(cells: AnnData, rows: np.ndarray):
