@@ -1,13 +1,16 @@
-"""What lets a model see a test perturbation in training: caught when folds are made, or declared."""
+"""Folds, and what lets a model see a test perturbation in training: caught there, or declared."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from perturbcore.core.errors import InputError, LeakError
+from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.data.folds import (
     add_folds,
     assign_folds,
+    check_disjoint,
     check_leakage,
     is_control,
     merged,
@@ -18,6 +21,7 @@ from perturbcore.embeddings.base import Embedding
 from perturbcore.score.leaks import leak_report, leaks_said
 
 GENES = [f"ABC{chr(65 + i)}{j}" for i in range(6) for j in range(1, 11)]
+TWELVE = [f"P{i}" for i in range(12)]
 DRUGS = [f"drugin{chr(97 + i)}{chr(97 + j)}" for i in range(6) for j in range(10)]
 ENSEMBL = {"ENSG00000141510": "TP53", "P53OLD": "TP53", "ALIASED": "TP53"}
 
@@ -33,6 +37,61 @@ def responses_of(names, identifier="symbol", X=None, lines=("A",), **obs):
 
 def found(report, check):
     return int(report.set_index("check")["found"].filter(like=check).sum())
+
+
+@given(st.permutations(TWELVE[:11]), st.integers(0, 5))
+def test_folds_do_not_depend_on_the_order_or_repeats_of_rows(names, seed):
+    folds = assign_folds(sorted(names), 4, seed)
+    pd.testing.assert_series_equal(folds, assign_folds(names + names[:3], 4, seed))
+    assert sorted(folds.value_counts()) == [2, 3, 3, 3]
+
+
+def test_a_perturbation_has_one_fold_in_every_line_and_folds_depend_on_the_seed():
+    responses = add_folds(responses_of(TWELVE, lines=("A", "B")))
+    assert (responses.obs.groupby("perturbation")["fold"].nunique() == 1).all()
+    check_leakage(responses, joint=True)
+    assert (assign_folds(GENES, seed=0) != assign_folds(GENES, seed=1)).any()
+
+
+def test_impossible_numbers_of_folds_and_missing_names_are_refused():
+    for n_folds in (0, 1, 13):
+        pytest.raises(ParameterError, assign_folds, TWELVE, n_folds).match("n_folds")
+    pytest.raises(InputError, assign_folds, ["a", None]).match("missing")
+
+
+def test_a_planted_leak_within_a_line_and_a_shared_perturbation_are_caught():
+    responses = add_folds(responses_of(TWELVE))
+    names = ["P0", "P0", *responses.obs["perturbation"].iloc[2:]]
+    responses.obs = responses.obs.assign(perturbation=names, fold=[0, 1] + [2] * 10)
+    pytest.raises(LeakError, check_leakage, responses).match("P0")
+    check_disjoint(["a"], ["b"])
+    pytest.raises(LeakError, check_disjoint, ["a", "b"], ["b"]).match("'b'")
+
+
+def labelled(responses, task):
+    responses.uns["perturbcore"]["task"] = task
+    responses.layers["deg"] = np.zeros(responses.shape, np.int8)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda r: r.obs.drop(columns="cell_line", inplace=True), "cell_line"),
+        (lambda r: r.uns.pop("perturbcore"), "uns"),
+        (lambda r: r.uns["perturbcore"].update(task="x"), "'x'"),
+        (lambda r: r.X.__setitem__((1, 2), np.nan), "gene 'g2'"),
+        (lambda r: r.obs.__setitem__("perturbation", "P0"), "two rows"),
+        (lambda r: setattr(r, "var_names", ["g0", *r.var_names[:-1]]), "twice"),
+        (lambda r: r.uns["perturbcore"].update(task="deg"), "layers"),
+        (lambda r: (labelled(r, "deg"), r.layers["deg"].fill(2)), "value 2"),
+        (lambda r: labelled(r, "deg_pairs"), "observed"),
+        (lambda r: r.obs.__setitem__("cell_line", [None] + ["A"] * 23), "empty in row"),
+    ],
+)
+def test_bad_responses_are_named(spoil, message):
+    responses = responses_of(TWELVE, lines=("A", "B"))
+    spoil(responses)
+    pytest.raises(InputError, check_responses, responses, folds=False).match(message)
 
 
 # the leak, its names, what they are, options of the folds
