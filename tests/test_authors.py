@@ -1,12 +1,17 @@
+import hashlib
 import shutil
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from huggingface_hub.utils import filter_repo_objects
 
-from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.book.cli import main
+from perturbcore.core.errors import DownloadError, InputError, LeakError, ParameterError
+from perturbcore.data.authors import layout as authors
 from perturbcore.data.authors.layout import LAYOUTS, present
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.folds import check_leakage
@@ -273,7 +278,7 @@ def test_scores_equal_plain_scikit_learn(root, dataset):
     name = "STRING WaveGC" if dataset in ("essential", "norman") else "MACCS"
     used, _ = read_embeddings(dataset, responses, root, names=[name])
     # lasso is slow there, and the same whatever the data
-    estimators = ["knn", "lasso"] if dataset == "tahoe" else ["knn"]
+    estimators = ["knn", "lasso"] if dataset == "sciplex" else ["knn"]
     done = small(root, dataset, embeddings=[name], estimators=estimators)
     line = FIRST[dataset]
     table = against_sklearn(responses, used, done.scores, cell_line=line, estimators=estimators)
@@ -316,3 +321,65 @@ def test_what_is_absent_is_left_out_and_named(copy):
     assert any("STRING WaveGC left out" in note for note in done.notes)
     assert "STRING WaveGC" not in set(done.scores["embedding"])
     pytest.raises(InputError, reproduce, root=copy / "nowhere").match("no data of the authors")
+
+
+# --- the download
+
+
+NORMAN, ESM2 = LAYOUTS["norman"].files["lfc"], "gene_embeddings/ESM2_(D=1280).h5ad"
+FILES = {NORMAN: b"norman", ESM2: b"esm2" * 9, "essential/raw_data.h5ad": b"not read"}
+
+
+class Host:
+    """Stand for the data's host: files with size and checksum."""
+
+    def __init__(self, files, wrong=()):
+        self.files, self.wrong = files, set(wrong)
+
+    def dataset_info(self, repo_id, revision=None, files_metadata=False):
+        assert repo_id == authors.REPOSITORY and files_metadata
+        siblings = [
+            SimpleNamespace(rfilename=n, size=len(c), lfs={"sha256": hashlib.sha256(c).hexdigest()})
+            for n, c in self.files.items()
+        ]
+        card = {"license": "cc-by-nc-4.0"}
+        return SimpleNamespace(sha="abc123", siblings=siblings, card_data=card)
+
+    def snapshot_download(self, repo_id, *, repo_type, revision, local_dir, allow_patterns):
+        assert (repo_id, repo_type, revision) == (authors.REPOSITORY, "dataset", "abc123")
+        for filename in filter_repo_objects(self.files, allow_patterns=allow_patterns):
+            path = local_dir / filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"cut off" if filename in self.wrong else self.files[filename])
+
+
+def test_what_is_read_is_fetched_with_size_and_licence(tmp_path, capsys):
+    folder = tmp_path / "paper"
+    assert authors.fetch_authors_data(folder, client=Host(FILES)) == folder
+    said = capsys.readouterr().err
+    assert "cc-by-nc-4.0" in said and "2 files (" in said
+    assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == {NORMAN, ESM2}
+    assert (folder / ESM2).read_bytes() == FILES[ESM2]
+
+
+def test_what_cannot_be_fetched_is_refused_with_a_way_out(tmp_path):
+    def refused(message, client):
+        with pytest.raises(DownloadError, match=message):
+            authors.fetch_authors_data(tmp_path, client=client)
+
+    def away(*args, **kwargs):
+        raise OSError("no connection")
+
+    refused("not the file the host states", Host(FILES, wrong=[ESM2]))
+    assert not (tmp_path / ESM2).exists() and (tmp_path / NORMAN).exists()
+    refused("were they renamed", Host({"other.txt": b"x"}))
+    refused(f"no connection.*{authors.VARIABLE}", SimpleNamespace(dataset_info=away))
+
+
+def test_a_copy_on_disk_is_used_without_a_download(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(authors.VARIABLE, str(tmp_path))
+    assert authors.fetch_authors_data(client=Host({})) == tmp_path == authors.data_root()
+    assert "nothing is downloaded" in capsys.readouterr().out
+    assert main(["data", "fetch", authors.REPOSITORY]) == 0
+    monkeypatch.setenv(authors.VARIABLE, str(tmp_path / "no"))
+    assert main(["data", "fetch", authors.REPOSITORY]) == 2

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from scipy.stats import pearsonr, spearmanr
-from worlds import cells_of
+from worlds import cells_of, logged
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.effects import ba_ate
+from perturbcore.data.responses import make_responses
 from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.score.ceiling import ceiling, sampler
 from perturbcore.score.ceiling.ceiling import Cells, noise_ceiling
@@ -38,11 +39,6 @@ def of(table, metric):
     return table.loc[table["metric"] == metric, "value"]
 
 
-def logged(screen):
-    counts = screen.X.toarray().astype(np.float64)
-    return np.log1p(counts * (1e4 / counts.sum(axis=1, keepdims=True)))
-
-
 def gathered_samples(x, groups, stream, kind, drawn, n_inner):
     """The slow way: copy the drawn cells, average them, average the drawn batches."""
     samples = []
@@ -66,7 +62,7 @@ def groups_of(screen, perturbation, line):
 
 
 def reference_table(screen, control, n_outer, n_inner, quantiles, seed, batches="all"):
-    x, rows = logged(screen), []
+    x, rows = logged(screen.X), []
     for line in sorted(screen.obs["cell_line"].unique()):
         here = screen.obs[screen.obs["cell_line"] == line]
         controls = groups_of(screen, "ctrl", line)
@@ -442,14 +438,9 @@ def test_replicates_on_plates():
         noise_ceiling(wells_of(wells.X * np.nan, **about, is_control=False), **WELLS)
 
 
-def fold_responses(names, folds, line="A"):
-    obs = pd.DataFrame(
-        {"perturbation": names, "cell_line": line, "fold": folds},
-        index=[f"{line}|{n}" for n in names],
-    )
-    responses = ad.AnnData(np.zeros((len(names), 2), dtype=np.float32), obs=obs)
-    responses.uns["perturbcore"] = {"dataset": "toy", "task": "lfc"}
-    return responses
+def fold_responses(names, folds):
+    obs = pd.DataFrame({"perturbation": names, "cell_line": "A", "fold": folds})
+    return make_responses(np.zeros((len(names), 2)), obs, ["g0", "g1"], dataset="toy")
 
 
 def test_fold_scores_are_means_over_the_folds_perturbations():

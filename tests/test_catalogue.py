@@ -355,11 +355,8 @@ def test_killed_download_leaves_nothing_that_passes(place):
     assert leftovers(catalogue.data_folder()) == [place.cached("good")]
 
 
-def test_unknown_name_suggests_the_close_one():
-    pytest.raises(ParameterError, entry, "string_db").match("stringdb")
-
-
 def test_every_entry_is_complete():
+    pytest.raises(ParameterError, entry, "string_db").match("stringdb")  # the close one
     table = entries()
     assert table.index.is_unique and len(table) > 100
     needed = table[~table["optional"]]

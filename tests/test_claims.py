@@ -100,6 +100,8 @@ def test_conditions_and_texts():
         assert holds(condition, values, -1) is stricter, condition
     for wrong in ("every gap is nice", "gap.nothing > 1"):
         pytest.raises(ParameterError, holds, wrong, values).match("claim")
+    unknown = replace(CLAIM["cole-20"], ask={"gap": {"relation": "no_such_relation"}})
+    pytest.raises(ParameterError, audit.decide, unknown, medians()).match("no_such_relation")
 
 
 def test_offline_every_claim_has_a_verdict(offline):
@@ -170,11 +172,6 @@ def test_verdicts_follow_the_numbers():
     for name, verdict in held.items():
         assert audit.decide(CLAIM[name], kept).verdict == verdict
         assert audit.decide(CLAIM[name], turned).verdict == audit.FAILS
-
-
-def test_a_wrong_claim_file_is_refused():
-    unknown = replace(CLAIM["cole-20"], ask={"gap": {"relation": "no_such_relation"}})
-    pytest.raises(ParameterError, audit.decide, unknown, medians()).match("no_such_relation")
 
 
 def test_bendidi_table2_against_its_appendix(offline):

@@ -14,8 +14,10 @@ from anndata import AnnData
 from perturbcore.book.study import Study
 from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.core.profile import load_profile
+from perturbcore.data.effects import well_effects
 from perturbcore.data.folds import add_folds, check_leakage
 from perturbcore.data.responses import make_responses
+from perturbcore.data.sets import signatures as sig
 from perturbcore.data.sets.base import Card, Dataset, load
 from perturbcore.data.sets.signatures import read_string_lists, signature_dataset
 from perturbcore.report import labels
@@ -90,6 +92,68 @@ def test_lines_that_share_wells_are_never_scored_across():
     pytest.raises(LeakError, check_leakage, responses, joint=True).match("joint")
 
 
+def test_top_k_labels_by_hand():
+    genes = pd.Index(list("abcdef"))
+    label = sig.top_k_labels(np.array(["x", "c", "a", "f", "b", "e", "d"]), genes, 2)
+    assert label.tolist() == [1, 0, 1, -1, -1, 0]
+
+
+def test_k_must_label_something():
+    for k in (0, -1, 2.0, True, "3"):
+        pytest.raises(ParameterError, load, "signatures", k=k).match("whole number")
+    pytest.raises(ParameterError, load, "signatures", min_labels=-1).match("min_labels=-1")
+
+
+def test_genes_ranked_twice_or_not_by_all_are_left_out():
+    one = {"d": (np.array(["a", "b", "c", "c"]), 1), "e": (np.array(["a", "b", "c"]), 1)}
+    two = {"d": (np.array(["a", "c", "b", "z"]), 1)}
+    assert sig.common_genes({"1": one, "2": two}, ["d", "e"]) == (["a", "b"], 1)
+
+
+def test_drugs_are_matched_by_name_and_the_unmatched_stay_unmatched():
+    table = pd.DataFrame(
+        {"smiles": ["C"] * 4}, index=["Bortezomib", "UNC-0379", "Panobinostat (LBH589)", "AZD"]
+    )
+    found = sig.match_drugs(
+        ["Bortezomib", "unc0379", "panobinostat", "azd1", "alias me"], table, {"alias me": "AZD"}
+    )
+    assert found["how"].to_dict() == {
+        "Bortezomib": "name", "unc0379": "spelling", "panobinostat": "beginning", "azd1": "",
+        "alias me": "alias",
+    }  # fmt: skip
+    assert found.loc["azd1", "in_table"] is None or pd.isna(found.loc["azd1", "in_table"])
+    assert sig.parent("Imatinib mesylate") == sig.parent("imatinib")
+
+
+def test_prnet_says_how_little_replicates_agree(mirror):
+    data = load("prnet")
+    assert data.responses.n_obs == 301 and not data.simulated
+    effects = well_effects(data.replicates).droplevel("cell_line")
+    first, second = (effects.loc[plate] for plate in data.replicates.obs["batch"].unique())
+    r = np.corrcoef(first, second.loc[first.index])[:301, 301:]
+    other = (r.sum() - np.trace(r)) / (r.size - 301)
+    said = f"by {np.diag(r).mean():.2f} on average (301 drugs), those of two different drugs by {other:.2f}"
+    assert said in data.notes[-1]
+    assert data.extras["drugs"]["smiles"].str.len().gt(0).all()
+    with pytest.raises(ParameterError):
+        load("prnet", control="none")
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"), [("sciplex", None), ("tahoe", ["SW48"]), ("op3", None)]
+)
+def test_signatures_have_k_genes_up_and_down_in_every_row(mirror, source, lines):
+    data = load("signatures", source=source, k=25, lines=lines)
+    assert data.name == f"{source}_signatures"
+    deg = np.asarray(data.responses.layers["deg"])
+    assert ((deg == 1).sum(axis=1) == 25).all() and ((deg == -1).sum(axis=1) == 25).all()
+    obs = data.responses.obs
+    assert obs.groupby("perturbation", observed=True)["fold"].nunique().eq(1).all()
+    assert set(obs["perturbation"]) <= set(data.extras["drugs"].index)
+    with pytest.raises(ParameterError, match="no cell line 'HeLa'.*there are"):
+        load("signatures", source=source, lines="HeLa")
+
+
 # ---- averages, families, truth
 
 
@@ -148,47 +212,6 @@ def test_families_are_held_against_random():
     }
     assert beats_floors(compared(low))[0] == ["good"]
     assert families(compared(low))["p_floor"].iloc[0] < 0.01
-
-
-def test_sentences_carry_the_numbers_of_the_scores():
-    limit = {("", "experimental_error", "Positive control"): 0.90}
-    part = part_of(scored(METHODS | limit))
-    c = part.comparison("f1_score")
-    said = labels.finding(c, part.title)
-    assert "**good** (gene target) is best: Macro F1 0.60" in said and "25 % of the way" in said
-    assert "Of 3 embeddings, 2 (good and fair) can be shown to beat both" in said
-    read = labels.reading(c, part.title)
-    assert "read from the random ones" in read and "would reach 0.90" in read
-    more = {("", "noise_floor", "Positive control"): 0.80}
-    more[("", "repeated_experiment", "Positive control")] = 0.70
-    c = part_of(scored(METHODS | limit | more)).comparison("f1_score")
-    assert c.ceiling == "Noise floor" and "(Noise floor, 0.8" in c.gap_said()
-    assert "a repeated experiment 0.7" in c.gap_said()
-    read = labels.reading(c, part.title)
-    assert "true effects would reach 0.8" in read and "rewards calling rare" not in read
-    more["", "repeated_experiment", "Positive control"] = 0.85
-    c = part_of(scored(METHODS | limit | more)).comparison("f1_score")
-    assert "rewards calling rare classes" in labels.reading(c, part.title)
-    worse = compared(METHODS | {("random", "logistic", "Negative control"): 0.30})
-    assert "must beat both" in labels.reading(worse, "D")
-    assert "cannot be said what a repeated experiment" in labels.reading(compared(METHODS), "D")
-    assert "2 of 3 embeddings" in labels.one_line({"d": part}, "f1_score")
-    poor = part_of(scored({k: 0.5 for k in METHODS}))
-    line = labels.one_line({"d": poor}, "f1_score")
-    assert "none of 3 embeddings can be shown to beat both" in line
-    assert "No labels of drugs" in labels.one_line({}, "f1_score")
-    assert "`x`. gone" in labels.absent_said({"x": "gone"}) and labels.absent_said({}) == ""
-
-
-def test_each_fusion_is_held_against_the_best_embedding_and_they_against_each_other():
-    wanted = {"Simple": {"preset": "deg_sciplex"}, "Full": {"preset": "lfc_full", "max_epochs": 9}}
-    fused = {("Simple", "transformer", "Fusion"): 0.65, ("Full", "transformer", "Fusion"): 0.55}
-    said = labels.fused_said(part_of(scored(METHODS | fused)), wanted)
-    better, worse, both = (said.index(word) for word in ("(better)", "(worse)", "Simple against"))
-    assert better < worse < both and "at most 200 of 200 epochs" in said
-    assert "at most 9 of 75 epochs" in said and said.count("against good") == 2
-    assert "Simple against Full: +0.099" in said
-    assert labels.fused_said(part_of(scored(METHODS)), {}) == ""
 
 
 def labelled(label, line="L", genes=None, **obs):

@@ -107,20 +107,12 @@ def test_an_embedding_of_low_coverage_is_shown_but_does_not_win():
     table.loc[table["embedding"] == "sparse", "coverage"] = 0.26
     c = Comparison(table)
     row = c.ranking().set_index("method").loc["sparse"]
-    assert c.best == "good" and row["coverage"] == 0.26
-    assert not row["competes"] and not row["with_best"]
+    assert c.best == "good" and row["coverage"] == 0.26 and not row["with_best"]
     assert c.means["sparse"] < c.means["good"]
     assert set(c.gains()["against"]) == {"good"} and "sparse" not in set(c.neighbours()["method"])
-    said = c.answer("Toy")
-    assert (
-        "no embedding is better than the Train Mean: the best of 3 embeddings is **good**" in said
-    )
-    assert said.endswith("fewer than 50 % of the perturbations have a vector: sparse (26 %).")
     assert "sparse" not in c.one_line() + "".join(three_sentences(c, simulated=True))
     lines = reference_lines(c.scores.assign(display=c.scores["method"]), lower_is_better=True)
     assert "sparse" not in set(lines["display"])
-    every = table.assign(coverage=np.where(table["embedding"] == "", np.nan, 0.26))
-    assert Comparison(every).best == "sparse"  # nobody covers enough: all compete
 
 
 @pytest.fixture(scope="module")
@@ -282,16 +274,18 @@ def named(pattern: str, text: str) -> set | None:
     return set(re.split(", | and ", found[1])) if found else None
 
 
-# the Train Mean wins; it ties with all; embeddings of which no pair differs
+# the Train Mean wins; it ties with all; embeddings of which no pair differs; none covers enough
 HARD = [dict(levels=[9.0, 9.0, 9.0], noise=0.01), dict(levels=[8.0, 8.0, 8.0], noise=0.3)]
 HARD.append(dict(levels=[5.0, 5.0, 5.0], noise=3.0))
-HARD = [h | dict(coverage=[1.0] * 5, ceiling=4.5, folds=5, higher=False, seed=1) for h in HARD]
+HARD.append(dict(levels=[5.0, 7.0], noise=0.01, coverage=[0.26] * 5))
+HARD = [dict(coverage=[1.0] * 5, ceiling=4.5, folds=5, higher=False, seed=1) | h for h in HARD]
 
 
 @settings(max_examples=25, deadline=None)
 @example(HARD[0])
 @example(HARD[1])
 @example(HARD[2])
+@example(HARD[3])
 @given(PLAUSIBLE)
 def test_every_sentence_is_true_of_the_table(case):
     c = drawn(case)
@@ -353,14 +347,3 @@ def test_every_sentence_is_true_of_the_table(case):
     assert (way * table["value"]).is_monotonic_decreasing
     assert set(c.competitors) == set(t["names"])
     assert "Random" not in answer + line + " ".join(three)
-
-
-def test_what_floor_and_ceiling_mean_is_said_both_ways():
-    said = Comparison(scores()).reading()
-    assert "beats No Change" in said and "lies beyond the Train Mean" in said
-    noisy = {**MEANS, ("", "experimental_error", "Positive control"): 8.5}
-    assert "cannot be told from noise" in Comparison(scores(noisy)).reading()
-    hard = {**noisy, ("", "no_change", "Negative control"): 7.0}
-    assert "does not beat No Change" in Comparison(scores(hard)).reading()
-    bare = {k: v for k, v in MEANS.items() if k[1] != "experimental_error"}
-    assert "no noise floor can be estimated" in Comparison(scores(bare)).reading()

@@ -5,10 +5,10 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from worlds import logged, responses_of
 
 from perturbcore.core.errors import InputError, LeakError, ParameterError
 from perturbcore.data.contexts import CONTROL, context_responses, control_profiles
-from perturbcore.data.responses import make_responses
 from perturbcore.data.sets.base import constants_of
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.contexts import Known, MeanOffset, SavedPredictions, ShrunkenOffset
@@ -29,9 +29,7 @@ def world(own: float = 0.3, shared_wells: bool = False, seed: int = 0):
     rng = np.random.default_rng(seed)
     shared = rng.normal(size=(24, GENES))
     rows = [shared + own * rng.normal(size=(24, GENES)) for _ in LINES]
-    obs = pd.DataFrame([(n, line) for line in LINES for n in NAMES],
-                       columns=["perturbation", "cell_line"])  # fmt: skip
-    out = make_responses(np.concatenate(rows), obs, [f"g{i}" for i in range(GENES)], dataset="w")
+    out = responses_of(np.concatenate(rows), NAMES, LINES, dataset="w")
     out.uns["perturbcore"]["shared_wells"] = shared_wells
     return out
 
@@ -184,8 +182,7 @@ def test_saved_cells_are_a_model_and_units_keep_predictions(tmp_path):
     assert model.name == "STATE"
     fold = Fold.of(responses, 0)
     values = fit_predict(model, fold).values
-    logged = np.log1p(1e4 * X / X.sum(axis=1, keepdims=True))
-    effect = logged[30:35].mean(axis=0) - logged[:30].mean(axis=0)
+    effect = logged(X[30:35]).mean(axis=0) - logged(X[:30]).mean(axis=0)
     np.testing.assert_allclose(values[0][::-1], effect, rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match=re.escape(f"{path}: it has no cell of line 'B'")):
         fit_predict(model, Fold.of(responses, 1))
@@ -207,9 +204,8 @@ def test_control_means_go_into_the_table(tmp_path):
     line = data.responses.obs["cell_line"].iloc[0]
     assert list(found) == list(pd.unique(data.responses.obs["cell_line"].astype(str)))
     here = (data.screen.obs["cell_line"] == line) & data.screen.obs["is_control"]
-    X = data.screen[here.to_numpy()].X.toarray()
-    logged = np.log1p(1e4 * X / X.sum(axis=1, keepdims=True)).mean(axis=0)
-    np.testing.assert_allclose(found[line], logged, rtol=1e-5)
+    X = logged(data.screen[here.to_numpy()].X)
+    np.testing.assert_allclose(found[line], X.mean(axis=0), rtol=1e-5)
 
 
 def test_what_is_said_names_the_best_and_refuses_to_rank_a_handful():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import t as student_t
 from scipy.stats import ttest_ind
 from statsmodels.stats.multitest import multipletests
-from worlds import cells_of
+from worlds import cells_of, logged
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.deg import call_genes, deg_labels, majority
@@ -47,11 +47,6 @@ def screen(n=1500, g=60, k=5, batches=3, seed=0, effect=2.5):
     return cells_of(X, names[pert], batch=batch, cell_line=np.where(rng.random(n) < 0.5, "A", "B"))
 
 
-def logged(cells):
-    X = cells.X.toarray().astype(np.float64)
-    return np.log1p(1e4 * X / X.sum(axis=1, keepdims=True))
-
-
 def compared(a, b, test="welch"):
     """Adjusted p-value and label of every gene, of scipy and statsmodels."""
     t, p = ttest_ind(a, b, equal_var=test == "student")
@@ -68,7 +63,7 @@ def rows_where(cells, **where):
 
 def by_scipy(cells, test="welch", genes=None):
     """The tests of each perturbation of a line against the line's controls."""
-    Y, found = logged(cells)[:, cells.var_names.get_indexer(genes or cells.var_names)], {}
+    Y, found = logged(cells.X)[:, cells.var_names.get_indexer(genes or cells.var_names)], {}
     for (line, name), rows in cells.obs.groupby(["cell_line", "perturbation"]).indices.items():
         if name != "ctrl":
             controls = rows_where(cells, cell_line=line, perturbation="ctrl")
@@ -223,7 +218,7 @@ def test_bad_requests_are_named(how, error, message):
 def test_pooled_trials_are_the_tests_of_the_drawn_cells():
     cells = screen(n=500, g=25, k=3)
     how = HOW | dict(variant="pooled")
-    sampler, Y = LabelSampler(Source(cells, cells.var_names, how), "A", (1, 4), 7), logged(cells)
+    sampler, Y = LabelSampler(Source(cells, cells.var_names, how), "A", (1, 4), 7), logged(cells.X)
     got = sampler.labels("P1")
     rows = rows_where(cells, cell_line="A", perturbation="P1")
     controls = rows_where(cells, cell_line="A", perturbation="ctrl")
@@ -238,7 +233,7 @@ def test_pooled_trials_are_the_tests_of_the_drawn_cells():
 def test_trials_per_batch_are_the_votes_of_the_drawn_batches():
     cells = screen(n=900, g=25, k=2, batches=3, effect=4.0)
     how = HOW | dict(variant="per_batch")
-    sampler, Y = LabelSampler(Source(cells, cells.var_names, how), "A", (4, 2), 7), logged(cells)
+    sampler, Y = LabelSampler(Source(cells, cells.var_names, how), "A", (4, 2), 7), logged(cells.X)
     got = sampler.labels("P0")
     drawn = sampler._drawn("P0")
     assert max(copy for *_, copy in drawn) > 0  # a batch was drawn twice

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer, TfidfVectorizer
 from sklearn.metrics import adjusted_rand_score
 from toys import same_up_to_sign
-from worlds import cells_of
+from worlds import cells_of, logged
 
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data import catalogue
@@ -162,8 +162,7 @@ def test_expression_equals_pca_of_control_cells(n_genes):
     assert [e.cell_line for e in made] == ["K562", "RPE1"]
     for e in made:
         cells = screen[(screen.obs["cell_line"] == e.cell_line) & screen.obs["is_control"]]
-        X = cells.X.toarray()
-        X = np.log1p(1e4 * X / X.sum(axis=1, keepdims=True))
+        X = logged(cells.X)
         seen = X.any(axis=0)
         assert e.ids.tolist() == sorted(screen.var_names[seen]) and not seen.all()
         genes = pd.DataFrame(X.T[seen], index=screen.var_names[seen]).sort_index()

@@ -1,4 +1,4 @@
-"""Fine-tuning a graph network: exact neighbourhoods, no look at test responses, what it gains."""
+"""Fine-tuning a graph network or a text encoder: exact parts, no look at test responses, gains."""
 
 import copy
 
@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import torch
 import worlds
+from toys import tokenizer_of
+from transformers import BertConfig, BertModel
 from worlds import communities
 
 from perturbcore.core.errors import InputError, ParameterError
@@ -18,6 +20,7 @@ from perturbcore.models.finetuning.model import TrainingLabels
 from perturbcore.models.simple import evaluate_embeddings as evaluate
 from perturbcore.models.simple.knn import KNN
 from perturbcore.models.simple.space import Protocol
+from perturbcore.report import finetuning
 from perturbcore.score.evaluate import evaluate as evaluate_models
 from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.pairs import auroc_within
@@ -36,7 +39,7 @@ def graph():
 
 
 def responses_of(community, task="lfc", g=12, noise=0.3, unknown=5, seed=0):
-    """Responses that depend on the community; the last perturbations are no node of the graph."""
+    """Responses that depend on the community; of the last perturbations nothing is known."""
     rng = np.random.default_rng(seed)
     names = [*community.index, *(f"X{i}" for i in range(unknown))]
     kind = np.r_[community.to_numpy(), rng.integers(4, size=unknown)]
@@ -123,7 +126,7 @@ def test_it_learns_where_responses_follow_the_graph(graph, tune):
     model, nodes, community = graph
     responses = responses_of(community)
     vectors = Embedding("G", "Prior knowledge", nodes.index, model.vectors())
-    options = dict(folds=[0, 1], metrics=["L2"], progress=False)
+    options = dict(folds=[0], metrics=["L2"], progress=False)
     joint = evaluate_models(responses, [tune(), tune(frozen=True)], **options)
     frozen = evaluate(responses, [vectors], [KNN([5, 10])], protocol=Protocol(10), **options)
     value = pd.concat([joint, frozen]).groupby("predictor")["value"].mean()
@@ -225,3 +228,86 @@ def test_a_killed_run_resumes_to_the_same_numbers(graph, tune, tmp_path, monkeyp
 def test_options_out_of_range(tune, wrong):
     with pytest.raises(ParameterError):
         tune(**wrong)
+
+
+# texts
+
+ENCODER = dict(
+    name="Toy", modality="Language model", lrs=[0.01], batch_sizes=[16], epochs=12, patience=3
+)
+TOPICS = ["kinase", "channel", "receptor", "ribosome"]
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Tokenizer, encoder, texts of 80 genes with one topic each, and the topics."""
+    words = [*TOPICS, *(f"w{i}" for i in range(30))]
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48)
+    encoder = BertModel(BertConfig(vocab_size=40, max_position_embeddings=40, **sizes))
+    rng = np.random.default_rng(0)
+    topic = pd.Series(np.arange(80) % 4, [f"G{i:02d}" for i in range(80)])
+    texts = {
+        g: " ".join(rng.permutation([TOPICS[t], *rng.choice(words[4:], rng.integers(2, 9))]))
+        for g, t in topic.items()
+    }
+    return tokenizer_of(words), encoder, texts, topic
+
+
+def model_of(made, **options):
+    tokenizer, encoder, texts, _ = made
+    names = pd.Series(np.arange(len(texts)), index=list(texts))
+    return fg.FineTunedText(tokenizer, encoder, texts, names, **ENCODER | options)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_the_layers_on_the_states_below_are_the_whole_encoder(made, layers):
+    model, (tokenizer, encoder, texts, _) = model_of(made, layers=layers), made
+    at = np.array([3, 41, 7, 60])
+    tokens = tokenizer([list(texts.values())[i] for i in at], padding=True, return_tensors="pt")
+    part = {k: tokens[k] for k in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        hidden, there = encoder.eval()(**part).last_hidden_state, part["attention_mask"][..., None]
+        whole = (hidden * there).sum(1) / there.sum(1)
+        flat = np.zeros((2, 32), "f"), np.zeros(2)
+        objective = fg.TextObjective(copy.deepcopy(model.top), *flat, None, 0.1)
+        read = model.read(at)
+        torch.testing.assert_close(objective.eval().embed(**read), whole, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(model.states()[2][at], whole, atol=1e-5)
+
+
+def test_adapters_and_head_learn_and_the_given_encoder_stays(made):
+    before = {k: v.clone() for k, v in made[1].state_dict().items()}
+    models = [model_of(made), model_of(made, layers=0)]
+    responses = responses_of(made[3], noise=0.2)
+    scores = evaluate(responses, [], [], models=models, folds=[0, 1], progress=False)
+    l2 = scores[scores["metric"] == "L2"].groupby("predictor")["value"].mean()
+    assert l2["LoRA + linear"] < l2["frozen + linear"] < l2["train_mean"]
+    assert l2["LoRA + linear"] < 0.9 * l2["train_mean"]
+    for k, v in made[1].state_dict().items():
+        assert torch.equal(v, before[k]), k
+
+
+def test_what_cannot_be_adapted_is_refused(made):
+    pytest.raises(InputError, model_of, made, layers=4).match("layers=4 of 3")
+    with pytest.raises(InputError, match="keep their layers as BERT does"):
+        fg.FineTunedText(made[0], torch.nn.Linear(2, 2), made[2], pd.Series(dtype=int), **ENCODER)
+
+
+def test_the_page_takes_encoder_and_texts_from_an_embedding(study_of, made, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    made[1].save_pretrained(folder)
+    made[0].save_pretrained(folder)
+    spec = f"{{name: Toy, builder: language_model, source: simulated, model: {folder}}}"
+    study = study_of("fine_tuning", f"\nembeddings:\n  - {spec}\n")
+    quick = {"lrs": [0.01], "batch_sizes": [32], "epochs": 1, "max_length": 16}
+    run = finetuning.run_fine_tuning(
+        study, "simulated", texts=["Toy", "Gone"], text=quick, k=[3, 5], n_components=8, n_outer=2,
+        n_inner=2,
+    )  # fmt: skip
+    assert run.absent == ["Gone"]
+    gains = finetuning.gains(run)
+    gains = gains[gains["embedding"] == "Toy"].set_index("predictor")["adapted"]
+    assert gains["LoRA + linear"] and not gains["frozen + linear"]
+    learnt = run.networks.set_index("embedding").loc["Toy", "learnt"]
+    assert "first 16 tokens" in learnt and "(8) in its last 1 layer" in learnt

@@ -132,54 +132,6 @@ def test_gain_is_positive_where_a_use_is_better():
     assert table.loc["fine-tuned", "gain"] == pytest.approx(by_hand)
 
 
-def test_what_is_said_follows_the_scores():
-    uses = {"knn": 6.0, "fine-tuned": 5.0, "frozen + linear": 5.6, "ridge": 4.5}
-    made = toy({("G", use): value for use, value in uses.items()})
-    said = page.answer(made)
-    assert "**G, fine-tuned**" in said and "better. It beats the Train Mean." in said
-    assert "frozen + linear**" not in said  # a head alone adapts nothing
-    assert "the best of 4 methods is G, ridge" in said
-    assert "all others are distinguishably worse" in said
-    told = page.surprises(made)
-    assert "Adapting the network itself is worth +0.6" in told
-    assert "another predictor on the frozen vectors (ridge)" in told and "worse" in told
-    line = page.one_line([made])
-    assert (
-        line.startswith("Of 1 fine-tuned model, 1 is better than kNN")
-        and "that of a ridge smoother" in line
-    )
-
-
-@pytest.mark.parametrize(
-    ("score", "floor", "verdict", "beside", "counted"),
-    [
-        (7.0, 10.0, "worse", "It beats the Train Mean.", "1 is worse"),
-        (6.0, 10.0, "not told apart", "It beats the Train Mean.", "1 cannot be told apart"),
-        (5.0, 4.0, "better", "It is worse than the Train Mean.", "1 is better than kNN"),
-        (
-            5.0,
-            5.0,
-            "better",
-            "It cannot be told apart from the Train Mean.",
-            "1 is better than kNN",
-        ),
-    ],
-)
-def test_each_verdict_is_said_both_ways(score, floor, verdict, beside, counted):
-    made = toy({("G", "knn"): 6.0, ("G", "fine-tuned"): score}, floor=floor, noise=0.2)
-    said = page.answer(made).split("\n\n")[0]
-    assert said.startswith("**G, fine-tuned**: L2") and f"): {verdict}. {beside}" in said
-    assert counted in page.one_line([made])
-
-
-def test_without_any_fine_tuning_the_frozen_ones_are_compared():
-    made = toy({("G", "knn"): 6.0, ("H", "knn"): 4.0})
-    assert page.gains(made).empty
-    assert "no representation could be adapted" in page.answer(made)
-    assert page.surprises(made) == "On Toy, nothing was adapted."
-    assert page.one_line([made]).endswith("frozen, H is best.")
-
-
 def test_the_figure_shows_each_gain():
     runs = [
         toy({("G", "knn"): 6.0, ("G", "fine-tuned"): v, ("G", "kernel"): 5.5}) for v in (5.0, 7.0)

@@ -8,11 +8,11 @@ import pytest
 import scanpy as sc
 from anndata import AnnData
 from sklearn.decomposition import PCA
+from worlds import cells_of
 
 from perturbcore.core.errors import InputError
 from perturbcore.data.contexts import control_profiles
 from perturbcore.data.folds import gears_split, single_genes
-from perturbcore.data.screens.declare import declare_screen
 from perturbcore.embeddings.base import Embedding
 from perturbcore.models.registry import build_models
 from perturbcore.report import prior
@@ -36,10 +36,9 @@ def screen() -> AnnData:
     zero = np.zeros(len(GENES))
     X = [level + sum((effect.get(g, zero) for g in n.split("+")), zero) for n in names]
     X = np.maximum(np.array(X) + rng.normal(0, 0.2, (len(names), len(GENES))), 0)
-    obs = pd.DataFrame({"perturbation": names, "batch": "1", "cell_line": "A"})
-    obs.index = [f"c{i}" for i in range(len(names))]
-    cells = AnnData(X.astype(np.float32), obs=obs, var=pd.DataFrame(index=GENES))
-    return declare_screen(cells, dataset="toy", control="control", scale="log1p")
+    made = cells_of(X, names, control="control", scale="log1p", genes=GENES)
+    made.X = made.X.toarray()
+    return made
 
 
 @pytest.fixture(scope="module")

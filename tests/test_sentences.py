@@ -13,8 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from test_classification import METHODS, part_of, scored
+from test_decoder_evaluation import distributions, fake_run
+from test_finetuning_page import toy
 
+from perturbcore.report import finetuning, labels
 from perturbcore.report.comparison import Comparison
+from perturbcore.report.decoders import page as decoders
 from perturbcore.report.paired import verdict
 from perturbcore.report.text import (
     TEXTS,
@@ -39,7 +44,7 @@ def world(embeddings, ceilings=None, *, folds=5, coverage=None, lines=("A", "B")
     ends = {"idealized": "Positive control", "random": "Negative control"}
     rows = []
     for turn, ((name, predictor), mean) in enumerate(named.items()):
-        kind = "Positive control" if predictor in (ceilings or {}) else "Negative control"
+        kind = "Negative control" if predictor in FLOORS else "Positive control"
         modality = ends.get(name, "Protein") if name else kind
         own = np.roll(wobble, turn)[:folds]
         share = (coverage or {}).get(name, 1.0) if name else np.nan
@@ -82,12 +87,73 @@ SCENES = {
     "The ceiling is no better than the Train Mean": world(
         {"first": 7.9, "second": 8.1, **IDEAL}, {"noise_floor": 8.4}
     ),
+    "The Train Mean does not beat No Change": world(
+        {"first": 5, "second": 6, **IDEAL}, {"no_change": 7.0}
+    ),
     "One lacks vectors": world(
         {"first": 5, "second": 6, "third": 7, **IDEAL}, coverage={"first": 0.9, "second": 0.3}
     ),
     "One looks too good": world({"first": 3.2, "second": 7.4, "third": 7.5, **IDEAL}),
     "One fold only": world({"first": 5, "second": 6, **IDEAL}, folds=1),
 }
+
+
+def adapted(title, uses, floor=10.0, noise=0.2):
+    """What is said of uses of one representation with these L2 errors."""
+    uses = {("G", use): value for use, value in uses.items()}
+    run = toy({**uses, ("H", "knn"): 9.0}, floor=floor, noise=noise)
+    said = [finetuning.answer(run), finetuning.surprises(run), finetuning.one_line([run])]
+    return f"Fine-tuning: {title}", said
+
+
+def decoded(title, decoder, ridge=0.1, floor=6.0):
+    """What is said of a decoder and of ridge that differ from kNN by so much."""
+    return f"Decoders: {title}", [decoders.answer(fake_run(decoder, ridge, floor=floor))]
+
+
+def labelled(title, better=(), **limits):
+    """What is said of labels; `limits`: scores of ceilings, `better` replaces means of methods."""
+    methods = METHODS | dict(better)
+    methods |= {("", name, "Positive control"): value for name, value in limits.items()}
+    part = part_of(scored(methods))
+    c = part.comparison("f1_score")
+    said = [labels.finding(c, "D"), labels.reading(c, "D"), c.gap_said()]
+    return f"Labels: {title}", [*said, labels.one_line({"d": part}, "f1_score")]
+
+
+def pages():
+    """Yield titles and what pages say of runs with known differences."""
+    uses = {"knn": 6.0, "fine-tuned": 5.0, "frozen + linear": 5.6}
+    yield adapted("a gain, and ridge has more", uses | {"ridge": 4.5}, noise=0.01)
+    yield adapted("a loss", uses | {"fine-tuned": 7.0})
+    yield adapted("a tie", uses | {"fine-tuned": 6.0})
+    yield adapted("a gain where the Train Mean wins", uses, floor=4.0)
+    yield adapted("a gain where the Train Mean ties", uses, floor=5.0)
+    yield adapted("nothing to adapt", {"knn": 6.0})
+    yield decoded("a gain, and ridge has half of it", -0.5, -0.3)
+    yield decoded("a gain, and ridge has more", -0.5, -0.6)
+    yield decoded("a gain, and ridge has none", -0.5, 0.2)
+    yield decoded("a loss", 0.5)
+    yield decoded("a loss where the Train Mean wins", 0.5, floor=4.0)
+    yield decoded("a tie", 0.001)
+    two = [fake_run(-0.5), fake_run(0.5, title="Other (cells)")]
+    yield "Decoders: two data sets", [decoders.take_home(two, None), decoders.front_sentence(two)]
+    for name, energy in (("closer", 0.3), ("farther", 0.7), ("as close", 0.5)):
+        yield f"Generated cells: {name}", [decoders.distribution_answer(distributions(energy))]
+    low = {("random", "logistic", "Negative control"): 0.30}
+    yield labelled("two beat both floors")
+    yield labelled("random vectors are below the Train Mean", low)
+    yield labelled("none beats them", {key: 0.5 for key in METHODS})
+    error, floor = dict(experimental_error=0.90), dict(noise_floor=0.80)
+    yield labelled("a ceiling", **error)
+    yield labelled("three ceilings", **error, **floor, repeated_experiment=0.70)
+    yield labelled("a repeat beyond the floor", **error, **floor, repeated_experiment=0.85)
+    wanted = {"Simple": {"preset": "deg_sciplex"}, "Full": {"preset": "lfc_full", "max_epochs": 9}}
+    fused = {("Simple", "transformer", "Fusion"): 0.65, ("Full", "transformer", "Fusion"): 0.55}
+    yield "Labels: fused", [labels.fused_said(part_of(scored(METHODS | fused)), wanted)]
+    nothing = [labels.fused_said(part_of(scored(METHODS)), {}), labels.absent_said({})]
+    absent = [labels.one_line({}, "f1_score"), labels.absent_said({"x": "gone"})]
+    yield "Labels: none at hand", [*absent, *nothing]
 
 
 @cache
@@ -99,6 +165,7 @@ def told() -> str:
         said = [*c.answer("a toy screen").split("\n\n"), c.reading()]
         said += [f"In one line: {c.one_line()}", c.verdict_said("a toy screen")]
         parts.append("\n".join([f"## {title}", *said]))
+    parts += ["\n".join([f"## {title}", *said]) for title, said in pages()]
     words = {
         "verdict": [verdict(*x) for x in [(1, 0.01), (-1, 0.01), (1, 0.5), (1, np.nan)]],
         "listed": [listed(x) for x in [[], "a", "ab", "abc", ["a, b", "c"]]],

@@ -7,7 +7,8 @@ from perturbcore.core.digest import digest
 from perturbcore.core.errors import ParameterError
 from perturbcore.data.effects import ba_ate
 from perturbcore.data.screens.declare import validate_screen
-from perturbcore.data.simulate.screen import simulate_screen
+from perturbcore.data.sets.base import load
+from perturbcore.data.simulate.screen import simulate_drug_screen, simulate_screen
 
 SIZES = dict(
     n_cell_lines=2, n_perturbations=40, n_genes=150, n_batches=5, n_modules=8, n_control_cells=300,
@@ -124,3 +125,61 @@ def test_near_null_perturbations_only_lower_their_own_gene(small):
     size = np.linalg.norm(frame, axis=1)
     null = truth.obs["near_null"].to_numpy()
     assert size[null].max() < np.median(size[~null]) / 3
+
+
+# drugs
+
+
+DRUGS = dict(n_drugs=24, n_cell_lines=2, n_genes=160, n_modules=8, seed=3)
+
+
+@pytest.fixture(scope="module")
+def drugs():
+    """A small chemical screen with its truth."""
+    return simulate_drug_screen(**DRUGS)
+
+
+def test_every_plate_of_a_drug_has_vehicle(drugs):
+    obs = drugs.screen.obs
+    plate = obs["cell_line"].astype(str) + obs["batch"].astype(str)
+    vehicle = obs["is_control"]
+    assert set(plate) == set(plate[vehicle]) and set(obs.loc[vehicle, "dose"]) == {0.0}
+    each = obs[~vehicle].groupby(["cell_line", "perturbation"], observed=True)
+    assert (each["batch"].nunique() == 3).all()
+
+
+def test_effects_follow_the_truth_and_inert_drugs_do_nothing(drugs):
+    obs = drugs.screen.obs
+    keep = obs["is_control"] | (obs["dose"] == drugs.parameters["response_dose"])
+    effects = ba_ate(drugs.screen[keep.to_numpy()].copy(), control="matched", progress=False)
+    truth = drugs.true_effects[effects.obs_names, effects.var_names]
+    size = np.linalg.norm(truth.X, axis=1)
+    inert = truth.obs["inert"].to_numpy(bool)
+    assert inert.any() and size[inert].max() < 1e-6
+    strong = np.argsort(size)[-8:]
+    r = [np.corrcoef(effects.X[i], truth.X[i])[0, 1] for i in strong]
+    assert np.median(r) > 0.6
+    # an inert drug's estimate is noise: far shorter than that of the strong ones
+    length = np.linalg.norm(effects.X, axis=1)
+    assert length[inert].mean() < length[strong].mean()
+
+
+def test_drugs_of_one_target_act_alike(drugs):
+    truth, targets = drugs.true_effects, drugs.drugs["targets"]
+    first = truth[(truth.obs["cell_line"] == truth.obs["cell_line"].iloc[0]) & ~truth.obs["inert"]]
+    names = first.obs["perturbation"].astype(str).tolist()
+    r = np.corrcoef(first.X)
+    shared, other = [], []
+    for i, a in enumerate(names):
+        for j in range(i):
+            same = set(targets[a].split(";")) & set(targets[names[j]].split(";"))
+            (shared if same else other).append(r[i, j])
+    assert np.mean(shared) > np.mean(other) + 0.2
+
+
+def test_parameters_are_checked_before_anything_is_drawn():
+    for wrong in (dict(n_drugs=0), dict(response_dose=3.0), dict(inert_fraction=1.5),
+                  dict(plates_per_drug=9)):  # fmt: skip
+        with pytest.raises(ParameterError):
+            simulate_drug_screen(**(DRUGS | wrong))
+    pytest.raises(ParameterError, load, "simulated_drugs", n_drug=3).match("no option 'n_drug'")

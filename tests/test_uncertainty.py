@@ -154,6 +154,9 @@ def test_ranks_are_within_line_and_fold_with_shared_ties():
     opposite = PairedScores(rows.assign(metric="Pearson"), "Pearson").ranks()
     opposite = opposite.set_index(["method", "fold"])
     np.testing.assert_allclose(opposite["rank"], 4 - found.reindex(opposite.index))
+    rows.loc[(rows["embedding"] == "b") & (rows["fold"] == 1), "value"] = np.nan  # has no rank
+    found = PairedScores(rows).ranks().set_index(["method", "fold"])["rank"]
+    assert len(found) == 5 and found[[("a", 1), ("c", 1)]].tolist() == [2, 1]
 
 
 def test_rank_interval_is_the_bootstrap_of_units():
@@ -165,11 +168,6 @@ def test_rank_interval_is_the_bootstrap_of_units():
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
     np.testing.assert_allclose(table.loc[found.columns, "low"], low, atol=0.08)
     np.testing.assert_allclose(table.loc[found.columns, "high"], high, atol=0.08)
-
-
-def test_a_method_without_a_score_is_not_ranked():
-    found = PairedScores(make_scores({("a", "knn"): [[1, 2]], ("b", "knn"): [[2, np.nan]]})).ranks()
-    assert len(found) == 3 and set(found.loc[found["fold"] == 1, "rank"]) == {1}
 
 
 def test_rank_table_tells_sure_places_from_unsure_ones():

@@ -29,6 +29,12 @@ def cells_of(X, perturbation, control="ctrl", scale="counts", genes=None, unmatc
     return declare_screen(cells, dataset="toy", **how)
 
 
+def logged(counts):
+    """Log-normalised values of counts, written out."""
+    X = (counts.toarray() if sp.issparse(counts) else np.asarray(counts)).astype(np.float64)
+    return np.log1p(1e4 * X / X.sum(axis=1, keepdims=True))
+
+
 def communities(n=240, k=6, inside=0.2, outside=0.005, seed=0):
     """Random network with planted communities; returns edges and the community of each node."""
     rng = np.random.default_rng(seed)
