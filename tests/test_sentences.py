@@ -16,10 +16,12 @@ import pandas as pd
 from test_classification import METHODS, part_of, scored
 from test_decoder_evaluation import distributions, fake_run
 from test_finetuning_page import toy
+from test_fusion_page import shifted, toy_scores
 
 from perturbcore.report import finetuning, labels
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.decoders import page as decoders
+from perturbcore.report.fusion import page as fusion
 from perturbcore.report.paired import verdict
 from perturbcore.report.text import (
     TEXTS,
@@ -140,6 +142,12 @@ def pages():
     yield "Decoders: two data sets", [decoders.take_home(two, None), decoders.front_sentence(two)]
     for name, energy in (("closer", 0.3), ("farther", 0.7), ("as close", 0.5)):
         yield f"Generated cells: {name}", [decoders.distribution_answer(distributions(energy))]
+    f = toy_scores()
+    deep = shifted(f, "Simple fusion", -4.0)
+    yield "Fusion: the simple one is best", [fusion.answer(f), fusion.one_line(f, "on a board 0.7")]
+    yield "Fusion: the transformer is best", [fusion.answer(deep), fusion.one_line(deep)]
+    tie = pd.Series({"gain": 0.2, "low": 0.1, "high": 0.3, "verdict": "tie"})
+    yield "Fusion: a tie once adjusted", [fusion.effect("fusion", tie)]
     low = {("random", "logistic", "Negative control"): 0.30}
     yield labelled("two beat both floors")
     yield labelled("random vectors are below the Train Mean", low)
