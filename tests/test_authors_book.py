@@ -27,18 +27,9 @@ from perturbcore.models.fusion.transformer import validation_rows
 from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.space import Space
 from perturbcore.report.fusion.scores import fusion_transformers
+from perturbcore.report.reproduction import benchmark as bench
 from perturbcore.report.reproduction import page
-from perturbcore.report.reproduction.benchmark import (
-    Benchmark,
-    agreement,
-    compare,
-    counts,
-    families,
-    other_data,
-    published_names,
-    score_dataset,
-    verdict,
-)
+from perturbcore.report.reproduction.benchmark import score_dataset
 
 CHAPTERS = {name: find_chapter(name) for name in published()}
 # chapter -> the data sets of which one at least must be there
@@ -177,7 +168,7 @@ def test_a_study_and_the_reproduction_give_one_number_for_one_unit(root, study):
 
 def published_of(done, shift=0.0):
     """Published rows made from our own, moved by `shift`."""
-    rows = published_names(done.scores).dropna(subset="value")
+    rows = bench.published_names(done.scores).dropna(subset="value")
     rows = rows.assign(value=rows["value"] + shift, method="x", perturbation_set="full")
     return Published(rows.assign(source="test")[SCORE_COLUMNS], None, "folds")
 
@@ -196,27 +187,28 @@ def as_published(root, monkeypatch):
 def test_the_published_files_are_known_by_counts_and_by_what_no_seed_moves(as_published):
     done = as_published
     theirs = published_of(done)
-    table = compare(done.scores, theirs)
-    assert not other_data(done, table)
-    assert "2 of 2 published L2" in verdict(
+    table = bench.compare(done.scores, theirs)
+    assert not bench.other_data(done, table)
+    assert "2 of 2 published L2" in bench.verdict(
         table[table["display"].isin(["Train Mean", "No Change"])]
     )
     theirs.scores["value"] += (theirs.scores["predictor"] == "train_mean") * 0.02
-    other = other_data(done, compare(done.scores, theirs))
+    other = bench.other_data(done, bench.compare(done.scores, theirs))
     assert other == {"essential": "L2 of Train Mean differs by up to 0.02"}
-    said = verdict(table, other)
+    said = bench.verdict(table, other)
     assert said.startswith("These are other data") and "reproduced" not in said
-    wide = Benchmark(done.scores, genes={"essential": 6640})
-    assert "6,640 genes (published: 200)" in other_data(wide, table)["essential"]
+    wide = bench.Benchmark(done.scores, genes={"essential": 6640})
+    assert "6,640 genes (published: 200)" in bench.other_data(wide, table)["essential"]
     LAYOUTS["essential"].perturbations = {"K-562": 175}  # the controls count as one
-    assert not other_data(done, table)
+    assert not bench.other_data(done, table)
     LAYOUTS["essential"].perturbations = {"K-562": 170}
-    assert "176 perturbations in K-562 (published: 170)" in other_data(done, table)["essential"]
+    said = bench.other_data(done, table)["essential"]
+    assert "176 perturbations in K-562 (published: 170)" in said
 
 
 def test_other_data_are_drawn_beside_scikit_learn(as_published):
     done = as_published
-    table = compare(done.scores, published_of(done))
+    table = bench.compare(done.scores, published_of(done))
     check = pd.DataFrame(
         dict(metric="L2", sklearn=[1.0], value=[1.0], predictor="knn", difference=0.0,
              chosen=5, chosen_sklearn=5, embedding="e", dataset="essential")
@@ -227,13 +219,13 @@ def test_other_data_are_drawn_beside_scikit_learn(as_published):
     files = page.Files(None, False, "")
     assert "other data" in page.answer(files, table, {"essential": "x"}, check)
     moved = check.assign(difference=-2e-6, chosen_sklearn=10)
-    found = families(moved, compare(done.scores, published_of(done, 0.1)))
+    found = bench.families(moved, bench.compare(done.scores, published_of(done, 0.1)))
     found = found.set_index(["reference", "family"])
     assert found.loc[("plain scikit-learn", "scores of knn")].to_list() == [1, 2e-6]
     assert found.loc[("plain scikit-learn", "tuned parameter of knn")].to_list() == [1, 5]
     theirs = found.loc["published"]
     assert theirs["largest"].to_numpy() == pytest.approx(0.1) and theirs["values"].sum() > 10
-    assert list(families(moved, table[:0]).reference.unique()) == ["plain scikit-learn"]
+    assert list(bench.families(moved, table[:0]).reference.unique()) == ["plain scikit-learn"]
 
 
 def test_the_page_says_how_far_two_seeds_of_the_error_differ(root, tmp_path):
@@ -262,23 +254,23 @@ def test_lasso_stops_at_the_published_tolerance_or_solves_it():
 def test_every_row_meets_its_published_one(root):
     done = score_dataset("essential", root, **SMALL | dict(folds=[0, 1]))
     other = published_of(done, 0.25)
-    table = compare(done.scores, other)
+    table = bench.compare(done.scores, other)
     assert (table["status"] == "both").all()
     np.testing.assert_allclose(table["difference"], -0.25)
     # a constant has no correlation: 0 here, missing there, no row in the table
     undefined = (table["display"] == "No Change") & (table["metric"] == "Pearson")
     assert not undefined.any()
-    summary = agreement(table)
+    summary = bench.agreement(table)
     assert summary["largest"].max() == pytest.approx(0.25) and (summary["rows"] == 2).all()
-    assert "0 of" in verdict(table) and "0.25" in verdict(table)
+    assert "0 of" in bench.verdict(table) and "0.25" in bench.verdict(table)
     fewer = Published(other.scores[other.scores["fold"] == 0], None, "folds")
-    assert set(compare(done.scores, fewer)["status"]) == {"both", "not published"}
+    assert set(bench.compare(done.scores, fewer)["status"]) == {"both", "not published"}
 
 
 def test_medians_are_compared_with_medians(root):
     more = dict(folds=[0, 1, 2], embeddings=["STRING WaveGC", "GenotypeVAE"])
     done = score_dataset("essential", root, **SMALL | more)
-    table = compare(done.scores, medians())
+    table = bench.compare(done.scores, medians())
     both = table[(table["status"] == "both") & (table["metric"] == "L2")]
     assert {"STRING WaveGC", "GenotypeVAE", "Train Mean", "Random Embeddings"} <= set(
         both["display"]
@@ -290,7 +282,7 @@ def test_medians_are_compared_with_medians(root):
     )
     assert one["reproduced"] == pytest.approx(own["value"].median())
     assert one["published"] == pytest.approx(4.660, abs=1e-3)  # K-562, Figure 1
-    assert counts(table)["rows"].sum() == (table["metric"] == "L2").sum()
+    assert bench.counts(table)["rows"].sum() == (table["metric"] == "L2").sum()
 
 
 def test_published_rows_have_the_names_that_the_layout_gives(mirror):
@@ -303,7 +295,7 @@ def test_published_rows_have_the_names_that_the_layout_gives(mirror):
             "predictor in ['knn', 'lasso', 'train_mean', 'no_change']"
         )
         alone = rows["predictor"].isin(["train_mean", "no_change"])
-        table = compare(rows.assign(embedding=rows["display"].mask(alone, "")), published)
+        table = bench.compare(rows.assign(embedding=rows["display"].mask(alone, "")), published)
         both = table[table["status"] == "both"]
         assert len(both) == len(table) > 100
         np.testing.assert_allclose(both["difference"], 0)

@@ -266,13 +266,10 @@ def test_a_run_that_breaks_off_goes_on_where_it_was(tmp_path, monkeypatch):
     resumed = noise_ceiling(backed, checkpoint=kept, **options)
     fresh = noise_ceiling(screen, **options)
     np.testing.assert_allclose(resumed["value"], fresh["value"], rtol=1e-9, atol=1e-12)
-
-
-def test_a_checkpoint_that_is_something_else_is_refused(tmp_path):
     wrong = tmp_path / "notes.txt"
     wrong.write_text("not a database, but long enough to be read as one " * 10)
     with pytest.raises(InputError, match="notes.txt"):
-        noise_ceiling(make_screen(), n_outer=1, n_inner=1, progress=False, checkpoint=wrong)
+        noise_ceiling(screen, checkpoint=wrong, **options)
 
 
 def known_noise_screen(n=200, genes=400, n_perturbations=3, seed=0, batches=4):
@@ -456,10 +453,6 @@ def test_fold_scores_are_means_over_the_folds_perturbations():
         for fold in range(3):
             members = [n for n, f in zip(names, folds, strict=True) if f == fold]
             assert mine[fold] == pytest.approx(by_name[members].mean())
-
-
-def test_fold_scores_refuse_what_the_ceiling_does_not_cover():
-    table = noise_ceiling(make_screen(), n_outer=2, n_inner=2, progress=False)
     with pytest.raises(InputError, match=r"A\|P77"):
         ceiling_scores(table, fold_responses(["P0", "P77"], [0, 1]))
     with pytest.raises(InputError, match="quantile 0.7"):

@@ -364,12 +364,17 @@ def test_no_test_label_moves_what_post_processing_is_chosen_by(cells):
         pd.testing.assert_series_equal(found[0][name], found[1][name])
 
 
-def test_the_page_draws_places_intervals_and_sentences(run, study_of):
-    study = study_of("representation_tasks", "")
+@pytest.fixture(scope="module")
+def study(study_of):
+    made = study_of("representation_tasks", "")
     sizes = dict(n_cell_lines=1, n_perturbations=24, n_genes=80, n_batches=4, n_control_cells=150)
-    study._datasets["toy"] = load(
+    made._datasets["toy"] = load(
         "simulated", **sizes, cells_per_perturbation=(12, 20), n_modules=4, effect_size=0.9, seed=1
     )
+    return made
+
+
+def test_the_page_draws_places_intervals_and_sentences(study):
     options = dict(transfer_from={}, splits=2, max_cells=500, dim=8, n_boot=400)
     found = page.run_cells(
         study, "toy", embeddings=["PCA of counts", "Transfer PCA", "Random projection"], **options
@@ -402,12 +407,7 @@ def test_the_page_draws_places_intervals_and_sentences(run, study_of):
     assert place_maps({"ours": (found.wide(), places)}).axes
 
 
-def test_the_page_says_what_likelihood_and_number_of_cells_do(study_of):
-    study = study_of("representation_tasks", "")
-    sizes = dict(n_cell_lines=1, n_perturbations=24, n_genes=80, n_batches=4, n_control_cells=150)
-    study._datasets["toy"] = load(
-        "simulated", **sizes, cells_per_perturbation=(12, 20), n_modules=4, effect_size=0.9, seed=1
-    )
+def test_the_page_says_what_likelihood_and_number_of_cells_do(study):
     names = ["VAE NB", "VAE Poisson", "VAE NB on logs"]
     options = dict(splits=2, max_cells=500, dim=6, n_boot=400)
     run, gains = trained.run_trained(study, "toy", names, [5], **options)

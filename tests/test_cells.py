@@ -203,10 +203,14 @@ def test_effects_become_cells_that_show_them(both):
     assert (np.asarray(cells.sum(axis=1)) > 0).all() and (cells.data % 1 == 0).all()
 
 
-def test_one_command_scores_saved_cells(both, tmp_path, capsys):
+def test_one_command_scores_saved_cells_and_cells_on_disk_score_as_those_in_memory(
+    both, tmp_path, capsys
+):
     for name, cells in zip(("said", "real"), both, strict=True):
         cells.write_h5ad(tmp_path / f"{name}.h5ad")
     files = [str(tmp_path / f"{n}.h5ad") for n in ("said", "real")]
+    backed = read_h5ad(files[0], backed="r")
+    assert scoring.measure(pair_of(backed, both[1])) == scoring.measure(pair_of(*both))
     out = tmp_path / "scores.csv"
     assert main(["score", *files, "--out", str(out), "--splits", "1"]) == 0
     table = pd.read_csv(out).set_index("metric")
@@ -221,12 +225,6 @@ def test_one_command_scores_saved_cells(both, tmp_path, capsys):
         InputError, match="predicted cells, from row 1: X has the value .*raw counts"
     ):
         scoring.score_cells(logged, both[1])
-
-
-def test_cells_on_disk_score_as_those_in_memory(both, tmp_path):
-    both[0].write_h5ad(tmp_path / "a.h5ad")
-    backed = read_h5ad(tmp_path / "a.h5ad", backed="r")
-    assert scoring.measure(pair_of(backed, both[1])) == scoring.measure(pair_of(*both))
 
 
 def test_equal_to_both_packages(both, tmp_path):

@@ -174,7 +174,7 @@ def test_verdicts_follow_the_numbers():
         assert audit.decide(CLAIM[name], turned).verdict == audit.FAILS
 
 
-def test_bendidi_table2_against_its_appendix(offline):
+def test_printed_numbers_of_bendidi_and_csendes(offline):
     found = printed.table2_agreement(None)
     assert (found.n, found.close, found.rounded) == (209, 200, 188)
     assert "L1000 knn_top5 UCE" in found.off
@@ -182,9 +182,6 @@ def test_bendidi_table2_against_its_appendix(offline):
     top = offline.loc["bendidi-08"]
     assert top["verdict"] == audit.FAILS and top["number"].startswith("62 of 64")
     assert offline.loc["bendidi-02", "verdict"] == audit.FAILS
-
-
-def test_csendes_numbers(offline):
     # 0.557 against 0.554 on Norman: ahead, by three thousandths.
     assert offline.loc["csendes-01", "verdict"] == audit.QUALIFIED
     assert "Norman +0.003" in offline.loc["csendes-01", "number"]

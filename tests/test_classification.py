@@ -43,11 +43,8 @@ def test_string_lists_are_read_whatever_the_compression(tmp_path, pack):
     found = read_string_lists(path, "sig")
     plain = {d: [v.tolist() for v in parts.values()] for d, parts in found.items()}
     assert plain == {"α-drug": [["B"], ["B", "A", ""]], "other": [[], ["A", "B"]]}
-
-
-def test_numbers_are_refused_where_strings_were_expected(tmp_path):
-    rdata.write_rda(tmp_path / "sig.rda", {"sig": {"a": {"up": np.array([1.5])}}})
-    pytest.raises(InputError, read_string_lists, tmp_path / "sig.rda", "sig").match("R type 14")
+    rdata.write_rda(path, {"sig": {"a": {"up": np.array([1.5])}}})  # numbers
+    pytest.raises(InputError, read_string_lists, path, "sig").match("R type 14")
 
 
 # ---- signatures as a data set
@@ -96,9 +93,6 @@ def test_top_k_labels_by_hand():
     genes = pd.Index(list("abcdef"))
     label = sig.top_k_labels(np.array(["x", "c", "a", "f", "b", "e", "d"]), genes, 2)
     assert label.tolist() == [1, 0, 1, -1, -1, 0]
-
-
-def test_k_must_label_something():
     for k in (0, -1, 2.0, True, "3"):
         pytest.raises(ParameterError, load, "signatures", k=k).match("whole number")
     pytest.raises(ParameterError, load, "signatures", min_labels=-1).match("min_labels=-1")
@@ -150,8 +144,9 @@ def test_signatures_have_k_genes_up_and_down_in_every_row(mirror, source, lines)
     obs = data.responses.obs
     assert obs.groupby("perturbation", observed=True)["fold"].nunique().eq(1).all()
     assert set(obs["perturbation"]) <= set(data.extras["drugs"].index)
-    with pytest.raises(ParameterError, match="no cell line 'HeLa'.*there are"):
-        load("signatures", source=source, lines="HeLa")
+    if source == "sciplex":  # reading another whole file says the same
+        with pytest.raises(ParameterError, match="no cell line 'HeLa'.*there are"):
+            load("signatures", source=source, lines="HeLa")
 
 
 # ---- averages, families, truth

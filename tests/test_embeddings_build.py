@@ -49,11 +49,8 @@ def test_annotation_equals_scikit_learn_and_ignores_order_repeats_and_sets_of_on
     mixed = {k: [*reversed(v), v[0]] for k, v in reversed(sets.items())} | {"lone": ["G999"]}
     got = annotation_embedding(mixed, name="E", dim=6)
     assert got.digest == e.digest and f"{len(sets)} of {len(mixed)} sets" in got.source
-
-
-def test_rank_limits_the_dimensions_and_sets_of_one_are_no_sets():
     sets = {"a": ["A", "B"], "b": ["C", "D"], "c": ["D", "C"]}
-    assert annotation_embedding(sets, name="E", dim=50).dim == 2
+    assert annotation_embedding(sets, name="E", dim=50).dim == 2, "their rank"
     with pytest.raises(InputError, match="none of 1 sets has at least 2"):
         annotation_embedding({"lone": ["G1"]}, name="E")
 

@@ -118,6 +118,9 @@ def test_a_run_that_breaks_off_resumes_to_the_identical_table(tmp_path, monkeypa
     columns = [c for c in COLUMNS if c not in ("seconds", "finished", "commit")]
     pd.testing.assert_frame_equal(resumed[columns], whole[columns])
     pd.testing.assert_frame_equal(evaluate(responses, embeddings, [KS], store=store, **kw), resumed)
+    path = tmp_path / "x.sqlite"
+    path.write_text("not a database, only some text that is long enough to be read as a header")
+    pytest.raises(InputError, ScoreStore, path).match("not a score store")
 
 
 def test_the_bar_counts_folds_of_models_and_promises_no_time(capsys):
@@ -217,12 +220,6 @@ def test_scores_read_back_complete(tmp_path, suffix):
     with pytest.raises(InputError, match=r"twice.csv: two rows have dataset 'toy'"):
         read_scores(tmp_path / "twice.csv")
     pytest.raises(ParameterError, save_scores, scores, tmp_path / "scores.txt").match("parquet")
-
-
-def test_what_is_not_a_store_is_refused(tmp_path):
-    path = tmp_path / "s.sqlite"
-    path.write_text("not a database, only some text that is long enough to be read as a header")
-    pytest.raises(InputError, ScoreStore, path).match("not a score store")
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_discrimination_equals_a_loop(case):
     np.testing.assert_allclose(metric("discrimination").function(truth, prediction), want)
 
 
-def test_a_constant_prediction_has_a_defined_value_in_every_metric(case):
+def test_where_nothing_differs_every_metric_has_a_defined_value(case):
     truth, _, mean = case
     for name in LFC:
         for constant in (np.zeros_like(truth), np.tile(mean, (len(truth), 1))):
@@ -78,6 +78,9 @@ def test_a_constant_prediction_has_a_defined_value_in_every_metric(case):
     np.testing.assert_allclose(metric("top20_recall").function(truth, zero), 20 / 40)
     flat = metric("discrimination").function(truth, np.tile(mean, (9, 1)))
     assert abs(flat.mean() - 0.5) < 1e-9
+    for name in PAIRS:  # no pair to compare
+        value = metric(name).function(np.zeros(4), np.arange(4.0), np.arange(4), 0.5)
+        assert np.isfinite(value)
 
 
 def test_a_perfect_prediction_reaches_the_best_bound(case):
@@ -229,12 +232,6 @@ def test_registered_metrics_are_the_means_over_genes_and_equal_probabilities_the
     even, down = np.full_like(p, 1 / 3), one_hot(np.full_like(label, -1))
     scores = [called_per_gene(label, x)["f1_score"] for x in (even, down)]
     np.testing.assert_array_equal(*scores)
-
-
-def test_pair_metrics_without_a_pair_to_compare_are_defined():
-    for name in PAIRS:
-        value = metric(name).function(np.zeros(4), np.arange(4.0), np.arange(4), 0.5)
-        assert np.isfinite(value)
 
 
 def test_responses_at_the_same_distance_share_their_rank():

@@ -13,58 +13,44 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from test_chapter_rooms import AHEAD, ahead_in
 from test_classification import METHODS, part_of, scored
 from test_decoder_evaluation import distributions, fake_run
 from test_finetuning_page import toy
 from test_fusion_page import shifted, toy_scores
+from toys import scores
 
-from perturbcore.report import finetuning, labels
+from perturbcore.report import finetuning, labels, leaderboard, text
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.decoders import page as decoders
 from perturbcore.report.fusion import page as fusion
 from perturbcore.report.paired import verdict
-from perturbcore.report.text import (
-    TEXTS,
-    duration,
-    listed,
-    number,
-    p_value,
-    percent,
-    plural,
-    signed,
-)
 
 KEPT = Path(__file__).with_name("sentences.txt")
 FLOORS = {"train_mean": 8.0, "no_change": 9.0}
 WOBBLE = np.array([0.03, -0.05, 0.01, 0.04, -0.03])
 
 
-def world(embeddings, ceilings=None, *, folds=5, coverage=None, lines=("A", "B"), wobble=WOBBLE):
+def world(embeddings, ceilings=None, folds=5, coverage=None):
     """Scores (L2) with known means; each method has the wobble of its own turn."""
-    named = {(name, "knn"): value for name, value in embeddings.items()}
-    named |= {("", name): value for name, value in {**FLOORS, **(ceilings or {})}.items()}
     ends = {"idealized": "Positive control", "random": "Negative control"}
-    rows = []
-    for turn, ((name, predictor), mean) in enumerate(named.items()):
-        kind = "Negative control" if predictor in FLOORS else "Positive control"
-        modality = ends.get(name, "Protein") if name else kind
-        own = np.roll(wobble, turn)[:folds]
-        share = (coverage or {}).get(name, 1.0) if name else np.nan
-        for line in lines:
-            rows += [
-                (line, fold, name, predictor, modality, mean + own[fold], share)
-                for fold in range(folds)
-            ]
-    columns = "cell_line fold embedding predictor modality value coverage".split()
-    about = dict(dataset="toy", task="lfc", metric="L2", seed=0, n_train=80, n_test=20)
-    return pd.DataFrame(rows, columns=columns).assign(**about)
+    means = {(name, "knn", ends.get(name, "Protein")): at for name, at in embeddings.items()}
+    for name, at in {**FLOORS, **(ceilings or {})}.items():
+        means["", name, "Negative control" if name in FLOORS else "Positive control"] = at
+    table = scores(means, noise=0, shift=0, folds=folds)
+    turn = table.groupby(["embedding", "predictor"], sort=False).ngroup()
+    table["value"] += [
+        np.roll(WOBBLE, t)[fold] for t, fold in zip(turn, table["fold"], strict=True)
+    ]
+    share = table["embedding"].map(coverage or {})
+    return table.assign(coverage=share.fillna(table["coverage"]))
 
 
-def wavering(scores, name, by=4.0):
+def wavering(table, name, by=4.0):
     """The same means, but one embedding is far from its own in every fold."""
     swing = by * np.array([1, -1, 1, -1, 0])
-    own = (scores["embedding"] == name) * swing[scores["fold"]]
-    return scores.assign(value=scores["value"] + own)
+    own = (table["embedding"] == name) * swing[table["fold"]]
+    return table.assign(value=table["value"] + own)
 
 
 IDEAL = {"idealized": 3.0}
@@ -148,6 +134,11 @@ def pages():
     yield "Fusion: the transformer is best", [fusion.answer(deep), fusion.one_line(deep)]
     tie = pd.Series({"gain": 0.2, "low": 0.1, "high": 0.3, "verdict": "tie"})
     yield "Fusion: a tie once adjusted", [fusion.effect("fusion", tie)]
+    for lines in AHEAD:
+        ours = ahead_in(lines)
+        line = leaderboard.one_line(ours, ours[ours["predictor"] != "train_mean"])
+        said = [leaderboard.verdict(ours), leaderboard.one_line(ours), line]
+        yield f"Leaderboard: ahead in {len(lines)} lines", said
     low = {("random", "logistic", "Negative control"): 0.30}
     yield labelled("two beat both floors")
     yield labelled("random vectors are below the Train Mean", low)
@@ -168,25 +159,25 @@ def pages():
 def told() -> str:
     """Write every scene with what is said of it."""
     parts = []
-    for title, scores in SCENES.items():
-        c = Comparison(scores)
+    for title, table in SCENES.items():
+        c = Comparison(table)
         said = [*c.answer("a toy screen").split("\n\n"), c.reading()]
         said += [f"In one line: {c.one_line()}", c.verdict_said("a toy screen")]
         parts.append("\n".join([f"## {title}", *said]))
     parts += ["\n".join([f"## {title}", *said]) for title, said in pages()]
     words = {
         "verdict": [verdict(*x) for x in [(1, 0.01), (-1, 0.01), (1, 0.5), (1, np.nan)]],
-        "listed": [listed(x) for x in [[], "a", "ab", "abc", ["a, b", "c"]]],
-        "percent": [percent(x) for x in (0.5, 1.426, -0.004, -0.2, np.nan)],
-        "plural": [f"{n} {plural(n, 'fold')}" for n in (0, 1, 2)],
-        "number": [number(x) for x in (None, 3, 12345, -0.5, True, np.nan)],
-        "signed": [signed(x) for x in (0.25, -0.25, np.nan)],
-        "p_value": [p_value(x) for x in (0.5, 0.0004)],
-        "duration": [duration(x) for x in (0.01, 2.5, 45, 600, np.nan)],
+        "listed": [text.listed(x) for x in [[], "a", "ab", "abc", ["a, b", "c"]]],
+        "percent": [text.percent(x) for x in (0.5, 1.426, -0.004, -0.2, np.nan)],
+        "plural": [f"{n} {text.plural(n, 'fold')}" for n in (0, 1, 2)],
+        "number": [text.number(x) for x in (None, 3, 12345, -0.5, True, np.nan)],
+        "signed": [text.signed(x) for x in (0.25, -0.25, np.nan)],
+        "p_value": [text.p_value(x) for x in (0.5, 0.0004)],
+        "duration": [text.duration(x) for x in (0.01, 2.5, 45, 600, np.nan)],
     }
     lines = [f"{name}: {' | '.join(values)}" for name, values in words.items()]
-    text = "\n\n".join([*parts, "\n".join(["## Words", *lines])])
-    return "\n".join(w for x in text.splitlines() for w in textwrap.wrap(x, 98) or [""]) + "\n"
+    whole = "\n\n".join([*parts, "\n".join(["## Words", *lines])])
+    return "\n".join(w for x in whole.splitlines() for w in textwrap.wrap(x, 98) or [""]) + "\n"
 
 
 def test_what_is_said_is_what_was_read():
@@ -194,9 +185,9 @@ def test_what_is_said_is_what_was_read():
 
 
 def test_no_sentence_shows_an_object_or_an_empty_join():
-    text = told().replace("< 0.001", "")
+    said = told().replace("< 0.001", "")
     for wrong in (r"\bNone\b", r"\bnan\b", "  ", r" [.,](?!\w)", "<", r"\(\)", r"\.\."):
-        assert not re.search(wrong, text), wrong
+        assert not re.search(wrong, said), wrong
 
 
 def test_every_text_gets_the_values_that_it_names():
@@ -208,7 +199,7 @@ def test_every_text_gets_the_values_that_it_names():
             if name != "tell" or not isinstance(call.args[0], ast.Constant):
                 continue
             page, key = call.args[0].value.split(".")
-            fields = [field for _, field, *_ in string.Formatter().parse(TEXTS[page][key])]
+            fields = [field for _, field, *_ in string.Formatter().parse(text.TEXTS[page][key])]
             wanted = {re.split(r"[.[]", field)[0] for field in fields if field}
             given, found = {k.arg for k in call.keywords}, found + 1
             assert None in given or given == wanted, (path.name, call.args[0].value)
