@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from functools import cache
 from types import SimpleNamespace
 
 import anndata as ad
@@ -31,7 +32,6 @@ from perturbcore.report.reproduction import benchmark as bench
 from perturbcore.report.reproduction import page
 from perturbcore.report.reproduction.benchmark import score_dataset
 
-CHAPTERS = {name: find_chapter(name) for name in published()}
 # chapter -> the data sets of which one at least must be there
 NEEDS = {
     "embedding_ranking": {"essential"},
@@ -46,6 +46,12 @@ NEEDS = {
 }
 ALONE = [{name} for name in LAYOUTS]
 PARTS = [*ALONE, *(set(LAYOUTS) - one for one in ALONE), set(LAYOUTS)]
+
+
+@cache
+def chapters() -> dict:
+    """Chapters of the book by name; reading them takes seconds."""
+    return {name: find_chapter(name) for name in published()}
 
 
 @pytest.fixture
@@ -71,14 +77,14 @@ def test_every_chapter_uses_what_is_there_or_is_left_out(paper, there):
     profile = paper(there)
     gone = absent(profile)
     assert {profile.dataset(n).options["dataset"] for n in gone} == set(LAYOUTS) - there
-    left_out = {name for name, chapter in CHAPTERS.items() if chapter.missing(profile)}
+    left_out = {name for name, chapter in chapters().items() if chapter.missing(profile)}
     wanted = {name for name, any_of in NEEDS.items() if not any_of & there}
     assert left_out == wanted | {"foundation_models", "gene_functions", "representation_tasks"}
-    for name in set(CHAPTERS) - left_out:
-        values = [v for v in CHAPTERS[name].values(profile).values() if not isinstance(v, dict)]
+    for name in set(chapters()) - left_out:
+        values = [v for v in chapters()[name].values(profile).values() if not isinstance(v, dict)]
         assert not gone.keys() & set(str(values).split("'")), name
     if "sciplex" not in there and "tahoe" in there:
-        assert CHAPTERS["small_molecules"].values(profile)["dataset"] == "cole_tahoe"
+        assert chapters()["small_molecules"].values(profile)["dataset"] == "cole_tahoe"
 
 
 def test_a_chapter_left_out_has_a_page_and_a_card_that_say_why(paper):
@@ -145,7 +151,7 @@ def test_every_chapter_of_a_profile_has_its_inner_order(study):
     assert study.protocol(n_components=7).inner_order == "file"
     study.profile = load_profile("demo")
     assert study.protocol(n_components=7).inner_order == "id"
-    for name, chapter in CHAPTERS.items():
+    for name, chapter in chapters().items():
         code = "".join(chapter.code)
         assert "pc.Protocol(" not in code or name == "add_your_own", name
 

@@ -1,6 +1,7 @@
 """A cell line that was held out: what models may see, what they find, what is said."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -215,12 +216,7 @@ def test_what_is_said_names_the_best_and_refuses_to_rank_a_handful():
         controls=("train_mean", "no_change"), dataset="w",
     )  # fmt: skip
     c = Comparison(scores)
-
-    class Data:
-        title = "these"
-
-    Data.responses = responses
-    said = contexts.answer(c, Data, "new_line")
+    said = contexts.answer(c, SimpleNamespace(title="these", responses=responses), "new_line")
     assert "24 perturbations in 4 lines are too few to rank methods" in said
     assert f"No Change has L2 error {c.means['No Change']:.3f}" in said and "Mean offset" in said
     said = contexts.embedding_said(c)

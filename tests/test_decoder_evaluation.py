@@ -412,10 +412,8 @@ def fake_run(decoder=0.0, ridge=0.1, title="Toy (screen)", floor=6.0):
 def test_a_clear_difference_to_knn_is_found_with_its_sign(difference):
     found = page.score_table(fake_run(difference)).set_index("method")
     flow = found.loc["Flow matching"]
-    assert flow["gain"] == pytest.approx(-difference, abs=0.02)
     assert flow["gain_low"] < -difference < flow["gain_high"]
     assert bool(flow["beats_knn"]) is (difference < 0)
-    assert flow["wins"] == (1.0 if difference < 0 else 0.0) and flow["n_each"] == 10
     assert np.isnan(found.loc["toy, kNN", "gain"]) and not found.loc["toy, kNN", "beats_knn"]
     assert list(found["value"]) == sorted(found["value"])
 
