@@ -8,8 +8,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 from numpy.polynomial.chebyshev import chebval
-from test_comparison import scores
 from torch_geometric.nn import GINConv
+from toys import scores
 from worlds import communities
 
 from perturbcore.core.errors import InputError
