@@ -278,7 +278,7 @@ def test_scores_equal_plain_scikit_learn(root, dataset):
     name = "STRING WaveGC" if dataset in ("essential", "norman") else "MACCS"
     used, _ = read_embeddings(dataset, responses, root, names=[name])
     # lasso is slow there, and the same whatever the data
-    estimators = ["knn", "lasso"] if dataset == "sciplex" else ["knn"]
+    estimators = ["knn", "lasso"] if dataset == "tahoe" else ["knn"]
     done = small(root, dataset, embeddings=[name], estimators=estimators)
     line = FIRST[dataset]
     table = against_sklearn(responses, used, done.scores, cell_line=line, estimators=estimators)

@@ -35,25 +35,19 @@ def rng():
     return np.random.default_rng(0)
 
 
-def toy_screen(n=600, genes=30, targets=12, batches=4, effect=1.5, seed=0) -> AnnData:
-    """Counts in which each of `targets` perturbations raises two genes; batches shift all genes."""
-    rng = np.random.default_rng(seed)
-    target = rng.integers(-3, targets, n)  # below zero: controls
-    batch = rng.integers(0, batches, n)
-    rate = 2 + rng.normal(0, 0.3, genes) + rng.normal(0, 0.2, (batches, genes))[batch]
+@pytest.fixture(scope="module")
+def cells():
+    """Counts in which each of 12 perturbations raises two of 30 genes; batches shift all genes."""
+    rng, n = np.random.default_rng(0), 600
+    target, batch = rng.integers(-3, 12, n), rng.integers(0, 4, n)  # below zero: controls
+    rate = 2 + rng.normal(0, 0.3, 30) + rng.normal(0, 0.2, (4, 30))[batch]
     for k in range(2):
-        rate[np.arange(n), np.where(target < 0, 0, (2 * target + k) % genes)] += effect * (
-            target >= 0
-        )
+        raised = np.where(target < 0, 0, 2 * target + k)
+        rate[np.arange(n), raised] += 1.5 * (target >= 0)
     who, batch = np.where(target < 0, "ctrl", [f"g{t}" for t in target]), [f"b{b}" for b in batch]
     screen = cells_of(rng.poisson(np.exp(rate)), who, batch=batch)
     screen.X, screen.obsm["X_mine"] = screen.X.toarray(), rng.normal(size=(n, 4))
-    return screen
-
-
-@pytest.fixture(scope="module")
-def cells():
-    return emb.cells_of(toy_screen(), 500, 0)
+    return emb.cells_of(screen, 500, 0)
 
 
 def test_lisi_is_that_of_an_independent_solver(rng):

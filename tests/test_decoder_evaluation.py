@@ -43,24 +43,20 @@ def scored(responses, *models, **options):
     return evaluate_models(responses, models, metrics=["L2"], progress=False, **options)
 
 
-def make_screen(n_genes=N_GENES):
+@pytest.fixture(scope="module")
+def screen():
     """Log-normalised cells in three batches of unequal size; perturbations shift the mean."""
     rng = np.random.default_rng(0)
-    shift = rng.normal(0, 0.5, (len(PERTURBATIONS), n_genes))
+    shift = rng.normal(0, 0.5, (len(PERTURBATIONS), N_GENES))
     rows, labels = [], []
     for p, name in [(-1, "control"), *enumerate(PERTURBATIONS)]:
         for b, n in enumerate((5, 9, 14) if p < 0 else rng.integers(2, 6, 3)):
             mean = 2 + 0.3 * b + (shift[p] if p >= 0 else 0)
-            rows.append(np.maximum(mean + rng.normal(0, 0.2, (n, n_genes)), 0.01))
+            rows.append(np.maximum(mean + rng.normal(0, 0.2, (n, N_GENES)), 0.01))
             labels += [(name, f"b{b}")] * n
     perturbation, batch = zip(*labels, strict=True)
     rows = np.concatenate(rows)
     return cells_of(rows, perturbation, batch=batch, control="control", scale="log1p")
-
-
-@pytest.fixture(scope="module")
-def screen():
-    return make_screen()
 
 
 @pytest.fixture(scope="module")

@@ -26,15 +26,10 @@ from perturbcore.score.store import ScoreStore
 ROOT = Path(__file__).parents[1]
 
 
-def gone() -> int:
-    """Number of a process that is no more."""
+def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    return child.pid
-
-
-def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
-    dead, old = gone(), (0, 0)
+    dead, old = child.pid, (0, 0)
     left = {f".a.{dead}.ipynb": True, f".a.{dead}-77.ipynb": True, f".bashrc.{dead}": False}
     left |= {f".a.{os.getpid()}.ipynb": False, ".a.mine.ipynb": False, "a.1.ipynb": False}
     for name in left:

@@ -36,19 +36,6 @@ def random_scores(n_methods=5, lines=3, folds=5, seed=0):
     }
 
 
-def planted(gap=1.0):
-    """Two equal leaders, and one method far behind in every fold."""
-    rng = np.random.default_rng(6)
-    base = rng.normal(10, 1, size=(2, 5))
-    noise = 0.02 * rng.normal(size=(3, 2, 5))
-    centred = noise - noise.mean(axis=2, keepdims=True)
-    return {
-        ("first", "knn"): base + centred[0],
-        ("second", "knn"): base + 0.001 + centred[1],
-        ("third", "knn"): base + gap + centred[2],
-    }
-
-
 def corrected_t(difference, ratio):
     n = len(difference)
     t = difference.mean() / np.sqrt(difference.var(ddof=1) * (1 / n + ratio))
@@ -171,7 +158,12 @@ def test_rank_interval_is_the_bootstrap_of_units():
 
 
 def test_rank_table_tells_sure_places_from_unsure_ones():
-    scores = PairedScores(make_scores(planted()))
+    rng = np.random.default_rng(6)
+    base, noise = rng.normal(10, 1, size=(2, 5)), 0.02 * rng.normal(size=(3, 2, 5))
+    noise = noise - noise.mean(axis=2, keepdims=True)
+    # two equal leaders, and one far behind in every fold
+    apart = zip(("first", "second", "third"), (0, 0.001, 1.0), noise, strict=True)
+    scores = PairedScores(make_scores({(n, "knn"): base + by + own for n, by, own in apart}))
     table = scores.rank_table(500).set_index("method")
     assert table.loc["third", ["median_rank", "low", "high"]].tolist() == [3, 3, 3]
     assert table.loc["third", "first_share"] == 0
