@@ -250,8 +250,10 @@ def _gain_said(row) -> str:
 
 def surprises(run: FineTuningRun) -> str:
     """Set the adaptation of a network beside its head alone, and beside other predictors on it."""
-    c, said = run.comparison, []
-    for name, rows in gains(run).groupby("embedding", sort=False):
+    c, table, said = run.comparison, gains(run), []
+    if not table["adapted"].any():
+        return f"On {run.data.title}, nothing was adapted."
+    for name, rows in table.groupby("embedding", sort=False):
         for best in rows[rows["adapted"]].head(1).itertuples():
             for head in rows[rows["trained"] & ~rows["adapted"]].itertuples():
                 beyond = _gain_said(c.between(best.method, head.method))
@@ -261,7 +263,7 @@ def surprises(run: FineTuningRun) -> str:
                 beyond = _gain_said(c.between(best.method, plain.method))
                 about = dict(beyond=beyond, times=_times(best.seconds, plain.seconds))
                 said.append(tell("finetuning.plain", name=name, plain=plain, best=best, **about))
-    return "\n\n".join(said) or f"On {run.data.title}, nothing was adapted."
+    return "\n\n".join(said)
 
 
 def one_line(runs: Sequence[FineTuningRun]) -> str:
