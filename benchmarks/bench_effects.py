@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from reporter import apart, farthest, main, peak_mb, row, timed
+from reporter import Seconds, apart, farthest, main, peak_mb, row, timed
 
 FULL = {"n_cells": 300_000, "n_genes": 6_640, "n_perturbations": 1_500, "n_batches": 48}
 SMALL = {"n_cells": 6_000, "n_genes": 400, "n_perturbations": 30, "n_batches": 6}
@@ -124,7 +124,7 @@ def child(who, path, control, out):
     importlib.import_module({"ours": "perturbcore.data.effects", "baseline": "scanpy"}[who])
     effect, seconds = timed(lambda: run(path, control))
     np.save(out, effect.sort_index().to_numpy(dtype=np.float32))
-    return {"seconds": seconds, "peak_mb": peak_mb()}
+    return {"seconds": seconds.times, "peak_mb": peak_mb()}
 
 
 def cases(options):
@@ -142,7 +142,7 @@ def cases(options):
             found = [apart(__file__, who, path, control, kept[who]) for who in WAYS]
             yield row(
                 f"BA-ATE, {control} control, {size}, backed on disk",
-                "scanpy.get.aggregate in memory + pandas", *(f["seconds"] for f in found),
+                "scanpy.get.aggregate in memory + pandas", *(Seconds(f["seconds"]) for f in found),
                 farthest(*map(np.load, kept.values())), ours_peak_mb=found[0]["peak_mb"],
                 baseline_peak_mb=found[1]["peak_mb"],
             )  # fmt: skip

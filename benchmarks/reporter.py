@@ -1,4 +1,4 @@
-"""What every benchmark shares: its options, the best of n, and rows that are printed and kept.
+"""What every benchmark shares: its options, the median of n, and rows that are printed and kept.
 
 A benchmark has `cases(options)`, which yields a `row` for each comparison, and ends in `main`.
 Where a contender needs a process of its own (peak memory is that of a process), `apart` starts the
@@ -20,21 +20,38 @@ import pandas as pd
 SHOWN = ["task", "ours_seconds", "baseline_seconds", "ratio", "agreement"]
 
 
-def timed(function, repeats=1):
-    """Result of the last of some calls, and the least of their seconds."""
+class Seconds(float):
+    """Median of the seconds of some calls, which are kept."""
+
+    def __new__(cls, times):
+        """Take the calls of one contender, in any order."""
+        self = super().__new__(cls, np.median(times))
+        self.times = sorted(times)
+        return self
+
+
+def timed(function, repeats=3, enough=20):
+    """Result of the last of some calls, and their seconds; none begins after `enough` seconds."""
     seconds = []
-    for _ in range(repeats):
+    while len(seconds) < repeats and sum(seconds) < enough:
         start = time.perf_counter()
         out = function()
         seconds.append(time.perf_counter() - start)
-    return out, min(seconds)
+    return out, Seconds(seconds)
 
 
 def row(task, baseline, ours, theirs=None, agreement=None, **more):
     """One comparison: seconds of both, how many times ours the other takes, how far they differ."""
     ratio = None if theirs is None else theirs / ours
-    return {"task": task, "baseline": baseline, "ours_seconds": ours, "baseline_seconds": theirs,
-            "ratio": ratio, **more, "agreement": agreement}  # fmt: skip
+    return {"task": task, "baseline": baseline, "ours_seconds": ours, "ours_range": spread(ours),
+            "baseline_seconds": theirs, "baseline_range": spread(theirs), "ratio": ratio, **more,
+            "agreement": agreement}  # fmt: skip
+
+
+def spread(seconds):
+    """Least and most of several calls, as text."""
+    times = getattr(seconds, "times", [])
+    return f"{times[0]:.3g} to {times[-1]:.3g}" if len(times) > 1 else ""
 
 
 def farthest(a, b):
@@ -60,7 +77,9 @@ def main(about, cases, child=None):
     """Run the cases that the command line asks for, print their table, write it where asked."""
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="seconds, to see that it works")
-    parser.add_argument("--repeats", type=int, default=3, help="of what is quick; the best counts")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="of what is quick; the median counts"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], help="all that are there by default")
     parser.add_argument("--folder", type=Path, help="for large files; a temporary one by default")
     parser.add_argument("--out", type=Path, help="write the rows as .json or .csv")
