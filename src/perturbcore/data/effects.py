@@ -139,17 +139,20 @@ def add_cells(sums, cuts, group, weight, matrix, column, own_total, target, *, b
 
     `group, weight`: of these cells; a cell of group -1 is left out.
     """
+    first, done = cuts[0], cuts[0]
     second = sums[1] if len(sums) > 1 else np.empty((0, sums.shape[2]))
-    for start, stop in pairwise(cuts):
-        cells = slice(start - cuts[0], stop - cuts[0])
-        if (group[cells] >= 0).any():
-            b = matrix.read(start, stop)
-            add_rows(
-                b.data, b.indices, b.indptr, group[cells], weight[cells], column,
-                own_total, target, target > 0, sums[0], second,
-            )  # fmt: skip
+    wanted = [(a, b) for a, b in pairwise(cuts) if (group[a - first : b - first] >= 0).any()]
+    for start, stop, block in matrix.ahead(wanted):
+        cells = slice(start - first, stop - first)
+        add_rows(
+            block.data, block.indices, block.indptr, group[cells], weight[cells], column,
+            own_total, target, target > 0, sums[0], second,
+        )  # fmt: skip
         if bar is not None:
-            bar.update(stop - start)
+            bar.update(stop - done)
+            done = stop
+    if bar is not None:
+        bar.update(cuts[-1] - done)
 
 
 def _sums_of_stretch(stretch, squares, matrix, how) -> tuple[np.ndarray, np.ndarray]:

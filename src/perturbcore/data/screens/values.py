@@ -1,11 +1,13 @@
 """The values of a screen: read in blocks wherever they lie, checked against the declared scale."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
+from numba import njit
 
 from perturbcore.core.errors import InputError
 
@@ -64,6 +66,18 @@ class Matrix:
             block.sum_duplicates()
         return block
 
+    def ahead(self, wanted: Iterable[tuple]) -> Iterator[tuple[int, int, sp.csr_matrix]]:
+        """Read blocks, the next one while something is done with the last; yield start and stop."""
+        with ThreadPoolExecutor(1) as reader:
+            last: list = []
+            for cells in wanted:
+                coming = [*cells, reader.submit(self.read, *cells)]
+                if last:
+                    yield last[0], last[1], last[2].result()
+                last = coming
+            if last:
+                yield last[0], last[1], last[2].result()
+
     def _read_of_view(self, rows):
         low, high = rows.min(), rows.max() + 1
         if high - low <= 4 * len(rows):
@@ -77,43 +91,38 @@ class Matrix:
 def blocks(adata: AnnData) -> Iterator[tuple[int, int, sp.csr_matrix]]:
     """Iterate over start, stop and rows, about four million stored values at a time; read only."""
     matrix = Matrix(adata)
-    for start, stop in pairwise(matrix.cuts()):
-        yield start, stop, matrix.read(start, stop)
+    yield from matrix.ahead(pairwise(matrix.cuts()))
+
+
+@njit(cache=True, nogil=True)
+def _totals(data, indptr, logged, most, total):
+    """Fill the totals of cells; return whether values are in bounds, and whole, and the largest."""
+    sound, whole, largest = True, True, 0.0
+    for i in range(len(total)):
+        own = 0.0
+        for k in range(indptr[i], indptr[i + 1]):
+            value = float(data[k])
+            sound &= 0 <= value <= most
+            whole &= value == np.floor(value)
+            largest = max(largest, value)
+            own += np.expm1(value) if logged else value
+        total[i] = own
+    return sound, whole, largest
 
 
 def check_values(adata: AnnData) -> None:
     """Check, block by block, that the values of a declared screen are what its scale says."""
     scale = str(adata.uns["perturbcore"]["scale"])
+    logged = scale == "log1p"
+    most = _LOG_MAX * 1.0001 if logged else np.finfo(np.float64).max
     total = np.zeros(adata.n_obs)
     whole, largest = True, 0.0
     for start, stop, block in blocks(adata):
-        data = block.data
-        broken = data != np.floor(data)
-        faults = {
-            "is not finite: remove or repair it": ~np.isfinite(data),
-            "is negative: expression cannot be; scaled or centred values are of no use here, give "
-            "raw counts or log1p values": data < 0,
-        }
-        if scale == "counts":
-            faults[
-                "is not a whole number, though scale='counts': the values look logged (declare "
-                "scale='log1p') or normalised; give raw counts, or log1p of counts scaled to 1e4"
-            ] = broken
-        else:
-            faults[
-                "is larger than log1p(1e4) = 9.21, though scale='log1p': declare scale='counts' if "
-                "these are counts, else give log1p of counts scaled to 1e4 per cell"
-            ] = data > _LOG_MAX * 1.0001
-        for why, bad in faults.items():
-            if bad.any():
-                k = int(bad.argmax())
-                cell = start + int(np.searchsorted(block.indptr, k, side="right")) - 1
-                at = f"{adata.obs_names[cell]!r}, {adata.var_names[int(block.indices[k])]!r}"
-                raise InputError(f"X[{at}] = {data[k]:g} {why}")
-        whole, largest = whole and not broken.any(), max(largest, float(data.max(initial=0)))
-        data = data if scale == "counts" else np.expm1(data.astype(np.float64))
-        rows = np.repeat(np.arange(stop - start), np.diff(block.indptr))
-        total[start:stop] = np.bincount(rows, weights=data, minlength=stop - start)
+        own = total[start:stop]
+        sound, integral, top = _totals(block.data, block.indptr, logged, most, own)
+        if not sound or not (integral or logged):
+            raise InputError(_fault(adata, start, block, scale))
+        whole, largest = whole and integral, max(largest, top)
     empty = total <= 0
     if empty.any():
         raise InputError(
@@ -131,3 +140,28 @@ def check_values(adata: AnnData) -> None:
             f"scale='log1p': undoing the log gives cell {adata.obs_names[i]!r} a total of "
             f"{total[i]:.0f}, more than 1e4; declare raw counts, or log1p of counts scaled to 1e4"
         )
+
+
+def _fault(adata: AnnData, start: int, block: sp.csr_matrix, scale: str) -> str:
+    """Say which value of a block cannot be of a scale, and what to do."""
+    data = block.data
+    faults = {
+        "is not finite: remove or repair it": ~np.isfinite(data),
+        "is negative: expression cannot be; scaled or centred values are of no use here, give "
+        "raw counts or log1p values": data < 0,
+    }
+    if scale == "counts":
+        faults[
+            "is not a whole number, though scale='counts': the values look logged (declare "
+            "scale='log1p') or normalised; give raw counts, or log1p of counts scaled to 1e4"
+        ] = data != np.floor(data)
+    else:
+        faults[
+            "is larger than log1p(1e4) = 9.21, though scale='log1p': declare scale='counts' if "
+            "these are counts, else give log1p of counts scaled to 1e4 per cell"
+        ] = data > _LOG_MAX * 1.0001
+    why, bad = next((why, bad) for why, bad in faults.items() if bad.any())
+    k = int(bad.argmax())
+    cell = start + int(np.searchsorted(block.indptr, k, side="right")) - 1
+    at = f"{adata.obs_names[cell]!r}, {adata.var_names[int(block.indices[k])]!r}"
+    return f"X[{at}] = {data[k]:g} {why}"

@@ -5,6 +5,7 @@ value of a prediction that carries no information, so that No Change can be rank
 """
 
 import numpy as np
+from numba import njit
 from scipy import stats
 from scipy.spatial.distance import cdist
 
@@ -13,7 +14,25 @@ from perturbcore.score.metrics.registry import register
 
 def row_ranks(values: np.ndarray) -> np.ndarray:
     """Rank each row (n, g) from 0 in float32, ties sharing ranks."""
-    return (stats.rankdata(values, axis=1) - 1).astype(np.float32)
+    if np.isnan(values).any():
+        return (stats.rankdata(values, axis=1) - 1).astype(np.float32)
+    return _shared_ranks(values, np.argsort(values, axis=1))
+
+
+@njit(cache=True, nogil=True)
+def _shared_ranks(values, order):
+    n, g = order.shape
+    ranks = np.empty((n, g), dtype=np.float32)
+    for i in range(n):
+        start = 0
+        while start < g:
+            end, value = start + 1, values[i, order[i, start]]
+            while end < g and values[i, order[i, end]] == value:
+                end += 1
+            for k in range(start, end):
+                ranks[i, order[i, k]] = (start + end - 1) / 2
+            start = end
+    return ranks
 
 
 def _row_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
