@@ -14,19 +14,19 @@ import yaml
 from toys import ROOT
 
 
-def build(profile: str, copy_to: Path) -> Path:
-    """Run ``make book`` in the checkout, one at a time, and keep a copy of the HTML."""
+def build(profile: str, copy_to: Path, root: Path = ROOT) -> Path:
+    """Run ``make book`` in the checkout or a working folder, and keep a copy of the HTML."""
     venv = Path(sys.prefix)
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "PROFILE"))}
-    with (ROOT / "Makefile").open() as file:
+    with (root / "Makefile").open() as file:  # one at a time
         fcntl.flock(file, fcntl.LOCK_EX)
         done = subprocess.run(
             ["make", "-j2", "-o", f"{venv}/.ready", "book", f"PROFILE={profile}", f"VENV={venv}"],
-            cwd=ROOT, env=keep, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            cwd=root, env=keep, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-6000:]
-        return Path(shutil.copytree(ROOT / "_build/html", copy_to / Path(profile).stem))
+        return Path(shutil.copytree(root / "_build/html", copy_to / Path(profile).stem))
 
 
 def pages_of(html: Path) -> list[Path]:

@@ -320,11 +320,12 @@ def not_estimable_said(responses: AnnData) -> str:
 
 def _plan(obs, control, batches, min_cells):
     """Work out rows, groups and weights of cells from labels alone; control groups come last."""
-    keys = obs[["cell_line", "perturbation", "batch"]].astype(str).reset_index(drop=True)
+    keys = obs[["cell_line", "perturbation", "batch"]].astype(str).astype("category")
+    keys = keys.reset_index(drop=True)  # of text, each grouping would compare that of all cells
     is_control = obs["is_control"].to_numpy(dtype=bool)
-    by_place = keys.groupby(["cell_line", "batch"], sort=True)
+    by_place = keys.groupby(["cell_line", "batch"], sort=True, observed=True)
     place = keys["place"] = by_place.ngroup()
-    places = by_place.size().reset_index()[["cell_line", "batch"]]
+    places = by_place.size().reset_index()[["cell_line", "batch"]].astype(str)
     n_control = np.bincount(place[is_control], minlength=len(places))
     lines = sorted(keys["cell_line"].unique())
     if bare := sorted(set(lines) - set(places["cell_line"][n_control > 0])):
@@ -333,8 +334,8 @@ def _plan(obs, control, batches, min_cells):
             "leave the line out"
         )
     by = ["cell_line", "perturbation"]
-    by_pair = keys[~is_control].groupby([*by, "place"], sort=True)
-    pairs = by_pair.size().rename("n").reset_index()
+    by_pair = keys[~is_control].groupby([*by, "place"], sort=True, observed=True)
+    pairs = by_pair.size().rename("n").reset_index().astype(dict.fromkeys(by, str))
     matched = n_control[pairs["place"]] > 0
     if batches == "all" and control == "matched" and not matched.all():
         bad = places.loc[pairs.loc[~matched, "place"].unique()]

@@ -151,18 +151,19 @@ def check_declared(adata: AnnData) -> None:
 
 def as_labels(values: pd.Series, name: str) -> np.ndarray:
     """Turn a column into text labels, refusing missing and empty ones."""
-    missing = values.isna()
-    if pd.api.types.is_float_dtype(values.dtype) and (values % 1 == 0).all():
-        values = values.astype("int64")  # 3.0 and "3" are the same batch
-    labels = values.astype(str).to_numpy(dtype=object)
-    empty = pd.Series(labels, values.index).str.strip().eq("")
-    for bad, what in ((missing, "missing (NaN)"), (empty, "empty")):
+    code, found = pd.factorize(values)
+    found = pd.Series(found)
+    if pd.api.types.is_float_dtype(found.dtype) and (found % 1 == 0).all():
+        found = found.astype("int64")  # 3.0 and "3" are the same batch
+    text = found.astype(str).to_numpy(dtype=object)
+    empty = np.array([not label.strip() for label in text], dtype=bool)
+    for bad, what in ((code < 0, "missing (NaN)"), (np.append(empty, False)[code], "empty")):
         if bad.any():
             raise InputError(
-                f"obs[{name!r}] is {what} in {bad.sum()} cells, first {bad.idxmax()!r}: drop these "
-                "cells or give them a label"
+                f"obs[{name!r}] is {what} in {bad.sum()} cells, first "
+                f"{values.index[bad.argmax()]!r}: drop these cells or give them a label"
             )
-    return labels
+    return text[code]
 
 
 def _flags(values: pd.Series, name: str) -> np.ndarray:
@@ -187,8 +188,8 @@ def validate_screen(adata: AnnData) -> None:
     control = obs["is_control"].to_numpy()
     if not control.any():
         raise InputError("no control cells (is_control is never True): declare the control label")
-    label = obs["perturbation"].astype(str).to_numpy()
-    both = sorted(set(label[control]) & set(label[~control]))
+    label = obs["perturbation"].astype(str)
+    both = sorted(set(label[control].unique()) & set(label[~control].unique()))
     if both:
         raise InputError(
             f"perturbation {both[:5]} labels control and perturbed cells alike: give the control "
@@ -196,8 +197,8 @@ def validate_screen(adata: AnnData) -> None:
         )
     if control.all():
         raise InputError("no perturbed cells: every cell is declared a control")
-    line = obs["cell_line"].astype(str).to_numpy()
-    bare = sorted(set(line) - set(line[control]))
+    line = obs["cell_line"].astype(str)
+    bare = sorted(set(line.unique()) - set(line[control].unique()))
     if bare:
         raise InputError(f"cell_line {bare}: no control cells; add them or leave the line out")
     keep = str(adata.uns["perturbcore"].get("unmatched", "error")) == "keep"
@@ -212,11 +213,13 @@ def validate_screen(adata: AnnData) -> None:
 
 def unmatched_perturbations(adata: AnnData) -> list:
     """List (cell_line, perturbation) pairs that share no batch with control cells."""
-    keys = adata.obs[["cell_line", "perturbation", "batch"]].astype(str)
+    # categories: text of millions of cells would be compared again and again
+    keys = adata.obs[["cell_line", "perturbation", "batch"]].astype(str).astype("category")
     control = adata.obs["is_control"].to_numpy()
-    places = pd.MultiIndex.from_frame(keys[["cell_line", "batch"]])
-    served = pd.Series(places.isin(places[control].unique()), keys.index)[~control]
-    any_served = served.groupby([keys["cell_line"][~control], keys["perturbation"][~control]]).any()
+    place = keys.groupby(["cell_line", "batch"], observed=True).ngroup()
+    served = place.isin(place[control].unique())[~control]
+    pair = [keys.loc[~control, c] for c in ("cell_line", "perturbation")]
+    any_served = served.groupby(pair, observed=True).any()
     return list(any_served.index[~any_served])
 
 
