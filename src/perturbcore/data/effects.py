@@ -1,12 +1,13 @@
 """From cells to effects: weighted sums of groups, mean profiles, the batch-aware effect."""
 
 from collections.abc import Iterator
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise, repeat
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numba import njit
+from numba import get_num_threads, njit
 from tqdm import tqdm
 
 from perturbcore.core.errors import InputError, check_choice
@@ -21,6 +22,8 @@ MAX_SUM_BYTES = 2_000_000_000
 # UMI counts are mostly small whole numbers, and a cell has few different ones: their log1p is
 # computed once per cell
 _SMALL = 64
+# that add up cells in this process, as NUMBA_NUM_THREADS says
+THREADS = get_num_threads()
 # of a screen that workers read: their sums are added in this order, whoever made them
 STRETCHES = 32
 
@@ -126,7 +129,7 @@ def summed(
                     sums[:, there] += own
                     bar.update(cut[-1] - cut[0])
             else:
-                add_cells(sums, cuts, here, weight, matrix, *how, bar=bar)
+                add_cells(sums, cuts, here, weight, matrix, *how, n_threads=THREADS, bar=bar)
         start = 0
         for shared, own in part:
             rows = slice(start, start + len(shared) + len(own))
@@ -134,23 +137,32 @@ def summed(
             start = rows.stop
 
 
-def add_cells(sums, cuts, group, weight, matrix, column, own_total, target, *, bar=None) -> None:
+def add_cells(
+    sums, cuts, group, weight, matrix, column, own_total, target, *, n_threads=1, bar=None
+) -> None:
     """Add the cells between the first and the last cut to sums (1 or 2, groups, genes), in place.
 
     `group, weight`: of these cells; a cell of group -1 is left out.
     """
+
+    def add(k: int, cells: slice, block) -> None:
+        # each group has one thread: no sum depends on their number
+        own = np.where(group[cells] % n_threads == k, group[cells], -1)
+        add_rows(
+            block.data, block.indices, block.indptr, own, weight[cells], column,
+            own_total, target, target > 0, sums[0], second,
+        )  # fmt: skip
+
     first, done = cuts[0], cuts[0]
     second = sums[1] if len(sums) > 1 else np.empty((0, sums.shape[2]))
     wanted = [(a, b) for a, b in pairwise(cuts) if (group[a - first : b - first] >= 0).any()]
-    for start, stop, block in matrix.ahead(wanted):
-        cells = slice(start - first, stop - first)
-        add_rows(
-            block.data, block.indices, block.indptr, group[cells], weight[cells], column,
-            own_total, target, target > 0, sums[0], second,
-        )  # fmt: skip
-        if bar is not None:
-            bar.update(stop - done)
-            done = stop
+    with ThreadPoolExecutor(n_threads) as threads:
+        for start, stop, block in matrix.ahead(wanted):
+            cells = slice(start - first, stop - first)
+            list(threads.map(add, range(n_threads), repeat(cells), repeat(block)))
+            if bar is not None:
+                bar.update(stop - done)
+                done = stop
     if bar is not None:
         bar.update(cuts[-1] - done)
 
