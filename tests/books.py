@@ -72,13 +72,16 @@ class Visit:
 
 LINKS = """() => [...document.querySelectorAll('a[href], img[src], source, link[rel=stylesheet]')]
     .map(e => e.href || e.src || new URL(e.srcset, location.href).href)"""
-IMAGES = """async () => {
+# the browser may put off decoding what it does not show, without end
+DECODE = """Promise.all(images.map(i => Promise.race(
+    [i.decode().catch(() => 0), new Promise(done => setTimeout(done, 2000))])))"""
+IMAGES = f"""async () => {{
     const images = [...document.querySelectorAll('article img')];
     images.forEach(i => i.loading = 'eager');
-    await Promise.all(images.map(i => i.decode().catch(() => 0)));
+    await {DECODE};
     return images.filter(i => !i.complete || !i.naturalWidth || !(i.alt || '').trim()
                               || /^(\\.\\.\\/)*_images/.test(i.alt))
-        .map(i => i.getAttribute('src') + ' alt: ' + i.alt) }"""
+        .map(i => i.getAttribute('src') + ' alt: ' + i.alt) }}"""
 TOO_WIDE = """() => [...document.querySelectorAll('article *')]
     .filter(e => e.getBoundingClientRect().right > innerWidth + 1
                  && !e.closest('.table-frame, pre, mjx-container, .math, .cell_output'))
@@ -91,7 +94,7 @@ DRAWN = """() => [
     ...[...document.querySelectorAll('.live-drawing')]
         .map(d => [d.dataset.of, d.shadowRoot.querySelector('svg').getBoundingClientRect().width])
     ]"""
-DECODED = "() => Promise.all([...document.images].map(i => i.decode().catch(() => 0)))"
+DECODED = f"() => {{ const images = [...document.images]; return {DECODE} }}"
 SMALLEST = {1400: 10, 390: 9}  # pixels of text, by those of the window
 
 # the answer of a chapter and its main figure begin on the first screen
