@@ -1,8 +1,8 @@
 """How effects grow with the number of cells: seconds and peak memory, 10 thousand to 3 million.
 
 Backed on disk, 2,000 genes, each size in a process of its own; counts beyond 100 thousand cells
-repeat. The last rows are the same work by
-one and by two workers of a dask scheduler on this machine, beside the one process.
+repeat. The last rows are the same work by one and by two workers of a dask scheduler on this
+machine, beside the one process.
 """
 
 import os
@@ -62,10 +62,10 @@ def cases(options):
             if n_cells == sizes[-2]:
                 one = Seconds(found["seconds"])
                 for n in (1, 2):
-                    spread = apart(__file__, path, outs[n], n)
+                    shared = apart(__file__, path, outs[n], n)
                     yield row(
                         f"The same, {n_cells:,} cells, by {n} dask worker{'s' if n > 1 else ''}",
-                        "one process without a scheduler", Seconds(spread["seconds"]), one,
+                        "one process without a scheduler", Seconds(shared["seconds"]), one,
                         farthest(np.load(outs[0]), np.load(outs[n])),
                     )  # fmt: skip
 

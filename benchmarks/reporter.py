@@ -43,12 +43,12 @@ def timed(function, repeats=3, enough=20):
 def row(task, baseline, ours, theirs=None, agreement=None, **more):
     """One comparison: seconds of both, how many times ours the other takes, how far they differ."""
     ratio = None if theirs is None else theirs / ours
-    return {"task": task, "baseline": baseline, "ours_seconds": ours, "ours_range": spread(ours),
-            "baseline_seconds": theirs, "baseline_range": spread(theirs), "ratio": ratio, **more,
+    return {"task": task, "baseline": baseline, "ours_seconds": ours, "ours_range": extremes(ours),
+            "baseline_seconds": theirs, "baseline_range": extremes(theirs), "ratio": ratio, **more,
             "agreement": agreement}  # fmt: skip
 
 
-def spread(seconds):
+def extremes(seconds):
     """Least and most of several calls, as text."""
     times = getattr(seconds, "times", [])
     return f"{times[0]:.3g} to {times[-1]:.3g}" if len(times) > 1 else ""

@@ -16,7 +16,7 @@ from scipy.stats import false_discovery_control
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.effects import gene_columns, summed
 from perturbcore.data.responses import TAKEN, make_responses
-from perturbcore.data.screens.declare import check_declared
+from perturbcore.data.screens.declare import check_declared, labels_of_cells
 
 # float64 sums of squares carry this relative error at worst; a smaller spread is a constant gene
 _ROUNDING = 1e-11
@@ -107,15 +107,18 @@ def plan_tests(obs: pd.DataFrame, variant: str, min_cells: int, strict: bool) ->
     check_choice("variant", variant, ("pooled", "per_batch"))
     if isinstance(min_cells, bool) or not isinstance(min_cells, int | np.integer) or min_cells < 0:
         raise ParameterError(f"min_cells={min_cells!r}: give a whole number of at least 0")
-    keys = obs[["cell_line", "perturbation", "batch"]].astype(str).reset_index(drop=True)
-    keys["control"] = obs["is_control"].to_numpy(dtype=bool)
-    keys.loc[keys["control"], "perturbation"] = ""
-    keys["place"] = keys["cell_line"]
-    if variant == "per_batch":
-        keys["place"] = keys.groupby(["cell_line", "batch"], sort=True).ngroup()
-    found = keys.groupby(["cell_line", "place", "control", "perturbation"], sort=True)
+    is_control = obs["is_control"].to_numpy(dtype=bool)
+    keys = labels_of_cells(
+        obs.assign(perturbation=obs["perturbation"].astype(object).mask(is_control, ""))
+    )
+    keys["control"] = is_control
+    by = ["cell_line", "batch"] if variant == "per_batch" else ["cell_line"]
+    keys["place"] = keys.groupby(by, sort=True, observed=True).ngroup()
+    by = ["cell_line", "place", "control", "perturbation"]
+    found = keys.groupby(by, sort=True, observed=True)
     group_of_cell = found.ngroup().to_numpy()
-    groups = found.size().rename("n").reset_index()
+    text = dict.fromkeys(("cell_line", "perturbation"), str)
+    groups = found.size().rename("n").reset_index().astype(text)
     n, control = groups["n"].to_numpy(), groups["control"].to_numpy()
     # one cell has no variance
     enough = (n > min_cells if strict else n >= min_cells) & (n > 1)

@@ -7,13 +7,13 @@ from itertools import pairwise, repeat
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numba import get_num_threads, njit
+from numba import config, njit
 from tqdm import tqdm
 
 from perturbcore.core.errors import InputError, check_choice
 from perturbcore.core.scheduler import in_order, scheduler, spread
 from perturbcore.data.responses import TAKEN, make_responses
-from perturbcore.data.screens.declare import check_declared
+from perturbcore.data.screens.declare import check_declared, labels_of_cells
 from perturbcore.data.screens.values import Matrix
 
 TARGET_SUM = 1e4
@@ -23,7 +23,7 @@ MAX_SUM_BYTES = 2_000_000_000
 # computed once per cell
 _SMALL = 64
 # that add up cells in this process, as NUMBA_NUM_THREADS says
-THREADS = get_num_threads()
+THREADS = config.NUMBA_NUM_THREADS
 # of a screen that workers read: their sums are added in this order, whoever made them
 STRETCHES = 32
 
@@ -332,8 +332,7 @@ def not_estimable_said(responses: AnnData) -> str:
 
 def _plan(obs, control, batches, min_cells):
     """Work out rows, groups and weights of cells from labels alone; control groups come last."""
-    keys = obs[["cell_line", "perturbation", "batch"]].astype(str).astype("category")
-    keys = keys.reset_index(drop=True)  # of text, each grouping would compare that of all cells
+    keys = labels_of_cells(obs)
     is_control = obs["is_control"].to_numpy(dtype=bool)
     by_place = keys.groupby(["cell_line", "batch"], sort=True, observed=True)
     place = keys["place"] = by_place.ngroup()

@@ -211,11 +211,18 @@ def validate_screen(adata: AnnData) -> None:
     check_values(adata)
 
 
+def labels_of_cells(obs: pd.DataFrame) -> pd.DataFrame:
+    """Cell line, perturbation and batch of cells, as sorted categories of text.
+
+    Of text, each grouping would compare that of all cells.
+    """
+    labels = obs[["cell_line", "perturbation", "batch"]].astype(str).astype("category")
+    return labels.reset_index(drop=True)
+
+
 def unmatched_perturbations(adata: AnnData) -> list:
     """List (cell_line, perturbation) pairs that share no batch with control cells."""
-    # categories: text of millions of cells would be compared again and again
-    keys = adata.obs[["cell_line", "perturbation", "batch"]].astype(str).astype("category")
-    control = adata.obs["is_control"].to_numpy()
+    keys, control = labels_of_cells(adata.obs), adata.obs["is_control"].to_numpy()
     place = keys.groupby(["cell_line", "batch"], observed=True).ngroup()
     served = place.isin(place[control].unique())[~control]
     pair = [keys.loc[~control, c] for c in ("cell_line", "perturbation")]

@@ -14,7 +14,7 @@ from perturbcore.core.errors import InputError
 # 4 million stored values are about 50 MB with their indices: enough for speed, no burden
 BLOCK_VALUES = 4_000_000
 # log1p of counts scaled to 1e4 cannot exceed this, nor can a cell's values undo to more than 1e4
-_LOG_MAX = np.log1p(1e4)
+_LOG_MAX = np.log1p(1e4) * 1.0001
 _TOTAL_MAX = 1e4 * 1.01
 
 
@@ -69,14 +69,11 @@ class Matrix:
     def ahead(self, wanted: Iterable[tuple]) -> Iterator[tuple[int, int, sp.csr_matrix]]:
         """Read blocks, the next one while something is done with the last; yield start and stop."""
         with ThreadPoolExecutor(1) as reader:
-            last: list = []
-            for cells in wanted:
-                coming = [*cells, reader.submit(self.read, *cells)]
-                if last:
-                    yield last[0], last[1], last[2].result()
-                last = coming
-            if last:
-                yield last[0], last[1], last[2].result()
+            coming = None
+            for cells, after in pairwise([*wanted, None]):
+                block = coming.result() if coming else self.read(*cells)
+                coming = reader.submit(self.read, *after) if after else None
+                yield *cells, block
 
     def _read_of_view(self, rows):
         low, high = rows.min(), rows.max() + 1
@@ -114,7 +111,7 @@ def check_values(adata: AnnData) -> None:
     """Check, block by block, that the values of a declared screen are what its scale says."""
     scale = str(adata.uns["perturbcore"]["scale"])
     logged = scale == "log1p"
-    most = _LOG_MAX * 1.0001 if logged else np.finfo(np.float64).max
+    most = _LOG_MAX if logged else np.finfo(np.float64).max
     total = np.zeros(adata.n_obs)
     whole, largest = True, 0.0
     for start, stop, block in blocks(adata):
@@ -159,7 +156,7 @@ def _fault(adata: AnnData, start: int, block: sp.csr_matrix, scale: str) -> str:
         faults[
             "is larger than log1p(1e4) = 9.21, though scale='log1p': declare scale='counts' if "
             "these are counts, else give log1p of counts scaled to 1e4 per cell"
-        ] = data > _LOG_MAX * 1.0001
+        ] = data > _LOG_MAX
     why, bad = next((why, bad) for why, bad in faults.items() if bad.any())
     k = int(bad.argmax())
     cell = start + int(np.searchsorted(block.indptr, k, side="right")) - 1

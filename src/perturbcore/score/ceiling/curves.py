@@ -75,6 +75,7 @@ def ceilings_against_truth(
     *,
     n_splits: int = 5,
     n_jobs: int = 1,
+    seed: int = 4,
 ) -> pd.DataFrame:
     """Hold three ceilings (L2) against the known truth of simulated screens, one per batch effect.
 
@@ -85,7 +86,7 @@ def ceilings_against_truth(
     """
     parts = []
     for strength in strengths:
-        made = simulate_screen(**SCREEN, batch_effect=strength, seed=4)
+        made = simulate_screen(**SCREEN, batch_effect=strength, seed=seed)
         for control in controls:
             table = ceiling_by_cells(
                 made.screen, sizes, n_outer=10, n_inner=4, n_splits=n_splits,
