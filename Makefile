@@ -80,7 +80,7 @@ constraints: $(READY) ## resolve the exact pins anew; they must hold, as wheels,
 	$(BIN)/uv pip compile -q --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  $(foreach l,$(PIP_FIND_LINKS),--find-links $(l)) --extra test pyproject.toml \
 	  | grep -v '^--' | sed 's/+cpu$$//' > $(VENV)/constraints.new
-	for v in 3.11 3.12 3.13; do $(BIN)/uv pip compile -q --python-version $$v --only-binary :all: \
+	for v in 3.11 3.12 3.13; do $(BIN)/uv pip compile -q --python-version $$v --only-binary :all: --no-binary docrep \
 	  -c $(VENV)/constraints.new --extra test pyproject.toml > /dev/null; done
 	{ sed '/^[^#]/,$$d' constraints.txt; cat $(VENV)/constraints.new; } > $(VENV)/constraints.txt
 	mv $(VENV)/constraints.txt constraints.txt

@@ -135,7 +135,8 @@ pages.show_table(chapter, order, "own", caption="Your embedding and predictor, b
 # ## Your data set and your chapter
 #
 # A profile names data sets and embeddings; `from_files` reads yours, and larger public screens are there by name, such as
-# 4,326 knock-downs of LINCS as z-scores: `{name: lincs_knockdown, loader: lincs, options: {values: z, of: knockdown}}`. With this file, `make book PROFILE=mine.yml` is
+# 4,326 knock-downs of LINCS as z-scores: `{name: lincs_knockdown, loader: lincs, options: {values: z, of: knockdown}}`, or
+# 2,594 of Replogle et al. as ranked genes: `{name: replogle}`. With this file, `make book PROFILE=mine.yml` is
 # the whole book on your data, and `without: [leaderboard]` in it leaves that chapter out. (In code, a data set is one
 # file in `src/perturbcore/data/sets` with a function `load` that returns a
 # {py:class}`perturbcore.data.sets.base.Dataset`.)

@@ -105,9 +105,9 @@ for run in runs:
 #
 # - **Embeddings** learn from the training cells (70 % of the batches, 70 % of the perturbations, their controls) and
 #   are applied to all: principal components of counts and of logs, those of another screen that shares genes, a random
-#   projection, a small transformer pretrained on control cells. Autoencoders of counts have a part of their own, below.
-#   Vectors of your own cells, of scVI for one, are an entry away:
-#   `obsm KEY`.
+#   projection, a small transformer pretrained on control cells; and with the package scvi-tools (`pip install
+#   'perturbcore[scvi]'`) scVI {cite}`lopez2018`, 600 steps of 128 cells. Autoencoders of counts have a part of their own,
+#   below. Vectors of your own cells are an entry away: `obsm KEY`.
 # - **Post-processing** by the controls of each batch: raw, centred, centred and scaled, or [TVN](term-tvn). It is chosen in each split on validation: on training cells split once more, and for batch
 #   mixing, consistency and recall, which train nothing, on the other half of the perturbations.
 # - **As published or corrected**: in each task every perturbation (or gene) counts the same; neighbours are sought

@@ -3,6 +3,7 @@ import hashlib
 import multiprocessing
 import os
 import re
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -104,6 +105,35 @@ def test_a_git_blob_id_is_enough(place):
         Entry(**found.model_dump() | {"sha256": ""})
     # the id that git itself gives this content
     assert blob_of(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
+
+
+def test_a_commit_alone_is_enough_where_git_can_be_asked(place, tmp_path, monkeypatch):
+    """Git is asked once what the commit has; then a file is held against it like any other."""
+    found, home = place.entries["good"], tmp_path / "repository"
+    git = ["git", "-C", home, "-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=0"]
+    (home / found.path).parent.mkdir(parents=True)
+    (home / found.path).write_bytes(GOOD)
+    allowed = ("config uploadpack.allowFilter 1", "config uploadpack.allowAnySHA1InWant 1")
+    for command in ("init -q", *allowed, "add .", "commit -qm one"):
+        subprocess.run([*git, *command.split()], check=True)
+    said = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{home.as_uri()}.insteadOf")
+    address = f"https://github.com/{found.owner}/{found.repository}"
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", address)
+    pinned = found.model_copy(update={"sha256": "", "blob": "commit", "commit": said.strip()})
+    place.entries["good"] = pinned
+    place.answers["/" + pinned.tree_path] = send(OTHER)
+    pytest.raises(DownloadError, fetch, "good").match(f"pinned is {blob_of(GOOD)}")
+    place.answers["/" + pinned.tree_path] = send(GOOD)
+    home.rename(tmp_path / "gone")  # it is not asked again
+    assert fetch("good").read_bytes() == GOOD and catalogue.verify(["good"]) == {"good": "ok"}
+    fetch("good").write_bytes(GOOD[:-1])
+    assert catalogue.verify(["good"]) == {"good": "corrupt"}
+    place.entries["good"] = pinned.model_copy(update={"commit": "0" * 40})
+    pytest.raises(DownloadError, fetch, "good").match("git fetch of .* at 0000")
+    monkeypatch.setenv("PERTURBCORE_OFFLINE", "1")
+    pytest.raises(DownloadError, fetch, "good").match("not on this machine.*OFFLINE")
 
 
 def test_no_profile_needs_an_optional_file():
@@ -361,7 +391,7 @@ def test_every_entry_is_complete():
     assert table.index.is_unique and len(table) > 100
     needed = table[~table["optional"]]
     assert (needed["sha256"] != "").all() and needed["sha256"].is_unique
-    assert (needed["bytes"] > 0).all() and table["blob"].is_unique
+    assert (needed["bytes"] > 0).all() and needed["blob"].is_unique
     for column in ("owner", "repository", "path", "licence", "description", "citations"):
         assert (table[column].str.strip() != "").all(), column
     assert not table["path"].str.contains(r"\.\.|^/|\\").any()

@@ -20,7 +20,7 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.published.tables import facts
 from perturbcore.data.sets.base import load
 from perturbcore.embeddings import cells as emb
-from perturbcore.embeddings.vae import autoencode_counts, log_likelihood
+from perturbcore.embeddings.vae import autoencode_counts, log_likelihood, scvi_means
 from perturbcore.report import cell_tasks as page
 from perturbcore.report import trained_cells as trained
 from perturbcore.report.figures import place_maps
@@ -247,20 +247,23 @@ def test_likelihoods_of_counts_are_those_of_scipy(rng):
         np.testing.assert_allclose(found, np.log(want[kind]), rtol=1e-5)
 
 
-def test_an_autoencoder_of_counts_finds_planted_groups_on_new_batches(rng):
+@pytest.mark.parametrize(
+    "fitted, kinds", [(autoencode_counts, emb.LIKELIHOODS), (scvi_means, ["NB"])]
+)
+def test_an_autoencoder_of_counts_finds_planted_groups_on_new_batches(rng, fitted, kinds):
     group, place = rng.integers(0, 3, 600), rng.choice(["u", "v", "w"], 600)
     rate = np.exp(rng.normal(1, 0.5, (3, 40)))[group] * np.where(place == "v", 2.0, 1.0)[:, None]
     X, train = rng.poisson(rate).astype(np.float32), place != "w"
     how = dict(place=place, train=train, dim=4, seed=1, steps=120)
     torch.set_num_threads(1)  # sums of more threads are rounded in another order
-    found = {kind: autoencode_counts(X, likelihood=kind, **how) for kind in emb.LIKELIHOODS}
+    found = {kind: fitted(X, likelihood=kind, **how) for kind in kinds}
     for Z in found.values():
         probe = KNeighborsClassifier(9).fit(Z[train], group[train])
         assert Z.shape == (600, 4) and probe.score(Z[~train], group[~train]) > 0.95
     # in threads side by side as alone, and nothing of other cells is learnt
     hidden = X.copy()
     hidden[~train] = 1
-    jobs = [joblib.delayed(autoencode_counts)(Y, likelihood="NB", **how) for Y in (X, hidden)]
+    jobs = [joblib.delayed(fitted)(Y, likelihood="NB", **how) for Y in (X, hidden)]
     for Z in joblib.Parallel(2, prefer="threads")(jobs):
         np.testing.assert_allclose(Z[train], found["NB"][train], atol=1e-5)
 

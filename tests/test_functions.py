@@ -4,6 +4,8 @@ import gseapy
 import numpy as np
 import pandas as pd
 import pytest
+import rdata
+from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.multioutput import MultiOutputClassifier
@@ -12,7 +14,7 @@ from worlds import responses_of
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.deg import function_labels, over_represented
 from perturbcore.data.identifiers import convert
-from perturbcore.data.sets import lincs
+from perturbcore.data.sets import lincs, replogle
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.coverage import covered_by_all
 from perturbcore.models.simple import evaluate_embeddings
@@ -189,6 +191,33 @@ def test_lincs_has_complete_labels_of_over_expressed_genes(mirror):
     row = everything.obs_names[everything.obs["entrez"] == "2"][0]
     assert everything[row, ["CDC20", "GFOD1", "RBP4"]].X.ravel().tolist() == [-1, 1, 1]
     pytest.raises(InputError, lincs.load, min_labels=9999).match("min_labels=9999")
+
+
+def test_ranked_knock_downs_become_scores_of_genes(tmp_path, monkeypatch):
+    """In the format of the files: per target the genes raised, and all of them in order."""
+    rng, genes = np.random.default_rng(0), [f"G{i}" for i in range(40)]
+    files, ranked = {}, {}
+    for line in ("k562", "rpe1"):
+        ranked[line] = {t: [str(g) for g in rng.permutation(genes)] for t in ("TP53", "MYC", "A")}
+        ranked[line]["A"] = ranked[line]["A"][:9]  # too short
+        ranked[line]["MYC"].remove("G7")
+        parts = {
+            t: {"up": np.array(g[:5]), "up_full": np.array(g)} for t, g in ranked[line].items()
+        }
+        files[f"sigrecon/perturbseq.{line}"] = tmp_path / line
+        rdata.write_rda(tmp_path / line, {f"perturbseq.{line}": parts}, compression="bzip2")
+    monkeypatch.setattr(replogle, "fetch", files.__getitem__)
+    made = replogle.load(min_genes=20).responses
+    assert made.shape == (4, 39) and "G7" not in made.var_names
+    for target, line, row in zip(
+        made.obs["perturbation"], made.obs["cell_line"], made.X, strict=True
+    ):
+        order = [g for g in ranked[line.lower()][target] if g != "G7"]
+        assert [*made.var_names[np.argsort(-row)]] == order
+    assert np.allclose(np.sort(made.X[0]), norm.ppf((np.arange(39) + 0.5) / 39), atol=1e-6)
+    assert made.obs.groupby("perturbation")["fold"].nunique().eq(1).all()
+    pytest.raises(InputError, replogle.load, min_genes=99).match("the longest 40")
+    pytest.raises(ParameterError, replogle.load, lines=["HeLa"]).match("K562")
 
 
 def test_lincs_scores_are_read_in_the_format_of_the_large_files(mirror, tmp_path, monkeypatch):

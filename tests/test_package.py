@@ -30,7 +30,7 @@ BY_NAME = {
     "sphinx-design", "sphinx-mathjax-offline",
 }  # fmt: skip
 # a user's own installation, never needed by the book
-OPTIONAL = {"gears"}
+OPTIONAL = {"gears", "scvi-tools"}
 
 
 def test_imports_go_from_later_wings_to_earlier_ones_and_in_no_circle():

@@ -18,7 +18,7 @@ LOG_PCA, COUNT_PCA = "PCA of logs", "PCA of counts"
 OF_LOG_PCA = (LOG_PCA, SHUFFLED, IDEALIZED)
 LIKELIHOODS = ("ZINB", "NB", "Poisson")
 KNOWN = (COUNT_PCA, LOG_PCA, "Random projection", "Transfer PCA", TRANSFORMER, SHUFFLED, IDEALIZED)
-KNOWN += ("VAE ZINB or NB or Poisson (on logs)", "obsm KEY", "..., 25 % of cells")
+KNOWN += ("scVI or VAE ZINB or NB or Poisson (on logs)", "obsm KEY", "..., 25 % of cells")
 LEAST_GENES, RIDGE = 20, 0.5
 
 
@@ -57,17 +57,17 @@ def cell_embedding(
 
     `name`: "PCA of counts", "PCA of logs", "Random projection", "Transfer PCA" (components of
     `other`, another screen that shares genes), "Cell transformer" (pretrained on control cells),
-    "VAE ZINB", "VAE NB", "VAE Poisson" (the model of scVI, in small), each also "... on logs" as
-    published, "obsm KEY" (vectors that came with the screen); "shuffled" (rows of the PCA of logs
-    permuted, a floor) and "idealized" (the mean of each perturbation in the PCA of logs, which
-    knows the label of every cell: a ceiling); "..., 25 % of cells" learns from so many of the
-    training cells. `cells`: see `cells_of`; `train`: (n,) bool. An `InputError` says what these
-    cells lack. `log_pca`: the PCA of logs, where it is made.
+    "scVI ZINB", "scVI NB", "scVI Poisson" (package scvi-tools) and "VAE ..." (the same model in
+    small), each also "... on logs" as published, "obsm KEY" (vectors that came with the screen);
+    "shuffled" (rows of the PCA of logs permuted, a floor) and "idealized" (the mean of each
+    perturbation in the PCA of logs, which knows the label of every cell: a ceiling); "..., 25 % of
+    cells" learns from so many of the training cells. `cells`: see `cells_of`; `train`: (n,) bool.
+    An `InputError` says what these cells lack. `log_pca`: the PCA of logs, where it is made.
     """
     name, train = learnt_from(name, train, seed)
     if name.startswith("obsm "):
         return _brought(cells, name.removeprefix("obsm "))
-    if name.startswith("VAE "):
+    if name.startswith(("VAE ", "scVI ")):
         return _autoencoder(cells, train, name, dim, seed)
     if name in OF_LOG_PCA:
         X = _pca(cells.X, cells.X[train], dim, seed) if log_pca is None else log_pca
@@ -153,12 +153,14 @@ def learnt_from(name: str, train: np.ndarray, seed: int) -> tuple[str, np.ndarra
 
 
 def _autoencoder(cells: AnnData, train: np.ndarray, name: str, dim: int, seed: int) -> np.ndarray:
-    from perturbcore.embeddings.vae import autoencode_counts
+    from perturbcore.embeddings.vae import autoencode_counts, scvi_means
 
-    likelihood = check_choice("likelihood", name[4:].removesuffix(" on logs"), LIKELIHOODS)
+    model, _, likelihood = name.removesuffix(" on logs").partition(" ")
+    check_choice("likelihood", likelihood, LIKELIHOODS)
     values = cells.X if name.endswith(" on logs") else _counts(cells, name)
     place = cells.obs["place"].to_numpy(dtype=str)
-    return autoencode_counts(values, place, train, likelihood, dim=dim, seed=seed)
+    fitted = scvi_means if model == "scVI" else autoencode_counts
+    return fitted(values, place, train, likelihood, dim=dim, seed=seed)
 
 
 def post_process(X: np.ndarray, place: np.ndarray, control: np.ndarray, how: str) -> np.ndarray:

@@ -1,13 +1,20 @@
 """Variational autoencoders: of zeros and ones, and of the counts of cells."""
 
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
+from anndata import AnnData
 from torch import Tensor, nn
 
+from perturbcore.core.errors import InputError
 from perturbcore.core.training import Batches, Learner, Trained, fit
 
 
@@ -170,3 +177,45 @@ def autoencode_counts(
     fit(learner, batches, max_epochs=epochs, grad_clip=10.0, device="cpu", seed=seed)
     with torch.no_grad():
         return learner.encode(torch.as_tensor(X))[0].numpy()
+
+
+@cache
+def _apart() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+
+
+def scvi_means(
+    X: np.ndarray, place: np.ndarray, train: np.ndarray, likelihood: str, *, dim: int, seed: int,
+    steps: int = 600,
+) -> np.ndarray:  # fmt: skip
+    """Train scVI (package scvi-tools) on the cells of `train` (n,) bool: latent means (n, dim).
+
+    One after the other in a process of their own, since the package draws from the global state.
+    Lopez et al. 2018.
+    """
+    if find_spec("scvi") is None:
+        raise InputError("scVI needs a package: pip install 'perturbcore[scvi]'")
+    # the encoder does not read the batch: cells of new batches may go by that of any known one
+    known = np.where(train, place, place[train][0])
+    epochs = -(-steps // -(-int(train.sum()) // 128))
+    how = dict(n_latent=dim, gene_likelihood=likelihood.lower())
+    return _apart().submit(_scvi, X, known, train, how, epochs, seed).result()
+
+
+def _scvi(X, place, train, how, epochs, seed) -> np.ndarray:
+    import logging
+    import warnings
+
+    import scvi
+
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)  # sums depend on their number
+    scvi.settings.seed = seed
+    whole = AnnData(X, obs=pd.DataFrame({"batch": place}))
+    known = whole[train].copy()
+    scvi.model.SCVI.setup_anndata(known, batch_key="batch")
+    model = scvi.model.SCVI(known, **how)
+    quiet = dict(enable_progress_bar=False, logger=False, enable_checkpointing=False)
+    model.train(max_epochs=epochs, accelerator="cpu", **quiet)
+    return model.get_latent_representation(whole)

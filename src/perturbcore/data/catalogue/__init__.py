@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tqdm.auto import tqdm
 
 from perturbcore.core.errors import DownloadError, ParameterError
-from perturbcore.core.files import STALE_SECONDS, read_yaml
-from perturbcore.data.catalogue.transfer import download
+from perturbcore.core.files import STALE_SECONDS, read_yaml, write_atomically
+from perturbcore.data.catalogue.transfer import blob_at, download
 
 _HERE = Path(__file__).parent
 PARTIAL = ".partial"
@@ -38,7 +38,8 @@ class Entry(BaseModel):
     """One file at one commit of a public repository, or in one version of a Python package.
 
     Of a package, `owner` is "package", `repository` its name and `commit` its version. `blob`: its
-    git blob id, where nobody could compute the sha256; `bytes`: 0 where it is not known.
+    git blob id, where nobody could compute the sha256, or "commit", where nobody here could ask for
+    that either: git is asked once. `bytes`: 0 where it is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,7 +51,7 @@ class Entry(BaseModel):
     commit: str
     path: str
     sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
-    blob: str = Field("", pattern=r"^([0-9a-f]{40})?$")
+    blob: str = Field("", pattern=r"^([0-9a-f]{40}|commit)?$")
     bytes: int = 0
     licence: str
     licence_note: str
@@ -158,10 +159,28 @@ def hash_of(path, kind: str = "sha256") -> str:
     return _hashed[key]
 
 
+def _pinned_hash(item: Entry) -> tuple[str, str]:
+    """Kind of the hash that pins a file, and the hash; of a commit alone git says it, once."""
+    if item.sha256 or item.blob != "commit":
+        return ("sha256", item.sha256) if item.sha256 else ("blob", item.blob)
+    note = data_folder() / f"{item.tree_path}.blob"
+    if not note.is_file():
+        if _offline():
+            raise DownloadError(f"git would have to be asked for the id of {item.name}")
+        repository = f"https://github.com/{item.owner}/{item.repository}"
+        said = blob_at(repository, item.commit, item.path)
+        write_atomically(note, said.encode())
+    return "blob", note.read_text()
+
+
+def _offline() -> bool:
+    return os.environ.get("PERTURBCORE_OFFLINE", "") not in ("", "0")
+
+
 def _differs(item: Entry, path: Path) -> str:
     """Say in what a file differs from the pinned one; empty where it is that file."""
-    kind = "sha256" if item.sha256 else "blob"
-    have, pinned = hash_of(path, kind), getattr(item, kind)
+    kind, pinned = _pinned_hash(item)
+    have = hash_of(path, kind)
     return "" if have == pinned else f"its {kind} is {have}, pinned is {pinned}"
 
 
@@ -186,7 +205,7 @@ def fetch(name: str) -> Path:
         "set PERTURBCORE_MIRROR to a folder with the tree owner/repository/commit/path, or put the "
         f"file of {_address(item)} at {cached}"
     )
-    if os.environ.get("PERTURBCORE_OFFLINE", "") not in ("", "0"):
+    if _offline():
         raise DownloadError(
             f"{name} is not on this machine{corrupt}, and PERTURBCORE_OFFLINE forbids the network; "
             + way_out
@@ -285,7 +304,7 @@ def _download(item: Entry, target: Path) -> None:
         if wrong := _differs(item, path):
             raise DownloadError(f"what {_address(item)} sent is not the pinned file: {wrong}")
 
-    part = _partial() / f"{item.sha256 or item.blob}.part"
+    part = _partial() / f"{_pinned_hash(item)[1]}.part"
     download(_address(item), part, target, item.bytes or MOST_BYTES, check)
 
 

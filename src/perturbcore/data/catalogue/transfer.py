@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +50,29 @@ def download(url: str, part: Path, target: Path, most: int, check: Callable[[Pat
             own.unlink()
             raise
         os.replace(own, target)
+
+
+def blob_at(repository: str, commit: str, path: str) -> str:
+    """Ask git for the id of a file at a commit; it checks what it brings against the commit's."""
+    with tempfile.TemporaryDirectory() as folder:
+        said = ""
+        for command in (
+            ["init", "--quiet", "--bare"],
+            ["fetch", "--quiet", "--depth=1", "--filter=blob:none", repository, commit],
+            ["rev-parse", f"{commit}:{path}"],
+        ):
+            try:
+                done = subprocess.run(
+                    ["git", "-C", folder, *command], capture_output=True, text=True,
+                    timeout=GRACE_SECONDS, env=os.environ | {"GIT_TERMINAL_PROMPT": "0"},
+                )  # fmt: skip
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise DownloadError(f"git {command[0]}: {type(error).__name__}") from None
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or ["no reason"])[-1]
+                raise DownloadError(f"git {command[0]} of {repository} at {commit}: {reason}")
+            said = done.stdout.strip()
+    return said
 
 
 @contextmanager
