@@ -5,6 +5,7 @@ from functools import cache
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
+from signal import SIG_IGN, SIGINT, signal
 
 import numpy as np
 import pandas as pd
@@ -181,7 +182,9 @@ def autoencode_counts(
 
 @cache
 def _apart() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    # a kernel that is told to stop tells all: this one ends with it, without a word
+    quiet = dict(initializer=signal, initargs=(SIGINT, SIG_IGN))
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), **quiet)
 
 
 def scvi_means(
