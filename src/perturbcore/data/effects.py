@@ -32,31 +32,36 @@ STRETCHES = 32
 def add_rows(
     data, indices, indptr, group, weight, column, own_total, target, logged, first, second
 ):
-    """Add the cells of a CSR block to the rows of their groups, in place."""
-    squares = second.shape[0] > 0
+    """Add the cells of a CSR block to the rows of their groups, in place.
+
+    `column`: of each gene in the sums, -1 without one; empty where all genes are kept in order.
+    """
+    squares, all_genes = second.shape[0] > 0, len(column) == 0
     known = np.empty(_SMALL)
     for i in range(len(group)):
         g = group[i]
         if g < 0:
             continue
+        # numbers without a sign: no test whether an index counts from the end
+        start, stop = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
         scale = 1.0
         if target > 0:
             total = 0.0
-            for k in range(indptr[i], indptr[i + 1]):
-                if not own_total or column[indices[k]] >= 0:
+            for k in range(start, stop):
+                if all_genes or not own_total or column[np.uint32(indices[k])] >= 0:
                     total += data[k]
             if total <= 0:
                 continue
             scale = target / total
         known[:] = -1.0
-        w = weight[i]
-        for k in range(indptr[i], indptr[i + 1]):
-            j = column[indices[k]]
+        w, sums = weight[i], first[g]
+        for k in range(start, stop):
+            j = indices[k] if all_genes else column[np.uint32(indices[k])]
             if j < 0:
                 continue
             value = float(data[k])
             if logged:
-                small = int(value) if 0 <= value < _SMALL else _SMALL
+                small = np.uint32(value) if 0 <= value < _SMALL else np.uint32(_SMALL)
                 if small < _SMALL and small == value:
                     if known[small] < 0:
                         known[small] = np.log1p(value * scale)
@@ -65,7 +70,7 @@ def add_rows(
                     value = np.log1p(value * scale)
             else:
                 value *= scale
-            first[g, j] += w * value
+            sums[np.uint32(j)] += w * value
             if squares:
                 second[g, j] += w * value * value
 
@@ -104,12 +109,14 @@ def summed(
     check_choice("size_factors", size_factors, ("all", "kept"))
     target = TARGET_SUM if screen.uns["perturbcore"]["scale"] == "counts" else 0.0
     n_kept = int((column >= 0).sum())
-    weight, column = np.asarray(weight, dtype=np.float64), np.asarray(column, dtype=np.int64)
+    weight, column = np.asarray(weight, dtype=np.float64), np.asarray(column, dtype=np.int32)
+    if np.array_equal(column, np.arange(screen.n_vars)):
+        column = column[:0]
     room = MAX_SUM_BYTES // (n_kept * 8 * (1 + squares))
     parts = list(_parts(blocks_of_groups, room))
     matrix = Matrix(screen)
     cuts = matrix.cuts()
-    how = (column, size_factors == "kept", target)
+    how = (column, n_kept, size_factors == "kept", target)
     for part in tqdm(parts, "passes", disable=not progress or len(parts) == 1):
         members = np.concatenate([g for pair in part for g in pair])
         # a cell of no group meets the spare last entry
@@ -138,7 +145,7 @@ def summed(
 
 
 def add_cells(
-    sums, cuts, group, weight, matrix, column, own_total, target, *, n_threads=1, bar=None
+    sums, cuts, group, weight, matrix, column, n_kept, own_total, target, *, n_threads=1, bar=None
 ) -> None:
     """Add the cells between the first and the last cut to sums (1 or 2, groups, genes), in place.
 
@@ -173,8 +180,8 @@ def _sums_of_stretch(stretch, squares, matrix, how) -> tuple[np.ndarray, np.ndar
     there, local = np.unique(group, return_inverse=True)
     local -= int(there[0] < 0)  # the first is the group of cells that are left out
     there = there[there >= 0]
-    column, *_ = how
-    sums = np.zeros((1 + squares, len(there), int((column >= 0).sum())))
+    _, n_kept, *_ = how
+    sums = np.zeros((1 + squares, len(there), n_kept))
     add_cells(sums, cuts, local, weight, matrix, *how)
     return there, sums
 

@@ -36,10 +36,10 @@ class Matrix:
 
     def cuts(self) -> list[int]:
         """Where blocks of about four million stored values start, and the number of cells."""
-        (n_cells, n_genes), values = self.shape, self.values
-        if self.rows is not None or getattr(values, "format", "") != "csr":
+        n_cells, n_genes = self.shape
+        if not self._rowwise():
             return [*range(0, n_cells, max(1, BLOCK_VALUES // max(1, n_genes))), n_cells]
-        indptr = np.asarray(values.indptr if sp.issparse(values) else values.group["indptr"][:])
+        indptr = np.asarray(self._stored("indptr")[:])
         cuts = [0]
         while cuts[-1] < n_cells:
             end = int(np.searchsorted(indptr, indptr[cuts[-1]] + BLOCK_VALUES, side="right")) - 1
@@ -48,16 +48,14 @@ class Matrix:
 
     def read(self, start: int, stop: int) -> sp.csr_matrix:
         """Read some cells, which are not to be changed, as CSR without duplicates."""
-        values = self.values
         if self.rows is not None:
             part = self._read_of_view(self.rows[start:stop])
-        elif sp.issparse(values) and values.format == "csr":
-            pointers = values.indptr[start : stop + 1]
-            stored = slice(pointers[0], pointers[-1])
-            parts = (values.data[stored], values.indices[stored], pointers - pointers[0])
+        elif self._rowwise():
+            stored, pointers = self._stretch(start, stop)
+            parts = (self._stored("data")[stored], self._stored("indices")[stored], pointers)
             part = sp.csr_matrix(parts, shape=(stop - start, self.shape[1]), copy=False)
         else:
-            part = values[start:stop]
+            part = self.values[start:stop]
         # of a lazy array: here, also where a worker does this
         part = part.compute(scheduler="synchronous") if hasattr(part, "compute") else part
         block = sp.csr_matrix(part)
@@ -66,13 +64,33 @@ class Matrix:
             block.sum_duplicates()
         return block
 
-    def ahead(self, wanted: Iterable[tuple]) -> Iterator[tuple[int, int, sp.csr_matrix]]:
+    def read_values(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Read the stored values of some cells, in any order of genes, and where each begins."""
+        if not self._rowwise():
+            block = self.read(start, stop)
+            return block.data, block.indptr
+        stored, pointers = self._stretch(start, stop)
+        return self._stored("data")[stored], pointers
+
+    def _rowwise(self) -> bool:
+        return self.rows is None and getattr(self.values, "format", "") == "csr"
+
+    def _stored(self, name: str):
+        """One of the arrays of a CSR matrix, in memory or on disk."""
+        return getattr(self.values, name) if sp.issparse(self.values) else self.values.group[name]
+
+    def _stretch(self, start: int, stop: int) -> tuple[slice, np.ndarray]:
+        pointers = self._stored("indptr")[start : stop + 1]
+        return slice(pointers[0], pointers[-1]), pointers - pointers[0]
+
+    def ahead(self, wanted: Iterable[tuple], read=None) -> Iterator[tuple]:
         """Read blocks, the next one while something is done with the last; yield start and stop."""
+        read = read or self.read
         with ThreadPoolExecutor(1) as reader:
             coming = None
             for cells, after in pairwise([*wanted, None]):
-                block = coming.result() if coming else self.read(*cells)
-                coming = reader.submit(self.read, *after) if after else None
+                block = coming.result() if coming else read(*cells)
+                coming = reader.submit(read, *after) if after else None
                 yield *cells, block
 
     def _read_of_view(self, rows):
@@ -114,11 +132,21 @@ def check_values(adata: AnnData) -> None:
     most = _LOG_MAX if logged else np.finfo(np.float64).max
     total = np.zeros(adata.n_obs)
     whole, largest = True, 0.0
-    for start, stop, block in blocks(adata):
+    matrix = Matrix(adata)
+
+    def read(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        block = matrix.read(start, stop)
+        return block.data, block.indptr
+
+    # counts of one gene that are stored twice add up; logs of them do not
+    quick = read if logged else matrix.read_values
+    for start, stop, parts in matrix.ahead(pairwise(matrix.cuts()), quick):
         own = total[start:stop]
-        sound, integral, top = _totals(block.data, block.indptr, logged, most, own)
+        sound, integral, top = _totals(*parts, logged, most, own)
         if not sound or not (integral or logged):
-            raise InputError(_fault(adata, start, block, scale))
+            sound, integral, top = _totals(*read(start, stop), logged, most, own)
+        if not sound or not (integral or logged):
+            raise InputError(_fault(adata, start, matrix.read(start, stop), scale))
         whole, largest = whole and integral, max(largest, top)
     empty = total <= 0
     if empty.any():
