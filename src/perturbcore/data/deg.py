@@ -214,17 +214,17 @@ class Enrichment:
         return out
 
 
-@numba.vectorize(cache=True)
-def _at_least(shared, size, drawn, total):
+@numba.njit(cache=True)
+def _at_least(shared, size, drawn, total, log_factorial):
     """P(X >= shared); the smaller tail is summed from its largest term outwards."""
+    f = log_factorial
     upper = shared * (total + 2) > (drawn + 1) * (size + 1)
     rest, j = total - size - drawn, shared if upper else shared - 1
     if j < max(0, -rest):
         return 1.0
     term = tail = exp(
-        lgamma(size + 1) - lgamma(j + 1) - lgamma(size - j + 1)
-        + lgamma(total - size + 1) - lgamma(drawn - j + 1) - lgamma(rest + j + 1)
-        - lgamma(total + 1) + lgamma(drawn + 1) + lgamma(total - drawn + 1)
+        f[size] - f[j] - f[size - j] + f[total - size] - f[drawn - j] - f[rest + j]
+        - f[total] + f[drawn] + f[total - drawn]
     )  # fmt: skip
     while term > 1e-17 * tail:
         if upper:
@@ -234,6 +234,16 @@ def _at_least(shared, size, drawn, total):
         j += 1 if upper else -1
         tail += term
     return min(tail, 1.0) if upper else max(1.0 - tail, 0.0)
+
+
+@numba.njit(cache=True)
+def _tails(indptr, sets, shared, size, drawn, total, log_factorial):
+    """Return `_at_least` of every stored overlap of lists and sets."""
+    p = np.empty(len(shared))
+    for i in range(len(drawn)):
+        for k in range(indptr[i], indptr[i + 1]):
+            p[k] = _at_least(shared[k], size[sets[k]], drawn[i], total, log_factorial)
+    return p
 
 
 def over_represented(
@@ -260,8 +270,9 @@ def over_represented(
     overlap = (sp.csr_matrix(hits.astype(np.int64)) @ member).tocsr()
     overlap.sort_indices()
     size = np.asarray(member.sum(axis=0)).ravel()
-    rows, columns = overlap.nonzero()
-    p = _at_least(overlap.data, size[columns], hits.sum(axis=1)[rows], len(genes))
+    log_factorial = np.array([lgamma(i + 1) for i in range(len(genes) + 1)])
+    about = size, hits.sum(axis=1), len(genes), log_factorial
+    p = _tails(overlap.indptr, overlap.indices, overlap.data, *about)
     p_adj = p.copy()
     for start, stop in pairwise(overlap.indptr):
         if stop > start:

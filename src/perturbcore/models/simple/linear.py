@@ -88,7 +88,7 @@ def _weights(space: Space, Y: np.ndarray, alphas: Sequence[float], kind: str, to
     """Yield, for each alpha, the (d, g) coefficients of the centred problem."""
     X = space.train.astype(np.float64)
     X = X - X.mean(axis=0)
-    cross = X.T @ Y
+    cross = (X.T.astype(Y.dtype, copy=False) @ Y).astype(np.float64, copy=False)
     gram = X.T @ X
     n = len(X)
     square = np.diag(gram).copy()
@@ -134,8 +134,8 @@ class Linear(Predictor):
 
     def predictions(self, space, Y, grid):
         """Solve the centred problem for each alpha."""
-        mean = Y.mean(axis=0, dtype=np.float64)
-        centre = space.train.mean(axis=0, dtype=np.float64)
-        test = space.test - centre
-        for W in _weights(space, (Y - mean).astype(np.float64), grid, self.kind, self.tolerance):
-            yield (test @ W + mean).astype(Y.dtype)
+        # products of responses x genes in the precision of the responses
+        mean = Y.mean(axis=0, dtype=np.float64).astype(Y.dtype)
+        test = (space.test - space.train.mean(axis=0, dtype=np.float64)).astype(Y.dtype)
+        for W in _weights(space, Y - mean, grid, self.kind, self.tolerance):
+            yield test @ W.astype(Y.dtype, copy=False) + mean
