@@ -78,6 +78,10 @@ pages.show_table(chapter, about.benchmark_table(measured), "benchmarks", caption
                  keep=about.HEADINGS["benchmarks"])
 
 # %% [markdown]
+# What bounds them on two cores: effects read each stored value twice, once to check it and once to add it, and both
+# cores are then busy with reading and adding. The models of Figure 1 spend their time in products of matrices, principal
+# components and sorting, and in passing over the predictions of all genes, candidate by candidate and metric by metric.
+#
 # ## How cost grows with cells
 #
 # Effects of screens of growing size, 2,000 genes, left on disk, in one process. A flat line on the left: twice the
