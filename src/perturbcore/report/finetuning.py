@@ -24,6 +24,7 @@ from perturbcore.embeddings.sources import BuildContext
 from perturbcore.models.finetuning.cells import CellModels, FineTunedCells, cell_models
 from perturbcore.models.finetuning.graph import FineTunedGraph, FineTunedText
 from perturbcore.models.finetuning.model import FineTuned
+from perturbcore.models.fusion.kernel_models import leading_fusion
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.style import colour, legend_of, marker, rows_of
 from perturbcore.report.text import gain_said, listed, tell
@@ -33,7 +34,8 @@ from perturbcore.score.task import task_of
 RETRAINED = "STRING GNN, retrained"
 FEW = 100  # perturbations in a line
 PRIOR = "Prior knowledge"
-FROZEN = ("knn", "kernel", "lasso", "ridge")  # predictors that leave a representation as it is
+# Predictors that leave a representation as it is
+FROZEN = ("knn", "kernel", "mixed", "lasso", "ridge")
 NETWORKS = ["embedding", "learnt", "seconds", "quality"]
 
 
@@ -114,9 +116,13 @@ def run_fine_tuning(
         without.append(tell("finetuning.no_encoder", title=data.title, why=why))
     few = len(k_few) and obs["cell_line"].value_counts().max() < FEW
     predictors = study.models(task.name, knn=k_few if few else k, lasso=(1.0,))
+    how = dict(k=k, n_components=n_components)
+    same = [e for e in embeddings if task.partial and e.name in (*graphs, *texts)]
+    plain = [leading_fusion(task.name, [e], e.name, e.modality, **how) for e in same]
     scores = study.evaluate(
         dataset, predictors if task.partial else predictors[:1],
-        models=[model for models, _ in adapted for model in models], embeddings=embeddings,
+        models=[*plain, *(model for models, _ in adapted for model in models)],
+        embeddings=embeddings,
         protocol=study.protocol(n_components=n_components), seed=seed,
         ceiling=study.ceiling(dataset, n_outer=n_outer, n_inner=n_inner),
     )  # fmt: skip

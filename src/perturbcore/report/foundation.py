@@ -1,7 +1,7 @@
 """What foundation models add to all that is known of genes, and where little is known."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -12,7 +12,7 @@ import pandas as pd
 from perturbcore.data.identifiers import previous_symbols
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.sources import BuildContext, find_source
-from perturbcore.models.fusion.kernel_models import fusions
+from perturbcore.models.fusion.kernel_models import leading_fusion
 from perturbcore.models.simple import predictor
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.style import FOUNDATION
@@ -95,11 +95,9 @@ def score_foundation(
     tried = [there[n] for n in foundation if n in there]
     single = [there[n] for n in aside if n in there]
 
-    def model(sources, name, modality="Fusion"):
+    def model(sources, name, *modality):
         options = dict(k=k, n_components=n_components, inner_folds=inner_folds)
-        made = replace(fusions(data.task, sources, **options)[-1], name=name, modality=modality)
-        made.group = name  # each lays its own sources out: kept together, they would fill memory
-        return made
+        return leading_fusion(data.task, sources, name, *modality, **options)
 
     models = [model([e], e.name, e.modality) for e in single]
     models += [model(known, BASE), *(model([*known, e], f"+ {e.name}") for e in single)]

@@ -284,3 +284,12 @@ def fusions(
     sources = [e for e in embeddings if e.modality != "Negative control"]
     made = [kind(sources, n_components, inner_folds) for kind in ALL if name in kind.tasks]
     return [replace(m, k=tuple(k)) if hasattr(m, "k") else m for m in made]  # type: ignore[call-arg]
+
+
+def leading_fusion(
+    task: str | Task, sources: Sequence[Embedding], name: str, modality: str = "Fusion", **options
+) -> simple.Fusion:
+    """Make the last of `fusions`, the best one, under a name; `options`: those of `fusions`."""
+    made = replace(fusions(task, sources, **options)[-1], name=name, modality=modality)
+    made.group = name  # each lays its own sources out: kept together, they would fill memory
+    return made
