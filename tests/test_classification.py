@@ -1,51 +1,28 @@
 """Labels of several data sets: R's string lists, averages, families, truth, experimental error."""
 
-import gzip
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-import rdata
 import toys
 from anndata import AnnData
 
 from perturbcore.book.study import Study
-from perturbcore.core.errors import InputError, LeakError, ParameterError
+from perturbcore.core.errors import LeakError, ParameterError
 from perturbcore.core.profile import load_profile
 from perturbcore.data.effects import well_effects
 from perturbcore.data.folds import add_folds, check_leakage
 from perturbcore.data.responses import make_responses
 from perturbcore.data.sets import signatures as sig
 from perturbcore.data.sets.base import Card, Dataset, load
-from perturbcore.data.sets.signatures import read_string_lists, signature_dataset
+from perturbcore.data.sets.signatures import signature_dataset
 from perturbcore.report import labels
 from perturbcore.report.labels import Labelled, averaged, beats_floors, families, models_of, panels
 from perturbcore.score import limits
 from perturbcore.score.ceiling.ceiling import noise_ceiling
 from perturbcore.score.ceiling.deg import deg_ceiling
-
-# ---- R files of string lists
-
-
-DRUGS = {"α-drug": (["B"], ["B", "A", None]), "other": ([], ["A", "B"])}
-
-
-@pytest.mark.parametrize("pack", ["bzip2", "gzip", "xz", None])
-def test_string_lists_are_read_whatever_the_compression(tmp_path, pack):
-    path, kept = tmp_path / "sig.rda", {}
-    for drug, (up, full) in DRUGS.items():
-        kept[drug] = {"up": np.array(up, object), "up_full": np.array(full, object)}
-    rdata.write_rda(path, {"sig": kept}, compression=pack or "gzip")
-    if pack is None:
-        path.write_bytes(gzip.decompress(path.read_bytes()))
-    found = read_string_lists(path, "sig")
-    plain = {d: [v.tolist() for v in parts.values()] for d, parts in found.items()}
-    assert plain == {"α-drug": [["B"], ["B", "A", ""]], "other": [[], ["A", "B"]]}
-    rdata.write_rda(path, {"sig": {"a": {"up": np.array([1.5])}}})  # numbers
-    pytest.raises(InputError, read_string_lists, path, "sig").match("R type 14")
-
 
 # ---- signatures as a data set
 

@@ -1,3 +1,4 @@
+import gzip
 import inspect
 
 import numpy as np
@@ -76,6 +77,43 @@ def test_read_csv_names_what_is_wrong(tmp_path, text, message):
         read_csv(write(tmp_path / "x.csv", text), ["pert", "gene", "label"])
     path = write(tmp_path / "y.csv", "a\nNA\nnan\nNULL\n")
     assert read_csv(path, ["a"])["a"].tolist() == ["NA", "nan", "NULL"]
+
+
+DRUGS = {"α-drug": (["B"], ["B", "A", None]), "other": ([], ["A", "B"])}
+
+
+@pytest.mark.parametrize("pack", ["bzip2", "gzip", "xz", None])
+def test_read_r_reads_nested_lists_whatever_the_compression(tmp_path, pack):
+    path, kept = tmp_path / "sig.rda", {}
+    for drug, (up, full) in DRUGS.items():
+        kept[drug] = {"up": np.array(up, object), "up_full": np.array(full, object)}
+    rdata.write_rda(path, {"sig": kept}, compression=pack or "gzip")
+    if pack is None:
+        path.write_bytes(gzip.decompress(path.read_bytes()))
+    found = read_r(path, "sig")
+    plain = {d: tuple(v.tolist() for v in parts.values()) for d, parts in found.items()}
+    assert plain == DRUGS
+
+
+def test_read_r_reads_what_rdata_reads(tmp_path):
+    table = pd.DataFrame({"gene": ["A", "é", None], "value": [1.5, np.nan, -2.0]})
+    table["whole"] = pd.array([1, None, 3], "Int32")
+    factor = table.assign(kind=pd.Categorical(["x", "y", "x"]))
+    matrix = np.arange(6.0).reshape(2, 3)
+    kept = {"table": table, "factor": factor, "matrix": matrix}
+    for name, value in kept.items():
+        path = tmp_path / f"{name}.rda"
+        rdata.write_rda(path, {name: value})
+        ours, theirs = read_r(path, name), rdata.read_rda(path)[name]
+        if name == "matrix":
+            np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+        else:
+            same = dict(check_dtype=False, check_index_type=False)
+            theirs = theirs.astype({"gene": object}).where(theirs.notna(), None)
+            ours = ours.astype({"gene": object}).where(ours.notna(), None)
+            pd.testing.assert_frame_equal(
+                ours.reset_index(drop=True), theirs.reset_index(drop=True), **same
+            )
 
 
 def test_read_r_refuses_cut_files_and_other_objects(tmp_path):

@@ -2,14 +2,12 @@
 
 import gzip
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from perturbcore.core.errors import InputError, check_choice
-from perturbcore.core.files import replaced
 from perturbcore.data import catalogue
 from perturbcore.data.folds import is_control
 from perturbcore.data.read import (
@@ -70,23 +68,10 @@ def check_names(names: Iterable[str], identifier: str, where: str, *, strict: bo
 
 def gene_table() -> pd.DataFrame:
     """Return the Ensembl GRCh38 gene table of the catalogue, a row per (Ensembl id, Entrez id)."""
-    # reading the R file takes ten seconds, so the table is kept beside the downloads
-    name = f"gene_table-{catalogue.entry('gene_table').sha256[:16]}.parquet"
-    kept = catalogue.data_folder() / ".derived" / name
-    source = catalogue.fetch("gene_table")
-    try:
-        table = pd.read_parquet(kept)
-        if list(table.columns) == [*COLUMNS, *PLACE]:
-            return table
-    except (OSError, ValueError):
-        pass
-    raw, theirs = read_r(source, "grch38"), {"ensembl": "ensgene", "chromosome": "chr"}
+    source, theirs = catalogue.fetch("gene_table"), {"ensembl": "ensgene", "chromosome": "chr"}
+    raw = read_r(source, "grch38")
     table = pd.DataFrame({c: member(source, raw, theirs.get(c, c)) for c in (*COLUMNS, *PLACE)})
-    table = table.astype("string").fillna("").astype(str).reset_index(drop=True)
-    # a read-only data folder only costs the time
-    with suppress(OSError), replaced(kept) as partial:
-        table.to_parquet(partial)
-    return table
+    return table.astype("string").fillna("").astype(str).reset_index(drop=True)
 
 
 def previous_symbols(table: pd.DataFrame | None = None) -> pd.Series:
