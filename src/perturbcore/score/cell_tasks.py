@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import joblib
@@ -80,6 +80,12 @@ class CellTasks:
         """Perturbation of each cell, "" for controls."""
         return self.cells.obs["label"].to_numpy(dtype=str)
 
+    @cached_property
+    def known(self) -> dict[str, pd.DataFrame]:
+        """The `relations` among the perturbations of the cells."""
+        names = np.unique(self.label)
+        return {name: m.pairs_among(pairs, names) for name, pairs in self.relations.items()}
+
     @property
     def place(self) -> np.ndarray:
         """Batch of each cell."""
@@ -118,7 +124,7 @@ class CellTasks:
                     X[treated], label[treated], place[treated], expression=mean, seed=seed, **how
                 )
                 out["pert_consistency"] = found if published else found[found.index.isin(names)]
-            for name, pairs in self.relations.items():
+            for name, pairs in self.known.items():
                 out[name] = m.relation_recall(X[treated], label[treated], pairs, among=names, **how)
         if self._wants("spearman", "structural_integrity"):
             out |= self._decoded(X, split, seed, published)
