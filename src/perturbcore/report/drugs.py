@@ -3,28 +3,17 @@
 import numpy as np
 import pandas as pd
 from rdkit import Chem
-from scipy.spatial.distance import pdist
-from scipy.stats import spearmanr, zscore
 
 from perturbcore.data.effects import pseudobulk, well_effects
 from perturbcore.data.molecules.structures import canonical, parent_of, parse, stereo_count
-from perturbcore.data.published.tables import facts
-from perturbcore.embeddings.sources import BuildContext, find_source
 from perturbcore.report import pages
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.noise import by_line, line_summary
-from perturbcore.report.published.claims.printed import read_off
-from perturbcore.report.published.figures import figure_data
-from perturbcore.report.text import HEADINGS, percent, tell
+from perturbcore.report.text import HEADINGS, tell
 
 NOISE = HEADINGS["drug noise"]
 BY_CHANCE = 0.05
 FEWEST = 4
-
-
-def truth_of(data):
-    """Return the true effects of a simulated screen, or None."""
-    return getattr((data.extras or {}).get("simulation"), "true_effects", None)
 
 
 def beyond_noise(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
@@ -82,33 +71,6 @@ def noise_table(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
     return beyond.merge(again, on="cell_line", how="left")[list(NOISE)]
 
 
-def information(embeddings, data) -> pd.DataFrame:
-    """Ask how well the distances of embeddings follow the true effects of a simulated screen.
-
-    follows: Spearman's rank correlation, over pairs of drugs, of distance in the standardised
-    embedding with one minus the correlation of the true effects. Empty without a truth.
-    """
-    truth = truth_of(data)
-    if truth is None:
-        return pd.DataFrame(columns=["embedding", "modality", "n", "follows"])
-    if "inert" in truth.obs:
-        truth = truth[~truth.obs["inert"].to_numpy(bool)]
-    X = pd.DataFrame(np.asarray(truth.X, float))
-    effect = X.groupby(truth.obs["perturbation"].astype(str).to_numpy()).mean()
-    effect -= effect.mean()
-    rows = []
-    for e in embeddings:
-        known = effect.index.intersection(e.ids)
-        V = e.X[e.ids.get_indexer(known)].astype(float)
-        if len(known) < FEWEST or not V.std(axis=0).any():
-            continue
-        V = zscore(V[:, V.std(axis=0) > 0])
-        rho = spearmanr(pdist(V), pdist(effect.loc[known].to_numpy(), "correlation")).statistic
-        rows.append((e.name, e.modality, len(known), float(rho)))
-    table = pd.DataFrame(rows, columns=["embedding", "modality", "n", "follows"])
-    return table.sort_values("follows", ascending=False, ignore_index=True)
-
-
 def _mean(table: pd.DataFrame, column: str) -> float:
     known = table[table[column].notna()]
     return float(np.average(known[column], weights=known["drugs"])) if len(known) else float("nan")
@@ -126,22 +88,13 @@ def noise_said(data, table: pd.DataFrame) -> str:
     if np.isfinite(beyond):
         medians = table[["effect", "error"]].median()
         parts.append(tell("drugs.beyond", beyond=beyond, **medians))
-    truth, parts = truth_of(data), parts or [tell("drugs.no_replicates")]
+    parts = parts or [tell("drugs.no_replicates")]
+    truth = getattr((data.extras or {}).get("simulation"), "true_effects", None)
     if truth is not None and "inert" in truth.obs:
         inert = truth.obs["inert"].to_numpy(bool)
         size = np.linalg.norm(np.asarray(truth.X, float), axis=1)
         parts.append(tell("drugs.truth", inert=inert.mean(), half=np.median(size[~inert])))
     return " ".join(parts)
-
-
-def reading(c: Comparison, data) -> str:
-    """Say what lies between No Change, the Train Mean, the experimental error and the truth."""
-    measured, truth = data.responses, truth_of(data)
-    if truth is None:
-        return c.reading()
-    X = np.asarray(truth[measured.obs_names, measured.var_names].X, float)
-    error = np.linalg.norm(np.asarray(measured.X, float) - X, axis=1).mean()
-    return f"{c.reading()} Predicting every true effect would score {error:.2f}."
 
 
 def one_line(c: Comparison, table: pd.DataFrame, data) -> str:
@@ -154,46 +107,6 @@ def one_line(c: Comparison, table: pd.DataFrame, data) -> str:
     return f"{said} {tell('drugs.larger', beyond=beyond)}" if np.isfinite(beyond) else said
 
 
-def information_said(known: pd.DataFrame, c: Comparison) -> str:
-    """Say whether the ranking is the order of what the embeddings know; `known`: `information`."""
-    if known.empty:
-        return tell("drugs.no_information")
-    value = {c.methods.at[m, "embedding"]: c.means[m] for m in c.competitors}
-    both = known[~known["modality"].str.endswith("control")]
-    both = both.assign(value=both["embedding"].map(value)).dropna()
-    good = c.sign * both["value"]
-    test = spearmanr(both["follows"], good)
-    by = both.groupby("modality")["follows"].median().sort_values(ascending=False)
-    best = both.loc[good.idxmax(), "embedding"]
-    agrees = "is" if test.pvalue < 0.05 and test.statistic > 0 else "is not distinguishably"
-    medians = ", ".join(f"{m.lower()} {v:.2f}" for m, v in by.items())
-    about = dict(medians=medians, best=best, n=len(both), test=test, agrees=agrees)
-    return tell("drugs.information", first=both.iloc[0], **about)
-
-
-def beside_said(c: Comparison, published) -> str:
-    """Set the gain of the best embedding over Train Mean beside the published one on Sci-Plex."""
-    figure = figure_data("S8", published)
-    medians, names = figure.medians(), figure.select("single")
-    gain = 1 - medians[names].min(axis=1) / medians["Train Mean"]
-    each = ", ".join(f"{line} {percent(g, 1)}" for line, g in gain.items())
-    here = 1 - c.means[c.best] / c.means[c.floor]
-    return tell("drugs.beside", each=each, best=c.best, lower=here > 0, size=abs(here))
-
-
-def tahoe_read_off() -> tuple[str, pd.DataFrame]:
-    """Figures S5 and S6: what can be read off the images, and a sentence."""
-    table = facts("cole2026_tahoe_lfc_read_off")
-    parts = []
-    for figure, estimator in table.groupby("figure", sort=False)["estimator"].first().items():
-        seen = read_off(None, figure=figure)
-        best = f"{seen.name.split(' (')[0]} {seen.best:.2f} against {seen.floor:.2f}"
-        parts.append(f"{estimator}: {best}, {percent(seen.share)} of the gap")
-    said = tell("drugs.read_off", each="; ".join(parts))
-    return said, table.rename(columns={"display_name": "method"})
-
-
-ENOUGH = 0.25
 KINDS = HEADINGS["kinds of molecules"]
 
 
@@ -268,68 +181,16 @@ def to_look_at(report: pd.DataFrame) -> pd.DataFrame:
     return doubtful[[*HEADINGS["molecules to look at"], "canonical"]]
 
 
-def molecules_said(report: pd.DataFrame) -> str:
-    """Say in a sentence or two what the molecules of a screen are."""
-    flags = _flags(report)
-    n = flags.sum()
-    unreadable, twins = tell("molecules.readable"), tell("molecules.different")
-    if n["unreadable"]:
-        unreadable = tell("molecules.unreadable", n=n["unreadable"])
-    same = report.loc[flags["same_molecule"], "same_molecule"]
-    if len(same):
-        pair = f"{same.index[0]} and {same.iloc[0].split('; ')[0]}"
-        twins = tell("molecules.twins", n=n["same_molecule"], pair=pair)
-    return tell("molecules.said", counts=n, n=len(report), unreadable=unreadable, twins=twins)
-
-
-def twins_said(report: pd.DataFrame, responses) -> str:
-    """Say in how far folds part drugs that are one molecule up to salt or stereo-chemistry."""
-    obs = responses.obs
-    folds = obs.groupby(obs["perturbation"].astype(str))["fold"]
-    shared = int((folds.nunique() == 1).sum())
-    lines = obs["cell_line"].nunique()
-    where = "" if lines == 1 else f", the same in all {lines} cell lines"
-    first = f"Each drug lies in one fold{where}"
-    if shared < folds.ngroups:
-        n = folds.ngroups
-        first = f"{n - shared} of {n} drugs lie in different folds in different cell lines"
-    fold, flat = folds.first(), report.loc[report["flat"] != "", "flat"]
-    flat = flat[flat.index.isin(fold.index)]
-    groups = [fold[list(drugs)] for drugs in flat.groupby(flat).groups.values() if len(drugs) > 1]
-    if not groups:
-        return tell("molecules.no_twins", first=first)
-    apart = sum(len(g) for g in groups if g.nunique() > 1)
-    return tell("molecules.apart", first=first, n=sum(len(g) for g in groups), apart=apart)
-
-
-def known_targets_said(report: pd.DataFrame, table: pd.DataFrame, name: str) -> str:
-    """Say how many drugs without targets have one in another table, matched by structure."""
-    targeted = table[table["targets"] != ""]
-    known = set(molecule_report(targeted)["flat"]) - {""}
-    n = int(report["flat"].isin(known).sum())
-    few = tell("molecules.few") if n < ENOUGH * len(report) else ""
-    drugs = len(report)
-    return tell("molecules.targets", n=n, drugs=drugs, share=n / drugs, name=name, few=few)
-
-
-def show_molecules(chapter, data, targets_from: str = "") -> None:
-    """Show the report of a data set's molecules: counts, drugs to look at, sentences.
-
-    `targets_from`: a drug table of the catalogue with targets, where the data set names none.
-    """
+def show_molecules(chapter, data) -> None:
+    """Show the report of a data set's molecules: counts, and drugs to look at."""
     drugs = (data.extras or {}).get("drugs")
     if drugs is None:
         pages.say(tell("molecules.vectors_only", title=data.title))
         return
     report = molecule_report(drugs)
-    pages.say(molecules_said(report))
-    pages.say(twins_said(report, data.responses))
     counted, doubtful = molecule_counts(report), to_look_at(report)
-    caption = "What rdkit made of the SMILES."
+    caption = f"What rdkit made of the SMILES of {len(report)} drugs. Nothing was merged."
     pages.show_table(chapter, counted, "molecules", digits=2, caption=caption)
     caption = "Drugs to look at (the file has all)."
     keep = "molecules to look at"
     pages.show_table(chapter, doubtful, "molecules-to-look-at", keep=keep, caption=caption)
-    if targets_from and not (drugs["targets"] != "").any():
-        source = find_source({"name": "targets", "source": targets_from}, "drugs", BuildContext())
-        pages.say(known_targets_said(report, source.read(), source.label.split(" [")[0]))
