@@ -46,6 +46,7 @@ n_jobs: int = 2
 # %% tags=["hide-input"]
 import perturbcore as pc
 from perturbcore.report import figures, labels, pages
+from perturbcore.report.comparison import predictor_agreement
 from perturbcore.report.published.draw import present
 from perturbcore.score.metrics.registry import metric
 
@@ -74,12 +75,11 @@ noise = dict(zip(("n_outer", "n_inner", "n_trials"), trials, strict=True))
 
 # %% tags=["hide-input"]
 parts, absent = labels.evaluate_labels(study, datasets, embeddings=embeddings, **fit, **noise)
-pages.say(labels.absent_said(absent))
+pages.say(labels.absent_said(parts, absent))
 for name, part in parts.items():
     pages.show_table(chapter, part.data.card, f"data-{name}", caption=f"{part.data.title}: what is in it, step by step.")
     pages.show_table(chapter, labels.label_counts(part), f"labels-{name}", keep="labels",
                      caption=f"{part.title}: labels by cell line.")
-    pages.say(labels.counts_said(part))
 pages.show_leaks(chapter, study.leaks(*parts))
 
 # %% [markdown]
@@ -112,16 +112,16 @@ pages.show_figure(chapter, boxes, "ranking", main[main["metric"] == "f1_score"])
 for name, part in parts.items():
     c = part.comparison("f1_score")
     pages.say(labels.reading(c, part.title))
-    pages.show_table(chapter, labels.ranking(c), f"ranking-{name}", keep="ranking", bold="with_best",
+    pages.show_table(chapter, c.ranking(), f"ranking-{name}", keep="ranking", bold="with_best",
                      caption=f"{part.title}, all cell lines. Bold: the best, and what cannot be told apart from it.")
 
 # %% [markdown]
-# ## Are the labels right, and do predictor and metric matter?
+# ## Are the labels right, and does the predictor matter?
 
 # %% tags=["hide-input"]
 for name, part in parts.items():
     pages.say(labels.truth_said(part))
-    pages.say(labels.agreement_said(part, "f1_score"))
+    pages.say(f"{part.title}. {predictor_agreement(part.scores, 'f1_score', 'knn', labels.MAIN)}")
     pages.show_table(chapter, labels.by_line(part, "f1_score"), f"lines-{name}", keep="labels by line",
                      caption=f"{part.title}: macro F1 by cell line and over them, both predictors.")
 
@@ -135,14 +135,15 @@ for name, part in parts.items():
 
 # %% tags=["hide-input"]
 gene_parts, gone = labels.evaluate_labels(study, list(genes), embeddings=genes, **fit, **noise)
-pages.say(labels.absent_said(gone))
+pages.say(labels.absent_said(gene_parts, gone))
 for name, part in gene_parts.items():
     c = part.comparison()
     score = c.metric
-    pages.say(f"{labels.counts_said(part)} {labels.finding(c, part.title)}")
+    pages.show_table(chapter, labels.label_counts(part), f"labels-{name}", keep="labels",
+                     caption=f"{part.title}: labels by cell line.")
+    pages.say(labels.finding(c, part.title))
     pages.say(labels.fused_said(part, transformers.get(name, {})))
     pages.say(f"{labels.reading(c, part.title)} {labels.truth_said(part)}")
-    pages.say(labels.batches_said(parts | gene_parts))
     pages.show_table(chapter, labels.by_line(part, score), f"lines-{name}", keep="labels by line",
                      caption=f"{part.title}: {metric(score).label} by cell line and over them, both predictors.")
 

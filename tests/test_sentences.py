@@ -8,6 +8,7 @@ import ast
 import re
 import string
 import textwrap
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -150,8 +151,9 @@ def pages():
     wanted = {"Simple": {"preset": "deg_sciplex"}, "Full": {"preset": "lfc_full", "max_epochs": 9}}
     fused = {("Simple", "transformer", "Fusion"): 0.65, ("Full", "transformer", "Fusion"): 0.55}
     yield "Labels: fused", [labels.fused_said(part_of(scored(METHODS | fused)), wanted)]
-    nothing = [labels.fused_said(part_of(scored(METHODS)), {}), labels.absent_said({})]
-    absent = [labels.one_line({}, "f1_score"), labels.absent_said({"x": "gone"})]
+    nothing = [labels.fused_said(part_of(scored(METHODS)), {}), labels.absent_said({}, {})]
+    lacking = replace(part_of(scored(METHODS)), left_out=["GO", "STRING"])
+    absent = [labels.one_line({}, "f1_score"), labels.absent_said({"d": lacking}, {"x": "gone"})]
     yield "Labels: none at hand", [*absent, *nothing]
 
 

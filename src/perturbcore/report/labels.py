@@ -10,7 +10,7 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.responses import cell_lines, rows_of
 from perturbcore.data.sets.base import Dataset
 from perturbcore.models.simple.labels import LabelKNN, LabelLogistic
-from perturbcore.report.comparison import Comparison, predictor_agreement
+from perturbcore.report.comparison import Comparison
 from perturbcore.report.fusion.scores import fusion_transformers
 from perturbcore.report.paired import REPEATED
 from perturbcore.report.text import HEADINGS, listed, tell
@@ -133,14 +133,14 @@ def fused_said(part: Labelled, wanted: Mapping[str, Mapping]) -> str:
     return " ".join(said)
 
 
-def averaged(scores: pd.DataFrame, label: str | None = None) -> pd.DataFrame:
+def averaged(scores: pd.DataFrame, label: str) -> pd.DataFrame:
     """Average over the cell lines within each fold, as published for Tahoe: one row per fold."""
     n = scores["cell_line"].nunique()
     keys = ["dataset", "task", "fold", "embedding", "modality", "predictor", "metric"]
     out = scores.groupby(keys, as_index=False)[["value", "n_train", "n_test"]].mean()
     # a method that is missing in a line would be averaged over other lines than the rest
     whole = scores.groupby(keys)["cell_line"].nunique().to_numpy() == n
-    return out[whole].assign(cell_line=label or f"mean of {n} cell lines")
+    return out[whole].assign(cell_line=label)
 
 
 def panels(parts: Mapping[str, Labelled], by_line: Sequence[str] = ()) -> pd.DataFrame:
@@ -176,28 +176,18 @@ def label_counts(part: Labelled) -> pd.DataFrame:
 
 
 def truth_table(part: Labelled) -> pd.DataFrame | None:
-    """Hold the labels of a simulated screen against the truth it was drawn from; else None."""
+    """Compare the labels of a simulated screen with the true effects, by cell line; else None."""
     simulation = part.data.extras.get("simulation")
     if simulation is None:
         return None
-    return labels_against_truth(part.data.responses, simulation.true_effects)
-
-
-def labels_against_truth(responses, truth, visible: float = VISIBLE) -> pd.DataFrame:
-    """Compare labels with true effects, by cell line; rows of `truth` are found by name."""
     rows = []
-    for line in cell_lines(responses):
-        here = rows_of(responses, line)
-        true = truth[here.obs_names, here.var_names]
+    for line in cell_lines(part.data.responses):
+        here = rows_of(part.data.responses, line)
+        true = simulation.true_effects[here.obs_names, here.var_names]
         y, effect = np.asarray(here.layers["deg"]), np.asarray(true.X)
-        right, seen = np.sign(effect) == y, np.abs(effect) >= visible
+        right, seen = np.sign(effect) == y, np.abs(effect) >= VISIBLE
         inert = true.obs["inert" if "inert" in true.obs else "near_null"].to_numpy(bool)
-        shares = {
-            "labelled": y != 0,
-            "right": right[y != 0],
-            "found": right[seen],
-            "inert": y[inert] != 0,
-        }
+        shares = {"right": right[y != 0], "found": right[seen], "inert": y[inert] != 0}
         means = {k: float(v.mean()) if v.size else np.nan for k, v in shares.items()}
         rows.append({"cell_line": line, **means})
     return pd.DataFrame(rows)
@@ -227,12 +217,6 @@ def beats_floors(c: Comparison) -> tuple[list[str], list[str]]:
     return [m for m in c.competitors if m in good], [m for m in c.competitors if m not in good]
 
 
-def ranking(c: Comparison) -> pd.DataFrame:
-    """Rank as `Comparison.ranking` does; `beats_both`: random vectors and the Train Mean."""
-    table = c.ranking()
-    return table.assign(beats_both=table["method"].isin(beats_floors(c)[0]))
-
-
 def by_line(part: Labelled, metric: str) -> pd.DataFrame:
     """Mean over folds by method and cell line, and over the lines, both predictors side by side."""
     tables = {p: part.comparison(metric, p).table() for p in (MAIN, "knn")}
@@ -243,26 +227,13 @@ def by_line(part: Labelled, metric: str) -> pd.DataFrame:
     return out.sort_values(["cell_line", MAIN], ascending=[True, not up], ignore_index=True)
 
 
-def absent_said(absent: Mapping[str, str]) -> str:
-    """Name the data sets that are not at hand, with the reason; empty where all are."""
-    return "\n\n".join(f"Left out: data set `{name}`. {why}" for name, why in absent.items())
-
-
-def counts_said(part: Labelled) -> str:
-    """Say how sparse the labels of a data set are, and which embeddings it has no use for."""
-    table = label_counts(part)
-    known = "known " if task_of(part.data.task).partial else ""
-    said = tell("labels.counts", title=part.title, share=_range(table["share"]), known=known)
-    if table["none"].max() > 0:
-        said += f"; {_range(table['none'])} of the perturbations have none that is not"
-    if part.left_out:
-        said += tell("labels.left_out", title=part.title, names=part.left_out)
-    return f"{said}."
-
-
-def _range(values: pd.Series) -> str:
-    low, high = f"{100 * values.min():.1f}", f"{100 * values.max():.1f}"
-    return f"{low} %" if low == high else f"{low} to {high} %"
+def absent_said(parts: Mapping[str, Labelled], absent: Mapping[str, str]) -> str:
+    """Name data sets that are not at hand, with the reason, and embeddings that others lack."""
+    said = [f"Left out: data set `{name}`. {why}" for name, why in absent.items()]
+    for part in parts.values():
+        if part.left_out:
+            said.append(tell("labels.left_out", title=part.title, names=part.left_out))
+    return "\n\n".join(said)
 
 
 def reading(c: Comparison, title: str) -> str:
@@ -320,39 +291,11 @@ def one_line(parts: Mapping[str, Labelled], metric: str) -> str:
     return f"Which genes a drug moves: {'; '.join(said)}."
 
 
-def agreement_said(part: Labelled, metric: str, others=("roc_auc", "average_precision")) -> str:
-    """Say how far another predictor, and other metrics, rank the embeddings alike."""
-    first = f"{part.title}. {predictor_agreement(part.scores, metric, 'knn', MAIN)}"
-    rows = part.scores[part.scores["predictor"] == MAIN]
-    rows = rows[~rows["modality"].str.endswith("control")]
-    wide = rows.pivot_table(index="embedding", columns="metric", values="value")
-    there = [o for o in others if o in wide and wide[o].notna().all()]
-    if len(wide) < 3 or not there:
-        return first
-    rho = wide.corr("spearman")[metric]
-    names = [f"{find_metric(o).label} ({rho[o]:.2f})" for o in there]
-    label = find_metric(metric).label
-    return tell("labels.agreement", first=first, label=label, n=len(wide), names=names)
-
-
 def truth_said(part: Labelled) -> str:
-    """Say how true the labels of a simulated screen are, or that it cannot be known."""
+    """Say how true the labels of a simulated screen are; empty where it cannot be known."""
     table = truth_table(part)
     if table is None:
-        return tell("labels.unknown", title=part.title)
+        return ""
     mean = table[["right", "found", "inert"]].mean()
     mean["inert"] *= 100
     return tell("labels.truth", title=part.title, **mean)
-
-
-def batches_said(parts: Mapping[str, Labelled]) -> str:
-    """Compare labels that pool batches with labels voted by plates, where both truths are known."""
-    rates = {}
-    for part in parts.values():
-        table = truth_table(part)
-        responses = part.data.responses
-        if table is not None and responses is not None:
-            rates[responses.uns["perturbcore"]["variant"]] = float(table["inert"].mean())
-    if not {"pooled", "per_batch"} <= set(rates):
-        return ""
-    return tell("labels.batches", own=100 * rates["per_batch"], pooled=100 * rates["pooled"])
