@@ -118,9 +118,14 @@ contexts.show_parts(chapter, parts)
 #
 # Transfer from line to line can only be scored where lines were treated apart, and ranked only where many
 # perturbations were measured in several of them. What is at hand publicly falls short of that:
+#
+# - **Glioblastoma**: one drug in several patients; it shows how well patients foretell one another.
+# - **McFaline-Figueroa**, glioma lines: too few targets to rank methods.
+# - **Sci-Plex 3** as signatures: rankings of genes without sizes of effects; not used.
+# - **PerturbQA**: never from line to line, since its pairs were chosen so that lines agree.
+# - **Tahoe-100M** and **OP3**: never, since the lines shared each well, and with it what went wrong there.
 
 # %% tags=["hide-input"]
-pages.show_table(chapter, contexts.can_carry(), "data-sets", caption="Real data sets of several lines.")
 for name in also:
     how["limit"] = study.ceiling(name, n_outer=3, n_inner=3)
     c = Comparison(contexts.score_contexts(study, name, splits[0], embeddings=[], **how), needs_ceiling=False)

@@ -121,9 +121,7 @@ if runs:
 
 # %% tags=["hide-input"]
 if runs:
-    pages.say(page.front_sentence(runs) + "\n\n" + page.training_sentence(runs))
-    pages.show_table(chapter, page.cost_table(runs), "cost", digits=2,
-                     caption="Mean seconds of a fold and cell line on this machine, and what they buy.")
+    pages.say(page.training_sentence(runs))
     pages.show_table(chapter, page.other_metrics(runs), "metrics",
                      caption="All shared metrics, means over folds and cell lines.")
 

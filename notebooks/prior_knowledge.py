@@ -62,7 +62,6 @@ pages.say(page.setting(f))
 pages.say(f.main.answer(f.data.title))
 pages.say(page.baselines_said(f))
 pages.say(page.codes_said(f))
-pages.say(page.foundation_said(f))
 pages.take_home(chapter, page.one_line(f), *page.verdicts(f))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Correlation over genes of predicted and measured change against control, of new perturbations (*Pearson Delta* of Csendes et al.): means and 95 % intervals over splits, of each feature table with the predictor that scored best; the table has all. Dashed: Train Mean and ceiling. Download: [figure](figures/prior_knowledge/scores.svg), [numbers](tables/prior_knowledge/scores-data.csv).", "name": "fig-prior-knowledge"}, "image": {"alt": "Dot plot of feature tables with their best predictor, one row each, with intervals and the Train Mean as a dashed line."}}

@@ -238,7 +238,6 @@ def test_the_page_says_both_what_holds_and_what_does_not(responses):
     assert "cannot be trusted" in prior.setting(f)
     assert prior.verdicts(f) == []
     assert "too few to rank" in prior.one_line(f)
-    assert "No foundation model" in prior.foundation_said(f)
     assert "Additive" in prior.baselines_said(f)
     # the best method needs no features here: it is not called the best feature
     assert f.main.best == "Bilinear" and f.on_features.empty and prior.codes_said(f) == ""

@@ -126,7 +126,7 @@ def pages():
     yield decoded("a loss where the Train Mean wins", 0.5, floor=4.0)
     yield decoded("a tie", 0.001)
     two = [fake_run(-0.5), fake_run(0.5, title="Other (cells)")]
-    yield "Decoders: two data sets", [decoders.take_home(two, None), decoders.front_sentence(two)]
+    yield "Decoders: two data sets", [decoders.take_home(two, None)]
     for name, energy in (("closer", 0.3), ("farther", 0.7), ("as close", 0.5)):
         yield f"Generated cells: {name}", [decoders.distribution_answer(distributions(energy))]
     f = toy_scores()

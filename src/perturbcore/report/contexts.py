@@ -1,7 +1,6 @@
 """New cell lines: scores of effects and of cells, which part is found, what is said."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from anndata import AnnData
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.data.contexts import context_responses
 from perturbcore.data.responses import cell_lines
-from perturbcore.data.sets.base import Dataset, constants_of
+from perturbcore.data.sets.base import Dataset
 from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.models.registry import build_models
 from perturbcore.models.simple import evaluate_embeddings
@@ -285,16 +284,6 @@ def embedding_said(c: Comparison | None, published=None) -> str:
         kept = (codes - state) / (on - state)
         said.append(tell("contexts.published", on=on, codes=codes, state=state, kept=kept))
     return " ".join(said)
-
-
-def can_carry() -> pd.DataFrame:
-    """Real data sets of several lines, and whether the question can be asked of them."""
-    table = pd.read_csv(Path(__file__).with_name("contexts.csv"))
-    for name in ("tahoe_signatures", "op3_signatures"):
-        facts = constants_of(name)
-        said = f"{len(facts['lines'])} in files", "yes" if facts["shared_wells"] else "no"
-        table.loc[table["lines"] == name, ["lines", "shared wells"]] = said
-    return table
 
 
 def one_line(c: Comparison, data: Dataset, board: Scoreboard | None) -> str:

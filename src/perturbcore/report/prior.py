@@ -21,7 +21,6 @@ from perturbcore.models.simple import Predictor, predictor
 from perturbcore.report import figures
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.methods import interval_plot
-from perturbcore.report.figures.style import FOUNDATION
 from perturbcore.report.functions import gene_sets
 from perturbcore.report.text import HEADINGS, tell
 from perturbcore.score.model import NEGATIVE
@@ -264,20 +263,6 @@ def setting(f: PriorScores) -> str:
     doubles = sum(len(single_genes(p)) > 1 for p in f.responses.obs["perturbation"].unique())
     said = tell("prior.setting", f=f, n=n, doubles=doubles)
     return said if f.asked >= ENOUGH else f"{said} {tell('prior.few', enough=ENOUGH)}"
-
-
-def foundation_said(f: PriorScores) -> str:
-    """Compare the best foundation model with the best other feature, under each predictor."""
-    c, names, said = f.main, f.on_features, []
-    known = names["modality"].isin(FOUNDATION)
-    if not known.any():
-        return tell("prior.no_foundation", names=sorted(set(names["embedding"])))
-    for _, part in names.groupby("predictor", sort=False):
-        own, rest = part.index[known[part.index]], part.index[~known[part.index]]
-        if len(own) and len(rest):
-            a, b = c.best_of(list(own)), c.best_of(list(rest))
-            said.append(tell("prior.foundation", a=a, b=b, row=c.between(a, b)))
-    return " ".join(said)
 
 
 def codes_said(f: PriorScores) -> str:

@@ -10,9 +10,8 @@ from perturbcore.data.responses import cell_lines, rows_of
 from perturbcore.models.decoders.distributions import HALVES, METRICS, training_latent
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.decoders.run import COSTS, MEAN_SHIFTED, SHIFTED, UNCHANGED, DecoderRun
-from perturbcore.report.figures.points import pareto_front
 from perturbcore.report.published.claims.audit import answer as claim
-from perturbcore.report.text import HEADINGS, interval_said, listed, number, signed, tell
+from perturbcore.report.text import HEADINGS, interval_said, number, signed, tell
 from perturbcore.score.model import Fold
 
 DISTRIBUTION_COLUMNS = HEADINGS["distributions"]
@@ -26,23 +25,12 @@ def score_table(run: DecoderRun) -> pd.DataFrame:
     gains = gains.rename(columns={"low": "gain_low", "high": "gain_high"})
     costs = c.scores.groupby("method")[COSTS].mean()
     table = c.ranking()[columns].merge(gains, on="method", how="left")
-    table = table.join(wins(run), on="method").join(costs, on="method")
+    table = table.join(costs, on="method")
     return table.assign(
         beats_knn=table["verdict"] == "better",
         times_knn=table["seconds"] / c.seconds[c.reference],
         data=run.data.title,
     )
-
-
-def wins(run: DecoderRun) -> pd.DataFrame:
-    """Share of held-out responses with a lower L2 than kNN's, ties half, and their number."""
-    units = run.comparison.scores[["key", "method", "cell_line"]]
-    wide = run.each.merge(units, on="key").pivot_table(
-        index=["cell_line", "perturbation"], columns="method", values="value"
-    )
-    reference = run.comparison.reference
-    ahead = -np.sign(wide.sub(wide[reference], axis=0)).drop(columns=reference)
-    return pd.DataFrame({"wins": (ahead.mean() + 1) / 2, "n_each": ahead.count()})
 
 
 def summary_table(runs: Sequence[DecoderRun]) -> pd.DataFrame:
@@ -62,24 +50,13 @@ def other_metrics(runs: Sequence[DecoderRun]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _costly(table: pd.DataFrame) -> pd.Series:
-    """Say which methods have a cost that can be compared: all but floors and ceilings."""
-    return table["seconds"].gt(0) & ~table["embedding"].isin(["", "idealized"])
-
-
 def cost_points(runs: Sequence[DecoderRun]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Methods with their seconds for the Pareto figure, and lines for those that cost nothing."""
     table = summary_table(runs).rename(columns={"method": "display"})
     # the two other controls are far off and would squeeze the rest
     ends = table["predictor"].isin(["train_mean", "experimental_error"])
-    return table[_costly(table)], table[ends]
-
-
-def cost_table(runs: Sequence[DecoderRun]) -> pd.DataFrame:
-    """Seconds of training and sampling, together and relative to kNN, with the score they buy."""
-    table = summary_table(runs)
-    columns = ["data", "method", "value", *COSTS, "seconds", "times_knn"]
-    return table.loc[_costly(table), columns].sort_values(["data", "seconds"])
+    costly = table["seconds"].gt(0) & ~table["embedding"].isin(["", "idealized"])
+    return table[costly], table[ends]
 
 
 def curve_table(runs: Sequence[DecoderRun]) -> pd.DataFrame:
@@ -195,8 +172,7 @@ def answer(run: DecoderRun) -> str:
     better, worse = (_decoders(run, table, verdict) for verdict in ("better", "worse"))
     about = dict(best=best, knn=knn, floor=floor, gain=_gain_said(best), folds=len(run.folds))
     lead = tell("decoders.better" if better else "decoders.no_better", names=better)
-    wins = round(best["wins"] * best["n_each"])
-    parts = [tell("decoders.best", run=run, lead=lead, wins=wins, **about)]
+    parts = [tell("decoders.best", run=run, lead=lead, **about)]
     if worse:
         parts.append(tell("decoders.worse", names=worse))
     parts.append(tell("decoders.times", best=best, knn=knn))
@@ -241,15 +217,6 @@ def take_home(runs: Sequence[DecoderRun], published: Published) -> str:
         about = dict(title=run.data.title.split(" (")[0], better=better, n=len(run.decoders))
         parts.append(tell("decoders.line", best=best, gain=_gain_said(best), **about))
     return f"Decoders shown to beat kNN on the same embedding: {'; '.join(parts)}."
-
-
-def front_sentence(runs: Sequence[DecoderRun]) -> str:
-    """Say who is on the Pareto front of each data set."""
-    parts = []
-    for title, here in cost_points(runs)[0].groupby("data", sort=False):
-        on = here[pareto_front(here["seconds"], here["value"])].sort_values("seconds")
-        parts.append(f"{title}: {listed(on['display'])}")
-    return "On the Pareto front, from quick to slow. " + ". ".join(parts) + "."
 
 
 def training_sentence(runs: Sequence[DecoderRun]) -> str:

@@ -38,9 +38,8 @@ class DecoderRun:
     """What was run on one data set.
 
     `models`: decoders on `embedding`, then one on random vectors; `shifts`: control cells, moved by
-    kNN, by the Train Mean, and not at all; `each`: L2 of every held-out perturbation (key,
-    perturbation, value); `note`: what was cut down, if anything. `seconds` of `scores` are those of
-    training and sampling.
+    kNN, by the Train Mean, and not at all; `note`: what was cut down, if anything. `seconds` of
+    `scores` are those of training and sampling.
     """
 
     data: Dataset
@@ -51,7 +50,6 @@ class DecoderRun:
     models: list[DecoderModel]
     shifts: list[DecoderModel]
     scores: pd.DataFrame
-    each: pd.DataFrame
     note: str = ""
 
     @cached_property
@@ -166,8 +164,7 @@ def run_decoders(
     scores = scores.assign(**{column: noted[column].to_numpy() for column in COSTS})
     own = scores[COSTS].sum(axis=1, skipna=False)
     scores["seconds"] = own.fillna(scores["seconds"])
-    each = study.store.per_perturbation(scores["key"].unique(), "L2")
     notes = [tell("decoders.rehearsal", folds=REHEARSAL_FOLDS)] * rehearsal
     notes += [tell("decoders.no_ridge", fewest=fewest)] * (len(predictors) < 2)
     note = " ".join(notes)
-    return DecoderRun(data, responses, cells, embedding, folds, models, shifts, scores, each, note)
+    return DecoderRun(data, responses, cells, embedding, folds, models, shifts, scores, note)
