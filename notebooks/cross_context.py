@@ -75,7 +75,6 @@ counts = contexts.can_rank(data) and data.holds("screen") and data.screen.uns["p
 cells = contexts.score_as_cells(study, dataset, found[splits[0]], n_splits=n_splits, seed=seed) if counts else None
 board = contexts.board_of(cells)
 pages.say(contexts.answer(first, data, splits[0]))
-pages.say(contexts.board_said(board, data.title))
 pages.take_home(chapter, contexts.one_line(first, data, board), *contexts.verdicts(first, data, board))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Methods in held-out lines, means and 95 % intervals over lines. Where counts of enough perturbations are at hand: mean of the six metrics of the challenge, 0 the mean response of the line, 1 a repeated experiment. Else: error of the effects. Download: [figure](figures/cross_context/board.svg), [numbers](tables/cross_context/board-data.csv).", "name": "fig-contexts"}, "image": {"alt": "Dot plot of methods that predict a held-out cell line, with intervals, between the mean response of the line and a repeated experiment."}}

@@ -18,7 +18,7 @@ from perturbcore.report import figures, pages
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.paired import REPEATED, method_names
 from perturbcore.report.published.figures import figure_data
-from perturbcore.report.text import TEXTS, listed, number, plural, tell
+from perturbcore.report.text import TEXTS, number, tell
 from perturbcore.score.cells import SIX, THREE, references
 from perturbcore.score.evaluate import stamp
 from perturbcore.score.limits import limit_units
@@ -222,18 +222,6 @@ def parts_said(table: pd.DataFrame | None) -> str:
 
 
 # ------------------------------------------------------------------------- what is said
-
-
-def board_said(board: Comparison | None, title: str) -> str:
-    """Say where the best method stands between the two yardsticks, and who is below zero."""
-    if board is None:
-        return ""
-    below = [m for m in board.competitors if board.means[m] < 0]
-    rest = f"By the mean over lines, {listed(below)} {plural(below, 'is', 'are')} below 0"
-    return tell(
-        "contexts.board", title=title, n=len(board.competitors), best=board.best,
-        value=_best_value(board), rest=rest if below else "No method is below 0",
-    )  # fmt: skip
 
 
 def _best_value(board: Comparison) -> str:

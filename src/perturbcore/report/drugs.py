@@ -157,15 +157,10 @@ def _others(table: pd.DataFrame, same: str, differs: str = "") -> list[str]:
     return out
 
 
-def _flags(report: pd.DataFrame) -> pd.DataFrame:
-    """Which of `KINDS` each drug is."""
-    report = report.assign(unreadable=report["problem"], salt=report["components"] > 1)
-    return report[list(KINDS)].astype(bool)
-
-
 def molecule_counts(report: pd.DataFrame) -> pd.DataFrame:
     """Count what `molecule_report` found: kind, drugs, share of all, examples, meaning."""
-    flags = _flags(report)
+    report = report.assign(unreadable=report["problem"], salt=report["components"] > 1)
+    flags = report[list(KINDS)].astype(bool)
     rows = [
         (kind.replace("_", " "), int(is_so.sum()), is_so.mean(), ", ".join(report.index[is_so][:3]))
         for kind, is_so in flags.items()

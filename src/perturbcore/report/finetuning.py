@@ -267,7 +267,7 @@ def surprises(run: FineTuningRun) -> str:
                 said.append(tell("finetuning.head", beyond=beyond, **who))
             for plain in rows[~rows["trained"]].head(1).itertuples():
                 beyond = _gain_said(c.between(best.method, plain.method))
-                about = dict(beyond=beyond, times=_times(best.seconds, plain.seconds))
+                about = dict(beyond=beyond, times=best.seconds / max(plain.seconds, 1e-6))
                 said.append(tell("finetuning.plain", name=name, plain=plain, best=best, **about))
     return "\n\n".join(said)
 
@@ -338,11 +338,3 @@ def joined(runs: Sequence[FineTuningRun]) -> pd.DataFrame:
     """Put the gains on several data sets into one table, with a column `beats`."""
     table = pd.concat([gains(run) for run in runs], ignore_index=True)
     return table.assign(beats=table["verdict"] == "better")
-
-
-def _times(seconds: float, other: float) -> str:
-    """Say how much longer or shorter one takes than the other."""
-    ratio = seconds / max(other, 1e-6)
-    if 0.67 < ratio < 1.5:
-        return "about as long"
-    return f"{ratio:,.0f} times as long" if ratio >= 10 else f"{ratio:.1f} times as long"

@@ -46,29 +46,16 @@ def curves_by_cells(
     return out.reset_index()
 
 
-def _by_estimate(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean over cell lines of the median errors: cells x estimates."""
-    return table.pivot_table(index="cells", columns="estimate", values="value", observed=True)
-
-
-def calibration(table: pd.DataFrame) -> pd.DataFrame:
-    """Ratio of each estimate to the true error, by cells; empty where the truth is unknown."""
-    wide = _by_estimate(table)
-    if TRUE not in wide:
-        return pd.DataFrame()
-    return wide.drop(columns=TRUE).div(wide[TRUE], axis=0).reset_index()
-
-
 def calibration_said(table: pd.DataFrame) -> str:
     """Say in a sentence how the estimates compare, with the truth or with each other."""
-    ratio = calibration(table)
-    if len(ratio):
+    wide = table.pivot_table(index="cells", columns="estimate", values="value", observed=True)
+    if TRUE in wide:
+        ratio = wide.div(wide[TRUE], axis=0).reset_index()
         ends = ratio.iloc[[0, -1]].to_dict("list")
         return tell(
             "noise.calibration", few=ratio.iloc[0], many=ratio.iloc[-1], floor=ends[FLOOR],
             both=ends[BOTH], batches=ends[BATCHES],
         )  # fmt: skip
-    wide = _by_estimate(table)
     share, half = (wide[c].div(wide[BOTH]).agg(["min", "max"]).tolist() for c in (BATCHES, FLOOR))
     first, last = wide[BOTH].iloc[[0, -1]]
     return tell(

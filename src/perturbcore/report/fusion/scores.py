@@ -81,12 +81,7 @@ class FusionScores:
     def lines(self) -> pd.DataFrame:
         """Compare in every cell line, methods in the order of `gains`."""
         table = self.every.gains(self.best_single, by=("cell_line",), methods=self.fusions)
-        order = list(self.gains["method"])
-        return table.sort_values(
-            ["method", "cell_line"],
-            key=lambda c: c.map(order.index) if c.name == "method" else c,
-            ignore_index=True,
-        )
+        return table.set_index("method").loc[self.gains["method"]].reset_index()
 
     @cached_property
     def cells(self) -> pd.DataFrame:
