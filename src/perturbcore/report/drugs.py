@@ -12,17 +12,9 @@ from perturbcore.report.noise import by_line, line_summary
 from perturbcore.report.text import HEADINGS, tell
 
 NOISE = HEADINGS["drug noise"]
+AGAIN = ["cell_line", "drugs", "same", "other", "reproducible"]
 BY_CHANCE = 0.05
 FEWEST = 4
-
-
-def beyond_noise(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
-    """Compare the size of each drug's effect with its own experimental error, per cell line."""
-    if ceiling is None:
-        return pd.DataFrame(columns=["cell_line", "drugs", "effect", "error", "beyond"])
-    names = {"perturbations": "drugs", "effect_median": "effect", "error_median": "error"}
-    found = line_summary(by_line(ceiling, data.responses))
-    return found.rename(columns=names | {"share_above_error": "beyond"})
 
 
 def plate_effects(data) -> pd.DataFrame | None:
@@ -58,17 +50,19 @@ def reproducibility(profiles: pd.DataFrame) -> pd.DataFrame:
         own, other = np.diag(r), r[~np.eye(n, dtype=bool)]
         again = own > np.quantile(other, 1 - BY_CHANCE)
         rows.append((line, n, own.mean(), other.mean(), again.mean()))
-    return pd.DataFrame(rows, columns=["cell_line", "drugs", "same", "other", "reproducible"])
+    return pd.DataFrame(rows, columns=AGAIN)
 
 
 def noise_table(data, ceiling: pd.DataFrame | None) -> pd.DataFrame:
-    """Join `beyond_noise` and `reproducibility`, one row per cell line; missing where data are."""
-    beyond, profiles = beyond_noise(data, ceiling), plate_effects(data)
-    again = pd.DataFrame(columns=list(NOISE)) if profiles is None else reproducibility(profiles)
-    if beyond.empty:
+    """Size of effects beside their own error, and `reproducibility`, one row per cell line."""
+    profiles = plate_effects(data)
+    again = pd.DataFrame(columns=AGAIN) if profiles is None else reproducibility(profiles)
+    if ceiling is None:
         return again.reindex(columns=list(NOISE))
-    again = again.reindex(columns=["cell_line", "same", "other", "reproducible"])
-    return beyond.merge(again, on="cell_line", how="left")[list(NOISE)]
+    names = {"perturbations": "drugs", "effect_median": "effect", "error_median": "error"}
+    found = line_summary(by_line(ceiling, data.responses))
+    found = found.rename(columns=names | {"share_above_error": "beyond"})
+    return found.merge(again.drop(columns="drugs"), on="cell_line", how="left")[list(NOISE)]
 
 
 def _mean(table: pd.DataFrame, column: str) -> float:

@@ -267,14 +267,10 @@ def _numbers(c: Comparison) -> dict:
 
 def finding(c: Comparison, title: str) -> str:
     """Say which embedding is best, and how many beat random vectors and the Train Mean."""
-    told, end, way = _numbers(c), c.means[c.ceiling], ""
-    start = np.nanmax([told["random"], told["floor"]])
-    if end > start:
-        share = (told["value"] - start) / (end - start)
-        way = tell("labels.way", ceiling=c.ceiling, end=end, share=share)
+    told = _numbers(c)
     good = told.pop("good")
     some = f"{len(good)} ({listed(good)})" if good else "none"
-    about = dict(title=title, about=c.about(c.best), label=c.label, way=way, some=some)
+    about = dict(title=title, about=c.about(c.best), label=c.label, some=some)
     return tell("labels.finding", **told, **about)
 
 
