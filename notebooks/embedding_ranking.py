@@ -126,7 +126,6 @@ pages.show_figure(chapter, plot, "ranks", placed)
 
 # %% tags=["hide-input"]
 trained = foundation.stand_ins_table(nearest, stand_ins)
-pages.say(foundation.stand_ins_said(trained, built))
 if len(trained):
     pages.show_table(chapter, trained, "trained", keep="trained",
                      caption="Trained embeddings against untrained ones of the same data, over all cell lines.")

@@ -82,7 +82,6 @@ plot = figures.curves(curve, "cells", "value", "estimate", low="low", high="high
 pages.show_figure(chapter, plot, "calibration", curve)
 
 # %% tags=["hide-input"]
-pages.say(noise.calibration_said(curve))
 pages.show_table(chapter, curve, "calibration", digits=2, caption="The numbers of the figure; n: perturbations "
                  "with at least the largest number of cells.")
 

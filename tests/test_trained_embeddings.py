@@ -1,7 +1,6 @@
 """What is trained without responses: WaveGC, GIN and the GenotypeVAE, against dense loops."""
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,14 +14,13 @@ from worlds import communities
 from perturbcore.core.errors import InputError
 from perturbcore.data import catalogue
 from perturbcore.embeddings import gcn, network
-from perturbcore.embeddings.controls import random_embedding
 from perturbcore.embeddings.network import adjacency, gnn_embedding, pretrained_network
 from perturbcore.embeddings.sources import coessential_modules, regulons
 from perturbcore.embeddings.vae import Autoencoder
 from perturbcore.embeddings.words import genotype_vae, membership
 from perturbcore.models.finetuning.graph import Neighbourhood, read_nodes
 from perturbcore.report.comparison import Comparison
-from perturbcore.report.foundation import stand_ins_said, stand_ins_table
+from perturbcore.report.foundation import stand_ins_table
 
 
 @pytest.fixture(scope="module")
@@ -181,18 +179,9 @@ def test_modules_and_regulons_of_the_real_files(mirror):
                    if name == "repressed by TP53")  # fmt: skip
 
 
-def test_what_training_is_worth_is_said_either_way():
+def test_trained_embeddings_are_held_against_their_stand_ins():
     c = Comparison(scores(), predictor="knn")
-    any_ = random_embedding(["a", "b"], 2)
-    built = [replace(any_, name=n) for n in ("good", "dull", "twin")]
-    table = stand_ins_table(c, {"good": "dull", "twin": "good", "dull": "good", "gone": "good"})
-    said = stand_ins_said(table, built).split("\n\n")
-    assert len(said) == 3 and all(built[0].source in line for line in said)
-    ends = {line.split("**")[1]: line.rsplit(": ", 1)[1] for line in said}
-    assert ends == {
-        "good": "training is worth it.",
-        "twin": "no difference can be shown.",
-        "dull": "training makes it worse.",
-    }
-    none = stand_ins_table(c, {"gone": "good"})
-    assert none.empty and "No trained embedding" in stand_ins_said(none, built)
+    pairs = {"good": "dull", "twin": "good", "dull": "good", "gone": "good"}
+    found = stand_ins_table(c, pairs).set_index("method")["verdict"].to_dict()
+    assert found == {"good": "better", "twin": "tie", "dull": "worse"}
+    assert stand_ins_table(c, {"gone": "good"}).empty

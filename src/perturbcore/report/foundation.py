@@ -226,14 +226,3 @@ def knowledge_said(f: FoundationScores, table: pd.DataFrame) -> str:
 def stand_ins_table(c: Comparison, stand_ins: Mapping[str, str]) -> pd.DataFrame:
     """Compare each trained embedding with one of the same data that needs no training."""
     return c.gains({a: b for a, b in stand_ins.items() if {a, b} <= set(c.methods.index)})
-
-
-def stand_ins_said(table: pd.DataFrame, built: Sequence[Embedding]) -> str:
-    """Say of each what it was trained on, and whether that was worth it, either way."""
-    worth = {"better": "training is worth it", "worse": "training makes it worse"}
-    about = {e.name: e.source for e in built}
-    said = []
-    for _, row in table.iterrows():
-        told = worth.get(row["verdict"], "no difference can be shown")
-        said.append(tell("foundation.trained", row=row, about=about[row["method"]], worth=told))
-    return "\n\n".join(said) or "No trained embedding stands beside an untrained one here."

@@ -16,10 +16,6 @@ from perturbcore.score.limits import N_SPLITS, PREDICTORS, repeats
 from perturbcore.score.metrics.registry import metric
 from perturbcore.score.task import task_of
 
-BOTH = "bootstrap of batches and cells (published)"
-BATCHES = "bootstrap of batches only"
-FLOOR = "noise floor (disjoint halves of batches)"
-TRUE = "true error"
 # a ceiling may be one of shares of the gap where it is that near to the truth
 CLOSE = 0.05
 NAMES = {"bootstrap": "published bootstrap", "repeated": "repeated experiment"}
@@ -36,32 +32,14 @@ def curves_by_cells(
     common: dict[str, Any] = dict(n_outer=n_outer, n_inner=n_inner, seed=seed, n_jobs=n_jobs)
     truth = simulation.true_effects if simulation is not None else None
     both = ceiling_by_cells(dataset.screen, sizes, truth=truth, n_splits=N_SPLITS, **common)
-    names = {"bootstrap": BOTH, "true": TRUE, "noise_floor": FLOOR}
-    both["estimate"] = both["estimate"].map(names)
+    both["estimate"] = both["estimate"].map(NAMES | {"true": "true error"})
     batches = ceiling_by_cells(dataset.screen, sizes, resample=("batches",), **common)
-    table = pd.concat([both, batches.assign(estimate=BATCHES)], ignore_index=True)
+    batches["estimate"] = "bootstrap of batches only"
+    table = pd.concat([both, batches], ignore_index=True)
     groups = table.groupby(["cell_line", "cells", "estimate"], observed=True)
     out = groups["value"].quantile([0.25, 0.5, 0.75]).unstack()
     out = out.set_axis(["low", "value", "high"], axis=1).assign(n=groups["perturbation"].nunique())
     return out.reset_index()
-
-
-def calibration_said(table: pd.DataFrame) -> str:
-    """Say in a sentence how the estimates compare, with the truth or with each other."""
-    wide = table.pivot_table(index="cells", columns="estimate", values="value", observed=True)
-    if TRUE in wide:
-        ratio = wide.div(wide[TRUE], axis=0).reset_index()
-        ends = ratio.iloc[[0, -1]].to_dict("list")
-        return tell(
-            "noise.calibration", few=ratio.iloc[0], many=ratio.iloc[-1], floor=ends[FLOOR],
-            both=ends[BOTH], batches=ends[BATCHES],
-        )  # fmt: skip
-    share, half = (wide[c].div(wide[BOTH]).agg(["min", "max"]).tolist() for c in (BATCHES, FLOOR))
-    first, last = wide[BOTH].iloc[[0, -1]]
-    return tell(
-        "noise.estimates", fewest=wide.index[0], most=wide.index[-1], first=first, last=last,
-        half=half, share=share,
-    )  # fmt: skip
 
 
 def truth_panels(grid: pd.DataFrame) -> pd.DataFrame:

@@ -120,6 +120,6 @@ class Texts(string.Formatter):
 
 
 def tell(key: str, **values: Any) -> str:
-    """Put values into one of the `TEXTS`, such as "noise.calibration"."""
+    """Put values into one of the `TEXTS`, such as "noise.causes"."""
     page, name = key.split(".")
     return Texts().vformat(TEXTS[page][name], (), values)
