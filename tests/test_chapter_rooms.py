@@ -187,8 +187,9 @@ def test_the_mask_alone_is_a_control_that_is_shown_and_never_ranked():
     assert table.loc[leaderboard.CONTROL, "method"] == MASK
     assert len(table) == len(published) + 1 and table["mean"].is_monotonic_decreasing
     both = pd.concat([rows, rows.assign(wu_task="dir")])
-    said = leaderboard.control_said(both)
-    assert "does not compete" in said and f"{rows['value'].iloc[0]:.3f}" in said
+    scored = both.assign(embedding="noise", predictor="knn")
+    said = leaderboard.one_line(scored, both)
+    assert f"and no more: de {rows['value'].iloc[0]:.3f} and dir" in said
 
 
 def test_the_mask_of_the_benchmark_beats_a_guess(mirror):

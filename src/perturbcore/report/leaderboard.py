@@ -113,17 +113,6 @@ def with_control(table: pd.DataFrame, control: pd.DataFrame, task: str) -> pd.Da
     return pd.concat([table, row]).sort_values("mean", ascending=False, ignore_index=True)
 
 
-def control_said(control: pd.DataFrame) -> str:
-    """Say what the control reaches on each task of the authors' split; empty without labels."""
-    if not len(control):
-        return ""
-    rows = control[control["metric"] == METRIC]
-    value = rows.groupby("wu_task")["value"].agg(["min", "max"])
-    (low, high), (least, most) = (value.loc[task] for task in TASKS)
-    said = mask_said(low, high, "task de, AUROC per gene")
-    return f"{said} {tell('leaderboard.mask_direction', low=least, high=most)}"
-
-
 def fused(
     study, f: FusionScores, *, k=(5, 10, 20, 40, 80), inner_folds: int = 3, transformers=None
 ) -> pd.DataFrame:

@@ -233,10 +233,10 @@ def difficulty(runs: Sequence[PriorScores]) -> pd.DataFrame:
 
 def difficulty_figure(table: pd.DataFrame) -> Figure:
     """Draw the lead of the best forest over how alike responses are."""
-    look = dict(
-        xlabel="median correlation of pairs of responses", ylabel="lead of the best forest (Delta)"
-    )
-    return figures.named_points(table["alike"], table["lead"], table["data"], **look)
+    return figures.named_points(
+        table["alike"], table["lead"], list(table["data"]),
+        xlabel="median correlation of pairs of responses", ylabel="lead of the best forest (Delta)",
+    )  # fmt: skip
 
 
 def coherence_of(study, dataset: str, sources: Mapping[str, str], names, seed: int) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 # ruff: noqa: F401  what is passed on
 from perturbcore.report.figures.methods import box_by_method, dot_plot, gain_plot, rank_plot
 from perturbcore.report.figures.points import (
-    agreement,
     curves,
     error_clusters,
     heat_map,

@@ -79,32 +79,21 @@ def curves(
     return figure
 
 
-def agreement(x: Sequence, y: Sequence, *, xlabel: str, ylabel: str, labels: Sequence) -> Figure:
-    """Draw y against x with the line of equality, each series of `labels` in its own look."""
-    figure = Figure(figsize=(4.4, 4.1), layout="constrained")
-    axis = figure.subplots()
-    a, b, series = np.asarray(x), np.asarray(y), np.asarray(labels)
-    for name, (c, m, _) in zip(dict.fromkeys(series), style.LOOKS, strict=False):
-        here = series == name
-        axis.plot(a[here], b[here], ls="", marker=m, color=c, ms=3.5, alpha=0.6, mew=0,
-                  label=str(name))  # fmt: skip
-    ends = [min(a.min(), b.min()), max(a.max(), b.max())]
-    axis.plot(ends, ends, color="black", lw=0.9, ls="--")
-    axis.set(xlabel=xlabel, ylabel=ylabel)
-    if len(set(labels)) > 1:
-        axis.legend(loc="best")
-    return figure
+def named_points(
+    x: Sequence, y: Sequence, names: Sequence, *, xlabel: str, ylabel: str, equal: bool = False
+) -> Figure:
+    """Draw points, each name in a look of its own that the legend tells; later ones are hollow.
 
-
-def named_points(x: Sequence, y: Sequence, names: Sequence, *, xlabel: str, ylabel: str) -> Figure:
-    """Draw a few points, each in a look of its own that the legend names; later ones hollow."""
+    The dashed line is no difference: y equals x where they are to be `equal`, else y is zero.
+    """
     figure = Figure(figsize=(5.8, 4.6), layout="constrained")
-    axis = figure.subplots()
-    for i, (a, b, name) in enumerate(zip(x, y, names, strict=True)):
+    axis, points = figure.subplots(), pd.DataFrame({"x": list(x), "y": list(y), "name": names})
+    for i, (name, here) in enumerate(points.groupby("name", sort=False)):
         c, m, _ = style.LOOKS[i % len(style.LOOKS)]
-        fill = "full" if i < len(style.LOOKS) else "none"
-        axis.plot(a, b, ls="", marker=m, color=c, ms=7, fillstyle=fill, label=str(name))
-    axis.axhline(0, color="#6b6b6b", ls="--", lw=0.9)
+        fill, size = "full" if i < len(style.LOOKS) else "none", 7 if len(here) == 1 else 3.5
+        axis.plot(here["x"], here["y"], m, color=c, ms=size, fillstyle=fill, label=name)
+    start = points["x"].min()
+    axis.axline((start, start if equal else 0), slope=int(equal), color="#6b6b6b", ls="--", lw=0.9)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.grid()
     style.named_below(figure, axis.get_legend_handles_labels()[0], 2)

@@ -129,7 +129,9 @@ def reference_figure(table: pd.DataFrame, other: Mapping, check: pd.DataFrame) -
     else:
         x, y, labels = same["published"], same["reproduced"], same["dataset"]
         what = f"published ({load_published().level})"
-    return figures.agreement(x, y, xlabel=f"L2, {what}", ylabel="L2, here", labels=labels)
+    return figures.named_points(
+        x, y, list(labels), xlabel=f"L2, {what}", ylabel="L2, here", equal=True
+    )
 
 
 def scores_for_figure(
