@@ -76,7 +76,7 @@ pages.show_leaks(chapter, study.leaks(dataset))
 
 # %% tags=["hide-input"]
 noise = drugs.noise_table(data, limit)
-pages.say(drugs.noise_said(data, noise))
+pages.say(drugs.noise_said(noise))
 c = Comparison(scores, "L2", predictor="knn")
 pages.say(c.reading())
 pages.show_table(chapter, noise, "noise", keep="drug noise", digits=2,

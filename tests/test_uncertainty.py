@@ -166,11 +166,7 @@ def test_rank_table_tells_sure_places_from_unsure_ones():
     scores = PairedScores(make_scores({(n, "knn"): base + by + own for n, by, own in apart}))
     table = scores.rank_table(500).set_index("method")
     assert table.loc["third", ["median_rank", "low", "high"]].tolist() == [3, 3, 3]
-    assert table.loc["third", "first_share"] == 0
-    assert 0 < table.loc["first", "first_share"] < 1
-    assert table["first_share"].sum() == pytest.approx(1)
     assert table["mean_rank"].between(table["low"], table["high"]).all()
-    assert table.loc["first", "n_units"] == 10
     mine = scores.ranks().groupby("method")["rank"]
     np.testing.assert_allclose(table["mean_rank"], mine.mean().reindex(table.index))
     np.testing.assert_allclose(table["median_rank"], mine.median().reindex(table.index))

@@ -70,8 +70,8 @@ def _mean(table: pd.DataFrame, column: str) -> float:
     return float(np.average(known[column], weights=known["drugs"])) if len(known) else float("nan")
 
 
-def noise_said(data, table: pd.DataFrame) -> str:
-    """Say how many drugs stand out: by replicates, by their own error, and by the truth."""
+def noise_said(table: pd.DataFrame) -> str:
+    """Say how many drugs stand out, by replicates and by their own error."""
     again, beyond = (_mean(table, c) for c in ("reproducible", "beyond"))
     parts = []
     if np.isfinite(again):
@@ -82,13 +82,7 @@ def noise_said(data, table: pd.DataFrame) -> str:
     if np.isfinite(beyond):
         medians = table[["effect", "error"]].median()
         parts.append(tell("drugs.beyond", beyond=beyond, **medians))
-    parts = parts or [tell("drugs.no_replicates")]
-    truth = getattr((data.extras or {}).get("simulation"), "true_effects", None)
-    if truth is not None and "inert" in truth.obs:
-        inert = truth.obs["inert"].to_numpy(bool)
-        size = np.linalg.norm(np.asarray(truth.X, float), axis=1)
-        parts.append(tell("drugs.truth", inert=inert.mean(), half=np.median(size[~inert])))
-    return " ".join(parts)
+    return " ".join(parts) or tell("drugs.no_replicates")
 
 
 def one_line(c: Comparison, table: pd.DataFrame, data) -> str:

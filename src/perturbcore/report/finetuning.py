@@ -261,14 +261,12 @@ def surprises(run: FineTuningRun) -> str:
         return f"On {run.data.title}, nothing was adapted."
     for name, rows in table.groupby("embedding", sort=False):
         for best in rows[rows["adapted"]].head(1).itertuples():
-            for head in rows[rows["trained"] & ~rows["adapted"]].itertuples():
-                beyond = _gain_said(c.between(best.method, head.method))
-                who = dict(name=name, head=head, best=best)
-                said.append(tell("finetuning.head", beyond=beyond, **who))
-            for plain in rows[~rows["trained"]].head(1).itertuples():
-                beyond = _gain_said(c.between(best.method, plain.method))
-                about = dict(beyond=beyond, times=best.seconds / max(plain.seconds, 1e-6))
-                said.append(tell("finetuning.plain", name=name, plain=plain, best=best, **about))
+            heads, plain = rows[rows["trained"] & ~rows["adapted"]], rows[~rows["trained"]].head(1)
+            for other in pd.concat([heads, plain]).itertuples():
+                beyond = _gain_said(c.between(best.method, other.method))
+                about = dict(beyond=beyond, times=best.seconds / max(other.seconds, 1e-6))
+                key = "finetuning.head" if other.trained else "finetuning.plain"
+                said.append(tell(key, name=name, other=other, best=best, **about))
     return "\n\n".join(said)
 
 

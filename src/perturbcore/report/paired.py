@@ -325,14 +325,12 @@ class PairedScores:
         Returns
         -------
         pandas.DataFrame
-            method, median_rank, mean_rank, low, high (95 %), first_share (share of the bootstrap
-            samples in which it has the best mean rank, ties shared), n_units, embedding, predictor,
-            modality; best first.
+            method, median_rank, mean_rank, low, high (95 %), embedding, predictor, modality; best
+            first.
         """
         rank = self.ranks().pivot(index=["cell_line", "fold"], columns="method", values="rank")
         there, rng = rank.notna().to_numpy(float), np.random.default_rng(seed)
         means = resampled_means(rank.fillna(0).to_numpy(), there, n_boot, rng)
-        first = np.isclose(means, np.nanmin(means, axis=1, keepdims=True), rtol=0, atol=1e-9)
         low, high = np.nanquantile(means, [0.025, 0.975], axis=0)
         table = pd.DataFrame(
             {
@@ -340,8 +338,6 @@ class PairedScores:
                 "mean_rank": rank.mean(),
                 "low": low,
                 "high": high,
-                "first_share": (first / first.sum(axis=1, keepdims=True)).mean(axis=0),
-                "n_units": rank.notna().sum(),
             }
         )
         table = table.join(self.methods).sort_values(["median_rank", "mean_rank"], kind="stable")
