@@ -115,8 +115,7 @@ if runs:
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "L2 error against the seconds of training and sampling, per fold and cell line. The black step line is the Pareto front: nobody is both quicker and better; its members have a black edge. Intervals are in the table above. Dashed: methods without a cost. Download: [figure](figures/generative_decoders/pareto.svg), [numbers](tables/generative_decoders/pareto-data.csv).", "name": "fig-pareto"}, "image": {"alt": "Scatter plot of L2 error against seconds on a logarithmic axis, one point per method, with the Pareto front as a step line."}}
 if runs:
     points, lines = page.cost_points(runs)
-    plot = pareto_plot(points, panel="data", references=lines, ylabel="L2 error",
-                       xlabel="seconds of training and sampling (log)")
+    plot = pareto_plot(points, lines, ylabel="L2 error", xlabel="seconds of training and sampling (log)")
     pages.show_figure(chapter, plot, "pareto", points, live=True)
 
 # %% tags=["hide-input"]

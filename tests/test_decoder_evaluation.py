@@ -369,10 +369,10 @@ def test_the_pareto_front_is_that_of_a_loop():
 def test_figures_show_every_method_and_panel():
     table = pd.DataFrame({
         "display": ["kNN", "Flow"], "modality": ["Prior knowledge", "Advanced"], "seconds": [0.1, 20.0],
-        "value": [5.0, 5.2], "low": [4.8, 5.0], "high": [5.2, 5.4], "dataset": "toy",
+        "value": [5.0, 5.2], "low": [4.8, 5.0], "high": [5.2, 5.4], "data": "toy",
     })  # fmt: skip
     lines = table[:1].assign(display="Train Mean", modality="Negative control", value=5.5)
-    figure = pareto_plot(table, references=lines, xlabel="s", ylabel="L2")
+    figure = pareto_plot(table, lines, xlabel="s", ylabel="L2")
     texts = {t.get_text() for t in figure.axes[0].texts}
     assert {"kNN", "Flow", "Train Mean"} <= texts and figure.axes[0].get_xscale() == "log"
     panels = (("", "control"), ("Observed", "observed"), ("Flow", "generated"))

@@ -233,20 +233,17 @@ def pareto_front(cost, error) -> np.ndarray:
 
 
 def pareto_plot(
-    table: pd.DataFrame,
-    *,
-    panel: str = "dataset",
-    references: pd.DataFrame | None = None,
-    xlabel: str,
-    ylabel: str,
+    table: pd.DataFrame, references: pd.DataFrame, *, xlabel: str, ylabel: str
 ) -> Figure:
-    """Draw `value`, an error, against `seconds` (log axis); the Pareto front is a step line."""
-    names = list(dict.fromkeys(table[panel]))
+    """Draw `value`, an error, against `seconds` (log axis), one panel per `data`.
+
+    The Pareto front is a step line; rows of `references`, which cost nothing, are dashed lines.
+    """
+    names = list(dict.fromkeys(table["data"]))
     figure, axes = style.grid_of(len(names), 2, (3.8, 3.9))
     for axis, name in zip(axes.ravel(), names, strict=False):
-        here = table[(table[panel] == name) & (table["seconds"] > 0) & table["value"].notna()]
-        lines = references[references[panel] == name] if references is not None else table.iloc[:0]
-        _panel(axis, here, lines)
+        here = table[(table["data"] == name) & (table["seconds"] > 0) & table["value"].notna()]
+        _panel(axis, here, references[references["data"] == name])
         axis.set_title(str(name))
         axis.set_xlabel(xlabel)
     for axis in axes[:, 0]:
