@@ -89,7 +89,7 @@ def test_diameters_differ_and_unreadable_drugs_have_no_vector_and_are_counted():
     [
         (TEN, {"kind": "magic"}, "there are maccs"),
         (TEN, {"kind": "ecfp:3"}, "diameter"),
-        (TEN, {"bits": 0}, "'bits' .* greater than or equal to 1"),
+        (TEN, {"bits": 0}, "bits=0.* greater than or equal to 1"),
         (DRUGS.loc[["oops"]], {}, "no valid SMILES among 1"),
     ],
 )

@@ -104,16 +104,16 @@ def test_bad_edges_are_named(change, words):
 @pytest.mark.parametrize(
     ("family", "option", "words"),
     [
-        ("laplacian", {"method": "x"}, "must be 'laplacian' or 'diffusion', got 'x'"),
-        ("laplacian", {"dim": 0}, "must be greater than or equal to 1"),
-        ("laplacian", {"dim": True}, "must be a valid integer"),
-        *(("gnn", w, "must be") for w in ({"layers": 0}, {"validation": 1.0}, {"lr": 0.0})),
-        *(("node2vec", w, "must be") for w in ({"p": 0.0}, {"length": 1}, {"window": 0})),
-        ("wavelets", {"order": 3}, "there are: dim, seed"),
+        ("laplacian", {"method": "x"}, "'x'.* be 'laplacian' or 'diffusion'"),
+        ("laplacian", {"dim": 0}, "be greater than or equal to 1"),
+        ("laplacian", {"dim": True}, "must be a int"),
+        *(("gnn", w, "should be") for w in ({"layers": 0}, {"validation": 1.0}, {"lr": 0.0})),
+        *(("node2vec", w, "should be") for w in ({"p": 0.0}, {"length": 1}, {"window": 0})),
+        ("wavelets", {"order": 3}, "known are dim, seed"),
     ],
 )
 def test_options_out_of_range(family, option, words):
-    with pytest.raises(InputError, match=f"embedding 'E'.*'{next(iter(option))}'.*{words}"):
+    with pytest.raises(InputError, match=f"embedding 'E'.* {next(iter(option))}.*{words}"):
         BUILT[family](planted(60, 3)[0], **option)
 
 

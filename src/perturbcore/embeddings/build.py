@@ -13,13 +13,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perturbcore.core.digest import code_digest, digest
-from perturbcore.core.errors import DownloadError, InputError, ParameterError
+from perturbcore.core.errors import DownloadError, InputError, ParameterError, wrong_value
 from perturbcore.data.identifiers import previous_symbols
 from perturbcore.data.responses import cell_lines
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.coverage import add_aliases, convert_ids
 from perturbcore.embeddings.load import load_embedding, save_embedding
-from perturbcore.embeddings.registry import Builder, builders, wrong_option
+from perturbcore.embeddings.registry import Builder, builders
 from perturbcore.embeddings.sources import BuildContext, Source, described, find_source
 
 CELL_LINE = "{cell_line}"
@@ -27,7 +27,7 @@ MODELS = "models"  # folder in the cache for what builders train: a fine-tuning 
 
 
 class Spec(BaseModel):
-    """What an entry of a profile may say; all other keys, or `options`, go to its builder.
+    """What an entry of a profile may say; all other keys go to its builder.
 
     `source` is ``simulated`` or a name of the catalogue; in `file`, a path, ``{cell_line}`` stands
     for each cell line. A `file` without a builder is a table of vectors. `of` is the embedding that
@@ -50,18 +50,15 @@ class Spec(BaseModel):
     aliases: Literal["previous_symbols"] | None = None
     genes: Literal["perturbed", "measured"] | None = None
     optional: bool = False
-    options: dict = {}
 
 
 def check_spec(spec: dict, names: Iterable[str] = ()) -> tuple[Builder, dict]:
     """Check a specification (see `Spec`), and return its builder and the builder's options."""
-    if not isinstance(spec.get("name"), str) or not spec["name"]:
-        raise ParameterError(f"an embedding specification needs a name: {spec}")
-    where = f"embedding {spec['name']!r}"
+    where = f"embedding {spec.get('name', spec)!r}"
     try:
         said = Spec(**spec)
     except ValidationError as error:
-        raise wrong_option(error, where, Spec.model_fields) from None
+        raise wrong_value(error, where, Spec.model_fields) from None
     title, known = said.builder or ("file" if said.file else None), builders()
     if title is None:
         raise ParameterError(f"{where}: give builder: or file:")
@@ -74,7 +71,7 @@ def check_spec(spec: dict, names: Iterable[str] = ()) -> tuple[Builder, dict]:
             f"{where}: builder {title!r} is unknown; there are {', '.join(known)} "
             "(or give file: for a table of your own)"
         )
-    builder, options = known[title], said.model_extra | said.options
+    builder, options = known[title], said.model_extra
     builder.check(options, where)
     if said.genes and builder.kind not in ("texts", "sequences", "windows"):
         raise ParameterError(f"{where}: builder {title!r} has no use for genes:")
@@ -200,7 +197,7 @@ class Plan:
         """Content key: specification without paths, sources, code."""
         spec = {k: v for k, v in self.spec.items() if k != "file"}
         if self.content:  # what an option points to counts, not where it lies
-            spec = {k: v for k, v in spec.items() if k not in self.options and k != "options"}
+            spec = {k: v for k, v in spec.items() if k not in self.options}
             spec["content"] = self.content
         sources = {str(line): source.digest for line, source in self.sources.items()}
         made_by = [self.builder.function, "perturbcore.embeddings.sources"]

@@ -13,7 +13,7 @@ pydantic checks strictly (``Annotated[int, Field(ge=1)]``, ``Literal["heat", "ba
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
 from typing import Annotated
@@ -21,7 +21,7 @@ from typing import Annotated
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError, wrong_value
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.load import load_embedding
 
@@ -66,7 +66,7 @@ class Builder:
             self.options(**options)
         except ValidationError as error:
             where = f"{where}, builder {self.name!r}"
-            raise wrong_option(error, where, self.options.model_fields) from None
+            raise wrong_value(error, where, self.options.model_fields) from None
 
     def make(self, *sources, given: dict | None = None, **options) -> list[Embedding]:
         """Call the function on its sources and name what it returns; errors name the embedding."""
@@ -96,17 +96,6 @@ class Builder:
                 )
         changes = {k: given[k] for k in ("name", "modality", "cell_line") if k in given}
         return [replace(e, **changes) for e in made]
-
-
-def wrong_option(error: ValidationError, where: str, known: Iterable[str]) -> ParameterError:
-    """Say which option pydantic refused first, and what it must be."""
-    first = error.errors()[0]
-    option = first["loc"][0]
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(sorted(known)) or "none"
-        return ParameterError(f"{where}: there is no option {option!r}; there are: {known}")
-    wanted = first["msg"].replace("Input should", "must")
-    return ParameterError(f"{where}: {option!r} {wanted}, got {first['input']!r}")
 
 
 def register(
