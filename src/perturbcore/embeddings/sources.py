@@ -51,18 +51,17 @@ class Source:
 def find_source(spec: dict, kind: str, context: BuildContext) -> Source:
     """Find what a specification names, without reading more than its digest needs.
 
-    `kind`: see `perturbcore.embeddings.registry.register`; ``genes: perturbed`` (or measured) keeps
-    only the genes that the data set perturbs (or also measures), under today's symbol too.
+    `kind`: see `perturbcore.embeddings.registry.register`; ``genes: perturbed`` keeps only the
+    genes that the data set perturbs, under today's symbol too.
     """
-    source, genes = _find(spec, kind, context), spec.get("genes")
-    if not genes:
+    source = _find(spec, kind, context)
+    if not spec.get("genes"):
         return source
     adata = described(context.dataset)
     if adata is None:
-        raise InputError(f"embedding {spec['name']!r}: genes: {genes} needs a data set")
+        raise InputError(f"embedding {spec['name']!r}: genes: perturbed needs a data set")
     ids = set(adata.obs["perturbation"].astype(str))
     ids |= {gene for name in ids for gene in single_genes(name)}
-    ids |= set(adata.var_names) if genes == "measured" else set()
     older = (
         identifiers.previous_symbols()
         if source.defaults.get("identifier", "symbol") == "symbol"
@@ -119,12 +118,10 @@ def resolved(text: str, folder: Path | None) -> Path:
 
 
 def human_sequences() -> Path:
-    """Return the file of sequences: ``PERTURBCORE_SEQUENCES``, the prepared one, or FASTA."""
-    own, mirror = (os.environ.get(f"PERTURBCORE_{v}", "") for v in ("SEQUENCES", "MIRROR"))
-    if own and not Path(own).is_file():
-        raise InputError(f"PERTURBCORE_SEQUENCES={own} is not a file; correct or unset it")
+    """Return the file of sequences: the prepared one, or the FASTA of UniProt."""
+    mirror = os.environ.get("PERTURBCORE_MIRROR", "")
     roots = [catalogue.data_folder(), *([Path(mirror), Path(mirror).parent] if mirror else [])]
-    there = [Path(own)] if own else [r / "derived" / SEQUENCES for r in roots]
+    there = (root / "derived" / SEQUENCES for root in roots)
     path = next((p for p in there if p.is_file()), None)
     return path or catalogue.fetch("human_proteome")
 
