@@ -57,7 +57,7 @@ def weights(n, g, sources):
     )
     kernels = [p @ p.T for p in parts]
     gram = Y @ Y.T
-    (weight, chosen, path), mine = timed(lambda: tune_weights(kernels, gram, PENALTIES))
+    (weight, chosen, loss), mine = timed(lambda: tune_weights(kernels, gram, PENALTIES))
     K = sum(w * k for w, k in zip(weight, kernels, strict=True))
     scale = np.trace(centred(K)) / n
 
@@ -75,7 +75,7 @@ def weights(n, g, sources):
     again, one = timed(refits)
     return row(f"Weights of {sources} kernels and penalty by leave-one-out, {n} x {g} genes",
                "one refit a row, for the chosen point alone", mine, one,
-               f"loss {path[-1]:.6f} against {again:.6f} by refits")  # fmt: skip
+               f"loss {loss:.6f} against {again:.6f} by refits")  # fmt: skip
 
 
 def smoother(n, g, m, repeats):

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.models.decoders import model as model_module
-from perturbcore.models.decoders.backbones import DecoderOptions, make_backbone, preset
+from perturbcore.models.decoders.backbones import MLP, DecoderOptions, DiT, preset
 from perturbcore.models.decoders.cells import Latent
 from perturbcore.models.decoders.model import Decoder, Pairs, TrainingCells, couple
 from perturbcore.models.decoders.processes import Bridge, Diffusion, Flow
@@ -438,7 +438,7 @@ def test_pairs_are_of_one_perturbation_and_where_asked_of_one_batch():
 def test_backbones_start_at_zero_and_learn_from_every_input(backbone):
     o = options("diffusion", backbone=backbone, width=16, heads=2, frequencies=8)
     torch.manual_seed(0)
-    network = make_backbone(o, 5, 4, (2, 1))
+    network = {"mlp": MLP, "dit": DiT}[backbone](o, 5, 4, 2, 1)
     x, time, condition = torch.randn(64, 2, 5), torch.rand(64), torch.randn(64, 4)
     assert network(x, time, condition).shape == (64, 1, 5)
     assert not network(x, time, condition).any()

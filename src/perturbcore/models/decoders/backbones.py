@@ -91,18 +91,6 @@ def preset(size: str, method: str, **changes: Any) -> DecoderOptions:
     return DecoderOptions.preset(_PRESETS, size, method, method=method, **changes)
 
 
-def make_backbone(
-    options: DecoderOptions, n_latent: int, n_condition: int, channels: tuple[int, int]
-) -> nn.Module:
-    """Build the network of `options`, which starts at zero.
-
-    ``network(x, time, condition)`` with x (n, channels in, n_latent) gives (n, channels out,
-    n_latent).
-    """
-    make = DiT if options.backbone == "dit" else MLP
-    return make(options, n_latent, n_condition, *channels)
-
-
 def frequencies(values: torch.Tensor, size: int, max_period: float = 1e4) -> torch.Tensor:
     """Cosines and sines of `values` (n,) at `size` / 2 geometric frequencies, shape (n, size)."""
     half = size // 2
@@ -136,7 +124,7 @@ class MLP(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x, time, condition):
-        """See `make_backbone`."""
+        """(n, channels in, n_latent) to (n, channels out, n_latent), zero at the start."""
         h = self.enter(x.flatten(1))
         waves = frequencies(time, self.options.frequencies)
         c = F.silu(self.time(waves) + self.condition(condition))
@@ -174,7 +162,7 @@ class DiT(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, x, time, condition):
-        """See `make_backbone`."""
+        """(n, channels in, n_latent) to (n, channels out, n_latent), zero at the start."""
         h = self.enter(x.transpose(1, 2)) + self.position
         t = self.time(frequencies(time, self.options.frequencies))
         for block in self.blocks:

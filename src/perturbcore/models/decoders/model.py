@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from perturbcore.core import training
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import ParameterError
-from perturbcore.models.decoders.backbones import GROUP, DecoderOptions, make_backbone
+from perturbcore.models.decoders.backbones import GROUP, MLP, DecoderOptions, DiT
 from perturbcore.models.decoders.cells import Latent, vector_units
 from perturbcore.models.decoders.processes import PROCESSES
 from perturbcore.score.model import Fold
@@ -209,7 +209,8 @@ class DecoderLearner(training.Learner):
         super().__init__()
         self.options, self.total = options, total
         self.process = PROCESSES[options.method](options)
-        self.network = make_backbone(options, n_latent, n_condition, self.process.channels)
+        kind = DiT if options.backbone == "dit" else MLP
+        self.network = kind(options, n_latent, n_condition, *self.process.channels)
 
     def loss(self, batch) -> dict[str, torch.Tensor]:
         """Draw times and noise; see the process for the rest."""

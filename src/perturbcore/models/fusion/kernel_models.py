@@ -8,7 +8,6 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import eigh
 
-from perturbcore.core.errors import ParameterError
 from perturbcore.embeddings.base import Embedding
 from perturbcore.embeddings.linalg import unit
 from perturbcore.models.fusion import kernels as kn
@@ -78,10 +77,6 @@ class MixedModel:
     power: float = 3.0
     iterations: int = 20
     tolerance: float = 3e-2
-
-    def __post_init__(self):
-        if min(self.shared, self.module, self.own) < 0 or self.noise <= 0 or self.power <= 0:
-            raise ParameterError("variances must not be negative, noise and power must be above 0")
 
     def scores(
         self, known: Labels, train: np.ndarray, test: np.ndarray, phi: np.ndarray

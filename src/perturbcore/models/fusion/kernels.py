@@ -165,14 +165,14 @@ def _loss_at(kernel: np.ndarray, gram: np.ndarray, penalty: float) -> float:
 
 def tune_weights(
     kernels: Sequence[np.ndarray], gram: np.ndarray, penalties: Sequence[float], *, steps: int = 8
-) -> tuple[np.ndarray, float, list[float]]:
+) -> tuple[np.ndarray, float, float]:
     """Choose non-negative kernel weights and the penalty of a ridge by exact leave-one-out error.
 
     From the best start the kernel that helps most is added, at most `steps` times; returned are
-    weights of sum 1, the penalty, and the loss after each step.
+    weights of sum 1, the penalty, and the loss.
     """
-    if not len(kernels) or not len(penalties) or min(penalties) <= 0:
-        raise ParameterError("at least one kernel and one penalty above 0 are needed")
+    if not len(penalties) or min(penalties) <= 0:
+        raise ParameterError(f"penalties must be above 0, not {list(penalties)}")
     n, gram = len(kernels), centred(gram)
 
     def mixed(counts):
@@ -185,14 +185,12 @@ def tune_weights(
 
     best = np.ones(n)
     loss, penalty = score(best)
-    path = [loss]
     if steps and n > 1:
         one = np.eye(n)
         start = int(np.argmin([_loss_at(k, gram, penalty) for k in kernels]))
         alone = score(one[start])
         if alone[0] < loss:
             (loss, penalty), best = alone, one[start]
-            path.append(loss)
         for _ in range(steps):
             options = [_loss_at(mixed(best + row), gram, penalty) for row in one]
             at = int(np.argmin(options))
@@ -200,5 +198,4 @@ def tune_weights(
                 break
             best = best + one[at]
             loss, penalty = score(best)
-            path.append(loss)
-    return best / best.sum(), penalty, path
+    return best / best.sum(), penalty, loss

@@ -86,10 +86,9 @@ class TransformerFusion(Model):
         if self.trials:
             with TemporaryDirectory() as scratch:
                 folder = Path(self.folder or scratch) / "searches"
-                best, tried = tune(self, fold, trials=self.trials, folder=folder)
-            self.settings = best.settings
-            chosen = {k: getattr(best.settings, k) for k in (self.space or PUBLISHED_SPACE)}
-            self.searched = {"tuned": chosen, "trials": len(tried)}
+                chosen = tune(self, fold, trials=self.trials, folder=folder)
+            self.settings = self.settings.changed(**chosen)
+            self.searched = {"tuned": chosen, "trials": self.trials}
         s, parts = self.settings, (fold.train, fold.test)
         lines = [set(part.obs["cell_line"].astype(str)) for part in parts]
         if strange := sorted(lines[1] - lines[0]):
@@ -200,22 +199,17 @@ def search_space(space: Mapping | None) -> dict:
     return out
 
 
-def tune(
-    model: TransformerFusion, fold: Fold, *, trials: int, folder: Path
-) -> tuple[TransformerFusion, pd.DataFrame]:
+def tune(model: TransformerFusion, fold: Fold, *, trials: int, folder: Path) -> dict:
     """Choose settings by the validation loss within the training rows of one fold.
 
-    `trials` are all of them: those found in `folder` count, so that a killed search goes on.
-    Returned are the model with the best settings, and one row per trial: settings, `val`, `epochs`,
-    `seconds`. Cole et al. 2026, 4.9.2 (100 trials of depth, rate, style of the line); Akiba et al.
-    2019 (optuna).
+    `trials` are all of them: those found in `folder` count, so that a killed search goes on. Cole
+    et al. 2026, 4.9.2 (100 trials of depth, rate, style of the line); Akiba et al. 2019 (optuna).
     """
     import optuna
 
     space, folder = search_space(model.space), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    base = replace(model, trials=0, space=None)
-    trained = replace(base, folder=folder / "trainings")
+    trained = replace(model, trials=0, space=None, folder=folder / "trainings")
     # nothing is predicted: the test rows are none
     fold = replace(fold, test=fold.test[:0].copy())
     name = digest({k: str(v) for k, v in space.items()}, trained._key(fold, fold.train.obs))
@@ -228,13 +222,9 @@ def tune(
         # a sampler that starts from the number of finished trials draws the same after a kill
         study.sampler = optuna.samplers.TPESampler(seed=model.seed + len(done))
         trial = study.ask(space)
-        one = replace(trained, settings=base.settings.changed(**trial.params)).fit(fold).trained
-        trial.set_user_attr("epochs", one.epochs)
-        trial.set_user_attr("seconds", one.seconds)
+        one = replace(trained, settings=model.settings.changed(**trial.params)).fit(fold).trained
         study.tell(trial, float(one.history["val"].min()))
-    rows = [{**t.params, "val": t.value, **t.user_attrs} for t in done]
-    best = replace(base, settings=base.settings.changed(**study.best_params))
-    return best, pd.DataFrame(rows)
+    return study.best_params
 
 
 def validation_rows(
