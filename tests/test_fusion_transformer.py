@@ -251,13 +251,13 @@ def test_neighbours_start_as_the_smoother_they_say_and_never_see_their_own_label
         )
         z = (K[i] @ (label & observed) + 3 * rate) / (K[i] @ observed + 3)
         assert np.allclose(score[i], np.log(z / (1 - z)), atol=1e-3)
-    # some pairs score as all do, what neighbours say of other genes included
     around = [learner.neighbours.strength.data, learner.neighbours.alike.data]
     for part in around:
         part.fill_(0.3)
     batch, row = torch.tensor([1, 30, len(ids) - 1]), torch.tensor([0, 0, 1, 2, 2])
     where = (learner.vector(batch), batch, learner.line[batch], learner.alive(batch))
-    gene, all_genes = torch.tensor([3, 4, 5, 0, 1]), learner.neighbours.all(*where)
+    gene, vector = torch.tensor([3, 4, 5, 0, 1]), where[0]
+    all_genes = learner.scores(vector, batch) - learner.network.head(vector)
     assert torch.allclose(learner.neighbours(*where, row, gene), all_genes[row, gene], atol=1e-5)
     for part in around:
         part.zero_()

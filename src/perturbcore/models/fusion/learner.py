@@ -96,22 +96,6 @@ class Neighbours(nn.Module):
         score = self._smooth(hit, seen, positive, known, self.overall[line][row])
         return score + pick(self._around(k, affinity, scale), row, gene)
 
-    @torch.no_grad()
-    def all(self, vector, rows, line, alive) -> torch.Tensor:
-        """Score all genes, (B, G)."""
-        k, affinity, scale = self._weights(vector, rows, line, alive)
-        weight = (k[:, :, None] * (affinity * scale[:, None])[:, None, :]).flatten(1).T
-        units = torch.arange(len(self.unit), device=k.device)
-        gene = torch.repeat_interleave(units, self.start.diff())
-        index, size = torch.stack([gene, self.column]), (len(self.unit), len(weight))
-        labels = [self.label, torch.ones_like(self.label)]
-        tables = [torch.sparse_coo_tensor(index, x, size, check_invariants=False) for x in labels]
-        hit, seen = ((table @ weight).T for table in tables)
-        score = self._smooth(
-            hit, seen, self.positive[line], self.known[line], self.overall[line][:, None]
-        )
-        return score + self._around(k, affinity, scale)
-
     def _weights(self, vector, rows, line, alive):
         w = self.source_weights(vector) * alive
         kernel = torch.einsum("bs,bsu->bu", w, self.kernels[self.of[rows]])
@@ -351,8 +335,10 @@ class PairLearner(FusionLearner):
 
     def scores(self, vector, rows):
         """Logits of all genes."""
-        near = self.neighbours.all(vector, rows, self.line[rows], self.alive(rows))
-        return self.network.head(vector) + near
+        head = self.network.head(vector)
+        row, gene = torch.ones_like(head).nonzero().T
+        near = self.neighbours(vector, rows, self.line[rows], self.alive(rows), row, gene)
+        return head + near.view_as(head)
 
     def task_loss(self, vector, rows):
         """Return the mean over known pairs."""
