@@ -19,7 +19,7 @@ from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data import catalogue
 from perturbcore.data.sets.base import Dataset
 from perturbcore.embeddings import registry
-from perturbcore.embeddings.build import build, build_all
+from perturbcore.embeddings.build import build_all
 from perturbcore.embeddings.controls import random_embedding
 from perturbcore.embeddings.expression import expression_embeddings
 from perturbcore.embeddings.load import save_embedding
@@ -262,16 +262,20 @@ def test_catalogue_files_and_own_files(tmp_path, monkeypatch):
     old = pd.Series({"OLD": "A"})
     monkeypatch.setattr("perturbcore.embeddings.build.previous_symbols", lambda: old)
     context = BuildContext(folder=tmp_path)
-    net = build({"name": "n", "builder": "network", "source": "pairs", "dim": 2}, context)
+
+    def one(spec):
+        return build_all([spec], context)[0]
+
+    net = one({"name": "n", "builder": "network", "source": "pairs", "dim": 2})
     assert net.ids.tolist() == list("ABCD") and "pairs []; 5 edges" in net.source
-    assert build({"name": "a", "builder": "annotation", "source": "sets"}, context).dim == 3
-    text = build({"name": "t", "builder": "text", "file": "texts.csv"}, context)
+    assert one({"name": "a", "builder": "annotation", "source": "sets"}).dim == 3
+    text = one({"name": "t", "builder": "text", "file": "texts.csv"})
     assert text.ids.tolist() == ["A", "B", "C"]
-    assert len(build({"name": "p", "builder": "sequence", "file": "p.fasta"}, context)) == 3
+    assert len(one({"name": "p", "builder": "sequence", "file": "p.fasta"})) == 3
     monkeypatch.setenv("MY_FOLDER", str(tmp_path))
     renamed = {"identifier": "entrez", "convert_to": "symbol"}
     spec = {"name": "Mine", "modality": "DNA", "file": "$MY_FOLDER/mine.npz"}
-    mine = build(spec | renamed | {"aliases": "previous_symbols"}, context)
+    mine = one(spec | renamed | {"aliases": "previous_symbols"})
     assert (mine.name, mine.modality, mine.identifier) == ("Mine", "DNA", "symbol")
     assert mine.ids.tolist() == ["A", "B", "OLD"] and "1 not in the map" in mine.source
     spec = {"name": "M", "builder": "file", "source": "mine"} | renamed
@@ -285,7 +289,9 @@ def test_one_file_a_cell_line(tmp_path, context):
     made = build_all([{"name": "PCA", "file": "PCA_{cell_line}_(D=3).npz"}], here)
     assert [(e.cell_line, e.ids[1]) for e in made] == [("K562", "K562"), ("RPE1", "RPE1")]
     with pytest.raises(InputError, match="'PCA': the file .*PCA_HepG2.* does not exist"):
-        build({"name": "PCA", "file": "PCA_{cell_line}_(D=3).npz", "cell_line": "HepG2"}, here)
+        build_all(
+            [{"name": "PCA", "file": "PCA_{cell_line}_(D=3).npz", "cell_line": "HepG2"}], here
+        )
 
 
 NET = {"name": "E", "builder": "network", "source": "simulated"}
@@ -348,6 +354,6 @@ def test_a_new_builder_is_one_function_and_its_options_are_checked(monkeypatch, 
         assert made.X.tolist() == [[4], [9]] and made.modality == "LLM"
         assert made.source == "t.csv; lengths" and "lengths" in registry.builders()
         with pytest.raises(ParameterError, match="power must be a int"):
-            build(spec | {"power": "x"}, BuildContext(folder=tmp_path))
+            build_all([spec | {"power": "x"}], BuildContext(folder=tmp_path))
     finally:
         registry._BUILDERS.pop("lengths")

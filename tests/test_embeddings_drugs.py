@@ -12,7 +12,7 @@ from toys import tokenizer_of
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.molecules.tables import builtin_compounds
 from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.build import build, build_all, serving
+from perturbcore.embeddings.build import build_all, serving
 from perturbcore.embeddings.drugs import KINDS, PHYSICAL, fingerprint, target_encoding, target_genes
 from perturbcore.embeddings.sources import BuildContext
 from perturbcore.embeddings.words import drug_texts
@@ -39,7 +39,7 @@ def dataset(drugs=DRUGS):
 
 def built(builder, drugs=DRUGS, **options):
     spec = {"name": "m", "builder": builder, **options}
-    return build(spec, BuildContext(dataset=dataset(drugs)))
+    return build_all([spec], BuildContext(dataset=dataset(drugs)))[0]
 
 
 # fingerprints and descriptors
@@ -158,7 +158,7 @@ def test_drug_texts_and_their_neighbours():
     texts = drug_texts(DRUGS)
     assert texts["aspirin"] == "aspirin. cyclooxygenase inhibitor. PTGS1 PTGS2"
     assert texts["oops"] == "oops. cyclooxygenase inhibitor"
-    made = build({"name": "t", "builder": "drug_text", "dim": 20, "source": "compounds"})
+    made = built("drug_text", dim=20, source="compounds")
     X = made.X / np.linalg.norm(made.X, axis=1, keepdims=True)
     near = X @ X[made.ids.get_loc("Trametinib")]
     mechanism = builtin_compounds().loc[made.ids, "mechanism"]
@@ -279,7 +279,7 @@ def test_drug_tables_of_a_data_set_or_a_file(tmp_path):
     path.write_text("name,smiles\nA,CCO\nB,CCN\n")
     assert list(built("fingerprint", kind="maccs", file=str(path)).ids) == ["A", "B"]
     with pytest.raises(InputError, match="brings none.*tahoe_drug_metadata"):
-        build(spec[0], BuildContext(dataset=SimpleNamespace(extras={})))
+        build_all(spec, BuildContext(dataset=SimpleNamespace(extras={})))
     pytest.raises(ParameterError, built, "target_genes").match("needs of:")
 
 

@@ -129,18 +129,18 @@ def test_h5ad_varm_and_uns_and_safetensors_of_single_vectors(tmp_path):
 
 CSV = {
     "gene,a,b\nTP53,1,x\nMYC,2,3\n": ["column 'b' is not numeric", "'TP53'", "'x'"],
-    "gene,a,b\nTP53,1,2\nMYC,,3\n": ["'MYC'", "column 'a'", "missing"],
-    "gene,a,b\nTP53,1,2\nMYC,nan,3\n": ["'MYC'", "column 'a'"],
-    "gene,a,b\nTP53,1,inf\nMYC,2,3\n": ["'TP53'", "column 'b'"],
-    "gene,a,b\nTP53,1,2\nMYC,2\n": ["'MYC'", "column 'b'", "cut off"],
+    "gene,a,b\nTP53,1,2\nMYC,,3\n": ["'MYC'", "dimension 0", "gaps"],
+    "gene,a,b\nTP53,1,2\nMYC,nan,3\n": ["'MYC'", "dimension 0"],
+    "gene,a,b\nTP53,1,inf\nMYC,2,3\n": ["'TP53'", "dimension 1"],
+    "gene,a,b\nTP53,1,2\nMYC,2\n": ["'MYC'", "dimension 1", "cut off"],
     "gene,a,b\nTP53,1,2\nMYC,2,3,4\n": ["cannot be read"],
     "gene,a,b\nTP53,1,2\nTP53,2,3\n": ["TP53", "more than once"],
     "gene,a,b\nTP53,1,2\n,2,3\n": ["row 1 has an empty id"],
-    "gene,a,b\n": ["empty", "0 ids"],
+    "gene,a,b\n": ["no ids: it is empty"],
     "gene;a;b\nTP53;1;2\n": ["single column", "commas"],
     "gene,a,b\nENSG00000141510,1,2\n": ["ENSG00000141510", "like ensembl", "symbol is declared"],
     "gene,a,b\n7157,1,2\n4609,1,2\n": ["look like entrez", "declare the identifier entrez"],
-    "": ["0 bytes"],
+    "": ["is empty"],
 }
 
 
@@ -216,4 +216,4 @@ def test_parquet_without_ids_or_with_wrong_columns(tmp_path):
     with pytest.raises(InputError, match="column 'note' is not numeric.*'TP53' holds 'u'"):
         load_embedding(path)
     pd.DataFrame({"gene": IDS, "a": [1.0, None, 2.0]}).to_parquet(path)
-    pytest.raises(InputError, load_embedding, path).match("'MYC' in column 'a'")
+    pytest.raises(InputError, load_embedding, path).match("'MYC' .row 1, dimension 0")

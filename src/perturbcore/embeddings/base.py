@@ -104,9 +104,9 @@ def _check_matrix(X, ids: pd.Index, where: str) -> np.ndarray:
     if len(bad):
         row, column = bad[0]
         raise InputError(
-            f"{where}: {len(np.unique(bad[:, 0]))} rows hold NaN or infinite values, first "
+            f"{where}: {len(np.unique(bad[:, 0]))} rows hold gaps or infinite values, first "
             f"{ids[row]!r} (row {row}, dimension {column}); remove those ids (they are then "
-            "treated as missing) or fill them before loading"
+            "treated as missing) or fill them; a gap in the last row alone means a file cut off"
         )
     return X
 

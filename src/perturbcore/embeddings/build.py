@@ -131,11 +131,6 @@ def serving(
     return [s for s in specs if s["name"] in needed], names
 
 
-def build(spec: dict, context: BuildContext | None = None) -> Embedding:
-    """Build the one embedding that a specification describes; see `build_all`."""
-    return build_all([spec], context)[0]
-
-
 def build_all(
     specs: Iterable[dict],
     context: BuildContext | None = None,

@@ -57,8 +57,6 @@ def load_embedding(
     if path.suffix not in SUFFIXES:
         why = PICKLES if path.suffix in PICKLED else ""
         raise InputError(f"{path}: unknown kind {path.suffix!r}{why}; known: {', '.join(SUFFIXES)}")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes); fetch or write it again")
     said = {"name": path.stem, "modality": "Your own", "source": path.name}
     if path.suffix == ".npz":
         ids, X, meta = _from_npz(path)
@@ -227,24 +225,15 @@ def _as_strings(ids) -> list:
 
 
 def _numbers(path: Path, frame: pd.DataFrame, ids: list) -> np.ndarray:
-    if frame.shape[0] == 0 or frame.shape[1] == 0:
-        raise InputError(f"{path} is empty: {frame.shape[0]} ids x {frame.shape[1]} dimensions")
+    """Values of a table; gaps stay, to be refused by the id of their row."""
     numbers = frame.reset_index(drop=True).apply(pd.to_numeric, errors="coerce")
     out = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
-    bad, texts = np.argwhere(~np.isfinite(out)), frame.to_numpy(dtype=object)
-    for row, k in bad:
+    texts = frame.to_numpy(dtype=object)
+    for row, k in np.argwhere(~np.isfinite(out)):
         text = str(texts[row, k]).strip()
         if text.lower() not in (*GAPS, "inf", "-inf"):
             raise InputError(
                 f"{path}: column {str(frame.columns[k])!r} is not numeric (row {ids[row]!r} "
                 f"holds {text!r}); remove the column, or name the id column with id_column"
             )
-    if len(bad):
-        row, k = bad[0]
-        raise InputError(
-            f"{path}: {len(np.unique(bad[:, 0]))} rows hold missing, NaN or infinite values, first "
-            f"{ids[row]!r} in column {str(frame.columns[k])!r}; remove those rows (the ids then "
-            "count as missing) or fill them; a gap in the last row alone means that the file is "
-            "cut off"
-        )
     return out
