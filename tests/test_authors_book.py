@@ -340,6 +340,6 @@ def test_control_profiles_without_controls_are_named(root, tmp_path):
 def test_validation_perturbations_come_by_lines_in_alphabetical_order():
     ids, lines = list("abcdefghij") + list("defghijabc"), ["Z"] * 10 + ["A"] * 10
     held = validation_rows(ids, 0.2, lines)
-    turned = validation_rows(ids[10:], 0.2)
+    turned = validation_rows(ids[10:], 0.2, lines[10:])
     assert set(np.array(ids)[held]) == set(np.array(ids[10:])[turned])
-    assert set(np.array(ids)[held]) != set(np.array(ids)[validation_rows(ids, 0.2)])
+    assert set(np.array(ids)[held]) != set(np.array(ids)[validation_rows(ids, 0.2, lines[::-1])])

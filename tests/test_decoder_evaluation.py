@@ -300,7 +300,7 @@ def test_what_gears_cannot_predict_gets_the_train_mean(responses, tmp_path):
         ("none.csv", None, "does not exist"),
         ("a.csv", "perturbation,g0\nP0,1\n", "no column 'fold'"),
         ("b.csv", "perturbation,fold,g0\nP0,0,nan\n", "P0.*not finite"),
-        ("c.csv", "perturbation,fold,g0\nP0,0,1\nP0,1,1\n", "twice"),
+        ("c.csv", "perturbation,fold,g0\nP0,0,1\nP0,1,1\n", "two rows have.*'P0'"),
         ("d.parquet", "nothing", "cannot be read"),
     ],
 )

@@ -180,8 +180,6 @@ def test_older_names_get_the_vector_of_todays():
     got = add_aliases(e, aliases)
     assert got.ids.tolist() == ["A", "B", "OLDA"] and got.X[:, 0].tolist() == [1, 2, 1]
     assert "1 older ids added" in got.source
-    with pytest.raises(InputError, match="'OLDA' leads to several"):
-        add_aliases(e, pd.Series(["A", "B"], index=["OLDA", "OLDA"]))
 
 
 # canonical correlation, against scikit-learn's iteration

@@ -70,8 +70,6 @@ def test_text_equals_scikit_learn_and_leaves_out_empty_texts():
     same_up_to_sign(e.X, want)
     with pytest.raises(InputError, match="no word occurs"):
         text_embedding({"A": "x y", "B": "u v"}, name="E")
-    with pytest.raises(InputError, match="description of 'B' is float"):
-        text_embedding({"A": "x y", "B": np.nan}, name="E")
 
 
 def test_sequence_families_lie_together_and_isoforms_are_averaged():

@@ -197,9 +197,9 @@ def test_gradients_reach_every_parameter(task, name, changes):
 def test_validation_is_as_published():
     ids = np.array(list("bacbedafgh"))
     _, held = train_test_split(list("bacedfgh"), test_size=0.2, random_state=42)
-    marked = tr.validation_rows(ids, 0.2)
+    marked = tr.validation_rows(ids, 0.2, ["A"] * 10)
     assert set(ids[marked]) == set(held) and not set(ids[~marked]) & set(held)
-    assert not tr.validation_rows(ids, 0).any()
+    assert not tr.validation_rows(ids, 0, ["A"] * 10).any()
 
 
 def test_losses_are_the_published_ones():

@@ -104,8 +104,6 @@ def convert_ids(
 
 def add_aliases(embedding: Embedding, aliases: pd.Series) -> Embedding:
     """Let ids of an older naming find the vector of today's id (`aliases`: older -> today)."""
-    if len(twice := aliases.index[aliases.index.duplicated()]):
-        raise InputError(f"alias {twice[0]!r} leads to several ids; keep one, or leave it out")
     added = aliases[~aliases.index.isin(embedding.ids) & aliases.isin(embedding.ids)].sort_index()
     rows = embedding.ids.get_indexer(pd.Index(added.to_numpy(), dtype=object))
     return replace(

@@ -65,7 +65,6 @@ def _gene_components(cells: sp.csr_matrix, names: pd.Index, dim: int, seed: int)
 
 
 MODALITY = "Cell model"
-EVERY_CELL = 2**62
 
 
 @register("cell_model", kind="screen", modality=MODALITY, prepare=find_model)
@@ -95,9 +94,8 @@ def cell_model(
     own = cells.take(encoder.genes)
     encoder, kept = huggingface.placed(encoder, device, dtype), Path(models or ".")
     made = []
-    for line, rows, n_all in drawn_controls(
-        screen, None if cell_line is None else [cell_line], max_cells or EVERY_CELL, seed
-    ):
+    lines = None if cell_line is None else [cell_line]
+    for line, rows, n_all in drawn_controls(screen, lines, max_cells or screen.n_obs, seed):
         if use == "input":
             X = huggingface.input_vectors(encoder)
         elif use == "knock-out":

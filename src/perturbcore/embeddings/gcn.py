@@ -50,10 +50,8 @@ class Convolution(GCNConv):
         super().__init__(dim, dim, normalize=False)
 
     def forward(self, x: Tensor, A: Tensor) -> Tensor:
-        """(n, d) -> (m, d) for A of m x n; a square A must be symmetric."""
-        x = self.lin(x)
-        x = Product.apply(A, A, x) if A.shape[0] == A.shape[1] else torch.sparse.mm(A, x)
-        return x + self.bias
+        """(n, d) -> (n, d) for a symmetric A."""
+        return Product.apply(A, A, self.lin(x)) + self.bias
 
     def after(self, x: Tensor) -> Tensor:
         """Finish a layer, once the product with the matrix is made."""

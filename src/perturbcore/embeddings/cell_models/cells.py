@@ -168,10 +168,9 @@ class CellTransformer(nn.Module):
         seen = seen if query is None else seen[query]
         return torch.where(seen.unsqueeze(-1), shown, gene + self.masked)
 
-    def predict(self, embedded: Tensor, query: Tensor | None = None) -> Tensor:
+    def predict(self, embedded: Tensor, query: Tensor) -> Tensor:
         """Standardised expression of queried genes, (n, q), from their embeddings (n, q, dim)."""
-        gene = self.gene if query is None else self.gene[query]
-        by_gene = (embedded * self.to_gene(gene)).sum(-1) / self.dim**0.5
+        by_gene = (embedded * self.to_gene(self.gene[query])).sum(-1) / self.dim**0.5
         return by_gene + self.to_value(embedded).squeeze(-1)
 
 

@@ -206,9 +206,10 @@ class GearsPredictions(Model):
     def __init__(self, path: Path | str):
         self.path = Path(path)
         table = read_table(self.path)
-        needs = "it needs perturbation, fold and one column per gene"
-        check_table(table, ("perturbation", "fold"), path, way_out=needs)
         labels = [c for c in ("perturbation", "fold", "cell_line") if c in table]
+        needs = "it needs perturbation, fold and one column per gene"
+        one_row = [c for c in labels if c != "fold"]
+        check_table(table, ("perturbation", "fold"), path, unique=one_row, way_out=needs)
         self.labels = table[labels].astype({c: int if c == "fold" else str for c in labels})
         values = table.drop(columns=labels).apply(pd.to_numeric, errors="coerce")
         self.values = values.astype(np.float32)
@@ -216,9 +217,6 @@ class GearsPredictions(Model):
         if len(bad):
             name, gene = self.labels["perturbation"][bad[0, 0]], self.values.columns[bad[0, 1]]
             raise InputError(f"{path}: the prediction of '{name}' for {gene} is not finite")
-        twice = self.labels["perturbation"][self.labels.drop(columns="fold").duplicated()]
-        if len(twice):
-            raise InputError(f"{path}: '{twice.iloc[0]}' is there twice; keep one row")
 
     @property
     def digest(self) -> str:

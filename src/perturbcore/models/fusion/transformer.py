@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.linalg import eigh
+from scipy.special import softmax
 from sklearn.model_selection import train_test_split
 
 from perturbcore.core.digest import code_digest, digest
@@ -152,9 +153,7 @@ class TransformerFusion(Model):
         rows = len(fold.train_ids) + np.arange(len(fold.test_ids))
         values = self.learner.predict(rows)
         if fold.task.classes:
-            logit = values.reshape(len(rows), -1, 3)
-            values = np.exp(logit - logit.max(axis=2, keepdims=True))
-            values = (values / values.sum(axis=2, keepdims=True)).transpose(2, 0, 1)
+            values = softmax(values.reshape(len(rows), -1, 3), axis=2).transpose(2, 0, 1)
         weights = pd.DataFrame(self.attention(rows), columns=self.sources.names).mean().fillna(0)
         note = {
             "train_seconds": round(self.trained.seconds, 2),
@@ -227,17 +226,12 @@ def tune(model: TransformerFusion, fold: Fold, *, trials: int, folder: Path) -> 
     return study.best_params
 
 
-def validation_rows(
-    perturbations: Sequence[str], share: float, lines: Sequence[str] | None = None
-) -> np.ndarray:
+def validation_rows(perturbations: Sequence[str], share: float, lines: Sequence[str]) -> np.ndarray:
     """Mark a random share of the perturbations, drawn as published from those of sorted `lines`."""
     ids = np.asarray(perturbations, dtype=str)
-    order = np.arange(len(ids))
-    if lines is not None:
-        order = np.argsort(np.asarray(lines, dtype=str), kind="stable")
     if share == 0:
         return np.zeros(len(ids), dtype=bool)
-    distinct = pd.unique(ids[order])
+    distinct = pd.unique(ids[np.argsort(np.asarray(lines, dtype=str), kind="stable")])
     if len(distinct) < 2:
         raise InputError(f"{len(distinct)} training perturbation: validation needs at least two")
     _, held = train_test_split(distinct, test_size=share, random_state=42)
