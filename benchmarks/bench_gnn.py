@@ -19,7 +19,7 @@ from perturbcore.embeddings.gcn import (
     sparse_tensor,
     split_edges,
 )
-from perturbcore.models.finetuning.graph import Neighbourhood, read_nodes
+from perturbcore.models.finetuning.graph import neighbourhood, read_nodes
 
 DIM, LAYERS, PUBLISHED_BATCH = 64, 2, 4096
 
@@ -141,7 +141,7 @@ def fine_tuning(A, batch):
     torch.manual_seed(0)
     net = GraphNetwork(A.shape[0], DIM, LAYERS, 0.0)
     P = normalised(A)
-    near, whole = Neighbourhood(P, LAYERS), sparse_tensor(P)
+    whole = sparse_tensor(P)
     rng = np.random.default_rng(0)
     # perturbed genes are not hubs in particular
     batches = [rng.choice(A.shape[0], batch, replace=False) for _ in range(6)]
@@ -152,14 +152,14 @@ def fine_tuning(A, batch):
                 start = time.perf_counter()
             net.zero_grad()
             z = (
-                read_nodes(net, **near.around(nodes))
+                read_nodes(net, **neighbourhood(P, LAYERS, nodes))
                 if part
                 else net(whole)[torch.as_tensor(nodes)]
             )
             z.square().mean().backward()
         seconds.append((time.perf_counter() - start) / (len(batches) - 1))
         values.append(net.node.grad.clone())
-    read = len(near.around(batches[0])["start"])
+    read = len(neighbourhood(P, LAYERS, batches[0])["start"])
     worst = float((values[0] - values[1]).abs().max() / values[1].abs().max())
     return row(
         f"fine-tuning step, {batch} perturbations, {A.shape[0]:,} nodes, {A.nnz // 2:,} edges",

@@ -71,7 +71,7 @@ def test_neighbourhood_gives_the_value_and_gradient_of_the_whole_graph(graph):
     nodes = np.array([5, 90, 17, 5])
     whole, part = copy.deepcopy(model.network), copy.deepcopy(model.network)
     want = whole(sparse_tensor(A))[torch.as_tensor(nodes)]
-    got = fg.read_nodes(part, **fg.Neighbourhood(A, 2).around(nodes))
+    got = fg.read_nodes(part, **fg.neighbourhood(A, 2, nodes))
     torch.testing.assert_close(got, want)
     weight = torch.randn(4, 12)
     for z in (want, got):
@@ -79,7 +79,7 @@ def test_neighbourhood_gives_the_value_and_gradient_of_the_whole_graph(graph):
     for a, b in zip(whole.parameters(), part.parameters(), strict=True):
         torch.testing.assert_close(b.grad, a.grad)
     # nothing that is too far is read
-    near = fg.Neighbourhood(A, 1).around(np.array([0]))
+    near = fg.neighbourhood(A, 1, np.array([0]))
     assert set(near["start"].tolist()) == {0, *model.A[0].indices}
 
 
@@ -88,9 +88,7 @@ def test_head_starts_at_what_the_training_responses_say(graph, task):
     model, _, community = graph
     fold = Fold.of(responses_of(community, task), 0)
     head, train = head_of(model, TrainingLabels(fold)), fold.train
-    found = (
-        head(**fg.Neighbourhood(normalised(model.A), 2).around(np.array([3, 8]))).detach().numpy()
-    )
+    found = head(**fg.neighbourhood(normalised(model.A), 2, np.array([3, 8]))).detach().numpy()
     if task == "lfc":
         np.testing.assert_allclose(found, np.tile(train.X.mean(axis=0), (2, 1)), rtol=1e-5)
     elif task == "deg":
@@ -109,7 +107,7 @@ def test_unknown_labels_have_no_weight(graph):
     torch.manual_seed(0)
     head = head_of(model, data)
     torch.nn.init.normal_(head.weight)
-    batch = fg.Neighbourhood(normalised(model.A), 2).around(np.arange(6))
+    batch = fg.neighbourhood(normalised(model.A), 2, np.arange(6))
     label, known = torch.as_tensor(data.label[:6]), torch.as_tensor(data.known[:6])
     flipped = torch.where(known, label, 1 - label)
     want, other = (

@@ -18,7 +18,7 @@ from perturbcore.embeddings.network import adjacency, gnn_embedding, pretrained_
 from perturbcore.embeddings.sources import coessential_modules, regulons
 from perturbcore.embeddings.vae import Autoencoder
 from perturbcore.embeddings.words import genotype_vae, membership
-from perturbcore.models.finetuning.graph import Neighbourhood, read_nodes
+from perturbcore.models.finetuning.graph import neighbourhood, read_nodes
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.foundation import stand_ins_table
 
@@ -98,7 +98,7 @@ def test_isomorphism_layers_equal_torch_geometric_and_are_read_at_single_nodes(A
     torch.testing.assert_close(got, theirs(x, index), atol=1e-4, rtol=1e-4)
     net = varied(gcn.GraphNetwork(80, 6, 2, 0.0, "gin"))
     M, nodes = net.matrix(A), np.array([5, 60, 5])
-    one = read_nodes(net, **Neighbourhood(M, 2).around(nodes))
+    one = read_nodes(net, **neighbourhood(M, 2, nodes))
     torch.testing.assert_close(one, net(gcn.sparse_tensor(M))[torch.as_tensor(nodes)])
 
 

@@ -44,7 +44,7 @@ def normalised(A) -> sp.csr_matrix:
 class Convolution(GCNConv):
     """torch-geometric's GCNConv on a matrix that is normalised once, as one sparse product."""
 
-    matrix = staticmethod(normalised)
+    title, matrix = "graph convolutions", staticmethod(normalised)
 
     def __init__(self, dim: int):
         super().__init__(dim, dim, normalize=False)
@@ -60,6 +60,8 @@ class Convolution(GCNConv):
 
 class Isomorphism(nn.Module):
     """A node and its neighbours' sum through a perceptron: GINConv (Xu et al. 2019)."""
+
+    title = "graph isomorphism layers"
 
     def __init__(self, dim: int):
         super().__init__()
@@ -85,7 +87,7 @@ class Wavelets(nn.Module):
     """
 
     TERMS, SCALES = 7, (0.9, 0.6, 0.3)
-    matrix = staticmethod(normalised)
+    title, matrix = "WaveGC", staticmethod(normalised)
 
     def __init__(self, dim: int):
         super().__init__()
@@ -220,9 +222,9 @@ class Pretrained:
 
     def about(self) -> str:
         """Say what was trained, for the line on the source."""
-        layers = len(self.network.convolutions)
+        layers, dim = self.network.convolutions, self.network.node.shape[1]
         return (
-            f"pretrained on {self.A.nnz // 2} edges, {layers} layers, {self.network.node.shape[1]} "
+            f"{layers[0].title} pretrained on {self.A.nnz // 2} edges, {len(layers)} layers, {dim} "
             f"dimensions, {self.trained.epochs} epochs, AUROC of held-out edges {self.auroc:.3f}"
         )
 

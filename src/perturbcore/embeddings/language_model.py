@@ -166,13 +166,12 @@ def hidden_means(
     """Mean hidden states (texts x hidden size), and how many texts were too long."""
     import torch
 
-    from perturbcore.embeddings.cell_models.huggingface import quiet, token_mean
+    from perturbcore.embeddings.cell_models.huggingface import token_mean
 
     limit = getattr(encoder.config, "max_position_embeddings", None)
     if limit:  # RoBERTa counts positions from the padding index on
         max_length = min(max_length, int(limit) - 2)
-    with quiet():
-        lengths = np.array([len(ids) for ids in tokenizer(list(texts))["input_ids"]])
+    lengths = np.array([len(ids) for ids in tokenizer(list(texts))["input_ids"]])
     out = np.empty((len(texts), encoder.config.hidden_size), dtype=np.float32)
     # texts of a length together: little padding; the longest first, so that memory fails at once
     order = np.argsort(-lengths, kind="stable")

@@ -199,11 +199,8 @@ def gnn_embedding(
     """
     given = locals()
     trained, ids = pretrained_network(edges, **{k: given[k] for k in ("models", *OPTIONS)})
-    kind = {"Convolution": "graph convolutions", "Isomorphism": "graph isomorphism layers"}
-    kind |= {"Wavelets": "WaveGC"}
     best = f", best of {trials} trials" if trials else ""
-    kind = kind[type(trained.network.convolutions[0]).__name__]
-    return ids, trained.vectors(), f"{kind} {trained.about()}{best}"
+    return ids, trained.vectors(), f"{trained.about()}{best}"
 
 
 OPTIONS = {k: v for k, v in gnn_embedding.__wrapped__.__kwdefaults__.items() if k != "models"}

@@ -2,8 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -156,15 +155,17 @@ def _vocabulary(folder: Path) -> dict[str, int]:
 def load_model(source: str | Path, **options):
     """Load a model of transformers from safetensors, running no code of its own."""
     from transformers import AutoConfig, AutoModel
+    from transformers.utils import logging
 
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
     options |= {"trust_remote_code": False}
     try:
-        with quiet():
-            config = AutoConfig.from_pretrained(source, **options)
-            model, loaded = AutoModel.from_pretrained(
-                source, config=config, use_safetensors=True, dtype=torch.float32,
-                output_loading_info=True, **options,
-            )  # fmt: skip
+        config = AutoConfig.from_pretrained(source, **options)
+        model, loaded = AutoModel.from_pretrained(
+            source, config=config, use_safetensors=True, dtype=torch.float32,
+            output_loading_info=True, **options,
+        )  # fmt: skip
     except RuntimeError as error:
         raise InputError(
             f"{source}: weights have other sizes than config.json says; take both from one "
@@ -184,22 +185,6 @@ def token_mean(states: Tensor, there: Tensor) -> Tensor:
     """Mean of states (n, t, d) over the tokens that are there (n, t)."""
     weight = there.unsqueeze(-1).to(states.dtype)
     return (states * weight).sum(1) / weight.sum(1).clamp_min(1)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence transformers' warnings and bars."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def placed(encoder: nn.Module, device: str, dtype: str) -> nn.Module:

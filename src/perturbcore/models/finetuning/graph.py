@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError
-from perturbcore.embeddings.cell_models.huggingface import quiet, token_mean
+from perturbcore.embeddings.cell_models.huggingface import token_mean
 from perturbcore.embeddings.gcn import GraphNetwork, Pretrained, Product, sparse_tensor
 from perturbcore.models.finetuning.cells import adapt
 from perturbcore.models.finetuning.model import FineTuned, LinearHead, TrainingLabels
@@ -37,8 +37,7 @@ class FineTunedGraph(FineTuned):
         self.pretrained, self.numbers, self.frozen = pretrained, nodes, frozen
         self.predictor = "frozen + linear" if frozen else "fine-tuned"
         self.own = {"frozen": frozen}
-        layers = len(pretrained.network.convolutions)
-        self._near = Neighbourhood(pretrained.network.matrix(pretrained.A), layers)
+        self._matrix = pretrained.network.matrix(pretrained.A)
 
     @cached_property
     def digest(self) -> str:
@@ -60,32 +59,29 @@ class FineTunedGraph(FineTuned):
         """Give neighbourhoods of nodes; of a frozen network the vectors, known beforehand."""
         if self.frozen:
             return {"vectors": torch.as_tensor(self._vectors[at])}
-        return self._near.around(at)
+        return neighbourhood(self._matrix, len(self.pretrained.network.convolutions), at)
 
 
-class Neighbourhood:
-    """What a network of some layers reads of a graph `A` (with loops) to embed a few nodes."""
+def neighbourhood(A: sp.csr_matrix, layers: int, nodes: np.ndarray) -> dict:
+    """Cut what a network of some layers reads of a graph `A` (with loops) to embed a few nodes.
 
-    def __init__(self, A, layers: int):
-        self.A, self.layers = sp.csr_matrix(A), layers
-
-    def around(self, nodes: np.ndarray) -> dict:
-        """Return nodes `start` (first layer) and `steps`: (A, its transpose, kept) per layer."""
-        steps, rows = [], np.asarray(nodes)
-        for _ in range(self.layers):
-            part = self.A[rows]
-            columns, local = np.unique(part.indices, return_inverse=True)
-            shape = (len(rows), len(columns))
-            part = sp.csr_matrix((part.data, local.ravel(), part.indptr), shape=shape)
-            # A has loops: every row is among the columns
-            kept = torch.as_tensor(np.searchsorted(columns, rows))
-            steps.insert(0, (sparse_tensor(part), sparse_tensor(part.T.tocsr()), kept))
-            rows = columns
-        return {"start": torch.as_tensor(rows.astype(np.int64)), "steps": steps}
+    Returns nodes `start` (first layer) and `steps`: (A, its transpose, kept) per layer.
+    """
+    steps, rows = [], np.asarray(nodes)
+    for _ in range(layers):
+        part = A[rows]
+        columns, local = np.unique(part.indices, return_inverse=True)
+        shape = (len(rows), len(columns))
+        part = sp.csr_matrix((part.data, local.ravel(), part.indptr), shape=shape)
+        # A has loops: every row is among the columns
+        kept = torch.as_tensor(np.searchsorted(columns, rows))
+        steps.insert(0, (sparse_tensor(part), sparse_tensor(part.T.tocsr()), kept))
+        rows = columns
+    return {"start": torch.as_tensor(rows.astype(np.int64)), "steps": steps}
 
 
 def read_nodes(network: GraphNetwork, start: Tensor, steps) -> Tensor:
-    """Embed the nodes of `Neighbourhood.around`: ``network(A)[nodes]``, computed from less."""
+    """Embed the nodes of `neighbourhood`: ``network(A)[nodes]``, computed from less."""
     x = network.node[start]
     layers = zip(steps, network.norms, network.convolutions, strict=True)
     for (A, transposed, kept), norm, convolution in layers:
@@ -152,11 +148,10 @@ class FineTunedText(FineTuned):
     @torch.no_grad()
     def _states(self):
         texts, size = list(self.texts.values()), self.together
-        with quiet():
-            tokens = self.tokenizer(
-                texts, padding=True, truncation=True, max_length=self.own["max_length"],
-                return_tensors="pt",
-            )  # fmt: skip
+        tokens = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.own["max_length"],
+            return_tensors="pt",
+        )  # fmt: skip
         there, below, last = tokens["attention_mask"], [], []
         self.encoder.eval()
         for i in range(0, len(texts), size):
