@@ -133,9 +133,8 @@ class DecoderModel(Model):
         spread = np.linspace(0, len(chosen) - 1, min(KEPT, len(chosen))).astype(int)
         kept, parts = set(np.array(chosen)[spread]), {}
         # the first cells of each batch
-        own, code = np.unique(batch, return_inverse=True)
-        each = max(1, -(-KEPT_CELLS // len(own)))
-        few = np.concatenate([np.flatnonzero(code == i)[:each] for i in range(len(own))])
+        each = max(1, -(-KEPT_CELLS // len(set(batch))))
+        few = np.flatnonzero(pd.Series(batch).groupby(batch).cumcount() < each)
         for name, made in generate(self.generator, cells.X[controls], chosen, data.seed):
             values[names.get_loc(name)] = batch_mean(made, batch) - level
             if name in kept:

@@ -30,11 +30,11 @@ def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
 
 
 def principal_axes(
-    Z: np.ndarray, n_components: int, *, seed: int = 0, start: np.ndarray | None = None
+    Z: np.ndarray, n_components: int, *, start: np.ndarray | None = None
 ) -> np.ndarray:
     """Leading principal axes of centred rows Z (n, d): orthonormal columns (d, q), leading first.
 
-    Exact up to `EXACT_SIDE`; above it by subspace iteration, seeded, or warm from `start`.
+    Exact up to `EXACT_SIDE`; above it by subspace iteration, from a fixed or a warm `start`.
     """
     n, d = Z.shape
     q = min(n_components, n, d)
@@ -49,7 +49,7 @@ def principal_axes(
         return vectors.astype(Z.dtype)
     width = min(q + OVERSAMPLE, n, d)
     if start is None or start.shape != (d, width):
-        V = np.random.default_rng(seed).standard_normal((d, width)).astype(Z.dtype)
+        V = np.random.default_rng(0).standard_normal((d, width)).astype(Z.dtype)
         iterations = COLD_ITERATIONS
     else:
         V, iterations = start, WARM_ITERATIONS
@@ -136,7 +136,6 @@ class NestedSpace:
     reduce: bool = True
     inner_folds: int = 5
     inner_seed: int = 42
-    seed: int = 0
     inner_shuffle: bool = True
 
     def __post_init__(self):
@@ -173,7 +172,7 @@ class NestedSpace:
             return Space(train, test, False), None
         train, test = standardise(train, test)
         width = self.n_components + OVERSAMPLE
-        axes = principal_axes(train, self.n_components, seed=self.seed, start=start)
+        axes = principal_axes(train, self.n_components, start=start)
         keep = axes[:, : self.n_components]
         warm = axes if axes.shape[1] == width else None
         return Space(train @ keep, test @ keep), warm
