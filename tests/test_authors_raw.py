@@ -17,7 +17,6 @@ from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.sets.base import load
 from perturbcore.embeddings.authors import own_embeddings
 from perturbcore.report.reproduction.fixture import CONTROL, N_KEPT, TAHOE_LINES
-from perturbcore.report.reproduction.page import plain_metrics
 
 
 @pytest.fixture
@@ -332,21 +331,3 @@ def test_data_sets_bring_their_embeddings(root, monkeypatch):
     pytest.raises(ParameterError, load, "cole", folds=3).match("no option 'folds'")
     monkeypatch.setenv(VARIABLE, str(root / "nowhere"))
     pytest.raises(InputError, load, "cole").match("make data PROFILE=paper")
-
-
-def test_the_command_compares_and_writes_every_row(root, tmp_path, capsys):
-    out = tmp_path / "table.csv"
-    assert verb("compare", "norman", "--root", root, "--out", out) == 0
-    said = capsys.readouterr().out
-    assert "simulated" in said and "ESM2 left out" in said
-    table = pd.read_csv(out)
-    assert {"reproduced", "published", "difference", "status"} <= set(table)
-    assert (table.loc[table["status"] == "both", "display"] == "STRING WaveGC").any()
-    assert verb("compare", "norman", "--root", tmp_path, "--out", out) == 2
-
-
-def test_plain_metrics_of_a_case_done_by_hand():
-    Y = np.array([[0.0, 3.0, 4.0], [1.0, 2.0, 3.0]])
-    found = plain_metrics(Y, np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 4.0]]))
-    assert found["L2"] == pytest.approx((5 + 1) / 2) and found["MSE"] == pytest.approx(26 / 6)
-    assert found["MAE"] == pytest.approx(8 / 6) and np.isnan(found["Pearson"])

@@ -21,7 +21,7 @@ def test_help_answers_without_loading_the_heavy_libraries():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for verb in "run notebook chapters profiles book data check effects ceiling evaluate".split():
+    for verb in "run notebook chapters book data check effects ceiling evaluate".split():
         assert f"\n    {verb} " in done.stdout
     done = subprocess.run(
         [sys.executable, "-m", "perturbcore.book.cli", "--version"], capture_output=True, text=True
@@ -29,12 +29,10 @@ def test_help_answers_without_loading_the_heavy_libraries():
     assert done.stdout == f"perturbcore {__version__}\n"
 
 
-def test_chapters_and_profiles_are_listed(tree, capsys):
+def test_chapters_are_listed(tree, capsys):
     assert main(["chapters"]) == 0
     text = capsys.readouterr().out
     assert "first: First chapter\n    profile: str = 'demo'\n    k: int = 5  # neighbours\n" in text
-    assert main(["profiles"]) == 0
-    assert capsys.readouterr().out == "demo: tiny (simulated cells)\nother: other\n"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Verbs about chapters, profiles and the book.
+"""Verbs about chapters and the book.
 
 Everything heavy is imported inside the verbs, so that help answers at once.
 """
@@ -56,17 +56,6 @@ def chapters(options) -> None:
         print(f"{chapter.name}: {chapter.title}")
         for p in chapter.parameters.values():
             print(f"    {p.name}: {p.type} = {p.default!r}" + (f"  # {p.help}" if p.help else ""))
-
-
-def profiles(options) -> None:
-    """List the profiles that come with the project."""
-    from perturbcore.core.profile import profile_names
-
-    for name in profile_names():
-        profile = pc.load_profile(name)
-        print(f"{name}: {profile.title}" + (" (simulated cells)" if profile.simulated else ""))
-        if profile.summary:
-            print(f"    {profile.summary.strip()}")
 
 
 def rules(options) -> None:

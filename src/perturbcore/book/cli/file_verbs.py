@@ -260,29 +260,6 @@ def error(options) -> None:
     print(f"{options.out}: {table['pert_id'].nunique()} perturbations, {len(table)} rows")
 
 
-def compare(options) -> None:
-    """Run the published benchmark on the authors' data and set it beside the published scores."""
-    from perturbcore.core.files import save_table
-    from perturbcore.report.reproduction.benchmark import agreement, other_data, reproduce, verdict
-    from perturbcore.report.reproduction.benchmark import compare as side_by_side
-    from perturbcore.score.store import ScoreStore
-
-    store = ScoreStore(options.store or ":memory:")
-    done = reproduce(
-        options.dataset or None, options.root, store=store, n_jobs=options.jobs, seed=options.seed
-    )
-    for note in done.notes:
-        print(note)
-    table = side_by_side(done.scores)
-    save_table(table, options.out)
-    print(agreement(table).to_string(index=False))
-    if done.simulated:
-        print("the data are simulated: differences from the published scores mean nothing")
-    else:
-        print(verdict(table, other_data(done, table)))
-    print(f"{options.out}: {len(table)} rows")
-
-
 def fixture(options) -> None:
     """Write the authors' layout, small, from simulated cells (for developers and tests)."""
     from perturbcore.report.reproduction.fixture import write_fixture
@@ -292,4 +269,4 @@ def fixture(options) -> None:
 
 
 def paper(options) -> None:
-    """Read, make and compare the authors' data of Cole et al. 2026 (see 'paper --help')."""
+    """Make files in the authors' layout (Cole et al. 2026) from raw cells (see 'paper --help')."""
