@@ -24,6 +24,7 @@ from perturbcore.data.authors.read import read_control_profiles
 from perturbcore.data.contexts import controls_of
 from perturbcore.data.published.tables import SCORE_COLUMNS, Published, load_published, medians
 from perturbcore.data.sets.base import load
+from perturbcore.embeddings.authors import read_embeddings
 from perturbcore.models.fusion.transformer import validation_rows
 from perturbcore.models.simple.linear import Linear
 from perturbcore.models.simple.space import Space
@@ -212,26 +213,13 @@ def test_the_published_files_are_known_by_counts_and_by_what_no_seed_moves(as_pu
     assert "176 perturbations in K-562 (published: 170)" in said
 
 
-def test_other_data_are_drawn_beside_scikit_learn(as_published):
-    done = as_published
-    table = bench.compare(done.scores, published_of(done))
-    check = pd.DataFrame(
-        dict(metric="L2", sklearn=[1.0], value=[1.0], predictor="knn", difference=0.0,
-             chosen=5, chosen_sklearn=5, embedding="e", dataset="essential")
-    )  # fmt: skip
-    for other, label in (({}, "published"), ({"essential": "x"}, "scikit-learn")):
-        axis = page.reference_figure(table, other, check).axes[0]
-        assert label in axis.get_xlabel()
-    files = page.Files(None, False, "")
-    assert "other data" in page.answer(files, table, {"essential": "x"}, check)
-    moved = check.assign(difference=-2e-6, chosen_sklearn=10)
-    found = bench.families(moved, bench.compare(done.scores, published_of(done, 0.1)))
-    found = found.set_index(["reference", "family"])
-    assert found.loc[("plain scikit-learn", "scores of knn")].to_list() == [1, 2e-6]
-    assert found.loc[("plain scikit-learn", "tuned parameter of knn")].to_list() == [1, 5]
-    theirs = found.loc["published"]
-    assert theirs["largest"].to_numpy() == pytest.approx(0.1) and theirs["values"].sum() > 10
-    assert list(bench.families(moved, table[:0]).reference.unique()) == ["plain scikit-learn"]
+def test_the_published_are_drawn_and_condensed_and_other_data_named(as_published):
+    table = bench.compare(as_published.scores, published_of(as_published, 0.1))
+    assert "published" in page.published_figure(table).axes[0].get_xlabel()
+    found = bench.families(table)
+    assert found["largest"].to_numpy() == pytest.approx(0.1) and found["values"].sum() > 10
+    assert "other data" in page.answer(page.Files(None, False, ""), table, {"essential": "x"})
+    assert page.answer(page.Files(None, True, ""), table, {}).startswith("Nothing can be said")
 
 
 def test_the_page_says_how_far_two_seeds_of_the_error_differ(root, tmp_path):
@@ -318,7 +306,7 @@ def test_full_fusion_runs_from_the_control_profiles(root):
     rows = raw[raw.obs["cell_line"] == "Jurkat"]
     np.testing.assert_allclose(table.loc["Jurkat"], rows.X.mean(axis=0), rtol=1e-6)
     study = SimpleNamespace(profile=SimpleNamespace(results=root))
-    sources = page.read_embeddings("essential", data.responses, root)[0]
+    sources = read_embeddings("essential", data.responses, root)[0]
     full = {"Full": {"preset": "lfc_full", "expression_line": "Hep-G2"}}
     (made,), left_out = fusion_transformers(study, data, sources, full)
     assert made.expression_line == "Hep-G2" and not left_out

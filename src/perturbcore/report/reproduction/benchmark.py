@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
 from perturbcore.core.errors import InputError, check_choice
 from perturbcore.core.profile import load_profile
-from perturbcore.data.authors.layout import LAYOUTS, file_of, layout_of, present
+from perturbcore.data.authors.layout import file_of, layout_of, present
 from perturbcore.data.authors.raw import raw_screens
 from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.published.tables import Published, load_published
@@ -48,20 +48,12 @@ STATUS = {"both": "both", "left_only": "not published", "right_only": "not repro
 class Benchmark:
     """Scores of the published benchmark, and one line for everything that was left out.
 
-    `simulated`: whether the data were written from simulated cells; `genes`: number of genes by
-    data set.
+    `genes`: number of genes by data set.
     """
 
     scores: pd.DataFrame
     notes: tuple[str, ...] = ()
-    simulated: bool = False
     genes: Mapping[str, int] = field(default_factory=dict)
-
-
-def protocol_of(dataset: str) -> Protocol:
-    """Components and inner folds of the published benchmark of a data set."""
-    order = load_profile("paper").inner_order
-    return Protocol(n_components=layout_of(dataset).n_components, inner_order=order)
 
 
 def score_dataset(
@@ -70,83 +62,74 @@ def score_dataset(
     *,
     embeddings: Sequence[str] | None = None,
     estimators: Sequence[str] = ESTIMATORS,
-    protocol: Protocol | None = None,
     missing_drugs: str = "error",
-    ceiling: pd.DataFrame | None = None,
-    cell_lines: Sequence[str] | None = None,
-    folds: Sequence[int] | None = None,
     seed: int = 0,
     **options,
 ) -> Benchmark:
     """Run the published benchmark of one data set (Cole et al. 2026, Supplemental Methods).
 
-    Embeddings through standardisation, PCA and both estimators, tuned on inner folds; controls.
-    `embeddings`: only these, by display or published name; `ceiling`: experimental error of each
-    perturbation; adds rows of predictor "experimental_error".
+    Embeddings through standardisation, PCA and both estimators, tuned on inner folds; controls; the
+    experimental error of each perturbation where the published tables are at hand. `embeddings`:
+    only these, by display or published name; `missing_drugs`: see `read_embeddings`; `options`: of
+    `evaluate_embeddings`.
     """
-    layout = layout_of(dataset)
-    lasso = Linear("lasso", layout.alpha, tolerance=load_profile("paper").lasso_tolerance)
+    layout, published = layout_of(dataset), load_profile("paper")
+    lasso = Linear("lasso", layout.alpha, tolerance=published.lasso_tolerance)
     made = {"knn": KNN(layout.k), "lasso": lasso}
     models = [made[check_choice("estimator", name, ESTIMATORS)] for name in estimators]
     responses = read_authors_responses(dataset, root=root)
     used, left_out = read_embeddings(
         dataset, responses, root, missing_drugs=missing_drugs, names=embeddings
     )
-    protocol = protocol or protocol_of(dataset)
-    ids = sorted(responses.obs["perturbation"].astype(str).unique())
-    drawn = random_embedding(ids, protocol.n_components, seed, identifier=layout.identifier)
-    about = responses.uns["perturbcore"]
-    unit: dict[str, Any] = dict(cell_lines=cell_lines, folds=folds, seed=seed)
+    q, ids = layout.n_components, sorted(responses.obs["perturbation"].astype(str).unique())
+    drawn = random_embedding(ids, q, seed, identifier=layout.identifier)
+    protocol = Protocol(n_components=q, inner_order=published.inner_order)
     scores = evaluate_embeddings(
-        responses, [*used, drawn], models, protocol=protocol, metrics=METRICS, **unit, **options
-    )
+        responses, [*used, drawn], models, protocol=protocol, metrics=METRICS, seed=seed,
+        scope=f"reproduction/{dataset}", **options,
+    )  # fmt: skip
+    about = responses.uns["perturbcore"]
     notes = [*about.get("notes", []), *left_out]
-    if ceiling is not None:
+    error = load_published().ceilings
+    if error is not None and (error["dataset"] == dataset).any():
         # as published, the 0.9 quantile of every metric, of correlations too
-        main = ceiling[ceiling["metric"].isin(["L2", "MSE", "MAE"])]
+        error = error[(error["dataset"] == dataset) & error["metric"].isin(["L2", "MSE", "MAE"])]
         keys = pd.MultiIndex.from_frame(scores[["cell_line", "fold"]].drop_duplicates())
         kept = pd.MultiIndex.from_frame(responses.obs[["cell_line", "fold"]]).isin(keys)
         try:
-            error = ceiling_scores(main, responses[kept])
+            error = ceiling_scores(error, responses[kept])
         except InputError as why:
             notes.append(f"{about['dataset']}: no experimental error, {why}")
         else:
             error = error.assign(dataset=about["dataset"], task=about["task"], seed=0)
             scores = pd.concat([scores, error], ignore_index=True)
     genes = {dataset: responses.n_vars}
-    return Benchmark(scores, tuple(notes), bool(about["simulated"]), genes)
+    return Benchmark(scores, tuple(notes), genes)
 
 
 def reproduce(
-    datasets: Sequence[str] | None = None, root=None, *, scope: str | None = None, **options
+    datasets: Sequence[str],
+    root=None,
+    *,
+    cell_lines: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    **options,
 ) -> Benchmark:
-    """Run the published benchmark on every data set, or those named, whose file is there.
+    """Run the published benchmark on every data set named whose file is there.
 
-    The experimental error of each perturbation is that of the published tables, where they are at
-    hand. `root`: folder of the layout; `scope`: see `evaluate_embeddings`; the data set's name is
-    added; `options`: see `score_dataset`; each may be a mapping by data set.
+    `root`: folder of the layout; `cell_lines`: by data set, where not all; `options`: see
+    `score_dataset`.
     """
+    wanted = [layout_of(d).name for d in datasets]
     there, left_out = present(root)
-    wanted = list(LAYOUTS) if datasets is None else [layout_of(d).name for d in datasets]
     notes = [line for line in left_out if line.split(":")[0] in wanted]
     there = [d for d in there if d in wanted]
     if not there:
         raise InputError(f"{file_of(wanted[0], root=root)}: no data of the authors there: {notes}")
-    ceilings = load_published().ceilings
-    done = []
-    for dataset in there:
-        own: dict[str, Any] = {
-            k: v.get(dataset) if isinstance(v, dict) else v for k, v in options.items()
-        }
-        if ceilings is not None and (ceilings["dataset"] == dataset).any():
-            own.setdefault("ceiling", ceilings[ceilings["dataset"] == dataset])
-        if scope:
-            own["scope"] = f"{scope}/{dataset}"
-        done.append(score_dataset(dataset, root, **own))
+    done = [score_dataset(d, root, cell_lines=cell_lines.get(d), **options) for d in there]
     scores = pd.concat([one.scores for one in done], ignore_index=True)
     notes += [note for one in done for note in one.notes]
     genes = {name: n for one in done for name, n in one.genes.items()}
-    return Benchmark(scores, tuple(notes), any(one.simulated for one in done), genes)
+    return Benchmark(scores, tuple(notes), genes)
 
 
 def error_of_raw(
@@ -271,20 +254,9 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
     return out.sort_values(["dataset", "largest"], ascending=[True, False], ignore_index=True)
 
 
-def families(check: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Condense to families of values: reference, family, values compared, largest difference."""
-    tuned = check.drop_duplicates(["dataset", "predictor", "embedding"])
-    off = tuned["chosen"].astype(float) - tuned["chosen_sklearn"].astype(float)
-    theirs = table[table["status"] == "both"]
-    rows = {
-        "plain scikit-learn": [
-            check.assign(family="scores of " + check["predictor"]),
-            tuned.assign(family="tuned parameter of " + tuned["predictor"], difference=off),
-        ],
-        "published": [theirs.assign(family="scores of " + theirs["modality"].str.lower())],
-    }
-    every = pd.concat({name: pd.concat(parts) for name, parts in rows.items()}, names=["reference"])
-    found = every.groupby(["reference", "family"], sort=False)["difference"]
+def families(table: pd.DataFrame) -> pd.DataFrame:
+    """Condense rows that `compare` found in both: values compared, the largest difference."""
+    found = table.groupby(table["modality"].rename("family"), sort=False)["difference"]
     return found.agg(values="size", largest=lambda d: d.abs().max()).reset_index()
 
 
