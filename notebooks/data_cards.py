@@ -23,6 +23,8 @@ profile: str = "demo"
 n_jobs: int = 2
 
 # %% tags=["hide-input"]
+import pandas as pd
+
 import perturbcore as pc
 from perturbcore.book import about
 from perturbcore.book.source import absent
@@ -59,8 +61,8 @@ for name in study.names():
         planted = data.extras["simulation"].true_effects.obs
         without = planted["inert" if "inert" in planted else "near_null"]
         share = f"{int(without.sum()):,} of {len(without):,}"
-        pages.say(f"{data.title}: {share} responses were planted with next to no effect. How it was made:")
-        made = about.simulation_table(data)
+        pages.say(f"{data.title}: {share} responses were planted with next to no effect. How it was made, by {{py:mod}}`perturbcore.data.simulate.screen`:")
+        made = pd.DataFrame(data.extras["simulation"].parameters.items(), columns=["parameter", "value"]).astype(str)
         pages.show_table(chapter, made, f"simulation-{name}", caption="Parameters of the simulation.")
 
 # %% tags=["hide-input"]

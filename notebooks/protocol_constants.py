@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Metrics and constants
 #
-# What the [protocol](../protocol.md) leaves to numbers. Nothing in the tables of this page is typed: formulas stand
-# beside the functions they describe, and defaults are read from the signatures, at the moment of this build.
+# What the [protocol](../protocol.md) leaves to numbers. No formula of this page is typed: each stands in the code, beside
+# the function that it describes.
 
 # %% tags=["parameters"]
 profile: str = "demo"
@@ -63,50 +63,22 @@ pages.say(about.metric_markdown(metrics[metrics["task"] == "deg"]))
 pages.say(about.metric_markdown(metrics[metrics["task"] == "pairs"]))
 
 # %% [markdown]
-# ## Constants of the evaluation
+# ## Constants
 #
-# The defaults of the code. A profile or a chapter may set others: grids and components that a chapter used are among its
-# parameters, and all of them are in the [run record](run_record.ipynb).
-
-# %% tags=["hide-input"]
-evaluation = about.defaults([
-    "perturbcore.data.folds.assign_folds",
-    "perturbcore.models.simple.space.Protocol",
-    "perturbcore.models.simple.knn.KNN:grid",
-    "perturbcore.models.simple.linear.Linear:grid",
-    "perturbcore.models.simple.labels.LabelKNN:grid, prior",
-    "perturbcore.models.simple.labels.LabelKernel:grid, total, prior",
-    "perturbcore.models.simple.deg.DEGLogistic:grid",
-    "perturbcore.models.simple.deg.DEGKNN:grid, balance, prior",
-])
-pages.show_table(chapter, evaluation, "evaluation", caption="Folds, pipeline and grids.")
-
-# %% [markdown]
-# ## Constants of effects and ceilings
+# The defaults of the code stand in its signatures. A profile or a chapter may set others: grids and components that a
+# chapter used are among its parameters, and all of them are in the [run record](run_record.ipynb).
 #
-# These are the parameters behind
-# [Where paper, code and numbers disagree](protocol-disagreements).
+# | What | Where |
+# |---|---|
+# | Folds | {py:func}`perturbcore.data.folds.assign_folds` |
+# | Components, inner folds | {py:class}`perturbcore.models.simple.space.Protocol` |
+# | Grids of log fold-changes | {py:class}`perturbcore.models.simple.knn.KNN`, {py:class}`perturbcore.models.simple.linear.Linear` |
+# | Grids of partial labels | {py:class}`perturbcore.models.simple.labels.LabelKNN`, {py:class}`perturbcore.models.simple.labels.LabelKernel` |
+# | Grids of complete labels | {py:class}`perturbcore.models.simple.deg.DEGLogistic`, {py:class}`perturbcore.models.simple.deg.DEGKNN` |
+# | Effects, labels | {py:func}`perturbcore.data.effects.ba_ate`, {py:func}`perturbcore.data.deg.deg_labels` |
+# | Experimental error | {py:func}`perturbcore.score.ceiling.ceiling.noise_ceiling`, {py:func}`perturbcore.score.ceiling.deg.deg_ceiling`, {py:func}`perturbcore.score.limits.ceiling_scores` |
+# | Noise floor | {py:func}`perturbcore.score.ceiling.halves.noise_floor`, {py:func}`perturbcore.score.ceiling.label_floor.label_noise_floor` |
+# | Intervals, ranks | {py:func}`perturbcore.score.uncertainty.mean_ci`, {py:meth}`perturbcore.report.paired.PairedScores.rank_table` |
 
 # %% tags=["hide-input"]
-choices = about.defaults([
-    "perturbcore.data.effects.ba_ate:control, batches, size_factors, min_cells",
-    "perturbcore.data.sets.simulated.load:control, batches, n_folds, fold_seed",
-    "perturbcore.score.ceiling.ceiling.noise_ceiling:control, batches, n_outer, n_inner, quantiles, seed, resample",
-    "perturbcore.score.ceiling.halves.noise_floor:n_splits, min_cells",
-    "perturbcore.score.limits.ceiling_scores:quantile",
-    "perturbcore.data.deg.deg_labels:variant, test, min_cells, strict, alpha",
-    "perturbcore.score.ceiling.deg.deg_ceiling:n_trials, n_outer, n_inner",
-    "perturbcore.score.ceiling.label_floor.label_noise_floor:n_draws, n_splits",
-])
-pages.show_table(chapter, choices, "effects-and-ceilings", caption="Effects and experimental error.")
-
-# %% [markdown]
-# ## Constants of the uncertainty
-
-# %% tags=["hide-input"]
-doubts = about.defaults([
-    "perturbcore.score.uncertainty.mean_ci:confidence, test_ratio",
-    "perturbcore.report.paired.PairedScores.rank_table:n_boot, seed",
-])
-pages.show_table(chapter, doubts, "uncertainty", caption="Intervals and ranks.")
 pages.say(f"An embedding competes where it has vectors for at least {percent(model.COVERING)} of the perturbations.")

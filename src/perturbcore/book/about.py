@@ -1,16 +1,13 @@
 """What pages say of the project itself, read from its code, profile, catalogue and run notes."""
 
-import importlib
-import inspect
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from perturbcore.book.build import run_notes
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError
 from perturbcore.core.profile import Profile, results_root
 from perturbcore.data import catalogue
 from perturbcore.data.authors.layout import REPOSITORY
@@ -55,60 +52,6 @@ def metric_markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def defaults(functions: list[str]) -> pd.DataFrame:
-    """Read the parameters that have a default from the signatures of functions and classes.
-
-    `functions`: dotted names, such as ``"perturbcore.data.effects.ba_ate"``; with ``"...:a,
-    b"`` only the parameters a and b.
-
-    Returns function, parameter, default, meaning (its text in the docstring).
-    """
-    rows = []
-    for text in functions:
-        name, _, only = text.partition(":")
-        module, _, attribute = name.rpartition(".")
-        owner, _, kind = module.rpartition(".")
-        # a method is found in its class
-        place = importlib.import_module(owner if kind[0].isupper() else module)
-        found = getattr(getattr(place, kind) if kind[0].isupper() else place, attribute, None)
-        if found is None:
-            raise ParameterError(f"{module} has no '{attribute}'")
-        parameters = inspect.signature(found).parameters
-        wanted = [p.strip() for p in only.split(",")] if only else None
-        for p in wanted or [p for p, v in parameters.items() if v.default is not v.empty]:
-            if p not in parameters:
-                raise ParameterError(f"{name}: no parameter '{p}'; it has: {', '.join(parameters)}")
-            short = name.removeprefix("perturbcore.")
-            rows.append((short, p, _short(parameters[p].default), _meaning(found, p)))
-    return pd.DataFrame(rows, columns=["function", "parameter", "default", "meaning"])
-
-
-def _short(value) -> str:
-    if isinstance(value, tuple | list):
-        return ", ".join(map(str, value))
-    return str(value)
-
-
-def _meaning(function, parameter: str) -> str:
-    """Text of a parameter in a NumPy section, or in sentences "`a, b`: text; `c`: text."."""
-    text = inspect.getdoc(function) or ""
-    section = re.search(
-        r"\n(?:Parameters|Attributes)\n-+\n(.*?)(?=\n\n?\w[\w ]*\n-+\n|\Z)", text, re.S
-    )
-    found = [e.partition("\n") for e in re.split(r"\n(?=\S)", section[1])] if section else []
-    names = r"`([\w,\s]+)`(?:\s\([^)]*\)|\sin\s\[[^:]*)?:\s"
-    end = rf"(?=[;,.]\s+{names.replace('(', '(?:', 1)}|\.\s+Returns\b|\n\n|\Z)"
-    inline = re.findall(rf"{names}(.+?){end}", text, re.S)
-    found += [(names, "", f"{said[0].upper()}{said[1:].rstrip('.')}.") for names, said in inline]
-    for head, _, body in found:
-        names, _, kind = head.partition(":")
-        if parameter in [n.strip() for n in names.split(",")]:
-            said = " ".join(body.split()) or (kind.strip() if "{" in kind else "")
-            said = re.sub(r":\w+:`(?:~|perturbcore\.)*([^`]+)`", r"\1", said)
-            return re.sub(r":math:|`", "", said)
-    return ""
-
-
 def file_table(names) -> pd.DataFrame:
     """List files of the catalogue: the fields of its entries, with terms, megabytes and place.
 
@@ -148,17 +91,6 @@ def dataset_facts(data: Dataset) -> str:
     if data.citations:
         parts.append(f"Please cite {{cite:p}}`{','.join(data.citations)}`.")
     return "\n\n".join(parts)
-
-
-def simulation_table(data: Dataset) -> pd.DataFrame:
-    """List the parameters a simulated data set was made with: parameter, value, meaning."""
-    if "simulation" not in data.extras:
-        raise InputError(f"'{data.name}' was not simulated here: it has no parameters to list")
-    used = data.extras["simulation"].parameters
-    maker = "screen.simulate_drug_screen" if "doses" in used else "screen.simulate_screen"
-    table = defaults([f"perturbcore.data.simulate.{maker}"]).set_index("parameter").loc[list(used)]
-    table = table.assign(value=[_short(v) for v in used.values()]).reset_index()
-    return table[["parameter", "value", "meaning"]]
 
 
 def run_table(profile: Profile) -> pd.DataFrame:

@@ -62,8 +62,8 @@ def code_stamp(chapter: Chapter, profile: Profile) -> str:
     specs = [[spec, _file(spec.get("file"), profile)] for spec in profile.embeddings]
     pins = project_root() / "constraints.txt"
     pinned = pins.read_text() if pins.is_file() else ""
-    code = [code_digest(*sorted(modules)) if modules else "", _told(modules)]
-    return digest(chapter.code, chapter.values(profile), *code, about, data, specs, pinned)
+    code = code_digest(*sorted(modules)) if modules else ""
+    return digest(chapter.code, chapter.values(profile), code, about, data, specs, pinned)
 
 
 def prose_stamp(chapter: Chapter) -> str:
@@ -85,15 +85,6 @@ def _named(tree: ast.AST) -> list[str]:
                 name = name.rpartition(".")[0]
             found += [name] if "." in name else []
     return found
-
-
-def _told(modules: set[str]) -> str:
-    # pages that quote docstrings change with them
-    if "perturbcore.book.about" not in modules:
-        return ""
-    root = Path(__file__).parents[1]
-    files = [root.joinpath(*m.split(".")[1:]).with_suffix(".py") for m in sorted(modules)]
-    return digest([f.read_text(encoding="utf-8") for f in files if f.is_file()])
 
 
 def _data(entry) -> str:
