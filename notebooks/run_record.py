@@ -72,7 +72,7 @@ pages.show_table(chapter, settings, "profile", caption="Data sets, embeddings an
 # in float32 on the CPU: examples per second, memory and the loss that both reach. Where there is no GPU its rows say so.
 
 # %% tags=["hide-input"]
-measured = about.benchmark_rows(chapter.profile)
+measured = about.benchmark_rows()
 pages.say(about.measured_said(measured))
 pages.show_table(chapter, about.benchmark_table(measured), "benchmarks", caption="Benchmarks.", digits=2,
                  keep=about.HEADINGS["benchmarks"])

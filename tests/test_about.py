@@ -69,7 +69,7 @@ def test_the_gpu_report_says_where_it_ran(tree):
     out = tree / "results" / "benchmarks" / "bench_device.json"
     script = ROOT / "benchmarks" / "bench_device.py"
     subprocess.run([sys.executable, script, "--small", "--out", out], check=True)
-    rows = about.benchmark_rows(load_profile("demo"))
+    rows = about.benchmark_rows()
     assert (rows["benchmark"] == "bench_device").sum() == 5  # these alone are from here
     table = about.benchmark_table(rows[rows["benchmark"] == "bench_device"])
     where = "bfloat16 on" if torch.cuda.is_available() else "no GPU was used"
@@ -79,14 +79,13 @@ def test_the_gpu_report_says_where_it_ran(tree):
 
 
 def test_benchmarks_are_read_where_they_are(tree):
-    profile = load_profile("demo")
-    given = about.benchmark_rows(profile)
+    given = about.benchmark_rows()
     folder = tree / "results" / "benchmarks"
     folder.mkdir(parents=True)
     row = dict(task="t", ours_seconds=1.0, baseline_seconds=4.0, ratio=4.0, agreement=2e-9)
     row |= dict(benchmark="bench_scale", started="2030-01-01", commit="abc", cores=2)
     (folder / "bench_scale.json").write_text(json.dumps([row]))
-    rows = about.benchmark_rows(profile)
+    rows = about.benchmark_rows()
     own = rows["benchmark"] == "bench_scale"
     assert own.sum() == 1 and len(rows) == (given["benchmark"] != "bench_scale").sum() + 1
     assert "2030-01-01 with commit abc on 2 cores" in about.measured_said(rows)
@@ -95,9 +94,9 @@ def test_benchmarks_are_read_where_they_are(tree):
     assert table.loc[0, "ratio"] == 4.0 and table.loc[0, "agreement"] == "2e-09"
     (folder / "c.json").write_text('[{"task": "t"}]')
     with pytest.raises(InputError, match="c.json: no column 'ours_seconds'"):
-        about.benchmark_rows(profile)
+        about.benchmark_rows()
     (folder / "c.json").write_text("<html>")
-    pytest.raises(InputError, about.benchmark_rows, profile).match("c.json is not a table")
+    pytest.raises(InputError, about.benchmark_rows).match("c.json is not a table")
 
 
 def test_growth_is_per_million_cells_and_costs_are_by_rule_of_three():
@@ -108,11 +107,11 @@ def test_growth_is_per_million_cells_and_costs_are_by_rule_of_three():
     said = about.growth_said(rows)
     assert "100 times as many, seconds grow 50 times and memory 1.0 times: by 0.01 kB" in said
     assert "3.00 kB on disk" in said and "1 GB in the process" in said
-    costs = about.cluster_costs(rows, machines=10, processes=2, bandwidth=(0.5, 50.0))
-    # 1,000 seconds of computing on 20 processes; 300 GB to read
-    assert costs["computing"].tolist() == pytest.approx([50 / 60] * 2)
-    assert costs["reading"].tolist() == pytest.approx([10.0, 0.1])
-    assert costs["whole"].tolist() == pytest.approx([10.0, 50 / 60])
+    costs = about.cluster_costs(rows.assign(ours_seconds=rows["ours_seconds"] * 10))
+    # 10,000 seconds of computing on 64 processes; 300 GB to read
+    assert costs["computing"].tolist() == pytest.approx([156.25 / 60] * 3)
+    assert costs["reading"].tolist() == pytest.approx([10.0, 2.5, 0.625])
+    assert costs["whole"].tolist() == pytest.approx([10.0, 156.25 / 60, 156.25 / 60])
 
 
 @pytest.fixture
@@ -124,13 +123,13 @@ def shown(monkeypatch):
 
 def test_a_command_is_shown_as_typed_with_what_it_printed(tree, shown):
     console = Console()
-    console.write("a.txt", "see mine/b, not yours/mine/c\n")
-    assert (console.mine / "a.txt").read_text() == f"see {console.mine}/b, not yours/mine/c\n"
     console.example("tiny.yml", "profiles/tiny.yml")
     assert load_profile(console.mine / "profiles" / "tiny.yml").simulated
     assert shown.pop().startswith("`mine/profiles/tiny.yml`:\n\n~~~~yaml\ntitle: ")
+    console.example("mine.yml", "a.txt")
+    assert f"file: {console.mine}/annotation.csv" in (console.mine / "a.txt").read_text()
     console.run("ls mine/a*; echo mine/a.txt; pwd; echo $PERTURBCORE_RESULTS")
-    assert "`mine/a.txt`" in shown[0] and "see mine/b" in shown[0]
+    assert "`mine/a.txt`" in shown[0] and "file: mine/annotation.csv" in shown[0]
     lines = shown[1].splitlines()
     assert lines[1] == "$ ls mine/a*; echo mine/a.txt; pwd; echo $PERTURBCORE_RESULTS"
     assert lines[2:4] == ["mine/a.txt", "mine/a.txt"] and lines[4:6] == [".", "mine/results"]

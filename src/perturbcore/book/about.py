@@ -13,7 +13,7 @@ from perturbcore.data import catalogue
 from perturbcore.data.authors.layout import REPOSITORY
 from perturbcore.data.read import check_table
 from perturbcore.data.sets.base import Dataset
-from perturbcore.report.text import HEADINGS, listed
+from perturbcore.report.text import HEADINGS, listed, tell
 from perturbcore.score.metrics.registry import metric, metrics_of
 from perturbcore.score.task import task_of
 
@@ -133,13 +133,9 @@ def profile_table(profile: Profile) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["of", "name", "value"])
 
 
-def benchmark_rows(profile: Profile) -> pd.DataFrame:
-    """Read what ``make bench`` measured here, or else what was measured for the package.
-
-    Looked for in ``results/benchmarks`` and ``results/<profile>/benchmarks``.
-    """
-    folders = [results_root() / "benchmarks", profile.results / "benchmarks"]
-    here = [path for folder in folders for path in sorted(folder.glob("*.json"))]
+def benchmark_rows() -> pd.DataFrame:
+    """Read what ``make bench`` measured here, or else what was measured for the package."""
+    here = sorted((results_root() / "benchmarks").glob("*.json"))
     anew, given = {path.stem for path in here}, json.loads(MEASURED.read_text(encoding="utf-8"))
     rows: list[dict] = [row for row in given if row["benchmark"] not in anew]
     for path in here:
@@ -188,32 +184,21 @@ def growth_said(rows: pd.DataFrame) -> str:
     times = (last[grown] / first[grown]).astype(float)
     label = (last["ours_peak_mb"] - first["ours_peak_mb"]) / (last["cells"] - first["cells"]) * 1e3
     stored = last["stored_gb"] / last["cells"] * 1e6
-    return (
-        f"From {first['cells']:,.0f} to {last['cells']:,.0f} cells, {times['cells']:,.0f} times as "
-        f"many, seconds grow {times['ours_seconds']:,.0f} times and memory "
-        f"{times['ours_peak_mb']:.1f} times: by {label:.2f} kB per cell, for its labels and the "
-        f"sums of more perturbations, while its counts take {stored:.2f} kB on disk. Labels of "
-        f"100 million cells would thus take {label * 100:.0f} GB in the process that asks."
-    )
+    about = dict(first=first["cells"], last=last["cells"], label=label, stored=stored)
+    return tell("about.growth", times=times, all=label * 100, **about)
 
 
-def cluster_costs(
-    rows: pd.DataFrame,
-    *,
-    cells: float = 1e8,
-    machines: int = 16,
-    processes: int = 4,
-    bandwidth=(0.5, 2.0, 8.0),
-) -> pd.DataFrame:
-    """Extrapolate the largest size measured to many cells and machines.
+def cluster_costs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Extrapolate the largest size measured to 100 million cells on 16 machines.
 
-    `bandwidth`: of the storage that all machines share, GB per second. Minutes of reading and of
+    Per bandwidth of the storage that all machines share (GB per second): minutes of reading and of
     computing, which overlap: the longer one is what it takes, start of the workers left out.
     """
+    cells, machines, processes, bandwidth = 1e8, 16, 4, np.array([0.5, 2.0, 8.0])
     largest = rows.loc[rows["cells"].idxmax()]
     seconds = largest["ours_seconds"] / largest["cells"] * cells / (machines * processes)
     size = largest["stored_gb"] / largest["cells"] * cells
-    table = pd.DataFrame({"bandwidth": bandwidth, "reading": size / np.array(bandwidth) / 60})
+    table = pd.DataFrame({"bandwidth": bandwidth, "reading": size / bandwidth / 60})
     table["computing"] = seconds / 60
     table["whole"] = table[["reading", "computing"]].max(axis=1)
     return table.assign(cells=cells, stored_gb=size, machines=machines, processes=processes)

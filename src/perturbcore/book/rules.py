@@ -6,7 +6,7 @@ from pathlib import Path
 
 from perturbcore import VERBS
 from perturbcore.book.source import Chapter, absent, find_chapters, published
-from perturbcore.core.digest import code_digest, digest, imports_in, imports_of, module_exists
+from perturbcore.core.digest import code_digest, digest, imports_in, imports_of
 from perturbcore.core.errors import ParameterError
 from perturbcore.core.profile import Profile, project_root
 from perturbcore.data.catalogue import hash_of
@@ -73,18 +73,9 @@ def prose_stamp(chapter: Chapter) -> str:
 
 
 def _named(tree: ast.AST) -> list[str]:
-    """Modules behind ``pc.name`` and behind dotted names in strings."""
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.value.id == "pc" and node.attr in VERBS:
-                found.append(VERBS[node.attr])
-        if isinstance(node, ast.Constant) and str(node.value).startswith("perturbcore."):
-            name = re.match(r"[\w.]+", node.value)[0]
-            while "." in name and not module_exists(name):
-                name = name.rpartition(".")[0]
-            found += [name] if "." in name else []
-    return found
+    """Modules behind ``pc.name``."""
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in VERBS]
+    return [VERBS[n.attr] for n in found if isinstance(n.value, ast.Name) and n.value.id == "pc"]
 
 
 def _data(entry) -> str:

@@ -33,12 +33,11 @@ class Console:
         (self.mine / "results/ceilings").symlink_to(common)
 
     def example(self, name: str, target: str) -> None:
-        """Copy an example of ``perturbcore/book/examples`` to `target` in ``mine`` and show it."""
-        example = files("perturbcore.book") / "examples" / name
-        self.write(target, example.read_text(encoding="utf-8"))
+        """Copy an example of ``perturbcore/book/examples`` to `target` in ``mine`` and show it.
 
-    def write(self, target: str, text: str) -> None:
-        """Write a file into ``mine`` and show it; ``mine/`` in its text is the folder."""
+        ``mine/`` in its text is the folder.
+        """
+        text = (files("perturbcore.book") / "examples" / name).read_text(encoding="utf-8")
         path = self.mine / target
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self._placed(text), encoding="utf-8")
