@@ -90,7 +90,7 @@ pages.show_table(chapter, table, "claims", link="claim-",
 # ## Claim by claim: Cole et al. 2026
 
 # %% tags=["hide-input"]
-pages.say(page.cards(table[table["paper"] == "Cole et al. 2026"], dropdown=True, anchors=True))
+pages.say(page.cards(table[table["paper"] == "Cole et al. 2026"], dropdown=True))
 
 # %% [markdown]
 # ## Claim by claim: Bendidi et al. 2024, Csendes et al. 2025, Hasanaj et al. 2025 and VCHarness
@@ -102,7 +102,7 @@ pages.say(page.cards(table[table["paper"] == "Cole et al. 2026"], dropdown=True,
 # scores and notes of a search over models.
 
 # %% tags=["hide-input"]
-pages.say(page.cards(table[table["paper"] != "Cole et al. 2026"], dropdown=True, anchors=True))
+pages.say(page.cards(table[table["paper"] != "Cole et al. 2026"], dropdown=True))
 
 # %% [markdown]
 # ## Observations of ours

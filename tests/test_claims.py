@@ -207,10 +207,10 @@ def test_the_page_says_what_the_table_says(offline):
     total = audit.counts(offline).loc["all"]
     assert f"**{total['holds']}** hold," in text and "make data" in text
     assert "authors' tables, last on 20" in text
-    every = cards(offline, anchors=True)
+    every = cards(offline, dropdown=True)
     for row in offline.itertuples():
         assert f"(claim-{row.id})=" in every and row.quote.split("[")[0][:40] in every
-    assert every.count("::::{admonition}") == len(offline)
+    assert every.count("::::{dropdown}") == len(offline)
     assert cards(offline.iloc[:0]) == "None."
     # Names with underscores must not turn into emphasis.
     assert "discrimination\\_score\\_l1" in cards(offline.loc[["cole-33"]], dropdown=True)

@@ -37,16 +37,16 @@ def summary(table: pd.DataFrame, published: Published) -> str:
     return f"{text}\n\n:::{{note}}\n{note}\n:::\n"
 
 
-def cards(table: pd.DataFrame, *, dropdown: bool = False, anchors: bool = False) -> str:
+def cards(table: pd.DataFrame, *, dropdown: bool = False) -> str:
     """Write each claim of an audit with its place, words, test, cut-offs, verdict, number, reason.
 
-    `dropdown` folds the details; with `anchors` a card can be linked to as ``claim-<id>``.
+    `dropdown` folds the details, and the card can be linked to as ``claim-<id>``.
     """
     if table.empty:
         return "None."
     kind, out = "dropdown" if dropdown else "admonition", []
     for row in table.itertuples():
-        out += [f"(claim-{row.id})="] if anchors else []
+        out += [f"(claim-{row.id})="] if dropdown else []
         out += [f"::::{{{kind}}} {SIGNS[row.verdict]} {row.id}: {row.claim} ({row.verdict})"]
         words = f" “{plain(row.quote)}”" if row.quote else ""
         about = f"Kind: {row.kind}; weight: {row.weight}; scope: {plain(row.scope)}"
