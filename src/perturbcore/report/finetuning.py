@@ -27,7 +27,7 @@ from perturbcore.models.finetuning.model import FineTuned
 from perturbcore.models.fusion.kernel_models import leading_fusion
 from perturbcore.report.comparison import Comparison
 from perturbcore.report.figures.style import colour, legend_of, marker, rows_of
-from perturbcore.report.text import gain_said, listed, tell
+from perturbcore.report.text import gain_said, tell
 from perturbcore.score.model import predicts
 from perturbcore.score.task import task_of
 
@@ -242,9 +242,7 @@ def answer(run: FineTuningRun) -> str:
         told = beside.get(floor, "It cannot be told apart from the Train Mean.")
         said.append(tell("finetuning.adapted", row=row, c=c, gain=_gain_said(row), beside=told))
     said = said or [tell("finetuning.nothing", title=run.data.title)]
-    ties, rest = c.ties(), "all others are distinguishably worse."
-    rest = f"{listed(ties)} cannot be told apart from it." if ties else rest
-    said.append(tell("finetuning.best", run=run, c=c, rest=rest, value=c.means[c.best]))
+    said.append(tell("finetuning.best", run=run, c=c, rest=c.rest_said(), value=c.means[c.best]))
     return "\n\n".join(filter(None, [*said, c.mask_said()]))
 
 
