@@ -33,7 +33,7 @@ def curves_by_cells(
     truth = simulation.true_effects if simulation is not None else None
     both = ceiling_by_cells(dataset.screen, sizes, truth=truth, n_splits=N_SPLITS, **common)
     both["estimate"] = both["estimate"].map(NAMES | {"true": "true error"})
-    batches = ceiling_by_cells(dataset.screen, sizes, resample=("batches",), **common)
+    batches = ceiling_by_cells(dataset.screen, sizes, draw_cells=False, **common)
     batches["estimate"] = "bootstrap of batches only"
     table = pd.concat([both, batches], ignore_index=True)
     groups = table.groupby(["cell_line", "cells", "estimate"], observed=True)

@@ -81,13 +81,13 @@ class Cells:
         """Cell lines, sorted."""
         return sorted(self.obs["cell_line"].unique())
 
-    def of_line(self, line, need_controls=True) -> tuple[dict, dict]:
+    def of_line(self, line) -> tuple[dict, dict]:
         """Rows of a cell line: of controls by batch, of perturbations by name and batch."""
         here = self.obs.reset_index(drop=True)
         here = here[here["cell_line"] == line]
         treated = here[~here["is_control"]]
         controls = _rows(here[here["is_control"]], "batch")
-        if need_controls and not controls:
+        if not controls:
             raise InputError(
                 f"cell line {line!r} has no control cells (is_control is False in every row); "
                 "declare them, or drop the line"
@@ -151,7 +151,6 @@ def noise_ceiling(
     metrics=METRICS,
     batches="all",
     perturbations=None,
-    resample=("batches", "cells"),
     wells=False,
     n_jobs=1,
     progress=True,
@@ -161,13 +160,12 @@ def noise_ceiling(
 
     The effect from a sample is compared with the effect from all cells. `control`: "global"
     resamples the control batches of the line once for all its perturbations, "matched" subtracts
-    control cells of each drawn batch, "none" takes values as effects already; `n_outer`: trials,
-    each drawing batches with replacement (published: 10); `n_inner`: trials in each, drawing in
-    each batch as many cells as there are (published: 10, chemical screens 20); `quantiles`: of the
-    n_outer x n_inner samples, linear interpolation; `seed`: root of the random streams; `batches`:
-    "all" with cells of the perturbation (the published code), or those "with_controls" too (the
-    paper's Eq. 1); `perturbations`: only these; `resample`: levels of the hierarchy at which to
-    draw (published: both); `wells`: rows are replicate profiles on the scale of the responses,
+    control cells of each drawn batch; `n_outer`: trials, each drawing batches with replacement
+    (published: 10); `n_inner`: trials in each, drawing in each batch as many cells as there are
+    (published: 10, chemical screens 20); `quantiles`: of the n_outer x n_inner samples, linear
+    interpolation; `seed`: root of the random streams; `batches`: "all" with cells of the
+    perturbation (the published code), or those "with_controls" too (the paper's Eq. 1);
+    `perturbations`: only these; `wells`: rows are replicate profiles on the scale of the responses,
     `batch` their plate; `n_jobs`: threads; `checkpoint`: a file that keeps finished perturbations.
 
     Returns dataset, cell_line, perturbation, quantile, metric, value, n_cells, n_batches.
@@ -186,16 +184,12 @@ def noise_ceiling(
     >>> table["perturbation"].nunique()
     12
     """
-    check_choices(
-        control=control, batches=batches, n_outer=n_outer, n_inner=n_inner, resample=resample
-    )
+    check_choices(control=control, batches=batches, n_outer=n_outer, n_inner=n_inner)
     quantiles = check_quantiles(quantiles)
     metrics = [check_choice("metrics", m, METRICS) for m in metrics]
     cells = Cells.of(screen, wells, by_plate=control != "global")
-    options = dict(
-        control=control, batches=batches, n_outer=int(n_outer), n_inner=int(n_inner), seed=seed,
-        resample=sorted(resample),
-    )  # fmt: skip
+    options = dict(control=control, batches=batches, seed=seed)
+    options |= dict(n_outer=int(n_outer), n_inner=int(n_inner))
     samplers = [LineSampler(cells, line, **options) for line in cells.lines()]
     wanted = select(samplers, perturbations)
     run = ""

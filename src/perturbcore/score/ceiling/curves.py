@@ -29,7 +29,7 @@ def ceiling_by_cells(
     seed: int = 5050,
     truth: AnnData | None = None,
     n_splits: int = 0,
-    resample=("batches", "cells"),
+    draw_cells: bool = True,
     control: str = "global",
     n_jobs: int = 1,
 ) -> pd.DataFrame:
@@ -37,15 +37,16 @@ def ceiling_by_cells(
 
     Every size of `sizes` uses the same perturbations: those with at least the largest number.
     `truth`: responses with the true effects, for the error that the bootstrap estimates;
-    `n_splits`: halves that the noise floor of each subsample is estimated from. Returns dataset,
-    cell_line, perturbation, cells, estimate ("bootstrap", "true", "noise_floor"), value, n_batches.
+    `n_splits`: halves that the noise floor of each subsample is estimated from; `draw_cells`: not
+    batches alone. Returns dataset, cell_line, perturbation, cells, estimate ("bootstrap", "true",
+    "noise_floor"), value, n_batches.
     """
-    check_choices(control=control, n_outer=n_outer, n_inner=n_inner, resample=resample)
+    check_choices(control=control, n_outer=n_outer, n_inner=n_inner)
     sizes = sorted({int(s) for s in np.atleast_1d(sizes)})
     if not sizes or sizes[0] < 1:
         raise ParameterError(f"sizes={sizes}: give whole numbers from 1")
     cells = Cells.of(screen)
-    options = dict(n_outer=n_outer, n_inner=n_inner, seed=seed, resample=resample)
+    options = dict(n_outer=n_outer, n_inner=n_inner, seed=seed, draw_cells=draw_cells)
     work, of_line = [], []
     for line in cells.lines():
         which = "with_controls" if control == "matched" else "all"

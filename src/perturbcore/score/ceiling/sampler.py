@@ -17,9 +17,8 @@ BLOCK_BYTES = 32 * 2**20
 KEPT_BYTES = 2**30
 # Below this share of non-zeros a sparse product beats a dense one on a densified block.
 SPARSE_SHARE = 0.03
-CONTROLS = ("global", "matched", "none")
+CONTROLS = ("global", "matched")
 BATCHES = ("all", "with_controls")
-LEVELS = ("batches", "cells")
 
 
 def child(stream, *key) -> np.random.SeedSequence:
@@ -37,9 +36,9 @@ def perturbation_stream(seed, position) -> np.random.SeedSequence:
     return child(np.random.SeedSequence(seed), 1 + int(position))
 
 
-def drawn_batches(n_batches, stream, n_outer, resample=True) -> np.ndarray:
+def drawn_batches(n_batches, stream, n_outer) -> np.ndarray:
     """Batches drawn with replacement in each outer trial, int (n_outer, n_batches)."""
-    if n_batches == 1 or not resample:
+    if n_batches == 1:
         return np.tile(np.arange(n_batches), (n_outer, 1))
     trials = (np.random.default_rng(child(stream, trial)) for trial in range(n_outer))
     return np.stack([rng.integers(n_batches, size=n_batches) for rng in trials])
@@ -59,13 +58,13 @@ def cell_counts(n_cells, stream, trial, position, kind, n_inner) -> np.ndarray:
     return counts.reshape(n_inner, n_cells).astype(np.float64)
 
 
-def batch_weights(batch, n_cells, drawn, stream, kind, n_inner, resample=True) -> np.ndarray:
+def batch_weights(batch, n_cells, drawn, stream, kind, n_inner, draw_cells=True) -> np.ndarray:
     """Weights of a batch's cells in point estimate and samples, (1 + outer * inner, n_cells)."""
     n_outer, n_batches = drawn.shape
     counts = np.zeros((n_outer, n_inner, n_cells))
     for trial, position in np.argwhere(drawn == batch):
         counts[trial] += (
-            cell_counts(n_cells, stream, trial, position, kind, n_inner) if resample else 1.0
+            cell_counts(n_cells, stream, trial, position, kind, n_inner) if draw_cells else 1.0
         )
     weights = np.ones((1 + n_outer * n_inner, n_cells))
     weights[1:] = counts.reshape(n_outer * n_inner, n_cells)
@@ -111,18 +110,18 @@ class LineSampler:
     """Point estimates and bootstrap samples of the effects in one cell line."""
 
     def __init__(
-        self, cells, line, *, control, batches, seed, n_outer=1, n_inner=1, resample=LEVELS
+        self, cells, line, *, control, batches, seed, n_outer=1, n_inner=1, draw_cells=True
     ):
         self.cells, self.line, self.control = cells, line, control
         self.n_outer, self.n_inner, self.seed = n_outer, n_inner, seed
-        self.resample = resample
-        self.controls, perturbed = cells.of_line(line, need_controls=control != "none")
+        self.draw_cells = draw_cells
+        self.controls, perturbed = cells.of_line(line)
         self.position = {name: i for i, name in enumerate(perturbed)}
         self.perturbed = {n: self._usable(n, groups, batches) for n, groups in perturbed.items()}
 
     def _usable(self, name, groups, batches):
         without = [b for b in groups if b not in self.controls]
-        if self.control == "none" or not without:
+        if not without:
             return groups
         if batches == "with_controls":
             return {b: rows for b, rows in groups.items() if b in self.controls}
@@ -143,8 +142,6 @@ class LineSampler:
         if self.control == "global":
             stream = control_stream(self.seed)
             return self._sums(self.controls.values(), stream, CONTROL, self.cells.read)
-        if self.control == "none":
-            return None
         kept = np.sort(np.concatenate(list(self.controls.values())))
         parts, size, step = [], 0, block_length(self.cells.n_genes)
         for start in range(0, len(kept), step):
@@ -163,27 +160,22 @@ class LineSampler:
         effects = self._sums(groups.values(), stream, PERTURBED, self.cells.read)
         if self.control == "global":
             effects -= self.shared
-        elif self.control == "matched":
+        else:
             matched = [self.controls[batch] for batch in groups]
             effects -= self._sums(matched, stream, CONTROL, self.shared)
         return effects
 
     def _sums(self, groups, stream, kind, read):
-        drawn = drawn_batches(len(groups), stream, self.n_outer, "batches" in self.resample)
-        cells = "cells" in self.resample
-        parts = (
-            (rows, batch_weights(batch, len(rows), drawn, stream, kind, self.n_inner, cells))
-            for batch, rows in enumerate(groups)
-        )
+        drawn = drawn_batches(len(groups), stream, self.n_outer)
+        how = (drawn, stream, kind, self.n_inner, self.draw_cells)
+        parts = ((rows, batch_weights(batch, len(rows), *how)) for batch, rows in enumerate(groups))
         return weighted_sums(read, self.cells.n_genes, parts)
 
 
-def check_choices(*, control="global", batches="all", n_outer, n_inner, resample=LEVELS) -> None:
+def check_choices(*, control="global", batches="all", n_outer, n_inner) -> None:
     """Refuse unknown choices and empty trials."""
     check_choice("control", control, CONTROLS)
     check_choice("batches", batches, BATCHES)
-    if not resample or set(resample) - set(LEVELS):
-        raise ParameterError(f"resample={resample!r}: choose one or both of {', '.join(LEVELS)}")
     for name, value in (("n_outer", n_outer), ("n_inner", n_inner)):
         if int(value) != value or value < 1:
             raise ParameterError(f"{name}={value!r}: give a whole number of at least 1")
