@@ -5,7 +5,6 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from perturbcore.core.errors import ParameterError
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.read import member, read_r
 from perturbcore.data.screens.declare import declare_screen
@@ -13,18 +12,13 @@ from perturbcore.data.sets._make import controls_said, responses_of
 from perturbcore.data.sets.base import Card, Dataset, make_dataset
 
 CONTROL = "non-targeting"
+MIN_FRACTION = 0.8  # of UMIs that the leading gRNA of a cell must have
 
 
 def load(
-    min_fraction: float = 0.8,
-    control: str = "global",
-    batches: str = "all",
-    n_folds: int = 5,
-    seed: int = 0,
+    control: str = "global", batches: str = "all", n_folds: int = 5, seed: int = 0
 ) -> Dataset:
-    """Load the screen and its effects; `min_fraction`: of UMIs that the leading gRNA must have."""
-    if not 0 <= min_fraction < 1:
-        raise ParameterError(f"min_fraction={min_fraction} is not in [0, 1)")
+    """Load the cells with one gRNA, and their effects."""
     path = fetch("papalexi")
     cells, guide_counts, guides, targets = _read(path)
     card = Card()
@@ -35,9 +29,9 @@ def load(
     cells.obs = cells.obs.assign(
         perturbation=targets[guide], guide=guides[guide], guide_umis=umis, cell_line="THP-1"
     )
-    keep = (share > 0) & ~tied & (share >= min_fraction)
+    keep = ~tied & (share >= MIN_FRACTION)
     screen = declare_screen(cells[keep].copy(), dataset="papalexi", control=CONTROL, scale="counts")
-    dropped = f"{int((~keep).sum()):,} cells dropped: leading gRNA below {min_fraction:g} of UMIs"
+    dropped = f"{int((~keep).sum()):,} cells dropped: leading gRNA below {MIN_FRACTION:g} of UMIs"
     card.step_of("one gRNA a cell", screen, f"{dropped}, or tied; {controls_said(screen)}")
     responses = responses_of(screen, control=control, batches=batches, n_folds=n_folds, seed=seed)
     return make_dataset(responses, card, screen=screen)
