@@ -84,6 +84,6 @@ def simulated_dataset(name: str, simulate, variant: str, given: dict) -> Dataset
         where = "" if variant == "pooled" else " on a plate"
         share = (responses.layers["deg"] != 0).mean()
         note = f"more than {given['min_cells']} cells{where}; {share:.1%} of labels are not 0"
-    folded(responses, given["n_folds"], given["fold_seed"])
+    folded(responses, given["n_folds"], seed=0)
     card.responses(responses, f"{responses.n_obs} rows of perturbation and cell line: {note}")
     return make_dataset(responses, card, screen=screen, extras=extras)

@@ -12,14 +12,13 @@ def load(
     min_cells: int = 30,
     test: str = "welch",
     n_folds: int = 5,
-    fold_seed: int = 0,
     **options,
 ) -> Dataset:
     """Simulate a screen and estimate its effects, or label its genes.
 
     `task`: "lfc", or "deg": labels with batches pooled; `control, batches`: variant of the effect
     (`perturbcore.data.effects`); `min_cells, test`: of labels (`perturbcore.data.deg`);
-    `n_folds, fold_seed`: see `perturbcore.data.folds.assign_folds`; `**options`: of
+    `n_folds`: see `perturbcore.data.folds.assign_folds`; `**options`: of
     `perturbcore.data.simulate.screen.simulate_screen`.
     """
     return simulated_dataset("simulated", simulate_screen, "pooled", locals())

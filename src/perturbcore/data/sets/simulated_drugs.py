@@ -12,7 +12,6 @@ def load(
     min_cells: int = 20,
     test: str = "welch",
     n_folds: int = 5,
-    fold_seed: int = 0,
     **options,
 ) -> Dataset:
     """Simulate a chemical screen and estimate effects or labels (by vote) at its response dose."""
