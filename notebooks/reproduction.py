@@ -24,16 +24,15 @@
 # This chapter runs the published benchmark of log fold-changes on those files, for all their data sets
 # and both estimators, and sets every score beside the published one.
 #
-# The files are large and under a licence for non-commercial use, so that the book can be built without
-# them. Then the chapter shows the same machinery on a small fixture, and says so.
+# The files are large and under a licence for non-commercial use. Only the profile `paper` asks for them:
+# `make data PROFILE=paper`, or `PERTURBCORE_PAPER_DATA=<folder>`; other books leave this chapter out.
 
 # %% tags=["parameters"]
 profile: str = "demo"
 root: str = ""  # folder of the authors' layout; empty: PERTURBCORE_PAPER_DATA, else data/paper
-datasets: list[str] = ["essential"]
+datasets: list[str] = []  # such as ["essential"]; the profile `paper` names them
 cell_lines: list[str] = ["K-562"]  # of Essential; empty: all
 estimators: list[str] = ["knn", "lasso"]
-fixture: bool = True  # simulated files in the authors' layout where theirs are not there
 seed: int = 0
 n_jobs: int = 2
 
@@ -45,7 +44,7 @@ from perturbcore.report.text import tell
 from perturbcore.score.store import ScoreStore, save_scores
 
 chapter = pc.open_chapter("reproduction")
-files = page.find_data(chapter, datasets, root=root, fixture=fixture, seed=seed)
+files = page.find_data(datasets, root)
 pages.say(f":::{{{'warning' if files.simulated else 'note'}}}\n{files.sentence}\n:::")
 
 # %% [markdown]
@@ -132,4 +131,4 @@ pages.say(page.spread_said(files, cell_lines))
 # perturbcore paper error essential --raw <folder> --out error.csv
 # ```
 #
-# Parameters: `root`, `datasets`, `cell_lines`, `estimators`, `fixture`, `seed`, `n_jobs`.
+# Parameters: `root`, `datasets`, `cell_lines`, `estimators`, `seed`, `n_jobs`.

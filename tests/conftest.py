@@ -64,7 +64,7 @@ def root(tmp_path_factory) -> Path:
 
     Made once for all workers of a run.
     """
-    from perturbcore.report.reproduction.fixture import write_fixture
+    from authors_files import write_fixture
 
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared

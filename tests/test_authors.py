@@ -263,7 +263,7 @@ def test_bad_embedding_files_are_named(copy):
         adata.X[known.argmax(), 5] = np.nan
 
     change(path, nan)
-    with pytest.raises(InputError, match=r"combined_0\.0.*NaN"):
+    with pytest.raises(InputError, match=r"combined_0\.0.*gaps or infinite"):
         read_embeddings("norman", responses, copy, names=["STRING WaveGC"])
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"combined_0\.0.*not a readable .h5ad file"):

@@ -8,6 +8,7 @@ import io
 import os
 from pathlib import Path
 
+import authors_files as fixture
 import pytest
 import yaml
 from IPython.core.interactiveshell import InteractiveShell
@@ -16,7 +17,6 @@ from toys import ROOT, smaller
 from perturbcore.book.source import find_chapter, published
 from perturbcore.core.profile import load_profile
 from perturbcore.data.authors.layout import LAYOUTS, VARIABLE
-from perturbcore.report.reproduction import fixture
 
 SMALL = dict(n_control_cells=80)
 # files of embeddings that are kept: two of knowledge, one of each cell line

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
+from authors_files import CONTROL, N_KEPT, TAHOE_LINES
 
 from perturbcore.book.cli import main
 from perturbcore.core.errors import InputError, ParameterError
@@ -16,7 +17,6 @@ from perturbcore.data.published.tables import read_ceiling
 from perturbcore.data.screens.declare import declare_screen
 from perturbcore.data.sets.base import load
 from perturbcore.embeddings.authors import own_embeddings
-from perturbcore.report.reproduction.fixture import CONTROL, N_KEPT, TAHOE_LINES
 
 
 @pytest.fixture

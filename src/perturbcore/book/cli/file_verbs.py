@@ -260,13 +260,5 @@ def error(options) -> None:
     print(f"{options.out}: {table['pert_id'].nunique()} perturbations, {len(table)} rows")
 
 
-def fixture(options) -> None:
-    """Write the authors' layout, small, from simulated cells (for developers and tests)."""
-    from perturbcore.report.reproduction.fixture import write_fixture
-
-    root = write_fixture(options.folder, seed=options.seed, tasks=options.task or ("lfc",))
-    print(f"{root}: simulated; use it with PERTURBCORE_PAPER_DATA={root}")
-
-
 def paper(options) -> None:
     """Make files in the authors' layout (Cole et al. 2026) from raw cells (see 'paper --help')."""

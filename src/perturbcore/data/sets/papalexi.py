@@ -15,9 +15,7 @@ CONTROL = "non-targeting"
 MIN_FRACTION = 0.8  # of UMIs that the leading gRNA of a cell must have
 
 
-def load(
-    control: str = "global", batches: str = "all", n_folds: int = 5, seed: int = 0
-) -> Dataset:
+def load(control: str = "global", batches: str = "all", n_folds: int = 5, seed: int = 0) -> Dataset:
     """Load the cells with one gRNA, and their effects."""
     path = fetch("papalexi")
     cells, guide_counts, guides, targets = _read(path)

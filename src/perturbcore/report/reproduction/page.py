@@ -14,7 +14,6 @@ from perturbcore.data.authors.read import read_authors_responses
 from perturbcore.data.published.tables import load_published
 from perturbcore.report import figures
 from perturbcore.report.reproduction import benchmark
-from perturbcore.report.reproduction.fixture import write_fixture
 from perturbcore.report.text import tell
 
 SEEDS = (5050, 5051)  # of the experimental error: the published one, and another
@@ -28,23 +27,16 @@ class Files(NamedTuple):
     sentence: str
 
 
-def find_data(chapter, datasets, *, root: str = "", fixture: bool = True, seed: int = 0) -> Files:
-    """Find the authors' data, or write a small simulated fixture in their layout.
-
-    `root`: folder of the layout; empty: ``PERTURBCORE_PAPER_DATA``, else ``data/paper``; `fixture`:
-    whether a fixture may take the place of data that are not there, else InputError.
-    """
+def find_data(datasets, root: str = "") -> Files:
+    """Find the authors' data in `root`, else in ``PERTURBCORE_PAPER_DATA``, else in data/paper."""
     place = data_root(root or None)
     there = [d for d in present(place)[0] if d in datasets]
-    if there:
-        read = (read_authors_responses(d, root=place) for d in there)
-        simulated = any(r.uns["perturbcore"]["simulated"] for r in read)
-        kind = "simulated files in their layout" if simulated else "authors' preprocessed data"
-        return Files(place, simulated, f"Read from the {kind}: {', '.join(there)}.")
-    if not fixture:
+    if not there:
         raise InputError(f"{place}: none of the authors' data are there; {HOW_TO_GET}")
-    place = write_fixture(chapter.profile.results / "authors_fixture", seed=seed, datasets=datasets)
-    return Files(place, True, tell("reproduction.no_fixture", how=HOW_TO_GET))
+    read = (read_authors_responses(d, root=place) for d in there)
+    simulated = any(r.uns["perturbcore"]["simulated"] for r in read)
+    kind = "simulated files in their layout" if simulated else "authors' preprocessed data"
+    return Files(place, simulated, f"Read from the {kind}: {', '.join(there)}.")
 
 
 def choices() -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The authors' layout, small, from simulated cells: a developer tool and test fixture.
+"""The layout of Cole et al., small, from simulated cells: what the tests read instead of their files.
 
 Raw cells are written in the documented raw layout (see `perturbcore.data.authors.raw`) and turned
 into responses by the functions that the command line uses. No number in it says anything about real
@@ -26,7 +26,7 @@ ESSENTIAL_LINES = LAYOUTS["essential"].lines
 TAHOE_LINES = ("CVCL_0023", "CVCL_0028")
 CONTROL = {name: layout.raw["control"] for name, layout in LAYOUTS.items()}
 N_KEPT, N_NORMAN, DRUG_CELLS = 180, 110, 6
-_ABOUT = read_yaml(Path(__file__).with_name("fixture.yml"))
+_ABOUT = read_yaml(Path(__file__).with_name("authors_files.yml"))
 # share of genes that no embedding file knows, so that the rule for missing ones is at work
 UNKNOWN_SHARE = 0.04
 
