@@ -248,9 +248,11 @@ class Chapter:
             return f"profile {profile.name} leaves it out"
         values, gone = self.values(profile), self.left_out(profile)
         named = "datasets" in profile.chapters.get(self.name, {})
-        if values.get("dataset") == "" or (values.get("datasets") == [] and not named):
+        default = {n: p.default for n, p in self.parameters.items()}
+        none = (default | values).get("datasets") == []
+        if values.get("dataset") == "" or (none and not named):
             return f"profile {profile.name} names no data set for it"
-        nothing = values.get("datasets") == [] or values.get("dataset") in gone
+        nothing = none or values.get("dataset") in gone
         return "; ".join(f"{n}: {why}" for n, why in gone.items()) if gone and nothing else ""
 
     def changed(self, profile: Profile, values: dict) -> dict:
