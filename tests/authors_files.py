@@ -45,7 +45,7 @@ def write_fixture(folder, *, seed: int = 0, tasks=("lfc",), datasets=tuple(LAYOU
         RAW[dataset](inside, simulation, np.random.default_rng([seed, len(dataset)]))
         for task in set(tasks) & set(layout.files):
             make = effects_of_raw if task == "lfc" else partial(labels_of_raw, min_cells=3)
-            table = make(dataset, root, progress=False)
+            table = make(dataset, root)
             _add_folds(table, layout, simulation, seed)
             table.uns["perturbcore"] = {"simulated": True}
             if dataset == "essential" and task == "deg":

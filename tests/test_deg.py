@@ -28,7 +28,7 @@ from perturbcore.score.limits import ceiling_scores
 from perturbcore.score.metrics.deg import deg_metrics, one_hot
 
 QUIET = dict(progress=False)
-HOW = dict(test="welch", alpha=0.05, min_cells=10, strict=True, size_factors="all")
+HOW = dict(test="welch", alpha=0.05, min_cells=10, strict=True)
 
 
 def screen(n=1500, g=60, k=5, batches=3, seed=0, effect=2.5):
@@ -61,9 +61,9 @@ def rows_where(cells, **where):
     return np.flatnonzero(keep)
 
 
-def by_scipy(cells, test="welch", genes=None):
+def by_scipy(cells, test="welch"):
     """The tests of each perturbation of a line against the line's controls."""
-    Y, found = logged(cells.X)[:, cells.var_names.get_indexer(genes or cells.var_names)], {}
+    Y, found = logged(cells.X), {}
     for (line, name), rows in cells.obs.groupby(["cell_line", "perturbation"]).indices.items():
         if name != "ctrl":
             controls = rows_where(cells, cell_line=line, perturbation="ctrl")
@@ -98,17 +98,6 @@ def test_pooled_labels_agree_with_scipy_however_cells_are_stored(tmp_path, monke
         np.testing.assert_array_equal(again.layers["deg"], out.layers["deg"])
 
 
-def test_genes_are_filtered_before_or_after_normalising():
-    cells = screen()
-    genes = [f"g{i}" for i in range(40, 4, -2)]
-    how = dict(genes=genes, min_cells=10, **QUIET)
-    first, after = (deg_labels(cells, size_factors=s, **how) for s in ("kept", "all"))
-    assert list(first.var_names) == genes
-    assert_same(first, cells[:, genes].copy())
-    assert_same(after, cells, "welch", genes)
-    assert (first.X != after.X).any()
-
-
 def loop_majority(votes):
     """The published rule, word for word."""
     counts = {c: votes.count(c) for c in (-1, 0, 1)}
@@ -129,7 +118,6 @@ def test_votes_per_batch_agree_with_scipy_and_a_loop():
     for key, found in votes.items():
         row, table = out.obs_names.get_loc(key), np.array(found)
         assert out.obs["n_batches"].iloc[row] == len(table)
-        np.testing.assert_array_equal(out.layers["votes_up"][row], (table == 1).sum(axis=0))
         want = [loop_majority(list(v)) for v in table.T]
         np.testing.assert_array_equal(out.layers["deg"][row], want)
     assert sum((np.ptp(np.array(v), axis=0) > 0).sum() for v in votes.values()) > 20
@@ -202,7 +190,6 @@ def test_false_discovery_rate_is_that_of_statsmodels(seed, g, alpha):
         (dict(alpha=0), ParameterError, "alpha"),
         (dict(min_cells=-1), ParameterError, "min_cells"),
         (dict(min_cells=2.5), ParameterError, "min_cells"),
-        (dict(genes=["g1", "nope"]), InputError, "nope"),
         (dict(min_cells=10_000), InputError, "control cells"),
         (dict(min_cells=150), InputError, "no perturbation has more than 150 cells"),
         (dict(variant="per_batch", min_cells=90), InputError, "control cells in any one batch"),
@@ -288,15 +275,13 @@ def test_the_noise_floor_of_labels_is_what_the_true_effects_score(variant):
 
 def test_the_ceiling_follows_genes_and_options_of_the_labels():
     cells = screen(n=2400, batches=3)
-    genes = [f"g{i}" for i in range(30, 4, -1)]
-    for size_factors in ("kept", "all"):
-        how = dict(genes=genes, size_factors=size_factors, min_cells=10, **QUIET)
-        labels = deg_labels(cells, variant="per_batch", **how)
-        how = dict(n_outer=2, n_inner=2, **QUIET)
-        table = deg_ceiling(cells, add_folds(labels, 2), **how)
-        f1 = table.loc[table["metric"] == "f1_score", "value"]
-        assert f1.between(0.6, 1).all() and f1.nunique() > 2
-        pd.testing.assert_frame_equal(table, deg_ceiling(cells, labels, n_jobs=2, **how))
+    labels = deg_labels(cells, variant="per_batch", min_cells=10, **QUIET)
+    labels = add_folds(labels[:, [f"g{i}" for i in range(30, 4, -1)]].copy(), 2)
+    how = dict(n_outer=2, n_inner=2, **QUIET)
+    table = deg_ceiling(cells, labels, **how)
+    f1 = table.loc[table["metric"] == "f1_score", "value"]
+    assert f1.between(0.6, 1).all() and f1.nunique() > 2
+    pd.testing.assert_frame_equal(table, deg_ceiling(cells, labels, n_jobs=2, **how))
     labels.uns["perturbcore"]["min_cells"] = 60
     pytest.raises(InputError, deg_ceiling, cells, labels, **QUIET).match("cannot be tested")
     pytest.raises(InputError, ceiling_scores, table, labels, 0.85).match("quantile 0.15")

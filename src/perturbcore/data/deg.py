@@ -14,7 +14,7 @@ from scipy.special import ndtri, stdtr
 from scipy.stats import false_discovery_control
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
-from perturbcore.data.effects import gene_columns, summed
+from perturbcore.data.effects import summed
 from perturbcore.data.responses import TAKEN, make_responses
 from perturbcore.data.screens.declare import check_declared, labels_of_cells
 
@@ -30,8 +30,6 @@ def deg_labels(
     min_cells: int = 30,
     strict: bool = True,
     alpha: float = 0.05,
-    genes=None,
-    size_factors: str = "all",
     progress: bool = True,
 ) -> AnnData:
     """Label the genes that each perturbation moves up (1) or down (-1), or not (0).
@@ -44,11 +42,10 @@ def deg_labels(
     cell line (pooled) or in the batch (per_batch); two in any case, as one has no variance.
     Published: 30 in the paper; 30 (Essential) and 20 (chemicals) in the code. `strict`: whether
     they must have more than `min_cells` (the code) or at least as many (the paper). `alpha`: false
-    discovery rate: genes with an adjusted p-value below it are labelled. `genes, size_factors,
-    progress`: see `perturbcore.data.effects.ba_ate`; published for chemicals: "kept".
+    discovery rate: genes with an adjusted p-value below it are labelled.
 
     Returns task "deg", without folds, sorted by cell line and perturbation; obs `n_cells`,
-    `n_batches` (those that were tested). Per batch also layers ``votes_up`` and ``votes_down``.
+    `n_batches` (those that were tested).
 
     Cole et al. 2026, Methods 4.2.2.
     """
@@ -56,14 +53,13 @@ def deg_labels(
     check_choice("test", test, ("welch", "student"))
     if not 0 < alpha < 1:
         raise ParameterError(f"alpha={alpha!r}: give a false discovery rate between 0 and 1")
-    column, kept = gene_columns(screen, genes)
     plan = plan_tests(screen.obs, variant, min_cells, strict)
-    shape = (len(plan.rows), len(kept))
+    shape = (len(plan.rows), screen.n_vars)
     up, down = (np.zeros(shape, dtype=np.int16) for _ in range(2))
     size, row_of = plan.groups["n"].to_numpy(), plan.groups["row"].to_numpy()
     for control, treated, first, second in summed(
-        screen, plan.group_of_cell, np.ones(screen.n_obs), plan.blocks(), column,
-        size_factors=size_factors, squares=True, progress=progress,
+        screen, plan.group_of_cell, np.ones(screen.n_obs), plan.blocks(), np.arange(screen.n_vars),
+        squares=True, progress=progress,
     ):  # fmt: skip
         n = size[[*control, *treated]]
         mean, var = mean_and_variance(first, second, n)
@@ -77,12 +73,10 @@ def deg_labels(
         votes = plan.rows["n_batches"].to_numpy(dtype=np.int16)[:, None]
         label = majority(up, down, votes - up - down)
     about = {k: screen.uns["perturbcore"][k] for k in TAKEN}
-    out = make_responses(label, plan.rows, kept, task="deg", **about)
-    if variant == "per_batch":
-        out.layers.update(votes_up=up, votes_down=down)
+    out = make_responses(label, plan.rows, screen.var_names, task="deg", **about)
     out.uns["perturbcore"].update(
         variant=variant, test=test, alpha=float(alpha), min_cells=int(min_cells),
-        strict=bool(strict), size_factors=size_factors,
+        strict=bool(strict),
     )  # fmt: skip
     return out
 

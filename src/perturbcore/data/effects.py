@@ -30,7 +30,7 @@ STRETCHES = 32
 
 @njit(cache=True, nogil=True)
 def add_rows(
-    data, indices, indptr, group, weight, column, own_total, target, logged, first, second
+    data, indices, indptr, group, weight, column, target, first, second
 ):
     """Add the cells of a CSR block to the rows of their groups, in place.
 
@@ -48,8 +48,7 @@ def add_rows(
         if target > 0:
             total = 0.0
             for k in range(start, stop):
-                if all_genes or not own_total or column[np.uint32(indices[k])] >= 0:
-                    total += data[k]
+                total += data[k]
             if total <= 0:
                 continue
             scale = target / total
@@ -60,7 +59,7 @@ def add_rows(
             if j < 0:
                 continue
             value = float(data[k])
-            if logged:
+            if target > 0:
                 small = np.uint32(value) if 0 <= value < _SMALL else np.uint32(_SMALL)
                 if small < _SMALL and small == value:
                     if known[small] < 0:
@@ -68,8 +67,6 @@ def add_rows(
                     value = known[small]
                 else:
                     value = np.log1p(value * scale)
-            else:
-                value *= scale
             sums[np.uint32(j)] += w * value
             if squares:
                 second[g, j] += w * value * value
@@ -101,12 +98,10 @@ def summed(
     blocks_of_groups: list[tuple[np.ndarray, np.ndarray]],
     column: np.ndarray,
     *,
-    size_factors: str = "all",
     squares: bool = False,
     progress: bool = True,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Sum ``weight * log1p(1e4 * count / total)`` over the cells of each group, part by part."""
-    check_choice("size_factors", size_factors, ("all", "kept"))
     target = TARGET_SUM if screen.uns["perturbcore"]["scale"] == "counts" else 0.0
     n_kept = int((column >= 0).sum())
     weight, column = np.asarray(weight, dtype=np.float64), np.asarray(column, dtype=np.int32)
@@ -116,7 +111,7 @@ def summed(
     parts = list(_parts(blocks_of_groups, room))
     matrix = Matrix(screen)
     cuts = matrix.cuts()
-    how = (column, n_kept, size_factors == "kept", target)
+    how = (column, n_kept, target)
     for part in tqdm(parts, "passes", disable=not progress or len(parts) == 1):
         members = np.concatenate([g for pair in part for g in pair])
         # a cell of no group meets the spare last entry
@@ -145,7 +140,7 @@ def summed(
 
 
 def add_cells(
-    sums, cuts, group, weight, matrix, column, n_kept, own_total, target, *, n_threads=1, bar=None
+    sums, cuts, group, weight, matrix, column, n_kept, target, *, n_threads=1, bar=None
 ) -> None:
     """Add the cells between the first and the last cut to sums (1 or 2, groups, genes), in place.
 
@@ -157,7 +152,7 @@ def add_cells(
         own = np.where(group[cells] % n_threads == k, group[cells], -1)
         add_rows(
             block.data, block.indices, block.indptr, own, weight[cells], column,
-            own_total, target, target > 0, sums[0], second,
+            target, sums[0], second,
         )  # fmt: skip
 
     first, done = cuts[0], cuts[0]
@@ -257,7 +252,6 @@ def ba_ate(
     control: str = "global",
     batches: str = "with_controls",
     genes=None,
-    size_factors: str = "all",
     min_cells: int = MIN_CELLS,
     progress: bool = True,
 ) -> AnnData:
@@ -283,10 +277,8 @@ def ba_ate(
         paper). ``"all"``: every batch with cells of k, as the published code has it; with matched
         controls every such batch must then have controls.
     genes : list of str, optional
-        Genes of the result, in this order; default all.
-    size_factors : {"all", "kept"}
-        Whether a cell's total is over all genes of the screen (normalise, then filter) or over
-        `genes` (filter, then normalise).
+        Genes of the result, in this order; default all. A cell's total is over all genes of the
+        screen: hand over fewer columns to filter first, then normalise.
     min_cells : int
         A perturbation with fewer cells in a line (in :math:`B_k`) is left out there. The published
         code has no minimum: 1.
@@ -313,7 +305,7 @@ def ba_ate(
     table, places, group, weight, lines, few = _plan(screen.obs, control, batches, min_cells)
     effects = np.empty((len(table), len(kept)), dtype=np.float32)
     for controls, rows, total, _ in summed(
-        screen, group, weight, lines, column, size_factors=size_factors, progress=progress
+        screen, group, weight, lines, column, progress=progress
     ):
         level, treated = total[: len(controls)], total[len(controls) :]
         if control == "global":

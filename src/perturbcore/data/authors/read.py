@@ -146,29 +146,33 @@ DRUG_METADATA = (
 
 
 def effects_of_raw(
-    dataset: str, folder, *, batches: str = "all", totals: str = "all", progress=True, **raw
+    dataset: str, folder, *, batches: str = "all", totals: str = "all", **raw
 ) -> AnnData:
-    """Compute the published log fold-changes from raw cells, in the documented layout."""
+    """Compute the published log fold-changes from raw cells, in the documented layout.
+
+    `batches`: of `perturbcore.data.effects.ba_ate`; `totals`: whether the total count of a cell of
+    a chemical screen is over "all" genes (normalise, then filter) or those "kept" (the reverse).
+    """
     layout = layout_of(dataset)
     first = check_choice("totals", totals, ("all", "kept")) == "kept"
 
     def effects(screen: AnnData) -> AnnData:
         genes = screen.uns["perturbcore"].get("genes")
-        how = dict(control=layout.control, batches=batches, genes=genes, progress=progress)
+        how = dict(control=layout.control, batches=batches, genes=genes)
         return ba_ate(screen, min_cells=1, **how)
 
     return _of_raw(layout, folder, effects, filter_first=first, **raw)
 
 
 def labels_of_raw(
-    dataset: str, folder, *, test: str = "welch", min_cells: int | None = None, progress=True, **raw
+    dataset: str, folder, *, test: str = "welch", min_cells: int | None = None, **raw
 ) -> AnnData:
     """Compute the published labels of differential expression from raw cells."""
     layout = layout_of(dataset)
     if "deg" not in layout.files:
         raise ParameterError(f"the published benchmark has no labels for '{dataset}'")
     least = layout.min_cells if min_cells is None else int(min_cells)
-    how = dict(variant=layout.min_cells_of, test=test, progress=progress)
+    how = dict(variant=layout.min_cells_of, test=test)
 
     def labels(screen: AnnData) -> AnnData:
         if not layout.chemical:

@@ -19,7 +19,6 @@ DEG_QUANTILES = (0.005, 0.01, 0.1, 0.2, 0.5, 0.8, 0.9, 0.99, 0.995)
 # what deg_labels records, and what it does by default
 _RECORDED = {
     "variant": "pooled", "test": "welch", "alpha": 0.05, "min_cells": 30, "strict": True,
-    "size_factors": "all",
 }  # fmt: skip
 
 
@@ -89,17 +88,6 @@ def recorded(responses) -> dict:
     return {k: about.get(k, default) for k, default in _RECORDED.items()}
 
 
-class _Columns:
-    """Some columns of a matrix that is read by rows: filter first, normalise after."""
-
-    def __init__(self, X, columns):
-        self.X, self.columns = X, columns
-        self.shape = (X.shape[0], len(columns))
-
-    def __getitem__(self, rows):
-        return self.X[rows][:, self.columns]
-
-
 def _labels(name, sampler):
     return sampler.labels(name)
 
@@ -114,11 +102,7 @@ class Source:
         self.cells = Cells.of(screen)
         self.columns, self.n_genes = None, len(kept)
         if not np.array_equal(column, np.arange(screen.n_vars)):
-            position = screen.var_names.get_indexer(kept)
-            if how["size_factors"] == "kept":
-                self.cells.X = _Columns(self.cells.X, position)
-            else:
-                self.columns = position
+            self.columns = screen.var_names.get_indexer(kept)
         used = plan.groups[plan.groups["used"]]
         order = np.argsort(plan.group_of_cell, kind="stable")
         start = np.searchsorted(plan.group_of_cell[order], np.arange(len(plan.groups) + 1))
