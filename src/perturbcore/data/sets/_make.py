@@ -71,7 +71,7 @@ def simulated_dataset(name: str, simulate, variant: str, given: dict) -> Dataset
     else:
         extras["drugs"] = simulation.drugs
         card.step_of("simulated", screen, f"all doses; {controls_said(screen)} (vehicle)")
-        dose = simulation.parameters["response_dose"]
+        dose = screen.uns["perturbcore"]["dose"]
         screen = screen[(screen.obs["is_control"] | (screen.obs["dose"] == dose)).to_numpy()].copy()
         card.step_of(f"dose {dose:g} µM", screen, "the dose of the responses, and vehicle")
     if task == "lfc":

@@ -21,7 +21,6 @@ class Knowledge:
 
     genes: list
     modules: np.ndarray
-    families: np.ndarray
     interactions: sp.csr_matrix
     network: pd.DataFrame
     annotation: dict
@@ -45,8 +44,8 @@ def make_knowledge(n_genes: int, n_modules: int, seed: np.random.SeedSequence) -
     network = _reported_network(pairs, genes, rngs[2])
     annotation, of_module = _annotation(modules, n_modules, genes, rngs[3])
     descriptions = _descriptions(genes, annotation, of_module, rngs[4])
-    families, sequences = _sequences(modules, n_modules, genes, rngs[5])
-    return Knowledge(genes, modules, families, matrix, network, annotation, descriptions, sequences)
+    sequences = _sequences(modules, n_modules, genes, rngs[5])
+    return Knowledge(genes, modules, matrix, network, annotation, descriptions, sequences)
 
 
 def _true_interactions(modules, n_modules, rng, within=8.0, across=1.5):
@@ -160,4 +159,4 @@ def _sequences(modules, n_modules, genes, rng, aligned=0.6, mutation=0.25):
         start, cut = rng.integers(1, len(residues) - 12), int(rng.integers(0, 10))
         residues = np.delete(residues, slice(start, start + cut))
         sequences[g] = "M" + "".join(_RESIDUES.index[residues])
-    return families, sequences
+    return sequences

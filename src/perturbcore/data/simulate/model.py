@@ -28,7 +28,6 @@ class Model:
     cell_lines: list
     baseline: np.ndarray
     effects: np.ndarray
-    strength: np.ndarray
     near_null: np.ndarray
     loadings: np.ndarray
     batch_axis: np.ndarray
@@ -60,7 +59,6 @@ def make_model(knowledge: Knowledge, settings: SimpleNamespace, seed) -> Model:
         cell_lines=[f"line{chr(65 + i) if i < 26 else i + 1}" for i in range(n_lines)],
         baseline=baseline,
         effects=effects.astype(np.float32),
-        strength=strength,
         near_null=near_null,
         loadings=_loadings(knowledge.modules, rng_cell).astype(np.float32),
         batch_axis=rng_batch.normal(0.0, 1.0, (n_lines, n_genes)),

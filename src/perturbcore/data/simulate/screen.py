@@ -16,6 +16,10 @@ from perturbcore.data.simulate import model as sim
 from perturbcore.data.simulate.knowledge import Knowledge, make_knowledge
 
 _BOUNDS = read_yaml(Path(__file__).with_name("bounds.yml"))
+# of the chemical screen: doses (micromolar), that of the responses, and how many cells the others
+# have as a share; smallest and largest number of cells of a drug, and of vehicle, on a plate
+DOSES, RESPONSE_DOSE, OTHER_DOSE_SHARE = (0.1, 1.0, 10.0), 10.0, 0.1
+PLATE_CELLS, VEHICLE_CELLS = (12, 42), (40, 90)
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,7 @@ def simulate_screen(
     shift, control_share, perturbed_share = sim.draw_batches(model, n_batches, s_batch)
     design = sim.draw_design(model, control_share, perturbed_share, s_design)
     counts = sim.draw_cells(model, design, shift, s_cells)
-    cells = design[design["perturbation"] >= 0].groupby(["line", "perturbation"])["batch"]
-    measured = cells.agg(n_cells="size", n_batches="nunique")
-    about = {"strength": model.strength.ravel(), "near_null": model.near_null.ravel()}
-    about |= {c: measured[c].to_numpy() for c in measured}
+    about = {"near_null": model.near_null.ravel()}
     truth = sim.truth_of(model, sim.expected_effects(model, shift), "simulated", "symbol", about)
     screen = sim.as_screen(model, design, counts, "simulated")
     return SimulatedScreen(screen, truth, knowledge, parameters)
@@ -136,11 +137,6 @@ def simulate_drug_screen(
     n_genes: int = 500,
     n_plates: int = 6,
     plates_per_drug: int = 3,
-    cells_per_plate: tuple = (12, 42),
-    vehicle_cells: tuple = (40, 90),
-    doses: tuple = (0.1, 1.0, 10.0),
-    response_dose: float = 10.0,
-    other_dose_cells: float = 0.1,
     n_modules: int = 24,
     inert_fraction: float = 0.3,
     effect_size: float = 0.45,
@@ -159,20 +155,22 @@ def simulate_drug_screen(
     occupies at its dose, dose / (dose + Kd); targets of one mechanism lie in one module. Compounds
     are real, so that structures say something about targets; cells and effects are not.
 
+    Responses are those of 10 micromolar; a tenth as many cells get 1 and 0.1 micromolar. A plate
+    has 12 to 42 cells of a drug at the response dose, and 40 to 90 of vehicle.
+
     `n_drugs`: draw only so many of the built-in compounds; `n_cell_lines, n_genes, n_modules`:
     sizes; `inert_fraction`: share of drugs that do nothing at any dose; `n_plates,
     plates_per_drug`: plates in each line, and on how many of them a drug is (replicates);
-    `cells_per_plate, vehicle_cells` (int, int): smallest and largest number of cells of a drug at
-    the response dose, and of vehicle, on a plate; `doses`: micromolar; `response_dose`: one of
-    `doses`: that of the responses; `other_dose_cells`: cells at each other dose, as a share of
-    those at the response dose; 0 measures none; `effect_size, stress_size, line_specificity,
-    batch_effect, dispersion, dropout, library_size`: see
-    :func:`perturbcore.data.simulate.screen.simulate_screen`; sizes are those of a drug of efficacy
-    1 that occupies its target wholly; `seed`: equal seeds give identical cells.
+    `effect_size, stress_size, line_specificity, batch_effect, dispersion, dropout, library_size`:
+    see `perturbcore.data.simulate.screen.simulate_screen`; sizes are those of a drug of efficacy 1
+    that occupies its target wholly; `seed`: equal seeds give identical cells.
     """
     parameters = dict(locals())
     compounds = builtin_compounds()
-    _check(parameters, len(compounds))
+    check_parameters(parameters)
+    if n_drugs is not None and not (is_whole(n_drugs) and 1 <= n_drugs <= len(compounds)):
+        most = f"a whole number from 1 to {len(compounds)}, the number of compounds"
+        refuse(parameters, "n_drugs", f"give {most}")
     root = np.random.SeedSequence([911, seed])
     s_pick, s_know, s_model, s_batch, s_design, s_cells = root.spawn(6)
     if n_drugs is not None:
@@ -187,28 +185,14 @@ def simulate_drug_screen(
     drugs = compounds.assign(inert=inert).rename_axis("perturbation")
     names = list(drugs.index)
     # the truth is that of the response dose
-    first = list(doses).index(response_dose) * len(names)
+    first = DOSES.index(RESPONSE_DOSE) * len(names)
     of_dose = model.effects[:, first : first + len(names)]
     chosen = replace(model, perturbations=names, effects=of_dose)
-    size = np.sqrt((chosen.effects.astype(float) ** 2).mean(-1))
-    about = {"efficacy": size.ravel(), "inert": np.tile(inert, n_cell_lines)}
+    about = {"inert": np.tile(inert, n_cell_lines)}
     effects = sim.expected_effects(chosen, shift)
     truth = sim.truth_of(chosen, effects, "simulated_drugs", "drug", about)
-    screen = _screen(model, design, counts, names, doses)
+    screen = _screen(model, design, counts, names)
     return SimulatedScreen(screen, truth, knowledge, parameters, drugs)
-
-
-def _check(p: dict, most: int) -> None:
-    """Refuse sizes that no screen can be made of; the message names the culprit."""
-    check_parameters(p)
-    n = p["n_drugs"]
-    if n is not None and not (is_whole(n) and 1 <= n <= most):
-        refuse(p, "n_drugs", f"give a whole number from 1 to {most}, the number of compounds")
-    doses = list(p["doses"]) if isinstance(p["doses"], tuple | list) else []
-    if not doses or len(set(doses)) < len(doses) or not all(is_number(d) and d > 0 for d in doses):
-        refuse(p, "doses", "give distinct doses above 0")
-    if p["response_dose"] not in doses:
-        refuse(p, "response_dose", f"choose one of doses={doses}")
 
 
 def _place_targets(knowledge: Knowledge, compounds: pd.DataFrame, seed) -> Knowledge:
@@ -250,7 +234,7 @@ def _place_targets(knowledge: Knowledge, compounds: pd.DataFrame, seed) -> Knowl
 def _drug_model(knowledge, compounds, settings, seed) -> tuple[sim.Model, np.ndarray]:
     """Draw the truth of drugs, at the first dose, then the second and so on; and who is inert."""
     s_model, s_drug = seed.spawn(2)
-    n_genes, n_drugs, doses = len(knowledge.genes), len(compounds), settings.doses
+    n_genes, n_drugs = len(knowledge.genes), len(compounds)
     # the effect of every gene: a drug's is a sum over its targets
     every = vars(settings) | {"n_perturbations": n_genes, "null_fraction": 0.0}
     genetic = sim.make_model(knowledge, SimpleNamespace(**every), s_model)
@@ -263,17 +247,17 @@ def _drug_model(knowledge, compounds, settings, seed) -> tuple[sim.Model, np.nda
     inert[rng.permutation(n_drugs)[: int(round(settings.inert_fraction * n_drugs))]] = True
     efficacy = np.where(inert, 0.0, np.clip(rng.lognormal(-1.0, 0.8, n_drugs), 0.03, 1.6))
     position = {g: i for i, g in enumerate(knowledge.genes)}
-    effects = np.zeros((len(single), len(doses), n_drugs, n_genes), dtype=np.float32)
+    effects = np.zeros((len(single), len(DOSES), n_drugs, n_genes), dtype=np.float32)
     for d, targets in enumerate(targets_of(compounds).values()):
         # a drug without a known target has one that nobody knows
         for rank, target in enumerate(targets or [knowledge.genes[rng.integers(n_genes)]]):
             # -log10 of molar Kd; further targets are bound less tightly than the first
             kd = 10.0 ** (6.0 - float(rng.normal(6.6 - 0.5 * min(rank, 2), 0.7)))
-            for i, dose in enumerate(doses):
+            for i, dose in enumerate(DOSES):
                 share = efficacy[d] * dose / (dose + kd) / np.sqrt(max(1, len(targets)))
                 effects[:, i, d] += share * single[:, position[target]]
     np.clip(effects, -3.0, 3.0, out=effects)
-    names = [f"{drug}@{dose:g}" for dose in doses for drug in compounds.index]
+    names = [f"{drug}@{dose:g}" for dose in DOSES for drug in compounds.index]
     effects = effects.reshape(len(single), -1, n_genes)
     return replace(genetic, perturbations=names, effects=effects), inert
 
@@ -282,7 +266,7 @@ def _draw_plates(n_drugs: int, settings, seed) -> pd.DataFrame:
     """Draw one row per cell; a drug, with all its doses, lies on the same plates in all lines."""
     layout, *lines = seed.spawn(1 + settings.n_cell_lines)
     n_plates, per_drug = settings.n_plates, settings.plates_per_drug
-    (few, many), n_doses = settings.cells_per_plate, len(settings.doses)
+    (few, many), (least, most), n_doses = PLATE_CELLS, VEHICLE_CELLS, len(DOSES)
     on = np.argsort(np.random.default_rng(layout).random((n_drugs, n_plates)), axis=1)[:, :per_drug]
     code = np.repeat(np.arange(n_doses * n_drugs), per_drug)
     code = np.concatenate([code, np.full(n_plates, -1)])
@@ -292,12 +276,9 @@ def _draw_plates(n_drugs: int, settings, seed) -> pd.DataFrame:
         rng = np.random.default_rng(stream)
         full = rng.integers(few, many + 1, (n_drugs, per_drug))
         size = [
-            full
-            if dose == settings.response_dose
-            else rng.binomial(full, settings.other_dose_cells)
-            for dose in settings.doses
+            full if dose == RESPONSE_DOSE else rng.binomial(full, OTHER_DOSE_SHARE)
+            for dose in DOSES
         ]
-        least, most = settings.vehicle_cells
         size = np.concatenate([*map(np.ravel, size), rng.integers(least, most + 1, n_plates)])
         codes = {"perturbation": np.repeat(code, size), "batch": np.repeat(plate, size)}
         frame = pd.DataFrame({"line": line, **codes})
@@ -305,13 +286,13 @@ def _draw_plates(n_drugs: int, settings, seed) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _screen(model, design, counts, drugs, doses) -> AnnData:
+def _screen(model, design, counts, drugs) -> AnnData:
     screen = sim.as_screen(model, design, counts, "simulated_drugs")
     dose, drug = np.divmod(design["perturbation"].to_numpy(), len(drugs))
     # vehicle is the last of either
-    names, amount = np.array([*drugs, sim.CONTROL], dtype=object), np.array([*doses, 0.0])
+    names, amount = np.array([*drugs, sim.CONTROL], dtype=object), np.array([*DOSES, 0.0])
     screen.obs["perturbation"] = names[np.where(dose < 0, len(drugs), drug)]
-    screen.obs["dose"] = amount[np.where(dose < 0, len(doses), dose)]
+    screen.obs["dose"] = amount[np.where(dose < 0, len(DOSES), dose)]
     screen.obs["batch"] = screen.obs["batch"].str.replace("batch", "plate")
-    screen.uns["perturbcore"]["identifier"] = "drug"
+    screen.uns["perturbcore"].update(identifier="drug", dose=RESPONSE_DOSE)
     return screen
