@@ -44,7 +44,7 @@ def with_controls(responses, seed=1):
 
 @pytest.mark.parametrize("split", ["new_line", "few_known", "both_new"])
 def test_a_fold_hides_the_line_and_what_else_the_question_hides(split):
-    responses = context_responses(world(), split, n_known=3, n_groups=2)
+    responses = context_responses(world(), split, n_known=3)
     task = task_of(responses)
     assert task.across and task.primary == "L2"
     numbers = sorted(set(responses.obs["fold"]) - {-1})
@@ -141,7 +141,7 @@ def test_few_known_perturbations_move_the_context_mean_and_the_shift():
 
 
 def test_new_perturbations_get_the_mean_where_there_is_no_code():
-    responses = with_controls(context_responses(world(), "both_new", n_groups=2))
+    responses = with_controls(context_responses(world(), "both_new"))
     fold = Fold.of(responses, 3)
     for model in models_of("cross_context_new"):
         values = fit_predict(model, fold).values

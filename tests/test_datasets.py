@@ -271,7 +271,7 @@ def plate():
     kinds = ["trt_sh"] * 9 + ["ctl_vector"] * 3 + ["ctl_untrt"] * 2
     ids = np.array([f"A{i:02d}" for i in range(14)])
     about = dict(id=ids, pert_type=kinds, pert_iname=names, pert_mfc_desc=symbols)
-    about = pd.DataFrame(about).assign(pert_univ_id="7", pert_plate="P1")
+    about = pd.DataFrame(about).assign(pert_plate="P1")
     genes = pd.DataFrame({"pr_gene_symbol": [f"G{i}" for i in range(5)]})
     z = np.random.default_rng(2).normal(size=(5, 14))
     return {"mat": z, "cid": ids, "cdesc": about, "rdesc": genes}
@@ -287,7 +287,6 @@ def test_l1000_effects_against_plain_means(load_file, tmp_path):
     assert list(r.obs_names) == ["A549|AAA", "A549|BBB"]
     np.testing.assert_allclose(r.X, [z[:4].mean(0) - base, z[4:7].mean(0) - base], atol=1e-6)
     assert r.obs["n_cells"].tolist() == [4, 3]
-    assert r.obs["symbol_in_file"].tolist() == ["AAA", "BBBold"]
     assert r.uns["perturbcore"]["scale"] == "zscore"
     assert loaded.card["cells"].tolist()[:3] == [14, 12, 10]
     assert loaded.replicates.obs["is_control"].sum() == 3

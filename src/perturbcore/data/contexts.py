@@ -24,14 +24,13 @@ def context_responses(
     *,
     screen: AnnData | None = None,
     n_known: int = 5,
-    n_groups: int = 2,
     seed: int = 0,
 ) -> AnnData:
     """Lay log fold-changes out by held-out cell line: a fold per line.
 
     `split`: "new_line"; "few_known": `n_known` of its perturbations are known (fold -1);
-    "both_new": perturbations, in `n_groups`, are new with the line; `screen`: its control means go
-    into `var`.
+    "both_new": perturbations, in two halves, are new with the line; `screen`: its control means
+    go into `var`.
     """
     check_choice("split", split, tuple(SPLITS))
     lines = cell_lines(responses)
@@ -43,7 +42,7 @@ def context_responses(
     line, name = (out.obs[c].astype(str) for c in ("cell_line", "perturbation"))
     fold = line.map(dict(zip(lines, range(len(lines)), strict=True))).to_numpy(dtype=int)
     if split == "both_new":
-        fold = fold * n_groups + assign_folds(name, n_groups, seed).loc[name].to_numpy()
+        fold = fold * 2 + assign_folds(name, 2, seed).loc[name].to_numpy()
     rng = np.random.default_rng(seed)
     for one in lines if split == "few_known" else ():
         here = np.flatnonzero(line == one)

@@ -236,11 +236,11 @@ def _add_metadata(out: AnnData, path: Path) -> None:
         out.obs[column] = values.to_numpy()
 
 
-def norman_folds(n: int, n_folds: int = 5, seed: int = 42) -> np.ndarray:
+def norman_folds(n: int) -> np.ndarray:
     """Fold of each of n rows, in the order of their symbols: a legacy permutation, cut in parts."""
     folds = np.empty(n, dtype=int)
-    order = np.random.RandomState(seed).permutation(n)  # noqa: NPY002 the published draw is legacy
-    for fold, part in enumerate(np.array_split(order, n_folds)):
+    order = np.random.RandomState(42).permutation(n)  # noqa: NPY002 the published draw is legacy
+    for fold, part in enumerate(np.array_split(order, 5)):
         folds[part] = fold
     return folds
 

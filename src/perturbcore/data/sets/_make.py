@@ -6,7 +6,7 @@ from anndata import AnnData
 
 from perturbcore.core.errors import check_choice
 from perturbcore.data.deg import deg_labels
-from perturbcore.data.effects import MIN_CELLS, ba_ate, well_effects
+from perturbcore.data.effects import ba_ate, well_effects
 from perturbcore.data.folds import add_folds, same_perturbation
 from perturbcore.data.responses import dense, make_responses
 from perturbcore.data.sets.base import Card, Dataset, check_options, make_dataset
@@ -19,12 +19,9 @@ def folded(responses: AnnData, n_folds: int, seed: int, **how) -> AnnData:
     return add_folds(responses, min(n_folds, n), seed, **how)
 
 
-def responses_of(
-    screen: AnnData, *, n_folds: int, seed: int, min_cells: int = MIN_CELLS, same=None, **which
-) -> AnnData:
-    """Batch-aware effects of a screen, with folds; `same`: options of `add_folds`."""
-    effects = ba_ate(screen, min_cells=min_cells, **which)
-    return folded(effects, n_folds, seed, **(same or {}))
+def responses_of(screen: AnnData, *, n_folds: int, seed: int, **which) -> AnnData:
+    """Batch-aware effects of a screen, with folds."""
+    return folded(ba_ate(screen, **which), n_folds, seed)
 
 
 def controls_said(screen: AnnData) -> str:
@@ -41,13 +38,11 @@ def make_wells(X, obs: pd.DataFrame, genes, **about) -> AnnData:
     return wells
 
 
-def responses_of_wells(
-    wells: AnnData, *, control: str, n_folds: int, seed: int, keep: tuple = ()
-) -> AnnData:
-    """Mean over plates of `well_effects`, with the columns `keep` of the wells, as responses."""
+def responses_of_wells(wells: AnnData, *, control: str, n_folds: int, seed: int) -> AnnData:
+    """Mean over plates of `well_effects`, as responses."""
     effects = well_effects(wells, control).groupby(level="perturbation").mean()
     obs = wells.obs[~wells.obs["is_control"].to_numpy()].groupby("perturbation", observed=True)
-    table = obs[["cell_line", *keep]].first()
+    table = obs[["cell_line"]].first()
     table.insert(1, "n_cells", obs.size())
     table.insert(2, "n_batches", obs["batch"].nunique())
     table = table.loc[effects.index].rename_axis("perturbation").reset_index()

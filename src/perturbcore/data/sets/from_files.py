@@ -8,13 +8,13 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
-from perturbcore.data.effects import MIN_CELLS
+from perturbcore.data.effects import MIN_CELLS, ba_ate
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.identifiers import check_names, gene_aliases
 from perturbcore.data.read import GAPS, check_table, filled, read_h5ad, read_table
 from perturbcore.data.responses import check_responses, dense, make_responses, read_responses
 from perturbcore.data.screens.declare import declare_screen, read_screen
-from perturbcore.data.sets._make import controls_said, folded, responses_of
+from perturbcore.data.sets._make import controls_said, folded
 from perturbcore.data.sets.base import Card, Dataset, check_options, make_dataset
 
 KINDS = ("lfc", "labels")
@@ -31,7 +31,6 @@ def load(
     name: str = "mine",
     title: str = "",
     effect_control: str = "global",
-    effect_batches: str = "all",
     min_cells: int = MIN_CELLS,
     n_folds: int = 5,
     seed: int = 0,
@@ -45,8 +44,8 @@ def load(
     `screen`: cells x genes, `.h5ad`, `.zarr` or a 10x folder, with `layer`, `cells`, `backed` and
     `**declared` of `perturbcore.data.screens.declare.read_screen`; `responses`: `.h5ad`, or with a
     `kind` tables of `read_own`; folds are added where there are none;
-    `effect_control, effect_batches, min_cells`: of `perturbcore.data.effects`; `doubles,
-    gene_table`: which names share a fold, see `perturbcore.data.folds.same_perturbation`.
+    `effect_control, min_cells`: of `perturbcore.data.effects`; `doubles, gene_table`: which names
+    share a fold, see `perturbcore.data.folds.same_perturbation`.
     """
     if (screen is None) == (responses is None):
         raise ParameterError("give either screen=<file.h5ad> or responses=<file.h5ad>")
@@ -62,8 +61,8 @@ def load(
         read = read_screen(path, backed=backed, layer=layer, cells=cells, **declared)
         read.uns["perturbcore"]["dataset"] = name
         card.step_of("screen", read, note=f"{path.name}; {controls_said(read)}")
-        how = dict(control=effect_control, batches=effect_batches, min_cells=min_cells, same=same)
-        table = responses_of(read, **how, n_folds=n_folds, seed=seed)
+        table = ba_ate(read, control=effect_control, batches="all", min_cells=min_cells)
+        folded(table, n_folds, seed, **same)
         note = f"{table.n_obs:,} rows; cells are those of the perturbations"
         card.responses(table, note, cells=int(table.obs["n_cells"].sum()))
     else:

@@ -9,7 +9,7 @@ from perturbcore.data.sets._make import make_wells, responses_of_wells
 from perturbcore.data.sets.base import Card, Dataset, make_dataset
 
 TREATED, VECTOR = "trt_sh", "ctl_vector"
-COLUMNS = ("id", "pert_type", "pert_iname", "pert_mfc_desc", "pert_univ_id", "pert_plate")
+COLUMNS = ("id", "pert_type", "pert_iname", "pert_mfc_desc", "pert_plate")
 
 
 def load(n_folds: int = 5, seed: int = 0) -> Dataset:
@@ -27,8 +27,6 @@ def load(n_folds: int = 5, seed: int = 0) -> Dataset:
             "batch": wells["pert_plate"],
             "cell_line": "A549",
             "is_control": ~treated,
-            "entrez": wells["pert_univ_id"].mask(~treated, ""),
-            "symbol_in_file": wells["pert_iname"],
         }
     ).set_axis(wells["id"].to_numpy())
     about = dict(dataset="l1000_kd", scale="zscore", identifier="symbol")
@@ -39,9 +37,7 @@ def load(n_folds: int = 5, seed: int = 0) -> Dataset:
     card.step_of("named targets", every[~unnamed.to_numpy()], note)
     replicates = every[((treated & ~unnamed) | vector).to_numpy()].copy()
     card.step_of("controls", replicates, f"{int(vector.sum())} control wells ({VECTOR})")
-    extra = ("entrez", "symbol_in_file")
-    how = dict(control="global", n_folds=n_folds, seed=seed, keep=extra)
-    responses = responses_of_wells(replicates, **how)
+    responses = responses_of_wells(replicates, control="global", n_folds=n_folds, seed=seed)
     per = responses.obs["n_cells"]
     note = f"mean over {per.min()} to {per.max()} wells minus the mean of the control wells"
     card.responses(responses, note)

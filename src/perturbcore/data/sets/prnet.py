@@ -19,8 +19,7 @@ def load(control: str = "matched", n_folds: int = 5, seed: int = 0) -> Dataset:
     """
     check_choice("control", control, ("matched", "global"))
     raw, card = read_h5ad(fetch("prnet"), COLUMNS), Card()
-    obs = raw.obs[list(COLUMNS)].rename(columns=COLUMNS)
-    obs = obs.astype({c: float if c == "dose" else str for c in obs})
+    obs = raw.obs[list(COLUMNS)].rename(columns=COLUMNS).astype(str)
     obs["is_control"] = obs["perturbation"] == CONTROL
     obs["smiles"] = obs["smiles"].mask(obs["is_control"], "")
     obs.index = obs.index.astype(str)
@@ -51,8 +50,6 @@ def _drugs(obs: pd.DataFrame) -> pd.DataFrame:
             "smiles": best["smiles"].iloc[0],
             "targets": "",
             "mechanism": "",
-            "dose": float(part["dose"].median()),
-            "pert_ids": ";".join(sorted(part["pert_id"].unique())),
             "n_structures": len(structures),
             "n_plates": part["batch"].nunique(),
         }
