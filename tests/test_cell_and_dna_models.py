@@ -158,34 +158,30 @@ def test_a_profile_can_name_it_and_its_sums_are_kept(screen, checkpoint, tmp_pat
 # DNA
 
 
+def genes_at(monkeypatch, *rows):
+    """A gene table of such rows."""
+    columns = ["symbol", "chromosome", "start", "end", "strand"]
+    table = pd.DataFrame([row.split() for row in rows], columns=columns)
+    monkeypatch.setattr("perturbcore.data.identifiers.gene_table", lambda: table)
+
+
 def test_windows_around_the_start_are_read_along_the_strand(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     one, two = ("".join(rng.choice(list("ACGT"), 400)) for _ in range(2))
     fasta = tmp_path / "g.fa.gz"
     with gzip.open(fasta, "wt") as handle:
         handle.write(f">chr1 first\n{one[:250].lower()}\n{one[250:]}\n>2\n{two}\n>X\nNNNN\n")
-    (tmp_path / "g.tss.tsv").write_text(
-        "gene\tchromosome\ttss\tstrand\nA\t1\t100\t1\nB\tchr2\t200\t-1\nC\t2\t3\t1\nD\t9\t5\t1\n"
-    )
+    genes_at(monkeypatch, "A 1 100 120 1", "B 2 180 200 -1", "C 2 3 9 1", "D 9 5 9 1")
     got = tss_windows(fasta, width=20)
     assert got["A"] == one[89:109] and got["C"] == two[:12] and set(got) == set("ABC")
     pair = {"A": "T", "C": "G", "G": "C", "T": "A"}
     assert got["B"] == "".join(pair[b] for b in reversed(two[189:209]))
-    (tmp_path / "g.tss.tsv").write_text("gene\tchromosome\ttss\tstrand\nD\t9\t5\t1\n")
+    genes_at(monkeypatch, "D 9 5 9 1")
     pytest.raises(InputError, tss_windows, fasta).match("none of the chromosomes")
-    # without a table beside it, the starts are those of the gene table
-    (tmp_path / "g.tss.tsv").unlink()
-    table = pd.DataFrame(
-        [["S", "1", "100", "120", "1"], ["R", "1", "100", "120", "-1"]],
-        columns=["symbol", "chromosome", "start", "end", "strand"],
-    )
-    monkeypatch.setattr("perturbcore.data.identifiers.gene_table", lambda: table)
-    got = tss_windows(fasta, width=20)
-    assert got["S"] == one[89:109] and got["R"] == "".join(pair[b] for b in one[109:129][::-1])
 
 
 @pytest.mark.parametrize("words", [True, False])
-def test_dna_models_average_bases_alone_over_pieces(tmp_path, words):
+def test_dna_models_average_bases_alone_over_pieces(tmp_path, monkeypatch, words):
     """Per-base vectors by a loop; a tokenizer may take a base for a word, or part words."""
     from tokenizers import Regex, pre_tokenizers
 
@@ -200,9 +196,8 @@ def test_dna_models_average_bases_alone_over_pieces(tmp_path, words):
             total += states(folder, " ".join(part) if words else part)[1:-1].sum(axis=0)
         np.testing.assert_allclose(e.X[list(e.ids).index(gene)], total / n, atol=1e-5)
     assert e.modality == "DNA model" and "2 windows in 4 pieces of 10 bases" in e.source
-    genome, table = tmp_path / "g.fa", "gene\tchromosome\ttss\tstrand\nA\t1\t9\t1\nB\t1\t5\t-1\n"
-    genome.write_text(">1\n" + "ACGT" * 5 + "\n")
-    (tmp_path / "g.tss.tsv").write_text(table)
+    (tmp_path / "g.fa").write_text(">1\n" + "ACGT" * 5 + "\n")
+    genes_at(monkeypatch, "A 1 9 20 1", "B 1 1 5 -1")
     spec = {"name": "D", "builder": "dna_model", "file": "g.fa", "model": str(folder)}
     obs = pd.DataFrame({"perturbation": ["B"]})
     data = SimpleNamespace(screen=None, responses=SimpleNamespace(obs=obs, var_names=[], uns={}))

@@ -10,15 +10,7 @@ import pandas as pd
 from perturbcore.core.errors import InputError, check_choice
 from perturbcore.data import catalogue
 from perturbcore.data.folds import is_control
-from perturbcore.data.read import (
-    check_table,
-    existing,
-    member,
-    numbers,
-    read_csv,
-    read_r,
-    read_table,
-)
+from perturbcore.data.read import existing, member, read_csv, read_r
 
 KINDS = ("symbol", "ensembl", "entrez")
 GENE_FILES = ("gene_table", "gene_info_table")
@@ -149,31 +141,19 @@ def descriptions(table: pd.DataFrame) -> dict[str, str]:
     return dict(zip(rows["symbol"], rows["text"], strict=True))
 
 
-def starts_beside(fasta: Path | str) -> Path:
-    """Name the file of transcription start sites that may lie beside a genome."""
-    return Path(fasta).with_name(Path(fasta).name.split(".")[0] + ".tss.tsv")
-
-
 def tss_windows(fasta: Path | str, width: int = 4096) -> dict[str, str]:
     """Cut `width` bases around the start of transcription of each gene, read along its strand."""
-    beside = starts_beside(fasta)
-    if beside.is_file():
-        table = read_table(beside)
-        check_table(table, ["gene", "chromosome", "tss", "strand"], beside)
-    else:
-        table = gene_table()
-        table = table[table["chromosome"].isin(CHROMOSOMES) & (table["symbol"] != "")]
-        tss = table["start"].where(table["strand"] == "1", table["end"])
-        table = table.assign(gene=table["symbol"], tss=tss).drop_duplicates("gene")
-    tss = numbers(table["tss"], "tss", beside, whole="a position").astype(int)
-    genes = table.assign(tss=tss).astype({"chromosome": str, "gene": str, "strand": str})
-    by_chromosome, out = genes.groupby(genes["chromosome"].str.removeprefix("chr")), {}
+    genes = gene_table()
+    genes = genes[genes["chromosome"].isin(CHROMOSOMES) & (genes["symbol"] != "")]
+    tss = genes["start"].where(genes["strand"] == "1", genes["end"]).astype(int)
+    by_chromosome = genes.assign(tss=tss).drop_duplicates("symbol").groupby("chromosome")
+    out = {}
     for name, bases in _chromosomes(fasta):
         if (name := name.removeprefix("chr")) in by_chromosome.groups:
             for row in by_chromosome.get_group(name).itertuples():
                 first = max(row.tss - 1 - width // 2, 0)
                 part = bases[first : row.tss - 1 + width // 2].upper()
-                out[row.gene] = part if row.strand == "1" else part.translate(PAIRED)[::-1]
+                out[row.symbol] = part if row.strand == "1" else part.translate(PAIRED)[::-1]
     out = {gene: part for gene, part in out.items() if part.strip("N")}
     if not out:
         raise InputError(f"{fasta} has none of the chromosomes of the genes: are names alike?")

@@ -83,11 +83,7 @@ def _find(spec: dict, kind: str, context: BuildContext) -> Source:
         return _drugs(spec, context, where)
     if "file" in spec:
         path = _local_path(spec["file"], context, where)
-        beside = [
-            catalogue.hash_of(f) for f in [identifiers.starts_beside(path)] if f.is_file()
-        ] * (kind == "windows")
-        content = digest(catalogue.hash_of(path), beside) if beside else catalogue.hash_of(path)
-        return Source(path.name, content, lambda: READERS[kind](path))
+        return Source(path.name, catalogue.hash_of(path), lambda: READERS[kind](path))
     if name is None:
         raise ParameterError(f"{where}: give source: (simulated, or catalogued) or file: (a path)")
     if name == "simulated":
