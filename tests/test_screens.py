@@ -55,7 +55,7 @@ def test_controls_by_several_labels_or_by_a_column():
     by_flag = FACTS | {"control": None, "control_column": "flag"}
     flagged = declare_screen(adata, **by_flag)
     assert set(flagged.obs["perturbation"][flagged.obs["is_control"]]) == {"control"}
-    with pytest.raises(InputError, match="c0.*disagree"):
+    with pytest.raises(ParameterError, match="in one way"):
         declare_screen(adata, control_column="flag", **FACTS)
     for value, message in (("True", r"\['A'\].*calls controls"), ("perhaps", "perhaps")):
         adata.obs["flag"] = flag.where(flag.index != "c1", value)
@@ -73,7 +73,7 @@ def test_controls_by_several_labels_or_by_a_column():
         ({"cell_line_value": " "}, ParameterError, "cell_line_value is empty"),
         ({"perturbation": "guide"}, InputError, "no column 'guide'.*'perturbation'"),
         ({"cell_line": "line"}, InputError, "no column 'line'.*cell_line_value"),
-        ({"control_column": "flag"}, InputError, "no column 'flag'"),
+        ({"control": None, "control_column": "flag"}, InputError, "no column 'flag'"),
         ({"control": "non-targeting"}, InputError, r"label \['non-targeting'\] not in obs"),
         ({"control": ["ntc", "dmso"]}, InputError, r"control label \['dmso'\]"),
     ],

@@ -38,8 +38,8 @@ def declare_screen(
     `adata`: cells x genes, in memory or backed; X is shared, not copied; `dataset`: its name in
     every later table; `scale`: "counts" (raw UMI counts) or "log1p" (log1p of counts scaled to 1e4
     per cell); `perturbation, batch, cell_line`: columns of obs; `control`: label or labels of
-    control cells (several become the first); `control_column`: boolean column that marks control
-    cells, instead of or besides `control`; `identifier`: what perturbations are named by: "symbol",
+    control cells (several become the first); `control_column`: instead, boolean column that marks
+    control cells; `identifier`: what perturbations are named by: "symbol",
     "ensembl", "entrez" or "drug"; `batch_value, cell_line_value`: the one batch or cell line of all
     cells, where no column says it; `unmatched`: perturbations without cells in any batch that has
     controls: "error" refuses the screen, "drop" leaves them out, "keep" keeps them (for
@@ -48,9 +48,9 @@ def declare_screen(
     check_choice("scale", scale, SCALES)
     check_choice("identifier", identifier, IDENTIFIERS)
     check_choice("unmatched", unmatched, ("error", "drop", "keep"))
-    if control is None and control_column is None:
+    if (control is None) == (control_column is None):
         raise ParameterError(
-            "name the controls: control=<label in the perturbation column> or "
+            "name the controls in one way: control=<label in the perturbation column> or "
             "control_column=<boolean column>"
         )
     if not dataset or not isinstance(dataset, str):
@@ -98,10 +98,8 @@ def _labels(obs, name, column, value):
 
 def _controls(obs, columns, perturbation, control, control_column):
     """Find the control cells, and give them one label in `columns`."""
-    flagged = None
-    if control_column is not None:
-        flagged = _flags(_column(obs, control_column, "control_column"), control_column)
     if control is None:
+        flagged = _flags(_column(obs, control_column, "control_column"), control_column)
         mixed = set(columns["perturbation"][flagged]) & set(columns["perturbation"][~flagged])
         if mixed:
             raise InputError(
@@ -120,12 +118,6 @@ def _controls(obs, columns, perturbation, control, control_column):
             f"{(near or sorted(present))[:5]} ... ({len(present)} labels)"
         )
     named = columns["perturbation"].isin(labels).to_numpy()
-    if flagged is not None and (named != flagged).any():
-        cell = obs.index[(named != flagged).argmax()]
-        raise InputError(
-            f"cell {cell!r}: control={labels} and control_column={control_column!r} disagree; "
-            "declare the one that is right"
-        )
     columns.loc[named, "perturbation"] = labels[0]
     return named
 
