@@ -56,7 +56,7 @@ def write_fixture(folder, *, seed: int = 0, tasks=("lfc",), datasets=tuple(LAYOU
         # mean profiles of control cells, a row per line and batch
         screen = next(raw_screens("essential", root, backed=False))
         controls = screen[screen.obs["is_control"].to_numpy(bool)].copy()
-        bulk = pseudobulk(controls, by=("cell_line", "batch"), progress=False)
+        bulk = pseudobulk(controls, by=("cell_line", "batch"))
         bulk.obs["gene"] = CONTROL["essential"]
         bulk.write_h5ad(root / LAYOUTS["essential"].controls)
     sources = _sources(simulation)

@@ -326,8 +326,8 @@ def test_data_sets_bring_their_embeddings(root, monkeypatch):
         assert data.name == name and data.task == "lfc" and data.simulated
         assert data.responses.uns["perturbcore"]["dataset"] == name
         assert len(data.card) == data.responses.obs["cell_line"].nunique()
-    labels = load("cole", task="deg", embeddings=["PCA"])
-    assert labels.task == "deg" and {e.name for e in own_embeddings(labels)} == {"PCA"}
+    labels = load("cole", task="deg")
+    assert labels.task == "deg" and "PCA" in {e.name for e in own_embeddings(labels)}
     pytest.raises(ParameterError, load, "cole", folds=3).match("no option 'folds'")
     monkeypatch.setenv(VARIABLE, str(root / "nowhere"))
     pytest.raises(InputError, load, "cole").match("make data PROFILE=paper")

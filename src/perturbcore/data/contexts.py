@@ -75,7 +75,7 @@ def controls_of(data) -> pd.DataFrame | None:
 
 def _mean_controls(screen: AnnData) -> pd.DataFrame:
     controls = screen[screen.obs["is_control"].to_numpy(bool)]
-    bulk = pseudobulk(controls, ("cell_line",), progress=False)
+    bulk = pseudobulk(controls, ("cell_line",))
     lines = bulk.obs["cell_line"].astype(str).to_numpy()
     return pd.DataFrame(np.asarray(bulk.X), index=lines, columns=bulk.var_names)
 

@@ -195,7 +195,6 @@ class Enrichment:
     """Lists (n) by gene sets (T): sparse matrices that share their entries, one per overlap."""
 
     terms: pd.Index
-    size: np.ndarray
     overlap: sp.csr_matrix
     p: sp.csr_matrix
     p_adj: sp.csr_matrix
@@ -274,7 +273,7 @@ def over_represented(
     tested = [
         sp.csr_matrix((v, overlap.indices, overlap.indptr), overlap.shape) for v in (p, p_adj)
     ]
-    return Enrichment(pd.Index(list(found)), size, overlap, *tested)
+    return Enrichment(pd.Index(list(found)), overlap, *tested)
 
 
 def function_labels(

@@ -218,9 +218,7 @@ def _parts(blocks_of_groups, room: int):
         yield part
 
 
-def pseudobulk(
-    screen: AnnData, by=("cell_line", "perturbation"), *, progress: bool = True
-) -> AnnData:
+def pseudobulk(screen: AnnData, by=("cell_line", "perturbation")) -> AnnData:
     """Average log1p(1e4 * count / total) over the cells of each group, in one pass."""
     check_declared(screen)
     by = list(by)
@@ -233,9 +231,8 @@ def pseudobulk(
     weight = 1.0 / groups["n_cells"].to_numpy()[code]
     every = [(np.arange(0), np.arange(len(groups)))]
     mean = np.empty((len(groups), screen.n_vars), dtype=np.float32)
-    for _, own, total, _ in summed(
-        screen, code, weight, every, np.arange(screen.n_vars), progress=progress
-    ):
+    genes = np.arange(screen.n_vars)
+    for _, own, total, _ in summed(screen, code, weight, every, genes, progress=False):
         mean[own] = total
     groups.index = groups[by].agg("|".join, axis=1).to_numpy()
     out = AnnData(mean, obs=groups, var=screen.var[[]])

@@ -40,7 +40,7 @@ def own_embeddings(data: Dataset) -> list[Embedding]:
     own = data.extras.get("authors")
     if not own:
         return []
-    return read_embeddings(own["dataset"], data.responses, own["root"], names=own["names"])[0]
+    return read_embeddings(own["dataset"], data.responses, own["root"])[0]
 
 
 def list_embeddings(

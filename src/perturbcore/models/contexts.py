@@ -367,7 +367,7 @@ class SavedPredictions(ContextModel):
             cells, dataset="saved", scale=self.scale, perturbation=self.perturbation, batch=None,
             batch_value="1", cell_line=self.cell_line, control=self.control, unmatched="keep",
         )  # fmt: skip
-        bulk = pseudobulk(screen, ("perturbation",), progress=False).to_df()[fold.test.var_names]
+        bulk = pseudobulk(screen, ("perturbation",)).to_df()[fold.test.var_names]
         effect = bulk - bulk.loc[self.control]
         there = fold.test_ids.isin(effect.index)
         values = effect.reindex(fold.test_ids).fillna(0.0).to_numpy(dtype=np.float32)

@@ -22,7 +22,7 @@ def plate_effects(data) -> pd.DataFrame | None:
     wells = data.replicates
     if wells is None and data.screen is not None:
         by = ["cell_line", "batch", "perturbation"]
-        wells = pseudobulk(data.screen, by=by, progress=False)
+        wells = pseudobulk(data.screen, by=by)
     return None if wells is None else well_effects(wells)
 
 

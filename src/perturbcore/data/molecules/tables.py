@@ -121,10 +121,10 @@ def _read_rows(path: Path) -> pd.DataFrame:
 
 
 def tahoe_drugs() -> pd.DataFrame:
-    """Read the catalogue's drug table of Tahoe-100M (`check_drugs`, with `approved`)."""
+    """Read the catalogue's drug table of Tahoe-100M (`check_drugs`)."""
     path = catalogue.fetch("tahoe_drug_metadata")
-    renamed = {"canonical_smiles": "smiles", "targets": "targets", "moa-fine": "mechanism"}
-    renamed |= {"human-approved": "approved", "drug": "drug"}
+    renamed = {"drug": "drug", "canonical_smiles": "smiles", "targets": "targets"}
+    renamed |= {"moa-fine": "mechanism"}
     frame = _columns(read_table(path), path, renamed)
     frame["mechanism"] = frame["mechanism"].where(frame["mechanism"] != "unclear", "")
     return check_drugs(frame.set_index("drug"), str(path))

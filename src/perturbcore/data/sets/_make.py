@@ -73,12 +73,12 @@ def simulated_dataset(name: str, simulate, variant: str, given: dict) -> Dataset
         responses = ba_ate(screen, control=control, batches=given["batches"])
         note = f"{control} control"
     else:
-        how = dict(min_cells=given["min_cells"], test=given["test"], progress=False)
-        responses = deg_labels(screen, variant=variant, **how)
+        least = given["min_cells"]
+        responses = deg_labels(screen, variant=variant, min_cells=least, progress=False)
         responses.uns["perturbcore"]["dataset"] = f"{name}_deg"
         where = "" if variant == "pooled" else " on a plate"
         share = (responses.layers["deg"] != 0).mean()
-        note = f"more than {given['min_cells']} cells{where}; {share:.1%} of labels are not 0"
+        note = f"more than {least} cells{where}; {share:.1%} of labels are not 0"
     folded(responses, given["n_folds"], seed=0)
     card.responses(responses, f"{responses.n_obs} rows of perturbation and cell line: {note}")
     return make_dataset(responses, card, screen=screen, extras=extras)

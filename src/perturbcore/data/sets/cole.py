@@ -22,7 +22,6 @@ def load(
     dataset: str = "essential",
     task: str = "lfc",
     root=None,
-    embeddings: list[str] | None = None,
     cells: bool = False,
 ) -> Dataset:
     """Load responses with stored folds, perhaps raw `cells`, and the embeddings beside them."""
@@ -44,7 +43,7 @@ def load(
         except InputError as error:
             notes.append(f"No cells: {error}.")
     ceiling = _published_error(responses, notes) if task == "lfc" else None
-    extras = {"authors": {"dataset": dataset, "root": root, "names": embeddings}}
+    extras = {"authors": {"dataset": dataset, "root": root}}
     if (controls := read_control_profiles(dataset, root)) is not None:
         extras["controls"] = controls
     simulated = ", simulated in the authors' layout" if about["simulated"] else ""

@@ -2,7 +2,6 @@
 
 import pandas as pd
 
-from perturbcore.core.errors import check_choice
 from perturbcore.data.catalogue import fetch
 from perturbcore.data.read import read_h5ad
 from perturbcore.data.sets._make import make_wells, responses_of_wells
@@ -12,12 +11,11 @@ CONTROL = "DMSO"
 COLUMNS = constants_of("prnet")["columns"]  # of the file, and what they are here
 
 
-def load(control: str = "matched", n_folds: int = 5, seed: int = 0) -> Dataset:
+def load(n_folds: int = 5, seed: int = 0) -> Dataset:
     """Load the wells and plate-matched effects of the drugs that lie on both plates.
 
     Names registered as two structures are one perturbation: no near copy is in training.
     """
-    check_choice("control", control, ("matched", "global"))
     raw, card = read_h5ad(fetch("prnet"), COLUMNS), Card()
     obs = raw.obs[list(COLUMNS)].rename(columns=COLUMNS).astype(str)
     obs["is_control"] = obs["perturbation"] == CONTROL
@@ -34,9 +32,8 @@ def load(control: str = "matched", n_folds: int = 5, seed: int = 0) -> Dataset:
     wells = wells[~treated | wells.obs["perturbation"].isin(keep).to_numpy()].copy()
     note = f"{len(drugs) - len(keep)} drugs on one plate only dropped"
     card.step_of("both plates", wells, note)
-    responses = responses_of_wells(wells, control=control, n_folds=n_folds, seed=seed)
-    which = "its" if control == "matched" else "all"
-    card.responses(responses, f"mean over plates of the difference to {which} DMSO wells")
+    responses = responses_of_wells(wells, control="matched", n_folds=n_folds, seed=seed)
+    card.responses(responses, "mean over plates of the difference to its DMSO wells")
     return make_dataset(responses, card, replicates=wells, extras={"drugs": drugs.loc[keep]})
 
 

@@ -10,14 +10,13 @@ def load(
     control: str = "global",
     batches: str = "all",
     min_cells: int = 30,
-    test: str = "welch",
     n_folds: int = 5,
     **options,
 ) -> Dataset:
     """Simulate a screen and estimate its effects, or label its genes.
 
     `task`: "lfc", or "deg": labels with batches pooled; `control, batches`: variant of the effect
-    (`perturbcore.data.effects`); `min_cells, test`: of labels (`perturbcore.data.deg`);
+    (`perturbcore.data.effects`); `min_cells`: of labels (`perturbcore.data.deg`);
     `n_folds`: see `perturbcore.data.folds.assign_folds`; `**options`: of
     `perturbcore.data.simulate.screen.simulate_screen`.
     """

@@ -10,7 +10,6 @@ def load(
     control: str = "matched",
     batches: str = "all",
     min_cells: int = 20,
-    test: str = "welch",
     n_folds: int = 5,
     **options,
 ) -> Dataset:
