@@ -61,7 +61,7 @@ def signature_dataset(
 ) -> Dataset:  # fmt: skip
     """Make the data set of `load` from signatures (`read_signatures`) and a drug table."""
     card = Card()
-    drugs, lost = _drugs(lines, table, aliases, card)
+    drugs = _drugs(lines, table, aliases, card)
     genes, n_twice = common_genes(lines, drugs.index)
     if 2 * k >= len(genes):
         raise ParameterError(
@@ -94,8 +94,7 @@ def signature_dataset(
         f"{min(k, 100)} significantly up-regulated genes by the file's own list: part of their "
         "labels is noise."
     )
-    extras = {"drugs": drugs, "unmatched": lost}
-    data = make_dataset(responses, card, notes=(weak,), extras=extras)
+    data = make_dataset(responses, card, notes=(weak,), extras={"drugs": drugs})
     return replace(data, sources=(*files, *data.sources))
 
 
@@ -152,21 +151,21 @@ def top_k_labels(ranked, genes: pd.Index, k: int) -> np.ndarray:
     return label
 
 
-def _drugs(lines, table: pd.DataFrame, aliases, card: Card) -> tuple[pd.DataFrame, tuple]:
-    """Return the drugs that the table has, with its columns, and the names of the others."""
+def _drugs(lines, table: pd.DataFrame, aliases, card: Card) -> pd.DataFrame:
+    """Return the drugs that the table has, with its columns."""
     everyone = sorted({d for of in lines.values() for d in of})
     lengths = [len(ranked) for of in lines.values() for ranked, _ in of.values()]
     size = f"{min(lengths):,} to {max(lengths):,} genes each"
     note = f"{len(lengths)} signatures in {len(lines)} cell lines, {size}"
     card.step("files", perturbations=len(everyone), note=note)
     matched = match_drugs(everyone, table, aliases)
-    lost = tuple(matched.index[matched["how"] == ""])
-    matched = matched.drop(index=list(lost)).rename_axis("perturbation")
+    lost = list(matched.index[matched["how"] == ""])
+    matched = matched.drop(index=lost).rename_axis("perturbation")
     how = matched["how"].value_counts()
     kinds = ("name", "spelling", "beginning", "alias")
     note = "found " + ", ".join(f"{how[h]} by {h}" for h in kinds if h in how)
     note += f"; not found, dropped: {', '.join(lost)}" if lost else ""
     card.step("drug table", perturbations=len(matched), note=note)
     drugs = table.reindex(matched["in_table"])[["smiles", "targets", "mechanism"]].fillna("")
-    drugs = drugs.set_index(matched.index).assign(in_table=matched["in_table"], how=matched["how"])
-    return drugs.assign(parent=[parent(n) for n in matched["in_table"]]), lost
+    parents = [parent(name) for name in matched["in_table"]]
+    return drugs.set_index(matched.index).assign(parent=parents)
