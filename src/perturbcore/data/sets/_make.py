@@ -19,9 +19,9 @@ def folded(responses: AnnData, n_folds: int, seed: int, **how) -> AnnData:
     return add_folds(responses, min(n_folds, n), seed, **how)
 
 
-def responses_of(screen: AnnData, *, n_folds: int, seed: int, **which) -> AnnData:
-    """Batch-aware effects of a screen, with folds."""
-    return folded(ba_ate(screen, **which), n_folds, seed)
+def responses_of(screen: AnnData, n_folds: int, seed: int) -> AnnData:
+    """Effects of a screen by all its controls and batches, with folds."""
+    return folded(ba_ate(screen, control="global", batches="all"), n_folds, seed)
 
 
 def controls_said(screen: AnnData) -> str:

@@ -15,7 +15,7 @@ CONTROL = "non-targeting"
 MIN_FRACTION = 0.8  # of UMIs that the leading gRNA of a cell must have
 
 
-def load(control: str = "global", batches: str = "all", n_folds: int = 5, seed: int = 0) -> Dataset:
+def load(n_folds: int = 5, seed: int = 0) -> Dataset:
     """Load the cells with one gRNA, and their effects."""
     path = fetch("papalexi")
     cells, guide_counts, guides, targets = _read(path)
@@ -31,7 +31,7 @@ def load(control: str = "global", batches: str = "all", n_folds: int = 5, seed: 
     screen = declare_screen(cells[keep].copy(), dataset="papalexi", control=CONTROL, scale="counts")
     dropped = f"{int((~keep).sum()):,} cells dropped: leading gRNA below {MIN_FRACTION:g} of UMIs"
     card.step_of("one gRNA a cell", screen, f"{dropped}, or tied; {controls_said(screen)}")
-    responses = responses_of(screen, control=control, batches=batches, n_folds=n_folds, seed=seed)
+    responses = responses_of(screen, n_folds, seed)
     return make_dataset(responses, card, screen=screen)
 
 

@@ -16,12 +16,7 @@ CONTROL = "control"
 
 
 def load(
-    part: str = "norman",
-    control: str = "global",
-    batches: str = "all",
-    doubles: bool = False,
-    n_folds: int = 5,
-    seed: int = 0,
+    part: str = "norman", doubles: bool = False, n_folds: int = 5, seed: int = 0
 ) -> Dataset:
     """Load the single perturbations of "norman" (K562) or "mcfaline" (A172, T98G, U87MG).
 
@@ -58,5 +53,5 @@ def load(
     dropped = f"{condition[double].nunique()} doubles ({int(double.sum()):,} cells) dropped; "
     note = (dropped if double.any() else "") + controls_said(screen)
     card.step_of("singles and doubles" if doubles else "single perturbations", screen, note)
-    responses = responses_of(screen, control=control, batches=batches, n_folds=n_folds, seed=seed)
+    responses = responses_of(screen, n_folds, seed)
     return make_dataset(responses, card, screen=screen)
