@@ -9,7 +9,6 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,8 +18,7 @@ import pandas as pd
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.core.files import open_sqlite, save_table
-from perturbcore.data.read import check_table
+from perturbcore.core.files import save_table
 from perturbcore.score.task import task_of
 
 COLUMNS = [
@@ -68,8 +66,16 @@ class ScoreStore:
         self.path = path if str(path) == ":memory:" else Path(path)
         if isinstance(self.path, Path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        other = "{path}: not a score store ({error}); move it away to compute the units again"
-        self._db = open_sqlite(self.path, _SCHEMA, other)
+        self._db = sqlite3.connect(self.path, timeout=120, check_same_thread=False)
+        try:
+            # a kill loses no finished work, and no write waits for the disk
+            pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; "
+            self._db.executescript(pragmas + _SCHEMA)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise InputError(
+                f"{self.path}: not a score store ({error}); move it away to compute the units again"
+            ) from error
 
     def have(self, keys: Iterable[str]) -> set[str]:
         """Return those of `keys` that are finished."""
@@ -106,15 +112,14 @@ class ScoreStore:
         names = json.dumps(named)
         self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (unit.key, names))
 
-    def scorings(self, scope: str = "") -> pd.DataFrame:
+    def scorings(self) -> pd.DataFrame:
         """Return every scoring of a published test split, oldest first; no run deletes one."""
         columns = ["finished", "commit", "scope", "dataset", "task", "cell_line", "fold"]
         rows = self._db.execute("SELECT * FROM scorings ORDER BY rowid").fetchall()
-        log = pd.DataFrame(
+        return pd.DataFrame(
             [json.loads(about) | {"scope": s, "settings": k} for s, k, about in rows],
             columns=[*columns, "embedding", "predictor", "settings"],
         )
-        return log[log["scope"].astype(str).str.startswith(scope)].reset_index(drop=True)
 
     def claim(self, scope: str, keys: Sequence[str]) -> None:
         """Declare that the units of `scope` are now exactly `keys` (older ones leave the table)."""
@@ -210,25 +215,13 @@ class ScoreStore:
     def export(self, path) -> Path:
         """Write the scores of every scope of the book atomically, with their `chapter`."""
         query = "SELECT DISTINCT scope FROM members WHERE scope NOT LIKE ? ORDER BY scope"
-        with self._exclusive():
+        with self._db as db:
+            db.execute("BEGIN IMMEDIATE")  # no older table is written after a newer one
             scopes = [s for (s,) in self._db.execute(query, (f"{ASIDE}%",))]
             parts = [self.scores(self.keys_of(s)).assign(chapter=s.split("/")[0]) for s in scopes]
             empty = pd.DataFrame(columns=[*COLUMNS, "chapter"])
             save_scores(pd.concat(parts, ignore_index=True) if parts else empty, path)
         return Path(path)
-
-    @contextmanager
-    def _exclusive(self):
-        # a second connection: the write lock must not roll back or commit the first one's work
-        if self.path == ":memory:":
-            yield
-            return
-        with closing(sqlite3.connect(self.path, timeout=120, isolation_level=None)) as lock:
-            lock.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            finally:
-                lock.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the file."""
@@ -240,29 +233,10 @@ NO_EMBEDDING = "(no embedding)"
 
 
 def save_scores(scores: pd.DataFrame, path) -> None:
-    """Write scores as `.parquet` or `.csv`, atomically; `read_scores` reads both."""
+    """Write scores as `.parquet` or `.csv`, atomically."""
     path = Path(path)
     if path.suffix not in (".parquet", ".csv"):
         raise ParameterError(f"{path}: scores are written as .parquet or .csv")
     if path.suffix == ".csv":
         scores = scores.assign(embedding=scores["embedding"].replace("", NO_EMBEDDING))
     save_table(scores, path)
-
-
-def read_scores(path) -> pd.DataFrame:
-    """Read scores that `save_scores` wrote, every name as it was."""
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file of scores")
-    if path.suffix == ".parquet":
-        scores = pd.read_parquet(path)
-    else:
-        numbers = {"fold", "seed", "value", "common", "n_train", "n_test", "coverage", "seconds"}
-        texts = {c: str for c in [*COLUMNS, "chapter"] if c not in numbers}
-        scores = pd.read_csv(
-            path, dtype=texts, keep_default_na=False, na_values=dict.fromkeys(numbers, "")
-        )
-        scores["embedding"] = scores["embedding"].replace(NO_EMBEDDING, "")
-    unit = [*IDENTITY, "chapter"] if "chapter" in scores else IDENTITY
-    check_table(scores, [*IDENTITY, "value"], path, unique=unit)
-    return scores
