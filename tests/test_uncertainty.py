@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.report.paired import PairedScores
-from perturbcore.score.uncertainty import holm, mean_ci
+from perturbcore.score.uncertainty import holm, t_statistics
 
 
 def make_scores(values, *, metric="L2", seeds=1, **columns):
@@ -44,22 +44,24 @@ def corrected_t(difference, ratio):
 
 def test_mean_interval_is_that_of_scipy():
     values = np.random.default_rng(0).normal(3, 2, size=7)
-    found = mean_ci(values, 0.9)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
-    assert found.mean == pytest.approx(values.mean()) and found.n == 7
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert mean_ci([*values, np.nan], 0.9) == pytest.approx(found)
+    for column in (values, [*values, np.nan]):
+        found = t_statistics(np.array(column)[:, None], confidence=0.9)
+        assert found["mean"] == pytest.approx(values.mean()) and found["n"] == 7
+        assert found["low"] == pytest.approx(expected.low)
+        assert found["high"] == pytest.approx(expected.high)
 
 
 def test_mean_interval_of_one_or_no_value_is_defined_as_unknown():
-    one = mean_ci([2.5])
-    assert one.mean == 2.5 and one.n == 1 and np.isnan([one.low, one.high, one.sd]).all()
-    none = mean_ci([])
-    assert none.n == 0 and np.isnan([none.mean, none.low, none.high]).all()
-    same = mean_ci([1.0, 1.0, 1.0])
-    assert (same.low, same.high) == (1.0, 1.0)
-    pytest.raises(ParameterError, mean_ci, [1, 2], 95).match("confidence")
-    pytest.raises(ParameterError, mean_ci, [1, 2], test_ratio=-1).match("test_ratio")
+    one = t_statistics(np.array([[2.5]]))
+    assert one["mean"] == 2.5 and one["n"] == 1
+    assert np.isnan([one["low"], one["high"], one["sd"]]).all()
+    none = t_statistics(np.empty((0, 1)))
+    assert none["n"] == 0 and np.isnan([none["mean"], none["low"], none["high"]]).all()
+    same = t_statistics(np.ones((3, 1)))
+    assert same["low"] == same["high"] == 1
+    pytest.raises(ParameterError, t_statistics, np.ones((2, 1)), 0, 95).match("confidence")
+    pytest.raises(ParameterError, t_statistics, np.ones((2, 1)), -1).match("test_ratio")
 
 
 def test_holm_leaves_unknown_p_values_out():

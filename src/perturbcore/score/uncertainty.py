@@ -1,38 +1,19 @@
 """How sure a mean over folds or a difference is: corrected intervals, adjusted p-values."""
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy import stats
 
 from perturbcore.core.errors import ParameterError
 
 
-class Interval(NamedTuple):
-    """A mean with its confidence interval; the bounds are NaN where they are undefined."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    sd: float
-
-
-def mean_ci(values, confidence: float = 0.95, *, test_ratio: float = 0.0) -> Interval:
-    """Mean and Student-t confidence interval of values (n,), NaNs left out.
-
-    `test_ratio`: test size over training size where the values come from folds whose training sets
-    overlap: the variance of the mean is then s^2 (1 / n + test_ratio) (Nadeau and Bengio 2003);
-    `confidence`: share of such intervals that hold the mean.
-    """
-    column = np.asarray(values, dtype=np.float64).reshape(-1, 1)
-    found = t_statistics(column, test_ratio, confidence)
-    mean, low, high, sd = (float(found[k][0]) for k in ("mean", "low", "high", "sd"))
-    return Interval(mean, low, high, int(found["n"][0]), sd)
-
-
 def t_statistics(values: np.ndarray, test_ratio: float = 0.0, confidence: float = 0.95) -> dict:
-    """Test columns of (units, columns) against 0, NaN where a unit is missing; see `mean_ci`."""
+    """Test columns of (units, columns) against 0, NaN where a unit is missing.
+
+    `test_ratio`: test size over training size where units are folds whose training sets overlap:
+    the variance of the mean is then s^2 (1 / n + test_ratio) (Nadeau and Bengio 2003);
+    `confidence`: share of the Student-t intervals that hold the mean. Returns mean, low, high, t,
+    p, sd and n of each column, NaN where undefined.
+    """
     if not 0 < confidence < 1:
         raise ParameterError(f"confidence={confidence!r}: give a number between 0 and 1")
     if test_ratio < 0:

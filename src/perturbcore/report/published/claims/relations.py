@@ -16,7 +16,7 @@ from perturbcore.data.published.tables import LINES, Published
 from perturbcore.report.published.claims.language import compare, holds, look_up
 from perturbcore.report.published.figures import FigureData, FigureSpec, figure_data
 from perturbcore.report.text import plural
-from perturbcore.score.uncertainty import mean_ci
+from perturbcore.score.uncertainty import t_statistics
 
 # Five folds: the test set is a quarter of the training set (Nadeau and Bengio 2003).
 TEST_RATIO = 0.25
@@ -80,10 +80,11 @@ def pair(
     folds = None if of_folds is None else gain(of_folds)
     every_line, units = bool((lines > 0).all()), lines if folds is None else folds
     wide = data.medians() if of_folds is None else of_folds
-    interval = certainty = per_line = None
+    certainty = per_line = None
     if folds is not None:
-        interval = mean_ci(folds.groupby("fold").mean().to_numpy(), test_ratio=TEST_RATIO)
-        certainty = f"{interval.low:+.3f} to {interval.high:+.3f}"
+        interval = t_statistics(folds.groupby("fold").mean().to_numpy()[:, None], TEST_RATIO)
+        low, high = (float(interval[side][0]) for side in ("low", "high"))
+        certainty = f"{low:+.3f} to {high:+.3f}"
         by = (folds >= 0).groupby("cell_line")
         per_line = by.sum().astype(str) + " of " + by.size().astype(str) + " folds"
     return SimpleNamespace(
@@ -98,8 +99,8 @@ def pair(
         most_folds=folds is None or bool((folds > 0).mean() > 0.5),
         gain=float(units.mean()),
         relative=abs(units.mean()) / wide[reference].mean(),
-        superior=every_line if interval is None else interval.low > 0,
-        not_worse=bool((lines >= 0).any()) if interval is None else interval.high >= 0,
+        superior=every_line if certainty is None else low > 0,
+        not_worse=bool((lines >= 0).any()) if certainty is None else high >= 0,
         certainty=certainty,
         folds_per_line=per_line,
         medians=_wins(lines, "line"),
