@@ -232,7 +232,7 @@ def test_labels_of_a_genetic_screen_have_an_experimental_error():
     expected = deg_ceiling(data.screen, data.responses, n_trials=6, progress=False)
     boot = table[table["estimate"] == "bootstrap"][list(expected)]
     pd.testing.assert_frame_equal(boot, expected)
-    units = limits.limit_units(table, data.responses, seed=4)
+    units = limits.limit_units(table, data.responses, 4, "simulated")
     names = ["experimental_error", "noise_floor", "repeated_experiment"]
     assert [(u.about["predictor"], u.about["fold"]) for u in units] == [
         (name, fold) for name in names for fold in (0, 1)
@@ -247,7 +247,7 @@ def test_labels_of_a_genetic_screen_have_an_experimental_error():
     assert {u.about["n_train"] for u in units} == {6}
     known = data.responses.copy()  # one fold asked, the other only learned from
     known.obs["fold"] = known.obs["fold"].where(known.obs["fold"] == 0, -1)
-    alone = limits.limit_units(table[table["fold"] == 0], known)
+    alone = limits.limit_units(table[table["fold"] == 0], known, 0, "simulated")
     assert {(u.about["n_test"], u.about["n_train"]) for u in alone} == {(6, 6)}
     pytest.raises(ParameterError, load, "simulated", task="labels").match("task 'labels'")
 
@@ -276,7 +276,7 @@ def test_replicates_are_resampled_by_the_variant_of_the_responses(control):
     assert len(low) == 2 and (low < 5).all()
     twice = again.loc[again["metric"] == "L2", "value"]
     np.testing.assert_allclose(twice, np.sqrt(2) * low)
-    units = limits.limit_units(pd.concat([found, again, floor]), responses)
+    units = limits.limit_units(pd.concat([found, again, floor]), responses, 0, "d")
     names = {"experimental_error", "repeated_experiment", "noise_floor"}
     assert {u.about["predictor"] for u in units} == names
     big = found.loc[(found["metric"] == "L2") & (found["quantile"] == 0.9), "value"].max()

@@ -260,13 +260,14 @@ def test_a_duplicate_lies_between_the_train_mean_and_perfect_as_scperteval_place
 
 def test_metrics_tell_nothing_where_perturbations_do_nothing():
     sizes = dict(n_cell_lines=1, n_perturbations=40, n_genes=60, n_batches=2, n_control_cells=200)
-    strong = calibrate_metrics(simulate_screen(**sizes, seed=0).screen).set_index("metric")
+    every = metrics_of("lfc")
+    strong = calibrate_metrics(simulate_screen(**sizes, seed=0).screen, every).set_index("metric")
     assert (strong["bds"] > 0.6).all() and (strong["n_perturbations"] == 40).all()
     screen = simulate_screen(**sizes, seed=0).screen
     other = ~screen.obs["is_control"].to_numpy()
     names = screen.obs["perturbation"].astype(str).to_numpy()
     names[other] = np.random.default_rng(0).permutation(names[other])
     screen.obs["perturbation"] = names
-    none = calibrate_metrics(screen).set_index("metric")
+    none = calibrate_metrics(screen, every).set_index("metric")
     assert (none.loc[["L2", "MSE", "MAE", "Pearson"], "drf"] < 0).all()
     assert abs(none.loc["discrimination", "drf"]) < 0.1 and none.loc["L2", "bds"] < 0.1

@@ -64,7 +64,7 @@ def build_models(
             try:
                 if issubclass(kind, Predictor):
                     made = kind(**options)
-                    if made.task.alike(task):
+                    if made.task.kind == task.kind:
                         models += [OnEmbedding(e, made, protocol) for e in embeddings]
                 elif predicts(kind, task):
                     models.append(kind(embeddings=sources, **options))

@@ -129,7 +129,7 @@ def _fold_means(rows: pd.DataFrame, obs: pd.DataFrame, metric: str) -> pd.DataFr
 
 
 def limit_units(
-    ceiling: pd.DataFrame, responses: AnnData, seed: int = 0, dataset: str | None = None
+    ceiling: pd.DataFrame, responses: AnnData, seed: int, dataset: str
 ) -> list[UnitResult]:
     """Return one unit per cell line and fold of each ceiling, see `ceiling_scores`.
 
@@ -137,8 +137,7 @@ def limit_units(
     """
     task, obs = task_of(responses), responses.obs
     line, fold = obs["cell_line"].astype(str).to_numpy(), obs["fold"].to_numpy(dtype=int)
-    rows = ceiling_scores(ceiling, responses[fold >= 0]).assign(seed=seed)
-    rows = rows if dataset is None else rows.assign(dataset=dataset)
+    rows = ceiling_scores(ceiling, responses[fold >= 0]).assign(seed=seed, dataset=dataset)
     identity = ["dataset", "predictor", "cell_line", "fold", "seed"]
     shared = [*identity, "task", "embedding", "modality", "n_test"]
     results = []

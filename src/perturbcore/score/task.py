@@ -33,12 +33,13 @@ LARGEST_KEPT = 2_000_000  # values of a prediction that is kept whole
 class Task:
     """What is to be predicted of the test perturbations of a fold.
 
-    `primary`: the metric that leads; `kind`: group of its metrics; `classes`: of complete labels;
-    `partial`: labels are known only for some genes of a perturbation; `floors`: name -> function of
-    the training truth that returns one prediction for all, "train_mean" first; `missing`: the floor
-    of a perturbation of which a model knows nothing; `inner_shuffle`: whether inner folds are
-    shuffled; `detail`: metrics kept per perturbation; `across`: whether each model learns from all
-    cell lines; `euclidean`: whether the loss is the mean L2, which inner products give.
+    `primary`: the metric that leads; `kind`: group of its metrics, whose tasks share predictors;
+    `classes`: of complete labels; `partial`: labels are known only for some genes of a
+    perturbation; `floors`: name -> function of the training truth that returns one prediction for
+    all, "train_mean" first; `missing`: the floor of a perturbation of which a model knows nothing;
+    `inner_shuffle`: whether inner folds are shuffled; `detail`: metrics kept per perturbation;
+    `across`: whether each model learns from all cell lines; `euclidean`: whether the loss is the
+    mean L2, which inner products give.
     """
 
     name: str
@@ -71,10 +72,6 @@ class Task:
     def learned(self, obs: pd.DataFrame, test: np.ndarray) -> np.ndarray:
         """Rows of responses, (n,) bool, that models learn from when `test` (n,) is asked."""
         return ~test
-
-    def alike(self, other: "Task") -> bool:
-        """Whether the same predictors serve both tasks."""
-        return self.kind == other.kind
 
     def truth(self, rows: AnnData) -> Any:
         """Return what is known of rows: an (n, g) array, or `Labels` where labels are partial."""
@@ -287,19 +284,14 @@ class Pairs(Task):
         }, each
 
     def kept(self, truth, values):
-        """Known pairs, and the order of their scores within each gene."""
+        """Known pairs, and the order of their scores."""
         score, kinds = tied(values[truth.rows, truth.genes]), np.min_scalar_type
-        first = np.lexsort((score, truth.genes))
-        gene, value = truth.genes[first], score[first]
-        new = np.r_[True, gene[1:] != gene[:-1]]
-        step = np.cumsum(new | np.r_[True, value[1:] != value[:-1]])
-        order = np.empty(len(first), dtype=np.int64)
-        order[first] = step - step[np.flatnonzero(new)][np.cumsum(new) - 1]
+        order = np.unique(score, return_inverse=True)[1]
         return {
             "indptr": truth.indptr.astype(np.int32),
             "genes": truth.genes.astype(kinds(truth.n_genes)),
             "label": truth.label.astype(bool),
-            "order": order.astype(kinds(order.max(initial=0))),
+            "order": order.astype(kinds(len(score))),
         }
 
     def score_some(self, kept, rows):

@@ -56,7 +56,7 @@ def predictor(name: str, task: Task | str = "lfc", **options) -> Predictor:
         made = there[name](**options)
     except TypeError as error:
         raise ParameterError(f"predictor '{name}': {error}") from error
-    if made.task.alike(task):
+    if made.task.kind == task.kind:
         made.task = task  # type: ignore[misc]
     return made
 
@@ -191,7 +191,7 @@ def evaluate_embeddings(
     protocol, task = protocol or Protocol(), task_of(responses)
     chosen = [predictor(p, task) if isinstance(p, str) else p for p in predictors]
     for p in chosen:
-        if not p.task.alike(task):
+        if p.task.kind != task.kind:
             raise ParameterError(f"predictor '{p.name}' predicts {p.task.title}, not {task.title}")
     there = list(dict.fromkeys([*CONTROLS, *task.floors]))
     unknown = sorted(set(controls) - set(there))

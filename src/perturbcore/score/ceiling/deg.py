@@ -29,7 +29,6 @@ def deg_ceiling(
     n_trials=20,
     n_outer=3,
     n_inner=3,
-    quantiles=DEG_QUANTILES,
     seed=5050,
     n_jobs=1,
     progress=True,
@@ -40,7 +39,7 @@ def deg_ceiling(
     batches ignored. Labels per batch: each outer trial draws a perturbation's batches, one drawn
     twice voting twice, each inner trial their cells. `responses`: complete labels with folds, which
     record how they were called; `n_trials`: for pooled labels; `n_outer, n_inner`: trials over
-    batches, and over cells within them, for labels per batch; `quantiles`: of the trials, the
+    batches, and over cells within them, for labels per batch. Of quantiles of the trials the
     nearest one is taken.
 
     Returns dataset, task, cell_line, fold, quantile, metric, value, n_test. Cole et al. 2026,
@@ -50,10 +49,9 @@ def deg_ceiling(
     about, task = responses.uns["perturbcore"], task_of(responses)
     trials = (n_outer, n_inner) if how["variant"] == "per_batch" else (1, n_trials)
     resampling.check_choices(n_outer=trials[0], n_inner=trials[1])
-    quantiles, metrics = resampling.check_quantiles(quantiles), task.metrics
-    source = Source(screen, responses.var_names, how)
+    metrics, source = task.metrics, Source(screen, responses.var_names, how)
     source.check(responses.obs)
-    index = pd.MultiIndex.from_product([quantiles, metrics], names=["quantile", "metric"])
+    index = pd.MultiIndex.from_product([DEG_QUANTILES, metrics], names=["quantile", "metric"])
     units = responses.obs[responses.obs["fold"].astype(int) >= 0].groupby(
         ["cell_line", "fold"], observed=True, sort=True
     )
@@ -69,7 +67,7 @@ def deg_ceiling(
                 samples[:, i] = found
                 bar.update()
             scores = pd.DataFrame([deg_metrics(truth, one_hot(s), metrics) for s in samples])
-            values = np.quantile(scores[metrics], quantiles, axis=0, method="nearest")
+            values = np.quantile(scores[metrics], DEG_QUANTILES, axis=0, method="nearest")
             table = pd.DataFrame({"value": values.ravel()}, index=index).reset_index()
             tables.append(table.assign(cell_line=str(line), fold=int(fold), n_test=len(part)))
     table = pd.concat(tables, ignore_index=True).assign(dataset=about["dataset"], task=task.name)

@@ -22,6 +22,7 @@ from scipy.stats import false_discovery_control
 from perturbcore.core.errors import InputError
 from perturbcore.embeddings.linalg import unit
 from perturbcore.score.metrics.registry import register
+from perturbcore.score.metrics.regression import places
 
 PROFILE_TOTAL, CPM, LOGGED_TOTAL = 5e4, 1e6, 1e4
 LEAST_CPM, ALPHA, EPSILON = 5.0, 0.05, 1e-9
@@ -123,7 +124,7 @@ class Groups:
     p: np.ndarray
 
 
-def _moments(X) -> tuple[Control, np.ndarray]:
+def _moments(X) -> Control:
     X = sp.csr_matrix(X, dtype=np.float64)
     total = np.asarray(X.sum(axis=1)).ravel()
     if not (total > 0).all():
@@ -141,7 +142,7 @@ def _moments(X) -> tuple[Control, np.ndarray]:
 
     _sort_columns(share, columns.indptr)
     cpm, logged = mean(CPM * share), mean(np.log1p(LOGGED_TOTAL * share))
-    return Control(n, counts, cpm, logged, spread, share, columns.indptr), counts
+    return Control(n, counts, cpm, logged, spread, share, columns.indptr)
 
 
 def rows_by_group(labels) -> dict[str, np.ndarray]:
@@ -159,20 +160,20 @@ def summarise(
 ) -> Groups:
     """Reduce raw counts to the moments of each group, every cell read once."""
     if not isinstance(control, Control):
-        control = _moments(_rows(cells, control))[0]
+        control = _moments(_rows(cells, control))
     k, g = len(groups), cells.n_vars
     counts, cpm, logged, z = (np.empty((k, g)) for _ in range(4))
     spread = np.empty(k)
     against = control.values, control.start, control.n
 
     def reduced(X):
-        one, sums = _moments(X)
-        return one, sums, _rank_z(one.values, one.start, one.n, *against)
+        one = _moments(X)
+        return one, _rank_z(one.values, one.start, one.n, *against)
 
     work = Parallel(cpu_count(), prefer="threads", return_as="generator")
     parts = work(delayed(reduced)(_rows(cells, rows)) for rows in groups.values())
-    for i, (one, counts[i], z[i]) in enumerate(parts):
-        cpm[i], logged[i], spread[i] = one.cpm, one.logged, one.jackknife
+    for i, (one, z[i]) in enumerate(parts):
+        counts[i], cpm[i], logged[i], spread[i] = one.counts, one.cpm, one.logged, one.jackknife
     p = np.minimum(2 * ndtr(-z), 1.0)
     names, genes = pd.Index(list(groups), dtype=str), cells.var_names.astype(str)
     return Groups(names, genes, control, counts, cpm, logged, spread, p)
@@ -233,12 +234,6 @@ class Pair:
         return (np.sign(said) == np.sign(real)) & (real != 0)
 
 
-def _places(distance: np.ndarray) -> np.ndarray:
-    """Count the others that are nearer than the own one, ties half; rows are predictions."""
-    own = np.diag(distance)[:, None]
-    return (distance < own).sum(1) + 0.5 * ((distance == own).sum(1) - 1)
-
-
 @register("pds_cosine")
 def pds_cosine(pair: Pair) -> np.ndarray:
     """Rank of the own measured profile by cosine; no gene that any perturbation targets counts."""
@@ -247,7 +242,7 @@ def pds_cosine(pair: Pair) -> np.ndarray:
     sides = []
     for groups in (pair.said, pair.real):
         sides.append(unit(profile(groups.counts)[:, kept] - base))
-    return 1 - _places(1 - sides[0] @ sides[1].T) / max(len(pair.own) - 1, 1)
+    return 1 - places(1 - sides[0] @ sides[1].T) / max(len(pair.own) - 1, 1)
 
 
 @register("expression_error")
@@ -321,7 +316,7 @@ def discrimination_score_l1(pair: Pair) -> np.ndarray:
     distance = cdist(said, real, "cityblock")
     at, gene = np.nonzero(pair.own)
     distance[at] -= np.abs(said[at, gene][:, None] - real[:, gene].T)
-    return 1 - _places(distance) / len(said)
+    return 1 - places(distance) / len(said)
 
 
 @register("overlap_at_N")

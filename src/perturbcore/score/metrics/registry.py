@@ -32,14 +32,13 @@ class Metric:
 _METRICS: dict[str, Metric] = {}
 
 
-def register(name: str, task: str = "lfc", **about) -> Callable:
-    """Register a function as metric `name`, told by keywords or in ``metrics.yml``."""
-    for kind, metrics in _ABOUT.items():
-        if not about and name in metrics:
-            task, about = kind, metrics[name]
+def register(name: str) -> Callable:
+    """Register a function as metric `name` of ``metrics.yml``."""
+    task = next(kind for kind, metrics in _ABOUT.items() if name in metrics)
+    about = _ABOUT[task][name]
+    known = {**about, "bounds": tuple(about["bounds"])}
 
     def keep(function):
-        known = {**about, "bounds": tuple(about["bounds"])}
         _METRICS[name] = Metric(name=name, task=task, function=function, **known)
         return function
 

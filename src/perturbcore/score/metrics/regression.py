@@ -126,10 +126,13 @@ def discrimination(truth, prediction, train_mean=None):
     return 1 - (nearer + 0.5 * level) / others
 
 
+def places(distance: np.ndarray) -> np.ndarray:
+    """Count the others that are nearer than the own one, ties half; rows are predictions."""
+    own = np.diag(distance)[:, None]
+    return (distance < own).sum(1) + 0.5 * ((distance == own).sum(1) - 1)
+
+
 @register("discrimination_l1")
 def discrimination_l1(truth, prediction, train_mean=None):
     """1 minus the share of true responses nearer to the prediction by L1; ties count half."""
-    d = cdist(prediction, truth, "cityblock")
-    own = np.diag(d)[:, None]
-    nearer, level = (d < own).sum(axis=1), (d == own).sum(axis=1) - 1
-    return 1 - (nearer + 0.5 * level) / len(truth)
+    return 1 - places(cdist(prediction, truth, "cityblock")) / len(truth)
