@@ -78,7 +78,7 @@ pages.say(about.metric_markdown(metrics[metrics["task"] == "pairs"]))
 # | Effects, labels | {py:func}`perturbcore.data.effects.ba_ate`, {py:func}`perturbcore.data.deg.deg_labels` |
 # | Experimental error | {py:func}`perturbcore.score.ceiling.ceiling.noise_ceiling`, {py:func}`perturbcore.score.ceiling.deg.deg_ceiling`, {py:func}`perturbcore.score.limits.ceiling_scores` |
 # | Noise floor | {py:func}`perturbcore.score.ceiling.halves.noise_floor`, {py:func}`perturbcore.score.ceiling.label_floor.label_noise_floor` |
-# | Intervals, ranks | {py:func}`perturbcore.score.uncertainty.mean_ci`, {py:meth}`perturbcore.report.paired.PairedScores.rank_table` |
+# | Intervals, ranks | {py:func}`perturbcore.score.uncertainty.t_statistics`, {py:meth}`perturbcore.report.paired.PairedScores.rank_table` |
 
 # %% tags=["hide-input"]
 pages.say(f"An embedding competes where it has vectors for at least {percent(model.COVERING)} of the perturbations.")

@@ -1,6 +1,5 @@
 """The noise ceiling: how far a repeated experiment would land from this one."""
 
-import threading
 from contextlib import closing
 from itertools import product
 from pathlib import Path
@@ -38,13 +37,6 @@ class Cells:
             }
         )
         self._source = source
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict:
-        return {k: v for k, v in vars(self).items() if k != "_lock"}
-
-    def __setstate__(self, state: dict):
-        vars(self).update(state, _lock=threading.Lock())
 
     @classmethod
     def of(cls, screen, wells: bool = False, by_plate: bool = True) -> "Cells":
@@ -100,8 +92,7 @@ class Cells:
     def read(self, rows):
         """Normalised expression of some cells, float64 (rows, genes), in the order of `rows`."""
         order = np.argsort(rows, kind="stable")
-        with self._lock:  # a backed file has one read position
-            block = self.X[np.asarray(rows)[order]]
+        block = self.X[np.asarray(rows)[order]]
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         if sp.issparse(block):
