@@ -4,7 +4,7 @@ import copy
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from perturbcore.core.scheduler import scheduler, spread
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.responses import cell_lines as lines_in
 from perturbcore.data.responses import check_responses, rows_of
-from perturbcore.score.model import Fold, Prediction, fit_predict, predicts
+from perturbcore.score.model import Fold, Model, Prediction, fit_predict, predicts
 from perturbcore.score.store import ScoreStore, UnitResult
 from perturbcore.score.task import Task, task_of
 
@@ -28,7 +28,7 @@ BAR = "{l_bar}{bar}| {n_fmt} of {total_fmt} folds of a model, {elapsed}"
 
 def evaluate(
     responses: AnnData,
-    models: Sequence,
+    models: Sequence[Model],
     *,
     store: ScoreStore | None = None,
     scope: str | None = None,
@@ -89,15 +89,11 @@ def _published(responses: AnnData) -> bool:
 class _Job:
     """One model and fold; a unit, known by its key, of every cell line."""
 
-    model: object
+    model: Model
     number: int
     lines: tuple[str, ...]
     about: dict
-    keys: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def group(self) -> str | None:
-        return getattr(self.model, "group", None)
+    keys: dict[str, str]
 
 
 def _plan(responses, models, lines, folds, about, options) -> list[_Job]:
@@ -112,8 +108,7 @@ def _plan(responses, models, lines, folds, about, options) -> list[_Job]:
         numbers[line] = set(fold[fold >= 0])
     jobs = []
     for model in models:
-        only = getattr(model, "cell_line", None)
-        served = tuple(line for line in lines if only in (None, line))
+        served = tuple(line for line in lines if model.cell_line in (None, line))
         code = code_digest("perturbcore.score.evaluate", *getattr(model, "code", [type(model)]))
         joint = model.joint or task_of(responses).across
         for part in [served] if joint and served else [(line,) for line in served]:
@@ -140,8 +135,8 @@ def _results(responses, task, jobs, names, n_jobs) -> Iterator[tuple[list[UnitRe
     groups: dict[tuple, list[_Job]] = {}
     alone = []
     for job in sorted(jobs, key=lambda job: job.number):
-        if job.group is not None:
-            groups.setdefault((job.number, job.group), []).append(job)
+        if job.model.group is not None:
+            groups.setdefault((job.number, job.model.group), []).append(job)
         else:
             alone.append([job])
     cuts, apart = _Cuts(responses, task), [*groups.values()]
@@ -182,7 +177,7 @@ class _Cuts:
             self._made = {k: cut for k, cut in self._made.items() if k[0] == job.number}
             self._made[key] = self._cut(job)
         fold = self._made[key][0]
-        if job.group is not None and len(job.lines) == 1 and "gram" not in vars(fold):
+        if job.model.group is not None and len(job.lines) == 1 and "gram" not in vars(fold):
             fold.gram = self._gram(job.lines[0], fold.number)  # for the copies that models get
         return self._made[key]
 
@@ -261,7 +256,7 @@ def _check_prediction(prediction: Prediction, fold: Fold, model) -> None:
 
 
 def _check_models(models: Sequence, task: Task) -> None:
-    names = [(m.name, m.predictor, getattr(m, "cell_line", None)) for m in models]
+    names = [(m.name, m.predictor, m.cell_line) for m in models]
     twice = [n for n in names if names.count(n) > 1]
     if twice:
         raise ParameterError(

@@ -155,8 +155,7 @@ def spec_of(method, *without: str) -> dict[str, Any]:
 
 def predicts(model, task: Task) -> bool:
     """Whether a model, or a class of models, predicts a task."""
-    tasks = getattr(model, "tasks", None)
-    return tasks is None or task.name in tasks
+    return model.tasks is None or task.name in model.tasks
 
 
 def fit_predict(model, fold: Fold) -> Prediction:

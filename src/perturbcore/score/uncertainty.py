@@ -6,16 +6,14 @@ from scipy import stats
 from perturbcore.core.errors import ParameterError
 
 
-def t_statistics(values: np.ndarray, test_ratio: float = 0.0, confidence: float = 0.95) -> dict:
+def t_statistics(values: np.ndarray, test_ratio: float = 0.0) -> dict:
     """Test columns of (units, columns) against 0, NaN where a unit is missing.
 
     `test_ratio`: test size over training size where units are folds whose training sets overlap:
-    the variance of the mean is then s^2 (1 / n + test_ratio) (Nadeau and Bengio 2003);
-    `confidence`: share of the Student-t intervals that hold the mean. Returns mean, low, high, t,
-    p, sd and n of each column, NaN where undefined.
+    the variance of the mean is then s^2 (1 / n + test_ratio) (Nadeau and Bengio 2003).
+    Returns mean, low, high (95 % Student-t interval), t, p, sd and n of each column, NaN where
+    undefined.
     """
-    if not 0 < confidence < 1:
-        raise ParameterError(f"confidence={confidence!r}: give a number between 0 and 1")
     if test_ratio < 0:
         raise ParameterError(f"test_ratio={test_ratio!r}: give a number of at least 0")
     there = np.isfinite(values)
@@ -26,7 +24,7 @@ def t_statistics(values: np.ndarray, test_ratio: float = 0.0, confidence: float 
         sd = np.where(n > 1, np.sqrt(squares / (n - 1)), np.nan)
     se = sd * np.sqrt(1 / np.maximum(n, 1) + test_ratio)
     freedom = np.maximum(n - 1, 1)
-    half = stats.t.ppf((1 + confidence) / 2, freedom) * se
+    half = stats.t.ppf(0.975, freedom) * se
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(mean == 0, np.where(np.isnan(se), np.nan, 0.0), mean / se)
     p = np.where(np.isnan(t), np.nan, 2 * stats.t.sf(np.abs(t), freedom))
