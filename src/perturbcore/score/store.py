@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from perturbcore.core.digest import digest
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError
 from perturbcore.core.files import save_table
 from perturbcore.score.task import task_of
 
@@ -223,10 +223,6 @@ class ScoreStore:
             save_scores(pd.concat(parts, ignore_index=True) if parts else empty, path)
         return Path(path)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
 
 # what a floor has for an embedding in CSV files, where an empty field would be read as missing
 NO_EMBEDDING = "(no embedding)"
@@ -235,8 +231,6 @@ NO_EMBEDDING = "(no embedding)"
 def save_scores(scores: pd.DataFrame, path) -> None:
     """Write scores as `.parquet` or `.csv`, atomically."""
     path = Path(path)
-    if path.suffix not in (".parquet", ".csv"):
-        raise ParameterError(f"{path}: scores are written as .parquet or .csv")
     if path.suffix == ".csv":
         scores = scores.assign(embedding=scores["embedding"].replace("", NO_EMBEDDING))
     save_table(scores, path)

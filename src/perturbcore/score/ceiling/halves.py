@@ -177,8 +177,7 @@ def calibrate_metrics(
     cells = Cells.of(screen, wells)
     rows = []
     for line in cells.lines():
-        options = dict(control=control, batches="all", n_outer=1, n_inner=1, seed=seed)
-        sampler = LineSampler(cells, line, **options)
+        sampler = LineSampler(cells, line, control=control, batches="all", seed=seed)
         names = [n for n, g in sampler.perturbed.items() if sum(map(len, g.values())) >= min_cells]
         if len(names) < 2 * n_folds:
             continue

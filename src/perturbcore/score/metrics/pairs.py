@@ -126,7 +126,7 @@ def ap_within(label, score, gene, threshold=None):
 def macro_f1(label, score, gene, threshold=0.5):
     """F1 of the positive and of the negative class at `threshold`, averaged; 0 where undefined."""
     label = np.asarray(label, dtype=bool)
-    called = np.asarray(score) >= (0.5 if threshold is None else threshold)
+    called = np.asarray(score) >= threshold
     scores = []
     for truth, call in ((label, called), (~label, ~called)):
         bottom = truth.sum() + call.sum()

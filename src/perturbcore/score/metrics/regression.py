@@ -6,7 +6,6 @@ value of a prediction that carries no information, so that No Change can be rank
 
 import numpy as np
 from numba import njit
-from scipy import stats
 from scipy.spatial.distance import cdist
 
 from perturbcore.score.metrics.registry import register
@@ -14,8 +13,6 @@ from perturbcore.score.metrics.registry import register
 
 def row_ranks(values: np.ndarray) -> np.ndarray:
     """Rank each row (n, g) from 0 in float32, ties sharing ranks."""
-    if np.isnan(values).any():
-        return (stats.rankdata(values, axis=1) - 1).astype(np.float32)
     return _shared_ranks(values, np.argsort(values, axis=1))
 
 
