@@ -84,7 +84,7 @@ pages.show_table(chapter, nearest.ranking(), "ranking", keep=nearest.columns(), 
                  "apart from it; controls do not compete. Gap closed: (score - Train Mean) / (ceiling - Train Mean).")
 pages.show_table(chapter, nearest.neighbours(), "neighbours", keep="neighbours",
                  caption="Each embedding against the next in the ranking, over all cell lines.")
-pages.show_table(chapter, nearest.gap_table(), "gap-closed",
+pages.show_table(chapter, nearest.table("gap_closed"), "gap-closed",
                  caption="Share of the way from Train Mean (0) to the ceiling (1), of means over folds.")
 
 # %% [markdown]
@@ -139,7 +139,7 @@ if len(trained):
 # the order, not the sign; the shuffled embedding shows what nothing in common looks like.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Similarity of embeddings: R² of predicting one from another by canonical correlation analysis, after Cole et al., Fig. 3. Names carry the colour of their modality; order by average-linkage clustering. Download: [figure](figures/embedding_ranking/similarity.svg), [numbers](tables/embedding_ranking/similarity-data.csv).", "name": "fig-cca"}, "image": {"alt": "Clustered heat map of the pairwise similarity of embeddings."}}
-line = study.lines(dataset)[0]
+line = study.dataset(dataset).responses.obs["cell_line"].iloc[0]
 here = [e for e in built if e.cell_line in (None, line)]
 similarity = cca_matrix(here, cca_components, cell_line=line)
 heat = figures.similarity_map(similarity, {e.name: e.modality for e in here}, label="R² (CCA)")

@@ -30,7 +30,7 @@ def test_every_share_of_the_gap_is_computed_from_the_numbers_in_its_row():
     for table in (c.gap(), c.gap(("cell_line",)), c.ranking()):
         share = (table["value"] - table["floor"]) / (table["ceiling"] - table["floor"])
         np.testing.assert_allclose(table["gap_closed"], share, atol=1e-12)
-    wide = c.gap_table().set_index("method")
+    wide = c.table("gap_closed").set_index("method")
     assert wide.loc["good", "all lines"] == pytest.approx(0.75, abs=0.03)
     means = c.table().set_index("method")
     low, high = means.loc["Train Mean", "A"], means.loc["Experimental error", "A"]

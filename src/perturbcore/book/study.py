@@ -13,7 +13,6 @@ from perturbcore.core.files import kept_table, save_table
 from perturbcore.core.profile import results_root
 from perturbcore.data.catalogue import verify
 from perturbcore.data.identifiers import GENE_FILES, gene_aliases
-from perturbcore.data.responses import cell_lines
 from perturbcore.data.stored import open_dataset
 from perturbcore.embeddings.authors import own_embeddings
 from perturbcore.embeddings.build import build_all, serving
@@ -284,10 +283,6 @@ class Study:
         if not tables:
             return pd.DataFrame()
         return pd.concat(tables, names=["data"]).reset_index(level=0)
-
-    def lines(self, name: str) -> list[str]:
-        """Cell lines of a data set, in their order."""
-        return cell_lines(self.dataset(name).responses)
 
     def names(self) -> list[str]:
         """List the data sets of the profile that are there."""

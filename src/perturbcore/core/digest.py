@@ -135,15 +135,10 @@ def _home(module: str, name: str) -> str:
     """Return the module that defines a name; what a package re-exports is followed to its file."""
     if _path(module).name != "__init__.py":
         return module
-    if module_exists(f"{module}.{name}"):
+    if _path(f"{module}.{name}").exists():
         return f"{module}.{name}"
     passed_on = {own: home for home, own in _facts(module)["imports"]}
     return _home(passed_on[name], name) if name in passed_on else module
-
-
-def module_exists(module: str) -> bool:
-    """Whether perturbcore has such a module."""
-    return _path(module).exists()
 
 
 def _path(module: str) -> Path:

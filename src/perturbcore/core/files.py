@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from perturbcore.core.errors import ParameterError
+from perturbcore.core.errors import InputError, ParameterError
 
 # ten times faster than the reader in plain Python, where the C library is there
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -106,3 +107,17 @@ def kept_table(path: Path, make: Callable[[], Any]) -> Any:
             if not path.exists():
                 save_table(make(), path)
     return pd.read_parquet(path)
+
+
+def open_sqlite(path, schema: str, other: str) -> sqlite3.Connection:
+    """Open a SQLite file (":memory:" keeps nothing); `other` is said of a file of another kind.
+
+    A kill loses no finished work, and no write waits for the disk.
+    """
+    db = sqlite3.connect(path, timeout=120, check_same_thread=False)
+    try:
+        db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {schema}")
+    except sqlite3.DatabaseError as error:
+        db.close()
+        raise InputError(other.format(path=path, error=error)) from error
+    return db

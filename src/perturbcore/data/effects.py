@@ -29,9 +29,7 @@ STRETCHES = 32
 
 
 @njit(cache=True, nogil=True)
-def add_rows(
-    data, indices, indptr, group, weight, column, target, first, second
-):
+def add_rows(data, indices, indptr, group, weight, column, target, first, second):
     """Add the cells of a CSR block to the rows of their groups, in place.
 
     `column`: of each gene in the sums, -1 without one; empty where all genes are kept in order.
@@ -301,9 +299,7 @@ def ba_ate(
     column, kept = gene_columns(screen, genes)
     table, places, group, weight, lines, few = _plan(screen.obs, control, batches, min_cells)
     effects = np.empty((len(table), len(kept)), dtype=np.float32)
-    for controls, rows, total, _ in summed(
-        screen, group, weight, lines, column, progress=progress
-    ):
+    for controls, rows, total, _ in summed(screen, group, weight, lines, column, progress=progress):
         level, treated = total[: len(controls)], total[len(controls) :]
         if control == "global":
             effects[rows] = treated - level.mean(0)

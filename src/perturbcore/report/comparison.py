@@ -57,21 +57,13 @@ class Comparison(PairedScores):
         there = self.ranking().notna().any()
         return {name: head for name, head in HEADINGS["ranking"].items() if there[name]}
 
-    def _wide(self, column: str) -> pd.DataFrame:
+    def table(self, column: str = "value") -> pd.DataFrame:
         """Put a column of `gap` by method (rows, best first) and cell line, and over all lines."""
         wide = self.gap(("cell_line",)).pivot(index="method", columns="cell_line", values=column)
         wide["all lines"] = self.gap().set_index("method")[column]
-        return wide.loc[self._order].rename_axis(columns=None).reset_index()
-
-    def table(self) -> pd.DataFrame:
-        """Mean over folds by method (rows, best first) and cell line (columns), and over all."""
-        wide = self._wide("value")
+        wide = wide.loc[self._order].rename_axis(columns=None).reset_index()
         wide.insert(1, "modality", wide["method"].map(self.methods["modality"]))
         return wide
-
-    def gap_table(self) -> pd.DataFrame:
-        """Share of the gap by method (rows, best first) and cell line (columns), and over all."""
-        return self._wide("gap_closed")
 
     def ranking(self) -> pd.DataFrame:
         """Rank all methods over all cell lines, best first.

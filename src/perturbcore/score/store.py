@@ -6,7 +6,6 @@ depend on. A second run finds the key and does not compute; a changed input has 
 
 import io
 import json
-import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +16,7 @@ import numpy as np
 import pandas as pd
 
 from perturbcore.core.digest import digest
-from perturbcore.core.errors import InputError
-from perturbcore.core.files import save_table
+from perturbcore.core.files import open_sqlite, save_table
 from perturbcore.score.task import task_of
 
 COLUMNS = [
@@ -66,16 +64,8 @@ class ScoreStore:
         self.path = path if str(path) == ":memory:" else Path(path)
         if isinstance(self.path, Path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(self.path, timeout=120, check_same_thread=False)
-        try:
-            # a kill loses no finished work, and no write waits for the disk
-            pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; "
-            self._db.executescript(pragmas + _SCHEMA)
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise InputError(
-                f"{self.path}: not a score store ({error}); move it away to compute the units again"
-            ) from error
+        other = "{path}: not a score store ({error}); move it away to compute the units again"
+        self._db = open_sqlite(self.path, _SCHEMA, other)
 
     def have(self, keys: Iterable[str]) -> set[str]:
         """Return those of `keys` that are finished."""

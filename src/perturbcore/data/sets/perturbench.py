@@ -15,9 +15,7 @@ from perturbcore.data.sets.base import Card, Dataset, constants_of, make_dataset
 CONTROL = "control"
 
 
-def load(
-    part: str = "norman", doubles: bool = False, n_folds: int = 5, seed: int = 0
-) -> Dataset:
+def load(part: str = "norman", doubles: bool = False, n_folds: int = 5, seed: int = 0) -> Dataset:
     """Load the single perturbations of "norman" (K562) or "mcfaline" (A172, T98G, U87MG).
 
     `doubles`: those of two genes as well, which only "norman" has.
