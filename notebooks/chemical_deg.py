@@ -112,7 +112,9 @@ pages.show_figure(chapter, boxes, "ranking", main[main["metric"] == "f1_score"])
 for name, part in parts.items():
     c = part.comparison("f1_score")
     pages.say(labels.reading(c, part.title))
-    pages.show_table(chapter, c.ranking(), f"ranking-{name}", keep="ranking", bold="with_best",
+    ranked = c.ranking()
+    ranked["beats_both"] = ranked["method"].isin(labels.beats_floors(c)[0])
+    pages.show_table(chapter, ranked, f"ranking-{name}", keep="ranking", bold="with_best",
                      caption=f"{part.title}, all cell lines. Bold: the best, and what cannot be told apart from it.")
 
 # %% [markdown]
