@@ -155,6 +155,8 @@ embeddings:
 
 def test_error_profiles_are_z_scores_of_kept_errors(study_of):
     study = study_of("embedding_ranking", MORE)
+    # a chapter run on its own has the scores of no other
+    assert page.error_profiles(study, "embedding_ranking")[0].empty
     scores = study.evaluate("simulated", ["knn"], controls=("train_mean", "idealized"))
     profile, about = page.error_profiles(study, "embedding_ranking")
     assert list(profile.index) == ["Annotation", "Interactome", "Sequence", "random"]

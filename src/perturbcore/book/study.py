@@ -170,14 +170,19 @@ class Study:
         self._scopes.add(own)
         return own
 
-    def claimed(self, *chapters: str) -> pd.DataFrame | None:
-        """Return the scores that the first of `chapters` with data claims, None where none has."""
+    def claimed(self, *chapters: str, required: bool = True) -> pd.DataFrame | None:
+        """Return the scores that the first of `chapters` with data claims, None where none has.
+
+        One that has not been run is an error; where that is not `required`, None as well.
+        """
         there = [c for c in map(find_chapter, chapters) if not c.missing(self.profile)]
         if not there:
             return None
         chapter, own = there[0].name, there[0].parameters["dataset"].default
         name = there[0].values(self.profile).get("dataset", own)
         keys = self.store.keys_of(f"{chapter}/{name}")
+        if not keys and not required:
+            return None
         if not keys:
             raise InputError(f"no scores of '{chapter}' in profile '{self.profile.name}': run it")
         return calibrated(self.store.compared(keys), self.dataset(name), self.truth)

@@ -238,7 +238,7 @@ def error_profiles(study, chapter: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     that an embedding lacks, or that all predict alike (Hasanaj et al. 2025, Fig. 3). Returns the
     profiles (embeddings x genes) and the `modality` of each; both empty without scores.
     """
-    scores = study.claimed(chapter)
+    scores = study.claimed(chapter, required=False)
     if scores is None:
         return pd.DataFrame(), pd.DataFrame()
     task = task_of(str(scores["task"].iloc[0]))
