@@ -103,7 +103,7 @@ pages.say(page.bug_said(metrics))
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "How far the best random forest leads the Train Mean, by how alike the responses of a screen are: published data sets and those here. Download: [figure](figures/prior_knowledge/difficulty.svg), [numbers](tables/prior_knowledge/difficulty-data.csv).", "name": "fig-difficulty"}, "image": {"alt": "Scatter of data sets: likeness of responses on the x axis, lead of the best forest on the y axis."}}
 forest = [w for w in ways if w.name == "forest"]
 each = dict(splits=splits, n_genes=n_genes)
-others = [page.score_prior(study, name, page.features(study, name, hard_tables, seed), forest, **each) for name in also]
+others = [page.score_prior(study, name, page.features(study, name, hard_tables, seed, codes=False), forest, **each) for name in also]
 hard = page.difficulty([f, *others])
 pages.show_figure(chapter, page.difficulty_figure(hard), "difficulty", hard)
 

@@ -77,16 +77,18 @@ def predictors(names: Sequence[str], grids: Mapping[str, Sequence]) -> list[Pred
     return [predictor(n, TASK, **({"grid": known[n]} if n in known else {})) for n in names]
 
 
-def features(study, dataset: str, names: Sequence[str], seed: int = 0) -> list[Embedding]:
-    """Build feature tables as published, and one-hot codes: the vectors of two genes are added.
+def features(
+    study, dataset: str, names: Sequence[str], seed: int = 0, codes: bool = True
+) -> list[Embedding]:
+    """Build feature tables as published, and one-hot `codes`: the vectors of two genes are added.
 
     Each is reduced to `FEATURE_DIM` principal components over all its genes, centred and unscaled.
     """
     asked = study.dataset(dataset).responses.obs["perturbation"].astype(str).unique()
     genes = sorted({gene for name in asked for gene in single_genes(name)})
     tables = study.embeddings(dataset, only=names, seed=seed)
-    codes = Embedding(CODES, NEGATIVE, pd.Index(genes), np.eye(len(genes)))
-    return [_combined(e, sorted(asked)) for e in [*tables, codes]]
+    floor = [Embedding(CODES, NEGATIVE, pd.Index(genes), np.eye(len(genes)))] if codes else []
+    return [_combined(e, sorted(asked)) for e in [*tables, *floor]]
 
 
 def _combined(e: Embedding, names: Sequence[str]) -> Embedding:

@@ -5,6 +5,7 @@ mean is the score, and can be bootstrapped over them. With ``published=True`` it
 the authors instead and returns a single value. Nothing here is fitted on cells that it scores.
 """
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.stats import rankdata
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.neighbors import NearestNeighbors
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -72,12 +74,15 @@ def lisi(X: np.ndarray, batch: np.ndarray, *others: np.ndarray) -> list[np.ndarr
         halved = np.where(np.isinf(high), 2 * beta, (low + high) / 2)
         beta = np.where((step > low) & (step < high), step, halved)
     weight /= total[:, None]
-    return [_inverse_simpson(weight, labels[near]) for labels in (batch, *others)]
+    codes = [np.unique(labels, return_inverse=True)[1] for labels in (batch, *others)]
+    return [_inverse_simpson(weight, code[near]) for code in codes]
 
 
 def _inverse_simpson(weight: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    shares = [np.where(labels == b, weight, 0).sum(axis=1) for b in np.unique(labels)]
-    return 1 / np.square(shares).sum(axis=0)
+    n = labels.max() + 1
+    cell = np.arange(len(labels))[:, None] * n + labels
+    shares = np.bincount(cell.ravel(), weight.ravel(), len(labels) * n).reshape(-1, n)
+    return 1 / np.square(shares).sum(axis=1)
 
 
 def batch_mixing(
@@ -129,11 +134,11 @@ def linear_probe(
     if len(classes) < 2:
         return {}
     if published:
-        layer = MLPClassifier(learning_rate_init=1e-3, alpha=1e-6, random_state=seed)
-        score = _epochs(
-            layer.set_params(hidden_layer_sizes=(), batch_size=min(BATCH, len(X))), 250, X, code
-        )
-        score = score.predict_proba(X_test)
+        layer = MLPClassifier(
+            hidden_layer_sizes=(), batch_size=min(BATCH, len(X)), learning_rate_init=1e-3,
+            alpha=1e-6, random_state=seed,
+        )  # fmt: skip
+        score = _epochs(layer, 250, X, code).predict_proba(X_test)
     else:
         scale = StandardScaler().fit(X)
         model = LogisticRegression(max_iter=200, tol=1e-3).fit(scale.transform(X), code)
@@ -278,10 +283,9 @@ def decoded(
 
 def _epochs(net, epochs: int, X: np.ndarray, Y: np.ndarray):
     """Train for so many epochs, whether or not it has converged by then, as published."""
-    known = {"classes": np.unique(Y)} if Y.ndim == 1 else {}
-    for _ in range(epochs):
-        net.partial_fit(X, Y, **known)
-    return net
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return net.set_params(max_iter=epochs, n_iter_no_change=epochs).fit(X, Y)
 
 
 def gene_correlation(
