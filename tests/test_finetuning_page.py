@@ -5,63 +5,69 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from toys import scores
+from test_foundation_models import saved
+from toys import scores, tokenizer_of
 
 from perturbcore.core.errors import ParameterError
 from perturbcore.report import finetuning as page
 
 MORE = """
 embeddings:
-  - {name: Interactome, modality: Prior knowledge, builder: network, source: simulated, dim: 16}
-  - {name: GNN, modality: Prior knowledge, builder: gnn, source: simulated, dim: 8, max_epochs: 4}
+  - {{name: Interactome, modality: Prior knowledge, builder: network, source: simulated, dim: 16}}
+  - {{name: GNN, modality: Prior knowledge, builder: gnn, source: simulated, dim: 8, max_epochs: 4}}
+  - {{name: Toy, builder: language_model, source: simulated, model: {model}}}
 """
 CELLS = dict(dim=8, layers=1, latents=4, pretraining_epochs=1, hidden=(8,), epochs=1, epochs_ko=1,
              lrs=(1e-2,), n_eval=8, n_cells=2, batch_size=32)  # fmt: skip
 GRAPH = {"lrs": [0.01], "batch_sizes": [32], "epochs": 2, "patience": 1}
+RUN = dict(
+    frozen=["Interactome", "Elsewhere"], graphs=["GNN"], graph=GRAPH, cells=CELLS, texts=["Toy"],
+    text=GRAPH | {"max_length": 16}, links="gnn/none.txt", k=[40, 50], k_few=[3, 5],
+    n_components=8, n_outer=2, n_inner=2,
+)  # fmt: skip
+USES = {
+    "": ["train_mean", "no_change", "experimental_error", "noise_floor", "repeated_experiment"],
+    "Interactome": ["knn"],
+    "GNN": ["knn", "fine-tuned", "frozen + linear"],
+    "Toy": ["knn", "LoRA + linear", "frozen + linear"],
+    "Cell transformer": ["knn", "frozen + MLP", "indexing", "in-silico KO"],
+    "random": ["knn"],
+    "idealized": ["knn"],
+}
 
 
 @pytest.fixture(scope="module")
-def study(study_of):
-    return study_of("fine_tuning", MORE)
+def study(study_of, tmp_path_factory):
+    folder = saved(tmp_path_factory.mktemp("toy"), tokenizer_of(["gene"]))
+    return study_of("fine_tuning", MORE.format(model=folder))
 
 
 @pytest.fixture(scope="module")
 def made(study):
-    return page.run_fine_tuning(
-        study, "simulated", frozen=["Interactome", "Elsewhere"], graphs=["GNN"], graph=GRAPH, cells=CELLS,
-        links="gnn/none.txt", k=[40, 50], k_few=[3, 5], n_components=8, n_outer=2, n_inner=2,
-    )  # fmt: skip
+    return page.run_fine_tuning(study, "simulated", **RUN)
 
 
 def test_everything_is_scored_on_the_same_folds(made):
     scores = made.scores[made.scores["metric"] == "L2"]
     folds = scores.groupby(["embedding", "predictor"])["fold"].nunique()
-    assert (folds == 5).all()
-    uses = {
-        ("Interactome", "knn"), ("GNN", "knn"), ("GNN", "fine-tuned"), ("GNN", "frozen + linear"),
-        ("Cell transformer", "knn"), ("Cell transformer", "frozen + MLP"), ("Cell transformer", "indexing"),
-        ("Cell transformer", "in-silico KO"), ("", "train_mean"), ("", "no_change"),
-        ("", "experimental_error"), ("", "noise_floor"), ("", "repeated_experiment"),
-        ("random", "knn"), ("idealized", "knn"),
-    }  # fmt: skip
-    assert set(folds.index) == uses
+    assert (folds == 5).all() and set(folds.index) == {(e, p) for e in USES for p in USES[e]}
     knn = scores[scores["predictor"] == "knn"]
     assert set(knn["chosen"]) <= {"3", "5"}  # few perturbations, so the small grid
+    adapted = page.gains(made).set_index("method")["adapted"]
+    assert adapted.sum() == 4 and adapted["Toy, LoRA + linear"]
     said = page.setting([made])
     assert "Not at hand for this data set: Elsewhere." in said
     assert "gnn/none.txt is not in the authors' folder" in said
-    assert list(page.networks([made, made])["embedding"]) == ["GNN", "Cell transformer"]
+    networks = page.networks([made, made]).set_index("embedding")["learnt"]
+    assert list(networks.index) == ["GNN", "Toy", "Cell transformer"]
+    assert "first 16 tokens" in networks["Toy"] and "(8) in its last 1 layer" in networks["Toy"]
 
 
 def test_a_second_run_trains_nothing(study, made, monkeypatch):
     monkeypatch.setattr("perturbcore.models.finetuning.model.fit", None)
-    again = page.run_fine_tuning(
-        study, "simulated", frozen=["Interactome"], graphs=["GNN"], graph=GRAPH, cells=CELLS, k_few=[3, 5],
-        n_components=8, n_outer=2, n_inner=2,
-    )  # fmt: skip
-    key = ["embedding", "predictor", "cell_line", "fold", "metric"]
-    a, b = (run.scores.sort_values(key)["value"].to_numpy() for run in (made, again))
-    np.testing.assert_array_equal(a, b)
+    again = page.run_fine_tuning(study, "simulated", **RUN)
+    columns = ["embedding", "predictor", "cell_line", "fold", "metric", "value"]
+    pd.testing.assert_frame_equal(made.scores[columns], again.scores[columns])
     assert not list((study.profile.results / "models").glob("fine-tuned-*"))
 
 
