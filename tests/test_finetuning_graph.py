@@ -14,11 +14,11 @@ from worlds import communities
 
 from perturbcore.core.digest import digest
 from perturbcore.core.errors import InputError, ParameterError
-from perturbcore.embeddings.gcn import normalised, sparse_tensor
+from perturbcore.embeddings.gcn import normalised
 from perturbcore.embeddings.network import pretrained_network
 from perturbcore.models.finetuning import graph as fg
 from perturbcore.models.finetuning.model import TrainingLabels
-from perturbcore.models.simple import evaluate_embeddings
+from perturbcore.score.evaluate import evaluate
 from perturbcore.score.model import Fold, fit_predict
 
 QUICK = dict(lrs=[1e-2], batch_sizes=[32], epochs=15, patience=4)
@@ -54,24 +54,6 @@ def tune(graph):
     return lambda **changes: fg.FineTunedGraph(model, nodes, **QUICK | changes)
 
 
-def test_neighbourhood_gives_the_value_and_gradient_of_the_whole_graph(graph):
-    model, _, _ = graph
-    A = normalised(model.A)
-    nodes = np.array([5, 90, 17, 5])
-    whole, part = copy.deepcopy(model.network), copy.deepcopy(model.network)
-    want = whole(sparse_tensor(A))[torch.as_tensor(nodes)]
-    got = fg.read_nodes(part, **fg.neighbourhood(A, 2, nodes))
-    torch.testing.assert_close(got, want)
-    weight = torch.randn(4, 12)
-    for z in (want, got):
-        (weight * z.square()).sum().backward()
-    for a, b in zip(whole.parameters(), part.parameters(), strict=True):
-        torch.testing.assert_close(b.grad, a.grad)
-    # nothing that is too far is read
-    near = fg.neighbourhood(A, 1, np.array([0]))
-    assert set(near["start"].tolist()) == {0, *model.A[0].indices}
-
-
 @pytest.mark.parametrize("task", ["lfc", "deg", "deg_pairs", "dir_pairs"])
 def test_head_starts_at_the_floor_of_the_training_responses(graph, tune, task):
     responses = responses_of(graph[2], task)
@@ -96,26 +78,18 @@ def test_unknown_labels_have_no_weight(graph):
     assert found == pytest.approx(log_loss(label[known], p[known]), rel=1e-4)
 
 
-def learnt(responses, models, folds):
-    """Mean score of each predictor, a row per metric, and all scores."""
-    scores = evaluate_embeddings(responses, [], [], models=models, folds=folds, progress=False)
-    return scores.pivot_table("value", "metric", "predictor"), scores
-
-
 @pytest.mark.parametrize(
-    ("task", "metric", "least"),
-    [("deg", "roc_auc", 0.7), ("deg_pairs", "auroc_within", 0.7), ("dir_pairs", "macro_F1", 0.6)],
+    ("task", "metric"),
+    [
+        ("lfc", "Pearson_delta"),
+        ("deg", "roc_auc"),
+        ("deg_pairs", "auroc_within"),
+        ("dir_pairs", "macro_F1"),
+    ],
 )
-def test_labels_are_learnt(graph, tune, task, metric, least):
-    value, _ = learnt(responses_of(graph[2], task), [tune()], [0])
-    assert value.loc[metric, "fine-tuned"] > least
-
-
-def test_it_learns_where_responses_follow_the_graph(graph, tune):
-    value, scores = learnt(responses_of(graph[2]), [tune(), tune(frozen=True)], [0])
-    l2 = value.loc["L2"] / value.loc["L2", "train_mean"]
-    assert l2["fine-tuned"] < 0.7 and l2["frozen + linear"] < 0.9
-    np.testing.assert_allclose(scores["coverage"].dropna(), 160 / 165)
+def test_it_learns_where_responses_follow_the_graph(graph, tune, task, metric):
+    scores = evaluate(responses_of(graph[2], task), [tune()], folds=[0], progress=False)
+    assert scores.set_index("metric")["value"][metric] > (0.6 if metric == "macro_F1" else 0.7)
 
 
 def test_perturbations_outside_the_graph_get_the_training_mean(graph, tune):
@@ -123,6 +97,7 @@ def test_perturbations_outside_the_graph_get_the_training_mean(graph, tune):
     outside = fold.test_ids.str.startswith("X")
     found = fit_predict(tune(), fold)
     nothing = fg.FineTunedGraph(graph[0], pd.Series([0], ["elsewhere"]), **QUICK)
+    assert found.coverage == pytest.approx(160 / 165)
     for values in (found.values[outside], fit_predict(nothing, fold).values):
         assert len(values)
         mean = np.tile(fold.train.X.mean(axis=0), (len(values), 1))
@@ -144,6 +119,8 @@ def test_same_seed_same_numbers_whatever_the_order_of_rows(graph, tune):
 
 
 def test_a_diverging_rate_is_not_chosen(graph, tune):
+    for wrong in ({"lrs": []}, {"batch_sizes": [0]}, {"epochs": 0}):
+        pytest.raises(ParameterError, tune, **wrong).match(next(iter(wrong)))
     fold = Fold.of(responses_of(graph[2]), 0)
     found = fit_predict(tune(lrs=[1e30, 1e-2]), fold)
     assert "lr 0.01" in found.chosen and np.isfinite(found.values).all()
@@ -214,18 +191,16 @@ def test_the_layers_on_the_states_below_are_the_whole_encoder(made, layers):
 
 
 def test_adapters_and_head_learn_and_the_given_encoder_stays(made):
-    before = digest(made[1])
-    models = [model_of(made), model_of(made, layers=0)]
-    value, _ = learnt(responses_of(made[3], noise=0.2), models, [0, 1])
-    l2 = value.loc["L2"]
-    assert l2["LoRA + linear"] < l2["frozen + linear"] < l2["train_mean"]
-    assert l2["LoRA + linear"] < 0.9 * l2["train_mean"]
+    before, truth = digest(made[1]), responses_of(made[3], noise=0.2)
+    both = [model_of(made), model_of(made, layers=0)]
+    scores = evaluate(truth, both, folds=[0, 1], metrics=["L2"], progress=False)
+    l2 = scores.groupby("predictor")["value"].mean()
+    floor = np.linalg.norm(truth.X - truth.X.mean(axis=0), axis=1).mean()
+    assert l2["LoRA + linear"] < l2["frozen + linear"] < floor and l2["LoRA + linear"] < 0.9 * floor
     assert digest(made[1]) == before
 
 
-def test_what_is_out_of_range_or_cannot_be_adapted_is_refused(made, tune):
-    for wrong in ({"lrs": []}, {"batch_sizes": [0]}, {"epochs": 0}):
-        pytest.raises(ParameterError, tune, **wrong).match(next(iter(wrong)))
+def test_what_cannot_be_adapted_is_refused(made):
     pytest.raises(InputError, model_of, made, layers=4).match("layers=4 of 3")
-    with pytest.raises(InputError, match="keep their layers as BERT does"):
-        fg.FineTunedText(made[0], torch.nn.Linear(2, 2), made[2], pd.Series(dtype=int), **ENCODER)
+    other = made[0], torch.nn.Linear(2, 2), *made[2:]
+    pytest.raises(InputError, model_of, other).match("keep their layers as BERT does")

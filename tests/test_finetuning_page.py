@@ -63,7 +63,7 @@ def test_everything_is_scored_on_the_same_folds(made):
 
 
 def test_a_second_run_trains_nothing(study, made, monkeypatch):
-    monkeypatch.setattr("perturbcore.models.finetuning.model.fit", None)
+    monkeypatch.setattr("perturbcore.core.training._Run.train", None)
     again = page.run_fine_tuning(study, "simulated", **RUN)
     columns = ["embedding", "predictor", "cell_line", "fold", "metric", "value"]
     pd.testing.assert_frame_equal(made.scores[columns], again.scores[columns])

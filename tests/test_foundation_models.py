@@ -83,9 +83,6 @@ def test_static_vectors_by_hand(tmp_path):
     pytest.raises(InputError, lm.token_vectors, TEXTS, model=str(tmp_path)).match("has 5 vectors")
 
 
-SHAPES = {"wx": (None, 20), "wh": (5, 20), "wmx": (None, 5), "wmh": (5, 5)}
-
-
 def slow_unirep(sequence, raw):
     """UniRep step by step, from the equations of Krause et al. 2016 and weight normalisation.
 
@@ -94,9 +91,9 @@ def slow_unirep(sequence, raw):
     published = {"M": 1, "K": 4, "T": 8, "A": 15, "Y": 19, "L": 21, "V": 16}
     xs = [raw["embedding"][i] for i in [24, *(published[a] for a in sequence)]]
     for k in range(2):
-        W = {n: raw[f"mlstm.{k}.{n}"] for n in SHAPES}
-        for n, w in W.items():
-            W[n] = w / np.sqrt((w**2).sum(axis=0)) * raw[f"mlstm.{k}.g{n[1:]}"]
+        own = {n: raw[f"mlstm.{k}.{n}"] for n in ("wx", "wh", "wmx", "wmh")}
+        gain = {n: raw[f"mlstm.{k}.g{n[1:]}"] for n in own}
+        W = {n: w / np.linalg.norm(w, axis=0) * gain[n] for n, w in own.items()}
         h, c, out = np.zeros(5), np.zeros(5), []
         for x in xs:
             m = (x @ W["wmx"]) * (h @ W["wmh"])
@@ -110,15 +107,13 @@ def slow_unirep(sequence, raw):
 
 def test_unirep_is_the_slow_reference(tmp_path):
     """With random weights in the published layout: two layers, 3 inputs, 5 hidden units."""
-    rng = np.random.default_rng(1)
-    raw = {"embedding": rng.normal(size=(26, 3))}
+    shapes = {"embedding": (26, 3)}
     for k, n in enumerate((3, 5)):
-        for name, (rows, columns) in SHAPES.items():
-            raw[f"mlstm.{k}.{name}"] = rng.normal(size=(rows or n, columns))
-            raw[f"mlstm.{k}.g{name[1:]}"] = rng.normal(size=columns)
-        raw[f"mlstm.{k}.b"] = rng.normal(size=20)
-    np.savez(tmp_path / "model_weights.npz", **{k: v.astype("f") for k, v in raw.items()})
-    model = str(tmp_path)
+        own = dict(wx=(n, 20), wh=(5, 20), wmx=(n, 5), wmh=(5, 5), b=20, gx=20, gh=20, gmx=5, gmh=5)
+        shapes |= {f"mlstm.{k}.{name}": shape for name, shape in own.items()}
+    rng, model = np.random.default_rng(1), str(tmp_path)
+    raw = {name: rng.normal(size=shape).astype("f") for name, shape in shapes.items()}
+    np.savez(tmp_path / "model_weights.npz", **raw)
     made = lm.protein_model(PROTEINS, model=model, batch_size=2, max_length=20)
     assert made.modality == "Protein model" and "1 cut at 20 residues" in made.source
     isoforms = [slow_unirep(s, raw) for s in PROTEINS["B"]]

@@ -24,7 +24,6 @@ from worlds import communities as planted
 from perturbcore.core.errors import InputError, LeakError
 from perturbcore.embeddings import gcn
 from perturbcore.embeddings import network as nw
-from perturbcore.embeddings.base import align
 from perturbcore.embeddings.build import build_all
 from perturbcore.embeddings.network import cooccurrence, mutual_information, node2vec_embedding
 from perturbcore.embeddings.sources import BuildContext, read_edges
@@ -99,35 +98,25 @@ def test_same_seed_same_numbers_and_order_direction_repeats_and_loops_mean_nothi
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("family", "change", "words"),
     [
-        (lambda t: t.rename(columns={"source": "a"}), "no column 'source'.*target"),
-        (lambda t: t.assign(weight=-1.0), "-1.0.*row 1.*not negative"),
-        (lambda t: t.assign(weight=np.nan), "row 1.*finite"),
-        (lambda t: t.assign(target=None), "column 'target' is empty in row 1"),
-        (lambda t: t.assign(target=t["source"]), "none of.*self-loops"),
-        (lambda t: t.head(1), "a network of 2 nodes is too small"),
+        ("gnn", lambda t: t.rename(columns={"source": "a"}), "no column 'source'.*target"),
+        ("gnn", lambda t: t.assign(weight=-1.0), "-1.0.*row 1.*not negative"),
+        ("gnn", lambda t: t.assign(weight=np.nan), "row 1.*finite"),
+        ("gnn", lambda t: t.assign(target=None), "column 'target' is empty in row 1"),
+        ("gnn", lambda t: t.assign(target=t["source"]), "none of.*self-loops"),
+        ("gnn", lambda t: t.head(1), "a network of 2 nodes is too small"),
+        ("gnn", {"validation": 1.0}, "validation.*should be"),
+        ("laplacian", {"method": "x"}, "method.*'x'.* be 'laplacian' or 'diffusion'"),
+        ("laplacian", {"dim": True}, "dim.*must be a int"),
+        ("node2vec", {"length": 1}, "length.*should be"),
+        ("wavelets", {"order": 3}, "order.*known are dim, seed"),
     ],
 )
-def test_bad_edges_are_named(change, words):
-    with pytest.raises(InputError, match=f"'E'.*{words}"):
-        BUILT["gnn"](change(planted(20, 2, 0.5)[0]))
-
-
-@pytest.mark.parametrize(
-    ("family", "option", "words"),
-    [
-        ("laplacian", {"method": "x"}, "'x'.* be 'laplacian' or 'diffusion'"),
-        ("laplacian", {"dim": 0}, "be greater than or equal to 1"),
-        ("laplacian", {"dim": True}, "must be a int"),
-        *(("gnn", w, "should be") for w in ({"layers": 0}, {"validation": 1.0}, {"lr": 0.0})),
-        *(("node2vec", w, "should be") for w in ({"p": 0.0}, {"length": 1}, {"window": 0})),
-        ("wavelets", {"order": 3}, "known are dim, seed"),
-    ],
-)
-def test_options_out_of_range(family, option, words):
-    with pytest.raises(InputError, match=f"embedding 'E'.* {next(iter(option))}.*{words}"):
-        BUILT[family](planted(60, 3)[0], **option)
+def test_bad_edges_and_options_are_named(family, change, words):
+    edges, options = planted(60, 3)[0], change if isinstance(change, dict) else {}
+    with pytest.raises(InputError, match=f"embedding 'E'.*{words}"):
+        BUILT[family](edges if options else change(edges), **options)
 
 
 def test_profiles_can_name_them_and_training_is_found_again(tmp_path):
@@ -219,37 +208,29 @@ def test_split_takes_each_edge_once_and_a_held_out_edge_in_message_passing_is_ca
 # the network
 
 
-def test_layers_are_the_published_ones(A):
-    """Against torch-geometric's layers on lists of edges, and their gradients."""
-    coo = A.tocoo()
-    index = torch.as_tensor(np.stack([coo.row, coo.col]).astype(np.int64))
-    weight = torch.as_tensor(coo.data).float()
-    ours = varied(gcn.GraphNetwork(80, 5, 2, 0.3)).eval()
-    theirs, x = copy.deepcopy(ours), None
-    x = theirs.node
+@pytest.mark.parametrize("layer", ["gcn", "gin"])
+def test_layers_are_those_of_torch_geometric_read_at_all_nodes_or_a_few(A, layer):
+    A = A if layer == "gcn" else (A > 0).astype(float)
+    coo, nodes = A.tocoo(), np.array([5, 60, 17, 5])
+    edges = torch.as_tensor(np.stack([coo.row, coo.col]).astype(np.int64))
+    ours = varied(gcn.GraphNetwork(80, 5, 2, 0.3, layer)).eval()
+    theirs, few, M = copy.deepcopy(ours), copy.deepcopy(ours), ours.matrix(A)
+    x, weight = theirs.node, [torch.as_tensor(coo.data).float()] if layer == "gcn" else []
     for norm, own in zip(theirs.norms, theirs.convolutions, strict=True):
-        conv = GCNConv(5, 5)
-        conv.load_state_dict(own.state_dict())
-        x = x + gelu(conv(norm(x), index, weight))
-    out = ours(gcn.sparse_tensor(gcn.normalised(A))), theirs.out(x)
-    torch.testing.assert_close(*out, atol=1e-4, rtol=1e-4)
-    for one in out:
-        (one**2).sum().backward()
-    torch.testing.assert_close(ours.node.grad, theirs.node.grad, atol=1e-3, rtol=1e-4)
-
-
-def test_isomorphism_layers_equal_torch_geometric_and_are_read_at_single_nodes(A):
-    index = torch.as_tensor(np.stack(A.nonzero()).astype(np.int64))
-    ours, x = gcn.Isomorphism(6), torch.randn(80, 6)
-    theirs = GINConv(copy.deepcopy(ours.after))  # which draws its weights anew
-    theirs.nn.load_state_dict(ours.after.state_dict())
-    plain = sp.csr_matrix((A > 0).astype(float))
-    got = ours(x, gcn.sparse_tensor(gcn.Isomorphism.matrix(plain)))
-    torch.testing.assert_close(got, theirs(x, index), atol=1e-4, rtol=1e-4)
-    net = varied(gcn.GraphNetwork(80, 6, 2, 0.0, "gin"))
-    M, nodes = net.matrix(A), np.array([5, 60, 5])
-    one = read_nodes(net, **neighbourhood(M, 2, nodes))
-    torch.testing.assert_close(one, net(gcn.sparse_tensor(M))[torch.as_tensor(nodes)])
+        conv = GCNConv(5, 5) if layer == "gcn" else GINConv(copy.deepcopy(own.after))
+        state = {k.replace("after", "nn"): v for k, v in own.state_dict().items()}
+        conv.load_state_dict(state, strict=False)  # GINConv's eps stays 0
+        x = x + gelu(conv(norm(x), edges, *weight))
+    whole, found = ours(gcn.sparse_tensor(M)), read_nodes(few, **neighbourhood(M, 2, nodes))
+    torch.testing.assert_close(whole, theirs.out(x), atol=1e-4, rtol=1e-4)
+    for z in (theirs.out(x)[nodes], whole[nodes], found):
+        torch.testing.assert_close(z, whole[nodes], atol=1e-4, rtol=1e-4)
+        z.square().sum().backward()
+    for network in (theirs, few):
+        torch.testing.assert_close(network.node.grad, ours.node.grad, atol=1e-3, rtol=1e-3)
+    # nothing that is too far is read
+    near = neighbourhood(M, 1, np.array([0]))
+    assert set(near["start"].tolist()) == {0, *A[0].indices}
 
 
 def test_the_loss_of_links_against_numpy(A):
@@ -346,14 +327,3 @@ def test_mutual_information_is_the_positive_part():
     with np.errstate(divide="ignore"):
         want = np.log(counts * counts.sum() / np.outer(each, each)).clip(0)
     np.testing.assert_allclose(mutual_information(sp.csr_matrix(counts)).toarray(), want)
-
-
-def test_components_and_isolated_nodes():
-    edges, _ = planted(60, 4, 0.3, 0.01)
-    island = {"source": ["X1", "X2", "Y1"], "target": ["X2", "X3", "Y1"], "weight": 1.0}
-    alone = nw.network_embedding(edges, name="E", dim=5)
-    both = nw.network_embedding(pd.concat([edges, pd.DataFrame(island)]), name="E", dim=5)
-    X, present = align(both, ["X1", "X2", "X3", "Y1"])
-    assert present.tolist() == [True, True, True, False]  # a lone loop says nothing of Y1
-    assert (X[:3] == 0).all()
-    same_up_to_sign(align(both, alone.ids)[0], alone.X)
