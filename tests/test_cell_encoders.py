@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
+from test_foundation_models import saved
 from test_training import Evil
-from transformers import BertConfig, BertModel
+from toys import tokenizer_of
 from worlds import cells_of, logged, responses_of
 
 from perturbcore.core.errors import DownloadError, InputError, ParameterError
@@ -74,11 +75,7 @@ def trained(cells):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A tiny random BERT whose tokens are genes, with code of its own that must never be run."""
-    folder = tmp_path_factory.mktemp("bert")
-    torch.manual_seed(0)
-    config = BertConfig(vocab_size=N_GENES + 2, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                        intermediate_size=16, max_position_embeddings=48)  # fmt: skip
-    BertModel(config).save_pretrained(folder)
+    folder = saved(tmp_path_factory.mktemp("bert"), tokenizer_of(GENES))
     (folder / "genes.json").write_text(json.dumps({g: i + 2 for i, g in enumerate(GENES[:30])}))
     config = json.loads((folder / "config.json").read_text())
     config["auto_map"] = {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}
@@ -241,7 +238,7 @@ def test_checkpoints_that_are_not_safe_or_not_complete_are_refused(
         ({}, {"G00": 99}, "a token 99"),
         ({"vocab_size": 9}, GENES, "other sizes than config.json says"),
         ({"model_type": "cellfoundation"}, GENES, "never run"),
-        ({"num_hidden_layers": 2}, GENES[:30], r"16 weights are missing.*layer\.1\."),
+        ({"num_hidden_layers": 3}, GENES[:30], r"16 weights are missing.*layer\.2\."),
     ):
         (folder / "config.json").write_text(json.dumps(config | change))
         (folder / "genes.json").write_text(json.dumps(genes))
