@@ -149,9 +149,6 @@ def test_a_killed_run_resumes_to_the_same_numbers(graph, tune, tmp_path, monkeyp
 
 # texts
 
-ENCODER = dict(
-    name="Toy", modality="Language model", lrs=[0.01], batch_sizes=[16], epochs=12, patience=3
-)
 TOPICS = ["kinase", "channel", "receptor", "ribosome"]
 
 
@@ -172,9 +169,9 @@ def made():
 
 
 def model_of(made, **options):
-    tokenizer, encoder, texts, _ = made
-    names = pd.Series(np.arange(len(texts)), index=list(texts))
-    return fg.FineTunedText(tokenizer, encoder, texts, names, **ENCODER | options)
+    names = pd.Series(np.arange(len(made[2])), index=list(made[2]))
+    how = dict(name="Toy", modality="Language model", lrs=[0.01], batch_sizes=[16], epochs=12)
+    return fg.FineTunedText(*made[:3], names, **how, patience=3, **options)
 
 
 @pytest.mark.parametrize("layers", [0, 1, 3])

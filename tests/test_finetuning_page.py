@@ -68,6 +68,8 @@ def test_a_second_run_trains_nothing(study, made, monkeypatch):
     columns = ["embedding", "predictor", "cell_line", "fold", "metric", "value"]
     pd.testing.assert_frame_equal(made.scores[columns], again.scores[columns])
     assert not list((study.profile.results / "models").glob("fine-tuned-*"))
+    # a fine-tuning starts from the network that the builder trained: nothing is trained twice
+    assert len(list((study.profile.results / "embeddings/models").glob("gnn-*/done.json"))) == 1
 
 
 def test_only_a_graph_network_is_fine_tuned(study):

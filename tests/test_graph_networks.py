@@ -25,8 +25,6 @@ from worlds import communities as planted
 from perturbcore.core.errors import InputError, LeakError
 from perturbcore.embeddings import gcn
 from perturbcore.embeddings import network as nw
-from perturbcore.embeddings.build import build_all
-from perturbcore.embeddings.sources import BuildContext, read_edges
 from perturbcore.models.finetuning.graph import neighbourhood, read_nodes
 
 OPTIONS = dict(
@@ -115,23 +113,6 @@ def test_bad_edges_and_options_are_named(family, change, words):
     edges, options = planted(60, 3)[0], change if isinstance(change, dict) else {}
     with pytest.raises(InputError, match=f"embedding 'E'.*{words}"):
         BUILT[family](edges if options else change(edges), name="E", **options)
-
-
-def test_profiles_can_name_them_and_training_is_found_again(tmp_path):
-    edges, _ = planted(80, 4)
-    edges.to_csv(tmp_path / "edges.tsv", sep="\t", index=False)
-    options = dict(dim=8, max_epochs=6, batch_size=1000)
-    spec = {"name": "G", "builder": "gnn", "file": "edges.tsv", **options}
-    context = BuildContext(folder=tmp_path)
-    (first,) = build_all([spec], context, cache=tmp_path / "cache")
-    (again,) = build_all([spec], context, cache=tmp_path / "cache")
-    assert first.digest == again.digest and "AUROC of held-out edges" in first.source
-    # a fine-tuning starts from the network that the builder trained: nothing is trained twice
-    again = read_edges(tmp_path / "edges.tsv")
-    found, ids = nw.pretrained_network(again, models=tmp_path / "cache" / "models", **options)
-    np.testing.assert_array_equal(found.vectors(), first.X)
-    assert list(ids) == list(first.ids)
-    assert len(list((tmp_path / "cache" / "models").glob("*/done.json"))) == 1
 
 
 # eigenvectors and diffusion
