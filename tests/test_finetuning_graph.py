@@ -188,6 +188,9 @@ def test_the_layers_on_the_states_below_are_the_whole_encoder(made, layers):
 
 
 def test_adapters_and_head_learn_and_the_given_encoder_stays(made):
+    pytest.raises(InputError, model_of, made, layers=4).match("layers=4 of 3")
+    other = made[0], torch.nn.Linear(2, 2), *made[2:]
+    pytest.raises(InputError, model_of, other).match("keep their layers as BERT does")
     before, truth = digest(made[1]), responses_of(made[3], noise=0.2)
     both = [model_of(made), model_of(made, layers=0)]
     scores = evaluate(truth, both, folds=[0, 1], metrics=["L2"], progress=False)
@@ -195,9 +198,3 @@ def test_adapters_and_head_learn_and_the_given_encoder_stays(made):
     floor = np.linalg.norm(truth.X - truth.X.mean(axis=0), axis=1).mean()
     assert l2["LoRA + linear"] < l2["frozen + linear"] < floor and l2["LoRA + linear"] < 0.9 * floor
     assert digest(made[1]) == before
-
-
-def test_what_cannot_be_adapted_is_refused(made):
-    pytest.raises(InputError, model_of, made, layers=4).match("layers=4 of 3")
-    other = made[0], torch.nn.Linear(2, 2), *made[2:]
-    pytest.raises(InputError, model_of, other).match("keep their layers as BERT does")

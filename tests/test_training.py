@@ -60,6 +60,7 @@ def test_it_finds_the_line_and_keeps_the_best_weights_of_an_early_stop():
     assert value == pytest.approx(done.history["val"].min(), rel=1e-5)
     with pytest.raises(ParameterError, match="validation"):
         fit(Line(), batches(x, y), max_epochs=1, patience=2)
+    pytest.raises(InputError, fit, Line(lr=1e30), batches(x, y), max_epochs=3).match("lower lr")
 
 
 def trained(seed=0, **options):
@@ -134,10 +135,6 @@ def test_a_damaged_checkpoint_names_the_way_out_and_a_pickled_object_is_not_run(
     with pytest.raises(Exception, match=r"train anew|weights.only|Weights only"):
         trained(folder=tmp_path, key="k")
     assert not (tmp_path / "ran").exists()
-
-
-def test_a_loss_that_diverges_is_said():
-    pytest.raises(InputError, fit, Line(lr=1e30), batches(*data()), max_epochs=3).match("lower lr")
 
 
 def test_ema_is_the_weighted_mean_of_the_weights():
