@@ -20,88 +20,66 @@ ROWS = [
     ("ENSG10", "20", "MANY", "5", "protein_coding", "two entrez"),
     ("ENSG10", "21", "MANY", "5", "protein_coding", "two entrez"),
 ]
+TABLE = pd.DataFrame(ROWS, columns=list(identifiers.COLUMNS))
+# from, to, ids: what each becomes (- for nothing), and its status
+CONVERTED = {
+    "symbol ensembl AAA1 DUP TWO": ("ENSG1 ENSG2 -", "ok resolved ambiguous"),
+    "symbol ensembl HAP PATCH NEW": ("ENSG6 ENSG8 -", "ok ok missing"),
+    "ensembl symbol ENSG1.14 ENSG9": ("AAA1 -", "ok missing"),
+    "entrez ensembl 11": ("ENSG1", "ok"),
+    "symbol entrez MANY": ("-", "ambiguous"),
+    "entrez symbol 20 21": ("MANY MANY", "ok ok"),
+}
 
 
-@pytest.fixture
-def table():
-    columns = ["ensembl", "entrez", "symbol", "chromosome", "biotype", "description"]
-    return pd.DataFrame(ROWS, columns=columns)
+@pytest.mark.parametrize("asked", CONVERTED)
+def test_conversion_says_what_it_could_not_do(asked):
+    (values, status), (from_, to, *ids) = CONVERTED[asked], asked.split()
+    report = convert([*ids, ids[0]], from_, to, TABLE)
+    assert report.index.tolist() == ids and report["status"].tolist() == status.split()
+    assert report["value"].fillna("-").tolist() == values.split()
+    assert (report["shared"] == (values == "MANY MANY")).all()
+    assert "TWO" not in ids or report.loc["TWO", "candidates"] == "ENSG4, ENSG5"
 
 
-def test_conversion_says_what_it_could_not_do(table):
-    ids = ["AAA1", "DUP", "TWO", "HAP", "PATCH", "NEW", "AAA1"]
-    report = convert(ids, "symbol", "ensembl", table)
-    assert report.index.tolist() == ids[:-1]
-    assert report["value"].fillna("-").tolist() == ["ENSG1", "ENSG2", "-", "ENSG6", "ENSG8", "-"]
-    status = ["ok", "resolved", "ambiguous", "ok", "ok", "missing"]
-    assert report["status"].tolist() == status
-    assert report.loc["TWO", "candidates"] == "ENSG4, ENSG5"
-    assert not report["shared"].any()
-
-
-@pytest.mark.parametrize(
-    ("id_", "kinds", "status", "value"),
-    [
-        ("ENSG1.14", ("ensembl", "symbol"), "ok", "AAA1"),
-        ("ENSG9", ("ensembl", "symbol"), "missing", None),
-        ("11", ("entrez", "ensembl"), "ok", "ENSG1"),
-        ("MANY", ("symbol", "entrez"), "ambiguous", None),
-    ],
-)
-def test_conversion_between_all_kinds(table, id_, kinds, status, value):
-    row = convert([id_], *kinds, table).iloc[0]
-    assert row["status"] == status and (row["value"] == value if value else pd.isna(row["value"]))
-
-
-def test_two_ids_of_one_gene_share_it_and_nonsense_is_refused(table):
-    report = convert(["20", "21"], "entrez", "symbol", table)
-    assert report["value"].tolist() == ["MANY", "MANY"] and report["shared"].all()
-    assert len(convert([], "entrez", "symbol", table)) == 0
+def test_ids_that_cannot_be_converted_are_refused():
+    assert len(convert([], "entrez", "symbol", TABLE)) == 0
     with pytest.raises(ParameterError, match="'hgnc'.*symbol, ensembl, entrez"):
-        convert(["AAA1"], "symbol", "hgnc", table)
+        convert(["AAA1"], "symbol", "hgnc", TABLE)
     with pytest.raises(InputError, match="missing"):
-        convert(["AAA1", np.nan], "symbol", "ensembl", table)
+        convert(["AAA1", np.nan], "symbol", "ensembl", TABLE)
 
 
-def test_old_symbols_find_todays(table, tmp_path, monkeypatch):
+def test_old_symbols_find_todays(tmp_path, monkeypatch):
     path = tmp_path / "old.csv"
     monkeypatch.setattr("perturbcore.data.catalogue.fetch", lambda name: path)
     rows = ["ENSG1,AAA", "ENSG2,DUP", "ENSG4,OLD", "ENSG5,OLD", "ENSG6,AAA1", "ENSG0,GONE"]
     path.write_text("\n".join(["ensembl_id,gene_name", *rows]))
-    previous = previous_symbols(table)
     # AAA1 is borne by another gene today; OLD leads to one symbol by two genes
-    assert previous.to_dict() == {"AAA": "AAA1", "OLD": "TWO"}
+    assert previous_symbols(TABLE).to_dict() == {"AAA": "AAA1", "OLD": "TWO"}
     path.write_text("ensembl,gene_name\nENSG1,AAA\n")
-    pytest.raises(InputError, previous_symbols, table).match("no column 'ensembl_id'")
+    pytest.raises(InputError, previous_symbols, TABLE).match("no column 'ensembl_id'")
 
 
-def test_descriptions_have_no_source_and_prefer_the_coding_gene(table):
-    texts = descriptions(table)
+def test_descriptions_have_no_source_and_prefer_the_coding_gene():
+    texts = descriptions(TABLE)
     assert texts["DUP"] == "coding one"
     assert texts["HAP"] == "on the chromosome" and texts["PATCH"] == "on a patch only"
     assert "" not in texts and len(texts) == 6
-    assert texts == descriptions(table.sample(frac=1, random_state=2))
-
-
-def raw_table():
-    rows = [
-        ("ENSG1", 7105, "AAA1", "X", "protein_coding", "first", 5, 9, -1),
-        ("ENSG2", 12, "", "1", "lncRNA", "", 1, 2, 1),
-    ]
-    columns = ["ensgene", "entrez", "symbol", "chr", "biotype", "description"]
-    columns += ["start", "end", "strand"]
-    return pd.DataFrame(rows, columns=columns).astype({"entrez": "Int32"})
+    assert texts == descriptions(TABLE.sample(frac=1, random_state=2))
 
 
 def test_gene_table_is_that_of_the_file(tmp_path, monkeypatch):
     path = tmp_path / "grch38.rda"
-    rdata.write_rda(path, {"grch38": raw_table()})
     monkeypatch.setattr("perturbcore.data.catalogue.fetch", lambda name, **_: path)
+    said = ["ENSG1", "7105", "AAA1", "X", "protein_coding", "first", "5", "9", "-1"]
+    columns = "ensgene entrez symbol chr biotype description start end strand".split()
+    raw = pd.DataFrame([said], columns=columns).astype({"entrez": "Int32", "start": int})
+    rdata.write_rda(path, {"grch38": raw})
     table = gene_table()
     assert table.columns.tolist() == [*identifiers.COLUMNS, *identifiers.PLACE]
-    said = ["ENSG1", "7105", "AAA1", "X", "protein_coding", "first", "5", "9", "-1"]
-    assert table.loc[0].tolist() == said
-    rdata.write_rda(path, {"grch38": raw_table().drop(columns="entrez")})
+    assert table.to_numpy().tolist() == [said]
+    rdata.write_rda(path, {"grch38": raw.drop(columns="entrez")})
     pytest.raises(InputError, gene_table).match("no part 'entrez'")
 
 
