@@ -1,5 +1,7 @@
 import hashlib
+import re
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import anndata as ad
@@ -63,81 +65,75 @@ def test_responses_carry_values_folds_and_identifiers_of_the_file(root, dataset)
     assert list(read.var_names) == list(raw.var_names)
     named = "drug" if layout.drug_embeddings else "ensembl"
     assert read.uns["perturbcore"]["identifier"] == named
-    lines = raw.obs["cell_line"] if "cell_line" in raw.obs else pd.Series("K-562", raw.obs_names)
-    assert list(read.obs["cell_line"]) == list(lines.astype(str))
-    for i in range(0, raw.n_obs, 7):
-        row, fold = raw.obs.iloc[i], int(read.obs["fold"].iloc[i])
-        if layout.splits == "test_split":
-            assert fold == int(float(row["test_split"]))
-        else:
-            assert [row[f"fold_{k}"] == "test" for k in range(5)] == [k == fold for k in range(5)]
-        name = read.obs["perturbation"].iloc[i]
-        assert name == str(row[layout.perturbation]).removesuffix(".0")
+    tests = raw.obs.filter(like="fold_") == "test"
+    assert (tests.sum(axis=1) == 1).all() or layout.splits == "test_split"
+    wanted = {
+        "perturbation": raw.obs[layout.perturbation].astype(str).str.removesuffix(".0"),
+        "cell_line": raw.obs.get("cell_line", "K-562"),
+        "fold": raw.obs["test_split"] if tests.empty else tests.to_numpy().argmax(axis=1),
+    }
+    wanted = pd.DataFrame(wanted, raw.obs_names).astype({"fold": float})
+    found = read.obs[list(wanted)].astype({"fold": float})
+    np.testing.assert_array_equal(found.astype(str), wanted.astype(str))
     check_leakage(read, joint=True)
 
 
 def test_rows_keep_the_order_of_the_file_and_genes_are_found_by_name(copy):
-    path = copy / LAYOUTS["norman"].files["lfc"]
-    before = read_authors_responses("norman", root=copy)
-    rng = np.random.default_rng(0)
+    before, rng = read_authors_responses("norman", root=copy), np.random.default_rng(0)
     rows, genes = rng.permutation(before.n_obs), rng.permutation(before.n_vars)
 
     def shuffle(adata):
         adata.obs["test_split"] = adata.obs["test_split"].astype(int).astype(str).astype("category")
         return adata[rows][:, genes].copy()
 
-    change(path, shuffle)
-    after = read_authors_responses("norman", root=copy)
-    assert list(after.obs["fold"]) == list(before.obs["fold"].iloc[rows])
-    assert list(after.obs["perturbation"]) == list(before.obs["perturbation"].iloc[rows])
-    np.testing.assert_array_equal(after[:, before.var_names].X, before[rows].X)
+    change(copy / LAYOUTS["norman"].files["lfc"], shuffle)
+    after, wanted = read_authors_responses("norman", root=copy), before[rows]
+    for column in ("fold", "perturbation"):
+        assert list(after.obs[column]) == list(wanted.obs[column])
+    np.testing.assert_array_equal(after[:, before.var_names].X, wanted.X)
 
 
 def test_of_several_doses_the_published_one_is_kept(copy):
-    path = copy / LAYOUTS["sciplex"].files["lfc"]
     before = read_authors_responses("sciplex", root=copy)
 
     def more(adata):
         low = adata.copy()
         low.X = low.X * 0
-        low.obs["dose"] = 10.0
-        low.obs_names = "low " + low.obs_names
+        low.obs = low.obs.assign(dose=10.0).rename(index="low {}".format)
         out = ad.concat([low, adata])
         # the published code's trap: doses as text
         out.obs["dose"] = out.obs["dose"].astype(str)
         return out
 
-    change(path, more)
+    change(copy / LAYOUTS["sciplex"].files["lfc"], more)
     after = read_authors_responses("sciplex", root=copy)
     np.testing.assert_array_equal(after.X, before.X)
     assert "dose" in after.uns["perturbcore"]["notes"][0]
 
 
 def test_drugs_that_share_a_cid_stay_two_perturbations_with_one_embedding(copy):
-    path = copy / LAYOUTS["tahoe"].files["lfc"]
-    cid = str(read_authors_responses("tahoe", root=copy).obs["perturbation"].iloc[0])
+    cid = 900_000_000  # of drug 000
 
     def share(adata):
         second = adata.obs["drug"] == "Simulated drug 001"
-        adata.obs.loc[second, "pubchem_cid"] = int(cid)
+        adata.obs.loc[second, "pubchem_cid"] = cid
 
-    change(path, share)
+    change(copy / LAYOUTS["tahoe"].files["lfc"], share)
     read = read_authors_responses("tahoe", root=copy)
     names = [n for n in read.obs["perturbation"].unique() if n.startswith(f"{cid} (")]
     assert names == [f"{cid} (Simulated drug 000)", f"{cid} (Simulated drug 001)"]
     assert any("share PubChem CID" in n for n in read.uns["perturbcore"]["notes"])
     maccs = next(e for e in read_embeddings("tahoe", read, copy)[0] if e.name == "MACCS")
-    a, b = maccs.ids.get_indexer(names)
-    np.testing.assert_array_equal(maccs.X[a], maccs.X[b])
+    np.testing.assert_array_equal(*maccs.X[maccs.ids.get_indexer(names)])
 
 
 def put(column, value, row=0):
     """A damage: one value of a column of obs."""
 
     def damage(adata):
-        values = adata.obs[column].astype(object).to_numpy(copy=True)
-        values[row] = adata.obs[column].iloc[1] if value is None else value
-        adata.obs[column] = pd.Series(values, adata.obs_names).infer_objects()
+        values = list(adata.obs[column])
+        values[row] = value
+        adata.obs[column] = values
 
     return damage
 
@@ -152,7 +148,7 @@ DAMAGE = {
     "no fold": ("essential", drop("test_split"), "'test_split'"),
     "half a fold": ("norman", put("test_split", 0.5), "'test_split' has '0.5' in row 1"),
     "empty fold": ("essential", put("test_split", np.nan, 2), "'test_split' is empty in row 3"),
-    "twice": ("norman", put("gene_id", None), "two rows"),
+    "twice": ("norman", lambda a: ad.concat([a, a[:1]]), "two rows"),
     "not finite": ("norman", lambda a: a.X.__setitem__((2, 3), np.nan), "NaN or infinity"),
     "no fold columns": ("sciplex", drop(*(f"fold_{k}" for k in range(5))), "'fold_0'"),
     "several tests": ("sciplex", lambda a: a.obs.__setitem__("fold_1", "test"), "several columns"),
@@ -166,21 +162,18 @@ DAMAGE = {
 def test_a_damaged_file_is_named_with_its_column(copy, name):
     dataset, damage, text = DAMAGE[name]
     path = copy / LAYOUTS[dataset].files["lfc"]
-
     change(path, damage)
-    with pytest.raises(InputError, match=text) as error:
+    with pytest.raises(InputError, match=f"{path.name}.*{text}"):
         read_authors_responses(dataset, root=copy)
-    assert path.name in str(error.value)
 
 
 def test_a_truncated_file_and_an_absent_one_are_named(copy):
     path = copy / LAYOUTS["essential"].files["lfc"]
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(InputError, match="not a readable .h5ad"):
-        read_authors_responses("essential", root=copy)
+    read = partial(pytest.raises, InputError, read_authors_responses, "essential", root=copy)
+    read().match("not a readable .h5ad")
     path.unlink()
-    with pytest.raises(InputError, match="PERTURBCORE_PAPER_DATA"):
-        read_authors_responses("essential", root=copy)
+    read().match("PERTURBCORE_PAPER_DATA")
     with pytest.raises(ParameterError, match="task of .*'deg' is not one of: lfc"):
         read_authors_responses("norman", "deg", copy)
 
@@ -188,8 +181,7 @@ def test_a_truncated_file_and_an_absent_one_are_named(copy):
 def test_a_leaking_fold_column_is_reported(copy):
     def leak(adata):
         moved = adata.obs["gene_id"].isin(sorted(set(adata.obs["gene_id"]))[:3])
-        moved &= adata.obs["cell_line"] == "Hep-G2"
-        adata.obs["test_split"] = (adata.obs["test_split"].astype(float) + moved) % 5
+        adata.obs["test_split"] += moved & (adata.obs["cell_line"] == "Hep-G2")
 
     change(copy / LAYOUTS["essential"].files["lfc"], leak)
     read = read_authors_responses("essential", root=copy)
@@ -201,35 +193,32 @@ def test_a_leaking_fold_column_is_reported(copy):
 # --- embeddings
 
 
-def test_embeddings_bear_the_names_and_modalities_of_the_figures(root):
+def test_embeddings_bear_the_names_and_modalities_of_the_figures_in_their_order(root):
     listed, left_out = list_embeddings("essential", ["K-562", "Jurkat"], root)
-    names = [(e.display, e.modality, e.cell_line) for e in listed]
-    assert ("STRING WaveGC", "Prior knowledge", None) in names
-    assert {("PCA", "Negative control", line) for line in ("K-562", "Jurkat")} <= set(names)
-    assert ("AIDO.StructureTokenizer", "Protein", None) in names
+    shown = [(e.display, e.modality, e.cell_line) for e in listed]
+    places = [
+        # as the figure: the control first, then proteins before prior knowledge
+        ("PCA", "Negative control", "K-562"),
+        ("PCA", "Negative control", "Jurkat"),
+        ("AIDO.StructureTokenizer", "Protein", None),
+        ("STRING WaveGC", "Prior knowledge", None),
+    ]
+    assert [name for name in shown if name in places] == places
     assert all("Norman" not in e.key for e in listed)
-    # as the figure: the control first, then proteins before prior knowledge
-    places = [[e.display for e in listed].index(n)
-              for n in ("PCA", "AIDO.StructureTokenizer", "STRING WaveGC")]  # fmt: skip
-    assert places == sorted(places)
-    assert any("ESM2 left out" in line for line in left_out)
-    assert any("scGPT of K-562 left out" in line for line in left_out)
-    assert any("Hep-G2" in line and "no responses" in line for line in left_out)
-    norman = list_embeddings("norman", root=root)[0]
-    assert "AIDOcell_3M_Norman_Aligned_(D=128)" in [e.key for e in norman]
-    assert all("essential" not in e.key for e in norman)
+    for words in ("ESM2 left out", "scGPT of K-562 left out", "Hep-G2.* no responses"):
+        assert re.search(words, "\n".join(left_out))
+    keys = [e.key for e in list_embeddings("norman", root=root)[0]]
+    assert "AIDOcell_3M_Norman_Aligned_(D=128)" in keys and "_essential_" not in str(keys)
 
 
 def test_embeddings_hold_the_rows_of_the_file_as_float32(root):
     responses = read_authors_responses("essential", root=root)
     found, _ = read_embeddings("essential", responses, root, names=["STRING WaveGC", "PCA"])
-    assert {(e.name, e.cell_line) for e in found} == {
-        ("STRING WaveGC", None),
-        *(("PCA", line) for line in LAYOUTS["essential"].lines),
-    }
+    lines = [e.cell_line for e in found if e.name == "PCA"]
+    assert sorted(lines) == sorted(LAYOUTS["essential"].lines) and len(found) == 5
     wavegc = next(e for e in found if e.name == "STRING WaveGC")
     raw = ad.read_h5ad(root / "gene_embeddings" / f"{WAVEGC}.h5ad")
-    assert sp.issparse(raw.X) and wavegc.X.dtype == np.float32 and wavegc.dim == 128
+    assert sp.issparse(raw.X) and wavegc.X.dtype == np.float32 and wavegc.cell_line is None
     wanted = set(responses.obs["perturbation"]) & set(raw.obs_names)
     assert set(wavegc.ids) == wanted and len(wanted) < responses.obs["perturbation"].nunique()
     np.testing.assert_array_equal(wavegc.X, raw[list(wavegc.ids)].X.toarray())
@@ -244,13 +233,11 @@ def test_an_embedding_lacking_a_drug_is_refused_as_published_or_by_choice(copy):
     path = copy / LAYOUTS["sciplex"].drug_embeddings
     change(path, lambda a: a[1:].copy())
     responses = read_authors_responses("sciplex", root=copy)
-    with pytest.raises(InputError, match="Simulated drug 000") as error:
+    with pytest.raises(InputError, match=f"{path.name}.*Simulated drug 000"):
         read_embeddings("sciplex", responses, copy)
-    assert path.name in str(error.value)
     found, notes = read_embeddings("sciplex", responses, copy, missing_drugs="leave_out")
     assert not found and sum("it lacks 1 drugs" in n for n in notes) == 3
-    found, _ = read_embeddings("sciplex", responses, copy, missing_drugs="train_mean")
-    assert len(found) == 3
+    assert len(read_embeddings("sciplex", responses, copy, missing_drugs="train_mean")[0]) == 3
 
 
 def test_bad_embedding_files_are_named(copy):
@@ -258,16 +245,13 @@ def test_bad_embedding_files_are_named(copy):
     path = copy / "gene_embeddings" / f"{WAVEGC}.h5ad"
 
     def nan(adata):
-        adata.X = adata.X.toarray()
-        known = adata.obs_names.isin(responses.obs["perturbation"])
-        adata.X[known.argmax(), 5] = np.nan
+        adata.X = np.full(adata.shape, np.nan)
 
+    read = partial(pytest.raises, InputError, read_embeddings, "norman", responses, copy)
     change(path, nan)
-    with pytest.raises(InputError, match=r"combined_0\.0.*gaps or infinite"):
-        read_embeddings("norman", responses, copy, names=["STRING WaveGC"])
+    read().match(r"combined_0\.0.*gaps or infinite")
     path.write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"combined_0\.0.*not a readable .h5ad file"):
-        read_embeddings("norman", responses, copy)
+    read().match(r"combined_0\.0.*not a readable .h5ad file")
 
 
 # --- the benchmark
@@ -301,53 +285,46 @@ def plain(responses, cell_line, embedding, estimator="knn"):
     return l2, next(iter(search.best_params_.values()))
 
 
-def holds_against_plain(scores, responses, used, estimator="knn", tolerance=1e-6):
-    line = scores["cell_line"].iloc[0]
-    for name, embedding in (("idealized", None), *((e.name, e) for e in used)):
-        own = (scores["embedding"] == name) & (scores["predictor"] == estimator)
-        row = scores[own & (scores["metric"] == "L2")].iloc[0]
-        l2, chosen = plain(responses, line, embedding, estimator)
+def holds_against_plain(root, dataset, estimator="knn", tolerance=1e-6):
+    name = "STRING WaveGC" if dataset in ("essential", "norman") else "MACCS"
+    responses = read_authors_responses(dataset, root=root)
+    used, _ = read_embeddings(dataset, responses, root, names=[name])
+    scores = small(root, dataset, embeddings=[name], estimators=[estimator]).scores
+    scores = scores[(scores["metric"] == "L2") & (scores["predictor"] == estimator)]
+    for name, embedding in (("idealized", None), (used[0].name, used[0])):
+        row = scores[scores["embedding"] == name].iloc[0]
+        l2, chosen = plain(responses, row["cell_line"], embedding, estimator)
         assert row["value"] == pytest.approx(l2, abs=tolerance), (name, estimator)
         assert float(row["chosen"]) == float(chosen), (name, estimator)
 
 
 @pytest.mark.parametrize("dataset", LAYOUTS)
 def test_scores_equal_plain_scikit_learn(root, dataset):
-    responses = read_authors_responses(dataset, root=root)
-    name = "STRING WaveGC" if dataset in ("essential", "norman") else "MACCS"
-    used, _ = read_embeddings(dataset, responses, root, names=[name])
-    # lasso is slow there, and the same whatever the data
-    estimators = ["knn", "lasso"] if dataset == "tahoe" else ["knn"]
-    scores = small(root, dataset, embeddings=[name], estimators=estimators).scores
-    holds_against_plain(scores, responses, used)
-    if "lasso" in estimators:  # coordinate descent stops at scikit-learn's tolerance of 1e-4
-        holds_against_plain(scores, responses, used, "lasso", 5e-4)
+    holds_against_plain(root, dataset)
+    if dataset == "tahoe":  # lasso is slow, the same whatever the data, and stops at 1e-4
+        holds_against_plain(root, dataset, "lasso", 5e-4)
 
 
 def test_inner_folds_follow_the_order_of_the_file(copy):
     path = copy / LAYOUTS["essential"].files["lfc"]
     order = np.random.default_rng(1).permutation(ad.read_h5ad(path).n_obs)
     change(path, lambda a: a[order].copy())
-    responses = read_authors_responses("essential", root=copy)
-    used, _ = read_embeddings("essential", responses, copy, names=["STRING WaveGC"])
-    holds_against_plain(small(copy).scores, responses, used)
+    holds_against_plain(copy, "essential")
 
 
 def test_what_is_absent_is_left_out_and_named(copy):
     (copy / LAYOUTS["tahoe"].files["lfc"]).unlink()
     shutil.rmtree(copy / "sciplex")
     (copy / "gene_embeddings" / f"{WAVEGC}.h5ad").unlink()
-    assert present(copy)[0] == ["essential", "norman"]
-    done = reproduce(LAYOUTS, root=copy, progress=False, folds=[0], estimators=["knn"],
-                     cell_lines={"essential": ["K-562"]})  # fmt: skip
-    assert set(done.scores["dataset"]) == {"essential", "norman"}
-    for name in ("tahoe", "sciplex"):
-        assert any(note.startswith(f"{name}: left out") for note in done.notes)
-    assert any("STRING WaveGC left out" in note for note in done.notes)
+    lines = {"essential": ["K-562"]}
+    few = dict(folds=[0], estimators=["knn"], progress=False)
+    done = reproduce(LAYOUTS, root=copy, cell_lines=lines, **few)
+    assert set(done.scores["dataset"]) == {"essential", "norman"} == set(present(copy)[0])
+    for words in ("tahoe: left out", "sciplex: left out", "STRING WaveGC left out"):
+        assert any(words in note for note in done.notes)
     assert "STRING WaveGC" not in set(done.scores["embedding"])
-    pytest.raises(InputError, reproduce, LAYOUTS, root=copy / "nowhere").match(
-        "no data of the authors"
-    )
+    with pytest.raises(InputError, match="no data of the authors"):
+        reproduce(LAYOUTS, root=copy / "nowhere")
 
 
 # --- the download

@@ -49,10 +49,7 @@ ALONE = [{name} for name in LAYOUTS]
 PARTS = [*ALONE, *(set(LAYOUTS) - one for one in ALONE), set(LAYOUTS)]
 
 
-@cache
-def chapters() -> dict:
-    """Chapters of the book by name; reading them takes seconds."""
-    return {name: find_chapter(name) for name in published()}
+chapters = cache(lambda: {name: find_chapter(name) for name in published()})  # takes seconds
 
 
 @pytest.fixture
@@ -122,26 +119,28 @@ def study(root, tmp_path, monkeypatch):
     return Study(OpenChapter("embedding_ranking", load_profile("paper"), {}), n_jobs=1)
 
 
+ONE = ["STRING WaveGC"]
 UNITS = dict(cell_lines=["K-562"], folds=[0], estimators=["knn"], progress=False)
-SMALL = UNITS | dict(embeddings=["STRING WaveGC"])
+
+
+@pytest.fixture(scope="module")
+def done(root):
+    """Scores of two folds by the published procedure."""
+    return score_dataset("essential", root, **UNITS | dict(embeddings=ONE, folds=[0, 1]))
 
 
 def test_embeddings_of_unknown_name_are_named_neutral_and_checked_first(root, study, tmp_path):
-    other = tmp_path / "own"
-    (other / "essential").mkdir(parents=True)
     for name in LAYOUTS["essential"].files["lfc"], "gene_embeddings/GenotypeVAE_(D=256).h5ad":
-        new = name.replace("GenotypeVAE_(D=256)", "my_lab_v2")
-        (other / new).parent.mkdir(exist_ok=True)
-        shutil.copy(root / name, other / new)
-    done = score_dataset("essential", other, **UNITS)
+        new = tmp_path / name.replace("GenotypeVAE_(D=256)", "my_lab_v2")
+        new.parent.mkdir()
+        shutil.copy(root / name, new)
+    done = score_dataset("essential", tmp_path, **UNITS)
     assert any("my_lab_v2 is not among the published" in note for note in done.notes)
     mine = done.scores[done.scores["embedding"] == "my_lab_v2"]
     assert set(mine["modality"]) == {"Not classified"}
-    shown = page.scores_for_figure(done, "essential")
-    page.figures.box_by_method(shown, "L2")
+    page.figures.box_by_method(page.scores_for_figure(done, "essential"), "L2")
     # a modality that has no colour is refused before anything is computed
-    table = pd.DataFrame(np.eye(3), index=["ENSG1", "ENSG2", "ENSG3"])
-    table.to_csv(tmp_path / "mine.csv")
+    pd.DataFrame(np.eye(3), index=["ENSG1", "ENSG2", "ENSG3"]).to_csv(tmp_path / "mine.csv")
     spec = dict(name="M", file=str(tmp_path / "mine.csv"), modality="Tea leaves")
     study.profile = study.profile.model_copy(update={"embeddings": (spec,)})
     with pytest.raises(InputError, match="'Tea leaves' has no colour"):
@@ -157,17 +156,17 @@ def test_every_chapter_of_a_profile_has_its_inner_order(study):
         assert "pc.Protocol(" not in code or name == "add_your_own", name
 
 
-def test_a_study_and_the_reproduction_give_one_number_for_one_unit(root, study):
-    one = ["STRING WaveGC"]
-    alone = score_dataset("essential", root, embeddings=one, **UNITS).scores
-    made = study.embeddings("cole_essential", only=one)
+def test_a_study_and_the_reproduction_give_one_number_for_one_unit(study, done):
+    made = study.embeddings("cole_essential", only=ONE)
     how = dict(protocol=study.protocol(n_components=100), embeddings=made)
     models = study.models("lfc", knn=LAYOUTS["essential"].k, lasso=[0.1])[:1]
     scores = study.evaluate("cole_essential", models, cell_lines=["K-562"], folds=[0], **how)
-    unit = dict(embedding="STRING WaveGC", predictor="knn", metric="L2")
-    first, second = (t.loc[(t[list(unit)] == pd.Series(unit)).all(axis=1)] for t in (alone, scores))
-    assert first["chosen"].item() == second["chosen"].item()
-    assert first["value"].item() == pytest.approx(second["value"].item(), rel=1e-7)
+    unit = dict(embedding="STRING WaveGC", predictor="knn", metric="L2", fold=0)
+    first, second = (
+        t.loc[(t[list(unit)] == pd.Series(unit)).all(axis=1), ["chosen", "value"]].astype(float)
+        for t in (done.scores, scores)
+    )
+    np.testing.assert_allclose(first, second, rtol=1e-7)
 
 
 # --- beside the published scores
@@ -180,46 +179,56 @@ def published_of(done, shift=0.0):
     return Published(rows.assign(source="test")[SCORE_COLUMNS], None, "folds")
 
 
-@pytest.fixture
-def as_published(root, monkeypatch):
-    """Scores of files whose counts are the published ones."""
-    done = score_dataset("essential", root, **SMALL)
-    counts = dict(genes=200, perturbations={"K-562": 176})
-    monkeypatch.setitem(
-        LAYOUTS, "essential", SimpleNamespace(**vars(LAYOUTS["essential"]) | counts)
-    )
-    return done
-
-
-def test_the_published_files_are_known_by_counts_and_by_what_no_seed_moves(as_published):
-    done = as_published
-    theirs = published_of(done)
+def test_the_published_files_are_known_by_counts_and_by_what_no_seed_moves(done, monkeypatch):
+    layout = SimpleNamespace(**vars(LAYOUTS["essential"]))
+    monkeypatch.setitem(LAYOUTS, "essential", layout)
+    layout.genes, theirs = 200, published_of(done)
     table = bench.compare(done.scores, theirs)
-    assert not bench.other_data(done, table)
-    assert "2 of 2 published L2" in bench.verdict(
-        table[table["display"].isin(["Train Mean", "No Change"])]
-    )
+    for theirs_too in (176, 175):  # the controls count as one
+        layout.perturbations = {"K-562": theirs_too}
+        assert not bench.other_data(done, table)
+    fixed = table[table["display"].isin(["Train Mean", "No Change"])]
+    assert "4 of 4 published L2" in bench.verdict(fixed)
     theirs.scores["value"] += (theirs.scores["predictor"] == "train_mean") * 0.02
     other = bench.other_data(done, bench.compare(done.scores, theirs))
     assert other == {"essential": "L2 of Train Mean differs by up to 0.02"}
     said = bench.verdict(table, other)
     assert said.startswith("These are other data") and "reproduced" not in said
-    wide = bench.Benchmark(done.scores, genes={"essential": 6640})
-    assert "6,640 genes (published: 200)" in bench.other_data(wide, table)["essential"]
-    LAYOUTS["essential"].perturbations = {"K-562": 175}  # the controls count as one
-    assert not bench.other_data(done, table)
-    LAYOUTS["essential"].perturbations = {"K-562": 170}
+    assert "other data" in page.answer(page.Files(None, False, ""), table, other)
+    assert page.answer(page.Files(None, True, ""), table, {}).startswith("Nothing can be said")
+    layout.genes, layout.perturbations = 6640, {"K-562": 170}
     said = bench.other_data(done, table)["essential"]
+    assert "200 genes (published: 6,640)" in said
     assert "176 perturbations in K-562 (published: 170)" in said
 
 
-def test_the_published_are_drawn_and_condensed_and_other_data_named(as_published):
-    table = bench.compare(as_published.scores, published_of(as_published, 0.1))
+def test_every_row_meets_its_published_one_and_is_drawn_and_condensed(done):
+    other = published_of(done, 0.25)
+    table = bench.compare(done.scores, other)
+    assert (table["status"] == "both").all()
+    np.testing.assert_allclose(table["difference"], -0.25)
+    # a constant has no correlation: 0 here, missing there, no row in the table
+    undefined = (table["display"] == "No Change") & (table["metric"] == "Pearson")
+    assert not undefined.any()
+    summary, found = bench.agreement(table), bench.families(table)
+    assert summary["largest"].max() == pytest.approx(0.25) and (summary["rows"] == 2).all()
+    assert found["largest"].to_numpy() == pytest.approx(0.25) and found["values"].sum() > 20
+    assert "0 of" in bench.verdict(table) and "0.25" in bench.verdict(table)
     assert "published" in page.published_figure(table).axes[0].get_xlabel()
-    found = bench.families(table)
-    assert found["largest"].to_numpy() == pytest.approx(0.1) and found["values"].sum() > 10
-    assert "other data" in page.answer(page.Files(None, False, ""), table, {"essential": "x"})
-    assert page.answer(page.Files(None, True, ""), table, {}).startswith("Nothing can be said")
+    fewer = Published(other.scores[other.scores["fold"] == 0], None, "folds")
+    assert set(bench.compare(done.scores, fewer)["status"]) == {"both", "not published"}
+
+
+def test_medians_are_compared_with_medians(done):
+    table = bench.compare(done.scores, medians())
+    both = table[(table["status"] == "both") & (table["metric"] == "L2")]
+    assert {"STRING WaveGC", "Train Mean", "Random Embeddings"} <= set(both["display"])
+    assert (both["fold"] == -1).all() and (both["n"] == 2).all()
+    one = both.query("display == 'STRING WaveGC' and predictor == 'knn'").iloc[0]
+    own = done.scores.query("embedding == 'STRING WaveGC' and metric == 'L2'")
+    assert one["reproduced"] == pytest.approx(own["value"].median())
+    assert one["published"] == pytest.approx(4.660, abs=1e-3)  # K-562, Figure 1
+    assert bench.counts(table)["rows"].sum() == (table["metric"] == "L2").sum()
 
 
 def test_the_page_says_how_far_two_seeds_of_the_error_differ(root, tmp_path):
@@ -245,44 +254,9 @@ def test_lasso_stops_at_the_published_tolerance_or_solves_it():
         assert 1e-4 < np.abs(two - one).max() < 0.01 * np.abs(one).max()
 
 
-def test_every_row_meets_its_published_one(root):
-    done = score_dataset("essential", root, **SMALL | dict(folds=[0, 1]))
-    other = published_of(done, 0.25)
-    table = bench.compare(done.scores, other)
-    assert (table["status"] == "both").all()
-    np.testing.assert_allclose(table["difference"], -0.25)
-    # a constant has no correlation: 0 here, missing there, no row in the table
-    undefined = (table["display"] == "No Change") & (table["metric"] == "Pearson")
-    assert not undefined.any()
-    summary = bench.agreement(table)
-    assert summary["largest"].max() == pytest.approx(0.25) and (summary["rows"] == 2).all()
-    assert "0 of" in bench.verdict(table) and "0.25" in bench.verdict(table)
-    fewer = Published(other.scores[other.scores["fold"] == 0], None, "folds")
-    assert set(bench.compare(done.scores, fewer)["status"]) == {"both", "not published"}
-
-
-def test_medians_are_compared_with_medians(root):
-    more = dict(folds=[0, 1, 2], embeddings=["STRING WaveGC", "GenotypeVAE"])
-    done = score_dataset("essential", root, **SMALL | more)
-    table = bench.compare(done.scores, medians())
-    both = table[(table["status"] == "both") & (table["metric"] == "L2")]
-    assert {"STRING WaveGC", "GenotypeVAE", "Train Mean", "Random Embeddings"} <= set(
-        both["display"]
-    )
-    assert (both["fold"] == -1).all() and (both["n"] == 3).all()
-    one = both[(both["display"] == "STRING WaveGC") & (both["predictor"] == "knn")].iloc[0]
-    own = done.scores.query(
-        "embedding == 'STRING WaveGC' and predictor == 'knn' and metric == 'L2'"
-    )
-    assert one["reproduced"] == pytest.approx(own["value"].median())
-    assert one["published"] == pytest.approx(4.660, abs=1e-3)  # K-562, Figure 1
-    assert bench.counts(table)["rows"].sum() == (table["metric"] == "L2").sum()
-
-
 def test_published_rows_have_the_names_that_the_layout_gives(mirror):
     """Scores under our names for the files of the layout find every published row."""
     published = load_published()
-    assert published.level == "folds"
     for dataset in ("essential", "norman", "sciplex"):
         rows = published.scores.query(
             f"dataset == '{dataset}' and task == 'lfc' and perturbation_set == 'full' and "
@@ -290,21 +264,18 @@ def test_published_rows_have_the_names_that_the_layout_gives(mirror):
         )
         alone = rows["predictor"].isin(["train_mean", "no_change"])
         table = bench.compare(rows.assign(embedding=rows["display"].mask(alone, "")), published)
-        both = table[table["status"] == "both"]
-        assert len(both) == len(table) > 100
-        np.testing.assert_allclose(both["difference"], 0)
+        assert set(table["status"]) == {"both"} and len(table) > 100
+        np.testing.assert_allclose(table["difference"], 0)
 
 
 # --- full fusion
 
 
-def test_full_fusion_runs_from_the_control_profiles(root):
-    data = load("cole", root=root)
-    assert data.screen is None
-    table = controls_of(data)
-    raw = ad.read_h5ad(root / LAYOUTS["essential"].controls)
+def test_full_fusion_runs_from_the_control_profiles(root, tmp_path):
+    data, where = load("cole", root=root), LAYOUTS["essential"].controls
+    raw = ad.read_h5ad(root / where)
     rows = raw[raw.obs["cell_line"] == "Jurkat"]
-    np.testing.assert_allclose(table.loc["Jurkat"], rows.X.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(controls_of(data).loc["Jurkat"], rows.X.mean(axis=0), rtol=1e-6)
     study = SimpleNamespace(profile=SimpleNamespace(results=root))
     sources = read_embeddings("essential", data.responses, root)[0]
     full = {"Full": {"preset": "lfc_full", "expression_line": "Hep-G2"}}
@@ -314,20 +285,17 @@ def test_full_fusion_runs_from_the_control_profiles(root):
     (made,), left_out = fusion_transformers(study, data, fewer, full)
     assert "goes without PCA" in left_out[0] and "PCA" not in {e.name for e in made.embeddings}
     assert read_control_profiles("norman", root) is None
-
-
-def test_control_profiles_without_controls_are_named(root, tmp_path):
-    raw = ad.read_h5ad(root / LAYOUTS["essential"].controls)
     raw.obs["gene"] = "A1BG"
     (tmp_path / "essential").mkdir()
-    raw.write_h5ad(tmp_path / LAYOUTS["essential"].controls)
+    raw.write_h5ad(tmp_path / where)
     with pytest.raises(InputError, match="full_processed.h5ad: column 'gene' never says"):
         read_control_profiles("essential", tmp_path)
 
 
 def test_validation_perturbations_come_by_lines_in_alphabetical_order():
-    ids, lines = list("abcdefghij") + list("defghijabc"), ["Z"] * 10 + ["A"] * 10
-    held = validation_rows(ids, 0.2, lines)
-    turned = validation_rows(ids[10:], 0.2, lines[10:])
-    assert set(np.array(ids)[held]) == set(np.array(ids[10:])[turned])
-    assert set(np.array(ids)[held]) != set(np.array(ids)[validation_rows(ids, 0.2, lines[::-1])])
+    ids, lines = np.array(list("abcdefghijdefghijabc")), np.repeat(["Z", "A"], 10)
+    held, turned, other = (
+        set(here[validation_rows(here, 0.2, of)])
+        for here, of in ((ids, lines), (ids[10:], lines[10:]), (ids, lines[::-1]))
+    )
+    assert held == turned != other
