@@ -170,37 +170,25 @@ def test_folds_are_taken_from_a_table_by_drug(root, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:DataFrame is highly fragmented")
-def test_essential_labels_are_those_of_scanpy(root, tmp_path):
-    made = made_of("essential", root, tmp_path / "d.h5ad", "--task", "deg", "--min-cells", 8)
+@pytest.mark.parametrize("dataset, least", [("essential", 8), ("sciplex", 3)])
+def test_labels_are_pooled_or_votes_of_what_has_enough_cells(root, tmp_path, dataset, least):
+    """`test_deg.py` holds the labels themselves; here, of which cells and genes they are."""
+    made = made_of(dataset, root, tmp_path / "d.h5ad", "--task", "deg", "--min-cells", least)
     assert made.X.dtype == np.int8
-    cells = ad.read_h5ad(root / "essential" / "raw_data.h5ad")
-    cells = cells[cells.obs["cell_line"] == "Jurkat"].copy()
-    n = cells.obs["gene_id"].astype(str).value_counts()
-    cells = cells[cells.obs["gene_id"].isin(n.index[n > 8])].copy()
-    sc.pp.normalize_total(cells, target_sum=1e4)
-    sc.pp.log1p(cells)
-    rows = made[made.obs["cell_line"] == "Jurkat"]
-    assert set(rows.obs["gene_id"]) == set(n.index[n > 8]) - {"non-targeting"}
-    some = rows[::20]
-    how = dict(groups=list(some.obs["gene_id"]), reference="non-targeting", method="t-test")
-    sc.tl.rank_genes_groups(cells, "gene_id", **how)
-    for gene, labels in zip(some.obs["gene_id"], some.X, strict=True):
-        found = sc.get.rank_genes_groups_df(cells, gene).set_index("names").loc[some.var_names]
-        wanted = np.sign(found["scores"]) * (found["pvals_adj"] < 0.05)
-        np.testing.assert_array_equal(labels, wanted)
-
-
-@pytest.mark.filterwarnings("ignore:DataFrame is highly fragmented")
-def test_chemical_labels_are_votes_of_plates_with_enough_cells_of_the_drug(root, tmp_path):
-    made = made_of("sciplex", root, tmp_path / "d.h5ad", "--task", "deg", "--min-cells", 3)
-    cells = chemical(root, "sciplex")
-    obs = cells.obs
-    # over all doses; genes first, then totals, unlike the effects
-    n = obs.groupby(["cell_line", "plate", "drug"])["drug"].transform("size")
-    used = cells[((n > 3) & obs["dose"].isin([0, 10000])).to_numpy(), :N_KEPT].copy()
-    facts = dict(perturbation="drug", batch="plate", control="Vehicle", scale="counts")
-    screen = declare_screen(used, dataset="s", identifier="drug", unmatched="keep", **facts)
-    want = deg_labels(screen, variant="per_batch", min_cells=1, progress=False)
+    facts = dict(dataset="s", control=CONTROL[dataset], scale="counts", unmatched="keep")
+    if dataset == "essential":
+        cells = ad.read_h5ad(root / "essential" / "raw_data.h5ad")
+        facts |= dict(perturbation="gene_id", batch="gem_group", identifier="ensembl")
+        how = dict(variant="pooled", min_cells=least)
+    else:
+        cells = chemical(root, "sciplex")
+        # cells of a drug on a plate, over all doses; genes first, then totals, unlike the effects
+        n = cells.obs.groupby(["cell_line", "plate", "drug"])["drug"].transform("size")
+        used = (n > least) & cells.obs["dose"].isin([0, 10000])
+        cells = cells[used.to_numpy(), :N_KEPT].copy()
+        facts |= dict(perturbation="drug", batch="plate", identifier="drug")
+        how = dict(variant="per_batch", min_cells=1)
+    want = deg_labels(declare_screen(cells, **facts), progress=False, **how)
     want.obs_names = want.obs["perturbation"] + "_" + want.obs["cell_line"]
     assert set(made.obs_names) == set(want.obs_names)
     np.testing.assert_array_equal(made[want.obs_names].X, want.layers["deg"])
@@ -240,10 +228,6 @@ def test_experimental_error_has_the_published_columns_and_is_readable(root, tmp_
     assert list(pd.read_csv(out)) == head
     table = read_ceiling(out, dataset="norman", cell_line="K-562")
     assert table["perturbation"].nunique() == 110 and set(table["quantile"]) >= {0.1, 0.9}
-    top = table[table["quantile"] == 0.995].pivot(
-        index="perturbation", columns="metric", values="value"
-    )
-    np.testing.assert_allclose(top["L2"] ** 2 / N_KEPT, top["MSE"], rtol=0.02)
     assert error("sciplex") == 0
     assert list(pd.read_csv(out)) == ["quantile", "value", "pert_id", "n_batches_pert", "cell_line"]
     table = read_ceiling(out, dataset="sciplex")
@@ -289,8 +273,7 @@ def test_data_sets_bring_their_embeddings(root, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(root))
     for name in LAYOUTS:
         data = load("cole", dataset=name)
-        assert data.name == name and data.task == "lfc" and data.simulated
-        assert len(data.card) == data.responses.obs["cell_line"].nunique()
+        assert (data.name, data.task, data.simulated) == (name, "lfc", True)
     labels = load("cole", task="deg")
     assert labels.task == "deg" and "PCA" in {e.name for e in own_embeddings(labels)}
     pytest.raises(ParameterError, load, "cole", folds=3).match("no option 'folds'")
