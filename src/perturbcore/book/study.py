@@ -171,10 +171,7 @@ class Study:
         return own
 
     def claimed(self, *chapters: str, required: bool = True) -> pd.DataFrame | None:
-        """Return the scores that the first of `chapters` with data claims, None where none has.
-
-        One that has not been run is an error; where that is not `required`, None as well.
-        """
+        """Return scores of the first of `chapters` with data; None: none has, or not `required`."""
         there = [c for c in map(find_chapter, chapters) if not c.missing(self.profile)]
         if not there:
             return None

@@ -134,11 +134,8 @@ def linear_probe(
     if len(classes) < 2:
         return {}
     if published:
-        layer = MLPClassifier(
-            hidden_layer_sizes=(), batch_size=min(BATCH, len(X)), learning_rate_init=1e-3,
-            alpha=1e-6, random_state=seed,
-        )  # fmt: skip
-        score = _epochs(layer, 250, X, code).predict_proba(X_test)
+        layer = MLPClassifier(hidden_layer_sizes=())
+        score = _trained(layer, 250, X, code, 1e-3, BATCH, seed).predict_proba(X_test)
     else:
         scale = StandardScaler().fit(X)
         model = LogisticRegression(max_iter=200, tol=1e-3).fit(scale.transform(X), code)
@@ -270,22 +267,19 @@ def decoded(
     check_choice("decoder", decoder, ("ridge", "mlp"))
     if decoder == "mlp":
         widths = np.linspace(X.shape[1], Y.shape[1], 5).astype(int)[1:-1]
-        net = MLPRegressor(
-            hidden_layer_sizes=widths, learning_rate_init=1e-4, alpha=1e-6, random_state=seed
-        )
-        net.set_params(batch_size=min(SCORED, len(X)))
-        return _epochs(net, 30, X, Y).predict(X_test)
+        net = MLPRegressor(hidden_layer_sizes=widths)
+        return _trained(net, 30, X, Y, 1e-4, SCORED, seed).predict(X_test)
     scale = StandardScaler().fit(X)
-    return (
-        RidgeCV(np.logspace(-1, 5, 7)).fit(scale.transform(X), Y).predict(scale.transform(X_test))
-    )
+    ridge = RidgeCV(np.logspace(-1, 5, 7)).fit(scale.transform(X), Y)
+    return ridge.predict(scale.transform(X_test))
 
 
-def _epochs(net, epochs: int, X: np.ndarray, Y: np.ndarray):
+def _trained(net, epochs: int, X: np.ndarray, Y: np.ndarray, rate: float, cells: int, seed: int):
     """Train for so many epochs, whether or not it has converged by then, as published."""
+    net.set_params(learning_rate_init=rate, alpha=1e-6, batch_size=min(cells, len(X)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return net.set_params(max_iter=epochs, n_iter_no_change=epochs).fit(X, Y)
+        return net.set_params(max_iter=epochs, n_iter_no_change=epochs, random_state=seed).fit(X, Y)
 
 
 def gene_correlation(
