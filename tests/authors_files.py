@@ -79,9 +79,9 @@ def _add_folds(table: ad.AnnData, layout, names) -> None:
 
 
 def ensembl(simulation) -> pd.Series:
-    """Made-up Ensembl ids of the simulated genes, indexed by their names."""
+    """Made-up Ensembl ids of the simulated genes by name, in another order than the names."""
     names = simulation.screen.var_names
-    return pd.Series([f"ENSG{90_000_000_000 + 37 * n}" for n in range(len(names))], index=names)
+    return pd.Series([f"ENSG{90_000_000_000 - 37 * n}" for n in range(len(names))], index=names)
 
 
 def drugs_of(simulation) -> pd.DataFrame:

@@ -301,7 +301,7 @@ FILES = {NORMAN: b"norman", ESM2: b"esm2" * 9, "essential/raw_data.h5ad": b"not 
 
 
 def host(files=FILES, wrong=""):
-    """Stand for the data's host: files with size and checksum, one of which comes cut off."""
+    """Stand for the data's host: files with size and checksum, one of which comes turned around."""
 
     def about(repo_id, *, files_metadata):
         siblings = [
@@ -316,7 +316,7 @@ def host(files=FILES, wrong=""):
         for filename in filter_repo_objects(files, allow_patterns=allow_patterns):
             path = local_dir / filename
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"cut off" if filename == wrong else files[filename])
+            path.write_bytes(files[filename][:: -1 if filename == wrong else 1])
 
     return SimpleNamespace(dataset_info=about, snapshot_download=download)
 

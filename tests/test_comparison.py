@@ -227,7 +227,8 @@ def truth(c: Comparison) -> dict:
     return dict(names=names, best=best, mean=sign * mean, gap=gap, ties=ties, unproven=unproven)
 
 
-@pytest.mark.parametrize("seed", range(40))
+# by 71 a verdict turns on the adjustment for many comparisons
+@pytest.mark.parametrize("seed", [*range(40), 71])
 def test_who_is_best_ties_or_fails_is_that_of_the_raw_scores_and_said(seed):
     """`test_sentences.py` has the words for each of these; here they rest on what is true."""
     c = drawn(seed)

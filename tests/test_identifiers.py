@@ -54,8 +54,9 @@ def test_old_symbols_find_todays(tmp_path, monkeypatch):
     path = tmp_path / "old.csv"
     monkeypatch.setattr("perturbcore.data.catalogue.fetch", lambda name: path)
     rows = ["ENSG1,AAA", "ENSG2,DUP", "ENSG4,OLD", "ENSG5,OLD", "ENSG6,AAA1", "ENSG0,GONE"]
+    rows += ["ENSG1,SPLIT", "ENSG2,SPLIT"]
     path.write_text("\n".join(["ensembl_id,gene_name", *rows]))
-    # AAA1 is borne by another gene today; OLD leads to one symbol by two genes
+    # AAA1 is borne by another gene today; OLD leads to one symbol by two genes, SPLIT to two
     assert previous_symbols(TABLE).to_dict() == {"AAA": "AAA1", "OLD": "TWO"}
     path.write_text("ensembl,gene_name\nENSG1,AAA\n")
     pytest.raises(InputError, previous_symbols, TABLE).match("no column 'ensembl_id'")
