@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 
 from perturbcore.score.metrics.deg import one_hot
 
@@ -60,6 +61,12 @@ class Labels:
     def rows(self) -> np.ndarray:
         """Row number of each entry."""
         return np.repeat(np.arange(len(self)), np.diff(self.indptr))
+
+    def by_gene(self) -> sp.csc_matrix:
+        """Return the labels sorted by gene, zeros among them, (n, g)."""
+        return sp.csr_matrix(
+            (self.label, self.genes, self.indptr), (len(self), self.n_genes)
+        ).tocsc()
 
     def __getitem__(self, rows: np.ndarray) -> "Labels":
         """Return the labels of some rows, in that order."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 
@@ -86,8 +85,7 @@ def kernel_scores(
     weight = np.stack([raise_to(kernel, p) for p in powers], axis=-1)
     size = weight.sum(axis=1, keepdims=True)
     weight *= np.divide(total, size, out=np.zeros_like(size), where=size > 0)
-    shape = (len(known), known.n_genes)
-    by_gene = sp.csr_matrix((known.label, known.genes, known.indptr), shape).tocsc()
+    by_gene = known.by_gene()
     out = np.empty((len(powers), len(query.genes)))
     _weighted(
         by_gene.indptr, by_gene.indices, by_gene.data, weight, query.indptr, query.genes, rate,
@@ -189,40 +187,61 @@ MAX_STEPS = 100
 
 
 @numba.njit(nogil=True, cache=True)
-def _objective(F, sign, share, theta, penalty):
-    f = F @ theta[:-1] + theta[-1]
+def _objective(wide, sign, share, theta, penalty, p):
+    """Return the penalised loss at `theta`; p (n,) becomes the probability of each own class."""
     value = 0.5 * penalty * np.sum(theta[:-1] ** 2)
+    f = wide @ theta
     for i in range(len(f)):
         margin = sign[i] * f[i]
         # log(1 + exp(-margin)) without overflow
-        value += share[i] * (max(-margin, 0.0) + np.log1p(np.exp(-abs(margin))))
+        small = np.exp(-abs(margin))
+        value += share[i] * (max(-margin, 0.0) + np.log1p(small))
+        p[i] = (1.0 if margin > 0 else small) / (1.0 + small)
     return value
 
 
 @numba.njit(nogil=True, cache=True)
-def _newton(F, sign, share, penalty, theta, max_steps):
+def _solve(lower, b):
+    """Solve lower @ lower.T @ x = b."""
+    x = b.copy()
+    for i in range(len(x)):
+        for j in range(i):
+            x[i] -= lower[i, j] * x[j]
+        x[i] /= lower[i, i]
+    for i in range(len(x) - 1, -1, -1):
+        x[i] /= lower[i, i]
+        for j in range(i):
+            x[j] -= lower[i, j] * x[i]
+    return x
+
+
+@numba.njit(nogil=True, cache=True)
+def _newton(wide, sign, share, penalty, theta, max_steps):
     """Minimise the penalised loss from `theta`, in place; the last entry is the intercept."""
-    n, q = F.shape
-    wide = np.ones((n, q + 1))
-    wide[:, :q] = F
-    value = _objective(F, sign, share, theta, penalty)
+    n, q = wide.shape
+    p = np.empty(n)
+    value = _objective(wide, sign, share, theta, penalty, p)
+    lower, last = np.eye(q), 0.0
     for _ in range(max_steps):
-        f = wide @ theta
-        p = 1.0 / (1.0 + np.exp(-sign * f))
-        slope = -share * sign * (1.0 - p)
-        curve = share * p * (1.0 - p)
-        gradient = wide.T @ slope
-        gradient[:q] += penalty * theta[:q]
-        hessian = (wide * curve.reshape(-1, 1)).T @ wide
-        for j in range(q + 1):
-            hessian[j, j] += penalty if j < q else 1e-12
-        step = np.linalg.solve(hessian, gradient)
+        gradient = wide.T @ (-share * sign * (1.0 - p))
+        gradient[:-1] += penalty * theta[:-1]
+        step = _solve(lower, gradient)
         decrement = gradient @ step
-        if decrement < 1e-12 * max(value, 1e-12):
+        # the curvature costs most: it is kept while steps shrink tenfold
+        if decrement > 0.1 * last:
+            hessian = (wide * (share * p * (1.0 - p)).reshape(-1, 1)).T @ wide
+            tiny = 1e-14 * np.trace(hessian) + 1e-12
+            for j in range(q):
+                hessian[j, j] += tiny + (penalty if j < q - 1 else 0.0)
+            lower = np.linalg.cholesky(hessian)
+            step = _solve(lower, gradient)
+            decrement = gradient @ step
+        last = decrement
+        if decrement < 1e-14 * max(value, 1e-12):
             break
         size = 1.0
         while size > 1e-10:
-            new = _objective(F, sign, share, theta - size * step, penalty)
+            new = _objective(wide, sign, share, theta - size * step, penalty, p)
             if new <= value - 1e-4 * size * decrement:
                 break
             size *= 0.5
@@ -253,10 +272,12 @@ def _fit(X, start, rows, label, penalties, W, max_steps):
             for i in range(n):
                 gram[i, i] += jitter
             F = np.ascontiguousarray(np.linalg.cholesky(gram))
-        theta = np.zeros(F.shape[1] + 1)
+        wide = np.ones((n, F.shape[1] + 1))
+        wide[:, :-1] = F
+        theta = np.zeros(wide.shape[1])
         # from the strongest penalty on, each optimum is a start for the next
         for j in range(len(penalties)):
-            _newton(F, sign, share, penalties[j], theta, max_steps)
+            _newton(wide, sign, share, penalties[j], theta, max_steps)
             if n < d:
                 W[j, :d, g] = own.T @ np.linalg.solve(F.T.copy(), theta[:-1])
             else:
@@ -273,13 +294,12 @@ def fit_genes(X: np.ndarray, known: Labels, grid: Sequence[float]) -> np.ndarray
     (len(grid), d + 1, G); 0 for a gene with fewer than two classes.
     """
     X = np.ascontiguousarray(X, dtype=np.float64)
-    row = np.repeat(np.arange(len(X)), np.diff(known.indptr))
-    order = np.argsort(known.genes, kind="stable")
-    start = np.searchsorted(known.genes[order], np.arange(known.n_genes + 1))
+    by_gene = known.by_gene()
     strongest_first = np.argsort(np.asarray(grid), kind="stable")
     penalties = known.n_genes / np.asarray(grid, dtype=np.float64)[strongest_first]
     W = np.zeros((len(grid), X.shape[1] + 1, known.n_genes))
-    _fit(X, start, row[order], known.label[order].astype(np.float64), penalties, W, MAX_STEPS)
+    label = by_gene.data.astype(np.float64)
+    _fit(X, by_gene.indptr, by_gene.indices, label, penalties, W, MAX_STEPS)
     return W[np.argsort(strongest_first)]
 
 
