@@ -78,11 +78,14 @@ class Softmax:
             for start in range(0, n_genes, step):
                 part = slice(start, start + step)
                 logits = X @ theta[:, :, part]
-                norm = torch.logsumexp(logits, dim=0)
                 known, size = weights[:, :, part], total[:, part]
-                value += (size * norm).sum(dtype=torch.float64)
                 value -= (known * logits).sum(dtype=torch.float64)
-                residual = logits.sub_(norm).exp_().mul_(size).sub_(known)
+                # one exponential serves the loss and its gradient
+                top = logits.amax(dim=0)
+                share = logits.sub_(top).exp_()
+                sums = share.sum(dim=0)
+                residual = share.mul_(size / sums).sub_(known)
+                value += sums.log_().add_(top).mul_(size).sum(dtype=torch.float64)
                 theta.grad[:, :, part] = X.T @ residual
             theta.grad /= n_genes
             W = theta[:, :-1]
