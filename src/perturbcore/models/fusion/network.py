@@ -93,9 +93,9 @@ class EncoderLayer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
         self.up, self.down = nn.Linear(d, 2 * d), nn.Linear(2 * d, d)
 
-    def forward(self, x: torch.Tensor, alive: torch.Tensor, *, weights: bool = False):
-        """Encode (B, T, d); only the first L tokens, where `alive` (B, L), are attended to."""
-        keys = x[:, : alive.shape[1]]
+    def forward(self, x: torch.Tensor, alive: torch.Tensor, *, n=None, weights: bool = False):
+        """Encode (the first n of) (B, T, d), seeing the first L where `alive` (B, L)."""
+        x, keys = x[:, :n], x[:, : alive.shape[1]]
         q, k, v = (
             layer(part).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for layer, part in ((self.query, x), (self.key, keys), (self.value, keys))
@@ -124,11 +124,13 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(d, heads, dropout, gate) for _ in range(layers))
         self.apply(_xavier)
 
-    def forward(self, x, alive, *, weights: bool = False):
-        """Return the encoded tokens, and where asked the attention of each layer (B, T, L)."""
+    def forward(self, x, alive, *, n: int | None = None, weights: bool = False):
+        """Return the (first n) encoded tokens, and where asked each layer's attention (B, T, L)."""
         attention = []
         for layer in self.layers:
-            x, one = layer(x, alive, weights=weights)
+            # of the last layer only what is used
+            last = layer is self.layers[-1]
+            x, one = layer(x, alive, n=n if last else None, weights=weights)
             attention.append(one)
         return x, attention
 
@@ -202,7 +204,8 @@ class FusionNetwork(nn.Module):
         rebuilding = parts and s.w_reconstruction > 0
         used = order if rebuilding else order[:, : alive.shape[1]]
         x = torch.gather(x, 1, used[:, :, None].expand(-1, -1, x.shape[2]))
-        x, attention = self.encoder(x, alive, weights=weights)
+        wanted = None if rebuilding or weights else 1
+        x, attention = self.encoder(x, alive, n=wanted, weights=weights)
         vector = torch.cat([x[:, 0], line_vector], dim=1) if s.line == "apart" else x[:, 0]
         loss = self._rebuilt(x, used, inputs, len(first)) if rebuilding else None
         return vector, loss, (attention, used, alive) if weights else None
