@@ -90,7 +90,12 @@ def build(profile: Profile) -> Path:
             text = _MATHJAX.sub("", text)
         first = _REFRESH.match(text)  # the page that leads to the first one shows that one's
         shown = (page.parent / first[1]).read_text(encoding="utf-8") if first else text
-        about = dict(picture=_picture(profile, page, html), title=title, base=base)
+        # the main figure of a chapter's page; without one the book's card is shown
+        drawn = next((profile.results / "figures" / page.stem).glob("*.png"), None)
+        if drawn:
+            _lay(html / "_images" / f"{page.stem}.png", drawn.read_bytes())
+        picture = f"_images/{page.stem}.png" if drawn else ""
+        about = dict(picture=picture, title=title, base=base)
         tags = preview(shown, page.relative_to(html).as_posix(), **about)
         text = text.replace(_BANNER, banner)
         text = tags + text if first else text.replace("</head>", f"{tags}</head>", 1)
@@ -104,14 +109,6 @@ def build(profile: Profile) -> Path:
     put_in_place(html, final, old)
     shutil.rmtree(old, ignore_errors=True)
     return final / "index.html"
-
-
-def _picture(profile: Profile, page: Path, html: Path) -> str:
-    """Lay the main figure of a chapter's page among the images; else the book's card is shown."""
-    for path in (profile.results / "figures" / page.stem).glob("*.png"):
-        _lay(html / "_images" / f"{page.stem}.png", path.read_bytes())
-        return f"_images/{page.stem}.png"
-    return ""
 
 
 def _narrow(profile: Profile) -> dict[str, str]:

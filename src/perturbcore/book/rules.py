@@ -51,7 +51,9 @@ def code_stamp(chapter: Chapter, profile: Profile) -> str:
     roots = set()
     for source in chapter.code:
         tree = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", source))
-        roots |= {*imports_in(tree), *_named(tree)}
+        verbs = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in VERBS]
+        verbs = [n for n in verbs if isinstance(n.value, ast.Name) and n.value.id == "pc"]
+        roots |= {*imports_in(tree), *(VERBS[n.attr] for n in verbs)}
     modules = imports_of(*roots, *chapter.header.uses)
     if _REGISTRY in modules:
         modules |= {f"perturbcore.embeddings.{p.stem}" for p in _FAMILIES.glob("[a-z]*.py")}
@@ -70,12 +72,6 @@ def prose_stamp(chapter: Chapter) -> str:
     """Digest of what a chapter says and how its cells are shown."""
     cells = [[c.source, c.metadata] for c in chapter.notebook.cells]
     return digest(cells, chapter.header.model_dump())
-
-
-def _named(tree: ast.AST) -> list[str]:
-    """Modules behind ``pc.name``."""
-    found = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in VERBS]
-    return [VERBS[n.attr] for n in found if isinstance(n.value, ast.Name) and n.value.id == "pc"]
 
 
 def _data(entry) -> str:

@@ -120,10 +120,10 @@ def summed(
         bar = tqdm(total=screen.n_obs, unit="cell", disable=not progress, delay=5, unit_scale=True)
         with bar:
             if scheduler():
-                stretches = [
-                    (cut, here[cut[0] : cut[-1]], weight[cut[0] : cut[-1]])
-                    for cut in _stretches(cuts)
-                ]
+                # the same parts for any number of workers
+                step = -(-(len(cuts) - 1) // STRETCHES)
+                edges = [cuts[i : i + step + 1] for i in range(0, len(cuts) - 1, step)]
+                stretches = [(e, here[e[0] : e[-1]], weight[e[0] : e[-1]]) for e in edges]
                 found = in_order(spread(_sums_of_stretch, stretches, squares, matrix, how))
                 for (cut, *_), (there, own) in zip(stretches, found, strict=True):
                     sums[:, there] += own
@@ -177,12 +177,6 @@ def _sums_of_stretch(stretch, squares, matrix, how) -> tuple[np.ndarray, np.ndar
     sums = np.zeros((1 + squares, len(there), n_kept))
     add_cells(sums, cuts, local, weight, matrix, *how)
     return there, sums
-
-
-def _stretches(cuts: list[int]) -> list[list[int]]:
-    """Divide blocks among at most `STRETCHES` parts, the same ones for any number of workers."""
-    step = -(-(len(cuts) - 1) // STRETCHES)
-    return [cuts[i : i + step + 1] for i in range(0, len(cuts) - 1, step)]
 
 
 def well_effects(wells: AnnData, control: str = "matched") -> pd.DataFrame:

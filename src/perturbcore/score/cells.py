@@ -186,7 +186,13 @@ def score_cells(
     for name, cells in (("predicted", predicted), ("reference", reference)):
         columns = [perturbation] + ([cell_line] if cell_line else [])
         check_table(cells.obs, columns, f"{name} cells: obs", way_out="name the column that has it")
-        _check_counts(cells, name)
+        for start, _, block in blocks(cells):
+            wrong = block.data[(block.data < 0) | (block.data != np.floor(block.data))]
+            if len(wrong):
+                raise InputError(
+                    f"{name} cells, from row {start + 1}: X has the value {wrong[0]:g}; the "
+                    "metrics need raw counts, which log-normalised values cannot give back"
+                )
     how: Any = dict(perturbation=perturbation, control=control, cell_line=cell_line)
     known = references(reference, **how, n_splits=n_splits, seed=seed)
     said, rows = _by_line(predicted, cell_line), []
@@ -206,14 +212,3 @@ def score_cells(
     if not rows:
         raise InputError(f"the predicted cells have no line of {', '.join(known)}")
     return pd.DataFrame(rows)
-
-
-def _check_counts(cells: AnnData, name: str) -> None:
-    for start, _, block in blocks(cells):
-        wrong = (block.data < 0) | (block.data != np.floor(block.data))
-        if wrong.any():
-            value = block.data[wrong][0]
-            raise InputError(
-                f"{name} cells, from row {start + 1}: X has the value {value:g}; the metrics need "
-                "raw counts, which log-normalised values cannot give back"
-            )

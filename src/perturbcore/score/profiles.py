@@ -137,7 +137,9 @@ def coherence(
         length = np.linalg.norm(X, axis=1, keepdims=True)
         Z = np.divide(X, length, out=np.zeros_like(X), where=length > 0)
         rng = np.random.default_rng(seed)
-        other = _derangement(len(genes), rng)
+        other = rng.permutation(len(genes))
+        while len(genes) > 1 and (other == np.arange(len(genes))).any():
+            other = rng.permutation(len(genes))  # none at its own place
         real = np.array([_alike(Z[a]) for a in at])
         null = np.array([_alike(Z[other[a]]) for a in at])
         draws = (real - null)[rng.integers(len(at), size=(n_boot, len(at)))].mean(axis=1)
@@ -153,11 +155,3 @@ def _alike(Z: np.ndarray) -> float:
     """Mean product over the pairs of rows."""
     n, total = len(Z), Z.sum(axis=0)
     return float((total @ total - (Z**2).sum()) / (n * (n - 1)))
-
-
-def _derangement(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Permute so that nothing stays at its place."""
-    while True:
-        order = rng.permutation(n)
-        if n < 2 or (order != np.arange(n)).all():
-            return order

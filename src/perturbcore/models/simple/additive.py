@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from sklearn.decomposition import PCA
 
 from perturbcore.core.errors import InputError
@@ -71,7 +70,10 @@ class Bilinear(Model):
         if line not in levels:
             raise InputError(f"bilinear needs the control cells of '{line}': give one with cells")
         genes, level = fold.train.var_names, levels[line].to_numpy()
-        train, asked = (_measured(genes, ids) for ids in (fold.train_ids, fold.test_ids))
+        both = (fold.train_ids, fold.test_ids)
+        at = ([genes.get_indexer(single_genes(name)) for name in ids] for ids in both)
+        # no column where one of a perturbation's genes is not measured
+        train, asked = ([a if (a >= 0).all() else a[:0] for a in part] for part in at)
         there = [len(a) > 0 for a in train]
         # the control is a perturbation of its own, of no effect and without coordinates
         Y = np.vstack([fold.truth[there], np.zeros(len(genes))]).astype(float)
@@ -87,9 +89,3 @@ class Bilinear(Model):
         for i in np.flatnonzero(covered):
             values[i] = G @ W @ G[asked[i]].sum(axis=0) + shift
         return Prediction(values, coverage=float(covered.mean()), covered=covered)
-
-
-def _measured(genes: pd.Index, names) -> list[np.ndarray]:
-    """Columns of the genes of each perturbation; none where one of them is not measured."""
-    at = [genes.get_indexer(single_genes(name)) for name in names]
-    return [a if (a >= 0).all() else a[:0] for a in at]

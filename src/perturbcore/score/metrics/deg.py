@@ -66,7 +66,7 @@ def called_per_gene(label, probability) -> dict[str, np.ndarray]:
     present = true > 0
     n = present.sum(axis=0)
     return {
-        name: (_share(top, bottom) * present).sum(axis=0) / n
+        name: np.divide(top, bottom, np.zeros(top.shape), where=bottom > 0).sum(axis=0) / n
         for name, top, bottom in (
             ("f1_score", 2 * right, called + true),
             ("precision", right, called),
@@ -104,10 +104,6 @@ def deg_metrics(label, probability, names) -> dict[str, float]:
 def one_hot(label) -> np.ndarray:
     """Labels as (3, m, g) float32 probabilities of 0 and 1."""
     return (np.asarray(label)[None] == CLASSES[:, None, None]).astype(np.float32)
-
-
-def _share(top, bottom):
-    return np.divide(top, bottom, out=np.zeros(top.shape), where=bottom > 0)
 
 
 def deg_metric(label, probability, name: str) -> float:

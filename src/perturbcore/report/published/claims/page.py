@@ -215,15 +215,14 @@ def answers_table(results: Path, *, simulated: bool) -> str:
     words, kept = {c.id: c for c in audit.claims()}, audit.dated()
     rows = []
     for line in LINES:
-        said = [f"{words[i].claim} {_verdict(i, kept.loc[i])}" for i in line["claims"]]
+        said = []
+        for i in line["claims"]:
+            verdict, number = kept.loc[i, ["verdict", "number"]]
+            link = f"[{SIGNS[verdict]} {verdict}](#claim-{i})"
+            said.append(f"{words[i].claim} {link}: {plain(number)}.")
         question = f"[{line['question']}](chapters/{line['chapter']}.ipynb)"
         if ours := answer_of(results, line["chapter"]):
             rows.append(f"| {question} | {ours} | {'<br>'.join(said) or '–'} |")
     here = f"In this build, on {'simulated cells' if simulated else 'real screens'}"
     head = f"| Question | {here} | Published (Cole et al. 2026), and whether it holds |"
     return "\n".join([head, "|---|---|---|", *rows]) + "\n"
-
-
-def _verdict(claim: str, kept) -> str:
-    link = f"[{SIGNS[kept['verdict']]} {kept['verdict']}](#claim-{claim})"
-    return f"{link}: {plain(kept['number'])}."
