@@ -43,19 +43,15 @@ def _nearest(indptr, genes, label, near, grid, q_indptr, q_genes, rate, prior, o
 @numba.njit(nogil=True, cache=True)
 def _weighted(start, rows, label, weight, q_indptr, q_genes, rate, prior, out):
     """out[j, e] = score of query entry e by weight[p, :, j]; labels are sorted by gene."""
-    n_weights = weight.shape[2]
-    known, positive = np.empty(n_weights), np.empty(n_weights)
     for p in range(weight.shape[0]):
         for q in range(q_indptr[p], q_indptr[p + 1]):
             g = q_genes[q]
-            known[:] = 0.0
-            positive[:] = 0.0
-            for at in range(start[g], start[g + 1]):
-                for j in range(n_weights):
-                    known[j] += weight[p, rows[at], j]
-                    positive[j] += weight[p, rows[at], j] * label[at]
-            for j in range(n_weights):
-                out[j, q] = (positive[j] + prior * rate[g]) / (known[j] + prior)
+            for j in range(weight.shape[2]):
+                known = positive = 0.0
+                for at in range(start[g], start[g + 1]):
+                    known += weight[p, rows[at], j]
+                    positive += weight[p, rows[at], j] * label[at]
+                out[j, q] = (positive + prior * rate[g]) / (known + prior)
 
 
 def cosine_kernel(space: Space) -> np.ndarray:
