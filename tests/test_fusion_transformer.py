@@ -124,6 +124,7 @@ def test_an_encoder_layer_is_torch_s_where_nothing_is_masked():
     masked, weights = ours(x, alive, weights=True)
     assert torch.allclose(masked[:, :3], theirs(x, src_key_padding_mask=~alive)[:, :3], atol=1e-5)
     assert weights[1:, :, 3:].abs().max() == 0
+    assert torch.allclose(ours(x, alive, n=1)[0], masked[:, :1], atol=1e-6)
     assert all(
         not p.any() for n, p in nw.Encoder(12, 3, 2, 0.0, True).named_parameters() if "bias" in n
     )

@@ -31,13 +31,14 @@ def spread(
     """Yield the number of an item and ``function(item, *shared)``, as they finish.
 
     `items`: each independent of the others, and able to be pickled, as `shared` is; `n_jobs`:
-    threads, where no scheduler is set (``PERTURBCORE_SCHEDULER``, such as tcp://host:8786). What a
-    lost worker was doing is done again by another one. Workers must have the same packages and
-    the same code, and see files under the same paths.
+    threads, at most one per core that this process may use, where no scheduler is set
+    (``PERTURBCORE_SCHEDULER``, such as tcp://host:8786). What a lost worker was doing is done again
+    by another one. Workers must have the same packages and code, and see files under one path.
     """
     if address := scheduler():
         yield from _by_workers(address, function, items, shared)
         return
+    n_jobs = min(n_jobs, joblib.cpu_count())  # kernels side by side have fewer cores each
     work = joblib.Parallel(n_jobs, prefer="threads", return_as="generator_unordered")
     yield from work(
         joblib.delayed(_numbered)(function, number, item, shared)
