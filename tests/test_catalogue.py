@@ -18,7 +18,7 @@ from perturbcore.core.profile import load_profile, profile_names
 from perturbcore.data import catalogue
 from perturbcore.data.catalogue import Entry, entries, entry, fetch, fetch_many, transfer
 
-GOOD = os.urandom(200_000)
+GOOD = os.urandom(199_999) + b"."  # an end that the tests change
 OTHER = b"gene,label\nTP53,1\n"
 FORK = multiprocessing.get_context("fork")
 
