@@ -29,18 +29,11 @@ MIXED = {
     "nonsense": "hello",
     "titled": "CCO ethanol",
 }
+REASONS = ["no SMILES", "valence", "not a SMILES", "ethanol"]  # of the last four
 
 
-def table(smiles, **columns) -> pd.DataFrame:
-    return pd.DataFrame({"smiles": pd.Series(smiles), **columns})
-
-
-@pytest.fixture(scope="module")
-def report():
-    return page.molecule_report(table(MIXED))
-
-
-def test_each_drug_keeps_its_row_and_duplicates_salts_and_stereo_isomers_are_told_apart(report):
+def test_each_drug_keeps_its_row_and_duplicates_salts_and_stereo_isomers_are_told_apart():
+    report = page.molecule_report(pd.DataFrame({"smiles": pd.Series(MIXED)}))
     assert report["smiles"].to_dict() == MIXED and list(report.index) == list(MIXED)
     for drug in ("aspirin", "caffeine", "L-alanine", "aspirin sodium"):
         assert report.at[drug, "canonical"] == Chem.MolToSmiles(Chem.MolFromSmiles(MIXED[drug]))
@@ -53,28 +46,16 @@ def test_each_drug_keeps_its_row_and_duplicates_salts_and_stereo_isomers_are_tol
     assert set(report.at["L-alanine", "stereo_isomer"].split("; ")) == {"D-alanine", "alanine"}
     assert report.at["L-alanine", "same_parent"] == report.at["L-alanine", "same_molecule"] == ""
     assert list(report.loc[["L-alanine", "alanine"], "stereo_open"]) == [0, 1]
-    assert not report.loc["caffeine", ["same_molecule", "same_parent", "stereo_isomer"]].any()
-
-
-def test_unreadable_smiles_are_reported_with_their_reason(report):
-    assert report.at["not there", "problem"] == "no SMILES"
-    assert "valence" in report.at["five bonds", "problem"]
-    assert report.at["nonsense", "problem"] == "not a SMILES"
-    assert "ethanol" in report.at["titled", "problem"]
+    problems = report.loc[report["problem"] != "", "problem"]
+    for problem, reason in zip(problems, REASONS, strict=True):
+        assert reason in problem
     # two unreadable drugs are not the same molecule
-    unread = report[report["problem"] != ""]
-    assert not unread[["same_molecule", "same_parent", "stereo_isomer"]].any(axis=None)
-
-
-def test_counts_agree_with_the_report(report):
+    single = report.loc[["caffeine", *problems.index]]
+    assert not single[["same_molecule", "same_parent", "stereo_isomer"]].any(axis=None)
     counts = page.molecule_counts(report).set_index("kind")["drugs"].to_dict()
     assert counts == {"unreadable": 4, "salt": 1, "same molecule": 2, "same parent": 3,
                       "stereo isomer": 3, "stereo open": 1}  # fmt: skip
     assert set(page.to_look_at(report)["drug"]) == set(MIXED) - {"caffeine"}
-
-
-def test_canonical_can_leave_salt_and_stereo_out():
-    assert canonical(MIXED["aspirin sodium"], parent=True) == canonical(ASPIRIN)
     assert canonical(MIXED["L-alanine"], stereo=False) == canonical(MIXED["alanine"])
     pytest.raises(InputError, canonical, "hello").match("hello")
     assert parse("CCO |$;;R$|")[1] == "", "an extension of CXSMILES is no second word"
@@ -89,14 +70,18 @@ def write(path, text):
 
 
 def test_read_drugs_keeps_what_is_there(tmp_path):
-    path = write(
-        tmp_path / "d.csv", 'name,smiles,targets,mechanism\nA,CCO,"EGFR, ERBB2;EGFR",x\nB,CCN,,\n'
-    )
-    drugs = tables.read_drugs(path)
-    assert list(drugs.index) == ["A", "B"]
-    assert tables.targets_of(drugs) == {"A": ["EGFR", "ERBB2"], "B": []}
+    text = 'name,smiles,targets\nA,CCO,"EGFR, ERBB2;EGFR"\nB,CCN,\nC,CC(,\n'
+    drugs = tables.read_drugs(write(tmp_path / "d.csv", text))
+    assert tables.targets_of(drugs) == {"A": ["EGFR", "ERBB2"], "B": [], "C": []}
+    slips = page.molecule_report(drugs)["problem"] != ""
+    assert slips.tolist() == [False, False, True], "one slip is not refused"
     tabs = write(tmp_path / "d.tsv", "name\tsmiles\nA\tCCO\nB\tCCN\n")
-    assert list(tables.read_drugs(tabs)["smiles"]) == ["CCO", "CCN"]
+    pd.read_csv(tabs, sep="\t").to_parquet(tmp_path / "d.parquet")
+    for path in (tabs, tmp_path / "d.parquet"):
+        assert tables.read_drugs(path)["smiles"].to_dict() == {"A": "CCO", "B": "CCN"}
+    pytest.raises(InputError, tables.read_drugs, tmp_path / "none.csv").match("no such file")
+    with pytest.raises(InputError, match="no column 'smiles'"):
+        tables.check_drugs(pd.DataFrame({"x": ["CCO"]}, index=["A"]), "mine")
 
 
 @pytest.mark.parametrize(
@@ -120,36 +105,21 @@ def test_a_table_that_is_cut_off_or_no_chemistry_names_the_row(tmp_path, text, m
     pytest.raises(InputError, tables.read_drugs, write(tmp_path / "bad.csv", text)).match(message)
 
 
-def test_one_slip_is_not_refused_parquet_is_read_and_missing_files_are_named(tmp_path):
-    drugs = tables.read_drugs(write(tmp_path / "d.csv", "name,smiles\nA,CCO\nB,CC(\nC,CCN\n"))
-    assert list(page.molecule_report(drugs)["problem"] != "") == [False, True, False]
-    pd.DataFrame({"name": ["A"], "smiles": ["CCO"]}).to_parquet(tmp_path / "d.parquet")
-    assert list(tables.read_drugs(tmp_path / "d.parquet").index) == ["A"]
-    pytest.raises(InputError, tables.read_drugs, tmp_path / "none.csv").match("no such file")
-    with pytest.raises(InputError, match="no column 'smiles'"):
-        tables.check_drugs(pd.DataFrame({"x": ["CCO"]}, index=["A"]), "mine")
-
-
 def test_built_in_compounds_are_canonical_and_sourced():
     drugs = tables.builtin_compounds()
     assert 110 <= len(drugs) <= 150 and drugs.index.is_unique
-    for smiles in drugs["smiles"]:
-        assert Chem.MolToSmiles(Chem.MolFromSmiles(smiles)) == smiles
+    assert drugs["smiles"].map(Chem.CanonSmiles).equals(drugs["smiles"])
     assert (drugs[["targets", "mechanism", "source"]] != "").all().all()
     assert drugs["source"].str.contains("CID").all()
     drugs.loc[:, "targets"] = ""
-    assert (tables.builtin_compounds()["targets"] != "").all(), (
-        "a caller's change must not reach the next"
-    )
+    assert (tables.builtin_compounds()["targets"] != "").all(), "a caller's change stays its own"
 
 
 def test_built_in_facts_are_those_of_the_tahoe_table(mirror):
-    tahoe = tables.tahoe_drugs()
+    ours, tahoe = tables.builtin_compounds(), tables.tahoe_drugs()
     tahoe.index = [n[0].upper() + n[1:] for n in tahoe.index]
-    ours = tables.builtin_compounds()
-    for drug, row in ours.iterrows():
-        assert canonical(tahoe.at[drug, "smiles"]) == row["smiles"]
-        assert tahoe.at[drug, "targets"] == row["targets"]
+    theirs = tahoe.loc[ours.index].assign(smiles=lambda t: t["smiles"].map(canonical))
+    assert (theirs[["smiles", "targets"]] == ours[["smiles", "targets"]]).all(axis=None)
 
 
 # --- what a screen can carry
@@ -159,35 +129,29 @@ def wells(strength, n_drugs=40, n_genes=60, seed=0) -> SimpleNamespace:
     """Wells on two plates, each with vehicle; drug i has an own effect of size strength[i]."""
     rng = np.random.default_rng(seed)
     effects = rng.standard_normal((n_drugs, n_genes)) * np.asarray(strength)[:, None]
-    X, rows = [], []
-    for plate in ("p1", "p2"):
-        shift = rng.standard_normal(n_genes)
-        for drug in range(-3, n_drugs):
-            own = effects[drug] + 2.0 if drug >= 0 else 0.0
-            X.append(5 + shift + own + rng.standard_normal(n_genes) * 0.3)
-            rows.append(("control" if drug < 0 else f"d{drug}", plate, "A", drug < 0))
-    obs = pd.DataFrame(rows, columns=["perturbation", "batch", "cell_line", "is_control"])
+    # what all drugs share must find nobody again: it is large here
+    effects = np.vstack([np.zeros((3, n_genes)), effects + 2.0])
+    names = ["control"] * 3 + [f"d{i}" for i in range(n_drugs)]
+    obs = pd.MultiIndex.from_product([["p1", "p2"], names], names=["batch", "perturbation"])
+    obs = obs.to_frame(index=False).assign(cell_line="A")
+    obs["is_control"] = obs["perturbation"] == "control"
     obs.index = [f"w{i}" for i in range(len(obs))]
-    X = AnnData(np.array(X, np.float32), obs=obs)
+    X = np.vstack([5 + rng.standard_normal(n_genes) + effects for _ in range(2)])
+    X = AnnData((X + rng.standard_normal(X.shape) * 0.3).astype(np.float32), obs=obs)
     return SimpleNamespace(replicates=X, screen=None, extras={})
 
 
-def test_plate_effects_by_hand():
+def test_plate_effects_by_hand_and_who_is_found_again_by_them():
     data = wells(np.ones(40))
-    profiles = page.plate_effects(data)
-    a = data.replicates
-    plate = (a.obs["batch"] == "p2").to_numpy()
-    control = a.obs["is_control"].to_numpy()
-    mine = (a.obs["perturbation"] == "d7").to_numpy()
-    expected = a.X[plate & mine].astype(float).mean(0) - a.X[plate & control].astype(float).mean(0)
-    np.testing.assert_allclose(profiles.loc[("A", "p2", "d7")], expected, rtol=1e-5)
-    assert len(profiles) == 80
+    effects, cells = page.plate_effects(data), data.replicates
+    means = cells.to_df().astype(float)
+    means = means.groupby([cells.obs["batch"], cells.obs["perturbation"]]).mean().loc["p2"]
+    np.testing.assert_allclose(
+        effects.loc[("A", "p2", "d7")], means.loc["d7"] - means.loc["control"], rtol=1e-4
+    )
+    assert len(effects) == 80
     assert page.plate_effects(SimpleNamespace(replicates=None, screen=None)) is None
-
-
-def test_reproducibility_finds_effects_and_not_noise():
-    # what all drugs share must find nobody again: it is large here
-    strong = page.reproducibility(page.plate_effects(wells(np.full(40, 1.0)))).iloc[0]
+    strong = page.reproducibility(effects).iloc[0]
     assert strong["reproducible"] > 0.95 and strong["same"] > 0.8 and abs(strong["other"]) < 0.1
     none = page.reproducibility(page.plate_effects(wells(np.zeros(40)))).iloc[0]
     assert none["reproducible"] < 0.2 and abs(none["same"]) < 0.15
