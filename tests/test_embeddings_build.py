@@ -227,13 +227,12 @@ def test_all_builders_from_specifications_and_from_the_cache(context, tmp_path, 
 
 
 def test_catalogue_files_and_own_files(tmp_path, monkeypatch):
-    (tmp_path / "pairs.txt").write_text("entity1,entity2\nA,B\nB,A\nB,C\nC,D\nD,A\nA,C\n")
+    (tmp_path / "pairs").write_text("entity1,entity2\nA,B\nB,A\nB,C\nC,D\nD,A\nA,C\n")
     (tmp_path / "sets.gmt").write_text("S1\t\tA\tB\nS2\t\tB\tC\nS3\t\tA\tC\tD\n")
     (tmp_path / "texts.csv").write_text("gene,note\nA,big red\nB,big blue\nC,red blue\n")
     (tmp_path / "p.fasta").write_text(">A\nMKLM\n>B\nMKLV\n>C\nLMKL\n")
     save_embedding(random_embedding(["1", "2", "9"], 4, identifier="entrez"), tmp_path / "mine.npz")
-    files = {"pairs": "pairs.txt", "sets": "sets.gmt", "mine": "mine.npz"}
-    monkeypatch.setattr(catalogue, "fetch", lambda name, **_: tmp_path / files[name])
+    monkeypatch.setattr(catalogue, "fetch", lambda name, **_: tmp_path / name)
     about = SimpleNamespace(description="pairs", citations=[], sha256="0")
     monkeypatch.setattr(catalogue, "entry", lambda name: about)
     id_map = {"symbol": ["A", "B"], "entrez": ["1", "2"], "ensembl": ["ENSG1", "ENSG2"]}
@@ -241,25 +240,22 @@ def test_catalogue_files_and_own_files(tmp_path, monkeypatch):
     monkeypatch.setattr("perturbcore.data.identifiers.gene_table", lambda: id_map)
     old = pd.Series({"OLD": "A"})
     monkeypatch.setattr("perturbcore.embeddings.build.previous_symbols", lambda: old)
-    context = BuildContext(folder=tmp_path)
-
-    def one(spec):
-        return build_all([spec], context)[0]
-
-    net = one({"name": "n", "builder": "network", "source": "pairs", "dim": 2})
-    assert net.ids.tolist() == list("ABCD") and "pairs []; 5 edges" in net.source
-    assert one({"name": "a", "builder": "annotation", "source": "sets"}).dim == 3
-    text = one({"name": "t", "builder": "text", "file": "texts.csv"})
-    assert text.ids.tolist() == ["A", "B", "C"]
-    assert len(one({"name": "p", "builder": "sequence", "file": "p.fasta"})) == 3
     monkeypatch.setenv("MY_FOLDER", str(tmp_path))
-    renamed = {"identifier": "entrez", "convert_to": "symbol"}
-    spec = {"name": "Mine", "modality": "DNA", "file": "$MY_FOLDER/mine.npz"}
-    mine = one(spec | renamed | {"aliases": "previous_symbols"})
+    renamed = {"name": "Mine", "modality": "DNA", "identifier": "entrez", "convert_to": "symbol"}
+    specs = [
+        {"name": "net", "builder": "network", "source": "pairs", "dim": 2},
+        {"name": "sets", "builder": "annotation", "source": "sets.gmt"},
+        {"name": "texts", "builder": "text", "file": "texts.csv"},
+        {"name": "proteins", "builder": "sequence", "file": "p.fasta"},
+        renamed | {"file": "$MY_FOLDER/mine.npz", "aliases": "previous_symbols"},
+        renamed | {"name": "M", "builder": "file", "source": "mine.npz"},
+    ]
+    made = build_all(specs, BuildContext(folder=tmp_path), cache=tmp_path / "cache")
+    assert ["".join(e.ids) for e in made] == ["ABCD", "ABCD", "ABC", "ABC", "ABOLD", "AB"]
+    assert "pairs []; 5 edges" in made[0].source and made[1].dim == 3
+    mine = made[4]
     assert (mine.name, mine.modality, mine.identifier) == ("Mine", "DNA", "symbol")
-    assert mine.ids.tolist() == ["A", "B", "OLD"] and "1 not in the map" in mine.source
-    spec = {"name": "M", "builder": "file", "source": "mine"} | renamed
-    assert build_all([spec], context, cache=tmp_path / "cache")[0].ids.tolist() == ["A", "B"]
+    assert "1 not in the map" in mine.source
 
 
 def test_one_file_a_cell_line(tmp_path, context):

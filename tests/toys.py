@@ -25,6 +25,18 @@ def tokenizer_of(words, split=None):
     return PreTrainedTokenizerFast(tokenizer_object=made, **names)
 
 
+def states(folder, text):
+    """Last hidden states of one text by itself, of an encoder: tokens x dimensions."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    model = AutoModel.from_pretrained(folder).eval()
+    encoder = model.get_encoder() if model.config.is_encoder_decoder else model
+    with torch.no_grad():
+        ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")["input_ids"]
+        return encoder(input_ids=ids).last_hidden_state[0].numpy()
+
+
 def smaller(name, overlay):
     """Lay a file of the tests over a profile: the values it gives for what is there; null drops."""
     profile = yaml.safe_load((ROOT / f"notebooks/profiles/{name}.yml").read_text())
