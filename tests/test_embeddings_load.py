@@ -128,7 +128,6 @@ CSV = {
     "gene,a,b\nTP53,1,2\nMYC,2\n": ["'MYC'", "dimension 1", "cut off"],
     "gene,a,b\nTP53,1,2\nMYC,2,3,4\n": ["cannot be read"],
     "gene,a,b\nTP53,1,2\nTP53,2,3\n": ["TP53", "more than once"],
-    "gene,a,b\nTP53,1,2\n,2,3\n": ["row 1 has an empty id"],
     "gene,a,b\n": ["no ids: it is empty"],
     "gene;a;b\nTP53;1;2\n": ["single column", "commas"],
     "gene,a,b\nENSG00000141510,1,2\n": ["ENSG00000141510", "like ensembl", "symbol is declared"],
@@ -173,7 +172,6 @@ class _Trap:
 
 NPZ = [
     (dict(ids=np.array([_Trap()] * 3, object), X=X), r"holds pickled objects.*astype\(str\)"),
-    (dict(ids=np.array(IDS), X=X.astype(object)), "holds pickled objects"),
     (dict(genes=np.array(IDS), X=X), "lacks the array ids; it has genes, X"),
     (dict(ids=np.array(IDS)[:2], X=X), r"shape \(3, 2\), not 2 ids"),
     (dict(ids=np.array([IDS]), X=X), r"ids has shape \(1, 3\)"),
