@@ -130,7 +130,8 @@ def wells(strength, n_drugs=40, n_genes=60, seed=0) -> SimpleNamespace:
     rng = np.random.default_rng(seed)
     effects = rng.standard_normal((n_drugs, n_genes)) * np.asarray(strength)[:, None]
     # what all drugs share must find nobody again: it is large here
-    effects = np.vstack([np.zeros((3, n_genes)), effects + 2.0])
+    effects = effects + 2.0 * rng.standard_normal(n_genes)
+    effects = np.vstack([np.zeros((3, n_genes)), effects])
     names = ["control"] * 3 + [f"d{i}" for i in range(n_drugs)]
     obs = pd.MultiIndex.from_product([["p1", "p2"], names], names=["batch", "perturbation"])
     obs = obs.to_frame(index=False).assign(cell_line="A")
