@@ -81,6 +81,8 @@ pages.show_table(chapter, about.benchmark_table(measured), "benchmarks", caption
 # What bounds them on two cores: effects read each stored value twice, once to check it and once to add it, and both
 # cores are then busy with reading and adding. The models of Figure 1 spend their time in products of matrices, principal
 # components and sorting, and in passing over the predictions of all genes, candidate by candidate and metric by metric.
+# Nested neighbours on one fold spend four fifths in one product, in double precision, of all responses with each other,
+# which an evaluation needs once for all folds and embeddings.
 #
 # ## How cost grows with cells
 #
