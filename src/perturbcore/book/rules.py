@@ -36,7 +36,10 @@ def write_rules(profile: Profile) -> Path:
                 raise ParameterError(f"{chapter.path}: after: the book has no chapter '{other}'")
         if not (out / "runs" / f"{name}.json").is_file():  # its last run was cut off
             (out / "stamps" / name).unlink(missing_ok=True)
-        _update(out / "stamps" / name, f"{code_stamp(chapter, profile)} {prose_stamp(chapter)}")
+        # what a chapter says, and how its cells are shown
+        cells = [[c.source, c.metadata] for c in chapter.notebook.cells]
+        prose = digest(cells, chapter.header.model_dump())
+        _update(out / "stamps" / name, f"{code_stamp(chapter, profile)} {prose}")
         notes = " ".join(f"$(OUT)/runs/{other}.json" for other in chapter.after)
         rules.append(f"$(OUT)/chapters/{name}.ipynb: $(OUT)/stamps/{name} {notes}".rstrip())
     pages = [code_digest("perturbcore.book.build"), profile.title, profile.summary]
@@ -66,12 +69,6 @@ def code_stamp(chapter: Chapter, profile: Profile) -> str:
     pinned = pins.read_text() if pins.is_file() else ""
     code = code_digest(*sorted(modules)) if modules else ""
     return digest(chapter.code, chapter.values(profile), code, about, data, specs, pinned)
-
-
-def prose_stamp(chapter: Chapter) -> str:
-    """Digest of what a chapter says and how its cells are shown."""
-    cells = [[c.source, c.metadata] for c in chapter.notebook.cells]
-    return digest(cells, chapter.header.model_dump())
 
 
 def _data(entry) -> str:

@@ -119,7 +119,11 @@ def _files(names) -> dict:
 def _make(path: Path, data: Dataset, key: str) -> None:
     """Write a data set; both files appear when they are complete, that with the facts last."""
     there = {p: getattr(data, p) for p in _PARTS if getattr(data, p) is not None}
-    written = {p: value for p, value in there.items() if not _too_large(value)}
+    cells = {p: value for p, value in there.items() if isinstance(value, AnnData)}
+    large = {
+        p for p, v in cells.items() if v.isbacked or getattr(v.X, "data", v.X).nbytes > _LARGEST
+    }
+    written = {p: value for p, value in there.items() if p not in large}
     with replaced(f"{path}.h5") as rest:
         with h5py.File(rest, "w") as file:
             for part, value in written.items():
@@ -138,11 +142,6 @@ def _make(path: Path, data: Dataset, key: str) -> None:
         if "responses" in written:
             with replaced(f"{path}.h5ad") as own, h5py.File(own, "w") as file:
                 write_elem(file, "/", written["responses"])
-
-
-def _too_large(value) -> bool:
-    cells = isinstance(value, AnnData)
-    return cells and (value.isbacked or getattr(value.X, "data", value.X).nbytes > _LARGEST)
 
 
 def _jsonable(value):

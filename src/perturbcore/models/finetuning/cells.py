@@ -127,16 +127,12 @@ class KnockOutHead(Objective):
             self.scaler = Scaler(encoder(average[None], line)[0])
         self.head = head(encoder.dim, hidden, 1, seed)
 
-    def knocked_out(self, target: Tensor) -> Tensor:
-        """Profiles (b, n_genes), each with its target gene at zero."""
-        values = self.average.repeat(len(target), 1)
-        values[torch.arange(len(target), device=target.device), target] = 0.0
-        return values
-
     def forward(self, target, genes=None):
         """Positions (b,) -> responses (b, g), or of the output genes `genes`."""
         read = self.measured if genes is None else genes
-        embedded = self.encoder(self.knocked_out(target), self.line, self.output[read])
+        values = self.average.repeat(len(target), 1)
+        values[torch.arange(len(target), device=target.device), target] = 0.0
+        embedded = self.encoder(values, self.line, self.output[read])
         change = self.head(self.scaler(embedded)).squeeze(-1)
         if genes is not None:
             return self.mean[genes] + change

@@ -101,18 +101,12 @@ def batch_mixing(
     return pd.Series(own / shuffled.mean()).groupby(perturbation).mean()
 
 
-def top_k(score: np.ndarray, classes: np.ndarray, truth: np.ndarray, k: int) -> np.ndarray:
-    """Whether the true class is among the k of highest score: (n, classes) -> (n,) bool."""
-    k = min(k, len(classes))
-    best = np.argpartition(-score, k - 1, axis=1)[:, :k]
-    return (classes[best] == truth[:, None]).any(axis=1)
-
-
 def _accuracies(score, classes, truth, name: str, published: bool) -> dict[str, pd.Series]:
     """Top-1 and top-5 accuracy: of each perturbation, or of all cells."""
     out = {}
     for k in (1, 5):
-        hit = pd.Series(top_k(score, classes, truth, k), dtype=float)
+        best = np.argpartition(-score, min(k, len(classes)) - 1, axis=1)[:, :k]
+        hit = pd.Series((classes[best] == truth[:, None]).any(axis=1), dtype=float)
         out[f"{name}_top{k}"] = one_value(hit.mean()) if published else hit.groupby(truth).mean()
     return out
 

@@ -6,6 +6,7 @@ test perturbations of one gene takes both out, so that the Train Mean scores exa
 that agree to nine decimals are ties.
 """
 
+import numba
 import numpy as np
 import pandas as pd
 
@@ -18,6 +19,23 @@ DECIMALS = 9
 def tied(score: np.ndarray) -> np.ndarray:
     """Round scores, so that equal ones are ties: sums of equal numbers differ by their order."""
     return np.round(np.asarray(score, dtype=np.float64), DECIMALS)
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(start, code, label, weight, right, possible):
+    """Count the pairs of each gene; a run of equal scores begins at each `start`, then the end."""
+    negative = positive = 0.0
+    for r in range(len(start) - 1):
+        g = code[start[r]]
+        if r == 0 or g != code[start[r] - 1]:
+            negative = positive = 0.0
+        up = down = 0.0
+        for i in range(start[r], start[r + 1]):
+            up += weight[i] * label[i]
+            down += weight[i] * (1.0 - label[i])
+        right[g] += up * (negative + down / 2)
+        negative, positive = negative + down, positive + up
+        possible[g] = positive * negative
 
 
 class _Ranked:
@@ -48,8 +66,9 @@ class _Ranked:
 
     def concordance(self, weight) -> tuple[np.ndarray, np.ndarray]:
         """Concordant and possible pairs of each gene; a pair of weight w counts as w equal ones."""
-        up = weight * self.label
-        right, possible = (np.bincount(self.code, up * x, self.n) for x in self.below(weight - up))
+        right, possible = np.zeros((2, self.n))
+        start = np.append(self.start, len(self.code))
+        _count(start, self.code, self.label, weight, right, possible)
         return right, possible
 
 

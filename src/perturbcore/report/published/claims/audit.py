@@ -1,6 +1,5 @@
 """Decide the claims of the papers: read them, ask their relations, judge by their conditions."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -90,13 +89,6 @@ def claims() -> tuple[Claim, ...]:
     return tuple(out)
 
 
-def _relation(name: str) -> Callable:
-    for module in (relations, printed):
-        if hasattr(module, name):
-            return getattr(module, name)
-    raise ParameterError(f"a claim names an unknown relation {name!r}")
-
-
 def decide(claim: Claim, evidence: Evidence | Published) -> Answer:
     """Decide one claim on the published scores.
 
@@ -111,7 +103,10 @@ def decide(claim: Claim, evidence: Evidence | Published) -> Answer:
     claim = replace(claim, **claim.until) if waiting else claim
     for name, question in claim.ask.items():
         parameters = {k: v for k, v in question.items() if k != "relation"}
-        on.values[name] = _relation(question["relation"])(on, **parameters)
+        relation = (vars(printed) | vars(relations)).get(question["relation"])
+        if relation is None:
+            raise ParameterError(f"a claim names an unknown relation {question['relation']!r}")
+        on.values[name] = relation(on, **parameters)
     sensitivity = ""
     if claim.undecided:
         verdict = UNDECIDED
