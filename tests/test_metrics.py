@@ -9,6 +9,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.order import least, row_ranks
 from perturbcore.data.simulate.screen import simulate_screen
 from perturbcore.score.ceiling.halves import calibrate_metrics, dynamic_range_fraction
 from perturbcore.score.labels import Labels
@@ -271,3 +272,14 @@ def test_metrics_tell_nothing_where_perturbations_do_nothing():
     none = calibrate_metrics(screen, every).set_index("metric")
     assert (none.loc[["L2", "MSE", "MAE", "Pearson"], "drf"] < 0).all()
     assert abs(none.loc["discrimination", "drf"]) < 0.1 and none.loc["L2", "bds"] < 0.1
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_order_within_rows_is_that_of_scipy_and_of_a_stable_sort(kind):
+    values = np.random.default_rng(0).normal(size=(7, 500)).astype(kind)
+    values[1], values[2], values[3, ::2] = np.round(values[1], 1), -0.0, 0.0
+    values[4] *= 10.0 ** np.linspace(-30, 30, 500)
+    assert np.array_equal(row_ranks(values), stats.rankdata(values, axis=1) - 1)
+    assert np.array_equal(row_ranks(values.T), stats.rankdata(values.T, axis=1) - 1)
+    for n in (1, 20, 500):
+        assert np.array_equal(least(values, n), np.argsort(values, axis=1, kind="stable")[:, :n])

@@ -83,7 +83,10 @@ def build(profile: Profile) -> Path:
     shutil.copytree(stage / "_build" / "html", html)
     from perturbcore.report.text import unbroken
 
-    banner, (title, base), narrow = _banner(profile), site(config), _narrow(profile)
+    banner, (title, base) = _banner(profile), site(config)
+    phones = profile.results.glob("phone/*/*.svg")  # what is shown there instead of each drawing
+    wide = {p: profile.results / "figures" / p.parent.name / p.name for p in phones}
+    narrow = {_svg(w): _svg(p) for p, w in wide.items() if w.is_file()}
     for page in html.rglob("*.html"):
         text = unbroken(_NEEDLESS.sub("", page.read_text(encoding="utf-8")))
         if 'class="math' not in text:  # the first page gets it for the formulas of all others
@@ -109,13 +112,6 @@ def build(profile: Profile) -> Path:
     put_in_place(html, final, old)
     shutil.rmtree(old, ignore_errors=True)
     return final / "index.html"
-
-
-def _narrow(profile: Profile) -> dict[str, str]:
-    """Find what a phone is shown in place of each drawing, by what is drawn."""
-    phones = profile.results.glob("phone/*/*.svg")
-    wide = {p: profile.results / "figures" / p.parent.name / p.name for p in phones}
-    return {_svg(w): _svg(p) for p, w in wide.items() if w.is_file()}
 
 
 def _svg(path: Path) -> str:

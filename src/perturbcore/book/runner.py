@@ -162,16 +162,13 @@ def _gate(chapter: Chapter, notebook) -> None:
         for output in cell.outputs:
             allowed = "raises-exception" in cell.metadata.get("tags", [])
             if output.output_type == "error" and not allowed:
-                raise ChapterError(_explain(chapter, number, cell, output))
-
-
-def _explain(chapter: Chapter, number: int, cell, output) -> str:
-    trace = _ANSI.sub("", "\n".join(output.get("traceback", []))).splitlines()
-    if len(trace) > 30:
-        trace = [*trace[:8], f"... {len(trace) - 30} lines left out ...", *trace[-22:]]
-    source = "\n".join(f"    {line}" for line in cell.source.splitlines()[:12])
-    said = "\n".join(trace or [f"{output.ename}: {output.evalue}"])
-    return f"chapter {chapter.name} failed in code cell {number}:\n{source}\n{said}"
+                trace = _ANSI.sub("", "\n".join(output.get("traceback", []))).splitlines()
+                if len(trace) > 30:
+                    trace = [*trace[:8], f"... {len(trace) - 30} lines left out ...", *trace[-22:]]
+                source = "\n".join(f"    {line}" for line in cell.source.splitlines()[:12])
+                said = "\n".join(trace or [f"{output.ename}: {output.evalue}"])
+                where = f"chapter {chapter.name} failed in code cell {number}"
+                raise ChapterError(f"{where}:\n{source}\n{said}")
 
 
 def _reword(chapter: Chapter, target: Path) -> Path:

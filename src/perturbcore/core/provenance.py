@@ -35,7 +35,8 @@ def record() -> dict:
 
 @cache
 def _constant() -> dict:
-    commit, dirty = _commit()
+    (commit, dirty), info = _commit(), Path("/proc/cpuinfo")
+    cpu = re.search(r"model name\s*: (.+)", info.read_text() if info.is_file() else "")
     return {
         "perturbcore": __version__,
         "commit": commit,
@@ -43,7 +44,7 @@ def _constant() -> dict:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
+        "cpu": cpu[1].strip() if cpu else platform.processor() or platform.machine(),
         "cores": joblib.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": _gpu(),
@@ -61,12 +62,6 @@ def _commit() -> tuple[str, bool]:
         return "", False
     said = done.stdout.strip()
     return said.removesuffix("-dirty"), said.endswith("-dirty")
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    said = re.search(r"model name\s*: (.+)", info.read_text() if info.is_file() else "")
-    return said[1].strip() if said else platform.processor() or platform.machine()
 
 
 def _gpu() -> str:

@@ -68,7 +68,7 @@ def _by_workers(address, function, items, shared) -> Iterator[tuple[int, Any]]:
     for kind in (h5py.Group, h5py.Dataset):
         copyreg.pickle(kind, _place_in_file)
     # a task, not a copy put somewhere: it is made again where the worker that had it is lost
-    held = client.submit(_same, shared, pure=False)
+    held = client.submit(tuple, shared, pure=False)
     left = iter(enumerate(items))
 
     def started(n: int) -> list:
@@ -137,10 +137,6 @@ def _read_there(file: str, name: str):
 @cache
 def _opened(file: str, changed: int) -> h5py.File:
     return h5py.File(file)
-
-
-def _same(shared):
-    return shared
 
 
 def _at_worker(code, function, number, item, shared) -> tuple[int, Any]:

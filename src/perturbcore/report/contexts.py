@@ -224,12 +224,6 @@ def parts_said(table: pd.DataFrame | None) -> str:
 # ------------------------------------------------------------------------- what is said
 
 
-def _best_value(board: Comparison) -> str:
-    row = board.ranking().set_index("method").loc[board.best, ["value", "low", "high"]]
-    value, low, high = (number(v, 2) for v in row)
-    return value if row.hasnans else f"{value} (95 % interval over lines {low} to {high})"
-
-
 def answer(c: Comparison, data: Dataset, split: str) -> str:
     """Say what other lines tell; where there is too little to rank, only that."""
     assert data.responses is not None
@@ -278,4 +272,7 @@ def one_line(c: Comparison, data: Dataset, board: Scoreboard | None) -> str:
     """Condense the answer."""
     if board is None:
         return c.one_line() if can_rank(data) else answer(c, data, "new_line")
-    return tell("contexts.line", line=c.one_line(), best=board.best, value=_best_value(board))
+    row = board.ranking().set_index("method").loc[board.best, ["value", "low", "high"]]
+    value, low, high = (number(v, 2) for v in row)
+    over = "" if row.hasnans else f" (95 % interval over lines {low} to {high})"
+    return tell("contexts.line", line=c.one_line(), best=board.best, value=value + over)

@@ -21,7 +21,7 @@ from perturbcore.embeddings.language_model import MODALITY as LANGUAGE
 from perturbcore.embeddings.language_model import load_encoder
 from perturbcore.embeddings.network import pretrained_network
 from perturbcore.embeddings.sources import BuildContext
-from perturbcore.models.finetuning.cells import CellModels, FineTunedCells, cell_models
+from perturbcore.models.finetuning.cells import FineTunedCells, cell_models
 from perturbcore.models.finetuning.graph import FineTunedGraph, FineTunedText
 from perturbcore.models.finetuning.model import FineTuned
 from perturbcore.models.fusion.kernel_models import leading_fusion
@@ -110,7 +110,12 @@ def run_fine_tuning(
     if cells is not None and data.screen is not None and predicts(FineTunedCells, task):
         encoder = cell_models(data.screen, seed=seed, folder=kept, **cells)
         embeddings += encoder.embeddings
-        adapted.append((encoder.models, _about_cells(encoder)))
+        trained, about = encoder.pretrained, ["a checkpoint from elsewhere", np.nan, ""]
+        if trained is not None:
+            quality = tell("finetuning.quality", encoder=trained)
+            about = [encoder.cells.source, trained.seconds, quality]
+        about = [encoder.models[0].name, *about]
+        adapted.append((encoder.models, dict(zip(NETWORKS, about, strict=True))))
     elif cells is not None:
         why = "holds no cells" if data.screen is None else f"holds {task.title}"
         without.append(tell("finetuning.no_encoder", title=data.title, why=why))
@@ -211,15 +216,6 @@ def numbers(ids: Sequence[str], spec: dict) -> pd.Series:
     places = np.arange(len(ids), dtype=np.float32)[:, None]
     named = add_aliases(Embedding("places", PRIOR, pd.Index(ids), places), previous_symbols())
     return pd.Series(named.X[:, 0].astype(np.int64), index=named.ids)
-
-
-def _about_cells(encoder: CellModels) -> dict:
-    trained, name = encoder.pretrained, encoder.models[0].name
-    if trained is None:
-        return dict(zip(NETWORKS, (name, "a checkpoint from elsewhere", np.nan, ""), strict=True))
-    quality = tell("finetuning.quality", encoder=trained)
-    about = (name, encoder.cells.source, trained.seconds, quality)
-    return dict(zip(NETWORKS, about, strict=True))
 
 
 def gains(run: FineTuningRun) -> pd.DataFrame:

@@ -333,12 +333,7 @@ class PairedScores:
         means = resampled_means(rank.fillna(0).to_numpy(), there, n_boot, rng)
         low, high = np.nanquantile(means, [0.025, 0.975], axis=0)
         table = pd.DataFrame(
-            {
-                "median_rank": rank.median(),
-                "mean_rank": rank.mean(),
-                "low": low,
-                "high": high,
-            }
+            {"median_rank": rank.median(), "mean_rank": rank.mean(), "low": low, "high": high}
         )
         table = table.join(self.methods).sort_values(["median_rank", "mean_rank"], kind="stable")
         return table.rename_axis("method").reset_index()

@@ -19,7 +19,7 @@ from perturbcore.core.scheduler import scheduler, spread
 from perturbcore.data.folds import check_leakage
 from perturbcore.data.responses import cell_lines as lines_in
 from perturbcore.data.responses import check_responses, rows_of
-from perturbcore.score.model import Fold, Model, Prediction, fit_predict, predicts
+from perturbcore.score.model import Fold, Model, fit_predict, predicts
 from perturbcore.score.store import ScoreStore, UnitResult
 from perturbcore.score.task import Task, task_of
 
@@ -217,14 +217,22 @@ def _run(jobs: list[_Job], cuts: _Cuts, names: list[str]) -> tuple[list[UnitResu
         fold.cache = cache
         started = time.perf_counter()
         prediction = fit_predict(job.model, fold)
-        _check_prediction(prediction, fold, job.model)
+        prediction.values = np.asarray(prediction.values)
+        shape, said = fold.task.shape(*fold.test.shape), f"model '{job.model.name}' predicts"
+        if prediction.values.shape != shape:
+            raise InputError(f"{said} an array {prediction.values.shape}, where {shape} is due")
+        if not np.isfinite(prediction.values).all():
+            raise InputError(
+                f"{said} NaN or infinity: its training diverged, or it read the responses of test "
+                "perturbations, which are blanked; lower its rate, or mend it"
+            )
         seconds = (time.perf_counter() - started) / len(job.keys)
         for line, key in job.keys.items():
             part = hidden[line]
-            said = prediction.values[..., part["at"], :]
+            asked = prediction.values[..., part["at"], :]
             how = {"train": part["train"], "memo": part["memo"]}
             how["threshold"] = (prediction.threshold or {}).get(line)
-            values, each = fold.task.score(part["truth"], said, names, **how)
+            values, each = fold.task.score(part["truth"], asked, names, **how)
             about = job.about | {"cell_line": line, "seconds": round(seconds, 4)}
             about |= {"n_train": len(part["train"]), "n_test": len(part["at"])}
             about |= {"coverage": float(prediction.coverage), "chosen": str(prediction.chosen)}
@@ -234,25 +242,11 @@ def _run(jobs: list[_Job], cuts: _Cuts, names: list[str]) -> tuple[list[UnitResu
             if prediction.covered is not None:
                 detail["covered"] = (ids, prediction.covered[part["at"]])
             if _published(fold.train):
-                note = note | {"intervals": fold.task.intervals(part["truth"], said)}
-            kept = fold.task.kept(part["truth"], said)
+                note = note | {"intervals": fold.task.intervals(part["truth"], asked)}
+            kept = fold.task.kept(part["truth"], asked)
             kept |= {"perturbation": ids.to_numpy(dtype=str)} if kept else {}
             results.append(UnitResult(key, about, values, detail, note, kept))
     return results, len(jobs)
-
-
-def _check_prediction(prediction: Prediction, fold: Fold, model) -> None:
-    values = prediction.values = np.asarray(prediction.values)
-    shape = fold.task.shape(*fold.test.shape)
-    if values.shape != shape:
-        raise InputError(
-            f"model '{model.name}' predicts an array {values.shape}, where {shape} is due"
-        )
-    if not np.isfinite(values).all():
-        raise InputError(
-            f"model '{model.name}' predicts NaN or infinity: its training diverged, or it read the "
-            "responses of test perturbations, which are blanked; lower its rate, or mend it"
-        )
 
 
 def _check_models(models: Sequence, task: Task) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.order import row_ranks
 from perturbcore.data.responses import LAYERS
 from perturbcore.score.labels import Labels, class_shares, most_frequent
 from perturbcore.score.metrics.deg import deg_metrics, one_hot
@@ -24,7 +25,7 @@ from perturbcore.score.metrics.pairs import (
     tied,
 )
 from perturbcore.score.metrics.registry import metric, metrics_of
-from perturbcore.score.metrics.regression import pearson, row_ranks
+from perturbcore.score.metrics.regression import l2, pearson
 
 LARGEST_KEPT = 2_000_000  # values of a prediction that is kept whole
 
@@ -139,8 +140,7 @@ class LogFoldChanges(Task):
 
     def loss(self, truth, values):
         """Mean over perturbations of the Euclidean norm of the error."""
-        error = truth - values
-        return float(np.sqrt(np.einsum("ij,ij->i", error, error, dtype=np.float64)).mean())
+        return float(l2(truth, values).mean())
 
     def score(self, truth, values, names, *, train, memo, threshold=None):
         """One value per perturbation, then their mean."""

@@ -18,12 +18,7 @@ SIMULATED = (
 )
 
 
-def load(
-    dataset: str = "essential",
-    task: str = "lfc",
-    root=None,
-    cells: bool = False,
-) -> Dataset:
+def load(dataset: str = "essential", task: str = "lfc", root=None, cells: bool = False) -> Dataset:
     """Load responses with stored folds, perhaps raw `cells`, and the embeddings beside them."""
     layout = layout_of(dataset)
     responses = read_authors_responses(dataset, task, root)

@@ -42,17 +42,12 @@ def load(
             f"{max(lengths):,}), and share {len(genes)} genes: choose another"
         )
     obs = pd.DataFrame([row[:2] for row in rows], columns=["perturbation", "cell_line"])
-    values = np.stack([rank_scores(ranked, genes) for *_, ranked in rows])
+    # normal scores of the genes by their order in a ranking: the first is largest
+    falling = -ndtri((np.arange(len(genes)) + 0.5) / len(genes)).astype(np.float32)
+    place = np.stack([pd.Index(ranked).get_indexer(genes) for *_, ranked in rows])
+    values = falling[place.argsort(axis=1).argsort(axis=1)]
     made = make_responses(values, obs, genes, dataset="replogle", task="lfc")
     folded(made, n_folds, seed)
     said = f"{len(rows)} signatures that rank at least {min_genes:,} genes, and the genes that all"
     card.responses(made, f"{said} of them rank; {n_twice} dropped: a name there twice")
     return make_dataset(made, card, sources=tuple(f"sigrecon/{LINES[line]}" for line in lines))
-
-
-def rank_scores(ranked, genes) -> np.ndarray:
-    """Return normal scores (n) of `genes` by their order in a ranking: the first is largest."""
-    order = pd.Index(ranked).get_indexer(genes).argsort()
-    scores = np.empty(len(genes), dtype=np.float32)
-    scores[order] = -ndtri((np.arange(len(genes)) + 0.5) / len(genes))
-    return scores

@@ -104,17 +104,14 @@ def is_whole(value) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def is_number(value) -> bool:
-    """Whether a value is a finite number."""
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
 def check_parameters(p: dict) -> None:
     """Refuse sizes that no experiment can have; the message names the parameter."""
-    kinds = {"whole": ("a whole number", is_whole), "number": ("a number", is_number)}
-    for kind, (what, right) in kinds.items():
+    for kind, what in {"whole": "a whole number", "number": "a number"}.items():
         for name, (low, high) in _BOUNDS[kind].items():
-            if name in p and not (right(p[name]) and low <= p[name] <= high):
+            value = p.get(name, low)
+            number = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
+            right = is_whole(value) if kind == "whole" else number
+            if not (right and low <= value <= high):
                 upto = "" if high == np.inf else f" and at most {high:g}"
                 refuse(p, name, f"give {what} of at least {low:g}{upto}")
     for name, other in _BOUNDS["at_most"].items():

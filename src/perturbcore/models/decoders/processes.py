@@ -44,14 +44,6 @@ class Process:
         raise NotImplementedError
 
 
-def cosine_schedule(timesteps: int, offset: float = 0.008, largest: float = 0.999) -> Tensor:
-    """Share of signal left after each step (Nichol & Dhariwal 2021, Eq. 17), float64 (T,)."""
-    t = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
-    share = torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
-    beta = (1 - share[1:] / share[:-1]).clamp(max=largest)
-    return torch.cumprod(1 - beta, 0)
-
-
 class Diffusion(Process):
     r"""Denoising diffusion of perturbed cells (Cole et al. 2026, Methods 4.7.4).
 
@@ -65,7 +57,10 @@ class Diffusion(Process):
 
     def __init__(self, options: DecoderOptions):
         super().__init__(options)
-        self.signal = cosine_schedule(options.timesteps)
+        # share of signal left after each step, float64 (T,) (Nichol & Dhariwal 2021, Eq. 17)
+        t = torch.arange(options.timesteps + 1, dtype=torch.float64) / options.timesteps
+        share = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+        self.signal = torch.cumprod(1 - (1 - share[1:] / share[:-1]).clamp(max=0.999), 0)
         self.bounded = options.targets == "bounded"
 
     def example(self, source, target, time, noise):

@@ -171,7 +171,10 @@ class FineTuned(Model):
         size = self.together
         parts = [at[i : i + size] for i in range(0, len(at), size)]
         found = [self.network(**self.read(part)) for part in parts]
-        return self.data.from_scale(torch.cat(found, dim=-2)).numpy()
+        said, task = torch.cat(found, dim=-2), self.data.task
+        if task.classes:
+            return torch.softmax(said, dim=0).numpy()
+        return (torch.sigmoid(said) if task.partial else said).numpy()
 
     def _place(self, fold, line, at, lr, size) -> tuple[Path | None, str]:
         if self.folder is None:
@@ -247,9 +250,3 @@ class TrainingLabels:
             return floor
         inside = np.clip(floor, 1e-4, 1 - 1e-4)
         return np.log(inside / (1 - inside))
-
-    def from_scale(self, output: Tensor) -> Tensor:
-        """Turn the output of a head into responses or probabilities."""
-        if self.task.classes:
-            return torch.softmax(output, dim=0)
-        return torch.sigmoid(output) if self.task.partial else output

@@ -93,8 +93,10 @@ class Neighbours(nn.Module):
         positive, known = pick(self.positive, line[row], gene), pick(self.known, line[row], gene)
         if label is not None:
             positive, known = positive - label, known - 1
-        score = self._smooth(hit, seen, positive, known, self.overall[line][row])
-        return score + pick(self._around(k, affinity, scale), row, gene)
+        rate = (positive + GENE_WEIGHT * self.overall[line][row]) / (known + GENE_WEIGHT)
+        m = self.prior.exp()
+        z = ((hit + m * rate) / (seen + m)).clamp(1e-4, 1 - 1e-4)
+        return self.slope * torch.logit(z) + pick(self._around(k, affinity, scale), row, gene)
 
     def _weights(self, vector, rows, line, alive):
         w = self.source_weights(vector) * alive
@@ -104,12 +106,6 @@ class Neighbours(nn.Module):
         there = (self.count > 0).to(k.dtype)
         size = ((k @ there.T) * affinity).sum(dim=1)
         return k, affinity, self.weight.exp() / size.clamp(min=TINY)
-
-    def _smooth(self, hit, seen, positive, known, overall):
-        rate = (positive + GENE_WEIGHT * overall) / (known + GENE_WEIGHT)
-        m = self.prior.exp()
-        z = ((hit + m * rate) / (seen + m)).clamp(1e-4, 1 - 1e-4)
-        return self.slope * torch.logit(z)
 
     def _around(self, k, affinity, scale):
         w = k * scale[:, None]

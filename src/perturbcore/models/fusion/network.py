@@ -188,7 +188,11 @@ class FusionNetwork(nn.Module):
         if self.training and s.hide_source:
             missing = missing | (torch.rand(missing.shape, device=at.device) < s.hide_source)
         inputs = [t[i] for t, i in zip(tables, at.T, strict=True)]
-        tokens = torch.stack([self._token(j, x) for j, x in enumerate(inputs)], dim=1)
+        each = [project(x) for project, x in zip(self.project, inputs, strict=True)]
+        if s.token_norm:
+            each = [norm(x) for norm, x in zip(self.norms, each, strict=True)]
+        each = [F.dropout(x, s.token_dropout, self.training) for x in each]
+        tokens = torch.stack(each, dim=1)
         if self.training and s.modality_drop:
             keep = torch.rand(missing.shape, device=at.device) >= s.modality_drop
             tokens = tokens * keep[:, :, None]
@@ -207,7 +211,12 @@ class FusionNetwork(nn.Module):
         wanted = None if rebuilding or weights else 1
         x, attention = self.encoder(x, alive, n=wanted, weights=weights)
         vector = torch.cat([x[:, 0], line_vector], dim=1) if s.line == "apart" else x[:, 0]
-        loss = self._rebuilt(x, used, inputs, len(first)) if rebuilding else None
+        loss = None
+        if rebuilding:
+            place = torch.argsort(used, dim=1)[:, :, None].expand(-1, -1, x.shape[2])
+            x = torch.gather(x, 1, place)[:, len(first) :]
+            each = [F.mse_loss(r(x[:, j]), inputs[j]) for j, r in enumerate(self.rebuild)]
+            loss = torch.stack(each).mean()
         return vector, loss, (attention, used, alive) if weights else None
 
     def attention_rollout(self, tables, at, line) -> torch.Tensor:
@@ -222,18 +231,6 @@ class FusionNetwork(nn.Module):
         # back from packed places to sources; places cut off are of missing ones
         full = torch.zeros(len(at), first + at.shape[1], device=at.device)
         return full.scatter_(1, order[:, :n], flow[:, 0] * alive)[:, first:]
-
-    def _token(self, j: int, x: torch.Tensor) -> torch.Tensor:
-        token = self.project[j](x)
-        if self.settings.token_norm:
-            token = self.norms[j](token)
-        return F.dropout(token, self.settings.token_dropout, self.training)
-
-    def _rebuilt(self, x, order, inputs, first):
-        place = torch.argsort(order, dim=1)
-        x = torch.gather(x, 1, place[:, :, None].expand(-1, -1, x.shape[2]))[:, first:]
-        each = [F.mse_loss(r(x[:, j]), inputs[j]) for j, r in enumerate(self.rebuild)]
-        return torch.stack(each).mean()
 
 
 class FactorHead(nn.Module):

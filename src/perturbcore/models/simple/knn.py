@@ -14,8 +14,10 @@ from perturbcore.core.errors import ParameterError
 from perturbcore.models.simple.base import Predictor, Targets, neighbour_grid
 from perturbcore.models.simple.space import NestedSpace
 
+BLOCK = 512
 
-@numba.njit(nogil=True, cache=True)
+
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def _squared_errors(gram, rows, train, validation, near, grid, out):
     """out[p, j] = squared L2 error of validation row p predicted from its grid[j] nearest."""
     index = np.empty(near.shape[1], dtype=np.int64)
@@ -39,18 +41,26 @@ def _squared_errors(gram, rows, train, validation, near, grid, out):
 @numba.njit(nogil=True, cache=True)
 def _running_means(Y, near, ks, out):
     """out[j, p] = mean of the ks[j] rows of Y that near[p] names first, summed in float64."""
-    total = np.empty(Y.shape[1])
-    for p in range(near.shape[0]):
-        total[:] = 0.0
-        j = 0
-        for i in range(ks[-1]):
-            row = Y[near[p, i]]
-            for g in range(len(total)):
-                total[g] += row[g]
-            while j < len(ks) and ks[j] == i + 1:
+    for start in range(0, Y.shape[1], BLOCK):  # so few columns of all rows stay in the cache
+        at = slice(start, min(start + BLOCK, Y.shape[1]))
+        total = np.empty(at.stop - start)
+        for p in range(near.shape[0]):
+            total[:] = 0.0
+            i = 0
+            for j, k in enumerate(ks):
+                while i < k - 3:  # four rows in each pass over the sum
+                    a, b = Y[near[p, i], at], Y[near[p, i + 1], at]
+                    c, d = Y[near[p, i + 2], at], Y[near[p, i + 3], at]
+                    for g in range(len(total)):
+                        total[g] = total[g] + a[g] + b[g] + c[g] + d[g]
+                    i += 4
+                while i < k:
+                    a = Y[near[p, i], at]
+                    for g in range(len(total)):
+                        total[g] += a[g]
+                    i += 1
                 for g in range(len(total)):
-                    out[j, p, g] = total[g] / ks[j]
-                j += 1
+                    out[j, p, start + g] = total[g] / k
 
 
 def _means(Y: np.ndarray, near: np.ndarray, ks: Sequence[int]) -> np.ndarray:

@@ -74,10 +74,8 @@ def _descend(gram, cross, squares, penalty, W, tolerance, max_sweeps):
                     largest = max(largest, abs(step))
                 size = max(size, abs(new))
             if largest <= still * max(size, 1e-30):
-                gap = 0.0
-                if tolerance > 0.0:
-                    gap = _gap(c, squares[t], penalty, w, residual)
-                if gap <= tolerance * squares[t]:
+                allowed = tolerance * squares[t]
+                if tolerance == 0.0 or _gap(c, squares[t], penalty, w, residual) <= allowed:
                     break
             if sweep % PATIENCE == 0 and _solve(gram, c, penalty, w, residual):
                 break
@@ -86,25 +84,23 @@ def _descend(gram, cross, squares, penalty, W, tolerance, max_sweeps):
 
 def _weights(space: Space, Y: np.ndarray, alphas: Sequence[float], kind: str, tolerance: float):
     """Yield, for each alpha, the (d, g) coefficients of the centred problem."""
-    X = space.train.astype(np.float64)
-    X = X - X.mean(axis=0)
-    cross = (X.T.astype(Y.dtype, copy=False) @ Y).astype(np.float64, copy=False)
+    X = space.train - space.train.mean(axis=0, dtype=np.float64)
+    cross = X.T.astype(Y.dtype, copy=False) @ Y
     gram = X.T @ X
     n = len(X)
-    square = np.diag(gram).copy()
+    square = np.diag(gram).astype(Y.dtype)
     square[square <= 1e-12 * square.max(initial=1e-30)] = np.inf  # a column without spread
-    if kind == "ridge":
-        for alpha in alphas:
-            if space.orthogonal:
-                yield cross / (square + alpha)[:, None]
-            else:
-                yield np.linalg.solve(gram + alpha * np.eye(len(gram)), cross)
-        return
-    by_alpha, squares = {}, (Y**2).sum(axis=0)
-    W = np.zeros_like(cross)
+    by_alpha = {}
+    if not space.orthogonal:
+        cross = cross.astype(np.float64, copy=False)
+        W, squares = np.zeros_like(cross), (Y**2).sum(axis=0)
     for alpha in sorted(set(alphas), reverse=True):  # warm start from the sparser solution
-        if space.orthogonal:
-            W = np.sign(cross) * np.maximum(np.abs(cross) - n * alpha, 0) / square[:, None]
+        if space.orthogonal and kind == "ridge":
+            W = cross / (square + Y.dtype.type(alpha))[:, None]
+        elif space.orthogonal:
+            W = (cross - np.clip(cross, -n * alpha, n * alpha)) / square[:, None]
+        elif kind == "ridge":
+            W = np.linalg.solve(gram + alpha * np.eye(len(gram)), cross)
         else:
             W = W.copy()
             _descend(gram, cross, squares, n * alpha, W, tolerance, MAX_SWEEPS)
@@ -138,4 +134,5 @@ class Linear(Predictor):
         mean = Y.mean(axis=0, dtype=np.float64).astype(Y.dtype)
         test = (space.test - space.train.mean(axis=0, dtype=np.float64)).astype(Y.dtype)
         for W in _weights(space, Y - mean, grid, self.kind, self.tolerance):
-            yield test @ W.astype(Y.dtype, copy=False) + mean
+            used = W.any(axis=1)  # lasso leaves out most components
+            yield test[:, used] @ W[used].astype(Y.dtype, copy=False) + mean

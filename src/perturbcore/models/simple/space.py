@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cholesky, eigh, qr
+from numba import njit
+from scipy.linalg import cholesky, qr
 from sklearn.model_selection import KFold
 
 from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.order import least
 
 # below this smaller side the eigendecomposition is exact; above it, subspace iteration is faster
 EXACT_SIDE = 700
@@ -22,11 +24,31 @@ def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
 
     Constant columns are centred only, and the dtype of the input is kept.
     """
-    mean = train.mean(axis=0, dtype=np.float64)
-    std = np.sqrt(((train - mean) ** 2).mean(axis=0, dtype=np.float64))
+    mean, std = _moments(train)
     # rounding must not turn a constant column into a huge one
     std[std <= 10 * np.finfo(train.dtype).eps * np.maximum(np.abs(mean), 1e-30)] = 1.0
-    return [((x - mean) / std).astype(train.dtype) for x in (train, *others)]
+    return [_scaled(x, mean, std, np.empty(x.shape, train.dtype)) for x in (train, *others)]
+
+
+@njit(nogil=True, cache=True)
+def _moments(x):
+    mean, square = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for i in range(len(x)):
+        for j in range(len(mean)):
+            mean[j] += x[i, j]
+    mean /= len(x)
+    for i in range(len(x)):
+        for j in range(len(mean)):
+            square[j] += (x[i, j] - mean[j]) ** 2
+    return mean, np.sqrt(square / len(x))
+
+
+@njit(nogil=True, cache=True)
+def _scaled(x, mean, std, out):
+    for i in range(len(x)):
+        for j in range(len(mean)):
+            out[i, j] = (x[i, j] - mean[j]) / std[j]
+    return out
 
 
 def principal_axes(
@@ -40,12 +62,9 @@ def principal_axes(
     q = min(n_components, n, d)
     if min(n, d) <= EXACT_SIDE:
         small = (Z.T @ Z if d <= n else Z @ Z.T).astype(np.float64)
-        side = len(small)
-        values, vectors = eigh(small, subset_by_index=[side - q, side - 1], check_finite=False)
-        vectors = vectors[:, ::-1]
+        values, vectors = (a[..., : -q - 1 : -1] for a in np.linalg.eigh(small))
         if d > n:
-            length = np.sqrt(np.maximum(values[::-1], 1e-30))
-            vectors = Z.T.astype(np.float64) @ (vectors / length)
+            vectors = Z.T.astype(np.float64) @ (vectors / np.sqrt(np.maximum(values, 1e-30)))
         return vectors.astype(Z.dtype)
     width = min(q + OVERSAMPLE, n, d)
     if start is None or start.shape != (d, width):
@@ -53,17 +72,17 @@ def principal_axes(
         iterations = COLD_ITERATIONS
     else:
         V, iterations = start, WARM_ITERATIONS
-    for _ in range(iterations):
-        V = _orthonormal(Z.T @ (Z @ V))
+    for left in range(iterations, 0, -1):
+        V = _orthonormal(Z.T @ (Z @ V), 1 if left > 1 else 2)
     scores = Z @ V
-    _, rotation = eigh((scores.T @ scores).astype(np.float64), check_finite=False)
+    _, rotation = np.linalg.eigh((scores.T @ scores).astype(np.float64))
     return V @ rotation[:, ::-1].astype(Z.dtype)
 
 
-def _orthonormal(V: np.ndarray) -> np.ndarray:
-    """Orthonormal basis by two rounds of Cholesky QR (matrix products only), else by QR."""
+def _orthonormal(V: np.ndarray, rounds: int) -> np.ndarray:
+    """Orthonormal basis by rounds of Cholesky QR (matrix products only), two are exact, or QR."""
     try:
-        for _ in range(2):
+        for _ in range(rounds):
             factor = cholesky((V.T @ V).astype(np.float64), check_finite=False)
             V = V @ np.linalg.inv(factor).astype(V.dtype)
     except np.linalg.LinAlgError:
@@ -120,9 +139,7 @@ class Space:
         if k not in self._near:
             test, train = self.test.astype(np.float64), self.train.astype(np.float64)
             distance = (train**2).sum(axis=1) - 2 * test @ train.T
-            near = np.sort(np.argpartition(distance, k - 1, axis=1)[:, :k], axis=1)
-            order = np.argsort(np.take_along_axis(distance, near, axis=1), axis=1, kind="stable")
-            self._near[k] = np.take_along_axis(near, order, axis=1)
+            self._near[k] = least(distance, k)
         return self._near[k]
 
 

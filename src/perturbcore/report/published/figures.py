@@ -53,12 +53,10 @@ class FigureSpec:
         return self.metric in ("L2", "MSE", "MAE", "mae")
 
 
-def _spec(dataset: str = "essential", **entry: Any) -> FigureSpec:
-    panels = tuple(entry.pop("panels", LINES.get(dataset, ())))
-    return FigureSpec(dataset=dataset, panels=panels, **entry)
-
-
-FIGURES = {n: _spec(**e) for n, e in read_yaml(Path(__file__).with_name("figures.yml")).items()}
+FIGURES = {
+    number: FigureSpec(**{"panels": LINES.get(entry.get("dataset", "essential"), ())} | entry)
+    for number, entry in read_yaml(Path(__file__).with_name("figures.yml")).items()
+}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.core.files import open_sqlite
+from perturbcore.core.order import row_ranks
 from perturbcore.core.scheduler import spread
 from perturbcore.data.catalogue import hash_of
 from perturbcore.data.screens.declare import COLUMNS as LABELS
@@ -19,7 +20,7 @@ from perturbcore.data.screens.declare import check_declared
 from perturbcore.data.screens.values import blocks
 from perturbcore.score.ceiling.sampler import LineSampler, check_choices, check_quantiles
 from perturbcore.score.metrics.registry import metric
-from perturbcore.score.metrics.regression import pearson, row_ranks
+from perturbcore.score.metrics.regression import pearson
 
 TARGET_SUM = 1e4
 
@@ -100,17 +101,14 @@ class Cells:
             block = block if (np.diff(order) == 1).all() else block[back]
         else:
             block = np.asarray(block, dtype=np.float64)[back]
-        return normalise_rows(block) if self.scale == "counts" else block
-
-
-def normalise_rows(block):
-    """Scale each cell to a total of 1e4 and take log1p; a cell without counts stays zero."""
-    totals = np.asarray(block.sum(axis=1)).ravel()
-    factor = np.divide(TARGET_SUM, totals, out=np.zeros_like(totals), where=totals > 0)
-    if sp.issparse(block):
+        if self.scale != "counts":
+            return block
+        totals = np.asarray(block.sum(axis=1)).ravel()  # a cell without counts stays zero
+        factor = np.divide(TARGET_SUM, totals, out=np.zeros_like(totals), where=totals > 0)
+        if not sp.issparse(block):
+            return np.log1p(block * factor[:, None])
         data = block.data * np.repeat(factor, np.diff(block.indptr))
         return sp.csr_matrix((np.log1p(data), block.indices, block.indptr), shape=block.shape)
-    return np.log1p(block * factor[:, None])
 
 
 def _rows(table: pd.DataFrame, by) -> dict:
@@ -244,13 +242,13 @@ def select(samplers, perturbations) -> list:
 def distances(samples, point, metrics=METRICS) -> dict:
     """Distance (n,) by metric of samples (n, genes) to the point estimate (Eq. 12, Eq. 7)."""
     samples, point = (np.atleast_2d(np.asarray(x, dtype=np.float64)) for x in (samples, point))
-    out = {}
+    out, point = {}, np.repeat(point, len(samples) // len(point), axis=0)
     for m in metrics:
         if m == "Spearman":
-            ranks = np.broadcast_to(row_ranks(point), samples.shape)
+            ranks = np.repeat(row_ranks(point[:1]), len(samples), axis=0)
             out[m] = pearson(ranks, row_ranks(samples))
         else:
-            out[m] = metric(m).function(np.broadcast_to(point, samples.shape), samples)
+            out[m] = metric(m).function(point, samples)
     return out
 
 

@@ -23,15 +23,7 @@ _RECORDED = {
 
 
 def deg_ceiling(
-    screen,
-    responses,
-    *,
-    n_trials=20,
-    n_outer=3,
-    n_inner=3,
-    seed=5050,
-    n_jobs=1,
-    progress=True,
+    screen, responses, *, n_trials=20, n_outer=3, n_inner=3, seed=5050, n_jobs=1, progress=True
 ) -> pd.DataFrame:
     """Score labels recomputed from resampled cells against the labels themselves, fold by fold.
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from scipy.stats import rankdata
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeCV
@@ -22,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from perturbcore.core.errors import check_choice
 from perturbcore.embeddings.linalg import unit
 from perturbcore.score.metrics.registry import register
+from perturbcore.score.metrics.regression import spearman
 
 NEIGHBOURS, PERPLEXITY = 248, 83  # of iLISI: a cell is no neighbour of itself
 NEAREST, COMPONENTS, BATCH, SCORED = 251, 32, 2048, 512  # of the published kNN, probe and decoder
@@ -74,15 +74,13 @@ def lisi(X: np.ndarray, batch: np.ndarray, *others: np.ndarray) -> list[np.ndarr
         halved = np.where(np.isinf(high), 2 * beta, (low + high) / 2)
         beta = np.where((step > low) & (step < high), step, halved)
     weight /= total[:, None]
-    codes = [np.unique(labels, return_inverse=True)[1] for labels in (batch, *others)]
-    return [_inverse_simpson(weight, code[near]) for code in codes]
-
-
-def _inverse_simpson(weight: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    n = labels.max() + 1
-    cell = np.arange(len(labels))[:, None] * n + labels
-    shares = np.bincount(cell.ravel(), weight.ravel(), len(labels) * n).reshape(-1, n)
-    return 1 / np.square(shares).sum(axis=1)
+    found = []
+    for labels in (batch, *others):
+        names, code = np.unique(labels, return_inverse=True)
+        cell = np.arange(len(X))[:, None] * len(names) + code[near]
+        shares = np.bincount(cell.ravel(), weight.ravel(), len(X) * len(names))
+        found.append(1 / np.square(shares.reshape(len(X), -1)).sum(axis=1))
+    return found
 
 
 def batch_mixing(
@@ -280,10 +278,7 @@ def gene_correlation(
     truth: np.ndarray, said: np.ndarray, genes, *, published: bool = False
 ) -> pd.Series:
     """Spearman correlation of each gene over cells; 0 where the prediction does not vary."""
-    a, b = (rankdata(v, axis=0) for v in (truth, said))
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    scale = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-    r = np.divide((a * b).sum(axis=0), scale, out=np.zeros(len(scale)), where=scale > 0)
+    r = spearman(*(np.ascontiguousarray(v.T) for v in (truth, said)))
     return one_value(r.mean()) if published else pd.Series(r, genes)[np.ptp(truth, axis=0) > 0]
 
 

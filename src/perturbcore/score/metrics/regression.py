@@ -8,57 +8,55 @@ import numpy as np
 from numba import njit
 from scipy.spatial.distance import cdist
 
+from perturbcore.core.order import least, row_ranks
 from perturbcore.score.metrics.registry import register
 
 
-def row_ranks(values: np.ndarray) -> np.ndarray:
-    """Rank each row (n, g) from 0 in float32, ties sharing ranks."""
-    return _shared_ranks(values, np.argsort(values, axis=1))
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _squares(truth, prediction):
+    """Squared error summed over genes, (n,)."""
+    out = np.zeros(len(truth))
+    for i in range(len(truth)):
+        for g in range(truth.shape[1]):
+            error = np.float64(truth[i, g] - prediction[i, g])
+            out[i] += error * error
+    return out
 
 
-@njit(cache=True, nogil=True)
-def _shared_ranks(values, order):
-    n, g = order.shape
-    ranks = np.empty((n, g), dtype=np.float32)
-    for i in range(n):
-        start = 0
-        while start < g:
-            end, value = start + 1, values[i, order[i, start]]
-            while end < g and values[i, order[i, end]] == value:
-                end += 1
-            for k in range(start, end):
-                ranks[i, order[i, k]] = (start + end - 1) / 2
-            start = end
-    return ranks
-
-
-def _row_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    top = np.einsum("ij,ij->i", a, b, dtype=np.float64)
-    a2 = np.einsum("ij,ij->i", a, a, dtype=np.float64)
-    b2 = np.einsum("ij,ij->i", b, b, dtype=np.float64)
-    bottom = np.sqrt(a2 * b2)
-    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
-
-
-def _centred(a: np.ndarray) -> np.ndarray:
-    centred = a - a.mean(axis=1, keepdims=True, dtype=np.float64).astype(a.dtype)
-    # a constant row must be exactly zero, not rounding noise
-    centred[np.ptp(a, axis=1) == 0] = 0
-    return centred
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _cosines(a, b, centred):
+    """Cosine of rows, (n,), around their means if `centred`; 0 where one does not vary."""
+    out, size = np.zeros(len(a)), a.shape[1]
+    for i in range(len(a)):
+        x, y = a[i], b[i]
+        mean_x, mean_y, differ_x, differ_y = 0.0, 0.0, 0, 0
+        for g in range(size if centred else 0):
+            mean_x += x[g] / size
+            mean_y += y[g] / size
+            differ_x |= x[g] != x[0]
+            differ_y |= y[g] != y[0]
+        xy, xx, yy = 0.0, 0.0, 0.0
+        for g in range(size):
+            u, v = x[g] - mean_x, y[g] - mean_y
+            xy += u * v
+            xx += u * u
+            yy += v * v
+        # rounding must not make a constant row vary
+        if xx * yy > 0.0 and (differ_x & differ_y or not centred):
+            out[i] = xy / np.sqrt(xx * yy)
+    return out
 
 
 @register("L2")
 def l2(truth, prediction, train_mean=None):
     """Euclidean norm of the error over genes, one value per perturbation (natural-log units)."""
-    d = truth - prediction
-    return np.sqrt(np.einsum("ij,ij->i", d, d, dtype=np.float64))
+    return np.sqrt(_squares(truth, prediction))
 
 
 @register("MSE")
 def mse(truth, prediction, train_mean=None):
     """Mean squared error over genes, one value per perturbation."""
-    d = truth - prediction
-    return np.einsum("ij,ij->i", d, d, dtype=np.float64) / d.shape[1]
+    return _squares(truth, prediction) / truth.shape[1]
 
 
 @register("MAE")
@@ -70,7 +68,7 @@ def mae(truth, prediction, train_mean=None):
 @register("Pearson")
 def pearson(truth, prediction, train_mean=None):
     """Pearson correlation over genes, one value per perturbation; 0 where undefined."""
-    return _row_cosine(_centred(truth), _centred(prediction))
+    return _cosines(truth, prediction, True)
 
 
 @register("Spearman")
@@ -84,30 +82,27 @@ def pearson_delta(truth, prediction, train_mean):
     """Pearson correlation after subtracting the mean training response (g,); 0 where undefined."""
     residual = prediction - train_mean
     # the Train Mean itself must give exactly 0, not the sign of its rounding errors
-    scale = np.abs(prediction).max(axis=1, keepdims=True)
-    residual[np.abs(residual) <= 1e-6 * scale] = 0
+    residual[np.abs(residual) <= 1e-6 * np.abs(prediction).max(axis=1, keepdims=True)] = 0
     return pearson(truth - train_mean, residual)
 
 
 @register("cosine")
 def cosine(truth, prediction, train_mean=None):
     """Cosine of the angle between true and predicted response; 0 for a zero vector."""
-    return _row_cosine(truth, prediction)
+    return _cosines(truth, prediction, False)
 
 
 @register("top20_recall")
 def top20_recall(truth, prediction, train_mean=None, n=20):
     """Share of the `n` genes of largest absolute effect that are also among the predicted `n`."""
     n = min(n, truth.shape[1])
-    top = np.argpartition(-np.abs(truth), n - 1, axis=1)[:, :n]
     size = np.abs(prediction)
-    cut = -np.partition(-size, n - 1, axis=1)[:, n - 1 : n]
-    above = size > cut
-    tied = size == cut
+    asked = np.take_along_axis(size, least(-np.abs(truth), n), axis=1)
+    found = np.take_along_axis(size, least(-size, n), axis=1)
+    cut = found[:, -1:]
     # ties at the cut share the places that are left, so that the order of genes does not matter
-    left = n - above.sum(axis=1, keepdims=True)
-    weight = above + tied * (left / tied.sum(axis=1, keepdims=True))
-    return np.take_along_axis(weight, top, axis=1).sum(axis=1) / n
+    share = (found == cut).sum(axis=1) / (size == cut).sum(axis=1)
+    return ((asked > cut).sum(axis=1) + share * (asked == cut).sum(axis=1)) / n
 
 
 @register("discrimination")

@@ -113,7 +113,13 @@ def decide(claim: Claim, evidence: Evidence | Published) -> Answer:
     elif waiting:
         verdict = NEEDS_TABLES
     else:
-        verdict, sensitivity = _judge(claim, on.values), _sensitivity(claim, on.values)
+        verdict = _judge(claim, on.values)
+        # what it would be with every cut-off one step milder, and one step stricter
+        other = {
+            word: _judge(claim, on.values, by) for word, by in (("milder", 1), ("stricter", -1))
+        }
+        changed = [f"{word}: {said}" for word, said in other.items() if said != verdict]
+        sensitivity = "; ".join(changed) or "stands"
     texts = (claim.number, claim.why, claim.medians, claim.means, claim.folds)
     filled = (fill(text, on.values) for text in texts)
     return replace(Answer(verdict, *filled), sensitivity=sensitivity)
@@ -123,14 +129,6 @@ def _judge(claim: Claim, values: dict, slack: int = 0) -> str:
     if holds(claim.holds, values, slack):
         return HOLDS
     return QUALIFIED if holds(claim.partly, values, slack) else FAILS
-
-
-def _sensitivity(claim: Claim, values: dict) -> str:
-    """Say what the verdict would be with every cut-off one step milder, and one step stricter."""
-    now, moved = _judge(claim, values), {"milder": 1, "stricter": -1}
-    other = {word: _judge(claim, values, slack) for word, slack in moved.items()}
-    changed = [f"{word}: {verdict}" for word, verdict in other.items() if verdict != now]
-    return "; ".join(changed) or "stands"
 
 
 def answer(claim_id: str, published: Published) -> Answer:
