@@ -11,6 +11,7 @@ from sklearn import metrics as sk
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.core.order import least, row_ranks
 from perturbcore.data.simulate.screen import simulate_screen
+from perturbcore.score.ceiling.ceiling import distances
 from perturbcore.score.ceiling.halves import calibrate_metrics, dynamic_range_fraction
 from perturbcore.score.labels import Labels
 from perturbcore.score.metrics.deg import called_per_gene, deg_metrics, one_hot, ranked_per_gene
@@ -283,3 +284,14 @@ def test_order_within_rows_is_that_of_scipy_and_of_a_stable_sort(kind):
     assert np.array_equal(row_ranks(values.T), stats.rankdata(values.T, axis=1) - 1)
     for n in (1, 20, 500):
         assert np.array_equal(least(values, n), np.argsort(values, axis=1, kind="stable")[:, :n])
+
+
+@pytest.mark.parametrize("n", [1, 4], ids=["one point", "row by row"])
+def test_distances_of_samples_to_points_are_those_of_scipy(n):
+    rng = np.random.default_rng(1)
+    samples, points = rng.normal(size=(4, 60)).round(1), rng.normal(size=(n, 60)).round(1)
+    found = distances(samples, points)
+    pairs = [(s, points[i % n]) for i, s in enumerate(samples)]
+    assert found["L2"] == pytest.approx([np.linalg.norm(s - p) for s, p in pairs])
+    for name, function in {"Spearman": stats.spearmanr, "Pearson": stats.pearsonr}.items():
+        assert found[name] == pytest.approx([function(s, p)[0] for s, p in pairs])

@@ -242,13 +242,12 @@ def select(samplers, perturbations) -> list:
 def distances(samples, point, metrics=METRICS) -> dict:
     """Distance (n,) by metric of samples (n, genes) to the point estimate (Eq. 12, Eq. 7)."""
     samples, point = (np.atleast_2d(np.asarray(x, dtype=np.float64)) for x in (samples, point))
-    out, point = {}, np.repeat(point, len(samples) // len(point), axis=0)
+    out, times = {}, len(samples) // len(point)
     for m in metrics:
         if m == "Spearman":
-            ranks = np.repeat(row_ranks(point[:1]), len(samples), axis=0)
-            out[m] = pearson(ranks, row_ranks(samples))
+            out[m] = pearson(np.repeat(row_ranks(point), times, axis=0), row_ranks(samples))
         else:
-            out[m] = metric(m).function(point, samples)
+            out[m] = metric(m).function(np.repeat(point, times, axis=0), samples)
     return out
 
 
