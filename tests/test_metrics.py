@@ -76,6 +76,8 @@ def test_where_nothing_differs_every_metric_has_a_defined_value(case):
     zero = np.zeros_like(truth)
     for name in ("Pearson", "Spearman", "cosine"):
         assert (metric(name).function(truth, zero, mean) == 0).all()
+    for level in (0.1, 1 / 3, 0.7):  # the mean of many tenths is not exactly a tenth
+        assert (metric("Pearson").function(truth, np.full(truth.shape, level), mean) == 0).all()
     assert (metric("Pearson_delta").function(truth, np.tile(mean, (9, 1)), mean) == 0).all()
     np.testing.assert_allclose(metric("top20_recall").function(truth, zero), 20 / 40)
     flat = metric("discrimination").function(truth, np.tile(mean, (9, 1)))
