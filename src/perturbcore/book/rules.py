@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 from perturbcore import VERBS
@@ -13,6 +14,7 @@ from perturbcore.data.catalogue import hash_of
 
 # builders are found by name: who builds embeddings depends on every family of them
 _REGISTRY = "perturbcore.embeddings.registry"
+_OPENS_DATA = "perturbcore.data.stored"
 _FAMILIES = Path(__file__).parents[1] / "embeddings"
 
 
@@ -26,7 +28,11 @@ def write_rules(profile: Profile) -> Path:
     out = profile.results
     gone = absent(profile)
     sets = [entry.name for entry in profile.datasets if entry.name not in gone]
-    rules = [f"CHAPTERS := {' '.join(names)}", f"DATASETS := {' '.join(sets)}"]
+    # Make starts them in this order and comes back to one that had to wait only after all others:
+    # last those that wait for others, in both parts first those that others wait for
+    waiting = Counter(other for name in names for other in there[name].after)
+    order = sorted(names, key=lambda name: (bool(there[name].after), -waiting[name]))
+    rules = [f"CHAPTERS := {' '.join(order)}", f"DATASETS := {' '.join(sets)}"]
     for entry in profile.datasets:
         _update(out / "stamps" / f"data-{entry.name}", _data(entry))
     for name in names:
@@ -41,6 +47,8 @@ def write_rules(profile: Profile) -> Path:
         prose = digest(cells, chapter.header.model_dump())
         _update(out / "stamps" / name, f"{code_stamp(chapter, profile)} {prose}")
         notes = " ".join(f"$(OUT)/runs/{other}.json" for other in chapter.after)
+        if sets and _OPENS_DATA in _modules(chapter):
+            notes += " | $(OUT)/responses/all.ready"
         rules.append(f"$(OUT)/chapters/{name}.ipynb: $(OUT)/stamps/{name} {notes}".rstrip())
     pages = [code_digest("perturbcore.book.build"), profile.title, profile.summary]
     _update(out / "stamps" / "book", digest(pages, profile.digest))
@@ -49,15 +57,20 @@ def write_rules(profile: Profile) -> Path:
     return path
 
 
-def code_stamp(chapter: Chapter, profile: Profile) -> str:
-    """Digest of all that a chapter's results depend on."""
+def _modules(chapter: Chapter) -> set[str]:
+    """Modules of the package that the code of a chapter imports, directly or not."""
     roots = set()
     for source in chapter.code:
         tree = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", source))
         verbs = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in VERBS]
         verbs = [n for n in verbs if isinstance(n.value, ast.Name) and n.value.id == "pc"]
         roots |= {*imports_in(tree), *(VERBS[n.attr] for n in verbs)}
-    modules = imports_of(*roots, *chapter.header.uses)
+    return imports_of(*roots, *chapter.header.uses)
+
+
+def code_stamp(chapter: Chapter, profile: Profile) -> str:
+    """Digest of all that a chapter's results depend on."""
+    modules = _modules(chapter)
     if _REGISTRY in modules:
         modules |= {f"perturbcore.embeddings.{p.stem}" for p in _FAMILIES.glob("[a-z]*.py")}
     about = [profile.title, profile.summary, profile.simulated, list(profile.data)]
