@@ -1,5 +1,6 @@
 """Sphinx, run by Jupyter Book in a process of its own, and what it is told beside its settings."""
 
+import gc
 import os
 import re
 import subprocess
@@ -57,6 +58,8 @@ def _jupyter_book() -> None:
     # autodoc would write the annotations of pydantic into our own base classes, and every class
     # that is derived from one of them afterwards would be refused
     autodoc.AttributeDocumenter.update_annotations = lambda self, parent: None
+    # the trees of all pages live to the end: to look for garbage in them is a fifth of the time
+    gc.disable()
     main()
 
 
