@@ -9,7 +9,13 @@ from anndata import AnnData
 from perturbcore.core.errors import InputError, ParameterError
 from perturbcore.data.effects import ba_ate, pseudobulk
 from perturbcore.data.screens import values as room
-from perturbcore.data.screens.declare import declare_screen, normalise, read_screen, validate_screen
+from perturbcore.data.screens.declare import (
+    declare_screen,
+    labels_of_cells,
+    normalise,
+    read_screen,
+    validate_screen,
+)
 
 FACTS = {"dataset": "t", "scale": "counts", "control": "ntc"}
 
@@ -269,3 +275,13 @@ def test_dropping_from_a_backed_file_leaves_the_rest_as_in_memory(kind, tmp_path
     assert backed.isbacked
     assert list(backed.obs_names) == list(memory.obs_names)
     np.testing.assert_array_equal(ba_ate(backed).X, ba_ate(memory).X)
+
+
+def test_labels_of_cells_are_sorted_categories_of_their_text():
+    obs = pd.DataFrame({
+        "cell_line": pd.Categorical(["B", "A", "B", "A"], ["unseen", "B", "A"]),
+        "perturbation": ["TP53", np.nan, "MYC", "TP53"],
+        "batch": [10, 9, 10, 2.5],
+    }, index=list("wxyz"))  # fmt: skip
+    want = obs.astype(str).astype("category").reset_index(drop=True)
+    pd.testing.assert_frame_equal(labels_of_cells(obs), want)

@@ -180,7 +180,8 @@ def validate_screen(adata: AnnData) -> None:
     control = obs["is_control"].to_numpy()
     if not control.any():
         raise InputError("no control cells (is_control is never True): declare the control label")
-    label = obs["perturbation"].astype(str)
+    keys = labels_of_cells(obs)
+    label, line = keys["perturbation"], keys["cell_line"]
     both = sorted(set(label[control].unique()) & set(label[~control].unique()))
     if both:
         raise InputError(
@@ -189,7 +190,6 @@ def validate_screen(adata: AnnData) -> None:
         )
     if control.all():
         raise InputError("no perturbed cells: every cell is declared a control")
-    line = obs["cell_line"].astype(str)
     bare = sorted(set(line.unique()) - set(line[control].unique()))
     if bare:
         raise InputError(f"cell_line {bare}: no control cells; add them or leave the line out")
@@ -204,12 +204,14 @@ def validate_screen(adata: AnnData) -> None:
 
 
 def labels_of_cells(obs: pd.DataFrame) -> pd.DataFrame:
-    """Cell line, perturbation and batch of cells, as sorted categories of text.
-
-    Of text, each grouping would compare that of all cells.
-    """
-    labels = obs[["cell_line", "perturbation", "batch"]].astype(str).astype("category")
-    return labels.reset_index(drop=True)
+    """Cell line, perturbation and batch of cells, as sorted categories of text."""
+    labels = {}
+    for name in ("cell_line", "perturbation", "batch"):
+        # only what occurs is made text and sorted, once, not the label of each cell
+        code, found = pd.factorize(obs[name], use_na_sentinel=False)
+        text, place = np.unique(np.asarray(found).astype(str), return_inverse=True)
+        labels[name] = pd.Categorical.from_codes(place[code], text.astype(object))
+    return pd.DataFrame(labels)
 
 
 def unmatched_perturbations(adata: AnnData) -> list:

@@ -84,13 +84,9 @@ def lisi(X: np.ndarray, batch: np.ndarray, *others: np.ndarray) -> list[np.ndarr
 
 
 def batch_mixing(
-    X: np.ndarray,
-    batch: np.ndarray,
-    perturbation: np.ndarray,
-    *,
-    published: bool = False,
+    X: np.ndarray, batch: np.ndarray, perturbation: np.ndarray, *, published: bool = False,
     seed: int = 0,
-) -> pd.Series:
+) -> pd.Series:  # fmt: skip
     """Normalised iLISI, a share of that of shuffled batches: per perturbation, or overall."""
     mixed = np.random.default_rng(seed).permutation(batch)
     own, shuffled = lisi(X, batch, mixed)
@@ -110,14 +106,9 @@ def _accuracies(score, classes, truth, name: str, published: bool) -> dict[str, 
 
 
 def linear_probe(
-    X: np.ndarray,
-    y: np.ndarray,
-    X_test: np.ndarray,
-    y_test: np.ndarray,
-    *,
-    published: bool = False,
-    seed: int = 0,
-) -> dict[str, pd.Series]:
+    X: np.ndarray, y: np.ndarray, X_test: np.ndarray, y_test: np.ndarray, *,
+    published: bool = False, seed: int = 0,
+) -> dict[str, pd.Series]:  # fmt: skip
     """Accuracy of a linear classifier of perturbations on cells of new batches, top 1 and top 5.
 
     Published: one linear layer, 250 epochs of Adam on dimensions as they are.
@@ -187,14 +178,9 @@ def consistency_p(
 
 
 def consistency(
-    X: np.ndarray,
-    perturbation: np.ndarray,
-    batch: np.ndarray,
-    *,
-    expression: pd.Series | None = None,
-    published: bool = False,
-    seed: int = 0,
-) -> pd.Series:
+    X: np.ndarray, perturbation: np.ndarray, batch: np.ndarray, *,
+    expression: pd.Series | None = None, published: bool = False, seed: int = 0,
+) -> pd.Series:  # fmt: skip
     """Which perturbations are alike over their cells (p <= 0.05): 1 or 0 each; by chance 5 %.
 
     Corrected: :func:`consistency_p`. Published: share of a null at least as high: the perturbations
@@ -212,13 +198,9 @@ def consistency(
 
 
 def relation_recall(
-    X: np.ndarray,
-    perturbation: np.ndarray,
-    pairs: pd.DataFrame,
-    *,
-    among=None,
+    X: np.ndarray, perturbation: np.ndarray, pairs: pd.DataFrame, *, among=None,
     published: bool = False,
-) -> pd.Series:
+) -> pd.Series:  # fmt: skip
     """Share of the known pairs of each gene among the 5 % most and 5 % least alike; chance: 0.10.
 
     `among`: genes of which both ends must be. Published: over pairs, not genes. Celik et al. 2024.
@@ -283,14 +265,9 @@ def gene_correlation(
 
 
 def structural_integrity(
-    truth: np.ndarray,
-    said: np.ndarray,
-    batch: np.ndarray,
-    perturbation: np.ndarray,
-    control: np.ndarray,
-    *,
-    published: bool = False,
-) -> pd.Series:
+    truth: np.ndarray, said: np.ndarray, batch: np.ndarray, perturbation: np.ndarray,
+    control: np.ndarray, *, published: bool = False,
+) -> pd.Series:  # fmt: skip
     """How near decoded effects are to those of the cells; predicting no effect gives exactly 0.5.
 
     Both are centred on their own controls of the batch; published: of whole batches, controls among
