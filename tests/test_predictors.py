@@ -239,7 +239,6 @@ def test_the_threshold_is_the_best_of_its_quantiles():
         (lambda: Linear("elastic"), "elastic"),
         (lambda: DEGKNN([5], [2.0]), "between 0 and 1"),
         (lambda: DEGLogistic(softmax={"steps": 4}), "steps"),
-        (lambda: DEGLogistic(softmax={"precision": "half"}), "float32"),
         (lambda: Softmax(max_iter=0), "max_iter"),
         (lambda: predictor("boosting"), "knn, lasso, ridge"),
         (lambda: predictor("knn", neighbours=[3]), "knn"),

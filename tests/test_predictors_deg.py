@@ -20,7 +20,7 @@ from perturbcore.score.labels import Labels
 from perturbcore.score.task import task_of
 
 SMALL = Protocol(n_components=6)
-TIGHT = dict(max_iter=1000, tolerance=1e-10, precision="float64")
+TIGHT = dict(max_iter=1000, tolerance=1e-10)
 QUIET = dict(protocol=SMALL, progress=False)
 
 
@@ -83,7 +83,7 @@ def test_the_classifier_is_the_published_one_step_for_step(C):
     X, y = problem()
     y[:, 0] = 1  # one class
     y[:, 1] = np.minimum(y[:, 1], 1)  # two classes
-    model = Softmax(precision="float64", max_iter=12, seed=3)
+    model, X = Softmax(max_iter=12, seed=3), X.astype(float)
     start = 2 * torch.rand((3, 6, 7), generator=torch.Generator().manual_seed(3)).numpy() - 1
     want = written_out(X, y, C, (start / np.sqrt(5)).astype(float), 12, torch.float64)
     got = model.probabilities(model.fit(X, y, C), X)
@@ -93,7 +93,7 @@ def test_the_classifier_is_the_published_one_step_for_step(C):
 
 def test_converged_it_does_not_depend_on_the_start_and_by_default_the_seed_decides():
     X, y = problem(n=150)
-    a, b = (Softmax(seed=s, **TIGHT).fit(X, y, 1e3).numpy() for s in (0, 1))
+    a, b = (Softmax(seed=s, **TIGHT).fit(X.astype(float), y, 1e3).numpy() for s in (0, 1))
     np.testing.assert_allclose(a[:, :-1], b[:, :-1], atol=1e-4)
     one, same, other = (Softmax(seed=s, max_iter=3).fit(X, y, 1e7).numpy() for s in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
@@ -116,14 +116,14 @@ def test_partial_labels_are_fitted_to_the_optimum_of_the_same_objective(share):
     codes = np.where(observed, y, -1)
     model = Softmax(2, **TIGHT)
     for W, C in zip(got, grid, strict=True):
-        want = model.probabilities(model.fit(X, codes, C), X)[1]
+        want = model.probabilities(model.fit(X.astype(float), codes, C), X.astype(float))[1]
         logit = X.astype(np.float64) @ W[:-1] + W[-1]
         np.testing.assert_allclose(1 / (1 + np.exp(-logit[:, both])), want[:, both], atol=2e-4)
 
 
 def test_blocks_of_genes_do_not_change_the_fit(monkeypatch):
     X, y = problem()
-    model = Softmax(precision="float64")
+    model, X = Softmax(), X.astype(float)
     whole = model.fit(X, y, 1e3).numpy()
     monkeypatch.setattr("perturbcore.models.simple.deg._CPU_BLOCK", 3 * 60 * 2)
     np.testing.assert_allclose(model.fit(X, y, 1e3).numpy(), whole, atol=1e-6)
@@ -165,7 +165,7 @@ def test_neighbour_frequencies_and_their_balance_equal_a_loop():
 
 def test_scores_equal_the_published_procedure_written_out():
     responses, (good, _) = labels(g=12)
-    model = DEGLogistic([1.0, 1e3], softmax=dict(max_iter=150, tolerance=1e-8, precision="float64"))
+    model = DEGLogistic([1.0, 1e3], softmax=dict(max_iter=150, tolerance=1e-8))
     scores = evaluate(responses, [good], [model], controls=["train_mean"], folds=[0], **QUIET)
     X = pd.DataFrame(good.X, index=good.ids)
     Y = pd.DataFrame(responses.layers["deg"], index=responses.obs["perturbation"]).sort_index()

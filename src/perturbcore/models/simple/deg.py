@@ -38,27 +38,23 @@ class Softmax:
     max_iter: int = 100
     tolerance: float = 1e-7
     seed: int = 0
-    precision: str = "float32"
 
     def __post_init__(self):
-        if self.precision not in ("float32", "float64"):
-            raise ParameterError(f"precision={self.precision!r}: choose 'float32' or 'float64'")
         if self.max_iter < 1 or self.n_classes < 2:
             raise ParameterError("max_iter must be at least 1, n_classes at least 2")
 
     def fit(self, X: np.ndarray, codes: np.ndarray, C: float) -> torch.Tensor:
-        """Fit all genes: weights and, last, intercepts, (K, d + 1, g); code -1 is not known."""
+        """Fit weights and, last, intercepts, (K, d + 1, g), as precise as X; code -1: not known."""
         import torch
 
         place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = getattr(torch, self.precision)
-        X = self._with_ones(X, place, dtype)
+        X = self._with_ones(X, place)
         # classes weigh alike, and the labels of a gene add up to 1: (K, n, g)
         code = torch.as_tensor(codes, device=place)
         member = torch.stack([code == c for c in range(self.n_classes)])
         n = member.sum(dim=1, keepdim=True)
         present = (n > 0).sum(dim=0, keepdim=True).clamp(min=1)
-        weights = member.to(dtype) / (n.clamp(min=1) * present).to(dtype)
+        weights = member.to(X) / (n.clamp(min=1) * present).to(X)
         del code, member
         d = X.shape[1]
         total = weights.sum(dim=0)
@@ -67,7 +63,7 @@ class Softmax:
         random = torch.Generator().manual_seed(self.seed)
         start = torch.rand((self.n_classes, d, n_genes), generator=random, dtype=torch.float32)
         width = 1.0 / np.sqrt(max(d - 1, 1))
-        theta = ((2 * start - 1) * width).to(place, dtype).requires_grad_()
+        theta = ((2 * start - 1) * width).to(X).requires_grad_()
         theta.grad = torch.zeros_like(theta)
         block = _CPU_BLOCK if place.type == "cpu" else _GPU_BLOCK
         step = max(1, block // (self.n_classes * len(X)))
@@ -79,13 +75,13 @@ class Softmax:
                 part = slice(start, start + step)
                 logits = X @ theta[:, :, part]
                 known, size = weights[:, :, part], total[:, part]
-                value -= (known * logits).sum(dtype=torch.float64)
+                value -= (known * logits).sum(dim=-1).sum(dtype=torch.float64)
                 # one exponential serves the loss and its gradient
                 top = logits.amax(dim=0)
                 share = logits.sub_(top).exp_()
                 sums = share.sum(dim=0)
                 residual = share.mul_(size / sums).sub_(known)
-                value += sums.log_().add_(top).mul_(size).sum(dtype=torch.float64)
+                value += sums.log_().add_(top).mul_(size).sum(dim=-1).sum(dtype=torch.float64)
                 theta.grad[:, :, part] = X.T @ residual
             theta.grad /= n_genes
             W = theta[:, :-1]
@@ -105,15 +101,15 @@ class Softmax:
 
     def probabilities(self, theta: torch.Tensor, X: np.ndarray) -> np.ndarray:
         """Return (K, m, g) float32 probabilities of the rows of `X`."""
-        X = self._with_ones(X, theta.device, theta.dtype)
+        X = self._with_ones(X, theta.device)
         return (X @ theta).softmax(dim=0).float().cpu().numpy()
 
     @staticmethod
-    def _with_ones(X, place, dtype):
+    def _with_ones(X, place):
         import torch
 
-        X = torch.as_tensor(np.ascontiguousarray(X)).to(place, dtype)
-        return torch.cat([X, torch.ones((len(X), 1), device=place, dtype=dtype)], dim=1)
+        X = torch.as_tensor(np.ascontiguousarray(X)).to(place)
+        return torch.cat([X, torch.ones((len(X), 1)).to(X)], dim=1)
 
 
 @dataclass
