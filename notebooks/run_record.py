@@ -82,7 +82,11 @@ pages.show_table(chapter, about.benchmark_table(measured), "benchmarks", caption
 # cores are then busy with reading and adding. The models of Figure 1 spend their time in products of matrices, principal
 # components and sorting, and in passing over the predictions of all genes, candidate by candidate and metric by metric.
 # Nested neighbours on one fold spend four fifths in one product, in double precision, of all responses with each other,
-# which an evaluation needs once for all folds and embeddings.
+# which an evaluation needs once for all folds and embeddings. A bootstrap spends its time in making a stream of random
+# numbers for each perturbation and trial, so that no number depends on the order of work, and in products of weights and
+# cells, in double precision. Labels of genes spend half in adding up cells, and a quarter in tails of the t distribution
+# and in sorting them. The classifier spends half in products of matrices where perturbations are many; where they are few,
+# in the hundred steps that its optimiser remembers.
 #
 # ## How cost grows with cells
 #
