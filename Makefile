@@ -142,9 +142,9 @@ $(OUT)/chapters/%.ipynb: | $(READY) $(OUT)/data.ready
 	@echo 'running $* ($(NAME), $(THREADS) threads)'; $(SHARE) $(BIN)/perturbcore run $* \
 	  --profile $(PROFILE) --for-book --update
 
-# a chapter whose prose alone is new leaves its record, and those after it, alone
-$(OUT)/runs/%.json: $(OUT)/chapters/%.ipynb
-	@:
+# a chapter whose prose alone is new leaves its record, and those after it, alone; nothing to run, as
+# for a command Make would wait for a free place, and start other chapters before those that follow
+$(OUT)/runs/%.json: $(OUT)/chapters/%.ipynb ;
 
 # The stamp lies inside the HTML, so that a build with another profile replaces it as well.
 $(HTML)/.built-$(NAME): $(CHAPTERS:%=$(OUT)/chapters/%.ipynb) $(OUT)/stamps/book $(PAGES) _config.yml \

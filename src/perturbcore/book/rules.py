@@ -29,9 +29,10 @@ def write_rules(profile: Profile) -> Path:
     gone = absent(profile)
     sets = [entry.name for entry in profile.datasets if entry.name not in gone]
     # Make starts them in this order and comes back to one that had to wait only after all others:
-    # last those that wait for others, in both parts first those that others wait for
+    # last those that wait (from the end: what runs commands takes long), in both the awaited first
     waiting = Counter(other for name in names for other in there[name].after)
-    order = sorted(names, key=lambda name: (bool(there[name].after), -waiting[name]))
+    late = {name: bool(there[name].after) for name in names}
+    order = sorted(names, key=lambda n: (late[n], -waiting[n], -late[n] * names.index(n)))
     rules = [f"CHAPTERS := {' '.join(order)}", f"DATASETS := {' '.join(sets)}"]
     for entry in profile.datasets:
         _update(out / "stamps" / f"data-{entry.name}", _data(entry))
