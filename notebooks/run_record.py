@@ -85,8 +85,8 @@ pages.show_table(chapter, about.benchmark_table(measured), "benchmarks", caption
 # which an evaluation needs once for all folds and embeddings. A bootstrap spends its time in making a stream of random
 # numbers for each perturbation and trial, so that no number depends on the order of work, and in products of weights and
 # cells, in double precision. Labels of genes spend half in adding up cells, and a quarter in tails of the t distribution
-# and in sorting them. The classifier spends half in products of matrices where perturbations are many; where they are few,
-# in the hundred steps that its optimiser remembers.
+# and in sorting them. The classifier spends its time in passes over all genes, nearly half of it in products of matrices;
+# where perturbations are few, another quarter goes to what its optimiser remembers of earlier steps.
 #
 # ## How cost grows with cells
 #
