@@ -1,13 +1,10 @@
 """What Make must know: which chapter depends on what, as one stamp per chapter and a few rules."""
 
-import ast
-import re
 from collections import Counter
 from pathlib import Path
 
-from perturbcore import VERBS
 from perturbcore.book.source import Chapter, absent, find_chapters, published
-from perturbcore.core.digest import code_digest, digest, imports_in, imports_of
+from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import ParameterError
 from perturbcore.core.profile import Profile, project_root
 from perturbcore.data.catalogue import hash_of
@@ -29,10 +26,9 @@ def write_rules(profile: Profile) -> Path:
     gone = absent(profile)
     sets = [entry.name for entry in profile.datasets if entry.name not in gone]
     # Make starts them in this order and comes back to one that had to wait only after all others:
-    # last those that wait (from the end: what runs commands takes long), in both the awaited first
+    # last those that wait for others, in both parts the awaited first
     waiting = Counter(other for name in names for other in there[name].after)
-    late = {name: bool(there[name].after) for name in names}
-    order = sorted(names, key=lambda n: (late[n], -waiting[n], -late[n] * names.index(n)))
+    order = sorted(names, key=lambda name: (bool(there[name].after), -waiting[name]))
     rules = [f"CHAPTERS := {' '.join(order)}", f"DATASETS := {' '.join(sets)}"]
     for entry in profile.datasets:
         _update(out / "stamps" / f"data-{entry.name}", _data(entry))
@@ -48,7 +44,7 @@ def write_rules(profile: Profile) -> Path:
         prose = digest(cells, chapter.header.model_dump())
         _update(out / "stamps" / name, f"{code_stamp(chapter, profile)} {prose}")
         notes = " ".join(f"$(OUT)/runs/{other}.json" for other in chapter.after)
-        if sets and _OPENS_DATA in _modules(chapter):
+        if sets and _OPENS_DATA in chapter.modules:
             notes += " | $(OUT)/responses/all.ready"
         rules.append(f"$(OUT)/chapters/{name}.ipynb: $(OUT)/stamps/{name} {notes}".rstrip())
     pages = [code_digest("perturbcore.book.build"), profile.title, profile.summary]
@@ -58,22 +54,13 @@ def write_rules(profile: Profile) -> Path:
     return path
 
 
-def _modules(chapter: Chapter) -> set[str]:
-    """Modules of the package that the code of a chapter imports, directly or not."""
-    roots = set()
-    for source in chapter.code:
-        tree = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", source))
-        verbs = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in VERBS]
-        verbs = [n for n in verbs if isinstance(n.value, ast.Name) and n.value.id == "pc"]
-        roots |= {*imports_in(tree), *(VERBS[n.attr] for n in verbs)}
-    return imports_of(*roots, *chapter.header.uses)
-
-
 def code_stamp(chapter: Chapter, profile: Profile) -> str:
     """Digest of all that a chapter's results depend on."""
-    modules = _modules(chapter)
+    modules = chapter.modules
     if _REGISTRY in modules:
-        modules |= {f"perturbcore.embeddings.{p.stem}" for p in _FAMILIES.glob("[a-z]*.py")}
+        modules = modules | {
+            f"perturbcore.embeddings.{p.stem}" for p in _FAMILIES.glob("[a-z]*.py")
+        }
     about = [profile.title, profile.summary, profile.simulated, list(profile.data)]
     about += [profile.inner_order, profile.lasso_tolerance, absent(profile), profile.models]
     about.append(chapter.missing(profile))

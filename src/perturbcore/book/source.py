@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from yaml import YAMLError
 
-from perturbcore.core.digest import digest
+from perturbcore import VERBS
+from perturbcore.core.digest import digest, imports_in, imports_of
 from perturbcore.core.errors import ParameterError, wrong_value
 from perturbcore.core.files import parse_yaml
 from perturbcore.core.profile import Profile, load_profile, profile_names, project_root
@@ -194,6 +195,17 @@ class Chapter:
     def code(self) -> list[str]:
         """Sources of its code cells."""
         return [c.source for c in self.notebook.cells if c.cell_type == "code"]
+
+    @cached_property
+    def modules(self) -> set[str]:
+        """Modules of the package that its code imports, directly or not."""
+        roots = set()
+        for source in self.code:
+            tree = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", source))
+            verbs = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in VERBS]
+            verbs = [n for n in verbs if isinstance(n.value, ast.Name) and n.value.id == "pc"]
+            roots |= {*imports_in(tree), *(VERBS[n.attr] for n in verbs)}
+        return imports_of(*roots, *self.header.uses)
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
