@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise, repeat
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -28,45 +28,52 @@ THREADS = config.NUMBA_NUM_THREADS
 STRETCHES = 32
 
 
-@njit(cache=True, nogil=True)
-def add_rows(data, indices, indptr, group, weight, column, target, first, second):
-    """Add the cells of a CSR block to the rows of their groups, in place.
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _total(data, start, stop):
+    """Sum of some values, exact in any order for counts: many are added at once."""
+    total = 0.0
+    for k in range(start, stop):
+        total += data[k]
+    return total
 
-    `column`: of each gene in the sums, -1 without one; empty where all genes are kept in order.
+
+@njit(cache=True, nogil=True)
+def add_rows(data, indices, indptr, cells, group, weight, column, target, first, second):
+    """Add some cells of a CSR block to the rows of their groups, in place.
+
+    `column`: of each gene in the sums, -1 without one; None where all genes are kept in order.
+    `target`: total of a cell; None where values are logs. `second`: of squares, or None.
     """
-    squares, all_genes = second.shape[0] > 0, len(column) == 0
     known = np.empty(_SMALL)
-    for i in range(len(group)):
-        g = group[i]
-        if g < 0:
-            continue
+    for i in cells:
         # numbers without a sign: no test whether an index counts from the end
         start, stop = np.uint64(indptr[i]), np.uint64(indptr[i + 1])
         scale = 1.0
-        if target > 0:
-            total = 0.0
-            for k in range(start, stop):
-                total += data[k]
+        if target is not None:
+            total = _total(data, start, stop)
             if total <= 0:
                 continue
             scale = target / total
-        known[:] = -1.0
-        w, sums = weight[i], first[g]
+            known[:] = -1.0
+        w, g = weight[i], group[i]
+        sums = first[g]
         for k in range(start, stop):
-            j = indices[k] if all_genes else column[np.uint32(indices[k])]
-            if j < 0:
-                continue
+            j = np.uint32(indices[k])
+            if column is not None:
+                if column[j] < 0:
+                    continue
+                j = np.uint32(column[j])
             value = float(data[k])
-            if target > 0:
-                small = np.uint32(value) if 0 <= value < _SMALL else np.uint32(_SMALL)
+            if target is not None:
+                small = np.uint32(np.int32(value)) if value < _SMALL else np.uint32(_SMALL)
                 if small < _SMALL and small == value:
                     if known[small] < 0:
                         known[small] = np.log1p(value * scale)
                     value = known[small]
                 else:
                     value = np.log1p(value * scale)
-            sums[np.uint32(j)] += w * value
-            if squares:
+            sums[j] += w * value
+            if second is not None:
                 second[g, j] += w * value * value
 
 
@@ -100,11 +107,11 @@ def summed(
     progress: bool = True,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Sum ``weight * log1p(1e4 * count / total)`` over the cells of each group, part by part."""
-    target = TARGET_SUM if screen.uns["perturbcore"]["scale"] == "counts" else 0.0
+    target = TARGET_SUM if screen.uns["perturbcore"]["scale"] == "counts" else None
     n_kept = int((column >= 0).sum())
-    weight, column = np.asarray(weight, dtype=np.float64), np.asarray(column, dtype=np.int32)
-    if np.array_equal(column, np.arange(screen.n_vars)):
-        column = column[:0]
+    weight = np.asarray(weight, dtype=np.float64)
+    every = np.array_equal(column, np.arange(screen.n_vars))
+    column = None if every else np.asarray(column, dtype=np.int32)
     room = MAX_SUM_BYTES // (n_kept * 8 * (1 + squares))
     parts = list(_parts(blocks_of_groups, room))
     matrix = Matrix(screen)
@@ -144,27 +151,26 @@ def add_cells(
 
     `group, weight`: of these cells; a cell of group -1 is left out.
     """
-
-    def add(k: int, cells: slice, block) -> None:
-        # each group has one thread: no sum depends on their number
-        own = np.where(group[cells] % n_threads == k, group[cells], -1)
-        add_rows(
-            block.data, block.indices, block.indptr, own, weight[cells], column,
-            target, sums[0], second,
-        )  # fmt: skip
-
-    first, done = cuts[0], cuts[0]
-    second = sums[1] if len(sums) > 1 else np.empty((0, sums.shape[2]))
+    first, shown = cuts[0], cuts[0]
+    second = sums[1] if len(sums) > 1 else None
     wanted = [(a, b) for a, b in pairwise(cuts) if (group[a - first : b - first] >= 0).any()]
     with ThreadPoolExecutor(n_threads) as threads:
         for start, stop, block in matrix.ahead(wanted):
-            cells = slice(start - first, stop - first)
-            list(threads.map(add, range(n_threads), repeat(cells), repeat(block)))
+            own, share = group[start - first : stop - first], weight[start - first : stop - first]
+            # cells of a group one after the other: its sums stay near the processor
+            order = np.argsort(own, kind="stable")
+            order = order[own[order] >= 0]
+            # each group has one thread: no sum depends on their number
+            parts = [order[own[order] % n_threads == k] for k in range(n_threads)]
+            stored = (block.data, block.indices, block.indptr)
+            how = (own, share, column, target, sums[0], second)
+            for done in [threads.submit(add_rows, *stored, cells, *how) for cells in parts]:
+                done.result()
             if bar is not None:
-                bar.update(stop - done)
-                done = stop
+                bar.update(stop - shown)
+                shown = stop
     if bar is not None:
-        bar.update(cuts[-1] - done)
+        bar.update(cuts[-1] - shown)
 
 
 def _sums_of_stretch(stretch, squares, matrix, how) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -46,13 +46,17 @@ class Matrix:
             cuts.append(min(n_cells, max(end, cuts[-1] + 1)))
         return cuts
 
-    def read(self, start: int, stop: int) -> sp.csr_matrix:
-        """Read some cells, which are not to be changed, as CSR without duplicates."""
+    def read(self, start: int, stop: int, room: dict | None = None) -> sp.csr_matrix:
+        """Read some cells, which are not to be changed, as CSR without duplicates.
+
+        `room`: arrays that are filled, where that is possible, instead of new ones: the cells last
+        until it is used again.
+        """
         if self.rows is not None:
             part = self._read_of_view(self.rows[start:stop])
         elif self._rowwise():
             stored, pointers = self._stretch(start, stop)
-            parts = (self._stored("data")[stored], self._stored("indices")[stored], pointers)
+            parts = (*(self._take(name, stored, room) for name in ("data", "indices")), pointers)
             part = sp.csr_matrix(parts, shape=(stop - start, self.shape[1]), copy=False)
         else:
             part = self.values[start:stop]
@@ -64,13 +68,15 @@ class Matrix:
             block.sum_duplicates()
         return block
 
-    def read_values(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    def read_values(
+        self, start: int, stop: int, room: dict | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Read the stored values of some cells, in any order of genes, and where each begins."""
         if not self._rowwise():
-            block = self.read(start, stop)
+            block = self.read(start, stop, room)
             return block.data, block.indptr
         stored, pointers = self._stretch(start, stop)
-        return self._stored("data")[stored], pointers
+        return self._take("data", stored, room), pointers
 
     def _rowwise(self) -> bool:
         return self.rows is None and getattr(self.values, "format", "") == "csr"
@@ -83,14 +89,29 @@ class Matrix:
         pointers = self._stored("indptr")[start : stop + 1]
         return slice(pointers[0], pointers[-1]), pointers - pointers[0]
 
+    def _take(self, name: str, stored: slice, room: dict | None) -> np.ndarray:
+        """Read a part of a stored array; of an HDF5 file into `room`: new memory costs more."""
+        values = self._stored(name)
+        if room is None or not hasattr(values, "read_direct"):
+            return values[stored]
+        size = int(stored.stop - stored.start)
+        if len(room.get(name, ())) < size:
+            room[name] = np.empty(max(size, BLOCK_VALUES), dtype=values.dtype)
+        values.read_direct(room[name], stored, slice(size))
+        return room[name][:size]
+
     def ahead(self, wanted: Iterable[tuple], read=None) -> Iterator[tuple]:
-        """Read blocks, the next one while something is done with the last; yield start and stop."""
+        """Read blocks, the next one while something is done with the last; yield start and stop.
+
+        A block lasts until the next one is asked for.
+        """
         read = read or self.read
+        rooms = cycle(({}, {}))
         with ThreadPoolExecutor(1) as reader:
             coming = None
             for cells, after in pairwise([*wanted, None]):
-                block = coming.result() if coming else read(*cells)
-                coming = reader.submit(read, *after) if after else None
+                block = coming.result() if coming else read(*cells, next(rooms))
+                coming = reader.submit(read, *after, next(rooms)) if after else None
                 yield *cells, block
 
     def _read_of_view(self, rows):
@@ -104,25 +125,28 @@ class Matrix:
 
 
 def blocks(adata: AnnData) -> Iterator[tuple[int, int, sp.csr_matrix]]:
-    """Iterate over start, stop and rows, about four million stored values at a time; read only."""
+    """Iterate over start, stop and rows, about four million stored values at a time.
+
+    Rows are not to be changed, and last until the next ones are asked for.
+    """
     matrix = Matrix(adata)
     yield from matrix.ahead(pairwise(matrix.cuts()))
 
 
-@njit(cache=True, nogil=True)
+# reassoc: sums of whole numbers are exact in any order, and many values are added at once
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
 def _totals(data, indptr, logged, most, total):
-    """Fill the totals of cells; return whether values are in bounds, and whole, and the largest."""
-    sound, whole, largest = True, True, 0.0
+    """Fill the totals of cells; return whether values are in bounds, and whole."""
+    sound, whole = True, True
     for i in range(len(total)):
         own = 0.0
-        for k in range(indptr[i], indptr[i + 1]):
+        for k in range(np.uint64(indptr[i]), np.uint64(indptr[i + 1])):
             value = float(data[k])
             sound &= 0 <= value <= most
             whole &= value == np.floor(value)
-            largest = max(largest, value)
             own += np.expm1(value) if logged else value
         total[i] = own
-    return sound, whole, largest
+    return sound, whole
 
 
 def check_values(adata: AnnData) -> None:
@@ -131,23 +155,23 @@ def check_values(adata: AnnData) -> None:
     logged = scale == "log1p"
     most = _LOG_MAX if logged else np.finfo(np.float64).max
     total = np.zeros(adata.n_obs)
-    whole, largest = True, 0.0
+    whole = True
     matrix = Matrix(adata)
 
-    def read(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        block = matrix.read(start, stop)
+    def read(start: int, stop: int, room: dict | None = None) -> tuple[np.ndarray, np.ndarray]:
+        block = matrix.read(start, stop, room)
         return block.data, block.indptr
 
     # counts of one gene that are stored twice add up; logs of them do not
     quick = read if logged else matrix.read_values
     for start, stop, parts in matrix.ahead(pairwise(matrix.cuts()), quick):
         own = total[start:stop]
-        sound, integral, top = _totals(*parts, logged, most, own)
+        sound, integral = _totals(*parts, logged, most, own)
         if not sound or not (integral or logged):
-            sound, integral, top = _totals(*read(start, stop), logged, most, own)
+            sound, integral = _totals(*read(start, stop), logged, most, own)
         if not sound or not (integral or logged):
             raise InputError(_fault(adata, start, matrix.read(start, stop), scale))
-        whole, largest = whole and integral, max(largest, top)
+        whole = whole and integral
     empty = total <= 0
     if empty.any():
         raise InputError(
@@ -156,8 +180,8 @@ def check_values(adata: AnnData) -> None:
         )
     if scale == "log1p" and whole:
         raise InputError(
-            f"scale='log1p', but every value is a whole number (largest {largest:g}): these look "
-            "like counts, declare scale='counts'"
+            "scale='log1p', but every value is a whole number: these look like counts, declare "
+            "scale='counts'"
         )
     if scale == "log1p" and total.max() > _TOTAL_MAX:
         i = int(total.argmax())
