@@ -73,16 +73,18 @@ class Softmax:
             value = torch.zeros((), dtype=torch.float64, device=place)
             for start in range(0, n_genes, step):
                 part = slice(start, start + step)
-                logits = X @ theta[:, :, part]
-                known, size = weights[:, :, part], total[:, part]
+                # only differences to the first class count, and residuals of classes add up to 0
+                logits = X @ (theta[1:, :, part] - theta[:1, :, part])
+                known, size = weights[1:, :, part], total[:, part]
                 value -= (known * logits).sum(dim=-1).sum(dtype=torch.float64)
                 # one exponential serves the loss and its gradient
-                top = logits.amax(dim=0)
+                top = logits.amax(dim=0).clamp_(min=0)
                 share = logits.sub_(top).exp_()
-                sums = share.sum(dim=0)
+                sums = share.sum(dim=0).add_((-top).exp_())
                 residual = share.mul_(size / sums).sub_(known)
                 value += sums.log_().add_(top).mul_(size).sum(dim=-1).sum(dtype=torch.float64)
-                theta.grad[:, :, part] = X.T @ residual
+                theta.grad[1:, :, part] = X.T @ residual
+            theta.grad[0] = -theta.grad[1:].sum(dim=0)
             theta.grad /= n_genes
             W = theta[:, :-1]
             theta.grad[:, :-1] += W * (2.0 / C)
