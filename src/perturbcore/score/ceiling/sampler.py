@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 
 PERTURBED, CONTROL = 0, 1
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 16 * 2**20
 KEPT_BYTES = 2**30
 # Below this share of non-zeros a sparse product beats a dense one on a densified block.
 SPARSE_SHARE = 0.03
@@ -72,7 +72,7 @@ def batch_weights(batch, n_cells, drawn, stream, kind, n_inner, draw_cells=True)
 
 
 def block_length(n_genes: int) -> int:
-    """Cells that one block of about 32 MB holds."""
+    """Cells that one block of about 16 MB holds."""
     return max(16, BLOCK_BYTES // (8 * n_genes))
 
 
@@ -82,9 +82,12 @@ def weighted_sums(read, n_genes: int, parts) -> np.ndarray:
     total: np.ndarray | None = None
     rows: list = []
     weights: list = []
+    room = np.empty((limit, n_genes))
 
     def add():
-        product = multiply(np.hstack(weights), read(np.concatenate(rows)))
+        at = np.concatenate(rows)
+        order = np.argsort(at)  # cells are read in order
+        product = multiply(np.hstack(weights)[:, order], read(at[order]), room)
         return product if total is None else total + product
 
     for part_rows, part_weights in parts:
@@ -97,13 +100,13 @@ def weighted_sums(read, n_genes: int, parts) -> np.ndarray:
     return add()
 
 
-def multiply(weights, block) -> np.ndarray:
-    """Dense weights times a sparse or dense block of cells."""
+def multiply(weights, block, room=None) -> np.ndarray:
+    """Dense weights times a sparse or dense block of cells; `room` for cells made dense."""
     if not sp.issparse(block):
         return weights @ block
     if block.nnz < SPARSE_SHARE * block.shape[0] * block.shape[1]:
         return np.ascontiguousarray((block.T @ np.ascontiguousarray(weights.T)).T)
-    return weights @ block.toarray()
+    return weights @ block.toarray(out=None if room is None else room[: block.shape[0]])
 
 
 class LineSampler:
