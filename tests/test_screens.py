@@ -11,7 +11,7 @@ from perturbcore.data.effects import ba_ate, pseudobulk
 from perturbcore.data.screens import values as room
 from perturbcore.data.screens.declare import (
     declare_screen,
-    labels_of_cells,
+    kinds_of_cells,
     normalise,
     read_screen,
     validate_screen,
@@ -277,11 +277,16 @@ def test_dropping_from_a_backed_file_leaves_the_rest_as_in_memory(kind, tmp_path
     np.testing.assert_array_equal(ba_ate(backed).X, ba_ate(memory).X)
 
 
-def test_labels_of_cells_are_sorted_categories_of_their_text():
+def test_kinds_of_cells_are_the_sorted_combinations_of_their_labels_as_text():
     obs = pd.DataFrame({
         "cell_line": pd.Categorical(["B", "A", "B", "A"], ["unseen", "B", "A"]),
         "perturbation": ["TP53", np.nan, "MYC", "TP53"],
         "batch": [10, 9, 10, 2.5],
-    }, index=list("wxyz"))  # fmt: skip
-    want = obs.astype(str).astype("category").reset_index(drop=True)
-    pd.testing.assert_frame_equal(labels_of_cells(obs), want)
+        "is_control": [False, True, True, False],
+    }, index=list("wxyz")).iloc[[0, 1, 2, 0, 3]]  # fmt: skip
+    kinds, kind = kinds_of_cells(obs)
+    names = ["cell_line", "batch", "perturbation"]
+    want = obs.astype(dict.fromkeys(names, str)).groupby([*names, "is_control"]).size()
+    pd.testing.assert_frame_equal(kinds, want.rename("n").reset_index(), check_dtype=False)
+    labels = obs[names].astype(str).reset_index(drop=True)
+    pd.testing.assert_frame_equal(kinds.loc[kind, names].reset_index(drop=True), labels)

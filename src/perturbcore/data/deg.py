@@ -17,7 +17,7 @@ from scipy.stats import false_discovery_control
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.effects import THREADS, summed
 from perturbcore.data.responses import TAKEN, make_responses
-from perturbcore.data.screens.declare import check_declared, labels_of_cells
+from perturbcore.data.screens.declare import check_declared, kinds_of_cells
 
 # float64 sums of squares carry this relative error at worst; a smaller spread is a constant gene
 _ROUNDING = 1e-11
@@ -61,8 +61,8 @@ def deg_labels(
     up, down = (np.zeros(shape, dtype=np.int16) for _ in range(2))
     size, row_of = plan.groups["n"].to_numpy(), plan.groups["row"].to_numpy()
     sums = summed(
-        screen, plan.group_of_cell, np.ones(screen.n_obs), plan.blocks(), np.arange(screen.n_vars),
-        squares=True, progress=progress,
+        screen, plan.group_of_cell, np.arange(len(plan.groups)), np.ones(len(plan.groups)),
+        plan.blocks(), np.arange(screen.n_vars), squares=True, progress=progress,
     )  # fmt: skip
     with ThreadPoolExecutor(THREADS) as threads:
         for control, treated, first, second in sums:
@@ -98,7 +98,7 @@ class Comparisons:
     def blocks(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the control group and the treated ones of each place where something is tested."""
         places = self.groups[self.groups["used"]].groupby("place", sort=True)
-        control = [(part.index, part["control"].to_numpy()) for _, part in places]
+        control = [(part.index, part["is_control"].to_numpy()) for _, part in places]
         return [(index[c].to_numpy(), index[~c].to_numpy()) for index, c in control]
 
 
@@ -107,26 +107,20 @@ def plan_tests(obs: pd.DataFrame, variant: str, min_cells: int, strict: bool) ->
     check_choice("variant", variant, ("pooled", "per_batch"))
     if isinstance(min_cells, bool) or not isinstance(min_cells, int | np.integer) or min_cells < 0:
         raise ParameterError(f"min_cells={min_cells!r}: give a whole number of at least 0")
-    is_control = obs["is_control"].to_numpy(dtype=bool)
-    keys = labels_of_cells(
-        obs.assign(perturbation=obs["perturbation"].astype(object).mask(is_control, ""))
-    )
-    keys["control"] = is_control
+    kinds, kind = kinds_of_cells(obs)
+    kinds["perturbation"] = kinds["perturbation"].mask(kinds["is_control"], "")
     by = ["cell_line", "batch"] if variant == "per_batch" else ["cell_line"]
-    keys["place"] = keys.groupby(by, sort=True, observed=True).ngroup()
-    by = ["cell_line", "place", "control", "perturbation"]
-    found = keys.groupby(by, sort=True, observed=True)
-    group_of_cell = found.ngroup().to_numpy()
-    text = dict.fromkeys(("cell_line", "perturbation"), str)
-    groups = found.size().rename("n").reset_index().astype(text)
-    n, control = groups["n"].to_numpy(), groups["control"].to_numpy()
+    kinds["place"] = kinds.groupby(by, sort=True).ngroup()
+    found = kinds.groupby(["cell_line", "place", "is_control", "perturbation"], sort=True)
+    groups = found.agg(n=("n", "sum"), n_batches=("batch", "nunique")).reset_index()
+    n, control = groups["n"].to_numpy(), groups["is_control"].to_numpy()
     # one cell has no variance
     enough = (n > min_cells if strict else n >= min_cells) & (n > 1)
     served = groups["place"].isin(groups.loc[control & enough, "place"]).to_numpy()
     wanted = f"{'more than' if strict else 'at least'} {min_cells}"
     for line, part in groups.groupby("cell_line"):
         if not served[part.index].any():
-            most = part.loc[part["control"], "n"].max() if part["control"].any() else 0
+            most = part.loc[part["is_control"], "n"].max() if part["is_control"].any() else 0
             where = "" if variant == "pooled" else " in any one batch"
             raise InputError(
                 f"cell_line {line!r} has {most} control cells{where} at most, {wanted} are needed: "
@@ -142,11 +136,8 @@ def plan_tests(obs: pd.DataFrame, variant: str, min_cells: int, strict: bool) ->
     groups["row"] = rows.ngroup().reindex(groups.index, fill_value=-1)
     busy = groups["place"].isin(groups.loc[tested, "place"]).to_numpy()
     groups["used"] = tested | (control & enough & busy)
-    table = rows["n"].agg(n_cells="sum", n_batches="size").reset_index()
-    if variant == "pooled":
-        row = groups["row"].to_numpy()[group_of_cell]
-        table["n_batches"] = keys["batch"][row >= 0].groupby(row[row >= 0]).nunique().to_numpy()
-    return Comparisons(groups, table, group_of_cell)
+    table = rows.agg(n_cells=("n", "sum"), n_batches=("n_batches", "sum")).reset_index()
+    return Comparisons(groups, table, found.ngroup().to_numpy()[kind])
 
 
 def mean_and_variance(first, second, n) -> tuple[np.ndarray, np.ndarray]:

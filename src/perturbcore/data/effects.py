@@ -13,7 +13,7 @@ from tqdm import tqdm
 from perturbcore.core.errors import InputError, check_choice
 from perturbcore.core.scheduler import in_order, scheduler, spread
 from perturbcore.data.responses import TAKEN, make_responses
-from perturbcore.data.screens.declare import check_declared, labels_of_cells
+from perturbcore.data.screens.declare import check_declared, kinds_of_cells
 from perturbcore.data.screens.values import Matrix
 
 TARGET_SUM = 1e4
@@ -98,6 +98,7 @@ def gene_columns(screen: AnnData, genes) -> tuple:
 
 def summed(
     screen: AnnData,
+    kind: np.ndarray,
     group: np.ndarray,
     weight: np.ndarray,
     blocks_of_groups: list[tuple[np.ndarray, np.ndarray]],
@@ -106,7 +107,10 @@ def summed(
     squares: bool = False,
     progress: bool = True,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Sum ``weight * log1p(1e4 * count / total)`` over the cells of each group, part by part."""
+    """Sum ``weight * log1p(1e4 * count / total)`` over the cells of each group, part by part.
+
+    `kind`: of each cell; `group, weight`: of each kind.
+    """
     target = TARGET_SUM if screen.uns["perturbcore"]["scale"] == "counts" else None
     n_kept = int((column >= 0).sum())
     weight = np.asarray(weight, dtype=np.float64)
@@ -119,7 +123,7 @@ def summed(
     how = (column, n_kept, target)
     for part in tqdm(parts, "passes", disable=not progress or len(parts) == 1):
         members = np.concatenate([g for pair in part for g in pair])
-        # a cell of no group meets the spare last entry
+        # a kind of no group meets the spare last entry
         local = np.full(max(group.max(), members.max()) + 2, -1)
         local[members] = np.arange(len(members))
         here = local[group]
@@ -130,13 +134,14 @@ def summed(
                 # the same parts for any number of workers
                 step = -(-(len(cuts) - 1) // STRETCHES)
                 edges = [cuts[i : i + step + 1] for i in range(0, len(cuts) - 1, step)]
-                stretches = [(e, here[e[0] : e[-1]], weight[e[0] : e[-1]]) for e in edges]
-                found = in_order(spread(_sums_of_stretch, stretches, squares, matrix, how))
+                stretches = [(e, kind[e[0] : e[-1]]) for e in edges]
+                parts_of = (here, weight, squares, matrix, how)
+                found = in_order(spread(_sums_of_stretch, stretches, *parts_of))
                 for (cut, *_), (there, own) in zip(stretches, found, strict=True):
                     sums[:, there] += own
                     bar.update(cut[-1] - cut[0])
             else:
-                add_cells(sums, cuts, here, weight, matrix, *how, n_threads=THREADS, bar=bar)
+                add_cells(sums, cuts, kind, here, weight, matrix, *how, n_threads=THREADS, bar=bar)
         start = 0
         for shared, own in part:
             rows = slice(start, start + len(shared) + len(own))
@@ -145,18 +150,19 @@ def summed(
 
 
 def add_cells(
-    sums, cuts, group, weight, matrix, column, n_kept, target, *, n_threads=1, bar=None
+    sums, cuts, kind, group, weight, matrix, column, n_kept, target, *, n_threads=1, bar=None
 ) -> None:
     """Add the cells between the first and the last cut to sums (1 or 2, groups, genes), in place.
 
-    `group, weight`: of these cells; a cell of group -1 is left out.
+    `kind`: of these cells; `group, weight`: of each kind; cells of group -1 are left out.
     """
     first, shown = cuts[0], cuts[0]
     second = sums[1] if len(sums) > 1 else None
-    wanted = [(a, b) for a, b in pairwise(cuts) if (group[a - first : b - first] >= 0).any()]
+    wanted = [(a, b) for a, b in pairwise(cuts) if (group[kind[a - first : b - first]] >= 0).any()]
     with ThreadPoolExecutor(n_threads) as threads:
         for start, stop, block in matrix.ahead(wanted):
-            own, share = group[start - first : stop - first], weight[start - first : stop - first]
+            own = group[kind[start - first : stop - first]]
+            share = weight[kind[start - first : stop - first]]
             # cells of a group one after the other: its sums stay near the processor
             order = np.argsort(own, kind="stable")
             order = order[own[order] >= 0]
@@ -173,15 +179,15 @@ def add_cells(
         bar.update(cuts[-1] - shown)
 
 
-def _sums_of_stretch(stretch, squares, matrix, how) -> tuple[np.ndarray, np.ndarray]:
+def _sums_of_stretch(stretch, group, weight, squares, matrix, how) -> tuple:
     """Return the groups that occur in a stretch of cells, and their sums."""
-    cuts, group, weight = stretch
-    there, local = np.unique(group, return_inverse=True)
-    local -= int(there[0] < 0)  # the first is the group of cells that are left out
+    cuts, kind = stretch
+    there = np.unique(group[np.unique(kind)])
     there = there[there >= 0]
+    local = np.where(group >= 0, np.searchsorted(there, group), -1)
     _, n_kept, *_ = how
     sums = np.zeros((1 + squares, len(there), n_kept))
-    add_cells(sums, cuts, local, weight, matrix, *how)
+    add_cells(sums, cuts, kind, local, weight, matrix, *how)
     return there, sums
 
 
@@ -226,11 +232,12 @@ def pseudobulk(screen: AnnData, by=("cell_line", "perturbation")) -> AnnData:
     if "perturbation" in by:
         control = screen.obs["is_control"].to_numpy(dtype=bool)
         groups["is_control"] = np.bincount(code, weights=control, minlength=len(groups)) > 0
-    weight = 1.0 / groups["n_cells"].to_numpy()[code]
+    weight = 1.0 / groups["n_cells"].to_numpy()
     every = [(np.arange(0), np.arange(len(groups)))]
     mean = np.empty((len(groups), screen.n_vars), dtype=np.float32)
     genes = np.arange(screen.n_vars)
-    for _, own, total, _ in summed(screen, code, weight, every, genes, progress=False):
+    own_group = np.arange(len(groups))
+    for _, own, total, _ in summed(screen, code, own_group, weight, every, genes, progress=False):
         mean[own] = total
     groups.index = groups[by].agg("|".join, axis=1).to_numpy()
     out = AnnData(mean, obs=groups, var=screen.var[[]])
@@ -297,15 +304,18 @@ def ba_ate(
     check_choice("batches", batches, ("with_controls", "all"))
     check_declared(screen)
     column, kept = gene_columns(screen, genes)
-    table, places, group, weight, lines, few = _plan(screen.obs, control, batches, min_cells)
+    kinds, kind = kinds_of_cells(screen.obs)
+    table, places, group, weight, lines, few = _plan(kinds, control, batches, min_cells)
     effects = np.empty((len(table), len(kept)), dtype=np.float32)
-    for controls, rows, total, _ in summed(screen, group, weight, lines, column, progress=progress):
+    for controls, rows, total, _ in summed(
+        screen, kind, group, weight, lines, column, progress=progress
+    ):
         level, treated = total[: len(controls)], total[len(controls) :]
-        if control == "global":
-            effects[rows] = treated - level.mean(0)
-        else:
-            for row, mean in zip(rows, treated, strict=True):
-                effects[row] = mean - level[np.searchsorted(controls, places[row])].mean(0)
+        base = level.mean(0)
+        for row, mean in zip(rows, treated, strict=True):
+            if control == "matched":
+                base = level[np.searchsorted(controls, places[row])].mean(0)
+            effects[row] = mean - base
     about = {k: screen.uns["perturbcore"][k] for k in TAKEN}
     out = make_responses(effects, table, kept, **about)
     out.uns["perturbcore"].update(control=control, batches=batches, min_cells=int(min_cells))
@@ -322,23 +332,21 @@ def not_estimable_said(responses: AnnData) -> str:
     return f"{n:,} with fewer than {least} cells not estimable and left out"
 
 
-def _plan(obs, control, batches, min_cells):
-    """Work out rows, groups and weights of cells from labels alone; control groups come last."""
-    keys = labels_of_cells(obs)
-    is_control = obs["is_control"].to_numpy(dtype=bool)
-    by_place = keys.groupby(["cell_line", "batch"], sort=True, observed=True)
-    place = keys["place"] = by_place.ngroup()
-    places = by_place.size().reset_index()[["cell_line", "batch"]].astype(str)
-    n_control = np.bincount(place[is_control], minlength=len(places))
-    lines = sorted(keys["cell_line"].unique())
+def _plan(kinds, control, batches, min_cells):
+    """Work out rows of the result, and group and weight of kinds; control groups come last."""
+    is_control = kinds["is_control"].to_numpy()
+    by_place = kinds.groupby(["cell_line", "batch"], sort=True)
+    place = by_place.ngroup()
+    places = by_place.size().reset_index()[["cell_line", "batch"]]
+    n_control = (kinds["n"] * is_control).groupby(place).sum().to_numpy()
+    lines = sorted(places["cell_line"].unique())
     if bare := sorted(set(lines) - set(places["cell_line"][n_control > 0])):
         raise InputError(
             f"cell_line {bare}: no control cells; declare the control label of the screen or "
             "leave the line out"
         )
     by = ["cell_line", "perturbation"]
-    by_pair = keys[~is_control].groupby([*by, "place"], sort=True, observed=True)
-    pairs = by_pair.size().rename("n").reset_index().astype(dict.fromkeys(by, str))
+    pairs = kinds.assign(place=place)[~is_control].sort_values([*by, "place"])
     matched = n_control[pairs["place"]] > 0
     if batches == "all" and control == "matched" and not matched.all():
         bad = places.loc[pairs.loc[~matched, "place"].unique()]
@@ -365,11 +373,11 @@ def _plan(obs, control, batches, min_cells):
     table = by_row.agg(n_cells=("n", "sum"), n_batches=("n", "size")).reset_index()
     row = by_row.ngroup()
     share = 1.0 / (table["n_batches"].to_numpy()[row] * used["n"])
-    pair_of_cell = by_pair.ngroup().to_numpy()
+    treated = kinds.index[~is_control]
     group = len(table) + place.to_numpy()
     weight = 1.0 / np.maximum(n_control[place], 1)
-    group[~is_control] = row.reindex(pairs.index, fill_value=-1).to_numpy()[pair_of_cell]
-    weight[~is_control] = share.reindex(pairs.index, fill_value=0.0).to_numpy()[pair_of_cell]
+    group[~is_control] = row.reindex(treated, fill_value=-1)
+    weight[~is_control] = share.reindex(treated, fill_value=0.0)
     of_row = {r: len(table) + p.to_numpy() for r, p in used["place"].groupby(row)}
     with_controls = places["cell_line"].where(n_control > 0).to_numpy()
     blocks = [

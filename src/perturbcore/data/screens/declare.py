@@ -70,7 +70,7 @@ def declare_screen(
     out.obs = new_obs
     about = {"scale": scale, "dataset": dataset, "identifier": identifier}
     out.uns["perturbcore"] = about | {"simulated": bool(simulated), "unmatched": unmatched}
-    if unmatched == "drop" and (lost := unmatched_perturbations(out)):
+    if unmatched == "drop" and (lost := unmatched_perturbations(kinds_of_cells(new_obs)[0])):
         pairs = pd.MultiIndex.from_frame(out.obs[["cell_line", "perturbation"]].astype(str))
         kept = out[np.flatnonzero(~pairs.isin(lost) | out.obs["is_control"].to_numpy())]
         out = kept if out.isbacked else kept.copy()
@@ -177,12 +177,11 @@ def validate_screen(adata: AnnData) -> None:
     obs = adata.obs
     for name in COLUMNS[:3]:
         as_labels(obs[name], name)
-    control = obs["is_control"].to_numpy()
+    kinds, _ = kinds_of_cells(obs)
+    label, line, control = (kinds[c] for c in ("perturbation", "cell_line", "is_control"))
     if not control.any():
         raise InputError("no control cells (is_control is never True): declare the control label")
-    keys = labels_of_cells(obs)
-    label, line = keys["perturbation"], keys["cell_line"]
-    both = sorted(set(label[control].unique()) & set(label[~control].unique()))
+    both = sorted(set(label[control]) & set(label[~control]))
     if both:
         raise InputError(
             f"perturbation {both[:5]} labels control and perturbed cells alike: give the control "
@@ -190,11 +189,11 @@ def validate_screen(adata: AnnData) -> None:
         )
     if control.all():
         raise InputError("no perturbed cells: every cell is declared a control")
-    bare = sorted(set(line.unique()) - set(line[control].unique()))
+    bare = sorted(set(line) - set(line[control]))
     if bare:
         raise InputError(f"cell_line {bare}: no control cells; add them or leave the line out")
     keep = str(adata.uns["perturbcore"].get("unmatched", "error")) == "keep"
-    if not keep and (lost := unmatched_perturbations(adata)):
+    if not keep and (lost := unmatched_perturbations(kinds)):
         raise InputError(
             f"{len(lost)} perturbations have no cells in any batch that has controls: "
             f"{[f'{p} ({c})' for c, p in lost[:5]]}; declare the screen with "
@@ -203,29 +202,39 @@ def validate_screen(adata: AnnData) -> None:
     check_values(adata)
 
 
-def labels_of_cells(obs: pd.DataFrame) -> pd.DataFrame:
-    """Cell line, perturbation and batch of cells, as sorted categories of text."""
-    labels = {}
-    for name in ("cell_line", "perturbation", "batch"):
+def kinds_of_cells(obs: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """Sorted kinds of cells, with how many (`n`) there are of each, and the kind of each cell.
+
+    Of cells of one kind, cell line, batch, perturbation (as text) and `is_control` are equal.
+    """
+    code, levels = np.zeros(len(obs), dtype=np.int64), {}
+    for name in ("cell_line", "batch", "perturbation", "is_control"):
         # only what occurs is made text and sorted, once, not the label of each cell
-        code, found = pd.factorize(obs[name], use_na_sentinel=False)
+        own, found = pd.factorize(obs[name], use_na_sentinel=False)
         text, place = np.unique(np.asarray(found).astype(str), return_inverse=True)
-        labels[name] = pd.Categorical.from_codes(place[code], text.astype(object))
-    return pd.DataFrame(labels)
+        code *= len(text)
+        code += place[own]
+        levels[name] = text.astype(object)
+    code, found = pd.factorize(code, sort=True)
+    at = np.unravel_index(found, [len(text) for text in levels.values()])
+    kinds = pd.DataFrame({n: text[i] for (n, text), i in zip(levels.items(), at, strict=True)})
+    kinds["is_control"], kinds["n"] = kinds["is_control"] == "True", np.bincount(code)
+    return kinds, code.astype(np.int32)
 
 
-def unmatched_perturbations(adata: AnnData) -> list:
+def unmatched_perturbations(kinds: pd.DataFrame) -> list:
     """List (cell_line, perturbation) pairs that share no batch with control cells."""
-    keys, control = labels_of_cells(adata.obs), adata.obs["is_control"].to_numpy()
-    place = keys.groupby(["cell_line", "batch"], observed=True).ngroup()
-    served = place.isin(place[control].unique())[~control]
-    pair = [keys.loc[~control, c] for c in ("cell_line", "perturbation")]
-    any_served = served.groupby(pair, observed=True).any()
+    control = kinds["is_control"]
+    place = kinds.groupby(["cell_line", "batch"]).ngroup()
+    served = place.isin(place[control])[~control]
+    pair = [kinds.loc[~control, c] for c in ("cell_line", "perturbation")]
+    any_served = served.groupby(pair).any()
     return list(any_served.index[~any_served])
 
 
 def _check_unique(names: pd.Index, what: str, way_out: str) -> None:
-    if len(twice := names[names.duplicated()].unique()):
+    if not names.is_unique:  # AnnData has asked, and its index remembers
+        twice = names[names.duplicated()].unique()
         raise InputError(f"duplicated {what}: {list(twice[:5])}; keep one of each ({way_out})")
 
 

@@ -100,7 +100,7 @@ class Source:
         self.lines: dict = {}
         for group in used.itertuples():
             names = self.lines.setdefault(group.cell_line, {})
-            places = names.setdefault(None if group.control else group.perturbation, {})
+            places = names.setdefault(None if group.is_control else group.perturbation, {})
             places[group.place] = order[start[group.Index] : start[group.Index + 1]]
 
     def check(self, obs) -> None:
