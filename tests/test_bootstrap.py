@@ -169,7 +169,6 @@ def test_never_more_than_a_block_is_held_and_blocks_change_nothing(monkeypatch, 
     monkeypatch.setattr(Cells, "read", lambda s, rows: sizes.append(len(rows)) or real(s, rows))
     monkeypatch.setattr(sampler, "BLOCK_BYTES", 20 * 25 * 8)
     monkeypatch.setattr(sampler, "KEPT_BYTES", 1)
-    monkeypatch.setattr(sampler, "SPARSE_SHARE", 2.0)
     table = noise_ceiling(screen, **options)
     assert max(sizes) <= 20 < screen.n_obs
     np.testing.assert_allclose(table["value"], expected["value"], rtol=1e-9, atol=1e-12)

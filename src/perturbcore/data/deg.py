@@ -67,8 +67,7 @@ def deg_labels(
     with ThreadPoolExecutor(THREADS) as threads:
         for control, treated, first, second in sums:
             n = size[[*control, *treated]]
-            mean, var = mean_and_variance(first[:1], second[:1], n[:1])
-            how = mean[0], var[0], n[0], test, alpha
+            how = (*mean_and_variance(first[:1], second[:1], n[:1]), n[0], test, alpha)
             parts = [slice(i, i + _GROUPS) for i in range(1, len(n), _GROUPS)]
             found = [threads.submit(_call, first[i], second[i], n[i], *how) for i in parts]
             row, label = row_of[treated], np.concatenate([part.result() for part in found])

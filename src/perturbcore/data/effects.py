@@ -112,36 +112,30 @@ def summed(
     `kind`: of each cell; `group, weight`: of each kind.
     """
     target = TARGET_SUM if screen.uns["perturbcore"]["scale"] == "counts" else None
-    n_kept = int((column >= 0).sum())
-    weight = np.asarray(weight, dtype=np.float64)
+    shape = (1 + squares, int((column >= 0).sum()))
     every = np.array_equal(column, np.arange(screen.n_vars))
-    column = None if every else np.asarray(column, dtype=np.int32)
-    room = MAX_SUM_BYTES // (n_kept * 8 * (1 + squares))
-    parts = list(_parts(blocks_of_groups, room))
+    how = (None if every else np.asarray(column, dtype=np.int32), target)
+    parts = list(_parts(blocks_of_groups, MAX_SUM_BYTES // (8 * shape[0] * shape[1])))
     matrix = Matrix(screen)
     cuts = matrix.cuts()
-    how = (column, n_kept, target)
     for part in tqdm(parts, "passes", disable=not progress or len(parts) == 1):
         members = np.concatenate([g for pair in part for g in pair])
         # a kind of no group meets the spare last entry
         local = np.full(max(group.max(), members.max()) + 2, -1)
         local[members] = np.arange(len(members))
         here = local[group]
-        sums = np.zeros((1 + squares, len(members), n_kept))
-        bar = tqdm(total=screen.n_obs, unit="cell", disable=not progress, delay=5, unit_scale=True)
-        with bar:
-            if scheduler():
-                # the same parts for any number of workers
-                step = -(-(len(cuts) - 1) // STRETCHES)
-                edges = [cuts[i : i + step + 1] for i in range(0, len(cuts) - 1, step)]
-                stretches = [(e, kind[e[0] : e[-1]]) for e in edges]
-                parts_of = (here, weight, squares, matrix, how)
-                found = in_order(spread(_sums_of_stretch, stretches, *parts_of))
-                for (cut, *_), (there, own) in zip(stretches, found, strict=True):
-                    sums[:, there] += own
-                    bar.update(cut[-1] - cut[0])
-            else:
-                add_cells(sums, cuts, kind, here, weight, matrix, *how, n_threads=THREADS, bar=bar)
+        sums = np.zeros((shape[0], len(members), shape[1]))
+        show = dict(unit="block of cells", disable=not progress, delay=5)
+        if scheduler():
+            # the same parts for any number of workers
+            step = -(-(len(cuts) - 1) // STRETCHES)
+            edges = [cuts[i : i + step + 1] for i in range(0, len(cuts) - 1, step)]
+            stretches = [(e, kind[e[0] : e[-1]]) for e in edges]
+            found = spread(_sums_of_stretch, stretches, here, weight, shape, matrix, how)
+            for there, own in tqdm(in_order(found), total=len(stretches), **show):
+                sums[:, there] += own
+        else:
+            add_cells(sums, cuts, kind, here, weight, matrix, *how, n_threads=THREADS, **show)
         start = 0
         for shared, own in part:
             rows = slice(start, start + len(shared) + len(own))
@@ -149,18 +143,16 @@ def summed(
             start = rows.stop
 
 
-def add_cells(
-    sums, cuts, kind, group, weight, matrix, column, n_kept, target, *, n_threads=1, bar=None
-) -> None:
+def add_cells(sums, cuts, kind, group, weight, matrix, column, target, n_threads=1, **show):
     """Add the cells between the first and the last cut to sums (1 or 2, groups, genes), in place.
 
-    `kind`: of these cells; `group, weight`: of each kind; cells of group -1 are left out.
+    `kind`: of these cells; `group, weight`: of each kind, -1: left out; `show`: of the bar.
     """
-    first, shown = cuts[0], cuts[0]
+    first = cuts[0]
     second = sums[1] if len(sums) > 1 else None
     wanted = [(a, b) for a, b in pairwise(cuts) if (group[kind[a - first : b - first]] >= 0).any()]
     with ThreadPoolExecutor(n_threads) as threads:
-        for start, stop, block in matrix.ahead(wanted):
+        for start, stop, block in tqdm(matrix.ahead(wanted), total=len(wanted), **show):
             own = group[kind[start - first : stop - first]]
             share = weight[kind[start - first : stop - first]]
             # cells of a group one after the other: its sums stay near the processor
@@ -172,22 +164,16 @@ def add_cells(
             how = (own, share, column, target, sums[0], second)
             for done in [threads.submit(add_rows, *stored, cells, *how) for cells in parts]:
                 done.result()
-            if bar is not None:
-                bar.update(stop - shown)
-                shown = stop
-    if bar is not None:
-        bar.update(cuts[-1] - shown)
 
 
-def _sums_of_stretch(stretch, group, weight, squares, matrix, how) -> tuple:
+def _sums_of_stretch(stretch, group, weight, shape, matrix, how) -> tuple:
     """Return the groups that occur in a stretch of cells, and their sums."""
     cuts, kind = stretch
     there = np.unique(group[np.unique(kind)])
     there = there[there >= 0]
     local = np.where(group >= 0, np.searchsorted(there, group), -1)
-    _, n_kept, *_ = how
-    sums = np.zeros((1 + squares, len(there), n_kept))
-    add_cells(sums, cuts, kind, local, weight, matrix, *how)
+    sums = np.zeros((shape[0], len(there), shape[1]))
+    add_cells(sums, cuts, kind, local, weight, matrix, *how, disable=True)
     return there, sums
 
 
@@ -226,18 +212,17 @@ def pseudobulk(screen: AnnData, by=("cell_line", "perturbation")) -> AnnData:
     """Average log1p(1e4 * count / total) over the cells of each group, in one pass."""
     check_declared(screen)
     by = list(by)
-    # sorted groups, so that the order of cells cannot matter
-    groupby = screen.obs[by].astype(str).groupby(by, sort=True, observed=True)
-    code, groups = groupby.ngroup().to_numpy(), groupby.size().rename("n_cells").reset_index()
-    if "perturbation" in by:
-        control = screen.obs["is_control"].to_numpy(dtype=bool)
-        groups["is_control"] = np.bincount(code, weights=control, minlength=len(groups)) > 0
-    weight = 1.0 / groups["n_cells"].to_numpy()
+    kinds, kind = kinds_of_cells(screen.obs)
+    found = kinds.groupby(by, sort=True)
+    groups = found.agg(n_cells=("n", "sum"), is_control=("is_control", "any")).reset_index()
+    if "perturbation" not in by:
+        del groups["is_control"]
+    group = found.ngroup().to_numpy()
+    weight = 1.0 / groups["n_cells"].to_numpy()[group]
     every = [(np.arange(0), np.arange(len(groups)))]
     mean = np.empty((len(groups), screen.n_vars), dtype=np.float32)
     genes = np.arange(screen.n_vars)
-    own_group = np.arange(len(groups))
-    for _, own, total, _ in summed(screen, code, own_group, weight, every, genes, progress=False):
+    for _, own, total, _ in summed(screen, kind, group, weight, every, genes, progress=False):
         mean[own] = total
     groups.index = groups[by].agg("|".join, axis=1).to_numpy()
     out = AnnData(mean, obs=groups, var=screen.var[[]])
@@ -307,9 +292,8 @@ def ba_ate(
     kinds, kind = kinds_of_cells(screen.obs)
     table, places, group, weight, lines, few = _plan(kinds, control, batches, min_cells)
     effects = np.empty((len(table), len(kept)), dtype=np.float32)
-    for controls, rows, total, _ in summed(
-        screen, kind, group, weight, lines, column, progress=progress
-    ):
+    sums = summed(screen, kind, group, weight, lines, column, progress=progress)
+    for controls, rows, total, _ in sums:
         level, treated = total[: len(controls)], total[len(controls) :]
         base = level.mean(0)
         for row, mean in zip(rows, treated, strict=True):

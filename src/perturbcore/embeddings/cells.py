@@ -29,13 +29,12 @@ def cells_of(screen: AnnData, max_cells: int = 4000, seed: int = 0) -> AnnData:
     where there are several; ``obs["label"]``: perturbation, "" for controls.
     """
     rows = np.random.default_rng(seed).permutation(screen.n_obs)[:max_cells]
-    part = screen[np.sort(rows)]
-    part = part.to_memory() if part.isbacked else part.copy()
+    part = screen[np.sort(rows)].to_memory()
     obs = part.obs.copy()
     lines, batch, label = (obs[c].astype(str) for c in ("cell_line", "batch", "perturbation"))
     obs["place"] = (lines + ", " + batch if lines.nunique() > 1 else batch).to_numpy(dtype=str)
     obs["label"] = label.mask(obs["is_control"].astype(bool), "").to_numpy(dtype=str)
-    out = AnnData(dense(normalise(part).X).astype(np.float32), obs=obs, var=part.var.copy())
+    out = AnnData(dense(normalise(part).X), obs=obs, var=part.var.copy())
     out.obsm = part.obsm
     if str(screen.uns["perturbcore"]["scale"]) == "counts":
         out.layers["counts"] = dense(part.X).astype(np.float32)

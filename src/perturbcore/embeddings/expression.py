@@ -12,8 +12,9 @@ from sklearn.decomposition import PCA
 
 from perturbcore.core.digest import code_digest, digest
 from perturbcore.core.errors import InputError
+from perturbcore.data.screens.declare import normalise
 from perturbcore.embeddings.base import Embedding
-from perturbcore.embeddings.cell_models.tokens import control_cells, drawn_controls, log_normalised
+from perturbcore.embeddings.cell_models.tokens import control_cells, drawn_controls
 from perturbcore.embeddings.language_model import find_model
 from perturbcore.embeddings.linalg import DENSE, NOISE, fix_signs
 from perturbcore.embeddings.registry import Dim, register
@@ -40,7 +41,7 @@ def expression_embeddings(
     lines = None if cell_line is None else [cell_line]
     made = []
     for line, rows, n_all in drawn_controls(screen, lines, max_cells, seed):
-        genes, X = _gene_components(log_normalised(screen, rows), screen.var_names, dim, seed)
+        genes, X = _gene_components(normalise(screen[rows]).X, screen.var_names, dim, seed)
         silent = screen.n_vars - len(genes)
         note = f"; {silent} genes silent in them have no vector" if silent else ""
         text = f"{source} of {line}; {len(rows)} of {n_all} cells, PCA, {X.shape[1]} dimensions"

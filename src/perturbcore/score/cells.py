@@ -90,8 +90,7 @@ class Reference:
     @cached_property
     def controls(self) -> sp.csr_matrix:
         """Counts of the control cells."""
-        X = self.cells[self.control]
-        return sp.csr_matrix(X.to_memory().X if X.isbacked else X.X, dtype=np.float64)
+        return sp.csr_matrix(self.cells[self.control].to_memory().X, dtype=np.float64)
 
     def score_effects(self, effects: np.ndarray, seed: int = 0) -> dict[str, float]:
         """Value of each metric of predicted effects (k, g), differences of mean log expression."""

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.identifiers import check_names
 from perturbcore.data.read import read_h5ad, read_table, read_zarr
-from perturbcore.data.screens.values import blocks, check_values
+from perturbcore.data.screens.values import Matrix, check_values
 
 COLUMNS = ("perturbation", "batch", "cell_line", "is_control")
 SCALES = ("counts", "log1p")
@@ -65,8 +64,7 @@ def declare_screen(
     columns["is_control"] = _controls(obs, columns, perturbation, control, control_column)
     rest = [c for c in obs.columns if c not in columns]
     new_obs = pd.concat([columns, obs[rest]], axis=1)
-    whole = dict(X=adata.X, obs=new_obs, var=adata.var, obsm=adata.obsm)
-    out = adata if adata.isbacked else AnnData(**whole)
+    out = adata if adata.isbacked else AnnData(adata.X, new_obs, adata.var, obsm=adata.obsm)
     out.obs = new_obs
     about = {"scale": scale, "dataset": dataset, "identifier": identifier}
     out.uns["perturbcore"] = about | {"simulated": bool(simulated), "unmatched": unmatched}
@@ -281,9 +279,8 @@ def read_screen(
         for name in COLUMNS[:3]:
             if name in adata.obs:
                 adata.obs[name] = as_labels(adata.obs[name], name)
-        declared = dict(adata.uns["perturbcore"])
-        plain = {k: bool(v) if k == "simulated" else str(v) for k, v in declared.items()}
-        adata.uns["perturbcore"] = plain
+        facts = adata.uns["perturbcore"].items()
+        adata.uns["perturbcore"] = {k: bool(v) if k == "simulated" else str(v) for k, v in facts}
         validate_screen(adata)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
@@ -323,19 +320,14 @@ def _describe(adata: AnnData, cells) -> None:
 
 
 def normalise(adata: AnnData) -> AnnData:
-    """Scale the counts of each cell to 1e4 and take log1p, without densifying."""
+    """Read cells as CSR: log1p of counts scaled to 1e4, or the logs that they are."""
     check_declared(adata)
-    if str(adata.uns["perturbcore"]["scale"]) == "log1p":
-        return adata
-    parts = []
-    for start, _, block in blocks(adata):
-        total = np.asarray(block.sum(1, dtype=np.float64)).ravel()
-        if (total <= 0).any():
-            cell = adata.obs_names[start + (total <= 0).argmax()]
-            raise InputError(f"cell {cell!r} has no counts: drop it, it cannot be normalised")
-        scale = np.repeat((1e4 / total).astype(np.float32), np.diff(block.indptr))
-        parts.append(block.copy())  # a block may share memory with the screen
-        parts[-1].data = np.log1p(block.data * scale).astype(np.float32, copy=False)
-    out = AnnData(sp.vstack(parts, format="csr"), obs=adata.obs.copy(), var=adata.var.copy())
-    out.uns["perturbcore"] = {**dict(adata.uns["perturbcore"]), "scale": "log1p"}
+    cells = Matrix(adata).read(0, adata.n_obs).astype(np.float32)
+    out = AnnData(cells, obs=adata.obs.copy(), var=adata.var.copy())
+    if str(adata.uns["perturbcore"]["scale"]) == "counts":
+        import scanpy as sc  # a second, which reading a screen does not pay
+
+        sc.pp.normalize_total(out, target_sum=1e4)
+        sc.pp.log1p(out)
+    out.uns = {"perturbcore": {**dict(adata.uns["perturbcore"]), "scale": "log1p"}}
     return out

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import scipy.sparse as sp
@@ -68,15 +69,12 @@ class Matrix:
             block.sum_duplicates()
         return block
 
-    def read_values(
-        self, start: int, stop: int, room: dict | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Read the stored values of some cells, in any order of genes, and where each begins."""
+    def read_values(self, start: int, stop: int, room: dict | None = None):
+        """Read only `data`, in any order of genes, and `indptr` of some cells."""
         if not self._rowwise():
-            block = self.read(start, stop, room)
-            return block.data, block.indptr
+            return self.read(start, stop, room)
         stored, pointers = self._stretch(start, stop)
-        return self._take("data", stored, room), pointers
+        return SimpleNamespace(data=self._take("data", stored, room), indptr=pointers)
 
     def _rowwise(self) -> bool:
         return self.rows is None and getattr(self.values, "format", "") == "csr"
@@ -157,20 +155,16 @@ def check_values(adata: AnnData) -> None:
     total = np.zeros(adata.n_obs)
     whole = True
     matrix = Matrix(adata)
-
-    def read(start: int, stop: int, room: dict | None = None) -> tuple[np.ndarray, np.ndarray]:
-        block = matrix.read(start, stop, room)
-        return block.data, block.indptr
-
     # counts of one gene that are stored twice add up; logs of them do not
-    quick = read if logged else matrix.read_values
-    for start, stop, parts in matrix.ahead(pairwise(matrix.cuts()), quick):
-        own = total[start:stop]
-        sound, integral = _totals(*parts, logged, most, own)
+    read = matrix.read if logged else matrix.read_values
+    for start, stop, block in matrix.ahead(pairwise(matrix.cuts()), read):
+        how = (logged, most, total[start:stop])
+        sound, integral = _totals(block.data, block.indptr, *how)
         if not sound or not (integral or logged):
-            sound, integral = _totals(*read(start, stop), logged, most, own)
-        if not sound or not (integral or logged):
-            raise InputError(_fault(adata, start, matrix.read(start, stop), scale))
+            block = matrix.read(start, stop)
+            sound, integral = _totals(block.data, block.indptr, *how)
+            if not sound or not (integral or logged):
+                raise InputError(_fault(adata, start, block, scale))
         whole = whole and integral
     empty = total <= 0
     if empty.any():

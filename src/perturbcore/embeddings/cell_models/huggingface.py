@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from perturbcore.core.errors import DownloadError, InputError, ParameterError, check_choice
 from perturbcore.core.files import replaced
+from perturbcore.data.screens.declare import normalise
 from perturbcore.embeddings.cell_models.cells import LARGEST, cells_with
-from perturbcore.embeddings.cell_models.tokens import ControlCells, log_normalised
+from perturbcore.embeddings.cell_models.tokens import ControlCells
 
 ENCODINGS = ("rank", "values", "bins")
 BINS = 51  # of scGPT: 0, and quantiles of what a cell expresses
@@ -208,19 +209,18 @@ def streamed_means(
     columns = screen.var_names.get_indexer(encoder.genes)
     device = next(encoder.parameters()).device
     start, total, count = _so_far(kept, len(encoder.genes), encoder.dim)
-    with tqdm(total=len(rows), initial=start, unit="cell", disable=None) as bar:
-        for number, first in enumerate(range(start, len(rows), batch_size), start=1):
-            block = log_normalised(screen, rows[first : first + batch_size])[:, columns]
-            values = torch.from_numpy(block.toarray()).to(device, torch.float32)
-            embedded = encoder(values)
-            total += embedded.sum(0, dtype=torch.float64).cpu().numpy()
-            count += cells_with(embedded).cpu().numpy()
-            done = min(first + batch_size, len(rows))
-            if kept is not None and (number % SAVED_EVERY == 0 or done == len(rows)):
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                with replaced(kept) as path, open(path, "wb") as handle:
-                    np.savez(handle, done=done, total=total, count=count)
-            bar.update(done - first)
+    parts = tqdm(range(start, len(rows), batch_size), unit="batch of cells", disable=None)
+    for number, first in enumerate(parts, start=1):
+        block = normalise(screen[rows[first : first + batch_size]]).X[:, columns]
+        values = torch.from_numpy(block.toarray()).to(device, torch.float32)
+        embedded = encoder(values)
+        total += embedded.sum(0, dtype=torch.float64).cpu().numpy()
+        count += cells_with(embedded).cpu().numpy()
+        done = min(first + batch_size, len(rows))
+        if kept is not None and (number % SAVED_EVERY == 0 or done == len(rows)):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with replaced(kept) as path, open(path, "wb") as handle:
+                np.savez(handle, done=done, total=total, count=count)
     return (total / np.maximum(count, 1)).astype(np.float32)
 
 

@@ -6,7 +6,6 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 
 from perturbcore.core.digest import digest
@@ -75,7 +74,7 @@ def control_cells(screen: AnnData, *, max_cells: int = 2000, seed: int = 0) -> C
     batch = screen.obs["batch"].astype(str).to_numpy()
     values, mean, sd = [], [], []
     for _, rows, _ in drawn:
-        X = log_normalised(screen, rows).toarray().astype(np.float32)
+        X = normalise(screen[rows]).X.toarray()
         average = X.mean(axis=0, dtype=np.float64).astype(np.float32)
         for name in np.unique(batch[rows]):
             own = batch[rows] == name
@@ -112,9 +111,3 @@ def drawn_controls(
         if n_all > max_cells:
             rows = np.sort(np.random.default_rng(seed).choice(rows, max_cells, replace=False))
         yield line, rows, n_all
-
-
-def log_normalised(screen: AnnData, rows: np.ndarray) -> sp.csr_matrix:
-    """Cells of a screen, normalised to 1e4 and logged, as a sparse matrix in memory."""
-    part = screen[rows].to_memory() if screen.isbacked else screen[rows].copy()
-    return sp.csr_matrix(normalise(part).X)

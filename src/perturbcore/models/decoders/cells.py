@@ -32,7 +32,7 @@ class Cells:
     def of(cls, screen: AnnData, genes) -> "Cells":
         """Normalise a declared screen and keep `genes` (those of the responses), in this order."""
         screen, genes = normalise(screen), pd.Index(genes)
-        X = sp.csr_matrix(screen.X, dtype=np.float32)
+        X = screen.X
         at = pd.Index(screen.var_names.astype(str)).get_indexer(genes)
         if (at < 0).any():
             raise InputError(f"the screen lacks genes {list(genes[at < 0][:3])}: name genes alike")

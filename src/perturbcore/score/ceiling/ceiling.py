@@ -91,21 +91,15 @@ class Cells:
         return controls, perturbed
 
     def read(self, rows):
-        """Normalised expression of some cells, float64 (rows, genes), in the order of `rows`."""
-        order = np.argsort(rows, kind="stable")
-        block = self.X[np.asarray(rows)[order]]
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        if sp.issparse(block):
-            block = sp.csr_matrix(block, dtype=np.float64)
-            block = block if (np.diff(order) == 1).all() else block[back]
-        else:
-            block = np.asarray(block, dtype=np.float64)[back]
+        """Normalised expression of some cells, in ascending order, float64 (rows, genes)."""
+        block = self.X[rows]
+        sparse = sp.issparse(block)
+        block = sp.csr_matrix(block, dtype=float) if sparse else np.asarray(block, dtype=float)
         if self.scale != "counts":
             return block
         totals = np.asarray(block.sum(axis=1)).ravel()  # a cell without counts stays zero
         factor = np.divide(TARGET_SUM, totals, out=np.zeros_like(totals), where=totals > 0)
-        if not sp.issparse(block):
+        if not sparse:
             return np.log1p(block * factor[:, None])
         data = block.data * np.repeat(factor, np.diff(block.indptr))
         return sp.csr_matrix((np.log1p(data), block.indices, block.indptr), shape=block.shape)

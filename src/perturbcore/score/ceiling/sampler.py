@@ -15,8 +15,6 @@ from perturbcore.core.errors import InputError, ParameterError, check_choice
 PERTURBED, CONTROL = 0, 1
 BLOCK_BYTES = 16 * 2**20
 KEPT_BYTES = 2**30
-# Below this share of non-zeros a sparse product beats a dense one on a densified block.
-SPARSE_SHARE = 0.03
 CONTROLS = ("global", "matched")
 BATCHES = ("all", "with_controls")
 
@@ -102,11 +100,9 @@ def weighted_sums(read, n_genes: int, parts) -> np.ndarray:
 
 def multiply(weights, block, room=None) -> np.ndarray:
     """Dense weights times a sparse or dense block of cells; `room` for cells made dense."""
-    if not sp.issparse(block):
-        return weights @ block
-    if block.nnz < SPARSE_SHARE * block.shape[0] * block.shape[1]:
-        return np.ascontiguousarray((block.T @ np.ascontiguousarray(weights.T)).T)
-    return weights @ block.toarray(out=None if room is None else room[: block.shape[0]])
+    if sp.issparse(block):
+        block = block.toarray(out=None if room is None else room[: block.shape[0]])
+    return weights @ block
 
 
 class LineSampler:
