@@ -31,7 +31,8 @@ def child(path, out, workers):
         run()  # compiles
         effects, seconds = timed(run)
         np.save(out, effects)
-        return {"seconds": seconds.times, "peak_mb": peak_mb()}
+        names_mb = screen.obs_names.memory_usage(deep=True) / 1e6
+        return {"seconds": seconds.times, "peak_mb": peak_mb(), "names_mb": names_mb}
     from distributed import LocalCluster
 
     how = dict(processes=True, threads_per_worker=1, dashboard_address=":0")
@@ -57,7 +58,7 @@ def cases(options):
             size = f"{n_cells:,} cells x {N_GENES:,} genes, density {density:.2f}"
             yield row(
                 f"Effects, backed on disk, {size}", "", Seconds(found["seconds"]),
-                ours_peak_mb=found["peak_mb"], **about,
+                ours_peak_mb=found["peak_mb"], names_mb=found["names_mb"], **about,
             )  # fmt: skip
             if n_cells == sizes[-2]:
                 one = Seconds(found["seconds"])

@@ -184,8 +184,9 @@ def growth_said(rows: pd.DataFrame) -> str:
     times = (last[grown] / first[grown]).astype(float)
     label = (last["ours_peak_mb"] - first["ours_peak_mb"]) / (last["cells"] - first["cells"]) * 1e3
     stored = last["stored_gb"] / last["cells"] * 1e6
-    about = dict(first=first["cells"], last=last["cells"], label=label, stored=stored)
-    return tell("about.growth", times=times, all=label * 100, **about)
+    about = dict(first=first["cells"], last=last["cells"], label=label, all=label * 100)
+    about |= dict(stored=stored, names=last["names_mb"] / last["cells"] * 1e3)
+    return tell("about.growth", times=times, **about)
 
 
 def cluster_costs(rows: pd.DataFrame) -> pd.DataFrame:

@@ -153,8 +153,7 @@ def check_values(adata: AnnData) -> None:
     logged = scale == "log1p"
     most = _LOG_MAX if logged else np.finfo(np.float64).max
     total = np.zeros(adata.n_obs)
-    whole = True
-    matrix = Matrix(adata)
+    matrix, whole = Matrix(adata), True
     # counts of one gene that are stored twice add up; logs of them do not
     read = matrix.read if logged else matrix.read_values
     for start, stop, block in matrix.ahead(pairwise(matrix.cuts()), read):
