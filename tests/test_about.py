@@ -110,6 +110,7 @@ def test_growth_is_per_million_cells_and_costs_are_by_rule_of_three():
     assert "100 times as many, seconds grow 50 times and memory 1.0 times: by 0.01 kB" in said
     assert "text of Python: 0.01 kB" in said and "3.00 kB on disk" in said
     assert "1 GB in the process" in said
+    assert "nan" not in about.growth_said(about.benchmark_rows())  # those kept in the package
     costs = about.cluster_costs(rows.assign(ours_seconds=rows["ours_seconds"] * 10))
     # 10,000 seconds of computing on 64 processes; 300 GB to read
     assert costs["computing"].tolist() == pytest.approx([156.25 / 60] * 3)

@@ -20,7 +20,7 @@ from perturbcore.score.task import task_of
 BENCHMARK_COLUMNS = HEADINGS["benchmarks"]
 METRIC_COLUMNS = "task name label better bounds formula reference function".split()
 MEASURED = Path(__file__).with_name("measured.json")
-_MEASURED = ("benchmark", "cells", "stored_gb", "cores", "commit", "started")
+_MEASURED = ("benchmark", "cells", "stored_gb", "names_mb", "cores", "commit", "started")
 FILE_COLUMNS = HEADINGS["files"]
 KINDS = ("lfc", "deg", "pairs", "functions", "context", "cells", "cell_tasks")
 
