@@ -108,7 +108,7 @@ def test_growth_is_per_million_cells_and_costs_are_by_rule_of_three():
     assert grown["value"].tolist() == pytest.approx([20.0, 10.0, 300, 310])
     said = about.growth_said(rows)
     assert "100 times as many, seconds grow 50 times and memory 1.0 times: by 0.01 kB" in said
-    assert "text of Python: 0.01 kB" in said and "3.00 kB on disk" in said
+    assert "opened lazily: 0.01 kB" in said and "3.00 kB on disk" in said
     assert "1 GB in the process" in said
     assert "nan" not in about.growth_said(about.benchmark_rows())  # those kept in the package
     costs = about.cluster_costs(rows.assign(ours_seconds=rows["ours_seconds"] * 10))
