@@ -115,7 +115,7 @@ def test_what_cannot_be_read_is_refused(screen, cells):
     other.obs.loc[other.obs["cell_line"] == "B", "is_control"] = False
     pytest.raises(InputError, control_cells, other).match("'B' has 0 control cells")
     pytest.raises(InputError, cells.take, ["G01", "nope"]).match("first 'nope'")
-    pytest.raises(ParameterError, cells.of, "Z").match("no control cells of 'Z'")
+    pytest.raises(ParameterError, cells.of, "Z").match("cell line 'Z' is not one of")
     for wrong in (dict(asked=0), dict(dim=10, heads=4)):
         pytest.raises(ParameterError, ct.pretrain, cells, **wrong).match(next(iter(wrong)))
 

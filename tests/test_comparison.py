@@ -67,7 +67,7 @@ REFUSED = {
     "one data set": lambda: Comparison(pd.concat([scores(), scores().assign(dataset="other")])),
     "there twice": lambda: Comparison(pd.concat([scores(), scores()])),
     "no metric 'MSE'": lambda: Comparison(scores(), "MSE"),
-    "no method 'nobody'": lambda: Comparison(scores()).gains("nobody"),
+    "method 'nobody' is not one of": lambda: Comparison(scores()).gains("nobody"),
     "only controls": lambda: Comparison(CONTROLS).answer(),
 }
 

@@ -77,7 +77,7 @@ def test_lines_that_shared_wells_and_one_line_alone_are_refused():
         context_responses(one)
     with pytest.raises(ParameterError, match="n_known=24: line 'A' has 24"):
         context_responses(world(), "few_known", n_known=24)
-    with pytest.raises(ParameterError, match="metric 'f1_score'; here: L2, MAE"):
+    with pytest.raises(ParameterError, match="metric 'f1_score' is not one of: L2, MAE"):
         task_of("cross_context").check_metrics(["f1_score"])
 
 

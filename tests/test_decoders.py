@@ -341,7 +341,7 @@ def test_what_does_not_fit_together_is_refused(changes, message):
     share = changes.pop("validation", 0.1)
     with pytest.raises(ParameterError, match=message):
         fitted(quick(**changes), *screen(np.random.default_rng(7), n=20), validation=share)
-    with pytest.raises(ParameterError, match="no preset 'huge'; there are: published, laptop"):
+    with pytest.raises(ParameterError, match="preset 'huge' is not one of: published, laptop"):
         preset("huge", "flow")
 
 

@@ -168,7 +168,7 @@ def test_expression_never_looks_at_perturbed_cells_and_draws_by_seed(tmp_path):
     screen.obs.loc[screen.obs["cell_line"] == "RPE1", "is_control"] = False
     with pytest.raises(InputError, match="'RPE1' has 0 control cells"):
         expression_embeddings(screen, name="E")
-    with pytest.raises(ParameterError, match="no cell line 'A549'; it has K562, RPE1"):
+    with pytest.raises(ParameterError, match="cell line 'A549' is not one of: K562, RPE1"):
         expression_embeddings(screen, name="E", cell_line="A549")
 
 

@@ -237,7 +237,7 @@ def test_a_model_of_ones_own_is_one_file_and_one_line(tmp_path, monkeypatch):
     assert set(scores["predictor"]) == {"few", "half"}
     labels = registry.build_models(wanted, "deg_pairs", [e])
     assert [m.predictor for m in labels] == ["knn", "mixed"]
-    with pytest.raises(ParameterError, match="no model 'other'; there are: knn"):
+    with pytest.raises(ParameterError, match="model 'other' is not one of: knn"):
         registry.build_models(["other"], "lfc", [e])
     with pytest.raises(ParameterError, match="depth"):
         registry.build_models([{"name": "mine", "depth": 2}], "lfc", [e])

@@ -353,7 +353,7 @@ def test_refusals_say_what_to_do():
     responses, sources = world("deg")
     with pytest.raises(ParameterError, match="Multi-kernel ridge .* predicts lfc, not 'deg'"):
         evaluate(responses, [km.KernelRidge(sources)], progress=False)
-    pytest.raises(ParameterError, km.fusions, "signs", sources).match("no task 'signs'")
+    pytest.raises(ParameterError, km.fusions, "signs", sources).match("task 'signs' is not one of")
     # negative controls are no sources
     control = replace(sources[2], name="shuffled", modality="Negative control")
     assert {len(m.embeddings) for m in km.fusions("deg_pairs", [*sources[:2], control])} == {2}

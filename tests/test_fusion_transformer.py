@@ -410,7 +410,7 @@ def test_genes_have_vectors_of_their_own():
         ("labels", {"heads": 7}, "shared by 7 heads"),
         ("labels", {"width": 3}, "unknown key width"),
         ("labels", {"dropout": 1.0}, "dropout=1.0"),
-        ("large", {}, "no preset 'large'; there are: lfc_simple"),
+        ("large", {}, "preset 'large' is not one of: lfc_simple"),
         ("lfc_full", {}, "control profiles: give controls="),
     ],
 )

@@ -46,7 +46,9 @@ chapters:
     assert loaders == {"simulated": "simulated", "essential": "perturbqa"}
     assert profile.dataset("essential").options["lines"] == ["k562"]
     assert profile.chapters["second"] == {}
-    with pytest.raises(ParameterError, match="no data set 'tahoe'; it has simulated, essential"):
+    with pytest.raises(
+        ParameterError, match="data set 'tahoe' is not one of: simulated, essential"
+    ):
         profile.dataset("tahoe")
     with pytest.raises(pydantic.ValidationError):
         profile.title = "another"

@@ -222,7 +222,7 @@ def test_names_are_checked_never_guessed(names, identifier, message):
         (["other.csv"], [], "40 more would match ignoring case"),
         (["good.csv"], ["--identifier", "ensembl"], "declare the identifier symbol"),
         (["good.csv"], ["--jobs", "0"], "--jobs 0"),
-        (["good.csv"], ["--predictor", "boosting"], "no predictor 'boosting'"),
+        (["good.csv"], ["--predictor", "boosting"], "predictor 'boosting' is not one of"),
     ],
 )
 def test_a_wrong_embedding_or_option_is_one_clean_line(

@@ -203,6 +203,32 @@ def test_files_are_read_and_checked(tmp_path, backed, kind):
         read_screen(path, backed=backed, **FACTS)
 
 
+@pytest.mark.parametrize("declared", [True, False])
+def test_without_names_of_cells_all_else_is_the_same(tmp_path, declared):
+    path, facts = tmp_path / "s.h5ad", {} if declared else {**FACTS, "unmatched": "drop"}
+    adata = declare_screen(raw(), **FACTS) if declared else raw()
+    adata.write_h5ad(path)
+    named, plain = (read_screen(path, backed=True, names=n, **facts) for n in (True, False))
+    assert plain.isbacked and list(plain.obs_names) == list(range(named.n_obs))
+    assert set(plain.obs) == set(named.obs)
+    for column in named.obs:
+        assert plain.obs[column].tolist() == named.obs[column].tolist()
+    np.testing.assert_array_equal(ba_ate(plain).X, ba_ate(named).X)
+    # what needs names has them: messages, tables on cells, layers, and files of other kinds
+    in_memory = read_screen(path, names=False, **facts)
+    assert in_memory.obs_names.tolist() == named.obs_names.tolist()
+    twice = raw()
+    twice.obs_names = ["c0", "c0", *twice.obs_names[2:]]
+    for wrong, message in (
+        (with_value(5, 3, 0.5, sp.csr_matrix), r"X\['c5', 'g3'\]"),
+        (twice, r"duplicated cells \(obs_names\): \['c0'\]"),
+    ):
+        wrong.write_h5ad(tmp_path / "wrong.h5ad")
+        with pytest.raises(InputError, match=message):
+            read_screen(tmp_path / "wrong.h5ad", backed=True, names=False, **FACTS)
+        (tmp_path / "wrong.h5ad").unlink()
+
+
 def test_broken_files_are_named(tmp_path):
     (tmp_path / "text.h5ad").write_text("a,b\n1,2\n")
     raw(400).write_h5ad(tmp_path / "whole.h5ad")

@@ -20,7 +20,7 @@ from perturbcore.score.task import task_of
 BENCHMARK_COLUMNS = HEADINGS["benchmarks"]
 METRIC_COLUMNS = "task name label better bounds formula reference function".split()
 MEASURED = Path(__file__).with_name("measured.json")
-_MEASURED = ("benchmark", "cells", "stored_gb", "names_mb", "cores", "commit", "started")
+_MEASURED = ("benchmark", "cells", "stored_gb", "cores", "commit", "started")
 FILE_COLUMNS = HEADINGS["files"]
 KINDS = ("lfc", "deg", "pairs", "functions", "context", "cells", "cell_tasks")
 
@@ -185,8 +185,7 @@ def growth_said(rows: pd.DataFrame) -> str:
     label = (last["ours_peak_mb"] - first["ours_peak_mb"]) / (last["cells"] - first["cells"]) * 1e3
     stored = last["stored_gb"] / last["cells"] * 1e6
     about = dict(first=first["cells"], last=last["cells"], label=label, all=label * 100)
-    about |= dict(stored=stored, names=last["names_mb"] / last["cells"] * 1e3)
-    return tell("about.growth", times=times, **about)
+    return tell("about.growth", times=times, stored=stored, **about)
 
 
 def cluster_costs(rows: pd.DataFrame) -> pd.DataFrame:

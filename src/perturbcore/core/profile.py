@@ -9,7 +9,13 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from perturbcore.core.digest import digest
-from perturbcore.core.errors import InputError, ParameterError, check_name, wrong_value
+from perturbcore.core.errors import (
+    InputError,
+    ParameterError,
+    check_choice,
+    check_name,
+    wrong_value,
+)
 from perturbcore.core.files import read_yaml, write_atomically
 
 # in a folder of results: whose they are; make clean removes no folder without it
@@ -152,12 +158,7 @@ class Profile(_Settings):
     def dataset(self, name: str) -> DatasetEntry:
         """Return one data set of the profile by name."""
         there = {entry.name: entry for entry in self.datasets}
-        if name not in there:
-            raise ParameterError(
-                f"profile {self.name} has no data set {name!r}; it has "
-                f"{', '.join(there) or 'none'} ({self.path})"
-            )
-        return there[name]
+        return there[check_choice(f"profile {self.name} ({self.path}): data set", name, there)]
 
 
 def load_profile(name_or_path: str | Path) -> Profile:

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from perturbcore.core.errors import InputError, ParameterError, wrong_value
+from perturbcore.core.errors import InputError, ParameterError, check_choice, wrong_value
 from perturbcore.core.files import read_yaml, replaced
 
 
@@ -322,7 +322,6 @@ class Options(BaseModel, frozen=True, extra="forbid"):
         """Return the options that a YAML file has under some names, some of them changed."""
         found = read_yaml(path)
         for name in names:
-            if name not in found:
-                raise ParameterError(f"no preset '{name}'; there are: {', '.join(found)}")
+            check_choice("preset", name, found)
             found = found[name]
         return cls(**{**found, **changes})

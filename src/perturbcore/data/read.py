@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 from anndata.io import read_elem, sparse_dataset
@@ -239,14 +240,38 @@ class _PlainR:
         return self.raw[self.at - length : self.at].decode()
 
 
-def read_h5ad(path, obs=(), *, backed: bool = False) -> anndata.AnnData:
-    """Read an h5ad file whose `obs` has the named columns, or say what is wrong with it."""
+def read_h5ad(path, obs=(), *, backed: bool = False, names: bool = True) -> anndata.AnnData:
+    """Read an h5ad file whose `obs` has the named columns, or say what is wrong with it.
+
+    `backed`: X stays on disk; without `names` of cells, then, which must differ, they are numbers.
+    """
     path = existing(path)
     try:
-        adata = anndata.read_h5ad(path, backed="r" if backed else None)
+        adata = None if names or not backed else _unnamed(path)
+        adata = adata or anndata.read_h5ad(path, backed="r" if backed else None)
     except Exception as error:  # h5py and anndata raise many kinds on a truncated file
         raise InputError(f"{path}: not a readable .h5ad file ({error}); fetch it again") from error
     check_table(adata.obs, list(obs), f"{path}: obs")
+    return adata
+
+
+def _unnamed(path) -> anndata.AnnData | None:
+    """Open what `X`, `obs`, `var` and `uns` hold but names of cells; None if two may be equal."""
+    file = h5py.File(path, "r")
+    table, step = file["obs"], 100_000
+    if "column-order" not in table.attrs:  # of older versions
+        return None
+    names = table[table.attrs["_index"]]
+    starts = range(0, max(1, len(names)), step)
+    hashes = [np.fromiter(map(hash, names[i : i + step]), np.int64) for i in starts]
+    if not np.diff(np.sort(np.concatenate(hashes))).all():
+        return None
+    obs = pd.DataFrame({c: read_elem(table[c]) for c in table.attrs["column-order"]})
+    obs.index = pd.Index(np.full(len(names), "", dtype=object))  # AnnData asks for texts
+    with anndata.settings.override(check_uniqueness=False):
+        parts = {name: read_elem(file[name]) for name in ("var", "uns") if name in file}
+        adata = anndata.AnnData(filename=file, obs=obs, **parts)
+    adata.obs_names = pd.RangeIndex(len(names))
     return adata
 
 

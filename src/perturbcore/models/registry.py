@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from perturbcore.core.errors import ParameterError
+from perturbcore.core.errors import ParameterError, check_choice
 from perturbcore.models.simple import BY_KIND, OnEmbedding, Predictor, Protocol
 from perturbcore.models.simple import predictor as make_predictor
 from perturbcore.score.model import NEGATIVE, POSITIVE, Model, predicts
@@ -53,8 +53,7 @@ def build_models(
     for entry in wanted:
         options = dict(entry) if isinstance(entry, Mapping) else {"name": entry}
         name = options.pop("name")
-        if name not in model_names():
-            raise ParameterError(f"no model '{name}'; there are: {', '.join(model_names())}")
+        check_choice("model", name, model_names())
         if name in BY_KIND.get(task.kind, {}):
             way = make_predictor(name, task, **options)
             models += [OnEmbedding(e, way, protocol) for e in embeddings]

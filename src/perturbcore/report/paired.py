@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from perturbcore.core.errors import InputError
+from perturbcore.core.errors import InputError, check_choice
 from perturbcore.report.figures.style import display_names
 from perturbcore.report.text import plural, tell
 from perturbcore.score.metrics.registry import metric as registered
@@ -233,9 +233,8 @@ class PairedScores:
             name = reference or self.reference or self.best
             names = self.competitors if methods is None else methods
             reference = {m: name for m in names if m != name}
-        unknown = [m for m in (*reference, *reference.values()) if m not in self.units]
-        if unknown:
-            raise InputError(f"no method '{unknown[0]}'; there are: {', '.join(self.units)}")
+        for name in (*reference, *reference.values()):
+            check_choice("method", name, list(self.units))
         lines = self.units.index.unique("cell_line") if by else [None]
         return pd.concat([self._against(reference, line) for line in lines], ignore_index=True)
 

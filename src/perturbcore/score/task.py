@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, check_choice
 from perturbcore.core.order import row_ranks
 from perturbcore.data.responses import LAYERS
 from perturbcore.score.labels import Labels, class_shares, most_frequent
@@ -65,9 +65,8 @@ class Task:
 
     def check_metrics(self, names: Sequence[str] | None) -> list[str]:
         """Return `names`, all metrics by default; refuse those of another task."""
-        wrong = [name for name in names or () if name not in self.metrics]
-        if wrong:
-            raise ParameterError(f"metric '{wrong[0]}'; here: {', '.join(self.metrics)}")
+        for name in names or ():
+            check_choice("metric", name, self.metrics)
         return list(names or self.metrics)
 
     def learned(self, obs: pd.DataFrame, test: np.ndarray) -> np.ndarray:
@@ -324,9 +323,7 @@ def task_of(source: AnnData | str | Task) -> Task:
     if isinstance(source, Task):
         return source
     name = source if isinstance(source, str) else source.uns["perturbcore"]["task"]
-    if name not in _TASKS:
-        raise ParameterError(f"no task '{name}'; there are: {', '.join(_TASKS)}")
-    return _TASKS[name]
+    return _TASKS[check_choice("task", name, _TASKS)]
 
 
 register_task(LogFoldChanges("lfc", "log fold-changes", "L2"))

@@ -3,8 +3,6 @@
 import numpy as np
 from scipy import stats
 
-from perturbcore.core.errors import ParameterError
-
 
 def t_statistics(values: np.ndarray, test_ratio: float = 0.0) -> dict:
     """Test columns of (units, columns) against 0, NaN where a unit is missing.
@@ -14,8 +12,6 @@ def t_statistics(values: np.ndarray, test_ratio: float = 0.0) -> dict:
     Returns mean, low, high (95 % Student-t interval), t, p, sd and n of each column, NaN where
     undefined.
     """
-    if test_ratio < 0:
-        raise ParameterError(f"test_ratio={test_ratio!r}: give a number of at least 0")
     there = np.isfinite(values)
     n = there.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):

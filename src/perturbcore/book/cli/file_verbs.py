@@ -6,7 +6,7 @@ Everything heavy is imported inside the verbs, or by the front door, so that hel
 from pathlib import Path
 
 import perturbcore as pc
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import ParameterError
 
 DECLARED = (
     "perturbation batch cell_line control control_column batch_value cell_line_value scale "
@@ -203,23 +203,19 @@ def _screen(options):
     declared = _declared(options)
     if set(declared) - {"layer", "cells"}:
         declared["dataset"] = options.dataset or options.screen.stem
-    return pc.read_screen(options.screen, backed=options.backed, **declared)
+    return pc.read_screen(options.screen, backed=options.backed, names=False, **declared)
 
 
 def _read_ceiling(path: Path):
     import pandas as pd
 
-    from perturbcore.data.read import check_table
+    from perturbcore.data.read import check_table, read_table
 
-    if path.suffix not in (".parquet", ".csv"):
-        raise ParameterError(f"{path}: tables are read from .parquet or .csv")
-    read = pd.read_parquet if path.suffix == ".parquet" else pd.read_csv
-    try:
-        table = read(path)
-    except ValueError as error:  # what pandas and pyarrow raise for a file of another kind
-        raise InputError(f"{path} cannot be read as {path.suffix}: {error}") from None
+    table = read_table(path)
     columns = "perturbation cell_line quantile metric value".split()
     check_table(table, columns, path, way_out="it is no table that 'perturbcore ceiling' wrote")
+    for name in {"fold", "n_cells", "quantile", "value"}.intersection(table):
+        table[name] = pd.to_numeric(table[name], errors="coerce")  # empty: too few cells
     return table
 
 

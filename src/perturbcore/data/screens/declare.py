@@ -62,13 +62,15 @@ def declare_screen(
     columns["batch"] = _labels(obs, "batch", batch, batch_value)
     columns["cell_line"] = _labels(obs, "cell_line", cell_line, cell_line_value)
     columns["is_control"] = _controls(obs, columns, perturbation, control, control_column)
-    rest = [c for c in obs.columns if c not in columns]
-    new_obs = pd.concat([columns, obs[rest]], axis=1)
-    out = adata if adata.isbacked else AnnData(adata.X, new_obs, adata.var, obsm=adata.obsm)
-    out.obs = new_obs
+    if adata.isbacked:
+        out = adata
+        out.obs[list(columns)] = columns
+    else:
+        rest = obs[[c for c in obs.columns if c not in columns]]
+        out = AnnData(adata.X, pd.concat([columns, rest], axis=1), adata.var, obsm=adata.obsm)
     about = {"scale": scale, "dataset": dataset, "identifier": identifier}
     out.uns["perturbcore"] = about | {"simulated": bool(simulated), "unmatched": unmatched}
-    if unmatched == "drop" and (lost := unmatched_perturbations(kinds_of_cells(new_obs)[0])):
+    if unmatched == "drop" and (lost := unmatched_perturbations(kinds_of_cells(out.obs)[0])):
         pairs = pd.MultiIndex.from_frame(out.obs[["cell_line", "perturbation"]].astype(str))
         kept = out[np.flatnonzero(~pairs.isin(lost) | out.obs["is_control"].to_numpy())]
         out = kept if out.isbacked else kept.copy()
@@ -237,12 +239,13 @@ def _check_unique(names: pd.Index, what: str, way_out: str) -> None:
 
 
 def read_screen(
-    path, *, backed: bool = False, layer: str | None = None, cells=None, **declaration
+    path, *, backed=False, names: bool = True, layer: str | None = None, cells=None, **declaration
 ) -> AnnData:
     """Read a screen from ``.h5ad``, from a ``.zarr`` folder, or from one of Cell Ranger (10x).
 
-    `backed`: leave the matrix on disk; `layer`: that holds the values, instead of X; `cells`: a
-    table that says more of the cells, by their names in the first column; `**declaration`:
+    `backed`: leave the matrix on disk; `names`: of cells; False, with a backed ``.h5ad`` file:
+    numbers instead, in a third less memory; `layer`: that holds the values, instead of X; `cells`:
+    a table that says more of the cells, by their names in the first column; `**declaration`:
     arguments of `declare_screen`, of which a file written from a declared screen needs none.
 
     Examples
@@ -255,7 +258,7 @@ def read_screen(
     60
     """
     path = Path(path)
-    adata = _read_cells(path, backed)
+    adata = _read_cells(path, backed, names)
     try:
         if layer is not None:
             if layer not in adata.layers:
@@ -283,11 +286,13 @@ def read_screen(
         adata.uns["perturbcore"] = {k: bool(v) if k == "simulated" else str(v) for k, v in facts}
         validate_screen(adata)
     except InputError as error:
+        if not names:  # of which the message speaks
+            return read_screen(path, backed=backed, layer=layer, cells=cells, **declaration)
         raise type(error)(f"{path}: {error}") from error
     return adata
 
 
-def _read_cells(path: Path, backed: bool) -> AnnData:
+def _read_cells(path: Path, backed: bool, names: bool) -> AnnData:
     """Read an AnnData file, or a folder of zarr or 10x."""
     if path.suffix == ".zarr":
         return read_zarr(path, backed=backed)
@@ -301,7 +306,7 @@ def _read_cells(path: Path, backed: bool) -> AnnData:
                 f"{path}: not a whole 10x folder (matrix.mtx, features.tsv, barcodes.tsv, perhaps "
                 f".gz): {error}"
             ) from error
-    return read_h5ad(path, backed=backed)
+    return read_h5ad(path, backed=backed, names=names)
 
 
 def _describe(adata: AnnData, cells) -> None:

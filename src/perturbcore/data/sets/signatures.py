@@ -35,9 +35,7 @@ def load(
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
             raise ParameterError(f"{option}={value!r}: give a whole number of at least {least}")
     lines = list(known) if lines is None else [lines] if isinstance(lines, str) else list(lines)
-    if unknown := [line for line in lines if line not in known]:
-        raise ParameterError(f"no cell line '{unknown[0]}'; there are: {', '.join(known)}")
-    files = {line: f"sigrecon/{known[line]}" for line in lines}
+    files = {line: f"sigrecon/{known[check_choice('cell line', line, known)]}" for line in lines}
     # most of the time is that of unpacking, which runs side by side
     read = joblib.Parallel(2, prefer="threads")(
         joblib.delayed(read_signatures)(fetch(file), known[line]) for line, file in files.items()

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from perturbcore.core.digest import digest
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.screens.declare import normalise
 
 # a gene that hardly varies must not turn rounding into large scores
@@ -57,9 +57,7 @@ class ControlCells:
 
     def position(self, line: str) -> int:
         """Position of a line in `lines`."""
-        if line not in self.lines:
-            raise ParameterError(f"no control cells of {line!r}, only of {', '.join(self.lines)}")
-        return self.lines.index(line)
+        return self.lines.index(check_choice("cell line", line, self.lines))
 
 
 def control_cells(screen: AnnData, *, max_cells: int = 2000, seed: int = 0) -> ControlCells:
@@ -99,8 +97,7 @@ def drawn_controls(
     lines = screen.obs["cell_line"].astype(str).to_numpy()
     there = sorted(set(lines))
     for line in there if cell_lines is None else cell_lines:
-        if line not in there:
-            raise ParameterError(f"the screen has no cell line {line!r}; it has {', '.join(there)}")
+        check_choice("cell line", line, there)
         rows = np.flatnonzero(screen.obs["is_control"].to_numpy(bool) & (lines == line))
         n_all = len(rows)
         if n_all < 2:

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import ElasticNet
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.data.responses import cell_lines as lines_in
 from perturbcore.data.responses import check_responses, rows_of
 from perturbcore.embeddings.base import Embedding
@@ -48,10 +48,7 @@ def predictor(name: str, task: Task | str = "lfc", **options) -> Predictor:
     """Return the predictor called `name` in profiles and score tables, for a task."""
     task = task_of(task)
     there = BY_KIND.get(task.kind, {})
-    if name not in there:
-        raise ParameterError(
-            f"no predictor '{name}' of {task.title}; there are: {', '.join(there) or 'none'}"
-        )
+    check_choice(f"{task.title}: predictor", name, there)
     try:
         made = there[name](**options)
     except TypeError as error:
@@ -193,10 +190,8 @@ def evaluate_embeddings(
     for p in chosen:
         if p.task.kind != task.kind:
             raise ParameterError(f"predictor '{p.name}' predicts {p.task.title}, not {task.title}")
-    there = list(dict.fromkeys([*CONTROLS, *task.floors]))
-    unknown = sorted(set(controls) - set(there))
-    if unknown:
-        raise ParameterError(f"no control '{unknown[0]}'; there are: {', '.join(there)}")
+    for name in controls:
+        check_choice("control", name, dict.fromkeys([*CONTROLS, *task.floors]))
     lines = list(cell_lines or lines_in(responses))
     _check_coverage(embeddings, {n: rows_of(responses, n).obs["perturbation"] for n in lines})
     served = list(embeddings)

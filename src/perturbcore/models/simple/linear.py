@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from perturbcore.core.errors import ParameterError
+from perturbcore.core.errors import check_choice
 from perturbcore.models.simple.base import Predictor, checked_grid
 from perturbcore.models.simple.space import Space
 
@@ -123,8 +123,7 @@ class Linear(Predictor):
     tolerance: float = 0.0
 
     def __post_init__(self):
-        if self.kind not in ("lasso", "ridge"):
-            raise ParameterError(f"kind '{self.kind}' is not one of lasso, ridge")
+        check_choice("kind", self.kind, ("lasso", "ridge"))
         self.grid = checked_grid(self.grid, float, "alpha must be above 0")
         self.name = self.name or self.kind
 

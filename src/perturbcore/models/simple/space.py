@@ -9,7 +9,7 @@ from numba import njit
 from scipy.linalg import cholesky, qr
 from sklearn.model_selection import KFold
 
-from perturbcore.core.errors import InputError, ParameterError
+from perturbcore.core.errors import InputError, ParameterError, check_choice
 from perturbcore.core.order import least
 
 # below this smaller side the eigendecomposition is exact; above it, subspace iteration is faster
@@ -112,8 +112,7 @@ class Protocol:
     inner_order: str = "id"
 
     def __post_init__(self):
-        if self.inner_order not in ("id", "file"):
-            raise ParameterError(f"inner_order '{self.inner_order}' is not one of: id, file")
+        check_choice("inner_order", self.inner_order, ("id", "file"))
         if self.n_components < 0 or self.inner_folds < 2:
             raise ParameterError("n_components must be at least 0 and inner_folds at least 2")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from perturbcore.core.errors import ParameterError
+from perturbcore.core.errors import ParameterError, check_choice
 from perturbcore.core.files import read_yaml
 from perturbcore.data.published.tables import (
     LINES,
@@ -169,9 +169,7 @@ def at_hand(figure: str, published: Published) -> bool:
 
 def figure_data(figure: str, published: Published) -> FigureData:
     """Choose the rows of one figure of Cole et al. 2026 ("1" to "5", "S1" to "S14")."""
-    if figure not in FIGURES:
-        raise ParameterError(f"no figure {figure!r}; there are {', '.join(FIGURES)}")
-    spec = FIGURES[figure]
+    spec = FIGURES[check_choice("figure", figure, FIGURES)]
     if not at_hand(figure, published):
         raise ParameterError(f"Figure {figure}: {spec.missing}")
     rows = _select(published, spec)

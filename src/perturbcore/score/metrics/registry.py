@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from perturbcore.core.errors import ParameterError
+from perturbcore.core.errors import check_choice
 from perturbcore.core.files import read_yaml
 
 _ABOUT = read_yaml(Path(__file__).with_name("metrics.yml"))
@@ -47,9 +47,7 @@ def register(name: str) -> Callable:
 
 def metric(name: str) -> Metric:
     """Return the registered metric `name`; a `ParameterError` lists those there are."""
-    if name not in _METRICS:
-        raise ParameterError(f"no metric '{name}'; there are: {', '.join(_METRICS)}")
-    return _METRICS[name]
+    return _METRICS[check_choice("metric", name, _METRICS)]
 
 
 def metrics_of(task: str) -> list[str]:
