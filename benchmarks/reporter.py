@@ -8,7 +8,6 @@ benchmark again, and its `child` answers.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -60,8 +59,11 @@ def farthest(a, b):
 
 
 def peak_mb():
-    """Peak memory of this process so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak memory of this process so far, MB; `ru_maxrss` would count that of its parent, too."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return float("nan")
+    return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
 def apart(file, *arguments):
